@@ -1,8 +1,10 @@
 //! Pushy without PostgreSQL: the rules that can be tested on their own.
 
 pub mod backoff;
+pub mod batch;
+pub mod channel;
+pub mod histogram;
 pub mod state;
 
-pub mod channel;
 #[cfg(test)]
 mod seeded;
