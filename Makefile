@@ -1,0 +1,50 @@
+# Pushy. `make` alone says what there is.
+
+PG_CONFIG ?= $(firstword $(wildcard /usr/lib/postgresql/15/bin/pg_config) pg_config)
+export PG_CONFIG
+
+PYTHON    := target/venv/bin/python
+CARGO_BIN := $(or $(CARGO_INSTALL_ROOT),$(or $(CARGO_HOME),$(HOME)/.cargo))/bin
+SUDO      := $(shell test -w "$$($(PG_CONFIG) --sharedir 2>/dev/null)" || echo --sudo)
+REGRESS   := $(basename $(notdir $(sort $(wildcard pg_test/sql/*.sql))))
+
+.PHONY: help setup build install installcheck demo demo-stop test lint bench clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
+
+setup: ## Debian packages, cargo-pgrx and what else is missing (never touches your clusters)
+	@tools/setup.sh
+
+build: setup ## the release build, as a tree in target/package-release
+	@tools/build.sh release
+
+install: ## into the PostgreSQL of PG_CONFIG; then: shared_preload_libraries = 'pushy', and restart
+	$(CARGO_BIN)/cargo-pgrx pgrx install --release $(SUDO) --pg-config $(PG_CONFIG)
+
+installcheck: ## pg_test/sql against the running server of PGHOST, PGPORT, PGUSER (pushy preloaded)
+	@mkdir -p target/installcheck
+	"$$($(PG_CONFIG) --pkglibdir)/pgxs/src/test/regress/pg_regress" --bindir="$$($(PG_CONFIG) --bindir)" \
+	    --inputdir=pg_test --outputdir=target/installcheck --dbname=contrib_regression \
+	    --load-extension=pushy $(REGRESS_OPTS) $(REGRESS)
+
+demo: setup ## the main job on a server of its own, which stays up to play with
+	@tools/build.sh release
+	@$(PYTHON) tools/demo.py start
+
+demo-stop: ## ends that server and deletes it
+	@$(PYTHON) tools/demo.py stop
+
+test: setup ## every test, on servers of their own; TEST='-k retry' picks some
+	@tools/test.sh $(TEST)
+
+lint: setup ## format, clippy, and pgspot over the install script
+	@tools/lint.sh
+
+bench: setup ## jobs a second and latency, into bench/RESULTS.md
+	@tools/build.sh release
+	@$(PYTHON) bench/run.py $(BENCH)
+
+clean: ## what was built, and the demo
+	@if [ -e target/demo ] && [ -x $(PYTHON) ]; then $(PYTHON) tools/demo.py stop; fi
+	cargo clean

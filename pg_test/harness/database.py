@@ -1,0 +1,144 @@
+"""One database of a temporary server: queries, waiting, listening."""
+
+import json
+from typing import Any, Callable
+
+import psycopg
+from psycopg.rows import dict_row
+
+from .waiting import DEADLINE, PATIENCE, wait_for
+
+
+class Database:
+    """Queries run as a superuser in a session of their own, each committed at once.
+
+    Parameters are psycopg's (`%s`); without parameters a `%` is just a `%`.
+    """
+
+    def __init__(self, cluster, name: str):
+        self.cluster, self.name = cluster, name
+        self._connections: list[psycopg.Connection] = []
+        self._main: psycopg.Connection | None = None
+        self._epoch = -1
+
+    # -- sessions --------------------------------------------------------------------------------------------
+
+    def connect(self, user: str = "postgres", **options) -> psycopg.Connection:
+        """Another session (autocommit unless told otherwise); closed when the test ends."""
+        connection = self.cluster.connect(self.name, user, **options)
+        self._connections.append(connection)
+        return connection
+
+    @property
+    def main(self) -> psycopg.Connection:
+        """The session that queries run in; a new one after a restart or a crash."""
+        if self._main is None or self._main.closed or self._epoch != self.cluster.epoch:
+            self._main, self._epoch = self.connect(), self.cluster.epoch
+        return self._main
+
+    def dsn(self, user: str = "postgres") -> str:
+        return self.cluster.dsn(self.name, user)
+
+    def of(self, cluster) -> "Database":
+        """The database of the same name in another server (a standby, a restored copy)."""
+        return Database(cluster, self.name)
+
+    def close(self) -> None:
+        for connection in self._connections:
+            connection.close()
+        self._connections.clear()
+        self._main = None
+
+    def drop(self) -> None:
+        self.close()
+        with self.cluster.connect() as admin:
+            admin.execute("SET statement_timeout = '60s'")
+            admin.execute(f'DROP DATABASE IF EXISTS "{self.name}" WITH (FORCE)')
+
+    # -- queries ---------------------------------------------------------------------------------------------
+
+    def sql(self, statements: str, *params) -> None:
+        """Runs statements and forgets what they return."""
+        self.main.execute(statements, params or None)
+
+    def rows(self, query: str, *params) -> list[tuple]:
+        return self.main.execute(query, params or None).fetchall()
+
+    def row(self, query: str, *params) -> dict[str, Any]:
+        """The one row of a query, by column name."""
+        rows = self.main.cursor(row_factory=dict_row).execute(query, params or None).fetchall()
+        assert len(rows) == 1, f"{len(rows)} rows, not one: {query}\n{rows[:5]}"
+        return rows[0]
+
+    def value(self, query: str, *params) -> Any:
+        """The one value of a query."""
+        rows = self.rows(query, *params)
+        assert len(rows) == 1 and len(rows[0]) == 1, f"not one value: {query}\n{rows[:5]}"
+        return rows[0][0]
+
+    # -- waiting ---------------------------------------------------------------------------------------------
+
+    def wait_until(self, query: str, expected: Any | Callable[[Any], bool] = True, deadline: float = DEADLINE,
+                   params: tuple = ()) -> Any:
+        """Asks `query` for one value until it is `expected` (a value, or a test of one)."""
+        accept = expected if callable(expected) else lambda seen: seen == expected
+        wish = "to be accepted" if callable(expected) else f"= {expected!r}"
+        return wait_for(f"{query} {wish}", lambda: self.value(query, *params), accept, deadline,
+                        evidence=self.cluster.log.tail)
+
+    def job_wait(self, job: int, deadline: float = DEADLINE) -> dict[str, Any]:
+        """Waits until the job is finished and returns it, as `pushy.job_wait` does."""
+        try:
+            return self.row("SELECT * FROM pushy.job_wait(%s, make_interval(secs => %s))", job,
+                            min(deadline * PATIENCE, 60))
+        except psycopg.Error as error:
+            seen = self.rows("SELECT to_jsonb(j) FROM pushy.jobs j WHERE id = %s", job)
+            raise AssertionError(f"job {job}: {error}\nlast seen: {seen}\n{self.cluster.log.tail()}") from error
+
+    def jobs_wait(self, queue: str, deadline: float = DEADLINE) -> None:
+        """Waits until nothing of the queue is left to run."""
+        try:
+            self.sql("CALL pushy.jobs_wait(%s, make_interval(secs => %s))", queue, deadline * PATIENCE)
+        except psycopg.Error as error:
+            seen = self.rows("SELECT state, count(*) FROM pushy.jobs WHERE queue = %s GROUP BY state", queue)
+            raise AssertionError(f"queue {queue}: {error}\nlast seen: {seen}\n{self.cluster.log.tail()}") from error
+
+    def listen(self, *channels: str) -> "Listener":
+        """A session that listens from now on; names as one would write them after LISTEN."""
+        return Listener(self, channels)
+
+    # -- Pushy -----------------------------------------------------------------------------------------------
+
+    def job(self, job: int) -> dict[str, Any]:
+        return self.row("SELECT * FROM pushy.jobs WHERE id = %s", job)
+
+    def workers(self, kind: str = "executor") -> list[int]:
+        """Process ids of this server's Pushy workers of a kind (of this database, if they have one)."""
+        return [pid for pid, in self.rows(
+            "SELECT pid FROM pg_stat_activity WHERE backend_type LIKE %s AND coalesce(datname, %s) = %s ORDER BY pid",
+            f"pushy {kind}%", self.name, self.name)]
+
+
+class Listener:
+    def __init__(self, database: Database, channels: tuple[str, ...]):
+        self.database = database
+        self.connection = database.connect()
+        for channel in channels:
+            self.connection.execute(f"LISTEN {channel}")
+        self.heard: list[psycopg.Notify] = []
+
+    def wait_for(self, accept: Callable[[psycopg.Notify], bool] = lambda notice: True,
+                 deadline: float = DEADLINE) -> psycopg.Notify:
+        """The next notice that `accept` likes."""
+        for notice in self.connection.notifies(timeout=deadline * PATIENCE):
+            self.heard.append(notice)
+            if accept(notice):
+                return notice
+        raise AssertionError(f"heard no such notice; heard {self.heard}\n{self.database.cluster.log.tail()}")
+
+    def wait_for_json(self, deadline: float = DEADLINE, **fields) -> dict[str, Any]:
+        """The next notice whose JSON payload has these fields."""
+        def matches(notice: psycopg.Notify) -> bool:
+            payload = json.loads(notice.payload)
+            return all(payload.get(name) == value for name, value in fields.items())
+        return json.loads(self.wait_for(matches, deadline).payload)

@@ -1,0 +1,62 @@
+"""A private copy of PostgreSQL that finds the freshly built extension.
+
+PostgreSQL before 18 looks for extensions in one place only, but it computes that place from where its own
+program file lies. So the programs are copied, everything else is linked, and the extension's files are laid
+over it: no root is needed, the machine's installation is not touched, two checkouts do not meet.
+"""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+
+class Installation:
+    def __init__(self, root: Path, bindir: Path, pg_config: str):
+        self.root, self.bindir, self.pg_config = root, bindir, pg_config
+
+    def program(self, name: str) -> Path:
+        return self.bindir / name
+
+    @property
+    def version(self) -> str:
+        return subprocess.check_output([self.program("postgres"), "--version"], text=True).strip()
+
+    @classmethod
+    def create(cls, root: Path, package: Path | None, pg_config: str) -> "Installation":
+        """`package`: what `cargo pgrx package` wrote, or None for a PostgreSQL without Pushy."""
+        bindir, pkglibdir, sharedir = (_ask(pg_config, o) for o in ("--bindir", "--pkglibdir", "--sharedir"))
+        prefix = Path(os.path.commonpath([bindir, pkglibdir, sharedir]))
+        private = lambda path: root / path.relative_to(prefix)  # noqa: E731
+
+        shutil.copytree(bindir, private(bindir))
+        _link_files(pkglibdir, private(pkglibdir), without="pushy")
+        _link_files(sharedir, private(sharedir), without="extension")
+        _link_files(sharedir / "extension", private(sharedir) / "extension", without="pushy")
+        if package is not None:
+            _copy_package(package, pkglibdir, private(pkglibdir))
+            _copy_package(package, sharedir / "extension", private(sharedir) / "extension")
+
+        installation = cls(root, private(bindir), pg_config)
+        found = _ask(str(installation.program("pg_config")), "--sharedir")
+        if found != private(sharedir):
+            raise RuntimeError(f"the copy of PostgreSQL in {root} looks for its files in {found}: cannot be moved")
+        return installation
+
+
+def _ask(pg_config: str, option: str) -> Path:
+    return Path(subprocess.check_output([pg_config, option], text=True).strip())
+
+
+def _link_files(source: Path, target: Path, without: str) -> None:
+    target.mkdir(parents=True, exist_ok=True)
+    for entry in source.iterdir():
+        if not entry.name.startswith(without):
+            (target / entry.name).symlink_to(entry)
+
+
+def _copy_package(package: Path, installed: Path, target: Path) -> None:
+    source = package / installed.relative_to("/")
+    if not source.is_dir() or not any(source.iterdir()):
+        raise RuntimeError(f"no extension in {package}: build it with 'make build'")
+    shutil.copytree(source, target, dirs_exist_ok=True)

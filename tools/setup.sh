@@ -1,0 +1,111 @@
+#!/usr/bin/env bash
+# Everything the build and the tests need, on a Debian 12 with only Rust. Steps already done are skipped.
+# It installs packages (through sudo unless root) and never touches or starts a cluster of this machine.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. tools/progress.sh
+
+PG_MAJOR=15
+PGRX_VERSION=0.18.1
+PG_CONFIG=${PG_CONFIG:-/usr/lib/postgresql/$PG_MAJOR/bin/pg_config}
+CARGO_BIN=${CARGO_INSTALL_ROOT:-${CARGO_HOME:-$HOME/.cargo}}/bin
+PGRX_CONFIG=${PGRX_HOME:-$HOME/.pgrx}/config.toml
+PACKAGES=(postgresql-$PG_MAJOR postgresql-server-dev-$PG_MAJOR postgresql-plpython3-$PG_MAJOR
+          clang libclang-dev gcc make pkg-config python3 python3-venv)
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
+}
+
+installed() {
+    [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]
+}
+
+apt_install() {
+    as_root env DEBIAN_FRONTEND=noninteractive UCF_FORCE_CONFFOLD=1 \
+        apt-get install -y -q --no-install-recommends "$@"
+}
+
+# Debian's package makes and starts a cluster 'main' when it is installed first. Nobody asked for one: switched
+# off for the length of the installation, unless the machine already has its own idea about that.
+without_main_cluster() {
+    local switch=/etc/postgresql-common/createcluster.d/pushy-setup.conf
+    apt_install postgresql-common
+    if grep -qs '^ *create_main_cluster' /etc/postgresql-common/createcluster.conf; then
+        "$@"
+        return
+    fi
+    echo "setup: Debian's default cluster 'main' is not created: Pushy's servers are its own"
+    as_root mkdir -p "$(dirname $switch)"
+    echo 'create_main_cluster = false' | as_root tee $switch >/dev/null
+    local result=0
+    "$@" || result=$?
+    as_root rm -f $switch
+    return $result
+}
+
+install_packages() {
+    as_root apt-get update -q
+    if installed postgresql-$PG_MAJOR; then
+        apt_install "$@"
+    else
+        without_main_cluster apt_install "$@"
+    fi
+}
+
+packages() {
+    command -v apt-get >/dev/null || { have "no apt-get here: expecting PostgreSQL at $PG_CONFIG"; return; }
+    local missing=()
+    for package in "${PACKAGES[@]}"; do
+        installed "$package" || missing+=("$package")
+    done
+    if [ ${#missing[@]} = 0 ]; then
+        have "Debian packages"
+    else
+        if [ "$(id -u)" != 0 ] && ! command -v sudo >/dev/null; then
+            echo "setup: missing packages, and neither root nor sudo: ${missing[*]}" >&2
+            exit 1
+        fi
+        step "Debian packages: ${missing[*]}" install_packages "${missing[@]}"
+    fi
+}
+
+cargo_pgrx() {
+    if [ "$("$CARGO_BIN/cargo-pgrx" pgrx --version 2>/dev/null)" = "cargo-pgrx $PGRX_VERSION" ]; then
+        have "cargo-pgrx $PGRX_VERSION"
+    else
+        step "cargo-pgrx $PGRX_VERSION (about 5 minutes)" \
+            cargo install --locked cargo-pgrx --version "$PGRX_VERSION" --force
+    fi
+}
+
+pgrx_init() {
+    if grep -qs "^pg$PG_MAJOR = \"$PG_CONFIG\"" "$PGRX_CONFIG"; then
+        have "pgrx knows $PG_CONFIG"
+    else
+        step "pgrx learns $PG_CONFIG" "$CARGO_BIN/cargo-pgrx" pgrx init "--pg$PG_MAJOR" "$PG_CONFIG"
+    fi
+}
+
+# The system's Python where there is one: python3 in PATH may be a shim without the venv module.
+make_venv() {
+    local python=/usr/bin/python3
+    [ -x $python ] || python=python3
+    $python -m venv --clear target/venv
+    target/venv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r pg_test/requirements.txt
+    cp pg_test/requirements.txt target/venv/installed.txt
+}
+
+python_venv() {
+    if cmp -s pg_test/requirements.txt target/venv/installed.txt && target/venv/bin/python -c '' 2>/dev/null; then
+        have "Python packages of the tests"
+    else
+        mkdir -p target
+        step "Python packages of the tests (target/venv)" make_venv
+    fi
+}
+
+packages
+cargo_pgrx
+pgrx_init
+python_venv

@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# Every test: pure logic, then everything that needs a server. Arguments go to pytest.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+started=$SECONDS
+
+cargo test --quiet -p pushy-core
+tools/build.sh dev
+
+result=0
+target/venv/bin/python -m pytest pg_test -q -n "${PUSHY_TEST_SERVERS:-4}" "$@" || result=$?
+if [ $result = 0 ]; then
+    echo "make test: all passed in $((SECONDS - started)) s"
+else
+    echo "make test: FAILED after $((SECONDS - started)) s" >&2
+fi
+exit $result
