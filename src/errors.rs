@@ -1,0 +1,135 @@
+//! Every error Pushy raises: what was wrong, the value, and the way out.
+//!
+//! The style is PostgreSQL's own: lower case, no full stop in the message; sentences in detail and
+//! hint. The SQLSTATE is chosen, never defaulted.
+
+use crate::pg::ereport;
+
+/// A five-character SQLSTATE, as the documentation of PostgreSQL lists them (appendix A).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SqlState(pub &'static str);
+
+impl SqlState {
+    pub const NULL_VALUE_NOT_ALLOWED: Self = Self("22004");
+    pub const INVALID_PARAMETER_VALUE: Self = Self("22023");
+    pub const CHARACTER_NOT_IN_REPERTOIRE: Self = Self("22021");
+    pub const UNIQUE_VIOLATION: Self = Self("23505");
+    pub const INVALID_TRANSACTION_TERMINATION: Self = Self("2D000");
+    pub const SYNTAX_ERROR: Self = Self("42601");
+    pub const NAME_TOO_LONG: Self = Self("42622");
+    pub const INSUFFICIENT_PRIVILEGE: Self = Self("42501");
+    pub const UNDEFINED_OBJECT: Self = Self("42704");
+    pub const DUPLICATE_OBJECT: Self = Self("42710");
+    pub const INVALID_FUNCTION_DEFINITION: Self = Self("42P13");
+    pub const WRONG_OBJECT_TYPE: Self = Self("42809");
+    pub const CONFIGURATION_LIMIT_EXCEEDED: Self = Self("53400");
+    pub const STATEMENT_TOO_COMPLEX: Self = Self("54001");
+    pub const OBJECT_NOT_IN_PREREQUISITE_STATE: Self = Self("55000");
+    pub const OBJECT_IN_USE: Self = Self("55006");
+    pub const LOCK_NOT_AVAILABLE: Self = Self("55P03");
+    pub const QUERY_CANCELED: Self = Self("57014");
+    pub const CRASH_SHUTDOWN: Self = Self("57P02");
+    pub const INTERNAL_ERROR: Self = Self("XX000");
+}
+
+/// An error on its way to the user.
+#[derive(Clone, Debug)]
+pub struct Error {
+    pub sqlstate: SqlState,
+    pub message: String,
+    pub detail: Option<String>,
+    pub hint: Option<String>,
+}
+
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    pub fn new(sqlstate: SqlState, message: impl Into<String>) -> Self {
+        Self {
+            sqlstate,
+            message: message.into(),
+            detail: None,
+            hint: None,
+        }
+    }
+
+    pub fn detail(mut self, detail: impl Into<String>) -> Self {
+        self.detail = Some(detail.into());
+        self
+    }
+
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Raises this error as a PostgreSQL ERROR. Call it with nothing left to drop on the stack.
+    pub fn raise(self) -> ! {
+        ereport::raise(self)
+    }
+
+    pub fn null_argument(name: &str) -> Self {
+        Self::new(
+            SqlState::NULL_VALUE_NOT_ALLOWED,
+            format!("argument \"{name}\" must not be null"),
+        )
+        .hint(format!("Pass a value for \"{name}\"."))
+    }
+
+    pub fn out_of_range(name: &str, value: impl std::fmt::Display, allowed: &str) -> Self {
+        Self::new(
+            SqlState::INVALID_PARAMETER_VALUE,
+            format!("invalid value for \"{name}\": {value}"),
+        )
+        .hint(format!("Allowed: {allowed}."))
+    }
+
+    pub fn no_such_queue(queue: &str) -> Self {
+        Self::new(
+            SqlState::UNDEFINED_OBJECT,
+            format!("queue \"{queue}\" does not exist"),
+        )
+        .hint("Register it with pushy.queue_register(queue, handler); SELECT queue FROM pushy.queues lists those you may see.")
+    }
+
+    pub fn no_such_job(id: i64) -> Self {
+        Self::new(
+            SqlState::UNDEFINED_OBJECT,
+            format!("job {id} does not exist"),
+        )
+        .hint("It may have finished longer ago than its queue keeps history (keep_completed, keep_discarded).")
+    }
+
+    pub fn queue_denied(queue: &str, privilege: &str, role: &str) -> Self {
+        Self::new(
+            SqlState::INSUFFICIENT_PRIVILEGE,
+            format!("permission denied for queue \"{queue}\""),
+        )
+        .detail(format!("Role \"{role}\" lacks privilege \"{privilege}\"."))
+        .hint(format!(
+            "The queue's owner can run: SELECT pushy.queue_grant({}, {}, '{privilege}')",
+            quote_literal(queue),
+            quote_literal(role)
+        ))
+    }
+
+    pub fn not_queue_owner(queue: &str) -> Self {
+        Self::new(
+            SqlState::INSUFFICIENT_PRIVILEGE,
+            format!("must be owner of queue \"{queue}\""),
+        )
+        .hint("Use the role that registered the queue, or a member of it.")
+    }
+}
+
+/// `value` as an SQL string constant, for hints that can be pasted.
+pub fn quote_literal(value: &str) -> String {
+    if value.contains('\\') {
+        format!(
+            "E'{}'",
+            value.replace('\\', "\\\\").replace('\'', "''")
+        )
+    } else {
+        format!("'{}'", value.replace('\'', "''"))
+    }
+}

@@ -1,0 +1,379 @@
+//! SQL-callable functions: version-1 C symbols, arguments by name, results.
+//!
+//! Declared by hand in `sql/`, with defaults and names as users see them; no function is STRICT, so
+//! every required argument answers NULL with an error that names it.
+
+use pgrx::pg_sys;
+
+use super::text;
+use crate::errors::{Error, Result};
+
+/// One call of an SQL function: its arguments and the way to answer.
+#[derive(Clone, Copy)]
+pub struct Call {
+    fcinfo: pg_sys::FunctionCallInfo,
+}
+
+/// What a function answers.
+#[derive(Clone, Copy)]
+pub enum Answer {
+    Null,
+    Datum(pg_sys::Datum),
+}
+
+/// A value of a function's answer or of one column of a row.
+pub trait IntoAnswer {
+    fn into_answer(self) -> Answer;
+}
+
+impl IntoAnswer for Answer {
+    fn into_answer(self) -> Answer {
+        self
+    }
+}
+
+impl IntoAnswer for () {
+    fn into_answer(self) -> Answer {
+        Answer::Datum(pg_sys::Datum::from(0usize))
+    }
+}
+
+impl IntoAnswer for bool {
+    fn into_answer(self) -> Answer {
+        Answer::Datum(pg_sys::Datum::from(usize::from(self)))
+    }
+}
+
+impl IntoAnswer for i16 {
+    fn into_answer(self) -> Answer {
+        Answer::Datum(pg_sys::Datum::from(self))
+    }
+}
+
+impl IntoAnswer for i32 {
+    fn into_answer(self) -> Answer {
+        Answer::Datum(pg_sys::Datum::from(self))
+    }
+}
+
+impl IntoAnswer for i64 {
+    fn into_answer(self) -> Answer {
+        Answer::Datum(pg_sys::Datum::from(self))
+    }
+}
+
+impl IntoAnswer for f64 {
+    fn into_answer(self) -> Answer {
+        Answer::Datum(pg_sys::Datum::from(self.to_bits()))
+    }
+}
+
+impl IntoAnswer for pg_sys::Oid {
+    fn into_answer(self) -> Answer {
+        Answer::Datum(pg_sys::Datum::from(self))
+    }
+}
+
+impl IntoAnswer for &str {
+    fn into_answer(self) -> Answer {
+        Answer::Datum(text::to_datum(self))
+    }
+}
+
+impl IntoAnswer for String {
+    fn into_answer(self) -> Answer {
+        self.as_str().into_answer()
+    }
+}
+
+/// Text in the server's encoding, byte for byte.
+impl IntoAnswer for &[u8] {
+    fn into_answer(self) -> Answer {
+        Answer::Datum(text::bytes_to_datum(self))
+    }
+}
+
+impl IntoAnswer for Vec<u8> {
+    fn into_answer(self) -> Answer {
+        self.as_slice().into_answer()
+    }
+}
+
+impl<T: IntoAnswer> IntoAnswer for Option<T> {
+    fn into_answer(self) -> Answer {
+        self.map_or(Answer::Null, IntoAnswer::into_answer)
+    }
+}
+
+/// Microseconds since 2000-01-01 UTC: a timestamptz.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Timestamp(pub i64);
+
+impl IntoAnswer for Timestamp {
+    fn into_answer(self) -> Answer {
+        self.0.into_answer()
+    }
+}
+
+impl Call {
+    /// # Safety
+    /// `fcinfo` is the one the function manager passed, and outlives the call.
+    pub unsafe fn new(fcinfo: pg_sys::FunctionCallInfo) -> Self {
+        Self { fcinfo }
+    }
+
+    /// The raw argument, NULL as None.
+    pub fn datum(self, index: usize) -> Option<pg_sys::Datum> {
+        // SAFETY: fcinfo is valid (see new); the index is checked against nargs.
+        unsafe {
+            let nargs = (*self.fcinfo).nargs as usize;
+            assert!(index < nargs, "argument {index} of {nargs}");
+            let args = (*self.fcinfo).args.as_slice(nargs);
+            (!args[index].isnull).then_some(args[index].value)
+        }
+    }
+
+    fn required<T>(name: &str, value: Option<T>) -> Result<T> {
+        value.ok_or_else(|| Error::null_argument(name))
+    }
+
+    pub fn opt_bytes(self, index: usize) -> Option<Vec<u8>> {
+        // SAFETY: declared as text in sql/.
+        self.datum(index)
+            .map(|datum| unsafe { text::bytes_from_datum(datum) })
+    }
+
+    /// Text as the server stores it, in the database's encoding.
+    pub fn bytes(self, name: &str, index: usize) -> Result<Vec<u8>> {
+        Self::required(name, self.opt_bytes(index))
+    }
+
+    pub fn opt_text(self, index: usize) -> Result<Option<String>> {
+        // SAFETY: declared as text in sql/.
+        self.datum(index)
+            .map(|datum| unsafe { text::from_datum(datum) })
+            .transpose()
+    }
+
+    pub fn text(self, name: &str, index: usize) -> Result<String> {
+        Self::required(name, self.opt_text(index)?)
+    }
+
+    pub fn opt_i32(self, index: usize) -> Option<i32> {
+        self.datum(index).map(|datum| datum.value() as i32)
+    }
+
+    pub fn i32(self, name: &str, index: usize) -> Result<i32> {
+        Self::required(name, self.opt_i32(index))
+    }
+
+    pub fn opt_i64(self, index: usize) -> Option<i64> {
+        self.datum(index).map(|datum| datum.value() as i64)
+    }
+
+    pub fn i64(self, name: &str, index: usize) -> Result<i64> {
+        Self::required(name, self.opt_i64(index))
+    }
+
+    pub fn opt_f64(self, index: usize) -> Option<f64> {
+        self.datum(index)
+            .map(|datum| f64::from_bits(datum.value() as u64))
+    }
+
+    pub fn opt_bool(self, index: usize) -> Option<bool> {
+        self.datum(index).map(|datum| datum.value() & 0xff != 0)
+    }
+
+    pub fn bool(self, name: &str, index: usize) -> Result<bool> {
+        Self::required(name, self.opt_bool(index))
+    }
+
+    pub fn opt_oid(self, index: usize) -> Option<pg_sys::Oid> {
+        self.datum(index)
+            .map(|datum| pg_sys::Oid::from(datum.value() as u32))
+    }
+
+    pub fn oid(self, name: &str, index: usize) -> Result<pg_sys::Oid> {
+        Self::required(name, self.opt_oid(index))
+    }
+
+    pub fn opt_timestamp(self, index: usize) -> Option<Timestamp> {
+        self.opt_i64(index).map(Timestamp)
+    }
+
+    /// An interval as microseconds, a month being 30 days and a day 24 hours, as
+    /// `extract(epoch …)` has it; out of range is an error that names the argument.
+    pub fn opt_interval_us(self, name: &str, index: usize) -> Result<Option<i64>> {
+        let Some(datum) = self.datum(index) else {
+            return Ok(None);
+        };
+        // SAFETY: declared as interval in sql/, passed by reference, never NULL here.
+        let interval = unsafe { *datum.cast_mut_ptr::<pg_sys::Interval>() };
+        let days = i64::from(interval.month) * 30 + i64::from(interval.day);
+        days.checked_mul(86_400_000_000)
+            .and_then(|us| us.checked_add(interval.time))
+            // Half the range of int8, so that sums with timestamps cannot overflow.
+            .filter(|us| us.unsigned_abs() < i64::MAX as u64 / 2)
+            .map(Some)
+            .ok_or_else(|| {
+                Error::out_of_range(name, "an interval of that length", "up to about 146,000 years")
+            })
+    }
+
+    pub fn interval_us(self, name: &str, index: usize) -> Result<i64> {
+        Self::required(name, self.opt_interval_us(name, index)?)
+    }
+
+    /// Whether a procedure may end transactions here: CALLed at top level, outside a block.
+    pub fn is_nonatomic_call(self) -> bool {
+        // SAFETY: fcinfo is valid; a CallContext node is what CALL passes (functioncmds.c).
+        unsafe {
+            let context = (*self.fcinfo).context;
+            !context.is_null()
+                && (*context).type_ == pg_sys::NodeTag::T_CallContext
+                && !(*context.cast::<pg_sys::CallContext>()).atomic
+        }
+    }
+
+    /// Answers a set, materialized: `fill` puts the rows.
+    pub fn answer_rows(self, fill: impl FnOnce(&mut Rows) -> Result<()>) -> Result<Answer> {
+        // SAFETY: fcinfo is valid; the protocol is that of InitMaterializedSRF (funcapi.c), spelled
+        // out because it exists from 15 only.
+        let mut rows = unsafe { Rows::materialize(self.fcinfo)? };
+        fill(&mut rows)?;
+        Ok(Answer::Null)
+    }
+
+    /// # Safety
+    /// Only at the edge: the answer is what the function returns.
+    pub unsafe fn finish(self, answer: Answer) -> pg_sys::Datum {
+        match answer {
+            Answer::Null => {
+                (*self.fcinfo).isnull = true;
+                pg_sys::Datum::from(0usize)
+            }
+            Answer::Datum(datum) => datum,
+        }
+    }
+}
+
+/// The rows of a set-returning function on their way into its tuplestore.
+pub struct Rows {
+    store: *mut pg_sys::Tuplestorestate,
+    desc: pg_sys::TupleDesc,
+}
+
+impl Rows {
+    unsafe fn materialize(fcinfo: pg_sys::FunctionCallInfo) -> Result<Self> {
+        let info = (*fcinfo).resultinfo.cast::<pg_sys::ReturnSetInfo>();
+        let materialize = pg_sys::SetFunctionReturnMode::SFRM_Materialize;
+        if info.is_null()
+            || (*info).type_ != pg_sys::NodeTag::T_ReturnSetInfo
+            || (*info).allowedModes as u32 & materialize as u32 == 0
+        {
+            return Err(Error::new(
+                crate::errors::SqlState("0A000"),
+                "set-valued function called in context that cannot accept a set",
+            )
+            .hint("Call it in FROM."));
+        }
+        let per_query = (*(*info).econtext).ecxt_per_query_memory;
+        let old = pg_sys::MemoryContextSwitchTo(per_query);
+        let mut desc: pg_sys::TupleDesc = std::ptr::null_mut();
+        let mut result_type = pg_sys::Oid::INVALID;
+        let class = pg_sys::get_call_result_type(fcinfo, &mut result_type, &mut desc);
+        if class != pg_sys::TypeFuncClass::TYPEFUNC_COMPOSITE {
+            desc = pg_sys::CreateTemplateTupleDesc(1);
+            pg_sys::TupleDescInitEntry(desc, 1, std::ptr::null(), result_type, -1, 0);
+        }
+        let store = pg_sys::tuplestore_begin_heap(true, false, pg_sys::work_mem);
+        (*info).returnMode = materialize;
+        (*info).setResult = store;
+        (*info).setDesc = desc;
+        pg_sys::MemoryContextSwitchTo(old);
+        Ok(Self { store, desc })
+    }
+
+    /// Adds a row; as many values as the function has result columns.
+    pub fn put(&mut self, columns: &[Answer]) {
+        let mut values = Vec::with_capacity(columns.len());
+        let mut nulls = Vec::with_capacity(columns.len());
+        for column in columns {
+            match column {
+                Answer::Null => {
+                    values.push(pg_sys::Datum::from(0usize));
+                    nulls.push(true);
+                }
+                Answer::Datum(datum) => {
+                    values.push(*datum);
+                    nulls.push(false);
+                }
+            }
+        }
+        // SAFETY: store and desc live in the per-query context; the widths are checked.
+        unsafe {
+            assert_eq!((*self.desc).natts as usize, columns.len());
+            pg_sys::tuplestore_putvalues(
+                self.store,
+                self.desc,
+                values.as_mut_ptr(),
+                nulls.as_mut_ptr(),
+            );
+        }
+    }
+}
+
+/// A row from values of different types: `row![1i32, "text", None::<i64>]`.
+#[macro_export]
+macro_rules! row {
+    ($($value:expr),* $(,)?) => {
+        &[$($crate::pg::function::IntoAnswer::into_answer($value)),*]
+    };
+}
+
+/// Defines the C symbol of an SQL function.
+///
+/// ```ignore
+/// sql_function!(pushy_queue_pause, |call| {
+///     let queue = call.text("queue", 0)?;
+///     pause(&queue)            // Result<impl IntoAnswer>
+/// });
+/// ```
+#[macro_export]
+macro_rules! sql_function {
+    ($symbol:ident, |$call:ident| $body:expr) => {
+        const _: () = {
+            #[no_mangle]
+            #[pgrx::pg_guard]
+            pub unsafe extern "C-unwind" fn $symbol(
+                fcinfo: pgrx::pg_sys::FunctionCallInfo,
+            ) -> pgrx::pg_sys::Datum {
+                // SAFETY: called by the function manager with a valid fcinfo.
+                let $call = unsafe { $crate::pg::function::Call::new(fcinfo) };
+                let answer = (move || {
+                    let value = $body?;
+                    $crate::errors::Result::Ok($crate::pg::function::IntoAnswer::into_answer(value))
+                })();
+                match answer {
+                    Ok(answer) => unsafe { $call.finish(answer) },
+                    Err(error) => $crate::errors::Error::raise(error),
+                }
+            }
+
+            $crate::function_info!($symbol);
+        };
+    };
+}
+
+/// The `pg_finfo_` record that tells the server a symbol speaks calling convention 1.
+#[macro_export]
+macro_rules! function_info {
+    ($symbol:ident) => {
+        #[export_name = concat!("pg_finfo_", stringify!($symbol))]
+        pub extern "C" fn function_info() -> &'static pgrx::pg_sys::Pg_finfo_record {
+            static INFO: pgrx::pg_sys::Pg_finfo_record =
+                pgrx::pg_sys::Pg_finfo_record { api_version: 1 };
+            &INFO
+        }
+    };
+}

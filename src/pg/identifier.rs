@@ -1,0 +1,111 @@
+//! The server's own reading of an identifier: its parser, its folding, its limit.
+
+use std::ffi::{c_char, CStr, CString};
+use std::panic::AssertUnwindSafe;
+
+use pgrx::pg_sys::{self, panic::CaughtError, PgTryBuilder};
+
+/// Bytes of the longest name. The server compares its own NAMEDATALEN with ours when it loads the library.
+pub const LIMIT: usize = pg_sys::NAMEDATALEN as usize - 1;
+
+/// Why the server's parser refuses a text.
+#[derive(Clone, Debug)]
+pub struct Refusal {
+    /// As `ErrorData.sqlerrcode` has it.
+    pub sqlstate: i32,
+    pub message: String,
+}
+
+/// The channel that `LISTEN <text>` listens on, the cut included.
+pub fn listened(text: &[u8]) -> Result<Vec<u8>, Refusal> {
+    const LISTEN: &[u8] = b"LISTEN ";
+    let statement = CString::new([LISTEN, text].concat()).map_err(|_| not_an_identifier())?;
+    let statements = quietly(|| {
+        // SAFETY: a NUL-terminated statement in the server's encoding; what the parser allocates goes
+        // with the current memory context, and it holds nothing else that an error could leave behind.
+        unsafe { parse(statement.as_ptr()) }
+    })?;
+    // SAFETY: raw_parser answers a list of RawStmt, and the types of nodes are checked; the name is
+    // NUL-terminated and copied.
+    unsafe {
+        if pg_sys::list_length(statements) != 1 {
+            return Err(not_an_identifier());
+        }
+        let raw = pg_sys::list_nth(statements, 0).cast::<pg_sys::RawStmt>();
+        // A length is only known of a statement that a semicolon ends.
+        if (*raw).stmt_len != 0 || (*(*raw).stmt).type_ != pg_sys::NodeTag::T_ListenStmt {
+            return Err(not_an_identifier());
+        }
+        let listen = (*raw).stmt.cast::<pg_sys::ListenStmt>();
+        Ok(CStr::from_ptr((*listen).conditionname).to_bytes().to_vec())
+    }
+}
+
+fn not_an_identifier() -> Refusal {
+    Refusal {
+        sqlstate: pg_sys::errcodes::PgSqlErrorCode::ERRCODE_SYNTAX_ERROR as i32,
+        message: "more than one identifier".to_owned(),
+    }
+}
+
+unsafe fn parse(statement: *const c_char) -> *mut pg_sys::List {
+    #[cfg(feature = "pg13")]
+    return pg_sys::raw_parser(statement);
+    #[cfg(not(feature = "pg13"))]
+    return pg_sys::raw_parser(statement, pg_sys::RawParseMode::RAW_PARSE_DEFAULT);
+}
+
+/// Runs `parse` and hands back its error; what it has to say below an error (that it cut the name) goes
+/// neither to the client nor to the log. The levels are set as plain variables: as settings they could not
+/// change in a parallel worker.
+fn quietly<T>(parse: impl FnOnce() -> T) -> Result<T, Refusal> {
+    // SAFETY: two integers of this process, put back on every way out.
+    let levels = unsafe { (pg_sys::client_min_messages, pg_sys::log_min_messages) };
+    let set = |(client, log)| unsafe {
+        pg_sys::client_min_messages = client;
+        pg_sys::log_min_messages = log;
+    };
+    let silent = pg_sys::ERROR as i32;
+    PgTryBuilder::new(AssertUnwindSafe(|| {
+        set((silent, silent));
+        Ok(parse())
+    }))
+    .catch_others(|error| match error {
+        CaughtError::PostgresError(report) => Err(Refusal {
+            sqlstate: report.sql_error_code() as i32,
+            message: report.message().to_owned(),
+        }),
+        ours => ours.rethrow(),
+    })
+    .finally(|| set(levels))
+    .execute()
+}
+
+/// An unquoted name as the server folds it: ASCII only where characters have several bytes, by the
+/// locale where each is one. The length stays.
+pub fn folded(name: &[u8]) -> Vec<u8> {
+    // SAFETY: reads `len` bytes and answers as many in a palloc'd, NUL-terminated string; told neither to
+    // warn nor to cut, it raises nothing.
+    unsafe {
+        let folded =
+            pg_sys::downcase_identifier(name.as_ptr().cast(), name.len() as i32, false, false);
+        let bytes = std::slice::from_raw_parts(folded.cast(), name.len()).to_vec();
+        pg_sys::pfree(folded.cast());
+        bytes
+    }
+}
+
+/// A character in the server's encoding; an ERROR where it has none.
+pub fn encoded(character: char) -> Vec<u8> {
+    // MAX_UNICODE_EQUIVALENT_STRING in pg_wchar.h, and a NUL.
+    let mut bytes = [0u8; 16 + 1];
+    // SAFETY: writes a NUL-terminated string of at most that length.
+    unsafe { pg_sys::pg_unicode_to_server(u32::from(character), bytes.as_mut_ptr()) };
+    bytes.into_iter().take_while(|byte| *byte != 0).collect()
+}
+
+/// The setting of that name.
+pub fn standard_conforming_strings() -> bool {
+    // SAFETY: reads a variable of this process.
+    unsafe { pg_sys::standard_conforming_strings }
+}

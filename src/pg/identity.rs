@@ -1,0 +1,223 @@
+//! Who is asking, and the one guard under which Pushy's own statements run.
+
+use std::ffi::CString;
+
+use pgrx::pg_sys::{self, Oid};
+
+use super::text;
+use crate::errors::{Error, Result, SqlState};
+
+/// The role whose rights the current code has: never the session's, never an argument.
+pub fn current_user() -> Oid {
+    // SAFETY: reads a backend global.
+    unsafe { pg_sys::GetUserId() }
+}
+
+pub fn session_user() -> Oid {
+    // SAFETY: reads a backend global.
+    unsafe { pg_sys::GetSessionUserId() }
+}
+
+/// The OID of a relation in schema pushy, or None where the extension is not (or no longer) there.
+pub fn pushy_relation(name: &str) -> Option<Oid> {
+    let name = CString::new(name).ok()?;
+    // SAFETY: syscache look-ups inside a transaction.
+    unsafe {
+        let schema = pg_sys::get_namespace_oid(c"pushy".as_ptr(), true);
+        if schema == Oid::INVALID {
+            return None;
+        }
+        let relation = pg_sys::get_relname_relid(name.as_ptr(), schema);
+        (relation != Oid::INVALID).then_some(relation)
+    }
+}
+
+/// The owner of the extension's tables.
+pub fn extension_owner() -> Option<Oid> {
+    let relation = pushy_relation("queue")?;
+    // SAFETY: a syscache look-up; the tuple is released before the function ends.
+    unsafe {
+        let cache = pg_sys::SysCacheIdentifier::RELOID as i32;
+        let tuple = pg_sys::SearchSysCache1(cache, relation.into());
+        if tuple.is_null() {
+            return None;
+        }
+        let form = pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_class>();
+        let owner = (*form).relowner;
+        pg_sys::ReleaseSysCache(tuple);
+        Some(owner)
+    }
+}
+
+/// The OID of the extension in this database: new with each CREATE EXTENSION, so it is the epoch.
+pub fn extension_oid() -> Option<Oid> {
+    // SAFETY: a catalog look-up inside a transaction.
+    let oid = unsafe { pg_sys::get_extension_oid(c"pushy".as_ptr(), true) };
+    (oid != Oid::INVALID).then_some(oid)
+}
+
+/// Restores the user of before when dropped, also when an ERROR unwinds through it; a longjmp past it
+/// ends in an abort, which restores too.
+struct Guard {
+    user: Oid,
+    context: i32,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        // SAFETY: puts back what GetUserIdAndSecContext answered.
+        unsafe { pg_sys::SetUserIdAndSecContext(self.user, self.context) }
+    }
+}
+
+/// Runs Pushy's own statements with the rights of the extension's owner. No handler, expression or
+/// input function of a user's type may ever run inside.
+pub fn as_owner<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let owner = extension_owner().ok_or_else(|| {
+        Error::new(
+            SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+            "extension \"pushy\" is not installed in this database",
+        )
+        .hint("Run: CREATE EXTENSION pushy")
+    })?;
+    let _guard = become_user(owner);
+    work()
+}
+
+fn become_user(role: Oid) -> Guard {
+    let mut guard = Guard {
+        user: Oid::INVALID,
+        context: 0,
+    };
+    // SAFETY: both calls only read and set backend globals.
+    unsafe {
+        pg_sys::GetUserIdAndSecContext(&mut guard.user, &mut guard.context);
+        pg_sys::SetUserIdAndSecContext(
+            role,
+            guard.context | pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32,
+        );
+    }
+    guard
+}
+
+/// What pg_authid says of a role.
+pub struct Role {
+    pub oid: Oid,
+    pub name: String,
+    pub superuser: bool,
+    pub login: bool,
+    pub connection_limit: i32,
+}
+
+/// The role of this OID, if there is one.
+pub fn role(oid: Oid) -> Option<Role> {
+    // SAFETY: a syscache look-up; everything is copied before the tuple is released.
+    unsafe {
+        let cache = pg_sys::SysCacheIdentifier::AUTHOID as i32;
+        let tuple = pg_sys::SearchSysCache1(cache, oid.into());
+        if tuple.is_null() {
+            return None;
+        }
+        let form = &*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_authid>();
+        let role = Role {
+            oid,
+            name: text::from_c(form.rolname.data.as_ptr()),
+            superuser: form.rolsuper,
+            login: form.rolcanlogin,
+            connection_limit: form.rolconnlimit,
+        };
+        pg_sys::ReleaseSysCache(tuple);
+        Some(role)
+    }
+}
+
+/// The role's name, or its number where it is gone.
+pub fn role_name(oid: Oid) -> String {
+    role(oid).map_or_else(|| oid.to_u32().to_string(), |role| role.name)
+}
+
+pub fn is_superuser(role: Oid) -> bool {
+    // SAFETY: a syscache look-up.
+    unsafe { pg_sys::superuser_arg(role) }
+}
+
+/// Whether `member` has the rights of `role` without SET ROLE: itself, superuser, or an inheriting
+/// member.
+pub fn has_rights_of(member: Oid, role: Oid) -> bool {
+    // SAFETY: a cached catalog look-up.
+    unsafe { pg_sys::has_privs_of_role(member, role) }
+}
+
+/// Whether `member` may become `role` by SET ROLE: the SET option from 16, membership before.
+pub fn may_become(member: Oid, role: Oid) -> bool {
+    // SAFETY: cached catalog look-ups.
+    #[cfg(any(feature = "pg13", feature = "pg14", feature = "pg15"))]
+    unsafe {
+        pg_sys::is_member_of_role(member, role)
+    }
+    #[cfg(not(any(feature = "pg13", feature = "pg14", feature = "pg15")))]
+    unsafe {
+        pg_sys::member_can_set_role(member, role)
+    }
+}
+
+/// Whether a role that cannot log in may be a worker's session user (BGWORKER_BYPASS_ROLELOGINCHECK).
+pub const WORKERS_MAY_BE_NOLOGIN: bool =
+    !cfg!(any(feature = "pg13", feature = "pg14", feature = "pg15", feature = "pg16"));
+
+/// Whether `role` may connect to this database.
+pub fn may_connect(role: Oid) -> bool {
+    // SAFETY: an ACL look-up.
+    #[cfg(any(feature = "pg13", feature = "pg14", feature = "pg15"))]
+    unsafe {
+        pg_sys::pg_database_aclcheck(pg_sys::MyDatabaseId, role, pg_sys::ACL_CONNECT.into())
+            == pg_sys::AclResult::ACLCHECK_OK
+    }
+    #[cfg(not(any(feature = "pg13", feature = "pg14", feature = "pg15")))]
+    unsafe {
+        pg_sys::object_aclcheck(
+            pg_sys::DatabaseRelationId,
+            pg_sys::MyDatabaseId,
+            role,
+            pg_sys::ACL_CONNECT.into(),
+        ) == pg_sys::AclResult::ACLCHECK_OK
+    }
+}
+
+/// Whether `role` may execute a function.
+pub fn may_execute(function: Oid, role: Oid) -> bool {
+    // SAFETY: an ACL look-up.
+    #[cfg(any(feature = "pg13", feature = "pg14", feature = "pg15"))]
+    unsafe {
+        pg_sys::pg_proc_aclcheck(function, role, pg_sys::ACL_EXECUTE.into())
+            == pg_sys::AclResult::ACLCHECK_OK
+    }
+    #[cfg(not(any(feature = "pg13", feature = "pg14", feature = "pg15")))]
+    unsafe {
+        pg_sys::object_aclcheck(
+            pg_sys::ProcedureRelationId,
+            function,
+            role,
+            pg_sys::ACL_EXECUTE.into(),
+        ) == pg_sys::AclResult::ACLCHECK_OK
+    }
+}
+
+/// Whether `role` has USAGE on a schema.
+pub fn may_use_schema(schema: Oid, role: Oid) -> bool {
+    // SAFETY: an ACL look-up.
+    #[cfg(any(feature = "pg13", feature = "pg14", feature = "pg15"))]
+    unsafe {
+        pg_sys::pg_namespace_aclcheck(schema, role, pg_sys::ACL_USAGE.into())
+            == pg_sys::AclResult::ACLCHECK_OK
+    }
+    #[cfg(not(any(feature = "pg13", feature = "pg14", feature = "pg15")))]
+    unsafe {
+        pg_sys::object_aclcheck(
+            pg_sys::NamespaceRelationId,
+            schema,
+            role,
+            pg_sys::ACL_USAGE.into(),
+        ) == pg_sys::AclResult::ACLCHECK_OK
+    }
+}

@@ -1,0 +1,280 @@
+//! SPI with plans that are prepared once a backend, in a few safe shapes.
+//!
+//! Statements of Pushy's own go through here. Each is fully qualified, operators included: a cached
+//! plan is analysed again under whatever search_path is current.
+
+use std::ffi::CString;
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+use pgrx::pg_sys;
+
+use super::function::{Answer, IntoAnswer, Timestamp};
+use super::text;
+use crate::errors::Result;
+
+/// A statement with the types of its parameters, planned at first use and kept by the backend.
+pub struct Plan {
+    sql: &'static str,
+    types: &'static [pg_sys::BuiltinOid],
+    plan: AtomicPtr<pg_sys::_SPI_plan>,
+}
+
+impl Plan {
+    pub const fn new(sql: &'static str, types: &'static [pg_sys::BuiltinOid]) -> Self {
+        Self {
+            sql,
+            types,
+            plan: AtomicPtr::new(std::ptr::null_mut()),
+        }
+    }
+
+    /// # Safety
+    /// Inside SPI_connect.
+    unsafe fn prepared(&self) -> pg_sys::SPIPlanPtr {
+        let kept = self.plan.load(Ordering::Relaxed);
+        if !kept.is_null() {
+            return kept;
+        }
+        let sql = CString::new(self.sql).expect("no NUL in a statement");
+        let mut types: Vec<pg_sys::Oid> = self.types.iter().map(|oid| (*oid).into()).collect();
+        let plan = pg_sys::SPI_prepare(sql.as_ptr(), types.len() as i32, types.as_mut_ptr());
+        assert!(!plan.is_null(), "SPI_prepare failed: {}", self.sql);
+        pg_sys::SPI_keepplan(plan);
+        self.plan.store(plan, Ordering::Relaxed);
+        plan
+    }
+}
+
+/// One parameter of a statement.
+pub type Param = Answer;
+
+/// A connection to SPI for the length of a closure; rows live as long.
+pub struct Spi(());
+
+/// Runs `work` connected to SPI. An ERROR inside unwinds; the transaction's abort then cleans up.
+pub fn connect<T>(work: impl FnOnce(&Spi) -> T) -> T {
+    // SAFETY: SPI_connect and SPI_finish are paired; on unwinding AtEOXact_SPI or
+    // AtEOSubXact_SPI does what SPI_finish would.
+    unsafe {
+        assert_eq!(pg_sys::SPI_connect(), pg_sys::SPI_OK_CONNECT as i32);
+        let result = work(&Spi(()));
+        assert_eq!(pg_sys::SPI_finish(), pg_sys::SPI_OK_FINISH as i32);
+        result
+    }
+}
+
+impl Spi {
+    fn execute(&self, plan: &Plan, params: &[Param], read_only: bool, limit: i64) -> Table<'_> {
+        debug_assert_eq!(plan.types.len(), params.len(), "{}", plan.sql);
+        let mut values: [pg_sys::Datum; 24] = [pg_sys::Datum::from(0usize); 24];
+        let mut nulls: [std::ffi::c_char; 24] = [b' ' as _; 24];
+        for (index, param) in params.iter().enumerate() {
+            match param {
+                Answer::Null => nulls[index] = b'n' as _,
+                Answer::Datum(datum) => values[index] = *datum,
+            }
+        }
+        // SAFETY: connected (self exists); as many values as the plan has parameters.
+        unsafe {
+            let code = pg_sys::SPI_execute_plan(
+                plan.prepared(),
+                values.as_mut_ptr(),
+                nulls.as_ptr(),
+                read_only,
+                limit as std::ffi::c_long,
+            );
+            assert!(code > 0, "SPI_execute_plan answered {code}: {}", plan.sql);
+            Table {
+                table: pg_sys::SPI_tuptable,
+                processed: pg_sys::SPI_processed as usize,
+                _spi: std::marker::PhantomData,
+            }
+        }
+    }
+
+    /// Runs a statement under a new snapshot.
+    pub fn run(&self, plan: &Plan, params: &[Param]) -> Table<'_> {
+        self.execute(plan, params, false, 0)
+    }
+
+    /// Runs a query under the active snapshot, not a new one.
+    pub fn look(&self, plan: &Plan, params: &[Param]) -> Table<'_> {
+        self.execute(plan, params, true, 0)
+    }
+}
+
+/// Runs one statement and answers how many rows it touched.
+pub fn run(plan: &Plan, params: &[Param]) -> u64 {
+    connect(|spi| spi.run(plan, params).len() as u64)
+}
+
+/// What a statement answered.
+pub struct Table<'spi> {
+    table: *mut pg_sys::SPITupleTable,
+    processed: usize,
+    _spi: std::marker::PhantomData<&'spi Spi>,
+}
+
+impl<'spi> Table<'spi> {
+    /// Rows answered, or touched by a statement without RETURNING.
+    pub fn len(&self) -> usize {
+        self.processed
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.processed == 0
+    }
+
+    pub fn row(&self, index: usize) -> Row<'_> {
+        assert!(!self.table.is_null() && index < self.processed);
+        // SAFETY: vals has `processed` entries while SPI is connected.
+        unsafe {
+            Row {
+                tuple: *(*self.table).vals.add(index),
+                desc: (*self.table).tupdesc,
+                _table: std::marker::PhantomData,
+            }
+        }
+    }
+
+    pub fn first(&self) -> Option<Row<'_>> {
+        (!self.is_empty()).then(|| self.row(0))
+    }
+
+    pub fn rows(&self) -> impl Iterator<Item = Row<'_>> {
+        (0..self.processed).map(|index| self.row(index))
+    }
+}
+
+/// One row; columns count from 1, as in SPI.
+#[derive(Clone, Copy)]
+pub struct Row<'table> {
+    tuple: pg_sys::HeapTuple,
+    desc: pg_sys::TupleDesc,
+    _table: std::marker::PhantomData<&'table ()>,
+}
+
+impl Row<'_> {
+    pub fn datum(&self, column: i32) -> Option<pg_sys::Datum> {
+        let mut null = false;
+        // SAFETY: tuple and descriptor belong together.
+        let datum = unsafe { pg_sys::SPI_getbinval(self.tuple, self.desc, column, &mut null) };
+        (!null).then_some(datum)
+    }
+
+    fn present(&self, column: i32) -> pg_sys::Datum {
+        self.datum(column)
+            .unwrap_or_else(|| panic!("column {column} is null"))
+    }
+
+    pub fn opt_i64(&self, column: i32) -> Option<i64> {
+        self.datum(column).map(|datum| datum.value() as i64)
+    }
+
+    pub fn i64(&self, column: i32) -> i64 {
+        self.present(column).value() as i64
+    }
+
+    pub fn opt_i32(&self, column: i32) -> Option<i32> {
+        self.datum(column).map(|datum| datum.value() as i32)
+    }
+
+    pub fn i32(&self, column: i32) -> i32 {
+        self.present(column).value() as i32
+    }
+
+    pub fn i16(&self, column: i32) -> i16 {
+        self.present(column).value() as i16
+    }
+
+    pub fn bool(&self, column: i32) -> bool {
+        self.present(column).value() & 0xff != 0
+    }
+
+    pub fn f64(&self, column: i32) -> f64 {
+        f64::from_bits(self.present(column).value() as u64)
+    }
+
+    pub fn oid(&self, column: i32) -> pg_sys::Oid {
+        pg_sys::Oid::from(self.present(column).value() as u32)
+    }
+
+    /// A "char".
+    pub fn byte(&self, column: i32) -> u8 {
+        self.present(column).value() as u8
+    }
+
+    pub fn timestamp(&self, column: i32) -> Timestamp {
+        Timestamp(self.i64(column))
+    }
+
+    pub fn opt_text(&self, column: i32) -> Result<Option<String>> {
+        // SAFETY: the statement selects text here.
+        self.datum(column)
+            .map(|datum| unsafe { text::from_datum(datum) })
+            .transpose()
+    }
+
+    pub fn text(&self, column: i32) -> Result<String> {
+        // SAFETY: the statement selects text here.
+        unsafe { text::from_datum(self.present(column)) }
+    }
+
+    /// A by-reference value of variable length (text, jsonb, composite), copied into `context` and
+    /// detoasted, so that it outlives SPI and the row.
+    pub fn varlena_in(&self, column: i32, context: pg_sys::MemoryContext) -> Option<pg_sys::Datum> {
+        // SAFETY: the caller selects a varlena here; the copy is made in `context`, which is live.
+        self.datum(column).map(|datum| unsafe {
+            let old = pg_sys::MemoryContextSwitchTo(context);
+            let copy = pg_sys::pg_detoast_datum_copy(datum.cast_mut_ptr());
+            pg_sys::MemoryContextSwitchTo(old);
+            pg_sys::Datum::from(copy)
+        })
+    }
+
+    /// The same into the memory of the caller of SPI, for a function's answer.
+    pub fn answer_varlena(&self, column: i32) -> Answer {
+        match self.datum(column) {
+            None => Answer::Null,
+            // SAFETY: connected to SPI; SPI_palloc takes memory of the upper executor context.
+            Some(datum) => unsafe {
+                let flat = pg_sys::pg_detoast_datum(datum.cast_mut_ptr());
+                let size = pgrx::varsize_any(flat);
+                let copy = pg_sys::SPI_palloc(size);
+                std::ptr::copy_nonoverlapping(flat.cast::<u8>(), copy.cast::<u8>(), size);
+                Answer::Datum(pg_sys::Datum::from(copy))
+            },
+        }
+    }
+}
+
+/// Parameters from values of different types.
+#[macro_export]
+macro_rules! params {
+    ($($value:expr),* $(,)?) => {
+        &[$($crate::pg::function::IntoAnswer::into_answer($value)),*]
+    };
+}
+
+/// An array of bigint as a parameter.
+pub fn int8_array(values: &[i64]) -> Answer {
+    let mut datums: Vec<pg_sys::Datum> = values.iter().map(|v| pg_sys::Datum::from(*v)).collect();
+    // SAFETY: int8 is eight bytes, by value, double-aligned; the array is palloc'd.
+    unsafe {
+        pg_sys::Datum::from(pg_sys::construct_array(
+            datums.as_mut_ptr(),
+            datums.len() as i32,
+            pg_sys::INT8OID,
+            8,
+            true,
+            b'd' as _,
+        ))
+        .into_answer()
+    }
+}
+
+impl IntoAnswer for pg_sys::Datum {
+    fn into_answer(self) -> Answer {
+        Answer::Datum(self)
+    }
+}

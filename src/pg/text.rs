@@ -1,0 +1,98 @@
+//! Text between the database's encoding and Rust's UTF-8.
+
+use std::ffi::CStr;
+
+use pgrx::pg_sys;
+
+use crate::errors::{Error, Result, SqlState};
+
+/// The bytes of a text value, detoasted and copied.
+///
+/// # Safety
+/// `datum` is a text (or bytea, jsonb) value.
+pub unsafe fn bytes_from_datum(datum: pg_sys::Datum) -> Vec<u8> {
+    let packed = pg_sys::pg_detoast_datum_packed(datum.cast_mut_ptr());
+    let length = pgrx::varsize_any_exhdr(packed);
+    let data = pgrx::vardata_any(packed).cast::<u8>();
+    let bytes = std::slice::from_raw_parts(data, length).to_vec();
+    if !std::ptr::eq(packed, datum.cast_mut_ptr()) {
+        pg_sys::pfree(packed.cast());
+    }
+    bytes
+}
+
+/// Text as UTF-8, whatever the database's encoding.
+///
+/// # Safety
+/// `datum` is a text value.
+pub unsafe fn from_datum(datum: pg_sys::Datum) -> Result<String> {
+    decode(bytes_from_datum(datum))
+}
+
+/// Bytes in the database's encoding as UTF-8. In SQL_ASCII nothing is known of the bytes: what is
+/// not UTF-8 is refused.
+pub fn decode(bytes: Vec<u8>) -> Result<String> {
+    // SAFETY: pg_server_to_any reads `bytes.len()` bytes and answers its argument when there is
+    // nothing to convert, else a palloc'd string.
+    let bytes = unsafe {
+        if pg_sys::GetDatabaseEncoding() == pg_sys::pg_enc::PG_UTF8 as i32 {
+            bytes
+        } else {
+            let given = bytes.as_ptr().cast_mut().cast();
+            let converted =
+                pg_sys::pg_server_to_any(given, bytes.len() as i32, pg_sys::pg_enc::PG_UTF8 as i32);
+            if std::ptr::eq(converted, given) {
+                bytes
+            } else {
+                CStr::from_ptr(converted).to_bytes().to_vec()
+            }
+        }
+    };
+    String::from_utf8(bytes).map_err(|error| {
+        Error::new(
+            SqlState::CHARACTER_NOT_IN_REPERTOIRE,
+            "invalid byte sequence for encoding \"UTF8\"",
+        )
+        .detail(format!("The bytes are {:02x?}.", error.as_bytes()))
+        .hint("In an SQL_ASCII database names and keys must be UTF-8.")
+    })
+}
+
+/// A text value in the current memory context.
+pub fn to_datum(value: &str) -> pg_sys::Datum {
+    // SAFETY: pg_any_to_server reads `len` bytes; it answers its argument when there is nothing to
+    // convert, else a NUL-terminated palloc'd string.
+    unsafe {
+        let given = value.as_ptr().cast_mut().cast();
+        let converted =
+            pg_sys::pg_any_to_server(given, value.len() as i32, pg_sys::pg_enc::PG_UTF8 as i32);
+        if std::ptr::eq(converted, given) {
+            bytes_to_datum(value.as_bytes())
+        } else {
+            bytes_to_datum(CStr::from_ptr(converted).to_bytes())
+        }
+    }
+}
+
+/// A text value of these bytes, which are in the database's encoding.
+pub fn bytes_to_datum(bytes: &[u8]) -> pg_sys::Datum {
+    // SAFETY: reads exactly `len` bytes and copies them.
+    unsafe {
+        pg_sys::Datum::from(pg_sys::cstring_to_text_with_len(
+            bytes.as_ptr().cast(),
+            bytes.len() as i32,
+        ))
+    }
+}
+
+/// A NUL-terminated string of the server as UTF-8, lossy: for names in messages.
+///
+/// # Safety
+/// `string` is NUL-terminated, or null.
+pub unsafe fn from_c(string: *const std::ffi::c_char) -> String {
+    if string.is_null() {
+        String::new()
+    } else {
+        CStr::from_ptr(string).to_string_lossy().into_owned()
+    }
+}
