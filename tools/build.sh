@@ -12,6 +12,7 @@ kind=${1:-release}
 profile=$kind
 
 package() {
+    exec 9>&-
     "$CARGO_BIN/cargo-pgrx" pgrx package --profile "$profile" --pg-config "$PG_CONFIG" --out-dir "target/package-$kind.new"
     # One that is being copied by another run stays whole.
     rm -rf "target/package-$kind.old"
@@ -20,5 +21,8 @@ package() {
     rm -rf "target/package-$kind.old"
 }
 
+mkdir -p target
+exec 9>target/build.lock
+flock 9
 rm -rf "target/package-$kind.new"
 step "build ($kind)" package

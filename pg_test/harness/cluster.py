@@ -18,6 +18,8 @@ from .waiting import DEADLINE, wait_for
 SETTINGS = {
     "shared_preload_libraries": "pushy",
     "listen_addresses": "",
+    # Everyone is trusted, so only the account that made the server may come in.
+    "unix_socket_permissions": "0700",
     "max_connections": 100,
     "max_worker_processes": 16,
     "max_prepared_transactions": 10,
