@@ -1,0 +1,34 @@
+-- The main job: pgbench's tellers write, and a live roll-up per branch follows, without the tellers waiting for it.
+
+CREATE TABLE branch_kpi (
+    branch       int PRIMARY KEY,
+    transactions bigint NOT NULL DEFAULT 0,
+    turnover     bigint NOT NULL DEFAULT 0,
+    net          bigint NOT NULL DEFAULT 0
+);
+INSERT INTO branch_kpi (branch) SELECT bid FROM pgbench_branches;
+
+-- The handler does the work of one job. Its effects and the job's completion commit together.
+CREATE FUNCTION update_branch_kpi(change jsonb) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE branch_kpi
+       SET transactions = transactions + 1,
+           turnover = turnover + abs((change->>'delta')::bigint),
+           net = net + (change->>'delta')::bigint
+     WHERE branch = (change->>'branch')::int;
+END
+$$;
+
+-- One at a time, as all jobs update the same few rows.
+SELECT pushy.queue_register('branch_kpi', 'update_branch_kpi(jsonb)', concurrency => 1);
+
+-- A plain trigger: each row of the history owes the roll-up one job, from the writer's own commit on.
+CREATE FUNCTION enqueue_branch_kpi() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pushy.enqueue('branch_kpi', jsonb_build_object('branch', NEW.bid, 'delta', NEW.delta));
+    RETURN NULL;
+END
+$$;
+
+CREATE TRIGGER branch_kpi AFTER INSERT ON pgbench_history
+    FOR EACH ROW EXECUTE FUNCTION enqueue_branch_kpi();

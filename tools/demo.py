@@ -1,0 +1,176 @@
+"""The main job, played on a server of its own: `demo.py start` leaves the server running, `demo.py stop` ends it."""
+
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPOSITORY / "pg_test"))
+
+from harness.cluster import Cluster  # noqa: E402
+from harness.database import Database  # noqa: E402
+from harness.installation import Installation  # noqa: E402
+from harness.scratch import stop_servers  # noqa: E402
+
+REMEMBERED = REPOSITORY / "target" / "demo"  # holds the path of the running demo's folder
+BRANCHES = 10
+WRITERS = 4
+SECONDS = 10
+
+
+def main() -> None:
+    if sys.argv[1:] == ["stop"]:
+        stop()
+    elif sys.argv[1:] == ["start"]:
+        start()
+    else:
+        sys.exit("usage: demo.py start | stop")
+
+
+def stop() -> None:
+    if not REMEMBERED.exists():
+        print("No demo is running.")
+        return
+    folder = Path(REMEMBERED.read_text())
+    if folder.exists():
+        stop_servers(folder)
+        shutil.rmtree(folder)
+    REMEMBERED.unlink()
+    print("The demo's server is stopped and deleted.")
+
+
+def start() -> None:
+    if REMEMBERED.exists():
+        stop()
+    folder = Path(tempfile.mkdtemp(prefix="pushy-demo-", dir=os.environ.get("TMPDIR")))
+    folder.chmod(0o755)
+    REMEMBERED.write_text(str(folder))
+    try:
+        play(folder)
+    except BaseException:
+        stop()
+        raise
+
+
+def play(folder: Path) -> None:
+    tell("A PostgreSQL of its own, with Pushy preloaded")
+    pg_config = os.environ.get("PG_CONFIG", "/usr/lib/postgresql/15/bin/pg_config")
+    installation = Installation.create(folder / "pg", REPOSITORY / "target" / "package-release", pg_config)
+    cluster = Cluster(folder / "s", installation, {
+        "fsync": "on", "full_page_writes": "on", "shared_buffers": "128MB", "pushy.max_executors": 2},
+        port=random.randint(20000, 32000)).create().start()
+    print(f"   {installation.version}, in {folder}")
+    demo = Demo(cluster, cluster.database("shop"))
+    demo.roll_up()
+    demo.troubles()
+    tell("The server keeps running. Look around:")
+    print(f"   {installation.program('psql')} -h {cluster.folder} -p {cluster.port} -U postgres shop")
+    print(r"   \df+ pushy.*      SELECT * FROM pushy.queues;      SELECT * FROM pushy.stats;")
+    print("   make demo-stop    ends and deletes it")
+
+
+class Demo:
+    def __init__(self, cluster: Cluster, shop: Database):
+        self.cluster, self.shop = cluster, shop
+
+    def roll_up(self) -> None:
+        tell(f"pgbench makes a bank of {BRANCHES} branches")
+        self.cluster.run("pgbench", "-i", "-q", "-s", BRANCHES, *self.where())
+        tell("A trigger on pgbench_history enqueues; a queue's handler keeps a roll-up per branch (demo/rollup.sql)")
+        self.play_file("rollup.sql")
+
+        tell(f"pgbench writes for {SECONDS} seconds, {WRITERS} clients, while the jobs run")
+        self.write()
+        began = time.monotonic()
+        self.shop.sql("CALL pushy.jobs_wait('branch_kpi', '1 minute')")
+        print(f"   The roll-up was up to date {1000 * (time.monotonic() - began):.0f} ms after the last write.")
+
+        tell("The roll-up, and the truth beside it")
+        self.show("""
+            SELECT k.branch, k.transactions, k.turnover, k.net,
+                   (k.transactions, k.turnover, k.net) = (count(h), coalesce(sum(abs(h.delta)), 0), coalesce(sum(h.delta), 0)) AS is_true
+              FROM branch_kpi k LEFT JOIN pgbench_history h ON h.bid = k.branch
+             GROUP BY k.branch ORDER BY k.branch""")
+        if self.shop.value("""
+                SELECT count(*) FROM (
+                    (SELECT branch, transactions, net FROM branch_kpi WHERE transactions > 0
+                     EXCEPT SELECT bid, count(*), sum(delta) FROM pgbench_history GROUP BY bid)
+                    UNION ALL
+                    (SELECT bid, count(*), sum(delta) FROM pgbench_history GROUP BY bid
+                     EXCEPT SELECT branch, transactions, net FROM branch_kpi)) difference"""):
+            sys.exit("The roll-up differs from the truth.")
+        self.show("SELECT * FROM pushy.stats WHERE queue = 'branch_kpi'")
+
+    def write(self) -> None:
+        """Runs pgbench, showing how far it and the jobs are."""
+        installation = self.cluster.installation
+        writer = subprocess.Popen(
+            [installation.program("pgbench"), "-n", "-c", str(WRITERS), "-j", "2", "-T", str(SECONDS), *map(str, self.where())],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        began = time.monotonic()
+        while writer.poll() is None:
+            if sys.stdout.isatty():
+                done = self.shop.value("SELECT sum(transactions) FROM branch_kpi")
+                print(f"\r\033[K   {time.monotonic() - began:.0f} s, {done:,} jobs done", end="", flush=True)
+            time.sleep(0.25)
+        if sys.stdout.isatty():
+            print("\r\033[K", end="")
+        report = writer.communicate()[0]
+        if writer.returncode != 0:
+            sys.exit(f"pgbench failed:\n{report}")
+        for line in report.splitlines():
+            if line.startswith(("number of transactions actually", "latency average", "tps")):
+                print(f"   {line}")
+
+    def troubles(self) -> None:
+        self.play_file("troubles.sql")
+
+        tell("A job that fails is tried again, and tells why")
+        job = self.shop.value("SELECT pushy.enqueue('mail', '{\"to\": \"nobody@example.org\"}')")
+        self.shop.job_wait(job)
+        self.show(f"SELECT id, state, attempt, max_attempts, last_error FROM pushy.jobs WHERE id = {job}")
+        self.show(f"SELECT attempt, failed_at, error FROM pushy.failures WHERE job = {job} ORDER BY attempt")
+
+        tell("A job is cancelled while it runs")
+        job = self.shop.value("SELECT pushy.enqueue('reports')")
+        self.shop.wait_until("SELECT state::text FROM pushy.jobs WHERE id = %s", "running", params=(job,))
+        self.show(f"SELECT pushy.job_cancel({job})")
+        self.shop.job_wait(job)
+        self.show(f"SELECT id, state, last_error FROM pushy.jobs WHERE id = {job}")
+
+        tell("A queue is paused; it says so, and what to do")
+        self.show("SELECT pushy.queue_pause('nightly')")
+        self.show("SELECT pushy.enqueue('nightly', '{\"day\": \"Friday\"}')")
+        self.show("SELECT * FROM pushy.queue_explain('nightly')")
+
+    def play_file(self, name: str) -> None:
+        self.cluster.psql("shop", (REPOSITORY / "demo" / name).read_text(), "-q")
+
+    def show(self, query: str) -> None:
+        """Prints a query as one would type it, and its table."""
+        lines = [line for line in query.splitlines() if line.strip()]
+        margin = min(len(line) - len(line.lstrip()) for line in lines)
+        print("\n".join(f"   {'shop=#' if n == 0 else '      '} {line[margin:]}" for n, line in enumerate(lines)) + ";")
+        for line in self.cluster.psql("shop", query, "-P", "footer=off").splitlines():
+            print(f"   {line}".rstrip())
+
+    def where(self) -> list:
+        return ["-h", self.cluster.folder, "-p", self.cluster.port, "-U", "postgres", "shop"]
+
+
+_steps = 0
+
+
+def tell(text: str) -> None:
+    global _steps
+    _steps += 1
+    print(f"\n{_steps}. {text}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
