@@ -1,23 +1,17 @@
 //! The server's own reading of an identifier: its parser, its folding, its limit.
 
 use std::ffi::{c_char, CStr, CString};
-use std::panic::AssertUnwindSafe;
 
-use pgrx::pg_sys::{self, panic::CaughtError, PgTryBuilder};
+use pgrx::{pg_sys, PgLogLevel};
+
+use super::transaction::{self, Failure};
+use crate::errors::SqlState;
 
 /// Bytes of the longest name. The server compares its own NAMEDATALEN with ours when it loads the library.
 pub const LIMIT: usize = pg_sys::NAMEDATALEN as usize - 1;
 
-/// Why the server's parser refuses a text.
-#[derive(Clone, Debug)]
-pub struct Refusal {
-    /// As `ErrorData.sqlerrcode` has it.
-    pub sqlstate: i32,
-    pub message: String,
-}
-
-/// The channel that `LISTEN <text>` listens on, the cut included.
-pub fn listened(text: &[u8]) -> Result<Vec<u8>, Refusal> {
+/// The channel that `LISTEN <text>` listens on, the cut included; else why the server refuses it.
+pub fn listened(text: &[u8]) -> Result<Vec<u8>, Failure> {
     const LISTEN: &[u8] = b"LISTEN ";
     let statement = CString::new([LISTEN, text].concat()).map_err(|_| not_an_identifier())?;
     let statements = quietly(|| {
@@ -41,10 +35,10 @@ pub fn listened(text: &[u8]) -> Result<Vec<u8>, Refusal> {
     }
 }
 
-fn not_an_identifier() -> Refusal {
-    Refusal {
-        sqlstate: pg_sys::errcodes::PgSqlErrorCode::ERRCODE_SYNTAX_ERROR as i32,
-        message: "more than one identifier".to_owned(),
+fn not_an_identifier() -> Failure {
+    Failure {
+        sqlstate: SqlState::SYNTAX_ERROR.0.to_owned(),
+        message: "more than an identifier".to_owned(),
     }
 }
 
@@ -58,27 +52,21 @@ unsafe fn parse(statement: *const c_char) -> *mut pg_sys::List {
 /// Runs `parse` and hands back its error; what it has to say below an error (that it cut the name) goes
 /// neither to the client nor to the log. The levels are set as plain variables: as settings they could not
 /// change in a parallel worker.
-fn quietly<T>(parse: impl FnOnce() -> T) -> Result<T, Refusal> {
-    // SAFETY: two integers of this process, put back on every way out.
-    let levels = unsafe { (pg_sys::client_min_messages, pg_sys::log_min_messages) };
-    let set = |(client, log)| unsafe {
-        pg_sys::client_min_messages = client;
-        pg_sys::log_min_messages = log;
+fn quietly<T>(parse: impl FnOnce() -> T) -> Result<T, Failure> {
+    let set = |(client, log)| {
+        // SAFETY: two integers of this process.
+        unsafe {
+            pg_sys::client_min_messages = client;
+            pg_sys::log_min_messages = log;
+        }
     };
-    let silent = pg_sys::ERROR as i32;
-    PgTryBuilder::new(AssertUnwindSafe(|| {
-        set((silent, silent));
-        Ok(parse())
-    }))
-    .catch_others(|error| match error {
-        CaughtError::PostgresError(report) => Err(Refusal {
-            sqlstate: report.sql_error_code() as i32,
-            message: report.message().to_owned(),
-        }),
-        ours => ours.rethrow(),
-    })
-    .finally(|| set(levels))
-    .execute()
+    // SAFETY: as above.
+    let levels = unsafe { (pg_sys::client_min_messages, pg_sys::log_min_messages) };
+    let silent = PgLogLevel::ERROR as i32;
+    set((silent, silent));
+    let result = transaction::catch(parse);
+    set(levels);
+    result
 }
 
 /// An unquoted name as the server folds it: ASCII only where characters have several bytes, by the

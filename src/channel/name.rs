@@ -1,0 +1,60 @@
+//! A channel's exact name.
+
+use pushy_core::channel::{is_plain, quoted};
+
+use super::reading::Reading;
+use super::refusals;
+use crate::errors::Result;
+use crate::pg::identifier;
+
+/// The exact name of a channel: 1 to [`identifier::LIMIT`] bytes in the server's encoding.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Channel(Vec<u8>);
+
+impl Channel {
+    /// The channel of `LISTEN <text>`, unless LISTEN refuses the text (same SQLSTATE) or cuts the name
+    /// (42622).
+    pub fn of_identifier(text: &[u8]) -> Result<Self> {
+        let reading = Reading::of(text)?;
+        if reading.truncated() {
+            return Err(refusals::cut(text, &reading));
+        }
+        Ok(Self(reading.channel))
+    }
+
+    /// The channel of exactly this name, as pg_notify() takes it.
+    pub fn exact(name: &[u8]) -> Result<Self> {
+        if name.is_empty() {
+            return Err(refusals::empty());
+        }
+        if name.len() > identifier::LIMIT {
+            return Err(refusals::too_long(name));
+        }
+        Ok(Self(name.to_vec()))
+    }
+
+    /// The channel that [`Reading::of`] found, which the server itself has cut to size.
+    pub fn of_reading(reading: &Reading) -> Self {
+        Self(reading.channel.clone())
+    }
+
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.0
+    }
+
+    /// The text to write after LISTEN. Quoted only where the bare word is not taken for this name; which
+    /// words are reserved and which letters fold is the server's to say.
+    pub fn ident(&self) -> Vec<u8> {
+        let stands_bare =
+            is_plain(&self.0) && identifier::listened(&self.0).is_ok_and(|name| name == self.0);
+        if stands_bare {
+            self.0.clone()
+        } else {
+            quoted(&self.0)
+        }
+    }
+}

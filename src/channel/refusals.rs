@@ -1,0 +1,102 @@
+//! Why a text is no channel, in words.
+
+use super::reading::Reading;
+use crate::errors::{Error, SqlState};
+use crate::pg::identifier::LIMIT;
+use crate::pg::text;
+use crate::pg::transaction::Failure;
+
+/// Characters of a user's text that a message repeats.
+const SHOWN: usize = 100;
+
+const HINT: &str =
+    "Write it as after LISTEN; pushy.channel_ident(name) quotes an exact name for that.";
+
+/// LISTEN refuses the text: its SQLSTATE and its reason.
+pub fn invalid(text: &[u8], refusal: &Failure) -> Error {
+    Error::new(
+        SqlState::of_server(&refusal.sqlstate),
+        format!(
+            "invalid channel identifier \"{}\": {}",
+            shown(text),
+            // Rust keeps a message of the server as UTF-8; what it could not keep has no place in a
+            // database of another encoding.
+            clipped(&refusal.message.replace(char::REPLACEMENT_CHARACTER, "?"))
+        ),
+    )
+    .hint(HINT)
+}
+
+/// LISTEN would cut the name without an error.
+pub fn cut(text: &[u8], reading: &Reading) -> Error {
+    Error::new(
+        SqlState::NAME_TOO_LONG,
+        format!(
+            "channel identifier \"{}\" is too long: {} bytes, at most {LIMIT}",
+            shown(text),
+            reading.byte_length
+        ),
+    )
+    .detail(format!(
+        "LISTEN would cut it to \"{}\" ({} bytes).",
+        shown(&reading.channel),
+        reading.channel.len()
+    ))
+    .hint("Use a shorter name on both sides; pushy.channel_inspect() tells what becomes of it.")
+}
+
+/// An exact name that no channel can have.
+pub fn too_long(name: &[u8]) -> Error {
+    Error::new(
+        SqlState::NAME_TOO_LONG,
+        format!(
+            "channel name \"{}\" is too long: {} bytes, at most {LIMIT}",
+            shown(name),
+            name.len()
+        ),
+    )
+    .hint("Use a shorter name.")
+}
+
+pub fn empty() -> Error {
+    Error::new(
+        SqlState::INVALID_PARAMETER_VALUE,
+        "channel name \"\" is empty",
+    )
+    .hint(format!("A channel's name has 1 to {LIMIT} bytes."))
+}
+
+pub fn payload_too_long(channel: &[u8], length: usize, limit: usize) -> Error {
+    Error::new(
+        SqlState::INVALID_PARAMETER_VALUE,
+        format!(
+            "payload for channel \"{}\" is too long: {length} bytes, at most {limit}",
+            shown(channel)
+        ),
+    )
+    .hint("Send a key and let the listener read the rest.")
+}
+
+/// The server's parser and ours disagree: a defect of ours.
+pub fn unread(text: &[u8], channel: &[u8]) -> Error {
+    Error::new(
+        SqlState::INTERNAL_ERROR,
+        format!(
+            "cannot tell the length of channel identifier \"{}\"",
+            shown(text)
+        ),
+    )
+    .detail(format!("LISTEN makes \"{}\" of it.", shown(channel)))
+    .hint("Please report this text as a defect of Pushy.")
+}
+
+fn shown(bytes: &[u8]) -> String {
+    clipped(&text::shown(bytes))
+}
+
+fn clipped(text: &str) -> String {
+    match text.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text.to_owned(),
+    }
+}
