@@ -1,0 +1,86 @@
+"""Concurrency is exact, claims never meet, and one queue's slow jobs leave room for another's."""
+
+import pytest
+
+from harness.gate import Gate
+
+
+@pytest.fixture
+def gated(db):
+    """A database with a function gated(jsonb) that stops at `gate`."""
+    db.gate = Gate(db)
+    db.sql(f"CREATE FUNCTION gated(args jsonb) RETURNS void LANGUAGE plpgsql AS $$BEGIN PERFORM {db.gate.stop}; END$$")
+    return db
+
+
+@pytest.mark.parametrize("concurrency", [1, 2, 3])
+def test_as_many_jobs_run_as_the_queue_allows_and_no_more(gated, concurrency):
+    gated.sql("SELECT pushy.queue_register('q', 'gated(jsonb)', concurrency => %s, batch => false)", concurrency)
+    gated.sql("SELECT pushy.enqueue_many('q', array_fill('1'::jsonb, ARRAY[10]))")
+    gated.gate.wait_for_arrival(concurrency)
+    assert gated.value("SELECT count(*) FROM pushy.jobs WHERE state = 'running'") == concurrency
+    gated.gate.open()
+    gated.jobs_wait("q")
+    assert gated.value("SELECT count(*) FROM pushy.jobs WHERE state = 'completed'") == 10
+
+
+@pytest.mark.parametrize("batch", [True, False])
+def test_the_limit_holds_at_every_moment_of_a_flood(db, batch):
+    """Each job notes how many run beside it, by try-locks that only running jobs hold."""
+    db.sql("""
+        CREATE TABLE seen (n int);
+        CREATE FUNCTION crowd(args jsonb) RETURNS void LANGUAGE plpgsql AS $$
+        BEGIN
+            PERFORM pg_advisory_xact_lock_shared(77);
+            INSERT INTO public.seen SELECT count(DISTINCT pid) FROM pg_locks WHERE locktype = 'advisory' AND objid = 77
+                AND database = (SELECT oid FROM pg_database WHERE datname = current_database());
+        END $$;""")
+    db.sql("SELECT pushy.queue_register('q', 'crowd(jsonb)', concurrency => 2, batch => %s)", batch)
+    db.sql("SELECT pushy.enqueue_many('q', array_fill('1'::jsonb, ARRAY[400]))")
+    db.jobs_wait("q")
+    assert db.row("SELECT count(*), max(n) <= 2 AS within FROM seen") == {"count": 400, "within": True}
+
+
+def test_no_limit_means_as_many_as_there_are_executors(gated):
+    gated.sql("SELECT pushy.queue_register('q', 'gated(jsonb)', batch => false)")
+    gated.sql("SELECT pushy.enqueue_many('q', array_fill('1'::jsonb, ARRAY[10]))")
+    executors = int(gated.value("SHOW pushy.max_executors"))
+    gated.gate.wait_for_arrival(executors)
+    gated.gate.open()
+    gated.jobs_wait("q")
+
+
+def test_a_raised_limit_is_felt_at_once(gated):
+    gated.sql("SELECT pushy.queue_register('q', 'gated(jsonb)', concurrency => 1, batch => false)")
+    gated.sql("SELECT pushy.enqueue_many('q', array_fill('1'::jsonb, ARRAY[4]))")
+    gated.gate.wait_for_arrival(1)
+    gated.sql("SELECT pushy.queue_alter('q', concurrency => 3)")
+    gated.gate.wait_for_arrival(3)
+    gated.gate.open()
+    gated.jobs_wait("q")
+
+
+def test_a_queue_of_slow_jobs_leaves_room_for_another_queue(gated):
+    gated.sql("SELECT pushy.queue_register('slow', 'gated(jsonb)', concurrency => 2, batch => false)")
+    gated.sql("""
+        CREATE FUNCTION quick() RETURNS void LANGUAGE sql AS 'SELECT';
+        SELECT pushy.queue_register('quick', 'quick()')""")
+    gated.sql("SELECT pushy.enqueue_many('slow', array_fill('1'::jsonb, ARRAY[10]))")
+    gated.gate.wait_for_arrival(2)
+    assert gated.job_wait(gated.value("SELECT pushy.enqueue('quick')"))["state"] == "completed"
+    gated.gate.open()
+    gated.jobs_wait("slow")
+
+
+def test_a_job_locked_by_somebody_else_does_not_stop_the_others(db):
+    """A claim skips what it cannot lock, and finds it again when the lock is gone, also by rollback."""
+    db.sql("""
+        CREATE FUNCTION work() RETURNS void LANGUAGE sql AS 'SELECT';
+        SELECT pushy.queue_register('q', 'work()'), pushy.queue_pause('q')""")
+    held, other = (db.value("SELECT pushy.enqueue('q')") for _ in range(2))
+    with db.connect(autocommit=False) as session:
+        session.execute("SELECT pushy.job_cancel(%s)", (held,))
+        db.sql("SELECT pushy.queue_resume('q')")
+        assert db.job_wait(other)["state"] == "completed"
+        session.rollback()
+    assert db.job_wait(held)["state"] == "completed"

@@ -1,0 +1,138 @@
+"""Bad input to every function: the SQLSTATE, a message that names the value, a hint where something can be done."""
+
+import psycopg
+import pytest
+
+NULL, RANGE, UNKNOWN_FUNCTION, UNKNOWN, INVALID = "22004", "22003", "42883", "42704", "22023"
+
+CASES = [  # statement, SQLSTATE, what the message says, what the hint says (None: need not be there)
+
+    # NULL where a value is due names the argument.
+    ("SELECT pushy.queue_register(NULL, 'fine()')", NULL, "queue", None),
+    ("SELECT pushy.queue_register('new', NULL)", NULL, "handler", None),
+    ("SELECT pushy.enqueue(NULL)", NULL, "queue", None),
+    ("SELECT pushy.enqueue('q', NULL)", NULL, "args", None),
+    ("SELECT pushy.enqueue_many(NULL, '{}')", NULL, "queue", None),
+    ("SELECT pushy.enqueue_many('q', NULL)", NULL, "args", None),
+    ("SELECT pushy.enqueue_many('q', ARRAY['1', NULL]::jsonb[])", NULL, "args", None),
+    ("SELECT pushy.queue_alter(NULL)", NULL, "queue", None),
+    ("SELECT pushy.queue_pause(NULL)", NULL, "queue", None),
+    ("SELECT pushy.queue_resume(NULL)", NULL, "queue", None),
+    ("SELECT pushy.queue_drop(NULL)", NULL, "queue", None),
+    ("SELECT pushy.queue_explain(NULL)", NULL, "queue", None),
+    ("SELECT pushy.queue_run(NULL)", NULL, "queue", None),
+    ("SELECT pushy.queue_grant(NULL, 'postgres', 'enqueue')", NULL, "queue", None),
+    ("SELECT pushy.queue_grant('q', NULL, 'enqueue')", NULL, "role", None),
+    ("SELECT pushy.queue_grant('q', 'postgres', NULL)", NULL, "privilege", None),
+    ("SELECT pushy.queue_revoke(NULL, 'postgres', 'enqueue')", NULL, "queue", None),
+    ("SELECT pushy.job_cancel(NULL)", NULL, "id", None),
+    ("SELECT pushy.job_retry(NULL)", NULL, "id", None),
+    ("SELECT pushy.job_wait(NULL)", NULL, "id", None),
+    ("CALL pushy.jobs_wait(NULL)", NULL, "queue", None),
+
+    # Names that are not there.
+    ("SELECT pushy.enqueue('nowhere')", UNKNOWN, 'queue "nowhere" does not exist', "queue_register"),
+    ("SELECT pushy.enqueue('')", UNKNOWN, 'queue "" does not exist', "queue_register"),
+    ("SELECT pushy.enqueue_many('nowhere', '{1}')", UNKNOWN, '"nowhere"', "queue_register"),
+    ("SELECT pushy.queue_alter('nowhere')", UNKNOWN, '"nowhere"', None),
+    ("SELECT pushy.queue_pause('nowhere')", UNKNOWN, '"nowhere"', None),
+    ("SELECT pushy.queue_resume('nowhere')", UNKNOWN, '"nowhere"', None),
+    ("SELECT pushy.queue_drop('nowhere')", UNKNOWN, '"nowhere"', None),
+    ("SELECT pushy.queue_explain('nowhere')", UNKNOWN, '"nowhere"', None),
+    ("SELECT pushy.queue_run('nowhere')", UNKNOWN, '"nowhere"', None),
+    ("SELECT pushy.queue_grant('nowhere', 'postgres', 'enqueue')", UNKNOWN, '"nowhere"', None),
+    ("CALL pushy.jobs_wait('nowhere', '1 s')", UNKNOWN, '"nowhere"', None),
+    ("SELECT pushy.job_cancel(987654321)", UNKNOWN, "987654321", None),
+    ("SELECT pushy.job_retry(987654321)", UNKNOWN, "987654321", None),
+    ("SELECT pushy.job_wait(987654321, '1 s')", UNKNOWN, "987654321", None),
+    ("SELECT pushy.job_cancel(-1)", UNKNOWN, "-1", None),
+    ("SELECT pushy.queue_grant('q', 'nobody_of_that_name', 'enqueue')", UNKNOWN, "nobody_of_that_name", None),
+
+    # Handlers.
+    ("SELECT pushy.queue_register('new', 'nothing()')", UNKNOWN_FUNCTION, "nothing", None),
+    ("SELECT pushy.queue_register('new', 'nothing')", UNKNOWN_FUNCTION, "nothing", None),
+    ("SELECT pushy.queue_register('new', '')", "42", "", None),
+    ("SELECT pushy.queue_register('new', 'not a name(')", "42", "", None),
+    ("SELECT pushy.queue_register('new', 'two(int, int)')", "42", "two", "jsonb"),
+    ("SELECT pushy.queue_register('new', 'pg_catalog.count(*)')", "42", "count", None),
+    ("SELECT pushy.queue_register('new', 'many(jsonb)')", "42", "many", None),
+
+    # Values out of range.
+    ("SELECT pushy.queue_register('', 'fine()')", INVALID, "queue", None),
+    ("SELECT pushy.queue_register(repeat('x', 5000), 'fine()')", "22", "queue", None),
+    ("SELECT pushy.queue_register('new', 'fine()', priority => 10)", INVALID, "10", "0"),
+    ("SELECT pushy.queue_register('new', 'fine()', priority => -1)", INVALID, "-1", "0"),
+    ("SELECT pushy.queue_register('new', 'fine()', concurrency => -1)", INVALID, "-1", None),
+    ("SELECT pushy.queue_register('new', 'fine()', max_attempts => 0)", INVALID, "max_attempts", None),
+    ("SELECT pushy.queue_register('new', 'fine()', max_attempts => -5)", INVALID, "-5", None),
+    ("SELECT pushy.queue_register('new', 'fine()', backoff => 'random')", INVALID, "random", "exponential"),
+    ("SELECT pushy.queue_register('new', 'fine()', retry_delay => '-1 s')", INVALID, "retry_delay", None),
+    ("SELECT pushy.queue_register('new', 'fine()', max_retry_delay => '-1 s')", INVALID, "max_retry_delay", None),
+    ("SELECT pushy.queue_register('new', 'fine()', timeout => '-1 s')", INVALID, "timeout", None),
+    ("SELECT pushy.queue_register('new', 'fine()', keep_completed => '-1 s')", INVALID, "keep_completed", None),
+    ("SELECT pushy.queue_register('new', 'fine()', keep_discarded => '-1 s')", INVALID, "keep_discarded", None),
+    ("SELECT pushy.queue_alter('q', priority => 10)", INVALID, "10", None),
+    ("SELECT pushy.enqueue('q', priority => 10)", INVALID, "10", "0"),
+    ("SELECT pushy.enqueue('q', priority => -1)", INVALID, "-1", "0"),
+    ("SELECT pushy.enqueue('q', max_attempts => 0)", INVALID, "max_attempts", None),
+    ("SELECT pushy.enqueue('q', timeout => '-1 s')", INVALID, "timeout", None),
+    ("SELECT pushy.enqueue('q', delay => '-1 s')", INVALID, "delay", None),
+    ("SELECT pushy.enqueue('q', run_at => 'infinity')", INVALID, "infinity", None),
+    ("SELECT pushy.enqueue('q', run_at => now(), delay => '1 s')", INVALID, "delay", None),
+    ("SELECT pushy.enqueue('q', unique_key => '')", INVALID, "unique_key", None),
+    ("SELECT pushy.enqueue('q', unique_key => repeat('k', 10000))", "22", "unique_key", None),
+    ("SELECT pushy.queue_grant('q', 'postgres', 'everything')", INVALID, "everything", "enqueue"),
+    ("SELECT pushy.has_queue_privilege('q', 'everything')", INVALID, "everything", "enqueue"),
+    ("SELECT pushy.job_wait(1, '2 minutes')", INVALID, "timeout", "jobs_wait"),
+    ("SELECT pushy.job_wait(1, '-1 s')", INVALID, "timeout", None),
+
+    # In the wrong place.
+    ("SELECT pushy.job_progress(0.5, 'half')", "55000", "job", None),
+    ("DO $$BEGIN PERFORM pushy.job_wait(pushy.enqueue('q'), '1 s'); END$$", "55000", "transaction", None),
+]
+
+
+@pytest.fixture(scope="module")
+def database(shared_cluster):
+    database = shared_cluster.database()
+    database.sql("""
+        CREATE FUNCTION fine() RETURNS void LANGUAGE sql AS 'SELECT';
+        CREATE FUNCTION two(int, int) RETURNS void LANGUAGE sql AS 'SELECT';
+        CREATE FUNCTION many(jsonb) RETURNS SETOF int LANGUAGE sql AS 'SELECT 1';
+        SELECT pushy.queue_register('q', 'fine()')""")
+    yield database
+    database.drop()
+
+
+@pytest.mark.parametrize("statement, sqlstate, says, hints", CASES, ids=[statement[:70] for statement, *_ in CASES])
+def test_bad_input_is_refused(database, statement, sqlstate, says, hints):
+    with pytest.raises(psycopg.Error) as refused:
+        database.sql(statement)
+    diag = refused.value.diag
+    seen = f"{diag.sqlstate} {diag.message_primary}\nDETAIL: {diag.message_detail}\nHINT: {diag.message_hint}"
+    assert diag.sqlstate.startswith(sqlstate), seen
+    assert says in f"{diag.message_primary} {diag.message_detail or ''}", seen
+    assert hints is None or hints in (diag.message_hint or ""), seen
+    assert not diag.message_primary.endswith(".") and not diag.message_primary[:1].isupper(), f"style: {seen}"
+
+
+def test_every_function_was_tried(database):
+    """A function that is added without a line above fails here."""
+    tried = " ".join(statement for statement, *_ in CASES)
+    functions = {name for name, in database.rows(
+        "SELECT proname FROM pg_proc WHERE pronamespace = 'pushy'::regnamespace "
+        "AND has_function_privilege('public', oid, 'EXECUTE') AND pronargs > 0 AND proname NOT LIKE 'channel%' "
+        "AND proname <> 'notify'")}
+    assert {name for name in functions if f"pushy.{name}(" not in tried} == set()
+
+
+def test_no_function_answers_null_in_silence(database):
+    assert database.rows("SELECT oid::regprocedure::text FROM pg_proc WHERE pronamespace = 'pushy'::regnamespace AND proisstrict") == []
+
+
+def test_a_job_that_is_over_in_time_is_returned_and_one_that_is_not_times_out(database):
+    job = database.value("SELECT pushy.enqueue('q', delay => '1 hour')")
+    with pytest.raises(psycopg.Error) as late:
+        database.sql("SELECT pushy.job_wait(%s, '50 ms')", job)
+    assert late.value.diag.sqlstate == "57014", late.value
+    assert str(job) in late.value.diag.message_primary

@@ -1,0 +1,166 @@
+"""Queues: declared, altered, paused, dropped; each change told at commit on the control channel."""
+
+import psycopg
+import pytest
+
+from harness.gate import Gate
+
+
+@pytest.fixture
+def fine(db):
+    db.sql("CREATE FUNCTION fine(args jsonb) RETURNS void LANGUAGE sql AS 'SELECT'")
+    return db
+
+
+def test_registering_again_changes_nothing_but_what_was_said(fine):
+    register = "SELECT pushy.queue_register('q', 'fine(jsonb)', max_attempts => 7, timeout => '5 s')"
+    fine.sql(register)
+    before = fine.row("SELECT * FROM pushy.queues")
+    fine.sql(register)
+    after = fine.row("SELECT * FROM pushy.queues")
+    assert before == after
+
+
+def test_an_omitted_argument_is_its_default_again(fine):
+    fine.sql("SELECT pushy.queue_register('q', 'fine(jsonb)', max_attempts => 7, priority => 2, concurrency => 3, batch => false)")
+    fine.sql("SELECT pushy.queue_register('q', 'fine(jsonb)')")
+    seen = fine.row("SELECT max_attempts, priority, concurrency, batch FROM pushy.queues")
+    assert seen == {"max_attempts": 25, "priority": 5, "concurrency": None, "batch": True}
+
+
+def test_registering_again_leaves_the_pause_and_the_jobs_alone(fine):
+    fine.sql("SELECT pushy.queue_register('q', 'fine(jsonb)'), pushy.queue_pause('q')")
+    job = fine.value("SELECT pushy.enqueue('q')")
+    fine.sql("SELECT pushy.queue_register('q', 'fine(jsonb)', priority => 1)")
+    assert fine.value("SELECT paused FROM pushy.queues")
+    assert fine.job(job)["state"] == "available"
+
+
+def test_a_bare_name_that_resolves_to_one_function_is_a_handler(fine):
+    fine.sql("SELECT pushy.queue_register('q', 'fine')")
+    assert fine.job_wait(fine.value("SELECT pushy.enqueue('q')"))["state"] == "completed"
+
+
+def test_a_bare_name_that_could_be_two_functions_is_refused(fine):
+    fine.sql("CREATE FUNCTION fine() RETURNS void LANGUAGE sql AS 'SELECT'")
+    with pytest.raises(psycopg.errors.AmbiguousFunction, match="fine"):
+        fine.sql("SELECT pushy.queue_register('q', 'fine')")
+
+
+def test_the_handler_is_found_by_the_callers_search_path_and_kept(fine):
+    fine.sql("""
+        CREATE SCHEMA app;
+        CREATE FUNCTION app.which() RETURNS text LANGUAGE sql AS $$SELECT 'app'$$;
+        CREATE FUNCTION public.which() RETURNS text LANGUAGE sql AS $$SELECT 'public'$$;
+        SET search_path = app, public;
+        SELECT pushy.queue_register('q', 'which()');
+        RESET search_path""")
+    assert fine.job_wait(fine.value("SELECT pushy.enqueue('q')"))["result"] == "app"
+
+
+def test_alter_changes_only_what_is_said(fine):
+    fine.sql("SELECT pushy.queue_register('q', 'fine(jsonb)', max_attempts => 7, priority => 2)")
+    fine.sql("SELECT pushy.queue_alter('q', priority => 4)")
+    assert fine.row("SELECT max_attempts, priority FROM pushy.queues") == {"max_attempts": 7, "priority": 4}
+
+
+def test_a_rolled_back_register_leaves_no_queue(fine):
+    with fine.connect(autocommit=False) as session:
+        session.execute("SELECT pushy.queue_register('q', 'fine(jsonb)')")
+        session.rollback()
+    assert fine.rows("SELECT FROM pushy.queues") == []
+
+
+def test_pause_and_resume_can_be_said_twice(fine):
+    fine.sql("SELECT pushy.queue_register('q', 'fine(jsonb)')")
+    for call, paused in (("pause", True), ("pause", True), ("resume", False), ("resume", False)):
+        fine.sql(f"SELECT pushy.queue_{call}('q')")
+        assert fine.value("SELECT paused FROM pushy.queues") is paused
+
+
+def test_dropping_a_queue_with_unfinished_jobs_wants_force(fine):
+    fine.sql("SELECT pushy.queue_register('q', 'fine(jsonb)'), pushy.queue_pause('q')")
+    fine.sql("SELECT pushy.enqueue('q')")
+    with pytest.raises(psycopg.errors.DependentObjectsStillExist, match='"q"') as refused:
+        fine.sql("SELECT pushy.queue_drop('q')")
+    assert "force" in refused.value.diag.message_hint
+    fine.sql("SELECT pushy.queue_drop('q', force => true)")
+    assert fine.rows("SELECT FROM pushy.queues") == []
+    assert fine.rows("SELECT FROM pushy.jobs") == []
+
+
+def test_dropping_a_queue_with_force_ends_its_running_job(fine):
+    gate = Gate(fine)
+    fine.sql(f"""
+        CREATE FUNCTION gated() RETURNS void LANGUAGE plpgsql AS $$BEGIN PERFORM {gate.stop}; END$$;
+        SELECT pushy.queue_register('q', 'gated()')""")
+    fine.sql("SELECT pushy.enqueue('q')")
+    gate.wait_for_arrival()
+    fine.sql("SET statement_timeout = '30s'; SELECT pushy.queue_drop('q', force => true)")
+    fine.wait_until("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted", 0)
+    assert fine.rows("SELECT FROM pushy.queues") == []
+
+
+@pytest.mark.parametrize("call, event", [
+    ("SELECT pushy.queue_pause('q')", "pause"),
+    ("SELECT pushy.queue_resume('q')", "resume"),
+    ("SELECT pushy.queue_alter('q', priority => 1)", "alter"),
+    ("SELECT pushy.queue_drop('q')", "drop"),
+])
+def test_a_change_of_a_queue_is_told_on_the_control_channel(fine, call, event):
+    fine.sql("SELECT pushy.queue_register('q', 'fine(jsonb)')")
+    if event == "resume":
+        fine.sql("SELECT pushy.queue_pause('q')")
+    listener = fine.listen("pushy_control")
+    fine.sql(call)
+    assert listener.wait_for_json(event=event)["queue"] == "q"
+
+
+def test_a_cancel_is_told_on_the_control_channel(fine):
+    fine.sql("SELECT pushy.queue_register('q', 'fine(jsonb)')")
+    job = fine.value("SELECT pushy.enqueue('q', delay => '1 hour')")
+    listener = fine.listen("pushy_control")
+    fine.sql("SELECT pushy.job_cancel(%s)", job)
+    assert listener.wait_for_json(event="cancel")["job"] == job
+
+
+def test_a_change_that_is_rolled_back_is_not_told(fine):
+    fine.sql("SELECT pushy.queue_register('q', 'fine(jsonb)'), pushy.queue_register('r', 'fine(jsonb)')")
+    listener = fine.listen("pushy_control")
+    with fine.connect(autocommit=False) as session:
+        session.execute("SELECT pushy.queue_pause('q')")
+        session.rollback()
+    fine.sql("SELECT pushy.queue_pause('r')")
+    assert listener.wait_for_json()["queue"] == "r"
+    assert len(listener.heard) == 1
+
+
+@pytest.mark.parametrize("why, arrange, reason, fix", [
+    ("a paused queue", "SELECT pushy.queue_pause('q')", "paused", "queue_resume"),
+    ("a dropped handler", "DROP FUNCTION fine(jsonb)", "handler", "queue_register"),
+])
+def test_queue_explain_says_why_nothing_runs_and_what_to_do(fine, why, arrange, reason, fix):
+    fine.sql("SELECT pushy.queue_register('q', 'fine(jsonb)')")
+    fine.sql(arrange)
+    fine.sql("SELECT pushy.enqueue('q')")
+    said = fine.wait_until("SELECT (reason, fix)::text FROM pushy.queue_explain('q') LIMIT 1",
+                           lambda text: text is not None and reason in text)
+    assert fix in said, said
+
+
+def test_queue_explain_of_a_healthy_idle_queue_says_so(fine):
+    fine.sql("SELECT pushy.queue_register('q', 'fine(jsonb)')")
+    for reason, fix in fine.rows("SELECT reason, fix FROM pushy.queue_explain('q')"):
+        assert fix is None, (reason, fix)
+
+
+def test_queue_run_runs_what_is_due_in_this_session(fine):
+    fine.sql("""
+        CREATE FUNCTION who(args jsonb) RETURNS int LANGUAGE sql AS 'SELECT pg_backend_pid()';
+        SELECT pushy.queue_register('q', 'who(jsonb)'), pushy.queue_pause('q')""")
+    jobs = [job for job, in fine.rows("SELECT pushy.enqueue_many('q', '{1,2,3}')")]
+    later = fine.value("SELECT pushy.enqueue('q', delay => '1 hour')")
+    fine.sql("SELECT * FROM pushy.queue_run('q')")
+    mine = fine.value("SELECT pg_backend_pid()")
+    assert [(fine.job(job)["state"], fine.job(job)["result"]) for job in jobs] == [("completed", mine)] * 3
+    assert fine.job(later)["state"] == "scheduled"
