@@ -3,6 +3,9 @@
 //! The style is PostgreSQL's own: lower case, no full stop in the message; sentences in detail and
 //! hint. The SQLSTATE is chosen, never defaulted.
 
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+
 use crate::pg::ereport;
 
 /// A five-character SQLSTATE, as the documentation of PostgreSQL lists them (appendix A).
@@ -30,6 +33,17 @@ impl SqlState {
     pub const QUERY_CANCELED: Self = Self("57014");
     pub const CRASH_SHUTDOWN: Self = Self("57P02");
     pub const INTERNAL_ERROR: Self = Self("XX000");
+
+    /// A code that the server chose. Each is kept once for the life of the process; there are some 250.
+    pub fn of_server(code: &str) -> Self {
+        static KNOWN: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
+        let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+        Self(known.get(code).copied().unwrap_or_else(|| {
+            let code: &'static str = Box::leak(code.into());
+            known.insert(code);
+            code
+        }))
+    }
 }
 
 /// An error on its way to the user.

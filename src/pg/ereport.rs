@@ -5,6 +5,7 @@ use std::ffi::{c_char, c_int, CStr, CString};
 use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
 use pgrx::PgLogLevel;
 
+use super::text;
 use crate::errors::Error;
 
 // Declared here because the bindings leave them out. Only errfinish leaves by longjmp.
@@ -37,8 +38,9 @@ pub fn unpack_sqlstate(packed: i32) -> String {
         .collect()
 }
 
-fn c_string(text: &str) -> CString {
-    CString::new(text.replace('\0', "\\0")).unwrap_or_default()
+fn c_string(message: &str) -> CString {
+    let message = message.replace('\0', "\\0");
+    CString::new(text::encode_lossy(&message)).unwrap_or_default()
 }
 
 /// What a report says; kept apart from its level.

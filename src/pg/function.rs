@@ -235,6 +235,21 @@ impl Call {
         }
     }
 
+    /// Answers one row: as many values as the function has OUT parameters.
+    pub fn answer_row(self, columns: &[Answer]) -> Answer {
+        let (mut values, mut nulls) = unzipped(columns);
+        // SAFETY: fcinfo is valid; the descriptor is of a row type, as wide as what is given.
+        unsafe {
+            let mut desc: pg_sys::TupleDesc = std::ptr::null_mut();
+            let class = pg_sys::get_call_result_type(self.fcinfo, std::ptr::null_mut(), &mut desc);
+            assert_eq!(class, pg_sys::TypeFuncClass::TYPEFUNC_COMPOSITE);
+            assert_eq!((*desc).natts as usize, columns.len());
+            let desc = pg_sys::BlessTupleDesc(desc);
+            let tuple = pg_sys::heap_form_tuple(desc, values.as_mut_ptr(), nulls.as_mut_ptr());
+            Answer::Datum(pg_sys::HeapTupleHeaderGetDatum((*tuple).t_data))
+        }
+    }
+
     /// Answers a set, materialized: `fill` puts the rows.
     pub fn answer_rows(self, fill: impl FnOnce(&mut Rows) -> Result<()>) -> Result<Answer> {
         // SAFETY: fcinfo is valid; the protocol is that of InitMaterializedSRF (funcapi.c), spelled
@@ -255,6 +270,17 @@ impl Call {
             Answer::Datum(datum) => datum,
         }
     }
+}
+
+/// Values and null flags apart, as tuples are formed from them.
+fn unzipped(columns: &[Answer]) -> (Vec<pg_sys::Datum>, Vec<bool>) {
+    columns
+        .iter()
+        .map(|column| match column {
+            Answer::Null => (pg_sys::Datum::from(0usize), true),
+            Answer::Datum(datum) => (*datum, false),
+        })
+        .unzip()
 }
 
 /// The rows of a set-returning function on their way into its tuplestore.
@@ -296,20 +322,7 @@ impl Rows {
 
     /// Adds a row; as many values as the function has result columns.
     pub fn put(&mut self, columns: &[Answer]) {
-        let mut values = Vec::with_capacity(columns.len());
-        let mut nulls = Vec::with_capacity(columns.len());
-        for column in columns {
-            match column {
-                Answer::Null => {
-                    values.push(pg_sys::Datum::from(0usize));
-                    nulls.push(true);
-                }
-                Answer::Datum(datum) => {
-                    values.push(*datum);
-                    nulls.push(false);
-                }
-            }
-        }
+        let (mut values, mut nulls) = unzipped(columns);
         // SAFETY: store and desc live in the per-query context; the widths are checked.
         unsafe {
             assert_eq!((*self.desc).natts as usize, columns.len());

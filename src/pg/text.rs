@@ -1,5 +1,6 @@
 //! Text between the database's encoding and Rust's UTF-8.
 
+use std::borrow::Cow;
 use std::ffi::CStr;
 
 use pgrx::pg_sys;
@@ -58,8 +59,25 @@ pub fn decode(bytes: Vec<u8>) -> Result<String> {
     })
 }
 
-/// A text value in the current memory context.
-pub fn to_datum(value: &str) -> pg_sys::Datum {
+/// Bytes in the database's encoding as UTF-8, for messages: those that are no character of it, or of
+/// UTF-8, as `\xe9`.
+pub fn shown(bytes: &[u8]) -> String {
+    super::transaction::catch(|| decode(bytes.to_vec()))
+        .ok()
+        .and_then(Result::ok)
+        .unwrap_or_else(|| {
+            bytes
+                .iter()
+                .map(|byte| match byte {
+                    b' '..=b'~' => char::from(*byte).to_string(),
+                    other => format!("\\x{other:02x}"),
+                })
+                .collect()
+        })
+}
+
+/// UTF-8 in the database's encoding.
+pub fn encode(value: &str) -> Cow<'_, [u8]> {
     // SAFETY: pg_any_to_server reads `len` bytes; it answers its argument when there is nothing to
     // convert, else a NUL-terminated palloc'd string.
     unsafe {
@@ -67,11 +85,30 @@ pub fn to_datum(value: &str) -> pg_sys::Datum {
         let converted =
             pg_sys::pg_any_to_server(given, value.len() as i32, pg_sys::pg_enc::PG_UTF8 as i32);
         if std::ptr::eq(converted, given) {
-            bytes_to_datum(value.as_bytes())
+            Cow::Borrowed(value.as_bytes())
         } else {
-            bytes_to_datum(CStr::from_ptr(converted).to_bytes())
+            Cow::Owned(CStr::from_ptr(converted).to_bytes().to_vec())
         }
     }
+}
+
+/// The same for messages, which must not fail: what the encoding does not have becomes a question mark.
+pub fn encode_lossy(value: &str) -> Cow<'_, [u8]> {
+    if value.is_ascii() {
+        return Cow::Borrowed(value.as_bytes());
+    }
+    super::transaction::catch(|| encode(value)).unwrap_or_else(|_| {
+        let ascii = |char: char| u8::try_from(char).ok().filter(u8::is_ascii);
+        value
+            .chars()
+            .map(|char| ascii(char).unwrap_or(b'?'))
+            .collect()
+    })
+}
+
+/// A text value in the current memory context.
+pub fn to_datum(value: &str) -> pg_sys::Datum {
+    bytes_to_datum(&encode(value))
 }
 
 /// A text value of these bytes, which are in the database's encoding.
