@@ -139,10 +139,7 @@ impl Error {
 /// `value` as an SQL string constant, for hints that can be pasted.
 pub fn quote_literal(value: &str) -> String {
     if value.contains('\\') {
-        format!(
-            "E'{}'",
-            value.replace('\\', "\\\\").replace('\'', "''")
-        )
+        format!("E'{}'", value.replace('\\', "\\\\").replace('\'', "''"))
     } else {
         format!("'{}'", value.replace('\'', "''"))
     }

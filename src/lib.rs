@@ -1,11 +1,29 @@
 //! Pushy makes PostgreSQL push: a change becomes a notice, a notice or a call becomes a job, and jobs
 //! run inside the server. This file is the table of contents.
 
+mod channel;
 mod errors;
 mod pg;
+mod queue;
+mod settings;
+mod shared;
 
 ::pgrx::pg_module_magic!(name, version);
 
-sql_function!(pushy_demo, |call| {
-    pg::identity::as_owner(|| Ok(call.text("x", 0)?))
-});
+pgrx::extension_sql_file!("../sql/schema.sql", name = "schema", bootstrap);
+pgrx::extension_sql_file!(
+    "../sql/channel.sql",
+    name = "channel",
+    requires = ["schema"]
+);
+
+/// Called when the library is loaded: by the postmaster (preload), or by one backend.
+#[pgrx::pg_guard]
+pub extern "C-unwind" fn _PG_init() {
+    let preloading = pg::shmem::is_preloading();
+    settings::init(preloading);
+    shared::pending::init();
+    if preloading {
+        shared::request();
+    }
+}

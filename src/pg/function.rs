@@ -216,7 +216,11 @@ impl Call {
             .filter(|us| us.unsigned_abs() < i64::MAX as u64 / 2)
             .map(Some)
             .ok_or_else(|| {
-                Error::out_of_range(name, "an interval of that length", "up to about 146,000 years")
+                Error::out_of_range(
+                    name,
+                    "an interval of that length",
+                    "up to about 146,000 years",
+                )
             })
     }
 

@@ -162,8 +162,12 @@ pub fn may_become(member: Oid, role: Oid) -> bool {
 }
 
 /// Whether a role that cannot log in may be a worker's session user (BGWORKER_BYPASS_ROLELOGINCHECK).
-pub const WORKERS_MAY_BE_NOLOGIN: bool =
-    !cfg!(any(feature = "pg13", feature = "pg14", feature = "pg15", feature = "pg16"));
+pub const WORKERS_MAY_BE_NOLOGIN: bool = !cfg!(any(
+    feature = "pg13",
+    feature = "pg14",
+    feature = "pg15",
+    feature = "pg16"
+));
 
 /// Whether `role` may connect to this database.
 pub fn may_connect(role: Oid) -> bool {

@@ -1,0 +1,179 @@
+-- Tables, sequences and types. Nobody is granted anything on them: the functions of api.sql read and
+-- write them with the rights of the extension's owner, after checking the caller's. Each has a primary
+-- key; none has a foreign key (an enqueue would lock the queue's row), a trigger or a user's type.
+
+COMMENT ON SCHEMA pushy IS
+  'Notices, queues and jobs that run inside the server. \df+ pushy.* is the manual; start with pushy.queue_register.';
+
+
+CREATE SEQUENCE pushy.queue_id_seq AS int;
+COMMENT ON SEQUENCE pushy.queue_id_seq IS 'Numbers of queues.';
+
+CREATE TABLE pushy.queue (
+  queue_id         int         NOT NULL DEFAULT pg_catalog.nextval('pushy.queue_id_seq'::pg_catalog.regclass),
+  queue            text        NOT NULL,
+  -- Roles and handler by OID and by name: after a restore the two may disagree, and then nothing runs.
+  owner            oid         NOT NULL,
+  owner_name       name        NOT NULL,
+  run_as           oid         NOT NULL,
+  run_as_name      name        NOT NULL,
+  handler_oid      oid         NOT NULL,
+  handler          text        NOT NULL,
+  concurrency      int         CHECK (concurrency OPERATOR(pg_catalog.>) 0),
+  priority         int         NOT NULL CHECK (priority OPERATOR(pg_catalog.>=) 0 AND priority OPERATOR(pg_catalog.<=) 9),
+  max_attempts     int         NOT NULL CHECK (max_attempts OPERATOR(pg_catalog.>) 0),
+  backoff          text        NOT NULL CHECK (backoff OPERATOR(pg_catalog.=) ANY (ARRAY['exponential', 'linear', 'fixed'])),
+  -- Lengths of time in microseconds; 0 is 'none'.
+  retry_delay_us     bigint    NOT NULL CHECK (retry_delay_us OPERATOR(pg_catalog.>=) 0),
+  max_retry_delay_us bigint    NOT NULL CHECK (max_retry_delay_us OPERATOR(pg_catalog.>=) 0),
+  timeout_us         bigint    NOT NULL CHECK (timeout_us OPERATOR(pg_catalog.>=) 0),
+  keep_completed_us  bigint    NOT NULL CHECK (keep_completed_us OPERATOR(pg_catalog.>=) 0),
+  keep_discarded_us  bigint    NOT NULL CHECK (keep_discarded_us OPERATOR(pg_catalog.>=) 0),
+  batch            boolean     NOT NULL,
+  paused           boolean     NOT NULL DEFAULT false,
+  -- Why no executor may run it, found by an executor: the handler is gone, the role may not, …
+  parked           text,
+  -- Where it was registered; elsewhere (a restore, a copy of the database) it stays paused.
+  home_system      bigint      NOT NULL,
+  home_database    oid         NOT NULL,
+  created_at       timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+  changed_at       timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+  PRIMARY KEY (queue_id),
+  UNIQUE (queue)
+);
+COMMENT ON TABLE pushy.queue IS 'Queues as registered; see the view pushy.queues.';
+ALTER SEQUENCE pushy.queue_id_seq OWNED BY pushy.queue.queue_id;
+
+
+CREATE TABLE pushy.queue_acl (
+  queue_id     int     NOT NULL,
+  grantee      oid     NOT NULL,   -- 0 is PUBLIC
+  grantee_name name    NOT NULL,
+  privilege    text    NOT NULL CHECK (privilege OPERATOR(pg_catalog.=) ANY (ARRAY['enqueue', 'work', 'monitor'])),
+  PRIMARY KEY (queue_id, grantee, privilege)
+);
+COMMENT ON TABLE pushy.queue_acl IS 'Privileges on queues; see pushy.queue_grant.';
+
+
+CREATE SEQUENCE pushy.position_seq;
+COMMENT ON SEQUENCE pushy.position_seq IS
+  'Numbers of jobs, and positions in the order of ready jobs: a job''s first position is its number.';
+
+-- Jobs that are not finished. A ready job has a position; what is in the future has none, so it is
+-- outside the index that executors read.
+CREATE TABLE pushy.live_job (
+  id           bigint      NOT NULL,
+  position     bigint,
+  run_at       timestamptz NOT NULL,   -- when it is, or was, due
+  enqueued_at  timestamptz NOT NULL,
+  timeout_us   bigint,                 -- NULL: the queue's
+  caused_by    bigint,                 -- the job whose handler enqueued it
+  queue_id     int         NOT NULL,
+  enqueued_by  oid         NOT NULL,
+  attempt      int         NOT NULL DEFAULT 0,   -- attempts begun and charged
+  max_attempts int,                              -- NULL: the queue's
+  priority     smallint    NOT NULL,
+  depth        smallint    NOT NULL,             -- 0, or one more than the job that caused it
+  strikes      smallint    NOT NULL DEFAULT 0,   -- times it was given back uncharged
+  state        "char"      NOT NULL,
+  alone        boolean     NOT NULL DEFAULT false, -- under suspicion: run with no other job in the cluster
+  unique_key   text,
+  args         jsonb       NOT NULL,
+  PRIMARY KEY (id),
+  CONSTRAINT live_job_state CHECK (
+    CASE state WHEN 'a' THEN position IS NOT NULL
+               WHEN 's' THEN position IS NULL
+               WHEN 'r' THEN position IS NULL
+               ELSE false END)
+) WITH (
+  fillfactor = 90,
+  autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000,
+  autovacuum_vacuum_insert_scale_factor = 0, autovacuum_vacuum_insert_threshold = 1000000,
+  autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 100000
+);
+COMMENT ON TABLE pushy.live_job IS 'Jobs not yet finished; see the view pushy.jobs.';
+
+CREATE INDEX live_job_ready ON pushy.live_job (queue_id, priority, position) WHERE position IS NOT NULL;
+COMMENT ON INDEX pushy.live_job_ready IS 'The order in which executors take ready jobs.';
+CREATE INDEX live_job_due ON pushy.live_job (run_at) WHERE position IS NULL;
+COMMENT ON INDEX pushy.live_job_due IS 'Jobs waiting for their time.';
+CREATE UNIQUE INDEX live_job_unique ON pushy.live_job (queue_id, unique_key) WHERE unique_key IS NOT NULL;
+COMMENT ON INDEX pushy.live_job_unique IS 'One unfinished job per queue and unique key.';
+
+
+-- Jobs that are finished, for as long as their queue keeps them.
+CREATE TABLE pushy.finished_job (
+  id           bigint      NOT NULL,
+  expires_at   timestamptz NOT NULL,
+  run_at       timestamptz NOT NULL,
+  enqueued_at  timestamptz NOT NULL,
+  started_at   timestamptz,
+  finished_at  timestamptz NOT NULL,
+  timeout_us   bigint,
+  caused_by    bigint,
+  queue_id     int         NOT NULL,
+  enqueued_by  oid         NOT NULL,
+  attempt      int         NOT NULL,
+  max_attempts int,
+  priority     smallint    NOT NULL,
+  depth        smallint    NOT NULL,
+  state        "char"      NOT NULL,
+  unique_key   text,
+  args         jsonb       NOT NULL,
+  result       jsonb,
+  PRIMARY KEY (id),
+  CONSTRAINT finished_job_state CHECK (state OPERATOR(pg_catalog.=) ANY (ARRAY['c'::"char", 'd'::"char", 'k'::"char"]))
+) WITH (
+  autovacuum_vacuum_scale_factor = 0.05,
+  autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 500000
+);
+COMMENT ON TABLE pushy.finished_job IS 'Finished jobs kept by their queue; see the view pushy.jobs.';
+CREATE INDEX finished_job_expiry ON pushy.finished_job (expires_at);
+COMMENT ON INDEX pushy.finished_job_expiry IS 'What retention removes next.';
+
+
+CREATE TABLE pushy.failure (
+  job_id      bigint      NOT NULL,
+  attempt     int         NOT NULL,
+  queue_id    int         NOT NULL,
+  started_at  timestamptz,
+  failed_at   timestamptz NOT NULL,
+  sqlstate    text        NOT NULL,
+  message     text        NOT NULL,
+  detail      text,
+  hint        text,
+  context     text,
+  PRIMARY KEY (job_id, attempt)
+);
+COMMENT ON TABLE pushy.failure IS 'A row per failed attempt; see the view pushy.failures.';
+
+
+CREATE TYPE pushy.job AS (
+  id           bigint,
+  queue        text,
+  args         jsonb,
+  state        text,
+  priority     int,
+  attempt      int,
+  max_attempts int,
+  run_at       timestamptz,
+  enqueued_at  timestamptz,
+  enqueued_by  name,
+  unique_key   text,
+  caused_by    bigint,
+  depth        int,
+  started_at   timestamptz,
+  finished_at  timestamptz,
+  result       jsonb,
+  last_error   text
+);
+COMMENT ON TYPE pushy.job IS
+  'One job: what a handler may take as its argument, what current_job() and job_wait() answer and what the view pushy.jobs shows.';
+
+SELECT pg_catalog.pg_extension_config_dump('pushy.queue_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('pushy.position_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('pushy.queue', '');
+SELECT pg_catalog.pg_extension_config_dump('pushy.queue_acl', '');
+SELECT pg_catalog.pg_extension_config_dump('pushy.live_job', '');
+SELECT pg_catalog.pg_extension_config_dump('pushy.finished_job', '');
+SELECT pg_catalog.pg_extension_config_dump('pushy.failure', '');

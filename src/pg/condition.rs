@@ -1,0 +1,70 @@
+//! Condition variables in shared memory: any number of sleepers, woken together.
+
+use std::cell::UnsafeCell;
+use std::time::Duration;
+
+use pgrx::pg_sys;
+
+/// A condition variable that lives in shared memory.
+#[repr(transparent)]
+pub struct Condition(UnsafeCell<pg_sys::ConditionVariable>);
+
+// SAFETY: the server's own spinlock inside guards it.
+unsafe impl Sync for Condition {}
+
+impl Condition {
+    /// Prepares zeroed memory, once, before anybody else sees it.
+    pub fn init(&self) {
+        // SAFETY: see above.
+        unsafe { pg_sys::ConditionVariableInit(self.0.get()) }
+    }
+
+    /// Wakes all sleepers. A spinlock and latches only: fit for commit callbacks.
+    pub fn broadcast(&self) {
+        // SAFETY: initialised with the segment.
+        unsafe { pg_sys::ConditionVariableBroadcast(self.0.get()) }
+    }
+
+    /// Sleeps until `ready` answers, or None when `timeout` has passed. `ready` runs with this
+    /// process already on the list of sleepers, so a change after it is never missed.
+    pub fn wait_until<T>(
+        &self,
+        timeout: Duration,
+        mut ready: impl FnMut() -> Option<T>,
+    ) -> Option<T> {
+        let deadline = std::time::Instant::now() + timeout;
+        let _cancel = CancelSleep;
+        // SAFETY: initialised with the segment; a sleep cut short by an ERROR is cancelled by the
+        // drop of `_cancel`, and by the server at abort.
+        unsafe { pg_sys::ConditionVariablePrepareToSleep(self.0.get()) }
+        loop {
+            if let Some(found) = ready() {
+                return Some(found);
+            }
+            let left = deadline.saturating_duration_since(std::time::Instant::now());
+            if left.is_zero() {
+                return None;
+            }
+            // `ready` may itself have slept on another condition: sleeping here puts us back.
+            // SAFETY: as above.
+            unsafe {
+                pg_sys::ConditionVariableTimedSleep(
+                    self.0.get(),
+                    left.as_millis().max(1) as std::ffi::c_long,
+                    pg_sys::PG_WAIT_EXTENSION,
+                );
+            }
+        }
+    }
+}
+
+struct CancelSleep;
+
+impl Drop for CancelSleep {
+    fn drop(&mut self) {
+        // SAFETY: removes this process from the list, if it is on one; raises nothing.
+        unsafe {
+            pg_sys::ConditionVariableCancelSleep();
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! Databases of the cluster, and where this process is.
+
+use pgrx::pg_sys;
+
+use super::text;
+
+/// The OID of this session's database.
+pub fn current() -> u32 {
+    // SAFETY: reads a global of this process.
+    unsafe { pg_sys::MyDatabaseId.to_u32() }
+}
+
+/// The name of a database, if it exists.
+pub fn name(oid: u32) -> Option<String> {
+    // SAFETY: a catalog look-up inside a transaction; the name is palloc'd or null.
+    unsafe {
+        let name = pg_sys::get_database_name(pg_sys::Oid::from(oid));
+        (!name.is_null()).then(|| text::from_c(name))
+    }
+}
+
+/// The OID of the database of this name.
+pub fn oid_of(name: &std::ffi::CStr) -> Option<u32> {
+    // SAFETY: a catalog look-up inside a transaction.
+    let oid = unsafe { pg_sys::get_database_oid(name.as_ptr(), true) };
+    (oid != pg_sys::Oid::INVALID).then(|| oid.to_u32())
+}
+
+/// What identifies the cluster, made by initdb.
+pub fn system_identifier() -> i64 {
+    // SAFETY: reads the control file's copy in shared memory.
+    unsafe { pg_sys::GetSystemIdentifier() as i64 }
+}
+
+pub fn is_standby() -> bool {
+    // SAFETY: reads shared memory.
+    unsafe { pg_sys::RecoveryInProgress() }
+}
+
+/// A database as pg_database has it.
+pub struct Database {
+    pub oid: u32,
+    pub name: String,
+    pub allows_connections: bool,
+    pub is_template: bool,
+}
+
+/// All databases. For workers that are connected to none; inside a transaction.
+pub fn all() -> Vec<Database> {
+    let mut found = Vec::new();
+    // SAFETY: a catalog scan as in autovacuum's get_database_list: relation opened and closed here,
+    // tuples read while the scan holds them.
+    unsafe {
+        let relation = pg_sys::table_open(
+            pg_sys::DatabaseRelationId,
+            pg_sys::AccessShareLock as pg_sys::LOCKMODE,
+        );
+        let scan = pg_sys::table_beginscan_catalog(relation, 0, std::ptr::null_mut());
+        loop {
+            let tuple = pg_sys::heap_getnext(scan, pg_sys::ScanDirection::ForwardScanDirection);
+            if tuple.is_null() {
+                break;
+            }
+            let form = &*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_database>();
+            found.push(Database {
+                oid: form.oid.to_u32(),
+                name: text::from_c(form.datname.data.as_ptr()),
+                allows_connections: form.datallowconn,
+                is_template: form.datistemplate,
+            });
+        }
+        pg_sys::heap_endscan(scan);
+        pg_sys::table_close(relation, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
+    }
+    found
+}
+
+/// Rows written in a database so far, as the cumulative statistics have them; None where they cannot
+/// be read without a connection (before 15).
+pub fn rows_written(oid: u32) -> Option<u64> {
+    #[cfg(any(feature = "pg13", feature = "pg14"))]
+    {
+        let _ = oid;
+        None
+    }
+    // SAFETY: a copy of shared statistics, or null.
+    #[cfg(feature = "pg15")]
+    unsafe {
+        pg_sys::pgstat_clear_snapshot();
+        pg_sys::pgstat_fetch_stat_dbentry(pg_sys::Oid::from(oid))
+            .as_ref()
+            .map(|s| (s.n_tuples_inserted + s.n_tuples_updated + s.n_tuples_deleted) as u64)
+    }
+    #[cfg(not(any(feature = "pg13", feature = "pg14", feature = "pg15")))]
+    unsafe {
+        pg_sys::pgstat_clear_snapshot();
+        pg_sys::pgstat_fetch_stat_dbentry(pg_sys::Oid::from(oid))
+            .as_ref()
+            .map(|s| (s.tuples_inserted + s.tuples_updated + s.tuples_deleted) as u64)
+    }
+}

@@ -1,0 +1,57 @@
+//! Settings of the server: reserving our prefix, forcing values in workers, nesting.
+
+use std::ffi::{CStr, CString};
+
+use pgrx::pg_sys;
+
+/// Makes unknown settings under the prefix an error (a warning before 15).
+pub fn reserve_prefix(prefix: &CStr) {
+    // SAFETY: the name is copied.
+    unsafe {
+        #[cfg(any(feature = "pg13", feature = "pg14"))]
+        pg_sys::EmitWarningsOnPlaceholders(prefix.as_ptr());
+        #[cfg(not(any(feature = "pg13", feature = "pg14")))]
+        pg_sys::MarkGUCPrefixReserved(prefix.as_ptr());
+    }
+}
+
+/// Sets a setting for this process, over what the role or the database says.
+pub fn force(name: &CStr, value: &str) {
+    let value = CString::new(value).expect("no NUL in a setting");
+    // SAFETY: both strings are copied; a worker's own session.
+    unsafe {
+        pg_sys::SetConfigOption(
+            name.as_ptr(),
+            value.as_ptr(),
+            pg_sys::GucContext::PGC_SUSET,
+            pg_sys::GucSource::PGC_S_SESSION,
+        );
+    }
+}
+
+/// Settings changed until it is dropped are put back then, plain SET and SET ROLE included.
+pub struct Nested(i32);
+
+pub fn nest() -> Nested {
+    // SAFETY: inside a transaction.
+    Nested(unsafe { pg_sys::NewGUCNestLevel() })
+}
+
+impl Nested {
+    /// Undoes what was set since.
+    pub fn undo(self) {
+        // SAFETY: the level is the innermost that is open: levels of subtransactions inside have ended.
+        unsafe { pg_sys::AtEOXact_GUC(false, self.0) }
+    }
+}
+
+/// Reads the configuration files again if the postmaster said so.
+pub fn reload_if_asked() {
+    // SAFETY: a flag set by the signal handler; outside transactions.
+    unsafe {
+        if *std::ptr::addr_of!(pg_sys::ConfigReloadPending) != 0 {
+            *std::ptr::addr_of_mut!(pg_sys::ConfigReloadPending) = 0;
+            pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP);
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! Cancels and terminations: when they may strike.
+
+use std::ptr::addr_of_mut;
+
+use pgrx::pg_sys;
+
+/// CHECK_FOR_INTERRUPTS.
+pub fn check() {
+    pgrx::check_for_interrupts!();
+}
+
+/// Holds cancels off until dropped; a termination still strikes. For bookkeeping between jobs.
+pub struct CancelsHeld(());
+
+pub fn hold_cancels() -> CancelsHeld {
+    // SAFETY: a counter of this process (HOLD_CANCEL_INTERRUPTS).
+    unsafe { *addr_of_mut!(pg_sys::QueryCancelHoldoffCount) += 1 }
+    CancelsHeld(())
+}
+
+impl Drop for CancelsHeld {
+    fn drop(&mut self) {
+        // An ERROR resets the counter to zero before it unwinds to here.
+        // SAFETY: a counter of this process.
+        unsafe {
+            let count = addr_of_mut!(pg_sys::QueryCancelHoldoffCount);
+            *count = (*count).saturating_sub(1);
+        }
+    }
+}
+
+/// Forgets a cancel that arrived too late for the job it was meant for.
+pub fn forget_cancel() {
+    // SAFETY: a flag of this process, set by its signal handler.
+    unsafe { *addr_of_mut!(pg_sys::QueryCancelPending) = 0 }
+}

@@ -1,0 +1,51 @@
+//! Memory contexts: what a batch or a job allocates goes at its end.
+
+use std::ffi::CStr;
+
+use pgrx::pg_sys;
+
+/// A context under TopMemoryContext, deleted when dropped.
+pub struct Context(pg_sys::MemoryContext);
+
+impl Context {
+    pub fn new(name: &'static CStr) -> Self {
+        // SAFETY: the name is static, as the server wants it.
+        Self(unsafe {
+            pg_sys::AllocSetContextCreateInternal(
+                pg_sys::TopMemoryContext,
+                name.as_ptr(),
+                0,
+                8 * 1024,
+                8 * 1024 * 1024,
+            )
+        })
+    }
+
+    pub fn raw(&self) -> pg_sys::MemoryContext {
+        self.0
+    }
+
+    /// Frees all that was allocated in it.
+    pub fn reset(&self) {
+        // SAFETY: nothing of it is referred to by the callers any more.
+        unsafe { pg_sys::MemoryContextReset(self.0) }
+    }
+
+    /// Runs `work` with this context current.
+    pub fn enter<T>(&self, work: impl FnOnce() -> T) -> T {
+        // SAFETY: the context lives as long as self; after an ERROR whoever catches it switches back.
+        unsafe {
+            let old = pg_sys::MemoryContextSwitchTo(self.0);
+            let result = work();
+            pg_sys::MemoryContextSwitchTo(old);
+            result
+        }
+    }
+}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        // SAFETY: not current when dropped.
+        unsafe { pg_sys::MemoryContextDelete(self.0) }
+    }
+}

@@ -1,0 +1,35 @@
+//! What one job must not leave to the next. DISCARD ALL cannot run inside a transaction; these parts
+//! of it can (discard.c).
+
+use pgrx::pg_sys;
+
+extern "C-unwind" {
+    fn ResetSequenceCaches();
+}
+
+/// Closes cursors, forgets prepared statements, session advisory locks and sequence values. Cheap when
+/// there are none. Inside a transaction, no portal being active.
+pub fn clean_between_jobs() {
+    // SAFETY: what DISCARD ALL calls; there is no active portal in a worker between two jobs.
+    unsafe {
+        pg_sys::PortalHashTableDeleteAll();
+        pg_sys::DropAllPreparedStatements();
+        pg_sys::LockReleaseSession(pg_sys::USER_LOCKMETHOD as pg_sys::LOCKMETHODID);
+        ResetSequenceCaches();
+    }
+}
+
+/// Whether the transaction has touched temporary objects.
+pub fn used_temporary_objects() -> bool {
+    // SAFETY: reads a variable of this process.
+    unsafe {
+        *std::ptr::addr_of!(pg_sys::MyXactFlags) as u32 & pg_sys::XACT_FLAGS_ACCESSEDTEMPNAMESPACE
+            != 0
+    }
+}
+
+/// Drops all temporary objects of this session, in the current transaction.
+pub fn drop_temporary_objects() {
+    // SAFETY: inside a transaction.
+    unsafe { pg_sys::ResetTempTableNamespace() }
+}

@@ -1,0 +1,98 @@
+//! Shared memory: reserved at preload, mapped at start-up, at the same address in every process.
+
+use std::ffi::{c_void, CStr};
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+use pgrx::{pg_guard, pg_sys};
+
+/// What the one segment of this extension needs.
+pub struct Segment {
+    pub name: &'static CStr,
+    /// Bytes; read once settings are known.
+    pub size: fn() -> usize,
+    /// Prepares zeroed memory of that size; once per start of the server, crash restarts included.
+    pub init: fn(*mut u8),
+}
+
+static SEGMENT: AtomicPtr<Segment> = AtomicPtr::new(std::ptr::null_mut());
+static BASE: AtomicPtr<u8> = AtomicPtr::new(std::ptr::null_mut());
+
+static mut PREVIOUS_STARTUP: pg_sys::shmem_startup_hook_type = None;
+#[cfg(not(any(feature = "pg13", feature = "pg14")))]
+static mut PREVIOUS_REQUEST: pg_sys::shmem_request_hook_type = None;
+
+/// True while shared_preload_libraries are loaded: the only time a segment can be asked for.
+pub fn is_preloading() -> bool {
+    // SAFETY: reads a global of the postmaster.
+    unsafe { pg_sys::process_shared_preload_libraries_in_progress }
+}
+
+/// Asks for the segment. Only while preloading.
+pub fn request(segment: &'static Segment) {
+    SEGMENT.store(std::ptr::from_ref(segment).cast_mut(), Ordering::Relaxed);
+    // SAFETY: hooks are chained in the postmaster, before any process forks.
+    unsafe {
+        #[cfg(not(any(feature = "pg13", feature = "pg14")))]
+        {
+            PREVIOUS_REQUEST = pg_sys::shmem_request_hook;
+            pg_sys::shmem_request_hook = Some(on_request);
+        }
+        #[cfg(any(feature = "pg13", feature = "pg14"))]
+        pg_sys::RequestAddinShmemSpace((segment.size)());
+        PREVIOUS_STARTUP = pg_sys::shmem_startup_hook;
+        pg_sys::shmem_startup_hook = Some(on_startup);
+    }
+}
+
+fn segment() -> &'static Segment {
+    // SAFETY: request() stored a static reference before a hook could run.
+    unsafe { &*SEGMENT.load(Ordering::Relaxed) }
+}
+
+#[cfg(not(any(feature = "pg13", feature = "pg14")))]
+#[pg_guard]
+unsafe extern "C-unwind" fn on_request() {
+    if let Some(previous) = PREVIOUS_REQUEST {
+        previous();
+    }
+    pg_sys::RequestAddinShmemSpace((segment().size)());
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn on_startup() {
+    if let Some(previous) = PREVIOUS_STARTUP {
+        previous();
+    }
+    let segment = segment();
+    let size = (segment.size)();
+    let mut found = false;
+    let base = pg_sys::ShmemInitStruct(segment.name.as_ptr(), size, &mut found).cast::<u8>();
+    if !found {
+        base.write_bytes(0, size);
+        (segment.init)(base);
+    }
+    BASE.store(base, Ordering::Release);
+}
+
+/// The segment's first byte; None without the preload.
+pub fn base() -> Option<*mut u8> {
+    let base = BASE.load(Ordering::Acquire);
+    (!base.is_null()).then_some(base)
+}
+
+/// Runs `callback` when this process leaves, also on a FATAL error, while it is still attached.
+pub fn before_exit(callback: fn()) {
+    #[pg_guard]
+    unsafe extern "C-unwind" fn run(_code: i32, arg: pg_sys::Datum) {
+        // SAFETY: arg is the function pointer given below.
+        let callback: fn() = std::mem::transmute::<*const c_void, fn()>(arg.cast_mut_ptr());
+        callback();
+    }
+    // SAFETY: the callback stays valid as long as the library is loaded.
+    unsafe {
+        pg_sys::before_shmem_exit(
+            Some(run),
+            pg_sys::Datum::from(callback as *const () as usize),
+        )
+    }
+}

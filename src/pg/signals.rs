@@ -1,0 +1,124 @@
+//! Signals of workers: what each does, and who sent it.
+
+use std::ffi::c_int;
+use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+
+use pgrx::pg_sys;
+
+// Declared here for their addresses: the bindings wrap functions in a guard that a handler must not use.
+extern "C-unwind" {
+    fn die(signal: c_int);
+    fn StatementCancelHandler(signal: c_int);
+    fn SignalHandlerForConfigReload(signal: c_int);
+    fn pqsignal(signal: c_int, handler: unsafe extern "C-unwind" fn(c_int)) -> *const ();
+}
+
+/// Why a worker's process ended, as its signal handlers know it. Zero: it does not know, so whatever
+/// it ran is the suspect.
+pub const MARK_NONE: u32 = 0;
+/// The server took it down: another process crashed, an immediate or fast stop, a request of ours.
+pub const MARK_BYSTANDER: u32 = 1;
+/// pg_terminate_backend or kill from outside.
+pub const MARK_TERMINATED: u32 = 2;
+
+/// Where the handlers of this process leave their mark; null: nowhere.
+static MARK: AtomicPtr<AtomicU32> = AtomicPtr::new(std::ptr::null_mut());
+/// Set by our own requests to stop: SIGTERM after one is nobody's fault.
+static EXPECTED: AtomicU32 = AtomicU32::new(0);
+
+/// Lets the handlers mark this cell, which stays mapped for the life of the process.
+pub fn mark_in(cell: &'static AtomicU32) {
+    MARK.store(std::ptr::from_ref(cell).cast_mut(), Ordering::SeqCst);
+}
+
+/// The next SIGTERM was asked for by Pushy itself.
+pub fn expect_termination() {
+    EXPECTED.store(1, Ordering::SeqCst);
+}
+
+fn leave_mark(value: u32) {
+    let cell = MARK.load(Ordering::SeqCst);
+    if !cell.is_null() {
+        // SAFETY: mark_in took a static reference. Nothing but an atomic store: fit for a handler.
+        unsafe { (*cell).store(value, Ordering::SeqCst) };
+    }
+}
+
+unsafe extern "C" fn on_terminate(
+    signal: c_int,
+    info: *mut libc::siginfo_t,
+    _context: *mut libc::c_void,
+) {
+    // A handler of a job that ends its own session is charged; the postmaster's SIGTERM is not.
+    let sender = (*info).si_pid();
+    if sender == pg_sys::PostmasterPid || EXPECTED.load(Ordering::SeqCst) != 0 {
+        leave_mark(MARK_BYSTANDER);
+    } else if sender != libc::getpid() {
+        leave_mark(MARK_TERMINATED);
+    }
+    die(signal);
+}
+
+unsafe extern "C" fn on_quit(
+    _signal: c_int,
+    _info: *mut libc::siginfo_t,
+    _context: *mut libc::c_void,
+) {
+    leave_mark(MARK_BYSTANDER);
+    // As SignalHandlerForCrashExit: no callbacks, shared memory may be corrupt.
+    libc::_exit(2);
+}
+
+type InfoHandler = unsafe extern "C" fn(c_int, *mut libc::siginfo_t, *mut libc::c_void);
+
+unsafe fn install(signal: c_int, handler: InfoHandler) {
+    let mut action: libc::sigaction = std::mem::zeroed();
+    action.sa_sigaction = handler as usize;
+    action.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART;
+    libc::sigemptyset(&mut action.sa_mask);
+    libc::sigaction(signal, &action, std::ptr::null_mut());
+}
+
+/// Handlers of a worker that runs no user code: SIGTERM ends it at the next interrupt check, SIGHUP
+/// asks for the configuration to be read. Then lets signals in.
+pub fn init_worker() {
+    // SAFETY: handlers are the server's own; signals are still blocked here.
+    unsafe {
+        pqsignal(libc::SIGHUP, SignalHandlerForConfigReload);
+        pqsignal(libc::SIGTERM, die);
+        pg_sys::BackgroundWorkerUnblockSignals();
+    }
+}
+
+/// The same for an executor: SIGINT cancels the running job, and SIGTERM and SIGQUIT leave a mark.
+pub fn init_executor() {
+    // SAFETY: as above; ours do nothing that is not async-signal-safe, and chain to the server's.
+    unsafe {
+        pqsignal(libc::SIGHUP, SignalHandlerForConfigReload);
+        pqsignal(libc::SIGINT, StatementCancelHandler);
+        install(libc::SIGTERM, on_terminate);
+        install(libc::SIGQUIT, on_quit);
+        pg_sys::BackgroundWorkerUnblockSignals();
+    }
+}
+
+/// Cancels what a process runs. Fit for commit callbacks.
+pub fn cancel(pid: i32) {
+    if pid > 0 {
+        // SAFETY: a signal to a process of this server; a stale pid means a lost cancel at worst of
+        // a process of the same user.
+        unsafe {
+            libc::kill(pid, libc::SIGINT);
+        }
+    }
+}
+
+/// Ends a process.
+pub fn terminate(pid: i32) {
+    if pid > 0 {
+        // SAFETY: as above.
+        unsafe {
+            libc::kill(pid, libc::SIGTERM);
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! Transactions of workers, and what runs when any transaction ends.
+
+use pgrx::pg_sys::panic::CaughtError;
+use pgrx::{pg_guard, pg_sys, PgTryBuilder};
+
+use super::interrupts;
+use crate::errors::{Error, Result, SqlState};
+
+/// An error that ended a transaction of a worker.
+#[derive(Debug)]
+pub struct Failure {
+    pub sqlstate: String,
+    pub message: String,
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self {
+            sqlstate: error.sqlstate.0.to_owned(),
+            message: error.message,
+        }
+    }
+}
+
+impl From<CaughtError> for Failure {
+    fn from(caught: CaughtError) -> Self {
+        let report = match &caught {
+            CaughtError::PostgresError(report) | CaughtError::ErrorReport(report) => report,
+            CaughtError::RustPanic { ereport, .. } => ereport,
+        };
+        Self {
+            sqlstate: super::ereport::unpack_sqlstate(report.sql_error_code() as i32),
+            message: report.message().to_owned(),
+        }
+    }
+}
+
+/// Runs `work`, turning an ERROR or a panic inside into a Failure. Nothing is rolled back here.
+pub fn catch<T>(work: impl FnOnce() -> T) -> std::result::Result<T, Failure> {
+    PgTryBuilder::new(std::panic::AssertUnwindSafe(|| Ok(work())))
+        .catch_others(|caught| Err(Failure::from(caught)))
+        .catch_rust_panic(|caught| Err(Failure::from(caught)))
+        .execute()
+}
+
+/// Runs `work` in a transaction of its own: committed when it answers Ok, else rolled back. For
+/// workers, outside any transaction. Returns to the memory context it was called in.
+pub fn run<T>(work: impl FnOnce() -> Result<T>) -> std::result::Result<T, Failure> {
+    // SAFETY: the context outlives the call; workers call this at top level only.
+    let context = unsafe { pg_sys::CurrentMemoryContext };
+    let outcome = catch(|| {
+        begin();
+        let answer = with_snapshot(work);
+        if answer.is_ok() {
+            commit();
+        }
+        answer
+    });
+    let outcome = match outcome {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => {
+            abort();
+            Err(Failure::from(error))
+        }
+        Err(failure) => {
+            abort();
+            Err(failure)
+        }
+    };
+    // SAFETY: see above.
+    unsafe { pg_sys::MemoryContextSwitchTo(context) };
+    outcome
+}
+
+pub fn begin() {
+    super::clock::start_statement();
+    // SAFETY: outside a transaction.
+    unsafe { pg_sys::StartTransactionCommand() }
+}
+
+pub fn commit() {
+    // SAFETY: inside a transaction that StartTransactionCommand began.
+    unsafe { pg_sys::CommitTransactionCommand() }
+}
+
+/// Rolls back whatever is open, after a caught error or without one. Interrupts are held off as the
+/// server's main loop does.
+pub fn abort() {
+    let _held = interrupts::hold_cancels();
+    // SAFETY: AbortCurrentTransaction is fit in any state; the error was flushed when caught.
+    unsafe {
+        pg_sys::AbortCurrentTransaction();
+    }
+}
+
+/// Runs `work` with an active snapshot.
+pub fn with_snapshot<T>(work: impl FnOnce() -> T) -> T {
+    // SAFETY: inside a transaction; after an ERROR the abort pops the snapshot.
+    unsafe {
+        pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
+        let result = work();
+        pg_sys::PopActiveSnapshot();
+        result
+    }
+}
+
+/// Runs `work` with the newest snapshot active, also where the transaction's own is older.
+pub fn with_latest_snapshot<T>(work: impl FnOnce() -> T) -> T {
+    // SAFETY: as above.
+    unsafe {
+        pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot());
+        let result = work();
+        pg_sys::PopActiveSnapshot();
+        result
+    }
+}
+
+/// Commits the transaction of a CALL at top level and begins the next, holding no snapshot.
+pub fn commit_in_procedure() -> Result<()> {
+    // SAFETY: connected without atomicity; SPI_commit raises 2D000 where that is not so.
+    unsafe {
+        pg_sys::SPI_connect_ext(pg_sys::SPI_OPT_NONATOMIC as i32);
+        pg_sys::SPI_commit();
+        #[cfg(any(feature = "pg13", feature = "pg14"))]
+        pg_sys::SPI_start_transaction();
+        pg_sys::SPI_finish();
+    }
+    Ok(())
+}
+
+/// Refuses a procedure that ends transactions where it cannot.
+pub fn require_nonatomic(nonatomic: bool, procedure: &str) -> Result<()> {
+    if nonatomic {
+        return Ok(());
+    }
+    Err(Error::new(
+        SqlState::INVALID_TRANSACTION_TERMINATION,
+        format!("procedure {procedure} cannot run inside a transaction block"),
+    )
+    .hint("CALL it on its own, outside BEGIN … COMMIT and outside a function: it must hold no snapshot while it waits."))
+}
+
+/// Whether this xid is the current transaction or one of its committed children.
+pub fn is_own(xid: u32) -> bool {
+    // SAFETY: inside a transaction.
+    unsafe { pg_sys::TransactionIdIsCurrentTransactionId(pg_sys::TransactionId::from(xid)) }
+}
+
+/// How deep in savepoints the current code runs; 1 is the transaction itself.
+pub fn nest_level() -> i32 {
+    // SAFETY: reads a variable of this process.
+    unsafe { pg_sys::GetCurrentTransactionNestLevel() }
+}
+
+/// The next transaction id to be given out: unchanged means nobody has written since.
+pub fn next_xid() -> u64 {
+    // SAFETY: takes XidGenLock shared for a moment.
+    unsafe { pg_sys::ReadNextFullTransactionId().value }
+}
+
+/// What a transaction's end was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    Commit,
+    Abort,
+    /// PREPARE TRANSACTION: whatever it made visible comes with COMMIT PREPARED.
+    Prepare,
+}
+
+/// What a savepoint's end was; `level` is its own nest level.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SavepointEnd {
+    Release,
+    Rollback,
+}
+
+static mut AT_END: Option<fn(End)> = None;
+static mut AT_SAVEPOINT_END: Option<fn(SavepointEnd, i32)> = None;
+
+/// Registers what runs at the end of every transaction and savepoint: once, at load. The functions
+/// allocate nothing, raise nothing, flip atomics and set latches only.
+pub fn at_end(end: fn(End), savepoint_end: fn(SavepointEnd, i32)) {
+    // SAFETY: single-threaded, at load.
+    unsafe {
+        AT_END = Some(end);
+        AT_SAVEPOINT_END = Some(savepoint_end);
+        pg_sys::RegisterXactCallback(Some(on_end), std::ptr::null_mut());
+        pg_sys::RegisterSubXactCallback(Some(on_savepoint_end), std::ptr::null_mut());
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn on_end(event: pg_sys::XactEvent::Type, _arg: *mut std::ffi::c_void) {
+    let end = match event {
+        pg_sys::XactEvent::XACT_EVENT_COMMIT => End::Commit,
+        pg_sys::XactEvent::XACT_EVENT_ABORT => End::Abort,
+        pg_sys::XactEvent::XACT_EVENT_PREPARE => End::Prepare,
+        _ => return,
+    };
+    if let Some(callback) = AT_END {
+        callback(end);
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn on_savepoint_end(
+    event: pg_sys::SubXactEvent::Type,
+    _mine: pg_sys::SubTransactionId,
+    _parent: pg_sys::SubTransactionId,
+    _arg: *mut std::ffi::c_void,
+) {
+    let end = match event {
+        pg_sys::SubXactEvent::SUBXACT_EVENT_COMMIT_SUB => SavepointEnd::Release,
+        pg_sys::SubXactEvent::SUBXACT_EVENT_ABORT_SUB => SavepointEnd::Rollback,
+        _ => return,
+    };
+    if let Some(callback) = AT_SAVEPOINT_END {
+        callback(end, nest_level());
+    }
+}

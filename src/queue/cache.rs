@@ -1,0 +1,102 @@
+//! Queues a backend has used, so that an enqueue reads no catalog of ours.
+//!
+//! Valid while no definition or privilege of this database has changed since (a counter in shared
+//! memory, raised at commit); not used by a transaction that has changed some itself, nor without the
+//! preload, where there is no counter.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+
+use super::definition::{self, Definition};
+use super::privilege::{self, Grant};
+use crate::errors::{Error, Result, SqlState};
+use crate::pg::{database, identity};
+use crate::shared::{self, pending};
+
+/// A queue with all that an enqueue wants to know.
+pub struct Known {
+    pub definition: Definition,
+    pub grants: Vec<Grant>,
+    /// Its slot in shared memory; None without the preload.
+    pub slot: Option<usize>,
+}
+
+struct Cache {
+    generation: u64,
+    queues: HashMap<String, Rc<Known>>,
+}
+
+thread_local! {
+    static CACHE: RefCell<Cache> = RefCell::new(Cache { generation: 0, queues: HashMap::new() });
+}
+
+/// Entries kept; a backend that uses more queues starts over.
+const MOST: usize = 10_000;
+
+/// The counter of changes, where there is one; one more than it, so that 0 is 'never read'.
+fn generation() -> Option<u64> {
+    let shared = shared::get()?;
+    let database = shared.ensure_database(database::current())?;
+    Some(database.definitions.load(Ordering::SeqCst) + 1)
+}
+
+/// The queue of this name, from the cache if that is valid.
+pub fn get(name: &str) -> Result<Rc<Known>> {
+    let generation = generation().filter(|_| !pending::has_changes());
+    if let Some(generation) = generation {
+        let known = CACHE.with_borrow_mut(|cache| {
+            if cache.generation != generation || cache.queues.len() > MOST {
+                cache.queues.clear();
+                cache.generation = generation;
+            }
+            cache.queues.get(name).cloned()
+        });
+        if let Some(known) = known {
+            return Ok(known);
+        }
+    }
+    let known = Rc::new(identity::as_owner(|| read(name))?);
+    if generation.is_some() {
+        CACHE.with_borrow_mut(|cache| {
+            cache.queues.insert(name.to_owned(), Rc::clone(&known));
+        });
+    }
+    Ok(known)
+}
+
+fn read(name: &str) -> Result<Known> {
+    let definition = definition::get(name)?;
+    let grants = privilege::grants(definition.queue_id)?;
+    let slot = slot_of(&definition)?;
+    Ok(Known {
+        definition,
+        grants,
+        slot,
+    })
+}
+
+/// The queue's slot in shared memory, made if need be; None without the preload.
+pub fn slot_of(definition: &Definition) -> Result<Option<usize>> {
+    let Some(shared) = shared::get() else {
+        return Ok(None);
+    };
+    shared
+        .ensure_queue(&definition.facts())
+        .map(Some)
+        .ok_or_else(|| {
+            Error::new(
+                SqlState::CONFIGURATION_LIMIT_EXCEEDED,
+                format!(
+                    "no room for queue \"{}\" in shared memory",
+                    definition.name
+                ),
+            )
+            .detail(format!(
+                "All {} places of the cluster are taken.",
+                shared.queues().len()
+            ))
+            .hint("Raise pushy.max_queues in postgresql.conf and restart the server, or drop queues no longer used.")
+        })
+}

@@ -1,0 +1,114 @@
+//! Who may do what with a queue.
+
+use pgrx::pg_sys::{BuiltinOid, Oid};
+
+use super::definition::Definition;
+use crate::errors::{Error, Result};
+use crate::params;
+use crate::pg::identity;
+use crate::pg::spi::{self, Plan};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Privilege {
+    /// Add jobs.
+    Enqueue,
+    /// Cancel, retry, and do jobs from outside.
+    Work,
+    /// See arguments, results and errors.
+    Monitor,
+}
+
+impl Privilege {
+    pub const ALL: [Self; 3] = [Self::Enqueue, Self::Work, Self::Monitor];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Enqueue => "enqueue",
+            Self::Work => "work",
+            Self::Monitor => "monitor",
+        }
+    }
+
+    pub fn parse(word: &str) -> Result<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|privilege| privilege.as_str() == word)
+            .ok_or_else(|| {
+                Error::out_of_range(
+                    "privilege",
+                    format!("\"{word}\""),
+                    "'enqueue', 'work', 'monitor'",
+                )
+            })
+    }
+}
+
+/// One row of pushy.queue_acl.
+#[derive(Clone, Copy, Debug)]
+pub struct Grant {
+    /// OID of a role; 0 is PUBLIC.
+    pub grantee: Oid,
+    pub privilege: Privilege,
+}
+
+static OF_QUEUE: Plan = Plan::new(
+    "SELECT a.grantee, a.privilege FROM pushy.queue_acl a \
+      WHERE a.queue_id OPERATOR(pg_catalog.=) $1",
+    &[BuiltinOid::INT4OID],
+);
+
+/// What is granted on a queue; as the extension's owner.
+pub fn grants(queue_id: i32) -> Result<Vec<Grant>> {
+    spi::connect(|spi| {
+        spi.run(&OF_QUEUE, params![queue_id])
+            .rows()
+            .map(|row| {
+                Ok(Grant {
+                    grantee: row.oid(1),
+                    privilege: Privilege::parse(&row.text(2)?)?,
+                })
+            })
+            .collect()
+    })
+}
+
+/// Whether `role` has the rights of the queue's owner.
+pub fn is_owner(queue: &Definition, role: Oid) -> bool {
+    identity::has_rights_of(role, queue.owner)
+}
+
+/// Whether `role` has the privilege: as owner, by a grant to it or a role whose rights it has, or to
+/// PUBLIC.
+pub fn has(queue: &Definition, grants: &[Grant], role: Oid, privilege: Privilege) -> bool {
+    is_owner(queue, role)
+        || grants.iter().any(|grant| {
+            grant.privilege == privilege
+                && (grant.grantee == Oid::INVALID || identity::has_rights_of(role, grant.grantee))
+        })
+}
+
+/// The error of a role without the privilege.
+pub fn require(
+    queue: &Definition,
+    grants: &[Grant],
+    role: Oid,
+    privilege: Privilege,
+) -> Result<()> {
+    if has(queue, grants, role, privilege) {
+        Ok(())
+    } else {
+        Err(Error::queue_denied(
+            &queue.name,
+            privilege.as_str(),
+            &identity::role_name(role),
+        ))
+    }
+}
+
+pub fn require_owner(queue: &Definition, role: Oid) -> Result<()> {
+    if is_owner(queue, role) {
+        Ok(())
+    } else {
+        Err(Error::not_queue_owner(&queue.name))
+    }
+}

@@ -1,0 +1,128 @@
+//! Every setting: name, default, unit, who may change it.
+
+use std::ffi::CString;
+
+use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
+
+use crate::shared::executor::MAX_EXECUTORS;
+
+static ENABLED: GucSetting<bool> = GucSetting::<bool>::new(true);
+static DATABASES: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"*"));
+static MAX_EXECUTORS_SETTING: GucSetting<i32> = GucSetting::<i32>::new(2);
+static EXECUTOR_LINGER: GucSetting<i32> = GucSetting::<i32>::new(60);
+static MAX_DEPTH: GucSetting<i32> = GucSetting::<i32>::new(16);
+static SYNCHRONOUS_COMMIT: GucSetting<bool> = GucSetting::<bool>::new(false);
+static MAX_QUEUES: GucSetting<i32> = GucSetting::<i32>::new(4096);
+
+/// Registers the settings. `preloading`: those that need a restart exist only then.
+pub fn init(preloading: bool) {
+    GucRegistry::define_bool_guc(
+        c"pushy.enabled",
+        c"Runs jobs; off stops all executors after their running job.",
+        c"Enqueueing, notices and channel checks work all the same.",
+        &ENABLED,
+        GucContext::Sighup,
+        GucFlags::default(),
+    );
+    GucRegistry::define_string_guc(
+        c"pushy.databases",
+        c"Databases in which jobs run: names separated by commas, or * for all.",
+        c"Other databases can hold the extension; their jobs wait.",
+        &DATABASES,
+        GucContext::Sighup,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"pushy.max_executors",
+        c"Executors at a time in the whole cluster.",
+        c"Each takes a slot of max_worker_processes; one more each for the launcher and for a scheduler at work.",
+        &MAX_EXECUTORS_SETTING,
+        0,
+        MAX_EXECUTORS as i32,
+        GucContext::Sighup,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"pushy.executor_linger",
+        c"How long an executor without work stays, so that the next job starts at once.",
+        c"0 ends it when nothing is left to do.",
+        &EXECUTOR_LINGER,
+        0,
+        86_400,
+        GucContext::Sighup,
+        GucFlags::UNIT_S,
+    );
+    GucRegistry::define_int_guc(
+        c"pushy.max_depth",
+        c"How many jobs may cause each other in a row before the next is discarded.",
+        c"A handler that enqueues is one step.",
+        &MAX_DEPTH,
+        1,
+        1_000,
+        GucContext::Suset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_bool_guc(
+        c"pushy.synchronous_commit",
+        c"Waits for the disk when a batch of jobs commits.",
+        c"Off loses nothing: after a crash the effects of a job and its completion are both there or both not, and in that case it runs again.",
+        &SYNCHRONOUS_COMMIT,
+        GucContext::Sighup,
+        GucFlags::default(),
+    );
+    if preloading {
+        GucRegistry::define_int_guc(
+            c"pushy.max_queues",
+            c"Queues in the whole cluster that shared memory has room for.",
+            c"About 1.9 kB each.",
+            &MAX_QUEUES,
+            64,
+            1_000_000,
+            GucContext::Postmaster,
+            GucFlags::default(),
+        );
+    }
+    crate::pg::guc::reserve_prefix(c"pushy");
+}
+
+pub fn enabled() -> bool {
+    ENABLED.get()
+}
+
+/// Whether jobs run in the database of this name.
+pub fn runs_in(database: &str) -> bool {
+    let Some(list) = DATABASES.get() else {
+        return false;
+    };
+    list.to_string_lossy()
+        .split(',')
+        .map(str::trim)
+        .any(|name| name == "*" || name == database)
+}
+
+/// The setting as written, for messages.
+pub fn databases() -> String {
+    DATABASES
+        .get()
+        .map_or_else(String::new, |list| list.to_string_lossy().into_owned())
+}
+
+pub fn max_executors() -> usize {
+    MAX_EXECUTORS_SETTING.get() as usize
+}
+
+pub fn executor_linger() -> std::time::Duration {
+    std::time::Duration::from_secs(EXECUTOR_LINGER.get() as u64)
+}
+
+pub fn max_depth() -> i32 {
+    MAX_DEPTH.get()
+}
+
+pub fn synchronous_commit() -> bool {
+    SYNCHRONOUS_COMMIT.get()
+}
+
+pub fn max_queues() -> i32 {
+    MAX_QUEUES.get()
+}

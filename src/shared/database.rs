@@ -1,0 +1,132 @@
+//! One slot per database: whether the extension is there, and when its scheduler is due.
+
+use std::sync::atomic::{
+    AtomicBool, AtomicI32, AtomicI64, AtomicU32, AtomicU64, AtomicU8, Ordering,
+};
+
+use super::Shared;
+use crate::pg::condition::Condition;
+use crate::pg::latch::ProcessCell;
+
+pub const MAX_DATABASES: usize = 1024;
+
+/// A due time that says: nothing is due.
+pub const NEVER: i64 = i64::MAX;
+
+/// Whether a database has the extension.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Presence {
+    /// Not looked at since the server started.
+    Unknown = 0,
+    Present = 1,
+    Absent = 2,
+}
+
+#[repr(C, align(64))]
+pub struct Database {
+    /// 0: free.
+    oid: AtomicU32,
+    presence: AtomicU8,
+    /// Changes with every committed change of a queue's definition or privileges.
+    pub definitions: AtomicU64,
+    /// The earliest time (µs) at which the scheduler has something to do.
+    pub due: AtomicI64,
+    /// The scheduler: 0 none, else its process.
+    pub scheduler: ProcessCell,
+    pub scheduler_pid: AtomicI32,
+    /// The launcher has registered one that has not come up yet.
+    pub scheduler_starting: AtomicBool,
+    /// Transactions that need the database empty of our workers; while not 0 none is started.
+    pub quiesced: AtomicU32,
+    /// Broadcast when a worker has left this database.
+    pub worker_left: Condition,
+    /// Rows written in the database as of the last sweep.
+    pub swept_writes: AtomicU64,
+    /// The sweep was asked for: COMMIT PREPARED, resume after a restore.
+    pub sweep_requested: AtomicBool,
+    /// No scheduler is tried before this time (µs), after failures to start one.
+    pub retry_at: AtomicI64,
+    pub failures: AtomicU32,
+}
+
+impl Database {
+    pub fn init(&self) {
+        self.due.store(NEVER, Ordering::Relaxed);
+        self.worker_left.init();
+    }
+
+    pub fn oid(&self) -> u32 {
+        self.oid.load(Ordering::Acquire)
+    }
+
+    pub fn presence(&self) -> Presence {
+        match self.presence.load(Ordering::SeqCst) {
+            1 => Presence::Present,
+            2 => Presence::Absent,
+            _ => Presence::Unknown,
+        }
+    }
+
+    pub fn set_presence(&self, presence: Presence) {
+        self.presence.store(presence as u8, Ordering::SeqCst);
+    }
+
+    pub fn is_quiesced(&self) -> bool {
+        self.quiesced.load(Ordering::SeqCst) != 0
+    }
+
+    /// Says that the scheduler has something to do at `time`; true when that is earlier than known.
+    pub fn announce_due(&self, time: i64) -> bool {
+        self.due.fetch_min(time, Ordering::SeqCst) > time
+    }
+}
+
+impl Shared {
+    pub fn find_database(&self, oid: u32) -> Option<&Database> {
+        self.databases.iter().find(|database| database.oid() == oid)
+    }
+
+    /// The slot of a database, made if need be; None when all are taken.
+    pub fn ensure_database(&self, oid: u32) -> Option<&Database> {
+        if let Some(found) = self.find_database(oid) {
+            return Some(found);
+        }
+        self.slots.with(|| {
+            if let Some(found) = self.find_database(oid) {
+                return Some(found);
+            }
+            let free = self.databases.iter().find(|database| database.oid() == 0)?;
+            free.presence
+                .store(Presence::Unknown as u8, Ordering::SeqCst);
+            free.due.store(NEVER, Ordering::SeqCst);
+            free.quiesced.store(0, Ordering::SeqCst);
+            free.swept_writes.store(0, Ordering::SeqCst);
+            free.sweep_requested.store(false, Ordering::SeqCst);
+            free.scheduler_starting.store(false, Ordering::SeqCst);
+            free.retry_at.store(0, Ordering::SeqCst);
+            free.failures.store(0, Ordering::SeqCst);
+            free.oid.store(oid, Ordering::Release);
+            Some(free)
+        })
+    }
+
+    /// Gives up the slot of a dropped database, and its queues'.
+    pub fn free_database(&self, oid: u32) {
+        self.free_queues_of(oid);
+        if let Some(found) = self.find_database(oid) {
+            found.oid.store(0, Ordering::Release);
+        }
+    }
+
+    /// Tells whoever keeps time for a database that something is due at `time`.
+    pub fn announce_due(&self, database: &Database, time: i64) {
+        if database.announce_due(time) {
+            if database.scheduler.is_entered() {
+                database.scheduler.wake();
+            } else {
+                self.call_launcher();
+            }
+        }
+    }
+}

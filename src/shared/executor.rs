@@ -1,0 +1,271 @@
+//! One slot per executor: whom it serves, what it runs, what is asked of it.
+
+use std::sync::atomic::{
+    AtomicBool, AtomicI32, AtomicI64, AtomicU32, AtomicU64, AtomicU8, Ordering,
+};
+
+use pushy_core::batch::BatchPlan;
+
+use super::Shared;
+use crate::pg::latch::ProcessCell;
+use crate::pg::spinlock::Spinlock;
+
+/// More than any server runs; the setting pushy.max_executors is bounded by it.
+pub const MAX_EXECUTORS: usize = 64;
+
+/// Requests to cancel that an executor can hold; it drains them before and after each job.
+const CANCELS: usize = 16;
+
+/// Bytes of a progress message that are kept.
+pub const MESSAGE_BYTES: usize = 128;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum ExecutorState {
+    Free = 0,
+    /// Reserved by the launcher; the process is on its way.
+    Starting = 1,
+    Busy = 2,
+    Idle = 3,
+    /// On its way out; takes no more work.
+    Stopping = 4,
+}
+
+impl ExecutorState {
+    fn from_u8(value: u8) -> Self {
+        match value {
+            1 => Self::Starting,
+            2 => Self::Busy,
+            3 => Self::Idle,
+            4 => Self::Stopping,
+            _ => Self::Free,
+        }
+    }
+}
+
+#[repr(C, align(64))]
+pub struct Executor {
+    state: AtomicU8,
+    pub database: AtomicU32,
+    pub role: AtomicU32,
+    pub process: ProcessCell,
+    pub pid: AtomicI32,
+    pub started_at: AtomicI64,
+    /// It was asked to leave (quiesce, fairness, shutdown): its running job is nobody's fault.
+    pub stop_requested: AtomicBool,
+    pub queue_id: AtomicI32,
+    /// The job running now, 0: none, and its attempt and start.
+    pub job: AtomicI64,
+    pub attempt: AtomicI32,
+    pub job_started_at: AtomicI64,
+    pub jobs_done: AtomicU64,
+    /// Jobs claimed by the open batch, running ones included; `batch_length` are valid.
+    batch: [AtomicI64; BatchPlan::MAX_JOBS as usize],
+    batch_length: AtomicU32,
+    /// Guards what follows.
+    lock: Spinlock,
+    cancels: [AtomicI64; CANCELS],
+    cancel_count: AtomicU32,
+    /// Fraction done as bits of an f64; the message in the database's encoding.
+    progress: AtomicU64,
+    message: [AtomicU8; MESSAGE_BYTES],
+    message_length: AtomicU32,
+}
+
+/// What job_progress last said.
+pub struct Progress {
+    pub fraction: Option<f64>,
+    pub message: Vec<u8>,
+}
+
+impl Executor {
+    pub fn init(&self) {
+        self.progress.store(f64::NAN.to_bits(), Ordering::Relaxed);
+    }
+
+    pub fn state(&self) -> ExecutorState {
+        ExecutorState::from_u8(self.state.load(Ordering::SeqCst))
+    }
+
+    pub fn set_state(&self, state: ExecutorState) {
+        self.state.store(state as u8, Ordering::SeqCst);
+    }
+
+    fn change(&self, from: ExecutorState, to: ExecutorState) -> bool {
+        self.state
+            .compare_exchange(from as u8, to as u8, Ordering::SeqCst, Ordering::SeqCst)
+            .is_ok()
+    }
+
+    pub fn serves(&self, database: u32, role: u32) -> bool {
+        self.database.load(Ordering::SeqCst) == database && self.role.load(Ordering::SeqCst) == role
+    }
+
+    /// Reserves a free slot for a group; the launcher only.
+    pub fn reserve(&self, database: u32, role: u32) -> bool {
+        if self.state() != ExecutorState::Free {
+            return false;
+        }
+        self.database.store(database, Ordering::SeqCst);
+        self.role.store(role, Ordering::SeqCst);
+        self.pid.store(0, Ordering::SeqCst);
+        self.stop_requested.store(false, Ordering::SeqCst);
+        self.jobs_done.store(0, Ordering::SeqCst);
+        self.queue_id.store(0, Ordering::SeqCst);
+        self.started_at
+            .store(crate::pg::clock::now().0, Ordering::SeqCst);
+        self.leave_job();
+        self.clear_batch();
+        self.set_state(ExecutorState::Starting);
+        true
+    }
+
+    /// Frees the slot; nothing of it is valid afterwards.
+    pub fn release(&self) {
+        self.leave_job();
+        self.clear_batch();
+        self.process.leave();
+        self.database.store(0, Ordering::SeqCst);
+        self.role.store(0, Ordering::SeqCst);
+        self.set_state(ExecutorState::Free);
+    }
+
+    /// Idle → busy by another process, which sets the latch: each wake-up is given once.
+    pub fn wake_if_idle(&self) -> bool {
+        let woken = self.change(ExecutorState::Idle, ExecutorState::Busy);
+        if woken {
+            self.process.wake();
+        }
+        woken
+    }
+
+    /// Busy → idle by itself; the caller looks for work once more before it sleeps.
+    pub fn become_idle(&self) {
+        self.change(ExecutorState::Busy, ExecutorState::Idle);
+    }
+
+    /// Idle → busy by itself; also when somebody else has done so.
+    pub fn become_busy(&self) {
+        self.change(ExecutorState::Idle, ExecutorState::Busy);
+    }
+
+    /// Idle → stopping: after this nobody counts on it. False when it was given work meanwhile.
+    pub fn retire(&self) -> bool {
+        self.change(ExecutorState::Idle, ExecutorState::Stopping)
+    }
+
+    pub fn ask_to_stop(&self) {
+        self.stop_requested.store(true, Ordering::SeqCst);
+        self.process.wake();
+    }
+
+    pub fn enter_job(&self, queue_id: i32, job: i64, attempt: i32, now: i64) {
+        self.queue_id.store(queue_id, Ordering::Relaxed);
+        self.attempt.store(attempt, Ordering::Relaxed);
+        self.job_started_at.store(now, Ordering::Relaxed);
+        self.job.store(job, Ordering::SeqCst);
+    }
+
+    pub fn leave_job(&self) {
+        self.job.store(0, Ordering::SeqCst);
+        if self.message_length.load(Ordering::Relaxed) != 0
+            || !f64::from_bits(self.progress.load(Ordering::Relaxed)).is_nan()
+        {
+            self.lock.with(|| {
+                self.progress.store(f64::NAN.to_bits(), Ordering::Relaxed);
+                self.message_length.store(0, Ordering::Relaxed);
+            });
+        }
+    }
+
+    pub fn set_batch(&self, jobs: impl ExactSizeIterator<Item = i64>) {
+        let mut length = 0;
+        for (cell, job) in self.batch.iter().zip(jobs) {
+            cell.store(job, Ordering::Relaxed);
+            length += 1;
+        }
+        self.batch_length.store(length, Ordering::SeqCst);
+    }
+
+    pub fn clear_batch(&self) {
+        self.batch_length.store(0, Ordering::SeqCst);
+        self.cancel_count.store(0, Ordering::SeqCst);
+    }
+
+    /// Whether the open batch holds this job, running or waiting for its turn.
+    pub fn holds(&self, job: i64) -> bool {
+        let length = self.batch_length.load(Ordering::SeqCst) as usize;
+        self.batch[..length.min(self.batch.len())]
+            .iter()
+            .any(|cell| cell.load(Ordering::Relaxed) == job)
+    }
+
+    /// Asks for the cancel of a job of the open batch; true when the process must be signalled,
+    /// because it runs just now. A full list drops the request: the caller may ask again.
+    pub fn request_cancel(&self, job: i64) -> bool {
+        self.lock.with(|| {
+            let count = self.cancel_count.load(Ordering::SeqCst) as usize;
+            if count < CANCELS && self.holds(job) {
+                self.cancels[count].store(job, Ordering::SeqCst);
+                self.cancel_count.store(count as u32 + 1, Ordering::SeqCst);
+            }
+        });
+        self.job.load(Ordering::SeqCst) == job
+    }
+
+    /// Whether a cancel was asked for this job.
+    pub fn is_cancel_requested(&self, job: i64) -> bool {
+        let count = self.cancel_count.load(Ordering::SeqCst) as usize;
+        self.cancels[..count.min(CANCELS)]
+            .iter()
+            .any(|cell| cell.load(Ordering::SeqCst) == job)
+    }
+
+    /// `message` in the database's encoding, already cut to MESSAGE_BYTES on a character.
+    pub fn set_progress(&self, fraction: f64, message: &[u8]) {
+        self.lock.with(|| {
+            self.progress.store(fraction.to_bits(), Ordering::Relaxed);
+            for (cell, byte) in self.message.iter().zip(message) {
+                cell.store(*byte, Ordering::Relaxed);
+            }
+            self.message_length
+                .store(message.len().min(MESSAGE_BYTES) as u32, Ordering::Relaxed);
+        });
+    }
+
+    pub fn progress(&self) -> Progress {
+        let mut bytes = [0u8; MESSAGE_BYTES];
+        let (fraction, length) = self.lock.with(|| {
+            for (byte, cell) in bytes.iter_mut().zip(&self.message) {
+                *byte = cell.load(Ordering::Relaxed);
+            }
+            (
+                f64::from_bits(self.progress.load(Ordering::Relaxed)),
+                self.message_length.load(Ordering::Relaxed) as usize,
+            )
+        });
+        Progress {
+            fraction: (!fraction.is_nan()).then_some(fraction),
+            message: bytes[..length.min(MESSAGE_BYTES)].to_vec(),
+        }
+    }
+}
+
+impl Shared {
+    /// The executor whose open batch holds this job of this database.
+    pub fn executor_holding(&self, database: u32, job: i64) -> Option<&Executor> {
+        self.executors.iter().find(|executor| {
+            executor.state() != ExecutorState::Free
+                && executor.database.load(Ordering::SeqCst) == database
+                && executor.holds(job)
+        })
+    }
+
+    /// Slots not free.
+    pub fn executors_in_use(&self) -> usize {
+        self.executors
+            .iter()
+            .filter(|executor| executor.state() != ExecutorState::Free)
+            .count()
+    }
+}

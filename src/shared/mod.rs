@@ -1,0 +1,112 @@
+//! What all processes of the server share: who waits, who runs what, how far each queue has been read.
+//!
+//! Atomics only; no pointers; every field has a meaning when zero, or is set in `init`.
+
+pub mod database;
+pub mod executor;
+pub mod pending;
+pub mod queue_slot;
+pub mod wake;
+
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicU8, Ordering};
+
+use crate::pg::latch::ProcessCell;
+use crate::pg::shmem::{self, Segment};
+use crate::pg::spinlock::Spinlock;
+use crate::settings;
+use database::{Database, MAX_DATABASES};
+use executor::{Executor, MAX_EXECUTORS};
+use queue_slot::QueueSlot;
+
+/// The fixed part; queue slots and their ready bits follow it.
+#[repr(C)]
+pub struct Shared {
+    pub launcher: ProcessCell,
+    /// Somebody could not be served by an idle executor: the launcher should look.
+    pub demand: AtomicU64,
+    /// Guards the making and freeing of queue and database slots, not their reading.
+    slots: Spinlock,
+    /// Number of queue slots, a multiple of 64.
+    queue_capacity: AtomicU64,
+    /// When the server started; statistics count from here.
+    pub started_at: AtomicI64,
+    /// Why the launcher could not start a worker the last time it tried; 0 is 'it could'.
+    pub starved: AtomicU8,
+    /// One more than the executor slot that runs a job alone, or wants to; 0: nobody.
+    pub alone: AtomicU64,
+    pub executors: [Executor; MAX_EXECUTORS],
+    pub databases: [Database; MAX_DATABASES],
+}
+
+static SEGMENT: Segment = Segment {
+    name: c"pushy",
+    size: segment_size,
+    init: init_segment,
+};
+
+fn capacity() -> usize {
+    (settings::max_queues() as usize).next_multiple_of(64)
+}
+
+fn segment_size() -> usize {
+    size_of::<Shared>().next_multiple_of(64)
+        + capacity() / 64 * size_of::<AtomicU64>()
+        + capacity() * size_of::<QueueSlot>()
+        + 64
+}
+
+fn init_segment(base: *mut u8) {
+    let shared = crate::pg::shared_cast::fixed::<Shared>(base);
+    shared
+        .queue_capacity
+        .store(capacity() as u64, Ordering::Relaxed);
+    shared
+        .started_at
+        .store(crate::pg::clock::now().0, Ordering::Relaxed);
+    for database in &shared.databases {
+        database.init();
+    }
+    for executor in &shared.executors {
+        executor.init();
+    }
+    for slot in shared.queues() {
+        slot.init();
+    }
+}
+
+/// Asks for the memory; while preloading only.
+pub fn request() {
+    shmem::request(&SEGMENT);
+}
+
+/// The shared state; None when the library was not preloaded.
+pub fn get() -> Option<&'static Shared> {
+    shmem::base().map(crate::pg::shared_cast::fixed::<Shared>)
+}
+
+/// The shared state, in processes that exist only with the preload.
+pub fn expect() -> &'static Shared {
+    get().expect("pushy is preloaded")
+}
+
+impl Shared {
+    fn capacity(&self) -> usize {
+        self.queue_capacity.load(Ordering::Relaxed) as usize
+    }
+
+    /// A bit per queue slot: it may have ready jobs.
+    pub fn ready_bits(&self) -> &[AtomicU64] {
+        crate::pg::shared_cast::tail(self, 0, self.capacity() / 64)
+    }
+
+    pub fn queues(&self) -> &[QueueSlot] {
+        let bits = self.capacity() / 64 * size_of::<AtomicU64>();
+        crate::pg::shared_cast::tail(self, bits.next_multiple_of(64), self.capacity())
+    }
+
+    /// Makes the launcher look for work that no executor serves.
+    pub fn call_launcher(&self) {
+        self.demand.fetch_add(1, Ordering::SeqCst);
+        self.launcher.wake();
+    }
+}

@@ -1,0 +1,406 @@
+//! What the current transaction will tell the other processes when it ends, kept per savepoint.
+//!
+//! Collected by ordinary code, which may allocate; told by the callbacks, which only flip atomics, set
+//! latches and send signals.
+
+use std::cell::RefCell;
+use std::sync::atomic::Ordering;
+
+use super::database::{Presence, NEVER};
+use super::queue_slot::{QueueFacts, QueueKey, NOTHING, PRIORITIES};
+use super::Shared;
+use crate::pg::signals;
+use crate::pg::transaction::{self, End, SavepointEnd};
+
+/// Positions of one queue that become ready, or free, when the transaction ends.
+#[derive(Clone, Copy)]
+struct Announcement {
+    index: usize,
+    key: QueueKey,
+    level: i32,
+    why: Why,
+    low: [u64; PRIORITIES],
+    jobs: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Why {
+    /// Rows made ready: told at commit.
+    Ready,
+    /// Rows locked: told at commit and at abort, the lock being gone either way.
+    Locked,
+}
+
+#[derive(Clone, Copy)]
+enum Change {
+    Defined(QueueFacts),
+    Dropped(QueueKey),
+    /// Privileges only: caches must be read again.
+    Privileges,
+}
+
+struct Pending {
+    announcements: Vec<Announcement>,
+    /// (level, job) to be cancelled where it runs.
+    cancels: Vec<(i32, i64)>,
+    /// (level, slot) of queues whose jobs this transaction finished; `.2` of them cancelled.
+    finished: Vec<(i32, usize, u64)>,
+    changes: Vec<(i32, Change)>,
+    presence: Option<(i32, Presence)>,
+    due: i64,
+    sweep: bool,
+    /// Permits of queues held until the end (queue_run).
+    permits: Vec<usize>,
+    /// Databases kept empty of workers until the end.
+    quiesced: Vec<u32>,
+    /// Databases to forget at commit.
+    dropped_database: Option<u32>,
+}
+
+thread_local! {
+    static PENDING: RefCell<Pending> = const {
+        RefCell::new(Pending {
+            announcements: Vec::new(),
+            cancels: Vec::new(),
+            finished: Vec::new(),
+            changes: Vec::new(),
+            presence: None,
+            due: NEVER,
+            sweep: false,
+            permits: Vec::new(),
+            quiesced: Vec::new(),
+            dropped_database: None,
+        })
+    };
+}
+
+fn with<T>(work: impl FnOnce(&mut Pending) -> T) -> T {
+    PENDING.with_borrow_mut(work)
+}
+
+/// Registers the callbacks: once, at load.
+pub fn init() {
+    transaction::at_end(at_end, at_savepoint_end);
+}
+
+fn add(index: usize, key: QueueKey, priority: usize, position: u64, why: Why, jobs: u64) {
+    let level = transaction::nest_level();
+    with(|pending| {
+        let known = pending.announcements.iter_mut().rev().find(|known| {
+            known.index == index && known.key == key && known.level == level && known.why == why
+        });
+        if let Some(known) = known {
+            known.low[priority] = known.low[priority].min(position);
+            known.jobs += jobs;
+        } else {
+            let mut low = [NOTHING; PRIORITIES];
+            low[priority] = position;
+            pending.announcements.push(Announcement {
+                index,
+                key,
+                level,
+                why,
+                low,
+                jobs,
+            });
+        }
+    });
+}
+
+/// A row becomes ready at commit. `new_jobs` counts in the queue's statistics.
+pub fn ready(index: usize, key: QueueKey, priority: usize, position: i64, new_jobs: u64) {
+    add(index, key, priority, position as u64, Why::Ready, new_jobs);
+}
+
+/// A ready row is locked until this transaction ends, and may be free after it.
+pub fn locked(index: usize, key: QueueKey, priority: usize, position: i64) {
+    add(index, key, priority, position as u64, Why::Locked, 0);
+}
+
+/// Something is due at `time` (µs) once this transaction has committed.
+pub fn due(time: i64) {
+    with(|pending| pending.due = pending.due.min(time));
+}
+
+/// The job is to be cancelled by the executor that holds it, at commit.
+pub fn cancel(job: i64) {
+    let level = transaction::nest_level();
+    with(|pending| pending.cancels.push((level, job)));
+}
+
+/// A job of the queue in this slot was finished by this transaction, by a cancel.
+pub fn finished(index: usize) {
+    let level = transaction::nest_level();
+    with(|pending| {
+        let known = pending
+            .finished
+            .iter_mut()
+            .find(|known| known.0 == level && known.1 == index);
+        match known {
+            Some(known) => known.2 += 1,
+            None => pending.finished.push((level, index, 1)),
+        }
+    });
+}
+
+/// A queue's definition changes at commit.
+pub fn defined(facts: QueueFacts) {
+    change(Change::Defined(facts));
+}
+
+pub fn dropped(key: QueueKey) {
+    change(Change::Dropped(key));
+}
+
+pub fn privileges_changed() {
+    change(Change::Privileges);
+}
+
+fn change(change: Change) {
+    let level = transaction::nest_level();
+    with(|pending| pending.changes.push((level, change)));
+}
+
+/// Whether this transaction has changed definitions or privileges: caches do not serve it then.
+pub fn has_changes() -> bool {
+    PENDING.with_borrow(|pending| !pending.changes.is_empty() || pending.presence.is_some())
+}
+
+/// The extension appears in, or disappears from, this database at commit.
+pub fn presence(presence: Presence) {
+    let level = transaction::nest_level();
+    with(|pending| pending.presence = Some((level, presence)));
+}
+
+/// The scheduler looks for rows nobody announced, at commit.
+pub fn sweep() {
+    with(|pending| pending.sweep = true);
+}
+
+/// The permit of the queue in this slot goes back when the transaction ends.
+pub fn holds_permit(index: usize) {
+    with(|pending| pending.permits.push(index));
+}
+
+/// Whether this transaction holds a permit of the queue in this slot.
+pub fn has_permit(index: usize) -> bool {
+    PENDING.with_borrow(|pending| pending.permits.contains(&index))
+}
+
+/// Workers may enter this database again when the transaction ends.
+pub fn quiesced(database: u32) {
+    with(|pending| pending.quiesced.push(database));
+}
+
+pub fn drops_database(database: u32) {
+    with(|pending| pending.dropped_database = Some(database));
+}
+
+fn at_savepoint_end(end: SavepointEnd, level: i32) {
+    PENDING.with(|cell| {
+        let Ok(mut pending) = cell.try_borrow_mut() else {
+            return;
+        };
+        let pending = &mut *pending;
+        match end {
+            SavepointEnd::Release => pending.raise_level(level),
+            SavepointEnd::Rollback => pending.forget_level(level),
+        }
+    });
+}
+
+fn at_end(end: End) {
+    PENDING.with(|cell| {
+        let Ok(mut pending) = cell.try_borrow_mut() else {
+            return;
+        };
+        if let Some(shared) = super::get() {
+            if end == End::Commit {
+                pending.tell_commit(shared);
+            } else if end == End::Abort {
+                tell_locked(shared, &pending.announcements);
+            }
+            pending.tell_end(shared, end);
+        }
+        pending.clear();
+    });
+}
+
+fn tell(shared: &Shared, known: &Announcement) {
+    for (priority, position) in known.low.iter().enumerate() {
+        if *position != NOTHING {
+            shared.announce(known.index, known.key, priority, *position);
+        }
+    }
+    shared.wake_for(known.index);
+}
+
+fn tell_locked(shared: &Shared, announcements: &[Announcement]) {
+    for known in announcements {
+        if known.why == Why::Locked {
+            tell(shared, known);
+        }
+    }
+}
+
+impl Pending {
+    fn raise_level(&mut self, level: i32) {
+        let mut at = 0;
+        while at < self.announcements.len() {
+            let known = self.announcements[at];
+            if known.level < level {
+                at += 1;
+                continue;
+            }
+            let parent = self.announcements.iter().position(|other| {
+                other.level == level - 1
+                    && other.index == known.index
+                    && other.key == known.key
+                    && other.why == known.why
+            });
+            if let Some(parent) = parent {
+                let parent = &mut self.announcements[parent];
+                for (low, other) in parent.low.iter_mut().zip(known.low) {
+                    *low = (*low).min(other);
+                }
+                parent.jobs += known.jobs;
+                self.announcements.swap_remove(at);
+            } else {
+                self.announcements[at].level = level - 1;
+                at += 1;
+            }
+        }
+        for cancel in &mut self.cancels {
+            cancel.0 = cancel.0.min(level - 1);
+        }
+        for finished in &mut self.finished {
+            finished.0 = finished.0.min(level - 1);
+        }
+        for change in &mut self.changes {
+            change.0 = change.0.min(level - 1);
+        }
+        if let Some(presence) = &mut self.presence {
+            presence.0 = presence.0.min(level - 1);
+        }
+    }
+
+    fn forget_level(&mut self, level: i32) {
+        if let Some(shared) = super::get() {
+            for known in &self.announcements {
+                if known.level >= level && known.why == Why::Locked {
+                    tell(shared, known);
+                }
+            }
+        }
+        self.announcements.retain(|known| known.level < level);
+        self.cancels.retain(|cancel| cancel.0 < level);
+        self.finished.retain(|finished| finished.0 < level);
+        self.changes.retain(|change| change.0 < level);
+        if self.presence.is_some_and(|presence| presence.0 >= level) {
+            self.presence = None;
+        }
+    }
+
+    fn tell_commit(&self, shared: &Shared) {
+        let database = crate::pg::database::current();
+        for (_, change) in &self.changes {
+            match change {
+                Change::Defined(facts) => {
+                    if let Some(index) = shared.find_queue(facts.key) {
+                        shared.queues()[index].apply(facts);
+                        shared.set_ready(index);
+                        shared.wake_for(index);
+                    }
+                }
+                Change::Dropped(key) => shared.free_queue(*key),
+                Change::Privileges => {}
+            }
+        }
+        if let Some((_, presence)) = self.presence {
+            if presence == Presence::Absent {
+                shared.free_queues_of(database);
+            }
+            if let Some(slot) = shared.find_database(database) {
+                slot.set_presence(presence);
+                slot.failures.store(0, Ordering::SeqCst);
+                slot.retry_at.store(0, Ordering::SeqCst);
+            }
+            shared.call_launcher();
+        }
+        if !self.changes.is_empty() || self.presence.is_some() {
+            if let Some(slot) = shared.find_database(database) {
+                slot.definitions.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+        for known in &self.announcements {
+            if known.jobs > 0 && shared.queues()[known.index].is(known.key) {
+                let statistics = &shared.queues()[known.index].statistics;
+                statistics.enqueued.fetch_add(known.jobs, Ordering::Relaxed);
+            }
+            tell(shared, known);
+        }
+        if self.due != NEVER {
+            if let Some(slot) = shared.find_database(database) {
+                shared.announce_due(slot, self.due);
+            }
+        }
+        if self.sweep {
+            if let Some(slot) = shared.find_database(database) {
+                slot.sweep_requested.store(true, Ordering::SeqCst);
+                shared.call_launcher();
+            }
+        }
+        for (_, job) in &self.cancels {
+            if let Some(executor) = shared.executor_holding(database, *job) {
+                if executor.request_cancel(*job) {
+                    signals::cancel(executor.pid.load(Ordering::SeqCst));
+                }
+            }
+        }
+        for (_, index, cancelled) in &self.finished {
+            let slot = &shared.queues()[*index];
+            let counter = &slot.statistics.cancelled;
+            counter.fetch_add(*cancelled, Ordering::Relaxed);
+            slot.finished.broadcast();
+        }
+        if let Some(dropped) = self.dropped_database {
+            shared.free_database(dropped);
+        }
+    }
+
+    /// What is given back however the transaction ended.
+    fn tell_end(&self, shared: &Shared, end: End) {
+        for index in &self.permits {
+            shared.queues()[*index].return_permit();
+            shared.set_ready(*index);
+            shared.wake_for(*index);
+        }
+        if end == End::Prepare {
+            return;
+        }
+        for oid in &self.quiesced {
+            if let Some(slot) = shared.find_database(*oid) {
+                slot.quiesced.fetch_sub(1, Ordering::SeqCst);
+                for (index, queue) in shared.queues().iter().enumerate() {
+                    if queue.key().is_some_and(|key| key.database == *oid) {
+                        shared.set_ready(index);
+                    }
+                }
+            }
+            shared.call_launcher();
+        }
+    }
+
+    fn clear(&mut self) {
+        self.announcements.clear();
+        self.cancels.clear();
+        self.finished.clear();
+        self.changes.clear();
+        self.presence = None;
+        self.due = NEVER;
+        self.sweep = false;
+        self.permits.clear();
+        self.quiesced.clear();
+        self.dropped_database = None;
+    }
+}

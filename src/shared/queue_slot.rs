@@ -1,0 +1,305 @@
+//! One slot per queue: its watermarks, its permits and its statistics.
+
+use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, AtomicU8, Ordering};
+
+use pushy_core::histogram::BUCKETS;
+
+use super::Shared;
+use crate::pg::condition::Condition;
+
+pub const PRIORITIES: usize = 10;
+
+/// A watermark that says: nothing to do.
+pub const NOTHING: u64 = u64::MAX;
+
+/// Which queue of which database: never reused within one life of the extension there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct QueueKey {
+    pub database: u32,
+    pub queue_id: i32,
+}
+
+impl QueueKey {
+    fn packed(self) -> u64 {
+        (u64::from(self.database) << 32) | u64::from(self.queue_id as u32)
+    }
+
+    fn unpacked(packed: u64) -> Self {
+        Self {
+            database: (packed >> 32) as u32,
+            queue_id: packed as u32 as i32,
+        }
+    }
+}
+
+/// What executors and the launcher must know of a queue without reading its row.
+#[derive(Clone, Copy, Debug)]
+pub struct QueueFacts {
+    pub key: QueueKey,
+    /// OID of the extension: tells queues of one CREATE EXTENSION from those of the next.
+    pub epoch: u32,
+    pub role: u32,
+    /// How many executors at a time; 0: as many as there are.
+    pub concurrency: u32,
+    /// Not paused, not parked, at home.
+    pub runnable: bool,
+}
+
+#[repr(C, align(64))]
+pub struct QueueSlot {
+    /// 0: never used; 1: freed (probing goes on); else the key.
+    key: AtomicU64,
+    epoch: AtomicU32,
+    pub role: AtomicU32,
+    pub concurrency: AtomicU32,
+    /// Executors that work on it now.
+    pub running: AtomicU32,
+    runnable: AtomicU8,
+    /// Until then (µs) batches are of one job: a larger one failed to commit.
+    pub single_until: AtomicI64,
+    /// Mean run time of a job in ns, 0: unknown.
+    pub mean_ns: AtomicU64,
+    /// Per priority, the lowest position that may be ready.
+    pub low: [AtomicU64; PRIORITIES],
+    pub statistics: Statistics,
+    /// Broadcast whenever jobs of this queue finished.
+    pub finished: Condition,
+}
+
+/// Counters since the server started; each only grows.
+#[repr(C)]
+pub struct Statistics {
+    pub enqueued: AtomicU64,
+    pub completed: AtomicU64,
+    pub failed: AtomicU64,
+    pub retried: AtomicU64,
+    pub discarded: AtomicU64,
+    pub cancelled: AtomicU64,
+    pub batches: AtomicU64,
+    /// Sum of run times in µs.
+    pub run_us: AtomicU64,
+    /// Jobs by time from due to start, and by run time; buckets of pushy_core::histogram.
+    pub wait: Histogram,
+    pub run: Histogram,
+    /// Jobs finished in each of the last sixty seconds, with the second they belong to.
+    pub per_second: [AtomicU64; RATE_SECONDS],
+}
+
+/// Seconds that a rate looks back.
+pub const RATE_SECONDS: usize = 64;
+
+#[repr(transparent)]
+pub struct Histogram(pub [AtomicU64; BUCKETS]);
+
+impl Histogram {
+    pub fn counts(&self) -> [u64; BUCKETS] {
+        std::array::from_fn(|bucket| self.0[bucket].load(Ordering::Relaxed))
+    }
+}
+
+impl Statistics {
+    fn reset(&self) {
+        let plain = [
+            &self.enqueued,
+            &self.completed,
+            &self.failed,
+            &self.retried,
+            &self.discarded,
+            &self.cancelled,
+            &self.batches,
+            &self.run_us,
+        ];
+        let all = plain
+            .into_iter()
+            .chain(&self.wait.0)
+            .chain(&self.run.0)
+            .chain(&self.per_second);
+        for counter in all {
+            counter.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Counts jobs finished at `second` (since 2000) for the rate. The second stands in the upper
+    /// half of the word: a word of another second is started anew.
+    pub fn count_finished(&self, second: u64, jobs: u64) {
+        let cell = &self.per_second[second as usize % RATE_SECONDS];
+        let _ = cell.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |word| {
+            Some(if word >> 32 == second & 0xffff_ffff {
+                word + jobs
+            } else {
+                ((second & 0xffff_ffff) << 32) | jobs
+            })
+        });
+    }
+
+    /// Jobs finished a second, over the last `window` whole seconds before `second`.
+    pub fn rate(&self, second: u64, window: u64) -> f64 {
+        let finished: u64 = (1..=window)
+            .map(|back| second.saturating_sub(back))
+            .map(|then| {
+                let word = self.per_second[then as usize % RATE_SECONDS].load(Ordering::Relaxed);
+                if word >> 32 == then & 0xffff_ffff {
+                    word & 0xffff_ffff
+                } else {
+                    0
+                }
+            })
+            .sum();
+        finished as f64 / window as f64
+    }
+}
+
+const NEVER: u64 = 0;
+const FREED: u64 = 1;
+
+impl QueueSlot {
+    pub fn init(&self) {
+        self.finished.init();
+    }
+
+    /// The queue here, if the slot is taken.
+    pub fn key(&self) -> Option<QueueKey> {
+        match self.key.load(Ordering::Acquire) {
+            NEVER | FREED => None,
+            packed => Some(QueueKey::unpacked(packed)),
+        }
+    }
+
+    pub fn is(&self, key: QueueKey) -> bool {
+        self.key.load(Ordering::Acquire) == key.packed()
+    }
+
+    pub fn is_runnable(&self) -> bool {
+        self.runnable.load(Ordering::SeqCst) != 0
+    }
+
+    pub fn set_runnable(&self, runnable: bool) {
+        self.runnable.store(u8::from(runnable), Ordering::SeqCst);
+    }
+
+    /// Takes what a committed change of the definition says.
+    pub fn apply(&self, facts: &QueueFacts) {
+        self.role.store(facts.role, Ordering::SeqCst);
+        self.concurrency.store(facts.concurrency, Ordering::SeqCst);
+        self.set_runnable(facts.runnable);
+    }
+
+    /// Takes one of the queue's permits; false when all are in use.
+    pub fn take_permit(&self) -> bool {
+        self.running
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |running| {
+                let limit = self.concurrency.load(Ordering::SeqCst);
+                (limit == 0 || running < limit).then_some(running + 1)
+            })
+            .is_ok()
+    }
+
+    pub fn return_permit(&self) {
+        let _ = self
+            .running
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |running| {
+                running.checked_sub(1)
+            });
+    }
+
+    pub fn has_permit(&self) -> bool {
+        let limit = self.concurrency.load(Ordering::SeqCst);
+        limit == 0 || self.running.load(Ordering::SeqCst) < limit
+    }
+
+    /// Whether some priority may have ready jobs.
+    pub fn may_be_ready(&self) -> bool {
+        self.low
+            .iter()
+            .any(|low| low.load(Ordering::SeqCst) != NOTHING)
+    }
+
+    fn start(&self, facts: &QueueFacts) {
+        self.epoch.store(facts.epoch, Ordering::Relaxed);
+        self.running.store(0, Ordering::Relaxed);
+        self.single_until.store(0, Ordering::Relaxed);
+        self.mean_ns.store(0, Ordering::Relaxed);
+        self.statistics.reset();
+        // Nothing is known yet of what is in the table: look from the first position.
+        for low in &self.low {
+            low.store(0, Ordering::SeqCst);
+        }
+        self.apply(facts);
+    }
+}
+
+impl Shared {
+    /// Where the search for a key begins.
+    fn home_of(&self, key: QueueKey) -> usize {
+        // Fibonacci hashing: neighbouring numbers land far apart.
+        let hash = key.packed().wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        (hash >> 32) as usize % self.queues().len()
+    }
+
+    /// The slot of a queue, if it has one.
+    pub fn find_queue(&self, key: QueueKey) -> Option<usize> {
+        let queues = self.queues();
+        let home = self.home_of(key);
+        for step in 0..queues.len() {
+            let index = (home + step) % queues.len();
+            match queues[index].key.load(Ordering::Acquire) {
+                NEVER => return None,
+                packed if packed == key.packed() => return Some(index),
+                _ => {}
+            }
+        }
+        None
+    }
+
+    /// The slot of a queue, made if need be; None when all are taken.
+    pub fn ensure_queue(&self, facts: &QueueFacts) -> Option<usize> {
+        if let Some(index) = self.find_queue(facts.key) {
+            if self.queues()[index].epoch.load(Ordering::Acquire) == facts.epoch {
+                return Some(index);
+            }
+        }
+        let index = self.slots.with(|| {
+            if let Some(index) = self.find_queue(facts.key) {
+                let slot = &self.queues()[index];
+                if slot.epoch.load(Ordering::Acquire) != facts.epoch {
+                    slot.start(facts);
+                }
+                return Some(index);
+            }
+            let queues = self.queues();
+            let home = self.home_of(facts.key);
+            let index = (0..queues.len())
+                .map(|step| (home + step) % queues.len())
+                .find(|index| queues[*index].key().is_none())?;
+            queues[index].start(facts);
+            queues[index]
+                .key
+                .store(facts.key.packed(), Ordering::Release);
+            Some(index)
+        })?;
+        self.set_ready(index);
+        Some(index)
+    }
+
+    /// Gives up the slot of a dropped queue.
+    pub fn free_queue(&self, key: QueueKey) {
+        self.slots.with(|| {
+            if let Some(index) = self.find_queue(key) {
+                let slot = &self.queues()[index];
+                slot.set_runnable(false);
+                slot.key.store(FREED, Ordering::Release);
+            }
+        });
+    }
+
+    /// Gives up all slots of a database: its extension or itself is gone.
+    pub fn free_queues_of(&self, database: u32) {
+        for slot in self.queues() {
+            if let Some(key) = slot.key() {
+                if key.database == database {
+                    self.free_queue(key);
+                }
+            }
+        }
+    }
+}

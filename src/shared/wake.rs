@@ -1,0 +1,90 @@
+//! The wake protocol (announce, claim, idle): no commit is missed, no process polls.
+//!
+//! - *announce(p)*: lower the watermark of (queue, priority) to p, **then** set the queue's ready bit,
+//!   **then** look for an idle executor and set its latch. At commit for rows made ready; at commit and
+//!   abort for row locks released unfinished.
+//! - *claim*: clear the ready bit, **then** swap each watermark with NOTHING, **then** take the snapshot.
+//!   If as many rows came as were asked for, announce the next position. On any failure after the swap,
+//!   announce what was swapped out.
+//! - *idle*: publish 'idle', **then** look at the bits once more, then wait on the latch.
+//!
+//! `core/tests/wake_model.rs` walks every interleaving of this and of its broken variants.
+
+use std::sync::atomic::Ordering;
+
+use super::executor::ExecutorState;
+use super::queue_slot::{QueueKey, NOTHING, PRIORITIES};
+use super::Shared;
+
+impl Shared {
+    pub fn set_ready(&self, index: usize) {
+        self.ready_bits()[index / 64].fetch_or(1 << (index % 64), Ordering::SeqCst);
+    }
+
+    pub fn clear_ready(&self, index: usize) {
+        self.ready_bits()[index / 64].fetch_and(!(1 << (index % 64)), Ordering::SeqCst);
+    }
+
+    pub fn is_ready(&self, index: usize) -> bool {
+        self.ready_bits()[index / 64].load(Ordering::SeqCst) & (1 << (index % 64)) != 0
+    }
+
+    /// Says that `position` may be ready. Allocates nothing, raises nothing. A slot that has another
+    /// queue by now is left alone: the queue was dropped.
+    pub fn announce(&self, index: usize, key: QueueKey, priority: usize, position: u64) {
+        let slot = &self.queues()[index];
+        if slot.is(key) {
+            slot.low[priority].fetch_min(position, Ordering::SeqCst);
+            self.set_ready(index);
+        }
+    }
+
+    /// Says that anything of a queue may be ready: for the sweep, and after a change of its definition.
+    pub fn announce_all(&self, index: usize, key: QueueKey) {
+        for priority in 0..PRIORITIES {
+            self.announce(index, key, priority, 0);
+        }
+    }
+
+    /// Takes the watermark of a priority; NOTHING when there is nothing to do.
+    pub fn take_low(&self, index: usize, priority: usize) -> u64 {
+        let low = &self.queues()[index].low[priority];
+        // A plain load first: most priorities are empty, and a swap would take the cache line.
+        if low.load(Ordering::SeqCst) == NOTHING {
+            return NOTHING;
+        }
+        low.swap(NOTHING, Ordering::SeqCst)
+    }
+
+    /// Wakes somebody who can work on this queue: an idle executor of its group, else the launcher.
+    pub fn wake_for(&self, index: usize) {
+        let slot = &self.queues()[index];
+        let Some(key) = slot.key() else { return };
+        if !slot.is_runnable() || !slot.has_permit() {
+            // Whoever makes it runnable, or returns the permit, looks again.
+            return;
+        }
+        let role = slot.role.load(Ordering::SeqCst);
+        let mut of_group = 0;
+        let mut all = 0;
+        for executor in &self.executors {
+            let state = executor.state();
+            if state == ExecutorState::Free {
+                continue;
+            }
+            all += 1;
+            if !executor.serves(key.database, role) {
+                continue;
+            }
+            if state == ExecutorState::Idle && executor.wake_if_idle() {
+                return;
+            }
+            if state != ExecutorState::Stopping {
+                of_group += 1;
+            }
+        }
+        if of_group == 0 || all < crate::settings::max_executors() {
+            self.call_launcher();
+        }
+    }
+}
