@@ -23,6 +23,9 @@ impl SqlState {
     pub const INSUFFICIENT_PRIVILEGE: Self = Self("42501");
     pub const UNDEFINED_OBJECT: Self = Self("42704");
     pub const DUPLICATE_OBJECT: Self = Self("42710");
+    pub const FEATURE_NOT_SUPPORTED: Self = Self("0A000");
+    pub const UNDEFINED_FUNCTION: Self = Self("42883");
+    pub const AMBIGUOUS_FUNCTION: Self = Self("42725");
     pub const INVALID_FUNCTION_DEFINITION: Self = Self("42P13");
     pub const WRONG_OBJECT_TYPE: Self = Self("42809");
     pub const CONFIGURATION_LIMIT_EXCEEDED: Self = Self("53400");

@@ -19,6 +19,22 @@ pub fn name(oid: u32) -> Option<String> {
     }
 }
 
+/// Whether a database lets anybody in (pg_database.datallowconn).
+pub fn allows_connections(oid: u32) -> bool {
+    // SAFETY: a syscache look-up; the tuple is released here.
+    unsafe {
+        let cache = pg_sys::SysCacheIdentifier::DATABASEOID as i32;
+        let tuple = pg_sys::SearchSysCache1(cache, pg_sys::Oid::from(oid).into());
+        if tuple.is_null() {
+            return false;
+        }
+        let form = &*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_database>();
+        let allows = form.datallowconn;
+        pg_sys::ReleaseSysCache(tuple);
+        allows
+    }
+}
+
 /// The OID of the database of this name.
 pub fn oid_of(name: &std::ffi::CStr) -> Option<u32> {
     // SAFETY: a catalog look-up inside a transaction.

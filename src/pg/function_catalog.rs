@@ -1,8 +1,9 @@
 //! What pg_proc says of a function that is to be a handler.
 
-use pgrx::pg_sys::{self, Datum, Oid};
+use pgrx::pg_sys::{self, Oid};
 
-use super::text;
+use super::transaction::{self, Failure};
+use super::{identifier, text};
 
 pub struct Function {
     pub oid: Oid,
@@ -13,7 +14,7 @@ pub struct Function {
     pub returns_set: bool,
     pub returns: Oid,
     pub arguments: Vec<Oid>,
-    /// `schema.name(types)`, quoted as needed whatever the search path.
+    /// `schema.name(types)`: always the same text, whatever the session's settings.
     pub signature: String,
 }
 
@@ -43,32 +44,60 @@ pub fn function(oid: Oid) -> Option<Function> {
             signature: String::new(),
         };
         pg_sys::ReleaseSysCache(tuple);
-        found.signature = text::from_c(pg_sys::format_procedure_qualified(oid));
+        let signature =
+            identifier::quoting_little(|| text::from_c(pg_sys::format_procedure_qualified(oid)));
+        // What nearly every handler takes, as people write it.
+        found.signature = match signature.strip_suffix("(pg_catalog.jsonb)") {
+            Some(name) => format!("{name}(jsonb)"),
+            None => signature,
+        };
         Some(found)
     }
 }
 
+/// The name of a schema, as SQL wants it written.
+pub fn schema_name(schema: Oid) -> String {
+    // SAFETY: a syscache look-up; a palloc'd name, or null.
+    let name = unsafe { text::from_c(pg_sys::get_namespace_name(schema)) };
+    identifier::quoted(&name)
+}
+
+/// Whether a schema holds temporary objects, of whatever session.
+pub fn is_temporary_schema(schema: Oid) -> bool {
+    // SAFETY: a syscache look-up.
+    unsafe { pg_sys::isAnyTempNamespace(schema) }
+}
+
+/// Whether a type has no values of its own: trigger, cstring, anyelement, void, record, …
+pub fn is_pseudo_type(oid: Oid) -> bool {
+    // SAFETY: a syscache look-up.
+    unsafe { pg_sys::get_typtype(oid) as u8 == pg_sys::TYPTYPE_PSEUDO as u8 }
+}
+
+/// The name of a type, as SQL wants it written.
+pub fn type_name(oid: Oid) -> String {
+    // SAFETY: a syscache look-up; answers a palloc'd name also for a type that is gone.
+    identifier::quoting_little(|| unsafe { text::from_c(pg_sys::format_type_be(oid)) })
+}
+
 /// The function that `signature` names with its argument types, by the rules of regprocedure: the
-/// current search path and the current user's rights. Bad syntax is an ERROR of the server's own.
-pub fn find_by_signature(signature: &str) -> Option<Oid> {
-    find(pg_sys::to_regprocedure, signature)
-}
-
-fn find(lookup: unsafe fn(pg_sys::FunctionCallInfo) -> Datum, name: &str) -> Option<Oid> {
+/// current search path and the current user's rights. On a Failure (bad syntax, no such type, no
+/// right to the schema) the transaction must be rolled back: the caller raises it in its own words.
+pub fn find_by_signature(signature: &str) -> Result<Option<Oid>, Failure> {
     // SAFETY: to_regprocedure takes one text and answers an oid or NULL.
-    unsafe {
-        let argument = Some(text::to_datum(name));
-        pgrx::direct_function_call::<Oid>(lookup, &[argument])
-    }
+    transaction::catch(|| unsafe {
+        let argument = Some(text::to_datum(signature));
+        pgrx::direct_function_call::<Oid>(pg_sys::to_regprocedure, &[argument])
+    })
 }
 
-/// Functions of this name that a user sees, whatever their arguments; None when the name is not one.
-pub fn count_by_name(name: &str) -> usize {
+/// How many functions of this name a user sees, whatever their arguments. A Failure as above.
+pub fn count_by_name(name: &str) -> Result<usize, Failure> {
+    let Ok(name) = std::ffi::CString::new(text::encode(name)) else {
+        return Ok(0);
+    };
     // SAFETY: parses the name as the server does; the list is palloc'd.
-    unsafe {
-        let Ok(name) = std::ffi::CString::new(name) else {
-            return 0;
-        };
+    transaction::catch(|| unsafe {
         #[cfg(any(feature = "pg13", feature = "pg14", feature = "pg15"))]
         let names = pg_sys::stringToQualifiedNameList(name.as_ptr());
         #[cfg(not(any(feature = "pg13", feature = "pg14", feature = "pg15")))]
@@ -92,7 +121,7 @@ pub fn count_by_name(name: &str) -> usize {
             found = (*found).next;
         }
         count
-    }
+    })
 }
 
 /// The composite type pushy.job.

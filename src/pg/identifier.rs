@@ -4,6 +4,7 @@ use std::ffi::{c_char, CStr, CString};
 
 use pgrx::{pg_sys, PgLogLevel};
 
+use super::text;
 use super::transaction::{self, Failure};
 use crate::errors::SqlState;
 
@@ -80,6 +81,28 @@ pub fn folded(name: &[u8]) -> Vec<u8> {
         let bytes = std::slice::from_raw_parts(folded.cast(), name.len()).to_vec();
         pg_sys::pfree(folded.cast());
         bytes
+    }
+}
+
+/// A name as SQL wants it written: quoted where it must be, whatever quote_all_identifiers says.
+pub fn quoted(name: &str) -> String {
+    let Ok(name) = CString::new(text::encode_lossy(name)) else {
+        return String::from("\"\"");
+    };
+    // SAFETY: reads a NUL-terminated name and answers it, or a palloc'd copy.
+    quoting_little(|| unsafe { text::from_c(pg_sys::quote_identifier(name.as_ptr())) })
+}
+
+/// Runs `write` with quotes only where they must be: a text that is kept and compared must not follow
+/// a setting of the session. `write` raises nothing.
+pub fn quoting_little<T>(write: impl FnOnce() -> T) -> T {
+    // SAFETY: a variable of this process; restored before anybody else reads it.
+    unsafe {
+        let quoting_all = pg_sys::quote_all_identifiers;
+        pg_sys::quote_all_identifiers = false;
+        let result = write();
+        pg_sys::quote_all_identifiers = quoting_all;
+        result
     }
 }
 

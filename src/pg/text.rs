@@ -122,7 +122,7 @@ pub fn bytes_to_datum(bytes: &[u8]) -> pg_sys::Datum {
     }
 }
 
-/// A NUL-terminated string of the server as UTF-8, lossy: for names in messages.
+/// A NUL-terminated string of the server as UTF-8, as [`shown`]: for names, and for messages.
 ///
 /// # Safety
 /// `string` is NUL-terminated, or null.
@@ -130,6 +130,6 @@ pub unsafe fn from_c(string: *const std::ffi::c_char) -> String {
     if string.is_null() {
         String::new()
     } else {
-        CStr::from_ptr(string).to_string_lossy().into_owned()
+        shown(CStr::from_ptr(string).to_bytes())
     }
 }

@@ -2,4 +2,5 @@
 
 pub mod cache;
 pub mod definition;
+pub mod fitness;
 pub mod privilege;
