@@ -11,6 +11,7 @@ mod shared;
 ::pgrx::pg_module_magic!(name, version);
 
 pgrx::extension_sql_file!("../sql/schema.sql", name = "schema", bootstrap);
+pgrx::extension_sql_file!("../sql/jobs.sql", name = "jobs", requires = ["schema"]);
 pgrx::extension_sql_file!(
     "../sql/channel.sql",
     name = "channel",

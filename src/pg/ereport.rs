@@ -3,7 +3,7 @@
 use std::ffi::{c_char, c_int, CStr, CString};
 
 use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
-use pgrx::PgLogLevel;
+use pgrx::{pg_sys, PgLogLevel};
 
 use super::text;
 use crate::errors::Error;
@@ -62,30 +62,75 @@ impl From<&Error> for Parts {
     }
 }
 
-fn report(level: c_int, error: &Error) {
-    let parts = Parts::from(error);
-    // SAFETY: the protocol of ereport(): errstart says whether anything is wanted, the parts are
-    // NUL-terminated and outlive the call; below ERROR errfinish returns.
-    unsafe {
+impl Parts {
+    fn report(&self, level: c_int) {
+        let optional = |part: &Option<CString>| part.as_deref().map_or(std::ptr::null(), CStr::as_ptr);
+        let ready = Ready {
+            code: self.code,
+            message: self.message.as_ptr(),
+            detail: optional(&self.detail),
+            hint: optional(&self.hint),
+        };
+        // SAFETY: the strings outlive the call; the guard turns a longjmp into unwinding.
+        unsafe { pg_guard_ffi_boundary(|| ready.report(level)) }
+    }
+}
+
+/// An error ready to leave by longjmp: nothing of it has to be dropped.
+#[derive(Clone, Copy)]
+pub struct Ready {
+    code: i32,
+    message: *const c_char,
+    detail: *const c_char,
+    hint: *const c_char,
+}
+
+impl Ready {
+    /// Copies the error into the current memory context, which the abort clears.
+    pub fn new(error: &Error) -> Self {
+        let parts = Parts::from(error);
+        // SAFETY: copies NUL-terminated strings.
+        let copy = |part: &CString| unsafe { pg_sys::pstrdup(part.as_ptr()).cast_const() };
+        let optional = |part: &Option<CString>| part.as_ref().map_or(std::ptr::null(), copy);
+        Self {
+            code: parts.code,
+            message: copy(&parts.message),
+            detail: optional(&parts.detail),
+            hint: optional(&parts.hint),
+        }
+    }
+
+    /// Raises the error. A guard would keep the message as UTF-8, whatever the database's encoding, and add
+    /// a backtrace to it: this leaves by the server's own longjmp.
+    ///
+    /// # Safety
+    /// Only at the edge: no frame of ours below may have anything to drop.
+    pub unsafe fn raise(self) -> ! {
+        self.report(PgLogLevel::ERROR as c_int);
+        unreachable!("an ERROR returned")
+    }
+
+    /// # Safety
+    /// The strings are alive.
+    unsafe fn report(self, level: c_int) {
+        // The protocol of ereport(): errstart says whether anything is wanted; below ERROR errfinish
+        // returns.
         if errstart(level, std::ptr::null()) {
-            errcode(parts.code);
-            errmsg(PERCENT_S.as_ptr(), parts.message.as_ptr());
-            if let Some(detail) = &parts.detail {
-                errdetail(PERCENT_S.as_ptr(), detail.as_ptr());
+            errcode(self.code);
+            errmsg(PERCENT_S.as_ptr(), self.message);
+            if !self.detail.is_null() {
+                errdetail(PERCENT_S.as_ptr(), self.detail);
             }
-            if let Some(hint) = &parts.hint {
-                errhint(PERCENT_S.as_ptr(), hint.as_ptr());
+            if !self.hint.is_null() {
+                errhint(PERCENT_S.as_ptr(), self.hint);
             }
-            pg_guard_ffi_boundary(|| errfinish(std::ptr::null(), 0, std::ptr::null()));
+            errfinish(std::ptr::null(), 0, std::ptr::null());
         }
     }
 }
 
-/// Raises `error`. errfinish leaves by longjmp, which the guard around it turns into an unwinding of
-/// our frames and the edge of the function back into the server's error.
-pub fn raise(error: Error) -> ! {
-    report(PgLogLevel::ERROR as c_int, &error);
-    unreachable!("an ERROR returned")
+fn report(level: c_int, error: &Error) {
+    Parts::from(error).report(level);
 }
 
 /// A WARNING to the client.

@@ -361,19 +361,24 @@ macro_rules! sql_function {
     ($symbol:ident, |$call:ident| $body:expr) => {
         const _: () = {
             #[no_mangle]
-            #[pgrx::pg_guard]
             pub unsafe extern "C-unwind" fn $symbol(
                 fcinfo: pgrx::pg_sys::FunctionCallInfo,
             ) -> pgrx::pg_sys::Datum {
                 // SAFETY: called by the function manager with a valid fcinfo.
                 let $call = unsafe { $crate::pg::function::Call::new(fcinfo) };
-                let answer = (move || {
+                let body = move || {
                     let value = $body?;
                     $crate::errors::Result::Ok($crate::pg::function::IntoAnswer::into_answer(value))
-                })();
-                match answer {
-                    Ok(answer) => unsafe { $call.finish(answer) },
-                    Err(error) => $crate::errors::Error::raise(error),
+                };
+                let guarded =
+                    move || body().map_err(|error| $crate::pg::ereport::Ready::new(&error));
+                // SAFETY: the guard ends every unwinding and longjmp from inside; behind it nothing is
+                // left to drop.
+                unsafe {
+                    match pgrx::pg_sys::panic::pgrx_extern_c_guard(guarded) {
+                        Ok(answer) => $call.finish(answer),
+                        Err(error) => error.raise(),
+                    }
                 }
             }
 

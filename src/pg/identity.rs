@@ -225,3 +225,16 @@ pub fn may_use_schema(schema: Oid, role: Oid) -> bool {
         ) == pg_sys::AclResult::ACLCHECK_OK
     }
 }
+
+/// A role's name as a value of type name.
+pub fn role_name_datum(oid: Oid) -> pg_sys::Datum {
+    let name = CString::new(role_name(oid)).unwrap_or_default();
+    // SAFETY: namein copies the string, cut as a name is.
+    unsafe {
+        pgrx::direct_function_call_as_datum(
+            pg_sys::namein,
+            &[Some(pg_sys::Datum::from(name.as_ptr()))],
+        )
+        .expect("namein answers a name")
+    }
+}

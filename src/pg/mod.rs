@@ -1,6 +1,7 @@
 //! The only place of raw `pg_sys`: one idea of the server per file, each behind a small safe wrapper.
 
 pub mod clock;
+pub mod composite;
 pub mod condition;
 pub mod database;
 pub mod ereport;
@@ -14,6 +15,8 @@ pub mod interrupts;
 pub mod latch;
 pub mod memory;
 pub mod notify;
+pub mod random;
+pub mod sequence;
 pub mod session;
 pub mod shared_cast;
 pub mod shmem;

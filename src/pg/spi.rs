@@ -278,3 +278,101 @@ impl IntoAnswer for pg_sys::Datum {
         Answer::Datum(self)
     }
 }
+
+/// An array of timestamptz as a parameter.
+pub fn timestamp_array(values: impl Iterator<Item = Timestamp>) -> Answer {
+    let mut datums: Vec<pg_sys::Datum> = values.map(|v| pg_sys::Datum::from(v.0)).collect();
+    // SAFETY: timestamptz is eight bytes, by value, double-aligned.
+    unsafe {
+        pg_sys::Datum::from(pg_sys::construct_array(
+            datums.as_mut_ptr(),
+            datums.len() as i32,
+            pg_sys::TIMESTAMPTZOID,
+            8,
+            true,
+            b'd' as _,
+        ))
+        .into_answer()
+    }
+}
+
+/// An array of jsonb, NULLs included, as a parameter.
+pub fn jsonb_array(values: impl Iterator<Item = Answer>) -> Answer {
+    let mut datums = Vec::new();
+    let mut nulls = Vec::new();
+    for value in values {
+        match value {
+            Answer::Null => {
+                datums.push(pg_sys::Datum::from(0usize));
+                nulls.push(true);
+            }
+            Answer::Datum(datum) => {
+                datums.push(datum);
+                nulls.push(false);
+            }
+        }
+    }
+    let mut dimensions = [datums.len() as i32];
+    let mut lower_bounds = [1];
+    // SAFETY: jsonb is a varlena, int-aligned; the array is copied together.
+    unsafe {
+        pg_sys::Datum::from(pg_sys::construct_md_array(
+            datums.as_mut_ptr(),
+            nulls.as_mut_ptr(),
+            1,
+            dimensions.as_mut_ptr(),
+            lower_bounds.as_mut_ptr(),
+            pg_sys::JSONBOID,
+            -1,
+            false,
+            b'i' as _,
+        ))
+        .into_answer()
+    }
+}
+
+/// Where a row stands in its table (ctid).
+#[derive(Clone, Copy, Debug)]
+pub struct Tid(pg_sys::ItemPointerData);
+
+impl Row<'_> {
+    pub fn tid(&self, column: i32) -> Tid {
+        // SAFETY: the statement selects a ctid here.
+        Tid(unsafe { *self.present(column).cast_mut_ptr::<pg_sys::ItemPointerData>() })
+    }
+}
+
+/// An array of tid as a parameter.
+pub fn tid_array(tids: &[Tid]) -> Answer {
+    let mut datums: Vec<pg_sys::Datum> = tids
+        .iter()
+        .map(|tid| pg_sys::Datum::from(std::ptr::from_ref(&tid.0).cast_mut()))
+        .collect();
+    // SAFETY: tid is six bytes, by reference, short-aligned; the array is copied together.
+    unsafe {
+        pg_sys::Datum::from(pg_sys::construct_array(
+            datums.as_mut_ptr(),
+            datums.len() as i32,
+            pg_sys::TIDOID,
+            size_of::<pg_sys::ItemPointerData>() as i32,
+            false,
+            b's' as _,
+        ))
+        .into_answer()
+    }
+}
+
+/// The elements of an array of jsonb: how many, and whether one is NULL.
+pub fn count_elements(array: pg_sys::Datum) -> (usize, bool) {
+    // SAFETY: the caller passes an array.
+    unsafe {
+        let array = pg_sys::pg_detoast_datum(array.cast_mut_ptr()).cast::<pg_sys::ArrayType>();
+        let dimensions = std::ptr::from_ref(&*array)
+            .cast::<u8>()
+            .add(size_of::<pg_sys::ArrayType>())
+            .cast_mut()
+            .cast::<i32>();
+        let count = pg_sys::ArrayGetNItems((*array).ndim, dimensions);
+        (count as usize, pg_sys::array_contains_nulls(array))
+    }
+}

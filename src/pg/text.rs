@@ -76,6 +76,18 @@ pub fn shown(bytes: &[u8]) -> String {
         })
 }
 
+/// A message of the server as pgrx keeps it: its bytes, in the database's encoding, taken for UTF-8.
+pub fn of_report(message: &str) -> String {
+    // SAFETY: reads a variable of this process.
+    let utf8 = unsafe { pg_sys::GetDatabaseEncoding() } == pg_sys::pg_enc::PG_UTF8 as i32;
+    if utf8 || message.is_ascii() {
+        message.to_owned()
+    } else {
+        // What could not be taken for UTF-8 is lost.
+        shown(message.replace(char::REPLACEMENT_CHARACTER, "?").as_bytes())
+    }
+}
+
 /// UTF-8 in the database's encoding.
 pub fn encode(value: &str) -> Cow<'_, [u8]> {
     // SAFETY: pg_any_to_server reads `len` bytes; it answers its argument when there is nothing to
@@ -132,4 +144,16 @@ pub unsafe fn from_c(string: *const std::ffi::c_char) -> String {
     } else {
         shown(CStr::from_ptr(string).to_bytes())
     }
+}
+
+/// The first `most` bytes at most, cut between characters of the database's encoding.
+pub fn cut(bytes: &[u8], most: usize) -> &[u8] {
+    if bytes.len() <= most {
+        return bytes;
+    }
+    // SAFETY: reads at most `len` bytes.
+    let length = unsafe {
+        pg_sys::pg_mbcliplen(bytes.as_ptr().cast(), bytes.len() as i32, most as i32)
+    };
+    &bytes[..length as usize]
 }

@@ -3,7 +3,7 @@
 use pgrx::pg_sys::panic::CaughtError;
 use pgrx::{pg_guard, pg_sys, PgTryBuilder};
 
-use super::interrupts;
+use super::{interrupts, text};
 use crate::errors::{Error, Result, SqlState};
 
 /// An error that ended a transaction of a worker.
@@ -24,13 +24,16 @@ impl From<Error> for Failure {
 
 impl From<CaughtError> for Failure {
     fn from(caught: CaughtError) -> Self {
-        let report = match &caught {
-            CaughtError::PostgresError(report) | CaughtError::ErrorReport(report) => report,
-            CaughtError::RustPanic { ereport, .. } => ereport,
+        let (report, message) = match &caught {
+            CaughtError::PostgresError(report) => (report, text::of_report(report.message())),
+            CaughtError::ErrorReport(report)
+            | CaughtError::RustPanic {
+                ereport: report, ..
+            } => (report, report.message().to_owned()),
         };
         Self {
             sqlstate: super::ereport::unpack_sqlstate(report.sql_error_code() as i32),
-            message: report.message().to_owned(),
+            message,
         }
     }
 }

@@ -251,7 +251,28 @@ impl Executor {
     }
 }
 
+thread_local! {
+    static MINE: std::cell::Cell<Option<usize>> = const { std::cell::Cell::new(None) };
+}
+
+/// The slot of this process, if it is an executor.
+pub fn mine() -> Option<usize> {
+    MINE.get()
+}
+
+pub fn set_mine(slot: Option<usize>) {
+    MINE.set(slot);
+}
+
 impl Shared {
+    /// Whether an executor of this database runs this job just now.
+    pub fn is_running(&self, database: u32, job: i64) -> bool {
+        self.executors.iter().any(|executor| {
+            executor.job.load(Ordering::SeqCst) == job
+                && executor.database.load(Ordering::SeqCst) == database
+        })
+    }
+
     /// The executor whose open batch holds this job of this database.
     pub fn executor_holding(&self, database: u32, job: i64) -> Option<&Executor> {
         self.executors.iter().find(|executor| {

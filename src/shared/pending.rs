@@ -361,7 +361,7 @@ impl Pending {
             let slot = &shared.queues()[*index];
             let counter = &slot.statistics.cancelled;
             counter.fetch_add(*cancelled, Ordering::Relaxed);
-            slot.finished.broadcast();
+            slot.tell_finish();
         }
         if let Some(dropped) = self.dropped_database {
             shared.free_database(dropped);

@@ -62,8 +62,9 @@ pub struct QueueSlot {
     /// Per priority, the lowest position that may be ready.
     pub low: [AtomicU64; PRIORITIES],
     pub statistics: Statistics,
-    /// Broadcast whenever jobs of this queue finished.
+    /// Broadcast whenever jobs of this queue finished, and counted before.
     pub finished: Condition,
+    finishes: AtomicU64,
 }
 
 /// Counters since the server started; each only grows.
@@ -182,6 +183,23 @@ impl QueueSlot {
         self.role.store(facts.role, Ordering::SeqCst);
         self.concurrency.store(facts.concurrency, Ordering::SeqCst);
         self.set_runnable(facts.runnable);
+    }
+
+    /// How often jobs of this queue have finished: read it, look at the table, then `wait_finish`.
+    pub fn finishes(&self) -> u64 {
+        self.finishes.load(Ordering::SeqCst)
+    }
+
+    /// Wakes those who wait for jobs of this queue. Fit for commit callbacks.
+    pub fn tell_finish(&self) {
+        self.finishes.fetch_add(1, Ordering::SeqCst);
+        self.finished.broadcast();
+    }
+
+    /// Sleeps until jobs have finished since `seen` was read, or `timeout` has passed.
+    pub fn wait_finish(&self, seen: u64, timeout: std::time::Duration) {
+        self.finished
+            .wait_until(timeout, || (self.finishes() != seen).then_some(()));
     }
 
     /// Takes one of the queue's permits; false when all are in use.

@@ -1,0 +1,56 @@
+-- Jobs: adding them, steering them, waiting for them.
+
+CREATE FUNCTION pushy.enqueue(
+  queue text,
+  args jsonb DEFAULT '{}',
+  run_at timestamptz DEFAULT NULL,
+  delay interval DEFAULT NULL,
+  priority int DEFAULT NULL,
+  max_attempts int DEFAULT NULL,
+  timeout interval DEFAULT NULL,
+  unique_key text DEFAULT NULL)
+RETURNS bigint LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_enqueue';
+COMMENT ON FUNCTION pushy.enqueue(text, jsonb, timestamptz, interval, int, int, interval, text) IS
+  'Adds a job in this transaction and answers its number: it runs once this transaction has committed, at run_at or after delay if given. priority is 0 (first) to 9 (last); what is left out is as the queue says. While an unfinished job of the queue holds unique_key, its number is answered instead. Needs privilege enqueue.';
+
+CREATE FUNCTION pushy.enqueue_many(
+  queue text,
+  args jsonb[],
+  run_at timestamptz DEFAULT NULL,
+  delay interval DEFAULT NULL,
+  priority int DEFAULT NULL,
+  max_attempts int DEFAULT NULL,
+  timeout interval DEFAULT NULL)
+RETURNS SETOF bigint LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 100 AS 'MODULE_PATHNAME', 'pushy_enqueue_many';
+COMMENT ON FUNCTION pushy.enqueue_many(text, jsonb[], timestamptz, interval, int, int, interval) IS
+  'Adds a job for each element of args in one statement and answers their numbers in order; otherwise as pushy.enqueue.';
+
+CREATE FUNCTION pushy.job_cancel(id bigint)
+RETURNS boolean LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_job_cancel';
+COMMENT ON FUNCTION pushy.job_cancel(bigint) IS
+  'Cancels a job. One that waits is cancelled in this transaction; one that runs is interrupted when this transaction commits, its effects rolled back. True unless it has finished already. Needs privilege work on its queue.';
+
+CREATE FUNCTION pushy.job_retry(id bigint)
+RETURNS boolean LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_job_retry';
+COMMENT ON FUNCTION pushy.job_retry(bigint) IS
+  'Makes a job ready now: one that waits for its time, or a finished one to run again, with one attempt more if they were used up. False when it is ready or running anyway. Needs privilege work on its queue.';
+
+CREATE FUNCTION pushy.job_wait(id bigint, timeout interval DEFAULT '30 seconds')
+RETURNS pushy.job LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_job_wait';
+COMMENT ON FUNCTION pushy.job_wait(bigint, interval) IS
+  'Waits until a job has finished, a minute at most, and answers it as it is then: look at its state. Refuses a job of its own transaction. Needs privilege monitor on its queue.';
+
+CREATE PROCEDURE pushy.jobs_wait(queue text, timeout interval DEFAULT '1 hour')
+LANGUAGE c AS 'MODULE_PATHNAME', 'pushy_jobs_wait';
+COMMENT ON PROCEDURE pushy.jobs_wait(text, interval) IS
+  'Waits until a queue has nothing left to do but jobs scheduled for later, holding no snapshot; an error after the timeout. CALL it outside a transaction block. Needs privilege monitor.';
+
+CREATE FUNCTION pushy.job_progress(fraction double precision, message text DEFAULT NULL)
+RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_job_progress';
+COMMENT ON FUNCTION pushy.job_progress(double precision, text) IS
+  'Called by a handler: how far its job is, from 0 to 1, and a word about it (128 bytes are kept). Shown at once in pushy.jobs and pushy.workers, without a write.';
+
+CREATE FUNCTION pushy.current_job()
+RETURNS pushy.job LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_current_job';
+COMMENT ON FUNCTION pushy.current_job() IS
+  'The job whose handler is running in this session, NULL outside of one.';

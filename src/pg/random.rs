@@ -1,0 +1,23 @@
+//! Randomness that need not be secret.
+
+use std::cell::Cell;
+
+/// A number in [-1, 1], different in each process.
+pub fn jitter() -> f64 {
+    thread_local! {
+        static STATE: Cell<u64> = const { Cell::new(0) };
+    }
+    STATE.with(|state| {
+        let mut value = state.get();
+        if value == 0 {
+            value = super::clock::now().0 as u64 ^ (u64::from(std::process::id()) << 40);
+        }
+        // splitmix64 (Steele, Lea, Flood 2014).
+        value = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        state.set(value);
+        let mut mixed = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^= mixed >> 31;
+        (mixed >> 11) as f64 / (1u64 << 52) as f64 - 1.0
+    })
+}

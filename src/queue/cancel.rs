@@ -1,0 +1,78 @@
+//! Cancelling a job: before it runs, in the caller's transaction; while it runs, at the caller's commit.
+
+use pushy_core::state::{JobEvent, JobState};
+
+use super::definition::Definition;
+use super::privilege::{self, Privilege};
+use super::{cache, control, definition, finish, live};
+use crate::errors::{Error, Result};
+use crate::pg::{clock, database, identity, interrupts};
+use crate::shared::{self, pending};
+use crate::sql_function;
+
+/// The queue of a job, the caller having `work` on it. A job of a dropped queue is its owner's no more:
+/// nobody may touch it but the scheduler.
+pub fn queue_for_work(job: i64, queue_id: i32) -> Result<Definition> {
+    let caller = identity::current_user();
+    let (queue, grants) = identity::as_owner(|| {
+        let queue = definition::find_by_id(queue_id)?.ok_or_else(|| Error::no_such_job(job))?;
+        let grants = privilege::grants(queue_id)?;
+        Ok((queue, grants))
+    })?;
+    privilege::require(&queue, &grants, caller, Privilege::Work)?;
+    Ok(queue)
+}
+
+/// True when the job will not run to its end any more; false when it is finished already.
+fn cancel(id: i64) -> Result<bool> {
+    let seen = identity::as_owner(|| live::look(id))?;
+    let Some(seen) = seen else {
+        let finished = identity::as_owner(|| live::finished(id))?;
+        let finished = finished.ok_or_else(|| Error::no_such_job(id))?;
+        queue_for_work(id, finished.queue_id)?;
+        return Ok(false);
+    };
+    let queue = queue_for_work(id, seen.queue_id)?;
+    let cancelled = identity::as_owner(|| cancel_live(&queue, id))?;
+    if cancelled {
+        control::tell("cancel", &queue.name, Some(id));
+    }
+    Ok(cancelled)
+}
+
+fn cancel_live(queue: &Definition, id: i64) -> Result<bool> {
+    loop {
+        // First those that hold it: our own batch's locks would not stop us below.
+        let held = shared::get()
+            .is_some_and(|shared| shared.executor_holding(database::current(), id).is_some());
+        if held {
+            pending::cancel(id);
+            return Ok(true);
+        }
+        if let Some(free) = live::lock_if_free(id)? {
+            let cancelled = free.state.next(JobEvent::Cancel);
+            assert_eq!(cancelled, Some(JobState::Cancelled));
+            let slot = cache::slot_of(queue)?;
+            if let (Some(slot), JobState::Available) = (slot, free.state) {
+                // A rollback gives the row back, and nobody else would tell.
+                let (priority, position) = (free.job.priority as usize, free.job.position);
+                pending::locked(slot, queue.key(), priority, position);
+            }
+            let now = clock::now();
+            let attempt = free.job.attempt;
+            finish::end_as(queue, id, JobState::Cancelled, attempt, None, now)?;
+            if let Some(slot) = slot {
+                pending::finished(slot);
+            }
+            return Ok(true);
+        }
+        // Locked by a session that changes it just now, or finished since we looked: wait for that
+        // session and look again.
+        let Some(_after) = live::lock(id)? else {
+            return Ok(false);
+        };
+        interrupts::check();
+    }
+}
+
+sql_function!(pushy_job_cancel, |call| cancel(call.i64("id", 0)?));

@@ -1,0 +1,74 @@
+//! The job that runs in this process now.
+
+use std::cell::RefCell;
+
+use super::job::Claimed;
+use crate::errors::Result;
+use crate::pg::function::Answer;
+use crate::{params, sql_function};
+
+/// What user code may learn of the job it runs in.
+#[derive(Clone)]
+pub struct Current {
+    pub queue: String,
+    pub queue_id: i32,
+    pub max_attempts: i32,
+    pub started_at: crate::pg::function::Timestamp,
+    pub job: Claimed,
+}
+
+thread_local! {
+    static CURRENT: RefCell<Option<Current>> = const { RefCell::new(None) };
+}
+
+/// Makes `job` the running one until `leave`.
+pub fn enter(job: Current) {
+    CURRENT.set(Some(job));
+}
+
+pub fn leave() {
+    CURRENT.set(None);
+}
+
+/// The number and depth of the running job.
+pub fn cause() -> Option<(i64, i32)> {
+    CURRENT.with_borrow(|current| current.as_ref().map(|c| (c.job.id, c.job.depth)))
+}
+
+pub fn id() -> Option<i64> {
+    cause().map(|(id, _)| id)
+}
+
+sql_function!(pushy_current_job, |_call| {
+    CURRENT.with_borrow(|current| -> Result<Answer> {
+        let Some(current) = current else {
+            return Ok(Answer::Null);
+        };
+        super::job::composite(current, None)
+    })
+});
+
+/// The columns of pushy.job as parameters of a row.
+pub fn columns(current: &Current, last_error: Option<&str>) -> Vec<Answer> {
+    let job = &current.job;
+    params![
+        job.id,
+        current.queue.as_str(),
+        job.args,
+        "running",
+        i32::from(job.priority),
+        job.attempt + 1,
+        current.max_attempts,
+        job.run_at,
+        job.enqueued_at,
+        Answer::Datum(crate::pg::identity::role_name_datum(job.enqueued_by)),
+        job.unique_key.as_deref(),
+        job.caused_by,
+        job.depth,
+        current.started_at,
+        Answer::Null,
+        Answer::Null,
+        last_error,
+    ]
+    .to_vec()
+}

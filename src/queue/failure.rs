@@ -1,0 +1,93 @@
+//! A row per failed attempt.
+
+use pgrx::pg_sys::BuiltinOid;
+
+use crate::errors::{Error, Result};
+use crate::params;
+use crate::pg::function::Timestamp;
+use crate::pg::spi::{self, Plan};
+use crate::pg::subtransaction::CallError;
+
+impl From<Error> for CallError {
+    fn from(error: Error) -> Self {
+        Self {
+            sqlstate: error.sqlstate.0.to_owned(),
+            message: error.message,
+            detail: error.detail,
+            hint: error.hint,
+            context: None,
+        }
+    }
+}
+
+// An attempt is charged once: a second record of it (a verdict after a crash that raced with an
+// ordinary failure) keeps the first.
+static RECORD: Plan = Plan::new(
+    "INSERT INTO pushy.failure (job_id, attempt, queue_id, started_at, failed_at, sqlstate, message, detail, hint, context) \
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (job_id, attempt) DO NOTHING",
+    &[
+        BuiltinOid::INT8OID,
+        BuiltinOid::INT4OID,
+        BuiltinOid::INT4OID,
+        BuiltinOid::TIMESTAMPTZOID,
+        BuiltinOid::TIMESTAMPTZOID,
+        BuiltinOid::TEXTOID,
+        BuiltinOid::TEXTOID,
+        BuiltinOid::TEXTOID,
+        BuiltinOid::TEXTOID,
+        BuiltinOid::TEXTOID,
+    ],
+);
+
+/// Bytes kept of each text of an error.
+const MOST: usize = 8_000;
+
+fn cut(text: &str) -> &str {
+    let mut end = text.len().min(MOST);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}
+
+/// Records why an attempt failed; as the extension's owner.
+pub fn record(
+    job: i64,
+    attempt: i32,
+    queue_id: i32,
+    started_at: Option<Timestamp>,
+    failed_at: Timestamp,
+    error: &CallError,
+) -> Result<()> {
+    spi::run(
+        &RECORD,
+        params![
+            job,
+            attempt,
+            queue_id,
+            started_at,
+            failed_at,
+            error.sqlstate.as_str(),
+            cut(&error.message),
+            error.detail.as_deref().map(cut),
+            error.hint.as_deref().map(cut),
+            error.context.as_deref().map(cut),
+        ],
+    );
+    Ok(())
+}
+
+static LAST_MESSAGE: Plan = Plan::new(
+    "SELECT f.message FROM pushy.failure f WHERE f.job_id OPERATOR(pg_catalog.=) $1 \
+      ORDER BY f.attempt DESC LIMIT 1",
+    &[BuiltinOid::INT8OID],
+);
+
+/// The message of a job's last failure; as the extension's owner.
+pub fn last_message(job: i64) -> Result<Option<String>> {
+    spi::connect(|spi| {
+        spi.run(&LAST_MESSAGE, params![job])
+            .first()
+            .map_or(Ok(None), |row| row.opt_text(1))
+    })
+}

@@ -1,0 +1,254 @@
+//! The end of an attempt: completed, to be tried again, discarded, given back.
+
+use pgrx::pg_sys::BuiltinOid;
+use pushy_core::backoff;
+
+use super::definition::Definition;
+use super::failure;
+use super::job::Claimed;
+use super::position;
+use crate::errors::Result;
+use crate::params;
+use crate::pg::function::{Answer, Timestamp};
+use crate::pg::spi::{self, Plan, Tid};
+use crate::pg::subtransaction::CallError;
+use crate::pg::random;
+use crate::shared::pending;
+
+/// A job done, its effects in this transaction.
+pub struct Done {
+    pub id: i64,
+    pub tid: Tid,
+    pub started_at: Timestamp,
+    pub finished_at: Timestamp,
+    pub result: Answer,
+}
+
+// One statement for the whole batch, by ctid: the rows are locked, so they cannot have moved.
+static COMPLETE_AND_KEEP: Plan = Plan::new(
+    "WITH done AS ( \
+       DELETE FROM pushy.live_job j WHERE j.ctid OPERATOR(pg_catalog.=) ANY ($1) \
+       RETURNING j.id, j.run_at, j.enqueued_at, j.timeout_us, j.caused_by, j.queue_id, j.enqueued_by, \
+                 j.attempt, j.max_attempts, j.priority, j.depth, j.unique_key, j.args) \
+     INSERT INTO pushy.finished_job (id, expires_at, run_at, enqueued_at, started_at, finished_at, timeout_us, \
+       caused_by, queue_id, enqueued_by, attempt, max_attempts, priority, depth, state, unique_key, args, result) \
+     SELECT d.id, $6, d.run_at, d.enqueued_at, r.started_at, r.finished_at, d.timeout_us, \
+            d.caused_by, d.queue_id, d.enqueued_by, d.attempt OPERATOR(pg_catalog.+) 1, d.max_attempts, d.priority, \
+            d.depth, 'c', d.unique_key, d.args, r.result \
+       FROM done d \
+       JOIN ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4), pg_catalog.unnest($5)) \
+            AS r (id, started_at, finished_at, result) ON r.id OPERATOR(pg_catalog.=) d.id",
+    &[
+        BuiltinOid::TIDARRAYOID,
+        BuiltinOid::INT8ARRAYOID,
+        BuiltinOid::TIMESTAMPTZARRAYOID,
+        BuiltinOid::TIMESTAMPTZARRAYOID,
+        BuiltinOid::JSONBARRAYOID,
+        BuiltinOid::TIMESTAMPTZOID,
+    ],
+);
+
+static COMPLETE: Plan = Plan::new(
+    "DELETE FROM pushy.live_job j WHERE j.ctid OPERATOR(pg_catalog.=) ANY ($1)",
+    &[BuiltinOid::TIDARRAYOID],
+);
+
+static FORGET_FAILURES: Plan = Plan::new(
+    "DELETE FROM pushy.failure f WHERE f.job_id OPERATOR(pg_catalog.=) ANY ($1)",
+    &[BuiltinOid::INT8ARRAYOID],
+);
+
+/// Completes jobs whose rows this transaction holds. `failed_before`: those of them with failures.
+pub fn complete(queue: &Definition, done: &[Done], failed_before: &[i64]) -> Result<()> {
+    let Some(last) = done.last() else {
+        return Ok(());
+    };
+    let tids: Vec<Tid> = done.iter().map(|job| job.tid).collect();
+    let removed = if queue.keep_completed_us == 0 {
+        if !failed_before.is_empty() {
+            spi::run(&FORGET_FAILURES, params![spi::int8_array(failed_before)]);
+        }
+        spi::run(&COMPLETE, params![spi::tid_array(&tids)])
+    } else {
+        let ids: Vec<i64> = done.iter().map(|job| job.id).collect();
+        let expires_at = last.finished_at.plus_us(queue.keep_completed_us);
+        pending::due(retention_due(expires_at));
+        spi::run(
+            &COMPLETE_AND_KEEP,
+            params![
+                spi::tid_array(&tids),
+                spi::int8_array(&ids),
+                spi::timestamp_array(done.iter().map(|job| job.started_at)),
+                spi::timestamp_array(done.iter().map(|job| job.finished_at)),
+                spi::jsonb_array(done.iter().map(|job| job.result)),
+                expires_at,
+            ],
+        )
+    };
+    assert_eq!(
+        removed as usize,
+        done.len(),
+        "rows of finished jobs have moved under their locks"
+    );
+    Ok(())
+}
+
+/// When the scheduler should remove what expires at `expires_at`: a little later, so that it removes
+/// many at once.
+pub fn retention_due(expires_at: Timestamp) -> i64 {
+    const TOGETHER_US: i64 = 60_000_000;
+    expires_at.plus_us(TOGETHER_US).0
+}
+
+static RETRY: Plan = Plan::new(
+    "UPDATE pushy.live_job SET attempt = $2, state = $3, position = $4, run_at = $5, strikes = 0, alone = false \
+      WHERE id OPERATOR(pg_catalog.=) $1",
+    &[
+        BuiltinOid::INT8OID,
+        BuiltinOid::INT4OID,
+        BuiltinOid::CHAROID,
+        BuiltinOid::INT8OID,
+        BuiltinOid::TIMESTAMPTZOID,
+    ],
+);
+
+static MOVE_TO_FINISHED: Plan = Plan::new(
+    "WITH gone AS ( \
+       DELETE FROM pushy.live_job j WHERE j.id OPERATOR(pg_catalog.=) $1 \
+       RETURNING j.id, j.run_at, j.enqueued_at, j.timeout_us, j.caused_by, j.queue_id, j.enqueued_by, \
+                 j.max_attempts, j.priority, j.depth, j.unique_key, j.args) \
+     INSERT INTO pushy.finished_job (id, expires_at, run_at, enqueued_at, started_at, finished_at, timeout_us, \
+       caused_by, queue_id, enqueued_by, attempt, max_attempts, priority, depth, state, unique_key, args) \
+     SELECT g.id, $2, g.run_at, g.enqueued_at, $3, $4, g.timeout_us, g.caused_by, g.queue_id, g.enqueued_by, \
+            $5, g.max_attempts, g.priority, g.depth, $6, g.unique_key, g.args \
+       FROM gone g",
+    &[
+        BuiltinOid::INT8OID,
+        BuiltinOid::TIMESTAMPTZOID,
+        BuiltinOid::TIMESTAMPTZOID,
+        BuiltinOid::TIMESTAMPTZOID,
+        BuiltinOid::INT4OID,
+        BuiltinOid::CHAROID,
+    ],
+);
+
+fn code(state: pushy_core::state::JobState) -> Answer {
+    Answer::Datum(pgrx::pg_sys::Datum::from(state.code()))
+}
+
+/// Moves an unfinished job, whose row this transaction holds, among the finished ones.
+pub fn end_as(
+    queue: &Definition,
+    job: i64,
+    state: pushy_core::state::JobState,
+    attempt: i32,
+    started_at: Option<Timestamp>,
+    now: Timestamp,
+) -> Result<()> {
+    let expires_at = now.plus_us(queue.keep_discarded_us);
+    spi::run(
+        &MOVE_TO_FINISHED,
+        params![job, expires_at, started_at, now, attempt, code(state)],
+    );
+    pending::due(retention_due(expires_at));
+    Ok(())
+}
+
+/// What became of a failed attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Retry,
+    Discard,
+}
+
+/// Charges an attempt and decides what is next. The job's row is held by this transaction.
+pub fn fail(
+    queue: &Definition,
+    slot: Option<usize>,
+    job: &Claimed,
+    started_at: Option<Timestamp>,
+    now: Timestamp,
+    error: &CallError,
+) -> Result<Verdict> {
+    use pushy_core::state::JobState;
+    let attempt = job.attempt + 1;
+    let last = attempt >= job.max_attempts.unwrap_or(queue.max_attempts);
+    let infrastructure = is_infrastructure(&error.sqlstate);
+    if last && !infrastructure {
+        failure::record(job.id, attempt, queue.queue_id, started_at, now, error)?;
+        end_as(queue, job.id, JobState::Discarded, attempt, started_at, now)?;
+        return Ok(Verdict::Discard);
+    }
+    // A full disk is not the job's fault: it never takes the last attempt.
+    let charged = if last { job.attempt } else { attempt };
+    if !last {
+        failure::record(job.id, attempt, queue.queue_id, started_at, now, error)?;
+    }
+    let mut delay = backoff::delay_us(
+        queue.backoff,
+        attempt as u32,
+        queue.retry_delay_us,
+        queue.max_retry_delay_us,
+        random::jitter(),
+    );
+    if infrastructure {
+        delay = delay.max(INFRASTRUCTURE_DELAY_US);
+    }
+    if delay == 0 {
+        let position = position::next()?;
+        spi::run(
+            &RETRY,
+            params![
+                job.id,
+                charged,
+                code(JobState::Available),
+                position,
+                now
+            ],
+        );
+        if let Some(slot) = slot {
+            pending::ready(slot, queue.key(), job.priority as usize, position, 0);
+        }
+    } else {
+        let due = now.plus_us(delay);
+        spi::run(
+            &RETRY,
+            params![
+                job.id,
+                charged,
+                code(JobState::Retryable),
+                Answer::Null,
+                due
+            ],
+        );
+        pending::due(due.0);
+    }
+    Ok(Verdict::Retry)
+}
+
+const INFRASTRUCTURE_DELAY_US: i64 = 1_000_000;
+
+/// Whether an error says that the server lacks something: classes 53 (insufficient resources) and 58
+/// (system error), shutdown and lost connections.
+pub fn is_infrastructure(sqlstate: &str) -> bool {
+    sqlstate.starts_with("53") || sqlstate.starts_with("58") || sqlstate.starts_with("57P")
+}
+
+static STRIKE: Plan = Plan::new(
+    "UPDATE pushy.live_job SET strikes = strikes OPERATOR(pg_catalog.+) 1::pg_catalog.int2, position = $2 \
+      WHERE id OPERATOR(pg_catalog.=) $1",
+    &[BuiltinOid::INT8OID, BuiltinOid::INT8OID],
+);
+
+/// Times a job may be given back uncharged in a row; the next time is charged.
+pub const MOST_STRIKES: i16 = 3;
+
+/// Gives a job back uncharged: it was cut short by somebody else. Ready again, behind the others.
+pub fn give_back(queue: &Definition, slot: Option<usize>, job: &Claimed) -> Result<()> {
+    let position = position::next()?;
+    spi::run(&STRIKE, params![job.id, position]);
+    if let Some(slot) = slot {
+        pending::ready(slot, queue.key(), job.priority as usize, position, 0);
+    }
+    Ok(())
+}

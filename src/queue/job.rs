@@ -1,0 +1,50 @@
+//! A job as an executor holds it, and as SQL sees it.
+
+use pgrx::pg_sys::Oid;
+
+use super::current::{self, Current};
+use crate::errors::{Error, Result, SqlState};
+use crate::pg::function::{Answer, Timestamp};
+use crate::pg::spi::Tid;
+use crate::pg::{composite, function_catalog};
+
+/// A job whose row this transaction has locked. `args` lives in the batch's memory.
+#[derive(Clone)]
+pub struct Claimed {
+    pub id: i64,
+    pub position: i64,
+    pub tid: Tid,
+    pub run_at: Timestamp,
+    pub enqueued_at: Timestamp,
+    /// None: the queue's.
+    pub timeout_us: Option<i64>,
+    pub caused_by: Option<i64>,
+    pub enqueued_by: Oid,
+    /// Attempts charged so far.
+    pub attempt: i32,
+    /// None: the queue's.
+    pub max_attempts: Option<i32>,
+    pub priority: i16,
+    pub depth: i32,
+    /// Times it was given back uncharged.
+    pub strikes: i16,
+    /// Under suspicion after a crash: runs with no other job in the cluster.
+    pub alone: bool,
+    pub unique_key: Option<String>,
+    pub args: Answer,
+}
+
+/// The job as a value of type pushy.job.
+pub fn composite(current: &Current, last_error: Option<&str>) -> Result<Answer> {
+    let type_oid = function_catalog::job_type().ok_or_else(|| {
+        Error::new(
+            SqlState::UNDEFINED_OBJECT,
+            "type pushy.job does not exist",
+        )
+        .hint("Run: CREATE EXTENSION pushy")
+    })?;
+    Ok(Answer::Datum(composite::form(
+        type_oid,
+        &current::columns(current, last_error),
+    )))
+}

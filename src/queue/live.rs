@@ -1,0 +1,104 @@
+//! One unfinished job, found by its number.
+
+use pgrx::pg_sys::BuiltinOid;
+use pushy_core::state::JobState;
+
+use crate::errors::Result;
+use crate::params;
+use crate::pg::function::Answer;
+use crate::pg::spi::{self, Plan, Row};
+
+use super::job::Claimed;
+
+/// A job that is not finished, and the queue it belongs to.
+pub struct Live {
+    pub queue_id: i32,
+    pub state: JobState,
+    pub job: Claimed,
+}
+
+macro_rules! select {
+    ($lock:literal) => {
+        concat!(
+            "SELECT j.id, j.position, j.ctid, j.run_at, j.enqueued_at, j.timeout_us, j.caused_by, j.enqueued_by, \
+                    j.attempt, j.max_attempts, j.depth, j.strikes, j.alone, j.unique_key, j.priority, j.queue_id, j.state \
+               FROM pushy.live_job j WHERE j.id OPERATOR(pg_catalog.=) $1",
+            $lock
+        )
+    };
+}
+
+static LOOK: Plan = Plan::new(select!(""), &[BuiltinOid::INT8OID]);
+static LOCK_FREE: Plan = Plan::new(select!(" FOR UPDATE SKIP LOCKED"), &[BuiltinOid::INT8OID]);
+static LOCK: Plan = Plan::new(select!(" FOR UPDATE"), &[BuiltinOid::INT8OID]);
+
+fn read(row: Row<'_>) -> Result<Live> {
+    Ok(Live {
+        queue_id: row.i32(16),
+        state: JobState::from_code(row.byte(17)).expect("constrained by the table"),
+        job: Claimed {
+            id: row.i64(1),
+            position: row.opt_i64(2).unwrap_or(0),
+            tid: row.tid(3),
+            run_at: row.timestamp(4),
+            enqueued_at: row.timestamp(5),
+            timeout_us: row.opt_i64(6),
+            caused_by: row.opt_i64(7),
+            enqueued_by: row.oid(8),
+            attempt: row.i32(9),
+            max_attempts: row.opt_i32(10),
+            depth: i32::from(row.i16(11)),
+            strikes: row.i16(12),
+            alone: row.bool(13),
+            unique_key: row.opt_text(14)?,
+            priority: row.i16(15),
+            args: Answer::Null,
+        },
+    })
+}
+
+fn find(plan: &Plan, id: i64) -> Result<Option<Live>> {
+    spi::connect(|spi| spi.run(plan, params![id]).first().map(read).transpose())
+}
+
+/// The job without a lock; as the extension's owner, as are the next two.
+pub fn look(id: i64) -> Result<Option<Live>> {
+    find(&LOOK, id)
+}
+
+/// The job with its row locked, unless somebody else holds it.
+pub fn lock_if_free(id: i64) -> Result<Option<Live>> {
+    find(&LOCK_FREE, id)
+}
+
+/// The job with its row locked, after whoever holds it.
+pub fn lock(id: i64) -> Result<Option<Live>> {
+    find(&LOCK, id)
+}
+
+/// A finished job, without its arguments and result.
+pub struct Finished {
+    pub queue_id: i32,
+    pub attempt: i32,
+    pub max_attempts: Option<i32>,
+    pub priority: i16,
+}
+
+static FINISHED: Plan = Plan::new(
+    "SELECT f.queue_id, f.attempt, f.max_attempts, f.priority FROM pushy.finished_job f \
+      WHERE f.id OPERATOR(pg_catalog.=) $1",
+    &[BuiltinOid::INT8OID],
+);
+
+/// The job if it is finished and still kept.
+pub fn finished(id: i64) -> Result<Option<Finished>> {
+    spi::connect(|spi| {
+        Ok(spi.run(&FINISHED, params![id]).first().map(|row| Finished {
+            queue_id: row.i32(1),
+            attempt: row.i32(2),
+            max_attempts: row.opt_i32(3),
+            priority: row.i16(4),
+        }))
+    })
+}
+

@@ -1,0 +1,115 @@
+//! Running a job now: one that waits for its time, or one that is finished, once more.
+
+use pgrx::pg_sys::BuiltinOid;
+use pushy_core::state::{JobEvent, JobState};
+
+use super::cancel::queue_for_work;
+use super::definition::Definition;
+use super::live;
+use super::{cache, control, position};
+use crate::errors::{Error, Result, SqlState};
+use crate::pg::function::Answer;
+use crate::pg::spi::{self, Plan};
+use crate::pg::{clock, identity};
+use crate::shared::pending;
+use crate::{params, sql_function};
+
+static MAKE_READY: Plan = Plan::new(
+    "UPDATE pushy.live_job SET state = $2, position = $3, run_at = $4 WHERE id OPERATOR(pg_catalog.=) $1",
+    &[
+        BuiltinOid::INT8OID,
+        BuiltinOid::CHAROID,
+        BuiltinOid::INT8OID,
+        BuiltinOid::TIMESTAMPTZOID,
+    ],
+);
+
+// The attempts made stay counted; one more is allowed where they were used up.
+static RUN_AGAIN: Plan = Plan::new(
+    "WITH again AS ( \
+       DELETE FROM pushy.finished_job f WHERE f.id OPERATOR(pg_catalog.=) $1 \
+       RETURNING f.id, f.enqueued_at, f.timeout_us, f.caused_by, f.queue_id, f.enqueued_by, f.attempt, \
+                 f.max_attempts, f.priority, f.depth, f.unique_key, f.args) \
+     INSERT INTO pushy.live_job (id, position, run_at, enqueued_at, timeout_us, caused_by, queue_id, enqueued_by, \
+       attempt, max_attempts, priority, depth, state, unique_key, args) \
+     SELECT a.id, $2, $3, a.enqueued_at, a.timeout_us, a.caused_by, a.queue_id, a.enqueued_by, a.attempt, \
+            CASE WHEN COALESCE(a.max_attempts, $5) OPERATOR(pg_catalog.>) a.attempt THEN a.max_attempts \
+                 ELSE a.attempt OPERATOR(pg_catalog.+) 1 END, \
+            a.priority, a.depth, $4, a.unique_key, a.args \
+       FROM again a ON CONFLICT (queue_id, unique_key) WHERE unique_key IS NOT NULL DO NOTHING",
+    &[
+        BuiltinOid::INT8OID,
+        BuiltinOid::INT8OID,
+        BuiltinOid::TIMESTAMPTZOID,
+        BuiltinOid::CHAROID,
+        BuiltinOid::INT4OID,
+    ],
+);
+
+fn available() -> Answer {
+    Answer::Datum(pgrx::pg_sys::Datum::from(JobState::Available.code()))
+}
+
+/// True when the job was made ready; false when it is ready or running as it is.
+fn retry(id: i64) -> Result<bool> {
+    let seen = identity::as_owner(|| live::look(id))?;
+    let retried = match seen {
+        Some(seen) => {
+            let queue = queue_for_work(id, seen.queue_id)?;
+            identity::as_owner(|| run_now(&queue, id))?.then_some(queue)
+        }
+        None => {
+            let finished = identity::as_owner(|| live::finished(id))?;
+            let finished = finished.ok_or_else(|| Error::no_such_job(id))?;
+            let queue = queue_for_work(id, finished.queue_id)?;
+            identity::as_owner(|| run_again(&queue, id, &finished))?;
+            Some(queue)
+        }
+    };
+    if let Some(queue) = &retried {
+        control::tell("retry", &queue.name, Some(id));
+    }
+    Ok(retried.is_some())
+}
+
+fn announce(queue: &Definition, priority: i16, position: i64) -> Result<()> {
+    if let Some(slot) = cache::slot_of(queue)? {
+        pending::ready(slot, queue.key(), priority as usize, position, 0);
+    }
+    Ok(())
+}
+
+fn run_now(queue: &Definition, id: i64) -> Result<bool> {
+    // Whoever holds the row runs it, or changes it: in the first case there is nothing to do.
+    let Some(job) = live::lock_if_free(id)? else {
+        return Ok(false);
+    };
+    if job.state.next(JobEvent::RetryNow) != Some(JobState::Available) {
+        return Ok(false);
+    }
+    let position = position::next()?;
+    spi::run(
+        &MAKE_READY,
+        params![id, available(), position, clock::now()],
+    );
+    announce(queue, job.job.priority, position)?;
+    Ok(true)
+}
+
+fn run_again(queue: &Definition, id: i64, finished: &live::Finished) -> Result<()> {
+    let position = position::next()?;
+    let moved = spi::run(
+        &RUN_AGAIN,
+        params![id, position, clock::now(), available(), queue.max_attempts],
+    );
+    if moved == 0 {
+        return Err(Error::new(
+            SqlState::UNIQUE_VIOLATION,
+            format!("job {id} cannot run again: an unfinished job of queue \"{}\" holds its unique key", queue.name),
+        )
+        .hint("Wait for that job, or cancel it."));
+    }
+    announce(queue, finished.priority, position)
+}
+
+sql_function!(pushy_job_retry, |call| retry(call.i64("id", 0)?));

@@ -1,0 +1,200 @@
+//! Waiting for jobs: on a condition variable of the queue, which every finished batch broadcasts.
+
+use std::time::{Duration, Instant};
+
+use pgrx::pg_sys::BuiltinOid;
+
+use super::privilege::{self, Privilege};
+use super::{cache, definition};
+use crate::errors::{Error, Result, SqlState};
+use crate::pg::function::{Answer, Call};
+use crate::pg::spi::{self, Plan};
+use crate::pg::{database, identity, transaction};
+use crate::shared;
+use crate::{params, sql_function};
+
+/// The longest that a function may wait: its statement pins a snapshot.
+const MOST: Duration = Duration::from_secs(60);
+
+// Rows written by this transaction itself are seen with their xmin, to refuse waiting for them.
+static STATE: Plan = Plan::new(
+    "SELECT j.queue_id, false, j.xmin::pg_catalog.text::pg_catalog.int8 FROM pushy.live_job j WHERE j.id OPERATOR(pg_catalog.=) $1 \
+     UNION ALL \
+     SELECT f.queue_id, true, f.xmin::pg_catalog.text::pg_catalog.int8 FROM pushy.finished_job f WHERE f.id OPERATOR(pg_catalog.=) $1",
+    &[BuiltinOid::INT8OID],
+);
+
+// The job as a value of type pushy.job; $2: an executor runs it just now.
+static ROW: Plan = Plan::new(
+    "SELECT ROW(j.id, q.queue, j.args, \
+            CASE j.state WHEN 's' THEN 'scheduled' WHEN 'r' THEN 'retryable' WHEN 'c' THEN 'completed' \
+                         WHEN 'd' THEN 'discarded' WHEN 'k' THEN 'cancelled' \
+                         ELSE CASE WHEN $2 THEN 'running' ELSE 'available' END END, \
+            j.priority, j.attempt, COALESCE(j.max_attempts, q.max_attempts), j.run_at, j.enqueued_at, \
+            COALESCE((SELECT r.rolname FROM pg_catalog.pg_roles r WHERE r.oid OPERATOR(pg_catalog.=) j.enqueued_by), \
+                     j.enqueued_by::pg_catalog.text::pg_catalog.name), \
+            j.unique_key, j.caused_by, j.depth, j.started_at, j.finished_at, j.result, \
+            (SELECT f.message FROM pushy.failure f WHERE f.job_id OPERATOR(pg_catalog.=) j.id \
+              ORDER BY f.attempt DESC LIMIT 1))::pushy.job \
+       FROM (SELECT l.id, l.queue_id, l.args, l.state, l.priority, l.attempt, l.max_attempts, l.run_at, l.enqueued_at, \
+                    l.enqueued_by, l.unique_key, l.caused_by, l.depth, NULL::pg_catalog.timestamptz AS started_at, \
+                    NULL::pg_catalog.timestamptz AS finished_at, NULL::pg_catalog.jsonb AS result \
+               FROM pushy.live_job l WHERE l.id OPERATOR(pg_catalog.=) $1 \
+             UNION ALL \
+             SELECT d.id, d.queue_id, d.args, d.state, d.priority, d.attempt, d.max_attempts, d.run_at, d.enqueued_at, \
+                    d.enqueued_by, d.unique_key, d.caused_by, d.depth, d.started_at, d.finished_at, d.result \
+               FROM pushy.finished_job d WHERE d.id OPERATOR(pg_catalog.=) $1) j \
+       JOIN pushy.queue q ON q.queue_id OPERATOR(pg_catalog.=) j.queue_id",
+    &[BuiltinOid::INT8OID, BuiltinOid::BOOLOID],
+);
+
+struct Seen {
+    queue_id: i32,
+    finished: bool,
+    own: bool,
+}
+
+/// The job as of now, whatever the transaction's snapshot.
+fn look(id: i64) -> Result<Option<Seen>> {
+    transaction::with_latest_snapshot(|| {
+        identity::as_owner(|| {
+            Ok(spi::connect(|spi| {
+                spi.look(&STATE, params![id]).first().map(|row| Seen {
+                    queue_id: row.i32(1),
+                    finished: row.bool(2),
+                    own: transaction::is_own(row.i64(3) as u32),
+                })
+            }))
+        })
+    })
+}
+
+fn job_wait(call: Call) -> Result<Answer> {
+    let id = call.i64("id", 0)?;
+    let timeout_us = call.interval_us("timeout", 1)?;
+    let timeout = Duration::from_micros(timeout_us.max(0) as u64);
+    if timeout_us < 0 || timeout > MOST {
+        return Err(Error::out_of_range(
+            "timeout",
+            format!("{} s", timeout_us as f64 / 1e6),
+            "0 to 1 minute, because a function that waits holds its snapshot; for longer waits CALL pushy.jobs_wait(queue, timeout)",
+        ));
+    }
+    let seen = look(id)?.ok_or_else(|| Error::no_such_job(id))?;
+    let caller = identity::current_user();
+    let queue = identity::as_owner(|| definition::find_by_id(seen.queue_id))?
+        .ok_or_else(|| Error::no_such_job(id))?;
+    let grants = identity::as_owner(|| privilege::grants(queue.queue_id))?;
+    privilege::require(&queue, &grants, caller, Privilege::Monitor)?;
+    if !seen.finished {
+        if seen.own {
+            return Err(Error::new(
+                SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("job {id} was enqueued by this transaction and cannot run before it commits"),
+            )
+            .hint("Commit first, then wait."));
+        }
+        if let Some(slot) = cache::slot_of(&queue)? {
+            let deadline = Instant::now() + timeout;
+            let condition = &shared::expect().queues()[slot].finished;
+            condition.wait_until(deadline.saturating_duration_since(Instant::now()), || {
+                match look(id) {
+                    Ok(Some(seen)) if !seen.finished => None,
+                    other => Some(other),
+                }
+            })
+            .transpose()?;
+        }
+    }
+    row(id, &queue)
+}
+
+fn row(id: i64, queue: &definition::Definition) -> Result<Answer> {
+    let running = shared::get().is_some_and(|shared| shared.is_running(database::current(), id));
+    let row = transaction::with_latest_snapshot(|| {
+        identity::as_owner(|| {
+            Ok(spi::connect(|spi| {
+                spi.look(&ROW, params![id, running])
+                    .first()
+                    .map_or(Answer::Null, |row| row.answer_varlena(1))
+            }))
+        })
+    })?;
+    if matches!(row, Answer::Null) {
+        return Err(Error::no_such_job(id).detail(format!(
+            "It was there and has finished; queue \"{}\" keeps no completed jobs.",
+            queue.name
+        )));
+    }
+    Ok(row)
+}
+
+sql_function!(pushy_job_wait, |call| job_wait(call));
+
+// What still has to happen in a queue without anybody doing anything: jobs scheduled for later do not
+// count.
+static UNFINISHED: Plan = Plan::new(
+    "SELECT 1 FROM pushy.live_job j WHERE j.queue_id OPERATOR(pg_catalog.=) $1 \
+        AND j.state OPERATOR(pg_catalog.<>) 's'::\"char\" LIMIT 1",
+    &[BuiltinOid::INT4OID],
+);
+
+fn is_unfinished(queue_id: i32) -> Result<bool> {
+    transaction::with_snapshot(|| {
+        identity::as_owner(|| {
+            Ok(spi::connect(|spi| !spi.run(&UNFINISHED, params![queue_id]).is_empty()))
+        })
+    })
+}
+
+fn jobs_wait(call: Call) -> Result<()> {
+    let name = call.text("queue", 0)?;
+    let timeout_us = call.interval_us("timeout", 1)?;
+    if timeout_us < 0 {
+        return Err(Error::out_of_range(
+            "timeout",
+            "a negative interval",
+            "0 or more",
+        ));
+    }
+    transaction::require_nonatomic(call.is_nonatomic_call(), "pushy.jobs_wait")?;
+    let known = cache::get(&name)?;
+    let queue = &known.definition;
+    privilege::require(
+        queue,
+        &known.grants,
+        identity::current_user(),
+        Privilege::Monitor,
+    )?;
+    let deadline = Instant::now() + Duration::from_micros(timeout_us as u64);
+    loop {
+        let seen = known.slot.map(|slot| shared::expect().queues()[slot].finishes());
+        // Each look is a transaction of its own; between looks no snapshot is held.
+        transaction::commit_in_procedure()?;
+        if !is_unfinished(queue.queue_id)? {
+            return Ok(());
+        }
+        transaction::commit_in_procedure()?;
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(Error::new(
+                SqlState::QUERY_CANCELED,
+                format!("queue \"{name}\" still has unfinished jobs after {} s", timeout_us as f64 / 1e6),
+            )
+            .hint(format!(
+                "SELECT * FROM pushy.queue_explain({}) tells why they do not run.",
+                crate::errors::quote_literal(&name)
+            )));
+        }
+        let (Some(slot), Some(seen)) = (known.slot, seen) else {
+            return Err(Error::new(
+                SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("no jobs of queue \"{name}\" run: the library is not preloaded"),
+            )
+            .hint("Add shared_preload_libraries = 'pushy' to postgresql.conf and restart the server."));
+        };
+        shared::expect().queues()[slot].wait_finish(seen, left);
+    }
+}
+
+sql_function!(pushy_jobs_wait, |call| jobs_wait(call));
