@@ -79,7 +79,6 @@ CASES = [  # statement, SQLSTATE, what the message says, what the hint says (Non
     ("SELECT pushy.enqueue('q', delay => '-1 s')", INVALID, "delay", None),
     ("SELECT pushy.enqueue('q', run_at => 'infinity')", INVALID, "infinity", None),
     ("SELECT pushy.enqueue('q', run_at => now(), delay => '1 s')", INVALID, "delay", None),
-    ("SELECT pushy.enqueue('q', unique_key => '')", INVALID, "unique_key", None),
     ("SELECT pushy.enqueue('q', unique_key => repeat('k', 10000))", "22", "unique_key", None),
     ("SELECT pushy.queue_grant('q', 'postgres', 'everything')", INVALID, "everything", "enqueue"),
     ("SELECT pushy.has_queue_privilege('q', 'everything')", INVALID, "everything", "enqueue"),
@@ -130,9 +129,19 @@ def test_no_function_answers_null_in_silence(database):
     assert database.rows("SELECT oid::regprocedure::text FROM pg_proc WHERE pronamespace = 'pushy'::regnamespace AND proisstrict") == []
 
 
-def test_a_job_that_is_over_in_time_is_returned_and_one_that_is_not_times_out(database):
+def test_job_wait_answers_an_unfinished_job_as_it_is_when_the_time_is_over(database):
     job = database.value("SELECT pushy.enqueue('q', delay => '1 hour')")
-    with pytest.raises(psycopg.Error) as late:
-        database.sql("SELECT pushy.job_wait(%s, '50 ms')", job)
-    assert late.value.diag.sqlstate == "57014", late.value
-    assert str(job) in late.value.diag.message_primary
+    assert database.row("SELECT id, state FROM pushy.job_wait(%s, '50 ms')", job) == {"id": job, "state": "scheduled"}
+
+
+def test_jobs_wait_fails_when_the_time_is_over(database):
+    database.sql("SELECT pushy.queue_register('stuck', 'fine()'), pushy.queue_pause('stuck')")
+    database.sql("SELECT pushy.enqueue('stuck')")
+    with pytest.raises(psycopg.errors.QueryCanceled, match="stuck") as late:
+        database.sql("CALL pushy.jobs_wait('stuck', '50 ms')")
+    assert "queue_explain" in late.value.diag.message_hint
+
+
+def test_jobs_wait_wants_to_be_called_outside_a_transaction_block(database):
+    with database.connect(autocommit=False) as session, pytest.raises(psycopg.errors.InvalidTransactionTermination):
+        session.execute("CALL pushy.jobs_wait('q')")

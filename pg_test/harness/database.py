@@ -9,6 +9,9 @@ from psycopg.rows import dict_row
 from .waiting import DEADLINE, PATIENCE, wait_for
 
 
+FINISHED = ("completed", "discarded", "cancelled")
+
+
 class Database:
     """Queries run as a superuser in a session of their own, each committed at once.
 
@@ -89,19 +92,24 @@ class Database:
     def job_wait(self, job: int, deadline: float = DEADLINE) -> dict[str, Any]:
         """Waits until the job is finished and returns it, as `pushy.job_wait` does."""
         try:
-            return self.row("SELECT * FROM pushy.job_wait(%s, make_interval(secs => %s))", job,
+            seen = self.row("SELECT * FROM pushy.job_wait(%s, make_interval(secs => %s))", job,
                             min(deadline * PATIENCE, 60))
         except psycopg.Error as error:
-            seen = self.rows("SELECT to_jsonb(j) FROM pushy.jobs j WHERE id = %s", job)
-            raise AssertionError(f"job {job}: {error}\nlast seen: {seen}\n{self.cluster.log.tail()}") from error
+            raise AssertionError(f"job {job}: {error}\n{self.cluster.log.tail()}") from error
+        assert seen["state"] in FINISHED, f"job {job} is not finished: {seen}\n{self.why(seen['queue'])}"
+        return seen
+
+    def why(self, queue: str) -> str:
+        """What a failed wait shows: the queue's jobs by state, why they do not run, the server's log."""
+        states = self.rows("SELECT state::text, count(*) FROM pushy.jobs WHERE queue = %s GROUP BY state", queue)
+        return f"jobs: {states}\n{self.rows('SELECT reason, fix FROM pushy.queue_explain(%s)', queue)}\n{self.cluster.log.tail()}"
 
     def jobs_wait(self, queue: str, deadline: float = DEADLINE) -> None:
         """Waits until nothing of the queue is left to run."""
         try:
             self.sql("CALL pushy.jobs_wait(%s, make_interval(secs => %s))", queue, deadline * PATIENCE)
         except psycopg.Error as error:
-            seen = self.rows("SELECT state, count(*) FROM pushy.jobs WHERE queue = %s GROUP BY state", queue)
-            raise AssertionError(f"queue {queue}: {error}\nlast seen: {seen}\n{self.cluster.log.tail()}") from error
+            raise AssertionError(f"queue {queue}: {error}\n{self.why(queue)}") from error
 
     def listen(self, *channels: str) -> "Listener":
         """A session that listens from now on; names as one would write them after LISTEN."""
