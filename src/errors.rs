@@ -6,8 +6,6 @@
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
-use crate::pg::ereport;
-
 /// A five-character SQLSTATE, as the documentation of PostgreSQL lists them (appendix A).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SqlState(pub &'static str);
@@ -78,11 +76,6 @@ impl Error {
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
-    }
-
-    /// Raises this error as a PostgreSQL ERROR. Call it with nothing left to drop on the stack.
-    pub fn raise(self) -> ! {
-        ereport::raise(self)
     }
 
     pub fn null_argument(name: &str) -> Self {

@@ -19,9 +19,7 @@ pub fn invalid(text: &[u8], refusal: &Failure) -> Error {
         format!(
             "invalid channel identifier \"{}\": {}",
             shown(text),
-            // Rust keeps a message of the server as UTF-8; what it could not keep has no place in a
-            // database of another encoding.
-            clipped(&refusal.message.replace(char::REPLACEMENT_CHARACTER, "?"))
+            clipped(&refusal.message)
         ),
     )
     .hint(HINT)

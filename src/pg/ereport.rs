@@ -64,7 +64,8 @@ impl From<&Error> for Parts {
 
 impl Parts {
     fn report(&self, level: c_int) {
-        let optional = |part: &Option<CString>| part.as_deref().map_or(std::ptr::null(), CStr::as_ptr);
+        let optional =
+            |part: &Option<CString>| part.as_deref().map_or(std::ptr::null(), CStr::as_ptr);
         let ready = Ready {
             code: self.code,
             message: self.message.as_ptr(),
