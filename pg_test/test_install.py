@@ -1,0 +1,153 @@
+"""The extension as an installed thing: documented, closed to the public, gone without a trace, dumped and restored."""
+
+import re
+
+import psycopg
+import pytest
+
+from harness.fixtures import REPOSITORY
+
+# What everybody may call. A function that is added has to be added here, or stays closed.
+PUBLIC_FUNCTIONS = {
+    "channel_ident", "channel_inspect", "channel_name", "current_job", "enqueue", "enqueue_many", "has_queue_privilege",
+    "job_cancel", "job_progress", "job_retry", "job_wait", "jobs_wait", "notify", "queue_alter", "queue_drop",
+    "queue_explain", "queue_grant", "queue_pause", "queue_register", "queue_resume", "queue_revoke", "queue_run",
+    "resume_after_restore",
+}
+VIEWS = {"queues", "jobs", "failures", "workers", "stats"}
+
+MEMBERS = """
+    SELECT classid::regclass::text, objid, pg_describe_object(classid, objid, 0) AS what
+      FROM pg_depend WHERE refclassid = 'pg_extension'::regclass AND deptype = 'e'
+       AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'pushy')
+"""
+
+
+def test_every_object_has_a_comment(db):
+    silent = db.rows(f"""
+        SELECT what FROM ({MEMBERS}) member
+         WHERE obj_description(objid, classid) IS NULL
+           AND NOT (classid = 'pg_type' AND EXISTS (SELECT FROM pg_type t JOIN pg_class c ON c.oid = t.typrelid
+                                                     WHERE t.oid = objid AND c.relkind <> 'c'))
+           AND NOT (classid = 'pg_type' AND EXISTS (SELECT FROM pg_type t WHERE t.oid = objid AND t.typelem <> 0))
+         ORDER BY what""")
+    assert silent == []
+
+
+def test_every_column_of_a_view_has_a_comment(db):
+    silent = db.rows("""
+        SELECT c.relname || '.' || a.attname FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
+         WHERE c.relnamespace = 'pushy'::regnamespace AND c.relkind = 'v' AND a.attnum > 0
+           AND col_description(c.oid, a.attnum) IS NULL ORDER BY 1""")
+    assert silent == []
+
+
+def test_the_public_may_call_what_is_listed_and_nothing_else(db):
+    callable_ = {name for name, in db.rows("SELECT proname FROM pg_proc WHERE pronamespace = 'pushy'::regnamespace "
+                                           "AND has_function_privilege('public', oid, 'EXECUTE')")}
+    assert callable_ == PUBLIC_FUNCTIONS
+
+
+def test_the_public_may_read_the_views_and_touch_nothing_else(db):
+    granted = set(db.rows("""
+        SELECT c.relname::text, acl.privilege_type FROM pg_class c, aclexplode(c.relacl) acl
+         WHERE c.relnamespace = 'pushy'::regnamespace AND acl.grantee = 0"""))
+    assert granted == {(view, "SELECT") for view in VIEWS}
+
+
+def test_no_role_but_the_owner_has_rights_on_a_table(db):
+    assert db.rows("""
+        SELECT c.oid::regclass::text, acl.privilege_type FROM pg_class c, aclexplode(c.relacl) acl
+         WHERE c.relnamespace = 'pushy'::regnamespace AND c.relkind IN ('r', 'S') AND acl.grantee <> c.relowner""") == []
+
+
+def test_every_view_is_a_security_barrier(db):
+    assert db.rows("SELECT relname FROM pg_class WHERE relnamespace = 'pushy'::regnamespace AND relkind = 'v' "
+                   "AND NOT 'security_barrier=true' = ANY (coalesce(reloptions, '{}'))") == []
+
+
+def test_every_table_has_a_primary_key_and_nothing_that_runs_or_locks(db):
+    assert db.rows("""
+        SELECT c.relname FROM pg_class c WHERE c.relnamespace = 'pushy'::regnamespace AND c.relkind = 'r'
+           AND (NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary)
+                OR EXISTS (SELECT FROM pg_constraint k WHERE k.conrelid = c.oid AND k.contype = 'f')
+                OR c.relhastriggers OR c.relrowsecurity OR c.relhasrules)""") == []
+
+
+def test_a_queue_can_be_named_by_named_arguments_everywhere(db):
+    """No parameter is a reserved word, and none is a smallint, which would make `priority => 5` fail."""
+    assert db.rows("""
+        SELECT p.oid::regprocedure::text, name, type::regtype FROM pg_proc p,
+               unnest(p.proargnames, p.proallargtypes, p.proargmodes) AS a (name, type, mode)
+         WHERE p.pronamespace = 'pushy'::regnamespace AND coalesce(mode, 'i') <> 't' AND type = 'smallint'::regtype""") == []
+    reserved = {word for word, in db.rows("SELECT word FROM pg_get_keywords() WHERE catcode IN ('R')")}
+    names = {name for name, in db.rows("SELECT DISTINCT unnest(proargnames) FROM pg_proc WHERE pronamespace = 'pushy'::regnamespace")}
+    assert names & reserved == set()
+
+
+def test_the_install_script_replaces_nothing_and_skips_nothing():
+    for path in (REPOSITORY / "sql").glob("*.sql"):
+        text = re.sub(r"--.*", "", path.read_text())
+        assert not re.search(r"\bOR\s+REPLACE\b|\bIF\s+NOT\s+EXISTS\b", text, re.I), path.name
+
+
+def test_the_schema_is_fixed(db):
+    db.sql("DROP EXTENSION pushy")
+    with pytest.raises(psycopg.errors.FeatureNotSupported):
+        db.sql("CREATE EXTENSION pushy SCHEMA public")
+
+
+def test_dropping_the_extension_leaves_nothing(db):
+    count = "SELECT count(*) FROM pg_proc UNION ALL SELECT count(*) FROM pg_class WHERE relkind <> 't' AND relname NOT LIKE 'pg_toast%'"
+    db.sql("DROP EXTENSION pushy")
+    before = db.rows(count)
+    db.sql("CREATE EXTENSION pushy")
+    db.sql("CREATE FUNCTION work() RETURNS void LANGUAGE sql AS 'SELECT'; SELECT pushy.queue_register('q', 'work()')")
+    db.job_wait(db.value("SELECT pushy.enqueue('q')"))
+    db.sql("DROP FUNCTION work(); DROP EXTENSION pushy")
+    assert db.rows(count) == before
+    assert db.rows("SELECT FROM pg_namespace WHERE nspname = 'pushy'") == []
+
+
+def test_dropped_and_created_again_it_works(db):
+    for _ in range(3):
+        db.sql("CREATE OR REPLACE FUNCTION work() RETURNS int LANGUAGE sql AS 'SELECT 1'; SELECT pushy.queue_register('q', 'work()')")
+        assert db.job_wait(db.value("SELECT pushy.enqueue('q')"))["result"] == 1
+        db.sql("DROP EXTENSION pushy; CREATE EXTENSION pushy")
+
+
+def test_a_plain_role_may_not_create_it(db, role):
+    db.sql("DROP EXTENSION pushy")
+    with db.connect(user=role()) as session, pytest.raises(psycopg.errors.InsufficientPrivilege):
+        session.execute("CREATE EXTENSION pushy")
+
+
+def test_without_the_preload_all_but_running_works_and_says_what_to_add(make_cluster):
+    cluster = make_cluster({"shared_preload_libraries": ""})
+    db = cluster.database(extension=False)
+    notices: list[str] = []
+    db.main.add_notice_handler(lambda diag: notices.append(f"{diag.severity} {diag.message_primary} {diag.message_hint}"))
+    db.sql("CREATE EXTENSION pushy")
+    assert any("WARNING" in notice and "shared_preload_libraries = 'pushy'" in notice for notice in notices), notices
+    db.sql("CREATE FUNCTION work() RETURNS void LANGUAGE sql AS 'SELECT'; SELECT pushy.queue_register('q', 'work()')")
+    job = db.value("SELECT pushy.enqueue('q')")
+    assert db.job(job)["state"] == "available"
+    assert db.value("SELECT pushy.channel_name('NewUser')") == "newuser"
+    assert "shared_preload_libraries" in str(db.rows("SELECT reason, fix FROM pushy.queue_explain('q')"))
+
+
+def test_a_dump_restores_its_queues_which_stay_paused_elsewhere_until_told(make_cluster):
+    here, there = make_cluster(), make_cluster(fresh=True)
+    db = here.database("shop")
+    db.sql("CREATE TABLE ledger (n int);"
+           "CREATE FUNCTION work(args jsonb) RETURNS void LANGUAGE sql AS $$INSERT INTO public.ledger VALUES (args::int)$$;"
+           "SELECT pushy.queue_register('q', 'work(jsonb)', max_attempts => 7)")
+    db.sql("SELECT pushy.queue_register('r', 'work(jsonb)')")
+    dump = here.run("pg_dump", "-h", here.folder, "-U", "postgres", "shop").stdout
+
+    copy = there.database("shop", extension=False)
+    there.psql("shop", dump)
+    assert copy.rows("SELECT queue, max_attempts FROM pushy.queues ORDER BY queue") == [("q", 7), ("r", 25)]
+    assert "resume_after_restore" in str(copy.rows("SELECT reason, fix FROM pushy.queue_explain('r')"))
+    copy.sql("SELECT pushy.resume_after_restore()")
+    assert copy.job_wait(copy.value("SELECT pushy.enqueue('r', '2')"))["state"] == "completed"
