@@ -4,5 +4,3 @@ mod functions;
 mod name;
 mod reading;
 mod refusals;
-
-pub use name::Channel;

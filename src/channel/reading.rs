@@ -1,10 +1,13 @@
 //! What LISTEN makes of a text, and what it would lose on the way.
 
-use pushy_core::channel::{Form, Identifier, Server};
+use pushy_core::channel::{longest_operator, Form, Identifier, Server};
 
 use super::refusals;
 use crate::errors::Result;
 use crate::pg::identifier;
+
+/// Operator characters in a row that the server is asked to read; a ruler of dashes in a comment is shorter.
+const LONGEST_OPERATOR: usize = 1000;
 
 /// A text that LISTEN takes. Names are in the server's encoding.
 pub struct Reading {
@@ -22,6 +25,9 @@ impl Reading {
     /// The server's parser says whether `text` is one identifier and what name comes out; the name
     /// before the cut is our own reading, which has to agree with it.
     pub fn of(text: &[u8]) -> Result<Self> {
+        if longest_operator(text) > LONGEST_OPERATOR {
+            return Err(refusals::too_complex(text));
+        }
         let channel =
             identifier::listened(text).map_err(|refusal| refusals::invalid(text, &refusal))?;
         let server = Server {

@@ -25,6 +25,19 @@ pub fn invalid(text: &[u8], refusal: &Failure) -> Error {
     .hint(HINT)
 }
 
+/// LISTEN would keep the server busy for long, and deaf to a cancel.
+pub fn too_complex(text: &[u8]) -> Error {
+    Error::new(
+        SqlState::STATEMENT_TOO_COMPLEX,
+        format!(
+            "channel identifier \"{}\" is too complex to read",
+            shown(text)
+        ),
+    )
+    .detail("It has a long row of operator characters or comments within comments.")
+    .hint(HINT)
+}
+
 /// LISTEN would cut the name without an error.
 pub fn cut(text: &[u8], reading: &Reading) -> Error {
     Error::new(

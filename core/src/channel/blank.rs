@@ -49,9 +49,31 @@ fn after_block(text: &[u8]) -> &[u8] {
     rest
 }
 
+/// Length of the longest run of operator characters in `text`. The server's scanner goes through a run
+/// again for each `/*` in it, and for each `+` and `-` at its end.
+pub fn longest_operator(text: &[u8]) -> usize {
+    text.split(|byte| !b"~!@#^&|`?+-*/%<>=".contains(byte))
+        .map(<[u8]>::len)
+        .max()
+        .unwrap_or(0)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::skip;
+    use super::{longest_operator, skip};
+
+    #[test]
+    fn the_longest_operator_is_found() {
+        for (text, length) in [
+            ("", 0),
+            ("x", 0),
+            ("-- +-", 2),
+            ("a/*/* */", 4),
+            ("~!@#^&|`?+-*/%<>=", 17),
+        ] {
+            assert_eq!(longest_operator(text.as_bytes()), length, "{text:?}");
+        }
+    }
 
     #[test]
     fn white_space_and_comments_are_skipped() {

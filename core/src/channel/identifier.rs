@@ -61,6 +61,20 @@ impl Identifier {
     }
 }
 
+/// Length of the longest run of operator characters around the first identifier. Reading takes the server
+/// the square of it: seconds for a hundred thousand, out of any signal's reach. Between quotes they cost nothing.
+pub fn longest_operator(text: &[u8]) -> usize {
+    let start = blank::skip(text);
+    let before = &text[..text.len() - start.len()];
+    let after = match start {
+        [b'"', rest @ ..] | [b'u' | b'U', b'&', b'"', rest @ ..] => {
+            delimited(rest).map_or(&[][..], |(_, rest)| rest)
+        }
+        rest => rest,
+    };
+    blank::longest_operator(before).max(blank::longest_operator(after))
+}
+
 /// From behind the opening quote: what is inside, `""` undone, and the text behind the closing quote.
 fn delimited(text: &[u8]) -> Option<(Vec<u8>, &[u8])> {
     let mut name = Vec::new();
@@ -154,6 +168,22 @@ mod tests {
                 Some((Form::Quoted, name.to_owned())),
                 "{text:?}"
             );
+        }
+    }
+
+    #[test]
+    fn operators_count_outside_quotes() {
+        for (text, length) in [
+            ("x", 0),
+            ("-- ---\nx--", 3),
+            ("/*/**/*/ x", 8),
+            (r#""+++" -"#, 1),
+            (r#""++""++" --"#, 2),
+            (r#"U&"+++" UESCAPE '!' /**/"#, 4),
+            (r#""+++"#, 0),
+            ("+-+-+-", 6),
+        ] {
+            assert_eq!(longest_operator(text.as_bytes()), length, "{text:?}");
         }
     }
 

@@ -12,5 +12,5 @@ mod identifier;
 mod quoting;
 mod unicode_escapes;
 
-pub use identifier::{Form, Identifier, Server};
+pub use identifier::{longest_operator, Form, Identifier, Server};
 pub use quoting::{is_plain, quoted};
