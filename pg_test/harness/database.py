@@ -1,6 +1,8 @@
 """One database of a temporary server: queries, waiting, listening."""
 
 import json
+import time
+from collections import deque
 from typing import Any, Callable
 
 import psycopg
@@ -134,15 +136,23 @@ class Listener:
         for channel in channels:
             self.connection.execute(f"LISTEN {channel}")
         self.heard: list[psycopg.Notify] = []
+        self._pending: deque[psycopg.Notify] = deque()
 
     def wait_for(self, accept: Callable[[psycopg.Notify], bool] = lambda notice: True,
                  deadline: float = DEADLINE) -> psycopg.Notify:
         """The next notice that `accept` likes."""
-        for notice in self.connection.notifies(timeout=deadline * PATIENCE):
+        end = time.monotonic() + deadline * PATIENCE
+        while self._pending or self._receive(end - time.monotonic()):
+            notice = self._pending.popleft()
             self.heard.append(notice)
             if accept(notice):
                 return notice
         raise AssertionError(f"heard no such notice; heard {self.heard}\n{self.database.cluster.log.tail()}")
+
+    def _receive(self, timeout: float) -> bool:
+        """Several may come at once: each is kept until it is asked for."""
+        self._pending.extend(self.connection.notifies(timeout=max(timeout, 0), stop_after=1))
+        return bool(self._pending)
 
     def wait_for_json(self, deadline: float = DEADLINE, **fields) -> dict[str, Any]:
         """The next notice whose JSON payload has these fields."""
