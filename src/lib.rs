@@ -7,6 +7,7 @@ mod pg;
 mod queue;
 mod settings;
 mod shared;
+mod worker;
 
 ::pgrx::pg_module_magic!(name, version);
 
@@ -18,6 +19,12 @@ pgrx::extension_sql_file!(
     requires = ["schema"]
 );
 
+pgrx::extension_sql_file!(
+    "../sql/installation.sql",
+    name = "installation",
+    requires = ["jobs"]
+);
+
 /// Called when the library is loaded: by the postmaster (preload), or by one backend.
 #[pgrx::pg_guard]
 pub extern "C-unwind" fn _PG_init() {
@@ -26,5 +33,6 @@ pub extern "C-unwind" fn _PG_init() {
     shared::pending::init();
     if preloading {
         shared::request();
+        worker::init();
     }
 }

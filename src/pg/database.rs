@@ -115,3 +115,42 @@ pub fn rows_written(oid: u32) -> Option<u64> {
             .map(|s| (s.tuples_inserted + s.tuples_updated + s.tuples_deleted) as u64)
     }
 }
+
+/// The name of this database's encoding.
+pub fn encoding_name() -> String {
+    // SAFETY: a static string of the server.
+    unsafe { text::from_c(pg_sys::GetDatabaseEncodingName()) }
+}
+
+/// Whether `role` owns a database, or has its owner's rights.
+pub fn is_owner(oid: u32, role: pg_sys::Oid) -> bool {
+    // SAFETY: an ACL look-up.
+    #[cfg(any(feature = "pg13", feature = "pg14", feature = "pg15"))]
+    unsafe {
+        pg_sys::pg_database_ownercheck(pg_sys::Oid::from(oid), role)
+    }
+    #[cfg(not(any(feature = "pg13", feature = "pg14", feature = "pg15")))]
+    unsafe {
+        pg_sys::object_ownercheck(pg_sys::DatabaseRelationId, pg_sys::Oid::from(oid), role)
+    }
+}
+
+/// Whether `role` may create a database from this one: CREATEDB, and its owner or it a template
+/// (createdb in dbcommands.c).
+pub fn may_copy(oid: u32, role: pg_sys::Oid) -> bool {
+    // SAFETY: syscache look-ups; the tuple is released before the function ends.
+    unsafe {
+        if !pg_sys::superuser_arg(role) && !pg_sys::have_createdb_privilege() {
+            return false;
+        }
+        let cache = pg_sys::SysCacheIdentifier::DATABASEOID as i32;
+        let tuple = pg_sys::SearchSysCache1(cache, pg_sys::Oid::from(oid).into());
+        if tuple.is_null() {
+            return false;
+        }
+        let form = pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_database>();
+        let is_template = (*form).datistemplate;
+        pg_sys::ReleaseSysCache(tuple);
+        is_template || is_owner(oid, role)
+    }
+}

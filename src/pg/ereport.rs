@@ -148,3 +148,9 @@ pub fn notice(error: &Error) {
 pub fn log(error: &Error) {
     report(PgLogLevel::LOG as c_int, error);
 }
+
+/// An ERROR that unwinds our frames: it ends a worker.
+pub fn raise(error: &Error) -> ! {
+    report(PgLogLevel::ERROR as c_int, error);
+    unreachable!("an ERROR returned")
+}

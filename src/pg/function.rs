@@ -115,6 +115,22 @@ impl IntoAnswer for Timestamp {
     }
 }
 
+/// Microseconds, as an interval of so much time: days count as 24 hours.
+#[derive(Clone, Copy, Debug)]
+pub struct Interval(pub i64);
+
+impl IntoAnswer for Interval {
+    fn into_answer(self) -> Answer {
+        // SAFETY: palloc'd and filled; an interval is passed by reference.
+        unsafe {
+            let interval =
+                pg_sys::palloc0(size_of::<pg_sys::Interval>()).cast::<pg_sys::Interval>();
+            (*interval).time = self.0;
+            Answer::Datum(pg_sys::Datum::from(interval))
+        }
+    }
+}
+
 impl Call {
     /// # Safety
     /// `fcinfo` is the one the function manager passed, and outlives the call.

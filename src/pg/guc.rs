@@ -45,13 +45,16 @@ impl Nested {
     }
 }
 
-/// Reads the configuration files again if the postmaster said so.
-pub fn reload_if_asked() {
+/// Reads the configuration files again if the postmaster said so; true when it did.
+pub fn reload_if_asked() -> bool {
     // SAFETY: a flag set by the signal handler; outside transactions.
     unsafe {
-        if *std::ptr::addr_of!(pg_sys::ConfigReloadPending) != 0 {
-            *std::ptr::addr_of_mut!(pg_sys::ConfigReloadPending) = 0;
-            pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP);
+        let asked = std::ptr::addr_of_mut!(pg_sys::ConfigReloadPending);
+        if *asked == 0 {
+            return false;
         }
+        *asked = 0;
+        pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP);
+        true
     }
 }

@@ -131,6 +131,14 @@ pub fn role(oid: Oid) -> Option<Role> {
     }
 }
 
+/// The role of exactly this name.
+pub fn find_role(name: &str) -> Option<Oid> {
+    let name = CString::new(text::encode_lossy(name)).ok()?;
+    // SAFETY: a syscache look-up; told that the role may be missing, it raises nothing.
+    let oid = unsafe { pg_sys::get_role_oid(name.as_ptr(), true) };
+    (oid != Oid::INVALID).then_some(oid)
+}
+
 /// The role's name, or its number where it is gone.
 pub fn role_name(oid: Oid) -> String {
     role(oid).map_or_else(|| oid.to_u32().to_string(), |role| role.name)
@@ -146,6 +154,12 @@ pub fn is_superuser(role: Oid) -> bool {
 pub fn has_rights_of(member: Oid, role: Oid) -> bool {
     // SAFETY: a cached catalog look-up.
     unsafe { pg_sys::has_privs_of_role(member, role) }
+}
+
+/// Whether a role has the rights of pg_read_all_stats, as pg_monitor does.
+pub fn reads_all_statistics(role: Oid) -> bool {
+    // The number in pg_authid.dat; its constant has another name in 13.
+    has_rights_of(role, Oid::from(3375))
 }
 
 /// Whether `member` may become `role` by SET ROLE: the SET option from 16, membership before.
@@ -237,4 +251,9 @@ pub fn role_name_datum(oid: Oid) -> pg_sys::Datum {
         )
         .expect("namein answers a name")
     }
+}
+
+/// Whether `role` owns the extension of this database, or has its owner's rights.
+pub fn owns_extension(role: Oid) -> bool {
+    extension_owner().is_some_and(|owner| has_rights_of(role, owner))
 }

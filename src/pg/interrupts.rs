@@ -34,3 +34,23 @@ pub fn forget_cancel() {
     // SAFETY: a flag of this process, set by its signal handler.
     unsafe { *addr_of_mut!(pg_sys::QueryCancelPending) = 0 }
 }
+
+/// Lets cancels strike until dropped, inside of `hold_cancels`: while a handler runs.
+pub struct CancelsReleased(u32);
+
+pub fn release_cancels() -> CancelsReleased {
+    // SAFETY: a counter of this process.
+    unsafe {
+        let count = addr_of_mut!(pg_sys::QueryCancelHoldoffCount);
+        let held = *count;
+        *count = 0;
+        CancelsReleased(held)
+    }
+}
+
+impl Drop for CancelsReleased {
+    fn drop(&mut self) {
+        // SAFETY: a counter of this process.
+        unsafe { *addr_of_mut!(pg_sys::QueryCancelHoldoffCount) = self.0 }
+    }
+}

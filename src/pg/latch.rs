@@ -27,6 +27,14 @@ impl ProcessCell {
         self.0.load(Ordering::SeqCst) != 0
     }
 
+    /// The process entered, if there is one.
+    pub fn pid(&self) -> Option<i32> {
+        let entered = self.0.load(Ordering::SeqCst);
+        // SAFETY: as in `wake`; reading a pid that changes meanwhile does no harm.
+        (entered > 0)
+            .then(|| unsafe { (*(*pg_sys::ProcGlobal).allProcs.offset(entered as isize - 1)).pid })
+    }
+
     /// Sets the latch of the process entered. A process that left meanwhile means a spurious
     /// wake-up of whoever has its place now, which every wait tolerates.
     pub fn wake(&self) {

@@ -80,8 +80,9 @@ pub fn base() -> Option<*mut u8> {
     (!base.is_null()).then_some(base)
 }
 
-/// Runs `callback` when this process leaves, also on a FATAL error, while it is still attached.
-pub fn before_exit(callback: fn()) {
+/// Runs `callback` when this process leaves, also on a FATAL error: after its transaction was rolled
+/// back and its locks are gone, and while it still has its latch.
+pub fn at_exit(callback: fn()) {
     #[pg_guard]
     unsafe extern "C-unwind" fn run(_code: i32, arg: pg_sys::Datum) {
         // SAFETY: arg is the function pointer given below.
@@ -90,7 +91,7 @@ pub fn before_exit(callback: fn()) {
     }
     // SAFETY: the callback stays valid as long as the library is loaded.
     unsafe {
-        pg_sys::before_shmem_exit(
+        pg_sys::on_shmem_exit(
             Some(run),
             pg_sys::Datum::from(callback as *const () as usize),
         )

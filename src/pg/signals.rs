@@ -1,7 +1,7 @@
 //! Signals of workers: what each does, and who sent it.
 
 use std::ffi::c_int;
-use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
 
 use pgrx::pg_sys;
 
@@ -23,17 +23,20 @@ pub const MARK_TERMINATED: u32 = 2;
 
 /// Where the handlers of this process leave their mark; null: nowhere.
 static MARK: AtomicPtr<AtomicU32> = AtomicPtr::new(std::ptr::null_mut());
-/// Set by our own requests to stop: SIGTERM after one is nobody's fault.
-static EXPECTED: AtomicU32 = AtomicU32::new(0);
+/// Set when Pushy itself asked this process to leave: SIGTERM is nobody's fault then.
+static EXPECTED: AtomicPtr<AtomicBool> = AtomicPtr::new(std::ptr::null_mut());
 
-/// Lets the handlers mark this cell, which stays mapped for the life of the process.
-pub fn mark_in(cell: &'static AtomicU32) {
-    MARK.store(std::ptr::from_ref(cell).cast_mut(), Ordering::SeqCst);
+/// Lets the handlers mark `mark`, and see in `expected` whether a SIGTERM was asked for by Pushy. Both
+/// stay mapped for the life of the process.
+pub fn mark_in(mark: &'static AtomicU32, expected: &'static AtomicBool) {
+    EXPECTED.store(std::ptr::from_ref(expected).cast_mut(), Ordering::SeqCst);
+    MARK.store(std::ptr::from_ref(mark).cast_mut(), Ordering::SeqCst);
 }
 
-/// The next SIGTERM was asked for by Pushy itself.
-pub fn expect_termination() {
-    EXPECTED.store(1, Ordering::SeqCst);
+fn is_expected() -> bool {
+    let cell = EXPECTED.load(Ordering::SeqCst);
+    // SAFETY: mark_in took a static reference.
+    !cell.is_null() && unsafe { (*cell).load(Ordering::SeqCst) }
 }
 
 fn leave_mark(value: u32) {
@@ -51,7 +54,7 @@ unsafe extern "C" fn on_terminate(
 ) {
     // A handler of a job that ends its own session is charged; the postmaster's SIGTERM is not.
     let sender = (*info).si_pid();
-    if sender == pg_sys::PostmasterPid || EXPECTED.load(Ordering::SeqCst) != 0 {
+    if sender == pg_sys::PostmasterPid || is_expected() {
         leave_mark(MARK_BYSTANDER);
     } else if sender != libc::getpid() {
         leave_mark(MARK_TERMINATED);

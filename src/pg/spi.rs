@@ -338,7 +338,11 @@ pub struct Tid(pg_sys::ItemPointerData);
 impl Row<'_> {
     pub fn tid(&self, column: i32) -> Tid {
         // SAFETY: the statement selects a ctid here.
-        Tid(unsafe { *self.present(column).cast_mut_ptr::<pg_sys::ItemPointerData>() })
+        Tid(unsafe {
+            *self
+                .present(column)
+                .cast_mut_ptr::<pg_sys::ItemPointerData>()
+        })
     }
 }
 

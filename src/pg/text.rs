@@ -152,8 +152,7 @@ pub fn cut(bytes: &[u8], most: usize) -> &[u8] {
         return bytes;
     }
     // SAFETY: reads at most `len` bytes.
-    let length = unsafe {
-        pg_sys::pg_mbcliplen(bytes.as_ptr().cast(), bytes.len() as i32, most as i32)
-    };
+    let length =
+        unsafe { pg_sys::pg_mbcliplen(bytes.as_ptr().cast(), bytes.len() as i32, most as i32) };
     &bytes[..length as usize]
 }

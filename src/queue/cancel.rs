@@ -35,7 +35,7 @@ fn cancel(id: i64) -> Result<bool> {
     let queue = queue_for_work(id, seen.queue_id)?;
     let cancelled = identity::as_owner(|| cancel_live(&queue, id))?;
     if cancelled {
-        control::tell("cancel", &queue.name, Some(id));
+        control::tell(control::Event::Cancel, &queue.name, Some(id));
     }
     Ok(cancelled)
 }

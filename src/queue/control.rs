@@ -1,24 +1,39 @@
-//! Channel pushy_control: what was done to queues and jobs, told as JSON at commit.
+//! Channel pushy_control: what somebody did to a queue or a job, as JSON, at commit.
 
 use serde::Serialize;
 
-use crate::pg::{identity, notify};
+use crate::pg::{identity, notify, text};
 
 const CHANNEL: &[u8] = b"pushy_control";
 
-/// One message. Additions are new fields; `v` changes when a field changes its meaning.
+/// What was done. The words are part of the contract.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Event {
+    Register,
+    Alter,
+    Pause,
+    Resume,
+    Drop,
+    /// One job, told with its id; as the next.
+    Cancel,
+    Retry,
+}
+
 #[derive(Serialize)]
 struct Message<'a> {
+    /// Version of this form.
     v: u32,
-    event: &'a str,
+    event: Event,
     queue: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     job: Option<i64>,
+    /// The role that did it.
     by: String,
 }
 
-/// Tells at commit that `event` was done to a queue, or to a job of it.
-pub fn tell(event: &str, queue: &str, job: Option<i64>) {
+/// Tells of a change, when this transaction commits.
+pub fn tell(event: Event, queue: &str, job: Option<i64>) {
     let message = Message {
         v: 1,
         event,
@@ -26,6 +41,6 @@ pub fn tell(event: &str, queue: &str, job: Option<i64>) {
         job,
         by: identity::role_name(identity::current_user()),
     };
-    let json = serde_json::to_string(&message).expect("strings and numbers only");
-    notify::send(CHANNEL, json.as_bytes());
+    let json = serde_json::to_string(&message).expect("plain strings and numbers");
+    notify::send(CHANNEL, &text::encode_lossy(&json));
 }

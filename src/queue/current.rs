@@ -10,7 +10,7 @@ use crate::{params, sql_function};
 /// What user code may learn of the job it runs in.
 #[derive(Clone)]
 pub struct Current {
-    pub queue: String,
+    pub queue: std::rc::Rc<str>,
     pub queue_id: i32,
     pub max_attempts: i32,
     pub started_at: crate::pg::function::Timestamp,
@@ -53,7 +53,7 @@ pub fn columns(current: &Current, last_error: Option<&str>) -> Vec<Answer> {
     let job = &current.job;
     params![
         job.id,
-        current.queue.as_str(),
+        &*current.queue,
         job.args,
         "running",
         i32::from(job.priority),

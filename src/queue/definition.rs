@@ -10,7 +10,7 @@ use crate::pg::{database, identity};
 use crate::shared::queue_slot::{QueueFacts, QueueKey};
 
 /// Lengths of time are microseconds; 0 is 'none'.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Definition {
     pub queue_id: i32,
     pub name: String,

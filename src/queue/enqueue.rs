@@ -302,8 +302,17 @@ impl Request {
             self.depth,
             self.caused_by.unwrap_or_default()
         ))
-        .hint("Look for handlers that enqueue each other in a circle; pushy.max_depth is the bound.");
-        super::failure::record(id, 0, definition.queue_id, None, self.enqueued_at, &error.into())
+        .hint(
+            "Look for handlers that enqueue each other in a circle; pushy.max_depth is the bound.",
+        );
+        super::failure::record(
+            id,
+            0,
+            definition.queue_id,
+            None,
+            self.enqueued_at,
+            &error.into(),
+        )
     }
 }
 

@@ -10,9 +10,9 @@ use super::position;
 use crate::errors::Result;
 use crate::params;
 use crate::pg::function::{Answer, Timestamp};
+use crate::pg::random;
 use crate::pg::spi::{self, Plan, Tid};
 use crate::pg::subtransaction::CallError;
-use crate::pg::random;
 use crate::shared::pending;
 
 /// A job done, its effects in this transaction.
@@ -198,13 +198,7 @@ pub fn fail(
         let position = position::next()?;
         spi::run(
             &RETRY,
-            params![
-                job.id,
-                charged,
-                code(JobState::Available),
-                position,
-                now
-            ],
+            params![job.id, charged, code(JobState::Available), position, now],
         );
         if let Some(slot) = slot {
             pending::ready(slot, queue.key(), job.priority as usize, position, 0);

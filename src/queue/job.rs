@@ -37,11 +37,8 @@ pub struct Claimed {
 /// The job as a value of type pushy.job.
 pub fn composite(current: &Current, last_error: Option<&str>) -> Result<Answer> {
     let type_oid = function_catalog::job_type().ok_or_else(|| {
-        Error::new(
-            SqlState::UNDEFINED_OBJECT,
-            "type pushy.job does not exist",
-        )
-        .hint("Run: CREATE EXTENSION pushy")
+        Error::new(SqlState::UNDEFINED_OBJECT, "type pushy.job does not exist")
+            .hint("Run: CREATE EXTENSION pushy")
     })?;
     Ok(Answer::Datum(composite::form(
         type_oid,

@@ -101,4 +101,3 @@ pub fn finished(id: i64) -> Result<Option<Finished>> {
         }))
     })
 }
-

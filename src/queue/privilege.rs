@@ -1,5 +1,7 @@
 //! Who may do what with a queue.
 
+use std::collections::HashMap;
+
 use pgrx::pg_sys::{BuiltinOid, Oid};
 
 use super::definition::Definition;
@@ -72,9 +74,30 @@ pub fn grants(queue_id: i32) -> Result<Vec<Grant>> {
     })
 }
 
-/// Whether `role` has the rights of the queue's owner.
+static ALL: Plan = Plan::new(
+    "SELECT a.queue_id, a.grantee, a.privilege FROM pushy.queue_acl a",
+    &[],
+);
+
+/// What is granted on all queues, by their numbers.
+pub fn all_grants() -> Result<HashMap<i32, Vec<Grant>>> {
+    spi::connect(|spi| {
+        let mut found: HashMap<i32, Vec<Grant>> = HashMap::new();
+        for row in spi.run(&ALL, params![]).rows() {
+            found.entry(row.i32(1)).or_default().push(Grant {
+                grantee: row.oid(2),
+                privilege: Privilege::parse(&row.text(3)?)?,
+            });
+        }
+        Ok(found)
+    })
+}
+
+/// Whether `role` has the rights of the queue's owner. After a restore numbers of roles may mean others:
+/// there the name must agree, and grants to roles count for nothing until the queue is at home again.
 pub fn is_owner(queue: &Definition, role: Oid) -> bool {
-    identity::has_rights_of(role, queue.owner)
+    let is_meant = || queue.is_home() || identity::role_name(queue.owner) == queue.owner_name;
+    identity::is_superuser(role) || (is_meant() && identity::has_rights_of(role, queue.owner))
 }
 
 /// Whether `role` has the privilege: as owner, by a grant to it or a role whose rights it has, or to
@@ -83,7 +106,8 @@ pub fn has(queue: &Definition, grants: &[Grant], role: Oid, privilege: Privilege
     is_owner(queue, role)
         || grants.iter().any(|grant| {
             grant.privilege == privilege
-                && (grant.grantee == Oid::INVALID || identity::has_rights_of(role, grant.grantee))
+                && (grant.grantee == Oid::INVALID
+                    || (queue.is_home() && identity::has_rights_of(role, grant.grantee)))
         })
 }
 

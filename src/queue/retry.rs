@@ -67,7 +67,7 @@ fn retry(id: i64) -> Result<bool> {
         }
     };
     if let Some(queue) = &retried {
-        control::tell("retry", &queue.name, Some(id));
+        control::tell(control::Event::Retry, &queue.name, Some(id));
     }
     Ok(retried.is_some())
 }
@@ -105,7 +105,10 @@ fn run_again(queue: &Definition, id: i64, finished: &live::Finished) -> Result<(
     if moved == 0 {
         return Err(Error::new(
             SqlState::UNIQUE_VIOLATION,
-            format!("job {id} cannot run again: an unfinished job of queue \"{}\" holds its unique key", queue.name),
+            format!(
+                "job {id} cannot run again: an unfinished job of queue \"{}\" holds its unique key",
+                queue.name
+            ),
         )
         .hint("Wait for that job, or cancel it."));
     }

@@ -90,20 +90,24 @@ fn job_wait(call: Call) -> Result<Answer> {
         if seen.own {
             return Err(Error::new(
                 SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
-                format!("job {id} was enqueued by this transaction and cannot run before it commits"),
+                format!(
+                    "job {id} was enqueued by this transaction and cannot run before it commits"
+                ),
             )
             .hint("Commit first, then wait."));
         }
         if let Some(slot) = cache::slot_of(&queue)? {
             let deadline = Instant::now() + timeout;
             let condition = &shared::expect().queues()[slot].finished;
-            condition.wait_until(deadline.saturating_duration_since(Instant::now()), || {
-                match look(id) {
-                    Ok(Some(seen)) if !seen.finished => None,
-                    other => Some(other),
-                }
-            })
-            .transpose()?;
+            condition
+                .wait_until(
+                    deadline.saturating_duration_since(Instant::now()),
+                    || match look(id) {
+                        Ok(Some(seen)) if !seen.finished => None,
+                        other => Some(other),
+                    },
+                )
+                .transpose()?;
         }
     }
     row(id, &queue)
@@ -142,7 +146,9 @@ static UNFINISHED: Plan = Plan::new(
 fn is_unfinished(queue_id: i32) -> Result<bool> {
     transaction::with_snapshot(|| {
         identity::as_owner(|| {
-            Ok(spi::connect(|spi| !spi.run(&UNFINISHED, params![queue_id]).is_empty()))
+            Ok(spi::connect(|spi| {
+                !spi.run(&UNFINISHED, params![queue_id]).is_empty()
+            }))
         })
     })
 }
@@ -168,7 +174,9 @@ fn jobs_wait(call: Call) -> Result<()> {
     )?;
     let deadline = Instant::now() + Duration::from_micros(timeout_us as u64);
     loop {
-        let seen = known.slot.map(|slot| shared::expect().queues()[slot].finishes());
+        let seen = known
+            .slot
+            .map(|slot| shared::expect().queues()[slot].finishes());
         // Each look is a transaction of its own; between looks no snapshot is held.
         transaction::commit_in_procedure()?;
         if !is_unfinished(queue.queue_id)? {
@@ -179,7 +187,10 @@ fn jobs_wait(call: Call) -> Result<()> {
         if left.is_zero() {
             return Err(Error::new(
                 SqlState::QUERY_CANCELED,
-                format!("queue \"{name}\" still has unfinished jobs after {} s", timeout_us as f64 / 1e6),
+                format!(
+                    "queue \"{name}\" still has unfinished jobs after {} s",
+                    timeout_us as f64 / 1e6
+                ),
             )
             .hint(format!(
                 "SELECT * FROM pushy.queue_explain({}) tells why they do not run.",
@@ -191,7 +202,9 @@ fn jobs_wait(call: Call) -> Result<()> {
                 SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
                 format!("no jobs of queue \"{name}\" run: the library is not preloaded"),
             )
-            .hint("Add shared_preload_libraries = 'pushy' to postgresql.conf and restart the server."));
+            .hint(
+                "Add shared_preload_libraries = 'pushy' to postgresql.conf and restart the server.",
+            ));
         };
         shared::expect().queues()[slot].wait_finish(seen, left);
     }

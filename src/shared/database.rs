@@ -30,6 +30,8 @@ pub struct Database {
     presence: AtomicU8,
     /// Changes with every committed change of a queue's definition or privileges.
     pub definitions: AtomicU64,
+    /// The counter of definitions (plus one) when the launcher last looked for the database's name.
+    pub looked_up: AtomicU64,
     /// The earliest time (µs) at which the scheduler has something to do.
     pub due: AtomicI64,
     /// The scheduler: 0 none, else its process.
@@ -45,6 +47,8 @@ pub struct Database {
     pub swept_writes: AtomicU64,
     /// The sweep was asked for: COMMIT PREPARED, resume after a restore.
     pub sweep_requested: AtomicBool,
+    /// Jobs may be left of a dropped queue.
+    pub orphans_requested: AtomicBool,
     /// No scheduler is tried before this time (µs), after failures to start one.
     pub retry_at: AtomicI64,
     pub failures: AtomicU32,
@@ -103,6 +107,7 @@ impl Shared {
             free.quiesced.store(0, Ordering::SeqCst);
             free.swept_writes.store(0, Ordering::SeqCst);
             free.sweep_requested.store(false, Ordering::SeqCst);
+            free.orphans_requested.store(false, Ordering::SeqCst);
             free.scheduler_starting.store(false, Ordering::SeqCst);
             free.retry_at.store(0, Ordering::SeqCst);
             free.failures.store(0, Ordering::SeqCst);

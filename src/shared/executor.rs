@@ -53,6 +53,8 @@ pub struct Executor {
     pub started_at: AtomicI64,
     /// It was asked to leave (quiesce, fairness, shutdown): its running job is nobody's fault.
     pub stop_requested: AtomicBool,
+    /// A batch is open; see `shared.alone`.
+    pub in_batch: AtomicBool,
     pub queue_id: AtomicI32,
     /// The job running now, 0: none, and its attempt and start.
     pub job: AtomicI64,
@@ -125,6 +127,8 @@ impl Executor {
         self.leave_job();
         self.clear_batch();
         self.process.leave();
+        self.in_batch.store(false, Ordering::SeqCst);
+        self.pid.store(0, Ordering::SeqCst);
         self.database.store(0, Ordering::SeqCst);
         self.role.store(0, Ordering::SeqCst);
         self.set_state(ExecutorState::Free);

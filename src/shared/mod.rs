@@ -8,7 +8,7 @@ pub mod pending;
 pub mod queue_slot;
 pub mod wake;
 
-use std::sync::atomic::{AtomicI64, AtomicU64, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicU8, Ordering};
 
 use crate::pg::latch::ProcessCell;
 use crate::pg::shmem::{self, Segment};
@@ -32,6 +32,8 @@ pub struct Shared {
     pub started_at: AtomicI64,
     /// Why the launcher could not start a worker the last time it tried; 0 is 'it could'.
     pub starved: AtomicU8,
+    /// The flight recorder of the last life has been read.
+    pub recorder_read: AtomicBool,
     /// One more than the executor slot that runs a job alone, or wants to; 0: nobody.
     pub alone: AtomicU64,
     pub executors: [Executor; MAX_EXECUTORS],

@@ -29,10 +29,14 @@ enum Why {
     Ready,
     /// Rows locked: told at commit and at abort, the lock being gone either way.
     Locked,
+    /// A watermark taken by a claim: told at abort only, with the locks of the batch gone.
+    Claimed,
 }
 
 #[derive(Clone, Copy)]
 enum Change {
+    /// New with this transaction: its slot goes with it when it is rolled back.
+    Created(QueueFacts),
     Defined(QueueFacts),
     Dropped(QueueKey),
     /// Privileges only: caches must be read again.
@@ -117,6 +121,11 @@ pub fn locked(index: usize, key: QueueKey, priority: usize, position: i64) {
     add(index, key, priority, position as u64, Why::Locked, 0);
 }
 
+/// The watermark of a priority was taken; unless this transaction commits, it is put back.
+pub fn claimed(index: usize, key: QueueKey, priority: usize, from: u64) {
+    add(index, key, priority, from, Why::Claimed, 0);
+}
+
 /// Something is due at `time` (µs) once this transaction has committed.
 pub fn due(time: i64) {
     with(|pending| pending.due = pending.due.min(time));
@@ -141,6 +150,11 @@ pub fn finished(index: usize) {
             None => pending.finished.push((level, index, 1)),
         }
     });
+}
+
+/// A queue is new with this transaction, its slot made already and not runnable before the commit.
+pub fn created(facts: QueueFacts) {
+    change(Change::Created(facts));
 }
 
 /// A queue's definition changes at commit.
@@ -219,11 +233,20 @@ fn at_end(end: End) {
                 pending.tell_commit(shared);
             } else if end == End::Abort {
                 tell_locked(shared, &pending.announcements);
+                free_created(shared, &pending.changes, 0);
             }
             pending.tell_end(shared, end);
         }
         pending.clear();
     });
+}
+
+/// Makes the scheduler look for jobs of queues that are gone.
+fn ask_for_orphans(shared: &Shared, database: u32) {
+    if let Some(slot) = shared.find_database(database) {
+        slot.orphans_requested.store(true, Ordering::SeqCst);
+        shared.announce_due(slot, 0);
+    }
 }
 
 fn tell(shared: &Shared, known: &Announcement) {
@@ -237,8 +260,19 @@ fn tell(shared: &Shared, known: &Announcement) {
 
 fn tell_locked(shared: &Shared, announcements: &[Announcement]) {
     for known in announcements {
-        if known.why == Why::Locked {
+        if known.why != Why::Ready {
             tell(shared, known);
+        }
+    }
+}
+
+/// Gives up the slots of queues made at `level` or deeper, which nobody else has seen.
+fn free_created(shared: &Shared, changes: &[(i32, Change)], level: i32) {
+    for (made_at, change) in changes {
+        if let Change::Created(facts) = change {
+            if *made_at >= level {
+                shared.free_queue(facts.key);
+            }
         }
     }
 }
@@ -286,8 +320,9 @@ impl Pending {
 
     fn forget_level(&mut self, level: i32) {
         if let Some(shared) = super::get() {
+            free_created(shared, &self.changes, level);
             for known in &self.announcements {
-                if known.level >= level && known.why == Why::Locked {
+                if known.level >= level && known.why != Why::Ready {
                     tell(shared, known);
                 }
             }
@@ -305,14 +340,17 @@ impl Pending {
         let database = crate::pg::database::current();
         for (_, change) in &self.changes {
             match change {
-                Change::Defined(facts) => {
+                Change::Created(facts) | Change::Defined(facts) => {
                     if let Some(index) = shared.find_queue(facts.key) {
                         shared.queues()[index].apply(facts);
                         shared.set_ready(index);
                         shared.wake_for(index);
                     }
                 }
-                Change::Dropped(key) => shared.free_queue(*key),
+                Change::Dropped(key) => {
+                    shared.free_queue(*key);
+                    ask_for_orphans(shared, database);
+                }
                 Change::Privileges => {}
             }
         }
@@ -333,10 +371,17 @@ impl Pending {
             }
         }
         for known in &self.announcements {
-            if known.jobs > 0 && shared.queues()[known.index].is(known.key) {
-                let statistics = &shared.queues()[known.index].statistics;
-                statistics.enqueued.fetch_add(known.jobs, Ordering::Relaxed);
+            if known.why == Why::Claimed {
+                continue;
             }
+            let slot = &shared.queues()[known.index];
+            if !slot.is(known.key) {
+                // The queue was dropped after this transaction had looked it up.
+                ask_for_orphans(shared, database);
+                continue;
+            }
+            let enqueued = &slot.statistics.enqueued;
+            enqueued.fetch_add(known.jobs, Ordering::Relaxed);
             tell(shared, known);
         }
         if self.due != NEVER {

@@ -1,0 +1,184 @@
+//! Utility statements before and after they run: the few that need our workers out of the way.
+
+use std::ffi::{c_char, CStr};
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+use pgrx::{pg_guard, pg_sys};
+
+/// A statement that concerns the workers.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Statement {
+    DropDatabase {
+        name: std::ffi::CString,
+    },
+    RenameDatabase {
+        name: std::ffi::CString,
+    },
+    MoveDatabase {
+        name: std::ffi::CString,
+    },
+    /// CREATE DATABASE from this template.
+    CopyDatabase {
+        template: std::ffi::CString,
+    },
+    DropExtension,
+    AlterExtension,
+    /// COMMIT PREPARED or ROLLBACK PREPARED.
+    FinishPrepared,
+}
+
+/// What to do around them. `before` may raise; `after` runs when the statement has succeeded.
+pub struct Hooks {
+    pub before: fn(&Statement),
+    pub after: fn(&Statement),
+}
+
+static HOOKS: AtomicPtr<Hooks> = AtomicPtr::new(std::ptr::null_mut());
+static mut PREVIOUS: pg_sys::ProcessUtility_hook_type = None;
+
+/// Installs the hooks; while preloading.
+pub fn install(hooks: &'static Hooks) {
+    HOOKS.store(std::ptr::from_ref(hooks).cast_mut(), Ordering::Relaxed);
+    // SAFETY: in the postmaster, before any process forks.
+    unsafe {
+        PREVIOUS = pg_sys::ProcessUtility_hook;
+        pg_sys::ProcessUtility_hook = Some(on_utility);
+    }
+}
+
+unsafe fn text(pointer: *const c_char) -> std::ffi::CString {
+    CStr::from_ptr(pointer).to_owned()
+}
+
+/// Recognises a statement by its parse tree.
+unsafe fn recognise(node: *mut pg_sys::Node) -> Option<Statement> {
+    use pg_sys::NodeTag::{
+        T_AlterDatabaseStmt, T_AlterExtensionStmt, T_CreatedbStmt, T_DropStmt, T_DropdbStmt,
+        T_RenameStmt, T_TransactionStmt,
+    };
+    match (*node).type_ {
+        T_DropdbStmt => Some(Statement::DropDatabase {
+            name: text((*node.cast::<pg_sys::DropdbStmt>()).dbname),
+        }),
+        T_RenameStmt => {
+            let rename = node.cast::<pg_sys::RenameStmt>();
+            ((*rename).renameType == pg_sys::ObjectType::OBJECT_DATABASE).then(|| {
+                Statement::RenameDatabase {
+                    name: text((*rename).subname),
+                }
+            })
+        }
+        T_AlterDatabaseStmt => {
+            let alter = node.cast::<pg_sys::AlterDatabaseStmt>();
+            option(&(*alter).options, c"tablespace").map(|_| Statement::MoveDatabase {
+                name: text((*alter).dbname),
+            })
+        }
+        T_CreatedbStmt => {
+            let create = node.cast::<pg_sys::CreatedbStmt>();
+            option(&(*create).options, c"template")
+                .map(|template| Statement::CopyDatabase { template })
+        }
+        T_DropStmt => {
+            let drop = node.cast::<pg_sys::DropStmt>();
+            ((*drop).removeType == pg_sys::ObjectType::OBJECT_EXTENSION
+                && list((*drop).objects).any(|name| is_pushy(name)))
+            .then_some(Statement::DropExtension)
+        }
+        T_AlterExtensionStmt => {
+            let alter = node.cast::<pg_sys::AlterExtensionStmt>();
+            (CStr::from_ptr((*alter).extname) == c"pushy").then_some(Statement::AlterExtension)
+        }
+        T_TransactionStmt => {
+            use pg_sys::TransactionStmtKind::{
+                TRANS_STMT_COMMIT_PREPARED, TRANS_STMT_ROLLBACK_PREPARED,
+            };
+            let kind = (*node.cast::<pg_sys::TransactionStmt>()).kind;
+            (kind == TRANS_STMT_COMMIT_PREPARED || kind == TRANS_STMT_ROLLBACK_PREPARED)
+                .then_some(Statement::FinishPrepared)
+        }
+        _ => None,
+    }
+}
+
+unsafe fn list(list: *mut pg_sys::List) -> impl Iterator<Item = *mut pg_sys::Node> {
+    let length = if list.is_null() { 0 } else { (*list).length };
+    (0..length).map(move |at| (*(*list).elements.offset(at as isize)).ptr_value.cast())
+}
+
+unsafe fn is_pushy(name: *mut pg_sys::Node) -> bool {
+    string(name).is_some_and(|name| name == c"pushy")
+}
+
+unsafe fn string<'a>(node: *mut pg_sys::Node) -> Option<&'a CStr> {
+    if node.is_null() || (*node).type_ != pg_sys::NodeTag::T_String {
+        return None;
+    }
+    #[cfg(any(feature = "pg13", feature = "pg14"))]
+    let value = (*node.cast::<pg_sys::Value>()).val.str_;
+    #[cfg(not(any(feature = "pg13", feature = "pg14")))]
+    let value = (*node.cast::<pg_sys::String>()).sval;
+    Some(CStr::from_ptr(value))
+}
+
+/// The string value of an option (DefElem) of a statement.
+unsafe fn option(options: &*mut pg_sys::List, name: &CStr) -> Option<std::ffi::CString> {
+    for node in list(*options) {
+        let option = node.cast::<pg_sys::DefElem>();
+        if CStr::from_ptr((*option).defname) == name {
+            return string((*option).arg).map(CStr::to_owned);
+        }
+    }
+    None
+}
+
+#[pg_guard]
+#[allow(clippy::too_many_arguments)]
+unsafe extern "C-unwind" fn on_utility(
+    statement: *mut pg_sys::PlannedStmt,
+    query: *const c_char,
+    #[cfg(not(feature = "pg13"))] read_only: bool,
+    context: pg_sys::ProcessUtilityContext::Type,
+    params: pg_sys::ParamListInfo,
+    environment: *mut pg_sys::QueryEnvironment,
+    destination: *mut pg_sys::DestReceiver,
+    completion: *mut pg_sys::QueryCompletion,
+) {
+    let recognised = recognise((*statement).utilityStmt);
+    let hooks = &*HOOKS.load(Ordering::Relaxed);
+    if let Some(found) = &recognised {
+        (hooks.before)(found);
+    }
+    // The next in the chain is C: its errors must not be jumped over our frames.
+    pg_sys::ffi::pg_guard_ffi_boundary(|| {
+        let next = PREVIOUS.unwrap_or(raw_standard_process_utility);
+        next(
+            statement,
+            query,
+            #[cfg(not(feature = "pg13"))]
+            read_only,
+            context,
+            params,
+            environment,
+            destination,
+            completion,
+        );
+    });
+    if let Some(found) = &recognised {
+        (hooks.after)(found);
+    }
+}
+
+extern "C-unwind" {
+    #[link_name = "standard_ProcessUtility"]
+    fn raw_standard_process_utility(
+        statement: *mut pg_sys::PlannedStmt,
+        query: *const c_char,
+        #[cfg(not(feature = "pg13"))] read_only: bool,
+        context: pg_sys::ProcessUtilityContext::Type,
+        params: pg_sys::ParamListInfo,
+        environment: *mut pg_sys::QueryEnvironment,
+        destination: *mut pg_sys::DestReceiver,
+        completion: *mut pg_sys::QueryCompletion,
+    );
+}

@@ -1,0 +1,69 @@
+//! queue_alter: changes what is said and nothing else.
+
+use super::control::{self, Event};
+use super::definition::{self, Definition};
+use super::options::Options;
+use super::register::{require_fit, set_handler, set_role};
+use super::{privilege, publish, store};
+use crate::errors::{Error, Result, SqlState};
+use crate::pg::identity;
+use crate::sql_function;
+
+sql_function!(pushy_queue_alter, |call| {
+    let queue = call.text("queue", 0)?;
+    alter(&queue, &Options::read(call)?)
+});
+
+fn alter(name: &str, options: &Options) -> Result<()> {
+    let existing = find_owned(name)?;
+    let mut queue = existing.clone();
+    options.apply_to(&mut queue);
+    if let Some(role) = options.run_as {
+        set_role(&mut queue, role)?;
+    }
+    if let Some(handler) = &options.handler {
+        set_handler(&mut queue, handler)?;
+    }
+    if options.run_as.is_some() || options.handler.is_some() {
+        require_home(&queue)?;
+        require_fit(&queue)?;
+        queue.parked = None;
+    }
+    if queue != existing {
+        write(&queue)?;
+        control::tell(Event::Alter, name, None);
+    }
+    Ok(())
+}
+
+/// The queue, its row locked, if the caller has its owner's rights.
+pub fn find_owned(name: &str) -> Result<Definition> {
+    let queue = identity::as_owner(|| definition::find_for_update(name))?
+        .ok_or_else(|| Error::no_such_queue(name))?;
+    privilege::require_owner(&queue, identity::current_user())?;
+    Ok(queue)
+}
+
+/// Writes a changed definition and has everybody told.
+pub fn write(queue: &Definition) -> Result<()> {
+    identity::as_owner(|| {
+        store::update(queue);
+        Ok(())
+    })?;
+    publish::changed(queue)
+}
+
+/// Refuses a queue that came here by a restore or a copy: its roles may be others.
+pub fn require_home(queue: &Definition) -> Result<()> {
+    if queue.is_home() {
+        return Ok(());
+    }
+    Err(Error::new(
+        SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+        format!(
+            "queue \"{}\" was registered in another database or cluster",
+            queue.name
+        ),
+    )
+    .hint("A superuser can run: SELECT * FROM pushy.resume_after_restore(). Registering the queue again works too."))
+}

@@ -1,0 +1,82 @@
+//! queue_drop.
+
+use pgrx::pg_sys::BuiltinOid;
+
+use super::alter::find_owned;
+use super::control::{self, Event};
+use super::definition::Definition;
+use super::store;
+use crate::errors::{quote_literal, Error, Result, SqlState};
+use crate::params;
+use crate::pg::identity;
+use crate::pg::spi::{self, Plan};
+use crate::shared::pending;
+use crate::sql_function;
+
+sql_function!(pushy_queue_drop, |call| {
+    let name = call.text("queue", 0)?;
+    let force = call.opt_bool(1).unwrap_or(false);
+    drop_queue(&name, force)
+});
+
+static COUNT_LIVE: Plan = Plan::new(
+    "SELECT pg_catalog.count(*) FROM pushy.live_job j WHERE j.queue_id OPERATOR(pg_catalog.=) $1",
+    &[BuiltinOid::INT4OID],
+);
+
+/// A job that an executor holds is not waited for: it is cancelled where it runs, and what is left of
+/// it has no queue any more, which the scheduler's sweep ends.
+static DELETE_LIVE: Plan = Plan::new(
+    "DELETE FROM pushy.live_job j \
+      USING (SELECT l.id FROM pushy.live_job l WHERE l.queue_id OPERATOR(pg_catalog.=) $1 \
+                FOR UPDATE SKIP LOCKED) free \
+      WHERE j.id OPERATOR(pg_catalog.=) free.id",
+    &[BuiltinOid::INT4OID],
+);
+
+static LIVE: Plan = Plan::new(
+    "SELECT j.id FROM pushy.live_job j WHERE j.queue_id OPERATOR(pg_catalog.=) $1",
+    &[BuiltinOid::INT4OID],
+);
+
+fn drop_queue(name: &str, force: bool) -> Result<()> {
+    let queue = find_owned(name)?;
+    identity::as_owner(|| {
+        if force {
+            end_live_jobs(&queue);
+        } else {
+            refuse_live_jobs(&queue)?;
+        }
+        store::delete(&queue);
+        Ok(())
+    })?;
+    pending::dropped(queue.key());
+    control::tell(Event::Drop, name, None);
+    Ok(())
+}
+
+fn refuse_live_jobs(queue: &Definition) -> Result<()> {
+    let live = spi::connect(|spi| spi.run(&COUNT_LIVE, params![queue.queue_id]).row(0).i64(1));
+    if live == 0 {
+        return Ok(());
+    }
+    Err(Error::new(
+        SqlState::OBJECT_IN_USE,
+        format!("queue \"{}\" has {live} unfinished jobs", queue.name),
+    )
+    .hint(format!(
+        "Wait for them with CALL pushy.jobs_wait({name}), or delete them: SELECT pushy.queue_drop({name}, force => true).",
+        name = quote_literal(&queue.name)
+    )))
+}
+
+fn end_live_jobs(queue: &Definition) {
+    spi::run(&DELETE_LIVE, params![queue.queue_id]);
+    let held: Vec<i64> = spi::connect(|spi| {
+        let table = spi.run(&LIVE, params![queue.queue_id]);
+        table.rows().map(|row| row.i64(1)).collect()
+    });
+    for job in held {
+        pending::cancel(job);
+    }
+}

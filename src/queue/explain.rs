@@ -1,0 +1,349 @@
+//! queue_explain: in words why jobs of a queue do not run now, and the statement that changes it.
+
+use std::sync::atomic::Ordering;
+
+use pgrx::pg_sys::BuiltinOid;
+
+use super::definition::{self, Definition};
+use super::fitness::{self, Unfit};
+use super::privilege::{self, Privilege};
+use crate::errors::{quote_literal, Error, Result};
+use crate::pg::spi::{self, Plan};
+use crate::pg::{database, identity};
+use crate::shared::executor::{Executor, ExecutorState};
+use crate::shared::queue_slot::QueueSlot;
+use crate::shared::{self, Shared};
+use crate::{params, row, settings, sql_function};
+
+sql_function!(pushy_queue_explain, |call| {
+    let name = call.text("queue", 0)?;
+    let queue = find(&name)?;
+    let findings = explain(&queue)?;
+    call.answer_rows(|rows| {
+        for finding in findings {
+            rows.put(row![finding.reason, finding.fix]);
+        }
+        Ok(())
+    })
+});
+
+struct Finding {
+    reason: String,
+    fix: Option<String>,
+}
+
+fn blocked(reason: impl Into<String>, fix: impl Into<String>) -> Finding {
+    Finding {
+        reason: reason.into(),
+        fix: Some(fix.into()),
+    }
+}
+
+fn said(reason: impl Into<String>) -> Finding {
+    Finding {
+        reason: reason.into(),
+        fix: None,
+    }
+}
+
+fn find(name: &str) -> Result<Definition> {
+    let (queue, grants) = identity::as_owner(|| {
+        let queue = definition::find(name)?.ok_or_else(|| Error::no_such_queue(name))?;
+        let grants = privilege::grants(queue.queue_id)?;
+        Ok((queue, grants))
+    })?;
+    privilege::require(
+        &queue,
+        &grants,
+        identity::current_user(),
+        Privilege::Monitor,
+    )?;
+    Ok(queue)
+}
+
+/// What is known, the things that block everything first.
+fn explain(queue: &Definition) -> Result<Vec<Finding>> {
+    let mut findings = server(queue);
+    findings.extend(of_definition(queue));
+    let jobs = identity::as_owner(|| Jobs::count(queue))?;
+    if findings.is_empty() && jobs.ready > 0 {
+        if let Some(shared) = shared::get() {
+            findings.extend(of_executors(queue, shared));
+        }
+    }
+    findings.extend(jobs.explain(queue));
+    if findings.is_empty() {
+        findings.push(said(
+            "nothing is in the way: ready jobs start as soon as an executor looks",
+        ));
+    }
+    Ok(findings)
+}
+
+/// What stops every queue of the server or the database.
+fn server(queue: &Definition) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let here = database::current();
+    let name = database::name(here).unwrap_or_default();
+    if shared::get().is_none() {
+        findings.push(blocked(
+            "the library was not loaded when the server started, so there are no workers",
+            "Add pushy to shared_preload_libraries in postgresql.conf, as in shared_preload_libraries = 'pushy', and restart the server",
+        ));
+    }
+    if database::is_standby() {
+        findings.push(said(
+            "the server is a standby: jobs run on the primary, and here after its promotion",
+        ));
+    }
+    if !settings::enabled() {
+        findings.push(blocked(
+            "pushy.enabled is off",
+            reloading("pushy.enabled = on"),
+        ));
+    }
+    if shared::get().is_some() && settings::max_executors() == 0 {
+        findings.push(blocked(
+            "pushy.max_executors is 0",
+            reloading("pushy.max_executors = 2"),
+        ));
+    }
+    if !settings::runs_in(&name) {
+        let all = [settings::databases(), name].join(",");
+        findings.push(blocked(
+            format!(
+                "jobs run in databases {} only (pushy.databases), not in this one",
+                quote_literal(&settings::databases())
+            ),
+            reloading(&format!(
+                "pushy.databases = {}",
+                quote_literal(all.trim_start_matches(','))
+            )),
+        ));
+    }
+    let slot = shared::get().and_then(|shared| shared.find_database(here));
+    if slot.is_some_and(|slot| slot.is_quiesced()) {
+        findings.push(said(
+            "workers are kept out of the database while a transaction drops, renames or copies it, or drops or alters the extension",
+        ));
+    }
+    if !queue.is_home() {
+        findings.push(blocked(
+            "the queue was registered in another database or cluster: a restore or a copy does not run by itself",
+            "SELECT * FROM pushy.resume_after_restore()",
+        ));
+    }
+    findings
+}
+
+fn reloading(setting: &str) -> String {
+    format!("ALTER SYSTEM SET {setting}; SELECT pg_reload_conf()")
+}
+
+/// What the queue itself says, and whether its role may run its handler.
+fn of_definition(queue: &Definition) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let resume = format!("SELECT pushy.queue_resume({})", quote_literal(&queue.name));
+    if queue.paused {
+        findings.push(blocked("the queue is paused", resume.as_str()));
+    }
+    if !queue.is_home() {
+        // Numbers of roles mean nothing here yet.
+        return findings;
+    }
+    let unfit = fitness::check(queue)
+        .and_then(|_| fitness::check_session(queue))
+        .err();
+    match (&queue.parked, unfit) {
+        (None, None) => {}
+        (None, Some(unfit)) => findings.push(blocked(unfit.reason(), unfit.fix())),
+        (Some(why), None) => findings.push(blocked(
+            format!("the queue is parked: {why}"),
+            resume.as_str(),
+        )),
+        (Some(_), Some(unfit)) => findings.push(blocked(
+            format!("the queue is parked: {}", unfit.reason()),
+            then_resume(&unfit, &resume),
+        )),
+    }
+    findings
+}
+
+fn then_resume(unfit: &Unfit, resume: &str) -> String {
+    let fix = unfit.fix();
+    if fix.contains(resume) {
+        fix
+    } else {
+        format!("{fix}; then {resume}")
+    }
+}
+
+/// Why ready jobs of a queue that could run are not all running.
+fn of_executors(queue: &Definition, shared: &Shared) -> Option<Finding> {
+    let slot = shared
+        .find_queue(queue.key())
+        .map(|index| &shared.queues()[index])?;
+    let workers = working_on(queue, shared);
+    if !slot.has_permit() {
+        return Some(at_its_limit(queue, slot, &workers));
+    }
+    if !workers.is_empty() {
+        return Some(said(format!("jobs are running: {}", workers.join(", "))));
+    }
+    if shared.alone.load(Ordering::SeqCst) != 0 {
+        return Some(said(
+            "a job that may have crashed the server runs alone; the others wait for it",
+        ));
+    }
+    if shared.starved.load(Ordering::SeqCst) != 0 {
+        return Some(blocked(
+            "no background worker could be started: all slots of max_worker_processes are taken",
+            "ALTER SYSTEM SET max_worker_processes = 16, or more than now, and restart the server",
+        ));
+    }
+    if shared.executors_in_use() >= settings::max_executors() && !has_idle(queue, shared) {
+        return Some(blocked(
+            format!(
+                "all {} executors are busy with other queues (pushy.max_executors)",
+                settings::max_executors()
+            ),
+            reloading(&format!(
+                "pushy.max_executors = {}",
+                settings::max_executors() + 1
+            )),
+        ));
+    }
+    None
+}
+
+fn at_its_limit(queue: &Definition, slot: &QueueSlot, workers: &[String]) -> Finding {
+    let limit = slot.concurrency.load(Ordering::SeqCst);
+    let who = if workers.is_empty() {
+        String::new()
+    } else {
+        format!(": {}", workers.join(", "))
+    };
+    blocked(
+        format!("as many executors work on the queue as its concurrency of {limit} allows{who}"),
+        format!(
+            "SELECT pushy.queue_alter({}, concurrency => {})",
+            quote_literal(&queue.name),
+            limit + 1
+        ),
+    )
+}
+
+fn executors_of<'a>(
+    queue: &'a Definition,
+    shared: &'a Shared,
+) -> impl Iterator<Item = &'a Executor> {
+    shared.executors.iter().filter(move |executor| {
+        executor.state() != ExecutorState::Free
+            && executor.serves(database::current(), queue.run_as.to_u32())
+    })
+}
+
+/// The executors that run a job of the queue, in words.
+fn working_on(queue: &Definition, shared: &Shared) -> Vec<String> {
+    executors_of(queue, shared)
+        .filter(|executor| executor.queue_id.load(Ordering::SeqCst) == queue.queue_id)
+        .filter_map(|executor| {
+            let job = executor.job.load(Ordering::SeqCst);
+            let pid = executor.pid.load(Ordering::SeqCst);
+            (job != 0).then(|| format!("job {job} in process {pid}"))
+        })
+        .collect()
+}
+
+fn has_idle(queue: &Definition, shared: &Shared) -> bool {
+    executors_of(queue, shared).any(|executor| executor.state() == ExecutorState::Idle)
+}
+
+/// How many unfinished jobs wait for what.
+struct Jobs {
+    ready: i64,
+    scheduled: i64,
+    retryable: i64,
+    /// When the first of those that wait is due, as this session writes a time.
+    next_due: Option<String>,
+    overdue: bool,
+    /// Names of prepared transactions of this database, which may hold jobs that nobody sees.
+    prepared: Option<String>,
+}
+
+static COUNT: Plan = Plan::new(
+    "SELECT pg_catalog.count(*) FILTER (WHERE j.state OPERATOR(pg_catalog.=) 'a'::\"char\"), \
+            pg_catalog.count(*) FILTER (WHERE j.state OPERATOR(pg_catalog.=) 's'::\"char\"), \
+            pg_catalog.count(*) FILTER (WHERE j.state OPERATOR(pg_catalog.=) 'r'::\"char\"), \
+            pg_catalog.min(j.run_at) FILTER (WHERE j.position IS NULL)::pg_catalog.text, \
+            COALESCE(pg_catalog.min(j.run_at) FILTER (WHERE j.position IS NULL) \
+                     OPERATOR(pg_catalog.<=) pg_catalog.clock_timestamp(), false), \
+            (SELECT pg_catalog.string_agg(x.gid, ', ') FROM pg_catalog.pg_prepared_xacts x \
+              WHERE x.database OPERATOR(pg_catalog.=) pg_catalog.current_database()) \
+       FROM pushy.live_job j WHERE j.queue_id OPERATOR(pg_catalog.=) $1",
+    &[BuiltinOid::INT4OID],
+);
+
+impl Jobs {
+    fn count(queue: &Definition) -> Result<Self> {
+        spi::connect(|spi| {
+            let table = spi.run(&COUNT, params![queue.queue_id]);
+            let row = table.row(0);
+            Ok(Self {
+                ready: row.i64(1),
+                scheduled: row.i64(2),
+                retryable: row.i64(3),
+                next_due: row.opt_text(4)?,
+                overdue: row.bool(5),
+                prepared: row.opt_text(6)?,
+            })
+        })
+    }
+
+    fn explain(&self, queue: &Definition) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        let next = self.next_due.as_deref().unwrap_or("never");
+        if self.ready + self.scheduled + self.retryable == 0 {
+            findings.push(said("no unfinished job is in the queue"));
+        }
+        if self.overdue {
+            findings.push(said(format!(
+                "jobs have been due since {next}; the scheduler is about to take them up"
+            )));
+        } else if self.retryable > 0 {
+            findings.push(blocked(
+                format!(
+                    "{} failed and wait for their next attempt; the first waiting job is due at {next}",
+                    jobs(self.retryable)
+                ),
+                format!(
+                    "SELECT pushy.job_retry(id) FROM pushy.jobs WHERE queue = {} AND state = 'retryable'",
+                    quote_literal(&queue.name)
+                ),
+            ));
+        } else if self.scheduled > 0 {
+            findings.push(said(format!(
+                "{} not due yet, the first at {next}",
+                if self.scheduled == 1 {
+                    "1 job is".to_owned()
+                } else {
+                    format!("{} jobs are", self.scheduled)
+                }
+            )));
+        }
+        if let (0, Some(prepared)) = (self.ready, &self.prepared) {
+            findings.push(said(format!(
+                "jobs of prepared transactions are not seen before COMMIT PREPARED; open here: {prepared}"
+            )));
+        }
+        findings
+    }
+}
+
+fn jobs(count: i64) -> String {
+    if count == 1 {
+        "1 job".to_owned()
+    } else {
+        format!("{count} jobs")
+    }
+}

@@ -1,0 +1,52 @@
+//! queue_pause and queue_resume.
+
+use super::alter::{find_owned, require_home, write};
+use super::control::{self, Event};
+use super::definition::Definition;
+use super::handler_name;
+use super::register::require_fit;
+use crate::errors::Result;
+use crate::pg::{function_catalog as functions, identity};
+use crate::sql_function;
+
+sql_function!(pushy_queue_pause, |call| {
+    let name = call.text("queue", 0)?;
+    let mut queue = find_owned(&name)?;
+    queue.paused = true;
+    write(&queue)?;
+    control::tell(Event::Pause, &name, None);
+    Result::Ok(())
+});
+
+sql_function!(pushy_queue_resume, |call| {
+    let name = call.text("queue", 0)?;
+    let mut queue = find_owned(&name)?;
+    require_home(&queue)?;
+    take_new_names(&mut queue)?;
+    require_fit(&queue)?;
+    queue.paused = false;
+    queue.parked = None;
+    write(&queue)?;
+    control::tell(Event::Resume, &name, None);
+    Result::Ok(())
+});
+
+/// Roles and handler may have been renamed, and the handler dropped and created again: its owner's call
+/// to resume says that it is still the same.
+fn take_new_names(queue: &mut Definition) -> Result<()> {
+    if let Some(owner) = identity::role(queue.owner) {
+        queue.owner_name = owner.name;
+    }
+    if let Some(role) = identity::role(queue.run_as) {
+        queue.run_as_name = role.name;
+    }
+    let function = match functions::function(queue.handler_oid) {
+        Some(function) => Some(function),
+        None => handler_name::by_stored_signature(&queue.handler)?,
+    };
+    if let Some(function) = function {
+        queue.handler_oid = function.oid;
+        queue.handler = function.signature;
+    }
+    Ok(())
+}

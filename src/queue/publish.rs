@@ -1,0 +1,34 @@
+//! Telling shared memory of queues, when the transaction commits.
+
+use super::cache;
+use super::definition::Definition;
+use crate::errors::Result;
+use crate::pg::database;
+use crate::shared::database::Presence;
+use crate::shared::{self, pending};
+
+/// A queue is new: it has a place from now on, but nobody runs it before the commit.
+pub fn created(queue: &Definition) -> Result<()> {
+    let mut unborn = queue.clone();
+    unborn.paused = true;
+    cache::slot_of(&unborn)?;
+    pending::created(queue.facts());
+    mark_present();
+    Ok(())
+}
+
+/// A queue's definition is another.
+pub fn changed(queue: &Definition) -> Result<()> {
+    cache::slot_of(queue)?;
+    pending::defined(queue.facts());
+    mark_present();
+    Ok(())
+}
+
+/// The launcher need not look for the extension here: it is there.
+pub fn mark_present() {
+    let here = shared::get().and_then(|shared| shared.ensure_database(database::current()));
+    if here.is_some_and(|here| here.presence() != Presence::Present) {
+        pending::presence(Presence::Present);
+    }
+}

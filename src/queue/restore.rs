@@ -1,0 +1,122 @@
+//! Queues that came here by a restore, a copy of the database or pg_upgrade: numbers of roles and functions
+//! may mean others here, so names decide, and nothing runs before somebody says so.
+
+use pgrx::pg_sys::{BuiltinOid, Oid};
+
+use super::definition::{self, Definition};
+use super::fitness::{self, Unfit};
+use super::{alter, handler_name};
+use crate::errors::{quote_literal, Error, Result, SqlState};
+use crate::pg::spi::{self, Plan};
+use crate::pg::{database, identifier, identity};
+use crate::shared::pending;
+use crate::{params, row, sql_function};
+
+sql_function!(pushy_resume_after_restore, |call| {
+    require_extension_owner()?;
+    let queues = identity::as_owner(definition::all)?;
+    call.answer_rows(|rows| {
+        for queue in queues {
+            let found = identity::as_owner(|| definition::find_for_update(&queue.name))?;
+            if let Some(queue) = found {
+                let name = queue.name.clone();
+                let obstacle = move_in(queue)?;
+                rows.put(row![name, obstacle.is_none(), obstacle]);
+            }
+        }
+        pending::sweep();
+        Ok(())
+    })
+});
+
+fn require_extension_owner() -> Result<()> {
+    let caller = identity::current_user();
+    match identity::extension_owner() {
+        Some(owner) if identity::has_rights_of(caller, owner) => Ok(()),
+        _ => Err(Error::new(
+            SqlState::INSUFFICIENT_PRIVILEGE,
+            "must be owner of extension pushy",
+        )
+        .hint("A superuser can run it.")),
+    }
+}
+
+/// Makes this database the queue's home; answers why it does not run all the same.
+fn move_in(mut queue: Definition) -> Result<Option<String>> {
+    if !queue.is_home() {
+        if let Err(unfit) = find_roles(&mut queue) {
+            return Ok(Some(unfit.reason()));
+        }
+        identity::as_owner(|| find_grantees(queue.queue_id))?;
+        queue.home_system = database::system_identifier();
+        queue.home_database = database::current();
+        let function = handler_name::by_stored_signature(&queue.handler)?;
+        queue.handler_oid = function.map_or(Oid::INVALID, |function| function.oid);
+        queue.parked = fitness::check(&queue).err().map(|unfit| unfit.reason());
+        alter::write(&queue)?;
+    }
+    Ok(queue.parked.or_else(|| {
+        queue.paused.then(|| {
+            format!(
+                "the queue is paused; SELECT pushy.queue_resume({})",
+                quote_literal(&queue.name)
+            )
+        })
+    }))
+}
+
+fn find_roles(queue: &mut Definition) -> std::result::Result<(), Unfit> {
+    find_owner(queue)?;
+    queue.run_as = identity::find_role(&queue.run_as_name).ok_or_else(|| Unfit::RoleGone {
+        queue: queue.name.clone(),
+        role: identifier::quoted(&queue.run_as_name),
+    })?;
+    Ok(())
+}
+
+/// The owner by name.
+pub fn find_owner(queue: &mut Definition) -> std::result::Result<(), Unfit> {
+    queue.owner = identity::find_role(&queue.owner_name).ok_or_else(|| Unfit::OwnerGone {
+        queue: queue.name.clone(),
+        owner: identifier::quoted(&queue.owner_name),
+    })?;
+    Ok(())
+}
+
+static TAKE_GRANTS: Plan = Plan::new(
+    "DELETE FROM pushy.queue_acl a WHERE a.queue_id OPERATOR(pg_catalog.=) $1 \
+     RETURNING a.grantee, a.grantee_name::pg_catalog.text, a.privilege",
+    &[BuiltinOid::INT4OID],
+);
+
+static PUT_GRANT: Plan = Plan::new(
+    "INSERT INTO pushy.queue_acl (queue_id, grantee, grantee_name, privilege) \
+     VALUES ($1, $2, $3::pg_catalog.name, $4)",
+    &[
+        BuiltinOid::INT4OID,
+        BuiltinOid::OIDOID,
+        BuiltinOid::TEXTOID,
+        BuiltinOid::TEXTOID,
+    ],
+);
+
+/// Grantees by name; grants to roles that are not here are dropped. As the extension's owner.
+pub fn find_grantees(queue_id: i32) -> Result<()> {
+    let grants: Vec<(Oid, String, String)> = spi::connect(|spi| {
+        let taken = spi.run(&TAKE_GRANTS, params![queue_id]);
+        let read = |row: spi::Row<'_>| Ok((row.oid(1), row.text(2)?, row.text(3)?));
+        taken.rows().map(read).collect::<Result<_>>()
+    })?;
+    for (grantee, name, privilege) in grants {
+        let grantee = if grantee == Oid::INVALID {
+            Some(Oid::INVALID)
+        } else {
+            identity::find_role(&name)
+        };
+        if let Some(grantee) = grantee {
+            spi::run(&PUT_GRANT, params![queue_id, grantee, name, privilege]);
+        }
+    }
+    pending::privileges_changed();
+    Ok(())
+}

@@ -1,0 +1,104 @@
+//! Writing pushy.queue; as the extension's owner.
+
+use pgrx::pg_sys::{BuiltinOid, Oid};
+
+use super::definition::Definition;
+use crate::params;
+use crate::pg::function::Answer;
+use crate::pg::spi::{self, Plan};
+
+use BuiltinOid::{BOOLOID, INT4OID, INT8OID, OIDOID, TEXTOID};
+
+/// Nobody who registers the same name at the same time gets a unique violation: one inserts, the others
+/// find its row.
+static INSERT: Plan = Plan::new(
+    "INSERT INTO pushy.queue (queue, owner, owner_name, run_as, run_as_name, handler_oid, handler, \
+         concurrency, priority, max_attempts, backoff, retry_delay_us, max_retry_delay_us, timeout_us, \
+         keep_completed_us, keep_discarded_us, batch, paused, parked, home_system, home_database) \
+     VALUES ($1, $2, $3::pg_catalog.name, $4, $5::pg_catalog.name, $6, $7, $8, $9, $10, $11, $12, $13, \
+         $14, $15, $16, $17, $18, $19, $20, $21) \
+     ON CONFLICT (queue) DO NOTHING RETURNING queue_id",
+    &COLUMNS,
+);
+
+static UPDATE: Plan = Plan::new(
+    "UPDATE pushy.queue SET owner = $2, owner_name = $3::pg_catalog.name, run_as = $4, \
+         run_as_name = $5::pg_catalog.name, handler_oid = $6, handler = $7, concurrency = $8, \
+         priority = $9, max_attempts = $10, backoff = $11, retry_delay_us = $12, \
+         max_retry_delay_us = $13, timeout_us = $14, keep_completed_us = $15, \
+         keep_discarded_us = $16, batch = $17, paused = $18, parked = $19, home_system = $20, \
+         home_database = $21, changed_at = pg_catalog.clock_timestamp() \
+      WHERE queue OPERATOR(pg_catalog.=) $1",
+    &COLUMNS,
+);
+
+const COLUMNS: [BuiltinOid; 21] = [
+    TEXTOID, OIDOID, TEXTOID, OIDOID, TEXTOID, OIDOID, TEXTOID, INT4OID, INT4OID, INT4OID, TEXTOID,
+    INT8OID, INT8OID, INT8OID, INT8OID, INT8OID, BOOLOID, BOOLOID, TEXTOID, INT8OID, OIDOID,
+];
+
+fn values(queue: &Definition) -> [Answer; 21] {
+    *params![
+        queue.name.as_str(),
+        queue.owner,
+        queue.owner_name.as_str(),
+        queue.run_as,
+        queue.run_as_name.as_str(),
+        queue.handler_oid,
+        queue.handler.as_str(),
+        queue.concurrency,
+        queue.priority,
+        queue.max_attempts,
+        queue.backoff.as_str(),
+        queue.retry_delay_us,
+        queue.max_retry_delay_us,
+        queue.timeout_us,
+        queue.keep_completed_us,
+        queue.keep_discarded_us,
+        queue.batch,
+        queue.paused,
+        queue.parked.as_deref(),
+        queue.home_system,
+        Oid::from(queue.home_database),
+    ]
+}
+
+/// Adds a queue and answers its number; None when the name is taken.
+pub fn insert(queue: &Definition) -> Option<i32> {
+    spi::connect(|spi| {
+        spi.run(&INSERT, &values(queue))
+            .first()
+            .map(|row| row.i32(1))
+    })
+}
+
+/// Writes all of a queue that is there.
+pub fn update(queue: &Definition) {
+    spi::run(&UPDATE, &values(queue));
+}
+
+/// A statement that removes something of one queue.
+const fn removal(sql: &'static str) -> Plan {
+    Plan::new(sql, &[INT4OID])
+}
+
+static DELETE_FAILURES: Plan =
+    removal("DELETE FROM pushy.failure f WHERE f.queue_id OPERATOR(pg_catalog.=) $1");
+static DELETE_HISTORY: Plan =
+    removal("DELETE FROM pushy.finished_job j WHERE j.queue_id OPERATOR(pg_catalog.=) $1");
+static DELETE_GRANTS: Plan =
+    removal("DELETE FROM pushy.queue_acl a WHERE a.queue_id OPERATOR(pg_catalog.=) $1");
+static DELETE_QUEUE: Plan =
+    removal("DELETE FROM pushy.queue q WHERE q.queue_id OPERATOR(pg_catalog.=) $1");
+
+/// Removes a queue with its grants, history and failures; its live jobs are the caller's business.
+pub fn delete(queue: &Definition) {
+    for plan in [
+        &DELETE_FAILURES,
+        &DELETE_HISTORY,
+        &DELETE_GRANTS,
+        &DELETE_QUEUE,
+    ] {
+        spi::run(plan, params![queue.queue_id]);
+    }
+}

@@ -1,0 +1,56 @@
+//! Which queues the current user sees; the filter of the views.
+
+use std::collections::HashMap;
+
+use super::cache;
+use super::definition::{self, Definition};
+use super::privilege::{self, Grant, Privilege};
+use crate::errors::{Result, SqlState};
+use crate::pg::identity;
+use crate::sql_function;
+
+/// The queues on which the current user has a privilege.
+pub fn with(wanted: Privilege) -> Result<Vec<Definition>> {
+    let (queues, mut grants) = identity::as_owner(|| {
+        let queues = definition::all()?;
+        Ok((queues, privilege::all_grants()?))
+    })?;
+    let caller = identity::current_user();
+    Ok(queues
+        .into_iter()
+        .filter(|queue| {
+            let grants: Vec<Grant> = grants.remove(&queue.queue_id).unwrap_or_default();
+            privilege::has(queue, &grants, caller, wanted)
+        })
+        .collect())
+}
+
+/// The same by number.
+pub fn by_id(wanted: Privilege) -> Result<HashMap<i32, Definition>> {
+    let queues = with(wanted)?;
+    Ok(queues.into_iter().map(|q| (q.queue_id, q)).collect())
+}
+
+/// Whether the current user has one of the privileges. A queue that a view still sees, and that is
+/// dropped by now, is nobody's.
+fn has_any(queue: &str, wanted: &[Privilege]) -> Result<bool> {
+    let known = match cache::get(queue) {
+        Ok(known) => known,
+        Err(error) if error.sqlstate == SqlState::UNDEFINED_OBJECT => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    let caller = identity::current_user();
+    Ok(wanted
+        .iter()
+        .any(|privilege| privilege::has(&known.definition, &known.grants, caller, *privilege)))
+}
+
+sql_function!(pushy_queue_seen, |call| has_any(
+    &call.text("queue", 0)?,
+    &Privilege::ALL
+));
+
+sql_function!(pushy_queue_monitored, |call| has_any(
+    &call.text("queue", 0)?,
+    &[Privilege::Monitor]
+));

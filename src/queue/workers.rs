@@ -1,0 +1,113 @@
+//! Pushy's processes, as shared memory has them.
+
+use std::sync::atomic::Ordering;
+
+use pgrx::pg_sys::Oid;
+
+use super::definition;
+use crate::errors::Result;
+use crate::pg::function::{Answer, Call, Timestamp};
+use crate::pg::{database, identity};
+use crate::shared::executor::{Executor, ExecutorState};
+use crate::shared::{self, Shared};
+use crate::{row, sql_function};
+
+sql_function!(pushy_worker_rows, |call| worker_rows(call));
+
+/// All for who may read all statistics; else the executors whose role's rights the caller has.
+fn worker_rows(call: Call) -> Result<Answer> {
+    call.answer_rows(|rows| {
+        let Some(shared) = shared::get() else {
+            return Ok(());
+        };
+        let caller = identity::current_user();
+        let sees_all = identity::reads_all_statistics(caller);
+        if sees_all {
+            for columns in servants(shared) {
+                rows.put(&columns);
+            }
+        }
+        for executor in &shared.executors {
+            let role = Oid::from(executor.role.load(Ordering::SeqCst));
+            let seen = executor.state() != ExecutorState::Free
+                && (sees_all || identity::has_rights_of(caller, role));
+            if seen {
+                rows.put(&of_executor(executor, role)?);
+            }
+        }
+        Ok(())
+    })
+}
+
+/// The launcher and the schedulers.
+fn servants(shared: &Shared) -> Vec<[Answer; 11]> {
+    let launcher = shared.launcher.pid().map(|pid| servant("launcher", pid, 0));
+    let schedulers = shared
+        .databases
+        .iter()
+        .filter(|database| database.oid() != 0 && database.scheduler.is_entered())
+        .map(|database| {
+            let pid = database.scheduler_pid.load(Ordering::SeqCst);
+            servant("scheduler", pid, database.oid())
+        });
+    launcher.into_iter().chain(schedulers).collect()
+}
+
+fn servant(kind: &str, pid: i32, of: u32) -> [Answer; 11] {
+    let nothing = Answer::Null;
+    *row![
+        kind,
+        pid,
+        database::name(of),
+        nothing,
+        nothing,
+        nothing,
+        nothing,
+        nothing,
+        nothing,
+        nothing,
+        nothing
+    ]
+}
+
+fn of_executor(executor: &Executor, role: Oid) -> Result<[Answer; 11]> {
+    let job = executor.job.load(Ordering::SeqCst);
+    let queue_id = executor.queue_id.load(Ordering::SeqCst);
+    let of = executor.database.load(Ordering::SeqCst);
+    let pid = executor.pid.load(Ordering::SeqCst);
+    let progress = executor.progress();
+    let (job, since) = if job == 0 {
+        (None, &executor.started_at)
+    } else {
+        (Some(job), &executor.job_started_at)
+    };
+    // Names of queues are in their own database.
+    let queue = if job.is_some() && of == database::current() {
+        identity::as_owner(|| definition::find_by_id(queue_id))?.map(|queue| queue.name)
+    } else {
+        None
+    };
+    Ok(*row![
+        "executor",
+        (pid != 0).then_some(pid),
+        database::name(of),
+        identity::role_name(role),
+        word(executor.state()),
+        Timestamp(since.load(Ordering::SeqCst)),
+        executor.jobs_done.load(Ordering::SeqCst) as i64,
+        queue,
+        job,
+        progress.fraction,
+        (!progress.message.is_empty()).then_some(progress.message),
+    ])
+}
+
+fn word(state: ExecutorState) -> &'static str {
+    match state {
+        ExecutorState::Free => "free",
+        ExecutorState::Starting => "starting",
+        ExecutorState::Busy => "busy",
+        ExecutorState::Idle => "idle",
+        ExecutorState::Stopping => "stopping",
+    }
+}

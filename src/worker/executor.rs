@@ -1,0 +1,301 @@
+//! An executor: runs the jobs of all queues of one role in one database, batch after batch, and sleeps
+//! when there are none.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::batch::{Bench, Ended, Work};
+use super::recorder;
+use super::{installation, solitude};
+use crate::errors::{Error, SqlState};
+use crate::pg::transaction::{self, Failure};
+use crate::pg::worker::Kind;
+use crate::pg::{database, ereport, guc, identity, interrupts, latch, shmem, signals, worker};
+use crate::queue::{cache, definition};
+use crate::settings;
+use crate::shared::database::Database;
+use crate::shared::executor::{self, Executor, ExecutorState};
+use crate::shared::{self, Shared};
+
+pub const KIND: Kind = Kind {
+    name: "pushy executor",
+    entry: "pushy_executor_main",
+};
+
+/// The entry point; the argument is the number of the slot that the launcher reserved.
+#[no_mangle]
+#[pgrx::pg_guard]
+pub extern "C-unwind" fn pushy_executor_main(arg: pgrx::pg_sys::Datum) {
+    let shared = shared::expect();
+    let slot = arg.value();
+    let me = &shared.executors[slot];
+    executor::set_mine(Some(slot));
+    me.process.enter();
+    me.pid.store(worker::my_pid(), Ordering::SeqCst);
+    shmem::at_exit(leave);
+
+    let recorder = recorder::open();
+    let note = recorder.note(slot);
+    signals::mark_in(&note.mark, &me.stop_requested);
+    signals::init_executor();
+
+    let group = (
+        me.database.load(Ordering::SeqCst),
+        me.role.load(Ordering::SeqCst),
+    );
+    let place = shared.find_database(group.0);
+    if place.is_none_or(Database::is_quiesced) {
+        return;
+    }
+    worker::connect(group.0, Some(group.1));
+    settle_session();
+    me.set_state(ExecutorState::Busy);
+    Executing {
+        shared,
+        me,
+        slot,
+        place: place.expect("checked above"),
+        bench: Bench::new(slot, recorder),
+        queues: Vec::new(),
+        mask: Vec::new(),
+        generation: None,
+        next: 0,
+    }
+    .live();
+}
+
+/// What the session must be, over what ALTER ROLE or ALTER DATABASE say: a claim needs READ COMMITTED
+/// and may write; deadlines are ours.
+fn settle_session() {
+    guc::force(c"default_transaction_isolation", "read committed");
+    guc::force(c"default_transaction_read_only", "off");
+    guc::force(c"default_transaction_deferrable", "off");
+    guc::force(c"statement_timeout", "0");
+    guc::force(c"lock_timeout", "0");
+    guc::force(c"idle_in_transaction_session_timeout", "0");
+    #[cfg(any(feature = "pg17", feature = "pg18"))]
+    guc::force(c"transaction_timeout", "0");
+    guc::force(c"row_security", "on");
+    guc::force(c"client_encoding", &database::encoding_name());
+    follow_settings();
+}
+
+/// Settings of ours that decide how the session runs; again after each reload.
+fn follow_settings() {
+    let mode = if settings::synchronous_commit() {
+        "on"
+    } else {
+        "off"
+    };
+    guc::force(c"synchronous_commit", mode);
+}
+
+/// At exit, its transaction being rolled back and its locks gone.
+fn leave() {
+    let (Some(shared), Some(slot)) = (shared::get(), executor::mine()) else {
+        return;
+    };
+    solitude::give_up();
+    let me = &shared.executors[slot];
+    if let Some(queue) = PERMIT.get() {
+        shared.queues()[queue].return_permit();
+        shared.set_ready(queue);
+    }
+    let place = shared.find_database(me.database.load(Ordering::SeqCst));
+    executor::set_mine(None);
+    me.release();
+    if let Some(place) = place {
+        place.worker_left.broadcast();
+    }
+    shared.call_launcher();
+}
+
+thread_local! {
+    /// The queue slot whose permit this process holds.
+    static PERMIT: std::cell::Cell<Option<usize>> = const { std::cell::Cell::new(None) };
+}
+
+struct Executing {
+    shared: &'static Shared,
+    me: &'static Executor,
+    slot: usize,
+    place: &'static Database,
+    bench: Bench,
+    queues: Vec<Work>,
+    /// The bits of our queues among the ready bits.
+    mask: Vec<u64>,
+    /// The counter of definitions when they were read; None: never.
+    generation: Option<u64>,
+    /// The queue to look at first, so that each has its turn.
+    next: usize,
+}
+
+impl Executing {
+    fn live(mut self) {
+        let mut failures = 0;
+        loop {
+            interrupts::check();
+            if guc::reload_if_asked() {
+                follow_settings();
+            }
+            if self.must_stop() {
+                return;
+            }
+            if let Err(failure) = self.refresh_definitions() {
+                failures = self.back_off(failures, &failure);
+                continue;
+            }
+            if self.queues.is_empty() {
+                return;
+            }
+            match self.work_once() {
+                Some(Ended::Failed(failure)) => failures = self.back_off(failures, &failure),
+                Some(Ended::Worked) => failures = 0,
+                Some(Ended::Empty | Ended::Parked) => {}
+                None => {
+                    if !self.sleep() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    fn must_stop(&self) -> bool {
+        self.me.stop_requested.load(Ordering::SeqCst)
+            || self.place.is_quiesced()
+            || !settings::enabled()
+    }
+
+    /// Reads the queues of this role again after a change.
+    fn refresh_definitions(&mut self) -> Result<(), Failure> {
+        let generation = self.place.definitions.load(Ordering::SeqCst);
+        if self.generation == Some(generation) {
+            return Ok(());
+        }
+        let found = transaction::run(|| {
+            if identity::extension_oid().is_none() {
+                return Ok(Vec::new());
+            }
+            let role = identity::session_user();
+            identity::as_owner(|| {
+                definition::of_role(role)?
+                    .into_iter()
+                    .map(|queue| {
+                        let slot = cache::slot_of(&queue)?;
+                        Ok(slot.map(|slot| Work::new(queue, slot)))
+                    })
+                    .collect::<crate::errors::Result<Vec<_>>>()
+            })
+        })?;
+        self.queues = found.into_iter().flatten().collect();
+        self.mask = vec![0; self.shared.ready_bits().len()];
+        for work in &self.queues {
+            self.mask[work.slot / 64] |= 1 << (work.slot % 64);
+        }
+        self.generation = Some(generation);
+        Ok(())
+    }
+
+    /// Whether any of our queues may have work that we may do.
+    fn has_work(&self) -> bool {
+        let some_bit = self
+            .shared
+            .ready_bits()
+            .iter()
+            .zip(&self.mask)
+            .any(|(bits, mask)| bits.load(Ordering::SeqCst) & mask != 0);
+        some_bit && self.queues.iter().any(|work| self.is_workable(work))
+    }
+
+    fn is_workable(&self, work: &Work) -> bool {
+        let slot = &self.shared.queues()[work.slot];
+        self.shared.is_ready(work.slot) && slot.is_runnable() && slot.has_permit()
+    }
+
+    /// Runs a batch of the next queue that has work; None when none has.
+    fn work_once(&mut self) -> Option<Ended> {
+        let count = self.queues.len();
+        let at = (0..count)
+            .map(|step| (self.next + step) % count)
+            .find(|at| self.is_workable(&self.queues[*at]))?;
+        self.next = at + 1;
+        let slot = self.queues[at].slot;
+        let shared_slot = &self.shared.queues()[slot];
+        if !shared_slot.take_permit() {
+            return Some(Ended::Empty);
+        }
+        PERMIT.set(Some(slot));
+        if !solitude::enter_batch(self.shared, self.slot) {
+            self.return_permit(slot);
+            latch::wait(Some(Duration::from_secs(1)));
+            return Some(Ended::Empty);
+        }
+        let ended = self.bench.run(&mut self.queues[at]);
+        solitude::leave_batch(self.shared, self.slot);
+        self.return_permit(slot);
+        Some(ended)
+    }
+
+    /// Returns the permit; whoever found none while we held it is told.
+    fn return_permit(&self, slot: usize) {
+        PERMIT.set(None);
+        let queue = &self.shared.queues()[slot];
+        let was_full = !queue.has_permit();
+        queue.return_permit();
+        if was_full && self.shared.is_ready(slot) {
+            self.shared.wake_for(slot);
+        }
+    }
+
+    /// Sleeps until there is work; false when nobody came within the time an executor lingers.
+    fn sleep(&mut self) -> bool {
+        worker::show_activity(None);
+        self.me.become_idle();
+        let until = Instant::now() + settings::executor_linger();
+        loop {
+            let changed = self.generation != Some(self.place.definitions.load(Ordering::SeqCst));
+            if changed || self.must_stop() || self.has_work() {
+                self.me.become_busy();
+                return true;
+            }
+            if self.me.state() != ExecutorState::Idle {
+                // Woken for work that another has taken meanwhile: idle again, and look again.
+                self.me.become_idle();
+                continue;
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return !self.me.retire();
+            }
+            latch::wait(Some(left));
+            if guc::reload_if_asked() {
+                follow_settings();
+            }
+        }
+    }
+
+    /// After a failure that is no job's: says it once, and waits longer each time.
+    fn back_off(&self, failures: u32, failure: &Failure) -> u32 {
+        let wait = Duration::from_millis(100 << failures.min(9));
+        if failures == 0 {
+            ereport::log(
+                &Error::new(
+                    SqlState::INTERNAL_ERROR,
+                    format!("jobs wait: {} (SQLSTATE {})", failure.message, failure.sqlstate),
+                )
+                .detail("Their transaction was rolled back; none is lost.")
+                .hint("The executor tries again, after 0.1 to 51 seconds; this is said once until it succeeds."),
+            );
+        }
+        installation::forget_if_gone(self.place);
+        let until = Instant::now() + wait;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() || self.must_stop() {
+                return failures + 1;
+            }
+            latch::wait(Some(left));
+        }
+    }
+}

@@ -1,0 +1,20 @@
+//! The background workers: a launcher for the cluster, a scheduler per database on demand, executors per
+//! (database, role).
+
+pub mod batch;
+pub mod executor;
+pub mod installation;
+pub mod launcher;
+pub mod quiesce;
+pub mod recorder;
+pub mod run_job;
+pub mod scheduler;
+pub mod solitude;
+pub mod timers;
+pub mod verdict;
+
+/// Registers the launcher; while preloading.
+pub fn init() {
+    launcher::register();
+    quiesce::init();
+}

@@ -1,0 +1,117 @@
+//! Getting our workers out of a database for statements that need it empty, or need the extension's
+//! tables unlocked: DROP DATABASE, RENAME, SET TABLESPACE, use as a template, DROP and ALTER EXTENSION.
+//! They come back when the transaction ends, if there is still something to come back to.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::pg::utility::{self, Hooks, Statement};
+use crate::pg::{database, identity, signals};
+use crate::shared::database::{Database, Presence};
+use crate::shared::{self, pending, Shared};
+
+static HOOKS: Hooks = Hooks { before, after };
+
+pub fn init() {
+    utility::install(&HOOKS);
+}
+
+/// How long to wait for workers to leave; then the statement's own check has the last word.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn before(statement: &Statement) {
+    let Some(shared) = shared::get() else { return };
+    match statement {
+        Statement::DropDatabase { name }
+        | Statement::RenameDatabase { name }
+        | Statement::MoveDatabase { name } => {
+            if let Some(oid) = database::oid_of(name) {
+                // Whoever may not do it gets the server's own error, and the workers stay.
+                if database::is_owner(oid, identity::current_user()) {
+                    quiesce(shared, oid);
+                }
+            }
+        }
+        Statement::CopyDatabase { template } => {
+            if let Some(oid) = database::oid_of(template) {
+                if database::may_copy(oid, identity::current_user()) {
+                    quiesce(shared, oid);
+                }
+            }
+        }
+        Statement::DropExtension | Statement::AlterExtension => {
+            if identity::owns_extension(identity::current_user()) {
+                quiesce(shared, database::current());
+            }
+        }
+        Statement::FinishPrepared => {}
+    }
+}
+
+fn after(statement: &Statement) {
+    let Some(shared) = shared::get() else { return };
+    match statement {
+        Statement::DropDatabase { name } => {
+            // Gone by name now; its slot goes with the commit that follows.
+            if database::oid_of(name).is_none() {
+                for place in &shared.databases {
+                    if place.oid() != 0
+                        && place.is_quiesced()
+                        && database::name(place.oid()).is_none()
+                    {
+                        pending::drops_database(place.oid());
+                    }
+                }
+            }
+        }
+        Statement::DropExtension => {
+            if identity::extension_oid().is_none() {
+                pending::presence(Presence::Absent);
+            }
+        }
+        Statement::RenameDatabase { .. } | Statement::AlterExtension => {
+            pending::privileges_changed()
+        }
+        // What was prepared may have made rows ready, or unlocked them: nobody else tells.
+        Statement::FinishPrepared => pending::sweep(),
+        Statement::MoveDatabase { .. } | Statement::CopyDatabase { .. } => {}
+    }
+}
+
+/// Asks all workers to leave a database, waits until they have, and keeps new ones out until this
+/// transaction ends. Running jobs are rolled back, uncharged, and run again.
+fn quiesce(shared: &Shared, oid: u32) {
+    let Some(place) = shared.find_database(oid) else {
+        return;
+    };
+    place.quiesced.fetch_add(1, Ordering::SeqCst);
+    pending::quiesced(oid);
+    ask_to_leave(shared, place);
+    place.worker_left.wait_until(PATIENCE, || {
+        ask_to_leave(shared, place);
+        is_empty(shared, place).then_some(())
+    });
+}
+
+fn ask_to_leave(shared: &Shared, place: &Database) {
+    let oid = place.oid();
+    let mine = shared::executor::mine();
+    for (slot, executor) in shared.executors.iter().enumerate() {
+        if executor.database.load(Ordering::SeqCst) == oid && mine != Some(slot) {
+            // First the request, which its signal handler reads: then nobody is charged.
+            executor.ask_to_stop();
+            signals::terminate(executor.pid.load(Ordering::SeqCst));
+        }
+    }
+    signals::terminate(place.scheduler_pid.load(Ordering::SeqCst));
+}
+
+fn is_empty(shared: &Shared, place: &Database) -> bool {
+    let oid = place.oid();
+    let mine = shared::executor::mine();
+    !place.scheduler.is_entered()
+        && !place.scheduler_starting.load(Ordering::SeqCst)
+        && !shared.executors.iter().enumerate().any(|(slot, executor)| {
+            executor.database.load(Ordering::SeqCst) == oid && mine != Some(slot)
+        })
+}

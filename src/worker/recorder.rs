@@ -1,0 +1,289 @@
+//! The flight recorder: what each executor does, in a mapped file that outlives a crash of the server.
+//!
+//! An executor notes its job before it runs it. A crash of any process makes the postmaster send SIGQUIT
+//! to all: the handler of an executor marks its note 'bystander' before the process exits. What is found
+//! without a mark is the suspect. (DESIGN.md, decision 4.)
+
+use std::sync::atomic::{AtomicI32, AtomicI64, AtomicU32, AtomicU64, Ordering};
+
+use crate::errors::{Error, SqlState};
+use crate::pg::signals::{MARK_NONE, MARK_TERMINATED};
+use crate::pg::{database, ereport, mapped_file};
+use crate::shared::executor::MAX_EXECUTORS;
+
+const PATH: &str = "pg_stat_tmp/pushy.recorder";
+const MAGIC: u64 = 0x7075_7368_7966_6c01;
+/// Verdicts that wait for the scheduler of their database.
+const MAX_VERDICTS: usize = 2 * MAX_EXECUTORS;
+
+const IDLE: u32 = 0;
+const RUNNING: u32 = 1;
+const COMMITTING: u32 = 2;
+
+/// What one executor does.
+#[repr(C, align(64))]
+pub struct Note {
+    pub mark: AtomicU32,
+    phase: AtomicU32,
+    database: AtomicU32,
+    queue_id: AtomicI32,
+    job: AtomicI64,
+    attempt: AtomicI32,
+    /// Jobs of the batch that is being committed.
+    jobs: AtomicU32,
+    /// It runs with no other job in the cluster.
+    alone: AtomicU32,
+}
+
+/// What is to be done to a job, or to a queue, because of how a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Kind {
+    /// The server crashed while it ran, and nothing else can have been the cause.
+    Crashed = 1,
+    /// Its handler ended its own session.
+    EndedSession = 2,
+    /// Several ran when the server crashed: run it with no other job in the cluster.
+    RunAlone = 3,
+    /// Its executor was terminated from outside.
+    Terminated = 4,
+    /// The server crashed while a batch of several committed: batches of one for a while.
+    RunSingle = 5,
+}
+
+impl Kind {
+    fn from_u32(value: u32) -> Option<Self> {
+        match value {
+            1 => Some(Self::Crashed),
+            2 => Some(Self::EndedSession),
+            3 => Some(Self::RunAlone),
+            4 => Some(Self::Terminated),
+            5 => Some(Self::RunSingle),
+            _ => None,
+        }
+    }
+}
+
+#[repr(C)]
+struct VerdictCell {
+    /// 0: free.
+    kind: AtomicU32,
+    database: AtomicU32,
+    queue_id: AtomicI32,
+    attempt: AtomicI32,
+    job: AtomicI64,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Verdict {
+    pub kind: Kind,
+    pub database: u32,
+    pub queue_id: i32,
+    /// The attempts charged when it started.
+    pub attempt: i32,
+    pub job: i64,
+    index: usize,
+}
+
+#[repr(C)]
+pub struct Recorder {
+    magic: AtomicU64,
+    system: AtomicI64,
+    boot: AtomicU64,
+    notes: [Note; MAX_EXECUTORS],
+    verdicts: [VerdictCell; MAX_VERDICTS],
+}
+
+/// Maps the recorder, in a worker that cannot do without; an error ends it. An unusable one (of another
+/// cluster or boot) is wiped by the launcher.
+pub fn open() -> &'static Recorder {
+    mapped_file::map::<Recorder>(PATH).unwrap_or_else(|error| {
+        ereport::raise(
+            &Error::new(
+                SqlState::INTERNAL_ERROR,
+                format!("could not map \"{PATH}\": {error}"),
+            )
+            .hint("The data directory must be writable and have room for a few kilobytes."),
+        )
+    })
+}
+
+impl Note {
+    /// Before a job starts. The number last: a note is complete when it is there.
+    pub fn enter(&self, database: u32, queue_id: i32, job: i64, attempt: i32) {
+        self.database.store(database, Ordering::Relaxed);
+        self.queue_id.store(queue_id, Ordering::Relaxed);
+        self.attempt.store(attempt, Ordering::Relaxed);
+        self.job.store(job, Ordering::Relaxed);
+        self.phase.store(RUNNING, Ordering::SeqCst);
+    }
+
+    /// Between jobs: whatever happens now is no job's fault.
+    pub fn leave(&self) {
+        self.phase.store(IDLE, Ordering::SeqCst);
+    }
+
+    /// Before the commit of a batch of `jobs`, the last entered being one of them.
+    pub fn enter_commit(&self, jobs: u32) {
+        self.jobs.store(jobs, Ordering::Relaxed);
+        self.phase.store(COMMITTING, Ordering::SeqCst);
+    }
+
+    pub fn set_alone(&self, alone: bool) {
+        self.alone.store(u32::from(alone), Ordering::SeqCst);
+    }
+
+    pub fn clear(&self) {
+        self.leave();
+        self.set_alone(false);
+        self.mark.store(MARK_NONE, Ordering::SeqCst);
+    }
+
+    fn is_busy(&self) -> bool {
+        self.phase.load(Ordering::SeqCst) != IDLE
+    }
+
+    /// The queue is to blame, not one job: several were being committed.
+    fn is_of_several(&self) -> bool {
+        self.phase.load(Ordering::SeqCst) == COMMITTING && self.jobs.load(Ordering::SeqCst) > 1
+    }
+}
+
+impl Recorder {
+    pub fn note(&self, slot: usize) -> &Note {
+        &self.notes[slot]
+    }
+
+    /// At the first start of the launcher since the server's shared memory was made: reads what the
+    /// executors of before left behind.
+    pub fn judge_last_life(&self) {
+        let known = (
+            MAGIC,
+            database::system_identifier(),
+            mapped_file::boot_number(),
+        );
+        let found = (
+            self.magic.load(Ordering::SeqCst),
+            self.system.load(Ordering::SeqCst),
+            self.boot.load(Ordering::SeqCst),
+        );
+        if known == found {
+            self.judge_crash();
+        } else {
+            for verdict in &self.verdicts {
+                verdict.kind.store(0, Ordering::SeqCst);
+            }
+            self.system.store(known.1, Ordering::SeqCst);
+            self.boot.store(known.2, Ordering::SeqCst);
+            self.magic.store(known.0, Ordering::SeqCst);
+        }
+        for note in &self.notes {
+            note.clear();
+        }
+    }
+
+    fn judge_crash(&self) {
+        let suspects: Vec<&Note> = self
+            .notes
+            .iter()
+            .filter(|note| note.is_busy() && note.mark.load(Ordering::SeqCst) == MARK_NONE)
+            .collect();
+        for note in &suspects {
+            let alone = suspects.len() == 1 || note.alone.load(Ordering::SeqCst) != 0;
+            let kind = if note.is_of_several() {
+                Kind::RunSingle
+            } else if alone {
+                Kind::Crashed
+            } else {
+                Kind::RunAlone
+            };
+            self.add_verdict(kind, note);
+        }
+        for note in &self.notes {
+            if note.is_busy() && note.mark.load(Ordering::SeqCst) == MARK_TERMINATED {
+                self.add_verdict(Kind::Terminated, note);
+            }
+        }
+    }
+
+    /// Whether the note of this slot says that something ran.
+    pub fn is_noted(&self, slot: usize) -> bool {
+        self.notes[slot].is_busy()
+    }
+
+    /// When an executor has left while the server runs on: reads its note.
+    pub fn judge_exit(&self, slot: usize) -> bool {
+        let note = &self.notes[slot];
+        if !note.is_busy() {
+            note.clear();
+            return false;
+        }
+        match note.mark.load(Ordering::SeqCst) {
+            MARK_NONE if note.is_of_several() => self.add_verdict(Kind::RunSingle, note),
+            MARK_NONE => self.add_verdict(Kind::EndedSession, note),
+            MARK_TERMINATED => self.add_verdict(Kind::Terminated, note),
+            _ => {}
+        }
+        note.clear();
+        true
+    }
+
+    fn add_verdict(&self, kind: Kind, note: &Note) {
+        // More verdicts than cells cannot wait: each executor leaves one at most, and none is started in
+        // a database before its verdicts are carried out.
+        let Some(cell) = self
+            .verdicts
+            .iter()
+            .find(|cell| cell.kind.load(Ordering::SeqCst) == 0)
+        else {
+            return;
+        };
+        cell.database
+            .store(note.database.load(Ordering::SeqCst), Ordering::SeqCst);
+        cell.queue_id
+            .store(note.queue_id.load(Ordering::SeqCst), Ordering::SeqCst);
+        cell.attempt
+            .store(note.attempt.load(Ordering::SeqCst), Ordering::SeqCst);
+        cell.job
+            .store(note.job.load(Ordering::SeqCst), Ordering::SeqCst);
+        cell.kind.store(kind as u32, Ordering::SeqCst);
+    }
+
+    /// What waits for the scheduler of this database.
+    pub fn verdicts(&self, database: u32) -> Vec<Verdict> {
+        self.verdicts
+            .iter()
+            .enumerate()
+            .filter_map(|(index, cell)| {
+                Some(Verdict {
+                    kind: Kind::from_u32(cell.kind.load(Ordering::SeqCst))?,
+                    database: cell.database.load(Ordering::SeqCst),
+                    queue_id: cell.queue_id.load(Ordering::SeqCst),
+                    attempt: cell.attempt.load(Ordering::SeqCst),
+                    job: cell.job.load(Ordering::SeqCst),
+                    index,
+                })
+            })
+            .filter(|verdict| verdict.database == database)
+            .collect()
+    }
+
+    pub fn has_verdicts(&self, database: u32) -> bool {
+        self.verdicts.iter().any(|cell| {
+            cell.kind.load(Ordering::SeqCst) != 0
+                && cell.database.load(Ordering::SeqCst) == database
+        })
+    }
+
+    /// The verdict was carried out, and that has committed.
+    pub fn settle(&self, verdict: &Verdict) {
+        self.verdicts[verdict.index].kind.store(0, Ordering::SeqCst);
+    }
+
+    /// A database is gone: nothing of it can be carried out.
+    pub fn forget_database(&self, database: u32) {
+        for verdict in self.verdicts(database) {
+            self.settle(&verdict);
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! One job: its handler in a subtransaction, under a deadline, with nothing left over for the next.
+
+use crate::pg::function::{Answer, Timestamp};
+use crate::pg::handler::{self, Callable};
+use crate::pg::memory::Context;
+use crate::pg::subtransaction::{self, CallError};
+use crate::pg::{clock, guc, interrupts, session, timeout};
+use crate::queue::current::{self, Current};
+use crate::queue::fitness::Takes;
+use crate::queue::job;
+
+/// How a job ended.
+pub struct Ran {
+    /// The result as jsonb, kept in the batch's memory.
+    pub result: Result<Answer, CallError>,
+    /// Its effects have a transaction id.
+    pub wrote: bool,
+    /// Its deadline passed.
+    pub timed_out: bool,
+}
+
+/// Runs a job in this transaction. `timeout_us`: 0 for none. `batch`: memory for the result.
+pub fn run(
+    callable: &Callable,
+    takes: Takes,
+    current: &Current,
+    last_error: Option<&str>,
+    timeout_us: i64,
+    memory: &Context,
+    batch: &Context,
+) -> Ran {
+    memory.reset();
+    interrupts::forget_cancel();
+    clock::start_statement();
+    // Outside of the subtransaction's own level, so that what the handler SETs is undone with it.
+    let settings = guc::nest();
+    current::enter(current.clone());
+    let deadline = (timeout_us > 0).then(|| timeout::arm(timeout_us));
+    let ended = memory.enter(|| {
+        subtransaction::run(|| {
+            let argument = match takes {
+                Takes::Nothing => pgrx::pg_sys::Datum::from(0usize),
+                Takes::Jsonb => match current.job.args {
+                    Answer::Datum(datum) => datum,
+                    Answer::Null => pgrx::pg_sys::Datum::from(0usize),
+                },
+                Takes::Job => match job::composite(current, last_error)? {
+                    Answer::Datum(datum) => datum,
+                    Answer::Null => pgrx::pg_sys::Datum::from(0usize),
+                },
+            };
+            callable
+                .call(argument)
+                .map(|result| handler::keep_result(result, batch))
+        })
+    });
+    let timed_out = deadline.is_some_and(timeout::Deadline::disarm);
+    let _held = interrupts::hold_cancels();
+    current::leave();
+    settings.undo();
+    session::clean_between_jobs();
+    Ran {
+        result: ended.result,
+        wrote: ended.wrote,
+        timed_out,
+    }
+}
+
+/// The error of a job that ran into its deadline.
+pub fn timeout_error(timeout_us: i64, started_at: Timestamp, now: Timestamp) -> CallError {
+    CallError {
+        sqlstate: "57014".to_owned(),
+        message: format!(
+            "the job was stopped after {:.3} s: its timeout is {:.3} s",
+            now.since_us(started_at) as f64 / 1e6,
+            timeout_us as f64 / 1e6
+        ),
+        hint: Some(
+            "Raise the queue's timeout with pushy.queue_alter, or pass timeout to pushy.enqueue."
+                .to_owned(),
+        ),
+        ..CallError::default()
+    }
+}

@@ -1,0 +1,221 @@
+//! The scheduler of one database: keeps its times, and leaves when nothing is due soon. Runs no user
+//! code.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::recorder::{self, Recorder};
+use super::{timers, verdict};
+use crate::errors::{Error, SqlState};
+use crate::pg::transaction::{self, Failure};
+use crate::pg::worker::Kind;
+use crate::pg::{clock, database, ereport, guc, identity, latch, shmem, signals, worker};
+use crate::queue::definition::Definition;
+use crate::settings;
+use crate::shared::database::{Database, Presence, NEVER};
+use crate::shared::{self};
+
+pub const KIND: Kind = Kind {
+    name: "pushy scheduler",
+    entry: "pushy_scheduler_main",
+};
+
+/// It stays when something is due within this time, and leaves otherwise.
+const LINGER_US: i64 = 5_000_000;
+
+/// The entry point; the argument is the database's OID.
+#[no_mangle]
+#[pgrx::pg_guard]
+pub extern "C-unwind" fn pushy_scheduler_main(arg: pgrx::pg_sys::Datum) {
+    let shared = shared::expect();
+    let oid = arg.value() as u32;
+    let Some(place) = shared.find_database(oid) else {
+        return;
+    };
+    place.scheduler.enter();
+    place
+        .scheduler_pid
+        .store(worker::my_pid(), Ordering::SeqCst);
+    PLACE.set(oid);
+    shmem::at_exit(leave);
+    place.scheduler_starting.store(false, Ordering::SeqCst);
+    signals::init_worker();
+    if place.is_quiesced() {
+        return;
+    }
+    worker::connect(oid, None);
+    let recorder = recorder::open();
+    guc::force(c"synchronous_commit", "off");
+    Scheduling {
+        place,
+        recorder,
+        queues: Vec::new(),
+        generation: None,
+    }
+    .live();
+}
+
+thread_local! {
+    static PLACE: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };
+}
+
+fn leave() {
+    let Some(shared) = shared::get() else { return };
+    if let Some(place) = shared.find_database(PLACE.get()) {
+        place.scheduler.leave();
+        place.scheduler_pid.store(0, Ordering::SeqCst);
+        place.worker_left.broadcast();
+    }
+    shared.call_launcher();
+}
+
+struct Scheduling {
+    place: &'static Database,
+    recorder: &'static Recorder,
+    queues: Vec<Definition>,
+    /// The counter of definitions when they were read; None: never.
+    generation: Option<u64>,
+}
+
+impl Scheduling {
+    fn live(mut self) {
+        let mut failures = 0;
+        let mut first = true;
+        loop {
+            guc::reload_if_asked();
+            if self.place.is_quiesced() || !settings::enabled() {
+                return;
+            }
+            match self.round(first) {
+                Ok(Some(next)) => {
+                    failures = 0;
+                    first = false;
+                    let left = next.saturating_sub(clock::now().0);
+                    if left > LINGER_US {
+                        return;
+                    }
+                    worker::show_activity(None);
+                    latch::wait(Some(Duration::from_micros(left.max(0) as u64)));
+                }
+                Ok(None) => return,
+                Err(failure) => {
+                    failures += 1;
+                    if failures == 1 {
+                        log_failure(&failure);
+                    }
+                    latch::wait(Some(Duration::from_millis(100 << failures.min(9))));
+                }
+            }
+        }
+    }
+
+    /// Does what is due; answers when something is due next, None for never.
+    fn round(&mut self, first: bool) -> Result<Option<i64>, Failure> {
+        if !self.refresh()? {
+            return Ok(None);
+        }
+        verdict::carry_out(self.recorder, database::current())?;
+        if self.place.sweep_requested.swap(false, Ordering::SeqCst) {
+            let swept = transaction::run(|| timers::sweep(&self.queues));
+            if swept.is_err() {
+                self.place.sweep_requested.store(true, Ordering::SeqCst);
+            }
+            swept?;
+        }
+        let orphans = self.place.orphans_requested.swap(false, Ordering::SeqCst);
+        if orphans || first {
+            let found = repeat(timers::discard_orphans);
+            if found.is_err() {
+                self.place.orphans_requested.store(true, Ordering::SeqCst);
+            }
+            found?;
+        }
+        // As with the watermarks of queues: take the time, then look, then put back what is next.
+        let due = self.place.due.swap(NEVER, Ordering::SeqCst);
+        if due > clock::now().0 && !first {
+            self.place.announce_due(due);
+            return Ok((due != NEVER).then_some(due));
+        }
+        let next = self.keep_time();
+        match &next {
+            Ok(Some(next)) => {
+                self.place.announce_due(*next);
+            }
+            Ok(None) => {}
+            Err(_) => {
+                self.place.announce_due(due);
+            }
+        }
+        worker::report_statistics();
+        // Something may have been announced while we looked.
+        next?;
+        let due = self.place.due.load(Ordering::SeqCst);
+        Ok((due != NEVER).then_some(due))
+    }
+
+    fn keep_time(&self) -> Result<Option<i64>, Failure> {
+        repeat(|| timers::promote(&self.queues))?;
+        repeat(timers::expire)?;
+        let next = transaction::run(timers::next_due)?;
+        // What is due and was not done is locked by somebody: look again in a second.
+        let now = clock::now();
+        Ok(next.map(|next| {
+            if next > now.0 {
+                next
+            } else {
+                now.plus_us(1_000_000).0
+            }
+        }))
+    }
+
+    /// Reads the queues after a change; false when the extension is not here.
+    fn refresh(&mut self) -> Result<bool, Failure> {
+        let generation = self.place.definitions.load(Ordering::SeqCst);
+        if self.generation == Some(generation) {
+            return Ok(true);
+        }
+        let queues = transaction::run(|| {
+            if identity::extension_oid().is_none() || worker::is_binary_upgrade() {
+                return Ok(None);
+            }
+            timers::load_queues().map(Some)
+        })?;
+        let Some(queues) = queues else {
+            self.place.set_presence(Presence::Absent);
+            self.place.due.store(NEVER, Ordering::SeqCst);
+            if self.place.definitions.load(Ordering::SeqCst) == generation {
+                shared::expect().free_queues_of(database::current());
+            } else {
+                // A CREATE EXTENSION has committed while we looked.
+                self.place.set_presence(Presence::Unknown);
+            }
+            return Ok(false);
+        };
+        self.queues = queues;
+        self.generation = Some(generation);
+        self.place.set_presence(Presence::Present);
+        self.place.failures.store(0, Ordering::SeqCst);
+        Ok(true)
+    }
+}
+
+/// One transaction after another while `step` says that there may be more.
+fn repeat(mut step: impl FnMut() -> crate::errors::Result<bool>) -> Result<(), Failure> {
+    while transaction::run(&mut step)? {
+        crate::pg::interrupts::check();
+    }
+    Ok(())
+}
+
+fn log_failure(failure: &Failure) {
+    ereport::log(
+        &Error::new(
+            SqlState::INTERNAL_ERROR,
+            format!(
+                "the scheduler waits: {} (SQLSTATE {})",
+                failure.message, failure.sqlstate
+            ),
+        )
+        .hint("It tries again, after 0.2 to 51 seconds; this is said once until it succeeds."),
+    );
+}

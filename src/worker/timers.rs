@@ -1,0 +1,199 @@
+//! What a scheduler does at its times: makes due jobs ready, removes what is kept no longer, finds what
+//! nobody announced.
+
+use pgrx::pg_sys::BuiltinOid;
+
+use pushy_core::state::JobState;
+
+use crate::errors::Result;
+use crate::params;
+use crate::pg::function::{Answer, Timestamp};
+use crate::pg::spi::{self, Plan};
+use crate::pg::subtransaction::CallError;
+use crate::pg::{clock, identity};
+use crate::queue::definition::{self, Definition};
+use crate::queue::{cache, failure, position};
+use crate::shared::{self, pending};
+
+/// Rows per transaction: a scheduler never holds many locks, nor a snapshot for long.
+const ROWS: i64 = 1000;
+
+static DUE: Plan = Plan::new(
+    "SELECT j.id, j.queue_id, j.priority FROM pushy.live_job j \
+      WHERE j.position IS NULL AND j.run_at OPERATOR(pg_catalog.<=) $1 \
+      ORDER BY j.run_at LIMIT $2 FOR UPDATE SKIP LOCKED",
+    &[BuiltinOid::TIMESTAMPTZOID, BuiltinOid::INT8OID],
+);
+
+static PROMOTE: Plan = Plan::new(
+    "UPDATE pushy.live_job j SET state = $3, position = d.position \
+       FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) AS d (id, position) \
+      WHERE j.id OPERATOR(pg_catalog.=) d.id",
+    &[
+        BuiltinOid::INT8ARRAYOID,
+        BuiltinOid::INT8ARRAYOID,
+        BuiltinOid::CHAROID,
+    ],
+);
+
+fn code(state: JobState) -> Answer {
+    Answer::Datum(pgrx::pg_sys::Datum::from(state.code()))
+}
+
+/// Makes due jobs ready, in the order of their times; true when there may be more.
+pub fn promote(queues: &[Definition]) -> Result<bool> {
+    identity::as_owner(|| {
+        let due: Vec<(i64, i32, i16)> = spi::connect(|spi| {
+            spi.run(&DUE, params![clock::now(), ROWS])
+                .rows()
+                .map(|row| (row.i64(1), row.i32(2), row.i16(3)))
+                .collect()
+        });
+        if due.is_empty() {
+            return Ok(false);
+        }
+        let ids: Vec<i64> = due.iter().map(|job| job.0).collect();
+        let positions = due
+            .iter()
+            .map(|_| position::next())
+            .collect::<Result<Vec<i64>>>()?;
+        spi::run(
+            &PROMOTE,
+            params![
+                spi::int8_array(&ids),
+                spi::int8_array(&positions),
+                code(JobState::Available)
+            ],
+        );
+        for ((_, queue_id, priority), position) in due.iter().zip(&positions) {
+            let Some(queue) = queues.iter().find(|queue| queue.queue_id == *queue_id) else {
+                continue;
+            };
+            if let Some(slot) = cache::slot_of(queue)? {
+                pending::ready(slot, queue.key(), *priority as usize, *position, 0);
+            }
+        }
+        Ok(due.len() as i64 == ROWS)
+    })
+}
+
+static EXPIRE: Plan = Plan::new(
+    "WITH old AS (SELECT f.id FROM pushy.finished_job f WHERE f.expires_at OPERATOR(pg_catalog.<=) $1 LIMIT $2), \
+          gone AS (DELETE FROM pushy.finished_job f USING old WHERE f.id OPERATOR(pg_catalog.=) old.id RETURNING f.id), \
+          failures AS (DELETE FROM pushy.failure x USING gone WHERE x.job_id OPERATOR(pg_catalog.=) gone.id RETURNING 1) \
+     SELECT (SELECT pg_catalog.count(*) FROM gone)",
+    &[BuiltinOid::TIMESTAMPTZOID, BuiltinOid::INT8OID],
+);
+
+/// Removes finished jobs that their queue keeps no longer; true when there may be more.
+pub fn expire() -> Result<bool> {
+    identity::as_owner(|| {
+        let removed =
+            spi::connect(|spi| spi.run(&EXPIRE, params![clock::now(), ROWS]).row(0).i64(1));
+        Ok(removed == ROWS)
+    })
+}
+
+static NEXT_DUE: Plan = Plan::new(
+    "SELECT (SELECT j.run_at FROM pushy.live_job j WHERE j.position IS NULL ORDER BY j.run_at LIMIT 1), \
+            (SELECT f.expires_at FROM pushy.finished_job f ORDER BY f.expires_at LIMIT 1)",
+    &[],
+);
+
+/// When a scheduler has something to do next; None: not before something is enqueued.
+pub fn next_due() -> Result<Option<i64>> {
+    identity::as_owner(|| {
+        Ok(spi::connect(|spi| {
+            let table = spi.run(&NEXT_DUE, &[]);
+            let row = table.row(0);
+            let job = row.opt_i64(1);
+            let expiry = row
+                .opt_i64(2)
+                .map(|at| crate::queue::finish::retention_due(Timestamp(at)));
+            job.into_iter().chain(expiry).min()
+        }))
+    })
+}
+
+static FIRST_READY: Plan = Plan::new(
+    "SELECT j.position FROM pushy.live_job j \
+      WHERE j.queue_id OPERATOR(pg_catalog.=) $1 AND j.priority OPERATOR(pg_catalog.=) $2 \
+        AND j.position OPERATOR(pg_catalog.>=) 0 ORDER BY j.position LIMIT 1",
+    &[BuiltinOid::INT4OID, BuiltinOid::INT2OID],
+);
+
+/// Announces the first ready job of each queue and priority: rows that came without a commit of ours,
+/// by COMMIT PREPARED or by replication, or whose lock somebody else gave up.
+pub fn sweep(queues: &[Definition]) -> Result<()> {
+    identity::as_owner(|| {
+        for queue in queues {
+            let Some(slot) = cache::slot_of(queue)? else {
+                continue;
+            };
+            for priority in 0..crate::shared::queue_slot::PRIORITIES {
+                let first = spi::connect(|spi| {
+                    spi.run(&FIRST_READY, params![queue.queue_id, priority as i16])
+                        .first()
+                        .map(|row| row.i64(1))
+                });
+                if let Some(first) = first {
+                    pending::ready(slot, queue.key(), priority, first, 0);
+                }
+            }
+        }
+        pending::due(0);
+        Ok(())
+    })
+}
+
+static ORPHANS: Plan = Plan::new(
+    "WITH lost AS ( \
+       SELECT j.id FROM pushy.live_job j \
+        WHERE NOT EXISTS (SELECT 1 FROM pushy.queue q WHERE q.queue_id OPERATOR(pg_catalog.=) j.queue_id) \
+        LIMIT $2 FOR UPDATE SKIP LOCKED), \
+     gone AS ( \
+       DELETE FROM pushy.live_job j USING lost WHERE j.id OPERATOR(pg_catalog.=) lost.id RETURNING j.*) \
+     INSERT INTO pushy.finished_job (id, expires_at, run_at, enqueued_at, finished_at, timeout_us, caused_by, \
+       queue_id, enqueued_by, attempt, max_attempts, priority, depth, state, unique_key, args) \
+     SELECT g.id, $1 OPERATOR(pg_catalog.+) '30 days'::pg_catalog.interval, g.run_at, g.enqueued_at, $1, g.timeout_us, \
+            g.caused_by, g.queue_id, g.enqueued_by, g.attempt, g.max_attempts, g.priority, g.depth, 'd', g.unique_key, g.args \
+       FROM gone g \
+     RETURNING id, attempt, queue_id",
+    &[BuiltinOid::TIMESTAMPTZOID, BuiltinOid::INT8OID],
+);
+
+/// Discards jobs whose queue was dropped while they were being enqueued; true when there may be more.
+pub fn discard_orphans() -> Result<bool> {
+    identity::as_owner(|| {
+        let now = clock::now();
+        let lost: Vec<(i64, i32, i32)> = spi::connect(|spi| {
+            spi.run(&ORPHANS, params![now, ROWS])
+                .rows()
+                .map(|row| (row.i64(1), row.i32(2), row.i32(3)))
+                .collect()
+        });
+        let error = CallError {
+            sqlstate: "42704".to_owned(),
+            message: "the job's queue was dropped".to_owned(),
+            ..CallError::default()
+        };
+        for (id, attempt, queue_id) in &lost {
+            failure::record(*id, attempt + 1, *queue_id, None, now, &error)?;
+        }
+        Ok(lost.len() as i64 == ROWS)
+    })
+}
+
+/// All queues of this database, each with a slot in shared memory.
+pub fn load_queues() -> Result<Vec<Definition>> {
+    identity::as_owner(|| {
+        let queues = definition::all()?;
+        for queue in &queues {
+            if let Some(slot) = cache::slot_of(queue)? {
+                // Also where the slot is older than this definition: a restart of the scheduler heals.
+                shared::expect().queues()[slot].apply(&queue.facts());
+            }
+        }
+        Ok(queues)
+    })
+}

@@ -1,0 +1,103 @@
+//! Carrying out what the flight recorder found, in the database of the job.
+
+use std::sync::atomic::Ordering;
+
+use super::recorder::{Kind, Recorder, Verdict};
+use crate::errors::Result;
+use crate::params;
+use crate::pg::spi::{self, Plan};
+use crate::pg::subtransaction::CallError;
+use crate::pg::{clock, identity, transaction};
+use crate::queue::live::Live;
+use crate::queue::{cache, definition, finish, live};
+use crate::shared;
+
+use pgrx::pg_sys::BuiltinOid;
+
+/// How long batches stay of one job after a batch could not be committed.
+pub const SINGLE_US: i64 = 60_000_000;
+
+static SUSPECT: Plan = Plan::new(
+    "UPDATE pushy.live_job SET alone = true WHERE id OPERATOR(pg_catalog.=) $1",
+    &[BuiltinOid::INT8OID],
+);
+
+/// Carries out all verdicts on this database, in one transaction.
+pub fn carry_out(
+    recorder: &Recorder,
+    database: u32,
+) -> std::result::Result<(), transaction::Failure> {
+    let verdicts = recorder.verdicts(database);
+    if verdicts.is_empty() {
+        return Ok(());
+    }
+    transaction::run(|| {
+        identity::as_owner(|| verdicts.iter().try_for_each(|verdict| judge(verdict)))
+    })?;
+    for verdict in &verdicts {
+        recorder.settle(verdict);
+    }
+    Ok(())
+}
+
+fn judge(verdict: &Verdict) -> Result<()> {
+    let Some(queue) = definition::find_by_id(verdict.queue_id)? else {
+        return Ok(());
+    };
+    let slot = cache::slot_of(&queue)?;
+    if verdict.kind == Kind::RunSingle {
+        if let Some(slot) = slot {
+            let until = clock::now().plus_us(SINGLE_US).0;
+            let cell = &shared::expect().queues()[slot].single_until;
+            cell.store(until, Ordering::SeqCst);
+        }
+        return Ok(());
+    }
+    // Its transaction may have committed before the end came, or another executor may have run it
+    // since: then the row is gone, or its attempt another.
+    let Some(Live { job, .. }) = live::lock(verdict.job)? else {
+        return Ok(());
+    };
+    if job.attempt != verdict.attempt {
+        return Ok(());
+    }
+    let now = clock::now();
+    match verdict.kind {
+        Kind::RunAlone => {
+            spi::run(&SUSPECT, params![job.id]);
+        }
+        Kind::Terminated if job.strikes < finish::MOST_STRIKES => {
+            finish::give_back(&queue, slot, &job)?;
+        }
+        _ => {
+            finish::fail(&queue, slot, &job, None, now, &reason(verdict.kind))?;
+        }
+    }
+    Ok(())
+}
+
+fn reason(kind: Kind) -> CallError {
+    let (sqlstate, message, hint) = match kind {
+        Kind::EndedSession => (
+            "57P01",
+            "the handler ended its own session",
+            "A handler must not terminate the backend it runs in.",
+        ),
+        Kind::Terminated => (
+            "57P01",
+            "the executor was terminated each time it ran this job",
+            "pg_cancel_backend() or pushy.job_cancel() stop a job without its executor.",
+        ),
+        _ => (
+            "57P02",
+            "the server crashed while this job ran",
+            "Look into the server's log for the signal that ended the process.",
+        ),
+    };
+    CallError {
+        sqlstate: sqlstate.to_owned(),
+        message: message.to_owned(),
+        hint: Some(hint.to_owned()),
+        ..CallError::default()
+    }
+}
