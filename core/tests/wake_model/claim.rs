@@ -165,7 +165,10 @@ impl World {
                 } else {
                     to.at = At::Snapshot;
                 }
-                ("claim: a = swap(low, MAX), a =", a)
+                match a {
+                    MAX => ("claim: swap(low, MAX) gives MAX", NOBODY),
+                    a => ("claim: a = swap(low, MAX), a =", a),
+                }
             }
             At::Clear => {
                 next.bit = false;
