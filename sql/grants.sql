@@ -1,0 +1,60 @@
+-- Last of all: everything is taken from everybody, then given by name.
+--
+-- Nobody gets anything on tables, sequences or their row types. Functions check for themselves what the caller may do;
+-- those behind the views filter by the same rules.
+
+REVOKE ALL ON ALL TABLES IN SCHEMA pushy FROM PUBLIC;
+REVOKE ALL ON ALL SEQUENCES IN SCHEMA pushy FROM PUBLIC;
+REVOKE ALL ON ALL ROUTINES IN SCHEMA pushy FROM PUBLIC;
+REVOKE ALL ON TYPE
+  pushy.job, pushy.queue, pushy.queue_acl, pushy.live_job, pushy.finished_job, pushy.failure,
+  pushy.queues, pushy.jobs, pushy.failures, pushy.workers, pushy.stats
+  FROM PUBLIC;
+REVOKE ALL ON SCHEMA pushy FROM PUBLIC;
+
+GRANT USAGE ON SCHEMA pushy TO PUBLIC;
+-- Handlers take it.
+GRANT USAGE ON TYPE pushy.job TO PUBLIC;
+
+GRANT SELECT ON pushy.queues, pushy.jobs, pushy.failures, pushy.workers, pushy.stats TO PUBLIC;
+
+GRANT EXECUTE ON FUNCTION
+  pushy.channel_name(text),
+  pushy.channel_inspect(text),
+  pushy.channel_ident(text),
+  pushy.notify(text, text)
+  TO PUBLIC;
+
+GRANT EXECUTE ON FUNCTION
+  pushy.queue_register(text, text, regrole, int, int, int, text, interval, interval, interval, interval, interval, boolean),
+  pushy.queue_alter(text, text, regrole, int, int, int, text, interval, interval, interval, interval, interval, boolean),
+  pushy.queue_pause(text),
+  pushy.queue_resume(text),
+  pushy.queue_drop(text, boolean),
+  pushy.queue_explain(text),
+  pushy.queue_grant(text, text, text),
+  pushy.queue_revoke(text, text, text),
+  pushy.has_queue_privilege(text, text),
+  pushy.has_queue_privilege(text, text, text),
+  pushy.resume_after_restore()
+  TO PUBLIC;
+
+GRANT EXECUTE ON FUNCTION
+  pushy.enqueue(text, jsonb, timestamptz, interval, int, int, interval, text),
+  pushy.enqueue_many(text, jsonb[], timestamptz, interval, int, int, interval),
+  pushy.job_cancel(bigint),
+  pushy.job_retry(bigint),
+  pushy.job_wait(bigint, interval),
+  pushy.job_progress(double precision, text),
+  pushy.current_job()
+  TO PUBLIC;
+GRANT EXECUTE ON PROCEDURE pushy.jobs_wait(text, interval) TO PUBLIC;
+
+-- Behind the views.
+GRANT EXECUTE ON FUNCTION
+  pushy.queue_seen(text),
+  pushy.queue_monitored(text),
+  pushy.running_jobs(),
+  pushy.stat_rows(),
+  pushy.worker_rows()
+  TO PUBLIC;

@@ -1,0 +1,83 @@
+-- Queues: declaring, changing, stopping, dropping them, and who may do what.
+
+CREATE FUNCTION pushy.queue_register(
+  queue text,
+  handler text,
+  -- quote_ident: current_user::regrole alone fails for a role "Bob".
+  run_as regrole DEFAULT pg_catalog.quote_ident(current_user)::pg_catalog.regrole,
+  concurrency int DEFAULT NULL,
+  priority int DEFAULT 5,
+  max_attempts int DEFAULT 25,
+  backoff text DEFAULT 'exponential',
+  retry_delay interval DEFAULT '1 second',
+  max_retry_delay interval DEFAULT '1 day',
+  timeout interval DEFAULT '1 minute',
+  keep_completed interval DEFAULT '1 hour',
+  keep_discarded interval DEFAULT '30 days',
+  batch boolean DEFAULT true)
+RETURNS text LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_queue_register';
+COMMENT ON FUNCTION pushy.queue_register(text, text, regrole, int, int, int, text, interval, interval, interval, interval, interval, boolean) IS
+  'Declares a queue and answers its handler''s signature; run it with every deploy: what is left out is its default again, only owner and pause stay. handler is a function taking (jsonb), (pushy.job) or nothing, ''public.send_mail(jsonb)'' or a name that only one such function has. Jobs run as run_as, a role that the caller may become; as many at a time as concurrency (NULL: as there are executors; 1: in strict order); priority 0 (first) to 9; backoff exponential, linear or fixed from retry_delay to max_retry_delay at most; cut short after timeout (0: never); kept for keep_completed, or keep_discarded when discarded or cancelled. batch => false commits each job alone.';
+
+CREATE FUNCTION pushy.queue_alter(
+  queue text,
+  handler text DEFAULT NULL,
+  run_as regrole DEFAULT NULL,
+  concurrency int DEFAULT NULL,
+  priority int DEFAULT NULL,
+  max_attempts int DEFAULT NULL,
+  backoff text DEFAULT NULL,
+  retry_delay interval DEFAULT NULL,
+  max_retry_delay interval DEFAULT NULL,
+  timeout interval DEFAULT NULL,
+  keep_completed interval DEFAULT NULL,
+  keep_discarded interval DEFAULT NULL,
+  batch boolean DEFAULT NULL)
+RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_queue_alter';
+COMMENT ON FUNCTION pushy.queue_alter(text, text, regrole, int, int, int, text, interval, interval, interval, interval, interval, boolean) IS
+  'Changes what is said of a queue and leaves the rest as it is; arguments as in pushy.queue_register, but concurrency => 0 lifts the limit. For the queue''s owner.';
+
+CREATE FUNCTION pushy.queue_pause(queue text)
+RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_queue_pause';
+COMMENT ON FUNCTION pushy.queue_pause(text) IS
+  'Starts no more jobs of a queue; those that run end as usual, and jobs can still be enqueued. For the queue''s owner.';
+
+CREATE FUNCTION pushy.queue_resume(queue text)
+RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_queue_resume';
+COMMENT ON FUNCTION pushy.queue_resume(text) IS
+  'Starts jobs of a queue again, paused or parked; an error that says why when its handler cannot run. Takes over new names of its roles and handler, and a handler that was dropped and created again. For the queue''s owner.';
+
+CREATE FUNCTION pushy.queue_drop(queue text, force boolean DEFAULT false)
+RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_queue_drop';
+COMMENT ON FUNCTION pushy.queue_drop(text, boolean) IS
+  'Drops a queue with its history, failures and privileges; refused while it has unfinished jobs. With force they are deleted too, and those that run are cancelled. For the queue''s owner.';
+
+CREATE FUNCTION pushy.queue_explain(queue text, OUT reason text, OUT fix text)
+RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 2 AS 'MODULE_PATHNAME', 'pushy_queue_explain';
+COMMENT ON FUNCTION pushy.queue_explain(text) IS
+  'Why jobs of a queue do not run now, what blocks most first, and the statement that changes it; fix is NULL where there is nothing to do. Needs privilege monitor.';
+
+CREATE FUNCTION pushy.queue_grant(queue text, role text, privilege text)
+RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_queue_grant';
+COMMENT ON FUNCTION pushy.queue_grant(text, text, text) IS
+  'Gives a role (its exact name, or public for everybody) a privilege on a queue: enqueue (add jobs), work (cancel and retry them) or monitor (see their arguments, results and errors). For the queue''s owner, who has all three.';
+
+CREATE FUNCTION pushy.queue_revoke(queue text, role text, privilege text)
+RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_queue_revoke';
+COMMENT ON FUNCTION pushy.queue_revoke(text, text, text) IS
+  'Takes back what pushy.queue_grant gave; also from a role that is gone, by its name. For the queue''s owner.';
+
+CREATE FUNCTION pushy.has_queue_privilege(queue text, privilege text)
+RETURNS boolean LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_has_queue_privilege';
+COMMENT ON FUNCTION pushy.has_queue_privilege(text, text) IS
+  'Whether the current user has privilege enqueue, work or monitor on a queue: as its owner, by a grant to a role whose rights it has, or to public.';
+
+CREATE FUNCTION pushy.has_queue_privilege(role text, queue text, privilege text)
+RETURNS boolean LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_has_queue_privilege_of';
+COMMENT ON FUNCTION pushy.has_queue_privilege(text, text, text) IS
+  'Whether a role, by its exact name, has privilege enqueue, work or monitor on a queue.';
+
+CREATE FUNCTION pushy.resume_after_restore(OUT queue text, OUT resumed boolean, OUT reason text)
+RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_resume_after_restore';
+COMMENT ON FUNCTION pushy.resume_after_restore() IS
+  'Lets queues run that came here by a restore, a copy of the database or pg_upgrade, where they wait so that nothing is done twice. Roles and handlers are found by name; reason says what is missing. For the owner of the extension.';

@@ -1,0 +1,249 @@
+-- Views for people, and the functions behind them. Each shows a role what it may see: the functions look at
+-- current_user, which in a view is who asks, while the tables are read with the rights of the views' owner.
+
+CREATE FUNCTION pushy.queue_seen(queue text)
+RETURNS boolean LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_queue_seen';
+COMMENT ON FUNCTION pushy.queue_seen(text) IS
+  'Whether the current user has any privilege on a queue; the filter of pushy.queues. False for a queue that does not exist.';
+
+CREATE FUNCTION pushy.queue_monitored(queue text)
+RETURNS boolean LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_queue_monitored';
+COMMENT ON FUNCTION pushy.queue_monitored(text) IS
+  'Whether the current user may monitor a queue; the filter of pushy.jobs and pushy.failures. False for a queue that does not exist.';
+
+CREATE FUNCTION pushy.running_jobs(
+  OUT id bigint,
+  OUT attempt int,
+  OUT started_at timestamptz,
+  OUT progress double precision,
+  OUT progress_message text)
+RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 2 AS 'MODULE_PATHNAME', 'pushy_running_jobs';
+COMMENT ON FUNCTION pushy.running_jobs() IS
+  'The jobs that run in this database now, of queues that the caller may monitor, from shared memory; behind pushy.jobs.';
+
+CREATE FUNCTION pushy.stat_rows(
+  OUT queue_id int,
+  OUT queue text,
+  OUT running int,
+  OUT enqueued bigint,
+  OUT completed bigint,
+  OUT failed bigint,
+  OUT retried bigint,
+  OUT discarded bigint,
+  OUT cancelled bigint,
+  OUT batches bigint,
+  OUT rate_1m double precision,
+  OUT wait_p50 interval,
+  OUT wait_p95 interval,
+  OUT wait_p99 interval,
+  OUT run_mean interval,
+  OUT run_p50 interval,
+  OUT run_p95 interval,
+  OUT run_p99 interval)
+RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 10 AS 'MODULE_PATHNAME', 'pushy_stat_rows';
+COMMENT ON FUNCTION pushy.stat_rows() IS
+  'Counters of the queues that the caller may monitor, from shared memory; behind pushy.stats and pushy.queues.';
+
+CREATE FUNCTION pushy.worker_rows(
+  OUT kind text,
+  OUT pid int,
+  OUT database name,
+  OUT role name,
+  OUT state text,
+  OUT since timestamptz,
+  OUT jobs_done bigint,
+  OUT queue text,
+  OUT job bigint,
+  OUT progress double precision,
+  OUT progress_message text)
+RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 4 AS 'MODULE_PATHNAME', 'pushy_worker_rows';
+COMMENT ON FUNCTION pushy.worker_rows() IS
+  'Processes of Pushy that the caller may see, from shared memory; behind pushy.workers.';
+
+
+CREATE VIEW pushy.queues WITH (security_barrier) AS
+SELECT q.queue,
+       q.handler,
+       q.run_as_name AS run_as,
+       q.owner_name AS owner,
+       q.concurrency,
+       s.running,
+       q.paused,
+       q.parked,
+       q.priority,
+       q.max_attempts,
+       q.backoff,
+       pg_catalog.justify_hours(q.retry_delay_us     OPERATOR(pg_catalog.*) '1 microsecond'::pg_catalog.interval) AS retry_delay,
+       pg_catalog.justify_hours(q.max_retry_delay_us OPERATOR(pg_catalog.*) '1 microsecond'::pg_catalog.interval) AS max_retry_delay,
+       pg_catalog.justify_hours(q.timeout_us         OPERATOR(pg_catalog.*) '1 microsecond'::pg_catalog.interval) AS timeout,
+       pg_catalog.justify_hours(q.keep_completed_us  OPERATOR(pg_catalog.*) '1 microsecond'::pg_catalog.interval) AS keep_completed,
+       pg_catalog.justify_hours(q.keep_discarded_us  OPERATOR(pg_catalog.*) '1 microsecond'::pg_catalog.interval) AS keep_discarded,
+       q.batch,
+       q.created_at
+  FROM pushy.queue q
+  LEFT JOIN pushy.stat_rows() s ON s.queue_id OPERATOR(pg_catalog.=) q.queue_id
+ WHERE pushy.queue_seen(q.queue);
+COMMENT ON VIEW pushy.queues IS
+  'Queues on which you have a privilege, and how their jobs run. An interval of 0 is none.';
+COMMENT ON COLUMN pushy.queues.queue IS 'Its name.';
+COMMENT ON COLUMN pushy.queues.handler IS 'The function that does the work of one job.';
+COMMENT ON COLUMN pushy.queues.run_as IS 'The role with whose rights, and as whose session, jobs run.';
+COMMENT ON COLUMN pushy.queues.owner IS 'Who registered it.';
+COMMENT ON COLUMN pushy.queues.concurrency IS 'Executors at a time; NULL: as many as there are.';
+COMMENT ON COLUMN pushy.queues.running IS 'Executors that work on it now; NULL where you may not monitor it, and without the preload.';
+COMMENT ON COLUMN pushy.queues.paused IS 'Stopped by pushy.queue_pause.';
+COMMENT ON COLUMN pushy.queues.parked IS 'Why an executor found that it cannot run; pushy.queue_explain says what to do.';
+COMMENT ON COLUMN pushy.queues.priority IS 'Of jobs that say none: 0 is first, 9 last.';
+COMMENT ON COLUMN pushy.queues.max_attempts IS 'Attempts before a job is discarded.';
+COMMENT ON COLUMN pushy.queues.backoff IS 'How the wait between attempts grows: exponential, linear or fixed.';
+COMMENT ON COLUMN pushy.queues.retry_delay IS 'The wait after the first failed attempt.';
+COMMENT ON COLUMN pushy.queues.max_retry_delay IS 'No wait is longer.';
+COMMENT ON COLUMN pushy.queues.timeout IS 'A job that runs longer is cut short and fails.';
+COMMENT ON COLUMN pushy.queues.keep_completed IS 'How long completed jobs stay in pushy.jobs.';
+COMMENT ON COLUMN pushy.queues.keep_discarded IS 'How long discarded and cancelled jobs stay in pushy.jobs.';
+COMMENT ON COLUMN pushy.queues.batch IS 'Whether short jobs may share a transaction.';
+COMMENT ON COLUMN pushy.queues.created_at IS 'When it was first registered.';
+
+
+-- The filter is on the queue alone, so it is asked once per queue and not per job, unless few jobs are asked for.
+CREATE VIEW pushy.jobs WITH (security_barrier) AS
+SELECT j.id,
+       q.queue,
+       j.args,
+       CASE j.state
+         WHEN 'a' THEN CASE WHEN r.id IS NULL THEN 'available' ELSE 'running' END
+         WHEN 's' THEN 'scheduled'
+         WHEN 'r' THEN 'retryable'
+         WHEN 'c' THEN 'completed'
+         WHEN 'd' THEN 'discarded'
+         WHEN 'k' THEN 'cancelled'
+       END AS state,
+       j.priority::pg_catalog.int4 AS priority,
+       COALESCE(r.attempt, j.attempt) AS attempt,
+       COALESCE(j.max_attempts, q.max_attempts) AS max_attempts,
+       j.run_at,
+       j.enqueued_at,
+       pg_catalog.pg_get_userbyid(j.enqueued_by) AS enqueued_by,
+       j.unique_key,
+       j.caused_by,
+       j.depth::pg_catalog.int4 AS depth,
+       COALESCE(r.started_at, j.started_at) AS started_at,
+       j.finished_at,
+       j.result,
+       (SELECT f.message
+          FROM pushy.failure f
+         WHERE f.job_id OPERATOR(pg_catalog.=) j.id
+         ORDER BY f.attempt DESC
+         LIMIT 1) AS last_error,
+       r.progress,
+       r.progress_message,
+       pg_catalog.justify_hours(COALESCE(j.timeout_us, q.timeout_us)
+                                OPERATOR(pg_catalog.*) '1 microsecond'::pg_catalog.interval) AS timeout,
+       j.expires_at
+  FROM (SELECT l.id, l.queue_id, l.state, l.priority, l.attempt, l.max_attempts, l.run_at, l.enqueued_at, l.enqueued_by,
+               l.unique_key, l.caused_by, l.depth, l.timeout_us, l.args,
+               NULL::pg_catalog.timestamptz AS started_at, NULL::pg_catalog.timestamptz AS finished_at,
+               NULL::pg_catalog.jsonb AS result, NULL::pg_catalog.timestamptz AS expires_at
+          FROM pushy.live_job l
+        UNION ALL
+        SELECT d.id, d.queue_id, d.state, d.priority, d.attempt, d.max_attempts, d.run_at, d.enqueued_at, d.enqueued_by,
+               d.unique_key, d.caused_by, d.depth, d.timeout_us, d.args, d.started_at, d.finished_at, d.result, d.expires_at
+          FROM pushy.finished_job d) j
+  JOIN pushy.queue q ON q.queue_id OPERATOR(pg_catalog.=) j.queue_id
+  LEFT JOIN pushy.running_jobs() r ON r.id OPERATOR(pg_catalog.=) j.id
+ WHERE pushy.queue_monitored(q.queue);
+COMMENT ON VIEW pushy.jobs IS
+  'Jobs of queues that you may monitor: unfinished ones, and finished ones for as long as their queue keeps them.';
+COMMENT ON COLUMN pushy.jobs.id IS 'What pushy.enqueue answered.';
+COMMENT ON COLUMN pushy.jobs.queue IS 'The queue it is in.';
+COMMENT ON COLUMN pushy.jobs.args IS 'What the handler is given.';
+COMMENT ON COLUMN pushy.jobs.state IS
+  'scheduled (due later), available (due), running, retryable (failed, due again later), completed, discarded (failed for the last time) or cancelled.';
+COMMENT ON COLUMN pushy.jobs.priority IS '0 is first, 9 last.';
+COMMENT ON COLUMN pushy.jobs.attempt IS 'Attempts begun, the running one included.';
+COMMENT ON COLUMN pushy.jobs.max_attempts IS 'Attempts before it is discarded.';
+COMMENT ON COLUMN pushy.jobs.run_at IS 'When it is, or was, due.';
+COMMENT ON COLUMN pushy.jobs.enqueued_at IS 'When it was enqueued.';
+COMMENT ON COLUMN pushy.jobs.enqueued_by IS 'The role that enqueued it.';
+COMMENT ON COLUMN pushy.jobs.unique_key IS 'No other unfinished job of the queue has this key.';
+COMMENT ON COLUMN pushy.jobs.caused_by IS 'The job whose handler enqueued it.';
+COMMENT ON COLUMN pushy.jobs.depth IS '0, or one more than the job that caused it.';
+COMMENT ON COLUMN pushy.jobs.started_at IS 'When the running attempt, or the last one of a finished job, began.';
+COMMENT ON COLUMN pushy.jobs.finished_at IS 'When it was completed, discarded or cancelled.';
+COMMENT ON COLUMN pushy.jobs.result IS 'What the handler returned.';
+COMMENT ON COLUMN pushy.jobs.last_error IS 'The message of the last failed attempt; pushy.failures has all.';
+COMMENT ON COLUMN pushy.jobs.progress IS 'From 0 to 1, as the handler last said with pushy.job_progress.';
+COMMENT ON COLUMN pushy.jobs.progress_message IS 'What the handler said with it.';
+COMMENT ON COLUMN pushy.jobs.timeout IS 'How long an attempt may run; 0: for ever.';
+COMMENT ON COLUMN pushy.jobs.expires_at IS 'When a finished job may be removed.';
+
+
+CREATE VIEW pushy.failures WITH (security_barrier) AS
+SELECT f.job_id,
+       q.queue,
+       f.attempt,
+       f.started_at,
+       f.failed_at,
+       f.sqlstate,
+       f.message,
+       f.detail,
+       f.hint,
+       f.context
+  FROM pushy.failure f
+  JOIN pushy.queue q ON q.queue_id OPERATOR(pg_catalog.=) f.queue_id
+ WHERE pushy.queue_monitored(q.queue);
+COMMENT ON VIEW pushy.failures IS
+  'A row per failed attempt of a job of the queues that you may monitor, for as long as the job is kept.';
+COMMENT ON COLUMN pushy.failures.job_id IS 'The id in pushy.jobs.';
+COMMENT ON COLUMN pushy.failures.queue IS 'The queue of the job.';
+COMMENT ON COLUMN pushy.failures.attempt IS 'Which attempt it was; the first is 1.';
+COMMENT ON COLUMN pushy.failures.started_at IS 'When the attempt began; NULL when it never did.';
+COMMENT ON COLUMN pushy.failures.failed_at IS 'When it failed.';
+COMMENT ON COLUMN pushy.failures.sqlstate IS 'PostgreSQL''s five-character code of the error.';
+COMMENT ON COLUMN pushy.failures.message IS 'The message of the error.';
+COMMENT ON COLUMN pushy.failures.detail IS 'The detail of the error.';
+COMMENT ON COLUMN pushy.failures.hint IS 'The hint of the error.';
+COMMENT ON COLUMN pushy.failures.context IS 'Where it was raised, as the handler''s language tells.';
+
+
+CREATE VIEW pushy.workers WITH (security_barrier) AS
+SELECT w.kind, w.pid, w.database, w.role, w.state, w.since, w.jobs_done, w.queue, w.job, w.progress, w.progress_message
+  FROM pushy.worker_rows() w;
+COMMENT ON VIEW pushy.workers IS
+  'Pushy''s processes in the whole server: executors of roles whose rights you have; all of them for pg_read_all_stats, which pg_monitor includes.';
+COMMENT ON COLUMN pushy.workers.kind IS 'launcher, scheduler or executor.';
+COMMENT ON COLUMN pushy.workers.pid IS 'Its process, as in pg_stat_activity.';
+COMMENT ON COLUMN pushy.workers.database IS 'The database it works in.';
+COMMENT ON COLUMN pushy.workers.role IS 'The role whose jobs an executor runs.';
+COMMENT ON COLUMN pushy.workers.state IS 'Of an executor: starting, busy, idle (waiting for the next job) or stopping.';
+COMMENT ON COLUMN pushy.workers.since IS 'When its job began, or else the executor itself.';
+COMMENT ON COLUMN pushy.workers.jobs_done IS 'Jobs an executor has run since it started.';
+COMMENT ON COLUMN pushy.workers.queue IS 'The queue of its job; NULL for other databases.';
+COMMENT ON COLUMN pushy.workers.job IS 'The id of the job it runs.';
+COMMENT ON COLUMN pushy.workers.progress IS 'From 0 to 1, as the handler last said with pushy.job_progress.';
+COMMENT ON COLUMN pushy.workers.progress_message IS 'What the handler said with it.';
+
+
+CREATE VIEW pushy.stats WITH (security_barrier) AS
+SELECT s.queue, s.running, s.enqueued, s.completed, s.failed, s.retried, s.discarded, s.cancelled, s.batches, s.rate_1m,
+       s.wait_p50, s.wait_p95, s.wait_p99, s.run_mean, s.run_p50, s.run_p95, s.run_p99
+  FROM pushy.stat_rows() s;
+COMMENT ON VIEW pushy.stats IS
+  'Counts and latencies of queues that you may monitor, since the server started; read from shared memory, no job is looked at. A queue not used since then is not there.';
+COMMENT ON COLUMN pushy.stats.queue IS 'Its name.';
+COMMENT ON COLUMN pushy.stats.running IS 'Executors that work on the queue now.';
+COMMENT ON COLUMN pushy.stats.enqueued IS 'Jobs enqueued and committed.';
+COMMENT ON COLUMN pushy.stats.completed IS 'Jobs completed.';
+COMMENT ON COLUMN pushy.stats.failed IS 'Attempts that failed, whatever came next.';
+COMMENT ON COLUMN pushy.stats.retried IS 'Failed attempts after which the job was to be tried again.';
+COMMENT ON COLUMN pushy.stats.discarded IS 'Jobs that failed for the last time.';
+COMMENT ON COLUMN pushy.stats.cancelled IS 'Jobs cancelled.';
+COMMENT ON COLUMN pushy.stats.batches IS 'Transactions of executors that ran jobs of the queue.';
+COMMENT ON COLUMN pushy.stats.rate_1m IS 'Jobs finished a second, over the last minute.';
+COMMENT ON COLUMN pushy.stats.wait_p50 IS 'Time from due to start that half of the jobs did not exceed; from a histogram, off by 12 % at most as a rule.';
+COMMENT ON COLUMN pushy.stats.wait_p95 IS 'As wait_p50, for 95 % of the jobs.';
+COMMENT ON COLUMN pushy.stats.wait_p99 IS 'As wait_p50, for 99 % of the jobs.';
+COMMENT ON COLUMN pushy.stats.run_mean IS 'Mean time that a handler ran.';
+COMMENT ON COLUMN pushy.stats.run_p50 IS 'Time that half of the handlers'' runs did not exceed; as wait_p50.';
+COMMENT ON COLUMN pushy.stats.run_p95 IS 'As run_p50, for 95 % of the runs.';
+COMMENT ON COLUMN pushy.stats.run_p99 IS 'As run_p50, for 99 % of the runs.';
