@@ -37,10 +37,10 @@ def sweep(base: Path) -> None:
         try:
             if path.stat().st_uid != os.geteuid():
                 continue
-            pid, started = (path / OWNER).read_text().split()
+            pid, when = (path / OWNER).read_text().split()
         except (OSError, ValueError):
             continue
-        if started(int(pid)) != started:
+        if started(int(pid)) != when:
             Scratch(path).remove()
 
 
