@@ -1,15 +1,13 @@
 -- Last of all: everything is taken from everybody, then given by name.
 --
--- Nobody gets anything on tables, sequences or their row types. Functions check for themselves what the caller may do;
+-- Nobody gets anything on tables and sequences. Functions check for themselves what the caller may do;
 -- those behind the views filter by the same rules.
 
 REVOKE ALL ON ALL TABLES IN SCHEMA pushy FROM PUBLIC;
 REVOKE ALL ON ALL SEQUENCES IN SCHEMA pushy FROM PUBLIC;
 REVOKE ALL ON ALL ROUTINES IN SCHEMA pushy FROM PUBLIC;
-REVOKE ALL ON TYPE
-  pushy.job, pushy.queue, pushy.queue_acl, pushy.live_job, pushy.finished_job, pushy.failure,
-  pushy.queues, pushy.jobs, pushy.failures, pushy.workers, pushy.stats
-  FROM PUBLIC;
+-- Not the row types of tables: pg_dump warns of privileges on them.
+REVOKE ALL ON TYPE pushy.job FROM PUBLIC;
 REVOKE ALL ON SCHEMA pushy FROM PUBLIC;
 
 GRANT USAGE ON SCHEMA pushy TO PUBLIC;

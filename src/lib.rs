@@ -12,18 +12,20 @@ mod worker;
 ::pgrx::pg_module_magic!(name, version);
 
 pgrx::extension_sql_file!("../sql/schema.sql", name = "schema", bootstrap);
-pgrx::extension_sql_file!("../sql/jobs.sql", name = "jobs", requires = ["schema"]);
 pgrx::extension_sql_file!(
     "../sql/channel.sql",
     name = "channel",
     requires = ["schema"]
 );
-
+pgrx::extension_sql_file!("../sql/queues.sql", name = "queues", requires = ["channel"]);
+pgrx::extension_sql_file!("../sql/jobs.sql", name = "jobs", requires = ["queues"]);
+pgrx::extension_sql_file!("../sql/views.sql", name = "views", requires = ["jobs"]);
 pgrx::extension_sql_file!(
     "../sql/installation.sql",
     name = "installation",
-    requires = ["jobs"]
+    requires = ["views"]
 );
+pgrx::extension_sql_file!("../sql/grants.sql", name = "grants", finalize);
 
 /// Called when the library is loaded: by the postmaster (preload), or by one backend.
 #[pgrx::pg_guard]

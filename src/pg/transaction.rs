@@ -53,7 +53,7 @@ pub fn run<T>(work: impl FnOnce() -> Result<T>) -> std::result::Result<T, Failur
     let context = unsafe { pg_sys::CurrentMemoryContext };
     let outcome = catch(|| {
         begin();
-        let answer = with_snapshot(work);
+        let answer = work();
         if answer.is_ok() {
             commit();
         }
@@ -75,15 +75,23 @@ pub fn run<T>(work: impl FnOnce() -> Result<T>) -> std::result::Result<T, Failur
     outcome
 }
 
+/// Begins a transaction of a worker, with a snapshot active until its end: SPI wants one below the
+/// snapshots that it takes for its statements.
 pub fn begin() {
     super::clock::start_statement();
-    // SAFETY: outside a transaction.
-    unsafe { pg_sys::StartTransactionCommand() }
+    // SAFETY: outside a transaction; commit() pops the snapshot, as an abort does.
+    unsafe {
+        pg_sys::StartTransactionCommand();
+        pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
+    }
 }
 
 pub fn commit() {
-    // SAFETY: inside a transaction that StartTransactionCommand began.
-    unsafe { pg_sys::CommitTransactionCommand() }
+    // SAFETY: inside a transaction of begin(), whose snapshot is the only one left.
+    unsafe {
+        pg_sys::PopActiveSnapshot();
+        pg_sys::CommitTransactionCommand();
+    }
 }
 
 /// Rolls back whatever is open, after a caught error or without one. Interrupts are held off as the

@@ -62,7 +62,11 @@ fn refuse_live_jobs(queue: &Definition) -> Result<()> {
     }
     Err(Error::new(
         SqlState::OBJECT_IN_USE,
-        format!("queue \"{}\" has {live} unfinished jobs", queue.name),
+        format!(
+            "queue \"{}\" has {live} unfinished {}",
+            queue.name,
+            if live == 1 { "job" } else { "jobs" }
+        ),
     )
     .hint(format!(
         "Wait for them with CALL pushy.jobs_wait({name}), or delete them: SELECT pushy.queue_drop({name}, force => true).",

@@ -204,7 +204,7 @@ fn of_executors(queue: &Definition, shared: &Shared) -> Option<Finding> {
     if shared.executors_in_use() >= settings::max_executors() && !has_idle(queue, shared) {
         return Some(blocked(
             format!(
-                "all {} executors are busy with other queues (pushy.max_executors)",
+                "all {} executors are busy (pushy.max_executors)",
                 settings::max_executors()
             ),
             reloading(&format!(

@@ -189,7 +189,7 @@ impl Bench {
         self.count(shared, work, claimed, results, &counts);
         if used_temporary {
             transaction::begin();
-            transaction::with_snapshot(session::drop_temporary_objects);
+            session::drop_temporary_objects();
             transaction::commit();
         }
         worker::report_statistics();
