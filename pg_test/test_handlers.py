@@ -38,9 +38,9 @@ def test_a_plpgsql_handler_runs(db):
 def test_a_plpython_handler_runs_and_its_exceptions_are_failures(db):
     db.sql("""
         CREATE EXTENSION plpython3u;
-        CREATE FUNCTION work(args jsonb) RETURNS int LANGUAGE plpython3u AS $$
+        CREATE FUNCTION work(order_line jsonb) RETURNS int LANGUAGE plpython3u AS $$
 import json
-return 10 // json.loads(args)["n"]
+return 10 // json.loads(order_line)["n"]  # a parameter called args would be hidden by PL/Python's own list args
 $$;
         SELECT pushy.queue_register('q', 'work(jsonb)', max_attempts => 1)""")
     assert db.job_wait(db.value("SELECT pushy.enqueue('q', '{\"n\": 5}')"))["result"] == 2

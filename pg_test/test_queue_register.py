@@ -81,7 +81,7 @@ def test_pause_and_resume_can_be_said_twice(fine):
 def test_dropping_a_queue_with_unfinished_jobs_wants_force(fine):
     fine.sql("SELECT pushy.queue_register('q', 'fine(jsonb)'), pushy.queue_pause('q')")
     fine.sql("SELECT pushy.enqueue('q')")
-    with pytest.raises(psycopg.errors.DependentObjectsStillExist, match='"q"') as refused:
+    with pytest.raises(psycopg.errors.ObjectInUse, match='"q"') as refused:
         fine.sql("SELECT pushy.queue_drop('q')")
     assert "force" in refused.value.diag.message_hint
     fine.sql("SELECT pushy.queue_drop('q', force => true)")

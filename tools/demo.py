@@ -134,7 +134,7 @@ class Demo:
         job = self.shop.value("SELECT pushy.enqueue('mail', '{\"to\": \"nobody@example.org\"}')")
         self.shop.job_wait(job)
         self.show(f"SELECT id, state, attempt, max_attempts, last_error FROM pushy.jobs WHERE id = {job}")
-        self.show(f"SELECT attempt, failed_at, error FROM pushy.failures WHERE job = {job} ORDER BY attempt")
+        self.show(f"SELECT attempt, failed_at::time(0), sqlstate, message FROM pushy.failures WHERE job_id = {job} ORDER BY attempt")
 
         tell("A job is cancelled while it runs")
         job = self.shop.value("SELECT pushy.enqueue('reports')")
