@@ -10,7 +10,8 @@ use crate::errors::{quote_literal, Error, Result, SqlState};
 use crate::params;
 use crate::pg::identity;
 use crate::pg::spi::{self, Plan};
-use crate::shared::pending;
+use crate::shared::queue_slot::PRIORITIES;
+use crate::shared::{self, pending};
 use crate::sql_function;
 
 sql_function!(pushy_queue_drop, |call| {
@@ -75,6 +76,12 @@ fn refuse_live_jobs(queue: &Definition) -> Result<()> {
 }
 
 fn end_live_jobs(queue: &Definition) {
+    // Executors skip what we lock; should this transaction roll back, they must look again.
+    if let Some(slot) = shared::get().and_then(|shared| shared.find_queue(queue.key())) {
+        for priority in 0..PRIORITIES {
+            pending::locked(slot, queue.key(), priority, 0);
+        }
+    }
     spi::run(&DELETE_LIVE, params![queue.queue_id]);
     let held: Vec<i64> = spi::connect(|spi| {
         let table = spi.run(&LIVE, params![queue.queue_id]);
