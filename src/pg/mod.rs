@@ -22,6 +22,7 @@ pub mod session;
 pub mod shared_cast;
 pub mod shmem;
 pub mod signals;
+pub mod snapshot;
 pub mod spi;
 pub mod spinlock;
 pub mod subtransaction;

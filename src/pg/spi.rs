@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 use pgrx::pg_sys;
 
 use super::function::{Answer, IntoAnswer, Timestamp};
+use super::snapshot::Snapshot;
 use super::text;
 use crate::errors::Result;
 
@@ -63,17 +64,31 @@ pub fn connect<T>(work: impl FnOnce(&Spi) -> T) -> T {
     }
 }
 
+/// The most parameters a statement has.
+const MOST_PARAMS: usize = 24;
+
+/// Parameters as SPI wants them: values, and 'n' for each NULL.
+fn bind(
+    params: &[Param],
+) -> (
+    [pg_sys::Datum; MOST_PARAMS],
+    [std::ffi::c_char; MOST_PARAMS],
+) {
+    let mut values = [pg_sys::Datum::from(0usize); MOST_PARAMS];
+    let mut nulls = [b' ' as std::ffi::c_char; MOST_PARAMS];
+    for (index, param) in params.iter().enumerate() {
+        match param {
+            Answer::Null => nulls[index] = b'n' as _,
+            Answer::Datum(datum) => values[index] = *datum,
+        }
+    }
+    (values, nulls)
+}
+
 impl Spi {
     fn execute(&self, plan: &Plan, params: &[Param], read_only: bool, limit: i64) -> Table<'_> {
         debug_assert_eq!(plan.types.len(), params.len(), "{}", plan.sql);
-        let mut values: [pg_sys::Datum; 24] = [pg_sys::Datum::from(0usize); 24];
-        let mut nulls: [std::ffi::c_char; 24] = [b' ' as _; 24];
-        for (index, param) in params.iter().enumerate() {
-            match param {
-                Answer::Null => nulls[index] = b'n' as _,
-                Answer::Datum(datum) => values[index] = *datum,
-            }
-        }
+        let (mut values, nulls) = bind(params);
         // SAFETY: connected (self exists); as many values as the plan has parameters.
         unsafe {
             let code = pg_sys::SPI_execute_plan(
@@ -95,6 +110,35 @@ impl Spi {
     /// Runs a statement under a new snapshot.
     pub fn run(&self, plan: &Plan, params: &[Param]) -> Table<'_> {
         self.execute(plan, params, false, 0)
+    }
+
+    /// Runs a statement under this snapshot.
+    pub fn run_under(&self, plan: &Plan, params: &[Param], snapshot: &Snapshot) -> Table<'_> {
+        debug_assert_eq!(plan.types.len(), params.len(), "{}", plan.sql);
+        let (mut values, nulls) = bind(params);
+        // SAFETY: as in execute; the snapshot is registered for as long as it is borrowed.
+        unsafe {
+            let code = pg_sys::SPI_execute_snapshot(
+                plan.prepared(),
+                values.as_mut_ptr(),
+                nulls.as_ptr(),
+                snapshot.raw(),
+                std::ptr::null_mut(),
+                false,
+                true,
+                0,
+            );
+            assert!(
+                code > 0,
+                "SPI_execute_snapshot answered {code}: {}",
+                plan.sql
+            );
+            Table {
+                table: pg_sys::SPI_tuptable,
+                processed: pg_sys::SPI_processed as usize,
+                _spi: std::marker::PhantomData,
+            }
+        }
     }
 
     /// Runs a query under the active snapshot, not a new one.

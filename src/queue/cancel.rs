@@ -41,10 +41,12 @@ fn cancel(id: i64) -> Result<bool> {
 }
 
 fn cancel_live(queue: &Definition, id: i64) -> Result<bool> {
+    let mut locked = false;
     loop {
         // First those that hold it: our own batch's locks would not stop us below.
-        let held = shared::get()
-            .is_some_and(|shared| shared.executor_holding(database::current(), id).is_some());
+        let held = !locked
+            && shared::get()
+                .is_some_and(|shared| shared.executor_holding(database::current(), id).is_some());
         if held {
             pending::cancel(id);
             return Ok(true);
@@ -53,11 +55,6 @@ fn cancel_live(queue: &Definition, id: i64) -> Result<bool> {
             let cancelled = free.state.next(JobEvent::Cancel);
             assert_eq!(cancelled, Some(JobState::Cancelled));
             let slot = cache::slot_of(queue)?;
-            if let (Some(slot), JobState::Available) = (slot, free.state) {
-                // A rollback gives the row back, and nobody else would tell.
-                let (priority, position) = (free.job.priority as usize, free.job.position);
-                pending::locked(slot, queue.key(), priority, position);
-            }
             let now = clock::now();
             let attempt = free.job.attempt;
             finish::end_as(queue, id, JobState::Cancelled, attempt, None, now)?;
@@ -67,10 +64,12 @@ fn cancel_live(queue: &Definition, id: i64) -> Result<bool> {
             return Ok(true);
         }
         // Locked by a session that changes it just now, or finished since we looked: wait for that
-        // session and look again.
-        let Some(_after) = live::lock(id)? else {
+        // session and look again. An executor clears its batch a moment after its locks are gone, so a
+        // row that is ours is nobody's batch any more.
+        if live::lock(id)?.is_none() {
             return Ok(false);
-        };
+        }
+        locked = true;
         interrupts::check();
     }
 }

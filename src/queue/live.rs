@@ -5,10 +5,13 @@ use pushy_core::state::JobState;
 
 use crate::errors::Result;
 use crate::params;
+use crate::pg::database;
 use crate::pg::function::Answer;
 use crate::pg::spi::{self, Plan, Row};
 
 use super::job::Claimed;
+use crate::shared::queue_slot::QueueKey;
+use crate::shared::{self, pending};
 
 /// A job that is not finished, and the queue it belongs to.
 pub struct Live {
@@ -68,12 +71,26 @@ pub fn look(id: i64) -> Result<Option<Live>> {
 
 /// The job with its row locked, unless somebody else holds it.
 pub fn lock_if_free(id: i64) -> Result<Option<Live>> {
-    find(&LOCK_FREE, id)
+    Ok(find(&LOCK_FREE, id)?.inspect(announce_at_end))
 }
 
 /// The job with its row locked, after whoever holds it.
 pub fn lock(id: i64) -> Result<Option<Live>> {
-    find(&LOCK, id)
+    Ok(find(&LOCK, id)?.inspect(announce_at_end))
+}
+
+/// Executors skip the row while it is locked, and nobody else would tell them that it is free again.
+fn announce_at_end(live: &Live) {
+    if live.state != JobState::Available {
+        return;
+    }
+    let key = QueueKey {
+        database: database::current(),
+        queue_id: live.queue_id,
+    };
+    if let Some(slot) = shared::get().and_then(|shared| shared.find_queue(key)) {
+        pending::locked(slot, key, live.job.priority as usize, live.job.position);
+    }
 }
 
 /// A finished job, without its arguments and result.

@@ -365,11 +365,6 @@ impl Pending {
             }
             shared.call_launcher();
         }
-        if !self.changes.is_empty() || self.presence.is_some() {
-            if let Some(slot) = shared.find_database(database) {
-                slot.definitions.fetch_add(1, Ordering::SeqCst);
-            }
-        }
         for known in &self.announcements {
             if known.why == Why::Claimed {
                 continue;

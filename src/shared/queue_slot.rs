@@ -212,12 +212,15 @@ impl QueueSlot {
             .is_ok()
     }
 
-    pub fn return_permit(&self) {
-        let _ = self
+    /// Gives a permit back; true when none was left, so that somebody may have gone without.
+    pub fn return_permit(&self) -> bool {
+        let before = self
             .running
             .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |running| {
                 running.checked_sub(1)
             });
+        let limit = self.concurrency.load(Ordering::SeqCst);
+        limit != 0 && before.is_ok_and(|running| running >= limit)
     }
 
     pub fn has_permit(&self) -> bool {

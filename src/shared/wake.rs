@@ -8,7 +8,7 @@
 //!   announce what was swapped out.
 //! - *idle*: publish 'idle', **then** look at the bits once more, then wait on the latch.
 //!
-//! `core/tests/wake_model.rs` walks every interleaving of this and of its broken variants.
+//! `core/tests/wake_model/` walks every interleaving of this and of its broken variants.
 
 use std::sync::atomic::Ordering;
 

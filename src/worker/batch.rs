@@ -23,7 +23,7 @@ use crate::queue::finish::{self, Done, Verdict, MOST_STRIKES};
 use crate::queue::fitness::{self, Handler};
 use crate::queue::job::Claimed;
 use crate::queue::{claim, failure, live};
-use crate::shared::queue_slot::{NOTHING, PRIORITIES};
+use crate::shared::queue_slot::{QueueSlot, NOTHING, PRIORITIES};
 use crate::shared::{self, pending, Shared};
 
 /// A queue as an executor works it.
@@ -219,18 +219,25 @@ impl Bench {
                     &self.batch_memory,
                 )
             })?;
-            let full = more.len() as u32 == room;
-            if let Some(last) = more.last().filter(|_| full) {
-                shared.announce(work.slot, key, priority, last.position as u64 + 1);
+            let full = more.jobs.len() as u32 == room;
+            if let Some(last) = more.jobs.last().filter(|_| full) {
+                let next = if more.moved {
+                    from
+                } else {
+                    last.position as u64 + 1
+                };
+                shared.announce(work.slot, key, priority, next);
             }
-            claimed.extend(more);
+            claimed.extend(more.jobs);
             if full {
                 break;
             }
         }
         if slot.may_be_ready() {
             shared.set_ready(work.slot);
-            shared.wake_for(work.slot);
+            if is_worth_helping(slot, claimed.len()) {
+                shared.wake_for(work.slot);
+            }
         }
         Ok(claimed)
     }
@@ -503,6 +510,15 @@ impl Bench {
             Err(failure) => Ended::Failed(failure),
         }
     }
+}
+
+/// Whether another executor should be woken for what this one left: not when it will be back sooner than
+/// the other is up. (Else each single short job would wake two.)
+fn is_worth_helping(slot: &QueueSlot, claimed: usize) -> bool {
+    const SOON_NS: u64 = 1_000_000;
+    const MANY: usize = 16;
+    let mean = slot.mean_ns.load(Ordering::Relaxed);
+    mean == 0 || claimed >= MANY || mean.saturating_mul(claimed as u64) >= SOON_NS
 }
 
 /// Writes down what came of the jobs; as the extension's owner.

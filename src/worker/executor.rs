@@ -240,9 +240,7 @@ impl Executing {
     /// Returns the permit; whoever found none while we held it is told.
     fn return_permit(&self, slot: usize) {
         PERMIT.set(None);
-        let queue = &self.shared.queues()[slot];
-        let was_full = !queue.has_permit();
-        queue.return_permit();
+        let was_full = self.shared.queues()[slot].return_permit();
         if was_full && self.shared.is_ready(slot) {
             self.shared.wake_for(slot);
         }
