@@ -35,7 +35,7 @@ def test_a_queue_runs_as_who_registers_it(work, role):
 def test_a_role_whose_name_wants_quotes_registers_queues_too(work):
     work.sql('CREATE ROLE "Bob O\'Hara" LOGIN')
     try:
-        work.connect("Bob O'Hara").execute("SELECT pushy.queue_register('q', 'work')")
+        work.sql("""SET SESSION AUTHORIZATION "Bob O'Hara"; SELECT pushy.queue_register('q', 'work'); RESET SESSION AUTHORIZATION""")
         assert work.value("SELECT run_as FROM pushy.queues") == "Bob O'Hara"
         work.sql("SELECT pushy.queue_drop('q')")
     finally:
@@ -62,7 +62,8 @@ def test_a_number_that_is_no_role_is_refused(work):
 def test_a_role_that_cannot_log_in_is_refused_with_the_statement_that_helps(work, role):
     if work.main.info.server_version >= 170000:
         pytest.skip("from 17 on workers may run as such a role")
-    name = role("NOLOGIN")
+    name = role()
+    work.sql(f"ALTER ROLE {name} NOLOGIN")
     refused(work.main, f"SELECT pushy.queue_register('q', 'work', run_as => '{name}')", "42501", f"ALTER ROLE {name} LOGIN")
 
 
@@ -97,8 +98,8 @@ def test_a_superusers_queue_does_not_run_what_somebody_else_can_replace(work, ro
     ("CREATE AGGREGATE a(jsonb) (sfunc = jsonb_concat, stype = jsonb)", "a(jsonb)", "42P13", "aggregate"),
     ("CREATE FUNCTION s() RETURNS TABLE (n int) LANGUAGE sql AS 'SELECT 1'", "s()", "42P13", "set"),
     ("SELECT", "work(nothing_like_this)", "42", "nothing_like_this"),
-    ("SELECT", "1work", "42602", "1work"),
-    ("SELECT", "public.work.work", "42", "work"),
+    ("SELECT", "a b", "42602", "a b"),
+    ("SELECT", "public.work.work", "0A000", "public.work.work"),
 ])
 def test_what_is_no_handler_is_refused(work, create, handler, sqlstate, says):
     work.sql(create)
@@ -254,7 +255,6 @@ def test_nobody_reads_or_writes_a_table(work, role):
     for table in ("queue", "queue_acl", "live_job", "finished_job", "failure"):
         refused(session, f"SELECT FROM pushy.{table}", "42501")
         refused(session, f"DELETE FROM pushy.{table}", "42501")
-    refused(session, "UPDATE pushy.queues SET paused = false", "42501")
 
 
 # -- what changes under a queue ----------------------------------------------------------------------------------

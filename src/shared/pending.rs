@@ -338,6 +338,12 @@ impl Pending {
 
     fn tell_commit(&self, shared: &Shared) {
         let database = crate::pg::database::current();
+        // Before anybody is woken: whoever wakes must find its cache invalid.
+        if !self.changes.is_empty() || self.presence.is_some() {
+            if let Some(slot) = shared.find_database(database) {
+                slot.definitions.fetch_add(1, Ordering::SeqCst);
+            }
+        }
         for (_, change) in &self.changes {
             match change {
                 Change::Created(facts) | Change::Defined(facts) => {
