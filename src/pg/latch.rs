@@ -70,6 +70,8 @@ pub fn wait(timeout: Option<Duration>) {
         );
         pg_sys::ResetLatch(pg_sys::MyLatch);
     }
+    // A cancel that finds a worker asleep is meant for nothing that runs.
+    super::interrupts::forget_cancel();
     super::interrupts::check();
 }
 
