@@ -65,14 +65,14 @@ def test_a_session_that_dies_takes_its_open_transaction_along(ledger):
 
 def test_a_prepared_transaction_owes_its_jobs_from_its_commit_on(ledger):
     for outcome in ("commit", "rollback"):
-        with ledger.connect() as session:
-            xid = session.xid(1, f"{ledger.name}-{outcome}", "")
-            session.autocommit = False
-            session.tpc_begin(xid)
-            enqueue(session, 1)
-            session.tpc_prepare()
-        assert ledger.rows("SELECT FROM pushy.jobs WHERE state <> 'completed'") == []
-        with ledger.connect(autocommit=False) as other:
+        session = ledger.connect(autocommit=False)
+        xid = session.xid(1, f"{ledger.name}-{outcome}", "")
+        session.tpc_begin(xid)
+        job = enqueue(session, 1)
+        session.tpc_prepare()
+        session.close()
+        assert ledger.rows("SELECT FROM pushy.jobs WHERE id = %s", job) == [], "seen before its commit"
+        with ledger.connect() as other:
             getattr(other, f"tpc_{outcome}")(xid)
     ledger.jobs_wait("ledger", deadline=90)
     assert noted(ledger) == [1]
@@ -141,7 +141,7 @@ def test_a_repeatable_read_session_enqueues_too(ledger):
 
 
 def test_a_read_only_transaction_cannot_enqueue(ledger):
-    with ledger.connect() as session:
+    with ledger.connect(autocommit=False) as session:
         session.read_only = True
         with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
             enqueue(session, 1)

@@ -55,6 +55,8 @@ class Database:
         self._main = None
 
     def drop(self) -> None:
+        for gid, in self.rows("SELECT gid FROM pg_prepared_xacts WHERE database = current_database()"):
+            self.sql(f"ROLLBACK PREPARED '{gid}'")
         self.close()
         with self.cluster.connect() as admin:
             admin.execute("SET statement_timeout = '60s'")
