@@ -2,6 +2,31 @@
 -- write them with the rights of the extension's owner, after checking the caller's. Each has a primary
 -- key; none has a foreign key (an enqueue would lock the queue's row), a trigger or a user's type.
 
+-- CREATE EXTENSION moves into a schema that is there already: not into one where somebody else has planted
+-- functions beside ours, or still could.
+DO $$
+DECLARE
+  schema_oid pg_catalog.oid := 'pushy'::pg_catalog.regnamespace::pg_catalog.oid;
+BEGIN
+  IF EXISTS (SELECT FROM pg_catalog.pg_namespace n
+              WHERE n.oid OPERATOR(pg_catalog.=) schema_oid
+                AND (n.nspowner OPERATOR(pg_catalog.<>) (SELECT r.oid FROM pg_catalog.pg_roles r
+                                                           WHERE r.rolname OPERATOR(pg_catalog.=) CURRENT_USER)
+                     OR EXISTS (SELECT FROM pg_catalog.aclexplode(n.nspacl) a
+                                 WHERE a.privilege_type OPERATOR(pg_catalog.=) 'CREATE'
+                                   AND a.grantee OPERATOR(pg_catalog.<>) n.nspowner)))
+     OR EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.relnamespace OPERATOR(pg_catalog.=) schema_oid)
+     OR EXISTS (SELECT FROM pg_catalog.pg_proc p WHERE p.pronamespace OPERATOR(pg_catalog.=) schema_oid)
+     OR EXISTS (SELECT FROM pg_catalog.pg_type t WHERE t.typnamespace OPERATOR(pg_catalog.=) schema_oid)
+     OR EXISTS (SELECT FROM pg_catalog.pg_operator o WHERE o.oprnamespace OPERATOR(pg_catalog.=) schema_oid)
+  THEN
+    RAISE EXCEPTION 'schema "pushy" exists, and is not empty or not only yours'
+      USING ERRCODE = 'object_not_in_prerequisite_state',
+            HINT = 'Look into it, then run: DROP SCHEMA pushy';
+  END IF;
+END
+$$;
+
 COMMENT ON SCHEMA pushy IS
   'Notices, queues and jobs that run inside the server. \df+ pushy.* is the manual; start with pushy.queue_register.';
 
@@ -81,10 +106,8 @@ CREATE TABLE pushy.live_job (
   args         jsonb       NOT NULL,
   PRIMARY KEY (id),
   CONSTRAINT live_job_state CHECK (
-    CASE state WHEN 'a' THEN position IS NOT NULL
-               WHEN 's' THEN position IS NULL
-               WHEN 'r' THEN position IS NULL
-               ELSE false END)
+    (state OPERATOR(pg_catalog.=) 'a'::pg_catalog."char" AND position IS NOT NULL)
+    OR (state OPERATOR(pg_catalog.=) ANY (ARRAY['s'::pg_catalog."char", 'r'::pg_catalog."char"]) AND position IS NULL))
 ) WITH (
   fillfactor = 90,
   autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000,
@@ -122,7 +145,7 @@ CREATE TABLE pushy.finished_job (
   args         jsonb       NOT NULL,
   result       jsonb,
   PRIMARY KEY (id),
-  CONSTRAINT finished_job_state CHECK (state OPERATOR(pg_catalog.=) ANY (ARRAY['c'::"char", 'd'::"char", 'k'::"char"]))
+  CONSTRAINT finished_job_state CHECK (state OPERATOR(pg_catalog.=) ANY (ARRAY['c'::pg_catalog."char", 'd'::pg_catalog."char", 'k'::pg_catalog."char"]))
 ) WITH (
   autovacuum_vacuum_scale_factor = 0.05,
   autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 500000

@@ -47,8 +47,8 @@ COMMENT ON FUNCTION pushy.stat_rows() IS
 CREATE FUNCTION pushy.worker_rows(
   OUT kind text,
   OUT pid int,
-  OUT database name,
-  OUT role name,
+  OUT database text,
+  OUT role text,
   OUT state text,
   OUT since timestamptz,
   OUT jobs_done bigint,
@@ -110,13 +110,13 @@ CREATE VIEW pushy.jobs WITH (security_barrier) AS
 SELECT j.id,
        q.queue,
        j.args,
-       CASE j.state
-         WHEN 'a' THEN CASE WHEN r.id IS NULL THEN 'available' ELSE 'running' END
-         WHEN 's' THEN 'scheduled'
-         WHEN 'r' THEN 'retryable'
-         WHEN 'c' THEN 'completed'
-         WHEN 'd' THEN 'discarded'
-         WHEN 'k' THEN 'cancelled'
+       CASE WHEN j.state OPERATOR(pg_catalog.=) 'c'::pg_catalog."char" THEN 'completed'
+            WHEN j.state OPERATOR(pg_catalog.=) 'd'::pg_catalog."char" THEN 'discarded'
+            WHEN j.state OPERATOR(pg_catalog.=) 'k'::pg_catalog."char" THEN 'cancelled'
+            WHEN r.id IS NOT NULL                                      THEN 'running'
+            WHEN j.state OPERATOR(pg_catalog.=) 's'::pg_catalog."char" THEN 'scheduled'
+            WHEN j.state OPERATOR(pg_catalog.=) 'r'::pg_catalog."char" THEN 'retryable'
+            ELSE 'available'
        END AS state,
        j.priority::pg_catalog.int4 AS priority,
        COALESCE(r.attempt, j.attempt) AS attempt,

@@ -71,7 +71,7 @@ pub fn is_temporary_schema(schema: Oid) -> bool {
 /// Whether a type has no values of its own: trigger, cstring, anyelement, void, record, …
 pub fn is_pseudo_type(oid: Oid) -> bool {
     // SAFETY: a syscache look-up.
-    unsafe { pg_sys::get_typtype(oid) as u8 == pg_sys::TYPTYPE_PSEUDO as u8 }
+    unsafe { pg_sys::get_typtype(oid) as u8 == pg_sys::TYPTYPE_PSEUDO }
 }
 
 /// The name of a type, as SQL wants it written.

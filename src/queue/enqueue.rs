@@ -265,10 +265,11 @@ impl Request {
     /// Says at commit that jobs became ready, or when they will be due.
     fn announce(&self, first_position: i64, jobs: u64) {
         let Some(slot) = self.queue.slot else { return };
+        let key = self.queue.definition.key();
         if self.ready {
-            let key = self.queue.definition.key();
             pending::ready(slot, key, self.priority as usize, first_position, jobs);
         } else {
+            pending::for_later(slot, key, jobs);
             pending::due(self.run_at.0);
         }
     }

@@ -68,7 +68,8 @@ fn running_in(executor: &Executor) -> Option<Running> {
         let running = Running {
             id,
             queue_id: executor.queue_id.load(Ordering::SeqCst),
-            attempt: executor.attempt.load(Ordering::SeqCst),
+            // The slot has the attempts charged before this one.
+            attempt: executor.attempt.load(Ordering::SeqCst) + 1,
             started_at: Timestamp(executor.job_started_at.load(Ordering::SeqCst)),
             progress: executor.progress(),
         };

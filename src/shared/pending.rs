@@ -116,6 +116,11 @@ pub fn ready(index: usize, key: QueueKey, priority: usize, position: i64, new_jo
     add(index, key, priority, position as u64, Why::Ready, new_jobs);
 }
 
+/// Jobs are added that are not due yet: they count in the queue's statistics, and nothing is ready.
+pub fn for_later(index: usize, key: QueueKey, new_jobs: u64) {
+    add(index, key, 0, NOTHING, Why::Ready, new_jobs);
+}
+
 /// A ready row is locked until this transaction ends, and may be free after it.
 pub fn locked(index: usize, key: QueueKey, priority: usize, position: i64) {
     add(index, key, priority, position as u64, Why::Locked, 0);

@@ -1,0 +1,134 @@
+"""What queue_explain says, case by case, and that its fix is one."""
+
+import pytest
+
+from harness.gate import Gate
+
+
+@pytest.fixture
+def fine(db):
+    db.sql("CREATE FUNCTION fine(args jsonb) RETURNS void LANGUAGE sql AS 'SELECT'; SELECT pushy.queue_register('q', 'fine')")
+    return db
+
+
+def explained(db, queue="q"):
+    return db.rows("SELECT reason, fix FROM pushy.queue_explain(%s)", queue)
+
+
+def test_an_idle_queue_has_nothing_to_do(fine):
+    assert explained(fine) == [("no unfinished job is in the queue", None)]
+
+
+def test_a_pause_is_the_first_thing_said_and_its_fix_works(fine):
+    fine.sql("SELECT pushy.queue_pause('q')")
+    fine.sql("SELECT pushy.enqueue('q')")
+    [(reason, fix)] = explained(fine)
+    assert reason == "the queue is paused"
+    fine.sql(fix)
+    fine.jobs_wait("q")
+
+
+def test_jobs_for_later_tell_when_the_first_is_due(fine):
+    fine.sql("SET timezone = 'UTC'; SELECT pushy.enqueue('q', run_at => '2100-01-02 03:04:05+00'), pushy.enqueue('q', delay => '200 years')")
+    assert explained(fine) == [("2 jobs are not due yet, the first at 2100-01-02 03:04:05+00", None)]
+
+
+def test_jobs_between_attempts_are_told_with_the_call_that_runs_them_now(db):
+    db.sql("CREATE FUNCTION bad() RETURNS void LANGUAGE plpgsql AS $$BEGIN RAISE 'no'; END$$;"
+           "SELECT pushy.queue_register('q', 'bad()', retry_delay => '1 hour')")
+    job = db.value("SELECT pushy.enqueue('q')")
+    db.wait_until("SELECT state FROM pushy.jobs WHERE id = %s", "retryable", params=(job,))
+    [(reason, fix)] = explained(db)
+    assert reason.startswith("1 job failed and wait")
+    assert db.rows(fix) == [(True,)]
+
+
+def test_the_limit_of_concurrency_is_told_with_the_jobs_that_hold_it(db):
+    gate = Gate(db)
+    db.sql(f"CREATE FUNCTION gated() RETURNS void LANGUAGE plpgsql AS $$BEGIN PERFORM {gate.stop}; END$$;"
+           "SELECT pushy.queue_register('q', 'gated()', concurrency => 1, batch => false)")
+    first, _ = (db.value("SELECT pushy.enqueue('q')") for _ in range(2))
+    [pid] = gate.wait_for_arrival()
+    [(reason, fix)] = explained(db)
+    assert f"job {first} in process {pid}" in reason
+    assert "concurrency => 2" in fix
+    gate.open()
+    db.jobs_wait("q")
+
+
+def test_a_dropped_handler_is_told_and_can_be_created_again(fine):
+    fine.sql("DROP FUNCTION fine(jsonb)")
+    fine.sql("SELECT pushy.enqueue('q')")
+    fine.wait_until("SELECT parked FROM pushy.queues", lambda parked: parked is not None)
+    [(reason, fix), *_] = explained(fine)
+    assert "handler public.fine(jsonb) does not exist" in reason
+    assert "SELECT pushy.queue_resume('q')" in fix
+    fine.sql("CREATE FUNCTION fine(args jsonb) RETURNS void LANGUAGE sql AS 'SELECT'; SELECT pushy.queue_resume('q')")
+    fine.jobs_wait("q")
+
+
+@pytest.mark.parametrize("take_away, reason, fix", [
+    ("REVOKE EXECUTE ON FUNCTION fine(jsonb) FROM PUBLIC", "may not execute", "GRANT EXECUTE ON FUNCTION public.fine(jsonb) TO {}"),
+    ("REVOKE USAGE ON SCHEMA public FROM PUBLIC", "no USAGE", "GRANT USAGE ON SCHEMA public TO {}"),
+    ("ALTER ROLE {} NOLOGIN", "log in", "ALTER ROLE {} LOGIN"),
+    ("REVOKE CONNECT ON DATABASE {db} FROM PUBLIC", "may not connect", "GRANT CONNECT ON DATABASE {db} TO {}"),
+])
+def test_a_right_that_was_taken_away_is_told_and_the_fix_gives_it_back(fine, role, take_away, reason, fix):
+    name = role()
+    fill = lambda text: text.replace("{db}", fine.name).replace("{}", name)  # noqa: E731
+    fine.sql("SELECT pushy.queue_register('q', 'fine', run_as => %s)", name)
+    fine.sql(fill(take_away))
+    [(said, how), *_] = explained(fine)
+    # An executor that looked meanwhile has parked the queue.
+    assert reason in said and how.removesuffix("; then SELECT pushy.queue_resume('q')") == fill(fix)
+    fine.sql(fill(fix))
+    fine.sql("SELECT pushy.queue_resume('q')")
+    job = fine.value("SELECT pushy.enqueue('q')")
+    assert fine.job_wait(job)["state"] == "completed"
+
+
+@pytest.mark.parametrize("settings, reason, fix", [
+    ({"pushy.enabled": "off"}, "pushy.enabled is off", "pushy.enabled = on"),
+    ({"pushy.max_executors": 0}, "pushy.max_executors is 0", "pushy.max_executors"),
+    ({"pushy.databases": "elsewhere"}, "pushy.databases", "elsewhere,shop"),
+])
+def test_a_setting_that_stops_everything_is_told_and_the_fix_starts_it(make_cluster, settings, reason, fix):
+    cluster = make_cluster(settings)
+    db = cluster.database("shop")
+    db.sql("CREATE FUNCTION fine(args jsonb) RETURNS void LANGUAGE sql AS 'SELECT'; SELECT pushy.queue_register('q', 'fine')")
+    db.sql("SELECT pushy.enqueue('q')")
+    [(said, how), *_] = explained(db)
+    assert reason in said and fix in how
+    for statement in how.split("; "):
+        db.sql(statement)
+    db.jobs_wait("q")
+
+
+def test_jobs_of_a_prepared_transaction_are_told(make_cluster):
+    db = make_cluster({"max_prepared_transactions": 2}).database()
+    db.sql("CREATE FUNCTION fine(args jsonb) RETURNS void LANGUAGE sql AS 'SELECT'; SELECT pushy.queue_register('q', 'fine')")
+    with db.connect(autocommit=False) as session:
+        session.execute("SELECT pushy.enqueue('q')")
+        session.execute("PREPARE TRANSACTION 'half done'")
+    assert "half done" in str(explained(db))
+    db.sql("COMMIT PREPARED 'half done'")
+
+
+def test_a_template_copy_waits_until_it_is_told_to_run(db):
+    db.sql("CREATE FUNCTION fine(args jsonb) RETURNS void LANGUAGE sql AS 'SELECT'; SELECT pushy.queue_register('q', 'fine');"
+           "SELECT pushy.queue_register('gone', 'fine'), pushy.queue_grant('q', 'public', 'enqueue'), pushy.queue_pause('q')")
+    job = db.value("SELECT pushy.enqueue('q')")
+    db.sql("DROP FUNCTION fine(jsonb); CREATE FUNCTION fine(args jsonb) RETURNS void LANGUAGE sql AS 'SELECT'")
+    db.close()
+    copy = type(db)(db.cluster, db.name + "_copy")
+    with db.cluster.connect() as admin:
+        admin.execute(f"CREATE DATABASE {copy.name} TEMPLATE {db.name}")
+    try:
+        assert explained(copy)[0][1] == "SELECT * FROM pushy.resume_after_restore()"
+        assert copy.rows("SELECT queue, resumed, reason FROM pushy.resume_after_restore() ORDER BY queue") == [
+            ("gone", True, None), ("q", False, "the queue is paused; SELECT pushy.queue_resume('q')")]
+        copy.sql("SELECT pushy.queue_resume('q')")
+        assert copy.job_wait(job)["state"] == "completed"
+        assert copy.value("SELECT pushy.has_queue_privilege('pg_monitor', 'q', 'enqueue')")
+    finally:
+        copy.drop()

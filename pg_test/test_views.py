@@ -1,0 +1,88 @@
+"""The views: what they count, and that looking is cheap."""
+
+import pytest
+
+from harness.gate import Gate
+
+
+@pytest.fixture
+def fine(db):
+    db.sql("CREATE FUNCTION fine(args jsonb) RETURNS jsonb LANGUAGE sql AS 'SELECT args'; SELECT pushy.queue_register('q', 'fine')")
+    return db
+
+
+def plan(db, query):
+    return "\n".join(line for line, in db.rows("EXPLAIN (COSTS off) " + query))
+
+
+@pytest.mark.parametrize("query, indexes", [
+    ("SELECT * FROM pushy.jobs WHERE id = 7", ["live_job_pkey", "finished_job_pkey"]),
+    ("SELECT * FROM pushy.failures WHERE job_id = 7", ["failure_pkey"]),
+    ("SELECT * FROM pushy.queues WHERE queue = 'q'", ["queue_queue_key"]),
+])
+def test_one_job_is_found_by_its_number(fine, query, indexes):
+    fine.sql("SET enable_seqscan = off")
+    seen = plan(fine, query)
+    for index in indexes:
+        assert index in seen, seen
+
+
+def test_the_privilege_is_asked_once_per_queue_not_per_job(fine):
+    fine.sql("SELECT pushy.queue_pause('q'), count(pushy.enqueue('q')) FROM generate_series(1, 2000)")
+    fine.sql("SET track_functions = 'all'")
+    fine.sql("ANALYZE pushy.live_job, pushy.queue, pushy.finished_job")
+    seen = plan(fine, "SELECT state, count(*) FROM pushy.jobs GROUP BY state")
+    scan = next(line for line in seen.splitlines() if "queue_monitored" in line)
+    assert "Hash" in seen and "queue_monitored(queue)" in scan.replace("q.queue", "queue"), seen
+
+
+def test_stats_count_what_became_of_jobs(fine):
+    fine.sql("CREATE FUNCTION bad() RETURNS void LANGUAGE plpgsql AS $$BEGIN RAISE 'no'; END$$;"
+             "SELECT pushy.queue_register('bad', 'bad()', max_attempts => 2, retry_delay => '0', backoff => 'fixed')")
+    fine.sql("SELECT count(pushy.enqueue('q')) FROM generate_series(1, 20)")
+    fine.sql("SELECT pushy.enqueue('bad')")
+    fine.jobs_wait("q")
+    fine.jobs_wait("bad")
+    fine.sql("SELECT pushy.job_cancel(pushy.enqueue('q', delay => '1 hour'))")
+    seen = fine.row("SELECT * FROM pushy.stats WHERE queue = 'q'")
+    assert (seen["enqueued"], seen["completed"], seen["failed"], seen["cancelled"]) == (21, 20, 0, 1), seen
+    assert seen["wait_p50"] <= seen["wait_p95"] <= seen["wait_p99"] and seen["run_p50"] <= seen["run_p99"], seen
+    assert 1 <= seen["batches"] <= 20, seen
+    seen = fine.row("SELECT * FROM pushy.stats WHERE queue = 'bad'")
+    assert (seen["enqueued"], seen["completed"], seen["failed"], seen["retried"], seen["discarded"]) == (1, 0, 2, 1, 1), seen
+
+
+def test_a_running_job_is_shown_with_its_progress(db):
+    gate = Gate(db)
+    db.sql(f"CREATE FUNCTION slow() RETURNS void LANGUAGE plpgsql AS $$BEGIN "
+           f"PERFORM pushy.job_progress(0.25, 'warm'); PERFORM {gate.stop}; END$$;"
+           "SELECT pushy.queue_register('q', 'slow()')")
+    job = db.value("SELECT pushy.enqueue('q')")
+    [pid] = gate.wait_for_arrival()
+    seen = db.job(job)
+    assert (seen["state"], seen["attempt"], seen["progress"], seen["progress_message"]) == ("running", 1, 0.25, "warm"), seen
+    assert seen["started_at"] is not None
+    worker = db.row("SELECT * FROM pushy.workers WHERE job = %s", job)
+    assert (worker["kind"], worker["pid"], worker["queue"], worker["state"], worker["progress"]) == ("executor", pid, "q", "busy", 0.25), worker
+    assert db.value("SELECT running FROM pushy.queues") == 1
+    gate.open()
+    db.jobs_wait("q")
+    assert db.row("SELECT state, progress FROM pushy.jobs WHERE id = %s", job) == {"state": "completed", "progress": None}
+
+
+def test_workers_are_shown_to_their_role_and_to_monitors(db, role):
+    worker, stranger, monitor = role(), role(), role("IN ROLE pg_monitor")
+    db.sql("CREATE FUNCTION fine() RETURNS void LANGUAGE sql AS 'SELECT'")
+    db.sql("SELECT pushy.queue_register('q', 'fine()', run_as => %s)", worker)
+    db.job_wait(db.value("SELECT pushy.enqueue('q')"))
+    mine = "SELECT DISTINCT kind, role FROM pushy.workers WHERE role = %s OR kind = 'launcher' ORDER BY kind"
+    assert db.connect(worker).execute(mine, (worker,)).fetchall() == [("executor", worker)]
+    assert db.connect(stranger).execute(mine, (worker,)).fetchall() == []
+    assert db.connect(monitor).execute(mine, (worker,)).fetchall() == [("executor", worker), ("launcher", None)]
+
+
+def test_a_role_with_a_connection_limit_of_0_still_runs_jobs(fine, role):
+    """Workers do not count against it."""
+    name = role("CONNECTION LIMIT 0")
+    fine.sql("SELECT pushy.queue_register('q', 'fine', run_as => %s)", name)
+    assert fine.job_wait(fine.value("SELECT pushy.enqueue('q')"))["state"] == "completed"
