@@ -30,6 +30,7 @@ GRANT EXECUTE ON FUNCTION
   pushy.queue_resume(text),
   pushy.queue_drop(text, boolean),
   pushy.queue_explain(text),
+  pushy.queue_run(text, int),
   pushy.queue_grant(text, text, text),
   pushy.queue_revoke(text, text, text),
   pushy.has_queue_privilege(text, text),

@@ -15,6 +15,7 @@ impl SqlState {
     pub const INVALID_PARAMETER_VALUE: Self = Self("22023");
     pub const CHARACTER_NOT_IN_REPERTOIRE: Self = Self("22021");
     pub const UNIQUE_VIOLATION: Self = Self("23505");
+    pub const READ_ONLY_TRANSACTION: Self = Self("25006");
     pub const INVALID_TRANSACTION_TERMINATION: Self = Self("2D000");
     pub const SYNTAX_ERROR: Self = Self("42601");
     pub const NAME_TOO_LONG: Self = Self("42622");

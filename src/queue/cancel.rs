@@ -4,9 +4,10 @@ use pushy_core::state::{JobEvent, JobState};
 
 use super::definition::Definition;
 use super::privilege::{self, Privilege};
-use super::{cache, control, definition, finish, live};
+use super::{cache, control, current, definition, finish, live};
 use crate::errors::{Error, Result};
 use crate::pg::{clock, database, identity, interrupts};
+use crate::shared::queue_slot::Tally;
 use crate::shared::{self, pending};
 use crate::sql_function;
 
@@ -43,10 +44,12 @@ fn cancel(id: i64) -> Result<bool> {
 fn cancel_live(queue: &Definition, id: i64) -> Result<bool> {
     let mut locked = false;
     loop {
-        // First those that hold it: our own batch's locks would not stop us below.
+        // First those that hold it: our own locks would not stop us below.
         let held = !locked
-            && shared::get()
-                .is_some_and(|shared| shared.executor_holding(database::current(), id).is_some());
+            && (current::id() == Some(id)
+                || shared::get().is_some_and(|shared| {
+                    shared.executor_holding(database::current(), id).is_some()
+                }));
         if held {
             pending::cancel(id);
             return Ok(true);
@@ -59,7 +62,11 @@ fn cancel_live(queue: &Definition, id: i64) -> Result<bool> {
             let attempt = free.job.attempt;
             finish::end_as(queue, id, JobState::Cancelled, attempt, None, now)?;
             if let Some(slot) = slot {
-                pending::finished(slot);
+                let cancelled = Tally {
+                    cancelled: 1,
+                    ..Tally::default()
+                };
+                pending::ended(slot, cancelled);
             }
             return Ok(true);
         }

@@ -30,6 +30,19 @@ pub fn leave() {
     CURRENT.set(None);
 }
 
+/// Runs `work` as a part of `job`; for sessions, where an error goes on to somebody else.
+pub fn during<T>(job: Current, work: impl FnOnce() -> T) -> T {
+    struct Leave;
+    impl Drop for Leave {
+        fn drop(&mut self) {
+            leave();
+        }
+    }
+    enter(job);
+    let _leave = Leave;
+    work()
+}
+
 /// The number and depth of the running job.
 pub fn cause() -> Option<(i64, i32)> {
     CURRENT.with_borrow(|current| current.as_ref().map(|c| (c.job.id, c.job.depth)))

@@ -2,6 +2,7 @@
 
 pub mod alter;
 pub mod cache;
+pub mod call;
 pub mod cancel;
 pub mod claim;
 pub mod control;
@@ -22,10 +23,12 @@ pub mod pause;
 pub mod position;
 pub mod privilege;
 pub mod progress;
+pub mod promote;
 pub mod publish;
 pub mod register;
 pub mod restore;
 pub mod retry;
+pub mod run_in_session;
 pub mod running;
 pub mod statistics;
 pub mod store;

@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::sync::atomic::Ordering;
 
 use super::database::{Presence, NEVER};
-use super::queue_slot::{QueueFacts, QueueKey, NOTHING, PRIORITIES};
+use super::queue_slot::{QueueFacts, QueueKey, Tally, NOTHING, PRIORITIES};
 use super::Shared;
 use crate::pg::signals;
 use crate::pg::transaction::{self, End, SavepointEnd};
@@ -47,8 +47,8 @@ struct Pending {
     announcements: Vec<Announcement>,
     /// (level, job) to be cancelled where it runs.
     cancels: Vec<(i32, i64)>,
-    /// (level, slot) of queues whose jobs this transaction finished; `.2` of them cancelled.
-    finished: Vec<(i32, usize, u64)>,
+    /// (level, slot) of queues whose jobs this transaction has ended.
+    ended: Vec<(i32, usize, Tally)>,
     changes: Vec<(i32, Change)>,
     presence: Option<(i32, Presence)>,
     due: i64,
@@ -66,7 +66,7 @@ thread_local! {
         RefCell::new(Pending {
             announcements: Vec::new(),
             cancels: Vec::new(),
-            finished: Vec::new(),
+            ended: Vec::new(),
             changes: Vec::new(),
             presence: None,
             due: NEVER,
@@ -142,17 +142,17 @@ pub fn cancel(job: i64) {
     with(|pending| pending.cancels.push((level, job)));
 }
 
-/// A job of the queue in this slot was finished by this transaction, by a cancel.
-pub fn finished(index: usize) {
+/// Attempts of jobs of the queue in this slot were ended by this transaction, not by an executor.
+pub fn ended(index: usize, tally: Tally) {
     let level = transaction::nest_level();
     with(|pending| {
         let known = pending
-            .finished
+            .ended
             .iter_mut()
             .find(|known| known.0 == level && known.1 == index);
         match known {
-            Some(known) => known.2 += 1,
-            None => pending.finished.push((level, index, 1)),
+            Some(known) => known.2.add(&tally),
+            None => pending.ended.push((level, index, tally)),
         }
     });
 }
@@ -312,8 +312,8 @@ impl Pending {
         for cancel in &mut self.cancels {
             cancel.0 = cancel.0.min(level - 1);
         }
-        for finished in &mut self.finished {
-            finished.0 = finished.0.min(level - 1);
+        for ended in &mut self.ended {
+            ended.0 = ended.0.min(level - 1);
         }
         for change in &mut self.changes {
             change.0 = change.0.min(level - 1);
@@ -334,7 +334,7 @@ impl Pending {
         }
         self.announcements.retain(|known| known.level < level);
         self.cancels.retain(|cancel| cancel.0 < level);
-        self.finished.retain(|finished| finished.0 < level);
+        self.ended.retain(|ended| ended.0 < level);
         self.changes.retain(|change| change.0 < level);
         if self.presence.is_some_and(|presence| presence.0 >= level) {
             self.presence = None;
@@ -408,11 +408,12 @@ impl Pending {
                 }
             }
         }
-        for (_, index, cancelled) in &self.finished {
+        for (_, index, tally) in &self.ended {
             let slot = &shared.queues()[*index];
-            let counter = &slot.statistics.cancelled;
-            counter.fetch_add(*cancelled, Ordering::Relaxed);
-            slot.tell_finish();
+            slot.statistics.count(tally);
+            if tally.finished() > 0 {
+                slot.tell_finish();
+            }
         }
         if let Some(dropped) = self.dropped_database {
             shared.free_database(dropped);
@@ -445,7 +446,7 @@ impl Pending {
     fn clear(&mut self) {
         self.announcements.clear();
         self.cancels.clear();
-        self.finished.clear();
+        self.ended.clear();
         self.changes.clear();
         self.presence = None;
         self.due = NEVER;

@@ -86,6 +86,31 @@ pub struct Statistics {
     pub per_second: [AtomicU64; RATE_SECONDS],
 }
 
+/// How attempts ended, outside of an executor.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tally {
+    pub completed: u64,
+    pub failed: u64,
+    pub retried: u64,
+    pub discarded: u64,
+    pub cancelled: u64,
+}
+
+impl Tally {
+    pub fn add(&mut self, other: &Self) {
+        self.completed += other.completed;
+        self.failed += other.failed;
+        self.retried += other.retried;
+        self.discarded += other.discarded;
+        self.cancelled += other.cancelled;
+    }
+
+    /// Jobs that have finished.
+    pub fn finished(&self) -> u64 {
+        self.completed + self.discarded + self.cancelled
+    }
+}
+
 /// Seconds that a rate looks back.
 pub const RATE_SECONDS: usize = 64;
 
@@ -117,6 +142,18 @@ impl Statistics {
             .chain(&self.per_second);
         for counter in all {
             counter.store(0, Ordering::Relaxed);
+        }
+    }
+
+    pub fn count(&self, tally: &Tally) {
+        for (counter, value) in [
+            (&self.completed, tally.completed),
+            (&self.failed, tally.failed),
+            (&self.retried, tally.retried),
+            (&self.discarded, tally.discarded),
+            (&self.cancelled, tally.cancelled),
+        ] {
+            counter.fetch_add(value, Ordering::Relaxed);
         }
     }
 

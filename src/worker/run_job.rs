@@ -1,13 +1,13 @@
 //! One job: its handler in a subtransaction, under a deadline, with nothing left over for the next.
 
 use crate::pg::function::{Answer, Timestamp};
-use crate::pg::handler::{self, Callable};
+use crate::pg::handler::Callable;
 use crate::pg::memory::Context;
-use crate::pg::subtransaction::{self, CallError};
+use crate::pg::subtransaction::CallError;
 use crate::pg::{clock, guc, interrupts, session, timeout};
+use crate::queue::call;
 use crate::queue::current::{self, Current};
 use crate::queue::fitness::Takes;
-use crate::queue::job;
 
 /// How a job ended.
 pub struct Ran {
@@ -36,24 +36,7 @@ pub fn run(
     let settings = guc::nest();
     current::enter(current.clone());
     let deadline = (timeout_us > 0).then(|| timeout::arm(timeout_us));
-    let ended = memory.enter(|| {
-        subtransaction::run(|| {
-            let argument = match takes {
-                Takes::Nothing => pgrx::pg_sys::Datum::from(0usize),
-                Takes::Jsonb => match current.job.args {
-                    Answer::Datum(datum) => datum,
-                    Answer::Null => pgrx::pg_sys::Datum::from(0usize),
-                },
-                Takes::Job => match job::composite(current, last_error)? {
-                    Answer::Datum(datum) => datum,
-                    Answer::Null => pgrx::pg_sys::Datum::from(0usize),
-                },
-            };
-            callable
-                .call(argument)
-                .map(|result| handler::keep_result(result, batch))
-        })
-    });
+    let ended = call::call(callable, takes, current, last_error, memory, batch);
     let timed_out = deadline.is_some_and(timeout::Deadline::disarm);
     let _held = interrupts::hold_cancels();
     current::leave();

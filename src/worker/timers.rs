@@ -3,78 +3,22 @@
 
 use pgrx::pg_sys::BuiltinOid;
 
-use pushy_core::state::JobState;
-
 use crate::errors::Result;
 use crate::params;
-use crate::pg::function::{Answer, Timestamp};
+use crate::pg::function::Timestamp;
 use crate::pg::spi::{self, Plan};
 use crate::pg::subtransaction::CallError;
 use crate::pg::{clock, identity};
 use crate::queue::definition::{self, Definition};
-use crate::queue::{cache, failure, position};
+use crate::queue::{cache, failure, promote};
 use crate::shared::{self, pending};
 
 /// Rows per transaction: a scheduler never holds many locks, nor a snapshot for long.
 const ROWS: i64 = 1000;
 
-static DUE: Plan = Plan::new(
-    "SELECT j.id, j.queue_id, j.priority FROM pushy.live_job j \
-      WHERE j.position IS NULL AND j.run_at OPERATOR(pg_catalog.<=) $1 \
-      ORDER BY j.run_at LIMIT $2 FOR UPDATE SKIP LOCKED",
-    &[BuiltinOid::TIMESTAMPTZOID, BuiltinOid::INT8OID],
-);
-
-static PROMOTE: Plan = Plan::new(
-    "UPDATE pushy.live_job j SET state = $3, position = d.position \
-       FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) AS d (id, position) \
-      WHERE j.id OPERATOR(pg_catalog.=) d.id",
-    &[
-        BuiltinOid::INT8ARRAYOID,
-        BuiltinOid::INT8ARRAYOID,
-        BuiltinOid::CHAROID,
-    ],
-);
-
-fn code(state: JobState) -> Answer {
-    Answer::Datum(pgrx::pg_sys::Datum::from(state.code()))
-}
-
-/// Makes due jobs ready, in the order of their times; true when there may be more.
+/// Makes due jobs of all queues ready; true when there may be more.
 pub fn promote(queues: &[Definition]) -> Result<bool> {
-    identity::as_owner(|| {
-        let due: Vec<(i64, i32, i16)> = spi::connect(|spi| {
-            spi.run(&DUE, params![clock::now(), ROWS])
-                .rows()
-                .map(|row| (row.i64(1), row.i32(2), row.i16(3)))
-                .collect()
-        });
-        if due.is_empty() {
-            return Ok(false);
-        }
-        let ids: Vec<i64> = due.iter().map(|job| job.0).collect();
-        let positions = due
-            .iter()
-            .map(|_| position::next())
-            .collect::<Result<Vec<i64>>>()?;
-        spi::run(
-            &PROMOTE,
-            params![
-                spi::int8_array(&ids),
-                spi::int8_array(&positions),
-                code(JobState::Available)
-            ],
-        );
-        for ((_, queue_id, priority), position) in due.iter().zip(&positions) {
-            let Some(queue) = queues.iter().find(|queue| queue.queue_id == *queue_id) else {
-                continue;
-            };
-            if let Some(slot) = cache::slot_of(queue)? {
-                pending::ready(slot, queue.key(), *priority as usize, *position, 0);
-            }
-        }
-        Ok(due.len() as i64 == ROWS)
-    })
+    identity::as_owner(|| promote::promote(queues, None, ROWS))
 }
 
 static EXPIRE: Plan = Plan::new(

@@ -1,0 +1,286 @@
+"""queue_run: a session runs a queue's due jobs itself, in its own transaction, as its own role and no other."""
+
+import psycopg
+import pytest
+
+from harness.gate import Gate
+
+
+@pytest.fixture
+def paused(db):
+    """A queue whose jobs nobody but queue_run touches; its handler writes down what it did."""
+    db.sql("""
+        CREATE TABLE done (args jsonb, pid int DEFAULT pg_backend_pid());
+        CREATE FUNCTION work(args jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
+        BEGIN
+            INSERT INTO public.done VALUES (args);
+            IF args ? 'fail' THEN RAISE EXCEPTION 'no: %', args->>'fail'; END IF;
+            RETURN args;
+        END$$;
+        SELECT pushy.queue_register('q', 'work(jsonb)', retry_delay => '1 hour'), pushy.queue_pause('q')""")
+    return db
+
+
+def refused(session, statement, sqlstate, *says):
+    with pytest.raises(psycopg.Error) as error:
+        session.execute(statement)
+    diag = error.value.diag
+    seen = f"{diag.sqlstate} {diag.message_primary}\nDETAIL: {diag.message_detail}\nHINT: {diag.message_hint}"
+    assert diag.sqlstate == sqlstate, seen
+    for word in says:
+        assert word in seen, seen
+
+
+def states(db):
+    return [state for state, in db.rows("SELECT state FROM pushy.jobs WHERE queue = 'q' ORDER BY id")]
+
+
+# -- what it runs ------------------------------------------------------------------------------------------------
+
+def test_jobs_run_in_this_transaction_and_are_gone_with_it(paused):
+    with paused.connect(autocommit=False) as session:
+        session.execute("SELECT pushy.enqueue('q', '{\"n\": 1}'), pushy.enqueue('q', '{\"n\": 2}')")
+        assert session.execute("SELECT pushy.queue_run('q')").fetchone() == (2,)
+        assert session.execute("SELECT args->'n', pid = pg_backend_pid() FROM done ORDER BY 1").fetchall() == [(1, True), (2, True)]
+        assert session.execute("SELECT state, result->'n' FROM pushy.jobs ORDER BY id").fetchall() == [("completed", 1), ("completed", 2)]
+        session.rollback()
+    assert paused.value("SELECT count(*) FROM done") == 0
+    assert states(paused) == []
+
+
+def test_committed_they_are_done_and_nobody_runs_them_again(paused):
+    paused.sql("SELECT pushy.enqueue('q')")
+    assert paused.value("SELECT pushy.queue_run('q')") == 1
+    paused.sql("SELECT pushy.queue_resume('q')")
+    second = paused.value("SELECT pushy.enqueue('q', '{\"n\": 2}')")
+    paused.job_wait(second)
+    assert paused.value("SELECT count(*) FROM done") == 2
+
+
+def test_a_rollback_leaves_the_jobs_to_the_executors(paused):
+    job = paused.value("SELECT pushy.enqueue('q')")
+    with paused.connect(autocommit=False) as session:
+        session.execute("SELECT pushy.queue_run('q')")
+        paused.sql("SELECT pushy.queue_resume('q')")
+        assert paused.value("SELECT state FROM pushy.jobs WHERE id = %s", job) == "available"
+        session.rollback()
+        assert paused.job_wait(job)["state"] == "completed"
+        assert paused.value("SELECT count(*) FROM done WHERE pid <> %s", session.info.backend_pid) == 1
+
+
+def test_a_rolled_back_savepoint_makes_them_due_again(paused):
+    paused.sql("SELECT pushy.enqueue('q')")
+    with paused.connect(autocommit=False) as session:
+        session.execute("SAVEPOINT s; SELECT pushy.queue_run('q')")
+        session.execute("ROLLBACK TO SAVEPOINT s")
+        assert session.execute("SELECT pushy.queue_run('q')").fetchone() == (1,)
+
+
+def test_the_most_important_go_first_and_no_more_than_was_said(paused):
+    paused.sql("SELECT pushy.enqueue('q', '\"later\"', priority => 7), pushy.enqueue('q', '\"first\"', priority => 0), pushy.enqueue('q', '\"next\"')")
+    assert paused.value("SELECT pushy.queue_run('q', 0)") == 0
+    assert paused.value("SELECT pushy.queue_run('q', max_jobs => 2)") == 2
+    assert [args for args, in paused.rows("SELECT args FROM done")] == ["first", "next"]
+    assert paused.value("SELECT pushy.queue_run('q')") == 1
+    assert paused.value("SELECT pushy.queue_run('q')") == 0
+
+
+def test_what_has_become_due_runs_and_what_has_not_waits(paused):
+    paused.sql("SELECT pushy.enqueue('q', '1', run_at => clock_timestamp() + '1 ms'), pushy.enqueue('q', '2', delay => '1 hour')")
+    paused.wait_until("SELECT clock_timestamp() > min(run_at) FROM pushy.jobs")
+    assert paused.value("SELECT pushy.queue_run('q')") == 1
+    assert states(paused) == ["completed", "scheduled"]
+
+
+def test_what_a_job_enqueues_runs_in_the_same_call(paused):
+    paused.sql("""
+        CREATE FUNCTION chain(args jsonb) RETURNS void LANGUAGE sql AS
+            $$SELECT pushy.enqueue('q', to_jsonb(args::int - 1)) WHERE args::int > 0$$;
+        SELECT pushy.queue_register('q', 'chain(jsonb)'), pushy.enqueue('q', '3')""")
+    assert paused.value("SELECT pushy.queue_run('q')") == 4
+    assert paused.value("SELECT max(depth) FROM pushy.jobs") == 3
+
+
+def test_a_failing_job_is_charged_and_its_effects_are_undone(paused):
+    paused.sql("SELECT pushy.enqueue('q', '{\"fail\": \"x\"}'), pushy.enqueue('q', '{\"fail\": \"y\"}', max_attempts => 1), pushy.enqueue('q')")
+    assert paused.value("SELECT pushy.queue_run('q')") == 3
+    assert states(paused) == ["retryable", "discarded", "completed"]
+    assert paused.rows("SELECT attempt, message, started_at IS NOT NULL FROM pushy.failures ORDER BY job_id") == [
+        (1, "no: x", True), (1, "no: y", True)]
+    assert paused.value("SELECT count(*) FROM done") == 1
+    paused.sql("SELECT pushy.job_retry(id) FROM pushy.jobs WHERE state = 'retryable'")
+    assert paused.value("SELECT pushy.queue_run('q')") == 1
+    assert paused.value("SELECT max(attempt) FROM pushy.failures") == 2
+
+
+def test_the_handler_knows_its_job_and_the_session_has_none_afterwards(paused):
+    paused.sql("""
+        CREATE FUNCTION about(job pushy.job) RETURNS jsonb LANGUAGE sql AS
+            $$SELECT jsonb_build_array(job.args, (pushy.current_job()).id = job.id)$$;
+        SELECT pushy.queue_register('q', 'about(pushy.job)'), pushy.enqueue('q', '7')""")
+    paused.sql("SELECT pushy.queue_run('q')")
+    assert paused.value("SELECT result FROM pushy.jobs") == [7, True]
+    assert paused.value("SELECT pushy.current_job() IS NULL")
+
+
+def test_what_a_handler_sets_ends_with_its_job(paused):
+    paused.sql("""
+        CREATE FUNCTION sets() RETURNS text LANGUAGE plpgsql AS $$
+        BEGIN PERFORM set_config('work_mem', '7MB', false); RETURN current_setting('work_mem'); END$$;
+        SELECT pushy.queue_register('q', 'sets()'), pushy.enqueue('q')""")
+    paused.sql("SELECT pushy.queue_run('q')")
+    assert paused.value("SELECT result FROM pushy.jobs") == "7MB"
+    assert paused.value("SHOW work_mem") != "7MB"
+
+
+def test_the_sessions_own_cursors_prepared_statements_and_locks_are_left_alone(paused):
+    paused.sql("SELECT pushy.enqueue('q')")
+    with paused.connect(autocommit=False) as session:
+        session.execute("SELECT pg_advisory_lock(5); PREPARE mine AS SELECT 1; DECLARE c CURSOR FOR SELECT 2")
+        session.execute("SELECT pushy.queue_run('q')")
+        assert session.execute("FETCH c").fetchone() == (2,)
+        assert session.execute("EXECUTE mine").fetchone() == (1,)
+        assert session.execute("SELECT pg_advisory_unlock(5)").fetchone() == (True,)
+
+
+def test_a_waiting_session_hears_of_a_job_done_this_way(paused):
+    job = paused.value("SELECT pushy.enqueue('q')")
+    with paused.connect(autocommit=False) as session:
+        session.execute("SELECT pushy.queue_run('q')")
+        waiting = paused.connect()
+        waiting.pgconn.send_query(f"SELECT (pushy.job_wait({job}, '30 s')).state".encode())
+        paused.wait_until("SELECT count(*) FROM pg_stat_activity WHERE pid = %s AND wait_event_type = 'Extension'",
+                          1, params=(waiting.info.backend_pid,))
+        session.commit()
+    assert waiting.pgconn.get_result().get_value(0, 0) == b"completed"
+
+
+def test_the_statistics_count_what_was_committed(paused):
+    paused.sql("SELECT pushy.enqueue_many('q', '{1,2}'); SELECT pushy.enqueue('q', '{\"fail\": 1}', max_attempts => 1)")
+    paused.sql("BEGIN; SELECT pushy.queue_run('q'); ROLLBACK; SELECT pushy.queue_run('q')")
+    assert paused.row("SELECT completed, failed, discarded FROM pushy.stats WHERE queue = 'q'") == {
+        "completed": 2, "failed": 1, "discarded": 1}
+
+
+def test_a_cancelled_statement_charges_nobody(paused):
+    gate = Gate(paused)
+    paused.sql(f"""
+        CREATE FUNCTION stops() RETURNS void LANGUAGE plpgsql AS $$BEGIN PERFORM {gate.stop}; END$$;
+        SELECT pushy.queue_register('q', 'stops()')""")
+    job = paused.value("SELECT pushy.enqueue('q')")
+    session = paused.connect()
+    session.pgconn.send_query(b"SELECT pushy.queue_run('q')")
+    gate.wait_for_arrival()
+    session.cancel()
+    assert session.pgconn.get_result().error_field(psycopg.pq.DiagnosticField.SQLSTATE) == b"57014"
+    gate.open()
+    assert paused.job(job)["attempt"] == 0
+    assert paused.value("SELECT pushy.queue_run('q')") == 1
+
+
+def test_a_handler_that_cancels_its_own_job_completes_it(paused):
+    paused.sql("""
+        CREATE FUNCTION cancels(job pushy.job) RETURNS boolean LANGUAGE sql AS 'SELECT pushy.job_cancel(job.id)';
+        SELECT pushy.queue_register('q', 'cancels(pushy.job)'), pushy.enqueue('q')""")
+    assert paused.value("SELECT pushy.queue_run('q')") == 1
+    assert states(paused) == ["completed"]
+
+
+# -- beside the executors ----------------------------------------------------------------------------------------
+
+def test_a_job_that_an_executor_runs_is_not_run_twice(db):
+    gate = Gate(db)
+    db.sql(f"""
+        CREATE FUNCTION stops() RETURNS void LANGUAGE plpgsql AS $$BEGIN PERFORM {gate.stop}; END$$;
+        SELECT pushy.queue_register('q', 'stops()'), pushy.enqueue('q')""")
+    gate.wait_for_arrival()
+    assert db.value("SELECT pushy.queue_run('q')") == 0
+    gate.open()
+    db.jobs_wait("q")
+
+
+def test_the_queues_concurrency_holds_for_it_too_until_the_transaction_ends(db):
+    db.sql("CREATE FUNCTION work() RETURNS int LANGUAGE sql AS 'SELECT pg_backend_pid()';"
+           "SELECT pushy.queue_register('q', 'work()', concurrency => 1)")
+    with db.connect(autocommit=False) as session:
+        assert session.execute("SELECT pushy.queue_run('q')").fetchone() == (0,)
+        assert session.execute("SELECT pushy.queue_run('q')").fetchone() == (0,), "it has the permit already"
+        refused(db.main, "SELECT pushy.queue_run('q')", "55P03", "concurrency", "queue_pause")
+        job = db.value("SELECT pushy.enqueue('q')")
+        assert db.value("SELECT state FROM pushy.jobs WHERE id = %s", job) == "available"
+        session.commit()
+        assert db.job_wait(job)["result"] != session.info.backend_pid
+
+
+# -- who may, and where ------------------------------------------------------------------------------------------
+
+def test_a_queue_of_another_role_is_refused_to_everybody_else(db, role):
+    """Its handler would run with the session's rights, or could RESET ROLE to them."""
+    tenant, stranger = role(), role()
+    member = role(f"IN ROLE {tenant}")
+    db.sql("CREATE FUNCTION work() RETURNS void LANGUAGE sql AS 'SELECT'")
+    with db.connect(user=tenant) as session:
+        session.execute("SELECT pushy.queue_register('q', 'work()'), pushy.enqueue('q')")
+    refused(db.main, "SELECT pushy.queue_run('q')", "42501", tenant, "postgres")
+    db.sql(f"SET ROLE {tenant}")
+    refused(db.main, "SELECT pushy.queue_run('q')", "42501", "postgres")
+    db.sql("RESET ROLE")
+    with db.connect(user=member) as session:
+        refused(session, "SELECT pushy.queue_run('q')", "42501", tenant, member)
+        session.execute(f"SET ROLE {tenant}")
+        refused(session, "SELECT pushy.queue_run('q')", "42501", tenant, member)
+    with db.connect(user=stranger) as session:
+        refused(session, "SELECT pushy.queue_run('q')", "42501", "owner")
+
+
+def test_privilege_work_is_not_enough(db, role):
+    worker = role()
+    db.sql(f"CREATE FUNCTION work() RETURNS void LANGUAGE sql AS 'SELECT';"
+           f"SELECT pushy.queue_register('q', 'work()', run_as => '{worker}'), pushy.queue_grant('q', '{worker}', 'work')")
+    with db.connect(user=worker) as session:
+        refused(session, "SELECT pushy.queue_run('q')", "42501", "owner")
+
+
+def test_a_superusers_session_does_not_run_what_somebody_else_can_replace(paused, role):
+    paused.sql(f"ALTER FUNCTION work(jsonb) OWNER TO {role()}")
+    refused(paused.main, "SELECT pushy.queue_run('q')", "42501", "superuser")
+
+
+def test_a_security_definer_function_does_not_lend_its_owner(paused, role):
+    """A caller of somebody's function gets neither the function owner's queue run as the caller nor the reverse."""
+    caller = role()
+    paused.sql("CREATE FUNCTION lend() RETURNS bigint LANGUAGE sql SECURITY DEFINER AS $$SELECT pushy.queue_run('q')$$;"
+               "SELECT pushy.enqueue('q')")
+    with paused.connect(user=caller) as session:
+        refused(session, "SELECT lend()", "42501", caller)
+
+
+def test_a_handler_may_not_call_it(db):
+    db.sql("CREATE FUNCTION nested() RETURNS bigint LANGUAGE sql AS $$SELECT pushy.queue_run('q')$$;"
+           "SELECT pushy.queue_register('q', 'nested()', max_attempts => 1)")
+    job = db.job_wait(db.value("SELECT pushy.enqueue('q')"))
+    assert (job["state"], "handler" in job["last_error"]) == ("discarded", True), job
+
+
+def test_a_parked_queue_says_why(paused):
+    paused.sql("DROP FUNCTION work(jsonb)")
+    refused(paused.main, "SELECT pushy.queue_run('q')", "42883", "work(jsonb)", "queue_resume")
+
+
+def test_a_negative_number_of_jobs_is_refused(paused):
+    refused(paused.main, "SELECT pushy.queue_run('q', -1)", "22023", "-1", "max_jobs")
+
+
+def test_a_read_only_transaction_is_refused(paused):
+    paused.sql("SELECT pushy.enqueue('q')")
+    with paused.connect() as session:
+        refused(session, "BEGIN READ ONLY; SELECT pushy.queue_run('q')", "25006")
+
+
+def test_it_works_without_the_preload(make_cluster):
+    db = make_cluster({"shared_preload_libraries": ""}).database()
+    db.sql("CREATE FUNCTION work(args jsonb) RETURNS jsonb LANGUAGE sql AS 'SELECT args';"
+           "SELECT pushy.queue_register('q', 'work(jsonb)', concurrency => 1)")
+    job = db.value("SELECT pushy.enqueue('q', '1')")
+    assert db.value("SELECT pushy.queue_run('q')") == 1
+    assert db.job(job)["result"] == 1

@@ -1,0 +1,39 @@
+//! One call of a handler for a job.
+
+use pgrx::pg_sys::Datum;
+
+use super::current::Current;
+use super::fitness::Takes;
+use super::job;
+use crate::pg::function::Answer;
+use crate::pg::handler::{self, Callable};
+use crate::pg::memory::Context;
+use crate::pg::subtransaction::{self, Ended};
+
+/// Calls the handler in a subtransaction, with the argument it takes. What it allocates is `memory`'s, its
+/// result as jsonb `kept`'s.
+pub fn call(
+    callable: &Callable,
+    takes: Takes,
+    current: &Current,
+    last_error: Option<&str>,
+    memory: &Context,
+    kept: &Context,
+) -> Ended<Answer> {
+    memory.enter(|| {
+        subtransaction::run(|| {
+            let argument = match takes {
+                Takes::Nothing => Answer::Null,
+                Takes::Jsonb => current.job.args,
+                Takes::Job => job::composite(current, last_error)?,
+            };
+            let argument = match argument {
+                Answer::Datum(datum) => datum,
+                Answer::Null => Datum::from(0usize),
+            };
+            callable
+                .call(argument)
+                .map(|result| handler::keep_result(result, kept))
+        })
+    })
+}

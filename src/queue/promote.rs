@@ -1,0 +1,73 @@
+//! Jobs whose time has come.
+
+use pgrx::pg_sys::BuiltinOid;
+use pushy_core::state::JobState;
+
+use super::definition::Definition;
+use super::{cache, position};
+use crate::errors::Result;
+use crate::params;
+use crate::pg::clock;
+use crate::pg::function::Answer;
+use crate::pg::spi::{self, Plan};
+use crate::shared::pending;
+
+static DUE: Plan = Plan::new(
+    "SELECT j.id, j.queue_id, j.priority FROM pushy.live_job j \
+      WHERE j.position IS NULL AND j.run_at OPERATOR(pg_catalog.<=) $1 \
+        AND ($3 IS NULL OR j.queue_id OPERATOR(pg_catalog.=) $3) \
+      ORDER BY j.run_at LIMIT $2 FOR UPDATE SKIP LOCKED",
+    &[
+        BuiltinOid::TIMESTAMPTZOID,
+        BuiltinOid::INT8OID,
+        BuiltinOid::INT4OID,
+    ],
+);
+
+static PROMOTE: Plan = Plan::new(
+    "UPDATE pushy.live_job j SET state = $3, position = d.position \
+       FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) AS d (id, position) \
+      WHERE j.id OPERATOR(pg_catalog.=) d.id",
+    &[
+        BuiltinOid::INT8ARRAYOID,
+        BuiltinOid::INT8ARRAYOID,
+        BuiltinOid::CHAROID,
+    ],
+);
+
+/// Makes up to `most` due jobs ready, in the order of their times: those of queue `only`, or of all. True
+/// when there may be more. As the extension's owner.
+pub fn promote(queues: &[Definition], only: Option<i32>, most: i64) -> Result<bool> {
+    let due: Vec<(i64, i32, i16)> = spi::connect(|spi| {
+        spi.run(&DUE, params![clock::now(), most, only])
+            .rows()
+            .map(|row| (row.i64(1), row.i32(2), row.i16(3)))
+            .collect()
+    });
+    if due.is_empty() {
+        return Ok(false);
+    }
+    let ids: Vec<i64> = due.iter().map(|job| job.0).collect();
+    let positions = due
+        .iter()
+        .map(|_| position::next())
+        .collect::<Result<Vec<i64>>>()?;
+    let available = Answer::Datum(pgrx::pg_sys::Datum::from(JobState::Available.code()));
+    spi::run(
+        &PROMOTE,
+        params![
+            spi::int8_array(&ids),
+            spi::int8_array(&positions),
+            available
+        ],
+    );
+    for ((_, queue_id, priority), position) in due.iter().zip(&positions) {
+        let Some(queue) = queues.iter().find(|queue| queue.queue_id == *queue_id) else {
+            continue;
+        };
+        if let Some(slot) = cache::slot_of(queue)? {
+            pending::ready(slot, queue.key(), *priority as usize, *position, 0);
+        }
+    }
+    Ok(due.len() as i64 == most)
+}

@@ -1,0 +1,253 @@
+//! queue_run: runs what is due of a queue in the caller's session and transaction, for tests.
+
+use super::call;
+use super::current::{self, Current};
+use super::definition::Definition;
+use super::failure;
+use super::finish::{self, Done, Verdict};
+use super::fitness::{self, Takes};
+use super::job::Claimed;
+use super::{alter, cache, claim, privilege, promote};
+use crate::errors::{Error, Result, SqlState};
+use crate::pg::function::Timestamp;
+use crate::pg::handler::Callable;
+use crate::pg::memory::Context;
+use crate::pg::subtransaction::CallError;
+use crate::pg::{clock, database, guc, identifier, identity};
+use crate::shared::queue_slot::{Tally, PRIORITIES};
+use crate::shared::{self, pending};
+use crate::sql_function;
+
+sql_function!(pushy_queue_run, |call| {
+    let name = call.text("queue", 0)?;
+    let most = call.opt_i32(1);
+    run(&name, most)
+});
+
+fn run(name: &str, most: Option<i32>) -> Result<i64> {
+    if let Some(most) = most.filter(|most| *most < 0) {
+        return Err(Error::out_of_range("max_jobs", most, "0 or more"));
+    }
+    let known = cache::get(name)?;
+    let queue = &known.definition;
+    privilege::require_owner(queue, identity::current_user())?;
+    require_place()?;
+    require_role(queue)?;
+    alter::require_home(queue)?;
+    let slot = known.slot;
+    if let Some(slot) = slot {
+        take_permit(queue, slot)?;
+    }
+    let bench = Bench {
+        queue,
+        slot,
+        kept: memory::kept(),
+        memory: memory::of_job(),
+    };
+    let mut ran = 0;
+    while most.is_none_or(|most| ran < i64::from(most)) && bench.run_one()? {
+        ran += 1;
+    }
+    Ok(ran)
+}
+
+/// Not inside a job, whose session and transaction are an executor's; not on a standby.
+fn require_place() -> Result<()> {
+    if let Some(job) = current::id() {
+        return Err(Error::new(
+            SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("queue_run cannot be called by a handler (job {job})"),
+        )
+        .hint("What a handler enqueues runs by itself when its job commits."));
+    }
+    if database::is_standby() {
+        return Err(Error::new(
+            SqlState::READ_ONLY_TRANSACTION,
+            "queue_run cannot run jobs on a standby",
+        )
+        .hint("Run them on the primary."));
+    }
+    Ok(())
+}
+
+/// The session must be one of the role that the queue runs as, or a handler could RESET ROLE to another.
+fn require_role(queue: &Definition) -> Result<()> {
+    let session = identity::session_user();
+    if session == queue.run_as && session == identity::current_user() {
+        return Ok(());
+    }
+    Err(Error::new(
+        SqlState::INSUFFICIENT_PRIVILEGE,
+        format!(
+            "queue_run runs jobs as the session's own role, but queue \"{}\" runs as role {}",
+            queue.name,
+            identifier::quoted(&queue.run_as_name)
+        ),
+    )
+    .detail(format!(
+        "The session's role is {}, the current role {}.",
+        identifier::quoted(&identity::role_name(session)),
+        identifier::quoted(&identity::role_name(identity::current_user()))
+    ))
+    .hint(format!(
+        "Connect as {}.",
+        identifier::quoted(&queue.run_as_name)
+    )))
+}
+
+/// One of the queue's permits, kept until the transaction ends: its jobs hold their locks as long.
+fn take_permit(queue: &Definition, slot: usize) -> Result<()> {
+    if pending::has_permit(slot) {
+        return Ok(());
+    }
+    if !shared::expect().queues()[slot].take_permit() {
+        return Err(Error::new(
+            SqlState::LOCK_NOT_AVAILABLE,
+            format!(
+                "as many jobs of queue \"{}\" are at work as its concurrency allows",
+                queue.name
+            ),
+        )
+        .hint("Pause it with pushy.queue_pause before, so that no executor takes its jobs."));
+    }
+    pending::holds_permit(slot);
+    Ok(())
+}
+
+mod memory {
+    use super::Context;
+
+    thread_local! {
+        // For the life of the session: an error may leave while one of them is current.
+        static OF_RUN: (&'static Context, &'static Context) = (
+            Box::leak(Box::new(Context::new(c"pushy queue_run"))),
+            Box::leak(Box::new(Context::new(c"pushy queue_run job"))),
+        );
+    }
+
+    /// For a job's arguments, handler and result.
+    pub fn kept() -> &'static Context {
+        OF_RUN.with(|both| both.0)
+    }
+
+    /// For what its handler allocates.
+    pub fn of_job() -> &'static Context {
+        OF_RUN.with(|both| both.1)
+    }
+}
+
+struct Bench<'a> {
+    queue: &'a Definition,
+    slot: Option<usize>,
+    kept: &'static Context,
+    memory: &'static Context,
+}
+
+impl Bench<'_> {
+    /// Runs the next job that is due; false when none is.
+    fn run_one(&self) -> Result<bool> {
+        self.kept.reset();
+        self.memory.reset();
+        // Again before each job: the last one may have changed it.
+        let handler = fitness::check(self.queue).map_err(fitness::Unfit::into_error)?;
+        let Some(job) = identity::as_owner(|| self.claim())? else {
+            return Ok(false);
+        };
+        let last_error = if job.attempt > 0 && handler.takes == Takes::Job {
+            identity::as_owner(|| failure::last_message(job.id))?
+        } else {
+            None
+        };
+        let started_at = clock::now();
+        let current = Current {
+            queue: self.queue.name.as_str().into(),
+            queue_id: self.queue.queue_id,
+            max_attempts: job.max_attempts.unwrap_or(self.queue.max_attempts),
+            started_at,
+            job: job.clone(),
+        };
+        let callable = Callable::new(
+            handler.oid,
+            handler.takes != Takes::Nothing,
+            handler.returns,
+            self.kept,
+        );
+        // What the handler SETs ends with its job, as in an executor.
+        let settings = guc::nest();
+        let ended = current::during(current.clone(), || {
+            call::call(
+                &callable,
+                handler.takes,
+                &current,
+                last_error.as_deref(),
+                self.memory,
+                self.kept,
+            )
+        });
+        settings.undo();
+        let done = ended.result.map(|result| Done {
+            of: 0,
+            started_at,
+            finished_at: clock::now(),
+            result,
+        });
+        self.record(&job, started_at, done)?;
+        Ok(true)
+    }
+
+    /// The first ready job, its row locked until the transaction ends. Executors are told of it then: they
+    /// skip it meanwhile, and a rollback makes it free.
+    fn claim(&self) -> Result<Option<Claimed>> {
+        const ROWS: i64 = 1000;
+        let queue = self.queue;
+        let id = Some(queue.queue_id);
+        while promote::promote(std::slice::from_ref(queue), id, ROWS)? {}
+        for priority in 0..PRIORITIES {
+            let taken = claim::claim(queue.queue_id, priority, 0, 1, self.kept)?;
+            let Some(job) = taken.into_iter().next() else {
+                continue;
+            };
+            if let Some(slot) = self.slot {
+                pending::locked(slot, queue.key(), priority, job.position);
+            }
+            return Ok(Some(job));
+        }
+        Ok(None)
+    }
+
+    fn record(
+        &self,
+        job: &Claimed,
+        started_at: Timestamp,
+        done: std::result::Result<Done, CallError>,
+    ) -> Result<()> {
+        let mut tally = Tally::default();
+        match done {
+            Ok(done) => {
+                let jobs = std::slice::from_ref(job);
+                identity::as_owner(|| finish::complete(self.queue, jobs, &[done]))?;
+                tally.completed = 1;
+            }
+            // Somebody cancels this session's statement, not the job.
+            Err(error) if error.sqlstate == SqlState::QUERY_CANCELED.0 => {
+                return Err(Error::new(SqlState::QUERY_CANCELED, error.message));
+            }
+            Err(error) => {
+                let now = clock::now();
+                let verdict = identity::as_owner(|| {
+                    let started_at = Some(started_at);
+                    finish::fail(self.queue, self.slot, job, started_at, now, &error)
+                })?;
+                tally.failed = 1;
+                match verdict {
+                    Verdict::Retry => tally.retried = 1,
+                    Verdict::Discard => tally.discarded = 1,
+                }
+            }
+        }
+        if let Some(slot) = self.slot {
+            pending::ended(slot, tally);
+        }
+        Ok(())
+    }
+}
