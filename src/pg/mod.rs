@@ -9,6 +9,7 @@ pub mod function;
 pub mod function_catalog;
 pub mod guc;
 pub mod handler;
+pub mod heap;
 pub mod identifier;
 pub mod identity;
 pub mod interrupts;

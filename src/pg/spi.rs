@@ -199,6 +199,15 @@ pub struct Row<'table> {
 }
 
 impl Row<'_> {
+    /// A row of a table of ours, read without SPI; both live in the current memory context, or longer.
+    pub(super) fn new(tuple: pg_sys::HeapTuple, desc: pg_sys::TupleDesc) -> Self {
+        Self {
+            tuple,
+            desc,
+            _table: std::marker::PhantomData,
+        }
+    }
+
     pub fn datum(&self, column: i32) -> Option<pg_sys::Datum> {
         let mut null = false;
         // SAFETY: tuple and descriptor belong together.
@@ -378,6 +387,16 @@ pub fn jsonb_array(values: impl Iterator<Item = Answer>) -> Answer {
 /// Where a row stands in its table (ctid).
 #[derive(Clone, Copy, Debug)]
 pub struct Tid(pg_sys::ItemPointerData);
+
+impl Tid {
+    pub(super) fn new(tid: pg_sys::ItemPointerData) -> Self {
+        Self(tid)
+    }
+
+    pub(super) fn raw(self) -> pg_sys::ItemPointerData {
+        self.0
+    }
+}
 
 impl Row<'_> {
     pub fn tid(&self, column: i32) -> Tid {

@@ -32,6 +32,7 @@ pub mod run_in_session;
 pub mod running;
 pub mod statistics;
 pub mod store;
+pub mod tables;
 pub mod visible;
 pub mod wait;
 pub mod workers;

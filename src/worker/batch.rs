@@ -79,8 +79,6 @@ struct Results {
     failed: Vec<Failed>,
     given_back: Vec<usize>,
     cancelled: Vec<usize>,
-    /// Numbers of done jobs that had failed before.
-    failed_before: Vec<i64>,
     subxids: u32,
 }
 
@@ -210,25 +208,18 @@ impl Bench {
             }
             pending::claimed(work.slot, key, priority, from);
             let room = most - claimed.len() as u32;
-            let more = identity::as_owner(|| {
-                claim::claim(
-                    work.queue.queue_id,
-                    priority,
-                    from,
-                    room,
-                    &self.batch_memory,
-                )
-            })?;
-            let full = more.jobs.len() as u32 == room;
-            if let Some(last) = more.jobs.last().filter(|_| full) {
-                let next = if more.moved {
-                    from
-                } else {
-                    last.position as u64 + 1
-                };
-                shared.announce(work.slot, key, priority, next);
+            let more = claim::claim(
+                work.queue.queue_id,
+                priority,
+                from,
+                room,
+                &self.batch_memory,
+            )?;
+            let full = more.len() as u32 == room;
+            if let Some(last) = more.last().filter(|_| full) {
+                shared.announce(work.slot, key, priority, last.position as u64 + 1);
             }
-            claimed.extend(more.jobs);
+            claimed.extend(more);
             if full {
                 break;
             }
@@ -283,15 +274,11 @@ impl Bench {
             match ran.result {
                 Ok(result) => {
                     results.done.push(Done {
-                        id: job.id,
-                        tid: job.tid,
+                        of: index,
                         started_at,
                         finished_at: now,
                         result,
                     });
-                    if job.attempt > 0 {
-                        results.failed_before.push(job.id);
-                    }
                 }
                 Err(error) if error.sqlstate == "57014" => {
                     let timeout_us = self.timeout_us(work, job);
@@ -415,11 +402,8 @@ impl Bench {
             }
         };
         let mut run_us = 0;
-        let mut seen = results.done.iter().peekable();
-        for job in claimed {
-            let Some(done) = seen.next_if(|done| done.id == job.id) else {
-                continue;
-            };
+        for done in &results.done {
+            let job = &claimed[done.of];
             let wait = done.started_at.since_us(job.run_at);
             let run = done.finished_at.since_us(done.started_at);
             run_us += run;
@@ -525,7 +509,7 @@ fn is_worth_helping(slot: &QueueSlot, claimed: usize) -> bool {
 fn record(work: &Work, claimed: &[Claimed], results: &Results) -> Result<Counts> {
     let mut counts = Counts::default();
     let slot = Some(work.slot);
-    finish::complete(&work.queue, &results.done, &results.failed_before)?;
+    finish::complete(&work.queue, claimed, &results.done)?;
     for failed in &results.failed {
         let job = &claimed[failed.index];
         let started_at = Some(failed.started_at);

@@ -1,0 +1,264 @@
+//! Rows of Pushy's own tables without parser and planner: for what happens once per job.
+//!
+//! A plan is made for the table as it is then: one made while the table was small reads all of it, dead
+//! rows included, when it has grown. Here the access path is the code. No rights are checked: the tables
+//! are ours, and have neither triggers, rules nor policies.
+
+use std::ffi::CString;
+
+use pgrx::pg_sys::{self, Datum, Oid};
+
+use super::function::Answer;
+use super::identity;
+use super::snapshot::Snapshot;
+use super::spi::{Row, Tid};
+use crate::errors::{Error, Result, SqlState};
+
+/// A table of schema pushy, open until the transaction ends.
+pub struct Table(pg_sys::Relation);
+
+/// Opens a table for writing.
+pub fn open(name: &str) -> Result<Table> {
+    let oid = find(name)?;
+    // SAFETY: an existing table; the lock is kept until the transaction ends.
+    Ok(Table(unsafe {
+        pg_sys::table_open(oid, pg_sys::RowExclusiveLock as pg_sys::LOCKMODE)
+    }))
+}
+
+fn find(name: &str) -> Result<Oid> {
+    identity::pushy_relation(name).ok_or_else(|| {
+        Error::new(
+            SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("relation pushy.{name} does not exist"),
+        )
+        .hint("Run: CREATE EXTENSION pushy")
+    })
+}
+
+impl Drop for Table {
+    fn drop(&mut self) {
+        // After an ERROR the resource owner lets go of it.
+        if !std::thread::panicking() {
+            // SAFETY: opened by open(), in the same resource owner; the lock stays.
+            unsafe { pg_sys::table_close(self.0, pg_sys::NoLock as pg_sys::LOCKMODE) }
+        }
+    }
+}
+
+/// A condition on a column of an index: how it compares, by which function, with what.
+pub struct Key {
+    pub column: i16,
+    pub strategy: u32,
+    pub function: u32,
+    pub value: Datum,
+}
+
+pub const EQUAL: u32 = pg_sys::BTEqualStrategyNumber;
+pub const AT_LEAST: u32 = pg_sys::BTGreaterEqualStrategyNumber;
+
+impl Table {
+    /// Locks up to `most` rows FOR UPDATE in the order of an index, as `snapshot` sees them. Rows that
+    /// somebody else holds are skipped, and so are rows that were changed or removed since the snapshot:
+    /// whoever changed them announces what they are now. Rows are copies in the current memory context.
+    pub fn lock_in_order(
+        &self,
+        index: &str,
+        keys: &[Key],
+        snapshot: &Snapshot,
+        most: usize,
+    ) -> Result<Vec<(Row<'static>, Tid)>> {
+        let index = find(index)?;
+        let mut found = Vec::with_capacity(most.min(256));
+        // SAFETY: the protocol of an index scan (indexam.c) and of nodeLockRows.c; slots and scan are
+        // ended here, and by the resource owner after an ERROR.
+        unsafe {
+            let index = pg_sys::index_open(index, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
+            let mut conditions: Vec<pg_sys::ScanKeyData> = keys
+                .iter()
+                .map(|key| {
+                    let mut data = std::mem::zeroed();
+                    pg_sys::ScanKeyInit(
+                        &mut data,
+                        key.column,
+                        key.strategy as pg_sys::StrategyNumber,
+                        Oid::from(key.function),
+                        key.value,
+                    );
+                    data
+                })
+                .collect();
+            let count = conditions.len() as i32;
+            #[cfg(not(feature = "pg18"))]
+            let scan = pg_sys::index_beginscan(self.0, index, snapshot.raw(), count, 0);
+            #[cfg(feature = "pg18")]
+            let scan = pg_sys::index_beginscan(
+                self.0,
+                index,
+                snapshot.raw(),
+                std::ptr::null_mut(),
+                count,
+                0,
+            );
+            pg_sys::index_rescan(scan, conditions.as_mut_ptr(), count, std::ptr::null_mut(), 0);
+            let seen = pg_sys::table_slot_create(self.0, std::ptr::null_mut());
+            let locked = pg_sys::table_slot_create(self.0, std::ptr::null_mut());
+            let forward = pg_sys::ScanDirection::ForwardScanDirection;
+            while found.len() < most && pg_sys::index_getnext_slot(scan, forward, seen) {
+                if self.try_lock(&mut (*seen).tts_tid, snapshot, locked) {
+                    let tuple = pg_sys::ExecCopySlotHeapTuple(locked);
+                    let row = Row::new(tuple, (*self.0).rd_att);
+                    found.push((row, Tid::new((*seen).tts_tid)));
+                }
+                // A queue with many rows held by others is a long walk.
+                if found.is_empty() {
+                    super::interrupts::check();
+                }
+            }
+            pg_sys::ExecDropSingleTupleTableSlot(locked);
+            pg_sys::ExecDropSingleTupleTableSlot(seen);
+            pg_sys::index_endscan(scan);
+            pg_sys::index_close(index, pg_sys::NoLock as pg_sys::LOCKMODE);
+        }
+        Ok(found)
+    }
+
+    unsafe fn try_lock(
+        &self,
+        tid: pg_sys::ItemPointer,
+        snapshot: &Snapshot,
+        slot: *mut pg_sys::TupleTableSlot,
+    ) -> bool {
+        let lock = (*(*self.0).rd_tableam)
+            .tuple_lock
+            .expect("every table access method has it");
+        let (relation, snapshot) = (self.0, snapshot.raw());
+        let command = pg_sys::GetCurrentCommandId(false);
+        let mut failure: pg_sys::TM_FailureData = std::mem::zeroed();
+        let failure = &mut failure;
+        // A function pointer of the server: its errors must not jump over our frames.
+        let result = pg_sys::ffi::pg_guard_ffi_boundary(|| {
+            lock(
+                relation,
+                tid,
+                snapshot,
+                slot,
+                command,
+                pg_sys::LockTupleMode::LockTupleExclusive,
+                pg_sys::LockWaitPolicy::LockWaitSkip,
+                0,
+                failure,
+            )
+        });
+        result == pg_sys::TM_Result::TM_Ok
+    }
+
+    /// Deletes rows that this transaction has locked.
+    pub fn delete(&self, rows: impl Iterator<Item = Tid>) {
+        for row in rows {
+            let mut tid = row.raw();
+            // SAFETY: a row of this table, locked by us: nobody can have changed it.
+            unsafe { pg_sys::simple_heap_delete(self.0, &mut tid) }
+        }
+    }
+
+    /// Appends rows, as wide as the table, and their index entries. Constraints are the caller's to keep.
+    pub fn append(&self, rows: impl ExactSizeIterator<Item = Vec<Answer>>) {
+        if rows.len() == 0 {
+            return;
+        }
+        // SAFETY: what COPY does (copyfrom.c): rows first, all at once, then their index entries. All is
+        // allocated in the current memory context and in the executor state, which is freed here.
+        unsafe {
+            let desc = (*self.0).rd_att;
+            let mut slots: Vec<*mut pg_sys::TupleTableSlot> =
+                rows.map(|row| virtual_slot(desc, &row)).collect();
+            let command = pg_sys::GetCurrentCommandId(true);
+            pg_sys::heap_multi_insert(
+                self.0,
+                slots.as_mut_ptr(),
+                slots.len() as i32,
+                command,
+                0,
+                std::ptr::null_mut(),
+            );
+            let state = pg_sys::CreateExecutorState();
+            let info = pg_sys::palloc0(size_of::<pg_sys::ResultRelInfo>())
+                .cast::<pg_sys::ResultRelInfo>();
+            (*info).type_ = pg_sys::NodeTag::T_ResultRelInfo;
+            pg_sys::InitResultRelInfo(info, self.0, 0, std::ptr::null_mut(), 0);
+            pg_sys::ExecOpenIndices(info, false);
+            for slot in &slots {
+                insert_index_entries(info, *slot, state);
+            }
+            pg_sys::ExecCloseIndices(info);
+            pg_sys::FreeExecutorState(state);
+            for slot in slots {
+                pg_sys::ExecDropSingleTupleTableSlot(slot);
+            }
+        }
+    }
+}
+
+unsafe fn virtual_slot(desc: pg_sys::TupleDesc, row: &[Answer]) -> *mut pg_sys::TupleTableSlot {
+    assert_eq!((*desc).natts as usize, row.len());
+    let slot = pg_sys::MakeSingleTupleTableSlot(desc, &raw const pg_sys::TTSOpsVirtual);
+    for (at, value) in row.iter().enumerate() {
+        match value {
+            Answer::Null => *(*slot).tts_isnull.add(at) = true,
+            Answer::Datum(datum) => {
+                *(*slot).tts_isnull.add(at) = false;
+                *(*slot).tts_values.add(at) = *datum;
+            }
+        }
+    }
+    pg_sys::ExecStoreVirtualTuple(slot)
+}
+
+unsafe fn insert_index_entries(
+    info: *mut pg_sys::ResultRelInfo,
+    slot: *mut pg_sys::TupleTableSlot,
+    state: *mut pg_sys::EState,
+) {
+    let (none, no_arbiters) = (std::ptr::null_mut(), std::ptr::null_mut());
+    #[cfg(feature = "pg13")]
+    {
+        (*state).es_result_relation_info = info;
+        pg_sys::ExecInsertIndexTuples(slot, state, false, none, no_arbiters);
+    }
+    #[cfg(any(feature = "pg14", feature = "pg15"))]
+    pg_sys::ExecInsertIndexTuples(info, slot, state, false, false, none, no_arbiters);
+    #[cfg(not(any(feature = "pg13", feature = "pg14", feature = "pg15")))]
+    pg_sys::ExecInsertIndexTuples(info, slot, state, false, false, none, no_arbiters, false);
+}
+
+/// Makes what this transaction has just written visible to its next statement.
+pub fn advance_command() {
+    // SAFETY: inside a transaction.
+    unsafe { pg_sys::CommandCounterIncrement() }
+}
+
+/// The column names of a table differ from what the code was written for: an old script with a new
+/// library, or the other way round.
+pub fn check_columns(table: &Table, names: &[&str]) -> Result<()> {
+    // SAFETY: the descriptor lives as long as the table is open.
+    let fits = unsafe {
+        let desc = (*table.0).rd_att;
+        (*desc).natts as usize == names.len()
+            && names.iter().enumerate().all(|(at, name)| {
+                let attribute = pg_sys::get_attname((*table.0).rd_id, at as i16 + 1, true);
+                !attribute.is_null()
+                    && CString::new(*name).is_ok_and(|name| {
+                        std::ffi::CStr::from_ptr(attribute) == name.as_c_str()
+                    })
+            })
+    };
+    if fits {
+        return Ok(());
+    }
+    Err(Error::new(
+        SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+        "the extension's tables do not fit the loaded library",
+    )
+    .hint("Run ALTER EXTENSION pushy UPDATE, and restart the server if the library was replaced while it ran."))
+}
