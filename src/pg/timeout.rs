@@ -5,6 +5,8 @@
 
 use std::ffi::c_int;
 
+use pgrx::pg_sys;
+
 const STATEMENT_TIMEOUT: c_int = 3;
 
 extern "C-unwind" {
@@ -33,5 +35,28 @@ impl Deadline {
             disable_timeout(STATEMENT_TIMEOUT, true);
             get_timeout_indicator(STATEMENT_TIMEOUT, true)
         }
+    }
+}
+
+/// A wait for a lock is given up after a while, until this is dropped.
+pub struct LockPatience(c_int);
+
+/// Bounds waits for locks without a SET: below 16 a setting changed at the outer level makes the end of
+/// every subtransaction walk all settings (9 % of a batch of no-op jobs). A SET in a handler still counts,
+/// and is undone to this.
+pub fn bound_lock_waits(ms: i32) -> LockPatience {
+    // SAFETY: a variable of this process, read when a lock is waited for.
+    unsafe {
+        let variable = std::ptr::addr_of_mut!(pg_sys::LockTimeout);
+        let before = *variable;
+        *variable = ms;
+        LockPatience(before)
+    }
+}
+
+impl Drop for LockPatience {
+    fn drop(&mut self) {
+        // SAFETY: as above.
+        unsafe { *std::ptr::addr_of_mut!(pg_sys::LockTimeout) = self.0 }
     }
 }

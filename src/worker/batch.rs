@@ -16,7 +16,7 @@ use crate::pg::handler::Callable;
 use crate::pg::memory::Context;
 use crate::pg::subtransaction::CallError;
 use crate::pg::transaction::{self, Failure};
-use crate::pg::{clock, guc, identity, interrupts, session, worker};
+use crate::pg::{clock, identity, interrupts, session, timeout, worker};
 use crate::queue::current::Current;
 use crate::queue::definition::Definition;
 use crate::queue::finish::{self, Done, Verdict, MOST_STRIKES};
@@ -97,7 +97,7 @@ struct Counts {
 }
 
 /// Later jobs of a batch wait so long for a lock before they are put off.
-const LATER_LOCK_TIMEOUT: &str = "50ms";
+const LATER_LOCK_TIMEOUT_MS: i32 = 50;
 
 impl Bench {
     pub fn new(me: usize, recorder: &'static Recorder) -> Self {
@@ -261,9 +261,7 @@ impl Bench {
                 continue;
             }
             if index == 1 {
-                let nested = guc::nest();
-                guc::force(c"lock_timeout", LATER_LOCK_TIMEOUT);
-                short_lock_wait = Some(nested);
+                short_lock_wait = Some(timeout::bound_lock_waits(LATER_LOCK_TIMEOUT_MS));
             }
             let started_at = clock::now();
             let ran = self.run_one(work, handler, &callable, job, started_at)?;
@@ -329,9 +327,7 @@ impl Bench {
                 break;
             }
         }
-        if let Some(nested) = short_lock_wait {
-            nested.undo();
-        }
+        drop(short_lock_wait);
         Ok(())
     }
 
