@@ -212,9 +212,10 @@ pub fn fail(
 const INFRASTRUCTURE_DELAY_US: i64 = 1_000_000;
 
 /// Whether an error says that the server lacks something: classes 53 (insufficient resources) and 58
-/// (system error), shutdown and lost connections.
+/// (system error). Not 57P: a shutdown of this server is FATAL and never seen here, and a job that ended
+/// its session or crashed the server must come to its last attempt.
 pub fn is_infrastructure(sqlstate: &str) -> bool {
-    sqlstate.starts_with("53") || sqlstate.starts_with("58") || sqlstate.starts_with("57P")
+    sqlstate.starts_with("53") || sqlstate.starts_with("58")
 }
 
 static STRIKE: Plan = Plan::new(
