@@ -86,6 +86,12 @@ pub fn begin() {
     }
 }
 
+/// The commit of this transaction will be flushed before anybody sees it, whatever synchronous_commit says.
+pub fn commit_durably() {
+    // SAFETY: sets a flag of the current transaction.
+    unsafe { pg_sys::ForceSyncCommit() }
+}
+
 pub fn commit() {
     // SAFETY: inside a transaction of begin(), whose snapshot is the only one left.
     unsafe {

@@ -32,6 +32,8 @@ pub fn carry_out(
         return Ok(());
     }
     transaction::run(|| {
+        // A job that crashes the server at once would else take its charge with it, for ever.
+        transaction::commit_durably();
         identity::as_owner(|| verdicts.iter().try_for_each(|verdict| judge(verdict)))
     })?;
     for verdict in &verdicts {
