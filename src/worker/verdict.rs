@@ -56,8 +56,9 @@ fn judge(verdict: &Verdict) -> Result<()> {
         return Ok(());
     }
     // Its transaction may have committed before the end came, or another executor may have run it
-    // since: then the row is gone, or its attempt another.
-    let Some(Live { job, .. }) = live::lock(verdict.job)? else {
+    // since: then the row is gone, or its attempt another. Or one runs it now: then its end is judged,
+    // and nobody waits here for an hour.
+    let Some(Live { job, .. }) = live::lock_if_free(verdict.job)? else {
         return Ok(());
     };
     if job.attempt != verdict.attempt {
