@@ -104,6 +104,16 @@ def test_a_setting_that_stops_everything_is_told_and_the_fix_starts_it(make_clus
     db.jobs_wait("q")
 
 
+@pytest.mark.parametrize("slots, reason", [(1, "launcher is not running"), (2, "all 2 slots")])
+def test_a_server_without_room_for_workers_is_told(make_cluster, slots, reason):
+    """PostgreSQL's own launcher of logical replication takes the first slot."""
+    db = make_cluster({"max_worker_processes": slots, "max_parallel_workers": 0}).database()
+    db.sql("CREATE FUNCTION fine(args jsonb) RETURNS void LANGUAGE sql AS 'SELECT'; SELECT pushy.queue_register('q', 'fine')")
+    db.sql("SELECT pushy.enqueue('q')")
+    db.wait_until("SELECT string_agg(reason, '; ') FROM pushy.queue_explain('q')", lambda said: reason in said)
+    assert "max_worker_processes = " in explained(db)[0][1]
+
+
 def test_jobs_of_a_prepared_transaction_are_told(make_cluster):
     db = make_cluster({"max_prepared_transactions": 2}).database()
     db.sql("CREATE FUNCTION fine(args jsonb) RETURNS void LANGUAGE sql AS 'SELECT'; SELECT pushy.queue_register('q', 'fine')")

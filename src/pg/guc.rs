@@ -15,6 +15,12 @@ pub fn reserve_prefix(prefix: &CStr) {
     }
 }
 
+/// Background workers that the server has room for.
+pub fn max_worker_processes() -> i32 {
+    // SAFETY: reads a variable that does not change while the server runs.
+    unsafe { pg_sys::max_worker_processes }
+}
+
 /// Sets a setting for this process, over what the role or the database says.
 pub fn force(name: &CStr, value: &str) {
     let value = CString::new(value).expect("no NUL in a setting");

@@ -9,7 +9,7 @@ use super::fitness::{self, Unfit};
 use super::privilege::{self, Privilege};
 use crate::errors::{quote_literal, Error, Result};
 use crate::pg::spi::{self, Plan};
-use crate::pg::{database, identity};
+use crate::pg::{database, guc, identity};
 use crate::shared::executor::{Executor, ExecutorState};
 use crate::shared::queue_slot::QueueSlot;
 use crate::shared::{self, Shared};
@@ -66,8 +66,11 @@ fn explain(queue: &Definition) -> Result<Vec<Finding>> {
     let mut findings = server(queue);
     findings.extend(of_definition(queue));
     let jobs = identity::as_owner(|| Jobs::count(queue))?;
-    if findings.is_empty() && jobs.ready > 0 {
-        if let Some(shared) = shared::get() {
+    if let (true, Some(shared)) = (findings.is_empty(), shared::get()) {
+        if jobs.ready > 0 || jobs.overdue {
+            findings.extend(starved(shared));
+        }
+        if jobs.ready > 0 {
             findings.extend(of_executors(queue, shared));
         }
     }
@@ -94,6 +97,16 @@ fn server(queue: &Definition) -> Vec<Finding> {
     if database::is_standby() {
         findings.push(said(
             "the server is a standby: jobs run on the primary, and here after its promotion",
+        ));
+    }
+    let launcher_is_missing = shared::get().is_some_and(|shared| !shared.launcher.is_entered());
+    if launcher_is_missing && !database::is_standby() {
+        findings.push(blocked(
+            format!(
+                "Pushy's launcher is not running: it is being started again, or found all {} slots of max_worker_processes taken",
+                guc::max_worker_processes()
+            ),
+            more_slots(),
         ));
     }
     if !settings::enabled() {
@@ -178,6 +191,25 @@ fn then_resume(unfit: &Unfit, resume: &str) -> String {
     }
 }
 
+/// Whether the launcher found no place for a worker when it last tried.
+fn starved(shared: &Shared) -> Option<Finding> {
+    let slots = guc::max_worker_processes();
+    (shared.starved.load(Ordering::SeqCst) != 0).then(|| {
+        blocked(
+            format!("no background worker can be started: all {slots} slots of max_worker_processes are taken"),
+            more_slots(),
+        )
+    })
+}
+
+/// Room for all of Pushy's workers beside those that took what there is.
+fn more_slots() -> String {
+    format!(
+        "ALTER SYSTEM SET max_worker_processes = {}; then restart the server",
+        guc::max_worker_processes() as usize + settings::max_executors() + 2
+    )
+}
+
 /// Why ready jobs of a queue that could run are not all running.
 fn of_executors(queue: &Definition, shared: &Shared) -> Option<Finding> {
     let slot = shared
@@ -193,12 +225,6 @@ fn of_executors(queue: &Definition, shared: &Shared) -> Option<Finding> {
     if shared.alone.load(Ordering::SeqCst) != 0 {
         return Some(said(
             "a job that may have crashed the server runs alone; the others wait for it",
-        ));
-    }
-    if shared.starved.load(Ordering::SeqCst) != 0 {
-        return Some(blocked(
-            "no background worker could be started: all slots of max_worker_processes are taken",
-            "ALTER SYSTEM SET max_worker_processes = 16, or more than now, and restart the server",
         ));
     }
     if shared.executors_in_use() >= settings::max_executors() && !has_idle(queue, shared) {
