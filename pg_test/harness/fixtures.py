@@ -84,7 +84,10 @@ def shared_cluster(new_cluster: Callable[..., Cluster]) -> Iterator[Cluster]:
     """The server of this pytest worker. A test must leave it as it was: no restart, no crash."""
     cluster = new_cluster()
     yield cluster
+    log = cluster.log.since()
     cluster.remove()
+    crashes = [line for line in log.splitlines() if "was terminated by signal" in line or "PANIC" in line or "TRAP" in line]
+    assert crashes == [], f"the shared server crashed:\n{log[-20_000:]}"
 
 
 # -- a test ------------------------------------------------------------------------------------------------------
