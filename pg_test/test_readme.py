@@ -5,7 +5,7 @@ import re
 
 from harness.fixtures import REPOSITORY
 
-PROMPT = re.compile(r"^tour[=('\"$-][*!]?# ?")
+PROMPT = re.compile(r"^tour[=$-][*!]?# ?")
 MARKER = "-- end of statement --"
 
 
