@@ -21,19 +21,16 @@ impl SqlState {
     pub const NAME_TOO_LONG: Self = Self("42622");
     pub const INSUFFICIENT_PRIVILEGE: Self = Self("42501");
     pub const UNDEFINED_OBJECT: Self = Self("42704");
-    pub const DUPLICATE_OBJECT: Self = Self("42710");
     pub const FEATURE_NOT_SUPPORTED: Self = Self("0A000");
     pub const UNDEFINED_FUNCTION: Self = Self("42883");
     pub const AMBIGUOUS_FUNCTION: Self = Self("42725");
     pub const INVALID_FUNCTION_DEFINITION: Self = Self("42P13");
-    pub const WRONG_OBJECT_TYPE: Self = Self("42809");
     pub const CONFIGURATION_LIMIT_EXCEEDED: Self = Self("53400");
     pub const STATEMENT_TOO_COMPLEX: Self = Self("54001");
     pub const OBJECT_NOT_IN_PREREQUISITE_STATE: Self = Self("55000");
     pub const OBJECT_IN_USE: Self = Self("55006");
     pub const LOCK_NOT_AVAILABLE: Self = Self("55P03");
     pub const QUERY_CANCELED: Self = Self("57014");
-    pub const CRASH_SHUTDOWN: Self = Self("57P02");
     pub const INTERNAL_ERROR: Self = Self("XX000");
 
     /// A code that the server chose. Each is kept once for the life of the process; there are some 250.

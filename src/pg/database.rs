@@ -58,7 +58,6 @@ pub struct Database {
     pub oid: u32,
     pub name: String,
     pub allows_connections: bool,
-    pub is_template: bool,
 }
 
 /// All databases. For workers that are connected to none; inside a transaction.
@@ -82,7 +81,6 @@ pub fn all() -> Vec<Database> {
                 oid: form.oid.to_u32(),
                 name: text::from_c(form.datname.data.as_ptr()),
                 allows_connections: form.datallowconn,
-                is_template: form.datistemplate,
             });
         }
         pg_sys::heap_endscan(scan);

@@ -68,6 +68,16 @@ impl IntoAnswer for f64 {
     }
 }
 
+/// A value of type "char".
+#[derive(Clone, Copy, Debug)]
+pub struct Char(pub u8);
+
+impl IntoAnswer for Char {
+    fn into_answer(self) -> Answer {
+        Answer::Datum(pg_sys::Datum::from(self.0))
+    }
+}
+
 impl IntoAnswer for pg_sys::Oid {
     fn into_answer(self) -> Answer {
         Answer::Datum(pg_sys::Datum::from(self))
@@ -179,10 +189,6 @@ impl Call {
         self.datum(index).map(|datum| datum.value() as i32)
     }
 
-    pub fn i32(self, name: &str, index: usize) -> Result<i32> {
-        Self::required(name, self.opt_i32(index))
-    }
-
     pub fn opt_i64(self, index: usize) -> Option<i64> {
         self.datum(index).map(|datum| datum.value() as i64)
     }
@@ -200,17 +206,9 @@ impl Call {
         self.datum(index).map(|datum| datum.value() & 0xff != 0)
     }
 
-    pub fn bool(self, name: &str, index: usize) -> Result<bool> {
-        Self::required(name, self.opt_bool(index))
-    }
-
     pub fn opt_oid(self, index: usize) -> Option<pg_sys::Oid> {
         self.datum(index)
             .map(|datum| pg_sys::Oid::from(datum.value() as u32))
-    }
-
-    pub fn oid(self, name: &str, index: usize) -> Result<pg_sys::Oid> {
-        Self::required(name, self.opt_oid(index))
     }
 
     pub fn opt_timestamp(self, index: usize) -> Option<Timestamp> {

@@ -46,16 +46,42 @@ impl Drop for Table {
     }
 }
 
-/// A condition on a column of an index: how it compares, by which function, with what.
+/// A condition on a column of an index (from 1): how it compares, by which function, with what.
 pub struct Key {
-    pub column: i16,
-    pub strategy: u32,
-    pub function: u32,
-    pub value: Datum,
+    column: i16,
+    strategy: u32,
+    function: u32,
+    value: Datum,
 }
 
-pub const EQUAL: u32 = pg_sys::BTEqualStrategyNumber;
-pub const AT_LEAST: u32 = pg_sys::BTGreaterEqualStrategyNumber;
+impl Key {
+    pub fn int2_equals(column: i16, value: i16) -> Self {
+        Self {
+            column,
+            strategy: pg_sys::BTEqualStrategyNumber,
+            function: pg_sys::F_INT2EQ,
+            value: Datum::from(value),
+        }
+    }
+
+    pub fn int4_equals(column: i16, value: i32) -> Self {
+        Self {
+            column,
+            strategy: pg_sys::BTEqualStrategyNumber,
+            function: pg_sys::F_INT4EQ,
+            value: Datum::from(value),
+        }
+    }
+
+    pub fn int8_at_least(column: i16, value: i64) -> Self {
+        Self {
+            column,
+            strategy: pg_sys::BTGreaterEqualStrategyNumber,
+            function: pg_sys::F_INT8GE,
+            value: Datum::from(value),
+        }
+    }
+}
 
 impl Table {
     /// Locks up to `most` rows FOR UPDATE in the order of an index, as `snapshot` sees them. Rows that
@@ -100,7 +126,13 @@ impl Table {
                 count,
                 0,
             );
-            pg_sys::index_rescan(scan, conditions.as_mut_ptr(), count, std::ptr::null_mut(), 0);
+            pg_sys::index_rescan(
+                scan,
+                conditions.as_mut_ptr(),
+                count,
+                std::ptr::null_mut(),
+                0,
+            );
             let seen = pg_sys::table_slot_create(self.0, std::ptr::null_mut());
             let locked = pg_sys::table_slot_create(self.0, std::ptr::null_mut());
             let forward = pg_sys::ScanDirection::ForwardScanDirection;
@@ -183,8 +215,8 @@ impl Table {
                 std::ptr::null_mut(),
             );
             let state = pg_sys::CreateExecutorState();
-            let info = pg_sys::palloc0(size_of::<pg_sys::ResultRelInfo>())
-                .cast::<pg_sys::ResultRelInfo>();
+            let info =
+                pg_sys::palloc0(size_of::<pg_sys::ResultRelInfo>()).cast::<pg_sys::ResultRelInfo>();
             (*info).type_ = pg_sys::NodeTag::T_ResultRelInfo;
             pg_sys::InitResultRelInfo(info, self.0, 0, std::ptr::null_mut(), 0);
             pg_sys::ExecOpenIndices(info, false);
@@ -248,9 +280,8 @@ pub fn check_columns(table: &Table, names: &[&str]) -> Result<()> {
             && names.iter().enumerate().all(|(at, name)| {
                 let attribute = pg_sys::get_attname((*table.0).rd_id, at as i16 + 1, true);
                 !attribute.is_null()
-                    && CString::new(*name).is_ok_and(|name| {
-                        std::ffi::CStr::from_ptr(attribute) == name.as_c_str()
-                    })
+                    && CString::new(*name)
+                        .is_ok_and(|name| std::ffi::CStr::from_ptr(attribute) == name.as_c_str())
             })
     };
     if fits {

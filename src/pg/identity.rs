@@ -102,11 +102,8 @@ fn become_user(role: Oid) -> Guard {
 
 /// What pg_authid says of a role.
 pub struct Role {
-    pub oid: Oid,
     pub name: String,
-    pub superuser: bool,
     pub login: bool,
-    pub connection_limit: i32,
 }
 
 /// The role of this OID, if there is one.
@@ -120,11 +117,8 @@ pub fn role(oid: Oid) -> Option<Role> {
         }
         let form = &*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_authid>();
         let role = Role {
-            oid,
             name: text::from_c(form.rolname.data.as_ptr()),
-            superuser: form.rolsuper,
             login: form.rolcanlogin,
-            connection_limit: form.rolconnlimit,
         };
         pg_sys::ReleaseSysCache(tuple);
         Some(role)

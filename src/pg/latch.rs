@@ -74,9 +74,3 @@ pub fn wait(timeout: Option<Duration>) {
     super::interrupts::forget_cancel();
     super::interrupts::check();
 }
-
-/// Sets this process's own latch: fit for signal handlers.
-pub fn wake_self() {
-    // SAFETY: as above.
-    unsafe { pg_sys::SetLatch(pg_sys::MyLatch) }
-}

@@ -15,12 +15,6 @@ impl Snapshot {
     pub fn raw(&self) -> pg_sys::Snapshot {
         self.0
     }
-
-    /// Whether the snapshot sees what this transaction wrote, given that it has committed.
-    pub fn sees(&self, xid: u32) -> bool {
-        // SAFETY: a registered MVCC snapshot.
-        unsafe { !pg_sys::XidInMVCCSnapshot(pg_sys::TransactionId::from(xid), self.0) }
-    }
 }
 
 impl Drop for Snapshot {

@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 use pgrx::pg_sys;
 
 use super::function::{Answer, IntoAnswer, Timestamp};
-use super::snapshot::Snapshot;
 use super::text;
 use crate::errors::Result;
 
@@ -110,35 +109,6 @@ impl Spi {
     /// Runs a statement under a new snapshot.
     pub fn run(&self, plan: &Plan, params: &[Param]) -> Table<'_> {
         self.execute(plan, params, false, 0)
-    }
-
-    /// Runs a statement under this snapshot.
-    pub fn run_under(&self, plan: &Plan, params: &[Param], snapshot: &Snapshot) -> Table<'_> {
-        debug_assert_eq!(plan.types.len(), params.len(), "{}", plan.sql);
-        let (mut values, nulls) = bind(params);
-        // SAFETY: as in execute; the snapshot is registered for as long as it is borrowed.
-        unsafe {
-            let code = pg_sys::SPI_execute_snapshot(
-                plan.prepared(),
-                values.as_mut_ptr(),
-                nulls.as_ptr(),
-                snapshot.raw(),
-                std::ptr::null_mut(),
-                false,
-                true,
-                0,
-            );
-            assert!(
-                code > 0,
-                "SPI_execute_snapshot answered {code}: {}",
-                plan.sql
-            );
-            Table {
-                table: pg_sys::SPI_tuptable,
-                processed: pg_sys::SPI_processed as usize,
-                _spi: std::marker::PhantomData,
-            }
-        }
     }
 
     /// Runs a query under the active snapshot, not a new one.
@@ -244,10 +214,6 @@ impl Row<'_> {
         self.present(column).value() & 0xff != 0
     }
 
-    pub fn f64(&self, column: i32) -> f64 {
-        f64::from_bits(self.present(column).value() as u64)
-    }
-
     pub fn oid(&self, column: i32) -> pg_sys::Oid {
         pg_sys::Oid::from(self.present(column).value() as u32)
     }
@@ -332,58 +298,6 @@ impl IntoAnswer for pg_sys::Datum {
     }
 }
 
-/// An array of timestamptz as a parameter.
-pub fn timestamp_array(values: impl Iterator<Item = Timestamp>) -> Answer {
-    let mut datums: Vec<pg_sys::Datum> = values.map(|v| pg_sys::Datum::from(v.0)).collect();
-    // SAFETY: timestamptz is eight bytes, by value, double-aligned.
-    unsafe {
-        pg_sys::Datum::from(pg_sys::construct_array(
-            datums.as_mut_ptr(),
-            datums.len() as i32,
-            pg_sys::TIMESTAMPTZOID,
-            8,
-            true,
-            b'd' as _,
-        ))
-        .into_answer()
-    }
-}
-
-/// An array of jsonb, NULLs included, as a parameter.
-pub fn jsonb_array(values: impl Iterator<Item = Answer>) -> Answer {
-    let mut datums = Vec::new();
-    let mut nulls = Vec::new();
-    for value in values {
-        match value {
-            Answer::Null => {
-                datums.push(pg_sys::Datum::from(0usize));
-                nulls.push(true);
-            }
-            Answer::Datum(datum) => {
-                datums.push(datum);
-                nulls.push(false);
-            }
-        }
-    }
-    let mut dimensions = [datums.len() as i32];
-    let mut lower_bounds = [1];
-    // SAFETY: jsonb is a varlena, int-aligned; the array is copied together.
-    unsafe {
-        pg_sys::Datum::from(pg_sys::construct_md_array(
-            datums.as_mut_ptr(),
-            nulls.as_mut_ptr(),
-            1,
-            dimensions.as_mut_ptr(),
-            lower_bounds.as_mut_ptr(),
-            pg_sys::JSONBOID,
-            -1,
-            false,
-            b'i' as _,
-        ))
-        .into_answer()
-    }
-}
-
 /// Where a row stands in its table (ctid).
 #[derive(Clone, Copy, Debug)]
 pub struct Tid(pg_sys::ItemPointerData);
@@ -406,26 +320,6 @@ impl Row<'_> {
                 .present(column)
                 .cast_mut_ptr::<pg_sys::ItemPointerData>()
         })
-    }
-}
-
-/// An array of tid as a parameter.
-pub fn tid_array(tids: &[Tid]) -> Answer {
-    let mut datums: Vec<pg_sys::Datum> = tids
-        .iter()
-        .map(|tid| pg_sys::Datum::from(std::ptr::from_ref(&tid.0).cast_mut()))
-        .collect();
-    // SAFETY: tid is six bytes, by reference, short-aligned; the array is copied together.
-    unsafe {
-        pg_sys::Datum::from(pg_sys::construct_array(
-            datums.as_mut_ptr(),
-            datums.len() as i32,
-            pg_sys::TIDOID,
-            size_of::<pg_sys::ItemPointerData>() as i32,
-            false,
-            b's' as _,
-        ))
-        .into_answer()
     }
 }
 

@@ -5,12 +5,22 @@ use std::time::Duration;
 
 use pgrx::pg_sys;
 
-use super::text;
-
 /// A kind of worker: its name in pg_stat_activity and its C entry point.
 pub struct Kind {
     pub name: &'static str,
     pub entry: &'static str,
+}
+
+/// Defines the C entry point of a kind of worker: `fn body(arg: usize)`.
+#[macro_export]
+macro_rules! worker_entry {
+    ($symbol:ident, $body:path) => {
+        #[no_mangle]
+        #[pgrx::pg_guard]
+        pub extern "C-unwind" fn $symbol(arg: pgrx::pg_sys::Datum) {
+            $body(arg.value());
+        }
+    };
 }
 
 fn copy(target: &mut [std::ffi::c_char], value: &str) {
@@ -80,11 +90,6 @@ impl Handle {
             pg_sys::BgwHandleStatus::BGWH_NOT_YET_STARTED => Status::NotYetStarted,
             _ => Status::Stopped,
         }
-    }
-
-    pub fn terminate(&self) {
-        // SAFETY: a live handle.
-        unsafe { pg_sys::TerminateBackgroundWorker(self.0) }
     }
 }
 
@@ -157,17 +162,4 @@ pub fn is_binary_upgrade() -> bool {
 pub fn my_pid() -> i32 {
     // SAFETY: reads a global.
     unsafe { pg_sys::MyProcPid }
-}
-
-/// Ends this process without an error in the log; a worker that is not restarted.
-pub fn exit() -> ! {
-    // SAFETY: runs the exit callbacks and does not return.
-    unsafe { pg_sys::proc_exit(0) };
-    unreachable!("proc_exit returned")
-}
-
-/// This worker's title, as registered.
-pub fn title() -> String {
-    // SAFETY: set for background workers.
-    unsafe { text::from_c((*pg_sys::MyBgworkerEntry).bgw_name.as_ptr()) }
 }

@@ -1,7 +1,5 @@
 //! Taking ready jobs: a row lock in an open transaction, which vanishes with its holder.
 
-use pgrx::pg_sys::{self, Datum};
-
 use super::job::Claimed;
 use super::tables::live_job;
 use crate::errors::Result;
@@ -28,28 +26,13 @@ pub fn claim(
     let table = heap::open("live_job")?;
     heap::check_columns(&table, live_job::COLUMNS)?;
     let keys = [
-        Key {
-            column: 1,
-            strategy: heap::EQUAL,
-            function: pg_sys::F_INT4EQ,
-            value: Datum::from(queue_id),
-        },
-        Key {
-            column: 2,
-            strategy: heap::EQUAL,
-            function: pg_sys::F_INT2EQ,
-            value: Datum::from(priority as i16),
-        },
-        Key {
-            column: 3,
-            strategy: heap::AT_LEAST,
-            function: pg_sys::F_INT8GE,
-            value: Datum::from(from.min(i64::MAX as u64) as i64),
-        },
+        Key::int4_equals(1, queue_id),
+        Key::int2_equals(2, priority as i16),
+        Key::int8_at_least(3, from.min(i64::MAX as u64) as i64),
     ];
     let snapshot = snapshot::take();
-    let rows = memory
-        .enter(|| table.lock_in_order("live_job_ready", &keys, &snapshot, most as usize))?;
+    let rows =
+        memory.enter(|| table.lock_in_order("live_job_ready", &keys, &snapshot, most as usize))?;
     rows.into_iter()
         .map(|(row, tid)| {
             Ok(Claimed {

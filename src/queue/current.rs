@@ -11,7 +11,6 @@ use crate::{params, sql_function};
 #[derive(Clone)]
 pub struct Current {
     pub queue: std::rc::Rc<str>,
-    pub queue_id: i32,
     pub max_attempts: i32,
     pub started_at: crate::pg::function::Timestamp,
     pub job: Claimed,

@@ -2,14 +2,14 @@
 
 use std::rc::Rc;
 
-use pgrx::pg_sys::BuiltinOid;
+use pgrx::pg_sys::{BuiltinOid, Oid};
 use pushy_core::state::JobState;
 
 use super::cache::{self, Known};
 use super::privilege::{self, Privilege};
 use super::{current, position};
 use crate::errors::{Error, Result, SqlState};
-use crate::pg::function::{Answer, Call, Timestamp};
+use crate::pg::function::{Answer, Call, Char, Timestamp};
 use crate::pg::spi::{self, Plan};
 use crate::pg::{clock, identity};
 use crate::shared::pending;
@@ -18,6 +18,8 @@ use crate::{params, settings, sql_function};
 /// What all jobs of one call have in common.
 struct Request {
     queue: Rc<Known>,
+    /// Who called: inside the guard the current user is the extension's owner.
+    caller: Oid,
     enqueued_at: Timestamp,
     run_at: Timestamp,
     /// Due now.
@@ -40,12 +42,9 @@ struct Places {
 
 fn read_request(call: Call, queue: &str, places: &Places) -> Result<Request> {
     let queue = cache::get(queue)?;
-    privilege::require(
-        &queue.definition,
-        &queue.grants,
-        identity::current_user(),
-        Privilege::Enqueue,
-    )?;
+    let caller = identity::current_user();
+    let (definition, grants) = (&queue.definition, &queue.grants);
+    privilege::require(definition, grants, caller, Privilege::Enqueue)?;
     let now = clock::now();
     let run_at = read_due_time(call, places, now)?;
     let ready = run_at.is_none_or(|due| due <= now);
@@ -77,6 +76,7 @@ fn read_request(call: Call, queue: &str, places: &Places) -> Result<Request> {
     };
     Ok(Request {
         queue,
+        caller,
         enqueued_at: now,
         run_at: run_at.filter(|due| *due > now).unwrap_or(now),
         ready,
@@ -244,11 +244,11 @@ impl Request {
             self.timeout_us,
             self.caused_by,
             self.queue.definition.queue_id,
-            identity_of_caller(),
+            self.caller,
             self.max_attempts,
             self.priority,
             self.depth as i16,
-            state_code(self.state()),
+            Char(self.state().code()),
             args,
         ];
         let inserted = match unique_key {
@@ -286,7 +286,7 @@ impl Request {
                 self.timeout_us,
                 self.caused_by,
                 definition.queue_id,
-                identity_of_caller(),
+                self.caller,
                 self.max_attempts,
                 self.priority,
                 self.depth.min(i32::from(i16::MAX)) as i16,
@@ -315,20 +315,6 @@ impl Request {
             &error.into(),
         )
     }
-}
-
-fn identity_of_caller() -> pgrx::pg_sys::Oid {
-    CALLER.get()
-}
-
-thread_local! {
-    /// Who called: inside the guard the current user is the extension's owner.
-    static CALLER: std::cell::Cell<pgrx::pg_sys::Oid> = const { std::cell::Cell::new(pgrx::pg_sys::Oid::INVALID) };
-}
-
-/// A state as a value of type "char".
-fn state_code(state: JobState) -> Answer {
-    Answer::Datum(pgrx::pg_sys::Datum::from(state.code()))
 }
 
 fn read_unique_key(call: Call, index: usize) -> Result<Option<String>> {
@@ -364,7 +350,6 @@ fn enqueue(call: Call) -> Result<i64> {
         timeout: 6,
     };
     let request = read_request(call, &queue, &places)?;
-    CALLER.set(identity::current_user());
     identity::as_owner(|| {
         if request.is_too_deep() {
             let id = position::next()?;
@@ -411,7 +396,6 @@ fn enqueue_many(call: Call) -> Result<Answer> {
         timeout: 6,
     };
     let request = read_request(call, &queue, &places)?;
-    CALLER.set(identity::current_user());
     let ids = identity::as_owner(|| {
         if request.is_too_deep() {
             return Err(Error::new(
@@ -434,11 +418,11 @@ fn enqueue_many(call: Call) -> Result<Answer> {
                     request.timeout_us,
                     request.caused_by,
                     request.queue.definition.queue_id,
-                    identity_of_caller(),
+                    request.caller,
                     request.max_attempts,
                     request.priority,
                     request.depth as i16,
-                    state_code(request.state()),
+                    Char(request.state().code()),
                     args,
                 ],
             );

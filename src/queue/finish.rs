@@ -11,7 +11,7 @@ use super::position;
 use super::tables::finished_job;
 use crate::errors::Result;
 use crate::params;
-use crate::pg::function::{Answer, Timestamp};
+use crate::pg::function::{Answer, Char, Timestamp};
 use crate::pg::heap;
 use crate::pg::random;
 use crate::pg::spi::{self, Plan};
@@ -60,7 +60,7 @@ pub fn complete(queue: &Definition, claimed: &[Claimed], done: &[Done]) -> Resul
                 job.max_attempts,
                 job.priority,
                 job.depth as i16,
-                code(JobState::Completed),
+                Char(JobState::Completed.code()),
                 job.unique_key.as_deref(),
                 job.args,
                 done.result,
@@ -122,10 +122,6 @@ static MOVE_TO_FINISHED: Plan = Plan::new(
     ],
 );
 
-fn code(state: JobState) -> Answer {
-    Answer::Datum(pgrx::pg_sys::Datum::from(state.code()))
-}
-
 /// Moves an unfinished job, whose row this transaction holds, among the finished ones.
 pub fn end_as(
     queue: &Definition,
@@ -138,7 +134,14 @@ pub fn end_as(
     let expires_at = now.plus_us(queue.keep_discarded_us);
     spi::run(
         &MOVE_TO_FINISHED,
-        params![job, expires_at, started_at, now, attempt, code(state)],
+        params![
+            job,
+            expires_at,
+            started_at,
+            now,
+            attempt,
+            Char(state.code())
+        ],
     );
     pending::due(retention_due(expires_at));
     Ok(())
@@ -187,7 +190,13 @@ pub fn fail(
         let position = position::next()?;
         spi::run(
             &RETRY,
-            params![job.id, charged, code(JobState::Available), position, now],
+            params![
+                job.id,
+                charged,
+                Char(JobState::Available.code()),
+                position,
+                now
+            ],
         );
         if let Some(slot) = slot {
             pending::ready(slot, queue.key(), job.priority as usize, position, 0);
@@ -199,7 +208,7 @@ pub fn fail(
             params![
                 job.id,
                 charged,
-                code(JobState::Retryable),
+                Char(JobState::Retryable.code()),
                 Answer::Null,
                 due
             ],

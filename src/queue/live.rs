@@ -96,13 +96,11 @@ fn announce_at_end(live: &Live) {
 /// A finished job, without its arguments and result.
 pub struct Finished {
     pub queue_id: i32,
-    pub attempt: i32,
-    pub max_attempts: Option<i32>,
     pub priority: i16,
 }
 
 static FINISHED: Plan = Plan::new(
-    "SELECT f.queue_id, f.attempt, f.max_attempts, f.priority FROM pushy.finished_job f \
+    "SELECT f.queue_id, f.priority FROM pushy.finished_job f \
       WHERE f.id OPERATOR(pg_catalog.=) $1",
     &[BuiltinOid::INT8OID],
 );
@@ -112,9 +110,7 @@ pub fn finished(id: i64) -> Result<Option<Finished>> {
     spi::connect(|spi| {
         Ok(spi.run(&FINISHED, params![id]).first().map(|row| Finished {
             queue_id: row.i32(1),
-            attempt: row.i32(2),
-            max_attempts: row.opt_i32(3),
-            priority: row.i16(4),
+            priority: row.i16(2),
         }))
     })
 }

@@ -8,7 +8,7 @@ use super::{cache, position};
 use crate::errors::Result;
 use crate::params;
 use crate::pg::clock;
-use crate::pg::function::Answer;
+use crate::pg::function::Char;
 use crate::pg::spi::{self, Plan};
 use crate::shared::pending;
 
@@ -52,7 +52,7 @@ pub fn promote(queues: &[Definition], only: Option<i32>, most: i64) -> Result<bo
         .iter()
         .map(|_| position::next())
         .collect::<Result<Vec<i64>>>()?;
-    let available = Answer::Datum(pgrx::pg_sys::Datum::from(JobState::Available.code()));
+    let available = Char(JobState::Available.code());
     spi::run(
         &PROMOTE,
         params![

@@ -8,7 +8,7 @@ use super::definition::Definition;
 use super::live;
 use super::{cache, control, position};
 use crate::errors::{Error, Result, SqlState};
-use crate::pg::function::Answer;
+use crate::pg::function::Char;
 use crate::pg::spi::{self, Plan};
 use crate::pg::{clock, identity};
 use crate::shared::pending;
@@ -45,10 +45,6 @@ static RUN_AGAIN: Plan = Plan::new(
         BuiltinOid::INT4OID,
     ],
 );
-
-fn available() -> Answer {
-    Answer::Datum(pgrx::pg_sys::Datum::from(JobState::Available.code()))
-}
 
 /// True when the job was made ready; false when it is ready or running as it is.
 fn retry(id: i64) -> Result<bool> {
@@ -90,7 +86,7 @@ fn run_now(queue: &Definition, id: i64) -> Result<bool> {
     let position = position::next()?;
     spi::run(
         &MAKE_READY,
-        params![id, available(), position, clock::now()],
+        params![id, Char(JobState::Available.code()), position, clock::now()],
     );
     announce(queue, job.job.priority, position)?;
     Ok(true)
@@ -100,7 +96,13 @@ fn run_again(queue: &Definition, id: i64, finished: &live::Finished) -> Result<(
     let position = position::next()?;
     let moved = spi::run(
         &RUN_AGAIN,
-        params![id, position, clock::now(), available(), queue.max_attempts],
+        params![
+            id,
+            position,
+            clock::now(),
+            Char(JobState::Available.code()),
+            queue.max_attempts
+        ],
     );
     if moved == 0 {
         return Err(Error::new(

@@ -13,7 +13,7 @@
 use std::sync::atomic::Ordering;
 
 use super::executor::ExecutorState;
-use super::queue_slot::{QueueKey, NOTHING, PRIORITIES};
+use super::queue_slot::{QueueKey, NOTHING};
 use super::Shared;
 
 impl Shared {
@@ -36,13 +36,6 @@ impl Shared {
         if slot.is(key) {
             slot.low[priority].fetch_min(position, Ordering::SeqCst);
             self.set_ready(index);
-        }
-    }
-
-    /// Says that anything of a queue may be ready: for the sweep, and after a change of its definition.
-    pub fn announce_all(&self, index: usize, key: QueueKey) {
-        for priority in 0..PRIORITIES {
-            self.announce(index, key, priority, 0);
         }
     }
 

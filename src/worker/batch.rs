@@ -352,7 +352,6 @@ impl Bench {
         };
         let current = Current {
             queue: std::rc::Rc::clone(&work.name),
-            queue_id: work.queue.queue_id,
             max_attempts: job.max_attempts.unwrap_or(work.queue.max_attempts),
             started_at,
             job: job.clone(),

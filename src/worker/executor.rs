@@ -12,22 +12,22 @@ use crate::pg::transaction::{self, Failure};
 use crate::pg::worker::Kind;
 use crate::pg::{database, ereport, guc, identity, interrupts, latch, shmem, signals, worker};
 use crate::queue::{cache, definition};
-use crate::settings;
 use crate::shared::database::Database;
 use crate::shared::executor::{self, Executor, ExecutorState};
 use crate::shared::{self, Shared};
+use crate::{settings, worker_entry};
 
 pub const KIND: Kind = Kind {
     name: "pushy executor",
     entry: "pushy_executor_main",
 };
 
-/// The entry point; the argument is the number of the slot that the launcher reserved.
-#[no_mangle]
-#[pgrx::pg_guard]
-pub extern "C-unwind" fn pushy_executor_main(arg: pgrx::pg_sys::Datum) {
+worker_entry!(pushy_executor_main, executor);
+
+/// `arg`: the number of the slot that the launcher reserved.
+fn executor(arg: usize) {
     let shared = shared::expect();
-    let slot = arg.value();
+    let slot = arg;
     let me = &shared.executors[slot];
     executor::set_mine(Some(slot));
     me.process.enter();

@@ -11,10 +11,10 @@ use super::scheduler;
 use crate::errors::{Error, SqlState};
 use crate::pg::worker::{self, Handle, Kind, Status};
 use crate::pg::{clock, database, ereport, guc, latch, shmem, signals, transaction};
-use crate::settings;
 use crate::shared::database::{Database, Presence, NEVER};
 use crate::shared::executor::ExecutorState;
 use crate::shared::{self, Shared};
+use crate::{settings, worker_entry};
 
 const KIND: Kind = Kind {
     name: "pushy launcher",
@@ -34,9 +34,9 @@ pub fn register() {
     worker::register_static(&KIND, "pushy launcher", Duration::from_secs(1));
 }
 
-#[no_mangle]
-#[pgrx::pg_guard]
-pub extern "C-unwind" fn pushy_launcher_main(_arg: pgrx::pg_sys::Datum) {
+worker_entry!(pushy_launcher_main, launcher);
+
+fn launcher(_arg: usize) {
     if worker::is_binary_upgrade() {
         return;
     }

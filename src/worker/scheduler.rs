@@ -11,9 +11,9 @@ use crate::pg::transaction::{self, Failure};
 use crate::pg::worker::Kind;
 use crate::pg::{clock, database, ereport, guc, identity, latch, shmem, signals, worker};
 use crate::queue::definition::Definition;
-use crate::settings;
 use crate::shared::database::{Database, Presence, NEVER};
 use crate::shared::{self};
+use crate::{settings, worker_entry};
 
 pub const KIND: Kind = Kind {
     name: "pushy scheduler",
@@ -23,12 +23,12 @@ pub const KIND: Kind = Kind {
 /// It stays when something is due within this time, and leaves otherwise.
 const LINGER_US: i64 = 5_000_000;
 
-/// The entry point; the argument is the database's OID.
-#[no_mangle]
-#[pgrx::pg_guard]
-pub extern "C-unwind" fn pushy_scheduler_main(arg: pgrx::pg_sys::Datum) {
+worker_entry!(pushy_scheduler_main, scheduler);
+
+/// `arg`: the database's OID.
+fn scheduler(arg: usize) {
     let shared = shared::expect();
-    let oid = arg.value() as u32;
+    let oid = arg as u32;
     let Some(place) = shared.find_database(oid) else {
         return;
     };
