@@ -313,7 +313,7 @@ impl Rows {
         let materialize = pg_sys::SetFunctionReturnMode::SFRM_Materialize;
         if info.is_null()
             || (*info).type_ != pg_sys::NodeTag::T_ReturnSetInfo
-            || (*info).allowedModes as u32 & materialize as u32 == 0
+            || (*info).allowedModes as u32 & materialize == 0
         {
             return Err(Error::new(
                 crate::errors::SqlState("0A000"),

@@ -177,12 +177,24 @@ pub const WORKERS_MAY_BE_NOLOGIN: bool = !cfg!(any(
     feature = "pg16"
 ));
 
+/// A privilege bit, as wide as the server's AclMode: 32 bits before 16, 64 from then on.
+fn acl(bit: u32) -> pg_sys::AclMode {
+    #[cfg(any(feature = "pg13", feature = "pg14", feature = "pg15"))]
+    {
+        bit
+    }
+    #[cfg(not(any(feature = "pg13", feature = "pg14", feature = "pg15")))]
+    {
+        bit.into()
+    }
+}
+
 /// Whether `role` may connect to this database.
 pub fn may_connect(role: Oid) -> bool {
     // SAFETY: an ACL look-up.
     #[cfg(any(feature = "pg13", feature = "pg14", feature = "pg15"))]
     unsafe {
-        pg_sys::pg_database_aclcheck(pg_sys::MyDatabaseId, role, pg_sys::ACL_CONNECT.into())
+        pg_sys::pg_database_aclcheck(pg_sys::MyDatabaseId, role, acl(pg_sys::ACL_CONNECT))
             == pg_sys::AclResult::ACLCHECK_OK
     }
     #[cfg(not(any(feature = "pg13", feature = "pg14", feature = "pg15")))]
@@ -191,7 +203,7 @@ pub fn may_connect(role: Oid) -> bool {
             pg_sys::DatabaseRelationId,
             pg_sys::MyDatabaseId,
             role,
-            pg_sys::ACL_CONNECT.into(),
+            acl(pg_sys::ACL_CONNECT),
         ) == pg_sys::AclResult::ACLCHECK_OK
     }
 }
@@ -201,7 +213,7 @@ pub fn may_execute(function: Oid, role: Oid) -> bool {
     // SAFETY: an ACL look-up.
     #[cfg(any(feature = "pg13", feature = "pg14", feature = "pg15"))]
     unsafe {
-        pg_sys::pg_proc_aclcheck(function, role, pg_sys::ACL_EXECUTE.into())
+        pg_sys::pg_proc_aclcheck(function, role, acl(pg_sys::ACL_EXECUTE))
             == pg_sys::AclResult::ACLCHECK_OK
     }
     #[cfg(not(any(feature = "pg13", feature = "pg14", feature = "pg15")))]
@@ -210,7 +222,7 @@ pub fn may_execute(function: Oid, role: Oid) -> bool {
             pg_sys::ProcedureRelationId,
             function,
             role,
-            pg_sys::ACL_EXECUTE.into(),
+            acl(pg_sys::ACL_EXECUTE),
         ) == pg_sys::AclResult::ACLCHECK_OK
     }
 }
@@ -220,7 +232,7 @@ pub fn may_use_schema(schema: Oid, role: Oid) -> bool {
     // SAFETY: an ACL look-up.
     #[cfg(any(feature = "pg13", feature = "pg14", feature = "pg15"))]
     unsafe {
-        pg_sys::pg_namespace_aclcheck(schema, role, pg_sys::ACL_USAGE.into())
+        pg_sys::pg_namespace_aclcheck(schema, role, acl(pg_sys::ACL_USAGE))
             == pg_sys::AclResult::ACLCHECK_OK
     }
     #[cfg(not(any(feature = "pg13", feature = "pg14", feature = "pg15")))]
@@ -229,7 +241,7 @@ pub fn may_use_schema(schema: Oid, role: Oid) -> bool {
             pg_sys::NamespaceRelationId,
             schema,
             role,
-            pg_sys::ACL_USAGE.into(),
+            acl(pg_sys::ACL_USAGE),
         ) == pg_sys::AclResult::ACLCHECK_OK
     }
 }

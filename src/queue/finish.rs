@@ -180,7 +180,11 @@ pub fn fail(
         queue.backoff,
         attempt as u32,
         queue.retry_delay_us,
-        queue.max_retry_delay_us,
+        if queue.max_retry_delay_us == 0 {
+            i64::MAX / 4
+        } else {
+            queue.max_retry_delay_us
+        },
         random::jitter(),
     );
     if infrastructure {

@@ -97,7 +97,7 @@ fn require_role(queue: &Definition) -> Result<()> {
 
 /// One of the queue's permits, kept until the transaction ends: its jobs hold their locks as long.
 fn take_permit(queue: &Definition, slot: usize) -> Result<()> {
-    if pending::has_permit(slot) {
+    if pending::has_permit(slot, queue.key()) {
         return Ok(());
     }
     if !shared::expect().queues()[slot].take_permit() {
@@ -110,7 +110,7 @@ fn take_permit(queue: &Definition, slot: usize) -> Result<()> {
         )
         .hint("Pause it with pushy.queue_pause before, so that no executor takes its jobs."));
     }
-    pending::holds_permit(slot);
+    pending::holds_permit(slot, queue.key());
     Ok(())
 }
 

@@ -1,4 +1,5 @@
-//! Waiting for jobs: on a condition variable of the queue, which every finished batch broadcasts.
+//! Waiting for jobs: on condition variables of the queue, broadcast when a batch has finished (for one
+//! job) and when nothing is left (for all).
 
 use std::time::{Duration, Instant};
 
@@ -176,7 +177,7 @@ fn jobs_wait(call: Call) -> Result<()> {
     loop {
         let seen = known
             .slot
-            .map(|slot| shared::expect().queues()[slot].finishes());
+            .map(|slot| shared::expect().queues()[slot].drains());
         // Each look is a transaction of its own; between looks no snapshot is held.
         transaction::commit_in_procedure()?;
         if !is_unfinished(queue.queue_id)? {
@@ -206,7 +207,7 @@ fn jobs_wait(call: Call) -> Result<()> {
                 "Add shared_preload_libraries = 'pushy' to postgresql.conf and restart the server.",
             ));
         };
-        shared::expect().queues()[slot].wait_finish(seen, left);
+        shared::expect().queues()[slot].wait_drain(seen, left);
     }
 }
 

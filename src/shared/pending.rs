@@ -54,7 +54,7 @@ struct Pending {
     due: i64,
     sweep: bool,
     /// Permits of queues held until the end (queue_run).
-    permits: Vec<usize>,
+    permits: Vec<(usize, QueueKey)>,
     /// Databases kept empty of workers until the end.
     quiesced: Vec<u32>,
     /// Databases to forget at commit.
@@ -197,13 +197,13 @@ pub fn sweep() {
 }
 
 /// The permit of the queue in this slot goes back when the transaction ends.
-pub fn holds_permit(index: usize) {
-    with(|pending| pending.permits.push(index));
+pub fn holds_permit(index: usize, key: QueueKey) {
+    with(|pending| pending.permits.push((index, key)));
 }
 
 /// Whether this transaction holds a permit of the queue in this slot.
-pub fn has_permit(index: usize) -> bool {
-    PENDING.with_borrow(|pending| pending.permits.contains(&index))
+pub fn has_permit(index: usize, key: QueueKey) -> bool {
+    PENDING.with_borrow(|pending| pending.permits.contains(&(index, key)))
 }
 
 /// Workers may enter this database again when the transaction ends.
@@ -412,7 +412,8 @@ impl Pending {
             let slot = &shared.queues()[*index];
             slot.statistics.count(tally);
             if tally.finished() > 0 {
-                slot.tell_finish();
+                slot.finished.broadcast();
+                slot.tell_drain();
             }
         }
         if let Some(dropped) = self.dropped_database {
@@ -422,8 +423,8 @@ impl Pending {
 
     /// What is given back however the transaction ended.
     fn tell_end(&self, shared: &Shared, end: End) {
-        for index in &self.permits {
-            shared.queues()[*index].return_permit();
+        for (index, key) in &self.permits {
+            shared.queues()[*index].return_permit(*key);
             shared.set_ready(*index);
             shared.wake_for(*index);
         }

@@ -62,9 +62,12 @@ pub struct QueueSlot {
     /// Per priority, the lowest position that may be ready.
     pub low: [AtomicU64; PRIORITIES],
     pub statistics: Statistics,
-    /// Broadcast whenever jobs of this queue finished, and counted before.
+    /// Broadcast whenever jobs of this queue finished.
     pub finished: Condition,
-    finishes: AtomicU64,
+    /// Broadcast when nothing of this queue is ready or running any more, and counted before: those who
+    /// wait for all jobs must not wake for each batch.
+    drained: Condition,
+    drains: AtomicU64,
 }
 
 /// Counters since the server started; each only grows.
@@ -193,6 +196,7 @@ const FREED: u64 = 1;
 impl QueueSlot {
     pub fn init(&self) {
         self.finished.init();
+        self.drained.init();
     }
 
     /// The queue here, if the slot is taken.
@@ -222,21 +226,21 @@ impl QueueSlot {
         self.set_runnable(facts.runnable);
     }
 
-    /// How often jobs of this queue have finished: read it, look at the table, then `wait_finish`.
-    pub fn finishes(&self) -> u64 {
-        self.finishes.load(Ordering::SeqCst)
+    /// How often this queue ran dry: read it, look at the table, then `wait_drain`.
+    pub fn drains(&self) -> u64 {
+        self.drains.load(Ordering::SeqCst)
     }
 
-    /// Wakes those who wait for jobs of this queue. Fit for commit callbacks.
-    pub fn tell_finish(&self) {
-        self.finishes.fetch_add(1, Ordering::SeqCst);
-        self.finished.broadcast();
+    /// Wakes those who wait for the queue to run dry: it may have. Fit for commit callbacks.
+    pub fn tell_drain(&self) {
+        self.drains.fetch_add(1, Ordering::SeqCst);
+        self.drained.broadcast();
     }
 
-    /// Sleeps until jobs have finished since `seen` was read, or `timeout` has passed.
-    pub fn wait_finish(&self, seen: u64, timeout: std::time::Duration) {
-        self.finished
-            .wait_until(timeout, || (self.finishes() != seen).then_some(()));
+    /// Sleeps until the queue has run dry since `seen` was read, or `timeout` has passed.
+    pub fn wait_drain(&self, seen: u64, timeout: std::time::Duration) {
+        self.drained
+            .wait_until(timeout, || (self.drains() != seen).then_some(()));
     }
 
     /// Takes one of the queue's permits; false when all are in use.
@@ -249,13 +253,20 @@ impl QueueSlot {
             .is_ok()
     }
 
-    /// Gives a permit back; true when none was left, so that somebody may have gone without.
-    pub fn return_permit(&self) -> bool {
+    /// Gives back a permit of this queue; true when none was left, so that somebody may have gone
+    /// without. A slot that has another queue by now is left alone.
+    pub fn return_permit(&self, key: QueueKey) -> bool {
+        if !self.is(key) {
+            return false;
+        }
         let before = self
             .running
             .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |running| {
                 running.checked_sub(1)
             });
+        if before == Ok(1) && !self.may_be_ready() {
+            self.tell_drain();
+        }
         let limit = self.concurrency.load(Ordering::SeqCst);
         limit != 0 && before.is_ok_and(|running| running >= limit)
     }

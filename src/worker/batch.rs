@@ -406,12 +406,10 @@ impl Bench {
             statistics.run.0[histogram::bucket(run)].fetch_add(1, Ordering::Relaxed);
         }
         let done = results.done.len() as u64;
-        if done > 0 {
+        if let Some(sample_ns) = (run_us * 1000).checked_div(done) {
             let mean = slot.mean_ns.load(Ordering::Relaxed);
-            slot.mean_ns.store(
-                batch::fold_mean(mean, (run_us * 1000 / done).max(1)),
-                Ordering::Relaxed,
-            );
+            let mean = batch::fold_mean(mean, sample_ns.max(1));
+            slot.mean_ns.store(mean, Ordering::Relaxed);
         }
         add(&statistics.completed, done);
         add(&statistics.failed, results.failed.len() as u64);
@@ -424,7 +422,7 @@ impl Bench {
         if finished > 0 {
             let second = clock::now().0 as u64 / 1_000_000;
             statistics.count_finished(second, finished);
-            slot.tell_finish();
+            slot.finished.broadcast();
         }
         shared.executors[self.me]
             .jobs_done
@@ -480,7 +478,7 @@ impl Bench {
                     }
                     Some(Verdict::Discard) => {
                         statistics.discarded.fetch_add(1, Ordering::Relaxed);
-                        slot.tell_finish();
+                        slot.finished.broadcast();
                     }
                     None => {}
                 }

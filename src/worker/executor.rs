@@ -14,6 +14,7 @@ use crate::pg::{database, ereport, guc, identity, interrupts, latch, shmem, sign
 use crate::queue::{cache, definition};
 use crate::shared::database::Database;
 use crate::shared::executor::{self, Executor, ExecutorState};
+use crate::shared::queue_slot::QueueKey;
 use crate::shared::{self, Shared};
 use crate::{settings, worker_entry};
 
@@ -98,8 +99,8 @@ fn leave() {
     solitude::give_up();
     let me = &shared.executors[slot];
     if let Some(queue) = PERMIT.get() {
-        shared.queues()[queue].return_permit();
-        shared.set_ready(queue);
+        shared.queues()[queue.0].return_permit(queue.1);
+        shared.set_ready(queue.0);
     }
     let place = shared.find_database(me.database.load(Ordering::SeqCst));
     executor::set_mine(None);
@@ -112,7 +113,7 @@ fn leave() {
 
 thread_local! {
     /// The queue slot whose permit this process holds.
-    static PERMIT: std::cell::Cell<Option<usize>> = const { std::cell::Cell::new(None) };
+    static PERMIT: std::cell::Cell<Option<(usize, QueueKey)>> = const { std::cell::Cell::new(None) };
 }
 
 struct Executing {
@@ -225,22 +226,23 @@ impl Executing {
         if !shared_slot.take_permit() {
             return Some(Ended::Empty);
         }
-        PERMIT.set(Some(slot));
+        let key = self.queues[at].queue.key();
+        PERMIT.set(Some((slot, key)));
         if !solitude::enter_batch(self.shared, self.slot) {
-            self.return_permit(slot);
+            self.return_permit(slot, key);
             latch::wait(Some(Duration::from_secs(1)));
             return Some(Ended::Empty);
         }
         let ended = self.bench.run(&mut self.queues[at]);
         solitude::leave_batch(self.shared, self.slot);
-        self.return_permit(slot);
+        self.return_permit(slot, key);
         Some(ended)
     }
 
     /// Returns the permit; whoever found none while we held it is told.
-    fn return_permit(&self, slot: usize) {
+    fn return_permit(&self, slot: usize, key: QueueKey) {
         PERMIT.set(None);
-        let was_full = self.shared.queues()[slot].return_permit();
+        let was_full = self.shared.queues()[slot].return_permit(key);
         if was_full && self.shared.is_ready(slot) {
             self.shared.wake_for(slot);
         }

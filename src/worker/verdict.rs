@@ -10,7 +10,8 @@ use crate::pg::subtransaction::CallError;
 use crate::pg::{clock, identity, transaction};
 use crate::queue::live::Live;
 use crate::queue::{cache, definition, finish, live};
-use crate::shared;
+use crate::shared::queue_slot::Tally;
+use crate::shared::{self, pending};
 
 use pgrx::pg_sys::BuiltinOid;
 
@@ -34,7 +35,7 @@ pub fn carry_out(
     transaction::run(|| {
         // A job that crashes the server at once would else take its charge with it, for ever.
         transaction::commit_durably();
-        identity::as_owner(|| verdicts.iter().try_for_each(|verdict| judge(verdict)))
+        identity::as_owner(|| verdicts.iter().try_for_each(judge))
     })?;
     for verdict in &verdicts {
         recorder.settle(verdict);
@@ -73,7 +74,18 @@ fn judge(verdict: &Verdict) -> Result<()> {
             finish::give_back(&queue, slot, &job)?;
         }
         _ => {
-            finish::fail(&queue, slot, &job, None, now, &reason(verdict.kind))?;
+            let next = finish::fail(&queue, slot, &job, None, now, &reason(verdict.kind))?;
+            let mut tally = Tally {
+                failed: 1,
+                ..Tally::default()
+            };
+            match next {
+                finish::Verdict::Retry => tally.retried = 1,
+                finish::Verdict::Discard => tally.discarded = 1,
+            }
+            if let Some(slot) = slot {
+                pending::ended(slot, tally);
+            }
         }
     }
     Ok(())
