@@ -22,10 +22,12 @@ $$;
 -- One at a time, as all jobs update the same few rows.
 SELECT pushy.queue_register('branch_kpi', 'update_branch_kpi(jsonb)', concurrency => 1);
 
--- A plain trigger: each row of the history owes the roll-up one job, from the writer's own commit on.
+-- A plain trigger: each row of the history owes the roll-up one job, from the writer's own commit on. (The
+-- transaction is noted only so that the demo can tell at the end how soon after its commit the job started.)
 CREATE FUNCTION enqueue_branch_kpi() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    PERFORM pushy.enqueue('branch_kpi', jsonb_build_object('branch', NEW.bid, 'delta', NEW.delta));
+    PERFORM pushy.enqueue('branch_kpi', jsonb_build_object('branch', NEW.bid, 'delta', NEW.delta,
+                                                       'written_by', pg_current_xact_id()::text));
     RETURN NULL;
 END
 $$;

@@ -62,14 +62,15 @@ def play(folder: Path) -> None:
     pg_config = os.environ.get("PG_CONFIG", "/usr/lib/postgresql/15/bin/pg_config")
     installation = Installation.create(folder / "pg", REPOSITORY / "target" / "package-release", pg_config)
     cluster = Cluster(folder / "s", installation, {
-        "fsync": "on", "full_page_writes": "on", "shared_buffers": "128MB", "pushy.max_executors": 2},
+        "fsync": "on", "full_page_writes": "on", "shared_buffers": "128MB", "pushy.max_executors": 2,
+        "track_commit_timestamp": "on"},
         port=random.randint(20000, 32000)).create().start()
     print(f"   {installation.version}, in {folder}")
     demo = Demo(cluster, cluster.database("shop"))
     demo.roll_up()
     demo.troubles()
     tell("The server keeps running. Look around:")
-    print(f"   {installation.program('psql')} -h {cluster.folder} -p {cluster.port} -U postgres shop")
+    print(f"   psql -h {cluster.folder} -p {cluster.port} -U postgres shop")
     print(r"   \df+ pushy.*      SELECT * FROM pushy.queues;      SELECT * FROM pushy.stats;")
     print("   make demo-stop    ends and deletes it")
 
@@ -104,7 +105,16 @@ class Demo:
                     (SELECT bid, count(*), sum(delta) FROM pgbench_history GROUP BY bid
                      EXCEPT SELECT branch, transactions, net FROM branch_kpi)) difference"""):
             sys.exit("The roll-up differs from the truth.")
-        self.show("SELECT * FROM pushy.stats WHERE queue = 'branch_kpi'")
+        tell("What the queue did, and how long after the writer's COMMIT its jobs started")
+        self.show("""
+            SELECT completed, failed, batches, round(completed / %s.0) AS jobs_per_s,
+                   round(extract(epoch FROM run_mean) * 1000, 3) AS handler_mean_ms
+              FROM pushy.stats WHERE queue = 'branch_kpi'""" % SECONDS)
+        self.show("""
+            SELECT round(p[1]::numeric, 2) AS p50_ms, round(p[2]::numeric, 2) AS p99_ms, jobs
+              FROM (SELECT percentile_cont(ARRAY[0.5, 0.99]) WITHIN GROUP (ORDER BY 1000 * extract(epoch FROM
+                               started_at - pg_xact_commit_timestamp((args->>'written_by')::xid8::xid))) AS p, count(*) AS jobs
+                      FROM pushy.jobs WHERE queue = 'branch_kpi') AS commit_to_start""")
 
     def write(self) -> None:
         """Runs pgbench, showing how far it and the jobs are."""
@@ -144,8 +154,8 @@ class Demo:
         self.show(f"SELECT id, state, last_error FROM pushy.jobs WHERE id = {job}")
 
         tell("A queue is paused; it says so, and what to do")
-        self.show("SELECT pushy.queue_pause('nightly')")
-        self.show("SELECT pushy.enqueue('nightly', '{\"day\": \"Friday\"}')")
+        self.shop.sql("SELECT pushy.queue_pause('nightly')")
+        self.shop.sql("SELECT pushy.enqueue('nightly', '{\"day\": \"Friday\"}')")
         self.show("SELECT * FROM pushy.queue_explain('nightly')")
 
     def play_file(self, name: str) -> None:
@@ -156,8 +166,9 @@ class Demo:
         lines = [line for line in query.splitlines() if line.strip()]
         margin = min(len(line) - len(line.lstrip()) for line in lines)
         print("\n".join(f"   {'shop=#' if n == 0 else '      '} {line[margin:]}" for n, line in enumerate(lines)) + ";")
-        for line in self.cluster.psql("shop", query, "-P", "footer=off").splitlines():
+        for line in self.cluster.psql("shop", query, "-P", "footer=off").strip("\n").splitlines():
             print(f"   {line}".rstrip())
+        print()
 
     def where(self) -> list:
         return ["-h", self.cluster.folder, "-p", self.cluster.port, "-U", "postgres", "shop"]
@@ -169,7 +180,7 @@ _steps = 0
 def tell(text: str) -> None:
     global _steps
     _steps += 1
-    print(f"\n{_steps}. {text}", flush=True)
+    print(f"\n{_steps}. {text}" if _steps > 1 else f"1. {text}", flush=True)
 
 
 if __name__ == "__main__":
