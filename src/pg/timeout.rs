@@ -4,6 +4,7 @@
 //! it cancels what runs, as it would a client's statement. Its number is the same in 13 to 18.
 
 use std::ffi::c_int;
+use std::time::{Duration, Instant};
 
 use pgrx::pg_sys;
 
@@ -12,29 +13,35 @@ const STATEMENT_TIMEOUT: c_int = 3;
 extern "C-unwind" {
     fn enable_timeout_after(id: c_int, delay_ms: c_int);
     fn disable_timeout(id: c_int, keep_indicator: bool);
-    fn get_timeout_indicator(id: c_int, reset: bool) -> bool;
 }
 
-/// An armed deadline.
-pub struct Deadline(());
+/// An armed deadline; disarmed when it is dropped.
+pub struct Deadline {
+    at: Instant,
+}
 
 /// Cancels what runs after `delay_us`; at least a millisecond, at most 24 days.
 pub fn arm(delay_us: i64) -> Deadline {
     let ms = (delay_us / 1000).clamp(1, i64::from(c_int::MAX)) as c_int;
+    let at = Instant::now() + Duration::from_millis(ms as u64);
     // SAFETY: InitPostgres registered the timeout; raises nothing. A later deadline than the pending
     // one costs no system call (timeout.c, from 14).
     unsafe { enable_timeout_after(STATEMENT_TIMEOUT, ms) }
-    Deadline(())
+    Deadline { at }
 }
 
 impl Deadline {
-    /// Disarms it and says whether it has struck.
-    pub fn disarm(self) -> bool {
+    /// Whether its time has come. The server's own mark of that is gone once the error is raised
+    /// (ProcessInterrupts), so it cannot tell a timeout from a cancel.
+    pub fn has_passed(&self) -> bool {
+        Instant::now() >= self.at
+    }
+}
+
+impl Drop for Deadline {
+    fn drop(&mut self) {
         // SAFETY: as above.
-        unsafe {
-            disable_timeout(STATEMENT_TIMEOUT, true);
-            get_timeout_indicator(STATEMENT_TIMEOUT, true)
-        }
+        unsafe { disable_timeout(STATEMENT_TIMEOUT, false) }
     }
 }
 

@@ -37,7 +37,7 @@ pub fn run(
     current::enter(current.clone());
     let deadline = (timeout_us > 0).then(|| timeout::arm(timeout_us));
     let ended = call::call(callable, takes, current, last_error, memory, batch);
-    let timed_out = deadline.is_some_and(timeout::Deadline::disarm);
+    let timed_out = deadline.is_some_and(|deadline| deadline.has_passed());
     let _held = interrupts::hold_cancels();
     current::leave();
     settings.undo();
