@@ -4,7 +4,8 @@
 //! rows included, when it has grown. Here the access path is the code. No rights are checked: the tables
 //! are ours, and have neither triggers, rules nor policies.
 
-use std::ffi::CString;
+use std::ffi::CStr;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use pgrx::pg_sys::{self, Datum, Oid};
 
@@ -270,21 +271,26 @@ pub fn advance_command() {
     unsafe { pg_sys::CommandCounterIncrement() }
 }
 
-/// The column names of a table differ from what the code was written for: an old script with a new
-/// library, or the other way round.
-pub fn check_columns(table: &Table, names: &[&str]) -> Result<()> {
-    // SAFETY: the descriptor lives as long as the table is open.
-    let fits = unsafe {
-        let desc = (*table.0).rd_att;
-        (*desc).natts as usize == names.len()
+/// Whether a table has exactly the columns that the code was written for: not so with an old script and a
+/// new library, or the other way round. Looked at once per process and table (an upgrade restarts the
+/// workers); `checked` keeps the table's OID.
+pub fn check_columns(table: &Table, names: &[&str], checked: &AtomicU32) -> Result<()> {
+    // SAFETY: the descriptor and its attributes live as long as the table is open.
+    let (oid, fits) = unsafe {
+        let oid = (*table.0).rd_id.to_u32();
+        if checked.load(Ordering::Relaxed) == oid {
+            return Ok(());
+        }
+        let count = (*(*table.0).rd_att).natts as usize;
+        let fits = count == names.len()
             && names.iter().enumerate().all(|(at, name)| {
                 let attribute = pg_sys::get_attname((*table.0).rd_id, at as i16 + 1, true);
-                !attribute.is_null()
-                    && CString::new(*name)
-                        .is_ok_and(|name| std::ffi::CStr::from_ptr(attribute) == name.as_c_str())
-            })
+                !attribute.is_null() && CStr::from_ptr(attribute).to_bytes() == name.as_bytes()
+            });
+        (oid, fits)
     };
     if fits {
+        checked.store(oid, Ordering::Relaxed);
         return Ok(());
     }
     Err(Error::new(

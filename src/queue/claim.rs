@@ -24,7 +24,7 @@ pub fn claim(
     memory: &Context,
 ) -> Result<Vec<Claimed>> {
     let table = heap::open("live_job")?;
-    heap::check_columns(&table, live_job::COLUMNS)?;
+    heap::check_columns(&table, live_job::COLUMNS, &live_job::CHECKED)?;
     let keys = [
         Key::int4_equals(1, queue_id),
         Key::int2_equals(2, priority as i16),

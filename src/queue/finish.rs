@@ -42,7 +42,7 @@ pub fn complete(queue: &Definition, claimed: &[Claimed], done: &[Done]) -> Resul
         let expires_at = last.finished_at.plus_us(queue.keep_completed_us);
         pending::due(retention_due(expires_at));
         let history = heap::open("finished_job")?;
-        heap::check_columns(&history, finished_job::COLUMNS)?;
+        heap::check_columns(&history, finished_job::COLUMNS, &finished_job::CHECKED)?;
         history.append(done.iter().map(|done| {
             let job = &claimed[done.of];
             params![

@@ -2,6 +2,10 @@
 //! count from 1.
 
 pub mod live_job {
+    use std::sync::atomic::AtomicU32;
+
+    /// OID of the table whose columns were found to be these.
+    pub static CHECKED: AtomicU32 = AtomicU32::new(0);
     pub const COLUMNS: &[&str] = &[
         "id",
         "position",
@@ -38,6 +42,10 @@ pub mod live_job {
 }
 
 pub mod finished_job {
+    use std::sync::atomic::AtomicU32;
+
+    /// OID of the table whose columns were found to be these.
+    pub static CHECKED: AtomicU32 = AtomicU32::new(0);
     pub const COLUMNS: &[&str] = &[
         "id",
         "expires_at",
