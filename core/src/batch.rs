@@ -99,7 +99,7 @@ pub struct AfterJob<'a> {
     pub elapsed_us: u64,
     /// Jobs run in this batch.
     pub jobs: u32,
-    /// Subtransaction ids that the transaction holds, those of aborted subtransactions included.
+    /// Subtransaction ids that the transaction holds, those of exception blocks in handlers included.
     pub subxids: u32,
     /// The job has a unique or a group key.
     pub had_key: bool,

@@ -22,16 +22,9 @@ impl From<super::transaction::Failure> for CallError {
     }
 }
 
-/// How a subtransaction ended.
-pub struct Ended<T> {
-    pub result: Result<T, CallError>,
-    /// It had a transaction id: it wrote something.
-    pub wrote: bool,
-}
-
 /// Runs `work` in a subtransaction with a snapshot of its own: kept when it answers Ok, else undone.
 /// Memory context and resource owner are as before afterwards.
-pub fn run<T>(work: impl FnOnce() -> Result<T, CallError>) -> Ended<T> {
+pub fn run<T>(work: impl FnOnce() -> Result<T, CallError>) -> Result<T, CallError> {
     // SAFETY: the protocol of plpgsql's exception blocks (pl_exec.c, exec_stmt_block).
     unsafe {
         let context = pg_sys::CurrentMemoryContext;
@@ -45,7 +38,6 @@ pub fn run<T>(work: impl FnOnce() -> Result<T, CallError>) -> Ended<T> {
             Err(failure) => Err(CallError::from(failure)),
         };
 
-        let wrote = pg_sys::GetCurrentTransactionIdIfAny() != pg_sys::InvalidTransactionId;
         if result.is_ok() {
             pg_sys::PopActiveSnapshot();
             pg_sys::ReleaseCurrentSubTransaction();
@@ -54,6 +46,6 @@ pub fn run<T>(work: impl FnOnce() -> Result<T, CallError>) -> Ended<T> {
         }
         pg_sys::MemoryContextSwitchTo(context);
         pg_sys::CurrentResourceOwner = owner;
-        Ended { result, wrote }
+        result
     }
 }

@@ -169,6 +169,26 @@ pub fn nest_level() -> i32 {
     unsafe { pg_sys::GetCurrentTransactionNestLevel() }
 }
 
+/// Subtransaction ids of the current transaction that others must know of, those that handlers made
+/// for exception blocks included; u32::MAX when they no longer fit the server's cache.
+pub fn subtransaction_ids() -> u32 {
+    // SAFETY: reads what only this process writes.
+    unsafe {
+        #[cfg(feature = "pg13")]
+        let (count, overflowed) = ((*pg_sys::MyPgXact).nxids, (*pg_sys::MyPgXact).overflowed);
+        #[cfg(not(feature = "pg13"))]
+        let (count, overflowed) = {
+            let status = (*pg_sys::MyProc).subxidStatus;
+            (status.count, status.overflowed)
+        };
+        if overflowed {
+            u32::MAX
+        } else {
+            u32::from(count)
+        }
+    }
+}
+
 /// The next transaction id to be given out: unchanged means nobody has written since.
 pub fn next_xid() -> u64 {
     // SAFETY: takes XidGenLock shared for a moment.

@@ -8,7 +8,7 @@ use super::job;
 use crate::pg::function::Answer;
 use crate::pg::handler::{self, Callable};
 use crate::pg::memory::Context;
-use crate::pg::subtransaction::{self, Ended};
+use crate::pg::subtransaction::{self, CallError};
 
 /// Calls the handler in a subtransaction, with the argument it takes. What it allocates is `memory`'s, its
 /// result as jsonb `kept`'s.
@@ -19,7 +19,7 @@ pub fn call(
     last_error: Option<&str>,
     memory: &Context,
     kept: &Context,
-) -> Ended<Answer> {
+) -> Result<Answer, CallError> {
     memory.enter(|| {
         subtransaction::run(|| {
             let argument = match takes {

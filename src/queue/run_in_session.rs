@@ -184,7 +184,7 @@ impl Bench<'_> {
             )
         });
         settings.undo();
-        let done = ended.result.map(|result| Done {
+        let done = ended.map(|result| Done {
             of: 0,
             started_at,
             finished_at: clock::now(),

@@ -79,7 +79,6 @@ struct Results {
     failed: Vec<Failed>,
     given_back: Vec<usize>,
     cancelled: Vec<usize>,
-    subxids: u32,
 }
 
 struct Failed {
@@ -266,7 +265,6 @@ impl Bench {
             let started_at = clock::now();
             let ran = self.run_one(work, handler, &callable, job, started_at)?;
             let now = clock::now();
-            results.subxids += u32::from(ran.wrote && ran.result.is_ok());
             let timed_out = ran.timed_out;
             let sqlstate = ran.result.as_ref().err().map(|e| e.sqlstate.clone());
             match ran.result {
@@ -318,7 +316,7 @@ impl Bench {
                 alone: single || job.alone,
                 elapsed_us: now.since_us(began),
                 jobs: index as u32 + 1,
-                subxids: results.subxids,
+                subxids: transaction::subtransaction_ids(),
                 had_key: job.unique_key.is_some(),
                 used_temporary: session::used_temporary_objects(),
                 failure: sqlstate.as_deref(),

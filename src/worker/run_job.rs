@@ -13,8 +13,6 @@ use crate::queue::fitness::Takes;
 pub struct Ran {
     /// The result as jsonb, kept in the batch's memory.
     pub result: Result<Answer, CallError>,
-    /// Its effects have a transaction id.
-    pub wrote: bool,
     /// Its deadline passed.
     pub timed_out: bool,
 }
@@ -36,17 +34,13 @@ pub fn run(
     let settings = guc::nest();
     current::enter(current.clone());
     let deadline = (timeout_us > 0).then(|| timeout::arm(timeout_us));
-    let ended = call::call(callable, takes, current, last_error, memory, batch);
+    let result = call::call(callable, takes, current, last_error, memory, batch);
     let timed_out = deadline.is_some_and(|deadline| deadline.has_passed());
     let _held = interrupts::hold_cancels();
     current::leave();
     settings.undo();
     session::clean_between_jobs();
-    Ran {
-        result: ended.result,
-        wrote: ended.wrote,
-        timed_out,
-    }
+    Ran { result, timed_out }
 }
 
 /// The error of a job that ran into its deadline.
