@@ -40,6 +40,8 @@ fn not_an_identifier() -> Failure {
     Failure {
         sqlstate: SqlState::SYNTAX_ERROR.0.to_owned(),
         message: "more than an identifier".to_owned(),
+        detail: None,
+        hint: None,
     }
 }
 

@@ -17,7 +17,9 @@ impl From<super::transaction::Failure> for CallError {
         Self {
             sqlstate: failure.sqlstate,
             message: failure.message,
-            ..Self::default()
+            detail: failure.detail,
+            hint: failure.hint,
+            context: None,
         }
     }
 }

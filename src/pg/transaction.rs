@@ -11,6 +11,8 @@ use crate::errors::{Error, Result, SqlState};
 pub struct Failure {
     pub sqlstate: String,
     pub message: String,
+    pub detail: Option<String>,
+    pub hint: Option<String>,
 }
 
 impl From<Error> for Failure {
@@ -18,22 +20,26 @@ impl From<Error> for Failure {
         Self {
             sqlstate: error.sqlstate.0.to_owned(),
             message: error.message,
+            detail: error.detail,
+            hint: error.hint,
         }
     }
 }
 
 impl From<CaughtError> for Failure {
     fn from(caught: CaughtError) -> Self {
-        let (report, message) = match &caught {
-            CaughtError::PostgresError(report) => (report, text::of_report(report.message())),
+        let (report, read): (_, fn(&str) -> String) = match &caught {
+            CaughtError::PostgresError(report) => (report, text::of_report),
             CaughtError::ErrorReport(report)
             | CaughtError::RustPanic {
                 ereport: report, ..
-            } => (report, report.message().to_owned()),
+            } => (report, str::to_owned),
         };
         Self {
             sqlstate: super::ereport::unpack_sqlstate(report.sql_error_code() as i32),
-            message,
+            message: read(report.message()),
+            detail: report.detail().map(read),
+            hint: report.hint().map(read),
         }
     }
 }
