@@ -131,10 +131,11 @@ pub fn ends_batch(after: &AfterJob) -> Option<BatchEnd> {
         .find_map(|(applies, reason)| applies.then_some(reason))
 }
 
-/// Whether a failure counts as an attempt. A job that is not the first of its batch runs under a short
-/// lock_timeout: if it hits that (55P03) it is not charged, and opens the next batch, where it may wait.
-pub fn is_charged(sqlstate: &str, first_in_batch: bool) -> bool {
-    first_in_batch || sqlstate != LOCK_NOT_AVAILABLE
+/// Whether a failure counts as an attempt. A job that is not the only one of its batch runs under a short
+/// lock_timeout: if it hits that (55P03) it is not charged, and comes again as a batch of one, where it may
+/// wait: nobody waits behind it then.
+pub fn is_charged(sqlstate: &str, only_one: bool) -> bool {
+    only_one || sqlstate != LOCK_NOT_AVAILABLE
 }
 
 const LOCK_NOT_AVAILABLE: &str = "55P03";
@@ -344,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_later_job_that_met_a_lock_is_not_charged() {
+    fn only_a_job_of_several_that_met_a_lock_is_not_charged() {
         assert!(is_charged("55P03", true));
         assert!(!is_charged("55P03", false));
         assert!(is_charged("40P01", false));

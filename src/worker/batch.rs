@@ -79,6 +79,8 @@ struct Results {
     failed: Vec<Failed>,
     given_back: Vec<usize>,
     cancelled: Vec<usize>,
+    /// The next one met a lock: it comes again as a batch of one, where it may wait.
+    put_off: bool,
 }
 
 struct Failed {
@@ -95,7 +97,10 @@ struct Counts {
     discarded: u64,
 }
 
-/// Later jobs of a batch wait so long for a lock before they are put off.
+/// So long the first job of a batch waits for a lock while others are claimed behind it: longer than a
+/// batch of another executor holds its locks. Put off, it comes again with nobody behind it, and may wait.
+const FIRST_LOCK_TIMEOUT_MS: i32 = 200;
+/// Later jobs of a batch wait so long for a lock before they are put off: their own batch holds locks.
 const LATER_LOCK_TIMEOUT_MS: i32 = 50;
 
 impl Bench {
@@ -181,7 +186,7 @@ impl Bench {
         transaction::commit();
         note.leave();
         note.set_alone(false);
-        work.previous = ran as u32;
+        work.previous = if results.put_off { 0 } else { ran as u32 };
         work.previous_full = ran == claimed.len() && ran as u32 == most;
         self.count(shared, work, claimed, results, &counts);
         if used_temporary {
@@ -249,7 +254,10 @@ impl Bench {
             handler.returns,
             &self.batch_memory,
         );
-        let mut short_lock_wait = None;
+        let is_only = claimed.len() == 1;
+        let mut is_later = false;
+        let mut lock_patience =
+            (!is_only).then(|| timeout::bound_lock_waits(FIRST_LOCK_TIMEOUT_MS));
         for (index, job) in claimed.iter().enumerate() {
             if index > 0 && (job.alone || me.stop_requested.load(Ordering::SeqCst)) {
                 break;
@@ -259,8 +267,10 @@ impl Bench {
                 results.cancelled.push(index);
                 continue;
             }
-            if index == 1 {
-                short_lock_wait = Some(timeout::bound_lock_waits(LATER_LOCK_TIMEOUT_MS));
+            if results.started > 0 && !is_later {
+                is_later = true;
+                drop(lock_patience.take());
+                lock_patience = Some(timeout::bound_lock_waits(LATER_LOCK_TIMEOUT_MS));
             }
             let started_at = clock::now();
             let ran = self.run_one(work, handler, &callable, job, started_at)?;
@@ -300,8 +310,8 @@ impl Bench {
                         });
                     }
                 }
-                Err(error) if !batch::is_charged(&error.sqlstate, index == 0) => {
-                    // Put off: it opens the next batch, where it may wait for the lock.
+                Err(error) if !batch::is_charged(&error.sqlstate, is_only) => {
+                    results.put_off = true;
                     break;
                 }
                 Err(error) => results.failed.push(Failed {
@@ -325,7 +335,7 @@ impl Bench {
                 break;
             }
         }
-        drop(short_lock_wait);
+        drop(lock_patience);
         Ok(())
     }
 
