@@ -13,8 +13,8 @@ use crate::pg::spinlock::Spinlock;
 /// More than any server runs; the setting pushy.max_executors is bounded by it.
 pub const MAX_EXECUTORS: usize = 64;
 
-/// Requests to cancel that an executor can hold; it drains them before and after each job.
-const CANCELS: usize = 16;
+/// Requests to cancel that an executor can hold: one for each job of its batch.
+const CANCELS: usize = BatchPlan::MAX_JOBS as usize;
 
 /// Bytes of a progress message that are kept.
 pub const MESSAGE_BYTES: usize = 128;
@@ -204,12 +204,26 @@ impl Executor {
             .any(|cell| cell.load(Ordering::Relaxed) == job)
     }
 
+    /// Closes the batch and answers the jobs whose cancel was asked for while it was open: none is lost
+    /// between the executor's last look and this.
+    pub fn close_batch(&self) -> Vec<i64> {
+        let count = self.lock.with(|| {
+            self.batch_length.store(0, Ordering::SeqCst);
+            self.cancel_count.swap(0, Ordering::SeqCst) as usize
+        });
+        // Nobody writes them before the next batch is set, by this process.
+        self.cancels[..count]
+            .iter()
+            .map(|cell| cell.load(Ordering::SeqCst))
+            .collect()
+    }
+
     /// Asks for the cancel of a job of the open batch; true when the process must be signalled,
-    /// because it runs just now. A full list drops the request: the caller may ask again.
+    /// because it runs just now.
     pub fn request_cancel(&self, job: i64) -> bool {
         self.lock.with(|| {
             let count = self.cancel_count.load(Ordering::SeqCst) as usize;
-            if count < CANCELS && self.holds(job) {
+            if count < CANCELS && self.holds(job) && !self.is_cancel_requested(job) {
                 self.cancels[count].store(job, Ordering::SeqCst);
                 self.cancel_count.store(count as u32 + 1, Ordering::SeqCst);
             }

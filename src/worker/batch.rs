@@ -23,7 +23,7 @@ use crate::queue::finish::{self, Done, Verdict, MOST_STRIKES};
 use crate::queue::fitness::{self, Handler};
 use crate::queue::job::Claimed;
 use crate::queue::{claim, failure, live};
-use crate::shared::queue_slot::{QueueSlot, NOTHING, PRIORITIES};
+use crate::shared::queue_slot::{QueueSlot, Tally, NOTHING, PRIORITIES};
 use crate::shared::{self, pending, Shared};
 
 /// A queue as an executor works it.
@@ -132,9 +132,12 @@ impl Bench {
         };
         self.recorder.note(self.me).leave();
         shared.executors[self.me].leave_job();
-        shared.executors[self.me].clear_batch();
+        let cancels = shared.executors[self.me].close_batch();
         solitude::end(shared, self.me);
-        ended
+        match cancel_rest(work, &cancels) {
+            Ok(()) => ended,
+            Err(failure) => Ended::Failed(failure),
+        }
     }
 
     fn work(
@@ -262,18 +265,17 @@ impl Bench {
             if index > 0 && (job.alone || me.stop_requested.load(Ordering::SeqCst)) {
                 break;
             }
-            if me.is_cancel_requested(job.id) {
-                results.started = index + 1;
-                results.cancelled.push(index);
-                continue;
-            }
             if results.started > 0 && !is_later {
                 is_later = true;
                 drop(lock_patience.take());
                 lock_patience = Some(timeout::bound_lock_waits(LATER_LOCK_TIMEOUT_MS));
             }
             let started_at = clock::now();
-            let ran = self.run_one(work, handler, &callable, job, started_at)?;
+            let Some(ran) = self.run_one(work, handler, &callable, job, started_at)? else {
+                results.started = index + 1;
+                results.cancelled.push(index);
+                continue;
+            };
             let now = clock::now();
             let timed_out = ran.timed_out;
             let sqlstate = ran.result.as_ref().err().map(|e| e.sqlstate.clone());
@@ -336,6 +338,11 @@ impl Bench {
             }
         }
         drop(lock_patience);
+        for (index, job) in claimed.iter().enumerate().skip(results.started) {
+            if me.is_cancel_requested(job.id) {
+                results.cancelled.push(index);
+            }
+        }
         Ok(())
     }
 
@@ -343,6 +350,7 @@ impl Bench {
         job.timeout_us.unwrap_or(work.queue.timeout_us)
     }
 
+    /// Runs a job; None when its cancel was asked for before it began.
     fn run_one(
         &self,
         work: &Work,
@@ -350,7 +358,7 @@ impl Bench {
         callable: &Callable,
         job: &Claimed,
         started_at: Timestamp,
-    ) -> Result<run_job::Ran> {
+    ) -> Result<Option<run_job::Ran>> {
         let shared = shared::expect();
         let me = &shared.executors[self.me];
         let last_error = if job.attempt > 0 && handler.takes == fitness::Takes::Job {
@@ -372,7 +380,15 @@ impl Bench {
             job.id,
             job.attempt,
         );
+        // Whoever asks for a cancel writes it down and looks then who runs; we say who runs and look then
+        // what is written down: one of the two sees the other.
+        interrupts::forget_cancel();
         me.enter_job(work.queue.queue_id, job.id, job.attempt, started_at.0);
+        if me.is_cancel_requested(job.id) {
+            me.leave_job();
+            note.leave();
+            return Ok(None);
+        }
         let cancels = interrupts::release_cancels();
         let ran = run_job::run(
             callable,
@@ -386,7 +402,7 @@ impl Bench {
         drop(cancels);
         me.leave_job();
         note.leave();
-        Ok(ran)
+        Ok(Some(ran))
     }
 
     fn count(
@@ -535,6 +551,34 @@ fn record(work: &Work, claimed: &[Claimed], results: &Results) -> Result<Counts>
         )?;
     }
     Ok(counts)
+}
+
+/// Cancels of jobs of a batch that is over: one that was given up, put off or rolled back with the batch
+/// must not run after all. Those that are finished are gone from the table.
+fn cancel_rest(work: &Work, jobs: &[i64]) -> std::result::Result<(), Failure> {
+    if jobs.is_empty() {
+        return Ok(());
+    }
+    transaction::run(|| {
+        identity::as_owner(|| {
+            for id in jobs {
+                if let Some(free) = live::lock_if_free(*id)? {
+                    let now = clock::now();
+                    let attempt = free.job.attempt;
+                    finish::end_as(&work.queue, *id, JobState::Cancelled, attempt, None, now)?;
+                    let cancelled = Tally {
+                        cancelled: 1,
+                        ..Tally::default()
+                    };
+                    pending::ended(work.slot, cancelled);
+                } else if live::look(*id)?.is_some() {
+                    // Another executor has it by now.
+                    pending::cancel(*id);
+                }
+            }
+            Ok(())
+        })
+    })
 }
 
 /// Jobs claimed and not run are free again when the transaction ends.

@@ -28,7 +28,6 @@ pub fn run(
     batch: &Context,
 ) -> Ran {
     memory.reset();
-    interrupts::forget_cancel();
     clock::start_statement();
     // Outside of the subtransaction's own level, so that what the handler SETs is undone with it.
     let settings = guc::nest();
