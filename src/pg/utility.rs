@@ -23,6 +23,8 @@ pub enum Statement {
     },
     DropExtension,
     AlterExtension,
+    /// A role, a database or a privilege changes: who could not connect may be able to now.
+    ChangeAccess,
     /// COMMIT PREPARED or ROLLBACK PREPARED.
     FinishPrepared,
 }
@@ -53,8 +55,8 @@ unsafe fn text(pointer: *const c_char) -> std::ffi::CString {
 /// Recognises a statement by its parse tree.
 unsafe fn recognise(node: *mut pg_sys::Node) -> Option<Statement> {
     use pg_sys::NodeTag::{
-        T_AlterDatabaseStmt, T_AlterExtensionStmt, T_CreatedbStmt, T_DropStmt, T_DropdbStmt,
-        T_RenameStmt, T_TransactionStmt,
+        T_AlterDatabaseStmt, T_AlterExtensionStmt, T_AlterRoleStmt, T_CreatedbStmt, T_DropStmt,
+        T_DropdbStmt, T_GrantRoleStmt, T_GrantStmt, T_RenameStmt, T_TransactionStmt,
     };
     match (*node).type_ {
         T_DropdbStmt => Some(Statement::DropDatabase {
@@ -62,22 +64,34 @@ unsafe fn recognise(node: *mut pg_sys::Node) -> Option<Statement> {
         }),
         T_RenameStmt => {
             let rename = node.cast::<pg_sys::RenameStmt>();
-            ((*rename).renameType == pg_sys::ObjectType::OBJECT_DATABASE).then(|| {
-                Statement::RenameDatabase {
+            match (*rename).renameType {
+                pg_sys::ObjectType::OBJECT_DATABASE => Some(Statement::RenameDatabase {
                     name: text((*rename).subname),
-                }
-            })
+                }),
+                pg_sys::ObjectType::OBJECT_ROLE => Some(Statement::ChangeAccess),
+                _ => None,
+            }
         }
         T_AlterDatabaseStmt => {
             let alter = node.cast::<pg_sys::AlterDatabaseStmt>();
-            option(&(*alter).options, c"tablespace").map(|_| Statement::MoveDatabase {
-                name: text((*alter).dbname),
+            Some(match option(&(*alter).options, c"tablespace") {
+                Some(_) => Statement::MoveDatabase {
+                    name: text((*alter).dbname),
+                },
+                None => Statement::ChangeAccess,
             })
         }
+        T_GrantStmt => ((*node.cast::<pg_sys::GrantStmt>()).objtype
+            == pg_sys::ObjectType::OBJECT_DATABASE)
+            .then_some(Statement::ChangeAccess),
+        T_AlterRoleStmt | T_GrantRoleStmt => Some(Statement::ChangeAccess),
         T_CreatedbStmt => {
             let create = node.cast::<pg_sys::CreatedbStmt>();
-            option(&(*create).options, c"template")
-                .map(|template| Statement::CopyDatabase { template })
+            // Said or not, something is copied (createdb in dbcommands.c).
+            let template = option(&(*create).options, c"template");
+            Some(Statement::CopyDatabase {
+                template: template.unwrap_or_else(|| c"template1".to_owned()),
+            })
         }
         T_DropStmt => {
             let drop = node.cast::<pg_sys::DropStmt>();
@@ -133,6 +147,22 @@ unsafe fn option(options: &*mut pg_sys::List, name: &CStr) -> Option<std::ffi::C
 }
 
 #[pg_guard]
+unsafe extern "C-unwind" fn run_before(node: *mut pg_sys::Node) {
+    if let Some(found) = recognise(node) {
+        ((*HOOKS.load(Ordering::Relaxed)).before)(&found);
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn run_after(node: *mut pg_sys::Node) {
+    if let Some(found) = recognise(node) {
+        ((*HOOKS.load(Ordering::Relaxed)).after)(&found);
+    }
+}
+
+/// Every utility statement of the server passes through here, DO and CALL included, so its errors must pass
+/// as they are: a guard would lose the constraint's name and the like. Unguarded, they jump over this frame,
+/// which therefore owns nothing that wants to be dropped.
 #[allow(clippy::too_many_arguments)]
 unsafe extern "C-unwind" fn on_utility(
     statement: *mut pg_sys::PlannedStmt,
@@ -144,28 +174,25 @@ unsafe extern "C-unwind" fn on_utility(
     destination: *mut pg_sys::DestReceiver,
     completion: *mut pg_sys::QueryCompletion,
 ) {
-    let recognised = recognise((*statement).utilityStmt);
-    let hooks = &*HOOKS.load(Ordering::Relaxed);
-    if let Some(found) = &recognised {
-        (hooks.before)(found);
+    let node = (*statement).utilityStmt;
+    let is_ours = recognise(node).is_some();
+    if is_ours {
+        run_before(node);
     }
-    // The next in the chain is C: its errors must not be jumped over our frames.
-    pg_sys::ffi::pg_guard_ffi_boundary(|| {
-        let next = PREVIOUS.unwrap_or(raw_standard_process_utility);
-        next(
-            statement,
-            query,
-            #[cfg(not(feature = "pg13"))]
-            read_only,
-            context,
-            params,
-            environment,
-            destination,
-            completion,
-        );
-    });
-    if let Some(found) = &recognised {
-        (hooks.after)(found);
+    let next = PREVIOUS.unwrap_or(raw_standard_process_utility);
+    next(
+        statement,
+        query,
+        #[cfg(not(feature = "pg13"))]
+        read_only,
+        context,
+        params,
+        environment,
+        destination,
+        completion,
+    );
+    if is_ours {
+        run_after(node);
     }
 }
 
