@@ -102,8 +102,12 @@ fn become_user(role: Oid) -> Guard {
 
 /// What pg_authid says of a role.
 pub struct Role {
+    pub oid: Oid,
     pub name: String,
+    pub superuser: bool,
     pub login: bool,
+    /// -1: none.
+    pub connection_limit: i32,
 }
 
 /// The role of this OID, if there is one.
@@ -117,8 +121,11 @@ pub fn role(oid: Oid) -> Option<Role> {
         }
         let form = &*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_authid>();
         let role = Role {
+            oid,
             name: text::from_c(form.rolname.data.as_ptr()),
+            superuser: form.rolsuper,
             login: form.rolcanlogin,
+            connection_limit: form.rolconnlimit,
         };
         pg_sys::ReleaseSysCache(tuple);
         Some(role)
@@ -189,23 +196,33 @@ fn acl(bit: u32) -> pg_sys::AclMode {
     }
 }
 
-/// Whether `role` may connect to this database.
-pub fn may_connect(role: Oid) -> bool {
+/// Whether `role` may connect to a database.
+pub fn may_connect(database: u32, role: Oid) -> bool {
+    let database = Oid::from(database);
     // SAFETY: an ACL look-up.
     #[cfg(any(feature = "pg13", feature = "pg14", feature = "pg15"))]
     unsafe {
-        pg_sys::pg_database_aclcheck(pg_sys::MyDatabaseId, role, acl(pg_sys::ACL_CONNECT))
+        pg_sys::pg_database_aclcheck(database, role, acl(pg_sys::ACL_CONNECT))
             == pg_sys::AclResult::ACLCHECK_OK
     }
     #[cfg(not(any(feature = "pg13", feature = "pg14", feature = "pg15")))]
     unsafe {
         pg_sys::object_aclcheck(
             pg_sys::DatabaseRelationId,
-            pg_sys::MyDatabaseId,
+            database,
             role,
             acl(pg_sys::ACL_CONNECT),
         ) == pg_sys::AclResult::ACLCHECK_OK
     }
+}
+
+/// Whether the server refuses one more session of `role` because of its CONNECTION LIMIT; workers do not
+/// count, superusers have none (miscinit.c).
+pub fn has_too_many_sessions(role: &Role) -> bool {
+    // SAFETY: counts in shared memory.
+    role.connection_limit >= 0
+        && !role.superuser
+        && unsafe { pg_sys::CountUserBackends(role.oid) } > role.connection_limit
 }
 
 /// Whether `role` may execute a function.

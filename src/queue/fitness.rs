@@ -102,6 +102,10 @@ pub enum Unfit {
         role: String,
         database: String,
     },
+    TooManySessions {
+        role: String,
+        limit: i32,
+    },
     DatabaseClosed {
         database: String,
     },
@@ -161,6 +165,9 @@ impl Unfit {
             Self::NoConnect { role, database } => {
                 format!("role {role} may not connect to database {database}")
             }
+            Self::TooManySessions { role, limit } => {
+                format!("role {role} has more sessions than its connection limit of {limit}")
+            }
             Self::DatabaseClosed { database } => {
                 format!("database {database} does not accept connections")
             }
@@ -218,6 +225,9 @@ impl Unfit {
             Self::NoConnect { role, database } => {
                 format!("GRANT CONNECT ON DATABASE {database} TO {role}")
             }
+            Self::TooManySessions { role, .. } => {
+                format!("ALTER ROLE {role} CONNECTION LIMIT -1, or let sessions of {role} end")
+            }
             Self::DatabaseClosed { database } => {
                 format!("ALTER DATABASE {database} WITH ALLOW_CONNECTIONS true")
             }
@@ -242,6 +252,7 @@ impl Unfit {
             Self::HandlerRenamed { .. }
             | Self::RoleRenamed { .. }
             | Self::OwnerRenamed { .. }
+            | Self::TooManySessions { .. }
             | Self::DatabaseClosed { .. } => SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
             Self::OwnerMayNotBecome { .. }
             | Self::NoSchemaUsage { .. }
@@ -263,21 +274,37 @@ pub fn check(queue: &Definition) -> Result<Handler, Unfit> {
 
 /// Whether a worker can open a session as the queue's role at all; without that nobody gets to `check`.
 pub fn check_session(queue: &Definition) -> Result<(), Unfit> {
-    let role = run_as(queue)?;
-    let here = database::current();
-    let name = || identifier::quoted(&database::name(here).unwrap_or_default());
-    if !database::allows_connections(here) {
+    session_as(database::current(), &run_as(queue)?)
+}
+
+/// The same for a role and a database by number.
+pub fn session_of(database: u32, role: u32) -> Result<(), Unfit> {
+    let found = identity::role(Oid::from(role)).ok_or_else(|| Unfit::RoleGone {
+        queue: String::new(),
+        role: role.to_string(),
+    })?;
+    session_as(database, &found)
+}
+
+fn session_as(database: u32, role: &identity::Role) -> Result<(), Unfit> {
+    let name = || identifier::quoted(&database::name(database).unwrap_or_default());
+    let role_name = || identifier::quoted(&role.name);
+    if !database::allows_connections(database) {
         return Err(Unfit::DatabaseClosed { database: name() });
     }
     if !role.login && !identity::WORKERS_MAY_BE_NOLOGIN {
-        return Err(Unfit::NoLogin {
-            role: identifier::quoted(&role.name),
+        return Err(Unfit::NoLogin { role: role_name() });
+    }
+    if !identity::may_connect(database, role.oid) {
+        return Err(Unfit::NoConnect {
+            role: role_name(),
+            database: name(),
         });
     }
-    if !identity::may_connect(queue.run_as) {
-        return Err(Unfit::NoConnect {
-            role: identifier::quoted(&role.name),
-            database: name(),
+    if identity::has_too_many_sessions(role) {
+        return Err(Unfit::TooManySessions {
+            role: role_name(),
+            limit: role.connection_limit,
         });
     }
     Ok(())

@@ -32,6 +32,8 @@ pub struct Shared {
     pub started_at: AtomicI64,
     /// Why the launcher could not start a worker the last time it tried; 0 is 'it could'.
     pub starved: AtomicU8,
+    /// Roles, databases or privileges have changed: what could not be started may start now.
+    pub access_changed: AtomicBool,
     /// The flight recorder of the last life has been read.
     pub recorder_read: AtomicBool,
     /// One more than the executor slot that runs a job alone, or wants to; 0: nobody.

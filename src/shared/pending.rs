@@ -53,6 +53,7 @@ struct Pending {
     presence: Option<(i32, Presence)>,
     due: i64,
     sweep: bool,
+    access: bool,
     /// Permits of queues held until the end (queue_run).
     permits: Vec<(usize, QueueKey)>,
     /// Databases kept empty of workers until the end.
@@ -71,6 +72,7 @@ thread_local! {
             presence: None,
             due: NEVER,
             sweep: false,
+            access: false,
             permits: Vec::new(),
             quiesced: Vec::new(),
             dropped_database: None,
@@ -194,6 +196,11 @@ pub fn presence(presence: Presence) {
 /// The scheduler looks for rows nobody announced, at commit.
 pub fn sweep() {
     with(|pending| pending.sweep = true);
+}
+
+/// The launcher tries again at once what it could not start, at commit.
+pub fn access_changed() {
+    with(|pending| pending.access = true);
 }
 
 /// The permit of the queue in this slot goes back when the transaction ends.
@@ -401,6 +408,10 @@ impl Pending {
                 shared.call_launcher();
             }
         }
+        if self.access {
+            shared.access_changed.store(true, Ordering::SeqCst);
+            shared.call_launcher();
+        }
         for (_, job) in &self.cancels {
             if let Some(executor) = shared.executor_holding(database, *job) {
                 if executor.request_cancel(*job) {
@@ -452,6 +463,7 @@ impl Pending {
         self.presence = None;
         self.due = NEVER;
         self.sweep = false;
+        self.access = false;
         self.permits.clear();
         self.quiesced.clear();
         self.dropped_database = None;

@@ -11,6 +11,7 @@ use super::scheduler;
 use crate::errors::{Error, SqlState};
 use crate::pg::worker::{self, Handle, Kind, Status};
 use crate::pg::{clock, database, ereport, guc, latch, shmem, signals, transaction};
+use crate::queue::fitness::{self, Unfit};
 use crate::shared::database::{Database, Presence, NEVER};
 use crate::shared::executor::ExecutorState;
 use crate::shared::{self, Shared};
@@ -101,6 +102,9 @@ impl Launching {
             if guc::reload_if_asked() {
                 self.refresh_databases();
             }
+            if self.shared.access_changed.swap(false, Ordering::SeqCst) {
+                self.forgive();
+            }
             self.reap();
             let mut next = clock::now().0 + SWEEP_US;
             if settings::enabled() {
@@ -111,6 +115,17 @@ impl Launching {
             worker::show_activity(None);
             let left = next.saturating_sub(clock::now().0).max(1000);
             latch::wait(Some(Duration::from_micros(left as u64)));
+        }
+    }
+
+    /// Tries again at once what failed to start.
+    fn forgive(&mut self) {
+        self.refresh_databases();
+        for trouble in self.groups.values_mut() {
+            trouble.retry_at = 0;
+        }
+        for place in &self.shared.databases {
+            place.retry_at.store(0, Ordering::SeqCst);
         }
     }
 
@@ -421,6 +436,14 @@ impl Launching {
         let trouble = self.groups.entry(group).or_default();
         trouble.retry_at = now + retry_delay(trouble.failures);
         trouble.failures += 1;
+        let first = trouble.failures == 1;
+        if let Some(unfit) = self.obstacle(group) {
+            shared.executors[slot].release();
+            if first {
+                self.say_waiting(group, &unfit);
+            }
+            return Err(now);
+        }
         let title = format!("pushy executor: {}", self.names[&group.0]);
         match worker::start(&executor::KIND, &title, slot) {
             Some(handle) => {
@@ -433,6 +456,30 @@ impl Launching {
                 Err(self.starve(now))
             }
         }
+    }
+
+    /// Why no session of the role can be opened in the database, asked before a worker dies of it.
+    fn obstacle(&self, (database, role): Group) -> Option<Unfit> {
+        let asked = transaction::run(|| Ok(fitness::session_of(database, role).err()));
+        // What cannot be asked is left to the worker to find out.
+        asked.ok().flatten()
+    }
+
+    fn say_waiting(&self, group: Group, unfit: &Unfit) {
+        ereport::log(
+            &Error::new(
+                SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!(
+                    "jobs in database \"{}\" wait: {}",
+                    self.names[&group.0],
+                    unfit.reason()
+                ),
+            )
+            .hint(format!(
+                "{}. This is said once until they run.",
+                unfit.fix()
+            )),
+        );
     }
 
     /// All executors are taken and this group has none: the one that has been idle, or else the one of

@@ -44,7 +44,7 @@ fn before(statement: &Statement) {
                 quiesce(shared, database::current());
             }
         }
-        Statement::FinishPrepared => {}
+        Statement::FinishPrepared | Statement::ChangeAccess => {}
     }
 }
 
@@ -69,9 +69,9 @@ fn after(statement: &Statement) {
                 pending::presence(Presence::Absent);
             }
         }
-        Statement::RenameDatabase { .. } | Statement::AlterExtension => {
-            pending::privileges_changed()
-        }
+        Statement::AlterExtension => pending::privileges_changed(),
+        // pushy.databases may name it now, or no longer.
+        Statement::RenameDatabase { .. } | Statement::ChangeAccess => pending::access_changed(),
         // What was prepared may have made rows ready, or unlocked them: nobody else tells.
         Statement::FinishPrepared => pending::sweep(),
         Statement::MoveDatabase { .. } | Statement::CopyDatabase { .. } => {}

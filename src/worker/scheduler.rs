@@ -38,12 +38,14 @@ fn scheduler(arg: usize) {
         .store(worker::my_pid(), Ordering::SeqCst);
     PLACE.set(oid);
     shmem::at_exit(leave);
-    place.scheduler_starting.store(false, Ordering::SeqCst);
     signals::init_worker();
     if place.is_quiesced() {
+        place.scheduler_starting.store(false, Ordering::SeqCst);
         return;
     }
     worker::connect(oid, None);
+    // Not before: a scheduler that cannot connect is one that failed to start.
+    place.scheduler_starting.store(false, Ordering::SeqCst);
     let recorder = recorder::open();
     guc::force(c"synchronous_commit", "off");
     Scheduling {
