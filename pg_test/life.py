@@ -49,3 +49,11 @@ def run(db: Database, queue: str = "q", count: int = 1) -> None:
     ids = [job for job, in db.rows("SELECT pushy.enqueue_many(%s, array_agg(to_jsonb(n))) FROM generate_series(1, %s) n", queue, count)]
     for job in ids:
         assert db.job_wait(job)["state"] == "completed"
+
+
+def end_executors(db: Database) -> None:
+    """Ends the executors of the database once they have nothing to do, so that the next job needs a new one."""
+    executors = "FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'pushy executor'"
+    while db.value(f"SELECT count(*) {executors}"):
+        db.wait_until(f"SELECT coalesce(bool_and(state = 'idle'), true) {executors}")
+        db.sql(f"SELECT pg_terminate_backend(pid, 10000) {executors}")

@@ -72,6 +72,7 @@ def test_a_dropped_database_is_forgotten(busy, admin):
     """No worker is ever started for it again, and its places in shared memory are free."""
     since = busy.cluster.log.position()
     admin.execute(f'DROP DATABASE "{busy.name}"')
+    busy.gate.open()
     neighbour = busy.cluster.database()
     neighbour.sql(LEDGER)
     neighbour.sql("SELECT pushy.queue_register('q', 'note(jsonb)')")
@@ -116,7 +117,8 @@ def test_set_tablespace_while_jobs_run(busy, admin):
     admin.execute(f'ALTER DATABASE "{busy.name}" SET TABLESPACE "ts_{busy.name}"')
     goes_on(busy)
     busy.close()
-    admin.execute(f'ALTER DATABASE "{busy.name}" SET TABLESPACE pg_default; DROP TABLESPACE "ts_{busy.name}"')
+    admin.execute(f'ALTER DATABASE "{busy.name}" SET TABLESPACE pg_default')
+    admin.execute(f'DROP TABLESPACE "ts_{busy.name}"')
 
 
 def test_a_database_is_copied_while_jobs_run_and_the_copy_waits_to_be_told(busy, admin):
@@ -151,7 +153,8 @@ def test_template1_with_the_extension_is_copied_without_a_word(make_cluster):
     run(template)
     template.close()
     with cluster.connect() as session:
-        session.execute(f"SET statement_timeout = '{SOON}'; CREATE DATABASE child")
+        session.execute(f"SET statement_timeout = '{SOON}'")
+        session.execute("CREATE DATABASE child")
     child = Database(cluster, "child")
     assert child.value("SELECT count(*) FROM ledger") == 1
     child.sql("SELECT pushy.resume_after_restore()")
@@ -199,3 +202,19 @@ def test_inside_a_transaction_block_it_fails_and_the_jobs_run_on(busy, admin):
             admin.execute(statement)
         admin.execute("ROLLBACK")
     goes_on(busy)
+
+
+# -- statements that are not ours ---------------------------------------------------------------------------------
+
+def test_an_error_of_a_utility_statement_keeps_all_that_the_server_says_of_it(db):
+    """The library sees every utility statement of the server; clients must not notice."""
+    db.sql("CREATE TABLE t (n int CONSTRAINT positive CHECK (n > 0))")
+    with pytest.raises(psycopg.errors.CheckViolation) as error:
+        db.sql("DO $$BEGIN INSERT INTO t VALUES (-1); END$$")
+    diag = error.value.diag
+    assert (diag.constraint_name, diag.table_name, diag.schema_name) == ("positive", "t", "public")
+    assert diag.message_detail == "Failing row contains (-1)."
+    assert "PL/pgSQL function inline_code_block line 1" in diag.context
+    with pytest.raises(psycopg.errors.DuplicateDatabase) as error:
+        db.sql(f'ALTER DATABASE "{db.name}" RENAME TO postgres')
+    assert (error.value.diag.message_detail, error.value.diag.source_function) == (None, "RenameDatabase")
