@@ -106,6 +106,13 @@ pub fn commit() {
     }
 }
 
+/// Runs what is deferred to the commit of this transaction: constraints and constraint triggers. Raises
+/// their errors. At the outer level, between two statements.
+pub fn run_deferred() {
+    // SAFETY: as CommitTransaction does it, which finds nothing left then.
+    unsafe { pg_sys::AfterTriggerFireDeferred() }
+}
+
 /// Rolls back whatever is open, after a caught error or without one. Interrupts are held off as the
 /// server's main loop does.
 pub fn abort() {

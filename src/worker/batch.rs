@@ -10,7 +10,7 @@ use pushy_core::state::JobState;
 use super::recorder::Recorder;
 use super::verdict::SINGLE_US;
 use super::{run_job, solitude};
-use crate::errors::Result;
+use crate::errors::{Error, Result, SqlState};
 use crate::pg::function::Timestamp;
 use crate::pg::handler::Callable;
 use crate::pg::memory::Context;
@@ -81,6 +81,8 @@ struct Results {
     cancelled: Vec<usize>,
     /// The next one met a lock: it comes again as a batch of one, where it may wait.
     put_off: bool,
+    /// When the jobs were through, and what they had deferred began.
+    through_at: Option<Timestamp>,
 }
 
 struct Failed {
@@ -88,6 +90,22 @@ struct Failed {
     started_at: Timestamp,
     at: Timestamp,
     error: CallError,
+}
+
+/// From when to when something ran, and whether its deadline had passed.
+struct Span {
+    started_at: Timestamp,
+    at: Timestamp,
+    timed_out: bool,
+}
+
+/// Who is to blame for an error.
+enum Blame {
+    Job(CallError),
+    /// Its cancel was asked for.
+    Cancel,
+    /// Somebody cancelled the executor, not the job.
+    Nobody,
 }
 
 /// Counts of a batch, for the statistics after its commit.
@@ -180,11 +198,12 @@ impl Bench {
             self.recorder.note(self.me).set_alone(true);
         }
         self.run_all(work, &handler, single, began, claimed, results)?;
+        let note = self.recorder.note(self.me);
+        note.enter_commit(results.started as u32);
+        self.run_deferred(work, claimed, results)?;
         let counts = identity::as_owner(|| record(work, claimed, results))?;
         let ran = results.started;
         give_up(work, &claimed[ran..]);
-        let note = self.recorder.note(self.me);
-        note.enter_commit(ran as u32);
         let used_temporary = session::used_temporary_objects();
         transaction::commit();
         note.leave();
@@ -277,7 +296,6 @@ impl Bench {
                 continue;
             };
             let now = clock::now();
-            let timed_out = ran.timed_out;
             let sqlstate = ran.result.as_ref().err().map(|e| e.sqlstate.clone());
             match ran.result {
                 Ok(result) => {
@@ -288,40 +306,27 @@ impl Bench {
                         result,
                     });
                 }
-                Err(error) if error.sqlstate == "57014" => {
-                    let timeout_us = self.timeout_us(work, job);
-                    if me.is_cancel_requested(job.id) {
-                        results.cancelled.push(index);
-                    } else if timed_out {
-                        let error = run_job::timeout_error(timeout_us, started_at, now);
-                        results.failed.push(Failed {
-                            index,
-                            started_at,
-                            at: now,
-                            error,
-                        });
-                    } else if job.strikes < MOST_STRIKES {
-                        // Somebody cancelled the executor, not the job.
-                        results.given_back.push(index);
-                    } else {
-                        results.failed.push(Failed {
-                            index,
-                            started_at,
-                            at: now,
-                            error,
-                        });
-                    }
-                }
                 Err(error) if !batch::is_charged(&error.sqlstate, is_only) => {
                     results.put_off = true;
                     break;
                 }
-                Err(error) => results.failed.push(Failed {
-                    index,
-                    started_at,
-                    at: now,
-                    error,
-                }),
+                Err(error) => {
+                    let span = Span {
+                        started_at,
+                        at: now,
+                        timed_out: ran.timed_out,
+                    };
+                    match self.blame(work, job, error, &span) {
+                        Blame::Job(error) => results.failed.push(Failed {
+                            index,
+                            started_at,
+                            at: now,
+                            error,
+                        }),
+                        Blame::Cancel => results.cancelled.push(index),
+                        Blame::Nobody => results.given_back.push(index),
+                    }
+                }
             }
             results.started = index + 1;
             let after = AfterJob {
@@ -344,6 +349,54 @@ impl Bench {
             }
         }
         Ok(())
+    }
+
+    /// What the jobs have deferred to the commit: user code still, so it has a deadline, can be cancelled
+    /// (when it is one job's) and leaves nothing in the session.
+    fn run_deferred(&self, work: &Work, claimed: &[Claimed], results: &mut Results) -> Result<()> {
+        let me = &shared::expect().executors[self.me];
+        let started = &claimed[..results.started];
+        let timeouts = started.iter().map(|job| self.timeout_us(work, job));
+        let timeout_us = if timeouts.clone().any(|timeout_us| timeout_us == 0) {
+            0
+        } else {
+            timeouts.max().unwrap_or(0)
+        };
+        let now = clock::now();
+        results.through_at = Some(now);
+        if let ([job], [done]) = (started, &results.done[..]) {
+            interrupts::forget_cancel();
+            let started_at = done.started_at;
+            me.enter_job(work.queue.queue_id, job.id, job.attempt, started_at.0);
+            if me.is_cancel_requested(job.id) {
+                return Err(Error::new(SqlState::QUERY_CANCELED, "the job was cancelled"));
+            }
+        }
+        let is_only = claimed.len() == 1;
+        let lock_patience = (!is_only).then(|| timeout::bound_lock_waits(LATER_LOCK_TIMEOUT_MS));
+        let cancels = interrupts::release_cancels();
+        run_job::run_deferred(timeout_us);
+        drop(cancels);
+        drop(lock_patience);
+        me.leave_job();
+        Ok(())
+    }
+
+    /// Who is to blame for an error of a job.
+    fn blame(&self, work: &Work, job: &Claimed, error: CallError, ran: &Span) -> Blame {
+        let me = &shared::expect().executors[self.me];
+        if error.sqlstate != SqlState::QUERY_CANCELED.0 {
+            Blame::Job(error)
+        } else if me.is_cancel_requested(job.id) {
+            Blame::Cancel
+        } else if ran.timed_out {
+            let timeout_us = self.timeout_us(work, job);
+            Blame::Job(run_job::timeout_error(timeout_us, ran.started_at, ran.at))
+        } else if job.strikes < MOST_STRIKES {
+            Blame::Nobody
+        } else {
+            Blame::Job(error)
+        }
     }
 
     fn timeout_us(&self, work: &Work, job: &Claimed) -> i64 {
@@ -463,6 +516,8 @@ impl Bench {
         failure: Failure,
     ) -> Ended {
         transaction::abort();
+        // What no abort undoes: prepared statements, session locks.
+        session::clean_between_jobs();
         self.recorder.note(self.me).leave();
         self.recorder.note(self.me).set_alone(false);
         work.previous = 0;
@@ -470,14 +525,23 @@ impl Bench {
         if finish::is_infrastructure(&failure.sqlstate) || results.started == 0 {
             return Ended::Failed(failure);
         }
-        if results.started > 1 {
+        if results.started > 1 || !batch::is_charged(&failure.sqlstate, claimed.len() == 1) {
             let until = clock::now().plus_us(SINGLE_US).0;
             let slot = &shared::expect().queues()[work.slot];
             slot.single_until.store(until, Ordering::Relaxed);
             return Ended::Worked;
         }
         let job = &claimed[0];
-        let error = CallError::from(failure);
+        let at = clock::now();
+        let through_at = results.through_at.unwrap_or(at);
+        let timeout_us = self.timeout_us(work, job);
+        let span = Span {
+            started_at: through_at,
+            at,
+            timed_out: timeout_us > 0 && at.since_us(through_at) as i64 >= timeout_us,
+        };
+        let blame = self.blame(work, job, CallError::from(failure), &span);
+        let started_at = results.done.first().map(|done| done.started_at);
         let recorded = transaction::run(|| {
             identity::as_owner(|| {
                 let Some(now_there) = live::lock_if_free(job.id)? else {
@@ -486,16 +550,27 @@ impl Bench {
                 if now_there.job.attempt != job.attempt {
                     return Ok(None);
                 }
-                let now = clock::now();
                 let slot = Some(work.slot);
-                finish::fail(&work.queue, slot, &now_there.job, None, now, &error).map(Some)
+                match &blame {
+                    Blame::Job(error) => {
+                        finish::fail(&work.queue, slot, &now_there.job, started_at, at, error)
+                            .map(Some)
+                    }
+                    Blame::Nobody => {
+                        finish::give_back(&work.queue, slot, &now_there.job).map(|()| None)
+                    }
+                    // Carried out when the batch is closed.
+                    Blame::Cancel => Ok(None),
+                }
             })
         });
         match recorded {
             Ok(verdict) => {
                 let slot = &shared::expect().queues()[work.slot];
                 let statistics = &slot.statistics;
-                statistics.failed.fetch_add(1, Ordering::Relaxed);
+                if verdict.is_some() {
+                    statistics.failed.fetch_add(1, Ordering::Relaxed);
+                }
                 match verdict {
                     Some(Verdict::Retry) => {
                         statistics.retried.fetch_add(1, Ordering::Relaxed);

@@ -4,7 +4,7 @@ use crate::pg::function::{Answer, Timestamp};
 use crate::pg::handler::Callable;
 use crate::pg::memory::Context;
 use crate::pg::subtransaction::CallError;
-use crate::pg::{clock, guc, interrupts, session, timeout};
+use crate::pg::{clock, guc, interrupts, session, timeout, transaction};
 use crate::queue::call;
 use crate::queue::current::{self, Current};
 use crate::queue::fitness::Takes;
@@ -40,6 +40,18 @@ pub fn run(
     settings.undo();
     session::clean_between_jobs();
     Ran { result, timed_out }
+}
+
+/// Runs what the jobs of this transaction have deferred to its end, constraints above all: COMMIT finds
+/// nothing left to run. Raises its errors. `timeout_us`: 0 for none.
+pub fn run_deferred(timeout_us: i64) {
+    let settings = guc::nest();
+    let deadline = (timeout_us > 0).then(|| timeout::arm(timeout_us));
+    transaction::run_deferred();
+    drop(deadline);
+    let _held = interrupts::hold_cancels();
+    settings.undo();
+    session::clean_between_jobs();
 }
 
 /// The error of a job that ran into its deadline.
