@@ -195,43 +195,63 @@ impl Table {
         }
     }
 
-    /// Appends rows, as wide as the table, and their index entries. Constraints are the caller's to keep.
-    pub fn append(&self, rows: impl ExactSizeIterator<Item = Vec<Answer>>) {
-        if rows.len() == 0 {
+    /// Appends rows, as wide as the table, and their index entries. Constraints are the caller's to keep;
+    /// a unique index still refuses. The rows are visible to the next command.
+    pub fn append(&self, rows: impl Iterator<Item = Vec<Answer>>) {
+        let mut rows = rows.peekable();
+        if rows.peek().is_none() {
             return;
         }
-        // SAFETY: what COPY does (copyfrom.c): rows first, all at once, then their index entries. All is
-        // allocated in the current memory context and in the executor state, which is freed here.
+        // SAFETY: what COPY does (copyfrom.c): rows first, a bounded number at once, then their index
+        // entries. All is allocated in the current memory context and in the executor state, freed here.
         unsafe {
-            let desc = (*self.0).rd_att;
-            let mut slots: Vec<*mut pg_sys::TupleTableSlot> =
-                rows.map(|row| virtual_slot(desc, &row)).collect();
-            let command = pg_sys::GetCurrentCommandId(true);
-            pg_sys::heap_multi_insert(
-                self.0,
-                slots.as_mut_ptr(),
-                slots.len() as i32,
-                command,
-                0,
-                std::ptr::null_mut(),
-            );
             let state = pg_sys::CreateExecutorState();
             let info =
                 pg_sys::palloc0(size_of::<pg_sys::ResultRelInfo>()).cast::<pg_sys::ResultRelInfo>();
             (*info).type_ = pg_sys::NodeTag::T_ResultRelInfo;
             pg_sys::InitResultRelInfo(info, self.0, 0, std::ptr::null_mut(), 0);
             pg_sys::ExecOpenIndices(info, false);
-            for slot in &slots {
-                insert_index_entries(info, *slot, state);
+            while rows.peek().is_some() {
+                self.append_some(rows.by_ref().take(MOST_AT_ONCE), info, state);
+                super::interrupts::check();
             }
             pg_sys::ExecCloseIndices(info);
             pg_sys::FreeExecutorState(state);
-            for slot in slots {
-                pg_sys::ExecDropSingleTupleTableSlot(slot);
+            pg_sys::pfree(info.cast());
+        }
+        advance_command();
+    }
+
+    unsafe fn append_some(
+        &self,
+        rows: impl Iterator<Item = Vec<Answer>>,
+        info: *mut pg_sys::ResultRelInfo,
+        state: *mut pg_sys::EState,
+    ) {
+        let desc = (*self.0).rd_att;
+        let mut slots: Vec<*mut pg_sys::TupleTableSlot> =
+            rows.map(|row| virtual_slot(desc, &row)).collect();
+        pg_sys::heap_multi_insert(
+            self.0,
+            slots.as_mut_ptr(),
+            slots.len() as i32,
+            pg_sys::GetCurrentCommandId(true),
+            0,
+            std::ptr::null_mut(),
+        );
+        for slot in slots {
+            insert_index_entries(info, slot, state);
+            let per_row = (*state).es_per_tuple_exprcontext;
+            if !per_row.is_null() {
+                pg_sys::MemoryContextReset((*per_row).ecxt_per_tuple_memory);
             }
+            pg_sys::ExecDropSingleTupleTableSlot(slot);
         }
     }
 }
+
+/// Rows that `append` holds in memory at a time.
+const MOST_AT_ONCE: usize = 1000;
 
 unsafe fn virtual_slot(desc: pg_sys::TupleDesc, row: &[Answer]) -> *mut pg_sys::TupleTableSlot {
     assert_eq!((*desc).natts as usize, row.len());

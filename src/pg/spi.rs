@@ -323,17 +323,27 @@ impl Row<'_> {
     }
 }
 
-/// The elements of an array of jsonb: how many, and whether one is NULL.
-pub fn count_elements(array: pg_sys::Datum) -> (usize, bool) {
-    // SAFETY: the caller passes an array.
+/// The elements of an array of jsonb, NULL as None; they live as long as the array.
+pub fn jsonb_elements(array: pg_sys::Datum) -> Vec<Option<pg_sys::Datum>> {
+    // SAFETY: the caller passes an array of jsonb: a varlena, int-aligned. The arrays answered are
+    // palloc'd in the current memory context.
     unsafe {
         let array = pg_sys::pg_detoast_datum(array.cast_mut_ptr()).cast::<pg_sys::ArrayType>();
-        let dimensions = std::ptr::from_ref(&*array)
-            .cast::<u8>()
-            .add(size_of::<pg_sys::ArrayType>())
-            .cast_mut()
-            .cast::<i32>();
-        let count = pg_sys::ArrayGetNItems((*array).ndim, dimensions);
-        (count as usize, pg_sys::array_contains_nulls(array))
+        let mut values = std::ptr::null_mut();
+        let mut nulls = std::ptr::null_mut();
+        let mut count = 0;
+        pg_sys::deconstruct_array(
+            array,
+            pg_sys::JSONBOID,
+            -1,
+            false,
+            b'i' as _,
+            &mut values,
+            &mut nulls,
+            &mut count,
+        );
+        (0..count as usize)
+            .map(|at| (!*nulls.add(at)).then(|| *values.add(at)))
+            .collect()
     }
 }

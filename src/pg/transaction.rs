@@ -170,6 +170,12 @@ pub fn require_nonatomic(nonatomic: bool, procedure: &str) -> Result<()> {
     .hint("CALL it on its own, outside BEGIN … COMMIT and outside a function: it must hold no snapshot while it waits."))
 }
 
+/// Refuses a command in a read-only transaction and on a standby (25006), by its own name.
+pub fn require_writable(command: &std::ffi::CStr) {
+    // SAFETY: raises, or does nothing.
+    unsafe { pg_sys::PreventCommandIfReadOnly(command.as_ptr()) }
+}
+
 /// Whether this xid is the current transaction or one of its committed children.
 pub fn is_own(xid: u32) -> bool {
     // SAFETY: inside a transaction.

@@ -2,16 +2,18 @@
 
 use std::rc::Rc;
 
-use pgrx::pg_sys::{BuiltinOid, Oid};
+use pgrx::pg_sys::{BuiltinOid, Datum, Oid};
 use pushy_core::state::JobState;
 
 use super::cache::{self, Known};
+use super::finish::retention_due;
 use super::privilege::{self, Privilege};
+use super::tables::{finished_job, live_job};
 use super::{current, position};
 use crate::errors::{Error, Result, SqlState};
 use crate::pg::function::{Answer, Call, Char, Timestamp};
 use crate::pg::spi::{self, Plan};
-use crate::pg::{clock, identity};
+use crate::pg::{clock, heap, identity, interrupts, transaction};
 use crate::shared::pending;
 use crate::{params, settings, sql_function};
 
@@ -116,42 +118,12 @@ fn read_due_time(call: Call, places: &Places, now: Timestamp) -> Result<Option<T
     }
 }
 
-// With the slot and the privileges cached this is the whole cost of an enqueue: one sequence value and
-// one INSERT with a kept plan.
-macro_rules! insert {
-    ($source:literal) => {
-        concat!(
-            "INSERT INTO pushy.live_job (id, position, run_at, enqueued_at, timeout_us, caused_by, \
-             queue_id, enqueued_by, max_attempts, priority, depth, state, unique_key, args) ",
-            $source
-        )
-    };
-}
-
-static INSERT: Plan = Plan::new(
-    insert!("VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, NULL, $13)"),
-    &[
-        BuiltinOid::INT8OID,
-        BuiltinOid::INT8OID,
-        BuiltinOid::TIMESTAMPTZOID,
-        BuiltinOid::TIMESTAMPTZOID,
-        BuiltinOid::INT8OID,
-        BuiltinOid::INT8OID,
-        BuiltinOid::INT4OID,
-        BuiltinOid::OIDOID,
-        BuiltinOid::INT4OID,
-        BuiltinOid::INT2OID,
-        BuiltinOid::INT2OID,
-        BuiltinOid::CHAROID,
-        BuiltinOid::JSONBOID,
-    ],
-);
-
+// Only a unique key needs SQL, for its ON CONFLICT.
 static INSERT_UNIQUE: Plan = Plan::new(
-    insert!(
-        "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $14, $13) \
-         ON CONFLICT (queue_id, unique_key) WHERE unique_key IS NOT NULL DO NOTHING"
-    ),
+    "INSERT INTO pushy.live_job (id, position, run_at, enqueued_at, timeout_us, caused_by, queue_id, \
+       enqueued_by, max_attempts, priority, depth, state, unique_key, args) \
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) \
+     ON CONFLICT (queue_id, unique_key) WHERE unique_key IS NOT NULL DO NOTHING",
     &[
         BuiltinOid::INT8OID,
         BuiltinOid::INT8OID,
@@ -165,8 +137,8 @@ static INSERT_UNIQUE: Plan = Plan::new(
         BuiltinOid::INT2OID,
         BuiltinOid::INT2OID,
         BuiltinOid::CHAROID,
-        BuiltinOid::JSONBOID,
         BuiltinOid::TEXTOID,
+        BuiltinOid::JSONBOID,
     ],
 );
 
@@ -174,51 +146,6 @@ static FIND_UNIQUE: Plan = Plan::new(
     "SELECT j.id FROM pushy.live_job j \
       WHERE j.queue_id OPERATOR(pg_catalog.=) $1 AND j.unique_key OPERATOR(pg_catalog.=) $2",
     &[BuiltinOid::INT4OID, BuiltinOid::TEXTOID],
-);
-
-// $1 numbers and $13 arguments are parallel arrays; $2 says whether the jobs are due.
-static INSERT_MANY: Plan = Plan::new(
-    insert!(
-        "SELECT u.id, CASE WHEN $2 THEN u.id END, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, NULL, u.args \
-           FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($13)) AS u (id, args)"
-    ),
-    &[
-        BuiltinOid::INT8ARRAYOID,
-        BuiltinOid::BOOLOID,
-        BuiltinOid::TIMESTAMPTZOID,
-        BuiltinOid::TIMESTAMPTZOID,
-        BuiltinOid::INT8OID,
-        BuiltinOid::INT8OID,
-        BuiltinOid::INT4OID,
-        BuiltinOid::OIDOID,
-        BuiltinOid::INT4OID,
-        BuiltinOid::INT2OID,
-        BuiltinOid::INT2OID,
-        BuiltinOid::CHAROID,
-        BuiltinOid::JSONBARRAYOID,
-    ],
-);
-
-// A chain of causes longer than pushy.max_depth: the job is born discarded.
-static INSERT_TOO_DEEP: Plan = Plan::new(
-    "INSERT INTO pushy.finished_job (id, expires_at, run_at, enqueued_at, finished_at, timeout_us, \
-       caused_by, queue_id, enqueued_by, attempt, max_attempts, priority, depth, state, unique_key, args) \
-     VALUES ($1, $2, $3, $4, $4, $5, $6, $7, $8, 0, $9, $10, $11, 'd', $12, $13)",
-    &[
-        BuiltinOid::INT8OID,
-        BuiltinOid::TIMESTAMPTZOID,
-        BuiltinOid::TIMESTAMPTZOID,
-        BuiltinOid::TIMESTAMPTZOID,
-        BuiltinOid::INT8OID,
-        BuiltinOid::INT8OID,
-        BuiltinOid::INT4OID,
-        BuiltinOid::OIDOID,
-        BuiltinOid::INT4OID,
-        BuiltinOid::INT2OID,
-        BuiltinOid::INT2OID,
-        BuiltinOid::TEXTOID,
-        BuiltinOid::JSONBOID,
-    ],
 );
 
 impl Request {
@@ -234,32 +161,58 @@ impl Request {
         self.depth > settings::max_depth()
     }
 
-    /// Inserts one job; None when an unfinished job holds the unique key.
-    fn insert(&self, id: i64, args: Answer, unique_key: Option<&str>) -> Option<i64> {
-        let common = params![
-            id,
-            self.ready.then_some(id),
-            self.run_at,
-            self.enqueued_at,
-            self.timeout_us,
-            self.caused_by,
-            self.queue.definition.queue_id,
-            self.caller,
-            self.max_attempts,
-            self.priority,
-            self.depth as i16,
-            Char(self.state().code()),
-            args,
-        ];
-        let inserted = match unique_key {
-            None => spi::run(&INSERT, common),
-            Some(key) => {
-                let mut with_key = common.to_vec();
-                with_key.push(crate::pg::function::IntoAnswer::into_answer(key));
-                spi::run(&INSERT_UNIQUE, &with_key)
-            }
-        };
-        (inserted > 0).then_some(id)
+    /// Inserts jobs without a unique key. With the queue and its privileges cached, a sequence value and
+    /// this are the whole cost of an enqueue; as an INSERT with a kept plan it took half as long again.
+    fn insert(&self, jobs: impl Iterator<Item = (i64, Datum)>) -> Result<()> {
+        let table = heap::open("live_job")?;
+        heap::check_columns(&table, live_job::COLUMNS, &live_job::CHECKED)?;
+        table.append(jobs.map(|(id, args)| {
+            params![
+                id,
+                self.ready.then_some(id),
+                self.run_at,
+                self.enqueued_at,
+                self.timeout_us,
+                self.caused_by,
+                self.queue.definition.queue_id,
+                self.caller,
+                0i32,
+                self.max_attempts,
+                self.priority,
+                self.depth as i16,
+                0i16,
+                Char(self.state().code()),
+                false,
+                Answer::Null,
+                args,
+            ]
+            .to_vec()
+        }));
+        Ok(())
+    }
+
+    /// Inserts a job with a unique key; false when an unfinished job holds it.
+    fn insert_unique(&self, id: i64, args: Datum, unique_key: &str) -> bool {
+        let inserted = spi::run(
+            &INSERT_UNIQUE,
+            params![
+                id,
+                self.ready.then_some(id),
+                self.run_at,
+                self.enqueued_at,
+                self.timeout_us,
+                self.caused_by,
+                self.queue.definition.queue_id,
+                self.caller,
+                self.max_attempts,
+                self.priority,
+                self.depth as i16,
+                Char(self.state().code()),
+                unique_key,
+                args,
+            ],
+        );
+        inserted > 0
     }
 
     /// Says at commit that jobs became ready, or when they will be due.
@@ -274,26 +227,34 @@ impl Request {
         }
     }
 
-    fn insert_too_deep(&self, id: i64, args: Answer, unique_key: Option<&str>) -> Result<()> {
+    /// A chain of causes longer than pushy.max_depth: the job is born discarded.
+    fn insert_too_deep(&self, id: i64, args: Datum, unique_key: Option<&str>) -> Result<()> {
         let definition = &self.queue.definition;
-        spi::run(
-            &INSERT_TOO_DEEP,
-            params![
-                id,
-                self.enqueued_at.plus_us(definition.keep_discarded_us),
-                self.run_at,
-                self.enqueued_at,
-                self.timeout_us,
-                self.caused_by,
-                definition.queue_id,
-                self.caller,
-                self.max_attempts,
-                self.priority,
-                self.depth.min(i32::from(i16::MAX)) as i16,
-                unique_key,
-                args,
-            ],
-        );
+        let table = heap::open("finished_job")?;
+        heap::check_columns(&table, finished_job::COLUMNS, &finished_job::CHECKED)?;
+        let expires_at = self.enqueued_at.plus_us(definition.keep_discarded_us);
+        let row = params![
+            id,
+            expires_at,
+            self.run_at,
+            self.enqueued_at,
+            Answer::Null,
+            self.enqueued_at,
+            self.timeout_us,
+            self.caused_by,
+            definition.queue_id,
+            self.caller,
+            0i32,
+            self.max_attempts,
+            self.priority,
+            self.depth as i16,
+            Char(JobState::Discarded.code()),
+            unique_key,
+            args,
+            Answer::Null,
+        ];
+        table.append(std::iter::once(row.to_vec()));
+        pending::due(retention_due(expires_at));
         let error = Error::new(
             SqlState::STATEMENT_TOO_COMPLEX,
             format!("job {id} was discarded: it is {} causes deep", self.depth),
@@ -338,98 +299,87 @@ fn read_unique_key(call: Call, index: usize) -> Result<Option<String>> {
 /// Bytes of a unique key: well below a third of a page, the most a B-tree entry may take.
 const MAX_UNIQUE_KEY: usize = 1024;
 
-fn enqueue(call: Call) -> Result<i64> {
-    let queue = call.text("queue", 0)?;
-    let args = call.datum(1).ok_or_else(|| Error::null_argument("args"))?;
-    let unique_key = read_unique_key(call, 7)?;
-    let places = Places {
-        run_at: 2,
-        delay: 3,
-        priority: 4,
-        max_attempts: 5,
-        timeout: 6,
-    };
-    let request = read_request(call, &queue, &places)?;
-    identity::as_owner(|| {
-        if request.is_too_deep() {
+/// The arguments that enqueue and enqueue_many have in the same places.
+const PLACES: Places = Places {
+    run_at: 2,
+    delay: 3,
+    priority: 4,
+    max_attempts: 5,
+    timeout: 6,
+};
+
+impl Request {
+    /// Adds jobs without a unique key and answers their numbers.
+    fn add(&self, args: &[Datum]) -> Result<Vec<i64>> {
+        let ids = args
+            .iter()
+            .map(|_| position::next())
+            .collect::<Result<Vec<i64>>>()?;
+        if self.is_too_deep() {
+            for (id, args) in ids.iter().zip(args) {
+                self.insert_too_deep(*id, *args, None)?;
+            }
+        } else if let Some(first) = ids.first() {
+            self.insert(ids.iter().copied().zip(args.iter().copied()))?;
+            self.announce(*first, ids.len() as u64);
+        }
+        Ok(ids)
+    }
+
+    /// Adds a job, or answers the number of the unfinished one that holds its key.
+    fn add_unique(&self, args: Datum, unique_key: &str) -> Result<i64> {
+        if self.is_too_deep() {
             let id = position::next()?;
-            request.insert_too_deep(id, Answer::Datum(args), unique_key.as_deref())?;
+            self.insert_too_deep(id, args, Some(unique_key))?;
             return Ok(id);
         }
         loop {
             let id = position::next()?;
-            if let Some(id) = request.insert(id, Answer::Datum(args), unique_key.as_deref()) {
-                request.announce(id, 1);
+            if self.insert_unique(id, args, unique_key) {
+                self.announce(id, 1);
                 return Ok(id);
             }
-            // The key is held: by a job that may finish before we look, so look again then.
+            // It may finish before we look: then the key is free, and we try again.
+            let queue_id = self.queue.definition.queue_id;
             let holder = spi::connect(|spi| {
-                spi.run(
-                    &FIND_UNIQUE,
-                    params![request.queue.definition.queue_id, unique_key.as_deref()],
-                )
-                .first()
-                .map(|row| row.i64(1))
+                let found = spi.run(&FIND_UNIQUE, params![queue_id, unique_key]);
+                found.first().map(|row| row.i64(1))
             });
             if let Some(holder) = holder {
                 return Ok(holder);
             }
-            crate::pg::interrupts::check();
+            interrupts::check();
         }
+    }
+}
+
+fn enqueue(call: Call) -> Result<i64> {
+    transaction::require_writable(c"pushy.enqueue()");
+    let queue = call.text("queue", 0)?;
+    let args = call.datum(1).ok_or_else(|| Error::null_argument("args"))?;
+    let unique_key = read_unique_key(call, 7)?;
+    let request = read_request(call, &queue, &PLACES)?;
+    identity::as_owner(|| match &unique_key {
+        Some(key) => request.add_unique(args, key),
+        None => Ok(request.add(&[args])?[0]),
     })
 }
 
 sql_function!(pushy_enqueue, |call| enqueue(call));
 
 fn enqueue_many(call: Call) -> Result<Answer> {
+    transaction::require_writable(c"pushy.enqueue_many()");
     let queue = call.text("queue", 0)?;
     let args = call.datum(1).ok_or_else(|| Error::null_argument("args"))?;
-    let (count, has_null) = spi::count_elements(args);
-    if has_null {
-        return Err(Error::null_argument("args[…]"));
-    }
-    let places = Places {
-        run_at: 2,
-        delay: 3,
-        priority: 4,
-        max_attempts: 5,
-        timeout: 6,
-    };
-    let request = read_request(call, &queue, &places)?;
-    let ids = identity::as_owner(|| {
-        if request.is_too_deep() {
-            return Err(Error::new(
-                SqlState::STATEMENT_TOO_COMPLEX,
-                format!("jobs for queue \"{queue}\" would be {} causes deep", request.depth),
-            )
-            .hint("Look for handlers that enqueue each other in a circle; pushy.max_depth is the bound."));
-        }
-        let ids = (0..count)
-            .map(|_| position::next())
-            .collect::<Result<Vec<i64>>>()?;
-        if let Some(first) = ids.first() {
-            spi::run(
-                &INSERT_MANY,
-                params![
-                    spi::int8_array(&ids),
-                    request.ready,
-                    request.run_at,
-                    request.enqueued_at,
-                    request.timeout_us,
-                    request.caused_by,
-                    request.queue.definition.queue_id,
-                    request.caller,
-                    request.max_attempts,
-                    request.priority,
-                    request.depth as i16,
-                    Char(request.state().code()),
-                    args,
-                ],
-            );
-            request.announce(*first, count as u64);
-        }
-        Ok(ids)
-    })?;
+    let args = spi::jsonb_elements(args)
+        .into_iter()
+        .enumerate()
+        .map(|(at, element)| {
+            element.ok_or_else(|| Error::null_argument(&format!("args[{}]", at + 1)))
+        })
+        .collect::<Result<Vec<Datum>>>()?;
+    let request = read_request(call, &queue, &PLACES)?;
+    let ids = identity::as_owner(|| request.add(&args))?;
     call.answer_rows(|rows| {
         for id in &ids {
             rows.put(crate::row![*id]);
