@@ -80,6 +80,8 @@ pub enum BatchEnd {
     ContendedError,
     /// The job used temporary objects, which the next job must not see.
     Temporary,
+    /// The job said SET CONSTRAINTS, which lasts as long as the transaction.
+    Constraints,
     /// The job has a unique or a group key: an enqueue later in the batch would meet the finished job's key.
     UniqueKey,
     /// One more job could pass the server's cache of subtransaction ids.
@@ -105,6 +107,8 @@ pub struct AfterJob<'a> {
     pub had_key: bool,
     /// The transaction accessed the temporary namespace.
     pub used_temporary: bool,
+    /// SET CONSTRAINTS has run.
+    pub set_constraints: bool,
     /// The SQLSTATE of its failure, five characters; `None` when it succeeded.
     pub failure: Option<&'a str>,
 }
@@ -118,6 +122,7 @@ pub fn ends_batch(after: &AfterJob) -> Option<BatchEnd> {
             BatchEnd::ContendedError,
         ),
         (after.used_temporary, BatchEnd::Temporary),
+        (after.set_constraints, BatchEnd::Constraints),
         (after.had_key, BatchEnd::UniqueKey),
         (
             after.subxids >= BatchPlan::MAX_SUBXIDS,
@@ -291,6 +296,13 @@ mod tests {
             ),
             (
                 AfterJob {
+                    set_constraints: true,
+                    ..none
+                },
+                BatchEnd::Constraints,
+            ),
+            (
+                AfterJob {
                     had_key: true,
                     ..none
                 },
@@ -329,6 +341,7 @@ mod tests {
                 subxids: random.below(60) as u32,
                 had_key: random.below(8) == 0,
                 used_temporary: random.below(8) == 0,
+                set_constraints: random.below(8) == 0,
                 failure: failures[random.below(4) as usize],
             };
             let later = AfterJob {

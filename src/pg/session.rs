@@ -1,6 +1,8 @@
 //! What one job must not leave to the next. DISCARD ALL cannot run inside a transaction; these parts
 //! of it can (discard.c).
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use pgrx::pg_sys;
 
 extern "C-unwind" {
@@ -26,6 +28,18 @@ pub fn used_temporary_objects() -> bool {
         *std::ptr::addr_of!(pg_sys::MyXactFlags) as u32 & pg_sys::XACT_FLAGS_ACCESSEDTEMPNAMESPACE
             != 0
     }
+}
+
+static CONSTRAINTS_SET: AtomicBool = AtomicBool::new(false);
+
+/// SET CONSTRAINTS has run: nothing but the end of the transaction undoes it.
+pub fn constraints_set() {
+    CONSTRAINTS_SET.store(true, Ordering::Relaxed);
+}
+
+/// Whether SET CONSTRAINTS has run since this was asked last.
+pub fn take_constraints_set() -> bool {
+    CONSTRAINTS_SET.load(Ordering::Relaxed) && CONSTRAINTS_SET.swap(false, Ordering::Relaxed)
 }
 
 /// Drops all temporary objects of this session, in the current transaction.

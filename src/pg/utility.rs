@@ -27,6 +27,7 @@ pub enum Statement {
     ChangeAccess,
     /// COMMIT PREPARED or ROLLBACK PREPARED.
     FinishPrepared,
+    SetConstraints,
 }
 
 /// What to do around them. `before` may raise; `after` runs when the statement has succeeded.
@@ -55,8 +56,8 @@ unsafe fn text(pointer: *const c_char) -> std::ffi::CString {
 /// Recognises a statement by its parse tree.
 unsafe fn recognise(node: *mut pg_sys::Node) -> Option<Statement> {
     use pg_sys::NodeTag::{
-        T_AlterDatabaseStmt, T_AlterExtensionStmt, T_AlterRoleStmt, T_CreatedbStmt, T_DropStmt,
-        T_DropdbStmt, T_GrantRoleStmt, T_GrantStmt, T_RenameStmt, T_TransactionStmt,
+        T_AlterDatabaseStmt, T_AlterExtensionStmt, T_AlterRoleStmt, T_ConstraintsSetStmt,
+        T_CreatedbStmt, T_DropStmt, T_DropdbStmt, T_GrantRoleStmt, T_GrantStmt, T_RenameStmt, T_TransactionStmt,
     };
     match (*node).type_ {
         T_DropdbStmt => Some(Statement::DropDatabase {
@@ -85,6 +86,7 @@ unsafe fn recognise(node: *mut pg_sys::Node) -> Option<Statement> {
             == pg_sys::ObjectType::OBJECT_DATABASE)
             .then_some(Statement::ChangeAccess),
         T_AlterRoleStmt | T_GrantRoleStmt => Some(Statement::ChangeAccess),
+        T_ConstraintsSetStmt => Some(Statement::SetConstraints),
         T_CreatedbStmt => {
             let create = node.cast::<pg_sys::CreatedbStmt>();
             // Said or not, something is copied (createdb in dbcommands.c).

@@ -336,6 +336,7 @@ impl Bench {
                 subxids: transaction::subtransaction_ids(),
                 had_key: job.unique_key.is_some(),
                 used_temporary: session::used_temporary_objects(),
+                set_constraints: session::take_constraints_set(),
                 failure: sqlstate.as_deref(),
             };
             if batch::ends_batch(&after).is_some() {

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::pg::utility::{self, Hooks, Statement};
-use crate::pg::{database, identity, signals};
+use crate::pg::{database, identity, session, signals};
 use crate::shared::database::{Database, Presence};
 use crate::shared::{self, pending, Shared};
 
@@ -44,7 +44,7 @@ fn before(statement: &Statement) {
                 quiesce(shared, database::current());
             }
         }
-        Statement::FinishPrepared | Statement::ChangeAccess => {}
+        Statement::FinishPrepared | Statement::ChangeAccess | Statement::SetConstraints => {}
     }
 }
 
@@ -74,6 +74,7 @@ fn after(statement: &Statement) {
         Statement::RenameDatabase { .. } | Statement::ChangeAccess => pending::access_changed(),
         // What was prepared may have made rows ready, or unlocked them: nobody else tells.
         Statement::FinishPrepared => pending::sweep(),
+        Statement::SetConstraints => session::constraints_set(),
         Statement::MoveDatabase { .. } | Statement::CopyDatabase { .. } => {}
     }
 }
