@@ -80,19 +80,32 @@ pub fn base() -> Option<*mut u8> {
     (!base.is_null()).then_some(base)
 }
 
+#[pg_guard]
+unsafe extern "C-unwind" fn run_at_exit(_code: i32, arg: pg_sys::Datum) {
+    // SAFETY: arg is the function pointer given below.
+    let callback: fn() = std::mem::transmute::<*const c_void, fn()>(arg.cast_mut_ptr());
+    callback();
+}
+
 /// Runs `callback` when this process leaves, also on a FATAL error: after its transaction was rolled
 /// back and its locks are gone, and while it still has its latch.
 pub fn at_exit(callback: fn()) {
-    #[pg_guard]
-    unsafe extern "C-unwind" fn run(_code: i32, arg: pg_sys::Datum) {
-        // SAFETY: arg is the function pointer given below.
-        let callback: fn() = std::mem::transmute::<*const c_void, fn()>(arg.cast_mut_ptr());
-        callback();
-    }
     // SAFETY: the callback stays valid as long as the library is loaded.
     unsafe {
         pg_sys::on_shmem_exit(
-            Some(run),
+            Some(run_at_exit),
+            pg_sys::Datum::from(callback as *const () as usize),
+        )
+    }
+}
+
+/// Runs `callback` when this process leaves, before its transaction is rolled back; to be asked for when
+/// connected.
+pub fn before_exit(callback: fn()) {
+    // SAFETY: as above.
+    unsafe {
+        pg_sys::before_shmem_exit(
+            Some(run_at_exit),
             pg_sys::Datum::from(callback as *const () as usize),
         )
     }

@@ -300,6 +300,13 @@ impl Shared {
         })
     }
 
+    /// Sets the latch of every executor, also of busy ones that wait for something else than work.
+    pub fn wake_executors(&self) {
+        for executor in &self.executors {
+            executor.process.wake();
+        }
+    }
+
     /// Slots not free.
     pub fn executors_in_use(&self) -> usize {
         self.executors

@@ -36,6 +36,8 @@ pub struct Shared {
     pub access_changed: AtomicBool,
     /// The flight recorder of the last life has been read.
     pub recorder_read: AtomicBool,
+    /// An executor has left, or a verdict waits: look into the recorder before running what was claimed.
+    pub unsettled: AtomicBool,
     /// One more than the executor slot that runs a job alone, or wants to; 0: nobody.
     pub alone: AtomicU64,
     pub executors: [Executor; MAX_EXECUTORS],

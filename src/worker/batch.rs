@@ -55,6 +55,9 @@ pub enum Ended {
     Worked,
     /// Nothing was ready.
     Empty,
+    /// One of the jobs may be that of an executor whose end is still to be judged: whoever is told that it
+    /// was sets our latch.
+    Unsettled,
     /// The queue cannot run: it is parked now.
     Parked,
     /// The server lacks something: try again later.
@@ -186,6 +189,11 @@ impl Bench {
         if claimed.is_empty() {
             transaction::commit();
             return Ok(Ended::Empty);
+        }
+        if self.recorder.is_unsettled(shared, work.queue.key().database) {
+            give_up(work, claimed);
+            transaction::commit();
+            return Ok(Ended::Unsettled);
         }
         let me = &shared.executors[self.me];
         me.set_batch(claimed.iter().map(|job| job.id));

@@ -49,6 +49,7 @@ fn executor(arg: usize) {
         return;
     }
     worker::connect(group.0, Some(group.1));
+    shmem::before_exit(stop);
     settle_session();
     me.set_state(ExecutorState::Busy);
     Executing {
@@ -89,6 +90,15 @@ fn follow_settings() {
         "off"
     };
     guc::force(c"synchronous_commit", mode);
+}
+
+/// At exit, before its transaction is rolled back: whoever finds the row of its job free knows by this
+/// that its end is to be judged first.
+fn stop() {
+    if let (Some(shared), Some(slot)) = (shared::get(), executor::mine()) {
+        shared.executors[slot].set_state(ExecutorState::Stopping);
+        shared.unsettled.store(true, Ordering::SeqCst);
+    }
 }
 
 /// At exit, its transaction being rolled back and its locks gone.
@@ -152,7 +162,7 @@ impl Executing {
             match self.work_once() {
                 Some(Ended::Failed(failure)) => failures = self.back_off(failures, &failure),
                 Some(Ended::Worked) => failures = 0,
-                Some(Ended::Empty | Ended::Parked) => {}
+                Some(Ended::Empty | Ended::Parked | Ended::Unsettled) => {}
                 None => {
                     if !self.sleep() {
                         return;
@@ -236,6 +246,9 @@ impl Executing {
         let ended = self.bench.run(&mut self.queues[at]);
         solitude::leave_batch(self.shared, self.slot);
         self.return_permit(slot, key);
+        if matches!(ended, Ended::Unsettled) {
+            latch::wait(Some(Duration::from_secs(1)));
+        }
         Some(ended)
     }
 

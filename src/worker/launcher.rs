@@ -186,7 +186,8 @@ impl Launching {
             let state = executor.state();
             if state == ExecutorState::Free {
                 if self.executors.remove(&slot).is_some() || self.recorder.is_noted(slot) {
-                    self.recorder.judge_exit(slot);
+                    let judged = self.recorder.judge_exit(slot);
+                    self.tell_verdicts(judged);
                 }
                 continue;
             }
@@ -231,6 +232,18 @@ impl Launching {
             .collect();
         if failed.iter().any(|oid| self.names.contains_key(oid)) {
             self.refresh_databases();
+        }
+    }
+
+    /// An executor's end was judged: to be carried out by a scheduler, or nobody's fault.
+    fn tell_verdicts(&self, judged: bool) {
+        if judged {
+            for place in &self.shared.databases {
+                if place.oid() != 0 && self.recorder.has_verdicts(place.oid()) {
+                    place.scheduler.wake();
+                }
+            }
+            self.shared.wake_executors();
         }
     }
 
@@ -427,7 +440,8 @@ impl Launching {
         let Some(slot) = free else {
             return Err(now + SLICE_US);
         };
-        self.recorder.judge_exit(slot);
+        let judged = self.recorder.judge_exit(slot);
+        self.tell_verdicts(judged);
         if self.recorder.has_verdicts(group.0) {
             shared.executors[slot].release();
             return Err(now);

@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicI32, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use crate::errors::{Error, SqlState};
 use crate::pg::signals::{MARK_NONE, MARK_TERMINATED};
 use crate::pg::{database, ereport, mapped_file};
-use crate::shared::executor::MAX_EXECUTORS;
+use crate::shared::executor::{ExecutorState, MAX_EXECUTORS};
+use crate::shared::Shared;
 
 const PATH: &str = "pg_stat_tmp/pushy.recorder";
 const MAGIC: u64 = 0x7075_7368_7966_6c01;
@@ -72,6 +73,12 @@ struct VerdictCell {
     queue_id: AtomicI32,
     attempt: AtomicI32,
     job: AtomicI64,
+}
+
+impl VerdictCell {
+    fn is_taken(&self) -> bool {
+        self.kind.load(Ordering::SeqCst) != 0
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -234,7 +241,7 @@ impl Recorder {
         let Some(cell) = self
             .verdicts
             .iter()
-            .find(|cell| cell.kind.load(Ordering::SeqCst) == 0)
+            .find(|cell| !cell.is_taken())
         else {
             return;
         };
@@ -247,6 +254,32 @@ impl Recorder {
         cell.job
             .store(note.job.load(Ordering::SeqCst), Ordering::SeqCst);
         cell.kind.store(kind as u32, Ordering::SeqCst);
+    }
+
+    /// Whether the end of an executor of this database is still to be judged, or the verdict to be carried
+    /// out: its job may not run before, or it would run once more uncharged in each executor that is up.
+    pub fn is_unsettled(&self, shared: &Shared, database: u32) -> bool {
+        if !shared.unsettled.load(Ordering::SeqCst) {
+            return false;
+        }
+        // Lowered before we look: an executor that leaves meanwhile raises it again.
+        shared.unsettled.store(false, Ordering::SeqCst);
+        let mut here = self.has_verdicts(database);
+        let mut anywhere = here || self.verdicts.iter().any(VerdictCell::is_taken);
+        for (executor, note) in shared.executors.iter().zip(&self.notes) {
+            let has_left = matches!(
+                executor.state(),
+                ExecutorState::Free | ExecutorState::Stopping
+            );
+            if has_left && note.is_busy() {
+                anywhere = true;
+                here |= note.database.load(Ordering::SeqCst) == database;
+            }
+        }
+        if anywhere {
+            shared.unsettled.store(true, Ordering::SeqCst);
+        }
+        here
     }
 
     /// What waits for the scheduler of this database.

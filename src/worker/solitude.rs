@@ -72,9 +72,7 @@ pub fn end(shared: &Shared, slot: usize) {
         .alone
         .compare_exchange(holder(slot), 0, Ordering::SeqCst, Ordering::SeqCst);
     if ended.is_ok() {
-        for executor in &shared.executors {
-            executor.process.wake();
-        }
+        shared.wake_executors();
     }
 }
 

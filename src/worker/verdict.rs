@@ -40,6 +40,7 @@ pub fn carry_out(
     for verdict in &verdicts {
         recorder.settle(verdict);
     }
+    shared::expect().wake_executors();
     Ok(())
 }
 
