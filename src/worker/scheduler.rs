@@ -59,11 +59,18 @@ fn scheduler(arg: usize) {
 
 thread_local! {
     static PLACE: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };
+    /// In the midst of a round: what is due and what was asked for has been taken, and may not be done.
+    static IN_ROUND: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
 }
 
 fn leave() {
     let Some(shared) = shared::get() else { return };
     if let Some(place) = shared.find_database(PLACE.get()) {
+        if IN_ROUND.get() {
+            // Terminated: the next one looks at everything.
+            place.sweep_requested.store(true, Ordering::SeqCst);
+            place.orphans_requested.store(true, Ordering::SeqCst);
+        }
         place.scheduler.leave();
         place.scheduler_pid.store(0, Ordering::SeqCst);
         place.worker_left.broadcast();
@@ -88,7 +95,10 @@ impl Scheduling {
             if self.place.is_quiesced() || !settings::enabled() {
                 return;
             }
-            match self.round(first) {
+            IN_ROUND.set(true);
+            let outcome = self.round(first);
+            IN_ROUND.set(false);
+            match outcome {
                 Ok(Some(next)) => {
                     failures = 0;
                     first = false;
