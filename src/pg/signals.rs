@@ -47,6 +47,17 @@ fn leave_mark(value: u32) {
     }
 }
 
+/// For a process that leaves because the postmaster is gone: no signal says so.
+pub fn mark_if_orphaned() {
+    extern "C-unwind" {
+        fn PostmasterIsAliveInternal() -> bool;
+    }
+    // SAFETY: reads a pipe of this process.
+    if unsafe { !PostmasterIsAliveInternal() } {
+        leave_mark(MARK_BYSTANDER);
+    }
+}
+
 unsafe extern "C" fn on_terminate(
     signal: c_int,
     info: *mut libc::siginfo_t,

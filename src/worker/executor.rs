@@ -106,6 +106,7 @@ fn leave() {
     let (Some(shared), Some(slot)) = (shared::get(), executor::mine()) else {
         return;
     };
+    signals::mark_if_orphaned();
     solitude::give_up();
     let me = &shared.executors[slot];
     if let Some(queue) = PERMIT.get() {
