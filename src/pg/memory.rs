@@ -43,6 +43,18 @@ impl Context {
     }
 }
 
+/// Runs `work`, which may end a transaction: contexts that were current inside go with it, so the one of
+/// before is made current again.
+pub fn around_transaction<T>(work: impl FnOnce() -> T) -> T {
+    // SAFETY: called outside transactions, where a context is current that outlives them.
+    unsafe {
+        let old = pg_sys::CurrentMemoryContext;
+        let result = work();
+        pg_sys::MemoryContextSwitchTo(old);
+        result
+    }
+}
+
 impl Drop for Context {
     fn drop(&mut self) {
         // SAFETY: not current when dropped.

@@ -13,7 +13,7 @@ use super::{run_job, solitude};
 use crate::errors::{Error, Result, SqlState};
 use crate::pg::function::Timestamp;
 use crate::pg::handler::Callable;
-use crate::pg::memory::Context;
+use crate::pg::memory::{self, Context};
 use crate::pg::subtransaction::CallError;
 use crate::pg::transaction::{self, Failure};
 use crate::pg::{clock, identity, interrupts, session, timeout, worker};
@@ -141,10 +141,12 @@ impl Bench {
         let mut results = Results::default();
         let outcome = transaction::catch(|| {
             let _held = interrupts::hold_cancels();
-            transaction::begin();
-            self.batch_memory.reset();
-            self.batch_memory
-                .enter(|| self.work(shared, work, &mut claimed, &mut results))
+            memory::around_transaction(|| {
+                transaction::begin();
+                self.batch_memory.reset();
+                self.batch_memory
+                    .enter(|| self.work(shared, work, &mut claimed, &mut results))
+            })
         });
         let ended = match outcome {
             Ok(Ok(ended)) => ended,
