@@ -377,6 +377,10 @@ impl Pending {
                 shared.free_queues_of(database);
             }
             if let Some(slot) = shared.find_database(database) {
+                if presence == Presence::Present && slot.presence() == Presence::Unknown {
+                    // Nobody has looked yet what is due here: the server has just started.
+                    slot.announce_due(0);
+                }
                 slot.set_presence(presence);
                 slot.failures.store(0, Ordering::SeqCst);
                 slot.retry_at.store(0, Ordering::SeqCst);

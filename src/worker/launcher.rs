@@ -28,6 +28,8 @@ const LEAD_US: i64 = 200_000;
 const SWEEP_US: i64 = 60_000_000;
 /// While groups wait for an executor, each may keep one for so long.
 const SLICE_US: i64 = 1_000_000;
+/// The postmaster frees the slot of a worker that has ended within this time.
+const SLOT_RETURN_US: i64 = 50_000;
 /// The longest wait before a worker that failed to start is tried again.
 const MOST_RETRY_US: i64 = 60_000_000;
 
@@ -314,6 +316,7 @@ impl Launching {
                 None => {
                     place.scheduler_starting.store(false, Ordering::SeqCst);
                     next = next.min(self.starve(now));
+                    next = next.min(self.make_room((oid, 0), now));
                     break;
                 }
             }
@@ -423,6 +426,9 @@ impl Launching {
                 Ok(()) => self.fed(),
                 Err(at) => {
                     next = next.min(at);
+                    if self.starved_since.is_some() && serving == 0 {
+                        next = next.min(self.make_room(group, now));
+                    }
                     break;
                 }
             }
@@ -496,8 +502,8 @@ impl Launching {
         );
     }
 
-    /// All executors are taken and this group has none: the one that has been idle, or else the one of
-    /// the group with most, leaves when its batch ends.
+    /// All executors, or all worker slots of the server, are taken and this group has none: one that is
+    /// idle, or else the one that has been there longest, leaves when its batch ends.
     fn make_room(&self, group: Group, now: i64) -> i64 {
         let others = || {
             self.shared.executors.iter().filter(|executor| {
@@ -544,11 +550,14 @@ impl Launching {
         }
     }
 
-    /// No worker slot is free: said once, with the setting to raise, until one was.
+    /// No worker slot is free: said once, with the setting to raise, until one was. A worker that has just
+    /// ended gives its slot back a moment later, so not at the first look.
     fn starve(&mut self, now: i64) -> i64 {
-        self.shared.starved.store(1, Ordering::SeqCst);
-        if self.starved_since.is_none() {
-            self.starved_since = Some(now);
+        let since = *self.starved_since.get_or_insert(now);
+        if now - since < SLICE_US {
+            return now + SLOT_RETURN_US;
+        }
+        if self.shared.starved.swap(1, Ordering::SeqCst) == 0 {
             ereport::log(
                 &Error::new(
                     SqlState::CONFIGURATION_LIMIT_EXCEEDED,

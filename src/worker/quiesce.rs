@@ -72,8 +72,16 @@ fn after(statement: &Statement) {
         Statement::AlterExtension => pending::privileges_changed(),
         // pushy.databases may name it now, or no longer.
         Statement::RenameDatabase { .. } | Statement::ChangeAccess => pending::access_changed(),
-        // What was prepared may have made rows ready, or unlocked them: nobody else tells.
-        Statement::FinishPrepared => pending::sweep(),
+        // What was prepared may have made rows ready, or unlocked them, changed queues or created the
+        // extension: nobody else tells.
+        Statement::FinishPrepared => {
+            pending::sweep();
+            pending::privileges_changed();
+            let here = shared.ensure_database(database::current());
+            if here.is_some_and(|here| here.presence() == Presence::Absent) {
+                pending::presence(Presence::Unknown);
+            }
+        }
         Statement::SetConstraints => session::constraints_set(),
         Statement::MoveDatabase { .. } | Statement::CopyDatabase { .. } => {}
     }
