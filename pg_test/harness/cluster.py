@@ -122,10 +122,17 @@ class Cluster:
     def crash(self, pid: int | None = None, how: signal.Signals = signal.SIGKILL) -> None:
         """Kills one process of the server (a new session's, unless told) and waits until it has recovered."""
         before = self.log.position()
-        if pid is None:
-            pid = self.connect().info.backend_pid
-        self.kill(pid, how)
+        session = self.connect() if pid is None else None
+        self.kill(session.info.backend_pid if session else pid, how)
         self.wait_recovered(before)
+
+    def kill_server(self) -> None:
+        """Kills the postmaster alone, and waits until its processes have noticed and are gone."""
+        with self.connect() as session:
+            pids = [pid for pid, in session.execute("SELECT pid FROM pg_stat_activity")] + [self.postmaster_pid]
+        self.kill(self.postmaster_pid)
+        wait_for("the server's processes to be gone", lambda: [pid for pid in pids if Path(f"/proc/{pid}").exists()],
+                 lambda left: left == [], evidence=self.log.tail)
 
     def wait_recovered(self, since: int, deadline: float = DEADLINE) -> None:
         """Waits until the server has gone through a crash after log position `since` and takes connections."""
