@@ -57,7 +57,8 @@ unsafe fn text(pointer: *const c_char) -> std::ffi::CString {
 unsafe fn recognise(node: *mut pg_sys::Node) -> Option<Statement> {
     use pg_sys::NodeTag::{
         T_AlterDatabaseStmt, T_AlterExtensionStmt, T_AlterRoleStmt, T_ConstraintsSetStmt,
-        T_CreatedbStmt, T_DropStmt, T_DropdbStmt, T_GrantRoleStmt, T_GrantStmt, T_RenameStmt, T_TransactionStmt,
+        T_CreatedbStmt, T_DropStmt, T_DropdbStmt, T_GrantRoleStmt, T_GrantStmt, T_RenameStmt,
+        T_TransactionStmt,
     };
     match (*node).type_ {
         T_DropdbStmt => Some(Statement::DropDatabase {

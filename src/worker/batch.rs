@@ -192,7 +192,10 @@ impl Bench {
             transaction::commit();
             return Ok(Ended::Empty);
         }
-        if self.recorder.is_unsettled(shared, work.queue.key().database) {
+        if self
+            .recorder
+            .is_unsettled(shared, work.queue.key().database)
+        {
             give_up(work, claimed);
             transaction::commit();
             return Ok(Ended::Unsettled);
@@ -380,7 +383,10 @@ impl Bench {
             let started_at = done.started_at;
             me.enter_job(work.queue.queue_id, job.id, job.attempt, started_at.0);
             if me.is_cancel_requested(job.id) {
-                return Err(Error::new(SqlState::QUERY_CANCELED, "the job was cancelled"));
+                return Err(Error::new(
+                    SqlState::QUERY_CANCELED,
+                    "the job was cancelled",
+                ));
             }
         }
         let is_only = claimed.len() == 1;

@@ -238,11 +238,7 @@ impl Recorder {
     fn add_verdict(&self, kind: Kind, note: &Note) {
         // More verdicts than cells cannot wait: each executor leaves one at most, and none is started in
         // a database before its verdicts are carried out.
-        let Some(cell) = self
-            .verdicts
-            .iter()
-            .find(|cell| !cell.is_taken())
-        else {
+        let Some(cell) = self.verdicts.iter().find(|cell| !cell.is_taken()) else {
             return;
         };
         cell.database
