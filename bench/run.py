@@ -135,9 +135,7 @@ def latency_table(cluster: Cluster, options: argparse.Namespace) -> list[str]:
         samples = [sample(db, commit) for _ in range(options.warm)]
         rows.append((f"warm executor, client's synchronous_commit = {commit}", samples))
         progress(f"latency: {rows[-1][0]}: p50 {quantile(samples, 50):.2f} ms")
-    cluster.configure(pushy__executor_linger="1s")
-    cluster.reload()
-    db.wait_until("SHOW pushy.executor_linger", "1s")
+    cluster.configure(pushy__executor_linger="1s").restart()
     samples = []
     for n in range(options.cold):
         db.wait_until("SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'pushy executor%'", 0)
