@@ -3,6 +3,7 @@
 
 mod channel;
 mod errors;
+mod job;
 mod pg;
 mod queue;
 mod settings;

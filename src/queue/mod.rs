@@ -1,38 +1,21 @@
-//! Queues and jobs: the contract between those who enqueue and those who run.
+//! Queues: how they are declared, changed, shared and explained.
 
 pub mod alter;
 pub mod cache;
-pub mod call;
-pub mod cancel;
-pub mod claim;
 pub mod control;
-pub mod current;
 pub mod definition;
 pub mod drop;
-pub mod enqueue;
 pub mod explain;
-pub mod failure;
-pub mod finish;
 pub mod fitness;
 pub mod grant;
 pub mod handler_name;
-pub mod job;
-pub mod live;
 pub mod options;
 pub mod pause;
-pub mod position;
 pub mod privilege;
-pub mod progress;
-pub mod promote;
 pub mod publish;
 pub mod register;
 pub mod restore;
-pub mod retry;
-pub mod run_in_session;
-pub mod running;
 pub mod statistics;
 pub mod store;
-pub mod tables;
 pub mod visible;
-pub mod wait;
 pub mod workers;

@@ -1,12 +1,12 @@
 //! One job: its handler in a subtransaction, under a deadline, with nothing left over for the next.
 
+use crate::job::call;
+use crate::job::current::{self, Current};
 use crate::pg::function::{Answer, Timestamp};
 use crate::pg::handler::Callable;
 use crate::pg::memory::Context;
 use crate::pg::subtransaction::CallError;
 use crate::pg::{clock, guc, interrupts, session, timeout, transaction};
-use crate::queue::call;
-use crate::queue::current::{self, Current};
 use crate::queue::fitness::Takes;
 
 /// How a job ended.

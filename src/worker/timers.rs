@@ -4,13 +4,14 @@
 use pgrx::pg_sys::BuiltinOid;
 
 use crate::errors::Result;
+use crate::job::{failure, promote};
 use crate::params;
 use crate::pg::function::Timestamp;
 use crate::pg::spi::{self, Plan};
 use crate::pg::subtransaction::CallError;
 use crate::pg::{clock, identity};
+use crate::queue::cache;
 use crate::queue::definition::{self, Definition};
-use crate::queue::{cache, failure, promote};
 use crate::shared::{self, pending};
 
 /// Rows per transaction: a scheduler never holds many locks, nor a snapshot for long.
@@ -53,7 +54,7 @@ pub fn next_due() -> Result<Option<i64>> {
             let job = row.opt_i64(1);
             let expiry = row
                 .opt_i64(2)
-                .map(|at| crate::queue::finish::retention_due(Timestamp(at)));
+                .map(|at| crate::job::finish::retention_due(Timestamp(at)));
             job.into_iter().chain(expiry).min()
         }))
     })

@@ -4,12 +4,13 @@ use std::sync::atomic::Ordering;
 
 use super::recorder::{Kind, Recorder, Verdict};
 use crate::errors::Result;
+use crate::job::live::Live;
+use crate::job::{finish, live};
 use crate::params;
 use crate::pg::spi::{self, Plan};
 use crate::pg::subtransaction::CallError;
 use crate::pg::{clock, identity, transaction};
-use crate::queue::live::Live;
-use crate::queue::{cache, definition, finish, live};
+use crate::queue::{cache, definition};
 use crate::shared::queue_slot::Tally;
 use crate::shared::{self, pending};
 

@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 
 use pgrx::pg_sys::BuiltinOid;
 
-use super::privilege::{self, Privilege};
-use super::{cache, definition};
 use crate::errors::{Error, Result, SqlState};
 use crate::pg::function::{Answer, Call};
 use crate::pg::spi::{self, Plan};
 use crate::pg::{database, identity, transaction};
+use crate::queue::privilege::{self, Privilege};
+use crate::queue::{cache, definition};
 use crate::shared;
 use crate::{params, sql_function};
 

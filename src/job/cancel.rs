@@ -2,11 +2,12 @@
 
 use pushy_core::state::{JobEvent, JobState};
 
-use super::definition::Definition;
-use super::privilege::{self, Privilege};
-use super::{cache, control, current, definition, finish, live};
+use super::{current, finish, live};
 use crate::errors::{Error, Result};
 use crate::pg::{clock, database, identity, interrupts};
+use crate::queue::definition::Definition;
+use crate::queue::privilege::{self, Privilege};
+use crate::queue::{cache, control, definition};
 use crate::shared::queue_slot::Tally;
 use crate::shared::{self, pending};
 use crate::sql_function;

@@ -3,13 +3,14 @@
 use pgrx::pg_sys::BuiltinOid;
 use pushy_core::state::JobState;
 
-use super::definition::Definition;
-use super::{cache, position};
+use super::position;
 use crate::errors::Result;
 use crate::params;
 use crate::pg::clock;
 use crate::pg::function::Char;
 use crate::pg::spi::{self, Plan};
+use crate::queue::cache;
+use crate::queue::definition::Definition;
 use crate::shared::pending;
 
 static DUE: Plan = Plan::new(

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use super::job::Claimed;
+use super::claimed::Claimed;
 use crate::errors::Result;
 use crate::pg::function::Answer;
 use crate::{params, sql_function};
@@ -56,7 +56,7 @@ sql_function!(pushy_current_job, |_call| {
         let Some(current) = current else {
             return Ok(Answer::Null);
         };
-        super::job::composite(current, None)
+        super::claimed::composite(current, None)
     })
 });
 

@@ -1,19 +1,20 @@
 //! queue_run: runs what is due of a queue in the caller's session and transaction, for tests.
 
 use super::call;
+use super::claimed::Claimed;
 use super::current::{self, Current};
-use super::definition::Definition;
 use super::failure;
 use super::finish::{self, Done, Verdict};
-use super::fitness::{self, Takes};
-use super::job::Claimed;
-use super::{alter, cache, claim, privilege, promote};
+use super::{claim, promote};
 use crate::errors::{Error, Result, SqlState};
 use crate::pg::function::Timestamp;
 use crate::pg::handler::Callable;
 use crate::pg::memory::Context;
 use crate::pg::subtransaction::CallError;
 use crate::pg::{clock, database, guc, identifier, identity};
+use crate::queue::definition::Definition;
+use crate::queue::fitness::{self, Takes};
+use crate::queue::{alter, cache, privilege};
 use crate::shared::queue_slot::{Tally, PRIORITIES};
 use crate::shared::{self, pending};
 use crate::sql_function;

@@ -5,15 +5,15 @@ use std::rc::Rc;
 use pgrx::pg_sys::{BuiltinOid, Datum, Oid};
 use pushy_core::state::JobState;
 
-use super::cache::{self, Known};
 use super::finish::retention_due;
-use super::privilege::{self, Privilege};
 use super::tables::{finished_job, live_job};
 use super::{current, position};
 use crate::errors::{Error, Result, SqlState};
 use crate::pg::function::{Answer, Call, Char, Timestamp};
 use crate::pg::spi::{self, Plan};
 use crate::pg::{clock, heap, identity, interrupts, transaction};
+use crate::queue::cache::{self, Known};
+use crate::queue::privilege::{self, Privilege};
 use crate::shared::pending;
 use crate::{params, settings, sql_function};
 

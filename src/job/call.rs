@@ -2,13 +2,13 @@
 
 use pgrx::pg_sys::Datum;
 
+use super::claimed;
 use super::current::Current;
-use super::fitness::Takes;
-use super::job;
 use crate::pg::function::Answer;
 use crate::pg::handler::{self, Callable};
 use crate::pg::memory::Context;
 use crate::pg::subtransaction::{self, CallError};
+use crate::queue::fitness::Takes;
 
 /// Calls the handler in a subtransaction, with the argument it takes. What it allocates is `memory`'s, its
 /// result as jsonb `kept`'s.
@@ -25,7 +25,7 @@ pub fn call(
             let argument = match takes {
                 Takes::Nothing => Answer::Null,
                 Takes::Jsonb => current.job.args,
-                Takes::Job => job::composite(current, last_error)?,
+                Takes::Job => claimed::composite(current, last_error)?,
             };
             let argument = match argument {
                 Answer::Datum(datum) => datum,

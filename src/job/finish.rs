@@ -4,9 +4,8 @@ use pgrx::pg_sys::BuiltinOid;
 use pushy_core::backoff;
 use pushy_core::state::JobState;
 
-use super::definition::Definition;
+use super::claimed::Claimed;
 use super::failure;
-use super::job::Claimed;
 use super::position;
 use super::tables::finished_job;
 use crate::errors::Result;
@@ -16,6 +15,7 @@ use crate::pg::heap;
 use crate::pg::random;
 use crate::pg::spi::{self, Plan};
 use crate::pg::subtransaction::CallError;
+use crate::queue::definition::Definition;
 use crate::shared::pending;
 
 /// A job done, its effects in this transaction. `of`: its place among the claimed ones.

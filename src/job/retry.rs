@@ -4,13 +4,14 @@ use pgrx::pg_sys::BuiltinOid;
 use pushy_core::state::{JobEvent, JobState};
 
 use super::cancel::queue_for_work;
-use super::definition::Definition;
 use super::live;
-use super::{cache, control, position};
+use super::position;
 use crate::errors::{Error, Result, SqlState};
 use crate::pg::function::Char;
 use crate::pg::spi::{self, Plan};
 use crate::pg::{clock, identity};
+use crate::queue::definition::Definition;
+use crate::queue::{cache, control};
 use crate::shared::pending;
 use crate::{params, sql_function};
 

@@ -2,11 +2,11 @@
 
 use std::sync::atomic::Ordering;
 
-use super::privilege::Privilege;
-use super::visible;
 use crate::errors::Result;
 use crate::pg::database;
 use crate::pg::function::{Answer, Call, Timestamp};
+use crate::queue::privilege::Privilege;
+use crate::queue::visible;
 use crate::shared::executor::{Executor, ExecutorState, Progress};
 use crate::shared::{self, Shared};
 use crate::{row, sql_function};

@@ -1,6 +1,6 @@
 //! Taking ready jobs: a row lock in an open transaction, which vanishes with its holder.
 
-use super::job::Claimed;
+use super::claimed::Claimed;
 use super::tables::live_job;
 use crate::errors::Result;
 use crate::pg::function::Answer;

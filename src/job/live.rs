@@ -9,7 +9,7 @@ use crate::pg::database;
 use crate::pg::function::Answer;
 use crate::pg::spi::{self, Plan, Row};
 
-use super::job::Claimed;
+use super::claimed::Claimed;
 use crate::shared::queue_slot::QueueKey;
 use crate::shared::{self, pending};
 

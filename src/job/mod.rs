@@ -1,0 +1,19 @@
+//! Jobs: from enqueue to the end of the last attempt, and what is told of them.
+
+pub mod call;
+pub mod cancel;
+pub mod claim;
+pub mod claimed;
+pub mod current;
+pub mod enqueue;
+pub mod failure;
+pub mod finish;
+pub mod live;
+pub mod position;
+pub mod progress;
+pub mod promote;
+pub mod retry;
+pub mod run_in_session;
+pub mod running;
+pub mod tables;
+pub mod wait;
