@@ -30,7 +30,9 @@ def busy(shared_cluster, role):
     db.gate = gate
     yield db
     gate.open()
-    db.drop()
+    with shared_cluster.connect() as session:
+        if session.execute("SELECT 1 FROM pg_database WHERE datname = %s", (db.name,)).fetchone():
+            db.drop()
 
 
 @pytest.fixture
