@@ -1,0 +1,93 @@
+"""Dumped and restored: elsewhere queues wait until somebody says so, roles and handlers are found by name, and a server
+without the library only warns."""
+
+import pytest
+
+from life import LEDGER, run
+
+
+def dump(db, *options):
+    said = db.cluster.run("pg_dump", "-h", db.cluster.folder, "-p", db.cluster.port, "-U", "postgres",
+                          "-f", db.cluster.folder / f"{db.name}.sql", *options, db.name).stdout
+    assert said == "", said
+    return (db.cluster.folder / f"{db.name}.sql").read_text()
+
+
+def restore(cluster, text, name):
+    copy = cluster.database(name, extension=False)
+    said = cluster.psql(name, text)
+    assert "ERROR" not in said, said
+    return copy, said
+
+
+@pytest.fixture
+def shop(make_cluster):
+    """A database with a queue of a tenant, a paused one, jobs in several states, a grant and history."""
+    db = make_cluster().database("shop")
+    db.sql(LEDGER)
+    db.sql("""
+        CREATE ROLE tenant LOGIN; CREATE ROLE reader LOGIN; GRANT INSERT ON ledger TO tenant;
+        SELECT pushy.queue_register('q', 'note(jsonb)', run_as => 'tenant'), pushy.queue_register('p', 'note(jsonb)');
+        SELECT pushy.queue_grant('q', 'reader', 'monitor'), pushy.queue_pause('p')""")
+    run(db, count=2)
+    db.sql("SELECT pushy.enqueue('p', '10')")
+    db.later = db.value("SELECT pushy.enqueue('q', '11', delay => '1 hour')")
+    return db
+
+
+def test_a_copy_in_the_same_server_waits_and_then_runs_what_was_waiting(shop):
+    copy, _ = restore(shop.cluster, dump(shop), "copy")
+    assert "resume_after_restore" in str(copy.rows("SELECT reason, fix FROM pushy.queue_explain('q')"))
+    assert dict(copy.rows("SELECT state::text, count(*) FROM pushy.jobs GROUP BY 1")) == {"completed": 2, "available": 1, "scheduled": 1}
+    assert dict(copy.rows("SELECT queue, resumed FROM pushy.resume_after_restore()")) == {"q": True, "p": False}
+    assert copy.value("SELECT pushy.job_retry(%s)", copy.value("SELECT id FROM pushy.jobs WHERE state = 'scheduled'"))
+    copy.jobs_wait("q")
+    copy.sql("SELECT pushy.queue_resume('p')")
+    copy.jobs_wait("p")
+    assert [n for n, in copy.rows("SELECT n FROM ledger ORDER BY n")] == [1, 2, 10, 11]
+    assert shop.job(shop.later)["state"] == "scheduled", "the original is left alone"
+    new = copy.value("SELECT pushy.enqueue('q', '12')")
+    assert new > shop.later, "numbers go on where they were"
+    with copy.connect(user="reader") as reader:
+        assert reader.execute("SELECT count(*) > 0 FROM pushy.jobs WHERE queue = 'q'").fetchone() == (True,)
+
+
+def test_a_restore_where_the_role_is_missing_says_so_and_works_once_it_is_there(shop, make_cluster):
+    there = make_cluster(fresh=True)
+    copy, _ = restore(there, dump(shop, "--no-owner", "--no-privileges"), "shop")
+    resumed = {queue: reason for queue, _, reason in copy.rows("SELECT * FROM pushy.resume_after_restore()")}
+    assert "role tenant does not exist" in resumed["q"]
+    copy.sql("CREATE ROLE tenant LOGIN; GRANT INSERT ON ledger TO tenant")
+    assert dict(copy.rows("SELECT queue, resumed FROM pushy.resume_after_restore()"))["q"] is True
+    run(copy)
+
+
+def test_a_role_that_happens_to_have_the_number_of_another_is_not_taken_for_it(shop, make_cluster):
+    there = make_cluster(fresh=True)
+    with there.connect() as admin:
+        admin.execute("CREATE ROLE stranger LOGIN; CREATE ROLE second LOGIN; CREATE ROLE third LOGIN")
+    copy, _ = restore(there, dump(shop, "--no-owner", "--no-privileges"), "shop")
+    copy.sql("UPDATE pushy.queue SET run_as = 'stranger'::regrole; UPDATE pushy.queue_acl SET grantee = 'stranger'::regrole")
+    with copy.connect(user="stranger") as stranger:
+        assert stranger.execute("SELECT * FROM pushy.jobs").fetchall() == []
+    assert "role tenant does not exist" in str(copy.rows("SELECT reason FROM pushy.resume_after_restore()"))
+    with copy.connect(user="stranger") as stranger:
+        assert stranger.execute("SELECT * FROM pushy.jobs").fetchall() == []
+
+
+def test_a_restore_without_the_library_preloaded_warns_and_all_but_running_works(shop, make_cluster):
+    bare = make_cluster({"shared_preload_libraries": ""}, fresh=True)
+    with bare.connect() as admin:
+        admin.execute("CREATE ROLE tenant LOGIN; CREATE ROLE reader LOGIN")
+    copy, said = restore(bare, dump(shop), "shop")
+    assert "WARNING" in said and "shared_preload_libraries = 'pushy'" in said
+    job = copy.value("SELECT pushy.enqueue('q', '5')")
+    assert "shared_preload_libraries" in str(copy.rows("SELECT reason, fix FROM pushy.queue_explain('q')"))
+    waited = copy.row("SELECT * FROM pushy.job_wait(%s, '10 ms')", job)
+    assert waited["state"] == "available"
+    assert copy.value("SELECT pushy.job_cancel(%s)", job)
+    bare.configure(shared_preload_libraries="pushy")
+    copy.close()
+    bare.restart()
+    copy.sql("SELECT pushy.resume_after_restore()")
+    run(copy)
