@@ -10,6 +10,7 @@ pub mod fitness;
 pub mod grant;
 pub mod handler_name;
 pub mod options;
+pub mod park;
 pub mod pause;
 pub mod privilege;
 pub mod publish;

@@ -2,11 +2,14 @@
 //! (database, role).
 
 pub mod batch;
+pub mod blame;
 pub mod executor;
 pub mod installation;
 pub mod launcher;
 pub mod quiesce;
 pub mod recorder;
+pub mod results;
+pub mod run_batch;
 pub mod run_job;
 pub mod scheduler;
 pub mod solitude;

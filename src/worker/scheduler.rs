@@ -180,12 +180,21 @@ impl Scheduling {
         }))
     }
 
-    /// Reads the queues after a change; false when the extension is not here.
+    /// Reads the queues after a change; false when the extension is not here. Until none has changed
+    /// meanwhile: what was read before a change and written to shared memory after it undid it there.
     fn refresh(&mut self) -> Result<bool, Failure> {
-        let generation = self.place.definitions.load(Ordering::SeqCst);
-        if self.generation == Some(generation) {
-            return Ok(true);
+        loop {
+            let generation = self.place.definitions.load(Ordering::SeqCst);
+            if self.generation == Some(generation) {
+                return Ok(true);
+            }
+            if !self.read_queues(generation)? {
+                return Ok(false);
+            }
         }
+    }
+
+    fn read_queues(&mut self, generation: u64) -> Result<bool, Failure> {
         let queues = transaction::run(|| {
             if identity::extension_oid().is_none() || worker::is_binary_upgrade() {
                 return Ok(None);

@@ -134,9 +134,17 @@ pub fn load_queues() -> Result<Vec<Definition>> {
     identity::as_owner(|| {
         let queues = definition::all()?;
         for queue in &queues {
-            if let Some(slot) = cache::slot_of(queue)? {
+            if let Some(index) = cache::slot_of(queue)? {
                 // Also where the slot is older than this definition: a restart of the scheduler heals.
-                shared::expect().queues()[slot].apply(&queue.facts());
+                let shared = shared::expect();
+                let slot = &shared.queues()[index];
+                let facts = queue.facts();
+                let started = facts.runnable && !slot.is_runnable();
+                slot.apply(&facts);
+                if started {
+                    shared.set_ready(index);
+                    shared.wake_for(index);
+                }
             }
         }
         Ok(queues)

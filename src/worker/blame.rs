@@ -1,0 +1,135 @@
+//! Who pays for an error: the job, or nobody.
+
+use std::sync::atomic::Ordering;
+
+use pushy_core::batch;
+
+use super::batch::{Bench, Ended, Work};
+use super::results::Results;
+use super::run_job;
+use super::verdict::SINGLE_US;
+use crate::errors::SqlState;
+use crate::job::claimed::Claimed;
+use crate::job::finish::{self, Verdict, MOST_STRIKES};
+use crate::job::live;
+use crate::pg::function::Timestamp;
+use crate::pg::subtransaction::CallError;
+use crate::pg::transaction::{self, Failure};
+use crate::pg::{clock, identity, session};
+use crate::shared;
+
+/// From when to when something ran, and whether its deadline had passed.
+pub(super) struct Span {
+    pub(super) started_at: Timestamp,
+    pub(super) at: Timestamp,
+    pub(super) timed_out: bool,
+}
+
+/// Who is to blame for an error.
+pub(super) enum Blame {
+    Job(CallError),
+    /// Its cancel was asked for.
+    Cancel,
+    /// Somebody cancelled the executor, not the job.
+    Nobody,
+}
+
+impl Bench {
+    /// Who is to blame for an error of a job.
+    pub(super) fn blame(&self, work: &Work, job: &Claimed, error: CallError, ran: &Span) -> Blame {
+        let me = &shared::expect().executors[self.me];
+        if error.sqlstate != SqlState::QUERY_CANCELED.0 {
+            Blame::Job(error)
+        } else if me.is_cancel_requested(job.id) {
+            Blame::Cancel
+        } else if ran.timed_out {
+            let timeout_us = self.timeout_us(work, job);
+            Blame::Job(run_job::timeout_error(timeout_us, ran.started_at, ran.at))
+        } else if job.strikes < MOST_STRIKES {
+            Blame::Nobody
+        } else {
+            Blame::Job(error)
+        }
+    }
+
+    /// The transaction failed outside of any handler: at COMMIT, or in our own statements. Nobody pays
+    /// for another: a larger batch is run again one by one, a batch of one is its job's failure.
+    pub(super) fn fail(
+        &self,
+        work: &mut Work,
+        claimed: &[Claimed],
+        results: &Results,
+        failure: Failure,
+    ) -> Ended {
+        transaction::abort();
+        // What no abort undoes: prepared statements, session locks.
+        session::clean_between_jobs();
+        self.recorder.note(self.me).leave();
+        self.recorder.note(self.me).set_alone(false);
+        work.previous = 0;
+        work.previous_full = false;
+        if finish::is_infrastructure(&failure.sqlstate) || results.started == 0 {
+            return Ended::Failed(failure);
+        }
+        if results.started > 1 || !batch::is_charged(&failure.sqlstate, claimed.len() == 1) {
+            let until = clock::now().plus_us(SINGLE_US).0;
+            let slot = &shared::expect().queues()[work.slot];
+            slot.single_until.store(until, Ordering::Relaxed);
+            return Ended::Worked;
+        }
+        let job = &claimed[0];
+        let at = clock::now();
+        let through_at = results.through_at.unwrap_or(at);
+        let timeout_us = self.timeout_us(work, job);
+        let span = Span {
+            started_at: through_at,
+            at,
+            timed_out: timeout_us > 0 && at.since_us(through_at) as i64 >= timeout_us,
+        };
+        let blame = self.blame(work, job, CallError::from(failure), &span);
+        let started_at = results.done.first().map(|done| done.started_at);
+        let recorded = transaction::run(|| {
+            identity::as_owner(|| {
+                let Some(now_there) = live::lock_if_free(job.id)? else {
+                    return Ok(None);
+                };
+                if now_there.job.attempt != job.attempt {
+                    return Ok(None);
+                }
+                let slot = Some(work.slot);
+                match &blame {
+                    Blame::Job(error) => {
+                        finish::fail(&work.queue, slot, &now_there.job, started_at, at, error)
+                            .map(Some)
+                    }
+                    Blame::Nobody => {
+                        finish::give_back(&work.queue, slot, &now_there.job).map(|()| None)
+                    }
+                    // Carried out when the batch is closed.
+                    Blame::Cancel => Ok(None),
+                }
+            })
+        });
+        match recorded {
+            Ok(verdict) => {
+                let slot = &shared::expect().queues()[work.slot];
+                let statistics = &slot.statistics;
+                if verdict.is_some() {
+                    statistics.failed.fetch_add(1, Ordering::Relaxed);
+                }
+                match verdict {
+                    Some(Verdict::Retry) => {
+                        statistics.retried.fetch_add(1, Ordering::Relaxed);
+                    }
+                    Some(Verdict::Discard) => {
+                        statistics.discarded.fetch_add(1, Ordering::Relaxed);
+                        slot.finished.broadcast();
+                    }
+                    None => {}
+                }
+                Ended::Worked
+            }
+            Err(failure) => Ended::Failed(failure),
+        }
+    }
+}

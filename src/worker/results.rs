@@ -1,0 +1,113 @@
+//! What came of the jobs of a batch: written down in its transaction, counted after it.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use pushy_core::state::JobState;
+use pushy_core::{batch, histogram};
+
+use super::batch::Work;
+use crate::errors::Result;
+use crate::job::claimed::Claimed;
+use crate::job::finish::{self, Done, Verdict};
+use crate::pg::clock;
+use crate::pg::function::Timestamp;
+use crate::pg::subtransaction::CallError;
+use crate::shared;
+
+/// What came of the jobs of a batch so far.
+#[derive(Default)]
+pub(super) struct Results {
+    pub(super) started: usize,
+    pub(super) done: Vec<Done>,
+    pub(super) failed: Vec<Failed>,
+    pub(super) given_back: Vec<usize>,
+    pub(super) cancelled: Vec<usize>,
+    /// The next one met a lock: it comes again as a batch of one, where it may wait.
+    pub(super) put_off: bool,
+    /// When the jobs were through, and what they had deferred began.
+    pub(super) through_at: Option<Timestamp>,
+}
+
+pub(super) struct Failed {
+    pub(super) index: usize,
+    pub(super) started_at: Timestamp,
+    pub(super) at: Timestamp,
+    pub(super) error: CallError,
+}
+
+/// Counts of a batch, for the statistics after its commit.
+#[derive(Default)]
+pub(super) struct Counts {
+    pub(super) retried: u64,
+    pub(super) discarded: u64,
+}
+
+/// Writes down what came of the jobs; as the extension's owner.
+pub(super) fn record(work: &Work, claimed: &[Claimed], results: &Results) -> Result<Counts> {
+    let mut counts = Counts::default();
+    let slot = Some(work.slot);
+    finish::complete(&work.queue, claimed, &results.done)?;
+    for failed in &results.failed {
+        let job = &claimed[failed.index];
+        let started_at = Some(failed.started_at);
+        match finish::fail(&work.queue, slot, job, started_at, failed.at, &failed.error)? {
+            Verdict::Retry => counts.retried += 1,
+            Verdict::Discard => counts.discarded += 1,
+        }
+    }
+    for index in &results.given_back {
+        finish::give_back(&work.queue, slot, &claimed[*index])?;
+    }
+    for index in &results.cancelled {
+        let job = &claimed[*index];
+        let now = clock::now();
+        finish::end_as(
+            &work.queue,
+            job.id,
+            JobState::Cancelled,
+            job.attempt,
+            None,
+            now,
+        )?;
+    }
+    Ok(counts)
+}
+
+/// Counts what came of the jobs, once their transaction has committed, and tells those who wait.
+pub(super) fn count(work: &Work, claimed: &[Claimed], results: &Results, counts: &Counts) {
+    let slot = &shared::expect().queues()[work.slot];
+    let statistics = &slot.statistics;
+    let add = |counter: &AtomicU64, value: u64| {
+        if value > 0 {
+            counter.fetch_add(value, Ordering::Relaxed);
+        }
+    };
+    let mut run_us = 0;
+    for done in &results.done {
+        let job = &claimed[done.of];
+        let wait = done.started_at.since_us(job.run_at);
+        let run = done.finished_at.since_us(done.started_at);
+        run_us += run;
+        statistics.wait.0[histogram::bucket(wait)].fetch_add(1, Ordering::Relaxed);
+        statistics.run.0[histogram::bucket(run)].fetch_add(1, Ordering::Relaxed);
+    }
+    let done = results.done.len() as u64;
+    if let Some(sample_ns) = (run_us * 1000).checked_div(done) {
+        let mean = slot.mean_ns.load(Ordering::Relaxed);
+        let mean = batch::fold_mean(mean, sample_ns.max(1));
+        slot.mean_ns.store(mean, Ordering::Relaxed);
+    }
+    add(&statistics.completed, done);
+    add(&statistics.failed, results.failed.len() as u64);
+    add(&statistics.retried, counts.retried);
+    add(&statistics.discarded, counts.discarded);
+    add(&statistics.cancelled, results.cancelled.len() as u64);
+    add(&statistics.batches, 1);
+    add(&statistics.run_us, run_us);
+    let finished = done + counts.discarded + results.cancelled.len() as u64;
+    if finished > 0 {
+        let second = clock::now().0 as u64 / 1_000_000;
+        statistics.count_finished(second, finished);
+        slot.finished.broadcast();
+    }
+}

@@ -1,0 +1,227 @@
+//! The jobs of a batch, one after another, and what they have deferred to its end.
+
+use std::ffi::CString;
+use std::sync::atomic::Ordering;
+
+use pushy_core::batch::{self, AfterJob};
+
+use super::batch::{Bench, Work};
+use super::blame::{Blame, Span};
+use super::results::{Failed, Results};
+use super::run_job;
+use crate::errors::{Error, Result, SqlState};
+use crate::job::claimed::Claimed;
+use crate::job::current::Current;
+use crate::job::failure;
+use crate::job::finish::Done;
+use crate::pg::function::Timestamp;
+use crate::pg::handler::Callable;
+use crate::pg::{clock, identity, interrupts, session, timeout, transaction, worker};
+use crate::queue::fitness::{self, Handler};
+use crate::shared;
+
+/// So long the first job of a batch waits for a lock while others are claimed behind it: longer than a
+/// batch of another executor holds its locks. Put off, it comes again with nobody behind it, and may wait.
+const FIRST_LOCK_TIMEOUT_MS: i32 = 200;
+/// Later jobs of a batch wait so long for a lock before they are put off: their own batch holds locks.
+const LATER_LOCK_TIMEOUT_MS: i32 = 50;
+
+impl Bench {
+    pub(super) fn run_all(
+        &self,
+        work: &Work,
+        handler: &Handler,
+        single: bool,
+        began: Timestamp,
+        claimed: &[Claimed],
+        results: &mut Results,
+    ) -> Result<()> {
+        let shared = shared::expect();
+        let me = &shared.executors[self.me];
+        let callable = Callable::new(
+            handler.oid,
+            handler.takes != fitness::Takes::Nothing,
+            handler.returns,
+            &self.batch_memory,
+        );
+        let is_only = claimed.len() == 1;
+        let mut is_later = false;
+        let mut lock_patience =
+            (!is_only).then(|| timeout::bound_lock_waits(FIRST_LOCK_TIMEOUT_MS));
+        for (index, job) in claimed.iter().enumerate() {
+            if index > 0 && (job.alone || me.stop_requested.load(Ordering::SeqCst)) {
+                break;
+            }
+            if results.started > 0 && !is_later {
+                is_later = true;
+                drop(lock_patience.take());
+                lock_patience = Some(timeout::bound_lock_waits(LATER_LOCK_TIMEOUT_MS));
+            }
+            let started_at = clock::now();
+            let Some(ran) = self.run_one(work, handler, &callable, job, started_at)? else {
+                results.started = index + 1;
+                results.cancelled.push(index);
+                continue;
+            };
+            let now = clock::now();
+            let sqlstate = ran.result.as_ref().err().map(|e| e.sqlstate.clone());
+            match ran.result {
+                Ok(result) => {
+                    results.done.push(Done {
+                        of: index,
+                        started_at,
+                        finished_at: now,
+                        result,
+                    });
+                }
+                Err(error) if !batch::is_charged(&error.sqlstate, is_only) => {
+                    results.put_off = true;
+                    break;
+                }
+                Err(error) => {
+                    let span = Span {
+                        started_at,
+                        at: now,
+                        timed_out: ran.timed_out,
+                    };
+                    match self.blame(work, job, error, &span) {
+                        Blame::Job(error) => results.failed.push(Failed {
+                            index,
+                            started_at,
+                            at: now,
+                            error,
+                        }),
+                        Blame::Cancel => results.cancelled.push(index),
+                        Blame::Nobody => results.given_back.push(index),
+                    }
+                }
+            }
+            results.started = index + 1;
+            let after = AfterJob {
+                alone: single || job.alone,
+                elapsed_us: now.since_us(began),
+                jobs: index as u32 + 1,
+                subxids: transaction::subtransaction_ids(),
+                had_key: job.unique_key.is_some(),
+                used_temporary: session::used_temporary_objects(),
+                set_constraints: session::take_constraints_set(),
+                failure: sqlstate.as_deref(),
+            };
+            if batch::ends_batch(&after).is_some() {
+                break;
+            }
+        }
+        drop(lock_patience);
+        for (index, job) in claimed.iter().enumerate().skip(results.started) {
+            if me.is_cancel_requested(job.id) {
+                results.cancelled.push(index);
+            }
+        }
+        Ok(())
+    }
+
+    /// What the jobs have deferred to the commit: user code still, so it has a deadline, can be cancelled
+    /// (when it is one job's) and leaves nothing in the session.
+    pub(super) fn run_deferred(
+        &self,
+        work: &Work,
+        claimed: &[Claimed],
+        results: &mut Results,
+    ) -> Result<()> {
+        let me = &shared::expect().executors[self.me];
+        let started = &claimed[..results.started];
+        let timeouts = started.iter().map(|job| self.timeout_us(work, job));
+        let timeout_us = if timeouts.clone().any(|timeout_us| timeout_us == 0) {
+            0
+        } else {
+            timeouts.max().unwrap_or(0)
+        };
+        let now = clock::now();
+        results.through_at = Some(now);
+        if let ([job], [done]) = (started, &results.done[..]) {
+            interrupts::forget_cancel();
+            let started_at = done.started_at;
+            me.enter_job(work.queue.queue_id, job.id, job.attempt, started_at.0);
+            if me.is_cancel_requested(job.id) {
+                return Err(Error::new(
+                    SqlState::QUERY_CANCELED,
+                    "the job was cancelled",
+                ));
+            }
+        }
+        let is_only = claimed.len() == 1;
+        let lock_patience = (!is_only).then(|| timeout::bound_lock_waits(LATER_LOCK_TIMEOUT_MS));
+        let cancels = interrupts::release_cancels();
+        run_job::run_deferred(timeout_us);
+        drop(cancels);
+        drop(lock_patience);
+        me.leave_job();
+        Ok(())
+    }
+
+    pub(super) fn timeout_us(&self, work: &Work, job: &Claimed) -> i64 {
+        job.timeout_us.unwrap_or(work.queue.timeout_us)
+    }
+
+    /// Runs a job; None when its cancel was asked for before it began.
+    pub(super) fn run_one(
+        &self,
+        work: &Work,
+        handler: &Handler,
+        callable: &Callable,
+        job: &Claimed,
+        started_at: Timestamp,
+    ) -> Result<Option<run_job::Ran>> {
+        let shared = shared::expect();
+        let me = &shared.executors[self.me];
+        let last_error = if job.attempt > 0 && handler.takes == fitness::Takes::Job {
+            identity::as_owner(|| failure::last_message(job.id))?
+        } else {
+            None
+        };
+        let current = Current {
+            queue: std::rc::Rc::clone(&work.name),
+            max_attempts: job.max_attempts.unwrap_or(work.queue.max_attempts),
+            started_at,
+            job: job.clone(),
+        };
+        show(&work.name, job.id);
+        let note = self.recorder.note(self.me);
+        note.enter(
+            work.queue.key().database,
+            work.queue.queue_id,
+            job.id,
+            job.attempt,
+        );
+        // Whoever asks for a cancel writes it down and looks then who runs; we say who runs and look then
+        // what is written down: one of the two sees the other.
+        interrupts::forget_cancel();
+        me.enter_job(work.queue.queue_id, job.id, job.attempt, started_at.0);
+        if me.is_cancel_requested(job.id) {
+            me.leave_job();
+            note.leave();
+            return Ok(None);
+        }
+        let cancels = interrupts::release_cancels();
+        let ran = run_job::run(
+            callable,
+            handler.takes,
+            &current,
+            last_error.as_deref(),
+            self.timeout_us(work, job),
+            &self.job_memory,
+            &self.batch_memory,
+        );
+        drop(cancels);
+        me.leave_job();
+        note.leave();
+        Ok(Some(ran))
+    }
+}
+
+/// Shows queue and job in pg_stat_activity; never arguments.
+fn show(queue: &str, job: i64) {
+    if let Ok(text) = CString::new(format!("pushy queue {queue}: job {job}")) {
+        worker::show_activity(Some(&text));
+    }
+}
