@@ -72,3 +72,15 @@ def test_more_executors_are_used_at_once(make_cluster):
 def test_a_setting_that_does_not_exist_is_refused(db):
     with pytest.raises(Exception, match="invalid configuration parameter name"):
         db.sql("SET pushy.no_such_setting = 1")
+
+
+def test_executors_that_come_and_go_are_never_held_back(make_cluster):
+    """Starting again and again is no failure to start: the twentieth cold start is as quick as the first."""
+    db = make_cluster({"pushy.executor_linger": "0"}).database()
+    db.sql("CREATE FUNCTION work() RETURNS void LANGUAGE sql AS 'SELECT'; SELECT pushy.queue_register('q', 'work()')")
+    waits = []
+    for _ in range(20):
+        db.wait_until("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'pushy executor'", 0)
+        job = db.job_wait(db.value("SELECT pushy.enqueue('q')"))
+        waits.append(round((job["started_at"] - job["enqueued_at"]).total_seconds(), 3))
+    assert max(waits) < 0.5, waits
