@@ -2,6 +2,7 @@
 
 use pushy_core::state::{JobEvent, JobState};
 
+use super::live::Live;
 use super::{current, finish, live};
 use crate::errors::{Error, Result};
 use crate::pg::{clock, database, identity, interrupts};
@@ -46,29 +47,12 @@ fn cancel_live(queue: &Definition, id: i64) -> Result<bool> {
     let mut locked = false;
     loop {
         // First those that hold it: our own locks would not stop us below.
-        let held = !locked
-            && (current::id() == Some(id)
-                || shared::get().is_some_and(|shared| {
-                    shared.executor_holding(database::current(), id).is_some()
-                }));
-        if held {
+        if !locked && is_held(id) {
             pending::cancel(id);
             return Ok(true);
         }
         if let Some(free) = live::lock_if_free(id)? {
-            let cancelled = free.state.next(JobEvent::Cancel);
-            assert_eq!(cancelled, Some(JobState::Cancelled));
-            let slot = cache::slot_of(queue)?;
-            let now = clock::now();
-            let attempt = free.job.attempt;
-            finish::end_as(queue, id, JobState::Cancelled, attempt, None, now)?;
-            if let Some(slot) = slot {
-                let cancelled = Tally {
-                    cancelled: 1,
-                    ..Tally::default()
-                };
-                pending::ended(slot, cancelled);
-            }
+            end(queue, &free)?;
             return Ok(true);
         }
         // Locked by a session that changes it just now, or finished since we looked: wait for that
@@ -80,6 +64,52 @@ fn cancel_live(queue: &Definition, id: i64) -> Result<bool> {
         locked = true;
         interrupts::check();
     }
+}
+
+/// Whether an executor has the job in its batch, or this session runs it.
+fn is_held(id: i64) -> bool {
+    current::id() == Some(id)
+        || shared::get()
+            .is_some_and(|shared| shared.executor_holding(database::current(), id).is_some())
+}
+
+/// Ends a job whose row this transaction has locked.
+fn end(queue: &Definition, free: &Live) -> Result<()> {
+    let cancelled = free.state.next(JobEvent::Cancel);
+    assert_eq!(cancelled, Some(JobState::Cancelled));
+    let (id, attempt) = (free.job.id, free.job.attempt);
+    finish::end_as(queue, id, JobState::Cancelled, attempt, None, clock::now())?;
+    if let Some(slot) = cache::slot_of(queue)? {
+        let cancelled = Tally {
+            cancelled: 1,
+            ..Tally::default()
+        };
+        pending::ended(slot, cancelled);
+    }
+    Ok(())
+}
+
+/// Carries out cancels that have been promised: of jobs that their batch gave back, or that nobody held
+/// any more when the caller committed. Waits for nobody: answers those whose row somebody has locked. As
+/// the extension's owner.
+pub fn carry_out(ids: &[i64]) -> Result<Vec<i64>> {
+    let mut locked = Vec::new();
+    for id in ids {
+        let Some(seen) = live::look(*id)? else {
+            continue;
+        };
+        let Some(queue) = definition::find_by_id(seen.queue_id)? else {
+            continue;
+        };
+        if is_held(*id) {
+            pending::cancel(*id);
+        } else if let Some(free) = live::lock_if_free(*id)? {
+            end(&queue, &free)?;
+        } else {
+            locked.push(*id);
+        }
+    }
+    Ok(locked)
 }
 
 sql_function!(pushy_job_cancel, |call| cancel(call.i64("id", 0)?));

@@ -10,6 +10,9 @@ use crate::pg::latch::ProcessCell;
 
 pub const MAX_DATABASES: usize = 1024;
 
+/// Cancels that wait for the scheduler. More at a time than this are lost: their jobs run.
+const CANCELS: usize = 64;
+
 /// A due time that says: nothing is due.
 pub const NEVER: i64 = i64::MAX;
 
@@ -47,6 +50,8 @@ pub struct Database {
     pub swept_writes: AtomicU64,
     /// The sweep was asked for: COMMIT PREPARED, resume after a restore.
     pub sweep_requested: AtomicBool,
+    /// Jobs to be cancelled that nobody held when their cancel was committed; 0 is a free place.
+    cancels: [AtomicI64; CANCELS],
     /// Jobs may be left of a dropped queue.
     pub orphans_requested: AtomicBool,
     /// No scheduler is tried before this time (µs), after failures to start one.
@@ -78,6 +83,24 @@ impl Database {
 
     pub fn is_quiesced(&self) -> bool {
         self.quiesced.load(Ordering::SeqCst) != 0
+    }
+
+    /// Leaves a cancel to the scheduler. Fit for commit callbacks.
+    pub fn request_cancel(&self, job: i64) {
+        let _ = self.cancels.iter().any(|place| {
+            place
+                .compare_exchange(0, job, Ordering::SeqCst, Ordering::SeqCst)
+                .is_ok()
+        });
+    }
+
+    /// Takes what `request_cancel` has left.
+    pub fn take_cancels(&self) -> Vec<i64> {
+        self.cancels
+            .iter()
+            .map(|place| place.swap(0, Ordering::SeqCst))
+            .filter(|job| *job != 0)
+            .collect()
     }
 
     /// Says that the scheduler has something to do at `time`; true when that is earlier than known.

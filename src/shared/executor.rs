@@ -218,17 +218,20 @@ impl Executor {
             .collect()
     }
 
-    /// Asks for the cancel of a job of the open batch; true when the process must be signalled,
-    /// because it runs just now.
+    /// Asks for the cancel of a job of the open batch; false when the batch does not hold it any more. If
+    /// it runs just now, the process must be signalled then.
     pub fn request_cancel(&self, job: i64) -> bool {
         self.lock.with(|| {
+            if !self.holds(job) {
+                return false;
+            }
             let count = self.cancel_count.load(Ordering::SeqCst) as usize;
-            if count < CANCELS && self.holds(job) && !self.is_cancel_requested(job) {
+            if count < CANCELS && !self.is_cancel_requested(job) {
                 self.cancels[count].store(job, Ordering::SeqCst);
                 self.cancel_count.store(count as u32 + 1, Ordering::SeqCst);
             }
-        });
-        self.job.load(Ordering::SeqCst) == job
+            true
+        })
     }
 
     /// Whether a cancel was asked for this job.

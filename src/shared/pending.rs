@@ -417,10 +417,17 @@ impl Pending {
             shared.call_launcher();
         }
         for (_, job) in &self.cancels {
-            if let Some(executor) = shared.executor_holding(database, *job) {
-                if executor.request_cancel(*job) {
+            let executor = shared
+                .executor_holding(database, *job)
+                .filter(|executor| executor.request_cancel(*job));
+            if let Some(executor) = executor {
+                if executor.job.load(Ordering::SeqCst) == *job {
                     signals::cancel(executor.pid.load(Ordering::SeqCst));
                 }
+            } else if let Some(slot) = shared.find_database(database) {
+                // Its batch is over: finished with it, most likely; else it must not run again.
+                slot.request_cancel(*job);
+                shared.announce_due(slot, 0);
             }
         }
         for (_, index, tally) in &self.ended {

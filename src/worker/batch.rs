@@ -3,20 +3,19 @@
 use std::sync::atomic::Ordering;
 
 use pushy_core::batch;
-use pushy_core::state::JobState;
 
 use super::recorder::Recorder;
 use super::results::{self, Results};
 use super::solitude;
 use crate::errors::Result;
 use crate::job::claimed::Claimed;
-use crate::job::{claim, finish, live};
+use crate::job::{cancel, claim};
 use crate::pg::memory::{self, Context};
 use crate::pg::transaction::{self, Failure};
 use crate::pg::{clock, identity, interrupts, session, worker};
 use crate::queue::definition::Definition;
 use crate::queue::{fitness, park};
-use crate::shared::queue_slot::{QueueSlot, Tally, NOTHING, PRIORITIES};
+use crate::shared::queue_slot::{QueueSlot, NOTHING, PRIORITIES};
 use crate::shared::{self, pending, Shared};
 
 /// A queue as an executor works it.
@@ -100,7 +99,7 @@ impl Bench {
         shared.executors[self.me].leave_job();
         let cancels = shared.executors[self.me].close_batch();
         solitude::end(shared, self.me);
-        match cancel_rest(work, &cancels) {
+        match cancel_rest(&cancels) {
             Ok(()) => ended,
             Err(failure) => Ended::Failed(failure),
         }
@@ -228,29 +227,16 @@ fn is_worth_helping(slot: &QueueSlot, claimed: usize) -> bool {
 
 /// Cancels of jobs of a batch that is over: one that was given up, put off or rolled back with the batch
 /// must not run after all. Those that are finished are gone from the table.
-fn cancel_rest(work: &Work, jobs: &[i64]) -> std::result::Result<(), Failure> {
+fn cancel_rest(jobs: &[i64]) -> std::result::Result<(), Failure> {
     if jobs.is_empty() {
         return Ok(());
     }
     transaction::run(|| {
-        identity::as_owner(|| {
-            for id in jobs {
-                if let Some(free) = live::lock_if_free(*id)? {
-                    let now = clock::now();
-                    let attempt = free.job.attempt;
-                    finish::end_as(&work.queue, *id, JobState::Cancelled, attempt, None, now)?;
-                    let cancelled = Tally {
-                        cancelled: 1,
-                        ..Tally::default()
-                    };
-                    pending::ended(work.slot, cancelled);
-                } else if live::look(*id)?.is_some() {
-                    // Another executor has it by now.
-                    pending::cancel(*id);
-                }
-            }
-            Ok(())
-        })
+        // Whoever has the row by now is told at the commit, or the scheduler is.
+        for locked in identity::as_owner(|| cancel::carry_out(jobs))? {
+            pending::cancel(locked);
+        }
+        Ok(())
     })
 }
 

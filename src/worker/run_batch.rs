@@ -151,8 +151,10 @@ impl Bench {
         }
         let is_only = claimed.len() == 1;
         let lock_patience = (!is_only).then(|| timeout::bound_lock_waits(LATER_LOCK_TIMEOUT_MS));
+        // What is enqueued here was caused by one of these jobs; by which cannot be told, so by the deepest.
+        let deepest = started.iter().max_by_key(|job| job.depth);
         let cancels = interrupts::release_cancels();
-        run_job::run_deferred(timeout_us);
+        run_job::run_deferred(timeout_us, deepest.map(|job| self.current(work, job, now)));
         drop(cancels);
         drop(lock_patience);
         me.leave_job();
@@ -161,6 +163,15 @@ impl Bench {
 
     pub(super) fn timeout_us(&self, work: &Work, job: &Claimed) -> i64 {
         job.timeout_us.unwrap_or(work.queue.timeout_us)
+    }
+
+    fn current(&self, work: &Work, job: &Claimed, started_at: Timestamp) -> Current {
+        Current {
+            queue: std::rc::Rc::clone(&work.name),
+            max_attempts: job.max_attempts.unwrap_or(work.queue.max_attempts),
+            started_at,
+            job: job.clone(),
+        }
     }
 
     /// Runs a job; None when its cancel was asked for before it began.
@@ -179,12 +190,7 @@ impl Bench {
         } else {
             None
         };
-        let current = Current {
-            queue: std::rc::Rc::clone(&work.name),
-            max_attempts: job.max_attempts.unwrap_or(work.queue.max_attempts),
-            started_at,
-            job: job.clone(),
-        };
+        let current = self.current(work, job, started_at);
         show(&work.name, job.id);
         let note = self.recorder.note(self.me);
         note.enter(

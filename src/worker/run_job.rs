@@ -44,10 +44,13 @@ pub fn run(
 
 /// Runs what the jobs of this transaction have deferred to its end, constraints above all: COMMIT finds
 /// nothing left to run. Raises its errors. `timeout_us`: 0 for none.
-pub fn run_deferred(timeout_us: i64) {
+pub fn run_deferred(timeout_us: i64, current: Option<Current>) {
     let settings = guc::nest();
     let deadline = (timeout_us > 0).then(|| timeout::arm(timeout_us));
-    transaction::run_deferred();
+    match current {
+        Some(current) => current::during(current, transaction::run_deferred),
+        None => transaction::run_deferred(),
+    }
     drop(deadline);
     let _held = interrupts::hold_cancels();
     settings.undo();

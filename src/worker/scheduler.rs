@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::recorder::{self, Recorder};
 use super::{timers, verdict};
 use crate::errors::{Error, SqlState};
+use crate::job::cancel;
 use crate::pg::transaction::{self, Failure};
 use crate::pg::worker::Kind;
 use crate::pg::{clock, database, ereport, guc, identity, latch, shmem, signals, worker};
@@ -142,6 +143,7 @@ impl Scheduling {
             }
             found?;
         }
+        self.cancel_requested()?;
         // As with the watermarks of queues: take the time, then look, then put back what is next.
         let due = self.place.due.swap(NEVER, Ordering::SeqCst);
         if due > clock::now().0 && !first {
@@ -163,6 +165,23 @@ impl Scheduling {
         next?;
         let due = self.place.due.load(Ordering::SeqCst);
         Ok((due != NEVER).then_some(due))
+    }
+
+    /// Cancels that found nobody at their commit. What somebody has locked is tried again in a second.
+    fn cancel_requested(&self) -> Result<(), Failure> {
+        let requested = self.place.take_cancels();
+        if requested.is_empty() {
+            return Ok(());
+        }
+        let done = transaction::run(|| identity::as_owner(|| cancel::carry_out(&requested)));
+        let again = done.as_ref().unwrap_or(&requested);
+        for job in again {
+            self.place.request_cancel(*job);
+        }
+        if !again.is_empty() {
+            self.place.announce_due(clock::now().plus_us(1_000_000).0);
+        }
+        done.map(|_| ())
     }
 
     fn keep_time(&self) -> Result<Option<i64>, Failure> {
