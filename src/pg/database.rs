@@ -138,7 +138,8 @@ pub fn is_owner(oid: u32, role: pg_sys::Oid) -> bool {
 pub fn may_copy(oid: u32, role: pg_sys::Oid) -> bool {
     // SAFETY: syscache look-ups; the tuple is released before the function ends.
     unsafe {
-        if !pg_sys::superuser_arg(role) && !pg_sys::have_createdb_privilege() {
+        let creator = super::identity::role(role);
+        if !creator.is_some_and(|creator| creator.superuser || creator.createdb) {
             return false;
         }
         let cache = pg_sys::SysCacheIdentifier::DATABASEOID as i32;

@@ -105,6 +105,7 @@ pub struct Role {
     pub oid: Oid,
     pub name: String,
     pub superuser: bool,
+    pub createdb: bool,
     pub login: bool,
     /// -1: none.
     pub connection_limit: i32,
@@ -124,6 +125,7 @@ pub fn role(oid: Oid) -> Option<Role> {
             oid,
             name: text::from_c(form.rolname.data.as_ptr()),
             superuser: form.rolsuper,
+            createdb: form.rolcreatedb,
             login: form.rolcanlogin,
             connection_limit: form.rolconnlimit,
         };

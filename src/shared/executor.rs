@@ -53,6 +53,8 @@ pub struct Executor {
     pub started_at: AtomicI64,
     /// It was asked to leave (quiesce, fairness, shutdown): its running job is nobody's fault.
     pub stop_requested: AtomicBool,
+    /// Its process has connected; kept when the slot is free again.
+    pub came_up: AtomicBool,
     /// A batch is open; see `shared.alone`.
     pub in_batch: AtomicBool,
     pub queue_id: AtomicI32,
@@ -112,6 +114,7 @@ impl Executor {
         self.role.store(role, Ordering::SeqCst);
         self.pid.store(0, Ordering::SeqCst);
         self.stop_requested.store(false, Ordering::SeqCst);
+        self.came_up.store(false, Ordering::SeqCst);
         self.jobs_done.store(0, Ordering::SeqCst);
         self.queue_id.store(0, Ordering::SeqCst);
         self.started_at

@@ -76,8 +76,9 @@ impl Bench {
         }
     }
 
-    /// Runs one batch of a queue whose permit the caller holds.
-    pub fn run(&self, work: &mut Work) -> Ended {
+    /// Runs one batch of a queue whose permit the caller holds. `is_current`: whether its definition is
+    /// still the one that `work` has.
+    pub fn run(&self, work: &mut Work, is_current: &dyn Fn() -> bool) -> Ended {
         let shared = shared::expect();
         let mut claimed = Vec::new();
         let mut results = Results::default();
@@ -87,7 +88,7 @@ impl Bench {
                 transaction::begin();
                 self.batch_memory.reset();
                 self.batch_memory
-                    .enter(|| self.work(shared, work, &mut claimed, &mut results))
+                    .enter(|| self.work(shared, work, is_current, &mut claimed, &mut results))
             })
         });
         let ended = match outcome {
@@ -109,6 +110,7 @@ impl Bench {
         &self,
         shared: &Shared,
         work: &mut Work,
+        is_current: &dyn Fn() -> bool,
         claimed: &mut Vec<Claimed>,
         results: &mut Results,
     ) -> Result<Ended> {
@@ -133,6 +135,12 @@ impl Bench {
         if claimed.is_empty() {
             transaction::commit();
             return Ok(Ended::Empty);
+        }
+        if !is_current() {
+            // A pause or another change has committed before these jobs were taken.
+            give_up(work, claimed);
+            transaction::commit();
+            return Ok(Ended::Worked);
         }
         if self
             .recorder

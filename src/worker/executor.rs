@@ -51,6 +51,7 @@ fn executor(arg: usize) {
     worker::connect(group.0, Some(group.1));
     shmem::before_exit(stop);
     settle_session();
+    me.came_up.store(true, Ordering::SeqCst);
     me.set_state(ExecutorState::Busy);
     Executing {
         shared,
@@ -222,7 +223,10 @@ impl Executing {
 
     fn is_workable(&self, work: &Work) -> bool {
         let slot = &self.shared.queues()[work.slot];
-        self.shared.is_ready(work.slot) && slot.is_runnable() && slot.has_permit()
+        self.shared.is_ready(work.slot)
+            && work.queue.is_runnable()
+            && slot.is_runnable()
+            && slot.has_permit()
     }
 
     /// Runs a batch of the next queue that has work; None when none has.
@@ -244,7 +248,11 @@ impl Executing {
             latch::wait(Some(Duration::from_secs(1)));
             return Some(Ended::Empty);
         }
-        let ended = self.bench.run(&mut self.queues[at]);
+        let ended = {
+            let (place, generation) = (self.place, self.generation);
+            let is_current = move || generation == Some(place.definitions.load(Ordering::SeqCst));
+            self.bench.run(&mut self.queues[at], &is_current)
+        };
         solitude::leave_batch(self.shared, self.slot);
         self.return_permit(slot, key);
         if matches!(ended, Ended::Unsettled) {
@@ -266,7 +274,7 @@ impl Executing {
     fn sleep(&mut self) -> bool {
         worker::show_activity(None);
         self.me.become_idle();
-        let until = Instant::now() + settings::executor_linger();
+        let since = Instant::now();
         loop {
             let changed = self.generation != Some(self.place.definitions.load(Ordering::SeqCst));
             if changed || self.must_stop() || self.has_work() {
@@ -278,7 +286,7 @@ impl Executing {
                 self.me.become_idle();
                 continue;
             }
-            let left = until.saturating_duration_since(Instant::now());
+            let left = settings::executor_linger().saturating_sub(since.elapsed());
             if left.is_zero() {
                 return !self.me.retire();
             }

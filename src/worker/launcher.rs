@@ -87,7 +87,7 @@ struct Launching {
     /// Databases in which jobs may run, by OID.
     names: HashMap<u32, String>,
     /// Workers we have started, by slot and by database.
-    executors: HashMap<usize, Handle>,
+    executors: HashMap<usize, (Handle, Group)>,
     schedulers: HashMap<u32, Handle>,
     groups: HashMap<Group, Trouble>,
     last_xid: u64,
@@ -187,7 +187,13 @@ impl Launching {
         for (slot, executor) in self.shared.executors.iter().enumerate() {
             let state = executor.state();
             if state == ExecutorState::Free {
-                if self.executors.remove(&slot).is_some() || self.recorder.is_noted(slot) {
+                let ended = self.executors.remove(&slot);
+                if let Some((_, group)) = &ended {
+                    if executor.came_up.load(Ordering::SeqCst) {
+                        self.groups.remove(group);
+                    }
+                }
+                if ended.is_some() || self.recorder.is_noted(slot) {
                     let judged = self.recorder.judge_exit(slot);
                     self.tell_verdicts(judged);
                 }
@@ -202,7 +208,7 @@ impl Launching {
                 continue;
             }
             let gone = match self.executors.get(&slot) {
-                Some(handle) => handle.status() == Status::Stopped,
+                Some((handle, _)) => handle.status() == Status::Stopped,
                 // A launcher before us started it: long enough ago, it is not coming.
                 None => clock::now().0 - executor.started_at.load(Ordering::SeqCst) > SWEEP_US,
             };
@@ -467,7 +473,7 @@ impl Launching {
         let title = format!("pushy executor: {}", self.names[&group.0]);
         match worker::start(&executor::KIND, &title, slot) {
             Some(handle) => {
-                self.executors.insert(slot, handle);
+                self.executors.insert(slot, (handle, group));
                 Ok(())
             }
             None => {
