@@ -136,7 +136,8 @@ impl Scheduling {
             swept?;
         }
         let orphans = self.place.orphans_requested.swap(false, Ordering::SeqCst);
-        if orphans || first {
+        // Where there are no queues at all, a restore has brought the jobs and not yet the queues.
+        if orphans || (first && !self.queues.is_empty()) {
             let found = repeat(timers::discard_orphans);
             if found.is_err() {
                 self.place.orphans_requested.store(true, Ordering::SeqCst);
