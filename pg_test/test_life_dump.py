@@ -91,3 +91,17 @@ def test_a_restore_without_the_library_preloaded_warns_and_all_but_running_works
     bare.restart()
     copy.sql("SELECT pushy.resume_after_restore()")
     run(copy)
+
+
+def test_jobs_that_a_restore_brings_before_their_queues_are_not_taken_for_orphans(make_cluster):
+    """pg_dump loads pushy.live_job before pushy.queue, and a scheduler may look in between."""
+    db = make_cluster({"log_min_messages": "debug1"}).database()
+    db.sql(LEDGER)
+    db.sql("SELECT pushy.queue_register('q', 'note(jsonb)'), pushy.queue_pause('q')")
+    job = db.value("SELECT pushy.enqueue('q', '1')")
+    db.sql("CREATE TABLE aside AS TABLE pushy.queue; DELETE FROM pushy.queue")
+    since = db.cluster.log.position()
+    db.cluster.restart()
+    db.cluster.log.wait_for(r'background worker "pushy scheduler" \(PID \d+\) exited', since)
+    db.sql("INSERT INTO pushy.queue TABLE aside; SELECT pushy.queue_resume('q')")
+    assert db.job_wait(job)["state"] == "completed"
