@@ -47,6 +47,11 @@ pub fn cause() -> Option<(i64, i32)> {
     CURRENT.with_borrow(|current| current.as_ref().map(|c| (c.job.id, c.job.depth)))
 }
 
+/// Whether a job of this queue is the running one.
+pub fn is_of(queue: &str) -> bool {
+    CURRENT.with_borrow(|current| current.as_ref().is_some_and(|c| &*c.queue == queue))
+}
+
 pub fn id() -> Option<i64> {
     cause().map(|(id, _)| id)
 }

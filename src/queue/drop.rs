@@ -7,6 +7,7 @@ use super::control::{self, Event};
 use super::definition::Definition;
 use super::store;
 use crate::errors::{quote_literal, Error, Result, SqlState};
+use crate::job::current;
 use crate::params;
 use crate::pg::identity;
 use crate::pg::spi::{self, Plan};
@@ -42,6 +43,13 @@ static LIVE: Plan = Plan::new(
 
 fn drop_queue(name: &str, force: bool) -> Result<()> {
     let queue = find_owned(name)?;
+    if current::is_of(name) {
+        return Err(Error::new(
+            SqlState::OBJECT_IN_USE,
+            format!("queue \"{name}\" cannot be dropped by one of its own jobs"),
+        )
+        .hint("Drop it from another session, or from a job of another queue."));
+    }
     identity::as_owner(|| {
         if force {
             end_live_jobs(&queue);

@@ -57,6 +57,10 @@ pub struct QueueSlot {
     runnable: AtomicU8,
     /// Until then (µs) batches are of one job: a larger one failed to commit.
     pub single_until: AtomicI64,
+    /// No executor tries it before then (µs): its last batches failed for want of something in the server.
+    held_until: AtomicI64,
+    /// How many did, in a row.
+    failures: AtomicU32,
     /// Mean run time of a job in ns, 0: unknown.
     pub mean_ns: AtomicU64,
     /// Per priority, the lowest position that may be ready.
@@ -243,6 +247,31 @@ impl QueueSlot {
             .wait_until(timeout, || (self.drains() != seen).then_some(()));
     }
 
+    /// When executors may try the queue again (µs); 0 or past: now.
+    pub fn held_until(&self) -> i64 {
+        self.held_until.load(Ordering::SeqCst)
+    }
+
+    /// Keeps executors from the queue for 0.1 to 51 seconds, longer after each failure in a row; true for
+    /// the first.
+    pub fn hold(&self, now: i64) -> bool {
+        let failures = self.failures.fetch_add(1, Ordering::SeqCst);
+        let until = now + (100_000 << failures.min(9));
+        self.held_until.store(until, Ordering::SeqCst);
+        failures == 0
+    }
+
+    /// A batch has committed: the next failure is a first one.
+    pub fn release(&self) {
+        self.held_until.store(0, Ordering::SeqCst);
+        self.failures.store(0, Ordering::SeqCst);
+    }
+
+    /// Whether the queue has failed since a batch last committed.
+    pub fn is_failing(&self) -> bool {
+        self.failures.load(Ordering::SeqCst) != 0
+    }
+
     /// Takes one of the queue's permits; false when all are in use.
     pub fn take_permit(&self) -> bool {
         self.running
@@ -288,6 +317,7 @@ impl QueueSlot {
         self.running.store(0, Ordering::Relaxed);
         self.single_until.store(0, Ordering::Relaxed);
         self.mean_ns.store(0, Ordering::Relaxed);
+        self.release();
         self.statistics.reset();
         // Nothing is known yet of what is in the table: look from the first position.
         for low in &self.low {

@@ -53,8 +53,9 @@ impl Shared {
     pub fn wake_for(&self, index: usize) {
         let slot = &self.queues()[index];
         let Some(key) = slot.key() else { return };
-        if !slot.is_runnable() || !slot.has_permit() {
-            // Whoever makes it runnable, or returns the permit, looks again.
+        if !slot.is_runnable() || !slot.has_permit() || slot.is_failing() {
+            // Whoever makes it runnable, or returns the permit, looks again; after a failure the executor
+            // that met it, or the launcher, comes back in time.
             return;
         }
         let role = slot.role.load(Ordering::SeqCst);

@@ -10,7 +10,9 @@ use super::{installation, solitude};
 use crate::errors::{Error, SqlState};
 use crate::pg::transaction::{self, Failure};
 use crate::pg::worker::Kind;
-use crate::pg::{database, ereport, guc, identity, interrupts, latch, shmem, signals, worker};
+use crate::pg::{
+    clock, database, ereport, guc, identity, interrupts, latch, shmem, signals, worker,
+};
 use crate::queue::{cache, definition};
 use crate::shared::database::Database;
 use crate::shared::executor::{self, Executor, ExecutorState};
@@ -162,8 +164,7 @@ impl Executing {
                 return;
             }
             match self.work_once() {
-                Some(Ended::Failed(failure)) => failures = self.back_off(failures, &failure),
-                Some(Ended::Worked) => failures = 0,
+                Some(Ended::Failed(_) | Ended::Worked) => failures = 0,
                 Some(Ended::Empty | Ended::Parked | Ended::Unsettled) => {}
                 None => {
                     if !self.sleep() {
@@ -227,6 +228,19 @@ impl Executing {
             && work.queue.is_runnable()
             && slot.is_runnable()
             && slot.has_permit()
+            && slot.held_until() <= clock::now().0
+    }
+
+    /// How long until a queue of ours that is ready and held may be tried again.
+    fn held_for(&self) -> Option<Duration> {
+        let now = clock::now().0;
+        self.queues
+            .iter()
+            .filter(|work| self.shared.is_ready(work.slot) && work.queue.is_runnable())
+            .map(|work| self.shared.queues()[work.slot].held_until())
+            .filter(|until| *until > now)
+            .map(|until| Duration::from_micros((until - now) as u64))
+            .min()
     }
 
     /// Runs a batch of the next queue that has work; None when none has.
@@ -255,8 +269,19 @@ impl Executing {
         };
         solitude::leave_batch(self.shared, self.slot);
         self.return_permit(slot, key);
-        if matches!(ended, Ended::Unsettled) {
-            latch::wait(Some(Duration::from_secs(1)));
+        match &ended {
+            Ended::Unsettled => latch::wait(Some(Duration::from_secs(1))),
+            Ended::Failed(failure) => {
+                let queue = &self.shared.queues()[slot];
+                if queue.is(key) && queue.hold(clock::now().0) {
+                    log_wait(failure);
+                }
+                installation::forget_if_gone(self.place);
+            }
+            Ended::Worked if self.shared.queues()[slot].is_failing() => {
+                self.shared.queues()[slot].release();
+            }
+            _ => {}
         }
         Some(ended)
     }
@@ -290,25 +315,18 @@ impl Executing {
             if left.is_zero() {
                 return !self.me.retire();
             }
-            latch::wait(Some(left));
+            latch::wait(Some(self.held_for().map_or(left, |held| held.min(left))));
             if guc::reload_if_asked() {
                 follow_settings();
             }
         }
     }
 
-    /// After a failure that is no job's: says it once, and waits longer each time.
+    /// After a failure to read the definitions: says it once, and waits longer each time.
     fn back_off(&self, failures: u32, failure: &Failure) -> u32 {
         let wait = Duration::from_millis(100 << failures.min(9));
         if failures == 0 {
-            ereport::log(
-                &Error::new(
-                    SqlState::INTERNAL_ERROR,
-                    format!("jobs wait: {} (SQLSTATE {})", failure.message, failure.sqlstate),
-                )
-                .detail("Their transaction was rolled back; none is lost.")
-                .hint("The executor tries again, after 0.1 to 51 seconds; this is said once until it succeeds."),
-            );
+            log_wait(failure);
         }
         installation::forget_if_gone(self.place);
         let until = Instant::now() + wait;
@@ -320,4 +338,19 @@ impl Executing {
             latch::wait(Some(left));
         }
     }
+}
+
+/// Says why jobs wait: once, until a batch commits again.
+fn log_wait(failure: &Failure) {
+    ereport::log(
+        &Error::new(
+            SqlState::INTERNAL_ERROR,
+            format!(
+                "jobs wait: {} (SQLSTATE {})",
+                failure.message, failure.sqlstate
+            ),
+        )
+        .detail("Their transaction was rolled back; none is lost.")
+        .hint("Executors try again, after 0.1 to 51 seconds; this is said once until it succeeds."),
+    );
 }

@@ -66,6 +66,7 @@ fn launcher(_arg: usize) {
         last_xid: 0,
         swept_at: clock::now().0,
         next_group: 0,
+        next_held: NEVER,
         starved_since: None,
     }
     .live();
@@ -94,6 +95,8 @@ struct Launching {
     swept_at: i64,
     /// Where the search for groups in need begins, so that each has its turn.
     next_group: usize,
+    /// When the first of the queues that were passed over after a failure may be tried again.
+    next_held: i64,
     starved_since: Option<i64>,
 }
 
@@ -350,7 +353,9 @@ impl Launching {
     /// The groups that have work no executor will take, each once, from `next_group` on.
     fn groups_in_need(&mut self) -> Vec<(Group, usize)> {
         let shared = self.shared;
+        let now = clock::now().0;
         let mut needs: Vec<(Group, usize)> = Vec::new();
+        self.next_held = NEVER;
         for (word, bits) in shared.ready_bits().iter().enumerate() {
             let mut bits = bits.load(Ordering::SeqCst);
             while bits != 0 {
@@ -362,6 +367,10 @@ impl Launching {
                     continue;
                 };
                 if !slot.is_runnable() || !slot.has_permit() || !slot.may_be_ready() {
+                    continue;
+                }
+                if slot.held_until() > now {
+                    self.next_held = self.next_held.min(slot.held_until());
                     continue;
                 }
                 let group = (key.database, slot.role.load(Ordering::SeqCst));
@@ -440,7 +449,7 @@ impl Launching {
             }
         }
         self.next_group += 1;
-        next
+        next.min(self.next_held)
     }
 
     fn start_executor(&mut self, group: Group, now: i64) -> Result<(), i64> {
