@@ -282,3 +282,9 @@ pub fn role_name_datum(oid: Oid) -> pg_sys::Datum {
 pub fn owns_extension(role: Oid) -> bool {
     extension_owner().is_some_and(|owner| has_rights_of(role, owner))
 }
+
+/// Takes notice of what others have committed to the catalogs, roles and grants included.
+pub fn accept_changes() {
+    // SAFETY: inside a transaction.
+    unsafe { pg_sys::AcceptInvalidationMessages() }
+}

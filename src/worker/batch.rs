@@ -116,8 +116,8 @@ impl Bench {
     ) -> Result<Ended> {
         let handler = match fitness::check(&work.queue) {
             Ok(handler) => handler,
-            Err(unfit) => {
-                park::park(&work.queue, &unfit.reason())?;
+            Err(_) => {
+                park::park(&work.queue)?;
                 transaction::commit();
                 return Ok(Ended::Parked);
             }
