@@ -93,6 +93,12 @@ unsafe fn install(signal: c_int, handler: InfoHandler) {
     libc::sigaction(signal, &action, std::ptr::null_mut());
 }
 
+/// A reload that came before our handler was there is lost: StartBackgroundWorker ignores SIGHUP first,
+/// which discards a pending one. So each worker reads its settings once at the start.
+unsafe fn ask_for_reload() {
+    *std::ptr::addr_of_mut!(pg_sys::ConfigReloadPending) = 1;
+}
+
 /// Handlers of a worker that runs no user code: SIGTERM ends it at the next interrupt check, SIGHUP
 /// asks for the configuration to be read. Then lets signals in.
 pub fn init_worker() {
@@ -101,6 +107,7 @@ pub fn init_worker() {
         pqsignal(libc::SIGHUP, SignalHandlerForConfigReload);
         pqsignal(libc::SIGTERM, die);
         pg_sys::BackgroundWorkerUnblockSignals();
+        ask_for_reload();
     }
 }
 
@@ -113,6 +120,7 @@ pub fn init_executor() {
         install(libc::SIGTERM, on_terminate);
         install(libc::SIGQUIT, on_quit);
         pg_sys::BackgroundWorkerUnblockSignals();
+        ask_for_reload();
     }
 }
 

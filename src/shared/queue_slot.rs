@@ -228,6 +228,8 @@ impl QueueSlot {
         self.role.store(facts.role, Ordering::SeqCst);
         self.concurrency.store(facts.concurrency, Ordering::SeqCst);
         self.set_runnable(facts.runnable);
+        // What was in the way may be gone with the change.
+        self.release();
     }
 
     /// How often this queue ran dry: read it, look at the table, then `wait_drain`.

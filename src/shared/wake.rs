@@ -53,7 +53,8 @@ impl Shared {
     pub fn wake_for(&self, index: usize) {
         let slot = &self.queues()[index];
         let Some(key) = slot.key() else { return };
-        if !slot.is_runnable() || !slot.has_permit() || slot.is_failing() {
+        let held = slot.held_until() > crate::pg::clock::now().0;
+        if !slot.is_runnable() || !slot.has_permit() || held {
             // Whoever makes it runnable, or returns the permit, looks again; after a failure the executor
             // that met it, or the launcher, comes back in time.
             return;

@@ -64,6 +64,7 @@ fn executor(arg: usize) {
         queues: Vec::new(),
         mask: Vec::new(),
         generation: None,
+        excluded: false,
         next: 0,
     }
     .live();
@@ -139,6 +140,8 @@ struct Executing {
     queues: Vec<Work>,
     /// The bits of our queues among the ready bits.
     mask: Vec<u64>,
+    /// pushy.databases does not have this database.
+    excluded: bool,
     /// The counter of definitions when they were read; None: never.
     generation: Option<u64>,
     /// The queue to look at first, so that each has its turn.
@@ -150,9 +153,7 @@ impl Executing {
         let mut failures = 0;
         loop {
             interrupts::check();
-            if guc::reload_if_asked() {
-                follow_settings();
-            }
+            self.follow_reload();
             if self.must_stop() {
                 return;
             }
@@ -179,6 +180,20 @@ impl Executing {
         self.me.stop_requested.load(Ordering::SeqCst)
             || self.place.is_quiesced()
             || !settings::enabled()
+            || self.excluded
+    }
+
+    /// Reads the settings again if they have changed. Whether this database is among those in which jobs
+    /// run is ours to know too: a launcher that has not heard of a change yet may have started us.
+    fn follow_reload(&mut self) {
+        if guc::reload_if_asked() {
+            follow_settings();
+            let name = transaction::run(|| Ok(database::name(database::current())));
+            self.excluded = match name {
+                Ok(Some(name)) => !settings::runs_in(&name),
+                _ => false,
+            };
+        }
     }
 
     /// Reads the queues of this role again after a change.
@@ -301,6 +316,7 @@ impl Executing {
         self.me.become_idle();
         let since = Instant::now();
         loop {
+            self.follow_reload();
             let changed = self.generation != Some(self.place.definitions.load(Ordering::SeqCst));
             if changed || self.must_stop() || self.has_work() {
                 self.me.become_busy();
@@ -316,9 +332,6 @@ impl Executing {
                 return !self.me.retire();
             }
             latch::wait(Some(self.held_for().map_or(left, |held| held.min(left))));
-            if guc::reload_if_asked() {
-                follow_settings();
-            }
         }
     }
 
