@@ -65,7 +65,7 @@ fn launcher(_arg: usize) {
         groups: HashMap::new(),
         last_xid: 0,
         swept_at: clock::now().0,
-        next_group: 0,
+        last_started: HashMap::new(),
         next_held: NEVER,
         starved_since: None,
     }
@@ -93,8 +93,8 @@ struct Launching {
     groups: HashMap<Group, Trouble>,
     last_xid: u64,
     swept_at: i64,
-    /// Where the search for groups in need begins, so that each has its turn.
-    next_group: usize,
+    /// When an executor of a group was last started: whose turn it is.
+    last_started: HashMap<Group, i64>,
     /// When the first of the queues that were passed over after a failure may be tried again.
     next_held: i64,
     starved_since: Option<i64>,
@@ -152,6 +152,7 @@ impl Launching {
             if oid != 0 && !found.iter().any(|database| database.oid == oid) {
                 self.shared.free_database(oid);
                 self.recorder.forget_database(oid);
+                self.last_started.retain(|group, _| group.0 != oid);
             }
         }
         self.names = found
@@ -350,7 +351,7 @@ impl Launching {
         }
     }
 
-    /// The groups that have work no executor will take, each once, from `next_group` on.
+    /// The groups that have work no executor will take, each once, in the order of their turn.
     fn groups_in_need(&mut self) -> Vec<(Group, usize)> {
         let shared = self.shared;
         let now = clock::now().0;
@@ -405,10 +406,11 @@ impl Launching {
             }
             !coming
         });
-        self.next_group %= needs.len().max(1);
-        needs.rotate_left(self.next_group);
-        // Those with nobody at all come first.
-        needs.sort_by_key(|(_, serving)| *serving);
+        // Those with nobody at all come first, and among them whose last executor started longest ago.
+        needs.sort_by_key(|(group, serving)| {
+            let started = self.last_started.get(group).copied().unwrap_or(0);
+            (*serving, started)
+        });
         needs
     }
 
@@ -448,7 +450,6 @@ impl Launching {
                 }
             }
         }
-        self.next_group += 1;
         next.min(self.next_held)
     }
 
@@ -483,6 +484,7 @@ impl Launching {
         match worker::start(&executor::KIND, &title, slot) {
             Some(handle) => {
                 self.executors.insert(slot, (handle, group));
+                self.last_started.insert(group, now);
                 Ok(())
             }
             None => {
