@@ -1,4 +1,4 @@
-//! One transaction of an executor: claim, run, record, commit (DESIGN.md, decision 1).
+//! One transaction of an executor: claim, run, record, commit (README, design notes).
 
 use std::sync::atomic::Ordering;
 
