@@ -152,9 +152,9 @@ def test_names_planted_before_pg_catalog_never_run_with_more_rights(tenant, path
         session.execute("SELECT pushy.queue_register('q', 'mine.work(pg_catalog.jsonb)'), pushy.queue_grant('q', 'public', 'monitor')")
     with tenant.connect() as victim:
         victim.execute(f"SET search_path = {path}")
-        job = victim.execute("SELECT pushy.enqueue('q', '1'), pushy.enqueue('q', '2', delay => '10 ms')").fetchone()[0]
+        job, later = victim.execute("SELECT pushy.enqueue('q', '1'), pushy.enqueue('q', '2', delay => '10 ms')").fetchone()
         victim.execute("SELECT pushy.enqueue_many('q', '{1,2}'::pg_catalog.jsonb[])")
-        victim.execute(f"SELECT pushy.job_wait({job})")
+        victim.execute(f"SELECT pushy.job_wait({job}), pushy.job_wait({later})")
         victim.execute("CALL pushy.jobs_wait('q')")
         for view in ("queues", "jobs", "failures", "workers", "stats"):
             victim.execute(f"SELECT * FROM pushy.{view}")
