@@ -1,6 +1,6 @@
 //! One call of a handler for a job.
 
-use pgrx::pg_sys::Datum;
+use crate::pg::Datum;
 
 use super::claimed;
 use super::current::Current;

@@ -1,6 +1,6 @@
 //! A job as an executor holds it, and as SQL sees it.
 
-use pgrx::pg_sys::Oid;
+use crate::pg::Oid;
 
 use super::current::{self, Current};
 use crate::errors::{Error, Result, SqlState};

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use pgrx::pg_sys::{BuiltinOid, Datum, Oid};
+use crate::pg::{BuiltinOid, Datum, Oid};
 use pushy_core::state::JobState;
 
 use super::finish::retention_due;

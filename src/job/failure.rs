@@ -1,6 +1,6 @@
 //! A row per failed attempt.
 
-use pgrx::pg_sys::BuiltinOid;
+use crate::pg::BuiltinOid;
 
 use crate::errors::{Error, Result};
 use crate::params;

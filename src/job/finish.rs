@@ -1,6 +1,6 @@
 //! The end of an attempt: completed, to be tried again, discarded, given back.
 
-use pgrx::pg_sys::BuiltinOid;
+use crate::pg::BuiltinOid;
 use pushy_core::backoff;
 use pushy_core::state::JobState;
 

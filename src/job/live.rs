@@ -1,6 +1,6 @@
 //! One unfinished job, found by its number.
 
-use pgrx::pg_sys::BuiltinOid;
+use crate::pg::BuiltinOid;
 use pushy_core::state::JobState;
 
 use crate::errors::Result;

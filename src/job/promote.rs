@@ -1,6 +1,6 @@
 //! Jobs whose time has come.
 
-use pgrx::pg_sys::BuiltinOid;
+use crate::pg::BuiltinOid;
 use pushy_core::state::JobState;
 
 use super::position;

@@ -1,6 +1,6 @@
 //! Running a job now: one that waits for its time, or one that is finished, once more.
 
-use pgrx::pg_sys::BuiltinOid;
+use crate::pg::BuiltinOid;
 use pushy_core::state::{JobEvent, JobState};
 
 use super::cancel::queue_for_work;

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use pgrx::pg_sys::BuiltinOid;
+use crate::pg::BuiltinOid;
 
 use crate::errors::{Error, Result, SqlState};
 use crate::pg::function::{Answer, Call};

@@ -1,5 +1,7 @@
 //! The only place of raw `pg_sys`: one idea of the server per file, each behind a small safe wrapper.
 
+pub use pgrx::pg_sys::{BuiltinOid, Datum, Oid};
+
 pub mod clock;
 pub mod composite;
 pub mod condition;

@@ -1,6 +1,6 @@
 //! A queue as registered: one row of pushy.queue.
 
-use pgrx::pg_sys::{BuiltinOid, Oid};
+use crate::pg::{BuiltinOid, Oid};
 use pushy_core::backoff::Backoff;
 
 use crate::errors::{Error, Result};

@@ -1,6 +1,6 @@
 //! queue_drop.
 
-use pgrx::pg_sys::BuiltinOid;
+use crate::pg::BuiltinOid;
 
 use super::alter::find_owned;
 use super::control::{self, Event};

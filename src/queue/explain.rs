@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use pgrx::pg_sys::BuiltinOid;
+use crate::pg::BuiltinOid;
 
 use super::definition::{self, Definition};
 use super::fitness::{self, Unfit};

@@ -1,6 +1,6 @@
 //! queue_grant, queue_revoke and the questions whether one has a privilege.
 
-use pgrx::pg_sys::{BuiltinOid, Oid};
+use crate::pg::{BuiltinOid, Oid};
 
 use super::alter::find_owned;
 use super::cache;

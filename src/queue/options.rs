@@ -1,6 +1,6 @@
 //! How a queue's jobs run, as queue_register and queue_alter are told: read, checked, applied.
 
-use pgrx::pg_sys::Oid;
+use crate::pg::Oid;
 use pushy_core::backoff::Backoff;
 
 use super::definition::Definition;

@@ -1,6 +1,6 @@
 //! Setting a queue aside that cannot run.
 
-use pgrx::pg_sys::BuiltinOid;
+use crate::pg::BuiltinOid;
 
 use super::definition::{self, Definition};
 use super::fitness;

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use pgrx::pg_sys::{BuiltinOid, Oid};
+use crate::pg::{BuiltinOid, Oid};
 
 use super::definition::Definition;
 use crate::errors::{Error, Result};

@@ -1,6 +1,6 @@
 //! queue_register: what a deploy script says of a queue, as often as it likes.
 
-use pgrx::pg_sys::Oid;
+use crate::pg::Oid;
 
 use super::control::{self, Event};
 use super::definition::{self, Definition};

@@ -1,7 +1,7 @@
 //! Queues that came here by a restore, a copy of the database or pg_upgrade: numbers of roles and functions
 //! may mean others here, so names decide, and nothing runs before somebody says so.
 
-use pgrx::pg_sys::{BuiltinOid, Oid};
+use crate::pg::{BuiltinOid, Oid};
 
 use super::definition::{self, Definition};
 use super::fitness::{self, Unfit};

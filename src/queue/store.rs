@@ -1,6 +1,6 @@
 //! Writing pushy.queue; as the extension's owner.
 
-use pgrx::pg_sys::{BuiltinOid, Oid};
+use crate::pg::{BuiltinOid, Oid};
 
 use super::definition::Definition;
 use crate::params;

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use pgrx::pg_sys::Oid;
+use crate::pg::Oid;
 
 use super::definition;
 use crate::errors::Result;

@@ -1,7 +1,7 @@
 //! What a scheduler does at its times: makes due jobs ready, removes what is kept no longer, finds what
 //! nobody announced.
 
-use pgrx::pg_sys::BuiltinOid;
+use crate::pg::BuiltinOid;
 
 use crate::errors::Result;
 use crate::job::{failure, promote};

@@ -14,7 +14,7 @@ use crate::queue::{cache, definition};
 use crate::shared::queue_slot::Tally;
 use crate::shared::{self, pending};
 
-use pgrx::pg_sys::BuiltinOid;
+use crate::pg::BuiltinOid;
 
 /// How long batches stay of one job after a batch could not be committed.
 pub const SINGLE_US: i64 = 60_000_000;
