@@ -1,5 +1,7 @@
 """Timeouts, cancels and terminations: they strike the job they are meant for, and charge only who is to blame."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from batches import count_runs_of, enqueue, runs_of, states
@@ -104,6 +106,28 @@ def test_a_handler_that_strikes_its_own_session_is_discarded_in_the_end(db, call
         # Nobody can tell it from a cancel from outside: each attempt has its strikes.
         assert db.rows("SELECT sqlstate FROM pushy.failures") == [("57014",)] * 2
         assert runs_of(db, 0) <= 2 * 4
+
+
+def test_a_job_whose_row_a_session_holds_is_charged_for_its_end_before_it_runs_again(gated):
+    """The verdict waits for the row, and nobody else waits for the verdict."""
+    db = gated
+    db.sql("""
+        CREATE FUNCTION strike(args jsonb) RETURNS void LANGUAGE plpgsql AS $$
+        BEGIN PERFORM public.work(args); PERFORM pg_terminate_backend(pg_backend_pid()); PERFORM 1; END $$;
+        CREATE FUNCTION quick() RETURNS void LANGUAGE sql AS '';
+        SELECT pushy.queue_register('q', 'strike(jsonb)', retry_delay => '10 ms', max_attempts => 2),
+               pushy.queue_register('quick', 'quick()')""")
+    job = db.value(f"SELECT pushy.enqueue('q', {GATED})")
+    db.gate.wait_for_arrival()
+    with db.connect(autocommit=False) as session, ThreadPoolExecutor() as other:
+        held = other.submit(session.execute, "SELECT FROM pushy.live_job WHERE id = %s FOR UPDATE", (job,))
+        db.wait_until("SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'transactionid'", 1)
+        db.gate.open()
+        held.result()
+        assert db.job_wait(db.value("SELECT pushy.enqueue('quick')"))["state"] == "completed"
+        assert attempts(db, job) == (0, 0)
+        session.rollback()
+    assert (db.job_wait(job)["state"], attempts(db, job), runs_of(db, 0)) == ("discarded", (2, 2), 2)
 
 
 def test_a_handler_that_ends_its_session_does_not_stop_the_others(db):

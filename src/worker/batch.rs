@@ -142,10 +142,8 @@ impl Bench {
             transaction::commit();
             return Ok(Ended::Worked);
         }
-        if self
-            .recorder
-            .is_unsettled(shared, work.queue.key().database)
-        {
+        let ids = claimed.iter().map(|job| job.id);
+        if self.recorder.is_unsettled(shared, work.queue.key(), ids) {
             give_up(work, claimed);
             transaction::commit();
             return Ok(Ended::Unsettled);

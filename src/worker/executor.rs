@@ -101,7 +101,7 @@ fn follow_settings() {
 fn stop() {
     if let (Some(shared), Some(slot)) = (shared::get(), executor::mine()) {
         shared.executors[slot].set_state(ExecutorState::Stopping);
-        shared.unsettled.store(true, Ordering::SeqCst);
+        shared.endings.fetch_add(1, Ordering::SeqCst);
     }
 }
 
@@ -285,7 +285,11 @@ impl Executing {
         solitude::leave_batch(self.shared, self.slot);
         self.return_permit(slot, key);
         match &ended {
-            Ended::Unsettled => latch::wait(Some(Duration::from_secs(1))),
+            Ended::Unsettled => {
+                // The scheduler may have met our lock on the row.
+                self.place.scheduler.wake();
+                latch::wait(Some(Duration::from_secs(1)));
+            }
             Ended::Failed(failure) => {
                 let queue = &self.shared.queues()[slot];
                 if queue.is(key) && queue.hold(clock::now().0) {

@@ -384,10 +384,7 @@ impl Launching {
             let Some(place) = shared.find_database(group.0) else {
                 return false;
             };
-            if place.presence() != Presence::Present
-                || place.is_quiesced()
-                || self.recorder.has_verdicts(group.0)
-            {
+            if place.presence() != Presence::Present || place.is_quiesced() {
                 return false;
             }
             let mut coming = false;
@@ -458,16 +455,14 @@ impl Launching {
         let free = shared
             .executors
             .iter()
-            .position(|executor| executor.reserve(group.0, group.1));
+            .position(|executor| executor.state() == ExecutorState::Free);
         let Some(slot) = free else {
             return Err(now + SLICE_US);
         };
+        // Before it is reserved: a note in a slot that is taken is not looked at as one left behind.
         let judged = self.recorder.judge_exit(slot);
         self.tell_verdicts(judged);
-        if self.recorder.has_verdicts(group.0) {
-            shared.executors[slot].release();
-            return Err(now);
-        }
+        shared.executors[slot].reserve(group.0, group.1);
         // Assumed to fail until it has come up: what never comes up is tried less and less often.
         let trouble = self.groups.entry(group).or_default();
         trouble.retry_at = now + retry_delay(trouble.failures);

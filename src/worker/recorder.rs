@@ -10,7 +10,8 @@ use crate::errors::{Error, SqlState};
 use crate::pg::signals::{MARK_NONE, MARK_TERMINATED};
 use crate::pg::{database, ereport, mapped_file};
 use crate::shared::executor::{ExecutorState, MAX_EXECUTORS};
-use crate::shared::Shared;
+use crate::shared::queue_slot::QueueKey;
+use crate::shared::{self, Shared};
 
 const PATH: &str = "pg_stat_tmp/pushy.recorder";
 const MAGIC: u64 = 0x7075_7368_7966_6c01;
@@ -89,6 +90,7 @@ pub struct Verdict {
     /// The attempts charged when it started.
     pub attempt: i32,
     pub job: i64,
+    /// The cell it waits in.
     index: usize,
 }
 
@@ -148,6 +150,17 @@ impl Note {
 
     fn is_busy(&self) -> bool {
         self.phase.load(Ordering::SeqCst) != IDLE
+    }
+
+    fn verdict(&self, kind: Kind) -> Verdict {
+        Verdict {
+            kind,
+            database: self.database.load(Ordering::SeqCst),
+            queue_id: self.queue_id.load(Ordering::SeqCst),
+            attempt: self.attempt.load(Ordering::SeqCst),
+            job: self.job.load(Ordering::SeqCst),
+            index: 0,
+        }
     }
 
     /// The queue is to blame, not one job: several were being committed.
@@ -236,32 +249,43 @@ impl Recorder {
     }
 
     fn add_verdict(&self, kind: Kind, note: &Note) {
-        // More verdicts than cells cannot wait: each executor leaves one at most, and none is started in
-        // a database before its verdicts are carried out.
+        // Only jobs that a session has locked since can fill the cells, twice as many as there are
+        // executors; one more is then not charged for this run.
         let Some(cell) = self.verdicts.iter().find(|cell| !cell.is_taken()) else {
             return;
         };
-        cell.database
-            .store(note.database.load(Ordering::SeqCst), Ordering::SeqCst);
-        cell.queue_id
-            .store(note.queue_id.load(Ordering::SeqCst), Ordering::SeqCst);
-        cell.attempt
-            .store(note.attempt.load(Ordering::SeqCst), Ordering::SeqCst);
-        cell.job
-            .store(note.job.load(Ordering::SeqCst), Ordering::SeqCst);
+        let verdict = note.verdict(kind);
+        cell.database.store(verdict.database, Ordering::SeqCst);
+        cell.queue_id.store(verdict.queue_id, Ordering::SeqCst);
+        cell.attempt.store(verdict.attempt, Ordering::SeqCst);
+        cell.job.store(verdict.job, Ordering::SeqCst);
         cell.kind.store(kind as u32, Ordering::SeqCst);
+        shared::expect().endings.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// Whether the end of an executor of this database is still to be judged, or the verdict to be carried
-    /// out: its job may not run before, or it would run once more uncharged in each executor that is up.
-    pub fn is_unsettled(&self, shared: &Shared, database: u32) -> bool {
-        if !shared.unsettled.load(Ordering::SeqCst) {
+    /// Whether one of these jobs, whose rows the caller holds, was run by an executor whose end is still to
+    /// be judged, or the verdict to be carried out: it may not run before, or it would run once more
+    /// uncharged in each executor that is up.
+    pub fn is_unsettled(
+        &self,
+        shared: &Shared,
+        queue: QueueKey,
+        jobs: impl Iterator<Item = i64> + Clone,
+    ) -> bool {
+        let endings = shared.endings.load(Ordering::SeqCst);
+        if endings == shared.settled_endings.load(Ordering::SeqCst) {
             return false;
         }
-        // Lowered before we look: an executor that leaves meanwhile raises it again.
-        shared.unsettled.store(false, Ordering::SeqCst);
-        let mut here = self.has_verdicts(database);
-        let mut anywhere = here || self.verdicts.iter().any(VerdictCell::is_taken);
+        let concerns = |verdict: &Verdict| {
+            verdict.database == queue.database
+                && match verdict.kind {
+                    Kind::RunSingle => verdict.queue_id == queue.queue_id,
+                    _ => jobs.clone().any(|job| job == verdict.job),
+                }
+        };
+        let mut here = false;
+        let mut anywhere = false;
+        // The notes first: what is judged meanwhile moves from there to the verdicts.
         for (executor, note) in shared.executors.iter().zip(&self.notes) {
             let has_left = matches!(
                 executor.state(),
@@ -269,17 +293,21 @@ impl Recorder {
             );
             if has_left && note.is_busy() {
                 anywhere = true;
-                here |= note.database.load(Ordering::SeqCst) == database;
+                here |= concerns(&note.verdict(Kind::Terminated))
+                    || (note.is_of_several() && concerns(&note.verdict(Kind::RunSingle)));
             }
         }
-        if anywhere {
-            shared.unsettled.store(true, Ordering::SeqCst);
+        for verdict in self.all_verdicts() {
+            anywhere = true;
+            here |= concerns(&verdict);
+        }
+        if !anywhere {
+            shared.settled_endings.fetch_max(endings, Ordering::SeqCst);
         }
         here
     }
 
-    /// What waits for the scheduler of this database.
-    pub fn verdicts(&self, database: u32) -> Vec<Verdict> {
+    fn all_verdicts(&self) -> impl Iterator<Item = Verdict> + '_ {
         self.verdicts
             .iter()
             .enumerate()
@@ -293,15 +321,18 @@ impl Recorder {
                     index,
                 })
             })
+    }
+
+    /// What waits for the scheduler of this database.
+    pub fn verdicts(&self, database: u32) -> Vec<Verdict> {
+        self.all_verdicts()
             .filter(|verdict| verdict.database == database)
             .collect()
     }
 
     pub fn has_verdicts(&self, database: u32) -> bool {
-        self.verdicts.iter().any(|cell| {
-            cell.kind.load(Ordering::SeqCst) != 0
-                && cell.database.load(Ordering::SeqCst) == database
-        })
+        self.all_verdicts()
+            .any(|verdict| verdict.database == database)
     }
 
     /// The verdict was carried out, and that has committed.

@@ -224,6 +224,7 @@ impl Scheduling {
         let Some(queues) = queues else {
             self.place.set_presence(Presence::Absent);
             self.place.due.store(NEVER, Ordering::SeqCst);
+            self.recorder.forget_database(database::current());
             if self.place.definitions.load(Ordering::SeqCst) == generation {
                 shared::expect().free_queues_of(database::current());
             } else {

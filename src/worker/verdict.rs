@@ -33,21 +33,30 @@ pub fn carry_out(
     if verdicts.is_empty() {
         return Ok(());
     }
-    transaction::run(|| {
+    let settled = transaction::run(|| {
         // A job that crashes the server at once would else take its charge with it, for ever.
         transaction::commit_durably();
-        identity::as_owner(|| verdicts.iter().try_for_each(judge))
+        identity::as_owner(|| verdicts.iter().map(judge).collect::<Result<Vec<bool>>>())
     })?;
-    for verdict in &verdicts {
+    for (verdict, _) in verdicts.iter().zip(&settled).filter(|(_, done)| **done) {
         recorder.settle(verdict);
     }
-    shared::expect().wake_executors();
+    let shared = shared::expect();
+    shared.wake_executors();
+    if let Some(place) = shared
+        .find_database(database)
+        .filter(|_| settled.contains(&false))
+    {
+        // An executor that finds the job wakes us when it has let go of it; a session does not.
+        place.announce_due(clock::now().plus_us(1_000_000).0);
+    }
     Ok(())
 }
 
-fn judge(verdict: &Verdict) -> Result<()> {
+/// Carries out a verdict; false when somebody holds the job's row. It waits then, and so does the job.
+fn judge(verdict: &Verdict) -> Result<bool> {
     let Some(queue) = definition::find_by_id(verdict.queue_id)? else {
-        return Ok(());
+        return Ok(true);
     };
     let slot = cache::slot_of(&queue)?;
     if verdict.kind == Kind::RunSingle {
@@ -56,16 +65,16 @@ fn judge(verdict: &Verdict) -> Result<()> {
             let cell = &shared::expect().queues()[slot].single_until;
             cell.store(until, Ordering::SeqCst);
         }
-        return Ok(());
+        return Ok(true);
     }
-    // Its transaction may have committed before the end came, or another executor may have run it
-    // since: then the row is gone, or its attempt another. Or one runs it now: then its end is judged,
-    // and nobody waits here for an hour.
+    // Its transaction may have committed before the end came, or a session may have run it since: then
+    // the row is gone, or its attempt another.
     let Some(Live { job, .. }) = live::lock_if_free(verdict.job)? else {
-        return Ok(());
+        let held = live::look(verdict.job)?;
+        return Ok(held.is_none_or(|held| held.job.attempt != verdict.attempt));
     };
     if job.attempt != verdict.attempt {
-        return Ok(());
+        return Ok(true);
     }
     let now = clock::now();
     match verdict.kind {
@@ -90,7 +99,7 @@ fn judge(verdict: &Verdict) -> Result<()> {
             }
         }
     }
-    Ok(())
+    Ok(true)
 }
 
 fn reason(kind: Kind) -> CallError {
