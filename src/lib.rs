@@ -8,6 +8,7 @@ mod pg;
 mod queue;
 mod settings;
 mod shared;
+mod watch;
 mod worker;
 
 ::pgrx::pg_module_magic!(name, version);

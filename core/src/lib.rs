@@ -4,6 +4,7 @@ pub mod backoff;
 pub mod batch;
 pub mod channel;
 pub mod histogram;
+pub mod json;
 pub mod state;
 
 #[cfg(test)]

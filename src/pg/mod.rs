@@ -3,6 +3,8 @@
 pub use pgrx::pg_sys::{BuiltinOid, Datum, Oid};
 
 pub mod clock;
+#[allow(dead_code)]
+pub mod columns;
 pub mod composite;
 pub mod condition;
 pub mod database;
@@ -15,6 +17,7 @@ pub mod heap;
 pub mod identifier;
 pub mod identity;
 pub mod interrupts;
+pub mod json;
 pub mod latch;
 pub mod mapped_file;
 pub mod memory;
@@ -22,6 +25,7 @@ pub mod notify;
 pub mod random;
 pub mod sequence;
 pub mod session;
+pub mod session_format;
 pub mod shared_cast;
 pub mod shmem;
 pub mod signals;
@@ -33,4 +37,5 @@ pub mod text;
 pub mod timeout;
 pub mod transaction;
 pub mod utility;
+pub mod varlena;
 pub mod worker;

@@ -1,0 +1,176 @@
+//! The columns of a relation, the values of one of its rows, and both as JSON.
+
+use pgrx::pg_sys::{self, Datum, Oid};
+
+use super::json::{self, ValueWriter};
+use super::varlena::Varlena;
+
+/// One live column.
+pub struct Column {
+    /// The attribute number, from 1.
+    pub number: i16,
+    pub type_oid: Oid,
+    /// The name as JSON has it, with the colon: `"name":`.
+    label: Vec<u8>,
+    by_value: bool,
+    /// As in pg_type: bytes, -1 for a varlena, -2 for a C string.
+    length: i16,
+    writer: ValueWriter,
+}
+
+/// The live columns of a relation, in order: generated ones are in, dropped ones are not.
+pub struct Columns(Vec<Column>);
+
+/// The values of one row, by attribute.
+#[derive(Clone, Copy)]
+pub struct Tuple<'a> {
+    values: &'a [Datum],
+    nulls: &'a [bool],
+}
+
+impl<'a> Tuple<'a> {
+    /// The row of a slot, read up to attribute `upto` (from 1).
+    ///
+    /// # Safety
+    /// The slot holds a row and neither it nor that row changes during `'a`. The tuple is given only to
+    /// the [`Columns`] of the slot's own descriptor.
+    pub unsafe fn of_slot(slot: *mut pg_sys::TupleTableSlot, upto: i16) -> Self {
+        if (*slot).tts_nvalid < upto {
+            pg_sys::slot_getsomeattrs_int(slot, i32::from(upto));
+        }
+        let count = (*slot).tts_nvalid as usize;
+        Self {
+            values: std::slice::from_raw_parts((*slot).tts_values, count),
+            nulls: std::slice::from_raw_parts((*slot).tts_isnull, count),
+        }
+    }
+
+    fn value(&self, column: &Column) -> Option<Datum> {
+        let index = column.number as usize - 1;
+        (!self.nulls[index]).then(|| self.values[index])
+    }
+
+    /// Whether both rows have the same value here, bit for bit: `1.0` and `1.00` are two. A stored value
+    /// that neither row changed is not fetched.
+    pub fn is_same(old: &Tuple, new: &Tuple, column: &Column) -> bool {
+        match (old.value(column), new.value(column)) {
+            (None, None) => true,
+            // SAFETY: both are values of the column's type (see of_slot).
+            (Some(old), Some(new)) => unsafe { column.is_image_equal(old, new) },
+            _ => false,
+        }
+    }
+}
+
+impl Column {
+    unsafe fn of(attribute: &pg_sys::FormData_pg_attribute) -> Self {
+        let name = std::ffi::CStr::from_ptr(attribute.attname.data.as_ptr());
+        let mut label = Vec::with_capacity(name.count_bytes() + 3);
+        pushy_core::json::quoted(name.to_bytes(), &mut label);
+        label.push(b':');
+        Self {
+            number: attribute.attnum,
+            type_oid: attribute.atttypid,
+            label,
+            by_value: attribute.attbyval,
+            length: attribute.attlen,
+            writer: ValueWriter::for_type(attribute.atttypid, attribute.atttypmod),
+        }
+    }
+
+    /// datum_image_eq (datum.c), which fetches every toasted value it compares.
+    unsafe fn is_image_equal(&self, old: Datum, new: Datum) -> bool {
+        if self.by_value {
+            return old == new;
+        }
+        let (old_pointer, new_pointer) = (old.cast_mut_ptr::<u8>(), new.cast_mut_ptr::<u8>());
+        match self.length {
+            -1 => Varlena::of(old).is_equal(&Varlena::of(new)),
+            -2 => {
+                std::ffi::CStr::from_ptr(old_pointer.cast())
+                    == std::ffi::CStr::from_ptr(new_pointer.cast())
+            }
+            length => {
+                std::slice::from_raw_parts(old_pointer, length as usize)
+                    == std::slice::from_raw_parts(new_pointer, length as usize)
+            }
+        }
+    }
+
+    /// Whether writing a value may raise an error of user code: put a subtransaction around it.
+    pub fn can_fail(&self) -> bool {
+        self.writer.can_fail()
+    }
+
+    /// Appends `"name":value`.
+    pub fn write(&self, tuple: &Tuple, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.label);
+        match tuple.value(self) {
+            // SAFETY: a value of the column's type (see Tuple::of_slot).
+            Some(datum) => unsafe { self.writer.write(datum, out) },
+            None => out.extend_from_slice(b"null"),
+        }
+    }
+}
+
+impl Columns {
+    /// # Safety
+    /// `desc` is a valid descriptor; nothing of it is kept.
+    pub unsafe fn from_desc(desc: pg_sys::TupleDesc) -> Self {
+        Self(
+            (0..(*desc).natts)
+                .map(|index| &*attribute(desc, index))
+                .filter(|attribute| !attribute.attisdropped)
+                // A virtual generated column (18) has no value in the row.
+                .filter(|attribute| attribute.attgenerated as u8 != b'v')
+                .map(|attribute| Column::of(attribute))
+                .collect(),
+        )
+    }
+
+    pub fn iter(&self) -> std::slice::Iter<'_, Column> {
+        self.0.iter()
+    }
+
+    /// The position of an attribute number in [`iter`](Self::iter).
+    pub fn position(&self, number: i16) -> Option<usize> {
+        self.0
+            .binary_search_by_key(&number, |column| column.number)
+            .ok()
+    }
+
+    pub fn get(&self, position: usize) -> &Column {
+        &self.0[position]
+    }
+
+    /// The highest attribute number.
+    pub fn last(&self) -> i16 {
+        self.0.last().map_or(0, |column| column.number)
+    }
+
+    pub fn can_fail(&self) -> bool {
+        self.0.iter().any(Column::can_fail)
+    }
+
+    /// Appends the row as an object.
+    pub fn write(&self, tuple: &Tuple, out: &mut Vec<u8>) {
+        json::list(b"{}", self.iter(), out, |column, out| {
+            column.write(tuple, out);
+        });
+    }
+}
+
+unsafe fn attribute(desc: pg_sys::TupleDesc, index: i32) -> *const pg_sys::FormData_pg_attribute {
+    #[cfg(not(feature = "pg18"))]
+    return (*desc).attrs.as_ptr().add(index as usize);
+    #[cfg(feature = "pg18")]
+    return pg_sys::TupleDescAttr(desc, index);
+}
+
+impl<'a> Tuple<'a> {
+    /// # Safety
+    /// As [`of_slot`](Self::of_slot), of values deformed by the descriptor.
+    pub(super) unsafe fn of_values(values: &'a [Datum], nulls: &'a [bool]) -> Self {
+        Self { values, nulls }
+    }
+}

@@ -1,0 +1,388 @@
+//! The JSON of a notice, format 1. A reader ignores members that it does not know; `v` changes when one
+//! that is there changes its meaning.
+//!
+//! | member | when | what |
+//! | --- | --- | --- |
+//! | `v` | always | 1 |
+//! | `op` | always | `insert`, `update`, `delete` or `truncate` |
+//! | `schema`, `table` | always | the watched table; for a partition, its root |
+//! | `level` | per statement | `statement` |
+//! | `key` | per row | the key's columns as they are now, of a deleted row as they were; null without a key and for `truncate` |
+//! | `old_key` | an update changed the key | the key as it was |
+//! | `new` | `row`, `diff` | the row now; in a `diff` of an update, the columns that changed |
+//! | `old` | `row`, `diff` | the row before; in a `diff` of an update, the same columns |
+//! | `count` | per statement | rows changed; null for `truncate` |
+//! | `keys` | per statement | the `key` of each row, in order |
+//! | `old_keys` | per statement, an update changed keys | each `old_key`, in order |
+//! | `keys_complete` | per statement | false when some keys are not there: too many, no key, `truncate` |
+//! | `notice`, `bytes` | a reference | the whole payload is `pushy.notice(notice)` and this long; no `new`, `old` |
+//! | `error` | an expression or a conversion failed | `{"sqlstate": …, "message": …}`; no `new`, `old` |
+//! | `pid`, `xid` | always | the writer's process, its transaction as `pg_current_xact_id` has it |
+//!
+//! Payload `none` is empty, without an envelope. Values are as [`crate::pg::json`] has them.
+
+use pushy_core::json;
+
+use crate::errors::Error;
+use crate::pg::columns::{Column, Columns, Tuple};
+use crate::pg::json::list;
+use crate::pg::text;
+
+/// What happened to a row.
+#[derive(Clone, Copy)]
+pub enum Change<'a> {
+    Insert { new: Tuple<'a> },
+    Update { old: Tuple<'a>, new: Tuple<'a> },
+    Delete { old: Tuple<'a> },
+    Truncate,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Op {
+    Insert,
+    Update,
+    Delete,
+    Truncate,
+}
+
+impl Op {
+    const ALL: [Op; 4] = [Op::Insert, Op::Update, Op::Delete, Op::Truncate];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Op::Insert => "insert",
+            Op::Update => "update",
+            Op::Delete => "delete",
+            Op::Truncate => "truncate",
+        }
+    }
+}
+
+impl<'a> Change<'a> {
+    pub fn op(&self) -> Op {
+        match self {
+            Change::Insert { .. } => Op::Insert,
+            Change::Update { .. } => Op::Update,
+            Change::Delete { .. } => Op::Delete,
+            Change::Truncate => Op::Truncate,
+        }
+    }
+
+    /// The row as it is after the change, or was before it is gone.
+    fn last(&self) -> Option<&Tuple<'a>> {
+        match self {
+            Change::Insert { new } | Change::Update { new, .. } => Some(new),
+            Change::Delete { old } => Some(old),
+            Change::Truncate => None,
+        }
+    }
+}
+
+/// What a notice tells of a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    None,
+    Key,
+    Row,
+    Diff,
+}
+
+/// Who changed it.
+#[derive(Clone, Copy, Debug)]
+pub struct Origin {
+    pub pid: i32,
+    pub xid: u64,
+}
+
+/// Payloads of one table: what all of them begin with, its columns and its key.
+pub struct Shape {
+    /// `{"v":1,"op":"insert","schema":"public","table":"t"`, per operation.
+    beginnings: [Vec<u8>; 4],
+    columns: Columns,
+    /// Positions in `columns`, in the key's order.
+    key: Vec<usize>,
+}
+
+impl Shape {
+    /// `schema` and `table` are names in the server's encoding, those of the root for a partition;
+    /// `columns` those of the relation that the rows are of, and `key` its attribute numbers there.
+    pub fn new(schema: &[u8], table: &[u8], columns: Columns, key: &[i16]) -> Self {
+        let beginnings = Op::ALL.map(|op| {
+            let mut out = format!(r#"{{"v":1,"op":"{}","schema":"#, op.as_str()).into_bytes();
+            json::quoted(schema, &mut out);
+            out.extend_from_slice(br#","table":"#);
+            json::quoted(table, &mut out);
+            out
+        });
+        let key = key
+            .iter()
+            .filter_map(|&number| columns.position(number))
+            .collect();
+        Self {
+            beginnings,
+            columns,
+            key,
+        }
+    }
+
+    pub fn columns(&self) -> &Columns {
+        &self.columns
+    }
+
+    /// The highest attribute that payloads of this kind read, for [`Tuple::of_slot`].
+    pub fn reads_upto(&self, kind: Kind) -> i16 {
+        match kind {
+            Kind::None => 0,
+            Kind::Key => self.key_columns().map(|key| key.number).max().unwrap_or(0),
+            Kind::Row | Kind::Diff => self.columns.last(),
+        }
+    }
+
+    /// Whether payloads of this kind run code of users, which may raise an error.
+    pub fn can_fail(&self, kind: Kind) -> bool {
+        match kind {
+            Kind::None => false,
+            Kind::Key => self.key_columns().any(Column::can_fail),
+            Kind::Row | Kind::Diff => self.columns.can_fail(),
+        }
+    }
+
+    /// Appends the notice of one row, or of a TRUNCATE.
+    pub fn row(&self, kind: Kind, change: &Change, origin: Origin, out: &mut Vec<u8>) {
+        if kind == Kind::None {
+            return;
+        }
+        self.begin(change.op(), out);
+        self.write_key(change, out);
+        match (kind, change) {
+            (Kind::None | Kind::Key, _) | (_, Change::Truncate) => {}
+            (_, Change::Insert { new }) => self.member("new", new, out),
+            (_, Change::Delete { old }) => self.member("old", old, out),
+            (Kind::Row, Change::Update { old, new }) => {
+                self.member("new", new, out);
+                self.member("old", old, out);
+            }
+            (Kind::Diff, Change::Update { old, new }) => self.write_changed(old, new, out),
+        }
+        end(origin, out);
+    }
+
+    /// Appends what stands for a payload that is too long: where to read it, and its length in bytes.
+    pub fn reference(
+        &self,
+        change: &Change,
+        origin: Origin,
+        notice: i64,
+        bytes: usize,
+        out: &mut Vec<u8>,
+    ) {
+        self.begin(change.op(), out);
+        self.write_key(change, out);
+        write_reference(notice, bytes, out);
+        end(origin, out);
+    }
+
+    /// The same without the key, when that is what is too long, and for a notice of a statement.
+    pub fn bare_reference(
+        &self,
+        op: Op,
+        origin: Origin,
+        notice: i64,
+        bytes: usize,
+        out: &mut Vec<u8>,
+    ) {
+        self.begin(op, out);
+        out.extend_from_slice(br#","key":null"#);
+        write_reference(notice, bytes, out);
+        end(origin, out);
+    }
+
+    /// Appends the notice of a change whose payload failed. Without a `change` if even its key cannot be
+    /// written.
+    pub fn error(
+        &self,
+        op: Op,
+        change: Option<&Change>,
+        origin: Origin,
+        error: &Error,
+        out: &mut Vec<u8>,
+    ) {
+        self.begin(op, out);
+        match change {
+            Some(change) => self.write_key(change, out),
+            None => out.extend_from_slice(br#","key":null"#),
+        }
+        out.extend_from_slice(br#","error":{"sqlstate":"#);
+        json::quoted(error.sqlstate.0.as_bytes(), out);
+        out.extend_from_slice(br#","message":"#);
+        // What the message quotes may be long; the whole of it is in the server's log and in the view.
+        let message = text::encode_lossy(&error.message);
+        json::quoted(text::cut(&message, ERROR_BYTES), out);
+        out.push(b'}');
+        end(origin, out);
+    }
+
+    /// Appends the notice of a statement whose rows were [added](Self::add) to `keys`.
+    pub fn statement(&self, op: Op, keys: &Keys, origin: Origin, out: &mut Vec<u8>) {
+        self.begin(op, out);
+        out.extend_from_slice(br#","level":"statement","count":"#);
+        match op {
+            Op::Truncate => out.extend_from_slice(b"null"),
+            _ => json::integer(keys.count, out),
+        }
+        out.extend_from_slice(br#","keys":["#);
+        out.extend_from_slice(&keys.new);
+        out.push(b']');
+        if !keys.old.is_empty() {
+            out.extend_from_slice(br#","old_keys":["#);
+            out.extend_from_slice(&keys.old);
+            out.push(b']');
+        }
+        if keys.is_cut || op == Op::Truncate {
+            out.extend_from_slice(br#","keys_complete":false"#);
+        }
+        end(origin, out);
+    }
+
+    /// Room for keys in a notice of a statement of at most `limit` bytes.
+    pub fn room_for_keys(&self, limit: usize) -> usize {
+        limit.saturating_sub(self.beginnings[0].len() + STATEMENT_BYTES)
+    }
+
+    /// Counts a row, and keeps its key while there is room.
+    pub fn add(&self, change: &Change, keys: &mut Keys) {
+        keys.count += 1;
+        let Some(last) = change.last().filter(|_| !self.key.is_empty()) else {
+            keys.is_cut = true;
+            return;
+        };
+        if keys.is_cut {
+            return;
+        }
+        let (new_length, old_length) = (keys.new.len(), keys.old.len());
+        append(&mut keys.new, |out| self.write_key_object(last, out));
+        if let Some(old) = self.old_key(change) {
+            append(&mut keys.old, |out| self.write_key_object(old, out));
+        }
+        if keys.new.len() + keys.old.len() > keys.room {
+            keys.new.truncate(new_length);
+            keys.old.truncate(old_length);
+            keys.is_cut = true;
+        }
+    }
+
+    fn begin(&self, op: Op, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.beginnings[op as usize]);
+    }
+
+    fn key_columns(&self) -> impl Iterator<Item = &Column> {
+        self.key.iter().map(|&position| self.columns.get(position))
+    }
+
+    /// The row before an update that changed its key.
+    fn old_key<'c, 'a>(&self, change: &'c Change<'a>) -> Option<&'c Tuple<'a>> {
+        match change {
+            Change::Update { old, new } => self
+                .key_columns()
+                .any(|column| !Tuple::is_same(old, new, column))
+                .then_some(old),
+            _ => None,
+        }
+    }
+
+    fn write_key(&self, change: &Change, out: &mut Vec<u8>) {
+        out.extend_from_slice(br#","key":"#);
+        match change.last().filter(|_| !self.key.is_empty()) {
+            Some(row) => self.write_key_object(row, out),
+            None => out.extend_from_slice(b"null"),
+        }
+        if let Some(old) = self.old_key(change) {
+            out.extend_from_slice(br#","old_key":"#);
+            self.write_key_object(old, out);
+        }
+    }
+
+    fn write_key_object(&self, row: &Tuple, out: &mut Vec<u8>) {
+        list(b"{}", self.key_columns(), out, |column, out| {
+            column.write(row, out);
+        });
+    }
+
+    fn member(&self, name: &str, row: &Tuple, out: &mut Vec<u8>) {
+        begin_member(name, out);
+        self.columns.write(row, out);
+    }
+
+    fn write_changed(&self, old: &Tuple, new: &Tuple, out: &mut Vec<u8>) {
+        let changed: Vec<&Column> = self
+            .columns
+            .iter()
+            .filter(|column| !Tuple::is_same(old, new, column))
+            .collect();
+        for (name, row) in [("new", new), ("old", old)] {
+            begin_member(name, out);
+            list(b"{}", &changed, out, |column, out| column.write(row, out));
+        }
+    }
+}
+
+/// Bytes of an error's message in a notice.
+const ERROR_BYTES: usize = 1_000;
+
+/// What a notice of a statement has besides its beginning and its keys, at most: the members' names,
+/// and three numbers.
+const STATEMENT_BYTES: usize = 160;
+
+/// The keys of a statement's rows, and how many rows there were.
+pub struct Keys {
+    new: Vec<u8>,
+    old: Vec<u8>,
+    count: u64,
+    room: usize,
+    is_cut: bool,
+}
+
+impl Keys {
+    /// Keeps at most `room` bytes.
+    pub fn new(room: usize) -> Self {
+        Self {
+            new: Vec::new(),
+            old: Vec::new(),
+            count: 0,
+            room,
+            is_cut: false,
+        }
+    }
+
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+}
+
+fn append(list: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
+    if !list.is_empty() {
+        list.push(b',');
+    }
+    write(list);
+}
+
+fn begin_member(name: &str, out: &mut Vec<u8>) {
+    out.extend_from_slice(b",\"");
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"\":");
+}
+
+fn write_reference(notice: i64, bytes: usize, out: &mut Vec<u8>) {
+    out.extend_from_slice(br#","notice":"#);
+    json::int8(notice, out);
+    out.extend_from_slice(br#","bytes":"#);
+    json::integer(bytes, out);
+}
+
+fn end(origin: Origin, out: &mut Vec<u8>) {
+    out.extend_from_slice(br#","pid":"#);
+    json::integer(origin.pid, out);
+    out.extend_from_slice(br#","xid":"#);
+    json::int8(origin.xid as i64, out);
+    out.push(b'}');
+}
