@@ -68,7 +68,11 @@ impl Bench {
         self.recorder.note(self.me).set_alone(false);
         work.previous = 0;
         work.previous_full = false;
-        if finish::is_infrastructure(&failure.sqlstate) || results.started == 0 {
+        // What a trigger raises concerns its job alone, also where it says that the server lacks something:
+        // the others of the queue need not wait for that.
+        let of_server =
+            finish::is_infrastructure(&failure.sqlstate) && !results.is_running_deferred();
+        if of_server || results.started == 0 {
             return Ended::Failed(failure);
         }
         if results.started > 1 || !batch::is_charged(&failure.sqlstate, claimed.len() == 1) {

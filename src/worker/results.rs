@@ -26,6 +26,15 @@ pub(super) struct Results {
     pub(super) put_off: bool,
     /// When the jobs were through, and what they had deferred began.
     pub(super) through_at: Option<Timestamp>,
+    /// That is through too: what fails from here on is no code of a user's.
+    pub(super) deferred_ran: bool,
+}
+
+impl Results {
+    /// Whether what the jobs have deferred runs just now.
+    pub(super) fn is_running_deferred(&self) -> bool {
+        self.through_at.is_some() && !self.deferred_ran
+    }
 }
 
 pub(super) struct Failed {

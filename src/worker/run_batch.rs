@@ -155,6 +155,7 @@ impl Bench {
         let deepest = started.iter().max_by_key(|job| job.depth);
         let cancels = interrupts::release_cancels();
         run_job::run_deferred(timeout_us, deepest.map(|job| self.current(work, job, now)));
+        results.deferred_ran = true;
         drop(cancels);
         drop(lock_patience);
         me.leave_job();
