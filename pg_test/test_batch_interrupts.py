@@ -215,6 +215,32 @@ def test_a_cancel_outlives_the_failing_commit_of_its_batch(gated):
     assert gated.job(twice)["state"] == "discarded"
 
 
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_no_cancel_is_lost_with_its_executor_however_many_there_are(gated, when):
+    """Committed before the executor that was to carry them out is terminated, or after it, when nobody holds the jobs."""
+    gated.sql("SELECT pushy.queue_pause('q')")  # Enqueued before the first is run: batches grow, and one has them all.
+    enqueue(gated, 600)
+    running = gated.value(f"SELECT pushy.enqueue('q', {GATED})")
+    behind = enqueue(gated, 200)
+    gated.sql("SELECT pushy.queue_resume('q')")
+    (pid,) = gated.gate.wait_for_arrival()
+    with gated.connect(autocommit=False) as session:
+        session.execute("SELECT pushy.job_cancel(id) FROM unnest(%s::bigint[]) id", (behind,))
+        if when == "before":
+            session.commit()
+        gated.sql("SELECT pushy.queue_pause('q')")
+        gated.sql("SELECT pg_terminate_backend(%s, 10000)", pid)
+        if when == "after":
+            assert states(gated) == {"completed": 600, "available": 201}
+            session.commit()
+    gated.wait_until("SELECT count(*) FROM pushy.jobs WHERE state = 'cancelled'", 200)
+    gated.gate.open()
+    gated.sql("SELECT pushy.queue_resume('q')")
+    assert gated.job_wait(running)["state"] == "completed"
+    assert states(gated) == {"completed": 601, "cancelled": 200}
+    assert gated.value("SELECT count(*) FROM effects") == 601
+
+
 @pytest.mark.parametrize("undo", ["ROLLBACK", "ROLLBACK TO SAVEPOINT s"])
 def test_a_cancel_that_is_rolled_back_cancels_nothing(gated, undo):
     job = gated.value(f"SELECT pushy.enqueue('q', {GATED})")

@@ -4,11 +4,12 @@ use pushy_core::state::{JobEvent, JobState};
 
 use super::live::Live;
 use super::{current, finish, live};
-use crate::errors::{Error, Result};
+use crate::errors::{Error, Result, SqlState};
 use crate::pg::{clock, database, identity, interrupts};
 use crate::queue::definition::Definition;
 use crate::queue::privilege::{self, Privilege};
 use crate::queue::{cache, control, definition};
+use crate::shared::cancels::PLACES;
 use crate::shared::queue_slot::Tally;
 use crate::shared::{self, pending};
 use crate::sql_function;
@@ -48,7 +49,7 @@ fn cancel_live(queue: &Definition, id: i64) -> Result<bool> {
     loop {
         // First those that hold it: our own locks would not stop us below.
         if !locked && is_held(id) {
-            pending::cancel(id);
+            promise(id)?;
             return Ok(true);
         }
         if let Some(free) = live::lock_if_free(id)? {
@@ -64,6 +65,18 @@ fn cancel_live(queue: &Definition, id: i64) -> Result<bool> {
         locked = true;
         interrupts::check();
     }
+}
+
+/// Cancels a job that is held at the caller's commit, wherever it is then.
+fn promise(id: i64) -> Result<()> {
+    if pending::cancel(id) {
+        return Ok(());
+    }
+    Err(Error::new(
+        SqlState::CONFIGURATION_LIMIT_EXCEEDED,
+        format!("job {id} cannot be cancelled while it is held: {PLACES} cancels wait for the commit of those who asked for them"),
+    )
+    .hint("Commit the transactions that cancel jobs, and try again."))
 }
 
 /// Whether an executor has the job in its batch, or this session runs it.
@@ -90,10 +103,10 @@ fn end(queue: &Definition, free: &Live) -> Result<()> {
 }
 
 /// Carries out cancels that have been promised: of jobs that their batch gave back, or that nobody held
-/// any more when the caller committed. Waits for nobody: answers those whose row somebody has locked. As
-/// the extension's owner.
+/// any more when the caller committed. Waits for nobody: answers the rest, whose rows somebody has locked.
+/// As the extension's owner.
 pub fn carry_out(ids: &[i64]) -> Result<Vec<i64>> {
-    let mut locked = Vec::new();
+    let mut rest = Vec::new();
     for id in ids {
         let Some(seen) = live::look(*id)? else {
             continue;
@@ -102,14 +115,14 @@ pub fn carry_out(ids: &[i64]) -> Result<Vec<i64>> {
             continue;
         };
         if is_held(*id) {
-            pending::cancel(*id);
+            promise(*id)?;
         } else if let Some(free) = live::lock_if_free(*id)? {
             end(&queue, &free)?;
         } else {
-            locked.push(*id);
+            rest.push(*id);
         }
     }
-    Ok(locked)
+    Ok(rest)
 }
 
 sql_function!(pushy_job_cancel, |call| cancel(call.i64("id", 0)?));

@@ -4,14 +4,12 @@ use std::sync::atomic::{
     AtomicBool, AtomicI32, AtomicI64, AtomicU32, AtomicU64, AtomicU8, Ordering,
 };
 
+use super::cancels::Promise;
 use super::Shared;
 use crate::pg::condition::Condition;
 use crate::pg::latch::ProcessCell;
 
 pub const MAX_DATABASES: usize = 1024;
-
-/// Cancels that wait for the scheduler. More at a time than this are lost: their jobs run.
-const CANCELS: usize = 64;
 
 /// A due time that says: nothing is due.
 pub const NEVER: i64 = i64::MAX;
@@ -50,8 +48,8 @@ pub struct Database {
     pub swept_writes: AtomicU64,
     /// The sweep was asked for: COMMIT PREPARED, resume after a restore.
     pub sweep_requested: AtomicBool,
-    /// Jobs to be cancelled that nobody held when their cancel was committed; 0 is a free place.
-    cancels: [AtomicI64; CANCELS],
+    /// Cancels were left that nobody held when they were committed.
+    pub cancels_requested: AtomicBool,
     /// Jobs may be left of a dropped queue.
     pub orphans_requested: AtomicBool,
     /// No scheduler is tried before this time (µs), after failures to start one.
@@ -85,24 +83,6 @@ impl Database {
         self.quiesced.load(Ordering::SeqCst) != 0
     }
 
-    /// Leaves a cancel to the scheduler. Fit for commit callbacks.
-    pub fn request_cancel(&self, job: i64) {
-        let _ = self.cancels.iter().any(|place| {
-            place
-                .compare_exchange(0, job, Ordering::SeqCst, Ordering::SeqCst)
-                .is_ok()
-        });
-    }
-
-    /// Takes what `request_cancel` has left.
-    pub fn take_cancels(&self) -> Vec<i64> {
-        self.cancels
-            .iter()
-            .map(|place| place.swap(0, Ordering::SeqCst))
-            .filter(|job| *job != 0)
-            .collect()
-    }
-
     /// Says that the scheduler has something to do at `time`; true when that is earlier than known.
     pub fn announce_due(&self, time: i64) -> bool {
         self.due.fetch_min(time, Ordering::SeqCst) > time
@@ -131,6 +111,7 @@ impl Shared {
             free.swept_writes.store(0, Ordering::SeqCst);
             free.sweep_requested.store(false, Ordering::SeqCst);
             free.orphans_requested.store(false, Ordering::SeqCst);
+            free.cancels_requested.store(false, Ordering::SeqCst);
             free.scheduler_starting.store(false, Ordering::SeqCst);
             free.retry_at.store(0, Ordering::SeqCst);
             free.failures.store(0, Ordering::SeqCst);
@@ -139,11 +120,24 @@ impl Shared {
         })
     }
 
-    /// Gives up the slot of a dropped database, and its queues'.
+    /// Gives up the slot of a dropped database, its queues' and what was asked of them.
     pub fn free_database(&self, oid: u32) {
         self.free_queues_of(oid);
+        self.cancels.forget(oid);
         if let Some(found) = self.find_database(oid) {
             found.oid.store(0, Ordering::Release);
+        }
+    }
+
+    /// Leaves a promised cancel, which nobody can take, to the scheduler. Fit for commit callbacks.
+    pub fn leave_cancel(&self, promise: Promise, database: u32) {
+        match self.find_database(database) {
+            Some(slot) => {
+                self.cancels.leave(promise, database);
+                slot.cancels_requested.store(true, Ordering::SeqCst);
+                self.announce_due(slot, 0);
+            }
+            None => self.cancels.free(promise.place),
         }
     }
 

@@ -6,6 +6,7 @@ use std::sync::atomic::{
 
 use pushy_core::batch::BatchPlan;
 
+use super::cancels::Promise;
 use super::Shared;
 use crate::pg::latch::ProcessCell;
 use crate::pg::spinlock::Spinlock;
@@ -69,11 +70,23 @@ pub struct Executor {
     /// Guards what follows.
     lock: Spinlock,
     cancels: [AtomicI64; CANCELS],
+    /// The place of each of them among the promised ones.
+    cancel_places: [AtomicU32; CANCELS],
     cancel_count: AtomicU32,
     /// Fraction done as bits of an f64; the message in the database's encoding.
     progress: AtomicU64,
     message: [AtomicU8; MESSAGE_BYTES],
     message_length: AtomicU32,
+}
+
+/// What came of asking an executor for a cancel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// Its batch does not hold the job any more.
+    InVain,
+    /// Somebody has asked for the same; the place is not needed.
+    Before,
+    Now,
 }
 
 /// What job_progress last said.
@@ -207,9 +220,9 @@ impl Executor {
             .any(|cell| cell.load(Ordering::Relaxed) == job)
     }
 
-    /// Closes the batch and answers the jobs whose cancel was asked for while it was open: none is lost
+    /// Closes the batch and answers the cancels that were asked for while it was open: none is lost
     /// between the executor's last look and this.
-    pub fn close_batch(&self) -> Vec<i64> {
+    pub fn close_batch(&self) -> Vec<Promise> {
         let count = self.lock.with(|| {
             self.batch_length.store(0, Ordering::SeqCst);
             self.cancel_count.swap(0, Ordering::SeqCst) as usize
@@ -217,23 +230,31 @@ impl Executor {
         // Nobody writes them before the next batch is set, by this process.
         self.cancels[..count]
             .iter()
-            .map(|cell| cell.load(Ordering::SeqCst))
+            .zip(&self.cancel_places)
+            .map(|(job, place)| Promise {
+                job: job.load(Ordering::SeqCst),
+                place: place.load(Ordering::SeqCst) as usize,
+            })
             .collect()
     }
 
-    /// Asks for the cancel of a job of the open batch; false when the batch does not hold it any more. If
-    /// it runs just now, the process must be signalled then.
-    pub fn request_cancel(&self, job: i64) -> bool {
+    /// Asks for the cancel of a job of the open batch. If it runs just now, the process must be signalled
+    /// then.
+    pub fn request_cancel(&self, promise: Promise) -> Asked {
         self.lock.with(|| {
-            if !self.holds(job) {
-                return false;
+            if !self.holds(promise.job) {
+                return Asked::InVain;
             }
-            let count = self.cancel_count.load(Ordering::SeqCst) as usize;
-            if count < CANCELS && !self.is_cancel_requested(job) {
-                self.cancels[count].store(job, Ordering::SeqCst);
-                self.cancel_count.store(count as u32 + 1, Ordering::SeqCst);
+            if self.is_cancel_requested(promise.job) {
+                return Asked::Before;
             }
-            true
+            // There is room: one for each job of the batch.
+            let count = self.cancel_count.load(Ordering::SeqCst);
+            let at = count as usize;
+            self.cancels[at].store(promise.job, Ordering::SeqCst);
+            self.cancel_places[at].store(promise.place as u32, Ordering::SeqCst);
+            self.cancel_count.store(count + 1, Ordering::SeqCst);
+            Asked::Now
         })
     }
 

@@ -2,6 +2,7 @@
 //!
 //! Atomics only; no pointers; every field has a meaning when zero, or is set in `init`.
 
+pub mod cancels;
 pub mod database;
 pub mod executor;
 pub mod pending;
@@ -14,6 +15,7 @@ use crate::pg::latch::ProcessCell;
 use crate::pg::shmem::{self, Segment};
 use crate::pg::spinlock::Spinlock;
 use crate::settings;
+use cancels::Cancels;
 use database::{Database, MAX_DATABASES};
 use executor::{Executor, MAX_EXECUTORS};
 use queue_slot::QueueSlot;
@@ -44,6 +46,7 @@ pub struct Shared {
     pub alone: AtomicU64,
     pub executors: [Executor; MAX_EXECUTORS],
     pub databases: [Database; MAX_DATABASES],
+    pub cancels: Cancels,
 }
 
 static SEGMENT: Segment = Segment {

@@ -6,7 +6,9 @@
 use std::cell::RefCell;
 use std::sync::atomic::Ordering;
 
+use super::cancels::Promise;
 use super::database::{Presence, NEVER};
+use super::executor::Asked;
 use super::queue_slot::{QueueFacts, QueueKey, Tally, NOTHING, PRIORITIES};
 use super::Shared;
 use crate::pg::signals;
@@ -46,7 +48,7 @@ enum Change {
 struct Pending {
     announcements: Vec<Announcement>,
     /// (level, job) to be cancelled where it runs.
-    cancels: Vec<(i32, i64)>,
+    cancels: Vec<(i32, Promise)>,
     /// (level, slot) of queues whose jobs this transaction has ended.
     ended: Vec<(i32, usize, Tally)>,
     changes: Vec<(i32, Change)>,
@@ -138,10 +140,18 @@ pub fn due(time: i64) {
     with(|pending| pending.due = pending.due.min(time));
 }
 
-/// The job is to be cancelled by the executor that holds it, at commit.
-pub fn cancel(job: i64) {
-    let level = transaction::nest_level();
-    with(|pending| pending.cancels.push((level, job)));
+/// The job is to be cancelled by the executor that holds it, at commit; false when too many cancels are
+/// promised at a time.
+pub fn cancel(job: i64) -> bool {
+    let Some(shared) = super::get() else {
+        return true;
+    };
+    let place = shared.cancels.keep();
+    if let Some(place) = place {
+        let level = transaction::nest_level();
+        with(|pending| pending.cancels.push((level, Promise { job, place })));
+    }
+    place.is_some()
 }
 
 /// Attempts of jobs of the queue in this slot were ended by this transaction, not by an executor.
@@ -247,6 +257,9 @@ fn at_end(end: End) {
                 tell_locked(shared, &pending.announcements);
                 free_created(shared, &pending.changes, 0);
             }
+            if end != End::Commit {
+                free_cancels(shared, &pending.cancels, 0);
+            }
             pending.tell_end(shared, end);
         }
         pending.clear();
@@ -286,6 +299,29 @@ fn free_created(shared: &Shared, changes: &[(i32, Change)], level: i32) {
                 shared.free_queue(facts.key);
             }
         }
+    }
+}
+
+/// Hands a cancel to the executor that holds the job, or else to the scheduler.
+fn tell_cancel(shared: &Shared, database: u32, promise: Promise) {
+    let Some(executor) = shared.executor_holding(database, promise.job) else {
+        return shared.leave_cancel(promise, database);
+    };
+    match executor.request_cancel(promise) {
+        // Its batch is over: finished with it, most likely; else it must not run again.
+        Asked::InVain => return shared.leave_cancel(promise, database),
+        Asked::Before => shared.cancels.free(promise.place),
+        Asked::Now => {}
+    }
+    if executor.job.load(Ordering::SeqCst) == promise.job {
+        signals::cancel(executor.pid.load(Ordering::SeqCst));
+    }
+}
+
+/// Cancels promised at `level` or deeper are not to be.
+fn free_cancels(shared: &Shared, cancels: &[(i32, Promise)], level: i32) {
+    for (_, promise) in cancels.iter().filter(|cancel| cancel.0 >= level) {
+        shared.cancels.free(promise.place);
     }
 }
 
@@ -333,6 +369,7 @@ impl Pending {
     fn forget_level(&mut self, level: i32) {
         if let Some(shared) = super::get() {
             free_created(shared, &self.changes, level);
+            free_cancels(shared, &self.cancels, level);
             for known in &self.announcements {
                 if known.level >= level && known.why != Why::Ready {
                     tell(shared, known);
@@ -375,6 +412,7 @@ impl Pending {
         if let Some((_, presence)) = self.presence {
             if presence == Presence::Absent {
                 shared.free_queues_of(database);
+                shared.cancels.forget(database);
             }
             if let Some(slot) = shared.find_database(database) {
                 if presence == Presence::Present && slot.presence() == Presence::Unknown {
@@ -416,19 +454,8 @@ impl Pending {
             shared.access_changed.store(true, Ordering::SeqCst);
             shared.call_launcher();
         }
-        for (_, job) in &self.cancels {
-            let executor = shared
-                .executor_holding(database, *job)
-                .filter(|executor| executor.request_cancel(*job));
-            if let Some(executor) = executor {
-                if executor.job.load(Ordering::SeqCst) == *job {
-                    signals::cancel(executor.pid.load(Ordering::SeqCst));
-                }
-            } else if let Some(slot) = shared.find_database(database) {
-                // Its batch is over: finished with it, most likely; else it must not run again.
-                slot.request_cancel(*job);
-                shared.announce_due(slot, 0);
-            }
+        for (_, promise) in &self.cancels {
+            tell_cancel(shared, database, *promise);
         }
         for (_, index, tally) in &self.ended {
             let slot = &shared.queues()[*index];

@@ -4,12 +4,13 @@ use std::sync::atomic::Ordering;
 
 use pushy_core::batch;
 
+use super::cancels;
 use super::recorder::Recorder;
 use super::results::{self, Results};
 use super::solitude;
 use crate::errors::Result;
+use crate::job::claim;
 use crate::job::claimed::Claimed;
-use crate::job::{cancel, claim};
 use crate::pg::memory::{self, Context};
 use crate::pg::transaction::{self, Failure};
 use crate::pg::{clock, identity, interrupts, session, worker};
@@ -100,7 +101,10 @@ impl Bench {
         shared.executors[self.me].leave_job();
         let cancels = shared.executors[self.me].close_batch();
         solitude::end(shared, self.me);
-        match cancel_rest(&cancels) {
+        // One that was given up, put off or rolled back with the batch must not run after all.
+        let (rest, carried_out) = cancels::carry_out(shared, &cancels);
+        cancels::leave(shared, &rest);
+        match carried_out {
             Ok(()) => ended,
             Err(failure) => Ended::Failed(failure),
         }
@@ -229,21 +233,6 @@ fn is_worth_helping(slot: &QueueSlot, claimed: usize) -> bool {
     const MANY: usize = 16;
     let mean = slot.mean_ns.load(Ordering::Relaxed);
     mean == 0 || claimed >= MANY || mean.saturating_mul(claimed as u64) >= SOON_NS
-}
-
-/// Cancels of jobs of a batch that is over: one that was given up, put off or rolled back with the batch
-/// must not run after all. Those that are finished are gone from the table.
-fn cancel_rest(jobs: &[i64]) -> std::result::Result<(), Failure> {
-    if jobs.is_empty() {
-        return Ok(());
-    }
-    transaction::run(|| {
-        // Whoever has the row by now is told at the commit, or the scheduler is.
-        for locked in identity::as_owner(|| cancel::carry_out(jobs))? {
-            pending::cancel(locked);
-        }
-        Ok(())
-    })
 }
 
 /// Jobs claimed and not run are free again when the transaction ends.

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::batch::{Bench, Ended, Work};
+use super::cancels;
 use super::recorder;
 use super::{installation, solitude};
 use crate::errors::{Error, SqlState};
@@ -117,6 +118,8 @@ fn leave() {
         shared.queues()[queue.0].return_permit(queue.1);
         shared.set_ready(queue.0);
     }
+    // Cancels of jobs of the batch that ends with us.
+    cancels::leave(shared, &me.close_batch());
     let place = shared.find_database(me.database.load(Ordering::SeqCst));
     executor::set_mine(None);
     me.release();

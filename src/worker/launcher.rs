@@ -296,7 +296,12 @@ impl Launching {
             .count();
         for place in &shared.databases {
             let oid = place.oid();
-            if oid == 0 || place.presence() == Presence::Absent || place.is_quiesced() {
+            if oid == 0 || place.is_quiesced() {
+                continue;
+            }
+            if place.presence() == Presence::Absent {
+                // Another CREATE EXTENSION would begin to count its jobs anew.
+                self.recorder.forget_database(oid);
                 continue;
             }
             if place.scheduler.is_entered() || place.scheduler_starting.load(Ordering::SeqCst) {

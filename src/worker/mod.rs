@@ -3,6 +3,7 @@
 
 pub mod batch;
 pub mod blame;
+pub mod cancels;
 pub mod executor;
 pub mod installation;
 pub mod launcher;

@@ -5,13 +5,13 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::recorder::{self, Recorder};
-use super::{timers, verdict};
+use super::{cancels, timers, verdict};
 use crate::errors::{Error, SqlState};
-use crate::job::cancel;
 use crate::pg::transaction::{self, Failure};
 use crate::pg::worker::Kind;
 use crate::pg::{clock, database, ereport, guc, identity, latch, shmem, signals, worker};
 use crate::queue::definition::Definition;
+use crate::shared::cancels::Promise;
 use crate::shared::database::{Database, Presence, NEVER};
 use crate::shared::{self};
 use crate::{settings, worker_entry};
@@ -71,6 +71,7 @@ fn leave() {
             // Terminated: the next one looks at everything.
             place.sweep_requested.store(true, Ordering::SeqCst);
             place.orphans_requested.store(true, Ordering::SeqCst);
+            place.cancels_requested.store(true, Ordering::SeqCst);
         }
         place.scheduler.leave();
         place.scheduler_pid.store(0, Ordering::SeqCst);
@@ -170,19 +171,17 @@ impl Scheduling {
 
     /// Cancels that found nobody at their commit. What somebody has locked is tried again in a second.
     fn cancel_requested(&self) -> Result<(), Failure> {
-        let requested = self.place.take_cancels();
-        if requested.is_empty() {
+        if !self.place.cancels_requested.swap(false, Ordering::SeqCst) {
             return Ok(());
         }
-        let done = transaction::run(|| identity::as_owner(|| cancel::carry_out(&requested)));
-        let again = done.as_ref().unwrap_or(&requested);
-        for job in again {
-            self.place.request_cancel(*job);
-        }
-        if !again.is_empty() {
+        let shared = shared::expect();
+        let left: Vec<Promise> = shared.cancels.left(database::current()).collect();
+        let (rest, carried_out) = cancels::carry_out(shared, &left);
+        if !rest.is_empty() {
+            self.place.cancels_requested.store(true, Ordering::SeqCst);
             self.place.announce_due(clock::now().plus_us(1_000_000).0);
         }
-        done.map(|_| ())
+        carried_out
     }
 
     fn keep_time(&self) -> Result<Option<i64>, Failure> {
@@ -225,6 +224,7 @@ impl Scheduling {
             self.place.set_presence(Presence::Absent);
             self.place.due.store(NEVER, Ordering::SeqCst);
             self.recorder.forget_database(database::current());
+            shared::expect().cancels.forget(database::current());
             if self.place.definitions.load(Ordering::SeqCst) == generation {
                 shared::expect().free_queues_of(database::current());
             } else {
