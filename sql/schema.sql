@@ -152,7 +152,34 @@ CREATE TABLE pushy.finished_job (
 );
 COMMENT ON TABLE pushy.finished_job IS 'Finished jobs kept by their queue; see the view pushy.jobs.';
 CREATE INDEX finished_job_expiry ON pushy.finished_job (expires_at);
-COMMENT ON INDEX pushy.finished_job_expiry IS 'What retention removes next.';
+COMMENT ON INDEX pushy.finished_job_expiry IS 'What retention removes next, row by row.';
+
+-- Most completed jobs go into a child instead, which serves for a window of expiry times and is emptied as a
+-- whole: no index on expires_at, no deletion, no vacuum. They are made here once and for all, because an
+-- executor runs in a role that may not make tables. Those of one length of keeping take up to ten at a time.
+DO $$
+DECLARE
+  child pg_catalog.text;
+BEGIN
+  FOR n IN 0 .. 19 LOOP
+    child := pg_catalog.format('pushy.finished_job_%s', pg_catalog.lpad(n::pg_catalog.text, 2, '0'));
+    EXECUTE pg_catalog.format(
+      'CREATE TABLE %s (PRIMARY KEY (id)) INHERITS (pushy.finished_job) WITH (autovacuum_vacuum_insert_threshold = -1, '
+      'autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 500000)', child);
+    EXECUTE pg_catalog.format('COMMENT ON TABLE %s IS ''A window of finished jobs; see pushy.rotation.''', child);
+    PERFORM pg_catalog.pg_extension_config_dump(child::pg_catalog.regclass, '');
+  END LOOP;
+END
+$$;
+
+-- Not dumped: a scheduler finds the rows that a restore has brought.
+CREATE TABLE pushy.rotation (
+  pool          text        NOT NULL,   -- the parent of the tables that take turns
+  member        name        NOT NULL,   -- one of them
+  removes_after timestamptz NOT NULL,   -- its rows may all be removed then
+  PRIMARY KEY (member)
+);
+COMMENT ON TABLE pushy.rotation IS 'Which of the tables that take turns are in use, and when each is emptied.';
 
 
 CREATE TABLE pushy.failure (

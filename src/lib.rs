@@ -6,6 +6,7 @@ mod errors;
 mod job;
 mod pg;
 mod queue;
+mod rotation;
 mod settings;
 mod shared;
 mod watch;

@@ -5,9 +5,8 @@ use std::rc::Rc;
 use crate::pg::{BuiltinOid, Datum, Oid};
 use pushy_core::state::JobState;
 
-use super::finish::retention_due;
-use super::tables::{finished_job, live_job};
-use super::{current, position};
+use super::tables::live_job;
+use super::{current, history, position};
 use crate::errors::{Error, Result, SqlState};
 use crate::pg::function::{Answer, Call, Char, Timestamp};
 use crate::pg::spi::{self, Plan};
@@ -230,8 +229,6 @@ impl Request {
     /// A chain of causes longer than pushy.max_depth: the job is born discarded.
     fn insert_too_deep(&self, id: i64, args: Datum, unique_key: Option<&str>) -> Result<()> {
         let definition = &self.queue.definition;
-        let table = heap::open("finished_job")?;
-        heap::check_columns(&table, finished_job::COLUMNS, &finished_job::CHECKED)?;
         let expires_at = self.enqueued_at.plus_us(definition.keep_discarded_us);
         let row = params![
             id,
@@ -253,8 +250,7 @@ impl Request {
             args,
             Answer::Null,
         ];
-        table.append(std::iter::once(row.to_vec()));
-        pending::due(retention_due(expires_at));
+        history::open_parent(expires_at)?.append(std::iter::once(row.to_vec()));
         let error = Error::new(
             SqlState::STATEMENT_TOO_COMPLEX,
             format!("job {id} was discarded: it is {} causes deep", self.depth),

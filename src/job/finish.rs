@@ -6,8 +6,8 @@ use pushy_core::state::JobState;
 
 use super::claimed::Claimed;
 use super::failure;
+use super::history;
 use super::position;
-use super::tables::finished_job;
 use crate::errors::Result;
 use crate::params;
 use crate::pg::function::{Answer, Char, Timestamp};
@@ -39,11 +39,9 @@ pub fn complete(queue: &Definition, claimed: &[Claimed], done: &[Done]) -> Resul
         return Ok(());
     };
     if queue.keep_completed_us > 0 {
-        let expires_at = last.finished_at.plus_us(queue.keep_completed_us);
-        pending::due(retention_due(expires_at));
-        let history = heap::open("finished_job")?;
-        heap::check_columns(&history, finished_job::COLUMNS, &finished_job::CHECKED)?;
-        history.append(done.iter().map(|done| {
+        let kept_us = queue.keep_completed_us;
+        let expires_at = last.finished_at.plus_us(kept_us);
+        let row = |done: &Done| {
             let job = &claimed[done.of];
             params![
                 job.id,
@@ -66,7 +64,18 @@ pub fn complete(queue: &Definition, claimed: &[Claimed], done: &[Done]) -> Resul
                 done.result,
             ]
             .to_vec()
-        }));
+        };
+        let is_first = |done: &&Done| claimed[done.of].attempt == 0;
+        let first_time = done.iter().filter(is_first).count();
+        if first_time > 0 {
+            history::open_for_completed(first_time, kept_us, expires_at)?
+                .append(done.iter().filter(is_first).map(row));
+        }
+        if first_time < done.len() {
+            // They may have failures, which are removed with single rows only.
+            history::open_parent(expires_at)?
+                .append(done.iter().filter(|done| !is_first(done)).map(row));
+        }
     } else {
         let failed_before: Vec<i64> = done
             .iter()
@@ -81,13 +90,6 @@ pub fn complete(queue: &Definition, claimed: &[Claimed], done: &[Done]) -> Resul
     heap::open("live_job")?.delete(done.iter().map(|done| claimed[done.of].tid));
     heap::advance_command();
     Ok(())
-}
-
-/// When the scheduler should remove what expires at `expires_at`: a little later, so that it removes
-/// many at once.
-pub fn retention_due(expires_at: Timestamp) -> i64 {
-    const TOGETHER_US: i64 = 60_000_000;
-    expires_at.plus_us(TOGETHER_US).0
 }
 
 static RETRY: Plan = Plan::new(
@@ -143,7 +145,7 @@ pub fn end_as(
             Char(state.code())
         ],
     );
-    pending::due(retention_due(expires_at));
+    pending::due(history::removal_due(expires_at));
     Ok(())
 }
 

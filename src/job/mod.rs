@@ -8,6 +8,7 @@ pub mod current;
 pub mod enqueue;
 pub mod failure;
 pub mod finish;
+pub mod history;
 pub mod live;
 pub mod position;
 pub mod progress;

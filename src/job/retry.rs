@@ -25,12 +25,14 @@ static MAKE_READY: Plan = Plan::new(
     ],
 );
 
-// The attempts made stay counted; one more is allowed where they were used up.
+// The attempts made stay counted; one more is allowed where they were used up. A refusal for its depth, which is no
+// attempt, is forgotten: jobs that never failed have no failures (history.rs).
 static RUN_AGAIN: Plan = Plan::new(
     "WITH again AS ( \
        DELETE FROM pushy.finished_job f WHERE f.id OPERATOR(pg_catalog.=) $1 \
        RETURNING f.id, f.enqueued_at, f.timeout_us, f.caused_by, f.queue_id, f.enqueued_by, f.attempt, \
-                 f.max_attempts, f.priority, f.depth, f.unique_key, f.args) \
+                 f.max_attempts, f.priority, f.depth, f.unique_key, f.args), \
+     refusal AS (DELETE FROM pushy.failure x WHERE x.job_id OPERATOR(pg_catalog.=) $1 AND x.attempt OPERATOR(pg_catalog.=) 0) \
      INSERT INTO pushy.live_job (id, position, run_at, enqueued_at, timeout_us, caused_by, queue_id, enqueued_by, \
        attempt, max_attempts, priority, depth, state, unique_key, args) \
      SELECT a.id, $2, $3, a.enqueued_at, a.timeout_us, a.caused_by, a.queue_id, a.enqueued_by, a.attempt, \

@@ -33,6 +33,7 @@ pub mod snapshot;
 pub mod spi;
 pub mod spinlock;
 pub mod subtransaction;
+pub mod table_lock;
 pub mod text;
 pub mod timeout;
 pub mod transaction;

@@ -122,6 +122,24 @@ pub fn run(plan: &Plan, params: &[Param]) -> u64 {
     connect(|spi| spi.run(plan, params).len() as u64)
 }
 
+/// Runs one statement that has no plan to keep: a command, or a query whose table is known now only.
+pub fn run_once<T>(sql: &str, read: impl FnOnce(&Table<'_>) -> T) -> T {
+    let sql = CString::new(sql).expect("no NUL in a statement");
+    connect(|_| {
+        // SAFETY: connected; the statement is a whole one.
+        let table = unsafe {
+            let code = pg_sys::SPI_execute(sql.as_ptr(), false, 0);
+            assert!(code > 0, "SPI_execute answered {code}: {sql:?}");
+            Table {
+                table: pg_sys::SPI_tuptable,
+                processed: pg_sys::SPI_processed as usize,
+                _spi: std::marker::PhantomData,
+            }
+        };
+        read(&table)
+    })
+}
+
 /// What a statement answered.
 pub struct Table<'spi> {
     table: *mut pg_sys::SPITupleTable,

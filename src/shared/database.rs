@@ -50,6 +50,12 @@ pub struct Database {
     pub sweep_requested: AtomicBool,
     /// Cancels were left that nobody held when they were committed.
     pub cancels_requested: AtomicBool,
+    /// Changes with every committed change of pushy.rotation.
+    pub rotations: AtomicU64,
+    /// The end (µs) of a window of finished jobs that an executor wants a table for; 0: none.
+    pub window_wanted: AtomicI64,
+    /// None is to be had before this time (µs): all tables are taken.
+    pub windows_taken_until: AtomicI64,
     /// Jobs may be left of a dropped queue.
     pub orphans_requested: AtomicBool,
     /// No scheduler is tried before this time (µs), after failures to start one.
@@ -112,6 +118,8 @@ impl Shared {
             free.sweep_requested.store(false, Ordering::SeqCst);
             free.orphans_requested.store(false, Ordering::SeqCst);
             free.cancels_requested.store(false, Ordering::SeqCst);
+            free.window_wanted.store(0, Ordering::SeqCst);
+            free.windows_taken_until.store(0, Ordering::SeqCst);
             free.scheduler_starting.store(false, Ordering::SeqCst);
             free.retry_at.store(0, Ordering::SeqCst);
             free.failures.store(0, Ordering::SeqCst);

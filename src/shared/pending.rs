@@ -55,6 +55,7 @@ struct Pending {
     presence: Option<(i32, Presence)>,
     due: i64,
     sweep: bool,
+    rotated: bool,
     access: bool,
     /// Permits of queues held until the end (queue_run).
     permits: Vec<(usize, QueueKey)>,
@@ -74,6 +75,7 @@ thread_local! {
             presence: None,
             due: NEVER,
             sweep: false,
+            rotated: false,
             access: false,
             permits: Vec::new(),
             quiesced: Vec::new(),
@@ -206,6 +208,11 @@ pub fn presence(presence: Presence) {
 /// The scheduler looks for rows nobody announced, at commit.
 pub fn sweep() {
     with(|pending| pending.sweep = true);
+}
+
+/// Which table takes which rows changes at commit: who has it cached reads it again.
+pub fn rotated() {
+    with(|pending| pending.rotated = true);
 }
 
 /// The launcher tries again at once what it could not start, at commit.
@@ -393,6 +400,11 @@ impl Pending {
                 slot.definitions.fetch_add(1, Ordering::SeqCst);
             }
         }
+        if self.rotated || self.presence.is_some() {
+            if let Some(slot) = shared.find_database(database) {
+                slot.rotations.fetch_add(1, Ordering::SeqCst);
+            }
+        }
         for (_, change) in &self.changes {
             match change {
                 Change::Created(facts) | Change::Defined(facts) => {
@@ -501,6 +513,7 @@ impl Pending {
         self.presence = None;
         self.due = NEVER;
         self.sweep = false;
+        self.rotated = false;
         self.access = false;
         self.permits.clear();
         self.quiesced.clear();

@@ -10,6 +10,7 @@ pub mod launcher;
 pub mod quiesce;
 pub mod recorder;
 pub mod results;
+pub mod retention;
 pub mod run_batch;
 pub mod run_job;
 pub mod scheduler;

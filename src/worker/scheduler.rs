@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::recorder::{self, Recorder};
-use super::{cancels, timers, verdict};
+use super::{cancels, retention, timers, verdict};
 use crate::errors::{Error, SqlState};
 use crate::pg::transaction::{self, Failure};
 use crate::pg::worker::Kind;
@@ -129,7 +129,8 @@ impl Scheduling {
             return Ok(None);
         }
         verdict::carry_out(self.recorder, database::current())?;
-        if self.place.sweep_requested.swap(false, Ordering::SeqCst) {
+        let sweep = self.place.sweep_requested.swap(false, Ordering::SeqCst);
+        if sweep {
             let swept = transaction::run(|| timers::sweep(&self.queues));
             if swept.is_err() {
                 self.place.sweep_requested.store(true, Ordering::SeqCst);
@@ -137,6 +138,9 @@ impl Scheduling {
             swept?;
         }
         let orphans = self.place.orphans_requested.swap(false, Ordering::SeqCst);
+        if first || sweep {
+            retention::adopt()?;
+        }
         // Where there are no queues at all, a restore has brought the jobs and not yet the queues.
         if orphans || (first && !self.queues.is_empty()) {
             let found = repeat(timers::discard_orphans);
@@ -186,11 +190,12 @@ impl Scheduling {
 
     fn keep_time(&self) -> Result<Option<i64>, Failure> {
         repeat(|| timers::promote(&self.queues))?;
-        repeat(timers::expire)?;
+        retention::assign_wanted(self.place)?;
+        let removal = retention::remove()?;
         let next = transaction::run(timers::next_due)?;
         // What is due and was not done is locked by somebody: look again in a second.
         let now = clock::now();
-        Ok(next.map(|next| {
+        Ok(next.into_iter().chain(removal).min().map(|next| {
             if next > now.0 {
                 next
             } else {
@@ -242,7 +247,7 @@ impl Scheduling {
 }
 
 /// One transaction after another while `step` says that there may be more.
-fn repeat(mut step: impl FnMut() -> crate::errors::Result<bool>) -> Result<(), Failure> {
+pub(super) fn repeat(mut step: impl FnMut() -> crate::errors::Result<bool>) -> Result<(), Failure> {
     while transaction::run(&mut step)? {
         crate::pg::interrupts::check();
     }

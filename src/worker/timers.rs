@@ -1,12 +1,10 @@
-//! What a scheduler does at its times: makes due jobs ready, removes what is kept no longer, finds what
-//! nobody announced.
+//! What a scheduler does at its times: makes due jobs ready, finds what nobody announced.
 
 use crate::pg::BuiltinOid;
 
 use crate::errors::Result;
 use crate::job::{failure, promote};
 use crate::params;
-use crate::pg::function::Timestamp;
 use crate::pg::spi::{self, Plan};
 use crate::pg::subtransaction::CallError;
 use crate::pg::{clock, identity};
@@ -22,40 +20,16 @@ pub fn promote(queues: &[Definition]) -> Result<bool> {
     identity::as_owner(|| promote::promote(queues, None, ROWS))
 }
 
-static EXPIRE: Plan = Plan::new(
-    "WITH old AS (SELECT f.id FROM pushy.finished_job f WHERE f.expires_at OPERATOR(pg_catalog.<=) $1 LIMIT $2), \
-          gone AS (DELETE FROM pushy.finished_job f USING old WHERE f.id OPERATOR(pg_catalog.=) old.id RETURNING f.id), \
-          failures AS (DELETE FROM pushy.failure x USING gone WHERE x.job_id OPERATOR(pg_catalog.=) gone.id RETURNING 1) \
-     SELECT (SELECT pg_catalog.count(*) FROM gone)",
-    &[BuiltinOid::TIMESTAMPTZOID, BuiltinOid::INT8OID],
-);
-
-/// Removes finished jobs that their queue keeps no longer; true when there may be more.
-pub fn expire() -> Result<bool> {
-    identity::as_owner(|| {
-        let removed =
-            spi::connect(|spi| spi.run(&EXPIRE, params![clock::now(), ROWS]).row(0).i64(1));
-        Ok(removed == ROWS)
-    })
-}
-
 static NEXT_DUE: Plan = Plan::new(
-    "SELECT (SELECT j.run_at FROM pushy.live_job j WHERE j.position IS NULL ORDER BY j.run_at LIMIT 1), \
-            (SELECT f.expires_at FROM pushy.finished_job f ORDER BY f.expires_at LIMIT 1)",
+    "SELECT j.run_at FROM pushy.live_job j WHERE j.position IS NULL ORDER BY j.run_at LIMIT 1",
     &[],
 );
 
-/// When a scheduler has something to do next; None: not before something is enqueued.
+/// When a job is due next; None: not before one is enqueued.
 pub fn next_due() -> Result<Option<i64>> {
     identity::as_owner(|| {
         Ok(spi::connect(|spi| {
-            let table = spi.run(&NEXT_DUE, &[]);
-            let row = table.row(0);
-            let job = row.opt_i64(1);
-            let expiry = row
-                .opt_i64(2)
-                .map(|at| crate::job::finish::retention_due(Timestamp(at)));
-            job.into_iter().chain(expiry).min()
+            spi.run(&NEXT_DUE, &[]).first().map(|row| row.i64(1))
         }))
     })
 }

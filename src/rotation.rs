@@ -1,0 +1,201 @@
+//! Tables that take turns. A pool of tables of one shape, children of one parent, made by the install script;
+//! each, while in use, takes the rows of a window of time and is emptied as a whole when that is over, so
+//! that removing costs nothing per row: no index on the time, no deletion, no vacuum.
+//!
+//! Only a scheduler assigns and empties, in transactions of its own. Whoever writes caches who takes what;
+//! the cache is checked against a counter in shared memory, which changes at the commit of a change, once
+//! the table's lock is held: emptying takes a lock that conflicts with it.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+
+use crate::errors::Result;
+use crate::params;
+use crate::pg::function::Timestamp;
+use crate::pg::heap::{self, Table};
+use crate::pg::spi::{self, Plan};
+use crate::pg::table_lock::{self, Lock};
+use crate::pg::{clock, database, timeout, transaction, BuiltinOid};
+use crate::shared::{self, pending};
+
+/// Tables that take turns.
+pub struct Pool {
+    /// Their parent, qualified.
+    pub parent: &'static str,
+    /// The column that says until when a row is kept.
+    pub kept_until: &'static str,
+}
+
+/// A table in use.
+pub struct Window {
+    pub member: String,
+    pub removes_after: Timestamp,
+}
+
+struct Cached {
+    generation: u64,
+    windows: Rc<[Window]>,
+}
+
+thread_local! {
+    static CACHE: RefCell<HashMap<&'static str, Cached>> = RefCell::new(HashMap::new());
+}
+
+/// The counter of changes; None without the preload.
+fn generation() -> Option<u64> {
+    let place = shared::get()?.find_database(database::current())?;
+    Some(place.rotations.load(Ordering::SeqCst))
+}
+
+static WINDOWS: Plan = Plan::new(
+    "SELECT r.member::pg_catalog.text, r.removes_after FROM pushy.rotation r \
+      WHERE r.pool OPERATOR(pg_catalog.=) $1 ORDER BY r.removes_after",
+    &[BuiltinOid::TEXTOID],
+);
+
+// A table that is free and not empty holds what a restore has brought.
+static ASSIGN: Plan = Plan::new(
+    "INSERT INTO pushy.rotation (pool, member, removes_after) \
+     SELECT $1, c.relname, $2 \
+       FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) i.inhrelid \
+      WHERE i.inhparent OPERATOR(pg_catalog.=) $1::pg_catalog.regclass \
+        AND NOT EXISTS (SELECT 1 FROM pushy.rotation r WHERE r.member OPERATOR(pg_catalog.=) c.relname) \
+        AND pg_catalog.pg_relation_size(c.oid) OPERATOR(pg_catalog.=) 0 \
+      ORDER BY c.relname LIMIT 1",
+    &[BuiltinOid::TEXTOID, BuiltinOid::TIMESTAMPTZOID],
+);
+
+static FOUNDLINGS: Plan = Plan::new(
+    "SELECT c.relname::pg_catalog.text \
+       FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) i.inhrelid \
+      WHERE i.inhparent OPERATOR(pg_catalog.=) $1::pg_catalog.regclass \
+        AND NOT EXISTS (SELECT 1 FROM pushy.rotation r WHERE r.member OPERATOR(pg_catalog.=) c.relname) \
+        AND pg_catalog.pg_relation_size(c.oid) OPERATOR(pg_catalog.>) 0",
+    &[BuiltinOid::TEXTOID],
+);
+
+static ADOPT: Plan = Plan::new(
+    "INSERT INTO pushy.rotation (pool, member, removes_after) VALUES ($1, $2::pg_catalog.name, $3)",
+    &[
+        BuiltinOid::TEXTOID,
+        BuiltinOid::TEXTOID,
+        BuiltinOid::TIMESTAMPTZOID,
+    ],
+);
+
+static RELEASE: Plan = Plan::new(
+    "DELETE FROM pushy.rotation r WHERE r.member OPERATOR(pg_catalog.=) $1::pg_catalog.name",
+    &[BuiltinOid::TEXTOID],
+);
+
+/// An emptying waits so long for a lock on what belongs to the table (its TOAST table under vacuum).
+const LOCK_TIMEOUT_MS: i32 = 50;
+
+impl Pool {
+    /// A table for rows that are to be removed at `from` or later, and by `until`, open for writing; None
+    /// when none is assigned. As the extension's owner.
+    pub fn open(&self, from: Timestamp, until: Timestamp) -> Result<Option<Table>> {
+        while let Some(generation) = generation() {
+            let windows = self.cached(generation)?;
+            let fitting = windows
+                .iter()
+                .find(|window| window.removes_after >= from && window.removes_after <= until);
+            let Some(window) = fitting else { break };
+            let table = heap::open(&window.member)?;
+            // Nobody can empty it from here on; before, somebody may have.
+            if self::generation() == Some(generation) {
+                return Ok(Some(table));
+            }
+        }
+        Ok(None)
+    }
+
+    fn cached(&self, generation: u64) -> Result<Rc<[Window]>> {
+        let known = CACHE.with_borrow(|cache| {
+            cache
+                .get(self.parent)
+                .filter(|cached| cached.generation == generation)
+                .map(|cached| Rc::clone(&cached.windows))
+        });
+        if let Some(windows) = known {
+            return Ok(windows);
+        }
+        let windows: Rc<[Window]> = self.windows()?.into();
+        let cached = Cached {
+            generation,
+            windows: Rc::clone(&windows),
+        };
+        CACHE.with_borrow_mut(|cache| cache.insert(self.parent, cached));
+        Ok(windows)
+    }
+
+    /// The tables in use, the one that is emptied first before the others; as of now, whatever the
+    /// transaction's snapshot. As the extension's owner, as are the next.
+    pub fn windows(&self) -> Result<Vec<Window>> {
+        transaction::with_latest_snapshot(|| {
+            spi::connect(|spi| {
+                let table = spi.look(&WINDOWS, params![self.parent]);
+                let read = |row: spi::Row<'_>| {
+                    Ok(Window {
+                        member: row.text(1)?,
+                        removes_after: row.timestamp(2),
+                    })
+                };
+                table.rows().map(read).collect()
+            })
+        })
+    }
+
+    /// Takes a table into use; false when none is free. By one process at a time.
+    pub fn assign(&self, removes_after: Timestamp) -> Result<bool> {
+        let windows = self.windows()?;
+        if windows
+            .iter()
+            .any(|known| known.removes_after == removes_after)
+        {
+            return Ok(true);
+        }
+        pending::rotated();
+        Ok(spi::run(&ASSIGN, params![self.parent, removes_after]) > 0)
+    }
+
+    /// Empties a table and frees it; false when somebody uses it, for nobody is made to wait. Its rows
+    /// vanish from snapshots taken before, too.
+    pub fn empty(&self, window: &Window) -> Result<bool> {
+        if !table_lock::try_lock(&window.member, Lock::AccessExclusive) {
+            return Ok(false);
+        }
+        let patience = timeout::bound_lock_waits(LOCK_TIMEOUT_MS);
+        spi::run_once(&format!("TRUNCATE ONLY pushy.{}", window.member), |_| ());
+        drop(patience);
+        spi::run(&RELEASE, params![window.member.as_str()]);
+        pending::rotated();
+        Ok(true)
+    }
+
+    /// Takes over tables that are not in use and have rows: a restore has brought them. Each is read once.
+    pub fn adopt(&self) -> Result<()> {
+        let found: Vec<String> = spi::connect(|spi| {
+            let table = spi.run(&FOUNDLINGS, params![self.parent]);
+            table.rows().map(|row| row.text(1)).collect::<Result<_>>()
+        })?;
+        for member in found {
+            // Where somebody writes, a restore is at work still.
+            if !table_lock::try_lock(&member, Lock::Share) {
+                continue;
+            }
+            let newest = format!(
+                "SELECT pg_catalog.max(t.{}) FROM ONLY pushy.{member} t",
+                self.kept_until
+            );
+            let newest = spi::run_once(&newest, |table| table.row(0).opt_i64(1));
+            let removes_after = newest.map_or_else(clock::now, Timestamp);
+            spi::run(&ADOPT, params![self.parent, member.as_str(), removes_after]);
+            pending::due(removes_after.0);
+            pending::rotated();
+        }
+        Ok(())
+    }
+}

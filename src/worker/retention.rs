@@ -1,0 +1,96 @@
+//! What a scheduler does for history: gives windows of finished jobs their tables, empties those that are
+//! over, removes single rows that have expired.
+
+use std::sync::atomic::Ordering;
+
+use super::scheduler::repeat;
+use crate::job::history::{self, POOL};
+use crate::params;
+use crate::pg::function::Timestamp;
+use crate::pg::spi::{self, Plan};
+use crate::pg::transaction::{self, Failure};
+use crate::pg::{clock, identity, BuiltinOid};
+use crate::shared::database::Database;
+
+/// Rows per transaction.
+const ROWS: i64 = 1000;
+/// A table that somebody uses is tried again after this time, and so are tables when all are taken.
+const AGAIN_US: i64 = 60_000_000;
+
+/// Rows that stand alone, with their failures.
+static EXPIRE: Plan = Plan::new(
+    "WITH old AS (SELECT f.id FROM ONLY pushy.finished_job f WHERE f.expires_at OPERATOR(pg_catalog.<=) $1 LIMIT $2), \
+          gone AS (DELETE FROM ONLY pushy.finished_job f USING old WHERE f.id OPERATOR(pg_catalog.=) old.id RETURNING f.id), \
+          failures AS (DELETE FROM pushy.failure x USING gone WHERE x.job_id OPERATOR(pg_catalog.=) gone.id RETURNING 1) \
+     SELECT (SELECT pg_catalog.count(*) FROM gone)",
+    &[BuiltinOid::TIMESTAMPTZOID, BuiltinOid::INT8OID],
+);
+
+static NEXT: Plan = Plan::new(
+    "SELECT (SELECT f.expires_at FROM ONLY pushy.finished_job f ORDER BY f.expires_at LIMIT 1), \
+            (SELECT pg_catalog.min(r.removes_after) FROM pushy.rotation r \
+              WHERE r.removes_after OPERATOR(pg_catalog.>) $1 AND r.pool OPERATOR(pg_catalog.=) $2)",
+    &[BuiltinOid::TIMESTAMPTZOID, BuiltinOid::TEXTOID],
+);
+
+/// Takes over what a restore has brought.
+pub fn adopt() -> Result<(), Failure> {
+    transaction::run(|| identity::as_owner(|| POOL.adopt()))
+}
+
+/// Gives the window that an executor has asked for a table.
+pub fn assign_wanted(place: &Database) -> Result<(), Failure> {
+    let wanted = place.window_wanted.swap(0, Ordering::SeqCst);
+    if wanted == 0 {
+        return Ok(());
+    }
+    let assigned = transaction::run(|| identity::as_owner(|| POOL.assign(Timestamp(wanted))))?;
+    if !assigned {
+        let until = clock::now().plus_us(AGAIN_US).0;
+        place.windows_taken_until.store(until, Ordering::SeqCst);
+    }
+    Ok(())
+}
+
+/// Removes what is kept no longer; answers when something is to be removed next.
+pub fn remove() -> Result<Option<i64>, Failure> {
+    repeat(|| {
+        identity::as_owner(|| {
+            let removed =
+                spi::connect(|spi| spi.run(&EXPIRE, params![clock::now(), ROWS]).row(0).i64(1));
+            Ok(removed == ROWS)
+        })
+    })?;
+    let again = empty_windows()?;
+    let next = transaction::run(|| {
+        identity::as_owner(|| {
+            Ok(spi::connect(|spi| {
+                let table = spi.run(&NEXT, params![clock::now(), POOL.parent]);
+                let row = table.row(0);
+                let single = row.opt_i64(1).map(|at| history::removal_due(Timestamp(at)));
+                single.into_iter().chain(row.opt_i64(2)).min()
+            }))
+        })
+    })?;
+    Ok(next.into_iter().chain(again).min())
+}
+
+/// Empties the tables of windows that are over, each in a transaction of its own; answers when to try those
+/// again that are in use.
+fn empty_windows() -> Result<Option<i64>, Failure> {
+    let windows = transaction::run(|| identity::as_owner(|| POOL.windows()))?;
+    let now = clock::now();
+    let mut again = None;
+    for window in windows.iter().filter(|window| window.removes_after <= now) {
+        let emptied = match transaction::run(|| identity::as_owner(|| POOL.empty(window))) {
+            Err(failure) if failure.sqlstate == LOCK_NOT_AVAILABLE => false,
+            other => other?,
+        };
+        if !emptied {
+            again = Some(now.plus_us(AGAIN_US).0);
+        }
+    }
+    Ok(again)
+}
+
+const LOCK_NOT_AVAILABLE: &str = "55P03";
