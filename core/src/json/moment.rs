@@ -1,8 +1,6 @@
 //! Dates, times and intervals: ISO 8601 as to_json has it, whatever DateStyle, IntervalStyle and
 //! TimeZone say.
 
-use std::io::Write;
-
 const DAY_US: i64 = 86_400_000_000;
 /// Days from 1970-01-01 to 2000-01-01, where the server counts from.
 const EPOCH_DAYS: i64 = 10_957;
@@ -103,8 +101,10 @@ fn push_two(value: u64, out: &mut Vec<u8>) {
 /// Microseconds after the point, without trailing zeros; nothing for none.
 fn push_fraction(us: u64, out: &mut Vec<u8>) {
     if us > 0 {
-        // Writing into a Vec does not fail.
-        let _ = write!(out, ".{us:06}");
+        out.push(b'.');
+        push_two(us / 10_000, out);
+        push_two(us / 100 % 100, out);
+        push_two(us % 100, out);
         while out.last() == Some(&b'0') {
             out.pop();
         }
