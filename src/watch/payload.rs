@@ -129,11 +129,11 @@ impl Shape {
         &self.columns
     }
 
-    /// The highest attribute that payloads of this kind read, for [`Tuple::of_slot`].
+    /// The highest attribute that payloads of this kind read, for [`Tuple::of_slot`]. An error tells the
+    /// key in any case.
     pub fn reads_upto(&self, kind: Kind) -> i16 {
         match kind {
-            Kind::None => 0,
-            Kind::Key => self.key_columns().map(|key| key.number).max().unwrap_or(0),
+            Kind::None | Kind::Key => self.key_columns().map(|key| key.number).max().unwrap_or(0),
             Kind::Row | Kind::Diff => self.columns.last(),
         }
     }
@@ -147,7 +147,8 @@ impl Shape {
         }
     }
 
-    /// Appends the notice of one row, or of a TRUNCATE.
+    /// Appends the notice of one row, or of a TRUNCATE. After an ERROR inside, what was appended so far is
+    /// to be dropped.
     pub fn row(&self, kind: Kind, change: &Change, origin: Origin, out: &mut Vec<u8>) {
         if kind == Kind::None {
             return;
@@ -197,8 +198,8 @@ impl Shape {
         end(origin, out);
     }
 
-    /// Appends the notice of a change whose payload failed. Without a `change` if even its key cannot be
-    /// written.
+    /// Appends the notice of a change whose payload failed. Without its key where there is no `change`, and
+    /// where the key is written by code of users, which may be what failed.
     pub fn error(
         &self,
         op: Op,
@@ -208,7 +209,7 @@ impl Shape {
         out: &mut Vec<u8>,
     ) {
         self.begin(op, out);
-        match change {
+        match change.filter(|_| !self.can_fail(Kind::Key)) {
             Some(change) => self.write_key(change, out),
             None => out.extend_from_slice(br#","key":null"#),
         }
@@ -249,14 +250,15 @@ impl Shape {
         limit.saturating_sub(self.beginnings[0].len() + STATEMENT_BYTES)
     }
 
-    /// Counts a row, and keeps its key while there is room.
+    /// Counts a row, and keeps its key while there is room; with room for nothing it is not even written.
     pub fn add(&self, change: &Change, keys: &mut Keys) {
         keys.count += 1;
         let Some(last) = change.last().filter(|_| !self.key.is_empty()) else {
             keys.is_cut = true;
             return;
         };
-        if keys.is_cut {
+        if keys.is_cut || keys.room == 0 {
+            keys.is_cut = true;
             return;
         }
         let (new_length, old_length) = (keys.new.len(), keys.old.len());
