@@ -16,8 +16,16 @@ use crate::shared::pending;
 static DUE: Plan = Plan::new(
     "SELECT j.id, j.queue_id, j.priority FROM pushy.live_job j \
       WHERE j.position IS NULL AND j.run_at OPERATOR(pg_catalog.<=) $1 \
-        AND ($3 IS NULL OR j.queue_id OPERATOR(pg_catalog.=) $3) \
       ORDER BY j.run_at LIMIT $2 FOR UPDATE SKIP LOCKED",
+    &[BuiltinOid::TIMESTAMPTZOID, BuiltinOid::INT8OID],
+);
+
+// Waits for the scheduler, which may be making the same jobs ready.
+static DUE_OF_QUEUE: Plan = Plan::new(
+    "SELECT j.id, j.queue_id, j.priority FROM pushy.live_job j \
+      WHERE j.position IS NULL AND j.run_at OPERATOR(pg_catalog.<=) $1 \
+        AND j.queue_id OPERATOR(pg_catalog.=) $3 \
+      ORDER BY j.run_at LIMIT $2 FOR UPDATE",
     &[
         BuiltinOid::TIMESTAMPTZOID,
         BuiltinOid::INT8OID,
@@ -40,8 +48,12 @@ static PROMOTE: Plan = Plan::new(
 /// when there may be more. As the extension's owner.
 pub fn promote(queues: &[Definition], only: Option<i32>, most: i64) -> Result<bool> {
     let due: Vec<(i64, i32, i16)> = spi::connect(|spi| {
-        spi.run(&DUE, params![clock::now(), most, only])
-            .rows()
+        let now = clock::now();
+        let due = match only {
+            Some(queue_id) => spi.run(&DUE_OF_QUEUE, params![now, most, queue_id]),
+            None => spi.run(&DUE, params![now, most]),
+        };
+        due.rows()
             .map(|row| (row.i64(1), row.i32(2), row.i16(3)))
             .collect()
     });
