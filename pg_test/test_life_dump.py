@@ -75,6 +75,31 @@ def test_a_role_that_happens_to_have_the_number_of_another_is_not_taken_for_it(s
         assert stranger.execute("SELECT * FROM pushy.jobs").fetchall() == []
 
 
+def test_who_enqueued_a_job_is_found_by_name_in_another_cluster_or_not_said(shop, make_cluster):
+    """The number of a role is a stranger's there; the queue knows some by name, and the bootstrap superuser is the same everywhere."""
+    shop.sql("CREATE ROLE clerk LOGIN; SELECT pushy.queue_grant('q', 'public', 'enqueue')")
+    for role in ("tenant", "clerk"):
+        with shop.connect(user=role) as session:
+            session.execute("SELECT pushy.enqueue('q', '20', delay => '1 hour')")
+    who = "SELECT enqueued_by::text, state::text, count(*) FROM pushy.jobs WHERE queue = 'q' GROUP BY 1, 2 ORDER BY 2, 1 NULLS LAST"
+    assert shop.rows(who) == [("postgres", "completed", 2), ("clerk", "scheduled", 1), ("postgres", "scheduled", 1), ("tenant", "scheduled", 1)]
+    there = make_cluster(fresh=True)
+    with there.connect() as admin:
+        for name in ("stranger", "second", "third", "tenant", "clerk"):
+            admin.execute(f"CREATE ROLE {name} LOGIN")
+    copy, _ = restore(there, dump(shop, "--no-owner", "--no-privileges"), "shop")
+    copy.sql("GRANT INSERT ON ledger TO tenant; SELECT pushy.resume_after_restore()")
+    assert copy.rows(who) == [("postgres", "completed", 2), ("postgres", "scheduled", 1), ("tenant", "scheduled", 1), (None, "scheduled", 1)]
+    job = copy.value("SELECT id FROM pushy.jobs WHERE enqueued_by IS NULL")
+    copy.sql("CREATE TABLE seen (by name, n int); GRANT INSERT ON seen TO tenant;"
+             "CREATE FUNCTION note(job pushy.job) RETURNS void LANGUAGE sql AS 'INSERT INTO public.seen VALUES (job.enqueued_by, 1)';"
+             "SELECT pushy.queue_alter('q', handler => 'note(pushy.job)')")
+    copy.sql("SELECT pushy.job_retry(%s)", job)
+    assert copy.job_wait(job)["state"] == "completed"
+    assert copy.rows("SELECT by FROM seen") == [(None,)]
+    assert copy.row("SELECT enqueued_by FROM pushy.job_wait(%s)", job)["enqueued_by"] is None
+
+
 def test_a_restore_without_the_library_preloaded_warns_and_all_but_running_works(shop, make_cluster):
     bare = make_cluster({"shared_preload_libraries": ""}, fresh=True)
     with bare.connect() as admin:

@@ -1,5 +1,6 @@
 """The extension comes and goes while the server runs: created, dropped, both at once, rolled back."""
 
+import contextlib
 import re
 
 import psycopg
@@ -20,6 +21,10 @@ def bare(shared_cluster):
 @pytest.fixture
 def gated(db):
     """A database with a job that stands at `db.gate`, and an idle executor of another role."""
+    return gate_in(db)
+
+
+def gate_in(db):
     db.gate = Gate(db)
     db.sql(LEDGER)
     db.sql(f"""
@@ -32,6 +37,15 @@ def gated(db):
     db.slow = db.value("SELECT pushy.enqueue('slow', '100')")
     db.gate.wait_for_arrival()
     return db
+
+
+@pytest.fixture
+def of_another_role(role, bare):
+    """As `gated`, with an extension that can be dropped with all that its owner has; `db.owner`."""
+    bare.owner = role("SUPERUSER")
+    with bare.connect(user=bare.owner) as session:
+        session.execute("CREATE EXTENSION pushy")
+    yield gate_in(bare)
 
 
 def create_again(db):
@@ -79,6 +93,28 @@ def test_a_create_extension_in_a_rolled_back_savepoint_leaves_nothing(bare):
 
 
 # -- DROP --------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("drop", ["DROP SCHEMA pushy CASCADE", "DROP OWNED BY {owner} CASCADE", "SET ROLE {owner}; DROP OWNED BY current_user CASCADE"])
+def test_what_takes_the_extension_along_ends_a_running_job_and_the_workers_too(of_another_role, drop):
+    db, since = of_another_role, of_another_role.cluster.log.position()
+    db.sql(f"SET statement_timeout = '{SOON}'; {drop.format(owner=db.owner)}; RESET ROLE")
+    wait_empty(db.cluster, db.name)
+    db.gate.open()
+    assert db.value("SELECT count(*) FROM ledger") == 0, "the effects of an ended job are rolled back"
+    create_again(db)
+    no_crash(db, since)
+
+
+@pytest.mark.parametrize("statement", ["DROP SCHEMA pushy", "DROP OWNED BY {stranger}"])
+def test_what_does_not_take_the_extension_along_leaves_the_workers_alone(of_another_role, role, statement):
+    db = of_another_role
+    (pid,) = db.gate.wait_for_arrival()
+    with contextlib.suppress(psycopg.errors.DependentObjectsStillExist):
+        db.sql(statement.format(stranger=role()))
+    assert db.gate.wait_for_arrival() == [pid]
+    db.gate.open()
+    assert db.job_wait(db.slow)["state"] == "completed"
+
 
 def test_drop_extension_ends_a_running_job_and_the_workers(gated):
     since = gated.cluster.log.position()

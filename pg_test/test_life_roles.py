@@ -67,6 +67,18 @@ def test_a_role_over_its_connection_limit_waits_until_a_session_ends(tenant):
     assert "FATAL:  too many connections" not in tenant.cluster.log.since(since)
 
 
+def test_a_database_over_its_connection_limit_waits_until_it_is_raised(tenant):
+    tenant.sql(f"ALTER DATABASE {tenant.name} CONNECTION LIMIT 0")
+    since = tenant.cluster.log.position()
+    job = tenant.value("SELECT pushy.enqueue('q', '2')")
+    tenant.cluster.log.wait_for("wait: database .* connection limit of 0", since)
+    assert "connection limit of 0" in reasons(tenant)
+    others_run(tenant)
+    tenant.sql(f"ALTER DATABASE {tenant.name} CONNECTION LIMIT -1")
+    assert tenant.job_wait(job, deadline=10)["state"] == "completed"
+    assert "FATAL:  too many connections" not in tenant.cluster.log.since(since)
+
+
 def test_workers_do_not_count_against_a_connection_limit(tenant):
     tenant.sql(f"ALTER ROLE {tenant.tenant} CONNECTION LIMIT 0")
     run(tenant)

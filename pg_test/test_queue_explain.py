@@ -3,6 +3,7 @@
 import pytest
 
 from harness.gate import Gate
+from life import end_executors
 
 
 @pytest.fixture
@@ -112,6 +113,28 @@ def test_a_server_without_room_for_workers_is_told(make_cluster, slots, reason):
     db.sql("SELECT pushy.enqueue('q')")
     db.wait_until("SELECT string_agg(reason, '; ') FROM pushy.queue_explain('q')", lambda said: reason in said)
     assert "max_worker_processes = " in explained(db)[0][1]
+
+
+def test_executors_that_do_not_come_up_are_told_with_the_next_try(make_cluster):
+    db = make_cluster({"pushy.max_executors": 1}).database()
+    db.sql("CREATE FUNCTION fine(args jsonb) RETURNS void LANGUAGE sql AS 'SELECT'; SELECT pushy.queue_register('q', 'fine')")
+    place = db.cluster.data / "pg_stat_tmp"
+    place.rename(place.with_name("away"))
+    end_executors(db)
+    db.sql("SELECT pushy.enqueue('q')")
+    db.wait_until("SELECT reason FROM pushy.queue_explain('q')", lambda said: "did not come up; the next is tried in" in said)
+    place.with_name("away").rename(place)
+    db.jobs_wait("q")
+    assert explained(db) == [("no unfinished job is in the queue", None)]
+
+
+def test_a_queue_that_waits_for_the_server_is_told_with_the_next_try(fine):
+    fine.sql("SELECT pushy.queue_pause('q'); SELECT pushy.enqueue('q'); ALTER TABLE pushy.live_job RENAME COLUMN strikes TO something")
+    end_executors(fine)
+    fine.sql("SELECT pushy.queue_resume('q')")
+    fine.wait_until("SELECT reason FROM pushy.queue_explain('q')", lambda said: "they are tried again in" in said)
+    fine.sql("ALTER TABLE pushy.live_job RENAME COLUMN something TO strikes")
+    fine.jobs_wait("q")
 
 
 def test_jobs_of_a_prepared_transaction_are_told(make_cluster):

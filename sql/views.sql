@@ -123,7 +123,8 @@ SELECT j.id,
        COALESCE(j.max_attempts, q.max_attempts) AS max_attempts,
        j.run_at,
        j.enqueued_at,
-       pg_catalog.pg_get_userbyid(j.enqueued_by) AS enqueued_by,
+       CASE WHEN j.enqueued_by OPERATOR(pg_catalog.<>) 0::pg_catalog.oid
+            THEN pg_catalog.pg_get_userbyid(j.enqueued_by) END AS enqueued_by,
        j.unique_key,
        j.caused_by,
        j.depth::pg_catalog.int4 AS depth,
@@ -164,7 +165,7 @@ COMMENT ON COLUMN pushy.jobs.attempt IS 'Attempts begun, the running one include
 COMMENT ON COLUMN pushy.jobs.max_attempts IS 'Attempts before it is discarded.';
 COMMENT ON COLUMN pushy.jobs.run_at IS 'When it is, or was, due.';
 COMMENT ON COLUMN pushy.jobs.enqueued_at IS 'When it was enqueued.';
-COMMENT ON COLUMN pushy.jobs.enqueued_by IS 'The role that enqueued it.';
+COMMENT ON COLUMN pushy.jobs.enqueued_by IS 'The role that enqueued it; NULL when it came here by a restore and its role is not known.';
 COMMENT ON COLUMN pushy.jobs.unique_key IS 'No other unfinished job of the queue has this key.';
 COMMENT ON COLUMN pushy.jobs.caused_by IS 'The job whose handler enqueued it.';
 COMMENT ON COLUMN pushy.jobs.depth IS '0, or one more than the job that caused it.';

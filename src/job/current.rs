@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use super::claimed::Claimed;
 use crate::errors::Result;
 use crate::pg::function::Answer;
+use crate::pg::identity;
 use crate::{params, sql_function};
 
 /// What user code may learn of the job it runs in.
@@ -78,7 +79,7 @@ pub fn columns(current: &Current, last_error: Option<&str>) -> Vec<Answer> {
         current.max_attempts,
         job.run_at,
         job.enqueued_at,
-        Answer::Datum(crate::pg::identity::role_name_datum(job.enqueued_by)),
+        identity::role_name_or_null(job.enqueued_by),
         job.unique_key.as_deref(),
         job.caused_by,
         job.depth,

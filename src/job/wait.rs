@@ -33,7 +33,7 @@ static ROW: Plan = Plan::new(
                          ELSE CASE WHEN $2 THEN 'running' ELSE 'available' END END, \
             j.priority, j.attempt, COALESCE(j.max_attempts, q.max_attempts), j.run_at, j.enqueued_at, \
             COALESCE((SELECT r.rolname FROM pg_catalog.pg_roles r WHERE r.oid OPERATOR(pg_catalog.=) j.enqueued_by), \
-                     j.enqueued_by::pg_catalog.text::pg_catalog.name), \
+                     NULLIF(j.enqueued_by::pg_catalog.text, '0')::pg_catalog.name), \
             j.unique_key, j.caused_by, j.depth, j.started_at, j.finished_at, j.result, \
             (SELECT f.message FROM pushy.failure f WHERE f.job_id OPERATOR(pg_catalog.=) j.id \
               ORDER BY f.attempt DESC LIMIT 1))::pushy.job \

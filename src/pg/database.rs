@@ -19,20 +19,39 @@ pub fn name(oid: u32) -> Option<String> {
     }
 }
 
-/// Whether a database lets anybody in (pg_database.datallowconn).
-pub fn allows_connections(oid: u32) -> bool {
+/// Who is let into a database.
+#[derive(Default)]
+pub struct Limits {
+    /// pg_database.datallowconn; false where it is gone.
+    pub allows_connections: bool,
+    /// pg_database.datconnlimit; negative: none.
+    pub connections: i32,
+}
+
+pub fn limits(oid: u32) -> Limits {
     // SAFETY: a syscache look-up; the tuple is released here.
     unsafe {
         let cache = pg_sys::SysCacheIdentifier::DATABASEOID as i32;
         let tuple = pg_sys::SearchSysCache1(cache, pg_sys::Oid::from(oid).into());
         if tuple.is_null() {
-            return false;
+            return Limits::default();
         }
         let form = &*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_database>();
-        let allows = form.datallowconn;
+        let limits = Limits {
+            allows_connections: form.datallowconn,
+            connections: form.datconnlimit,
+        };
         pg_sys::ReleaseSysCache(tuple);
-        allows
+        limits
     }
+}
+
+/// Whether the server refuses one more session of a database because of its CONNECTION LIMIT; workers do not
+/// count, superusers have none (postinit.c).
+pub fn has_too_many_sessions(oid: u32, limits: &Limits) -> bool {
+    // SAFETY: counts in shared memory.
+    limits.connections >= 0
+        && unsafe { pg_sys::CountDBConnections(pg_sys::Oid::from(oid)) } > limits.connections
 }
 
 /// The OID of the database of this name.

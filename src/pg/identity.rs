@@ -4,7 +4,9 @@ use std::ffi::CString;
 
 use pgrx::pg_sys::{self, Oid};
 
+use super::function::Answer;
 use super::text;
+use super::utility::Whose;
 use crate::errors::{Error, Result, SqlState};
 
 /// The role whose rights the current code has: never the session's, never an argument.
@@ -142,6 +144,19 @@ pub fn find_role(name: &str) -> Option<Oid> {
     (oid != Oid::INVALID).then_some(oid)
 }
 
+/// The role that a statement names.
+pub fn find(whose: &Whose) -> Option<Oid> {
+    match whose {
+        Whose::Named(name) => {
+            // SAFETY: as in find_role.
+            let oid = unsafe { pg_sys::get_role_oid(name.as_ptr(), true) };
+            (oid != Oid::INVALID).then_some(oid)
+        }
+        Whose::CurrentUser => Some(current_user()),
+        Whose::SessionUser => Some(session_user()),
+    }
+}
+
 /// The role's name, or its number where it is gone.
 pub fn role_name(oid: Oid) -> String {
     role(oid).map_or_else(|| oid.to_u32().to_string(), |role| role.name)
@@ -265,17 +280,21 @@ pub fn may_use_schema(schema: Oid, role: Oid) -> bool {
     }
 }
 
-/// A role's name as a value of type name.
-pub fn role_name_datum(oid: Oid) -> pg_sys::Datum {
+/// A role's name as a value of type name; NULL for no role.
+pub fn role_name_or_null(oid: Oid) -> Answer {
+    if oid == Oid::INVALID {
+        return Answer::Null;
+    }
     let name = CString::new(role_name(oid)).unwrap_or_default();
     // SAFETY: namein copies the string, cut as a name is.
-    unsafe {
+    let name = unsafe {
         pgrx::direct_function_call_as_datum(
             pg_sys::namein,
             &[Some(pg_sys::Datum::from(name.as_ptr()))],
         )
         .expect("namein answers a name")
-    }
+    };
+    Answer::Datum(name)
 }
 
 /// Whether `role` owns the extension of this database, or has its owner's rights.

@@ -21,13 +21,26 @@ pub enum Statement {
     CopyDatabase {
         template: std::ffi::CString,
     },
+    /// By its name, or with its schema.
     DropExtension,
+    /// What these roles own, which may be the extension.
+    DropOwned {
+        roles: Vec<Whose>,
+    },
     AlterExtension,
     /// A role, a database or a privilege changes: who could not connect may be able to now.
     ChangeAccess,
     /// COMMIT PREPARED or ROLLBACK PREPARED.
     FinishPrepared,
     SetConstraints,
+}
+
+/// A role as a statement names it.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Whose {
+    Named(std::ffi::CString),
+    CurrentUser,
+    SessionUser,
 }
 
 /// What to do around them. `before` may raise; `after` runs when the statement has succeeded.
@@ -57,8 +70,8 @@ unsafe fn text(pointer: *const c_char) -> std::ffi::CString {
 unsafe fn recognise(node: *mut pg_sys::Node) -> Option<Statement> {
     use pg_sys::NodeTag::{
         T_AlterDatabaseStmt, T_AlterExtensionStmt, T_AlterRoleStmt, T_ConstraintsSetStmt,
-        T_CreatedbStmt, T_DropStmt, T_DropdbStmt, T_GrantRoleStmt, T_GrantStmt, T_RenameStmt,
-        T_TransactionStmt,
+        T_CreatedbStmt, T_DropOwnedStmt, T_DropStmt, T_DropdbStmt, T_GrantRoleStmt, T_GrantStmt,
+        T_RenameStmt, T_TransactionStmt,
     };
     match (*node).type_ {
         T_DropdbStmt => Some(Statement::DropDatabase {
@@ -98,10 +111,21 @@ unsafe fn recognise(node: *mut pg_sys::Node) -> Option<Statement> {
         }
         T_DropStmt => {
             let drop = node.cast::<pg_sys::DropStmt>();
-            ((*drop).removeType == pg_sys::ObjectType::OBJECT_EXTENSION
-                && list((*drop).objects).any(|name| is_pushy(name)))
-            .then_some(Statement::DropExtension)
+            let takes_it = match (*drop).removeType {
+                pg_sys::ObjectType::OBJECT_EXTENSION => true,
+                pg_sys::ObjectType::OBJECT_SCHEMA => {
+                    (*drop).behavior == pg_sys::DropBehavior::DROP_CASCADE
+                }
+                _ => false,
+            };
+            (takes_it && list((*drop).objects).any(|name| is_pushy(name)))
+                .then_some(Statement::DropExtension)
         }
+        T_DropOwnedStmt => Some(Statement::DropOwned {
+            roles: list((*node.cast::<pg_sys::DropOwnedStmt>()).roles)
+                .map(|role| whose(role.cast()))
+                .collect(),
+        }),
         T_AlterExtensionStmt => {
             let alter = node.cast::<pg_sys::AlterExtensionStmt>();
             (CStr::from_ptr((*alter).extname) == c"pushy").then_some(Statement::AlterExtension)
@@ -121,6 +145,14 @@ unsafe fn recognise(node: *mut pg_sys::Node) -> Option<Statement> {
 unsafe fn list(list: *mut pg_sys::List) -> impl Iterator<Item = *mut pg_sys::Node> {
     let length = if list.is_null() { 0 } else { (*list).length };
     (0..length).map(move |at| (*(*list).elements.offset(at as isize)).ptr_value.cast())
+}
+
+unsafe fn whose(role: *mut pg_sys::RoleSpec) -> Whose {
+    match (*role).roletype {
+        pg_sys::RoleSpecType::ROLESPEC_CSTRING => Whose::Named(text((*role).rolename)),
+        pg_sys::RoleSpecType::ROLESPEC_SESSION_USER => Whose::SessionUser,
+        _ => Whose::CurrentUser,
+    }
 }
 
 unsafe fn is_pushy(name: *mut pg_sys::Node) -> bool {

@@ -9,7 +9,7 @@ use super::fitness::{self, Unfit};
 use super::privilege::{self, Privilege};
 use crate::errors::{quote_literal, Error, Result};
 use crate::pg::spi::{self, Plan};
-use crate::pg::{database, guc, identity};
+use crate::pg::{clock, database, guc, identifier, identity};
 use crate::shared::executor::{Executor, ExecutorState};
 use crate::shared::queue_slot::QueueSlot;
 use crate::shared::{self, Shared};
@@ -221,6 +221,22 @@ fn of_executors(queue: &Definition, shared: &Shared) -> Option<Finding> {
     }
     if !workers.is_empty() {
         return Some(said(format!("jobs are running: {}", workers.join(", "))));
+    }
+    if executors_of(queue, shared).any(|executor| executor.state() == ExecutorState::Starting) {
+        return Some(said("an executor is being started"));
+    }
+    let now = clock::now().0;
+    let seconds_until = |time: i64| (time > now).then(|| (time - now) as f64 / 1e6);
+    if let Some(seconds) = seconds_until(slot.held_until()) {
+        return Some(said(format!(
+            "the server lacked something when jobs were to be run; they are tried again in {seconds:.1} s, and the server's log says why"
+        )));
+    }
+    if let Some(seconds) = seconds_until(slot.start_retry_at.load(Ordering::SeqCst)) {
+        return Some(said(format!(
+            "executors that were started for role {} did not come up; the next is tried in {seconds:.1} s, and the server's log says why",
+            identifier::quoted(&queue.run_as_name)
+        )));
     }
     if shared.alone.load(Ordering::SeqCst) != 0 {
         return Some(said(

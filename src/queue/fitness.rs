@@ -109,6 +109,10 @@ pub enum Unfit {
     DatabaseClosed {
         database: String,
     },
+    DatabaseFull {
+        database: String,
+        limit: i32,
+    },
 }
 
 impl Unfit {
@@ -171,6 +175,9 @@ impl Unfit {
             Self::DatabaseClosed { database } => {
                 format!("database {database} does not accept connections")
             }
+            Self::DatabaseFull { database, limit } => {
+                format!("database {database} has more sessions than its connection limit of {limit}")
+            }
         }
     }
 
@@ -231,6 +238,9 @@ impl Unfit {
             Self::DatabaseClosed { database } => {
                 format!("ALTER DATABASE {database} WITH ALLOW_CONNECTIONS true")
             }
+            Self::DatabaseFull { database, .. } => {
+                format!("ALTER DATABASE {database} CONNECTION LIMIT -1, or let sessions of it end")
+            }
         }
     }
 
@@ -253,7 +263,8 @@ impl Unfit {
             | Self::RoleRenamed { .. }
             | Self::OwnerRenamed { .. }
             | Self::TooManySessions { .. }
-            | Self::DatabaseClosed { .. } => SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+            | Self::DatabaseClosed { .. }
+            | Self::DatabaseFull { .. } => SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
             Self::OwnerMayNotBecome { .. }
             | Self::NoSchemaUsage { .. }
             | Self::NoExecute { .. }
@@ -289,7 +300,8 @@ pub fn session_of(database: u32, role: u32) -> Result<(), Unfit> {
 fn session_as(database: u32, role: &identity::Role) -> Result<(), Unfit> {
     let name = || identifier::quoted(&database::name(database).unwrap_or_default());
     let role_name = || identifier::quoted(&role.name);
-    if !database::allows_connections(database) {
+    let limits = database::limits(database);
+    if !limits.allows_connections {
         return Err(Unfit::DatabaseClosed { database: name() });
     }
     if !role.login && !identity::WORKERS_MAY_BE_NOLOGIN {
@@ -305,6 +317,12 @@ fn session_as(database: u32, role: &identity::Role) -> Result<(), Unfit> {
         return Err(Unfit::TooManySessions {
             role: role_name(),
             limit: role.connection_limit,
+        });
+    }
+    if !role.superuser && database::has_too_many_sessions(database, &limits) {
+        return Err(Unfit::DatabaseFull {
+            database: name(),
+            limit: limits.connections,
         });
     }
     Ok(())

@@ -47,6 +47,9 @@ fn move_in(mut queue: Definition) -> Result<Option<String>> {
         if let Err(unfit) = find_roles(&mut queue) {
             return Ok(Some(unfit.reason()));
         }
+        if queue.home_system != database::system_identifier() {
+            identity::as_owner(|| find_enqueuers(queue.queue_id))?;
+        }
         identity::as_owner(|| find_grantees(queue.queue_id))?;
         queue.home_system = database::system_identifier();
         queue.home_database = database::current();
@@ -80,6 +83,39 @@ pub fn find_owner(queue: &mut Definition) -> std::result::Result<(), Unfit> {
         queue: queue.name.clone(),
         owner: identifier::quoted(&queue.owner_name),
     })?;
+    Ok(())
+}
+
+macro_rules! find_enqueuers {
+    ($table:literal) => {
+        concat!(
+            "UPDATE pushy.",
+            $table,
+            " j SET enqueued_by = COALESCE( \
+                (SELECT r.oid FROM pg_catalog.pg_roles r JOIN \
+                   (SELECT q.owner, q.owner_name FROM pushy.queue q WHERE q.queue_id OPERATOR(pg_catalog.=) $1 \
+                    UNION SELECT q.run_as, q.run_as_name FROM pushy.queue q WHERE q.queue_id OPERATOR(pg_catalog.=) $1 \
+                    UNION SELECT a.grantee, a.grantee_name FROM pushy.queue_acl a WHERE a.queue_id OPERATOR(pg_catalog.=) $1) \
+                   AS there (role, name) ON there.name OPERATOR(pg_catalog.=) r.rolname \
+                  WHERE there.role OPERATOR(pg_catalog.=) j.enqueued_by), \
+                0::pg_catalog.oid) \
+              WHERE j.queue_id OPERATOR(pg_catalog.=) $1 AND j.enqueued_by OPERATOR(pg_catalog.<>) 10::pg_catalog.oid"
+        )
+    };
+}
+
+static FIND_ENQUEUERS: [Plan; 2] = [
+    Plan::new(find_enqueuers!("live_job"), &[BuiltinOid::INT4OID]),
+    Plan::new(find_enqueuers!("finished_job"), &[BuiltinOid::INT4OID]),
+];
+
+/// In a new cluster, who enqueued the jobs: the roles that the queue still knows by their old number and
+/// their name, and the bootstrap superuser, who is number 10 everywhere. Of others only a number is left,
+/// which means nobody here, or a stranger. As the extension's owner, before the queue's roles are written.
+fn find_enqueuers(queue_id: i32) -> Result<()> {
+    for plan in &FIND_ENQUEUERS {
+        spi::run(plan, params![queue_id]);
+    }
     Ok(())
 }
 

@@ -61,6 +61,9 @@ pub struct QueueSlot {
     held_until: AtomicI64,
     /// How many did, in a row.
     failures: AtomicU32,
+    /// When the launcher tries again to start an executor for it (µs), after some that did not come up;
+    /// 0: none failed.
+    pub start_retry_at: AtomicI64,
     /// Mean run time of a job in ns, 0: unknown.
     pub mean_ns: AtomicU64,
     /// Per priority, the lowest position that may be ready.
@@ -319,6 +322,7 @@ impl QueueSlot {
         self.running.store(0, Ordering::Relaxed);
         self.single_until.store(0, Ordering::Relaxed);
         self.mean_ns.store(0, Ordering::Relaxed);
+        self.start_retry_at.store(0, Ordering::Relaxed);
         self.release();
         self.statistics.reset();
         // Nothing is known yet of what is in the table: look from the first position.

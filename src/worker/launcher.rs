@@ -194,7 +194,8 @@ impl Launching {
                 let ended = self.executors.remove(&slot);
                 if let Some((_, group)) = &ended {
                     if executor.came_up.load(Ordering::SeqCst) {
-                        self.groups.remove(group);
+                        let group = *group;
+                        self.end_trouble(group);
                     }
                 }
                 if ended.is_some() || self.recorder.is_noted(slot) {
@@ -208,7 +209,7 @@ impl Launching {
                 executor.role.load(Ordering::SeqCst),
             );
             if state != ExecutorState::Starting {
-                self.groups.remove(&group);
+                self.end_trouble(group);
                 continue;
             }
             let gone = match self.executors.get(&slot) {
@@ -473,6 +474,10 @@ impl Launching {
         trouble.retry_at = now + retry_delay(trouble.failures);
         trouble.failures += 1;
         let first = trouble.failures == 1;
+        if !first {
+            let retry_at = trouble.retry_at;
+            self.show_retry(group, retry_at);
+        }
         if let Some(unfit) = self.obstacle(group) {
             shared.executors[slot].release();
             if first {
@@ -488,9 +493,31 @@ impl Launching {
                 Ok(())
             }
             None => {
-                self.groups.remove(&group);
+                self.end_trouble(group);
                 shared.executors[slot].release();
                 Err(self.starve(now))
+            }
+        }
+    }
+
+    /// An executor of the group has come up, or it is not the group's fault that none has.
+    fn end_trouble(&mut self, group: Group) {
+        if self
+            .groups
+            .remove(&group)
+            .is_some_and(|was| was.failures > 1)
+        {
+            self.show_retry(group, 0);
+        }
+    }
+
+    /// Says for queue_explain when the next start is tried; 0: none has failed.
+    fn show_retry(&self, (database, role): Group, retry_at: i64) {
+        for slot in self.shared.queues() {
+            if slot.key().is_some_and(|key| key.database == database)
+                && slot.role.load(Ordering::SeqCst) == role
+            {
+                slot.start_retry_at.store(retry_at, Ordering::SeqCst);
             }
         }
     }

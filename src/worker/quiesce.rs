@@ -44,6 +44,14 @@ fn before(statement: &Statement) {
                 quiesce(shared, database::current());
             }
         }
+        Statement::DropOwned { roles } => {
+            let owner = identity::extension_owner();
+            if identity::owns_extension(identity::current_user())
+                && roles.iter().any(|role| identity::find(role) == owner)
+            {
+                quiesce(shared, database::current());
+            }
+        }
         Statement::FinishPrepared | Statement::ChangeAccess | Statement::SetConstraints => {}
     }
 }
@@ -64,8 +72,10 @@ fn after(statement: &Statement) {
                 }
             }
         }
-        Statement::DropExtension => {
-            if identity::extension_oid().is_none() {
+        Statement::DropExtension | Statement::DropOwned { .. } => {
+            let here = shared.find_database(database::current());
+            let was_here = here.is_some_and(|here| here.presence() != Presence::Absent);
+            if was_here && identity::extension_oid().is_none() {
                 pending::presence(Presence::Absent);
             }
         }
