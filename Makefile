@@ -8,7 +8,7 @@ CARGO_BIN := $(or $(CARGO_INSTALL_ROOT),$(or $(CARGO_HOME),$(HOME)/.cargo))/bin
 SUDO      := $(shell test -w "$$($(PG_CONFIG) --sharedir 2>/dev/null)" || echo --sudo)
 REGRESS   := $(basename $(notdir $(sort $(wildcard pg_test/sql/*.sql))))
 
-.PHONY: help setup build install installcheck demo demo-stop test lint bench clean
+.PHONY: help setup build install installcheck demo demo-stop test lint bench bench-full clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -41,9 +41,15 @@ test: setup ## every test, on servers of their own; TEST='-k retry' picks some
 lint: setup ## format, clippy, and pgspot over the install script
 	@tools/lint.sh
 
-bench: setup ## jobs a second and latency, into bench/RESULTS.md
+bench: setup ## Pushy, its peers and its limits, the short form: tables and plots into bench/; BENCH=drain picks a section
+	@bench/setup.sh
 	@tools/build.sh release
-	@$(PYTHON) bench/run.py $(BENCH)
+	@target/bench/venv/bin/python -m bench $(BENCH)
+
+bench-full: setup ## the same, every section, with millions of jobs (an hour or two)
+	@bench/setup.sh
+	@tools/build.sh release
+	@target/bench/venv/bin/python -m bench --full $(BENCH)
 
 clean: ## what was built, and the demo
 	@if [ -e target/demo ] && [ -x $(PYTHON) ]; then $(PYTHON) tools/demo.py stop; fi

@@ -1,0 +1,16 @@
+"""procrastinate (PyPI)."""
+
+from .. import BENCH, BUILT
+from .worker_process import WorkerProcess
+
+
+class Procrastinate(WorkerProcess):
+    key = "procrastinate"
+    source = "python"
+    name = "procrastinate"
+    path = "async tasks, concurrency 20, delete_jobs always, uvloop"
+    jobs = {"noop": 1_500, "one_row": 1_000}
+    nothing_left = "NOT EXISTS (SELECT FROM procrastinate_jobs WHERE status IN ('todo', 'doing'))"
+
+    def command(self) -> list:
+        return [BUILT / "python" / "bin" / "python", BENCH / "peers" / "python" / "procrastinate_worker.py"]

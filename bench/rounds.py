@@ -1,0 +1,56 @@
+"""Contests, interleaved: each round runs every one of them once, so that what else the machine does hits all alike."""
+
+import math
+import statistics
+from typing import Callable
+
+from .progress import progress
+
+Samples = dict[str, list[float]]
+
+
+def interleave(contests: dict[str, Callable[[], float]], rounds: int, unit: str = "jobs/s") -> Samples:
+    """Every contest's figure in every round. Each round starts with another contest."""
+    seen: Samples = {name: [] for name in contests}
+    names = list(contests)
+    for number in range(rounds):
+        for name in names[number % len(names):] + names[:number % len(names)]:
+            seen[name].append(contests[name]())
+            progress(f"  round {number + 1} of {rounds}: {name}: {seen[name][-1]:,.4g} {unit}")
+    return seen
+
+
+def middle(samples: list[float]) -> float:
+    return statistics.median(samples)
+
+
+def ratios(above: list[float], below: list[float]) -> list[float]:
+    """Round by round."""
+    return [a / b for a, b in zip(above, below)]
+
+
+def spread(samples: list[float], form: str = ",.0f") -> str:
+    """`median (lowest to highest)`."""
+    low, high = min(samples), max(samples)
+    return f"{middle(samples):{form}} ({low:{form}} to {high:{form}})" if len(samples) > 1 else f"{samples[0]:{form}}"
+
+
+def confidence(samples: list[float]) -> tuple[float, float, float]:
+    """Mean and its 95 % interval by Student's t."""
+    mean = statistics.fmean(samples)
+    if len(samples) < 2:
+        return mean, -math.inf, math.inf
+    half = student(len(samples) - 1) * statistics.stdev(samples) / math.sqrt(len(samples))
+    return mean, mean - half, mean + half
+
+
+def student(freedom: int) -> float:
+    """The two-sided 95 % quantile of Student's t, by its expansion around the normal's (Abramowitz and Stegun 26.7.5)."""
+    x = statistics.NormalDist().inv_cdf(0.975)
+    terms = ((x**3 + x) / 4, (5 * x**5 + 16 * x**3 + 3 * x) / 96, (3 * x**7 + 19 * x**5 + 17 * x**3 - 15 * x) / 384)
+    return x + sum(term / freedom ** (power + 1) for power, term in enumerate(terms))
+
+
+def quantile(samples: list[float], percent: float) -> float:
+    ordered = sorted(samples)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]

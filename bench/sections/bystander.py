@@ -1,0 +1,64 @@
+"""A commit that does not touch Pushy, with and without the preload: two servers, pairs of runs in turn, a loop of UPDATE and COMMIT
+inside the server, synchronous_commit off. CPU time of the backend, which other load on the machine disturbs least."""
+
+import random
+import statistics
+import time
+from pathlib import Path
+
+from ..bars import Bar
+from ..progress import progress
+from ..rounds import confidence
+
+TITLE = "A commit that does not touch Pushy"
+SETUP = """
+CREATE TABLE counter (id int PRIMARY KEY, n int) WITH (fillfactor = 50);
+INSERT INTO counter VALUES (1, 0);
+CREATE PROCEDURE commits(times int) LANGUAGE plpgsql AS
+    $$BEGIN FOR n IN 1..times LOOP UPDATE counter SET n = counter.n + 1 WHERE id = 1; COMMIT; END LOOP; END$$;
+"""
+
+
+def measure(servers, sizes) -> dict:
+    pairs, commits = sizes.few(full=40, short=20), sizes.jobs(20_000)
+    cpu, wall = [], []
+    with servers.server() as preloaded, servers.server(shared_preload_libraries="", **{"pushy.max_executors": None}) as bare:
+        sessions = {}
+        for name, cluster in (("with", preloaded), ("without", bare)):
+            db = cluster.database("bystander", extension=name == "with")
+            db.sql(SETUP)
+            sessions[name] = db.connect()
+            sessions[name].execute("SET synchronous_commit = off")
+            run(sessions[name], commits)
+        for number in range(pairs):
+            order = random.sample(["with", "without"], 2)
+            seen = {name: run(sessions[name], commits) for name in order}
+            cpu.append(100 * (seen["with"][0] / seen["without"][0] - 1))
+            wall.append(100 * (seen["with"][1] / seen["without"][1] - 1))
+            progress(f"  pair {number + 1} of {pairs}: {cpu[-1]:+.2f} % CPU time, {wall[-1]:+.2f} % time")
+    return {"pairs": pairs, "commits": commits, "cpu": cpu, "wall": wall}
+
+
+def run(session, commits: int) -> tuple[float, float]:
+    """CPU time and time, in seconds."""
+    before, began = cpu_time(session.info.backend_pid), time.perf_counter()
+    session.execute("CALL commits(%s)", (commits,))
+    return cpu_time(session.info.backend_pid) - before, time.perf_counter() - began
+
+
+def cpu_time(pid: int) -> float:
+    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
+
+
+def tables(data: dict) -> list[str]:
+    lines = [f"{data['pairs']} pairs of {data['commits']:,} commits, in random order.", "",
+             "| with the preload against without | mean | 95 % interval | median |", "| --- | ---: | ---: | ---: |"]
+    for what, seen in (("CPU time of the backend", data["cpu"]), ("time", data["wall"])):
+        mean, low, high = confidence(seen)
+        lines.append(f"| {what} | {mean:+.2f} % | {low:+.2f} to {high:+.2f} % | {statistics.median(seen):+.2f} % |")
+    return lines
+
+
+def bars(data: dict) -> list[Bar]:
+    mean, low, high = confidence(data["cpu"])
+    return [Bar("a commit that does not touch Pushy", "under 1 % (95 % interval)", f"{mean:+.2f} % ({low:+.2f} to {high:+.2f} %)", high < 1)]

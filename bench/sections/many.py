@@ -1,0 +1,70 @@
+"""10,000 queues in a database, and 50 databases with the extension: start (of the server, until a first job has run), claim (a
+drain of one queue), stats (of that queue), against one queue in one database."""
+
+import time
+
+from ..bars import Bar
+from ..progress import progress
+from ..rounds import middle, ratios, spread
+from .ugly import pushy_in
+
+TITLE = "10,000 queues, 50 databases"
+ONE = "one queue, one database"
+WHATS = {"start": "start to first job, ms", "claim": "claim, jobs/s", "stats": "stats of the queue, ms"}
+
+
+def measure(servers, sizes) -> dict:
+    queues, databases = sizes.millions(10_000), sizes.few(full=50, short=20)
+    jobs = sizes.jobs(100_000)
+    seen: dict[str, dict[str, list[float]]] = {}
+    with servers.server(**{"pushy.max_queues": 16_384}) as one, servers.server(**{"pushy.max_queues": 16_384}) as wide, \
+            servers.server(**{"pushy.max_queues": 16_384}) as deep:
+        clusters = {ONE: one, f"{queues:,} queues": wide, f"{databases} databases": deep}
+        pushies = {name: pushy_in(cluster, "many") for name, cluster in clusters.items()}
+        pushies[f"{queues:,} queues"].db.value("SELECT count(pushy.queue_register('q' || n, 'noop(jsonb)')) FROM generate_series(1, %s) n", queues)
+        for number in range(databases):
+            deep.database(f"other_{number}").close()
+        for number in range(sizes.rounds):
+            for name, cluster in clusters.items():
+                figures = {"start": start(cluster, pushies[name]), "claim": pushies[name].drain("noop", jobs), "stats": stats(pushies[name])}
+                for what, figure in figures.items():
+                    seen.setdefault(what, {}).setdefault(name, []).append(figure)
+                progress(f"  round {number + 1} of {sizes.rounds}: {name}: " + ", ".join(f"{what} {figure:,.4g}" for what, figure in figures.items()))
+    return {"rounds": sizes.rounds, "seen": seen}
+
+
+def start(cluster, pushy) -> float:
+    cluster.stop()
+    began = time.perf_counter()
+    cluster.start()
+    job = pushy.db.value("SELECT pushy.enqueue('noop_batched')")
+    pushy.db.job_wait(job)
+    return (time.perf_counter() - began) * 1000
+
+
+def stats(pushy) -> float:
+    query = "SELECT * FROM pushy.stats WHERE queue = 'noop_batched'"
+    pushy.db.rows(query)
+    began = time.perf_counter()
+    for _ in range(20):
+        pushy.db.rows(query)
+    return (time.perf_counter() - began) * 1000 / 20
+
+
+def tables(data: dict) -> list[str]:
+    names = list(data["seen"]["start"])
+    lines = [f"Median of {data['rounds']} rounds (lowest to highest).", "",
+             "| | " + " | ".join(names) + " |", "| --- |" + " ---: |" * len(names)]
+    return lines + [f"| {label} | " + " | ".join(spread(data["seen"][what][name], ",.2f" if what == "stats" else ",.0f") for name in names) + " |"
+                    for what, label in WHATS.items()]
+
+
+def bars(data: dict) -> list[Bar]:
+    found = []
+    for what, by_name in data["seen"].items():
+        for name, seen in by_name.items():
+            if name != ONE:
+                times = ratios(seen, by_name[ONE]) if what != "claim" else ratios(by_name[ONE], seen)
+                found.append(Bar(f"{name}: {what}", "within 10 %", spread([100 * ratio - 100 for ratio in times], "+.0f") + " %",
+                                 middle(times) <= 1.1))
+    return found
