@@ -4,7 +4,6 @@ PG_CONFIG ?= $(firstword $(wildcard /usr/lib/postgresql/15/bin/pg_config) pg_con
 export PG_CONFIG
 
 PYTHON    := target/venv/bin/python
-CARGO_BIN := $(or $(CARGO_INSTALL_ROOT),$(or $(CARGO_HOME),$(HOME)/.cargo))/bin
 SUDO      := $(shell test -w "$$($(PG_CONFIG) --sharedir 2>/dev/null)" || echo --sudo)
 REGRESS   := $(basename $(notdir $(sort $(wildcard pg_test/sql/*.sql))))
 
@@ -20,7 +19,7 @@ build: setup ## the release build, as a tree in target/package-release
 	@tools/build.sh release
 
 install: ## into the PostgreSQL of PG_CONFIG; then: shared_preload_libraries = 'pushy', and restart
-	$(CARGO_BIN)/cargo-pgrx pgrx install --release $(SUDO) --pg-config $(PG_CONFIG)
+	@. tools/cargo.sh; $$CARGO_BIN/cargo-pgrx pgrx install --release $(SUDO) --pg-config $(PG_CONFIG)
 
 installcheck: ## pg_test/sql against the running server of PGHOST, PGPORT, PGUSER (pushy preloaded)
 	@mkdir -p target/installcheck
@@ -53,4 +52,4 @@ bench-full: setup ## the same, every section, with millions of jobs (an hour or 
 
 clean: ## what was built, and the demo
 	@if [ -e target/demo ] && [ -x $(PYTHON) ]; then $(PYTHON) tools/demo.py stop; fi
-	cargo clean
+	@. tools/cargo.sh; cargo clean

@@ -1,16 +1,25 @@
 """A Rust program on tokio-postgres: commit, rollback, savepoints, two-phase, concurrent sessions."""
 
 import os
+import shutil
 import subprocess
+from pathlib import Path
 
 from harness.fixtures import REPOSITORY
 
 CRATE = REPOSITORY / "pg_test" / "rust_client"
 
 
+def cargo() -> Path:
+    """As tools/cargo.sh finds it."""
+    home = Path(os.environ.get("CARGO_HOME") or Path.home() / ".cargo")
+    return Path(shutil.which("cargo") or home / "bin" / "cargo")
+
+
 def test_the_scenarios_of_a_tokio_postgres_client_pass(db):
     done = subprocess.run(
-        ["cargo", "run", "--quiet", "--locked", "--manifest-path", CRATE / "Cargo.toml", "--", db.dsn()],
-        env=os.environ | {"CARGO_TARGET_DIR": str(REPOSITORY / "target" / "rust_client")},
+        [cargo(), "run", "--quiet", "--locked", "--manifest-path", CRATE / "Cargo.toml", "--", db.dsn()],
+        # rustc and the like are beside it.
+        env=os.environ | {"PATH": f"{os.environ['PATH']}:{cargo().parent}", "CARGO_TARGET_DIR": str(REPOSITORY / "target" / "rust_client")},
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=280)
     assert done.returncode == 0, f"{done.stdout}\n{db.cluster.log.tail()}"

@@ -2,6 +2,7 @@
 # Format, clippy without a warning, and pgspot over the install script.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. tools/cargo.sh
 
 cargo fmt --all --check
 cargo fmt --manifest-path pg_test/rust_client/Cargo.toml --check

@@ -4,11 +4,11 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . tools/progress.sh
+. tools/cargo.sh
 
 PG_MAJOR=15
 PGRX_VERSION=0.18.1
 PG_CONFIG=${PG_CONFIG:-/usr/lib/postgresql/$PG_MAJOR/bin/pg_config}
-CARGO_BIN=${CARGO_INSTALL_ROOT:-${CARGO_HOME:-$HOME/.cargo}}/bin
 PGRX_CONFIG=${PGRX_HOME:-$HOME/.pgrx}/config.toml
 PACKAGES=(postgresql-$PG_MAJOR postgresql-server-dev-$PG_MAJOR postgresql-plpython3-$PG_MAJOR
           clang libclang-dev gcc make pkg-config python3 python3-venv)
@@ -70,6 +70,13 @@ packages() {
     fi
 }
 
+rust() {
+    if ! command -v cargo >/dev/null; then
+        echo "setup: no cargo, neither in PATH nor in ${CARGO_HOME:-$HOME/.cargo}/bin: install Rust from https://rustup.rs" >&2
+        exit 1
+    fi
+}
+
 cargo_pgrx() {
     if [ "$("$CARGO_BIN/cargo-pgrx" pgrx --version 2>/dev/null)" = "cargo-pgrx $PGRX_VERSION" ]; then
         have "cargo-pgrx $PGRX_VERSION"
@@ -106,6 +113,7 @@ python_venv() {
 }
 
 packages
+rust
 cargo_pgrx
 pgrx_init
 python_venv

@@ -2,6 +2,7 @@
 # Every test: pure logic, then everything that needs a server. Arguments go to pytest.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. tools/cargo.sh
 started=$SECONDS
 
 cargo test --quiet -p pushy-core
