@@ -1,0 +1,88 @@
+//! The databases that the launcher knows: in which of them jobs may run, and which have new rows.
+
+use std::sync::atomic::Ordering;
+
+use super::{Launching, SWEEP_US};
+use crate::errors::{Error, SqlState};
+use crate::pg::{clock, database, ereport, transaction};
+use crate::settings;
+use crate::shared::database::{Database, Presence};
+
+impl Launching {
+    /// Reads pg_database: at the start, after a reload, and when a database is met that is not known.
+    pub(super) fn refresh_databases(&mut self) {
+        let found = transaction::run(|| Ok(database::all()));
+        let found = match found {
+            Ok(found) => found,
+            Err(failure) => {
+                ereport::log(&Error::new(
+                    SqlState::INTERNAL_ERROR,
+                    format!("could not read pg_database: {}", failure.message),
+                ));
+                return;
+            }
+        };
+        for place in &self.shared.databases {
+            let oid = place.oid();
+            if oid != 0 && !found.iter().any(|database| database.oid == oid) {
+                self.shared.free_database(oid);
+                self.recorder.forget_database(oid);
+                self.last_started.retain(|group, _| group.0 != oid);
+            }
+        }
+        self.names = found
+            .into_iter()
+            .filter(|database| database.allows_connections && settings::runs_in(&database.name))
+            .map(|database| (database.oid, database.name))
+            .collect();
+        for oid in self.names.keys() {
+            if self.shared.ensure_database(*oid).is_none() {
+                ereport::log(
+                    &Error::new(
+                        SqlState::CONFIGURATION_LIMIT_EXCEEDED,
+                        "there are more databases than Pushy has room for",
+                    )
+                    .hint("Name those in which jobs run in pushy.databases."),
+                );
+                break;
+            }
+        }
+    }
+
+    pub(super) fn runs_in(&mut self, place: &Database) -> bool {
+        let oid = place.oid();
+        if !self.names.contains_key(&oid) && place.presence() == Presence::Present {
+            // New since we last looked, or not for us: ask once per change of its definitions.
+            let generation = place.definitions.load(Ordering::SeqCst) + 1;
+            if place.looked_up.swap(generation, Ordering::SeqCst) != generation {
+                self.refresh_databases();
+            }
+        }
+        self.names.contains_key(&oid)
+    }
+
+    /// Once a minute, if anybody has written: asks the schedulers of databases with new rows to look.
+    pub(super) fn sweep_if_due(&mut self) {
+        let now = clock::now().0;
+        if now - self.swept_at < SWEEP_US {
+            return;
+        }
+        self.swept_at = now;
+        let xid = transaction::next_xid();
+        if xid == self.last_xid {
+            return;
+        }
+        self.last_xid = xid;
+        for place in &self.shared.databases {
+            if place.oid() == 0 || place.presence() != Presence::Present {
+                continue;
+            }
+            let writes = transaction::run(|| Ok(database::rows_written(place.oid())));
+            let writes = writes.ok().flatten().unwrap_or(xid);
+            if place.swept_writes.swap(writes, Ordering::SeqCst) != writes {
+                place.sweep_requested.store(true, Ordering::SeqCst);
+                place.scheduler.wake();
+            }
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! Executors: started for groups that have work and nobody to do it, looked after when they have ended.
+
+use std::sync::atomic::Ordering;
+
+use super::{retry_delay, Group, Launching, SLICE_US, SWEEP_US};
+use crate::errors::{Error, SqlState};
+use crate::pg::worker::{self, Status};
+use crate::pg::{clock, ereport, transaction};
+use crate::queue::fitness::{self, Unfit};
+use crate::settings;
+use crate::shared::database::{Presence, NEVER};
+use crate::shared::executor::ExecutorState;
+use crate::worker::executor;
+
+impl Launching {
+    /// Looks after executors that have ended: what their note says, and those that never came up.
+    pub(super) fn reap_executors(&mut self) {
+        for (slot, executor) in self.shared.executors.iter().enumerate() {
+            let state = executor.state();
+            if state == ExecutorState::Free {
+                let ended = self.executors.remove(&slot);
+                if let Some((_, group)) = &ended {
+                    if executor.came_up.load(Ordering::SeqCst) {
+                        let group = *group;
+                        self.end_trouble(group);
+                    }
+                }
+                if ended.is_some() || self.recorder.is_noted(slot) {
+                    let judged = self.recorder.judge_exit(slot);
+                    self.tell_verdicts(judged);
+                }
+                continue;
+            }
+            let group = (
+                executor.database.load(Ordering::SeqCst),
+                executor.role.load(Ordering::SeqCst),
+            );
+            if state != ExecutorState::Starting {
+                self.end_trouble(group);
+                continue;
+            }
+            let gone = match self.executors.get(&slot) {
+                Some((handle, _)) => handle.status() == Status::Stopped,
+                // A launcher before us started it: long enough ago, it is not coming.
+                None => clock::now().0 - executor.started_at.load(Ordering::SeqCst) > SWEEP_US,
+            };
+            if gone {
+                self.executors.remove(&slot);
+                executor.release();
+            }
+        }
+    }
+
+    /// An executor's end was judged: to be carried out by a scheduler, or nobody's fault.
+    fn tell_verdicts(&self, judged: bool) {
+        if judged {
+            for place in &self.shared.databases {
+                if place.oid() != 0 && self.recorder.has_verdicts(place.oid()) {
+                    place.scheduler.wake();
+                }
+            }
+            self.shared.wake_executors();
+        }
+    }
+
+    /// The groups that have work no executor will take, each once, in the order of their turn.
+    fn groups_in_need(&mut self) -> Vec<(Group, usize)> {
+        let shared = self.shared;
+        let now = clock::now().0;
+        let mut needs: Vec<(Group, usize)> = Vec::new();
+        self.next_held = NEVER;
+        for (word, bits) in shared.ready_bits().iter().enumerate() {
+            let mut bits = bits.load(Ordering::SeqCst);
+            while bits != 0 {
+                let index = word * 64 + bits.trailing_zeros() as usize;
+                bits &= bits - 1;
+                let slot = &shared.queues()[index];
+                let Some(key) = slot.key() else {
+                    shared.clear_ready(index);
+                    continue;
+                };
+                if !slot.is_runnable() || !slot.has_permit() || !slot.may_be_ready() {
+                    continue;
+                }
+                if slot.held_until() > now {
+                    self.next_held = self.next_held.min(slot.held_until());
+                    continue;
+                }
+                let group = (key.database, slot.role.load(Ordering::SeqCst));
+                if !needs.iter().any(|(known, _)| *known == group) {
+                    needs.push((group, 0));
+                }
+            }
+        }
+        needs.retain_mut(|(group, serving)| {
+            let Some(place) = shared.find_database(group.0) else {
+                return false;
+            };
+            if place.presence() != Presence::Present || place.is_quiesced() {
+                return false;
+            }
+            let mut coming = false;
+            for executor in &shared.executors {
+                if !executor.serves(group.0, group.1) {
+                    continue;
+                }
+                match executor.state() {
+                    ExecutorState::Starting => coming = true,
+                    ExecutorState::Idle => coming |= executor.wake_if_idle(),
+                    ExecutorState::Busy if !executor.stop_requested.load(Ordering::SeqCst) => {
+                        *serving += 1;
+                    }
+                    _ => {}
+                }
+            }
+            !coming
+        });
+        // Those with nobody at all come first, and among them whose last executor started longest ago.
+        needs.sort_by_key(|(group, serving)| {
+            let started = self.last_started.get(group).copied().unwrap_or(0);
+            (*serving, started)
+        });
+        needs
+    }
+
+    /// Starts executors for groups in need; answers when to look again.
+    pub(super) fn start_executors(&mut self) -> i64 {
+        let now = clock::now().0;
+        let mut next = NEVER;
+        let most = settings::max_executors();
+        self.stop_surplus(most);
+        for (group, serving) in self.groups_in_need() {
+            let trouble = self
+                .groups
+                .get(&group)
+                .map_or(0, |trouble| trouble.retry_at);
+            if trouble > now {
+                next = next.min(trouble);
+                continue;
+            }
+            let place = self.shared.find_database(group.0);
+            if !place.is_some_and(|place| self.runs_in(place)) {
+                continue;
+            }
+            if self.shared.executors_in_use() >= most {
+                if serving == 0 && most > 0 {
+                    next = next.min(self.make_room(group, now));
+                }
+                continue;
+            }
+            match self.start_executor(group, now) {
+                Ok(()) => self.fed(),
+                Err(at) => {
+                    next = next.min(at);
+                    if self.starved_since.is_some() && serving == 0 {
+                        next = next.min(self.make_room(group, now));
+                    }
+                    break;
+                }
+            }
+        }
+        next.min(self.next_held)
+    }
+
+    fn start_executor(&mut self, group: Group, now: i64) -> Result<(), i64> {
+        let shared = self.shared;
+        let free = shared
+            .executors
+            .iter()
+            .position(|executor| executor.state() == ExecutorState::Free);
+        let Some(slot) = free else {
+            return Err(now + SLICE_US);
+        };
+        // Before it is reserved: a note in a slot that is taken is not looked at as one left behind.
+        let judged = self.recorder.judge_exit(slot);
+        self.tell_verdicts(judged);
+        shared.executors[slot].reserve(group.0, group.1);
+        // Assumed to fail until it has come up: what never comes up is tried less and less often.
+        let trouble = self.groups.entry(group).or_default();
+        trouble.retry_at = now + retry_delay(trouble.failures);
+        trouble.failures += 1;
+        let first = trouble.failures == 1;
+        if !first {
+            let retry_at = trouble.retry_at;
+            self.show_retry(group, retry_at);
+        }
+        if let Some(unfit) = self.obstacle(group) {
+            shared.executors[slot].release();
+            if first {
+                self.say_waiting(group, &unfit);
+            }
+            return Err(now);
+        }
+        let title = format!("pushy executor: {}", self.names[&group.0]);
+        match worker::start(&executor::KIND, &title, slot) {
+            Some(handle) => {
+                self.executors.insert(slot, (handle, group));
+                self.last_started.insert(group, now);
+                Ok(())
+            }
+            None => {
+                self.end_trouble(group);
+                shared.executors[slot].release();
+                Err(self.starve(now))
+            }
+        }
+    }
+
+    /// An executor of the group has come up, or it is not the group's fault that none has.
+    fn end_trouble(&mut self, group: Group) {
+        if self
+            .groups
+            .remove(&group)
+            .is_some_and(|was| was.failures > 1)
+        {
+            self.show_retry(group, 0);
+        }
+    }
+
+    /// Says for queue_explain when the next start is tried; 0: none has failed.
+    fn show_retry(&self, (database, role): Group, retry_at: i64) {
+        for slot in self.shared.queues() {
+            if slot.key().is_some_and(|key| key.database == database)
+                && slot.role.load(Ordering::SeqCst) == role
+            {
+                slot.start_retry_at.store(retry_at, Ordering::SeqCst);
+            }
+        }
+    }
+
+    /// Why no session of the role can be opened in the database, asked before a worker dies of it.
+    fn obstacle(&self, (database, role): Group) -> Option<Unfit> {
+        let asked = transaction::run(|| Ok(fitness::session_of(database, role).err()));
+        // What cannot be asked is left to the worker to find out.
+        asked.ok().flatten()
+    }
+
+    fn say_waiting(&self, group: Group, unfit: &Unfit) {
+        ereport::log(
+            &Error::new(
+                SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!(
+                    "jobs in database \"{}\" wait: {}",
+                    self.names[&group.0],
+                    unfit.reason()
+                ),
+            )
+            .hint(format!(
+                "{}. This is said once until they run.",
+                unfit.fix()
+            )),
+        );
+    }
+}

@@ -1,0 +1,138 @@
+//! The launcher: one for the cluster, without a database. Starts a scheduler where one is due and
+//! executors where there is work, within pushy.max_executors, and gives each group its turn.
+
+mod databases;
+mod executors;
+mod room;
+mod schedulers;
+
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::recorder::{self, Recorder};
+use crate::pg::worker::{self, Handle, Kind};
+use crate::pg::{clock, guc, latch, shmem, signals};
+use crate::shared::database::NEVER;
+use crate::shared::{self, Shared};
+use crate::{settings, worker_entry};
+
+const KIND: Kind = Kind {
+    name: "pushy launcher",
+    entry: "pushy_launcher_main",
+};
+
+/// The longest sleep, after which it looks whether the sweep is due.
+const SWEEP_US: i64 = 60_000_000;
+/// While groups wait for an executor, each may keep one for so long.
+const SLICE_US: i64 = 1_000_000;
+/// The longest wait before a worker that failed to start is tried again.
+const MOST_RETRY_US: i64 = 60_000_000;
+
+pub fn register() {
+    worker::register_static(&KIND, "pushy launcher", Duration::from_secs(1));
+}
+
+worker_entry!(pushy_launcher_main, launcher);
+
+fn launcher(_arg: usize) {
+    if worker::is_binary_upgrade() {
+        return;
+    }
+    let shared = shared::expect();
+    shared.launcher.enter();
+    shmem::at_exit(|| {
+        if let Some(shared) = shared::get() {
+            shared.launcher.leave();
+        }
+    });
+    signals::init_worker();
+    worker::connect_shared();
+    let recorder = recorder::open();
+    if !shared.recorder_read.swap(true, Ordering::SeqCst) {
+        recorder.judge_last_life();
+    }
+    Launching {
+        shared,
+        recorder,
+        names: HashMap::new(),
+        executors: HashMap::new(),
+        schedulers: HashMap::new(),
+        groups: HashMap::new(),
+        last_xid: 0,
+        swept_at: clock::now().0,
+        last_started: HashMap::new(),
+        next_held: NEVER,
+        starved_since: None,
+    }
+    .live();
+}
+
+/// Who an executor serves: (database, role).
+type Group = (u32, u32);
+
+/// Failures to start executors of a group.
+#[derive(Default)]
+struct Trouble {
+    failures: u32,
+    retry_at: i64,
+}
+
+struct Launching {
+    shared: &'static Shared,
+    recorder: &'static Recorder,
+    /// Databases in which jobs may run, by OID.
+    names: HashMap<u32, String>,
+    /// Workers we have started, by slot and by database.
+    executors: HashMap<usize, (Handle, Group)>,
+    schedulers: HashMap<u32, Handle>,
+    groups: HashMap<Group, Trouble>,
+    last_xid: u64,
+    swept_at: i64,
+    /// When an executor of a group was last started: whose turn it is.
+    last_started: HashMap<Group, i64>,
+    /// When the first of the queues that were passed over after a failure may be tried again.
+    next_held: i64,
+    starved_since: Option<i64>,
+}
+
+impl Launching {
+    fn live(mut self) {
+        self.refresh_databases();
+        loop {
+            if guc::reload_if_asked() {
+                self.refresh_databases();
+            }
+            if self.shared.access_changed.swap(false, Ordering::SeqCst) {
+                self.forgive();
+            }
+            self.reap_executors();
+            self.reap_schedulers();
+            let mut next = clock::now().0 + SWEEP_US;
+            if settings::enabled() {
+                self.sweep_if_due();
+                next = next.min(self.start_schedulers());
+                next = next.min(self.start_executors());
+            }
+            worker::show_activity(None);
+            let left = next.saturating_sub(clock::now().0).max(1000);
+            latch::wait(Some(Duration::from_micros(left as u64)));
+        }
+    }
+
+    /// Tries again at once what failed to start.
+    fn forgive(&mut self) {
+        self.refresh_databases();
+        for trouble in self.groups.values_mut() {
+            trouble.retry_at = 0;
+        }
+        for place in &self.shared.databases {
+            place.retry_at.store(0, Ordering::SeqCst);
+        }
+    }
+}
+
+/// How long to wait after so many failures in a row.
+fn retry_delay(failures: u32) -> i64 {
+    (500_000i64 << failures.min(8)).min(MOST_RETRY_US)
+}
