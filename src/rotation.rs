@@ -13,10 +13,10 @@ use std::sync::atomic::Ordering;
 
 use crate::errors::Result;
 use crate::params;
-use crate::pg::function::Timestamp;
 use crate::pg::heap::{self, Table};
 use crate::pg::spi::{self, Plan};
 use crate::pg::table_lock::{self, Lock};
+use crate::pg::value::Timestamp;
 use crate::pg::{clock, database, timeout, transaction, BuiltinOid};
 use crate::shared::{self, pending};
 

@@ -4,8 +4,9 @@ use crate::pg::Oid;
 
 use super::current::{self, Current};
 use crate::errors::{Error, Result, SqlState};
-use crate::pg::function::{Answer, Timestamp};
+use crate::pg::function::Answer;
 use crate::pg::spi::Tid;
+use crate::pg::value::Timestamp;
 use crate::pg::{composite, function_catalog};
 
 /// A job whose row this transaction has locked. `args` lives in the batch's memory.

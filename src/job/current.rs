@@ -13,7 +13,7 @@ use crate::{params, sql_function};
 pub struct Current {
     pub queue: std::rc::Rc<str>,
     pub max_attempts: i32,
-    pub started_at: crate::pg::function::Timestamp,
+    pub started_at: crate::pg::value::Timestamp,
     pub job: Claimed,
 }
 

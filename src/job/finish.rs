@@ -10,11 +10,12 @@ use super::history;
 use super::position;
 use crate::errors::Result;
 use crate::params;
-use crate::pg::function::{Answer, Char, Timestamp};
+use crate::pg::function::Answer;
 use crate::pg::heap;
 use crate::pg::random;
 use crate::pg::spi::{self, Plan};
 use crate::pg::subtransaction::CallError;
+use crate::pg::value::{Char, Timestamp};
 use crate::queue::definition::Definition;
 use crate::shared::pending;
 

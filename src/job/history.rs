@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering;
 
 use super::tables::finished_job;
 use crate::errors::Result;
-use crate::pg::function::Timestamp;
 use crate::pg::heap::{self, Table};
+use crate::pg::value::Timestamp;
 use crate::pg::{clock, database};
 use crate::rotation::Pool;
 use crate::shared::{self, pending};

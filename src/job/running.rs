@@ -4,7 +4,8 @@ use std::sync::atomic::Ordering;
 
 use crate::errors::Result;
 use crate::pg::database;
-use crate::pg::function::{Answer, Call, Timestamp};
+use crate::pg::function::{Answer, Call};
+use crate::pg::value::Timestamp;
 use crate::queue::privilege::Privilege;
 use crate::queue::visible;
 use crate::shared::executor::{Executor, ExecutorState, Progress};

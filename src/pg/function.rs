@@ -6,6 +6,7 @@
 use pgrx::pg_sys;
 
 use super::text;
+use super::value::{Char, Interval, Timestamp};
 use crate::errors::{Error, Result};
 
 /// One call of an SQL function: its arguments and the way to answer.
@@ -68,10 +69,6 @@ impl IntoAnswer for f64 {
     }
 }
 
-/// A value of type "char".
-#[derive(Clone, Copy, Debug)]
-pub struct Char(pub u8);
-
 impl IntoAnswer for Char {
     fn into_answer(self) -> Answer {
         Answer::Datum(pg_sys::Datum::from(self.0))
@@ -115,19 +112,11 @@ impl<T: IntoAnswer> IntoAnswer for Option<T> {
     }
 }
 
-/// Microseconds since 2000-01-01 UTC: a timestamptz.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Timestamp(pub i64);
-
 impl IntoAnswer for Timestamp {
     fn into_answer(self) -> Answer {
         self.0.into_answer()
     }
 }
-
-/// Microseconds, as an interval of so much time: days count as 24 hours.
-#[derive(Clone, Copy, Debug)]
-pub struct Interval(pub i64);
 
 impl IntoAnswer for Interval {
     fn into_answer(self) -> Answer {

@@ -38,5 +38,6 @@ pub mod text;
 pub mod timeout;
 pub mod transaction;
 pub mod utility;
+pub mod value;
 pub mod varlena;
 pub mod worker;

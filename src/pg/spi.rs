@@ -8,8 +8,9 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 use pgrx::pg_sys;
 
-use super::function::{Answer, IntoAnswer, Timestamp};
+use super::function::{Answer, IntoAnswer};
 use super::text;
+use super::value::Timestamp;
 use crate::errors::Result;
 
 /// A statement with the types of its parameters, planned at first use and kept by the backend.

@@ -6,7 +6,8 @@ use crate::pg::Oid;
 
 use super::definition;
 use crate::errors::Result;
-use crate::pg::function::{Answer, Call, Timestamp};
+use crate::pg::function::{Answer, Call};
+use crate::pg::value::Timestamp;
 use crate::pg::{database, identity};
 use crate::shared::executor::{Executor, ExecutorState};
 use crate::shared::{self, Shared};

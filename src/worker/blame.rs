@@ -12,9 +12,9 @@ use crate::errors::SqlState;
 use crate::job::claimed::Claimed;
 use crate::job::finish::{self, Verdict, MOST_STRIKES};
 use crate::job::live;
-use crate::pg::function::Timestamp;
 use crate::pg::subtransaction::CallError;
 use crate::pg::transaction::{self, Failure};
+use crate::pg::value::Timestamp;
 use crate::pg::{clock, identity, session};
 use crate::shared;
 

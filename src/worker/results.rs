@@ -10,8 +10,8 @@ use crate::errors::Result;
 use crate::job::claimed::Claimed;
 use crate::job::finish::{self, Done, Verdict};
 use crate::pg::clock;
-use crate::pg::function::Timestamp;
 use crate::pg::subtransaction::CallError;
+use crate::pg::value::Timestamp;
 use crate::shared;
 
 /// What came of the jobs of a batch so far.

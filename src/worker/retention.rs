@@ -6,9 +6,9 @@ use std::sync::atomic::Ordering;
 use super::scheduler::repeat;
 use crate::job::history::{self, POOL};
 use crate::params;
-use crate::pg::function::Timestamp;
 use crate::pg::spi::{self, Plan};
 use crate::pg::transaction::{self, Failure};
+use crate::pg::value::Timestamp;
 use crate::pg::{clock, identity, BuiltinOid};
 use crate::shared::database::Database;
 

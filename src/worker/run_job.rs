@@ -2,10 +2,11 @@
 
 use crate::job::call;
 use crate::job::current::{self, Current};
-use crate::pg::function::{Answer, Timestamp};
+use crate::pg::function::Answer;
 use crate::pg::handler::Callable;
 use crate::pg::memory::Context;
 use crate::pg::subtransaction::CallError;
+use crate::pg::value::Timestamp;
 use crate::pg::{clock, guc, interrupts, session, timeout, transaction};
 use crate::queue::fitness::Takes;
 

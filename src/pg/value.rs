@@ -1,0 +1,35 @@
+//! Values of types that Rust has not: timestamptz, interval, "char".
+
+/// Microseconds since 2000-01-01 UTC: a timestamptz.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Timestamp(pub i64);
+
+impl Timestamp {
+    pub const INFINITY: Self = Self(i64::MAX);
+    pub const NEG_INFINITY: Self = Self(i64::MIN);
+
+    pub fn is_finite(self) -> bool {
+        self != Self::INFINITY && self != Self::NEG_INFINITY
+    }
+
+    /// Later by so many microseconds, within the range of the type.
+    pub fn plus_us(self, us: i64) -> Self {
+        Self(self.0.saturating_add(us).min(Self::LAST.0))
+    }
+
+    /// Microseconds from `earlier` to self, 0 when the clock went back.
+    pub fn since_us(self, earlier: Self) -> u64 {
+        self.0.saturating_sub(earlier.0).max(0) as u64
+    }
+
+    /// The last finite timestamptz (END_TIMESTAMP in datatype/timestamp.h) less one microsecond.
+    const LAST: Self = Self(9_223_371_331_199_999_999);
+}
+
+/// Microseconds, as an interval of so much time: days count as 24 hours.
+#[derive(Clone, Copy, Debug)]
+pub struct Interval(pub i64);
+
+/// A value of type "char".
+#[derive(Clone, Copy, Debug)]
+pub struct Char(pub u8);
