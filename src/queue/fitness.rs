@@ -3,12 +3,10 @@
 //! One answer for all who ask: queue_register refuses what does not pass, an executor looks before its
 //! batches and parks the queue, queue_explain says it. Catalog look-ups only: no rights are needed.
 
-use pgrx::pg_sys::{self, Oid};
-
 use super::definition::Definition;
 use crate::errors::{quote_literal, Error, SqlState};
 use crate::pg::function_catalog::{self as functions, Function};
-use crate::pg::{database, identifier, identity};
+use crate::pg::{database, identifier, identity, BuiltinOid, Oid};
 
 /// What a handler wants to be called with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -395,7 +393,7 @@ pub fn shape(function: &Function) -> Result<Handler, Unfit> {
     }
     let takes = match function.arguments.as_slice() {
         [] => Takes::Nothing,
-        [one] if *one == pg_sys::JSONBOID => Takes::Jsonb,
+        [one] if *one == BuiltinOid::JSONBOID.value() => Takes::Jsonb,
         [one] if Some(*one) == functions::job_type() => Takes::Job,
         _ => return Err(Unfit::WrongArguments { handler }),
     };
@@ -404,7 +402,9 @@ pub fn shape(function: &Function) -> Result<Handler, Unfit> {
     }
     let returns = function.returns;
     if functions::is_pseudo_type(returns)
-        && ![pg_sys::VOIDOID, pg_sys::RECORDOID].contains(&returns)
+        && ![BuiltinOid::VOIDOID, BuiltinOid::RECORDOID]
+            .iter()
+            .any(|one| one.value() == returns)
     {
         return Err(Unfit::ReturnsPseudoType {
             handler,
