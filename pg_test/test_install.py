@@ -12,11 +12,14 @@ PUBLIC_FUNCTIONS = {
     "channel_ident", "channel_inspect", "channel_name", "current_job", "enqueue", "enqueue_many", "has_queue_privilege",
     "job_cancel", "job_progress", "job_retry", "job_wait", "jobs_wait", "notify", "queue_alter", "queue_drop",
     "queue_explain", "queue_grant", "queue_pause", "queue_register", "queue_resume", "queue_revoke", "queue_run",
-    "resume_after_restore",
+    "notice", "resume_after_restore", "unwatch", "watch", "watch_pause", "watch_resume",
+    # Whoever declares a watch must be allowed to execute what its triggers call.
+    "watch_row", "watch_statement",
     # Behind the views, which run them as whoever looks.
-    "queue_monitored", "queue_seen", "running_jobs", "stat_rows", "worker_rows",
+    "queue_monitored", "queue_seen", "running_jobs", "stat_rows", "watch_counts",
+    "watch_is_home", "worker_rows",
 }
-VIEWS = {"queues", "jobs", "failures", "workers", "stats"}
+VIEWS = {"queues", "jobs", "failures", "workers", "stats", "watches"}
 
 MEMBERS = """
     SELECT classid::regclass::text, objid, pg_describe_object(classid, objid, 0) AS what

@@ -10,8 +10,6 @@ import pytest
 from harness.database import Database
 from harness.fixtures import REPOSITORY
 
-pytestmark = pytest.mark.skipif(not (REPOSITORY / "sql" / "watches.sql").exists(), reason="pushy.watch is not there yet")
-
 # What NOTIFY sends at most, in bytes.
 LIMIT = 7_999
 

@@ -14,7 +14,7 @@ GRANT USAGE ON SCHEMA pushy TO PUBLIC;
 -- Handlers take it.
 GRANT USAGE ON TYPE pushy.job TO PUBLIC;
 
-GRANT SELECT ON pushy.queues, pushy.jobs, pushy.failures, pushy.workers, pushy.stats TO PUBLIC;
+GRANT SELECT ON pushy.queues, pushy.jobs, pushy.failures, pushy.workers, pushy.stats, pushy.watches TO PUBLIC;
 
 GRANT EXECUTE ON FUNCTION
   pushy.channel_name(text),
@@ -49,11 +49,25 @@ GRANT EXECUTE ON FUNCTION
   TO PUBLIC;
 GRANT EXECUTE ON PROCEDURE pushy.jobs_wait(text, interval) TO PUBLIC;
 
+GRANT EXECUTE ON FUNCTION
+  pushy.watch(regclass, text, text[], name[], text, text, text, text, text, text, text, boolean, text),
+  pushy.unwatch(regclass, text),
+  pushy.watch_pause(regclass, text),
+  pushy.watch_resume(regclass, text),
+  -- A notice is for everybody who may LISTEN, and this is the rest of it.
+  pushy.notice(bigint),
+  -- Whoever makes a trigger must be allowed to execute its function; it refuses triggers made by hand.
+  pushy.watch_row(),
+  pushy.watch_statement()
+  TO PUBLIC;
+
 -- Behind the views.
 GRANT EXECUTE ON FUNCTION
   pushy.queue_seen(text),
   pushy.queue_monitored(text),
   pushy.running_jobs(),
   pushy.stat_rows(),
-  pushy.worker_rows()
+  pushy.worker_rows(),
+  pushy.watch_counts(int),
+  pushy.watch_is_home(bigint, oid)
   TO PUBLIC;

@@ -14,6 +14,12 @@ impl SqlState {
     pub const NULL_VALUE_NOT_ALLOWED: Self = Self("22004");
     pub const INVALID_PARAMETER_VALUE: Self = Self("22023");
     pub const CHARACTER_NOT_IN_REPERTOIRE: Self = Self("22021");
+    pub const WARNING: Self = Self("01000");
+    pub const UNDEFINED_TABLE: Self = Self("42P01");
+    pub const TRIGGER_PROTOCOL_VIOLATED: Self = Self("39P01");
+    pub const DEPENDENT_OBJECTS_STILL_EXIST: Self = Self("2BP01");
+    pub const WRONG_OBJECT_TYPE: Self = Self("42809");
+    pub const UNDEFINED_COLUMN: Self = Self("42703");
     pub const UNIQUE_VIOLATION: Self = Self("23505");
     pub const READ_ONLY_TRANSACTION: Self = Self("25006");
     pub const INVALID_TRANSACTION_TERMINATION: Self = Self("2D000");

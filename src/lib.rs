@@ -4,6 +4,7 @@
 mod channel;
 mod errors;
 mod job;
+mod notice;
 mod pg;
 mod queue;
 mod rotation;
@@ -22,7 +23,8 @@ pgrx::extension_sql_file!(
 );
 pgrx::extension_sql_file!("../sql/queues.sql", name = "queues", requires = ["channel"]);
 pgrx::extension_sql_file!("../sql/jobs.sql", name = "jobs", requires = ["queues"]);
-pgrx::extension_sql_file!("../sql/views.sql", name = "views", requires = ["jobs"]);
+pgrx::extension_sql_file!("../sql/watches.sql", name = "watches", requires = ["jobs"]);
+pgrx::extension_sql_file!("../sql/views.sql", name = "views", requires = ["watches"]);
 pgrx::extension_sql_file!(
     "../sql/installation.sql",
     name = "installation",
@@ -35,6 +37,8 @@ pgrx::extension_sql_file!("../sql/grants.sql", name = "grants", finalize);
 pub extern "C-unwind" fn _PG_init() {
     let preloading = pg::shmem::is_preloading();
     settings::init(preloading);
+    watch::init();
+    notice::buffer::init();
     shared::pending::init();
     if preloading {
         shared::request();

@@ -12,6 +12,8 @@ static MAX_EXECUTORS_SETTING: GucSetting<i32> = GucSetting::<i32>::new(2);
 static EXECUTOR_LINGER: GucSetting<i32> = GucSetting::<i32>::new(60);
 static MAX_DEPTH: GucSetting<i32> = GucSetting::<i32>::new(16);
 static SYNCHRONOUS_COMMIT: GucSetting<bool> = GucSetting::<bool>::new(false);
+static MAX_NOTICES: GucSetting<i32> = GucSetting::<i32>::new(100_000);
+static NOTICE_KEEP: GucSetting<i32> = GucSetting::<i32>::new(3600);
 static MAX_QUEUES: GucSetting<i32> = GucSetting::<i32>::new(4096);
 
 /// Registers the settings. `preloading`: those that need a restart exist only then.
@@ -61,6 +63,26 @@ pub fn init(preloading: bool) {
         1_000,
         GucContext::Suset,
         GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"pushy.max_notices",
+        c"Notices that watches send by NOTIFY in one transaction.",
+        c"The server keeps them in memory until the commit; past this many one last notice per channel, \"op\":\"resync\", says how many were left out.",
+        &MAX_NOTICES,
+        1,
+        i32::MAX,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"pushy.notice_keep",
+        c"How long pushy.notice() can read the payload of a notice that was too long for NOTIFY.",
+        c"Counts from the change.",
+        &NOTICE_KEEP,
+        1,
+        i32::MAX / 2,
+        GucContext::Suset,
+        GucFlags::UNIT_S,
     );
     GucRegistry::define_bool_guc(
         c"pushy.synchronous_commit",
@@ -121,6 +143,14 @@ pub fn max_depth() -> i32 {
 
 pub fn synchronous_commit() -> bool {
     SYNCHRONOUS_COMMIT.get()
+}
+
+pub fn max_notices() -> usize {
+    MAX_NOTICES.get() as usize
+}
+
+pub fn notice_keep_us() -> i64 {
+    i64::from(NOTICE_KEEP.get()) * 1_000_000
 }
 
 pub fn max_queues() -> i32 {

@@ -4,3 +4,5 @@ mod functions;
 mod name;
 mod reading;
 mod refusals;
+
+pub use name::Channel;

@@ -11,14 +11,14 @@ use crate::errors::{Error, Result, SqlState};
 use crate::pg::function::{Answer, Call};
 use crate::pg::spi::{self, Plan};
 use crate::pg::value::{Char, Timestamp};
-use crate::pg::{clock, heap, identity, interrupts, transaction};
+use crate::pg::{array, clock, heap, identity, interrupts, transaction};
 use crate::queue::cache::{self, Known};
 use crate::queue::privilege::{self, Privilege};
 use crate::shared::pending;
 use crate::{params, settings, sql_function};
 
 /// What all jobs of one call have in common.
-struct Request {
+pub struct Request {
     queue: Rc<Known>,
     /// Who called: inside the guard the current user is the extension's owner.
     caller: Oid,
@@ -72,22 +72,36 @@ fn read_request(call: Call, queue: &str, places: &Places) -> Result<Request> {
             "a positive interval, or 0 for none",
         ));
     }
-    let (caused_by, depth) = match current::cause() {
-        Some((cause, depth)) => (Some(cause), depth + 1),
-        None => (None, 0),
-    };
     Ok(Request {
-        queue,
-        caller,
-        enqueued_at: now,
         run_at: run_at.filter(|due| *due > now).unwrap_or(now),
         ready,
         priority: priority as i16,
         max_attempts,
         timeout_us,
-        caused_by,
-        depth,
+        ..Request::plain(queue, caller, now)
     })
+}
+
+impl Request {
+    /// Jobs that run now, as the queue has it. Whether `caller` may enqueue them is checked before.
+    pub fn plain(queue: Rc<Known>, caller: Oid, now: Timestamp) -> Self {
+        let (caused_by, depth) = match current::cause() {
+            Some((cause, depth)) => (Some(cause), depth + 1),
+            None => (None, 0),
+        };
+        Self {
+            priority: queue.definition.priority as i16,
+            queue,
+            caller,
+            enqueued_at: now,
+            run_at: now,
+            ready: true,
+            max_attempts: None,
+            timeout_us: None,
+            caused_by,
+            depth,
+        }
+    }
 }
 
 fn read_due_time(call: Call, places: &Places, now: Timestamp) -> Result<Option<Timestamp>> {
@@ -306,8 +320,8 @@ const PLACES: Places = Places {
 };
 
 impl Request {
-    /// Adds jobs without a unique key and answers their numbers.
-    fn add(&self, args: &[Datum]) -> Result<Vec<i64>> {
+    /// Adds jobs without a unique key and answers their numbers; as the extension's owner.
+    pub fn add(&self, args: &[Datum]) -> Result<Vec<i64>> {
         let ids = args
             .iter()
             .map(|_| position::next())
@@ -368,7 +382,7 @@ fn enqueue_many(call: Call) -> Result<Answer> {
     transaction::require_writable(c"pushy.enqueue_many()");
     let queue = call.text("queue", 0)?;
     let args = call.datum(1).ok_or_else(|| Error::null_argument("args"))?;
-    let args = spi::jsonb_elements(args)
+    let args = array::jsonbs(args)
         .into_iter()
         .enumerate()
         .map(|(at, element)| {

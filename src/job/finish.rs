@@ -10,6 +10,7 @@ use super::history;
 use super::position;
 use crate::errors::Result;
 use crate::params;
+use crate::pg::array;
 use crate::pg::function::Answer;
 use crate::pg::heap;
 use crate::pg::random;
@@ -85,7 +86,7 @@ pub fn complete(queue: &Definition, claimed: &[Claimed], done: &[Done]) -> Resul
             .map(|job| job.id)
             .collect();
         if !failed_before.is_empty() {
-            spi::run(&FORGET_FAILURES, params![spi::int8_array(&failed_before)]);
+            spi::run(&FORGET_FAILURES, params![array::of_int8s(&failed_before)]);
         }
     }
     heap::open("live_job")?.delete(done.iter().map(|done| claimed[done.of].tid));

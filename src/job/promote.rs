@@ -6,9 +6,9 @@ use pushy_core::state::JobState;
 use super::position;
 use crate::errors::Result;
 use crate::params;
-use crate::pg::clock;
 use crate::pg::spi::{self, Plan};
 use crate::pg::value::Char;
+use crate::pg::{array, clock};
 use crate::queue::cache;
 use crate::queue::definition::Definition;
 use crate::shared::pending;
@@ -69,8 +69,8 @@ pub fn promote(queues: &[Definition], only: Option<i32>, most: i64) -> Result<bo
     spi::run(
         &PROMOTE,
         params![
-            spi::int8_array(&ids),
-            spi::int8_array(&positions),
+            array::of_int8s(&ids),
+            array::of_int8s(&positions),
             available
         ],
     );

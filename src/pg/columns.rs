@@ -1,6 +1,6 @@
 //! The columns of a relation, the values of one of its rows, and both as JSON.
 
-use pgrx::pg_sys::{self, Datum, Oid};
+use pgrx::pg_sys::{self, Datum};
 
 use super::json::{self, ValueWriter};
 use super::varlena::Varlena;
@@ -9,7 +9,6 @@ use super::varlena::Varlena;
 pub struct Column {
     /// The attribute number, from 1.
     pub number: i16,
-    pub type_oid: Oid,
     /// The name as JSON has it, with the colon: `"name":`.
     label: Vec<u8>,
     by_value: bool,
@@ -70,7 +69,6 @@ impl Column {
         label.push(b':');
         Self {
             number: attribute.attnum,
-            type_oid: attribute.atttypid,
             label,
             by_value: attribute.attbyval,
             length: attribute.attlen,

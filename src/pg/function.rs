@@ -390,6 +390,40 @@ macro_rules! sql_function {
     };
 }
 
+/// Defines the C symbol of a trigger function: `trigger_function!(symbol, "name()", |firing| body)`, where the
+/// body answers `Result<()>`.
+#[macro_export]
+macro_rules! trigger_function {
+    ($symbol:ident, $name:literal, |$firing:ident| $body:expr) => {
+        const _: () = {
+            #[no_mangle]
+            pub unsafe extern "C-unwind" fn $symbol(
+                fcinfo: pgrx::pg_sys::FunctionCallInfo,
+            ) -> pgrx::pg_sys::Datum {
+                const NAME: &str = $name;
+                let body = |$firing: $crate::pg::trigger::Firing| $body;
+                let guarded = move || {
+                    // SAFETY: called by the function manager with a valid fcinfo.
+                    unsafe { $crate::pg::trigger::Firing::of(fcinfo, NAME) }
+                        .and_then(body)
+                        .map_err(|error| $crate::pg::ereport::Ready::new(&error))
+                };
+                // SAFETY: the guard ends every unwinding and longjmp from inside; behind it nothing is
+                // left to drop.
+                unsafe {
+                    if let Err(error) = pgrx::pg_sys::panic::pgrx_extern_c_guard(guarded) {
+                        error.raise();
+                    }
+                    // No row to put in its place.
+                    pgrx::pg_sys::Datum::from(0usize)
+                }
+            }
+
+            $crate::function_info!($symbol);
+        };
+    };
+}
+
 /// The `pg_finfo_` record that tells the server a symbol speaks calling convention 1.
 #[macro_export]
 macro_rules! function_info {

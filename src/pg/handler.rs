@@ -1,15 +1,10 @@
 //! Calling a handler: an SQL function in any language, by its cached look-up, with its result as jsonb.
 
-use std::mem::MaybeUninit;
-
-use cee_scape::{call_with_sigsetjmp, SigJmpBufFields};
 use pgrx::pg_sys::{self, Datum, Oid};
 
-use super::ereport::unpack_sqlstate;
 use super::function::Answer;
 use super::memory::Context;
-use super::subtransaction::CallError;
-use super::text;
+use super::subtransaction::{protected, CallError};
 
 /// A function ready to be called; valid for as long as the context it was looked up in.
 pub struct Callable {
@@ -100,45 +95,11 @@ unsafe fn set_argument(call: pg_sys::FunctionCallInfo, value: Datum) {
     arguments[0].isnull = false;
 }
 
-/// Calls through the function manager with an ERROR as data: unlike the guard of the bindings it keeps
-/// the context and any SQLSTATE. Only the C call is inside the jump buffer, so no Rust frame is jumped
-/// over.
+/// Calls through the function manager with an ERROR as data.
 unsafe fn invoke(call: pg_sys::FunctionCallInfo) -> Result<Datum, CallError> {
     let function = (*(*call).flinfo).fn_addr.expect("fmgr_info sets it");
-    let memory = pg_sys::CurrentMemoryContext;
-    let exception_stack = pg_sys::PG_exception_stack;
-    let context_stack = pg_sys::error_context_stack;
-    let mut result = MaybeUninit::<Datum>::uninit();
     (*call).isnull = false;
-    let jumped = call_with_sigsetjmp(false, |buffer| {
-        pg_sys::PG_exception_stack =
-            std::mem::transmute::<*const SigJmpBufFields, *mut _>(std::ptr::from_ref(buffer));
-        result.write(function(call));
-        0
-    });
-    pg_sys::PG_exception_stack = exception_stack;
-    pg_sys::error_context_stack = context_stack;
-    if jumped == 0 {
-        return Ok(result.assume_init());
-    }
-    pg_sys::MemoryContextSwitchTo(memory);
-    Err(take_error())
-}
-
-/// Takes the error just raised out of the server's hands.
-unsafe fn take_error() -> CallError {
-    let data = pg_sys::CopyErrorData();
-    pg_sys::FlushErrorState();
-    let optional = |text: *const std::ffi::c_char| (!text.is_null()).then(|| text::from_c(text));
-    let error = CallError {
-        sqlstate: unpack_sqlstate((*data).sqlerrcode),
-        message: text::from_c((*data).message),
-        detail: optional((*data).detail),
-        hint: optional((*data).hint),
-        context: optional((*data).context),
-    };
-    pg_sys::FreeErrorData(data);
-    error
+    protected(|| function(call))
 }
 
 /// Copies a result into memory that outlives the job.

@@ -15,11 +15,7 @@ pub const LIMIT: usize = pg_sys::NAMEDATALEN as usize - 1;
 pub fn listened(text: &[u8]) -> Result<Vec<u8>, Failure> {
     const LISTEN: &[u8] = b"LISTEN ";
     let statement = CString::new([LISTEN, text].concat()).map_err(|_| not_an_identifier())?;
-    let statements = quietly(|| {
-        // SAFETY: a NUL-terminated statement in the server's encoding; what the parser allocates goes
-        // with the current memory context, and it holds nothing else that an error could leave behind.
-        unsafe { parse(statement.as_ptr()) }
-    })?;
+    let statements = parsed(&statement)?;
     // SAFETY: raw_parser answers a list of RawStmt, and the types of nodes are checked; the name is
     // NUL-terminated and copied.
     unsafe {
@@ -34,6 +30,16 @@ pub fn listened(text: &[u8]) -> Result<Vec<u8>, Failure> {
         let listen = (*raw).stmt.cast::<pg_sys::ListenStmt>();
         Ok(CStr::from_ptr((*listen).conditionname).to_bytes().to_vec())
     }
+}
+
+/// The parse trees of a text in the server's encoding, a list of RawStmt in the current memory context;
+/// else why the parser refuses it. Nothing is looked up.
+pub(super) fn parsed(text: &CStr) -> Result<*mut pg_sys::List, Failure> {
+    quietly(|| {
+        // SAFETY: NUL-terminated; what the parser allocates goes with the current memory context, and it
+        // holds nothing else that an error could leave behind.
+        unsafe { parse(text.as_ptr()) }
+    })
 }
 
 fn not_an_identifier() -> Failure {

@@ -34,6 +34,19 @@ pub fn pushy_relation(name: &str) -> Option<Oid> {
     }
 }
 
+/// The same, or the error that the extension is not there.
+pub fn expect_relation(name: &str) -> Result<Oid> {
+    pushy_relation(name).ok_or_else(not_installed)
+}
+
+fn not_installed() -> Error {
+    Error::new(
+        SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+        "extension \"pushy\" is not installed in this database",
+    )
+    .hint("Run: CREATE EXTENSION pushy")
+}
+
 /// The owner of the extension's tables.
 pub fn extension_owner() -> Option<Oid> {
     let relation = pushy_relation("queue")?;
@@ -75,13 +88,7 @@ impl Drop for Guard {
 /// Runs Pushy's own statements with the rights of the extension's owner. No handler, expression or
 /// input function of a user's type may ever run inside.
 pub fn as_owner<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
-    let owner = extension_owner().ok_or_else(|| {
-        Error::new(
-            SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
-            "extension \"pushy\" is not installed in this database",
-        )
-        .hint("Run: CREATE EXTENSION pushy")
-    })?;
+    let owner = extension_owner().ok_or_else(not_installed)?;
     let _guard = become_user(owner);
     work()
 }
@@ -285,16 +292,7 @@ pub fn role_name_or_null(oid: Oid) -> Answer {
     if oid == Oid::INVALID {
         return Answer::Null;
     }
-    let name = CString::new(role_name(oid)).unwrap_or_default();
-    // SAFETY: namein copies the string, cut as a name is.
-    let name = unsafe {
-        pgrx::direct_function_call_as_datum(
-            pg_sys::namein,
-            &[Some(pg_sys::Datum::from(name.as_ptr()))],
-        )
-        .expect("namein answers a name")
-    };
-    Answer::Datum(name)
+    Answer::Datum(text::to_name(&role_name(oid)))
 }
 
 /// Whether `role` owns the extension of this database, or has its owner's rights.

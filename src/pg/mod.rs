@@ -2,13 +2,16 @@
 
 pub use pgrx::pg_sys::{BuiltinOid, Datum, Oid};
 
+pub mod array;
+pub mod catalog_trigger;
+pub mod catalog_type;
 pub mod clock;
-#[allow(dead_code)]
 pub mod columns;
 pub mod composite;
 pub mod condition;
 pub mod database;
 pub mod ereport;
+pub mod expression;
 pub mod function;
 pub mod function_catalog;
 pub mod guc;
@@ -17,6 +20,7 @@ pub mod heap;
 pub mod identifier;
 pub mod identity;
 pub mod interrupts;
+pub mod invalidation;
 pub mod json;
 pub mod latch;
 pub mod mapped_file;
@@ -29,6 +33,7 @@ pub mod session_format;
 pub mod shared_cast;
 pub mod shmem;
 pub mod signals;
+pub mod slot;
 pub mod snapshot;
 pub mod spi;
 pub mod spinlock;
@@ -37,6 +42,7 @@ pub mod table_lock;
 pub mod text;
 pub mod timeout;
 pub mod transaction;
+pub mod trigger;
 pub mod utility;
 pub mod value;
 pub mod varlena;

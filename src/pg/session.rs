@@ -47,3 +47,9 @@ pub fn drop_temporary_objects() {
     // SAFETY: inside a transaction.
     unsafe { pg_sys::ResetTempTableNamespace() }
 }
+
+/// The process id of this session, as pg_backend_pid() has it.
+pub fn pid() -> i32 {
+    // SAFETY: reads a variable of this process.
+    unsafe { pg_sys::MyProcPid }
+}

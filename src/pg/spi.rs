@@ -112,6 +112,20 @@ impl Spi {
         self.execute(plan, params, false, 0)
     }
 
+    /// Runs a utility statement that is written for this once.
+    pub fn utility(&self, statement: &str) -> Result<()> {
+        let statement = CString::new(text::encode(statement).as_ref()).map_err(|_| {
+            crate::errors::Error::new(
+                crate::errors::SqlState::CHARACTER_NOT_IN_REPERTOIRE,
+                "a statement cannot hold a NUL",
+            )
+        })?;
+        // SAFETY: connected; errors unwind.
+        let code = unsafe { pg_sys::SPI_execute(statement.as_ptr(), false, 0) };
+        assert!(code > 0, "SPI_execute answered {code}");
+        Ok(())
+    }
+
     /// Runs a query under the active snapshot, not a new one.
     pub fn look(&self, plan: &Plan, params: &[Param]) -> Table<'_> {
         self.execute(plan, params, true, 0)
@@ -253,6 +267,13 @@ impl Row<'_> {
             .transpose()
     }
 
+    /// Text as the server stores it.
+    pub fn opt_bytes(&self, column: i32) -> Option<Vec<u8>> {
+        // SAFETY: the statement selects text here.
+        self.datum(column)
+            .map(|datum| unsafe { text::bytes_from_datum(datum) })
+    }
+
     pub fn text(&self, column: i32) -> Result<String> {
         // SAFETY: the statement selects text here.
         unsafe { text::from_datum(self.present(column)) }
@@ -294,23 +315,6 @@ macro_rules! params {
     };
 }
 
-/// An array of bigint as a parameter.
-pub fn int8_array(values: &[i64]) -> Answer {
-    let mut datums: Vec<pg_sys::Datum> = values.iter().map(|v| pg_sys::Datum::from(*v)).collect();
-    // SAFETY: int8 is eight bytes, by value, double-aligned; the array is palloc'd.
-    unsafe {
-        pg_sys::Datum::from(pg_sys::construct_array(
-            datums.as_mut_ptr(),
-            datums.len() as i32,
-            pg_sys::INT8OID,
-            8,
-            true,
-            b'd' as _,
-        ))
-        .into_answer()
-    }
-}
-
 impl IntoAnswer for pg_sys::Datum {
     fn into_answer(self) -> Answer {
         Answer::Datum(self)
@@ -339,30 +343,5 @@ impl Row<'_> {
                 .present(column)
                 .cast_mut_ptr::<pg_sys::ItemPointerData>()
         })
-    }
-}
-
-/// The elements of an array of jsonb, NULL as None; they live as long as the array.
-pub fn jsonb_elements(array: pg_sys::Datum) -> Vec<Option<pg_sys::Datum>> {
-    // SAFETY: the caller passes an array of jsonb: a varlena, int-aligned. The arrays answered are
-    // palloc'd in the current memory context.
-    unsafe {
-        let array = pg_sys::pg_detoast_datum(array.cast_mut_ptr()).cast::<pg_sys::ArrayType>();
-        let mut values = std::ptr::null_mut();
-        let mut nulls = std::ptr::null_mut();
-        let mut count = 0;
-        pg_sys::deconstruct_array(
-            array,
-            pg_sys::JSONBOID,
-            -1,
-            false,
-            b'i' as _,
-            &mut values,
-            &mut nulls,
-            &mut count,
-        );
-        (0..count as usize)
-            .map(|at| (!*nulls.add(at)).then(|| *values.add(at)))
-            .collect()
     }
 }

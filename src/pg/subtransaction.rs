@@ -1,6 +1,12 @@
 //! A subtransaction around user code, and an error in it as data.
 
+use std::mem::MaybeUninit;
+
+use cee_scape::{call_with_sigsetjmp, SigJmpBufFields};
 use pgrx::pg_sys;
+
+use super::ereport::unpack_sqlstate;
+use super::text;
 
 /// What user code failed with, exactly as it was raised.
 #[derive(Clone, Debug, Default)]
@@ -50,4 +56,46 @@ pub fn run<T>(work: impl FnOnce() -> Result<T, CallError>) -> Result<T, CallErro
         pg_sys::CurrentResourceOwner = owner;
         result
     }
+}
+
+/// Makes one call of the server with an ERROR as data: unlike the guard of the bindings it keeps the context
+/// and any SQLSTATE.
+///
+/// # Safety
+/// `call` is that one call, by a function pointer or a declaration of our own (the bindings' own are guarded,
+/// and would unwind): an ERROR jumps over its frame, which owns nothing that wants to be dropped. After an ERROR a subtransaction, or the transaction, must be aborted.
+pub(super) unsafe fn protected<T>(call: impl FnOnce() -> T) -> Result<T, CallError> {
+    let memory = pg_sys::CurrentMemoryContext;
+    let exception_stack = pg_sys::PG_exception_stack;
+    let context_stack = pg_sys::error_context_stack;
+    let mut result = MaybeUninit::<T>::uninit();
+    let jumped = call_with_sigsetjmp(false, |buffer| {
+        pg_sys::PG_exception_stack =
+            std::mem::transmute::<*const SigJmpBufFields, *mut _>(std::ptr::from_ref(buffer));
+        result.write(call());
+        0
+    });
+    pg_sys::PG_exception_stack = exception_stack;
+    pg_sys::error_context_stack = context_stack;
+    if jumped == 0 {
+        return Ok(result.assume_init());
+    }
+    pg_sys::MemoryContextSwitchTo(memory);
+    Err(take_error())
+}
+
+/// Takes the error just raised out of the server's hands.
+unsafe fn take_error() -> CallError {
+    let data = pg_sys::CopyErrorData();
+    pg_sys::FlushErrorState();
+    let optional = |text: *const std::ffi::c_char| (!text.is_null()).then(|| text::from_c(text));
+    let error = CallError {
+        sqlstate: unpack_sqlstate((*data).sqlerrcode),
+        message: text::from_c((*data).message),
+        detail: optional((*data).detail),
+        hint: optional((*data).hint),
+        context: optional((*data).context),
+    };
+    pg_sys::FreeErrorData(data);
+    error
 }

@@ -7,6 +7,17 @@ use pgrx::pg_sys;
 
 use crate::errors::{Error, Result, SqlState};
 
+extern "C-unwind" {
+    /// Without the guard of the bindings, for [`super::subtransaction::protected`].
+    #[link_name = "OidInputFunctionCall"]
+    fn raw_oid_input_function_call(
+        function: pg_sys::Oid,
+        input: *mut std::ffi::c_char,
+        element: pg_sys::Oid,
+        typmod: i32,
+    ) -> pg_sys::Datum;
+}
+
 /// The bytes of a text value, detoasted and copied.
 ///
 /// # Safety
@@ -20,6 +31,46 @@ pub unsafe fn bytes_from_datum(datum: pg_sys::Datum) -> Vec<u8> {
         pg_sys::pfree(packed.cast());
     }
     bytes
+}
+
+/// A value of variable length as one flat piece, header included.
+///
+/// The caller passes a varlena.
+pub fn flat_bytes(datum: pg_sys::Datum) -> Vec<u8> {
+    // SAFETY: see above; detoasting answers the value itself, or a palloc'd copy.
+    unsafe {
+        let flat = pg_sys::pg_detoast_datum(datum.cast_mut_ptr());
+        std::slice::from_raw_parts(flat.cast::<u8>(), pgrx::varsize_any(flat)).to_vec()
+    }
+}
+
+/// A copy of such a piece in the current memory context, as a value.
+pub fn datum_of_flat(bytes: &[u8]) -> pg_sys::Datum {
+    // SAFETY: as many bytes as allocated; palloc aligns for every type.
+    unsafe {
+        let copy = pg_sys::palloc(bytes.len()).cast::<u8>();
+        std::ptr::copy_nonoverlapping(bytes.as_ptr(), copy, bytes.len());
+        pg_sys::Datum::from(copy)
+    }
+}
+
+/// JSON text in the server's encoding as a flat value of type jsonb; an error where jsonb cannot hold it.
+pub fn jsonb(json: &[u8]) -> std::result::Result<Vec<u8>, super::subtransaction::CallError> {
+    let json = std::ffi::CString::new(json).expect("JSON holds no NUL");
+    // SAFETY: jsonb_in reads a C string and answers a palloc'd jsonb; errors come back as data.
+    unsafe {
+        let value = super::subtransaction::protected(|| {
+            raw_oid_input_function_call(
+                pg_sys::Oid::from(pg_sys::F_JSONB_IN),
+                json.as_ptr().cast_mut(),
+                pg_sys::JSONBOID,
+                -1,
+            )
+        })?;
+        let bytes = flat_bytes(value);
+        pg_sys::pfree(value.cast_mut_ptr());
+        Ok(bytes)
+    }
 }
 
 /// Text as UTF-8, whatever the database's encoding.
@@ -118,6 +169,19 @@ pub fn encode_lossy(value: &str) -> Cow<'_, [u8]> {
     })
 }
 
+/// A value of type name, cut as a name is.
+pub fn to_name(value: &str) -> pg_sys::Datum {
+    let name = std::ffi::CString::new(encode_lossy(value)).unwrap_or_default();
+    // SAFETY: namein copies the string.
+    unsafe {
+        pgrx::direct_function_call_as_datum(
+            pg_sys::namein,
+            &[Some(pg_sys::Datum::from(name.as_ptr()))],
+        )
+        .expect("namein answers a name")
+    }
+}
+
 /// A text value in the current memory context.
 pub fn to_datum(value: &str) -> pg_sys::Datum {
     bytes_to_datum(&encode(value))
@@ -155,4 +219,16 @@ pub fn cut(bytes: &[u8], most: usize) -> &[u8] {
     let length =
         unsafe { pg_sys::pg_mbcliplen(bytes.as_ptr().cast(), bytes.len() as i32, most as i32) };
     &bytes[..length as usize]
+}
+
+/// Names for a message, the first ones when there are many.
+pub fn listed(names: &[&str]) -> String {
+    const MOST: usize = 20;
+    let quoted: Vec<String> = names
+        .iter()
+        .take(MOST)
+        .map(|name| format!("\"{name}\""))
+        .collect();
+    let more = if names.len() > MOST { ", …" } else { "" };
+    quoted.join(", ") + more
 }

@@ -1,8 +1,9 @@
 //! Transactions of workers, and what runs when any transaction ends.
 
-use pgrx::pg_sys::panic::CaughtError;
+use pgrx::pg_sys::panic::{pgrx_extern_c_guard, CaughtError};
 use pgrx::{pg_guard, pg_sys, PgTryBuilder};
 
+use super::ereport::Ready;
 use super::{interrupts, text};
 use crate::errors::{Error, Result, SqlState};
 
@@ -50,6 +51,18 @@ pub fn catch<T>(work: impl FnOnce() -> T) -> std::result::Result<T, Failure> {
         .catch_others(|caught| Err(Failure::from(caught)))
         .catch_rust_panic(|caught| Err(Failure::from(caught)))
         .execute()
+}
+
+impl Failure {
+    /// The error to raise again.
+    pub fn into_error(self) -> Error {
+        Error {
+            sqlstate: SqlState::of_server(&self.sqlstate),
+            message: self.message,
+            detail: self.detail,
+            hint: self.hint,
+        }
+    }
 }
 
 /// Runs `work` in a transaction of its own: committed when it answers Ok, else rolled back. For
@@ -208,6 +221,12 @@ pub fn subtransaction_ids() -> u32 {
     }
 }
 
+/// The 64-bit id of this transaction, given to it if it has none yet.
+pub fn xid() -> u64 {
+    // SAFETY: inside a transaction that may write.
+    unsafe { pg_sys::GetTopFullTransactionId().value }
+}
+
 /// The next transaction id to be given out: unchanged means nobody has written since.
 pub fn next_xid() -> u64 {
     // SAFETY: takes XidGenLock shared for a moment.
@@ -230,31 +249,73 @@ pub enum SavepointEnd {
     Rollback,
 }
 
-static mut AT_END: Option<fn(End)> = None;
-static mut AT_SAVEPOINT_END: Option<fn(SavepointEnd, i32)> = None;
+/// A transaction is about to commit; errors still abort it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Before {
+    Commit,
+    /// PREPARE TRANSACTION.
+    Prepare,
+}
 
-/// Registers what runs at the end of every transaction and savepoint: once, at load. The functions
-/// allocate nothing, raise nothing, flip atomics and set latches only.
-pub fn at_end(end: fn(End), savepoint_end: fn(SavepointEnd, i32)) {
+/// Who wants to know how transactions and savepoints end.
+pub struct Observer {
+    /// Runs when everything deferred is done, with the transaction still open: may write and raise.
+    pub before: Option<fn(Before) -> Result<()>>,
+    /// These two allocate nothing, raise nothing, flip atomics and set latches only.
+    pub at_end: fn(End),
+    pub at_savepoint_end: fn(SavepointEnd, i32),
+}
+
+const MOST_OBSERVERS: usize = 4;
+static mut OBSERVERS: [Option<&'static Observer>; MOST_OBSERVERS] = [None; MOST_OBSERVERS];
+
+/// Adds an observer for the life of the process; while the library is loaded. They are called in order.
+pub fn observe(observer: &'static Observer) {
     // SAFETY: single-threaded, at load.
     unsafe {
-        AT_END = Some(end);
-        AT_SAVEPOINT_END = Some(savepoint_end);
-        pg_sys::RegisterXactCallback(Some(on_end), std::ptr::null_mut());
-        pg_sys::RegisterSubXactCallback(Some(on_savepoint_end), std::ptr::null_mut());
+        let observers = &mut *std::ptr::addr_of_mut!(OBSERVERS);
+        if observers[0].is_none() {
+            pg_sys::RegisterXactCallback(Some(on_end), std::ptr::null_mut());
+            pg_sys::RegisterSubXactCallback(Some(on_savepoint_end), std::ptr::null_mut());
+        }
+        let free = observers.iter_mut().find(|place| place.is_none());
+        *free.expect("room for every observer") = Some(observer);
     }
 }
 
-#[pg_guard]
+/// # Safety
+/// On the main thread, after the library was loaded.
+unsafe fn observers() -> impl Iterator<Item = &'static Observer> {
+    let observers = &*std::ptr::addr_of!(OBSERVERS);
+    observers.iter().flatten().copied()
+}
+
 unsafe extern "C-unwind" fn on_end(event: pg_sys::XactEvent::Type, _arg: *mut std::ffi::c_void) {
     let end = match event {
+        pg_sys::XactEvent::XACT_EVENT_PRE_COMMIT => return before(Before::Commit),
+        pg_sys::XactEvent::XACT_EVENT_PRE_PREPARE => return before(Before::Prepare),
         pg_sys::XactEvent::XACT_EVENT_COMMIT => End::Commit,
         pg_sys::XactEvent::XACT_EVENT_ABORT => End::Abort,
         pg_sys::XactEvent::XACT_EVENT_PREPARE => End::Prepare,
         _ => return,
     };
-    if let Some(callback) = AT_END {
-        callback(end);
+    pgrx_extern_c_guard(move || {
+        for observer in observers() {
+            (observer.at_end)(end);
+        }
+    });
+}
+
+/// Lets the observers act while errors still abort the transaction. Behind the guard nothing is left to drop.
+unsafe fn before(what: Before) {
+    let outcome = pgrx_extern_c_guard(move || {
+        observers()
+            .filter_map(|observer| observer.before)
+            .try_for_each(|before| before(what))
+            .map_err(|error| Ready::new(&error))
+    });
+    if let Err(error) = outcome {
+        error.raise();
     }
 }
 
@@ -270,7 +331,7 @@ unsafe extern "C-unwind" fn on_savepoint_end(
         pg_sys::SubXactEvent::SUBXACT_EVENT_ABORT_SUB => SavepointEnd::Rollback,
         _ => return,
     };
-    if let Some(callback) = AT_SAVEPOINT_END {
-        callback(end, nest_level());
+    for observer in observers() {
+        (observer.at_savepoint_end)(end, nest_level());
     }
 }

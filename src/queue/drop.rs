@@ -13,13 +13,34 @@ use crate::pg::identity;
 use crate::pg::spi::{self, Plan};
 use crate::shared::queue_slot::PRIORITIES;
 use crate::shared::{self, pending};
-use crate::sql_function;
+use crate::{sql_function, watch};
 
 sql_function!(pushy_queue_drop, |call| {
     let name = call.text("queue", 0)?;
     let force = call.opt_bool(1).unwrap_or(false);
     drop_queue(&name, force)
 });
+
+/// A watch that feeds the queue would have nowhere to put its jobs.
+fn refuse_watches(queue: &str) -> Result<()> {
+    let watches = watch::of_queue(queue)?;
+    let Some(first) = watches.first() else {
+        return Ok(());
+    };
+    Err(Error::new(
+        SqlState::DEPENDENT_OBJECTS_STILL_EXIST,
+        format!("queue \"{queue}\" is fed by watches: {}", watches.len()),
+    )
+    .detail(format!(
+        "One of them is \"{}\" on {}.",
+        first.name, first.relation_name
+    ))
+    .hint(format!(
+        "SELECT pushy.unwatch({}, {}), or pass force => true: their changes make no jobs then.",
+        quote_literal(&first.relation_name),
+        quote_literal(&first.name)
+    )))
+}
 
 static COUNT_LIVE: Plan = Plan::new(
     "SELECT pg_catalog.count(*) FROM pushy.live_job j WHERE j.queue_id OPERATOR(pg_catalog.=) $1",
@@ -51,6 +72,9 @@ fn drop_queue(name: &str, force: bool) -> Result<()> {
         .hint("Drop it from another session, or from a job of another queue."));
     }
     identity::as_owner(|| {
+        if !force {
+            refuse_watches(name)?;
+        }
         if force {
             end_live_jobs(&queue);
         } else {

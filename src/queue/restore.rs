@@ -10,6 +10,7 @@ use crate::errors::{quote_literal, Error, Result, SqlState};
 use crate::pg::spi::{self, Plan};
 use crate::pg::{database, identifier, identity};
 use crate::shared::pending;
+use crate::watch;
 use crate::{params, row, sql_function};
 
 sql_function!(pushy_resume_after_restore, |call| {
@@ -23,6 +24,9 @@ sql_function!(pushy_resume_after_restore, |call| {
                 let obstacle = move_in(queue)?;
                 rows.put(row![name, obstacle.is_none(), obstacle]);
             }
+        }
+        for (watch, obstacle) in watch::move_in_all()? {
+            rows.put(row![watch, obstacle.is_none(), obstacle]);
         }
         pending::sweep();
         Ok(())

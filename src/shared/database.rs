@@ -132,6 +132,7 @@ impl Shared {
     pub fn free_database(&self, oid: u32) {
         self.free_queues_of(oid);
         self.cancels.forget(oid);
+        self.free_watches_of(oid);
         if let Some(found) = self.find_database(oid) {
             found.oid.store(0, Ordering::Release);
         }

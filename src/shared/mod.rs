@@ -8,6 +8,7 @@ pub mod executor;
 pub mod pending;
 pub mod queue_slot;
 pub mod wake;
+pub mod watch_slot;
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicU8, Ordering};
 
@@ -19,6 +20,7 @@ use cancels::Cancels;
 use database::{Database, MAX_DATABASES};
 use executor::{Executor, MAX_EXECUTORS};
 use queue_slot::QueueSlot;
+use watch_slot::{WatchSlot, MAX_WATCHES};
 
 /// The fixed part; queue slots and their ready bits follow it.
 #[repr(C)]
@@ -47,6 +49,7 @@ pub struct Shared {
     pub executors: [Executor; MAX_EXECUTORS],
     pub databases: [Database; MAX_DATABASES],
     pub cancels: Cancels,
+    pub watches: [WatchSlot; MAX_WATCHES],
 }
 
 static SEGMENT: Segment = Segment {

@@ -12,7 +12,7 @@ use super::executor::Asked;
 use super::queue_slot::{QueueFacts, QueueKey, Tally, NOTHING, PRIORITIES};
 use super::Shared;
 use crate::pg::signals;
-use crate::pg::transaction::{self, End, SavepointEnd};
+use crate::pg::transaction::{self, End, Observer, SavepointEnd};
 
 /// Positions of one queue that become ready, or free, when the transaction ends.
 #[derive(Clone, Copy)]
@@ -88,9 +88,15 @@ fn with<T>(work: impl FnOnce(&mut Pending) -> T) -> T {
     PENDING.with_borrow_mut(work)
 }
 
-/// Registers the callbacks: once, at load.
+static OBSERVER: Observer = Observer {
+    before: None,
+    at_end,
+    at_savepoint_end,
+};
+
+/// Watches transactions end: once, at load.
 pub fn init() {
-    transaction::at_end(at_end, at_savepoint_end);
+    transaction::observe(&OBSERVER);
 }
 
 fn add(index: usize, key: QueueKey, priority: usize, position: u64, why: Why, jobs: u64) {
@@ -425,6 +431,7 @@ impl Pending {
             if presence == Presence::Absent {
                 shared.free_queues_of(database);
                 shared.cancels.forget(database);
+                shared.free_watches_of(database);
             }
             if let Some(slot) = shared.find_database(database) {
                 if presence == Presence::Present && slot.presence() == Presence::Unknown {

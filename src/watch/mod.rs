@@ -1,5 +1,64 @@
-//! Watches: a table's changes become notices.
+//! Watches: a table's changes become notices, or jobs.
 
-// The capture that uses it comes next.
-#[allow(dead_code)]
-pub mod payload;
+mod arguments;
+mod change;
+mod counts;
+mod declare;
+mod definition;
+mod fire;
+mod known;
+mod moved;
+mod payload;
+mod restore;
+mod statement;
+mod statistics;
+mod table;
+mod tell;
+mod triggers;
+
+pub use definition::of_queue;
+pub use restore::move_in_all;
+
+use crate::errors::Result;
+use crate::pg::invalidation;
+use crate::pg::transaction::{self, Before, End, Observer, SavepointEnd};
+
+static OBSERVER: Observer = Observer {
+    before: Some(before),
+    at_end,
+    at_savepoint_end,
+};
+
+/// Once, at load; before the buffer of notices, which takes what is told before a commit.
+pub fn init() {
+    invalidation::init();
+    transaction::observe(&OBSERVER);
+}
+
+fn before(_what: Before) -> Result<()> {
+    moved::give_up(None)?;
+    statement::end_all()
+}
+
+fn at_end(end: End) {
+    if end == End::Commit {
+        counts::tell();
+    }
+    moved::forget(0);
+    statement::forget(0);
+    counts::forget(0);
+}
+
+fn at_savepoint_end(end: SavepointEnd, level: i32) {
+    match end {
+        SavepointEnd::Release => {
+            statement::raise(level);
+            counts::raise(level);
+        }
+        SavepointEnd::Rollback => {
+            moved::forget(level);
+            statement::forget(level);
+            counts::forget(level);
+        }
+    }
+}

@@ -27,6 +27,7 @@ use crate::errors::Error;
 use crate::pg::columns::{Column, Columns, Tuple};
 use crate::pg::json::list;
 use crate::pg::text;
+use crate::pg::trigger::Op;
 
 /// What happened to a row.
 #[derive(Clone, Copy)]
@@ -37,26 +38,8 @@ pub enum Change<'a> {
     Truncate,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Op {
-    Insert,
-    Update,
-    Delete,
-    Truncate,
-}
-
-impl Op {
-    const ALL: [Op; 4] = [Op::Insert, Op::Update, Op::Delete, Op::Truncate];
-
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Op::Insert => "insert",
-            Op::Update => "update",
-            Op::Delete => "delete",
-            Op::Truncate => "truncate",
-        }
-    }
-}
+/// In the order of [`Op`].
+const OPS: [Op; 4] = [Op::Insert, Op::Update, Op::Delete, Op::Truncate];
 
 impl<'a> Change<'a> {
     pub fn op(&self) -> Op {
@@ -107,7 +90,7 @@ impl Shape {
     /// `schema` and `table` are names in the server's encoding, those of the root for a partition;
     /// `columns` those of the relation that the rows are of, and `key` its attribute numbers there.
     pub fn new(schema: &[u8], table: &[u8], columns: Columns, key: &[i16]) -> Self {
-        let beginnings = Op::ALL.map(|op| {
+        let beginnings = OPS.map(|op| {
             let mut out = format!(r#"{{"v":1,"op":"{}","schema":"#, op.as_str()).into_bytes();
             json::quoted(schema, &mut out);
             out.extend_from_slice(br#","table":"#);
@@ -123,10 +106,6 @@ impl Shape {
             columns,
             key,
         }
-    }
-
-    pub fn columns(&self) -> &Columns {
-        &self.columns
     }
 
     /// The highest attribute that payloads of this kind read, for [`Tuple::of_slot`]. An error tells the
@@ -354,10 +333,6 @@ impl Keys {
             room,
             is_cut: false,
         }
-    }
-
-    pub fn count(&self) -> u64 {
-        self.count
     }
 }
 

@@ -1,10 +1,11 @@
 //! What a scheduler does for history: gives windows of finished jobs their tables, empties those that are
-//! over, removes single rows that have expired.
+//! over, removes single rows and payloads of notices that have expired.
 
 use std::sync::atomic::Ordering;
 
 use super::scheduler::repeat;
 use crate::job::history::{self, POOL};
+use crate::notice::oversize;
 use crate::params;
 use crate::pg::spi::{self, Plan};
 use crate::pg::transaction::{self, Failure};
@@ -29,7 +30,8 @@ static EXPIRE: Plan = Plan::new(
 static NEXT: Plan = Plan::new(
     "SELECT (SELECT f.expires_at FROM ONLY pushy.finished_job f ORDER BY f.expires_at LIMIT 1), \
             (SELECT pg_catalog.min(r.removes_after) FROM pushy.rotation r \
-              WHERE r.removes_after OPERATOR(pg_catalog.>) $1 AND r.pool OPERATOR(pg_catalog.=) $2)",
+              WHERE r.removes_after OPERATOR(pg_catalog.>) $1 AND r.pool OPERATOR(pg_catalog.=) $2), \
+            (SELECT n.expires_at FROM pushy.oversize_notice n ORDER BY n.expires_at LIMIT 1)",
     &[BuiltinOid::TIMESTAMPTZOID, BuiltinOid::TEXTOID],
 );
 
@@ -58,7 +60,8 @@ pub fn remove() -> Result<Option<i64>, Failure> {
         identity::as_owner(|| {
             let removed =
                 spi::connect(|spi| spi.run(&EXPIRE, params![clock::now(), ROWS]).row(0).i64(1));
-            Ok(removed == ROWS)
+            let notices = oversize::expire(ROWS);
+            Ok(removed == ROWS || notices == ROWS as u64)
         })
     })?;
     let again = empty_windows()?;
@@ -67,8 +70,10 @@ pub fn remove() -> Result<Option<i64>, Failure> {
             Ok(spi::connect(|spi| {
                 let table = spi.run(&NEXT, params![clock::now(), POOL.parent]);
                 let row = table.row(0);
-                let single = row.opt_i64(1).map(|at| history::removal_due(Timestamp(at)));
-                single.into_iter().chain(row.opt_i64(2)).min()
+                let singles = [row.opt_i64(1), row.opt_i64(3)];
+                let due = |at: i64| history::removal_due(Timestamp(at));
+                let singles = singles.into_iter().flatten().map(due);
+                singles.chain(row.opt_i64(2)).min()
             }))
         })
     })?;

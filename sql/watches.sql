@@ -1,0 +1,170 @@
+-- Watches: a table's changes become notices, or jobs.
+
+CREATE SEQUENCE pushy.watch_id_seq AS int;
+COMMENT ON SEQUENCE pushy.watch_id_seq IS 'Numbers of watches.';
+
+CREATE TABLE pushy.watch (
+  watch_id      int         NOT NULL,
+  -- The table by OID and by name: after a restore the name finds it.
+  relation      oid         NOT NULL,
+  relation_name text        NOT NULL,
+  name          text        NOT NULL,
+  owner         oid         NOT NULL,
+  owner_name    name        NOT NULL,
+  channel       text,                   -- its exact name; NULL: jobs only
+  events        text[]      NOT NULL CHECK (events OPERATOR(pg_catalog.<@) ARRAY['insert', 'update', 'delete', 'truncate']),
+  columns       name[],
+  -- As they were written; what is evaluated is kept by the watch's triggers, and follows renamed columns.
+  condition     text,
+  payload       text        NOT NULL CHECK (payload OPERATOR(pg_catalog.=) ANY (ARRAY['none', 'key', 'row', 'diff', 'expression'])),
+  payload_expr  text,
+  level         text        NOT NULL CHECK (level OPERATOR(pg_catalog.=) ANY (ARRAY['row', 'statement'])),
+  delivery      text        NOT NULL CHECK (delivery OPERATOR(pg_catalog.=) ANY (ARRAY['notify', 'relay'])),
+  queue         text,
+  args_expr     text,
+  merge         boolean     NOT NULL,
+  paused        boolean     NOT NULL,
+  -- Where it was declared; elsewhere (a restore, a copy of the database) it tells nothing.
+  home_system   bigint      NOT NULL,
+  home_database oid         NOT NULL,
+  triggers      oid[]       NOT NULL,
+  expressions   oid,                    -- the trigger that holds them
+  created_at    timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+  changed_at    timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+  PRIMARY KEY (watch_id)
+);
+COMMENT ON TABLE pushy.watch IS 'Watches as declared; see the view pushy.watches.';
+CREATE UNIQUE INDEX watch_name ON pushy.watch (relation, name, home_system, home_database);
+COMMENT ON INDEX pushy.watch_name IS 'One watch per table and name.';
+ALTER SEQUENCE pushy.watch_id_seq OWNED BY pushy.watch.watch_id;
+
+SELECT pg_catalog.pg_extension_config_dump('pushy.watch_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('pushy.watch', '');
+
+
+CREATE SEQUENCE pushy.notice_id_seq;
+COMMENT ON SEQUENCE pushy.notice_id_seq IS 'Numbers of payloads too long for NOTIFY.';
+
+CREATE TABLE pushy.oversize_notice (
+  id         bigint      NOT NULL,
+  expires_at timestamptz NOT NULL,
+  payload    text        NOT NULL,
+  PRIMARY KEY (id)
+) WITH (autovacuum_vacuum_scale_factor = 0.05);
+COMMENT ON TABLE pushy.oversize_notice IS 'Payloads too long for NOTIFY; see pushy.notice.';
+CREATE INDEX oversize_notice_expiry ON pushy.oversize_notice (expires_at);
+COMMENT ON INDEX pushy.oversize_notice_expiry IS 'What retention removes next.';
+
+
+CREATE FUNCTION pushy.watch_row()
+RETURNS trigger LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_watch_row';
+COMMENT ON FUNCTION pushy.watch_row() IS
+  'Internal: what the triggers of a watch call. They are made by pushy.watch.';
+
+CREATE FUNCTION pushy.watch_statement()
+RETURNS trigger LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_watch_statement';
+COMMENT ON FUNCTION pushy.watch_statement() IS
+  'Internal: what the statement triggers of a watch call. They are made by pushy.watch.';
+
+CREATE FUNCTION pushy.watch(
+  relation regclass,
+  channel text DEFAULT NULL,
+  events text[] DEFAULT '{insert,update,delete}',
+  columns name[] DEFAULT NULL,
+  condition text DEFAULT NULL,
+  payload text DEFAULT 'key',
+  payload_expr text DEFAULT NULL,
+  level text DEFAULT 'row',
+  delivery text DEFAULT 'notify',
+  queue text DEFAULT NULL,
+  args_expr text DEFAULT NULL,
+  merge boolean DEFAULT NULL,
+  name text DEFAULT NULL)
+RETURNS text LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_watch';
+COMMENT ON FUNCTION pushy.watch(regclass, text, text[], name[], text, text, text, text, text, text, text, boolean, text) IS
+  'Tells of a table''s changes, and answers the channel as LISTEN wants it; run it with every deploy. channel is an identifier as after LISTEN (default: the table''s name). events: insert, update, delete, truncate. columns: an update counts when one of them IS DISTINCT from before. condition, payload_expr and args_expr are SQL over NEW and OLD. payload: none, key, row (before and after) or diff (what differs), as JSON. level: a notice per row, or per statement with count and keys. queue: a job per notice, jobs only when no channel is named; args_expr makes its arguments. delivery: notify, or relay; merge. Needs TRIGGER on the table and enqueue on the queue. What a notice shows every role of the database may hear.';
+
+CREATE FUNCTION pushy.unwatch(relation regclass, name text DEFAULT NULL)
+RETURNS int LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_unwatch';
+COMMENT ON FUNCTION pushy.unwatch(regclass, text) IS
+  'Ends the watch of this name, or all of the table''s; answers how many there were. For the watch''s maker and the table''s owner.';
+
+CREATE FUNCTION pushy.watch_pause(relation regclass, name text DEFAULT NULL)
+RETURNS int LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_watch_pause';
+COMMENT ON FUNCTION pushy.watch_pause(regclass, text) IS
+  'Tells nothing of the table''s changes until pushy.watch_resume, to seed it or load it in bulk: one watch by name, or all. What changes meanwhile is not told later. For the watch''s maker and the table''s owner.';
+
+CREATE FUNCTION pushy.watch_resume(relation regclass, name text DEFAULT NULL)
+RETURNS int LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_watch_resume';
+COMMENT ON FUNCTION pushy.watch_resume(regclass, text) IS
+  'Tells of the table''s changes again: one watch by name, or all. For the watch''s maker and the table''s owner.';
+
+CREATE FUNCTION pushy.notice(id bigint)
+RETURNS text LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_notice';
+COMMENT ON FUNCTION pushy.notice(bigint) IS
+  'The whole payload of a notice that was too long for NOTIFY and came as a reference ("notice": id); kept for pushy.notice_keep.';
+
+CREATE FUNCTION pushy.watch_counts(
+  watch_id int, OUT notices bigint, OUT jobs bigint, OUT errors bigint, OUT last_told_at timestamptz, OUT last_error_at timestamptz)
+LANGUAGE c VOLATILE PARALLEL SAFE AS 'MODULE_PATHNAME', 'pushy_watch_counts';
+COMMENT ON FUNCTION pushy.watch_counts(int) IS
+  'Internal: behind the view pushy.watches.';
+
+CREATE FUNCTION pushy.watch_is_home(home_system bigint, home_database oid)
+RETURNS boolean LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'pushy_watch_is_home';
+COMMENT ON FUNCTION pushy.watch_is_home(bigint, oid) IS
+  'Internal: behind the view pushy.watches.';
+
+CREATE VIEW pushy.watches WITH (security_barrier) AS
+SELECT w.relation::pg_catalog.regclass AS relation,
+       w.name,
+       pushy.channel_ident(w.channel) AS channel,
+       w.events,
+       w.columns,
+       w.condition,
+       w.payload,
+       w.payload_expr,
+       w.level,
+       w.delivery,
+       w.queue,
+       w.args_expr,
+       w.merge,
+       w.owner_name AS owner,
+       CASE WHEN NOT pushy.watch_is_home(w.home_system, w.home_database) THEN 'elsewhere'
+            WHEN w.paused THEN 'paused'
+            WHEN (SELECT pg_catalog.count(*) FROM pg_catalog.pg_trigger t
+                   WHERE t.tgrelid OPERATOR(pg_catalog.=) w.relation AND t.oid OPERATOR(pg_catalog.=) ANY (w.triggers))
+                 OPERATOR(pg_catalog.<) pg_catalog.cardinality(w.triggers)
+            THEN 'broken'
+            ELSE 'active' END AS state,
+       c.notices,
+       c.jobs,
+       c.errors,
+       c.last_told_at,
+       c.last_error_at
+  FROM pushy.watch w
+ CROSS JOIN LATERAL pushy.watch_counts(w.watch_id) c
+ WHERE EXISTS (SELECT FROM pg_catalog.pg_class r WHERE r.oid OPERATOR(pg_catalog.=) w.relation)
+   AND (pg_catalog.pg_has_role(w.owner, 'USAGE') OR pg_catalog.has_table_privilege(w.relation, 'TRIGGER'));
+COMMENT ON VIEW pushy.watches IS
+  'Watches of tables on which you have TRIGGER, and your own: the channel as LISTEN wants it; state active, paused, elsewhere (came by a restore: declare it again, or run pushy.resume_after_restore()) or broken (a trigger was dropped: declare it again); notices, jobs and errors since the server started.';
+COMMENT ON COLUMN pushy.watches.relation IS 'The watched table.';
+COMMENT ON COLUMN pushy.watches.name IS 'The watch, unique within the table.';
+COMMENT ON COLUMN pushy.watches.channel IS 'What to write after LISTEN; NULL: jobs only.';
+COMMENT ON COLUMN pushy.watches.events IS 'Which changes are told.';
+COMMENT ON COLUMN pushy.watches.columns IS 'An update counts when one of these differs; NULL: any.';
+COMMENT ON COLUMN pushy.watches.condition IS 'SQL over NEW and OLD, as it was written; NULL: none.';
+COMMENT ON COLUMN pushy.watches.payload IS 'What a notice says: none, key, row, diff, or expression.';
+COMMENT ON COLUMN pushy.watches.payload_expr IS 'The payload as SQL over NEW and OLD, as it was written.';
+COMMENT ON COLUMN pushy.watches.level IS 'A notice per row, or per statement.';
+COMMENT ON COLUMN pushy.watches.delivery IS 'How notices go: notify, or relay.';
+COMMENT ON COLUMN pushy.watches.queue IS 'A job per notice goes here; NULL: notices only.';
+COMMENT ON COLUMN pushy.watches.args_expr IS 'The arguments of jobs as SQL over NEW and OLD, as it was written; NULL: the payload.';
+COMMENT ON COLUMN pushy.watches.merge IS 'Whether equal notices of several transactions may be told once.';
+COMMENT ON COLUMN pushy.watches.owner IS 'Who declared it: must be allowed to enqueue.';
+COMMENT ON COLUMN pushy.watches.state IS 'active, paused, elsewhere (came by a restore) or broken (a trigger was dropped).';
+COMMENT ON COLUMN pushy.watches.notices IS 'Notices since the server started.';
+COMMENT ON COLUMN pushy.watches.jobs IS 'Jobs since the server started.';
+COMMENT ON COLUMN pushy.watches.errors IS 'Expressions and conversions that failed, and jobs that the owner may not enqueue, since the server started.';
+COMMENT ON COLUMN pushy.watches.last_told_at IS 'When the last notice or job was committed.';
+COMMENT ON COLUMN pushy.watches.last_error_at IS 'When the last error was committed.';

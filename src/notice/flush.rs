@@ -1,0 +1,48 @@
+//! Where notices go: NOTIFY, the event log, the queues.
+
+use std::rc::Rc;
+
+use super::buffer::Item;
+use crate::errors::Result;
+use crate::job::enqueue::Request;
+use crate::pg::{identity, notify, session, text, transaction, Datum};
+
+/// Gives items to where they go, in order. Equal notices among them are told once, as NOTIFY does it.
+pub fn out(items: Vec<Item>) -> Result<()> {
+    let mut jobs = Vec::new();
+    for item in items {
+        match item {
+            Item::Notice {
+                channel, payload, ..
+            } => notify::send(&channel, &payload),
+            Item::Job { request, args } => jobs.push((request, args)),
+        }
+    }
+    enqueue(jobs)
+}
+
+fn enqueue(jobs: Vec<(Rc<Request>, Vec<u8>)>) -> Result<()> {
+    if jobs.is_empty() {
+        return Ok(());
+    }
+    identity::as_owner(|| {
+        for run in jobs.chunk_by(|(one, _), (next, _)| Rc::ptr_eq(one, next)) {
+            let args: Vec<Datum> = run
+                .iter()
+                .map(|(_, args)| text::datum_of_flat(args))
+                .collect();
+            run[0].0.add(&args)?;
+        }
+        Ok(())
+    })
+}
+
+/// Says on a channel that this many notices of the transaction were left out.
+pub fn left_out(channel: &[u8], count: u64) {
+    let message = format!(
+        r#"{{"v":1,"op":"resync","left_out":{count},"pid":{},"xid":{}}}"#,
+        session::pid(),
+        transaction::xid(),
+    );
+    notify::send(channel, message.as_bytes());
+}

@@ -1,0 +1,6 @@
+//! Notices on their way: collected while a transaction runs, given to NOTIFY, the event log and the queues
+//! when it is about to commit.
+
+pub mod buffer;
+mod flush;
+pub mod oversize;

@@ -1,0 +1,60 @@
+//! Triggers as objects: made and dropped by code that has checked who may.
+
+use std::ffi::CString;
+
+use pgrx::pg_sys::{self, Oid};
+
+use super::identity;
+use super::{text, transaction};
+use crate::errors::Result;
+
+/// Keeps everybody else from changing a table's triggers, and from writing it, until the transaction ends.
+pub fn lock_table(relation: Oid) {
+    // SAFETY: what CREATE TRIGGER takes; waits as lock_timeout allows.
+    unsafe { pg_sys::LockRelationOid(relation, pg_sys::ShareRowExclusiveLock as pg_sys::LOCKMODE) }
+}
+
+/// Whether the current user may make triggers on a table.
+pub fn may_create_on(relation: Oid) -> bool {
+    // SAFETY: an ACL look-up.
+    unsafe {
+        pg_sys::pg_class_aclcheck(
+            relation,
+            identity::current_user(),
+            pg_sys::ACL_TRIGGER as pg_sys::AclMode,
+        ) == pg_sys::AclResult::ACLCHECK_OK
+    }
+}
+
+/// Runs a CREATE TRIGGER with the rights of the current user. Its error must go on: nothing is undone here.
+pub fn create(statement: &str) -> Result<()> {
+    transaction::catch(|| super::spi::connect(|spi| spi.utility(statement)))
+        .unwrap_or_else(|failure| Err(failure.into_error()))
+}
+
+/// The trigger of this name on a table.
+pub fn find(relation: Oid, name: &str) -> Option<Oid> {
+    let name = CString::new(text::encode(name).as_ref()).ok()?;
+    // SAFETY: a catalog look-up; told that it may be missing, it raises nothing.
+    let oid = unsafe { pg_sys::get_trigger_oid(relation, name.as_ptr(), true) };
+    (oid != Oid::INVALID).then_some(oid)
+}
+
+/// Drops a trigger with its copies on partitions, whoever owns the table: its maker may always take it back.
+/// The caller has locked the table.
+pub fn drop(trigger: Oid) {
+    let object = pg_sys::ObjectAddress {
+        classId: pg_sys::TriggerRelationId,
+        objectId: trigger,
+        objectSubId: 0,
+    };
+    // SAFETY: an existing trigger; nothing depends on one but its copies.
+    unsafe {
+        pg_sys::performDeletion(
+            &object,
+            pg_sys::DropBehavior::DROP_RESTRICT,
+            pg_sys::PERFORM_DELETION_INTERNAL as i32,
+        );
+        pg_sys::CommandCounterIncrement();
+    }
+}

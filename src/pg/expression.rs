@@ -1,0 +1,247 @@
+//! SQL expressions over the rows NEW and OLD of a trigger.
+//!
+//! The server keeps them for us as the WHEN condition of a trigger: so they follow renamed columns and
+//! functions, are dumped as text, and what they use cannot be dropped without them.
+
+use std::ffi::CString;
+
+use pgrx::pg_sys;
+
+use super::function::Answer;
+use super::identifier;
+use super::memory::Context;
+use super::slot::Slot;
+use super::subtransaction::{self, CallError};
+use crate::errors::{Error, Result, SqlState};
+
+// Unsigned before 15.
+#[allow(clippy::unnecessary_cast)]
+const INNER_VAR: i32 = pg_sys::INNER_VAR as i32;
+#[allow(clippy::unnecessary_cast)]
+const OUTER_VAR: i32 = pg_sys::OUTER_VAR as i32;
+
+/// Refuses a text that is not exactly one expression. Nothing is looked up yet.
+pub fn require_one(argument: &str, text: &str) -> Result<()> {
+    let refused = || {
+        Error::new(
+            SqlState::SYNTAX_ERROR,
+            format!("{argument} is not an expression: {text}"),
+        )
+        .hint("Write one SQL expression over NEW and OLD, such as NEW.amount > 100.")
+    };
+    let statement = CString::new(super::text::encode(&format!("SELECT ({text}\n)")).as_ref())
+        .map_err(|_| refused())?;
+    let parsed = identifier::parsed(&statement).map_err(|failure| {
+        let mut error = refused().detail(format!("The server says: {}.", failure.message));
+        error.sqlstate = SqlState::of_server(&failure.sqlstate);
+        error
+    })?;
+    // SAFETY: raw_parser answers a list of RawStmt; types of nodes are checked before they are read.
+    let is_one = unsafe {
+        pg_sys::list_length(parsed) == 1 && {
+            let raw = pg_sys::list_nth(parsed, 0).cast::<pg_sys::RawStmt>();
+            let node = (*raw).stmt;
+            (*node).type_ == pg_sys::NodeTag::T_SelectStmt
+                && is_bare(&*node.cast::<pg_sys::SelectStmt>())
+        }
+    };
+    if is_one {
+        Ok(())
+    } else {
+        Err(refused())
+    }
+}
+
+/// A SELECT of one value and nothing else.
+unsafe fn is_bare(select: &pg_sys::SelectStmt) -> bool {
+    pg_sys::list_length(select.targetList) == 1
+        && select.distinctClause.is_null()
+        && select.intoClause.is_null()
+        && select.fromClause.is_null()
+        && select.whereClause.is_null()
+        && select.groupClause.is_null()
+        && select.havingClause.is_null()
+        && select.windowClause.is_null()
+        && select.valuesLists.is_null()
+        && select.sortClause.is_null()
+        && select.limitOffset.is_null()
+        && select.limitCount.is_null()
+        && select.lockingClause.is_null()
+        && select.withClause.is_null()
+        && select.op == pg_sys::SetOperation::SETOP_NONE
+}
+
+/// The expressions of a trigger's condition, ready to be evaluated for a row.
+pub struct Evaluator {
+    states: Vec<*mut pg_sys::ExprState>,
+    /// Cannot fail by itself: built of functions that are marked leakproof.
+    is_safe: Vec<bool>,
+    uses_old: Vec<bool>,
+    uses_new: Vec<bool>,
+    rows: *mut pg_sys::ExprContext,
+}
+
+impl Evaluator {
+    /// Reads the condition `false AND ROW(a, b, …) IS NULL` as pg_trigger.tgqual has it: a, b, … are the
+    /// expressions. All of it lives in `context`, and reads rows of the watched table's own layout.
+    pub fn of_condition(condition: &str, context: &Context) -> Option<Self> {
+        let condition = CString::new(super::text::encode(condition).as_ref()).ok()?;
+        // SAFETY: a node tree that the server wrote, with types checked on the way down; planning and
+        // compiling an expression needs a transaction and a snapshot, which a trigger has.
+        context.enter(|| unsafe {
+            let tree = pg_sys::stringToNode(condition.as_ptr()).cast::<pg_sys::Node>();
+            let expressions = expressions_of(tree)?;
+            let rows = pg_sys::CreateStandaloneExprContext();
+            let mut evaluator = Self {
+                states: Vec::new(),
+                is_safe: Vec::new(),
+                uses_old: Vec::new(),
+                uses_new: Vec::new(),
+                rows,
+            };
+            for node in expressions {
+                let used = variables(node);
+                evaluator.uses_old.push(uses(used, pg_sys::PRS2_OLD_VARNO));
+                evaluator.uses_new.push(uses(used, pg_sys::PRS2_NEW_VARNO));
+                // As TriggerEnabled() of trigger.c does it.
+                let (old, new) = (pg_sys::PRS2_OLD_VARNO as i32, pg_sys::PRS2_NEW_VARNO as i32);
+                pg_sys::ChangeVarNodes(node, old, INNER_VAR, 0);
+                pg_sys::ChangeVarNodes(node, new, OUTER_VAR, 0);
+                let planned = pg_sys::expression_planner(node.cast());
+                evaluator
+                    .is_safe
+                    .push(!pg_sys::contain_leaked_vars(planned.cast()));
+                evaluator
+                    .states
+                    .push(pg_sys::ExecInitExpr(planned, std::ptr::null_mut()));
+            }
+            Some(evaluator)
+        })
+    }
+
+    pub fn len(&self) -> usize {
+        self.states.len()
+    }
+
+    pub fn is_safe(&self, index: usize) -> bool {
+        self.is_safe[index]
+    }
+
+    pub fn uses_old(&self, index: usize) -> bool {
+        self.uses_old[index]
+    }
+
+    pub fn uses_new(&self, index: usize) -> bool {
+        self.uses_new[index]
+    }
+
+    /// Evaluates several expressions with the rights of the current user, one after the other as long as
+    /// `next` names one; in a subtransaction where one of them may fail.
+    pub fn evaluate<T>(
+        &self,
+        old: Slot<'_>,
+        new: Slot<'_>,
+        may_fail: bool,
+        work: impl FnOnce(&Evaluation<'_>) -> std::result::Result<T, CallError>,
+    ) -> std::result::Result<T, CallError> {
+        // SAFETY: slots of the layout that the expressions were compiled for; what they allocate is
+        // freed here, or by the subtransaction's abort and the next evaluation.
+        unsafe {
+            pg_sys::MemoryContextReset((*self.rows).ecxt_per_tuple_memory);
+            (*self.rows).ecxt_innertuple = old.raw();
+            (*self.rows).ecxt_outertuple = new.raw();
+        }
+        let evaluation = Evaluation(self);
+        if may_fail {
+            subtransaction::run(|| work(&evaluation))
+        } else {
+            work(&evaluation)
+        }
+    }
+}
+
+/// Expressions with the rows they are about.
+pub struct Evaluation<'a>(&'a Evaluator);
+
+impl Evaluation<'_> {
+    /// The value of one expression; by reference it lives until the next evaluation.
+    pub fn value(&self, index: usize) -> std::result::Result<Answer, CallError> {
+        let state = self.0.states[index];
+        let rows = self.0.rows;
+        let mut is_null = false;
+        let null = &mut is_null;
+        // SAFETY: compiled and bound to rows above; what ExecEvalExprSwitchContext (executor.h) does, but
+        // with errors as data.
+        let value = unsafe {
+            let evaluate = (*state).evalfunc.expect("ExecInitExpr sets it");
+            let old = pg_sys::MemoryContextSwitchTo((*rows).ecxt_per_tuple_memory);
+            let value = subtransaction::protected(|| evaluate(state, rows, null));
+            pg_sys::MemoryContextSwitchTo(old);
+            value?
+        };
+        Ok(if is_null {
+            Answer::Null
+        } else {
+            Answer::Datum(value)
+        })
+    }
+
+    pub fn is_true(&self, index: usize) -> std::result::Result<bool, CallError> {
+        Ok(match self.value(index)? {
+            Answer::Null => false,
+            Answer::Datum(datum) => datum.value() & 0xff != 0,
+        })
+    }
+
+    /// The bytes of a value of type text, or of type jsonb with its header.
+    pub fn bytes(&self, index: usize) -> std::result::Result<Option<Vec<u8>>, CallError> {
+        Ok(match self.value(index)? {
+            Answer::Null => None,
+            // SAFETY: the expression was written to be text.
+            Answer::Datum(datum) => Some(unsafe { super::text::bytes_from_datum(datum) }),
+        })
+    }
+
+    /// A value of variable length, as one flat piece with its header.
+    pub fn varlena(&self, index: usize) -> std::result::Result<Option<Vec<u8>>, CallError> {
+        Ok(match self.value(index)? {
+            Answer::Null => None,
+            Answer::Datum(datum) => Some(super::text::flat_bytes(datum)),
+        })
+    }
+}
+
+unsafe fn expressions_of(tree: *mut pg_sys::Node) -> Option<Vec<*mut pg_sys::Node>> {
+    if (*tree).type_ != pg_sys::NodeTag::T_BoolExpr {
+        return None;
+    }
+    let and = tree.cast::<pg_sys::BoolExpr>();
+    if pg_sys::list_length((*and).args) != 2 {
+        return None;
+    }
+    let test = pg_sys::list_nth((*and).args, 1).cast::<pg_sys::NullTest>();
+    if (*test).xpr.type_ != pg_sys::NodeTag::T_NullTest {
+        return None;
+    }
+    let row = (*test).arg.cast::<pg_sys::RowExpr>();
+    if (*row).xpr.type_ != pg_sys::NodeTag::T_RowExpr {
+        return None;
+    }
+    let count = pg_sys::list_length((*row).args);
+    Some(
+        (0..count)
+            .map(|at| pg_sys::list_nth((*row).args, at).cast())
+            .collect(),
+    )
+}
+
+unsafe fn variables(node: *mut pg_sys::Node) -> *mut pg_sys::Bitmapset {
+    #[cfg(feature = "pg13")]
+    return pg_sys::pull_varnos(node);
+    #[cfg(not(feature = "pg13"))]
+    return pg_sys::pull_varnos(std::ptr::null_mut(), node);
+}
+
+unsafe fn uses(variables: *mut pg_sys::Bitmapset, number: u32) -> bool {
+    pg_sys::bms_is_member(number as i32, variables)
+}

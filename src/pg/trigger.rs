@@ -1,0 +1,104 @@
+//! A call of a trigger function: what happened to which row of which table.
+
+use std::ffi::CStr;
+
+use pgrx::pg_sys::{self, Oid};
+
+use super::memory::Context;
+use super::slot::{RowType, Slot};
+use crate::errors::{Error, Result, SqlState};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Op {
+    Insert,
+    Update,
+    Delete,
+    Truncate,
+}
+
+/// One firing of an AFTER trigger.
+#[derive(Clone, Copy)]
+pub struct Firing {
+    data: *const pg_sys::TriggerData,
+}
+
+impl Firing {
+    /// # Safety
+    /// `fcinfo` is the one the function manager passed, and outlives the firing.
+    pub unsafe fn of(fcinfo: pg_sys::FunctionCallInfo, function: &str) -> Result<Self> {
+        let context = (*fcinfo).context;
+        if context.is_null() || (*context).type_ != pg_sys::NodeTag::T_TriggerData {
+            return Err(Error::new(
+                SqlState::TRIGGER_PROTOCOL_VIOLATED,
+                format!("function {function} was not called as a trigger"),
+            )
+            .hint("pushy.watch(table) makes the triggers that call it."));
+        }
+        let data = context.cast::<pg_sys::TriggerData>().cast_const();
+        if (*data).tg_event & pg_sys::TRIGGER_EVENT_TIMINGMASK != pg_sys::TRIGGER_EVENT_AFTER {
+            return Err(Error::new(
+                SqlState::TRIGGER_PROTOCOL_VIOLATED,
+                format!("function {function} must be fired AFTER the change"),
+            )
+            .hint("pushy.watch(table) makes the triggers that call it."));
+        }
+        Ok(Self { data })
+    }
+
+    pub fn op(self) -> Op {
+        // SAFETY: the data is valid for the length of the call; as in all that follow.
+        let event = unsafe { (*self.data).tg_event } & pg_sys::TRIGGER_EVENT_OPMASK;
+        match event {
+            pg_sys::TRIGGER_EVENT_INSERT => Op::Insert,
+            pg_sys::TRIGGER_EVENT_UPDATE => Op::Update,
+            pg_sys::TRIGGER_EVENT_DELETE => Op::Delete,
+            _ => Op::Truncate,
+        }
+    }
+
+    pub fn is_for_row(self) -> bool {
+        unsafe { (*self.data).tg_event & pg_sys::TRIGGER_EVENT_ROW != 0 }
+    }
+
+    /// An argument of the trigger, as CREATE TRIGGER has it.
+    pub fn argument<'a>(self, index: usize) -> Option<&'a CStr> {
+        // SAFETY: tgnargs strings.
+        unsafe {
+            let trigger = (*self.data).tg_trigger;
+            ((*trigger).tgnargs as usize > index)
+                .then(|| CStr::from_ptr(*(*trigger).tgargs.add(index)))
+        }
+    }
+
+    pub fn trigger(self) -> Oid {
+        unsafe { (*(*self.data).tg_trigger).tgoid }
+    }
+
+    /// The table whose row it is: of a partitioned one, the partition.
+    pub fn relation(self) -> Oid {
+        unsafe { (*(*self.data).tg_relation).rd_id }
+    }
+
+    /// The row type of that table.
+    pub fn row_type(self, context: &Context) -> RowType {
+        // SAFETY: the table is open for the length of the firing.
+        unsafe { RowType::copied((*(*self.data).tg_relation).rd_att, context) }
+    }
+
+    /// The row before the change; None for an insert.
+    pub fn old_row<'a>(self) -> Option<Slot<'a>> {
+        let has_old = matches!(self.op(), Op::Update | Op::Delete);
+        // SAFETY: of a row trigger, filled by AfterTriggerExecute.
+        has_old.then(|| unsafe { Slot::new((*self.data).tg_trigslot) })
+    }
+
+    /// The row after the change; None for a delete.
+    pub fn new_row<'a>(self) -> Option<Slot<'a>> {
+        // SAFETY: as above.
+        match self.op() {
+            Op::Insert => Some(unsafe { Slot::new((*self.data).tg_trigslot) }),
+            Op::Update => Some(unsafe { Slot::new((*self.data).tg_newslot) }),
+            Op::Delete | Op::Truncate => None,
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! One slot per watch that has fired since the server started: how much it has told.
+
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+use super::Shared;
+use crate::pg::clock;
+use crate::pg::value::Timestamp;
+
+/// Watches of the whole cluster that are counted; those beyond work all the same.
+pub const MAX_WATCHES: usize = 2048;
+
+#[repr(C)]
+pub struct WatchSlot {
+    /// The database in the upper half, the watch in the lower; 0: free.
+    key: AtomicU64,
+    pub notices: AtomicU64,
+    pub jobs: AtomicU64,
+    pub errors: AtomicU64,
+    /// µs; 0: never.
+    pub last_told_at: AtomicI64,
+    pub last_error_at: AtomicI64,
+}
+
+fn key(database: u32, watch_id: i32) -> u64 {
+    u64::from(database) << 32 | u64::from(watch_id as u32)
+}
+
+impl WatchSlot {
+    /// Adds to the counts. Fit for commit callbacks.
+    pub fn count(&self, notices: u64, jobs: u64, errors: u64, now: Timestamp) {
+        self.notices.fetch_add(notices, Ordering::Relaxed);
+        self.jobs.fetch_add(jobs, Ordering::Relaxed);
+        self.errors.fetch_add(errors, Ordering::Relaxed);
+        if notices + jobs > 0 {
+            self.last_told_at.store(now.0, Ordering::Relaxed);
+        }
+        if errors > 0 {
+            self.last_error_at.store(now.0, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Shared {
+    /// The slot of a watch of this database, if it has fired.
+    pub fn find_watch(&self, watch_id: i32) -> Option<&WatchSlot> {
+        let key = key(crate::pg::database::current(), watch_id);
+        self.watches
+            .iter()
+            .find(|slot| slot.key.load(Ordering::Acquire) == key)
+    }
+
+    /// The number of the slot of a watch, taken if need be; None when all are.
+    pub fn ensure_watch(&self, watch_id: i32) -> Option<usize> {
+        let key = key(crate::pg::database::current(), watch_id);
+        let find = |wanted: u64| {
+            self.watches
+                .iter()
+                .position(|slot| slot.key.load(Ordering::Acquire) == wanted)
+        };
+        if let Some(found) = find(key) {
+            return Some(found);
+        }
+        self.slots.with(|| {
+            if let Some(found) = find(key) {
+                return Some(found);
+            }
+            let free = find(0)?;
+            let slot = &self.watches[free];
+            for counter in [&slot.notices, &slot.jobs, &slot.errors] {
+                counter.store(0, Ordering::Relaxed);
+            }
+            slot.last_told_at.store(0, Ordering::Relaxed);
+            slot.last_error_at.store(0, Ordering::Relaxed);
+            slot.key.store(key, Ordering::Release);
+            Some(free)
+        })
+    }
+
+    /// Gives up the slots of a database's watches: it, or the extension in it, is gone.
+    pub fn free_watches_of(&self, database: u32) {
+        for slot in &self.watches {
+            if slot.key.load(Ordering::Acquire) >> 32 == u64::from(database) {
+                slot.key.store(0, Ordering::Release);
+            }
+        }
+    }
+}
+
+/// A time of a slot as a value: None for never.
+pub fn time(at: &AtomicI64) -> Option<Timestamp> {
+    let at = at.load(Ordering::Relaxed);
+    (at != 0).then_some(Timestamp(at.min(clock::now().0)))
+}

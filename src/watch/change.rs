@@ -1,0 +1,102 @@
+//! unwatch, watch_pause, watch_resume: for a watch's maker and the table's owner.
+
+use super::arguments;
+use super::declare::require_owner;
+use super::definition::{self, Definition};
+use super::table::Table;
+use super::triggers;
+use crate::errors::{Error, Result, SqlState};
+use crate::pg::function::Call;
+use crate::pg::{catalog_trigger, identity, invalidation, text, transaction};
+use crate::sql_function;
+
+sql_function!(pushy_unwatch, |call| {
+    transaction::require_writable(c"pushy.unwatch()");
+    let (table, watches) = named(call)?;
+    catalog_trigger::lock_table(table.oid);
+    each(&table, &watches, |watch| {
+        triggers::drop(watch);
+        identity::as_owner(|| {
+            definition::delete(watch.watch_id);
+            Ok(())
+        })
+    })
+});
+
+sql_function!(pushy_watch_pause, |call| {
+    transaction::require_writable(c"pushy.watch_pause()");
+    let (table, watches) = named(call)?;
+    each(&table, &watches, |watch| set_paused(watch, true))
+});
+
+sql_function!(pushy_watch_resume, |call| {
+    transaction::require_writable(c"pushy.watch_resume()");
+    let (table, watches) = named(call)?;
+    each(&table, &watches, |watch| {
+        if !watch.is_home() {
+            return Err(Error::new(
+                SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("watch \"{}\" came here by a restore or a copy", watch.name),
+            )
+            .hint("Declare it again with pushy.watch, or run pushy.resume_after_restore()."));
+        }
+        set_paused(watch, false)
+    })
+});
+
+/// The table and its watches that a call is about: one by name, or all.
+fn named(call: Call) -> Result<(Table, Vec<Definition>)> {
+    let table = Table::look_up(arguments::relation(call)?)?;
+    let mut watches = identity::as_owner(|| definition::of_relation(table.oid))?;
+    if let Some(name) = call.opt_text(1)? {
+        let names: Vec<String> = watches.iter().map(|watch| watch.name.clone()).collect();
+        watches.retain(|watch| watch.name == name);
+        if watches.is_empty() {
+            return Err(no_such_watch(&table, &name, &names));
+        }
+    }
+    Ok((table, watches))
+}
+
+fn no_such_watch(table: &Table, name: &str, names: &[String]) -> Error {
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let hint = if names.is_empty() {
+        "It has none; SELECT * FROM pushy.watches lists those you may see.".to_owned()
+    } else {
+        format!("Its watches are: {}.", text::listed(&names))
+    };
+    Error::new(
+        SqlState::UNDEFINED_OBJECT,
+        format!("table {} has no watch \"{name}\"", table.qualified),
+    )
+    .hint(hint)
+}
+
+/// Does something with each, and answers how many there were.
+fn each(
+    table: &Table,
+    watches: &[Definition],
+    work: impl Fn(&Definition) -> Result<()>,
+) -> Result<i32> {
+    for watch in watches {
+        require_owner(watch, table)?;
+    }
+    for watch in watches {
+        work(watch)?;
+    }
+    if !watches.is_empty() {
+        invalidation::tell_changed(table.oid);
+    }
+    Ok(watches.len() as i32)
+}
+
+fn set_paused(watch: &Definition, paused: bool) -> Result<()> {
+    identity::as_owner(|| {
+        Definition {
+            paused,
+            ..watch.clone()
+        }
+        .write();
+        Ok(())
+    })
+}

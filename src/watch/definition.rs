@@ -1,0 +1,290 @@
+//! A watch as declared: one row of pushy.watch.
+
+use crate::errors::Result;
+use crate::params;
+use crate::pg::function::Answer;
+use crate::pg::spi::{self, Plan, Row};
+use crate::pg::trigger::Op;
+use crate::pg::{array, database, text, BuiltinOid, Oid};
+
+use BuiltinOid::{
+    BOOLOID, INT4OID, INT8OID, NAMEARRAYOID, OIDARRAYOID, OIDOID, TEXTARRAYOID, TEXTOID,
+};
+
+/// What a notice says of a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Payload {
+    /// Nothing: that something changed.
+    None,
+    Key,
+    /// The key, and the row before and after.
+    Row,
+    /// The key, and what differs.
+    Diff,
+    /// What payload_expr answers.
+    Expression,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    /// A notice per row.
+    Row,
+    /// A notice per statement and kind of change, with count and keys.
+    Statement,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    Notify,
+    Relay,
+}
+
+/// The words of the contract for each, in the order in which messages list them.
+macro_rules! words {
+    ($type:ident { $($variant:ident = $word:literal),* $(,)? }) => {
+        impl $type {
+            pub const WORDS: &'static [&'static str] = &[$($word),*];
+
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $word),* }
+            }
+
+            pub fn parse(word: &str) -> Option<Self> {
+                match word { $($word => Some(Self::$variant),)* _ => None }
+            }
+        }
+    };
+}
+
+words!(Payload { None = "none", Key = "key", Row = "row", Diff = "diff", Expression = "expression" });
+words!(Level { Row = "row", Statement = "statement" });
+words!(Way { Notify = "notify", Relay = "relay" });
+words!(Op { Insert = "insert", Update = "update", Delete = "delete", Truncate = "truncate" });
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Definition {
+    pub watch_id: i32,
+    pub relation: Oid,
+    /// `schema.table` as it was when declared: it finds the table after a restore.
+    pub relation_name: String,
+    pub name: String,
+    pub owner: Oid,
+    pub owner_name: String,
+    /// The exact name, in the server's encoding; None: jobs only.
+    pub channel: Option<Vec<u8>>,
+    pub events: Vec<Op>,
+    pub columns: Option<Vec<String>>,
+    pub condition: Option<String>,
+    pub payload: Payload,
+    pub payload_expr: Option<String>,
+    pub level: Level,
+    pub delivery: Way,
+    pub queue: Option<String>,
+    pub args_expr: Option<String>,
+    pub merge: bool,
+    pub paused: bool,
+    pub home_system: i64,
+    pub home_database: u32,
+    /// Its triggers by OID; those of partitions are copies of them.
+    pub triggers: Vec<Oid>,
+    /// The one that holds the expressions.
+    pub expressions: Option<Oid>,
+}
+
+macro_rules! columns {
+    () => {
+        "w.watch_id, w.relation, w.relation_name, w.name, w.owner, w.owner_name::pg_catalog.text, w.channel, \
+         w.events, w.columns, w.condition, w.payload, w.payload_expr, w.level, w.delivery, w.queue, \
+         w.args_expr, w.merge, w.paused, w.home_system, w.home_database, w.triggers, w.expressions"
+    };
+}
+
+static BY_ID: Plan = Plan::new(
+    concat!(
+        "SELECT ",
+        columns!(),
+        " FROM pushy.watch w WHERE w.watch_id OPERATOR(pg_catalog.=) $1"
+    ),
+    &[INT4OID],
+);
+
+static OF_RELATION: Plan = Plan::new(
+    concat!(
+        "SELECT ",
+        columns!(),
+        " FROM pushy.watch w WHERE w.relation OPERATOR(pg_catalog.=) $1 ORDER BY w.name"
+    ),
+    &[OIDOID],
+);
+
+static ALL: Plan = Plan::new(
+    concat!(
+        "SELECT ",
+        columns!(),
+        " FROM pushy.watch w ORDER BY w.watch_id"
+    ),
+    &[],
+);
+
+static OF_QUEUE: Plan = Plan::new(
+    concat!(
+        "SELECT ",
+        columns!(),
+        " FROM pushy.watch w WHERE w.queue OPERATOR(pg_catalog.=) $1 ORDER BY w.relation_name, w.name"
+    ),
+    &[TEXTOID],
+);
+
+fn read(row: Row<'_>) -> Result<Definition> {
+    let constrained = "constrained by the table";
+    let events = array::texts(row.datum(8).expect(constrained))?;
+    Ok(Definition {
+        watch_id: row.i32(1),
+        relation: row.oid(2),
+        relation_name: row.text(3)?,
+        name: row.text(4)?,
+        owner: row.oid(5),
+        owner_name: row.text(6)?,
+        channel: row.opt_bytes(7),
+        events: events
+            .iter()
+            .flatten()
+            .map(|word| Op::parse(word).expect(constrained))
+            .collect(),
+        columns: row
+            .datum(9)
+            .map(|names| array::names(names).into_iter().flatten().collect()),
+        condition: row.opt_text(10)?,
+        payload: Payload::parse(&row.text(11)?).expect(constrained),
+        payload_expr: row.opt_text(12)?,
+        level: Level::parse(&row.text(13)?).expect(constrained),
+        delivery: Way::parse(&row.text(14)?).expect(constrained),
+        queue: row.opt_text(15)?,
+        args_expr: row.opt_text(16)?,
+        merge: row.bool(17),
+        paused: row.bool(18),
+        home_system: row.i64(19),
+        home_database: row.oid(20).to_u32(),
+        triggers: array::oids(row.datum(21).expect(constrained)),
+        expressions: row.datum(22).map(|oid| Oid::from(oid.value() as u32)),
+    })
+}
+
+fn load(plan: &Plan, params: &[spi::Param]) -> Result<Vec<Definition>> {
+    spi::connect(|spi| spi.run(plan, params).rows().map(read).collect())
+}
+
+/// The watch of this number; as the extension's owner, as all that follow.
+pub fn find_by_id(watch_id: i32) -> Result<Option<Definition>> {
+    Ok(load(&BY_ID, params![watch_id])?.pop())
+}
+
+/// The watches of a table, by name.
+pub fn of_relation(relation: Oid) -> Result<Vec<Definition>> {
+    load(&OF_RELATION, params![relation])
+}
+
+pub fn all() -> Result<Vec<Definition>> {
+    load(&ALL, &[])
+}
+
+/// The watches that feed a queue.
+pub fn of_queue(queue: &str) -> Result<Vec<Definition>> {
+    load(&OF_QUEUE, params![queue])
+}
+
+static NEXT_ID: Plan = Plan::new(
+    "SELECT pg_catalog.nextval('pushy.watch_id_seq'::pg_catalog.regclass)::pg_catalog.int4",
+    &[],
+);
+
+pub fn next_id() -> i32 {
+    spi::connect(|spi| spi.run(&NEXT_ID, &[]).row(0).i32(1))
+}
+
+static WRITE: Plan = Plan::new(
+    "INSERT INTO pushy.watch (watch_id, relation, relation_name, name, owner, owner_name, channel, events, columns, \
+         condition, payload, payload_expr, level, delivery, queue, args_expr, merge, paused, home_system, \
+         home_database, triggers, expressions) \
+     VALUES ($1, $2, $3, $4, $5, $6::pg_catalog.name, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, \
+         $19, $20, $21, $22) \
+     ON CONFLICT (watch_id) DO UPDATE SET relation = excluded.relation, relation_name = excluded.relation_name, \
+         owner = excluded.owner, owner_name = excluded.owner_name, channel = excluded.channel, \
+         events = excluded.events, columns = excluded.columns, condition = excluded.condition, \
+         payload = excluded.payload, payload_expr = excluded.payload_expr, level = excluded.level, \
+         delivery = excluded.delivery, queue = excluded.queue, args_expr = excluded.args_expr, \
+         merge = excluded.merge, paused = excluded.paused, home_system = excluded.home_system, \
+         home_database = excluded.home_database, triggers = excluded.triggers, \
+         expressions = excluded.expressions, changed_at = pg_catalog.clock_timestamp()",
+    &[
+        INT4OID, OIDOID, TEXTOID, TEXTOID, OIDOID, TEXTOID, TEXTOID, TEXTARRAYOID, NAMEARRAYOID,
+        TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, BOOLOID, BOOLOID, INT8OID,
+        OIDOID, OIDARRAYOID, OIDOID,
+    ],
+);
+
+static DELETE: Plan = Plan::new(
+    "DELETE FROM pushy.watch w WHERE w.watch_id OPERATOR(pg_catalog.=) $1",
+    &[INT4OID],
+);
+
+/// Removes the row; its triggers are the caller's business.
+pub fn delete(watch_id: i32) {
+    spi::run(&DELETE, params![watch_id]);
+}
+
+static FORGET_LOST: Plan = Plan::new(
+    "DELETE FROM pushy.watch w \
+      WHERE w.home_system OPERATOR(pg_catalog.=) $1 AND w.home_database OPERATOR(pg_catalog.=) $2 \
+        AND NOT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid OPERATOR(pg_catalog.=) w.relation)",
+    &[INT8OID, OIDOID],
+);
+
+/// Removes watches whose table was dropped.
+pub fn forget_lost() {
+    let here = Oid::from(database::current());
+    spi::run(&FORGET_LOST, params![database::system_identifier(), here]);
+}
+
+impl Definition {
+    /// Whether it was declared here, in this cluster and database.
+    pub fn is_home(&self) -> bool {
+        self.home_system == database::system_identifier()
+            && self.home_database == database::current()
+    }
+
+    /// Writes it, new or changed.
+    pub fn write(&self) {
+        let columns = self
+            .columns
+            .as_ref()
+            .map(|columns| array::of_names(columns.iter().map(String::as_str)));
+        spi::run(
+            &WRITE,
+            params![
+                self.watch_id,
+                self.relation,
+                self.relation_name.as_str(),
+                self.name.as_str(),
+                self.owner,
+                self.owner_name.as_str(),
+                self.channel.as_deref().map(text::bytes_to_datum),
+                array::of_texts(self.events.iter().map(|event| event.as_str())),
+                columns.unwrap_or(Answer::Null),
+                self.condition.as_deref(),
+                self.payload.as_str(),
+                self.payload_expr.as_deref(),
+                self.level.as_str(),
+                self.delivery.as_str(),
+                self.queue.as_deref(),
+                self.args_expr.as_deref(),
+                self.merge,
+                self.paused,
+                self.home_system,
+                Oid::from(self.home_database),
+                array::of_oids(&self.triggers),
+                self.expressions,
+            ],
+        );
+    }
+}

@@ -1,0 +1,84 @@
+//! The trigger functions: a row or a statement of a watched table has changed.
+
+use std::rc::Rc;
+
+use super::known::{self, Known};
+use super::{moved, statement, tell};
+use crate::errors::Result;
+use crate::pg::slot::Slot;
+use crate::pg::trigger::{Firing, Op};
+use crate::trigger_function;
+
+trigger_function!(pushy_watch_row, "pushy.watch_row()", |firing| row(firing));
+trigger_function!(pushy_watch_statement, "pushy.watch_statement()", |firing| {
+    of_statement(firing)
+});
+
+fn row(firing: Firing) -> Result<()> {
+    if !firing.is_for_row() {
+        return Err(known::not_ours());
+    }
+    let Some(watch) = known::of(firing)? else {
+        return Ok(());
+    };
+    if !watch.is_partitioned {
+        return changed(
+            &watch,
+            firing.op(),
+            firing.old_row(),
+            firing.new_row(),
+            false,
+        );
+    }
+    let layout = watch.layout(firing);
+    let (old_slot, new_slot) = (watch.new_slot(), watch.new_slot());
+    let old = firing.old_row().map(|row| match &layout {
+        Some(layout) => old_slot.mapped(row, layout),
+        None => row,
+    });
+    let new = firing.new_row().map(|row| match &layout {
+        Some(layout) => new_slot.mapped(row, layout),
+        None => row,
+    });
+    match firing.op() {
+        Op::Delete => {
+            if let Some(command) = firing.old_row().and_then(Slot::moved_by) {
+                return moved::left(&watch, command, old.expect("a delete has an old row"));
+            }
+        }
+        Op::Insert => {
+            let command = firing.new_row().map(Slot::inserted_by);
+            if let Some(left) = moved::arrived(&watch, command) {
+                return changed(&watch, Op::Update, Some(left.row()), new, true);
+            }
+        }
+        Op::Update | Op::Truncate => {}
+    }
+    changed(&watch, firing.op(), old, new, false)
+}
+
+/// `moved`: the server has not looked yet whether one of the watched columns differs.
+pub(super) fn changed(
+    watch: &Rc<Known>,
+    op: Op,
+    old: Option<Slot<'_>>,
+    new: Option<Slot<'_>>,
+    moved: bool,
+) -> Result<()> {
+    if watch.counts(op) {
+        tell::row(watch, op, old, new, moved)
+    } else {
+        Ok(())
+    }
+}
+
+fn of_statement(firing: Firing) -> Result<()> {
+    let Some(watch) = known::of(firing)? else {
+        return Ok(());
+    };
+    if firing.op() == Op::Truncate {
+        return tell::truncated(&watch);
+    }
+    moved::give_up(Some(&watch))?;
+    statement::end(&watch, firing.op())
+}

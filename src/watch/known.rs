@@ -1,0 +1,273 @@
+//! Watches that this session has fired, with all that a firing wants to know: read from the catalogs once,
+//! and again when one of them may have changed.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
+
+use super::definition::{self, Definition, Payload};
+use super::payload::{Kind, Shape};
+use super::triggers::{self, Expression};
+use crate::errors::{Error, Result, SqlState};
+use crate::job::current;
+use crate::job::enqueue::Request;
+use crate::params;
+use crate::pg::expression::Evaluator;
+use crate::pg::memory::Context;
+use crate::pg::slot::{Layout, OwnSlot, RowType, Slot};
+use crate::pg::spi::{self, Plan};
+use crate::pg::trigger::{Firing, Op};
+use crate::pg::{array, clock, identity, invalidation, BuiltinOid, Oid};
+use crate::queue::cache;
+use crate::queue::privilege::{self, Privilege};
+use crate::shared;
+
+pub struct Known {
+    pub definition: Definition,
+    pub channel: Option<Rc<[u8]>>,
+    pub kind: Kind,
+    pub shape: Shape,
+    pub is_partitioned: bool,
+    /// Where it is counted; None without the preload, or with too many watches.
+    pub counter: Option<usize>,
+    /// The node tree of its expressions; None: it has none.
+    expressions: Option<String>,
+    /// Taken while in use: an expression may fire the watch again.
+    evaluator: RefCell<Option<Evaluator>>,
+    /// The layouts of partitions, None where it is the table's own.
+    layouts: RefCell<HashMap<Oid, Option<Rc<Layout>>>>,
+    /// Triggers found to be the watch's, or copies of them.
+    trusted: RefCell<HashSet<Oid>>,
+    /// What the jobs of one statement have in common.
+    request: RefCell<Option<(Common, Rc<Request>)>>,
+    last_logged: Cell<i64>,
+    pub row_type: RowType,
+    /// The row that there is not: OLD of an insert, NEW of a delete. Never filled otherwise.
+    nulls: OwnSlot,
+    /// What all of the above has allocated on the server's side; dropped last.
+    pub context: Context,
+}
+
+/// Unchanged between two jobs: they can be added together.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Common {
+    statement: i64,
+    cause: Option<i64>,
+}
+
+struct Cache {
+    generation: u64,
+    watches: HashMap<i32, Option<Rc<Known>>>,
+}
+
+thread_local! {
+    static CACHE: RefCell<Cache> = RefCell::new(Cache { generation: 0, watches: HashMap::new() });
+}
+
+/// The watch that a trigger of this firing belongs to; None when nothing is to be told: it is paused, not at
+/// home, or not declared (its row was removed by hand).
+pub fn of(firing: Firing) -> Result<Option<Rc<Known>>> {
+    let watch_id = firing
+        .argument(0)
+        .and_then(|argument| argument.to_str().ok()?.parse::<i32>().ok())
+        .ok_or_else(not_ours)?;
+    let generation = invalidation::generation();
+    let kept = CACHE.with_borrow_mut(|cache| {
+        if cache.generation != generation {
+            cache.watches.clear();
+            cache.generation = generation;
+        }
+        cache.watches.get(&watch_id).cloned()
+    });
+    let known = match kept {
+        Some(known) => known,
+        None => {
+            invalidation::depend_on(firing.relation());
+            let known = read(watch_id)?.map(Rc::new);
+            // Reading may have taken in messages: then the next firing reads again.
+            CACHE.with_borrow_mut(|cache| cache.watches.insert(watch_id, known.clone()));
+            known
+        }
+    };
+    if let Some(known) = &known {
+        known.require_own(firing)?;
+    }
+    Ok(known)
+}
+
+static FACTS: Plan = Plan::new(
+    "SELECT n.nspname::pg_catalog.text, c.relname::pg_catalog.text, c.relkind OPERATOR(pg_catalog.=) 'p', \
+            (SELECT pg_catalog.array_agg(k.number ORDER BY k.place) \
+               FROM (SELECT i.indkey::pg_catalog.int2[] AS numbers, i.indnkeyatts FROM pg_catalog.pg_index i \
+                      WHERE i.indrelid OPERATOR(pg_catalog.=) c.oid AND i.indisvalid AND (i.indisprimary OR i.indisreplident) \
+                      ORDER BY i.indisprimary DESC LIMIT 1) i, \
+                    LATERAL pg_catalog.unnest(i.numbers) WITH ORDINALITY k(number, place) \
+              WHERE k.place OPERATOR(pg_catalog.<=) i.indnkeyatts) \
+       FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace \
+      WHERE c.oid OPERATOR(pg_catalog.=) $1",
+    &[BuiltinOid::OIDOID],
+);
+
+fn read(watch_id: i32) -> Result<Option<Known>> {
+    let found = identity::as_owner(|| definition::find_by_id(watch_id))?;
+    let Some(definition) = found.filter(|found| found.is_home() && !found.paused) else {
+        return Ok(None);
+    };
+    let relation = definition.relation;
+    invalidation::depend_on(relation);
+    let expressions = match definition.expressions {
+        Some(trigger) => Some(triggers::condition_of(trigger)?),
+        None => None,
+    };
+    let context = Context::new(c"pushy watch");
+    let row_type = RowType::of_table(relation, &context);
+    let (shape, is_partitioned) = spi::connect(|spi| {
+        let found = spi.run(&FACTS, params![relation]);
+        let row = found.row(0);
+        let key = row.datum(4).map_or_else(Vec::new, array::int2s);
+        let (schema, table) = (row.opt_bytes(1), row.opt_bytes(2));
+        let shape = Shape::new(
+            &schema.unwrap_or_default(),
+            &table.unwrap_or_default(),
+            row_type.columns(),
+            &key,
+        );
+        (shape, row.bool(3))
+    });
+    Ok(Some(Known {
+        channel: definition.channel.as_deref().map(Rc::from),
+        kind: match definition.payload {
+            Payload::None => Kind::None,
+            Payload::Key | Payload::Expression => Kind::Key,
+            Payload::Row => Kind::Row,
+            Payload::Diff => Kind::Diff,
+        },
+        shape,
+        is_partitioned,
+        counter: shared::get().and_then(|shared| shared.ensure_watch(watch_id)),
+        expressions,
+        evaluator: RefCell::new(None),
+        layouts: RefCell::default(),
+        trusted: RefCell::default(),
+        request: RefCell::new(None),
+        last_logged: Cell::new(i64::MIN),
+        nulls: OwnSlot::new(row_type, &context),
+        row_type,
+        context,
+        definition,
+    }))
+}
+
+pub fn not_ours() -> Error {
+    Error::new(
+        SqlState::INSUFFICIENT_PRIVILEGE,
+        "this trigger was not made by pushy.watch",
+    )
+    .hint("Drop it, and declare the watch with pushy.watch(table).")
+}
+
+static PARENT: Plan = Plan::new(
+    "SELECT t.tgparentid FROM pg_catalog.pg_trigger t WHERE t.oid OPERATOR(pg_catalog.=) $1",
+    &[BuiltinOid::OIDOID],
+);
+
+impl Known {
+    /// Refuses a trigger that somebody has made by hand with this watch's number: it would have the rights
+    /// of the watch's owner on its queue.
+    fn require_own(&self, firing: Firing) -> Result<()> {
+        let trigger = firing.trigger();
+        if self.trusted.borrow().contains(&trigger) {
+            return Ok(());
+        }
+        let mut ancestor = trigger;
+        while !self.definition.triggers.contains(&ancestor) {
+            let parent = spi::connect(|spi| {
+                let found = spi.run(&PARENT, params![ancestor]);
+                found.first().map(|row| row.oid(1))
+            });
+            ancestor = parent
+                .filter(|parent| *parent != Oid::INVALID)
+                .ok_or_else(not_ours)?;
+        }
+        self.trusted.borrow_mut().insert(trigger);
+        Ok(())
+    }
+
+    pub fn has_expressions(&self) -> bool {
+        self.definition.expressions.is_some()
+    }
+
+    /// Runs `work` with the watch's expressions, compiled at first use; None when they are gone: dropped
+    /// with a column by CASCADE.
+    pub fn with_evaluator<T>(&self, work: impl FnOnce(&Evaluator) -> T) -> Option<T> {
+        let kept = self.evaluator.borrow_mut().take();
+        let evaluator = match kept {
+            Some(evaluator) => evaluator,
+            None => Evaluator::of_condition(self.expressions.as_deref()?, &self.context)
+                .filter(|evaluator| evaluator.len() > Expression::Args.index())?,
+        };
+        let result = work(&evaluator);
+        *self.evaluator.borrow_mut() = Some(evaluator);
+        Some(result)
+    }
+
+    /// Where the columns of the fired row lie, when not as in the watched table.
+    pub fn layout(&self, firing: Firing) -> Option<Rc<Layout>> {
+        let relation = firing.relation();
+        if relation == self.definition.relation {
+            return None;
+        }
+        if let Some(known) = self.layouts.borrow().get(&relation) {
+            return known.clone();
+        }
+        invalidation::depend_on(relation);
+        let partition = firing.row_type(&self.context);
+        let layout = Layout::between(partition, self.row_type, &self.context).map(Rc::new);
+        self.layouts.borrow_mut().insert(relation, layout.clone());
+        layout
+    }
+
+    /// A row of NULLs.
+    pub fn no_row(&self) -> Slot<'_> {
+        self.nulls.filled()
+    }
+
+    pub fn new_slot(&self) -> OwnSlot {
+        OwnSlot::new(self.row_type, &self.context)
+    }
+
+    /// What a job of this watch is enqueued with; the same for all jobs of a statement.
+    pub fn request(&self, queue: &str) -> Result<Rc<Request>> {
+        let common = Common {
+            statement: clock::statement_start().0,
+            cause: current::id(),
+        };
+        if let Some((known, request)) = &*self.request.borrow() {
+            if *known == common {
+                return Ok(Rc::clone(request));
+            }
+        }
+        let queue = cache::get(queue)?;
+        let owner = self.definition.owner;
+        privilege::require(&queue.definition, &queue.grants, owner, Privilege::Enqueue)?;
+        let request = Rc::new(Request::plain(queue, owner, clock::now()));
+        *self.request.borrow_mut() = Some((common, Rc::clone(&request)));
+        Ok(request)
+    }
+
+    /// Whether an error should go to the server's log: the first, and then one a minute.
+    pub fn may_log(&self) -> bool {
+        const PAUSE_US: i64 = 60_000_000;
+        let now = clock::now().0;
+        let due = self.last_logged.get().saturating_add(PAUSE_US) <= now;
+        if due {
+            self.last_logged.set(now);
+        }
+        due
+    }
+
+    /// Whether changes of this kind are to be told.
+    pub fn counts(&self, op: Op) -> bool {
+        self.definition.events.contains(&op)
+    }
+}

@@ -1,0 +1,213 @@
+//! The table that a watch is about.
+
+use crate::errors::{Error, Result, SqlState};
+use crate::params;
+use crate::pg::spi::{self, Plan};
+use crate::pg::{catalog_type, identifier, text, BuiltinOid, Oid};
+
+pub struct Table {
+    pub oid: Oid,
+    pub owner: Oid,
+    /// In the server's encoding, as the name of a channel may be.
+    pub raw_name: Vec<u8>,
+    /// `schema.table`, quoted where need be.
+    pub qualified: String,
+    /// relkind and relpersistence of pg_class.
+    kind: u8,
+    persistence: u8,
+    is_ours: bool,
+    has_children: bool,
+    has_row_security: bool,
+    has_key: bool,
+    columns: Vec<Column>,
+}
+
+struct Column {
+    name: String,
+    type_oid: Oid,
+}
+
+static TABLE: Plan = Plan::new(
+    "SELECT c.relowner, c.relname::pg_catalog.text, n.nspname::pg_catalog.text, c.relkind, c.relpersistence, \
+            n.nspname OPERATOR(pg_catalog.=) 'pushy', \
+            c.relkind OPERATOR(pg_catalog.=) 'r' AND EXISTS (SELECT FROM pg_catalog.pg_inherits i WHERE i.inhparent OPERATOR(pg_catalog.=) c.oid), \
+            c.relrowsecurity, \
+            EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid OPERATOR(pg_catalog.=) c.oid \
+                       AND i.indisvalid AND (i.indisprimary OR i.indisreplident)) \
+       FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace \
+      WHERE c.oid OPERATOR(pg_catalog.=) $1",
+    &[BuiltinOid::OIDOID],
+);
+
+static COLUMNS: Plan = Plan::new(
+    "SELECT a.attname::pg_catalog.text, a.atttypid FROM pg_catalog.pg_attribute a \
+      WHERE a.attrelid OPERATOR(pg_catalog.=) $1 AND a.attnum OPERATOR(pg_catalog.>) 0 AND NOT a.attisdropped \
+      ORDER BY a.attnum",
+    &[BuiltinOid::OIDOID],
+);
+
+impl Table {
+    /// What the catalogs say of a table; an error when there is none of this number.
+    pub fn look_up(oid: Oid) -> Result<Self> {
+        spi::connect(|spi| {
+            let found = spi.run(&TABLE, params![oid]);
+            let row = found.first().ok_or_else(|| {
+                Error::new(
+                    SqlState::UNDEFINED_TABLE,
+                    format!("relation with OID {} does not exist", oid.to_u32()),
+                )
+                .hint("Pass the name of a table.")
+            })?;
+            let columns = spi.run(&COLUMNS, params![oid]);
+            Ok(Self {
+                oid,
+                owner: row.oid(1),
+                raw_name: row.opt_bytes(2).unwrap_or_default(),
+                qualified: format!(
+                    "{}.{}",
+                    match row.byte(5) {
+                        // Whichever number the session has.
+                        b't' => "pg_temp".to_owned(),
+                        _ => identifier::quoted(&row.text(3)?),
+                    },
+                    identifier::quoted(&row.text(2)?)
+                ),
+                kind: row.byte(4),
+                persistence: row.byte(5),
+                is_ours: row.bool(6),
+                has_children: row.bool(7),
+                has_row_security: row.bool(8),
+                has_key: row.bool(9),
+                columns: columns
+                    .rows()
+                    .map(|row| {
+                        Ok(Column {
+                            name: row.text(1)?,
+                            type_oid: row.oid(2),
+                        })
+                    })
+                    .collect::<Result<_>>()?,
+            })
+        })
+    }
+
+    pub fn is_partitioned(&self) -> bool {
+        self.kind == b'p'
+    }
+
+    /// Tables that inherit from it fire no triggers of it.
+    pub fn has_children(&self) -> bool {
+        self.has_children
+    }
+
+    pub fn has_row_security(&self) -> bool {
+        self.has_row_security
+    }
+
+    /// Whether its rows can be told apart: by a primary key, or a replica identity.
+    pub fn has_key(&self) -> bool {
+        self.has_key
+    }
+
+    /// Refuses what cannot be watched, with the reason.
+    pub fn require_watchable(&self) -> Result<()> {
+        let refused = |what: &str, reason: &str, hint: &str| {
+            Err(Error::new(
+                SqlState::WRONG_OBJECT_TYPE,
+                format!("cannot watch {what} {}", self.qualified),
+            )
+            .detail(reason)
+            .hint(hint))
+        };
+        const TABLES_BEHIND: &str = "Watch the tables that it reads.";
+        const FIRST_NORMAL_OID: u32 = 16384;
+        match self.kind {
+            b'r' | b'p' => {}
+            b'v' => {
+                return refused(
+                    "view",
+                    "A view has no rows of its own that could change.",
+                    TABLES_BEHIND,
+                )
+            }
+            b'm' => {
+                return refused(
+                    "materialized view",
+                    "REFRESH replaces its rows without firing triggers.",
+                    TABLES_BEHIND,
+                )
+            }
+            b'f' => {
+                return refused(
+                    "foreign table",
+                    "Its rows change elsewhere, without firing triggers here.",
+                    "Watch the table on the server that holds it.",
+                )
+            }
+            _ => {
+                return refused(
+                    "relation",
+                    "It is not a table.",
+                    "Pass the name of a table.",
+                )
+            }
+        }
+        if self.is_ours {
+            return refused(
+                "table",
+                "It is one of Pushy's own.",
+                "Jobs are told of by pushy.job_wait, pushy.jobs_wait and channel pushy_control.",
+            );
+        }
+        if self.oid.to_u32() < FIRST_NORMAL_OID {
+            return refused(
+                "system catalog",
+                "Catalogs have no triggers.",
+                "Event triggers tell of DDL.",
+            );
+        }
+        if self.persistence == b't' {
+            return refused(
+                "temporary table",
+                "It goes with its session, and nobody else sees its rows.",
+                "Send what others should hear with pushy.notify(channel, payload).",
+            );
+        }
+        Ok(())
+    }
+
+    /// SQL that is true when one of these columns differs between OLD and NEW.
+    pub fn columns_changed(&self, columns: &[String]) -> Result<String> {
+        let mut terms = Vec::with_capacity(columns.len());
+        for name in columns {
+            let column = self
+                .columns
+                .iter()
+                .find(|column| column.name == *name)
+                .ok_or_else(|| self.no_such_column(name))?;
+            let quoted = identifier::quoted(name);
+            // A type without equality (json, point) is compared as text.
+            let cast = if catalog_type::has_equality(column.type_oid) {
+                ""
+            } else {
+                "::pg_catalog.text"
+            };
+            terms.push(format!(
+                "OLD.{quoted}{cast} IS DISTINCT FROM NEW.{quoted}{cast}"
+            ));
+        }
+        Ok(terms.join(" OR "))
+    }
+
+    fn no_such_column(&self, name: &str) -> Error {
+        let names: Vec<&str> = self.columns.iter().map(|c| c.name.as_str()).collect();
+        Error::new(
+            SqlState::UNDEFINED_COLUMN,
+            format!(
+                "column \"{name}\" of table {} does not exist",
+                self.qualified
+            ),
+        )
+        .hint(format!("Its columns are: {}.", text::listed(&names)))
+    }
+}

@@ -1,0 +1,328 @@
+//! From a change to what is told of it: a notice, a job, or both.
+
+use std::rc::Rc;
+
+use super::counts::{self, Tally};
+use super::known::Known;
+use super::payload::{Change, Keys, Kind, Origin};
+use super::statement;
+use super::triggers::Expression;
+use crate::errors::{Error, Result, SqlState};
+use crate::notice::buffer::{self, Delivery, Item};
+use crate::notice::oversize;
+use crate::pg::expression::{Evaluation, Evaluator};
+use crate::pg::slot::Slot;
+use crate::pg::subtransaction::{self, CallError};
+use crate::pg::trigger::Op;
+use crate::pg::{ereport, notify, session, text, transaction};
+use crate::watch::definition::{Level, Way};
+
+fn origin() -> Origin {
+    Origin {
+        pid: session::pid(),
+        xid: transaction::xid(),
+    }
+}
+
+/// Runs `work`, in a subtransaction where it may fail.
+pub fn guarded<T>(
+    may_fail: bool,
+    work: impl FnOnce() -> std::result::Result<T, CallError>,
+) -> std::result::Result<T, CallError> {
+    if may_fail {
+        subtransaction::run(work)
+    } else {
+        work()
+    }
+}
+
+/// What the expressions of a watch say of a row.
+#[derive(Default)]
+struct Evaluated {
+    /// Changed columns and the condition hold.
+    passes: bool,
+    payload: Option<Vec<u8>>,
+    /// A value of type jsonb.
+    args: Option<Vec<u8>>,
+}
+
+/// A row has changed. `moved`: see fire::changed.
+pub fn row(
+    watch: &Rc<Known>,
+    op: Op,
+    old: Option<Slot<'_>>,
+    new: Option<Slot<'_>>,
+    moved: bool,
+) -> Result<()> {
+    let change = change(watch, op, old, new);
+    let evaluated = if watch.has_expressions() {
+        let (old, new) = (
+            old.unwrap_or_else(|| watch.no_row()),
+            new.unwrap_or_else(|| watch.no_row()),
+        );
+        match evaluate(watch, old, new, moved) {
+            Ok(evaluated) if !evaluated.passes => return Ok(()),
+            Ok(evaluated) => evaluated,
+            Err(error) => return failed(watch, op, Some(&change), error),
+        }
+    } else {
+        Evaluated::default()
+    };
+    if watch.definition.level == Level::Statement {
+        return match statement::add(watch, op, &change) {
+            Ok(()) => Ok(()),
+            Err(error) => failed(watch, op, None, error),
+        };
+    }
+    let mut payload = Vec::new();
+    let may_fail = watch.shape.can_fail(watch.kind);
+    let written = guarded(may_fail, || {
+        watch.shape.row(watch.kind, &change, origin(), &mut payload);
+        Ok(())
+    });
+    match written {
+        Ok(()) => send(watch, op, Some(&change), payload, evaluated),
+        Err(error) => failed(watch, op, None, error),
+    }
+}
+
+/// A table was emptied.
+pub fn truncated(watch: &Rc<Known>) -> Result<()> {
+    let mut payload = Vec::new();
+    if watch.kind != Kind::None {
+        match watch.definition.level {
+            Level::Row => watch
+                .shape
+                .row(watch.kind, &Change::Truncate, origin(), &mut payload),
+            Level::Statement => {
+                let none = Keys::new(0);
+                watch
+                    .shape
+                    .statement(Op::Truncate, &none, origin(), &mut payload);
+            }
+        }
+    }
+    send(watch, Op::Truncate, None, payload, Evaluated::default())
+}
+
+/// A statement is over, with these rows.
+pub fn statement(watch: &Rc<Known>, op: Op, keys: &Keys) -> Result<()> {
+    let mut payload = Vec::new();
+    if watch.kind != Kind::None {
+        watch.shape.statement(op, keys, origin(), &mut payload);
+    }
+    send(watch, op, None, payload, Evaluated::default())
+}
+
+fn change<'a>(watch: &Known, op: Op, old: Option<Slot<'a>>, new: Option<Slot<'a>>) -> Change<'a> {
+    let upto = watch.shape.reads_upto(watch.kind);
+    let (old, new) = (
+        old.map(|row| row.tuple(upto)),
+        new.map(|row| row.tuple(upto)),
+    );
+    match (op, old, new) {
+        (Op::Insert, _, Some(new)) => Change::Insert { new },
+        (Op::Update, Some(old), Some(new)) => Change::Update { old, new },
+        (Op::Delete, Some(old), _) => Change::Delete { old },
+        _ => Change::Truncate,
+    }
+}
+
+fn evaluate(
+    watch: &Known,
+    old: Slot<'_>,
+    new: Slot<'_>,
+    moved: bool,
+) -> std::result::Result<Evaluated, CallError> {
+    let definition = &watch.definition;
+    let given = [
+        (Expression::Changed, definition.columns.is_some() && moved),
+        (Expression::Condition, definition.condition.is_some()),
+        (Expression::Payload, definition.payload_expr.is_some()),
+        (Expression::Args, definition.args_expr.is_some()),
+    ];
+    let has = |wanted: Expression| given.contains(&(wanted, true));
+    let run = |evaluator: &Evaluator| {
+        let may_fail = given
+            .iter()
+            .any(|(expression, given)| *given && !evaluator.is_safe(expression.index()));
+        evaluator.evaluate(old, new, may_fail, |evaluation: &Evaluation<'_>| {
+            for expression in [Expression::Changed, Expression::Condition] {
+                if has(expression) && !evaluation.is_true(expression.index())? {
+                    return Ok(Evaluated::default());
+                }
+            }
+            let mut evaluated = Evaluated {
+                passes: true,
+                ..Evaluated::default()
+            };
+            if has(Expression::Payload) {
+                let payload = evaluation.bytes(Expression::Payload.index())?;
+                evaluated.payload = Some(payload.unwrap_or_default());
+            }
+            if has(Expression::Args) {
+                evaluated.args = evaluation.varlena(Expression::Args.index())?;
+            }
+            Ok(evaluated)
+        })
+    };
+    watch.with_evaluator(run).unwrap_or_else(|| {
+        Err(CallError {
+            sqlstate: SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE.0.to_owned(),
+            message: format!(
+                "the expressions of watch \"{}\" were dropped with something they used",
+                definition.name
+            ),
+            hint: Some("Declare the watch again with pushy.watch.".to_owned()),
+            ..CallError::default()
+        })
+    })
+}
+
+/// Sends a payload where the watch says; expressions may have made another, or the arguments of the job.
+fn send(
+    watch: &Rc<Known>,
+    op: Op,
+    change: Option<&Change<'_>>,
+    payload: Vec<u8>,
+    evaluated: Evaluated,
+) -> Result<()> {
+    let mut tally = Tally::default();
+    if let Some(queue) = &watch.definition.queue {
+        let args = match evaluated.args {
+            Some(args) => Ok(args),
+            None => default_args(watch, op, &payload),
+        };
+        match args {
+            Ok(args) => {
+                tally.jobs += add_job(watch, queue, args, &mut tally)?;
+            }
+            Err(error) => return failed(watch, op, None, error),
+        }
+    }
+    let payload = evaluated.payload.unwrap_or(payload);
+    tally.notices += add_notice(watch, op, change, payload)?;
+    counts::add(watch.counter, tally);
+    Ok(())
+}
+
+fn default_args(watch: &Known, op: Op, payload: &[u8]) -> std::result::Result<Vec<u8>, CallError> {
+    if payload.is_empty() {
+        return text::jsonb(b"{}");
+    }
+    // A nested value of type json may hold what jsonb cannot.
+    let may_fail = op != Op::Truncate && watch.kind != Kind::None;
+    guarded(may_fail, || text::jsonb(payload))
+}
+
+/// How many jobs were added: none when the watch's owner may not enqueue (any more).
+fn add_job(watch: &Known, queue: &str, args: Vec<u8>, tally: &mut Tally) -> Result<u64> {
+    match watch.request(queue) {
+        Ok(request) => {
+            buffer::add(Item::Job { request, args })?;
+            Ok(1)
+        }
+        Err(error) => {
+            tally.errors += 1;
+            log(watch, &error);
+            Ok(0)
+        }
+    }
+}
+
+fn add_notice(watch: &Known, op: Op, change: Option<&Change<'_>>, payload: Vec<u8>) -> Result<u64> {
+    let Some(channel) = &watch.channel else {
+        return Ok(0);
+    };
+    let payload = if payload.len() <= notify::PAYLOAD_LIMIT {
+        payload
+    } else {
+        refer(watch, op, change, &payload)?
+    };
+    buffer::add(Item::Notice {
+        channel: Rc::clone(channel),
+        payload,
+        delivery: match watch.definition.delivery {
+            Way::Notify => Delivery::Notify,
+            Way::Relay => Delivery::Relay {
+                merge: watch.definition.merge,
+            },
+        },
+    })?;
+    Ok(1)
+}
+
+/// Keeps a payload that is too long for NOTIFY, and answers what is sent for it.
+fn refer(watch: &Known, op: Op, change: Option<&Change<'_>>, payload: &[u8]) -> Result<Vec<u8>> {
+    let id = oversize::keep(payload)?;
+    let mut reference = Vec::new();
+    if let Some(change) = change {
+        let origin = origin();
+        // The key was written before: that it fails now takes a function that answers differently.
+        let written = guarded(watch.shape.can_fail(Kind::Key), || {
+            watch
+                .shape
+                .reference(change, origin, id, payload.len(), &mut reference);
+            Ok(())
+        });
+        if written.is_err() {
+            reference.clear();
+        }
+    }
+    if reference.is_empty() || reference.len() > notify::PAYLOAD_LIMIT {
+        reference.clear();
+        watch
+            .shape
+            .bare_reference(op, origin(), id, payload.len(), &mut reference);
+    }
+    Ok(reference)
+}
+
+/// An expression or a conversion has failed: the write goes on, and the notice (or the job) says so. What
+/// ends the statement or the transaction anyway goes on as an error.
+fn failed(watch: &Rc<Known>, op: Op, change: Option<&Change<'_>>, error: CallError) -> Result<()> {
+    let error = Error {
+        sqlstate: SqlState::of_server(&error.sqlstate),
+        message: error.message,
+        detail: error.detail,
+        hint: error.hint,
+    };
+    const QUERY_CANCELED: &str = "57014";
+    const TRANSACTION_ROLLBACK: &str = "40";
+    let code = error.sqlstate.0;
+    if code == QUERY_CANCELED || code.starts_with(TRANSACTION_ROLLBACK) {
+        return Err(error);
+    }
+    log(watch, &error);
+    let mut payload = Vec::new();
+    watch
+        .shape
+        .error(op, change, origin(), &error, &mut payload);
+    let mut tally = Tally {
+        errors: 1,
+        ..Tally::default()
+    };
+    if let Some(queue) = &watch.definition.queue {
+        if let Ok(args) = text::jsonb(&payload) {
+            tally.jobs += add_job(watch, queue, args, &mut tally)?;
+        }
+    }
+    tally.notices += add_notice(watch, op, None, payload)?;
+    counts::add(watch.counter, tally);
+    Ok(())
+}
+
+fn log(watch: &Known, error: &Error) {
+    if watch.may_log() {
+        let definition = &watch.definition;
+        ereport::log(&Error {
+            sqlstate: error.sqlstate,
+            message: format!(
+                "watch \"{}\" on {}: {}",
+                definition.name, definition.relation_name, error.message
+            ),
+            detail: error.detail.clone(),
+            hint: error.hint.clone(),
+        });
+    }
+}

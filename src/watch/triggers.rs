@@ -1,0 +1,238 @@
+//! The triggers of a watch: their names, their statements, making and dropping them.
+//!
+//! A trigger per event, and one that never fires: its condition is where the server keeps the watch's
+//! expressions (see crate::pg::expression).
+
+use super::definition::{Definition, Level};
+use super::table::Table;
+use crate::errors::{Error, Result, SqlState};
+use crate::params;
+use crate::pg::expression::Evaluator;
+use crate::pg::memory::Context;
+use crate::pg::spi::{self, Plan};
+use crate::pg::trigger::Op;
+use crate::pg::{catalog_trigger, identifier, text, BuiltinOid, Oid};
+
+/// The expressions of a watch, in the order in which its trigger holds them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expression {
+    /// One of the columns differs; boolean.
+    Changed,
+    /// The condition; boolean.
+    Condition,
+    /// The payload; text.
+    Payload,
+    /// The arguments of a job; jsonb.
+    Args,
+}
+
+impl Expression {
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+}
+
+/// Makes the triggers, as the caller; their numbers go into the definition.
+pub fn create(watch: &mut Definition, table: &Table) -> Result<()> {
+    let maker = Maker {
+        base: base_name(watch),
+        watch_id: watch.watch_id,
+        table,
+    };
+    let changed = match &watch.columns {
+        Some(columns) => Some(table.columns_changed(columns)?),
+        None => None,
+    };
+    let expressions = make_expressions(&maker, watch, changed.as_deref())?;
+    watch.expressions = expressions.as_ref().map(|made| made.trigger);
+    watch.triggers = Vec::new();
+    for op in fired_by(watch, table) {
+        let native = expressions.as_ref().and_then(|made| {
+            native_condition(watch, table, op, &made.evaluator, changed.as_deref())
+        });
+        let row = op != Op::Truncate;
+        watch
+            .triggers
+            .push(maker.make(op.as_str(), op, row, native.as_deref())?);
+        if watch.level == Level::Statement && row {
+            let name = format!("{}_end", op.as_str());
+            watch.triggers.push(maker.make(&name, op, false, None)?);
+        }
+    }
+    watch.triggers.extend(watch.expressions);
+    Ok(())
+}
+
+/// The kinds of change that must fire. A row that an update moves to another partition fires as a delete and
+/// an insert: with all three it can be told what it was.
+fn fired_by(watch: &Definition, table: &Table) -> Vec<Op> {
+    let rows = [Op::Insert, Op::Update, Op::Delete];
+    let of_rows = |op: &Op| *op != Op::Truncate;
+    let mut ops: Vec<Op> = watch.events.clone();
+    if table.is_partitioned() && ops.iter().any(of_rows) {
+        ops.retain(|op| !of_rows(op));
+        ops.splice(0..0, rows);
+    }
+    ops
+}
+
+struct Made {
+    trigger: Oid,
+    evaluator: Evaluator,
+    _context: Context,
+}
+
+fn make_expressions(
+    maker: &Maker<'_>,
+    watch: &Definition,
+    changed: Option<&str>,
+) -> Result<Option<Made>> {
+    let (condition, payload, args) = (&watch.condition, &watch.payload_expr, &watch.args_expr);
+    if changed.is_none() && condition.is_none() && payload.is_none() && args.is_none() {
+        return Ok(None);
+    }
+    let or_null = |expression: Option<&str>, cast: &str| match expression {
+        Some(expression) => format!("({expression}\n){cast}"),
+        None => "NULL".to_owned(),
+    };
+    let args = args
+        .as_deref()
+        .map(|args| format!("pg_catalog.to_jsonb(({args}\n))"));
+    let row = [
+        or_null(changed, ""),
+        or_null(condition.as_deref(), "::pg_catalog.bool"),
+        or_null(payload.as_deref(), "::pg_catalog.text"),
+        or_null(args.as_deref(), ""),
+    ];
+    let condition = format!("false AND ROW({}) IS NULL", row.join(", "));
+    let trigger = maker.make("expressions", Op::Update, true, Some(&condition))?;
+    let context = Context::new(c"pushy watch declaration");
+    let condition = condition_of(trigger)?;
+    let evaluator = Evaluator::of_condition(&condition, &context)
+        .filter(|evaluator| evaluator.len() == row.len())
+        .ok_or_else(|| {
+            Error::new(
+                SqlState::INTERNAL_ERROR,
+                "the server keeps the watch's expressions in another form than expected",
+            )
+            .hint("This is a bug: please report it with the version of the server.")
+        })?;
+    Ok(Some(Made {
+        trigger,
+        evaluator,
+        _context: context,
+    }))
+}
+
+/// What the server itself can check before it queues a firing: only what cannot fail, for a watch never fails
+/// a write; and only what is about rows that there are.
+fn native_condition(
+    watch: &Definition,
+    table: &Table,
+    op: Op,
+    evaluator: &Evaluator,
+    changed: Option<&str>,
+) -> Option<String> {
+    // The halves of a moved row must both fire.
+    let moved_half = table.is_partitioned() && op != Op::Update;
+    if op == Op::Truncate || moved_half {
+        return None;
+    }
+    let mut terms = Vec::new();
+    if let (Op::Update, Some(changed)) = (op, changed) {
+        terms.push(format!("({changed})"));
+    }
+    if let Some(condition) = &watch.condition {
+        let index = Expression::Condition.index();
+        let has_rows = match op {
+            Op::Insert => !evaluator.uses_old(index),
+            Op::Delete => !evaluator.uses_new(index),
+            _ => true,
+        };
+        if has_rows && evaluator.is_safe(index) {
+            terms.push(format!("({condition}\n)"));
+        }
+    }
+    (!terms.is_empty()).then(|| terms.join(" AND "))
+}
+
+struct Maker<'a> {
+    base: String,
+    watch_id: i32,
+    table: &'a Table,
+}
+
+impl Maker<'_> {
+    fn make(&self, suffix: &str, op: Op, row: bool, condition: Option<&str>) -> Result<Oid> {
+        let name = format!("{}_{suffix}", self.base);
+        let when = condition.map_or_else(String::new, |condition| format!(" WHEN ({condition})"));
+        catalog_trigger::create(&format!(
+            "CREATE TRIGGER {} AFTER {} ON {} FOR EACH {}{when} EXECUTE FUNCTION pushy.{}('{}')",
+            identifier::quoted(&name),
+            op.as_str(),
+            self.table.qualified,
+            if row { "ROW" } else { "STATEMENT" },
+            if row { "watch_row" } else { "watch_statement" },
+            self.watch_id,
+        ))?;
+        catalog_trigger::find(self.table.oid, &name).ok_or_else(|| {
+            Error::new(
+                SqlState::INTERNAL_ERROR,
+                format!("trigger \"{name}\" was made and is not there"),
+            )
+        })
+    }
+}
+
+/// `pushy_<watch>`, cut where suffixes would not fit, and then with the number to keep it apart.
+fn base_name(watch: &Definition) -> String {
+    const LONGEST_SUFFIX: usize = "_expressions".len();
+    let whole = format!("pushy_{}", watch.name);
+    let most = identifier::LIMIT - LONGEST_SUFFIX;
+    if text::encode(&whole).len() <= most {
+        return whole;
+    }
+    let number = format!("_{}", watch.watch_id);
+    let mut cut = whole;
+    while text::encode(&cut).len() > most - number.len() {
+        cut.pop();
+    }
+    cut + &number
+}
+
+static CONDITION: Plan = Plan::new(
+    "SELECT t.tgqual::pg_catalog.text FROM pg_catalog.pg_trigger t WHERE t.oid OPERATOR(pg_catalog.=) $1",
+    &[BuiltinOid::OIDOID],
+);
+
+/// The condition of a trigger, as pg_trigger has it.
+pub fn condition_of(trigger: Oid) -> Result<String> {
+    spi::connect(|spi| {
+        let found = spi.run(&CONDITION, params![trigger]);
+        found.first().map_or(Ok(String::new()), |row| {
+            Ok(row.opt_text(1)?.unwrap_or_default())
+        })
+    })
+}
+
+static EXISTING: Plan = Plan::new(
+    "SELECT t.oid FROM pg_catalog.pg_trigger t \
+      WHERE t.tgrelid OPERATOR(pg_catalog.=) $1 AND t.oid OPERATOR(pg_catalog.=) ANY ($2)",
+    &[BuiltinOid::OIDOID, BuiltinOid::OIDARRAYOID],
+);
+
+/// Those of a watch's triggers that are (still) there.
+pub fn existing(watch: &Definition) -> Vec<Oid> {
+    let triggers = crate::pg::array::of_oids(&watch.triggers);
+    spi::connect(|spi| {
+        let found = spi.run(&EXISTING, params![watch.relation, triggers]);
+        found.rows().map(|row| row.oid(1)).collect()
+    })
+}
+
+/// Drops them all. The table is locked.
+pub fn drop(watch: &Definition) {
+    for trigger in existing(watch) {
+        catalog_trigger::drop(trigger);
+    }
+}
