@@ -16,7 +16,7 @@ class Figures:
     def keep(self, name: str, data: dict, servers, options) -> None:
         form = "full" if options.full else "short"
         self.sections[name] = {"when": datetime.datetime.now().isoformat(" ", "minutes"), "form": form,
-                               "machine": machine(), "server": servers.installation.version, "data": data}
+                               "machine": f"{machine()}, data on {filesystem(servers.folder)}", "server": servers.installation.version, "data": data}
         if self.path:
             self.path.write_text(json.dumps(self.sections, indent=1, sort_keys=True) + "\n")
 
@@ -26,6 +26,11 @@ class Figures:
 
 def machine() -> str:
     return f"{cpu()}, {os.cpu_count()} cores, {memory()}, {platform.system()} {platform.release().split('-')[0]}"
+
+
+def filesystem(folder: Path) -> str:
+    mounts = [line.split()[1:3] for line in Path("/proc/mounts").read_text().splitlines()]
+    return max((mount for mount in mounts if folder.is_relative_to(mount[0])), key=lambda mount: len(mount[0]))[1]
 
 
 def cpu() -> str:

@@ -18,31 +18,40 @@ plt.rcParams |= {"font.size": 10, "axes.spines.top": False, "axes.spines.right":
                  "axes.titlelocation": "left", "figure.dpi": 110, "svg.hashsalt": "pushy", "svg.fonttype": "path"}
 
 
-def drain(data: dict):
-    figure, panels = plt.subplots(1, 2, figsize=(13, 5.2), sharey=True, layout="constrained")
+def drain(data: dict, synchronous_commit: str = "off"):
+    figure, panels = plt.subplots(1, 2, figsize=(13, 5.4), sharey=True, layout="constrained")
     names = [name for name in data["paths"] if name not in data["missing"]]
-    names.sort(key=lambda name: middle(data["rates"][f"{name}; noop; off"]))
+    names.sort(key=lambda name: middle(data["rates"][f"{name}; noop"]))
     for panel, handler, title in zip(panels, ("noop", "one_row"), ("No-op jobs a second", "Jobs a second that write one row")):
-        rates = [data["rates"][f"{name}; {handler}; off"] for name in names]
+        rates = [data["rates"][f"{name}; {handler}"] for name in names]
         middles = [middle(seen) for seen in rates]
-        reach = [[m - min(seen) for m, seen in zip(middles, rates)], [max(seen) - m for m, seen in zip(middles, rates)]]
-        panel.barh(names, middles, xerr=reach, color=[colour(name) for name in names], error_kw={"lw": 1, "ecolor": "#333"})
+        panel.barh(names, middles, xerr=reach(middles, rates), color=[colour(name) for name in names], error_kw={"lw": 1, "ecolor": "#333"})
         for at, m in enumerate(middles):
             panel.annotate(f" {m:,.0f}", (max(rates[at]), at), va="center", fontsize=9)
-        panel.set_xscale("log")
-        panel.set_xlim(left=min(middles) / 2, right=max(middles) * 4)
+        panel.set_xlim(right=max(max(seen) for seen in rates) * 1.15)
         panel.set_title(title)
-        panel.set_xlabel("logarithmic; median, lowest to highest round; synchronous_commit off")
-    legend(panels[1], {"Pushy": OURS, "peers": OTHERS, "the limit: a hand-written loop in the server": LIMITS}, loc="lower right")
+        panel.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
+    figure.supxlabel(f"Median, from the lowest to the highest round. synchronous_commit {synchronous_commit} for all.", fontsize=9)
+    figure.legend(handles=boxes({"Pushy": OURS, "peers": OTHERS, "hand-written loop inside the server": LIMITS}), frameon=False,
+                  loc="outside upper right", ncols=3)
     return figure
+
+
+def reach(middles: list[float], rates: list[list[float]]) -> list[list[float]]:
+    """Error bars."""
+    return [[m - min(seen) for m, seen in zip(middles, rates)], [max(seen) - m for m, seen in zip(middles, rates)]]
+
+
+def drain_durable(data: dict):
+    return drain(data, "on")
 
 
 def colour(name: str) -> str:
     return OURS if name.startswith("Pushy") else LIMITS if name.startswith("hand-written") else OTHERS
 
 
-def legend(panel, entries: dict[str, str], **where) -> None:
-    panel.legend(handles=[plt.Rectangle((0, 0), 1, 1, color=value, label=name) for name, value in entries.items()], frameon=False, **where)
+def boxes(entries: dict[str, str]) -> list:
+    return [plt.Rectangle((0, 0), 1, 1, color=value, label=name) for name, value in entries.items()]
 
 
 def latency(data: dict):
@@ -82,8 +91,7 @@ def enqueue(data: dict):
         for shift, what, shade in ((-0.2, "pushy.enqueue", OURS), (0.2, "plain INSERT", OTHERS)):
             rates = [data["single"][f"{what}; {clients}; {commit}"] for clients in CLIENTS]
             middles = [middle(seen) for seen in rates]
-            reach = [[m - min(seen) for m, seen in zip(middles, rates)], [max(seen) - m for m, seen in zip(middles, rates)]]
-            panel.bar([at + shift for at in range(len(CLIENTS))], middles, 0.38, yerr=reach, color=shade, label=what, error_kw={"lw": 1})
+            panel.bar([at + shift for at in range(len(CLIENTS))], middles, 0.38, yerr=reach(middles, rates), color=shade, label=what, error_kw={"lw": 1})
         panel.set_xticks(range(len(CLIENTS)), [f"{clients} client{'s' * (clients > 1)}" for clients in CLIENTS])
         panel.set_title(f"Enqueued a second, synchronous_commit {commit}", fontsize=10)
         panel.yaxis.set_major_formatter(lambda y, _: f"{y:,.0f}")
@@ -137,7 +145,7 @@ def memory(data: dict):
     return figure
 
 
-DRAWINGS = {"drain": drain, "latency": latency, "rates": rates, "enqueue": enqueue, "wal": wal, "held": held, "memory": memory}
+DRAWINGS = {"drain": drain, "drain_durable": drain_durable, "latency": latency, "rates": rates, "enqueue": enqueue, "wal": wal, "held": held, "memory": memory}
 
 
 def draw(figures) -> None:

@@ -35,6 +35,7 @@ class Servers:
 
     def __enter__(self) -> "Servers":
         self._scratch = Scratch.create()
+        self.folder = self._scratch.path
         self._count = 0
         pg_config = os.environ.get("PG_CONFIG", "/usr/lib/postgresql/15/bin/pg_config")
         self.installation = Installation.create(self._scratch.path / "pg", REPOSITORY / "target" / "package-release", pg_config)

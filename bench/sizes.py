@@ -7,11 +7,11 @@ from dataclasses import dataclass
 class Sizes:
     form: str
     rounds: int
-    scale: float  # of a number of jobs that was chosen for the short form
+    scale: float  # of the number of jobs that fits the full form
     long: float   # of a bar's own number: 5,000,000 jobs kept and the like
 
-    def jobs(self, short: int) -> int:
-        return max(int(short * self.scale), 20)
+    def jobs(self, full: int) -> int:
+        return max(int(full * self.scale), 20)
 
     def millions(self, full: int) -> int:
         return max(int(full * self.long), 100)
@@ -26,4 +26,4 @@ class Sizes:
             return cls("smoke", options.rounds or 1, 0.01, 0.001)
         if options.full:
             return cls("full", options.rounds or 5, 1.0, 1.0)
-        return cls("short", options.rounds or 3, 1.0, 0.1)
+        return cls("short", options.rounds or 2, 0.5, 0.1)

@@ -15,7 +15,7 @@ HANDLERS = {"noop": "a no-op", "one_row": "one row written"}
 class Contestant:
     name: str                  # in tables
     path: str                  # which way of working it was measured
-    jobs: dict[str, int]       # by handler: enough for a second or more, in the short form
+    jobs: dict[str, int]       # by handler: enough for a second or two
 
     def missing(self) -> str | None:
         """Why it could not be installed."""

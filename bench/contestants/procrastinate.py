@@ -9,7 +9,7 @@ class Procrastinate(WorkerProcess):
     source = "python"
     name = "procrastinate"
     path = "async tasks, concurrency 20, delete_jobs always, uvloop"
-    jobs = {"noop": 1_500, "one_row": 1_000}
+    jobs = {"noop": 600, "one_row": 400}
     nothing_left = "NOT EXISTS (SELECT FROM procrastinate_jobs WHERE status IN ('todo', 'doing'))"
 
     def command(self) -> list:

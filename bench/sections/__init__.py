@@ -1,9 +1,9 @@
 """What is measured. A section has TITLE, measure(servers, sizes) → figures, tables(figures) → lines, bars(figures)."""
 
-from . import bystander, drain, enqueue, held, idle, kept, latency, many, memory, parked, rates, shared_table, waiting, wal
+from . import bystander, drain, drain_durable, enqueue, held, idle, kept, latency, many, memory, parked, rates, shared_table, waiting, wal
 
-SECTIONS = {"drain": drain, "latency": latency, "rates": rates, "enqueue": enqueue, "wal": wal, "shared_table": shared_table,
-            "waiting": waiting, "kept": kept, "held": held, "parked": parked, "memory": memory, "idle": idle, "many": many,
+SECTIONS = {"drain": drain, "drain_durable": drain_durable, "latency": latency, "rates": rates, "enqueue": enqueue, "wal": wal,
+            "shared_table": shared_table, "waiting": waiting, "kept": kept, "held": held, "parked": parked, "memory": memory, "idle": idle, "many": many,
             "bystander": bystander}
 # The rest takes millions of jobs, or minutes of waiting.
-SHORT = ["drain", "latency", "enqueue", "wal", "parked", "bystander"]
+SHORT = ["drain", "drain_durable", "latency", "enqueue", "wal", "parked", "bystander"]

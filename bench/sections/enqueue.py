@@ -1,4 +1,4 @@
-"""Enqueueing, nothing running: against a plain INSERT of the same row into a table with the same columns and indexes.
+"""Enqueueing into a paused queue: against a plain INSERT of the same row into a table with the same columns and indexes.
 
 One by one from 1, 8 and 32 clients (pgbench, prepared statements, a transaction each); `enqueue_many` and a set-based SELECT."""
 
@@ -16,6 +16,7 @@ CLIENTS = (1, 8, 32)
 SETUP = """
 CREATE FUNCTION noop(args jsonb) RETURNS void LANGUAGE plpgsql AS $$BEGIN END$$;
 SELECT pushy.queue_register('full', 'noop(jsonb)');
+SELECT pushy.queue_pause('full');
 CREATE TABLE plain_job (LIKE pushy.live_job INCLUDING ALL);
 CREATE SEQUENCE plain_seq;
 CREATE TABLE orders AS SELECT n AS id FROM generate_series(1, 100000) n;
@@ -34,7 +35,7 @@ FROM_ORDERS = {
 
 def measure(servers, sizes) -> dict:
     seconds = sizes.few(full=5, short=3)
-    with servers.server(pushy__enabled="off") as cluster:
+    with servers.server() as cluster:
         db = cluster.database("enqueue")
         for statement in SETUP.strip().split(";\n"):
             db.sql(statement)

@@ -27,7 +27,7 @@ SELECT pushy.queue_register('latency', 'started(jsonb)');
 
 
 def measure(servers, sizes) -> dict:
-    samples = sizes.few(full=1000, short=300)
+    samples = sizes.few(full=500, short=200)
     graphile = GraphileWorker(local_queue=False)
     seen: dict[str, list[list[float]]] = {PUSHY: [], PUSHY_ON: [], PUSHY_COLD: []}
     with servers.server() as cluster:
