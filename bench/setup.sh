@@ -4,6 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . tools/progress.sh
+. tools/cargo.sh
 
 PYTHON=/usr/bin/python3
 [ -x $PYTHON ] || PYTHON=python3
