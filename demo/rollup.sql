@@ -22,15 +22,12 @@ $$;
 -- One at a time, as all jobs update the same few rows.
 SELECT pushy.queue_register('branch_kpi', 'update_branch_kpi(jsonb)', concurrency => 1);
 
--- A plain trigger: each row of the history owes the roll-up one job, from the writer's own commit on. (The
--- transaction is noted only so that the demo can tell at the end how soon after its commit the job started.)
-CREATE FUNCTION enqueue_branch_kpi() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    PERFORM pushy.enqueue('branch_kpi', jsonb_build_object('branch', NEW.bid, 'delta', NEW.delta,
-                                                       'written_by', pg_current_xact_id()::text));
-    RETURN NULL;
-END
-$$;
+-- Each row of the history owes the roll-up one job, from the writer's own commit on. (The transaction is noted
+-- only so that the demo can tell at the end how soon after its commit the job started.)
+SELECT pushy.watch('pgbench_history', events => '{insert}', queue => 'branch_kpi',
+                   args_expr => $$ jsonb_build_object('branch', NEW.bid, 'delta', NEW.delta,
+                                                      'written_by', pg_current_xact_id()::text) $$);
 
-CREATE TRIGGER branch_kpi AFTER INSERT ON pgbench_history
-    FOR EACH ROW EXECUTE FUNCTION enqueue_branch_kpi();
+-- And whoever LISTENs hears of large amounts.
+SELECT pushy.watch('pgbench_history', channel => 'large_amounts', events => '{insert}', condition => 'abs(NEW.delta) > 4990',
+                   payload_expr => $$ format('teller %s of branch %s booked %s', NEW.tid, NEW.bid, NEW.delta) $$);

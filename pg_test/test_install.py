@@ -10,7 +10,7 @@ from harness.fixtures import REPOSITORY
 # What everybody may call. A function that is added has to be added here, or stays closed.
 PUBLIC_FUNCTIONS = {
     "channel_ident", "channel_inspect", "channel_name", "current_job", "enqueue", "enqueue_many", "has_queue_privilege",
-    "job_cancel", "job_progress", "job_retry", "job_wait", "jobs_wait", "notify", "queue_alter", "queue_drop",
+    "job_cancel", "job_progress", "job_retry", "job_trace", "job_wait", "jobs_wait", "notify", "queue_alter", "queue_drop",
     "queue_explain", "queue_grant", "queue_pause", "queue_register", "queue_resume", "queue_revoke", "queue_run",
     "notice", "resume_after_restore", "unwatch", "watch", "watch_pause", "watch_resume",
     # Whoever declares a watch must be allowed to execute what its triggers call.

@@ -45,7 +45,8 @@ GRANT EXECUTE ON FUNCTION
   pushy.job_retry(bigint),
   pushy.job_wait(bigint, interval),
   pushy.job_progress(double precision, text),
-  pushy.current_job()
+  pushy.current_job(),
+  pushy.job_trace(bigint)
   TO PUBLIC;
 GRANT EXECUTE ON PROCEDURE pushy.jobs_wait(text, interval) TO PUBLIC;
 

@@ -179,6 +179,24 @@ COMMENT ON COLUMN pushy.jobs.timeout IS 'How long an attempt may run; 0: for eve
 COMMENT ON COLUMN pushy.jobs.expires_at IS 'When a finished job may be removed.';
 
 
+CREATE FUNCTION pushy.job_trace(
+  id bigint,
+  OUT tree text,
+  OUT job bigint,
+  OUT caused_by bigint,
+  OUT depth int,
+  OUT queue text,
+  OUT state text,
+  OUT attempt int,
+  OUT enqueued_at timestamptz,
+  OUT finished_at timestamptz,
+  OUT args jsonb,
+  OUT last_error text)
+RETURNS SETOF record LANGUAGE c STABLE PARALLEL UNSAFE ROWS 10 AS 'MODULE_PATHNAME', 'pushy_job_trace';
+COMMENT ON FUNCTION pushy.job_trace(bigint) IS
+  'The tree of causes that a job belongs to, as far as the caller may monitor its queues: from the first job that is still kept down to the last that it caused, directly or by a watch of what its handler wrote.';
+
+
 CREATE VIEW pushy.failures WITH (security_barrier) AS
 SELECT f.job_id,
        q.queue,

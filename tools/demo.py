@@ -21,6 +21,7 @@ REMEMBERED = REPOSITORY / "target" / "demo"  # holds the path of the running dem
 BRANCHES = 10
 WRITERS = 4
 SECONDS = 10
+NOTICES_SHOWN = 5
 
 
 def main() -> None:
@@ -82,10 +83,10 @@ class Demo:
     def roll_up(self) -> None:
         tell(f"pgbench makes a bank of {BRANCHES} branches")
         self.cluster.run("pgbench", "-i", "-q", "-s", BRANCHES, *self.where())
-        tell("A trigger on pgbench_history enqueues; a queue's handler keeps a roll-up per branch (demo/rollup.sql)")
+        tell("A watch of pgbench_history makes jobs; their handler keeps a roll-up per branch (demo/rollup.sql)")
         self.play_file("rollup.sql")
 
-        tell(f"pgbench writes for {SECONDS} seconds, {WRITERS} clients, while the jobs run")
+        tell(f"pgbench writes for {SECONDS} seconds, {WRITERS} clients, while the jobs run; a client LISTENs to large amounts")
         self.write()
         began = time.monotonic()
         self.shop.sql("CALL pushy.jobs_wait('branch_kpi', '1 minute')")
@@ -123,13 +124,21 @@ class Demo:
             [installation.program("pgbench"), "-n", "-c", str(WRITERS), "-j", "2", "-T", str(SECONDS), *map(str, self.where())],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         began = time.monotonic()
-        while writer.poll() is None:
-            if sys.stdout.isatty():
-                done = self.shop.value("SELECT sum(transactions) FROM branch_kpi")
-                print(f"\r\033[K   {time.monotonic() - began:.0f} s, {done:,} jobs done", end="", flush=True)
-            time.sleep(0.25)
-        if sys.stdout.isatty():
-            print("\r\033[K", end="")
+        heard = 0
+        with self.shop.connect() as listener:
+            listener.execute("LISTEN large_amounts")
+            while writer.poll() is None:
+                for notice in listener.notifies(timeout=0.25):
+                    heard += 1
+                    if heard <= NOTICES_SHOWN:
+                        clear_line()
+                        print(f"   {notice.channel}, from backend {notice.pid}: {notice.payload}")
+                if sys.stdout.isatty():
+                    done = self.shop.value("SELECT sum(transactions) FROM branch_kpi")
+                    clear_line()
+                    print(f"   {time.monotonic() - began:.0f} s, {done:,} jobs done", end="", flush=True)
+        clear_line()
+        print(f"   {heard:,} notices of large amounts were heard.")
         report = writer.communicate()[0]
         if writer.returncode != 0:
             sys.exit(f"pgbench failed:\n{report}")
@@ -172,6 +181,11 @@ class Demo:
 
     def where(self) -> list:
         return ["-h", self.cluster.folder, "-p", self.cluster.port, "-U", "postgres", "shop"]
+
+
+def clear_line() -> None:
+    if sys.stdout.isatty():
+        print("\r\033[K", end="")
 
 
 _steps = 0

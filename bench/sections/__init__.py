@@ -1,9 +1,10 @@
 """What is measured. A section has TITLE, measure(servers, sizes) → figures, tables(figures) → lines, bars(figures)."""
 
-from . import bystander, drain, drain_durable, enqueue, held, idle, kept, latency, many, memory, parked, rates, shared_table, waiting, wal
+from . import (bystander, drain, drain_durable, enqueue, held, idle, kept, latency, many, memory, parked, rates, shared_table, waiting,
+               wal, watch)
 
 SECTIONS = {"drain": drain, "drain_durable": drain_durable, "latency": latency, "rates": rates, "enqueue": enqueue, "wal": wal,
             "shared_table": shared_table, "waiting": waiting, "kept": kept, "held": held, "parked": parked, "memory": memory, "idle": idle, "many": many,
-            "bystander": bystander}
+            "bystander": bystander, "watch": watch}
 # The rest takes millions of jobs, or minutes of waiting.
 SHORT = ["drain", "drain_durable", "latency", "enqueue", "wal", "parked", "bystander"]

@@ -17,4 +17,5 @@ pub mod retry;
 pub mod run_in_session;
 pub mod running;
 pub mod tables;
+pub mod trace;
 pub mod wait;

@@ -218,6 +218,11 @@ impl Row<'_> {
         (!null).then_some(datum)
     }
 
+    /// A value as it is, for a row that is stored while SPI is connected.
+    pub fn answer(&self, column: i32) -> Answer {
+        self.datum(column).map_or(Answer::Null, Answer::Datum)
+    }
+
     fn present(&self, column: i32) -> pg_sys::Datum {
         self.datum(column)
             .unwrap_or_else(|| panic!("column {column} is null"))

@@ -1,0 +1,125 @@
+"""What a watch costs the writers: the same table plain, watched, and with triggers that people write by hand.
+
+One row a transaction from 1, 8 and 32 clients (pgbench), with nobody listening and with 90 idle LISTENers of another
+channel, which NOTIFY wakes all the same; and a COPY of many rows."""
+
+import contextlib
+import re
+import time
+
+from harness.database import Database
+
+from ..bars import Bar
+from ..rounds import interleave, middle, ratios, spread
+
+TITLE = "What a watch costs"
+CLIENTS = (1, 8, 32)
+LISTENERS = (0, 90)
+
+PLAIN, NOTIFY, QUEUE, STATEMENT, HAND, TCN = (
+    "plain table", "watch, notify", "watch, queue", "watch, per statement", "plpgsql trigger, pg_notify", "tcn")
+SINGLE = [PLAIN, NOTIFY, QUEUE, HAND, TCN]
+
+TABLES = {PLAIN: "plain", NOTIFY: "told", QUEUE: "worked", STATEMENT: "counted", HAND: "hand", TCN: "tcned"}
+SETUP = [f"CREATE TABLE {table} (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, v int, s text)" for table in TABLES.values()] + [
+    "CREATE FUNCTION noop(args jsonb) RETURNS void LANGUAGE plpgsql AS $$BEGIN END$$",
+    "SELECT pushy.queue_register('q', 'noop(jsonb)')",
+    "SELECT pushy.watch('told'), pushy.watch('worked', queue => 'q'), pushy.watch('counted', level => 'statement')",
+    """CREATE FUNCTION tell() RETURNS trigger LANGUAGE plpgsql AS $$
+       BEGIN
+           PERFORM pg_notify('hand', json_build_object('op', TG_OP, 'schema', TG_TABLE_SCHEMA, 'table', TG_TABLE_NAME,
+                                                       'key', json_build_object('id', coalesce(NEW.id, OLD.id)))::text);
+           RETURN NULL;
+       END $$""",
+    "CREATE TRIGGER tell AFTER INSERT OR UPDATE OR DELETE ON hand FOR EACH ROW EXECUTE FUNCTION tell()",
+    "CREATE EXTENSION tcn",
+    "CREATE TRIGGER tell AFTER INSERT OR UPDATE OR DELETE ON tcned FOR EACH ROW EXECUTE FUNCTION triggered_change_notification('tcn')",
+]
+EVERY_NOTICE = 2**31 - 1
+
+
+def measure(servers, sizes) -> dict:
+    seconds, rows = sizes.few(full=5, short=3), sizes.jobs(1_000_000)
+    # Nothing runs: it is the writer's side that is measured.
+    with servers.server(pushy__enabled="off", max_connections=200) as cluster:
+        db = cluster.database("watch")
+        for statement in SETUP:
+            db.sql(statement)
+        single = {}
+        for listeners in LISTENERS:
+            with idle_listeners(db, listeners):
+                single |= interleave({key(what, clients, listeners): one_by_one(db, cluster.folder, what, clients, seconds)
+                                      for clients in CLIENTS for what in SINGLE}, sizes.rounds, "transactions/s")
+        path = cluster.folder / "rows"
+        db.sql(f"COPY (SELECT n, 'row ' || n FROM generate_series(1, {rows}) n) TO '{path}'")
+        copies = interleave({what: copy(db, path, what) for what in TABLES}, sizes.rounds, "s")
+    return {"rounds": sizes.rounds, "seconds": seconds, "rows": rows, "single": single, "copies": copies}
+
+
+def key(what: str, clients: int, listeners: int) -> str:
+    return f"{what}; {clients}; {listeners}"
+
+
+@contextlib.contextmanager
+def idle_listeners(db: Database, count: int):
+    with contextlib.ExitStack() as stack:
+        for _ in range(count):
+            stack.enter_context(db.connect()).execute("LISTEN something_else")
+        yield
+
+
+def one_by_one(db: Database, folder, what: str, clients: int, seconds: int):
+    script = folder / f"{TABLES[what]}.sql"
+
+    def run() -> float:
+        script.write_text(f"INSERT INTO {TABLES[what]} (v, s) VALUES (1, 'a row');\n")
+        empty(db)
+        told = db.cluster.run("pgbench", "-h", folder, "-p", db.cluster.port, "-U", "postgres", "-n", "-M", "prepared",
+                              "-c", clients, "-j", 2, "-T", seconds, "-f", script, db.name).stdout
+        return float(re.search(r"^tps = ([0-9.]+)", told, re.M).group(1))
+    return run
+
+
+def copy(db: Database, path, what: str):
+    def run() -> float:
+        empty(db)
+        # Each trigger tells of every row, as the hand-written ones do.
+        with db.connect() as session:
+            session.execute(f"SET pushy.max_notices = {EVERY_NOTICE}")
+            began = time.perf_counter()
+            session.execute(f"COPY {TABLES[what]} (v, s) FROM '{path}'")
+            return time.perf_counter() - began
+    return run
+
+
+def empty(db: Database) -> None:
+    db.sql(f"TRUNCATE {', '.join(TABLES.values())}, pushy.live_job")
+    db.sql("CHECKPOINT")
+
+
+def tables(data: dict) -> list[str]:
+    lines = []
+    for listeners in LISTENERS:
+        lines += [f"Transactions a second that insert a row, {listeners} idle listeners: median of {data['rounds']} rounds of "
+                  f"{data['seconds']} s (lowest to highest).", "",
+                  "| | " + " | ".join(f"{clients} client{'s' * (clients > 1)}" for clients in CLIENTS) + " |",
+                  "| --- |" + " ---: |" * len(CLIENTS)]
+        lines += ["| " + " | ".join([what] + [spread(data["single"][key(what, clients, listeners)]) for clients in CLIENTS]) + " |"
+                  for what in SINGLE]
+        lines.append("")
+    lines += [f"| COPY of {data['rows']:,} rows | s |", "| --- | ---: |"]
+    return lines + [f"| {what} | {spread(seen, '.2f')} |" for what, seen in data["copies"].items()]
+
+
+def bars(data: dict) -> list[Bar]:
+    found = []
+    for listeners in LISTENERS:
+        for clients in CLIENTS:
+            shares = ratios(*(data["single"][key(what, clients, listeners)] for what in (NOTIFY, HAND)))
+            found.append(Bar(f"inserts with a watch against the hand-written trigger, {clients} clients, {listeners} listeners", "1 time",
+                             spread(shares, ".2f") + " times", middle(shares) >= 1))
+    for what in (NOTIFY, STATEMENT):
+        shares = ratios(data["copies"][what], data["copies"][HAND])
+        found.append(Bar(f"time of a COPY, {what}, against the hand-written trigger", "below 0.5", spread(shares, ".2f"),
+                         middle(shares) < 0.5))
+    return found

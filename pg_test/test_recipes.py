@@ -1,0 +1,141 @@
+"""docs/recipes.md: its SQL and its programs, run as they stand there."""
+
+import os
+import re
+import subprocess
+import sys
+import threading
+
+import pytest
+from harness.fixtures import REPOSITORY
+from harness.waiting import DEADLINE
+
+BLOCK = re.compile(r"^```(sql|python)\n(?:--|#) (\S+)\n(.*?)^```$", re.M | re.S)
+BLOCKS = {name: text for _, name, text in BLOCK.findall((REPOSITORY / "docs" / "recipes.md").read_text())}
+
+
+class Program:
+    """A running program of the recipes, read line by line."""
+
+    def __init__(self, path, db):
+        environment = os.environ | {"PGHOST": str(db.cluster.folder), "PGPORT": str(db.cluster.port), "PGUSER": "postgres",
+                                    "PGDATABASE": db.name, "PYTHONUNBUFFERED": "1"}
+        self.process = subprocess.Popen([sys.executable, path], env=environment, stdout=subprocess.PIPE, text=True)
+        # A program that says nothing more is ended, and its output with it.
+        self.guard = threading.Timer(DEADLINE, self.process.kill)
+        self.guard.start()
+
+    def line(self) -> str:
+        return self.process.stdout.readline().rstrip("\n")
+
+    def stop(self) -> None:
+        self.guard.cancel()
+        self.process.kill()
+        self.process.communicate()
+
+
+@pytest.fixture
+def run(db, tmp_path):
+    """Runs a program of the recipes and waits until it listens."""
+    running = []
+
+    def start(name: str) -> Program:
+        path = tmp_path / name
+        path.write_text(BLOCKS[name])
+        program = Program(path, db)
+        running.append(program)
+        assert program.line()
+        return program
+
+    yield start
+    for program in running:
+        program.stop()
+
+
+def set_up(db, name: str) -> None:
+    db.cluster.psql(db.name, BLOCKS[name], "-v", "ON_ERROR_STOP=1")
+
+
+def test_every_block_is_run_by_a_test():
+    assert set(BLOCKS) == {"subscribers.sql", "listener.py", "monitoring.sql", "monitor.py", "cache.sql", "product_cache.py",
+                           "services.sql", "figures.sql", "dashboard.py"}
+
+
+def test_subscribers_hear_what_is_committed(db, run):
+    set_up(db, "subscribers.sql")
+    listener = run("listener.py")
+    with db.connect() as writer:
+        writer.execute("BEGIN; INSERT INTO news (title) VALUES ('never said'); ROLLBACK")
+        writer.execute("INSERT INTO news (title) VALUES ('It works')")
+        pid = writer.info.backend_pid
+    line = listener.line()
+    assert line.startswith(f'{pid} news {{"v":1,"op":"insert","schema":"public","table":"news","key":{{"id":2}},"pid":{pid},'), line
+
+
+def test_monitoring_tells_what_is_worth_it(db, run):
+    set_up(db, "monitoring.sql")
+    monitor = run("monitor.py")
+    db.sql("INSERT INTO measurement (sensor, celsius) SELECT 'boiler', c FROM unnest('{20,95.5,30}'::float8[]) c")
+    assert monitor.line() == "ALARM boiler is at 95.5 °C"
+
+
+def test_the_cache_is_never_stale(db, monkeypatch):
+    set_up(db, "cache.sql")
+    db.sql("INSERT INTO product VALUES (1, 'nail', 1), (2, 'screw', 0)")
+    for name, value in {"PGHOST": db.cluster.folder, "PGPORT": db.cluster.port, "PGUSER": "postgres", "PGDATABASE": db.name}.items():
+        monkeypatch.setenv(name, str(value))
+    module: dict = {}
+    exec(BLOCKS["product_cache.py"], module)
+    cache = module["ProductCache"]()
+    try:
+        assert [cache.get(1), cache.get(1)] == [("nail", 1)] * 2
+        assert (cache.hits, cache.misses) == (1, 1)
+        # Each answer is at least as new as what was committed before it was asked for, by several writers.
+        stop = threading.Event()
+        committed = [0]
+
+        def write() -> None:
+            with db.connect() as writer:
+                while not stop.is_set():
+                    writer.execute("UPDATE product SET price = price + 1 WHERE id = 2")
+                    committed[0] = writer.execute("SELECT price FROM product WHERE id = 2").fetchone()[0]
+
+        writer = threading.Thread(target=write)
+        writer.start()
+        try:
+            for _ in range(300):
+                known = committed[0]
+                assert cache.get(2)[1] >= known
+        finally:
+            stop.set()
+            writer.join()
+        db.sql("UPDATE product SET id = 3 WHERE id = 1")
+        assert (cache.get(1), cache.get(3)) == (None, ("nail", 1))
+        db.sql("TRUNCATE product")
+        assert cache.get(3) is None
+    finally:
+        cache.connection.close()
+
+
+def test_services_react_to_each_other(make_cluster):
+    db = make_cluster().database()
+    set_up(db, "services.sql")
+    with db.connect("sales") as sales:
+        sales.execute("INSERT INTO sales.purchase VALUES (1, 5), (2, 500)")
+    db.sql("CALL pushy.jobs_wait('invoice', '30 s')")
+    db.sql("CALL pushy.jobs_wait('ship', '30 s')")
+    assert db.rows("SELECT id, state FROM sales.purchase ORDER BY id") == [(1, "shipped"), (2, "new")]
+    assert db.rows("SELECT purchase, paid FROM billing.invoice ORDER BY purchase") == [(1, True), (2, False)]
+    shipped = db.value("SELECT id FROM pushy.jobs WHERE queue = 'ship'")
+    tree = db.rows("SELECT tree, depth, state FROM pushy.job_trace(%s)", shipped)
+    cause = db.value("SELECT caused_by FROM pushy.jobs WHERE id = %s", shipped)
+    assert tree == [(f"invoice {cause}", 0, "completed"), (f"└─ ship {shipped}", 1, "completed")]
+
+
+def test_figures_are_live(db, run):
+    set_up(db, "figures.sql")
+    dashboard = run("dashboard.py")
+    db.sql("INSERT INTO sale (shop, amount) VALUES ('Ulm', 10.5)")
+    assert dashboard.line() == "Ulm 1 10.5"
+    db.sql("INSERT INTO sale (shop, amount) VALUES ('Ulm', 2)")
+    assert dashboard.line() == "Ulm 2 12.5"

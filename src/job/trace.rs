@@ -1,0 +1,52 @@
+//! job_trace: a job with what caused it and what it caused.
+
+use crate::errors::{Error, Result};
+use crate::params;
+use crate::pg::spi::{self, Plan};
+use crate::pg::BuiltinOid;
+use crate::sql_function;
+
+/// From the first cause that the caller may see down to the last effect. There is no index on caused_by, which
+/// every job would pay for: what is younger than the first cause is read once.
+static TRACE: Plan = Plan::new(
+    "WITH RECURSIVE up AS ( \
+       SELECT j.id, j.caused_by FROM pushy.jobs j WHERE j.id OPERATOR(pg_catalog.=) $1 \
+       UNION ALL \
+       SELECT j.id, j.caused_by FROM up JOIN pushy.jobs j ON j.id OPERATOR(pg_catalog.=) up.caused_by), \
+     root AS (SELECT pg_catalog.min(up.id) AS id FROM up), \
+     younger AS MATERIALIZED ( \
+       SELECT j.id, j.caused_by FROM pushy.jobs j, root \
+        WHERE j.caused_by IS NOT NULL AND j.id OPERATOR(pg_catalog.>) root.id), \
+     down AS ( \
+       SELECT root.id, ARRAY[root.id] AS path FROM root \
+       UNION ALL \
+       SELECT y.id, down.path OPERATOR(pg_catalog.||) y.id \
+         FROM down JOIN younger y ON y.caused_by OPERATOR(pg_catalog.=) down.id) \
+     SELECT pg_catalog.repeat('   ', pg_catalog.cardinality(down.path) OPERATOR(pg_catalog.-) 2) \
+              OPERATOR(pg_catalog.||) CASE WHEN pg_catalog.cardinality(down.path) OPERATOR(pg_catalog.>) 1 THEN '└─ ' ELSE '' END \
+              OPERATOR(pg_catalog.||) j.queue OPERATOR(pg_catalog.||) ' ' OPERATOR(pg_catalog.||) j.id::pg_catalog.text, \
+            j.id, j.caused_by, j.depth, j.queue, j.state, j.attempt, j.enqueued_at, j.finished_at, j.args, j.last_error \
+       FROM down JOIN pushy.jobs j ON j.id OPERATOR(pg_catalog.=) down.id \
+      ORDER BY down.path",
+    &[BuiltinOid::INT8OID],
+);
+
+const COLUMNS: i32 = 11;
+
+// As the caller: the view shows what that role may see.
+sql_function!(pushy_job_trace, |call| {
+    let id = call.i64("id", 0)?;
+    call.answer_rows(|rows| {
+        spi::connect(|spi| {
+            let found = spi.look(&TRACE, params![id]);
+            if found.is_empty() {
+                return Result::Err(Error::no_such_job(id));
+            }
+            for row in found.rows() {
+                let columns: Vec<_> = (1..=COLUMNS).map(|at| row.answer(at)).collect();
+                rows.put(&columns);
+            }
+            Ok(())
+        })
+    })
+});
