@@ -9,7 +9,6 @@ use super::failure;
 use super::history;
 use super::position;
 use crate::errors::Result;
-use crate::params;
 use crate::pg::array;
 use crate::pg::function::Answer;
 use crate::pg::heap;
@@ -19,6 +18,7 @@ use crate::pg::subtransaction::CallError;
 use crate::pg::value::{Char, Timestamp};
 use crate::queue::definition::Definition;
 use crate::shared::pending;
+use crate::{kept_columns, params};
 
 /// A job done, its effects in this transaction. `of`: its place among the claimed ones.
 pub struct Done {
@@ -107,15 +107,14 @@ static RETRY: Plan = Plan::new(
 );
 
 static MOVE_TO_FINISHED: Plan = Plan::new(
-    "WITH gone AS ( \
-       DELETE FROM pushy.live_job j WHERE j.id OPERATOR(pg_catalog.=) $1 \
-       RETURNING j.id, j.run_at, j.enqueued_at, j.timeout_us, j.caused_by, j.queue_id, j.enqueued_by, \
-                 j.max_attempts, j.priority, j.depth, j.unique_key, j.args) \
-     INSERT INTO pushy.finished_job (id, expires_at, run_at, enqueued_at, started_at, finished_at, timeout_us, \
-       caused_by, queue_id, enqueued_by, attempt, max_attempts, priority, depth, state, unique_key, args) \
-     SELECT g.id, $2, g.run_at, g.enqueued_at, $3, $4, g.timeout_us, g.caused_by, g.queue_id, g.enqueued_by, \
-            $5, g.max_attempts, g.priority, g.depth, $6, g.unique_key, g.args \
-       FROM gone g",
+    concat!(
+        "WITH gone AS (DELETE FROM pushy.live_job j WHERE j.id OPERATOR(pg_catalog.=) $1 RETURNING j.*) \
+         INSERT INTO pushy.finished_job (expires_at, started_at, finished_at, attempt, state, run_at, max_attempts, ",
+        kept_columns!(),
+        ") SELECT $2, $3, $4, $5, $6, run_at, max_attempts, ",
+        kept_columns!(),
+        " FROM gone"
+    ),
     &[
         BuiltinOid::INT8OID,
         BuiltinOid::TIMESTAMPTZOID,

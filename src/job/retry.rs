@@ -13,7 +13,7 @@ use crate::pg::{clock, identity};
 use crate::queue::definition::Definition;
 use crate::queue::{cache, control};
 use crate::shared::pending;
-use crate::{params, sql_function};
+use crate::{kept_columns, params, sql_function};
 
 static MAKE_READY: Plan = Plan::new(
     "UPDATE pushy.live_job SET state = $2, position = $3, run_at = $4 WHERE id OPERATOR(pg_catalog.=) $1",
@@ -28,18 +28,17 @@ static MAKE_READY: Plan = Plan::new(
 // The attempts made stay counted; one more is allowed where they were used up. A refusal for its depth, which is no
 // attempt, is forgotten: jobs that never failed have no failures (history.rs).
 static RUN_AGAIN: Plan = Plan::new(
-    "WITH again AS ( \
-       DELETE FROM pushy.finished_job f WHERE f.id OPERATOR(pg_catalog.=) $1 \
-       RETURNING f.id, f.enqueued_at, f.timeout_us, f.caused_by, f.queue_id, f.enqueued_by, f.attempt, \
-                 f.max_attempts, f.priority, f.depth, f.unique_key, f.args), \
-     refusal AS (DELETE FROM pushy.failure x WHERE x.job_id OPERATOR(pg_catalog.=) $1 AND x.attempt OPERATOR(pg_catalog.=) 0) \
-     INSERT INTO pushy.live_job (id, position, run_at, enqueued_at, timeout_us, caused_by, queue_id, enqueued_by, \
-       attempt, max_attempts, priority, depth, state, unique_key, args) \
-     SELECT a.id, $2, $3, a.enqueued_at, a.timeout_us, a.caused_by, a.queue_id, a.enqueued_by, a.attempt, \
-            CASE WHEN COALESCE(a.max_attempts, $5) OPERATOR(pg_catalog.>) a.attempt THEN a.max_attempts \
-                 ELSE a.attempt OPERATOR(pg_catalog.+) 1 END, \
-            a.priority, a.depth, $4, a.unique_key, a.args \
-       FROM again a ON CONFLICT (queue_id, unique_key) WHERE unique_key IS NOT NULL DO NOTHING",
+    concat!(
+        "WITH again AS (DELETE FROM pushy.finished_job f WHERE f.id OPERATOR(pg_catalog.=) $1 RETURNING f.*), \
+         refusal AS (DELETE FROM pushy.failure x WHERE x.job_id OPERATOR(pg_catalog.=) $1 AND x.attempt OPERATOR(pg_catalog.=) 0) \
+         INSERT INTO pushy.live_job (position, run_at, state, attempt, max_attempts, ",
+        kept_columns!(),
+        ") SELECT $2, $3, $4, attempt, \
+                  CASE WHEN COALESCE(max_attempts, $5) OPERATOR(pg_catalog.>) attempt THEN max_attempts \
+                       ELSE attempt OPERATOR(pg_catalog.+) 1 END, ",
+        kept_columns!(),
+        " FROM again ON CONFLICT (queue_id, unique_key) WHERE unique_key IS NOT NULL DO NOTHING"
+    ),
     &[
         BuiltinOid::INT8OID,
         BuiltinOid::INT8OID,

@@ -1,6 +1,14 @@
 //! The columns of the tables that are read and written without SQL, as sql/schema.sql has them: numbers
 //! count from 1.
 
+/// Columns that a job takes along, as they are, from one table of jobs to the other.
+#[macro_export]
+macro_rules! kept_columns {
+    () => {
+        "id, enqueued_at, timeout_us, caused_by, queue_id, enqueued_by, priority, depth, unique_key, args"
+    };
+}
+
 pub mod live_job {
     use std::sync::atomic::AtomicU32;
 

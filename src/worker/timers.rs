@@ -4,13 +4,13 @@ use crate::pg::BuiltinOid;
 
 use crate::errors::Result;
 use crate::job::{failure, promote};
-use crate::params;
 use crate::pg::spi::{self, Plan};
 use crate::pg::subtransaction::CallError;
 use crate::pg::{clock, identity};
 use crate::queue::cache;
 use crate::queue::definition::{self, Definition};
 use crate::shared::{self, pending};
+use crate::{kept_columns, params};
 
 /// Rows per transaction: a scheduler never holds many locks, nor a snapshot for long.
 const ROWS: i64 = 1000;
@@ -66,18 +66,19 @@ pub fn sweep(queues: &[Definition]) -> Result<()> {
 }
 
 static ORPHANS: Plan = Plan::new(
-    "WITH lost AS ( \
-       SELECT j.id FROM pushy.live_job j \
-        WHERE NOT EXISTS (SELECT 1 FROM pushy.queue q WHERE q.queue_id OPERATOR(pg_catalog.=) j.queue_id) \
-        LIMIT $2 FOR UPDATE SKIP LOCKED), \
-     gone AS ( \
-       DELETE FROM pushy.live_job j USING lost WHERE j.id OPERATOR(pg_catalog.=) lost.id RETURNING j.*) \
-     INSERT INTO pushy.finished_job (id, expires_at, run_at, enqueued_at, finished_at, timeout_us, caused_by, \
-       queue_id, enqueued_by, attempt, max_attempts, priority, depth, state, unique_key, args) \
-     SELECT g.id, $1 OPERATOR(pg_catalog.+) '30 days'::pg_catalog.interval, g.run_at, g.enqueued_at, $1, g.timeout_us, \
-            g.caused_by, g.queue_id, g.enqueued_by, g.attempt, g.max_attempts, g.priority, g.depth, 'd', g.unique_key, g.args \
-       FROM gone g \
-     RETURNING id, attempt, queue_id",
+    concat!(
+        "WITH lost AS ( \
+           SELECT j.id FROM pushy.live_job j \
+            WHERE NOT EXISTS (SELECT 1 FROM pushy.queue q WHERE q.queue_id OPERATOR(pg_catalog.=) j.queue_id) \
+            LIMIT $2 FOR UPDATE SKIP LOCKED), \
+         gone AS ( \
+           DELETE FROM pushy.live_job j USING lost WHERE j.id OPERATOR(pg_catalog.=) lost.id RETURNING j.*) \
+         INSERT INTO pushy.finished_job (expires_at, finished_at, state, run_at, attempt, max_attempts, ",
+        kept_columns!(),
+        ") SELECT $1 OPERATOR(pg_catalog.+) '30 days'::pg_catalog.interval, $1, 'd', run_at, attempt, max_attempts, ",
+        kept_columns!(),
+        " FROM gone RETURNING id, attempt, queue_id"
+    ),
     &[BuiltinOid::TIMESTAMPTZOID, BuiltinOid::INT8OID],
 );
 
