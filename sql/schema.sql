@@ -161,7 +161,7 @@ DO $$
 DECLARE
   child pg_catalog.text;
 BEGIN
-  FOR n IN 0 .. 19 LOOP
+  FOR n IN 0 .. 15 LOOP
     child := pg_catalog.format('pushy.finished_job_%s', pg_catalog.lpad(n::pg_catalog.text, 2, '0'));
     EXECUTE pg_catalog.format(
       'CREATE TABLE %s (PRIMARY KEY (id)) INHERITS (pushy.finished_job) WITH (autovacuum_vacuum_insert_threshold = -1, '

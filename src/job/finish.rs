@@ -45,7 +45,7 @@ pub fn complete(queue: &Definition, claimed: &[Claimed], done: &[Done]) -> Resul
         let expires_at = last.finished_at.plus_us(kept_us);
         let row = |done: &Done| {
             let job = &claimed[done.of];
-            params![
+            *params![
                 job.id,
                 expires_at,
                 job.run_at,
@@ -65,7 +65,6 @@ pub fn complete(queue: &Definition, claimed: &[Claimed], done: &[Done]) -> Resul
                 job.args,
                 done.result,
             ]
-            .to_vec()
         };
         let is_first = |done: &&Done| claimed[done.of].attempt == 0;
         let first_time = done.iter().filter(is_first).count();

@@ -9,12 +9,17 @@ pub struct Context(pg_sys::MemoryContext);
 
 impl Context {
     pub fn new(name: &'static CStr) -> Self {
+        Self::keeping(name, 0)
+    }
+
+    /// One that keeps so many bytes when it is reset.
+    pub fn keeping(name: &'static CStr, bytes: usize) -> Self {
         // SAFETY: the name is static, as the server wants it.
         Self(unsafe {
             pg_sys::AllocSetContextCreateInternal(
                 pg_sys::TopMemoryContext,
                 name.as_ptr(),
-                0,
+                bytes,
                 8 * 1024,
                 8 * 1024 * 1024,
             )
@@ -27,8 +32,11 @@ impl Context {
 
     /// Frees all that was allocated in it.
     pub fn reset(&self) {
-        // SAFETY: nothing of it is referred to by the callers any more.
-        unsafe { pg_sys::MemoryContextReset(self.0) }
+        extern "C-unwind" {
+            fn MemoryContextReset(context: pg_sys::MemoryContext);
+        }
+        // SAFETY: nothing of it is referred to by the callers any more; raises nothing: no guard.
+        unsafe { MemoryContextReset(self.0) }
     }
 
     /// Runs `work` with this context current.

@@ -3,6 +3,7 @@
 pub use pgrx::pg_sys::{BuiltinOid, Datum, Oid};
 
 pub mod array;
+pub mod catalog_changes;
 pub mod catalog_trigger;
 pub mod catalog_type;
 pub mod clock;

@@ -6,18 +6,24 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use pgrx::pg_sys;
 
 extern "C-unwind" {
+    fn PortalHashTableDeleteAll();
+    fn DropAllPreparedStatements();
+    fn LockReleaseSession(method: pg_sys::LOCKMETHODID);
     fn ResetSequenceCaches();
 }
 
 /// Closes cursors, forgets prepared statements, session advisory locks and sequence values. Cheap when
 /// there are none. Inside a transaction, no portal being active.
 pub fn clean_between_jobs() {
-    // SAFETY: what DISCARD ALL calls; there is no active portal in a worker between two jobs.
+    // SAFETY: what DISCARD ALL calls; there is no active portal in a worker between two jobs. One guard for
+    // all: there is nothing to drop inside.
     unsafe {
-        pg_sys::PortalHashTableDeleteAll();
-        pg_sys::DropAllPreparedStatements();
-        pg_sys::LockReleaseSession(pg_sys::USER_LOCKMETHOD as pg_sys::LOCKMETHODID);
-        ResetSequenceCaches();
+        pg_sys::ffi::pg_guard_ffi_boundary(|| {
+            PortalHashTableDeleteAll();
+            DropAllPreparedStatements();
+            LockReleaseSession(pg_sys::USER_LOCKMETHOD as pg_sys::LOCKMETHODID);
+            ResetSequenceCaches();
+        });
     }
 }
 

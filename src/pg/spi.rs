@@ -176,9 +176,9 @@ impl<'spi> Table<'spi> {
         assert!(!self.table.is_null() && index < self.processed);
         // SAFETY: vals has `processed` entries while SPI is connected.
         unsafe {
+            let (tuple, desc) = (*(*self.table).vals.add(index), (*self.table).tupdesc);
             Row {
-                tuple: *(*self.table).vals.add(index),
-                desc: (*self.table).tupdesc,
+                source: Source::Tuple(tuple, desc),
                 _table: std::marker::PhantomData,
             }
         }
@@ -196,25 +196,40 @@ impl<'spi> Table<'spi> {
 /// One row; columns count from 1, as in SPI.
 #[derive(Clone, Copy)]
 pub struct Row<'table> {
-    tuple: pg_sys::HeapTuple,
-    desc: pg_sys::TupleDesc,
+    source: Source,
     _table: std::marker::PhantomData<&'table ()>,
 }
 
+#[derive(Clone, Copy)]
+enum Source {
+    Tuple(pg_sys::HeapTuple, pg_sys::TupleDesc),
+    /// A slot whose columns have all been read.
+    Slot(*mut pg_sys::TupleTableSlot),
+}
+
 impl Row<'_> {
-    /// A row of a table of ours, read without SPI; both live in the current memory context, or longer.
-    pub(super) fn new(tuple: pg_sys::HeapTuple, desc: pg_sys::TupleDesc) -> Self {
+    /// A row of a table of ours, read without SPI, all its columns; valid until the slot has another.
+    pub(super) fn of_slot(slot: *mut pg_sys::TupleTableSlot) -> Self {
         Self {
-            tuple,
-            desc,
+            source: Source::Slot(slot),
             _table: std::marker::PhantomData,
         }
     }
 
     pub fn datum(&self, column: i32) -> Option<pg_sys::Datum> {
         let mut null = false;
-        // SAFETY: tuple and descriptor belong together.
-        let datum = unsafe { pg_sys::SPI_getbinval(self.tuple, self.desc, column, &mut null) };
+        // SAFETY: tuple and descriptor belong together; a slot has as many values as it says.
+        let datum = unsafe {
+            match self.source {
+                Source::Tuple(tuple, desc) => pg_sys::SPI_getbinval(tuple, desc, column, &mut null),
+                Source::Slot(slot) => {
+                    let at = column as usize - 1;
+                    assert!(at < (*slot).tts_nvalid as usize);
+                    null = *(*slot).tts_isnull.add(at);
+                    *(*slot).tts_values.add(at)
+                }
+            }
+        };
         (!null).then_some(datum)
     }
 

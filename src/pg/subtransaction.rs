@@ -4,6 +4,17 @@ use std::mem::MaybeUninit;
 
 use cee_scape::{call_with_sigsetjmp, SigJmpBufFields};
 use pgrx::pg_sys;
+use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
+
+// Called within one guard for several, with nothing to drop inside.
+extern "C-unwind" {
+    fn BeginInternalSubTransaction(name: *const std::ffi::c_char);
+    fn ReleaseCurrentSubTransaction();
+    fn RollbackAndReleaseCurrentSubTransaction();
+    fn GetTransactionSnapshot() -> pg_sys::Snapshot;
+    fn PushActiveSnapshot(snapshot: pg_sys::Snapshot);
+    fn PopActiveSnapshot();
+}
 
 use super::ereport::unpack_sqlstate;
 use super::text;
@@ -37,21 +48,26 @@ pub fn run<T>(work: impl FnOnce() -> Result<T, CallError>) -> Result<T, CallErro
     unsafe {
         let context = pg_sys::CurrentMemoryContext;
         let owner = pg_sys::CurrentResourceOwner;
-        pg_sys::BeginInternalSubTransaction(std::ptr::null());
-        pg_sys::MemoryContextSwitchTo(context);
-        pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
+        pg_guard_ffi_boundary(|| {
+            BeginInternalSubTransaction(std::ptr::null());
+            pg_sys::MemoryContextSwitchTo(context);
+            PushActiveSnapshot(GetTransactionSnapshot());
+        });
 
         let result = match super::transaction::catch(work) {
             Ok(result) => result,
             Err(failure) => Err(CallError::from(failure)),
         };
 
-        if result.is_ok() {
-            pg_sys::PopActiveSnapshot();
-            pg_sys::ReleaseCurrentSubTransaction();
-        } else {
-            pg_sys::RollbackAndReleaseCurrentSubTransaction();
-        }
+        let done = result.is_ok();
+        pg_guard_ffi_boundary(|| {
+            if done {
+                PopActiveSnapshot();
+                ReleaseCurrentSubTransaction();
+            } else {
+                RollbackAndReleaseCurrentSubTransaction();
+            }
+        });
         pg_sys::MemoryContextSwitchTo(context);
         pg_sys::CurrentResourceOwner = owner;
         result

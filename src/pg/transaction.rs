@@ -197,8 +197,11 @@ pub fn is_own(xid: u32) -> bool {
 
 /// How deep in savepoints the current code runs; 1 is the transaction itself.
 pub fn nest_level() -> i32 {
-    // SAFETY: reads a variable of this process.
-    unsafe { pg_sys::GetCurrentTransactionNestLevel() }
+    extern "C-unwind" {
+        fn GetCurrentTransactionNestLevel() -> i32;
+    }
+    // SAFETY: reads a variable of this process and raises nothing: no guard.
+    unsafe { GetCurrentTransactionNestLevel() }
 }
 
 /// Subtransaction ids of the current transaction that others must know of, those that handlers made

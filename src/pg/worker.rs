@@ -135,11 +135,14 @@ fn bypass_login_check() -> u32 {
 /// Shows what a worker does in pg_stat_activity; None: idle.
 pub fn show_activity(activity: Option<&CStr>) {
     use pg_sys::BackendState::{STATE_IDLE, STATE_RUNNING};
-    // SAFETY: the text is copied into shared memory.
+    extern "C-unwind" {
+        fn pgstat_report_activity(state: pg_sys::BackendState::Type, text: *const std::ffi::c_char);
+    }
+    // SAFETY: the text is copied into shared memory; raises nothing: no guard.
     unsafe {
         match activity {
-            Some(text) => pg_sys::pgstat_report_activity(STATE_RUNNING, text.as_ptr()),
-            None => pg_sys::pgstat_report_activity(STATE_IDLE, std::ptr::null()),
+            Some(text) => pgstat_report_activity(STATE_RUNNING, text.as_ptr()),
+            None => pgstat_report_activity(STATE_IDLE, std::ptr::null()),
         }
     }
 }

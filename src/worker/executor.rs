@@ -12,7 +12,8 @@ use crate::errors::{Error, SqlState};
 use crate::pg::transaction::{self, Failure};
 use crate::pg::worker::Kind;
 use crate::pg::{
-    clock, database, ereport, guc, identity, interrupts, latch, shmem, signals, worker,
+    catalog_changes, clock, database, ereport, guc, identity, interrupts, latch, shmem, signals,
+    worker,
 };
 use crate::queue::{cache, definition};
 use crate::shared::database::Database;
@@ -54,6 +55,7 @@ fn executor(arg: usize) {
     worker::connect(group.0, Some(group.1));
     shmem::before_exit(stop);
     settle_session();
+    catalog_changes::watch();
     me.came_up.store(true, Ordering::SeqCst);
     me.set_state(ExecutorState::Busy);
     Executing {

@@ -64,11 +64,13 @@ pub fn remove() -> Result<Option<i64>, Failure> {
             Ok(removed == ROWS || notices == ROWS as u64)
         })
     })?;
-    let again = empty_windows()?;
+    // One time for both: a window that ends between two would be seen by neither.
+    let now = clock::now();
+    let again = empty_windows(now)?;
     let next = transaction::run(|| {
         identity::as_owner(|| {
             Ok(spi::connect(|spi| {
-                let table = spi.run(&NEXT, params![clock::now(), POOL.parent]);
+                let table = spi.run(&NEXT, params![now, POOL.parent]);
                 let row = table.row(0);
                 let singles = [row.opt_i64(1), row.opt_i64(3)];
                 let due = |at: i64| history::removal_due(Timestamp(at));
@@ -82,9 +84,8 @@ pub fn remove() -> Result<Option<i64>, Failure> {
 
 /// Empties the tables of windows that are over, each in a transaction of its own; answers when to try those
 /// again that are in use.
-fn empty_windows() -> Result<Option<i64>, Failure> {
+fn empty_windows(now: Timestamp) -> Result<Option<i64>, Failure> {
     let windows = transaction::run(|| identity::as_owner(|| POOL.windows()))?;
-    let now = clock::now();
     let mut again = None;
     for window in windows.iter().filter(|window| window.removes_after <= now) {
         let emptied = match transaction::run(|| identity::as_owner(|| POOL.empty(window))) {

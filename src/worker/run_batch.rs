@@ -1,6 +1,6 @@
 //! The jobs of a batch, one after another, and what they have deferred to its end.
 
-use std::ffi::CString;
+use std::ffi::CStr;
 use std::sync::atomic::Ordering;
 
 use pushy_core::batch::{self, AfterJob};
@@ -48,6 +48,9 @@ impl Bench {
         let mut is_later = false;
         let mut lock_patience =
             (!is_only).then(|| timeout::bound_lock_waits(FIRST_LOCK_TIMEOUT_MS));
+        let mut activity = Activity::of(&work.name);
+        // A job begins when the one before it has ended.
+        let mut before = None;
         for (index, job) in claimed.iter().enumerate() {
             if index > 0 && (job.alone || me.stop_requested.load(Ordering::SeqCst)) {
                 break;
@@ -57,7 +60,8 @@ impl Bench {
                 drop(lock_patience.take());
                 lock_patience = Some(timeout::bound_lock_waits(LATER_LOCK_TIMEOUT_MS));
             }
-            let started_at = clock::now();
+            activity.show(job.id);
+            let started_at = before.take().unwrap_or_else(clock::now);
             let Some(ran) = self.run_one(work, handler, &callable, job, started_at)? else {
                 results.started = index + 1;
                 results.cancelled.push(index);
@@ -67,6 +71,7 @@ impl Bench {
             let sqlstate = ran.result.as_ref().err().map(|e| e.sqlstate.clone());
             match ran.result {
                 Ok(result) => {
+                    before = Some(now);
                     results.done.push(Done {
                         of: index,
                         started_at,
@@ -192,7 +197,6 @@ impl Bench {
             None
         };
         let current = self.current(work, job, started_at);
-        show(&work.name, job.id);
         let note = self.recorder.note(self.me);
         note.enter(
             work.queue.key().database,
@@ -226,9 +230,36 @@ impl Bench {
     }
 }
 
-/// Shows queue and job in pg_stat_activity; never arguments.
-fn show(queue: &str, job: i64) {
-    if let Ok(text) = CString::new(format!("pushy queue {queue}: job {job}")) {
-        worker::show_activity(Some(&text));
+/// Queue and job as pg_stat_activity shows them; never arguments.
+struct Activity {
+    text: Vec<u8>,
+    /// Bytes before the job's number.
+    fixed: usize,
+}
+
+impl Activity {
+    fn of(queue: &str) -> Self {
+        let text = format!("pushy queue {queue}: job ").into_bytes();
+        Self {
+            fixed: text.len(),
+            text,
+        }
+    }
+
+    fn show(&mut self, job: i64) {
+        self.text.truncate(self.fixed);
+        let mut left = job.unsigned_abs();
+        loop {
+            self.text.push(b'0' + (left % 10) as u8);
+            left /= 10;
+            if left == 0 {
+                break;
+            }
+        }
+        self.text[self.fixed..].reverse();
+        self.text.push(0);
+        if let Ok(text) = CStr::from_bytes_with_nul(&self.text) {
+            worker::show_activity(Some(text));
+        }
     }
 }

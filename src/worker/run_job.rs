@@ -6,6 +6,7 @@ use crate::pg::function::Answer;
 use crate::pg::handler::Callable;
 use crate::pg::memory::Context;
 use crate::pg::subtransaction::CallError;
+use crate::pg::timeout::Deadline;
 use crate::pg::value::Timestamp;
 use crate::pg::{clock, guc, interrupts, session, timeout, transaction};
 use crate::queue::fitness::Takes;
@@ -14,7 +15,7 @@ use crate::queue::fitness::Takes;
 pub struct Ran {
     /// The result as jsonb, kept in the batch's memory.
     pub result: Result<Answer, CallError>,
-    /// Its deadline passed.
+    /// It failed, and its deadline had passed.
     pub timed_out: bool,
 }
 
@@ -35,7 +36,8 @@ pub fn run(
     current::enter(current.clone());
     let deadline = (timeout_us > 0).then(|| timeout::arm(timeout_us));
     let result = call::call(callable, takes, current, last_error, memory, batch);
-    let timed_out = deadline.is_some_and(|deadline| deadline.has_passed());
+    let timed_out = result.is_err() && deadline.as_ref().is_some_and(Deadline::has_passed);
+    drop(deadline);
     let _held = interrupts::hold_cancels();
     current::leave();
     settings.undo();
