@@ -154,7 +154,7 @@ impl Table {
                 }
                 if self.try_lock(&mut (*seen).tts_tid, snapshot, locked) {
                     // All columns at once: one by one each walks over those before it (6 % of a batch).
-                    pg_sys::slot_getsomeattrs_int(locked, i32::from((*(*self.0).rd_att).natts));
+                    pg_sys::slot_getsomeattrs_int(locked, (*(*self.0).rd_att).natts);
                     match take(Row::of_slot(locked), Tid::new((*seen).tts_tid)) {
                         Ok(row) => rows.push(row),
                         Err(error) => found = Err(error),
