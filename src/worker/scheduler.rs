@@ -138,9 +138,6 @@ impl Scheduling {
             swept?;
         }
         let orphans = self.place.orphans_requested.swap(false, Ordering::SeqCst);
-        if first || sweep {
-            retention::adopt()?;
-        }
         // Where there are no queues at all, a restore has brought the jobs and not yet the queues.
         if orphans || (first && !self.queues.is_empty()) {
             let found = repeat(timers::discard_orphans);
@@ -148,6 +145,9 @@ impl Scheduling {
                 self.place.orphans_requested.store(true, Ordering::SeqCst);
             }
             found?;
+        }
+        if first || sweep {
+            retention::adopt()?;
         }
         self.cancel_requested()?;
         // As with the watermarks of queues: take the time, then look, then put back what is next.
