@@ -61,6 +61,7 @@ def latency(data: dict):
         if samples:
             panel.step(samples, [100 * (n + 1) / len(samples) for n in range(len(samples))], color=shade, label=name, lw=2)
     panel.set_xscale("log")
+    panel.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
     panel.set_xlabel("ms from the client's COMMIT to the handler's first clock (logarithmic)")
     panel.set_ylabel("% of jobs started by then")
     panel.set_title("Commit to handler start, idle server")
@@ -77,6 +78,7 @@ def rates(data: dict):
         for what, style in (("p50", "--"), ("p99", "-")):
             panel.plot(xs, [middle([seen[what] for seen in by_rate[str(x)]]) for x in xs], style, color=shades[name], marker="o", label=f"{name}, {what}")
     panel.set_yscale("log")
+    panel.yaxis.set_major_formatter(lambda y, _: f"{y:g}")
     panel.set_ylabel("ms (logarithmic)")
     panel.set_xlabel("jobs enqueued a second, whatever the server does")
     panel.set_title("Latency under load")

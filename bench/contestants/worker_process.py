@@ -34,8 +34,8 @@ class WorkerProcess(Contestant):
     def missing(self) -> str | None:
         reason = BUILT / f"{self.source}.missing"
         if reason.exists():
-            return reason.read_text().strip()
-        return None if (BUILT / f"{self.source}.done").exists() else "not installed: run bench/setup.sh"
+            return f"it could not be installed: {reason.read_text().strip()}"
+        return None if (BUILT / f"{self.source}.done").exists() else "it is not installed; bench/setup.sh does that"
 
     # -- its database ----------------------------------------------------------------------------------------
 

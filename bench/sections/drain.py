@@ -1,5 +1,10 @@
 """Draining a full queue: Pushy, every peer and the limits, synchronous_commit off for all who work."""
 
+import math
+import subprocess
+
+import psycopg
+
 from ..bars import Bar
 from ..contestants import ALL, PEERS
 from ..contestants.contestant import HANDLERS, Contestant
@@ -10,21 +15,36 @@ TITLE = "Draining a full queue"
 
 
 def measure(servers, sizes, synchronous_commit: bool = False) -> dict:
-    present = [contestant for contestant in ALL if contestant.missing() is None]
+    missing = {contestant.name: reason for contestant in ALL if (reason := contestant.missing())}
+    present = [contestant for contestant in ALL if contestant.name not in missing]
     with servers.server(pushy__synchronous_commit=synchronous_commit) as cluster:
         for contestant in present:
             progress(f"  {contestant.name} is made ready")
-            contestant.prepare(cluster)
-        rates = interleave({key(contestant, handler): contest(contestant, handler, sizes, synchronous_commit)
+            guarded(contestant, missing, lambda: contestant.prepare(cluster))
+        rates = interleave({key(contestant, handler): contest(contestant, handler, sizes, synchronous_commit, missing)
                             for contestant in present for handler in HANDLERS}, sizes.rounds)
-    return {"rates": rates, "rounds": sizes.rounds,
+    return {"rates": {name: seen for name, seen in rates.items() if name.rpartition(";")[0] not in missing}, "rounds": sizes.rounds,
             "paths": {contestant.name: contestant.path for contestant in ALL},
             "jobs": {contestant.name: {handler: sizes.jobs(contestant.jobs[handler]) for handler in HANDLERS} for contestant in ALL},
-            "missing": {contestant.name: contestant.missing() for contestant in ALL if contestant.missing()}}
+            "missing": missing}
 
 
-def contest(contestant: Contestant, handler: str, sizes, synchronous_commit: bool):
-    return lambda: contestant.drain(handler, sizes.jobs(contestant.jobs[handler]), synchronous_commit)
+def contest(contestant: Contestant, handler: str, sizes, synchronous_commit: bool, missing: dict[str, str]):
+    jobs = sizes.jobs(contestant.jobs[handler])
+    return lambda: guarded(contestant, missing, lambda: contestant.drain(handler, jobs, synchronous_commit))
+
+
+def guarded(contestant: Contestant, missing: dict[str, str], work):
+    """A peer that fails is reported, and the others go on without it."""
+    if contestant not in PEERS:
+        return work()
+    if contestant.name not in missing:
+        try:
+            return work()
+        except (RuntimeError, psycopg.Error, subprocess.SubprocessError) as failure:
+            progress(f"  {contestant.name}: {failure}")
+            missing[contestant.name] = "it failed: " + str(failure).strip().replace("|", "/").splitlines()[0]
+    return math.nan
 
 
 def key(contestant: Contestant | str, handler: str) -> str:
@@ -41,7 +61,7 @@ def rate_table(data: dict, synchronous_commit: str) -> list[str]:
              "", "| | a no-op | one row written |", "| --- | ---: | ---: |"]
     for name in data["paths"]:
         if name in data["missing"]:
-            lines.append(f"| {name} | not installed: {data['missing'][name]} | |")
+            lines.append(f"| {name} | not measured: {data['missing'][name]} | |")
         else:
             lines.append(f"| {name} | " + " | ".join(spread(data["rates"][key(name, handler)]) for handler in HANDLERS) + " |")
     return lines

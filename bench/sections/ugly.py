@@ -1,7 +1,5 @@
 """Not a section: drains of one server in two states, interleaved: an empty start, and something that makes queues slow elsewhere."""
 
-from harness.database import Database
-
 from ..bars import Bar
 from ..contestants.pushy import Pushy
 from ..rounds import interleave, middle, ratios, spread
@@ -33,11 +31,3 @@ def share(seen: list[float], empty: list[float]) -> str:
 def bar(what: str, rates: dict[str, list[float]], name: str, least: float) -> Bar:
     return Bar(what, f"at least {100 * least:.0f} % of an empty start", share(rates[name], rates[EMPTY]),
                middle(ratios(rates[name], rates[EMPTY])) >= least)
-
-
-def keep(db: Database, jobs: int) -> None:
-    """As many finished jobs more, made from one that ran."""
-    db.sql("INSERT INTO pushy.finished_job SELECT (f).* FROM (SELECT jsonb_populate_record(j, jsonb_build_object('id', -n)) AS f "
-           "FROM (SELECT j FROM pushy.finished_job j LIMIT 1) j, generate_series(1, %s) n) made", jobs)
-    db.sql("VACUUM ANALYZE pushy.finished_job")
-    db.sql("CHECKPOINT")
