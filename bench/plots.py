@@ -97,7 +97,8 @@ def enqueue(data: dict):
         panel.set_xticks(range(len(CLIENTS)), [f"{clients} client{'s' * (clients > 1)}" for clients in CLIENTS])
         panel.set_title(f"Enqueued a second, synchronous_commit {commit}", fontsize=10)
         panel.yaxis.set_major_formatter(lambda y, _: f"{y:,.0f}")
-    panels[0].legend(frameon=False, title="same row, same indexes", loc="upper left")
+    figure.legend(handles=boxes({"pushy.enqueue": OURS, "plain INSERT of the same row, same indexes": OTHERS}), frameon=False,
+                  loc="outside lower center", ncols=2)
     return figure
 
 

@@ -12,7 +12,7 @@ TITLE = "WAL of a no-op job"
 def measure(servers, sizes) -> dict:
     jobs = sizes.jobs(100_000)
     seen = {}
-    with servers.server(autovacuum="off") as cluster:
+    with servers.server(autovacuum="off", wal_keep_size="4GB") as cluster:
         pushy = Pushy(batch=True).prepare(cluster)
         pushy.drain("noop", max(jobs // 10, 10))  # settled
         for how, enqueue in {

@@ -34,6 +34,6 @@ if (verb === 'install') {
   say('running')
   await told('stop')
   await runner.stop()
-  say('starts ' + JSON.stringify(starts))
+  await say('starts ' + JSON.stringify(starts))
   process.exit(0)
 }

@@ -3,7 +3,8 @@ import { createInterface } from 'node:readline'
 
 const lines = createInterface({ input: process.stdin })[Symbol.asyncIterator]()
 
-export const say = (text) => process.stdout.write(text + '\n')
+/** Resolves when it is out: a pipe takes 64 kB at once. */
+export const say = (text) => new Promise((written) => process.stdout.write(text + '\n', written))
 
 export async function told(word) {
   const { value, done } = await lines.next()
