@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from . import BENCH
 from .figures import Figures
 from .plots import DRAWINGS
 from .sections import SECTIONS
@@ -21,7 +22,7 @@ def write(figures: Figures, just_measured: list[str], into: Path | None) -> None
     print("\n".join(bars(figures, just_measured)), flush=True)
     if into:
         known = [name for name in SECTIONS if name in figures.sections]
-        lines = [HEAD + settings(), "", "## What it must show", "", *bars(figures, known)]
+        lines = [HEAD + settings(), "", "## What it must show", "", *bars(figures, known), "", (BENCH / "findings.md").read_text().rstrip()]
         for name in known:
             lines += ["", *section(name, figures)]
         into.write_text("\n".join(lines) + "\n")

@@ -3,6 +3,8 @@ after a checkpoint they depend on how many jobs follow, and they are shown apart
 
 import re
 
+from harness.database import Database
+
 from ..bars import Bar
 from ..contestants.pushy import Pushy
 
@@ -30,13 +32,15 @@ def measure(servers, sizes) -> dict:
             db.sql("SELECT txid_current()")  # flushed below, so that all before it is too
             db.sql("CHECKPOINT")
             end = db.value("SELECT pg_current_wal_flush_lsn()")
-            seen[how] = {"enqueue": dump(cluster, begin, enqueued), "run": dump(cluster, enqueued, end)}
+            seen[how] = {"enqueue": dump(db, begin, enqueued), "run": dump(db, enqueued, end)}
     return {"jobs": jobs, "seen": seen}
 
 
-def dump(cluster, begin: str, end: str) -> dict[str, list[float]]:
-    """Bytes of records, and of full-page images, by record type."""
-    text = cluster.run("pg_waldump", "--stats=record", "-p", cluster.data / "pg_wal", "-s", begin, "-e", end).stdout
+def dump(db: Database, begin: str, end: str) -> dict[str, list[int]]:
+    """Records, their bytes, and those of full-page images, by record type."""
+    # Files are named: of a folder pg_waldump may look at one that is still empty.
+    files = [db.cluster.data / "pg_wal" / db.value("SELECT pg_walfile_name(%s)", at) for at in (begin, end)]
+    text = db.cluster.run("pg_waldump", "--stats=record", "-s", begin, "-e", end, *files).stdout
     row = re.compile(r"^(\S+)\s+(\d+) \(\s*[\d.]+\)\s+(\d+) \(\s*[\d.]+\)\s+(\d+) \(", re.M)
     return {name: [int(count), int(size), int(images)] for name, count, size, images in row.findall(text)
             if int(count) and name != "Total"}
