@@ -116,7 +116,7 @@ COMMENT ON FUNCTION pushy.watch_is_home(bigint, oid) IS
   'Internal: behind the view pushy.watches.';
 
 CREATE VIEW pushy.watches WITH (security_barrier) AS
-SELECT w.relation::pg_catalog.regclass AS relation,
+SELECT r.oid::pg_catalog.regclass AS relation,
        w.name,
        pushy.channel_ident(w.channel) AS channel,
        w.events,
@@ -130,7 +130,7 @@ SELECT w.relation::pg_catalog.regclass AS relation,
        w.args_expr,
        w.merge,
        w.owner_name AS owner,
-       CASE WHEN NOT pushy.watch_is_home(w.home_system, w.home_database) THEN 'elsewhere'
+       CASE WHEN NOT h.is_home THEN 'elsewhere'
             WHEN w.paused THEN 'paused'
             WHEN (SELECT pg_catalog.count(*) FROM pg_catalog.pg_trigger t
                    WHERE t.tgrelid OPERATOR(pg_catalog.=) w.relation AND t.oid OPERATOR(pg_catalog.=) ANY (w.triggers))
@@ -143,9 +143,16 @@ SELECT w.relation::pg_catalog.regclass AS relation,
        c.last_told_at,
        c.last_error_at
   FROM pushy.watch w
+ CROSS JOIN LATERAL (SELECT pushy.watch_is_home(w.home_system, w.home_database) AS is_home) h
+ -- Numbers mean something at home only; elsewhere the name finds the table.
+ CROSS JOIN LATERAL (SELECT k.oid FROM pg_catalog.pg_class k
+                      WHERE h.is_home AND k.oid OPERATOR(pg_catalog.=) w.relation
+                     UNION ALL
+                     SELECT k.oid FROM pg_catalog.pg_class k JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) k.relnamespace
+                      WHERE NOT h.is_home
+                        AND ARRAY[n.nspname, k.relname]::pg_catalog.text[] OPERATOR(pg_catalog.=) pg_catalog.parse_ident(w.relation_name)) r
  CROSS JOIN LATERAL pushy.watch_counts(w.watch_id) c
- WHERE EXISTS (SELECT FROM pg_catalog.pg_class r WHERE r.oid OPERATOR(pg_catalog.=) w.relation)
-   AND (pg_catalog.pg_has_role(w.owner, 'USAGE') OR pg_catalog.has_table_privilege(w.relation, 'TRIGGER'));
+ WHERE (h.is_home AND pg_catalog.pg_has_role(w.owner, 'USAGE')) OR pg_catalog.has_table_privilege(r.oid, 'TRIGGER');
 COMMENT ON VIEW pushy.watches IS
   'Watches of tables on which you have TRIGGER, and your own: the channel as LISTEN wants it; state active, paused, elsewhere (came by a restore: declare it again, or run pushy.resume_after_restore()) or broken (a trigger was dropped: declare it again); notices, jobs and errors since the server started.';
 COMMENT ON COLUMN pushy.watches.relation IS 'The watched table.';

@@ -1,6 +1,6 @@
 //! The job that runs in this process now.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 use super::claimed::Claimed;
 use crate::errors::Result;
@@ -43,9 +43,30 @@ pub fn during<T>(job: Current, work: impl FnOnce() -> T) -> T {
     work()
 }
 
-/// The number and depth of the running job.
-pub fn cause() -> Option<(i64, i32)> {
-    CURRENT.with_borrow(|current| current.as_ref().map(|c| (c.job.id, c.job.depth)))
+/// The number and depth of a job.
+pub type Cause = (i64, i32);
+
+thread_local! {
+    static BEHALF: Cell<Option<Option<Cause>>> = const { Cell::new(None) };
+}
+
+/// What causes the jobs that are enqueued now: the running job.
+pub fn cause() -> Option<Cause> {
+    BEHALF.get().unwrap_or_else(|| {
+        CURRENT.with_borrow(|current| current.as_ref().map(|c| (c.job.id, c.job.depth)))
+    })
+}
+
+/// Runs `work` later than what caused it, a job or none.
+pub fn on_behalf_of<T>(cause: Option<Cause>, work: impl FnOnce() -> T) -> T {
+    struct Restore(Option<Option<Cause>>);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            BEHALF.set(self.0);
+        }
+    }
+    let _restore = Restore(BEHALF.replace(Some(cause)));
+    work()
 }
 
 /// Whether a job of this queue is the running one.
@@ -54,7 +75,7 @@ pub fn is_of(queue: &str) -> bool {
 }
 
 pub fn id() -> Option<i64> {
-    cause().map(|(id, _)| id)
+    CURRENT.with_borrow(|current| current.as_ref().map(|c| c.job.id))
 }
 
 sql_function!(pushy_current_job, |_call| {

@@ -1,7 +1,8 @@
 //! What the current transaction will tell, kept in order and per savepoint until just before its commit.
 //!
 //! Bounded: past a limit what the current savepoint has said goes out early. That is as good, for wherever
-//! it goes (NOTIFY's own list, tables) follows savepoints as well.
+//! it goes (NOTIFY's own list, tables) follows savepoints as well; only what was said before the savepoint
+//! comes later then.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -41,6 +42,26 @@ impl Item {
         match self {
             Self::Notice { payload, .. } => payload.len() + size_of::<Self>(),
             Self::Job { args, .. } => args.len() + size_of::<Self>(),
+        }
+    }
+}
+
+impl Item {
+    fn is_same_notice(&self, other: &Self) -> bool {
+        match (self, other) {
+            (
+                Self::Notice {
+                    channel: one,
+                    payload: says,
+                    delivery: how,
+                },
+                Self::Notice {
+                    channel: another,
+                    payload: too,
+                    delivery: as_well,
+                },
+            ) => says == too && how == as_well && one == another,
+            _ => false,
         }
     }
 }
@@ -97,7 +118,7 @@ pub fn add(item: Item) -> Result<()> {
     let level = transaction::nest_level();
     let early = BUFFER.with_borrow_mut(|buffer| {
         buffer.enter(level);
-        if buffer.is_one_too_many(&item) {
+        if buffer.was_just_said(&item) || buffer.is_one_too_many(&item) {
             return None;
         }
         buffer.bytes += item.bytes();
@@ -117,6 +138,15 @@ impl Buffer {
                 told: self.told,
             });
         }
+    }
+
+    /// Whether this savepoint has said the same a moment ago: equal notices of a transaction are told once.
+    /// NOTIFY looks at all of them; this spares it the rows of one statement.
+    fn was_just_said(&self, item: &Item) -> bool {
+        const A_MOMENT: usize = 4;
+        let mark = self.marks.last().expect("entered");
+        let recent = self.items[mark.items..].iter().rev().take(A_MOMENT);
+        recent.into_iter().any(|said| said.is_same_notice(item))
     }
 
     /// Counts notices for NOTIFY, which the server keeps in memory until the commit: past the limit they
@@ -187,24 +217,16 @@ impl Buffer {
 }
 
 fn before(what: Before) -> Result<()> {
-    let (items, left_out) = BUFFER.with_borrow_mut(|buffer| {
+    let (items, left_out, told) = BUFFER.with_borrow_mut(|buffer| {
         let taken = (
             std::mem::take(&mut buffer.items),
             std::mem::take(&mut buffer.left_out),
+            buffer.told,
         );
         buffer.clear();
         taken
     });
-    let notifies = items.iter().any(|item| {
-        matches!(
-            item,
-            Item::Notice {
-                delivery: Delivery::Notify,
-                ..
-            }
-        )
-    });
-    if what == Before::Prepare && notifies {
+    if what == Before::Prepare && told > 0 {
         return Err(Error::new(
             SqlState::FEATURE_NOT_SUPPORTED,
             "cannot PREPARE a transaction that has changed a table watched with delivery notify",

@@ -10,3 +10,13 @@ pub fn has_equality(type_oid: Oid) -> bool {
         (*entry).eq_opr != Oid::INVALID
     }
 }
+
+/// Whether comparing two values, or writing one as text, runs code of the server's only: it cannot fail.
+pub fn is_of_server(type_oid: Oid) -> bool {
+    const FIRST_NORMAL_OID: u32 = 16384;
+    // SAFETY: syscache look-ups of an existing type.
+    unsafe {
+        let base = pg_sys::getBaseType(type_oid);
+        base.to_u32() < FIRST_NORMAL_OID || pg_sys::get_typtype(base) as u8 == pg_sys::TYPTYPE_ENUM
+    }
+}

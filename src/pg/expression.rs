@@ -79,43 +79,50 @@ pub struct Evaluator {
     uses_old: Vec<bool>,
     uses_new: Vec<bool>,
     rows: *mut pg_sys::ExprContext,
+    /// What all of it is allocated in.
+    _context: Context,
 }
 
 impl Evaluator {
     /// Reads the condition `false AND ROW(a, b, …) IS NULL` as pg_trigger.tgqual has it: a, b, … are the
-    /// expressions. All of it lives in `context`, and reads rows of the watched table's own layout.
-    pub fn of_condition(condition: &str, context: &Context) -> Option<Self> {
+    /// expressions, about rows of the watched table's own layout; None where it is something else. An
+    /// error where planning runs an immutable function that fails: call it in a subtransaction.
+    pub fn of_condition(condition: &str) -> Option<Self> {
         let condition = CString::new(super::text::encode(condition).as_ref()).ok()?;
+        let context = Context::new(c"pushy watch expressions");
         // SAFETY: a node tree that the server wrote, with types checked on the way down; planning and
         // compiling an expression needs a transaction and a snapshot, which a trigger has.
-        context.enter(|| unsafe {
+        let (states, is_safe, uses_old, uses_new, rows) = context.enter(|| unsafe {
             let tree = pg_sys::stringToNode(condition.as_ptr()).cast::<pg_sys::Node>();
             let expressions = expressions_of(tree)?;
             let rows = pg_sys::CreateStandaloneExprContext();
-            let mut evaluator = Self {
-                states: Vec::new(),
-                is_safe: Vec::new(),
-                uses_old: Vec::new(),
-                uses_new: Vec::new(),
-                rows,
-            };
+            let (mut states, mut is_safe) = (Vec::new(), Vec::new());
+            let (mut uses_old, mut uses_new) = (Vec::new(), Vec::new());
             for node in expressions {
                 let used = variables(node);
-                evaluator.uses_old.push(uses(used, pg_sys::PRS2_OLD_VARNO));
-                evaluator.uses_new.push(uses(used, pg_sys::PRS2_NEW_VARNO));
+                uses_old.push(uses(used, pg_sys::PRS2_OLD_VARNO));
+                uses_new.push(uses(used, pg_sys::PRS2_NEW_VARNO));
                 // As TriggerEnabled() of trigger.c does it.
                 let (old, new) = (pg_sys::PRS2_OLD_VARNO as i32, pg_sys::PRS2_NEW_VARNO as i32);
                 pg_sys::ChangeVarNodes(node, old, INNER_VAR, 0);
                 pg_sys::ChangeVarNodes(node, new, OUTER_VAR, 0);
                 let planned = pg_sys::expression_planner(node.cast());
-                evaluator
-                    .is_safe
-                    .push(!pg_sys::contain_leaked_vars(planned.cast()));
-                evaluator
-                    .states
-                    .push(pg_sys::ExecInitExpr(planned, std::ptr::null_mut()));
+                // The former says nothing of functions of no variable, the latter of other nodes.
+                is_safe.push(
+                    !pg_sys::contain_leaked_vars(planned.cast())
+                        && !calls_leaky(planned.cast(), std::ptr::null_mut()),
+                );
+                states.push(pg_sys::ExecInitExpr(planned, std::ptr::null_mut()));
             }
-            Some(evaluator)
+            Some((states, is_safe, uses_old, uses_new, rows))
+        })?;
+        Some(Self {
+            states,
+            is_safe,
+            uses_old,
+            uses_new,
+            rows,
+            _context: context,
         })
     }
 
@@ -209,6 +216,20 @@ impl Evaluation<'_> {
             Answer::Datum(datum) => Some(super::text::flat_bytes(datum)),
         })
     }
+}
+
+unsafe extern "C-unwind" fn is_leaky(function: pg_sys::Oid, _: *mut std::ffi::c_void) -> bool {
+    !pg_sys::get_func_leakproof(function)
+}
+
+/// Whether a function in it is not marked leakproof, whatever its arguments.
+unsafe extern "C-unwind" fn calls_leaky(
+    node: *mut pg_sys::Node,
+    context: *mut std::ffi::c_void,
+) -> bool {
+    !node.is_null()
+        && (pg_sys::check_functions_in_node(node, Some(is_leaky), context)
+            || pg_sys::expression_tree_walker(node, Some(calls_leaky), context))
 }
 
 unsafe fn expressions_of(tree: *mut pg_sys::Node) -> Option<Vec<*mut pg_sys::Node>> {

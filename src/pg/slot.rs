@@ -129,6 +129,7 @@ impl OwnSlot {
         // SAFETY: the map was made for these two row types.
         unsafe {
             pg_sys::execute_attr_map_slot((*layout.0).attrMap, row.raw(), self.0);
+            self.place_as(row);
             Slot::new(self.0)
         }
     }
@@ -143,8 +144,15 @@ impl OwnSlot {
             std::ptr::copy_nonoverlapping(nulls.as_ptr(), (*self.0).tts_isnull, nulls.len());
             pg_sys::ExecStoreVirtualTuple(self.0);
             pg_sys::ExecMaterializeSlot(self.0);
+            self.place_as(row);
             Slot::new(self.0)
         })
+    }
+
+    /// Where the row is: what an expression sees as ctid and tableoid.
+    unsafe fn place_as(&self, row: Slot<'_>) {
+        (*self.0).tts_tid = (*row.raw()).tts_tid;
+        (*self.0).tts_tableOid = (*row.raw()).tts_tableOid;
     }
 
     pub fn filled(&self) -> Slot<'_> {

@@ -16,6 +16,18 @@ pub enum Op {
     Truncate,
 }
 
+extern "C-unwind" {
+    /// Without the guard of the bindings: it raises nothing, and is called for each row.
+    #[link_name = "pg_trigger_depth"]
+    fn raw_pg_trigger_depth(call: pg_sys::FunctionCallInfo) -> pg_sys::Datum;
+}
+
+/// How many triggers have fired each other, as pg_trigger_depth() has it.
+pub fn depth() -> i32 {
+    // SAFETY: reads a variable of the server's; the function looks at no argument.
+    unsafe { raw_pg_trigger_depth(std::ptr::null_mut()).value() as i32 }
+}
+
 /// One firing of an AFTER trigger.
 #[derive(Clone, Copy)]
 pub struct Firing {
@@ -68,6 +80,11 @@ impl Firing {
             ((*trigger).tgnargs as usize > index)
                 .then(|| CStr::from_ptr(*(*trigger).tgargs.add(index)))
         }
+    }
+
+    /// Whether the trigger has a condition, which the server has found to hold.
+    pub fn has_condition(self) -> bool {
+        unsafe { !(*(*self.data).tg_trigger).tgqual.is_null() }
     }
 
     pub fn trigger(self) -> Oid {

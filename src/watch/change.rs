@@ -13,7 +13,10 @@ use crate::sql_function;
 sql_function!(pushy_unwatch, |call| {
     transaction::require_writable(c"pushy.unwatch()");
     let (table, watches) = named(call)?;
+    require_owners(&table, &watches)?;
     catalog_trigger::lock_table(table.oid);
+    // Somebody may have declared one anew before the lock was ours.
+    let (table, watches) = named(call)?;
     each(&table, &watches, |watch| {
         triggers::drop(watch);
         identity::as_owner(|| {
@@ -47,7 +50,7 @@ sql_function!(pushy_watch_resume, |call| {
 /// The table and its watches that a call is about: one by name, or all.
 fn named(call: Call) -> Result<(Table, Vec<Definition>)> {
     let table = Table::look_up(arguments::relation(call)?)?;
-    let mut watches = identity::as_owner(|| definition::of_relation(table.oid))?;
+    let mut watches = identity::as_owner(|| definition::of_table(&table))?;
     if let Some(name) = call.opt_text(1)? {
         let names: Vec<String> = watches.iter().map(|watch| watch.name.clone()).collect();
         watches.retain(|watch| watch.name == name);
@@ -78,9 +81,7 @@ fn each(
     watches: &[Definition],
     work: impl Fn(&Definition) -> Result<()>,
 ) -> Result<i32> {
-    for watch in watches {
-        require_owner(watch, table)?;
-    }
+    require_owners(table, watches)?;
     for watch in watches {
         work(watch)?;
     }
@@ -90,13 +91,15 @@ fn each(
     Ok(watches.len() as i32)
 }
 
+fn require_owners(table: &Table, watches: &[Definition]) -> Result<()> {
+    watches
+        .iter()
+        .try_for_each(|watch| require_owner(watch, table))
+}
+
 fn set_paused(watch: &Definition, paused: bool) -> Result<()> {
     identity::as_owner(|| {
-        Definition {
-            paused,
-            ..watch.clone()
-        }
-        .write();
+        definition::set_paused(watch.watch_id, paused);
         Ok(())
     })
 }

@@ -42,14 +42,16 @@ fn require_trigger_privilege(table: &Table) -> Result<()> {
 }
 
 fn declare(mut wanted: Definition, table: &Table) -> Result<()> {
-    if let Some(existing) = find(&wanted)? {
+    if let Some(existing) = find(&wanted, table)? {
         if is_as_wanted(&existing, &wanted) {
             return Ok(());
         }
     }
-    // From here on nobody else declares a watch of this table.
+    // From here on nobody else declares a watch of this table, or renames it.
     catalog_trigger::lock_table(table.oid);
-    match find(&wanted)? {
+    let table = &Table::look_up(table.oid)?;
+    wanted.relation_name.clone_from(&table.qualified);
+    match find(&wanted, table)? {
         Some(existing) => {
             require_owner(&existing, table)?;
             wanted.watch_id = existing.watch_id;
@@ -70,8 +72,8 @@ fn declare(mut wanted: Definition, table: &Table) -> Result<()> {
     Ok(())
 }
 
-fn find(wanted: &Definition) -> Result<Option<Definition>> {
-    let watches = identity::as_owner(|| definition::of_relation(wanted.relation))?;
+fn find(wanted: &Definition, table: &Table) -> Result<Option<Definition>> {
+    let watches = identity::as_owner(|| definition::of_table(table))?;
     Ok(watches
         .into_iter()
         .find(|existing| existing.name == wanted.name))

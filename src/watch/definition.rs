@@ -1,5 +1,6 @@
 //! A watch as declared: one row of pushy.watch.
 
+use super::table::Table;
 use crate::errors::Result;
 use crate::params;
 use crate::pg::function::Answer;
@@ -108,13 +109,28 @@ static BY_ID: Plan = Plan::new(
     &[INT4OID],
 );
 
-static OF_RELATION: Plan = Plan::new(
+// One that is not at home knows its table by name; where there is none of that name, the table was renamed
+// before the copy, and has the watch's triggers.
+static OF_TABLE: Plan = Plan::new(
     concat!(
         "SELECT ",
         columns!(),
-        " FROM pushy.watch w WHERE w.relation OPERATOR(pg_catalog.=) $1 ORDER BY w.name"
+        " FROM pushy.watch w, LATERAL (SELECT w.home_system OPERATOR(pg_catalog.=) $2 \
+                                       AND w.home_database OPERATOR(pg_catalog.=) $3 AS is_home, \
+                                   pg_catalog.parse_ident(w.relation_name) AS path) h \
+          WHERE CASE WHEN h.is_home THEN w.relation OPERATOR(pg_catalog.=) $1 \
+                     WHEN h.path OPERATOR(pg_catalog.=) $4 THEN true \
+                     ELSE NOT EXISTS (SELECT FROM pg_catalog.pg_class c \
+                                        JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace \
+                                       WHERE ARRAY[n.nspname, c.relname]::pg_catalog.text[] OPERATOR(pg_catalog.=) h.path) \
+                          AND EXISTS (SELECT FROM pg_catalog.pg_trigger t \
+                                       WHERE t.tgrelid OPERATOR(pg_catalog.=) $1 \
+                                         AND t.tgfoid OPERATOR(pg_catalog.=) 'pushy.watch_row()'::pg_catalog.regprocedure::pg_catalog.oid \
+                                         AND t.tgargs OPERATOR(pg_catalog.=) (w.watch_id::pg_catalog.text::pg_catalog.bytea \
+                                                                              OPERATOR(pg_catalog.||) '\\x00'::pg_catalog.bytea)) END \
+          ORDER BY w.name, h.is_home DESC"
     ),
-    &[OIDOID],
+    &[OIDOID, INT8OID, OIDOID, TEXTARRAYOID],
 );
 
 static ALL: Plan = Plan::new(
@@ -179,9 +195,21 @@ pub fn find_by_id(watch_id: i32) -> Result<Option<Definition>> {
     Ok(load(&BY_ID, params![watch_id])?.pop())
 }
 
-/// The watches of a table, by name.
-pub fn of_relation(relation: Oid) -> Result<Vec<Definition>> {
-    load(&OF_RELATION, params![relation])
+/// The watches of a table, by name; also those that a restore or a copy has brought.
+pub fn of_table(table: &Table) -> Result<Vec<Definition>> {
+    let mut watches = load(
+        &OF_TABLE,
+        params![
+            table.oid,
+            database::system_identifier(),
+            Oid::from(database::current()),
+            array::of_texts(table.path().into_iter()),
+        ],
+    )?;
+    for watch in &mut watches {
+        watch.relation = table.oid;
+    }
+    Ok(watches)
 }
 
 pub fn all() -> Result<Vec<Definition>> {
@@ -227,6 +255,17 @@ static DELETE: Plan = Plan::new(
     "DELETE FROM pushy.watch w WHERE w.watch_id OPERATOR(pg_catalog.=) $1",
     &[INT4OID],
 );
+
+static SET_PAUSED: Plan = Plan::new(
+    "UPDATE pushy.watch w SET paused = $2, changed_at = pg_catalog.clock_timestamp() \
+      WHERE w.watch_id OPERATOR(pg_catalog.=) $1",
+    &[INT4OID, BOOLOID],
+);
+
+/// Changes nothing else: somebody may be declaring the watch anew.
+pub fn set_paused(watch_id: i32, paused: bool) {
+    spi::run(&SET_PAUSED, params![watch_id, paused]);
+}
 
 /// Removes the row; its triggers are the caller's business.
 pub fn delete(watch_id: i32) {

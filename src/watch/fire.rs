@@ -21,14 +21,10 @@ fn row(firing: Firing) -> Result<()> {
     let Some(watch) = known::of(firing)? else {
         return Ok(());
     };
+    let op = firing.op();
+    let unchecked = op == Op::Update && !firing.has_condition();
     if !watch.is_partitioned {
-        return changed(
-            &watch,
-            firing.op(),
-            firing.old_row(),
-            firing.new_row(),
-            false,
-        );
+        return changed(&watch, op, firing.old_row(), firing.new_row(), unchecked);
     }
     let layout = watch.layout(firing);
     let (old_slot, new_slot) = (watch.new_slot(), watch.new_slot());
@@ -40,7 +36,7 @@ fn row(firing: Firing) -> Result<()> {
         Some(layout) => new_slot.mapped(row, layout),
         None => row,
     });
-    match firing.op() {
+    match op {
         Op::Delete => {
             if let Some(command) = firing.old_row().and_then(Slot::moved_by) {
                 return moved::left(&watch, command, old.expect("a delete has an old row"));
@@ -54,19 +50,19 @@ fn row(firing: Firing) -> Result<()> {
         }
         Op::Update | Op::Truncate => {}
     }
-    changed(&watch, firing.op(), old, new, false)
+    changed(&watch, op, old, new, unchecked)
 }
 
-/// `moved`: the server has not looked yet whether one of the watched columns differs.
+/// `unchecked`: an update of which the server has not looked whether one of the watched columns differs.
 pub(super) fn changed(
     watch: &Rc<Known>,
     op: Op,
     old: Option<Slot<'_>>,
     new: Option<Slot<'_>>,
-    moved: bool,
+    unchecked: bool,
 ) -> Result<()> {
     if watch.counts(op) {
-        tell::row(watch, op, old, new, moved)
+        tell::row(watch, op, old, new, unchecked)
     } else {
         Ok(())
     }
@@ -79,6 +75,6 @@ fn of_statement(firing: Firing) -> Result<()> {
     if firing.op() == Op::Truncate {
         return tell::truncated(&watch);
     }
-    moved::give_up(Some(&watch))?;
+    moved::give_up(&watch)?;
     statement::end(&watch, firing.op())
 }

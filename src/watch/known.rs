@@ -9,13 +9,14 @@ use super::definition::{self, Definition, Payload};
 use super::payload::{Kind, Shape};
 use super::triggers::{self, Expression};
 use crate::errors::{Error, Result, SqlState};
-use crate::job::current;
+use crate::job::current::{self, Cause};
 use crate::job::enqueue::Request;
 use crate::params;
 use crate::pg::expression::Evaluator;
 use crate::pg::memory::Context;
 use crate::pg::slot::{Layout, OwnSlot, RowType, Slot};
 use crate::pg::spi::{self, Plan};
+use crate::pg::subtransaction::{self, CallError};
 use crate::pg::trigger::{Firing, Op};
 use crate::pg::{array, clock, identity, invalidation, BuiltinOid, Oid};
 use crate::queue::cache;
@@ -30,7 +31,7 @@ pub struct Known {
     pub is_partitioned: bool,
     /// Where it is counted; None without the preload, or with too many watches.
     pub counter: Option<usize>,
-    /// The node tree of its expressions; None: it has none.
+    /// The node tree of its expressions; None: it has none, or they are gone.
     expressions: Option<String>,
     /// Taken while in use: an expression may fire the watch again.
     evaluator: RefCell<Option<Evaluator>>,
@@ -41,7 +42,7 @@ pub struct Known {
     /// What the jobs of one statement have in common.
     request: RefCell<Option<(Common, Rc<Request>)>>,
     last_logged: Cell<i64>,
-    pub row_type: RowType,
+    row_type: RowType,
     /// The row that there is not: OLD of an insert, NEW of a delete. Never filled otherwise.
     nulls: OwnSlot,
     /// What all of the above has allocated on the server's side; dropped last.
@@ -52,7 +53,7 @@ pub struct Known {
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Common {
     statement: i64,
-    cause: Option<i64>,
+    cause: Option<Cause>,
 }
 
 struct Cache {
@@ -83,7 +84,7 @@ pub fn of(firing: Firing) -> Result<Option<Rc<Known>>> {
         Some(known) => known,
         None => {
             invalidation::depend_on(firing.relation());
-            let known = read(watch_id)?.map(Rc::new);
+            let known = identity::as_owner(|| read(watch_id))?.map(Rc::new);
             // Reading may have taken in messages: then the next firing reads again.
             CACHE.with_borrow_mut(|cache| cache.watches.insert(watch_id, known.clone()));
             known
@@ -108,15 +109,16 @@ static FACTS: Plan = Plan::new(
     &[BuiltinOid::OIDOID],
 );
 
+/// As the extension's owner: a writer may have lost the right to look at catalogs.
 fn read(watch_id: i32) -> Result<Option<Known>> {
-    let found = identity::as_owner(|| definition::find_by_id(watch_id))?;
+    let found = definition::find_by_id(watch_id)?;
     let Some(definition) = found.filter(|found| found.is_home() && !found.paused) else {
         return Ok(None);
     };
     let relation = definition.relation;
     invalidation::depend_on(relation);
     let expressions = match definition.expressions {
-        Some(trigger) => Some(triggers::condition_of(trigger)?),
+        Some(trigger) => triggers::condition_of(trigger)?,
         None => None,
     };
     let context = Context::new(c"pushy watch");
@@ -181,11 +183,13 @@ impl Known {
         }
         let mut ancestor = trigger;
         while !self.definition.triggers.contains(&ancestor) {
-            let parent = spi::connect(|spi| {
-                let found = spi.run(&PARENT, params![ancestor]);
-                found.first().map(|row| row.oid(1))
+            let parent = identity::as_owner(|| {
+                Ok(spi::connect(|spi| {
+                    let found = spi.run(&PARENT, params![ancestor]);
+                    found.first().map(|row| row.oid(1))
+                }))
             });
-            ancestor = parent
+            ancestor = parent?
                 .filter(|parent| *parent != Oid::INVALID)
                 .ok_or_else(not_ours)?;
         }
@@ -197,18 +201,37 @@ impl Known {
         self.definition.expressions.is_some()
     }
 
-    /// Runs `work` with the watch's expressions, compiled at first use; None when they are gone: dropped
-    /// with a column by CASCADE.
-    pub fn with_evaluator<T>(&self, work: impl FnOnce(&Evaluator) -> T) -> Option<T> {
+    /// Runs `work` with the watch's expressions, compiled at first use.
+    pub fn with_evaluator<T>(
+        &self,
+        work: impl FnOnce(&Evaluator) -> std::result::Result<T, CallError>,
+    ) -> std::result::Result<T, CallError> {
         let kept = self.evaluator.borrow_mut().take();
         let evaluator = match kept {
             Some(evaluator) => evaluator,
-            None => Evaluator::of_condition(self.expressions.as_deref()?, &self.context)
-                .filter(|evaluator| evaluator.len() > Expression::Args.index())?,
+            None => subtransaction::run(|| self.compiled().ok_or_else(|| self.lost()))?,
         };
         let result = work(&evaluator);
         *self.evaluator.borrow_mut() = Some(evaluator);
-        Some(result)
+        result
+    }
+
+    fn compiled(&self) -> Option<Evaluator> {
+        Evaluator::of_condition(self.expressions.as_deref()?)
+            .filter(|evaluator| evaluator.len() > Expression::Args.index())
+    }
+
+    /// The expressions are gone, with a column that CASCADE has dropped or by hand.
+    fn lost(&self) -> CallError {
+        CallError {
+            sqlstate: SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE.0.to_owned(),
+            message: format!(
+                "the expressions of watch \"{}\" were dropped with something they used",
+                self.definition.name
+            ),
+            hint: Some("Declare the watch again with pushy.watch.".to_owned()),
+            ..CallError::default()
+        }
     }
 
     /// Where the columns of the fired row lie, when not as in the watched table.
@@ -240,7 +263,7 @@ impl Known {
     pub fn request(&self, queue: &str) -> Result<Rc<Request>> {
         let common = Common {
             statement: clock::statement_start().0,
-            cause: current::id(),
+            cause: current::cause(),
         };
         if let Some((known, request)) = &*self.request.borrow() {
             if *known == common {

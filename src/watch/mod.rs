@@ -35,9 +35,15 @@ pub fn init() {
     transaction::observe(&OBSERVER);
 }
 
+/// Tells what is left. Expressions want a snapshot, and a commit has none.
 fn before(_what: Before) -> Result<()> {
-    moved::give_up(None)?;
-    statement::end_all()
+    if moved::is_empty() && statement::is_empty() {
+        return Ok(());
+    }
+    transaction::with_snapshot(|| {
+        moved::end_all()?;
+        statement::end_all()
+    })
 }
 
 fn at_end(end: End) {
@@ -52,6 +58,7 @@ fn at_end(end: End) {
 fn at_savepoint_end(end: SavepointEnd, level: i32) {
     match end {
         SavepointEnd::Release => {
+            moved::raise(level);
             statement::raise(level);
             counts::raise(level);
         }

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use super::fire;
 use super::known::Known;
 use crate::errors::Result;
+use crate::job::current::{self, Cause};
 use crate::pg::slot::{OwnSlot, Slot};
 use crate::pg::transaction;
 use crate::pg::trigger::Op;
@@ -18,22 +19,27 @@ pub struct Left {
     watch: Rc<Known>,
     command: u32,
     level: i32,
+    cause: Option<Cause>,
 }
 
 impl Left {
+    fn is_of(&self, watch: &Known) -> bool {
+        self.watch.definition.watch_id == watch.definition.watch_id
+    }
+
     pub fn row(&self) -> Slot<'_> {
         self.row.filled()
     }
 }
 
 thread_local! {
-    /// At most one per watch.
+    /// At most one per watch and savepoint.
     static LEFT: RefCell<Vec<Left>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Remembers a row that `command` has moved away.
 pub fn left(watch: &Rc<Known>, command: u32, row: Slot<'_>) -> Result<()> {
-    give_up(Some(watch))?;
+    give_up(watch)?;
     let copy = watch.new_slot();
     copy.copied(row, &watch.context);
     let left = Left {
@@ -41,6 +47,7 @@ pub fn left(watch: &Rc<Known>, command: u32, row: Slot<'_>) -> Result<()> {
         watch: Rc::clone(watch),
         command,
         level: transaction::nest_level(),
+        cause: current::cause(),
     };
     LEFT.with_borrow_mut(|all| all.push(left));
     Ok(())
@@ -48,30 +55,50 @@ pub fn left(watch: &Rc<Known>, command: u32, row: Slot<'_>) -> Result<()> {
 
 /// The row that the same command has moved away, if it is this one that arrives.
 pub fn arrived(watch: &Known, command: Option<u32>) -> Option<Left> {
-    let of_watch = |left: &Left| left.watch.definition.watch_id == watch.definition.watch_id;
+    take(|left| left.is_of(watch) && Some(left.command) == command)
+}
+
+/// Rows of a watch that this savepoint has moved and that did not arrive: a trigger has stopped the insert.
+/// They are deleted, then.
+pub fn give_up(watch: &Known) -> Result<()> {
+    let level = transaction::nest_level();
+    give_up_all(|left| left.is_of(watch) && left.level == level)
+}
+
+pub fn is_empty() -> bool {
+    LEFT.with_borrow(Vec::is_empty)
+}
+
+/// The transaction is about to commit: all that did not arrive.
+pub fn end_all() -> Result<()> {
+    give_up_all(|_| true)
+}
+
+fn give_up_all(which: impl Fn(&Left) -> bool) -> Result<()> {
+    while let Some(left) = take(&which) {
+        current::on_behalf_of(left.cause, || {
+            fire::changed(&left.watch, Op::Delete, Some(left.row()), None, false)
+        })?;
+    }
+    Ok(())
+}
+
+fn take(which: impl Fn(&Left) -> bool) -> Option<Left> {
     LEFT.with_borrow_mut(|all| {
-        let at = all
-            .iter()
-            .position(|left| of_watch(left) && Some(left.command) == command)?;
-        Some(all.swap_remove(at))
+        let at = all.iter().position(which)?;
+        Some(all.remove(at))
     })
 }
 
-/// Rows that did not arrive: a trigger has stopped the insert. They are deleted, then. Of one watch, or of all.
-pub fn give_up(watch: Option<&Known>) -> Result<()> {
-    loop {
-        let lost = LEFT.with_borrow_mut(|all| {
-            let at = all.iter().position(|left| {
-                watch
-                    .is_none_or(|watch| left.watch.definition.watch_id == watch.definition.watch_id)
-            })?;
-            Some(all.swap_remove(at))
-        });
-        match lost {
-            Some(left) => fire::changed(&left.watch, Op::Delete, Some(left.row()), None, false)?,
-            None => return Ok(()),
+/// A savepoint is released: what it has moved belongs to the level above.
+pub fn raise(level: i32) {
+    LEFT.with(|cell| {
+        if let Ok(mut all) = cell.try_borrow_mut() {
+            for left in all.iter_mut().filter(|left| left.level >= level) {
+                left.level = level - 1;
+            }
         }
-    }
+    });
 }
 
 /// A savepoint of this level is undone, and what it has moved; 0: the transaction has ended.

@@ -3,6 +3,7 @@
 
 use super::definition::{self, Definition};
 use super::table::Table;
+use super::triggers;
 use crate::errors::Result;
 use crate::params;
 use crate::pg::spi::{self, Plan};
@@ -11,19 +12,6 @@ use crate::pg::{database, identity, invalidation, BuiltinOid, Oid};
 static TABLE_BY_NAME: Plan = Plan::new(
     "SELECT pg_catalog.to_regclass($1)::pg_catalog.oid",
     &[BuiltinOid::TEXTOID],
-);
-
-/// Its triggers by what they call, for which watch.
-static TRIGGERS: Plan = Plan::new(
-    "SELECT t.oid, t.tgrelid, t.tgqual IS NOT NULL AND t.tgname OPERATOR(pg_catalog.~) '_expressions$' \
-       FROM pg_catalog.pg_trigger t \
-      WHERE t.tgfoid OPERATOR(pg_catalog.=) ANY (ARRAY['pushy.watch_row()'::pg_catalog.regprocedure, \
-                                                       'pushy.watch_statement()'::pg_catalog.regprocedure]::pg_catalog.oid[]) \
-        AND t.tgparentid OPERATOR(pg_catalog.=) 0::pg_catalog.oid \
-        AND t.tgargs OPERATOR(pg_catalog.=) ($1::pg_catalog.text::pg_catalog.bytea OPERATOR(pg_catalog.||) '\\x00'::pg_catalog.bytea) \
-        AND t.tgrelid OPERATOR(pg_catalog.=) $2 \
-      ORDER BY t.oid",
-    &[BuiltinOid::TEXTOID, BuiltinOid::OIDOID],
 );
 
 /// Makes this database the home of all watches: for each, its name and why it tells nothing all the same.
@@ -66,11 +54,7 @@ fn move_in(mut watch: Definition) -> Result<Option<String>> {
         )));
     };
     let table = Table::look_up(relation)?;
-    let triggers: Vec<(Oid, bool)> = spi::connect(|spi| {
-        let number = watch.watch_id.to_string();
-        let found = spi.run(&TRIGGERS, params![number, table.oid]);
-        found.rows().map(|row| (row.oid(1), row.bool(3))).collect()
-    });
+    let triggers = triggers::by_number(watch.watch_id, table.oid);
     if triggers.len() != watch.triggers.len() {
         return Ok(Some(format!(
             "table {} has {} of its {} triggers; declare it again with pushy.watch",

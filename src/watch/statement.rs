@@ -1,5 +1,6 @@
 //! Watches with a notice per statement: rows are counted as they fire, and told when the statement's own
-//! trigger fires, or before the commit (a statement that names a partition fires none of its parent).
+//! trigger fires. A statement that names a partition fires none of its parent: its rows are told with the
+//! next that does, or before the commit.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -8,16 +9,21 @@ use super::known::Known;
 use super::payload::{Change, Keys, Kind};
 use super::tell;
 use crate::errors::Result;
+use crate::job::current::{self, Cause};
 use crate::pg::notify;
 use crate::pg::subtransaction::CallError;
 use crate::pg::transaction;
-use crate::pg::trigger::Op;
+use crate::pg::trigger::{self, Op};
 
 /// The rows of one statement so far.
 struct Open {
     watch: Rc<Known>,
     op: Op,
+    /// Of savepoints.
     level: i32,
+    /// Of triggers: a trigger of the table may write it again, in a statement of its own.
+    depth: i32,
+    cause: Option<Cause>,
     keys: Keys,
 }
 
@@ -38,47 +44,62 @@ fn room(watch: &Known) -> usize {
 
 /// Counts a row. Its key may fail to be written, by a type of a user's.
 pub fn add(watch: &Rc<Known>, op: Op, change: &Change<'_>) -> std::result::Result<(), CallError> {
-    let level = transaction::nest_level();
-    let watch_id = watch.definition.watch_id;
-    let mut keys = take(watch_id, op, level).unwrap_or_else(|| Keys::new(room(watch)));
+    let mut open = take(watch, op).unwrap_or_else(|| Open {
+        watch: Rc::clone(watch),
+        op,
+        level: transaction::nest_level(),
+        depth: trigger::depth(),
+        cause: current::cause(),
+        keys: Keys::new(room(watch)),
+    });
     let outcome = tell::guarded(watch.shape.can_fail(watch.kind), || {
-        watch.shape.add(change, &mut keys);
+        watch.shape.add(change, &mut open.keys);
         Ok(())
     });
-    OPEN.with_borrow_mut(|open| {
-        open.push(Open {
-            watch: Rc::clone(watch),
-            op,
-            level,
-            keys,
-        });
-    });
+    OPEN.with_borrow_mut(|all| all.push(open));
     outcome
 }
 
-fn take(watch_id: i32, op: Op, level: i32) -> Option<Keys> {
+/// The rows so far of the statement whose trigger fires now.
+fn take(watch: &Known, op: Op) -> Option<Open> {
+    let (level, depth) = (transaction::nest_level(), trigger::depth());
     OPEN.with_borrow_mut(|all| {
-        let at = all.iter().position(|open| {
-            open.watch.definition.watch_id == watch_id && open.op == op && open.level == level
+        let at = all.iter().rposition(|open| {
+            open.watch.definition.watch_id == watch.definition.watch_id
+                && open.op == op
+                && open.level == level
+                && open.depth == depth
         })?;
-        Some(all.swap_remove(at).keys)
+        Some(all.remove(at))
     })
 }
 
 /// The statement is over.
-pub fn end(watch: &Rc<Known>, op: Op) -> Result<()> {
-    match take(watch.definition.watch_id, op, transaction::nest_level()) {
-        Some(keys) => tell::statement(watch, op, &keys),
-        None => Ok(()),
+pub fn end(watch: &Known, op: Op) -> Result<()> {
+    while let Some(open) = take(watch, op) {
+        open.tell()?;
     }
+    Ok(())
+}
+
+pub fn is_empty() -> bool {
+    OPEN.with_borrow(Vec::is_empty)
 }
 
 /// The transaction is about to commit: what no statement's trigger has told.
 pub fn end_all() -> Result<()> {
-    while let Some(open) = OPEN.with_borrow_mut(Vec::pop) {
-        tell::statement(&open.watch, open.op, &open.keys)?;
+    while let Some(open) = OPEN.with_borrow_mut(|all| (!all.is_empty()).then(|| all.remove(0))) {
+        open.tell()?;
     }
     Ok(())
+}
+
+impl Open {
+    fn tell(&self) -> Result<()> {
+        current::on_behalf_of(self.cause, || {
+            tell::statement(&self.watch, self.op, &self.keys)
+        })
+    }
 }
 
 /// A savepoint is released: its rows belong to the level above.

@@ -10,6 +10,8 @@ pub struct Table {
     pub owner: Oid,
     /// In the server's encoding, as the name of a channel may be.
     pub raw_name: Vec<u8>,
+    schema: String,
+    name: String,
     /// `schema.table`, quoted where need be.
     pub qualified: String,
     /// relkind and relpersistence of pg_class.
@@ -59,6 +61,7 @@ impl Table {
                 .hint("Pass the name of a table.")
             })?;
             let columns = spi.run(&COLUMNS, params![oid]);
+            let (schema, name) = (row.text(3)?, row.text(2)?);
             Ok(Self {
                 oid,
                 owner: row.oid(1),
@@ -68,10 +71,12 @@ impl Table {
                     match row.byte(5) {
                         // Whichever number the session has.
                         b't' => "pg_temp".to_owned(),
-                        _ => identifier::quoted(&row.text(3)?),
+                        _ => identifier::quoted(&schema),
                     },
-                    identifier::quoted(&row.text(2)?)
+                    identifier::quoted(&name)
                 ),
+                schema,
+                name,
                 kind: row.byte(4),
                 persistence: row.byte(5),
                 is_ours: row.bool(6),
@@ -197,6 +202,19 @@ impl Table {
             ));
         }
         Ok(terms.join(" OR "))
+    }
+
+    /// Whether that comparison cannot fail.
+    pub fn compares_safely(&self, columns: &[String]) -> bool {
+        self.columns
+            .iter()
+            .filter(|column| columns.contains(&column.name))
+            .all(|column| catalog_type::is_of_server(column.type_oid))
+    }
+
+    /// Schema and name, as the catalogs have them.
+    pub fn path(&self) -> [&str; 2] {
+        [&self.schema, &self.name]
     }
 
     fn no_such_column(&self, name: &str) -> Error {

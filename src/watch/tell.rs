@@ -46,13 +46,13 @@ struct Evaluated {
     args: Option<Vec<u8>>,
 }
 
-/// A row has changed. `moved`: see fire::changed.
+/// A row has changed. `unchecked`: see fire::changed.
 pub fn row(
     watch: &Rc<Known>,
     op: Op,
     old: Option<Slot<'_>>,
     new: Option<Slot<'_>>,
-    moved: bool,
+    unchecked: bool,
 ) -> Result<()> {
     let change = change(watch, op, old, new);
     let evaluated = if watch.has_expressions() {
@@ -60,7 +60,7 @@ pub fn row(
             old.unwrap_or_else(|| watch.no_row()),
             new.unwrap_or_else(|| watch.no_row()),
         );
-        match evaluate(watch, old, new, moved) {
+        match evaluate(watch, old, new, unchecked) {
             Ok(evaluated) if !evaluated.passes => return Ok(()),
             Ok(evaluated) => evaluated,
             Err(error) => return failed(watch, op, Some(&change), error),
@@ -132,17 +132,20 @@ fn evaluate(
     watch: &Known,
     old: Slot<'_>,
     new: Slot<'_>,
-    moved: bool,
+    unchecked: bool,
 ) -> std::result::Result<Evaluated, CallError> {
     let definition = &watch.definition;
     let given = [
-        (Expression::Changed, definition.columns.is_some() && moved),
+        (
+            Expression::Changed,
+            definition.columns.is_some() && unchecked,
+        ),
         (Expression::Condition, definition.condition.is_some()),
         (Expression::Payload, definition.payload_expr.is_some()),
         (Expression::Args, definition.args_expr.is_some()),
     ];
     let has = |wanted: Expression| given.contains(&(wanted, true));
-    let run = |evaluator: &Evaluator| {
+    watch.with_evaluator(|evaluator: &Evaluator| {
         let may_fail = given
             .iter()
             .any(|(expression, given)| *given && !evaluator.is_safe(expression.index()));
@@ -164,17 +167,6 @@ fn evaluate(
                 evaluated.args = evaluation.varlena(Expression::Args.index())?;
             }
             Ok(evaluated)
-        })
-    };
-    watch.with_evaluator(run).unwrap_or_else(|| {
-        Err(CallError {
-            sqlstate: SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE.0.to_owned(),
-            message: format!(
-                "the expressions of watch \"{}\" were dropped with something they used",
-                definition.name
-            ),
-            hint: Some("Declare the watch again with pushy.watch.".to_owned()),
-            ..CallError::default()
         })
     })
 }

@@ -8,7 +8,6 @@ use super::table::Table;
 use crate::errors::{Error, Result, SqlState};
 use crate::params;
 use crate::pg::expression::Evaluator;
-use crate::pg::memory::Context;
 use crate::pg::spi::{self, Plan};
 use crate::pg::trigger::Op;
 use crate::pg::{catalog_trigger, identifier, text, BuiltinOid, Oid};
@@ -79,7 +78,6 @@ fn fired_by(watch: &Definition, table: &Table) -> Vec<Op> {
 struct Made {
     trigger: Oid,
     evaluator: Evaluator,
-    _context: Context,
 }
 
 fn make_expressions(
@@ -106,9 +104,8 @@ fn make_expressions(
     ];
     let condition = format!("false AND ROW({}) IS NULL", row.join(", "));
     let trigger = maker.make("expressions", Op::Update, true, Some(&condition))?;
-    let context = Context::new(c"pushy watch declaration");
-    let condition = condition_of(trigger)?;
-    let evaluator = Evaluator::of_condition(&condition, &context)
+    let evaluator = condition_of(trigger)?
+        .and_then(|condition| Evaluator::of_condition(&condition))
         .filter(|evaluator| evaluator.len() == row.len())
         .ok_or_else(|| {
             Error::new(
@@ -117,11 +114,7 @@ fn make_expressions(
             )
             .hint("This is a bug: please report it with the version of the server.")
         })?;
-    Ok(Some(Made {
-        trigger,
-        evaluator,
-        _context: context,
-    }))
+    Ok(Some(Made { trigger, evaluator }))
 }
 
 /// What the server itself can check before it queues a firing: only what cannot fail, for a watch never fails
@@ -139,7 +132,11 @@ fn native_condition(
         return None;
     }
     let mut terms = Vec::new();
-    if let (Op::Update, Some(changed)) = (op, changed) {
+    if let (Op::Update, Some(changed), Some(columns)) = (op, changed, &watch.columns) {
+        // A trigger without a condition says that nobody has looked (see fire.rs).
+        if !table.compares_safely(columns) {
+            return None;
+        }
         terms.push(format!("({changed})"));
     }
     if let Some(condition) = &watch.condition {
@@ -205,13 +202,11 @@ static CONDITION: Plan = Plan::new(
     &[BuiltinOid::OIDOID],
 );
 
-/// The condition of a trigger, as pg_trigger has it.
-pub fn condition_of(trigger: Oid) -> Result<String> {
+/// The condition of a trigger, as pg_trigger has it; None where it is gone.
+pub fn condition_of(trigger: Oid) -> Result<Option<String>> {
     spi::connect(|spi| {
         let found = spi.run(&CONDITION, params![trigger]);
-        found.first().map_or(Ok(String::new()), |row| {
-            Ok(row.opt_text(1)?.unwrap_or_default())
-        })
+        found.first().map_or(Ok(None), |row| row.opt_text(1))
     })
 }
 
@@ -221,8 +216,33 @@ static EXISTING: Plan = Plan::new(
     &[BuiltinOid::OIDOID, BuiltinOid::OIDARRAYOID],
 );
 
+static BY_NUMBER: Plan = Plan::new(
+    "SELECT t.oid, t.tgqual IS NOT NULL AND t.tgname OPERATOR(pg_catalog.~) '_expressions$' \
+       FROM pg_catalog.pg_trigger t \
+      WHERE t.tgfoid OPERATOR(pg_catalog.=) ANY (ARRAY['pushy.watch_row()'::pg_catalog.regprocedure, \
+                                                       'pushy.watch_statement()'::pg_catalog.regprocedure]::pg_catalog.oid[]) \
+        AND t.tgparentid OPERATOR(pg_catalog.=) 0::pg_catalog.oid \
+        AND t.tgargs OPERATOR(pg_catalog.=) ($1::pg_catalog.text::pg_catalog.bytea OPERATOR(pg_catalog.||) '\\x00'::pg_catalog.bytea) \
+        AND t.tgrelid OPERATOR(pg_catalog.=) $2 \
+      ORDER BY t.oid",
+    &[BuiltinOid::TEXTOID, BuiltinOid::OIDOID],
+);
+
+/// The triggers of a table that say they are this watch's, and whether each holds its expressions: where a
+/// watch came by a restore, they have other numbers than it knows.
+pub fn by_number(watch_id: i32, relation: Oid) -> Vec<(Oid, bool)> {
+    spi::connect(|spi| {
+        let found = spi.run(&BY_NUMBER, params![watch_id.to_string(), relation]);
+        found.rows().map(|row| (row.oid(1), row.bool(2))).collect()
+    })
+}
+
 /// Those of a watch's triggers that are (still) there.
 pub fn existing(watch: &Definition) -> Vec<Oid> {
+    if !watch.is_home() {
+        let found = by_number(watch.watch_id, watch.relation);
+        return found.into_iter().map(|(trigger, _)| trigger).collect();
+    }
     let triggers = crate::pg::array::of_oids(&watch.triggers);
     spi::connect(|spi| {
         let found = spi.run(&EXISTING, params![watch.relation, triggers]);
