@@ -35,9 +35,9 @@ COMMENT ON FUNCTION pushy.channel_ident(text) IS
     'The text to write after LISTEN for a channel of exactly this name, quoted where needed';
 
 -- Like pg_notify() it must stay in the leader.
-CREATE FUNCTION pushy.notify(channel text, payload text DEFAULT '') RETURNS void
+CREATE FUNCTION pushy.notify(channel text, payload text DEFAULT '', delivery text DEFAULT 'notify') RETURNS void
     LANGUAGE c VOLATILE PARALLEL RESTRICTED
     AS 'MODULE_PATHNAME', 'pushy_notify';
 
-COMMENT ON FUNCTION pushy.notify(text, text) IS
-    'NOTIFY with a checked channel, written as after LISTEN, and a checked payload';
+COMMENT ON FUNCTION pushy.notify(text, text, text) IS
+    'NOTIFY with a checked channel, written as after LISTEN, and a checked payload. delivery => ''relay'' writes it to the event log instead: the commit waits for nobody, LISTENers hear it from the relay a moment later, and subscriptions can read it';

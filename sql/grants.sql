@@ -14,13 +14,15 @@ GRANT USAGE ON SCHEMA pushy TO PUBLIC;
 -- Handlers take it.
 GRANT USAGE ON TYPE pushy.job TO PUBLIC;
 
-GRANT SELECT ON pushy.queues, pushy.jobs, pushy.failures, pushy.workers, pushy.stats, pushy.watches TO PUBLIC;
+GRANT SELECT ON pushy.queues, pushy.jobs, pushy.failures, pushy.workers, pushy.stats, pushy.watches, pushy.subscriptions,
+  pushy.log
+  TO PUBLIC;
 
 GRANT EXECUTE ON FUNCTION
   pushy.channel_name(text),
   pushy.channel_inspect(text),
   pushy.channel_ident(text),
-  pushy.notify(text, text)
+  pushy.notify(text, text, text)
   TO PUBLIC;
 
 GRANT EXECUTE ON FUNCTION
@@ -62,6 +64,14 @@ GRANT EXECUTE ON FUNCTION
   pushy.watch_statement()
   TO PUBLIC;
 
+GRANT EXECUTE ON FUNCTION
+  pushy.subscription_create(text, text[], text, boolean),
+  pushy.subscription_read(text, int, text),
+  pushy.subscription_ack(text, text),
+  pushy.subscription_drop(text)
+  TO PUBLIC;
+GRANT EXECUTE ON PROCEDURE pushy.subscription_wait(text, interval, boolean) TO PUBLIC;
+
 -- Behind the views.
 GRANT EXECUTE ON FUNCTION
   pushy.queue_seen(text),
@@ -70,5 +80,7 @@ GRANT EXECUTE ON FUNCTION
   pushy.stat_rows(),
   pushy.worker_rows(),
   pushy.watch_counts(int),
-  pushy.watch_is_home(bigint, oid)
+  pushy.watch_is_home(bigint, oid),
+  pushy.subscription_rows(),
+  pushy.log_row()
   TO PUBLIC;

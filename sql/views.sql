@@ -230,11 +230,11 @@ SELECT w.kind, w.pid, w.database, w.role, w.state, w.since, w.jobs_done, w.queue
   FROM pushy.worker_rows() w;
 COMMENT ON VIEW pushy.workers IS
   'Pushy''s processes in the whole server: executors of roles whose rights you have; all of them for pg_read_all_stats, which pg_monitor includes.';
-COMMENT ON COLUMN pushy.workers.kind IS 'launcher, scheduler or executor.';
+COMMENT ON COLUMN pushy.workers.kind IS 'launcher, scheduler, executor or relay.';
 COMMENT ON COLUMN pushy.workers.pid IS 'Its process, as in pg_stat_activity.';
 COMMENT ON COLUMN pushy.workers.database IS 'The database it works in.';
 COMMENT ON COLUMN pushy.workers.role IS 'The role whose jobs an executor runs.';
-COMMENT ON COLUMN pushy.workers.state IS 'Of an executor: starting, busy, idle (waiting for the next job) or stopping.';
+COMMENT ON COLUMN pushy.workers.state IS 'Of an executor: starting, busy, idle (waiting for the next job) or stopping; of a relay: busy or idle.';
 COMMENT ON COLUMN pushy.workers.since IS 'When its job began, or else the executor itself.';
 COMMENT ON COLUMN pushy.workers.jobs_done IS 'Jobs an executor has run since it started.';
 COMMENT ON COLUMN pushy.workers.queue IS 'The queue of its job; NULL for other databases.';

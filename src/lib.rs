@@ -4,9 +4,11 @@
 mod channel;
 mod errors;
 mod job;
+mod log;
 mod notice;
 mod pg;
 mod queue;
+mod relay;
 mod rotation;
 mod settings;
 mod shared;
@@ -24,7 +26,8 @@ pgrx::extension_sql_file!(
 pgrx::extension_sql_file!("../sql/queues.sql", name = "queues", requires = ["channel"]);
 pgrx::extension_sql_file!("../sql/jobs.sql", name = "jobs", requires = ["queues"]);
 pgrx::extension_sql_file!("../sql/watches.sql", name = "watches", requires = ["jobs"]);
-pgrx::extension_sql_file!("../sql/views.sql", name = "views", requires = ["watches"]);
+pgrx::extension_sql_file!("../sql/log.sql", name = "log", requires = ["watches"]);
+pgrx::extension_sql_file!("../sql/views.sql", name = "views", requires = ["log"]);
 pgrx::extension_sql_file!(
     "../sql/installation.sql",
     name = "installation",

@@ -14,6 +14,8 @@ static MAX_DEPTH: GucSetting<i32> = GucSetting::<i32>::new(16);
 static SYNCHRONOUS_COMMIT: GucSetting<bool> = GucSetting::<bool>::new(false);
 static MAX_NOTICES: GucSetting<i32> = GucSetting::<i32>::new(100_000);
 static NOTICE_KEEP: GucSetting<i32> = GucSetting::<i32>::new(3600);
+static LOG_KEEP: GucSetting<i32> = GucSetting::<i32>::new(3600);
+static LOG_MAX_SIZE: GucSetting<i32> = GucSetting::<i32>::new(256);
 static MAX_QUEUES: GucSetting<i32> = GucSetting::<i32>::new(4096);
 
 /// Registers the settings. `preloading`: those that need a restart exist only then.
@@ -92,6 +94,26 @@ pub fn init(preloading: bool) {
         GucContext::Sighup,
         GucFlags::default(),
     );
+    GucRegistry::define_int_guc(
+        c"pushy.log_keep",
+        c"How long notices delivered by relay can be read again.",
+        c"Subscriptions that come later are told to resync.",
+        &LOG_KEEP,
+        10,
+        31_536_000,
+        GucContext::Sighup,
+        GucFlags::UNIT_S,
+    );
+    GucRegistry::define_int_guc(
+        c"pushy.log_max_size",
+        c"Size of a database's event log at which its oldest part is emptied, read or not.",
+        c"While transactions keep every old part from being emptied it can grow to twice that; then notices are not logged, and all readers are told to resync.",
+        &LOG_MAX_SIZE,
+        1,
+        1_048_576,
+        GucContext::Sighup,
+        GucFlags::UNIT_MB,
+    );
     if preloading {
         GucRegistry::define_int_guc(
             c"pushy.max_queues",
@@ -151,6 +173,15 @@ pub fn max_notices() -> usize {
 
 pub fn notice_keep_us() -> i64 {
     i64::from(NOTICE_KEEP.get()) * 1_000_000
+}
+
+pub fn log_keep() -> std::time::Duration {
+    std::time::Duration::from_secs(LOG_KEEP.get() as u64)
+}
+
+/// Bytes.
+pub fn log_max_size() -> i64 {
+    i64::from(LOG_MAX_SIZE.get()) << 20
 }
 
 pub fn max_queues() -> i32 {

@@ -5,6 +5,7 @@ pub mod batch;
 pub mod channel;
 pub mod histogram;
 pub mod json;
+pub mod log;
 pub mod state;
 
 #[cfg(test)]

@@ -4,7 +4,9 @@ use super::name::Channel;
 use super::reading::Reading;
 use super::refusals;
 use crate::errors::{Error, Result};
-use crate::pg::{function::Answer, notify};
+use crate::job::current;
+use crate::notice::buffer::{self, Delivery, Item};
+use crate::pg::{function::Answer, notify, transaction};
 use crate::{row, sql_function};
 
 sql_function!(pushy_channel_name, |call| {
@@ -31,7 +33,27 @@ sql_function!(pushy_notify, |call| {
             notify::PAYLOAD_LIMIT,
         ));
     }
-    notify::send(channel.as_bytes(), &payload);
+    match call.opt_text(2)?.as_deref() {
+        None | Some("notify") => notify::send(channel.as_bytes(), &payload),
+        Some("relay") => {
+            transaction::require_primary(c"pushy.notify()");
+            buffer::add(Item::Notice {
+                channel: channel.as_bytes().into(),
+                payload,
+                delivery: Delivery::Relay {
+                    merge: false,
+                    cause: current::cause(),
+                },
+            })?;
+        }
+        Some(other) => {
+            return Err(Error::out_of_range(
+                "delivery",
+                format!("\"{other}\""),
+                "'notify', 'relay'",
+            ))
+        }
+    }
     Ok(())
 });
 

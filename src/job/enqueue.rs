@@ -364,6 +364,30 @@ impl Request {
     }
 }
 
+/// Adds jobs that are due now on behalf of `caller`, each with what caused it; as the extension's owner. The
+/// caller's privilege has been looked at.
+pub fn add_for(queue: &Rc<Known>, caller: Oid, jobs: &[(Datum, Option<(i64, i32)>)]) -> Result<()> {
+    let now = clock::now();
+    for jobs in jobs.chunk_by(|one, other| one.1 == other.1) {
+        let cause = jobs[0].1;
+        let request = Request {
+            queue: Rc::clone(queue),
+            caller,
+            enqueued_at: now,
+            run_at: now,
+            ready: true,
+            priority: queue.definition.priority as i16,
+            max_attempts: None,
+            timeout_us: None,
+            caused_by: cause.map(|(job, _)| job),
+            depth: cause.map_or(0, |(_, depth)| depth + 1),
+        };
+        let args: Vec<Datum> = jobs.iter().map(|(args, _)| *args).collect();
+        request.add(&args)?;
+    }
+    Ok(())
+}
+
 fn enqueue(call: Call) -> Result<i64> {
     transaction::require_writable(c"pushy.enqueue()");
     let queue = call.text("queue", 0)?;

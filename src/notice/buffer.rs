@@ -19,8 +19,12 @@ use crate::settings;
 pub enum Delivery {
     /// NOTIFY, in the transaction that says it.
     Notify,
-    /// Through the event log; `merge`: with equal ones of other transactions.
-    Relay { merge: bool },
+    /// Through the event log; `merge`: with equal ones of other transactions. `cause`: the job that says it,
+    /// and its depth.
+    Relay {
+        merge: bool,
+        cause: Option<(i64, i32)>,
+    },
 }
 
 /// One thing to tell; text in the database's encoding.

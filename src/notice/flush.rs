@@ -1,24 +1,54 @@
 //! Where notices go: NOTIFY, the event log, the queues.
 
+use std::collections::HashSet;
 use std::rc::Rc;
 
-use super::buffer::Item;
+use super::buffer::{Delivery, Item};
 use crate::errors::Result;
 use crate::job::enqueue::Request;
+use crate::log::{self, Event};
 use crate::pg::{identity, notify, session, text, transaction, Datum};
 
 /// Gives items to where they go, in order. Equal notices among them are told once, as NOTIFY does it.
 pub fn out(items: Vec<Item>) -> Result<()> {
     let mut jobs = Vec::new();
+    let mut logged = Vec::new();
     for item in items {
         match item {
             Item::Notice {
-                channel, payload, ..
+                channel,
+                payload,
+                delivery: Delivery::Notify,
             } => notify::send(&channel, &payload),
+            Item::Notice {
+                channel,
+                payload,
+                delivery: Delivery::Relay { merge, cause },
+            } => logged.push((channel, payload, merge, cause)),
             Item::Job { request, args } => jobs.push((request, args)),
         }
     }
+    append(&logged)?;
     enqueue(jobs)
+}
+
+/// A notice for the event log: its channel, its payload, whether it merges, the job that says it.
+type Logged = (Rc<[u8]>, Vec<u8>, bool, Option<(i64, i32)>);
+
+fn append(logged: &[Logged]) -> Result<()> {
+    let mut told = HashSet::with_capacity(logged.len());
+    let events: Vec<Event<'_>> = logged
+        .iter()
+        .map(|(channel, payload, merge, cause)| Event {
+            channel,
+            payload,
+            merge: *merge,
+            cause: *cause,
+        })
+        // Jobs of a batch share a transaction, and know nothing of each other.
+        .filter(|event| told.insert((event.channel, event.payload, event.cause)))
+        .collect();
+    log::append(&events)
 }
 
 fn enqueue(jobs: Vec<(Rc<Request>, Vec<u8>)>) -> Result<()> {

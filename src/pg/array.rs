@@ -100,6 +100,16 @@ pub fn texts(array: Datum) -> Result<Vec<Option<String>>> {
         .collect()
 }
 
+/// The elements of a text[], as the server stores them.
+pub fn text_bytes(array: Datum) -> Vec<Option<Vec<u8>>> {
+    // SAFETY: elements of a text[] are texts.
+    let read = |datum| unsafe { text::bytes_from_datum(datum) };
+    elements(array, &TEXT)
+        .into_iter()
+        .map(|element| element.map(read))
+        .collect()
+}
+
 /// The elements of a name[].
 pub fn names(array: Datum) -> Vec<Option<String>> {
     // SAFETY: a name is a NUL-terminated string in a field of fixed length.
@@ -135,6 +145,12 @@ pub fn jsonbs(array: Datum) -> Vec<Option<Datum>> {
 
 pub fn of_texts<'a>(values: impl IntoIterator<Item = &'a str>) -> Answer {
     array(values.into_iter().map(text::to_datum).collect(), &TEXT)
+}
+
+/// Texts as the server stores them.
+pub fn of_text_bytes(values: &[Vec<u8>]) -> Answer {
+    let values = values.iter().map(|value| text::bytes_to_datum(value));
+    array(values.collect(), &TEXT)
 }
 
 pub fn of_names<'a>(values: impl IntoIterator<Item = &'a str>) -> Answer {

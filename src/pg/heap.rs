@@ -27,6 +27,43 @@ pub fn open(name: &str) -> Result<Table> {
     }))
 }
 
+/// A table open for reading, and locked against being emptied, until it is dropped.
+pub struct ForReading {
+    table: Option<Table>,
+    oid: Oid,
+}
+
+const READ_LOCK: pg_sys::LOCKMODE = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
+
+pub fn open_for_reading(name: &str) -> Result<ForReading> {
+    let oid = find(name)?;
+    // SAFETY: an existing table; closed and unlocked by Drop.
+    let table = Table(unsafe { pg_sys::table_open(oid, READ_LOCK) });
+    Ok(ForReading {
+        table: Some(table),
+        oid,
+    })
+}
+
+impl std::ops::Deref for ForReading {
+    type Target = Table;
+
+    fn deref(&self) -> &Table {
+        self.table.as_ref().expect("open until dropped")
+    }
+}
+
+impl Drop for ForReading {
+    fn drop(&mut self) {
+        self.table = None;
+        // After an ERROR the abort lets go of it.
+        if !std::thread::panicking() {
+            // SAFETY: taken when it was opened.
+            unsafe { pg_sys::UnlockRelationOid(self.oid, READ_LOCK) }
+        }
+    }
+}
+
 fn find(name: &str) -> Result<Oid> {
     identity::pushy_relation(name).ok_or_else(|| {
         Error::new(
@@ -74,6 +111,15 @@ impl Key {
         }
     }
 
+    pub fn int8_equals(column: i16, value: i64) -> Self {
+        Self {
+            column,
+            strategy: pg_sys::BTEqualStrategyNumber,
+            function: pg_sys::F_INT8EQ,
+            value: Datum::from(value),
+        }
+    }
+
     pub fn int8_at_least(column: i16, value: i64) -> Self {
         Self {
             column,
@@ -112,39 +158,7 @@ impl Table {
         // ended here, and by the resource owner after an ERROR.
         unsafe {
             let index = pg_sys::index_open(index, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
-            let mut conditions: Vec<pg_sys::ScanKeyData> = keys
-                .iter()
-                .map(|key| {
-                    let mut data = std::mem::zeroed();
-                    pg_sys::ScanKeyInit(
-                        &mut data,
-                        key.column,
-                        key.strategy as pg_sys::StrategyNumber,
-                        Oid::from(key.function),
-                        key.value,
-                    );
-                    data
-                })
-                .collect();
-            let count = conditions.len() as i32;
-            #[cfg(not(feature = "pg18"))]
-            let scan = pg_sys::index_beginscan(self.0, index, snapshot.raw(), count, 0);
-            #[cfg(feature = "pg18")]
-            let scan = pg_sys::index_beginscan(
-                self.0,
-                index,
-                snapshot.raw(),
-                std::ptr::null_mut(),
-                count,
-                0,
-            );
-            pg_sys::index_rescan(
-                scan,
-                conditions.as_mut_ptr(),
-                count,
-                std::ptr::null_mut(),
-                0,
-            );
+            let scan = self.begin_scan(index, keys, snapshot);
             let seen = pg_sys::table_slot_create(self.0, std::ptr::null_mut());
             let locked = pg_sys::table_slot_create(self.0, std::ptr::null_mut());
             let forward = pg_sys::ScanDirection::ForwardScanDirection;
@@ -170,6 +184,87 @@ impl Table {
             pg_sys::index_close(index, pg_sys::NoLock as pg_sys::LOCKMODE);
         }
         found
+    }
+
+    unsafe fn begin_scan(
+        &self,
+        index: pg_sys::Relation,
+        keys: &[Key],
+        snapshot: &Snapshot,
+    ) -> pg_sys::IndexScanDesc {
+        let mut conditions: Vec<pg_sys::ScanKeyData> = keys
+            .iter()
+            .map(|key| {
+                let mut data = std::mem::zeroed();
+                pg_sys::ScanKeyInit(
+                    &mut data,
+                    key.column,
+                    key.strategy as pg_sys::StrategyNumber,
+                    Oid::from(key.function),
+                    key.value,
+                );
+                data
+            })
+            .collect();
+        let count = conditions.len() as i32;
+        #[cfg(not(feature = "pg18"))]
+        let scan = pg_sys::index_beginscan(self.0, index, snapshot.raw(), count, 0);
+        #[cfg(feature = "pg18")]
+        let scan = pg_sys::index_beginscan(
+            self.0,
+            index,
+            snapshot.raw(),
+            std::ptr::null_mut(),
+            count,
+            0,
+        );
+        pg_sys::index_rescan(
+            scan,
+            conditions.as_mut_ptr(),
+            count,
+            std::ptr::null_mut(),
+            0,
+        );
+        scan
+    }
+
+    /// Reads rows in the order of an index, or against it, as `snapshot` sees them, until `each` says that it
+    /// has enough (false).
+    pub fn read_in_order(
+        &self,
+        index: &str,
+        keys: &[Key],
+        snapshot: &Snapshot,
+        backward: bool,
+        mut each: impl FnMut(Row<'_>) -> Result<bool>,
+    ) -> Result<()> {
+        let index = find(index)?;
+        let direction = if backward {
+            pg_sys::ScanDirection::BackwardScanDirection
+        } else {
+            pg_sys::ScanDirection::ForwardScanDirection
+        };
+        let mut outcome = Ok(true);
+        // SAFETY: the protocol of an index scan (indexam.c); ended here, and by the resource owner after an
+        // ERROR. The tuple is the slot's, which keeps its page pinned while `each` reads it.
+        unsafe {
+            let index = pg_sys::index_open(index, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
+            let scan = self.begin_scan(index, keys, snapshot);
+            let seen = pg_sys::table_slot_create(self.0, std::ptr::null_mut());
+            while matches!(outcome, Ok(true)) && pg_sys::index_getnext_slot(scan, direction, seen) {
+                pg_sys::slot_getsomeattrs_int(seen, (*(*self.0).rd_att).natts);
+                outcome = each(Row::of_slot(seen));
+                super::interrupts::check();
+            }
+            pg_sys::ExecDropSingleTupleTableSlot(seen);
+            pg_sys::index_endscan(scan);
+            pg_sys::index_close(index, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
+        }
+        outcome.map(|_| ())
+    }
+
+    pub(super) fn raw(&self) -> pg_sys::Relation {
+        self.0
     }
 
     unsafe fn try_lock(
@@ -269,7 +364,7 @@ impl Table {
 const MOST_AT_ONCE: usize = 128;
 
 /// Slots with rows to be written, used again for the next rows.
-struct Slots {
+pub(super) struct Slots {
     /// The table's, without a reference count: that of a shared one is kept once per slot, by a resource
     /// owner (5 % of a batch).
     desc: pg_sys::TupleDesc,
@@ -300,7 +395,7 @@ extern "C-unwind" {
 }
 
 impl Slots {
-    unsafe fn new(desc: pg_sys::TupleDesc) -> Self {
+    pub(super) unsafe fn new(desc: pg_sys::TupleDesc) -> Self {
         Self {
             desc: pg_sys::CreateTupleDescCopy(desc),
             width: (*desc).natts as usize,
@@ -311,7 +406,7 @@ impl Slots {
         }
     }
 
-    unsafe fn fill<R: AsRef<[Answer]>>(&mut self, rows: impl Iterator<Item = R>) {
+    pub(super) unsafe fn fill<R: AsRef<[Answer]>>(&mut self, rows: impl Iterator<Item = R>) {
         self.values.clear();
         self.nulls.clear();
         self.filled = 0;
@@ -347,7 +442,12 @@ impl Slots {
         });
     }
 
-    unsafe fn free(self) {
+    /// The slots that were filled last.
+    pub(super) fn filled(&mut self) -> &mut [*mut pg_sys::TupleTableSlot] {
+        &mut self.slots[..self.filled]
+    }
+
+    pub(super) unsafe fn free(self) {
         let slots = &self.slots;
         pg_sys::ffi::pg_guard_ffi_boundary(|| {
             for slot in slots {

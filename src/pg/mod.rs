@@ -2,6 +2,7 @@
 
 pub use pgrx::pg_sys::{BuiltinOid, Datum, Oid};
 
+pub mod append_only;
 pub mod array;
 pub mod catalog_changes;
 pub mod catalog_trigger;
@@ -23,6 +24,7 @@ pub mod identity;
 pub mod interrupts;
 pub mod invalidation;
 pub mod json;
+pub mod jsonb;
 pub mod latch;
 pub mod mapped_file;
 pub mod memory;
@@ -44,6 +46,7 @@ pub mod text;
 pub mod timeout;
 pub mod transaction;
 pub mod trigger;
+pub mod turn;
 pub mod utility;
 pub mod value;
 pub mod varlena;

@@ -132,6 +132,16 @@ impl Spi {
     }
 }
 
+/// Runs a command that is not kept as a plan: for what happens seldom.
+pub fn command(sql: &str) {
+    let sql = CString::new(sql).expect("no NUL in a command");
+    connect(|_| {
+        // SAFETY: connected; the text outlives the call.
+        let code = unsafe { pg_sys::SPI_execute(sql.as_ptr(), false, 0) };
+        assert!(code > 0, "SPI_execute answered {code}");
+    });
+}
+
 /// Runs one statement and answers how many rows it touched.
 pub fn run(plan: &Plan, params: &[Param]) -> u64 {
     connect(|spi| spi.run(plan, params).len() as u64)
@@ -212,6 +222,14 @@ impl Row<'_> {
     pub(super) fn of_slot(slot: *mut pg_sys::TupleTableSlot) -> Self {
         Self {
             source: Source::Slot(slot),
+            _table: std::marker::PhantomData,
+        }
+    }
+
+    /// A row of a table of ours as a tuple on its page; valid while that is pinned.
+    pub(super) fn of_tuple(tuple: pg_sys::HeapTuple, desc: pg_sys::TupleDesc) -> Self {
+        Self {
+            source: Source::Tuple(tuple, desc),
             _table: std::marker::PhantomData,
         }
     }

@@ -195,6 +195,40 @@ pub fn is_own(xid: u32) -> bool {
     unsafe { pg_sys::TransactionIdIsCurrentTransactionId(pg_sys::TransactionId::from(xid)) }
 }
 
+/// The number of the current top-level transaction, with its epoch, and that of the current savepoint; both
+/// are given out if need be.
+pub fn my_xids() -> (u64, u32) {
+    // SAFETY: inside a transaction, not in recovery.
+    unsafe {
+        let own = pg_sys::GetCurrentTransactionId().into_inner();
+        (pg_sys::GetTopFullTransactionId().value, own)
+    }
+}
+
+/// Whether a transaction, or savepoint, that is over has committed.
+pub fn has_committed(xid: u32) -> bool {
+    // SAFETY: looks into the commit log, which reaches back to the oldest number in any table.
+    unsafe { pg_sys::TransactionIdDidCommit(pg_sys::TransactionId::from(xid)) }
+}
+
+/// Where the WAL is written: never the same before and after somebody's commit.
+pub fn wal_position() -> i64 {
+    // SAFETY: reads shared memory, under a spinlock of the server.
+    unsafe { pg_sys::GetXLogInsertRecPtr() as i64 }
+}
+
+/// Whether the transaction may not write: it said so, or this is a standby.
+pub fn is_read_only() -> bool {
+    // SAFETY: reads variables of this process.
+    unsafe { pg_sys::XactReadOnly || pg_sys::RecoveryInProgress() }
+}
+
+/// Refuses a command on a standby, by its own name.
+pub fn require_primary(command: &std::ffi::CStr) {
+    // SAFETY: raises, or does nothing.
+    unsafe { pg_sys::PreventCommandDuringRecovery(command.as_ptr()) }
+}
+
 /// How deep in savepoints the current code runs; 1 is the transaction itself.
 pub fn nest_level() -> i32 {
     extern "C-unwind" {

@@ -6,7 +6,7 @@ use crate::pg::Oid;
 
 use super::definition;
 use crate::errors::Result;
-use crate::pg::function::{Answer, Call};
+use crate::pg::function::{Answer, Call, IntoAnswer};
 use crate::pg::value::Timestamp;
 use crate::pg::{database, identity};
 use crate::shared::executor::{Executor, ExecutorState};
@@ -40,7 +40,7 @@ fn worker_rows(call: Call) -> Result<Answer> {
     })
 }
 
-/// The launcher and the schedulers.
+/// The launcher, the schedulers and the relays.
 fn servants(shared: &Shared) -> Vec<[Answer; 11]> {
     let launcher = shared.launcher.pid().map(|pid| servant("launcher", pid, 0));
     let schedulers = shared
@@ -51,7 +51,27 @@ fn servants(shared: &Shared) -> Vec<[Answer; 11]> {
             let pid = database.scheduler_pid.load(Ordering::SeqCst);
             servant("scheduler", pid, database.oid())
         });
-    launcher.into_iter().chain(schedulers).collect()
+    let relays = shared
+        .databases
+        .iter()
+        .filter(|database| database.oid() != 0 && database.log.relay.is_entered())
+        .map(|database| {
+            let log = &database.log;
+            let mut columns = servant(
+                "relay",
+                log.relay_pid.load(Ordering::SeqCst),
+                database.oid(),
+            );
+            let busy = log.relay_busy.load(Ordering::SeqCst);
+            columns[4] = if busy { "busy" } else { "idle" }.into_answer();
+            columns[5] = Timestamp(log.relay_since.load(Ordering::SeqCst)).into_answer();
+            columns
+        });
+    launcher
+        .into_iter()
+        .chain(schedulers)
+        .chain(relays)
+        .collect()
 }
 
 fn servant(kind: &str, pid: i32, of: u32) -> [Answer; 11] {

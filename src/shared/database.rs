@@ -5,6 +5,7 @@ use std::sync::atomic::{
 };
 
 use super::cancels::Promise;
+use super::log::LogPlace;
 use super::Shared;
 use crate::pg::condition::Condition;
 use crate::pg::latch::ProcessCell;
@@ -61,12 +62,14 @@ pub struct Database {
     /// No scheduler is tried before this time (µs), after failures to start one.
     pub retry_at: AtomicI64,
     pub failures: AtomicU32,
+    pub log: LogPlace,
 }
 
 impl Database {
     pub fn init(&self) {
         self.due.store(NEVER, Ordering::Relaxed);
         self.worker_left.init();
+        self.log.init();
     }
 
     pub fn oid(&self) -> u32 {
@@ -123,6 +126,7 @@ impl Shared {
             free.scheduler_starting.store(false, Ordering::SeqCst);
             free.retry_at.store(0, Ordering::SeqCst);
             free.failures.store(0, Ordering::SeqCst);
+            free.log.reset();
             free.oid.store(oid, Ordering::Release);
             Some(free)
         })

@@ -5,6 +5,7 @@
 pub mod cancels;
 pub mod database;
 pub mod executor;
+pub mod log;
 pub mod pending;
 pub mod queue_slot;
 pub mod wake;
@@ -19,6 +20,7 @@ use crate::settings;
 use cancels::Cancels;
 use database::{Database, MAX_DATABASES};
 use executor::{Executor, MAX_EXECUTORS};
+use log::{Ring, RINGS};
 use queue_slot::QueueSlot;
 use watch_slot::{WatchSlot, MAX_WATCHES};
 
@@ -50,6 +52,8 @@ pub struct Shared {
     pub databases: [Database; MAX_DATABASES],
     pub cancels: Cancels,
     pub watches: [WatchSlot; MAX_WATCHES],
+    /// For the relays that run.
+    pub rings: [Ring; RINGS],
 }
 
 static SEGMENT: Segment = Segment {

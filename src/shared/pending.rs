@@ -57,6 +57,8 @@ struct Pending {
     sweep: bool,
     rotated: bool,
     access: bool,
+    /// Events were written to the log.
+    logged: bool,
     /// Permits of queues held until the end (queue_run).
     permits: Vec<(usize, QueueKey)>,
     /// Databases kept empty of workers until the end.
@@ -77,6 +79,7 @@ thread_local! {
             sweep: false,
             rotated: false,
             access: false,
+            logged: false,
             permits: Vec::new(),
             quiesced: Vec::new(),
             dropped_database: None,
@@ -224,6 +227,11 @@ pub fn rotated() {
 /// The launcher tries again at once what it could not start, at commit.
 pub fn access_changed() {
     with(|pending| pending.access = true);
+}
+
+/// The relay looks into the log, at commit.
+pub fn logged() {
+    with(|pending| pending.logged = true);
 }
 
 /// The permit of the queue in this slot goes back when the transaction ends.
@@ -439,6 +447,7 @@ impl Pending {
                     slot.announce_due(0);
                 }
                 slot.set_presence(presence);
+                slot.log.forget_part();
                 slot.failures.store(0, Ordering::SeqCst);
                 slot.retry_at.store(0, Ordering::SeqCst);
             }
@@ -467,6 +476,11 @@ impl Pending {
             if let Some(slot) = shared.find_database(database) {
                 slot.sweep_requested.store(true, Ordering::SeqCst);
                 shared.call_launcher();
+            }
+        }
+        if self.logged {
+            if let Some(slot) = shared.find_database(database) {
+                shared.announce_logged(slot);
             }
         }
         if self.access {
@@ -522,6 +536,7 @@ impl Pending {
         self.sweep = false;
         self.rotated = false;
         self.access = false;
+        self.logged = false;
         self.permits.clear();
         self.quiesced.clear();
         self.dropped_database = None;

@@ -236,13 +236,6 @@ fn check(wanted: &Definition) -> Result<()> {
             "NOTIFY merges equal notices of one transaction only; delivery => 'relay' can merge those of several.",
         );
     }
-    if wanted.delivery == Way::Relay {
-        return Err(Error::new(
-            SqlState::FEATURE_NOT_SUPPORTED,
-            "delivery => 'relay' is not there yet",
-        )
-        .hint("Leave delivery out, or pass 'notify'."));
-    }
     Ok(())
 }
 

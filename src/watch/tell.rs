@@ -8,6 +8,7 @@ use super::payload::{Change, Keys, Kind, Origin};
 use super::statement;
 use super::triggers::Expression;
 use crate::errors::{Error, Result, SqlState};
+use crate::job::current;
 use crate::notice::buffer::{self, Delivery, Item};
 use crate::notice::oversize;
 use crate::pg::expression::{Evaluation, Evaluator};
@@ -238,6 +239,7 @@ fn add_notice(watch: &Known, op: Op, change: Option<&Change<'_>>, payload: Vec<u
             Way::Notify => Delivery::Notify,
             Way::Relay => Delivery::Relay {
                 merge: watch.definition.merge,
+                cause: current::cause(),
             },
         },
     })?;

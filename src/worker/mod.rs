@@ -1,5 +1,5 @@
 //! The background workers: a launcher for the cluster, a scheduler per database on demand, executors per
-//! (database, role).
+//! (database, role). (Relays are in `crate::relay`.)
 
 pub mod batch;
 pub mod blame;

@@ -88,6 +88,9 @@ fn after(statement: &Statement) {
             pending::sweep();
             pending::privileges_changed();
             let here = shared.ensure_database(database::current());
+            if here.is_some_and(|here| here.log.part().is_some()) {
+                pending::logged();
+            }
             if here.is_some_and(|here| here.presence() == Presence::Absent) {
                 pending::presence(Presence::Unknown);
             }
@@ -123,6 +126,7 @@ fn ask_to_leave(shared: &Shared, place: &Database) {
         }
     }
     signals::terminate(place.scheduler_pid.load(Ordering::SeqCst));
+    signals::terminate(place.log.relay_pid.load(Ordering::SeqCst));
 }
 
 fn is_empty(shared: &Shared, place: &Database) -> bool {
@@ -130,6 +134,8 @@ fn is_empty(shared: &Shared, place: &Database) -> bool {
     let mine = shared::executor::mine();
     !place.scheduler.is_entered()
         && !place.scheduler_starting.load(Ordering::SeqCst)
+        && !place.log.relay.is_entered()
+        && !place.log.relay_starting.load(Ordering::SeqCst)
         && !shared.executors.iter().enumerate().any(|(slot, executor)| {
             executor.database.load(Ordering::SeqCst) == oid && mine != Some(slot)
         })

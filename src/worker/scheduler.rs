@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::recorder::{self, Recorder};
 use super::{cancels, retention, timers, verdict};
 use crate::errors::{Error, SqlState};
+use crate::log;
 use crate::pg::transaction::{self, Failure};
 use crate::pg::worker::Kind;
 use crate::pg::{clock, database, ereport, guc, identity, latch, shmem, signals, worker};
@@ -129,6 +130,7 @@ impl Scheduling {
             return Ok(None);
         }
         verdict::carry_out(self.recorder, database::current())?;
+        self.look_into_log()?;
         let sweep = self.place.sweep_requested.swap(false, Ordering::SeqCst);
         if sweep {
             let swept = transaction::run(|| timers::sweep(&self.queues));
@@ -186,6 +188,18 @@ impl Scheduling {
             self.place.announce_due(clock::now().plus_us(1_000_000).0);
         }
         carried_out
+    }
+
+    /// Once in the life of the server: what was logged before it started, and by whom, nobody remembers.
+    fn look_into_log(&self) -> Result<(), Failure> {
+        if self.place.log.is_known() {
+            return Ok(());
+        }
+        if transaction::run(log::is_used)? {
+            shared::expect().announce_logged(self.place);
+        }
+        self.place.log.set_known();
+        Ok(())
     }
 
     fn keep_time(&self) -> Result<Option<i64>, Failure> {

@@ -3,6 +3,7 @@
 
 mod databases;
 mod executors;
+mod relays;
 mod room;
 mod schedulers;
 
@@ -64,6 +65,7 @@ fn launcher(_arg: usize) {
         last_started: HashMap::new(),
         next_held: NEVER,
         starved_since: None,
+        relays: HashMap::new(),
     }
     .live();
 }
@@ -94,6 +96,8 @@ struct Launching {
     /// When the first of the queues that were passed over after a failure may be tried again.
     next_held: i64,
     starved_since: Option<i64>,
+    /// Relays we have started, by database.
+    relays: HashMap<u32, Handle>,
 }
 
 impl Launching {
@@ -108,10 +112,12 @@ impl Launching {
             }
             self.reap_executors();
             self.reap_schedulers();
+            self.reap_relays();
             let mut next = clock::now().0 + SWEEP_US;
             if settings::enabled() {
                 self.sweep_if_due();
                 next = next.min(self.start_schedulers());
+                next = next.min(self.start_relays());
                 next = next.min(self.start_executors());
             }
             worker::show_activity(None);
@@ -128,6 +134,7 @@ impl Launching {
         }
         for place in &self.shared.databases {
             place.retry_at.store(0, Ordering::SeqCst);
+            place.log.retry_at.store(0, Ordering::SeqCst);
         }
     }
 }

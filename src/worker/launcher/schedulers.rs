@@ -25,6 +25,8 @@ impl Launching {
                     let failures = place.failures.fetch_add(1, Ordering::SeqCst);
                     let at = clock::now().0 + retry_delay(failures);
                     place.retry_at.store(at, Ordering::SeqCst);
+                    // Somebody may wait for it to be gone.
+                    place.worker_left.broadcast();
                 }
             }
             false

@@ -1,0 +1,103 @@
+//! Where a reader stands: an event's place in the order of all, written `epoch-tick-n`.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// The place of one event. An epoch is one life of the relay, so a place is never given out twice.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Cursor {
+    pub epoch: i64,
+    pub tick: i64,
+    /// From 1 within its tick; 0 is before all of it.
+    pub n: i32,
+}
+
+/// Numbers of epochs on one timeline of the server: a promoted standby starts above all of its former
+/// primary, whatever it had heard of them.
+const PER_TIMELINE: i64 = 1_000_000_000;
+
+impl Cursor {
+    pub const START: Self = Self {
+        epoch: 0,
+        tick: 0,
+        n: 0,
+    };
+
+    pub const fn new(epoch: i64, tick: i64, n: i32) -> Self {
+        Self { epoch, tick, n }
+    }
+}
+
+/// The epoch of a relay that starts after `last` on a timeline.
+pub fn next_epoch(last: i64, timeline: u32) -> i64 {
+    last.max(i64::from(timeline) * PER_TIMELINE) + 1
+}
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(to, "{}-{}-{}", self.epoch, self.tick, self.n)
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub struct NotACursor;
+
+impl FromStr for Cursor {
+    type Err = NotACursor;
+
+    fn from_str(text: &str) -> Result<Self, NotACursor> {
+        fn number<T: FromStr>(text: &str) -> Result<T, NotACursor> {
+            if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+                return Err(NotACursor);
+            }
+            text.parse().map_err(|_| NotACursor)
+        }
+        let mut parts = text.split('-');
+        let mut part = || parts.next().ok_or(NotACursor);
+        let cursor = Self::new(number(part()?)?, number(part()?)?, number(part()?)?);
+        match parts.next() {
+            None => Ok(cursor),
+            Some(_) => Err(NotACursor),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cursors_are_read_as_written_and_ordered() {
+        let cursor = Cursor::new(1_000_000_001, 12, 3);
+        assert_eq!(cursor.to_string(), "1000000001-12-3");
+        assert_eq!("1000000001-12-3".parse(), Ok(cursor));
+        assert!(Cursor::new(1, 9, 9) < Cursor::new(2, 1, 1));
+        assert!(Cursor::new(1, 1, 9) < Cursor::new(1, 2, 0));
+    }
+
+    #[test]
+    fn what_is_no_cursor_is_refused() {
+        for text in [
+            "",
+            "1",
+            "1-2",
+            "1-2-3-4",
+            "a-b-c",
+            "-1-2-3",
+            "1-2-3 ",
+            "1--3",
+            "+1-2-3",
+            "1-2-99999999999",
+        ] {
+            assert_eq!(text.parse::<Cursor>(), Err(NotACursor), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_epoch_is_above_all_of_its_timeline_and_of_those_before() {
+        assert_eq!(next_epoch(0, 1), 1_000_000_001);
+        assert_eq!(next_epoch(1_000_000_001, 1), 1_000_000_002);
+        assert_eq!(next_epoch(1_000_000_007, 2), 2_000_000_001);
+        assert_eq!(next_epoch(3_000_000_000, 1), 3_000_000_001);
+    }
+}

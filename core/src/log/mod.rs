@@ -1,0 +1,6 @@
+//! The event log's arithmetic: what a tick has seen, where its events lie, where a reader stands.
+
+pub mod cursor;
+pub mod runs;
+pub mod seen;
+mod varint;

@@ -1,0 +1,203 @@
+-- The event log: notices kept for a while, for the relay that tells them to LISTENers and for subscriptions.
+--
+-- Writers append to the current part, of which there is a small fixed number; a part is emptied by TRUNCATE.
+-- The relay puts what has committed into ticks. Nothing of it is dumped, but for what subscriptions are.
+
+-- No index: writers pay for nothing but the row, and readers know the address of each event from its tick.
+-- No row is ever changed or deleted, so there is no key either. PLAIN keeps every row on one page (a payload
+-- has at most 7,999 bytes) and needs no TOAST tables.
+DO $$
+BEGIN
+  FOR part IN 0 .. 5 LOOP
+    EXECUTE pg_catalog.format('
+      CREATE TABLE pushy.log_%1$s (
+        xid       bigint  NOT NULL,  -- the top-level transaction, with its epoch
+        position  bigint  NOT NULL,  -- where the WAL was, and on by one for each event of the call: a later commit of the same row is behind
+        caused_by bigint,            -- the job that wrote it
+        depth     smallint,
+        merge     boolean NOT NULL
+      ) WITH (autovacuum_enabled = false);
+      ALTER TABLE pushy.log_%1$s
+        ADD COLUMN channel text NOT NULL,
+        ADD COLUMN payload text NOT NULL,
+        ALTER COLUMN channel SET STORAGE PLAIN,
+        ALTER COLUMN payload SET STORAGE PLAIN;
+      COMMENT ON TABLE pushy.log_%1$s IS ''Part %1$s of the event log; pushy.subscription_read reads it.'';
+      CREATE TABLE pushy.tick_%1$s (
+        epoch      bigint NOT NULL,  -- which life of the relay
+        tick       bigint NOT NULL,
+        at         timestamptz NOT NULL,
+        events     int    NOT NULL,
+        bytes      bigint NOT NULL,
+        channels   bigint NOT NULL,  -- a bit for each channel in it, by hash: ticks without theirs are skipped by readers
+        parts      int    NOT NULL,  -- a bit for each part of the log in which its events lie
+        told_epoch bigint NOT NULL,  -- what LISTENers had been told when it was written
+        told_tick  bigint NOT NULL,
+        lost       boolean NOT NULL, -- the log was full: events are missing before this tick
+        seen       bytea  NOT NULL,  -- which transactions were over
+        runs       bytea  NOT NULL,  -- where its events lie, in order
+        PRIMARY KEY (epoch, tick)
+      ) WITH (autovacuum_enabled = false);
+      COMMENT ON TABLE pushy.tick_%1$s IS ''Ticks of the time when part %1$s of the event log was the current one.''',
+      part);
+  END LOOP;
+END
+$$;
+
+CREATE TABLE pushy.log_part (
+  part        int         NOT NULL,
+  opened_at   timestamptz,           -- NULL: empty
+  closed_at   timestamptz,           -- NULL: current, or empty
+  first_epoch bigint,                -- no tick in it is before this one
+  first_tick  bigint,
+  PRIMARY KEY (part)
+);
+COMMENT ON TABLE pushy.log_part IS 'The parts of the event log: since when each is in use.';
+INSERT INTO pushy.log_part (part, opened_at, first_epoch, first_tick) VALUES (0, pg_catalog.clock_timestamp(), 0, 0);
+INSERT INTO pushy.log_part (part) VALUES (1), (2), (3), (4), (5);
+
+CREATE TABLE pushy.log_state (
+  only_row   boolean NOT NULL DEFAULT true CHECK (only_row),
+  part       int     NOT NULL DEFAULT 0,   -- into which writers append
+  epoch      bigint  NOT NULL DEFAULT 0,   -- the newest life of the relay
+  -- The last event that was emptied.
+  lost_epoch bigint  NOT NULL DEFAULT 0,
+  lost_tick  bigint  NOT NULL DEFAULT 0,
+  lost_n     int     NOT NULL DEFAULT 0,
+  -- The last tick that LISTENers were told.
+  told_epoch bigint  NOT NULL DEFAULT 0,
+  told_tick  bigint  NOT NULL DEFAULT 0,
+  -- The last tick when that was written, and which transactions were over then.
+  last_epoch bigint  NOT NULL DEFAULT 0,
+  last_tick  bigint  NOT NULL DEFAULT 0,
+  last_n     int     NOT NULL DEFAULT 0,
+  seen       bytea,
+  PRIMARY KEY (only_row)
+) WITH (fillfactor = 50);
+COMMENT ON TABLE pushy.log_state IS
+  'One row: how far the event log was emptied and told. Written when the relay starts, rests, or turns to another part.';
+INSERT INTO pushy.log_state DEFAULT VALUES;
+
+
+CREATE TABLE pushy.subscription (
+  name          text        NOT NULL,
+  owner         oid         NOT NULL,
+  owner_name    name        NOT NULL,
+  channels      text[],                    -- exact names; NULL: all
+  queue         text,                      -- each notice becomes a job of it
+  -- The last event acknowledged, or passed over because it was of another channel.
+  epoch         bigint      NOT NULL,
+  tick          bigint      NOT NULL,
+  n             int         NOT NULL,
+  -- Where the cursor means something; elsewhere (a restore, a copy of the database) its reader is told to resync.
+  home_system   bigint      NOT NULL,
+  home_database oid         NOT NULL,
+  stopped       text,                      -- why its notices become no jobs
+  created_at    timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+  acked_at      timestamptz,
+  PRIMARY KEY (name)
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
+COMMENT ON TABLE pushy.subscription IS 'Readers of the event log; see the view pushy.subscriptions.';
+SELECT pg_catalog.pg_extension_config_dump('pushy.subscription', '');
+
+
+CREATE FUNCTION pushy.subscription_create(
+  name text,
+  channels text[] DEFAULT NULL,
+  queue text DEFAULT NULL,
+  from_oldest boolean DEFAULT false)
+RETURNS text LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_subscription_create';
+COMMENT ON FUNCTION pushy.subscription_create(text, text[], text, boolean) IS
+  'Declares a reader of the event log and answers its cursor; one that is there keeps its cursor and takes the new channels and queue, so a service can run it at each start. It reads notices delivered by relay, of channels written as after LISTEN (NULL: all), from now on, or from the oldest still in the log. With queue, each notice becomes a job of it, exactly once, with arguments {"channel", "payload"}: needs privilege enqueue. It belongs to the current user.';
+
+CREATE FUNCTION pushy.subscription_read(
+  name text,
+  max int DEFAULT 100,
+  after text DEFAULT NULL,
+  OUT cursor text,
+  OUT channel text,
+  OUT payload text,
+  OUT at timestamptz,
+  OUT resync boolean)
+RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 100 AS 'MODULE_PATHNAME', 'pushy_subscription_read';
+COMMENT ON FUNCTION pushy.subscription_read(text, int, text) IS
+  'The next notices of a subscription, max of them at most, after the last one acknowledged or after the cursor given; the same ones again until pushy.subscription_ack. Sessions that read one subscription take turns: a transaction that has read keeps others from it until it ends. A row with resync (and no channel) says that notices are missing before it: read the tables anew, then go on. at is when the relay met the notice. For the subscription''s owner.';
+
+CREATE FUNCTION pushy.subscription_ack(name text, cursor text)
+RETURNS boolean LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_subscription_ack';
+COMMENT ON FUNCTION pushy.subscription_ack(text, text) IS
+  'Acknowledges all notices up to a cursor that pushy.subscription_read answered: in the transaction of their effects, each counts exactly once. False when that had been acknowledged already. For the subscription''s owner.';
+
+CREATE PROCEDURE pushy.subscription_wait(name text, timeout interval DEFAULT '1 hour', INOUT ready boolean DEFAULT NULL)
+LANGUAGE c AS 'MODULE_PATHNAME', 'pushy_subscription_wait';
+COMMENT ON PROCEDURE pushy.subscription_wait(text, interval, boolean) IS
+  'Waits until a subscription has something to read, holding no snapshot and asking nothing meanwhile; ready is false after the timeout. CALL it outside a transaction block. For the subscription''s owner.';
+
+CREATE FUNCTION pushy.subscription_drop(name text)
+RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_subscription_drop';
+COMMENT ON FUNCTION pushy.subscription_drop(text) IS
+  'Drops a subscription. For its owner.';
+
+
+CREATE FUNCTION pushy.subscription_rows(
+  OUT name text,
+  OUT owner name,
+  OUT channels text[],
+  OUT queue text,
+  OUT cursor text,
+  OUT lag_events bigint,
+  OUT lag_bytes bigint,
+  OUT lag interval,
+  OUT resync boolean,
+  OUT stopped text,
+  OUT created_at timestamptz,
+  OUT acked_at timestamptz)
+RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 10 AS 'MODULE_PATHNAME', 'pushy_subscription_rows';
+COMMENT ON FUNCTION pushy.subscription_rows() IS
+  'Subscriptions that the caller owns, all of them for pg_read_all_stats; behind pushy.subscriptions.';
+
+CREATE VIEW pushy.subscriptions WITH (security_barrier) AS
+SELECT s.name, s.owner, s.channels, s.queue, s.cursor, s.lag_events, s.lag_bytes, s.lag, s.resync, s.stopped, s.created_at, s.acked_at
+  FROM pushy.subscription_rows() s;
+COMMENT ON VIEW pushy.subscriptions IS
+  'Readers of the event log that you own, and how far each is behind; all of them for pg_read_all_stats.';
+COMMENT ON COLUMN pushy.subscriptions.name IS 'Its name.';
+COMMENT ON COLUMN pushy.subscriptions.owner IS 'Who created it.';
+COMMENT ON COLUMN pushy.subscriptions.channels IS 'The exact names of its channels; NULL: all.';
+COMMENT ON COLUMN pushy.subscriptions.queue IS 'The queue of which each notice becomes a job.';
+COMMENT ON COLUMN pushy.subscriptions.cursor IS 'The last notice acknowledged, or passed over.';
+COMMENT ON COLUMN pushy.subscriptions.lag_events IS 'Notices after it in the log, of whatever channel.';
+COMMENT ON COLUMN pushy.subscriptions.lag_bytes IS 'Bytes of their channels and payloads.';
+COMMENT ON COLUMN pushy.subscriptions.lag IS 'Age of the oldest of them; NULL where there is none.';
+COMMENT ON COLUMN pushy.subscriptions.resync IS 'Whether the log was emptied past its cursor: its reader will be told.';
+COMMENT ON COLUMN pushy.subscriptions.stopped IS 'Why its notices become no jobs; tried again when a queue, a privilege or the subscription changes.';
+COMMENT ON COLUMN pushy.subscriptions.created_at IS 'When it was first created.';
+COMMENT ON COLUMN pushy.subscriptions.acked_at IS 'When it was last acknowledged.';
+
+
+CREATE FUNCTION pushy.log_row(
+  OUT bytes bigint,
+  OUT events bigint,
+  OUT oldest text,
+  OUT newest text,
+  OUT oldest_at timestamptz,
+  OUT newest_at timestamptz,
+  OUT told text,
+  OUT pending bigint,
+  OUT is_full boolean)
+RETURNS record LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_log_row';
+COMMENT ON FUNCTION pushy.log_row() IS 'Size and bounds of the event log; behind pushy.log.';
+
+CREATE VIEW pushy.log WITH (security_barrier) AS
+SELECT l.bytes, l.events, l.oldest, l.newest, l.oldest_at, l.newest_at, l.told, l.pending, l.is_full
+  FROM pushy.log_row() l;
+COMMENT ON VIEW pushy.log IS 'The event log of this database in one row: its size, and how far it reaches.';
+COMMENT ON COLUMN pushy.log.bytes IS 'Bytes on disk, its ticks included.';
+COMMENT ON COLUMN pushy.log.events IS 'Notices in it.';
+COMMENT ON COLUMN pushy.log.oldest IS 'Cursor of the oldest tick; NULL while there is none.';
+COMMENT ON COLUMN pushy.log.newest IS 'Cursor of the newest notice.';
+COMMENT ON COLUMN pushy.log.oldest_at IS 'When the oldest was met by the relay.';
+COMMENT ON COLUMN pushy.log.newest_at IS 'When the newest was.';
+COMMENT ON COLUMN pushy.log.told IS 'Cursor of the last notice told to LISTENers.';
+COMMENT ON COLUMN pushy.log.pending IS 'Notices of transactions that have not ended, as far as the relay knows; NULL while none runs.';
+COMMENT ON COLUMN pushy.log.is_full IS 'No room could be made: notices are not logged, and readers are told to resync.';

@@ -1,0 +1,143 @@
+//! Writing to the log, in the writer's transaction.
+
+use std::cell::OnceCell;
+use std::sync::atomic::Ordering;
+
+use super::parts::{self, log_table};
+use super::state;
+use crate::errors::Result;
+use crate::params;
+use crate::pg::function::Answer;
+use crate::pg::memory::Context;
+use crate::pg::{database, heap, identity, transaction};
+use crate::settings;
+use crate::shared::database::Database;
+use crate::shared::log::Written;
+use crate::shared::{self, pending};
+
+/// A notice on its way to the log.
+pub struct Event<'a> {
+    /// The exact name of the channel, and the payload, in the database's encoding.
+    pub channel: &'a [u8],
+    pub payload: &'a [u8],
+    /// Told once if the same notice is in the same tick.
+    pub merge: bool,
+    /// The job that wrote it, and its depth.
+    pub cause: Option<(i64, i32)>,
+}
+
+/// Rows that are built in memory at a time.
+const MOST_AT_ONCE: usize = 1000;
+
+/// Bytes of a page.
+pub const BLOCK: i64 = 8192;
+
+/// Writes notices to the log: told if this transaction commits, in this order. Costs a row each, and no lock
+/// but a spinlock for a moment.
+pub fn append(events: &[Event<'_>]) -> Result<()> {
+    if events.is_empty() {
+        return Ok(());
+    }
+    transaction::require_primary(c"pushy.notify()");
+    identity::as_owner(|| write(events))
+}
+
+fn write(events: &[Event<'_>]) -> Result<()> {
+    let shared = shared::get();
+    let place = shared.and_then(|shared| shared.ensure_database(database::current()));
+    let part = current_part(place)?;
+    let table = heap::open(&log_table(part))?;
+    heap::check_columns(
+        &table,
+        parts::log::COLUMNS,
+        &parts::LOG_CHECKED[part as usize],
+    )?;
+    pending::logged();
+    if is_full(table.blocks()) {
+        if let Some(place) = place {
+            let lost = &place.log.lost;
+            lost.fetch_add(events.len() as u64, Ordering::SeqCst);
+        }
+        return Ok(());
+    }
+    let (xid, own_xid) = transaction::my_xids();
+    // Whoever changes a row after our commit finds the WAL further on than by one byte for each of ours.
+    let mut position = transaction::wal_position();
+    for events in events.chunks(MOST_AT_ONCE) {
+        let placed = in_passing(|| {
+            let rows: Vec<Vec<Answer>> = events
+                .iter()
+                .zip(position..)
+                .map(|(event, position)| {
+                    let (caused_by, depth) = event.cause.unzip();
+                    params![
+                        xid as i64,
+                        position,
+                        caused_by,
+                        depth.map(|depth| depth as i16),
+                        event.merge,
+                        event.channel,
+                        event.payload,
+                    ]
+                    .to_vec()
+                })
+                .collect();
+            table.append_placed(&rows)
+        });
+        if let (Some(shared), Some(place)) = (shared, place) {
+            let mut first = position;
+            let written: Vec<Written> = placed
+                .iter()
+                .map(|run| {
+                    let written = Written {
+                        part: part as u8,
+                        block: run.block,
+                        first: run.first,
+                        count: run.count,
+                        xid,
+                        own_xid,
+                        position: first,
+                    };
+                    first += i64::from(run.count);
+                    written
+                })
+                .collect();
+            shared.tell_written(place, &written);
+        }
+        position += events.len() as i64;
+    }
+    Ok(())
+}
+
+thread_local! {
+    static ROWS: OnceCell<Context> = const { OnceCell::new() };
+}
+
+/// Runs `work` with memory that is freed behind it: a transaction of a million events must not keep them all.
+fn in_passing<T>(work: impl FnOnce() -> T) -> T {
+    ROWS.with(|rows| {
+        let context = rows.get_or_init(|| Context::new(c"pushy log rows"));
+        context.reset();
+        let answer = context.enter(work);
+        context.reset();
+        answer
+    })
+}
+
+/// The part that writers append to: from shared memory, or from the table when nobody has looked yet.
+fn current_part(place: Option<&Database>) -> Result<u32> {
+    if let Some(part) = place.and_then(|place| place.log.part()) {
+        return Ok(part);
+    }
+    let part = state::read()?.part;
+    if let Some(place) = place {
+        place.log.learn_part(part);
+    }
+    Ok(part)
+}
+
+/// A part as big as the whole log may be: the relay could not turn to another one. Writers are never blocked;
+/// events that find no room are counted, and all readers are told to resync.
+pub fn is_full(blocks: u32) -> bool {
+    i64::from(blocks) * BLOCK >= settings::log_max_size()
+}

@@ -1,0 +1,22 @@
+//! The event log: notices that cost their writers a row and no lock, read by the relay and by subscriptions.
+//!
+//! Writers append to the current part (`append`). The relay finds what has committed, by the difference of two
+//! snapshots, and writes down where it lies: a tick (`tick`). Readers go from tick to tick (`read`).
+
+mod append;
+pub mod parts;
+pub mod read;
+pub mod state;
+pub mod subscription;
+pub mod tick;
+mod view;
+
+use crate::errors::Result;
+use crate::pg::append_only;
+
+/// Whether anything lies in the log, read or not.
+pub fn is_used() -> Result<bool> {
+    Ok((0..parts::PARTS).any(|part| append_only::total_bytes(&parts::log_table(part)) > 0))
+}
+
+pub use append::{append, is_full, Event, BLOCK};

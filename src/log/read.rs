@@ -1,0 +1,231 @@
+//! Reading the log from a cursor on: tick by tick, each event by its address.
+
+use std::collections::HashSet;
+
+use pushy_core::log::cursor::Cursor;
+use pushy_core::log::runs::Run;
+
+use super::parts::{self, log_table, tick_table, PARTS};
+use super::state::{self, State};
+use super::tick::{self, channel_bit, Tick};
+use crate::errors::{Error, Result, SqlState};
+use crate::pg::append_only::Reader;
+use crate::pg::heap::{self, ForReading};
+use crate::pg::snapshot;
+use crate::pg::spi::Row;
+use crate::pg::value::Timestamp;
+
+/// An event as its readers get it, in the database's encoding.
+#[derive(Clone, Debug)]
+pub struct Notice {
+    pub cursor: Cursor,
+    /// When the relay met it.
+    pub at: Timestamp,
+    pub channel: Vec<u8>,
+    pub payload: Vec<u8>,
+    pub merge: bool,
+    /// The job that wrote it, and its depth.
+    pub cause: Option<(i64, i32)>,
+}
+
+impl Notice {
+    pub fn of(row: &Row<'_>, cursor: Cursor, at: Timestamp, channel: Vec<u8>) -> Self {
+        Self {
+            cursor,
+            at,
+            channel,
+            payload: row.opt_bytes(parts::log::PAYLOAD).unwrap_or_default(),
+            merge: row.bool(parts::log::MERGE),
+            cause: row
+                .opt_i64(parts::log::CAUSED_BY)
+                .map(|job| (job, i32::from(row.i16(parts::log::DEPTH)))),
+        }
+    }
+}
+
+/// What comes next for a reader.
+pub enum Found {
+    Notice(Notice),
+    /// Events before this place are missing: emptied before they were read, or never logged.
+    Resync(Cursor),
+}
+
+/// The channels that a reader wants; all of them when there are none.
+pub struct Filter {
+    channels: Option<Vec<Vec<u8>>>,
+    bits: i64,
+}
+
+impl Filter {
+    pub const ALL: Self = Self {
+        channels: None,
+        bits: -1,
+    };
+
+    pub fn of(channels: Option<Vec<Vec<u8>>>) -> Self {
+        let bits = channels.as_ref().map_or(-1, |channels| {
+            let bits = channels.iter().map(|channel| channel_bit(channel));
+            bits.fold(0, |all, bit| all | bit)
+        });
+        Self { channels, bits }
+    }
+
+    fn wants(&self, channel: &[u8]) -> bool {
+        let channels = self.channels.as_ref();
+        channels.is_none_or(|channels| channels.iter().any(|wanted| wanted == channel))
+    }
+}
+
+/// Hands over what comes after a cursor, until `each` has enough (false). Answers how far the reader has come:
+/// the place of the last one handed over, or of the last one passed over. As the extension's owner.
+pub fn after(
+    from: Cursor,
+    filter: &Filter,
+    mut each: impl FnMut(Found) -> Result<bool>,
+) -> Result<Cursor> {
+    let (state, tables) = open()?;
+    let mut passed = from;
+    if from < state.lost {
+        passed = state.lost;
+        if !each(Found::Resync(passed))? {
+            return Ok(passed);
+        }
+    }
+    let snapshot = snapshot::take_latest();
+    let log = Log::new(&tables);
+    for (at, part) in state.parts.iter().enumerate() {
+        let next = state.parts.get(at + 1);
+        if next.is_some_and(|next| next.first <= (passed.epoch, passed.tick)) {
+            continue;
+        }
+        let ticks = heap::open_for_reading(&tick_table(part.part))?;
+        let from = (passed.epoch, passed.tick);
+        let enough = tick::of_part(&ticks, part.part, from, &snapshot, |tick| {
+            hand_over(&log, &tick, filter, &mut passed, &mut each)
+        })?;
+        if enough {
+            break;
+        }
+    }
+    Ok(passed)
+}
+
+/// The events of one tick that come after `passed`; false when the reader has enough.
+fn hand_over(
+    log: &Log<'_>,
+    tick: &Tick,
+    filter: &Filter,
+    passed: &mut Cursor,
+    each: &mut impl FnMut(Found) -> Result<bool>,
+) -> Result<bool> {
+    if tick.lost && *passed < tick.cursor(0) {
+        *passed = tick.cursor(0);
+        if !each(Found::Resync(*passed))? {
+            return Ok(false);
+        }
+    }
+    if tick.last() <= *passed {
+        return Ok(true);
+    }
+    if tick.channels & filter.bits == 0 {
+        *passed = tick.last();
+        return Ok(true);
+    }
+    let skip = if tick.cursor(0) <= *passed {
+        passed.n
+    } else {
+        0
+    };
+    let mut goes_on = true;
+    let mut told = HashSet::new();
+    log.events(&tick.runs, skip, |n, row| {
+        *passed = tick.cursor(n);
+        let channel = row.opt_bytes(parts::log::CHANNEL).unwrap_or_default();
+        if !filter.wants(&channel) {
+            return Ok(true);
+        }
+        let notice = Notice::of(&row, *passed, tick.at, channel);
+        if notice.merge && !told.insert((notice.channel.clone(), notice.payload.clone())) {
+            return Ok(true);
+        }
+        goes_on = each(Found::Notice(notice))?;
+        Ok(goes_on)
+    })?;
+    Ok(goes_on)
+}
+
+pub type Tables = [Option<ForReading>; PARTS as usize];
+
+/// The parts in use, locked against being emptied, and how far they reach as of then.
+fn open() -> Result<(State, Tables)> {
+    loop {
+        let before = state::read()?;
+        let mut tables: Tables = Default::default();
+        for part in &before.parts {
+            let table = heap::open_for_reading(&log_table(part.part))?;
+            tables[part.part as usize] = Some(table);
+        }
+        // What was emptied before we had the locks is known now, and nothing is emptied from here on.
+        let state = state::read()?;
+        if state.parts == before.parts {
+            return Ok((state, tables));
+        }
+    }
+}
+
+/// Fetches events by their addresses.
+pub struct Log<'tables> {
+    readers: Vec<Option<Reader<'tables>>>,
+}
+
+impl<'tables> Log<'tables> {
+    pub fn new(tables: &'tables Tables) -> Self {
+        let readers = tables
+            .iter()
+            .map(|table| table.as_ref().map(|table| table.reader()));
+        Self {
+            readers: readers.collect(),
+        }
+    }
+
+    /// The events of these runs after the first `skip`, with their numbers, until `each` has enough (false).
+    pub fn events(
+        &self,
+        runs: &[Run],
+        skip: i32,
+        mut each: impl FnMut(i32, Row<'_>) -> Result<bool>,
+    ) -> Result<()> {
+        let mut n = 0;
+        for run in runs {
+            let count = i32::from(run.count);
+            if n + count <= skip {
+                n += count;
+                continue;
+            }
+            let reader = self.readers[run.part as usize].as_ref();
+            for offset in run.first..run.first + run.count {
+                n += 1;
+                if n <= skip {
+                    continue;
+                }
+                let row = reader.and_then(|reader| reader.fetch(run.block, offset));
+                let row = row.ok_or_else(|| missing(run, offset))?;
+                if !each(n, row)? {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn missing(run: &Run, offset: u16) -> Error {
+    Error::new(
+        SqlState::INTERNAL_ERROR,
+        format!(
+            "an event of the log is missing: ({},{offset}) of pushy.log_{}",
+            run.block, run.part
+        ),
+    )
+    .hint("Was the table written by hand? A new subscription starts behind it.")
+}

@@ -1,0 +1,73 @@
+//! How far the log reaches: one row of pushy.log_state, and one of pushy.log_part for each part in use.
+
+use pushy_core::log::cursor::Cursor;
+use pushy_core::log::seen::Seen;
+
+use crate::errors::{Error, Result, SqlState};
+use crate::params;
+use crate::pg::spi::{self, Plan};
+use crate::pg::transaction;
+
+pub struct State {
+    /// Into which writers append.
+    pub part: u32,
+    pub epoch: i64,
+    /// The last event that was emptied.
+    pub lost: Cursor,
+    pub told: (i64, i64),
+    /// The last tick when this was written, and what was over then.
+    pub last: Cursor,
+    pub seen: Option<Seen>,
+    /// Parts that are not empty, in the order of their ticks.
+    pub parts: Vec<Part>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    pub part: u32,
+    /// No tick in it is before this one.
+    pub first: (i64, i64),
+    pub opened_at: i64,
+    pub closed_at: Option<i64>,
+}
+
+static READ: Plan = Plan::new(
+    "SELECT s.part, s.epoch, s.lost_epoch, s.lost_tick, s.lost_n, s.told_epoch, s.told_tick, \
+            s.last_epoch, s.last_tick, s.last_n, s.seen, p.part, p.first_epoch, p.first_tick, p.opened_at, p.closed_at \
+       FROM pushy.log_state s CROSS JOIN pushy.log_part p WHERE p.opened_at IS NOT NULL \
+      ORDER BY p.first_epoch, p.first_tick, p.opened_at",
+    &[],
+);
+
+/// The state as of now, whatever the transaction's snapshot; as the extension's owner.
+pub fn read() -> Result<State> {
+    transaction::with_latest_snapshot(|| {
+        spi::connect(|spi| {
+            let table = spi.look(&READ, params![]);
+            let Some(row) = table.first() else {
+                return Err(Error::new(
+                    SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+                    "pushy.log_state has lost its row",
+                )
+                .hint("Drop the extension and create it again."));
+            };
+            Ok(State {
+                part: row.i32(1) as u32,
+                epoch: row.i64(2),
+                lost: Cursor::new(row.i64(3), row.i64(4), row.i32(5)),
+                told: (row.i64(6), row.i64(7)),
+                last: Cursor::new(row.i64(8), row.i64(9), row.i32(10)),
+                seen: row.opt_bytes(11).and_then(|bytes| Seen::decode(&bytes)),
+                parts: table
+                    .rows()
+                    .map(|row| Part {
+                        part: row.i32(12) as u32,
+                        first: (row.i64(13), row.i64(14)),
+                        opened_at: row.i64(15),
+                        closed_at: row.opt_i64(16),
+                    })
+                    .collect(),
+            })
+        })
+    })
+}

@@ -1,0 +1,191 @@
+//! subscription_create, subscription_drop.
+
+use pushy_core::log::cursor::Cursor;
+
+use super::table;
+use crate::channel::Channel;
+use crate::errors::{Error, Result, SqlState};
+use crate::log::{state, tick};
+use crate::params;
+use crate::pg::function::{Answer, Call};
+use crate::pg::spi::{self, Plan};
+use crate::pg::{array, database, identity, snapshot, transaction, BuiltinOid, Oid};
+use crate::queue::cache;
+use crate::queue::privilege::{self, Privilege};
+use crate::shared::pending;
+use crate::sql_function;
+
+sql_function!(pushy_subscription_create, |call| create(call));
+
+static INSERT: Plan = Plan::new(
+    "INSERT INTO pushy.subscription (name, owner, owner_name, channels, queue, epoch, tick, n, home_system, home_database) \
+     VALUES ($1, $2, $3::pg_catalog.name, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (name) DO NOTHING",
+    &[
+        BuiltinOid::TEXTOID,
+        BuiltinOid::OIDOID,
+        BuiltinOid::TEXTOID,
+        BuiltinOid::TEXTARRAYOID,
+        BuiltinOid::TEXTOID,
+        BuiltinOid::INT8OID,
+        BuiltinOid::INT8OID,
+        BuiltinOid::INT4OID,
+        BuiltinOid::INT8OID,
+        BuiltinOid::OIDOID,
+    ],
+);
+
+static CHANGE: Plan = Plan::new(
+    "UPDATE pushy.subscription SET channels = $2, queue = $3, stopped = NULL, epoch = $4, tick = $5, n = $6, \
+            home_system = $7, home_database = $8, owner = $9, owner_name = $10::pg_catalog.name \
+      WHERE name OPERATOR(pg_catalog.=) $1",
+    &[
+        BuiltinOid::TEXTOID,
+        BuiltinOid::TEXTARRAYOID,
+        BuiltinOid::TEXTOID,
+        BuiltinOid::INT8OID,
+        BuiltinOid::INT8OID,
+        BuiltinOid::INT4OID,
+        BuiltinOid::INT8OID,
+        BuiltinOid::OIDOID,
+        BuiltinOid::OIDOID,
+        BuiltinOid::TEXTOID,
+    ],
+);
+
+/// Bytes of a name, as of other names of the server.
+const LONGEST_NAME: usize = 63;
+
+fn create(call: Call) -> Result<String> {
+    transaction::require_writable(c"pushy.subscription_create()");
+    let name = call.text("name", 0)?;
+    if name.is_empty() || name.len() > LONGEST_NAME {
+        return Err(Error::out_of_range(
+            "name",
+            format!("\"{name}\""),
+            "1 to 63 bytes",
+        ));
+    }
+    let channels = read_channels(call)?;
+    let queue = call.opt_text(2)?;
+    let from_oldest = call.opt_bool(3).unwrap_or(false);
+    let caller = identity::current_user();
+    if let Some(queue) = &queue {
+        let known = cache::get(queue)?;
+        privilege::require(&known.definition, &known.grants, caller, Privilege::Enqueue)?;
+    }
+    let cursor = identity::as_owner(|| {
+        let channels = || {
+            channels
+                .as_deref()
+                .map_or(Answer::Null, array::of_text_bytes)
+        };
+        loop {
+            if let Some(known) = table::find_for_update(&name)? {
+                known.require_owner(caller)?;
+                // After a restore its cursor is of another place: it begins here like a new one.
+                let (cursor, owner) = if known.is_home {
+                    (known.cursor, known.owner)
+                } else {
+                    (start(from_oldest)?, caller)
+                };
+                spi::run(
+                    &CHANGE,
+                    params![
+                        name.as_str(),
+                        channels(),
+                        queue.as_deref(),
+                        cursor.epoch,
+                        cursor.tick,
+                        cursor.n,
+                        database::system_identifier(),
+                        Oid::from(database::current()),
+                        owner,
+                        identity::role_name(owner),
+                    ],
+                );
+                return Ok(cursor);
+            }
+            let cursor = start(from_oldest)?;
+            let inserted = spi::run(
+                &INSERT,
+                params![
+                    name.as_str(),
+                    caller,
+                    identity::role_name(caller),
+                    channels(),
+                    queue.as_deref(),
+                    cursor.epoch,
+                    cursor.tick,
+                    cursor.n,
+                    database::system_identifier(),
+                    Oid::from(database::current()),
+                ],
+            );
+            if inserted > 0 {
+                return Ok(cursor);
+            }
+        }
+    })?;
+    if queue.is_some() {
+        // The relay reads anew for whom it works, and looks what there is for it.
+        pending::privileges_changed();
+        pending::logged();
+    }
+    Ok(cursor.to_string())
+}
+
+/// Exact names of channels written as after LISTEN.
+fn read_channels(call: Call) -> Result<Option<Vec<Vec<u8>>>> {
+    let Some(array) = call.datum(1) else {
+        return Ok(None);
+    };
+    let channels: Vec<Vec<u8>> = array::text_bytes(array)
+        .into_iter()
+        .enumerate()
+        .map(|(at, element)| {
+            let identifier =
+                element.ok_or_else(|| Error::null_argument(&format!("channels[{}]", at + 1)))?;
+            Ok(Channel::of_identifier(&identifier)?.into_bytes())
+        })
+        .collect::<Result<_>>()?;
+    if channels.is_empty() {
+        return Err(Error::out_of_range(
+            "channels",
+            "an empty array",
+            "one channel or more, written as after LISTEN; leave it out for all",
+        ));
+    }
+    Ok(Some(channels))
+}
+
+/// Where a new reader stands: behind the newest event in a tick, or before the oldest.
+fn start(from_oldest: bool) -> Result<Cursor> {
+    let state = state::read()?;
+    if from_oldest {
+        return Ok(state.lost);
+    }
+    let newest = tick::newest(&state, &snapshot::take_latest())?;
+    Ok(newest.map_or(state.last, |tick| tick.last().max(state.last)))
+}
+
+static DELETE: Plan = Plan::new(
+    "DELETE FROM pushy.subscription s WHERE s.name OPERATOR(pg_catalog.=) $1",
+    &[BuiltinOid::TEXTOID],
+);
+
+sql_function!(pushy_subscription_drop, |call| {
+    let name = call.text("name", 0)?;
+    let known = table::owned(&name, identity::current_user())?;
+    let deleted = identity::as_owner(|| Ok(spi::run(&DELETE, params![name.as_str()])))?;
+    if deleted == 0 {
+        return Err(Error::new(
+            SqlState::UNDEFINED_OBJECT,
+            format!("subscription \"{name}\" was dropped meanwhile"),
+        )
+        .hint("Nothing is left to do."));
+    }
+    if known.queue.is_some() {
+        pending::privileges_changed();
+    }
+    Result::Ok(())
+});

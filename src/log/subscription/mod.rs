@@ -1,0 +1,7 @@
+//! Subscriptions: readers of the log with a cursor that is kept.
+
+mod ack;
+mod create;
+pub mod read;
+pub mod table;
+mod wait;

@@ -1,0 +1,104 @@
+//! subscription_read.
+
+use pushy_core::log::cursor::Cursor;
+
+use super::ack;
+use super::table::{self, Subscription};
+use crate::errors::{Error, Result};
+use crate::log::read::{self, Filter, Found};
+use crate::log::state;
+use crate::pg::function::{Answer, Call};
+use crate::pg::{identity, transaction, turn};
+use crate::{row, sql_function};
+
+sql_function!(pushy_subscription_read, |call| subscription_read(call));
+
+/// Rows that one call answers at most, and bytes about.
+const MOST: i32 = 100_000;
+const MOST_BYTES: usize = 64 << 20;
+
+fn subscription_read(call: Call) -> Result<Answer> {
+    let name = call.text("name", 0)?;
+    let most = call.opt_i32(1).unwrap_or(100);
+    if !(1..=MOST).contains(&most) {
+        return Err(Error::out_of_range("max", most, "1 to 100000"));
+    }
+    let after = call
+        .opt_text(2)?
+        .map(|text| ack::parse(&text))
+        .transpose()?;
+    let caller = identity::current_user();
+    let mut known = table::owned(&name, caller)?;
+    if after.is_none() {
+        // Two readers of one subscription take turns: what one acknowledges the other never gets.
+        turn::take("subscription", key_of(&name));
+        known = table::owned(&name, caller)?;
+    }
+    let filter = Filter::of(known.channels.clone());
+    call.answer_rows(|rows| {
+        let mut left = most;
+        let mut bytes = 0;
+        let mut put = |cursor: Cursor, columns: &[Answer]| {
+            rows.put(&[row![cursor.to_string()], columns].concat());
+            left -= 1;
+            left > 0
+        };
+        identity::as_owner(|| {
+            let from = match after {
+                Some(after) => after,
+                None => match start(&known)? {
+                    Start::At(cursor) => cursor,
+                    Start::Elsewhere(cursor) => {
+                        let nothing = Answer::Null;
+                        if !put(cursor, row![nothing, nothing, nothing, true]) {
+                            return Ok(());
+                        }
+                        cursor
+                    }
+                },
+            };
+            let mut answered = false;
+            let passed = read::after(from, &filter, |found| {
+                answered = true;
+                let nothing = Answer::Null;
+                Ok(match found {
+                    Found::Resync(at) => put(at, row![nothing, nothing, nothing, true]),
+                    Found::Notice(notice) => {
+                        bytes += notice.payload.len();
+                        let (channel, payload) = (notice.channel, notice.payload);
+                        put(notice.cursor, row![channel, payload, notice.at, false])
+                            && bytes < MOST_BYTES
+                    }
+                })
+            })?;
+            // Only events of other channels: the log may be emptied of them without a word.
+            let passed_over = !answered && after.is_none() && known.is_home;
+            if passed_over && passed > known.cursor && !transaction::is_read_only() {
+                table::move_to(&name, passed, None);
+            }
+            Ok(())
+        })
+    })
+}
+
+/// A number for a name.
+fn key_of(name: &str) -> u32 {
+    // FNV-1a.
+    name.bytes().fold(0x811c_9dc5, |hash, byte| {
+        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+    })
+}
+
+/// Where a reader goes on.
+pub enum Start {
+    At(Cursor),
+    /// Its cursor is of another database: it is to be told so, and begins here.
+    Elsewhere(Cursor),
+}
+
+pub fn start(known: &Subscription) -> Result<Start> {
+    if known.is_home {
+        return Ok(Start::At(known.cursor));
+    }
+    Ok(Start::Elsewhere(state::read()?.lost))
+}

@@ -1,0 +1,155 @@
+//! A subscription as its row has it.
+
+use pushy_core::log::cursor::Cursor;
+
+use crate::errors::{quote_literal, Error, Result, SqlState};
+use crate::params;
+use crate::pg::spi::{self, Plan, Row};
+use crate::pg::{array, database, identity, BuiltinOid, Oid};
+
+pub struct Subscription {
+    pub name: String,
+    pub owner: Oid,
+    pub owner_name: String,
+    /// Exact names, in the database's encoding; None: all.
+    pub channels: Option<Vec<Vec<u8>>>,
+    pub queue: Option<String>,
+    pub cursor: Cursor,
+    /// It was created here, in this cluster and database: else its cursor means nothing.
+    pub is_home: bool,
+    pub stopped: Option<String>,
+    pub created_at: i64,
+    pub acked_at: Option<i64>,
+}
+
+macro_rules! select {
+    ($which:literal) => {
+        concat!(
+            "SELECT s.name, s.owner, s.owner_name::pg_catalog.text, s.channels, s.queue, s.epoch, s.tick, s.n, \
+                    s.home_system, s.home_database, s.stopped, s.created_at, s.acked_at FROM pushy.subscription s ",
+            $which
+        )
+    };
+}
+
+static BY_NAME: Plan = Plan::new(
+    select!("WHERE s.name OPERATOR(pg_catalog.=) $1"),
+    &[BuiltinOid::TEXTOID],
+);
+
+static BY_NAME_LOCKED: Plan = Plan::new(
+    select!("WHERE s.name OPERATOR(pg_catalog.=) $1 FOR UPDATE"),
+    &[BuiltinOid::TEXTOID],
+);
+
+static ALL: Plan = Plan::new(select!("ORDER BY s.name"), &[]);
+
+fn read(row: Row<'_>) -> Result<Subscription> {
+    Ok(Subscription {
+        name: row.text(1)?,
+        owner: row.oid(2),
+        owner_name: row.text(3)?,
+        channels: row
+            .datum(4)
+            .map(|array| array::text_bytes(array).into_iter().flatten().collect()),
+        queue: row.opt_text(5)?,
+        cursor: Cursor::new(row.i64(6), row.i64(7), row.i32(8)),
+        is_home: row.i64(9) == database::system_identifier()
+            && row.oid(10).to_u32() == database::current(),
+        stopped: row.opt_text(11)?,
+        created_at: row.i64(12),
+        acked_at: row.opt_i64(13),
+    })
+}
+
+fn load(plan: &Plan, params: &[spi::Param]) -> Result<Vec<Subscription>> {
+    spi::connect(|spi| spi.run(plan, params).rows().map(read).collect())
+}
+
+/// The subscription of this name; as the extension's owner.
+pub fn find(name: &str) -> Result<Option<Subscription>> {
+    Ok(load(&BY_NAME, params![name])?.pop())
+}
+
+pub fn find_for_update(name: &str) -> Result<Option<Subscription>> {
+    Ok(load(&BY_NAME_LOCKED, params![name])?.pop())
+}
+
+/// All of the database, by name.
+pub fn all() -> Result<Vec<Subscription>> {
+    load(&ALL, &[])
+}
+
+/// The subscription, for a caller that has its owner's rights.
+pub fn owned(name: &str, caller: Oid) -> Result<Subscription> {
+    let found = identity::as_owner(|| find(name))?;
+    let found = found.ok_or_else(|| no_such_subscription(name))?;
+    found.require_owner(caller)?;
+    Ok(found)
+}
+
+impl Subscription {
+    /// Whether `role` has the rights of the owner. After a restore the number may be another role's: the name
+    /// must agree.
+    pub fn is_owner(&self, role: Oid) -> bool {
+        let is_meant = || self.is_home || identity::role_name(self.owner) == self.owner_name;
+        identity::is_superuser(role) || (is_meant() && identity::has_rights_of(role, self.owner))
+    }
+
+    pub fn require_owner(&self, caller: Oid) -> Result<()> {
+        if self.is_owner(caller) {
+            return Ok(());
+        }
+        Err(Error::new(
+            SqlState::INSUFFICIENT_PRIVILEGE,
+            format!("must be owner of subscription \"{}\"", self.name),
+        )
+        .hint("Use the role that created the subscription, or a member of it."))
+    }
+}
+
+pub fn no_such_subscription(name: &str) -> Error {
+    Error::new(
+        SqlState::UNDEFINED_OBJECT,
+        format!("subscription \"{name}\" does not exist"),
+    )
+    .hint(format!(
+        "Create it: SELECT pushy.subscription_create({}, '{{channel}}'); the view pushy.subscriptions lists yours.",
+        quote_literal(name)
+    ))
+}
+
+static MOVE: Plan = Plan::new(
+    "UPDATE pushy.subscription SET epoch = $2, tick = $3, n = $4, home_system = $5, home_database = $6, \
+            acked_at = COALESCE($7, acked_at) \
+      WHERE name OPERATOR(pg_catalog.=) $1 \
+        AND (home_system OPERATOR(pg_catalog.<>) $5 OR home_database OPERATOR(pg_catalog.<>) $6 \
+             OR (epoch, tick, n) OPERATOR(pg_catalog.<) ($2, $3, $4))",
+    &[
+        BuiltinOid::TEXTOID,
+        BuiltinOid::INT8OID,
+        BuiltinOid::INT8OID,
+        BuiltinOid::INT4OID,
+        BuiltinOid::INT8OID,
+        BuiltinOid::OIDOID,
+        BuiltinOid::TIMESTAMPTZOID,
+    ],
+);
+
+/// Moves the cursor forward; false when it is there already. `acked_at`: it was acknowledged then, not only
+/// passed over.
+pub fn move_to(name: &str, cursor: Cursor, acked_at: Option<i64>) -> bool {
+    let moved = spi::run(
+        &MOVE,
+        params![
+            name,
+            cursor.epoch,
+            cursor.tick,
+            cursor.n,
+            database::system_identifier(),
+            Oid::from(database::current()),
+            acked_at,
+        ],
+    );
+    moved > 0
+}

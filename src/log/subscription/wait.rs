@@ -1,0 +1,79 @@
+//! subscription_wait: on the condition that the relay broadcasts with each tick.
+
+use std::time::{Duration, Instant};
+
+use pushy_core::log::cursor::Cursor;
+
+use super::table;
+use crate::errors::{Error, Result, SqlState};
+use crate::log::read::{self, Filter};
+use crate::pg::function::{Answer, Call};
+use crate::pg::{database, identity, transaction};
+use crate::{row, shared, sql_function};
+
+sql_function!(pushy_subscription_wait, |call| subscription_wait(call));
+
+fn subscription_wait(call: Call) -> Result<Answer> {
+    let name = call.text("name", 0)?;
+    let timeout_us = call.interval_us("timeout", 1)?;
+    if timeout_us < 0 {
+        return Err(Error::out_of_range(
+            "timeout",
+            "a negative interval",
+            "0 or more",
+        ));
+    }
+    transaction::require_nonatomic(call.is_nonatomic_call(), "pushy.subscription_wait")?;
+    let place = shared::get()
+        .and_then(|shared| shared.ensure_database(database::current()))
+        .ok_or_else(|| {
+            Error::new(
+                SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+                "no notices are relayed: the library is not preloaded",
+            )
+            .hint(
+                "Add shared_preload_libraries = 'pushy' to postgresql.conf and restart the server.",
+            )
+        })?;
+    let deadline = Instant::now() + Duration::from_micros(timeout_us as u64);
+    let known = table::owned(&name, identity::current_user())?;
+    let filter = Filter::of(known.channels.clone());
+    let mut passed = known.cursor;
+    loop {
+        let ticks = place.log.ticks();
+        // Each look is a transaction of its own; between looks no snapshot is held.
+        transaction::commit_in_procedure()?;
+        if !known.is_home || look(&mut passed, &filter)? {
+            return Ok(call.answer_row(row![true]));
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            break;
+        }
+        transaction::commit_in_procedure()?;
+        place.log.wait_tick(ticks, left);
+    }
+    if passed > known.cursor && !transaction::is_read_only() {
+        transaction::with_snapshot(|| {
+            identity::as_owner(|| Ok(table::move_to(&name, passed, None)))
+        })?;
+    }
+    Ok(call.answer_row(row![false]))
+}
+
+/// Whether there is something to read; what is not for this reader is passed over.
+fn look(passed: &mut Cursor, filter: &Filter) -> Result<bool> {
+    transaction::with_snapshot(|| {
+        identity::as_owner(|| {
+            let mut found = false;
+            let reached = read::after(*passed, filter, |_| {
+                found = true;
+                Ok(false)
+            })?;
+            if !found {
+                *passed = reached;
+            }
+            Ok(found)
+        })
+    })
+}

@@ -1,0 +1,162 @@
+//! Ticks: what the relay met at once, and where it lies.
+
+use pushy_core::log::cursor::Cursor;
+use pushy_core::log::runs::{self, Run};
+use pushy_core::log::seen::Seen;
+
+use super::parts::{self, tick_index, tick_table};
+use super::state::State;
+use crate::errors::{Error, Result, SqlState};
+use crate::params;
+use crate::pg::heap::{self, Key, Table};
+use crate::pg::snapshot::Snapshot;
+use crate::pg::spi::Row;
+use crate::pg::value::Timestamp;
+
+#[derive(Clone, Debug)]
+pub struct Tick {
+    pub epoch: i64,
+    pub tick: i64,
+    pub at: Timestamp,
+    pub events: i32,
+    pub bytes: i64,
+    /// A bit for each channel in it.
+    pub channels: i64,
+    /// A bit for each part in which its events lie.
+    pub parts: i32,
+    /// The last tick that LISTENers had been told when this one was written.
+    pub told: (i64, i64),
+    /// Events are missing before it.
+    pub lost: bool,
+    pub seen: Vec<u8>,
+    pub runs: Vec<Run>,
+}
+
+/// Events of a tick at most: its row fits on a page or two, and a reader can stop between two.
+pub const MOST_EVENTS: usize = 4096;
+
+/// The bit of a channel.
+pub fn channel_bit(channel: &[u8]) -> i64 {
+    // FNV-1a, folded: of the low bits alone neighbours would collide.
+    let hash = channel.iter().fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    1i64 << ((hash ^ (hash >> 32)) & 63)
+}
+
+impl Tick {
+    pub fn read(row: Row<'_>) -> Result<Self> {
+        use parts::tick;
+        let runs = row
+            .opt_bytes(tick::RUNS)
+            .and_then(|bytes| runs::decode(&bytes))
+            .ok_or_else(|| {
+                Error::new(
+                    SqlState::INTERNAL_ERROR,
+                    format!(
+                        "tick {}-{} of the event log cannot be read",
+                        row.i64(tick::EPOCH),
+                        row.i64(tick::TICK)
+                    ),
+                )
+                .hint("Was one of the tables pushy.tick_… written by hand?")
+            })?;
+        Ok(Self {
+            epoch: row.i64(tick::EPOCH),
+            tick: row.i64(tick::TICK),
+            at: row.timestamp(tick::AT),
+            events: row.i32(tick::EVENTS),
+            bytes: row.i64(tick::BYTES),
+            channels: row.i64(tick::CHANNELS),
+            parts: row.i32(tick::PARTS),
+            told: (row.i64(tick::TOLD_EPOCH), row.i64(tick::TOLD_TICK)),
+            lost: row.bool(tick::LOST),
+            seen: row.opt_bytes(tick::SEEN).unwrap_or_default(),
+            runs,
+        })
+    }
+
+    /// The place of its n-th event.
+    pub fn cursor(&self, n: i32) -> Cursor {
+        Cursor::new(self.epoch, self.tick, n)
+    }
+
+    pub fn last(&self) -> Cursor {
+        self.cursor(self.events)
+    }
+
+    pub fn seen(&self) -> Option<Seen> {
+        Seen::decode(&self.seen)
+    }
+}
+
+/// Writes ticks among those of the current part.
+pub fn write(part: u32, ticks: &[Tick]) -> Result<()> {
+    let table = heap::open(&tick_table(part))?;
+    heap::check_columns(
+        &table,
+        parts::tick::COLUMNS,
+        &parts::TICK_CHECKED[part as usize],
+    )?;
+    table.append(ticks.iter().map(|tick| {
+        params![
+            tick.epoch,
+            tick.tick,
+            tick.at,
+            tick.events,
+            tick.bytes,
+            tick.channels,
+            tick.parts,
+            tick.told.0,
+            tick.told.1,
+            tick.lost,
+            tick.seen.as_slice(),
+            runs::encode(&tick.runs),
+        ]
+        .to_vec()
+    }));
+    Ok(())
+}
+
+/// The newest tick there is.
+pub fn newest(state: &State, snapshot: &Snapshot) -> Result<Option<Tick>> {
+    for part in state.parts.iter().rev() {
+        let table = heap::open_for_reading(&tick_table(part.part))?;
+        let mut found = None;
+        table.read_in_order(&tick_index(part.part), &[], snapshot, true, |row| {
+            found = Some(Tick::read(row)?);
+            Ok(false)
+        })?;
+        if found.is_some() {
+            return Ok(found);
+        }
+    }
+    Ok(None)
+}
+
+/// The ticks of one part from `from` on, until `each` has enough (false); whether it had.
+pub fn of_part(
+    table: &Table,
+    part: u32,
+    from: (i64, i64),
+    snapshot: &Snapshot,
+    mut each: impl FnMut(Tick) -> Result<bool>,
+) -> Result<bool> {
+    let index = tick_index(part);
+    let mut enough = false;
+    let mut see = |row: Row<'_>| {
+        enough = !each(Tick::read(row)?)?;
+        Ok(!enough)
+    };
+    let same_epoch = [Key::int8_equals(1, from.0), Key::int8_at_least(2, from.1)];
+    table.read_in_order(&index, &same_epoch, snapshot, false, &mut see)?;
+    if !enough {
+        let later = [Key::int8_at_least(1, from.0 + 1)];
+        let mut see = |row: Row<'_>| {
+            enough = !each(Tick::read(row)?)?;
+            Ok(!enough)
+        };
+        table.read_in_order(&index, &later, snapshot, false, &mut see)?;
+    }
+    Ok(enough)
+}

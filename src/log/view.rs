@@ -1,0 +1,142 @@
+//! The functions behind the views pushy.subscriptions and pushy.log.
+
+use std::sync::atomic::Ordering;
+
+use pushy_core::log::cursor::Cursor;
+
+use super::parts::{log_table, tick_index, tick_table, PARTS};
+use super::state::{self, State};
+use super::subscription::table;
+use super::tick::Tick;
+use crate::errors::Result;
+use crate::pg::function::{Answer, Call};
+use crate::pg::value::{Interval, Timestamp};
+use crate::pg::{append_only, array, clock, database, heap, identity, snapshot, text};
+use crate::{row, shared, sql_function};
+
+/// All ticks there are, oldest first. A hundred thousand take about 0.1 s: for people who look.
+fn each_tick(state: &State, mut each: impl FnMut(&Tick)) -> Result<()> {
+    let snapshot = snapshot::take_latest();
+    for part in &state.parts {
+        let table = heap::open_for_reading(&tick_table(part.part))?;
+        let index = tick_index(part.part);
+        table.read_in_order(&index, &[], &snapshot, false, |row| {
+            each(&Tick::read(row)?);
+            Ok(true)
+        })?;
+    }
+    Ok(())
+}
+
+/// How much comes after a cursor.
+#[derive(Clone, Default)]
+struct Lag {
+    events: i64,
+    bytes: i64,
+    since: Option<Timestamp>,
+}
+
+impl Lag {
+    fn count(&mut self, tick: &Tick, cursor: Cursor) {
+        if tick.last() <= cursor {
+            return;
+        }
+        let passed = if tick.cursor(0) <= cursor {
+            cursor.n
+        } else {
+            0
+        };
+        let events = i64::from(tick.events - passed);
+        self.events += events;
+        // Of a tick that is read in part, about.
+        self.bytes += tick.bytes * events / i64::from(tick.events).max(1);
+        self.since.get_or_insert(tick.at);
+    }
+}
+
+sql_function!(pushy_subscription_rows, |call| subscription_rows(call));
+
+fn subscription_rows(call: Call) -> Result<Answer> {
+    let caller = identity::current_user();
+    let sees_all = identity::reads_all_statistics(caller);
+    call.answer_rows(|rows| {
+        let (state, known, lags) = identity::as_owner(|| {
+            let state = state::read()?;
+            let mut known = table::all()?;
+            known.retain(|known| sees_all || known.is_owner(caller));
+            let mut lags = vec![Lag::default(); known.len()];
+            if !known.is_empty() {
+                each_tick(&state, |tick| {
+                    for (lag, known) in lags.iter_mut().zip(&known) {
+                        lag.count(tick, known.cursor);
+                    }
+                })?;
+            }
+            Ok((state, known, lags))
+        })?;
+        let now = clock::now();
+        for (known, lag) in known.iter().zip(lags) {
+            let resync = !known.is_home || known.cursor < state.lost;
+            rows.put(row![
+                known.name.as_str(),
+                text::to_name(&known.owner_name),
+                known
+                    .channels
+                    .as_deref()
+                    .map_or(Answer::Null, array::of_text_bytes),
+                known.queue.as_deref(),
+                known.cursor.to_string(),
+                lag.events,
+                lag.bytes,
+                lag.since.map(|since| Interval(now.since_us(since) as i64)),
+                resync,
+                known.stopped.as_deref(),
+                Timestamp(known.created_at),
+                known.acked_at.map(Timestamp),
+            ]);
+        }
+        Ok(())
+    })
+}
+
+sql_function!(pushy_log_row, |call| log_row(call));
+
+fn log_row(call: Call) -> Result<Answer> {
+    let (bytes, all, first, last) = identity::as_owner(|| {
+        let state = state::read()?;
+        let sizes = (0..PARTS).map(|part| {
+            append_only::total_bytes(&log_table(part)) + append_only::total_bytes(&tick_table(part))
+        });
+        let bytes: i64 = sizes.sum();
+        let mut all = 0i64;
+        let (mut first, mut last) = (None, None);
+        each_tick(&state, |tick| {
+            all += i64::from(tick.events);
+            first.get_or_insert((tick.cursor(0), tick.at));
+            last = Some((tick.last(), tick.at));
+        })?;
+        Ok((bytes, all, first, last))
+    })?;
+    let place = shared::get().and_then(|shared| shared.find_database(database::current()));
+    let told = place.map(|place| {
+        let log = &place.log;
+        Cursor::new(
+            log.told_epoch.load(Ordering::SeqCst),
+            log.told_tick.load(Ordering::SeqCst),
+            log.told_n.load(Ordering::SeqCst),
+        )
+    });
+    let told = told.filter(|told| *told > Cursor::START);
+    let running = place.filter(|place| place.log.relay.is_entered());
+    Ok(call.answer_row(row![
+        bytes,
+        all,
+        first.map(|(cursor, _)| cursor.to_string()),
+        last.map(|(cursor, _)| cursor.to_string()),
+        first.map(|(_, at)| at),
+        last.map(|(_, at)| at),
+        told.map(|told| told.to_string()),
+        running.map(|place| place.log.pending.load(Ordering::SeqCst) as i64),
+        place.is_some_and(|place| place.log.is_full.load(Ordering::SeqCst)),
+    ]))
+}

@@ -1,0 +1,208 @@
+//! Tables without an index that are only appended to, and emptied whole: rows by their address.
+
+use pgrx::pg_sys::{self, Oid};
+
+use super::function::Answer;
+use super::heap::{Slots, Table};
+use super::identity;
+use super::spi::Row;
+use crate::errors::Result;
+
+/// Neighbours on one page: rows of one `append`, in its order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Neighbours {
+    pub block: u32,
+    /// The line pointer of the first, from 1.
+    pub first: u16,
+    pub count: u16,
+}
+
+/// A row met by `scan`, whatever became of the transaction that wrote it.
+pub struct Met<'row> {
+    pub block: u32,
+    pub offset: u16,
+    /// The transaction, or savepoint, that wrote it.
+    pub xmin: u32,
+    pub row: Row<'row>,
+}
+
+impl Table {
+    /// Appends rows, as wide as the table, and answers where they are.
+    pub fn append_placed(&self, rows: &[Vec<Answer>]) -> Vec<Neighbours> {
+        let mut placed: Vec<Neighbours> = Vec::new();
+        // SAFETY: the table is open for writing; an ERROR frees the slots with their context.
+        unsafe {
+            let mut slots = Slots::new((*self.raw()).rd_att);
+            slots.fill(rows.iter());
+            let filled = slots.filled();
+            pg_sys::heap_multi_insert(
+                self.raw(),
+                filled.as_mut_ptr(),
+                filled.len() as i32,
+                pg_sys::GetCurrentCommandId(true),
+                0,
+                std::ptr::null_mut(),
+            );
+            for slot in filled {
+                let tid = (**slot).tts_tid;
+                let block = block_of(&tid);
+                match placed.last_mut() {
+                    Some(last)
+                        if last.block == block && last.first + last.count == tid.ip_posid =>
+                    {
+                        last.count += 1;
+                    }
+                    _ => placed.push(Neighbours {
+                        block,
+                        first: tid.ip_posid,
+                        count: 1,
+                    }),
+                }
+            }
+            slots.free();
+        }
+        placed
+    }
+
+    /// Pages of the table, full or not.
+    pub fn blocks(&self) -> u32 {
+        // SAFETY: an open relation; asks for the size of its file.
+        unsafe {
+            pg_sys::RelationGetNumberOfBlocksInFork(self.raw(), pg_sys::ForkNumber::MAIN_FORKNUM)
+        }
+    }
+
+    /// All rows there are, committed or not, in the order of their places.
+    pub fn scan(&self, mut each: impl FnMut(Met<'_>) -> Result<()>) -> Result<()> {
+        // SAFETY: the protocol of a sequential scan; a tuple is read while the scan holds its page. After an
+        // ERROR the resource owner lets go of the scan.
+        unsafe {
+            let flags = pg_sys::ScanOptions::SO_TYPE_SEQSCAN | pg_sys::ScanOptions::SO_ALLOW_STRAT;
+            let scan = pg_sys::heap_beginscan(
+                self.raw(),
+                &raw mut pg_sys::SnapshotAnyData,
+                0,
+                std::ptr::null_mut(),
+                std::ptr::null_mut(),
+                flags,
+            );
+            let mut outcome = Ok(());
+            loop {
+                let tuple = pg_sys::heap_getnext(scan, pg_sys::ScanDirection::ForwardScanDirection);
+                if tuple.is_null() {
+                    break;
+                }
+                outcome = each(Met {
+                    block: block_of(&(*tuple).t_self),
+                    offset: (*tuple).t_self.ip_posid,
+                    xmin: xmin_of((*tuple).t_data),
+                    row: Row::of_tuple(tuple, (*self.raw()).rd_att),
+                });
+                if outcome.is_err() {
+                    break;
+                }
+                super::interrupts::check();
+            }
+            pg_sys::heap_endscan(scan);
+            outcome
+        }
+    }
+
+    /// Reads rows by their addresses.
+    pub fn reader(&self) -> Reader<'_> {
+        // SAFETY: an open table; the slot is dropped with the reader.
+        Reader {
+            table: self,
+            slot: unsafe { pg_sys::table_slot_create(self.raw(), std::ptr::null_mut()) },
+        }
+    }
+}
+
+/// Who wrote a row; FrozenTransactionId, which counts as committed, where that is long ago.
+unsafe fn xmin_of(header: pg_sys::HeapTupleHeader) -> u32 {
+    let frozen = pg_sys::HEAP_XMIN_FROZEN as u16;
+    if (*header).t_infomask & frozen == frozen {
+        return 2;
+    }
+    (*header).t_choice.t_heap.t_xmin.into_inner()
+}
+
+fn block_of(tid: &pg_sys::ItemPointerData) -> u32 {
+    u32::from(tid.ip_blkid.bi_hi) << 16 | u32::from(tid.ip_blkid.bi_lo)
+}
+
+/// Fetches rows one after another; the page of the last one stays pinned.
+pub struct Reader<'table> {
+    table: &'table Table,
+    slot: *mut pg_sys::TupleTableSlot,
+}
+
+impl Reader<'_> {
+    /// The row at an address, if there is one; whether its transaction has committed is the caller's to know.
+    pub fn fetch(&self, block: u32, offset: u16) -> Option<Row<'_>> {
+        let mut tid = pg_sys::ItemPointerData {
+            ip_blkid: pg_sys::BlockIdData {
+                bi_hi: (block >> 16) as u16,
+                bi_lo: block as u16,
+            },
+            ip_posid: offset,
+        };
+        // SAFETY: a function pointer of the server, whose errors must not jump over our frames; a block
+        // beyond the end is asked for by nobody who holds the table against being emptied.
+        unsafe {
+            let fetch = (*(*self.table.raw()).rd_tableam)
+                .tuple_fetch_row_version
+                .expect("every table access method has it");
+            let (relation, slot) = (self.table.raw(), self.slot);
+            let tid = &mut tid;
+            let found = pg_sys::ffi::pg_guard_ffi_boundary(|| {
+                fetch(relation, tid, &raw mut pg_sys::SnapshotAnyData, slot)
+            });
+            if !found {
+                return None;
+            }
+            let count = (*(*relation).rd_att).natts;
+            if i32::from((*slot).tts_nvalid) < count {
+                pg_sys::slot_getsomeattrs_int(slot, count);
+            }
+        }
+        Some(Row::of_slot(self.slot))
+    }
+}
+
+impl Drop for Reader<'_> {
+    fn drop(&mut self) {
+        // After an ERROR the resource owner lets go of it.
+        if !std::thread::panicking() {
+            // SAFETY: made by reader(), in the same resource owner.
+            unsafe { pg_sys::ExecDropSingleTupleTableSlot(self.slot) }
+        }
+    }
+}
+
+/// A lock on a relation of ours that keeps everybody out, if it can be had without waiting; kept until the
+/// transaction ends.
+pub fn lock_out(name: &str) -> bool {
+    identity::pushy_relation(name).is_some_and(|oid| {
+        // SAFETY: an existing relation; never waits.
+        unsafe {
+            pg_sys::ConditionalLockRelationOid(oid, pg_sys::AccessExclusiveLock as pg_sys::LOCKMODE)
+        }
+    })
+}
+
+/// Bytes of a relation of ours with all that belongs to it; 0 where it is gone.
+pub fn total_bytes(name: &str) -> i64 {
+    let Some(oid) = identity::pushy_relation(name) else {
+        return 0;
+    };
+    // SAFETY: takes a regclass, answers a bigint; its NULL is for a relation dropped meanwhile.
+    unsafe {
+        pg_sys::OidFunctionCall1Coll(
+            Oid::from(pg_sys::F_PG_TOTAL_RELATION_SIZE),
+            Oid::INVALID,
+            oid.into(),
+        )
+        .value() as i64
+    }
+}

@@ -1,0 +1,153 @@
+//! Telling LISTENers: NOTIFY in transactions that touch no table, so that nothing is flushed while the
+//! server-wide lock of NOTIFY is held.
+
+use std::collections::HashSet;
+
+use pushy_core::log::cursor::Cursor;
+
+use super::worker::Relay;
+use crate::errors::{Error, SqlState};
+use crate::log::read::{self, Filter, Found, Notice};
+use crate::pg::transaction::{self, Failure};
+use crate::pg::{clock, ereport, identity, interrupts, notify};
+use crate::shared::database::NEVER;
+
+/// Notices of one transaction.
+const MOST_AT_ONCE: usize = 1_000;
+/// Bytes read at once, about.
+const MOST_BYTES: usize = 1 << 20;
+
+/// Where LISTENers are told that notices are missing.
+const CONTROL: &[u8] = b"pushy_control";
+
+/// When telling has failed: the queue of NOTIFY is full because a LISTENer sleeps in a transaction.
+#[derive(Default)]
+pub struct Muted {
+    failures: u32,
+    until: i64,
+}
+
+impl Relay {
+    /// Tells all that is in ticks; answers when to try again what could not be told.
+    pub(super) fn emit(&mut self) -> i64 {
+        if self.told == self.last {
+            return NEVER;
+        }
+        if self.muted.until > clock::now().0 {
+            return self.muted.until;
+        }
+        match self.tell_all() {
+            Ok(()) => {
+                self.muted = Muted::default();
+                NEVER
+            }
+            Err(failure) => {
+                let failures = self.muted.failures;
+                if failures == 0 {
+                    log_failure(&failure);
+                }
+                self.muted.failures += 1;
+                self.muted.until = clock::now().plus_us(100_000 << failures.min(5)).0;
+                self.muted.until
+            }
+        }
+    }
+
+    fn tell_all(&mut self) -> Result<(), Failure> {
+        if !self.fresh.is_empty() {
+            let fresh = std::mem::take(&mut self.fresh);
+            self.tell(&fresh)?;
+            self.set_told(self.fresh_to);
+        }
+        while self.told < self.last {
+            let (notices, resync, passed) = self.read_on()?;
+            if let Some(at) = resync {
+                tell_resync(at)?;
+            }
+            self.tell(&notices)?;
+            self.set_told(passed);
+            interrupts::check();
+        }
+        Ok(())
+    }
+
+    /// What comes next: a resync, if it comes before them, notices, and how far that reaches.
+    fn read_on(&self) -> Result<(Vec<Notice>, Option<Cursor>, Cursor), Failure> {
+        let mut notices: Vec<Notice> = Vec::new();
+        let mut resync = None;
+        let mut is_cut = false;
+        let mut bytes = 0;
+        let passed = transaction::run(|| {
+            identity::as_owner(|| {
+                read::after(self.told, &Filter::ALL, |found| {
+                    match found {
+                        Found::Resync(_) if !notices.is_empty() => {
+                            is_cut = true;
+                            return Ok(false);
+                        }
+                        Found::Resync(at) => resync = Some(at),
+                        Found::Notice(notice) => {
+                            bytes += notice.payload.len();
+                            notices.push(notice);
+                        }
+                    }
+                    Ok(notices.len() < MOST_AT_ONCE && bytes < MOST_BYTES)
+                })
+            })
+        })?;
+        let passed = match notices.last() {
+            Some(last) if is_cut => last.cursor,
+            _ => passed,
+        };
+        Ok((notices, resync, passed))
+    }
+
+    /// Tells notices in order. NOTIFY tells equal ones of a transaction once; those that are not to be merged go
+    /// into transactions of their own.
+    fn tell(&mut self, notices: &[Notice]) -> Result<(), Failure> {
+        let mut rest = notices;
+        while !rest.is_empty() {
+            let mut together = HashSet::new();
+            let alone = rest
+                .iter()
+                .position(|notice| !together.insert((&notice.channel, &notice.payload)));
+            let count = alone.unwrap_or(rest.len()).min(MOST_AT_ONCE);
+            let (now, later) = rest.split_at(count);
+            transaction::run(|| {
+                for notice in now {
+                    notify::send(&notice.channel, &notice.payload);
+                }
+                Ok(())
+            })?;
+            self.set_told(now[count - 1].cursor);
+            rest = later;
+        }
+        Ok(())
+    }
+
+    fn set_told(&mut self, told: Cursor) {
+        self.told = told;
+        self.place.log.set_told(told.epoch, told.tick, told.n);
+    }
+}
+
+fn tell_resync(at: Cursor) -> Result<(), Failure> {
+    let message = format!("{{\"v\":1,\"event\":\"resync\",\"cursor\":\"{at}\"}}");
+    transaction::run(|| {
+        notify::send(CONTROL, message.as_bytes());
+        Ok(())
+    })
+}
+
+fn log_failure(failure: &Failure) {
+    ereport::log(
+        &Error::new(
+            SqlState::INTERNAL_ERROR,
+            format!(
+                "LISTENers are not told: {} (SQLSTATE {})",
+                failure.message, failure.sqlstate
+            ),
+        )
+        .hint("Nothing is lost while the event log keeps it. A LISTENer that sits in a transaction fills the queue of NOTIFY: see pg_notification_queue_usage(). This is said once until they are told."),
+    );
+}

@@ -1,0 +1,175 @@
+//! Queues that subscribe: each notice becomes a job, exactly once, for the cursor moves in the same transaction.
+
+use std::sync::atomic::Ordering;
+
+use serde::Serialize;
+
+use super::worker::Relay;
+use crate::errors::{Error, Result, SqlState};
+use crate::job::enqueue;
+use crate::log::read::{self, Filter, Found};
+use crate::log::subscription::read::{start, Start};
+use crate::log::subscription::table::{self, Subscription};
+use crate::params;
+use crate::pg::spi::{self, Plan};
+use crate::pg::transaction::{self, Failure};
+use crate::pg::{ereport, identity, interrupts, jsonb, text, BuiltinOid};
+use crate::queue::cache;
+use crate::queue::privilege::{self, Privilege};
+
+/// Jobs of one transaction.
+const MOST_AT_ONCE: usize = 1_000;
+
+/// The subscriptions of queues, as they were read last.
+#[derive(Default)]
+pub struct Feeding {
+    names: Vec<String>,
+    /// The counter of definitions when they were read; None: never.
+    generation: Option<u64>,
+    /// The tick that all have been given.
+    fed: Option<(i64, i64)>,
+}
+
+/// What a job of a notice is given.
+#[derive(Serialize)]
+struct Args<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    channel: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payload: Option<&'a str>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    resync: bool,
+}
+
+static STOP: Plan = Plan::new(
+    "UPDATE pushy.subscription SET stopped = $2 WHERE name OPERATOR(pg_catalog.=) $1",
+    &[BuiltinOid::TEXTOID, BuiltinOid::TEXTOID],
+);
+
+impl Relay {
+    /// Gives queues that subscribe what is new.
+    pub(super) fn feed(&mut self) -> std::result::Result<(), Failure> {
+        let generation = self.place.definitions.load(Ordering::SeqCst);
+        if self.feeding.generation != Some(generation) {
+            self.feeding.names = transaction::run(|| {
+                let all = identity::as_owner(table::all)?;
+                let of_queues = all.into_iter().filter(|known| known.queue.is_some());
+                Ok(of_queues.map(|known| known.name).collect())
+            })?;
+            self.feeding.generation = Some(generation);
+            self.feeding.fed = None;
+        }
+        let last = (self.last.epoch, self.last.tick);
+        if self.feeding.fed == Some(last) {
+            return Ok(());
+        }
+        for name in &self.feeding.names {
+            while feed_some(name)? {
+                interrupts::check();
+            }
+        }
+        self.feeding.fed = Some(last);
+        Ok(())
+    }
+}
+
+/// One transaction of jobs for one subscription; true when there may be more.
+fn feed_some(name: &str) -> std::result::Result<bool, Failure> {
+    let fed = transaction::run(|| {
+        identity::as_owner(|| match table::find_for_update(name)? {
+            Some(known) => feed_known(&known),
+            None => Ok(false),
+        })
+    });
+    match fed {
+        Ok(more) => Ok(more),
+        // The server lacks something: the relay waits and tries again.
+        Err(failure) if crate::job::finish::is_infrastructure(&failure.sqlstate) => Err(failure),
+        Err(failure) => {
+            stop(name, &failure)?;
+            Ok(false)
+        }
+    }
+}
+
+fn feed_known(known: &Subscription) -> Result<bool> {
+    let queue = cache::get(known.queue.as_deref().unwrap_or_default())?;
+    privilege::require(
+        &queue.definition,
+        &queue.grants,
+        known.owner,
+        Privilege::Enqueue,
+    )?;
+    if !known.is_home {
+        // As with queues: nothing is done twice by a copy, until somebody declares it here.
+        return Err(Error::new(
+            SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+            "it was created in another database or cluster",
+        )
+        .hint("Run pushy.subscription_create again."));
+    }
+    let Start::At(from) = start(known)? else {
+        return Ok(false);
+    };
+    let filter = Filter::of(known.channels.clone());
+    let mut jobs = Vec::new();
+    let passed = read::after(from, &filter, |found| {
+        let (args, cause) = match found {
+            Found::Resync(_) => (
+                json(&Args {
+                    channel: None,
+                    payload: None,
+                    resync: true,
+                }),
+                None,
+            ),
+            Found::Notice(notice) => (
+                json(&Args {
+                    channel: Some(&text::decode(notice.channel)?),
+                    payload: Some(&text::decode(notice.payload)?),
+                    resync: false,
+                }),
+                notice.cause,
+            ),
+        };
+        jobs.push((jsonb::from_json(&args), cause));
+        Ok(jobs.len() < MOST_AT_ONCE)
+    })?;
+    if passed > from {
+        enqueue::add_for(&queue, known.owner, &jobs)?;
+        table::move_to(&known.name, passed, Some(crate::pg::clock::now().0));
+    }
+    if known.stopped.is_some() {
+        spi::run(&STOP, params![known.name.as_str(), None::<&str>]);
+    }
+    Ok(jobs.len() >= MOST_AT_ONCE)
+}
+
+fn json(args: &Args<'_>) -> String {
+    serde_json::to_string(args).expect("plain strings")
+}
+
+/// It cannot be fed: said in its row, and in the log of the server.
+fn stop(name: &str, failure: &Failure) -> std::result::Result<(), Failure> {
+    let said = transaction::run(|| {
+        identity::as_owner(|| {
+            let known = table::find(name)?;
+            let is_new = known
+                .is_some_and(|known| known.stopped.as_deref() != Some(failure.message.as_str()));
+            if is_new {
+                spi::run(&STOP, params![name, failure.message.as_str()]);
+            }
+            Ok(is_new)
+        })
+    })?;
+    if said {
+        ereport::log(
+            &Error::new(
+                SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("subscription \"{name}\" gives no jobs to its queue: {}", failure.message),
+            )
+            .hint("Its notices wait in the event log, for as long as that keeps them. It is tried again with the next notice."),
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,13 @@
+//! The relay of one database: finds what was committed to the event log, puts it into ticks, tells LISTENers,
+//! gives notices to queues that subscribe, and turns from one part of the log to the next.
+//!
+//! It runs no user code. It comes when something was logged, and leaves when nothing was for a while.
+
+mod emit;
+mod feed;
+mod part;
+mod ticking;
+mod unticked;
+mod worker;
+
+pub use worker::KIND;

@@ -1,0 +1,295 @@
+//! Ticks: from one snapshot to the next, what has committed in between.
+
+use std::collections::HashSet;
+use std::sync::atomic::Ordering;
+
+use pushy_core::log::cursor::{self, Cursor};
+use pushy_core::log::runs::Run;
+use pushy_core::log::seen::Seen;
+
+use super::worker::Relay;
+use crate::errors::Result;
+use crate::log::parts::{self, log_table, PARTS};
+use crate::log::read::{Log, Notice, Tables};
+use crate::log::state::{self, State};
+use crate::log::tick::{self, channel_bit, Tick};
+use crate::params;
+use crate::pg::spi::{self, Plan};
+use crate::pg::transaction::{self, Failure};
+use crate::pg::{clock, heap, identity, snapshot, BuiltinOid};
+use crate::shared::log::Written;
+
+/// Events of a tick that are kept in memory, to be told without reading them again.
+const MOST_FRESH: usize = 2_000;
+
+static TIMELINE: Plan = Plan::new(
+    // The first eight digits of a WAL file's name.
+    "SELECT ('x'::pg_catalog.text OPERATOR(pg_catalog.||) pg_catalog.substr(pg_catalog.pg_walfile_name( \
+              pg_catalog.pg_current_wal_insert_lsn()), 1, 8))::pg_catalog.bit(32)::pg_catalog.int4",
+    &[],
+);
+
+static BEGIN_EPOCH: Plan = Plan::new(
+    "UPDATE pushy.log_state SET epoch = $1",
+    &[BuiltinOid::INT8OID],
+);
+
+static USE_PART: Plan = Plan::new(
+    "UPDATE pushy.log_part SET opened_at = $2, closed_at = $2, first_epoch = 0, first_tick = 0 \
+      WHERE part OPERATOR(pg_catalog.=) $1 AND opened_at IS NULL",
+    &[BuiltinOid::INT4OID, BuiltinOid::TIMESTAMPTZOID],
+);
+
+/// What one look at the log found.
+struct Looked {
+    seen: Seen,
+    ticks: Vec<Tick>,
+    fresh: Option<Vec<Notice>>,
+}
+
+impl Relay {
+    /// Begins an epoch, written to disk before anything is told in it; false when the extension is not here.
+    pub(super) fn start(&mut self) -> std::result::Result<bool, Failure> {
+        let found = transaction::run(|| {
+            if identity::extension_oid().is_none() {
+                return Ok(None);
+            }
+            identity::as_owner(|| {
+                let state = state::read()?;
+                let timeline = spi::connect(|spi| spi.run(&TIMELINE, params![]).row(0).i32(1));
+                let epoch = cursor::next_epoch(state.epoch, timeline as u32);
+                spi::run(&BEGIN_EPOCH, params![epoch]);
+                transaction::commit_durably();
+                let newest = tick::newest(&state, &snapshot::take_latest())?;
+                Ok(Some((state, epoch, newest)))
+            })
+        })?;
+        let Some((state, epoch, newest)) = found else {
+            return Ok(false);
+        };
+        self.resume(&state, newest.as_ref());
+        self.epoch = epoch;
+        self.next_tick = 1;
+        self.place.log.set_part(state.part);
+        Ok(true)
+    }
+
+    /// Takes up what the relay before had come to.
+    fn resume(&mut self, state: &State, newest: Option<&Tick>) {
+        self.part = state.part;
+        self.last = state.last;
+        self.seen = state.seen.clone().unwrap_or_default();
+        let mut told = state.told;
+        if let Some(newest) = newest.filter(|newest| newest.last() > state.last) {
+            self.last = newest.last();
+            self.last_at = newest.at.0;
+            self.seen = newest.seen().unwrap_or_default();
+            told = told.max(newest.told);
+        }
+        let log = &self.place.log;
+        // In the life of this server it is known to the event.
+        let remembered = Cursor::new(
+            log.told_epoch.load(Ordering::SeqCst),
+            log.told_tick.load(Ordering::SeqCst),
+            log.told_n.load(Ordering::SeqCst),
+        );
+        self.told = Cursor::new(told.0, told.1, i32::MAX).min(self.last);
+        if remembered > self.told && remembered <= self.last {
+            self.told = remembered;
+        }
+    }
+
+    /// Puts what has committed since the last tick into the next. Readers see it when that has committed; what
+    /// can be lost in a crash is lost with the transactions it is of.
+    pub(super) fn tick(&mut self) -> std::result::Result<(), Failure> {
+        let log = &self.place.log;
+        let overflowed = self.ring.is_none_or(|ring| ring.has_overflowed());
+        if overflowed || self.must_scan {
+            // Before the snapshot, and before looking: what is written from here on is told, or found, or both.
+            if let Some(ring) = self.ring {
+                ring.start_over();
+            }
+            self.unticked.start_over();
+            self.must_scan = true;
+        }
+        let lost = log.lost.swap(0, Ordering::SeqCst);
+        let looked = transaction::run(|| identity::as_owner(|| self.look(lost > 0)));
+        let looked = match looked {
+            Ok(looked) => looked,
+            Err(failure) => {
+                log.lost.fetch_add(lost, Ordering::SeqCst);
+                return Err(failure);
+            }
+        };
+        self.must_scan = self.ring.is_none();
+        self.unticked.settle(&looked.seen);
+        log.pending.store(self.unticked.events(), Ordering::SeqCst);
+        let Some(last) = looked.ticks.last() else {
+            return Ok(());
+        };
+        let was_told = self.told == self.last;
+        self.next_tick = last.tick + 1;
+        self.last = last.last();
+        self.last_at = last.at.0;
+        self.seen = looked.seen;
+        self.remember_reach(&looked.ticks);
+        if was_told && self.fresh.is_empty() {
+            self.fresh = looked.fresh.unwrap_or_default();
+            self.fresh_to = self.last;
+        }
+        self.place.log.tell_tick();
+        Ok(())
+    }
+
+    /// One look, in a transaction: finds what is over and writes it down.
+    fn look(&mut self, lost: bool) -> Result<Looked> {
+        let snapshot = snapshot::take_latest();
+        let seen = snapshot.seen();
+        let mut lost = lost;
+        if self.must_scan {
+            lost |= self.scan()?;
+        }
+        // After the snapshot: whoever is over in it had told where its events are.
+        if let Some(ring) = self.ring {
+            for written in ring.drain(self.place.oid()) {
+                if !self.seen.is_over(written.xid) {
+                    self.unticked.tell(written);
+                }
+            }
+        }
+        let due = self.unticked.due(&seen);
+        if due.is_empty() && !lost {
+            return Ok(Looked {
+                seen,
+                ticks: Vec::new(),
+                fresh: None,
+            });
+        }
+        let (ticks, fresh) = self.assemble(&due, &seen, lost)?;
+        tick::write(self.part, &ticks)?;
+        let parts = ticks.iter().fold(0, |all, tick| all | tick.parts);
+        for part in (0..PARTS).filter(|part| *part != self.part && parts & (1 << part) != 0) {
+            // A writer was late: the part had been emptied, and is in use again.
+            spi::run(&USE_PART, params![part as i32, ticks[0].at]);
+        }
+        Ok(Looked { seen, ticks, fresh })
+    }
+
+    /// Looks through the whole log for what is in no tick. True when it is full: events may be missing.
+    fn scan(&mut self) -> Result<bool> {
+        let mut full = false;
+        self.unticked.start_over();
+        for part in 0..PARTS {
+            let table = heap::open_for_reading(&log_table(part))?;
+            let blocks = table.blocks();
+            if blocks == 0 {
+                continue;
+            }
+            full |= part == self.part && crate::log::is_full(blocks);
+            let (seen, unticked) = (&self.seen, &mut self.unticked);
+            table.scan(|met| {
+                let xid = met.row.i64(parts::log::XID) as u64;
+                if !seen.is_over(xid) {
+                    unticked.find(Written {
+                        part: part as u8,
+                        block: met.block,
+                        first: met.offset,
+                        count: 1,
+                        xid,
+                        own_xid: met.xmin,
+                        position: met.row.i64(parts::log::POSITION),
+                    });
+                }
+                Ok(())
+            })?;
+        }
+        Ok(full)
+    }
+
+    /// Ticks of what is due, and the events themselves unless they are many.
+    fn assemble(
+        &self,
+        due: &[Written],
+        seen: &Seen,
+        lost: bool,
+    ) -> Result<(Vec<Tick>, Option<Vec<Notice>>)> {
+        let mut tables = Tables::default();
+        for run in due {
+            let slot = &mut tables[run.part as usize];
+            if slot.is_none() {
+                *slot = Some(heap::open_for_reading(&log_table(u32::from(run.part)))?);
+            }
+        }
+        let log = Log::new(&tables);
+        let total: usize = due.iter().map(|run| usize::from(run.count)).sum();
+        let mut fresh = (total <= MOST_FRESH && !lost).then(|| Vec::with_capacity(total));
+        let mut ticks = vec![self.empty_tick(self.next_tick, seen, lost)];
+        let mut merged = HashSet::new();
+        for run in due {
+            let mut rest = Run {
+                part: run.part,
+                block: run.block,
+                first: run.first,
+                count: run.count,
+            };
+            while rest.count > 0 {
+                if ticks[ticks.len() - 1].events as usize == tick::MOST_EVENTS {
+                    let number = self.next_tick + ticks.len() as i64;
+                    ticks.push(self.empty_tick(number, seen, false));
+                    merged.clear();
+                }
+                let current = ticks.last_mut().expect("there is one");
+                let room = (tick::MOST_EVENTS - current.events as usize) as u16;
+                let mut taken = rest;
+                taken.count = taken.count.min(room);
+                log.events(&[taken], 0, |n, row| {
+                    let cursor = current.cursor(current.events + n);
+                    let channel = row.opt_bytes(parts::log::CHANNEL).unwrap_or_default();
+                    let notice = Notice::of(&row, cursor, current.at, channel);
+                    current.bytes += (notice.channel.len() + notice.payload.len()) as i64;
+                    current.channels |= channel_bit(&notice.channel);
+                    if let Some(fresh) = &mut fresh {
+                        // As readers of a tick have it.
+                        let told = (notice.channel.clone(), notice.payload.clone());
+                        if !notice.merge || merged.insert(told) {
+                            fresh.push(notice);
+                        }
+                    }
+                    Ok(true)
+                })?;
+                current.events += i32::from(taken.count);
+                current.parts |= 1 << taken.part;
+                current.runs.push(taken);
+                rest.first += taken.count;
+                rest.count -= taken.count;
+            }
+        }
+        Ok((ticks, fresh))
+    }
+
+    fn empty_tick(&self, number: i64, seen: &Seen, lost: bool) -> Tick {
+        let (epoch, tick) = self.told_tick();
+        Tick {
+            epoch: self.epoch,
+            tick: number,
+            at: clock::now(),
+            events: 0,
+            bytes: 0,
+            channels: 0,
+            parts: 0,
+            told: (epoch, tick),
+            lost,
+            seen: seen.encode(),
+            runs: Vec::new(),
+        }
+    }
+
+    /// The last tick told whole.
+    pub(super) fn told_tick(&self) -> (i64, i64) {
+        if self.told == self.last || self.told.n == i32::MAX {
+            (self.told.epoch, self.told.tick)
+        } else {
+            (self.told.epoch, self.told.tick - 1)
+        }
+    }
+}

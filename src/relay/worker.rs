@@ -1,0 +1,258 @@
+//! The relay's process: when it comes, what it does in which order, when it leaves.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use pushy_core::log::cursor::Cursor;
+use pushy_core::log::seen::Seen;
+
+use super::emit::Muted;
+use super::feed::Feeding;
+use super::unticked::Unticked;
+use crate::errors::{Error, SqlState};
+use crate::log::read::Notice;
+use crate::pg::transaction::Failure;
+use crate::pg::worker::Kind;
+use crate::pg::{clock, ereport, guc, latch, shmem, signals, worker};
+use crate::shared;
+use crate::shared::database::{Database, NEVER};
+use crate::shared::log::Ring;
+use crate::worker::installation;
+use crate::{settings, worker_entry};
+
+pub const KIND: Kind = Kind {
+    name: "pushy relay",
+    entry: "pushy_relay_main",
+};
+
+/// Time between two ticks under load: what commits meanwhile is told together. After a rest there is none.
+const GAP_US: i64 = 3_000;
+/// How long to look away from sizes and ages of the log.
+const LOOK_US: i64 = 200_000;
+/// After so much rest, how far LISTENers were told is written down.
+const REST_US: i64 = 5_000_000;
+
+worker_entry!(pushy_relay_main, relay);
+
+/// `arg`: the database's OID.
+fn relay(arg: usize) {
+    let shared = shared::expect();
+    let oid = arg as u32;
+    let Some(place) = shared.find_database(oid) else {
+        return;
+    };
+    let log = &place.log;
+    log.relay.enter();
+    log.relay_pid.store(worker::my_pid(), Ordering::SeqCst);
+    log.relay_since.store(clock::now().0, Ordering::SeqCst);
+    PLACE.set(oid);
+    shmem::at_exit(leave);
+    signals::init_worker();
+    if place.is_quiesced() {
+        log.relay_starting.store(false, Ordering::SeqCst);
+        return;
+    }
+    worker::connect(oid, None);
+    log.relay_starting.store(false, Ordering::SeqCst);
+    log.failures.store(0, Ordering::SeqCst);
+    for (name, value) in [
+        (c"synchronous_commit", "off"),
+        (c"default_transaction_isolation", "read committed"),
+        (c"default_transaction_read_only", "off"),
+        (c"default_transaction_deferrable", "off"),
+        (c"lock_timeout", "0"),
+        // Of it and whoever drops the tables under it, it is the one to give way.
+        (c"deadlock_timeout", "10ms"),
+        (c"row_security", "on"),
+    ] {
+        guc::force(name, value);
+    }
+    let ring = shared.take_ring(place);
+    let mut relay = Relay {
+        place,
+        ring,
+        epoch: 0,
+        next_tick: 1,
+        part: 0,
+        last: Cursor::START,
+        last_at: 0,
+        seen: Seen::default(),
+        unticked: Unticked::default(),
+        must_scan: true,
+        told: Cursor::START,
+        fresh: Vec::new(),
+        fresh_to: Cursor::START,
+        muted: Muted::default(),
+        written_down: None,
+        reach: None,
+        feeding: Feeding::default(),
+    };
+    relay.live();
+}
+
+thread_local! {
+    static PLACE: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };
+    /// Something was taken notice of and may not be done.
+    static IN_ROUND: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+fn leave() {
+    let Some(shared) = shared::get() else { return };
+    if let Some(place) = shared.find_database(PLACE.get()) {
+        if IN_ROUND.get() {
+            place.log.set_dirty();
+        }
+        shared.return_ring(place);
+        place.log.relay.leave();
+        place.log.relay_pid.store(0, Ordering::SeqCst);
+        place.log.relay_busy.store(false, Ordering::SeqCst);
+        place.worker_left.broadcast();
+    }
+    shared.call_launcher();
+}
+
+pub struct Relay {
+    pub(super) place: &'static Database,
+    /// None: all were taken; then the log is looked through each time.
+    pub(super) ring: Option<&'static Ring>,
+    /// This life, and its next tick.
+    pub(super) epoch: i64,
+    pub(super) next_tick: i64,
+    /// Into which writers append.
+    pub(super) part: u32,
+    /// The last event in a tick, and when that was written.
+    pub(super) last: Cursor,
+    pub(super) last_at: i64,
+    /// What was over at the last tick.
+    pub(super) seen: Seen,
+    pub(super) unticked: Unticked,
+    /// What was written cannot be known without looking.
+    pub(super) must_scan: bool,
+    /// The last event told to LISTENers.
+    pub(super) told: Cursor,
+    /// What comes after it, if that is still in memory.
+    pub(super) fresh: Vec<Notice>,
+    pub(super) fresh_to: Cursor,
+    pub(super) muted: Muted,
+    /// The last event told as the table has it.
+    pub(super) written_down: Option<Cursor>,
+    /// The last event in each part.
+    pub(super) reach: Option<Vec<Cursor>>,
+    pub(super) feeding: Feeding,
+}
+
+impl Relay {
+    fn live(&mut self) {
+        let mut failures = 0;
+        let mut started = false;
+        let mut first = true;
+        let mut ticked_at = 0;
+        let mut looked_at = 0;
+        let mut rested_at = clock::now().0;
+        loop {
+            guc::reload_if_asked();
+            if self.place.is_quiesced() || !settings::enabled() {
+                return;
+            }
+            IN_ROUND.set(true);
+            let outcome = self.round(&mut started, &mut ticked_at, &mut looked_at);
+            match outcome {
+                Ok(Some(wait_us)) => {
+                    IN_ROUND.set(false);
+                    failures = 0;
+                    let now = clock::now().0;
+                    if self.told != self.last {
+                        rested_at = now;
+                    } else if first && self.next_tick == 1 {
+                        // It came to look, and there was nothing.
+                        rested_at = 0;
+                        ticked_at = 0;
+                    }
+                    first = false;
+                    let log = &self.place.log;
+                    log.relay_busy.store(false, Ordering::SeqCst);
+                    worker::show_activity(None);
+                    let rest = now - rested_at.max(ticked_at);
+                    let linger = settings::executor_linger().as_micros() as i64;
+                    if rest >= linger {
+                        // The next one comes when something is logged, or when the log has aged.
+                        if self.write_down().is_ok() {
+                            let due = self.next_expiry().unwrap_or(NEVER);
+                            log.relay_due.store(due, Ordering::SeqCst);
+                            return;
+                        }
+                    } else if rest >= REST_US {
+                        let _ = self.write_down();
+                    }
+                    let next = if rest < REST_US {
+                        REST_US - rest
+                    } else {
+                        (linger - rest).max(GAP_US)
+                    };
+                    let wait = wait_us.min(next).max(0);
+                    latch::wait(Some(Duration::from_micros(wait as u64)));
+                }
+                Ok(None) => return,
+                Err(failure) => {
+                    self.place.log.set_dirty();
+                    installation::forget_if_gone(self.place);
+                    failures += 1;
+                    if failures == 1 {
+                        log_failure(&failure);
+                    }
+                    latch::wait(Some(Duration::from_millis(100 << failures.min(8))));
+                }
+            }
+        }
+    }
+
+    /// Does what there is to do; answers how long to wait for more (µs), None when the extension is gone.
+    fn round(
+        &mut self,
+        started: &mut bool,
+        ticked_at: &mut i64,
+        looked_at: &mut i64,
+    ) -> Result<Option<i64>, Failure> {
+        if !*started {
+            if !self.start()? {
+                return Ok(None);
+            }
+            *started = true;
+            self.place.log.set_dirty();
+        }
+        let log = &self.place.log;
+        if log.is_dirty() {
+            let now = clock::now().0;
+            if now - *ticked_at < GAP_US && now >= *ticked_at {
+                // Others commit meanwhile; the mark stays, so that they need not wake us.
+                return Ok(Some(*ticked_at + GAP_US - now));
+            }
+            log.relay_busy.store(true, Ordering::SeqCst);
+            *ticked_at = now;
+            log.take_dirty();
+            self.tick()?;
+        }
+        let retry_at = self.emit();
+        self.feed()?;
+        let now = clock::now().0;
+        if now - *looked_at >= LOOK_US || now < *looked_at {
+            *looked_at = now;
+            self.turn_and_empty()?;
+        }
+        let again_at = if log.is_dirty() { 0 } else { retry_at };
+        Ok(Some(again_at.saturating_sub(clock::now().0)))
+    }
+}
+
+fn log_failure(failure: &Failure) {
+    ereport::log(
+        &Error::new(
+            SqlState::INTERNAL_ERROR,
+            format!(
+                "the relay waits: {} (SQLSTATE {})",
+                failure.message, failure.sqlstate
+            ),
+        )
+        .hint("Notices are kept in the event log meanwhile. It tries again, after 0.2 to 26 seconds; this is said once until it succeeds."),
+    );
+}

@@ -1,0 +1,310 @@
+//! What writers tell the relay of their database: that there is something, and where it lies.
+
+use std::sync::atomic::{
+    AtomicBool, AtomicI32, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering,
+};
+
+use super::database::{Database, NEVER};
+use super::Shared;
+use crate::pg::condition::Condition;
+use crate::pg::latch::ProcessCell;
+use crate::pg::spinlock::Spinlock;
+
+/// Databases whose relays run at a time without having to look for what was written.
+pub const RINGS: usize = 32;
+/// Runs that wait for the relay; when there are more, it looks at the log itself.
+const CELLS: usize = 4096;
+
+/// The event log of one database.
+#[repr(C)]
+pub struct LogPlace {
+    /// One more than the part that writers append to; 0: ask the table.
+    part: AtomicU32,
+    /// One more than the ring of the relay; 0: none runs, nobody needs to be told where things lie.
+    ring: AtomicU32,
+    /// Whether anything was there from before has been looked at since the server started.
+    known: AtomicBool,
+    /// Something may have been committed that is in no tick.
+    dirty: AtomicBool,
+    pub relay: ProcessCell,
+    pub relay_pid: AtomicI32,
+    /// The launcher has registered one that has not come up yet.
+    pub relay_starting: AtomicBool,
+    /// It has something to do: for pushy.workers.
+    pub relay_busy: AtomicBool,
+    pub relay_since: AtomicI64,
+    /// When the relay is to come although nothing was written (µs): the log ages.
+    pub relay_due: AtomicI64,
+    /// No relay is tried before this time (µs), after failures to start one.
+    pub retry_at: AtomicI64,
+    pub failures: AtomicU32,
+    /// Ticks written since the server started; broadcast with each.
+    ticks: AtomicU64,
+    ticked: Condition,
+    /// Events that were not logged for want of room, since the last tick.
+    pub lost: AtomicU64,
+    /// No room could be made in the log.
+    pub is_full: AtomicBool,
+    /// Events of transactions that have not ended.
+    pub pending: AtomicU64,
+    /// The last event told to LISTENers.
+    pub told_epoch: AtomicI64,
+    pub told_tick: AtomicI64,
+    pub told_n: AtomicI32,
+}
+
+impl LogPlace {
+    pub fn init(&self) {
+        self.ticked.init();
+        self.relay_due.store(NEVER, Ordering::Relaxed);
+    }
+
+    /// For another database, or another life of the extension.
+    pub fn reset(&self) {
+        self.part.store(0, Ordering::SeqCst);
+        self.known.store(false, Ordering::SeqCst);
+        self.dirty.store(false, Ordering::SeqCst);
+        self.relay_due.store(NEVER, Ordering::SeqCst);
+        self.retry_at.store(0, Ordering::SeqCst);
+        self.failures.store(0, Ordering::SeqCst);
+        self.lost.store(0, Ordering::SeqCst);
+        self.is_full.store(false, Ordering::SeqCst);
+        self.pending.store(0, Ordering::SeqCst);
+        self.set_told(0, 0, 0);
+    }
+
+    pub fn set_told(&self, epoch: i64, tick: i64, n: i32) {
+        self.told_epoch.store(epoch, Ordering::SeqCst);
+        self.told_tick.store(tick, Ordering::SeqCst);
+        self.told_n.store(n, Ordering::SeqCst);
+    }
+
+    pub fn part(&self) -> Option<u32> {
+        self.part.load(Ordering::SeqCst).checked_sub(1)
+    }
+
+    /// What somebody read from the table, unless the relay has said otherwise since.
+    pub fn learn_part(&self, part: u32) {
+        let _ = self
+            .part
+            .compare_exchange(0, part + 1, Ordering::SeqCst, Ordering::SeqCst);
+    }
+
+    pub fn set_part(&self, part: u32) {
+        self.part.store(part + 1, Ordering::SeqCst);
+    }
+
+    /// The extension came or went: what was known is of another log.
+    pub fn forget_part(&self) {
+        self.part.store(0, Ordering::SeqCst);
+        self.set_told(0, 0, 0);
+    }
+
+    pub fn is_known(&self) -> bool {
+        self.known.load(Ordering::SeqCst)
+    }
+
+    pub fn set_known(&self) {
+        self.known.store(true, Ordering::SeqCst);
+    }
+
+    pub fn is_dirty(&self) -> bool {
+        self.dirty.load(Ordering::SeqCst)
+    }
+
+    /// Takes the mark off: before the relay takes its snapshot.
+    pub fn take_dirty(&self) -> bool {
+        self.dirty.swap(false, Ordering::SeqCst)
+    }
+
+    /// Puts the mark on; true when it was off.
+    pub fn set_dirty(&self) -> bool {
+        // A plain load first: under load the mark is on, and a swap would take the cache line.
+        !self.dirty.load(Ordering::SeqCst) && !self.dirty.swap(true, Ordering::SeqCst)
+    }
+
+    /// How many ticks there have been: read it, look at the tables, then `wait_tick`.
+    pub fn ticks(&self) -> u64 {
+        self.ticks.load(Ordering::SeqCst)
+    }
+
+    pub fn tell_tick(&self) {
+        self.ticks.fetch_add(1, Ordering::SeqCst);
+        self.ticked.broadcast();
+    }
+
+    /// Sleeps until there was a tick since `seen` was read, or `timeout` has passed.
+    pub fn wait_tick(&self, seen: u64, timeout: std::time::Duration) {
+        self.ticked
+            .wait_until(timeout, || (self.ticks() != seen).then_some(()));
+    }
+}
+
+/// Where events lie that a relay has not met yet: filled by writers before they commit.
+#[repr(C, align(64))]
+pub struct Ring {
+    /// The database it serves; 0: free.
+    database: AtomicU32,
+    overflowed: AtomicBool,
+    lock: Spinlock,
+    /// Cells written and read so far; the difference waits.
+    head: AtomicUsize,
+    tail: AtomicUsize,
+    cells: [Cell; CELLS],
+}
+
+#[repr(C)]
+struct Cell {
+    database: AtomicU32,
+    block: AtomicU32,
+    /// Part, first line pointer and count in one.
+    place: AtomicU64,
+    xid: AtomicU64,
+    position: AtomicI64,
+    own_xid: AtomicU32,
+}
+
+/// Neighbours in the log, and who wrote them.
+#[derive(Clone, Copy, Debug)]
+pub struct Written {
+    pub part: u8,
+    pub block: u32,
+    pub first: u16,
+    pub count: u16,
+    /// The top-level transaction, with its epoch.
+    pub xid: u64,
+    /// The transaction or savepoint.
+    pub own_xid: u32,
+    /// Of its first event.
+    pub position: i64,
+}
+
+impl Cell {
+    fn put(&self, database: u32, written: &Written) {
+        let place = u64::from(written.part) << 32
+            | u64::from(written.first) << 16
+            | u64::from(written.count);
+        self.database.store(database, Ordering::Relaxed);
+        self.block.store(written.block, Ordering::Relaxed);
+        self.place.store(place, Ordering::Relaxed);
+        self.xid.store(written.xid, Ordering::Relaxed);
+        self.position.store(written.position, Ordering::Relaxed);
+        self.own_xid.store(written.own_xid, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> (u32, Written) {
+        let place = self.place.load(Ordering::Relaxed);
+        let written = Written {
+            part: (place >> 32) as u8,
+            block: self.block.load(Ordering::Relaxed),
+            first: (place >> 16) as u16,
+            count: place as u16,
+            xid: self.xid.load(Ordering::Relaxed),
+            own_xid: self.own_xid.load(Ordering::Relaxed),
+            position: self.position.load(Ordering::Relaxed),
+        };
+        (self.database.load(Ordering::Relaxed), written)
+    }
+}
+
+impl Ring {
+    /// Adds runs; true when the relay should come and take them.
+    fn push(&self, database: u32, written: &[Written]) -> bool {
+        self.lock.with(|| {
+            let (mut head, tail) = (
+                self.head.load(Ordering::Relaxed),
+                self.tail.load(Ordering::Relaxed),
+            );
+            if head + written.len() - tail > CELLS {
+                self.overflowed.store(true, Ordering::Relaxed);
+                return true;
+            }
+            for written in written {
+                self.cells[head % CELLS].put(database, written);
+                head += 1;
+            }
+            self.head.store(head, Ordering::Relaxed);
+            head - tail > CELLS / 2
+        })
+    }
+
+    /// Forgets what is in it; true when something had not found room.
+    pub fn start_over(&self) -> bool {
+        self.lock.with(|| {
+            self.tail
+                .store(self.head.load(Ordering::Relaxed), Ordering::Relaxed);
+            self.overflowed.swap(false, Ordering::Relaxed)
+        })
+    }
+
+    pub fn has_overflowed(&self) -> bool {
+        self.overflowed.load(Ordering::SeqCst)
+    }
+
+    /// Takes what is in it. The reader allocates first: the lock is a spinlock.
+    pub fn drain(&self, database: u32) -> Vec<Written> {
+        // Writers only add, and never over what has not been read: no lock while reading.
+        let (head, tail) = self.lock.with(|| {
+            (
+                self.head.load(Ordering::Relaxed),
+                self.tail.load(Ordering::Relaxed),
+            )
+        });
+        let taken = (tail..head)
+            .map(|at| self.cells[at % CELLS].get())
+            .filter(|(of, _)| *of == database)
+            .map(|(_, written)| written)
+            .collect();
+        self.lock.with(|| self.tail.store(head, Ordering::Relaxed));
+        taken
+    }
+}
+
+impl Shared {
+    /// Tells the relay where events lie, before their transaction commits.
+    pub fn tell_written(&self, place: &Database, written: &[Written]) {
+        let Some(ring) = place.log.ring.load(Ordering::SeqCst).checked_sub(1) else {
+            return;
+        };
+        if self.rings[ring as usize].push(place.oid(), written) {
+            self.announce_logged(place);
+        }
+    }
+
+    /// Something was committed to the log: the relay comes, or the launcher starts one.
+    pub fn announce_logged(&self, place: &Database) {
+        if place.log.set_dirty() {
+            self.wake_relay(place);
+        }
+    }
+
+    pub fn wake_relay(&self, place: &Database) {
+        if place.log.relay.is_entered() {
+            place.log.relay.wake();
+        } else {
+            self.call_launcher();
+        }
+    }
+
+    /// A ring for the relay of a database; None when all are taken.
+    pub fn take_ring(&self, place: &Database) -> Option<&Ring> {
+        let oid = place.oid();
+        let index = self.rings.iter().position(|ring| {
+            ring.database
+                .compare_exchange(0, oid, Ordering::SeqCst, Ordering::SeqCst)
+                .is_ok()
+        })?;
+        self.rings[index].start_over();
+        place.log.ring.store(index as u32 + 1, Ordering::SeqCst);
+        Some(&self.rings[index])
+    }
+
+    pub fn return_ring(&self, place: &Database) {
+        let ring = place.log.ring.swap(0, Ordering::SeqCst);
+        if let Some(index) = ring.checked_sub(1) {
+            self.rings[index as usize]
+                .database
+                .store(0, Ordering::SeqCst);
+        }
+    }
+}
