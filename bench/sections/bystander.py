@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from harness import account
+from harness.database import Database
 
 from ..bars import Bar
 from ..progress import progress
@@ -27,25 +28,34 @@ CREATE PROCEDURE commits(times int) LANGUAGE plpgsql AS
 
 def measure(servers, sizes) -> dict:
     pairs, commits = sizes.few(full=40, short=20), sizes.jobs(20_000)
-    cpu, wall = [], []
+    cpu, wall, instructions = [], [], {}
     with servers.server() as preloaded, servers.server(shared_preload_libraries="", **{"pushy.max_executors": None}) as bare:
-        sessions = {}
-        for name, cluster in (("with", preloaded), ("without", bare)):
-            db = cluster.database("bystander", extension=name == "with")
+        clusters = {"with": preloaded, "without": bare}
+        databases = {name: cluster.database("bystander", extension=name == "with") for name, cluster in clusters.items()}
+        for name, db in databases.items():
             db.sql(SETUP)
-            sessions[name] = db.connect()
-            sessions[name].execute("SET synchronous_commit = off")
-            run(sessions[name], commits)
+            db.close()
+            if shutil.which("valgrind"):
+                instructions[name] = count(clusters[name], sizes.few(full=2000, short=1000))
         for number in range(pairs):
+            # Where in memory a server happens to lie counts too: each few pairs have new ones.
+            if number % 4 == 0:
+                sessions = {name: begin(db, commits) for name, db in databases.items()}
             seen = pair(sessions, commits)
             cpu.append(100 * (seen["with"][0] / seen["without"][0] - 1))
             wall.append(100 * (seen["with"][1] / seen["without"][1] - 1))
             progress(f"  pair {number + 1} of {pairs}: {cpu[-1]:+.2f} % CPU time, {wall[-1]:+.2f} % time")
-        for session in sessions.values():
-            session.close()
-        instructions = {name: count(cluster, sizes.few(full=2000, short=1000)) for name, cluster in (("with", preloaded), ("without", bare))} \
-            if shutil.which("valgrind") else None
-    return {"pairs": pairs, "commits": commits, "cpu": cpu, "wall": wall, "instructions": instructions}
+    return {"pairs": pairs, "commits": commits, "cpu": cpu, "wall": wall, "instructions": instructions or None}
+
+
+def begin(db: Database, commits: int):
+    """A session of the server started anew, warm."""
+    db.close()
+    db.cluster.restart()
+    session = db.connect()
+    session.execute("SET synchronous_commit = off")
+    run(session, commits // 10)
+    return session
 
 
 def pair(sessions: dict, commits: int) -> dict[str, list[float]]:
@@ -66,11 +76,13 @@ def run(session, commits: int) -> tuple[float, float]:
 
 
 def count(cluster, commits: int) -> float:
-    """Instructions of a commit: the difference of a short and a long run."""
+    """Instructions of a commit: the difference of a short and a long run. In a fresh server, stopped for it."""
     progress("  instructions are counted")
     cluster.stop()
     few = commits // 10
-    return (collected(cluster, commits + few) - collected(cluster, few)) / commits
+    seen = (collected(cluster, commits + few) - collected(cluster, few)) / commits
+    cluster.start()
+    return seen
 
 
 def collected(cluster, commits: int) -> int:

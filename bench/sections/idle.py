@@ -16,7 +16,8 @@ def measure(servers, sizes) -> dict:
         pushy = pushy_in(cluster, "idle")
         pushy.drain("noop", 1000)
         pushy.db.close()
-        time.sleep(2)
+        progress("  what the last jobs left to do is waited for")
+        time.sleep(sizes.few(full=130, short=70))
         before, all_workers = transactions(cluster), workers(cluster)
         wakeups = {worker.pid: worker.wakeups() for worker in all_workers}
         end = time.monotonic() + seconds
