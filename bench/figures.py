@@ -18,7 +18,7 @@ class Figures:
         self.sections[name] = {"when": datetime.datetime.now().isoformat(" ", "minutes"), "form": form,
                                "machine": f"{machine()}, data on {filesystem(servers.folder)}", "server": servers.installation.version, "data": data}
         if self.path:
-            self.path.write_text(json.dumps(self.sections, indent=1, sort_keys=True) + "\n")
+            self.path.write_text(json.dumps(self.sections, indent=1) + "\n")
 
     def data(self, name: str) -> dict | None:
         return self.sections.get(name, {}).get("data")

@@ -141,7 +141,7 @@ def held(data: dict):
 def memory(data: dict):
     figure, panel = plt.subplots(figsize=(9, 3), layout="constrained")
     panel.plot([jobs / 1e6 for jobs, _ in data["seen"]], [kilobytes / 1024 for _, kilobytes in data["seen"]], color=OURS, marker="o")
-    panel.set_ylim(bottom=0)
+    panel.set_ylim(0, 1.4 * max(kilobytes for _, kilobytes in data["seen"]) / 1024)
     panel.set_xlabel("million jobs done by this executor")
     panel.set_ylabel("MB of its own")
     panel.set_title("Memory of an executor")

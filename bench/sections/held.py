@@ -5,7 +5,7 @@ from ..progress import progress
 from ..rounds import middle, ratios, spread
 from .ugly import pushy_in
 
-TITLE = "A transaction held open while 2,000,000 jobs pass"
+TITLE = "A transaction held open meanwhile"
 STEP = 100_000
 
 

@@ -3,7 +3,7 @@
 from ..progress import progress
 from .ugly import EMPTY, bar, contests, pushy_in, table
 
-TITLE = "5,000,000 completed jobs kept"
+TITLE = "Completed jobs kept"
 STEPS = 10
 
 

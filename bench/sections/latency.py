@@ -45,7 +45,7 @@ def measure(servers, sizes) -> dict:
             progress(f"  round {number + 1} of {sizes.rounds}: " +
                      ", ".join(f"{name} p50 {quantile(rounds[-1], 50):.3f} ms" for name, rounds in seen.items() if rounds))
         seen[PUSHY_COLD].append(cold(cluster, db, sizes.few(full=30, short=8)))
-    return {"samples": samples, "ms": seen}
+    return {"samples": samples, "ms": {name: [[round(ms, 4) for ms in one] for one in rounds] for name, rounds in seen.items()}}
 
 
 def pushy(db: Database, synchronous_commit: str) -> float:

@@ -8,7 +8,7 @@ from ..progress import progress
 from ..rounds import middle, ratios, spread
 from .ugly import pushy_in
 
-TITLE = "10,000 queues, 50 databases"
+TITLE = "Many queues, many databases"
 ONE = "one queue, one database"
 WHATS = {"start": "start to first job, ms", "claim": "claim, jobs/s", "stats": "stats of the queue, ms"}
 

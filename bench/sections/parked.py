@@ -2,7 +2,7 @@
 
 from .ugly import EMPTY, bar, contests, pushy_in, table
 
-TITLE = "100,000 jobs that cannot run"
+TITLE = "Jobs that cannot run"
 
 
 def measure(servers, sizes) -> dict:

@@ -3,7 +3,7 @@
 from ..rounds import interleave
 from .ugly import EMPTY, bar, pushy_in, table
 
-TITLE = "1,000,000 jobs waiting"
+TITLE = "A long backlog"
 
 
 def measure(servers, sizes) -> dict:
