@@ -229,6 +229,22 @@ pub fn require_primary(command: &std::ffi::CStr) {
     unsafe { pg_sys::PreventCommandDuringRecovery(command.as_ptr()) }
 }
 
+/// Waits until a transaction has ended altogether: its locks are gone, its invalidations sent.
+pub fn await_end(xid: u32) {
+    let xid = pg_sys::TransactionId::from(xid);
+    // SAFETY: waits for the lock that a transaction holds on its own number; a frozen or old one is over.
+    unsafe {
+        if pg_sys::TransactionIdIsNormal(xid) {
+            pg_sys::XactLockTableWait(
+                xid,
+                std::ptr::null_mut(),
+                std::ptr::null_mut(),
+                pg_sys::XLTW_Oper::XLTW_None,
+            );
+        }
+    }
+}
+
 /// How deep in savepoints the current code runs; 1 is the transaction itself.
 pub fn nest_level() -> i32 {
     extern "C-unwind" {

@@ -7,13 +7,30 @@ use super::fitness;
 use crate::errors::{Error, Result, SqlState};
 use crate::params;
 use crate::pg::spi::{self, Plan};
-use crate::pg::{ereport, identity};
+use crate::pg::{ereport, identity, transaction};
 use crate::shared::pending;
 
 static PARK: Plan = Plan::new(
     "UPDATE pushy.queue SET parked = $2 WHERE queue_id OPERATOR(pg_catalog.=) $1",
     &[BuiltinOid::INT4OID, BuiltinOid::TEXTOID],
 );
+
+static LAST_CHANGE: Plan = Plan::new(
+    "SELECT q.xmin FROM pushy.queue q WHERE q.queue_id OPERATOR(pg_catalog.=) $1",
+    &[BuiltinOid::INT4OID],
+);
+
+/// Waits until whoever has changed the queue is through with its commit. We are woken in the midst of it, when
+/// its rows are seen already and what it changed in the catalogs (a GRANT before queue_resume) is not yet told.
+fn await_last_change(queue_id: i32) {
+    let changed_by = spi::connect(|spi| {
+        let found = spi.run(&LAST_CHANGE, params![queue_id]);
+        found.first().map(|row| row.oid(1).to_u32())
+    });
+    if let Some(xid) = changed_by {
+        transaction::await_end(xid);
+    }
+}
 
 /// Parks the queue, if it still is unfit once its row is locked: whoever resumed it meanwhile has mended
 /// what was in the way. No executor tries it again before somebody has looked.
@@ -22,6 +39,7 @@ pub fn park(queue: &Definition) -> Result<()> {
         let Some(now) = definition::find_for_update(&queue.name)? else {
             return Ok(None);
         };
+        await_last_change(now.queue_id);
         identity::accept_changes();
         let unfit = fitness::check(&now).err();
         let reason = unfit
