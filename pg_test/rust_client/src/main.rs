@@ -3,8 +3,10 @@
 
 mod scenarios;
 
+use std::future::poll_fn;
 use std::process::ExitCode;
-use tokio_postgres::{Client, NoTls};
+use tokio::sync::mpsc::{unbounded_channel, UnboundedReceiver};
+use tokio_postgres::{AsyncMessage, Client, NoTls, Notification};
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -19,6 +21,22 @@ impl Server {
         let (client, connection) = tokio_postgres::connect(&self.dsn, NoTls).await?;
         tokio::spawn(connection);
         Ok(client)
+    }
+}
+
+impl Server {
+    /// A session whose notices come through a channel of the program.
+    pub async fn listen(&self) -> Result<(Client, UnboundedReceiver<Notification>), Failure> {
+        let (client, mut connection) = tokio_postgres::connect(&self.dsn, NoTls).await?;
+        let (send, heard) = unbounded_channel();
+        tokio::spawn(async move {
+            while let Some(Ok(message)) = poll_fn(|context| connection.poll_message(context)).await {
+                if let AsyncMessage::Notification(notice) = message {
+                    let _ = send.send(notice);
+                }
+            }
+        });
+        Ok((client, heard))
     }
 }
 
@@ -48,6 +66,7 @@ async fn main() -> ExitCode {
         a_prepared_transaction_owes_its_job_from_its_commit_on,
         sixteen_sessions_lose_no_job_and_run_none_twice,
         an_error_carries_its_sqlstate_and_hint,
+        a_listener_hears_what_the_relay_tells,
     );
     ExitCode::from(u8::from(failed))
 }

@@ -212,3 +212,26 @@ pub async fn an_error_carries_its_sqlstate_and_hint(server: &Server) -> Result<(
     )?;
     expect("has a hint", error.hint().is_some(), true)
 }
+
+pub async fn a_listener_hears_what_the_relay_tells(server: &Server) -> Result<(), Failure> {
+    let (listener, mut heard) = server.listen().await?;
+    listener.batch_execute("LISTEN \"Rust\"").await?;
+    let mut writer = server.connect().await?;
+    let notify = "SELECT pushy.notify('\"Rust\"', $1, delivery => 'relay')";
+    for n in 0..200 {
+        let transaction = writer.transaction().await?;
+        transaction.execute(notify, &[&format!("{n}")]).await?;
+        if n % 2 == 0 {
+            transaction.commit().await?;
+        } else {
+            transaction.rollback().await?;
+        }
+    }
+    for n in (0..200).step_by(2) {
+        let notice = tokio::time::timeout(std::time::Duration::from_secs(30), heard.recv()).await?;
+        let notice = notice.ok_or("the session ended")?;
+        let seen = (notice.channel().to_owned(), notice.payload().to_owned());
+        expect("notice", seen, ("Rust".to_owned(), format!("{n}")))?;
+    }
+    Ok(())
+}

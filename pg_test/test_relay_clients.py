@@ -1,0 +1,110 @@
+"""Programs on other people's drivers hear what the relay tells, and a pooler stands between. (tokio-postgres: see
+test_rust_client.py.)"""
+
+import asyncio
+import json
+import shutil
+import subprocess
+import threading
+
+import asyncpg
+import psycopg
+import pytest
+
+from harness import account
+from harness.fixtures import REPOSITORY
+from harness.waiting import wait_for
+
+NOTIFY = "SELECT pushy.notify('\"News\"', n::text, delivery => 'relay') FROM generate_series(1, 20) n"
+EXPECTED = [("News", str(n)) for n in range(1, 21)]
+
+
+def test_psql_shows_the_notices(db):
+    out = db.cluster.psql(db.name, f'LISTEN "News";\n{NOTIFY};\nCREATE TABLE t ();\nSELECT pushy.subscription_create(\'s\');\n'
+                          "SELECT pushy.notify('\"News\"', 'end', delivery => 'relay');\n"
+                          "CALL pushy.subscription_wait('s', '20 s');\nSELECT pg_sleep(0.2);\nSELECT 1;\n")
+    assert [line.split('"')[3] for line in out.splitlines() if line.startswith("Asynchronous")][:20] == [n for _, n in EXPECTED]
+
+
+def test_asyncpg(db):
+    async def scenario() -> list[tuple[str, str]]:
+        session = await asyncpg.connect(host=str(db.cluster.folder), port=db.cluster.port, database=db.name, user="postgres")
+        heard: asyncio.Queue = asyncio.Queue()
+        await session.add_listener("News", lambda _session, _pid, channel, payload: heard.put_nowait((channel, payload)))
+        await asyncio.to_thread(db.sql, NOTIFY)
+        found = [await asyncio.wait_for(heard.get(), 30) for _ in EXPECTED]
+        await session.close()
+        return found
+    assert asyncio.run(scenario()) == EXPECTED
+
+
+@pytest.mark.skipif(shutil.which("npm") is None, reason="no Node.js")
+def test_node_postgres(db):
+    source, client = REPOSITORY / "pg_test" / "node_client", REPOSITORY / "target" / "node_client"
+    client.mkdir(parents=True, exist_ok=True)
+    for file in source.iterdir():
+        shutil.copy(file, client)
+    installed = client / "node_modules" / "pg"
+    if not installed.exists():
+        subprocess.run(["npm", "ci", "--no-audit", "--no-fund"], cwd=client, check=True, capture_output=True, timeout=200)
+    program = subprocess.Popen(
+        ["node", "listen.js", str(db.cluster.folder), str(db.cluster.port), db.name, '"News"', "20"],
+        cwd=client, stdout=subprocess.PIPE, text=True)
+    try:
+        assert json.loads(program.stdout.readline()) == "listening"
+        db.sql(NOTIFY)
+        out, _ = program.communicate(timeout=60)
+    finally:
+        program.kill()
+    assert [(notice["channel"], notice["payload"]) for notice in map(json.loads, out.splitlines())] == EXPECTED
+
+
+@pytest.mark.skipif(shutil.which("pgbouncer") is None, reason="no pgbouncer")
+def test_subscriptions_through_pgbouncer_in_transaction_mode(db):
+    """Nothing is kept in a session: two readers share one server connection between their transactions."""
+    folder, port = db.cluster.folder / "bouncer", db.cluster.port + 1
+    folder.mkdir()
+    (folder / "users").write_text('"postgres" ""\n')
+    (folder / "ini").write_text(f"""
+[databases]
+{db.name} = host={db.cluster.folder} port={db.cluster.port} dbname={db.name} user=postgres
+[pgbouncer]
+pool_mode = transaction
+default_pool_size = 2
+listen_addr =
+listen_port = {port}
+unix_socket_dir = {folder}
+auth_type = trust
+auth_file = {folder}/users
+""")
+    for path in (folder, *folder.iterdir()):
+        account.give(path)
+    who = account.unprivileged()
+    log = open(folder / "log", "w")
+    bouncer = subprocess.Popen([shutil.which("pgbouncer"), folder / "ini"], user=who.pw_uid, group=who.pw_gid, extra_groups=[],
+                               stdout=log, stderr=subprocess.STDOUT)
+    try:
+        wait_for("pgbouncer's socket", lambda: (folder / f".s.PGSQL.{port}").exists(), bool)
+        dsn = f"host={folder} port={port} dbname={db.name} user=postgres"
+        db.sql("SELECT pushy.subscription_create('a', '{\"News\"}'); SELECT pushy.subscription_create('b', '{\"News\"}')".replace('"News"', '\\"News\\"'))
+        taken: dict[str, list[str]] = {"a": [], "b": []}
+
+        def reader(name: str) -> None:
+            with psycopg.connect(dsn, autocommit=True, prepare_threshold=None) as session:
+                while len(taken[name]) < 20:
+                    session.execute(f"CALL pushy.subscription_wait('{name}', '5 s')")
+                    with session.transaction():
+                        for cursor, payload in session.execute(
+                                f"SELECT cursor, payload FROM pushy.subscription_read('{name}', 7)").fetchall():
+                            taken[name].append(payload)
+                            session.execute(f"SELECT pushy.subscription_ack('{name}', '{cursor}')")
+        readers = [threading.Thread(target=reader, args=(name,), daemon=True) for name in taken]
+        for thread in readers:
+            thread.start()
+        db.sql(NOTIFY)
+        for thread in readers:
+            thread.join(60)
+        assert taken == {"a": [n for _, n in EXPECTED], "b": [n for _, n in EXPECTED]}
+    finally:
+        bouncer.kill()
+        bouncer.wait()
