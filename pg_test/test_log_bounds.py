@@ -114,3 +114,22 @@ def test_a_transaction_of_many_events_is_read_whole(make_cluster, rows):
     assert seen == rows
     last = ear.wait_for(lambda notice: notice.payload == str(rows), deadline=60)
     assert last and len(ear.heard) == rows
+
+
+def test_tables_that_were_rewritten_are_noticed(make_cluster):
+    """VACUUM FULL moves what the ticks point at: its readers are told, and nobody is given another event for it."""
+    db = make_cluster().database()
+    flow = Flow(db)
+    db.sql("BEGIN; SELECT bump(2), bump(3, repeat('x', 3000)); PREPARE TRANSACTION 'p'")
+    for n in range(1, 6):
+        db.sql("SELECT bump(1, %s)", str(n))
+    db.sql("CALL pushy.subscription_wait('s', '20 s')")
+    db.wait_until("SELECT events FROM pushy.log", 5)
+    db.sql("ROLLBACK PREPARED 'p'")
+    db.sql("VACUUM FULL")
+    db.sql("SELECT bump(1)")
+    db.sql("CALL pushy.subscription_wait('s', '20 s')")
+    wait_for("the newest to be read", lambda: (flow.consume_all(), db.value("SELECT max(v) FROM effects"))[1], lambda v: v == 6)
+    assert flow.resyncs() >= 1
+    found = [v for v, in db.rows("SELECT v FROM effects WHERE v IS NOT NULL ORDER BY seq")]
+    assert found == sorted(set(found))

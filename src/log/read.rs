@@ -8,7 +8,7 @@ use pushy_core::log::runs::Run;
 use super::parts::{self, log_table, tick_table, PARTS};
 use super::state::{self, State};
 use super::tick::{self, channel_bit, Tick};
-use crate::errors::{Error, Result, SqlState};
+use crate::errors::Result;
 use crate::pg::append_only::Reader;
 use crate::pg::heap::{self, ForReading};
 use crate::pg::snapshot;
@@ -138,7 +138,7 @@ fn hand_over(
     };
     let mut goes_on = true;
     let mut told = HashSet::new();
-    log.events(&tick.runs, skip, |n, row| {
+    let is_there = log.events(&tick.runs, skip, |n, row| {
         *passed = tick.cursor(n);
         let channel = row.opt_bytes(parts::log::CHANNEL).unwrap_or_default();
         if !filter.wants(&channel) {
@@ -151,6 +151,10 @@ fn hand_over(
         goes_on = each(Found::Notice(notice))?;
         Ok(goes_on)
     })?;
+    if !is_there {
+        *passed = tick.last();
+        goes_on = each(Found::Resync(*passed))?;
+    }
     Ok(goes_on)
 }
 
@@ -189,12 +193,13 @@ impl<'tables> Log<'tables> {
     }
 
     /// The events of these runs after the first `skip`, with their numbers, until `each` has enough (false).
+    /// Answers false where one is not at its place: somebody has rewritten the table (VACUUM FULL).
     pub fn events(
         &self,
         runs: &[Run],
         skip: i32,
         mut each: impl FnMut(i32, Row<'_>) -> Result<bool>,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let mut n = 0;
         for run in runs {
             let count = i32::from(run.count);
@@ -208,24 +213,18 @@ impl<'tables> Log<'tables> {
                 if n <= skip {
                     continue;
                 }
-                let row = reader.and_then(|reader| reader.fetch(run.block, offset));
-                let row = row.ok_or_else(|| missing(run, offset))?;
+                let position = run.position + i64::from(offset - run.first);
+                let row = reader
+                    .and_then(|reader| reader.fetch(run.block, offset))
+                    .filter(|row| row.i64(parts::log::POSITION) == position);
+                let Some(row) = row else {
+                    return Ok(false);
+                };
                 if !each(n, row)? {
-                    return Ok(());
+                    return Ok(true);
                 }
             }
         }
-        Ok(())
+        Ok(true)
     }
-}
-
-fn missing(run: &Run, offset: u16) -> Error {
-    Error::new(
-        SqlState::INTERNAL_ERROR,
-        format!(
-            "an event of the log is missing: ({},{offset}) of pushy.log_{}",
-            run.block, run.part
-        ),
-    )
-    .hint("Was the table written by hand? A new subscription starts behind it.")
 }

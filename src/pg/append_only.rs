@@ -113,6 +113,7 @@ impl Table {
         // SAFETY: an open table; the slot is dropped with the reader.
         Reader {
             table: self,
+            blocks: self.blocks(),
             slot: unsafe { pg_sys::table_slot_create(self.raw(), std::ptr::null_mut()) },
         }
     }
@@ -134,12 +135,16 @@ fn block_of(tid: &pg_sys::ItemPointerData) -> u32 {
 /// Fetches rows one after another; the page of the last one stays pinned.
 pub struct Reader<'table> {
     table: &'table Table,
+    blocks: u32,
     slot: *mut pg_sys::TupleTableSlot,
 }
 
 impl Reader<'_> {
     /// The row at an address, if there is one; whether its transaction has committed is the caller's to know.
     pub fn fetch(&self, block: u32, offset: u16) -> Option<Row<'_>> {
+        if block >= self.blocks {
+            return None;
+        }
         let mut tid = pg_sys::ItemPointerData {
             ip_blkid: pg_sys::BlockIdData {
                 bi_hi: (block >> 16) as u16,
@@ -147,8 +152,8 @@ impl Reader<'_> {
             },
             ip_posid: offset,
         };
-        // SAFETY: a function pointer of the server, whose errors must not jump over our frames; a block
-        // beyond the end is asked for by nobody who holds the table against being emptied.
+        // SAFETY: a function pointer of the server, whose errors must not jump over our frames; the block
+        // exists.
         unsafe {
             let fetch = (*(*self.table.raw()).rd_tableam)
                 .tuple_fetch_row_version

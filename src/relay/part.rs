@@ -120,11 +120,12 @@ impl Relay {
                 self.turn_to(free, now)?;
             }
         }
-        let blocks = (sizes[self.part as usize] / BLOCK) as u32;
-        self.place
-            .log
-            .is_full
-            .store(is_full(blocks), Ordering::SeqCst);
+        let log = &self.place.log;
+        let blocks = transaction::run(|| {
+            let bytes = append_only::total_bytes(&log_table(self.part));
+            Ok((bytes / BLOCK) as u32)
+        })?;
+        log.is_full.store(is_full(blocks), Ordering::SeqCst);
         Ok(())
     }
 

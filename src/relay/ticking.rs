@@ -8,7 +8,7 @@ use pushy_core::log::runs::Run;
 use pushy_core::log::seen::Seen;
 
 use super::worker::Relay;
-use crate::errors::Result;
+use crate::errors::{Error, Result, SqlState};
 use crate::log::parts::{self, log_table, PARTS};
 use crate::log::read::{Log, Notice, Tables};
 use crate::log::state::{self, State};
@@ -118,6 +118,8 @@ impl Relay {
             Ok(looked) => looked,
             Err(failure) => {
                 log.lost.fetch_add(lost, Ordering::SeqCst);
+                // Whatever it was: where things lie is to be found out anew.
+                self.must_scan = true;
                 return Err(failure);
             }
         };
@@ -231,6 +233,7 @@ impl Relay {
                 block: run.block,
                 first: run.first,
                 count: run.count,
+                position: run.position,
             };
             while rest.count > 0 {
                 if ticks[ticks.len() - 1].events as usize == tick::MOST_EVENTS {
@@ -242,7 +245,7 @@ impl Relay {
                 let room = (tick::MOST_EVENTS - current.events as usize) as u16;
                 let mut taken = rest;
                 taken.count = taken.count.min(room);
-                log.events(&[taken], 0, |n, row| {
+                let is_there = log.events(&[taken], 0, |n, row| {
                     let cursor = current.cursor(current.events + n);
                     let channel = row.opt_bytes(parts::log::CHANNEL).unwrap_or_default();
                     let notice = Notice::of(&row, cursor, current.at, channel);
@@ -257,10 +260,14 @@ impl Relay {
                     }
                     Ok(true)
                 })?;
+                if !is_there {
+                    return Err(rewritten(u32::from(taken.part)));
+                }
                 current.events += i32::from(taken.count);
                 current.parts |= 1 << taken.part;
                 current.runs.push(taken);
                 rest.first += taken.count;
+                rest.position += i64::from(taken.count);
                 rest.count -= taken.count;
             }
         }
@@ -292,4 +299,12 @@ impl Relay {
             (self.told.epoch, self.told.tick - 1)
         }
     }
+}
+
+fn rewritten(part: u32) -> Error {
+    Error::new(
+        SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+        format!("pushy.log_{part} was rewritten"),
+    )
+    .hint("The event log is read again; nothing is to be gained by VACUUM FULL of it.")
 }

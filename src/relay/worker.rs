@@ -15,7 +15,7 @@ use crate::pg::transaction::Failure;
 use crate::pg::worker::Kind;
 use crate::pg::{clock, ereport, guc, latch, shmem, signals, worker};
 use crate::shared;
-use crate::shared::database::{Database, NEVER};
+use crate::shared::database::{Database, Presence, NEVER};
 use crate::shared::log::Ring;
 use crate::worker::installation;
 use crate::{settings, worker_entry};
@@ -196,6 +196,9 @@ impl Relay {
                 Err(failure) => {
                     self.place.log.set_dirty();
                     installation::forget_if_gone(self.place);
+                    if self.place.presence() == Presence::Absent {
+                        return;
+                    }
                     failures += 1;
                     if failures == 1 {
                         log_failure(&failure);
@@ -238,6 +241,7 @@ impl Relay {
         if now - *looked_at >= LOOK_US || now < *looked_at {
             *looked_at = now;
             self.turn_and_empty()?;
+            worker::report_statistics();
         }
         let again_at = if log.is_dirty() { 0 } else { retry_at };
         Ok(Some(again_at.saturating_sub(clock::now().0)))
