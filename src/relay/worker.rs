@@ -64,6 +64,7 @@ fn relay(arg: usize) {
         // Of it and whoever drops the tables under it, it is the one to give way.
         (c"deadlock_timeout", "10ms"),
         (c"row_security", "on"),
+        (c"jit", "off"),
     ] {
         guc::force(name, value);
     }
