@@ -30,6 +30,8 @@ pub struct Shared {
     pub launcher: ProcessCell,
     /// Somebody could not be served by an idle executor: the launcher should look.
     pub demand: AtomicU64,
+    /// pushy.enabled is off: the launcher starts nobody. It looks at everything after it has taken this back.
+    pub closed: AtomicBool,
     /// Guards the making and freeing of queue and database slots, not their reading.
     slots: Spinlock,
     /// Number of queue slots, a multiple of 64.

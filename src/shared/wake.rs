@@ -78,7 +78,9 @@ impl Shared {
                 of_group += 1;
             }
         }
-        if of_group == 0 || all < crate::settings::max_executors() {
+        let may_start = of_group == 0 || all < crate::settings::max_executors();
+        // The ready bit was set before: a launcher that opens now finds it.
+        if may_start && !self.closed.load(Ordering::SeqCst) {
             self.call_launcher();
         }
     }

@@ -114,7 +114,10 @@ impl Launching {
             self.reap_schedulers();
             self.reap_relays();
             let mut next = clock::now().0 + SWEEP_US;
-            if settings::enabled() {
+            // Before looking: who finds it closed has left its ready bit.
+            let enabled = settings::enabled();
+            self.shared.closed.store(!enabled, Ordering::SeqCst);
+            if enabled {
                 self.sweep_if_due();
                 next = next.min(self.start_schedulers());
                 next = next.min(self.start_relays());
