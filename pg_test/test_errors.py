@@ -29,6 +29,19 @@ CASES = [  # statement, SQLSTATE, what the message says, what the hint says (Non
     ("SELECT pushy.job_retry(NULL)", NULL, "id", None),
     ("SELECT pushy.job_wait(NULL)", NULL, "id", None),
     ("CALL pushy.jobs_wait(NULL)", NULL, "queue", None),
+    ("SELECT * FROM pushy.job_trace(NULL)", NULL, "id", None),
+    ("SELECT pushy.watch(NULL)", NULL, "relation", None),
+    ("SELECT pushy.unwatch(NULL)", NULL, "relation", None),
+    ("SELECT pushy.watch_pause(NULL)", NULL, "relation", None),
+    ("SELECT pushy.watch_resume(NULL)", NULL, "relation", None),
+    ("SELECT pushy.notice(NULL)", NULL, "id", None),
+    ("SELECT pushy.subscription_create(NULL, '{a}')", NULL, "name", None),
+    ("SELECT pushy.subscription_create('s', '{a,NULL}')", NULL, "channels", None),
+    ("SELECT * FROM pushy.subscription_read(NULL)", NULL, "name", None),
+    ("SELECT pushy.subscription_ack(NULL, '1')", NULL, "name", None),
+    ("SELECT pushy.subscription_ack('nowhere', NULL)", NULL, "cursor", None),
+    ("CALL pushy.subscription_wait(NULL)", NULL, "name", None),
+    ("SELECT pushy.subscription_drop(NULL)", NULL, "name", None),
 
     ("SELECT pushy.queue_seen(NULL)", NULL, "queue", None),
     ("SELECT pushy.queue_monitored(NULL)", NULL, "queue", None),
@@ -48,6 +61,14 @@ CASES = [  # statement, SQLSTATE, what the message says, what the hint says (Non
     ("SELECT pushy.job_cancel(987654321)", UNKNOWN, "987654321", None),
     ("SELECT pushy.job_retry(987654321)", UNKNOWN, "987654321", None),
     ("SELECT pushy.job_wait(987654321, '1 s')", UNKNOWN, "987654321", None),
+    ("SELECT * FROM pushy.job_trace(987654321)", UNKNOWN, "987654321", None),
+    ("SELECT pushy.unwatch('pg_class', 'nowhere')", UNKNOWN, '"nowhere"', None),
+    ("SELECT pushy.notice(987654321)", UNKNOWN, "987654321", "notice_keep"),
+    ("SELECT * FROM pushy.subscription_read('nowhere')", UNKNOWN, '"nowhere"', None),
+    ("SELECT pushy.subscription_ack('nowhere', '1')", INVALID, '1', "subscription_read"),
+    ("SELECT pushy.subscription_ack('nowhere', '1000000001-1-1')", UNKNOWN, '"nowhere"', None),
+    ("CALL pushy.subscription_wait('nowhere', '1 s')", UNKNOWN, '"nowhere"', None),
+    ("SELECT pushy.subscription_drop('nowhere')", UNKNOWN, '"nowhere"', None),
     ("SELECT pushy.job_cancel(-1)", UNKNOWN, "-1", None),
     ("SELECT pushy.queue_grant('q', 'nobody_of_that_name', 'enqueue')", UNKNOWN, "nobody_of_that_name", None),
 
@@ -124,7 +145,7 @@ def test_every_function_was_tried(database):
     functions = {name for name, in database.rows(
         "SELECT proname FROM pg_proc WHERE pronamespace = 'pushy'::regnamespace "
         "AND has_function_privilege('public', oid, 'EXECUTE') AND pronargs > 0 AND proname NOT LIKE 'channel%' "
-        "AND proname <> 'notify' AND prosrc !~ '^pushy_(queue_seen|queue_monitored|.*_rows|running_jobs)$'")}
+        "AND proname <> 'notify' AND prosrc !~ '^pushy_(queue_seen|queue_monitored|.*_rows|running_jobs|watch_counts|watch_is_home)$'")}
     assert {name for name in functions if f"pushy.{name}(" not in tried} == set()
 
 

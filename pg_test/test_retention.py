@@ -165,7 +165,7 @@ def test_what_a_restore_brings_into_a_window_expires_with_its_newest_row(db):
     newest = db.value(f"SELECT max(expires_at) FROM ONLY pushy.{member}")
     copy, _ = restore(db.cluster, dump(db), f"{db.name}_copy")
     assert copy.value("SELECT count(*) FROM pushy.jobs") == 2 * MANY
-    assert members(copy) == []
+    # A scheduler of the copy takes the window over, now or when it is told to look.
     copy.sql("SELECT pushy.resume_after_restore()")
     copy.wait_until("SELECT max(removes_after) FROM pushy.rotation", newest)
     end(copy, member)
