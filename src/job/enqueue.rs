@@ -326,15 +326,22 @@ impl Request {
             .iter()
             .map(|_| position::next())
             .collect::<Result<Vec<i64>>>()?;
+        let jobs: Vec<(i64, Datum)> = ids.iter().copied().zip(args.iter().copied()).collect();
+        self.add_numbered(&jobs)?;
+        Ok(ids)
+    }
+
+    /// Adds jobs whose numbers were drawn before, in their order; as the extension's owner.
+    pub fn add_numbered(&self, jobs: &[(i64, Datum)]) -> Result<()> {
         if self.is_too_deep() {
-            for (id, args) in ids.iter().zip(args) {
+            for (id, args) in jobs {
                 self.insert_too_deep(*id, *args, None)?;
             }
-        } else if let Some(first) = ids.first() {
-            self.insert(ids.iter().copied().zip(args.iter().copied()))?;
-            self.announce(*first, ids.len() as u64);
+        } else if let Some((first, _)) = jobs.first() {
+            self.insert(jobs.iter().copied())?;
+            self.announce(*first, jobs.len() as u64);
         }
-        Ok(ids)
+        Ok(())
     }
 
     /// Adds a job, or answers the number of the unfinished one that holds its key.

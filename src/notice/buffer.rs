@@ -1,8 +1,7 @@
 //! What the current transaction will tell, kept in order and per savepoint until just before its commit.
 //!
 //! Bounded: past a limit what the current savepoint has said goes out early. That is as good, for wherever
-//! it goes (NOTIFY's own list, tables) follows savepoints as well; only what was said before the savepoint
-//! comes later then.
+//! it goes (NOTIFY's own list, tables) follows savepoints as well.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -35,6 +34,7 @@ pub enum Item {
         delivery: Delivery,
     },
     Job {
+        id: i64,
         request: Rc<Request>,
         /// A value of type jsonb, as its bytes.
         args: Vec<u8>,
@@ -51,6 +51,16 @@ impl Item {
 }
 
 impl Item {
+    fn is_for_notify(&self) -> bool {
+        matches!(
+            self,
+            Self::Notice {
+                delivery: Delivery::Notify,
+                ..
+            }
+        )
+    }
+
     fn is_same_notice(&self, other: &Self) -> bool {
         match (self, other) {
             (
@@ -70,18 +80,67 @@ impl Item {
     }
 }
 
+/// Items in order, and what they take.
+struct Pile {
+    items: Vec<Item>,
+    bytes: usize,
+}
+
+/// How much of a pile there was at some time.
+#[derive(Clone, Copy)]
+struct Height {
+    items: usize,
+    bytes: usize,
+}
+
+impl Pile {
+    const EMPTY: Self = Self {
+        items: Vec::new(),
+        bytes: 0,
+    };
+
+    fn height(&self) -> Height {
+        Height {
+            items: self.items.len(),
+            bytes: self.bytes,
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.bytes >= MOST_BYTES || self.items.len() >= MOST_ITEMS
+    }
+
+    fn push(&mut self, item: Item) {
+        self.bytes += item.bytes();
+        self.items.push(item);
+    }
+
+    fn cut(&mut self, to: Height) {
+        self.items.truncate(to.items);
+        self.bytes = to.bytes;
+    }
+
+    fn take(&mut self, from: Height) -> Vec<Item> {
+        self.bytes = from.bytes;
+        self.items.split_off(from.items)
+    }
+}
+
 /// Where the items of a savepoint begin.
 struct Mark {
     level: i32,
-    items: usize,
-    bytes: usize,
+    notices: Height,
+    rest: Height,
     /// Notices told by NOTIFY before it.
     told: usize,
 }
 
 struct Buffer {
-    items: Vec<Item>,
-    bytes: usize,
+    /// For NOTIFY, which tells them in the order in which it gets them.
+    notices: Pile,
+    /// Jobs, numbered already, so that they may go in any order; and what is logged, of which a savepoint's
+    /// own may come before what was said ahead of it when there is very much.
+    rest: Pile,
     /// Notices for NOTIFY, those that went out early included.
     told: usize,
     marks: Vec<Mark>,
@@ -89,16 +148,15 @@ struct Buffer {
     left_out: BTreeMap<Rc<[u8]>, u64>,
 }
 
-/// Above this much, items of the current savepoint go out early, unless they are few.
+/// Above this much, items of the current savepoint go out early.
 const MOST_BYTES: usize = 1 << 20;
 const MOST_ITEMS: usize = 8192;
-const FEW: usize = 256;
 
 thread_local! {
     static BUFFER: RefCell<Buffer> = const {
         RefCell::new(Buffer {
-            items: Vec::new(),
-            bytes: 0,
+            notices: Pile::EMPTY,
+            rest: Pile::EMPTY,
             told: 0,
             marks: Vec::new(),
             left_out: BTreeMap::new(),
@@ -125,9 +183,7 @@ pub fn add(item: Item) -> Result<()> {
         if buffer.was_just_said(&item) || buffer.is_one_too_many(&item) {
             return None;
         }
-        buffer.bytes += item.bytes();
-        buffer.items.push(item);
-        buffer.take_early()
+        buffer.put(item)
     });
     early.map_or(Ok(()), flush::out)
 }
@@ -137,8 +193,8 @@ impl Buffer {
         if self.marks.last().is_none_or(|mark| mark.level < level) {
             self.marks.push(Mark {
                 level,
-                items: self.items.len(),
-                bytes: self.bytes,
+                notices: self.notices.height(),
+                rest: self.rest.height(),
                 told: self.told,
             });
         }
@@ -149,21 +205,22 @@ impl Buffer {
     fn was_just_said(&self, item: &Item) -> bool {
         const A_MOMENT: usize = 4;
         let mark = self.marks.last().expect("entered");
-        let recent = self.items[mark.items..].iter().rev().take(A_MOMENT);
+        let recent = self.notices.items[mark.notices.items..]
+            .iter()
+            .rev()
+            .take(A_MOMENT);
         recent.into_iter().any(|said| said.is_same_notice(item))
     }
 
     /// Counts notices for NOTIFY, which the server keeps in memory until the commit: past the limit they
     /// are left out, and one notice says so.
     fn is_one_too_many(&mut self, item: &Item) -> bool {
-        let Item::Notice {
-            channel,
-            delivery: Delivery::Notify,
-            ..
-        } = item
-        else {
+        let Item::Notice { channel, .. } = item else {
             return false;
         };
+        if !item.is_for_notify() {
+            return false;
+        }
         if self.told < settings::max_notices() {
             self.told += 1;
             return false;
@@ -172,17 +229,18 @@ impl Buffer {
         true
     }
 
-    /// The items of the current savepoint, when the buffer is full.
-    fn take_early(&mut self) -> Option<Vec<Item>> {
-        if self.bytes < MOST_BYTES && self.items.len() < MOST_ITEMS {
-            return None;
-        }
+    /// Keeps an item; answers those of the current savepoint that go out now, when there are too many.
+    fn put(&mut self, item: Item) -> Option<Vec<Item>> {
         let mark = self.marks.last().expect("entered");
-        if self.items.len() - mark.items < FEW && self.bytes - mark.bytes < MOST_BYTES {
-            return None;
-        }
-        self.bytes = mark.bytes;
-        Some(self.items.split_off(mark.items))
+        let (pile, from) = if item.is_for_notify() {
+            (&mut self.notices, mark.notices)
+        } else {
+            (&mut self.rest, mark.rest)
+        };
+        // Notices wait for those of before the savepoint, which cannot go out in it; there is a limit to them.
+        let must_wait = item.is_for_notify() && from.items > 0;
+        pile.push(item);
+        (pile.is_full() && !must_wait).then(|| pile.take(from))
     }
 
     fn release(&mut self, level: i32) {
@@ -204,16 +262,16 @@ impl Buffer {
 
     fn roll_back(&mut self, level: i32) {
         while let Some(mark) = self.marks.last().filter(|mark| mark.level >= level) {
-            self.items.truncate(mark.items);
-            self.bytes = mark.bytes;
+            self.notices.cut(mark.notices);
+            self.rest.cut(mark.rest);
             self.told = mark.told;
             self.marks.pop();
         }
     }
 
     fn clear(&mut self) {
-        self.items.clear();
-        self.bytes = 0;
+        self.notices = Pile::EMPTY;
+        self.rest = Pile::EMPTY;
         self.told = 0;
         self.marks.clear();
         self.left_out.clear();
@@ -222,11 +280,9 @@ impl Buffer {
 
 fn before(what: Before) -> Result<()> {
     let (items, left_out, told) = BUFFER.with_borrow_mut(|buffer| {
-        let taken = (
-            std::mem::take(&mut buffer.items),
-            std::mem::take(&mut buffer.left_out),
-            buffer.told,
-        );
+        let mut items = std::mem::take(&mut buffer.notices.items);
+        items.append(&mut buffer.rest.items);
+        let taken = (items, std::mem::take(&mut buffer.left_out), buffer.told);
         buffer.clear();
         taken
     });
@@ -239,7 +295,8 @@ fn before(what: Before) -> Result<()> {
         .hint("Watch the table with delivery => 'relay', or for a queue only; both work with two-phase commit."));
     }
     if !items.is_empty() {
-        flush::out(items)?;
+        // A commit has no snapshot, and what is not just appended wants one.
+        transaction::with_snapshot(|| flush::out(items))?;
     }
     for (channel, count) in left_out {
         flush::left_out(&channel, count);

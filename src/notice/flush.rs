@@ -25,7 +25,7 @@ pub fn out(items: Vec<Item>) -> Result<()> {
                 payload,
                 delivery: Delivery::Relay { merge, cause },
             } => logged.push((channel, payload, merge, cause)),
-            Item::Job { request, args } => jobs.push((request, args)),
+            Item::Job { id, request, args } => jobs.push((request, id, args)),
         }
     }
     append(&logged)?;
@@ -51,17 +51,17 @@ fn append(logged: &[Logged]) -> Result<()> {
     log::append(&events)
 }
 
-fn enqueue(jobs: Vec<(Rc<Request>, Vec<u8>)>) -> Result<()> {
+fn enqueue(jobs: Vec<(Rc<Request>, i64, Vec<u8>)>) -> Result<()> {
     if jobs.is_empty() {
         return Ok(());
     }
     identity::as_owner(|| {
-        for run in jobs.chunk_by(|(one, _), (next, _)| Rc::ptr_eq(one, next)) {
-            let args: Vec<Datum> = run
+        for run in jobs.chunk_by(|one, next| Rc::ptr_eq(&one.0, &next.0)) {
+            let jobs: Vec<(i64, Datum)> = run
                 .iter()
-                .map(|(_, args)| text::datum_of_flat(args))
+                .map(|(_, id, args)| (*id, text::datum_of_flat(args)))
                 .collect();
-            run[0].0.add(&args)?;
+            run[0].0.add_numbered(&jobs)?;
         }
         Ok(())
     })

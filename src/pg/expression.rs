@@ -20,6 +20,12 @@ const INNER_VAR: i32 = pg_sys::INNER_VAR as i32;
 #[allow(clippy::unnecessary_cast)]
 const OUTER_VAR: i32 = pg_sys::OUTER_VAR as i32;
 
+extern "C-unwind" {
+    /// Without the guard of the bindings, for [`subtransaction::protected`].
+    #[link_name = "expression_planner"]
+    fn raw_expression_planner(expression: *mut pg_sys::Expr) -> *mut pg_sys::Expr;
+}
+
 /// Refuses a text that is not exactly one expression. Nothing is looked up yet.
 pub fn require_one(argument: &str, text: &str) -> Result<()> {
     let refused = || {
@@ -73,73 +79,79 @@ unsafe fn is_bare(select: &pg_sys::SelectStmt) -> bool {
 
 /// The expressions of a trigger's condition, ready to be evaluated for a row.
 pub struct Evaluator {
-    states: Vec<*mut pg_sys::ExprState>,
-    /// Cannot fail by itself: built of functions that are marked leakproof.
-    is_safe: Vec<bool>,
-    uses_old: Vec<bool>,
-    uses_new: Vec<bool>,
+    expressions: Vec<Compiled>,
     rows: *mut pg_sys::ExprContext,
     /// What all of it is allocated in.
     _context: Context,
 }
 
+struct Compiled {
+    state: *mut pg_sys::ExprState,
+    /// Cannot fail by itself: built of functions that are marked leakproof.
+    is_safe: bool,
+    uses_old: bool,
+    uses_new: bool,
+}
+
+impl Compiled {
+    /// As TriggerEnabled() of trigger.c does it. An error where planning runs an immutable function that fails.
+    unsafe fn of(node: *mut pg_sys::Node) -> std::result::Result<Self, CallError> {
+        let used = variables(node);
+        let (uses_old, uses_new) = (
+            uses(used, pg_sys::PRS2_OLD_VARNO),
+            uses(used, pg_sys::PRS2_NEW_VARNO),
+        );
+        pg_sys::ChangeVarNodes(node, pg_sys::PRS2_OLD_VARNO as i32, INNER_VAR, 0);
+        pg_sys::ChangeVarNodes(node, pg_sys::PRS2_NEW_VARNO as i32, OUTER_VAR, 0);
+        let planned = subtransaction::protected(|| raw_expression_planner(node.cast()))?;
+        Ok(Self {
+            state: pg_sys::ExecInitExpr(planned, std::ptr::null_mut()),
+            // The former says nothing of functions of no variable, the latter nothing of other nodes.
+            is_safe: !pg_sys::contain_leaked_vars(planned.cast())
+                && !calls_leaky(planned.cast(), std::ptr::null_mut()),
+            uses_old,
+            uses_new,
+        })
+    }
+}
+
 impl Evaluator {
     /// Reads the condition `false AND ROW(a, b, …) IS NULL` as pg_trigger.tgqual has it: a, b, … are the
-    /// expressions, about rows of the watched table's own layout; None where it is something else. An
-    /// error where planning runs an immutable function that fails: call it in a subtransaction.
-    pub fn of_condition(condition: &str) -> Option<Self> {
-        let condition = CString::new(super::text::encode(condition).as_ref()).ok()?;
+    /// expressions, about rows of the watched table's own layout; none where it is something else. Call it in
+    /// a subtransaction, or let its error go on.
+    pub fn of_condition(condition: &str) -> std::result::Result<Self, CallError> {
+        let condition = CString::new(super::text::encode(condition).as_ref()).unwrap_or_default();
         let context = Context::new(c"pushy watch expressions");
         // SAFETY: a node tree that the server wrote, with types checked on the way down; planning and
         // compiling an expression needs a transaction and a snapshot, which a trigger has.
-        let (states, is_safe, uses_old, uses_new, rows) = context.enter(|| unsafe {
+        let (expressions, rows) = context.enter(|| unsafe {
             let tree = pg_sys::stringToNode(condition.as_ptr()).cast::<pg_sys::Node>();
-            let expressions = expressions_of(tree)?;
-            let rows = pg_sys::CreateStandaloneExprContext();
-            let (mut states, mut is_safe) = (Vec::new(), Vec::new());
-            let (mut uses_old, mut uses_new) = (Vec::new(), Vec::new());
-            for node in expressions {
-                let used = variables(node);
-                uses_old.push(uses(used, pg_sys::PRS2_OLD_VARNO));
-                uses_new.push(uses(used, pg_sys::PRS2_NEW_VARNO));
-                // As TriggerEnabled() of trigger.c does it.
-                let (old, new) = (pg_sys::PRS2_OLD_VARNO as i32, pg_sys::PRS2_NEW_VARNO as i32);
-                pg_sys::ChangeVarNodes(node, old, INNER_VAR, 0);
-                pg_sys::ChangeVarNodes(node, new, OUTER_VAR, 0);
-                let planned = pg_sys::expression_planner(node.cast());
-                // The former says nothing of functions of no variable, the latter of other nodes.
-                is_safe.push(
-                    !pg_sys::contain_leaked_vars(planned.cast())
-                        && !calls_leaky(planned.cast(), std::ptr::null_mut()),
-                );
-                states.push(pg_sys::ExecInitExpr(planned, std::ptr::null_mut()));
-            }
-            Some((states, is_safe, uses_old, uses_new, rows))
-        })?;
-        Some(Self {
-            states,
-            is_safe,
-            uses_old,
-            uses_new,
+            let nodes = expressions_of(tree).unwrap_or_default();
+            let expressions: std::result::Result<Vec<_>, _> =
+                nodes.into_iter().map(|node| Compiled::of(node)).collect();
+            (expressions, pg_sys::CreateStandaloneExprContext())
+        });
+        Ok(Self {
+            expressions: expressions?,
             rows,
             _context: context,
         })
     }
 
     pub fn len(&self) -> usize {
-        self.states.len()
+        self.expressions.len()
     }
 
     pub fn is_safe(&self, index: usize) -> bool {
-        self.is_safe[index]
+        self.expressions[index].is_safe
     }
 
     pub fn uses_old(&self, index: usize) -> bool {
-        self.uses_old[index]
+        self.expressions[index].uses_old
     }
 
     pub fn uses_new(&self, index: usize) -> bool {
-        self.uses_new[index]
+        self.expressions[index].uses_new
     }
 
     /// Evaluates several expressions with the rights of the current user, one after the other as long as
@@ -173,7 +185,7 @@ pub struct Evaluation<'a>(&'a Evaluator);
 impl Evaluation<'_> {
     /// The value of one expression; by reference it lives until the next evaluation.
     pub fn value(&self, index: usize) -> std::result::Result<Answer, CallError> {
-        let state = self.0.states[index];
+        let state = self.0.expressions[index].state;
         let rows = self.0.rows;
         let mut is_null = false;
         let null = &mut is_null;
@@ -233,7 +245,7 @@ unsafe extern "C-unwind" fn calls_leaky(
 }
 
 unsafe fn expressions_of(tree: *mut pg_sys::Node) -> Option<Vec<*mut pg_sys::Node>> {
-    if (*tree).type_ != pg_sys::NodeTag::T_BoolExpr {
+    if tree.is_null() || (*tree).type_ != pg_sys::NodeTag::T_BoolExpr {
         return None;
     }
     let and = tree.cast::<pg_sys::BoolExpr>();

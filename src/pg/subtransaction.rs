@@ -18,6 +18,7 @@ extern "C-unwind" {
 
 use super::ereport::unpack_sqlstate;
 use super::text;
+use crate::errors::{Error, SqlState};
 
 /// What user code failed with, exactly as it was raised.
 #[derive(Clone, Debug, Default)]
@@ -27,6 +28,18 @@ pub struct CallError {
     pub detail: Option<String>,
     pub hint: Option<String>,
     pub context: Option<String>,
+}
+
+impl CallError {
+    /// The error to raise again.
+    pub fn into_error(self) -> Error {
+        Error {
+            sqlstate: SqlState::of_server(&self.sqlstate),
+            message: self.message,
+            detail: self.detail,
+            hint: self.hint,
+        }
+    }
 }
 
 impl From<super::transaction::Failure> for CallError {

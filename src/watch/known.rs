@@ -209,21 +209,20 @@ impl Known {
         let kept = self.evaluator.borrow_mut().take();
         let evaluator = match kept {
             Some(evaluator) => evaluator,
-            None => subtransaction::run(|| self.compiled().ok_or_else(|| self.lost()))?,
+            None => subtransaction::run(|| self.compiled())?,
         };
         let result = work(&evaluator);
         *self.evaluator.borrow_mut() = Some(evaluator);
         result
     }
 
-    fn compiled(&self) -> Option<Evaluator> {
-        Evaluator::of_condition(self.expressions.as_deref()?)
-            .filter(|evaluator| evaluator.len() > Expression::Args.index())
-    }
-
-    /// The expressions are gone, with a column that CASCADE has dropped or by hand.
-    fn lost(&self) -> CallError {
-        CallError {
+    fn compiled(&self) -> std::result::Result<Evaluator, CallError> {
+        let evaluator = Evaluator::of_condition(self.expressions.as_deref().unwrap_or_default())?;
+        if evaluator.len() > Expression::Args.index() {
+            return Ok(evaluator);
+        }
+        // By hand, or with a column or a function by CASCADE.
+        Err(CallError {
             sqlstate: SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE.0.to_owned(),
             message: format!(
                 "the expressions of watch \"{}\" were dropped with something they used",
@@ -231,7 +230,7 @@ impl Known {
             ),
             hint: Some("Declare the watch again with pushy.watch.".to_owned()),
             ..CallError::default()
-        }
+        })
     }
 
     /// Where the columns of the fired row lie, when not as in the watched table.

@@ -229,7 +229,8 @@ impl Shape {
         limit.saturating_sub(self.beginnings[0].len() + STATEMENT_BYTES)
     }
 
-    /// Counts a row, and keeps its key while there is room; with room for nothing it is not even written.
+    /// Counts a row, and keeps its key while there is room; with room for nothing it is not even written. After an
+    /// ERROR inside, cut the keys to what they were.
     pub fn add(&self, change: &Change, keys: &mut Keys) {
         keys.count += 1;
         let Some(last) = change.last().filter(|_| !self.key.is_empty()) else {
@@ -240,15 +241,13 @@ impl Shape {
             keys.is_cut = true;
             return;
         }
-        let (new_length, old_length) = (keys.new.len(), keys.old.len());
+        let before = keys.length();
         append(&mut keys.new, |out| self.write_key_object(last, out));
         if let Some(old) = self.old_key(change) {
             append(&mut keys.old, |out| self.write_key_object(old, out));
         }
         if keys.new.len() + keys.old.len() > keys.room {
-            keys.new.truncate(new_length);
-            keys.old.truncate(old_length);
-            keys.is_cut = true;
+            keys.cut(before);
         }
     }
 
@@ -333,6 +332,18 @@ impl Keys {
             room,
             is_cut: false,
         }
+    }
+
+    /// Bytes of keys, and of old keys.
+    pub fn length(&self) -> (usize, usize) {
+        (self.new.len(), self.old.len())
+    }
+
+    /// Leaves out what came after `length`, and whatever will come.
+    pub fn cut(&mut self, length: (usize, usize)) {
+        self.new.truncate(length.0);
+        self.old.truncate(length.1);
+        self.is_cut = true;
     }
 }
 

@@ -52,10 +52,14 @@ pub fn add(watch: &Rc<Known>, op: Op, change: &Change<'_>) -> std::result::Resul
         cause: current::cause(),
         keys: Keys::new(room(watch)),
     });
+    let before = open.keys.length();
     let outcome = tell::guarded(watch.shape.can_fail(watch.kind), || {
         watch.shape.add(change, &mut open.keys);
         Ok(())
     });
+    if outcome.is_err() {
+        open.keys.cut(before);
+    }
     OPEN.with_borrow_mut(|all| all.push(open));
     outcome
 }

@@ -7,8 +7,8 @@ use super::known::Known;
 use super::payload::{Change, Keys, Kind, Origin};
 use super::statement;
 use super::triggers::Expression;
-use crate::errors::{Error, Result, SqlState};
-use crate::job::current;
+use crate::errors::{Error, Result};
+use crate::job::{current, position};
 use crate::notice::buffer::{self, Delivery, Item};
 use crate::notice::oversize;
 use crate::pg::expression::{Evaluation, Evaluator};
@@ -212,7 +212,8 @@ fn default_args(watch: &Known, op: Op, payload: &[u8]) -> std::result::Result<Ve
 fn add_job(watch: &Known, queue: &str, args: Vec<u8>, tally: &mut Tally) -> Result<u64> {
     match watch.request(queue) {
         Ok(request) => {
-            buffer::add(Item::Job { request, args })?;
+            let id = position::next()?;
+            buffer::add(Item::Job { id, request, args })?;
             Ok(1)
         }
         Err(error) => {
@@ -275,12 +276,7 @@ fn refer(watch: &Known, op: Op, change: Option<&Change<'_>>, payload: &[u8]) -> 
 /// An expression or a conversion has failed: the write goes on, and the notice (or the job) says so. What
 /// ends the statement or the transaction anyway goes on as an error.
 fn failed(watch: &Rc<Known>, op: Op, change: Option<&Change<'_>>, error: CallError) -> Result<()> {
-    let error = Error {
-        sqlstate: SqlState::of_server(&error.sqlstate),
-        message: error.message,
-        detail: error.detail,
-        hint: error.hint,
-    };
+    let error = error.into_error();
     const QUERY_CANCELED: &str = "57014";
     const TRANSACTION_ROLLBACK: &str = "40";
     let code = error.sqlstate.0;

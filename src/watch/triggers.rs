@@ -9,6 +9,7 @@ use crate::errors::{Error, Result, SqlState};
 use crate::params;
 use crate::pg::expression::Evaluator;
 use crate::pg::spi::{self, Plan};
+use crate::pg::subtransaction::CallError;
 use crate::pg::trigger::Op;
 use crate::pg::{catalog_trigger, identifier, text, BuiltinOid, Oid};
 
@@ -104,16 +105,15 @@ fn make_expressions(
     ];
     let condition = format!("false AND ROW({}) IS NULL", row.join(", "));
     let trigger = maker.make("expressions", Op::Update, true, Some(&condition))?;
-    let evaluator = condition_of(trigger)?
-        .and_then(|condition| Evaluator::of_condition(&condition))
-        .filter(|evaluator| evaluator.len() == row.len())
-        .ok_or_else(|| {
-            Error::new(
-                SqlState::INTERNAL_ERROR,
-                "the server keeps the watch's expressions in another form than expected",
-            )
-            .hint("This is a bug: please report it with the version of the server.")
-        })?;
+    let condition = condition_of(trigger)?.unwrap_or_default();
+    let evaluator = Evaluator::of_condition(&condition).map_err(CallError::into_error)?;
+    if evaluator.len() != row.len() {
+        return Err(Error::new(
+            SqlState::INTERNAL_ERROR,
+            "the server keeps the watch's expressions in another form than expected",
+        )
+        .hint("This is a bug: please report it with the version of the server."));
+    }
     Ok(Some(Made { trigger, evaluator }))
 }
 
