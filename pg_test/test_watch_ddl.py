@@ -185,6 +185,25 @@ def test_a_dropped_table_takes_its_watches_along(db, heard):
     assert heard.after("INSERT INTO t VALUES (1)") == [("insert", 1)]
 
 
+def test_watches_that_end_make_room_for_the_counts_of_others(db, heard):
+    """More than are counted in the whole server at a time."""
+    db.sql('''
+        CREATE PROCEDURE come_and_go() LANGUAGE plpgsql AS $$
+        BEGIN
+            FOR n IN 1..2100 LOOP
+                PERFORM pushy.watch('t', events => '{insert}', channel => 'many');
+                INSERT INTO t VALUES (n);
+                COMMIT;
+                PERFORM pushy.unwatch('t');
+                COMMIT;
+            END LOOP;
+        END $$''')
+    db.sql("CALL come_and_go()")
+    watch(db, "t")
+    assert heard.after("INSERT INTO t VALUES (0)") == [("insert", 0)]
+    assert db.row("SELECT notices FROM pushy.watches") == {"notices": 1}
+
+
 def test_a_trigger_dropped_by_hand_breaks_the_watch_and_declaring_it_again_mends_it(db, heard):
     watch(db, "t")
     db.sql("DROP TRIGGER pushy_heard_update ON t")

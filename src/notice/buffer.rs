@@ -180,7 +180,7 @@ pub fn add(item: Item) -> Result<()> {
     let level = transaction::nest_level();
     let early = BUFFER.with_borrow_mut(|buffer| {
         buffer.enter(level);
-        if buffer.was_just_said(&item) || buffer.is_one_too_many(&item) {
+        if item.is_for_notify() && (buffer.was_just_said(&item) || buffer.is_one_too_many(&item)) {
             return None;
         }
         buffer.put(item)
@@ -218,9 +218,6 @@ impl Buffer {
         let Item::Notice { channel, .. } = item else {
             return false;
         };
-        if !item.is_for_notify() {
-            return false;
-        }
         if self.told < settings::max_notices() {
             self.told += 1;
             return false;

@@ -26,8 +26,7 @@ fn key(database: u32, watch_id: i32) -> u64 {
 }
 
 impl WatchSlot {
-    /// Adds to the counts. Fit for commit callbacks.
-    pub fn count(&self, notices: u64, jobs: u64, errors: u64, now: Timestamp) {
+    fn count(&self, [notices, jobs, errors]: [u64; 3], now: Timestamp) {
         self.notices.fetch_add(notices, Ordering::Relaxed);
         self.jobs.fetch_add(jobs, Ordering::Relaxed);
         self.errors.fetch_add(errors, Ordering::Relaxed);
@@ -74,6 +73,22 @@ impl Shared {
             slot.key.store(key, Ordering::Release);
             Some(free)
         })
+    }
+
+    /// Adds notices, jobs and errors to the counts of a watch of this database, if the slot is its own still.
+    /// Fit for commit callbacks.
+    pub fn count_watch(&self, watch_id: i32, slot: usize, counts: [u64; 3], now: Timestamp) {
+        let slot = &self.watches[slot];
+        if slot.key.load(Ordering::Acquire) == key(crate::pg::database::current(), watch_id) {
+            slot.count(counts, now);
+        }
+    }
+
+    /// Gives up the slot of a watch of this database, if it has one. Fit for commit callbacks.
+    pub fn free_watch(&self, watch_id: i32) {
+        if let Some(slot) = self.find_watch(watch_id) {
+            slot.key.store(0, Ordering::Release);
+        }
     }
 
     /// Gives up the slots of a database's watches: it, or the extension in it, is gone.

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 
 use crate::pg::transaction;
-use crate::shared;
+use crate::shared::{self, Shared};
 
 #[derive(Clone, Copy, Default)]
 pub struct Tally {
@@ -14,16 +14,23 @@ pub struct Tally {
 
 struct Counted {
     level: i32,
+    watch_id: i32,
     slot: usize,
     tally: Tally,
 }
 
-thread_local! {
-    static COUNTED: RefCell<Vec<Counted>> = const { RefCell::new(Vec::new()) };
+struct Gone {
+    level: i32,
+    watch_id: i32,
 }
 
-/// Adds to the counts of the watch in this slot, with the commit.
-pub fn add(slot: Option<usize>, tally: Tally) {
+thread_local! {
+    static COUNTED: RefCell<Vec<Counted>> = const { RefCell::new(Vec::new()) };
+    static GONE: RefCell<Vec<Gone>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Adds to the counts of a watch, in this slot, with the commit.
+pub fn add(watch_id: i32, slot: Option<usize>, tally: Tally) {
     let Some(slot) = slot else { return };
     let level = transaction::nest_level();
     COUNTED.with_borrow_mut(|all| {
@@ -37,14 +44,34 @@ pub fn add(slot: Option<usize>, tally: Tally) {
                 known.tally.jobs += tally.jobs;
                 known.tally.errors += tally.errors;
             }
-            None => all.push(Counted { level, slot, tally }),
+            None => all.push(Counted {
+                level,
+                watch_id,
+                slot,
+                tally,
+            }),
         }
     });
+}
+
+/// A watch has ended: with the commit its slot is free for another.
+pub fn end(watch_id: i32) {
+    let level = transaction::nest_level();
+    GONE.with_borrow_mut(|all| all.push(Gone { level, watch_id }));
 }
 
 /// The transaction has committed. Flips atomics only.
 pub fn tell() {
     let Some(shared) = shared::get() else { return };
+    tell_counted(shared);
+    GONE.with(|cell| {
+        if let Ok(all) = cell.try_borrow() {
+            all.iter().for_each(|gone| shared.free_watch(gone.watch_id));
+        }
+    });
+}
+
+fn tell_counted(shared: &Shared) {
     COUNTED.with(|cell| {
         let Ok(all) = cell.try_borrow() else { return };
         if all.is_empty() {
@@ -57,7 +84,7 @@ pub fn tell() {
                 jobs,
                 errors,
             } = counted.tally;
-            shared.watches[counted.slot].count(notices, jobs, errors, now);
+            shared.count_watch(counted.watch_id, counted.slot, [notices, jobs, errors], now);
         }
     });
 }
@@ -71,6 +98,13 @@ pub fn raise(level: i32) {
             }
         }
     });
+    GONE.with(|cell| {
+        if let Ok(mut all) = cell.try_borrow_mut() {
+            for gone in all.iter_mut().filter(|gone| gone.level >= level) {
+                gone.level = level - 1;
+            }
+        }
+    });
 }
 
 /// A savepoint of this level is undone; 0: the transaction has ended.
@@ -78,6 +112,11 @@ pub fn forget(level: i32) {
     COUNTED.with(|cell| {
         if let Ok(mut all) = cell.try_borrow_mut() {
             all.retain(|counted| counted.level < level);
+        }
+    });
+    GONE.with(|cell| {
+        if let Ok(mut all) = cell.try_borrow_mut() {
+            all.retain(|gone| gone.level < level);
         }
     });
 }

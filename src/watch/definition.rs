@@ -1,5 +1,6 @@
 //! A watch as declared: one row of pushy.watch.
 
+use super::counts;
 use super::table::Table;
 use crate::errors::Result;
 use crate::params;
@@ -270,19 +271,24 @@ pub fn set_paused(watch_id: i32, paused: bool) {
 /// Removes the row; its triggers are the caller's business.
 pub fn delete(watch_id: i32) {
     spi::run(&DELETE, params![watch_id]);
+    counts::end(watch_id);
 }
 
 static FORGET_LOST: Plan = Plan::new(
     "DELETE FROM pushy.watch w \
       WHERE w.home_system OPERATOR(pg_catalog.=) $1 AND w.home_database OPERATOR(pg_catalog.=) $2 \
-        AND NOT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid OPERATOR(pg_catalog.=) w.relation)",
+        AND NOT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid OPERATOR(pg_catalog.=) w.relation) \
+     RETURNING w.watch_id",
     &[INT8OID, OIDOID],
 );
 
 /// Removes watches whose table was dropped.
 pub fn forget_lost() {
     let here = Oid::from(database::current());
-    spi::run(&FORGET_LOST, params![database::system_identifier(), here]);
+    spi::connect(|spi| {
+        let lost = spi.run(&FORGET_LOST, params![database::system_identifier(), here]);
+        lost.rows().for_each(|row| counts::end(row.i32(1)));
+    });
 }
 
 impl Definition {

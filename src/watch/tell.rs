@@ -195,7 +195,7 @@ fn send(
     }
     let payload = evaluated.payload.unwrap_or(payload);
     tally.notices += add_notice(watch, op, change, payload)?;
-    counts::add(watch.counter, tally);
+    counts::add(watch.definition.watch_id, watch.counter, tally);
     Ok(())
 }
 
@@ -298,7 +298,7 @@ fn failed(watch: &Rc<Known>, op: Op, change: Option<&Change<'_>>, error: CallErr
         }
     }
     tally.notices += add_notice(watch, op, None, payload)?;
-    counts::add(watch.counter, tally);
+    counts::add(watch.definition.watch_id, watch.counter, tally);
     Ok(())
 }
 
