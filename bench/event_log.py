@@ -54,7 +54,7 @@ def writers(cluster, synchronous: str, seconds: int) -> None:
     db.sql("SELECT pushy.notify('warm', '', delivery => 'relay')")
     rates = interleaved(cluster, db, ["plain", "relayed", "notified"], seconds)
     compare(f"{WRITERS} writers, synchronous_commit {synchronous}", rates)
-    with listening(db, ["relayed"] * LISTENERS):
+    with listening(db, ["elsewhere"] * LISTENERS):
         rates = interleaved(cluster, db, ["plain", "relayed"], seconds)
         compare(f"the same, {LISTENERS} idle LISTENers", rates)
     held = db.connect(autocommit=False)
@@ -119,6 +119,16 @@ def latencies(cluster, seconds: int) -> None:
             time.sleep(0.05)
         row(f"commit to LISTENer, 20 a second, synchronous_commit {synchronous}", heard.end())
     db.sql("SELECT pushy.subscription_create('s', '{read}')")
+    for synchronous in ("off", "on"):
+        writer.execute(f"SET synchronous_commit = {synchronous}")
+        row(f"commit to subscription_read, synchronous_commit {synchronous}", shown(read(db, writer)))
+    for many in (1_000, 5_000):
+        heard = Heard(db, "busy")
+        achieved = rate(cluster, db, STAMPED.format(channel="busy") + ";", seconds, "-R", many)
+        row(f"commit to LISTENer, {achieved:,.0f} a second (of {many:,})", heard.end())
+
+
+def read(db, writer) -> list[float]:
     taken: list[float] = []
     reader = db.connect()
     for _ in range(60):
@@ -132,11 +142,7 @@ def latencies(cluster, seconds: int) -> None:
         time.sleep(0.03)
         writer.execute(STAMPED.format(channel="read"))
         waiting.join()
-    row("commit to subscription_read, synchronous_commit on", shown(taken))
-    for many in (1_000, 5_000):
-        heard = Heard(db, "busy")
-        achieved = rate(cluster, db, STAMPED.format(channel="busy") + ";", seconds, "-R", many)
-        row(f"commit to LISTENer, {achieved:,.0f} a second (of {many:,})", heard.end())
+    return taken
 
 
 class Heard:
