@@ -5,7 +5,8 @@ use tokio_postgres::{Client, Statement};
 
 use crate::{connect, told, Failure};
 
-const CLAIM: &str = "SELECT id, args->>'n' FROM plain_job ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED";
+const CLAIM: &str =
+    "SELECT id, args->>'n' FROM plain_job ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED";
 const DELETE: &str = "DELETE FROM plain_job WHERE id = ANY ($1)";
 const ONE_ROW: &str = "INSERT INTO written (n) VALUES ($1::text::int)";
 
@@ -16,9 +17,14 @@ pub async fn run(sessions: &str, batch: &str, handler: &str) -> Result<(), Failu
     println!("ready");
     told().await?;
     println!("began");
-    try_join_all(clients.into_iter().map(|client| tokio::spawn(drain(client, batch, writes)))).await?
-        .into_iter()
-        .collect::<Result<Vec<()>, Failure>>()?;
+    try_join_all(
+        clients
+            .into_iter()
+            .map(|client| tokio::spawn(drain(client, batch, writes))),
+    )
+    .await?
+    .into_iter()
+    .collect::<Result<Vec<()>, Failure>>()?;
     println!("handled");
     told().await
 }
@@ -36,7 +42,11 @@ async fn drain(mut client: Client, batch: i64, writes: bool) -> Result<(), Failu
         }
         if writes {
             // Pipelined: one round trip for all of them.
-            try_join_all(jobs.iter().map(|job| write(&transaction, &one_row, job.get(1)))).await?;
+            try_join_all(
+                jobs.iter()
+                    .map(|job| write(&transaction, &one_row, job.get(1))),
+            )
+            .await?;
         }
         let done: Vec<i64> = jobs.iter().map(|job| job.get(0)).collect();
         transaction.execute(&delete, &[&done]).await?;
@@ -44,7 +54,11 @@ async fn drain(mut client: Client, batch: i64, writes: bool) -> Result<(), Failu
     }
 }
 
-async fn write(transaction: &tokio_postgres::Transaction<'_>, one_row: &Statement, n: &str) -> Result<(), Failure> {
+async fn write(
+    transaction: &tokio_postgres::Transaction<'_>,
+    one_row: &Statement,
+    n: &str,
+) -> Result<(), Failure> {
     transaction.execute(one_row, &[&n]).await?;
     Ok(())
 }

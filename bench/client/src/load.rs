@@ -9,7 +9,8 @@ use crate::{connect, told, Failure};
 
 /// `sql` takes the job's number as $1. The clock is read before COMMIT; times are µs since 1970.
 pub async fn run(rate: &str, jobs: &str, sessions: &str, sql: &str) -> Result<(), Failure> {
-    let (rate, jobs, sessions): (f64, usize, usize) = (rate.parse()?, jobs.parse()?, sessions.parse()?);
+    let (rate, jobs, sessions): (f64, usize, usize) =
+        (rate.parse()?, jobs.parse()?, sessions.parse()?);
     let clients = try_join_all((0..sessions).map(|_| connect())).await?;
     println!("ready");
     told().await?;
@@ -26,7 +27,13 @@ pub async fn run(rate: &str, jobs: &str, sessions: &str, sql: &str) -> Result<()
     Ok(())
 }
 
-async fn load(client: Client, sql: String, numbers: Vec<usize>, begin: Instant, rate: f64) -> Result<Vec<(usize, u128)>, Failure> {
+async fn load(
+    client: Client,
+    sql: String,
+    numbers: Vec<usize>,
+    begin: Instant,
+    rate: f64,
+) -> Result<Vec<(usize, u128)>, Failure> {
     let enqueue = client.prepare(&sql).await?;
     client.batch_execute("SET synchronous_commit = off").await?;
     let mut commits = Vec::with_capacity(numbers.len());

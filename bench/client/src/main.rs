@@ -25,7 +25,10 @@ pub async fn connect() -> Result<Client, Failure> {
 
 /// One line from the bench.
 pub async fn told() -> Result<(), Failure> {
-    BufReader::new(tokio::io::stdin()).lines().next_line().await?;
+    BufReader::new(tokio::io::stdin())
+        .lines()
+        .next_line()
+        .await?;
     Ok(())
 }
 

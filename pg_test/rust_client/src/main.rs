@@ -30,7 +30,8 @@ impl Server {
         let (client, mut connection) = tokio_postgres::connect(&self.dsn, NoTls).await?;
         let (send, heard) = unbounded_channel();
         tokio::spawn(async move {
-            while let Some(Ok(message)) = poll_fn(|context| connection.poll_message(context)).await {
+            while let Some(Ok(message)) = poll_fn(|context| connection.poll_message(context)).await
+            {
                 if let AsyncMessage::Notification(notice) = message {
                     let _ = send.send(notice);
                 }
