@@ -7,4 +7,4 @@ SECTIONS = {"drain": drain, "drain_durable": drain_durable, "latency": latency, 
             "shared_table": shared_table, "waiting": waiting, "kept": kept, "held": held, "parked": parked, "memory": memory, "idle": idle, "many": many,
             "bystander": bystander, "watch": watch}
 # The rest takes millions of jobs, or minutes of waiting.
-SHORT = ["drain", "drain_durable", "latency", "enqueue", "wal", "parked", "bystander"]
+SHORT = ["drain", "drain_durable", "latency", "enqueue", "wal", "parked", "bystander", "watch"]

@@ -53,8 +53,15 @@ fn write(events: &[Event<'_>]) -> Result<()> {
         &parts::LOG_CHECKED[part as usize],
     )?;
     pending::logged();
-    if is_full(table.blocks()) {
+    let blocks = table.blocks();
+    if is_big(blocks) {
         if let Some(place) = place {
+            place.log.is_crowded.store(true, Ordering::SeqCst);
+        }
+    }
+    if is_full(blocks) {
+        if let Some(place) = place {
+            place.log.is_full.store(true, Ordering::SeqCst);
             let lost = &place.log.lost;
             lost.fetch_add(events.len() as u64, Ordering::SeqCst);
         }
@@ -134,6 +141,11 @@ fn current_part(place: Option<&Database>) -> Result<u32> {
         place.log.learn_part(part);
     }
     Ok(part)
+}
+
+/// A part that holds its share of what the log may: another should take over.
+fn is_big(blocks: u32) -> bool {
+    i64::from(blocks) * BLOCK >= settings::log_max_size() / parts::SHARE
 }
 
 /// A part as big as the whole log may be: the relay could not turn to another one. Writers are never blocked;

@@ -5,6 +5,9 @@ use std::sync::atomic::AtomicU32;
 /// Parts that the log has; as many tables of events and of ticks.
 pub const PARTS: u32 = 6;
 
+/// A part is left when it holds one of so many shares of what the log may, in bytes or in time.
+pub const SHARE: i64 = PARTS as i64 - 1;
+
 pub fn log_table(part: u32) -> String {
     format!("log_{part}")
 }

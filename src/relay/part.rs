@@ -4,7 +4,7 @@ use pushy_core::log::cursor::Cursor;
 
 use super::worker::Relay;
 use crate::errors::Result;
-use crate::log::parts::{log_table, tick_index, tick_table, PARTS};
+use crate::log::parts::{log_table, tick_index, tick_table, PARTS, SHARE};
 use crate::log::state::{self, State};
 use crate::log::tick::Tick;
 use crate::log::{is_full, BLOCK};
@@ -16,8 +16,6 @@ use crate::pg::{append_only, clock, heap, identity, snapshot, BuiltinOid};
 use crate::settings;
 use std::sync::atomic::Ordering;
 
-/// A part is left when it holds this share of what the log may, in bytes or in time.
-const SHARE: i64 = PARTS as i64 - 1;
 /// When to look again for what could not be emptied.
 const AGAIN_US: i64 = 60_000_000;
 

@@ -29,6 +29,8 @@ pub const KIND: Kind = Kind {
 const GAP_US: i64 = 3_000;
 /// How long to look away from sizes and ages of the log.
 const LOOK_US: i64 = 200_000;
+/// The same when the part that is written to has grown to its size.
+const LOOK_WHEN_CROWDED_US: i64 = 10_000;
 /// After so much rest, how far LISTENers were told is written down.
 const REST_US: i64 = 5_000_000;
 
@@ -239,12 +241,26 @@ impl Relay {
         let retry_at = self.emit();
         self.feed()?;
         let now = clock::now().0;
-        if now - *looked_at >= LOOK_US || now < *looked_at {
+        let is_crowded = log.is_crowded.load(Ordering::SeqCst);
+        let pause = if is_crowded {
+            LOOK_WHEN_CROWDED_US
+        } else {
+            LOOK_US
+        };
+        let mut look_at = i64::MAX;
+        if now - *looked_at >= pause || now < *looked_at {
             *looked_at = now;
+            log.is_crowded.store(false, Ordering::SeqCst);
             self.turn_and_empty()?;
             worker::report_statistics();
+        } else if is_crowded {
+            look_at = *looked_at + pause;
         }
-        let again_at = if log.is_dirty() { 0 } else { retry_at };
+        let again_at = if log.is_dirty() {
+            0
+        } else {
+            retry_at.min(look_at)
+        };
         Ok(Some(again_at.saturating_sub(clock::now().0)))
     }
 }

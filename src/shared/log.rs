@@ -45,6 +45,8 @@ pub struct LogPlace {
     pub lost: AtomicU64,
     /// No room could be made in the log.
     pub is_full: AtomicBool,
+    /// The part that writers append to is as big as a part should be: the relay should turn to another.
+    pub is_crowded: AtomicBool,
     /// Events of transactions that have not ended.
     pub pending: AtomicU64,
     /// The last event told to LISTENers.
@@ -69,6 +71,7 @@ impl LogPlace {
         self.failures.store(0, Ordering::SeqCst);
         self.lost.store(0, Ordering::SeqCst);
         self.is_full.store(false, Ordering::SeqCst);
+        self.is_crowded.store(false, Ordering::SeqCst);
         self.pending.store(0, Ordering::SeqCst);
         self.set_told(0, 0, 0);
     }
