@@ -20,7 +20,7 @@ class Pushy(Contestant):
         self.batch = batch
         self.name = "Pushy, batched" if batch else "Pushy, a commit per job"
         self.path = f"2 executors, batch => {str(batch).lower()}"
-        self.jobs = {"noop": 200_000, "one_row": 200_000}
+        self.jobs = {"noop": 400_000, "one_row": 400_000}
 
     def prepare(self, cluster: Cluster, database: str = "pushy_drain") -> "Pushy":
         self.cluster = cluster
