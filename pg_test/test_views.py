@@ -52,6 +52,27 @@ def test_stats_count_what_became_of_jobs(fine):
     assert (seen["enqueued"], seen["completed"], seen["failed"], seen["retried"], seen["discarded"]) == (1, 0, 2, 1, 1), seen
 
 
+def test_stats_have_a_row_for_the_event_log(fine, role):
+    """Its size and how far back it reaches, for everybody, as pushy.log has them."""
+    log = "SELECT log_bytes, log_oldest FROM pushy.stats WHERE queue IS NULL"
+    empty, oldest = fine.rows(log)[0]
+    assert (empty < 1 << 20, oldest) == (True, None)
+    fine.sql("SELECT pushy.subscription_create('s')")
+    fine.sql("SELECT pushy.notify('c', repeat('x', 7000) || n, delivery => 'relay') FROM generate_series(1, 200) n")
+    fine.sql("CALL pushy.subscription_wait('s', '20 s')")
+    with fine.connect(user=role()) as session:
+        [(size, oldest)] = session.execute(log).fetchall()
+    assert (size, oldest) == fine.rows("SELECT bytes, oldest FROM pushy.log")[0]
+    assert size - empty > 200 * 7000
+    fine.job_wait(fine.value("SELECT pushy.enqueue('q')"))
+    assert fine.rows("SELECT queue, log_bytes, log_oldest FROM pushy.stats ORDER BY queue") == [("q", None, None), (None, size, oldest)]
+
+
+def test_stats_of_one_queue_do_not_look_at_the_log(fine):
+    seen = plan(fine, "SELECT * FROM pushy.stats WHERE queue = 'q'")
+    assert "log_bounds" not in seen, seen
+
+
 def test_a_running_job_is_shown_with_its_progress(db):
     gate = Gate(db)
     db.sql(f"CREATE FUNCTION slow() RETURNS void LANGUAGE plpgsql AS $$BEGIN "

@@ -82,5 +82,6 @@ GRANT EXECUTE ON FUNCTION
   pushy.watch_counts(int),
   pushy.watch_is_home(bigint, oid),
   pushy.subscription_rows(),
-  pushy.log_row()
+  pushy.log_row(),
+  pushy.log_bounds()
   TO PUBLIC;

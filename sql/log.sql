@@ -188,6 +188,11 @@ CREATE FUNCTION pushy.log_row(
 RETURNS record LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_log_row';
 COMMENT ON FUNCTION pushy.log_row() IS 'Size and bounds of the event log; behind pushy.log.';
 
+CREATE FUNCTION pushy.log_bounds(OUT bytes bigint, OUT oldest text)
+RETURNS record LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_log_bounds';
+COMMENT ON FUNCTION pushy.log_bounds() IS
+  'Size of the event log and the cursor of its oldest tick, without reading the others; behind pushy.stats.';
+
 CREATE VIEW pushy.log WITH (security_barrier) AS
 SELECT l.bytes, l.events, l.oldest, l.newest, l.oldest_at, l.newest_at, l.told, l.pending, l.is_full
   FROM pushy.log_row() l;

@@ -245,11 +245,16 @@ COMMENT ON COLUMN pushy.workers.progress_message IS 'What the handler said with 
 
 CREATE VIEW pushy.stats WITH (security_barrier) AS
 SELECT s.queue, s.running, s.enqueued, s.completed, s.failed, s.retried, s.discarded, s.cancelled, s.batches, s.rate_1m,
-       s.wait_p50, s.wait_p95, s.wait_p99, s.run_mean, s.run_p50, s.run_p95, s.run_p99
-  FROM pushy.stat_rows() s;
+       s.wait_p50, s.wait_p95, s.wait_p99, s.run_mean, s.run_p50, s.run_p95, s.run_p99,
+       NULL::pg_catalog.int8 AS log_bytes, NULL::pg_catalog.text AS log_oldest
+  FROM pushy.stat_rows() s
+-- A query for one queue does not look at the log: no name is equal to NULL, as the planner sees.
+UNION ALL
+SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, l.bytes, l.oldest
+  FROM pushy.log_bounds() l;
 COMMENT ON VIEW pushy.stats IS
-  'Counts and latencies of queues that you may monitor, since the server started; read from shared memory, no job is looked at. A queue not used since then is not there.';
-COMMENT ON COLUMN pushy.stats.queue IS 'Its name.';
+  'Counts and latencies of queues that you may monitor, since the server started; read from shared memory, no job is looked at. A queue not used since then is not there. One row more, with no queue, is of the event log, of which pushy.log says more.';
+COMMENT ON COLUMN pushy.stats.queue IS 'Its name; NULL: the row of the event log.';
 COMMENT ON COLUMN pushy.stats.running IS 'Executors that work on the queue now.';
 COMMENT ON COLUMN pushy.stats.enqueued IS 'Jobs enqueued and committed.';
 COMMENT ON COLUMN pushy.stats.completed IS 'Jobs completed.';
@@ -266,3 +271,5 @@ COMMENT ON COLUMN pushy.stats.run_mean IS 'Mean time that a handler ran.';
 COMMENT ON COLUMN pushy.stats.run_p50 IS 'Time that half of the handlers'' runs did not exceed; as wait_p50.';
 COMMENT ON COLUMN pushy.stats.run_p95 IS 'As run_p50, for 95 % of the runs.';
 COMMENT ON COLUMN pushy.stats.run_p99 IS 'As run_p50, for 99 % of the runs.';
+COMMENT ON COLUMN pushy.stats.log_bytes IS 'Of the event log: its bytes on disk.';
+COMMENT ON COLUMN pushy.stats.log_oldest IS 'Of the event log: the cursor of the oldest tick that can still be read; NULL while there is none.';

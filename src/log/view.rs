@@ -16,14 +16,26 @@ use crate::{row, shared, sql_function};
 
 /// All ticks there are, oldest first. A hundred thousand take about 0.1 s: for people who look.
 fn each_tick(state: &State, mut each: impl FnMut(&Tick)) -> Result<()> {
+    some_ticks(state, |tick| {
+        each(tick);
+        true
+    })
+}
+
+/// Ticks, oldest first, until `each` has enough (false).
+fn some_ticks(state: &State, mut each: impl FnMut(&Tick) -> bool) -> Result<()> {
     let snapshot = snapshot::take_latest();
+    let mut goes_on = true;
     for part in &state.parts {
         let table = heap::open_for_reading(&tick_table(part.part))?;
         let index = tick_index(part.part);
         table.read_in_order(&index, &[], &snapshot, false, |row| {
-            each(&Tick::read(row)?);
-            Ok(true)
+            goes_on = each(&Tick::read(row)?);
+            Ok(goes_on)
         })?;
+        if !goes_on {
+            break;
+        }
     }
     Ok(())
 }
@@ -99,15 +111,35 @@ fn subscription_rows(call: Call) -> Result<Answer> {
     })
 }
 
+/// Bytes on disk, ticks included.
+fn size() -> i64 {
+    let sizes = (0..PARTS).map(|part| {
+        append_only::total_bytes(&log_table(part)) + append_only::total_bytes(&tick_table(part))
+    });
+    sizes.sum()
+}
+
+sql_function!(pushy_log_bounds, |call| log_bounds(call));
+
+/// What of pushy.log costs no look at its ticks but the first.
+fn log_bounds(call: Call) -> Result<Answer> {
+    let (bytes, first) = identity::as_owner(|| {
+        let mut first = None;
+        some_ticks(&state::read()?, |tick| {
+            first = Some(tick.cursor(0));
+            false
+        })?;
+        Ok((size(), first))
+    })?;
+    Ok(call.answer_row(row![bytes, first.map(|cursor| cursor.to_string())]))
+}
+
 sql_function!(pushy_log_row, |call| log_row(call));
 
 fn log_row(call: Call) -> Result<Answer> {
     let (bytes, all, first, last) = identity::as_owner(|| {
         let state = state::read()?;
-        let sizes = (0..PARTS).map(|part| {
-            append_only::total_bytes(&log_table(part)) + append_only::total_bytes(&tick_table(part))
-        });
-        let bytes: i64 = sizes.sum();
+        let bytes = size();
         let mut all = 0i64;
         let (mut first, mut last) = (None, None);
         each_tick(&state, |tick| {

@@ -36,7 +36,11 @@ impl Relay {
         if self.muted.until > clock::now().0 {
             return self.muted.until;
         }
-        match self.tell_all() {
+        let outcome = match self.muted.failures {
+            0 => self.tell_all(),
+            _ => make_room().and_then(|()| self.tell_all()),
+        };
+        match outcome {
             Ok(()) => {
                 self.muted = Muted::default();
                 NEVER
@@ -131,6 +135,13 @@ impl Relay {
     }
 }
 
+fn make_room() -> Result<(), Failure> {
+    transaction::run(|| {
+        notify::make_room();
+        Ok(())
+    })
+}
+
 fn tell_resync(at: Cursor) -> Result<(), Failure> {
     let message = format!("{{\"v\":1,\"event\":\"resync\",\"cursor\":\"{at}\"}}");
     transaction::run(|| {
@@ -148,6 +159,6 @@ fn log_failure(failure: &Failure) {
                 failure.message, failure.sqlstate
             ),
         )
-        .hint("Nothing is lost while the event log keeps it. A LISTENer that sits in a transaction fills the queue of NOTIFY: see pg_notification_queue_usage(). This is said once until they are told."),
+        .hint("Nothing is lost while the event log keeps it. If the queue of NOTIFY is full, a LISTENer sits in a transaction, and every other NOTIFY fails: end it. This is said once until they are told."),
     );
 }

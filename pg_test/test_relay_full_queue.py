@@ -1,0 +1,67 @@
+"""NOTIFY's queue is full, because somebody listens and sleeps in a transaction: what fails, what waits, and what goes on after.
+
+The queue holds 8 GB, half of the pages that it can number. Here all of its files but the first are one file: each page has one
+notice that looks like any other, so whoever reads it later finds what the server expects.
+"""
+
+import os
+
+import psycopg
+import pytest
+
+from harness import account
+from harness.waiting import wait_for
+
+SEGMENTS = 0x8000
+# Two of them do not fit on a page.
+FILLER = "SELECT count(pg_notify('filler', repeat('x', 4200) || %s + n)) FROM generate_series(1, 20000) n"
+
+
+def fill_the_queue(cluster):
+    """Answers the session that sleeps."""
+    folder = cluster.data / "pg_notify"
+    shared = folder / "0001"
+    shared.touch(mode=0o600)
+    account.give(shared)
+    for number in range(2, SEGMENTS):
+        os.symlink(shared.name, folder / f"{number:04X}")
+    sleeper = cluster.connect("postgres")
+    sleeper.execute("LISTEN anything")
+    sleeper.execute("BEGIN")
+    with cluster.connect("postgres") as writer, pytest.raises(psycopg.errors.ProgramLimitExceeded):
+        for start in range(0, 1_200_000, 20_000):
+            writer.execute(FILLER, (start,))
+    return sleeper
+
+
+def test_a_full_queue_fails_plain_notices_and_delays_relayed_ones_which_are_never_lost(make_cluster):
+    db = make_cluster().database()
+    db.sql("CREATE TABLE plain (id int); CREATE TABLE relayed (id int)")
+    db.sql("SELECT pushy.watch('plain', channel => 'heard', payload_expr => 'NEW.id')")
+    db.sql("SELECT pushy.watch('relayed', channel => 'heard', payload_expr => 'NEW.id', delivery => 'relay')")
+    db.sql("SELECT pushy.subscription_create('s', '{heard}')")
+    sleeper = fill_the_queue(db.cluster)
+    ear = db.listen("heard")
+
+    with pytest.raises(psycopg.errors.ProgramLimitExceeded, match="too many notifications"):
+        db.sql("INSERT INTO plain VALUES (0)")
+    assert db.rows("SELECT * FROM plain") == [], "it fails the write"
+
+    since = db.cluster.log.position()
+    for n in range(1, 6):
+        db.sql("INSERT INTO relayed VALUES (%s)", n)
+    db.cluster.log.wait_for("LISTENers are not told: too many notifications", since)
+    assert db.value("CALL pushy.subscription_wait('s', '20 s')") is True
+    wait_for("all to be read", lambda: db.rows("SELECT payload FROM pushy.subscription_read('s')"),
+             lambda read: read == [(str(n),) for n in range(1, 6)])
+    assert db.value("SELECT told FROM pushy.log") is None
+    [relay] = db.workers("relay")
+
+    # The server itself does not look again whether there is room: without the relay every NOTIFY would go on failing.
+    sleeper.close()
+    for n in range(1, 6):
+        assert ear.wait_for().payload == str(n)
+    db.sql("INSERT INTO plain VALUES (6)")
+    assert ear.wait_for().payload == "6"
+    assert db.workers("relay") == [relay]
+    assert db.cluster.log.since(since).count("LISTENers are not told") == 1
