@@ -18,7 +18,7 @@ PUBLIC_FUNCTIONS = {
     "watch_row", "watch_statement",
     # Behind the views, which run them as whoever looks.
     "queue_monitored", "queue_seen", "running_jobs", "stat_rows", "watch_counts",
-    "watch_is_home", "worker_rows", "subscription_rows", "log_row", "log_bounds",
+    "watch_is_home", "watch_elsewhere", "worker_rows", "subscription_rows", "log_row", "log_bounds",
 }
 VIEWS = {"queues", "jobs", "failures", "workers", "stats", "watches", "subscriptions", "log"}
 

@@ -377,17 +377,96 @@ def test_a_copy_by_template_is_silent_until_somebody_says_so(make_cluster):
     assert Watching(db, "heard").after("INSERT INTO p VALUES (1, 5)") == [("insert", (1, 5))]
 
 
-def test_a_restored_watch_of_a_table_that_was_renamed_is_declared_again(make_cluster):
+def restored(db, name: str = "copy") -> Database:
+    dump = db.cluster.run("pg_dump", "-h", db.cluster.folder, "-p", db.cluster.port, "-U", "postgres", db.name).stdout
+    copy = db.cluster.database(name, extension=False)
+    said = db.cluster.psql(name, dump)
+    assert "ERROR" not in said, said
+    return copy
+
+
+@pytest.mark.parametrize("declared", [False, True], ids=["resumed", "declared again"])
+@pytest.mark.parametrize("successor", ["", "CREATE TABLE t (id int)"], ids=["", "with a new table of the old name"])
+def test_a_restored_watch_follows_a_table_that_was_renamed_before(make_cluster, declared, successor):
     db = make_cluster().database("shop")
     db.sql("CREATE TABLE t (id int PRIMARY KEY)")
     watch(db, "t")
-    db.sql("ALTER TABLE t RENAME TO u")
-    dump = db.cluster.run("pg_dump", "-h", db.cluster.folder, "-p", db.cluster.port, "-U", "postgres", "shop").stdout
-    copy = db.cluster.database("copy", extension=False)
-    assert "ERROR" not in db.cluster.psql("copy", dump)
-    assert copy.rows("SELECT * FROM pushy.resume_after_restore()") == [("heard on public.t", False, "table public.t does not exist")]
+    db.sql(f"CREATE SCHEMA s; ALTER TABLE t RENAME TO \"U\"; ALTER TABLE \"U\" SET SCHEMA s; {successor}")
+    copy = restored(db)
+    assert copy.rows("SELECT relation::text, state FROM pushy.watches") == [('s."U"', "elsewhere")]
+    if declared:
+        watch(copy, 's."U"')
+    else:
+        assert copy.rows("SELECT * FROM pushy.resume_after_restore()") == [('heard on s."U"', True, None)]
     heard = Watching(copy, "heard")
-    watch(copy, "u")
     assert states(copy) == {"heard": "active"}
-    assert heard.after("INSERT INTO u VALUES (1)") == [("insert", 1)]
+    assert heard.after('INSERT INTO s."U" VALUES (1)') == [("insert", 1)]
     assert copy.value("SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'pushy%'") == 3
+
+
+def test_a_restored_watch_does_not_go_to_a_table_of_somebody_else_who_has_made_such_triggers(make_cluster):
+    db = make_cluster().database("shop")
+    db.sql("CREATE ROLE mallory; CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE trap (id int PRIMARY KEY); ALTER TABLE trap OWNER TO mallory")
+    watch(db, "t")
+    for event in ["INSERT", "UPDATE", "DELETE"]:
+        db.sql(f"""SET ROLE mallory; CREATE TRIGGER pushy_heard_{event} AFTER {event} ON trap FOR EACH ROW
+                   EXECUTE FUNCTION pushy.watch_row('1'); RESET ROLE""")
+    db.sql("ALTER TABLE t RENAME TO u")
+    copy = restored(db)
+    assert copy.rows("SELECT * FROM pushy.resume_after_restore()") == [("heard on public.u", True, None)]
+    db.sql("DROP TABLE u")
+    db.sql("INSERT INTO pushy.watch SELECT 1, 1, 'public.t', 'heard', w.owner, w.owner_name, w.channel, w.events, w.columns, w.condition, "
+           "w.payload, w.payload_expr, w.level, w.delivery, w.queue, w.args_expr, w.merge, w.paused, 1, 1, w.triggers, w.expressions "
+           "FROM pushy.watch w ON CONFLICT (watch_id) DO UPDATE SET home_system = 1")
+    assert db.rows("SELECT * FROM pushy.resume_after_restore()") == [("heard on public.t", False, "table public.t does not exist")]
+    db.sql("SET ROLE mallory")
+    assert db.rows("SELECT * FROM pushy.watches") == []
+
+
+def test_a_watch_is_called_by_the_name_its_table_has_now(db):
+    paused_queue(db)
+    db.sql("CREATE TABLE t (id int PRIMARY KEY)")
+    watch(db, "t", queue="q")
+    db.sql("ALTER TABLE t RENAME TO u")
+    with pytest.raises(psycopg.Error, match="public.u"):
+        db.sql("SELECT pushy.queue_drop('q')")
+
+
+def mend(db) -> None:
+    for fix, in db.rows("SELECT fix FROM pushy.watches WHERE fix IS NOT NULL"):
+        db.sql(fix)
+
+
+@pytest.mark.parametrize("level", ["row", "statement"])
+@pytest.mark.parametrize("alter, state", [
+    ("DISABLE TRIGGER ALL", "disabled"), ("DISABLE TRIGGER pushy_heard_insert", "disabled"),
+    ("ENABLE REPLICA TRIGGER pushy_heard_insert", "replica"), ("ENABLE ALWAYS TRIGGER pushy_heard_insert", "active"),
+    ("DISABLE TRIGGER pushy_heard_expressions", "active"),
+])
+def test_triggers_that_alter_table_keeps_from_firing_show_in_the_state_and_how_to_mend_it(db, level, alter, state):
+    db.sql('CREATE TABLE "T t" (id int PRIMARY KEY)')
+    watch(db, '"T t"', condition="NEW.id > 0 OR OLD.id > 0", level=level)
+    heard = Watching(db, "heard")
+    db.sql(f'ALTER TABLE "T t" {alter}')
+    assert states(db) == {"heard": state}
+    told = heard.after('INSERT INTO "T t" VALUES (1)')
+    assert bool(told) == (state == "active")
+    db.sql("SELECT pushy.watch_pause('\"T t\"')")
+    assert states(db) == {"heard": "paused"}
+    mend(db)
+    mend(db)
+    assert states(db) == {"heard": "active"}
+    assert db.value("SELECT fix FROM pushy.watches") is None
+    assert len(heard.after('INSERT INTO "T t" VALUES (2)')) == 1
+
+
+def test_a_trigger_disabled_on_one_partition_shows_in_the_state(db, heard):
+    db.sql("CREATE TABLE p (k int, PRIMARY KEY (k)) PARTITION BY LIST (k); CREATE TABLE p1 PARTITION OF p FOR VALUES IN (1);"
+           "CREATE TABLE p2 PARTITION OF p FOR VALUES IN (2, 3) PARTITION BY LIST (k); CREATE TABLE p22 PARTITION OF p2 FOR VALUES IN (2)")
+    watch(db, "p", condition="NEW.k > 0")
+    db.sql("ALTER TABLE p22 DISABLE TRIGGER ALL")
+    assert states(db) == {"heard": "disabled"}
+    assert heard.after("INSERT INTO p VALUES (1), (2)") == [("insert", 1)]
+    mend(db)
+    assert states(db) == {"heard": "active"}
+    assert heard.after("DELETE FROM p", "INSERT INTO p VALUES (1), (2)")[-2:] == [("insert", 1), ("insert", 2)]

@@ -81,6 +81,7 @@ GRANT EXECUTE ON FUNCTION
   pushy.worker_rows(),
   pushy.watch_counts(int),
   pushy.watch_is_home(bigint, oid),
+  pushy.watch_elsewhere(int, text, text),
   pushy.subscription_rows(),
   pushy.log_row(),
   pushy.log_bounds()

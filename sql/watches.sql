@@ -5,7 +5,7 @@ COMMENT ON SEQUENCE pushy.watch_id_seq IS 'Numbers of watches.';
 
 CREATE TABLE pushy.watch (
   watch_id      int         NOT NULL,
-  -- The table by OID and by name: after a restore the name finds it.
+  -- The table by OID and by name as it was when declared: after a restore they find it, the name or its triggers.
   relation      oid         NOT NULL,
   relation_name text        NOT NULL,
   name          text        NOT NULL,
@@ -115,6 +115,11 @@ RETURNS boolean LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'pushy_wat
 COMMENT ON FUNCTION pushy.watch_is_home(bigint, oid) IS
   'Internal: behind the view pushy.watches.';
 
+CREATE FUNCTION pushy.watch_elsewhere(watch_id int, relation_name text, owner_name text)
+RETURNS oid LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_watch_elsewhere';
+COMMENT ON FUNCTION pushy.watch_elsewhere(int, text, text) IS
+  'Internal: the table of a watch that came by a restore, behind the view pushy.watches.';
+
 CREATE VIEW pushy.watches WITH (security_barrier) AS
 SELECT r.oid::pg_catalog.regclass AS relation,
        w.name,
@@ -130,13 +135,13 @@ SELECT r.oid::pg_catalog.regclass AS relation,
        w.args_expr,
        w.merge,
        w.owner_name AS owner,
-       CASE WHEN NOT h.is_home THEN 'elsewhere'
-            WHEN w.paused THEN 'paused'
-            WHEN (SELECT pg_catalog.count(*) FROM pg_catalog.pg_trigger t
-                   WHERE t.tgrelid OPERATOR(pg_catalog.=) w.relation AND t.oid OPERATOR(pg_catalog.=) ANY (w.triggers))
-                 OPERATOR(pg_catalog.<) pg_catalog.cardinality(w.triggers)
-            THEN 'broken'
-            ELSE 'active' END AS state,
+       s.state,
+       CASE
+         WHEN s.state OPERATOR(pg_catalog.=) 'elsewhere' THEN 'SELECT * FROM pushy.resume_after_restore()'
+         WHEN s.state OPERATOR(pg_catalog.=) 'paused' THEN pg_catalog.format('SELECT pushy.watch_resume(%L, %L)', r.oid::pg_catalog.regclass, w.name)
+         WHEN s.state OPERATOR(pg_catalog.=) 'broken' THEN 'Declare it again with pushy.watch.'
+         ELSE t.enable
+       END AS fix,
        c.notices,
        c.jobs,
        c.errors,
@@ -144,17 +149,48 @@ SELECT r.oid::pg_catalog.regclass AS relation,
        c.last_error_at
   FROM pushy.watch w
  CROSS JOIN LATERAL (SELECT pushy.watch_is_home(w.home_system, w.home_database) AS is_home) h
- -- Numbers mean something at home only; elsewhere the name finds the table.
- CROSS JOIN LATERAL (SELECT k.oid FROM pg_catalog.pg_class k
-                      WHERE h.is_home AND k.oid OPERATOR(pg_catalog.=) w.relation
-                     UNION ALL
-                     SELECT k.oid FROM pg_catalog.pg_class k JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) k.relnamespace
-                      WHERE NOT h.is_home
-                        AND ARRAY[n.nspname, k.relname]::pg_catalog.text[] OPERATOR(pg_catalog.=) pg_catalog.parse_ident(w.relation_name)) r
+ -- Numbers mean something at home only.
+  JOIN pg_catalog.pg_class r
+    ON r.oid OPERATOR(pg_catalog.=) CASE WHEN h.is_home THEN w.relation
+                                         ELSE pushy.watch_elsewhere(w.watch_id, w.relation_name, w.owner_name::pg_catalog.text) END
  CROSS JOIN LATERAL pushy.watch_counts(w.watch_id) c
+ -- Its triggers, and those of them, on partitions too, that ALTER TABLE has kept from firing.
+ CROSS JOIN LATERAL (
+   SELECT pg_catalog.sum(f.found) AS found,
+          pg_catalog.bool_or(f.disabled) AS disabled,
+          pg_catalog.string_agg(f.enable, '; ' ORDER BY f.relation) AS enable
+     FROM (SELECT g.tgrelid AS relation,
+                  pg_catalog.count(*) FILTER (WHERE g.oid OPERATOR(pg_catalog.=) ANY (w.triggers)) AS found,
+                  pg_catalog.bool_or(g.tgenabled OPERATOR(pg_catalog.=) 'D'::pg_catalog."char" AND g.fires) AS disabled,
+                  pg_catalog.format('ALTER TABLE %s ', g.tgrelid::pg_catalog.regclass)
+                  OPERATOR(pg_catalog.||)
+                  pg_catalog.string_agg(pg_catalog.format('ENABLE TRIGGER %I', g.tgname), ', ' ORDER BY g.tgname)
+                    FILTER (WHERE g.tgenabled OPERATOR(pg_catalog.=) ANY ('{D,R}'::pg_catalog."char"[]) AND g.fires) AS enable
+             FROM (SELECT k.*,
+                          w.expressions IS NULL
+                          OR k.oid OPERATOR(pg_catalog.<>) w.expressions
+                             AND k.tgparentid OPERATOR(pg_catalog.<>) w.expressions AS fires
+                     FROM pg_catalog.pg_trigger k
+                    WHERE k.tgrelid OPERATOR(pg_catalog.=) w.relation
+                       OR k.tgrelid OPERATOR(pg_catalog.=) ANY (
+                            ARRAY(SELECT p.relid::pg_catalog.oid FROM pg_catalog.pg_partition_tree(r.oid) p
+                                   WHERE r.relkind OPERATOR(pg_catalog.=) 'p'::pg_catalog."char"))) g
+            WHERE g.oid OPERATOR(pg_catalog.=) ANY (w.triggers)
+               OR g.tgargs OPERATOR(pg_catalog.=)
+                  (w.watch_id::pg_catalog.text::pg_catalog.bytea OPERATOR(pg_catalog.||) '\x00'::pg_catalog.bytea)
+                  AND g.tgparentid OPERATOR(pg_catalog.<>) 0::pg_catalog.oid
+                  AND g.tgfoid OPERATOR(pg_catalog.=) 'pushy.watch_row()'::pg_catalog.regprocedure::pg_catalog.oid
+            GROUP BY g.tgrelid) f) t
+ CROSS JOIN LATERAL (
+   SELECT CASE WHEN NOT h.is_home THEN 'elsewhere'
+               WHEN w.paused THEN 'paused'
+               WHEN COALESCE(t.found, 0) OPERATOR(pg_catalog.<) pg_catalog.cardinality(w.triggers) THEN 'broken'
+               WHEN t.disabled THEN 'disabled'
+               WHEN t.enable IS NOT NULL THEN 'replica'
+               ELSE 'active' END AS state) s
  WHERE (h.is_home AND pg_catalog.pg_has_role(w.owner, 'USAGE')) OR pg_catalog.has_table_privilege(r.oid, 'TRIGGER');
 COMMENT ON VIEW pushy.watches IS
-  'Watches of tables on which you have TRIGGER, and your own: the channel as LISTEN wants it; state active, paused, elsewhere (came by a restore: declare it again, or run pushy.resume_after_restore()) or broken (a trigger was dropped: declare it again); notices, jobs and errors since the server started.';
+  'Watches of tables on which you have TRIGGER, and your own: the channel as LISTEN wants it; state active, paused, elsewhere (came by a restore), broken (a trigger was dropped), disabled or replica (ALTER TABLE has done that to its triggers), with the statement that makes it active; notices, jobs and errors since the server started.';
 COMMENT ON COLUMN pushy.watches.relation IS 'The watched table.';
 COMMENT ON COLUMN pushy.watches.name IS 'The watch, unique within the table.';
 COMMENT ON COLUMN pushy.watches.channel IS 'What to write after LISTEN; NULL: jobs only.';
@@ -169,7 +205,8 @@ COMMENT ON COLUMN pushy.watches.queue IS 'A job per notice goes here; NULL: noti
 COMMENT ON COLUMN pushy.watches.args_expr IS 'The arguments of jobs as SQL over NEW and OLD, as it was written; NULL: the payload.';
 COMMENT ON COLUMN pushy.watches.merge IS 'Whether equal notices of several transactions may be told once.';
 COMMENT ON COLUMN pushy.watches.owner IS 'Who declared it: must be allowed to enqueue.';
-COMMENT ON COLUMN pushy.watches.state IS 'active, paused, elsewhere (came by a restore) or broken (a trigger was dropped).';
+COMMENT ON COLUMN pushy.watches.state IS 'active, paused, elsewhere (came by a restore), broken (a trigger was dropped), disabled (some of its triggers are, maybe those of a partition) or replica (they fire only for what replication applies).';
+COMMENT ON COLUMN pushy.watches.fix IS 'What makes it active; NULL: it is.';
 COMMENT ON COLUMN pushy.watches.notices IS 'Notices since the server started.';
 COMMENT ON COLUMN pushy.watches.jobs IS 'Jobs since the server started.';
 COMMENT ON COLUMN pushy.watches.errors IS 'Expressions and conversions that failed, and jobs that the owner may not enqueue, since the server started.';

@@ -21,7 +21,7 @@ pub fn send(channel: &[u8], payload: &[u8]) {
     }
 }
 
-/// Frees what all LISTENers have read. Whoever sends does it too, but up to 18 not once the queue is full: then
+/// Frees what all LISTENers have read. Whoever sends does it too, but in 15 not once the queue is full: then
 /// it stays full when the one who slept has gone.
 pub fn make_room() {
     // SAFETY: a function without arguments, which answers a double: not looked at.

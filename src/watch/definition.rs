@@ -67,7 +67,7 @@ words!(Op { Insert = "insert", Update = "update", Delete = "delete", Truncate = 
 pub struct Definition {
     pub watch_id: i32,
     pub relation: Oid,
-    /// `schema.table` as it was when declared: it finds the table after a restore.
+    /// `schema.table`; of one that is not at home as it was when declared.
     pub relation_name: String,
     pub name: String,
     pub owner: Oid,
@@ -93,9 +93,14 @@ pub struct Definition {
     pub expressions: Option<Oid>,
 }
 
+// A table that was renamed is called by its new name.
 macro_rules! columns {
     () => {
-        "w.watch_id, w.relation, w.relation_name, w.name, w.owner, w.owner_name::pg_catalog.text, w.channel, \
+        "w.watch_id, w.relation, \
+         COALESCE((SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) \
+                     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace \
+                    WHERE c.oid OPERATOR(pg_catalog.=) w.relation AND pushy.watch_is_home(w.home_system, w.home_database)), \
+                  w.relation_name), w.name, w.owner, w.owner_name::pg_catalog.text, w.channel, \
          w.events, w.columns, w.condition, w.payload, w.payload_expr, w.level, w.delivery, w.queue, \
          w.args_expr, w.merge, w.paused, w.home_system, w.home_database, w.triggers, w.expressions"
     };
@@ -110,28 +115,16 @@ static BY_ID: Plan = Plan::new(
     &[INT4OID],
 );
 
-// One that is not at home knows its table by name; where there is none of that name, the table was renamed
-// before the copy, and has the watch's triggers.
 static OF_TABLE: Plan = Plan::new(
     concat!(
         "SELECT ",
         columns!(),
-        " FROM pushy.watch w, LATERAL (SELECT w.home_system OPERATOR(pg_catalog.=) $2 \
-                                       AND w.home_database OPERATOR(pg_catalog.=) $3 AS is_home, \
-                                   pg_catalog.parse_ident(w.relation_name) AS path) h \
+        " FROM pushy.watch w, LATERAL (SELECT pushy.watch_is_home(w.home_system, w.home_database) AS is_home) h \
           WHERE CASE WHEN h.is_home THEN w.relation OPERATOR(pg_catalog.=) $1 \
-                     WHEN h.path OPERATOR(pg_catalog.=) $4 THEN true \
-                     ELSE NOT EXISTS (SELECT FROM pg_catalog.pg_class c \
-                                        JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace \
-                                       WHERE ARRAY[n.nspname, c.relname]::pg_catalog.text[] OPERATOR(pg_catalog.=) h.path) \
-                          AND EXISTS (SELECT FROM pg_catalog.pg_trigger t \
-                                       WHERE t.tgrelid OPERATOR(pg_catalog.=) $1 \
-                                         AND t.tgfoid OPERATOR(pg_catalog.=) 'pushy.watch_row()'::pg_catalog.regprocedure::pg_catalog.oid \
-                                         AND t.tgargs OPERATOR(pg_catalog.=) (w.watch_id::pg_catalog.text::pg_catalog.bytea \
-                                                                              OPERATOR(pg_catalog.||) '\\x00'::pg_catalog.bytea)) END \
+                     ELSE pushy.watch_elsewhere(w.watch_id, w.relation_name, w.owner_name::pg_catalog.text) OPERATOR(pg_catalog.=) $1 END \
           ORDER BY w.name, h.is_home DESC"
     ),
-    &[OIDOID, INT8OID, OIDOID, TEXTARRAYOID],
+    &[OIDOID],
 );
 
 static ALL: Plan = Plan::new(
@@ -198,15 +191,7 @@ pub fn find_by_id(watch_id: i32) -> Result<Option<Definition>> {
 
 /// The watches of a table, by name; also those that a restore or a copy has brought.
 pub fn of_table(table: &Table) -> Result<Vec<Definition>> {
-    let mut watches = load(
-        &OF_TABLE,
-        params![
-            table.oid,
-            database::system_identifier(),
-            Oid::from(database::current()),
-            array::of_texts(table.path().into_iter()),
-        ],
-    )?;
+    let mut watches = load(&OF_TABLE, params![table.oid])?;
     for watch in &mut watches {
         watch.relation = table.oid;
     }

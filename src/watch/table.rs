@@ -10,8 +10,6 @@ pub struct Table {
     pub owner: Oid,
     /// In the server's encoding, as the name of a channel may be.
     pub raw_name: Vec<u8>,
-    schema: String,
-    name: String,
     /// `schema.table`, quoted where need be.
     pub qualified: String,
     /// relkind and relpersistence of pg_class.
@@ -75,8 +73,6 @@ impl Table {
                     },
                     identifier::quoted(&name)
                 ),
-                schema,
-                name,
                 kind: row.byte(4),
                 persistence: row.byte(5),
                 is_ours: row.bool(6),
@@ -210,11 +206,6 @@ impl Table {
             .iter()
             .filter(|column| columns.contains(&column.name))
             .all(|column| catalog_type::is_of_server(column.type_oid))
-    }
-
-    /// Schema and name, as the catalogs have them.
-    pub fn path(&self) -> [&str; 2] {
-        [&self.schema, &self.name]
     }
 
     fn no_such_column(&self, name: &str) -> Error {
