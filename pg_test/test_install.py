@@ -17,7 +17,7 @@ PUBLIC_FUNCTIONS = {
     # Whoever declares a watch must be allowed to execute what its triggers call.
     "watch_row", "watch_statement",
     # Behind the views, which run them as whoever looks.
-    "queue_monitored", "queue_seen", "running_jobs", "stat_rows", "watch_counts",
+    "queue_monitored", "queue_running", "queue_seen", "queue_statistics", "running_jobs", "watch_counts",
     "watch_is_home", "watch_elsewhere", "worker_rows", "subscription_rows", "log_row", "log_bounds",
 }
 VIEWS = {"queues", "jobs", "failures", "workers", "stats", "watches", "subscriptions", "log"}

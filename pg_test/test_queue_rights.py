@@ -228,12 +228,14 @@ def test_views_show_a_role_its_own_and_no_more(work, role):
         session.execute(f"SELECT pushy.enqueue('of {name}', '\"secret\"')")
     session = work.connect(alice)
     for view in ("queues", "jobs", "stats"):
-        assert session.execute(f"SELECT DISTINCT queue FROM pushy.{view}").fetchall() == [(f"of {alice}",)], view
+        assert session.execute(f"SELECT DISTINCT queue FROM pushy.{view} WHERE queue IS NOT NULL").fetchall() == [(f"of {alice}",)], view
     # To add jobs is not to read them; the queue itself is no secret then.
     work.connect(bob).execute(f"SELECT pushy.queue_grant('of {bob}', '{alice}', 'enqueue')")
     assert session.execute("SELECT count(*) FROM pushy.queues").fetchone() == (2,)
     assert session.execute("SELECT count(*) FROM pushy.jobs").fetchone() == (1,)
-    assert session.execute("SELECT count(*) FROM pushy.stat_rows()").fetchone() == (1,)
+    for queue, rows in ((alice, 1), (bob, 0)):
+        assert len(session.execute(f"SELECT * FROM pushy.queue_statistics('of {queue}')").fetchall()) == rows
+    assert session.execute(f"SELECT pushy.queue_running('of {alice}'), pushy.queue_running('of {bob}')").fetchone() == (0, None)
     refused(session, f"SELECT * FROM pushy.queue_explain('of {bob}')", "42501", "monitor")
 
 
@@ -247,6 +249,7 @@ def test_a_condition_of_the_asker_never_sees_rows_that_are_hidden(work, role):
     session.execute("CREATE FUNCTION pg_temp.leak(text) RETURNS boolean LANGUAGE plpgsql COST 0.0001 "
                     "AS $$BEGIN RAISE NOTICE '%', $1; RETURN true; END$$")
     assert session.execute("SELECT * FROM pushy.jobs WHERE pg_temp.leak(args::text)").fetchall() == []
+    assert session.execute("SELECT * FROM pushy.stats WHERE pg_temp.leak(queue)").fetchall() == []
     assert said == []
 
 

@@ -19,8 +19,9 @@ def plan(db, query):
     ("SELECT * FROM pushy.jobs WHERE id = 7", ["live_job_pkey", "finished_job_pkey"]),
     ("SELECT * FROM pushy.failures WHERE job_id = 7", ["failure_pkey"]),
     ("SELECT * FROM pushy.queues WHERE queue = 'q'", ["queue_queue_key"]),
+    ("SELECT * FROM pushy.stats WHERE queue = 'q'", ["queue_queue_key"]),
 ])
-def test_one_job_is_found_by_its_number(fine, query, indexes):
+def test_who_asks_for_one_pays_for_one(fine, query, indexes):
     fine.sql("SET enable_seqscan = off")
     seen = plan(fine, query)
     for index in indexes:

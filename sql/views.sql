@@ -21,9 +21,13 @@ RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 2 AS 'MODULE_PATHN
 COMMENT ON FUNCTION pushy.running_jobs() IS
   'The jobs that run in this database now, of queues that the caller may monitor, from shared memory; behind pushy.jobs.';
 
-CREATE FUNCTION pushy.stat_rows(
-  OUT queue_id int,
-  OUT queue text,
+CREATE FUNCTION pushy.queue_running(queue text)
+RETURNS int LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_queue_running';
+COMMENT ON FUNCTION pushy.queue_running(text) IS
+  'Executors that work on a queue now, from shared memory; behind pushy.queues. NULL for one that the caller may not monitor.';
+
+CREATE FUNCTION pushy.queue_statistics(
+  queue text,
   OUT running int,
   OUT enqueued bigint,
   OUT completed bigint,
@@ -40,9 +44,9 @@ CREATE FUNCTION pushy.stat_rows(
   OUT run_p50 interval,
   OUT run_p95 interval,
   OUT run_p99 interval)
-RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 10 AS 'MODULE_PATHNAME', 'pushy_stat_rows';
-COMMENT ON FUNCTION pushy.stat_rows() IS
-  'Counters of the queues that the caller may monitor, from shared memory; behind pushy.stats and pushy.queues.';
+RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 1 AS 'MODULE_PATHNAME', 'pushy_queue_statistics';
+COMMENT ON FUNCTION pushy.queue_statistics(text) IS
+  'Counters of a queue, from shared memory; behind pushy.stats. No row for one that the caller may not monitor, or that does not exist.';
 
 CREATE FUNCTION pushy.worker_rows(
   OUT kind text,
@@ -67,7 +71,7 @@ SELECT q.queue,
        q.run_as_name AS run_as,
        q.owner_name AS owner,
        q.concurrency,
-       s.running,
+       pushy.queue_running(q.queue) AS running,
        q.paused,
        q.parked,
        q.priority,
@@ -81,7 +85,6 @@ SELECT q.queue,
        q.batch,
        q.created_at
   FROM pushy.queue q
-  LEFT JOIN pushy.stat_rows() s ON s.queue_id OPERATOR(pg_catalog.=) q.queue_id
  WHERE pushy.queue_seen(q.queue);
 COMMENT ON VIEW pushy.queues IS
   'Queues on which you have a privilege, and how their jobs run. An interval of 0 is none.';
@@ -243,15 +246,20 @@ COMMENT ON COLUMN pushy.workers.progress IS 'From 0 to 1, as the handler last sa
 COMMENT ON COLUMN pushy.workers.progress_message IS 'What the handler said with it.';
 
 
+-- A queue at a time: who asks for one by name pays for one, as text's = is leakproof and passes the barrier. The
+-- UNION ALL stands in a query of its own: flattened, as PostgreSQL does at the top of a view, it has no barrier.
 CREATE VIEW pushy.stats WITH (security_barrier) AS
-SELECT s.queue, s.running, s.enqueued, s.completed, s.failed, s.retried, s.discarded, s.cancelled, s.batches, s.rate_1m,
-       s.wait_p50, s.wait_p95, s.wait_p99, s.run_mean, s.run_p50, s.run_p95, s.run_p99,
-       NULL::pg_catalog.int8 AS log_bytes, NULL::pg_catalog.text AS log_oldest
-  FROM pushy.stat_rows() s
--- A query for one queue does not look at the log: no name is equal to NULL, as the planner sees.
-UNION ALL
-SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, l.bytes, l.oldest
-  FROM pushy.log_bounds() l;
+SELECT u.queue, u.running, u.enqueued, u.completed, u.failed, u.retried, u.discarded, u.cancelled, u.batches, u.rate_1m,
+       u.wait_p50, u.wait_p95, u.wait_p99, u.run_mean, u.run_p50, u.run_p95, u.run_p99, u.log_bytes, u.log_oldest
+  FROM (SELECT q.queue, s.running, s.enqueued, s.completed, s.failed, s.retried, s.discarded, s.cancelled, s.batches, s.rate_1m,
+               s.wait_p50, s.wait_p95, s.wait_p99, s.run_mean, s.run_p50, s.run_p95, s.run_p99,
+               NULL::pg_catalog.int8 AS log_bytes, NULL::pg_catalog.text AS log_oldest
+          FROM pushy.queue q
+         CROSS JOIN LATERAL pushy.queue_statistics(q.queue) s
+        -- A query for one queue does not look at the log: no name is equal to NULL, as the planner sees.
+        UNION ALL
+        SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, l.bytes, l.oldest
+          FROM pushy.log_bounds() l) u;
 COMMENT ON VIEW pushy.stats IS
   'Counts and latencies of queues that you may monitor, since the server started; read from shared memory, no job is looked at. A queue not used since then is not there. One row more, with no queue, is of the event log, of which pushy.log says more.';
 COMMENT ON COLUMN pushy.stats.queue IS 'Its name; NULL: the row of the event log.';

@@ -10,45 +10,51 @@ use crate::errors::Result;
 use crate::pg::clock;
 use crate::pg::function::{Answer, Call};
 use crate::pg::value::Interval;
+use crate::shared;
 use crate::shared::queue_slot::{Histogram, QueueSlot};
-use crate::shared::{self, Shared};
 use crate::{row, sql_function};
 
-sql_function!(pushy_stat_rows, |call| stat_rows(call));
+sql_function!(pushy_queue_statistics, |call| queue_statistics(call));
+sql_function!(pushy_queue_running, |call| queue_running(
+    &call.text("queue", 0)?
+));
 
-/// A row per queue that the caller may monitor; none without the preload.
-fn stat_rows(call: Call) -> Result<Answer> {
+/// One row; none for a queue that the caller may not monitor, and without the preload.
+fn queue_statistics(call: Call) -> Result<Answer> {
+    let slot = slot_of(&call.text("queue", 0)?)?;
     call.answer_rows(|rows| {
-        let Some(shared) = shared::get() else {
-            return Ok(());
-        };
-        let second = clock::now().0 as u64 / 1_000_000;
-        for queue in visible::with(Privilege::Monitor)? {
-            // A queue that nobody has used since the start has no slot yet.
-            if let Some(slot) = slot_of(shared, &queue) {
-                rows.put(&columns(queue.queue_id, &queue.name, slot, second));
-            }
+        if let Some(slot) = slot {
+            rows.put(&columns(slot));
         }
         Ok(())
     })
 }
 
-fn slot_of<'a>(shared: &'a Shared, queue: &super::definition::Definition) -> Option<&'a QueueSlot> {
-    shared
-        .find_queue(queue.key())
-        .map(|index| &shared.queues()[index])
+fn queue_running(queue: &str) -> Result<Option<i32>> {
+    Ok(slot_of(queue)?.map(running))
 }
 
-fn columns(queue_id: i32, queue: &str, slot: &QueueSlot, second: u64) -> [Answer; 18] {
+/// The slot of a queue that the caller may monitor.
+fn slot_of(queue: &str) -> Result<Option<&'static QueueSlot>> {
+    let slot = visible::known(queue, &[Privilege::Monitor])?.and_then(|known| known.slot);
+    Ok(shared::get()
+        .zip(slot)
+        .map(|(shared, slot)| &shared.queues()[slot]))
+}
+
+fn running(slot: &QueueSlot) -> i32 {
+    slot.running.load(Ordering::Relaxed) as i32
+}
+
+fn columns(slot: &QueueSlot) -> [Answer; 16] {
+    let second = clock::now().0 as u64 / 1_000_000;
     let statistics = &slot.statistics;
     let [wait_p50, wait_p95, wait_p99] = quantiles(&statistics.wait);
     let [run_p50, run_p95, run_p99] = quantiles(&statistics.run);
     let runs: u64 = statistics.run.counts().iter().sum();
     let mean = (runs > 0).then(|| Interval((read(&statistics.run_us) / runs as i64).max(0)));
     *row![
-        queue_id,
-        queue,
-        slot.running.load(Ordering::Relaxed) as i32,
+        running(slot),
         read(&statistics.enqueued),
         read(&statistics.completed),
         read(&statistics.failed),

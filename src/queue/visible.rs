@@ -1,8 +1,9 @@
 //! Which queues the current user sees; the filter of the views.
 
 use std::collections::HashMap;
+use std::rc::Rc;
 
-use super::cache;
+use super::cache::{self, Known};
 use super::definition::{self, Definition};
 use super::privilege::{self, Grant, Privilege};
 use crate::errors::{Result, SqlState};
@@ -31,18 +32,22 @@ pub fn by_id(wanted: Privilege) -> Result<HashMap<i32, Definition>> {
     Ok(queues.into_iter().map(|q| (q.queue_id, q)).collect())
 }
 
-/// Whether the current user has one of the privileges. A queue that a view still sees, and that is
+/// The queue, if the current user has one of the privileges. One that a view still sees, and that is
 /// dropped by now, is nobody's.
-fn has_any(queue: &str, wanted: &[Privilege]) -> Result<bool> {
+pub fn known(queue: &str, wanted: &[Privilege]) -> Result<Option<Rc<Known>>> {
     let known = match cache::get(queue) {
         Ok(known) => known,
-        Err(error) if error.sqlstate == SqlState::UNDEFINED_OBJECT => return Ok(false),
+        Err(error) if error.sqlstate == SqlState::UNDEFINED_OBJECT => return Ok(None),
         Err(error) => return Err(error),
     };
     let caller = identity::current_user();
-    Ok(wanted
-        .iter()
-        .any(|privilege| privilege::has(&known.definition, &known.grants, caller, *privilege)))
+    let has = |privilege| privilege::has(&known.definition, &known.grants, caller, privilege);
+    let may = wanted.iter().any(|privilege| has(*privilege));
+    Ok(may.then_some(known))
+}
+
+fn has_any(queue: &str, wanted: &[Privilege]) -> Result<bool> {
+    Ok(known(queue, wanted)?.is_some())
 }
 
 sql_function!(pushy_queue_seen, |call| has_any(
