@@ -89,6 +89,23 @@ def test_a_database_renamed_into_pushy_databases_runs_its_jobs(db_of):
     assert db.job_wait(job)["state"] == "completed"
 
 
+def test_a_database_left_out_of_pushy_databases_does_not_wake_the_launcher(db_of):
+    db = db_of({"pushy.databases": "elsewhere"})
+    [launcher] = db.workers("launcher")
+
+    def count_jobs(jobs):
+        """Wake-ups of the launcher by commits that enqueue, some for later."""
+        wait_for("the launcher to sleep", lambda: wakeups(launcher), settled())
+        before = wakeups(launcher)
+        for n in range(jobs):
+            db.sql("SELECT pushy.enqueue('q', to_jsonb(%s)), pushy.enqueue('q', '0', delay => '%s s')", n, 1000 - n)
+        return wakeups(launcher) - before
+    count_jobs(3)
+    assert count_jobs(100) == 0
+    reloaded(db, pushy__databases=db.name)
+    db.wait_until("SELECT count(*) FROM ledger", 103)
+
+
 def test_max_executors_lowered_and_raised(db_of):
     db = db_of({"pushy.max_executors": 3})
     gate = gated(db)
@@ -286,6 +303,21 @@ def test_a_queue_that_keeps_nothing_leaves_nothing(db):
     db.jobs_wait("q")
     assert db.value("SELECT count(*) FROM ledger") == 1
     assert db.value("SELECT count(*) FROM pushy.jobs") == 0
+
+
+def test_a_job_does_not_wait_until_other_databases_have_been_looked_into(db_of):
+    db = db_of()
+    others = [db.cluster.database() for _ in range(4)]
+    db.cluster.configure(pushy__enabled="off").restart()
+    for other in others:
+        other.sql(f"BEGIN; ALTER DATABASE {other.name} SET client_encoding = 'latin1'; COMMIT")
+        # A scheduler stops here before it has come up.
+        other.sql("BEGIN; LOCK TABLE pg_catalog.pg_conversion")
+    job = db.value("SELECT pushy.enqueue('q', '1')")
+    reloaded(db, pushy__enabled="on")
+    assert db.job_wait(job)["state"] == "completed"
+    for other in others:
+        other.sql("ROLLBACK")
 
 
 # -- replication -------------------------------------------------------------------------------------------------

@@ -34,6 +34,9 @@ pub struct Database {
     pub definitions: AtomicU64,
     /// The counter of definitions (plus one) when the launcher last looked for the database's name.
     pub looked_up: AtomicU64,
+    /// No worker comes here (pushy.databases, a database that takes no connections), as far as the launcher knows:
+    /// it is not woken in vain. Taken back with each change of definitions, at which it looks again.
+    pub left_out: AtomicBool,
     /// The earliest time (µs) at which the scheduler has something to do.
     pub due: AtomicI64,
     /// The scheduler: 0 none, else its process.
@@ -88,6 +91,20 @@ impl Database {
         self.presence.store(presence as u8, Ordering::SeqCst);
     }
 
+    /// Something of ours was committed here: the extension is there, whether or not a scheduler has come to look
+    /// since the server started. What is due it is still to find out.
+    pub fn witness(&self) {
+        let witnessed = self.presence.compare_exchange(
+            Presence::Unknown as u8,
+            Presence::Present as u8,
+            Ordering::SeqCst,
+            Ordering::SeqCst,
+        );
+        if witnessed.is_ok() {
+            self.announce_due(0);
+        }
+    }
+
     pub fn is_quiesced(&self) -> bool {
         self.quiesced.load(Ordering::SeqCst) != 0
     }
@@ -116,6 +133,7 @@ impl Shared {
             free.presence
                 .store(Presence::Unknown as u8, Ordering::SeqCst);
             free.due.store(NEVER, Ordering::SeqCst);
+            free.left_out.store(false, Ordering::SeqCst);
             free.quiesced.store(0, Ordering::SeqCst);
             free.swept_writes.store(0, Ordering::SeqCst);
             free.sweep_requested.store(false, Ordering::SeqCst);
@@ -160,8 +178,15 @@ impl Shared {
             if database.scheduler.is_entered() {
                 database.scheduler.wake();
             } else {
-                self.call_launcher();
+                self.call_launcher_to(database);
             }
+        }
+    }
+
+    /// Makes the launcher look for what was announced in a database before, unless no worker comes there.
+    pub fn call_launcher_to(&self, database: &Database) {
+        if !database.left_out.load(Ordering::SeqCst) {
+            self.call_launcher();
         }
     }
 }

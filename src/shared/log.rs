@@ -285,7 +285,7 @@ impl Shared {
         if place.log.relay.is_entered() {
             place.log.relay.wake();
         } else {
-            self.call_launcher();
+            self.call_launcher_to(place);
         }
     }
 

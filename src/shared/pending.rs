@@ -412,6 +412,7 @@ impl Pending {
         if !self.changes.is_empty() || self.presence.is_some() {
             if let Some(slot) = shared.find_database(database) {
                 slot.definitions.fetch_add(1, Ordering::SeqCst);
+                slot.left_out.store(false, Ordering::SeqCst);
             }
         }
         if self.rotated || self.presence.is_some() {
@@ -452,6 +453,11 @@ impl Pending {
                 slot.retry_at.store(0, Ordering::SeqCst);
             }
             shared.call_launcher();
+        }
+        if !self.announcements.is_empty() || self.logged {
+            if let Some(slot) = shared.find_database(database) {
+                slot.witness();
+            }
         }
         for known in &self.announcements {
             if known.why == Why::Claimed {

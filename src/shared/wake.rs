@@ -81,7 +81,9 @@ impl Shared {
         let may_start = of_group == 0 || all < crate::settings::max_executors();
         // The ready bit was set before: a launcher that opens now finds it.
         if may_start && !self.closed.load(Ordering::SeqCst) {
-            self.call_launcher();
+            if let Some(place) = self.find_database(key.database) {
+                self.call_launcher_to(place);
+            }
         }
     }
 }

@@ -200,6 +200,8 @@ impl Recorder {
         for note in &self.notes {
             note.clear();
         }
+        // Also for verdicts of lives before, still to be carried out: executors may come before the scheduler.
+        shared::expect().endings.fetch_add(1, Ordering::SeqCst);
     }
 
     fn judge_crash(&self) {

@@ -4,9 +4,14 @@ use std::sync::atomic::Ordering;
 
 use super::{Launching, SWEEP_US};
 use crate::errors::{Error, SqlState};
+use crate::pg::database::Database as Listed;
 use crate::pg::{clock, database, ereport, transaction};
 use crate::settings;
 use crate::shared::database::{Database, Presence};
+
+fn is_served(database: &Listed) -> bool {
+    database.allows_connections && settings::runs_in(&database.name)
+}
 
 impl Launching {
     /// Reads pg_database: at the start, after a reload, and when a database is met that is not known.
@@ -30,9 +35,16 @@ impl Launching {
                 self.last_started.retain(|group, _| group.0 != oid);
             }
         }
+        // Before the ready bits are looked at: who finds it left out has left its bit.
+        for database in &found {
+            if let Some(place) = self.shared.find_database(database.oid) {
+                let left_out = !is_served(database);
+                place.left_out.store(left_out, Ordering::SeqCst);
+            }
+        }
         self.names = found
             .into_iter()
-            .filter(|database| database.allows_connections && settings::runs_in(&database.name))
+            .filter(is_served)
             .map(|database| (database.oid, database.name))
             .collect();
         for oid in self.names.keys() {
