@@ -249,7 +249,7 @@ def test_a_condition_of_the_asker_never_sees_rows_that_are_hidden(work, role):
     session.execute("CREATE FUNCTION pg_temp.leak(text) RETURNS boolean LANGUAGE plpgsql COST 0.0001 "
                     "AS $$BEGIN RAISE NOTICE '%', $1; RETURN true; END$$")
     assert session.execute("SELECT * FROM pushy.jobs WHERE pg_temp.leak(args::text)").fetchall() == []
-    assert session.execute("SELECT * FROM pushy.stats WHERE pg_temp.leak(queue)").fetchall() == []
+    assert session.execute("SELECT * FROM pushy.stats WHERE queue IS NOT NULL AND pg_temp.leak(queue)").fetchall() == []
     assert said == []
 
 

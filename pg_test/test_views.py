@@ -74,6 +74,22 @@ def test_stats_of_one_queue_do_not_look_at_the_log(fine):
     assert "log_bounds" not in seen, seen
 
 
+def test_all_queues_are_seen_by_one_who_looks_for_the_first_time(fine, role):
+    """Also those that a view does not read one by one."""
+    reader = role()
+    fine.sql("SELECT pushy.queue_register('q' || n, 'fine') FROM generate_series(1, 60) n")
+    fine.sql("SELECT pushy.queue_grant('q' || n, %s, 'monitor') FROM generate_series(1, 60, 2) n", reader)
+    session = fine.connect(reader)
+    seen = {queue for queue, in session.execute("SELECT queue FROM pushy.stats WHERE queue IS NOT NULL").fetchall()}
+    assert seen == {f"q{n}" for n in range(1, 61, 2)}
+    fine.sql("SELECT pushy.queue_revoke('q1', %s, 'monitor')", reader)
+    assert session.execute("SELECT count(*), count(*) FILTER (WHERE queue = 'q1') FROM pushy.stats WHERE queue IS NOT NULL").fetchone() == (29, 0)
+    fine.main.execute("BEGIN; SELECT pushy.queue_register('new', 'fine')")
+    assert fine.value("SELECT count(*) FROM pushy.queues") == 62
+    fine.main.execute("ROLLBACK")
+    assert fine.value("SELECT count(*) FROM pushy.queues") == 61
+
+
 def test_a_running_job_is_shown_with_its_progress(db):
     gate = Gate(db)
     db.sql(f"CREATE FUNCTION slow() RETURNS void LANGUAGE plpgsql AS $$BEGIN "

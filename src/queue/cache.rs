@@ -26,14 +26,19 @@ pub struct Known {
 struct Cache {
     generation: u64,
     queues: HashMap<String, Rc<Known>>,
+    /// How many a view has asked for in vain.
+    missed: usize,
 }
 
 thread_local! {
-    static CACHE: RefCell<Cache> = RefCell::new(Cache { generation: 0, queues: HashMap::new() });
+    static CACHE: RefCell<Cache> = RefCell::new(Cache { generation: 0, queues: HashMap::new(), missed: 0 });
 }
 
 /// Entries kept; a backend that uses more queues starts over.
 const MOST: usize = 10_000;
+/// A view that has missed so many goes through all, most likely: read at once they cost 10 µs each, one by
+/// one 50.
+const MANY: usize = 16;
 
 /// The counter of changes, where there is one; one more than it, so that 0 is 'never read'.
 fn generation() -> Option<u64> {
@@ -48,8 +53,7 @@ pub fn get(name: &str) -> Result<Rc<Known>> {
     if let Some(generation) = generation {
         let known = CACHE.with_borrow_mut(|cache| {
             if cache.generation != generation || cache.queues.len() > MOST {
-                cache.queues.clear();
-                cache.generation = generation;
+                cache.start_over(generation);
             }
             cache.queues.get(name).cloned()
         });
@@ -66,9 +70,56 @@ pub fn get(name: &str) -> Result<Rc<Known>> {
     Ok(known)
 }
 
+impl Cache {
+    fn start_over(&mut self, generation: u64) {
+        if self.generation != generation {
+            self.missed = 0;
+        }
+        self.queues.clear();
+        self.generation = generation;
+    }
+}
+
+/// The same, for a view, which may ask for one queue after the other.
+pub fn get_of_many(name: &str) -> Result<Rc<Known>> {
+    let has_missed_many = CACHE.with_borrow_mut(|cache| {
+        cache.missed += usize::from(!cache.queues.contains_key(name));
+        cache.missed == MANY
+    });
+    if has_missed_many {
+        read_all()?;
+    }
+    get(name)
+}
+
 fn read(name: &str) -> Result<Known> {
     let definition = definition::get(name)?;
     let grants = privilege::grants(definition.queue_id)?;
+    known(definition, grants)
+}
+
+fn read_all() -> Result<()> {
+    let Some(generation) = generation().filter(|_| !pending::has_changes()) else {
+        return Ok(());
+    };
+    let (queues, mut grants) =
+        identity::as_owner(|| Ok((definition::all()?, privilege::all_grants()?)))?;
+    let queues = queues
+        .into_iter()
+        .take(MOST)
+        .map(|definition| {
+            let grants = grants.remove(&definition.queue_id).unwrap_or_default();
+            Ok((definition.name.clone(), Rc::new(known(definition, grants)?)))
+        })
+        .collect::<Result<_>>()?;
+    CACHE.with_borrow_mut(|cache| {
+        cache.start_over(generation);
+        cache.queues = queues;
+    });
+    Ok(())
+}
+
+fn known(definition: Definition, grants: Vec<Grant>) -> Result<Known> {
     let slot = slot_of(&definition)?;
     Ok(Known {
         definition,

@@ -35,7 +35,7 @@ pub fn by_id(wanted: Privilege) -> Result<HashMap<i32, Definition>> {
 /// The queue, if the current user has one of the privileges. One that a view still sees, and that is
 /// dropped by now, is nobody's.
 pub fn known(queue: &str, wanted: &[Privilege]) -> Result<Option<Rc<Known>>> {
-    let known = match cache::get(queue) {
+    let known = match cache::get_of_many(queue) {
         Ok(known) => known,
         Err(error) if error.sqlstate == SqlState::UNDEFINED_OBJECT => return Ok(None),
         Err(error) => return Err(error),
