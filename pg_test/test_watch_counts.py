@@ -54,6 +54,48 @@ def test_columns_of_types_without_equality_are_compared_as_text(db, heard):
         assert heard.after(f"UPDATE odd SET {change}") == [("update", 1)], change
 
 
+def test_a_row_of_nulls_is_distinct_from_null(db, heard):
+    db.sql("CREATE TYPE pair AS (a int, b int); CREATE DOMAIN two AS pair; CREATE TABLE odd (id int PRIMARY KEY, c pair, d two)")
+    watch(db, "odd", columns=["c", "d"])
+    heard.after("INSERT INTO odd VALUES (1, NULL, NULL)")
+    for column in "cd":
+        assert heard.after(f"UPDATE odd SET {column} = NULL", f"UPDATE odd SET {column} = '(,)'", f"UPDATE odd SET {column} = '(,)'",
+                           f"UPDATE odd SET {column} = '(1,)'", f"UPDATE odd SET {column} = '(1,)'", f"UPDATE odd SET {column} = NULL") == [
+            ("update", 1)] * 3
+
+
+def test_types_are_compared_by_their_own_equality_whatever_the_path(db, heard):
+    """As declared, and in a copy by pg_dump, whose path is empty: there IS DISTINCT FROM itself would be lost."""
+    db.sql("""
+        CREATE EXTENSION citext; CREATE EXTENSION hstore; CREATE TYPE mood AS ENUM ('a', 'b'); CREATE DOMAIN name2 AS citext;
+        CREATE TABLE odd (id int PRIMARY KEY, c citext, h hstore, d name2, e mood, b char(3), v varchar(9), a int[], r int4range, f float8, n numeric);
+        SET search_path = ''""")
+    db.sql("SELECT pushy.watch('public.odd', channel => 'heard', columns => '{c,h,d,e,b,v,a,r,f,n}')")
+    db.sql("RESET search_path")
+    dump = db.cluster.run("pg_dump", "-h", db.cluster.folder, "-p", db.cluster.port, "-U", "postgres", db.name).stdout
+    copy = db.cluster.database(f"{db.name}_copy", extension=False)
+    said = db.cluster.psql(copy.name, dump)
+    assert "ERROR" not in said, said
+    assert copy.rows("SELECT resumed FROM pushy.resume_after_restore()") == [(True,)]
+    for here, heard in ((db, heard), (copy, Watching(copy, "heard"))):
+        heard.after("""INSERT INTO odd VALUES (1, 'a', 'x=>1, y=>2', 'a', 'a', 'a', 'a', '{1}', '[1,2]', 'NaN', 1.0)""")
+        assert heard.after("""UPDATE odd SET c = 'A', h = 'y=>2, x=>1', d = 'A', b = 'a ', r = '[1,3)', f = 'NaN', n = 1.00""") == []
+        for change in ("c = 'b'", "h = 'x=>1'", "d = 'b'", "e = 'b'", "b = 'b'", "v = 'A'", "a = '{2}'", "r = '[1,4]'", "f = 0", "n = 2"):
+            assert heard.after(f"UPDATE odd SET {change}") == [("update", 1)], (here.name, change)
+    copy.drop()
+
+
+def test_an_equality_planted_in_the_path_is_not_taken_for_that_of_columns(db, heard):
+    db.sql("""
+        CREATE FUNCTION public.liar(int, int) RETURNS bool LANGUAGE sql IMMUTABLE AS 'SELECT true';
+        CREATE OPERATOR public.= (LEFTARG = int, RIGHTARG = int, FUNCTION = public.liar);
+        SET search_path = public, pg_catalog""")
+    watch(db, "t", columns=["v"])
+    watch(db, "t", columns=["v"], condition="OLD.id IS NOT NULL AND NEW.v = OLD.v", name="own", payload_expr="'{\"op\":\"own\"}'")
+    assert heard.after("INSERT INTO t VALUES (1, 1)", "UPDATE t SET v = 2") == [
+        ("insert", 1), ("update", 1), ("own", None)], "what a user's condition says is for the user's path to say"
+
+
 def test_a_comparison_that_fails_is_told_and_the_write_goes_on(db, heard):
     """A composite type gets an attribute that cannot be compared; a type of a user's has an = that raises."""
     db.sql("CREATE TYPE pair AS (a int, b int); CREATE TABLE odd (id int PRIMARY KEY, c pair)")

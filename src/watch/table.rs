@@ -186,16 +186,7 @@ impl Table {
                 .iter()
                 .find(|column| column.name == *name)
                 .ok_or_else(|| self.no_such_column(name))?;
-            let quoted = identifier::quoted(name);
-            // A type without equality (json, point) is compared as text.
-            let cast = if catalog_type::has_equality(column.type_oid) {
-                ""
-            } else {
-                "::pg_catalog.text"
-            };
-            terms.push(format!(
-                "OLD.{quoted}{cast} IS DISTINCT FROM NEW.{quoted}{cast}"
-            ));
+            terms.push(differs(&identifier::quoted(name), column.type_oid));
         }
         Ok(terms.join(" OR "))
     }
@@ -219,4 +210,24 @@ impl Table {
         )
         .hint(format!("Its columns are: {}.", text::listed(&names)))
     }
+}
+
+/// SQL for OLD.column IS DISTINCT FROM NEW.column, which would take the `=` from the search path: that of the
+/// maker now, and none when a dump is restored.
+fn differs(column: &str, type_oid: Oid) -> String {
+    let (operator, cast) = match catalog_type::equality(type_oid) {
+        Some(found) => (found.operator, found.cast),
+        // A type without equality (json, point) is compared as text.
+        None => (
+            "OPERATOR(pg_catalog.=)".to_owned(),
+            Some("pg_catalog.text".to_owned()),
+        ),
+    };
+    let cast = cast.map_or_else(String::new, |cast| format!("::{cast}"));
+    let one_is_there = if catalog_type::is_row(type_oid) {
+        format!("pg_catalog.num_nulls(OLD.{column}, NEW.{column}) OPERATOR(pg_catalog.<) 2")
+    } else {
+        format!("(OLD.{column} IS NOT NULL OR NEW.{column} IS NOT NULL)")
+    };
+    format!("(OLD.{column}{cast} {operator} NEW.{column}{cast}) IS NOT TRUE AND {one_is_there}")
 }
