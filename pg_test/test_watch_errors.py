@@ -103,6 +103,27 @@ def test_a_conversion_that_fails_is_told(db, heard, payload, level):
         assert payloads[-1]["keys"] == [{"id": "good"}], "of all before the one that could not be said"
 
 
+@pytest.mark.parametrize("type_, value", [("outer_type", "x"), ("outer_type[]", "{x}"), ("pair", "(1,x)"), ("said", "x")])
+def test_a_conversion_that_fails_is_told_with_a_users_own_sqlstate(db, heard, type_, value):
+    db.sql("""
+        CREATE TYPE outer_type; CREATE FUNCTION outer_in(cstring) RETURNS outer_type LANGUAGE internal IMMUTABLE STRICT AS 'textin';
+        CREATE FUNCTION fails() RETURNS text LANGUAGE plpgsql AS $$ BEGIN RAISE SQLSTATE 'UPUSH' USING MESSAGE = 'not said', HINT = 'Ask.'; END $$;
+        CREATE FUNCTION outer_out(outer_type) RETURNS cstring LANGUAGE internal IMMUTABLE STRICT AS 'textout';
+        CREATE TYPE outer_type (INPUT = outer_in, OUTPUT = outer_out, LIKE = text);
+        CREATE TYPE pair AS (a int, b outer_type);
+        CREATE TYPE said AS ENUM ('x');
+        CREATE FUNCTION to_json(outer_type) RETURNS json LANGUAGE sql AS 'SELECT to_json(fails())';
+        CREATE FUNCTION to_json(said) RETURNS json LANGUAGE sql AS 'SELECT to_json(fails())';
+        CREATE CAST (outer_type AS json) WITH FUNCTION to_json(outer_type);
+        CREATE CAST (said AS json) WITH FUNCTION to_json(said)""")
+    db.sql(f"CREATE TABLE c (id int PRIMARY KEY, v {type_})")
+    watch(db, "c", payload="row")
+    db.sql(f"INSERT INTO c VALUES (1, '{value}')")
+    [payload] = heard.payloads()
+    assert payload["error"] == {"sqlstate": "UPUSH", "message": "not said"}, payload
+    assert db.rows("SELECT id FROM c") == [(1,)]
+
+
 def test_a_cancel_in_an_expression_cancels_the_statement(db, heard):
     db.sql("CREATE FUNCTION slow(id int) RETURNS bool LANGUAGE plpgsql AS 'BEGIN PERFORM pg_advisory_xact_lock(77); RETURN true; END'")
     watch(db, "t", condition="slow(NEW.id)")

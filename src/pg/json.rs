@@ -22,6 +22,7 @@ use pushy_core::json;
 
 use super::columns::{Columns, Tuple};
 use super::session_format::{self, Formats};
+use super::subtransaction;
 use super::varlena::Varlena;
 
 /// How values of one type are written.
@@ -161,9 +162,8 @@ impl ValueWriter {
             Self::Float4 => json::float4(f32::from_bits(datum.value() as u32), out),
             Self::Float8 => json::float8(f64::from_bits(datum.value() as u64), out),
             Self::Numeric => {
-                with_output(Oid::from(pg_sys::F_NUMERIC_OUT), datum, |text| {
-                    json::numeric(text, out);
-                });
+                let text = pg_sys::OidOutputFunctionCall(Oid::from(pg_sys::F_NUMERIC_OUT), datum);
+                with_text(text, |text| json::numeric(text, out));
             }
             Self::Money => json::money(datum.value() as i64, out),
             Self::Text => Varlena::of(datum).with_content(|text| json::quoted(text, out)),
@@ -188,12 +188,19 @@ impl ValueWriter {
             Self::Array(array) => array.write(datum, out),
             Self::Composite(composite) => composite.write(datum, out),
             Self::Output {
-                function, formats, ..
+                function,
+                formats,
+                of_user,
             } => session_format::with(*formats, || {
-                with_output(*function, datum, |text| json::quoted(text, out));
+                let text = if *of_user {
+                    of_user_code(|| raw_output(*function, datum))
+                } else {
+                    pg_sys::OidOutputFunctionCall(*function, datum)
+                };
+                with_text(text, |text| json::quoted(text, out));
             }),
             Self::Cast(function) => session_format::with(Formats::Values, || {
-                let text = pg_sys::OidFunctionCall1Coll(*function, Oid::INVALID, datum);
+                let text = of_user_code(|| raw_call(*function, Oid::INVALID, datum));
                 Varlena::of(text).with_content(|text| out.extend_from_slice(text));
             }),
         }
@@ -226,8 +233,20 @@ fn write_char(byte: u8, out: &mut Vec<u8>) {
     }
 }
 
-unsafe fn with_output(function: Oid, datum: Datum, work: impl FnOnce(&[u8])) {
-    let text = pg_sys::OidOutputFunctionCall(function, datum);
+extern "C-unwind" {
+    // Without the guard of the bindings, which loses what SQLSTATE an error of a user has.
+    #[link_name = "OidOutputFunctionCall"]
+    fn raw_output(function: Oid, value: Datum) -> *mut std::ffi::c_char;
+    #[link_name = "OidFunctionCall1Coll"]
+    fn raw_call(function: Oid, collation: Oid, value: Datum) -> Datum;
+}
+
+/// One call of a function of a user's; its error is caught where the row's is.
+unsafe fn of_user_code<T>(call: impl FnOnce() -> T) -> T {
+    subtransaction::protected(call).unwrap_or_else(|error| error.unwind())
+}
+
+unsafe fn with_text(text: *mut std::ffi::c_char, work: impl FnOnce(&[u8])) {
     work(CStr::from_ptr(text).to_bytes());
     pg_sys::pfree(text.cast());
 }

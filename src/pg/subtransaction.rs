@@ -40,6 +40,11 @@ impl CallError {
             hint: self.hint,
         }
     }
+
+    /// Goes up to [`run`], which answers it as it is: a panic of the bindings has only SQLSTATEs of the server's.
+    pub(super) fn unwind(self) -> ! {
+        std::panic::resume_unwind(Box::new(self))
+    }
 }
 
 impl From<super::transaction::Failure> for CallError {

@@ -4,6 +4,7 @@ use pgrx::pg_sys::panic::{pgrx_extern_c_guard, CaughtError};
 use pgrx::{pg_guard, pg_sys, PgTryBuilder};
 
 use super::ereport::Ready;
+use super::subtransaction::CallError;
 use super::{interrupts, text};
 use crate::errors::{Error, Result, SqlState};
 
@@ -27,8 +28,24 @@ impl From<Error> for Failure {
     }
 }
 
+impl From<CallError> for Failure {
+    fn from(error: CallError) -> Self {
+        Self {
+            sqlstate: error.sqlstate,
+            message: error.message,
+            detail: error.detail,
+            hint: error.hint,
+        }
+    }
+}
+
 impl From<CaughtError> for Failure {
     fn from(caught: CaughtError) -> Self {
+        if let CaughtError::RustPanic { payload, .. } = &caught {
+            if let Some(error) = payload.downcast_ref::<CallError>() {
+                return error.clone().into();
+            }
+        }
         let (report, read): (_, fn(&str) -> String) = match &caught {
             CaughtError::PostgresError(report) => (report, text::of_report),
             CaughtError::ErrorReport(report)
