@@ -7,9 +7,11 @@ use super::parts::{self, log_table};
 use super::state;
 use crate::errors::Result;
 use crate::params;
+use crate::pg::append_only::Neighbours;
 use crate::pg::function::Answer;
+use crate::pg::heap::{self, Table};
 use crate::pg::memory::Context;
-use crate::pg::{database, heap, identity, transaction};
+use crate::pg::{database, identity, transaction};
 use crate::settings;
 use crate::shared::database::Database;
 use crate::shared::log::Written;
@@ -53,15 +55,8 @@ fn write(events: &[Event<'_>]) -> Result<()> {
         &parts::LOG_CHECKED[part as usize],
     )?;
     pending::logged();
-    let blocks = table.blocks();
-    if is_big(blocks) {
+    if !has_room(place, part, &table) {
         if let Some(place) = place {
-            place.log.is_crowded.store(true, Ordering::SeqCst);
-        }
-    }
-    if is_full(blocks) {
-        if let Some(place) = place {
-            place.log.is_full.store(true, Ordering::SeqCst);
             let lost = &place.log.lost;
             lost.fetch_add(events.len() as u64, Ordering::SeqCst);
         }
@@ -72,12 +67,12 @@ fn write(events: &[Event<'_>]) -> Result<()> {
     let mut position = transaction::wal_position();
     for events in events.chunks(MOST_AT_ONCE) {
         let placed = in_passing(|| {
-            let rows: Vec<Vec<Answer>> = events
+            let rows: Vec<[Answer; parts::log::COLUMNS.len()]> = events
                 .iter()
                 .zip(position..)
                 .map(|(event, position)| {
                     let (caused_by, depth) = event.cause.unzip();
-                    params![
+                    *params![
                         xid as i64,
                         position,
                         caused_by,
@@ -86,12 +81,12 @@ fn write(events: &[Event<'_>]) -> Result<()> {
                         event.channel,
                         event.payload,
                     ]
-                    .to_vec()
                 })
                 .collect();
             table.append_placed(&rows)
         });
         if let (Some(shared), Some(place)) = (shared, place) {
+            note_size(place, part, placed.last());
             let mut first = position;
             let written: Vec<Written> = placed
                 .iter()
@@ -141,6 +136,26 @@ fn current_part(place: Option<&Database>) -> Result<u32> {
         place.log.learn_part(part);
     }
     Ok(part)
+}
+
+/// Whether the part may grow. Who wrote there last has noted how big it is: to ask for the file's size is a
+/// system call.
+fn has_room(place: Option<&Database>, part: u32, table: &Table) -> bool {
+    match place {
+        Some(place) => !place.log.is_full(part),
+        None => !is_full(table.blocks()),
+    }
+}
+
+/// Tells the relay, and other writers, how far the part has come.
+fn note_size(place: &Database, part: u32, last: Option<&Neighbours>) {
+    let blocks = last.map_or(0, |run| run.block + 1);
+    if is_big(blocks) {
+        place.log.is_crowded.store(true, Ordering::SeqCst);
+    }
+    if is_full(blocks) {
+        place.log.set_full(part);
+    }
 }
 
 /// A part that holds its share of what the log may: another should take over.

@@ -169,6 +169,6 @@ fn log_row(call: Call) -> Result<Answer> {
         last.map(|(_, at)| at),
         told.map(|told| told.to_string()),
         running.map(|place| place.log.pending.load(Ordering::SeqCst) as i64),
-        place.is_some_and(|place| place.log.is_full.load(Ordering::SeqCst)),
+        place.is_some_and(|place| place.log.part().is_some_and(|part| place.log.is_full(part))),
     ]))
 }

@@ -292,8 +292,7 @@ fn before(what: Before) -> Result<()> {
         .hint("Watch the table with delivery => 'relay', or for a queue only; both work with two-phase commit."));
     }
     if !items.is_empty() {
-        // A commit has no snapshot, and what is not just appended wants one.
-        transaction::with_snapshot(|| flush::out(items))?;
+        flush::out(items)?;
     }
     for (channel, count) in left_out {
         flush::left_out(&channel, count);

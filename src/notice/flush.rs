@@ -36,6 +36,9 @@ pub fn out(items: Vec<Item>) -> Result<()> {
 type Logged = (Rc<[u8]>, Vec<u8>, bool, Option<(i64, i32)>);
 
 fn append(logged: &[Logged]) -> Result<()> {
+    if logged.is_empty() {
+        return Ok(());
+    }
     let mut told = HashSet::with_capacity(logged.len());
     let events: Vec<Event<'_>> = logged
         .iter()
@@ -55,7 +58,7 @@ fn enqueue(jobs: Vec<(Rc<Request>, i64, Vec<u8>)>) -> Result<()> {
     if jobs.is_empty() {
         return Ok(());
     }
-    identity::as_owner(|| {
+    let add = || {
         for run in jobs.chunk_by(|one, next| Rc::ptr_eq(&one.0, &next.0)) {
             let jobs: Vec<(i64, Datum)> = run
                 .iter()
@@ -64,7 +67,9 @@ fn enqueue(jobs: Vec<(Rc<Request>, i64, Vec<u8>)>) -> Result<()> {
             run[0].0.add_numbered(&jobs)?;
         }
         Ok(())
-    })
+    };
+    // A commit has no snapshot, and what is not just appended wants one.
+    transaction::with_snapshot(|| identity::as_owner(add))
 }
 
 /// Says on a channel that this many notices of the transaction were left out.

@@ -22,6 +22,16 @@ pub enum Answer {
     Datum(pg_sys::Datum),
 }
 
+impl Answer {
+    /// As the server has columns of a row: the value, and whether it is NULL.
+    pub fn value_and_null(&self) -> (pg_sys::Datum, bool) {
+        match self {
+            Answer::Null => (pg_sys::Datum::from(0usize), true),
+            Answer::Datum(datum) => (*datum, false),
+        }
+    }
+}
+
 /// A value of a function's answer or of one column of a row.
 pub trait IntoAnswer {
     fn into_answer(self) -> Answer;
@@ -281,13 +291,7 @@ impl Call {
 
 /// Values and null flags apart, as tuples are formed from them.
 fn unzipped(columns: &[Answer]) -> (Vec<pg_sys::Datum>, Vec<bool>) {
-    columns
-        .iter()
-        .map(|column| match column {
-            Answer::Null => (pg_sys::Datum::from(0usize), true),
-            Answer::Datum(datum) => (*datum, false),
-        })
-        .unzip()
+    columns.iter().map(Answer::value_and_null).unzip()
 }
 
 /// The rows of a set-returning function on their way into its tuplestore.

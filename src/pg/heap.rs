@@ -414,10 +414,7 @@ impl Slots {
             let row = row.as_ref();
             assert_eq!(self.width, row.len());
             for value in row {
-                let (datum, null) = match value {
-                    Answer::Null => (Datum::from(0usize), true),
-                    Answer::Datum(datum) => (*datum, false),
-                };
+                let (datum, null) = value.value_and_null();
                 self.values.push(datum);
                 self.nulls.push(null);
             }

@@ -1,12 +1,13 @@
 //! Who is asking, and the one guard under which Pushy's own statements run.
 
+use std::cell::RefCell;
 use std::ffi::CString;
 
 use pgrx::pg_sys::{self, Oid};
 
 use super::function::Answer;
-use super::text;
 use super::utility::Whose;
+use super::{invalidation, text};
 use crate::errors::{Error, Result, SqlState};
 
 /// The role whose rights the current code has: never the session's, never an argument.
@@ -20,8 +21,67 @@ pub fn session_user() -> Oid {
     unsafe { pg_sys::GetSessionUserId() }
 }
 
+/// What the catalogs said of schema pushy, until something of it changes: looked up for each commit that is
+/// told of, names cost as much as the row that is written (4 % of an insert).
+#[derive(Default)]
+struct Known {
+    generation: u64,
+    relations: Vec<(String, Oid)>,
+    owner: Option<Oid>,
+}
+
+thread_local! {
+    static KNOWN: RefCell<Known> = RefCell::default();
+}
+
+impl Known {
+    /// Empty when something has changed.
+    fn refresh(&mut self, generation: u64) {
+        if self.generation != generation {
+            *self = Self {
+                generation,
+                ..Self::default()
+            };
+        }
+    }
+}
+
+/// Keeps what `look_up` finds about a relation of ours as long as that is true.
+fn kept<T: Copy>(
+    known: impl Fn(&Known) -> Option<T>,
+    look_up: impl FnOnce() -> Option<(Oid, T)>,
+    keep: impl FnOnce(&mut Known, T),
+) -> Option<T> {
+    let generation = invalidation::generation();
+    let found = KNOWN.with_borrow_mut(|kept| {
+        kept.refresh(generation);
+        known(kept)
+    });
+    if found.is_some() {
+        return found;
+    }
+    let (relation, found) = look_up()?;
+    // The look-up may have taken in that something is another: then it is looked up again next time.
+    if invalidation::generation() == generation {
+        invalidation::depend_on(relation);
+        KNOWN.with_borrow_mut(|kept| keep(kept, found));
+    }
+    Some(found)
+}
+
 /// The OID of a relation in schema pushy, or None where the extension is not (or no longer) there.
 pub fn pushy_relation(name: &str) -> Option<Oid> {
+    kept(
+        |known| {
+            let found = known.relations.iter().find(|(of, _)| of == name);
+            found.map(|(_, relation)| *relation)
+        },
+        || find_relation(name).map(|relation| (relation, relation)),
+        |known, relation| known.relations.push((name.to_owned(), relation)),
+    )
+}
+
+fn find_relation(name: &str) -> Option<Oid> {
     let name = CString::new(name).ok()?;
     // SAFETY: syscache look-ups inside a transaction.
     unsafe {
@@ -49,7 +109,17 @@ fn not_installed() -> Error {
 
 /// The owner of the extension's tables.
 pub fn extension_owner() -> Option<Oid> {
-    let relation = pushy_relation("queue")?;
+    kept(
+        |known| known.owner,
+        || {
+            let relation = pushy_relation("queue")?;
+            owner_of(relation).map(|owner| (relation, owner))
+        },
+        |known, owner| known.owner = Some(owner),
+    )
+}
+
+fn owner_of(relation: Oid) -> Option<Oid> {
     // SAFETY: a syscache look-up; the tuple is released before the function ends.
     unsafe {
         let cache = pg_sys::SysCacheIdentifier::RELOID as i32;

@@ -14,7 +14,6 @@ use crate::pg::transaction::{self, Failure};
 use crate::pg::value::Timestamp;
 use crate::pg::{append_only, clock, heap, identity, snapshot, BuiltinOid};
 use crate::settings;
-use std::sync::atomic::Ordering;
 
 /// When to look again for what could not be emptied.
 const AGAIN_US: i64 = 60_000_000;
@@ -123,7 +122,11 @@ impl Relay {
             let bytes = append_only::total_bytes(&log_table(self.part));
             Ok((bytes / BLOCK) as u32)
         })?;
-        log.is_full.store(is_full(blocks), Ordering::SeqCst);
+        if is_full(blocks) {
+            log.set_full(self.part);
+        } else {
+            log.set_room();
+        }
         Ok(())
     }
 

@@ -43,8 +43,8 @@ pub struct LogPlace {
     ticked: Condition,
     /// Events that were not logged for want of room, since the last tick.
     pub lost: AtomicU64,
-    /// No room could be made in the log.
-    pub is_full: AtomicBool,
+    /// One more than a part that is as big as the whole log may be; 0: none.
+    full_part: AtomicU32,
     /// The part that writers append to is as big as a part should be: the relay should turn to another.
     pub is_crowded: AtomicBool,
     /// Events of transactions that have not ended.
@@ -70,7 +70,7 @@ impl LogPlace {
         self.retry_at.store(0, Ordering::SeqCst);
         self.failures.store(0, Ordering::SeqCst);
         self.lost.store(0, Ordering::SeqCst);
-        self.is_full.store(false, Ordering::SeqCst);
+        self.full_part.store(0, Ordering::SeqCst);
         self.is_crowded.store(false, Ordering::SeqCst);
         self.pending.store(0, Ordering::SeqCst);
         self.set_told(0, 0, 0);
@@ -95,6 +95,21 @@ impl LogPlace {
 
     pub fn set_part(&self, part: u32) {
         self.part.store(part + 1, Ordering::SeqCst);
+    }
+
+    /// Whether events that are for this part find no room.
+    pub fn is_full(&self, part: u32) -> bool {
+        self.full_part.load(Ordering::SeqCst) == part + 1
+    }
+
+    /// The part, to which the caller has just written, is as big as the log may be. No other can be meant by
+    /// the time this is read: it is not emptied before the caller's transaction ends.
+    pub fn set_full(&self, part: u32) {
+        self.full_part.store(part + 1, Ordering::SeqCst);
+    }
+
+    pub fn set_room(&self) {
+        self.full_part.store(0, Ordering::SeqCst);
     }
 
     /// The extension came or went: what was known is of another log.

@@ -42,6 +42,8 @@ pub struct Known {
     /// What the jobs of one statement have in common.
     request: RefCell<Option<(Common, Rc<Request>)>>,
     last_logged: Cell<i64>,
+    /// Bytes of the last payload of a row.
+    last_length: Cell<usize>,
     row_type: RowType,
     /// The row that there is not: OLD of an insert, NEW of a delete. Never filled otherwise.
     nulls: OwnSlot,
@@ -59,15 +61,36 @@ struct Common {
 struct Cache {
     generation: u64,
     watches: HashMap<i32, Option<Rc<Known>>>,
+    /// The trigger that fired last, of the many rows of a statement, and its watch.
+    last: Option<(Oid, Option<Rc<Known>>)>,
 }
 
 thread_local! {
-    static CACHE: RefCell<Cache> = RefCell::new(Cache { generation: 0, watches: HashMap::new() });
+    static CACHE: RefCell<Cache> = RefCell::new(Cache {
+        generation: 0,
+        watches: HashMap::new(),
+        last: None,
+    });
 }
 
 /// The watch that a trigger of this firing belongs to; None when nothing is to be told: it is paused, not at
 /// home, or not declared (its row was removed by hand).
 pub fn of(firing: Firing) -> Result<Option<Rc<Known>>> {
+    let trigger = firing.trigger();
+    let last = CACHE.with_borrow(|cache| {
+        let is_current = cache.generation == invalidation::generation();
+        let last = cache.last.as_ref().filter(|_| is_current)?;
+        (last.0 == trigger).then(|| last.1.clone())
+    });
+    if let Some(known) = last {
+        return Ok(known);
+    }
+    let known = find(firing)?;
+    CACHE.with_borrow_mut(|cache| cache.last = Some((trigger, known.clone())));
+    Ok(known)
+}
+
+fn find(firing: Firing) -> Result<Option<Rc<Known>>> {
     let watch_id = firing
         .argument(0)
         .and_then(|argument| argument.to_str().ok()?.parse::<i32>().ok())
@@ -76,6 +99,7 @@ pub fn of(firing: Firing) -> Result<Option<Rc<Known>>> {
     let kept = CACHE.with_borrow_mut(|cache| {
         if cache.generation != generation {
             cache.watches.clear();
+            cache.last = None;
             cache.generation = generation;
         }
         cache.watches.get(&watch_id).cloned()
@@ -153,6 +177,7 @@ fn read(watch_id: i32) -> Result<Option<Known>> {
         trusted: RefCell::default(),
         request: RefCell::new(None),
         last_logged: Cell::new(i64::MIN),
+        last_length: Cell::new(0),
         nulls: OwnSlot::new(row_type, &context),
         row_type,
         context,
@@ -247,6 +272,16 @@ impl Known {
         let layout = Layout::between(partition, self.row_type, &self.context).map(Rc::new);
         self.layouts.borrow_mut().insert(relation, layout.clone());
         layout
+    }
+
+    /// Room for a payload as long as the last one, and for a number that has grown by a few digits.
+    pub fn new_payload(&self) -> Vec<u8> {
+        const DIGITS: usize = 8;
+        Vec::with_capacity(self.last_length.get() + DIGITS)
+    }
+
+    pub fn note_length(&self, payload: &[u8]) {
+        self.last_length.set(payload.len());
     }
 
     /// A row of NULLs.

@@ -75,12 +75,13 @@ pub fn row(
             Err(error) => failed(watch, op, None, error),
         };
     }
-    let mut payload = Vec::new();
+    let mut payload = watch.new_payload();
     let may_fail = watch.shape.can_fail(watch.kind);
     let written = guarded(may_fail, || {
         watch.shape.row(watch.kind, &change, origin(), &mut payload);
         Ok(())
     });
+    watch.note_length(&payload);
     match written {
         Ok(()) => send(watch, op, Some(&change), payload, evaluated),
         Err(error) => failed(watch, op, None, error),
