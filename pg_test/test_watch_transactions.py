@@ -302,6 +302,69 @@ def test_a_released_savepoint_with_many_rows_tells_them_all(db, heard, session):
     assert [key for _, key in heard.after()] == [*range(1, 20001), 0]
 
 
+@pytest.mark.parametrize("delivery", ["relay", "notify"])
+def test_notices_come_in_the_order_of_the_changes_however_many_savepoints_say_how_much(db, heard, session, delivery):
+    """More than is kept in memory, said inside savepoints that are released, rolled back, nested."""
+    watch(db, "t", delivery=delivery)
+    many = "INSERT INTO t SELECT generate_series(%s::int, %s::int)"
+    expected = []
+
+    def say(first, last, kept=True):
+        session.execute(many, (first, last))
+        expected.extend(range(first, last + 1) if kept else [])
+
+    def run(command):
+        session.execute(command)
+
+    say(1, 10)
+    run("SAVEPOINT a")
+    say(11, 20_000, kept=False)
+    run("ROLLBACK TO a")
+    say(21, 30)
+    run("SAVEPOINT b")
+    say(31, 32)
+    run("SAVEPOINT c")
+    say(33, 9_000)
+    run("SAVEPOINT d")
+    say(50_000, 60_000, kept=False)
+    run("ROLLBACK TO d; RELEASE d")
+    say(9_001, 9_010)
+    run("RELEASE c")
+    say(9_011, 9_020)
+    run("RELEASE b")
+    say(9_021, 9_030)
+    run("SAVEPOINT e; SAVEPOINT f; SAVEPOINT g")
+    say(9_031, 20_000)
+    run("RELEASE f")
+    say(20_001, 20_010)
+    run("RELEASE e; RELEASE a")
+    say(20_011, 20_020)
+    run("SAVEPOINT h")
+    say(60_000, 80_000, kept=False)
+    run("SAVEPOINT i")
+    say(80_001, 90_000, kept=False)
+    run("RELEASE i; ROLLBACK TO h")
+    say(20_021, 20_030)
+    session.commit()
+    if delivery == "relay":
+        heard.listener.wait_for(lambda notice: json.loads(notice.payload)["key"]["id"] == 20_030)
+        told = [json.loads(notice.payload)["key"]["id"] for notice in heard.listener.heard]
+    else:
+        told = [key for _, key in heard.after()]
+    assert len(told) == len(expected) == len(set(told)) and told == expected
+
+
+def test_a_savepoint_behind_much_that_was_said_goes_out_in_large_pieces(db, heard, session):
+    """Not one by one, because what is ahead fills the room already."""
+    watch(db, "t", delivery="relay")
+    session.execute("INSERT INTO t SELECT generate_series(1, 8000); SAVEPOINT a; INSERT INTO t SELECT generate_series(8001, 30000); RELEASE a")
+    session.commit()
+    last = heard.listener.wait_for(lambda notice: json.loads(notice.payload)["key"]["id"] == 30000)
+    assert [json.loads(notice.payload)["key"]["id"] for notice in heard.listener.heard] == list(range(1, 30001)), last
+    pieces = db.value("SELECT count(*) FROM (SELECT position - lag(position) OVER (ORDER BY position) AS step FROM pushy.log_0) s WHERE step > 1")
+    assert pieces < 100, pieces
+
+
 def test_a_read_only_transaction_and_an_empty_commit_say_nothing(db, heard, session):
     watch(db, "t")
     session.execute("SET TRANSACTION READ ONLY; SELECT count(*) FROM t")

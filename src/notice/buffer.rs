@@ -27,6 +27,7 @@ pub enum Delivery {
 }
 
 /// One thing to tell; text in the database's encoding.
+#[derive(Clone)]
 pub enum Item {
     Notice {
         channel: Rc<[u8]>,
@@ -106,8 +107,15 @@ impl Pile {
         }
     }
 
-    fn is_full(&self) -> bool {
-        self.bytes >= MOST_BYTES || self.items.len() >= MOST_ITEMS
+    /// Whether what there is from some height on should go out: not the moment when what is below fills it.
+    fn is_full(&self, from: Height) -> bool {
+        const A_PART: usize = 8;
+        let is_over = |bytes, items| bytes >= MOST_BYTES || items >= MOST_ITEMS;
+        is_over(self.bytes, self.items.len())
+            && is_over(
+                (self.bytes - from.bytes) * A_PART,
+                (self.items.len() - from.items) * A_PART,
+            )
     }
 
     fn push(&mut self, item: Item) {
@@ -118,6 +126,11 @@ impl Pile {
     fn cut(&mut self, to: Height) {
         self.items.truncate(to.items);
         self.bytes = to.bytes;
+    }
+
+    fn drop_between(&mut self, from: Height, to: Height) {
+        self.items.drain(from.items..to.items);
+        self.bytes -= to.bytes - from.bytes;
     }
 
     fn take(&mut self, from: Height) -> Vec<Item> {
@@ -131,6 +144,8 @@ struct Mark {
     level: i32,
     notices: Height,
     rest: Height,
+    /// How much of the rest of before it went out in it, ahead of its own; kept, for it may be rolled back.
+    copied: usize,
     /// Notices told by NOTIFY before it.
     told: usize,
 }
@@ -138,8 +153,7 @@ struct Mark {
 struct Buffer {
     /// For NOTIFY, which tells them in the order in which it gets them.
     notices: Pile,
-    /// Jobs, numbered already, so that they may go in any order; and what is logged, of which a savepoint's
-    /// own may come before what was said ahead of it when there is very much.
+    /// Jobs, and what is logged.
     rest: Pile,
     /// Notices for NOTIFY, those that went out early included.
     told: usize,
@@ -195,6 +209,7 @@ impl Buffer {
                 level,
                 notices: self.notices.height(),
                 rest: self.rest.height(),
+                copied: 0,
                 told: self.told,
             });
         }
@@ -229,32 +244,47 @@ impl Buffer {
     /// Keeps an item; answers those of the current savepoint that go out now, when there are too many.
     fn put(&mut self, item: Item) -> Option<Vec<Item>> {
         let mark = self.marks.last().expect("entered");
-        let (pile, from) = if item.is_for_notify() {
-            (&mut self.notices, mark.notices)
-        } else {
-            (&mut self.rest, mark.rest)
-        };
-        // Notices wait for those of before the savepoint, which cannot go out in it; there is a limit to them.
-        let must_wait = item.is_for_notify() && from.items > 0;
-        pile.push(item);
-        (pile.is_full() && !must_wait).then(|| pile.take(from))
+        if item.is_for_notify() {
+            // They wait for those of before the savepoint, which cannot go out in it; there is a limit to them.
+            let from = mark.notices;
+            self.notices.push(item);
+            return (from.items == 0 && self.notices.is_full(from))
+                .then(|| self.notices.take(from));
+        }
+        let from = mark.rest;
+        self.rest.push(item);
+        self.rest.is_full(from).then(|| self.take_rest(from))
+    }
+
+    /// Takes what the current savepoint has to say besides NOTIFY, with a copy of what was said ahead of it and
+    /// has not gone out.
+    fn take_rest(&mut self, from: Height) -> Vec<Item> {
+        let gone = self.marks.iter().map(|mark| mark.copied).max();
+        let ahead = gone.unwrap_or(0)..from.items;
+        let mut items = self.rest.items[ahead].to_vec();
+        items.append(&mut self.rest.take(from));
+        self.marks.last_mut().expect("entered").copied = from.items;
+        items
     }
 
     fn release(&mut self, level: i32) {
         if self.marks.last().is_none_or(|mark| mark.level != level) {
             return;
         }
-        let parent_is_known = self
-            .marks
-            .iter()
-            .rev()
-            .nth(1)
-            .is_some_and(|mark| mark.level == level - 1);
-        if parent_is_known {
-            self.marks.pop();
-        } else if let Some(mark) = self.marks.last_mut() {
-            mark.level = level - 1;
+        let [.., parent, ended] = &mut self.marks[..] else {
+            self.marks[0].level = level - 1;
+            return;
+        };
+        if parent.level != level - 1 {
+            ended.level = level - 1;
+            return;
         }
+        if ended.copied > 0 {
+            // What the parent has said ahead of it is out for good; what others have, as far as the parent is.
+            self.rest.drop_between(parent.rest, ended.rest);
+            parent.copied = parent.rest.items;
+        }
+        self.marks.pop();
     }
 
     fn roll_back(&mut self, level: i32) {
