@@ -124,6 +124,26 @@ def test_a_conversion_that_fails_is_told_with_a_users_own_sqlstate(db, heard, ty
     assert db.rows("SELECT id FROM c") == [(1,)]
 
 
+@pytest.mark.parametrize("column, value", [
+    ("json", """'{"a": "\\u0000"}'"""),
+    ("json[]", """ARRAY['{"a": "\\u0000"}'::json]"""),
+    ("pair", """ROW(1, '["\\u0000"]')"""),
+    ("shout", "'loud'"),
+])
+def test_json_that_jsonb_refuses_is_told_in_the_job(db, heard, column, value):
+    """A job's arguments are jsonb; what a type json holds, or a user's cast to json says, need not be."""
+    paused_queue(db)
+    db.sql("CREATE TYPE pair AS (n int, j json); CREATE TYPE shout AS ENUM ('loud', 'low');"
+           """CREATE FUNCTION shouted(shout) RETURNS json LANGUAGE sql AS $$SELECT format('["%s\\u0000"]', $1)::json$$;"""
+           "CREATE CAST (shout AS json) WITH FUNCTION shouted(shout);"
+           f"CREATE TABLE odd (id int PRIMARY KEY, j {column})")
+    watch(db, "odd", channel=None, queue="q", payload="row")
+    db.sql(f"INSERT INTO odd VALUES (1, NULL), (2, {value}), (3, NULL)")
+    assert [(args["key"], args.get("error", {}).get("sqlstate")) for args in jobs(db)] == [
+        ({"id": 1}, None), (None, "22P05"), ({"id": 3}, None)]
+    assert db.value("SELECT count(*) FROM odd") == 3 and errors(db) == 1
+
+
 def test_a_cancel_in_an_expression_cancels_the_statement(db, heard):
     db.sql("CREATE FUNCTION slow(id int) RETURNS bool LANGUAGE plpgsql AS 'BEGIN PERFORM pg_advisory_xact_lock(77); RETURN true; END'")
     watch(db, "t", condition="slow(NEW.id)")

@@ -100,6 +100,10 @@ impl Column {
         self.writer.can_fail()
     }
 
+    pub fn may_be_no_jsonb(&self) -> bool {
+        self.writer.may_be_no_jsonb()
+    }
+
     /// Appends `"name":value`.
     pub fn write(&self, tuple: &Tuple, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.label);
@@ -148,6 +152,10 @@ impl Columns {
 
     pub fn can_fail(&self) -> bool {
         self.0.iter().any(Column::can_fail)
+    }
+
+    pub fn may_be_no_jsonb(&self) -> bool {
+        self.0.iter().any(Column::may_be_no_jsonb)
     }
 
     /// Appends the row as an object.

@@ -145,6 +145,17 @@ impl ValueWriter {
         }
     }
 
+    /// Whether what is written may be JSON that the type jsonb refuses: that of others may hold zeros, and
+    /// numbers beyond numeric.
+    pub fn may_be_no_jsonb(&self) -> bool {
+        match self {
+            Self::Json | Self::Cast(_) => true,
+            Self::Array(array) => array.element.may_be_no_jsonb(),
+            Self::Composite(composite) => composite.columns().may_be_no_jsonb(),
+            _ => false,
+        }
+    }
+
     /// Appends a value that is not NULL. What it allocates in the current memory context is of the
     /// size of the value.
     ///

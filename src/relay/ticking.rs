@@ -129,14 +129,22 @@ impl Relay {
         let Some(last) = looked.ticks.last() else {
             return Ok(());
         };
-        let was_told = self.told == self.last;
+        let goes_on = if self.fresh.is_empty() {
+            self.told == self.last
+        } else {
+            self.fresh_to == self.last
+        };
         self.next_tick = last.tick + 1;
         self.last = last.last();
         self.last_at = last.at.0;
         self.seen = looked.seen;
         self.remember_reach(&looked.ticks);
-        if was_told && self.fresh.is_empty() {
-            self.fresh = looked.fresh.unwrap_or_default();
+        let fresh = looked.fresh.filter(|fresh| {
+            // What does not fit, or comes after what did not, is read again.
+            goes_on && self.fresh.len() + fresh.len() <= MOST_FRESH
+        });
+        if let Some(mut fresh) = fresh {
+            self.fresh.append(&mut fresh);
             self.fresh_to = self.last;
         }
         self.place.log.tell_tick();

@@ -86,6 +86,7 @@ fn relay(arg: usize) {
         fresh: Vec::new(),
         fresh_to: Cursor::START,
         muted: Muted::default(),
+        tell_at: 0,
         written_down: None,
         reach: None,
         feeding: Feeding::default(),
@@ -137,6 +138,8 @@ pub struct Relay {
     pub(super) fresh: Vec<Notice>,
     pub(super) fresh_to: Cursor,
     pub(super) muted: Muted,
+    /// When LISTENers are told again, at the earliest (µs).
+    pub(super) tell_at: i64,
     /// The last event told as the table has it.
     pub(super) written_down: Option<Cursor>,
     /// The last event in each part.

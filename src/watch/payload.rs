@@ -126,6 +126,15 @@ impl Shape {
         }
     }
 
+    /// Whether payloads of this kind may hold JSON that the type jsonb refuses.
+    pub fn may_be_no_jsonb(&self, kind: Kind) -> bool {
+        match kind {
+            Kind::None => false,
+            Kind::Key => self.key_columns().any(Column::may_be_no_jsonb),
+            Kind::Row | Kind::Diff => self.columns.may_be_no_jsonb(),
+        }
+    }
+
     /// Appends the notice of one row, or of a TRUNCATE. After an ERROR inside, what was appended so far is
     /// to be dropped.
     pub fn row(&self, kind: Kind, change: &Change, origin: Origin, out: &mut Vec<u8>) {

@@ -185,7 +185,7 @@ fn send(
     if let Some(queue) = &watch.definition.queue {
         let args = match evaluated.args {
             Some(args) => Ok(args),
-            None => default_args(watch, op, &payload),
+            None => default_args(watch, &payload),
         };
         match args {
             Ok(args) => {
@@ -200,13 +200,13 @@ fn send(
     Ok(())
 }
 
-fn default_args(watch: &Known, op: Op, payload: &[u8]) -> std::result::Result<Vec<u8>, CallError> {
+fn default_args(watch: &Known, payload: &[u8]) -> std::result::Result<Vec<u8>, CallError> {
     if payload.is_empty() {
         return text::jsonb(b"{}");
     }
-    // A nested value of type json may hold what jsonb cannot.
-    let may_fail = op != Op::Truncate && watch.kind != Kind::None;
-    guarded(may_fail, || text::jsonb(payload))
+    guarded(watch.shape.may_be_no_jsonb(watch.kind), || {
+        text::jsonb(payload)
+    })
 }
 
 /// How many jobs were added: none when the watch's owner may not enqueue (any more).
