@@ -109,6 +109,13 @@ CASES = [  # statement, SQLSTATE, what the message says, what the hint says (Non
     ("SELECT pushy.job_wait(1, '2 minutes')", INVALID, "timeout", "jobs_wait"),
     ("SELECT pushy.job_wait(1, '-1 s')", INVALID, "timeout", None),
 
+    ("SELECT pushy.watch('w', condition => 'true) OR (true')", "42601", "true) OR (true", "NEW"),
+    ("SELECT pushy.watch('w', condition => 'id > 1')", "42702", "id", "NEW.amount"),
+    ("SELECT pushy.watch('w', condition => 'NEW.id')", "42804", "boolean", "a condition is boolean"),
+    ("SELECT pushy.watch('w', condition => 'abs(NEW.id)')", "42804", "boolean", "a condition is boolean"),
+    ("SELECT pushy.watch('w', events => '{truncate}', condition => 'NEW.id > 1')", INVALID, "condition", "rows"),
+    ("SELECT pushy.watch('w', events => '{truncate}', payload_expr => '1')", INVALID, "payload_expr", "rows"),
+
     # In the wrong place.
     ("SELECT pushy.job_progress(0.5, 'half')", "55000", "job", None),
     ("DO $$BEGIN PERFORM pushy.job_wait(pushy.enqueue('q'), '1 s'); END$$", "55000", "transaction", None),
@@ -122,6 +129,7 @@ def database(shared_cluster):
         CREATE FUNCTION fine() RETURNS void LANGUAGE sql AS 'SELECT';
         CREATE FUNCTION two(int, int) RETURNS void LANGUAGE sql AS 'SELECT';
         CREATE FUNCTION many(jsonb) RETURNS SETOF int LANGUAGE sql AS 'SELECT 1';
+        CREATE TABLE w (id int PRIMARY KEY);
         SELECT pushy.queue_register('q', 'fine()')""")
     yield database
     database.drop()

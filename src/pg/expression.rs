@@ -35,27 +35,29 @@ pub fn require_one(argument: &str, text: &str) -> Result<()> {
         )
         .hint("Write one SQL expression over NEW and OLD, such as NEW.amount > 100.")
     };
-    let statement = CString::new(super::text::encode(&format!("SELECT ({text}\n)")).as_ref())
-        .map_err(|_| refused())?;
-    let parsed = identifier::parsed(&statement).map_err(|failure| {
-        let mut error = refused().detail(format!("The server says: {}.", failure.message));
-        error.sqlstate = SqlState::of_server(&failure.sqlstate);
-        error
-    })?;
-    // SAFETY: raw_parser answers a list of RawStmt; types of nodes are checked before they are read.
-    let is_one = unsafe {
-        pg_sys::list_length(parsed) == 1 && {
-            let raw = pg_sys::list_nth(parsed, 0).cast::<pg_sys::RawStmt>();
-            let node = (*raw).stmt;
-            (*node).type_ == pg_sys::NodeTag::T_SelectStmt
-                && is_bare(&*node.cast::<pg_sys::SelectStmt>())
+    // Within parentheses and without: what closes ours and opens others is refused by the latter.
+    for statement in [format!("SELECT ({text}\n)"), format!("SELECT {text}\n")] {
+        let statement = CString::new(super::text::encode(&statement).as_ref());
+        let statement = statement.map_err(|_| refused())?;
+        let parsed = identifier::parsed(&statement).map_err(|failure| {
+            let mut error = refused().detail(format!("The server says: {}.", failure.message));
+            error.sqlstate = SqlState::of_server(&failure.sqlstate);
+            error
+        })?;
+        // SAFETY: raw_parser answers a list of RawStmt; types of nodes are checked before they are read.
+        let is_one = unsafe {
+            pg_sys::list_length(parsed) == 1 && {
+                let raw = pg_sys::list_nth(parsed, 0).cast::<pg_sys::RawStmt>();
+                let node = (*raw).stmt;
+                (*node).type_ == pg_sys::NodeTag::T_SelectStmt
+                    && is_bare(&*node.cast::<pg_sys::SelectStmt>())
+            }
+        };
+        if !is_one {
+            return Err(refused());
         }
-    };
-    if is_one {
-        Ok(())
-    } else {
-        Err(refused())
     }
+    Ok(())
 }
 
 /// A SELECT of one value and nothing else.

@@ -201,6 +201,19 @@ fn check(wanted: &Definition) -> Result<()> {
             "columns says which updates count: add 'update' to events, or leave columns out.",
         );
     }
+    let given = [
+        ("condition", &wanted.condition),
+        ("payload_expr", &wanted.payload_expr),
+        ("args_expr", &wanted.args_expr),
+    ];
+    for (name, expression) in given {
+        if expression.is_some() && wanted.events == [Op::Truncate] {
+            return conflict(
+                &format!("{name} is given, and only truncate is watched"),
+                "There are no rows to look at: add other events, or leave it out.",
+            );
+        }
+    }
     if wanted.args_expr.is_some() && wanted.queue.is_none() {
         return conflict(
             "args_expr is given without a queue",

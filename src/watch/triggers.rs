@@ -99,12 +99,16 @@ fn make_expressions(
         .map(|args| format!("pg_catalog.to_jsonb(({args}\n))"));
     let row = [
         or_null(changed, ""),
-        or_null(condition.as_deref(), "::pg_catalog.bool"),
+        or_null(condition.as_deref(), " IS TRUE"),
         or_null(payload.as_deref(), "::pg_catalog.text"),
         or_null(args.as_deref(), ""),
     ];
     let condition = format!("false AND ROW({}) IS NULL", row.join(", "));
-    let trigger = maker.make("expressions", Op::Update, true, Some(&condition))?;
+    let made = maker.make("expressions", Op::Update, true, Some(&condition));
+    let trigger = made.map_err(|error| match error.hint {
+        Some(_) => error,
+        None => error.hint("Expressions of a watch are over NEW and OLD, without subqueries, such as NEW.amount > 100; a condition is boolean."),
+    })?;
     let condition = condition_of(trigger)?.unwrap_or_default();
     let evaluator = Evaluator::of_condition(&condition).map_err(CallError::into_error)?;
     if evaluator.len() != row.len() {
