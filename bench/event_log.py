@@ -20,6 +20,7 @@ ROUNDS = 3
 WRITERS = 32
 LISTENERS = 90
 COPIED = 1_000_000
+PACE = 0.05  # seconds from one notice to the next where each is to find a relay at rest
 
 TABLES = """
     CREATE TABLE plain (id bigserial PRIMARY KEY, v int);
@@ -116,7 +117,7 @@ def latencies(cluster, seconds: int) -> None:
         heard = Heard(db, "quiet")
         for _ in range(60):
             writer.execute(STAMPED.format(channel="quiet"))
-            time.sleep(0.05)
+            time.sleep(PACE)
         row(f"commit to LISTENer, 20 a second, synchronous_commit {synchronous}", heard.end())
     db.sql("SELECT pushy.subscription_create('s', '{read}')")
     for synchronous in ("off", "on"):
@@ -139,31 +140,34 @@ def read(db, writer) -> list[float]:
             reader.execute("SELECT pushy.subscription_ack('s', %s)", (found[1],))
         waiting = threading.Thread(target=wait)
         waiting.start()
-        time.sleep(0.03)
+        db.wait_until("SELECT wait_event_type = 'Extension' FROM pg_stat_activity WHERE pid = %s", params=(reader.info.backend_pid,))
         writer.execute(STAMPED.format(channel="read"))
         waiting.join()
     return taken
 
 
 class Heard:
-    """Listens in a thread of its own, and takes the time of what it hears."""
+    """Listens in a thread of its own, and takes the time of what it hears, until it hears END."""
+
+    END = "end"
 
     def __init__(self, db, channel: str):
+        self.db, self.channel = db, channel
         self.session = db.connect()
         self.session.execute(f"LISTEN {channel}")
         self.taken: list[float] = []
-        self.ending = threading.Event()
         self.thread = threading.Thread(target=self._hear)
         self.thread.start()
 
     def _hear(self) -> None:
-        while not self.ending.is_set():
-            for notice in self.session.notifies(timeout=0.3):
-                self.taken.append(time.time() - float(notice.payload))
+        for notice in self.session.notifies():
+            if notice.payload == self.END:
+                return
+            self.taken.append(time.time() - float(notice.payload))
 
     def end(self) -> str:
-        time.sleep(0.5)
-        self.ending.set()
+        """What was notified before is heard before."""
+        self.db.sql("SELECT pushy.notify(%s, %s, delivery => 'relay')", self.channel, self.END)
         self.thread.join()
         return shown(self.taken)
 

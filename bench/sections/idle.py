@@ -8,6 +8,8 @@ from .processes import workers
 from .ugly import pushy_in
 
 TITLE = "An idle server"
+# Seconds in which the launcher's sweep, once a minute, has met the last commits: it belongs to them.
+SWEPT = {"full": 130, "short": 70}
 
 
 def measure(servers, sizes) -> dict:
@@ -16,16 +18,21 @@ def measure(servers, sizes) -> dict:
         pushy = pushy_in(cluster, "idle")
         pushy.drain("noop", 1000)
         pushy.db.close()
-        progress("  what the last jobs left to do is waited for")
-        time.sleep(sizes.few(full=130, short=70))
+        progress("  the sweep after the last jobs is let pass")
+        time.sleep(sizes.few(**SWEPT))
         before, all_workers = transactions(cluster), workers(cluster)
         wakeups = {worker.pid: worker.wakeups() for worker in all_workers}
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            time.sleep(min(20, seconds))
-            progress(f"  idle, {end - time.monotonic():.0f} s left")
+        watch_idle(seconds)
         seen = [{"kind": worker.kind, "wakeups": worker.wakeups() - wakeups[worker.pid], "kB": worker.own_kilobytes()} for worker in all_workers]
         return {"seconds": seconds, "workers": seen, "transactions": transactions(cluster) - before}
+
+
+def watch_idle(seconds: int) -> None:
+    """The time that is measured: nothing happens in it."""
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        progress(f"  idle, {left:.0f} s left")
+        time.sleep(min(20, left))
 
 
 def transactions(cluster) -> int:

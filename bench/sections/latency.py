@@ -70,9 +70,9 @@ def cold(cluster: Cluster, db: Database, samples: int) -> list[float]:
 
 
 def through_graphile(graphile: GraphileWorker, db: Database, samples: int) -> list[float]:
-    """A job is waited for by its row's end, as `job_wait` does for Pushy."""
+    """A job is waited for until it is over in the database, as `job_wait` does for Pushy."""
     commits = []
-    with worker(graphile, db) as program:
+    with worker(graphile, db, tells=True) as program:
         session = db.main
         for n in range(samples):
             session.execute("BEGIN")
@@ -80,20 +80,18 @@ def through_graphile(graphile: GraphileWorker, db: Database, samples: int) -> li
             session.execute("SELECT graphile_worker.add_job('latency', json_build_object('n', %s::int))", (n,))
             commits.append(time.time())
             session.execute("COMMIT")
-            while not session.execute(f"SELECT {graphile.nothing_left}").fetchone()[0]:
-                time.sleep(0.001)
+            program.expect("completed")
         program.tell("stop")
         starts = json.loads(program.after("starts "))
     return [microseconds / 1000 - commits[n] * 1000 for n, microseconds in starts]
 
 
-def worker(graphile: GraphileWorker, db: Database) -> Program:
-    """Its worker, running."""
-    program = graphile.program(db, "latency", 0)
+def worker(graphile: GraphileWorker, db: Database, tells: bool = False) -> Program:
+    """Its worker, listening; whether it `tells` of each job that is completed."""
+    program = graphile.program(db, "latency", 0, tells=tells)
     program.expect("ready")
     program.tell("go")
-    program.expect("running")
-    time.sleep(0.5)  # until it listens: it does not tell
+    program.expect("listening")
     return program
 
 

@@ -38,7 +38,7 @@ async fn load(
     client.batch_execute("SET synchronous_commit = off").await?;
     let mut commits = Vec::with_capacity(numbers.len());
     for n in numbers {
-        wait_until(begin + Duration::from_secs_f64(n as f64 / rate)).await;
+        keep_pace(begin + Duration::from_secs_f64(n as f64 / rate)).await;
         client.batch_execute("BEGIN").await?;
         client.execute(&enqueue, &[&(n as i32)]).await?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_micros();
@@ -48,8 +48,9 @@ async fn load(
     Ok(commits)
 }
 
-/// tokio's timer counts milliseconds: the last one is left to the system's.
-async fn wait_until(when: Instant) {
+/// The pace of the open loop: sleeps until the next job is due. tokio's timer counts milliseconds: the last
+/// one is left to the system's.
+async fn keep_pace(when: Instant) {
     let left = when.saturating_duration_since(Instant::now());
     if left > Duration::from_millis(2) {
         tokio::time::sleep(left - Duration::from_millis(2)).await;

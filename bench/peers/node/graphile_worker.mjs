@@ -1,5 +1,6 @@
 // graphile-worker: `install`, or `work OPTIONS`. Settings are those of its performance page:
 // https://worker.graphile.org/docs/performance
+import { EventEmitter, once } from 'node:events'
 import { run, runMigrations } from 'graphile-worker'
 import { Logger } from 'graphile-worker'
 import { Count, INSERT, now, say, told } from './protocol.mjs'
@@ -11,7 +12,7 @@ const connectionString = `postgres:///${process.env.PGDATABASE}`
 if (verb === 'install') {
   await runMigrations({ preset: { worker: { connectionString, logger } } })
 } else {
-  const { jobs, localQueue } = JSON.parse(json)
+  const { jobs, localQueue, tells } = JSON.parse(json)
   const count = new Count(jobs)
   const starts = []
   const handler = (work) => async (payload, helpers) => {
@@ -30,8 +31,12 @@ if (verb === 'install') {
   }
   say('ready')
   await told('go')
-  const runner = await run({ preset: { worker }, taskList })
-  say('running')
+  const events = new EventEmitter()
+  const listening = once(events, 'pool:listen:success')
+  if (tells) events.on('job:complete', () => say('completed'))
+  const runner = await run({ preset: { worker }, taskList, events })
+  await listening
+  say('listening')
   await told('stop')
   await runner.stop()
   await say('starts ' + JSON.stringify(starts))
