@@ -1,0 +1,270 @@
+//! What the current transaction will tell the other processes when it ends, kept per savepoint.
+//!
+//! Collected here by ordinary code, which may allocate; told by the callbacks.
+
+mod savepoint;
+mod tell;
+
+use std::cell::RefCell;
+
+use super::cancels::Promise;
+use super::database::{Presence, NEVER};
+use super::queue_slot::{QueueFacts, QueueKey, Tally, NOTHING, PRIORITIES};
+use crate::pg::transaction::{self, Observer};
+
+/// Positions of one queue that become ready, or free, when the transaction ends.
+#[derive(Clone, Copy)]
+struct Announcement {
+    index: usize,
+    key: QueueKey,
+    level: i32,
+    why: Why,
+    low: [u64; PRIORITIES],
+    jobs: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Why {
+    /// Rows made ready: told at commit.
+    Ready,
+    /// Rows locked: told at commit and at abort, the lock being gone either way.
+    Locked,
+    /// A watermark taken by a claim: told at abort only, with the locks of the batch gone.
+    Claimed,
+}
+
+#[derive(Clone, Copy)]
+enum Change {
+    /// New with this transaction: its slot goes with it when it is rolled back.
+    Created(QueueFacts),
+    Defined(QueueFacts),
+    Dropped(QueueKey),
+    /// Privileges only: caches must be read again.
+    Privileges,
+}
+
+struct Pending {
+    announcements: Vec<Announcement>,
+    /// (level, job) to be cancelled where it runs.
+    cancels: Vec<(i32, Promise)>,
+    /// (level, slot) of queues whose jobs this transaction has ended.
+    ended: Vec<(i32, usize, Tally)>,
+    changes: Vec<(i32, Change)>,
+    presence: Option<(i32, Presence)>,
+    due: i64,
+    sweep: bool,
+    rotated: bool,
+    access: bool,
+    /// Events were written to the log.
+    logged: bool,
+    /// Permits of queues held until the end (queue_run).
+    permits: Vec<(usize, QueueKey)>,
+    /// Databases kept empty of workers until the end.
+    quiesced: Vec<u32>,
+    /// Databases to forget at commit.
+    dropped_database: Option<u32>,
+}
+
+impl Pending {
+    fn clear(&mut self) {
+        self.announcements.clear();
+        self.cancels.clear();
+        self.ended.clear();
+        self.changes.clear();
+        self.presence = None;
+        self.due = NEVER;
+        self.sweep = false;
+        self.rotated = false;
+        self.access = false;
+        self.logged = false;
+        self.permits.clear();
+        self.quiesced.clear();
+        self.dropped_database = None;
+    }
+}
+
+thread_local! {
+    static PENDING: RefCell<Pending> = const {
+        RefCell::new(Pending {
+            announcements: Vec::new(),
+            cancels: Vec::new(),
+            ended: Vec::new(),
+            changes: Vec::new(),
+            presence: None,
+            due: NEVER,
+            sweep: false,
+            rotated: false,
+            access: false,
+            logged: false,
+            permits: Vec::new(),
+            quiesced: Vec::new(),
+            dropped_database: None,
+        })
+    };
+}
+
+fn with<T>(work: impl FnOnce(&mut Pending) -> T) -> T {
+    PENDING.with_borrow_mut(work)
+}
+
+static OBSERVER: Observer = Observer {
+    before: None,
+    at_end: tell::at_end,
+    at_savepoint_end: savepoint::at_savepoint_end,
+};
+
+/// Watches transactions end: once, at load.
+pub fn init() {
+    transaction::observe(&OBSERVER);
+}
+
+fn add(index: usize, key: QueueKey, priority: usize, position: u64, why: Why, jobs: u64) {
+    let level = transaction::nest_level();
+    with(|pending| {
+        let known = pending.announcements.iter_mut().rev().find(|known| {
+            known.index == index && known.key == key && known.level == level && known.why == why
+        });
+        if let Some(known) = known {
+            known.low[priority] = known.low[priority].min(position);
+            known.jobs += jobs;
+        } else {
+            let mut low = [NOTHING; PRIORITIES];
+            low[priority] = position;
+            pending.announcements.push(Announcement {
+                index,
+                key,
+                level,
+                why,
+                low,
+                jobs,
+            });
+        }
+    });
+}
+
+/// A row becomes ready at commit. `new_jobs` counts in the queue's statistics.
+pub fn ready(index: usize, key: QueueKey, priority: usize, position: i64, new_jobs: u64) {
+    add(index, key, priority, position as u64, Why::Ready, new_jobs);
+}
+
+/// Jobs are added that are not due yet: they count in the queue's statistics, and nothing is ready.
+pub fn for_later(index: usize, key: QueueKey, new_jobs: u64) {
+    add(index, key, 0, NOTHING, Why::Ready, new_jobs);
+}
+
+/// A ready row is locked until this transaction ends, and may be free after it.
+pub fn locked(index: usize, key: QueueKey, priority: usize, position: i64) {
+    add(index, key, priority, position as u64, Why::Locked, 0);
+}
+
+/// The watermark of a priority was taken; unless this transaction commits, it is put back.
+pub fn claimed(index: usize, key: QueueKey, priority: usize, from: u64) {
+    add(index, key, priority, from, Why::Claimed, 0);
+}
+
+/// Something is due at `time` (µs) once this transaction has committed.
+pub fn due(time: i64) {
+    with(|pending| pending.due = pending.due.min(time));
+}
+
+/// The job is to be cancelled by the executor that holds it, at commit; false when too many cancels are
+/// promised at a time.
+pub fn cancel(job: i64) -> bool {
+    let Some(shared) = super::get() else {
+        return true;
+    };
+    let place = shared.cancels.keep();
+    if let Some(place) = place {
+        let level = transaction::nest_level();
+        with(|pending| pending.cancels.push((level, Promise { job, place })));
+    }
+    place.is_some()
+}
+
+/// Attempts of jobs of the queue in this slot were ended by this transaction, not by an executor.
+pub fn ended(index: usize, tally: Tally) {
+    let level = transaction::nest_level();
+    with(|pending| {
+        let known = pending
+            .ended
+            .iter_mut()
+            .find(|known| known.0 == level && known.1 == index);
+        match known {
+            Some(known) => known.2.add(&tally),
+            None => pending.ended.push((level, index, tally)),
+        }
+    });
+}
+
+/// A queue is new with this transaction, its slot made already and not runnable before the commit.
+pub fn created(facts: QueueFacts) {
+    change(Change::Created(facts));
+}
+
+/// A queue's definition changes at commit.
+pub fn defined(facts: QueueFacts) {
+    change(Change::Defined(facts));
+}
+
+pub fn dropped(key: QueueKey) {
+    change(Change::Dropped(key));
+}
+
+pub fn privileges_changed() {
+    change(Change::Privileges);
+}
+
+fn change(change: Change) {
+    let level = transaction::nest_level();
+    with(|pending| pending.changes.push((level, change)));
+}
+
+/// Whether this transaction has changed definitions or privileges: caches do not serve it then.
+pub fn has_changes() -> bool {
+    PENDING.with_borrow(|pending| !pending.changes.is_empty() || pending.presence.is_some())
+}
+
+/// The extension appears in, or disappears from, this database at commit.
+pub fn presence(presence: Presence) {
+    let level = transaction::nest_level();
+    with(|pending| pending.presence = Some((level, presence)));
+}
+
+/// The scheduler looks for rows nobody announced, at commit.
+pub fn sweep() {
+    with(|pending| pending.sweep = true);
+}
+
+/// Which table takes which rows changes at commit: who has it cached reads it again.
+pub fn rotated() {
+    with(|pending| pending.rotated = true);
+}
+
+/// The launcher tries again at once what it could not start, at commit.
+pub fn access_changed() {
+    with(|pending| pending.access = true);
+}
+
+/// The relay looks into the log, at commit.
+pub fn logged() {
+    with(|pending| pending.logged = true);
+}
+
+/// The permit of the queue in this slot goes back when the transaction ends.
+pub fn holds_permit(index: usize, key: QueueKey) {
+    with(|pending| pending.permits.push((index, key)));
+}
+
+/// Whether this transaction holds a permit of the queue in this slot.
+pub fn has_permit(index: usize, key: QueueKey) -> bool {
+    PENDING.with_borrow(|pending| pending.permits.contains(&(index, key)))
+}
+
+/// Workers may enter this database again when the transaction ends.
+pub fn quiesced(database: u32) {
+    with(|pending| pending.quiesced.push(database));
+}
+
+pub fn drops_database(database: u32) {
+    with(|pending| pending.dropped_database = Some(database));
+}

@@ -1,0 +1,79 @@
+//! Savepoints: what was collected in one passes to the next outer one, or is forgotten.
+
+use super::tell::{free_cancels, free_created, tell};
+use super::{Pending, Why, PENDING};
+use crate::pg::transaction::SavepointEnd;
+
+pub(super) fn at_savepoint_end(end: SavepointEnd, level: i32) {
+    PENDING.with(|cell| {
+        let Ok(mut pending) = cell.try_borrow_mut() else {
+            return;
+        };
+        let pending = &mut *pending;
+        match end {
+            SavepointEnd::Release => pending.raise_level(level),
+            SavepointEnd::Rollback => pending.forget_level(level),
+        }
+    });
+}
+
+impl Pending {
+    fn raise_level(&mut self, level: i32) {
+        let mut at = 0;
+        while at < self.announcements.len() {
+            let known = self.announcements[at];
+            if known.level < level {
+                at += 1;
+                continue;
+            }
+            let parent = self.announcements.iter().position(|other| {
+                other.level == level - 1
+                    && other.index == known.index
+                    && other.key == known.key
+                    && other.why == known.why
+            });
+            if let Some(parent) = parent {
+                let parent = &mut self.announcements[parent];
+                for (low, other) in parent.low.iter_mut().zip(known.low) {
+                    *low = (*low).min(other);
+                }
+                parent.jobs += known.jobs;
+                self.announcements.swap_remove(at);
+            } else {
+                self.announcements[at].level = level - 1;
+                at += 1;
+            }
+        }
+        for cancel in &mut self.cancels {
+            cancel.0 = cancel.0.min(level - 1);
+        }
+        for ended in &mut self.ended {
+            ended.0 = ended.0.min(level - 1);
+        }
+        for change in &mut self.changes {
+            change.0 = change.0.min(level - 1);
+        }
+        if let Some(presence) = &mut self.presence {
+            presence.0 = presence.0.min(level - 1);
+        }
+    }
+
+    fn forget_level(&mut self, level: i32) {
+        if let Some(shared) = crate::shared::get() {
+            free_created(shared, &self.changes, level);
+            free_cancels(shared, &self.cancels, level);
+            for known in &self.announcements {
+                if known.level >= level && known.why != Why::Ready {
+                    tell(shared, known);
+                }
+            }
+        }
+        self.announcements.retain(|known| known.level < level);
+        self.cancels.retain(|cancel| cancel.0 < level);
+        self.ended.retain(|ended| ended.0 < level);
+        self.changes.retain(|change| change.0 < level);
+        if self.presence.is_some_and(|presence| presence.0 >= level) {
+            self.presence = None;
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! The end of a transaction: what was collected is told. In callbacks, which only flip atomics, set latches
+//! and send signals.
+
+use std::sync::atomic::Ordering;
+
+use super::{Announcement, Change, Pending, Why, PENDING};
+use crate::pg::signals;
+use crate::pg::transaction::End;
+use crate::shared::cancels::Promise;
+use crate::shared::database::{Presence, NEVER};
+use crate::shared::executor::Asked;
+use crate::shared::queue_slot::NOTHING;
+use crate::shared::{self, Shared};
+
+pub(super) fn at_end(end: End) {
+    PENDING.with(|cell| {
+        let Ok(mut pending) = cell.try_borrow_mut() else {
+            return;
+        };
+        if let Some(shared) = shared::get() {
+            if end == End::Commit {
+                pending.tell_commit(shared);
+            } else if end == End::Abort {
+                tell_locked(shared, &pending.announcements);
+                free_created(shared, &pending.changes, 0);
+            }
+            if end != End::Commit {
+                free_cancels(shared, &pending.cancels, 0);
+            }
+            pending.tell_end(shared, end);
+        }
+        pending.clear();
+    });
+}
+
+/// Makes the scheduler look for jobs of queues that are gone.
+fn ask_for_orphans(shared: &Shared, database: u32) {
+    if let Some(slot) = shared.find_database(database) {
+        slot.orphans_requested.store(true, Ordering::SeqCst);
+        shared.announce_due(slot, 0);
+    }
+}
+
+pub(super) fn tell(shared: &Shared, known: &Announcement) {
+    for (priority, position) in known.low.iter().enumerate() {
+        if *position != NOTHING {
+            shared.announce(known.index, known.key, priority, *position);
+        }
+    }
+    shared.wake_for(known.index);
+}
+
+fn tell_locked(shared: &Shared, announcements: &[Announcement]) {
+    for known in announcements {
+        if known.why != Why::Ready {
+            tell(shared, known);
+        }
+    }
+}
+
+/// Gives up the slots of queues made at `level` or deeper, which nobody else has seen.
+pub(super) fn free_created(shared: &Shared, changes: &[(i32, Change)], level: i32) {
+    for (made_at, change) in changes {
+        if let Change::Created(facts) = change {
+            if *made_at >= level {
+                shared.free_queue(facts.key);
+            }
+        }
+    }
+}
+
+/// Hands a cancel to the executor that holds the job, or else to the scheduler.
+fn tell_cancel(shared: &Shared, database: u32, promise: Promise) {
+    let Some(executor) = shared.executor_holding(database, promise.job) else {
+        return shared.leave_cancel(promise, database);
+    };
+    match executor.request_cancel(promise) {
+        // Its batch is over: finished with it, most likely; else it must not run again.
+        Asked::InVain => return shared.leave_cancel(promise, database),
+        Asked::Before => shared.cancels.free(promise.place),
+        Asked::Now => {}
+    }
+    if executor.job.load(Ordering::SeqCst) == promise.job {
+        signals::cancel(executor.pid.load(Ordering::SeqCst));
+    }
+}
+
+/// Cancels promised at `level` or deeper are not to be.
+pub(super) fn free_cancels(shared: &Shared, cancels: &[(i32, Promise)], level: i32) {
+    for (_, promise) in cancels.iter().filter(|cancel| cancel.0 >= level) {
+        shared.cancels.free(promise.place);
+    }
+}
+
+impl Pending {
+    fn tell_commit(&self, shared: &Shared) {
+        let database = crate::pg::database::current();
+        // Before anybody is woken: whoever wakes must find its cache invalid.
+        if !self.changes.is_empty() || self.presence.is_some() {
+            if let Some(slot) = shared.find_database(database) {
+                slot.definitions.fetch_add(1, Ordering::SeqCst);
+                slot.left_out.store(false, Ordering::SeqCst);
+            }
+        }
+        if self.rotated || self.presence.is_some() {
+            if let Some(slot) = shared.find_database(database) {
+                slot.rotations.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+        for (_, change) in &self.changes {
+            match change {
+                Change::Created(facts) | Change::Defined(facts) => {
+                    if let Some(index) = shared.find_queue(facts.key) {
+                        shared.queues()[index].apply(facts);
+                        shared.set_ready(index);
+                        shared.wake_for(index);
+                    }
+                }
+                Change::Dropped(key) => {
+                    shared.free_queue(*key);
+                    ask_for_orphans(shared, database);
+                }
+                Change::Privileges => {}
+            }
+        }
+        if let Some((_, presence)) = self.presence {
+            if presence == Presence::Absent {
+                shared.free_queues_of(database);
+                shared.cancels.forget(database);
+                shared.free_watches_of(database);
+            }
+            if let Some(slot) = shared.find_database(database) {
+                if presence == Presence::Present && slot.presence() == Presence::Unknown {
+                    // Nobody has looked yet what is due here: the server has just started.
+                    slot.announce_due(0);
+                }
+                slot.set_presence(presence);
+                slot.log.forget_part();
+                slot.failures.store(0, Ordering::SeqCst);
+                slot.retry_at.store(0, Ordering::SeqCst);
+            }
+            shared.call_launcher();
+        }
+        if !self.announcements.is_empty() || self.logged {
+            if let Some(slot) = shared.find_database(database) {
+                slot.witness();
+            }
+        }
+        for known in &self.announcements {
+            if known.why == Why::Claimed {
+                continue;
+            }
+            let slot = &shared.queues()[known.index];
+            if !slot.is(known.key) {
+                // The queue was dropped after this transaction had looked it up.
+                ask_for_orphans(shared, database);
+                continue;
+            }
+            let enqueued = &slot.statistics.enqueued;
+            enqueued.fetch_add(known.jobs, Ordering::Relaxed);
+            tell(shared, known);
+        }
+        if self.due != NEVER {
+            if let Some(slot) = shared.find_database(database) {
+                shared.announce_due(slot, self.due);
+            }
+        }
+        if self.sweep {
+            if let Some(slot) = shared.find_database(database) {
+                slot.sweep_requested.store(true, Ordering::SeqCst);
+                shared.call_launcher();
+            }
+        }
+        if self.logged {
+            if let Some(slot) = shared.find_database(database) {
+                shared.announce_logged(slot);
+            }
+        }
+        if self.access {
+            shared.access_changed.store(true, Ordering::SeqCst);
+            shared.call_launcher();
+        }
+        for (_, promise) in &self.cancels {
+            tell_cancel(shared, database, *promise);
+        }
+        for (_, index, tally) in &self.ended {
+            let slot = &shared.queues()[*index];
+            slot.statistics.count(tally);
+            if tally.finished() > 0 {
+                slot.finished.broadcast();
+                slot.tell_drain();
+            }
+        }
+        if let Some(dropped) = self.dropped_database {
+            shared.free_database(dropped);
+        }
+    }
+
+    /// What is given back however the transaction ended.
+    fn tell_end(&self, shared: &Shared, end: End) {
+        for (index, key) in &self.permits {
+            shared.queues()[*index].return_permit(*key);
+            shared.set_ready(*index);
+            shared.wake_for(*index);
+        }
+        if end == End::Prepare {
+            return;
+        }
+        for oid in &self.quiesced {
+            if let Some(slot) = shared.find_database(*oid) {
+                slot.quiesced.fetch_sub(1, Ordering::SeqCst);
+                for (index, queue) in shared.queues().iter().enumerate() {
+                    if queue.key().is_some_and(|key| key.database == *oid) {
+                        shared.set_ready(index);
+                    }
+                }
+            }
+            shared.call_launcher();
+        }
+    }
+}
