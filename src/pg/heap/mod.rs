@@ -1,0 +1,139 @@
+//! Rows of Pushy's own tables without parser and planner: for what happens once per job.
+//!
+//! A plan is made for the table as it is then: one made while the table was small reads all of it, dead
+//! rows included, when it has grown. Here the access path is the code. No rights are checked: the tables
+//! are ours, and have neither triggers, rules nor policies.
+
+mod append;
+mod scan;
+
+use std::ffi::CStr;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use pgrx::pg_sys::{self, Oid};
+
+use super::identity;
+use super::spi::Tid;
+use crate::errors::{Error, Result, SqlState};
+
+pub(super) use append::Slots;
+pub use scan::Key;
+
+/// A table of schema pushy, open until the transaction ends.
+pub struct Table(pg_sys::Relation);
+
+/// Opens a table for writing.
+pub fn open(name: &str) -> Result<Table> {
+    let oid = find(name)?;
+    // SAFETY: an existing table; the lock is kept until the transaction ends.
+    Ok(Table(unsafe {
+        pg_sys::table_open(oid, pg_sys::RowExclusiveLock as pg_sys::LOCKMODE)
+    }))
+}
+
+/// A table open for reading, and locked against being emptied, until it is dropped.
+pub struct ForReading {
+    table: Option<Table>,
+    oid: Oid,
+}
+
+const READ_LOCK: pg_sys::LOCKMODE = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
+
+pub fn open_for_reading(name: &str) -> Result<ForReading> {
+    let oid = find(name)?;
+    // SAFETY: an existing table; closed and unlocked by Drop.
+    let table = Table(unsafe { pg_sys::table_open(oid, READ_LOCK) });
+    Ok(ForReading {
+        table: Some(table),
+        oid,
+    })
+}
+
+impl std::ops::Deref for ForReading {
+    type Target = Table;
+
+    fn deref(&self) -> &Table {
+        self.table.as_ref().expect("open until dropped")
+    }
+}
+
+impl Drop for ForReading {
+    fn drop(&mut self) {
+        self.table = None;
+        // After an ERROR the abort lets go of it.
+        if !std::thread::panicking() {
+            // SAFETY: taken when it was opened.
+            unsafe { pg_sys::UnlockRelationOid(self.oid, READ_LOCK) }
+        }
+    }
+}
+
+fn find(name: &str) -> Result<Oid> {
+    identity::pushy_relation(name).ok_or_else(|| {
+        Error::new(
+            SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("relation pushy.{name} does not exist"),
+        )
+        .hint("Run: CREATE EXTENSION pushy")
+    })
+}
+
+impl Drop for Table {
+    fn drop(&mut self) {
+        // After an ERROR the resource owner lets go of it.
+        if !std::thread::panicking() {
+            // SAFETY: opened by open(), in the same resource owner; the lock stays.
+            unsafe { pg_sys::table_close(self.0, pg_sys::NoLock as pg_sys::LOCKMODE) }
+        }
+    }
+}
+
+impl Table {
+    pub(super) fn raw(&self) -> pg_sys::Relation {
+        self.0
+    }
+
+    /// Deletes rows that this transaction has locked.
+    pub fn delete(&self, rows: impl Iterator<Item = Tid>) {
+        for row in rows {
+            let mut tid = row.raw();
+            // SAFETY: a row of this table, locked by us: nobody can have changed it.
+            unsafe { pg_sys::simple_heap_delete(self.0, &mut tid) }
+        }
+    }
+}
+
+/// Makes what this transaction has just written visible to its next statement.
+pub fn advance_command() {
+    // SAFETY: inside a transaction.
+    unsafe { pg_sys::CommandCounterIncrement() }
+}
+
+/// Whether a table has exactly the columns that the code was written for: not so with an old script and a
+/// new library, or the other way round. Looked at once per process and table (an upgrade restarts the
+/// workers); `checked` keeps the table's OID.
+pub fn check_columns(table: &Table, names: &[&str], checked: &AtomicU32) -> Result<()> {
+    // SAFETY: the descriptor and its attributes live as long as the table is open.
+    let (oid, fits) = unsafe {
+        let oid = (*table.0).rd_id.to_u32();
+        if checked.load(Ordering::Relaxed) == oid {
+            return Ok(());
+        }
+        let count = (*(*table.0).rd_att).natts as usize;
+        let fits = count == names.len()
+            && names.iter().enumerate().all(|(at, name)| {
+                let attribute = pg_sys::get_attname((*table.0).rd_id, at as i16 + 1, true);
+                !attribute.is_null() && CStr::from_ptr(attribute).to_bytes() == name.as_bytes()
+            });
+        (oid, fits)
+    };
+    if fits {
+        checked.store(oid, Ordering::Relaxed);
+        return Ok(());
+    }
+    Err(Error::new(
+        SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+        "the extension's tables do not fit the loaded library",
+    )
+    .hint("Run ALTER EXTENSION pushy UPDATE, and restart the server if the library was replaced while it ran."))
+}

@@ -1,0 +1,219 @@
+//! Rows read, and locked, in the order of an index.
+
+use pgrx::pg_sys::{self, Datum, Oid};
+
+use super::{find, Table};
+use crate::errors::Result;
+use crate::pg::interrupts;
+use crate::pg::snapshot::Snapshot;
+use crate::pg::spi::{Row, Tid};
+
+/// A condition on a column of an index (from 1): how it compares, by which function, with what.
+pub struct Key {
+    column: i16,
+    strategy: u32,
+    function: u32,
+    value: Datum,
+}
+
+impl Key {
+    pub fn int2_equals(column: i16, value: i16) -> Self {
+        Self {
+            column,
+            strategy: pg_sys::BTEqualStrategyNumber,
+            function: pg_sys::F_INT2EQ,
+            value: Datum::from(value),
+        }
+    }
+
+    pub fn int4_equals(column: i16, value: i32) -> Self {
+        Self {
+            column,
+            strategy: pg_sys::BTEqualStrategyNumber,
+            function: pg_sys::F_INT4EQ,
+            value: Datum::from(value),
+        }
+    }
+
+    pub fn int8_equals(column: i16, value: i64) -> Self {
+        Self {
+            column,
+            strategy: pg_sys::BTEqualStrategyNumber,
+            function: pg_sys::F_INT8EQ,
+            value: Datum::from(value),
+        }
+    }
+
+    pub fn int8_at_least(column: i16, value: i64) -> Self {
+        Self {
+            column,
+            strategy: pg_sys::BTGreaterEqualStrategyNumber,
+            function: pg_sys::F_INT8GE,
+            value: Datum::from(value),
+        }
+    }
+
+    pub fn int8_below(column: i16, value: i64) -> Self {
+        Self {
+            column,
+            strategy: pg_sys::BTLessStrategyNumber,
+            function: pg_sys::F_INT8LT,
+            value: Datum::from(value),
+        }
+    }
+}
+
+impl Table {
+    /// Locks up to `most` rows FOR UPDATE in the order of an index, as `snapshot` sees them. Rows that
+    /// somebody else holds are skipped, and so are rows that were changed or removed since the snapshot:
+    /// whoever changed them announces what they are now. `take` is given each row while its page is pinned:
+    /// what outlives the call is copied there.
+    pub fn lock_in_order<T>(
+        &self,
+        index: &str,
+        keys: &[Key],
+        snapshot: &Snapshot,
+        most: usize,
+        mut take: impl FnMut(Row<'_>, Tid) -> Result<T>,
+    ) -> Result<Vec<T>> {
+        let index = find(index)?;
+        let mut found = Ok(Vec::with_capacity(most.min(256)));
+        // SAFETY: the protocol of an index scan (indexam.c) and of nodeLockRows.c; slots and scan are
+        // ended here, and by the resource owner after an ERROR.
+        unsafe {
+            let index = pg_sys::index_open(index, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
+            let scan = self.begin_scan(index, keys, snapshot);
+            let seen = pg_sys::table_slot_create(self.0, std::ptr::null_mut());
+            let locked = pg_sys::table_slot_create(self.0, std::ptr::null_mut());
+            let forward = pg_sys::ScanDirection::ForwardScanDirection;
+            while let Ok(rows) = &mut found {
+                if rows.len() >= most || !pg_sys::index_getnext_slot(scan, forward, seen) {
+                    break;
+                }
+                if self.try_lock(&mut (*seen).tts_tid, snapshot, locked) {
+                    // All columns at once: one by one each walks over those before it (6 % of a batch).
+                    pg_sys::slot_getsomeattrs_int(locked, (*(*self.0).rd_att).natts);
+                    match take(Row::of_slot(locked), Tid::new((*seen).tts_tid)) {
+                        Ok(row) => rows.push(row),
+                        Err(error) => found = Err(error),
+                    }
+                } else if rows.is_empty() {
+                    // A queue with many rows held by others is a long walk.
+                    interrupts::check();
+                }
+            }
+            pg_sys::ExecDropSingleTupleTableSlot(locked);
+            pg_sys::ExecDropSingleTupleTableSlot(seen);
+            pg_sys::index_endscan(scan);
+            pg_sys::index_close(index, pg_sys::NoLock as pg_sys::LOCKMODE);
+        }
+        found
+    }
+
+    unsafe fn begin_scan(
+        &self,
+        index: pg_sys::Relation,
+        keys: &[Key],
+        snapshot: &Snapshot,
+    ) -> pg_sys::IndexScanDesc {
+        let mut conditions: Vec<pg_sys::ScanKeyData> = keys
+            .iter()
+            .map(|key| {
+                let mut data = std::mem::zeroed();
+                pg_sys::ScanKeyInit(
+                    &mut data,
+                    key.column,
+                    key.strategy as pg_sys::StrategyNumber,
+                    Oid::from(key.function),
+                    key.value,
+                );
+                data
+            })
+            .collect();
+        let count = conditions.len() as i32;
+        #[cfg(not(feature = "pg18"))]
+        let scan = pg_sys::index_beginscan(self.0, index, snapshot.raw(), count, 0);
+        #[cfg(feature = "pg18")]
+        let scan = pg_sys::index_beginscan(
+            self.0,
+            index,
+            snapshot.raw(),
+            std::ptr::null_mut(),
+            count,
+            0,
+        );
+        pg_sys::index_rescan(
+            scan,
+            conditions.as_mut_ptr(),
+            count,
+            std::ptr::null_mut(),
+            0,
+        );
+        scan
+    }
+
+    /// Reads rows in the order of an index, or against it, as `snapshot` sees them, until `each` says that it
+    /// has enough (false).
+    pub fn read_in_order(
+        &self,
+        index: &str,
+        keys: &[Key],
+        snapshot: &Snapshot,
+        backward: bool,
+        mut each: impl FnMut(Row<'_>) -> Result<bool>,
+    ) -> Result<()> {
+        let index = find(index)?;
+        let direction = if backward {
+            pg_sys::ScanDirection::BackwardScanDirection
+        } else {
+            pg_sys::ScanDirection::ForwardScanDirection
+        };
+        let mut outcome = Ok(true);
+        // SAFETY: the protocol of an index scan (indexam.c); ended here, and by the resource owner after an
+        // ERROR. The tuple is the slot's, which keeps its page pinned while `each` reads it.
+        unsafe {
+            let index = pg_sys::index_open(index, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
+            let scan = self.begin_scan(index, keys, snapshot);
+            let seen = pg_sys::table_slot_create(self.0, std::ptr::null_mut());
+            while matches!(outcome, Ok(true)) && pg_sys::index_getnext_slot(scan, direction, seen) {
+                pg_sys::slot_getsomeattrs_int(seen, (*(*self.0).rd_att).natts);
+                outcome = each(Row::of_slot(seen));
+                interrupts::check();
+            }
+            pg_sys::ExecDropSingleTupleTableSlot(seen);
+            pg_sys::index_endscan(scan);
+            pg_sys::index_close(index, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
+        }
+        outcome.map(|_| ())
+    }
+
+    unsafe fn try_lock(
+        &self,
+        tid: pg_sys::ItemPointer,
+        snapshot: &Snapshot,
+        slot: *mut pg_sys::TupleTableSlot,
+    ) -> bool {
+        let lock = (*(*self.0).rd_tableam)
+            .tuple_lock
+            .expect("every table access method has it");
+        let (relation, snapshot) = (self.0, snapshot.raw());
+        let command = pg_sys::GetCurrentCommandId(false);
+        let mut failure: pg_sys::TM_FailureData = std::mem::zeroed();
+        let failure = &mut failure;
+        // A function pointer of the server: its errors must not jump over our frames.
+        let result = pg_sys::ffi::pg_guard_ffi_boundary(|| {
+            lock(
+                relation,
+                tid,
+                snapshot,
+                slot,
+                command,
+                pg_sys::LockTupleMode::LockTupleExclusive,
+                pg_sys::LockWaitPolicy::LockWaitSkip,
+                0,
+                failure,
+            )
+        });
+        result == pg_sys::TM_Result::TM_Ok
+    }
+}
