@@ -18,5 +18,6 @@ pub mod register;
 pub mod restore;
 pub mod statistics;
 pub mod store;
+mod unfit;
 pub mod visible;
 pub mod workers;

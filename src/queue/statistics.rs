@@ -11,7 +11,8 @@ use crate::pg::clock;
 use crate::pg::function::{Answer, Call};
 use crate::pg::value::Interval;
 use crate::shared;
-use crate::shared::queue_slot::{Histogram, QueueSlot};
+use crate::shared::queue_slot::QueueSlot;
+use crate::shared::statistics::Histogram;
 use crate::{row, sql_function};
 
 sql_function!(pushy_queue_statistics, |call| queue_statistics(call));

@@ -1,0 +1,250 @@
+//! Why a queue cannot run, in words: the reason, and what to do about it.
+
+use crate::errors::{quote_literal, Error, SqlState};
+
+/// Why a queue's jobs cannot be run. Names are as SQL wants them written.
+#[derive(Clone, Debug)]
+pub enum Unfit {
+    HandlerGone {
+        queue: String,
+        handler: String,
+    },
+    HandlerRenamed {
+        queue: String,
+        handler: String,
+        now: String,
+    },
+    Temporary {
+        handler: String,
+    },
+    Procedure {
+        handler: String,
+    },
+    NotAFunction {
+        handler: String,
+    },
+    WrongArguments {
+        handler: String,
+    },
+    ReturnsSet {
+        handler: String,
+    },
+    ReturnsPseudoType {
+        handler: String,
+        returns: String,
+    },
+    RoleGone {
+        queue: String,
+        role: String,
+    },
+    RoleRenamed {
+        queue: String,
+        role: String,
+        now: String,
+    },
+    OwnerGone {
+        queue: String,
+        owner: String,
+    },
+    OwnerRenamed {
+        queue: String,
+        owner: String,
+        now: String,
+    },
+    OwnerMayNotBecome {
+        owner: String,
+        role: String,
+    },
+    NoSchemaUsage {
+        role: String,
+        schema: String,
+        handler: String,
+    },
+    NoExecute {
+        role: String,
+        handler: String,
+    },
+    SuperuserRunsForeignHandler {
+        role: String,
+        handler: String,
+        owner: String,
+    },
+    NoLogin {
+        role: String,
+    },
+    NoConnect {
+        role: String,
+        database: String,
+    },
+    TooManySessions {
+        role: String,
+        limit: i32,
+    },
+    DatabaseClosed {
+        database: String,
+    },
+    DatabaseFull {
+        database: String,
+        limit: i32,
+    },
+}
+
+impl Unfit {
+    /// What is in the way, in PostgreSQL's style of messages.
+    pub fn reason(&self) -> String {
+        match self {
+            Self::HandlerGone { handler, .. } => format!("handler {handler} does not exist"),
+            Self::HandlerRenamed { handler, now, .. } => {
+                format!("handler {handler} is now {now}")
+            }
+            Self::Temporary { handler } => {
+                format!("handler {handler} is temporary: no worker can see it")
+            }
+            Self::Procedure { handler } => {
+                format!("procedures as handlers are not supported yet: {handler}")
+            }
+            Self::NotAFunction { handler } => {
+                format!("handler {handler} is an aggregate or a window function")
+            }
+            Self::WrongArguments { handler } => {
+                format!("handler {handler} takes the wrong arguments")
+            }
+            Self::ReturnsSet { handler } => format!("handler {handler} returns a set"),
+            Self::ReturnsPseudoType { handler, returns } => {
+                format!("handler {handler} returns {returns}, which is no result of a job")
+            }
+            Self::RoleGone { role, .. } => format!("role {role} does not exist"),
+            Self::RoleRenamed { role, now, .. } => {
+                format!("role {role} of the queue is now {now}")
+            }
+            Self::OwnerGone { owner, .. } => format!("the queue's owner {owner} does not exist"),
+            Self::OwnerRenamed { owner, now, .. } => {
+                format!("the queue's owner {owner} is now {now}")
+            }
+            Self::OwnerMayNotBecome { owner, role } => {
+                format!("role {owner} may not become role {role}")
+            }
+            Self::NoSchemaUsage {
+                role,
+                schema,
+                handler,
+            } => format!("role {role} has no USAGE on schema {schema} of handler {handler}"),
+            Self::NoExecute { role, handler } => {
+                format!("role {role} may not execute handler {handler}")
+            }
+            Self::SuperuserRunsForeignHandler {
+                role,
+                handler,
+                owner,
+            } => format!(
+                "superuser {role} would run handler {handler}, which {owner} owns and can replace at any time"
+            ),
+            Self::NoLogin { role } => format!("role {role} is not permitted to log in"),
+            Self::NoConnect { role, database } => {
+                format!("role {role} may not connect to database {database}")
+            }
+            Self::TooManySessions { role, limit } => {
+                format!("role {role} has more sessions than its connection limit of {limit}")
+            }
+            Self::DatabaseClosed { database } => {
+                format!("database {database} does not accept connections")
+            }
+            Self::DatabaseFull { database, limit } => {
+                format!("database {database} has more sessions than its connection limit of {limit}")
+            }
+        }
+    }
+
+    /// What to do about it: the statement, where one will do.
+    pub fn fix(&self) -> String {
+        match self {
+            Self::HandlerGone { queue, handler } => format!(
+                "Create {handler} again and run SELECT pushy.queue_resume({}), or name another handler with pushy.queue_alter or pushy.queue_register",
+                quote_literal(queue)
+            ),
+            // Said by the owner, it takes the new name.
+            Self::HandlerRenamed { queue, .. }
+            | Self::RoleRenamed { queue, .. }
+            | Self::OwnerRenamed { queue, .. } => {
+                format!("SELECT pushy.queue_resume({})", quote_literal(queue))
+            }
+            Self::Temporary { .. } => {
+                "Create the handler in a schema that stays".to_owned()
+            }
+            Self::Procedure { .. } => {
+                "Use a function: it runs in the transaction that completes the job".to_owned()
+            }
+            Self::NotAFunction { .. } => "Use a plain function".to_owned(),
+            Self::WrongArguments { .. } => {
+                "A handler takes (jsonb), (pushy.job) or nothing".to_owned()
+            }
+            Self::ReturnsSet { .. } => {
+                "A handler returns one value or void: let it return an array or jsonb".to_owned()
+            }
+            Self::ReturnsPseudoType { .. } => {
+                "A handler returns void or any type that converts to jsonb".to_owned()
+            }
+            Self::RoleGone { queue, role } => format!(
+                "SELECT pushy.queue_alter({}, run_as => …) with a role that exists, or CREATE ROLE {role} LOGIN and then SELECT * FROM pushy.resume_after_restore()",
+                quote_literal(queue)
+            ),
+            Self::OwnerGone { queue, .. } => format!(
+                "As a superuser: SELECT pushy.queue_drop({}, force => true) and register it again, or create the role and run SELECT * FROM pushy.resume_after_restore()",
+                quote_literal(queue)
+            ),
+            Self::OwnerMayNotBecome { owner, role } => format!("GRANT {role} TO {owner}"),
+            Self::NoSchemaUsage { role, schema, .. } => {
+                format!("GRANT USAGE ON SCHEMA {schema} TO {role}")
+            }
+            Self::NoExecute { role, handler } => {
+                format!("GRANT EXECUTE ON FUNCTION {handler} TO {role}")
+            }
+            Self::SuperuserRunsForeignHandler { role, handler, .. } => format!(
+                "ALTER FUNCTION {handler} OWNER TO {role}, or run the queue as a role that is no superuser"
+            ),
+            Self::NoLogin { role } => format!("ALTER ROLE {role} LOGIN"),
+            Self::NoConnect { role, database } => {
+                format!("GRANT CONNECT ON DATABASE {database} TO {role}")
+            }
+            Self::TooManySessions { role, .. } => {
+                format!("ALTER ROLE {role} CONNECTION LIMIT -1, or let sessions of {role} end")
+            }
+            Self::DatabaseClosed { database } => {
+                format!("ALTER DATABASE {database} WITH ALLOW_CONNECTIONS true")
+            }
+            Self::DatabaseFull { database, .. } => {
+                format!("ALTER DATABASE {database} CONNECTION LIMIT -1, or let sessions of it end")
+            }
+        }
+    }
+
+    /// The error of a call that wants the queue to be fit.
+    pub fn into_error(self) -> Error {
+        Error::new(self.sqlstate(), self.reason()).hint(self.fix())
+    }
+
+    fn sqlstate(&self) -> SqlState {
+        match self {
+            Self::HandlerGone { .. } => SqlState::UNDEFINED_FUNCTION,
+            Self::Procedure { .. } => SqlState::FEATURE_NOT_SUPPORTED,
+            Self::Temporary { .. }
+            | Self::NotAFunction { .. }
+            | Self::WrongArguments { .. }
+            | Self::ReturnsSet { .. }
+            | Self::ReturnsPseudoType { .. } => SqlState::INVALID_FUNCTION_DEFINITION,
+            Self::RoleGone { .. } | Self::OwnerGone { .. } => SqlState::UNDEFINED_OBJECT,
+            Self::HandlerRenamed { .. }
+            | Self::RoleRenamed { .. }
+            | Self::OwnerRenamed { .. }
+            | Self::TooManySessions { .. }
+            | Self::DatabaseClosed { .. }
+            | Self::DatabaseFull { .. } => SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+            Self::OwnerMayNotBecome { .. }
+            | Self::NoSchemaUsage { .. }
+            | Self::NoExecute { .. }
+            | Self::SuperuserRunsForeignHandler { .. }
+            | Self::NoLogin { .. }
+            | Self::NoConnect { .. } => SqlState::INSUFFICIENT_PRIVILEGE,
+        }
+    }
+}
