@@ -10,7 +10,7 @@ use crate::queue::definition::Definition;
 use crate::queue::privilege::{self, Privilege};
 use crate::queue::{cache, control, definition};
 use crate::shared::cancels::PLACES;
-use crate::shared::queue_slot::Tally;
+use crate::shared::statistics::Tally;
 use crate::shared::{self, pending};
 use crate::sql_function;
 

@@ -15,7 +15,8 @@ use crate::pg::{clock, database, guc, identifier, identity};
 use crate::queue::definition::Definition;
 use crate::queue::fitness::{self, Takes};
 use crate::queue::{alter, cache, privilege};
-use crate::shared::queue_slot::{Tally, PRIORITIES};
+use crate::shared::queue_slot::PRIORITIES;
+use crate::shared::statistics::Tally;
 use crate::shared::{self, pending};
 use crate::sql_function;
 

@@ -11,7 +11,7 @@ use crate::pg::spi::{self, Plan};
 use crate::pg::subtransaction::CallError;
 use crate::pg::{clock, identity, transaction};
 use crate::queue::{cache, definition};
-use crate::shared::queue_slot::Tally;
+use crate::shared::statistics::Tally;
 use crate::shared::{self, pending};
 
 use crate::pg::BuiltinOid;

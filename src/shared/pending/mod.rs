@@ -9,7 +9,8 @@ use std::cell::RefCell;
 
 use super::cancels::Promise;
 use super::database::{Presence, NEVER};
-use super::queue_slot::{QueueFacts, QueueKey, Tally, NOTHING, PRIORITIES};
+use super::queue_slot::{QueueFacts, QueueKey, NOTHING, PRIORITIES};
+use super::statistics::Tally;
 use crate::pg::transaction::{self, Observer};
 
 /// Positions of one queue that become ready, or free, when the transaction ends.
