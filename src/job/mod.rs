@@ -13,6 +13,7 @@ pub mod live;
 pub mod position;
 pub mod progress;
 pub mod promote;
+pub mod request;
 pub mod retry;
 pub mod run_in_session;
 pub mod running;

@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 use super::flush;
 use crate::errors::{Error, Result, SqlState};
-use crate::job::enqueue::Request;
+use crate::job::request::Request;
 use crate::pg::transaction::{self, Before, End, Observer, SavepointEnd};
 use crate::settings;
 

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use super::buffer::{Delivery, Item};
 use crate::errors::Result;
-use crate::job::enqueue::Request;
+use crate::job::request::Request;
 use crate::log::{self, Event};
 use crate::pg::{identity, notify, session, text, transaction, Datum};
 

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::worker::Relay;
 use crate::errors::{Error, Result, SqlState};
-use crate::job::enqueue;
+use crate::job::request;
 use crate::log::read::{self, Filter, Found};
 use crate::log::subscription::read::{start, Start};
 use crate::log::subscription::table::{self, Subscription};
@@ -136,7 +136,7 @@ fn feed_known(known: &Subscription) -> Result<bool> {
         Ok(jobs.len() < MOST_AT_ONCE)
     })?;
     if passed > from {
-        enqueue::add_for(&queue, known.owner, &jobs)?;
+        request::add_for(&queue, known.owner, &jobs)?;
         table::move_to(&known.name, passed, Some(crate::pg::clock::now().0));
     }
     if known.stopped.is_some() {

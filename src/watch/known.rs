@@ -10,7 +10,7 @@ use super::payload::{Kind, Shape};
 use super::triggers::{self, Expression};
 use crate::errors::{Error, Result, SqlState};
 use crate::job::current::{self, Cause};
-use crate::job::enqueue::Request;
+use crate::job::request::Request;
 use crate::params;
 use crate::pg::expression::Evaluator;
 use crate::pg::memory::Context;
