@@ -1,143 +1,21 @@
-//! SQL-callable functions: version-1 C symbols, arguments by name, results.
+//! SQL-callable functions: version-1 C symbols, arguments by name.
 //!
 //! Declared by hand in `sql/`, with defaults and names as users see them; no function is STRICT, so
 //! every required argument answers NULL with an error that names it.
 
 use pgrx::pg_sys;
 
+use super::answer::unzipped;
+pub use super::answer::{Answer, IntoAnswer};
+use super::result_rows::Rows;
 use super::text;
-use super::value::{Char, Interval, Timestamp};
+use super::value::Timestamp;
 use crate::errors::{Error, Result};
 
 /// One call of an SQL function: its arguments and the way to answer.
 #[derive(Clone, Copy)]
 pub struct Call {
     fcinfo: pg_sys::FunctionCallInfo,
-}
-
-/// What a function answers.
-#[derive(Clone, Copy)]
-pub enum Answer {
-    Null,
-    Datum(pg_sys::Datum),
-}
-
-impl Answer {
-    /// As the server has columns of a row: the value, and whether it is NULL.
-    pub fn value_and_null(&self) -> (pg_sys::Datum, bool) {
-        match self {
-            Answer::Null => (pg_sys::Datum::from(0usize), true),
-            Answer::Datum(datum) => (*datum, false),
-        }
-    }
-}
-
-/// A value of a function's answer or of one column of a row.
-pub trait IntoAnswer {
-    fn into_answer(self) -> Answer;
-}
-
-impl IntoAnswer for Answer {
-    fn into_answer(self) -> Answer {
-        self
-    }
-}
-
-impl IntoAnswer for () {
-    fn into_answer(self) -> Answer {
-        Answer::Datum(pg_sys::Datum::from(0usize))
-    }
-}
-
-impl IntoAnswer for bool {
-    fn into_answer(self) -> Answer {
-        Answer::Datum(pg_sys::Datum::from(usize::from(self)))
-    }
-}
-
-impl IntoAnswer for i16 {
-    fn into_answer(self) -> Answer {
-        Answer::Datum(pg_sys::Datum::from(self))
-    }
-}
-
-impl IntoAnswer for i32 {
-    fn into_answer(self) -> Answer {
-        Answer::Datum(pg_sys::Datum::from(self))
-    }
-}
-
-impl IntoAnswer for i64 {
-    fn into_answer(self) -> Answer {
-        Answer::Datum(pg_sys::Datum::from(self))
-    }
-}
-
-impl IntoAnswer for f64 {
-    fn into_answer(self) -> Answer {
-        Answer::Datum(pg_sys::Datum::from(self.to_bits()))
-    }
-}
-
-impl IntoAnswer for Char {
-    fn into_answer(self) -> Answer {
-        Answer::Datum(pg_sys::Datum::from(self.0))
-    }
-}
-
-impl IntoAnswer for pg_sys::Oid {
-    fn into_answer(self) -> Answer {
-        Answer::Datum(pg_sys::Datum::from(self))
-    }
-}
-
-impl IntoAnswer for &str {
-    fn into_answer(self) -> Answer {
-        Answer::Datum(text::to_datum(self))
-    }
-}
-
-impl IntoAnswer for String {
-    fn into_answer(self) -> Answer {
-        self.as_str().into_answer()
-    }
-}
-
-/// Text in the server's encoding, byte for byte.
-impl IntoAnswer for &[u8] {
-    fn into_answer(self) -> Answer {
-        Answer::Datum(text::bytes_to_datum(self))
-    }
-}
-
-impl IntoAnswer for Vec<u8> {
-    fn into_answer(self) -> Answer {
-        self.as_slice().into_answer()
-    }
-}
-
-impl<T: IntoAnswer> IntoAnswer for Option<T> {
-    fn into_answer(self) -> Answer {
-        self.map_or(Answer::Null, IntoAnswer::into_answer)
-    }
-}
-
-impl IntoAnswer for Timestamp {
-    fn into_answer(self) -> Answer {
-        self.0.into_answer()
-    }
-}
-
-impl IntoAnswer for Interval {
-    fn into_answer(self) -> Answer {
-        // SAFETY: palloc'd and filled; an interval is passed by reference.
-        unsafe {
-            let interval =
-                pg_sys::palloc0(size_of::<pg_sys::Interval>()).cast::<pg_sys::Interval>();
-            (*interval).time = self.0;
-            Answer::Datum(pg_sys::Datum::from(interval))
-        }
-    }
 }
 
 impl Call {
@@ -289,72 +167,6 @@ impl Call {
     }
 }
 
-/// Values and null flags apart, as tuples are formed from them.
-fn unzipped(columns: &[Answer]) -> (Vec<pg_sys::Datum>, Vec<bool>) {
-    columns.iter().map(Answer::value_and_null).unzip()
-}
-
-/// The rows of a set-returning function on their way into its tuplestore.
-pub struct Rows {
-    store: *mut pg_sys::Tuplestorestate,
-    desc: pg_sys::TupleDesc,
-}
-
-impl Rows {
-    unsafe fn materialize(fcinfo: pg_sys::FunctionCallInfo) -> Result<Self> {
-        let info = (*fcinfo).resultinfo.cast::<pg_sys::ReturnSetInfo>();
-        let materialize = pg_sys::SetFunctionReturnMode::SFRM_Materialize;
-        if info.is_null()
-            || (*info).type_ != pg_sys::NodeTag::T_ReturnSetInfo
-            || (*info).allowedModes as u32 & materialize == 0
-        {
-            return Err(Error::new(
-                crate::errors::SqlState("0A000"),
-                "set-valued function called in context that cannot accept a set",
-            )
-            .hint("Call it in FROM."));
-        }
-        let per_query = (*(*info).econtext).ecxt_per_query_memory;
-        let old = pg_sys::MemoryContextSwitchTo(per_query);
-        let mut desc: pg_sys::TupleDesc = std::ptr::null_mut();
-        let mut result_type = pg_sys::Oid::INVALID;
-        let class = pg_sys::get_call_result_type(fcinfo, &mut result_type, &mut desc);
-        if class != pg_sys::TypeFuncClass::TYPEFUNC_COMPOSITE {
-            desc = pg_sys::CreateTemplateTupleDesc(1);
-            pg_sys::TupleDescInitEntry(desc, 1, std::ptr::null(), result_type, -1, 0);
-        }
-        let store = pg_sys::tuplestore_begin_heap(true, false, pg_sys::work_mem);
-        (*info).returnMode = materialize;
-        (*info).setResult = store;
-        (*info).setDesc = desc;
-        pg_sys::MemoryContextSwitchTo(old);
-        Ok(Self { store, desc })
-    }
-
-    /// Adds a row; as many values as the function has result columns.
-    pub fn put(&mut self, columns: &[Answer]) {
-        let (mut values, mut nulls) = unzipped(columns);
-        // SAFETY: store and desc live in the per-query context; the widths are checked.
-        unsafe {
-            assert_eq!((*self.desc).natts as usize, columns.len());
-            pg_sys::tuplestore_putvalues(
-                self.store,
-                self.desc,
-                values.as_mut_ptr(),
-                nulls.as_mut_ptr(),
-            );
-        }
-    }
-}
-
-/// A row from values of different types: `row![1i32, "text", None::<i64>]`.
-#[macro_export]
-macro_rules! row {
-    ($($value:expr),* $(,)?) => {
-        &[$($crate::pg::function::IntoAnswer::into_answer($value)),*]
-    };
-}
-
 /// Defines the C symbol of an SQL function.
 ///
 /// ```ignore
@@ -375,7 +187,7 @@ macro_rules! sql_function {
                 let $call = unsafe { $crate::pg::function::Call::new(fcinfo) };
                 let body = move || {
                     let value = $body?;
-                    $crate::errors::Result::Ok($crate::pg::function::IntoAnswer::into_answer(value))
+                    $crate::errors::Result::Ok($crate::pg::answer::IntoAnswer::into_answer(value))
                 };
                 let guarded =
                     move || body().map_err(|error| $crate::pg::ereport::Ready::new(&error));

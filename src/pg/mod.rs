@@ -2,6 +2,7 @@
 
 pub use pgrx::pg_sys::{BuiltinOid, Datum, Oid};
 
+pub mod answer;
 pub mod append_only;
 pub mod array;
 pub mod catalog_changes;
@@ -30,6 +31,7 @@ pub mod mapped_file;
 pub mod memory;
 pub mod notify;
 pub mod random;
+mod result_rows;
 pub mod sequence;
 pub mod session;
 pub mod session_format;
