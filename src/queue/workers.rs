@@ -48,7 +48,7 @@ fn servants(shared: &Shared) -> Vec<[Answer; 11]> {
         .iter()
         .filter(|database| database.oid() != 0 && database.scheduler.is_entered())
         .map(|database| {
-            let pid = database.scheduler_pid.load(Ordering::SeqCst);
+            let pid = database.scheduler.pid();
             servant("scheduler", pid, database.oid())
         });
     let relays = shared
@@ -57,14 +57,10 @@ fn servants(shared: &Shared) -> Vec<[Answer; 11]> {
         .filter(|database| database.oid() != 0 && database.log.relay.is_entered())
         .map(|database| {
             let log = &database.log;
-            let mut columns = servant(
-                "relay",
-                log.relay_pid.load(Ordering::SeqCst),
-                database.oid(),
-            );
+            let mut columns = servant("relay", log.relay.pid(), database.oid());
             let busy = log.relay_busy.load(Ordering::SeqCst);
             columns[4] = if busy { "busy" } else { "idle" }.into_answer();
-            columns[5] = Timestamp(log.relay_since.load(Ordering::SeqCst)).into_answer();
+            columns[5] = Timestamp(log.relay.since()).into_answer();
             columns
         });
     launcher

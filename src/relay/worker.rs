@@ -13,11 +13,12 @@ use crate::errors::{Error, SqlState};
 use crate::log::read::Notice;
 use crate::pg::transaction::Failure;
 use crate::pg::worker::Kind;
-use crate::pg::{clock, ereport, guc, latch, shmem, signals, worker};
+use crate::pg::{clock, ereport, guc, latch, worker};
 use crate::shared;
 use crate::shared::database::{Database, Presence, NEVER};
 use crate::shared::log::Ring;
-use crate::worker::installation;
+use crate::shared::servant::Servant;
+use crate::worker::{installation, servant};
 use crate::{settings, worker_entry};
 
 pub const KIND: Kind = Kind {
@@ -39,24 +40,10 @@ worker_entry!(pushy_relay_main, relay);
 /// `arg`: the database's OID.
 fn relay(arg: usize) {
     let shared = shared::expect();
-    let oid = arg as u32;
-    let Some(place) = shared.find_database(oid) else {
+    let Some(place) = servant::come(arg as u32, its_servant, leave) else {
         return;
     };
-    let log = &place.log;
-    log.relay.enter();
-    log.relay_pid.store(worker::my_pid(), Ordering::SeqCst);
-    log.relay_since.store(clock::now().0, Ordering::SeqCst);
-    PLACE.set(oid);
-    shmem::at_exit(leave);
-    signals::init_worker();
-    if place.is_quiesced() {
-        log.relay_starting.store(false, Ordering::SeqCst);
-        return;
-    }
-    worker::connect(oid, None);
-    log.relay_starting.store(false, Ordering::SeqCst);
-    log.failures.store(0, Ordering::SeqCst);
+    place.log.relay.has_succeeded();
     for (name, value) in [
         (c"synchronous_commit", "off"),
         (c"default_transaction_isolation", "read committed"),
@@ -95,24 +82,22 @@ fn relay(arg: usize) {
 }
 
 thread_local! {
-    static PLACE: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };
     /// Something was taken notice of and may not be done.
     static IN_ROUND: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
 }
 
 fn leave() {
-    let Some(shared) = shared::get() else { return };
-    if let Some(place) = shared.find_database(PLACE.get()) {
+    servant::go(its_servant, |shared, place| {
         if IN_ROUND.get() {
             place.log.set_dirty();
         }
         shared.return_ring(place);
-        place.log.relay.leave();
-        place.log.relay_pid.store(0, Ordering::SeqCst);
         place.log.relay_busy.store(false, Ordering::SeqCst);
-        place.worker_left.broadcast();
-    }
-    shared.call_launcher();
+    });
+}
+
+fn its_servant(place: &Database) -> &Servant {
+    &place.log.relay
 }
 
 pub struct Relay {

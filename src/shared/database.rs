@@ -1,14 +1,12 @@
 //! One slot per database: whether the extension is there, and when its scheduler is due.
 
-use std::sync::atomic::{
-    AtomicBool, AtomicI32, AtomicI64, AtomicU32, AtomicU64, AtomicU8, Ordering,
-};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicU8, Ordering};
 
 use super::cancels::Promise;
 use super::log::LogPlace;
+use super::servant::Servant;
 use super::Shared;
 use crate::pg::condition::Condition;
-use crate::pg::latch::ProcessCell;
 
 pub const MAX_DATABASES: usize = 1024;
 
@@ -39,11 +37,7 @@ pub struct Database {
     pub left_out: AtomicBool,
     /// The earliest time (µs) at which the scheduler has something to do.
     pub due: AtomicI64,
-    /// The scheduler: 0 none, else its process.
-    pub scheduler: ProcessCell,
-    pub scheduler_pid: AtomicI32,
-    /// The launcher has registered one that has not come up yet.
-    pub scheduler_starting: AtomicBool,
+    pub scheduler: Servant,
     /// Transactions that need the database empty of our workers; while not 0 none is started.
     pub quiesced: AtomicU32,
     /// Broadcast when a worker has left this database.
@@ -62,9 +56,6 @@ pub struct Database {
     pub windows_taken_until: AtomicI64,
     /// Jobs may be left of a dropped queue.
     pub orphans_requested: AtomicBool,
-    /// No scheduler is tried before this time (µs), after failures to start one.
-    pub retry_at: AtomicI64,
-    pub failures: AtomicU32,
     pub log: LogPlace,
 }
 
@@ -141,9 +132,7 @@ impl Shared {
             free.cancels_requested.store(false, Ordering::SeqCst);
             free.window_wanted.store(0, Ordering::SeqCst);
             free.windows_taken_until.store(0, Ordering::SeqCst);
-            free.scheduler_starting.store(false, Ordering::SeqCst);
-            free.retry_at.store(0, Ordering::SeqCst);
-            free.failures.store(0, Ordering::SeqCst);
+            free.scheduler.reset();
             free.log.reset();
             free.oid.store(oid, Ordering::Release);
             Some(free)

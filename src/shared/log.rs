@@ -5,9 +5,9 @@ use std::sync::atomic::{
 };
 
 use super::database::{Database, NEVER};
+use super::servant::Servant;
 use super::Shared;
 use crate::pg::condition::Condition;
-use crate::pg::latch::ProcessCell;
 use crate::pg::spinlock::Spinlock;
 
 /// Databases whose relays run at a time without having to look for what was written.
@@ -26,18 +26,11 @@ pub struct LogPlace {
     known: AtomicBool,
     /// Something may have been committed that is in no tick.
     dirty: AtomicBool,
-    pub relay: ProcessCell,
-    pub relay_pid: AtomicI32,
-    /// The launcher has registered one that has not come up yet.
-    pub relay_starting: AtomicBool,
+    pub relay: Servant,
     /// It has something to do: for pushy.workers.
     pub relay_busy: AtomicBool,
-    pub relay_since: AtomicI64,
     /// When the relay is to come although nothing was written (µs): the log ages.
     pub relay_due: AtomicI64,
-    /// No relay is tried before this time (µs), after failures to start one.
-    pub retry_at: AtomicI64,
-    pub failures: AtomicU32,
     /// Ticks written since the server started; broadcast with each.
     ticks: AtomicU64,
     ticked: Condition,
@@ -67,8 +60,7 @@ impl LogPlace {
         self.known.store(false, Ordering::SeqCst);
         self.dirty.store(false, Ordering::SeqCst);
         self.relay_due.store(NEVER, Ordering::SeqCst);
-        self.retry_at.store(0, Ordering::SeqCst);
-        self.failures.store(0, Ordering::SeqCst);
+        self.relay.reset();
         self.lost.store(0, Ordering::SeqCst);
         self.full_part.store(0, Ordering::SeqCst);
         self.is_crowded.store(false, Ordering::SeqCst);

@@ -8,6 +8,7 @@ pub mod executor;
 pub mod log;
 pub mod pending;
 pub mod queue_slot;
+pub mod servant;
 pub mod statistics;
 pub mod wake;
 pub mod watch_slot;

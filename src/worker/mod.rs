@@ -14,6 +14,7 @@ pub mod retention;
 pub mod run_batch;
 pub mod run_job;
 pub mod scheduler;
+pub mod servant;
 pub mod solitude;
 pub mod timers;
 pub mod verdict;

@@ -125,17 +125,15 @@ fn ask_to_leave(shared: &Shared, place: &Database) {
             signals::terminate(executor.pid.load(Ordering::SeqCst));
         }
     }
-    signals::terminate(place.scheduler_pid.load(Ordering::SeqCst));
-    signals::terminate(place.log.relay_pid.load(Ordering::SeqCst));
+    signals::terminate(place.scheduler.pid());
+    signals::terminate(place.log.relay.pid());
 }
 
 fn is_empty(shared: &Shared, place: &Database) -> bool {
     let oid = place.oid();
     let mine = shared::executor::mine();
-    !place.scheduler.is_entered()
-        && !place.scheduler_starting.load(Ordering::SeqCst)
-        && !place.log.relay.is_entered()
-        && !place.log.relay_starting.load(Ordering::SeqCst)
+    place.scheduler.is_absent()
+        && place.log.relay.is_absent()
         && !shared.executors.iter().enumerate().any(|(slot, executor)| {
             executor.database.load(Ordering::SeqCst) == oid && mine != Some(slot)
         })

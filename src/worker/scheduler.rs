@@ -5,15 +5,16 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::recorder::{self, Recorder};
-use super::{cancels, retention, timers, verdict};
+use super::{cancels, retention, servant, timers, verdict};
 use crate::errors::{Error, SqlState};
 use crate::log;
 use crate::pg::transaction::{self, Failure};
 use crate::pg::worker::Kind;
-use crate::pg::{clock, database, ereport, guc, identity, latch, shmem, signals, worker};
+use crate::pg::{clock, database, ereport, guc, identity, latch, worker};
 use crate::queue::definition::Definition;
 use crate::shared::cancels::Promise;
 use crate::shared::database::{Database, Presence, NEVER};
+use crate::shared::servant::Servant;
 use crate::shared::{self};
 use crate::{settings, worker_entry};
 
@@ -29,25 +30,9 @@ worker_entry!(pushy_scheduler_main, scheduler);
 
 /// `arg`: the database's OID.
 fn scheduler(arg: usize) {
-    let shared = shared::expect();
-    let oid = arg as u32;
-    let Some(place) = shared.find_database(oid) else {
+    let Some(place) = servant::come(arg as u32, its_servant, leave) else {
         return;
     };
-    place.scheduler.enter();
-    place
-        .scheduler_pid
-        .store(worker::my_pid(), Ordering::SeqCst);
-    PLACE.set(oid);
-    shmem::at_exit(leave);
-    signals::init_worker();
-    if place.is_quiesced() {
-        place.scheduler_starting.store(false, Ordering::SeqCst);
-        return;
-    }
-    worker::connect(oid, None);
-    // Not before: a scheduler that cannot connect is one that failed to start.
-    place.scheduler_starting.store(false, Ordering::SeqCst);
     let recorder = recorder::open();
     guc::force(c"synchronous_commit", "off");
     Scheduling {
@@ -60,25 +45,23 @@ fn scheduler(arg: usize) {
 }
 
 thread_local! {
-    static PLACE: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };
     /// In the midst of a round: what is due and what was asked for has been taken, and may not be done.
     static IN_ROUND: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
 }
 
 fn leave() {
-    let Some(shared) = shared::get() else { return };
-    if let Some(place) = shared.find_database(PLACE.get()) {
+    servant::go(its_servant, |_, place| {
         if IN_ROUND.get() {
             // Terminated: the next one looks at everything.
             place.sweep_requested.store(true, Ordering::SeqCst);
             place.orphans_requested.store(true, Ordering::SeqCst);
             place.cancels_requested.store(true, Ordering::SeqCst);
         }
-        place.scheduler.leave();
-        place.scheduler_pid.store(0, Ordering::SeqCst);
-        place.worker_left.broadcast();
-    }
-    shared.call_launcher();
+    });
+}
+
+fn its_servant(place: &Database) -> &Servant {
+    &place.scheduler
 }
 
 struct Scheduling {
@@ -255,7 +238,7 @@ impl Scheduling {
         self.queues = queues;
         self.generation = Some(generation);
         self.place.set_presence(Presence::Present);
-        self.place.failures.store(0, Ordering::SeqCst);
+        self.place.scheduler.has_succeeded();
         Ok(true)
     }
 }

@@ -136,8 +136,8 @@ impl Pending {
                 }
                 slot.set_presence(presence);
                 slot.log.forget_part();
-                slot.failures.store(0, Ordering::SeqCst);
-                slot.retry_at.store(0, Ordering::SeqCst);
+                slot.scheduler.has_succeeded();
+                slot.scheduler.forgive();
             }
             shared.call_launcher();
         }

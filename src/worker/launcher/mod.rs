@@ -12,9 +12,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::recorder::{self, Recorder};
-use crate::pg::worker::{self, Handle, Kind};
+use crate::pg::worker::{self, Handle, Kind, Status};
 use crate::pg::{clock, guc, latch, shmem, signals};
-use crate::shared::database::NEVER;
+use crate::shared::database::{Database, NEVER};
+use crate::shared::servant::Servant;
 use crate::shared::{self, Shared};
 use crate::{settings, worker_entry};
 
@@ -136,10 +137,30 @@ impl Launching {
             trouble.retry_at = 0;
         }
         for place in &self.shared.databases {
-            place.retry_at.store(0, Ordering::SeqCst);
-            place.log.retry_at.store(0, Ordering::SeqCst);
+            place.scheduler.forgive();
+            place.log.relay.forgive();
         }
     }
+}
+
+/// Forgets workers that have ended, counting the failure of those that had not come up: their database may
+/// be gone, or full.
+fn reap(handles: &mut HashMap<u32, Handle>, shared: &Shared, servant: fn(&Database) -> &Servant) {
+    handles.retain(|oid, handle| {
+        if handle.status() != Status::Stopped {
+            return true;
+        }
+        if let Some(place) = shared.find_database(*oid) {
+            let servant = servant(place);
+            if servant.end_starting() {
+                let failures = servant.count_failure();
+                servant.set_retry_at(clock::now().0 + retry_delay(failures));
+                // Somebody may wait for it to be gone.
+                place.worker_left.broadcast();
+            }
+        }
+        false
+    });
 }
 
 /// How long to wait after so many failures in a row.

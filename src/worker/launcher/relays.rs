@@ -2,32 +2,16 @@
 
 use std::sync::atomic::Ordering;
 
-use super::{retry_delay, Launching};
+use super::{reap, Launching};
 use crate::pg::clock;
-use crate::pg::worker::{self, Status};
+use crate::pg::worker;
 use crate::relay;
 use crate::shared::database::{Database, Presence, NEVER};
 
 impl Launching {
     /// Looks after relays that have ended before they came up.
     pub(super) fn reap_relays(&mut self) {
-        let shared = self.shared;
-        self.relays.retain(|oid, handle| {
-            if handle.status() != Status::Stopped {
-                return true;
-            }
-            if let Some(place) = shared.find_database(*oid) {
-                let log = &place.log;
-                if log.relay_starting.swap(false, Ordering::SeqCst) {
-                    let failures = log.failures.fetch_add(1, Ordering::SeqCst);
-                    let at = clock::now().0 + retry_delay(failures);
-                    log.retry_at.store(at, Ordering::SeqCst);
-                    // Somebody may wait for it to be gone.
-                    place.worker_left.broadcast();
-                }
-            }
-            false
-        });
+        reap(&mut self.relays, self.shared, |place| &place.log.relay);
     }
 
     /// Starts relays where they are due; answers when the next one is.
@@ -46,7 +30,7 @@ impl Launching {
                 continue;
             }
             let log = &place.log;
-            log.relay_starting.store(true, Ordering::SeqCst);
+            log.relay.set_starting();
             let due = log.relay_due.swap(NEVER, Ordering::SeqCst);
             let title = format!("pushy relay: {}", self.names[&oid]);
             match worker::start(&relay::KIND, &title, oid as usize) {
@@ -55,7 +39,7 @@ impl Launching {
                     self.fed();
                 }
                 None => {
-                    log.relay_starting.store(false, Ordering::SeqCst);
+                    log.relay.end_starting();
                     log.relay_due.store(due, Ordering::SeqCst);
                     next = next.min(self.starve(now));
                     next = next.min(self.make_room((oid, 0), now));
@@ -73,8 +57,7 @@ fn relay_due(place: &Database) -> i64 {
     let must_not = place.oid() == 0
         || place.presence() != Presence::Present
         || place.is_quiesced()
-        || log.relay.is_entered()
-        || log.relay_starting.load(Ordering::SeqCst);
+        || !log.relay.is_absent();
     if must_not {
         return NEVER;
     }
@@ -83,5 +66,5 @@ fn relay_due(place: &Database) -> i64 {
     } else {
         log.relay_due.load(Ordering::SeqCst)
     };
-    due.max(log.retry_at.load(Ordering::SeqCst))
+    due.max(log.relay.retry_at())
 }

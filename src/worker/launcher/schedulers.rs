@@ -2,9 +2,9 @@
 
 use std::sync::atomic::Ordering;
 
-use super::{retry_delay, Launching};
+use super::{reap, Launching};
 use crate::pg::clock;
-use crate::pg::worker::{self, Status};
+use crate::pg::worker;
 use crate::shared::database::{Database, Presence, NEVER};
 use crate::worker::scheduler;
 
@@ -15,26 +15,11 @@ impl Launching {
     /// Looks after schedulers that have ended before they came up.
     pub(super) fn reap_schedulers(&mut self) {
         let shared = self.shared;
-        self.schedulers.retain(|oid, handle| {
-            if handle.status() != Status::Stopped {
-                return true;
-            }
-            if let Some(place) = shared.find_database(*oid) {
-                // It ended before it had come up: the database may be gone, or full.
-                if place.scheduler_starting.swap(false, Ordering::SeqCst) {
-                    let failures = place.failures.fetch_add(1, Ordering::SeqCst);
-                    let at = clock::now().0 + retry_delay(failures);
-                    place.retry_at.store(at, Ordering::SeqCst);
-                    // Somebody may wait for it to be gone.
-                    place.worker_left.broadcast();
-                }
-            }
-            false
-        });
+        reap(&mut self.schedulers, shared, |place| &place.scheduler);
         let failed: Vec<u32> = shared
             .databases
             .iter()
-            .filter(|place| place.oid() != 0 && place.failures.load(Ordering::SeqCst) > 0)
+            .filter(|place| place.oid() != 0 && place.scheduler.has_failed())
             .map(Database::oid)
             .collect();
         if failed.iter().any(|oid| self.names.contains_key(oid)) {
@@ -50,7 +35,7 @@ impl Launching {
         let mut starting = shared
             .databases
             .iter()
-            .filter(|place| place.oid() != 0 && place.scheduler_starting.load(Ordering::SeqCst))
+            .filter(|place| place.oid() != 0 && place.scheduler.is_starting())
             .count();
         for place in &shared.databases {
             let oid = place.oid();
@@ -62,11 +47,11 @@ impl Launching {
                 self.recorder.forget_database(oid);
                 continue;
             }
-            if place.scheduler.is_entered() || place.scheduler_starting.load(Ordering::SeqCst) {
+            if !place.scheduler.is_absent() {
                 continue;
             }
             let due = self.scheduler_due(place);
-            let due = due.max(place.retry_at.load(Ordering::SeqCst));
+            let due = due.max(place.scheduler.retry_at());
             if due > now {
                 next = next.min(due);
                 continue;
@@ -78,7 +63,7 @@ impl Launching {
             if starting > 0 {
                 continue;
             }
-            place.scheduler_starting.store(true, Ordering::SeqCst);
+            place.scheduler.set_starting();
             let title = format!("pushy scheduler: {}", self.names[&oid]);
             match worker::start(&scheduler::KIND, &title, oid as usize) {
                 Some(handle) => {
@@ -87,7 +72,7 @@ impl Launching {
                     self.fed();
                 }
                 None => {
-                    place.scheduler_starting.store(false, Ordering::SeqCst);
+                    place.scheduler.end_starting();
                     next = next.min(self.starve(now));
                     next = next.min(self.make_room((oid, 0), now));
                     break;
