@@ -160,30 +160,21 @@ def test_each_job_may_create_the_same_temporary_table_on_commit_drop(db):
         == [(True, 50)], db.rows("SELECT message FROM pushy.failures")
 
 
-@pytest.mark.parametrize("made", ["TABLE left_over (n int)", "SEQUENCE left_over", "VIEW left_over AS SELECT 1"])
-def test_a_temporary_object_is_not_seen_by_the_next_job(db, made):
+@pytest.mark.parametrize("makes, finds", [
+    ("CREATE TEMP TABLE left_over (n int)", "to_regclass('pg_temp.left_over')"),
+    ("CREATE TEMP SEQUENCE left_over", "to_regclass('pg_temp.left_over')"),
+    ("CREATE TEMP VIEW left_over AS SELECT 1", "to_regclass('pg_temp.left_over')"),
+    ("CREATE FUNCTION pg_temp.left_over() RETURNS int LANGUAGE sql RETURN 1", "to_regprocedure('pg_temp.left_over()')"),
+])
+def test_a_temporary_object_is_not_seen_by_the_next_job(db, makes, finds):
     db.sql(f"""
         CREATE FUNCTION work() RETURNS boolean LANGUAGE plpgsql AS $$
-        DECLARE seen boolean := to_regclass('pg_temp.left_over') IS NOT NULL;
+        DECLARE seen boolean := {finds} IS NOT NULL;
         BEGIN
-            EXECUTE 'CREATE TEMP {made}';
+            {makes};
             RETURN seen;
         END $$;
         SELECT pushy.queue_register('q', 'work()', max_attempts => 1, concurrency => 1)""")
-    enqueue(db, 20)
-    db.jobs_wait("q")
-    assert db.rows("SELECT state, result, count(*) FROM pushy.jobs GROUP BY 1, 2") == [("completed", False, 20)]
-
-
-def test_a_temporary_function_does_not_change_what_the_next_job_calls(db):
-    db.sql("""
-        CREATE FUNCTION work(args jsonb) RETURNS boolean LANGUAGE plpgsql AS $$
-        DECLARE seen boolean := to_regprocedure('pg_temp.trap()') IS NOT NULL;
-        BEGIN
-            CREATE FUNCTION pg_temp.trap() RETURNS int LANGUAGE sql AS 'SELECT 1';
-            RETURN seen;
-        END $$;
-        SELECT pushy.queue_register('q', 'work(jsonb)', max_attempts => 1, concurrency => 1)""")
     enqueue(db, 20)
     db.jobs_wait("q")
     assert db.rows("SELECT state, result, count(*) FROM pushy.jobs GROUP BY 1, 2") == [("completed", False, 20)]

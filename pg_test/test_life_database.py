@@ -53,6 +53,14 @@ def goes_on(db):
     run(db, count=3)
 
 
+def a_neighbour_works(cluster):
+    neighbour = cluster.database()
+    neighbour.sql(LEDGER)
+    neighbour.sql("SELECT pushy.queue_register('q', 'note(jsonb)')")
+    run(neighbour)
+    neighbour.drop()
+
+
 # -- by who may ---------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("options", ["", "WITH (FORCE)"])
@@ -75,11 +83,7 @@ def test_a_dropped_database_is_forgotten(busy, admin):
     since = busy.cluster.log.position()
     admin.execute(f'DROP DATABASE "{busy.name}"')
     busy.gate.open()
-    neighbour = busy.cluster.database()
-    neighbour.sql(LEDGER)
-    neighbour.sql("SELECT pushy.queue_register('q', 'note(jsonb)')")
-    run(neighbour)
-    neighbour.drop()
+    a_neighbour_works(busy.cluster)
     assert "FATAL:  database" not in busy.cluster.log.since(since)
 
 
@@ -169,11 +173,7 @@ def test_a_database_closed_to_connections_waits_and_goes_on_when_opened(busy, ad
     admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (busy.name,))
     wait_empty(busy.cluster, busy.name)
     busy.gate.open()
-    neighbour = busy.cluster.database()
-    neighbour.sql(LEDGER)
-    neighbour.sql("SELECT pushy.queue_register('q', 'note(jsonb)')")
-    run(neighbour)
-    neighbour.drop()
+    a_neighbour_works(busy.cluster)
     assert busy.cluster.log.since(since).count("not currently accepting connections") <= 1
     admin.execute(f'ALTER DATABASE "{busy.name}" ALLOW_CONNECTIONS true')
     assert busy.job_wait(busy.slow)["state"] == "completed"

@@ -5,6 +5,8 @@ import threading
 import psycopg
 import pytest
 
+from harness.refusal import refused
+
 HANDLER = "CREATE FUNCTION work(args jsonb) RETURNS void LANGUAGE sql AS 'SELECT'"
 
 
@@ -12,16 +14,6 @@ HANDLER = "CREATE FUNCTION work(args jsonb) RETURNS void LANGUAGE sql AS 'SELECT
 def work(db):
     db.sql(HANDLER)
     return db
-
-
-def refused(session, statement, sqlstate, *says):
-    with pytest.raises(psycopg.Error) as error:
-        session.execute(statement)
-    diag = error.value.diag
-    seen = f"{diag.sqlstate} {diag.message_primary}\nDETAIL: {diag.message_detail}\nHINT: {diag.message_hint}"
-    assert diag.sqlstate == sqlstate, seen
-    for word in says:
-        assert word in seen, seen
 
 
 # -- as whom jobs run --------------------------------------------------------------------------------------------

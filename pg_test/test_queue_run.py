@@ -4,6 +4,7 @@ import psycopg
 import pytest
 
 from harness.gate import Gate
+from harness.refusal import refused
 
 
 @pytest.fixture
@@ -19,16 +20,6 @@ def paused(db):
         END$$;
         SELECT pushy.queue_register('q', 'work(jsonb)', retry_delay => '1 hour'), pushy.queue_pause('q')""")
     return db
-
-
-def refused(session, statement, sqlstate, *says):
-    with pytest.raises(psycopg.Error) as error:
-        session.execute(statement)
-    diag = error.value.diag
-    seen = f"{diag.sqlstate} {diag.message_primary}\nDETAIL: {diag.message_detail}\nHINT: {diag.message_hint}"
-    assert diag.sqlstate == sqlstate, seen
-    for word in says:
-        assert word in seen, seen
 
 
 def states(db):
