@@ -10,3 +10,11 @@ mod string;
 pub use moment::{date, interval, timestamp, timestamptz, Interval};
 pub use number::{float4, float8, int8, integer, money, numeric};
 pub use string::{hex, quoted, uuid};
+
+/// What `write` appends.
+#[cfg(test)]
+fn of(write: impl FnOnce(&mut Vec<u8>)) -> String {
+    let mut out = Vec::new();
+    write(&mut out);
+    String::from_utf8(out).unwrap()
+}

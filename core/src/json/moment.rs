@@ -163,13 +163,8 @@ pub fn interval(value: Interval, out: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::of;
     use super::*;
-
-    fn of(write: impl FnOnce(&mut Vec<u8>)) -> String {
-        let mut out = Vec::new();
-        write(&mut out);
-        String::from_utf8(out).unwrap()
-    }
 
     #[test]
     fn days_are_iso() {

@@ -112,14 +112,9 @@ pub fn float4(value: f32, out: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::of;
     use super::*;
     use crate::seeded::Seeded;
-
-    fn of(write: impl FnOnce(&mut Vec<u8>)) -> String {
-        let mut out = Vec::new();
-        write(&mut out);
-        String::from_utf8(out).unwrap()
-    }
 
     #[test]
     fn integers_are_numbers_up_to_two_to_the_53() {

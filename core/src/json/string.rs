@@ -69,13 +69,8 @@ pub fn uuid(bytes: &[u8; 16], out: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::of;
     use super::*;
-
-    fn of(write: impl FnOnce(&mut Vec<u8>)) -> String {
-        let mut out = Vec::new();
-        write(&mut out);
-        String::from_utf8(out).unwrap()
-    }
 
     #[test]
     fn plain_text_is_copied() {
