@@ -6,17 +6,12 @@ use crate::errors::{Error, Result};
 use crate::params;
 use crate::pg::spi::{self, Plan};
 use crate::pg::subtransaction::CallError;
+use crate::pg::transaction::Failure;
 use crate::pg::value::Timestamp;
 
 impl From<Error> for CallError {
     fn from(error: Error) -> Self {
-        Self {
-            sqlstate: error.sqlstate.0.to_owned(),
-            message: error.message,
-            detail: error.detail,
-            hint: error.hint,
-            context: None,
-        }
+        Failure::from(error).into()
     }
 }
 

@@ -162,14 +162,7 @@ fn is_unfinished(queue_id: i32) -> Result<bool> {
 
 fn jobs_wait(call: Call) -> Result<()> {
     let name = call.text("queue", 0)?;
-    let timeout_us = call.interval_us("timeout", 1)?;
-    if timeout_us < 0 {
-        return Err(Error::out_of_range(
-            "timeout",
-            "a negative interval",
-            "0 or more",
-        ));
-    }
+    let timeout = call.timeout("timeout", 1)?;
     transaction::require_nonatomic(call.is_nonatomic_call(), "pushy.jobs_wait")?;
     let known = cache::get(&name)?;
     let queue = &known.definition;
@@ -179,7 +172,7 @@ fn jobs_wait(call: Call) -> Result<()> {
         identity::current_user(),
         Privilege::Monitor,
     )?;
-    let deadline = Instant::now() + Duration::from_micros(timeout_us as u64);
+    let deadline = Instant::now() + timeout;
     loop {
         let seen = known
             .slot
@@ -196,7 +189,7 @@ fn jobs_wait(call: Call) -> Result<()> {
                 SqlState::QUERY_CANCELED,
                 format!(
                     "queue \"{name}\" still has unfinished jobs after {} s",
-                    timeout_us as f64 / 1e6
+                    timeout.as_micros() as f64 / 1e6
                 ),
             )
             .hint(format!(

@@ -3,6 +3,8 @@
 //! Declared by hand in `sql/`, with defaults and names as users see them; no function is STRICT, so
 //! every required argument answers NULL with an error that names it.
 
+use std::time::Duration;
+
 use pgrx::pg_sys;
 
 use super::answer::unzipped;
@@ -117,6 +119,14 @@ impl Call {
 
     pub fn interval_us(self, name: &str, index: usize) -> Result<i64> {
         Self::required(name, self.opt_interval_us(name, index)?)
+    }
+
+    /// How long a procedure waits at most.
+    pub fn timeout(self, name: &str, index: usize) -> Result<Duration> {
+        let us = self.interval_us(name, index)?;
+        u64::try_from(us)
+            .map(Duration::from_micros)
+            .map_err(|_| Error::out_of_range(name, "a negative interval", "0 or more"))
     }
 
     /// Whether a procedure may end transactions here: CALLed at top level, outside a block.

@@ -18,39 +18,31 @@ use crate::sql_function;
 sql_function!(pushy_subscription_create, |call| create(call));
 
 static INSERT: Plan = Plan::new(
-    "INSERT INTO pushy.subscription (name, owner, owner_name, channels, queue, epoch, tick, n, home_system, home_database) \
-     VALUES ($1, $2, $3::pg_catalog.name, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (name) DO NOTHING",
-    &[
-        BuiltinOid::TEXTOID,
-        BuiltinOid::OIDOID,
-        BuiltinOid::TEXTOID,
-        BuiltinOid::TEXTARRAYOID,
-        BuiltinOid::TEXTOID,
-        BuiltinOid::INT8OID,
-        BuiltinOid::INT8OID,
-        BuiltinOid::INT4OID,
-        BuiltinOid::INT8OID,
-        BuiltinOid::OIDOID,
-    ],
+    "INSERT INTO pushy.subscription (name, channels, queue, epoch, tick, n, home_system, home_database, owner, owner_name) \
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::pg_catalog.name) ON CONFLICT (name) DO NOTHING",
+    COLUMNS,
 );
 
 static CHANGE: Plan = Plan::new(
     "UPDATE pushy.subscription SET channels = $2, queue = $3, stopped = NULL, epoch = $4, tick = $5, n = $6, \
             home_system = $7, home_database = $8, owner = $9, owner_name = $10::pg_catalog.name \
       WHERE name OPERATOR(pg_catalog.=) $1",
-    &[
-        BuiltinOid::TEXTOID,
-        BuiltinOid::TEXTARRAYOID,
-        BuiltinOid::TEXTOID,
-        BuiltinOid::INT8OID,
-        BuiltinOid::INT8OID,
-        BuiltinOid::INT4OID,
-        BuiltinOid::INT8OID,
-        BuiltinOid::OIDOID,
-        BuiltinOid::OIDOID,
-        BuiltinOid::TEXTOID,
-    ],
+    COLUMNS,
 );
+
+/// Types of what both write.
+const COLUMNS: &[BuiltinOid] = &[
+    BuiltinOid::TEXTOID,
+    BuiltinOid::TEXTARRAYOID,
+    BuiltinOid::TEXTOID,
+    BuiltinOid::INT8OID,
+    BuiltinOid::INT8OID,
+    BuiltinOid::INT4OID,
+    BuiltinOid::INT8OID,
+    BuiltinOid::OIDOID,
+    BuiltinOid::OIDOID,
+    BuiltinOid::TEXTOID,
+];
 
 /// Bytes of a name, as of other names of the server.
 const LONGEST_NAME: usize = 63;
@@ -74,10 +66,21 @@ fn create(call: Call) -> Result<String> {
         privilege::require(&known.definition, &known.grants, caller, Privilege::Enqueue)?;
     }
     let cursor = identity::as_owner(|| {
-        let channels = || {
-            channels
-                .as_deref()
-                .map_or(Answer::Null, array::of_text_bytes)
+        let write = |plan: &Plan, cursor: Cursor, owner: Oid| {
+            let channels = channels.as_deref();
+            let written = params![
+                name.as_str(),
+                channels.map_or(Answer::Null, array::of_text_bytes),
+                queue.as_deref(),
+                cursor.epoch,
+                cursor.tick,
+                cursor.n,
+                database::system_identifier(),
+                Oid::from(database::current()),
+                owner,
+                identity::role_name(owner),
+            ];
+            spi::run(plan, written) > 0
         };
         loop {
             if let Some(known) = table::find_for_update(&name)? {
@@ -88,40 +91,11 @@ fn create(call: Call) -> Result<String> {
                 } else {
                     (start(from_oldest)?, caller)
                 };
-                spi::run(
-                    &CHANGE,
-                    params![
-                        name.as_str(),
-                        channels(),
-                        queue.as_deref(),
-                        cursor.epoch,
-                        cursor.tick,
-                        cursor.n,
-                        database::system_identifier(),
-                        Oid::from(database::current()),
-                        owner,
-                        identity::role_name(owner),
-                    ],
-                );
+                write(&CHANGE, cursor, owner);
                 return Ok(cursor);
             }
             let cursor = start(from_oldest)?;
-            let inserted = spi::run(
-                &INSERT,
-                params![
-                    name.as_str(),
-                    caller,
-                    identity::role_name(caller),
-                    channels(),
-                    queue.as_deref(),
-                    cursor.epoch,
-                    cursor.tick,
-                    cursor.n,
-                    database::system_identifier(),
-                    Oid::from(database::current()),
-                ],
-            );
-            if inserted > 0 {
+            if write(&INSERT, cursor, caller) {
                 return Ok(cursor);
             }
         }

@@ -1,6 +1,6 @@
 //! subscription_wait: on the condition that the relay broadcasts with each tick.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use pushy_core::log::cursor::Cursor;
 
@@ -15,14 +15,7 @@ sql_function!(pushy_subscription_wait, |call| subscription_wait(call));
 
 fn subscription_wait(call: Call) -> Result<Answer> {
     let name = call.text("name", 0)?;
-    let timeout_us = call.interval_us("timeout", 1)?;
-    if timeout_us < 0 {
-        return Err(Error::out_of_range(
-            "timeout",
-            "a negative interval",
-            "0 or more",
-        ));
-    }
+    let timeout = call.timeout("timeout", 1)?;
     transaction::require_nonatomic(call.is_nonatomic_call(), "pushy.subscription_wait")?;
     let place = shared::get()
         .and_then(|shared| shared.ensure_database(database::current()))
@@ -35,7 +28,7 @@ fn subscription_wait(call: Call) -> Result<Answer> {
                 "Add shared_preload_libraries = 'pushy' to postgresql.conf and restart the server.",
             )
         })?;
-    let deadline = Instant::now() + Duration::from_micros(timeout_us as u64);
+    let deadline = Instant::now() + timeout;
     let known = table::owned(&name, identity::current_user())?;
     let filter = Filter::of(known.channels.clone());
     let mut passed = known.cursor;
