@@ -14,39 +14,25 @@ pub mod live_job {
 
     /// OID of the table whose columns were found to be these.
     pub static CHECKED: AtomicU32 = AtomicU32::new(0);
-    pub const COLUMNS: &[&str] = &[
-        "id",
-        "position",
-        "run_at",
-        "enqueued_at",
-        "timeout_us",
-        "caused_by",
-        "queue_id",
-        "enqueued_by",
-        "attempt",
-        "max_attempts",
-        "priority",
-        "depth",
-        "strikes",
-        "state",
-        "alone",
-        "unique_key",
-        "args",
-    ];
-    pub const ID: i32 = 1;
-    pub const POSITION: i32 = 2;
-    pub const RUN_AT: i32 = 3;
-    pub const ENQUEUED_AT: i32 = 4;
-    pub const TIMEOUT_US: i32 = 5;
-    pub const CAUSED_BY: i32 = 6;
-    pub const ENQUEUED_BY: i32 = 8;
-    pub const ATTEMPT: i32 = 9;
-    pub const MAX_ATTEMPTS: i32 = 10;
-    pub const DEPTH: i32 = 12;
-    pub const STRIKES: i32 = 13;
-    pub const ALONE: i32 = 15;
-    pub const UNIQUE_KEY: i32 = 16;
-    pub const ARGS: i32 = 17;
+    crate::columns! {
+        ID "id",
+        POSITION "position",
+        RUN_AT "run_at",
+        ENQUEUED_AT "enqueued_at",
+        TIMEOUT_US "timeout_us",
+        CAUSED_BY "caused_by",
+        QUEUE_ID "queue_id",
+        ENQUEUED_BY "enqueued_by",
+        ATTEMPT "attempt",
+        MAX_ATTEMPTS "max_attempts",
+        PRIORITY "priority",
+        DEPTH "depth",
+        STRIKES "strikes",
+        STATE "state",
+        ALONE "alone",
+        UNIQUE_KEY "unique_key",
+        ARGS "args",
+    }
 }
 
 pub mod finished_job {
@@ -54,24 +40,24 @@ pub mod finished_job {
 
     /// OID of the table whose columns were found to be these.
     pub static CHECKED: AtomicU32 = AtomicU32::new(0);
-    pub const COLUMNS: &[&str] = &[
-        "id",
-        "expires_at",
-        "run_at",
-        "enqueued_at",
-        "started_at",
-        "finished_at",
-        "timeout_us",
-        "caused_by",
-        "queue_id",
-        "enqueued_by",
-        "attempt",
-        "max_attempts",
-        "priority",
-        "depth",
-        "state",
-        "unique_key",
-        "args",
-        "result",
-    ];
+    crate::columns! {
+        ID "id",
+        EXPIRES_AT "expires_at",
+        RUN_AT "run_at",
+        ENQUEUED_AT "enqueued_at",
+        STARTED_AT "started_at",
+        FINISHED_AT "finished_at",
+        TIMEOUT_US "timeout_us",
+        CAUSED_BY "caused_by",
+        QUEUE_ID "queue_id",
+        ENQUEUED_BY "enqueued_by",
+        ATTEMPT "attempt",
+        MAX_ATTEMPTS "max_attempts",
+        PRIORITY "priority",
+        DEPTH "depth",
+        STATE "state",
+        UNIQUE_KEY "unique_key",
+        ARGS "args",
+        RESULT "result",
+    }
 }

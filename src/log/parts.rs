@@ -26,49 +26,30 @@ pub static TICK_CHECKED: [AtomicU32; PARTS as usize] =
     [const { AtomicU32::new(0) }; PARTS as usize];
 
 pub mod log {
-    pub const COLUMNS: &[&str] = &[
-        "xid",
-        "position",
-        "caused_by",
-        "depth",
-        "merge",
-        "channel",
-        "payload",
-    ];
-    pub const XID: i32 = 1;
-    pub const POSITION: i32 = 2;
-    pub const CAUSED_BY: i32 = 3;
-    pub const DEPTH: i32 = 4;
-    pub const MERGE: i32 = 5;
-    pub const CHANNEL: i32 = 6;
-    pub const PAYLOAD: i32 = 7;
+    crate::columns! {
+        XID "xid",
+        POSITION "position",
+        CAUSED_BY "caused_by",
+        DEPTH "depth",
+        MERGE "merge",
+        CHANNEL "channel",
+        PAYLOAD "payload",
+    }
 }
 
 pub mod tick {
-    pub const COLUMNS: &[&str] = &[
-        "epoch",
-        "tick",
-        "at",
-        "events",
-        "bytes",
-        "channels",
-        "parts",
-        "told_epoch",
-        "told_tick",
-        "lost",
-        "seen",
-        "runs",
-    ];
-    pub const EPOCH: i32 = 1;
-    pub const TICK: i32 = 2;
-    pub const AT: i32 = 3;
-    pub const EVENTS: i32 = 4;
-    pub const BYTES: i32 = 5;
-    pub const CHANNELS: i32 = 6;
-    pub const PARTS: i32 = 7;
-    pub const TOLD_EPOCH: i32 = 8;
-    pub const TOLD_TICK: i32 = 9;
-    pub const LOST: i32 = 10;
-    pub const SEEN: i32 = 11;
-    pub const RUNS: i32 = 12;
+    crate::columns! {
+        EPOCH "epoch",
+        TICK "tick",
+        AT "at",
+        EVENTS "events",
+        BYTES "bytes",
+        CHANNELS "channels",
+        PARTS "parts",
+        TOLD_EPOCH "told_epoch",
+        TOLD_TICK "told_tick",
+        LOST "lost",
+        SEEN "seen",
+        RUNS "runs",
+    }
 }

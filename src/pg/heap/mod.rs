@@ -137,3 +137,22 @@ pub fn check_columns(table: &Table, names: &[&str], checked: &AtomicU32) -> Resu
     )
     .hint("Run ALTER EXTENSION pushy UPDATE, and restart the server if the library was replaced while it ran."))
 }
+
+/// The columns of a table in its order: their names, and their numbers from 1.
+#[macro_export]
+macro_rules! columns {
+    ($($number:ident $name:literal),* $(,)?) => {
+        pub const COLUMNS: &[&str] = &[$($name),*];
+
+        #[allow(dead_code, non_camel_case_types, clippy::upper_case_acronyms)]
+        enum Number {
+            NONE,
+            $($number),*
+        }
+
+        $(
+            #[allow(dead_code)]
+            pub const $number: i32 = Number::$number as i32;
+        )*
+    };
+}
