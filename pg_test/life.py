@@ -16,12 +16,13 @@ LEDGER = """
 class ClusterGate:
     """As harness.gate.Gate, but kept from another database, so that this one can be dropped. Superusers' handlers only."""
 
-    # A shared catalog that nobody else needs.
-    stop = "LOCK TABLE pg_catalog.pg_replication_origin IN ACCESS SHARE MODE"
+    # A shared catalog that nobody else needs, but for ACCESS SHARE: the first session of a database, and whoever finds its
+    # relation cache's file gone, opens every catalog that has a cache.
+    stop = "LOCK TABLE pg_catalog.pg_replication_origin IN ROW SHARE MODE"
 
     def __init__(self, cluster: Cluster):
         self._keeper = cluster.connect(autocommit=False)
-        self._keeper.execute("LOCK TABLE pg_catalog.pg_replication_origin IN ACCESS EXCLUSIVE MODE")
+        self._keeper.execute("LOCK TABLE pg_catalog.pg_replication_origin IN EXCLUSIVE MODE")
 
     def wait_for_arrival(self, count: int = 1) -> list[int]:
         query = ("SELECT array_agg(pid) FROM pg_locks WHERE locktype = 'relation' AND database = 0 AND NOT granted "
