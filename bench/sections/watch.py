@@ -3,14 +3,11 @@
 One row a transaction from 1, 8 and 32 clients (pgbench), with nobody listening and with 90 idle LISTENers of another
 channel, which NOTIFY wakes all the same; and a COPY of many rows."""
 
-import contextlib
-import re
-import time
-
 from harness.database import Database
 
 from ..bars import Bar
 from ..rounds import interleave, middle, ratios, spread
+from .writing import copy, idle_listeners, inserts, rows_to_copy
 
 TITLE = "What a watch costs"
 CLIENTS = (1, 8, 32)
@@ -48,11 +45,10 @@ def measure(servers, sizes) -> dict:
         single = {}
         for listeners in LISTENERS:
             with idle_listeners(db, listeners):
-                single |= interleave({key(what, clients, listeners): one_by_one(db, cluster.folder, what, clients, seconds)
+                single |= interleave({key(what, clients, listeners): one_by_one(db, what, clients, seconds)
                                       for clients in CLIENTS for what in SINGLE}, sizes.rounds, "transactions/s")
-        path = cluster.folder / "rows"
-        db.sql(f"COPY (SELECT n, 'row ' || n FROM generate_series(1, {rows}) n) TO '{path}'")
-        copies = interleave({what: copy(db, path, what) for what in TABLES}, sizes.rounds, "s")
+        path = rows_to_copy(db, rows)
+        copies = interleave({what: copy_into(db, path, what) for what in TABLES}, sizes.rounds, "s")
     return {"rounds": sizes.rounds, "seconds": seconds, "rows": rows, "single": single, "copies": copies}
 
 
@@ -60,35 +56,18 @@ def key(what: str, clients: int, listeners: int) -> str:
     return f"{what}; {clients}; {listeners}"
 
 
-@contextlib.contextmanager
-def idle_listeners(db: Database, count: int):
-    with contextlib.ExitStack() as stack:
-        for _ in range(count):
-            stack.enter_context(db.connect()).execute("LISTEN something_else")
-        yield
-
-
-def one_by_one(db: Database, folder, what: str, clients: int, seconds: int):
-    script = folder / f"{TABLES[what]}.sql"
-
+def one_by_one(db: Database, what: str, clients: int, seconds: int):
     def run() -> float:
-        script.write_text(f"INSERT INTO {TABLES[what]} (v, s) VALUES (1, 'a row');\n")
         empty(db)
-        told = db.cluster.run("pgbench", "-h", folder, "-p", db.cluster.port, "-U", "postgres", "-n", "-M", "prepared",
-                              "-c", clients, "-j", 2, "-T", seconds, "-f", script, db.name).stdout
-        return float(re.search(r"^tps = ([0-9.]+)", told, re.M).group(1))
+        return inserts(db, TABLES[what], clients, seconds)
     return run
 
 
-def copy(db: Database, path, what: str):
+def copy_into(db: Database, path, what: str):
     def run() -> float:
         empty(db)
         # Each trigger tells of every row, as the hand-written ones do.
-        with db.connect() as session:
-            session.execute(f"SET pushy.max_notices = {EVERY_NOTICE}")
-            began = time.perf_counter()
-            session.execute(f"COPY {TABLES[what]} (v, s) FROM '{path}'")
-            return time.perf_counter() - began
+        return copy(db, TABLES[what], path, pushy__max_notices=EVERY_NOTICE)[0]
     return run
 
 

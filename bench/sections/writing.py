@@ -1,0 +1,49 @@
+"""Writers of rows and who looks on, for the sections that measure what watches cost."""
+
+import contextlib
+import re
+import time
+from pathlib import Path
+
+from harness.database import Database
+
+
+def inserts(db: Database, table: str, clients: int, seconds: int) -> float:
+    """Transactions a second that insert a row each into a table with columns v and s."""
+    return pgbench(db, f"INSERT INTO {table} (v, s) VALUES (1, 'a row');", clients, seconds)
+
+
+def pgbench(db: Database, script: str, clients: int, seconds: int, *options) -> float:
+    path = Path(db.cluster.folder) / "script.sql"
+    path.write_text(script + "\n")
+    told = db.cluster.run("pgbench", "-h", db.cluster.folder, "-p", db.cluster.port, "-U", "postgres", "-n", "-M", "prepared",
+                          "-c", clients, "-j", 2, "-T", seconds, "-f", path, *options, db.name).stdout
+    return float(re.search(r"^tps = ([0-9.]+)", told, re.M).group(1))
+
+
+def rows_to_copy(db: Database, rows: int) -> Path:
+    """A file of the server's with so many rows (v, s)."""
+    path = Path(db.cluster.folder) / f"rows_{rows}"
+    db.sql(f"COPY (SELECT n, 'row ' || n FROM generate_series(1, {rows}) n) TO '{path}'")
+    return path
+
+
+def copy(db: Database, table: str, path: Path, **settings) -> tuple[float, float]:
+    """How long a COPY into a table takes in a new session, in s, and what memory of its own that has then, in MB."""
+    with db.connect() as session:
+        for name, value in settings.items():
+            session.execute(f"SET {name.replace('__', '.')} = {value}")
+        began = time.perf_counter()
+        session.execute(f"COPY {table} (v, s) FROM '{path}'")
+        taken = time.perf_counter() - began
+        status = Path(f"/proc/{session.info.backend_pid}/status").read_text()
+    return taken, int(re.search(r"^RssAnon:\s+(\d+)", status, re.M).group(1)) / 1024
+
+
+@contextlib.contextmanager
+def idle_listeners(db: Database, count: int):
+    """Sessions that listen to a channel on which nothing is said: NOTIFY wakes them all the same."""
+    with contextlib.ExitStack() as stack:
+        for _ in range(count):
+            stack.enter_context(db.connect()).execute("LISTEN something_else")
+        yield
