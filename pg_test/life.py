@@ -24,6 +24,13 @@ class ClusterGate:
         self._keeper = cluster.connect(autocommit=False)
         self._keeper.execute("LOCK TABLE pg_catalog.pg_replication_origin IN EXCLUSIVE MODE")
 
+    def __enter__(self) -> "ClusterGate":
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self.open()
+        self._keeper.close()
+
     def wait_for_arrival(self, count: int = 1) -> list[int]:
         query = ("SELECT array_agg(pid) FROM pg_locks WHERE locktype = 'relation' AND database = 0 AND NOT granted "
                  "AND relation = 'pg_catalog.pg_replication_origin'::regclass")

@@ -223,6 +223,8 @@ def test_no_cancel_is_lost_with_its_executor_however_many_there_are(gated, when)
     running = gated.value(f"SELECT pushy.enqueue('q', {GATED})")
     behind = enqueue(gated, 200)
     gated.sql("SELECT pushy.queue_resume('q')")
+    # It waits a moment in the batch of those before it, and then as the first of its own.
+    gated.wait_until("SELECT count(*) FROM pushy.jobs WHERE state = 'completed'", 600)
     (pid,) = gated.gate.wait_for_arrival()
     with gated.connect(autocommit=False) as session:
         session.execute("SELECT pushy.job_cancel(id) FROM unnest(%s::bigint[]) id", (behind,))

@@ -11,9 +11,16 @@ from life import LEDGER, SOON, ClusterGate, run, wait_empty, workers
 @pytest.fixture
 def busy(shared_cluster, role):
     """A database with a job that stands at `busy.gate`, an idle executor of another role, and nobody else in it."""
-    db = shared_cluster.database()
-    other = role()
-    gate = ClusterGate(shared_cluster)
+    with ClusterGate(shared_cluster) as gate:
+        db = database_at_a_gate(shared_cluster, role(), gate)
+        yield db
+    with shared_cluster.connect() as session:
+        if session.execute("SELECT 1 FROM pg_database WHERE datname = %s", (db.name,)).fetchone():
+            db.drop()
+
+
+def database_at_a_gate(cluster, other: str, gate: ClusterGate) -> Database:
+    db = cluster.database()
     db.sql(LEDGER)
     db.sql(f"""
         GRANT INSERT ON ledger TO {other};
@@ -28,11 +35,7 @@ def busy(shared_cluster, role):
     gate.wait_for_arrival()
     db.close()
     db.gate = gate
-    yield db
-    gate.open()
-    with shared_cluster.connect() as session:
-        if session.execute("SELECT 1 FROM pg_database WHERE datname = %s", (db.name,)).fetchone():
-            db.drop()
+    return db
 
 
 @pytest.fixture

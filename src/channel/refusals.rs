@@ -2,9 +2,9 @@
 
 use super::reading::Reading;
 use crate::errors::{Error, SqlState};
+use crate::pg::failure::Failure;
 use crate::pg::identifier::LIMIT;
 use crate::pg::text;
-use crate::pg::transaction::Failure;
 
 /// Characters of a user's text that a message repeats.
 const SHOWN: usize = 100;

@@ -4,9 +4,9 @@ use crate::pg::BuiltinOid;
 
 use crate::errors::{Error, Result};
 use crate::params;
+use crate::pg::failure::Failure;
 use crate::pg::spi::{self, Plan};
 use crate::pg::subtransaction::CallError;
-use crate::pg::transaction::Failure;
 use crate::pg::value::Timestamp;
 
 impl From<Error> for CallError {

@@ -10,7 +10,8 @@ use std::rc::Rc;
 use super::flush;
 use crate::errors::{Error, Result, SqlState};
 use crate::job::request::Request;
-use crate::pg::transaction::{self, Before, End, Observer, SavepointEnd};
+use crate::pg::transaction;
+use crate::pg::transaction_end::{self, Before, End, Observer, SavepointEnd};
 use crate::settings;
 
 /// How a notice goes to those who listen.
@@ -186,7 +187,7 @@ static OBSERVER: Observer = Observer {
 
 /// Watches transactions end: once, at load.
 pub fn init() {
-    transaction::observe(&OBSERVER);
+    transaction_end::observe(&OBSERVER);
 }
 
 /// Tells something when the transaction commits.

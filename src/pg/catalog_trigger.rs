@@ -5,7 +5,7 @@ use std::ffi::CString;
 use pgrx::pg_sys::{self, Oid};
 
 use super::identity;
-use super::{text, transaction};
+use super::{failure, text};
 use crate::errors::Result;
 
 /// Keeps everybody else from changing a table's triggers, and from writing it, until the transaction ends.
@@ -28,7 +28,7 @@ pub fn may_create_on(relation: Oid) -> bool {
 
 /// Runs a CREATE TRIGGER with the rights of the current user. Its error must go on: nothing is undone here.
 pub fn create(statement: &str) -> Result<()> {
-    transaction::catch(|| super::spi::connect(|spi| spi.utility(statement)))
+    failure::catch(|| super::spi::connect(|spi| spi.utility(statement)))
         .unwrap_or_else(|failure| Err(failure.into_error()))
 }
 

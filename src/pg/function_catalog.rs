@@ -2,7 +2,7 @@
 
 use pgrx::pg_sys::{self, Oid};
 
-use super::transaction::{self, Failure};
+use super::failure::{self, Failure};
 use super::{identifier, text};
 
 pub struct Function {
@@ -85,7 +85,7 @@ pub fn type_name(oid: Oid) -> String {
 /// right to the schema) the transaction must be rolled back: the caller raises it in its own words.
 pub fn find_by_signature(signature: &str) -> Result<Option<Oid>, Failure> {
     // SAFETY: to_regprocedure takes one text and answers an oid or NULL.
-    transaction::catch(|| unsafe {
+    failure::catch(|| unsafe {
         let argument = Some(text::to_datum(signature));
         pgrx::direct_function_call::<Oid>(pg_sys::to_regprocedure, &[argument])
     })
@@ -97,7 +97,7 @@ pub fn count_by_name(name: &str) -> Result<usize, Failure> {
         return Ok(0);
     };
     // SAFETY: parses the name as the server does; the list is palloc'd.
-    transaction::catch(|| unsafe {
+    failure::catch(|| unsafe {
         #[cfg(any(feature = "pg13", feature = "pg14", feature = "pg15"))]
         let names = pg_sys::stringToQualifiedNameList(name.as_ptr());
         #[cfg(not(any(feature = "pg13", feature = "pg14", feature = "pg15")))]

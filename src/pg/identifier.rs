@@ -4,8 +4,8 @@ use std::ffi::{c_char, CStr, CString};
 
 use pgrx::{pg_sys, PgLogLevel};
 
+use super::failure::{self, Failure};
 use super::text;
-use super::transaction::{self, Failure};
 use crate::errors::SqlState;
 
 /// Bytes of the longest name. The server compares its own NAMEDATALEN with ours when it loads the library.
@@ -73,7 +73,7 @@ fn quietly<T>(parse: impl FnOnce() -> T) -> Result<T, Failure> {
     let levels = unsafe { (pg_sys::client_min_messages, pg_sys::log_min_messages) };
     let silent = PgLogLevel::ERROR as i32;
     set((silent, silent));
-    let result = transaction::catch(parse);
+    let result = failure::catch(parse);
     set(levels);
     result
 }

@@ -47,8 +47,8 @@ impl CallError {
     }
 }
 
-impl From<super::transaction::Failure> for CallError {
-    fn from(failure: super::transaction::Failure) -> Self {
+impl From<super::failure::Failure> for CallError {
+    fn from(failure: super::failure::Failure) -> Self {
         Self {
             sqlstate: failure.sqlstate,
             message: failure.message,
@@ -72,7 +72,7 @@ pub fn run<T>(work: impl FnOnce() -> Result<T, CallError>) -> Result<T, CallErro
             PushActiveSnapshot(GetTransactionSnapshot());
         });
 
-        let result = match super::transaction::catch(work) {
+        let result = match super::failure::catch(work) {
             Ok(result) => result,
             Err(failure) => Err(CallError::from(failure)),
         };

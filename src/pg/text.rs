@@ -113,7 +113,7 @@ pub fn decode(bytes: Vec<u8>) -> Result<String> {
 /// Bytes in the database's encoding as UTF-8, for messages: those that are no character of it, or of
 /// UTF-8, as `\xe9`.
 pub fn shown(bytes: &[u8]) -> String {
-    super::transaction::catch(|| decode(bytes.to_vec()))
+    super::failure::catch(|| decode(bytes.to_vec()))
         .ok()
         .and_then(Result::ok)
         .unwrap_or_else(|| {
@@ -160,7 +160,7 @@ pub fn encode_lossy(value: &str) -> Cow<'_, [u8]> {
     if value.is_ascii() {
         return Cow::Borrowed(value.as_bytes());
     }
-    super::transaction::catch(|| encode(value)).unwrap_or_else(|_| {
+    super::failure::catch(|| encode(value)).unwrap_or_else(|_| {
         let ascii = |char: char| u8::try_from(char).ok().filter(u8::is_ascii);
         value
             .chars()

@@ -1,93 +1,17 @@
-//! Transactions of workers, and what runs when any transaction ends.
+//! Transactions of workers, and what there is to know about any.
 
-use pgrx::pg_sys::panic::{pgrx_extern_c_guard, CaughtError};
-use pgrx::{pg_guard, pg_sys, PgTryBuilder};
+use pgrx::pg_sys;
 
-use super::ereport::Ready;
-use super::subtransaction::CallError;
-use super::{interrupts, text};
+use super::failure::{self, Failure};
+use super::interrupts;
 use crate::errors::{Error, Result, SqlState};
-
-/// An error that ended a transaction of a worker.
-#[derive(Debug)]
-pub struct Failure {
-    pub sqlstate: String,
-    pub message: String,
-    pub detail: Option<String>,
-    pub hint: Option<String>,
-}
-
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        Self {
-            sqlstate: error.sqlstate.0.to_owned(),
-            message: error.message,
-            detail: error.detail,
-            hint: error.hint,
-        }
-    }
-}
-
-impl From<CallError> for Failure {
-    fn from(error: CallError) -> Self {
-        Self {
-            sqlstate: error.sqlstate,
-            message: error.message,
-            detail: error.detail,
-            hint: error.hint,
-        }
-    }
-}
-
-impl From<CaughtError> for Failure {
-    fn from(caught: CaughtError) -> Self {
-        if let CaughtError::RustPanic { payload, .. } = &caught {
-            if let Some(error) = payload.downcast_ref::<CallError>() {
-                return error.clone().into();
-            }
-        }
-        let (report, read): (_, fn(&str) -> String) = match &caught {
-            CaughtError::PostgresError(report) => (report, text::of_report),
-            CaughtError::ErrorReport(report)
-            | CaughtError::RustPanic {
-                ereport: report, ..
-            } => (report, str::to_owned),
-        };
-        Self {
-            sqlstate: super::ereport::unpack_sqlstate(report.sql_error_code() as i32),
-            message: read(report.message()),
-            detail: report.detail().map(read),
-            hint: report.hint().map(read),
-        }
-    }
-}
-
-/// Runs `work`, turning an ERROR or a panic inside into a Failure. Nothing is rolled back here.
-pub fn catch<T>(work: impl FnOnce() -> T) -> std::result::Result<T, Failure> {
-    PgTryBuilder::new(std::panic::AssertUnwindSafe(|| Ok(work())))
-        .catch_others(|caught| Err(Failure::from(caught)))
-        .catch_rust_panic(|caught| Err(Failure::from(caught)))
-        .execute()
-}
-
-impl Failure {
-    /// The error to raise again.
-    pub fn into_error(self) -> Error {
-        Error {
-            sqlstate: SqlState::of_server(&self.sqlstate),
-            message: self.message,
-            detail: self.detail,
-            hint: self.hint,
-        }
-    }
-}
 
 /// Runs `work` in a transaction of its own: committed when it answers Ok, else rolled back. For
 /// workers, outside any transaction. Returns to the memory context it was called in.
 pub fn run<T>(work: impl FnOnce() -> Result<T>) -> std::result::Result<T, Failure> {
     // SAFETY: the context outlives the call; workers call this at top level only.
     let context = unsafe { pg_sys::CurrentMemoryContext };
-    let outcome = catch(|| {
+    let outcome = failure::catch(|| {
         begin();
         let answer = work();
         if answer.is_ok() {
@@ -301,107 +225,4 @@ pub fn xid() -> u64 {
 pub fn next_xid() -> u64 {
     // SAFETY: takes XidGenLock shared for a moment.
     unsafe { pg_sys::ReadNextFullTransactionId().value }
-}
-
-/// What a transaction's end was.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
-    Commit,
-    Abort,
-    /// PREPARE TRANSACTION: whatever it made visible comes with COMMIT PREPARED.
-    Prepare,
-}
-
-/// What a savepoint's end was; `level` is its own nest level.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SavepointEnd {
-    Release,
-    Rollback,
-}
-
-/// A transaction is about to commit; errors still abort it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Before {
-    Commit,
-    /// PREPARE TRANSACTION.
-    Prepare,
-}
-
-/// Who wants to know how transactions and savepoints end.
-pub struct Observer {
-    /// Runs when everything deferred is done, with the transaction still open: may write and raise.
-    pub before: Option<fn(Before) -> Result<()>>,
-    /// These two allocate nothing, raise nothing, flip atomics and set latches only.
-    pub at_end: fn(End),
-    pub at_savepoint_end: fn(SavepointEnd, i32),
-}
-
-const MOST_OBSERVERS: usize = 4;
-static mut OBSERVERS: [Option<&'static Observer>; MOST_OBSERVERS] = [None; MOST_OBSERVERS];
-
-/// Adds an observer for the life of the process; while the library is loaded. They are called in order.
-pub fn observe(observer: &'static Observer) {
-    // SAFETY: single-threaded, at load.
-    unsafe {
-        let observers = &mut *std::ptr::addr_of_mut!(OBSERVERS);
-        if observers[0].is_none() {
-            pg_sys::RegisterXactCallback(Some(on_end), std::ptr::null_mut());
-            pg_sys::RegisterSubXactCallback(Some(on_savepoint_end), std::ptr::null_mut());
-        }
-        let free = observers.iter_mut().find(|place| place.is_none());
-        *free.expect("room for every observer") = Some(observer);
-    }
-}
-
-/// # Safety
-/// On the main thread, after the library was loaded.
-unsafe fn observers() -> impl Iterator<Item = &'static Observer> {
-    let observers = &*std::ptr::addr_of!(OBSERVERS);
-    observers.iter().flatten().copied()
-}
-
-unsafe extern "C-unwind" fn on_end(event: pg_sys::XactEvent::Type, _arg: *mut std::ffi::c_void) {
-    let end = match event {
-        pg_sys::XactEvent::XACT_EVENT_PRE_COMMIT => return before(Before::Commit),
-        pg_sys::XactEvent::XACT_EVENT_PRE_PREPARE => return before(Before::Prepare),
-        pg_sys::XactEvent::XACT_EVENT_COMMIT => End::Commit,
-        pg_sys::XactEvent::XACT_EVENT_ABORT => End::Abort,
-        pg_sys::XactEvent::XACT_EVENT_PREPARE => End::Prepare,
-        _ => return,
-    };
-    pgrx_extern_c_guard(move || {
-        for observer in observers() {
-            (observer.at_end)(end);
-        }
-    });
-}
-
-/// Lets the observers act while errors still abort the transaction. Behind the guard nothing is left to drop.
-unsafe fn before(what: Before) {
-    let outcome = pgrx_extern_c_guard(move || {
-        observers()
-            .filter_map(|observer| observer.before)
-            .try_for_each(|before| before(what))
-            .map_err(|error| Ready::new(&error))
-    });
-    if let Err(error) = outcome {
-        error.raise();
-    }
-}
-
-#[pg_guard]
-unsafe extern "C-unwind" fn on_savepoint_end(
-    event: pg_sys::SubXactEvent::Type,
-    _mine: pg_sys::SubTransactionId,
-    _parent: pg_sys::SubTransactionId,
-    _arg: *mut std::ffi::c_void,
-) {
-    let end = match event {
-        pg_sys::SubXactEvent::SUBXACT_EVENT_COMMIT_SUB => SavepointEnd::Release,
-        pg_sys::SubXactEvent::SUBXACT_EVENT_ABORT_SUB => SavepointEnd::Rollback,
-        _ => return,
-    };
-    for observer in observers() {
-        (observer.at_savepoint_end)(end, nest_level());
-    }
 }

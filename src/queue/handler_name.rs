@@ -2,8 +2,8 @@
 
 use super::fitness::{self, Unfit};
 use crate::errors::{Error, Result, SqlState};
+use crate::pg::failure::Failure;
 use crate::pg::function_catalog::{self as functions, Function};
-use crate::pg::transaction::Failure;
 
 /// What a handler can take, in the order in which a bare name is tried.
 const ARGUMENTS: [&str; 3] = ["(pg_catalog.jsonb)", "(pushy.job)", "()"];

@@ -8,7 +8,8 @@ use pushy_core::log::cursor::Cursor;
 use super::worker::Relay;
 use crate::errors::{Error, SqlState};
 use crate::log::read::{self, Filter, Found, Notice};
-use crate::pg::transaction::{self, Failure};
+use crate::pg::failure::Failure;
+use crate::pg::transaction;
 use crate::pg::{clock, ereport, identity, interrupts, notify};
 use crate::shared::database::NEVER;
 

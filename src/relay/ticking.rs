@@ -14,8 +14,9 @@ use crate::log::read::{Log, Notice, Tables};
 use crate::log::state::{self, State};
 use crate::log::tick::{self, channel_bit, Tick};
 use crate::params;
+use crate::pg::failure::Failure;
 use crate::pg::spi::{self, Plan};
-use crate::pg::transaction::{self, Failure};
+use crate::pg::transaction;
 use crate::pg::{clock, heap, identity, snapshot, BuiltinOid};
 use crate::shared::log::Written;
 

@@ -11,7 +11,7 @@ use super::feed::Feeding;
 use super::unticked::Unticked;
 use crate::errors::{Error, SqlState};
 use crate::log::read::Notice;
-use crate::pg::transaction::Failure;
+use crate::pg::failure::Failure;
 use crate::pg::worker::Kind;
 use crate::pg::{clock, ereport, guc, latch, worker};
 use crate::shared;

@@ -21,7 +21,8 @@ pub use restore::move_in_all;
 
 use crate::errors::Result;
 use crate::pg::invalidation;
-use crate::pg::transaction::{self, Before, End, Observer, SavepointEnd};
+use crate::pg::transaction;
+use crate::pg::transaction_end::{self, Before, End, Observer, SavepointEnd};
 
 static OBSERVER: Observer = Observer {
     before: Some(before),
@@ -32,7 +33,7 @@ static OBSERVER: Observer = Observer {
 /// Once, at load; before the buffer of notices, which takes what is told before a commit.
 pub fn init() {
     invalidation::init();
-    transaction::observe(&OBSERVER);
+    transaction_end::observe(&OBSERVER);
 }
 
 /// Tells what is left. Expressions want a snapshot, and a commit has none.

@@ -11,8 +11,9 @@ use super::solitude;
 use crate::errors::Result;
 use crate::job::claim;
 use crate::job::claimed::Claimed;
+use crate::pg::failure::{self, Failure};
 use crate::pg::memory::{self, Context};
-use crate::pg::transaction::{self, Failure};
+use crate::pg::transaction;
 use crate::pg::{catalog_changes, clock, identity, interrupts, session, worker};
 use crate::queue::definition::Definition;
 use crate::queue::fitness::{self, Handler, Unfit};
@@ -104,7 +105,7 @@ impl Bench {
         let shared = shared::expect();
         let mut claimed = Vec::new();
         let mut results = Results::default();
-        let outcome = transaction::catch(|| {
+        let outcome = failure::catch(|| {
             let _held = interrupts::hold_cancels();
             memory::around_transaction(|| {
                 transaction::begin();

@@ -1,7 +1,8 @@
 //! Carrying out cancels that were promised and struck no running job.
 
 use crate::job::cancel;
-use crate::pg::transaction::{self, Failure};
+use crate::pg::failure::Failure;
+use crate::pg::transaction;
 use crate::pg::{database, identity};
 use crate::shared::cancels::Promise;
 use crate::shared::Shared;

@@ -9,7 +9,8 @@ use super::cancels;
 use super::recorder;
 use super::{installation, solitude};
 use crate::errors::{Error, SqlState};
-use crate::pg::transaction::{self, Failure};
+use crate::pg::failure::Failure;
+use crate::pg::transaction;
 use crate::pg::worker::Kind;
 use crate::pg::{
     catalog_changes, clock, database, ereport, guc, identity, interrupts, latch, shmem, signals,

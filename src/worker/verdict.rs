@@ -7,6 +7,7 @@ use crate::errors::Result;
 use crate::job::live::Live;
 use crate::job::{finish, live};
 use crate::params;
+use crate::pg::failure::Failure;
 use crate::pg::spi::{self, Plan};
 use crate::pg::subtransaction::CallError;
 use crate::pg::{clock, identity, transaction};
@@ -25,10 +26,7 @@ static SUSPECT: Plan = Plan::new(
 );
 
 /// Carries out all verdicts on this database, in one transaction.
-pub fn carry_out(
-    recorder: &Recorder,
-    database: u32,
-) -> std::result::Result<(), transaction::Failure> {
+pub fn carry_out(recorder: &Recorder, database: u32) -> std::result::Result<(), Failure> {
     let verdicts = recorder.verdicts(database);
     if verdicts.is_empty() {
         return Ok(());

@@ -11,7 +11,8 @@ use super::cancels::Promise;
 use super::database::{Presence, NEVER};
 use super::queue_slot::{QueueFacts, QueueKey, NOTHING, PRIORITIES};
 use super::statistics::Tally;
-use crate::pg::transaction::{self, Observer};
+use crate::pg::transaction;
+use crate::pg::transaction_end::{self, Observer};
 
 /// Positions of one queue that become ready, or free, when the transaction ends.
 #[derive(Clone, Copy)]
@@ -116,7 +117,7 @@ static OBSERVER: Observer = Observer {
 
 /// Watches transactions end: once, at load.
 pub fn init() {
-    transaction::observe(&OBSERVER);
+    transaction_end::observe(&OBSERVER);
 }
 
 fn add(index: usize, key: QueueKey, priority: usize, position: u64, why: Why, jobs: u64) {

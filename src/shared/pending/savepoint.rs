@@ -2,7 +2,7 @@
 
 use super::tell::{free_cancels, free_created, tell};
 use super::{Pending, Why, PENDING};
-use crate::pg::transaction::SavepointEnd;
+use crate::pg::transaction_end::SavepointEnd;
 
 pub(super) fn at_savepoint_end(end: SavepointEnd, level: i32) {
     PENDING.with(|cell| {

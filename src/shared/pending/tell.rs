@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::{Announcement, Change, Pending, Why, PENDING};
 use crate::pg::signals;
-use crate::pg::transaction::End;
+use crate::pg::transaction_end::End;
 use crate::shared::cancels::Promise;
 use crate::shared::database::{Presence, NEVER};
 use crate::shared::executor::Asked;

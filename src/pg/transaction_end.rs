@@ -1,0 +1,111 @@
+//! What runs when any transaction, or savepoint, ends.
+
+use pgrx::pg_sys::panic::pgrx_extern_c_guard;
+use pgrx::{pg_guard, pg_sys};
+
+use super::ereport::Ready;
+use super::transaction;
+use crate::errors::Result;
+
+/// What a transaction's end was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    Commit,
+    Abort,
+    /// PREPARE TRANSACTION: whatever it made visible comes with COMMIT PREPARED.
+    Prepare,
+}
+
+/// What a savepoint's end was; `level` is its own nest level.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SavepointEnd {
+    Release,
+    Rollback,
+}
+
+/// A transaction is about to commit; errors still abort it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Before {
+    Commit,
+    /// PREPARE TRANSACTION.
+    Prepare,
+}
+
+/// Who wants to know how transactions and savepoints end.
+pub struct Observer {
+    /// Runs when everything deferred is done, with the transaction still open: may write and raise.
+    pub before: Option<fn(Before) -> Result<()>>,
+    /// These two allocate nothing, raise nothing, flip atomics and set latches only.
+    pub at_end: fn(End),
+    pub at_savepoint_end: fn(SavepointEnd, i32),
+}
+
+const MOST_OBSERVERS: usize = 4;
+static mut OBSERVERS: [Option<&'static Observer>; MOST_OBSERVERS] = [None; MOST_OBSERVERS];
+
+/// Adds an observer for the life of the process; while the library is loaded. They are called in order.
+pub fn observe(observer: &'static Observer) {
+    // SAFETY: single-threaded, at load.
+    unsafe {
+        let observers = &mut *std::ptr::addr_of_mut!(OBSERVERS);
+        if observers[0].is_none() {
+            pg_sys::RegisterXactCallback(Some(on_end), std::ptr::null_mut());
+            pg_sys::RegisterSubXactCallback(Some(on_savepoint_end), std::ptr::null_mut());
+        }
+        let free = observers.iter_mut().find(|place| place.is_none());
+        *free.expect("room for every observer") = Some(observer);
+    }
+}
+
+/// # Safety
+/// On the main thread, after the library was loaded.
+unsafe fn observers() -> impl Iterator<Item = &'static Observer> {
+    let observers = &*std::ptr::addr_of!(OBSERVERS);
+    observers.iter().flatten().copied()
+}
+
+unsafe extern "C-unwind" fn on_end(event: pg_sys::XactEvent::Type, _arg: *mut std::ffi::c_void) {
+    let end = match event {
+        pg_sys::XactEvent::XACT_EVENT_PRE_COMMIT => return before(Before::Commit),
+        pg_sys::XactEvent::XACT_EVENT_PRE_PREPARE => return before(Before::Prepare),
+        pg_sys::XactEvent::XACT_EVENT_COMMIT => End::Commit,
+        pg_sys::XactEvent::XACT_EVENT_ABORT => End::Abort,
+        pg_sys::XactEvent::XACT_EVENT_PREPARE => End::Prepare,
+        _ => return,
+    };
+    pgrx_extern_c_guard(move || {
+        for observer in observers() {
+            (observer.at_end)(end);
+        }
+    });
+}
+
+/// Lets the observers act while errors still abort the transaction. Behind the guard nothing is left to drop.
+unsafe fn before(what: Before) {
+    let outcome = pgrx_extern_c_guard(move || {
+        observers()
+            .filter_map(|observer| observer.before)
+            .try_for_each(|before| before(what))
+            .map_err(|error| Ready::new(&error))
+    });
+    if let Err(error) = outcome {
+        error.raise();
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn on_savepoint_end(
+    event: pg_sys::SubXactEvent::Type,
+    _mine: pg_sys::SubTransactionId,
+    _parent: pg_sys::SubTransactionId,
+    _arg: *mut std::ffi::c_void,
+) {
+    let end = match event {
+        pg_sys::SubXactEvent::SUBXACT_EVENT_COMMIT_SUB => SavepointEnd::Release,
+        pg_sys::SubXactEvent::SUBXACT_EVENT_ABORT_SUB => SavepointEnd::Rollback,
+        _ => return,
+    };
+    for observer in observers() {
+        (observer.at_savepoint_end)(end, transaction::nest_level());
+    }
+}
