@@ -4,7 +4,7 @@ of the session that does it."""
 from ..bars import Bar
 from ..progress import progress
 from ..rounds import middle, ratios, spread
-from .writing import copy, rows_to_copy
+from .writing import copy, rows_to_copy, wait_told
 
 TITLE = "COPY and the event log"
 PLAIN, RELAY = "plain table", "watch, relay"
@@ -26,6 +26,7 @@ def measure(servers, sizes) -> dict:
         for number in range(sizes.rounds):
             for what in list(TABLES)[::1 if number % 2 else -1]:
                 db.sql(f"TRUNCATE {TABLES[what]}")
+                wait_told(db)
                 db.sql("CHECKPOINT")
                 taken, used = copy(db, TABLES[what], path)
                 seconds[what].append(taken)

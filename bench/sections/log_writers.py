@@ -5,7 +5,7 @@ import contextlib
 
 from ..bars import Bar
 from ..rounds import interleave, middle, ratios, spread
-from .writing import idle_listeners, inserts
+from .writing import idle_listeners, inserts, wait_told
 
 TITLE = "Writers and the event log"
 WRITERS, LISTENERS = 32, 90
@@ -43,6 +43,7 @@ def key(what: str, state: str, synchronous: str) -> str:
 def one(db, what: str, seconds: int):
     def run() -> float:
         db.sql(f"TRUNCATE {TABLES[what]}")
+        wait_told(db)
         return inserts(db, TABLES[what], WRITERS, seconds)
     return run
 

@@ -40,6 +40,11 @@ def copy(db: Database, table: str, path: Path, **settings) -> tuple[float, float
     return taken, int(re.search(r"^RssAnon:\s+(\d+)", status, re.M).group(1)) / 1024
 
 
+def wait_told(db: Database) -> None:
+    """Waits until the relay has nothing left to do of what was written before: it would take the next contestant's CPU."""
+    db.wait_until("SELECT told IS NOT DISTINCT FROM newest FROM pushy.log", True)
+
+
 @contextlib.contextmanager
 def idle_listeners(db: Database, count: int):
     """Sessions that listen to a channel on which nothing is said: NOTIFY wakes them all the same."""

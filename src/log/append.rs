@@ -11,6 +11,7 @@ use crate::pg::append_only::Neighbours;
 use crate::pg::function::Answer;
 use crate::pg::heap::{self, Table};
 use crate::pg::memory::Context;
+use crate::pg::texts::{Place, Texts};
 use crate::pg::{database, identity, transaction};
 use crate::settings;
 use crate::shared::database::Database;
@@ -48,7 +49,7 @@ fn write(events: &[Event<'_>]) -> Result<()> {
     let shared = shared::get();
     let place = shared.and_then(|shared| shared.ensure_database(database::current()));
     let part = current_part(place)?;
-    let table = heap::open(&log_table(part))?;
+    let table = heap::open(log_table(part))?;
     heap::check_columns(
         &table,
         parts::log::COLUMNS,
@@ -66,11 +67,13 @@ fn write(events: &[Event<'_>]) -> Result<()> {
     // Whoever changes a row after our commit finds the WAL further on than by one byte for each of ours.
     let mut position = transaction::wal_position();
     for events in events.chunks(MOST_AT_ONCE) {
+        let texts = Told::of(events);
         let placed = in_passing(|| {
             let rows: Vec<[Answer; parts::log::COLUMNS.len()]> = events
                 .iter()
+                .zip(&texts.places)
                 .zip(position..)
-                .map(|(event, position)| {
+                .map(|((event, places), position)| {
                     let (caused_by, depth) = event.cause.unzip();
                     *params![
                         xid as i64,
@@ -78,8 +81,8 @@ fn write(events: &[Event<'_>]) -> Result<()> {
                         caused_by,
                         depth.map(|depth| depth as i16),
                         event.merge,
-                        event.channel,
-                        event.payload,
+                        texts.all.datum(places.0),
+                        texts.all.datum(places.1),
                     ]
                 })
                 .collect();
@@ -111,6 +114,33 @@ fn write(events: &[Event<'_>]) -> Result<()> {
     Ok(())
 }
 
+/// Channels and payloads as values; a channel once while it stays the same.
+struct Told {
+    all: Texts,
+    places: Vec<(Place, Place)>,
+}
+
+impl Told {
+    fn of(events: &[Event<'_>]) -> Self {
+        let payloads: usize = events.iter().map(|event| event.payload.len()).sum();
+        let first_channel = events.first().map_or(0, |event| event.channel.len());
+        let mut all = Texts::with_capacity(events.len() + 1, payloads + first_channel);
+        let mut last: Option<(&[u8], Place)> = None;
+        let places = events
+            .iter()
+            .map(|event| {
+                let channel = match last {
+                    Some((channel, place)) if channel == event.channel => place,
+                    _ => all.push(event.channel),
+                };
+                last = Some((event.channel, channel));
+                (channel, all.push(event.payload))
+            })
+            .collect();
+        Self { all, places }
+    }
+}
+
 thread_local! {
     static ROWS: OnceCell<Context> = const { OnceCell::new() };
 }
@@ -138,13 +168,16 @@ fn current_part(place: Option<&Database>) -> Result<u32> {
     Ok(part)
 }
 
-/// Whether the part may grow. Who wrote there last has noted how big it is: to ask for the file's size is a
-/// system call.
+/// Whether the part may grow. Who wrote there last has noted whether it is full: the file's size, which takes a
+/// system call, is asked only then, for the limit may be another by now.
 fn has_room(place: Option<&Database>, part: u32, table: &Table) -> bool {
-    match place {
-        Some(place) => !place.log.is_full(part),
-        None => !is_full(table.blocks()),
+    let Some(place) = place else {
+        return !is_full(table.blocks());
+    };
+    if place.log.is_full(part) && !is_full(table.blocks()) {
+        place.log.set_room();
     }
+    !place.log.is_full(part)
 }
 
 /// Tells the relay, and other writers, how far the part has come.

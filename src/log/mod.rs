@@ -16,7 +16,7 @@ use crate::pg::append_only;
 
 /// Whether anything lies in the log, read or not.
 pub fn is_used() -> Result<bool> {
-    Ok((0..parts::PARTS).any(|part| append_only::total_bytes(&parts::log_table(part)) > 0))
+    Ok((0..parts::PARTS).any(|part| append_only::total_bytes(parts::log_table(part)) > 0))
 }
 
 pub use append::{append, is_full, Event, BLOCK};

@@ -8,16 +8,27 @@ pub const PARTS: u32 = 6;
 /// A part is left when it holds one of so many shares of what the log may, in bytes or in time.
 pub const SHARE: i64 = PARTS as i64 - 1;
 
-pub fn log_table(part: u32) -> String {
-    format!("log_{part}")
+const LOGS: [&str; PARTS as usize] = ["log_0", "log_1", "log_2", "log_3", "log_4", "log_5"];
+const TICKS: [&str; PARTS as usize] = ["tick_0", "tick_1", "tick_2", "tick_3", "tick_4", "tick_5"];
+const TICK_INDEXES: [&str; PARTS as usize] = [
+    "tick_0_pkey",
+    "tick_1_pkey",
+    "tick_2_pkey",
+    "tick_3_pkey",
+    "tick_4_pkey",
+    "tick_5_pkey",
+];
+
+pub fn log_table(part: u32) -> &'static str {
+    LOGS[part as usize]
 }
 
-pub fn tick_table(part: u32) -> String {
-    format!("tick_{part}")
+pub fn tick_table(part: u32) -> &'static str {
+    TICKS[part as usize]
 }
 
-pub fn tick_index(part: u32) -> String {
-    format!("tick_{part}_pkey")
+pub fn tick_index(part: u32) -> &'static str {
+    TICK_INDEXES[part as usize]
 }
 
 /// OIDs of the tables whose columns were found to be these.

@@ -98,7 +98,7 @@ pub fn after(
         if next.is_some_and(|next| next.first <= (passed.epoch, passed.tick)) {
             continue;
         }
-        let ticks = heap::open_for_reading(&tick_table(part.part))?;
+        let ticks = heap::open_for_reading(tick_table(part.part))?;
         let from = (passed.epoch, passed.tick);
         let enough = tick::of_part(&ticks, part.part, from, &snapshot, |tick| {
             hand_over(&log, &tick, filter, &mut passed, &mut each)
@@ -166,7 +166,7 @@ fn open() -> Result<(State, Tables)> {
         let before = state::read()?;
         let mut tables: Tables = Default::default();
         for part in &before.parts {
-            let table = heap::open_for_reading(&log_table(part.part))?;
+            let table = heap::open_for_reading(log_table(part.part))?;
             tables[part.part as usize] = Some(table);
         }
         // What was emptied before we had the locks is known now, and nothing is emptied from here on.

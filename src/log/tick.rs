@@ -92,7 +92,7 @@ impl Tick {
 
 /// Writes ticks among those of the current part.
 pub fn write(part: u32, ticks: &[Tick]) -> Result<()> {
-    let table = heap::open(&tick_table(part))?;
+    let table = heap::open(tick_table(part))?;
     heap::check_columns(
         &table,
         parts::tick::COLUMNS,
@@ -121,9 +121,9 @@ pub fn write(part: u32, ticks: &[Tick]) -> Result<()> {
 /// The newest tick there is.
 pub fn newest(state: &State, snapshot: &Snapshot) -> Result<Option<Tick>> {
     for part in state.parts.iter().rev() {
-        let table = heap::open_for_reading(&tick_table(part.part))?;
+        let table = heap::open_for_reading(tick_table(part.part))?;
         let mut found = None;
-        table.read_in_order(&tick_index(part.part), &[], snapshot, true, |row| {
+        table.read_in_order(tick_index(part.part), &[], snapshot, true, |row| {
             found = Some(Tick::read(row)?);
             Ok(false)
         })?;
@@ -149,14 +149,14 @@ pub fn of_part(
         Ok(!enough)
     };
     let same_epoch = [Key::int8_equals(1, from.0), Key::int8_at_least(2, from.1)];
-    table.read_in_order(&index, &same_epoch, snapshot, false, &mut see)?;
+    table.read_in_order(index, &same_epoch, snapshot, false, &mut see)?;
     if !enough {
         let later = [Key::int8_at_least(1, from.0 + 1)];
         let mut see = |row: Row<'_>| {
             enough = !each(Tick::read(row)?)?;
             Ok(!enough)
         };
-        table.read_in_order(&index, &later, snapshot, false, &mut see)?;
+        table.read_in_order(index, &later, snapshot, false, &mut see)?;
     }
     Ok(enough)
 }

@@ -27,9 +27,9 @@ fn some_ticks(state: &State, mut each: impl FnMut(&Tick) -> bool) -> Result<()> 
     let snapshot = snapshot::take_latest();
     let mut goes_on = true;
     for part in &state.parts {
-        let table = heap::open_for_reading(&tick_table(part.part))?;
+        let table = heap::open_for_reading(tick_table(part.part))?;
         let index = tick_index(part.part);
-        table.read_in_order(&index, &[], &snapshot, false, |row| {
+        table.read_in_order(index, &[], &snapshot, false, |row| {
             goes_on = each(&Tick::read(row)?);
             Ok(goes_on)
         })?;
@@ -114,7 +114,7 @@ fn subscription_rows(call: Call) -> Result<Answer> {
 /// Bytes on disk, ticks included.
 fn size() -> i64 {
     let sizes = (0..PARTS).map(|part| {
-        append_only::total_bytes(&log_table(part)) + append_only::total_bytes(&tick_table(part))
+        append_only::total_bytes(log_table(part)) + append_only::total_bytes(tick_table(part))
     });
     sizes.sum()
 }

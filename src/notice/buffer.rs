@@ -200,7 +200,7 @@ pub fn add(item: Item) -> Result<()> {
         }
         buffer.put(item)
     });
-    early.map_or(Ok(()), flush::out)
+    early.map_or(Ok(()), |items| flush::out(&items))
 }
 
 impl Buffer {
@@ -323,7 +323,7 @@ fn before(what: Before) -> Result<()> {
         .hint("Watch the table with delivery => 'relay', or for a queue only; both work with two-phase commit."));
     }
     if !items.is_empty() {
-        flush::out(items)?;
+        flush::out(&items)?;
     }
     for (channel, count) in left_out {
         flush::left_out(&channel, count);

@@ -26,6 +26,24 @@ pub struct Met<'row> {
     pub row: Row<'row>,
 }
 
+// Called within one guard.
+extern "C-unwind" {
+    fn heap_form_tuple(
+        desc: pg_sys::TupleDesc,
+        values: *mut pg_sys::Datum,
+        nulls: *mut bool,
+    ) -> pg_sys::HeapTuple;
+    fn GetCurrentCommandId(used: bool) -> pg_sys::CommandId;
+    fn heap_insert(
+        table: pg_sys::Relation,
+        tuple: pg_sys::HeapTuple,
+        command: pg_sys::CommandId,
+        options: i32,
+        state: *mut pg_sys::BulkInsertStateData,
+    );
+    fn heap_freetuple(tuple: pg_sys::HeapTuple);
+}
+
 impl Table {
     /// Appends rows, as wide as the table, and answers where they are.
     pub fn append_placed<R: AsRef<[Answer]>>(&self, rows: &[R]) -> Vec<Neighbours> {
@@ -39,20 +57,23 @@ impl Table {
     fn append_one(&self, row: &[Answer]) -> Neighbours {
         let (mut values, mut nulls): (Vec<_>, Vec<_>) =
             row.iter().map(Answer::value_and_null).unzip();
-        // SAFETY: the table is open for writing; as many values as it has columns.
+        // SAFETY: the table is open for writing; as many values as it has columns. One guard for all calls.
         unsafe {
             let desc = (*self.raw()).rd_att;
             assert_eq!((*desc).natts as usize, row.len());
-            let tuple = pg_sys::heap_form_tuple(desc, values.as_mut_ptr(), nulls.as_mut_ptr());
-            let command = pg_sys::GetCurrentCommandId(true);
-            pg_sys::heap_insert(self.raw(), tuple, command, 0, std::ptr::null_mut());
-            let place = Neighbours {
-                block: block_of(&(*tuple).t_self),
-                first: (*tuple).t_self.ip_posid,
-                count: 1,
-            };
-            pg_sys::heap_freetuple(tuple);
-            place
+            let (values, nulls) = (values.as_mut_ptr(), nulls.as_mut_ptr());
+            pg_sys::ffi::pg_guard_ffi_boundary(|| {
+                let tuple = heap_form_tuple(desc, values, nulls);
+                let command = GetCurrentCommandId(true);
+                heap_insert(self.raw(), tuple, command, 0, std::ptr::null_mut());
+                let place = Neighbours {
+                    block: block_of(&(*tuple).t_self),
+                    first: (*tuple).t_self.ip_posid,
+                    count: 1,
+                };
+                heap_freetuple(tuple);
+                place
+            })
         }
     }
 

@@ -141,6 +141,12 @@ pub fn extension_oid() -> Option<Oid> {
     (oid != Oid::INVALID).then_some(oid)
 }
 
+extern "C-unwind" {
+    /// Without the guards of the bindings: both only read or set variables of this process.
+    fn GetUserIdAndSecContext(user: *mut Oid, context: *mut i32);
+    fn SetUserIdAndSecContext(user: Oid, context: i32);
+}
+
 /// Restores the user of before when dropped, also when an ERROR unwinds through it; a longjmp past it
 /// ends in an abort, which restores too.
 struct Guard {
@@ -151,7 +157,7 @@ struct Guard {
 impl Drop for Guard {
     fn drop(&mut self) {
         // SAFETY: puts back what GetUserIdAndSecContext answered.
-        unsafe { pg_sys::SetUserIdAndSecContext(self.user, self.context) }
+        unsafe { SetUserIdAndSecContext(self.user, self.context) }
     }
 }
 
@@ -168,13 +174,11 @@ fn become_user(role: Oid) -> Guard {
         user: Oid::INVALID,
         context: 0,
     };
+    let local_change = pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32;
     // SAFETY: both calls only read and set backend globals.
     unsafe {
-        pg_sys::GetUserIdAndSecContext(&mut guard.user, &mut guard.context);
-        pg_sys::SetUserIdAndSecContext(
-            role,
-            guard.context | pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32,
-        );
+        GetUserIdAndSecContext(&mut guard.user, &mut guard.context);
+        SetUserIdAndSecContext(role, guard.context | local_change);
     }
     guard
 }

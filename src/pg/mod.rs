@@ -46,6 +46,7 @@ pub mod spinlock;
 pub mod subtransaction;
 pub mod table_lock;
 pub mod text;
+pub mod texts;
 pub mod timeout;
 pub mod transaction;
 pub mod transaction_end;

@@ -6,6 +6,14 @@ use super::failure::{self, Failure};
 use super::interrupts;
 use crate::errors::{Error, Result, SqlState};
 
+extern "C-unwind" {
+    // Without the guards of the bindings: called for each row or commit, they raise nothing.
+    fn GetCurrentTransactionIdIfAny() -> pg_sys::TransactionId;
+    fn GetTopFullTransactionIdIfAny() -> pg_sys::FullTransactionId;
+    fn GetXLogInsertRecPtr() -> pg_sys::XLogRecPtr;
+    fn RecoveryInProgress() -> bool;
+}
+
 /// Runs `work` in a transaction of its own: committed when it answers Ok, else rolled back. For
 /// workers, outside any transaction. Returns to the memory context it was called in.
 pub fn run<T>(work: impl FnOnce() -> Result<T>) -> std::result::Result<T, Failure> {
@@ -139,10 +147,13 @@ pub fn is_own(xid: u32) -> bool {
 /// The number of the current top-level transaction, with its epoch, and that of the current savepoint; both
 /// are given out if need be.
 pub fn my_xids() -> (u64, u32) {
-    // SAFETY: inside a transaction, not in recovery.
+    // SAFETY: inside a transaction, not in recovery; the first call reads a variable.
     unsafe {
-        let own = pg_sys::GetCurrentTransactionId().into_inner();
-        (pg_sys::GetTopFullTransactionId().value, own)
+        let own = match GetCurrentTransactionIdIfAny().into_inner() {
+            0 => pg_sys::GetCurrentTransactionId().into_inner(),
+            known => known,
+        };
+        (xid(), own)
     }
 }
 
@@ -154,8 +165,8 @@ pub fn has_committed(xid: u32) -> bool {
 
 /// Where the WAL is written: never the same before and after somebody's commit.
 pub fn wal_position() -> i64 {
-    // SAFETY: reads shared memory, under a spinlock of the server.
-    unsafe { pg_sys::GetXLogInsertRecPtr() as i64 }
+    // SAFETY: reads shared memory, under a spinlock of the server; raises nothing.
+    unsafe { GetXLogInsertRecPtr() as i64 }
 }
 
 /// Whether the transaction may not write: it said so, or this is a standby.
@@ -166,8 +177,12 @@ pub fn is_read_only() -> bool {
 
 /// Refuses a command on a standby, by its own name.
 pub fn require_primary(command: &std::ffi::CStr) {
-    // SAFETY: raises, or does nothing.
-    unsafe { pg_sys::PreventCommandDuringRecovery(command.as_ptr()) }
+    // SAFETY: the first reads shared memory, the second raises.
+    unsafe {
+        if RecoveryInProgress() {
+            pg_sys::PreventCommandDuringRecovery(command.as_ptr());
+        }
+    }
 }
 
 /// Waits until a transaction has ended altogether: its locks are gone, its invalidations sent.
@@ -217,8 +232,13 @@ pub fn subtransaction_ids() -> u32 {
 
 /// The 64-bit id of this transaction, given to it if it has none yet.
 pub fn xid() -> u64 {
-    // SAFETY: inside a transaction that may write.
-    unsafe { pg_sys::GetTopFullTransactionId().value }
+    // SAFETY: inside a transaction that may write; the first call reads a variable.
+    unsafe {
+        match GetTopFullTransactionIdIfAny().value {
+            0 => pg_sys::GetTopFullTransactionId().value,
+            known => known,
+        }
+    }
 }
 
 /// The next transaction id to be given out: unchanged means nobody has written since.

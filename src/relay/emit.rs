@@ -19,10 +19,10 @@ const MOST_AT_ONCE: usize = 1_000;
 const MOST_BYTES: usize = 1 << 20;
 
 /// NOTIFY wakes every LISTENer of the database, whatever channel it listens to. So that with many of them the
-/// writers keep their CPUs, telling is followed by a pause of so many times what it took, up to so long (µs):
-/// with 90, some 10 ms; with one, less than there is between two ticks.
+/// writers keep their CPUs, telling is followed by a pause of so many times the processor time that it took, up to
+/// so long (µs): with 90, some 15 ms; with one, no more than there is between two ticks.
 const PAUSES: i64 = 50;
-const LONGEST_PAUSE_US: i64 = 20_000;
+const LONGEST_PAUSE_US: i64 = 30_000;
 
 /// Where LISTENers are told that notices are missing.
 const CONTROL: &[u8] = b"pushy_control";
@@ -48,15 +48,15 @@ impl Relay {
         if began < self.tell_at && self.tell_at - began <= LONGEST_PAUSE_US {
             return self.tell_at;
         }
+        let cost = clock::processor_time_us();
         let outcome = match self.muted.failures {
             0 => self.tell_all(),
             _ => make_room().and_then(|()| self.tell_all()),
         };
         match outcome {
             Ok(()) => {
-                let ended = clock::now().0;
-                let pause = (PAUSES * (ended - began)).clamp(0, LONGEST_PAUSE_US);
-                self.tell_at = ended + pause;
+                let cost = clock::processor_time_us() - cost;
+                self.tell_at = clock::now().0 + (PAUSES * cost).min(LONGEST_PAUSE_US);
                 self.muted = Muted::default();
                 NEVER
             }

@@ -70,7 +70,7 @@ static LOSE: Plan = Plan::new(
 
 /// Bytes of a part, its ticks included.
 fn size_of(part: u32) -> i64 {
-    append_only::total_bytes(&log_table(part)) + append_only::total_bytes(&tick_table(part))
+    append_only::total_bytes(log_table(part)) + append_only::total_bytes(tick_table(part))
 }
 
 impl Relay {
@@ -120,7 +120,7 @@ impl Relay {
         }
         let log = &self.place.log;
         let blocks = transaction::run(|| {
-            let bytes = append_only::total_bytes(&log_table(self.part));
+            let bytes = append_only::total_bytes(log_table(self.part));
             Ok((bytes / BLOCK) as u32)
         })?;
         if is_full(blocks) {
@@ -157,8 +157,8 @@ impl Relay {
     fn empty(&mut self, part: u32) -> std::result::Result<bool, Failure> {
         let lost = transaction::run(|| {
             identity::as_owner(|| {
-                if !append_only::lock_out(&log_table(part))
-                    || !append_only::lock_out(&tick_table(part))
+                if !append_only::lock_out(log_table(part))
+                    || !append_only::lock_out(tick_table(part))
                 {
                     return Ok(None);
                 }
@@ -191,7 +191,7 @@ impl Relay {
             return Ok(None);
         }
         let mut needed = false;
-        let table = heap::open_for_reading(&log_table(part))?;
+        let table = heap::open_for_reading(log_table(part))?;
         table.scan(|met| {
             let xid = met.row.i64(crate::log::parts::log::XID) as u64;
             needed |= !self.seen.is_over(xid);
@@ -230,9 +230,9 @@ impl Relay {
         let mut reach = vec![Cursor::START; PARTS as usize];
         let snapshot = snapshot::take_latest();
         for known in &state.parts {
-            let table = heap::open_for_reading(&tick_table(known.part))?;
+            let table = heap::open_for_reading(tick_table(known.part))?;
             let index = tick_index(known.part);
-            table.read_in_order(&index, &[], &snapshot, false, |row| {
+            table.read_in_order(index, &[], &snapshot, false, |row| {
                 reached(&mut reach, known.part, &Tick::read(row)?);
                 Ok(true)
             })?;

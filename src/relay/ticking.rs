@@ -191,7 +191,7 @@ impl Relay {
         let mut full = false;
         self.unticked.start_over();
         for part in 0..PARTS {
-            let table = heap::open_for_reading(&log_table(part))?;
+            let table = heap::open_for_reading(log_table(part))?;
             let blocks = table.blocks();
             if blocks == 0 {
                 continue;
@@ -228,7 +228,7 @@ impl Relay {
         for run in due {
             let slot = &mut tables[run.part as usize];
             if slot.is_none() {
-                *slot = Some(heap::open_for_reading(&log_table(u32::from(run.part)))?);
+                *slot = Some(heap::open_for_reading(log_table(u32::from(run.part)))?);
             }
         }
         let log = Log::new(&tables);

@@ -1,0 +1,45 @@
+//! Values of type text in memory of our own: for rows that are written by the thousand, where a value each from the
+//! server's allocator, with a guard around it, is 2 % of the time.
+
+use pgrx::pg_sys::{self, Datum};
+
+/// Texts one after another, each aligned and with a header as the server has it.
+#[derive(Default)]
+pub struct Texts {
+    words: Vec<u64>,
+}
+
+/// Which of them.
+#[derive(Clone, Copy)]
+pub struct Place(usize);
+
+impl Texts {
+    const WORD: usize = size_of::<u64>();
+
+    /// Room for so many texts with so many bytes together.
+    pub fn with_capacity(texts: usize, bytes: usize) -> Self {
+        let headers = texts * (pg_sys::VARHDRSZ + Self::WORD);
+        Self {
+            words: Vec::with_capacity((bytes + headers) / Self::WORD),
+        }
+    }
+
+    /// Adds a text of less than 1 GB, in the database's encoding.
+    pub fn push(&mut self, bytes: &[u8]) -> Place {
+        let (start, size) = (self.words.len(), bytes.len() + pg_sys::VARHDRSZ);
+        self.words.resize(start + size.div_ceil(Self::WORD), 0);
+        // SAFETY: as many words as the value needs were added just now.
+        unsafe {
+            let value = self.words.as_mut_ptr().add(start).cast::<u8>();
+            pgrx::varlena::set_varsize_4b(value.cast(), size as i32);
+            let data = value.add(pg_sys::VARHDRSZ);
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), data, bytes.len());
+        }
+        Place(start)
+    }
+
+    /// The value, valid until the next `push`, or the end of all of them.
+    pub fn datum(&self, place: Place) -> Datum {
+        Datum::from(self.words[place.0..].as_ptr())
+    }
+}
