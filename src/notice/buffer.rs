@@ -192,6 +192,7 @@ pub fn init() {
 
 /// Tells something when the transaction commits.
 pub fn add(item: Item) -> Result<()> {
+    transaction_end::expect();
     let level = transaction::nest_level();
     let early = BUFFER.with_borrow_mut(|buffer| {
         buffer.enter(level);

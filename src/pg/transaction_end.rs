@@ -1,7 +1,9 @@
 //! What runs when any transaction, or savepoint, ends.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use pgrx::pg_sys;
 use pgrx::pg_sys::panic::pgrx_extern_c_guard;
-use pgrx::{pg_guard, pg_sys};
 
 use super::ereport::Ready;
 use super::transaction;
@@ -35,6 +37,7 @@ pub enum Before {
 pub struct Observer {
     /// Runs when everything deferred is done, with the transaction still open: may write and raise.
     pub before: Option<fn(Before) -> Result<()>>,
+    /// Called if `expect` was since the transaction began, as `before` is.
     /// These two allocate nothing, raise nothing, flip atomics and set latches only.
     pub at_end: fn(End),
     pub at_savepoint_end: fn(SavepointEnd, i32),
@@ -57,6 +60,14 @@ pub fn observe(observer: &'static Observer) {
     }
 }
 
+/// Something was collected that observers tell, or forget, when this transaction ends. Without a word from them
+/// they are not called: most transactions of a server have nothing to do with us (1,000 instructions of 65,000).
+pub fn expect() {
+    EXPECTED.store(true, Ordering::Relaxed);
+}
+
+static EXPECTED: AtomicBool = AtomicBool::new(false);
+
 /// # Safety
 /// On the main thread, after the library was loaded.
 unsafe fn observers() -> impl Iterator<Item = &'static Observer> {
@@ -65,6 +76,9 @@ unsafe fn observers() -> impl Iterator<Item = &'static Observer> {
 }
 
 unsafe extern "C-unwind" fn on_end(event: pg_sys::XactEvent::Type, _arg: *mut std::ffi::c_void) {
+    if !EXPECTED.load(Ordering::Relaxed) {
+        return;
+    }
     let end = match event {
         pg_sys::XactEvent::XACT_EVENT_PRE_COMMIT => return before(Before::Commit),
         pg_sys::XactEvent::XACT_EVENT_PRE_PREPARE => return before(Before::Prepare),
@@ -78,6 +92,7 @@ unsafe extern "C-unwind" fn on_end(event: pg_sys::XactEvent::Type, _arg: *mut st
             (observer.at_end)(end);
         }
     });
+    EXPECTED.store(false, Ordering::Relaxed);
 }
 
 /// Lets the observers act while errors still abort the transaction. Behind the guard nothing is left to drop.
@@ -93,19 +108,23 @@ unsafe fn before(what: Before) {
     }
 }
 
-#[pg_guard]
 unsafe extern "C-unwind" fn on_savepoint_end(
     event: pg_sys::SubXactEvent::Type,
     _mine: pg_sys::SubTransactionId,
     _parent: pg_sys::SubTransactionId,
     _arg: *mut std::ffi::c_void,
 ) {
+    if !EXPECTED.load(Ordering::Relaxed) {
+        return;
+    }
     let end = match event {
         pg_sys::SubXactEvent::SUBXACT_EVENT_COMMIT_SUB => SavepointEnd::Release,
         pg_sys::SubXactEvent::SUBXACT_EVENT_ABORT_SUB => SavepointEnd::Rollback,
         _ => return,
     };
-    for observer in observers() {
-        (observer.at_savepoint_end)(end, transaction::nest_level());
-    }
+    pgrx_extern_c_guard(move || {
+        for observer in observers() {
+            (observer.at_savepoint_end)(end, transaction::nest_level());
+        }
+    });
 }

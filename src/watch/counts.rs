@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use crate::pg::transaction;
+use crate::pg::{transaction, transaction_end};
 use crate::shared::{self, Shared};
 
 #[derive(Clone, Copy, Default)]
@@ -32,6 +32,7 @@ thread_local! {
 /// Adds to the counts of a watch, in this slot, with the commit.
 pub fn add(watch_id: i32, slot: Option<usize>, tally: Tally) {
     let Some(slot) = slot else { return };
+    transaction_end::expect();
     let level = transaction::nest_level();
     COUNTED.with_borrow_mut(|all| {
         let known = all
@@ -56,6 +57,7 @@ pub fn add(watch_id: i32, slot: Option<usize>, tally: Tally) {
 
 /// A watch has ended: with the commit its slot is free for another.
 pub fn end(watch_id: i32) {
+    transaction_end::expect();
     let level = transaction::nest_level();
     GONE.with_borrow_mut(|all| all.push(Gone { level, watch_id }));
 }

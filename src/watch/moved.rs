@@ -9,8 +9,8 @@ use super::known::Known;
 use crate::errors::Result;
 use crate::job::current::{self, Cause};
 use crate::pg::slot::{OwnSlot, Slot};
-use crate::pg::transaction;
 use crate::pg::trigger::Op;
+use crate::pg::{transaction, transaction_end};
 
 /// A row that has left its partition and has not arrived in another yet.
 pub struct Left {
@@ -49,6 +49,7 @@ pub fn left(watch: &Rc<Known>, command: u32, row: Slot<'_>) -> Result<()> {
         level: transaction::nest_level(),
         cause: current::cause(),
     };
+    transaction_end::expect();
     LEFT.with_borrow_mut(|all| all.push(left));
     Ok(())
 }

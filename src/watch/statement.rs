@@ -12,8 +12,8 @@ use crate::errors::Result;
 use crate::job::current::{self, Cause};
 use crate::pg::notify;
 use crate::pg::subtransaction::CallError;
-use crate::pg::transaction;
 use crate::pg::trigger::{self, Op};
+use crate::pg::{transaction, transaction_end};
 
 /// The rows of one statement so far.
 struct Open {
@@ -60,6 +60,7 @@ pub fn add(watch: &Rc<Known>, op: Op, change: &Change<'_>) -> std::result::Resul
     if outcome.is_err() {
         open.keys.cut(before);
     }
+    transaction_end::expect();
     OPEN.with_borrow_mut(|all| all.push(open));
     outcome
 }

@@ -106,6 +106,7 @@ thread_local! {
 }
 
 fn with<T>(work: impl FnOnce(&mut Pending) -> T) -> T {
+    transaction_end::expect();
     PENDING.with_borrow_mut(work)
 }
 
