@@ -1,7 +1,8 @@
 """What a watch costs the writers: the same table plain, watched, and with triggers that people write by hand.
 
 One row a transaction from 1, 8 and 32 clients (pgbench), with nobody listening and with 90 idle LISTENers of another
-channel, which NOTIFY wakes all the same; and a COPY of many rows."""
+channel, which NOTIFY wakes all the same, and each of which reads every notice; and a COPY of many rows. The hand-written
+trigger says what the watch says."""
 
 from harness.database import Database
 
@@ -24,8 +25,9 @@ SETUP = [f"CREATE TABLE {table} (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY 
     "SELECT pushy.watch('told'), pushy.watch('worked', queue => 'q'), pushy.watch('counted', level => 'statement')",
     """CREATE FUNCTION tell() RETURNS trigger LANGUAGE plpgsql AS $$
        BEGIN
-           PERFORM pg_notify('hand', json_build_object('op', TG_OP, 'schema', TG_TABLE_SCHEMA, 'table', TG_TABLE_NAME,
-                                                       'key', json_build_object('id', coalesce(NEW.id, OLD.id)))::text);
+           PERFORM pg_notify('hand', json_build_object('v', 1, 'op', lower(TG_OP), 'schema', TG_TABLE_SCHEMA, 'table', TG_TABLE_NAME,
+                                                       'key', json_build_object('id', coalesce(NEW.id, OLD.id)),
+                                                       'pid', pg_backend_pid(), 'xid', pg_current_xact_id()::text::bigint)::text);
            RETURN NULL;
        END $$""",
     "CREATE TRIGGER tell AFTER INSERT OR UPDATE OR DELETE ON hand FOR EACH ROW EXECUTE FUNCTION tell()",
