@@ -17,8 +17,9 @@ extern "C-unwind" {
 }
 
 use super::ereport::unpack_sqlstate;
+use super::failure::Failure;
 use super::text;
-use crate::errors::{Error, SqlState};
+use crate::errors::Error;
 
 /// What user code failed with, exactly as it was raised.
 #[derive(Clone, Debug, Default)]
@@ -33,12 +34,7 @@ pub struct CallError {
 impl CallError {
     /// The error to raise again.
     pub fn into_error(self) -> Error {
-        Error {
-            sqlstate: SqlState::of_server(&self.sqlstate),
-            message: self.message,
-            detail: self.detail,
-            hint: self.hint,
-        }
+        Failure::from(self).into_error()
     }
 
     /// Goes up to [`run`], which answers it as it is: a panic of the bindings has only SQLSTATEs of the server's.
