@@ -46,5 +46,6 @@ pub extern "C-unwind" fn _PG_init() {
     if preloading {
         shared::request();
         worker::init();
+        notice::listening::init();
     }
 }

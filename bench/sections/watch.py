@@ -2,7 +2,8 @@
 
 One row a transaction from 1, 8 and 32 clients (pgbench), with nobody listening and with 90 idle LISTENers of another
 channel, which NOTIFY wakes all the same, and each of which reads every notice; and a COPY of many rows. The hand-written
-trigger says what the watch says."""
+trigger says what the watch says. With synchronous_commit on whoever uses NOTIFY waits for the disk one after the other, and what a
+trigger costs is behind that; off, it is seen."""
 
 from harness.database import Database
 
@@ -12,11 +13,13 @@ from .writing import copy, idle_listeners, inserts, rows_to_copy
 
 TITLE = "What a watch costs"
 CLIENTS = (1, 8, 32)
-LISTENERS = (0, 90)
+# Listeners, and the writers' synchronous_commit.
+STATES = ((0, "off"), (0, "on"), (90, "off"))
 
 PLAIN, NOTIFY, QUEUE, STATEMENT, HAND, TCN = (
     "plain table", "watch, notify", "watch, queue", "watch, per statement", "plpgsql trigger, pg_notify", "tcn")
-SINGLE = [PLAIN, NOTIFY, QUEUE, HAND, TCN]
+# The two that are compared are neighbours: the machine is the same for both.
+SINGLE = [PLAIN, NOTIFY, HAND, QUEUE, TCN]
 
 TABLES = {PLAIN: "plain", NOTIFY: "told", QUEUE: "worked", STATEMENT: "counted", HAND: "hand", TCN: "tcned"}
 SETUP = [f"CREATE TABLE {table} (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, v int, s text)" for table in TABLES.values()] + [
@@ -38,30 +41,30 @@ EVERY_NOTICE = 2**31 - 1
 
 
 def measure(servers, sizes) -> dict:
-    seconds, rows = sizes.few(full=5, short=1), sizes.jobs(1_000_000)
+    seconds, rows = sizes.few(full=2, short=1), sizes.jobs(1_000_000)
     # Nothing runs: it is the writer's side that is measured.
     with servers.server(pushy__enabled="off", max_connections=200) as cluster:
         db = cluster.database("watch")
         for statement in SETUP:
             db.sql(statement)
         single = {}
-        for listeners in LISTENERS:
+        for listeners, synchronous in STATES:
             with idle_listeners(db, listeners):
-                single |= interleave({key(what, clients, listeners): one_by_one(db, what, clients, seconds)
+                single |= interleave({key(what, clients, listeners, synchronous): one_by_one(db, what, clients, seconds, synchronous)
                                       for clients in CLIENTS for what in SINGLE}, sizes.rounds, "transactions/s")
         path = rows_to_copy(db, rows)
         copies = interleave({what: copy_into(db, path, what) for what in TABLES}, sizes.rounds, "s")
     return {"rounds": sizes.rounds, "seconds": seconds, "rows": rows, "single": single, "copies": copies}
 
 
-def key(what: str, clients: int, listeners: int) -> str:
-    return f"{what}; {clients}; {listeners}"
+def key(what: str, clients: int, listeners: int, synchronous: str) -> str:
+    return f"{what}; {clients}; {listeners}; {synchronous}"
 
 
-def one_by_one(db: Database, what: str, clients: int, seconds: int):
+def one_by_one(db: Database, what: str, clients: int, seconds: int, synchronous: str):
     def run() -> float:
         empty(db)
-        return inserts(db, TABLES[what], clients, seconds)
+        return inserts(db, TABLES[what], clients, seconds, synchronous)
     return run
 
 
@@ -80,12 +83,12 @@ def empty(db: Database) -> None:
 
 def tables(data: dict) -> list[str]:
     lines = []
-    for listeners in LISTENERS:
-        lines += [f"Transactions a second that insert a row, {listeners} idle listeners: median of {data['rounds']} rounds of "
-                  f"{data['seconds']} s (lowest to highest).", "",
+    for listeners, synchronous in STATES:
+        lines += [f"Transactions a second that insert a row, synchronous_commit {synchronous}, {listeners} idle listeners: median of "
+                  f"{data['rounds']} rounds of {data['seconds']} s (lowest to highest).", "",
                   "| | " + " | ".join(f"{clients} client{'s' * (clients > 1)}" for clients in CLIENTS) + " |",
                   "| --- |" + " ---: |" * len(CLIENTS)]
-        lines += ["| " + " | ".join([what] + [spread(data["single"][key(what, clients, listeners)]) for clients in CLIENTS]) + " |"
+        lines += ["| " + " | ".join([what] + [spread(data["single"][key(what, clients, listeners, synchronous)]) for clients in CLIENTS]) + " |"
                   for what in SINGLE]
         lines.append("")
     lines += [f"| COPY of {data['rows']:,} rows | s |", "| --- | ---: |"]
@@ -94,11 +97,11 @@ def tables(data: dict) -> list[str]:
 
 def bars(data: dict) -> list[Bar]:
     found = []
-    for listeners in LISTENERS:
+    for listeners, synchronous in STATES:
         for clients in CLIENTS:
-            shares = ratios(*(data["single"][key(what, clients, listeners)] for what in (NOTIFY, HAND)))
-            found.append(Bar(f"inserts with a watch against the hand-written trigger, {clients} clients, {listeners} listeners", "1 time",
-                             spread(shares, ".2f") + " times", middle(shares) >= 1))
+            shares = ratios(*(data["single"][key(what, clients, listeners, synchronous)] for what in (NOTIFY, HAND)))
+            found.append(Bar(f"inserts with a watch against the hand-written trigger, {clients} clients, {listeners} listeners, "
+                             f"synchronous_commit {synchronous}", "1 time", spread(shares, ".2f") + " times", middle(shares) >= 1))
     for what in (NOTIFY, STATEMENT):
         shares = ratios(data["copies"][what], data["copies"][HAND])
         found.append(Bar(f"time of a COPY, {what}, against the hand-written trigger", "below 0.5", spread(shares, ".2f"),

@@ -2,22 +2,26 @@
 
 import contextlib
 import re
+import select
+import threading
 import time
 from pathlib import Path
 
 from harness.database import Database
 
 
-def inserts(db: Database, table: str, clients: int, seconds: int) -> float:
+def inserts(db: Database, table: str, clients: int, seconds: int, synchronous_commit: str | None = None) -> float:
     """Transactions a second that insert a row each into a table with columns v and s."""
-    return pgbench(db, f"INSERT INTO {table} (v, s) VALUES (1, 'a row');", clients, seconds)
+    return pgbench(db, f"INSERT INTO {table} (v, s) VALUES (1, 'a row');", clients, seconds, synchronous_commit=synchronous_commit)
 
 
-def pgbench(db: Database, script: str, clients: int, seconds: int, *options) -> float:
+def pgbench(db: Database, script: str, clients: int, seconds: int, *options, synchronous_commit: str | None = None) -> float:
+    """`synchronous_commit`: of its sessions, instead of the server's."""
     path = Path(db.cluster.folder) / "script.sql"
     path.write_text(script + "\n")
+    to = f"dbname={db.name}" + (f" options='-c synchronous_commit={synchronous_commit}'" if synchronous_commit else "")
     told = db.cluster.run("pgbench", "-h", db.cluster.folder, "-p", db.cluster.port, "-U", "postgres", "-n", "-M", "prepared",
-                          "-c", clients, "-j", 2, "-T", seconds, "-f", path, *options, db.name).stdout
+                          "-c", clients, "-j", 2, "-T", seconds, "-f", path, *options, to).stdout
     return float(re.search(r"^tps = ([0-9.]+)", told, re.M).group(1))
 
 
@@ -43,6 +47,29 @@ def copy(db: Database, table: str, path: Path, **settings) -> tuple[float, float
 def wait_told(db: Database) -> None:
     """Waits until the relay has nothing left to do of what was written before: it would take the next contestant's CPU."""
     db.wait_until("SELECT told IS NOT DISTINCT FROM newest FROM pushy.log", True)
+
+
+@contextlib.contextmanager
+def attentive_listener(db: Database, channel: str):
+    """A client that hears all that is said on a channel, with as little work as libpq lets it."""
+    session = db.connect()
+    session.execute(f"LISTEN {channel}")
+    raw, over = session.pgconn, threading.Event()
+
+    def hear() -> None:
+        while not over.is_set():
+            if select.select([raw.socket], [], [], 0.1)[0]:
+                raw.consume_input()
+                while raw.notifies():
+                    pass
+    thread = threading.Thread(target=hear)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        session.close()
 
 
 @contextlib.contextmanager

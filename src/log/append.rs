@@ -1,6 +1,6 @@
 //! Writing to the log, in the writer's transaction.
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::sync::atomic::Ordering;
 
 use super::parts::{self, log_table};
@@ -64,96 +64,120 @@ fn write(events: &[Event<'_>]) -> Result<()> {
         return Ok(());
     }
     let (xid, own_xid) = transaction::my_xids();
+    let to_tell = shared.zip(place);
     // Whoever changes a row after our commit finds the WAL further on than by one byte for each of ours.
     let mut position = transaction::wal_position();
+    let mut kept = Kept::take();
     for events in events.chunks(MOST_AT_ONCE) {
-        let texts = Told::of(events);
-        let placed = in_passing(|| {
-            let rows: Vec<[Answer; parts::log::COLUMNS.len()]> = events
-                .iter()
-                .zip(&texts.places)
-                .zip(position..)
-                .map(|((event, places), position)| {
-                    let (caused_by, depth) = event.cause.unzip();
-                    *params![
-                        xid as i64,
-                        position,
-                        caused_by,
-                        depth.map(|depth| depth as i16),
-                        event.merge,
-                        texts.all.datum(places.0),
-                        texts.all.datum(places.1),
-                    ]
-                })
-                .collect();
-            table.append_placed(&rows)
+        kept.fill(events, xid, position);
+        let mut last = 0;
+        kept.append_to(&table, |run| {
+            if let Some((shared, place)) = to_tell {
+                let written = Written {
+                    part: part as u8,
+                    block: run.block,
+                    first: run.first,
+                    count: run.count,
+                    xid,
+                    own_xid,
+                    position,
+                };
+                shared.tell_written(place, &written);
+            }
+            position += i64::from(run.count);
+            last = run.block;
         });
-        if let (Some(shared), Some(place)) = (shared, place) {
-            note_size(place, part, placed.last());
-            let mut first = position;
-            let written: Vec<Written> = placed
-                .iter()
-                .map(|run| {
-                    let written = Written {
-                        part: part as u8,
-                        block: run.block,
-                        first: run.first,
-                        count: run.count,
-                        xid,
-                        own_xid,
-                        position: first,
-                    };
-                    first += i64::from(run.count);
-                    written
-                })
-                .collect();
-            shared.tell_written(place, &written);
+        if let Some(place) = place {
+            note_size(place, part, last);
         }
-        position += events.len() as i64;
     }
+    kept.give_back();
     Ok(())
 }
 
-/// Channels and payloads as values; a channel once while it stays the same.
-struct Told {
-    all: Texts,
+/// Memory for rows, kept from one commit to the next: most write one row, and would spend as much on memory for it
+/// as on the row.
+#[derive(Default)]
+struct Kept {
+    texts: Texts,
+    /// Channel and payload of each event.
     places: Vec<(Place, Place)>,
-}
-
-impl Told {
-    fn of(events: &[Event<'_>]) -> Self {
-        let payloads: usize = events.iter().map(|event| event.payload.len()).sum();
-        let first_channel = events.first().map_or(0, |event| event.channel.len());
-        let mut all = Texts::with_capacity(events.len() + 1, payloads + first_channel);
-        let mut last: Option<(&[u8], Place)> = None;
-        let places = events
-            .iter()
-            .map(|event| {
-                let channel = match last {
-                    Some((channel, place)) if channel == event.channel => place,
-                    _ => all.push(event.channel),
-                };
-                last = Some((event.channel, channel));
-                (channel, all.push(event.payload))
-            })
-            .collect();
-        Self { all, places }
-    }
+    rows: Vec<[Answer; parts::log::COLUMNS.len()]>,
 }
 
 thread_local! {
-    static ROWS: OnceCell<Context> = const { OnceCell::new() };
+    static KEPT: Cell<Option<Kept>> = const { Cell::new(None) };
+    static PASSING: OnceCell<Context> = const { OnceCell::new() };
 }
 
-/// Runs `work` with memory that is freed behind it: a transaction of a million events must not keep them all.
-fn in_passing<T>(work: impl FnOnce() -> T) -> T {
-    ROWS.with(|rows| {
-        let context = rows.get_or_init(|| Context::new(c"pushy log rows"));
+impl Kept {
+    /// Rows, and bytes of texts, for which memory is kept.
+    const MOST_ROWS: usize = 16;
+    const MOST_BYTES: usize = 16 * 1024;
+
+    fn take() -> Self {
+        KEPT.take().unwrap_or_default()
+    }
+
+    fn give_back(mut self) {
+        self.texts.clear(Self::MOST_BYTES);
+        self.places.clear();
+        self.places.shrink_to(Self::MOST_ROWS);
+        self.rows.clear();
+        self.rows.shrink_to(Self::MOST_ROWS);
+        KEPT.set(Some(self));
+    }
+
+    /// Makes a row of each event; a channel is there once while it stays the same.
+    fn fill(&mut self, events: &[Event<'_>], xid: u64, position: i64) {
+        self.texts.clear(usize::MAX);
+        self.places.clear();
+        self.rows.clear();
+        let payloads: usize = events.iter().map(|event| event.payload.len()).sum();
+        let first_channel = events.first().map_or(0, |event| event.channel.len());
+        self.texts
+            .reserve(events.len() + 1, payloads + first_channel);
+        let mut last: Option<(&[u8], Place)> = None;
+        for event in events {
+            let channel = match last {
+                Some((channel, place)) if channel == event.channel => place,
+                _ => self.texts.push(event.channel),
+            };
+            last = Some((event.channel, channel));
+            self.places.push((channel, self.texts.push(event.payload)));
+        }
+        // Only now: the texts have moved while they were added.
+        for ((event, places), position) in events.iter().zip(&self.places).zip(position..) {
+            let (caused_by, depth) = event.cause.unzip();
+            self.rows.push(*params![
+                xid as i64,
+                position,
+                caused_by,
+                depth.map(|depth| depth as i16),
+                event.merge,
+                self.texts.datum(places.0),
+                self.texts.datum(places.1),
+            ]);
+        }
+    }
+
+    fn append_to(&self, table: &Table, placed: impl FnMut(Neighbours)) {
+        match self.rows.len() {
+            1 => table.append_placed(&self.rows, placed),
+            _ => in_passing(|| table.append_placed(&self.rows, placed)),
+        }
+    }
+}
+
+/// Runs `work` with memory that is freed behind it: a transaction of a million events must not keep what the
+/// server allocates for each. After an ERROR it is freed by the next.
+fn in_passing(work: impl FnOnce()) {
+    PASSING.with(|passing| {
+        let context = passing.get_or_init(|| Context::new(c"pushy log rows"));
         context.reset();
-        let answer = context.enter(work);
+        context.enter(work);
         context.reset();
-        answer
-    })
+    });
 }
 
 /// The part that writers append to: from shared memory, or from the table when nobody has looked yet.
@@ -181,8 +205,8 @@ fn has_room(place: Option<&Database>, part: u32, table: &Table) -> bool {
 }
 
 /// Tells the relay, and other writers, how far the part has come.
-fn note_size(place: &Database, part: u32, last: Option<&Neighbours>) {
-    let blocks = last.map_or(0, |run| run.block + 1);
+fn note_size(place: &Database, part: u32, last: u32) {
+    let blocks = last + 1;
     if is_big(blocks) {
         place.log.is_crowded.store(true, Ordering::SeqCst);
     }

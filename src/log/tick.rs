@@ -1,5 +1,6 @@
 //! Ticks: what the relay met at once, and where it lies.
 
+use pushy_core::channel;
 use pushy_core::log::cursor::Cursor;
 use pushy_core::log::runs::{self, Run};
 use pushy_core::log::seen::Seen;
@@ -37,11 +38,7 @@ pub const MOST_EVENTS: usize = 4096;
 
 /// The bit of a channel.
 pub fn channel_bit(channel: &[u8]) -> i64 {
-    // FNV-1a, folded: of the low bits alone neighbours would collide.
-    let hash = channel.iter().fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    1i64 << ((hash ^ (hash >> 32)) & 63)
+    1i64 << (channel::hash(channel) & 63)
 }
 
 impl Tick {

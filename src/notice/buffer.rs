@@ -138,6 +138,28 @@ impl Pile {
         self.bytes = from.bytes;
         self.items.split_off(from.items)
     }
+
+    /// Forgets all; the room of a few is kept for the next transaction.
+    fn clear(&mut self) {
+        const KEPT: usize = 256;
+        self.items.clear();
+        self.items.shrink_to(KEPT);
+        self.bytes = 0;
+    }
+
+    /// Takes all, with the room for it.
+    fn take_all(&mut self) -> Vec<Item> {
+        self.bytes = 0;
+        std::mem::take(&mut self.items)
+    }
+
+    /// Gives back the room that `take_all` took, when nothing has been said meanwhile.
+    fn reuse(&mut self, items: Vec<Item>) {
+        if self.items.capacity() == 0 {
+            self.items = items;
+            self.clear();
+        }
+    }
 }
 
 /// Where the items of a savepoint begin.
@@ -299,8 +321,8 @@ impl Buffer {
     }
 
     fn clear(&mut self) {
-        self.notices = Pile::EMPTY;
-        self.rest = Pile::EMPTY;
+        self.notices.clear();
+        self.rest.clear();
         self.told = 0;
         self.marks.clear();
         self.left_out.clear();
@@ -308,10 +330,13 @@ impl Buffer {
 }
 
 fn before(what: Before) -> Result<()> {
-    let (items, left_out, told) = BUFFER.with_borrow_mut(|buffer| {
-        let mut items = std::mem::take(&mut buffer.notices.items);
-        items.append(&mut buffer.rest.items);
-        let taken = (items, std::mem::take(&mut buffer.left_out), buffer.told);
+    let (notices, rest, left_out, told) = BUFFER.with_borrow_mut(|buffer| {
+        let taken = (
+            buffer.notices.take_all(),
+            buffer.rest.take_all(),
+            std::mem::take(&mut buffer.left_out),
+            buffer.told,
+        );
         buffer.clear();
         taken
     });
@@ -323,12 +348,16 @@ fn before(what: Before) -> Result<()> {
         .detail("The server sends no NOTIFY in a prepared transaction.")
         .hint("Watch the table with delivery => 'relay', or for a queue only; both work with two-phase commit."));
     }
-    if !items.is_empty() {
-        flush::out(&items)?;
+    for items in [&notices, &rest] {
+        flush::out(items)?;
     }
     for (channel, count) in left_out {
         flush::left_out(&channel, count);
     }
+    BUFFER.with_borrow_mut(|buffer| {
+        buffer.notices.reuse(notices);
+        buffer.rest.reuse(rest);
+    });
     Ok(())
 }
 

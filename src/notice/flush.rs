@@ -13,6 +13,15 @@ use crate::pg::{identity, notify, session, text, transaction, Datum};
 
 /// Gives items to where they go, in order. Equal notices among them are told once, as NOTIFY does it.
 pub fn out(items: &[Item]) -> Result<()> {
+    if let [Item::Notice {
+        channel,
+        payload,
+        delivery: Delivery::Relay { merge, cause },
+    }] = items
+    {
+        // Most transactions: without a list of one.
+        return log::append(&[event(channel, payload, *merge, *cause)]);
+    }
     let mut jobs = Vec::new();
     let mut events = Vec::new();
     for item in items {
@@ -30,18 +39,27 @@ pub fn out(items: &[Item]) -> Result<()> {
                 if events.is_empty() {
                     events.reserve_exact(items.len());
                 }
-                events.push(Event {
-                    channel,
-                    payload,
-                    merge: *merge,
-                    cause: *cause,
-                });
+                events.push(event(channel, payload, *merge, *cause));
             }
             Item::Job { id, request, args } => jobs.push((request, *id, args)),
         }
     }
     append(events)?;
     enqueue(&jobs)
+}
+
+fn event<'a>(
+    channel: &'a [u8],
+    payload: &'a [u8],
+    merge: bool,
+    cause: Option<(i64, i32)>,
+) -> Event<'a> {
+    Event {
+        channel,
+        payload,
+        merge,
+        cause,
+    }
 }
 
 fn append(mut events: Vec<Event<'_>>) -> Result<()> {

@@ -3,4 +3,5 @@
 
 pub mod buffer;
 mod flush;
+pub mod listening;
 pub mod oversize;

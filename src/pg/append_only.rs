@@ -1,6 +1,6 @@
 //! Tables without an index that are only appended to, and emptied whole: rows by their address.
 
-use pgrx::pg_sys::{self, Oid};
+use pgrx::pg_sys::{self, Datum, Oid};
 
 use super::function::Answer;
 use super::heap::{Slots, Table};
@@ -45,22 +45,29 @@ extern "C-unwind" {
 }
 
 impl Table {
-    /// Appends rows, as wide as the table, and answers where they are.
-    pub fn append_placed<R: AsRef<[Answer]>>(&self, rows: &[R]) -> Vec<Neighbours> {
+    /// Appends rows, as wide as the table, and says where they are, in order.
+    pub fn append_placed<const WIDTH: usize>(
+        &self,
+        rows: &[[Answer; WIDTH]],
+        mut placed: impl FnMut(Neighbours),
+    ) {
         match rows {
             // Most transactions write one: without slots it costs half.
-            [row] => vec![self.append_one(row.as_ref())],
-            _ => self.append_many(rows),
+            [row] => placed(self.append_one(row)),
+            _ => self.append_many(rows, placed),
         }
     }
 
-    fn append_one(&self, row: &[Answer]) -> Neighbours {
-        let (mut values, mut nulls): (Vec<_>, Vec<_>) =
-            row.iter().map(Answer::value_and_null).unzip();
+    fn append_one<const WIDTH: usize>(&self, row: &[Answer; WIDTH]) -> Neighbours {
+        let mut values = [Datum::null(); WIDTH];
+        let mut nulls = [false; WIDTH];
+        for (at, answer) in row.iter().enumerate() {
+            (values[at], nulls[at]) = answer.value_and_null();
+        }
         // SAFETY: the table is open for writing; as many values as it has columns. One guard for all calls.
         unsafe {
             let desc = (*self.raw()).rd_att;
-            assert_eq!((*desc).natts as usize, row.len());
+            assert_eq!((*desc).natts as usize, WIDTH);
             let (values, nulls) = (values.as_mut_ptr(), nulls.as_mut_ptr());
             pg_sys::ffi::pg_guard_ffi_boundary(|| {
                 let tuple = heap_form_tuple(desc, values, nulls);
@@ -77,8 +84,11 @@ impl Table {
         }
     }
 
-    fn append_many<R: AsRef<[Answer]>>(&self, rows: &[R]) -> Vec<Neighbours> {
-        let mut placed: Vec<Neighbours> = Vec::new();
+    fn append_many<const WIDTH: usize>(
+        &self,
+        rows: &[[Answer; WIDTH]],
+        mut placed: impl FnMut(Neighbours),
+    ) {
         // SAFETY: the table is open for writing; an ERROR frees the slots with their context.
         unsafe {
             let mut slots = Slots::new((*self.raw()).rd_att);
@@ -92,25 +102,31 @@ impl Table {
                 0,
                 std::ptr::null_mut(),
             );
+            let mut run: Option<Neighbours> = None;
             for slot in filled {
                 let tid = (**slot).tts_tid;
                 let block = block_of(&tid);
-                match placed.last_mut() {
-                    Some(last)
-                        if last.block == block && last.first + last.count == tid.ip_posid =>
-                    {
-                        last.count += 1;
+                match &mut run {
+                    Some(run) if run.block == block && run.first + run.count == tid.ip_posid => {
+                        run.count += 1;
                     }
-                    _ => placed.push(Neighbours {
-                        block,
-                        first: tid.ip_posid,
-                        count: 1,
-                    }),
+                    _ => {
+                        let next = Neighbours {
+                            block,
+                            first: tid.ip_posid,
+                            count: 1,
+                        };
+                        if let Some(whole) = run.replace(next) {
+                            placed(whole);
+                        }
+                    }
                 }
+            }
+            if let Some(last) = run {
+                placed(last);
             }
             slots.free();
         }
-        placed
     }
 
     /// Pages of the table, full or not.

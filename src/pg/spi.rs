@@ -312,6 +312,14 @@ impl Row<'_> {
             .map(|datum| unsafe { text::bytes_from_datum(datum) })
     }
 
+    /// Bytes of a text, without reading it; 0 for NULL.
+    pub fn length(&self, column: i32) -> usize {
+        // SAFETY: the statement selects text here.
+        self.datum(column).map_or(0, |datum| unsafe {
+            pg_sys::toast_raw_datum_size(datum) - pg_sys::VARHDRSZ
+        })
+    }
+
     pub fn text(&self, column: i32) -> Result<String> {
         // SAFETY: the statement selects text here.
         unsafe { text::from_datum(self.present(column)) }

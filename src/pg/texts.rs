@@ -16,12 +16,16 @@ pub struct Place(usize);
 impl Texts {
     const WORD: usize = size_of::<u64>();
 
-    /// Room for so many texts with so many bytes together.
-    pub fn with_capacity(texts: usize, bytes: usize) -> Self {
+    /// Makes room for so many more texts with so many bytes together.
+    pub fn reserve(&mut self, texts: usize, bytes: usize) {
         let headers = texts * (pg_sys::VARHDRSZ + Self::WORD);
-        Self {
-            words: Vec::with_capacity((bytes + headers) / Self::WORD),
-        }
+        self.words.reserve((bytes + headers) / Self::WORD);
+    }
+
+    /// Forgets all of them, and keeps no more memory than so many bytes.
+    pub fn clear(&mut self, keep: usize) {
+        self.words.clear();
+        self.words.shrink_to(keep / Self::WORD);
     }
 
     /// Adds a text of less than 1 GB, in the database's encoding.

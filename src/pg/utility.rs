@@ -1,11 +1,11 @@
-//! Utility statements before and after they run: the few that need our workers out of the way.
+//! Utility statements before and after they run: the few that need our workers out of the way, or that we count.
 
 use std::ffi::{c_char, CStr};
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 use pgrx::{pg_guard, pg_sys};
 
-/// A statement that concerns the workers.
+/// A statement that concerns us.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Statement {
     DropDatabase {
@@ -33,6 +33,13 @@ pub enum Statement {
     /// COMMIT PREPARED or ROLLBACK PREPARED.
     FinishPrepared,
     SetConstraints,
+    Listen {
+        channel: std::ffi::CString,
+    },
+    /// One channel, or all.
+    Unlisten {
+        channel: Option<std::ffi::CString>,
+    },
 }
 
 /// A role as a statement names it.
@@ -49,17 +56,32 @@ pub struct Hooks {
     pub after: fn(&Statement),
 }
 
-static HOOKS: AtomicPtr<Hooks> = AtomicPtr::new(std::ptr::null_mut());
+const MOST_HOOKS: usize = 2;
+static HOOKS: [AtomicPtr<Hooks>; MOST_HOOKS] =
+    [const { AtomicPtr::new(std::ptr::null_mut()) }; MOST_HOOKS];
 static mut PREVIOUS: pg_sys::ProcessUtility_hook_type = None;
 
-/// Installs the hooks; while preloading.
+/// Installs hooks, which are called in the order of their installation; while preloading.
 pub fn install(hooks: &'static Hooks) {
-    HOOKS.store(std::ptr::from_ref(hooks).cast_mut(), Ordering::Relaxed);
+    let free = HOOKS
+        .iter()
+        .position(|place| place.load(Ordering::Relaxed).is_null())
+        .expect("room for all hooks");
+    HOOKS[free].store(std::ptr::from_ref(hooks).cast_mut(), Ordering::Relaxed);
+    if free > 0 {
+        return;
+    }
     // SAFETY: in the postmaster, before any process forks.
     unsafe {
         PREVIOUS = pg_sys::ProcessUtility_hook;
         pg_sys::ProcessUtility_hook = Some(on_utility);
     }
+}
+
+fn hooks() -> impl Iterator<Item = &'static Hooks> {
+    // SAFETY: null, or a static reference that install() has put there.
+    let installed = |place: &AtomicPtr<Hooks>| unsafe { place.load(Ordering::Relaxed).as_ref() };
+    HOOKS.iter().filter_map(installed)
 }
 
 unsafe fn text(pointer: *const c_char) -> std::ffi::CString {
@@ -70,8 +92,8 @@ unsafe fn text(pointer: *const c_char) -> std::ffi::CString {
 unsafe fn recognise(node: *mut pg_sys::Node) -> Option<Statement> {
     use pg_sys::NodeTag::{
         T_AlterDatabaseStmt, T_AlterExtensionStmt, T_AlterRoleStmt, T_ConstraintsSetStmt,
-        T_CreatedbStmt, T_DropOwnedStmt, T_DropStmt, T_DropdbStmt, T_GrantRoleStmt, T_GrantStmt,
-        T_RenameStmt, T_TransactionStmt,
+        T_CreatedbStmt, T_DiscardStmt, T_DropOwnedStmt, T_DropStmt, T_DropdbStmt, T_GrantRoleStmt,
+        T_GrantStmt, T_ListenStmt, T_RenameStmt, T_TransactionStmt, T_UnlistenStmt,
     };
     match (*node).type_ {
         T_DropdbStmt => Some(Statement::DropDatabase {
@@ -101,6 +123,18 @@ unsafe fn recognise(node: *mut pg_sys::Node) -> Option<Statement> {
             .then_some(Statement::ChangeAccess),
         T_AlterRoleStmt | T_GrantRoleStmt => Some(Statement::ChangeAccess),
         T_ConstraintsSetStmt => Some(Statement::SetConstraints),
+        T_ListenStmt => Some(Statement::Listen {
+            channel: text((*node.cast::<pg_sys::ListenStmt>()).conditionname),
+        }),
+        T_UnlistenStmt => {
+            let channel = (*node.cast::<pg_sys::UnlistenStmt>()).conditionname;
+            Some(Statement::Unlisten {
+                channel: (!channel.is_null()).then(|| text(channel)),
+            })
+        }
+        T_DiscardStmt => ((*node.cast::<pg_sys::DiscardStmt>()).target
+            == pg_sys::DiscardMode::DISCARD_ALL)
+            .then_some(Statement::Unlisten { channel: None }),
         T_CreatedbStmt => {
             let create = node.cast::<pg_sys::CreatedbStmt>();
             // Said or not, something is copied (createdb in dbcommands.c).
@@ -184,14 +218,14 @@ unsafe fn option(options: &*mut pg_sys::List, name: &CStr) -> Option<std::ffi::C
 #[pg_guard]
 unsafe extern "C-unwind" fn run_before(node: *mut pg_sys::Node) {
     if let Some(found) = recognise(node) {
-        ((*HOOKS.load(Ordering::Relaxed)).before)(&found);
+        hooks().for_each(|hooks| (hooks.before)(&found));
     }
 }
 
 #[pg_guard]
 unsafe extern "C-unwind" fn run_after(node: *mut pg_sys::Node) {
     if let Some(found) = recognise(node) {
-        ((*HOOKS.load(Ordering::Relaxed)).after)(&found);
+        hooks().for_each(|hooks| (hooks.after)(&found));
     }
 }
 

@@ -1,7 +1,7 @@
 //! Telling LISTENers: NOTIFY in transactions that touch no table, so that nothing is flushed while the
 //! server-wide lock of NOTIFY is held.
 
-use std::collections::HashSet;
+use rustc_hash::FxHashSet as HashSet;
 
 use pushy_core::log::cursor::Cursor;
 
@@ -11,7 +11,9 @@ use crate::log::read::{self, Filter, Found, Notice};
 use crate::pg::failure::Failure;
 use crate::pg::transaction;
 use crate::pg::{clock, ereport, identity, interrupts, notify};
+use crate::shared;
 use crate::shared::database::NEVER;
+use crate::shared::listened::Counter;
 
 /// Notices of one transaction.
 const MOST_AT_ONCE: usize = 1_000;
@@ -73,10 +75,9 @@ impl Relay {
     }
 
     fn tell_all(&mut self) -> Result<(), Failure> {
-        if !self.fresh.is_empty() {
-            let fresh = std::mem::take(&mut self.fresh);
-            self.tell(&fresh)?;
-            self.set_told(self.fresh_to);
+        if let Some(fresh) = self.fresh.take() {
+            self.tell(&fresh.notices)?;
+            self.set_told(fresh.to);
         }
         while self.told < self.last {
             let (notices, resync, passed) = self.read_on()?;
@@ -121,12 +122,22 @@ impl Relay {
         Ok((notices, resync, passed))
     }
 
-    /// Tells notices in order. NOTIFY tells equal ones of a transaction once; those that are not to be merged go
+    /// Whether a session listens to a channel; to be asked of what has committed.
+    pub(super) fn is_listened_to(&self, channel: &[u8]) -> bool {
+        let counter = Counter::of(self.place.oid(), channel);
+        shared::expect().listened.has(counter)
+    }
+
+    /// Tells notices in order, unless nobody would hear them. NOTIFY tells equal ones of a transaction once; those that are not to be merged go
     /// into transactions of their own.
     fn tell(&mut self, notices: &[Notice]) -> Result<(), Failure> {
-        let mut rest = notices;
+        let heard: Vec<&Notice> = notices
+            .iter()
+            .filter(|notice| self.is_listened_to(&notice.channel))
+            .collect();
+        let mut rest = &heard[..];
         while !rest.is_empty() {
-            let mut together = HashSet::new();
+            let mut together = HashSet::default();
             let alone = rest
                 .iter()
                 .position(|notice| !together.insert((&notice.channel, &notice.payload)));

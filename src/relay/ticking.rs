@@ -1,13 +1,13 @@
 //! Ticks: from one snapshot to the next, what has committed in between.
 
-use std::collections::HashSet;
+use rustc_hash::FxHashSet as HashSet;
 use std::sync::atomic::Ordering;
 
 use pushy_core::log::cursor::{self, Cursor};
 use pushy_core::log::runs::Run;
 use pushy_core::log::seen::Seen;
 
-use super::worker::Relay;
+use super::worker::{Fresh, Relay};
 use crate::errors::{Error, Result, SqlState};
 use crate::log::parts::{self, log_table, PARTS};
 use crate::log::read::{Log, Notice, Tables};
@@ -130,23 +130,25 @@ impl Relay {
         let Some(last) = looked.ticks.last() else {
             return Ok(());
         };
-        let goes_on = if self.fresh.is_empty() {
-            self.told == self.last
-        } else {
-            self.fresh_to == self.last
-        };
+        let known_to = self.fresh.as_ref().map_or(self.told, |fresh| fresh.to);
+        let goes_on = known_to == self.last;
         self.next_tick = last.tick + 1;
         self.last = last.last();
         self.last_at = last.at.0;
         self.seen = looked.seen;
         self.remember_reach(&looked.ticks);
         let fresh = looked.fresh.filter(|fresh| {
+            let waiting = self.fresh.as_ref().map_or(0, |known| known.notices.len());
             // What does not fit, or comes after what did not, is read again.
-            goes_on && self.fresh.len() + fresh.len() <= MOST_FRESH
+            goes_on && waiting + fresh.len() <= MOST_FRESH
         });
-        if let Some(mut fresh) = fresh {
-            self.fresh.append(&mut fresh);
-            self.fresh_to = self.last;
+        if let Some(notices) = fresh {
+            let known = self.fresh.get_or_insert_with(|| Fresh {
+                notices: Vec::new(),
+                to: self.last,
+            });
+            known.notices.extend(notices);
+            known.to = self.last;
         }
         self.place.log.tell_tick();
         Ok(())
@@ -235,7 +237,7 @@ impl Relay {
         let total: usize = due.iter().map(|run| usize::from(run.count)).sum();
         let mut fresh = (total <= MOST_FRESH && !lost).then(|| Vec::with_capacity(total));
         let mut ticks = vec![self.empty_tick(self.next_tick, seen, lost)];
-        let mut merged = HashSet::new();
+        let mut merged = HashSet::default();
         for run in due {
             let mut rest = Run {
                 part: run.part,
@@ -257,10 +259,12 @@ impl Relay {
                 let is_there = log.events(&[taken], 0, |n, row| {
                     let cursor = current.cursor(current.events + n);
                     let channel = row.opt_bytes(parts::log::CHANNEL).unwrap_or_default();
-                    let notice = Notice::of(&row, cursor, current.at, channel);
-                    current.bytes += (notice.channel.len() + notice.payload.len()) as i64;
-                    current.channels |= channel_bit(&notice.channel);
-                    if let Some(fresh) = &mut fresh {
+                    let payload = row.length(parts::log::PAYLOAD);
+                    current.bytes += (channel.len() + payload) as i64;
+                    current.channels |= channel_bit(&channel);
+                    let heard = fresh.as_mut().filter(|_| self.is_listened_to(&channel));
+                    if let Some(fresh) = heard {
+                        let notice = Notice::of(&row, cursor, current.at, channel);
                         // As readers of a tick have it.
                         let told = (notice.channel.clone(), notice.payload.clone());
                         if !notice.merge || merged.insert(told) {

@@ -1,7 +1,7 @@
 //! Events that lie in the log and are in no tick yet: of transactions that run, and of those that have just
 //! ended.
 
-use std::collections::HashMap;
+use rustc_hash::FxHashMap as HashMap;
 
 use pushy_core::log::seen::Seen;
 

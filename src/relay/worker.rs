@@ -70,8 +70,7 @@ fn relay(arg: usize) {
         unticked: Unticked::default(),
         must_scan: true,
         told: Cursor::START,
-        fresh: Vec::new(),
-        fresh_to: Cursor::START,
+        fresh: None,
         muted: Muted::default(),
         tell_at: 0,
         written_down: None,
@@ -100,6 +99,14 @@ fn its_servant(place: &Database) -> &Servant {
     &place.log.relay
 }
 
+/// Notices that need not be read again.
+pub(super) struct Fresh {
+    /// Those that somebody would hear.
+    pub(super) notices: Vec<Notice>,
+    /// How far they reach.
+    pub(super) to: Cursor,
+}
+
 pub struct Relay {
     pub(super) place: &'static Database,
     /// None: all were taken; then the log is looked through each time.
@@ -120,8 +127,7 @@ pub struct Relay {
     /// The last event told to LISTENers.
     pub(super) told: Cursor,
     /// What comes after it, if that is still in memory.
-    pub(super) fresh: Vec<Notice>,
-    pub(super) fresh_to: Cursor,
+    pub(super) fresh: Option<Fresh>,
     pub(super) muted: Muted,
     /// When LISTENers are told again, at the earliest (µs).
     pub(super) tell_at: i64,

@@ -218,23 +218,20 @@ impl Cell {
 }
 
 impl Ring {
-    /// Adds runs; true when the relay should come and take them.
-    fn push(&self, database: u32, written: &[Written]) -> bool {
+    /// Adds a run; true when the relay should come and take what is there.
+    fn push(&self, database: u32, written: &Written) -> bool {
         self.lock.with(|| {
-            let (mut head, tail) = (
+            let (head, tail) = (
                 self.head.load(Ordering::Relaxed),
                 self.tail.load(Ordering::Relaxed),
             );
-            if head + written.len() - tail > CELLS {
+            if head - tail >= CELLS {
                 self.overflowed.store(true, Ordering::Relaxed);
                 return true;
             }
-            for written in written {
-                self.cells[head % CELLS].put(database, written);
-                head += 1;
-            }
-            self.head.store(head, Ordering::Relaxed);
-            head - tail > CELLS / 2
+            self.cells[head % CELLS].put(database, written);
+            self.head.store(head + 1, Ordering::Relaxed);
+            head + 1 - tail > CELLS / 2
         })
     }
 
@@ -272,7 +269,7 @@ impl Ring {
 
 impl Shared {
     /// Tells the relay where events lie, before their transaction commits.
-    pub fn tell_written(&self, place: &Database, written: &[Written]) {
+    pub fn tell_written(&self, place: &Database, written: &Written) {
         let Some(ring) = place.log.ring.load(Ordering::SeqCst).checked_sub(1) else {
             return;
         };

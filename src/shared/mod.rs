@@ -5,6 +5,7 @@
 pub mod cancels;
 pub mod database;
 pub mod executor;
+pub mod listened;
 pub mod log;
 pub mod pending;
 pub mod queue_slot;
@@ -22,6 +23,7 @@ use crate::settings;
 use cancels::Cancels;
 use database::{Database, MAX_DATABASES};
 use executor::{Executor, MAX_EXECUTORS};
+use listened::Listened;
 use log::{Ring, RINGS};
 use queue_slot::QueueSlot;
 use watch_slot::{WatchSlot, MAX_WATCHES};
@@ -56,6 +58,7 @@ pub struct Shared {
     pub databases: [Database; MAX_DATABASES],
     pub cancels: Cancels,
     pub watches: [WatchSlot; MAX_WATCHES],
+    pub listened: Listened,
     /// For the relays that run.
     pub rings: [Ring; RINGS],
 }

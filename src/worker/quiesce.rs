@@ -52,7 +52,11 @@ fn before(statement: &Statement) {
                 quiesce(shared, database::current());
             }
         }
-        Statement::FinishPrepared | Statement::ChangeAccess | Statement::SetConstraints => {}
+        Statement::FinishPrepared
+        | Statement::ChangeAccess
+        | Statement::SetConstraints
+        | Statement::Listen { .. }
+        | Statement::Unlisten { .. } => {}
     }
 }
 
@@ -96,7 +100,10 @@ fn after(statement: &Statement) {
             }
         }
         Statement::SetConstraints => session::constraints_set(),
-        Statement::MoveDatabase { .. } | Statement::CopyDatabase { .. } => {}
+        Statement::MoveDatabase { .. }
+        | Statement::CopyDatabase { .. }
+        | Statement::Listen { .. }
+        | Statement::Unlisten { .. } => {}
     }
 }
 

@@ -8,9 +8,11 @@
 
 mod blank;
 mod escape_character;
+mod hash;
 mod identifier;
 mod quoting;
 mod unicode_escapes;
 
+pub use hash::hash;
 pub use identifier::{longest_operator, Form, Identifier, Server};
 pub use quoting::{is_plain, quoted};

@@ -1,0 +1,45 @@
+//! Which channels sessions listen to: what nobody would hear is not told. NOTIFY hands each notice to every session
+//! that listens to anything, and each of them reads it to find that it is not meant.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use pushy_core::channel;
+
+/// Two channels may share one: then a notice is told for nothing.
+const COUNTERS: usize = 4096;
+
+/// How many sessions listen, by the hash of database and channel.
+#[repr(C)]
+pub struct Listened {
+    sessions: [AtomicU32; COUNTERS],
+}
+
+/// The counter of a channel.
+#[derive(Clone, Copy)]
+pub struct Counter(usize);
+
+impl Counter {
+    pub fn of(database: u32, channel: &[u8]) -> Self {
+        // Odd, so that channels stay apart in each database.
+        let spread = u64::from(database).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        Self((channel::hash(channel) ^ (spread >> 32)) as usize % COUNTERS)
+    }
+}
+
+impl Listened {
+    /// Before the LISTEN commits: from then on the session is owed what others commit.
+    pub fn add(&self, counter: Counter) {
+        self.sessions[counter.0].fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// After the UNLISTEN has committed, or when the session is over.
+    pub fn remove(&self, counter: Counter) {
+        self.sessions[counter.0].fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// False: no session listens to it. To be asked once what is to be told is committed: whoever is owed it had
+    /// committed LISTEN before.
+    pub fn has(&self, counter: Counter) -> bool {
+        self.sessions[counter.0].load(Ordering::SeqCst) > 0
+    }
+}
