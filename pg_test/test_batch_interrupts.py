@@ -208,6 +208,8 @@ def test_a_cancel_outlives_the_failing_commit_of_its_batch(gated):
     # Violates the deferred constraint, if it comes into the same batch or alone.
     twice = gated.value("SELECT pushy.enqueue('q', '{\"n\": 1}')")
     cancelled = [gated.value("SELECT pushy.enqueue('q', '{\"n\": %s}'::jsonb)" % n) for n in range(1000, 1020)]
+    # It waits a moment in the batch of those before it, and then as the first of its own, with those behind it held.
+    gated.wait_until("SELECT count(*) FROM pushy.jobs WHERE state = 'completed'", 100)
     gated.gate.wait_for_arrival()
     assert gated.rows("SELECT DISTINCT pushy.job_cancel(id) FROM unnest(%s::bigint[]) id", cancelled + [running]) == [(True,)]
     gated.jobs_wait("q")
