@@ -3,6 +3,8 @@
 use std::cell::{Cell, OnceCell};
 use std::sync::atomic::Ordering;
 
+use pushy_core::channel;
+
 use super::parts::{self, log_table};
 use super::state;
 use crate::errors::Result;
@@ -15,7 +17,7 @@ use crate::pg::texts::{Place, Texts};
 use crate::pg::{database, identity, transaction};
 use crate::settings;
 use crate::shared::database::Database;
-use crate::shared::log::Written;
+use crate::shared::log::{About, Written};
 use crate::shared::{self, pending};
 
 /// A notice on its way to the log.
@@ -71,7 +73,10 @@ fn write(events: &[Event<'_>]) -> Result<()> {
     for events in events.chunks(MOST_AT_ONCE) {
         kept.fill(events, xid, position);
         let mut last = 0;
+        let mut rest = events;
         kept.append_to(&table, |run| {
+            let (of_run, behind) = rest.split_at(run.count.into());
+            rest = behind;
             if let Some((shared, place)) = to_tell {
                 let written = Written {
                     part: part as u8,
@@ -81,6 +86,7 @@ fn write(events: &[Event<'_>]) -> Result<()> {
                     xid,
                     own_xid,
                     position,
+                    about: about(of_run),
                 };
                 shared.tell_written(place, &written);
             }
@@ -93,6 +99,19 @@ fn write(events: &[Event<'_>]) -> Result<()> {
     }
     kept.give_back();
     Ok(())
+}
+
+/// What the relay can do without reading the rows for.
+fn about(run: &[Event<'_>]) -> Option<About> {
+    let first = run.first()?;
+    let share_it = run.iter().all(|event| event.channel == first.channel);
+    share_it.then(|| About {
+        channel: channel::hash(first.channel),
+        bytes: run
+            .iter()
+            .map(|event| (event.channel.len() + event.payload.len()) as u32)
+            .sum(),
+    })
 }
 
 /// Memory for rows, kept from one commit to the next: most write one row, and would spend as much on memory for it

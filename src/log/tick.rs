@@ -38,10 +38,22 @@ pub const MOST_EVENTS: usize = 4096;
 
 /// The bit of a channel.
 pub fn channel_bit(channel: &[u8]) -> i64 {
-    1i64 << (channel::hash(channel) & 63)
+    hash_bit(channel::hash(channel))
+}
+
+/// The same, by the hash of the channel.
+pub fn hash_bit(hash: u64) -> i64 {
+    1i64 << (hash & 63)
 }
 
 impl Tick {
+    /// Adds the events of a run.
+    pub fn add(&mut self, run: Run) {
+        self.events += i32::from(run.count);
+        self.parts |= 1 << run.part;
+        self.runs.push(run);
+    }
+
     pub fn read(row: Row<'_>) -> Result<Self> {
         use parts::tick;
         let runs = row

@@ -18,7 +18,9 @@ use crate::pg::failure::Failure;
 use crate::pg::spi::{self, Plan};
 use crate::pg::transaction;
 use crate::pg::{clock, heap, identity, snapshot, BuiltinOid};
-use crate::shared::log::Written;
+use crate::shared;
+use crate::shared::listened::Counter;
+use crate::shared::log::{About, Written};
 
 /// Events of a tick that are kept in memory, to be told without reading them again.
 const MOST_FRESH: usize = 2_000;
@@ -211,6 +213,7 @@ impl Relay {
                         xid,
                         own_xid: met.xmin,
                         position: met.row.i64(parts::log::POSITION),
+                        about: None,
                     });
                 }
                 Ok(())
@@ -234,18 +237,20 @@ impl Relay {
             }
         }
         let log = Log::new(&tables);
-        let total: usize = due.iter().map(|run| usize::from(run.count)).sum();
+        let heard = due.iter().filter(|run| self.unheard(run).is_none());
+        let total: usize = heard.map(|run| usize::from(run.count)).sum();
         let mut fresh = (total <= MOST_FRESH && !lost).then(|| Vec::with_capacity(total));
         let mut ticks = vec![self.empty_tick(self.next_tick, seen, lost)];
         let mut merged = HashSet::default();
         for run in due {
-            let mut rest = Run {
+            let whole = Run {
                 part: run.part,
                 block: run.block,
                 first: run.first,
                 count: run.count,
                 position: run.position,
             };
+            let mut rest = whole;
             while rest.count > 0 {
                 if ticks[ticks.len() - 1].events as usize == tick::MOST_EVENTS {
                     let number = self.next_tick + ticks.len() as i64;
@@ -256,6 +261,12 @@ impl Relay {
                 let room = (tick::MOST_EVENTS - current.events as usize) as u16;
                 let mut taken = rest;
                 taken.count = taken.count.min(room);
+                if let Some(about) = self.unheard(run).filter(|_| taken == whole) {
+                    current.bytes += i64::from(about.bytes);
+                    current.channels |= tick::hash_bit(about.channel);
+                    current.add(taken);
+                    break;
+                }
                 let is_there = log.events(&[taken], 0, |n, row| {
                     let cursor = current.cursor(current.events + n);
                     let channel = row.opt_bytes(parts::log::CHANNEL).unwrap_or_default();
@@ -276,15 +287,21 @@ impl Relay {
                 if !is_there {
                     return Err(rewritten(u32::from(taken.part)));
                 }
-                current.events += i32::from(taken.count);
-                current.parts |= 1 << taken.part;
-                current.runs.push(taken);
+                current.add(taken);
                 rest.first += taken.count;
                 rest.position += i64::from(taken.count);
                 rest.count -= taken.count;
             }
         }
         Ok((ticks, fresh))
+    }
+
+    /// What a run is about, when nobody would hear of it and its rows need not be read.
+    fn unheard(&self, run: &Written) -> Option<About> {
+        run.about.filter(|about| {
+            let counter = Counter::of_hash(self.place.oid(), about.channel);
+            !shared::expect().listened.has(counter)
+        })
     }
 
     fn empty_tick(&self, number: i64, seen: &Seen, lost: bool) -> Tick {

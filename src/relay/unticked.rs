@@ -114,6 +114,7 @@ mod tests {
             xid,
             own_xid: xid as u32,
             position,
+            about: None,
         }
     }
 

@@ -20,9 +20,14 @@ pub struct Counter(usize);
 
 impl Counter {
     pub fn of(database: u32, channel: &[u8]) -> Self {
-        // Odd, so that channels stay apart in each database.
+        Self::of_hash(database, channel::hash(channel))
+    }
+
+    /// The same, by the hash of the channel.
+    pub fn of_hash(database: u32, hash: u64) -> Self {
+        // The golden ratio's digits spread the databases' numbers, which are neighbours (Knuth, 6.4).
         let spread = u64::from(database).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        Self((channel::hash(channel) ^ (spread >> 32)) as usize % COUNTERS)
+        Self((hash ^ (spread >> 32)) as usize % COUNTERS)
     }
 }
 

@@ -171,7 +171,9 @@ struct Cell {
     place: AtomicU64,
     xid: AtomicU64,
     position: AtomicI64,
+    channel: AtomicU64,
     own_xid: AtomicU32,
+    bytes: AtomicU32,
 }
 
 /// Neighbours in the log, and who wrote them.
@@ -187,6 +189,17 @@ pub struct Written {
     pub own_xid: u32,
     /// Of its first event.
     pub position: i64,
+    /// What the relay would read its rows for, if nobody hears them; None: they were found, not told.
+    pub about: Option<About>,
+}
+
+/// What neighbours are about, if they share a channel.
+#[derive(Clone, Copy, Debug)]
+pub struct About {
+    /// The hash of the channel.
+    pub channel: u64,
+    /// Of channels and payloads, together.
+    pub bytes: u32,
 }
 
 impl Cell {
@@ -200,6 +213,12 @@ impl Cell {
         self.xid.store(written.xid, Ordering::Relaxed);
         self.position.store(written.position, Ordering::Relaxed);
         self.own_xid.store(written.own_xid, Ordering::Relaxed);
+        // An event has a channel of a byte at least: no bytes are no About.
+        let (channel, bytes) = written
+            .about
+            .map_or((0, 0), |about| (about.channel, about.bytes));
+        self.channel.store(channel, Ordering::Relaxed);
+        self.bytes.store(bytes, Ordering::Relaxed);
     }
 
     fn get(&self) -> (u32, Written) {
@@ -212,6 +231,13 @@ impl Cell {
             xid: self.xid.load(Ordering::Relaxed),
             own_xid: self.own_xid.load(Ordering::Relaxed),
             position: self.position.load(Ordering::Relaxed),
+            about: match self.bytes.load(Ordering::Relaxed) {
+                0 => None,
+                bytes => Some(About {
+                    channel: self.channel.load(Ordering::Relaxed),
+                    bytes,
+                }),
+            },
         };
         (self.database.load(Ordering::Relaxed), written)
     }
