@@ -69,7 +69,9 @@ def test_subscribers_hear_what_is_committed(db, run):
         writer.execute("INSERT INTO news (title) VALUES ('It works')")
         pid = writer.info.backend_pid
     line = listener.line()
-    assert line.startswith(f'{pid} news {{"v":1,"op":"insert","schema":"public","table":"news","key":{{"id":2}},"pid":{pid},'), line
+    relay, said = line.split(" ", 1)
+    assert said.startswith(f'news {{"v":1,"op":"insert","schema":"public","table":"news","key":{{"id":2}},"pid":{pid},'), line
+    assert [int(relay)] == db.workers("relay")
 
 
 def test_monitoring_tells_what_is_worth_it(db, run):

@@ -387,7 +387,7 @@ def test_an_sql_ascii_database_tells_its_bytes(shared_cluster):
     db = database_in(shared_cluster, "SQL_ASCII")
     try:
         db.sql("CREATE TABLE t (id int PRIMARY KEY, v text)")
-        db.sql("SELECT pushy.watch('t', payload => 'row', channel => 'heard')")
+        db.sql("SELECT pushy.watch('t', payload => 'row', channel => 'heard', delivery => 'notify')")
         # A session hears itself; psycopg would make text of it.
         heard = []
         writer = db.connect()

@@ -134,7 +134,7 @@ def test_equal_notices_of_a_transaction_are_told_once(db, heard, session):
 
 
 def test_equal_notices_do_not_use_up_the_limit(db, heard):
-    watch(db, "t", payload="none")
+    watch(db, "t", payload="none", delivery="notify")
     db.sql("SET pushy.max_notices = 2; INSERT INTO t SELECT generate_series(1, 100000)")
     assert [notice.payload for notice in heard.until_now()] == [""]
 
@@ -150,8 +150,8 @@ def test_notices_come_in_the_order_of_the_changes(db, heard, session):
         told for n in range(20) for told in (("insert", "t", n), ("insert", "u", n), ("update", "t", n))]
 
 
-def test_two_phase_commit_is_refused_with_notices_and_works_with_jobs(db, heard, session):
-    watch(db, "t")
+def test_two_phase_commit_is_refused_with_notify_and_works_with_jobs(db, heard, session):
+    watch(db, "t", delivery="notify")
     insert(session, 1)
     with pytest.raises(psycopg.errors.FeatureNotSupported) as raised:
         session.execute("PREPARE TRANSACTION 'one'")
@@ -238,7 +238,7 @@ def test_data_modifying_ctes_tell_each_part(db, heard):
 
 
 def test_past_the_limit_one_notice_says_how_many_were_left_out(db, heard, session):
-    watch(db, "t")
+    watch(db, "t", delivery="notify")
     session.execute("SET pushy.max_notices = 5; INSERT INTO t SELECT generate_series(1, 8)")
     session.commit()
     assert heard.after() == [("insert", n) for n in range(1, 6)] + [("resync", 3)]
@@ -253,7 +253,7 @@ def test_a_million_rows_in_one_transaction_take_bounded_memory(make_cluster, del
     db = make_cluster({"max_wal_size": "4GB"}).database()
     db.sql("CREATE TABLE t (id int PRIMARY KEY, v int)")
     paused_queue(db)
-    options = {"notify": {}, "queue": {"channel": None, "queue": "q"}, "statement": {"level": "statement"}, "empty": {"payload": "none"}}
+    options = {"notify": {"delivery": "notify"}, "queue": {"channel": None, "queue": "q"}, "statement": {"level": "statement"}, "empty": {"payload": "none"}}
     watch(db, "t", **options[delivery])
     heard = Watching(db, "heard")
     rows = 1_000_000 if delivery != "queue" else 300_000

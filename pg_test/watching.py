@@ -18,7 +18,8 @@ class Watching:
 
     def until_now(self) -> list[psycopg.Notify]:
         """The notices of everything that has been committed, in order: the next one after them is a fence."""
-        self.db.sql("SELECT pg_notify(%s, '')", self.fence)
+        # Behind what the relay has to tell, and what was told without it.
+        self.db.sql("SELECT pushy.notify(%s, '', delivery => 'relay')", self.fence)
         start = len(self.listener.heard)
         self.listener.wait_for(lambda notice: notice.channel == self.fence)
         return self.listener.heard[start:-1]

@@ -75,14 +75,14 @@ CREATE FUNCTION pushy.watch(
   payload text DEFAULT 'key',
   payload_expr text DEFAULT NULL,
   level text DEFAULT 'row',
-  delivery text DEFAULT 'notify',
+  delivery text DEFAULT NULL,
   queue text DEFAULT NULL,
   args_expr text DEFAULT NULL,
   merge boolean DEFAULT NULL,
   name text DEFAULT NULL)
 RETURNS text LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_watch';
 COMMENT ON FUNCTION pushy.watch(regclass, text, text[], name[], text, text, text, text, text, text, text, boolean, text) IS
-  'Tells of a table''s changes, and answers the channel as LISTEN wants it; run it with every deploy. channel is an identifier as after LISTEN (default: the table''s name). events: insert, update, delete, truncate. columns: an update counts when one of them IS DISTINCT from before. condition, payload_expr and args_expr are SQL over NEW and OLD. payload: none, key, row (before and after) or diff (what differs), as JSON. level: a notice per row, or per statement with count and keys. queue: a job per notice, jobs only when no channel is named; args_expr makes its arguments. delivery: notify, or relay; merge. Needs TRIGGER on the table and enqueue on the queue. What a notice shows every role of the database may hear.';
+  'Tells of a table''s changes, and answers the channel as LISTEN wants it; run it with every deploy. channel is an identifier as after LISTEN (default: the table''s name). events: insert, update, delete, truncate. columns: an update counts when one of them IS DISTINCT from before. condition, payload_expr and args_expr are SQL over NEW and OLD. payload: none, key, row (before and after) or diff (what differs), as JSON. level: a notice per row, or per statement with count and keys. queue: a job per notice, jobs only when no channel is named; args_expr makes its arguments. delivery: relay (the event log; where nothing is said and a relay can come here) or notify (NOTIFY in the writer''s transaction); merge. Needs TRIGGER on the table and enqueue on the queue. What a notice shows every role of the database may hear.';
 
 CREATE FUNCTION pushy.unwatch(relation regclass, name text DEFAULT NULL)
 RETURNS int LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_unwatch';

@@ -25,7 +25,8 @@ TABLES = {PLAIN: "plain", NOTIFY: "told", QUEUE: "worked", STATEMENT: "counted",
 SETUP = [f"CREATE TABLE {table} (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, v int, s text)" for table in TABLES.values()] + [
     "CREATE FUNCTION noop(args jsonb) RETURNS void LANGUAGE plpgsql AS $$BEGIN END$$",
     "SELECT pushy.queue_register('q', 'noop(jsonb)')",
-    "SELECT pushy.watch('told'), pushy.watch('worked', queue => 'q'), pushy.watch('counted', level => 'statement')",
+    "SELECT pushy.watch('told', delivery => 'notify'), pushy.watch('worked', queue => 'q'), "
+    "pushy.watch('counted', level => 'statement', delivery => 'notify')",
     """CREATE FUNCTION tell() RETURNS trigger LANGUAGE plpgsql AS $$
        BEGIN
            PERFORM pg_notify('hand', json_build_object('v', 1, 'op', lower(TG_OP), 'schema', TG_TABLE_SCHEMA, 'table', TG_TABLE_NAME,

@@ -7,7 +7,7 @@ SELECT pushy.watch('orders', channel => '"Orders"', events => '{truncate,update}
                    condition => 'NEW.amount > 100', payload => 'diff');
 SELECT pushy.watch('orders', channel => 'totals', level => 'statement', payload => 'none', name => 'Per statement');
 SELECT tgname, pg_get_triggerdef(oid) FROM pg_trigger WHERE tgrelid = 'orders'::regclass ORDER BY tgname COLLATE "C";
-SELECT relation, name, channel, events, columns, condition, payload, level, delivery, queue, owner, state
+SELECT relation, name, channel, events, columns, condition, payload, level, queue, owner, state
   FROM pushy.watches ORDER BY name COLLATE "C";
 
 -- Declared again as it is: nothing happens. Otherwise: it is another.
@@ -52,7 +52,7 @@ SELECT pushy.watch('orders', level => 'table');
 SELECT pushy.watch('orders', level => 'statement', payload => 'row');
 SELECT pushy.watch('orders', level => 'statement', payload_expr => 'NEW.id');
 SELECT pushy.watch('orders', delivery => 'mail');
-SELECT pushy.watch('orders', merge => true);
+SELECT pushy.watch('orders', delivery => 'notify', merge => true);
 SELECT pushy.watch('orders', queue => 'nobody');
 SELECT pushy.watch('orders', args_expr => 'NEW.id');
 SELECT pushy.watch('orders', name => '');

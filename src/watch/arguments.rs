@@ -9,6 +9,7 @@ use crate::pg::trigger::Op;
 use crate::pg::{array, database, expression, identifier, identity, text, Oid};
 use crate::queue::cache;
 use crate::queue::privilege::{self, Privilege};
+use crate::{settings, shared};
 
 const CHANNEL: usize = 1;
 const EVENTS: usize = 2;
@@ -44,7 +45,8 @@ pub fn read(call: Call, table: &Table) -> Result<Definition> {
         payload: read_payload(call, payload_expr.is_some())?,
         payload_expr,
         level: word(call, "level", LEVEL, Level::parse, Level::WORDS)?.unwrap_or(Level::Row),
-        delivery: word(call, "delivery", DELIVERY, Way::parse, Way::WORDS)?.unwrap_or(Way::Notify),
+        delivery: word(call, "delivery", DELIVERY, Way::parse, Way::WORDS)?
+            .unwrap_or_else(usual_delivery),
         queue,
         args_expr: expression_argument(call, "args_expr", ARGS_EXPR)?,
         merge: call.opt_bool(MERGE).unwrap_or(false),
@@ -60,6 +62,17 @@ pub fn read(call: Call, table: &Table) -> Result<Definition> {
         privilege::require(&known.definition, &known.grants, caller, Privilege::Enqueue)?;
     }
     Ok(definition)
+}
+
+/// By relay, which spares writers the server-wide lock of NOTIFY and listeners the notices of others: where one can come.
+fn usual_delivery() -> Way {
+    let can_come = shared::get().is_some()
+        && database::name(database::current()).is_some_and(|name| settings::runs_in(&name));
+    if can_come {
+        Way::Relay
+    } else {
+        Way::Notify
+    }
 }
 
 fn read_channel(call: Call, table: &Table, queue: Option<&str>) -> Result<Option<Channel>> {
