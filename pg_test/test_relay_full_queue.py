@@ -37,7 +37,7 @@ def fill_the_queue(cluster):
 def test_a_full_queue_fails_plain_notices_and_delays_relayed_ones_which_are_never_lost(make_cluster):
     db = make_cluster().database()
     db.sql("CREATE TABLE plain (id int); CREATE TABLE relayed (id int)")
-    db.sql("SELECT pushy.watch('plain', channel => 'heard', payload_expr => 'NEW.id')")
+    db.sql("SELECT pushy.watch('plain', channel => 'heard', payload_expr => 'NEW.id', delivery => 'notify')")
     db.sql("SELECT pushy.watch('relayed', channel => 'heard', payload_expr => 'NEW.id', delivery => 'relay')")
     db.sql("SELECT pushy.subscription_create('s', '{heard}')")
     sleeper = fill_the_queue(db.cluster)

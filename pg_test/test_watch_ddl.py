@@ -309,7 +309,8 @@ def test_a_declaration_that_is_rolled_back_was_none(db, heard):
 # -- the extension, copies --------------------------------------------------------------------------------------------
 
 def test_dropping_the_extension_ends_watches_and_creating_it_again_begins_anew(db, heard):
-    watch(db, "t", condition="NEW.v::text <> 'x'")
+    heard.say = "SELECT pg_notify(%s, '')"  # there without the extension, too
+    watch(db, "t", condition="NEW.v::text <> 'x'", delivery="notify")
     with db.connect() as session:
         assert heard.after("INSERT INTO t VALUES (1, 1)", session=session) == [("insert", 1)]
         with pytest.raises(psycopg.errors.DependentObjectsStillExist):
@@ -318,7 +319,7 @@ def test_dropping_the_extension_ends_watches_and_creating_it_again_begins_anew(d
         assert heard.after("INSERT INTO t VALUES (2, 1)", session=session) == []
         db.sql("CREATE EXTENSION pushy")
         assert states(db) == {}
-        watch(db, "t", payload="row")
+        watch(db, "t", payload="row", delivery="notify")
         assert heard.after("INSERT INTO t VALUES (3, 1)", session=session) == [("insert", 3)]
     assert db.row("SELECT notices FROM pushy.watches") == {"notices": 1}
 

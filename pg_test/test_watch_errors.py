@@ -235,12 +235,13 @@ def test_without_the_preload_watches_work_as_far_as_no_worker_is_needed(make_clu
     db = make_cluster({"shared_preload_libraries": ""}).database()
     db.sql(PRELUDE)
     paused_queue(db)
-    heard = Watching(db, "heard")
+    heard = Watching(db, "heard", relayed=False)
     watch(db, "t", queue="q", payload="row", columns=["v"], condition="coalesce(NEW.w, '') <> fail(NEW.w)")
     watch(db, "t", level="statement", name="s", events="{insert,truncate}")
     assert heard.after("INSERT INTO t VALUES (1, 1)", "UPDATE t SET v = 1", "UPDATE t SET v = 2", "INSERT INTO t VALUES (2, 2, 'UE007')", "TRUNCATE t") == [
         ("insert", 1), ("insert", 1, [1]), ("update", 1), ("insert", 2, "UE007"), ("insert", 1, [2]), ("truncate", None, [])]
     assert len(jobs(db)) == 3
+    assert db.rows("SELECT DISTINCT delivery FROM pushy.watches") == [("notify",)], "no relay can come"
     db.sql("INSERT INTO t VALUES (3, 3, NULL)")
     assert db.value("SELECT pushy.watch_pause('t')") == 2
     heard.until_now()

@@ -9,17 +9,19 @@ _numbers = itertools.count(1)
 
 
 class Watching:
-    """Listens to channels from now on; `after(…)` runs statements and answers what they made the channels say."""
+    """Listens to channels from now on; `after(…)` runs statements and answers what they made the channels say. Without a relay
+    (`relayed`) it hears of watches with delivery notify only."""
 
-    def __init__(self, db, *channels: str):
+    def __init__(self, db, *channels: str, relayed: bool = True):
         self.db = db
+        # Behind what the relay has to tell, and what was told without it.
+        self.say = "SELECT pushy.notify(%s, '', delivery => 'relay')" if relayed else "SELECT pg_notify(%s, '')"
         self.fence = f"fence_{next(_numbers)}"
         self.listener = db.listen(*channels, self.fence)
 
     def until_now(self) -> list[psycopg.Notify]:
         """The notices of everything that has been committed, in order: the next one after them is a fence."""
-        # Behind what the relay has to tell, and what was told without it.
-        self.db.sql("SELECT pushy.notify(%s, '', delivery => 'relay')", self.fence)
+        self.db.sql(self.say, self.fence)
         start = len(self.listener.heard)
         self.listener.wait_for(lambda notice: notice.channel == self.fence)
         return self.listener.heard[start:-1]
