@@ -8,7 +8,7 @@ trigger costs is behind that; off, it is seen."""
 from harness.database import Database
 
 from ..bars import Bar
-from ..rounds import interleave, middle, ratios, spread
+from ..rounds import interleave, median_confidence, middle, ratios, spread
 from .writing import copy, idle_listeners, inserts, rows_to_copy
 
 TITLE = "What a watch costs"
@@ -97,12 +97,16 @@ def tables(data: dict) -> list[str]:
 
 
 def bars(data: dict) -> list[Bar]:
-    found = []
+    found, all_shares = [], []
     for listeners, synchronous in STATES:
         for clients in CLIENTS:
             shares = ratios(*(data["single"][key(what, clients, listeners, synchronous)] for what in (NOTIFY, HAND)))
+            all_shares += shares
             found.append(Bar(f"inserts with a watch against the hand-written trigger, {clients} clients, {listeners} listeners, "
                              f"synchronous_commit {synchronous}", "1 time", spread(shares, ".2f") + " times", middle(shares) >= 1))
+    middle_of_all, low, high = median_confidence(all_shares)
+    found.append(Bar(f"all {len(all_shares)} of these pairs: the median and its 95 % interval", "1 time",
+                     f"{middle_of_all:.2f} ({low:.2f} to {high:.2f}) times", low >= 1))
     for what in (NOTIFY, STATEMENT):
         shares = ratios(data["copies"][what], data["copies"][HAND])
         found.append(Bar(f"time of a COPY, {what}, against the hand-written trigger", "below 0.5", spread(shares, ".2f"),
