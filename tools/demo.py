@@ -132,7 +132,7 @@ class Demo:
                     heard += 1
                     if heard <= NOTICES_SHOWN:
                         clear_line()
-                        print(f"   {notice.channel}, from backend {notice.pid}: {notice.payload}")
+                        print(f"   {notice.channel}, told by process {notice.pid}: {notice.payload}")
                 if sys.stdout.isatty():
                     done = self.shop.value("SELECT sum(transactions) FROM branch_kpi")
                     clear_line()
