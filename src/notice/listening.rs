@@ -5,6 +5,8 @@
 
 use std::cell::RefCell;
 
+use pushy_core::channel::hash;
+
 use crate::pg::transaction_end::{self, End, Observer, SavepointEnd};
 use crate::pg::utility::{self, Hooks, Statement};
 use crate::pg::{database, shmem, transaction};
@@ -98,7 +100,7 @@ impl Listening {
     }
 
     fn add(&mut self, channel: &[u8]) -> usize {
-        let counter = Counter::of(database::current(), channel);
+        let counter = Counter::of(database::current(), hash(channel));
         self.channels.push(Channel {
             name: channel.into(),
             counter,

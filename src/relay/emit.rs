@@ -1,9 +1,9 @@
 //! Telling LISTENers: NOTIFY in transactions that touch no table, so that nothing is flushed while the
 //! server-wide lock of NOTIFY is held.
 
-use rustc_hash::FxHashSet as HashSet;
-
+use pushy_core::channel::hash;
 use pushy_core::log::cursor::Cursor;
+use rustc_hash::FxHashSet as HashSet;
 
 use super::worker::Relay;
 use crate::errors::{Error, SqlState};
@@ -122,18 +122,18 @@ impl Relay {
         Ok((notices, resync, passed))
     }
 
-    /// Whether a session listens to a channel; to be asked of what has committed.
-    pub(super) fn is_listened_to(&self, channel: &[u8]) -> bool {
+    /// Whether a session listens to the channel of this hash; to be asked of what has committed.
+    pub(super) fn is_heard(&self, channel: u64) -> bool {
         let counter = Counter::of(self.place.oid(), channel);
         shared::expect().listened.has(counter)
     }
 
-    /// Tells notices in order, unless nobody would hear them. NOTIFY tells equal ones of a transaction once; those that are not to be merged go
-    /// into transactions of their own.
+    /// Tells notices in order, unless nobody would hear them. NOTIFY tells equal ones of a transaction once; those
+    /// that are not to be merged go into transactions of their own.
     fn tell(&mut self, notices: &[Notice]) -> Result<(), Failure> {
         let heard: Vec<&Notice> = notices
             .iter()
-            .filter(|notice| self.is_listened_to(&notice.channel))
+            .filter(|notice| self.is_heard(hash(&notice.channel)))
             .collect();
         let mut rest = &heard[..];
         while !rest.is_empty() {

@@ -1,25 +1,24 @@
 //! Ticks: from one snapshot to the next, what has committed in between.
 
-use rustc_hash::FxHashSet as HashSet;
 use std::sync::atomic::Ordering;
 
+use pushy_core::channel;
 use pushy_core::log::cursor::{self, Cursor};
 use pushy_core::log::runs::Run;
 use pushy_core::log::seen::Seen;
+use rustc_hash::FxHashSet as HashSet;
 
 use super::worker::{Fresh, Relay};
 use crate::errors::{Error, Result, SqlState};
 use crate::log::parts::{self, log_table, PARTS};
 use crate::log::read::{Log, Notice, Tables};
 use crate::log::state::{self, State};
-use crate::log::tick::{self, channel_bit, Tick};
+use crate::log::tick::{self, Tick};
 use crate::params;
 use crate::pg::failure::Failure;
 use crate::pg::spi::{self, Plan};
 use crate::pg::transaction;
 use crate::pg::{clock, heap, identity, snapshot, BuiltinOid};
-use crate::shared;
-use crate::shared::listened::Counter;
 use crate::shared::log::{About, Written};
 
 /// Events of a tick that are kept in memory, to be told without reading them again.
@@ -272,8 +271,9 @@ impl Relay {
                     let channel = row.opt_bytes(parts::log::CHANNEL).unwrap_or_default();
                     let payload = row.length(parts::log::PAYLOAD);
                     current.bytes += (channel.len() + payload) as i64;
-                    current.channels |= channel_bit(&channel);
-                    let heard = fresh.as_mut().filter(|_| self.is_listened_to(&channel));
+                    let hash = channel::hash(&channel);
+                    current.channels |= tick::hash_bit(hash);
+                    let heard = fresh.as_mut().filter(|_| self.is_heard(hash));
                     if let Some(fresh) = heard {
                         let notice = Notice::of(&row, cursor, current.at, channel);
                         // As readers of a tick have it.
@@ -298,10 +298,7 @@ impl Relay {
 
     /// What a run is about, when nobody would hear of it and its rows need not be read.
     fn unheard(&self, run: &Written) -> Option<About> {
-        run.about.filter(|about| {
-            let counter = Counter::of_hash(self.place.oid(), about.channel);
-            !shared::expect().listened.has(counter)
-        })
+        run.about.filter(|about| !self.is_heard(about.channel))
     }
 
     fn empty_tick(&self, number: i64, seen: &Seen, lost: bool) -> Tick {

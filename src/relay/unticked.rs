@@ -1,9 +1,8 @@
 //! Events that lie in the log and are in no tick yet: of transactions that run, and of those that have just
 //! ended.
 
-use rustc_hash::FxHashMap as HashMap;
-
 use pushy_core::log::seen::Seen;
+use rustc_hash::FxHashMap as HashMap;
 
 use crate::pg::transaction;
 use crate::shared::log::Written;

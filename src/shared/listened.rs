@@ -3,8 +3,6 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use pushy_core::channel;
-
 /// Two channels may share one: then a notice is told for nothing.
 const COUNTERS: usize = 4096;
 
@@ -19,15 +17,11 @@ pub struct Listened {
 pub struct Counter(usize);
 
 impl Counter {
-    pub fn of(database: u32, channel: &[u8]) -> Self {
-        Self::of_hash(database, channel::hash(channel))
-    }
-
-    /// The same, by the hash of the channel.
-    pub fn of_hash(database: u32, hash: u64) -> Self {
+    /// `channel`: its `pushy_core::channel::hash`.
+    pub fn of(database: u32, channel: u64) -> Self {
         // The golden ratio's digits spread the databases' numbers, which are neighbours (Knuth, 6.4).
         let spread = u64::from(database).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        Self((hash ^ (spread >> 32)) as usize % COUNTERS)
+        Self((channel ^ (spread >> 32)) as usize % COUNTERS)
     }
 }
 
