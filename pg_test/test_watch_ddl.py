@@ -471,3 +471,10 @@ def test_a_trigger_disabled_on_one_partition_shows_in_the_state(db, heard):
     mend(db)
     assert states(db) == {"heard": "active"}
     assert heard.after("DELETE FROM p", "INSERT INTO p VALUES (1), (2)")[-2:] == [("insert", 1), ("insert", 2)]
+
+
+def test_a_foreign_table_is_refused_with_the_reason(db):
+    db.sql("CREATE FOREIGN DATA WRAPPER nowhere; CREATE SERVER far FOREIGN DATA WRAPPER nowhere; CREATE FOREIGN TABLE away (id int) SERVER far")
+    with pytest.raises(psycopg.errors.WrongObjectType, match="away") as raised:
+        db.sql("SELECT pushy.watch('away')")
+    assert "foreign table" in f"{raised.value.diag.message_primary} {raised.value.diag.message_detail}" and raised.value.diag.message_hint
