@@ -7,13 +7,15 @@
 //! the table's lock is held: emptying takes a lock that conflicts with it.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
+
+use rustc_hash::{FxBuildHasher, FxHashMap};
 
 use crate::errors::Result;
 use crate::params;
 use crate::pg::heap::{self, Table};
+use crate::pg::per_process::PerProcess;
 use crate::pg::spi::{self, Plan};
 use crate::pg::table_lock::{self, Lock};
 use crate::pg::value::Timestamp;
@@ -39,9 +41,8 @@ struct Cached {
     windows: Rc<[Window]>,
 }
 
-thread_local! {
-    static CACHE: RefCell<HashMap<&'static str, Cached>> = RefCell::new(HashMap::new());
-}
+static CACHE: PerProcess<RefCell<FxHashMap<&'static str, Cached>>> =
+    PerProcess::new(RefCell::new(FxHashMap::with_hasher(FxBuildHasher)));
 
 /// The counter of changes; None without the preload.
 fn generation() -> Option<u64> {

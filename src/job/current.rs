@@ -6,6 +6,7 @@ use super::claimed::Claimed;
 use crate::errors::Result;
 use crate::pg::function::Answer;
 use crate::pg::identity;
+use crate::pg::per_process::PerProcess;
 use crate::{params, sql_function};
 
 /// What user code may learn of the job it runs in.
@@ -17,17 +18,15 @@ pub struct Current {
     pub job: Claimed,
 }
 
-thread_local! {
-    static CURRENT: RefCell<Option<Current>> = const { RefCell::new(None) };
-}
+static CURRENT: PerProcess<RefCell<Option<Current>>> = PerProcess::new(RefCell::new(None));
 
 /// Makes `job` the running one until `leave`.
 pub fn enter(job: Current) {
-    CURRENT.set(Some(job));
+    CURRENT.replace(Some(job));
 }
 
 pub fn leave() {
-    CURRENT.set(None);
+    CURRENT.replace(None);
 }
 
 /// Runs `work` as a part of `job`; for sessions, where an error goes on to somebody else.
@@ -46,9 +45,7 @@ pub fn during<T>(job: Current, work: impl FnOnce() -> T) -> T {
 /// The number and depth of a job.
 pub type Cause = (i64, i32);
 
-thread_local! {
-    static BEHALF: Cell<Option<Option<Cause>>> = const { Cell::new(None) };
-}
+static BEHALF: PerProcess<Cell<Option<Option<Cause>>>> = PerProcess::new(Cell::new(None));
 
 /// What causes the jobs that are enqueued now: the running job.
 pub fn cause() -> Option<Cause> {

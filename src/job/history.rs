@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use super::tables::finished_job;
 use crate::errors::Result;
 use crate::pg::heap::{self, Table};
+use crate::pg::per_process::PerProcess;
 use crate::pg::value::Timestamp;
 use crate::pg::{clock, database};
 use crate::rotation::Pool;
@@ -21,9 +22,7 @@ pub static POOL: Pool = Pool {
 /// A process asks for a window after so many rows in the parent: a few jobs a minute are not worth one.
 const WORTH_A_WINDOW: usize = 64;
 
-thread_local! {
-    static IN_PARENT: Cell<usize> = const { Cell::new(0) };
-}
+static IN_PARENT: PerProcess<Cell<usize>> = PerProcess::new(Cell::new(0));
 
 /// How much later than its time a row may leave: an eighth of the time it is kept, a minute at least. So
 /// jobs of one length of keeping are in ten tables at most.

@@ -4,6 +4,7 @@ use std::cell::{Cell, OnceCell};
 use std::sync::atomic::Ordering;
 
 use pushy_core::channel;
+use pushy_core::log::written::{About, Written};
 
 use super::parts::{self, log_table};
 use super::state;
@@ -13,11 +14,11 @@ use crate::pg::append_only::Neighbours;
 use crate::pg::function::Answer;
 use crate::pg::heap::{self, Table};
 use crate::pg::memory::Context;
+use crate::pg::per_process::PerProcess;
 use crate::pg::texts::{Place, Texts};
 use crate::pg::{database, identity, transaction};
 use crate::settings;
 use crate::shared::database::Database;
-use crate::shared::log::{About, Written};
 use crate::shared::{self, pending};
 
 /// A notice on its way to the log.
@@ -88,7 +89,9 @@ fn write(events: &[Event<'_>]) -> Result<()> {
                     position,
                     about: about(of_run),
                 };
-                shared.tell_written(place, &written);
+                if shared.tell_written(place, &written) {
+                    pending::awaited();
+                }
             }
             position += i64::from(run.count);
             last = run.block;
@@ -124,10 +127,8 @@ struct Kept {
     rows: Vec<[Answer; parts::log::COLUMNS.len()]>,
 }
 
-thread_local! {
-    static KEPT: Cell<Option<Kept>> = const { Cell::new(None) };
-    static PASSING: OnceCell<Context> = const { OnceCell::new() };
-}
+static KEPT: PerProcess<Cell<Option<Kept>>> = PerProcess::new(Cell::new(None));
+static PASSING: PerProcess<OnceCell<Context>> = PerProcess::new(OnceCell::new());
 
 impl Kept {
     /// Rows, and bytes of texts, for which memory is kept.

@@ -10,6 +10,7 @@ use std::rc::Rc;
 use super::flush;
 use crate::errors::{Error, Result, SqlState};
 use crate::job::request::Request;
+use crate::pg::per_process::PerProcess;
 use crate::pg::transaction;
 use crate::pg::transaction_end::{self, Before, End, Observer, SavepointEnd};
 use crate::settings;
@@ -189,17 +190,13 @@ struct Buffer {
 const MOST_BYTES: usize = 1 << 20;
 const MOST_ITEMS: usize = 8192;
 
-thread_local! {
-    static BUFFER: RefCell<Buffer> = const {
-        RefCell::new(Buffer {
-            notices: Pile::EMPTY,
-            rest: Pile::EMPTY,
-            told: 0,
-            marks: Vec::new(),
-            left_out: BTreeMap::new(),
-        })
-    };
-}
+static BUFFER: PerProcess<RefCell<Buffer>> = PerProcess::new(RefCell::new(Buffer {
+    notices: Pile::EMPTY,
+    rest: Pile::EMPTY,
+    told: 0,
+    marks: Vec::new(),
+    left_out: BTreeMap::new(),
+}));
 
 static OBSERVER: Observer = Observer {
     before: Some(before),
@@ -325,7 +322,9 @@ impl Buffer {
         self.rest.clear();
         self.told = 0;
         self.marks.clear();
-        self.left_out.clear();
+        if !self.left_out.is_empty() {
+            self.left_out.clear();
+        }
     }
 }
 
@@ -351,8 +350,10 @@ fn before(what: Before) -> Result<()> {
     for items in [&notices, &rest] {
         flush::out(items)?;
     }
-    for (channel, count) in left_out {
-        flush::left_out(&channel, count);
+    if !left_out.is_empty() {
+        for (channel, count) in left_out {
+            flush::left_out(&channel, count);
+        }
     }
     BUFFER.with_borrow_mut(|buffer| {
         buffer.notices.reuse(notices);

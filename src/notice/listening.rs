@@ -7,6 +7,7 @@ use std::cell::RefCell;
 
 use pushy_core::channel::hash;
 
+use crate::pg::per_process::PerProcess;
 use crate::pg::transaction_end::{self, End, Observer, SavepointEnd};
 use crate::pg::utility::{self, Hooks, Statement};
 use crate::pg::{database, shmem, transaction};
@@ -36,9 +37,11 @@ struct Listening {
     leaves_at_exit: bool,
 }
 
-thread_local! {
-    static LISTENING: RefCell<Listening> = RefCell::default();
-}
+static LISTENING: PerProcess<RefCell<Listening>> = PerProcess::new(RefCell::new(Listening {
+    channels: Vec::new(),
+    actions: Vec::new(),
+    leaves_at_exit: false,
+}));
 
 static HOOKS: Hooks = Hooks {
     before,

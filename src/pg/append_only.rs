@@ -3,6 +3,7 @@
 use pgrx::pg_sys::{self, Datum, Oid};
 
 use super::function::Answer;
+use super::guard::guarded;
 use super::heap::{Slots, Table};
 use super::identity;
 use super::spi::Row;
@@ -69,7 +70,7 @@ impl Table {
             let desc = (*self.raw()).rd_att;
             assert_eq!((*desc).natts as usize, WIDTH);
             let (values, nulls) = (values.as_mut_ptr(), nulls.as_mut_ptr());
-            pg_sys::ffi::pg_guard_ffi_boundary(|| {
+            guarded(|| {
                 let tuple = heap_form_tuple(desc, values, nulls);
                 let command = GetCurrentCommandId(true);
                 heap_insert(self.raw(), tuple, command, 0, std::ptr::null_mut());
@@ -84,6 +85,7 @@ impl Table {
         }
     }
 
+    #[inline(never)]
     fn append_many<const WIDTH: usize>(
         &self,
         rows: &[[Answer; WIDTH]],
@@ -225,9 +227,7 @@ impl Reader<'_> {
                 .expect("every table access method has it");
             let (relation, slot) = (self.table.raw(), self.slot);
             let tid = &mut tid;
-            let found = pg_sys::ffi::pg_guard_ffi_boundary(|| {
-                fetch(relation, tid, &raw mut pg_sys::SnapshotAnyData, slot)
-            });
+            let found = guarded(|| fetch(relation, tid, &raw mut pg_sys::SnapshotAnyData, slot));
             if !found {
                 return None;
             }

@@ -2,8 +2,14 @@
 
 use pgrx::pg_sys::{self, Datum};
 
+use super::guard::guarded;
 use super::json::{self, ValueWriter};
 use super::varlena::Varlena;
+
+extern "C-unwind" {
+    /// Called within our guard, for each row.
+    fn slot_getsomeattrs_int(slot: *mut pg_sys::TupleTableSlot, upto: std::ffi::c_int);
+}
 
 /// One live column.
 pub struct Column {
@@ -35,7 +41,7 @@ impl<'a> Tuple<'a> {
     /// the [`Columns`] of the slot's own descriptor.
     pub unsafe fn of_slot(slot: *mut pg_sys::TupleTableSlot, upto: i16) -> Self {
         if (*slot).tts_nvalid < upto {
-            pg_sys::slot_getsomeattrs_int(slot, i32::from(upto));
+            guarded(|| slot_getsomeattrs_int(slot, i32::from(upto)));
         }
         let count = (*slot).tts_nvalid as usize;
         Self {

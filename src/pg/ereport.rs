@@ -2,9 +2,9 @@
 
 use std::ffi::{c_char, c_int, CStr, CString};
 
-use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
 use pgrx::{pg_sys, PgLogLevel};
 
+use super::guard::guarded;
 use super::text;
 use crate::errors::Error;
 
@@ -73,7 +73,7 @@ impl Parts {
             hint: optional(&self.hint),
         };
         // SAFETY: the strings outlive the call; the guard turns a longjmp into unwinding.
-        unsafe { pg_guard_ffi_boundary(|| ready.report(level)) }
+        unsafe { guarded(|| ready.report(level)) }
     }
 }
 

@@ -6,6 +6,7 @@ use std::ffi::CString;
 use pgrx::pg_sys::{self, Oid};
 
 use super::function::Answer;
+use super::per_process::PerProcess;
 use super::utility::Whose;
 use super::{invalidation, text};
 use crate::errors::{Error, Result, SqlState};
@@ -23,24 +24,29 @@ pub fn session_user() -> Oid {
 
 /// What the catalogs said of schema pushy, until something of it changes: looked up for each commit that is
 /// told of, names cost as much as the row that is written (4 % of an insert).
-#[derive(Default)]
 struct Known {
     generation: u64,
     relations: Vec<(String, Oid)>,
     owner: Option<Oid>,
+    extension: Option<Oid>,
 }
 
-thread_local! {
-    static KNOWN: RefCell<Known> = RefCell::default();
-}
+static KNOWN: PerProcess<RefCell<Known>> = PerProcess::new(RefCell::new(Known::EMPTY));
 
 impl Known {
+    const EMPTY: Self = Self {
+        generation: 0,
+        relations: Vec::new(),
+        owner: None,
+        extension: None,
+    };
+
     /// Empty when something has changed.
     fn refresh(&mut self, generation: u64) {
         if self.generation != generation {
             *self = Self {
                 generation,
-                ..Self::default()
+                ..Self::EMPTY
             };
         }
     }
@@ -81,6 +87,7 @@ pub fn pushy_relation(name: &str) -> Option<Oid> {
     )
 }
 
+#[cold]
 fn find_relation(name: &str) -> Option<Oid> {
     let name = CString::new(name).ok()?;
     // SAFETY: syscache look-ups inside a transaction.
@@ -99,6 +106,7 @@ pub fn expect_relation(name: &str) -> Result<Oid> {
     pushy_relation(name).ok_or_else(not_installed)
 }
 
+#[cold]
 fn not_installed() -> Error {
     Error::new(
         SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
@@ -119,6 +127,7 @@ pub fn extension_owner() -> Option<Oid> {
     )
 }
 
+#[cold]
 fn owner_of(relation: Oid) -> Option<Oid> {
     // SAFETY: a syscache look-up; the tuple is released before the function ends.
     unsafe {
@@ -136,7 +145,17 @@ fn owner_of(relation: Oid) -> Option<Oid> {
 
 /// The OID of the extension in this database: new with each CREATE EXTENSION, so it is the epoch.
 pub fn extension_oid() -> Option<Oid> {
-    // SAFETY: a catalog look-up inside a transaction.
+    kept(
+        |known| known.extension,
+        // Its tables come and go with it; without them nothing is kept.
+        || Some((pushy_relation("queue")?, find_extension()?)),
+        |known, extension| known.extension = Some(extension),
+    )
+}
+
+#[cold]
+fn find_extension() -> Option<Oid> {
+    // SAFETY: a catalog look-up inside a transaction; a scan of pg_extension each time.
     let oid = unsafe { pg_sys::get_extension_oid(c"pushy".as_ptr(), true) };
     (oid != Oid::INVALID).then_some(oid)
 }

@@ -1,16 +1,17 @@
 //! Caches of what the catalogs say: told when it may have changed.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashSet;
 
 use pgrx::{pg_guard, pg_sys};
+use rustc_hash::{FxBuildHasher, FxHashSet};
 
-thread_local! {
-    /// Grows with every message that something may be another which somebody here depends on.
-    static GENERATION: Cell<u64> = const { Cell::new(1) };
-    /// The tables of interest since the last message.
-    static RELATIONS: RefCell<HashSet<u32>> = RefCell::new(HashSet::new());
-}
+use super::per_process::PerProcess;
+
+/// Grows with every message that something may be another which somebody here depends on.
+static GENERATION: PerProcess<Cell<u64>> = PerProcess::new(Cell::new(1));
+/// The tables of interest since the last message.
+static RELATIONS: PerProcess<RefCell<FxHashSet<u32>>> =
+    PerProcess::new(RefCell::new(FxHashSet::with_hasher(FxBuildHasher)));
 
 /// Asks the server for its messages; once, at load.
 pub fn init() {

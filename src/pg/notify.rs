@@ -5,6 +5,9 @@ use std::ffi::c_char;
 
 use pgrx::pg_sys::{self, Oid};
 
+use super::guard::guarded;
+use super::per_process::PerProcess;
+
 /// Bytes of the longest payload: below NOTIFY_PAYLOAD_MAX_LENGTH of async.c.
 pub const PAYLOAD_LIMIT: usize = pg_sys::BLCKSZ as usize - pg_sys::NAMEDATALEN as usize - 128 - 1;
 
@@ -13,10 +16,8 @@ extern "C-unwind" {
     fn Async_Notify(channel: *const c_char, payload: *const c_char);
 }
 
-thread_local! {
-    /// Channel and payload as the server wants them, zeros behind them: used again for the next.
-    static STRINGS: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
+/// Channel and payload as the server wants them, zeros behind them: used again for the next.
+static STRINGS: PerProcess<RefCell<Vec<u8>>> = PerProcess::new(RefCell::new(Vec::new()));
 
 /// Sends a notice at commit: what pg_notify() does, without making two values of type text for it and looking
 /// the function up (4 % of a COPY with a notice per row). An ERROR of the server's in recovery, in a parallel
@@ -33,7 +34,7 @@ pub fn send(channel: &[u8], payload: &[u8]) {
         // SAFETY: two strings with a zero behind each, which the server copies.
         unsafe {
             pg_sys::PreventCommandDuringRecovery(c"NOTIFY".as_ptr());
-            pg_sys::ffi::pg_guard_ffi_boundary(|| {
+            guarded(|| {
                 Async_Notify(channel.as_ptr().cast(), payload.as_ptr().cast());
             });
         }

@@ -2,11 +2,11 @@
 
 use std::cell::Cell;
 
+use super::per_process::PerProcess;
+
 /// A number in [-1, 1], different in each process.
 pub fn jitter() -> f64 {
-    thread_local! {
-        static STATE: Cell<u64> = const { Cell::new(0) };
-    }
+    static STATE: PerProcess<Cell<u64>> = PerProcess::new(Cell::new(0));
     STATE.with(|state| {
         let mut value = state.get();
         if value == 0 {

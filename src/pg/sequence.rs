@@ -1,6 +1,8 @@
 //! Numbers from a sequence of ours.
 
-use pgrx::pg_sys::{self, Oid};
+use pgrx::pg_sys::Oid;
+
+use super::guard::guarded;
 
 extern "C-unwind" {
     fn nextval_internal(relation: Oid, check_permissions: bool) -> i64;
@@ -9,5 +11,5 @@ extern "C-unwind" {
 /// The next value; raises when the sequence is exhausted, or on a standby.
 pub fn next(sequence: Oid) -> i64 {
     // SAFETY: an existing sequence; an ERROR is turned into an unwinding by the guard.
-    unsafe { pg_sys::ffi::pg_guard_ffi_boundary(|| nextval_internal(sequence, false)) }
+    unsafe { guarded(|| nextval_internal(sequence, false)) }
 }

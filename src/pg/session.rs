@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use pgrx::pg_sys;
 
+use super::guard::guarded;
+
 extern "C-unwind" {
     fn PortalHashTableDeleteAll();
     fn DropAllPreparedStatements();
@@ -18,7 +20,7 @@ pub fn clean_between_jobs() {
     // SAFETY: what DISCARD ALL calls; there is no active portal in a worker between two jobs. One guard for
     // all: there is nothing to drop inside.
     unsafe {
-        pg_sys::ffi::pg_guard_ffi_boundary(|| {
+        guarded(|| {
             PortalHashTableDeleteAll();
             DropAllPreparedStatements();
             LockReleaseSession(pg_sys::USER_LOCKMETHOD as pg_sys::LOCKMETHODID);

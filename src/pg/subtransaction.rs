@@ -4,7 +4,6 @@ use std::mem::MaybeUninit;
 
 use cee_scape::{call_with_sigsetjmp, SigJmpBufFields};
 use pgrx::pg_sys;
-use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
 
 // Called within one guard for several, with nothing to drop inside.
 extern "C-unwind" {
@@ -18,6 +17,7 @@ extern "C-unwind" {
 
 use super::ereport::unpack_sqlstate;
 use super::failure::Failure;
+use super::guard::guarded;
 use super::text;
 use crate::errors::Error;
 
@@ -62,7 +62,7 @@ pub fn run<T>(work: impl FnOnce() -> Result<T, CallError>) -> Result<T, CallErro
     unsafe {
         let context = pg_sys::CurrentMemoryContext;
         let owner = pg_sys::CurrentResourceOwner;
-        pg_guard_ffi_boundary(|| {
+        guarded(|| {
             BeginInternalSubTransaction(std::ptr::null());
             pg_sys::MemoryContextSwitchTo(context);
             PushActiveSnapshot(GetTransactionSnapshot());
@@ -74,7 +74,7 @@ pub fn run<T>(work: impl FnOnce() -> Result<T, CallError>) -> Result<T, CallErro
         };
 
         let done = result.is_ok();
-        pg_guard_ffi_boundary(|| {
+        guarded(|| {
             if done {
                 PopActiveSnapshot();
                 ReleaseCurrentSubTransaction();

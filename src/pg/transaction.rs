@@ -147,14 +147,17 @@ pub fn is_own(xid: u32) -> bool {
 /// The number of the current top-level transaction, with its epoch, and that of the current savepoint; both
 /// are given out if need be.
 pub fn my_xids() -> (u64, u32) {
-    // SAFETY: inside a transaction, not in recovery; the first call reads a variable.
-    unsafe {
-        let own = match GetCurrentTransactionIdIfAny().into_inner() {
-            0 => pg_sys::GetCurrentTransactionId().into_inner(),
-            known => known,
-        };
-        (xid(), own)
+    #[cold]
+    fn assign() -> u32 {
+        // SAFETY: inside a transaction, not in recovery.
+        unsafe { pg_sys::GetCurrentTransactionId().into_inner() }
     }
+    // SAFETY: reads a variable.
+    let own = match unsafe { GetCurrentTransactionIdIfAny().into_inner() } {
+        0 => assign(),
+        known => known,
+    };
+    (xid(), own)
 }
 
 /// Whether a transaction, or savepoint, that is over has committed.
@@ -177,11 +180,14 @@ pub fn is_read_only() -> bool {
 
 /// Refuses a command on a standby, by its own name.
 pub fn require_primary(command: &std::ffi::CStr) {
-    // SAFETY: the first reads shared memory, the second raises.
-    unsafe {
-        if RecoveryInProgress() {
-            pg_sys::PreventCommandDuringRecovery(command.as_ptr());
-        }
+    #[cold]
+    fn refuse(command: &std::ffi::CStr) {
+        // SAFETY: raises.
+        unsafe { pg_sys::PreventCommandDuringRecovery(command.as_ptr()) }
+    }
+    // SAFETY: reads shared memory.
+    if unsafe { RecoveryInProgress() } {
+        refuse(command);
     }
 }
 
@@ -232,12 +238,15 @@ pub fn subtransaction_ids() -> u32 {
 
 /// The 64-bit id of this transaction, given to it if it has none yet.
 pub fn xid() -> u64 {
-    // SAFETY: inside a transaction that may write; the first call reads a variable.
-    unsafe {
-        match GetTopFullTransactionIdIfAny().value {
-            0 => pg_sys::GetTopFullTransactionId().value,
-            known => known,
-        }
+    #[cold]
+    fn assign() -> u64 {
+        // SAFETY: inside a transaction that may write.
+        unsafe { pg_sys::GetTopFullTransactionId().value }
+    }
+    // SAFETY: reads a variable.
+    match unsafe { GetTopFullTransactionIdIfAny().value } {
+        0 => assign(),
+        known => known,
     }
 }
 

@@ -63,14 +63,19 @@ pub fn observe(observer: &'static Observer) {
 pub fn expect() {
     EXPECTED.store(true, Ordering::Relaxed);
     if !ASKED.load(Ordering::Relaxed) {
-        // SAFETY: registered for the life of the process; inside a transaction, of which they hear from here on.
-        unsafe {
-            pg_sys::RegisterXactCallback(Some(on_end), std::ptr::null_mut());
-            pg_sys::RegisterSubXactCallback(Some(on_savepoint_end), std::ptr::null_mut());
-        }
-        // Only now: with no memory left they have raised an ERROR.
-        ASKED.store(true, Ordering::Relaxed);
+        ask();
     }
+}
+
+#[cold]
+fn ask() {
+    // SAFETY: registered for the life of the process; inside a transaction, of which they hear from here on.
+    unsafe {
+        pg_sys::RegisterXactCallback(Some(on_end), std::ptr::null_mut());
+        pg_sys::RegisterSubXactCallback(Some(on_savepoint_end), std::ptr::null_mut());
+    }
+    // Only now: with no memory left they have raised an ERROR.
+    ASKED.store(true, Ordering::Relaxed);
 }
 
 static EXPECTED: AtomicBool = AtomicBool::new(false);

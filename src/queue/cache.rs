@@ -5,13 +5,15 @@
 //! preload, where there is no counter.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
+
+use rustc_hash::{FxBuildHasher, FxHashMap};
 
 use super::definition::{self, Definition};
 use super::privilege::{self, Grant};
 use crate::errors::{Error, Result, SqlState};
+use crate::pg::per_process::PerProcess;
 use crate::pg::{database, identity};
 use crate::shared::{self, pending};
 
@@ -25,14 +27,16 @@ pub struct Known {
 
 struct Cache {
     generation: u64,
-    queues: HashMap<String, Rc<Known>>,
+    queues: FxHashMap<String, Rc<Known>>,
     /// How many a view has asked for in vain.
     missed: usize,
 }
 
-thread_local! {
-    static CACHE: RefCell<Cache> = RefCell::new(Cache { generation: 0, queues: HashMap::new(), missed: 0 });
-}
+static CACHE: PerProcess<RefCell<Cache>> = PerProcess::new(RefCell::new(Cache {
+    generation: 0,
+    queues: FxHashMap::with_hasher(FxBuildHasher),
+    missed: 0,
+}));
 
 /// Entries kept; a backend that uses more queues starts over.
 const MOST: usize = 10_000;

@@ -25,6 +25,8 @@ const MOST_AT_ONCE: usize = 1_000;
 #[derive(Default)]
 pub struct Feeding {
     names: Vec<String>,
+    /// Of queues, or of readers.
+    any: bool,
     /// The counter of definitions when they were read; None: never.
     generation: Option<u64>,
     /// The tick that all have been given.
@@ -47,16 +49,22 @@ static STOP: Plan = Plan::new(
     &[BuiltinOid::TEXTOID, BuiltinOid::TEXTOID],
 );
 
+impl Feeding {
+    /// Whether there is a subscription.
+    pub(super) fn has_subscriptions(&self) -> bool {
+        self.any
+    }
+}
+
 impl Relay {
     /// Gives queues that subscribe what is new.
     pub(super) fn feed(&mut self) -> std::result::Result<(), Failure> {
         let generation = self.place.definitions.load(Ordering::SeqCst);
         if self.feeding.generation != Some(generation) {
-            self.feeding.names = transaction::run(|| {
-                let all = identity::as_owner(table::all)?;
-                let of_queues = all.into_iter().filter(|known| known.queue.is_some());
-                Ok(of_queues.map(|known| known.name).collect())
-            })?;
+            let all = transaction::run(|| identity::as_owner(table::all))?;
+            self.feeding.any = !all.is_empty();
+            let of_queues = all.into_iter().filter(|known| known.queue.is_some());
+            self.feeding.names = of_queues.map(|known| known.name).collect();
             self.feeding.generation = Some(generation);
             self.feeding.fed = None;
         }

@@ -7,7 +7,6 @@ mod emit;
 mod feed;
 mod part;
 mod ticking;
-mod unticked;
 mod worker;
 
 pub use worker::KIND;

@@ -6,6 +6,7 @@ use pushy_core::channel;
 use pushy_core::log::cursor::{self, Cursor};
 use pushy_core::log::runs::Run;
 use pushy_core::log::seen::Seen;
+use pushy_core::log::written::{About, Written};
 use rustc_hash::FxHashSet as HashSet;
 
 use super::worker::{Fresh, Relay};
@@ -19,7 +20,6 @@ use crate::pg::failure::Failure;
 use crate::pg::spi::{self, Plan};
 use crate::pg::transaction;
 use crate::pg::{clock, heap, identity, snapshot, BuiltinOid};
-use crate::shared::log::{About, Written};
 
 /// Events of a tick that are kept in memory, to be told without reading them again.
 const MOST_FRESH: usize = 2_000;
@@ -171,7 +171,7 @@ impl Relay {
                 }
             }
         }
-        let due = self.unticked.due(&seen);
+        let due = self.unticked.due(&seen, transaction::has_committed);
         if due.is_empty() && !lost {
             return Ok(Looked {
                 seen,
@@ -179,6 +179,7 @@ impl Relay {
                 fresh: None,
             });
         }
+        self.was_heard = lost || due.iter().any(|run| self.unheard(run).is_none());
         let (ticks, fresh) = self.assemble(&due, &seen, lost)?;
         tick::write(self.part, &ticks)?;
         let parts = ticks.iter().fold(0, |all, tick| all | tick.parts);

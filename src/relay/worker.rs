@@ -1,17 +1,19 @@
 //! The relay's process: when it comes, what it does in which order, when it leaves.
 
+use std::cell::Cell;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use pushy_core::log::cursor::Cursor;
 use pushy_core::log::seen::Seen;
+use pushy_core::log::unticked::Unticked;
 
 use super::emit::Muted;
 use super::feed::Feeding;
-use super::unticked::Unticked;
 use crate::errors::{Error, SqlState};
 use crate::log::read::Notice;
 use crate::pg::failure::Failure;
+use crate::pg::per_process::PerProcess;
 use crate::pg::worker::Kind;
 use crate::pg::{clock, ereport, guc, latch, worker};
 use crate::shared;
@@ -28,6 +30,8 @@ pub const KIND: Kind = Kind {
 
 /// Time between two ticks under load: what commits meanwhile is told together. After a rest there is none.
 const GAP_US: i64 = 3_000;
+/// The same while nobody waits for them: no subscription, and no LISTENer of what was met last.
+const LONG_GAP_US: i64 = 20_000;
 /// How long to look away from sizes and ages of the log.
 const LOOK_US: i64 = 200_000;
 /// The same when the part that is written to has grown to its size.
@@ -76,14 +80,14 @@ fn relay(arg: usize) {
         written_down: None,
         reach: None,
         feeding: Feeding::default(),
+        was_heard: true,
+        is_awaited: true,
     };
     relay.live();
 }
 
-thread_local! {
-    /// Something was taken notice of and may not be done.
-    static IN_ROUND: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
-}
+/// Something was taken notice of and may not be done.
+static IN_ROUND: PerProcess<Cell<bool>> = PerProcess::new(Cell::new(false));
 
 fn leave() {
     servant::go(its_servant, |shared, place| {
@@ -136,6 +140,10 @@ pub struct Relay {
     /// The last event in each part.
     pub(super) reach: Option<Vec<Cursor>>,
     pub(super) feeding: Feeding,
+    /// Somebody hears some of what was met last.
+    pub(super) was_heard: bool,
+    /// Somebody waits for ticks.
+    is_awaited: bool,
 }
 
 impl Relay {
@@ -223,9 +231,14 @@ impl Relay {
         let log = &self.place.log;
         if log.is_dirty() {
             let now = clock::now().0;
-            if now - *ticked_at < GAP_US && now >= *ticked_at {
+            let gap = if self.is_awaited || log.is_hurried() {
+                GAP_US
+            } else {
+                LONG_GAP_US
+            };
+            if now - *ticked_at < gap && now >= *ticked_at {
                 // Others commit meanwhile; the mark stays, so that they need not wake us.
-                return Ok(Some(*ticked_at + GAP_US - now));
+                return Ok(Some(*ticked_at + gap - now));
             }
             log.relay_busy.store(true, Ordering::SeqCst);
             *ticked_at = now;
@@ -234,6 +247,8 @@ impl Relay {
         }
         let retry_at = self.emit();
         self.feed()?;
+        self.is_awaited = self.was_heard || self.feeding.has_subscriptions();
+        log.set_takes_its_time(!self.is_awaited);
         let now = clock::now().0;
         let is_crowded = log.is_crowded.load(Ordering::SeqCst);
         let pause = if is_crowded {

@@ -1,5 +1,6 @@
 //! One slot per executor: whom it serves, what it runs, what is asked of it.
 
+use std::cell::Cell;
 use std::sync::atomic::{
     AtomicBool, AtomicI32, AtomicI64, AtomicU32, AtomicU64, AtomicU8, Ordering,
 };
@@ -9,6 +10,7 @@ use pushy_core::batch::BatchPlan;
 use super::cancels::Promise;
 use super::Shared;
 use crate::pg::latch::ProcessCell;
+use crate::pg::per_process::PerProcess;
 use crate::pg::spinlock::Spinlock;
 
 /// More than any server runs; the setting pushy.max_executors is bounded by it.
@@ -296,9 +298,7 @@ impl Executor {
     }
 }
 
-thread_local! {
-    static MINE: std::cell::Cell<Option<usize>> = const { std::cell::Cell::new(None) };
-}
+static MINE: PerProcess<Cell<Option<usize>>> = PerProcess::new(Cell::new(None));
 
 /// The slot of this process, if it is an executor.
 pub fn mine() -> Option<usize> {

@@ -4,7 +4,10 @@ use std::sync::atomic::{
     AtomicBool, AtomicI32, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering,
 };
 
+use pushy_core::log::written::{About, Written};
+
 use super::database::{Database, NEVER};
+use super::listened::Counter;
 use super::servant::Servant;
 use super::Shared;
 use crate::pg::condition::Condition;
@@ -26,6 +29,10 @@ pub struct LogPlace {
     known: AtomicBool,
     /// Something may have been committed that is in no tick.
     dirty: AtomicBool,
+    /// The relay has found nobody who waits for ticks, and leaves more time between them.
+    takes_its_time: AtomicBool,
+    /// Somebody waits all the same.
+    hurried: AtomicBool,
     pub relay: Servant,
     /// It has something to do: for pushy.workers.
     pub relay_busy: AtomicBool,
@@ -59,6 +66,8 @@ impl LogPlace {
         self.part.store(0, Ordering::SeqCst);
         self.known.store(false, Ordering::SeqCst);
         self.dirty.store(false, Ordering::SeqCst);
+        self.takes_its_time.store(false, Ordering::SeqCst);
+        self.hurried.store(false, Ordering::SeqCst);
         self.relay_due.store(NEVER, Ordering::SeqCst);
         self.relay.reset();
         self.lost.store(0, Ordering::SeqCst);
@@ -123,14 +132,35 @@ impl LogPlace {
     }
 
     /// Takes the mark off: before the relay takes its snapshot.
-    pub fn take_dirty(&self) -> bool {
-        self.dirty.swap(false, Ordering::SeqCst)
+    pub fn take_dirty(&self) {
+        self.hurried.store(false, Ordering::SeqCst);
+        self.dirty.store(false, Ordering::SeqCst);
     }
 
     /// Puts the mark on; true when it was off.
     pub fn set_dirty(&self) -> bool {
         // A plain load first: under load the mark is on, and a swap would take the cache line.
         !self.dirty.load(Ordering::SeqCst) && !self.dirty.swap(true, Ordering::SeqCst)
+    }
+
+    pub fn set_takes_its_time(&self, yes: bool) {
+        // A plain load first: writers read it.
+        if self.takes_its_time() != yes {
+            self.takes_its_time.store(yes, Ordering::SeqCst);
+        }
+    }
+
+    fn takes_its_time(&self) -> bool {
+        self.takes_its_time.load(Ordering::SeqCst)
+    }
+
+    pub fn is_hurried(&self) -> bool {
+        self.hurried.load(Ordering::SeqCst)
+    }
+
+    /// True when nobody had asked for it since the last tick.
+    fn hurry(&self) -> bool {
+        !self.is_hurried() && !self.hurried.swap(true, Ordering::SeqCst)
     }
 
     /// How many ticks there have been: read it, look at the tables, then `wait_tick`.
@@ -174,32 +204,6 @@ struct Cell {
     channel: AtomicU64,
     own_xid: AtomicU32,
     bytes: AtomicU32,
-}
-
-/// Neighbours in the log, and who wrote them.
-#[derive(Clone, Copy, Debug)]
-pub struct Written {
-    pub part: u8,
-    pub block: u32,
-    pub first: u16,
-    pub count: u16,
-    /// The top-level transaction, with its epoch.
-    pub xid: u64,
-    /// The transaction or savepoint.
-    pub own_xid: u32,
-    /// Of its first event.
-    pub position: i64,
-    /// What the relay would read its rows for, if nobody hears them; None: they were found, not told.
-    pub about: Option<About>,
-}
-
-/// What neighbours are about, if they share a channel.
-#[derive(Clone, Copy, Debug)]
-pub struct About {
-    /// The hash of the channel.
-    pub channel: u64,
-    /// Of channels and payloads, together.
-    pub bytes: u32,
 }
 
 impl Cell {
@@ -294,19 +298,27 @@ impl Ring {
 }
 
 impl Shared {
-    /// Tells the relay where events lie, before their transaction commits.
-    pub fn tell_written(&self, place: &Database, written: &Written) {
+    /// Tells the relay where events lie, before their transaction commits. True when somebody waits for them and
+    /// the relay does not know.
+    pub fn tell_written(&self, place: &Database, written: &Written) -> bool {
         let Some(ring) = place.log.ring.load(Ordering::SeqCst).checked_sub(1) else {
-            return;
+            return false;
         };
         if self.rings[ring as usize].push(place.oid(), written) {
-            self.announce_logged(place);
+            self.announce_logged(place, true);
         }
+        let is_heard = |about: About| {
+            let counter = Counter::of(place.oid(), about.channel);
+            self.listened.has(counter)
+        };
+        place.log.takes_its_time() && written.about.is_none_or(is_heard)
     }
 
-    /// Something was committed to the log: the relay comes, or the launcher starts one.
-    pub fn announce_logged(&self, place: &Database) {
-        if place.log.set_dirty() {
+    /// Something was committed to the log: the relay comes, or the launcher starts one. `hurry`: and soon, though
+    /// it takes its time.
+    pub fn announce_logged(&self, place: &Database, hurry: bool) {
+        let is_news = place.log.set_dirty();
+        if (hurry && place.log.hurry()) || is_news {
             self.wake_relay(place);
         }
     }

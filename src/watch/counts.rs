@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 
+use crate::pg::per_process::PerProcess;
 use crate::pg::{transaction, transaction_end};
 use crate::shared::{self, Shared};
 
@@ -24,10 +25,8 @@ struct Gone {
     watch_id: i32,
 }
 
-thread_local! {
-    static COUNTED: RefCell<Vec<Counted>> = const { RefCell::new(Vec::new()) };
-    static GONE: RefCell<Vec<Gone>> = const { RefCell::new(Vec::new()) };
-}
+static COUNTED: PerProcess<RefCell<Vec<Counted>>> = PerProcess::new(RefCell::new(Vec::new()));
+static GONE: PerProcess<RefCell<Vec<Gone>>> = PerProcess::new(RefCell::new(Vec::new()));
 
 /// Adds to the counts of a watch, in this slot, with the commit.
 pub fn add(watch_id: i32, slot: Option<usize>, tally: Tally) {

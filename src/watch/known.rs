@@ -2,8 +2,9 @@
 //! and again when one of them may have changed.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
+
+use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
 
 use super::definition::{self, Definition, Payload};
 use super::payload::{Kind, Shape};
@@ -14,6 +15,7 @@ use crate::job::request::Request;
 use crate::params;
 use crate::pg::expression::Evaluator;
 use crate::pg::memory::Context;
+use crate::pg::per_process::PerProcess;
 use crate::pg::slot::{Layout, OwnSlot, RowType, Slot};
 use crate::pg::spi::{self, Plan};
 use crate::pg::subtransaction::{self, CallError};
@@ -36,9 +38,9 @@ pub struct Known {
     /// Taken while in use: an expression may fire the watch again.
     evaluator: RefCell<Option<Evaluator>>,
     /// The layouts of partitions, None where it is the table's own.
-    layouts: RefCell<HashMap<Oid, Option<Rc<Layout>>>>,
+    layouts: RefCell<FxHashMap<Oid, Option<Rc<Layout>>>>,
     /// Triggers found to be the watch's, or copies of them.
-    trusted: RefCell<HashSet<Oid>>,
+    trusted: RefCell<FxHashSet<Oid>>,
     /// What the jobs of one statement have in common.
     request: RefCell<Option<(Common, Rc<Request>)>>,
     last_logged: Cell<i64>,
@@ -60,18 +62,16 @@ struct Common {
 
 struct Cache {
     generation: u64,
-    watches: HashMap<i32, Option<Rc<Known>>>,
+    watches: FxHashMap<i32, Option<Rc<Known>>>,
     /// The trigger that fired last, of the many rows of a statement, and its watch.
     last: Option<(Oid, Option<Rc<Known>>)>,
 }
 
-thread_local! {
-    static CACHE: RefCell<Cache> = RefCell::new(Cache {
-        generation: 0,
-        watches: HashMap::new(),
-        last: None,
-    });
-}
+static CACHE: PerProcess<RefCell<Cache>> = PerProcess::new(RefCell::new(Cache {
+    generation: 0,
+    watches: FxHashMap::with_hasher(FxBuildHasher),
+    last: None,
+}));
 
 /// The watch that a trigger of this firing belongs to; None when nothing is to be told: it is paused, not at
 /// home, or not declared (its row was removed by hand).
@@ -90,6 +90,7 @@ pub fn of(firing: Firing) -> Result<Option<Rc<Known>>> {
     Ok(known)
 }
 
+#[cold]
 fn find(firing: Firing) -> Result<Option<Rc<Known>>> {
     let watch_id = firing
         .argument(0)

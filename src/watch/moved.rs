@@ -8,6 +8,7 @@ use super::fire;
 use super::known::Known;
 use crate::errors::Result;
 use crate::job::current::{self, Cause};
+use crate::pg::per_process::PerProcess;
 use crate::pg::slot::{OwnSlot, Slot};
 use crate::pg::trigger::Op;
 use crate::pg::{transaction, transaction_end};
@@ -32,10 +33,8 @@ impl Left {
     }
 }
 
-thread_local! {
-    /// At most one per watch and savepoint.
-    static LEFT: RefCell<Vec<Left>> = const { RefCell::new(Vec::new()) };
-}
+/// At most one per watch and savepoint.
+static LEFT: PerProcess<RefCell<Vec<Left>>> = PerProcess::new(RefCell::new(Vec::new()));
 
 /// Remembers a row that `command` has moved away.
 pub fn left(watch: &Rc<Known>, command: u32, row: Slot<'_>) -> Result<()> {

@@ -11,6 +11,7 @@ use super::tell;
 use crate::errors::Result;
 use crate::job::current::{self, Cause};
 use crate::pg::notify;
+use crate::pg::per_process::PerProcess;
 use crate::pg::subtransaction::CallError;
 use crate::pg::trigger::{self, Op};
 use crate::pg::{transaction, transaction_end};
@@ -27,9 +28,7 @@ struct Open {
     keys: Keys,
 }
 
-thread_local! {
-    static OPEN: RefCell<Vec<Open>> = const { RefCell::new(Vec::new()) };
-}
+static OPEN: PerProcess<RefCell<Vec<Open>>> = PerProcess::new(RefCell::new(Vec::new()));
 
 /// Bytes of keys that the arguments of a job have, where no notice bounds them.
 const ROOM_OF_JOB: usize = 1 << 20;

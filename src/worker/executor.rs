@@ -1,6 +1,7 @@
 //! An executor: runs the jobs of all queues of one role in one database, batch after batch, and sleeps
 //! when there are none.
 
+use std::cell::Cell;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -10,6 +11,7 @@ use super::recorder;
 use super::{installation, solitude};
 use crate::errors::{Error, SqlState};
 use crate::pg::failure::Failure;
+use crate::pg::per_process::PerProcess;
 use crate::pg::transaction;
 use crate::pg::worker::Kind;
 use crate::pg::{
@@ -132,10 +134,8 @@ fn leave() {
     shared.call_launcher();
 }
 
-thread_local! {
-    /// The queue slot whose permit this process holds.
-    static PERMIT: std::cell::Cell<Option<(usize, QueueKey)>> = const { std::cell::Cell::new(None) };
-}
+/// The queue slot whose permit this process holds.
+static PERMIT: PerProcess<Cell<Option<(usize, QueueKey)>>> = PerProcess::new(Cell::new(None));
 
 struct Executing {
     shared: &'static Shared,

@@ -1,6 +1,7 @@
 //! The scheduler of one database: keeps its times, and leaves when nothing is due soon. Runs no user
 //! code.
 
+use std::cell::Cell;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use super::{cancels, retention, servant, timers, verdict};
 use crate::errors::{Error, SqlState};
 use crate::log;
 use crate::pg::failure::Failure;
+use crate::pg::per_process::PerProcess;
 use crate::pg::transaction;
 use crate::pg::worker::Kind;
 use crate::pg::{clock, database, ereport, guc, identity, latch, worker};
@@ -45,10 +47,8 @@ fn scheduler(arg: usize) {
     .live();
 }
 
-thread_local! {
-    /// In the midst of a round: what is due and what was asked for has been taken, and may not be done.
-    static IN_ROUND: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
-}
+/// In the midst of a round: what is due and what was asked for has been taken, and may not be done.
+static IN_ROUND: PerProcess<Cell<bool>> = PerProcess::new(Cell::new(false));
 
 fn leave() {
     servant::go(its_servant, |_, place| {
@@ -180,7 +180,7 @@ impl Scheduling {
             return Ok(());
         }
         if transaction::run(log::is_used)? {
-            shared::expect().announce_logged(self.place);
+            shared::expect().announce_logged(self.place, false);
         }
         self.place.log.set_known();
         Ok(())

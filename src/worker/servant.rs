@@ -2,15 +2,14 @@
 
 use std::cell::Cell;
 
+use crate::pg::per_process::PerProcess;
 use crate::pg::{clock, shmem, signals, worker};
 use crate::shared::database::Database;
 use crate::shared::servant::Servant;
 use crate::shared::{self, Shared};
 
-thread_local! {
-    /// The database that this process serves.
-    static SERVED: Cell<u32> = const { Cell::new(0) };
-}
+/// The database that this process serves.
+static SERVED: PerProcess<Cell<u32>> = PerProcess::new(Cell::new(0));
 
 /// Connects this process to the database as its scheduler or relay; None when it is not to be. `leave` runs
 /// at exit and calls `go`.

@@ -3,4 +3,6 @@
 pub mod cursor;
 pub mod runs;
 pub mod seen;
+pub mod unticked;
 mod varint;
+pub mod written;

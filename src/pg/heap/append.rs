@@ -4,6 +4,7 @@ use pgrx::pg_sys::{self, Datum};
 
 use super::{advance_command, Table};
 use crate::pg::function::Answer;
+use crate::pg::guard::guarded;
 use crate::pg::interrupts;
 
 impl Table {
@@ -127,7 +128,7 @@ impl Slots {
         let (desc, width) = (self.desc, self.width);
         let (mut values, mut nulls) = (self.values.as_mut_ptr(), self.nulls.as_mut_ptr());
         let slots = &mut self.slots[..self.filled];
-        pg_sys::ffi::pg_guard_ffi_boundary(|| {
+        guarded(|| {
             for slot in slots {
                 if slot.is_null() {
                     *slot = MakeTupleTableSlot(desc, &raw const pg_sys::TTSOpsHeapTuple);
@@ -147,7 +148,7 @@ impl Slots {
 
     pub(in crate::pg) unsafe fn free(self) {
         let slots = &self.slots;
-        pg_sys::ffi::pg_guard_ffi_boundary(|| {
+        guarded(|| {
             for slot in slots {
                 ExecDropSingleTupleTableSlot(*slot);
             }

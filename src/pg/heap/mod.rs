@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use pgrx::pg_sys::{self, Oid};
 
+use super::guard::guarded;
 use super::identity;
 use super::spi::Tid;
 use crate::errors::{Error, Result, SqlState};
@@ -22,13 +23,18 @@ pub use scan::Key;
 /// A table of schema pushy, open until the transaction ends.
 pub struct Table(pg_sys::Relation);
 
+// Called within our guard.
+extern "C-unwind" {
+    fn table_open(relation: Oid, lock: pg_sys::LOCKMODE) -> pg_sys::Relation;
+    fn table_close(relation: pg_sys::Relation, lock: pg_sys::LOCKMODE);
+}
+
 /// Opens a table for writing.
 pub fn open(name: &str) -> Result<Table> {
     let oid = find(name)?;
+    let lock = pg_sys::RowExclusiveLock as pg_sys::LOCKMODE;
     // SAFETY: an existing table; the lock is kept until the transaction ends.
-    Ok(Table(unsafe {
-        pg_sys::table_open(oid, pg_sys::RowExclusiveLock as pg_sys::LOCKMODE)
-    }))
+    Ok(Table(unsafe { guarded(|| table_open(oid, lock)) }))
 }
 
 /// A table open for reading, and locked against being emptied, until it is dropped.
@@ -42,7 +48,7 @@ const READ_LOCK: pg_sys::LOCKMODE = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
 pub fn open_for_reading(name: &str) -> Result<ForReading> {
     let oid = find(name)?;
     // SAFETY: an existing table; closed and unlocked by Drop.
-    let table = Table(unsafe { pg_sys::table_open(oid, READ_LOCK) });
+    let table = Table(unsafe { guarded(|| table_open(oid, READ_LOCK)) });
     Ok(ForReading {
         table: Some(table),
         oid,
@@ -69,13 +75,16 @@ impl Drop for ForReading {
 }
 
 fn find(name: &str) -> Result<Oid> {
-    identity::pushy_relation(name).ok_or_else(|| {
-        Error::new(
-            SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
-            format!("relation pushy.{name} does not exist"),
-        )
-        .hint("Run: CREATE EXTENSION pushy")
-    })
+    identity::pushy_relation(name).ok_or_else(|| is_missing(name))
+}
+
+#[cold]
+fn is_missing(name: &str) -> Error {
+    Error::new(
+        SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+        format!("relation pushy.{name} does not exist"),
+    )
+    .hint("Run: CREATE EXTENSION pushy")
 }
 
 impl Drop for Table {
@@ -83,7 +92,7 @@ impl Drop for Table {
         // After an ERROR the resource owner lets go of it.
         if !std::thread::panicking() {
             // SAFETY: opened by open(), in the same resource owner; the lock stays.
-            unsafe { pg_sys::table_close(self.0, pg_sys::NoLock as pg_sys::LOCKMODE) }
+            unsafe { guarded(|| table_close(self.0, pg_sys::NoLock as pg_sys::LOCKMODE)) }
         }
     }
 }
@@ -113,22 +122,28 @@ pub fn advance_command() {
 /// new library, or the other way round. Looked at once per process and table (an upgrade restarts the
 /// workers); `checked` keeps the table's OID.
 pub fn check_columns(table: &Table, names: &[&str], checked: &AtomicU32) -> Result<()> {
+    // SAFETY: open.
+    let oid = unsafe { (*table.0).rd_id.to_u32() };
+    if checked.load(Ordering::Relaxed) == oid {
+        return Ok(());
+    }
+    look_at_columns(table, names)?;
+    checked.store(oid, Ordering::Relaxed);
+    Ok(())
+}
+
+#[cold]
+fn look_at_columns(table: &Table, names: &[&str]) -> Result<()> {
     // SAFETY: the descriptor and its attributes live as long as the table is open.
-    let (oid, fits) = unsafe {
-        let oid = (*table.0).rd_id.to_u32();
-        if checked.load(Ordering::Relaxed) == oid {
-            return Ok(());
-        }
+    let fits = unsafe {
         let count = (*(*table.0).rd_att).natts as usize;
-        let fits = count == names.len()
+        count == names.len()
             && names.iter().enumerate().all(|(at, name)| {
                 let attribute = pg_sys::get_attname((*table.0).rd_id, at as i16 + 1, true);
                 !attribute.is_null() && CStr::from_ptr(attribute).to_bytes() == name.as_bytes()
-            });
-        (oid, fits)
+            })
     };
     if fits {
-        checked.store(oid, Ordering::Relaxed);
         return Ok(());
     }
     Err(Error::new(

@@ -4,6 +4,7 @@ use pgrx::pg_sys::{self, Datum, Oid};
 
 use super::{find, Table};
 use crate::errors::Result;
+use crate::pg::guard::guarded;
 use crate::pg::interrupts;
 use crate::pg::snapshot::Snapshot;
 use crate::pg::spi::{Row, Tid};
@@ -201,7 +202,7 @@ impl Table {
         let mut failure: pg_sys::TM_FailureData = std::mem::zeroed();
         let failure = &mut failure;
         // A function pointer of the server: its errors must not jump over our frames.
-        let result = pg_sys::ffi::pg_guard_ffi_boundary(|| {
+        let result = guarded(|| {
             lock(
                 relation,
                 tid,

@@ -11,6 +11,7 @@ use super::cancels::Promise;
 use super::database::{Presence, NEVER};
 use super::queue_slot::{QueueFacts, QueueKey, NOTHING, PRIORITIES};
 use super::statistics::Tally;
+use crate::pg::per_process::PerProcess;
 use crate::pg::transaction;
 use crate::pg::transaction_end::{self, Observer};
 
@@ -59,6 +60,8 @@ struct Pending {
     access: bool,
     /// Events were written to the log.
     logged: bool,
+    /// The relay takes its time, and somebody waits for them.
+    awaited: bool,
     /// Permits of queues held until the end (queue_run).
     permits: Vec<(usize, QueueKey)>,
     /// Databases kept empty of workers until the end.
@@ -79,31 +82,29 @@ impl Pending {
         self.rotated = false;
         self.access = false;
         self.logged = false;
+        self.awaited = false;
         self.permits.clear();
         self.quiesced.clear();
         self.dropped_database = None;
     }
 }
 
-thread_local! {
-    static PENDING: RefCell<Pending> = const {
-        RefCell::new(Pending {
-            announcements: Vec::new(),
-            cancels: Vec::new(),
-            ended: Vec::new(),
-            changes: Vec::new(),
-            presence: None,
-            due: NEVER,
-            sweep: false,
-            rotated: false,
-            access: false,
-            logged: false,
-            permits: Vec::new(),
-            quiesced: Vec::new(),
-            dropped_database: None,
-        })
-    };
-}
+static PENDING: PerProcess<RefCell<Pending>> = PerProcess::new(RefCell::new(Pending {
+    announcements: Vec::new(),
+    cancels: Vec::new(),
+    ended: Vec::new(),
+    changes: Vec::new(),
+    presence: None,
+    due: NEVER,
+    sweep: false,
+    rotated: false,
+    access: false,
+    logged: false,
+    awaited: false,
+    permits: Vec::new(),
+    quiesced: Vec::new(),
+    dropped_database: None,
+}));
 
 fn with<T>(work: impl FnOnce(&mut Pending) -> T) -> T {
     transaction_end::expect();
@@ -251,6 +252,11 @@ pub fn access_changed() {
 /// The relay looks into the log, at commit.
 pub fn logged() {
     with(|pending| pending.logged = true);
+}
+
+/// Soon, for somebody waits.
+pub fn awaited() {
+    with(|pending| pending.awaited = true);
 }
 
 /// The permit of the queue in this slot goes back when the transaction ends.

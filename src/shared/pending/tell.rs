@@ -95,6 +95,67 @@ pub(super) fn free_cancels(shared: &Shared, cancels: &[(i32, Promise)], level: i
 impl Pending {
     fn tell_commit(&self, shared: &Shared) {
         let database = crate::pg::database::current();
+        if !self.changes.is_empty() || self.presence.is_some() || self.rotated {
+            self.tell_changes(shared, database);
+        }
+        if !self.announcements.is_empty() || self.logged {
+            if let Some(slot) = shared.find_database(database) {
+                slot.witness();
+            }
+        }
+        for known in &self.announcements {
+            if known.why == Why::Claimed {
+                continue;
+            }
+            let slot = &shared.queues()[known.index];
+            if !slot.is(known.key) {
+                // The queue was dropped after this transaction had looked it up.
+                ask_for_orphans(shared, database);
+                continue;
+            }
+            let enqueued = &slot.statistics.enqueued;
+            enqueued.fetch_add(known.jobs, Ordering::Relaxed);
+            tell(shared, known);
+        }
+        if self.due != NEVER {
+            if let Some(slot) = shared.find_database(database) {
+                shared.announce_due(slot, self.due);
+            }
+        }
+        if self.sweep {
+            if let Some(slot) = shared.find_database(database) {
+                slot.sweep_requested.store(true, Ordering::SeqCst);
+                shared.call_launcher();
+            }
+        }
+        if self.logged {
+            if let Some(slot) = shared.find_database(database) {
+                shared.announce_logged(slot, self.awaited);
+            }
+        }
+        if self.access {
+            shared.access_changed.store(true, Ordering::SeqCst);
+            shared.call_launcher();
+        }
+        for (_, promise) in &self.cancels {
+            tell_cancel(shared, database, *promise);
+        }
+        for (_, index, tally) in &self.ended {
+            let slot = &shared.queues()[*index];
+            slot.statistics.count(tally);
+            if tally.finished() > 0 {
+                slot.finished.broadcast();
+                slot.tell_drain();
+            }
+        }
+        if let Some(dropped) = self.dropped_database {
+            shared.free_database(dropped);
+        }
+    }
+
+    /// What seldom changes: definitions, tables that take turns, the extension itself.
+    #[cold]
+    fn tell_changes(&self, shared: &Shared, database: u32) {
         // Before anybody is woken: whoever wakes must find its cache invalid.
         if !self.changes.is_empty() || self.presence.is_some() {
             if let Some(slot) = shared.find_database(database) {
@@ -140,59 +201,6 @@ impl Pending {
                 slot.scheduler.forgive();
             }
             shared.call_launcher();
-        }
-        if !self.announcements.is_empty() || self.logged {
-            if let Some(slot) = shared.find_database(database) {
-                slot.witness();
-            }
-        }
-        for known in &self.announcements {
-            if known.why == Why::Claimed {
-                continue;
-            }
-            let slot = &shared.queues()[known.index];
-            if !slot.is(known.key) {
-                // The queue was dropped after this transaction had looked it up.
-                ask_for_orphans(shared, database);
-                continue;
-            }
-            let enqueued = &slot.statistics.enqueued;
-            enqueued.fetch_add(known.jobs, Ordering::Relaxed);
-            tell(shared, known);
-        }
-        if self.due != NEVER {
-            if let Some(slot) = shared.find_database(database) {
-                shared.announce_due(slot, self.due);
-            }
-        }
-        if self.sweep {
-            if let Some(slot) = shared.find_database(database) {
-                slot.sweep_requested.store(true, Ordering::SeqCst);
-                shared.call_launcher();
-            }
-        }
-        if self.logged {
-            if let Some(slot) = shared.find_database(database) {
-                shared.announce_logged(slot);
-            }
-        }
-        if self.access {
-            shared.access_changed.store(true, Ordering::SeqCst);
-            shared.call_launcher();
-        }
-        for (_, promise) in &self.cancels {
-            tell_cancel(shared, database, *promise);
-        }
-        for (_, index, tally) in &self.ended {
-            let slot = &shared.queues()[*index];
-            slot.statistics.count(tally);
-            if tally.finished() > 0 {
-                slot.finished.broadcast();
-                slot.tell_drain();
-            }
-        }
-        if let Some(dropped) = self.dropped_database {
-            shared.free_database(dropped);
         }
     }
 

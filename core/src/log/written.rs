@@ -1,0 +1,27 @@
+//! Where writers have put events, as they tell it before they commit.
+
+/// Neighbours in the log, and who wrote them.
+#[derive(Clone, Copy, Debug)]
+pub struct Written {
+    pub part: u8,
+    pub block: u32,
+    pub first: u16,
+    pub count: u16,
+    /// The top-level transaction, with its epoch.
+    pub xid: u64,
+    /// The transaction or savepoint.
+    pub own_xid: u32,
+    /// Of its first event.
+    pub position: i64,
+    /// What the relay would read its rows for, if nobody hears them; None: they were found, not told.
+    pub about: Option<About>,
+}
+
+/// What neighbours are about, if they share a channel.
+#[derive(Clone, Copy, Debug)]
+pub struct About {
+    /// The hash of the channel.
+    pub channel: u64,
+    /// Of channels and payloads, together.
+    pub bytes: u32,
+}
