@@ -10,6 +10,6 @@ fn main() {
     if env::var("CARGO_CFG_TARGET_OS").as_deref() == Ok("linux") {
         let root = env::var("CARGO_MANIFEST_DIR").expect("cargo sets it");
         let script = Path::new(&root).join("commit_path.ld");
-        println!("cargo:rustc-cdylib-link-arg=-Wl,-T,{}", script.display());
+        println!("cargo:rustc-cdylib-link-arg=-T{}", script.display());
     }
 }

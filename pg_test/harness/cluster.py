@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 from pathlib import Path
+from typing import Callable
 
 import psycopg
 
@@ -71,10 +72,13 @@ class Cluster:
         account.give(self.data / "harness.conf")
         return self
 
-    def start(self) -> "Cluster":
-        done = self.run("pg_ctl", "start", "-w", "-s", "-t", "60", "-D", self.data, "-l", self.log.path, check=False)
+    def start(self, wait: Callable[[], None] | None = None) -> "Cluster":
+        """`wait`: another way to wait than pg_ctl's."""
+        done = self.run("pg_ctl", "start", "-W" if wait else "-w", "-s", "-t", "60", "-D", self.data, "-l", self.log.path, check=False)
         if done.returncode != 0:
             raise RuntimeError(f"the server did not start: {done.stdout}\n{self.log.tail()}")
+        if wait:
+            wait()
         self.epoch += 1
         return self
 

@@ -87,15 +87,6 @@ static ALL: Plan = Plan::new(
     &[],
 );
 
-static OF_ROLE: Plan = Plan::new(
-    concat!(
-        "SELECT ",
-        columns!(),
-        " FROM pushy.queue q WHERE q.run_as OPERATOR(pg_catalog.=) $1 ORDER BY q.queue_id"
-    ),
-    &[BuiltinOid::OIDOID],
-);
-
 fn read(row: Row<'_>) -> Result<Definition> {
     let backoff = row.text(12)?;
     Ok(Definition {
@@ -150,11 +141,6 @@ pub fn get(name: &str) -> Result<Definition> {
 /// All queues of the database.
 pub fn all() -> Result<Vec<Definition>> {
     load(&ALL, &[])
-}
-
-/// The queues that run as `role`.
-pub fn of_role(role: Oid) -> Result<Vec<Definition>> {
-    load(&OF_ROLE, params![role])
 }
 
 impl Definition {

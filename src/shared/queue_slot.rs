@@ -1,6 +1,6 @@
 //! One slot per queue: its watermarks, its permits, who waits for it.
 
-use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicU8, Ordering};
 
 use super::statistics::Statistics;
 use super::Shared;
@@ -65,6 +65,9 @@ pub struct QueueSlot {
     pub start_retry_at: AtomicI64,
     /// Mean run time of a job in ns, 0: unknown.
     pub mean_ns: AtomicU64,
+    /// Somebody has announced something since it was last looked into: such queues come before those of which
+    /// nothing is known, of which there may be thousands when the server has started.
+    pub announced: AtomicBool,
     /// Per priority, the lowest position that may be ready.
     pub low: [AtomicU64; PRIORITIES],
     pub statistics: Statistics,
@@ -202,6 +205,7 @@ impl QueueSlot {
         self.single_until.store(0, Ordering::Relaxed);
         self.mean_ns.store(0, Ordering::Relaxed);
         self.start_retry_at.store(0, Ordering::Relaxed);
+        self.announced.store(false, Ordering::Relaxed);
         self.release();
         self.statistics.reset();
         // Nothing is known yet of what is in the table: look from the first position.

@@ -22,7 +22,31 @@ impl Shared {
     }
 
     pub fn clear_ready(&self, index: usize) {
+        self.queues()[index]
+            .announced
+            .store(false, Ordering::SeqCst);
         self.ready_bits()[index / 64].fetch_and(!(1 << (index % 64)), Ordering::SeqCst);
+    }
+
+    /// The slots whose ready bit is set: those from `from` on, then those before it.
+    pub fn ready_from(&self, from: usize) -> impl Iterator<Item = usize> + '_ {
+        let words = self.ready_bits();
+        let (first, before) = (from / 64 % words.len(), (1 << (from % 64)) - 1);
+        (0..=words.len()).flat_map(move |step| {
+            let word = (first + step) % words.len();
+            let mut bits = words[word].load(Ordering::SeqCst);
+            // The first word is met twice: its upper part at the start, the rest at the end.
+            if step == 0 {
+                bits &= !before;
+            } else if step == words.len() {
+                bits &= before;
+            }
+            std::iter::from_fn(move || {
+                let lowest = bits.trailing_zeros() as usize;
+                bits &= bits.wrapping_sub(1);
+                (lowest < 64).then_some(word * 64 + lowest)
+            })
+        })
     }
 
     pub fn is_ready(&self, index: usize) -> bool {
@@ -35,6 +59,7 @@ impl Shared {
         let slot = &self.queues()[index];
         if slot.is(key) {
             slot.low[priority].fetch_min(position, Ordering::SeqCst);
+            slot.announced.store(true, Ordering::SeqCst);
             self.set_ready(index);
         }
     }

@@ -5,6 +5,8 @@ use std::cell::Cell;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use rustc_hash::FxHashMap;
+
 use super::batch::{Bench, Ended, Work};
 use super::cancels;
 use super::recorder;
@@ -15,10 +17,8 @@ use crate::pg::per_process::PerProcess;
 use crate::pg::transaction;
 use crate::pg::worker::Kind;
 use crate::pg::{
-    catalog_changes, clock, database, ereport, guc, identity, interrupts, latch, shmem, signals,
-    worker,
+    catalog_changes, clock, database, ereport, guc, interrupts, latch, shmem, signals, worker,
 };
-use crate::queue::{cache, definition};
 use crate::shared::database::Database;
 use crate::shared::executor::{self, Executor, ExecutorState};
 use crate::shared::queue_slot::QueueKey;
@@ -67,11 +67,12 @@ fn executor(arg: usize) {
         slot,
         place: place.expect("checked above"),
         bench: Bench::new(slot, recorder),
-        queues: Vec::new(),
-        mask: Vec::new(),
+        queues: FxHashMap::default(),
+        has_queues: false,
         generation: None,
         excluded: false,
         next: 0,
+        turn: 0,
     }
     .live();
 }
@@ -137,21 +138,24 @@ fn leave() {
 /// The queue slot whose permit this process holds.
 static PERMIT: PerProcess<Cell<Option<(usize, QueueKey)>>> = PerProcess::new(Cell::new(None));
 
-struct Executing {
-    shared: &'static Shared,
-    me: &'static Executor,
+pub(super) struct Executing {
+    pub(super) shared: &'static Shared,
+    pub(super) me: &'static Executor,
     slot: usize,
-    place: &'static Database,
+    pub(super) place: &'static Database,
     bench: Bench,
-    queues: Vec<Work>,
-    /// The bits of our queues among the ready bits.
-    mask: Vec<u64>,
+    /// Queues met since a definition changed, by their slots; None: nothing that we may run.
+    pub(super) queues: FxHashMap<usize, Option<Work>>,
+    /// There are queues of this role.
+    pub(super) has_queues: bool,
     /// pushy.databases does not have this database.
     excluded: bool,
     /// The counter of definitions when they were read; None: never.
-    generation: Option<u64>,
-    /// The queue to look at first, so that each has its turn.
-    next: usize,
+    pub(super) generation: Option<u64>,
+    /// The slot to look at first, so that each has its turn.
+    pub(super) next: usize,
+    /// Batches so far.
+    pub(super) turn: u32,
 }
 
 impl Executing {
@@ -167,7 +171,7 @@ impl Executing {
                 failures = self.back_off(failures, &failure);
                 continue;
             }
-            if self.queues.is_empty() {
+            if !self.has_queues {
                 return;
             }
             match self.work_once() {
@@ -202,81 +206,22 @@ impl Executing {
         }
     }
 
-    /// Reads the queues of this role again after a change.
-    fn refresh_definitions(&mut self) -> Result<(), Failure> {
-        let generation = self.place.definitions.load(Ordering::SeqCst);
-        if self.generation == Some(generation) {
-            return Ok(());
-        }
-        let found = transaction::run(|| {
-            if identity::extension_oid().is_none() {
-                return Ok(Vec::new());
-            }
-            let role = identity::session_user();
-            identity::as_owner(|| {
-                definition::of_role(role)?
-                    .into_iter()
-                    .map(|queue| {
-                        let slot = cache::slot_of(&queue)?;
-                        Ok(slot.map(|slot| Work::new(queue, slot)))
-                    })
-                    .collect::<crate::errors::Result<Vec<_>>>()
-            })
-        })?;
-        self.queues = found.into_iter().flatten().collect();
-        self.mask = vec![0; self.shared.ready_bits().len()];
-        for work in &self.queues {
-            self.mask[work.slot / 64] |= 1 << (work.slot % 64);
-        }
-        self.generation = Some(generation);
-        Ok(())
-    }
-
-    /// Whether any of our queues may have work that we may do.
-    fn has_work(&self) -> bool {
-        let some_bit = self
-            .shared
-            .ready_bits()
-            .iter()
-            .zip(&self.mask)
-            .any(|(bits, mask)| bits.load(Ordering::SeqCst) & mask != 0);
-        some_bit && self.queues.iter().any(|work| self.is_workable(work))
-    }
-
-    fn is_workable(&self, work: &Work) -> bool {
-        let slot = &self.shared.queues()[work.slot];
-        self.shared.is_ready(work.slot)
-            && work.queue.is_runnable()
-            && slot.is_runnable()
-            && slot.has_permit()
-            && slot.held_until() <= clock::now().0
-    }
-
-    /// How long until a queue of ours that is ready and held may be tried again.
-    fn held_for(&self) -> Option<Duration> {
-        let now = clock::now().0;
-        self.queues
-            .iter()
-            .filter(|work| self.shared.is_ready(work.slot) && work.queue.is_runnable())
-            .map(|work| self.shared.queues()[work.slot].held_until())
-            .filter(|until| *until > now)
-            .map(|until| Duration::from_micros((until - now) as u64))
-            .min()
-    }
-
     /// Runs a batch of the next queue that has work; None when none has.
     fn work_once(&mut self) -> Option<Ended> {
-        let count = self.queues.len();
-        let at = (0..count)
-            .map(|step| (self.next + step) % count)
-            .find(|at| self.is_workable(&self.queues[*at]))?;
-        self.next = at + 1;
-        let slot = self.queues[at].slot;
+        let slot = self.choose()?;
+        self.next = slot + 1;
         let shared_slot = &self.shared.queues()[slot];
-        if !shared_slot.take_permit() {
+        let Some(key) = shared_slot.key() else {
+            return Some(Ended::Empty);
+        };
+        if let Err(failure) = self.read_queue(slot, key) {
+            self.hold(slot, key, &failure);
+            return Some(Ended::Failed(failure));
+        }
+        let known = self.queues.get(&slot).and_then(Option::as_ref);
+        if known.is_none_or(|work| work.queue.key() != key) || !shared_slot.take_permit() {
             return Some(Ended::Empty);
         }
-        let key = self.queues[at].queue.key();
         PERMIT.set(Some((slot, key)));
         if !solitude::enter_batch(self.shared, self.slot) {
             self.return_permit(slot, key);
@@ -286,7 +231,8 @@ impl Executing {
         let ended = {
             let (place, generation) = (self.place, self.generation);
             let is_current = move || generation == Some(place.definitions.load(Ordering::SeqCst));
-            self.bench.run(&mut self.queues[at], &is_current)
+            let work = self.queues.get_mut(&slot).and_then(Option::as_mut);
+            self.bench.run(work.expect("seen above"), &is_current)
         };
         solitude::leave_batch(self.shared, self.slot);
         self.return_permit(slot, key);
@@ -297,11 +243,7 @@ impl Executing {
                 latch::wait(Some(Duration::from_secs(1)));
             }
             Ended::Failed(failure) => {
-                let queue = &self.shared.queues()[slot];
-                if queue.is(key) && queue.hold(clock::now().0) {
-                    log_wait(failure);
-                }
-                installation::forget_if_gone(self.place);
+                self.hold(slot, key, failure);
             }
             Ended::Worked if self.shared.queues()[slot].is_failing() => {
                 self.shared.queues()[slot].release();
@@ -309,6 +251,15 @@ impl Executing {
             _ => {}
         }
         Some(ended)
+    }
+
+    /// The server lacks something: the queue waits.
+    fn hold(&self, slot: usize, key: QueueKey, failure: &Failure) {
+        let queue = &self.shared.queues()[slot];
+        if queue.is(key) && queue.hold(clock::now().0) {
+            log_wait(failure);
+        }
+        installation::forget_if_gone(self.place);
     }
 
     /// Returns the permit; whoever found none while we held it is told.

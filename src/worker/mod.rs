@@ -17,6 +17,7 @@ pub mod scheduler;
 pub mod servant;
 pub mod solitude;
 pub mod timers;
+mod turns;
 pub mod verdict;
 
 /// Registers the launcher; while preloading.

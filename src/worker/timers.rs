@@ -109,12 +109,13 @@ pub fn load_queues() -> Result<Vec<Definition>> {
     identity::as_owner(|| {
         let queues = definition::all()?;
         for queue in &queues {
+            let shared = shared::expect();
+            let is_new = shared.find_queue(queue.key()).is_none();
             if let Some(index) = cache::slot_of(queue)? {
                 // Also where the slot is older than this definition: a restart of the scheduler heals.
-                let shared = shared::expect();
                 let slot = &shared.queues()[index];
                 let facts = queue.facts();
-                let started = facts.runnable && !slot.is_runnable();
+                let started = facts.runnable && (is_new || !slot.is_runnable());
                 slot.apply(&facts);
                 if started {
                     shared.set_ready(index);

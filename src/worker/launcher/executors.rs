@@ -69,27 +69,22 @@ impl Launching {
         let now = clock::now().0;
         let mut needs: Vec<(Group, usize)> = Vec::new();
         self.next_held = NEVER;
-        for (word, bits) in shared.ready_bits().iter().enumerate() {
-            let mut bits = bits.load(Ordering::SeqCst);
-            while bits != 0 {
-                let index = word * 64 + bits.trailing_zeros() as usize;
-                bits &= bits - 1;
-                let slot = &shared.queues()[index];
-                let Some(key) = slot.key() else {
-                    shared.clear_ready(index);
-                    continue;
-                };
-                if !slot.is_runnable() || !slot.has_permit() || !slot.may_be_ready() {
-                    continue;
-                }
-                if slot.held_until() > now {
-                    self.next_held = self.next_held.min(slot.held_until());
-                    continue;
-                }
-                let group = (key.database, slot.role.load(Ordering::SeqCst));
-                if !needs.iter().any(|(known, _)| *known == group) {
-                    needs.push((group, 0));
-                }
+        for index in shared.ready_from(0) {
+            let slot = &shared.queues()[index];
+            let Some(key) = slot.key() else {
+                shared.clear_ready(index);
+                continue;
+            };
+            if !slot.is_runnable() || !slot.has_permit() || !slot.may_be_ready() {
+                continue;
+            }
+            if slot.held_until() > now {
+                self.next_held = self.next_held.min(slot.held_until());
+                continue;
+            }
+            let group = (key.database, slot.role.load(Ordering::SeqCst));
+            if !needs.iter().any(|(known, _)| *known == group) {
+                needs.push((group, 0));
             }
         }
         needs.retain_mut(|(group, serving)| {

@@ -1,0 +1,100 @@
+//! Which of its queues an executor looks into next: those that may have work, by their bits in shared memory, so
+//! that thousands of others cost nothing.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::batch::Work;
+use super::executor::Executing;
+use crate::pg::failure::Failure;
+use crate::pg::transaction;
+use crate::pg::{clock, identity};
+use crate::queue::definition::{self, Definition};
+use crate::shared::queue_slot::QueueKey;
+
+/// One batch in so many is of whoever is next; the others are of queues of which something is known to be ready.
+const ANYBODY: u32 = 4;
+
+impl Executing {
+    /// Forgets what it knows of queues after a change of definitions: each is read when it has work, for there may
+    /// be thousands.
+    pub(super) fn refresh_definitions(&mut self) -> Result<(), Failure> {
+        let generation = self.place.definitions.load(Ordering::SeqCst);
+        if self.generation == Some(generation) {
+            return Ok(());
+        }
+        let is_here = transaction::run(|| Ok(identity::extension_oid().is_some()))?;
+        self.queues.clear();
+        let slots = 0..self.shared.queues().len();
+        self.has_queues = is_here && slots.into_iter().any(|slot| self.is_ours(slot));
+        self.generation = Some(generation);
+        Ok(())
+    }
+
+    /// Reads the queue in a slot, unless that is known.
+    pub(super) fn read_queue(&mut self, slot: usize, key: QueueKey) -> Result<(), Failure> {
+        if self.queues.contains_key(&slot) {
+            return Ok(());
+        }
+        let role = identity::session_user();
+        let found =
+            transaction::run(|| identity::as_owner(|| definition::find_by_id(key.queue_id)))?;
+        let fits = |queue: &Definition| queue.run_as == role && queue.is_runnable();
+        let work = found.filter(fits).map(|queue| Work::new(queue, slot));
+        self.queues.insert(slot, work);
+        Ok(())
+    }
+
+    fn is_ours(&self, slot: usize) -> bool {
+        let queue = &self.shared.queues()[slot];
+        queue
+            .key()
+            .is_some_and(|key| key.database == self.place.oid())
+            && queue.role.load(Ordering::SeqCst) == self.me.role.load(Ordering::SeqCst)
+    }
+
+    /// Whether any of our queues may have work that we may do.
+    pub(super) fn has_work(&self) -> bool {
+        self.workable().next().is_some()
+    }
+
+    /// Slots of our queues that may have work that we may do, in the order of their turns.
+    fn workable(&self) -> impl Iterator<Item = usize> + '_ {
+        let ready = self.shared.ready_from(self.next);
+        ready.filter(|slot| self.is_workable(*slot))
+    }
+
+    fn is_workable(&self, slot: usize) -> bool {
+        let queue = &self.shared.queues()[slot];
+        self.is_ours(slot)
+            && queue.is_runnable()
+            && queue.has_permit()
+            && queue.held_until() <= clock::now().0
+            && !matches!(self.queues.get(&slot), Some(None))
+    }
+
+    /// How long until a queue of ours that is ready and held may be tried again.
+    pub(super) fn held_for(&self) -> Option<Duration> {
+        let now = clock::now().0;
+        let queues = self.shared.queues();
+        self.shared
+            .ready_from(0)
+            .filter(|slot| self.is_ours(*slot) && queues[*slot].is_runnable())
+            .map(|slot| queues[slot].held_until())
+            .filter(|until| *until > now)
+            .map(|until| Duration::from_micros((until - now) as u64))
+            .min()
+    }
+
+    /// The slot whose turn it is.
+    pub(super) fn choose(&mut self) -> Option<usize> {
+        self.turn = self.turn.wrapping_add(1);
+        let next = self.workable().next()?;
+        if self.turn % ANYBODY == 0 {
+            return Some(next);
+        }
+        let is_announced =
+            |slot: &usize| self.shared.queues()[*slot].announced.load(Ordering::SeqCst);
+        Some(self.workable().find(is_announced).unwrap_or(next))
+    }
+}
