@@ -90,7 +90,7 @@ impl Executing {
     pub(super) fn choose(&mut self) -> Option<usize> {
         self.turn = self.turn.wrapping_add(1);
         let next = self.workable().next()?;
-        if self.turn % ANYBODY == 0 {
+        if self.turn.is_multiple_of(ANYBODY) {
             return Some(next);
         }
         let is_announced =
