@@ -88,6 +88,7 @@ def read(db, writer, samples: int) -> list[float]:
         waiting = threading.Thread(target=wait)
         waiting.start()
         db.wait_until("SELECT wait_event_type = 'Extension' FROM pg_stat_activity WHERE pid = %s", params=(reader.info.backend_pid,))
+        time.sleep(PACE)
         writer.execute(STAMPED.format(channel="read"))
         waiting.join()
     reader.close()

@@ -15,7 +15,7 @@ pub struct Unticked {
 }
 
 /// Runs that a transaction has told one after the other. Most have one: without a list of it, and without a place
-/// by their number, a tick costs a third less.
+/// by their number (a fifth of the relay's time under load).
 struct Told {
     xid: u64,
     first: Written,
