@@ -372,3 +372,19 @@ def settled():
         seen.append(now)
         return len(seen) > 20 and all(look == now for look in seen[-20:])
     return accept
+
+
+def test_jobs_of_many_queues_from_before_a_restart_all_run(make_cluster):
+    """Nobody announces them: executors find them by the bits of queues that the scheduler makes known, a new job's before them."""
+    db = make_cluster({"pushy.enabled": "off"}).database()
+    db.sql("CREATE TABLE done (queue text)")
+    db.sql("CREATE FUNCTION mark(args jsonb) RETURNS void LANGUAGE sql AS 'INSERT INTO done SELECT (pushy.current_job()).queue'")
+    db.value("SELECT count(pushy.queue_register('q' || n, 'mark(jsonb)')) FROM generate_series(1, 300) n")
+    db.value("SELECT count(pushy.enqueue('q' || n)) FROM generate_series(1, 300) n")
+    db.cluster.configure(pushy__enabled="on")
+    db.cluster.restart()
+    db.job_wait(db.value("SELECT pushy.enqueue('q300')"))
+    db.wait_until("SELECT count(*) FROM pushy.live_job", 0)
+    assert db.value("SELECT count(*) FROM pushy.failures") == 0
+    assert db.value("SELECT count(DISTINCT queue) FROM done") == 300
+    assert db.value("SELECT count(*) FROM done") == 301

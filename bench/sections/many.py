@@ -55,7 +55,7 @@ def let_in(cluster) -> None:
             return cluster.connect().close()
         except psycopg.OperationalError:
             check(time.perf_counter() - began < 60, "the server did not start")
-            time.sleep(0.001)
+            time.sleep(0.001)  # the server tells nobody outside when it is up
 
 
 def stats(pushy) -> float:
