@@ -2,6 +2,7 @@
 
 import pytest
 
+from batches import enqueue
 from harness.gate import Gate
 
 
@@ -48,6 +49,41 @@ def test_no_limit_means_as_many_as_there_are_executors(gated):
     gated.gate.wait_for_arrival(executors)
     gated.gate.open()
     gated.jobs_wait("q")
+
+
+def test_a_slow_job_among_quick_ones_leaves_the_rest_to_another_executor(make_cluster):
+    """One that is known for quick jobs calls nobody for each that it leaves: it must when one of them is slow."""
+    db = make_cluster({"pushy.max_executors": 2}).database()
+    gate = Gate(db)
+    db.sql(f"""
+        CREATE FUNCTION work(args jsonb) RETURNS int LANGUAGE plpgsql AS $$
+        BEGIN
+            IF args->>'n' = '5' THEN PERFORM {gate.stop}; END IF;
+            RETURN pg_backend_pid();
+        END $$;
+        SELECT pushy.queue_register('q', 'work(jsonb)', batch => false)""")
+    gate.open()
+    enqueue(db, 200)
+    db.jobs_wait("q")
+    gate.close()
+    db.wait_until("SELECT count(*) FROM pushy.workers WHERE kind = 'executor' AND state = 'idle'", 2)
+    slow = enqueue(db, 10)[4]
+    gate.wait_for_arrival(1)
+    db.wait_until("SELECT array_agg(id) FROM pushy.jobs WHERE state <> 'completed'", [slow])
+    gate.open()
+    db.jobs_wait("q")
+
+
+def test_executors_share_a_queue_of_short_jobs_that_does_not_batch(make_cluster):
+    db = make_cluster({"pushy.max_executors": 2}).database()
+    db.sql("""
+        CREATE FUNCTION work() RETURNS int LANGUAGE plpgsql AS 'BEGIN RETURN pg_backend_pid(); END';
+        SELECT pushy.queue_register('q', 'work()', batch => false), pushy.queue_pause('q')""")
+    enqueue(db, 20_000)
+    db.sql("SELECT pushy.queue_resume('q')")
+    db.jobs_wait("q")
+    shares = [jobs for jobs, in db.rows("SELECT count(*) FROM pushy.jobs GROUP BY result ORDER BY 1")]
+    assert len(shares) == 2 and shares[0] > 4_000, shares
 
 
 def test_a_raised_limit_is_felt_at_once(gated):

@@ -2,6 +2,7 @@
 
 pub mod backoff;
 pub mod batch;
+pub mod bits;
 pub mod channel;
 pub mod histogram;
 pub mod json;

@@ -1,4 +1,4 @@
-//! A deadline for user code.
+//! Timers: a deadline for user code, reminders of our own.
 //!
 //! statement_timeout is armed for clients' commands only, so in a worker its timer is free: armed here,
 //! it cancels what runs, as it would a client's statement. Its number is the same in 13 to 18.
@@ -12,6 +12,7 @@ const STATEMENT_TIMEOUT: c_int = 3;
 
 extern "C-unwind" {
     fn enable_timeout_after(id: c_int, delay_ms: c_int);
+    fn RegisterTimeout(id: c_int, handler: unsafe extern "C-unwind" fn()) -> c_int;
     fn disable_timeout(id: c_int, keep_indicator: bool);
 }
 
@@ -42,6 +43,28 @@ impl Drop for Deadline {
     fn drop(&mut self) {
         // SAFETY: as above.
         unsafe { disable_timeout(STATEMENT_TIMEOUT, false) }
+    }
+}
+
+/// The first timer that a server leaves to extensions differs from version to version; any number from there on
+/// asks for one that is free (RegisterTimeout, timeout.c), and every version has fewer.
+const ANY_FREE: c_int = 100;
+
+/// A timer of our own, armed again and again.
+pub struct Reminder(c_int);
+
+impl Reminder {
+    /// Registers what it calls: in a signal handler, so nothing but atomics and latches. Once in a process, when it
+    /// has connected; FATAL when all timers are taken.
+    pub fn new(handler: unsafe extern "C-unwind" fn()) -> Self {
+        // SAFETY: the server has set up its timers, and takes a function for the life of the process.
+        Self(unsafe { RegisterTimeout(ANY_FREE, handler) })
+    }
+
+    /// Calls the handler in `ms` milliseconds; it must not be pending.
+    pub fn arm(&self, ms: c_int) {
+        // SAFETY: registered above; raises nothing.
+        unsafe { enable_timeout_after(self.0, ms) }
     }
 }
 

@@ -60,6 +60,8 @@ pub struct Executor {
     pub came_up: AtomicBool,
     /// A batch is open; see `shared.alone`.
     pub in_batch: AtomicBool,
+    /// It holds watermarks that it took and has not put back yet: what is left of them is announced in a moment.
+    pub claiming: AtomicBool,
     pub queue_id: AtomicI32,
     /// The job running now, 0: none, and its attempt and start.
     pub job: AtomicI64,
@@ -146,6 +148,7 @@ impl Executor {
         self.clear_batch();
         self.process.leave();
         self.in_batch.store(false, Ordering::SeqCst);
+        self.claiming.store(false, Ordering::SeqCst);
         self.pid.store(0, Ordering::SeqCst);
         self.database.store(0, Ordering::SeqCst);
         self.role.store(0, Ordering::SeqCst);

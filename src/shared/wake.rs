@@ -12,9 +12,12 @@
 
 use std::sync::atomic::Ordering;
 
+use pushy_core::bits;
+
 use super::executor::ExecutorState;
 use super::queue_slot::{QueueKey, NOTHING};
 use super::Shared;
+use crate::pg::clock;
 
 impl Shared {
     pub fn set_ready(&self, index: usize) {
@@ -30,22 +33,26 @@ impl Shared {
 
     /// The slots whose ready bit is set: those from `from` on, then those before it.
     pub fn ready_from(&self, from: usize) -> impl Iterator<Item = usize> + '_ {
-        let words = self.ready_bits();
-        let (first, before) = (from / 64 % words.len(), (1 << (from % 64)) - 1);
-        (0..=words.len()).flat_map(move |step| {
-            let word = (first + step) % words.len();
-            let mut bits = words[word].load(Ordering::SeqCst);
-            // The first word is met twice: its upper part at the start, the rest at the end.
-            if step == 0 {
-                bits &= !before;
-            } else if step == words.len() {
-                bits &= before;
-            }
-            std::iter::from_fn(move || {
-                let lowest = bits.trailing_zeros() as usize;
-                bits &= bits.wrapping_sub(1);
-                (lowest < 64).then_some(word * 64 + lowest)
-            })
+        bits::members_from(self.ready_bits(), from)
+    }
+
+    /// Whether a queue is one of those that an executor serves.
+    pub fn is_of(&self, executor: usize, index: usize) -> bool {
+        let slot = &self.queues()[index];
+        let role = slot.role.load(Ordering::SeqCst);
+        slot.key()
+            .is_some_and(|key| self.executors[executor].serves(key.database, role))
+    }
+
+    /// The slots of queues that an executor serves and that may have work that it may do now: those from `from` on,
+    /// then those before it.
+    pub fn workable_by(&self, executor: usize, from: usize) -> impl Iterator<Item = usize> + '_ {
+        self.ready_from(from).filter(move |index| {
+            let slot = &self.queues()[*index];
+            self.is_of(executor, *index)
+                && slot.is_runnable()
+                && slot.has_permit()
+                && slot.held_until() <= clock::now().0
         })
     }
 
@@ -78,7 +85,7 @@ impl Shared {
     pub fn wake_for(&self, index: usize) {
         let slot = &self.queues()[index];
         let Some(key) = slot.key() else { return };
-        let held = slot.held_until() > crate::pg::clock::now().0;
+        let held = slot.held_until() > clock::now().0;
         if !slot.is_runnable() || !slot.has_permit() || held {
             // Whoever makes it runnable, or returns the permit, looks again; after a failure the executor
             // that met it, or the launcher, comes back in time.

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use pushy_core::batch;
 
 use super::cancels;
+use super::help::Help;
 use super::recorder::Recorder;
 use super::results::{self, Results};
 use super::solitude;
@@ -18,7 +19,7 @@ use crate::pg::{catalog_changes, clock, identity, interrupts, session, worker};
 use crate::queue::definition::Definition;
 use crate::queue::fitness::{self, Handler, Unfit};
 use crate::queue::park;
-use crate::shared::queue_slot::{QueueSlot, NOTHING, PRIORITIES};
+use crate::shared::queue_slot::{NOTHING, PRIORITIES};
 use crate::shared::{self, pending, Shared};
 
 /// A queue as an executor works it.
@@ -80,6 +81,7 @@ pub enum Ended {
 pub struct Bench {
     pub me: usize,
     pub recorder: &'static Recorder,
+    help: Help,
     /// Jobs' arguments and results.
     pub(super) batch_memory: Context,
     /// What a handler allocates.
@@ -94,6 +96,7 @@ impl Bench {
         Self {
             me,
             recorder,
+            help: Help::new(),
             batch_memory: Context::keeping(c"pushy batch", BATCH_BYTES),
             job_memory: Context::new(c"pushy job"),
         }
@@ -120,8 +123,10 @@ impl Bench {
             Err(failure) => self.fail(work, &claimed, &results, failure),
         };
         self.recorder.note(self.me).leave();
-        shared.executors[self.me].leave_job();
-        let cancels = shared.executors[self.me].close_batch();
+        let me = &shared.executors[self.me];
+        me.claiming.store(false, Ordering::SeqCst);
+        me.leave_job();
+        let cancels = me.close_batch();
         solitude::end(shared, self.me);
         // One that was given up, put off or rolled back with the batch must not run after all.
         let (rest, carried_out) = cancels::carry_out(shared, &cancels);
@@ -157,7 +162,10 @@ impl Bench {
         } else {
             batch::claim_size(mean, work.previous, work.previous_full)
         };
+        let me = &shared.executors[self.me];
+        me.claiming.store(true, Ordering::SeqCst);
         *claimed = self.claim(shared, work, most)?;
+        me.claiming.store(false, Ordering::SeqCst);
         if claimed.is_empty() {
             transaction::commit();
             return Ok(Ended::Empty);
@@ -174,7 +182,6 @@ impl Bench {
             transaction::commit();
             return Ok(Ended::Unsettled);
         }
-        let me = &shared.executors[self.me];
         me.set_batch(claimed.iter().map(|job| job.id));
         if claimed[0].alone {
             if !solitude::seek(shared, self.me) {
@@ -240,21 +247,10 @@ impl Bench {
         }
         if slot.may_be_ready() {
             shared.set_ready(work.slot);
-            if is_worth_helping(slot, claimed.len()) {
-                shared.wake_for(work.slot);
-            }
+            self.help.call_for(shared, work.slot, claimed.len());
         }
         Ok(claimed)
     }
-}
-
-/// Whether another executor should be woken for what this one left: not when it will be back sooner than
-/// the other is up. (Else each single short job would wake two.)
-fn is_worth_helping(slot: &QueueSlot, claimed: usize) -> bool {
-    const SOON_NS: u64 = 1_000_000;
-    const MANY: usize = 16;
-    let mean = slot.mean_ns.load(Ordering::Relaxed);
-    mean == 0 || claimed >= MANY || mean.saturating_mul(claimed as u64) >= SOON_NS
 }
 
 /// Jobs claimed and not run are free again when the transaction ends.

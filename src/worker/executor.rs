@@ -141,7 +141,7 @@ static PERMIT: PerProcess<Cell<Option<(usize, QueueKey)>>> = PerProcess::new(Cel
 pub(super) struct Executing {
     pub(super) shared: &'static Shared,
     pub(super) me: &'static Executor,
-    slot: usize,
+    pub(super) slot: usize,
     pub(super) place: &'static Database,
     bench: Bench,
     /// Queues met since a definition changed, by their slots; None: nothing that we may run.
@@ -177,6 +177,7 @@ impl Executing {
             match self.work_once() {
                 Some(Ended::Failed(_) | Ended::Worked) => failures = 0,
                 Some(Ended::Empty | Ended::Parked | Ended::Unsettled) => {}
+                None if self.left_by_claims() => {}
                 None => {
                     if !self.sleep() {
                         return;

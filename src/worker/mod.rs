@@ -5,6 +5,7 @@ pub mod batch;
 pub mod blame;
 pub mod cancels;
 pub mod executor;
+mod help;
 pub mod installation;
 pub mod launcher;
 pub mod quiesce;

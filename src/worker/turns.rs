@@ -2,7 +2,7 @@
 //! that thousands of others cost nothing.
 
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::batch::Work;
 use super::executor::Executing;
@@ -10,6 +10,7 @@ use crate::pg::failure::Failure;
 use crate::pg::transaction;
 use crate::pg::{clock, identity};
 use crate::queue::definition::{self, Definition};
+use crate::shared::executor::Executor;
 use crate::shared::queue_slot::QueueKey;
 
 /// One batch in so many is of whoever is next; the others are of queues of which something is known to be ready.
@@ -26,7 +27,10 @@ impl Executing {
         let is_here = transaction::run(|| Ok(identity::extension_oid().is_some()))?;
         self.queues.clear();
         let slots = 0..self.shared.queues().len();
-        self.has_queues = is_here && slots.into_iter().any(|slot| self.is_ours(slot));
+        self.has_queues = is_here
+            && slots
+                .into_iter()
+                .any(|slot| self.shared.is_of(self.slot, slot));
         self.generation = Some(generation);
         Ok(())
     }
@@ -45,14 +49,6 @@ impl Executing {
         Ok(())
     }
 
-    fn is_ours(&self, slot: usize) -> bool {
-        let queue = &self.shared.queues()[slot];
-        queue
-            .key()
-            .is_some_and(|key| key.database == self.place.oid())
-            && queue.role.load(Ordering::SeqCst) == self.me.role.load(Ordering::SeqCst)
-    }
-
     /// Whether any of our queues may have work that we may do.
     pub(super) fn has_work(&self) -> bool {
         self.workable().next().is_some()
@@ -60,17 +56,8 @@ impl Executing {
 
     /// Slots of our queues that may have work that we may do, in the order of their turns.
     fn workable(&self) -> impl Iterator<Item = usize> + '_ {
-        let ready = self.shared.ready_from(self.next);
-        ready.filter(|slot| self.is_workable(*slot))
-    }
-
-    fn is_workable(&self, slot: usize) -> bool {
-        let queue = &self.shared.queues()[slot];
-        self.is_ours(slot)
-            && queue.is_runnable()
-            && queue.has_permit()
-            && queue.held_until() <= clock::now().0
-            && !matches!(self.queues.get(&slot), Some(None))
+        let workable = self.shared.workable_by(self.slot, self.next);
+        workable.filter(|slot| !matches!(self.queues.get(slot), Some(None)))
     }
 
     /// How long until a queue of ours that is ready and held may be tried again.
@@ -79,11 +66,32 @@ impl Executing {
         let queues = self.shared.queues();
         self.shared
             .ready_from(0)
-            .filter(|slot| self.is_ours(*slot) && queues[*slot].is_runnable())
+            .filter(|slot| self.shared.is_of(self.slot, *slot) && queues[*slot].is_runnable())
             .map(|slot| queues[slot].held_until())
             .filter(|until| *until > now)
             .map(|until| Duration::from_micros((until - now) as u64))
             .min()
+    }
+
+    /// Waits a moment for an executor that is in the middle of a claim of one of our queues, and tells whether it
+    /// left work. It has the watermark until it knows how far it came, some ten microseconds; to sleep instead and
+    /// be woken for what it leaves takes longer, and two executors of a queue with `batch => false` slept half of
+    /// the time each (22,000 jobs/s, one alone 19,000).
+    pub(super) fn left_by_claims(&self) -> bool {
+        const MOST: Duration = Duration::from_micros(50);
+        let group = (self.place.oid(), self.me.role.load(Ordering::SeqCst));
+        let is_claiming = |executor: &Executor| {
+            executor.claiming.load(Ordering::SeqCst) && executor.serves(group.0, group.1)
+        };
+        let since = Instant::now();
+        while self.shared.executors.iter().any(is_claiming) && since.elapsed() < MOST {
+            // The other may have been running on this core.
+            std::thread::yield_now();
+            if self.has_work() {
+                return true;
+            }
+        }
+        self.has_work()
     }
 
     /// The slot whose turn it is.

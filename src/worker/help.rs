@@ -1,0 +1,55 @@
+//! Help for what a claim leaves: another executor, when this one is not back soon.
+//!
+//! To wake another for each job that is left would wake two for each short one. But a job may turn out to be long,
+//! or there may be always more: so it is reminded, and calls then. (Without it, one slow job kept those behind it
+//! waiting while others slept, and one executor alone did all of a queue of short jobs with `batch => false`.)
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::pg::timeout::Reminder;
+use crate::shared::queue_slot::QueueSlot;
+use crate::shared::{self, executor, Shared};
+
+/// Another executor is up and working after some tenths of this.
+const SOON_MS: i32 = 1;
+/// So many jobs are never done that soon.
+const MANY: usize = 16;
+
+pub struct Help(Reminder);
+
+/// The reminder is on its way.
+static IS_ARMED: AtomicBool = AtomicBool::new(false);
+
+impl Help {
+    /// In an executor that has connected.
+    pub fn new() -> Self {
+        Self(Reminder::new(remember))
+    }
+
+    /// A claim of so many jobs has left others ready: wakes somebody for them, now or in a moment.
+    pub fn call_for(&self, shared: &Shared, index: usize, claimed: usize) {
+        if is_long(&shared.queues()[index], claimed) {
+            shared.wake_for(index);
+        } else if !IS_ARMED.swap(true, Ordering::SeqCst) {
+            self.0.arm(SOON_MS);
+        }
+    }
+}
+
+/// Whether a batch is longer than another executor takes to wake, as far as is known.
+fn is_long(slot: &QueueSlot, claimed: usize) -> bool {
+    let mean_ns = slot.mean_ns.load(Ordering::Relaxed);
+    let expected_ns = mean_ns.saturating_mul(claimed as u64);
+    mean_ns == 0 || claimed >= MANY || expected_ns >= SOON_MS as u64 * 1_000_000
+}
+
+/// Wakes somebody for the first queue of ours that still has something ready. A signal handler.
+unsafe extern "C-unwind" fn remember() {
+    IS_ARMED.store(false, Ordering::SeqCst);
+    let (Some(shared), Some(me)) = (shared::get(), executor::mine()) else {
+        return;
+    };
+    if let Some(left) = shared.workable_by(me, 0).next() {
+        shared.wake_for(left);
+    }
+}
