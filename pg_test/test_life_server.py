@@ -388,3 +388,18 @@ def test_jobs_of_many_queues_from_before_a_restart_all_run(make_cluster):
     assert db.value("SELECT count(*) FROM pushy.failures") == 0
     assert db.value("SELECT count(DISTINCT queue) FROM done") == 300
     assert db.value("SELECT count(*) FROM done") == 301
+
+
+def test_a_look_into_a_database_that_meets_a_lock_does_not_keep_others_from_their_jobs(make_cluster):
+    """After a start the launcher looks into one database after another: who holds a lock in one holds up that one."""
+    cluster = make_cluster({"pushy.enabled": "off", "max_prepared_transactions": 8})
+    for number in range(6):
+        with cluster.database(f"held_{number}").connect(autocommit=False) as holder:
+            holder.execute("LOCK pushy.queue")
+            holder.execute(f"PREPARE TRANSACTION 'held_{number}'")
+    free = cluster.database("free")
+    free.sql(LEDGER)
+    free.sql("SELECT pushy.queue_register('q', 'note(jsonb)'), pushy.enqueue('q', '1')")
+    cluster.configure(pushy__enabled="on").restart()
+    # Its own table only: no session of this database says that there is work.
+    free.wait_until("SELECT count(*) FROM ledger", 1)

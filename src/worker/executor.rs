@@ -61,6 +61,8 @@ fn executor(arg: usize) {
     catalog_changes::watch();
     me.came_up.store(true, Ordering::SeqCst);
     me.set_state(ExecutorState::Busy);
+    // It lets what is less urgent wait for us.
+    shared.launcher.wake();
     Executing {
         shared,
         me,

@@ -60,6 +60,8 @@ fn launcher(_arg: usize) {
         names: HashMap::new(),
         executors: HashMap::new(),
         schedulers: HashMap::new(),
+        look: None,
+        look_after: 0,
         groups: HashMap::new(),
         last_xid: 0,
         swept_at: clock::now().0,
@@ -89,6 +91,10 @@ struct Launching {
     /// Workers we have started, by slot and by database.
     executors: HashMap<usize, (Handle, Group)>,
     schedulers: HashMap<u32, Handle>,
+    /// The database whose scheduler has been started to see what is there, and when.
+    look: Option<(u32, i64)>,
+    /// Before when no other is.
+    look_after: i64,
     groups: HashMap<Group, Trouble>,
     last_xid: u64,
     swept_at: i64,
@@ -120,9 +126,10 @@ impl Launching {
             self.shared.closed.store(!enabled, Ordering::SeqCst);
             if enabled {
                 self.sweep_if_due();
+                // First those that a job waits for.
+                next = next.min(self.start_executors());
                 next = next.min(self.start_schedulers());
                 next = next.min(self.start_relays());
-                next = next.min(self.start_executors());
             }
             worker::show_activity(None);
             let left = next.saturating_sub(clock::now().0).max(1000);

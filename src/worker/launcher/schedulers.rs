@@ -6,10 +6,17 @@ use super::{reap, Launching};
 use crate::pg::clock;
 use crate::pg::worker;
 use crate::shared::database::{Database, Presence, NEVER};
+use crate::shared::executor::ExecutorState;
 use crate::worker::scheduler;
 
 /// A scheduler is started so long before something is due: it takes some milliseconds to come up.
 const LEAD_US: i64 = 200_000;
+/// A look that takes longer, for somebody holds a lock, does not keep others from beginning.
+const MOST_LOOK_US: i64 = 1_000_000;
+/// The longest rest after a look.
+const MOST_REST_US: i64 = 50_000;
+/// The longest wait for an executor that is on its way.
+const MOST_WAIT_US: i64 = 100_000;
 
 impl Launching {
     /// Looks after schedulers that have ended before they came up.
@@ -37,6 +44,7 @@ impl Launching {
             .iter()
             .filter(|place| place.oid() != 0 && place.scheduler.is_starting())
             .count();
+        let may_look_at = self.next_look(now);
         for place in &shared.databases {
             let oid = place.oid();
             if oid == 0 || place.is_quiesced() {
@@ -50,8 +58,11 @@ impl Launching {
             if !place.scheduler.is_absent() {
                 continue;
             }
-            let due = self.scheduler_due(place);
-            let due = due.max(place.scheduler.retry_at());
+            let mut due = self.scheduler_due(place).max(place.scheduler.retry_at());
+            let is_look = self.is_first_look(place);
+            if is_look {
+                due = due.max(may_look_at);
+            }
             if due > now {
                 next = next.min(due);
                 continue;
@@ -69,6 +80,9 @@ impl Launching {
                 Some(handle) => {
                     self.schedulers.insert(oid, handle);
                     starting += 1;
+                    if is_look {
+                        self.look = Some((oid, now));
+                    }
                     self.fed();
                 }
                 None => {
@@ -82,13 +96,37 @@ impl Launching {
         next
     }
 
+    /// When the next look into a database that nobody has asked for may begin. Each takes some 15 ms of a core, and
+    /// at a start of the server those who connect again want the cores too: one at a time, as long a rest after
+    /// each as it took, and none while an executor is on its way to a job.
+    fn next_look(&mut self, now: i64) -> i64 {
+        if let Some((oid, began)) = self.look {
+            let place = self.shared.find_database(oid);
+            let is_over = place.is_none_or(|place| {
+                place.presence() != Presence::Unknown || place.scheduler.is_absent()
+            });
+            if !is_over && now < began + MOST_LOOK_US {
+                return began + MOST_LOOK_US;
+            }
+            self.look = None;
+            self.look_after = now + (now - began).min(MOST_REST_US);
+        }
+        let executors = self.shared.executors.iter();
+        let coming = executors.filter(|executor| executor.state() == ExecutorState::Starting);
+        // Each tells us when it has come up.
+        let given_up_at =
+            coming.map(|executor| executor.started_at.load(Ordering::SeqCst) + MOST_WAIT_US);
+        given_up_at.fold(self.look_after, i64::max)
+    }
+
+    /// Whether the scheduler would be started for nothing but to see what is there.
+    fn is_first_look(&self, place: &Database) -> bool {
+        place.presence() == Presence::Unknown && !self.is_asked_for(place)
+    }
+
     /// When the scheduler of a database is wanted, 0 for now.
     fn scheduler_due(&self, place: &Database) -> i64 {
-        let wanted = place.presence() == Presence::Unknown
-            || place.sweep_requested.load(Ordering::SeqCst)
-            || place.orphans_requested.load(Ordering::SeqCst)
-            || self.recorder.has_verdicts(place.oid());
-        if wanted {
+        if place.presence() == Presence::Unknown || self.is_asked_for(place) {
             return 0;
         }
         let due = place.due.load(Ordering::SeqCst);
@@ -97,5 +135,11 @@ impl Launching {
         } else {
             due.saturating_sub(LEAD_US)
         }
+    }
+
+    fn is_asked_for(&self, place: &Database) -> bool {
+        place.sweep_requested.load(Ordering::SeqCst)
+            || place.orphans_requested.load(Ordering::SeqCst)
+            || self.recorder.has_verdicts(place.oid())
     }
 }
