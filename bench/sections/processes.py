@@ -35,16 +35,29 @@ def wait_calm(cluster: Cluster) -> None:
 
 
 def ticks(cluster: Cluster) -> int:
-    """Processor time of a server's processes that live, in clock ticks."""
-    postmaster, used = str(cluster.postmaster_pid), 0
-    for stat in Path("/proc").glob("[0-9]*/stat"):
+    """Processor time of a server's processes, those that have ended too, in clock ticks."""
+    postmaster = cluster.postmaster_pid
+    used = sum(times(postmaster))
+    for process in Path("/proc").glob("[0-9]*"):
         try:
-            fields = stat.read_text().rpartition(")")[2].split()
+            used += sum(times(int(process.name))) if parent(int(process.name)) == postmaster else 0
         except OSError:
-            continue  # it has ended
-        if fields[1] == postmaster:
-            used += int(fields[11]) + int(fields[12])
+            continue  # it has ended, and the postmaster has its time
     return used
+
+
+def times(pid: int) -> list[int]:
+    """User and system time of a process, then those of its children that have ended, in clock ticks."""
+    return [int(field) for field in stat(pid)[11:15]]
+
+
+def parent(pid: int) -> int:
+    return int(stat(pid)[1])
+
+
+def stat(pid: int) -> list[str]:
+    """The fields of /proc/PID/stat from the state on."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
 def workers(cluster: Cluster) -> list[Worker]:

@@ -61,7 +61,7 @@ fn launcher(_arg: usize) {
         executors: HashMap::new(),
         schedulers: HashMap::new(),
         look: None,
-        look_after: 0,
+        look_after: clock::now().0 + schedulers::FIRST_LOOK_US,
         groups: HashMap::new(),
         last_xid: 0,
         swept_at: clock::now().0,

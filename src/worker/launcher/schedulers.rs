@@ -11,6 +11,8 @@ use crate::worker::scheduler;
 
 /// A scheduler is started so long before something is due: it takes some milliseconds to come up.
 const LEAD_US: i64 = 200_000;
+/// So long after its start the server is left to those who connect again.
+pub(super) const FIRST_LOOK_US: i64 = 100_000;
 /// A look that takes longer, for somebody holds a lock, does not keep others from beginning.
 const MOST_LOOK_US: i64 = 1_000_000;
 /// The longest rest after a look.
