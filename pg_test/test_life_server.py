@@ -125,6 +125,41 @@ def test_max_executors_lowered_and_raised(db_of):
     db.jobs_wait("slow")
 
 
+def test_executors_idle_in_one_database_make_room_for_another_that_has_more_than_one_job(db_of):
+    db = db_of({"pushy.max_executors": 2, "pushy.executor_linger": "10min"})
+    first = gated(db)
+    db.sql("SELECT pushy.enqueue('slow') FROM generate_series(1, 2)")
+    first.wait_for_arrival(2)
+    first.open()
+    db.jobs_wait("slow")
+    other = db.cluster.database("other")
+    gate = gated(other)
+    other.sql("SELECT pushy.enqueue('slow') FROM generate_series(1, 2)")
+    gate.wait_for_arrival(2)
+    gate.open()
+    other.jobs_wait("slow")
+
+
+def test_an_executor_idle_elsewhere_makes_room_when_the_one_that_is_there_is_busy(db_of):
+    """Nobody but the busy one can say that it left something."""
+    db = db_of({"pushy.max_executors": 2, "pushy.executor_linger": "10min"})
+    run(db)
+    other = db.cluster.database("other")
+    gate = Gate(other)
+    other.sql(f"CREATE FUNCTION stops() RETURNS void LANGUAGE plpgsql AS $$BEGIN PERFORM {gate.stop}; END$$;"
+              "SELECT pushy.queue_register('slow', 'stops()', batch => false)")
+    gate.open()
+    other.job_wait(other.value("SELECT pushy.enqueue('slow')"))
+    other.wait_until("SELECT count(*) FROM pushy.workers WHERE kind = 'executor' AND state = 'idle'", 2)
+    [launcher] = db.workers("launcher")
+    wait_for("the launcher to sleep", lambda: wakeups(launcher), settled())
+    gate.close()
+    other.sql("SELECT pushy.enqueue('slow') FROM generate_series(1, 2)")
+    gate.wait_for_arrival(2)
+    gate.open()
+    other.jobs_wait("slow")
+
+
 def test_max_executors_0_runs_nothing_and_says_so(db_of):
     db = db_of({"pushy.max_executors": 0})
     job = db.value("SELECT pushy.enqueue('q', '1')")

@@ -54,6 +54,8 @@ pub struct Executor {
     pub process: ProcessCell,
     pub pid: AtomicI32,
     pub started_at: AtomicI64,
+    /// Since when (µs) it has had nothing to do, while it is idle.
+    pub idle_since: AtomicI64,
     /// It was asked to leave (quiesce, fairness, shutdown): its running job is nobody's fault.
     pub stop_requested: AtomicBool,
     /// Its process has connected; kept when the slot is free again.
@@ -166,6 +168,8 @@ impl Executor {
 
     /// Busy → idle by itself; the caller looks for work once more before it sleeps.
     pub fn become_idle(&self) {
+        self.idle_since
+            .store(crate::pg::clock::now().0, Ordering::SeqCst);
         self.change(ExecutorState::Busy, ExecutorState::Idle);
     }
 

@@ -38,6 +38,8 @@ pub struct Shared {
     pub closed: AtomicBool,
     /// Guards the making and freeing of queue and database slots, not their reading.
     slots: Spinlock,
+    /// When the launcher looks next whether an executor that is idle can make room for a group that has one (µs).
+    pub room_looked_for_at: AtomicI64,
     /// Number of queue slots, a multiple of 64.
     queue_capacity: AtomicU64,
     /// When the server started; statistics count from here.

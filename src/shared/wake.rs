@@ -85,8 +85,8 @@ impl Shared {
     pub fn wake_for(&self, index: usize) {
         let slot = &self.queues()[index];
         let Some(key) = slot.key() else { return };
-        let held = slot.held_until() > clock::now().0;
-        if !slot.is_runnable() || !slot.has_permit() || held {
+        let now = clock::now().0;
+        if !slot.is_runnable() || !slot.has_permit() || slot.held_until() > now {
             // Whoever makes it runnable, or returns the permit, looks again; after a failure the executor
             // that met it, or the launcher, comes back in time.
             return;
@@ -94,6 +94,7 @@ impl Shared {
         let role = slot.role.load(Ordering::SeqCst);
         let mut of_group = 0;
         let mut all = 0;
+        let mut idle_elsewhere = false;
         for executor in &self.executors {
             let state = executor.state();
             if state == ExecutorState::Free {
@@ -101,6 +102,7 @@ impl Shared {
             }
             all += 1;
             if !executor.serves(key.database, role) {
+                idle_elsewhere |= state == ExecutorState::Idle;
                 continue;
             }
             if state == ExecutorState::Idle && executor.wake_if_idle() {
@@ -110,7 +112,10 @@ impl Shared {
                 of_group += 1;
             }
         }
-        let may_start = of_group == 0 || all < crate::settings::max_executors();
+        // It may be known already when the idle one will have been idle for long enough.
+        let may_make_room = idle_elsewhere && self.room_looked_for_at.load(Ordering::SeqCst) <= now;
+        let has_room = may_make_room || all < crate::settings::max_executors();
+        let may_start = of_group == 0 || has_room;
         // The ready bit was set before: a launcher that opens now finds it.
         if may_start && !self.closed.load(Ordering::SeqCst) {
             if let Some(place) = self.find_database(key.database) {

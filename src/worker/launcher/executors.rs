@@ -138,8 +138,11 @@ impl Launching {
                 continue;
             }
             if self.shared.executors_in_use() >= most {
-                if serving == 0 && most > 0 {
-                    next = next.min(self.make_room(group, now));
+                if most > 0 {
+                    next = next.min(match serving {
+                        0 => self.make_room(group, now),
+                        _ => self.make_more_room(group, now),
+                    });
                 }
                 continue;
             }

@@ -5,7 +5,8 @@ use std::sync::atomic::Ordering;
 use super::{Group, Launching, SLICE_US};
 use crate::errors::{Error, SqlState};
 use crate::pg::ereport;
-use crate::shared::executor::ExecutorState;
+use crate::shared::database::NEVER;
+use crate::shared::executor::{Executor, ExecutorState};
 
 /// The postmaster frees the slot of a worker that has ended within this time.
 const SLOT_RETURN_US: i64 = 50_000;
@@ -14,20 +15,16 @@ impl Launching {
     /// All executors, or all worker slots of the server, are taken and this group has none: one that is
     /// idle, or else the one that has been there longest, leaves when its batch ends.
     pub(super) fn make_room(&self, group: Group, now: i64) -> i64 {
-        let others = || {
-            self.shared.executors.iter().filter(|executor| {
-                executor.state() != ExecutorState::Free && !executor.serves(group.0, group.1)
-            })
-        };
-        if others().any(|executor| executor.stop_requested.load(Ordering::SeqCst)) {
-            // One is on its way out; its exit wakes us.
+        if self.is_one_leaving(group) {
+            // Its exit wakes us.
             return now + SLICE_US;
         }
-        if let Some(idle) = others().find(|executor| executor.state() == ExecutorState::Idle) {
+        if let Some(idle) = self.idle_elsewhere(group).next() {
             idle.ask_to_stop();
             return now + SLICE_US;
         }
-        let oldest = others()
+        let oldest = self
+            .executors_elsewhere(group)
             .filter(|executor| executor.state() == ExecutorState::Busy)
             .min_by_key(|executor| executor.started_at.load(Ordering::SeqCst));
         let Some(oldest) = oldest else {
@@ -39,6 +36,42 @@ impl Launching {
         }
         oldest.ask_to_stop();
         now + SLICE_US
+    }
+
+    /// All executors are taken, and this group could do with another: one that has been idle elsewhere for a
+    /// while leaves. Not sooner: it would be missed there.
+    pub(super) fn make_more_room(&self, group: Group, now: i64) -> i64 {
+        if self.is_one_leaving(group) {
+            return now + SLICE_US;
+        }
+        let idle_since = |executor: &&Executor| executor.idle_since.load(Ordering::SeqCst);
+        let Some(longest) = self.idle_elsewhere(group).min_by_key(idle_since) else {
+            return NEVER;
+        };
+        let until = idle_since(&longest) + SLICE_US;
+        if until > now {
+            let looked_for_at = &self.shared.room_looked_for_at;
+            looked_for_at.store(until, Ordering::SeqCst);
+            return until;
+        }
+        longest.ask_to_stop();
+        now + SLICE_US
+    }
+
+    fn executors_elsewhere(&self, group: Group) -> impl Iterator<Item = &'static Executor> {
+        self.shared.executors.iter().filter(move |executor| {
+            executor.state() != ExecutorState::Free && !executor.serves(group.0, group.1)
+        })
+    }
+
+    fn idle_elsewhere(&self, group: Group) -> impl Iterator<Item = &'static Executor> {
+        self.executors_elsewhere(group)
+            .filter(|executor| executor.state() == ExecutorState::Idle)
+    }
+
+    fn is_one_leaving(&self, group: Group) -> bool {
+        self.executors_elsewhere(group)
+            .any(|executor| executor.stop_requested.load(Ordering::SeqCst))
     }
 
     /// pushy.max_executors was lowered: the youngest leave.
