@@ -98,7 +98,7 @@ impl Launching {
         next
     }
 
-    /// When the next look into a database that nobody has asked for may begin. Each takes some 15 ms of a core, and
+    /// When the next look into a database that nobody has asked for may begin. Each takes some 10 ms of a core, and
     /// at a start of the server those who connect again want the cores too: one at a time, as long a rest after
     /// each as it took, and none while an executor is on its way to a job.
     fn next_look(&mut self, now: i64) -> i64 {
