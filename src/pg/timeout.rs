@@ -12,7 +12,7 @@ const STATEMENT_TIMEOUT: c_int = 3;
 
 extern "C-unwind" {
     fn enable_timeout_after(id: c_int, delay_ms: c_int);
-    fn RegisterTimeout(id: c_int, handler: unsafe extern "C-unwind" fn()) -> c_int;
+    fn RegisterTimeout(id: c_int, handler: extern "C-unwind" fn()) -> c_int;
     fn disable_timeout(id: c_int, keep_indicator: bool);
 }
 
@@ -56,7 +56,7 @@ pub struct Reminder(c_int);
 impl Reminder {
     /// Registers what it calls: in a signal handler, so nothing but atomics and latches. Once in a process, when it
     /// has connected; FATAL when all timers are taken.
-    pub fn new(handler: unsafe extern "C-unwind" fn()) -> Self {
+    pub fn new(handler: extern "C-unwind" fn()) -> Self {
         // SAFETY: the server has set up its timers, and takes a function for the life of the process.
         Self(unsafe { RegisterTimeout(ANY_FREE, handler) })
     }

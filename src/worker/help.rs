@@ -44,7 +44,7 @@ fn is_long(slot: &QueueSlot, claimed: usize) -> bool {
 }
 
 /// Wakes somebody for the first queue of ours that still has something ready. A signal handler.
-unsafe extern "C-unwind" fn remember() {
+extern "C-unwind" fn remember() {
     IS_ARMED.store(false, Ordering::SeqCst);
     let (Some(shared), Some(me)) = (shared::get(), executor::mine()) else {
         return;
