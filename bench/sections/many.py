@@ -88,8 +88,9 @@ def bars(data: dict) -> list[Bar]:
     for what, by_name in data["seen"].items():
         for name, seen in by_name.items():
             if name not in (ONE, LEFT_OUT) and what != "up":
-                base = by_name[LEFT_OUT if "databases" in name else ONE]
+                against = LEFT_OUT if "databases" in name else ONE
+                base = by_name[against]
                 times = ratios(seen, base) if what != "claim" else ratios(base, seen)
-                found.append(Bar(f"{name}: {what}", "within 10 %", spread([100 * ratio - 100 for ratio in times], "+.0f") + " %",
+                found.append(Bar(f"{name}: {what}, against {against}", "within 10 %", spread([100 * ratio - 100 for ratio in times], "+.0f") + " %",
                                  middle(times) <= 1.1))
     return found
