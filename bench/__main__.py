@@ -5,7 +5,7 @@ import argparse
 import signal
 import sys
 
-from . import BENCH, plots, report
+from . import BENCH, page_cache, plots, report
 from .figures import Figures
 from .sections import SECTIONS, SHORT
 from .server import Servers
@@ -18,6 +18,8 @@ def main() -> None:
     figures = Figures(options.figures)
     names = options.sections or ([] if options.draw else list(SECTIONS) if options.full else SHORT)
     if names:
+        if not options.smoke:
+            page_cache.keep_full()
         with Servers() as servers:
             for name in names:
                 section = SECTIONS[name]

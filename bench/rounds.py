@@ -4,17 +4,20 @@ import math
 import statistics
 from typing import Callable
 
+from . import page_cache
 from .progress import progress
 
 Samples = dict[str, list[float]]
 
 
 def interleave(contests: dict[str, Callable[[], float]], rounds: int, unit: str = "jobs/s") -> Samples:
-    """Every contest's figure in every round. Each round starts with another contest."""
+    """Every contest's figure in every round. Each round starts with another contest, and each contest with the
+    memory that the one before it left in use."""
     seen: Samples = {name: [] for name in contests}
     names = list(contests)
     for number in range(rounds):
         for name in names[number % len(names):] + names[:number % len(names)]:
+            page_cache.fill()
             seen[name].append(contests[name]())
             progress(f"  round {number + 1} of {rounds}: {name}: {seen[name][-1]:,.4g} {unit}")
     return seen

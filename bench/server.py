@@ -10,7 +10,7 @@ from harness.cluster import Cluster
 from harness.installation import Installation
 from harness.scratch import Scratch
 
-from . import BUILT, REPOSITORY
+from . import BUILT, REPOSITORY, page_cache
 
 EXECUTORS = 2
 
@@ -51,6 +51,7 @@ class Servers:
     def server(self, **settings):
         """A running server; `pushy__max_executors` is pushy.max_executors."""
         self._count += 1
+        page_cache.fill()
         named = {name.replace("__", "."): value for name, value in settings.items()}
         cluster = Cluster(self._scratch.path / f"s{self._count}", self.installation, SETTINGS | named).create().start()
         try:

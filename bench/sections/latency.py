@@ -9,6 +9,7 @@ import time
 from harness.cluster import Cluster
 from harness.database import Database
 
+from .. import page_cache
 from ..bars import Bar
 from ..contestants.graphile_worker import GraphileWorker
 from ..contestants.program import Program
@@ -38,6 +39,7 @@ def measure(servers, sizes) -> dict:
             graphile.prepare(cluster)
             node = cluster.database("latency_node", extension=False, options=f"TEMPLATE {graphile.key}_template")
         for number in range(sizes.rounds):
+            page_cache.fill()
             seen[PUSHY].append([pushy(db, "off") for _ in range(samples)])
             seen[PUSHY_ON].append([pushy(db, "on") for _ in range(samples)])
             if GRAPHILE in seen:

@@ -1,12 +1,16 @@
 """10,000 queues in a database, and 50 databases with the extension: start (of the server, until a first job has run), claim (a
 drain of one queue) and stats (of that queue) once what a start has to look into is done, against one queue in one database.
-50 databases cost the server itself some of a start: they are held against the same with all others left out of `pushy.databases`."""
+50 databases cost the server itself some of a start, so there are two more contests: the same databases with all others left out of
+`pushy.databases`, and servers that have not loaded Pushy."""
 
+import contextlib
 import time
 
 import psycopg
 
+from .. import page_cache
 from ..bars import Bar
+from ..contestants.pushy import Pushy
 from ..progress import check, progress
 from ..rounds import middle, ratios, spread
 from .processes import wait_calm
@@ -15,6 +19,7 @@ from .ugly import pushy_in
 TITLE = "Many queues, many databases"
 ONE = "one queue, one database"
 LEFT_OUT = "the same databases, others left out"
+BARE_ONE, BARE_MANY = "without Pushy, one database", "without Pushy, {} databases"
 QUERIES = 200
 WHATS = {"up": "start until somebody is let in, ms", "start": "start to first job, ms", "claim": "claim, jobs/s", "stats": "stats of the queue, ms"}
 
@@ -23,36 +28,47 @@ def measure(servers, sizes) -> dict:
     queues, databases = sizes.millions(10_000), sizes.few(full=50, short=20)
     jobs = sizes.jobs(100_000)
     seen: dict[str, dict[str, list[float]]] = {}
-    with servers.server(**{"pushy.max_queues": 16_384}) as one, servers.server(**{"pushy.max_queues": 16_384}) as wide, \
-            servers.server(**{"pushy.max_queues": 16_384}) as deep, \
-            servers.server(**{"pushy.max_queues": 16_384, "pushy.databases": "many"}) as alone:
-        clusters = {ONE: one, f"{queues:,} queues": wide, f"{databases} databases": deep, LEFT_OUT: alone}
+    with contextlib.ExitStack() as running:
+        def server(**settings):
+            return running.enter_context(servers.server(**{"pushy.max_queues": 16_384} | settings))
+
+        def bare():
+            return running.enter_context(servers.server(shared_preload_libraries="", **{"pushy.max_executors": None}))
+
+        wide, deep, bare_deep = f"{queues:,} queues", f"{databases} databases", BARE_MANY.format(databases)
+        clusters = {ONE: server(), wide: server(), deep: server(), LEFT_OUT: server(**{"pushy.databases": "many"})}
         pushies = {name: pushy_in(cluster, "many") for name, cluster in clusters.items()}
-        pushies[f"{queues:,} queues"].db.value("SELECT count(pushy.queue_register('q' || n, 'noop(jsonb)')) FROM generate_series(1, %s) n", queues)
-        for cluster in (deep, alone):
+        clusters |= {BARE_ONE: bare(), bare_deep: bare()}
+        pushies[wide].db.value("SELECT count(pushy.queue_register('q' || n, 'noop(jsonb)')) FROM generate_series(1, %s) n", queues)
+        for name in (deep, LEFT_OUT, bare_deep):
             for number in range(databases - 1):
-                cluster.database(f"other_{number}").close()
+                clusters[name].database(f"other_{number}", extension=name in pushies).close()
         for number in range(sizes.rounds):
             order = list(clusters.items())
             for name, cluster in order[number % len(order):] + order[:number % len(order)]:
-                up, first = start(cluster, pushies[name])
-                wait_calm(cluster)
-                figures = {"up": up, "start": first, "claim": pushies[name].drain("noop", jobs), "stats": stats(pushies[name])}
+                page_cache.fill()
+                cluster.stop()
+                figures = one(cluster, pushies[name], jobs) if name in pushies else {"up": started(cluster)}
                 for what, figure in figures.items():
                     seen.setdefault(what, {}).setdefault(name, []).append(figure)
                 progress(f"  round {number + 1} of {sizes.rounds}: {name}: " + ", ".join(f"{what} {figure:,.4g}" for what, figure in figures.items()))
     return {"rounds": sizes.rounds, "seen": seen}
 
 
-def start(cluster, pushy) -> tuple[float, float]:
-    """Milliseconds until the server lets somebody in, and until a job has run."""
-    cluster.stop()
+def one(cluster, pushy: Pushy, jobs: int) -> dict[str, float]:
+    began = time.perf_counter()
+    up = started(cluster)
+    pushy.db.job_wait(pushy.db.value("SELECT pushy.enqueue('noop_batched')"))
+    first = (time.perf_counter() - began) * 1000
+    wait_calm(cluster)
+    return {"up": up, "start": first, "claim": pushy.drain("noop", jobs), "stats": stats(pushy)}
+
+
+def started(cluster) -> float:
+    """Milliseconds until the server lets somebody in."""
     began = time.perf_counter()
     cluster.start(wait=lambda: let_in(cluster))
-    up = time.perf_counter()
-    job = pushy.db.value("SELECT pushy.enqueue('noop_batched')")
-    pushy.db.job_wait(job)
-    return (up - began) * 1000, (time.perf_counter() - began) * 1000
+    return (time.perf_counter() - began) * 1000
 
 
 def let_in(cluster) -> None:
@@ -76,21 +92,35 @@ def stats(pushy) -> float:
 
 
 def tables(data: dict) -> list[str]:
-    names = list(data["seen"]["start"])
     lines = [f"Median of {data['rounds']} rounds (lowest to highest).", "",
-             "| | " + " | ".join(names) + " |", "| --- |" + " ---: |" * len(names)]
-    return lines + [f"| {label} | " + " | ".join(spread(data["seen"][what][name], ",.2f" if what == "stats" else ",.0f") for name in names) + " |"
-                    for what, label in WHATS.items()]
+             "| | " + " | ".join(WHATS.values()) + " |", "| --- |" + " ---: |" * len(WHATS)]
+    return lines + [f"| {name} | " + " | ".join(cell(data["seen"][what].get(name), ",.2f" if what == "stats" else ",.0f") for what in WHATS) + " |"
+                    for name in data["seen"]["up"]]
+
+
+def cell(seen: list[float] | None, form: str) -> str:
+    return spread(seen, form) if seen else ""
 
 
 def bars(data: dict) -> list[Bar]:
+    ups = data["seen"]["up"]
+    bare = next(name for name in ups if name.startswith("without Pushy") and name != BARE_ONE)
+    alone = f" (the server without Pushy {more(ratios(ups[bare], ups[BARE_ONE]))})"
     found = []
-    for what, by_name in data["seen"].items():
-        for name, seen in by_name.items():
-            if name not in (ONE, LEFT_OUT) and what != "up":
-                against = LEFT_OUT if "databases" in name else ONE
-                base = by_name[against]
-                times = ratios(seen, base) if what != "claim" else ratios(base, seen)
-                found.append(Bar(f"{name}: {what}, against {against}", "within 10 %", spread([100 * ratio - 100 for ratio in times], "+.0f") + " %",
-                                 middle(times) <= 1.1))
+    for what in ("start", "claim", "stats"):
+        by_name = data["seen"][what]
+        for name in by_name:
+            if name not in (ONE, LEFT_OUT):
+                found.append(within(name, what, by_name, ONE, alone if what == "start" and "databases" in name else ""))
+                if what == "start" and "databases" in name:
+                    found.append(within(name, what, by_name, LEFT_OUT))
     return found
+
+
+def within(name: str, what: str, by_name: dict[str, list[float]], against: str, remark: str = "") -> Bar:
+    times = ratios(by_name[name], by_name[against]) if what != "claim" else ratios(by_name[against], by_name[name])
+    return Bar(f"{name}: {what}, against {against}", "within 10 %", more(times) + remark, middle(times) <= 1.1)
+
+
+def more(times: list[float]) -> str:
+    return spread([100 * ratio - 100 for ratio in times], "+.0f") + " %"

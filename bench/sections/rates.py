@@ -4,6 +4,7 @@ The client is a Rust program with 4 sessions, BEGIN, enqueue, COMMIT, synchronou
 
 import json
 
+from .. import page_cache
 from ..bars import Bar
 from ..contestants.graphile_worker import GraphileWorker
 from ..contestants.program import Program
@@ -33,6 +34,7 @@ def measure(servers, sizes) -> dict:
             contestant.prepare(cluster)
         for number in range(sizes.rounds):
             for rate in RATES:
+                page_cache.fill()
                 runs = {"Pushy": pushy(cluster, db, rate, rate * seconds)}
                 runs |= {contestant.name: through(contestant, cluster, rate, rate * seconds) for contestant in graphile}
                 for name, ms in runs.items():

@@ -4,6 +4,7 @@ readers lose, against the plain loop (batched) that does the same writes."""
 import re
 import threading
 
+from .. import page_cache
 from ..bars import Bar
 from ..contestants.hand_loop import HandLoop
 from ..contestants.pushy import Pushy
@@ -31,6 +32,7 @@ def measure(servers, sizes) -> dict:
         for number in range(sizes.rounds):
             for writer in [None, *writers]:
                 name = writer.name if writer else NOBODY
+                page_cache.fill()
                 read, rate = contest(cluster, writer or writers[0], writer is not None, sizes.jobs(BACKLOG * seconds), seconds)
                 reads.setdefault(name, []).append(read)
                 if writer:

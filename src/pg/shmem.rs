@@ -68,7 +68,8 @@ unsafe extern "C-unwind" fn on_startup() {
     let mut found = false;
     let base = pg_sys::ShmemInitStruct(segment.name.as_ptr(), size, &mut found).cast::<u8>();
     if !found {
-        base.write_bytes(0, size);
+        // The memory is zero: the server makes a new segment at each start and gives each byte of it once (ShmemAlloc), and a new
+        // segment is zero (mmap(2), shmget(2)). To write that again would touch all of it, much of which nobody may ever need.
         (segment.init)(base);
     }
     BASE.store(base, Ordering::Release);

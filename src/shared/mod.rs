@@ -96,9 +96,6 @@ fn init_segment(base: *mut u8) {
     for executor in &shared.executors {
         executor.init();
     }
-    for slot in shared.queues() {
-        slot.init();
-    }
 }
 
 /// Asks for the memory; while preloading only.
