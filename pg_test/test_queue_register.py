@@ -14,11 +14,11 @@ def fine(db):
 
 def test_registering_again_changes_nothing_but_what_was_said(fine):
     register = "SELECT pushy.queue_register('q', 'fine(jsonb)', max_attempts => 7, timeout => '5 s')"
+    definition = "SELECT to_jsonb(queues) - 'running' FROM pushy.queues"  # an executor may be looking whether there is something to do
     fine.sql(register)
-    before = fine.row("SELECT * FROM pushy.queues")
+    before = fine.value(definition)
     fine.sql(register)
-    after = fine.row("SELECT * FROM pushy.queues")
-    assert before == after
+    assert fine.value(definition) == before
 
 
 def test_an_omitted_argument_is_its_default_again(fine):

@@ -108,14 +108,9 @@ pub fn all() -> Vec<Database> {
     found
 }
 
-/// Rows written in a database so far, as the cumulative statistics have them; None where they cannot
-/// be read without a connection (before 15).
+/// Rows written in a database so far, as the cumulative statistics have them; None when they have
+/// nothing of it.
 pub fn rows_written(oid: u32) -> Option<u64> {
-    #[cfg(any(feature = "pg13", feature = "pg14"))]
-    {
-        let _ = oid;
-        None
-    }
     // SAFETY: a copy of shared statistics, or null.
     #[cfg(feature = "pg15")]
     unsafe {
@@ -124,7 +119,7 @@ pub fn rows_written(oid: u32) -> Option<u64> {
             .as_ref()
             .map(|s| (s.n_tuples_inserted + s.n_tuples_updated + s.n_tuples_deleted) as u64)
     }
-    #[cfg(not(any(feature = "pg13", feature = "pg14", feature = "pg15")))]
+    #[cfg(not(feature = "pg15"))]
     unsafe {
         pg_sys::pgstat_clear_snapshot();
         pg_sys::pgstat_fetch_stat_dbentry(pg_sys::Oid::from(oid))
@@ -142,11 +137,11 @@ pub fn encoding_name() -> String {
 /// Whether `role` owns a database, or has its owner's rights.
 pub fn is_owner(oid: u32, role: pg_sys::Oid) -> bool {
     // SAFETY: an ACL look-up.
-    #[cfg(any(feature = "pg13", feature = "pg14", feature = "pg15"))]
+    #[cfg(feature = "pg15")]
     unsafe {
         pg_sys::pg_database_ownercheck(pg_sys::Oid::from(oid), role)
     }
-    #[cfg(not(any(feature = "pg13", feature = "pg14", feature = "pg15")))]
+    #[cfg(not(feature = "pg15"))]
     unsafe {
         pg_sys::object_ownercheck(pg_sys::DatabaseRelationId, pg_sys::Oid::from(oid), role)
     }

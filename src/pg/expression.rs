@@ -14,12 +14,6 @@ use super::slot::Slot;
 use super::subtransaction::{self, CallError};
 use crate::errors::{Error, Result, SqlState};
 
-// Unsigned before 15.
-#[allow(clippy::unnecessary_cast)]
-const INNER_VAR: i32 = pg_sys::INNER_VAR as i32;
-#[allow(clippy::unnecessary_cast)]
-const OUTER_VAR: i32 = pg_sys::OUTER_VAR as i32;
-
 extern "C-unwind" {
     /// Without the guard of the bindings, for [`subtransaction::protected`].
     #[link_name = "expression_planner"]
@@ -103,8 +97,8 @@ impl Compiled {
             uses(used, pg_sys::PRS2_OLD_VARNO),
             uses(used, pg_sys::PRS2_NEW_VARNO),
         );
-        pg_sys::ChangeVarNodes(node, pg_sys::PRS2_OLD_VARNO as i32, INNER_VAR, 0);
-        pg_sys::ChangeVarNodes(node, pg_sys::PRS2_NEW_VARNO as i32, OUTER_VAR, 0);
+        pg_sys::ChangeVarNodes(node, pg_sys::PRS2_OLD_VARNO as i32, pg_sys::INNER_VAR, 0);
+        pg_sys::ChangeVarNodes(node, pg_sys::PRS2_NEW_VARNO as i32, pg_sys::OUTER_VAR, 0);
         let planned = subtransaction::protected(|| raw_expression_planner(node.cast()))?;
         Ok(Self {
             state: pg_sys::ExecInitExpr(planned, std::ptr::null_mut()),
@@ -271,10 +265,7 @@ unsafe fn expressions_of(tree: *mut pg_sys::Node) -> Option<Vec<*mut pg_sys::Nod
 }
 
 unsafe fn variables(node: *mut pg_sys::Node) -> *mut pg_sys::Bitmapset {
-    #[cfg(feature = "pg13")]
-    return pg_sys::pull_varnos(node);
-    #[cfg(not(feature = "pg13"))]
-    return pg_sys::pull_varnos(std::ptr::null_mut(), node);
+    pg_sys::pull_varnos(std::ptr::null_mut(), node)
 }
 
 unsafe fn uses(variables: *mut pg_sys::Bitmapset, number: u32) -> bool {

@@ -158,7 +158,7 @@ impl Call {
     /// Answers a set, materialized: `fill` puts the rows.
     pub fn answer_rows(self, fill: impl FnOnce(&mut Rows) -> Result<()>) -> Result<Answer> {
         // SAFETY: fcinfo is valid; the protocol is that of InitMaterializedSRF (funcapi.c), spelled
-        // out because it exists from 15 only.
+        // out for the hint and for sets of scalars.
         let mut rows = unsafe { Rows::materialize(self.fcinfo)? };
         fill(&mut rows)?;
         Ok(Answer::Null)

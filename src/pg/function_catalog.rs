@@ -98,14 +98,10 @@ pub fn count_by_name(name: &str) -> Result<usize, Failure> {
     };
     // SAFETY: parses the name as the server does; the list is palloc'd.
     failure::catch(|| unsafe {
-        #[cfg(any(feature = "pg13", feature = "pg14", feature = "pg15"))]
+        #[cfg(feature = "pg15")]
         let names = pg_sys::stringToQualifiedNameList(name.as_ptr());
-        #[cfg(not(any(feature = "pg13", feature = "pg14", feature = "pg15")))]
+        #[cfg(not(feature = "pg15"))]
         let names = pg_sys::stringToQualifiedNameList(name.as_ptr(), std::ptr::null_mut());
-        #[cfg(feature = "pg13")]
-        let mut found =
-            pg_sys::FuncnameGetCandidates(names, -1, std::ptr::null_mut(), false, false, true);
-        #[cfg(not(feature = "pg13"))]
         let mut found = pg_sys::FuncnameGetCandidates(
             names,
             -1,

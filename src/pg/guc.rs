@@ -4,13 +4,10 @@ use std::ffi::{CStr, CString};
 
 use pgrx::pg_sys;
 
-/// Makes unknown settings under the prefix an error (a warning before 15).
+/// Makes unknown settings under the prefix an error.
 pub fn reserve_prefix(prefix: &CStr) {
     // SAFETY: the name is copied.
     unsafe {
-        #[cfg(any(feature = "pg13", feature = "pg14"))]
-        pg_sys::EmitWarningsOnPlaceholders(prefix.as_ptr());
-        #[cfg(not(any(feature = "pg13", feature = "pg14")))]
         pg_sys::MarkGUCPrefixReserved(prefix.as_ptr());
     }
 }

@@ -52,10 +52,7 @@ fn not_an_identifier() -> Failure {
 }
 
 unsafe fn parse(statement: *const c_char) -> *mut pg_sys::List {
-    #[cfg(feature = "pg13")]
-    return pg_sys::raw_parser(statement);
-    #[cfg(not(feature = "pg13"))]
-    return pg_sys::raw_parser(statement, pg_sys::RawParseMode::RAW_PARSE_DEFAULT);
+    pg_sys::raw_parser(statement, pg_sys::RawParseMode::RAW_PARSE_DEFAULT)
 }
 
 /// Runs `parse` and hands back its error; what it has to say below an error (that it cut the name) goes

@@ -283,31 +283,26 @@ pub fn reads_all_statistics(role: Oid) -> bool {
 /// Whether `member` may become `role` by SET ROLE: the SET option from 16, membership before.
 pub fn may_become(member: Oid, role: Oid) -> bool {
     // SAFETY: cached catalog look-ups.
-    #[cfg(any(feature = "pg13", feature = "pg14", feature = "pg15"))]
+    #[cfg(feature = "pg15")]
     unsafe {
         pg_sys::is_member_of_role(member, role)
     }
-    #[cfg(not(any(feature = "pg13", feature = "pg14", feature = "pg15")))]
+    #[cfg(not(feature = "pg15"))]
     unsafe {
         pg_sys::member_can_set_role(member, role)
     }
 }
 
 /// Whether a role that cannot log in may be a worker's session user (BGWORKER_BYPASS_ROLELOGINCHECK).
-pub const WORKERS_MAY_BE_NOLOGIN: bool = !cfg!(any(
-    feature = "pg13",
-    feature = "pg14",
-    feature = "pg15",
-    feature = "pg16"
-));
+pub const WORKERS_MAY_BE_NOLOGIN: bool = !cfg!(any(feature = "pg15", feature = "pg16"));
 
 /// A privilege bit, as wide as the server's AclMode: 32 bits before 16, 64 from then on.
 fn acl(bit: u32) -> pg_sys::AclMode {
-    #[cfg(any(feature = "pg13", feature = "pg14", feature = "pg15"))]
+    #[cfg(feature = "pg15")]
     {
         bit
     }
-    #[cfg(not(any(feature = "pg13", feature = "pg14", feature = "pg15")))]
+    #[cfg(not(feature = "pg15"))]
     {
         bit.into()
     }
@@ -317,12 +312,12 @@ fn acl(bit: u32) -> pg_sys::AclMode {
 pub fn may_connect(database: u32, role: Oid) -> bool {
     let database = Oid::from(database);
     // SAFETY: an ACL look-up.
-    #[cfg(any(feature = "pg13", feature = "pg14", feature = "pg15"))]
+    #[cfg(feature = "pg15")]
     unsafe {
         pg_sys::pg_database_aclcheck(database, role, acl(pg_sys::ACL_CONNECT))
             == pg_sys::AclResult::ACLCHECK_OK
     }
-    #[cfg(not(any(feature = "pg13", feature = "pg14", feature = "pg15")))]
+    #[cfg(not(feature = "pg15"))]
     unsafe {
         pg_sys::object_aclcheck(
             pg_sys::DatabaseRelationId,
@@ -345,12 +340,12 @@ pub fn has_too_many_sessions(role: &Role) -> bool {
 /// Whether `role` may execute a function.
 pub fn may_execute(function: Oid, role: Oid) -> bool {
     // SAFETY: an ACL look-up.
-    #[cfg(any(feature = "pg13", feature = "pg14", feature = "pg15"))]
+    #[cfg(feature = "pg15")]
     unsafe {
         pg_sys::pg_proc_aclcheck(function, role, acl(pg_sys::ACL_EXECUTE))
             == pg_sys::AclResult::ACLCHECK_OK
     }
-    #[cfg(not(any(feature = "pg13", feature = "pg14", feature = "pg15")))]
+    #[cfg(not(feature = "pg15"))]
     unsafe {
         pg_sys::object_aclcheck(
             pg_sys::ProcedureRelationId,
@@ -364,12 +359,12 @@ pub fn may_execute(function: Oid, role: Oid) -> bool {
 /// Whether `role` has USAGE on a schema.
 pub fn may_use_schema(schema: Oid, role: Oid) -> bool {
     // SAFETY: an ACL look-up.
-    #[cfg(any(feature = "pg13", feature = "pg14", feature = "pg15"))]
+    #[cfg(feature = "pg15")]
     unsafe {
         pg_sys::pg_namespace_aclcheck(schema, role, acl(pg_sys::ACL_USAGE))
             == pg_sys::AclResult::ACLCHECK_OK
     }
-    #[cfg(not(any(feature = "pg13", feature = "pg14", feature = "pg15")))]
+    #[cfg(not(feature = "pg15"))]
     unsafe {
         pg_sys::object_aclcheck(
             pg_sys::NamespaceRelationId,

@@ -81,7 +81,6 @@ pub unsafe fn of_type(type_oid: Oid, kind: u8) -> Formats {
 /// # Safety
 /// The type exists; `kind` is its typtype.
 pub unsafe fn bound_type(type_oid: Oid, kind: u8) -> Option<Oid> {
-    #[cfg(not(feature = "pg13"))]
     if kind == pg_sys::TYPTYPE_MULTIRANGE {
         let range = pg_sys::get_multirange_range(type_oid);
         return bound_type(range, pg_sys::TYPTYPE_RANGE);

@@ -18,7 +18,6 @@ static SEGMENT: AtomicPtr<Segment> = AtomicPtr::new(std::ptr::null_mut());
 static BASE: AtomicPtr<u8> = AtomicPtr::new(std::ptr::null_mut());
 
 static mut PREVIOUS_STARTUP: pg_sys::shmem_startup_hook_type = None;
-#[cfg(not(any(feature = "pg13", feature = "pg14")))]
 static mut PREVIOUS_REQUEST: pg_sys::shmem_request_hook_type = None;
 
 /// True while shared_preload_libraries are loaded: the only time a segment can be asked for.
@@ -32,13 +31,8 @@ pub fn request(segment: &'static Segment) {
     SEGMENT.store(std::ptr::from_ref(segment).cast_mut(), Ordering::Relaxed);
     // SAFETY: hooks are chained in the postmaster, before any process forks.
     unsafe {
-        #[cfg(not(any(feature = "pg13", feature = "pg14")))]
-        {
-            PREVIOUS_REQUEST = pg_sys::shmem_request_hook;
-            pg_sys::shmem_request_hook = Some(on_request);
-        }
-        #[cfg(any(feature = "pg13", feature = "pg14"))]
-        pg_sys::RequestAddinShmemSpace((segment.size)());
+        PREVIOUS_REQUEST = pg_sys::shmem_request_hook;
+        pg_sys::shmem_request_hook = Some(on_request);
         PREVIOUS_STARTUP = pg_sys::shmem_startup_hook;
         pg_sys::shmem_startup_hook = Some(on_startup);
     }
@@ -49,7 +43,6 @@ fn segment() -> &'static Segment {
     unsafe { &*SEGMENT.load(Ordering::Relaxed) }
 }
 
-#[cfg(not(any(feature = "pg13", feature = "pg14")))]
 #[pg_guard]
 unsafe extern "C-unwind" fn on_request() {
     if let Some(previous) = PREVIOUS_REQUEST {

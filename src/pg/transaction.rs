@@ -113,8 +113,6 @@ pub fn commit_in_procedure() -> Result<()> {
     unsafe {
         pg_sys::SPI_connect_ext(pg_sys::SPI_OPT_NONATOMIC as i32);
         pg_sys::SPI_commit();
-        #[cfg(any(feature = "pg13", feature = "pg14"))]
-        pg_sys::SPI_start_transaction();
         pg_sys::SPI_finish();
     }
     Ok(())
@@ -221,17 +219,11 @@ pub fn nest_level() -> i32 {
 pub fn subtransaction_ids() -> u32 {
     // SAFETY: reads what only this process writes.
     unsafe {
-        #[cfg(feature = "pg13")]
-        let (count, overflowed) = ((*pg_sys::MyPgXact).nxids, (*pg_sys::MyPgXact).overflowed);
-        #[cfg(not(feature = "pg13"))]
-        let (count, overflowed) = {
-            let status = (*pg_sys::MyProc).subxidStatus;
-            (status.count, status.overflowed)
-        };
-        if overflowed {
+        let status = (*pg_sys::MyProc).subxidStatus;
+        if status.overflowed {
             u32::MAX
         } else {
-            u32::from(count)
+            u32::from(status.count)
         }
     }
 }

@@ -197,9 +197,6 @@ unsafe fn string<'a>(node: *mut pg_sys::Node) -> Option<&'a CStr> {
     if node.is_null() || (*node).type_ != pg_sys::NodeTag::T_String {
         return None;
     }
-    #[cfg(any(feature = "pg13", feature = "pg14"))]
-    let value = (*node.cast::<pg_sys::Value>()).val.str_;
-    #[cfg(not(any(feature = "pg13", feature = "pg14")))]
     let value = (*node.cast::<pg_sys::String>()).sval;
     Some(CStr::from_ptr(value))
 }
@@ -236,7 +233,7 @@ unsafe extern "C-unwind" fn run_after(node: *mut pg_sys::Node) {
 unsafe extern "C-unwind" fn on_utility(
     statement: *mut pg_sys::PlannedStmt,
     query: *const c_char,
-    #[cfg(not(feature = "pg13"))] read_only: bool,
+    read_only: bool,
     context: pg_sys::ProcessUtilityContext::Type,
     params: pg_sys::ParamListInfo,
     environment: *mut pg_sys::QueryEnvironment,
@@ -252,7 +249,6 @@ unsafe extern "C-unwind" fn on_utility(
     next(
         statement,
         query,
-        #[cfg(not(feature = "pg13"))]
         read_only,
         context,
         params,
@@ -270,7 +266,7 @@ extern "C-unwind" {
     fn raw_standard_process_utility(
         statement: *mut pg_sys::PlannedStmt,
         query: *const c_char,
-        #[cfg(not(feature = "pg13"))] read_only: bool,
+        read_only: bool,
         context: pg_sys::ProcessUtilityContext::Type,
         params: pg_sys::ParamListInfo,
         environment: *mut pg_sys::QueryEnvironment,

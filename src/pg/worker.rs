@@ -122,11 +122,11 @@ pub fn connect(database: u32, role: Option<u32>) {
 
 /// BGWORKER_BYPASS_ROLELOGINCHECK, from 17.
 fn bypass_login_check() -> u32 {
-    #[cfg(any(feature = "pg13", feature = "pg14", feature = "pg15", feature = "pg16"))]
+    #[cfg(any(feature = "pg15", feature = "pg16"))]
     {
         0
     }
-    #[cfg(not(any(feature = "pg13", feature = "pg14", feature = "pg15", feature = "pg16")))]
+    #[cfg(not(any(feature = "pg15", feature = "pg16")))]
     {
         pg_sys::BGWORKER_BYPASS_ROLELOGINCHECK
     }

@@ -163,13 +163,8 @@ unsafe fn insert_index_entries(
     state: *mut pg_sys::EState,
 ) {
     let (none, no_arbiters) = (std::ptr::null_mut(), std::ptr::null_mut());
-    #[cfg(feature = "pg13")]
-    {
-        (*state).es_result_relation_info = info;
-        pg_sys::ExecInsertIndexTuples(slot, state, false, none, no_arbiters);
-    }
-    #[cfg(any(feature = "pg14", feature = "pg15"))]
+    #[cfg(feature = "pg15")]
     pg_sys::ExecInsertIndexTuples(info, slot, state, false, false, none, no_arbiters);
-    #[cfg(not(any(feature = "pg13", feature = "pg14", feature = "pg15")))]
+    #[cfg(not(feature = "pg15"))]
     pg_sys::ExecInsertIndexTuples(info, slot, state, false, false, none, no_arbiters, false);
 }
