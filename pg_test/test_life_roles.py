@@ -5,6 +5,7 @@ import psycopg
 import pytest
 
 from harness.gate import Gate
+from harness.versions import skip_unless_workers_must_log_in
 from life import LEDGER, end_executors, run
 
 
@@ -40,6 +41,8 @@ SESSION = [  # what happens, the reason, what repairs it
 
 @pytest.mark.parametrize("damage, reason, repair", SESSION, ids=["NOLOGIN", "no CONNECT"])
 def test_a_role_without_a_session_waits_without_a_worker_dying_of_it(tenant, damage, reason, repair):
+    if "NOLOGIN" in damage:
+        skip_unless_workers_must_log_in(tenant)
     names = {"role": tenant.tenant, "db": tenant.name}
     tenant.sql(damage.format(**names))
     since = tenant.cluster.log.position()

@@ -3,6 +3,7 @@
 import pytest
 
 from harness.gate import Gate
+from harness.versions import skip_unless_workers_must_log_in
 from life import end_executors
 
 
@@ -75,6 +76,8 @@ def test_a_dropped_handler_is_told_and_can_be_created_again(fine):
     ("REVOKE CONNECT ON DATABASE {db} FROM PUBLIC", "may not connect", "GRANT CONNECT ON DATABASE {db} TO {}"),
 ])
 def test_a_right_that_was_taken_away_is_told_and_the_fix_gives_it_back(fine, role, take_away, reason, fix):
+    if "NOLOGIN" in take_away:
+        skip_unless_workers_must_log_in(fine)
     name = role()
     fill = lambda text: text.replace("{db}", fine.name).replace("{}", name)  # noqa: E731
     fine.sql("SELECT pushy.queue_register('q', 'fine', run_as => %s)", name)

@@ -6,6 +6,7 @@ import psycopg
 import pytest
 
 from harness.refusal import refused
+from harness.versions import skip_unless_workers_must_log_in
 
 HANDLER = "CREATE FUNCTION work(args jsonb) RETURNS void LANGUAGE sql AS 'SELECT'"
 
@@ -52,8 +53,7 @@ def test_a_number_that_is_no_role_is_refused(work):
 
 
 def test_a_role_that_cannot_log_in_is_refused_with_the_statement_that_helps(work, role):
-    if work.main.info.server_version >= 170000:
-        pytest.skip("from 17 on workers may run as such a role")
+    skip_unless_workers_must_log_in(work)
     name = role()
     work.sql(f"ALTER ROLE {name} NOLOGIN")
     refused(work.main, f"SELECT pushy.queue_register('q', 'work', run_as => '{name}')", "42501", f"ALTER ROLE {name} LOGIN")

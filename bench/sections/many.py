@@ -104,8 +104,8 @@ def cell(seen: list[float] | None, form: str) -> str:
 
 def bars(data: dict) -> list[Bar]:
     ups = data["seen"]["up"]
-    bare = next(name for name in ups if name.startswith("without Pushy") and name != BARE_ONE)
-    alone = f" (the server without Pushy {more(ratios(ups[bare], ups[BARE_ONE]))})"
+    alone = "".join(f" (the server without Pushy {more(ratios(ups[name], ups[BARE_ONE]))})"
+                    for name in ups if name.startswith("without Pushy") and name != BARE_ONE)
     found = []
     for what in ("start", "claim", "stats"):
         by_name = data["seen"][what]
