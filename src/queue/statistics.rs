@@ -12,7 +12,7 @@ use crate::pg::function::{Answer, Call};
 use crate::pg::value::Interval;
 use crate::shared;
 use crate::shared::queue_slot::QueueSlot;
-use crate::shared::statistics::Histogram;
+use crate::shared::statistics::{Histogram, Statistics};
 use crate::{row, sql_function};
 
 sql_function!(pushy_queue_statistics, |call| queue_statistics(call));
@@ -22,34 +22,33 @@ sql_function!(pushy_queue_running, |call| queue_running(
 
 /// One row; none for a queue that the caller may not monitor, and without the preload.
 fn queue_statistics(call: Call) -> Result<Answer> {
-    let slot = slot_of(&call.text("queue", 0)?)?;
+    let found = find(&call.text("queue", 0)?)?;
     call.answer_rows(|rows| {
-        if let Some(slot) = slot {
-            rows.put(&columns(slot));
+        if let Some((slot, statistics)) = found {
+            rows.put(&columns(slot, statistics));
         }
         Ok(())
     })
 }
 
 fn queue_running(queue: &str) -> Result<Option<i32>> {
-    Ok(slot_of(queue)?.map(running))
+    Ok(find(queue)?.map(|(slot, _)| running(slot)))
 }
 
-/// The slot of a queue that the caller may monitor.
-fn slot_of(queue: &str) -> Result<Option<&'static QueueSlot>> {
+/// What is shared of a queue that the caller may monitor.
+fn find(queue: &str) -> Result<Option<(&'static QueueSlot, &'static Statistics)>> {
     let slot = visible::known(queue, &[Privilege::Monitor])?.and_then(|known| known.slot);
     Ok(shared::get()
         .zip(slot)
-        .map(|(shared, slot)| &shared.queues()[slot]))
+        .map(|(shared, slot)| (&shared.queues()[slot], shared.statistics_of(slot))))
 }
 
 fn running(slot: &QueueSlot) -> i32 {
     slot.running.load(Ordering::Relaxed) as i32
 }
 
-fn columns(slot: &QueueSlot) -> [Answer; 16] {
+fn columns(slot: &QueueSlot, statistics: &Statistics) -> [Answer; 16] {
     let second = clock::now().0 as u64 / 1_000_000;
-    let statistics = &slot.statistics;
     let [wait_p50, wait_p95, wait_p99] = quantiles(&statistics.wait);
     let [run_p50, run_p95, run_p99] = quantiles(&statistics.run);
     let runs: u64 = statistics.run.counts().iter().sum();

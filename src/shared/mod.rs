@@ -26,9 +26,10 @@ use executor::{Executor, MAX_EXECUTORS};
 use listened::Listened;
 use log::{Ring, RINGS};
 use queue_slot::QueueSlot;
+use statistics::Statistics;
 use watch_slot::{WatchSlot, MAX_WATCHES};
 
-/// The fixed part; queue slots and their ready bits follow it.
+/// The fixed part; queue slots, their ready bits and their statistics follow it.
 #[repr(C)]
 pub struct Shared {
     pub launcher: ProcessCell,
@@ -78,7 +79,7 @@ fn capacity() -> usize {
 fn segment_size() -> usize {
     size_of::<Shared>().next_multiple_of(64)
         + capacity() / 64 * size_of::<AtomicU64>()
-        + capacity() * size_of::<QueueSlot>()
+        + capacity() * (size_of::<QueueSlot>() + size_of::<Statistics>())
         + 64
 }
 
@@ -124,8 +125,18 @@ impl Shared {
     }
 
     pub fn queues(&self) -> &[QueueSlot] {
-        let bits = self.capacity() / 64 * size_of::<AtomicU64>();
-        crate::pg::shared_cast::tail(self, bits.next_multiple_of(64), self.capacity())
+        crate::pg::shared_cast::tail(self, self.bits_size(), self.capacity())
+    }
+
+    /// The statistics of the queue in a slot.
+    pub fn statistics_of(&self, index: usize) -> &Statistics {
+        let before = self.bits_size() + self.capacity() * size_of::<QueueSlot>();
+        let all: &[Statistics] = crate::pg::shared_cast::tail(self, before, self.capacity());
+        &all[index]
+    }
+
+    fn bits_size(&self) -> usize {
+        (self.capacity() / 64 * size_of::<AtomicU64>()).next_multiple_of(64)
     }
 
     /// Makes the launcher look for work that no executor serves.

@@ -2,7 +2,6 @@
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicU8, Ordering};
 
-use super::statistics::Statistics;
 use super::Shared;
 use crate::pg::condition::Condition;
 
@@ -44,6 +43,8 @@ pub struct QueueFacts {
     pub runnable: bool,
 }
 
+/// Its statistics stand apart (`Shared::statistics_of`): they are seven times as big, and when a server starts thousands of
+/// queues are looked at of which few have any.
 #[repr(C, align(64))]
 pub struct QueueSlot {
     /// 0: never used; 1: freed (probing goes on); else the key.
@@ -70,7 +71,6 @@ pub struct QueueSlot {
     pub announced: AtomicBool,
     /// Per priority, the lowest position that may be ready.
     pub low: [AtomicU64; PRIORITIES],
-    pub statistics: Statistics,
     /// Broadcast whenever jobs of this queue finished.
     pub finished: Condition,
     /// Broadcast when nothing of this queue is ready or running any more, and counted before: those who
@@ -83,7 +83,7 @@ const NEVER: u64 = 0;
 const FREED: u64 = 1;
 
 impl QueueSlot {
-    /// Once, before its first queue: at the start of the server it would touch 16 MB for 16,384 queues that nobody has.
+    /// Once, before its first queue: at the start of the server it would touch memory that nobody may ever need.
     fn init(&self) {
         self.finished.init();
         self.drained.init();
@@ -208,7 +208,6 @@ impl QueueSlot {
         self.start_retry_at.store(0, Ordering::Relaxed);
         self.announced.store(false, Ordering::Relaxed);
         self.release();
-        self.statistics.reset();
         // Nothing is known yet of what is in the table: look from the first position.
         for low in &self.low {
             low.store(0, Ordering::SeqCst);
@@ -251,6 +250,7 @@ impl Shared {
             if let Some(index) = self.find_queue(facts.key) {
                 let slot = &self.queues()[index];
                 if slot.epoch.load(Ordering::Acquire) != facts.epoch {
+                    self.statistics_of(index).reset();
                     slot.start(facts);
                 }
                 return Some(index);
@@ -263,6 +263,8 @@ impl Shared {
             let slot = &queues[index];
             if slot.key.load(Ordering::Relaxed) == NEVER {
                 slot.init();
+            } else {
+                self.statistics_of(index).reset();
             }
             slot.start(facts);
             slot.key.store(facts.key.packed(), Ordering::Release);

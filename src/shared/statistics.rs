@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use pushy_core::histogram::BUCKETS;
 
 /// Counters since the server started; each only grows.
-#[repr(C)]
+#[repr(C, align(64))]
 pub struct Statistics {
     pub enqueued: AtomicU64,
     pub completed: AtomicU64,

@@ -117,8 +117,9 @@ impl Bench {
         });
         match recorded {
             Ok(verdict) => {
-                let slot = &shared::expect().queues()[work.slot];
-                let statistics = &slot.statistics;
+                let shared = shared::expect();
+                let slot = &shared.queues()[work.slot];
+                let statistics = shared.statistics_of(work.slot);
                 if verdict.is_some() {
                     statistics.failed.fetch_add(1, Ordering::Relaxed);
                 }

@@ -84,8 +84,9 @@ pub(super) fn record(work: &Work, claimed: &[Claimed], results: &Results) -> Res
 
 /// Counts what came of the jobs, once their transaction has committed, and tells those who wait.
 pub(super) fn count(work: &Work, claimed: &[Claimed], results: &Results, counts: &Counts) {
-    let slot = &shared::expect().queues()[work.slot];
-    let statistics = &slot.statistics;
+    let shared = shared::expect();
+    let slot = &shared.queues()[work.slot];
+    let statistics = shared.statistics_of(work.slot);
     let add = |counter: &AtomicU64, value: u64| {
         if value > 0 {
             counter.fetch_add(value, Ordering::Relaxed);

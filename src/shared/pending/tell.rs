@@ -113,7 +113,7 @@ impl Pending {
                 ask_for_orphans(shared, database);
                 continue;
             }
-            let enqueued = &slot.statistics.enqueued;
+            let enqueued = &shared.statistics_of(known.index).enqueued;
             enqueued.fetch_add(known.jobs, Ordering::Relaxed);
             tell(shared, known);
         }
@@ -142,7 +142,7 @@ impl Pending {
         }
         for (_, index, tally) in &self.ended {
             let slot = &shared.queues()[*index];
-            slot.statistics.count(tally);
+            shared.statistics_of(*index).count(tally);
             if tally.finished() > 0 {
                 slot.finished.broadcast();
                 slot.tell_drain();
