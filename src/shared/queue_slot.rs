@@ -43,7 +43,7 @@ pub struct QueueFacts {
     pub runnable: bool,
 }
 
-/// Its statistics stand apart (`Shared::statistics_of`): they are seven times as big, and when a server starts thousands of
+/// Its statistics stand apart (`Shared::statistics_of`): they are eight times as big, and when a server starts thousands of
 /// queues are looked at of which few have any.
 #[repr(C, align(64))]
 pub struct QueueSlot {
