@@ -32,17 +32,16 @@ def measure(servers, sizes) -> dict:
         def server(**settings):
             return running.enter_context(servers.server(**{"pushy.max_queues": 16_384} | settings))
 
-        def bare():
-            return running.enter_context(servers.server(shared_preload_libraries="", **{"pushy.max_executors": None}))
-
         wide, deep, bare_deep = f"{queues:,} queues", f"{databases} databases", BARE_MANY.format(databases)
-        clusters = {ONE: server(), wide: server(), deep: server(), LEFT_OUT: server(**{"pushy.databases": "many"})}
+        clusters = {ONE: server(), wide: server(), deep: server(), LEFT_OUT: server(**{"pushy.databases": "many"}),
+                    BARE_ONE: server(), bare_deep: server()}
         pushies = {name: pushy_in(cluster, "many") for name, cluster in clusters.items()}
-        clusters |= {BARE_ONE: bare(), bare_deep: bare()}
         pushies[wide].db.value("SELECT count(pushy.queue_register('q' || n, 'noop(jsonb)')) FROM generate_series(1, %s) n", queues)
         for name in (deep, LEFT_OUT, bare_deep):
             for number in range(databases - 1):
-                clusters[name].database(f"other_{number}", extension=name in pushies).close()
+                clusters[name].database(f"other_{number}").close()
+        for name in (BARE_ONE, bare_deep):  # the same files, but nobody for them
+            pushies.pop(name).db.sql("ALTER SYSTEM SET shared_preload_libraries = 'plpgsql'")  # '' would be a library of that name
         for number in range(sizes.rounds):
             order = list(clusters.items())
             for name, cluster in order[number % len(order):] + order[:number % len(order)]:
