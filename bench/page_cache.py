@@ -15,7 +15,6 @@ from .progress import progress
 BALLOON, REPORTING = "0x0005", 5  # the device and its feature bit (Virtual I/O Device 1.2, 5.5)
 CHUNK = 64 << 20
 READ_AHEAD = 128 << 10  # what one posix_fadvise() reads
-LEFT_FREE = 512 << 20  # enough that nobody who wants a page has to look for one to take back
 WORTH_TELLING = 4 << 30
 
 
@@ -50,15 +49,14 @@ def gives_memory_back() -> bool:
 
 
 def fill() -> None:
-    """As much as is free, but for what the kernel keeps free anyway."""
+    """As much as is free: from then on who wants a page gets one that the kernel takes back from the cache. What were left free would be
+    handed out first, and is what the host has."""
     if holes is None:
         return
     free = unused()
     if free > WORTH_TELLING:
         progress(f"  the page cache is filled: {free >> 30} GB are free, and this machine gives such memory back to its host")
     for _ in range(free // CHUNK):
-        if unused() < LEFT_FREE:
-            return
         holes.read_ahead(CHUNK)
 
 

@@ -186,6 +186,47 @@ def test_jobs_claimed_behind_a_running_one_are_cancelled_and_never_run(gated):
     assert gated.job(running)["state"] == "completed"
 
 
+def test_a_cancelled_job_that_was_given_back_runs_nowhere_though_the_scheduler_has_not_come_to_it(make_cluster):
+    """Promised while its batch holds it, committed when nobody does, and claimed again before the scheduler looks."""
+    db = make_cluster({"pushy.max_executors": 1}).database()
+    gate = Gate(db)
+    # At the gate without a lock to wait for: a batch puts such a job off.
+    db.sql("""
+        CREATE TABLE effects (n int);
+        CREATE FUNCTION patient(args jsonb) RETURNS void LANGUAGE plpgsql AS $$
+        BEGIN
+            INSERT INTO public.effects VALUES ((args->>'n')::int);
+            WHILE args ? 'gate' AND NOT pg_try_advisory_xact_lock_shared(1) LOOP PERFORM pg_sleep(0.001); END LOOP;
+        END $$;
+        SELECT pushy.queue_register('patient', 'patient(jsonb)')""")
+    enqueue(db, 300, "patient")
+    db.jobs_wait("patient")
+    with db.connect(autocommit=False) as enqueuing:
+        running = enqueuing.execute(f"SELECT pushy.enqueue('patient', {GATED})").fetchone()[0]
+        behind = [job for job, in enqueuing.execute("SELECT pushy.enqueue('patient', '{\"n\": -1}') FROM generate_series(1, 9)")]
+        enqueuing.commit()
+    # So long that its batch ends with it.
+    db.wait_until("SELECT max(job) FROM pushy.workers WHERE since < clock_timestamp() - interval '50 ms'", running)
+    free = db.rows("SELECT id FROM pushy.live_job WHERE id = ANY (%s) FOR UPDATE SKIP LOCKED", behind)
+    cancelled = [job for job in behind if (job,) not in free]
+    assert cancelled, "a batch of one"
+    with db.connect(autocommit=False) as cancelling, db.connect(autocommit=False) as blocking:
+        assert cancelling.execute("SELECT DISTINCT pushy.job_cancel(id) FROM unnest(%s::bigint[]) id", (cancelled,)).fetchall() == [(True,)]
+        db.sql("SELECT pushy.queue_pause('patient')")
+        gate.open()
+        assert db.job_wait(running)["state"] == "completed"
+        assert db.value("SELECT count(*) FROM pushy.live_job WHERE id = ANY (%s)", cancelled) == len(cancelled)
+        # Whenever the scheduler looks at its times it reads this table: here it stands.
+        blocking.execute("LOCK TABLE pushy.oversize_notice")
+        db.sql("SELECT pushy.enqueue('patient', '{\"n\": 0}', delay => '1 ms')")
+        db.wait_until("SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'pushy.oversize_notice'::regclass", 1)
+        cancelling.commit()
+        db.sql("SELECT pushy.queue_resume('patient')")
+        db.jobs_wait("patient")
+        assert db.rows("SELECT id FROM pushy.jobs WHERE state = 'cancelled' ORDER BY id") == [(job,) for job in cancelled]
+        assert db.value("SELECT count(*) FROM effects WHERE n = -1") == len(behind) - len(cancelled)
+
+
 def test_a_running_job_is_cancelled_and_its_batch_goes_on(gated):
     enqueue(gated, 100)
     running = gated.value(f"SELECT pushy.enqueue('q', {GATED})")

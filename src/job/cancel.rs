@@ -56,6 +56,10 @@ fn cancel_live(queue: &Definition, id: i64) -> Result<bool> {
             end(queue, &free)?;
             return Ok(true);
         }
+        if !locked && (is_being_claimed() || is_held(id)) {
+            promise(id)?;
+            return Ok(true);
+        }
         // Locked by a session that changes it just now, or finished since we looked: wait for that
         // session and look again. An executor clears its batch a moment after its locks are gone, so a
         // row that is ours is nobody's batch any more.
@@ -86,6 +90,11 @@ fn is_held(id: i64) -> bool {
             .is_some_and(|shared| shared.executor_holding(database::current(), id).is_some())
 }
 
+/// Whether an executor has locked jobs, this one perhaps, and not said yet which. Asked before `is_held`.
+fn is_being_claimed() -> bool {
+    shared::get().is_some_and(|shared| shared.is_claiming(database::current()))
+}
+
 /// Ends a job whose row this transaction has locked.
 fn end(queue: &Definition, free: &Live) -> Result<()> {
     let cancelled = free.state.next(JobEvent::Cancel);
@@ -102,9 +111,8 @@ fn end(queue: &Definition, free: &Live) -> Result<()> {
     Ok(())
 }
 
-/// Carries out cancels that have been promised: of jobs that their batch gave back, or that nobody held
-/// any more when the caller committed. Waits for nobody: answers the rest, whose rows somebody has locked.
-/// As the extension's owner.
+/// Carries out cancels that have been promised, of jobs that nobody holds. Waits for nobody: answers the rest, which
+/// somebody holds or has locked. As the extension's owner.
 pub fn carry_out(ids: &[i64]) -> Result<Vec<i64>> {
     let mut rest = Vec::new();
     for id in ids {
@@ -114,12 +122,9 @@ pub fn carry_out(ids: &[i64]) -> Result<Vec<i64>> {
         let Some(queue) = definition::find_by_id(seen.queue_id)? else {
             continue;
         };
-        if is_held(*id) {
-            promise(*id)?;
-        } else if let Some(free) = live::lock_if_free(*id)? {
-            end(&queue, &free)?;
-        } else {
-            rest.push(*id);
+        match live::lock_if_free(*id)? {
+            Some(free) => end(&queue, &free)?,
+            None => rest.push(*id),
         }
     }
     Ok(rest)

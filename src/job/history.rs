@@ -1,13 +1,11 @@
 //! Where finished jobs are kept: in a table of the window in which they expire, or in the parent of these
 //! tables, where retention removes them one by one.
 
-use std::cell::Cell;
 use std::sync::atomic::Ordering;
 
 use super::tables::finished_job;
 use crate::errors::Result;
 use crate::pg::heap::{self, Table};
-use crate::pg::per_process::PerProcess;
 use crate::pg::value::Timestamp;
 use crate::pg::{clock, database};
 use crate::rotation::Pool;
@@ -19,10 +17,8 @@ pub static POOL: Pool = Pool {
     kept_until: "expires_at",
 };
 
-/// A process asks for a window after so many rows in the parent: a few jobs a minute are not worth one.
-const WORTH_A_WINDOW: usize = 64;
-
-static IN_PARENT: PerProcess<Cell<usize>> = PerProcess::new(Cell::new(0));
+/// A window is asked for after so many rows in the parent, since the last was: a few jobs a minute are not worth one.
+const WORTH_A_WINDOW: u64 = 64;
 
 /// How much later than its time a row may leave: an eighth of the time it is kept, a minute at least. So
 /// jobs of one length of keeping are in ten tables at most.
@@ -64,15 +60,15 @@ pub fn removal_due(expires_at: Timestamp) -> i64 {
 /// Asks the scheduler for a window when it is worth one. Several at a time may ask, for one or for different
 /// ones: those not heard ask again.
 fn count_in_parent(rows: usize, late_us: i64, expires_at: Timestamp) {
-    let count = IN_PARENT.get() + rows;
-    IN_PARENT.set(if count < WORTH_A_WINDOW { count } else { 0 });
-    if count < WORTH_A_WINDOW {
-        return;
-    }
     let Some(shared) = shared::get() else { return };
     let Some(place) = shared.find_database(database::current()) else {
         return;
     };
+    let rows = rows as u64;
+    if place.kept_in_parent.fetch_add(rows, Ordering::SeqCst) + rows < WORTH_A_WINDOW {
+        return;
+    }
+    place.kept_in_parent.store(0, Ordering::SeqCst);
     if place.windows_taken_until.load(Ordering::SeqCst) > clock::now().0 {
         return;
     }

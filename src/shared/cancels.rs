@@ -1,8 +1,10 @@
-//! Cancels that were promised to their callers and must outlive the batch that held the job: none is lost.
+//! Cancels that were promised to their callers and must outlive the batch that held the job: none is lost, and
+//! the job begins nowhere from their commit on.
 //!
-//! A promise takes a place before its transaction commits, where code may still fail. The commit hands it
-//! to the executor that holds the job, or else to the scheduler of the database. The place is free again
-//! when the cancel was carried out, or has nothing to cancel any more.
+//! A promise takes a place before its transaction commits, where code may still fail. From the commit on it stands
+//! there for everybody to see, until the job is cancelled or gone. Whoever promises writes it down and looks then who
+//! holds the job; an executor says what it holds, or that it holds it no more, and looks then what is written down: one
+//! of the two sees the other. What nobody holds is the scheduler's.
 
 use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 
@@ -25,8 +27,12 @@ pub struct Promise {
 /// The places, for all databases.
 #[repr(C)]
 pub struct Cancels {
-    /// Where the search for a free place begins.
-    next: AtomicU64,
+    /// Promises that are committed and not carried out yet.
+    open: AtomicU64,
+    /// Where the search for a free place begins: those before it are taken, as a rule.
+    free_from: AtomicU64,
+    /// Places from this on have never been taken.
+    used: AtomicU64,
     places: [Place; PLACES],
 }
 
@@ -40,31 +46,60 @@ struct Place {
 impl Cancels {
     /// Keeps a place for a promise; None when all are taken.
     pub fn keep(&self) -> Option<usize> {
-        (0..PLACES).find_map(|_| {
-            let index = self.next.fetch_add(1, Ordering::Relaxed) as usize % PLACES;
-            self.places[index]
+        let from = self.free_from.load(Ordering::SeqCst) as usize;
+        let free = (from..PLACES).chain(0..from).find(|place| {
+            self.places[*place]
                 .job
                 .compare_exchange(FREE, KEPT, Ordering::SeqCst, Ordering::SeqCst)
                 .is_ok()
-                .then_some(index)
-        })
+        })?;
+        self.free_from
+            .store((free + 1) as u64 % PLACES as u64, Ordering::SeqCst);
+        self.used.fetch_max(free as u64 + 1, Ordering::SeqCst);
+        Some(free)
     }
 
-    /// The promise was rolled back, or carried out.
-    pub fn free(&self, place: usize) {
-        self.places[place].job.store(FREE, Ordering::SeqCst);
+    /// The promise was rolled back.
+    pub fn give_up(&self, place: usize) {
+        self.free(place, KEPT);
     }
 
-    /// Hands a promise to the scheduler.
-    pub fn leave(&self, promise: Promise, database: u32) {
+    /// The promise is committed.
+    pub fn commit(&self, promise: Promise, database: u32) {
         let cell = &self.places[promise.place];
         cell.database.store(database, Ordering::SeqCst);
+        self.open.fetch_add(1, Ordering::SeqCst);
         cell.job.store(promise.job, Ordering::SeqCst);
     }
 
-    /// What was handed to the scheduler of a database.
-    pub fn left(&self, database: u32) -> impl Iterator<Item = Promise> + '_ {
-        self.places
+    /// The job was cancelled, or is gone. By whoever finds that: more than one may.
+    pub fn carried_out(&self, promise: Promise) {
+        if self.free(promise.place, promise.job) {
+            self.open.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    fn free(&self, place: usize, taken: i64) -> bool {
+        let freed = self.places[place]
+            .job
+            .compare_exchange(taken, FREE, Ordering::SeqCst, Ordering::SeqCst)
+            .is_ok();
+        self.free_from.fetch_min(place as u64, Ordering::SeqCst);
+        freed
+    }
+
+    /// Whether the cancel of a job was committed and is not carried out yet.
+    pub fn includes(&self, database: u32, job: i64) -> bool {
+        self.of(database).any(|promise| promise.job == job)
+    }
+
+    /// What was committed in a database and is not carried out yet.
+    pub fn of(&self, database: u32) -> impl Iterator<Item = Promise> + '_ {
+        let used = match self.open.load(Ordering::SeqCst) {
+            0 => 0,
+            _ => self.used.load(Ordering::SeqCst) as usize,
+        };
+        self.places[..used]
             .iter()
             .enumerate()
             .filter_map(move |(place, cell)| {
@@ -76,8 +111,8 @@ impl Cancels {
 
     /// The jobs of a database are gone: its extension or itself was dropped. Fit for commit callbacks.
     pub fn forget(&self, database: u32) {
-        for promise in self.left(database) {
-            self.free(promise.place);
+        for promise in self.of(database) {
+            self.carried_out(promise);
         }
     }
 }

@@ -2,7 +2,6 @@
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicU8, Ordering};
 
-use super::cancels::Promise;
 use super::log::LogPlace;
 use super::servant::Servant;
 use super::Shared;
@@ -46,7 +45,7 @@ pub struct Database {
     pub swept_writes: AtomicU64,
     /// The sweep was asked for: COMMIT PREPARED, resume after a restore.
     pub sweep_requested: AtomicBool,
-    /// Cancels were left that nobody held when they were committed.
+    /// Cancels may be left of jobs that nobody holds.
     pub cancels_requested: AtomicBool,
     /// Changes with every committed change of pushy.rotation.
     pub rotations: AtomicU64,
@@ -54,6 +53,8 @@ pub struct Database {
     pub window_wanted: AtomicI64,
     /// None is to be had before this time (µs): all tables are taken.
     pub windows_taken_until: AtomicI64,
+    /// Completed jobs that went to the parent of these tables since somebody asked for one.
+    pub kept_in_parent: AtomicU64,
     /// Jobs may be left of a dropped queue.
     pub orphans_requested: AtomicBool,
     pub log: LogPlace,
@@ -132,6 +133,7 @@ impl Shared {
             free.cancels_requested.store(false, Ordering::SeqCst);
             free.window_wanted.store(0, Ordering::SeqCst);
             free.windows_taken_until.store(0, Ordering::SeqCst);
+            free.kept_in_parent.store(0, Ordering::SeqCst);
             free.scheduler.reset();
             free.log.reset();
             free.oid.store(oid, Ordering::Release);
@@ -149,16 +151,10 @@ impl Shared {
         }
     }
 
-    /// Leaves a promised cancel, which nobody can take, to the scheduler. Fit for commit callbacks.
-    pub fn leave_cancel(&self, promise: Promise, database: u32) {
-        match self.find_database(database) {
-            Some(slot) => {
-                self.cancels.leave(promise, database);
-                slot.cancels_requested.store(true, Ordering::SeqCst);
-                self.announce_due(slot, 0);
-            }
-            None => self.cancels.free(promise.place),
-        }
+    /// Makes the scheduler carry out cancels of jobs that nobody holds. Fit for commit callbacks.
+    pub fn ask_for_cancels(&self, database: &Database) {
+        database.cancels_requested.store(true, Ordering::SeqCst);
+        self.announce_due(database, 0);
     }
 
     /// Tells whoever keeps time for a database that something is due at `time`.

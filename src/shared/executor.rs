@@ -7,7 +7,6 @@ use std::sync::atomic::{
 
 use pushy_core::batch::BatchPlan;
 
-use super::cancels::Promise;
 use super::Shared;
 use crate::pg::latch::ProcessCell;
 use crate::pg::per_process::PerProcess;
@@ -15,9 +14,6 @@ use crate::pg::spinlock::Spinlock;
 
 /// More than any server runs; the setting pushy.max_executors is bounded by it.
 pub const MAX_EXECUTORS: usize = 64;
-
-/// Requests to cancel that an executor can hold: one for each job of its batch.
-const CANCELS: usize = BatchPlan::MAX_JOBS as usize;
 
 /// Bytes of a progress message that are kept.
 pub const MESSAGE_BYTES: usize = 128;
@@ -62,7 +58,8 @@ pub struct Executor {
     pub came_up: AtomicBool,
     /// A batch is open; see `shared.alone`.
     pub in_batch: AtomicBool,
-    /// It holds watermarks that it took and has not put back yet: what is left of them is announced in a moment.
+    /// It holds watermarks that it took and has not put back yet: what is left of them is announced in a moment. Or it
+    /// has locked jobs and not said yet which.
     pub claiming: AtomicBool,
     pub queue_id: AtomicI32,
     /// The job running now, 0: none, and its attempt and start.
@@ -75,24 +72,10 @@ pub struct Executor {
     batch_length: AtomicU32,
     /// Guards what follows.
     lock: Spinlock,
-    cancels: [AtomicI64; CANCELS],
-    /// The place of each of them among the promised ones.
-    cancel_places: [AtomicU32; CANCELS],
-    cancel_count: AtomicU32,
     /// Fraction done as bits of an f64; the message in the database's encoding.
     progress: AtomicU64,
     message: [AtomicU8; MESSAGE_BYTES],
     message_length: AtomicU32,
-}
-
-/// What came of asking an executor for a cancel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Asked {
-    /// Its batch does not hold the job any more.
-    InVain,
-    /// Somebody has asked for the same; the place is not needed.
-    Before,
-    Now,
 }
 
 /// What job_progress last said.
@@ -218,7 +201,6 @@ impl Executor {
 
     pub fn clear_batch(&self) {
         self.batch_length.store(0, Ordering::SeqCst);
-        self.cancel_count.store(0, Ordering::SeqCst);
     }
 
     /// Whether the open batch holds this job, running or waiting for its turn.
@@ -227,52 +209,6 @@ impl Executor {
         self.batch[..length.min(self.batch.len())]
             .iter()
             .any(|cell| cell.load(Ordering::Relaxed) == job)
-    }
-
-    /// Closes the batch and answers the cancels that were asked for while it was open: none is lost
-    /// between the executor's last look and this.
-    pub fn close_batch(&self) -> Vec<Promise> {
-        let count = self.lock.with(|| {
-            self.batch_length.store(0, Ordering::SeqCst);
-            self.cancel_count.swap(0, Ordering::SeqCst) as usize
-        });
-        // Nobody writes them before the next batch is set, by this process.
-        self.cancels[..count]
-            .iter()
-            .zip(&self.cancel_places)
-            .map(|(job, place)| Promise {
-                job: job.load(Ordering::SeqCst),
-                place: place.load(Ordering::SeqCst) as usize,
-            })
-            .collect()
-    }
-
-    /// Asks for the cancel of a job of the open batch. If it runs just now, the process must be signalled
-    /// then.
-    pub fn request_cancel(&self, promise: Promise) -> Asked {
-        self.lock.with(|| {
-            if !self.holds(promise.job) {
-                return Asked::InVain;
-            }
-            if self.is_cancel_requested(promise.job) {
-                return Asked::Before;
-            }
-            // There is room: one for each job of the batch.
-            let count = self.cancel_count.load(Ordering::SeqCst);
-            let at = count as usize;
-            self.cancels[at].store(promise.job, Ordering::SeqCst);
-            self.cancel_places[at].store(promise.place as u32, Ordering::SeqCst);
-            self.cancel_count.store(count + 1, Ordering::SeqCst);
-            Asked::Now
-        })
-    }
-
-    /// Whether a cancel was asked for this job.
-    pub fn is_cancel_requested(&self, job: i64) -> bool {
-        let count = self.cancel_count.load(Ordering::SeqCst) as usize;
-        self.cancels[..count.min(CANCELS)]
-            .iter()
-            .any(|cell| cell.load(Ordering::SeqCst) == job)
     }
 
     /// `message` in the database's encoding, already cut to MESSAGE_BYTES on a character.
@@ -331,6 +267,14 @@ impl Shared {
             executor.state() != ExecutorState::Free
                 && executor.database.load(Ordering::SeqCst) == database
                 && executor.holds(job)
+        })
+    }
+
+    /// Whether an executor of this database is in the middle of a claim.
+    pub fn is_claiming(&self, database: u32) -> bool {
+        self.executors.iter().any(|executor| {
+            executor.claiming.load(Ordering::SeqCst)
+                && executor.database.load(Ordering::SeqCst) == database
         })
     }
 

@@ -126,12 +126,9 @@ impl Bench {
         let me = &shared.executors[self.me];
         me.claiming.store(false, Ordering::SeqCst);
         me.leave_job();
-        let cancels = me.close_batch();
+        me.clear_batch();
         solitude::end(shared, self.me);
-        // One that was given up, put off or rolled back with the batch must not run after all.
-        let (rest, carried_out) = cancels::carry_out(shared, &cancels);
-        cancels::leave(shared, &rest);
-        match carried_out {
+        match cancels::carry_out_of(shared, claimed.iter().map(|job| job.id)) {
             Ok(()) => ended,
             Err(failure) => Ended::Failed(failure),
         }
@@ -165,6 +162,7 @@ impl Bench {
         let me = &shared.executors[self.me];
         me.claiming.store(true, Ordering::SeqCst);
         *claimed = self.claim(shared, work, most)?;
+        me.set_batch(claimed.iter().map(|job| job.id));
         me.claiming.store(false, Ordering::SeqCst);
         if claimed.is_empty() {
             transaction::commit();
@@ -182,7 +180,6 @@ impl Bench {
             transaction::commit();
             return Ok(Ended::Unsettled);
         }
-        me.set_batch(claimed.iter().map(|job| job.id));
         if claimed[0].alone {
             if !solitude::seek(shared, self.me) {
                 give_up(work, claimed);

@@ -38,10 +38,10 @@ pub(super) enum Blame {
 impl Bench {
     /// Who is to blame for an error of a job.
     pub(super) fn blame(&self, work: &Work, job: &Claimed, error: CallError, ran: &Span) -> Blame {
-        let me = &shared::expect().executors[self.me];
+        let database = work.queue.key().database;
         if error.sqlstate != SqlState::QUERY_CANCELED.0 {
             Blame::Job(error)
-        } else if me.is_cancel_requested(job.id) {
+        } else if shared::expect().cancels.includes(database, job.id) {
             Blame::Cancel
         } else if ran.timed_out {
             let timeout_us = self.timeout_us(work, job);

@@ -7,26 +7,60 @@ use crate::pg::{database, identity};
 use crate::shared::cancels::Promise;
 use crate::shared::Shared;
 
-/// Carries out what can be; answers the rest, which somebody has locked, and why it failed if it did.
-pub fn carry_out(shared: &Shared, promises: &[Promise]) -> (Vec<Promise>, Result<(), Failure>) {
-    if promises.is_empty() {
-        return (Vec::new(), Ok(()));
+/// Carries out the cancels of these jobs, which their executor holds no more: what it gave up, put off or rolled back
+/// must not run after all. What somebody has locked is left to the scheduler.
+pub fn carry_out_of(
+    shared: &Shared,
+    jobs: impl Iterator<Item = i64> + Clone,
+) -> Result<(), Failure> {
+    let of_jobs = |promise: &Promise| jobs.clone().any(|job| job == promise.job);
+    let promises: Vec<Promise> = shared
+        .cancels
+        .of(database::current())
+        .filter(of_jobs)
+        .collect();
+    let done = carry_out(shared, &promises);
+    if !matches!(done, Ok(true)) {
+        leave(shared);
     }
-    let jobs: Vec<i64> = promises.iter().map(|promise| promise.job).collect();
-    let locked = transaction::run(|| identity::as_owner(|| cancel::carry_out(&jobs)));
-    let (rest, done): (Vec<Promise>, Vec<Promise>) = promises.iter().partition(|promise| {
-        let locked = locked.as_ref();
-        locked.map_or(true, |locked| locked.contains(&promise.job))
-    });
-    for promise in done {
-        shared.cancels.free(promise.place);
-    }
-    (rest, locked.map(|_| ()))
+    done.map(|_| ())
 }
 
-/// Leaves cancels to the scheduler.
-pub fn leave(shared: &Shared, promises: &[Promise]) {
-    for promise in promises {
-        shared.leave_cancel(*promise, database::current());
+/// Carries out what can be; true when that was all.
+fn carry_out(shared: &Shared, promises: &[Promise]) -> Result<bool, Failure> {
+    if promises.is_empty() {
+        return Ok(true);
     }
+    let jobs: Vec<i64> = promises.iter().map(|promise| promise.job).collect();
+    let rest = transaction::run(|| identity::as_owner(|| cancel::carry_out(&jobs)))?;
+    for promise in promises {
+        if !rest.contains(&promise.job) {
+            shared.cancels.carried_out(*promise);
+        }
+    }
+    Ok(rest.is_empty())
+}
+
+/// Carries out the cancels of jobs that no executor holds; true when that was all.
+pub fn carry_out_unheld(shared: &Shared) -> Result<bool, Failure> {
+    let promises: Vec<Promise> = unheld(shared).collect();
+    carry_out(shared, &promises)
+}
+
+/// Leaves cancels to the scheduler, if there are any.
+pub fn leave(shared: &Shared) {
+    if unheld(shared).next().is_none() {
+        return;
+    }
+    if let Some(place) = shared.find_database(database::current()) {
+        shared.ask_for_cancels(place);
+    }
+}
+
+fn unheld(shared: &Shared) -> impl Iterator<Item = Promise> + '_ {
+    let database = database::current();
+    shared
+        .cancels
+        .of(database)
+        .filter(move |promise| shared.executor_holding(database, promise.job).is_none())
 }

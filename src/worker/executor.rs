@@ -127,7 +127,8 @@ fn leave() {
         shared.set_ready(queue.0);
     }
     // Cancels of jobs of the batch that ends with us.
-    cancels::leave(shared, &me.close_batch());
+    me.clear_batch();
+    cancels::leave(shared);
     let place = shared.find_database(me.database.load(Ordering::SeqCst));
     executor::set_mine(None);
     me.release();

@@ -118,7 +118,7 @@ impl Bench {
         }
         drop(lock_patience);
         for (index, job) in claimed.iter().enumerate().skip(results.started) {
-            if me.is_cancel_requested(job.id) {
+            if shared.cancels.includes(work.queue.key().database, job.id) {
                 results.cancelled.push(index);
             }
         }
@@ -133,7 +133,8 @@ impl Bench {
         claimed: &[Claimed],
         results: &mut Results,
     ) -> Result<()> {
-        let me = &shared::expect().executors[self.me];
+        let shared = shared::expect();
+        let me = &shared.executors[self.me];
         let started = &claimed[..results.started];
         let timeouts = started.iter().map(|job| self.timeout_us(work, job));
         let timeout_us = if timeouts.clone().any(|timeout_us| timeout_us == 0) {
@@ -147,7 +148,7 @@ impl Bench {
             interrupts::forget_cancel();
             let started_at = done.started_at;
             me.enter_job(work.queue.queue_id, job.id, job.attempt, started_at.0);
-            if me.is_cancel_requested(job.id) {
+            if shared.cancels.includes(work.queue.key().database, job.id) {
                 return Err(Error::new(
                     SqlState::QUERY_CANCELED,
                     "the job was cancelled",
@@ -208,7 +209,7 @@ impl Bench {
         // what is written down: one of the two sees the other.
         interrupts::forget_cancel();
         me.enter_job(work.queue.queue_id, job.id, job.attempt, started_at.0);
-        if me.is_cancel_requested(job.id) {
+        if shared.cancels.includes(work.queue.key().database, job.id) {
             me.leave_job();
             note.leave();
             return Ok(None);

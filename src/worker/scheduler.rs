@@ -15,7 +15,6 @@ use crate::pg::transaction;
 use crate::pg::worker::Kind;
 use crate::pg::{clock, database, ereport, guc, identity, latch, worker};
 use crate::queue::definition::Definition;
-use crate::shared::cancels::Promise;
 use crate::shared::database::{Database, Presence, NEVER};
 use crate::shared::servant::Servant;
 use crate::shared::{self};
@@ -135,7 +134,7 @@ impl Scheduling {
         if first || sweep {
             retention::adopt()?;
         }
-        self.cancel_requested()?;
+        self.carry_out_cancels(first)?;
         // As with the watermarks of queues: take the time, then look, then put back what is next.
         let due = self.place.due.swap(NEVER, Ordering::SeqCst);
         if due > clock::now().0 && !first {
@@ -159,19 +158,18 @@ impl Scheduling {
         Ok((due != NEVER).then_some(due))
     }
 
-    /// Cancels that found nobody at their commit. What somebody has locked is tried again in a second.
-    fn cancel_requested(&self) -> Result<(), Failure> {
-        if !self.place.cancels_requested.swap(false, Ordering::SeqCst) {
+    /// Cancels of jobs that nobody held at their commit, or holds any more. What somebody has locked is tried again in a
+    /// second.
+    fn carry_out_cancels(&self, first: bool) -> Result<(), Failure> {
+        if !self.place.cancels_requested.swap(false, Ordering::SeqCst) && !first {
             return Ok(());
         }
-        let shared = shared::expect();
-        let left: Vec<Promise> = shared.cancels.left(database::current()).collect();
-        let (rest, carried_out) = cancels::carry_out(shared, &left);
-        if !rest.is_empty() {
+        let done = cancels::carry_out_unheld(shared::expect());
+        if !matches!(done, Ok(true)) {
             self.place.cancels_requested.store(true, Ordering::SeqCst);
             self.place.announce_due(clock::now().plus_us(1_000_000).0);
         }
-        carried_out
+        done.map(|_| ())
     }
 
     /// Once in the life of the server: what was logged before it started, and by whom, nobody remembers.

@@ -8,7 +8,6 @@ use crate::pg::signals;
 use crate::pg::transaction_end::End;
 use crate::shared::cancels::Promise;
 use crate::shared::database::{Presence, NEVER};
-use crate::shared::executor::Asked;
 use crate::shared::queue_slot::NOTHING;
 use crate::shared::{self, Shared};
 
@@ -69,26 +68,26 @@ pub(super) fn free_created(shared: &Shared, changes: &[(i32, Change)], level: i3
     }
 }
 
-/// Hands a cancel to the executor that holds the job, or else to the scheduler.
+/// Lets everybody see a cancel, and interrupts the job if it runs. Its executor looks when its batch is over; where
+/// there is none, the scheduler must.
 fn tell_cancel(shared: &Shared, database: u32, promise: Promise) {
-    let Some(executor) = shared.executor_holding(database, promise.job) else {
-        return shared.leave_cancel(promise, database);
+    let Some(place) = shared.find_database(database) else {
+        return shared.cancels.give_up(promise.place);
     };
-    match executor.request_cancel(promise) {
-        // Its batch is over: finished with it, most likely; else it must not run again.
-        Asked::InVain => return shared.leave_cancel(promise, database),
-        Asked::Before => shared.cancels.free(promise.place),
-        Asked::Now => {}
-    }
-    if executor.job.load(Ordering::SeqCst) == promise.job {
-        signals::cancel(executor.pid.load(Ordering::SeqCst));
+    shared.cancels.commit(promise, database);
+    match shared.executor_holding(database, promise.job) {
+        Some(executor) if executor.job.load(Ordering::SeqCst) == promise.job => {
+            signals::cancel(executor.pid.load(Ordering::SeqCst));
+        }
+        Some(_) => {}
+        None => shared.ask_for_cancels(place),
     }
 }
 
 /// Cancels promised at `level` or deeper are not to be.
 pub(super) fn free_cancels(shared: &Shared, cancels: &[(i32, Promise)], level: i32) {
     for (_, promise) in cancels.iter().filter(|cancel| cancel.0 >= level) {
-        shared.cancels.free(promise.place);
+        shared.cancels.give_up(promise.place);
     }
 }
 
