@@ -21,7 +21,7 @@ ONE = "one queue, one database"
 LEFT_OUT = "the same databases, others left out"
 BARE_ONE, BARE_MANY = "without Pushy, one database", "without Pushy, {} databases"
 QUERIES = 1000
-WHATS = {"up": "start until somebody is let in, ms", "start": "start to first job, ms", "claim": "claim, jobs/s", "stats": "stats of the queue, ms (of 1,000 the middle one)"}
+WHATS = {"up": "start until somebody is let in, ms", "start": "start to first job, ms", "claim": "claim, jobs/s", "stats": f"stats of the queue, ms (of {QUERIES:,} the middle one)"}
 
 
 def measure(servers, sizes) -> dict:
