@@ -27,6 +27,8 @@ pub struct Database {
     /// 0: free.
     oid: AtomicU32,
     presence: AtomicU8,
+    /// A scheduler has seen what was there, by whomever, before the server started.
+    pub looked_into: AtomicBool,
     /// Changes with every committed change of a queue's definition or privileges.
     pub definitions: AtomicU64,
     /// The counter of definitions (plus one) when the launcher last looked for the database's name.
@@ -124,6 +126,7 @@ impl Shared {
             let free = self.databases.iter().find(|database| database.oid() == 0)?;
             free.presence
                 .store(Presence::Unknown as u8, Ordering::SeqCst);
+            free.looked_into.store(false, Ordering::SeqCst);
             free.due.store(NEVER, Ordering::SeqCst);
             free.left_out.store(false, Ordering::SeqCst);
             free.quiesced.store(0, Ordering::SeqCst);

@@ -25,8 +25,6 @@ pub struct LogPlace {
     part: AtomicU32,
     /// One more than the ring of the relay; 0: none runs, nobody needs to be told where things lie.
     ring: AtomicU32,
-    /// Whether anything was there from before has been looked at since the server started.
-    known: AtomicBool,
     /// Something may have been committed that is in no tick.
     dirty: AtomicBool,
     /// The relay has found nobody who waits for ticks, and leaves more time between them.
@@ -64,7 +62,6 @@ impl LogPlace {
     /// For another database, or another life of the extension.
     pub fn reset(&self) {
         self.part.store(0, Ordering::SeqCst);
-        self.known.store(false, Ordering::SeqCst);
         self.dirty.store(false, Ordering::SeqCst);
         self.takes_its_time.store(false, Ordering::SeqCst);
         self.hurried.store(false, Ordering::SeqCst);
@@ -117,14 +114,6 @@ impl LogPlace {
     pub fn forget_part(&self) {
         self.part.store(0, Ordering::SeqCst);
         self.set_told(0, 0, 0);
-    }
-
-    pub fn is_known(&self) -> bool {
-        self.known.load(Ordering::SeqCst)
-    }
-
-    pub fn set_known(&self) {
-        self.known.store(true, Ordering::SeqCst);
     }
 
     pub fn is_dirty(&self) -> bool {

@@ -174,13 +174,13 @@ impl Scheduling {
 
     /// Once in the life of the server: what was logged before it started, and by whom, nobody remembers.
     fn look_into_log(&self) -> Result<(), Failure> {
-        if self.place.log.is_known() {
+        if self.place.looked_into.load(Ordering::SeqCst) {
             return Ok(());
         }
         if transaction::run(log::is_used)? {
             shared::expect().announce_logged(self.place, false);
         }
-        self.place.log.set_known();
+        self.place.looked_into.store(true, Ordering::SeqCst);
         Ok(())
     }
 

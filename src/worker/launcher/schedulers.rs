@@ -105,7 +105,7 @@ impl Launching {
         if let Some((oid, began)) = self.look {
             let place = self.shared.find_database(oid);
             let is_over = place.is_none_or(|place| {
-                place.presence() != Presence::Unknown || place.scheduler.is_absent()
+                place.looked_into.load(Ordering::SeqCst) || place.scheduler.is_absent()
             });
             if !is_over && now < began + MOST_LOOK_US {
                 return began + MOST_LOOK_US;
@@ -121,9 +121,10 @@ impl Launching {
         given_up_at.fold(self.look_after, i64::max)
     }
 
-    /// Whether the scheduler would be started for nothing but to see what is there.
+    /// Whether the scheduler would be started for nothing but to see what is there. Somebody may have enqueued
+    /// already: that job waits for an executor, not for the scheduler.
     fn is_first_look(&self, place: &Database) -> bool {
-        place.presence() == Presence::Unknown && !self.is_asked_for(place)
+        !place.looked_into.load(Ordering::SeqCst) && !self.is_asked_for(place)
     }
 
     /// When the scheduler of a database is wanted, 0 for now.
