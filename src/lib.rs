@@ -42,6 +42,7 @@ pub extern "C-unwind" fn _PG_init() {
     settings::init(preloading);
     watch::init();
     notice::buffer::init();
+    // The last of those that act before a commit: the others may enqueue.
     shared::pending::init();
     if preloading {
         shared::request();

@@ -4,13 +4,13 @@ use super::claimed::Claimed;
 use super::tables::live_job;
 use crate::errors::Result;
 use crate::pg::function::Answer;
-use crate::pg::heap::{self, Key};
+use crate::pg::heap::{self, Key, Locked};
 use crate::pg::memory::Context;
 use crate::pg::snapshot;
 use crate::pg::spi::{Row, Tid};
 
 /// Locks up to `most` ready jobs of one priority from position `from` on, in order, skipping those that
-/// others hold. Arguments are copied into `memory`. The caller has taken the watermark before: the
+/// others hold, and says whether there were any. Arguments are copied into `memory`. The caller has taken the watermark before: the
 /// snapshot is taken here, after it.
 ///
 /// Reads the index live_job_ready from the watermark on: without it each claim walks over the dead
@@ -23,12 +23,15 @@ pub fn claim(
     from: u64,
     most: u32,
     memory: &Context,
-) -> Result<Vec<Claimed>> {
+) -> Result<Locked<Claimed>> {
     let table = heap::open("live_job")?;
     heap::check_columns(&table, live_job::COLUMNS, &live_job::CHECKED)?;
     let snapshot = snapshot::take();
     let from = from.min(i64::MAX as u64) as i64;
-    let mut claimed = Vec::new();
+    let mut claimed = Locked {
+        rows: Vec::new(),
+        passed_over: false,
+    };
     for (from, below) in stretches(from, most) {
         let mut keys = vec![
             Key::int4_equals(1, queue_id),
@@ -36,12 +39,13 @@ pub fn claim(
             Key::int8_at_least(3, from),
         ];
         keys.extend(below.map(|below| Key::int8_below(3, below)));
-        let room = most as usize - claimed.len();
+        let room = most as usize - claimed.rows.len();
         let more = table.lock_in_order("live_job_ready", &keys, &snapshot, room, |row, tid| {
             read(row, tid, priority, memory)
         })?;
-        claimed.extend(more);
-        if claimed.len() == most as usize {
+        claimed.rows.extend(more.rows);
+        claimed.passed_over |= more.passed_over;
+        if claimed.rows.len() == most as usize {
             break;
         }
     }

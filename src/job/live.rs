@@ -79,6 +79,28 @@ pub fn lock(id: i64) -> Result<Option<Live>> {
     Ok(find(&LOCK, id)?.inspect(announce_at_end))
 }
 
+static FIRST_READY: Plan = Plan::new(
+    "SELECT j.position FROM pushy.live_job j \
+      WHERE j.queue_id OPERATOR(pg_catalog.=) $1 AND j.priority OPERATOR(pg_catalog.=) $2 \
+        AND j.position OPERATOR(pg_catalog.>=) $3 ORDER BY j.position LIMIT 1",
+    &[
+        BuiltinOid::INT4OID,
+        BuiltinOid::INT2OID,
+        BuiltinOid::INT8OID,
+    ],
+);
+
+/// The position of the first ready job of a queue and priority that is not below `from`, held or not. As the
+/// extension's owner.
+pub fn first_ready(queue_id: i32, priority: usize, from: u64) -> Option<i64> {
+    let from = from.min(i64::MAX as u64) as i64;
+    spi::connect(|spi| {
+        spi.run(&FIRST_READY, params![queue_id, priority as i16, from])
+            .first()
+            .map(|row| row.i64(1))
+    })
+}
+
 /// Executors skip the row while it is locked, and nobody else would tell them that it is free again.
 fn announce_at_end(live: &Live) {
     if live.state != JobState::Available {

@@ -19,4 +19,5 @@ pub mod run_in_session;
 pub mod running;
 pub mod tables;
 pub mod trace;
+pub mod unfinished;
 pub mod wait;

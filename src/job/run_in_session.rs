@@ -205,7 +205,7 @@ impl Bench<'_> {
         while promote::promote(std::slice::from_ref(queue), id, ROWS)? {}
         for priority in 0..PRIORITIES {
             let taken = claim::claim(queue.queue_id, priority, 0, 1, self.kept)?;
-            let Some(job) = taken.into_iter().next() else {
+            let Some(job) = taken.rows.into_iter().next() else {
                 continue;
             };
             if let Some(slot) = self.slot {

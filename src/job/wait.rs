@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::pg::BuiltinOid;
 
+use super::unfinished;
 use crate::errors::{Error, Result, SqlState};
 use crate::pg::function::{Answer, Call};
 use crate::pg::spi::{self, Plan};
@@ -142,24 +143,6 @@ fn row(id: i64, queue: &definition::Definition) -> Result<Answer> {
 
 sql_function!(pushy_job_wait, |call| job_wait(call));
 
-// What still has to happen in a queue without anybody doing anything: jobs scheduled for later do not
-// count.
-static UNFINISHED: Plan = Plan::new(
-    "SELECT 1 FROM pushy.live_job j WHERE j.queue_id OPERATOR(pg_catalog.=) $1 \
-        AND j.state OPERATOR(pg_catalog.<>) 's'::\"char\" LIMIT 1",
-    &[BuiltinOid::INT4OID],
-);
-
-fn is_unfinished(queue_id: i32) -> Result<bool> {
-    transaction::with_snapshot(|| {
-        identity::as_owner(|| {
-            Ok(spi::connect(|spi| {
-                !spi.run(&UNFINISHED, params![queue_id]).is_empty()
-            }))
-        })
-    })
-}
-
 fn jobs_wait(call: Call) -> Result<()> {
     let name = call.text("queue", 0)?;
     let timeout = call.timeout("timeout", 1)?;
@@ -179,7 +162,7 @@ fn jobs_wait(call: Call) -> Result<()> {
             .map(|slot| shared::expect().queues()[slot].drains());
         // Each look is a transaction of its own; between looks no snapshot is held.
         transaction::commit_in_procedure()?;
-        if !is_unfinished(queue.queue_id)? {
+        if !unfinished::is_any(queue, known.slot)? {
             return Ok(());
         }
         transaction::commit_in_procedure()?;

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicU8, Ordering};
 
 use super::log::LogPlace;
+use super::queue_slot::QueueSlot;
 use super::servant::Servant;
 use super::Shared;
 use crate::pg::condition::Condition;
@@ -47,6 +48,8 @@ pub struct Database {
     pub swept_writes: AtomicU64,
     /// The sweep was asked for: COMMIT PREPARED, resume after a restore.
     pub sweep_requested: AtomicBool,
+    /// It is under way.
+    pub sweeping: AtomicBool,
     /// Cancels may be left of jobs that nobody holds.
     pub cancels_requested: AtomicBool,
     /// Changes with every committed change of pushy.rotation.
@@ -99,6 +102,14 @@ impl Database {
         }
     }
 
+    /// `QueueSlot::rest` of a queue of this database: None also while somebody is to announce what came in silence.
+    pub fn rest_of(&self, slot: &QueueSlot) -> Option<u64> {
+        // In this order: the scheduler says that it sweeps before it takes the request.
+        let is_told =
+            !self.sweep_requested.load(Ordering::SeqCst) && !self.sweeping.load(Ordering::SeqCst);
+        is_told.then(|| slot.rest()).flatten()
+    }
+
     pub fn is_quiesced(&self) -> bool {
         self.quiesced.load(Ordering::SeqCst) != 0
     }
@@ -132,6 +143,7 @@ impl Shared {
             free.quiesced.store(0, Ordering::SeqCst);
             free.swept_writes.store(0, Ordering::SeqCst);
             free.sweep_requested.store(false, Ordering::SeqCst);
+            free.sweeping.store(false, Ordering::SeqCst);
             free.orphans_requested.store(false, Ordering::SeqCst);
             free.cancels_requested.store(false, Ordering::SeqCst);
             free.window_wanted.store(0, Ordering::SeqCst);

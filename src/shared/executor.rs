@@ -7,6 +7,7 @@ use std::sync::atomic::{
 
 use pushy_core::batch::BatchPlan;
 
+use super::queue_slot::QueueKey;
 use super::Shared;
 use crate::pg::latch::ProcessCell;
 use crate::pg::per_process::PerProcess;
@@ -190,7 +191,8 @@ impl Executor {
         }
     }
 
-    pub fn set_batch(&self, jobs: impl ExactSizeIterator<Item = i64>) {
+    pub fn set_batch(&self, queue_id: i32, jobs: impl ExactSizeIterator<Item = i64>) {
+        self.queue_id.store(queue_id, Ordering::Relaxed);
         let mut length = 0;
         for (cell, job) in self.batch.iter().zip(jobs) {
             cell.store(job, Ordering::Relaxed);
@@ -201,6 +203,13 @@ impl Executor {
 
     pub fn clear_batch(&self) {
         self.batch_length.store(0, Ordering::SeqCst);
+    }
+
+    /// Whether jobs of this queue are in the open batch.
+    pub fn has_jobs_of(&self, queue: QueueKey) -> bool {
+        self.batch_length.load(Ordering::SeqCst) != 0
+            && self.queue_id.load(Ordering::SeqCst) == queue.queue_id
+            && self.database.load(Ordering::SeqCst) == queue.database
     }
 
     /// Whether the open batch holds this job, running or waiting for its turn.

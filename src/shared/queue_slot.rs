@@ -54,6 +54,14 @@ pub struct QueueSlot {
     pub concurrency: AtomicU32,
     /// Executors that work on it now.
     pub running: AtomicU32,
+    /// Permits given so far.
+    permits: AtomicU64,
+    /// Transactions that commit now, with jobs that they announce in a moment.
+    announcing: AtomicU32,
+    /// How often a claim has passed over rows that somebody had locked, and up to which of these times the rows are known
+    /// to be gone.
+    passed_over: AtomicU64,
+    passed_over_gone: AtomicU64,
     runnable: AtomicU8,
     /// Until then (µs) batches are of one job: a larger one failed to commit.
     pub single_until: AtomicI64,
@@ -167,7 +175,49 @@ impl QueueSlot {
                 let limit = self.concurrency.load(Ordering::SeqCst);
                 (limit == 0 || running < limit).then_some(running + 1)
             })
+            .inspect(|_| {
+                // Before the watermarks are taken: see `rest`.
+                self.permits.fetch_add(1, Ordering::SeqCst);
+            })
             .is_ok()
+    }
+
+    /// A claim has passed over rows that somebody has locked: they are below the watermark, and nobody holds a permit for
+    /// them.
+    pub fn pass_over(&self) {
+        self.passed_over.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// How often that was. Read before the table is looked at.
+    pub fn times_passed_over(&self) -> u64 {
+        self.passed_over.load(Ordering::SeqCst)
+    }
+
+    /// The table has no unfinished job of the queue; `times`: what `times_passed_over` said before.
+    pub fn is_empty_after(&self, times: u64) {
+        self.passed_over_gone.fetch_max(times, Ordering::SeqCst);
+    }
+
+    /// What a transaction announces of the queue can be seen from now on, and `end_announcing` follows the announcement.
+    pub fn begin_announcing(&self) {
+        self.announcing.fetch_add(1, Ordering::SeqCst);
+    }
+
+    pub fn end_announcing(&self) {
+        self.announcing.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// Some number while no committed job of the queue is ready or held, as far as its executors and those who enqueue have
+    /// said: the same again when none of them has begun anything in between. None: there may be some, look at the table.
+    pub fn rest(&self) -> Option<u64> {
+        let permits = self.permits.load(Ordering::SeqCst);
+        // In this order: an announcement comes before its end.
+        let rests = self.running.load(Ordering::SeqCst) == 0
+            && self.announcing.load(Ordering::SeqCst) == 0
+            && !self.may_be_ready()
+            && self.times_passed_over() == self.passed_over_gone.load(Ordering::SeqCst);
+        // Who has a permit takes the watermarks: what was read of them is true if nobody came meanwhile.
+        (rests && self.permits.load(Ordering::SeqCst) == permits).then_some(permits)
     }
 
     /// Gives back a permit of this queue; true when none was left, so that somebody may have gone
@@ -181,7 +231,8 @@ impl QueueSlot {
             .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |running| {
                 running.checked_sub(1)
             });
-        if before == Ok(1) && !self.may_be_ready() {
+        // What is ready in a queue that may not run brings nobody else to tell it.
+        if before == Ok(1) && !(self.may_be_ready() && self.is_runnable()) {
             self.tell_drain();
         }
         let limit = self.concurrency.load(Ordering::SeqCst);
@@ -203,6 +254,8 @@ impl QueueSlot {
     fn start(&self, facts: &QueueFacts) {
         self.epoch.store(facts.epoch, Ordering::Relaxed);
         self.running.store(0, Ordering::Relaxed);
+        self.passed_over.store(0, Ordering::Relaxed);
+        self.passed_over_gone.store(0, Ordering::Relaxed);
         self.single_until.store(0, Ordering::Relaxed);
         self.mean_ns.store(0, Ordering::Relaxed);
         self.start_retry_at.store(0, Ordering::Relaxed);

@@ -162,7 +162,7 @@ impl Bench {
         let me = &shared.executors[self.me];
         me.claiming.store(true, Ordering::SeqCst);
         *claimed = self.claim(shared, work, most)?;
-        me.set_batch(claimed.iter().map(|job| job.id));
+        me.set_batch(work.queue.queue_id, claimed.iter().map(|job| job.id));
         me.claiming.store(false, Ordering::SeqCst);
         if claimed.is_empty() {
             transaction::commit();
@@ -233,11 +233,14 @@ impl Bench {
                 room,
                 &self.batch_memory,
             )?;
-            let full = more.len() as u32 == room;
-            if let Some(last) = more.last().filter(|_| full) {
+            if more.passed_over {
+                slot.pass_over();
+            }
+            let full = more.rows.len() as u32 == room;
+            if let Some(last) = more.rows.last().filter(|_| full) {
                 shared.announce(work.slot, key, priority, last.position as u64 + 1);
             }
-            claimed.extend(more);
+            claimed.extend(more.rows);
             if full {
                 break;
             }

@@ -56,6 +56,7 @@ fn leave() {
             place.sweep_requested.store(true, Ordering::SeqCst);
             place.orphans_requested.store(true, Ordering::SeqCst);
             place.cancels_requested.store(true, Ordering::SeqCst);
+            place.sweeping.store(false, Ordering::SeqCst);
         }
     });
 }
@@ -114,14 +115,7 @@ impl Scheduling {
         }
         verdict::carry_out(self.recorder, database::current())?;
         self.look_into_log()?;
-        let sweep = self.place.sweep_requested.swap(false, Ordering::SeqCst);
-        if sweep {
-            let swept = transaction::run(|| timers::sweep(&self.queues));
-            if swept.is_err() {
-                self.place.sweep_requested.store(true, Ordering::SeqCst);
-            }
-            swept?;
-        }
+        let sweep = self.sweep_if_asked()?;
         let orphans = self.place.orphans_requested.swap(false, Ordering::SeqCst);
         // Where there are no queues at all, a restore has brought the jobs and not yet the queues.
         if orphans || (first && !self.queues.is_empty()) {
@@ -156,6 +150,23 @@ impl Scheduling {
         next?;
         let due = self.place.due.load(Ordering::SeqCst);
         Ok((due != NEVER).then_some(due))
+    }
+
+    /// Looks for rows that nobody announced, if somebody asked for that; true then.
+    fn sweep_if_asked(&self) -> Result<bool, Failure> {
+        let place = self.place;
+        place.sweeping.store(true, Ordering::SeqCst);
+        let asked = place.sweep_requested.swap(false, Ordering::SeqCst);
+        let swept = if asked {
+            transaction::run(|| timers::sweep(&self.queues))
+        } else {
+            Ok(())
+        };
+        if swept.is_err() {
+            place.sweep_requested.store(true, Ordering::SeqCst);
+        }
+        place.sweeping.store(false, Ordering::SeqCst);
+        swept.map(|()| asked)
     }
 
     /// Cancels of jobs that nobody held at their commit, or holds any more. What somebody has locked is tried again in a

@@ -3,7 +3,7 @@
 use crate::pg::BuiltinOid;
 
 use crate::errors::Result;
-use crate::job::{failure, promote};
+use crate::job::{failure, live, promote};
 use crate::pg::spi::{self, Plan};
 use crate::pg::subtransaction::CallError;
 use crate::pg::{clock, identity};
@@ -34,13 +34,6 @@ pub fn next_due() -> Result<Option<i64>> {
     })
 }
 
-static FIRST_READY: Plan = Plan::new(
-    "SELECT j.position FROM pushy.live_job j \
-      WHERE j.queue_id OPERATOR(pg_catalog.=) $1 AND j.priority OPERATOR(pg_catalog.=) $2 \
-        AND j.position OPERATOR(pg_catalog.>=) 0 ORDER BY j.position LIMIT 1",
-    &[BuiltinOid::INT4OID, BuiltinOid::INT2OID],
-);
-
 /// Announces the first ready job of each queue and priority: rows that came without a commit of ours,
 /// by COMMIT PREPARED or by replication, or whose lock somebody else gave up.
 pub fn sweep(queues: &[Definition]) -> Result<()> {
@@ -50,12 +43,7 @@ pub fn sweep(queues: &[Definition]) -> Result<()> {
                 continue;
             };
             for priority in 0..crate::shared::queue_slot::PRIORITIES {
-                let first = spi::connect(|spi| {
-                    spi.run(&FIRST_READY, params![queue.queue_id, priority as i16])
-                        .first()
-                        .map(|row| row.i64(1))
-                });
-                if let Some(first) = first {
+                if let Some(first) = live::first_ready(queue.queue_id, priority, 0) {
                     pending::ready(slot, queue.key(), priority, first, 0);
                 }
             }

@@ -18,7 +18,7 @@ use super::spi::Tid;
 use crate::errors::{Error, Result, SqlState};
 
 pub(super) use append::Slots;
-pub use scan::Key;
+pub use scan::{Key, Locked};
 
 /// A table of schema pushy, open until the transaction ends.
 pub struct Table(pg_sys::Relation);

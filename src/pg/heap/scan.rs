@@ -64,6 +64,23 @@ impl Key {
     }
 }
 
+/// What `lock_in_order` found.
+pub struct Locked<T> {
+    pub rows: Vec<T>,
+    /// Somebody else held rows before the last one.
+    pub passed_over: bool,
+}
+
+/// How an attempt to lock a row ended.
+#[derive(PartialEq, Eq)]
+enum Attempt {
+    Locked,
+    /// The row is not there any more.
+    Gone,
+    /// Somebody else holds it, or has changed it since the snapshot.
+    Held,
+}
+
 impl Table {
     /// Locks up to `most` rows FOR UPDATE in the order of an index, as `snapshot` sees them. Rows that
     /// somebody else holds are skipped, and so are rows that were changed or removed since the snapshot:
@@ -76,9 +93,10 @@ impl Table {
         snapshot: &Snapshot,
         most: usize,
         mut take: impl FnMut(Row<'_>, Tid) -> Result<T>,
-    ) -> Result<Vec<T>> {
+    ) -> Result<Locked<T>> {
         let index = find(index)?;
         let mut found = Ok(Vec::with_capacity(most.min(256)));
+        let mut passed_over = false;
         // SAFETY: the protocol of an index scan (indexam.c) and of nodeLockRows.c; slots and scan are
         // ended here, and by the resource owner after an ERROR.
         unsafe {
@@ -91,7 +109,9 @@ impl Table {
                 if rows.len() >= most || !pg_sys::index_getnext_slot(scan, forward, seen) {
                     break;
                 }
-                if self.try_lock(&mut (*seen).tts_tid, snapshot, locked) {
+                let attempt = self.try_lock(&mut (*seen).tts_tid, snapshot, locked);
+                passed_over |= attempt == Attempt::Held;
+                if attempt == Attempt::Locked {
                     // All columns at once: one by one each walks over those before it (6 % of a batch).
                     pg_sys::slot_getsomeattrs_int(locked, (*(*self.0).rd_att).natts);
                     match take(Row::of_slot(locked), Tid::new((*seen).tts_tid)) {
@@ -108,7 +128,7 @@ impl Table {
             pg_sys::index_endscan(scan);
             pg_sys::index_close(index, pg_sys::NoLock as pg_sys::LOCKMODE);
         }
-        found
+        found.map(|rows| Locked { rows, passed_over })
     }
 
     unsafe fn begin_scan(
@@ -193,7 +213,7 @@ impl Table {
         tid: pg_sys::ItemPointer,
         snapshot: &Snapshot,
         slot: *mut pg_sys::TupleTableSlot,
-    ) -> bool {
+    ) -> Attempt {
         let lock = (*(*self.0).rd_tableam)
             .tuple_lock
             .expect("every table access method has it");
@@ -215,6 +235,10 @@ impl Table {
                 failure,
             )
         });
-        result == pg_sys::TM_Result::TM_Ok
+        match result {
+            pg_sys::TM_Result::TM_Ok => Attempt::Locked,
+            pg_sys::TM_Result::TM_Deleted => Attempt::Gone,
+            _ => Attempt::Held,
+        }
     }
 }

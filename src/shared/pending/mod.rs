@@ -24,6 +24,8 @@ struct Announcement {
     why: Why,
     low: [u64; PRIORITIES],
     jobs: u64,
+    /// Its queue has been told that it comes (see `QueueSlot::begin_announcing`).
+    begun: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -112,7 +114,7 @@ fn with<T>(work: impl FnOnce(&mut Pending) -> T) -> T {
 }
 
 static OBSERVER: Observer = Observer {
-    before: None,
+    before: Some(tell::before),
     at_end: tell::at_end,
     at_savepoint_end: savepoint::at_savepoint_end,
 };
@@ -141,6 +143,7 @@ fn add(index: usize, key: QueueKey, priority: usize, position: u64, why: Why, jo
                 why,
                 low,
                 jobs,
+                begun: false,
             });
         }
     });

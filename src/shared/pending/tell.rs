@@ -4,12 +4,29 @@
 use std::sync::atomic::Ordering;
 
 use super::{Announcement, Change, Pending, Why, PENDING};
+use crate::errors::Result;
 use crate::pg::signals;
-use crate::pg::transaction_end::End;
+use crate::pg::transaction_end::{Before, End};
 use crate::shared::cancels::Promise;
 use crate::shared::database::{Presence, NEVER};
 use crate::shared::queue_slot::NOTHING;
 use crate::shared::{self, Shared};
+
+/// After the other observers, who may still enqueue.
+pub(super) fn before(what: Before) -> Result<()> {
+    PENDING.with_borrow_mut(|pending| {
+        let Some(shared) = shared::get().filter(|_| what == Before::Commit) else {
+            return;
+        };
+        for known in &mut pending.announcements {
+            if known.why == Why::Ready {
+                shared.queues()[known.index].begin_announcing();
+                known.begun = true;
+            }
+        }
+    });
+    Ok(())
+}
 
 pub(super) fn at_end(end: End) {
     PENDING.with(|cell| {
@@ -172,6 +189,7 @@ impl Pending {
                 Change::Created(facts) | Change::Defined(facts) => {
                     if let Some(index) = shared.find_queue(facts.key) {
                         shared.queues()[index].apply(facts);
+                        shared.queues()[index].tell_drain();
                         shared.set_ready(index);
                         shared.wake_for(index);
                     }
@@ -205,6 +223,9 @@ impl Pending {
 
     /// What is given back however the transaction ended.
     fn tell_end(&self, shared: &Shared, end: End) {
+        for known in self.announcements.iter().filter(|known| known.begun) {
+            shared.queues()[known.index].end_announcing();
+        }
         for (index, key) in &self.permits {
             shared.queues()[*index].return_permit(*key);
             shared.set_ready(*index);

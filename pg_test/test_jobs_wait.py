@@ -1,0 +1,124 @@
+"""jobs_wait: until nothing is left to do, whoever holds it, and without a walk over all that is done."""
+
+import threading
+
+import psycopg
+import pytest
+
+NOTE = """
+    CREATE TABLE done (n int);
+    CREATE FUNCTION note(args jsonb) RETURNS void LANGUAGE sql AS $$INSERT INTO public.done VALUES ((args->>'n')::int)$$;
+    SELECT pushy.queue_register('q', 'note(jsonb)')"""
+UNFINISHED = "SELECT count(*) FROM pushy.live_job WHERE state <> 's'"
+
+
+def enqueue(db, n: int) -> int:
+    return db.value("SELECT pushy.enqueue('q', jsonb_build_object('n', %s::int))", n)
+
+
+def passed_over(db) -> None:
+    """An executor has taken a job behind those there are, and with it has passed over what is locked of them."""
+    db.job_wait(enqueue(db, 0))
+
+
+def still_waits(db) -> None:
+    with pytest.raises(psycopg.errors.QueryCanceled, match="unfinished"):
+        db.sql("CALL pushy.jobs_wait('q', '50 ms')")
+
+
+def scans(db) -> int:
+    """Walks over the whole table so far. Sessions tell what they did at their end."""
+    db.close()
+    db.wait_until("SELECT count(*) = 1 FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend'")
+    return db.value("SELECT seq_scan FROM pg_stat_all_tables WHERE relid = 'pushy.live_job'::regclass")
+
+
+def test_a_queue_at_rest_is_not_looked_for_among_the_jobs_that_are_done(db):
+    db.sql(NOTE)
+    with db.connect(autocommit=False) as old:  # no row that it may see is cleaned away
+        old.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; SELECT txid_current()")
+        db.sql("SELECT count(pushy.enqueue('q', jsonb_build_object('n', n))) FROM generate_series(1, 1000) n")
+        db.jobs_wait("q")
+        before = scans(db)
+        for _ in range(20):
+            db.jobs_wait("q")
+        # A sweep, once a minute, is a reason to look.
+        assert scans(db) <= before + 2
+    assert db.value(UNFINISHED) == 0
+
+
+def locked_and_passed_over(db, holder, lock: str) -> int:
+    db.sql(NOTE)
+    db.sql("SELECT pushy.queue_pause('q')")
+    job = enqueue(db, 1)
+    holder.execute(lock, (job,))
+    db.sql("SELECT pushy.queue_resume('q')")
+    passed_over(db)
+    return job
+
+
+def test_a_job_that_executors_passed_over_is_waited_for_until_its_cancel_is_rolled_back_and_it_has_run(db):
+    with db.connect(autocommit=False) as holder:
+        locked_and_passed_over(db, holder, "SELECT pushy.job_cancel(%s)")
+        still_waits(db)
+        holder.rollback()
+    db.jobs_wait("q")
+    assert db.value("SELECT array_agg(n ORDER BY n) FROM done") == [0, 1]
+
+
+def test_a_job_that_somebody_locks_by_hand_is_waited_for(db):
+    with db.connect(autocommit=False) as holder:
+        job = locked_and_passed_over(db, holder, "SELECT FROM pushy.live_job WHERE id = %s FOR UPDATE")
+        still_waits(db)
+        holder.rollback()
+    assert db.value("SELECT pushy.job_cancel(%s)", job) or db.job(job)["state"] == "completed"  # a sweep may have come first
+    db.jobs_wait("q")
+    assert db.value(UNFINISHED) == 0
+
+
+def test_what_waits_for_its_next_attempt_is_waited_for_and_what_is_scheduled_is_not(db):
+    db.sql("""
+        CREATE FUNCTION fails() RETURNS void LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION 'no'; END$$;
+        SELECT pushy.queue_register('tries', 'fails()', max_attempts => 2, retry_delay => '1 hour')""")
+    later = db.value("SELECT pushy.enqueue('tries', run_at => now() + interval '1 day')")
+    db.jobs_wait("tries")
+    job = db.value("SELECT pushy.enqueue('tries')")
+    db.wait_until("SELECT state FROM pushy.jobs WHERE id = %s", "retryable", params=(job,))
+    with pytest.raises(psycopg.errors.QueryCanceled, match="unfinished"):
+        db.sql("CALL pushy.jobs_wait('tries', '50 ms')")
+    db.sql("SELECT pushy.job_retry(%s)", job)
+    db.jobs_wait("tries")
+    assert [db.job(number)["state"] for number in (later, job)] == ["scheduled", "discarded"]
+
+
+def test_nothing_is_left_when_it_returns_whatever_others_do_with_the_jobs(db):
+    """Jobs that fail and come again, cancels and retries that are rolled back or not, while the queue runs dry."""
+    db.sql("""
+        CREATE FUNCTION work(job pushy.job) RETURNS void LANGUAGE plpgsql AS $$
+        BEGIN
+            IF job.attempt < 1 + job.id % 3 THEN RAISE EXCEPTION 'again'; END IF;
+        END$$;
+        SELECT pushy.queue_register('q', 'work(pushy.job)', max_attempts => 5, retry_delay => '1 ms')""")
+    ended = threading.Event()
+
+    def meddle(statement: str, commit: bool) -> None:
+        with db.connect(autocommit=False) as session:
+            while not ended.is_set():
+                session.execute(statement)
+                session.commit() if commit else session.rollback()
+
+    cancel = "SELECT pushy.job_cancel(id) FROM (SELECT id FROM pushy.live_job ORDER BY random() LIMIT 1) any_job"
+    # Locked first: a job that is finished meanwhile would run again, and be left over with good reason.
+    retry = "SELECT pushy.job_retry(id) FROM (SELECT id FROM pushy.live_job WHERE state = 'r' LIMIT 1 FOR UPDATE SKIP LOCKED) waiting"
+    others = [threading.Thread(target=meddle, args=args) for args in [(cancel, False), (retry, True)]]
+    for other in others:
+        other.start()
+    try:
+        for _ in range(40):
+            db.sql("SELECT count(pushy.enqueue('q')) FROM generate_series(1, 25)")
+            db.jobs_wait("q")
+            assert db.value(UNFINISHED) == 0
+    finally:
+        ended.set()
+        for other in others:
+            other.join()
