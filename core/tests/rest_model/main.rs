@@ -1,0 +1,136 @@
+//! Every interleaving of the protocol by which `jobs_wait` learns from shared memory that a queue rests
+//! (src/shared/queue_slot.rs, src/job/unfinished.rs): whoever is told so must not have missed a job that was unfinished from
+//! the beginning of the look to its end. And of broken variants, each of which must be caught.
+
+mod looker;
+mod workers;
+mod world;
+
+use std::collections::HashSet;
+
+use world::World;
+
+/// What is done in another order than it should be, or not at all.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Fault {
+    /// A commit does not say that it will announce something.
+    CommitsInSilence,
+    /// It says that it has announced before it does.
+    EndsBeforeAnnouncing,
+    /// A permit is counted after the watermark was taken.
+    CountsPermitLate,
+    /// The permits are not compared.
+    IgnoresPermits,
+    /// A permit is returned before the watermark is put back.
+    ReturnsPermitEarly,
+    /// A claim does not say that it passed over a locked row.
+    PassesOverInSilence,
+    /// It says so after it has returned its permit.
+    PassesOverLate,
+    /// The table is looked into first, and then once more is not asked whether the queue rests.
+    AsksOnce,
+    /// It is asked for the first time after the look.
+    AsksLate,
+    /// The scheduler takes the request for a sweep before it says that it sweeps.
+    SweepsLate,
+    /// What was passed over is counted after the look that found nothing.
+    CountsPassedOverLate,
+}
+
+const FAULTS: [Fault; 11] = [
+    Fault::CommitsInSilence,
+    Fault::EndsBeforeAnnouncing,
+    Fault::CountsPermitLate,
+    Fault::IgnoresPermits,
+    Fault::ReturnsPermitEarly,
+    Fault::PassesOverInSilence,
+    Fault::PassesOverLate,
+    Fault::AsksOnce,
+    Fault::AsksLate,
+    Fault::SweepsLate,
+    Fault::CountsPassedOverLate,
+];
+
+/// Who is at work beside the executor and the one who looks: all at once would be too many worlds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Others {
+    /// One enqueues, one makes ready what waits for its next attempt.
+    Movers,
+    /// One enqueues, one locks a job to cancel it.
+    Canceller,
+    /// One commits what was prepared, and the scheduler sweeps.
+    Sweep,
+}
+
+const OTHERS: [Others; 3] = [Others::Movers, Others::Canceller, Others::Sweep];
+
+/// What a model is of.
+#[derive(Clone, Copy)]
+struct Rules {
+    others: Others,
+    fault: Option<Fault>,
+}
+
+impl Rules {
+    /// How many claims there are at most.
+    fn claims(&self) -> u8 {
+        2
+    }
+
+    /// How many looks: what one of them says of rows that were passed over counts in the next.
+    fn looks(&self) -> u8 {
+        if self.others == Others::Canceller {
+            2
+        } else {
+            1
+        }
+    }
+}
+
+/// How many worlds there are, and whether a job is missed in one of them.
+fn explore(rules: &Rules) -> (usize, bool) {
+    let mut seen = HashSet::new();
+    let mut left = vec![World::new()];
+    seen.insert(left[0]);
+    while let Some(world) = left.pop() {
+        if world.missed_a_job {
+            return (seen.len(), true);
+        }
+        world.successors(rules, &mut |next| {
+            if seen.insert(next) {
+                left.push(next);
+            }
+        });
+    }
+    (seen.len(), false)
+}
+
+#[test]
+fn whoever_is_told_that_a_queue_rests_has_missed_nothing() {
+    for others in OTHERS {
+        let (worlds, missed) = explore(&Rules {
+            others,
+            fault: None,
+        });
+        assert!(!missed, "{others:?}");
+        assert!(
+            worlds > 1000,
+            "{others:?}: only {worlds} worlds, the model has lost something"
+        );
+    }
+}
+
+#[test]
+fn each_broken_variant_misses_a_job() {
+    let is_caught = |fault: Fault| {
+        let fault = Some(fault);
+        OTHERS
+            .into_iter()
+            .any(|others| explore(&Rules { others, fault }).1)
+    };
+    let harmless: Vec<Fault> = FAULTS
+        .into_iter()
+        .filter(|fault| !is_caught(*fault))
+        .collect();
+    assert!(harmless.is_empty(), "{harmless:?}");
+}

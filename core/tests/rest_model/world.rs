@@ -1,0 +1,109 @@
+//! All that the processes share, and where each of them stands.
+
+use crate::looker::Looker;
+use crate::workers::{Canceller, Executor, Mover, Scheduler, Silent};
+use crate::{Others, Rules};
+
+/// Row 0 is there from the start, row 1 is enqueued, row 2 comes without an announcement (COMMIT PREPARED).
+pub const ROWS: usize = 3;
+/// A watermark that says: nothing.
+pub const NOTHING: u8 = 9;
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Row {
+    /// Nobody but its writer can see it.
+    Unborn,
+    Ready,
+    /// For its next attempt.
+    Waiting,
+    Done,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Holder {
+    Nobody,
+    Executor,
+    Canceller,
+    Mover,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct World {
+    pub rows: [Row; ROWS],
+    pub holders: [Holder; ROWS],
+    pub low: u8,
+    pub running: u8,
+    pub permits: u8,
+    pub announcing: u8,
+    pub passed_over: u8,
+    pub passed_over_gone: u8,
+    pub sweep_requested: bool,
+    pub sweeping: bool,
+    pub executor: Executor,
+    pub enqueuer: Mover,
+    pub promoter: Mover,
+    pub canceller: Canceller,
+    pub silent: Silent,
+    pub scheduler: Scheduler,
+    pub looker: Looker,
+    pub missed_a_job: bool,
+}
+
+impl World {
+    pub fn new() -> World {
+        let mut rows = [Row::Unborn; ROWS];
+        rows[0] = Row::Ready;
+        World {
+            rows,
+            holders: [Holder::Nobody; ROWS],
+            low: 0,
+            running: 0,
+            permits: 0,
+            announcing: 0,
+            passed_over: 0,
+            passed_over_gone: 0,
+            sweep_requested: false,
+            sweeping: false,
+            executor: Executor::new(),
+            enqueuer: Mover::new(),
+            promoter: Mover::new(),
+            canceller: Canceller::new(),
+            silent: Silent::new(),
+            scheduler: Scheduler::new(),
+            looker: Looker::new(),
+            missed_a_job: false,
+        }
+    }
+
+    pub fn successors(&self, rules: &Rules, visit: &mut impl FnMut(World)) {
+        let mut visit = |mut next: World| {
+            next.looker.forget_done(&next.rows);
+            visit(next);
+        };
+        self.step_executor(rules, &mut visit);
+        self.step_looker(rules, &mut visit);
+        match rules.others {
+            Others::Movers => {
+                self.step_enqueuer(rules.fault, &mut visit);
+                self.step_promoter(rules.fault, &mut visit);
+            }
+            Others::Canceller => {
+                self.step_enqueuer(rules.fault, &mut visit);
+                self.step_canceller(&mut visit);
+            }
+            Others::Sweep => {
+                self.step_silent(&mut visit);
+                self.step_scheduler(rules.fault, &mut visit);
+            }
+        }
+    }
+
+    /// Rows that everybody sees, and that are not done.
+    pub fn unfinished(&self, row: usize) -> bool {
+        matches!(self.rows[row], Row::Ready | Row::Waiting)
+    }
+
+    pub fn announce(&mut self, position: usize) {
+        self.low = self.low.min(position as u8);
+    }
+}
