@@ -38,15 +38,6 @@ def spread(samples: list[float], form: str = ",.0f") -> str:
     return f"{middle(samples):{form}} ({low:{form}} to {high:{form}})" if len(samples) > 1 else f"{samples[0]:{form}}"
 
 
-def confidence(samples: list[float]) -> tuple[float, float, float]:
-    """Mean and its 95 % interval by Student's t."""
-    mean = statistics.fmean(samples)
-    if len(samples) < 2:
-        return mean, -math.inf, math.inf
-    half = student(len(samples) - 1) * statistics.stdev(samples) / math.sqrt(len(samples))
-    return mean, mean - half, mean + half
-
-
 def median_confidence(samples: list[float]) -> tuple[float, float, float]:
     """The median and its 95 % interval by the order of the samples, whatever their distribution: those of a machine that others use
     have long tails."""
@@ -55,13 +46,6 @@ def median_confidence(samples: list[float]) -> tuple[float, float, float]:
     if low < 0 or high >= len(samples):
         return statistics.median(samples), -math.inf, math.inf
     return statistics.median(samples), ordered[low], ordered[high]
-
-
-def student(freedom: int) -> float:
-    """The two-sided 95 % quantile of Student's t, by its expansion around the normal's (Abramowitz and Stegun 26.7.5)."""
-    x = statistics.NormalDist().inv_cdf(0.975)
-    terms = ((x**3 + x) / 4, (5 * x**5 + 16 * x**3 + 3 * x) / 96, (3 * x**7 + 19 * x**5 + 17 * x**3 - 15 * x) / 384)
-    return x + sum(term / freedom ** (power + 1) for power, term in enumerate(terms))
 
 
 def quantile(samples: list[float], percent: float) -> float:
