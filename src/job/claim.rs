@@ -10,8 +10,8 @@ use crate::pg::snapshot;
 use crate::pg::spi::{Row, Tid};
 
 /// Locks up to `most` ready jobs of one priority from position `from` on, in order, skipping those that
-/// others hold, and says whether there were any. Arguments are copied into `memory`. The caller has taken the watermark before: the
-/// snapshot is taken here, after it.
+/// others hold, and says whether there were any. Arguments are copied into `memory`. The caller has taken
+/// the watermark before: the snapshot is taken here, after it.
 ///
 /// Reads the index live_job_ready from the watermark on: without it each claim walks over the dead
 /// entries of all jobs done since the last vacuum. As `SELECT … FOR UPDATE SKIP LOCKED` by SPI this
