@@ -1,6 +1,7 @@
 """jobs_wait: until nothing is left to do, whoever holds it, and without a walk over all that is done."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
@@ -110,15 +111,14 @@ def test_nothing_is_left_when_it_returns_whatever_others_do_with_the_jobs(db):
     cancel = "SELECT pushy.job_cancel(id) FROM (SELECT id FROM pushy.live_job ORDER BY random() LIMIT 1) any_job"
     # Locked first: a job that is finished meanwhile would run again, and be left over with good reason.
     retry = "SELECT pushy.job_retry(id) FROM (SELECT id FROM pushy.live_job WHERE state = 'r' LIMIT 1 FOR UPDATE SKIP LOCKED) waiting"
-    others = [threading.Thread(target=meddle, args=args) for args in [(cancel, False), (retry, True)]]
+    with ThreadPoolExecutor() as threads:
+        others = [threads.submit(meddle, *args) for args in [(cancel, False), (retry, True)]]
+        try:
+            for _ in range(40):
+                db.sql("SELECT count(pushy.enqueue('q')) FROM generate_series(1, 25)")
+                db.jobs_wait("q")
+                assert db.value(UNFINISHED) == 0
+        finally:
+            ended.set()
     for other in others:
-        other.start()
-    try:
-        for _ in range(40):
-            db.sql("SELECT count(pushy.enqueue('q')) FROM generate_series(1, 25)")
-            db.jobs_wait("q")
-            assert db.value(UNFINISHED) == 0
-    finally:
-        ended.set()
-        for other in others:
-            other.join()
+        other.result()  # neither has failed, and so left the queue alone

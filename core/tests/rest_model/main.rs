@@ -2,8 +2,11 @@
 //! (src/shared/queue_slot.rs, src/job/unfinished.rs): whoever is told so must not have missed a job that was unfinished from
 //! the beginning of the look to its end. And of broken variants, each of which must be caught.
 
+mod canceller;
+mod executor;
 mod looker;
-mod workers;
+mod mover;
+mod sweep;
 mod world;
 
 use std::collections::HashSet;

@@ -1,7 +1,10 @@
 //! All that the processes share, and where each of them stands.
 
+use crate::canceller::Canceller;
+use crate::executor::Executor;
 use crate::looker::Looker;
-use crate::workers::{Canceller, Executor, Mover, Scheduler, Silent};
+use crate::mover::Mover;
+use crate::sweep::{Scheduler, Silent};
 use crate::{Others, Rules};
 
 /// Row 0 is there from the start, row 1 is enqueued, row 2 comes without an announcement (COMMIT PREPARED).
