@@ -118,7 +118,7 @@ COMMENT ON TABLE pushy.live_job IS 'Jobs not yet finished; see the view pushy.jo
 
 CREATE INDEX live_job_ready ON pushy.live_job (queue_id, priority, position) WHERE position IS NOT NULL;
 COMMENT ON INDEX pushy.live_job_ready IS 'The order in which executors take ready jobs.';
-CREATE INDEX live_job_due ON pushy.live_job (run_at) WHERE position IS NULL;
+CREATE INDEX live_job_due ON pushy.live_job (run_at, id) WHERE position IS NULL;
 COMMENT ON INDEX pushy.live_job_due IS 'Jobs waiting for their time.';
 CREATE UNIQUE INDEX live_job_unique ON pushy.live_job (queue_id, unique_key) WHERE unique_key IS NOT NULL;
 COMMENT ON INDEX pushy.live_job_unique IS 'One unfinished job per queue and unique key.';

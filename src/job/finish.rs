@@ -219,7 +219,7 @@ pub fn fail(
                 due
             ],
         );
-        pending::due(due.0);
+        pending::waiting_from(due.0);
     }
     Ok(Verdict::Retry)
 }

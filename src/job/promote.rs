@@ -4,28 +4,49 @@ use crate::pg::BuiltinOid;
 use pushy_core::state::JobState;
 
 use super::position;
+use super::tables::live_job;
 use crate::errors::Result;
 use crate::params;
+use crate::pg::heap::{self, Key};
+use crate::pg::snapshot;
 use crate::pg::spi::{self, Plan};
-use crate::pg::value::Char;
+use crate::pg::value::{Char, Timestamp};
 use crate::pg::{array, clock};
 use crate::queue::cache;
 use crate::queue::definition::Definition;
 use crate::shared::pending;
 
-static DUE: Plan = Plan::new(
-    "SELECT j.id, j.queue_id, j.priority FROM pushy.live_job j \
-      WHERE j.position IS NULL AND j.run_at OPERATOR(pg_catalog.<=) $1 \
-      ORDER BY j.run_at LIMIT $2 FOR UPDATE SKIP LOCKED",
-    &[BuiltinOid::TIMESTAMPTZOID, BuiltinOid::INT8OID],
-);
+/// A place in the order of waiting jobs: behind the job `id` that waits for `run_at`.
+#[derive(Clone, Copy)]
+pub struct Place {
+    run_at: Timestamp,
+    id: i64,
+}
+
+impl Place {
+    /// Before all that wait for `run_at`.
+    pub fn first(run_at: Timestamp) -> Self {
+        Self {
+            run_at,
+            id: i64::MIN,
+        }
+    }
+}
+
+/// A job that is due.
+struct Due {
+    id: i64,
+    run_at: Timestamp,
+    queue_id: i32,
+    priority: i16,
+}
 
 // Waits for the scheduler, which may be making the same jobs ready.
 static DUE_OF_QUEUE: Plan = Plan::new(
-    "SELECT j.id, j.queue_id, j.priority FROM pushy.live_job j \
+    "SELECT j.id, j.run_at, j.queue_id, j.priority FROM pushy.live_job j \
       WHERE j.position IS NULL AND j.run_at OPERATOR(pg_catalog.<=) $1 \
         AND j.queue_id OPERATOR(pg_catalog.=) $3 \
-      ORDER BY j.run_at LIMIT $2 FOR UPDATE",
+      ORDER BY j.run_at, j.id LIMIT $2 FOR UPDATE",
     &[
         BuiltinOid::TIMESTAMPTZOID,
         BuiltinOid::INT8OID,
@@ -44,23 +65,81 @@ static PROMOTE: Plan = Plan::new(
     ],
 );
 
-/// Makes up to `most` due jobs ready, in the order of their times: those of queue `only`, or of all. True
-/// when there may be more. As the extension's owner.
-pub fn promote(queues: &[Definition], only: Option<i32>, most: i64) -> Result<bool> {
-    let due: Vec<(i64, i32, i16)> = spi::connect(|spi| {
-        let now = clock::now();
-        let due = match only {
-            Some(queue_id) => spi.run(&DUE_OF_QUEUE, params![now, most, queue_id]),
-            None => spi.run(&DUE, params![now, most]),
+/// Makes up to `most` due jobs behind `after` ready, in the order of their times, and says behind which to go on
+/// when there may be more. Those that somebody holds stay as they are. As the extension's owner.
+pub fn promote(queues: &[Definition], after: Place, most: usize) -> Result<Option<Place>> {
+    let due = lock_due(after, most)?;
+    make_ready(queues, &due)?;
+    let last = due.last().filter(|_| due.len() == most);
+    Ok(last.map(|last| Place {
+        run_at: last.run_at,
+        id: last.id,
+    }))
+}
+
+/// As `promote`, of one queue from its first job on, after whoever holds it; true when there may be more.
+pub fn promote_of(queue: &Definition, most: usize) -> Result<bool> {
+    let due: Vec<Due> = spi::connect(|spi| {
+        let due = spi.run(
+            &DUE_OF_QUEUE,
+            params![clock::now(), most as i64, queue.queue_id],
+        );
+        let read = |row: spi::Row<'_>| Due {
+            id: row.i64(1),
+            run_at: row.timestamp(2),
+            queue_id: row.i32(3),
+            priority: row.i16(4),
         };
-        due.rows()
-            .map(|row| (row.i64(1), row.i32(2), row.i16(3)))
-            .collect()
+        due.rows().map(read).collect()
     });
-    if due.is_empty() {
-        return Ok(false);
+    make_ready(std::slice::from_ref(queue), &due)?;
+    Ok(due.len() == most)
+}
+
+/// Reads the index live_job_due behind a place: from its beginning each look walked over the entries of all jobs
+/// that have waited since the last vacuum, and behind an old snapshot the rate fell from 53,000 to 16,000 jobs/s
+/// with the first 800,000.
+fn lock_due(after: Place, most: usize) -> Result<Vec<Due>> {
+    const RUN_AT: i16 = 1;
+    const ID: i16 = 2;
+    let table = heap::open("live_job")?;
+    heap::check_columns(&table, live_job::COLUMNS, &live_job::CHECKED)?;
+    let snapshot = snapshot::take();
+    let now = clock::now();
+    let mut due = Vec::new();
+    // Others that wait for the very same time, then those that wait for a later one.
+    for keys in [
+        [
+            Key::timestamp_equals(RUN_AT, after.run_at),
+            Key::int8_above(ID, after.id),
+        ],
+        [
+            Key::timestamp_above(RUN_AT, after.run_at),
+            Key::timestamp_at_most(RUN_AT, now),
+        ],
+    ] {
+        let room = most - due.len();
+        if room == 0 || after.run_at > now {
+            break;
+        }
+        let more = table.lock_in_order("live_job_due", &keys, &snapshot, room, |row, _| {
+            Ok(Due {
+                id: row.i64(live_job::ID),
+                run_at: row.timestamp(live_job::RUN_AT),
+                queue_id: row.i32(live_job::QUEUE_ID),
+                priority: row.i16(live_job::PRIORITY),
+            })
+        })?;
+        due.extend(more.rows);
     }
-    let ids: Vec<i64> = due.iter().map(|job| job.0).collect();
+    Ok(due)
+}
+
+fn make_ready(queues: &[Definition], due: &[Due]) -> Result<()> {
+    if due.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<i64> = due.iter().map(|job| job.id).collect();
     let positions = due
         .iter()
         .map(|_| position::next())
@@ -74,13 +153,13 @@ pub fn promote(queues: &[Definition], only: Option<i32>, most: i64) -> Result<bo
             available
         ],
     );
-    for ((_, queue_id, priority), position) in due.iter().zip(&positions) {
-        let Some(queue) = queues.iter().find(|queue| queue.queue_id == *queue_id) else {
+    for (job, position) in due.iter().zip(&positions) {
+        let Some(queue) = queues.iter().find(|queue| queue.queue_id == job.queue_id) else {
             continue;
         };
         if let Some(slot) = cache::slot_of(queue)? {
-            pending::ready(slot, queue.key(), *priority as usize, *position, 0);
+            pending::ready(slot, queue.key(), job.priority as usize, *position, 0);
         }
     }
-    Ok(due.len() as i64 == most)
+    Ok(())
 }

@@ -232,7 +232,7 @@ impl Request {
             pending::ready(slot, key, self.priority as usize, first_position, jobs);
         } else {
             pending::for_later(slot, key, jobs);
-            pending::due(self.run_at.0);
+            pending::waiting_from(self.run_at.0);
         }
     }
 

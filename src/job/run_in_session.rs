@@ -199,10 +199,9 @@ impl Bench<'_> {
     /// The first ready job, its row locked until the transaction ends. Executors are told of it then: they
     /// skip it meanwhile, and a rollback makes it free.
     fn claim(&self) -> Result<Option<Claimed>> {
-        const ROWS: i64 = 1000;
+        const ROWS: usize = 1000;
         let queue = self.queue;
-        let id = Some(queue.queue_id);
-        while promote::promote(std::slice::from_ref(queue), id, ROWS)? {}
+        while promote::promote_of(queue, ROWS)? {}
         for priority in 0..PRIORITIES {
             let taken = claim::claim(queue.queue_id, priority, 0, 1, self.kept)?;
             let Some(job) = taken.rows.into_iter().next() else {

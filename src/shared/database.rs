@@ -39,6 +39,8 @@ pub struct Database {
     pub left_out: AtomicBool,
     /// The earliest time (µs) at which the scheduler has something to do.
     pub due: AtomicI64,
+    /// The earliest time (µs) for which a job may wait in the table; NEVER: none waits. 0: nothing is known of them.
+    waiting_from: AtomicI64,
     pub scheduler: Servant,
     /// Transactions that need the database empty of our workers; while not 0 none is started.
     pub quiesced: AtomicU32,
@@ -50,6 +52,8 @@ pub struct Database {
     pub sweep_requested: AtomicBool,
     /// It is under way.
     pub sweeping: AtomicBool,
+    /// Before this time (µs) nobody but these asks for another.
+    pub sweep_rests_until: AtomicI64,
     /// Cancels may be left of jobs that nobody holds.
     pub cancels_requested: AtomicBool,
     /// Changes with every committed change of pushy.rotation.
@@ -118,6 +122,17 @@ impl Database {
     pub fn announce_due(&self, time: i64) -> bool {
         self.due.fetch_min(time, Ordering::SeqCst) > time
     }
+
+    /// Says that jobs may wait in the table for `time` or later. Fit for commit callbacks.
+    pub fn announce_waiting(&self, time: i64) {
+        self.waiting_from.fetch_min(time, Ordering::SeqCst);
+    }
+
+    /// The time from which on jobs may wait, to be looked for with a snapshot taken after this, and announced again
+    /// from the first that was found; from the same time when the look has failed.
+    pub fn take_waiting(&self) -> i64 {
+        self.waiting_from.swap(NEVER, Ordering::SeqCst)
+    }
 }
 
 impl Shared {
@@ -139,11 +154,13 @@ impl Shared {
                 .store(Presence::Unknown as u8, Ordering::SeqCst);
             free.looked_into.store(false, Ordering::SeqCst);
             free.due.store(NEVER, Ordering::SeqCst);
+            free.waiting_from.store(0, Ordering::SeqCst);
             free.left_out.store(false, Ordering::SeqCst);
             free.quiesced.store(0, Ordering::SeqCst);
             free.swept_writes.store(0, Ordering::SeqCst);
             free.sweep_requested.store(false, Ordering::SeqCst);
             free.sweeping.store(false, Ordering::SeqCst);
+            free.sweep_rests_until.store(0, Ordering::SeqCst);
             free.orphans_requested.store(false, Ordering::SeqCst);
             free.cancels_requested.store(false, Ordering::SeqCst);
             free.window_wanted.store(0, Ordering::SeqCst);

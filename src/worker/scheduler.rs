@@ -57,6 +57,7 @@ fn leave() {
             place.orphans_requested.store(true, Ordering::SeqCst);
             place.cancels_requested.store(true, Ordering::SeqCst);
             place.sweeping.store(false, Ordering::SeqCst);
+            place.announce_waiting(0);
         }
     });
 }
@@ -114,11 +115,9 @@ impl Scheduling {
             return Ok(None);
         }
         verdict::carry_out(self.recorder, database::current())?;
-        self.look_into_log()?;
+        self.look_into_past()?;
         let sweep = self.sweep_if_asked()?;
-        let orphans = self.place.orphans_requested.swap(false, Ordering::SeqCst);
-        // Where there are no queues at all, a restore has brought the jobs and not yet the queues.
-        if orphans || (first && !self.queues.is_empty()) {
+        if self.place.orphans_requested.swap(false, Ordering::SeqCst) {
             let found = repeat(timers::discard_orphans);
             if found.is_err() {
                 self.place.orphans_requested.store(true, Ordering::SeqCst);
@@ -157,16 +156,23 @@ impl Scheduling {
         let place = self.place;
         place.sweeping.store(true, Ordering::SeqCst);
         let asked = place.sweep_requested.swap(false, Ordering::SeqCst);
-        let swept = if asked {
-            transaction::run(|| timers::sweep(&self.queues))
-        } else {
-            Ok(())
-        };
+        let swept = if asked { self.sweep() } else { Ok(()) };
         if swept.is_err() {
             place.sweep_requested.store(true, Ordering::SeqCst);
         }
         place.sweeping.store(false, Ordering::SeqCst);
         swept.map(|()| asked)
+    }
+
+    fn sweep(&self) -> Result<(), Failure> {
+        /// It walks over all rows done since the last vacuum: it takes a hundredth of the time at most.
+        const RESTS: i64 = 100;
+        let began = clock::now();
+        transaction::run(|| timers::sweep(&self.queues))?;
+        let ended = clock::now();
+        let until = ended.plus_us(RESTS * (ended.0 - began.0).max(0)).0;
+        self.place.sweep_rests_until.store(until, Ordering::SeqCst);
+        Ok(())
     }
 
     /// Cancels of jobs that nobody held at their commit, or holds any more. What somebody has locked is tried again in a
@@ -183,32 +189,54 @@ impl Scheduling {
         done.map(|_| ())
     }
 
-    /// Once in the life of the server: what was logged before it started, and by whom, nobody remembers.
-    fn look_into_log(&self) -> Result<(), Failure> {
+    /// Once in the life of the server: what was logged before it started, and by whom, nobody remembers, nor whether jobs
+    /// were left of a queue then.
+    fn look_into_past(&self) -> Result<(), Failure> {
         if self.place.looked_into.load(Ordering::SeqCst) {
             return Ok(());
         }
         if transaction::run(log::is_used)? {
             shared::expect().announce_logged(self.place, false);
         }
+        // Where there are no queues at all, a restore has brought the jobs and not yet the queues.
+        if !self.queues.is_empty() {
+            self.place.orphans_requested.store(true, Ordering::SeqCst);
+        }
         self.place.looked_into.store(true, Ordering::SeqCst);
         Ok(())
     }
 
     fn keep_time(&self) -> Result<Option<i64>, Failure> {
-        repeat(|| timers::promote(&self.queues))?;
-        retention::assign_wanted(self.place)?;
-        let removal = retention::remove()?;
-        let next = transaction::run(timers::next_due)?;
+        // Before any snapshot: what commits after that is announced after it.
+        let from = self.place.take_waiting();
+        let kept = self.keep_time_from(from);
+        let waiting = kept.as_ref().map_or(Some(from), |kept| kept.0);
+        self.place.announce_waiting(waiting.unwrap_or(NEVER));
+        let (waiting, removal) = kept?;
         // What is due and was not done is locked by somebody: look again in a second.
         let now = clock::now();
-        Ok(next.into_iter().chain(removal).min().map(|next| {
+        Ok(waiting.into_iter().chain(removal).min().map(|next| {
             if next > now.0 {
                 next
             } else {
                 now.plus_us(1_000_000).0
             }
         }))
+    }
+
+    /// For which time the first job waits now, none before `from`, and when something is removed next.
+    fn keep_time_from(&self, from: i64) -> Result<(Option<i64>, Option<i64>), Failure> {
+        if from != NEVER {
+            timers::promote(&self.queues, from)?;
+        }
+        retention::assign_wanted(self.place)?;
+        let removal = retention::remove()?;
+        let waiting = if from == NEVER {
+            None
+        } else {
+            transaction::run(|| timers::first_waiting(from))?
+        };
+        Ok((waiting, removal))
     }
 
     /// Reads the queues after a change; false when the extension is not here. Until none has changed

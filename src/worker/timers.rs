@@ -2,10 +2,14 @@
 
 use crate::pg::BuiltinOid;
 
+use super::scheduler::repeat;
 use crate::errors::Result;
-use crate::job::{failure, live, promote};
+use crate::job::promote::{self, Place};
+use crate::job::{failure, live};
+use crate::pg::failure::Failure;
 use crate::pg::spi::{self, Plan};
 use crate::pg::subtransaction::CallError;
+use crate::pg::value::Timestamp;
 use crate::pg::{clock, identity};
 use crate::queue::cache;
 use crate::queue::definition::{self, Definition};
@@ -13,23 +17,32 @@ use crate::shared::{self, pending};
 use crate::{kept_columns, params};
 
 /// Rows per transaction: a scheduler never holds many locks, nor a snapshot for long.
-const ROWS: i64 = 1000;
+const ROWS: usize = 1000;
 
-/// Makes due jobs of all queues ready; true when there may be more.
-pub fn promote(queues: &[Definition]) -> Result<bool> {
-    identity::as_owner(|| promote::promote(queues, None, ROWS))
+/// Makes the due jobs of all queues ready, but for those that somebody holds. None is looked for that waits for a
+/// time before `from`.
+pub fn promote(queues: &[Definition], from: i64) -> std::result::Result<(), Failure> {
+    let mut place = Place::first(Timestamp(from));
+    repeat(|| {
+        let next = identity::as_owner(|| promote::promote(queues, place, ROWS))?;
+        place = next.unwrap_or(place);
+        Ok(next.is_some())
+    })
 }
 
-static NEXT_DUE: Plan = Plan::new(
-    "SELECT j.run_at FROM pushy.live_job j WHERE j.position IS NULL ORDER BY j.run_at LIMIT 1",
-    &[],
+static FIRST_WAITING: Plan = Plan::new(
+    "SELECT j.run_at FROM pushy.live_job j \
+      WHERE j.position IS NULL AND j.run_at OPERATOR(pg_catalog.>=) $1 ORDER BY j.run_at LIMIT 1",
+    &[BuiltinOid::TIMESTAMPTZOID],
 );
 
-/// When a job is due next; None: not before one is enqueued.
-pub fn next_due() -> Result<Option<i64>> {
+/// The time for which the first job waits, `from` or later; None: not before one is enqueued.
+pub fn first_waiting(from: i64) -> Result<Option<i64>> {
     identity::as_owner(|| {
         Ok(spi::connect(|spi| {
-            spi.run(&NEXT_DUE, &[]).first().map(|row| row.i64(1))
+            spi.run(&FIRST_WAITING, params![Timestamp(from)])
+                .first()
+                .map(|row| row.i64(1))
         }))
     })
 }
@@ -48,7 +61,7 @@ pub fn sweep(queues: &[Definition]) -> Result<()> {
                 }
             }
         }
-        pending::due(0);
+        pending::waiting_from(0);
         Ok(())
     })
 }
@@ -75,7 +88,7 @@ pub fn discard_orphans() -> Result<bool> {
     identity::as_owner(|| {
         let now = clock::now();
         let lost: Vec<(i64, i32, i32)> = spi::connect(|spi| {
-            spi.run(&ORPHANS, params![now, ROWS])
+            spi.run(&ORPHANS, params![now, ROWS as i64])
                 .rows()
                 .map(|row| (row.i64(1), row.i32(2), row.i32(3)))
                 .collect()
@@ -88,7 +101,7 @@ pub fn discard_orphans() -> Result<bool> {
         for (id, attempt, queue_id) in &lost {
             failure::record(*id, attempt + 1, *queue_id, None, now, &error)?;
         }
-        Ok(lost.len() as i64 == ROWS)
+        Ok(lost.len() == ROWS)
     })
 }
 

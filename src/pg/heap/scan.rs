@@ -8,6 +8,7 @@ use crate::pg::guard::guarded;
 use crate::pg::interrupts;
 use crate::pg::snapshot::Snapshot;
 use crate::pg::spi::{Row, Tid};
+use crate::pg::value::Timestamp;
 
 /// A condition on a column of an index (from 1): how it compares, by which function, with what.
 pub struct Key {
@@ -54,12 +55,48 @@ impl Key {
         }
     }
 
+    pub fn int8_above(column: i16, value: i64) -> Self {
+        Self {
+            column,
+            strategy: pg_sys::BTGreaterStrategyNumber,
+            function: pg_sys::F_INT8GT,
+            value: Datum::from(value),
+        }
+    }
+
     pub fn int8_below(column: i16, value: i64) -> Self {
         Self {
             column,
             strategy: pg_sys::BTLessStrategyNumber,
             function: pg_sys::F_INT8LT,
             value: Datum::from(value),
+        }
+    }
+
+    pub fn timestamp_equals(column: i16, value: Timestamp) -> Self {
+        Self {
+            column,
+            strategy: pg_sys::BTEqualStrategyNumber,
+            function: pg_sys::F_TIMESTAMPTZ_EQ,
+            value: Datum::from(value.0),
+        }
+    }
+
+    pub fn timestamp_above(column: i16, value: Timestamp) -> Self {
+        Self {
+            column,
+            strategy: pg_sys::BTGreaterStrategyNumber,
+            function: pg_sys::F_TIMESTAMPTZ_GT,
+            value: Datum::from(value.0),
+        }
+    }
+
+    pub fn timestamp_at_most(column: i16, value: Timestamp) -> Self {
+        Self {
+            column,
+            strategy: pg_sys::BTLessEqualStrategyNumber,
+            function: pg_sys::F_TIMESTAMPTZ_LE,
+            value: Datum::from(value.0),
         }
     }
 }

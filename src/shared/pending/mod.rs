@@ -57,6 +57,8 @@ struct Pending {
     changes: Vec<(i32, Change)>,
     presence: Option<(i32, Presence)>,
     due: i64,
+    /// From when on jobs wait that this transaction has made to.
+    waiting_from: i64,
     sweep: bool,
     rotated: bool,
     access: bool,
@@ -80,6 +82,7 @@ impl Pending {
         self.changes.clear();
         self.presence = None;
         self.due = NEVER;
+        self.waiting_from = NEVER;
         self.sweep = false;
         self.rotated = false;
         self.access = false;
@@ -98,6 +101,7 @@ static PENDING: PerProcess<RefCell<Pending>> = PerProcess::new(RefCell::new(Pend
     changes: Vec::new(),
     presence: None,
     due: NEVER,
+    waiting_from: NEVER,
     sweep: false,
     rotated: false,
     access: false,
@@ -172,6 +176,11 @@ pub fn claimed(index: usize, key: QueueKey, priority: usize, from: u64) {
 /// Something is due at `time` (µs) once this transaction has committed.
 pub fn due(time: i64) {
     with(|pending| pending.due = pending.due.min(time));
+}
+
+/// Jobs wait for `time` (µs), the first of them, once this transaction has committed; 0: look at all that wait.
+pub fn waiting_from(time: i64) {
+    with(|pending| pending.waiting_from = pending.waiting_from.min(time));
 }
 
 /// The job is to be cancelled by the executor that holds it, at commit; false when too many cancels are

@@ -133,9 +133,12 @@ impl Pending {
             enqueued.fetch_add(known.jobs, Ordering::Relaxed);
             tell(shared, known);
         }
-        if self.due != NEVER {
+        let due = self.due.min(self.waiting_from);
+        if due != NEVER {
             if let Some(slot) = shared.find_database(database) {
-                shared.announce_due(slot, self.due);
+                // Before the scheduler is woken: it looks from there on.
+                slot.announce_waiting(self.waiting_from);
+                shared.announce_due(slot, due);
             }
         }
         if self.sweep {

@@ -84,9 +84,13 @@ impl Launching {
         if xid == self.last_xid {
             return;
         }
-        self.last_xid = xid;
+        let mut is_put_off = false;
         for place in &self.shared.databases {
             if place.oid() == 0 || place.presence() != Presence::Present {
+                continue;
+            }
+            if place.sweep_rests_until.load(Ordering::SeqCst) > now {
+                is_put_off = true;
                 continue;
             }
             let writes = transaction::run(|| Ok(database::rows_written(place.oid())));
@@ -95,6 +99,9 @@ impl Launching {
                 place.sweep_requested.store(true, Ordering::SeqCst);
                 place.scheduler.wake();
             }
+        }
+        if !is_put_off {
+            self.last_xid = xid;
         }
     }
 }

@@ -1,0 +1,83 @@
+"""Jobs that wait for their time: found when it has come, and without a walk over all that have waited before."""
+
+import pytest
+
+NOTHING = "CREATE FUNCTION nothing(args jsonb) RETURNS void LANGUAGE sql AS ''; SELECT pushy.queue_register('q', 'nothing(jsonb)')"
+WAITING = "SELECT count(*) FROM pushy.live_job WHERE position IS NULL"
+# More than a scheduler makes ready at a time.
+MANY = 2500
+
+
+@pytest.fixture
+def db(db):
+    db.sql(NOTHING)
+    return db
+
+
+def enqueue(session, delay: str) -> int:
+    return session.execute("SELECT pushy.enqueue('q', delay => %s::interval)", (delay,)).fetchone()[0]
+
+
+def enqueue_many(db, run_at: str) -> None:
+    db.value(f"SELECT count(*) FROM pushy.enqueue_many('q', array_fill('{{}}'::jsonb, ARRAY[{MANY}]), run_at => {run_at})")
+
+
+def scans_and_reads(db) -> tuple[int, int]:
+    return tuple(db.row("SELECT idx_scan, idx_tup_read FROM pg_stat_all_indexes WHERE indexrelid = 'pushy.live_job_due'::regclass").values())
+
+
+def test_a_job_whose_time_comes_is_not_looked_for_among_those_that_waited_before(db):
+    with db.connect(autocommit=False) as old:  # no row that it may see is cleaned away
+        old.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; SELECT txid_current()")
+        enqueue_many(db, "now() + '0.1 s'")
+        db.wait_until(WAITING, 0)
+        db.wait_until("SELECT idx_tup_read >= %s FROM pg_stat_all_indexes WHERE indexrelid = 'pushy.live_job_due'::regclass",
+                      params=(MANY,))
+        scans, reads = scans_and_reads(db)
+        for _ in range(3):
+            db.job_wait(enqueue(db.main, "0.1 s"))
+        # The scheduler tells what it has read when it leaves at the latest, and what it has left to tell of before is a walk.
+        db.wait_until("SELECT idx_scan >= %s FROM pg_stat_all_indexes WHERE indexrelid = 'pushy.live_job_due'::regclass",
+                      params=(scans + 6,))
+        assert scans_and_reads(db)[1] - reads < 3 * MANY
+
+
+def test_many_jobs_that_wait_for_the_same_time_are_made_ready_in_several_transactions(db):
+    enqueue_many(db, "date_trunc('second', now() + '2 s')")
+    db.jobs_wait("q")
+    db.wait_until("SELECT count(*) FROM pushy.jobs WHERE state = 'completed'", MANY)
+
+
+def test_a_job_that_somebody_holds_when_its_time_comes_runs_when_it_is_free(db):
+    held = enqueue(db.main, "0.1 s")
+    with db.connect(autocommit=False) as holder:
+        holder.execute("SELECT 1 FROM pushy.live_job WHERE id = %s FOR UPDATE", (held,))
+        for _ in range(3):
+            assert db.job_wait(enqueue(db.main, "0.2 s"))["state"] == "completed"
+        assert db.job(held)["state"] == "scheduled"
+    assert db.job_wait(held)["state"] == "completed"
+
+
+@pytest.mark.parametrize("end", ["COMMIT", "PREPARE TRANSACTION 'late'"])
+def test_a_job_that_is_committed_after_its_time_has_come_runs(db, end):
+    with db.connect(autocommit=True) as late:
+        late.execute("BEGIN")
+        job = enqueue(late, "0.1 s")
+        # Later times have come and gone.
+        for _ in range(3):
+            assert db.job_wait(enqueue(db.main, "0.2 s"))["state"] == "completed"
+        late.execute(end)
+    if end != "COMMIT":
+        assert db.job_wait(enqueue(db.main, "0.1 s"))["state"] == "completed"
+        db.sql("COMMIT PREPARED 'late'")
+    assert db.job_wait(job)["state"] == "completed"
+
+
+def test_a_job_made_to_wait_again_before_all_others_runs_before_them(db):
+    """A retry that is rolled back leaves it where it was."""
+    early, later = enqueue(db.main, "1 s"), enqueue(db.main, "1 day")
+    with db.connect(autocommit=False) as session:
+        assert session.execute("SELECT pushy.job_retry(%s)", (early,)).fetchone()[0]
+        session.rollback()
+    assert db.job_wait(early)["state"] == "completed"
+    assert db.job(later)["state"] == "scheduled"
