@@ -81,3 +81,13 @@ def test_a_job_made_to_wait_again_before_all_others_runs_before_them(db):
         session.rollback()
     assert db.job_wait(early)["state"] == "completed"
     assert db.job(later)["state"] == "scheduled"
+
+
+def test_a_round_of_the_scheduler_that_fails_forgets_no_time(db):
+    since = db.cluster.log.position()
+    db.sql("ALTER TABLE pushy.finished_job RENAME TO hidden")
+    first, second = enqueue(db.main, "0.1 s"), enqueue(db.main, "2 s")
+    db.cluster.log.wait_for("the scheduler waits", since)
+    db.sql("ALTER TABLE pushy.hidden RENAME TO finished_job")
+    assert db.job_wait(second)["state"] == "completed"
+    assert db.job_wait(first)["state"] == "completed"

@@ -57,7 +57,6 @@ fn leave() {
             place.orphans_requested.store(true, Ordering::SeqCst);
             place.cancels_requested.store(true, Ordering::SeqCst);
             place.sweeping.store(false, Ordering::SeqCst);
-            place.announce_waiting(0);
         }
     });
 }
