@@ -13,5 +13,5 @@ from .pushy import Pushy
 PEERS = [GraphileWorker(local_queue=True), GraphileWorker(local_queue=False), GraphileWorkerRs(), PgBoss(), PgQueuer(),
          Procrastinate(), PgQ(), HandLoop(batch=50), HandLoop(batch=1)]
 LIMITS = [Prototype(batch=50), Prototype(batch=1)]
-OURS = [Pushy(batch=True), Pushy(batch=False)]
+OURS = [Pushy(batch=True), Pushy(batch=True, kept=False), Pushy(batch=False)]
 ALL = [*OURS, *PEERS, *LIMITS]

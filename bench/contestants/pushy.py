@@ -16,10 +16,11 @@ CREATE FUNCTION one_row(args jsonb) RETURNS void LANGUAGE plpgsql AS
 
 
 class Pushy(Contestant):
-    def __init__(self, batch: bool):
+    def __init__(self, batch: bool, kept: bool = True):
         self.batch = batch
-        self.name = "Pushy, batched" if batch else "Pushy, a commit per job"
-        self.path = f"2 executors, batch => {str(batch).lower()}"
+        self.kept = kept
+        self.name = ("Pushy, batched" if batch else "Pushy, a commit per job") + ("" if kept else ", done jobs not kept")
+        self.path = f"2 executors, batch => {str(batch).lower()}" + ("" if kept else ", keep_completed => '0'")
         self.jobs = {"noop": 400_000, "one_row": 400_000}
 
     def prepare(self, cluster: Cluster, database: str = "pushy_drain") -> "Pushy":
@@ -32,11 +33,12 @@ class Pushy(Contestant):
             self.db = cluster.database(database)
             self.db.sql(sql("schema.sql") + HANDLERS)
         for handler in ("noop", "one_row"):
-            self.db.sql("SELECT pushy.queue_register(%s, %s, batch => %s)", self.queue(handler), f"{handler}(jsonb)", self.batch)
+            self.db.sql("SELECT pushy.queue_register(%s, %s, batch => %s, keep_completed => %s::interval)",
+                        self.queue(handler), f"{handler}(jsonb)", self.batch, "1 hour" if self.kept else "0")
         return self
 
     def queue(self, handler: str) -> str:
-        return f"{handler}_{'batched' if self.batch else 'single'}"
+        return f"{handler}_{'batched' if self.batch else 'single'}{'' if self.kept else '_unkept'}"
 
     def drain(self, handler: str, jobs: int, synchronous_commit: bool = False) -> float:
         check(self.db.value("SELECT current_setting('pushy.synchronous_commit')::bool = %s", synchronous_commit),

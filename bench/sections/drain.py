@@ -82,6 +82,8 @@ def bars(data: dict) -> list[Bar]:
             found.append(Bar(bar, f"{least:g} times", spread(seen, form) + " times", middle(seen) >= least))
 
     against("drain, batched, no-op, against graphile-worker's local queue", 30, "Pushy, batched", "graphile-worker, local queue", "noop")
+    against("the same, done jobs not kept, as graphile-worker does not keep them", 30, "Pushy, batched, done jobs not kept",
+            "graphile-worker, local queue", "noop")
     against("drain, a commit per job, against graphile-worker without local queue", 15,
             "Pushy, a commit per job", "graphile-worker, no local queue", "noop")
     here = [peer.name for peer in PEERS if key(peer, "one_row") in rates]
