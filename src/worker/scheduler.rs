@@ -164,12 +164,15 @@ impl Scheduling {
     }
 
     fn sweep(&self) -> Result<(), Failure> {
-        /// It walks over all rows done since the last vacuum: it takes a hundredth of the time at most.
+        /// It walks over all rows done since the last vacuum: it takes a hundredth of the time, and rests an hour at most,
+        /// for it may have waited for a lock.
         const RESTS: i64 = 100;
+        const MOST_US: i64 = 3_600_000_000;
         let began = clock::now();
         transaction::run(|| timers::sweep(&self.queues))?;
         let ended = clock::now();
-        let until = ended.plus_us(RESTS * (ended.0 - began.0).max(0)).0;
+        let rest = (RESTS * (ended.0 - began.0)).clamp(0, MOST_US);
+        let until = ended.plus_us(rest).0;
         self.place.sweep_rests_until.store(until, Ordering::SeqCst);
         Ok(())
     }

@@ -30,21 +30,10 @@ pub fn promote(queues: &[Definition], from: i64) -> std::result::Result<(), Fail
     })
 }
 
-static FIRST_WAITING: Plan = Plan::new(
-    "SELECT j.run_at FROM pushy.live_job j \
-      WHERE j.position IS NULL AND j.run_at OPERATOR(pg_catalog.>=) $1 ORDER BY j.run_at LIMIT 1",
-    &[BuiltinOid::TIMESTAMPTZOID],
-);
-
 /// The time for which the first job waits, `from` or later; None: not before one is enqueued.
 pub fn first_waiting(from: i64) -> Result<Option<i64>> {
-    identity::as_owner(|| {
-        Ok(spi::connect(|spi| {
-            spi.run(&FIRST_WAITING, params![Timestamp(from)])
-                .first()
-                .map(|row| row.i64(1))
-        }))
-    })
+    let first = identity::as_owner(|| promote::first_waiting(Timestamp(from)))?;
+    Ok(first.map(|first| first.0))
 }
 
 /// Announces the first ready job of each queue and priority: rows that came without a commit of ours,

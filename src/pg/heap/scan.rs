@@ -91,6 +91,15 @@ impl Key {
         }
     }
 
+    pub fn timestamp_at_least(column: i16, value: Timestamp) -> Self {
+        Self {
+            column,
+            strategy: pg_sys::BTGreaterEqualStrategyNumber,
+            function: pg_sys::F_TIMESTAMPTZ_GE,
+            value: Datum::from(value.0),
+        }
+    }
+
     pub fn timestamp_at_most(column: i16, value: Timestamp) -> Self {
         Self {
             column,
