@@ -3,13 +3,13 @@
 //! the beginning of the look to its end. And of broken variants, each of which must be caught.
 
 mod canceller;
+#[path = "../common/mod.rs"]
+mod common;
 mod executor;
 mod looker;
 mod mover;
 mod sweep;
 mod world;
-
-use std::collections::HashSet;
 
 use world::World;
 
@@ -92,20 +92,11 @@ impl Rules {
 
 /// How many worlds there are, and whether a job is missed in one of them.
 fn explore(rules: &Rules) -> (usize, bool) {
-    let mut seen = HashSet::new();
-    let mut left = vec![World::new()];
-    seen.insert(left[0]);
-    while let Some(world) = left.pop() {
-        if world.missed_a_job {
-            return (seen.len(), true);
-        }
-        world.successors(rules, &mut |next| {
-            if seen.insert(next) {
-                left.push(next);
-            }
-        });
-    }
-    (seen.len(), false)
+    common::explore(
+        World::new(),
+        |world| world.missed_a_job,
+        |world, mut visit| world.successors(rules, &mut visit),
+    )
 }
 
 #[test]

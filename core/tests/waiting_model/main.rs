@@ -1,0 +1,127 @@
+//! Every interleaving of the protocol by which a scheduler finds the jobs whose time has come (src/worker/scheduler.rs,
+//! src/shared/database.rs), looking at none that waited before. And of broken variants, each of which must be caught.
+//!
+//! ```text
+//! commit      the row is visible; fetch_min(waiting_from, its time); fetch_min(due, its time), and if that was later
+//!             set the scheduler's latch. COMMIT PREPARED: ask for a sweep, set the latch.
+//! round       reset the latch. A sweep is asked for: waiting_from = due = 0. Swap(due, NEVER): put back if it is not yet.
+//!             from = swap(waiting_from, NEVER). Make rows ready that wait for a time from there to now, some at a time, each time
+//!             going on behind the last, skipping locked ones. Look which row waits first now, from `from` on, locked or
+//!             not: fetch_min(waiting_from, its time); fetch_min(due, its time, or soon if that is past).
+//!             A failure puts back what was taken; who is terminated asks for a sweep.
+//! sleep       until `due` as it is then, or the latch is set.
+//! ```
+//!
+//! Steps are single reads and writes of shared memory, in one order that all processes see. Times are 1 to 3; the clock
+//! goes on whenever it likes. Checked of every world: no row is due and free while the scheduler sleeps with nobody about to
+//! wake it.
+
+#[path = "../common/mod.rs"]
+mod common;
+mod scheduler;
+mod sessions;
+mod world;
+
+use world::World;
+
+/// What is done in another order than it should be, or not at all.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fault {
+    /// A commit wakes the scheduler before it says from when on jobs wait.
+    DueBeforeWaiting,
+    /// It says so before the row is visible.
+    AnnounceBeforeCommit,
+    /// It does not say so.
+    SilentCommit,
+    /// The scheduler takes the time after its snapshot.
+    SnapshotBeforeTake,
+    /// It looks for what waits first behind the last row it made ready, where it would go on.
+    LooksBehindLast,
+    /// It does not put back what it has found.
+    PutsNothingBack,
+    /// Or, after a failure, what it had taken.
+    SilentFailure,
+    /// Terminated, it asks for no sweep.
+    SilentEnd,
+    /// A sweep does not make it look at all that wait.
+    SweepsReadyOnly,
+    /// It resets its latch after it has looked.
+    ResetsLate,
+}
+
+const FAULTS: [Fault; 10] = [
+    Fault::DueBeforeWaiting,
+    Fault::AnnounceBeforeCommit,
+    Fault::SilentCommit,
+    Fault::SnapshotBeforeTake,
+    Fault::LooksBehindLast,
+    Fault::PutsNothingBack,
+    Fault::SilentFailure,
+    Fault::SilentEnd,
+    Fault::SweepsReadyOnly,
+    Fault::ResetsLate,
+];
+
+/// What happens beside two commits: all at once would be too many worlds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Beside {
+    /// A session locks a row that waits, and gives it up.
+    Locker,
+    /// A round fails, or the scheduler is terminated.
+    Trouble,
+    /// A row comes by COMMIT PREPARED.
+    Prepared,
+}
+
+const BESIDE: [Beside; 3] = [Beside::Locker, Beside::Trouble, Beside::Prepared];
+
+#[derive(Clone, Copy)]
+pub struct Rules {
+    pub beside: Beside,
+    pub fault: Option<Fault>,
+}
+
+impl Rules {
+    pub fn breaks(&self, fault: Fault) -> bool {
+        self.fault == Some(fault)
+    }
+}
+
+/// How many worlds there are, and whether a job waits longer than its time in one of them.
+fn explore(rules: &Rules) -> (usize, bool) {
+    common::explore(
+        World::new(rules),
+        World::has_forgotten_a_row,
+        |world, mut visit| world.successors(rules, &mut visit),
+    )
+}
+
+#[test]
+fn no_job_waits_longer_than_its_time() {
+    for beside in BESIDE {
+        let (worlds, forgotten) = explore(&Rules {
+            beside,
+            fault: None,
+        });
+        assert!(!forgotten, "{beside:?}");
+        assert!(
+            worlds > 1000,
+            "{beside:?}: only {worlds} worlds, the model has lost something"
+        );
+    }
+}
+
+#[test]
+fn each_broken_variant_forgets_a_job() {
+    let is_caught = |fault: Fault| {
+        let fault = Some(fault);
+        BESIDE
+            .into_iter()
+            .any(|beside| explore(&Rules { beside, fault }).1)
+    };
+    let harmless: Vec<Fault> = FAULTS
+        .into_iter()
+        .filter(|fault| !is_caught(*fault))
+        .collect();
+    assert!(harmless.is_empty(), "{harmless:?}");
+}
