@@ -21,7 +21,7 @@ class Pushy(Contestant):
         self.kept = kept
         self.name = ("Pushy, batched" if batch else "Pushy, a commit per job") + ("" if kept else ", done jobs not kept")
         self.path = f"2 executors, batch => {str(batch).lower()}" + ("" if kept else ", keep_completed => '0'")
-        self.jobs = {"noop": 400_000, "one_row": 400_000}
+        self.jobs = {"noop": 400_000 if kept else 800_000, "one_row": 400_000}
 
     def prepare(self, cluster: Cluster, database: str = "pushy_drain") -> "Pushy":
         self.cluster = cluster

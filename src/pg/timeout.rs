@@ -4,9 +4,11 @@
 //! it cancels what runs, as it would a client's statement. Its number is the same in 13 to 18.
 
 use std::ffi::c_int;
-use std::time::{Duration, Instant};
 
 use pgrx::pg_sys;
+
+use super::clock;
+use super::value::Timestamp;
 
 const STATEMENT_TIMEOUT: c_int = 3;
 
@@ -18,13 +20,14 @@ extern "C-unwind" {
 
 /// An armed deadline; disarmed when it is dropped.
 pub struct Deadline {
-    at: Instant,
+    at: Timestamp,
 }
 
-/// Cancels what runs after `delay_us`; at least a millisecond, at most 24 days.
-pub fn arm(delay_us: i64) -> Deadline {
+/// Cancels what runs after `delay_us`; at least a millisecond, at most 24 days. `now`: by the server's clock, as its
+/// timers.
+pub fn arm(delay_us: i64, now: Timestamp) -> Deadline {
     let ms = (delay_us / 1000).clamp(1, i64::from(c_int::MAX)) as c_int;
-    let at = Instant::now() + Duration::from_millis(ms as u64);
+    let at = now.plus_us(i64::from(ms) * 1000);
     // SAFETY: InitPostgres registered the timeout; raises nothing. A later deadline than the pending
     // one costs no system call (timeout.c, from 14).
     unsafe { enable_timeout_after(STATEMENT_TIMEOUT, ms) }
@@ -35,7 +38,7 @@ impl Deadline {
     /// Whether its time has come. The server's own mark of that is gone once the error is raised
     /// (ProcessInterrupts), so it cannot tell a timeout from a cancel.
     pub fn has_passed(&self) -> bool {
-        Instant::now() >= self.at
+        clock::now() >= self.at
     }
 }
 

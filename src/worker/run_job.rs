@@ -34,7 +34,7 @@ pub fn run(
     // Outside of the subtransaction's own level, so that what the handler SETs is undone with it.
     let settings = guc::nest();
     current::enter(current.clone());
-    let deadline = (timeout_us > 0).then(|| timeout::arm(timeout_us));
+    let deadline = (timeout_us > 0).then(|| timeout::arm(timeout_us, clock::statement_start()));
     let result = call::call(callable, takes, current, last_error, memory, batch);
     let timed_out = result.is_err() && deadline.as_ref().is_some_and(Deadline::has_passed);
     drop(deadline);
@@ -49,7 +49,7 @@ pub fn run(
 /// nothing left to run. Raises its errors. `timeout_us`: 0 for none.
 pub fn run_deferred(timeout_us: i64, current: Option<Current>) {
     let settings = guc::nest();
-    let deadline = (timeout_us > 0).then(|| timeout::arm(timeout_us));
+    let deadline = (timeout_us > 0).then(|| timeout::arm(timeout_us, clock::now()));
     match current {
         Some(current) => current::during(current, transaction::run_deferred),
         None => transaction::run_deferred(),

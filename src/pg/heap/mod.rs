@@ -27,6 +27,7 @@ pub struct Table(pg_sys::Relation);
 extern "C-unwind" {
     fn table_open(relation: Oid, lock: pg_sys::LOCKMODE) -> pg_sys::Relation;
     fn table_close(relation: pg_sys::Relation, lock: pg_sys::LOCKMODE);
+    fn simple_heap_delete(relation: pg_sys::Relation, tid: pg_sys::ItemPointer);
 }
 
 /// Opens a table for writing.
@@ -104,10 +105,14 @@ impl Table {
 
     /// Deletes rows that this transaction has locked.
     pub fn delete(&self, rows: impl Iterator<Item = Tid>) {
-        for row in rows {
-            let mut tid = row.raw();
-            // SAFETY: a row of this table, locked by us: nobody can have changed it.
-            unsafe { pg_sys::simple_heap_delete(self.0, &mut tid) }
+        let mut rows: Vec<_> = rows.map(Tid::raw).collect();
+        // SAFETY: rows of this table, locked by us: nobody can have changed them. One guard for all.
+        unsafe {
+            guarded(|| {
+                for tid in &mut rows {
+                    simple_heap_delete(self.0, tid);
+                }
+            });
         }
     }
 }
