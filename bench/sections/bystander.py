@@ -34,7 +34,7 @@ CREATE PROCEDURE commits(times int) LANGUAGE plpgsql AS
 
 
 def measure(servers, sizes) -> dict:
-    pairs, commits = sizes.few(full=200, short=60), sizes.jobs(10_000)
+    pairs, commits = sizes.few(full=500, short=60), sizes.jobs(10_000)
     cpu, wall, instructions = [], [], {}
     with contextlib.ExitStack() as running:
         couples = [couple(servers, running, order) for order in (("with", "without"), ("without", "with"))]
