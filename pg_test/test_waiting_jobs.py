@@ -36,7 +36,7 @@ def test_a_job_whose_time_comes_is_not_looked_for_among_those_that_waited_before
         scans, reads = scans_and_reads(db)
         for _ in range(3):
             db.job_wait(enqueue(db.main, "0.1 s"))
-        # The scheduler tells what it has read when it leaves at the latest, and what it has left to tell of before is a walk.
+        # Told with a delay: what was read before may still be among it, one walk at most. From the beginning each job makes two.
         db.wait_until("SELECT idx_scan >= %s FROM pg_stat_all_indexes WHERE indexrelid = 'pushy.live_job_due'::regclass",
                       params=(scans + 6,))
         assert scans_and_reads(db)[1] - reads < 3 * MANY

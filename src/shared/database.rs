@@ -52,7 +52,7 @@ pub struct Database {
     pub sweep_requested: AtomicBool,
     /// It is under way.
     pub sweeping: AtomicBool,
-    /// Before this time (µs) nobody but these asks for another.
+    /// The one before took long: before this time (µs) the launcher does not ask for the sweep of the minute.
     pub sweep_rests_until: AtomicI64,
     /// Cancels may be left of jobs that nobody holds.
     pub cancels_requested: AtomicBool,

@@ -37,7 +37,7 @@ pub fn first_waiting(from: i64) -> Result<Option<i64>> {
 }
 
 /// Announces the first ready job of each queue and priority: rows that came without a commit of ours,
-/// by COMMIT PREPARED or by replication, or whose lock somebody else gave up.
+/// by COMMIT PREPARED or by replication, or whose lock somebody else gave up. And has all that wait looked at.
 pub fn sweep(queues: &[Definition]) -> Result<()> {
     identity::as_owner(|| {
         for queue in queues {
