@@ -2,18 +2,20 @@
 synchronous_commit off. CPU time of the backend, which other load disturbs least; and, where valgrind is installed, the instructions
 of a commit in a single-user server, which nothing disturbs.
 
-Where in memory a session happens to lie makes it some percent faster or slower than the next (3 to 4 % on the machine of
-RESULTS.md, of two servers without Pushy as well), however long it runs. So each pair of sessions counts once, by its median turn, and
-sessions are short and many: 500 pairs of five times as many commits left an interval of 1.6 points. And the server made first is
-slower than the second: two without Pushy differed by 1.6 % (95 % 0.5 to 2.4). So there are two couples, made in either order."""
+Two servers without Pushy differ too, and what each form of this section does about that was tried with such (the machine of
+RESULTS.md, 2026-11-23). What the host does elsewhere makes one core half as fast as the other for a tenth of a second: both backends
+run on the same core, by turns of a millisecond, which took the standard deviation of a pair of sessions from 31 to 2.4 %. A server
+is up to 1 % faster than another from its creation on: each is loaded with Pushy once and once not, and both blocks together count
+once. Where in memory a server happens to lie after a start makes 1.5 % more or less: so starts are many, and sessions in each few."""
 
 import contextlib
+import ctypes
+import os
 import random
 import re
 import shutil
 import statistics
 import time
-from pathlib import Path
 
 from harness import account
 from harness.database import Database
@@ -21,56 +23,74 @@ from harness.database import Database
 from ..bars import Bar
 from ..progress import progress
 from ..rounds import median_confidence
+from ..server import EXECUTORS
 
 TITLE = "A commit that does not touch Pushy"
-TURNS = 10  # of a pair
-PAIRS_A_START = 20
+PAIRS = 2  # of sessions, a start of the servers
+TURNS = 100  # of a pair
+WITH = {"shared_preload_libraries": "pushy", "pushy__max_executors": EXECUTORS}
+WITHOUT = {"shared_preload_libraries": "", "pushy__max_executors": None}
+ROW = "INSERT INTO counter VALUES (1, 0);"
 SETUP = """
 CREATE TABLE counter (id int PRIMARY KEY, n int) WITH (fillfactor = 50);
-INSERT INTO counter VALUES (1, 0);
 CREATE PROCEDURE commits(times int) LANGUAGE plpgsql AS
     $$BEGIN FOR n IN 1..times LOOP UPDATE counter SET n = counter.n + 1 WHERE id = 1; COMMIT; END LOOP; END$$;
 """
 
 
 def measure(servers, sizes) -> dict:
-    pairs, commits = sizes.few(full=1500, short=200), sizes.jobs(2_000)
+    swaps, commits = sizes.few(full=160, short=40), sizes.few(full=100, short=100)
     cpu, wall, instructions = [], [], {}
-    with contextlib.ExitStack() as running:
-        couples = [couple(servers, running, order) for order in (("with", "without"), ("without", "with"))]
+    with servers.server() as one, servers.server() as other, on_a_core_of_its_own() as core:
+        databases = [cluster.database("bystander") for cluster in (one, other)]
+        for db in databases:
+            db.sql(SETUP + ROW)
         if shutil.which("valgrind"):
-            instructions = {name: count(db.cluster, sizes.few(full=2000, short=1000)) for name, db in couples[0].items()}
-        for number in range(pairs):
-            databases = couples[number // PAIRS_A_START % len(couples)]
-            if number % PAIRS_A_START == 0:
-                for db in databases.values():
-                    db.close()
-                    db.cluster.restart()
-            turns = pair(databases, max(commits // TURNS, 1))
-            for at, into in enumerate((cpu, wall)):
-                into.append(round(statistics.median(excess(turn["with"][at], turn["without"][at]) for turn in turns), 3))
-            progress(f"  pair {number + 1} of {pairs}: {cpu[-1]:+.2f} % CPU time, {wall[-1]:+.2f} % time")
-    return {"pairs": pairs, "commits": commits, "cpu": cpu, "wall": wall, "instructions": instructions or None}
+            instructions = {name: count(one, settings, sizes.few(full=2000, short=1000))
+                            for name, settings in (("with", WITH), ("without", WITHOUT))}
+        for number in range(swaps):
+            blocks = [block(*order, core, commits) for order in random.sample([databases, databases[::-1]], 2)]
+            for figures, into in zip(zip(*blocks), (cpu, wall)):
+                into.append(round(statistics.mean(figures), 3))
+            progress(f"  {number + 1} of {swaps}: {cpu[-1]:+.2f} % CPU time, {wall[-1]:+.2f} % time")
+    return {"swaps": swaps, "commits": commits, "cpu": cpu, "wall": wall, "instructions": instructions or None}
 
 
-def couple(servers, running: contextlib.ExitStack, order: tuple[str, str]) -> dict[str, Database]:
-    """A database in a server with the preload and in one without, made in this order."""
-    settings = {"with": {}, "without": {"shared_preload_libraries": "", "pushy.max_executors": None}}
-    databases = {}
-    for name in order:
-        databases[name] = running.enter_context(servers.server(**settings[name])).database("bystander", extension=name == "with")
-        databases[name].sql(SETUP)
-    return databases
+@contextlib.contextmanager
+def on_a_core_of_its_own():
+    """A core for the sessions that are measured, while this process keeps to the others if there are any."""
+    before = os.sched_getaffinity(0)
+    core = max(before)
+    os.sched_setaffinity(0, before - {core} or before)
+    try:
+        yield core
+    finally:
+        os.sched_setaffinity(0, before)
 
 
-def pair(databases: dict[str, Database], commits: int) -> list[dict[str, tuple[float, float]]]:
-    """CPU time and time of a session each, turn by turn, so that both meet the same load."""
+def block(loaded: Database, bare: Database, core: int, commits: int) -> tuple[float, float]:
+    """How much more CPU time and time, in %, a commit takes in the server of `loaded`, started with Pushy, than in that of `bare`."""
+    servers = [(loaded, WITH), (bare, WITHOUT)]
+    for db, settings in random.sample(servers, 2):
+        db.close()
+        db.cluster.configure(**settings).restart()
+    pairs = [pair({"with": loaded, "without": bare}, core, commits) for _ in range(PAIRS)]
+    return tuple(statistics.median(figures) for figures in zip(*pairs))
+
+
+def pair(databases: dict[str, Database], core: int, commits: int) -> tuple[float, float]:
+    """As `block`, of a session in each: the median turn. Who is first is left to chance, whatever it is that is done."""
+    def in_any_order() -> list[str]:
+        return random.sample(list(databases), len(databases))
+
     with contextlib.ExitStack() as open_ones:
-        sessions = {name: open_ones.enter_context(db.connect()) for name, db in databases.items()}
-        for session in sessions.values():
-            session.execute("SET synchronous_commit = off")
-            run(session, 5 * commits)  # warm
-        return [{name: run(sessions[name], commits) for name in random.sample(["with", "without"], 2)} for _ in range(TURNS)]
+        sessions = {name: open_ones.enter_context(databases[name].connect()) for name in in_any_order()}
+        for name in in_any_order():
+            sessions[name].execute("SET synchronous_commit = off")
+            os.sched_setaffinity(sessions[name].info.backend_pid, {core})
+            run(sessions[name], 10 * commits)  # warm
+        turns = [{name: run(sessions[name], commits) for name in in_any_order()} for _ in range(TURNS)]
+    return tuple(statistics.median(excess(turn["with"][at], turn["without"][at]) for turn in turns) for at in (0, 1))
 
 
 def excess(of: float, to: float) -> float:
@@ -85,10 +105,11 @@ def run(session, commits: int) -> tuple[float, float]:
     return cpu_time(session.info.backend_pid) - before, time.perf_counter() - began
 
 
-def count(cluster, commits: int) -> float:
-    """Instructions of a commit: the difference of a short and a long run. In a fresh server, stopped for it."""
+def count(cluster, settings: dict, commits: int) -> float:
+    """Instructions of a commit: the difference of a short and a long run, from one row on. The server is stopped for it."""
     progress("  instructions are counted")
     cluster.stop()
+    cluster.configure(**settings)
     few = commits // 10
     seen = (collected(cluster, commits + few) - collected(cluster, few)) / commits
     cluster.start()
@@ -98,18 +119,24 @@ def count(cluster, commits: int) -> float:
 def collected(cluster, commits: int) -> int:
     postgres = [cluster.installation.program("postgres"), "--single", "-D", cluster.data, "-c", "synchronous_commit=off", "bystander"]
     told = account.run(["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", *postgres], cwd=cluster.folder,
-                       input=f"CALL commits({commits});\n").stdout
+                       input=f"TRUNCATE counter;\n{ROW}\nCALL commits({commits});\n").stdout
     return int(re.search(r"Collected : (\d+)", told).group(1))
 
 
 def cpu_time(pid: int) -> float:
-    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
+    """Of a process, asked of its clock: what /proc/PID/schedstat says may be some milliseconds old while it still runs."""
+    clock = ctypes.c_int()
+    failed = ctypes.CDLL(None).clock_getcpuclockid(pid, ctypes.byref(clock))
+    if failed:
+        raise OSError(failed, os.strerror(failed))
+    return time.clock_gettime(clock.value)
 
 
 def tables(data: dict) -> list[str]:
-    lines = [f"{data['pairs']} pairs of sessions with {data['commits']:,} commits each, by turns of {data['commits'] // TURNS} in random order; servers "
-             f"started anew for each {PAIRS_A_START}. A pair's figure is that of its median turn.", "",
-             "| with the preload against without | the median pair | 95 % interval |", "| --- | ---: | ---: |"]
+    lines = [f"{data['swaps']} times two starts of both servers, so that each has Pushy once; {PAIRS} pairs of sessions a start, on one core, "
+             f"{TURNS} turns each of {data['commits']} commits in random order. The figure of a pair is that of its median turn, that of a start its "
+             f"median pair.", "",
+             f"| with the preload against without | median of {data['swaps']} | 95 % interval |", "| --- | ---: | ---: |"]
     for what, seen in (("CPU time of the backend", data["cpu"]), ("time", data["wall"])):
         middle, low, high = median_confidence(seen)
         lines.append(f"| {what} | {middle:+.2f} % | {low:+.2f} to {high:+.2f} % |")
