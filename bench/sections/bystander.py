@@ -2,20 +2,20 @@
 synchronous_commit off. CPU time of the backend, which other load disturbs least; and, where valgrind is installed, the instructions
 of a commit in a single-user server, which nothing disturbs.
 
-Two servers without Pushy differ too, and what each form of this section does about that was tried with such (the machine of
-RESULTS.md, 2026-11-23). What the host does elsewhere makes one core half as fast as the other for a tenth of a second: both backends
-run on the same core, by turns of a millisecond, which took the standard deviation of a pair of sessions from 31 to 2.4 %. A server
-is up to 1 % faster than another from its creation on: each is loaded with Pushy once and once not, and both blocks together count
-once. Where in memory a server happens to lie after a start makes 1.5 % more or less: so starts are many, and sessions in each few."""
+Two servers without Pushy differ too, and the form of this section was found with such (the machine of RESULTS.md, 2026-11-23): what
+the host does elsewhere makes one core half as fast as the other for a tenth of a second, so both backends share a core, by turns of a
+millisecond (a pair's standard deviation was 31 %, 2.4 with that). A server is up to 1 % faster than another from its creation on, so
+each has Pushy once and once not, and both pairs together count once. Where in memory a server lies after a start makes 1.5 % (four
+pairs a start tell no more than one), so there are many starts."""
 
 import contextlib
-import ctypes
 import os
 import random
 import re
 import shutil
 import statistics
 import time
+from pathlib import Path
 
 from harness import account
 from harness.database import Database
@@ -26,10 +26,11 @@ from ..rounds import median_confidence
 from ..server import EXECUTORS
 
 TITLE = "A commit that does not touch Pushy"
-PAIRS = 2  # of sessions, a start of the servers
 TURNS = 100  # of a pair
-WITH = {"shared_preload_libraries": "pushy", "pushy__max_executors": EXECUTORS}
-WITHOUT = {"shared_preload_libraries": "", "pushy__max_executors": None}
+STARTED = {
+    "with": {"shared_preload_libraries": "pushy", "pushy__max_executors": EXECUTORS},
+    "without": {"shared_preload_libraries": "", "pushy__max_executors": None},
+}
 ROW = "INSERT INTO counter VALUES (1, 0);"
 SETUP = """
 CREATE TABLE counter (id int PRIMARY KEY, n int) WITH (fillfactor = 50);
@@ -39,58 +40,53 @@ CREATE PROCEDURE commits(times int) LANGUAGE plpgsql AS
 
 
 def measure(servers, sizes) -> dict:
-    swaps, commits = sizes.few(full=160, short=40), sizes.few(full=100, short=100)
+    swaps, commits = sizes.few(full=300, short=60), sizes.few(full=100, short=100)
     cpu, wall, instructions = [], [], {}
-    with servers.server() as one, servers.server() as other, on_a_core_of_its_own() as core:
+    with servers.server() as one, servers.server() as other:
         databases = [cluster.database("bystander") for cluster in (one, other)]
         for db in databases:
             db.sql(SETUP + ROW)
         if shutil.which("valgrind"):
-            instructions = {name: count(one, settings, sizes.few(full=2000, short=1000))
-                            for name, settings in (("with", WITH), ("without", WITHOUT))}
+            instructions = {name: count(one, settings, sizes.few(full=2000, short=1000)) for name, settings in STARTED.items()}
         for number in range(swaps):
-            blocks = [block(*order, core, commits) for order in random.sample([databases, databases[::-1]], 2)]
-            for figures, into in zip(zip(*blocks), (cpu, wall)):
+            pairs = [pair(*order, commits) for order in random.sample([databases, databases[::-1]], 2)]
+            for figures, into in zip(zip(*pairs), (cpu, wall)):
                 into.append(round(statistics.mean(figures), 3))
             progress(f"  {number + 1} of {swaps}: {cpu[-1]:+.2f} % CPU time, {wall[-1]:+.2f} % time")
     return {"swaps": swaps, "commits": commits, "cpu": cpu, "wall": wall, "instructions": instructions or None}
 
 
-@contextlib.contextmanager
-def on_a_core_of_its_own():
-    """A core for the sessions that are measured, while this process keeps to the others if there are any."""
-    before = os.sched_getaffinity(0)
-    core = max(before)
-    os.sched_setaffinity(0, before - {core} or before)
-    try:
-        yield core
-    finally:
-        os.sched_setaffinity(0, before)
+def pair(loaded: Database, bare: Database, commits: int) -> tuple[float, float]:
+    """How much more CPU time and time, in %, a commit takes in the server of `loaded`, started with Pushy, than in that of `bare`: of a
+    session in each the median turn. Who is first is left to chance, whatever it is that is done."""
+    databases = {"with": loaded, "without": bare}
 
-
-def block(loaded: Database, bare: Database, core: int, commits: int) -> tuple[float, float]:
-    """How much more CPU time and time, in %, a commit takes in the server of `loaded`, started with Pushy, than in that of `bare`."""
-    servers = [(loaded, WITH), (bare, WITHOUT)]
-    for db, settings in random.sample(servers, 2):
-        db.close()
-        db.cluster.configure(**settings).restart()
-    pairs = [pair({"with": loaded, "without": bare}, core, commits) for _ in range(PAIRS)]
-    return tuple(statistics.median(figures) for figures in zip(*pairs))
-
-
-def pair(databases: dict[str, Database], core: int, commits: int) -> tuple[float, float]:
-    """As `block`, of a session in each: the median turn. Who is first is left to chance, whatever it is that is done."""
     def in_any_order() -> list[str]:
         return random.sample(list(databases), len(databases))
 
+    for name in in_any_order():
+        databases[name].close()
+        databases[name].cluster.configure(**STARTED[name]).restart()
     with contextlib.ExitStack() as open_ones:
         sessions = {name: open_ones.enter_context(databases[name].connect()) for name in in_any_order()}
+        open_ones.enter_context(on_one_core(0, *(session.info.backend_pid for session in sessions.values())))
         for name in in_any_order():
             sessions[name].execute("SET synchronous_commit = off")
-            os.sched_setaffinity(sessions[name].info.backend_pid, {core})
             run(sessions[name], 10 * commits)  # warm
         turns = [{name: run(sessions[name], commits) for name in in_any_order()} for _ in range(TURNS)]
     return tuple(statistics.median(excess(turn["with"][at], turn["without"][at]) for turn in turns) for at in (0, 1))
+
+
+@contextlib.contextmanager
+def on_one_core(*pids: int):
+    """These processes (0: this one) all run on the last core."""
+    before = os.sched_getaffinity(0)
+    for pid in pids:
+        os.sched_setaffinity(pid, {max(before)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def excess(of: float, to: float) -> float:
@@ -124,18 +120,13 @@ def collected(cluster, commits: int) -> int:
 
 
 def cpu_time(pid: int) -> float:
-    """Of a process, asked of its clock: what /proc/PID/schedstat says may be some milliseconds old while it still runs."""
-    clock = ctypes.c_int()
-    failed = ctypes.CDLL(None).clock_getcpuclockid(pid, ctypes.byref(clock))
-    if failed:
-        raise OSError(failed, os.strerror(failed))
-    return time.clock_gettime(clock.value)
+    """Exact on the process's own core: while we run there it does not, and the kernel has counted what it ran."""
+    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
 
 
 def tables(data: dict) -> list[str]:
-    lines = [f"{data['swaps']} times two starts of both servers, so that each has Pushy once; {PAIRS} pairs of sessions a start, on one core, "
-             f"{TURNS} turns each of {data['commits']} commits in random order. The figure of a pair is that of its median turn, that of a start its "
-             f"median pair.", "",
+    lines = [f"{data['swaps']} times two starts of both servers, so that each has Pushy once: a pair of sessions on one core, "
+             f"{TURNS} turns each of {data['commits']} commits in random order. The figure of a pair is that of its median turn; two pairs count once.", "",
              f"| with the preload against without | median of {data['swaps']} | 95 % interval |", "| --- | ---: | ---: |"]
     for what, seen in (("CPU time of the backend", data["cpu"]), ("time", data["wall"])):
         middle, low, high = median_confidence(seen)
