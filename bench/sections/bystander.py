@@ -40,7 +40,7 @@ CREATE PROCEDURE commits(times int) LANGUAGE plpgsql AS
 
 
 def measure(servers, sizes) -> dict:
-    swaps, commits = sizes.few(full=300, short=60), sizes.few(full=100, short=100)
+    swaps, commits = sizes.few(full=300, short=40), sizes.few(full=100, short=100)
     cpu, wall, instructions = [], [], {}
     with servers.server() as one, servers.server() as other:
         databases = [cluster.database("bystander") for cluster in (one, other)]
