@@ -3,8 +3,8 @@ synchronous_commit off. CPU time of the backend, which other load disturbs least
 of a commit in a single-user server, which nothing disturbs.
 
 Two servers without Pushy differ too, and the form of this section was found with such (the machine of RESULTS.md, 2026-11-23): what
-the host does elsewhere makes one core half as fast as the other for a tenth of a second, so both backends share a core, by turns of a
-millisecond (a pair's standard deviation was 31 %, 2.4 with that). A server is up to 1 % faster than another from its creation on, so
+the host does elsewhere makes one core 0.6 times as fast as the other for some tenths of a second, so both backends share a core, by turns of a
+millisecond (a pair's standard deviation was 31 %, 2.2 with that). A server is up to 1 % faster than another from its creation on, so
 each has Pushy once and once not, and both pairs together count once. Where in memory a server lies after a start makes 1.5 % (four
 pairs a start tell no more than one), so there are many starts."""
 
@@ -27,6 +27,7 @@ from ..server import EXECUTORS
 
 TITLE = "A commit that does not touch Pushy"
 TURNS = 100  # of a pair
+COMMITS = 100  # of a turn
 STARTED = {
     "with": {"shared_preload_libraries": "pushy", "pushy__max_executors": EXECUTORS},
     "without": {"shared_preload_libraries": "", "pushy__max_executors": None},
@@ -40,7 +41,7 @@ CREATE PROCEDURE commits(times int) LANGUAGE plpgsql AS
 
 
 def measure(servers, sizes) -> dict:
-    swaps, commits = sizes.few(full=300, short=40), sizes.few(full=100, short=100)
+    swaps = sizes.few(full=300, short=40)
     cpu, wall, instructions = [], [], {}
     with servers.server() as one, servers.server() as other:
         databases = [cluster.database("bystander") for cluster in (one, other)]
@@ -49,14 +50,14 @@ def measure(servers, sizes) -> dict:
         if shutil.which("valgrind"):
             instructions = {name: count(one, settings, sizes.few(full=2000, short=1000)) for name, settings in STARTED.items()}
         for number in range(swaps):
-            pairs = [pair(*order, commits) for order in random.sample([databases, databases[::-1]], 2)]
+            pairs = [pair(*order) for order in random.sample([databases, databases[::-1]], 2)]
             for figures, into in zip(zip(*pairs), (cpu, wall)):
                 into.append(round(statistics.mean(figures), 3))
             progress(f"  {number + 1} of {swaps}: {cpu[-1]:+.2f} % CPU time, {wall[-1]:+.2f} % time")
-    return {"swaps": swaps, "commits": commits, "cpu": cpu, "wall": wall, "instructions": instructions or None}
+    return {"swaps": swaps, "commits": COMMITS, "cpu": cpu, "wall": wall, "instructions": instructions or None}
 
 
-def pair(loaded: Database, bare: Database, commits: int) -> tuple[float, float]:
+def pair(loaded: Database, bare: Database) -> tuple[float, float]:
     """How much more CPU time and time, in %, a commit takes in the server of `loaded`, started with Pushy, than in that of `bare`: of a
     session in each the median turn. Who is first is left to chance, whatever it is that is done."""
     databases = {"with": loaded, "without": bare}
@@ -72,8 +73,8 @@ def pair(loaded: Database, bare: Database, commits: int) -> tuple[float, float]:
         open_ones.enter_context(on_one_core(0, *(session.info.backend_pid for session in sessions.values())))
         for name in in_any_order():
             sessions[name].execute("SET synchronous_commit = off")
-            run(sessions[name], 10 * commits)  # warm
-        turns = [{name: run(sessions[name], commits) for name in in_any_order()} for _ in range(TURNS)]
+            run(sessions[name], 10 * COMMITS)  # warm
+        turns = [{name: run(sessions[name], COMMITS) for name in in_any_order()} for _ in range(TURNS)]
     return tuple(statistics.median(excess(turn["with"][at], turn["without"][at]) for turn in turns) for at in (0, 1))
 
 
