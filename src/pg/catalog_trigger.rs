@@ -26,9 +26,10 @@ pub fn may_create_on(relation: Oid) -> bool {
     }
 }
 
-/// Runs a CREATE TRIGGER with the rights of the current user. Its error must go on: nothing is undone here.
+/// Runs a CREATE TRIGGER with the rights and the search path of the current user. Its error must go on: nothing is undone
+/// here.
 pub fn create(statement: &str) -> Result<()> {
-    failure::catch(|| super::spi::connect(|spi| spi.utility(statement)))
+    failure::catch(|| super::spi::command_of_the_caller(statement))
         .unwrap_or_else(|failure| Err(failure.into_error()))
 }
 

@@ -9,6 +9,7 @@ use pgrx::pg_sys;
 
 use super::function::Answer;
 use super::identifier;
+use super::identity;
 use super::memory::Context;
 use super::slot::Slot;
 use super::subtransaction::{self, CallError};
@@ -116,6 +117,8 @@ impl Evaluator {
     /// expressions, about rows of the watched table's own layout; none where it is something else. Call it in
     /// a subtransaction, or let its error go on.
     pub fn of_condition(condition: &str) -> std::result::Result<Self, CallError> {
+        // Planning runs what is immutable in it.
+        identity::expect_no_owner();
         let condition = CString::new(super::text::encode(condition).as_ref()).unwrap_or_default();
         let context = Context::new(c"pushy watch expressions");
         // SAFETY: a node tree that the server wrote, with types checked on the way down; planning and

@@ -3,7 +3,7 @@
 use pgrx::pg_sys::{self, Oid};
 
 use super::failure::{self, Failure};
-use super::{identifier, text};
+use super::{identifier, identity, text};
 
 pub struct Function {
     pub oid: Oid,
@@ -84,6 +84,7 @@ pub fn type_name(oid: Oid) -> String {
 /// current search path and the current user's rights. On a Failure (bad syntax, no such type, no
 /// right to the schema) the transaction must be rolled back: the caller raises it in its own words.
 pub fn find_by_signature(signature: &str) -> Result<Option<Oid>, Failure> {
+    identity::expect_no_owner();
     // SAFETY: to_regprocedure takes one text and answers an oid or NULL.
     failure::catch(|| unsafe {
         let argument = Some(text::to_datum(signature));
@@ -93,6 +94,7 @@ pub fn find_by_signature(signature: &str) -> Result<Option<Oid>, Failure> {
 
 /// How many functions of this name a user sees, whatever their arguments. A Failure as above.
 pub fn count_by_name(name: &str) -> Result<usize, Failure> {
+    identity::expect_no_owner();
     let Ok(name) = std::ffi::CString::new(text::encode(name)) else {
         return Ok(0);
     };

@@ -3,6 +3,7 @@
 use pgrx::pg_sys::{self, Datum, Oid};
 
 use super::function::Answer;
+use super::identity;
 use super::memory::Context;
 use super::subtransaction::{protected, CallError};
 
@@ -65,6 +66,7 @@ impl Callable {
     /// Calls the function; its result is jsonb, or NULL for void. Inside a subtransaction, with an
     /// active snapshot; a result by reference lives in the current memory context.
     pub fn call(&self, argument: Datum) -> Result<Answer, CallError> {
+        identity::expect_no_owner();
         // SAFETY: the calls were prepared for one argument or none; `invoke` catches errors. A SIGTERM
         // ends the process inside, as it does a backend in a function.
         unsafe {

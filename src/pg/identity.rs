@@ -1,6 +1,6 @@
 //! Who is asking, and the one guard under which Pushy's own statements run.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ffi::CString;
 
 use pgrx::pg_sys::{self, Oid};
@@ -175,9 +175,26 @@ struct Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
+        OWNER_ACTS.set(OWNER_ACTS.get() - 1);
         // SAFETY: puts back what GetUserIdAndSecContext answered.
         unsafe { SetUserIdAndSecContext(self.user, self.context) }
     }
+}
+
+/// How many guards there are.
+static OWNER_ACTS: PerProcess<Cell<u32>> = PerProcess::new(Cell::new(0));
+
+/// Whether the code runs within [`as_owner`]: then nothing of a user's may be looked up or run.
+pub fn is_owner_acting() -> bool {
+    OWNER_ACTS.get() > 0
+}
+
+/// Stops before something of a user's is looked up or run with the owner's rights.
+pub fn expect_no_owner() {
+    assert!(
+        !is_owner_acting(),
+        "code of a user's reached the rights of the extension's owner"
+    );
 }
 
 /// Runs Pushy's own statements with the rights of the extension's owner. No handler, expression or
@@ -199,6 +216,7 @@ fn become_user(role: Oid) -> Guard {
         GetUserIdAndSecContext(&mut guard.user, &mut guard.context);
         SetUserIdAndSecContext(role, guard.context | local_change);
     }
+    OWNER_ACTS.set(OWNER_ACTS.get() + 1);
     guard
 }
 

@@ -35,6 +35,7 @@ pub mod notify;
 pub mod per_process;
 pub mod random;
 mod result_rows;
+mod search_path;
 pub mod sequence;
 pub mod session;
 pub mod session_format;

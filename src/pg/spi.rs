@@ -1,7 +1,8 @@
 //! SPI with plans that are prepared once a backend, in a few safe shapes.
 //!
-//! Statements of Pushy's own go through here. Each is fully qualified, operators included: a cached
-//! plan is analysed again under whatever search_path is current.
+//! There are two doors. [`connect`] is for statements of Pushy's own, which may run with the owner's rights: whatever they
+//! name is looked up in `pg_catalog` only, so that none can be written such that it finds what a user has planted.
+//! [`command_of_the_caller`] is for what a caller has written: along the caller's search path, with the caller's rights.
 
 use std::ffi::CString;
 use std::sync::atomic::{AtomicPtr, Ordering};
@@ -9,9 +10,9 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 use pgrx::pg_sys;
 
 use super::function::{Answer, IntoAnswer};
-use super::text;
 use super::value::Timestamp;
-use crate::errors::Result;
+use super::{identity, search_path, text};
+use crate::errors::{Error, Result, SqlState};
 
 /// A statement with the types of its parameters, planned at first use and kept by the backend.
 pub struct Plan {
@@ -52,8 +53,10 @@ pub type Param = Answer;
 /// A connection to SPI for the length of a closure; rows live as long.
 pub struct Spi(());
 
-/// Runs `work` connected to SPI. An ERROR inside unwinds; the transaction's abort then cleans up.
+/// Runs `work` connected to SPI, with the search path pinned. An ERROR inside unwinds; the transaction's abort then cleans
+/// up.
 pub fn connect<T>(work: impl FnOnce(&Spi) -> T) -> T {
+    let _pinned = search_path::pin();
     // SAFETY: SPI_connect and SPI_finish are paired; on unwinding AtEOXact_SPI or
     // AtEOSubXact_SPI does what SPI_finish would.
     unsafe {
@@ -112,20 +115,6 @@ impl Spi {
         self.execute(plan, params, false, 0)
     }
 
-    /// Runs a utility statement that is written for this once.
-    pub fn utility(&self, statement: &str) -> Result<()> {
-        let statement = CString::new(text::encode(statement).as_ref()).map_err(|_| {
-            crate::errors::Error::new(
-                crate::errors::SqlState::CHARACTER_NOT_IN_REPERTOIRE,
-                "a statement cannot hold a NUL",
-            )
-        })?;
-        // SAFETY: connected; errors unwind.
-        let code = unsafe { pg_sys::SPI_execute(statement.as_ptr(), false, 0) };
-        assert!(code > 0, "SPI_execute answered {code}");
-        Ok(())
-    }
-
     /// Runs a query under the active snapshot, not a new one.
     pub fn look(&self, plan: &Plan, params: &[Param]) -> Table<'_> {
         self.execute(plan, params, true, 0)
@@ -140,6 +129,32 @@ pub fn command(sql: &str) {
         let code = unsafe { pg_sys::SPI_execute(sql.as_ptr(), false, 0) };
         assert!(code > 0, "SPI_execute answered {code}");
     });
+}
+
+/// Runs a utility statement with text of the caller's in it, once: names are looked up along the caller's search path, so
+/// it is refused where the rights are not the caller's.
+pub fn command_of_the_caller(statement: &str) -> Result<()> {
+    if identity::is_owner_acting() {
+        return Err(Error::new(
+            SqlState::INTERNAL_ERROR,
+            "text of a user's reached the rights of the extension's owner",
+        )
+        .hint("This is a bug: please report it with what you called."));
+    }
+    let statement = CString::new(text::encode(statement).as_ref()).map_err(|_| {
+        Error::new(
+            SqlState::CHARACTER_NOT_IN_REPERTOIRE,
+            "a statement cannot hold a NUL",
+        )
+    })?;
+    // SAFETY: connected in between; errors unwind, and the transaction's abort cleans up.
+    unsafe {
+        assert_eq!(pg_sys::SPI_connect(), pg_sys::SPI_OK_CONNECT as i32);
+        let code = pg_sys::SPI_execute(statement.as_ptr(), false, 0);
+        assert!(code > 0, "SPI_execute answered {code}");
+        assert_eq!(pg_sys::SPI_finish(), pg_sys::SPI_OK_FINISH as i32);
+    }
+    Ok(())
 }
 
 /// Runs one statement and answers how many rows it touched.
