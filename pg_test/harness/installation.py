@@ -19,6 +19,10 @@ class Installation:
         return self.bindir / name
 
     @property
+    def sharedir(self) -> Path:
+        return _ask(str(self.program("pg_config")), "--sharedir")
+
+    @property
     def version(self) -> str:
         return subprocess.check_output([self.program("postgres"), "--version"], text=True).strip()
 

@@ -156,7 +156,8 @@ pub enum Verdict {
     Discard,
 }
 
-/// Charges an attempt and decides what is next. The job's row is held by this transaction.
+/// Charges an attempt, whatever the error's SQLSTATE, and decides what is next. The job's row is held by this
+/// transaction.
 pub fn fail(
     queue: &Definition,
     slot: Option<usize>,
@@ -167,18 +168,12 @@ pub fn fail(
 ) -> Result<Verdict> {
     let attempt = job.attempt + 1;
     let last = attempt >= job.max_attempts.unwrap_or(queue.max_attempts);
-    let infrastructure = is_infrastructure(&error.sqlstate);
-    if last && !infrastructure {
-        failure::record(job.id, attempt, queue.queue_id, started_at, now, error)?;
+    failure::record(job.id, attempt, queue.queue_id, started_at, now, error)?;
+    if last {
         end_as(queue, job.id, JobState::Discarded, attempt, started_at, now)?;
         return Ok(Verdict::Discard);
     }
-    // A full disk is not the job's fault: it never takes the last attempt.
-    let charged = if last { job.attempt } else { attempt };
-    if !last {
-        failure::record(job.id, attempt, queue.queue_id, started_at, now, error)?;
-    }
-    let mut delay = backoff::delay_us(
+    let delay = backoff::delay_us(
         queue.backoff,
         attempt as u32,
         queue.retry_delay_us,
@@ -189,16 +184,13 @@ pub fn fail(
         },
         random::jitter(),
     );
-    if infrastructure {
-        delay = delay.max(INFRASTRUCTURE_DELAY_US);
-    }
     if delay == 0 {
         let position = position::next()?;
         spi::run(
             &RETRY,
             params![
                 job.id,
-                charged,
+                attempt,
                 Char(JobState::Available.code()),
                 position,
                 now
@@ -213,7 +205,7 @@ pub fn fail(
             &RETRY,
             params![
                 job.id,
-                charged,
+                attempt,
                 Char(JobState::Retryable.code()),
                 Answer::Null,
                 due
@@ -224,11 +216,9 @@ pub fn fail(
     Ok(Verdict::Retry)
 }
 
-const INFRASTRUCTURE_DELAY_US: i64 = 1_000_000;
-
-/// Whether an error says that the server lacks something: classes 53 (insufficient resources) and 58
-/// (system error). Not 57P: a shutdown of this server is FATAL and never seen here, and a job that ended
-/// its session or crashed the server must come to its last attempt.
+/// Whether an error of our own statements says that the server lacks something: classes 53 (insufficient
+/// resources) and 58 (system error). To be asked only of what happens around handlers, because what a handler
+/// raises is the handler's, whatever its SQLSTATE.
 pub fn is_infrastructure(sqlstate: &str) -> bool {
     sqlstate.starts_with("53") || sqlstate.starts_with("58")
 }
