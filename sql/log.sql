@@ -16,7 +16,7 @@ BEGIN
         caused_by bigint,            -- the job that wrote it
         depth     smallint,
         merge     boolean NOT NULL
-      ) WITH (autovacuum_enabled = false);
+      ) USING heap WITH (autovacuum_enabled = false);
       ALTER TABLE pushy.log_%1$s
         ADD COLUMN channel text NOT NULL,
         ADD COLUMN payload text NOT NULL,
@@ -37,7 +37,7 @@ BEGIN
         seen       bytea  NOT NULL,  -- which transactions were over
         runs       bytea  NOT NULL,  -- where its events lie, in order
         PRIMARY KEY (epoch, tick)
-      ) WITH (autovacuum_enabled = false);
+      ) USING heap WITH (autovacuum_enabled = false);
       COMMENT ON TABLE pushy.tick_%1$s IS ''Ticks of the time when part %1$s of the event log was the current one.''',
       part);
   END LOOP;
@@ -51,7 +51,7 @@ CREATE TABLE pushy.log_part (
   first_epoch bigint,                -- no tick in it is before this one
   first_tick  bigint,
   PRIMARY KEY (part)
-);
+) USING heap;
 COMMENT ON TABLE pushy.log_part IS 'The parts of the event log: since when each is in use.';
 INSERT INTO pushy.log_part (part, opened_at, first_epoch, first_tick) VALUES (0, pg_catalog.clock_timestamp(), 0, 0);
 INSERT INTO pushy.log_part (part) VALUES (1), (2), (3), (4), (5);
@@ -73,7 +73,7 @@ CREATE TABLE pushy.log_state (
   last_n     int     NOT NULL DEFAULT 0,
   seen       bytea,
   PRIMARY KEY (only_row)
-) WITH (fillfactor = 50);
+) USING heap WITH (fillfactor = 50);
 COMMENT ON TABLE pushy.log_state IS
   'One row: how far the event log was emptied and told. Written when the relay starts, rests, or turns to another part.';
 INSERT INTO pushy.log_state DEFAULT VALUES;
@@ -96,7 +96,7 @@ CREATE TABLE pushy.subscription (
   created_at    timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
   acked_at      timestamptz,
   PRIMARY KEY (name)
-) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
+) USING heap WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
 COMMENT ON TABLE pushy.subscription IS 'Readers of the event log; see the view pushy.subscriptions.';
 SELECT pg_catalog.pg_extension_config_dump('pushy.subscription', '');
 

@@ -1,4 +1,5 @@
--- Tables, sequences and types. Nobody is granted anything on them: the functions of api.sql read and
+-- Tables, sequences and types. Each table says USING heap, because the library reads and writes heaps (src/pg/heap/) and
+-- default_table_access_method may be another. Nobody is granted anything on them: the functions of api.sql read and
 -- write them with the rights of the extension's owner, after checking the caller's. Each has a primary
 -- key; none has a foreign key (an enqueue would lock the queue's row), a trigger or a user's type.
 
@@ -65,7 +66,7 @@ CREATE TABLE pushy.queue (
   changed_at       timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
   PRIMARY KEY (queue_id),
   UNIQUE (queue)
-);
+) USING heap;
 COMMENT ON TABLE pushy.queue IS 'Queues as registered; see the view pushy.queues.';
 ALTER SEQUENCE pushy.queue_id_seq OWNED BY pushy.queue.queue_id;
 
@@ -76,7 +77,7 @@ CREATE TABLE pushy.queue_acl (
   grantee_name name    NOT NULL,
   privilege    text    NOT NULL CHECK (privilege OPERATOR(pg_catalog.=) ANY (ARRAY['enqueue', 'work', 'monitor'])),
   PRIMARY KEY (queue_id, grantee, privilege)
-);
+) USING heap;
 COMMENT ON TABLE pushy.queue_acl IS 'Privileges on queues; see pushy.queue_grant.';
 
 
@@ -108,7 +109,7 @@ CREATE TABLE pushy.live_job (
   CONSTRAINT live_job_state CHECK (
     (state OPERATOR(pg_catalog.=) 'a'::pg_catalog."char" AND position IS NOT NULL)
     OR (state OPERATOR(pg_catalog.=) ANY (ARRAY['s'::pg_catalog."char", 'r'::pg_catalog."char"]) AND position IS NULL))
-) WITH (
+) USING heap WITH (
   fillfactor = 90,
   autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000,
   autovacuum_vacuum_insert_scale_factor = 0, autovacuum_vacuum_insert_threshold = 1000000,
@@ -146,7 +147,7 @@ CREATE TABLE pushy.finished_job (
   result       jsonb,
   PRIMARY KEY (id),
   CONSTRAINT finished_job_state CHECK (state OPERATOR(pg_catalog.=) ANY (ARRAY['c'::pg_catalog."char", 'd'::pg_catalog."char", 'k'::pg_catalog."char"]))
-) WITH (
+) USING heap WITH (
   autovacuum_vacuum_scale_factor = 0.05,
   autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 500000
 );
@@ -164,7 +165,7 @@ BEGIN
   FOR n IN 0 .. 15 LOOP
     child := pg_catalog.format('pushy.finished_job_%s', pg_catalog.lpad(n::pg_catalog.text, 2, '0'));
     EXECUTE pg_catalog.format(
-      'CREATE TABLE %s (PRIMARY KEY (id)) INHERITS (pushy.finished_job) WITH (autovacuum_vacuum_insert_threshold = -1, '
+      'CREATE TABLE %s (PRIMARY KEY (id)) INHERITS (pushy.finished_job) USING heap WITH (autovacuum_vacuum_insert_threshold = -1, '
       'autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 500000)', child);
     EXECUTE pg_catalog.format('COMMENT ON TABLE %s IS ''A window of finished jobs; see pushy.rotation.''', child);
     PERFORM pg_catalog.pg_extension_config_dump(child::pg_catalog.regclass, '');
@@ -178,7 +179,7 @@ CREATE TABLE pushy.rotation (
   member        name        NOT NULL,   -- one of them
   removes_after timestamptz NOT NULL,   -- its rows may all be removed then
   PRIMARY KEY (member)
-);
+) USING heap;
 COMMENT ON TABLE pushy.rotation IS 'Which of the tables that take turns are in use, and when each is emptied.';
 
 
@@ -194,7 +195,7 @@ CREATE TABLE pushy.failure (
   hint        text,
   context     text,
   PRIMARY KEY (job_id, attempt)
-);
+) USING heap;
 COMMENT ON TABLE pushy.failure IS 'A row per failed attempt; see the view pushy.failures.';
 
 

@@ -32,7 +32,7 @@ CREATE TABLE pushy.watch (
   created_at    timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
   changed_at    timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
   PRIMARY KEY (watch_id)
-);
+) USING heap;
 COMMENT ON TABLE pushy.watch IS 'Watches as declared; see the view pushy.watches.';
 CREATE UNIQUE INDEX watch_name ON pushy.watch (relation, name, home_system, home_database);
 COMMENT ON INDEX pushy.watch_name IS 'One watch per table and name.';
@@ -50,7 +50,7 @@ CREATE TABLE pushy.oversize_notice (
   expires_at timestamptz NOT NULL,
   payload    text        NOT NULL,
   PRIMARY KEY (id)
-) WITH (autovacuum_vacuum_scale_factor = 0.05);
+) USING heap WITH (autovacuum_vacuum_scale_factor = 0.05);
 COMMENT ON TABLE pushy.oversize_notice IS 'Payloads too long for NOTIFY; see pushy.notice.';
 CREATE INDEX oversize_notice_expiry ON pushy.oversize_notice (expires_at);
 COMMENT ON INDEX pushy.oversize_notice_expiry IS 'What retention removes next.';

@@ -59,3 +59,4 @@ pub mod utility;
 pub mod value;
 pub mod varlena;
 pub mod worker;
+mod worker_session;

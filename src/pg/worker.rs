@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use pgrx::pg_sys;
 
+use super::worker_session;
+
 /// A kind of worker: its name in pg_stat_activity and its C entry point.
 pub struct Kind {
     pub name: &'static str,
@@ -106,6 +108,7 @@ pub fn connect_shared() {
     unsafe {
         pg_sys::BackgroundWorkerInitializeConnection(std::ptr::null(), std::ptr::null(), 0);
     }
+    worker_session::settle();
 }
 
 /// Connects to a database as `role`, or as the bootstrap superuser (None). A failure is FATAL.
@@ -118,6 +121,7 @@ pub fn connect(database: u32, role: Option<u32>) {
             bypass_login_check(),
         );
     }
+    worker_session::settle();
 }
 
 /// BGWORKER_BYPASS_ROLELOGINCHECK, from 17.

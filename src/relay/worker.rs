@@ -50,13 +50,8 @@ fn relay(arg: usize) {
     place.log.relay.has_succeeded();
     for (name, value) in [
         (c"synchronous_commit", "off"),
-        (c"default_transaction_isolation", "read committed"),
-        (c"default_transaction_read_only", "off"),
-        (c"default_transaction_deferrable", "off"),
-        (c"lock_timeout", "0"),
         // Of it and whoever drops the tables under it, it is the one to give way.
         (c"deadlock_timeout", "10ms"),
-        (c"row_security", "on"),
         (c"jit", "off"),
     ] {
         guc::force(name, value);

@@ -57,7 +57,7 @@ fn executor(arg: usize) {
     }
     worker::connect(group.0, Some(group.1));
     shmem::before_exit(stop);
-    settle_session();
+    follow_settings();
     catalog_changes::watch();
     me.came_up.store(true, Ordering::SeqCst);
     me.set_state(ExecutorState::Busy);
@@ -77,22 +77,6 @@ fn executor(arg: usize) {
         turn: 0,
     }
     .live();
-}
-
-/// What the session must be, over what ALTER ROLE or ALTER DATABASE say: a claim needs READ COMMITTED
-/// and may write; deadlines are ours.
-fn settle_session() {
-    guc::force(c"default_transaction_isolation", "read committed");
-    guc::force(c"default_transaction_read_only", "off");
-    guc::force(c"default_transaction_deferrable", "off");
-    guc::force(c"statement_timeout", "0");
-    guc::force(c"lock_timeout", "0");
-    guc::force(c"idle_in_transaction_session_timeout", "0");
-    #[cfg(any(feature = "pg17", feature = "pg18"))]
-    guc::force(c"transaction_timeout", "0");
-    guc::force(c"row_security", "on");
-    guc::force(c"client_encoding", &database::encoding_name());
-    follow_settings();
 }
 
 /// Settings of ours that decide how the session runs; again after each reload.

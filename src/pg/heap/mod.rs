@@ -35,7 +35,9 @@ pub fn open(name: &str) -> Result<Table> {
     let oid = find(name)?;
     let lock = pg_sys::RowExclusiveLock as pg_sys::LOCKMODE;
     // SAFETY: an existing table; the lock is kept until the transaction ends.
-    Ok(Table(unsafe { guarded(|| table_open(oid, lock)) }))
+    let table = Table(unsafe { guarded(|| table_open(oid, lock)) });
+    table.require_heap(name)?;
+    Ok(table)
 }
 
 /// A table open for reading, and locked against being emptied, until it is dropped.
@@ -50,10 +52,12 @@ pub fn open_for_reading(name: &str) -> Result<ForReading> {
     let oid = find(name)?;
     // SAFETY: an existing table; closed and unlocked by Drop.
     let table = Table(unsafe { guarded(|| table_open(oid, READ_LOCK)) });
-    Ok(ForReading {
+    let table = ForReading {
         table: Some(table),
         oid,
-    })
+    };
+    table.require_heap(name)?;
+    Ok(table)
 }
 
 impl std::ops::Deref for ForReading {
@@ -79,6 +83,20 @@ fn find(name: &str) -> Result<Oid> {
     identity::pushy_relation(name).ok_or_else(|| is_missing(name))
 }
 
+/// The access method 'heap' in pg_am.dat; bindings of some versions lack its constant.
+const HEAP: u32 = 2;
+
+#[cold]
+fn is_no_heap(name: &str) -> Error {
+    Error::new(
+        SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+        format!("table pushy.{name} has another access method than heap"),
+    )
+    .hint(format!(
+        "Dump the extension's tables and create it again; from PostgreSQL 15 on ALTER TABLE pushy.{name} SET ACCESS METHOD heap does it too."
+    ))
+}
+
 #[cold]
 fn is_missing(name: &str) -> Error {
     Error::new(
@@ -101,6 +119,16 @@ impl Drop for Table {
 impl Table {
     pub(super) fn raw(&self) -> pg_sys::Relation {
         self.0
+    }
+
+    /// Refuses a table of another access method: its rows are not where a heap has them, and writing them as a heap does
+    /// corrupts it. The install script says USING heap; ALTER TABLE … SET ACCESS METHOD may have said something else.
+    fn require_heap(&self, name: &str) -> Result<()> {
+        // SAFETY: an open relation.
+        if unsafe { (*(*self.0).rd_rel).relam.to_u32() } == HEAP {
+            return Ok(());
+        }
+        Err(is_no_heap(name))
     }
 
     /// Deletes rows that this transaction has locked.
