@@ -78,7 +78,21 @@ def test_every_table_has_a_primary_key_and_nothing_that_runs_or_locks(db):
         SELECT c.relname FROM pg_class c WHERE c.relnamespace = 'pushy'::regnamespace AND c.relkind = 'r'
            AND (NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary) AND c.relname !~ '^log_[0-9]$'
                 OR EXISTS (SELECT FROM pg_constraint k WHERE k.conrelid = c.oid AND k.contype = 'f')
-                OR c.relhastriggers OR c.relrowsecurity OR c.relhasrules)""") == []
+                OR c.relrowsecurity OR c.relhasrules)""") == []
+
+
+def test_every_table_keeps_writers_out_by_a_trigger_and_has_no_other(db):
+    """Whoever writes what workers believe runs code as anybody. A table that is added has it by the install script's loop."""
+    wanted = ("refuse_write", "pushy.refuse_write()", "A", "BEFORE INSERT OR DELETE OR UPDATE OR TRUNCATE")
+    tables = {table for table, in db.rows(f"""
+        SELECT c.oid::regclass::text FROM ({MEMBERS}) member JOIN pg_class c ON c.oid = objid
+         WHERE classid = 'pg_class' AND c.relkind NOT IN ('S', 'v', 'c', 'i')""")}
+    assert len(tables) > 30
+    triggers = db.rows("""
+        SELECT tgrelid::regclass::text, tgname, tgfoid::regprocedure::text, tgenabled::text,
+               substring(pg_get_triggerdef(oid) FROM 'BEFORE .*(?= ON .* FOR EACH STATEMENT EXECUTE FUNCTION)')
+          FROM pg_trigger WHERE tgrelid::regclass::text LIKE 'pushy%' AND NOT tgisinternal""")
+    assert {(table, *wanted) for table in tables} == set(triggers)
 
 
 def test_a_queue_can_be_named_by_named_arguments_everywhere(db):

@@ -1,7 +1,8 @@
 -- Tables, sequences and types. Each table says USING heap, because the library reads and writes heaps (src/pg/heap/) and
 -- default_table_access_method may be another. Nobody is granted anything on them: the functions of api.sql read and
 -- write them with the rights of the extension's owner, after checking the caller's. Each has a primary
--- key; none has a foreign key (an enqueue would lock the queue's row), a trigger or a user's type.
+-- key; none has a foreign key (an enqueue would lock the queue's row), a trigger but that of write_guard.sql,
+-- or a user's type.
 
 -- CREATE EXTENSION moves into a schema that is there already: not into one where somebody else has planted
 -- functions beside ours, or still could.

@@ -14,6 +14,7 @@ mod settings;
 mod shared;
 mod watch;
 mod worker;
+mod write_guard;
 
 ::pgrx::pg_module_magic!(name, version);
 
@@ -29,9 +30,14 @@ pgrx::extension_sql_file!("../sql/watches.sql", name = "watches", requires = ["j
 pgrx::extension_sql_file!("../sql/log.sql", name = "log", requires = ["watches"]);
 pgrx::extension_sql_file!("../sql/views.sql", name = "views", requires = ["log"]);
 pgrx::extension_sql_file!(
+    "../sql/write_guard.sql",
+    name = "write_guard",
+    requires = ["views"]
+);
+pgrx::extension_sql_file!(
     "../sql/installation.sql",
     name = "installation",
-    requires = ["views"]
+    requires = ["write_guard"]
 );
 pgrx::extension_sql_file!("../sql/grants.sql", name = "grants", finalize);
 

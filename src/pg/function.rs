@@ -217,20 +217,23 @@ macro_rules! sql_function {
 }
 
 /// Defines the C symbol of a trigger function: `trigger_function!(symbol, "name()", |firing| body)`, where the
-/// body answers `Result<()>`.
+/// body answers `Result<()>`; with another kind of firing than an AFTER trigger's before the body.
 #[macro_export]
 macro_rules! trigger_function {
     ($symbol:ident, $name:literal, |$firing:ident| $body:expr) => {
+        $crate::trigger_function!($symbol, $name, $crate::pg::trigger::Firing, |$firing| $body);
+    };
+    ($symbol:ident, $name:literal, $kind:ty, |$firing:ident| $body:expr) => {
         const _: () = {
             #[no_mangle]
             pub unsafe extern "C-unwind" fn $symbol(
                 fcinfo: pgrx::pg_sys::FunctionCallInfo,
             ) -> pgrx::pg_sys::Datum {
                 const NAME: &str = $name;
-                let body = |$firing: $crate::pg::trigger::Firing| $body;
+                let body = |$firing: $kind| $body;
                 let guarded = move || {
                     // SAFETY: called by the function manager with a valid fcinfo.
-                    unsafe { $crate::pg::trigger::Firing::of(fcinfo, NAME) }
+                    unsafe { <$kind>::of(fcinfo, NAME) }
                         .and_then(body)
                         .map_err(|error| $crate::pg::ereport::Ready::new(&error))
                 };

@@ -6,6 +6,7 @@ use pgrx::pg_sys::{self, Oid};
 
 use super::memory::Context;
 use super::slot::{RowType, Slot};
+use super::text;
 use crate::errors::{Error, Result, SqlState};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -28,6 +29,57 @@ pub fn depth() -> i32 {
     unsafe { raw_pg_trigger_depth(std::ptr::null_mut()).value() as i32 }
 }
 
+unsafe fn data_of(
+    fcinfo: pg_sys::FunctionCallInfo,
+    function: &str,
+) -> Result<*const pg_sys::TriggerData> {
+    let context = (*fcinfo).context;
+    if context.is_null() || (*context).type_ != pg_sys::NodeTag::T_TriggerData {
+        return Err(misused(format!(
+            "function {function} was not called as a trigger"
+        )));
+    }
+    Ok(context.cast::<pg_sys::TriggerData>().cast_const())
+}
+
+#[cold]
+fn misused(message: String) -> Error {
+    Error::new(SqlState::TRIGGER_PROTOCOL_VIOLATED, message)
+        .hint("pushy.watch(table) makes the triggers that call it.")
+}
+
+/// A statement that is about to write a table, before it does: the firing of a BEFORE … FOR EACH STATEMENT trigger.
+#[derive(Clone, Copy)]
+pub struct Guarded {
+    data: *const pg_sys::TriggerData,
+}
+
+impl Guarded {
+    /// # Safety
+    /// As for [`Firing::of`].
+    pub unsafe fn of(fcinfo: pg_sys::FunctionCallInfo, function: &str) -> Result<Self> {
+        let data = data_of(fcinfo, function)?;
+        // For a row it would have to answer one.
+        if (*data).tg_event & pg_sys::TRIGGER_EVENT_ROW != 0 {
+            return Err(misused(format!(
+                "function {function} must be fired FOR EACH STATEMENT"
+            )));
+        }
+        Ok(Self { data })
+    }
+
+    /// The owner of the table.
+    pub fn owner(self) -> Oid {
+        // SAFETY: the table is open for the length of the firing; as in what follows.
+        unsafe { (*(*(*self.data).tg_relation).rd_rel).relowner }
+    }
+
+    /// The name of the table, without its schema.
+    pub fn table(self) -> String {
+        unsafe { text::from_c((*(*(*self.data).tg_relation).rd_rel).relname.data.as_ptr()) }
+    }
+}
+
 /// One firing of an AFTER trigger.
 #[derive(Clone, Copy)]
 pub struct Firing {
@@ -38,21 +90,11 @@ impl Firing {
     /// # Safety
     /// `fcinfo` is the one the function manager passed, and outlives the firing.
     pub unsafe fn of(fcinfo: pg_sys::FunctionCallInfo, function: &str) -> Result<Self> {
-        let context = (*fcinfo).context;
-        if context.is_null() || (*context).type_ != pg_sys::NodeTag::T_TriggerData {
-            return Err(Error::new(
-                SqlState::TRIGGER_PROTOCOL_VIOLATED,
-                format!("function {function} was not called as a trigger"),
-            )
-            .hint("pushy.watch(table) makes the triggers that call it."));
-        }
-        let data = context.cast::<pg_sys::TriggerData>().cast_const();
+        let data = data_of(fcinfo, function)?;
         if (*data).tg_event & pg_sys::TRIGGER_EVENT_TIMINGMASK != pg_sys::TRIGGER_EVENT_AFTER {
-            return Err(Error::new(
-                SqlState::TRIGGER_PROTOCOL_VIOLATED,
-                format!("function {function} must be fired AFTER the change"),
-            )
-            .hint("pushy.watch(table) makes the triggers that call it."));
+            return Err(misused(format!(
+                "function {function} must be fired AFTER the change"
+            )));
         }
         Ok(Self { data })
     }

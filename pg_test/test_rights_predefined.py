@@ -1,0 +1,191 @@
+"""No predefined role, and no combination of them, writes what workers believe; those that read still make a backup."""
+
+import itertools
+
+import psycopg
+import pytest
+
+from harness.refusal import refused
+from life import LEDGER, run
+
+# All that a server has that can be granted, but for those with which one is the server's own account anyway.
+PREDEFINED = ("SELECT rolname FROM pg_roles WHERE rolname LIKE 'pg\\_%' AND rolname NOT IN "
+              "('pg_database_owner', 'pg_read_server_files', 'pg_write_server_files') ORDER BY 1")
+# What each of these may do to a table or a sequence, or to who does it.
+COMBINED = ("pg_read_all_data", "pg_write_all_data", "pg_monitor", "pg_execute_server_program", "pg_signal_backend", "pg_maintain")
+RELATIONS = """
+    SELECT c.oid::regclass::text, c.relkind::text, (SELECT a.attname FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum = 1)
+      FROM pg_class c WHERE c.relnamespace::regnamespace::text LIKE 'pushy%' AND c.relkind IN ('r', 'v') ORDER BY 1"""
+WRITES = (
+    "INSERT INTO {of} DEFAULT VALUES", "UPDATE {of} SET {column} = NULL", "DELETE FROM {of}", "TRUNCATE {of}",
+    "INSERT INTO {of} SELECT * FROM {of} ON CONFLICT DO NOTHING", "COPY {of} FROM PROGRAM 'true'",
+    "MERGE INTO {of} USING (SELECT 1) one (n) ON true WHEN MATCHED THEN DELETE",
+    "WITH gone AS (DELETE FROM {of} RETURNING 1) SELECT 1", "EXPLAIN ANALYZE DELETE FROM {of}",
+    "ALTER TABLE {of} DISABLE TRIGGER ALL", "DROP TRIGGER refuse_write ON {of}", "CREATE RULE r AS ON INSERT TO {of} DO INSTEAD NOTHING",
+)
+# Views that people read are no way round: some of them could be written.
+REFUSALS = ("42501", "55000", "0A000", "42809")
+
+# Tries each statement on each relation, and tells which was not refused. All in one call, for there are many.
+TRY = """
+    CREATE FUNCTION try_all(statements text[]) RETURNS SETOF text LANGUAGE plpgsql AS $$
+    DECLARE
+        statement text;
+    BEGIN
+        FOREACH statement IN ARRAY statements LOOP
+            BEGIN
+                EXECUTE statement;
+                RETURN NEXT statement;
+            EXCEPTION WHEN OTHERS THEN
+                IF SQLSTATE <> ALL ({allowed}) THEN
+                    RETURN NEXT format('%s: %s %s', statement, SQLSTATE, SQLERRM);
+                END IF;
+            END;
+        END LOOP;
+    END$$"""
+
+
+@pytest.fixture
+def shop(db, role):
+    """A queue, a job done and one waiting, a watch, a subscription: no table that matters is empty."""
+    db.sql(LEDGER)
+    db.sql("""
+        SELECT pushy.queue_register('q', 'note(jsonb)'), pushy.queue_register('later', 'note(jsonb)');
+        SELECT pushy.queue_grant('q', 'public', 'enqueue');
+        CREATE TABLE watched (id int PRIMARY KEY); SELECT pushy.watch('watched', queue => 'later'), pushy.subscription_create('s');
+        SELECT pushy.enqueue('later', delay => '1 day')""")
+    run(db)
+    db.sql(TRY.format(allowed=f"ARRAY{list(REFUSALS)}"))
+    return db
+
+
+def writes(db) -> list[str]:
+    return [statement.format(of=name, column=column) for name, kind, column in db.rows(RELATIONS) for statement in WRITES
+            if not (kind == "v" and ("TRIGGER" in statement or "TRUNCATE" in statement))]
+
+
+def granted(db, role, roles) -> psycopg.Connection:
+    """A session of a new role that has these."""
+    name = role()
+    for predefined in roles:
+        db.sql(f"GRANT {predefined} TO {name}")
+    return db.connect(user=name)
+
+
+def state(db) -> list:
+    """What is in the tables that decide something."""
+    return [db.rows(f"SELECT * FROM pushy.{table} ORDER BY 1, 2")
+            for table in ("queue", "queue_acl", "live_job", "finished_job", "watch", "rotation", "log_part")]
+
+
+def test_no_combination_of_predefined_roles_writes_a_table_or_a_view(shop, role):
+    there = [name for name, in shop.rows(PREDEFINED)]
+    combined = [name for name in COMBINED if name in there]
+    subsets = [set(subset) for size in range(len(combined) + 1) for subset in itertools.combinations(combined, size)]
+    subsets += [{name} for name in there if name not in combined] + [set(there)]
+    before = state(shop)
+    statements = writes(shop)
+    assert len(statements) > 300
+    for subset in subsets:
+        session = granted(shop, role, sorted(subset))
+        assert session.execute("SELECT * FROM try_all(%s)", (statements,)).fetchall() == [], subset
+        session.close()
+    assert state(shop) == before
+
+
+def test_the_owner_and_a_superuser_write_as_they_like(shop, role):
+    """Also a role that is a member of the owner; the error is for the others only."""
+    other = role("SUPERUSER")
+    session = shop.connect(user=other)
+    session.execute("UPDATE pushy.queue SET priority = 4; TRUNCATE pushy.rotation; DELETE FROM pushy.queue_acl")
+    member = role()
+    shop.sql(f"GRANT postgres TO {member}")
+    shop.connect(user=member).execute("UPDATE pushy.queue SET priority = 3")
+    assert shop.rows("SELECT DISTINCT priority FROM pushy.queue") == [(3,)]
+    shop.sql(f"REVOKE postgres FROM {member}")
+
+
+def test_the_refusal_says_what_to_do_instead(shop, role):
+    session = granted(shop, role, ["pg_write_all_data"])
+    refused(session, "INSERT INTO pushy.queue_acl VALUES (1, 0, 'public', 'enqueue')", "42501",
+            "permission denied for table queue_acl", "workers act on what it says", "functions of schema pushy")
+
+
+def test_session_replication_role_does_not_silence_the_guard(shop, role):
+    """From 15 on the setting can be granted."""
+    name = role()
+    shop.sql(f"GRANT pg_write_all_data TO {name}; GRANT SET ON PARAMETER session_replication_role TO {name}")
+    session = shop.connect(user=name)
+    session.execute("SET session_replication_role = replica")
+    refused(session, "DELETE FROM pushy.queue", "42501")
+    shop.sql(f"REVOKE SET ON PARAMETER session_replication_role FROM {name}")
+
+
+def test_a_queue_cannot_be_written_into_being(shop, role):
+    """One row in pushy.queue and one in pushy.queue_acl ran a function of the writer's as whomever the row named."""
+    victim = role()
+    shop.sql(f"CREATE TABLE loot (who name); GRANT INSERT ON loot TO PUBLIC; GRANT pg_execute_server_program TO {victim}; GRANT CREATE ON SCHEMA public TO PUBLIC")
+    session = granted(shop, role, ["pg_write_all_data", "pg_read_all_data"])
+    session.execute("CREATE FUNCTION steal(jsonb) RETURNS void LANGUAGE sql AS 'INSERT INTO public.loot VALUES (current_user)'")
+    refused(session, f"""
+        INSERT INTO pushy.queue (queue_id, queue, owner, owner_name, run_as, run_as_name, handler_oid, handler, priority, max_attempts,
+                                 backoff, retry_delay_us, max_retry_delay_us, timeout_us, keep_completed_us, keep_discarded_us, batch,
+                                 home_system, home_database)
+        SELECT 77, 'evil', '{victim}'::regrole, '{victim}', '{victim}'::regrole, '{victim}', 'steal(jsonb)'::regprocedure,
+               'public.steal(jsonb)', 5, 1, 'fixed', 0, 0, 0, 0, 0, true, home_system, home_database FROM pushy.queue LIMIT 1""", "42501")
+    refused(session, f"UPDATE pushy.queue SET run_as = '{victim}'::regrole, run_as_name = '{victim}', handler = 'public.steal(jsonb)'", "42501")
+    run(shop)
+    assert shop.rows("SELECT * FROM loot") == []
+    shop.sql(f"REVOKE pg_execute_server_program FROM {victim}")
+
+
+# -- what must go on working ------------------------------------------------------------------------------------------
+
+def dumped(db, user, *options) -> str:
+    file = db.cluster.folder / f"{db.name}.{user}.dump"
+    db.cluster.run("pg_dump", "-h", db.cluster.folder, "-p", db.cluster.port, "-U", user, "-f", file, *options, db.name)
+    return file
+
+
+@pytest.mark.parametrize("who", ["postgres", "pg_read_all_data"])
+def test_a_dump_by_a_superuser_or_a_backup_role_has_everything_and_is_restored(shop, role, who):
+    user = who
+    if who != "postgres":
+        user = role()
+        shop.sql(f"GRANT pg_read_all_data TO {user}")
+    file = dumped(shop, user, "-Fc")
+    copy = shop.cluster.database(f"{shop.name}_copy", extension=False)
+    shop.cluster.run("pg_restore", "-h", shop.cluster.folder, "-U", "postgres", "--exit-on-error", "-j", "2", "-d", copy.name, file)
+    columns = "SELECT queue, handler, owner_name, run_as_name, priority FROM pushy.queue ORDER BY 1"
+    assert copy.rows(columns) == shop.rows(columns)
+    for table in ("live_job", "queue_acl", "subscription", "watch"):
+        count = f"SELECT count(*) FROM pushy.{table}"
+        assert copy.value(count) == shop.value(count) > 0, table
+    copy.sql("SELECT pushy.resume_after_restore()")
+    run(copy, count=3)
+    copy.drop()
+
+
+def test_data_alone_is_restored_with_triggers_disabled(shop):
+    """pg_restore does that with --disable-triggers; the guard stands afterwards."""
+    file = dumped(shop, "postgres", "-Fc")
+    before = shop.value("SELECT count(*) FROM pushy.live_job")
+    shop.sql("DELETE FROM pushy.live_job")
+    shop.cluster.run("pg_restore", "-h", shop.cluster.folder, "-U", "postgres", "--exit-on-error", "--data-only", "--disable-triggers",
+                     "-n", "pushy", "-t", "live_job", "-d", shop.name, file)
+    assert shop.value("SELECT count(*) FROM pushy.live_job") == before
+    assert shop.value("SELECT tgenabled <> 'D' FROM pg_trigger WHERE tgrelid = 'pushy.live_job'::regclass AND tgname = 'refuse_write'")
+
+
+def test_a_copy_by_template_runs_and_is_guarded(shop, role):
+    name = f"{shop.name}_clone"
+    with shop.cluster.connect() as admin:
+        shop.close()
+        admin.execute(f'CREATE DATABASE "{name}" TEMPLATE "{shop.name}"')
+    copy = type(shop)(shop.cluster, name)
+    copy.sql("SELECT pushy.resume_after_restore()")
+    run(copy)
+    user = role()
+    copy.sql(f"GRANT pg_write_all_data TO {user}")
+    refused(copy.connect(user=user), "UPDATE pushy.queue SET priority = 1", "42501")
+    copy.drop()
