@@ -6,6 +6,7 @@ use super::claimed;
 use super::current::Current;
 use crate::pg::function::Answer;
 use crate::pg::handler::{self, Callable};
+use crate::pg::insistence;
 use crate::pg::memory::Context;
 use crate::pg::subtransaction::{self, CallError};
 use crate::queue::fitness::Takes;
@@ -31,9 +32,12 @@ pub fn call(
                 Answer::Datum(datum) => datum,
                 Answer::Null => Datum::from(0usize),
             };
-            callable
-                .call(argument)
-                .map(|result| handler::keep_result(result, kept))
+            let result = callable.call(argument)?;
+            if insistence::was_told() {
+                // It caught the interrupt and went on: out of time all the same, or cancelled.
+                return Err(insistence::error().into());
+            }
+            Ok(handler::keep_result(result, kept))
         })
     })
 }

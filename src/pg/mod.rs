@@ -24,6 +24,7 @@ pub mod handler;
 pub mod heap;
 pub mod identifier;
 pub mod identity;
+pub mod insistence;
 pub mod interrupts;
 pub mod invalidation;
 pub mod json;

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
 
 use pgrx::pg_sys;
 
+use super::insistence::{self, Strike};
+
 // Declared here for their addresses: the bindings wrap functions in a guard that a handler must not use.
 extern "C-unwind" {
     fn die(signal: c_int);
@@ -20,6 +22,8 @@ pub const MARK_NONE: u32 = 0;
 pub const MARK_BYSTANDER: u32 = 1;
 /// pg_terminate_backend or kill from outside.
 pub const MARK_TERMINATED: u32 = 2;
+/// It did not stop when told, and was ended for that.
+pub const MARK_OVERRAN: u32 = 3;
 
 /// Where the handlers of this process leave their mark; null: nowhere.
 static MARK: AtomicPtr<AtomicU32> = AtomicPtr::new(std::ptr::null_mut());
@@ -47,6 +51,13 @@ fn leave_mark(value: u32) {
     }
 }
 
+/// Whether this process was ended because what it ran did not stop when told.
+pub fn has_overrun() -> bool {
+    let cell = MARK.load(Ordering::SeqCst);
+    // SAFETY: as above.
+    !cell.is_null() && unsafe { (*cell).load(Ordering::SeqCst) == MARK_OVERRAN }
+}
+
 /// For a process that leaves because the postmaster is gone: no signal says so.
 pub fn mark_if_orphaned() {
     extern "C-unwind" {
@@ -71,6 +82,21 @@ unsafe extern "C" fn on_terminate(
         leave_mark(MARK_TERMINATED);
     }
     die(signal);
+}
+
+unsafe extern "C" fn on_cancel(
+    signal: c_int,
+    info: *mut libc::siginfo_t,
+    _context: *mut libc::c_void,
+) {
+    match insistence::strike((*info).si_code == libc::SI_TIMER) {
+        Strike::Nothing => {}
+        Strike::Interrupt => StatementCancelHandler(signal),
+        Strike::End => {
+            leave_mark(MARK_OVERRAN);
+            die(signal);
+        }
+    }
 }
 
 unsafe extern "C" fn on_quit(
@@ -111,12 +137,12 @@ pub fn init_worker() {
     }
 }
 
-/// The same for an executor: SIGINT cancels the running job, and SIGTERM and SIGQUIT leave a mark.
+/// The same for an executor: SIGINT cancels the running job, again and again if need be, and SIGTERM and SIGQUIT leave a mark.
 pub fn init_executor() {
     // SAFETY: as above; ours do nothing that is not async-signal-safe, and chain to the server's.
     unsafe {
         pqsignal(libc::SIGHUP, SignalHandlerForConfigReload);
-        pqsignal(libc::SIGINT, StatementCancelHandler);
+        install(libc::SIGINT, on_cancel);
         install(libc::SIGTERM, on_terminate);
         install(libc::SIGQUIT, on_quit);
         pg_sys::BackgroundWorkerUnblockSignals();

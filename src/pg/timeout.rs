@@ -23,11 +23,20 @@ pub struct Deadline {
     at: Timestamp,
 }
 
-/// Cancels what runs after `delay_us`; at least a millisecond, at most 24 days. `now`: by the server's clock, as its
-/// timers.
+/// A delay as timers take it: at least a millisecond, at most 24 days.
+fn milliseconds(delay_us: i64) -> c_int {
+    (delay_us / 1000).clamp(1, i64::from(c_int::MAX)) as c_int
+}
+
+/// When what is armed with the same arguments strikes, or a little later.
+pub fn deadline(delay_us: i64, now: Timestamp) -> Timestamp {
+    now.plus_us(i64::from(milliseconds(delay_us)) * 1000)
+}
+
+/// Cancels what runs after `delay_us`. `now`: by the server's clock, as its timers.
 pub fn arm(delay_us: i64, now: Timestamp) -> Deadline {
-    let ms = (delay_us / 1000).clamp(1, i64::from(c_int::MAX)) as c_int;
-    let at = now.plus_us(i64::from(ms) * 1000);
+    let ms = milliseconds(delay_us);
+    let at = deadline(delay_us, now);
     // SAFETY: InitPostgres registered the timeout; raises nothing. A later deadline than the pending
     // one costs no system call (timeout.c, from 14).
     unsafe { enable_timeout_after(STATEMENT_TIMEOUT, ms) }

@@ -67,6 +67,8 @@ pub struct Executor {
     pub job: AtomicI64,
     pub attempt: AtomicI32,
     pub job_started_at: AtomicI64,
+    /// The last job that was to be cancelled while it ran here: its process insists until it has stopped.
+    pub cancelled: AtomicI64,
     pub jobs_done: AtomicU64,
     /// Jobs claimed by the open batch, running ones included; `batch_length` are valid.
     batch: [AtomicI64; BatchPlan::MAX_JOBS as usize],
@@ -176,6 +178,10 @@ impl Executor {
         self.queue_id.store(queue_id, Ordering::Relaxed);
         self.attempt.store(attempt, Ordering::Relaxed);
         self.job_started_at.store(now, Ordering::Relaxed);
+        // A plain load first: most jobs are cancelled by nobody.
+        if self.cancelled.load(Ordering::Relaxed) != 0 {
+            self.cancelled.store(0, Ordering::Relaxed);
+        }
         self.job.store(job, Ordering::SeqCst);
     }
 

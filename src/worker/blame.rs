@@ -39,10 +39,11 @@ impl Bench {
     /// Who is to blame for an error of a job.
     pub(super) fn blame(&self, work: &Work, job: &Claimed, error: CallError, ran: &Span) -> Blame {
         let database = work.queue.key().database;
-        if error.sqlstate != SqlState::QUERY_CANCELED.0 {
-            Blame::Job(error)
-        } else if shared::expect().cancels.includes(database, job.id) {
+        if shared::expect().cancels.includes(database, job.id) {
+            // Whatever it made of the interrupt.
             Blame::Cancel
+        } else if error.sqlstate != SqlState::QUERY_CANCELED.0 {
+            Blame::Job(error)
         } else if ran.timed_out {
             let timeout_us = self.timeout_us(work, job);
             Blame::Job(run_job::timeout_error(timeout_us, ran.started_at, ran.at))

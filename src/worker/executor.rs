@@ -17,12 +17,13 @@ use crate::pg::per_process::PerProcess;
 use crate::pg::transaction;
 use crate::pg::worker::Kind;
 use crate::pg::{
-    catalog_changes, clock, database, ereport, guc, interrupts, latch, shmem, signals, worker,
+    catalog_changes, clock, database, ereport, guc, insistence, interrupts, latch, shmem, signals,
+    worker,
 };
 use crate::shared::database::Database;
 use crate::shared::executor::{self, Executor, ExecutorState};
 use crate::shared::queue_slot::QueueKey;
-use crate::shared::{self, Shared};
+use crate::shared::{self, pending, Shared};
 use crate::{settings, worker_entry};
 
 pub const KIND: Kind = Kind {
@@ -45,6 +46,15 @@ fn executor(arg: usize) {
     let recorder = recorder::open();
     let note = recorder.note(slot);
     signals::mark_in(&note.mark, &me.stop_requested);
+    if !insistence::init(&me.job, &me.cancelled) {
+        ereport::raise(
+            &Error::new(
+                SqlState::INTERNAL_ERROR,
+                "the system has no timer for an executor",
+            )
+            .hint("Raise the limit of pending signals (ulimit -i) of the server's user."),
+        );
+    }
     signals::init_executor();
 
     let group = (
@@ -93,9 +103,29 @@ fn follow_settings() {
 /// that its end is to be judged first.
 fn stop() {
     if let (Some(shared), Some(slot)) = (shared::get(), executor::mine()) {
-        shared.executors[slot].set_state(ExecutorState::Stopping);
+        let me = &shared.executors[slot];
+        if signals::has_overrun() {
+            log_overrun(me);
+        }
+        me.set_state(ExecutorState::Stopping);
         shared.endings.fetch_add(1, Ordering::SeqCst);
     }
+}
+
+fn log_overrun(me: &Executor) {
+    let job = me.job.load(Ordering::SeqCst);
+    let what = if job == 0 {
+        "what the jobs of a batch had deferred to its end".to_owned()
+    } else {
+        format!("job {job}")
+    };
+    ereport::log(
+        &Error::new(
+            SqlState::QUERY_CANCELED,
+            format!("{what} did not stop when told: its executor is ended"),
+        )
+        .hint("A handler that catches query_canceled, or every error, raises it again."),
+    );
 }
 
 /// At exit, its transaction being rolled back and its locks gone.
@@ -107,8 +137,13 @@ fn leave() {
     solitude::give_up();
     let me = &shared.executors[slot];
     if let Some(queue) = PERMIT.get() {
-        shared.queues()[queue.0].return_permit(queue.1);
+        let queue_slot = &shared.queues()[queue.0];
+        queue_slot.return_permit(queue.1);
         shared.set_ready(queue.0);
+        if !queue_slot.is(queue.1) {
+            // Dropped meanwhile, and its row was ours: nobody else has seen it.
+            pending::ask_for_orphans(shared, queue.1.database);
+        }
     }
     // Cancels of jobs of the batch that ends with us.
     me.clear_batch();

@@ -7,7 +7,7 @@
 use std::sync::atomic::{AtomicI32, AtomicI64, AtomicU32, AtomicU64, Ordering};
 
 use crate::errors::{Error, SqlState};
-use crate::pg::signals::{MARK_NONE, MARK_TERMINATED};
+use crate::pg::signals::{MARK_NONE, MARK_OVERRAN, MARK_TERMINATED};
 use crate::pg::{database, ereport, mapped_file};
 use crate::shared::executor::{ExecutorState, MAX_EXECUTORS};
 use crate::shared::queue_slot::QueueKey;
@@ -51,6 +51,8 @@ pub enum Kind {
     Terminated = 4,
     /// The server crashed while a batch of several committed: batches of one for a while.
     RunSingle = 5,
+    /// It did not stop when its timeout or its cancel told it to, and its executor was ended.
+    Overran = 6,
 }
 
 impl Kind {
@@ -61,6 +63,7 @@ impl Kind {
             3 => Some(Self::RunAlone),
             4 => Some(Self::Terminated),
             5 => Some(Self::RunSingle),
+            6 => Some(Self::Overran),
             _ => None,
         }
     }
@@ -222,9 +225,7 @@ impl Recorder {
             self.add_verdict(kind, note);
         }
         for note in &self.notes {
-            if note.is_busy() && note.mark.load(Ordering::SeqCst) == MARK_TERMINATED {
-                self.add_verdict(Kind::Terminated, note);
-            }
+            self.judge_ended(note);
         }
     }
 
@@ -243,11 +244,23 @@ impl Recorder {
         match note.mark.load(Ordering::SeqCst) {
             MARK_NONE if note.is_of_several() => self.add_verdict(Kind::RunSingle, note),
             MARK_NONE => self.add_verdict(Kind::EndedSession, note),
-            MARK_TERMINATED => self.add_verdict(Kind::Terminated, note),
-            _ => {}
+            _ => self.judge_ended(note),
         }
         note.clear();
         true
+    }
+
+    /// An executor that was ended by a signal, of an administrator or its own.
+    fn judge_ended(&self, note: &Note) {
+        if !note.is_busy() {
+            return;
+        }
+        match note.mark.load(Ordering::SeqCst) {
+            MARK_OVERRAN if note.is_of_several() => self.add_verdict(Kind::RunSingle, note),
+            MARK_OVERRAN => self.add_verdict(Kind::Overran, note),
+            MARK_TERMINATED => self.add_verdict(Kind::Terminated, note),
+            _ => {}
+        }
     }
 
     fn add_verdict(&self, kind: Kind, note: &Note) {

@@ -160,7 +160,7 @@ impl Bench {
         // What is enqueued here was caused by one of these jobs; by which cannot be told, so by the deepest.
         let deepest = started.iter().max_by_key(|job| job.depth);
         let cancels = interrupts::release_cancels();
-        run_job::run_deferred(timeout_us, deepest.map(|job| self.current(work, job, now)));
+        run_job::run_deferred(timeout_us, deepest.map(|job| self.current(work, job, now)))?;
         results.deferred_ran = true;
         drop(cancels);
         drop(lock_patience);

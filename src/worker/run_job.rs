@@ -1,14 +1,14 @@
 //! One job: its handler in a subtransaction, under a deadline, with nothing left over for the next.
 
+use crate::errors::Error;
 use crate::job::call;
 use crate::job::current::{self, Current};
 use crate::pg::function::Answer;
 use crate::pg::handler::Callable;
 use crate::pg::memory::Context;
 use crate::pg::subtransaction::CallError;
-use crate::pg::timeout::Deadline;
 use crate::pg::value::Timestamp;
-use crate::pg::{clock, guc, interrupts, session, timeout, transaction};
+use crate::pg::{clock, guc, insistence, interrupts, session, transaction};
 use crate::queue::fitness::Takes;
 
 /// How a job ended.
@@ -34,10 +34,10 @@ pub fn run(
     // Outside of the subtransaction's own level, so that what the handler SETs is undone with it.
     let settings = guc::nest();
     current::enter(current.clone());
-    let deadline = (timeout_us > 0).then(|| timeout::arm(timeout_us, clock::statement_start()));
+    let run = insistence::begin(timeout_us, clock::statement_start());
     let result = call::call(callable, takes, current, last_error, memory, batch);
-    let timed_out = result.is_err() && deadline.as_ref().is_some_and(Deadline::has_passed);
-    drop(deadline);
+    let timed_out = result.is_err() && run.is_over_time();
+    drop(run);
     let _held = interrupts::hold_cancels();
     current::leave();
     settings.undo();
@@ -46,18 +46,24 @@ pub fn run(
 }
 
 /// Runs what the jobs of this transaction have deferred to its end, constraints above all: COMMIT finds
-/// nothing left to run. Raises its errors. `timeout_us`: 0 for none.
-pub fn run_deferred(timeout_us: i64, current: Option<Current>) {
+/// nothing left to run. Raises its errors, and answers one if it went on when told to stop. `timeout_us`: 0 for none.
+pub fn run_deferred(timeout_us: i64, current: Option<Current>) -> Result<(), Error> {
     let settings = guc::nest();
-    let deadline = (timeout_us > 0).then(|| timeout::arm(timeout_us, clock::now()));
+    let run = insistence::begin(timeout_us, clock::now());
     match current {
         Some(current) => current::during(current, transaction::run_deferred),
         None => transaction::run_deferred(),
     }
-    drop(deadline);
+    let went_on = insistence::was_told();
+    drop(run);
     let _held = interrupts::hold_cancels();
     settings.undo();
     session::clean_between_jobs();
+    if went_on {
+        Err(insistence::error())
+    } else {
+        Ok(())
+    }
 }
 
 /// The error of a job that ran into its deadline.

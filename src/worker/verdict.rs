@@ -74,6 +74,10 @@ fn judge(verdict: &Verdict) -> Result<bool> {
     if job.attempt != verdict.attempt {
         return Ok(true);
     }
+    if shared::expect().cancels.includes(verdict.database, job.id) {
+        // Whoever asked for the cancel was told that it would be: it is carried out instead.
+        return Ok(true);
+    }
     let now = clock::now();
     match verdict.kind {
         Kind::RunAlone => {
@@ -106,6 +110,11 @@ fn reason(kind: Kind) -> CallError {
             "57P01",
             "the handler ended its own session",
             "A handler must not terminate the backend it runs in.",
+        ),
+        Kind::Overran => (
+            "57014",
+            "the job did not stop when told, and its executor was ended",
+            "It was interrupted again and again for 5 s after its timeout. A handler that catches query_canceled, or every error, raises it again.",
         ),
         Kind::Terminated => (
             "57P01",

@@ -5,6 +5,8 @@
 mod savepoint;
 mod tell;
 
+pub use tell::ask_for_orphans;
+
 use std::cell::RefCell;
 
 use super::cancels::Promise;

@@ -50,7 +50,7 @@ pub(super) fn at_end(end: End) {
 }
 
 /// Makes the scheduler look for jobs of queues that are gone.
-fn ask_for_orphans(shared: &Shared, database: u32) {
+pub fn ask_for_orphans(shared: &Shared, database: u32) {
     if let Some(slot) = shared.find_database(database) {
         slot.orphans_requested.store(true, Ordering::SeqCst);
         shared.announce_due(slot, 0);
@@ -94,6 +94,7 @@ fn tell_cancel(shared: &Shared, database: u32, promise: Promise) {
     shared.cancels.commit(promise, database);
     match shared.executor_holding(database, promise.job) {
         Some(executor) if executor.job.load(Ordering::SeqCst) == promise.job => {
+            executor.cancelled.store(promise.job, Ordering::SeqCst);
             signals::cancel(executor.pid.load(Ordering::SeqCst));
         }
         Some(_) => {}
