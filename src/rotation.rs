@@ -19,7 +19,7 @@ use crate::pg::per_process::PerProcess;
 use crate::pg::spi::{self, Plan};
 use crate::pg::table_lock::{self, Lock};
 use crate::pg::value::Timestamp;
-use crate::pg::{clock, database, timeout, transaction, BuiltinOid};
+use crate::pg::{clock, database, transaction, BuiltinOid};
 use crate::shared::{self, pending};
 
 /// Tables that take turns.
@@ -90,9 +90,6 @@ static RELEASE: Plan = Plan::new(
     "DELETE FROM pushy.rotation r WHERE r.member OPERATOR(pg_catalog.=) $1::pg_catalog.name",
     &[BuiltinOid::TEXTOID],
 );
-
-/// An emptying waits so long for a lock on what belongs to the table (its TOAST table under vacuum).
-const LOCK_TIMEOUT_MS: i32 = 50;
 
 impl Pool {
     /// A table for rows that are to be removed at `from` or later, and by `until`, open for writing; None
@@ -168,35 +165,35 @@ impl Pool {
         if !table_lock::try_lock(&window.member, Lock::AccessExclusive) {
             return Ok(false);
         }
-        let patience = timeout::bound_lock_waits(LOCK_TIMEOUT_MS);
         spi::run_once(&format!("TRUNCATE ONLY pushy.{}", window.member), |_| ());
-        drop(patience);
         spi::run(&RELEASE, params![window.member.as_str()]);
         pending::rotated();
         Ok(true)
     }
 
-    /// Takes over tables that are not in use and have rows: a restore has brought them. Each is read once.
-    pub fn adopt(&self) -> Result<()> {
-        let found: Vec<String> = spi::connect(|spi| {
+    /// Tables that are not in use and have rows: a restore has brought them.
+    pub fn foundlings(&self) -> Result<Vec<String>> {
+        spi::connect(|spi| {
             let table = spi.run(&FOUNDLINGS, params![self.parent]);
             table.rows().map(|row| row.text(1)).collect::<Result<_>>()
-        })?;
-        for member in found {
-            // Where somebody writes, a restore is at work still.
-            if !table_lock::try_lock(&member, Lock::Share) {
-                continue;
-            }
-            let newest = format!(
-                "SELECT pg_catalog.max(t.{}) FROM ONLY pushy.{member} t",
-                self.kept_until
-            );
-            let newest = spi::run_once(&newest, |table| table.row(0).opt_i64(1));
-            let removes_after = newest.map_or_else(clock::now, Timestamp);
-            spi::run(&ADOPT, params![self.parent, member.as_str(), removes_after]);
-            pending::due(removes_after.0);
-            pending::rotated();
+        })
+    }
+
+    /// Takes over one of them, which is read once.
+    pub fn adopt(&self, member: &str) -> Result<()> {
+        // Where somebody writes, a restore is at work still.
+        if !table_lock::try_lock(member, Lock::Share) {
+            return Ok(());
         }
+        let newest = format!(
+            "SELECT pg_catalog.max(t.{}) FROM ONLY pushy.{member} t",
+            self.kept_until
+        );
+        let newest = spi::run_once(&newest, |table| table.row(0).opt_i64(1));
+        let removes_after = newest.map_or_else(clock::now, Timestamp);
+        spi::run(&ADOPT, params![self.parent, member, removes_after]);
+        pending::due(removes_after.0);
+        pending::rotated();
         Ok(())
     }
 }

@@ -111,23 +111,20 @@ fn end(queue: &Definition, free: &Live) -> Result<()> {
     Ok(())
 }
 
-/// Carries out cancels that have been promised, of jobs that nobody holds. Waits for nobody: answers the rest, which
-/// somebody holds or has locked. As the extension's owner.
-pub fn carry_out(ids: &[i64]) -> Result<Vec<i64>> {
-    let mut rest = Vec::new();
-    for id in ids {
-        let Some(seen) = live::look(*id)? else {
-            continue;
-        };
-        let Some(queue) = definition::find_by_id(seen.queue_id)? else {
-            continue;
-        };
-        match live::lock_if_free(*id)? {
-            Some(free) => end(&queue, &free)?,
-            None => rest.push(*id),
-        }
+/// Carries out a cancel that has been promised, if nobody holds the job; false when somebody does, for nobody is waited
+/// for. As the extension's owner.
+pub fn carry_out(id: i64) -> Result<bool> {
+    let Some(seen) = live::look(id)? else {
+        return Ok(true);
+    };
+    let Some(queue) = definition::find_by_id(seen.queue_id)? else {
+        return Ok(true);
+    };
+    let free = live::lock_if_free(id)?;
+    if let Some(free) = &free {
+        end(&queue, free)?;
     }
-    Ok(rest)
+    Ok(free.is_some())
 }
 
 sql_function!(pushy_job_cancel, |call| cancel(call.i64("id", 0)?));

@@ -50,7 +50,7 @@ sql_function!(pushy_notice, |call| {
 });
 
 static EXPIRE: Plan = Plan::new(
-    "WITH old AS (SELECT n.id FROM pushy.oversize_notice n WHERE n.expires_at OPERATOR(pg_catalog.<=) $1 LIMIT $2) \
+    "WITH old AS (SELECT n.id FROM pushy.oversize_notice n WHERE n.expires_at OPERATOR(pg_catalog.<=) $1 LIMIT $2 FOR UPDATE SKIP LOCKED) \
      DELETE FROM pushy.oversize_notice n USING old WHERE n.id OPERATOR(pg_catalog.=) old.id",
     &[BuiltinOid::TIMESTAMPTZOID, BuiltinOid::INT8OID],
 );

@@ -70,6 +70,13 @@ pub fn catch<T>(work: impl FnOnce() -> T) -> std::result::Result<T, Failure> {
 }
 
 impl Failure {
+    /// Somebody held a lock, and bookkeeping does not wait for that: come back later. A deadlock is the same.
+    pub fn is_busy(&self) -> bool {
+        const LOCK_NOT_AVAILABLE: &str = "55P03";
+        const DEADLOCK_DETECTED: &str = "40P01";
+        [LOCK_NOT_AVAILABLE, DEADLOCK_DETECTED].contains(&self.sqlstate.as_str())
+    }
+
     /// The error to raise again.
     pub fn into_error(self) -> Error {
         Error {

@@ -81,11 +81,15 @@ impl Reminder {
 }
 
 /// A wait for a lock is given up after a while, until this is dropped.
+#[must_use = "the bound ends when this is dropped"]
 pub struct LockPatience(c_int);
+
+/// Waits for locks have no bound: of user code that runs alone.
+pub const NO_BOUND: i32 = 0;
 
 /// Bounds waits for locks without a SET: below 16 a setting changed at the outer level makes the end of
 /// every subtransaction walk all settings (9 % of a batch of no-op jobs). A SET in a handler still counts,
-/// and is undone to this.
+/// and is undone to this. `ms`: or NO_BOUND.
 pub fn bound_lock_waits(ms: i32) -> LockPatience {
     // SAFETY: a variable of this process, read when a lock is waited for.
     unsafe {

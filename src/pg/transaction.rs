@@ -4,6 +4,7 @@ use pgrx::pg_sys;
 
 use super::failure::{self, Failure};
 use super::interrupts;
+use super::timeout::{self, LockPatience};
 use crate::errors::{Error, Result, SqlState};
 
 extern "C-unwind" {
@@ -14,13 +15,55 @@ extern "C-unwind" {
     fn RecoveryInProgress() -> bool;
 }
 
+/// A worker's own statement waits so long for a lock, then its transaction is rolled back: a transaction of a user
+/// that holds a lock holds nobody's bookkeeping. Longer than Pushy's processes hold any against each other.
+const BOOKKEEPING_LOCK_MS: i32 = 100;
+
 /// Runs `work` in a transaction of its own: committed when it answers Ok, else rolled back. For
 /// workers, outside any transaction. Returns to the memory context it was called in.
+///
+/// Waits for no lock for long: a Failure that `is_busy` says that somebody holds one. Nothing was done then, and the
+/// caller comes back later, by an event or a timer, and goes on with other things meanwhile.
 pub fn run<T>(work: impl FnOnce() -> Result<T>) -> std::result::Result<T, Failure> {
+    run_within(BOOKKEEPING_LOCK_MS, work)
+}
+
+/// The same, None where somebody holds a lock.
+pub fn run_unless_busy<T>(
+    work: impl FnOnce() -> Result<T>,
+) -> std::result::Result<Option<T>, Failure> {
+    match run(work) {
+        Err(failure) if failure.is_busy() => Ok(None),
+        done => done.map(Some),
+    }
+}
+
+/// Runs `work` for each of some things: for all in one transaction, or, when somebody holds a lock, in one for each, so
+/// that nothing but what is held is passed over: None.
+pub fn run_each<T, R>(
+    things: &[T],
+    mut work: impl FnMut(&T) -> Result<R>,
+) -> std::result::Result<Vec<Option<R>>, Failure> {
+    let all = run_unless_busy(|| things.iter().map(&mut work).collect::<Result<Vec<R>>>())?;
+    match all {
+        Some(done) => Ok(done.into_iter().map(Some).collect()),
+        None if things.len() == 1 => Ok(vec![None]),
+        None => things
+            .iter()
+            .map(|thing| run_unless_busy(|| work(thing)))
+            .collect(),
+    }
+}
+
+/// As `run`, with another bound on waits for locks, its COMMIT's included: NOTIFY's, which all who notify take in turn.
+pub fn run_within<T>(
+    lock_ms: i32,
+    work: impl FnOnce() -> Result<T>,
+) -> std::result::Result<T, Failure> {
     // SAFETY: the context outlives the call; workers call this at top level only.
     let context = unsafe { pg_sys::CurrentMemoryContext };
     let outcome = failure::catch(|| {
-        begin();
+        let _bookkeeping = begin_within(lock_ms);
         let answer = work();
         if answer.is_ok() {
             commit();
@@ -44,14 +87,21 @@ pub fn run<T>(work: impl FnOnce() -> Result<T>) -> std::result::Result<T, Failur
 }
 
 /// Begins a transaction of a worker, with a snapshot active until its end: SPI wants one below the
-/// snapshots that it takes for its statements.
-pub fn begin() {
+/// snapshots that it takes for its statements. While what it answers lives, waits for locks are bounded: user code
+/// runs under a bound of its own (`timeout::bound_lock_waits`).
+pub fn begin() -> LockPatience {
+    begin_within(BOOKKEEPING_LOCK_MS)
+}
+
+fn begin_within(lock_ms: i32) -> LockPatience {
+    let patience = timeout::bound_lock_waits(lock_ms);
     super::clock::start_statement();
     // SAFETY: outside a transaction; commit() pops the snapshot, as an abort does.
     unsafe {
         pg_sys::StartTransactionCommand();
         pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
     }
+    patience
 }
 
 /// The commit of this transaction will be flushed before anybody sees it, whatever synchronous_commit says.

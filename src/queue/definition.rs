@@ -69,6 +69,15 @@ static BY_NAME_LOCKED: Plan = Plan::new(
     &[BuiltinOid::TEXTOID],
 );
 
+static BY_ID_IF_FREE: Plan = Plan::new(
+    concat!(
+        "SELECT ",
+        columns!(),
+        " FROM pushy.queue q WHERE q.queue_id OPERATOR(pg_catalog.=) $1 FOR UPDATE SKIP LOCKED"
+    ),
+    &[BuiltinOid::INT4OID],
+);
+
 static BY_ID: Plan = Plan::new(
     concat!(
         "SELECT ",
@@ -131,6 +140,24 @@ pub fn find_for_update(name: &str) -> Result<Option<Definition>> {
 
 pub fn find_by_id(queue_id: i32) -> Result<Option<Definition>> {
     Ok(load(&BY_ID, params![queue_id])?.pop())
+}
+
+/// What `find_if_free` met.
+pub enum Found {
+    /// Its row is locked by this transaction.
+    Locked(Box<Definition>),
+    /// Somebody else holds its row.
+    Held,
+    Gone,
+}
+
+/// The queue with its row locked, for a worker: it waits for nobody.
+pub fn find_if_free(queue_id: i32) -> Result<Found> {
+    Ok(match load(&BY_ID_IF_FREE, params![queue_id])?.pop() {
+        Some(queue) => Found::Locked(Box::new(queue)),
+        None if find_by_id(queue_id)?.is_some() => Found::Held,
+        None => Found::Gone,
+    })
 }
 
 /// The queue of this name, or the error that it does not exist.

@@ -2,7 +2,7 @@
 
 use crate::pg::BuiltinOid;
 
-use super::definition::{self, Definition};
+use super::definition::{self, Definition, Found};
 use super::fitness;
 use crate::errors::{Error, Result, SqlState};
 use crate::params;
@@ -20,7 +20,7 @@ static LAST_CHANGE: Plan = Plan::new(
     &[BuiltinOid::INT4OID],
 );
 
-/// Waits until whoever has changed the queue is through with its commit. We are woken in the midst of it, when
+/// Waits until whoever has changed the queue is through with its commit, a moment at most: its row was free. We are woken in the midst of it, when
 /// its rows are seen already and what it changed in the catalogs (a GRANT before queue_resume) is not yet told.
 fn await_last_change(queue_id: i32) {
     let changed_by = spi::connect(|spi| {
@@ -33,17 +33,24 @@ fn await_last_change(queue_id: i32) {
 }
 
 /// Parks the queue, if it still is unfit once its row is locked: whoever resumed it meanwhile has mended
-/// what was in the way. No executor tries it again before somebody has looked.
-pub fn park(queue: &Definition) -> Result<()> {
+/// what was in the way. No executor tries it again before somebody has looked. False when somebody holds its row, and
+/// alters it most likely: nobody is waited for, the caller comes back.
+pub fn park(queue: &Definition) -> Result<bool> {
+    let mut is_held = false;
     let reason = identity::as_owner(|| {
-        let Some(now) = definition::find_for_update(&queue.name)? else {
-            return Ok(None);
+        let now = match definition::find_if_free(queue.queue_id)? {
+            Found::Locked(now) => now,
+            Found::Held => {
+                is_held = true;
+                return Ok(None);
+            }
+            Found::Gone => return Ok(None),
         };
         await_last_change(now.queue_id);
         identity::accept_changes();
         let unfit = fitness::check(&now).err();
         let reason = unfit
-            .filter(|_| now.queue_id == queue.queue_id && now.parked.is_none())
+            .filter(|_| now.parked.is_none())
             .map(|unfit| unfit.reason());
         if let Some(reason) = &reason {
             spi::run(&PARK, params![queue.queue_id, reason.as_str()]);
@@ -51,7 +58,7 @@ pub fn park(queue: &Definition) -> Result<()> {
         Ok(reason)
     })?;
     let Some(reason) = reason else {
-        return Ok(());
+        return Ok(!is_held);
     };
     let mut facts = queue.facts();
     facts.runnable = false;
@@ -62,5 +69,5 @@ pub fn park(queue: &Definition) -> Result<()> {
     )
     .hint("pushy.queue_explain tells what to do; then run pushy.queue_resume.");
     ereport::log(&error);
-    Ok(())
+    Ok(true)
 }

@@ -26,6 +26,10 @@ const MOST_BYTES: usize = 1 << 20;
 const PAUSES: i64 = 50;
 const LONGEST_PAUSE_US: i64 = 30_000;
 
+/// COMMIT waits so long for NOTIFY's lock, which everybody who notifies takes in turn and keeps while the disk, or a
+/// synchronous standby, is waited for: a queue of some hundred commits, but not a standby that is gone.
+const NOTIFY_LOCK_MS: i32 = 1_000;
+
 /// Where LISTENers are told that notices are missing.
 const CONTROL: &[u8] = b"pushy_control";
 
@@ -143,7 +147,7 @@ impl Relay {
                 .position(|notice| !together.insert((&notice.channel, &notice.payload)));
             let count = alone.unwrap_or(rest.len()).min(MOST_AT_ONCE);
             let (now, later) = rest.split_at(count);
-            transaction::run(|| {
+            transaction::run_within(NOTIFY_LOCK_MS, || {
                 for notice in now {
                     notify::send(&notice.channel, &notice.payload);
                 }
@@ -170,7 +174,7 @@ fn make_room() -> Result<(), Failure> {
 
 fn tell_resync(at: Cursor) -> Result<(), Failure> {
     let message = format!("{{\"v\":1,\"event\":\"resync\",\"cursor\":\"{at}\"}}");
-    transaction::run(|| {
+    transaction::run_within(NOTIFY_LOCK_MS, || {
         notify::send(CONTROL, message.as_bytes());
         Ok(())
     })

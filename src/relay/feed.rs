@@ -14,23 +14,45 @@ use crate::params;
 use crate::pg::failure::Failure;
 use crate::pg::spi::{self, Plan};
 use crate::pg::transaction;
-use crate::pg::{ereport, identity, interrupts, jsonb, text, BuiltinOid};
+use crate::pg::{clock, ereport, identity, interrupts, jsonb, text, BuiltinOid};
 use crate::queue::cache;
 use crate::queue::privilege::{self, Privilege};
+use crate::shared::database::NEVER;
 
 /// Jobs of one transaction.
 const MOST_AT_ONCE: usize = 1_000;
+
+/// A subscription whose row somebody holds is tried again after so long (µs), then twice as long, up to a second.
+const FIRST_AGAIN_US: i64 = 20_000;
+const LAST_AGAIN_US: i64 = 1_000_000;
 
 /// The subscriptions of queues, as they were read last.
 #[derive(Default)]
 pub struct Feeding {
     names: Vec<String>,
+    /// Those whose row somebody held, and when (µs) they are tried again, after how long a wait.
+    held: Vec<Held>,
     /// Of queues, or of readers.
     any: bool,
     /// The counter of definitions when they were read; None: never.
     generation: Option<u64>,
     /// The tick that all have been given.
     fed: Option<(i64, i64)>,
+}
+
+struct Held {
+    name: String,
+    at: i64,
+    wait_us: i64,
+}
+
+/// What came of an attempt to feed a subscription.
+enum Fed {
+    All,
+    /// There may be more.
+    Some,
+    /// Somebody holds its row, or something else it needs.
+    Held,
 }
 
 /// What a job of a notice is given.
@@ -54,49 +76,88 @@ impl Feeding {
     pub(super) fn has_subscriptions(&self) -> bool {
         self.any
     }
+
+    /// Whether notices wait for a subscription whose row somebody holds.
+    pub(super) fn is_held(&self) -> bool {
+        !self.held.is_empty()
+    }
 }
 
 impl Relay {
-    /// Gives queues that subscribe what is new.
-    pub(super) fn feed(&mut self) -> std::result::Result<(), Failure> {
+    /// Gives queues that subscribe what is new, but for subscriptions whose row somebody holds: answers when to try
+    /// these again (µs).
+    pub(super) fn feed(&mut self) -> std::result::Result<i64, Failure> {
         let generation = self.place.definitions.load(Ordering::SeqCst);
         if self.feeding.generation != Some(generation) {
             let all = transaction::run(|| identity::as_owner(table::all))?;
             self.feeding.any = !all.is_empty();
             let of_queues = all.into_iter().filter(|known| known.queue.is_some());
             self.feeding.names = of_queues.map(|known| known.name).collect();
+            self.feeding.held.clear();
             self.feeding.generation = Some(generation);
             self.feeding.fed = None;
         }
         let last = (self.last.epoch, self.last.tick);
-        if self.feeding.fed == Some(last) {
-            return Ok(());
-        }
-        for name in &self.feeding.names {
-            while feed_some(name)? {
-                interrupts::check();
+        let is_new = self.feeding.fed != Some(last);
+        let now = clock::now().0;
+        let held = std::mem::take(&mut self.feeding.held);
+        let is_later = |name: &str| held.iter().any(|held| held.name == name && held.at > now);
+        let due: Vec<String> = if is_new {
+            let names = self.feeding.names.iter();
+            names.filter(|name| !is_later(name)).cloned().collect()
+        } else {
+            let names = held.iter().filter(|held| held.at <= now);
+            names.map(|held| held.name.clone()).collect()
+        };
+        for name in due {
+            if !feed_all(&name)? {
+                let before = held.iter().find(|held| held.name == name);
+                let wait_us = before.map_or(FIRST_AGAIN_US, |held| held.wait_us * 2);
+                self.feeding.held.push(Held {
+                    at: now + wait_us.min(LAST_AGAIN_US),
+                    wait_us: wait_us.min(LAST_AGAIN_US),
+                    name,
+                });
             }
         }
+        self.feeding
+            .held
+            .extend(held.into_iter().filter(|held| held.at > now));
         self.feeding.fed = Some(last);
-        Ok(())
+        let next = self.feeding.held.iter().map(|held| held.at).min();
+        Ok(next.unwrap_or(NEVER))
     }
 }
 
-/// One transaction of jobs for one subscription; true when there may be more.
-fn feed_some(name: &str) -> std::result::Result<bool, Failure> {
+/// Gives one subscription's queue all there is; false when somebody holds its row.
+fn feed_all(name: &str) -> std::result::Result<bool, Failure> {
+    loop {
+        match feed_some(name)? {
+            Fed::All => return Ok(true),
+            Fed::Held => return Ok(false),
+            Fed::Some => interrupts::check(),
+        }
+    }
+}
+
+/// One transaction of jobs for one subscription.
+fn feed_some(name: &str) -> std::result::Result<Fed, Failure> {
     let fed = transaction::run(|| {
-        identity::as_owner(|| match table::find_for_update(name)? {
-            Some(known) => feed_known(&known),
-            None => Ok(false),
+        identity::as_owner(|| match table::find_if_free(name)? {
+            Some(known) if feed_known(&known)? => Ok(Fed::Some),
+            Some(_) => Ok(Fed::All),
+            None if table::find(name)?.is_some() => Ok(Fed::Held),
+            None => Ok(Fed::All),
         })
     });
     match fed {
-        Ok(more) => Ok(more),
+        Ok(fed) => Ok(fed),
+        Err(failure) if failure.is_busy() => Ok(Fed::Held),
         // The server lacks something: the relay waits and tries again.
         Err(failure) if crate::job::finish::is_infrastructure(&failure.sqlstate) => Err(failure),
         Err(failure) => {
             stop(name, &failure)?;
-            Ok(false)
+            Ok(Fed::All)
         }
     }
 }
@@ -146,7 +207,7 @@ fn feed_known(known: &Subscription) -> Result<bool> {
     })?;
     if passed > from {
         request::add_for(&queue, known.owner, &jobs)?;
-        table::move_to(&known.name, passed, Some(crate::pg::clock::now().0));
+        table::move_to(&known.name, passed, Some(clock::now().0));
     }
     if known.stopped.is_some() {
         spi::run(&STOP, params![known.name.as_str(), None::<&str>]);
@@ -160,9 +221,10 @@ fn json(args: &Args<'_>) -> String {
 
 /// It cannot be fed: said in its row, and in the log of the server.
 fn stop(name: &str, failure: &Failure) -> std::result::Result<(), Failure> {
-    let said = transaction::run(|| {
+    let said = transaction::run_unless_busy(|| {
         identity::as_owner(|| {
-            let known = table::find(name)?;
+            // Whoever holds its row declares or drops it: it is said with the next notice, if it is still so.
+            let known = table::find_if_free(name)?;
             let is_new = known
                 .is_some_and(|known| known.stopped.as_deref() != Some(failure.message.as_str()));
             if is_new {
@@ -171,7 +233,7 @@ fn stop(name: &str, failure: &Failure) -> std::result::Result<(), Failure> {
             Ok(is_new)
         })
     })?;
-    if said {
+    if said == Some(true) {
         ereport::log(
             &Error::new(
                 SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,

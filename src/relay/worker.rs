@@ -32,6 +32,8 @@ pub const KIND: Kind = Kind {
 const GAP_US: i64 = 3_000;
 /// The same while nobody waits for them: no subscription, and no LISTENer of what was met last.
 const LONG_GAP_US: i64 = 20_000;
+/// When to come back for what somebody's lock was in the way of.
+const COME_BACK_US: i64 = 500_000;
 /// How long to look away from sizes and ages of the log.
 const LOOK_US: i64 = 200_000;
 /// The same when the part that is written to has grown to its size.
@@ -174,7 +176,7 @@ impl Relay {
                     worker::show_activity(None);
                     let rest = now - rested_at.max(ticked_at);
                     let linger = settings::executor_linger().as_micros() as i64;
-                    if rest >= linger {
+                    if rest >= linger && !self.feeding.is_held() {
                         // The next one comes when something is logged, or when the log has aged.
                         if self.write_down().is_ok() {
                             let due = self.next_expiry().unwrap_or(NEVER);
@@ -186,6 +188,8 @@ impl Relay {
                     }
                     let next = if rest < REST_US {
                         REST_US - rest
+                    } else if self.feeding.is_held() {
+                        COME_BACK_US
                     } else {
                         (linger - rest).max(GAP_US)
                     };
@@ -203,7 +207,12 @@ impl Relay {
                     if failures == 1 {
                         log_failure(&failure);
                     }
-                    latch::wait(Some(Duration::from_millis(100 << failures.min(8))));
+                    let wait = if failure.is_busy() {
+                        Duration::from_micros(COME_BACK_US as u64)
+                    } else {
+                        Duration::from_millis(100 << failures.min(8))
+                    };
+                    latch::wait(Some(wait));
                 }
             }
         }
@@ -241,7 +250,7 @@ impl Relay {
             self.tick()?;
         }
         let retry_at = self.emit();
-        self.feed()?;
+        let feed_at = pass_over(self.feed())?;
         self.is_awaited = self.was_heard || self.feeding.has_subscriptions();
         log.set_takes_its_time(!self.is_awaited);
         let now = clock::now().0;
@@ -251,11 +260,11 @@ impl Relay {
         } else {
             LOOK_US
         };
-        let mut look_at = i64::MAX;
+        let mut look_at = NEVER;
         if now - *looked_at >= pause || now < *looked_at {
             *looked_at = now;
             log.is_crowded.store(false, Ordering::SeqCst);
-            self.turn_and_empty()?;
+            look_at = pass_over(self.turn_and_empty().map(|()| NEVER))?;
             worker::report_statistics();
         } else if is_crowded {
             look_at = *looked_at + pause;
@@ -263,9 +272,17 @@ impl Relay {
         let again_at = if log.is_dirty() {
             0
         } else {
-            retry_at.min(look_at)
+            retry_at.min(feed_at).min(look_at)
         };
         Ok(Some(again_at.saturating_sub(clock::now().0)))
+    }
+}
+
+/// Passes over a step that needs something which somebody holds; answers when to come back, or the time that the step did.
+fn pass_over(step: Result<i64, Failure>) -> Result<i64, Failure> {
+    match step {
+        Err(failure) if failure.is_busy() => Ok(clock::now().0 + COME_BACK_US),
+        done => done,
     }
 }
 

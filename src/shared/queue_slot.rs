@@ -157,6 +157,11 @@ impl QueueSlot {
         failures == 0
     }
 
+    /// Keeps executors from the queue until a time (µs), because somebody holds a lock.
+    pub fn hold_until(&self, time: i64) {
+        self.held_until.store(time, Ordering::SeqCst);
+    }
+
     /// A batch has committed: the next failure is a first one.
     pub fn release(&self) {
         self.held_until.store(0, Ordering::SeqCst);

@@ -10,8 +10,9 @@ pub struct Servant {
     pid: AtomicI32,
     /// When it came (µs).
     since: AtomicI64,
-    /// The launcher has registered one that has not come up yet.
+    /// The launcher has registered one that has not come up yet, and when (µs).
     starting: AtomicBool,
+    starting_since: AtomicI64,
     /// How many in a row did not come up, and before when (µs) no other is tried.
     failures: AtomicU32,
     retry_at: AtomicI64,
@@ -63,8 +64,14 @@ impl Servant {
         !self.is_entered() && !self.is_starting()
     }
 
+    /// The same, since `time` (µs) or later.
+    pub fn is_starting_since(&self, time: i64) -> bool {
+        self.is_starting() && self.starting_since.load(Ordering::SeqCst) >= time
+    }
+
     /// The launcher registers one.
-    pub fn set_starting(&self) {
+    pub fn set_starting(&self, now: i64) {
+        self.starting_since.store(now, Ordering::SeqCst);
         self.starting.store(true, Ordering::SeqCst);
     }
 

@@ -15,7 +15,7 @@ use crate::job::claimed::Claimed;
 use crate::pg::failure::{self, Failure};
 use crate::pg::memory::{self, Context};
 use crate::pg::transaction;
-use crate::pg::{catalog_changes, clock, identity, interrupts, session, worker};
+use crate::pg::{catalog_changes, clock, identity, interrupts, session, timeout, worker};
 use crate::queue::definition::Definition;
 use crate::queue::fitness::{self, Handler, Unfit};
 use crate::queue::park;
@@ -73,6 +73,8 @@ pub enum Ended {
     Unsettled,
     /// The queue cannot run: it is parked now.
     Parked,
+    /// Nothing could be done, because somebody holds the queue's row: try again in a moment.
+    Busy,
     /// The server lacks something: try again later.
     Failed(Failure),
 }
@@ -111,7 +113,7 @@ impl Bench {
         let outcome = failure::catch(|| {
             let _held = interrupts::hold_cancels();
             memory::around_transaction(|| {
-                transaction::begin();
+                let _bookkeeping = transaction::begin();
                 self.batch_memory.reset();
                 self.batch_memory
                     .enter(|| self.work(shared, work, is_current, &mut claimed, &mut results))
@@ -145,9 +147,13 @@ impl Bench {
         let handler = match work.handler() {
             Ok(handler) => handler,
             Err(_) => {
-                park::park(&work.queue)?;
+                let is_settled = park::park(&work.queue)?;
                 transaction::commit();
-                return Ok(Ended::Parked);
+                return Ok(if is_settled {
+                    Ended::Parked
+                } else {
+                    Ended::Busy
+                });
             }
         };
         let began = clock::now();
@@ -196,7 +202,11 @@ impl Bench {
         let ran = results.started;
         give_up(work, &claimed[ran..]);
         let used_temporary = session::used_temporary_objects();
-        transaction::commit();
+        {
+            // Handlers may have notified: then COMMIT takes NOTIFY's lock, after all who notify just now.
+            let _handlers_wait = timeout::bound_lock_waits(timeout::NO_BOUND);
+            transaction::commit();
+        }
         note.leave();
         note.set_alone(false);
         work.previous = if results.put_off { 0 } else { ran as u32 };
@@ -204,7 +214,7 @@ impl Bench {
         results::count(work, claimed, results, &counts);
         me.jobs_done.fetch_add(ran as u64, Ordering::Relaxed);
         if used_temporary {
-            transaction::begin();
+            let _bookkeeping = transaction::begin();
             session::drop_temporary_objects();
             transaction::commit();
         }

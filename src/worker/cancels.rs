@@ -32,13 +32,12 @@ fn carry_out(shared: &Shared, promises: &[Promise]) -> Result<bool, Failure> {
         return Ok(true);
     }
     let jobs: Vec<i64> = promises.iter().map(|promise| promise.job).collect();
-    let rest = transaction::run(|| identity::as_owner(|| cancel::carry_out(&jobs)))?;
-    for promise in promises {
-        if !rest.contains(&promise.job) {
-            shared.cancels.carried_out(*promise);
-        }
+    let done = transaction::run_each(&jobs, |job| identity::as_owner(|| cancel::carry_out(*job)))?;
+    let done: Vec<bool> = done.into_iter().map(|done| done == Some(true)).collect();
+    for (promise, _) in promises.iter().zip(&done).filter(|(_, done)| **done) {
+        shared.cancels.carried_out(*promise);
     }
-    Ok(rest.is_empty())
+    Ok(!done.contains(&false))
 }
 
 /// Carries out the cancels of jobs that no executor holds; true when that was all.

@@ -31,6 +31,9 @@ pub const KIND: Kind = Kind {
     entry: "pushy_executor_main",
 };
 
+/// When to try again what somebody's lock was in the way of.
+const COME_BACK_US: i64 = 500_000;
+
 worker_entry!(pushy_executor_main, executor);
 
 /// `arg`: the number of the slot that the launcher reserved.
@@ -198,7 +201,7 @@ impl Executing {
             }
             match self.work_once() {
                 Some(Ended::Failed(_) | Ended::Worked) => failures = 0,
-                Some(Ended::Empty | Ended::Parked | Ended::Unsettled) => {}
+                Some(Ended::Empty | Ended::Parked | Ended::Busy | Ended::Unsettled) => {}
                 None if self.left_by_claims() => {}
                 None => {
                     if !self.sleep() {
@@ -268,6 +271,7 @@ impl Executing {
             Ended::Failed(failure) => {
                 self.hold(slot, key, failure);
             }
+            Ended::Busy => self.come_back(slot, key),
             Ended::Worked if self.shared.queues()[slot].is_failing() => {
                 self.shared.queues()[slot].release();
             }
@@ -278,11 +282,22 @@ impl Executing {
 
     /// The server lacks something: the queue waits.
     fn hold(&self, slot: usize, key: QueueKey, failure: &Failure) {
+        if failure.is_busy() {
+            return self.come_back(slot, key);
+        }
         let queue = &self.shared.queues()[slot];
         if queue.is(key) && queue.hold(clock::now().0) {
             log_wait(failure);
         }
         installation::forget_if_gone(self.place);
+    }
+
+    /// Somebody holds a lock: the queue waits for a moment, and the executor does what others have.
+    fn come_back(&self, slot: usize, key: QueueKey) {
+        let queue = &self.shared.queues()[slot];
+        if queue.is(key) {
+            queue.hold_until(clock::now().plus_us(COME_BACK_US).0);
+        }
     }
 
     /// Returns the permit; whoever found none while we held it is told.
@@ -321,7 +336,11 @@ impl Executing {
 
     /// After a failure to read the definitions: says it once, and waits longer each time.
     fn back_off(&self, failures: u32, failure: &Failure) -> u32 {
-        let wait = Duration::from_millis(100 << failures.min(9));
+        let wait = if failure.is_busy() {
+            Duration::from_micros(COME_BACK_US as u64)
+        } else {
+            Duration::from_millis(100 << failures.min(9))
+        };
         if failures == 0 {
             log_wait(failure);
         }

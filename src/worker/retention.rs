@@ -16,13 +16,25 @@ use crate::shared::database::Database;
 
 /// Rows per transaction.
 const ROWS: i64 = 1000;
+/// What somebody's lock was in the way of is tried again after this time.
+const COME_BACK_US: i64 = 1_000_000;
 /// A table that somebody uses is tried again after this time, and so are tables when all are taken.
 const AGAIN_US: i64 = 60_000_000;
 
-/// Rows that stand alone, with their failures.
+/// Rows that stand alone, with their failures; what somebody holds, by job_retry say, stays with all that belongs to it.
 static EXPIRE: Plan = Plan::new(
-    "WITH old AS (SELECT f.id FROM ONLY pushy.finished_job f WHERE f.expires_at OPERATOR(pg_catalog.<=) $1 LIMIT $2), \
-          gone AS (DELETE FROM ONLY pushy.finished_job f USING old WHERE f.id OPERATOR(pg_catalog.=) old.id RETURNING f.id), \
+    "WITH old AS MATERIALIZED ( \
+            SELECT f.id FROM ONLY pushy.finished_job f WHERE f.expires_at OPERATOR(pg_catalog.<=) $1 \
+             LIMIT $2 FOR UPDATE SKIP LOCKED), \
+          free AS MATERIALIZED ( \
+            SELECT x.job_id, x.attempt FROM pushy.failure x, old WHERE x.job_id OPERATOR(pg_catalog.=) old.id \
+               FOR UPDATE OF x SKIP LOCKED), \
+          gone AS ( \
+            DELETE FROM ONLY pushy.finished_job f USING old WHERE f.id OPERATOR(pg_catalog.=) old.id \
+               AND NOT EXISTS (SELECT 1 FROM pushy.failure x WHERE x.job_id OPERATOR(pg_catalog.=) old.id \
+                  AND NOT EXISTS (SELECT 1 FROM free WHERE free.job_id OPERATOR(pg_catalog.=) x.job_id \
+                                     AND free.attempt OPERATOR(pg_catalog.=) x.attempt)) \
+            RETURNING f.id), \
           failures AS (DELETE FROM pushy.failure x USING gone WHERE x.job_id OPERATOR(pg_catalog.=) gone.id RETURNING 1) \
      SELECT (SELECT pg_catalog.count(*) FROM gone)",
     &[BuiltinOid::TIMESTAMPTZOID, BuiltinOid::INT8OID],
@@ -38,7 +50,9 @@ static NEXT: Plan = Plan::new(
 
 /// Takes over what a restore has brought.
 pub fn adopt() -> Result<(), Failure> {
-    transaction::run(|| identity::as_owner(|| POOL.adopt()))
+    let found = transaction::run(|| identity::as_owner(|| POOL.foundlings()))?;
+    transaction::run_each(&found, |member| identity::as_owner(|| POOL.adopt(member)))?;
+    Ok(())
 }
 
 /// Gives the window that an executor has asked for a table.
@@ -57,18 +71,18 @@ pub fn assign_wanted(place: &Database) -> Result<(), Failure> {
 
 /// Removes what is kept no longer; answers when something is to be removed next.
 pub fn remove() -> Result<Option<i64>, Failure> {
-    repeat(|| {
+    let mut is_held = !repeat(|| {
         identity::as_owner(|| {
             let removed =
                 spi::connect(|spi| spi.run(&EXPIRE, params![clock::now(), ROWS]).row(0).i64(1));
-            let notices = oversize::expire(ROWS);
-            Ok(removed == ROWS || notices == ROWS as u64)
+            Ok(removed == ROWS)
         })
     })?;
+    is_held |= !repeat(|| identity::as_owner(|| Ok(oversize::expire(ROWS) == ROWS as u64)))?;
     // One time for both: a window that ends between two would be seen by neither.
     let now = clock::now();
     let again = empty_windows(now)?;
-    let next = transaction::run(|| {
+    let next = transaction::run_unless_busy(|| {
         identity::as_owner(|| {
             Ok(spi::connect(|spi| {
                 let table = spi.run(&NEXT, params![now, POOL.parent]);
@@ -80,24 +94,29 @@ pub fn remove() -> Result<Option<i64>, Failure> {
             }))
         })
     })?;
-    Ok(next.into_iter().chain(again).min())
+    is_held |= next.is_none();
+    let come_back = is_held.then(|| now.plus_us(COME_BACK_US).0);
+    Ok(next
+        .flatten()
+        .into_iter()
+        .chain(again)
+        .chain(come_back)
+        .min())
 }
 
 /// Empties the tables of windows that are over, each in a transaction of its own; answers when to try those
 /// again that are in use.
 fn empty_windows(now: Timestamp) -> Result<Option<i64>, Failure> {
-    let windows = transaction::run(|| identity::as_owner(|| POOL.windows()))?;
+    let windows = transaction::run_unless_busy(|| identity::as_owner(|| POOL.windows()))?;
+    let Some(windows) = windows else {
+        return Ok(Some(now.plus_us(COME_BACK_US).0));
+    };
     let mut again = None;
     for window in windows.iter().filter(|window| window.removes_after <= now) {
-        let emptied = match transaction::run(|| identity::as_owner(|| POOL.empty(window))) {
-            Err(failure) if failure.sqlstate == LOCK_NOT_AVAILABLE => false,
-            other => other?,
-        };
-        if !emptied {
+        let emptied = transaction::run_unless_busy(|| identity::as_owner(|| POOL.empty(window)))?;
+        if emptied != Some(true) {
             again = Some(now.plus_us(AGAIN_US).0);
         }
     }
     Ok(again)
 }
-
-const LOCK_NOT_AVAILABLE: &str = "55P03";

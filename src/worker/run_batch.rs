@@ -46,8 +46,8 @@ impl Bench {
         );
         let is_only = claimed.len() == 1;
         let mut is_later = false;
-        let mut lock_patience =
-            (!is_only).then(|| timeout::bound_lock_waits(FIRST_LOCK_TIMEOUT_MS));
+        let bound = |ms| if is_only { timeout::NO_BOUND } else { ms };
+        let mut lock_patience = Some(timeout::bound_lock_waits(bound(FIRST_LOCK_TIMEOUT_MS)));
         let mut activity = Activity::of(&work.name);
         // A job begins when the one before it has ended.
         let mut before = None;
@@ -58,7 +58,7 @@ impl Bench {
             if results.started > 0 && !is_later {
                 is_later = true;
                 drop(lock_patience.take());
-                lock_patience = Some(timeout::bound_lock_waits(LATER_LOCK_TIMEOUT_MS));
+                lock_patience = Some(timeout::bound_lock_waits(bound(LATER_LOCK_TIMEOUT_MS)));
             }
             activity.show(job.id);
             let started_at = before.take().unwrap_or_else(clock::now);
@@ -156,7 +156,11 @@ impl Bench {
             }
         }
         let is_only = claimed.len() == 1;
-        let lock_patience = (!is_only).then(|| timeout::bound_lock_waits(LATER_LOCK_TIMEOUT_MS));
+        let lock_patience = timeout::bound_lock_waits(if is_only {
+            timeout::NO_BOUND
+        } else {
+            LATER_LOCK_TIMEOUT_MS
+        });
         // What is enqueued here was caused by one of these jobs; by which cannot be told, so by the deepest.
         let deepest = started.iter().max_by_key(|job| job.depth);
         let cancels = interrupts::release_cancels();
@@ -193,6 +197,7 @@ impl Bench {
         let shared = shared::expect();
         let me = &shared.executors[self.me];
         let last_error = if job.attempt > 0 && handler.takes == fitness::Takes::Job {
+            let _bookkeeping = timeout::bound_lock_waits(LATER_LOCK_TIMEOUT_MS);
             identity::as_owner(|| failure::last_message(job.id))?
         } else {
             None

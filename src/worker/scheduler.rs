@@ -25,6 +25,9 @@ pub const KIND: Kind = Kind {
     entry: "pushy_scheduler_main",
 };
 
+/// When to come back for what somebody's lock was in the way of.
+const COME_BACK_US: i64 = 1_000_000;
+
 /// It stays when something is due within this time, and leaves otherwise.
 const LINGER_US: i64 = 5_000_000;
 
@@ -42,6 +45,7 @@ fn scheduler(arg: usize) {
         recorder,
         queues: Vec::new(),
         generation: None,
+        comes_back: Cell::new(false),
     }
     .live();
 }
@@ -71,6 +75,8 @@ struct Scheduling {
     queues: Vec<Definition>,
     /// The counter of definitions when they were read; None: never.
     generation: Option<u64>,
+    /// Something was passed over in this round, because somebody holds what it needs.
+    comes_back: Cell<bool>,
 }
 
 impl Scheduling {
@@ -102,31 +108,42 @@ impl Scheduling {
                     if failures == 1 {
                         log_failure(&failure);
                     }
-                    latch::wait(Some(Duration::from_millis(100 << failures.min(9))));
+                    let wait = if failure.is_busy() {
+                        Duration::from_micros(COME_BACK_US as u64)
+                    } else {
+                        Duration::from_millis(100 << failures.min(9))
+                    };
+                    latch::wait(Some(wait));
                 }
             }
         }
     }
 
-    /// Does what is due; answers when something is due next, None for never.
+    /// Does what is due; answers when something is due next, None for never. What somebody holds is passed over.
     fn round(&mut self, first: bool) -> Result<Option<i64>, Failure> {
         if !self.refresh()? {
             return Ok(None);
         }
-        verdict::carry_out(self.recorder, database::current())?;
-        self.look_into_past()?;
-        let sweep = self.sweep_if_asked()?;
-        if self.place.orphans_requested.swap(false, Ordering::SeqCst) {
-            let found = repeat(timers::discard_orphans);
-            if found.is_err() {
-                self.place.orphans_requested.store(true, Ordering::SeqCst);
-            }
-            found?;
+        self.comes_back.set(false);
+        let next = self.do_what_is_due(first)?;
+        if !self.comes_back.get() {
+            return Ok(next);
         }
+        let again = clock::now().plus_us(COME_BACK_US).0;
+        self.place.announce_due(again);
+        Ok(Some(next.map_or(again, |next| next.min(again))))
+    }
+
+    fn do_what_is_due(&self, first: bool) -> Result<Option<i64>, Failure> {
+        let judged = self.pass_over(verdict::carry_out(self.recorder, database::current()))?;
+        self.come_back_unless(judged.unwrap_or(false));
+        self.pass_over(self.look_into_past())?;
+        let sweep = self.pass_over(self.sweep_if_asked())?.unwrap_or(false);
+        self.pass_over(self.discard_orphans_if_asked())?;
         if first || sweep {
-            retention::adopt()?;
+            self.pass_over(retention::adopt())?;
         }
-        self.carry_out_cancels(first)?;
+        self.pass_over(self.carry_out_cancels(first))?;
         // As with the watermarks of queues: take the time, then look, then put back what is next.
         let due = self.place.due.swap(NEVER, Ordering::SeqCst);
         if due > clock::now().0 && !first {
@@ -139,15 +156,47 @@ impl Scheduling {
                 self.place.announce_due(*next);
             }
             Ok(None) => {}
+            // The round comes back then, soon.
+            Err(failure) if failure.is_busy() => {}
             Err(_) => {
                 self.place.announce_due(due);
             }
         }
         worker::report_statistics();
         // Something may have been announced while we looked.
-        next?;
+        self.pass_over(next)?;
         let due = self.place.due.load(Ordering::SeqCst);
         Ok((due != NEVER).then_some(due))
+    }
+
+    /// Goes on with the next step when something that this one needs is held by somebody: None, and the next round comes
+    /// soon. What the step was asked for it has put back.
+    fn pass_over<T>(&self, step: Result<T, Failure>) -> Result<Option<T>, Failure> {
+        match step {
+            Err(failure) if failure.is_busy() => {
+                self.come_back_unless(false);
+                Ok(None)
+            }
+            done => done.map(Some),
+        }
+    }
+
+    fn come_back_unless(&self, all_is_done: bool) {
+        if !all_is_done {
+            self.comes_back.set(true);
+        }
+    }
+
+    fn discard_orphans_if_asked(&self) -> Result<(), Failure> {
+        if !self.place.orphans_requested.swap(false, Ordering::SeqCst) {
+            return Ok(());
+        }
+        let found = repeat(timers::discard_orphans);
+        if !matches!(found, Ok(true)) {
+            self.place.orphans_requested.store(true, Ordering::SeqCst);
+            self.come_back_unless(false);
+        }
+        found.map(|_| ())
     }
 
     /// Looks for rows that nobody announced, if somebody asked for that; true then.
@@ -177,8 +226,7 @@ impl Scheduling {
         Ok(())
     }
 
-    /// Cancels of jobs that nobody held at their commit, or holds any more. What somebody has locked is tried again in a
-    /// second.
+    /// Cancels of jobs that nobody held at their commit, or holds any more. What somebody has locked is tried again soon.
     fn carry_out_cancels(&self, first: bool) -> Result<(), Failure> {
         if !self.place.cancels_requested.swap(false, Ordering::SeqCst) && !first {
             return Ok(());
@@ -186,7 +234,7 @@ impl Scheduling {
         let done = cancels::carry_out_unheld(shared::expect());
         if !matches!(done, Ok(true)) {
             self.place.cancels_requested.store(true, Ordering::SeqCst);
-            self.place.announce_due(clock::now().plus_us(1_000_000).0);
+            self.come_back_unless(false);
         }
         done.map(|_| ())
     }
@@ -221,7 +269,7 @@ impl Scheduling {
             if next > now.0 {
                 next
             } else {
-                now.plus_us(1_000_000).0
+                now.plus_us(COME_BACK_US).0
             }
         }))
     }
@@ -231,8 +279,8 @@ impl Scheduling {
         if from != NEVER {
             timers::promote(&self.queues, from)?;
         }
-        retention::assign_wanted(self.place)?;
-        let removal = retention::remove()?;
+        self.pass_over(retention::assign_wanted(self.place))?;
+        let removal = self.pass_over(retention::remove())?.flatten();
         let waiting = if from == NEVER {
             None
         } else {
@@ -283,12 +331,17 @@ impl Scheduling {
     }
 }
 
-/// One transaction after another while `step` says that there may be more.
-pub(super) fn repeat(mut step: impl FnMut() -> crate::errors::Result<bool>) -> Result<(), Failure> {
-    while transaction::run(&mut step)? {
-        crate::pg::interrupts::check();
+/// One transaction after another while `step` says that there may be more; false when somebody holds what it needs.
+pub(super) fn repeat(
+    mut step: impl FnMut() -> crate::errors::Result<bool>,
+) -> Result<bool, Failure> {
+    loop {
+        match transaction::run_unless_busy(&mut step)? {
+            None => return Ok(false),
+            Some(false) => return Ok(true),
+            Some(true) => crate::pg::interrupts::check(),
+        }
     }
-    Ok(())
 }
 
 fn log_failure(failure: &Failure) {

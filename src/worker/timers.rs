@@ -20,14 +20,15 @@ use crate::{kept_columns, params};
 const ROWS: usize = 1000;
 
 /// Makes the due jobs of all queues ready, but for those that somebody holds. None is looked for that waits for a
-/// time before `from`.
-pub fn promote(queues: &[Definition], from: i64) -> std::result::Result<(), Failure> {
+/// time before `from`. False when somebody holds what it needs.
+pub fn promote(queues: &[Definition], from: i64) -> std::result::Result<bool, Failure> {
     let mut place = Place::first(Timestamp(from));
-    repeat(|| {
+    let is_done = repeat(|| {
         let next = identity::as_owner(|| promote::promote(queues, place, ROWS))?;
         place = next.unwrap_or(place);
         Ok(next.is_some())
-    })
+    })?;
+    Ok(is_done)
 }
 
 /// The time for which the first job waits, `from` or later; None: not before one is enqueued.

@@ -25,30 +25,25 @@ static SUSPECT: Plan = Plan::new(
     &[BuiltinOid::INT8OID],
 );
 
-/// Carries out all verdicts on this database, in one transaction.
-pub fn carry_out(recorder: &Recorder, database: u32) -> std::result::Result<(), Failure> {
+/// Carries out all verdicts on this database, in one transaction if nobody holds anything that one of them needs.
+/// False when some wait, because somebody holds their job's row. (An executor that finds the job wakes the scheduler when
+/// it has let go of it; a session does not.)
+pub fn carry_out(recorder: &Recorder, database: u32) -> std::result::Result<bool, Failure> {
     let verdicts = recorder.verdicts(database);
     if verdicts.is_empty() {
-        return Ok(());
+        return Ok(true);
     }
-    let settled = transaction::run(|| {
+    let settled = transaction::run_each(&verdicts, |verdict| {
         // A job that crashes the server at once would else take its charge with it, for ever.
         transaction::commit_durably();
-        identity::as_owner(|| verdicts.iter().map(judge).collect::<Result<Vec<bool>>>())
+        identity::as_owner(|| judge(verdict))
     })?;
+    let settled: Vec<bool> = settled.into_iter().map(|done| done == Some(true)).collect();
     for (verdict, _) in verdicts.iter().zip(&settled).filter(|(_, done)| **done) {
         recorder.settle(verdict);
     }
-    let shared = shared::expect();
-    shared.wake_executors();
-    if let Some(place) = shared
-        .find_database(database)
-        .filter(|_| settled.contains(&false))
-    {
-        // An executor that finds the job wakes us when it has let go of it; a session does not.
-        place.announce_due(clock::now().plus_us(1_000_000).0);
-    }
-    Ok(())
+    shared::expect().wake_executors();
+    Ok(!settled.contains(&false))
 }
 
 /// Carries out a verdict; false when somebody holds the job's row. It waits then, and so does the job.

@@ -42,6 +42,11 @@ static BY_NAME_LOCKED: Plan = Plan::new(
     &[BuiltinOid::TEXTOID],
 );
 
+static BY_NAME_IF_FREE: Plan = Plan::new(
+    select!("WHERE s.name OPERATOR(pg_catalog.=) $1 FOR UPDATE SKIP LOCKED"),
+    &[BuiltinOid::TEXTOID],
+);
+
 static ALL: Plan = Plan::new(select!("ORDER BY s.name"), &[]);
 
 fn read(row: Row<'_>) -> Result<Subscription> {
@@ -73,6 +78,11 @@ pub fn find(name: &str) -> Result<Option<Subscription>> {
 
 pub fn find_for_update(name: &str) -> Result<Option<Subscription>> {
     Ok(load(&BY_NAME_LOCKED, params![name])?.pop())
+}
+
+/// The same for a worker, which waits for nobody: None also where somebody else holds its row.
+pub fn find_if_free(name: &str) -> Result<Option<Subscription>> {
+    Ok(load(&BY_NAME_IF_FREE, params![name])?.pop())
 }
 
 /// All of the database, by name.

@@ -30,7 +30,7 @@ impl Launching {
                 continue;
             }
             let log = &place.log;
-            log.relay.set_starting();
+            log.relay.set_starting(now);
             let due = log.relay_due.swap(NEVER, Ordering::SeqCst);
             let title = format!("pushy relay: {}", self.names[&oid]);
             match worker::start(&relay::KIND, &title, oid as usize) {

@@ -15,6 +15,8 @@ const LEAD_US: i64 = 200_000;
 pub(super) const FIRST_LOOK_US: i64 = 100_000;
 /// A look that takes longer, for somebody holds a lock, does not keep others from beginning.
 const MOST_LOOK_US: i64 = 1_000_000;
+/// A start that takes longer, for somebody holds the database (one who copies it, say), does not keep others from theirs.
+const MOST_START_US: i64 = 1_000_000;
 /// The longest rest after a look.
 const MOST_REST_US: i64 = 50_000;
 /// The longest wait for an executor that is on its way.
@@ -44,7 +46,9 @@ impl Launching {
         let mut starting = shared
             .databases
             .iter()
-            .filter(|place| place.oid() != 0 && place.scheduler.is_starting())
+            .filter(|place| {
+                place.oid() != 0 && place.scheduler.is_starting_since(now - MOST_START_US)
+            })
             .count();
         let may_look_at = self.next_look(now);
         for place in &shared.databases {
@@ -76,7 +80,7 @@ impl Launching {
             if starting > 0 {
                 continue;
             }
-            place.scheduler.set_starting();
+            place.scheduler.set_starting(now);
             let title = format!("pushy scheduler: {}", self.names[&oid]);
             match worker::start(&scheduler::KIND, &title, oid as usize) {
                 Some(handle) => {
