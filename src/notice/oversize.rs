@@ -35,7 +35,7 @@ sql_function!(pushy_notice, |call| {
     let id = call.i64("id", 0)?;
     let found = identity::as_owner(|| {
         Ok(spi::connect(|spi| {
-            spi.look(&READ, params![id])
+            spi.run(&READ, params![id])
                 .first()
                 .and_then(|row| row.opt_bytes(1))
         }))

@@ -89,19 +89,10 @@ fn bind(
 }
 
 impl Spi {
-    fn execute(&self, plan: &Plan, params: &[Param], read_only: bool, limit: i64) -> Table<'_> {
-        debug_assert_eq!(plan.types.len(), params.len(), "{}", plan.sql);
-        let (mut values, nulls) = bind(params);
-        // SAFETY: connected (self exists); as many values as the plan has parameters.
+    /// What the last statement answered.
+    fn table(&self) -> Table<'_> {
+        // SAFETY: connected (self exists): both are this connection's.
         unsafe {
-            let code = pg_sys::SPI_execute_plan(
-                plan.prepared(),
-                values.as_mut_ptr(),
-                nulls.as_ptr(),
-                read_only,
-                limit as std::ffi::c_long,
-            );
-            assert!(code > 0, "SPI_execute_plan answered {code}: {}", plan.sql);
             Table {
                 table: pg_sys::SPI_tuptable,
                 processed: pg_sys::SPI_processed as usize,
@@ -110,14 +101,52 @@ impl Spi {
         }
     }
 
-    /// Runs a statement under a new snapshot.
+    /// Runs a statement under the latest snapshot, whatever the isolation level of the caller's transaction: in
+    /// REPEATABLE READ the transaction's own snapshot may be from before a queue or a watch was declared, granted or
+    /// dropped, and what is read here is believed, and remembered for later transactions.
     pub fn run(&self, plan: &Plan, params: &[Param]) -> Table<'_> {
-        self.execute(plan, params, false, 0)
+        debug_assert_eq!(plan.types.len(), params.len(), "{}", plan.sql);
+        let (mut values, nulls) = bind(params);
+        // SAFETY: connected (self exists); as many values as the plan has parameters. SPI copies the snapshot, which is
+        // the server's own and good until the next is taken.
+        let code = unsafe {
+            let prepared = plan.prepared();
+            pg_sys::SPI_execute_snapshot(
+                prepared,
+                values.as_mut_ptr(),
+                nulls.as_ptr(),
+                pg_sys::GetLatestSnapshot(),
+                std::ptr::null_mut(),
+                false,
+                true,
+                0,
+            )
+        };
+        assert!(
+            code > 0,
+            "SPI_execute_snapshot answered {code}: {}",
+            plan.sql
+        );
+        self.table()
     }
 
-    /// Runs a query under the active snapshot, not a new one.
+    /// Runs a query under the active snapshot, not a new one: for rows that must agree with those of the caller's
+    /// statement, and inside `transaction::with_latest_snapshot`. Never for a definition or a privilege.
     pub fn look(&self, plan: &Plan, params: &[Param]) -> Table<'_> {
-        self.execute(plan, params, true, 0)
+        debug_assert_eq!(plan.types.len(), params.len(), "{}", plan.sql);
+        let (mut values, nulls) = bind(params);
+        // SAFETY: connected (self exists); as many values as the plan has parameters.
+        let code = unsafe {
+            pg_sys::SPI_execute_plan(
+                plan.prepared(),
+                values.as_mut_ptr(),
+                nulls.as_ptr(),
+                true,
+                0,
+            )
+        };
+        assert!(code > 0, "SPI_execute_plan answered {code}: {}", plan.sql);
+        self.table()
     }
 }
 

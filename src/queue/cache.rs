@@ -2,7 +2,8 @@
 //!
 //! Valid while no definition or privilege of this database has changed since (a counter in shared
 //! memory, raised at commit); not used by a transaction that has changed some itself, nor without the
-//! preload, where there is no counter.
+//! preload, where there is no counter. Read under the latest snapshot (`Spi::run`), because a queue that the snapshot
+//! of a REPEATABLE READ transaction shows may be gone, and entered only if nothing has changed during the read.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -51,10 +52,17 @@ fn generation() -> Option<u64> {
     Some(database.definitions.load(Ordering::SeqCst) + 1)
 }
 
+/// Equal before and after: what was answered of queues in between is still so. None: the transaction has changed
+/// some itself, and what it reads may be another a moment later. Without the preload, where nothing runs, nobody
+/// counts the changes of others.
+pub fn version() -> Option<u64> {
+    (!pending::has_changes()).then(|| generation().unwrap_or(0))
+}
+
 /// The queue of this name, from the cache if that is valid.
 pub fn get(name: &str) -> Result<Rc<Known>> {
-    let generation = generation().filter(|_| !pending::has_changes());
-    if let Some(generation) = generation {
+    let before = generation().filter(|_| !pending::has_changes());
+    if let Some(generation) = before {
         let known = CACHE.with_borrow_mut(|cache| {
             if cache.generation != generation || cache.queues.len() > MOST {
                 cache.start_over(generation);
@@ -66,7 +74,7 @@ pub fn get(name: &str) -> Result<Rc<Known>> {
         }
     }
     let known = Rc::new(identity::as_owner(|| read(name))?);
-    if generation.is_some() {
+    if before.is_some() && generation() == before {
         CACHE.with_borrow_mut(|cache| {
             cache.queues.insert(name.to_owned(), Rc::clone(&known));
         });
@@ -96,6 +104,15 @@ pub fn get_of_many(name: &str) -> Result<Rc<Known>> {
     get(name)
 }
 
+/// What a queue of this number was called when it was last looked up.
+pub fn name_of(queue_id: i32) -> Option<String> {
+    CACHE.with_borrow(|cache| {
+        let mut known = cache.queues.values();
+        let known = known.find(|known| known.definition.queue_id == queue_id);
+        known.map(|known| known.definition.name.clone())
+    })
+}
+
 fn read(name: &str) -> Result<Known> {
     let definition = definition::get(name)?;
     let grants = privilege::grants(definition.queue_id)?;
@@ -103,7 +120,7 @@ fn read(name: &str) -> Result<Known> {
 }
 
 fn read_all() -> Result<()> {
-    let Some(generation) = generation().filter(|_| !pending::has_changes()) else {
+    let Some(before) = generation().filter(|_| !pending::has_changes()) else {
         return Ok(());
     };
     let (queues, mut grants) =
@@ -116,10 +133,12 @@ fn read_all() -> Result<()> {
             Ok((definition.name.clone(), Rc::new(known(definition, grants)?)))
         })
         .collect::<Result<_>>()?;
-    CACHE.with_borrow_mut(|cache| {
-        cache.start_over(generation);
-        cache.queues = queues;
-    });
+    if generation() == Some(before) {
+        CACHE.with_borrow_mut(|cache| {
+            cache.start_over(before);
+            cache.queues = queues;
+        });
+    }
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 use crate::pg::BuiltinOid;
 
 use super::alter::find_owned;
+use super::cache;
 use super::control::{self, Event};
 use super::definition::Definition;
 use super::store;
@@ -71,6 +72,15 @@ fn drop_queue(name: &str, force: bool) -> Result<()> {
         )
         .hint("Drop it from another session, or from a job of another queue."));
     }
+    // Who enqueues commits before this, and is found below, or fails; it wants the queue's place for that.
+    let _ = cache::slot_of(&queue);
+    if pending::dropped(queue.key(), force) && !force {
+        return Err(Error::new(
+            SqlState::OBJECT_IN_USE,
+            format!("jobs of queue \"{name}\" are being committed at this moment"),
+        )
+        .hint("Wait for them with CALL pushy.jobs_wait, or pass force => true: they are deleted then."));
+    }
     identity::as_owner(|| {
         if !force {
             refuse_watches(name)?;
@@ -83,7 +93,6 @@ fn drop_queue(name: &str, force: bool) -> Result<()> {
         store::delete(&queue);
         Ok(())
     })?;
-    pending::dropped(queue.key());
     control::tell(Event::Drop, name, None);
     Ok(())
 }

@@ -58,6 +58,8 @@ pub struct QueueSlot {
     permits: AtomicU64,
     /// Transactions that commit now, with jobs that they announce in a moment.
     announcing: AtomicU32,
+    /// A transaction that drops the queue has not ended yet.
+    closing: AtomicBool,
     /// How often a claim has passed over rows that somebody had locked, and up to which of these times the rows are known
     /// to be gone.
     passed_over: AtomicU64,
@@ -212,6 +214,23 @@ impl QueueSlot {
         self.announcing.fetch_sub(1, Ordering::SeqCst);
     }
 
+    /// The queue is being dropped: who has not begun to announce jobs finds it closed. Answers whether somebody has, whose
+    /// jobs may commit: the table is looked at after this.
+    pub fn close(&self) -> bool {
+        self.closing.store(true, Ordering::SeqCst);
+        self.announcing.load(Ordering::SeqCst) != 0
+    }
+
+    /// It is not dropped after all.
+    pub fn reopen(&self) {
+        self.closing.store(false, Ordering::SeqCst);
+    }
+
+    /// Whether new jobs of the queue may commit. Asked after `begin_announcing`.
+    pub fn takes_jobs_of(&self, key: QueueKey) -> bool {
+        self.is(key) && !self.closing.load(Ordering::SeqCst)
+    }
+
     /// Some number while no committed job of the queue is ready or held, as far as its executors and those who enqueue have
     /// said: the same again when none of them has begun anything in between. None: there may be some, look at the table.
     pub fn rest(&self) -> Option<u64> {
@@ -264,6 +283,7 @@ impl QueueSlot {
         self.single_until.store(0, Ordering::Relaxed);
         self.mean_ns.store(0, Ordering::Relaxed);
         self.start_retry_at.store(0, Ordering::Relaxed);
+        self.closing.store(false, Ordering::Relaxed);
         self.announced.store(false, Ordering::Relaxed);
         self.release();
         // Nothing is known yet of what is in the table: look from the first position.

@@ -58,6 +58,8 @@ pub struct Known {
 struct Common {
     statement: i64,
     cause: Option<Cause>,
+    /// Of queues and privileges: one statement, a DO block say, may drop the queue and register it again.
+    version: u64,
 }
 
 struct Cache {
@@ -110,8 +112,10 @@ fn find(firing: Firing) -> Result<Option<Rc<Known>>> {
         None => {
             invalidation::depend_on(firing.relation());
             let known = identity::as_owner(|| read(watch_id))?.map(Rc::new);
-            // Reading may have taken in messages: then the next firing reads again.
-            CACHE.with_borrow_mut(|cache| cache.watches.insert(watch_id, known.clone()));
+            // Reading may have taken in messages: what was read before them is not kept.
+            if invalidation::generation() == generation {
+                CACHE.with_borrow_mut(|cache| cache.watches.insert(watch_id, known.clone()));
+            }
             known
         }
     };
@@ -296,11 +300,12 @@ impl Known {
 
     /// What a job of this watch is enqueued with; the same for all jobs of a statement.
     pub fn request(&self, queue: &str) -> Result<Rc<Request>> {
-        let common = Common {
+        let common = cache::version().map(|version| Common {
             statement: clock::statement_start().0,
             cause: current::cause(),
-        };
-        if let Some((known, request)) = &*self.request.borrow() {
+            version,
+        });
+        if let (Some(common), Some((known, request))) = (common, &*self.request.borrow()) {
             if *known == common {
                 return Ok(Rc::clone(request));
             }
@@ -309,7 +314,7 @@ impl Known {
         let owner = self.definition.owner;
         privilege::require(&queue.definition, &queue.grants, owner, Privilege::Enqueue)?;
         let request = Rc::new(Request::plain(queue, owner, clock::now()));
-        *self.request.borrow_mut() = Some((common, Rc::clone(&request)));
+        *self.request.borrow_mut() = common.map(|common| (common, Rc::clone(&request)));
         Ok(request)
     }
 

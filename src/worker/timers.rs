@@ -3,14 +3,14 @@
 use crate::pg::BuiltinOid;
 
 use super::scheduler::repeat;
-use crate::errors::Result;
+use crate::errors::{Error, Result, SqlState};
 use crate::job::promote::{self, Place};
 use crate::job::{failure, live};
 use crate::pg::failure::Failure;
 use crate::pg::spi::{self, Plan};
 use crate::pg::subtransaction::CallError;
 use crate::pg::value::Timestamp;
-use crate::pg::{clock, identity};
+use crate::pg::{clock, ereport, identity};
 use crate::queue::cache;
 use crate::queue::definition::{self, Definition};
 use crate::shared::{self, pending};
@@ -90,6 +90,18 @@ pub fn discard_orphans() -> Result<bool> {
         };
         for (id, attempt, queue_id) in &lost {
             failure::record(*id, attempt + 1, *queue_id, None, now, &error)?;
+        }
+        if !lost.is_empty() {
+            ereport::log(
+                &Error::new(
+                    SqlState::UNDEFINED_OBJECT,
+                    format!(
+                        "jobs were discarded because their queue was dropped: {}",
+                        lost.len()
+                    ),
+                )
+                .detail(format!("The first is job {}.", lost[0].0)),
+            );
         }
         Ok(lost.len() == ROWS)
     })

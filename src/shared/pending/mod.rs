@@ -45,7 +45,11 @@ enum Change {
     /// New with this transaction: its slot goes with it when it is rolled back.
     Created(QueueFacts),
     Defined(QueueFacts),
-    Dropped(QueueKey),
+    /// `forced`: with the jobs that are left.
+    Dropped {
+        key: QueueKey,
+        forced: bool,
+    },
     /// Privileges only: caches must be read again.
     Privileges,
 }
@@ -224,8 +228,15 @@ pub fn defined(facts: QueueFacts) {
     change(Change::Defined(facts));
 }
 
-pub fn dropped(key: QueueKey) {
-    change(Change::Dropped(key));
+/// A queue goes with this commit. From here on to the end of the transaction nobody else commits new jobs of it; answers
+/// whether somebody does so at this moment.
+pub fn dropped(key: QueueKey, forced: bool) -> bool {
+    change(Change::Dropped { key, forced });
+    let Some(shared) = super::get() else {
+        return false;
+    };
+    let slot = shared.find_queue(key);
+    slot.is_some_and(|index| shared.queues()[index].close())
 }
 
 pub fn privileges_changed() {

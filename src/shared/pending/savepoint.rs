@@ -1,6 +1,6 @@
 //! Savepoints: what was collected in one passes to the next outer one, or is forgotten.
 
-use super::tell::{free_cancels, free_created, tell};
+use super::tell::{free_cancels, free_created, reopen, tell};
 use super::{Pending, Why, PENDING};
 use crate::pg::transaction_end::SavepointEnd;
 
@@ -61,6 +61,7 @@ impl Pending {
     fn forget_level(&mut self, level: i32) {
         if let Some(shared) = crate::shared::get() {
             free_created(shared, &self.changes, level);
+            reopen(shared, &self.changes, level);
             free_cancels(shared, &self.cancels, level);
             for known in &self.announcements {
                 if known.level >= level && known.why != Why::Ready {

@@ -4,28 +4,65 @@
 use std::sync::atomic::Ordering;
 
 use super::{Announcement, Change, Pending, Why, PENDING};
-use crate::errors::Result;
+use crate::errors::{Error, Result, SqlState};
 use crate::pg::signals;
 use crate::pg::transaction_end::{Before, End};
+use crate::queue::cache;
 use crate::shared::cancels::Promise;
 use crate::shared::database::{Presence, NEVER};
-use crate::shared::queue_slot::NOTHING;
+use crate::shared::queue_slot::{QueueKey, NOTHING};
 use crate::shared::{self, Shared};
 
 /// After the other observers, who may still enqueue.
 pub(super) fn before(what: Before) -> Result<()> {
     PENDING.with_borrow_mut(|pending| {
-        let Some(shared) = shared::get().filter(|_| what == Before::Commit) else {
-            return;
+        let Some(shared) = shared::get() else {
+            return Ok(());
         };
-        for known in &mut pending.announcements {
-            if known.why == Why::Ready {
-                shared.queues()[known.index].begin_announcing();
+        let Pending {
+            announcements,
+            changes,
+            ..
+        } = pending;
+        for known in announcements {
+            if known.why != Why::Ready {
+                continue;
+            }
+            let slot = &shared.queues()[known.index];
+            if what == Before::Commit {
+                slot.begin_announcing();
                 known.begun = true;
             }
+            // In this order: see `QueueSlot::close`.
+            if known.jobs > 0 && !slot.takes_jobs_of(known.key) && !is_forced(changes, known.key) {
+                return Err(refuse(slot.is(known.key), known.key));
+            }
         }
-    });
-    Ok(())
+        Ok(())
+    })
+}
+
+/// Whether this transaction itself drops the queue with all its jobs.
+fn is_forced(changes: &[(i32, Change)], dropped: QueueKey) -> bool {
+    changes.iter().any(
+        |(_, change)| matches!(change, Change::Dropped { key, forced: true } if *key == dropped),
+    )
+}
+
+/// Jobs of a queue that is gone would be lost in silence: the transaction that adds them fails.
+#[cold]
+fn refuse(is_there: bool, key: QueueKey) -> Error {
+    let name = cache::name_of(key.queue_id).unwrap_or_else(|| key.queue_id.to_string());
+    if !is_there {
+        return Error::no_such_queue(&name)
+            .detail("It was dropped after this transaction had enqueued jobs into it.");
+    }
+    Error::new(
+        SqlState::OBJECT_IN_USE,
+        format!("queue \"{name}\" is being dropped"),
+    )
+    .detail("This transaction has enqueued jobs into it.")
+    .hint("Try again when the transaction that drops it has ended.")
 }
 
 pub(super) fn at_end(end: End) {
@@ -41,6 +78,7 @@ pub(super) fn at_end(end: End) {
                 free_created(shared, &pending.changes, 0);
             }
             if end != End::Commit {
+                reopen(shared, &pending.changes, 0);
                 free_cancels(shared, &pending.cancels, 0);
             }
             pending.tell_end(shared, end);
@@ -80,6 +118,18 @@ pub(super) fn free_created(shared: &Shared, changes: &[(i32, Change)], level: i3
         if let Change::Created(facts) = change {
             if *made_at >= level {
                 shared.free_queue(facts.key);
+            }
+        }
+    }
+}
+
+/// Queues dropped at `level` or deeper are not dropped after all. Nor are those of a prepared transaction, yet: this
+/// process cannot say when it ends.
+pub(super) fn reopen(shared: &Shared, changes: &[(i32, Change)], level: i32) {
+    for (made_at, change) in changes {
+        if let Change::Dropped { key, .. } = change {
+            if let Some(index) = shared.find_queue(*key).filter(|_| *made_at >= level) {
+                shared.queues()[index].reopen();
             }
         }
     }
@@ -198,7 +248,7 @@ impl Pending {
                         shared.wake_for(index);
                     }
                 }
-                Change::Dropped(key) => {
+                Change::Dropped { key, .. } => {
                     shared.free_queue(*key);
                     ask_for_orphans(shared, database);
                 }
