@@ -29,6 +29,8 @@ pub struct Request {
     pub(super) timeout_us: Option<i64>,
     caused_by: Option<i64>,
     depth: i32,
+    /// Of a watch, which never fails the write: its queue can only be dropped by force, with the jobs in it, these too.
+    of_watch: bool,
 }
 
 impl Request {
@@ -49,6 +51,15 @@ impl Request {
             timeout_us: None,
             caused_by,
             depth,
+            of_watch: false,
+        }
+    }
+
+    /// The same for jobs of a watch.
+    pub fn of_watch(queue: Rc<Known>, owner: Oid, now: Timestamp) -> Self {
+        Self {
+            of_watch: true,
+            ..Self::plain(queue, owner, now)
         }
     }
 
@@ -120,6 +131,7 @@ pub fn add_for(queue: &Rc<Known>, caller: Oid, jobs: &[(Datum, Option<(i64, i32)
             timeout_us: None,
             caused_by: cause.map(|(job, _)| job),
             depth: cause.map_or(0, |(_, depth)| depth + 1),
+            of_watch: false,
         };
         let args: Vec<Datum> = jobs.iter().map(|(args, _)| *args).collect();
         request.add(&args)?;
@@ -228,6 +240,9 @@ impl Request {
     fn announce(&self, first_position: i64, jobs: u64) {
         let Some(slot) = self.queue.slot else { return };
         let key = self.queue.definition.key();
+        if !self.of_watch {
+            pending::promises(slot, key);
+        }
         if self.ready {
             pending::ready(slot, key, self.priority as usize, first_position, jobs);
         } else {

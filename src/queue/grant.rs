@@ -123,6 +123,7 @@ fn revoke(queue: &str, role: &str, privilege: &str) -> Result<()> {
 fn has(role: Oid, queue: &str, privilege: &str) -> Result<bool> {
     let privilege = Privilege::parse(privilege)?;
     let known = cache::get(queue)?;
+    identity::accept_changes();
     Ok(privilege::has(
         &known.definition,
         &known.grants,

@@ -111,13 +111,15 @@ pub fn has(queue: &Definition, grants: &[Grant], role: Oid, privilege: Privilege
         })
 }
 
-/// The error of a role without the privilege.
+/// The error of a role without the privilege. A REVOKE of a role's membership counts from its commit on: a transaction
+/// that takes no new lock would not hear of it.
 pub fn require(
     queue: &Definition,
     grants: &[Grant],
     role: Oid,
     privilege: Privilege,
 ) -> Result<()> {
+    identity::accept_changes();
     if has(queue, grants, role, privilege) {
         Ok(())
     } else {
@@ -130,6 +132,7 @@ pub fn require(
 }
 
 pub fn require_owner(queue: &Definition, role: Oid) -> Result<()> {
+    identity::accept_changes();
     if is_owner(queue, role) {
         Ok(())
     } else {

@@ -313,7 +313,7 @@ impl Known {
         let queue = cache::get(queue)?;
         let owner = self.definition.owner;
         privilege::require(&queue.definition, &queue.grants, owner, Privilege::Enqueue)?;
-        let request = Rc::new(Request::plain(queue, owner, clock::now()));
+        let request = Rc::new(Request::of_watch(queue, owner, clock::now()));
         *self.request.borrow_mut() = common.map(|common| (common, Rc::clone(&request)));
         Ok(request)
     }

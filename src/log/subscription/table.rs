@@ -107,6 +107,7 @@ impl Subscription {
     }
 
     pub fn require_owner(&self, caller: Oid) -> Result<()> {
+        identity::accept_changes();
         if self.is_owner(caller) {
             return Ok(());
         }

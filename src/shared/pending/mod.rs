@@ -26,6 +26,8 @@ struct Announcement {
     why: Why,
     low: [u64; PRIORITIES],
     jobs: u64,
+    /// Somebody was answered numbers of jobs: they commit into their queue, or not at all.
+    promised: bool,
     /// Its queue has been told that it comes (see `QueueSlot::begin_announcing`).
     begun: bool,
 }
@@ -135,28 +137,45 @@ pub fn init() {
 }
 
 fn add(index: usize, key: QueueKey, priority: usize, position: u64, why: Why, jobs: u64) {
+    with_announcement(index, key, why, |known| {
+        known.low[priority] = known.low[priority].min(position);
+        known.jobs += jobs;
+    });
+}
+
+fn with_announcement(
+    index: usize,
+    key: QueueKey,
+    why: Why,
+    change: impl FnOnce(&mut Announcement),
+) {
     let level = transaction::nest_level();
     with(|pending| {
         let known = pending.announcements.iter_mut().rev().find(|known| {
             known.index == index && known.key == key && known.level == level && known.why == why
         });
         if let Some(known) = known {
-            known.low[priority] = known.low[priority].min(position);
-            known.jobs += jobs;
+            change(known);
         } else {
-            let mut low = [NOTHING; PRIORITIES];
-            low[priority] = position;
-            pending.announcements.push(Announcement {
+            let mut new = Announcement {
                 index,
                 key,
                 level,
                 why,
-                low,
-                jobs,
+                low: [NOTHING; PRIORITIES],
+                jobs: 0,
+                promised: false,
                 begun: false,
-            });
+            };
+            change(&mut new);
+            pending.announcements.push(new);
         }
     });
+}
+
+/// The new jobs that are announced of this queue are refused at commit when it is gone.
+pub fn promises(index: usize, key: QueueKey) {
+    with_announcement(index, key, Why::Ready, |known| known.promised = true);
 }
 
 /// A row becomes ready at commit. `new_jobs` counts in the queue's statistics.

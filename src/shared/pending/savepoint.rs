@@ -38,6 +38,7 @@ impl Pending {
                     *low = (*low).min(other);
                 }
                 parent.jobs += known.jobs;
+                parent.promised |= known.promised;
                 self.announcements.swap_remove(at);
             } else {
                 self.announcements[at].level = level - 1;

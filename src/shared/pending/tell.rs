@@ -34,7 +34,7 @@ pub(super) fn before(what: Before) -> Result<()> {
                 known.begun = true;
             }
             // In this order: see `QueueSlot::close`.
-            if known.jobs > 0 && !slot.takes_jobs_of(known.key) && !is_forced(changes, known.key) {
+            if known.promised && !slot.takes_jobs_of(known.key) && !is_forced(changes, known.key) {
                 return Err(refuse(slot.is(known.key), known.key));
             }
         }
