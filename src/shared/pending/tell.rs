@@ -194,6 +194,8 @@ impl Pending {
         }
         if self.sweep {
             if let Some(slot) = shared.find_database(database) {
+                // What came in silence may be of a queue that is gone.
+                slot.orphans_requested.store(true, Ordering::SeqCst);
                 slot.sweep_requested.store(true, Ordering::SeqCst);
                 shared.call_launcher();
             }
