@@ -58,6 +58,30 @@ def test_a_role_without_a_session_waits_without_a_worker_dying_of_it(tenant, dam
     assert tenant.job_wait(job, deadline=10)["state"] == "completed"
 
 
+@pytest.mark.parametrize("damage, reason, repair", SESSION, ids=["NOLOGIN", "no CONNECT"])
+def test_an_executor_that_is_there_leaves_when_its_role_may_not_enter_any_more(tenant, damage, reason, repair):
+    """As long as it had work it would stay for ever; the job that it runs ends as usual."""
+    if "NOLOGIN" in damage:
+        skip_unless_workers_must_log_in(tenant)
+    names = {"role": tenant.tenant, "db": tenant.name}
+    gate = Gate(tenant)
+    tenant.sql(f"CREATE FUNCTION stops() RETURNS void LANGUAGE plpgsql AS $$BEGIN PERFORM {gate.stop}; END$$;"
+               f"SELECT pushy.queue_register('stopped', 'stops()', run_as => '{tenant.tenant}')")
+    running = tenant.value("SELECT pushy.enqueue('stopped')")
+    gate.wait_for_arrival()
+    since = tenant.cluster.log.position()
+    tenant.sql(damage.format(**names))
+    waiting = tenant.value("SELECT pushy.enqueue('stopped')")
+    gate.open()
+    assert tenant.job_wait(running)["state"] == "completed"
+    tenant.cluster.log.wait_for(f'jobs in database "{tenant.name}" wait: .*{reason}', since)
+    assert reason in reasons(tenant, "stopped")
+    assert tenant.job(waiting)["state"] == "available"
+    assert tenant.value("SELECT parked IS NULL FROM pushy.queues WHERE queue = 'stopped'")
+    tenant.sql(repair.format(**names))
+    assert tenant.job_wait(waiting, deadline=10)["state"] == "completed"
+
+
 def test_a_role_over_its_connection_limit_waits_until_a_session_ends(tenant):
     session = tenant.connect(user=tenant.tenant)
     tenant.sql(f"ALTER ROLE {tenant.tenant} CONNECTION LIMIT 0")

@@ -224,6 +224,25 @@ def test_a_queue_of_another_role_is_refused_to_everybody_else(db, role):
         refused(session, "SELECT pushy.queue_run('q')", "42501", "owner")
 
 
+def test_a_session_that_is_the_roles_by_set_session_authorization_is_refused(db, role):
+    """Its handler could RESET SESSION AUTHORIZATION and be who has logged in."""
+    name = role()
+    db.sql(f"GRANT CREATE ON SCHEMA public TO {name}")
+    with db.connect(user=name) as session:
+        session.execute("""
+            CREATE FUNCTION escape() RETURNS text LANGUAGE plpgsql AS
+              'BEGIN RESET SESSION AUTHORIZATION; RETURN current_user || current_setting(''is_superuser''); END';
+            SELECT pushy.queue_register('escape', 'escape()'); SELECT pushy.queue_pause('escape'); SELECT pushy.enqueue('escape')""")
+    with db.connect() as admin:
+        admin.execute(f"SET SESSION AUTHORIZATION {name}")
+        refused(admin, "SELECT pushy.queue_run('escape')", "42501", "role that has logged in", "Role postgres has logged in", f"Connect as {name}")
+        admin.execute("RESET SESSION AUTHORIZATION")
+    assert db.rows("SELECT state, result FROM pushy.jobs WHERE queue = 'escape'") == [("available", None)]
+    with db.connect(user=name) as session:
+        assert session.execute("SELECT pushy.queue_run('escape')").fetchone() == (1,)
+    assert db.value("SELECT result #>> '{}' FROM pushy.jobs WHERE queue = 'escape'") == f"{name}off"
+
+
 def test_privilege_work_is_not_enough(db, role):
     worker = role()
     db.sql(f"CREATE FUNCTION work() RETURNS void LANGUAGE sql AS 'SELECT';"

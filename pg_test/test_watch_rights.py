@@ -78,6 +78,43 @@ def test_an_expression_that_the_writer_may_not_evaluate_is_an_error_that_is_told
     assert heard.after("INSERT INTO t VALUES (1)", session=writer) == [("insert", 1, "42501")]
 
 
+@pytest.mark.parametrize("through", ["the role", "a group"])
+def test_execute_on_what_an_expression_calls_is_looked_up_for_each_role_that_fires(db, heard, as_role, through):
+    """In one session too, and again when the right is taken away: functions, those of operators, and what an inlined one calls."""
+    name, _ = as_role("INSERT ON t")
+    group, _ = as_role()
+    db.sql(f"""
+        CREATE FUNCTION secret(int) RETURNS text LANGUAGE plpgsql AS 'BEGIN RETURN current_user; END';
+        CREATE FUNCTION inlined(int) RETURNS text LANGUAGE sql AS 'SELECT public.secret($1)';
+        CREATE FUNCTION joined(int, int) RETURNS text LANGUAGE plpgsql AS 'BEGIN RETURN current_user; END';
+        CREATE OPERATOR ### (LEFTARG = int, RIGHTARG = int, FUNCTION = joined)""")
+    whom = name if through == "the role" else group
+    error = [("insert", 1, "42501")]
+    for number, (expression, called) in enumerate((("secret(NEW.id)", "secret(int)"), ("inlined(NEW.id)", "secret(int)"), ("NEW.id ### 1", "joined(int, int)"))):
+        db.sql(f"GRANT EXECUTE ON FUNCTION {called} TO PUBLIC")
+        watch(db, "t", payload_expr=f"json_build_object('op', 'insert', 'key', json_build_object('by', {expression}))::text")
+        db.sql(f"REVOKE EXECUTE ON FUNCTION {called} FROM PUBLIC")
+
+        def fired(as_whom):
+            db.sql(f"TRUNCATE t; SET ROLE {as_whom}")
+            told = heard.after("INSERT INTO t VALUES (1)", session=db.main)
+            db.sql("RESET ROLE")
+            return told
+        assert fired(name) == error, expression
+        assert fired("postgres") == [("insert", "postgres")], expression
+        assert fired(name) == error, expression
+        db.sql(f"GRANT EXECUTE ON FUNCTION {called} TO {whom}")
+        if through == "a group":
+            db.sql(f"GRANT {group} TO {name}")
+        assert fired(name) == [("insert", name)], expression
+        if through == "a group":
+            db.sql(f"REVOKE {group} FROM {name}")
+        else:
+            db.sql(f"REVOKE EXECUTE ON FUNCTION {called} FROM {whom}")
+        assert fired(name) == error, expression
+        assert fired("postgres") == [("insert", "postgres")], expression
+
+
 def test_a_writer_who_may_not_look_at_catalogs_writes_all_the_same(db, heard, as_role):
     watch(db, "t", condition="length(NEW.id::text) > 0")
     _, writer = as_role("INSERT ON t")

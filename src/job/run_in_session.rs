@@ -76,7 +76,7 @@ fn require_place() -> Result<()> {
 fn require_role(queue: &Definition) -> Result<()> {
     let session = identity::session_user();
     if session == queue.run_as && session == identity::current_user() {
-        return Ok(());
+        return require_login(queue);
     }
     Err(Error::new(
         SqlState::INSUFFICIENT_PRIVILEGE,
@@ -95,6 +95,27 @@ fn require_role(queue: &Definition) -> Result<()> {
         "Connect as {}.",
         identifier::quoted(&queue.run_as_name)
     )))
+}
+
+/// Nor may the session have been opened by another: a handler could RESET SESSION AUTHORIZATION.
+fn require_login(queue: &Definition) -> Result<()> {
+    let login = identity::authenticated_user();
+    if login == queue.run_as {
+        return Ok(());
+    }
+    let role = identifier::quoted(&queue.run_as_name);
+    Err(Error::new(
+        SqlState::INSUFFICIENT_PRIVILEGE,
+        format!(
+            "queue_run runs jobs as the role that has logged in, but queue \"{}\" runs as role {role}",
+            queue.name
+        ),
+    )
+    .detail(format!(
+        "Role {} has logged in: after SET SESSION AUTHORIZATION a handler could go back to it.",
+        identifier::quoted(&identity::role_name(login))
+    ))
+    .hint(format!("Connect as {role}.")))
 }
 
 /// One of the queue's permits, kept until the transaction ends: its jobs hold their locks as long.

@@ -1,4 +1,4 @@
-//! Noticing that functions, roles, memberships, schemas or types have changed, so that what was found out of
+//! Noticing that functions, roles, memberships, schemas, types or databases have changed, so that what was found out of
 //! them can be kept until then.
 
 use std::ffi::c_int;
@@ -12,8 +12,17 @@ static CHANGES: AtomicU64 = AtomicU64::new(0);
 /// Counts from now on; once per process. Messages of others arrive when a transaction begins and when a lock
 /// is taken, as they do for the server's own caches.
 pub fn watch() {
-    use pg_sys::SysCacheIdentifier::{AUTHMEMROLEMEM, AUTHOID, NAMESPACEOID, PROCOID, TYPEOID};
-    for cache in [AUTHMEMROLEMEM, AUTHOID, NAMESPACEOID, PROCOID, TYPEOID] {
+    use pg_sys::SysCacheIdentifier::{
+        AUTHMEMROLEMEM, AUTHOID, DATABASEOID, NAMESPACEOID, PROCOID, TYPEOID,
+    };
+    for cache in [
+        AUTHMEMROLEMEM,
+        AUTHOID,
+        DATABASEOID,
+        NAMESPACEOID,
+        PROCOID,
+        TYPEOID,
+    ] {
         // SAFETY: the callback stays valid as long as the library is loaded.
         unsafe {
             pg_sys::CacheRegisterSyscacheCallback(

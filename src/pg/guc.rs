@@ -18,7 +18,7 @@ pub fn max_worker_processes() -> i32 {
     unsafe { pg_sys::max_worker_processes }
 }
 
-/// Sets a setting for this process, over what the role or the database says.
+/// Sets a setting for this process, over what the role or the database says; RESET goes there too.
 pub fn force(name: &CStr, value: &str) {
     let value = CString::new(value).expect("no NUL in a setting");
     // SAFETY: both strings are copied; a worker's own session.
@@ -27,7 +27,7 @@ pub fn force(name: &CStr, value: &str) {
             name.as_ptr(),
             value.as_ptr(),
             pg_sys::GucContext::PGC_SUSET,
-            pg_sys::GucSource::PGC_S_SESSION,
+            pg_sys::GucSource::PGC_S_OVERRIDE,
         );
     }
 }

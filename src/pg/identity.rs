@@ -13,13 +13,23 @@ use crate::errors::{Error, Result, SqlState};
 
 /// The role whose rights the current code has: never the session's, never an argument.
 pub fn current_user() -> Oid {
+    extern "C-unwind" {
+        /// Without the guard of the bindings: it raises nothing.
+        fn GetUserId() -> Oid;
+    }
     // SAFETY: reads a backend global.
-    unsafe { pg_sys::GetUserId() }
+    unsafe { GetUserId() }
 }
 
 pub fn session_user() -> Oid {
     // SAFETY: reads a backend global.
     unsafe { pg_sys::GetSessionUserId() }
+}
+
+/// Who has logged in: a session that is another's by SET SESSION AUTHORIZATION can go back to this role.
+pub fn authenticated_user() -> Oid {
+    // SAFETY: reads a backend global.
+    unsafe { pg_sys::GetAuthenticatedUserId() }
 }
 
 /// What the catalogs said of schema pushy, until something of it changes: looked up for each commit that is

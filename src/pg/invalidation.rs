@@ -22,6 +22,8 @@ pub fn init() {
         for cache in [
             pg_sys::SysCacheIdentifier::PROCOID,
             pg_sys::SysCacheIdentifier::NAMESPACEOID,
+            pg_sys::SysCacheIdentifier::AUTHOID,
+            pg_sys::SysCacheIdentifier::AUTHMEMROLEMEM,
         ] {
             pg_sys::CacheRegisterSyscacheCallback(
                 cache as i32,
@@ -32,7 +34,8 @@ pub fn init() {
     }
 }
 
-/// Unchanged means: no function, no schema and no table of interest is another than at the same number.
+/// Unchanged means: no function, no schema, no role, no membership and no table of interest is another than at the same
+/// number.
 pub fn generation() -> u64 {
     GENERATION.get()
 }

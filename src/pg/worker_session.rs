@@ -7,6 +7,10 @@ use super::{database, guc};
 
 /// Settings that every worker forces, and why.
 const FORCED: &[(&CStr, &str)] = &[
+    // The session's role is the queue's; who owns a database may say another for all who connect to it.
+    (c"role", "none"),
+    // An error that is caught would end the process.
+    (c"exit_on_error", "off"),
     // A claim needs READ COMMITTED: in REPEATABLE READ a SKIP LOCKED claim fails with 'could not serialize access'.
     (c"default_transaction_isolation", "read committed"),
     // Bookkeeping writes.

@@ -39,6 +39,11 @@ pub fn check_session(queue: &Definition) -> Result<(), Unfit> {
     session_as(database::current(), &run_as(queue)?)
 }
 
+/// Whether the queue's role may have a session here, however many there are: an executor that is one leaves otherwise.
+pub fn check_entry(queue: &Definition) -> Result<(), Unfit> {
+    entry_as(database::current(), &run_as(queue)?)
+}
+
 /// The same for a role and a database by number.
 pub fn session_of(database: u32, role: u32) -> Result<(), Unfit> {
     let found = identity::role(Oid::from(role)).ok_or_else(|| Unfit::RoleGone {
@@ -49,6 +54,24 @@ pub fn session_of(database: u32, role: u32) -> Result<(), Unfit> {
 }
 
 fn session_as(database: u32, role: &identity::Role) -> Result<(), Unfit> {
+    entry_as(database, role)?;
+    let limits = database::limits(database);
+    if identity::has_too_many_sessions(role) {
+        return Err(Unfit::TooManySessions {
+            role: identifier::quoted(&role.name),
+            limit: role.connection_limit,
+        });
+    }
+    if !role.superuser && database::has_too_many_sessions(database, &limits) {
+        return Err(Unfit::DatabaseFull {
+            database: identifier::quoted(&database::name(database).unwrap_or_default()),
+            limit: limits.connections,
+        });
+    }
+    Ok(())
+}
+
+fn entry_as(database: u32, role: &identity::Role) -> Result<(), Unfit> {
     let name = || identifier::quoted(&database::name(database).unwrap_or_default());
     let role_name = || identifier::quoted(&role.name);
     let limits = database::limits(database);
@@ -62,18 +85,6 @@ fn session_as(database: u32, role: &identity::Role) -> Result<(), Unfit> {
         return Err(Unfit::NoConnect {
             role: role_name(),
             database: name(),
-        });
-    }
-    if identity::has_too_many_sessions(role) {
-        return Err(Unfit::TooManySessions {
-            role: role_name(),
-            limit: role.connection_limit,
-        });
-    }
-    if !role.superuser && database::has_too_many_sessions(database, &limits) {
-        return Err(Unfit::DatabaseFull {
-            database: name(),
-            limit: limits.connections,
         });
     }
     Ok(())

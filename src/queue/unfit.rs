@@ -90,6 +90,14 @@ pub enum Unfit {
 }
 
 impl Unfit {
+    /// Whether it is the role's session that is in the way, not the queue: nothing to park it for.
+    pub fn bars_sessions(&self) -> bool {
+        matches!(
+            self,
+            Self::NoLogin { .. } | Self::NoConnect { .. } | Self::DatabaseClosed { .. }
+        )
+    }
+
     /// What is in the way, in PostgreSQL's style of messages.
     pub fn reason(&self) -> String {
         match self {

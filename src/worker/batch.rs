@@ -55,6 +55,7 @@ impl Work {
                 return Ok(handler);
             }
         }
+        fitness::check_entry(&self.queue)?;
         let handler = fitness::check(&self.queue)?;
         self.fit = Some((changes, handler));
         Ok(handler)
@@ -75,6 +76,8 @@ pub enum Ended {
     Parked,
     /// Nothing could be done, because somebody holds the queue's row: try again in a moment.
     Busy,
+    /// The role has lost its LOGIN or its way into the database: no executor of it may stay.
+    Barred,
     /// The server lacks something: try again later.
     Failed(Failure),
 }
@@ -146,6 +149,10 @@ impl Bench {
     ) -> Result<Ended> {
         let handler = match work.handler() {
             Ok(handler) => handler,
+            Err(unfit) if unfit.bars_sessions() => {
+                transaction::commit();
+                return Ok(Ended::Barred);
+            }
             Err(_) => {
                 let is_settled = park::park(&work.queue)?;
                 transaction::commit();

@@ -202,6 +202,8 @@ impl Executing {
             match self.work_once() {
                 Some(Ended::Failed(_) | Ended::Worked) => failures = 0,
                 Some(Ended::Empty | Ended::Parked | Ended::Busy | Ended::Unsettled) => {}
+                // The launcher says why none comes.
+                Some(Ended::Barred) => return,
                 None if self.left_by_claims() => {}
                 None => {
                     if !self.sleep() {
