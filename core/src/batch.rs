@@ -15,6 +15,17 @@ impl BatchPlan {
     /// (`PGPROC_MAX_CACHED_SUBXIDS`, storage/proc.h) every snapshot in the server goes through pg_subtrans;
     /// the difference is room for the job that passes the mark.
     pub const MAX_SUBXIDS: u32 = 48;
+    /// Bytes of arguments at which a claim ends: they are all in memory until the batch is over.
+    pub const MAX_ARGS_BYTES: usize = 16 << 20;
+    /// Bytes of arguments and results at which a batch ends.
+    pub const MAX_MEMORY: usize = 64 << 20;
+    /// While another executor is idle, a claim is worth this much work at most, in microseconds: about as long as
+    /// that executor takes to wake.
+    pub const SHARE_US: u64 = 100;
+    /// ... and has this many jobs at most, because one of them may turn out to be long.
+    pub const MAX_SHARED_JOBS: u32 = 8;
+    /// A batch that holds jobs it has not begun asks after this long whether somebody is idle, in microseconds.
+    pub const LOOK_AROUND_US: u64 = 200;
 }
 
 /// How many rows to claim for the next batch of a queue: 1 to [`BatchPlan::MAX_JOBS`].
@@ -45,6 +56,30 @@ pub const fn claim_size(mean_ns: u64, previous: u32, previous_full: bool) -> u32
         1
     } else {
         size as u32
+    }
+}
+
+/// The part of a claim of `size` jobs that an executor takes while another one is idle: what it leaves is for that one.
+/// One at least. `mean_ns` as for [`claim_size`].
+///
+/// A batch saves a commit for each job after the first; a job that waits in a batch beside an idle executor starts later by
+/// all those before it. The second costs more as soon as those before it take longer than the idle one needs to wake.
+pub const fn share_of_claim(mean_ns: u64, size: u32) -> u32 {
+    if mean_ns == 0 {
+        return 1;
+    }
+    let fit = BatchPlan::SHARE_US * 1_000 / mean_ns;
+    let mut share = BatchPlan::MAX_SHARED_JOBS as u64;
+    if fit < share {
+        share = fit;
+    }
+    if (size as u64) < share {
+        share = size as u64;
+    }
+    if share == 0 {
+        1
+    } else {
+        share as u32
     }
 }
 
@@ -88,6 +123,8 @@ pub enum BatchEnd {
     SubxidLimit,
     /// As many jobs as a batch may have.
     JobLimit,
+    /// Arguments and results take as much memory as a batch may have.
+    Memory,
     /// The time is used up.
     Budget,
 }
@@ -103,6 +140,8 @@ pub struct AfterJob<'a> {
     pub jobs: u32,
     /// Subtransaction ids that the transaction holds, those of exception blocks in handlers included.
     pub subxids: u32,
+    /// Bytes of the arguments and results that the batch keeps.
+    pub memory: usize,
     /// The job has a unique or a group key.
     pub had_key: bool,
     /// The transaction accessed the temporary namespace.
@@ -129,6 +168,7 @@ pub fn ends_batch(after: &AfterJob) -> Option<BatchEnd> {
             BatchEnd::SubxidLimit,
         ),
         (after.jobs >= BatchPlan::MAX_JOBS, BatchEnd::JobLimit),
+        (after.memory >= BatchPlan::MAX_MEMORY, BatchEnd::Memory),
         (after.elapsed_us >= BatchPlan::BUDGET_US, BatchEnd::Budget),
     ];
     reasons
@@ -214,6 +254,26 @@ mod tests {
     }
 
     #[test]
+    fn a_share_is_what_takes_no_longer_than_another_executor_needs_to_wake() {
+        assert_eq!(share_of_claim(0, 256), 1);
+        assert_eq!(share_of_claim(MS, 20), 1);
+        assert_eq!(share_of_claim(50_000, 20), 2);
+        assert_eq!(share_of_claim(1_000, 256), BatchPlan::MAX_SHARED_JOBS);
+        let mut random = Seeded::new(10);
+        for _ in 0..100_000 {
+            let mean = random.any_magnitude();
+            let size = random.below(u64::from(BatchPlan::MAX_JOBS)) as u32 + 1;
+            let share = share_of_claim(mean, size);
+            let worth = u64::from(share).saturating_mul(mean);
+            assert!((1..=size).contains(&share), "{mean} {size} {share}");
+            assert!(
+                share == 1 || worth <= BatchPlan::SHARE_US * 1_000,
+                "{mean} {size} {share}"
+            );
+        }
+    }
+
+    #[test]
     fn the_first_sample_is_the_mean_and_a_steady_one_is_reached() {
         assert_eq!(fold_mean(0, 5), 5);
         assert_eq!(fold_mean(0, 0), 1);
@@ -244,6 +304,7 @@ mod tests {
             elapsed_us: BatchPlan::BUDGET_US - 1,
             jobs: BatchPlan::MAX_JOBS - 1,
             subxids: BatchPlan::MAX_SUBXIDS - 1,
+            memory: BatchPlan::MAX_MEMORY - 1,
             ..AfterJob::default()
         };
         assert_eq!(ends_batch(&after), None);
@@ -318,6 +379,13 @@ mod tests {
             (AfterJob { jobs: 256, ..none }, BatchEnd::JobLimit),
             (
                 AfterJob {
+                    memory: BatchPlan::MAX_MEMORY,
+                    ..none
+                },
+                BatchEnd::Memory,
+            ),
+            (
+                AfterJob {
                     elapsed_us: 20_000,
                     ..none
                 },
@@ -339,6 +407,7 @@ mod tests {
                 elapsed_us: random.below(30_000),
                 jobs: random.below(300) as u32,
                 subxids: random.below(60) as u32,
+                memory: random.below(100 << 20) as usize,
                 had_key: random.below(8) == 0,
                 used_temporary: random.below(8) == 0,
                 set_constraints: random.below(8) == 0,

@@ -1,5 +1,7 @@
 //! Taking ready jobs: a row lock in an open transaction, which vanishes with its holder.
 
+use std::cell::Cell;
+
 use super::claimed::Claimed;
 use super::tables::live_job;
 use crate::errors::Result;
@@ -9,7 +11,30 @@ use crate::pg::memory::Context;
 use crate::pg::snapshot;
 use crate::pg::spi::{Row, Tid};
 
-/// Locks up to `most` ready jobs of one priority from position `from` on, in order, skipping those that
+/// How much a claim may still take.
+#[derive(Clone, Copy)]
+pub struct Room {
+    pub jobs: u32,
+    /// Of arguments; the job that passes it is the last one.
+    pub bytes: usize,
+}
+
+impl Room {
+    pub const ONE: Self = Self {
+        jobs: 1,
+        bytes: usize::MAX,
+    };
+
+    pub fn less(self, claimed: &[Claimed]) -> Self {
+        let bytes = claimed.iter().map(|job| job.args_bytes).sum();
+        Self {
+            jobs: self.jobs - claimed.len() as u32,
+            bytes: self.bytes.saturating_sub(bytes),
+        }
+    }
+}
+
+/// Locks ready jobs of one priority from position `from` on, in order, as many as there is room for, skipping those that
 /// others hold, and says whether there were any. Arguments are copied into `memory`. The caller has taken
 /// the watermark before: the snapshot is taken here, after it.
 ///
@@ -21,7 +46,7 @@ pub fn claim(
     queue_id: i32,
     priority: usize,
     from: u64,
-    most: u32,
+    room: Room,
     memory: &Context,
 ) -> Result<Locked<Claimed>> {
     let table = heap::open("live_job")?;
@@ -29,23 +54,30 @@ pub fn claim(
     let snapshot = snapshot::take();
     let from = from.min(i64::MAX as u64) as i64;
     let mut claimed = Locked {
-        rows: Vec::new(),
+        rows: Vec::with_capacity(room.jobs as usize),
         passed_over: false,
+        is_enough: false,
     };
-    for (from, below) in stretches(from, most) {
+    for (from, below) in stretches(from, room.jobs) {
         let mut keys = vec![
             Key::int4_equals(1, queue_id),
             Key::int2_equals(2, priority as i16),
             Key::int8_at_least(3, from),
         ];
         keys.extend(below.map(|below| Key::int8_below(3, below)));
-        let room = most as usize - claimed.rows.len();
-        let more = table.lock_in_order("live_job_ready", &keys, &snapshot, room, |row, tid| {
-            read(row, tid, priority, memory)
-        })?;
+        let room = room.less(&claimed.rows);
+        let bytes = Cell::new(0);
+        let are_enough = |rows: usize| rows >= room.jobs as usize || bytes.get() >= room.bytes;
+        let take = |row: Row<'_>, tid| {
+            let job = read(row, tid, priority, memory)?;
+            bytes.set(bytes.get() + job.args_bytes);
+            Ok(job)
+        };
+        let more = table.lock_in_order("live_job_ready", &keys, &snapshot, are_enough, take)?;
         claimed.rows.extend(more.rows);
         claimed.passed_over |= more.passed_over;
-        if claimed.rows.len() == most as usize {
+        claimed.is_enough = more.is_enough;
+        if claimed.is_enough {
             break;
         }
     }
@@ -79,6 +111,7 @@ fn read(row: Row<'_>, tid: Tid, priority: usize, memory: &Context) -> Result<Cla
         strikes: row.i16(live_job::STRIKES),
         alone: row.bool(live_job::ALONE),
         unique_key: row.opt_text(live_job::UNIQUE_KEY)?,
+        args_bytes: row.length(live_job::ARGS),
         args: row
             .varlena_in(live_job::ARGS, memory.raw())
             .map_or(Answer::Null, Answer::Datum),

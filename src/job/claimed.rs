@@ -33,6 +33,7 @@ pub struct Claimed {
     pub alone: bool,
     pub unique_key: Option<String>,
     pub args: Answer,
+    pub args_bytes: usize,
 }
 
 /// The job as a value of type pushy.job.

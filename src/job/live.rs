@@ -56,6 +56,7 @@ fn read(row: Row<'_>) -> Result<Live> {
             unique_key: row.opt_text(14)?,
             priority: row.i16(15),
             args: Answer::Null,
+            args_bytes: 0,
         },
     })
 }

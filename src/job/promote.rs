@@ -119,14 +119,15 @@ fn lock_due(after: Place, most: usize) -> Result<Vec<Due>> {
         if room == 0 || after.run_at > now {
             break;
         }
-        let more = table.lock_in_order(INDEX, &keys, &snapshot, room, |row, _| {
+        let take = |row: spi::Row<'_>, _| {
             Ok(Due {
                 id: row.i64(live_job::ID),
                 run_at: row.timestamp(live_job::RUN_AT),
                 queue_id: row.i32(live_job::QUEUE_ID),
                 priority: row.i16(live_job::PRIORITY),
             })
-        })?;
+        };
+        let more = table.lock_in_order(INDEX, &keys, &snapshot, |rows| rows >= room, take)?;
         due.extend(more.rows);
     }
     Ok(due)

@@ -1,11 +1,12 @@
 //! queue_run: runs what is due of a queue in the caller's session and transaction, for tests.
 
 use super::call;
+use super::claim::{self, Room};
 use super::claimed::Claimed;
 use super::current::{self, Current};
 use super::failure;
 use super::finish::{self, Done, Verdict};
-use super::{claim, promote};
+use super::promote;
 use crate::errors::{Error, Result, SqlState};
 use crate::pg::handler::Callable;
 use crate::pg::memory::Context;
@@ -224,7 +225,7 @@ impl Bench<'_> {
         let queue = self.queue;
         while promote::promote_of(queue, ROWS)? {}
         for priority in 0..PRIORITIES {
-            let taken = claim::claim(queue.queue_id, priority, 0, 1, self.kept)?;
+            let taken = claim::claim(queue.queue_id, priority, 0, Room::ONE, self.kept)?;
             let Some(job) = taken.rows.into_iter().next() else {
                 continue;
             };

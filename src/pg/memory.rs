@@ -30,6 +30,12 @@ impl Context {
         self.0
     }
 
+    /// Bytes that it has taken from the system.
+    pub fn allocated(&self) -> usize {
+        // SAFETY: the context lives as long as self.
+        unsafe { (*self.0).mem_allocated as usize }
+    }
+
     /// Frees all that was allocated in it.
     pub fn reset(&self) {
         extern "C-unwind" {

@@ -356,9 +356,9 @@ impl Row<'_> {
             .map(|datum| unsafe { text::bytes_from_datum(datum) })
     }
 
-    /// Bytes of a text, without reading it; 0 for NULL.
+    /// Bytes of a text or a jsonb, without reading it; 0 for NULL.
     pub fn length(&self, column: i32) -> usize {
-        // SAFETY: the statement selects text here.
+        // SAFETY: the statement selects a type of variable length here.
         self.datum(column).map_or(0, |datum| unsafe {
             pg_sys::toast_raw_datum_size(datum) - pg_sys::VARHDRSZ
         })

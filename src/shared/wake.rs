@@ -14,7 +14,7 @@ use std::sync::atomic::Ordering;
 
 use pushy_core::bits;
 
-use super::executor::ExecutorState;
+use super::executor::{Executor, ExecutorState};
 use super::queue_slot::{QueueKey, NOTHING};
 use super::Shared;
 use crate::pg::clock;
@@ -79,6 +79,19 @@ impl Shared {
             return NOTHING;
         }
         low.swap(NOTHING, Ordering::SeqCst)
+    }
+
+    /// Whether somebody is idle who could work on this queue now.
+    pub fn has_idle_for(&self, index: usize) -> bool {
+        let slot = &self.queues()[index];
+        let Some(key) = slot.key().filter(|_| slot.has_permit()) else {
+            return false;
+        };
+        let role = slot.role.load(Ordering::SeqCst);
+        let is_idle = |executor: &Executor| executor.state() == ExecutorState::Idle;
+        self.executors
+            .iter()
+            .any(|executor| is_idle(executor) && executor.serves(key.database, role))
     }
 
     /// Wakes somebody who can work on this queue: an idle executor of its group, else the launcher.

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use pushy_core::batch;
+use pushy_core::batch::{self, BatchPlan};
 
 use super::cancels;
 use super::help::Help;
@@ -10,7 +10,7 @@ use super::recorder::Recorder;
 use super::results::{self, Results};
 use super::solitude;
 use crate::errors::Result;
-use crate::job::claim;
+use crate::job::claim::{self, Room};
 use crate::job::claimed::Claimed;
 use crate::pg::failure::{self, Failure};
 use crate::pg::memory::{self, Context};
@@ -172,9 +172,15 @@ impl Bench {
         } else {
             batch::claim_size(mean, work.previous, work.previous_full)
         };
+        let shares = most > 1 && shared.has_idle_for(work.slot);
+        let asked = if shares {
+            batch::share_of_claim(mean, most)
+        } else {
+            most
+        };
         let me = &shared.executors[self.me];
         me.claiming.store(true, Ordering::SeqCst);
-        *claimed = self.claim(shared, work, most)?;
+        *claimed = self.claim(shared, work, asked)?;
         me.set_batch(work.queue.queue_id, claimed.iter().map(|job| job.id));
         me.claiming.store(false, Ordering::SeqCst);
         if claimed.is_empty() {
@@ -216,8 +222,10 @@ impl Bench {
         }
         note.leave();
         note.set_alone(false);
-        work.previous = if results.put_off { 0 } else { ran as u32 };
-        work.previous_full = ran == claimed.len() && ran as u32 == most;
+        if !shares || results.put_off {
+            work.previous = if results.put_off { 0 } else { ran as u32 };
+            work.previous_full = ran == claimed.len() && ran as u32 == most;
+        }
         results::count(work, claimed, results, &counts);
         me.jobs_done.fetch_add(ran as u64, Ordering::Relaxed);
         if used_temporary {
@@ -229,11 +237,15 @@ impl Bench {
         Ok(Ended::Worked)
     }
 
-    /// Takes the watermarks and locks up to `most` jobs, from the first priority on. Whatever happens to
+    /// Takes the watermarks and locks up to `most` jobs, fewer if their arguments are big, from the first priority on. Whatever happens to
     /// this transaction but its commit puts the watermarks back.
     fn claim(&self, shared: &Shared, work: &Work, most: u32) -> Result<Vec<Claimed>> {
         let key = work.queue.key();
         let slot = &shared.queues()[work.slot];
+        let room = Room {
+            jobs: most,
+            bytes: BatchPlan::MAX_ARGS_BYTES,
+        };
         let mut claimed: Vec<Claimed> = Vec::with_capacity(most as usize);
         shared.clear_ready(work.slot);
         for priority in 0..PRIORITIES {
@@ -242,23 +254,22 @@ impl Bench {
                 continue;
             }
             pending::claimed(work.slot, key, priority, from);
-            let room = most - claimed.len() as u32;
+            let memory = &self.batch_memory;
             let more = claim::claim(
                 work.queue.queue_id,
                 priority,
                 from,
-                room,
-                &self.batch_memory,
+                room.less(&claimed),
+                memory,
             )?;
             if more.passed_over {
                 slot.pass_over();
             }
-            let full = more.rows.len() as u32 == room;
-            if let Some(last) = more.rows.last().filter(|_| full) {
+            if let Some(last) = more.rows.last().filter(|_| more.is_enough) {
                 shared.announce(work.slot, key, priority, last.position as u64 + 1);
             }
             claimed.extend(more.rows);
-            if full {
+            if more.is_enough {
                 break;
             }
         }

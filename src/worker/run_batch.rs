@@ -3,7 +3,7 @@
 use std::ffi::CStr;
 use std::sync::atomic::Ordering;
 
-use pushy_core::batch::{self, AfterJob};
+use pushy_core::batch::{self, AfterJob, BatchPlan};
 
 use super::batch::{Bench, Work};
 use super::blame::{Blame, Span};
@@ -51,6 +51,7 @@ impl Bench {
         let mut activity = Activity::of(&work.name);
         // A job begins when the one before it has ended.
         let mut before = None;
+        let mut looked_around = began;
         for (index, job) in claimed.iter().enumerate() {
             if index > 0 && (job.alone || me.stop_requested.load(Ordering::SeqCst)) {
                 break;
@@ -107,6 +108,7 @@ impl Bench {
                 elapsed_us: now.since_us(began),
                 jobs: index as u32 + 1,
                 subxids: transaction::subtransaction_ids(),
+                memory: self.batch_memory.allocated(),
                 had_key: job.unique_key.is_some(),
                 used_temporary: session::used_temporary_objects(),
                 set_constraints: session::take_constraints_set(),
@@ -114,6 +116,14 @@ impl Bench {
             };
             if batch::ends_batch(&after).is_some() {
                 break;
+            }
+            if now.since_us(looked_around) >= BatchPlan::LOOK_AROUND_US {
+                looked_around = now;
+                let holds_some = index + 1 < claimed.len();
+                if holds_some && shared.has_idle_for(work.slot) {
+                    // What is left of the claim is announced at the commit, which wakes the idle one.
+                    break;
+                }
             }
         }
         drop(lock_patience);

@@ -115,6 +115,8 @@ pub struct Locked<T> {
     pub rows: Vec<T>,
     /// Somebody else held rows before the last one.
     pub passed_over: bool,
+    /// There were enough: behind the last one there may be more.
+    pub is_enough: bool,
 }
 
 /// How an attempt to lock the next row ended.
@@ -140,21 +142,22 @@ extern "C-unwind" {
 }
 
 impl Table {
-    /// Locks up to `most` rows FOR UPDATE in the order of an index, as `snapshot` sees them. Rows that
-    /// somebody else holds are skipped, and so are rows that were changed or removed since the snapshot:
-    /// whoever changed them announces what they are now. `take` is given each row while its page is pinned:
+    /// Locks rows FOR UPDATE in the order of an index, as `snapshot` sees them, until so many are enough; that is asked
+    /// before each row. Rows that somebody else holds are skipped, and so are rows that were changed or removed since the
+    /// snapshot: whoever changed them announces what they are now. `take` is given each row while its page is pinned:
     /// what outlives the call is copied there.
     pub fn lock_in_order<T>(
         &self,
         index: &str,
         keys: &[Key],
         snapshot: &Snapshot,
-        most: usize,
+        are_enough: impl Fn(usize) -> bool,
         mut take: impl FnMut(Row<'_>, Tid) -> Result<T>,
     ) -> Result<Locked<T>> {
         let index = find(index)?;
-        let mut found = Ok(Vec::with_capacity(most.min(256)));
+        let mut found = Ok(Vec::new());
         let mut passed_over = false;
+        let mut is_enough = false;
         // SAFETY: the protocol of an index scan (indexam.c) and of nodeLockRows.c; slots and scan are
         // ended here, and by the resource owner after an ERROR.
         unsafe {
@@ -163,7 +166,8 @@ impl Table {
             let seen = pg_sys::table_slot_create(self.0, std::ptr::null_mut());
             let locked = pg_sys::table_slot_create(self.0, std::ptr::null_mut());
             while let Ok(rows) = &mut found {
-                if rows.len() >= most {
+                is_enough = are_enough(rows.len());
+                if is_enough {
                     break;
                 }
                 let attempt = self.try_lock_next(scan, seen, snapshot, locked);
@@ -186,7 +190,11 @@ impl Table {
             pg_sys::index_endscan(scan);
             pg_sys::index_close(index, pg_sys::NoLock as pg_sys::LOCKMODE);
         }
-        found.map(|rows| Locked { rows, passed_over })
+        found.map(|rows| Locked {
+            rows,
+            passed_over,
+            is_enough,
+        })
     }
 
     unsafe fn begin_scan(
