@@ -37,7 +37,7 @@ demo-stop: ## ends that server and deletes it
 test: setup ## every test, on servers of their own; TEST='-k retry' picks some
 	@tools/test.sh $(TEST)
 
-lint: setup ## format, clippy, and pgspot over the install script
+lint: setup ## format, clippy, names in SQL, and pgspot over the install script
 	@tools/lint.sh
 
 bench: setup ## Pushy, its peers and its limits, the short form: tables and plots into bench/; BENCH=drain picks a section

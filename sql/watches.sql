@@ -177,7 +177,7 @@ SELECT r.oid::pg_catalog.regclass AS relation,
                                    WHERE r.relkind OPERATOR(pg_catalog.=) 'p'::pg_catalog."char"))) g
             WHERE g.oid OPERATOR(pg_catalog.=) ANY (w.triggers)
                OR g.tgargs OPERATOR(pg_catalog.=)
-                  (w.watch_id::pg_catalog.text::pg_catalog.bytea OPERATOR(pg_catalog.||) '\x00'::pg_catalog.bytea)
+                  (w.watch_id::pg_catalog.text::pg_catalog.bytea OPERATOR(pg_catalog.||) pg_catalog.decode('00', 'hex'))
                   AND g.tgparentid OPERATOR(pg_catalog.<>) 0::pg_catalog.oid
                   AND g.tgfoid OPERATOR(pg_catalog.=) 'pushy.watch_row()'::pg_catalog.regprocedure::pg_catalog.oid
             GROUP BY g.tgrelid) f) t

@@ -314,9 +314,9 @@ struct Jobs {
 }
 
 static COUNT: Plan = Plan::new(
-    "SELECT pg_catalog.count(*) FILTER (WHERE j.state OPERATOR(pg_catalog.=) 'a'::\"char\"), \
-            pg_catalog.count(*) FILTER (WHERE j.state OPERATOR(pg_catalog.=) 's'::\"char\"), \
-            pg_catalog.count(*) FILTER (WHERE j.state OPERATOR(pg_catalog.=) 'r'::\"char\"), \
+    "SELECT pg_catalog.count(*) FILTER (WHERE j.state OPERATOR(pg_catalog.=) 'a'::pg_catalog.\"char\"), \
+            pg_catalog.count(*) FILTER (WHERE j.state OPERATOR(pg_catalog.=) 's'::pg_catalog.\"char\"), \
+            pg_catalog.count(*) FILTER (WHERE j.state OPERATOR(pg_catalog.=) 'r'::pg_catalog.\"char\"), \
             pg_catalog.min(j.run_at) FILTER (WHERE j.position IS NULL)::pg_catalog.text, \
             COALESCE(pg_catalog.min(j.run_at) FILTER (WHERE j.position IS NULL) \
                      OPERATOR(pg_catalog.<=) pg_catalog.clock_timestamp(), false), \
@@ -359,6 +359,7 @@ impl Jobs {
                     jobs(self.retryable)
                 ),
                 format!(
+                    // for people to run
                     "SELECT pushy.job_retry(id) FROM pushy.jobs WHERE queue = {} AND state = 'retryable'",
                     quote_literal(&queue.name)
                 ),

@@ -20,7 +20,7 @@ static ELSEWHERE: Plan = Plan::new(
                                                                        'pushy.watch_statement()'::pg_catalog.regprocedure]::pg_catalog.oid[]) \
                         AND t.tgparentid OPERATOR(pg_catalog.=) 0::pg_catalog.oid \
                         AND t.tgargs OPERATOR(pg_catalog.=) ($1::pg_catalog.text::pg_catalog.bytea \
-                                                             OPERATOR(pg_catalog.||) '\\x00'::pg_catalog.bytea) \
+                                                             OPERATOR(pg_catalog.||) pg_catalog.decode('00', 'hex')) \
                       GROUP BY t.tgrelid, r.rolname) \
      SELECT COALESCE((SELECT h.relation FROM holder h WHERE h.relation OPERATOR(pg_catalog.=) n.named), \
                      (SELECT pg_catalog.min(h.relation) FROM holder h WHERE h.owner OPERATOR(pg_catalog.=) $3::pg_catalog.name \

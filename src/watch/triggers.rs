@@ -226,7 +226,7 @@ static BY_NUMBER: Plan = Plan::new(
       WHERE t.tgfoid OPERATOR(pg_catalog.=) ANY (ARRAY['pushy.watch_row()'::pg_catalog.regprocedure, \
                                                        'pushy.watch_statement()'::pg_catalog.regprocedure]::pg_catalog.oid[]) \
         AND t.tgparentid OPERATOR(pg_catalog.=) 0::pg_catalog.oid \
-        AND t.tgargs OPERATOR(pg_catalog.=) ($1::pg_catalog.text::pg_catalog.bytea OPERATOR(pg_catalog.||) '\\x00'::pg_catalog.bytea) \
+        AND t.tgargs OPERATOR(pg_catalog.=) ($1::pg_catalog.text::pg_catalog.bytea OPERATOR(pg_catalog.||) pg_catalog.decode('00', 'hex')) \
         AND t.tgrelid OPERATOR(pg_catalog.=) $2 \
       ORDER BY t.oid",
     &[BuiltinOid::TEXTOID, BuiltinOid::OIDOID],
