@@ -101,7 +101,7 @@ COMMENT ON COLUMN pushy.queues.max_attempts IS 'Attempts before a job is discard
 COMMENT ON COLUMN pushy.queues.backoff IS 'How the wait between attempts grows: exponential, linear or fixed.';
 COMMENT ON COLUMN pushy.queues.retry_delay IS 'The wait after the first failed attempt.';
 COMMENT ON COLUMN pushy.queues.max_retry_delay IS 'No wait is longer.';
-COMMENT ON COLUMN pushy.queues.timeout IS 'A job that runs longer is cut short and fails.';
+COMMENT ON COLUMN pushy.queues.timeout IS 'A job that runs longer is cut short and fails; pushy.max_job_timeout counts where it is shorter.';
 COMMENT ON COLUMN pushy.queues.keep_completed IS 'How long completed jobs stay in pushy.jobs.';
 COMMENT ON COLUMN pushy.queues.keep_discarded IS 'How long discarded and cancelled jobs stay in pushy.jobs.';
 COMMENT ON COLUMN pushy.queues.batch IS 'Whether short jobs may share a transaction.';
@@ -178,7 +178,7 @@ COMMENT ON COLUMN pushy.jobs.result IS 'What the handler returned.';
 COMMENT ON COLUMN pushy.jobs.last_error IS 'The message of the last failed attempt; pushy.failures has all.';
 COMMENT ON COLUMN pushy.jobs.progress IS 'From 0 to 1, as the handler last said with pushy.job_progress.';
 COMMENT ON COLUMN pushy.jobs.progress_message IS 'What the handler said with it.';
-COMMENT ON COLUMN pushy.jobs.timeout IS 'How long an attempt may run; 0: for ever.';
+COMMENT ON COLUMN pushy.jobs.timeout IS 'How long an attempt may run; 0: for ever. pushy.max_job_timeout counts where it is shorter.';
 COMMENT ON COLUMN pushy.jobs.expires_at IS 'When a finished job may be removed.';
 
 

@@ -98,6 +98,22 @@ impl Error {
         .hint(format!("Allowed: {allowed}."))
     }
 
+    /// A timeout (µs, 0 for none) that pushy.max_job_timeout does not allow.
+    pub fn timeout_too_long(timeout_us: i64, most_us: i64) -> Self {
+        let said = match timeout_us {
+            0 => "no timeout".to_owned(),
+            _ => format!("a timeout of {} s", timeout_us as f64 / 1e6),
+        };
+        Self::new(
+            SqlState::CONFIGURATION_LIMIT_EXCEEDED,
+            format!(
+                "{said} is more than pushy.max_job_timeout allows, {} s",
+                most_us as f64 / 1e6
+            ),
+        )
+        .hint("Pass a shorter timeout, or ask a superuser to raise pushy.max_job_timeout.")
+    }
+
     pub fn no_such_queue(queue: &str) -> Self {
         Self::new(
             SqlState::UNDEFINED_OBJECT,

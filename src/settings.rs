@@ -4,11 +4,16 @@ use std::ffi::CString;
 
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
 
-use crate::shared::executor::MAX_EXECUTORS;
+use crate::errors::{Error, Result};
+use crate::shared::executor::{MOST_AS_A_RULE, MOST_RESERVED};
 
 static ENABLED: GucSetting<bool> = GucSetting::<bool>::new(true);
 static DATABASES: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"*"));
 static MAX_EXECUTORS_SETTING: GucSetting<i32> = GucSetting::<i32>::new(2);
+static RESERVED_EXECUTORS: GucSetting<i32> = GucSetting::<i32>::new(2);
+static MAX_EXECUTORS_PER_ROLE: GucSetting<i32> = GucSetting::<i32>::new(0);
+static MAX_JOB_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(0);
+static MAX_QUEUES_PER_ROLE: GucSetting<i32> = GucSetting::<i32>::new(0);
 static EXECUTOR_LINGER: GucSetting<i32> = GucSetting::<i32>::new(60);
 static MAX_DEPTH: GucSetting<i32> = GucSetting::<i32>::new(16);
 static SYNCHRONOUS_COMMIT: GucSetting<bool> = GucSetting::<bool>::new(false);
@@ -42,8 +47,48 @@ pub fn init(preloading: bool) {
         c"Each takes a slot of max_worker_processes; one more each for the launcher and for a scheduler at work.",
         &MAX_EXECUTORS_SETTING,
         0,
-        MAX_EXECUTORS as i32,
+        MOST_AS_A_RULE as i32,
         GucContext::Sighup,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"pushy.reserved_executors",
+        c"Executors beyond pushy.max_executors for roles that have none, while long jobs of others hold as many.",
+        c"Each takes a slot of max_worker_processes while it is there. A role gets one of them at most.",
+        &RESERVED_EXECUTORS,
+        0,
+        MOST_RESERVED as i32,
+        GucContext::Sighup,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"pushy.max_executors_per_role",
+        c"Executors at a time of one role, in all databases; 0: no bound but pushy.max_executors.",
+        c"Its further jobs wait.",
+        &MAX_EXECUTORS_PER_ROLE,
+        0,
+        MOST_AS_A_RULE as i32,
+        GucContext::Sighup,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"pushy.max_job_timeout",
+        c"The longest timeout that a job may have; 0: none is too long.",
+        c"A longer one is refused where it is declared; jobs and queues that have one already are cut short after this time.",
+        &MAX_JOB_TIMEOUT,
+        0,
+        i32::MAX,
+        GucContext::Suset,
+        GucFlags::UNIT_MS,
+    );
+    GucRegistry::define_int_guc(
+        c"pushy.max_queues_per_role",
+        c"Queues that a role may own in a database; 0: one for four that are free in the cluster.",
+        c"That share is the bound in any case, but for superusers, who have none.",
+        &MAX_QUEUES_PER_ROLE,
+        0,
+        1_000_000,
+        GucContext::Suset,
         GucFlags::default(),
     );
     GucRegistry::define_int_guc(
@@ -153,6 +198,43 @@ pub fn databases() -> String {
 
 pub fn max_executors() -> usize {
     MAX_EXECUTORS_SETTING.get() as usize
+}
+
+pub fn reserved_executors() -> usize {
+    RESERVED_EXECUTORS.get() as usize
+}
+
+/// 0: no bound.
+pub fn max_executors_per_role() -> usize {
+    MAX_EXECUTORS_PER_ROLE.get() as usize
+}
+
+/// 0: none.
+pub fn max_job_timeout_us() -> i64 {
+    i64::from(MAX_JOB_TIMEOUT.get()) * 1000
+}
+
+/// A timeout, 0 being none, as pushy.max_job_timeout lets it be.
+pub fn capped_timeout_us(timeout_us: i64) -> i64 {
+    match (timeout_us, max_job_timeout_us()) {
+        (_, 0) => timeout_us,
+        (0, most) => most,
+        (_, most) => timeout_us.min(most),
+    }
+}
+
+/// Refuses a timeout that pushy.max_job_timeout does not allow.
+pub fn check_timeout(timeout_us: i64) -> Result<()> {
+    if capped_timeout_us(timeout_us) == timeout_us {
+        Ok(())
+    } else {
+        Err(Error::timeout_too_long(timeout_us, max_job_timeout_us()))
+    }
+}
+
+/// 0: no bound but the share that is free.
+pub fn max_queues_per_role() -> i64 {
+    i64::from(MAX_QUEUES_PER_ROLE.get())
 }
 
 pub fn executor_linger() -> std::time::Duration {

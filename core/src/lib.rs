@@ -3,10 +3,12 @@
 pub mod backoff;
 pub mod batch;
 pub mod bits;
+pub mod capacity;
 pub mod channel;
 pub mod histogram;
 pub mod json;
 pub mod log;
+pub mod share;
 pub mod state;
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use crate::pg::value::Timestamp;
 use crate::pg::{array, clock, identity, transaction, Datum};
 use crate::queue::cache;
 use crate::queue::privilege::{self, Privilege};
-use crate::sql_function;
+use crate::{settings, sql_function};
 
 /// The places of the optional arguments that enqueue and enqueue_many share.
 const RUN_AT: usize = 2;
@@ -44,6 +44,7 @@ fn read_request(call: Call, queue: &str) -> Result<Request> {
             "a positive interval, or 0 for none",
         ));
     }
+    timeout_us.map_or(Ok(()), settings::check_timeout)?;
     let mut request = Request::plain(queue, caller, now);
     request.run_at = run_at.filter(|due| *due > now).unwrap_or(now);
     request.ready = ready;

@@ -76,9 +76,11 @@ unsafe extern "C" fn on_terminate(
 ) {
     // A handler of a job that ends its own session is charged; the postmaster's SIGTERM is not.
     let sender = (*info).si_pid();
-    if sender == pg_sys::PostmasterPid || is_expected() {
+    if sender == libc::getpid() {
+        // Nobody's wish but the job's, also where it was to leave anyway.
+    } else if sender == pg_sys::PostmasterPid || is_expected() {
         leave_mark(MARK_BYSTANDER);
-    } else if sender != libc::getpid() {
+    } else {
         leave_mark(MARK_TERMINATED);
     }
     die(signal);

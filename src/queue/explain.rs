@@ -206,7 +206,10 @@ fn starved(shared: &Shared) -> Option<Finding> {
 fn more_slots() -> String {
     format!(
         "ALTER SYSTEM SET max_worker_processes = {}; then restart the server",
-        guc::max_worker_processes() as usize + settings::max_executors() + 2
+        guc::max_worker_processes() as usize
+            + settings::max_executors()
+            + settings::reserved_executors()
+            + 2
     )
 }
 
@@ -243,19 +246,61 @@ fn of_executors(queue: &Definition, shared: &Shared) -> Option<Finding> {
             "a job that may have crashed the server runs alone; the others wait for it",
         ));
     }
-    if shared.executors_in_use() >= settings::max_executors() && !has_idle(queue, shared) {
-        return Some(blocked(
-            format!(
-                "all {} executors are busy (pushy.max_executors)",
-                settings::max_executors()
-            ),
+    if has_idle(queue, shared) {
+        return None;
+    }
+    if let Some(at_its_share) = role_at_its_share(queue, shared) {
+        return Some(at_its_share);
+    }
+    let in_use = shared.executors_in_use();
+    (in_use >= settings::max_executors()).then(|| {
+        blocked(
+            all_are_busy(queue, shared, in_use),
             reloading(&format!(
                 "pushy.max_executors = {}",
                 settings::max_executors() + 1
             )),
-        ));
+        )
+    })
+}
+
+fn role_at_its_share(queue: &Definition, shared: &Shared) -> Option<Finding> {
+    let share = settings::max_executors_per_role();
+    let role = queue.run_as.to_u32();
+    let of_role = in_use(shared).filter(|executor| executor.role.load(Ordering::SeqCst) == role);
+    (share != 0 && of_role.count() >= share).then(|| {
+        blocked(
+            format!(
+                "role {} has as many executors as pushy.max_executors_per_role allows, {share}, and none of them is free",
+                identifier::quoted(&queue.run_as_name)
+            ),
+            reloading(&format!("pushy.max_executors_per_role = {}", share + 1)),
+        )
+    })
+}
+
+/// What holds the executors, in numbers: whose jobs they run is not for everybody to know.
+fn all_are_busy(queue: &Definition, shared: &Shared, count: usize) -> String {
+    let most = settings::max_executors();
+    let mut said = format!("all {most} executors are busy (pushy.max_executors)");
+    if count > most {
+        let beyond = count - most;
+        said += &format!(", and {beyond} of the reserve (pushy.reserved_executors)");
     }
-    None
+    let role = queue.run_as.to_u32();
+    let others = in_use(shared).filter(|executor| executor.role.load(Ordering::SeqCst) != role);
+    said += &format!(": {} of them work for other roles", others.count());
+    let began = in_use(shared).map(|executor| executor.batch_began.load(Ordering::SeqCst));
+    if let Some(longest) = began.filter(|began| *began != 0).min() {
+        let seconds = (clock::now().0 - longest) as f64 / 1e6;
+        said += &format!(", and one has been on the same batch for {seconds:.1} s");
+    }
+    said
+}
+
+fn in_use(shared: &Shared) -> impl Iterator<Item = &Executor> {
+    let executors = shared.executors.iter();
+    executors.filter(|executor| executor.state() != ExecutorState::Free)
 }
 
 fn at_its_limit(queue: &Definition, slot: &QueueSlot, workers: &[String]) -> Finding {
@@ -279,10 +324,8 @@ fn executors_of<'a>(
     queue: &'a Definition,
     shared: &'a Shared,
 ) -> impl Iterator<Item = &'a Executor> {
-    shared.executors.iter().filter(move |executor| {
-        executor.state() != ExecutorState::Free
-            && executor.serves(database::current(), queue.run_as.to_u32())
-    })
+    in_use(shared)
+        .filter(move |executor| executor.serves(database::current(), queue.run_as.to_u32()))
 }
 
 /// The executors that run a job of the queue, in words.

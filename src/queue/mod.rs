@@ -16,6 +16,7 @@ pub mod privilege;
 pub mod publish;
 pub mod register;
 pub mod restore;
+mod share;
 pub mod statistics;
 pub mod store;
 mod unfit;

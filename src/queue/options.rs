@@ -6,6 +6,7 @@ use pushy_core::backoff::Backoff;
 use super::definition::Definition;
 use crate::errors::{Error, Result};
 use crate::pg::function::Call;
+use crate::settings;
 
 /// What was said; None is 'not said'. Both functions take them in the same places, behind the queue.
 pub struct Options {
@@ -25,6 +26,7 @@ pub struct Options {
 }
 
 const SECOND_US: i64 = 1_000_000;
+const TIMEOUT_US: i64 = 60 * SECOND_US;
 const HOUR_US: i64 = 3_600 * SECOND_US;
 const DAY_US: i64 = 24 * HOUR_US;
 
@@ -45,7 +47,7 @@ pub fn defaults(name: String) -> Definition {
         backoff: Backoff::Exponential,
         retry_delay_us: SECOND_US,
         max_retry_delay_us: DAY_US,
-        timeout_us: 60 * SECOND_US,
+        timeout_us: TIMEOUT_US,
         keep_completed_us: HOUR_US,
         keep_discarded_us: 30 * DAY_US,
         batch: true,
@@ -72,7 +74,7 @@ impl Options {
             backoff: call.opt_text(6)?.map(parse_backoff).transpose()?,
             retry_delay_us: length(call, "retry_delay", 7)?,
             max_retry_delay_us: length(call, "max_retry_delay", 8)?,
-            timeout_us: length(call, "timeout", 9)?,
+            timeout_us: timeout(call)?,
             keep_completed_us: length(call, "keep_completed", 10)?,
             keep_discarded_us: length(call, "keep_discarded", 11)?,
             batch: call.opt_bool(12),
@@ -122,6 +124,15 @@ fn parse_backoff(word: String) -> Result<Backoff> {
             "'exponential', 'linear', 'fixed'",
         )
     })
+}
+
+/// The default is accepted where it is too long, because whoever says nothing asks for nothing: it is cut short then.
+fn timeout(call: Call) -> Result<Option<i64>> {
+    let timeout_us = length(call, "timeout", 9)?;
+    if let Some(said) = timeout_us.filter(|said| *said != TIMEOUT_US) {
+        settings::check_timeout(said)?;
+    }
+    Ok(timeout_us)
 }
 
 fn length(call: Call, name: &str, index: usize) -> Result<Option<i64>> {

@@ -6,7 +6,7 @@ use super::control::{self, Event};
 use super::definition::{self, Definition};
 use super::fitness::{self, Unfit};
 use super::options::{self, Options};
-use super::{handler_name, privilege, publish, restore, store};
+use super::{handler_name, privilege, publish, restore, share, store};
 use crate::errors::{Error, Result, SqlState};
 use crate::pg::{database, identifier, identity, text};
 use crate::sql_function;
@@ -59,6 +59,7 @@ fn register(name: String, handler: &str, options: &Options) -> Result<String> {
 /// False: somebody else was quicker.
 fn create(wanted: &mut Definition) -> Result<bool> {
     require_fit(wanted)?;
+    share::require(wanted.owner)?;
     let Some(queue_id) = identity::as_owner(|| Ok(store::insert(wanted)))? else {
         return Ok(false);
     };

@@ -13,8 +13,10 @@ use crate::pg::latch::ProcessCell;
 use crate::pg::per_process::PerProcess;
 use crate::pg::spinlock::Spinlock;
 
-/// More than any server runs; the setting pushy.max_executors is bounded by it.
-pub const MAX_EXECUTORS: usize = 64;
+/// More than any server runs; the settings pushy.max_executors and pushy.reserved_executors are bounded by them.
+pub const MOST_AS_A_RULE: usize = 64;
+pub const MOST_RESERVED: usize = 8;
+pub const MAX_EXECUTORS: usize = MOST_AS_A_RULE + MOST_RESERVED;
 
 /// Bytes of a progress message that are kept.
 pub const MESSAGE_BYTES: usize = 128;
@@ -70,6 +72,8 @@ pub struct Executor {
     /// The last job that was to be cancelled while it ran here: its process insists until it has stopped.
     pub cancelled: AtomicI64,
     pub jobs_done: AtomicU64,
+    /// Since when (µs) its batch is open; 0: none is.
+    pub batch_began: AtomicI64,
     /// Jobs claimed by the open batch, running ones included; `batch_length` are valid.
     batch: [AtomicI64; BatchPlan::MAX_JOBS as usize],
     batch_length: AtomicU32,
@@ -208,6 +212,7 @@ impl Executor {
     }
 
     pub fn clear_batch(&self) {
+        self.batch_began.store(0, Ordering::SeqCst);
         self.batch_length.store(0, Ordering::SeqCst);
     }
 

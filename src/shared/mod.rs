@@ -43,6 +43,8 @@ pub struct Shared {
     pub room_looked_for_at: AtomicI64,
     /// Number of queue slots, a multiple of 64.
     queue_capacity: AtomicU64,
+    /// How many of them are taken.
+    queues_taken: AtomicU64,
     /// When the server started; statistics count from here.
     pub started_at: AtomicI64,
     /// Why the launcher could not start a worker the last time it tried; 0 is 'it could'.
@@ -115,6 +117,12 @@ pub fn expect() -> &'static Shared {
 }
 
 impl Shared {
+    /// Queue slots that are free.
+    pub fn queues_free(&self) -> u64 {
+        let taken = self.queues_taken.load(Ordering::SeqCst);
+        (self.capacity() as u64).saturating_sub(taken)
+    }
+
     fn capacity(&self) -> usize {
         self.queue_capacity.load(Ordering::Relaxed) as usize
     }

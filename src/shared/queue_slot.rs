@@ -346,6 +346,7 @@ impl Shared {
             }
             slot.start(facts);
             slot.key.store(facts.key.packed(), Ordering::Release);
+            self.queues_taken.fetch_add(1, Ordering::SeqCst);
             Some(index)
         })?;
         self.set_ready(index);
@@ -359,6 +360,7 @@ impl Shared {
                 let slot = &self.queues()[index];
                 slot.set_runnable(false);
                 slot.key.store(FREED, Ordering::Release);
+                self.queues_taken.fetch_sub(1, Ordering::SeqCst);
             }
         });
     }

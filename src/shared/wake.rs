@@ -106,6 +106,7 @@ impl Shared {
         }
         let role = slot.role.load(Ordering::SeqCst);
         let mut of_group = 0;
+        let mut of_role = 0;
         let mut all = 0;
         let mut idle_elsewhere = false;
         for executor in &self.executors {
@@ -114,6 +115,7 @@ impl Shared {
                 continue;
             }
             all += 1;
+            of_role += usize::from(executor.role.load(Ordering::SeqCst) == role);
             if !executor.serves(key.database, role) {
                 idle_elsewhere |= state == ExecutorState::Idle;
                 continue;
@@ -128,7 +130,9 @@ impl Shared {
         // It may be known already when the idle one will have been idle for long enough.
         let may_make_room = idle_elsewhere && self.room_looked_for_at.load(Ordering::SeqCst) <= now;
         let has_room = may_make_room || all < crate::settings::max_executors();
-        let may_start = of_group == 0 || has_room;
+        let share = crate::settings::max_executors_per_role();
+        let has_share = share != 0 && of_role >= share;
+        let may_start = of_group == 0 || (has_room && !has_share);
         // The ready bit was set before: a launcher that opens now finds it.
         if may_start && !self.closed.load(Ordering::SeqCst) {
             if let Some(place) = self.find_database(key.database) {

@@ -164,6 +164,9 @@ impl Bench {
             }
         };
         let began = clock::now();
+        let me = &shared.executors[self.me];
+        // From then on the launcher counts how long it takes.
+        me.batch_began.store(began.0, Ordering::SeqCst);
         let slot = &shared.queues()[work.slot];
         let single = !work.queue.batch || slot.single_until.load(Ordering::Relaxed) > began.0;
         let mean = slot.mean_ns.load(Ordering::Relaxed);
@@ -178,7 +181,6 @@ impl Bench {
         } else {
             most
         };
-        let me = &shared.executors[self.me];
         me.claiming.store(true, Ordering::SeqCst);
         *claimed = self.claim(shared, work, asked)?;
         me.set_batch(work.queue.queue_id, claimed.iter().map(|job| job.id));

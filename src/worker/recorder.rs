@@ -14,7 +14,7 @@ use crate::shared::queue_slot::QueueKey;
 use crate::shared::{self, Shared};
 
 const PATH: &str = "pg_stat_tmp/pushy.recorder";
-const MAGIC: u64 = 0x7075_7368_7966_6c01;
+const MAGIC: u64 = 0x7075_7368_7966_6c02;
 /// Verdicts that wait for the scheduler of their database.
 const MAX_VERDICTS: usize = 2 * MAX_EXECUTORS;
 

@@ -18,7 +18,7 @@ use crate::pg::handler::Callable;
 use crate::pg::value::Timestamp;
 use crate::pg::{clock, identity, interrupts, session, timeout, transaction, worker};
 use crate::queue::fitness::{self, Handler};
-use crate::shared;
+use crate::{settings, shared};
 
 /// So long the first job of a batch waits for a lock while others are claimed behind it: longer than a
 /// batch of another executor holds its locks. Put off, it comes again with nobody behind it, and may wait.
@@ -183,7 +183,7 @@ impl Bench {
     }
 
     pub(super) fn timeout_us(&self, work: &Work, job: &Claimed) -> i64 {
-        job.timeout_us.unwrap_or(work.queue.timeout_us)
+        settings::capped_timeout_us(job.timeout_us.unwrap_or(work.queue.timeout_us))
     }
 
     fn current(&self, work: &Work, job: &Claimed, started_at: Timestamp) -> Current {

@@ -10,6 +10,7 @@ use crate::pg::subtransaction::CallError;
 use crate::pg::value::Timestamp;
 use crate::pg::{clock, guc, insistence, interrupts, session, transaction};
 use crate::queue::fitness::Takes;
+use crate::settings;
 
 /// How a job ended.
 pub struct Ran {
@@ -75,10 +76,12 @@ pub fn timeout_error(timeout_us: i64, started_at: Timestamp, now: Timestamp) -> 
             now.since_us(started_at) as f64 / 1e6,
             timeout_us as f64 / 1e6
         ),
-        hint: Some(
+        hint: Some(if timeout_us == settings::max_job_timeout_us() {
+            "pushy.max_job_timeout, which a superuser can raise, lets no job run longer.".to_owned()
+        } else {
             "Raise the queue's timeout with pushy.queue_alter, or pass timeout to pushy.enqueue."
-                .to_owned(),
-        ),
+                .to_owned()
+        }),
         ..CallError::default()
     }
 }

@@ -2,7 +2,9 @@
 
 use std::sync::atomic::Ordering;
 
-use super::{retry_delay, Group, Launching, SLICE_US, SWEEP_US};
+use pushy_core::capacity::SLICE_US;
+
+use super::{retry_delay, Group, Launching, SWEEP_US};
 use crate::errors::{Error, SqlState};
 use crate::pg::worker::{self, Status};
 use crate::pg::{clock, ereport, transaction};
@@ -121,9 +123,8 @@ impl Launching {
     /// Starts executors for groups in need; answers when to look again.
     pub(super) fn start_executors(&mut self) -> i64 {
         let now = clock::now().0;
-        let mut next = NEVER;
-        let most = settings::max_executors();
-        self.stop_surplus(most);
+        let mut next = self.stop_surplus(now);
+        let has_any = settings::max_executors() > 0;
         for (group, serving) in self.groups_in_need() {
             let trouble = self
                 .groups
@@ -137,13 +138,11 @@ impl Launching {
             if !place.is_some_and(|place| self.runs_in(place)) {
                 continue;
             }
-            if self.shared.executors_in_use() >= most {
-                if most > 0 {
-                    next = next.min(match serving {
-                        0 => self.make_room(group, now),
-                        _ => self.make_more_room(group, now),
-                    });
-                }
+            if !has_any {
+                continue;
+            }
+            if let Err(at) = self.find_room(group, serving, now) {
+                next = next.min(at);
                 continue;
             }
             match self.start_executor(group, now) {

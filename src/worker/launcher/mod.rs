@@ -26,8 +26,6 @@ const KIND: Kind = Kind {
 
 /// The longest sleep, after which it looks whether the sweep is due.
 const SWEEP_US: i64 = 60_000_000;
-/// While groups wait for an executor, each may keep one for so long.
-const SLICE_US: i64 = 1_000_000;
 /// The longest wait before a worker that failed to start is tried again.
 const MOST_RETRY_US: i64 = 60_000_000;
 

@@ -1,94 +1,105 @@
-//! Room for workers: who makes it when pushy.max_executors or the server's worker slots are used up.
+//! Room for workers: who makes it when pushy.max_executors or the server's worker slots are used up. The rules are
+//! `pushy_core::capacity`'s.
 
 use std::sync::atomic::Ordering;
 
-use super::{Group, Launching, SLICE_US};
+use pushy_core::capacity::{self, Doing, Executor, Limits, Room, SLICE_US};
+
+use super::{Group, Launching};
 use crate::errors::{Error, SqlState};
 use crate::pg::ereport;
+use crate::settings;
 use crate::shared::database::NEVER;
-use crate::shared::executor::{Executor, ExecutorState};
+use crate::shared::executor::{self, ExecutorState};
 
 /// The postmaster frees the slot of a worker that has ended within this time.
 const SLOT_RETURN_US: i64 = 50_000;
 
+pub(super) fn limits() -> Limits {
+    Limits {
+        most: settings::max_executors(),
+        reserve: settings::reserved_executors(),
+        per_role: settings::max_executors_per_role(),
+    }
+}
+
+fn seen(executor: &executor::Executor) -> Option<Executor> {
+    let since = executor.batch_began.load(Ordering::SeqCst);
+    let doing = match executor.state() {
+        ExecutorState::Free => return None,
+        ExecutorState::Starting => Doing::Coming,
+        ExecutorState::Stopping => Doing::Going,
+        ExecutorState::Idle => Doing::Idle {
+            since: executor.idle_since.load(Ordering::SeqCst),
+        },
+        ExecutorState::Busy if since != 0 => Doing::Batch { since },
+        ExecutorState::Busy => Doing::Looking,
+    };
+    Some(Executor {
+        group: capacity::Group {
+            database: executor.database.load(Ordering::SeqCst),
+            role: executor.role.load(Ordering::SeqCst),
+        },
+        started_at: executor.started_at.load(Ordering::SeqCst),
+        doing,
+        is_asked: executor.stop_requested.load(Ordering::SeqCst),
+    })
+}
+
 impl Launching {
-    /// All executors, or all worker slots of the server, are taken and this group has none: one that is
-    /// idle, or else the one that has been there longest, leaves when its batch ends.
-    pub(super) fn make_room(&self, group: Group, now: i64) -> i64 {
-        if self.is_one_leaving(group) {
-            // Its exit wakes us.
-            return now + SLICE_US;
-        }
-        if let Some(idle) = self.idle_elsewhere(group).next() {
-            idle.ask_to_stop();
-            return now + SLICE_US;
-        }
-        let oldest = self
-            .executors_elsewhere(group)
-            .filter(|executor| executor.state() == ExecutorState::Busy)
-            .min_by_key(|executor| executor.started_at.load(Ordering::SeqCst));
-        let Some(oldest) = oldest else {
-            return now + SLICE_US;
-        };
-        let until = oldest.started_at.load(Ordering::SeqCst) + SLICE_US;
-        if until > now {
-            return until;
-        }
-        oldest.ask_to_stop();
-        now + SLICE_US
+    /// All executors there are, each with its slot.
+    fn seen(&self) -> (Vec<usize>, Vec<Executor>) {
+        let slots = self.shared.executors.iter().enumerate();
+        slots
+            .filter_map(|(slot, executor)| Some((slot, seen(executor)?)))
+            .unzip()
     }
 
-    /// All executors are taken, and this group could do with another: one that has been idle elsewhere for a
-    /// while leaves. Not sooner: it would be missed there.
-    pub(super) fn make_more_room(&self, group: Group, now: i64) -> i64 {
-        if self.is_one_leaving(group) {
-            return now + SLICE_US;
-        }
-        let idle_since = |executor: &&Executor| executor.idle_since.load(Ordering::SeqCst);
-        let Some(longest) = self.idle_elsewhere(group).min_by_key(idle_since) else {
-            return NEVER;
-        };
-        let until = idle_since(&longest) + SLICE_US;
-        if until > now {
+    /// Whether an executor of the group, of which so many are busy, may start now; if not, when to look again. Another may have
+    /// been asked to leave for it.
+    pub(super) fn find_room(&self, group: Group, serving: usize, now: i64) -> Result<(), i64> {
+        let (slots, executors) = self.seen();
+        let room = capacity::room(of(group), serving, &executors, &limits(), now);
+        if let (Room::Wait(Some(until)), true) = (room, serving > 0) {
+            // Commits need not call us before.
             let looked_for_at = &self.shared.room_looked_for_at;
             looked_for_at.store(until, Ordering::SeqCst);
-            return until;
         }
-        longest.ask_to_stop();
-        now + SLICE_US
+        self.carry_out(room, &slots, now)
     }
 
-    fn executors_elsewhere(&self, group: Group) -> impl Iterator<Item = &'static Executor> {
-        self.shared.executors.iter().filter(move |executor| {
-            executor.state() != ExecutorState::Free && !executor.serves(group.0, group.1)
-        })
+    /// All worker slots of the server are taken, and this group has no worker: an executor leaves. Answers when to look again.
+    pub(super) fn make_room(&self, group: Group, now: i64) -> i64 {
+        let (slots, executors) = self.seen();
+        let group = of(group);
+        let room = capacity::make_room(&executors, |executor| executor.group != group, now);
+        self.carry_out(room, &slots, now).err().unwrap_or(NEVER)
     }
 
-    fn idle_elsewhere(&self, group: Group) -> impl Iterator<Item = &'static Executor> {
-        self.executors_elsewhere(group)
-            .filter(|executor| executor.state() == ExecutorState::Idle)
+    fn carry_out(&self, room: Room, slots: &[usize], now: i64) -> Result<(), i64> {
+        match room {
+            Room::Start => Ok(()),
+            Room::Ask(index) => {
+                // Its exit wakes us.
+                self.shared.executors[slots[index]].ask_to_stop();
+                Err(now + SLICE_US)
+            }
+            Room::Wait(until) => Err(until.unwrap_or(NEVER)),
+        }
     }
 
-    fn is_one_leaving(&self, group: Group) -> bool {
-        self.executors_elsewhere(group)
-            .any(|executor| executor.stop_requested.load(Ordering::SeqCst))
-    }
-
-    /// pushy.max_executors was lowered: the youngest leave.
-    pub(super) fn stop_surplus(&self, most: usize) {
-        let staying =
-            |state: ExecutorState| matches!(state, ExecutorState::Idle | ExecutorState::Busy);
-        let mut kept: Vec<_> = self
-            .shared
-            .executors
-            .iter()
-            .filter(|executor| {
-                staying(executor.state()) && !executor.stop_requested.load(Ordering::SeqCst)
-            })
-            .collect();
-        kept.sort_by_key(|executor| executor.started_at.load(Ordering::SeqCst));
-        for executor in kept.iter().skip(most) {
-            executor.ask_to_stop();
+    /// There are more executors than pushy.max_executors, because it was lowered or because some came from the reserve: those
+    /// whose time is over leave. Answers when to look again.
+    pub(super) fn stop_surplus(&self, now: i64) -> i64 {
+        let limits = limits();
+        loop {
+            let (slots, executors) = self.seen();
+            match capacity::surplus(&executors, &limits, now) {
+                Some(index) => self.shared.executors[slots[index]].ask_to_stop(),
+                // Whose job is over may have to leave then, and tells nobody.
+                None if executors.len() > limits.most => return now + SLICE_US,
+                None => return NEVER,
+            }
         }
     }
 
@@ -105,7 +116,7 @@ impl Launching {
                     SqlState::CONFIGURATION_LIMIT_EXCEEDED,
                     "jobs wait: no background worker slot is free",
                 )
-                .hint("Raise max_worker_processes: Pushy takes pushy.max_executors + 2, beside parallel queries and replication. Tried again every second; this is said once."),
+                .hint("Raise max_worker_processes: Pushy takes pushy.max_executors + pushy.reserved_executors + 2, beside parallel queries and replication. Tried again every second; this is said once."),
             );
         }
         now + SLICE_US
@@ -115,4 +126,8 @@ impl Launching {
         self.shared.starved.store(0, Ordering::SeqCst);
         self.starved_since = None;
     }
+}
+
+fn of((database, role): Group) -> capacity::Group {
+    capacity::Group { database, role }
 }

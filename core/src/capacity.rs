@@ -1,0 +1,216 @@
+//! Which executors there may be: a bound for all, a share for each role, and a reserve for roles that have none.
+//!
+//! An executor serves a group, which is a database and a role. `Limits::most` executors there are as a rule. One that has been
+//! on the same batch for longer than [`HELD_US`] is *held* by a long job: it can be asked to leave, and will not soon. For a role
+//! that has no executor at all, held ones do not count, up to `Limits::reserve` of them. So such a role gets one within a
+//! second as long as fewer than `most + reserve` executors are held, whoever holds them, and a role alone may use `most` at full speed.
+//! Every role takes one of the reserve at most, because from then on it has one.
+
+/// A batch that lasts longer (µs) is one of long jobs: others need not wait for its end.
+pub const HELD_US: i64 = 500_000;
+/// While groups wait for an executor, each may keep one for so long (µs).
+pub const SLICE_US: i64 = 1_000_000;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Group {
+    pub database: u32,
+    pub role: u32,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Executors at a time.
+    pub most: usize,
+    /// So many more while as many are held.
+    pub reserve: usize,
+    /// Executors of one role, in all databases; 0: no bound.
+    pub per_role: usize,
+}
+
+/// What an executor does. Times are in µs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Doing {
+    /// Its process is on its way.
+    Coming,
+    Idle {
+        since: i64,
+    },
+    Batch {
+        since: i64,
+    },
+    /// Between two batches.
+    Looking,
+    /// Its process is on its way out.
+    Going,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Executor {
+    pub group: Group,
+    pub started_at: i64,
+    pub doing: Doing,
+    /// It was asked to leave when its batch ends.
+    pub is_asked: bool,
+}
+
+impl Executor {
+    /// When it is held, if its batch lasts as long.
+    fn held_from(&self) -> Option<i64> {
+        match self.doing {
+            Doing::Batch { since } => Some(since + HELD_US),
+            _ => None,
+        }
+    }
+
+    pub fn is_held(&self, now: i64) -> bool {
+        self.held_from().is_some_and(|from| from <= now)
+    }
+
+    /// It leaves in a moment.
+    fn is_leaving(&self, now: i64) -> bool {
+        self.doing == Doing::Going || (self.is_asked && !self.is_held(now))
+    }
+
+    fn is_busy(&self) -> bool {
+        matches!(self.doing, Doing::Batch { .. } | Doing::Looking)
+    }
+}
+
+/// What is to be done for a group that could do with an executor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Room {
+    /// There is room for one more.
+    Start,
+    /// The executor of this index is asked to leave.
+    Ask(usize),
+    /// There is nothing to do before this time (µs), or before an executor has left; None: as long as nothing changes.
+    Wait(Option<i64>),
+}
+
+/// Room for an executor of `group`, which has `serving` that are busy.
+pub fn room(
+    group: Group,
+    serving: usize,
+    executors: &[Executor],
+    limits: &Limits,
+    now: i64,
+) -> Room {
+    let of_role = executors
+        .iter()
+        .filter(|executor| executor.group.role == group.role)
+        .count();
+    let has_its_share = limits.per_role > 0 && of_role >= limits.per_role;
+    let held = executors.iter().filter(|e| e.is_held(now)).count();
+    let beyond = if of_role == 0 {
+        held.min(limits.reserve)
+    } else {
+        0
+    };
+    if !has_its_share && executors.len() < limits.most + beyond {
+        return Room::Start;
+    }
+    let may_leave = |executor: &Executor| {
+        executor.group != group && (!has_its_share || executor.group.role == group.role)
+    };
+    if serving > 0 {
+        return more_room(executors, may_leave, now);
+    }
+    match make_room(executors, may_leave, now) {
+        Room::Wait(until) if of_role == 0 && held < limits.reserve => {
+            // One that is about to be held counts no more then.
+            let held_from = executors.iter().filter_map(Executor::held_from);
+            Room::Wait(
+                until
+                    .into_iter()
+                    .chain(held_from.filter(|from| *from > now))
+                    .min(),
+            )
+        }
+        room => room,
+    }
+}
+
+/// Room for a group that has no executor: one that is idle, or else the one that has been there longest, leaves. Those
+/// that are held come last.
+pub fn make_room(executors: &[Executor], may_leave: impl Fn(&Executor) -> bool, now: i64) -> Room {
+    let others = || executors.iter().enumerate().filter(|(_, e)| may_leave(e));
+    if others().any(|(_, e)| e.is_leaving(now)) {
+        return Room::Wait(Some(now + SLICE_US));
+    }
+    if let Some((idle, _)) = others().find(|(_, e)| matches!(e.doing, Doing::Idle { .. })) {
+        return Room::Ask(idle);
+    }
+    let oldest = |held: bool| {
+        others()
+            .filter(|(_, e)| e.is_busy() && e.is_held(now) == held)
+            .min_by_key(|(_, e)| e.started_at)
+    };
+    if let Some((index, e)) = oldest(false) {
+        let until = e.started_at + SLICE_US;
+        return if until > now {
+            Room::Wait(Some(until))
+        } else {
+            Room::Ask(index)
+        };
+    }
+    match oldest(true) {
+        // Its turn is over when its long job is.
+        Some((index, _)) if !others().any(|(_, e)| e.is_asked) => Room::Ask(index),
+        _ => Room::Wait(Some(now + SLICE_US)),
+    }
+}
+
+/// More room for a group that has an executor: one that has been idle elsewhere for a while leaves. Not sooner,
+/// because it would be missed there.
+fn more_room(executors: &[Executor], may_leave: impl Fn(&Executor) -> bool, now: i64) -> Room {
+    let others = || executors.iter().enumerate().filter(|(_, e)| may_leave(e));
+    if others().any(|(_, e)| e.is_leaving(now)) {
+        return Room::Wait(Some(now + SLICE_US));
+    }
+    let longest = others()
+        .filter_map(|(index, e)| match e.doing {
+            Doing::Idle { since } => Some((since, index)),
+            _ => None,
+        })
+        .min();
+    match longest {
+        None => Room::Wait(None),
+        Some((since, _)) if since + SLICE_US > now => Room::Wait(Some(since + SLICE_US)),
+        Some((_, index)) => Room::Ask(index),
+    }
+}
+
+/// An executor that should leave because there are more than the bound: of the role that has most of them, which so gives back
+/// what others had to take from the reserve; and where every role has one, as soon as fewer are held. Idle ones first, held
+/// ones last, the youngest of them.
+pub fn surplus(executors: &[Executor], limits: &Limits, now: i64) -> Option<usize> {
+    let stays = |e: &&Executor| !e.is_asked && e.doing != Doing::Going;
+    let staying = executors.iter().filter(stays).count();
+    if staying <= limits.most {
+        return None;
+    }
+    let of_role = |role: u32| {
+        let same = |e: &&Executor| stays(e) && e.group.role == role;
+        executors.iter().filter(same).count()
+    };
+    let (index, leaves) = executors
+        .iter()
+        .enumerate()
+        .filter(|(_, e)| stays(e) && e.doing != Doing::Coming)
+        .max_by_key(|(_, e)| {
+            let is_idle = matches!(e.doing, Doing::Idle { .. });
+            (
+                of_role(e.group.role),
+                is_idle,
+                !e.is_held(now),
+                e.started_at,
+            )
+        })?;
+    let reserve = if limits.most == 0 { 0 } else { limits.reserve };
+    let held = executors.iter().filter(|e| e.is_held(now)).count();
+    let must = of_role(leaves.group.role) > 1 || staying > limits.most + held.min(reserve);
+    must.then_some(index)
+}
+
+#[cfg(test)]
+mod tests;

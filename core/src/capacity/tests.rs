@@ -1,0 +1,256 @@
+use super::*;
+
+const TICK_US: i64 = 50_000;
+
+/// What the jobs of a role are like; there are always more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Jobs {
+    /// They never end.
+    Endless,
+    /// Three seconds each.
+    Long,
+    /// A batch lasts a tick.
+    Short,
+}
+
+/// The launcher and its executors, step by step: all there is to time.
+struct World {
+    limits: Limits,
+    roles: Vec<Jobs>,
+    /// When each begins to have jobs.
+    from: Vec<i64>,
+    executors: Vec<Executor>,
+    last_started: Vec<i64>,
+    now: i64,
+}
+
+impl World {
+    fn count(&self, role: usize) -> usize {
+        let of_role = |e: &&Executor| e.group.role == role as u32;
+        self.executors.iter().filter(of_role).count()
+    }
+
+    /// Executors go on with their jobs, and leave where they were asked to.
+    fn work(&mut self) {
+        let now = self.now;
+        let roles = self.roles.clone();
+        self.executors.retain_mut(|e| {
+            let is_over = match (e.doing, roles[e.group.role as usize]) {
+                (Doing::Batch { .. }, Jobs::Endless) => false,
+                (Doing::Batch { since }, Jobs::Long) => now - since >= 3_000_000,
+                _ => true,
+            };
+            if is_over && e.is_asked {
+                return false;
+            }
+            if is_over {
+                e.doing = Doing::Batch { since: now };
+            }
+            true
+        });
+    }
+
+    fn launch(&mut self) {
+        if let Some(index) = surplus(&self.executors, &self.limits, self.now) {
+            self.executors[index].is_asked = true;
+        }
+        let mut needs: Vec<usize> = (0..self.roles.len())
+            .filter(|role| self.from[*role] <= self.now)
+            .collect();
+        let serving = |world: &Self, role: usize| {
+            let busy = |e: &&Executor| e.group.role == role as u32 && !e.is_asked;
+            world.executors.iter().filter(busy).count()
+        };
+        needs.sort_by_key(|role| (serving(self, *role), self.last_started[*role]));
+        for role in needs {
+            let group = Group {
+                database: 1,
+                role: role as u32,
+            };
+            match room(
+                group,
+                serving(self, role),
+                &self.executors,
+                &self.limits,
+                self.now,
+            ) {
+                Room::Start => {
+                    self.last_started[role] = self.now;
+                    self.executors.push(Executor {
+                        group,
+                        started_at: self.now,
+                        doing: Doing::Coming,
+                        is_asked: false,
+                    });
+                }
+                Room::Ask(index) => self.executors[index].is_asked = true,
+                Room::Wait(until) => assert!(until.is_none_or(|until| until > self.now)),
+            }
+        }
+    }
+
+    /// Runs for a while; answers how long each role had jobs and no executor at a stretch, at most.
+    fn run(&mut self, seconds: i64) -> Vec<i64> {
+        let mut waits = vec![0; self.roles.len()];
+        let mut since: Vec<Option<i64>> = vec![None; self.roles.len()];
+        let Limits {
+            most,
+            reserve,
+            per_role,
+        } = self.limits;
+        while self.now < seconds * 1_000_000 {
+            self.work();
+            self.launch();
+            assert!(self.executors.len() <= most + reserve);
+            for role in 0..self.roles.len() {
+                let count = self.count(role);
+                assert!(per_role == 0 || count <= per_role);
+                if count > 0 || self.from[role] > self.now {
+                    since[role] = None;
+                } else {
+                    let began = *since[role].get_or_insert(self.now);
+                    waits[role] = waits[role].max(self.now - began);
+                }
+            }
+            self.now += TICK_US;
+        }
+        waits
+    }
+}
+
+/// Every mixture of up to four roles with every kind of jobs, which come at the same time or one after another, under
+/// every small set of limits.
+fn every_world(mut check: impl FnMut(&mut World)) {
+    const KINDS: [Jobs; 3] = [Jobs::Endless, Jobs::Long, Jobs::Short];
+    for count in 1..=4usize {
+        for mixture in 0..3usize.pow(count as u32) {
+            let roles: Vec<Jobs> = (0..count)
+                .map(|role| KINDS[mixture / 3usize.pow(role as u32) % 3])
+                .collect();
+            for apart in [0, 400_000, 1_700_000] {
+                for most in 1..=3 {
+                    for reserve in 0..=2 {
+                        for per_role in 0..=2 {
+                            check(&mut World {
+                                limits: Limits {
+                                    most,
+                                    reserve,
+                                    per_role,
+                                },
+                                from: (0..count as i64).map(|role| role * apart).collect(),
+                                executors: Vec::new(),
+                                last_started: vec![-1; count],
+                                now: 0,
+                                roles: roles.clone(),
+                            });
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_role_without_an_executor_gets_one_within_a_second_while_the_reserve_lasts() {
+    every_world(|world| {
+        let waits = world.run(12);
+        let Limits {
+            most,
+            reserve,
+            per_role,
+        } = world.limits;
+        let hostile = world
+            .roles
+            .iter()
+            .filter(|jobs| **jobs != Jobs::Short)
+            .count();
+        let tame = world.roles.len() - hostile;
+        // As many roles with long jobs as the reserve can bear, and one that comes to it. Of several that come at the
+        // same moment each has to be known for its long jobs before the next goes on.
+        let at_once = world.from.iter().filter(|from| **from < HELD_US).count() as i64;
+        // A tick more for an executor to leave, and one for another to come.
+        let bound = SLICE_US + (at_once - 2).max(0) * HELD_US + 2 * TICK_US;
+        if hostile <= reserve && tame <= 1 {
+            for wait in &waits {
+                assert!(
+                    *wait <= bound,
+                    "{waits:?} {:?} {:?}",
+                    world.roles,
+                    world.limits
+                );
+            }
+        }
+        // And with turns, where there are more of those that let go, as long as the others cannot hold all there are.
+        let share = if per_role == 0 { most } else { per_role };
+        if hostile <= reserve || hostile * share < most + reserve {
+            let turns = world.roles.len() as i64 * (SLICE_US + HELD_US + 2 * TICK_US);
+            for (wait, jobs) in waits.iter().zip(&world.roles) {
+                assert!(
+                    *wait <= turns || *jobs != Jobs::Short,
+                    "{waits:?} {:?} {:?}",
+                    world.roles,
+                    world.limits
+                );
+            }
+        }
+    });
+}
+
+#[test]
+fn a_role_alone_uses_all_executors_and_none_of_the_reserve() {
+    every_world(|world| {
+        if world.roles.len() > 1 {
+            return;
+        }
+        world.run(5);
+        let Limits { most, per_role, .. } = world.limits;
+        let share = if per_role == 0 {
+            most
+        } else {
+            most.min(per_role)
+        };
+        assert_eq!(
+            world.executors.len(),
+            share,
+            "{:?} {:?}",
+            world.roles,
+            world.limits
+        );
+    });
+}
+
+#[test]
+fn what_was_taken_from_the_reserve_is_given_back_when_jobs_are_short_again() {
+    every_world(|world| {
+        world.run(8);
+        for jobs in &mut world.roles {
+            *jobs = Jobs::Short;
+        }
+        world.run(11);
+        assert!(
+            world.executors.len() <= world.limits.most,
+            "{:?} {:?}",
+            world.executors,
+            world.limits
+        );
+    });
+}
+
+#[test]
+fn without_a_reserve_endless_jobs_keep_a_role_from_its_first_executor() {
+    let limits = Limits {
+        most: 2,
+        reserve: 0,
+        per_role: 0,
+    };
+    let mut world = World {
+        limits,
+        roles: vec![Jobs::Endless, Jobs::Short],
+        from: vec![0, 1_000_000],
+        executors: Vec::new(),
+        last_started: vec![-1; 2],
+        now: 0,
+    };
+    assert!(world.run(10)[1] > 8_000_000, "the model would not see it");
+}
