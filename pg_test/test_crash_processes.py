@@ -112,6 +112,29 @@ def test_a_suspect_runs_with_no_other_job_in_the_server(cluster, db):
     assert db.job(innocent)["attempt"] == 1
 
 
+def test_suspects_that_do_not_end_hold_the_others_for_a_while_only(cluster, db):
+    """The solitude of each is over before it is, and neither waits for the end of the other. (A lock would not outlive the crash.)"""
+    db.sql("""
+        CREATE TABLE door (is_open boolean);
+        INSERT INTO door VALUES (false);
+        CREATE FUNCTION waits() RETURNS void LANGUAGE plpgsql AS $$
+        BEGIN WHILE NOT (SELECT is_open FROM public.door) LOOP PERFORM pg_sleep(0.05); END LOOP; END $$;
+        CREATE FUNCTION quick() RETURNS void LANGUAGE sql AS '';
+        SELECT pushy.queue_register('waits', 'waits()', timeout => '0', batch => false), pushy.queue_register('quick', 'quick()')""")
+    running = "SELECT array_agg(pid) FROM pushy.workers WHERE job IS NOT NULL AND queue = 'waits'"
+    db.sql("SELECT pushy.enqueue('waits'), pushy.enqueue('waits')")
+    stop_dead(cluster, *db.wait_until(running, lambda pids: pids is not None and len(pids) == 2))
+    db.wait_until(running, lambda pids: pids is not None)
+    assert db.job_wait(db.value("SELECT pushy.enqueue('quick')"), 60)["state"] == "completed"
+    db.wait_until(running, lambda pids: pids is not None and len(pids) == 2, 60)
+    assert db.job_wait(db.value("SELECT pushy.enqueue('quick')"), 60)["state"] == "completed"
+    assert db.value("SELECT count(*) FROM pushy.jobs WHERE queue = 'waits' AND state = 'running'") == 2
+    db.sql("UPDATE door SET is_open = true")
+    db.jobs_wait("waits")
+    assert db.rows("SELECT state::text, attempt FROM pushy.jobs WHERE queue = 'waits'") == [("completed", 1)] * 2
+    assert db.rows("SELECT * FROM pushy.failures") == []
+
+
 def _state(db, job: int) -> str | None:
     """The state of a job in a server that may crash at any moment."""
     try:

@@ -103,7 +103,7 @@ CREATE TABLE pushy.live_job (
   depth        smallint    NOT NULL,             -- 0, or one more than the job that caused it
   strikes      smallint    NOT NULL DEFAULT 0,   -- times it was given back uncharged
   state        "char"      NOT NULL,
-  alone        boolean     NOT NULL DEFAULT false, -- under suspicion: run with no other job in the cluster
+  alone        smallint    NOT NULL DEFAULT 0,     -- how often it was suspected after a crash; if ever, it runs with no other job in the cluster
   unique_key   text,
   args         jsonb       NOT NULL,
   PRIMARY KEY (id),

@@ -10,6 +10,7 @@ pub mod json;
 pub mod log;
 pub mod share;
 pub mod state;
+pub mod suspicion;
 
 #[cfg(test)]
 mod seeded;

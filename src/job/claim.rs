@@ -109,7 +109,7 @@ fn read(row: Row<'_>, tid: Tid, priority: usize, memory: &Context) -> Result<Cla
         priority: priority as i16,
         depth: i32::from(row.i16(live_job::DEPTH)),
         strikes: row.i16(live_job::STRIKES),
-        alone: row.bool(live_job::ALONE),
+        alone: row.i16(live_job::ALONE),
         unique_key: row.opt_text(live_job::UNIQUE_KEY)?,
         args_bytes: row.length(live_job::ARGS),
         args: row

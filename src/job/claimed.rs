@@ -29,8 +29,8 @@ pub struct Claimed {
     pub depth: i32,
     /// Times it was given back uncharged.
     pub strikes: i16,
-    /// Under suspicion after a crash: runs with no other job in the cluster.
-    pub alone: bool,
+    /// How often it was suspected after a crash: if ever, it runs with no other job in the cluster.
+    pub alone: i16,
     pub unique_key: Option<String>,
     pub args: Answer,
     pub args_bytes: usize,

@@ -52,7 +52,7 @@ fn read(row: Row<'_>) -> Result<Live> {
             max_attempts: row.opt_i32(10),
             depth: i32::from(row.i16(11)),
             strikes: row.i16(12),
-            alone: row.bool(13),
+            alone: row.i16(13),
             unique_key: row.opt_text(14)?,
             priority: row.i16(15),
             args: Answer::Null,

@@ -203,7 +203,7 @@ impl Request {
                 self.depth as i16,
                 0i16,
                 Char(self.state().code()),
-                false,
+                0i16,
                 Answer::Null,
                 args,
             ]

@@ -80,6 +80,14 @@ impl Reminder {
     }
 }
 
+impl Reminder {
+    /// Forgets the pending call, if there is one.
+    pub fn disarm(&self) {
+        // SAFETY: as above.
+        unsafe { disable_timeout(self.0, false) }
+    }
+}
+
 /// A wait for a lock is given up after a while, until this is dropped.
 #[must_use = "the bound ends when this is dropped"]
 pub struct LockPatience(c_int);

@@ -243,7 +243,7 @@ fn of_executors(queue: &Definition, shared: &Shared) -> Option<Finding> {
     }
     if shared.alone.load(Ordering::SeqCst) != 0 {
         return Some(said(
-            "a job that may have crashed the server runs alone; the others wait for it",
+            "a job that may have crashed the server runs alone; the others wait for it, some 10 to 70 seconds at most",
         ));
     }
     if has_idle(queue, shared) {

@@ -8,7 +8,7 @@ use super::cancels;
 use super::help::Help;
 use super::recorder::Recorder;
 use super::results::{self, Results};
-use super::solitude;
+use super::solitude::Solitude;
 use crate::errors::Result;
 use crate::job::claim::{self, Room};
 use crate::job::claimed::Claimed;
@@ -87,6 +87,7 @@ pub struct Bench {
     pub me: usize,
     pub recorder: &'static Recorder,
     help: Help,
+    solitude: Solitude,
     /// Jobs' arguments and results.
     pub(super) batch_memory: Context,
     /// What a handler allocates.
@@ -102,6 +103,7 @@ impl Bench {
             me,
             recorder,
             help: Help::new(),
+            solitude: Solitude::new(recorder.note(me)),
             batch_memory: Context::keeping(c"pushy batch", BATCH_BYTES),
             job_memory: Context::new(c"pushy job"),
         }
@@ -132,7 +134,7 @@ impl Bench {
         me.claiming.store(false, Ordering::SeqCst);
         me.leave_job();
         me.clear_batch();
-        solitude::end(shared, self.me);
+        self.solitude.end(shared, self.me);
         match cancels::carry_out_of(shared, claimed.iter().map(|job| job.id)) {
             Ok(()) => ended,
             Err(failure) => Ended::Failed(failure),
@@ -201,13 +203,11 @@ impl Bench {
             transaction::commit();
             return Ok(Ended::Unsettled);
         }
-        if claimed[0].alone {
-            if !solitude::seek(shared, self.me) {
-                give_up(work, claimed);
-                transaction::commit();
-                return Ok(Ended::Worked);
-            }
-            self.recorder.note(self.me).set_alone(true);
+        let times = claimed[0].alone;
+        if times > 0 && !self.solitude.seek(shared, self.me, times) {
+            give_up(work, claimed);
+            transaction::commit();
+            return Ok(Ended::Worked);
         }
         self.run_all(work, &handler, single, began, claimed, results)?;
         let note = self.recorder.note(self.me);

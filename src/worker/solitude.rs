@@ -1,13 +1,19 @@
 //! Running one job with no other in the cluster: a job under suspicion after a crash, so that the next
-//! crash tells who it is.
+//! crash tells who it is. For a while only (`pushy_core::suspicion`): the others wait.
 //!
 //! An executor that opens a batch says so first and looks at the gate then; one that takes the gate does
 //! so first and looks for open batches then. One of the two sees the other.
 
+use std::cell::Cell;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use pushy_core::suspicion;
+
+use super::recorder::Note;
 use crate::pg::latch;
+use crate::pg::per_process::PerProcess;
+use crate::pg::timeout::Reminder;
 use crate::shared::{self, Shared};
 
 fn holder(slot: usize) -> u64 {
@@ -39,23 +45,74 @@ pub fn leave_batch(shared: &Shared, slot: usize) {
     }
 }
 
-/// Waits until no other executor has a batch open; false when another wants the same: give way.
-pub fn seek(shared: &Shared, slot: usize) -> bool {
-    let taken = shared
-        .alone
-        .compare_exchange(0, holder(slot), Ordering::SeqCst, Ordering::SeqCst);
-    if taken.is_err_and(|gate| gate != holder(slot)) {
-        return false;
+/// What an executor brings to a batch that runs alone.
+pub struct Solitude(Reminder);
+
+/// The note of this process.
+static NOTE: PerProcess<Cell<Option<&'static Note>>> = PerProcess::new(Cell::new(None));
+
+impl Solitude {
+    /// In an executor that has connected.
+    pub fn new(note: &'static Note) -> Self {
+        NOTE.set(Some(note));
+        Self(Reminder::new(over))
     }
-    while others_in_batch(shared, slot) {
-        // Each that leaves a batch sets our latch; the bound is for those that die without a word.
-        latch::wait(Some(Duration::from_secs(1)));
-        if shared.executors[slot].stop_requested.load(Ordering::SeqCst) {
-            end(shared, slot);
+
+    /// Waits until no other executor has a batch open, or for a while; false when another wants the same: give way. From then
+    /// on the job, which was suspected so many times, is alone until it has ended or its solitude is over.
+    pub fn seek(&self, shared: &Shared, slot: usize, times: i16) -> bool {
+        let taken =
+            shared
+                .alone
+                .compare_exchange(0, holder(slot), Ordering::SeqCst, Ordering::SeqCst);
+        if taken.is_err_and(|gate| gate != holder(slot)) {
             return false;
         }
+        let wait = Duration::from_millis(suspicion::WAIT_FOR_OTHERS_MS.into());
+        let since = Instant::now();
+        while others_in_batch(shared, slot) {
+            let left = wait.saturating_sub(since.elapsed());
+            if left.is_zero() {
+                break;
+            }
+            // Each that leaves a batch sets our latch; the bound is for those that die without a word.
+            latch::wait(Some(left.min(Duration::from_secs(1))));
+            if shared.executors[slot].stop_requested.load(Ordering::SeqCst) {
+                end(shared, slot);
+                return false;
+            }
+        }
+        set_alone(true);
+        self.0.arm(suspicion::solitude_ms(times) as i32);
+        true
     }
-    true
+
+    /// The batch is over.
+    pub fn end(&self, shared: &Shared, slot: usize) {
+        if is_held_by(shared, slot) {
+            self.0.disarm();
+            end(shared, slot);
+        }
+    }
+}
+
+fn set_alone(alone: bool) {
+    if let Some(note) = NOTE.get() {
+        note.set_alone(alone);
+    }
+}
+
+/// The job has been alone for long enough: the others go on beside it. A signal handler.
+extern "C-unwind" fn over() {
+    if let (Some(shared), Some(slot)) = (shared::get(), shared::executor::mine()) {
+        // First the note: a crash from here on may be anybody's.
+        set_alone(false);
+        end(shared, slot);
+    }
+}
+
+fn is_held_by(shared: &Shared, slot: usize) -> bool {
+    shared.alone.load(Ordering::SeqCst) == holder(slot)
 }
 
 fn others_in_batch(shared: &Shared, slot: usize) -> bool {
@@ -67,7 +124,7 @@ fn others_in_batch(shared: &Shared, slot: usize) -> bool {
 }
 
 /// Opens the gate again, if it is ours, and wakes those who waited.
-pub fn end(shared: &Shared, slot: usize) {
+fn end(shared: &Shared, slot: usize) {
     let ended = shared
         .alone
         .compare_exchange(holder(slot), 0, Ordering::SeqCst, Ordering::SeqCst);

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::Ordering;
 
+use pushy_core::suspicion;
+
 use super::recorder::{Kind, Recorder, Verdict};
 use crate::errors::Result;
 use crate::job::live::Live;
@@ -21,7 +23,7 @@ use crate::pg::BuiltinOid;
 pub const SINGLE_US: i64 = 60_000_000;
 
 static SUSPECT: Plan = Plan::new(
-    "UPDATE pushy.live_job SET alone = true WHERE id OPERATOR(pg_catalog.=) $1",
+    "UPDATE pushy.live_job SET alone = alone OPERATOR(pg_catalog.+) 1::pg_catalog.int2 WHERE id OPERATOR(pg_catalog.=) $1",
     &[BuiltinOid::INT8OID],
 );
 
@@ -75,7 +77,7 @@ fn judge(verdict: &Verdict) -> Result<bool> {
     }
     let now = clock::now();
     match verdict.kind {
-        Kind::RunAlone => {
+        Kind::RunAlone if job.alone < suspicion::MOST => {
             spi::run(&SUSPECT, params![job.id]);
         }
         Kind::Terminated if job.strikes < finish::MOST_STRIKES => {
