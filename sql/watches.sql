@@ -123,7 +123,8 @@ COMMENT ON FUNCTION pushy.watch_elsewhere(int, text, text) IS
 CREATE VIEW pushy.watches WITH (security_barrier) AS
 SELECT r.oid::pg_catalog.regclass AS relation,
        w.name,
-       pushy.channel_ident(w.channel) AS channel,
+       CASE WHEN w.channel IS NOT NULL THEN pushy.channel_ident(w.channel) END AS channel,
+       w.channel AS channel_name,
        w.events,
        w.columns,
        w.condition,
@@ -190,10 +191,11 @@ SELECT r.oid::pg_catalog.regclass AS relation,
                ELSE 'active' END AS state) s
  WHERE (h.is_home AND pg_catalog.pg_has_role(w.owner, 'USAGE')) OR pg_catalog.has_table_privilege(r.oid, 'TRIGGER');
 COMMENT ON VIEW pushy.watches IS
-  'Watches of tables on which you have TRIGGER, and your own: the channel as LISTEN wants it; state active, paused, elsewhere (came by a restore), broken (a trigger was dropped), disabled or replica (ALTER TABLE has done that to its triggers), with the statement that makes it active; notices, jobs and errors since the server started.';
+  'Watches of tables on which you have TRIGGER, and your own: the channel as LISTEN wants it and as it is called; state active, paused, elsewhere (came by a restore), broken (a trigger was dropped), disabled or replica (ALTER TABLE has done that to its triggers), with the statement that makes it active; notices, jobs and errors since the server started.';
 COMMENT ON COLUMN pushy.watches.relation IS 'The watched table.';
 COMMENT ON COLUMN pushy.watches.name IS 'The watch, unique within the table.';
-COMMENT ON COLUMN pushy.watches.channel IS 'What to write after LISTEN; NULL: jobs only.';
+COMMENT ON COLUMN pushy.watches.channel IS 'What to write after LISTEN, quoted where need be; NULL: jobs only.';
+COMMENT ON COLUMN pushy.watches.channel_name IS 'The same channel as it is called, never quoted: for a client whose call quotes it (asyncpg''s add_listener, sqlx''s listen), for pg_notify, and as a notice carries it; NULL: jobs only.';
 COMMENT ON COLUMN pushy.watches.events IS 'Which changes are told.';
 COMMENT ON COLUMN pushy.watches.columns IS 'An update counts when one of these differs; NULL: any.';
 COMMENT ON COLUMN pushy.watches.condition IS 'SQL over NEW and OLD, as it was written; NULL: none.';
