@@ -191,7 +191,7 @@ SELECT r.oid::pg_catalog.regclass AS relation,
                ELSE 'active' END AS state) s
  WHERE (h.is_home AND pg_catalog.pg_has_role(w.owner, 'USAGE')) OR pg_catalog.has_table_privilege(r.oid, 'TRIGGER');
 COMMENT ON VIEW pushy.watches IS
-  'Watches of tables on which you have TRIGGER, and your own: the channel as LISTEN wants it and as it is called; state active, paused, elsewhere (came by a restore), broken (a trigger was dropped), disabled or replica (ALTER TABLE has done that to its triggers), with the statement that makes it active; notices, jobs and errors since the server started.';
+  'Watches of tables on which you have TRIGGER, and your own: the channel as LISTEN wants it and as it is called; state active, paused, elsewhere (came by a restore), broken (a trigger was dropped, by hand or with what it used: it tells nothing), disabled or replica (ALTER TABLE has done that to its triggers), with the statement that makes it active; notices, jobs and errors since the server started.';
 COMMENT ON COLUMN pushy.watches.relation IS 'The watched table.';
 COMMENT ON COLUMN pushy.watches.name IS 'The watch, unique within the table.';
 COMMENT ON COLUMN pushy.watches.channel IS 'What to write after LISTEN, quoted where need be; NULL: jobs only.';
@@ -207,7 +207,7 @@ COMMENT ON COLUMN pushy.watches.queue IS 'A job per notice goes here; NULL: noti
 COMMENT ON COLUMN pushy.watches.args_expr IS 'The arguments of jobs as SQL over NEW and OLD, as it was written; NULL: the payload.';
 COMMENT ON COLUMN pushy.watches.merge IS 'Whether equal notices of several transactions may be told once.';
 COMMENT ON COLUMN pushy.watches.owner IS 'Who declared it: must be allowed to enqueue.';
-COMMENT ON COLUMN pushy.watches.state IS 'active, paused, elsewhere (came by a restore), broken (a trigger was dropped), disabled (some of its triggers are, maybe those of a partition) or replica (they fire only for what replication applies).';
+COMMENT ON COLUMN pushy.watches.state IS 'active, paused, elsewhere (came by a restore), broken (a trigger was dropped, by hand or with what it used: it tells nothing), disabled (some of its triggers are, maybe those of a partition) or replica (they fire only for what replication applies).';
 COMMENT ON COLUMN pushy.watches.fix IS 'What makes it active; NULL: it is.';
 COMMENT ON COLUMN pushy.watches.notices IS 'Notices since the server started.';
 COMMENT ON COLUMN pushy.watches.jobs IS 'Jobs since the server started.';

@@ -18,6 +18,7 @@ static EXECUTOR_LINGER: GucSetting<i32> = GucSetting::<i32>::new(60);
 static MAX_DEPTH: GucSetting<i32> = GucSetting::<i32>::new(16);
 static SYNCHRONOUS_COMMIT: GucSetting<bool> = GucSetting::<bool>::new(false);
 static MAX_NOTICES: GucSetting<i32> = GucSetting::<i32>::new(100_000);
+static MAX_PAYLOAD: GucSetting<i32> = GucSetting::<i32>::new(256 << 10);
 static NOTICE_KEEP: GucSetting<i32> = GucSetting::<i32>::new(3600);
 static LOG_KEEP: GucSetting<i32> = GucSetting::<i32>::new(3600);
 static LOG_MAX_SIZE: GucSetting<i32> = GucSetting::<i32>::new(256);
@@ -120,6 +121,17 @@ pub fn init(preloading: bool) {
         i32::MAX,
         GucContext::Userset,
         GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"pushy.max_payload",
+        c"The longest payload of a change that a watch tells.",
+        c"A longer one is not told: its notice, or its job, says so and has the key.",
+        &MAX_PAYLOAD,
+        8,
+        // With its header it must be less than 1 GB.
+        (1 << 20) - 1,
+        GucContext::Suset,
+        GucFlags::UNIT_KB,
     );
     GucRegistry::define_int_guc(
         c"pushy.notice_keep",
@@ -251,6 +263,11 @@ pub fn synchronous_commit() -> bool {
 
 pub fn max_notices() -> usize {
     MAX_NOTICES.get() as usize
+}
+
+/// Bytes.
+pub fn max_payload() -> usize {
+    (MAX_PAYLOAD.get() as usize) << 10
 }
 
 pub fn notice_keep_us() -> i64 {

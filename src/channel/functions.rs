@@ -6,6 +6,7 @@ use super::refusals;
 use crate::errors::{Error, Result};
 use crate::job::current;
 use crate::notice::buffer::{self, Delivery, Item};
+use crate::notice::repeats::Repeat;
 use crate::pg::{function::Answer, notify, transaction};
 use crate::{row, sql_function};
 
@@ -44,6 +45,7 @@ sql_function!(pushy_notify, |call| {
                     merge: false,
                     cause: current::cause(),
                 },
+                repeat: Repeat::Follows,
             })?;
         }
         Some(other) => {

@@ -1,6 +1,6 @@
 //! Reading the log from a cursor on: tick by tick, each event by its address.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use pushy_core::log::cursor::Cursor;
 use pushy_core::log::runs::Run;
@@ -40,6 +40,15 @@ impl Notice {
                 .opt_i64(parts::log::CAUSED_BY)
                 .map(|job| (job, i32::from(row.i16(parts::log::DEPTH)))),
         }
+    }
+}
+
+/// What equal notices have in common: channel and payload.
+pub type Equal = (Vec<u8>, Vec<u8>);
+
+impl Notice {
+    pub fn equal(&self) -> Equal {
+        (self.channel.clone(), self.payload.clone())
     }
 }
 
@@ -137,7 +146,7 @@ fn hand_over(
         0
     };
     let mut goes_on = true;
-    let mut told = HashSet::new();
+    let mut last: Option<HashMap<Equal, i32>> = None;
     let is_there = log.events(&tick.runs, skip, |n, row| {
         *passed = tick.cursor(n);
         let channel = row.opt_bytes(parts::log::CHANNEL).unwrap_or_default();
@@ -145,8 +154,14 @@ fn hand_over(
             return Ok(true);
         }
         let notice = Notice::of(&row, *passed, tick.at, channel);
-        if notice.merge && !told.insert((notice.channel.clone(), notice.payload.clone())) {
-            return Ok(true);
+        if notice.merge {
+            let last = match &mut last {
+                Some(last) => last,
+                None => last.insert(last_of_equals(log, tick, n)?),
+            };
+            if last.get(&notice.equal()).is_some_and(|last| *last > n) {
+                return Ok(true);
+            }
         }
         goes_on = each(Found::Notice(notice))?;
         Ok(goes_on)
@@ -156,6 +171,21 @@ fn hand_over(
         goes_on = each(Found::Resync(*passed))?;
     }
     Ok(goes_on)
+}
+
+/// Where in a tick the last of equal notices to be merged is, from one of them on: that one is told, so a reader
+/// ends with what was said last, wherever in the tick it begins.
+fn last_of_equals(log: &Log<'_>, tick: &Tick, from: i32) -> Result<HashMap<Equal, i32>> {
+    let mut last = HashMap::new();
+    log.events(&tick.runs, from - 1, |n, row| {
+        if row.bool(parts::log::MERGE) {
+            let channel = row.opt_bytes(parts::log::CHANNEL).unwrap_or_default();
+            let notice = Notice::of(&row, tick.cursor(n), tick.at, channel);
+            last.insert(notice.equal(), n);
+        }
+        Ok(true)
+    })?;
+    Ok(last)
 }
 
 pub type Tables = [Option<ForReading>; PARTS as usize];

@@ -1,13 +1,14 @@
 //! What the current transaction will tell, kept in order and per savepoint until just before its commit.
 //!
-//! Bounded: past a limit what the current savepoint has said goes out early. That is as good, for wherever
-//! it goes (NOTIFY's own list, tables) follows savepoints as well.
+//! Bounded: past a limit jobs, and notices for the log, of the current savepoint go out early. That is as good,
+//! because the tables follow savepoints as well. Notices for NOTIFY are limited in number.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use super::flush;
+use super::repeats::{Repeat, Said};
 use crate::errors::{Error, Result, SqlState};
 use crate::job::request::Request;
 use crate::pg::per_process::PerProcess;
@@ -35,6 +36,7 @@ pub enum Item {
         channel: Rc<[u8]>,
         payload: Vec<u8>,
         delivery: Delivery,
+        repeat: Repeat,
     },
     Job {
         id: i64,
@@ -64,22 +66,26 @@ impl Item {
         )
     }
 
-    fn is_same_notice(&self, other: &Self) -> bool {
-        match (self, other) {
-            (
-                Self::Notice {
-                    channel: one,
-                    payload: says,
-                    delivery: how,
-                },
-                Self::Notice {
-                    channel: another,
-                    payload: too,
-                    delivery: as_well,
-                },
-            ) => says == too && how == as_well && one == another,
-            _ => false,
-        }
+    /// What of a notice is looked at to find its equals.
+    pub fn said(&self) -> Option<Said<'_>> {
+        let Self::Notice {
+            channel,
+            payload,
+            delivery,
+            repeat,
+        } = self
+        else {
+            return None;
+        };
+        Some(Said {
+            channel,
+            payload,
+            cause: match delivery {
+                Delivery::Notify => None,
+                Delivery::Relay { cause, .. } => *cause,
+            },
+            repeat: *repeat,
+        })
     }
 }
 
@@ -128,6 +134,10 @@ impl Pile {
     fn cut(&mut self, to: Height) {
         self.items.truncate(to.items);
         self.bytes = to.bytes;
+    }
+
+    fn remove(&mut self, index: usize) {
+        self.bytes -= self.items.remove(index).bytes();
     }
 
     fn drop_between(&mut self, from: Height, to: Height) {
@@ -215,7 +225,7 @@ pub fn add(item: Item) -> Result<()> {
     let level = transaction::nest_level();
     let early = BUFFER.with_borrow_mut(|buffer| {
         buffer.enter(level);
-        if item.is_for_notify() && (buffer.was_just_said(&item) || buffer.is_one_too_many(&item)) {
+        if buffer.is_settled(&item) || (item.is_for_notify() && buffer.is_one_too_many(&item)) {
             return None;
         }
         buffer.put(item)
@@ -236,16 +246,38 @@ impl Buffer {
         }
     }
 
-    /// Whether this savepoint has said the same a moment ago: equal notices of a transaction are told once.
-    /// NOTIFY looks at all of them; this spares it the rows of one statement.
-    fn was_just_said(&self, item: &Item) -> bool {
+    /// Whether this savepoint has said the same a moment ago, and it need not be kept again; an equal one that it
+    /// takes the place of is forgotten. In the end all of them are looked at (see [`super::repeats`]); this spares
+    /// the memory for the rows of one statement.
+    fn is_settled(&mut self, item: &Item) -> bool {
         const A_MOMENT: usize = 4;
+        let Some(says) = item.said().filter(|says| says.repeat != Repeat::Counts) else {
+            return false;
+        };
         let mark = self.marks.last().expect("entered");
-        let recent = self.notices.items[mark.notices.items..]
-            .iter()
-            .rev()
-            .take(A_MOMENT);
-        recent.into_iter().any(|said| said.is_same_notice(item))
+        let (pile, from) = if item.is_for_notify() {
+            (&mut self.notices, mark.notices.items)
+        } else {
+            (&mut self.rest, mark.rest.items)
+        };
+        let recent = from.max(pile.items.len().saturating_sub(A_MOMENT))..pile.items.len();
+        for index in recent.rev() {
+            let Some(said) = pile.items[index].said() else {
+                continue;
+            };
+            if said.is_same(&says) && said.repeat == says.repeat {
+                if says.repeat == Repeat::Replaces && index + 1 < pile.items.len() {
+                    pile.remove(index);
+                    self.told -= usize::from(item.is_for_notify());
+                    return false;
+                }
+                return true;
+            }
+            if says.repeat == Repeat::Follows && said.channel == says.channel {
+                return false;
+            }
+        }
+        false
     }
 
     /// Counts notices for NOTIFY, which the server keeps in memory until the commit: past the limit they
@@ -266,11 +298,9 @@ impl Buffer {
     fn put(&mut self, item: Item) -> Option<Vec<Item>> {
         let mark = self.marks.last().expect("entered");
         if item.is_for_notify() {
-            // They wait for those of before the savepoint, which cannot go out in it; there is a limit to them.
-            let from = mark.notices;
+            // They wait for the end, where equal ones are found; there is a limit to them.
             self.notices.push(item);
-            return (from.items == 0 && self.notices.is_full(from))
-                .then(|| self.notices.take(from));
+            return None;
         }
         let from = mark.rest;
         self.rest.push(item);
@@ -347,9 +377,8 @@ fn before(what: Before) -> Result<()> {
         .detail("The server sends no NOTIFY in a prepared transaction.")
         .hint("Watch the table with delivery => 'relay', or for a queue only; both work with two-phase commit."));
     }
-    for items in [&notices, &rest] {
-        flush::out(items)?;
-    }
+    flush::notify(&notices);
+    flush::out(&rest)?;
     if !left_out.is_empty() {
         for (channel, count) in left_out {
             flush::left_out(&channel, count);

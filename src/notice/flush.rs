@@ -1,22 +1,38 @@
 //! Where notices go: NOTIFY, the event log, the queues.
 
-use std::collections::HashSet;
 use std::rc::Rc;
 
-use rustc_hash::FxBuildHasher;
-
 use super::buffer::{Delivery, Item};
+use super::repeats::{self, Counter, Said};
 use crate::errors::Result;
 use crate::job::request::Request;
 use crate::log::{self, Event};
 use crate::pg::{identity, notify, session, text, transaction, Datum};
 
-/// Gives items to where they go, in order. Equal notices among them are told once, as NOTIFY does it.
+/// Gives notices to NOTIFY, in order.
+pub fn notify(items: &[Item]) {
+    if let [Item::Notice {
+        channel, payload, ..
+    }] = items
+    {
+        return notify::send(channel, payload);
+    }
+    let all: Vec<Said> = items.iter().filter_map(Item::said).collect();
+    let mut counter = Counter::with_capacity(all.len());
+    for (said, told) in all.iter().zip(repeats::told(&all)) {
+        if told {
+            notify::send(said.channel, &counter.distinct(said));
+        }
+    }
+}
+
+/// Gives jobs, and notices for the log, to where they go, in order.
 pub fn out(items: &[Item]) -> Result<()> {
     if let [Item::Notice {
         channel,
         payload,
         delivery: Delivery::Relay { merge, cause },
+        ..
     }] = items
     {
         // Most transactions: without a list of one.
@@ -24,27 +40,26 @@ pub fn out(items: &[Item]) -> Result<()> {
     }
     let mut jobs = Vec::new();
     let mut events = Vec::new();
+    let mut said = Vec::new();
     for item in items {
         match item {
             Item::Notice {
                 channel,
                 payload,
-                delivery: Delivery::Notify,
-            } => notify::send(channel, payload),
-            Item::Notice {
-                channel,
-                payload,
                 delivery: Delivery::Relay { merge, cause },
+                ..
             } => {
                 if events.is_empty() {
                     events.reserve_exact(items.len());
                 }
                 events.push(event(channel, payload, *merge, *cause));
+                said.extend(item.said());
             }
+            Item::Notice { .. } => unreachable!("in a pile of their own"),
             Item::Job { id, request, args } => jobs.push((request, *id, args)),
         }
     }
-    append(events)?;
+    append(events, &said)?;
     enqueue(&jobs)
 }
 
@@ -62,13 +77,9 @@ fn event<'a>(
     }
 }
 
-fn append(mut events: Vec<Event<'_>>) -> Result<()> {
-    if events.len() > 1 {
-        // A transaction of a million notices looks at each of them here: SipHash took 4 % of its time.
-        let mut told = HashSet::with_capacity_and_hasher(events.len(), FxBuildHasher);
-        // Jobs of a batch share a transaction, and know nothing of each other.
-        events.retain(|event| told.insert((event.payload, event.channel, event.cause)));
-    }
+fn append(mut events: Vec<Event<'_>>, said: &[Said<'_>]) -> Result<()> {
+    let mut told = repeats::told(said).into_iter();
+    events.retain(|_| told.next() == Some(true));
     log::append(&events)
 }
 

@@ -5,3 +5,4 @@ pub mod buffer;
 mod flush;
 pub mod listening;
 pub mod oversize;
+pub mod repeats;

@@ -164,6 +164,15 @@ impl Columns {
         self.0.iter().any(Column::may_be_no_jsonb)
     }
 
+    /// Whether a value of the row is so large that the server may fail to fetch or to write it.
+    pub fn has_large(&self, tuple: &Tuple) -> bool {
+        self.iter()
+            .filter(|column| column.length == -1)
+            .filter_map(|column| tuple.value(column))
+            // SAFETY: values of variable length (see Tuple::of_slot).
+            .any(|datum| unsafe { Varlena::of(datum) }.length() > json::room::LARGE)
+    }
+
     /// Appends the row as an object.
     pub fn write(&self, tuple: &Tuple, out: &mut Vec<u8>) {
         json::list(b"{}", self.iter(), out, |column, out| {

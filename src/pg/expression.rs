@@ -10,9 +10,11 @@ use pgrx::pg_sys;
 use super::function::Answer;
 use super::identifier;
 use super::identity;
+use super::json::room;
 use super::memory::Context;
 use super::slot::Slot;
 use super::subtransaction::{self, CallError};
+use super::varlena::Varlena;
 use crate::errors::{Error, Result, SqlState};
 
 extern "C-unwind" {
@@ -211,13 +213,18 @@ impl Evaluation<'_> {
         })
     }
 
-    /// The bytes of a value of type text, or of type jsonb with its header.
-    pub fn bytes(&self, index: usize) -> std::result::Result<Option<Vec<u8>>, CallError> {
-        Ok(match self.value(index)? {
-            Answer::Null => None,
-            // SAFETY: the expression was written to be text.
-            Answer::Datum(datum) => Some(unsafe { super::text::bytes_from_datum(datum) }),
-        })
+    /// The bytes of a value of type text, `most` of them; NULL has none.
+    pub fn bytes(&self, index: usize, most: usize) -> std::result::Result<Vec<u8>, CallError> {
+        let Answer::Datum(datum) = self.value(index)? else {
+            return Ok(Vec::new());
+        };
+        // SAFETY: the expression was written to be text.
+        unsafe {
+            if Varlena::of(datum).length() > most {
+                return Err(room::too_long(most));
+            }
+            Ok(super::text::bytes_from_datum(datum))
+        }
     }
 
     /// A value of variable length, as one flat piece with its header.

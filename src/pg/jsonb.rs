@@ -4,11 +4,9 @@ use std::ffi::CString;
 
 use pgrx::pg_sys::{self, Datum, Oid};
 
-use super::text;
-
-/// Valid JSON, without the NUL escape, as jsonb in the current memory context.
-pub fn from_json(json: &str) -> Datum {
-    let json = CString::new(text::encode(json)).expect("no NUL in JSON");
+/// Valid JSON in the database's encoding, without the NUL escape, as jsonb in the current memory context.
+pub fn from_json(json: &[u8]) -> Datum {
+    let json = CString::new(json).expect("no NUL in JSON");
     // SAFETY: jsonb_in takes a C string and answers a palloc'd value.
     unsafe {
         pg_sys::OidFunctionCall1Coll(

@@ -31,6 +31,15 @@ impl Varlena {
         }
     }
 
+    /// Bytes of the content, fetched and decompressed.
+    pub fn length(&self) -> usize {
+        match self.inline() {
+            Some(content) => content.len(),
+            // SAFETY: reads the header, of a stored value too.
+            None => unsafe { pg_sys::toast_raw_datum_size(Datum::from(self.0)) - pg_sys::VARHDRSZ },
+        }
+    }
+
     /// Gives the content, fetched and decompressed if need be.
     pub fn with_content<T>(&self, work: impl FnOnce(&[u8]) -> T) -> T {
         if let Some(content) = self.inline() {

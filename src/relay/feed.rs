@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use serde::Serialize;
+use pushy_core::json;
 
 use super::worker::Relay;
 use crate::errors::{Error, Result, SqlState};
@@ -14,7 +14,7 @@ use crate::params;
 use crate::pg::failure::Failure;
 use crate::pg::spi::{self, Plan};
 use crate::pg::transaction;
-use crate::pg::{clock, ereport, identity, interrupts, jsonb, text, BuiltinOid};
+use crate::pg::{clock, ereport, identity, interrupts, jsonb, BuiltinOid};
 use crate::queue::cache;
 use crate::queue::privilege::{self, Privilege};
 use crate::shared::database::NEVER;
@@ -53,17 +53,6 @@ enum Fed {
     Some,
     /// Somebody holds its row, or something else it needs.
     Held,
-}
-
-/// What a job of a notice is given.
-#[derive(Serialize)]
-struct Args<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    channel: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    payload: Option<&'a str>,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    resync: bool,
 }
 
 static STOP: Plan = Plan::new(
@@ -185,22 +174,8 @@ fn feed_known(known: &Subscription) -> Result<bool> {
     let mut jobs = Vec::new();
     let passed = read::after(from, &filter, |found| {
         let (args, cause) = match found {
-            Found::Resync(_) => (
-                json(&Args {
-                    channel: None,
-                    payload: None,
-                    resync: true,
-                }),
-                None,
-            ),
-            Found::Notice(notice) => (
-                json(&Args {
-                    channel: Some(&text::decode(notice.channel)?),
-                    payload: Some(&text::decode(notice.payload)?),
-                    resync: false,
-                }),
-                notice.cause,
-            ),
+            Found::Resync(_) => (br#"{"resync":true}"#.to_vec(), None),
+            Found::Notice(notice) => (args(&notice.channel, &notice.payload), notice.cause),
         };
         jobs.push((jsonb::from_json(&args), cause));
         Ok(jobs.len() < MOST_AT_ONCE)
@@ -215,8 +190,14 @@ fn feed_known(known: &Subscription) -> Result<bool> {
     Ok(jobs.len() >= MOST_AT_ONCE)
 }
 
-fn json(args: &Args<'_>) -> String {
-    serde_json::to_string(args).expect("plain strings")
+/// What a job of a notice is given, in the database's encoding: in SQL_ASCII any bytes.
+fn args(channel: &[u8], payload: &[u8]) -> Vec<u8> {
+    let mut args = br#"{"channel":"#.to_vec();
+    json::quoted(channel, &mut args);
+    args.extend_from_slice(br#","payload":"#);
+    json::quoted(payload, &mut args);
+    args.push(b'}');
+    args
 }
 
 /// It cannot be fed: said in its row, and in the log of the server.

@@ -241,7 +241,6 @@ impl Relay {
         let total: usize = heard.map(|run| usize::from(run.count)).sum();
         let mut fresh = (total <= MOST_FRESH && !lost).then(|| Vec::with_capacity(total));
         let mut ticks = vec![self.empty_tick(self.next_tick, seen, lost)];
-        let mut merged = HashSet::default();
         for run in due {
             let whole = Run {
                 part: run.part,
@@ -255,7 +254,6 @@ impl Relay {
                 if ticks[ticks.len() - 1].events as usize == tick::MOST_EVENTS {
                     let number = self.next_tick + ticks.len() as i64;
                     ticks.push(self.empty_tick(number, seen, false));
-                    merged.clear();
                 }
                 let current = ticks.last_mut().expect("there is one");
                 let room = (tick::MOST_EVENTS - current.events as usize) as u16;
@@ -276,12 +274,7 @@ impl Relay {
                     current.channels |= tick::hash_bit(hash);
                     let heard = fresh.as_mut().filter(|_| self.is_heard(hash));
                     if let Some(fresh) = heard {
-                        let notice = Notice::of(&row, cursor, current.at, channel);
-                        // As readers of a tick have it.
-                        let told = (notice.channel.clone(), notice.payload.clone());
-                        if !notice.merge || merged.insert(told) {
-                            fresh.push(notice);
-                        }
+                        fresh.push(Notice::of(&row, cursor, current.at, channel));
                     }
                     Ok(true)
                 })?;
@@ -294,7 +287,7 @@ impl Relay {
                 rest.count -= taken.count;
             }
         }
-        Ok((ticks, fresh))
+        Ok((ticks, fresh.map(merged)))
     }
 
     /// What a run is about, when nobody would hear of it and its rows need not be read.
@@ -327,6 +320,18 @@ impl Relay {
             (self.told.epoch, self.told.tick - 1)
         }
     }
+}
+
+/// Without those to be merged that a later one of their tick is equal to, as readers of a tick have it.
+fn merged(mut notices: Vec<Notice>) -> Vec<Notice> {
+    if notices.iter().any(|notice| notice.merge) {
+        let mut later = HashSet::default();
+        notices.reverse();
+        notices
+            .retain(|notice| !notice.merge || later.insert((notice.cursor.tick, notice.equal())));
+        notices.reverse();
+    }
+    notices
 }
 
 fn rewritten(part: u32) -> Error {

@@ -14,13 +14,14 @@ use crate::job::current::{self, Cause};
 use crate::job::request::Request;
 use crate::params;
 use crate::pg::expression::Evaluator;
+use crate::pg::json::room;
 use crate::pg::memory::Context;
 use crate::pg::per_process::PerProcess;
 use crate::pg::slot::{Layout, OwnSlot, RowType, Slot};
 use crate::pg::spi::{self, Plan};
 use crate::pg::subtransaction::{self, CallError};
 use crate::pg::trigger::{Firing, Op};
-use crate::pg::{array, clock, identity, invalidation, BuiltinOid, Oid};
+use crate::pg::{array, clock, ereport, identity, invalidation, BuiltinOid, Oid};
 use crate::queue::cache;
 use crate::queue::privilege::{self, Privilege};
 use crate::shared;
@@ -76,8 +77,8 @@ static CACHE: PerProcess<RefCell<Cache>> = PerProcess::new(RefCell::new(Cache {
     last: None,
 }));
 
-/// The watch that a trigger of this firing belongs to; None when nothing is to be told: it is paused, not at
-/// home, or not declared (its row was removed by hand).
+/// The watch that a trigger of this firing belongs to; None when nothing is to be told: it is paused, broken, not
+/// at home, or not declared (its row was removed by hand).
 pub fn of(firing: Firing) -> Result<Option<Rc<Known>>> {
     let trigger = firing.trigger();
     let last = CACHE.with_borrow(|cache| {
@@ -147,6 +148,11 @@ fn read(watch_id: i32) -> Result<Option<Known>> {
     };
     let relation = definition.relation;
     invalidation::depend_on(relation);
+    if triggers::existing(&definition).len() < definition.triggers.len() {
+        // What is left would tell what its condition excluded, or a part of its events.
+        log_broken(&definition);
+        return Ok(None);
+    }
     let expressions = match definition.expressions {
         Some(trigger) => triggers::condition_of(trigger)?,
         None => None,
@@ -189,6 +195,20 @@ fn read(watch_id: i32) -> Result<Option<Known>> {
         context,
         definition,
     }))
+}
+
+#[cold]
+fn log_broken(watch: &Definition) {
+    ereport::log(
+        &Error::new(
+            SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!(
+                "watch \"{}\" on {} is broken and tells nothing: a trigger of it was dropped, by hand or with what it used",
+                watch.name, watch.relation_name
+            ),
+        )
+        .hint("Declare it again with pushy.watch, or end it with pushy.unwatch."),
+    );
 }
 
 pub fn not_ours() -> Error {
@@ -298,7 +318,7 @@ impl Known {
     }
 
     pub fn note_length(&self, payload: &[u8]) {
-        self.last_length.set(payload.len());
+        self.last_length.set(payload.len().min(room::LARGE));
     }
 
     /// A row of NULLs.

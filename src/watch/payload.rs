@@ -16,7 +16,8 @@
 //! | `old_keys` | per statement, an update changed keys | each `old_key`, in order |
 //! | `keys_complete` | per statement | false when some keys are not there: too many, no key, `truncate` |
 //! | `notice`, `bytes` | a reference | the whole payload is `pushy.notice(notice)` and this long; no `new`, `old` |
-//! | `error` | an expression or a conversion failed | `{"sqlstate": …, "message": …}`; no `new`, `old` |
+//! | `error` | an expression or a conversion failed, or the payload would be too long | `{"sqlstate": …, "message": …}`; no `new`, `old` |
+//! | `repeat` | by NOTIFY | how many equal notices of its transaction were told before it; not there when none was |
 //! | `pid`, `xid` | always | the writer's process, its transaction as `pg_current_xact_id` has it |
 //!
 //! Payload `none` is empty, without an envelope. Values are as [`crate::pg::json`] has them.
@@ -126,6 +127,17 @@ impl Shape {
         }
     }
 
+    /// Whether a payload of this kind has a large value to write, with which the server may fail.
+    pub fn has_large(&self, kind: Kind, change: &Change) -> bool {
+        let is_large = |row: &Tuple| self.columns.has_large(row);
+        match (kind, change) {
+            // A key fits into an index.
+            (Kind::None | Kind::Key, _) | (_, Change::Truncate) => false,
+            (_, Change::Insert { new: row } | Change::Delete { old: row }) => is_large(row),
+            (_, Change::Update { old, new }) => is_large(old) || is_large(new),
+        }
+    }
+
     /// Whether payloads of this kind may hold JSON that the type jsonb refuses.
     pub fn may_be_no_jsonb(&self, kind: Kind) -> bool {
         match kind {
@@ -186,8 +198,7 @@ impl Shape {
         end(origin, out);
     }
 
-    /// Appends the notice of a change whose payload failed. Without its key where there is no `change`, and
-    /// where the key is written by code of users, which may be what failed.
+    /// Appends the notice of a change whose payload failed; without its key where there is no `change`.
     pub fn error(
         &self,
         op: Op,
@@ -197,7 +208,7 @@ impl Shape {
         out: &mut Vec<u8>,
     ) {
         self.begin(op, out);
-        match change.filter(|_| !self.can_fail(Kind::Key)) {
+        match change {
             Some(change) => self.write_key(change, out),
             None => out.extend_from_slice(br#","key":null"#),
         }

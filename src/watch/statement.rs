@@ -10,7 +10,6 @@ use super::payload::{Change, Keys, Kind};
 use super::tell;
 use crate::errors::Result;
 use crate::job::current::{self, Cause};
-use crate::pg::notify;
 use crate::pg::per_process::PerProcess;
 use crate::pg::subtransaction::CallError;
 use crate::pg::trigger::{self, Op};
@@ -36,7 +35,7 @@ const ROOM_OF_JOB: usize = 1 << 20;
 fn room(watch: &Known) -> usize {
     match watch.channel {
         _ if watch.kind == Kind::None => 0,
-        Some(_) => watch.shape.room_for_keys(notify::PAYLOAD_LIMIT),
+        Some(_) => watch.shape.room_for_keys(tell::longest(watch)),
         None => ROOM_OF_JOB,
     }
 }

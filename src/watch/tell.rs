@@ -11,12 +11,15 @@ use crate::errors::{Error, Result};
 use crate::job::{current, position};
 use crate::notice::buffer::{self, Delivery, Item};
 use crate::notice::oversize;
+use crate::notice::repeats::{self, Repeat};
 use crate::pg::expression::{Evaluation, Evaluator};
+use crate::pg::json::room;
 use crate::pg::slot::Slot;
 use crate::pg::subtransaction::{self, CallError};
 use crate::pg::trigger::Op;
 use crate::pg::{ereport, notify, session, text, transaction};
-use crate::watch::definition::{Level, Way};
+use crate::settings;
+use crate::watch::definition::{Level, Payload, Way};
 
 fn origin() -> Origin {
     Origin {
@@ -72,19 +75,20 @@ pub fn row(
     if watch.definition.level == Level::Statement {
         return match statement::add(watch, op, &change) {
             Ok(()) => Ok(()),
-            Err(error) => failed(watch, op, None, error),
+            Err(error) => failed(watch, op, Some(&change), error),
         };
     }
     let mut payload = watch.new_payload();
-    let may_fail = watch.shape.can_fail(watch.kind);
+    let may_fail = watch.shape.can_fail(watch.kind) || watch.shape.has_large(watch.kind, &change);
     let written = guarded(may_fail, || {
-        watch.shape.row(watch.kind, &change, origin(), &mut payload);
-        Ok(())
+        room::bounded(settings::max_payload(), || {
+            watch.shape.row(watch.kind, &change, origin(), &mut payload);
+        })
     });
     watch.note_length(&payload);
     match written {
         Ok(()) => send(watch, op, Some(&change), payload, evaluated),
-        Err(error) => failed(watch, op, None, error),
+        Err(error) => failed(watch, op, Some(&change), error),
     }
 }
 
@@ -162,8 +166,8 @@ fn evaluate(
                 ..Evaluated::default()
             };
             if has(Expression::Payload) {
-                let payload = evaluation.bytes(Expression::Payload.index())?;
-                evaluated.payload = Some(payload.unwrap_or_default());
+                let most = settings::max_payload();
+                evaluated.payload = Some(evaluation.bytes(Expression::Payload.index(), most)?);
             }
             if has(Expression::Args) {
                 evaluated.args = evaluation.varlena(Expression::Args.index())?;
@@ -191,7 +195,7 @@ fn send(
             Ok(args) => {
                 tally.jobs += add_job(watch, queue, args, &mut tally)?;
             }
-            Err(error) => return failed(watch, op, None, error),
+            Err(error) => return failed(watch, op, change, error),
         }
     }
     let payload = evaluated.payload.unwrap_or(payload);
@@ -204,9 +208,8 @@ fn default_args(watch: &Known, payload: &[u8]) -> std::result::Result<Vec<u8>, C
     if payload.is_empty() {
         return text::jsonb(b"{}");
     }
-    guarded(watch.shape.may_be_no_jsonb(watch.kind), || {
-        text::jsonb(payload)
-    })
+    let may_fail = watch.shape.may_be_no_jsonb(watch.kind) || payload.len() > room::LARGE;
+    guarded(may_fail, || text::jsonb(payload))
 }
 
 /// How many jobs were added: none when the watch's owner may not enqueue (any more).
@@ -229,7 +232,7 @@ fn add_notice(watch: &Known, op: Op, change: Option<&Change<'_>>, payload: Vec<u
     let Some(channel) = &watch.channel else {
         return Ok(0);
     };
-    let payload = if payload.len() <= notify::PAYLOAD_LIMIT {
+    let payload = if payload.len() <= longest(watch) {
         payload
     } else {
         refer(watch, op, change, &payload)?
@@ -244,8 +247,28 @@ fn add_notice(watch: &Known, op: Op, change: Option<&Change<'_>>, payload: Vec<u
                 cause: current::cause(),
             },
         },
+        repeat: repeat(watch),
     })?;
     Ok(1)
+}
+
+/// What an equal notice of the watch means in the same transaction.
+fn repeat(watch: &Known) -> Repeat {
+    match (watch.definition.payload, watch.definition.level) {
+        (Payload::None | Payload::Expression, _) => Repeat::Replaces,
+        (Payload::Row | Payload::Diff, _) | (_, Level::Statement) => Repeat::Counts,
+        (Payload::Key, Level::Row) => Repeat::Follows,
+    }
+}
+
+/// Bytes that a payload of the watch may have and be sent as it is: by NOTIFY a member may be added to JSON.
+pub fn longest(watch: &Known) -> usize {
+    match (watch.definition.delivery, repeat(watch)) {
+        (Way::Notify, Repeat::Counts | Repeat::Follows) => {
+            notify::PAYLOAD_LIMIT - repeats::MEMBER_BYTES
+        }
+        _ => notify::PAYLOAD_LIMIT,
+    }
 }
 
 /// Keeps a payload that is too long for NOTIFY, and answers what is sent for it.
@@ -265,7 +288,7 @@ fn refer(watch: &Known, op: Op, change: Option<&Change<'_>>, payload: &[u8]) -> 
             reference.clear();
         }
     }
-    if reference.is_empty() || reference.len() > notify::PAYLOAD_LIMIT {
+    if reference.is_empty() || reference.len() > longest(watch) {
         reference.clear();
         watch
             .shape
@@ -285,22 +308,37 @@ fn failed(watch: &Rc<Known>, op: Op, change: Option<&Change<'_>>, error: CallErr
         return Err(error);
     }
     log(watch, &error);
-    let mut payload = Vec::new();
-    watch
-        .shape
-        .error(op, change, origin(), &error, &mut payload);
+    let payload = error_payload(watch, op, change, &error);
     let mut tally = Tally {
         errors: 1,
         ..Tally::default()
     };
     if let Some(queue) = &watch.definition.queue {
-        if let Ok(args) = text::jsonb(&payload) {
+        let may_fail = change.is_some() && watch.shape.may_be_no_jsonb(Kind::Key);
+        let args = guarded(may_fail, || text::jsonb(&payload))
+            .or_else(|_| text::jsonb(&error_payload(watch, op, None, &error)));
+        if let Ok(args) = args {
             tally.jobs += add_job(watch, queue, args, &mut tally)?;
         }
     }
     tally.notices += add_notice(watch, op, None, payload)?;
     counts::add(watch.definition.watch_id, watch.counter, tally);
     Ok(())
+}
+
+/// What is told of a change whose payload failed: with its key, unless that is what fails.
+fn error_payload(watch: &Known, op: Op, change: Option<&Change<'_>>, error: &Error) -> Vec<u8> {
+    let mut payload = Vec::new();
+    let may_fail = change.is_some() && watch.shape.can_fail(Kind::Key);
+    let written = guarded(may_fail, || {
+        watch.shape.error(op, change, origin(), error, &mut payload);
+        Ok(())
+    });
+    if written.is_err() {
+        payload.clear();
+        watch.shape.error(op, None, origin(), error, &mut payload);
+    }
+    payload
 }
 
 fn log(watch: &Known, error: &Error) {

@@ -41,6 +41,16 @@ pub fn quoted(bytes: &[u8], out: &mut Vec<u8>) {
     out.push(b'"');
 }
 
+/// The bytes that [`quoted`] appends.
+pub fn quoted_length(bytes: &[u8]) -> usize {
+    let escapes = bytes.iter().map(|&byte| match ESCAPES[usize::from(byte)] {
+        0 => 0,
+        b'u' => 5,
+        _ => 1,
+    });
+    bytes.len() + 2 + escapes.sum::<usize>()
+}
+
 fn push_hex(byte: u8, out: &mut Vec<u8>) {
     out.extend_from_slice(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
 }

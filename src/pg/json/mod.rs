@@ -14,6 +14,7 @@
 //! | all others | the text that the type's output function gives |
 
 mod nested;
+pub mod room;
 mod write;
 
 use pgrx::pg_sys::{self, Oid};

@@ -5,7 +5,7 @@ use std::ffi::CStr;
 use pgrx::pg_sys::{self, Datum, Oid};
 use pushy_core::json;
 
-use super::ValueWriter;
+use super::{room, ValueWriter};
 use crate::pg::session_format::{self, Formats};
 use crate::pg::subtransaction;
 use crate::pg::varlena::Varlena;
@@ -29,10 +29,14 @@ impl ValueWriter {
             Self::Float8 => json::float8(f64::from_bits(datum.value() as u64), out),
             Self::Numeric => {
                 let text = pg_sys::OidOutputFunctionCall(Oid::from(pg_sys::F_NUMERIC_OUT), datum);
-                with_text(text, |text| json::numeric(text, out));
+                with_text(text, |text| {
+                    if room::has(text.len(), out) {
+                        json::numeric(text, out);
+                    }
+                });
             }
             Self::Money => json::money(datum.value() as i64, out),
-            Self::Text => Varlena::of(datum).with_content(|text| json::quoted(text, out)),
+            Self::Text => with_content(datum, 1, out, write_text),
             Self::Name => json::quoted(CStr::from_ptr(datum.cast_mut_ptr()).to_bytes(), out),
             Self::Char => write_char(datum.value() as u8, out),
             Self::Uuid => json::uuid(&*datum.cast_mut_ptr::<[u8; 16]>(), out),
@@ -48,8 +52,9 @@ impl ValueWriter {
                 };
                 json::interval(value, out);
             }
-            Self::Bytea => Varlena::of(datum).with_content(|bytes| json::hex(bytes, out)),
-            Self::Json => Varlena::of(datum).with_content(|text| out.extend_from_slice(text)),
+            Self::Bytea => with_content(datum, 2, out, json::hex),
+            Self::Json => with_content(datum, 1, out, |text, out| out.extend_from_slice(text)),
+            Self::Jsonb | Self::Array(_) | Self::Composite(_) if !has_room(datum, 1, out) => {}
             Self::Jsonb => write_jsonb(datum, out),
             Self::Array(array) => array.write(datum, out),
             Self::Composite(composite) => composite.write(datum, out),
@@ -63,11 +68,11 @@ impl ValueWriter {
                 } else {
                     pg_sys::OidOutputFunctionCall(*function, datum)
                 };
-                with_text(text, |text| json::quoted(text, out));
+                with_text(text, |text| write_text(text, out));
             }),
             Self::Cast(function) => session_format::with(Formats::Values, || {
                 let text = of_user_code(|| raw_call(*function, Oid::INVALID, datum));
-                Varlena::of(text).with_content(|text| out.extend_from_slice(text));
+                with_content(text, 1, out, |text, out| out.extend_from_slice(text));
             }),
         }
     }
@@ -84,10 +89,37 @@ pub fn list<T>(
     for (position, item) in items.into_iter().enumerate() {
         if position > 0 {
             out.push(b',');
+            if !room::is_left(out) {
+                break;
+            }
         }
         write(item, out);
     }
     out.push(brackets[1]);
+}
+
+/// Whether there is room for `times` the content of a value of variable length.
+unsafe fn has_room(datum: Datum, times: usize, out: &mut Vec<u8>) -> bool {
+    room::has(times * Varlena::of(datum).length(), out)
+}
+
+/// Writes the content of a value of variable length, whose JSON is `times` as long at least: not even fetched
+/// without room for that.
+unsafe fn with_content(
+    datum: Datum,
+    times: usize,
+    out: &mut Vec<u8>,
+    write: impl FnOnce(&[u8], &mut Vec<u8>),
+) {
+    if has_room(datum, times, out) {
+        Varlena::of(datum).with_content(|content| write(content, out));
+    }
+}
+
+fn write_text(text: &[u8], out: &mut Vec<u8>) {
+    if text.len() <= room::LARGE || room::has(json::quoted_length(text), out) {
+        json::quoted(text, out);
+    }
 }
 
 /// A byte of type "char": above ASCII as 16 shows it, so that the text is valid in any encoding.
@@ -122,7 +154,10 @@ unsafe fn write_jsonb(datum: Datum, out: &mut Vec<u8>) {
     let size = pgrx::varlena::varsize_4b(plain);
     let root = &raw mut (*plain.cast::<pg_sys::Jsonb>()).root;
     let text = pg_sys::JsonbToCString(std::ptr::null_mut(), root, size as i32);
-    out.extend_from_slice(CStr::from_ptr(text).to_bytes());
+    let bytes = CStr::from_ptr(text).to_bytes();
+    if room::has(bytes.len(), out) {
+        out.extend_from_slice(bytes);
+    }
     pg_sys::pfree(text.cast());
     if !std::ptr::eq(plain, datum.cast_mut_ptr()) {
         pg_sys::pfree(plain.cast());

@@ -1,0 +1,93 @@
+//! Notices of one transaction that say the same: which of them are told.
+//!
+//! Who applies notices in their order must end with what the table has. So a row or a count is told as often as
+//! it was said, a key unless its equal was the last word on the channel, and a text that is the whole message once,
+//! in the place of the last: of 1, 2, 1, 2 that is 1, 2, and never 2, 1.
+
+use std::borrow::Cow;
+
+use rustc_hash::{FxHashMap, FxHashSet};
+
+/// What a notice is worth when an equal one was told before it in the same transaction, on the same channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Repeat {
+    /// As much as the first: a row, or a count. JSON.
+    Counts,
+    /// Nothing if the equal one was the last on the channel, or else as much. JSON, or by relay any text.
+    Follows,
+    /// All: the earlier one need not be told. An empty payload, or a text that the user makes.
+    Replaces,
+}
+
+/// A notice as far as it matters here; equal ones are of the same cause.
+#[derive(Clone, Copy)]
+pub struct Said<'a> {
+    pub channel: &'a [u8],
+    pub payload: &'a [u8],
+    pub cause: Option<(i64, i32)>,
+    pub repeat: Repeat,
+}
+
+impl Said<'_> {
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.payload == other.payload && self.channel == other.channel && self.cause == other.cause
+    }
+}
+
+/// Whether each notice is told.
+pub fn told(all: &[Said<'_>]) -> Vec<bool> {
+    let mut told = vec![true; all.len()];
+    if all.iter().any(|said| said.repeat == Repeat::Replaces) {
+        let mut later = FxHashSet::default();
+        for (said, told) in all.iter().zip(&mut told).rev() {
+            if said.repeat == Repeat::Replaces {
+                *told = later.insert((said.payload, said.channel, said.cause));
+            }
+        }
+    }
+    // The last word on the channel of the moment, and on those of before.
+    let mut last: Option<&Said> = None;
+    let mut others: FxHashMap<&[u8], &Said> = FxHashMap::default();
+    for (said, told) in all.iter().zip(&mut told).filter(|(_, told)| **told) {
+        let before = match last {
+            Some(last) if last.channel == said.channel => Some(last),
+            Some(last) => {
+                others.insert(last.channel, last);
+                others.get(said.channel).copied()
+            }
+            None => None,
+        };
+        *told = said.repeat != Repeat::Follows || before.is_none_or(|before| !before.is_same(said));
+        last = Some(said);
+    }
+    told
+}
+
+/// How many equal ones of the transaction went before: what keeps NOTIFY, which tells equal notices once, from
+/// leaving this one out.
+pub struct Counter<'a>(FxHashMap<(&'a [u8], &'a [u8]), u32>);
+
+/// The longest member that [`Counter::distinct`] adds.
+pub const MEMBER_BYTES: usize = r#","repeat":4294967295"#.len();
+
+impl<'a> Counter<'a> {
+    pub fn with_capacity(notices: usize) -> Self {
+        Self(FxHashMap::with_capacity_and_hasher(
+            notices,
+            Default::default(),
+        ))
+    }
+
+    /// The payload as it is told: a repeated one has a member `repeat` more.
+    pub fn distinct(&mut self, said: &Said<'a>) -> Cow<'a, [u8]> {
+        let before = self.0.entry((said.payload, said.channel)).or_default();
+        let repeat = *before;
+        *before += 1;
+        match said.payload {
+            [object @ .., b'}'] if repeat > 0 => {
+                Cow::Owned([object, format!(r#","repeat":{repeat}}}"#).as_bytes()].concat())
+            }
+            payload => Cow::Borrowed(payload),
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! How long JSON may become. What would be longer is left out while it is built, and then all of it is refused: its
+//! length cannot be told beforehand, and the server can neither store nor send what is over 1 GB.
+
+use std::cell::Cell;
+
+use crate::pg::per_process::PerProcess;
+use crate::pg::subtransaction::CallError;
+
+/// Up to this many bytes, of one value or of all, nobody counts.
+pub const LARGE: usize = 1 << 16;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Fits,
+    TooLong,
+    NoMemory,
+}
+
+#[derive(Clone, Copy)]
+struct Room {
+    limit: usize,
+    outcome: Outcome,
+}
+
+static ROOM: PerProcess<Cell<Room>> = PerProcess::new(Cell::new(Room {
+    limit: usize::MAX,
+    outcome: Outcome::Fits,
+}));
+
+/// Puts back the room of before, also where an error leaves.
+struct Outer(Room);
+
+impl Drop for Outer {
+    fn drop(&mut self) {
+        ROOM.set(self.0);
+    }
+}
+
+/// Runs `work`, which may append so many bytes to what is written; an error when they were not enough.
+pub fn bounded<T>(limit: usize, work: impl FnOnce() -> T) -> Result<T, CallError> {
+    let outer = Outer(ROOM.replace(Room {
+        limit,
+        outcome: Outcome::Fits,
+    }));
+    let answer = work();
+    let outcome = ROOM.get().outcome;
+    drop(outer);
+    match outcome {
+        Outcome::Fits => Ok(answer),
+        Outcome::TooLong => Err(too_long(limit)),
+        Outcome::NoMemory => Err(CallError {
+            sqlstate: "53200".to_owned(),
+            message: "out of memory for the payload".to_owned(),
+            ..CallError::default()
+        }),
+    }
+}
+
+#[cold]
+pub fn too_long(limit: usize) -> CallError {
+    CallError {
+        sqlstate: "54000".to_owned(),
+        message: format!("the payload is longer than {limit} bytes (pushy.max_payload)"),
+        hint: Some("Watch with payload => 'key', and read the row; or raise pushy.max_payload, which is below 1 GB.".to_owned()),
+        ..CallError::default()
+    }
+}
+
+/// Whether `more` bytes may be appended, as many as a large value has.
+#[inline]
+pub fn has(more: usize, out: &mut Vec<u8>) -> bool {
+    more <= LARGE || make(more, out)
+}
+
+/// Whether a list may go on.
+#[inline]
+pub fn is_left(out: &mut Vec<u8>) -> bool {
+    out.len() <= LARGE || make(LARGE, out)
+}
+
+#[cold]
+fn make(more: usize, out: &mut Vec<u8>) -> bool {
+    let mut room = ROOM.get();
+    if room.outcome != Outcome::Fits {
+        return false;
+    }
+    room.outcome =
+        if out.len().saturating_add(more.min(room.limit)) > room.limit || more > room.limit {
+            Outcome::TooLong
+        } else if out.try_reserve(more).is_err() {
+            Outcome::NoMemory
+        } else {
+            return true;
+        };
+    ROOM.set(room);
+    false
+}
