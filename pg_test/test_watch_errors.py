@@ -140,7 +140,7 @@ def test_json_that_jsonb_refuses_is_told_in_the_job(db, heard, column, value):
     watch(db, "odd", channel=None, queue="q", payload="row")
     db.sql(f"INSERT INTO odd VALUES (1, NULL), (2, {value}), (3, NULL)")
     assert [(args["key"], args.get("error", {}).get("sqlstate")) for args in jobs(db)] == [
-        ({"id": 1}, None), (None, "22P05"), ({"id": 3}, None)]
+        ({"id": 1}, None), ({"id": 2}, "22P05"), ({"id": 3}, None)]
     assert db.value("SELECT count(*) FROM odd") == 3 and errors(db) == 1
 
 

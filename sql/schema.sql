@@ -58,7 +58,7 @@ CREATE TABLE pushy.queue (
   keep_discarded_us  bigint    NOT NULL CHECK (keep_discarded_us OPERATOR(pg_catalog.>=) 0),
   batch            boolean     NOT NULL,
   paused           boolean     NOT NULL DEFAULT false,
-  -- Why no executor may run it, found by an executor: the handler is gone, the role may not, …
+  -- Why no executor may run it, found by an executor: the handler is gone, the role may not, and so on
   parked           text,
   -- Where it was registered; elsewhere (a restore, a copy of the database) it stays paused.
   home_system      bigint      NOT NULL,

@@ -81,8 +81,8 @@ pub fn row(
     let mut payload = watch.new_payload();
     let may_fail = watch.shape.can_fail(watch.kind) || watch.shape.has_large(watch.kind, &change);
     let written = guarded(may_fail, || {
-        room::bounded(settings::max_payload(), || {
-            watch.shape.row(watch.kind, &change, origin(), &mut payload);
+        room::bounded(settings::max_payload(), &mut payload, |payload| {
+            watch.shape.row(watch.kind, &change, origin(), payload);
         })
     });
     watch.note_length(&payload);

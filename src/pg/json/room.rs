@@ -36,18 +36,22 @@ impl Drop for Outer {
     }
 }
 
-/// Runs `work`, which may append so many bytes to what is written; an error when they were not enough.
-pub fn bounded<T>(limit: usize, work: impl FnOnce() -> T) -> Result<T, CallError> {
+/// Runs `work`, which may append to what is written until it has so many bytes; an error when they were not enough.
+pub fn bounded(
+    limit: usize,
+    out: &mut Vec<u8>,
+    work: impl FnOnce(&mut Vec<u8>),
+) -> Result<(), CallError> {
     let outer = Outer(ROOM.replace(Room {
         limit,
         outcome: Outcome::Fits,
     }));
-    let answer = work();
+    work(out);
     let outcome = ROOM.get().outcome;
     drop(outer);
     match outcome {
-        Outcome::Fits => Ok(answer),
-        Outcome::TooLong => Err(too_long(limit)),
+        Outcome::Fits if out.len() <= limit => Ok(()),
+        Outcome::Fits | Outcome::TooLong => Err(too_long(limit)),
         Outcome::NoMemory => Err(CallError {
             sqlstate: "53200".to_owned(),
             message: "out of memory for the payload".to_owned(),
