@@ -1,5 +1,7 @@
 """queue_run: a session runs a queue's due jobs itself, in its own transaction, as its own role and no other."""
 
+import json
+
 import psycopg
 import pytest
 
@@ -294,3 +296,106 @@ def test_it_works_without_the_preload(make_cluster):
     job = db.value("SELECT pushy.enqueue('q', '1')")
     assert db.value("SELECT pushy.queue_run('q')") == 1
     assert db.job(job)["result"] == 1
+
+
+# -- what watches owe --------------------------------------------------------------------------------------------
+
+@pytest.fixture
+def watched(paused):
+    paused.sql("CREATE TABLE t (id int PRIMARY KEY, v int); SELECT pushy.watch('t', queue => 'q')")
+    return paused
+
+
+def keys(session) -> list[int]:
+    return [id for id, in session.execute("SELECT (args->'key'->>'id')::int FROM done ORDER BY 1").fetchall()]
+
+
+@pytest.mark.parametrize("level", ["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"])
+def test_the_jobs_that_watches_owe_for_this_transaction_run(watched, level):
+    """As a test of Django's runs: within a transaction, and a savepoint for each test."""
+    with watched.connect(autocommit=False) as session:
+        session.execute(f"SET TRANSACTION ISOLATION LEVEL {level}")
+        session.execute("INSERT INTO t VALUES (1)")
+        session.execute("SAVEPOINT one; INSERT INTO t VALUES (2)")
+        assert session.execute("SELECT pushy.queue_run('q')").fetchone() == (2,)
+        assert keys(session) == [1, 2]
+        assert session.execute("SELECT pushy.queue_run('q')").fetchone() == (0,)
+        session.execute("INSERT INTO t VALUES (3)")
+        session.execute("ROLLBACK TO one")
+        session.execute("SAVEPOINT two; INSERT INTO t VALUES (4); SAVEPOINT three; INSERT INTO t VALUES (5)")
+        assert session.execute("SELECT pushy.queue_run('q')").fetchone() == (3,)
+        assert keys(session) == [1, 4, 5]
+        session.execute("RELEASE three; RELEASE two; INSERT INTO t VALUES (6)")
+        assert session.execute("SELECT pushy.queue_run('q', 1)").fetchone() == (1,)
+        session.execute("INSERT INTO t VALUES (7)")
+        session.commit()
+    assert watched.value("SELECT pushy.queue_run('q')") == 1
+    assert keys(watched.main) == [1, 4, 5, 6, 7]
+
+
+def test_what_a_handler_changes_in_a_watched_table_runs_in_the_same_call(watched):
+    watched.sql("""
+        CREATE FUNCTION down(args jsonb) RETURNS void LANGUAGE sql AS
+            $$INSERT INTO t SELECT (args->'key'->>'id')::int - 1 WHERE (args->'key'->>'id')::int > 1$$;
+        SELECT pushy.queue_register('q', 'down(jsonb)')""")
+    with watched.connect(autocommit=False) as session:
+        session.execute("INSERT INTO t VALUES (4)")
+        assert session.execute("SELECT pushy.queue_run('q')").fetchone() == (4,)
+        assert session.execute("SELECT array_agg(depth ORDER BY id) FROM pushy.jobs").fetchone() == ([0, 1, 2, 3],)
+        session.rollback()
+    assert states(watched) == []
+
+
+def test_statements_on_partitions_are_seen_too(watched):
+    watched.sql("""CREATE TABLE p (id int PRIMARY KEY) PARTITION BY RANGE (id); CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (9);
+                   SELECT pushy.watch('p', queue => 'q', level => 'statement')""")
+    with watched.connect(autocommit=False) as session:
+        session.execute("INSERT INTO p1 VALUES (1), (2)")
+        assert session.execute("SELECT pushy.queue_run('q')").fetchone() == (1,)
+        assert session.execute("SELECT args->'count' FROM done").fetchone() == (2,)
+        session.commit()
+    assert states(watched) == ["completed"]
+
+
+def test_notices_wait_for_the_commit_all_the_same(watched):
+    watched.sql("SELECT pushy.watch('t', channel => 'heard')")
+    listener = watched.listen("heard")
+    with watched.connect(autocommit=False) as session:
+        for id in range(1, 6):
+            session.execute(f"INSERT INTO t VALUES ({id}); SELECT pushy.queue_run('q')")
+        session.execute("SAVEPOINT a; INSERT INTO t VALUES (6); SELECT pushy.queue_run('q'); ROLLBACK TO a; INSERT INTO t VALUES (7)")
+        session.commit()
+    heard = [json.loads(listener.wait_for().payload)["key"]["id"] for _ in range(6)]
+    assert heard == [1, 2, 3, 4, 5, 7]
+
+
+# -- what a job leaves -------------------------------------------------------------------------------------------
+
+LEAVES = {
+    "a temporary table": "CREATE TEMP TABLE left_over (i int)",
+    "one that goes with the commit": "CREATE TEMP TABLE left_over ON COMMIT DROP AS SELECT 1 AS i",
+    "one with a view, a sequence and a function": "CREATE TEMP TABLE left_over (i serial PRIMARY KEY); CREATE TEMP VIEW left_view AS SELECT * FROM left_over; "
+                                                 "CREATE FUNCTION pg_temp.left_function() RETURNS left_over LANGUAGE sql AS 'SELECT * FROM left_over'",
+    "a temporary type": "CREATE TYPE pg_temp.left_over AS ENUM ('a')",
+    "a prepared statement": "EXECUTE 'PREPARE left_over AS SELECT 1'",
+    "a cursor": "EXECUTE 'DECLARE left_over CURSOR FOR SELECT 1'",
+    "a cursor that is held": "EXECUTE 'DECLARE left_over CURSOR WITH HOLD FOR SELECT 1'",
+}
+
+
+@pytest.mark.parametrize("what", LEAVES)
+def test_a_job_leaves_nothing_to_the_next(paused, what):
+    """As between two jobs of an executor; what the session had before stays."""
+    paused.sql(f"CREATE FUNCTION leaves() RETURNS void LANGUAGE plpgsql AS $$BEGIN {LEAVES[what]}; END$$; SELECT pushy.queue_register('q', 'leaves()', max_attempts => 1)")
+    with paused.connect(autocommit=False) as session:
+        session.execute("CREATE TEMP TABLE mine AS SELECT 7 AS i; PREPARE my_statement AS SELECT 8; DECLARE my_cursor CURSOR FOR SELECT 9 FROM mine")
+        session.execute("SELECT pushy.enqueue('q'), pushy.enqueue('q'), pushy.enqueue('q')")
+        assert session.execute("SELECT pushy.queue_run('q')").fetchone() == (3,)
+        assert session.execute("SELECT state, last_error FROM pushy.jobs").fetchall() == [("completed", None)] * 3
+        assert session.execute("SELECT i FROM mine").fetchone() == (7,)
+        assert session.execute("EXECUTE my_statement").fetchone() == (8,)
+        assert session.execute("FETCH my_cursor").fetchone() == (9,)
+        assert session.execute("SELECT name FROM pg_prepared_statements WHERE name LIKE 'left%' UNION ALL SELECT name FROM pg_cursors WHERE name LIKE 'left%' "
+                               "UNION ALL SELECT relname FROM pg_class WHERE relnamespace = pg_my_temp_schema() AND relname LIKE 'left%'").fetchall() == []
+        session.commit()
+        assert session.execute("SELECT i FROM mine").fetchone() == (7,)

@@ -49,8 +49,7 @@ def test_a_watched_column_cannot_be_dropped_but_with_cascade_which_breaks_the_wa
         db.sql("ALTER TABLE t DROP COLUMN v CASCADE; ALTER TABLE t DROP COLUMN w CASCADE")
         assert states(db) == {"heard": "broken", "condition": "broken", "plain": "active"}
         other.until_now(), heard.until_now()
-        told = heard.after("INSERT INTO t VALUES (2)", "UPDATE t SET id = 3 WHERE id = 2", "DELETE FROM t", session=session)
-    assert {seen[2] for seen in told} == {"55000"}, told
+        assert heard.after("INSERT INTO t VALUES (2)", "UPDATE t SET id = 3 WHERE id = 2", "DELETE FROM t", session=session) == []
     assert other.after() == [("insert", 2), ("update", 3), ("delete", 1), ("delete", 3)]
     with pytest.raises(psycopg.errors.UndefinedColumn):
         watch(db, "t", columns=["v"])
@@ -170,7 +169,7 @@ def test_a_function_in_use_cannot_be_dropped_but_with_cascade(db, heard):
     assert heard.after("INSERT INTO t VALUES (1, 5), (2, 15)") == [("insert", 2)]
     db.sql("DROP FUNCTION away.large(int) CASCADE")
     assert states(db) == {"heard": "broken"}
-    assert heard.after("INSERT INTO t VALUES (3, 5)") == [("insert", 3, "55000")]
+    assert heard.after("INSERT INTO t VALUES (3, 15)") == []
 
 
 # -- dropped, by hand, by whom it may --------------------------------------------------------------------------------
@@ -208,7 +207,7 @@ def test_a_trigger_dropped_by_hand_breaks_the_watch_and_declaring_it_again_mends
     watch(db, "t")
     db.sql("DROP TRIGGER pushy_heard_update ON t")
     assert states(db) == {"heard": "broken"}
-    assert heard.after("INSERT INTO t VALUES (1)", "UPDATE t SET v = 1") == [("insert", 1)]
+    assert heard.after("INSERT INTO t VALUES (1)", "UPDATE t SET v = 1") == []
     watch(db, "t")
     assert states(db) == {"heard": "active"}
     assert heard.after("UPDATE t SET v = 2") == [("update", 1)]

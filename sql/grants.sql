@@ -52,6 +52,7 @@ GRANT EXECUTE ON FUNCTION
   TO PUBLIC;
 GRANT EXECUTE ON PROCEDURE pushy.jobs_wait(text, interval) TO PUBLIC;
 
+GRANT EXECUTE ON FUNCTION pushy.relay_obstacle() TO PUBLIC;
 GRANT EXECUTE ON FUNCTION
   pushy.watch(regclass, text, text[], name[], text, text, text, text, text, text, text, boolean, text),
   pushy.unwatch(regclass, text),

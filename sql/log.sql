@@ -150,6 +150,8 @@ CREATE FUNCTION pushy.subscription_rows(
   OUT lag interval,
   OUT resync boolean,
   OUT stopped text,
+  OUT state text,
+  OUT fix text,
   OUT created_at timestamptz,
   OUT acked_at timestamptz)
 RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 10 AS 'MODULE_PATHNAME', 'pushy_subscription_rows';
@@ -157,7 +159,7 @@ COMMENT ON FUNCTION pushy.subscription_rows() IS
   'Subscriptions that the caller owns, all of them for pg_read_all_stats; behind pushy.subscriptions.';
 
 CREATE VIEW pushy.subscriptions WITH (security_barrier) AS
-SELECT s.name, s.owner, s.channels, s.queue, s.cursor, s.lag_events, s.lag_bytes, s.lag, s.resync, s.stopped, s.created_at, s.acked_at
+SELECT s.name, s.owner, s.channels, s.queue, s.cursor, s.lag_events, s.lag_bytes, s.lag, s.resync, s.stopped, s.state, s.fix, s.created_at, s.acked_at
   FROM pushy.subscription_rows() s;
 COMMENT ON VIEW pushy.subscriptions IS
   'Readers of the event log that you own, and how far each is behind; all of them for pg_read_all_stats.';
@@ -171,6 +173,8 @@ COMMENT ON COLUMN pushy.subscriptions.lag_bytes IS 'Bytes of their channels and 
 COMMENT ON COLUMN pushy.subscriptions.lag IS 'Age of the oldest of them; NULL where there is none.';
 COMMENT ON COLUMN pushy.subscriptions.resync IS 'Whether the log was emptied past its cursor: its reader will be told.';
 COMMENT ON COLUMN pushy.subscriptions.stopped IS 'Why its notices become no jobs; tried again when a queue, a privilege or the subscription changes.';
+COMMENT ON COLUMN pushy.subscriptions.state IS 'active, elsewhere (came by a restore), stopped (its notices become no jobs), no_relay (nothing new comes, because no relay can) or resync (its reader is about to be told that notices are missing).';
+COMMENT ON COLUMN pushy.subscriptions.fix IS 'What makes it active; NULL: it is.';
 COMMENT ON COLUMN pushy.subscriptions.created_at IS 'When it was first created.';
 COMMENT ON COLUMN pushy.subscriptions.acked_at IS 'When it was last acknowledged.';
 

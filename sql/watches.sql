@@ -120,6 +120,11 @@ RETURNS oid LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_watch
 COMMENT ON FUNCTION pushy.watch_elsewhere(int, text, text) IS
   'Internal: the table of a watch that came by a restore, behind the view pushy.watches.';
 
+CREATE FUNCTION pushy.relay_obstacle(OUT reason text, OUT fix text)
+RETURNS record LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_relay_obstacle';
+COMMENT ON FUNCTION pushy.relay_obstacle() IS
+  'Internal: why no relay tells what is logged in this database, behind the views pushy.watches and pushy.subscriptions. NULL: one does, or would.';
+
 CREATE VIEW pushy.watches WITH (security_barrier) AS
 SELECT r.oid::pg_catalog.regclass AS relation,
        w.name,
@@ -141,6 +146,7 @@ SELECT r.oid::pg_catalog.regclass AS relation,
          WHEN s.state OPERATOR(pg_catalog.=) 'elsewhere' THEN 'SELECT * FROM pushy.resume_after_restore()'
          WHEN s.state OPERATOR(pg_catalog.=) 'paused' THEN pg_catalog.format('SELECT pushy.watch_resume(%L, %L)', r.oid::pg_catalog.regclass, w.name)
          WHEN s.state OPERATOR(pg_catalog.=) 'broken' THEN 'Declare it again with pushy.watch.'
+         WHEN s.state OPERATOR(pg_catalog.=) 'no_relay' THEN COALESCE(o.fix, o.reason)
          ELSE t.enable
        END AS fix,
        c.notices,
@@ -155,6 +161,7 @@ SELECT r.oid::pg_catalog.regclass AS relation,
     ON r.oid OPERATOR(pg_catalog.=) CASE WHEN h.is_home THEN w.relation
                                          ELSE pushy.watch_elsewhere(w.watch_id, w.relation_name, w.owner_name::pg_catalog.text) END
  CROSS JOIN LATERAL pushy.watch_counts(w.watch_id) c
+ CROSS JOIN pushy.relay_obstacle() o
  -- Its triggers, and those of them, on partitions too, that ALTER TABLE has kept from firing.
  CROSS JOIN LATERAL (
    SELECT pg_catalog.sum(f.found) AS found,
@@ -188,10 +195,11 @@ SELECT r.oid::pg_catalog.regclass AS relation,
                WHEN COALESCE(t.found, 0) OPERATOR(pg_catalog.<) pg_catalog.cardinality(w.triggers) THEN 'broken'
                WHEN t.disabled THEN 'disabled'
                WHEN t.enable IS NOT NULL THEN 'replica'
+               WHEN w.channel IS NOT NULL AND w.delivery OPERATOR(pg_catalog.=) 'relay' AND o.reason IS NOT NULL THEN 'no_relay'
                ELSE 'active' END AS state) s
  WHERE (h.is_home AND pg_catalog.pg_has_role(w.owner, 'USAGE')) OR pg_catalog.has_table_privilege(r.oid, 'TRIGGER');
 COMMENT ON VIEW pushy.watches IS
-  'Watches of tables on which you have TRIGGER, and your own: the channel as LISTEN wants it and as it is called; state active, paused, elsewhere (came by a restore), broken (a trigger was dropped, by hand or with what it used: it tells nothing), disabled or replica (ALTER TABLE has done that to its triggers), with the statement that makes it active; notices, jobs and errors since the server started.';
+  'Watches of tables on which you have TRIGGER, and your own: the channel as LISTEN wants it and as it is called; state active, paused, elsewhere (came by a restore), broken (a trigger was dropped, by hand or with what it used: it tells nothing), disabled or replica (ALTER TABLE has done that to its triggers), no_relay (its notices wait in the event log, and no relay can come), with the statement that makes it active; notices, jobs and errors since the server started.';
 COMMENT ON COLUMN pushy.watches.relation IS 'The watched table.';
 COMMENT ON COLUMN pushy.watches.name IS 'The watch, unique within the table.';
 COMMENT ON COLUMN pushy.watches.channel IS 'What to write after LISTEN, quoted where need be; NULL: jobs only.';
@@ -207,7 +215,7 @@ COMMENT ON COLUMN pushy.watches.queue IS 'A job per notice goes here; NULL: noti
 COMMENT ON COLUMN pushy.watches.args_expr IS 'The arguments of jobs as SQL over NEW and OLD, as it was written; NULL: the payload.';
 COMMENT ON COLUMN pushy.watches.merge IS 'Whether equal notices of several transactions may be told once.';
 COMMENT ON COLUMN pushy.watches.owner IS 'Who declared it: must be allowed to enqueue.';
-COMMENT ON COLUMN pushy.watches.state IS 'active, paused, elsewhere (came by a restore), broken (a trigger was dropped, by hand or with what it used: it tells nothing), disabled (some of its triggers are, maybe those of a partition) or replica (they fire only for what replication applies).';
+COMMENT ON COLUMN pushy.watches.state IS 'active, paused, elsewhere (came by a restore), broken (a trigger was dropped, by hand or with what it used: it tells nothing), disabled (some of its triggers are, maybe those of a partition) replica (they fire only for what replication applies) or no_relay (its notices wait in the event log, and no relay can come to tell them).';
 COMMENT ON COLUMN pushy.watches.fix IS 'What makes it active; NULL: it is.';
 COMMENT ON COLUMN pushy.watches.notices IS 'Notices since the server started.';
 COMMENT ON COLUMN pushy.watches.jobs IS 'Jobs since the server started.';

@@ -6,6 +6,7 @@ mod errors;
 mod job;
 mod log;
 mod notice;
+mod obstacle;
 mod pg;
 mod queue;
 mod relay;

@@ -8,7 +8,9 @@ use super::failure;
 use super::finish::{self, Done, Verdict};
 use super::promote;
 use crate::errors::{Error, Result, SqlState};
+use crate::notice::buffer;
 use crate::pg::handler::Callable;
+use crate::pg::leftovers::Leftovers;
 use crate::pg::memory::Context;
 use crate::pg::subtransaction::CallError;
 use crate::pg::value::Timestamp;
@@ -19,7 +21,7 @@ use crate::queue::{alter, cache, privilege};
 use crate::shared::queue_slot::PRIORITIES;
 use crate::shared::statistics::Tally;
 use crate::shared::{self, pending};
-use crate::sql_function;
+use crate::{sql_function, watch};
 
 sql_function!(pushy_queue_run, |call| {
     let name = call.text("queue", 0)?;
@@ -46,12 +48,19 @@ fn run(name: &str, most: Option<i32>) -> Result<i64> {
         slot,
         kept: memory::kept(),
         memory: memory::of_job(),
+        before: Leftovers::look()?,
     };
     let mut ran = 0;
     while most.is_none_or(|most| ran < i64::from(most)) && bench.run_one()? {
         ran += 1;
     }
     Ok(ran)
+}
+
+/// What watches owe for the changes of this transaction becomes jobs now, and not at its end.
+fn settle() -> Result<()> {
+    watch::settle()?;
+    buffer::settle()
 }
 
 /// Not inside a job, whose session and transaction are an executor's; not on a standby.
@@ -165,6 +174,8 @@ struct Bench<'a> {
     slot: Option<usize>,
     kept: &'static Context,
     memory: &'static Context,
+    /// What is the session's own.
+    before: Leftovers,
 }
 
 impl Bench<'_> {
@@ -172,6 +183,7 @@ impl Bench<'_> {
     fn run_one(&self) -> Result<bool> {
         self.kept.reset();
         self.memory.reset();
+        settle()?;
         // Again before each job: the last one may have changed it.
         let handler = fitness::check(self.queue).map_err(fitness::Unfit::into_error)?;
         let Some(job) = identity::as_owner(|| self.claim())? else {
@@ -195,7 +207,7 @@ impl Bench<'_> {
             handler.returns,
             self.kept,
         );
-        // What the handler SETs ends with its job, as in an executor.
+        // What the handler SETs, prepares or creates in pg_temp ends with its job, as in an executor.
         let settings = guc::nest();
         let ended = current::during(current.clone(), || {
             call::call(
@@ -208,6 +220,7 @@ impl Bench<'_> {
             )
         });
         settings.undo();
+        self.before.remove_newer()?;
         let done = ended.map(|result| Done {
             of: 0,
             started_at,

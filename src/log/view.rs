@@ -6,9 +6,10 @@ use pushy_core::log::cursor::Cursor;
 
 use super::parts::{log_table, tick_index, tick_table, PARTS};
 use super::state::{self, State};
-use super::subscription::table;
+use super::subscription::table::{self, Subscription};
 use super::tick::Tick;
 use crate::errors::Result;
+use crate::obstacle::{self, Finding};
 use crate::pg::function::{Answer, Call};
 use crate::pg::value::{Interval, Timestamp};
 use crate::pg::{append_only, array, clock, database, heap, identity, snapshot, text};
@@ -87,8 +88,10 @@ fn subscription_rows(call: Call) -> Result<Answer> {
             Ok((state, known, lags))
         })?;
         let now = clock::now();
+        let obstacle = obstacle::of_relay();
         for (known, lag) in known.iter().zip(lags) {
             let resync = !known.is_home || known.cursor < state.lost;
+            let (condition, fix) = condition(known, resync, obstacle.as_ref());
             rows.put(row![
                 known.name.as_str(),
                 text::to_name(&known.owner_name),
@@ -103,12 +106,39 @@ fn subscription_rows(call: Call) -> Result<Answer> {
                 lag.since.map(|since| Interval(now.since_us(since) as i64)),
                 resync,
                 known.stopped.as_deref(),
+                condition,
+                fix,
                 Timestamp(known.created_at),
                 known.acked_at.map(Timestamp),
             ]);
         }
         Ok(())
     })
+}
+
+/// The state of a subscription, and what makes it active.
+fn condition(
+    known: &Subscription,
+    resync: bool,
+    obstacle: Option<&Finding>,
+) -> (&'static str, Option<String>) {
+    if !known.is_home {
+        let fix = "Create it again with pushy.subscription_create; its reader is told to read the tables anew.";
+        return ("elsewhere", Some(fix.to_owned()));
+    }
+    if known.stopped.is_some() {
+        let fix = "Mend what column stopped says: it is tried again when a queue or a privilege changes, and with the next notice.";
+        return ("stopped", Some(fix.to_owned()));
+    }
+    if let Some(obstacle) = obstacle {
+        let fix = obstacle.fix.as_ref().unwrap_or(&obstacle.reason);
+        return ("no_relay", Some(fix.clone()));
+    }
+    if resync {
+        let fix = "Read it: the row with resync says to read the tables anew, and then it goes on.";
+        return ("resync", Some(fix.to_owned()));
+    }
+    ("active", None)
 }
 
 /// Bytes on disk, ticks included.

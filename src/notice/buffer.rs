@@ -11,6 +11,7 @@ use super::flush;
 use super::repeats::{Repeat, Said};
 use crate::errors::{Error, Result, SqlState};
 use crate::job::request::Request;
+use crate::pg::heap;
 use crate::pg::per_process::PerProcess;
 use crate::pg::transaction;
 use crate::pg::transaction_end::{self, Before, End, Observer, SavepointEnd};
@@ -231,6 +232,23 @@ pub fn add(item: Item) -> Result<()> {
         buffer.put(item)
     });
     early.map_or(Ok(()), |items| flush::out(&items))
+}
+
+/// Gives jobs, and notices for the log, to where they go before the transaction ends; they go with its savepoints.
+pub fn settle() -> Result<()> {
+    let items = BUFFER.with_borrow_mut(|buffer| {
+        if buffer.rest.items.is_empty() {
+            return Vec::new();
+        }
+        buffer.enter(transaction::nest_level());
+        let from = buffer.marks.last().expect("entered").rest;
+        buffer.take_rest(from)
+    });
+    if !items.is_empty() {
+        flush::out(&items)?;
+        heap::advance_command();
+    }
+    Ok(())
 }
 
 impl Buffer {

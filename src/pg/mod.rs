@@ -30,6 +30,7 @@ pub mod invalidation;
 pub mod json;
 pub mod jsonb;
 pub mod latch;
+pub mod leftovers;
 pub mod mapped_file;
 pub mod memory;
 pub mod notify;

@@ -8,8 +8,9 @@ use super::definition::{self, Definition};
 use super::fitness::{self, Unfit};
 use super::privilege::{self, Privilege};
 use crate::errors::{quote_literal, Error, Result};
+use crate::obstacle::{self, blocked, reloading, said, starved, Finding};
 use crate::pg::spi::{self, Plan};
-use crate::pg::{clock, database, guc, identifier, identity};
+use crate::pg::{clock, database, identifier, identity};
 use crate::shared::executor::{Executor, ExecutorState};
 use crate::shared::queue_slot::QueueSlot;
 use crate::shared::{self, Shared};
@@ -26,25 +27,6 @@ sql_function!(pushy_queue_explain, |call| {
         Ok(())
     })
 });
-
-struct Finding {
-    reason: String,
-    fix: Option<String>,
-}
-
-fn blocked(reason: impl Into<String>, fix: impl Into<String>) -> Finding {
-    Finding {
-        reason: reason.into(),
-        fix: Some(fix.into()),
-    }
-}
-
-fn said(reason: impl Into<String>) -> Finding {
-    Finding {
-        reason: reason.into(),
-        fix: None,
-    }
-}
 
 fn find(name: &str) -> Result<Definition> {
     let (queue, grants) = identity::as_owner(|| {
@@ -85,59 +67,11 @@ fn explain(queue: &Definition) -> Result<Vec<Finding>> {
 
 /// What stops every queue of the server or the database.
 fn server(queue: &Definition) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    let here = database::current();
-    let name = database::name(here).unwrap_or_default();
-    if shared::get().is_none() {
-        findings.push(blocked(
-            "the library was not loaded when the server started, so there are no workers",
-            "Add pushy to shared_preload_libraries in postgresql.conf, as in shared_preload_libraries = 'pushy', and restart the server",
-        ));
-    }
-    if database::is_standby() {
-        findings.push(said(
-            "the server is a standby: jobs run on the primary, and here after its promotion",
-        ));
-    }
-    let launcher_is_missing = shared::get().is_some_and(|shared| !shared.launcher.is_entered());
-    if launcher_is_missing && !database::is_standby() {
-        findings.push(blocked(
-            format!(
-                "Pushy's launcher is not running: it is being started again, or found all {} slots of max_worker_processes taken",
-                guc::max_worker_processes()
-            ),
-            more_slots(),
-        ));
-    }
-    if !settings::enabled() {
-        findings.push(blocked(
-            "pushy.enabled is off",
-            reloading("pushy.enabled = on"),
-        ));
-    }
+    let mut findings = obstacle::of_workers();
     if shared::get().is_some() && settings::max_executors() == 0 {
         findings.push(blocked(
             "pushy.max_executors is 0",
             reloading("pushy.max_executors = 2"),
-        ));
-    }
-    if !settings::runs_in(&name) {
-        let all = [settings::databases(), name].join(",");
-        findings.push(blocked(
-            format!(
-                "jobs run in databases {} only (pushy.databases), not in this one",
-                quote_literal(&settings::databases())
-            ),
-            reloading(&format!(
-                "pushy.databases = {}",
-                quote_literal(all.trim_start_matches(','))
-            )),
-        ));
-    }
-    let slot = shared::get().and_then(|shared| shared.find_database(here));
-    if slot.is_some_and(|slot| slot.is_quiesced()) {
-        findings.push(said(
-            "workers are kept out of the database while a transaction drops, renames or copies it, or drops or alters the extension",
         ));
     }
     if !queue.is_home() {
@@ -147,10 +81,6 @@ fn server(queue: &Definition) -> Vec<Finding> {
         ));
     }
     findings
-}
-
-fn reloading(setting: &str) -> String {
-    format!("ALTER SYSTEM SET {setting}; SELECT pg_reload_conf()")
 }
 
 /// What the queue itself says, and whether its role may run its handler.
@@ -189,28 +119,6 @@ fn then_resume(unfit: &Unfit, resume: &str) -> String {
     } else {
         format!("{fix}; then {resume}")
     }
-}
-
-/// Whether the launcher found no place for a worker when it last tried.
-fn starved(shared: &Shared) -> Option<Finding> {
-    let slots = guc::max_worker_processes();
-    (shared.starved.load(Ordering::SeqCst) != 0).then(|| {
-        blocked(
-            format!("no background worker can be started: all {slots} slots of max_worker_processes are taken"),
-            more_slots(),
-        )
-    })
-}
-
-/// Room for all of Pushy's workers beside those that took what there is.
-fn more_slots() -> String {
-    format!(
-        "ALTER SYSTEM SET max_worker_processes = {}; then restart the server",
-        guc::max_worker_processes() as usize
-            + settings::max_executors()
-            + settings::reserved_executors()
-            + 2
-    )
 }
 
 /// Why ready jobs of a queue that could run are not all running.

@@ -47,6 +47,12 @@ fn before(_what: Before) -> Result<()> {
     })
 }
 
+/// Tells what is left of the current savepoint, before the transaction ends.
+pub fn settle() -> Result<()> {
+    moved::end_here()?;
+    statement::end_here()
+}
+
 fn at_end(end: End) {
     if end == End::Commit {
         counts::tell();

@@ -74,6 +74,12 @@ pub fn end_all() -> Result<()> {
     give_up_all(|_| true)
 }
 
+/// Rows that this savepoint has moved and that did not arrive.
+pub fn end_here() -> Result<()> {
+    let level = transaction::nest_level();
+    give_up_all(|left| left.level == level)
+}
+
 fn give_up_all(which: impl Fn(&Left) -> bool) -> Result<()> {
     while let Some(left) = take(&which) {
         current::on_behalf_of(left.cause, || {

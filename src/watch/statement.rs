@@ -97,6 +97,22 @@ pub fn end_all() -> Result<()> {
     Ok(())
 }
 
+/// The same for what was counted in the current savepoint, outside any trigger.
+pub fn end_here() -> Result<()> {
+    if trigger::depth() > 0 {
+        return Ok(());
+    }
+    let level = transaction::nest_level();
+    let next = |all: &mut Vec<Open>| {
+        let at = all.iter().position(|open| open.level == level)?;
+        Some(all.remove(at))
+    };
+    while let Some(open) = OPEN.with_borrow_mut(next) {
+        open.tell()?;
+    }
+    Ok(())
+}
+
 impl Open {
     fn tell(&self) -> Result<()> {
         current::on_behalf_of(self.cause, || {

@@ -1,0 +1,135 @@
+//! What keeps Pushy's workers out of this database, in words, and the statement that changes it: for queue_explain, and
+//! for the states of watches and subscriptions.
+
+use std::sync::atomic::Ordering;
+
+use crate::errors::{quote_literal, Result};
+use crate::pg::{clock, database, guc};
+use crate::shared::Shared;
+use crate::{row, settings, shared, sql_function};
+
+pub struct Finding {
+    pub reason: String,
+    pub fix: Option<String>,
+}
+
+pub fn blocked(reason: impl Into<String>, fix: impl Into<String>) -> Finding {
+    Finding {
+        reason: reason.into(),
+        fix: Some(fix.into()),
+    }
+}
+
+pub fn said(reason: impl Into<String>) -> Finding {
+    Finding {
+        reason: reason.into(),
+        fix: None,
+    }
+}
+
+/// What stops every worker of the server, or of the database.
+pub fn of_workers() -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let here = database::current();
+    let name = database::name(here).unwrap_or_default();
+    if shared::get().is_none() {
+        findings.push(blocked(
+            "the library was not loaded when the server started, so there are no workers",
+            "Add pushy to shared_preload_libraries in postgresql.conf, as in shared_preload_libraries = 'pushy', and restart the server",
+        ));
+    }
+    if database::is_standby() {
+        findings.push(said(
+            "the server is a standby: jobs run on the primary, and here after its promotion",
+        ));
+    }
+    let launcher_is_missing = shared::get().is_some_and(|shared| !shared.launcher.is_entered());
+    if launcher_is_missing && !database::is_standby() {
+        findings.push(blocked(
+            format!(
+                "Pushy's launcher is not running: it is being started again, or found all {} slots of max_worker_processes taken",
+                guc::max_worker_processes()
+            ),
+            more_slots(),
+        ));
+    }
+    if !settings::enabled() {
+        findings.push(blocked(
+            "pushy.enabled is off",
+            reloading("pushy.enabled = on"),
+        ));
+    }
+    if !settings::runs_in(&name) {
+        let all = [settings::databases(), name].join(",");
+        findings.push(blocked(
+            format!(
+                "jobs run in databases {} only (pushy.databases), not in this one",
+                quote_literal(&settings::databases())
+            ),
+            reloading(&format!(
+                "pushy.databases = {}",
+                quote_literal(all.trim_start_matches(','))
+            )),
+        ));
+    }
+    let slot = shared::get().and_then(|shared| shared.find_database(here));
+    if slot.is_some_and(|slot| slot.is_quiesced()) {
+        findings.push(said(
+            "workers are kept out of the database while a transaction drops, renames or copies it, or drops or alters the extension",
+        ));
+    }
+    findings
+}
+
+/// Whether the launcher found no place for a worker when it last tried.
+pub fn starved(shared: &Shared) -> Option<Finding> {
+    let slots = guc::max_worker_processes();
+    (shared.starved.load(Ordering::SeqCst) != 0).then(|| {
+        blocked(
+            format!("no background worker can be started: all {slots} slots of max_worker_processes are taken"),
+            more_slots(),
+        )
+    })
+}
+
+/// Room for all of Pushy's workers beside those that took what there is.
+fn more_slots() -> String {
+    format!(
+        "ALTER SYSTEM SET max_worker_processes = {}; then restart the server",
+        guc::max_worker_processes() as usize
+            + settings::max_executors()
+            + settings::reserved_executors()
+            + 2
+    )
+}
+
+pub fn reloading(setting: &str) -> String {
+    format!("ALTER SYSTEM SET {setting}; SELECT pg_reload_conf()")
+}
+
+/// Why no relay comes to tell what is logged here; None while one is there, or would come.
+pub fn of_relay() -> Option<Finding> {
+    if let Some(finding) = of_workers().into_iter().next() {
+        return Some(finding);
+    }
+    let shared = shared::get()?;
+    let relay = &shared.find_database(database::current())?.log.relay;
+    if !relay.is_absent() {
+        return None;
+    }
+    starved(shared).or_else(|| {
+        let left = relay.retry_at() - clock::now().0;
+        (left > 0).then(|| {
+            said(format!(
+                "the relay did not come up; it is tried again in {:.1} s, and the server's log says why",
+                left as f64 / 1e6
+            ))
+        })
+    })
+}
+
+sql_function!(pushy_relay_obstacle, |call| {
+    let found = of_relay();
+    let (reason, fix) = found.map(|found| (found.reason, found.fix)).unzip();
+    Result::Ok(call.answer_row(row![reason, fix.flatten()]))
+});
