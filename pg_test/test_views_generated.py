@@ -13,7 +13,7 @@ NEVER_NULL = {
     "queues": "queue handler run_as owner paused priority max_attempts backoff retry_delay max_retry_delay timeout keep_completed keep_discarded batch created_at",
     "jobs": "id queue args state priority attempt max_attempts run_at enqueued_at depth timeout",
     "failures": "job_id queue attempt failed_at sqlstate message",
-    "workers": "kind pid since",
+    "workers": "kind pid",
     "watches": "relation name events payload level delivery merge owner state notices jobs errors",
     "subscriptions": "name owner cursor lag_events lag_bytes resync state created_at",
     "log": "bytes events is_full",
@@ -21,7 +21,7 @@ NEVER_NULL = {
 }
 
 # Columns that are NULL only without the preload, or where a transaction has not been told of yet: seen elsewhere.
-NOT_HERE = {("queues", "running"), ("log", "pending"), ("log", "told"), ("log", "oldest"), ("log", "newest"), ("log", "oldest_at"), ("log", "newest_at")}
+NOT_HERE = {("workers", "since"), ("queues", "running"), ("log", "pending"), ("log", "told"), ("log", "oldest"), ("log", "newest"), ("log", "oldest_at"), ("log", "newest_at")}
 
 
 def views(db) -> dict[str, list[str]]:

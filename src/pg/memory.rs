@@ -33,7 +33,7 @@ impl Context {
     /// Bytes that it has taken from the system.
     pub fn allocated(&self) -> usize {
         // SAFETY: the context lives as long as self.
-        unsafe { (*self.0).mem_allocated as usize }
+        unsafe { (*self.0).mem_allocated }
     }
 
     /// Frees all that was allocated in it.
