@@ -66,7 +66,8 @@ def everything(db, role):
                    pushy.queue_register('discards', 'fails()', max_attempts => 1), pushy.queue_register('stops', 'stops()'), pushy.queue_register('gone', 'gone()')""")
         session.execute(f"SELECT pushy.queue_grant(q, '{grantee}', p) FROM unnest('{{q,answers,fails,discards,stops}}'::text[]) q, unnest('{{enqueue,work,monitor}}'::text[]) p")
         assert watches(OfSession(session)) > 60
-        session.execute("SELECT pushy.watch('t', name => 'fails', channel => 'c', payload_expr => '(1 / (NEW.v - NEW.v))::text')")
+        session.execute("SELECT pushy.watch('t', name => 'fails', channel => 'c', payload_expr => '(1 / (NEW.v - NEW.v))::text'), "
+                        "pushy.watch('t', name => 'quiet', channel => 'c', events => '{truncate}')")
         session.execute("DROP FUNCTION gone(); SELECT pushy.enqueue('gone')")
         session.execute("""SELECT pushy.enqueue('q', run_at => 'tomorrow'), pushy.enqueue('q', unique_key => 'k'), pushy.job_cancel(pushy.enqueue('q')),
                                   pushy.enqueue('answers', '1'), pushy.enqueue('fails'), pushy.enqueue('discards'), pushy.enqueue('stops'), pushy.enqueue('limited')""")
