@@ -98,3 +98,18 @@ def test_a_round_of_the_scheduler_that_fails_forgets_no_time(db):
     db.cluster.log.wait_for("the scheduler waits", since)
     db.sql("ALTER TABLE pushy.hidden RENAME TO finished_job")
     db.wait_until("SELECT count(*) FROM pushy.live_job", 0)
+
+
+def test_the_first_failure_of_a_new_queue_is_tried_again_at_its_time(db):
+    """Its queue is registered in the midst of a round of the scheduler, which is busy with another queue's times."""
+    queues = 150
+    with db.connect() as other:
+        db.sql("CREATE FUNCTION fails(args jsonb) RETURNS void LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION 'no'; END$$")
+        for number in range(queues):
+            enqueue(other, "1 ms")
+            db.sql("""SELECT pushy.queue_register(name, 'fails(jsonb)', max_attempts => 2, retry_delay => '1 ms', concurrency => 1),
+                             pushy.enqueue(name) FROM (VALUES (%s)) new (name)""", f"new {number}")
+            enqueue(other, "2 ms")
+    db.wait_until("SELECT count(*) FROM pushy.jobs WHERE state = 'discarded' AND attempt = 2", queues)
+    # Forgotten ones wait for the sweep of the minute.
+    assert db.rows("SELECT queue, finished_at - enqueued_at FROM pushy.jobs WHERE finished_at - enqueued_at > '10 s'") == []

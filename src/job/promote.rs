@@ -11,10 +11,11 @@ use crate::pg::heap::{self, Key, Table};
 use crate::pg::snapshot;
 use crate::pg::spi::{self, Plan};
 use crate::pg::value::{Char, Timestamp};
-use crate::pg::{array, clock};
+use crate::pg::{array, clock, database};
 use crate::queue::cache;
-use crate::queue::definition::Definition;
+use crate::queue::definition::{self, Definition};
 use crate::shared::pending;
+use crate::shared::queue_slot::QueueKey;
 
 /// A place in the order of waiting jobs: behind the job `id` that waits for `run_at`.
 #[derive(Clone, Copy)]
@@ -175,12 +176,28 @@ fn make_ready(queues: &[Definition], due: &[Due]) -> Result<()> {
         ],
     );
     for (job, position) in due.iter().zip(&positions) {
-        let Some(queue) = queues.iter().find(|queue| queue.queue_id == job.queue_id) else {
-            continue;
+        let known = queues.iter().find(|queue| queue.queue_id == job.queue_id);
+        let slot = match known {
+            Some(queue) => cache::slot_of(queue)?,
+            None => slot_of_new(job.queue_id)?,
         };
-        if let Some(slot) = cache::slot_of(queue)? {
-            pending::ready(slot, queue.key(), job.priority as usize, *position, 0);
+        if let Some(slot) = slot {
+            let key = QueueKey {
+                database: database::current(),
+                queue_id: job.queue_id,
+            };
+            pending::ready(slot, key, job.priority as usize, *position, 0);
         }
     }
     Ok(())
+}
+
+/// The slot of a queue that was registered after the scheduler had read the others: its jobs may be due by now, and
+/// who makes them ready is the only one to say so. None: the queue is gone, and its jobs are orphans.
+#[cold]
+fn slot_of_new(queue_id: i32) -> Result<Option<usize>> {
+    match definition::find_by_id(queue_id)? {
+        Some(queue) => cache::slot_of(&queue),
+        None => Ok(None),
+    }
 }

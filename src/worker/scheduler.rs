@@ -218,7 +218,7 @@ impl Scheduling {
         const RESTS: i64 = 100;
         const MOST_US: i64 = 3_600_000_000;
         let began = clock::now();
-        transaction::run(|| timers::sweep(&self.queues))?;
+        transaction::run(timers::sweep)?;
         let ended = clock::now();
         let rest = (RESTS * (ended.0 - began.0)).clamp(0, MOST_US);
         let until = ended.plus_us(rest).0;

@@ -39,9 +39,10 @@ pub fn first_waiting(from: i64) -> Result<Option<i64>> {
 
 /// Announces the first ready job of each queue and priority: rows that came without a commit of ours,
 /// by COMMIT PREPARED or by replication, or whose lock somebody else gave up. And has all that wait looked at.
-pub fn sweep(queues: &[Definition]) -> Result<()> {
+/// Reads the queues itself: one that was registered since the scheduler has read them may have such rows too.
+pub fn sweep() -> Result<()> {
     identity::as_owner(|| {
-        for queue in queues {
+        for queue in &definition::all()? {
             let Some(slot) = cache::slot_of(queue)? else {
                 continue;
             };

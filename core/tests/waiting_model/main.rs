@@ -10,11 +10,15 @@
 //!             not: fetch_min(waiting_from, its time); fetch_min(due, its time, or soon if that is past).
 //!             A failure puts back what was taken; who is terminated asks for a sweep.
 //! sleep       until `due` as it is then, or the latch is set.
+//! queue       is registered by a transaction before those that enqueue into it; a counter of definitions goes up after its
+//!             commit. The scheduler reads the queues where the counter is another than it knows, at the beginning of its
+//!             round. Who makes a row ready announces it, also where the queue came after that; a sweep reads the queues
+//!             itself.
 //! ```
 //!
 //! Steps are single reads and writes of shared memory, in one order that all processes see. Times are 1 to 3; the clock
-//! goes on whenever it likes. Checked of every world: no row is due and free while the scheduler sleeps with nobody about to
-//! wake it.
+//! goes on whenever it likes. Checked of every world: no row is due and free, and none is ready that nobody has announced,
+//! while the scheduler sleeps with nobody about to wake it.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -47,9 +51,13 @@ pub enum Fault {
     SweepsReadyOnly,
     /// It resets its latch after it has looked.
     ResetsLate,
+    /// It announces only rows of queues that it knew when its round began.
+    AnnouncesKnownOnly,
+    /// A sweep looks only for those.
+    SweepsKnownOnly,
 }
 
-const FAULTS: [Fault; 10] = [
+const FAULTS: [Fault; 12] = [
     Fault::DueBeforeWaiting,
     Fault::AnnounceBeforeCommit,
     Fault::SilentCommit,
@@ -60,6 +68,8 @@ const FAULTS: [Fault; 10] = [
     Fault::SilentEnd,
     Fault::SweepsReadyOnly,
     Fault::ResetsLate,
+    Fault::AnnouncesKnownOnly,
+    Fault::SweepsKnownOnly,
 ];
 
 /// What happens beside two commits: all at once would be too many worlds.
@@ -71,9 +81,16 @@ pub enum Beside {
     Trouble,
     /// A row comes by COMMIT PREPARED.
     Prepared,
+    /// The queue of the rows is registered in the midst of a round; a row of it is ready by COMMIT PREPARED.
+    NewQueue,
 }
 
-const BESIDE: [Beside; 3] = [Beside::Locker, Beside::Trouble, Beside::Prepared];
+const BESIDE: [Beside; 4] = [
+    Beside::Locker,
+    Beside::Trouble,
+    Beside::Prepared,
+    Beside::NewQueue,
+];
 
 #[derive(Clone, Copy)]
 pub struct Rules {

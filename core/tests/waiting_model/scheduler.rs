@@ -17,11 +17,15 @@ pub struct Scheduler {
     behind: Option<(u8, u8)>,
     /// The time for which the first row waits.
     first: u8,
+    /// The counter of definitions when the queues were read, and whether that of the rows was among them.
+    read_at: u8,
+    knows_queue: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum At {
     Sleep,
+    Refresh,
     Sweep,
     TakeDue,
     TakeWaiting,
@@ -36,7 +40,7 @@ enum At {
 }
 
 impl Scheduler {
-    pub fn new() -> Scheduler {
+    pub fn new(knows_queue: bool) -> Scheduler {
         Scheduler {
             at: At::Sleep,
             alarm: 0,
@@ -45,6 +49,8 @@ impl Scheduler {
             seen: 0,
             behind: None,
             first: NEVER,
+            read_at: 0,
+            knows_queue,
         }
     }
 
@@ -56,7 +62,8 @@ impl Scheduler {
         *self = Scheduler {
             at: self.at,
             alarm: self.alarm,
-            ..Scheduler::new()
+            read_at: self.read_at,
+            ..Scheduler::new(self.knows_queue)
         };
     }
 }
@@ -80,11 +87,21 @@ impl World {
                 if !rules.breaks(Fault::ResetsLate) {
                     next.latch = false;
                 }
+                At::Refresh
+            }
+            At::Refresh => {
+                if me.read_at != self.definitions {
+                    next.scheduler.read_at = self.definitions;
+                    next.scheduler.knows_queue = self.has_queue;
+                }
                 At::Sweep
             }
             At::Sweep => {
                 if self.sweep_requested {
                     next.sweep_requested = false;
+                    if me.knows_queue || !rules.breaks(Fault::SweepsKnownOnly) {
+                        next.announce_silent();
+                    }
                     next.due = 0;
                     if !rules.breaks(Fault::SweepsReadyOnly) {
                         next.waiting_from = 0;
@@ -122,7 +139,7 @@ impl World {
                     At::Promote
                 }
             }
-            At::Promote => next.promote_one(),
+            At::Promote => next.promote_one(rules),
             At::Look => {
                 let seen = if late { me.seen } else { waiting(self) };
                 let from = match me.behind {
@@ -165,7 +182,7 @@ impl World {
     }
 
     /// A transaction for each row: the next one in order that is due and not locked.
-    fn promote_one(&mut self) -> At {
+    fn promote_one(&mut self, rules: &Rules) -> At {
         let me = self.scheduler;
         let place = |row: usize| (TIMES[row], row as u8);
         let is_next = |row: &usize| {
@@ -178,11 +195,20 @@ impl World {
         let Some(row) = (0..ROWS).filter(is_next).min_by_key(|row| place(*row)) else {
             return At::Look;
         };
-        self.rows[row] = Row::Ready;
+        let announces = me.knows_queue || !rules.breaks(Fault::AnnouncesKnownOnly);
+        self.rows[row] = if announces { Row::Ready } else { Row::Silent };
         self.scheduler.behind = Some(place(row));
         // The next transaction has a snapshot of its own.
         self.scheduler.seen |= waiting(self);
         At::Promote
+    }
+
+    fn announce_silent(&mut self) {
+        for row in &mut self.rows {
+            if *row == Row::Silent {
+                *row = Row::Ready;
+            }
+        }
     }
 
     /// A round fails, or the scheduler is terminated and another one comes.

@@ -44,7 +44,7 @@ fn step(rules: &Rules, done: u8) -> Step {
 impl World {
     pub fn step_committer(&self, rules: &Rules, number: usize, visit: &mut impl FnMut(World)) {
         let done = self.committers[number].done;
-        if done == STEPS {
+        if done == STEPS || !self.has_queue {
             return;
         }
         let mut next = *self;
@@ -59,11 +59,25 @@ impl World {
         visit(next);
     }
 
+    /// The queue is there, and then the counter says so.
+    pub fn step_register(&self, visit: &mut impl FnMut(World)) {
+        let mut next = *self;
+        if !self.has_queue {
+            next.has_queue = true;
+        } else if self.definitions == 0 {
+            next.definitions = 1;
+        } else {
+            return;
+        }
+        visit(next);
+    }
+
     /// The row is there, then the sweep is asked for, and then the scheduler is told.
-    pub fn step_prepared(&self, visit: &mut impl FnMut(World)) {
+    pub fn step_prepared(&self, row: Row, visit: &mut impl FnMut(World)) {
         let mut next = *self;
         match self.prepared.done {
-            0 => next.rows[2] = Row::Waiting,
+            0 if !self.has_queue => return,
+            0 => next.rows[2] = row,
             1 => next.sweep_requested = true,
             2 => next.latch = true,
             _ => return,

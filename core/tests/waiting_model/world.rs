@@ -19,6 +19,8 @@ pub enum Row {
     /// Nobody but its writer can see it.
     Unborn,
     Waiting,
+    /// Ready, and nobody has said so.
+    Silent,
     Ready,
 }
 
@@ -36,6 +38,10 @@ pub struct World {
     pub prepared: Committer,
     pub locker: Locker,
     pub scheduler: Scheduler,
+    /// The queue of the rows is there.
+    pub has_queue: bool,
+    /// How often definitions have changed.
+    pub definitions: u8,
     /// Failures and ends of the scheduler still to come.
     pub troubles: u8,
 }
@@ -43,7 +49,8 @@ pub struct World {
 impl World {
     pub fn new(rules: &Rules) -> World {
         let mut rows = [Row::Unborn; ROWS];
-        if rules.beside != Beside::Prepared {
+        let is_new = rules.beside == Beside::NewQueue;
+        if rules.beside != Beside::Prepared && !is_new {
             rows[2] = Row::Waiting;
         }
         World {
@@ -57,7 +64,9 @@ impl World {
             committers: [Committer::new(), Committer::new()],
             prepared: Committer::new(),
             locker: Locker::new(),
-            scheduler: Scheduler::new(),
+            scheduler: Scheduler::new(!is_new),
+            has_queue: !is_new,
+            definitions: 0,
             troubles: u8::from(rules.beside == Beside::Trouble),
         }
     }
@@ -75,7 +84,11 @@ impl World {
         match rules.beside {
             Beside::Locker => self.step_locker(visit),
             Beside::Trouble => self.step_trouble(rules, visit),
-            Beside::Prepared => self.step_prepared(visit),
+            Beside::Prepared => self.step_prepared(Row::Waiting, visit),
+            Beside::NewQueue => {
+                self.step_register(visit);
+                self.step_prepared(Row::Silent, visit);
+            }
         }
         self.step_scheduler(rules, visit);
     }
@@ -95,11 +108,12 @@ impl World {
         earlier
     }
 
-    /// A row is due and nobody holds it, the scheduler sleeps, and nobody is about to wake it.
+    /// A row is due and nobody holds it, or is ready in silence, the scheduler sleeps, and nobody is about to wake it.
     pub fn has_forgotten_a_row(&self) -> bool {
         let told = self.committers.iter().all(Committer::has_told) && self.prepared.has_told();
         let is_due =
             |row: usize| self.waits(row) && !self.is_locked(row) && TIMES[row] <= self.clock;
-        told && self.scheduler.sleeps(self) && (0..ROWS).any(is_due)
+        let is_silent = |row: usize| self.rows[row] == Row::Silent;
+        told && self.scheduler.sleeps(self) && (0..ROWS).any(|row| is_due(row) || is_silent(row))
     }
 }
