@@ -120,3 +120,28 @@ def test_a_job_locked_by_somebody_else_does_not_stop_the_others(db):
         assert db.job_wait(other)["state"] == "completed"
         session.rollback()
     assert db.job_wait(held)["state"] == "completed"
+
+
+@pytest.mark.parametrize("call", ["pg_cancel_backend", "pg_terminate_backend"])
+def test_a_queue_of_concurrency_one_keeps_its_order_however_often_its_executor_is_struck(db, call):
+    """A job that is given back keeps its place, and nothing behind it starts before it."""
+    jobs = 2000
+    db.sql("""
+        CREATE TABLE ledger (at bigint GENERATED ALWAYS AS IDENTITY, n int);
+        CREATE FUNCTION work(args jsonb) RETURNS void LANGUAGE plpgsql AS $$
+        BEGIN
+            PERFORM pg_sleep(0.001 * random());
+            INSERT INTO public.ledger (n) VALUES ((args->>'n')::int);
+        END $$;
+        SELECT pushy.queue_register('q', 'work(jsonb)', concurrency => 1)""")
+    db.value("SELECT count(*) FROM pushy.enqueue_many('q', (SELECT array_agg(jsonb_build_object('n', n) ORDER BY n) FROM generate_series(1, %s) n))", jobs)
+    strikes = 0
+    while db.value("SELECT count(*) FROM pushy.live_job"):
+        strikes += db.value(f"SELECT count({call}(pid)) FROM pushy.workers WHERE kind = 'executor' AND job IS NOT NULL")
+        db.sql("SELECT pg_sleep(0.01 + 0.02 * random())")
+    assert strikes > 10
+    # One that was struck four times in a row is charged, and comes back behind the others.
+    assert db.rows("SELECT (args->>'n')::int FROM pushy.jobs WHERE state <> 'completed'") == []
+    failed = "SELECT (j.args->>'n')::int FROM pushy.failures f JOIN pushy.jobs j ON j.id = f.job_id"
+    order = [n for n, in db.rows(f"SELECT n FROM ledger WHERE n NOT IN ({failed}) ORDER BY at")]
+    assert order == sorted(order) and len(set(order)) == len(order) >= jobs - 5

@@ -28,7 +28,7 @@ COMMENT ON FUNCTION pushy.enqueue_many(text, jsonb[], timestamptz, interval, int
 CREATE FUNCTION pushy.job_cancel(id bigint)
 RETURNS boolean LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_job_cancel';
 COMMENT ON FUNCTION pushy.job_cancel(bigint) IS
-  'Cancels a job. One that waits is cancelled in this transaction; one that runs is interrupted when this transaction commits, its effects rolled back. True unless it has finished already. Needs privilege work on its queue.';
+  'Cancels a job. One that waits is cancelled in this transaction; one that runs is interrupted when this transaction commits, its effects rolled back. True: it ends as cancelled, unless this transaction is rolled back. False: it has finished, or is the one that calls; where that is being decided it waits for it. Needs privilege work on its queue.';
 
 CREATE FUNCTION pushy.job_retry(id bigint)
 RETURNS boolean LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_job_retry';

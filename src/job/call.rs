@@ -12,7 +12,7 @@ use crate::pg::subtransaction::{self, CallError};
 use crate::queue::fitness::Takes;
 
 /// Calls the handler in a subtransaction, with the argument it takes. What it allocates is `memory`'s, its
-/// result as jsonb `kept`'s.
+/// result as jsonb `kept`'s. `accept`, asked last, may refuse what the handler has done.
 pub fn call(
     callable: &Callable,
     takes: Takes,
@@ -20,6 +20,7 @@ pub fn call(
     last_error: Option<&str>,
     memory: &Context,
     kept: &Context,
+    accept: impl FnOnce() -> Result<(), CallError>,
 ) -> Result<Answer, CallError> {
     memory.enter(|| {
         subtransaction::run(|| {
@@ -37,7 +38,8 @@ pub fn call(
                 // It caught the interrupt and went on: out of time all the same, or cancelled.
                 return Err(insistence::error().into());
             }
-            Ok(handler::keep_result(result, kept))
+            let result = handler::keep_result(result, kept);
+            accept().map(|()| result)
         })
     })
 }

@@ -9,7 +9,8 @@ use crate::pg::{clock, database, identity, interrupts};
 use crate::queue::definition::Definition;
 use crate::queue::privilege::{self, Privilege};
 use crate::queue::{cache, control, definition};
-use crate::shared::cancels::PLACES;
+use crate::shared::cancels::{Promise, PLACES};
+use crate::shared::executor::{self, Standing};
 use crate::shared::statistics::Tally;
 use crate::shared::{self, pending};
 use crate::sql_function;
@@ -27,7 +28,8 @@ pub fn queue_for_work(job: i64, queue_id: i32) -> Result<Definition> {
     Ok(queue)
 }
 
-/// True when the job will not run to its end any more; false when it is finished already.
+/// True when the job will end as cancelled, unless the caller's transaction is rolled back; false when it is finished, or
+/// is the one that calls.
 fn cancel(id: i64) -> Result<bool> {
     let seen = identity::as_owner(|| live::look(id))?;
     let Some(seen) = seen else {
@@ -37,60 +39,83 @@ fn cancel(id: i64) -> Result<bool> {
         return Ok(false);
     };
     let queue = queue_for_work(id, seen.queue_id)?;
-    let cancelled = identity::as_owner(|| cancel_live(&queue, id))?;
+    let cancelled = identity::as_owner(|| cancel_live(&queue, &seen))?;
     if cancelled {
         control::tell(control::Event::Cancel, &queue.name, Some(id));
     }
     Ok(cancelled)
 }
 
-fn cancel_live(queue: &Definition, id: i64) -> Result<bool> {
-    let mut locked = false;
+fn cancel_live(queue: &Definition, seen: &Live) -> Result<bool> {
+    let id = seen.job.id;
+    if has_begun_here(id) {
+        return Ok(false);
+    }
+    let mut promise = None;
     loop {
-        // First those that hold it: our own locks would not stop us below.
-        if !locked && is_held(id) {
-            promise(id)?;
-            return Ok(true);
+        match (standing(id), promise) {
+            (Some(Standing::Undecided), Some(_)) => return Ok(true),
+            (Some(Standing::Undecided), None) => {
+                // And look again, for it may have been accepted meanwhile.
+                promise = Some(ask(seen)?);
+                continue;
+            }
+            (_, Some(asked)) => {
+                pending::take_back(asked);
+                promise = None;
+            }
+            (_, None) => {}
         }
         if let Some(free) = live::lock_if_free(id)? {
             end(queue, &free)?;
             return Ok(true);
         }
-        if !locked && (is_being_claimed() || is_held(id)) {
-            promise(id)?;
-            return Ok(true);
+        // Whoever claims says in a moment what it has.
+        if is_being_claimed() || standing(id) == Some(Standing::Undecided) {
+            std::thread::yield_now();
+            interrupts::check();
+            continue;
         }
-        // Locked by a session that changes it just now, or finished since we looked: wait for that
-        // session and look again. An executor clears its batch a moment after its locks are gone, so a
-        // row that is ours is nobody's batch any more.
-        if live::lock(id)?.is_none() {
+        // Its batch is about to commit, or a session changes it just now, or it has finished since we looked: the outcome
+        // tells.
+        let Some(free) = live::lock(id)? else {
             return Ok(false);
-        }
-        locked = true;
-        interrupts::check();
+        };
+        end(queue, &free)?;
+        return Ok(true);
     }
 }
 
-/// Cancels a job that is held at the caller's commit, wherever it is then.
-fn promise(id: i64) -> Result<()> {
-    if pending::cancel(id) {
-        return Ok(());
-    }
-    Err(Error::new(
-        SqlState::CONFIGURATION_LIMIT_EXCEEDED,
-        format!("job {id} cannot be cancelled while it is held: {PLACES} cancels wait for the commit of those who asked for them"),
-    )
-    .hint("Commit the transactions that cancel jobs, and try again."))
+/// Asks for the cancel of a job that is held, promised at the caller's commit wherever it is then. However that ends the
+/// job is announced: who finds it asked for leaves it alone.
+fn ask(seen: &Live) -> Result<Promise> {
+    let id = seen.job.id;
+    live::announce_at_end(seen);
+    pending::promises_cancels();
+    pending::ask_cancel(database::current(), id).ok_or_else(|| {
+        Error::new(
+            SqlState::CONFIGURATION_LIMIT_EXCEEDED,
+            format!("job {id} cannot be cancelled while it is held: {PLACES} cancels wait for the commit of those who asked for them"),
+        )
+        .hint("Commit the transactions that cancel jobs, and try again.")
+    })
 }
 
-/// Whether an executor has the job in its batch, or this session runs it.
-fn is_held(id: i64) -> bool {
-    current::id() == Some(id)
-        || shared::get()
-            .is_some_and(|shared| shared.executor_holding(database::current(), id).is_some())
+/// How the executor that holds the job stands to it.
+fn standing(id: i64) -> Option<Standing> {
+    shared::get()?.standing(database::current(), id)
 }
 
-/// Whether an executor has locked jobs, this one perhaps, and not said yet which. Asked before `is_held`.
+/// Whether this very session runs the job, or has in the batch that is open: it ends with this transaction.
+fn has_begun_here(id: i64) -> bool {
+    let in_batch = || {
+        let me = executor::mine()?;
+        shared::get()?.executors[me].standing(id)
+    };
+    current::id() == Some(id) || in_batch() == Some(Standing::Accepted)
+}
+
+/// Whether an executor has locked jobs, this one perhaps, and not said yet which. Asked before `standing`.
 fn is_being_claimed() -> bool {
     shared::get().is_some_and(|shared| shared.is_claiming(database::current()))
 }

@@ -224,20 +224,19 @@ pub fn is_infrastructure(sqlstate: &str) -> bool {
 }
 
 static STRIKE: Plan = Plan::new(
-    "UPDATE pushy.live_job SET strikes = strikes OPERATOR(pg_catalog.+) 1::pg_catalog.int2, position = $2 \
+    "UPDATE pushy.live_job SET strikes = strikes OPERATOR(pg_catalog.+) 1::pg_catalog.int2 \
       WHERE id OPERATOR(pg_catalog.=) $1",
-    &[BuiltinOid::INT8OID, BuiltinOid::INT8OID],
+    &[BuiltinOid::INT8OID],
 );
 
 /// Times a job may be given back uncharged in a row; the next time is charged.
 pub const MOST_STRIKES: i16 = 3;
 
-/// Gives a job back uncharged: it was cut short by somebody else. Ready again, behind the others.
+/// Gives a job back uncharged: it was cut short by somebody else. Ready again, at its old place.
 pub fn give_back(queue: &Definition, slot: Option<usize>, job: &Claimed) -> Result<()> {
-    let position = position::next()?;
-    spi::run(&STRIKE, params![job.id, position]);
+    spi::run(&STRIKE, params![job.id]);
     if let Some(slot) = slot {
-        pending::ready(slot, queue.key(), job.priority as usize, position, 0);
+        pending::ready(slot, queue.key(), job.priority as usize, job.position, 0);
     }
     Ok(())
 }

@@ -103,7 +103,7 @@ pub fn first_ready(queue_id: i32, priority: usize, from: u64) -> Option<i64> {
 }
 
 /// Executors skip the row while it is locked, and nobody else would tell them that it is free again.
-fn announce_at_end(live: &Live) {
+pub fn announce_at_end(live: &Live) {
     if live.state != JobState::Available {
         return;
     }

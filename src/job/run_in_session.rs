@@ -217,6 +217,7 @@ impl Bench<'_> {
                 last_error.as_deref(),
                 self.memory,
                 self.kept,
+                || Ok(()),
             )
         });
         settings.undo();

@@ -128,7 +128,8 @@ fn end_live_jobs(queue: &Definition) {
         let table = spi.run(&LIVE, params![queue.queue_id]);
         table.rows().map(|row| row.i64(1)).collect()
     });
+    // As far as there is room for requests: the others end as orphans.
     for job in held {
-        pending::cancel(job);
+        pending::ask_cancel(queue.key().database, job);
     }
 }

@@ -1,10 +1,14 @@
 //! Cancels that were promised to their callers and must outlive the batch that held the job: none is lost, and
 //! the job begins nowhere from their commit on.
 //!
-//! A promise takes a place before its transaction commits, where code may still fail. From the commit on it stands
-//! there for everybody to see, until the job is cancelled or gone. Whoever promises writes it down and looks then who
-//! holds the job; an executor says what it holds, or that it holds it no more, and looks then what is written down: one
-//! of the two sees the other. What nobody holds is the scheduler's.
+//! Whoever asks for the cancel of a job that an executor holds writes that down, for everybody to see, and looks then how
+//! the executor stands to the job. An executor that begins a job, or accepts what came of it, says so, and looks then what
+//! is written down: one of the two sees the other. So who finds the job not accepted yet may promise its cancel: from there
+//! on nobody completes it, discards it or begins it, until the asking transaction has ended. Who finds it accepted takes
+//! the request back and waits for the outcome. `core/tests/cancel_model/` walks every interleaving.
+//!
+//! With the commit of the asking transaction the request is a promise, carried out by the executor that holds the job, at
+//! the end of its batch; what nobody holds is the scheduler's.
 
 use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 
@@ -15,9 +19,17 @@ use pushy_core::batch::BatchPlan;
 pub const PLACES: usize = MAX_EXECUTORS * BatchPlan::MAX_JOBS as usize;
 
 const FREE: i64 = 0;
-const KEPT: i64 = -1;
+const KEPT: i64 = i64::MIN;
 
-/// A cancel that was promised, and its place.
+/// How far the cancel of a job is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// By a transaction that may still roll back.
+    Open,
+    Committed,
+}
+
+/// A cancel that was asked for, and its place.
 #[derive(Clone, Copy, Debug)]
 pub struct Promise {
     pub job: i64,
@@ -27,7 +39,7 @@ pub struct Promise {
 /// The places, for all databases.
 #[repr(C)]
 pub struct Cancels {
-    /// Promises that are committed and not carried out yet.
+    /// Places taken.
     open: AtomicU64,
     /// Where the search for a free place begins: those before it are taken, as a rule.
     free_from: AtomicU64,
@@ -38,75 +50,101 @@ pub struct Cancels {
 
 #[repr(C)]
 struct Place {
-    /// The job, once its cancel was committed.
+    /// The job, below zero until its cancel is committed.
     job: AtomicI64,
     database: AtomicU32,
 }
 
 impl Cancels {
-    /// Keeps a place for a promise; None when all are taken.
-    pub fn keep(&self) -> Option<usize> {
+    /// Asks for the cancel of a job; None when all places are taken.
+    pub fn ask(&self, database: u32, job: i64) -> Option<Promise> {
         let from = self.free_from.load(Ordering::SeqCst) as usize;
-        let free = (from..PLACES).chain(0..from).find(|place| {
+        let place = (from..PLACES).chain(0..from).find(|place| {
             self.places[*place]
                 .job
                 .compare_exchange(FREE, KEPT, Ordering::SeqCst, Ordering::SeqCst)
                 .is_ok()
         })?;
         self.free_from
-            .store((free + 1) as u64 % PLACES as u64, Ordering::SeqCst);
-        self.used.fetch_max(free as u64 + 1, Ordering::SeqCst);
-        Some(free)
-    }
-
-    /// The promise was rolled back.
-    pub fn give_up(&self, place: usize) {
-        self.free(place, KEPT);
-    }
-
-    /// The promise is committed.
-    pub fn commit(&self, promise: Promise, database: u32) {
-        let cell = &self.places[promise.place];
-        cell.database.store(database, Ordering::SeqCst);
+            .store((place + 1) as u64 % PLACES as u64, Ordering::SeqCst);
+        self.used.fetch_max(place as u64 + 1, Ordering::SeqCst);
         self.open.fetch_add(1, Ordering::SeqCst);
-        cell.job.store(promise.job, Ordering::SeqCst);
+        let cell = &self.places[place];
+        cell.database.store(database, Ordering::SeqCst);
+        cell.job.store(-job, Ordering::SeqCst);
+        Some(Promise { job, place })
+    }
+
+    /// The request was taken back, or rolled back.
+    pub fn give_up(&self, promise: Promise) {
+        self.free(promise.place, -promise.job);
+    }
+
+    /// The request is committed.
+    pub fn commit(&self, promise: Promise) {
+        self.places[promise.place]
+            .job
+            .store(promise.job, Ordering::SeqCst);
     }
 
     /// The job was cancelled, or is gone. By whoever finds that: more than one may.
     pub fn carried_out(&self, promise: Promise) {
-        if self.free(promise.place, promise.job) {
+        self.free(promise.place, promise.job);
+    }
+
+    fn free(&self, place: usize, taken: i64) {
+        let freed = self.places[place].job.compare_exchange(
+            taken,
+            FREE,
+            Ordering::SeqCst,
+            Ordering::SeqCst,
+        );
+        if freed.is_ok() {
             self.open.fetch_sub(1, Ordering::SeqCst);
         }
-    }
-
-    fn free(&self, place: usize, taken: i64) -> bool {
-        let freed = self.places[place]
-            .job
-            .compare_exchange(taken, FREE, Ordering::SeqCst, Ordering::SeqCst)
-            .is_ok();
         self.free_from.fetch_min(place as u64, Ordering::SeqCst);
-        freed
     }
 
-    /// Whether the cancel of a job was committed and is not carried out yet.
+    /// Whether the cancel of a job was asked for and is not carried out yet. Asked after what it is to be weighed against
+    /// was said.
+    pub fn asked(&self, database: u32, job: i64) -> Option<Asked> {
+        // Of two requests the committed one counts.
+        let mut open = None;
+        for (_, cell) in self.taken(database) {
+            let asked = cell.job.load(Ordering::SeqCst);
+            if asked == job {
+                return Some(Asked::Committed);
+            }
+            if asked == -job {
+                open = Some(Asked::Open);
+            }
+        }
+        open
+    }
+
+    /// Whether it was committed and is not carried out yet.
     pub fn includes(&self, database: u32, job: i64) -> bool {
-        self.of(database).any(|promise| promise.job == job)
+        self.asked(database, job) == Some(Asked::Committed)
     }
 
     /// What was committed in a database and is not carried out yet.
     pub fn of(&self, database: u32) -> impl Iterator<Item = Promise> + '_ {
+        self.taken(database).filter_map(|(place, cell)| {
+            let job = cell.job.load(Ordering::SeqCst);
+            (job > FREE).then_some(Promise { job, place })
+        })
+    }
+
+    fn taken(&self, database: u32) -> impl Iterator<Item = (usize, &Place)> {
         let used = match self.open.load(Ordering::SeqCst) {
             0 => 0,
             _ => self.used.load(Ordering::SeqCst) as usize,
         };
-        self.places[..used]
-            .iter()
-            .enumerate()
-            .filter_map(move |(place, cell)| {
-                let job = cell.job.load(Ordering::SeqCst);
-                (job > FREE && cell.database.load(Ordering::SeqCst) == database)
-                    .then_some(Promise { job, place })
-            })
+        let places = self.places[..used].iter().enumerate();
+        places.filter(move |(_, cell)| {
+            cell.job.load(Ordering::SeqCst) != FREE
+                && cell.database.load(Ordering::SeqCst) == database
+        })
     }
 
     /// The jobs of a database are gone: its extension or itself was dropped. Fit for commit callbacks.

@@ -77,12 +77,25 @@ pub struct Executor {
     /// Jobs claimed by the open batch, running ones included; `batch_length` are valid.
     batch: [AtomicI64; BatchPlan::MAX_JOBS as usize],
     batch_length: AtomicU32,
+    /// How many batches there were, and of how many jobs of the open one, from the first on, the outcome is accepted: they
+    /// end as their transaction does.
+    batch_number: AtomicU64,
+    accepted: AtomicU32,
     /// Guards what follows.
     lock: Spinlock,
     /// Fraction done as bits of an f64; the message in the database's encoding.
     progress: AtomicU64,
     message: [AtomicU8; MESSAGE_BYTES],
     message_length: AtomicU32,
+}
+
+/// How a batch stands to a job that it holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It may yet be cancelled.
+    Undecided,
+    /// It ends as the batch does.
+    Accepted,
 }
 
 /// What job_progress last said.
@@ -202,6 +215,8 @@ impl Executor {
     }
 
     pub fn set_batch(&self, queue_id: i32, jobs: impl ExactSizeIterator<Item = i64>) {
+        self.batch_number.fetch_add(1, Ordering::SeqCst);
+        self.accepted.store(0, Ordering::SeqCst);
         self.queue_id.store(queue_id, Ordering::Relaxed);
         let mut length = 0;
         for (cell, job) in self.batch.iter().zip(jobs) {
@@ -223,12 +238,36 @@ impl Executor {
             && self.database.load(Ordering::SeqCst) == queue.database
     }
 
+    /// The outcome of the first so many jobs of the batch is accepted. Whoever says so looks then what was asked for.
+    pub fn accept(&self, jobs: usize) {
+        self.accepted.store(jobs as u32, Ordering::SeqCst);
+    }
+
+    /// How the open batch stands to this job; None: it does not hold it.
+    pub fn standing(&self, job: i64) -> Option<Standing> {
+        loop {
+            let batch = self.batch_number.load(Ordering::SeqCst);
+            let length = self.batch_length.load(Ordering::SeqCst) as usize;
+            let index = self.batch[..length.min(self.batch.len())]
+                .iter()
+                .position(|cell| cell.load(Ordering::Relaxed) == job);
+            let is_accepted = |index: usize| self.accepted.load(Ordering::SeqCst) as usize > index;
+            let standing = index.map(|index| {
+                if is_accepted(index) {
+                    Standing::Accepted
+                } else {
+                    Standing::Undecided
+                }
+            });
+            if self.batch_number.load(Ordering::SeqCst) == batch {
+                return standing;
+            }
+        }
+    }
+
     /// Whether the open batch holds this job, running or waiting for its turn.
     pub fn holds(&self, job: i64) -> bool {
-        let length = self.batch_length.load(Ordering::SeqCst) as usize;
-        self.batch[..length.min(self.batch.len())]
-            .iter()
-            .any(|cell| cell.load(Ordering::Relaxed) == job)
+        self.standing(job).is_some()
     }
 
     /// `message` in the database's encoding, already cut to MESSAGE_BYTES on a character.
@@ -288,6 +327,11 @@ impl Shared {
                 && executor.database.load(Ordering::SeqCst) == database
                 && executor.holds(job)
         })
+    }
+
+    /// How the executor stands to this job of this database that holds it.
+    pub fn standing(&self, database: u32, job: i64) -> Option<Standing> {
+        self.executor_holding(database, job)?.standing(job)
     }
 
     /// Whether an executor of this database is in the middle of a claim.

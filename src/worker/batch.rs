@@ -69,8 +69,8 @@ pub enum Ended {
     Worked,
     /// Nothing was ready.
     Empty,
-    /// One of the jobs may be that of an executor whose end is still to be judged: whoever is told that it
-    /// was sets our latch.
+    /// One of the jobs, or of those before them in a queue that keeps its order, may be that of an executor whose end is
+    /// still to be judged: whoever is told that it was sets our latch.
     Unsettled,
     /// The queue cannot run: it is parked now.
     Parked,
@@ -135,6 +135,8 @@ impl Bench {
         me.leave_job();
         me.clear_batch();
         self.solitude.end(shared, self.me);
+        let left = results.left.iter().map(|index| &claimed[*index]);
+        announce_left(shared, work, left);
         match cancels::carry_out_of(shared, claimed.iter().map(|job| job.id)) {
             Ok(()) => ended,
             Err(failure) => Ended::Failed(failure),
@@ -165,6 +167,12 @@ impl Bench {
                 });
             }
         };
+        if work.queue.concurrency == Some(1)
+            && self.recorder.is_order_unsettled(shared, work.queue.key())
+        {
+            transaction::commit();
+            return Ok(Ended::Unsettled);
+        }
         let began = clock::now();
         let me = &shared.executors[self.me];
         // From then on the launcher counts how long it takes.
@@ -280,6 +288,20 @@ impl Bench {
             self.help.call_for(shared, work.slot, claimed.len());
         }
         Ok(claimed)
+    }
+}
+
+/// Jobs that were left to whoever asks for their cancel, and announces them in the end: unless that was before we had
+/// let go of them.
+fn announce_left<'a>(shared: &Shared, work: &Work, left: impl Iterator<Item = &'a Claimed>) {
+    let key = work.queue.key();
+    for job in left {
+        shared.queues()[work.slot].pass_over();
+        if shared.cancels.asked(key.database, job.id).is_none() {
+            let position = job.position as u64;
+            shared.announce(work.slot, key, job.priority as usize, position);
+            shared.wake_for(work.slot);
+        }
     }
 }
 

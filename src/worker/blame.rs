@@ -18,6 +18,7 @@ use crate::pg::transaction;
 use crate::pg::value::Timestamp;
 use crate::pg::{clock, identity, session};
 use crate::shared;
+use crate::shared::cancels::Asked;
 
 /// From when to when something ran, and whether its deadline had passed.
 pub(super) struct Span {
@@ -30,18 +31,24 @@ pub(super) struct Span {
 pub(super) enum Blame {
     Job(CallError),
     /// Its cancel was asked for.
-    Cancel,
+    Cancel(Asked),
     /// Somebody cancelled the executor, not the job.
     Nobody,
 }
 
 impl Bench {
-    /// Who is to blame for an error of a job.
-    pub(super) fn blame(&self, work: &Work, job: &Claimed, error: CallError, ran: &Span) -> Blame {
-        let database = work.queue.key().database;
-        if shared::expect().cancels.includes(database, job.id) {
+    /// Who is to blame for an error of a job, of which this was `asked` when it was accepted.
+    pub(super) fn blame(
+        &self,
+        work: &Work,
+        job: &Claimed,
+        error: CallError,
+        ran: &Span,
+        asked: Option<Asked>,
+    ) -> Blame {
+        if let Some(asked) = asked {
             // Whatever it made of the interrupt.
-            Blame::Cancel
+            Blame::Cancel(asked)
         } else if error.sqlstate != SqlState::QUERY_CANCELED.0 {
             Blame::Job(error)
         } else if ran.timed_out {
@@ -70,6 +77,8 @@ impl Bench {
         self.recorder.note(self.me).set_alone(false);
         work.previous = 0;
         work.previous_full = false;
+        // Whoever asks for a cancel from here on waits for us, or has the row before us.
+        shared::expect().executors[self.me].accept(claimed.len());
         // What a trigger raises concerns its job alone, also where it says that the server lacks something:
         // the others of the queue need not wait for that.
         let of_server =
@@ -94,7 +103,8 @@ impl Bench {
             at,
             timed_out: timeout_us > 0 && at.since_us(through_at) as i64 >= timeout_us,
         };
-        let blame = self.blame(work, job, CallError::from(failure), &span);
+        let asked = self.asked(work, job);
+        let blame = self.blame(work, job, CallError::from(failure), &span, asked);
         let started_at = results.done.first().map(|done| done.started_at);
         let recorded = transaction::run(|| {
             identity::as_owner(|| {
@@ -113,8 +123,8 @@ impl Bench {
                     Blame::Nobody => {
                         finish::give_back(&work.queue, slot, &now_there.job).map(|()| None)
                     }
-                    // Carried out when the batch is closed.
-                    Blame::Cancel => Ok(None),
+                    // Carried out when the batch is closed, or by whoever asks.
+                    Blame::Cancel(_) => Ok(None),
                 }
             })
         });

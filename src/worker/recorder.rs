@@ -77,6 +77,8 @@ struct VerdictCell {
     queue_id: AtomicI32,
     attempt: AtomicI32,
     job: AtomicI64,
+    /// A session has the job's row: the verdict waits for it, and nobody else does.
+    waits: AtomicU32,
 }
 
 impl VerdictCell {
@@ -93,6 +95,8 @@ pub struct Verdict {
     /// The attempts charged when it started.
     pub attempt: i32,
     pub job: i64,
+    /// A session has the job's row.
+    waits: bool,
     /// The cell it waits in.
     index: usize,
 }
@@ -162,6 +166,7 @@ impl Note {
             queue_id: self.queue_id.load(Ordering::SeqCst),
             attempt: self.attempt.load(Ordering::SeqCst),
             job: self.job.load(Ordering::SeqCst),
+            waits: false,
             index: 0,
         }
     }
@@ -274,6 +279,7 @@ impl Recorder {
         cell.queue_id.store(verdict.queue_id, Ordering::SeqCst);
         cell.attempt.store(verdict.attempt, Ordering::SeqCst);
         cell.job.store(verdict.job, Ordering::SeqCst);
+        cell.waits.store(0, Ordering::SeqCst);
         cell.kind.store(kind as u32, Ordering::SeqCst);
         shared::expect().endings.fetch_add(1, Ordering::SeqCst);
     }
@@ -291,13 +297,36 @@ impl Recorder {
         if endings == shared.settled_endings.load(Ordering::SeqCst) {
             return false;
         }
-        let concerns = |verdict: &Verdict| {
+        self.is_any_unsettled(shared, endings, |verdict| {
             verdict.database == queue.database
                 && match verdict.kind {
                     Kind::RunSingle => verdict.queue_id == queue.queue_id,
                     _ => jobs.clone().any(|job| job == verdict.job),
                 }
-        };
+        })
+    }
+
+    /// Whether a job of this queue was run by an executor whose end is still to be judged, or the verdict to be carried
+    /// out. In a queue that keeps its order none behind that job may start before: while the verdict is carried out its
+    /// row is locked, and a claim would pass over it. One that waits for a session keeps nobody.
+    pub fn is_order_unsettled(&self, shared: &Shared, queue: QueueKey) -> bool {
+        let endings = shared.endings.load(Ordering::SeqCst);
+        if endings == shared.settled_endings.load(Ordering::SeqCst) {
+            return false;
+        }
+        self.is_any_unsettled(shared, endings, |verdict| {
+            verdict.database == queue.database
+                && verdict.queue_id == queue.queue_id
+                && !verdict.waits
+        })
+    }
+
+    fn is_any_unsettled(
+        &self,
+        shared: &Shared,
+        endings: u64,
+        concerns: impl Fn(&Verdict) -> bool,
+    ) -> bool {
         let mut here = false;
         let mut anywhere = false;
         // The notes first: what is judged meanwhile moves from there to the verdicts.
@@ -333,6 +362,7 @@ impl Recorder {
                     queue_id: cell.queue_id.load(Ordering::SeqCst),
                     attempt: cell.attempt.load(Ordering::SeqCst),
                     job: cell.job.load(Ordering::SeqCst),
+                    waits: cell.waits.load(Ordering::SeqCst) != 0,
                     index,
                 })
             })
@@ -353,6 +383,13 @@ impl Recorder {
     /// The verdict was carried out, and that has committed.
     pub fn settle(&self, verdict: &Verdict) {
         self.verdicts[verdict.index].kind.store(0, Ordering::SeqCst);
+    }
+
+    /// It could not be carried out: a session has the job's row.
+    pub fn wait(&self, verdict: &Verdict) {
+        self.verdicts[verdict.index]
+            .waits
+            .store(1, Ordering::SeqCst);
     }
 
     /// A database is gone: nothing of it can be carried out.

@@ -13,6 +13,7 @@ use crate::pg::clock;
 use crate::pg::subtransaction::CallError;
 use crate::pg::value::Timestamp;
 use crate::shared;
+use crate::shared::cancels::Asked;
 
 /// What came of the jobs of a batch so far.
 #[derive(Default)]
@@ -22,6 +23,8 @@ pub(super) struct Results {
     pub(super) failed: Vec<Failed>,
     pub(super) given_back: Vec<usize>,
     pub(super) cancelled: Vec<usize>,
+    /// As they were: their cancel was asked for by a transaction that has not ended yet.
+    pub(super) left: Vec<usize>,
     /// The next one met a lock: it comes again as a batch of one, where it may wait.
     pub(super) put_off: bool,
     /// When the jobs were through, and what they had deferred began.
@@ -31,6 +34,14 @@ pub(super) struct Results {
 }
 
 impl Results {
+    /// A job makes way for its cancel.
+    pub(super) fn give_way(&mut self, index: usize, asked: Asked) {
+        match asked {
+            Asked::Committed => self.cancelled.push(index),
+            Asked::Open => self.left.push(index),
+        }
+    }
+
     /// Whether what the jobs have deferred runs just now.
     pub(super) fn is_running_deferred(&self) -> bool {
         self.through_at.is_some() && !self.deferred_ran

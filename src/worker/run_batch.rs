@@ -1,5 +1,6 @@
 //! The jobs of a batch, one after another, and what they have deferred to its end.
 
+use std::cell::Cell;
 use std::ffi::CStr;
 use std::sync::atomic::Ordering;
 
@@ -14,10 +15,13 @@ use crate::job::claimed::Claimed;
 use crate::job::current::Current;
 use crate::job::failure;
 use crate::job::finish::Done;
+use crate::pg::function::Answer;
 use crate::pg::handler::Callable;
+use crate::pg::subtransaction::CallError;
 use crate::pg::value::Timestamp;
 use crate::pg::{clock, identity, interrupts, session, timeout, transaction, worker};
 use crate::queue::fitness::{self, Handler};
+use crate::shared::cancels::Asked;
 use crate::{settings, shared};
 
 /// So long the first job of a batch waits for a lock while others are claimed behind it: longer than a
@@ -25,6 +29,15 @@ use crate::{settings, shared};
 const FIRST_LOCK_TIMEOUT_MS: i32 = 200;
 /// Later jobs of a batch wait so long for a lock before they are put off: their own batch holds locks.
 const LATER_LOCK_TIMEOUT_MS: i32 = 50;
+
+/// How a job ended.
+pub(super) struct Ran {
+    pub(super) result: std::result::Result<Answer, CallError>,
+    /// It failed, and its deadline had passed.
+    pub(super) timed_out: bool,
+    /// It had done its work, and that was not accepted: its cancel had been asked for.
+    pub(super) refused: Option<Asked>,
+}
 
 impl Bench {
     pub(super) fn run_all(
@@ -61,12 +74,20 @@ impl Bench {
                 drop(lock_patience.take());
                 lock_patience = Some(timeout::bound_lock_waits(bound(LATER_LOCK_TIMEOUT_MS)));
             }
+            let first_is_done = || results.done.first().is_some_and(|done| done.of == 0);
+            if index == 1 && first_is_done() && self.accept(work, claimed, 0).is_some() {
+                // Alone it can be rolled back, with the transaction.
+                return Err(was_cancelled());
+            }
             activity.show(job.id);
             let started_at = before.take().unwrap_or_else(clock::now);
-            let Some(ran) = self.run_one(work, handler, &callable, job, started_at)? else {
-                results.started = index + 1;
-                results.cancelled.push(index);
-                continue;
+            let ran = match self.run_one(work, handler, &callable, claimed, index, started_at)? {
+                Ok(ran) => ran,
+                Err(asked) => {
+                    results.started = index + 1;
+                    results.give_way(index, asked);
+                    continue;
+                }
             };
             let now = clock::now();
             let sqlstate = ran.result.as_ref().err().map(|e| e.sqlstate.clone());
@@ -85,24 +106,29 @@ impl Bench {
                     break;
                 }
                 Err(error) => {
+                    let asked = ran.refused.or_else(|| self.accept(work, claimed, index));
                     let span = Span {
                         started_at,
                         at: now,
                         timed_out: ran.timed_out,
                     };
-                    match self.blame(work, job, error, &span) {
+                    match self.blame(work, job, error, &span, asked) {
                         Blame::Job(error) => results.failed.push(Failed {
                             index,
                             started_at,
                             at: now,
                             error,
                         }),
-                        Blame::Cancel => results.cancelled.push(index),
+                        Blame::Cancel(asked) => results.give_way(index, asked),
                         Blame::Nobody => results.given_back.push(index),
                     }
                 }
             }
             results.started = index + 1;
+            if results.given_back.last() == Some(&index) {
+                // It keeps its place: those behind it come after it.
+                break;
+            }
             let after = AfterJob {
                 alone: single || job.alone > 0,
                 elapsed_us: now.since_us(began),
@@ -158,11 +184,8 @@ impl Bench {
             interrupts::forget_cancel();
             let started_at = done.started_at;
             me.enter_job(work.queue.queue_id, job.id, job.attempt, started_at.0);
-            if shared.cancels.includes(work.queue.key().database, job.id) {
-                return Err(Error::new(
-                    SqlState::QUERY_CANCELED,
-                    "the job was cancelled",
-                ));
+            if self.asked(work, job).is_some() {
+                return Err(was_cancelled());
             }
         }
         let is_only = claimed.len() == 1;
@@ -179,7 +202,22 @@ impl Bench {
         drop(cancels);
         drop(lock_patience);
         me.leave_job();
+        if started.len() == 1 && results.done.len() == 1 && self.accept(work, claimed, 0).is_some()
+        {
+            return Err(was_cancelled());
+        }
         Ok(())
+    }
+
+    /// Accepts what came of a job, and with it of those before it; whether its cancel was asked for before that.
+    pub(super) fn accept(&self, work: &Work, claimed: &[Claimed], index: usize) -> Option<Asked> {
+        shared::expect().executors[self.me].accept(index + 1);
+        self.asked(work, &claimed[index])
+    }
+
+    pub(super) fn asked(&self, work: &Work, job: &Claimed) -> Option<Asked> {
+        let database = work.queue.key().database;
+        shared::expect().cancels.asked(database, job.id)
     }
 
     pub(super) fn timeout_us(&self, work: &Work, job: &Claimed) -> i64 {
@@ -195,16 +233,18 @@ impl Bench {
         }
     }
 
-    /// Runs a job; None when its cancel was asked for before it began.
+    /// Runs a job; as an error, that its cancel was asked for before it began.
     pub(super) fn run_one(
         &self,
         work: &Work,
         handler: &Handler,
         callable: &Callable,
-        job: &Claimed,
+        claimed: &[Claimed],
+        index: usize,
         started_at: Timestamp,
-    ) -> Result<Option<run_job::Ran>> {
+    ) -> Result<std::result::Result<Ran, Asked>> {
         let shared = shared::expect();
+        let job = &claimed[index];
         let me = &shared.executors[self.me];
         let last_error = if job.attempt > 0 && handler.takes == fitness::Takes::Job {
             let _bookkeeping = timeout::bound_lock_waits(LATER_LOCK_TIMEOUT_MS);
@@ -224,11 +264,22 @@ impl Bench {
         // what is written down: one of the two sees the other.
         interrupts::forget_cancel();
         me.enter_job(work.queue.queue_id, job.id, job.attempt, started_at.0);
-        if shared.cancels.includes(work.queue.key().database, job.id) {
+        if let Some(asked) = self.asked(work, job) {
             me.leave_job();
             note.leave();
-            return Ok(None);
+            return Ok(Err(asked));
         }
+        // The first is accepted when another begins, or at the end: until then the transaction is its own, and what it has
+        // deferred can be cancelled too.
+        let refused = Cell::new(None);
+        let accept = || {
+            if index > 0 {
+                refused.set(self.accept(work, claimed, index));
+            }
+            refused
+                .get()
+                .map_or(Ok(()), |_| Err(was_cancelled().into()))
+        };
         let cancels = interrupts::release_cancels();
         let ran = run_job::run(
             callable,
@@ -238,12 +289,23 @@ impl Bench {
             self.timeout_us(work, job),
             &self.job_memory,
             &self.batch_memory,
+            accept,
         );
         drop(cancels);
         me.leave_job();
         note.leave();
-        Ok(Some(ran))
+        let refused = refused.get();
+        Ok(Ok(Ran {
+            result: ran.result,
+            timed_out: ran.timed_out,
+            refused,
+        }))
     }
+}
+
+#[cold]
+fn was_cancelled() -> Error {
+    Error::new(SqlState::QUERY_CANCELED, "the job was cancelled")
 }
 
 /// Queue and job as pg_stat_activity shows them; never arguments.

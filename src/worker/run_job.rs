@@ -20,7 +20,8 @@ pub struct Ran {
     pub timed_out: bool,
 }
 
-/// Runs a job in this transaction. `timeout_us`: 0 for none. `batch`: memory for the result.
+/// Runs a job in this transaction. `timeout_us`: 0 for none. `batch`: memory for the result. `accept` is asked last.
+#[allow(clippy::too_many_arguments)]
 pub fn run(
     callable: &Callable,
     takes: Takes,
@@ -29,6 +30,7 @@ pub fn run(
     timeout_us: i64,
     memory: &Context,
     batch: &Context,
+    accept: impl FnOnce() -> Result<(), CallError>,
 ) -> Ran {
     memory.reset();
     clock::start_statement();
@@ -36,7 +38,7 @@ pub fn run(
     let settings = guc::nest();
     current::enter(current.clone());
     let run = insistence::begin(timeout_us, clock::statement_start());
-    let result = call::call(callable, takes, current, last_error, memory, batch);
+    let result = call::call(callable, takes, current, last_error, memory, batch, accept);
     let timed_out = result.is_err() && run.is_over_time();
     drop(run);
     let _held = interrupts::hold_cancels();

@@ -14,6 +14,7 @@ use crate::pg::spi::{self, Plan};
 use crate::pg::subtransaction::CallError;
 use crate::pg::{clock, identity, transaction};
 use crate::queue::{cache, definition};
+use crate::shared::cancels::Asked;
 use crate::shared::statistics::Tally;
 use crate::shared::{self, pending};
 
@@ -41,8 +42,12 @@ pub fn carry_out(recorder: &Recorder, database: u32) -> std::result::Result<bool
         identity::as_owner(|| judge(verdict))
     })?;
     let settled: Vec<bool> = settled.into_iter().map(|done| done == Some(true)).collect();
-    for (verdict, _) in verdicts.iter().zip(&settled).filter(|(_, done)| **done) {
-        recorder.settle(verdict);
+    for (verdict, done) in verdicts.iter().zip(&settled) {
+        if *done {
+            recorder.settle(verdict);
+        } else {
+            recorder.wait(verdict);
+        }
     }
     shared::expect().wake_executors();
     Ok(!settled.contains(&false))
@@ -71,9 +76,11 @@ fn judge(verdict: &Verdict) -> Result<bool> {
     if job.attempt != verdict.attempt {
         return Ok(true);
     }
-    if shared::expect().cancels.includes(verdict.database, job.id) {
-        // Whoever asked for the cancel was told that it would be: it is carried out instead.
-        return Ok(true);
+    // Whoever asked for its cancel was told that it would be: that is carried out instead, once it is committed.
+    match shared::expect().cancels.asked(verdict.database, job.id) {
+        Some(Asked::Committed) => return Ok(true),
+        Some(Asked::Open) => return Ok(false),
+        None => {}
     }
     let now = clock::now();
     match verdict.kind {

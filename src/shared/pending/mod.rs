@@ -60,6 +60,7 @@ struct Pending {
     announcements: Vec<Announcement>,
     /// (level, job) to be cancelled where it runs.
     cancels: Vec<(i32, Promise)>,
+    promises_cancels: bool,
     /// (level, slot) of queues whose jobs this transaction has ended.
     ended: Vec<(i32, usize, Tally)>,
     changes: Vec<(i32, Change)>,
@@ -86,6 +87,7 @@ impl Pending {
     fn clear(&mut self) {
         self.announcements.clear();
         self.cancels.clear();
+        self.promises_cancels = false;
         self.ended.clear();
         self.changes.clear();
         self.presence = None;
@@ -105,6 +107,7 @@ impl Pending {
 static PENDING: PerProcess<RefCell<Pending>> = PerProcess::new(RefCell::new(Pending {
     announcements: Vec::new(),
     cancels: Vec::new(),
+    promises_cancels: false,
     ended: Vec::new(),
     changes: Vec::new(),
     presence: None,
@@ -208,18 +211,29 @@ pub fn waiting_from(time: i64) {
     with(|pending| pending.waiting_from = pending.waiting_from.min(time));
 }
 
-/// The job is to be cancelled by the executor that holds it, at commit; false when too many cancels are
-/// promised at a time.
-pub fn cancel(job: i64) -> bool {
-    let Some(shared) = super::get() else {
-        return true;
-    };
-    let place = shared.cancels.keep();
-    if let Some(place) = place {
-        let level = transaction::nest_level();
-        with(|pending| pending.cancels.push((level, Promise { job, place })));
+/// Asks for the cancel of a job that an executor holds: promised at commit. None when too many are asked for at a time.
+pub fn ask_cancel(database: u32, job: i64) -> Option<Promise> {
+    let level = transaction::nest_level();
+    let promise = super::get()?.cancels.ask(database, job)?;
+    with(|pending| pending.cancels.push((level, promise)));
+    Some(promise)
+}
+
+/// Somebody was told that jobs will be cancelled: only a commit keeps that, of this very session.
+pub fn promises_cancels() {
+    with(|pending| pending.promises_cancels = true);
+}
+
+/// Takes it back: too late.
+pub fn take_back(promise: Promise) {
+    with(|pending| {
+        pending
+            .cancels
+            .retain(|(_, other)| other.place != promise.place)
+    });
+    if let Some(shared) = super::get() {
+        shared.cancels.give_up(promise);
     }
-    place.is_some()
 }
 
 /// Attempts of jobs of the queue in this slot were ended by this transaction, not by an executor.

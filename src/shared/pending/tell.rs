@@ -15,6 +15,14 @@ use crate::shared::{self, Shared};
 
 /// After the other observers, who may still enqueue.
 pub(super) fn before(what: Before) -> Result<()> {
+    let is_promise = |pending: &Pending| pending.promises_cancels && !pending.cancels.is_empty();
+    if what == Before::Prepare && PENDING.with_borrow(is_promise) {
+        return Err(Error::new(
+            SqlState::FEATURE_NOT_SUPPORTED,
+            "cannot PREPARE a transaction that has cancelled a job which an executor holds",
+        )
+        .hint("COMMIT it, or cancel the job in a transaction of its own."));
+    }
     PENDING.with_borrow_mut(|pending| {
         let Some(shared) = shared::get() else {
             return Ok(());
@@ -71,6 +79,10 @@ pub(super) fn at_end(end: End) {
             return;
         };
         if let Some(shared) = shared::get() {
+            if end != End::Commit {
+                // First: who finds the job still asked for leaves it to us, who announce it.
+                free_cancels(shared, &pending.cancels, 0);
+            }
             if end == End::Commit {
                 pending.tell_commit(shared);
             } else if end == End::Abort {
@@ -79,7 +91,6 @@ pub(super) fn at_end(end: End) {
             }
             if end != End::Commit {
                 reopen(shared, &pending.changes, 0);
-                free_cancels(shared, &pending.cancels, 0);
             }
             pending.tell_end(shared, end);
         }
@@ -139,9 +150,9 @@ pub(super) fn reopen(shared: &Shared, changes: &[(i32, Change)], level: i32) {
 /// there is none, the scheduler must.
 fn tell_cancel(shared: &Shared, database: u32, promise: Promise) {
     let Some(place) = shared.find_database(database) else {
-        return shared.cancels.give_up(promise.place);
+        return shared.cancels.give_up(promise);
     };
-    shared.cancels.commit(promise, database);
+    shared.cancels.commit(promise);
     match shared.executor_holding(database, promise.job) {
         Some(executor) if executor.job.load(Ordering::SeqCst) == promise.job => {
             executor.cancelled.store(promise.job, Ordering::SeqCst);
@@ -155,7 +166,7 @@ fn tell_cancel(shared: &Shared, database: u32, promise: Promise) {
 /// Cancels promised at `level` or deeper are not to be.
 pub(super) fn free_cancels(shared: &Shared, cancels: &[(i32, Promise)], level: i32) {
     for (_, promise) in cancels.iter().filter(|cancel| cancel.0 >= level) {
-        shared.cancels.give_up(promise.place);
+        shared.cancels.give_up(*promise);
     }
 }
 

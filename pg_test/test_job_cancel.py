@@ -1,0 +1,125 @@
+"""job_cancel's answer is true: the job ends as cancelled. Or false: it ends otherwise."""
+
+import random
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from batches import enqueue, states
+from harness.gate import Gate
+from harness.refusal import refused
+
+JOBS = 3000
+
+
+@pytest.fixture
+def flowing(db):
+    """Queues whose jobs run for a moment each: some fail for the last time, some are tried again."""
+    db.sql("""
+        CREATE TABLE effects (job bigint);
+        CREATE FUNCTION work(job pushy.job) RETURNS void LANGUAGE plpgsql AS $$
+        BEGIN
+            INSERT INTO public.effects VALUES (job.id);
+            PERFORM pg_sleep(0.002 * random());
+            IF random() < 0.1 THEN RAISE EXCEPTION 'no'; END IF;
+        END $$;
+        SELECT pushy.queue_register('q', 'work(pushy.job)', max_attempts => 2, retry_delay => '5 ms')""")
+    return db
+
+
+def cancel_at_random(db, jobs: list[int], seed: int, told: list[tuple[int, bool]], end: threading.Event) -> None:
+    """Cancels jobs one by one, some in savepoints and some in transactions that are rolled back."""
+    choose = random.Random(seed)
+    with db.cluster.connect(db.name, autocommit=False) as session:
+        for job in jobs:
+            if end.is_set():
+                return
+            ending = choose.choice(["COMMIT"] * 6 + ["ROLLBACK", "ROLLBACK TO s; COMMIT", "RELEASE s; COMMIT"])
+            session.execute("SAVEPOINT s")
+            answer = session.execute("SELECT pushy.job_cancel(%s)", (job,)).fetchone()[0]
+            if choose.random() < 0.2:
+                session.execute("SELECT pg_sleep(%s)", (choose.random() * 0.02,))
+            session.execute(ending)
+            if not ending.startswith("ROLLBACK"):
+                told.append((job, answer))
+
+
+@pytest.mark.parametrize("struck", [False, True], ids=["in peace", "executors are struck"])
+def test_whoever_is_told_true_has_a_cancelled_job(flowing, struck):
+    db = flowing
+    jobs = enqueue(db, JOBS)
+    told: list[tuple[int, bool]] = []
+    end = threading.Event()
+    # Where the executors are, more or less: one starts at the front, the others ahead of it.
+    threads = [threading.Thread(target=cancel_at_random, args=(db, jobs[start::5], start, told, end)) for start in range(5)]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        if struck:
+            call = random.choice(["pg_cancel_backend", "pg_terminate_backend"])
+            db.sql(f"SELECT {call}(pid) FROM pushy.workers WHERE kind = 'executor' AND job IS NOT NULL ORDER BY random() LIMIT 1")
+        threads[0].join(0.1)
+    for thread in threads:
+        thread.join()
+    db.jobs_wait("q")
+    ended = dict(db.rows("SELECT id, state::text FROM pushy.jobs"))
+    assert len(ended) == JOBS
+    assert [(job, ended[job]) for job, answer in told if answer and ended[job] != "cancelled"] == []
+    assert [(job, ended[job]) for job, answer in told if not answer and ended[job] == "cancelled"
+            and (job, True) not in told] == []
+    # Both answers came, and what was cancelled left nothing behind.
+    assert {answer for _, answer in told} == {True, False}
+    assert db.rows("SELECT job FROM effects JOIN pushy.jobs j ON j.id = job WHERE j.state <> 'completed'") == []
+
+
+def test_a_job_that_was_done_before_the_others_of_its_batch_cannot_be_cancelled_any_more(db):
+    """Its work would have to be taken back with theirs: whoever asks waits for the batch, and is told false."""
+    gate = Gate(db)
+    db.sql(f"""
+        CREATE FUNCTION work(args jsonb) RETURNS void LANGUAGE plpgsql AS $$
+        BEGIN
+            WHILE args->>'n' = '200' AND NOT pg_try_advisory_xact_lock_shared(1) LOOP PERFORM pg_sleep(0.001); END LOOP;
+        END $$;
+        SELECT pushy.queue_register('q', 'work(jsonb)', concurrency => 1), pushy.queue_pause('q')""")
+    jobs = enqueue(db, 200)
+    db.sql("SELECT pushy.queue_resume('q')")
+    last = db.wait_until("SELECT max(job) FROM pushy.workers WHERE since < clock_timestamp() - interval '50 ms'", jobs[-1])
+    free = [job for job, in db.rows("SELECT id FROM pushy.live_job")]
+    beside = [job for job in free if job != last]
+    assert beside, "a batch of one"
+    with db.connect() as session, ThreadPoolExecutor() as other:
+        answer = other.submit(session.execute, "SELECT pushy.job_cancel(%s)", (beside[-1],))
+        db.wait_until("SELECT wait_event_type FROM pg_stat_activity WHERE pid = %s", "Lock", params=(session.info.backend_pid,))
+        gate.open()
+        assert answer.result().fetchone() == (False,)
+    db.jobs_wait("q")
+    assert states(db) == {"completed": 200}
+
+
+def test_a_handler_cancels_a_job_of_its_own_batch_but_not_itself(db):
+    db.sql("""
+        CREATE FUNCTION work(job pushy.job) RETURNS jsonb LANGUAGE sql AS $$
+            SELECT jsonb_build_array(pushy.job_cancel(job.id), pushy.job_cancel(job.id - 1), pushy.job_cancel(job.id + 1))
+             WHERE job.args->>'n' = '199'
+        $$;
+        SELECT pushy.queue_register('q', 'work(pushy.job)', concurrency => 1), pushy.queue_pause('q')""")
+    jobs = enqueue(db, 200)
+    db.sql("SELECT pushy.queue_resume('q')")
+    db.jobs_wait("q")
+    assert db.rows("SELECT id, state::text, result FROM pushy.jobs ORDER BY id DESC LIMIT 3") == [
+        (jobs[199], "cancelled", None), (jobs[198], "completed", [False, False, True]), (jobs[197], "completed", None)]
+
+
+def test_a_promise_cannot_be_prepared(db):
+    gate = Gate(db)
+    db.sql(f"""
+        CREATE FUNCTION work() RETURNS void LANGUAGE plpgsql AS $$BEGIN PERFORM {gate.stop}; END$$;
+        SELECT pushy.queue_register('q', 'work()')""")
+    job = db.value("SELECT pushy.enqueue('q')")
+    gate.wait_for_arrival()
+    with db.connect(autocommit=False) as session:
+        assert session.execute("SELECT pushy.job_cancel(%s)", (job,)).fetchone() == (True,)
+        refused(session, "PREPARE TRANSACTION 'cancels'", "0A000", "PREPARE", "COMMIT")
+    gate.open()
+    assert db.job_wait(job)["state"] == "completed"
