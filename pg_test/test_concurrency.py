@@ -138,7 +138,7 @@ def test_a_queue_of_concurrency_one_keeps_its_order_however_often_its_executor_i
     strikes = 0
     while db.value("SELECT count(*) FROM pushy.live_job"):
         strikes += db.value(f"SELECT count({call}(pid)) FROM pushy.workers WHERE kind = 'executor' AND job IS NOT NULL")
-        db.sql("SELECT pg_sleep(0.01 + 0.02 * random())")
+        db.sql("SELECT pg_sleep(0.04 + 0.08 * random())")
     assert strikes > 10
     # One that was struck four times in a row is charged, and comes back behind the others.
     assert db.rows("SELECT (args->>'n')::int FROM pushy.jobs WHERE state <> 'completed'") == []

@@ -11,7 +11,7 @@ CREATE FUNCTION pushy.enqueue(
   unique_key text DEFAULT NULL)
 RETURNS bigint LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_enqueue';
 COMMENT ON FUNCTION pushy.enqueue(text, jsonb, timestamptz, interval, int, int, interval, text) IS
-  'Adds a job in this transaction and answers its number: it runs once this transaction has committed, at run_at or after delay if given. priority is 0 (first) to 9 (last); what is left out is as the queue says. While an unfinished job of the queue holds unique_key, its number is answered instead. Needs privilege enqueue.';
+  'Adds a job in this transaction and answers its number: it runs once this transaction has committed, at run_at or after delay if given. priority is 0 (first) to 9 (last); what is left out is as the queue says. While a job of the queue with this unique_key waits, its number is answered instead: it starts when this transaction has ended, and sees what was changed here. One that has started does not count. Needs privilege enqueue.';
 
 CREATE FUNCTION pushy.enqueue_many(
   queue text,

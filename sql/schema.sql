@@ -105,6 +105,7 @@ CREATE TABLE pushy.live_job (
   state        "char"      NOT NULL,
   alone        smallint    NOT NULL DEFAULT 0,     -- how often it was suspected after a crash; if ever, it runs with no other job in the cluster
   unique_key   text,
+  beside       bigint,                           -- with a key: the newest job of that key that had started, 0 for none
   args         jsonb       NOT NULL,
   PRIMARY KEY (id),
   CONSTRAINT live_job_state CHECK (
@@ -122,8 +123,8 @@ CREATE INDEX live_job_ready ON pushy.live_job (queue_id, priority, position) WHE
 COMMENT ON INDEX pushy.live_job_ready IS 'The order in which executors take ready jobs.';
 CREATE INDEX live_job_due ON pushy.live_job (run_at, id) WHERE position IS NULL;
 COMMENT ON INDEX pushy.live_job_due IS 'Jobs waiting for their time.';
-CREATE UNIQUE INDEX live_job_unique ON pushy.live_job (queue_id, unique_key) WHERE unique_key IS NOT NULL;
-COMMENT ON INDEX pushy.live_job_unique IS 'One unfinished job per queue and unique key.';
+CREATE UNIQUE INDEX live_job_unique ON pushy.live_job (queue_id, unique_key, beside) WHERE unique_key IS NOT NULL;
+COMMENT ON INDEX pushy.live_job_unique IS 'Of the jobs of a queue with one unique key one comes beside each that has started.';
 
 
 -- Jobs that are finished, for as long as their queue keeps them.

@@ -169,7 +169,7 @@ COMMENT ON COLUMN pushy.jobs.max_attempts IS 'Attempts before it is discarded.';
 COMMENT ON COLUMN pushy.jobs.run_at IS 'When it is, or was, due.';
 COMMENT ON COLUMN pushy.jobs.enqueued_at IS 'When it was enqueued.';
 COMMENT ON COLUMN pushy.jobs.enqueued_by IS 'The role that enqueued it; NULL when it came here by a restore and its role is not known.';
-COMMENT ON COLUMN pushy.jobs.unique_key IS 'No other unfinished job of the queue has this key.';
+COMMENT ON COLUMN pushy.jobs.unique_key IS 'Who enqueues this key while the job waits is answered its number.';
 COMMENT ON COLUMN pushy.jobs.caused_by IS 'The job whose handler enqueued it.';
 COMMENT ON COLUMN pushy.jobs.depth IS '0, or one more than the job that caused it.';
 COMMENT ON COLUMN pushy.jobs.started_at IS 'When the running attempt, or the last one of a finished job, began.';

@@ -117,7 +117,7 @@ pub enum BatchEnd {
     Temporary,
     /// The job said SET CONSTRAINTS, which lasts as long as the transaction.
     Constraints,
-    /// The job has a unique or a group key: an enqueue later in the batch would meet the finished job's key.
+    /// The job has a unique or a group key: while its row is held others of that key come beside it.
     UniqueKey,
     /// One more job could pass the server's cache of subtransaction ids.
     SubxidLimit,

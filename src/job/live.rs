@@ -120,10 +120,11 @@ pub fn announce_at_end(live: &Live) {
 pub struct Finished {
     pub queue_id: i32,
     pub priority: i16,
+    pub unique_key: Option<String>,
 }
 
 static FINISHED: Plan = Plan::new(
-    "SELECT f.queue_id, f.priority FROM pushy.finished_job f \
+    "SELECT f.queue_id, f.priority, f.unique_key FROM pushy.finished_job f \
       WHERE f.id OPERATOR(pg_catalog.=) $1",
     &[BuiltinOid::INT8OID],
 );
@@ -131,9 +132,14 @@ static FINISHED: Plan = Plan::new(
 /// The job if it is finished and still kept.
 pub fn finished(id: i64) -> Result<Option<Finished>> {
     spi::connect(|spi| {
-        Ok(spi.run(&FINISHED, params![id]).first().map(|row| Finished {
-            queue_id: row.i32(1),
-            priority: row.i16(2),
-        }))
+        let found = spi.run(&FINISHED, params![id]);
+        let read = |row: Row<'_>| {
+            Ok(Finished {
+                queue_id: row.i32(1),
+                priority: row.i16(2),
+                unique_key: row.opt_text(3)?,
+            })
+        };
+        found.first().map(read).transpose()
     })
 }

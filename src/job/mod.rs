@@ -20,4 +20,5 @@ pub mod running;
 pub mod tables;
 pub mod trace;
 pub mod unfinished;
+mod unique;
 pub mod wait;

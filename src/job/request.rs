@@ -5,12 +5,12 @@ use std::rc::Rc;
 use pushy_core::state::JobState;
 
 use super::tables::live_job;
+use super::unique::{self, Found};
 use super::{current, history, position};
 use crate::errors::{Error, Result, SqlState};
 use crate::pg::function::Answer;
-use crate::pg::spi::{self, Plan};
 use crate::pg::value::{Char, Timestamp};
-use crate::pg::{clock, heap, interrupts, BuiltinOid, Datum, Oid};
+use crate::pg::{clock, heap, interrupts, Datum, Oid};
 use crate::queue::cache::Known;
 use crate::shared::pending;
 use crate::{params, settings};
@@ -87,7 +87,8 @@ impl Request {
         Ok(())
     }
 
-    /// Adds a job, or answers the number of the unfinished one that holds its key.
+    /// Adds a job, or answers the number of one that has its key and waits, and keeps that from starting until this
+    /// transaction has ended.
     pub fn add_unique(&self, args: Datum, unique_key: &str) -> Result<i64> {
         if self.is_too_deep() {
             let id = position::next()?;
@@ -95,19 +96,16 @@ impl Request {
             return Ok(id);
         }
         loop {
-            let id = position::next()?;
-            if self.insert_unique(id, args, unique_key) {
-                self.announce(id, 1);
-                return Ok(id);
-            }
-            // It may finish before we look: then the key is free, and we try again.
-            let queue_id = self.queue.definition.queue_id;
-            let holder = spi::connect(|spi| {
-                let found = spi.run(&FIND_UNIQUE, params![queue_id, unique_key]);
-                found.first().map(|row| row.i64(1))
-            });
-            if let Some(holder) = holder {
-                return Ok(holder);
+            match unique::find(&self.queue.definition, self.queue.slot, unique_key)? {
+                Found::Waiting(id) => return Ok(id),
+                Found::Free { beside } => {
+                    let id = position::next()?;
+                    let row = self.row(id, args, Some((unique_key, beside)));
+                    if heap::open("live_job")?.insert_unless_there(&row) {
+                        self.announce(id, 1);
+                        return Ok(id);
+                    }
+                }
             }
             interrupts::check();
         }
@@ -139,36 +137,6 @@ pub fn add_for(queue: &Rc<Known>, caller: Oid, jobs: &[(Datum, Option<(i64, i32)
     Ok(())
 }
 
-// Only a unique key needs SQL, for its ON CONFLICT.
-static INSERT_UNIQUE: Plan = Plan::new(
-    "INSERT INTO pushy.live_job (id, position, run_at, enqueued_at, timeout_us, caused_by, queue_id, \
-       enqueued_by, max_attempts, priority, depth, state, unique_key, args) \
-     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) \
-     ON CONFLICT (queue_id, unique_key) WHERE unique_key IS NOT NULL DO NOTHING",
-    &[
-        BuiltinOid::INT8OID,
-        BuiltinOid::INT8OID,
-        BuiltinOid::TIMESTAMPTZOID,
-        BuiltinOid::TIMESTAMPTZOID,
-        BuiltinOid::INT8OID,
-        BuiltinOid::INT8OID,
-        BuiltinOid::INT4OID,
-        BuiltinOid::OIDOID,
-        BuiltinOid::INT4OID,
-        BuiltinOid::INT2OID,
-        BuiltinOid::INT2OID,
-        BuiltinOid::CHAROID,
-        BuiltinOid::TEXTOID,
-        BuiltinOid::JSONBOID,
-    ],
-);
-
-static FIND_UNIQUE: Plan = Plan::new(
-    "SELECT j.id FROM pushy.live_job j \
-      WHERE j.queue_id OPERATOR(pg_catalog.=) $1 AND j.unique_key OPERATOR(pg_catalog.=) $2",
-    &[BuiltinOid::INT4OID, BuiltinOid::TEXTOID],
-);
-
 impl Request {
     fn state(&self) -> JobState {
         if self.ready {
@@ -187,53 +155,33 @@ impl Request {
     fn insert(&self, jobs: impl Iterator<Item = (i64, Datum)>) -> Result<()> {
         let table = heap::open("live_job")?;
         heap::check_columns(&table, live_job::COLUMNS, &live_job::CHECKED)?;
-        table.append(jobs.map(|(id, args)| {
-            params![
-                id,
-                self.ready.then_some(id),
-                self.run_at,
-                self.enqueued_at,
-                self.timeout_us,
-                self.caused_by,
-                self.queue.definition.queue_id,
-                self.caller,
-                0i32,
-                self.max_attempts,
-                self.priority,
-                self.depth as i16,
-                0i16,
-                Char(self.state().code()),
-                0i16,
-                Answer::Null,
-                args,
-            ]
-            .to_vec()
-        }));
+        table.append(jobs.map(|(id, args)| self.row(id, args, None)));
         Ok(())
     }
 
-    /// Inserts a job with a unique key; false when an unfinished job holds it.
-    fn insert_unique(&self, id: i64, args: Datum, unique_key: &str) -> bool {
-        let inserted = spi::run(
-            &INSERT_UNIQUE,
-            params![
-                id,
-                self.ready.then_some(id),
-                self.run_at,
-                self.enqueued_at,
-                self.timeout_us,
-                self.caused_by,
-                self.queue.definition.queue_id,
-                self.caller,
-                self.max_attempts,
-                self.priority,
-                self.depth as i16,
-                Char(self.state().code()),
-                unique_key,
-                args,
-            ],
-        );
-        inserted > 0
+    /// A row of the table; `unique`: its key, and beside which job of that key it stands.
+    #[inline]
+    fn row(&self, id: i64, args: Datum, unique: Option<(&str, i64)>) -> [Answer; 18] {
+        *params![
+            id,
+            self.ready.then_some(id),
+            self.run_at,
+            self.enqueued_at,
+            self.timeout_us,
+            self.caused_by,
+            self.queue.definition.queue_id,
+            self.caller,
+            0i32,
+            self.max_attempts,
+            self.priority,
+            self.depth as i16,
+            0i16,
+            Char(self.state().code()),
+            0i16,
+            unique.map(|unique| unique.0),
+            unique.map(|unique| unique.1),
+            args,
+        ]
     }
 
     /// Says at commit that jobs became ready, or when they will be due.

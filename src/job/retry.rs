@@ -6,6 +6,7 @@ use pushy_core::state::{JobEvent, JobState};
 use super::cancel::queue_for_work;
 use super::live;
 use super::position;
+use super::unique::{self, Found};
 use crate::errors::{Error, Result, SqlState};
 use crate::pg::spi::{self, Plan};
 use crate::pg::value::Char;
@@ -31,13 +32,13 @@ static RUN_AGAIN: Plan = Plan::new(
     concat!(
         "WITH again AS (DELETE FROM pushy.finished_job f WHERE f.id OPERATOR(pg_catalog.=) $1 RETURNING f.*), \
          refusal AS (DELETE FROM pushy.failure x WHERE x.job_id OPERATOR(pg_catalog.=) $1 AND x.attempt OPERATOR(pg_catalog.=) 0) \
-         INSERT INTO pushy.live_job (position, run_at, state, attempt, max_attempts, ",
+         INSERT INTO pushy.live_job (beside, position, run_at, state, attempt, max_attempts, ",
         kept_columns!(),
-        ") SELECT $2, $3, $4, attempt, \
+        ") SELECT $6, $2, $3, $4, attempt, \
                   CASE WHEN COALESCE(max_attempts, $5) OPERATOR(pg_catalog.>) attempt THEN max_attempts \
                        ELSE attempt OPERATOR(pg_catalog.+) 1 END, ",
         kept_columns!(),
-        " FROM again ON CONFLICT (queue_id, unique_key) WHERE unique_key IS NOT NULL DO NOTHING"
+        " FROM again ON CONFLICT (queue_id, unique_key, beside) WHERE unique_key IS NOT NULL DO NOTHING"
     ),
     &[
         BuiltinOid::INT8OID,
@@ -45,6 +46,7 @@ static RUN_AGAIN: Plan = Plan::new(
         BuiltinOid::TIMESTAMPTZOID,
         BuiltinOid::CHAROID,
         BuiltinOid::INT4OID,
+        BuiltinOid::INT8OID,
     ],
 );
 
@@ -54,7 +56,7 @@ fn retry(id: i64) -> Result<bool> {
     let retried = match seen {
         Some(seen) => {
             let queue = queue_for_work(id, seen.queue_id)?;
-            identity::as_owner(|| run_now(&queue, id))?.then_some(queue)
+            identity::as_owner(|| run_now(&queue, id, seen.state))?.then_some(queue)
         }
         None => {
             let finished = identity::as_owner(|| live::finished(id))?;
@@ -77,10 +79,16 @@ fn announce(queue: &Definition, priority: i16, position: i64) -> Result<()> {
     Ok(())
 }
 
-fn run_now(queue: &Definition, id: i64) -> Result<bool> {
-    // Whoever holds the row runs it, or changes it: in the first case there is nothing to do.
-    let Some(job) = live::lock_if_free(id)? else {
-        return Ok(false);
+fn run_now(queue: &Definition, id: i64, state: JobState) -> Result<bool> {
+    let job = match live::lock_if_free(id)? {
+        Some(job) => job,
+        // Whoever holds the row of one that is ready runs it. One that waits is made ready just now, or was the answer to
+        // an enqueue of its key, or a session changes it: the outcome tells.
+        None if state == JobState::Available => return Ok(false),
+        None => match live::lock(id)? {
+            Some(job) => job,
+            None => return Ok(false),
+        },
     };
     if job.state.next(JobEvent::RetryNow) != Some(JobState::Available) {
         return Ok(false);
@@ -95,22 +103,27 @@ fn run_now(queue: &Definition, id: i64) -> Result<bool> {
 }
 
 fn run_again(queue: &Definition, id: i64, finished: &live::Finished) -> Result<()> {
+    let beside = match &finished.unique_key {
+        Some(key) => match unique::find(queue, cache::slot_of(queue)?, key)? {
+            Found::Free { beside } => Some(Some(beside)),
+            Found::Waiting(_) => None,
+        },
+        None => Some(None),
+    };
     let position = position::next()?;
-    let moved = spi::run(
-        &RUN_AGAIN,
-        params![
-            id,
-            position,
-            clock::now(),
-            Char(JobState::Available.code()),
-            queue.max_attempts
-        ],
-    );
+    let moved = beside.map_or(0, |beside| {
+        let available = Char(JobState::Available.code());
+        let most = queue.max_attempts;
+        spi::run(
+            &RUN_AGAIN,
+            params![id, position, clock::now(), available, most, beside],
+        )
+    });
     if moved == 0 {
         return Err(Error::new(
             SqlState::UNIQUE_VIOLATION,
             format!(
-                "job {id} cannot run again: an unfinished job of queue \"{}\" holds its unique key",
+                "job {id} cannot run again: another of queue \"{}\" waits that has its unique key",
                 queue.name
             ),
         )

@@ -31,6 +31,7 @@ pub mod live_job {
         STATE "state",
         ALONE "alone",
         UNIQUE_KEY "unique_key",
+        BESIDE "beside",
         ARGS "args",
     }
 }

@@ -1,5 +1,7 @@
 //! Rows appended, many at once, with their index entries.
 
+use std::ops::ControlFlow;
+
 use pgrx::pg_sys::{self, Datum};
 
 use super::{advance_command, Table};
@@ -154,6 +156,48 @@ impl Slots {
             }
         });
         pg_sys::FreeTupleDesc(self.desc);
+    }
+}
+
+/// One attempt to insert a row unless a unique index has such a row: whether it was inserted; to be made again where another
+/// transaction inserted one at the same moment.
+pub(super) unsafe fn insert_speculatively(
+    relation: pg_sys::Relation,
+    info: *mut pg_sys::ResultRelInfo,
+    slot: *mut pg_sys::TupleTableSlot,
+    state: *mut pg_sys::EState,
+) -> ControlFlow<bool> {
+    let all = std::ptr::null_mut();
+    let mut there = std::mem::zeroed();
+    #[cfg(not(feature = "pg18"))]
+    let is_free = pg_sys::ExecCheckIndexConstraints(info, slot, state, &mut there, all);
+    #[cfg(feature = "pg18")]
+    let is_free = {
+        let mut none = std::mem::zeroed();
+        pg_sys::ItemPointerSetInvalid(&mut none);
+        pg_sys::ExecCheckIndexConstraints(info, slot, state, &mut there, &mut none, all)
+    };
+    if !is_free {
+        return ControlFlow::Break(false);
+    }
+    let access = &*(*relation).rd_tableam;
+    let insert = access.tuple_insert_speculative.expect("heap has it");
+    let complete = access.tuple_complete_speculative.expect("heap has it");
+    let transaction = pg_sys::GetCurrentTransactionId();
+    let command = pg_sys::GetCurrentCommandId(true);
+    let token = pg_sys::SpeculativeInsertionLockAcquire(transaction);
+    guarded(|| insert(relation, slot, command, 0, std::ptr::null_mut(), token));
+    let mut conflict = false;
+    #[cfg(feature = "pg15")]
+    pg_sys::ExecInsertIndexTuples(info, slot, state, false, true, &mut conflict, all);
+    #[cfg(not(feature = "pg15"))]
+    pg_sys::ExecInsertIndexTuples(info, slot, state, false, true, &mut conflict, all, false);
+    guarded(|| complete(relation, slot, token, !conflict));
+    pg_sys::SpeculativeInsertionLockRelease(transaction);
+    if conflict {
+        ControlFlow::Continue(())
+    } else {
+        ControlFlow::Break(true)
     }
 }
 

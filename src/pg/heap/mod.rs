@@ -5,6 +5,7 @@
 //! are ours, and have neither triggers, rules nor policies.
 
 mod append;
+mod keyed;
 mod scan;
 
 use std::ffi::CStr;
@@ -18,6 +19,7 @@ use super::spi::Tid;
 use crate::errors::{Error, Result, SqlState};
 
 pub(super) use append::Slots;
+pub use keyed::Shared;
 pub use scan::{Key, Locked};
 
 /// A table of schema pushy, open until the transaction ends.

@@ -4,6 +4,7 @@ use pgrx::pg_sys::{self, Datum, Oid};
 
 use super::{find, Table};
 use crate::errors::Result;
+use crate::pg::function::{Answer, IntoAnswer};
 use crate::pg::guard::guarded;
 use crate::pg::interrupts;
 use crate::pg::snapshot::Snapshot;
@@ -43,6 +44,19 @@ impl Key {
             strategy: pg_sys::BTEqualStrategyNumber,
             function: pg_sys::F_INT8EQ,
             value: Datum::from(value),
+        }
+    }
+
+    /// In the collation of the index.
+    pub fn text_equals(column: i16, value: &str) -> Self {
+        let Answer::Datum(value) = value.into_answer() else {
+            unreachable!("a text is not NULL")
+        };
+        Self {
+            column,
+            strategy: pg_sys::BTEqualStrategyNumber,
+            function: pg_sys::F_TEXTEQ,
+            value,
         }
     }
 
@@ -162,7 +176,7 @@ impl Table {
         // ended here, and by the resource owner after an ERROR.
         unsafe {
             let index = pg_sys::index_open(index, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
-            let scan = self.begin_scan(index, keys, snapshot);
+            let scan = self.begin_scan(index, keys, snapshot.raw());
             let seen = pg_sys::table_slot_create(self.0, std::ptr::null_mut());
             let locked = pg_sys::table_slot_create(self.0, std::ptr::null_mut());
             while let Ok(rows) = &mut found {
@@ -197,20 +211,23 @@ impl Table {
         })
     }
 
-    unsafe fn begin_scan(
+    pub(super) unsafe fn begin_scan(
         &self,
         index: pg_sys::Relation,
         keys: &[Key],
-        snapshot: &Snapshot,
+        snapshot: pg_sys::Snapshot,
     ) -> pg_sys::IndexScanDesc {
         let mut conditions: Vec<pg_sys::ScanKeyData> = keys
             .iter()
             .map(|key| {
                 let mut data = std::mem::zeroed();
-                pg_sys::ScanKeyInit(
+                pg_sys::ScanKeyEntryInitialize(
                     &mut data,
+                    0,
                     key.column,
                     key.strategy as pg_sys::StrategyNumber,
+                    pg_sys::InvalidOid,
+                    *(*index).rd_indcollation.add(key.column as usize - 1),
                     Oid::from(key.function),
                     key.value,
                 );
@@ -219,16 +236,9 @@ impl Table {
             .collect();
         let count = conditions.len() as i32;
         #[cfg(not(feature = "pg18"))]
-        let scan = pg_sys::index_beginscan(self.0, index, snapshot.raw(), count, 0);
+        let scan = pg_sys::index_beginscan(self.0, index, snapshot, count, 0);
         #[cfg(feature = "pg18")]
-        let scan = pg_sys::index_beginscan(
-            self.0,
-            index,
-            snapshot.raw(),
-            std::ptr::null_mut(),
-            count,
-            0,
-        );
+        let scan = pg_sys::index_beginscan(self.0, index, snapshot, std::ptr::null_mut(), count, 0);
         pg_sys::index_rescan(
             scan,
             conditions.as_mut_ptr(),
@@ -260,7 +270,7 @@ impl Table {
         // ERROR. The tuple is the slot's, which keeps its page pinned while `each` reads it.
         unsafe {
             let index = pg_sys::index_open(index, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
-            let scan = self.begin_scan(index, keys, snapshot);
+            let scan = self.begin_scan(index, keys, snapshot.raw());
             let seen = pg_sys::table_slot_create(self.0, std::ptr::null_mut());
             while matches!(outcome, Ok(true)) && pg_sys::index_getnext_slot(scan, direction, seen) {
                 pg_sys::slot_getsomeattrs_int(seen, (*(*self.0).rd_att).natts);

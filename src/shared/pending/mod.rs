@@ -68,6 +68,8 @@ struct Pending {
     due: i64,
     /// From when on jobs wait that this transaction has made to.
     waiting_from: i64,
+    /// From when on jobs wait that it has locked.
+    locked_waiting: i64,
     sweep: bool,
     rotated: bool,
     access: bool,
@@ -93,6 +95,7 @@ impl Pending {
         self.presence = None;
         self.due = NEVER;
         self.waiting_from = NEVER;
+        self.locked_waiting = NEVER;
         self.sweep = false;
         self.rotated = false;
         self.access = false;
@@ -113,6 +116,7 @@ static PENDING: PerProcess<RefCell<Pending>> = PerProcess::new(RefCell::new(Pend
     presence: None,
     due: NEVER,
     waiting_from: NEVER,
+    locked_waiting: NEVER,
     sweep: false,
     rotated: false,
     access: false,
@@ -194,6 +198,11 @@ pub fn for_later(index: usize, key: QueueKey, new_jobs: u64) {
 /// A ready row is locked until this transaction ends, and may be free after it.
 pub fn locked(index: usize, key: QueueKey, priority: usize, position: i64) {
     add(index, key, priority, position as u64, Why::Locked, 0);
+}
+
+/// A job that waits for `time` (µs) is locked until this transaction ends: the scheduler passes over it.
+pub fn locked_waiting(time: i64) {
+    with(|pending| pending.locked_waiting = pending.locked_waiting.min(time));
 }
 
 /// The watermark of a priority was taken; unless this transaction commits, it is put back.

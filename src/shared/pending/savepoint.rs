@@ -1,6 +1,6 @@
 //! Savepoints: what was collected in one passes to the next outer one, or is forgotten.
 
-use super::tell::{free_cancels, free_created, reopen, tell};
+use super::tell::{free_cancels, free_created, reopen, tell, tell_waiting};
 use super::{Pending, Why, PENDING};
 use crate::pg::transaction_end::SavepointEnd;
 
@@ -64,6 +64,8 @@ impl Pending {
             free_created(shared, &self.changes, level);
             reopen(shared, &self.changes, level);
             free_cancels(shared, &self.cancels, level);
+            // At whatever level: told twice it is looked for in vain.
+            tell_waiting(shared, self.locked_waiting);
             for known in &self.announcements {
                 if known.level >= level && known.why != Why::Ready {
                     tell(shared, known);

@@ -87,6 +87,7 @@ pub(super) fn at_end(end: End) {
                 pending.tell_commit(shared);
             } else if end == End::Abort {
                 tell_locked(shared, &pending.announcements);
+                tell_waiting(shared, pending.locked_waiting);
                 free_created(shared, &pending.changes, 0);
             }
             if end != End::Commit {
@@ -120,6 +121,18 @@ fn tell_locked(shared: &Shared, announcements: &[Announcement]) {
         if known.why != Why::Ready {
             tell(shared, known);
         }
+    }
+}
+
+/// Says from when on jobs wait.
+pub(super) fn tell_waiting(shared: &Shared, from: i64) {
+    if from == NEVER {
+        return;
+    }
+    if let Some(slot) = shared.find_database(crate::pg::database::current()) {
+        // Before the scheduler is woken: it looks from there on.
+        slot.announce_waiting(from);
+        shared.announce_due(slot, from);
     }
 }
 
@@ -195,12 +208,10 @@ impl Pending {
             enqueued.fetch_add(known.jobs, Ordering::Relaxed);
             tell(shared, known);
         }
-        let due = self.due.min(self.waiting_from);
-        if due != NEVER {
+        tell_waiting(shared, self.waiting_from.min(self.locked_waiting));
+        if self.due != NEVER {
             if let Some(slot) = shared.find_database(database) {
-                // Before the scheduler is woken: it looks from there on.
-                slot.announce_waiting(self.waiting_from);
-                shared.announce_due(slot, due);
+                shared.announce_due(slot, self.due);
             }
         }
         if self.sweep {

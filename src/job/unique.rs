@@ -1,0 +1,148 @@
+//! A unique key swallows no change: whatever `enqueue` answers, a run of that key starts after the enqueueing transaction
+//! has committed.
+//!
+//! So who is answered a job that waits locks its row in share mode until the transaction ends: claims pass over it, and
+//! the end announces it. A job whose row somebody holds alone runs, as a rule, with an older snapshot: it does not count,
+//! and a new one comes beside it. The unique index is over the key and the newest job of that key that was there: of those
+//! who find the same jobs one inserts, the others wait for it and look again. `core/tests/key_model/` walks every
+//! interleaving.
+
+use std::sync::atomic::Ordering;
+
+use super::current;
+use super::tables::live_job;
+use crate::errors::Result;
+use crate::pg::heap::{self, Key, Shared, Table};
+use crate::pg::spi::Tid;
+use crate::pg::value::Timestamp;
+use crate::pg::{clock, interrupts};
+use crate::queue::definition::Definition;
+use crate::shared::queue_slot::QueueSlot;
+use crate::shared::{self, executor, pending};
+
+/// What a key stands for at this moment.
+pub enum Found {
+    /// A job that waits, and starts after this transaction has ended.
+    Waiting(i64),
+    /// None does; the newest job of the key, 0: there is none.
+    Free { beside: i64 },
+}
+
+/// A job of the key that is not finished.
+struct Job {
+    id: i64,
+    tid: Tid,
+    /// This transaction has written its row: nobody else sees it yet.
+    is_own: bool,
+    position: Option<i64>,
+    priority: usize,
+    run_at: Timestamp,
+}
+
+/// Looks for a job of the key that waits. As the extension's owner.
+pub fn find(queue: &Definition, slot: Option<usize>, unique_key: &str) -> Result<Found> {
+    let table = heap::open("live_job")?;
+    heap::check_columns(&table, live_job::COLUMNS, &live_job::CHECKED)?;
+    loop {
+        let jobs = read(&table, queue.queue_id, unique_key)?;
+        let Some((newest, others)) = jobs.split_first() else {
+            return Ok(Found::Free { beside: 0 });
+        };
+        let beside = newest.id;
+        let is_last = !others.iter().any(|other| other.position.is_some());
+        if is_last && newest.is_starving(slot) {
+            return Ok(Found::Free { beside });
+        }
+        match lock_one(&table, queue, slot, &jobs) {
+            Attempt::Found(id) => return Ok(Found::Waiting(id)),
+            Attempt::AllHeld => return Ok(Found::Free { beside }),
+            Attempt::Changed => interrupts::check(),
+        }
+    }
+}
+
+/// The unfinished jobs of a key, the newest first.
+fn read(table: &Table, queue_id: i32, unique_key: &str) -> Result<Vec<Job>> {
+    let keys = [
+        Key::int4_equals(1, queue_id),
+        Key::text_equals(2, unique_key),
+    ];
+    let mut jobs = Vec::new();
+    table.read_present("live_job_unique", &keys, |row, tid, is_own| {
+        jobs.push(Job {
+            id: row.i64(live_job::ID),
+            tid,
+            is_own,
+            position: row.opt_i64(live_job::POSITION),
+            priority: row.i16(live_job::PRIORITY) as usize,
+            run_at: row.timestamp(live_job::RUN_AT),
+        });
+        Ok(())
+    })?;
+    jobs.sort_by_key(|job| std::cmp::Reverse(job.id));
+    Ok(jobs)
+}
+
+enum Attempt {
+    Found(i64),
+    AllHeld,
+    /// A job is another than it was.
+    Changed,
+}
+
+fn lock_one(table: &Table, queue: &Definition, slot: Option<usize>, jobs: &[Job]) -> Attempt {
+    // What this session runs itself has started.
+    for job in jobs.iter().filter(|job| !is_claimed_here(job.id)) {
+        if job.is_own {
+            return Attempt::Found(job.id);
+        }
+        match table.lock_shared(job.tid) {
+            Shared::Locked => {
+                if let Some(slot) = slot {
+                    job.announce_at_end(queue, slot);
+                }
+                return Attempt::Found(job.id);
+            }
+            Shared::Held => {}
+            Shared::Changed => return Attempt::Changed,
+        }
+    }
+    Attempt::AllHeld
+}
+
+/// Whether this very session runs the job, or has it in its batch: its own lock would not stop it.
+fn is_claimed_here(id: i64) -> bool {
+    let in_batch = || Some(shared::get()?.executors[executor::mine()?].holds(id));
+    current::id() == Some(id) || in_batch() == Some(true)
+}
+
+/// So long a job may be due and kept from starting before others come beside it.
+const PATIENCE_US: i64 = 1_000_000;
+
+impl Job {
+    fn announce_at_end(&self, queue: &Definition, slot: usize) {
+        let key = queue.key();
+        pending::promises(slot, key);
+        match self.position {
+            Some(position) => pending::locked(slot, key, self.priority, position),
+            None => pending::locked_waiting(self.run_at.0),
+        }
+    }
+
+    /// Whether its turn has come long ago. Those who ask for the same key again and again, each before the last one's
+    /// transaction has ended, would keep it from starting for ever: they go on with another, and let it go.
+    fn is_starving(&self, slot: Option<usize>) -> bool {
+        let Some((shared, slot)) = shared::get().zip(slot) else {
+            return false;
+        };
+        let queue: &QueueSlot = &shared.queues()[slot];
+        let is_reached = |position: i64| {
+            queue.low[self.priority].load(Ordering::SeqCst) >= position as u64
+                && queue.is_runnable()
+                && queue.has_permit()
+        };
+        !self.is_own
+            && clock::now().since_us(self.run_at) as i64 > PATIENCE_US
+            && self.position.is_some_and(is_reached)
+    }
+}

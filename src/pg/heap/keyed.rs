@@ -1,0 +1,138 @@
+//! Rows found, locked and inserted by a unique key as they are at this moment, whatever snapshot the transaction has:
+//! one of REPEATABLE READ would not see what it must, and one of SERIALIZABLE would conflict with all who look.
+
+use std::ops::ControlFlow;
+
+use pgrx::pg_sys;
+
+use super::append::{insert_speculatively, Slots};
+use super::{advance_command, find, Key, Table};
+use crate::errors::Result;
+use crate::pg::function::Answer;
+use crate::pg::spi::{Row, Tid};
+use crate::pg::transaction;
+
+/// How an attempt to lock a row in share mode ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shared {
+    Locked,
+    /// Somebody holds it alone, or changes it.
+    Held,
+    /// It is another by now, or gone.
+    Changed,
+}
+
+impl Table {
+    /// Reads the rows that an index has of these keys: what is committed by now, and what this transaction has written
+    /// (true).
+    pub fn read_present(
+        &self,
+        index: &str,
+        keys: &[Key],
+        mut each: impl FnMut(Row<'_>, Tid, bool) -> Result<()>,
+    ) -> Result<()> {
+        let index = find(index)?;
+        let mut outcome = Ok(());
+        // SAFETY: the protocol of an index scan (indexam.c) with a snapshot that is none of a moment; ended here, and by the
+        // resource owner after an ERROR. The tuple is the slot's, which keeps its page pinned while `each` reads it.
+        unsafe {
+            let index = pg_sys::index_open(index, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
+            let scan = self.begin_scan(index, keys, present());
+            let seen = pg_sys::table_slot_create(self.raw(), std::ptr::null_mut());
+            let forward = pg_sys::ScanDirection::ForwardScanDirection;
+            while outcome.is_ok() && pg_sys::index_getnext_slot(scan, forward, seen) {
+                pg_sys::slot_getsomeattrs_int(seen, (*(*self.raw()).rd_att).natts);
+                let is_own = transaction::is_own(xmin(seen));
+                outcome = each(Row::of_slot(seen), Tid::new((*seen).tts_tid), is_own);
+            }
+            pg_sys::ExecDropSingleTupleTableSlot(seen);
+            pg_sys::index_endscan(scan);
+            pg_sys::index_close(index, pg_sys::NoLock as pg_sys::LOCKMODE);
+        }
+        outcome
+    }
+
+    /// Locks a row FOR SHARE until the transaction, or savepoint, ends: nobody changes, claims or removes it meanwhile, and
+    /// others may do the same. Waits for nobody.
+    pub fn lock_shared(&self, row: Tid) -> Shared {
+        let mut tid = row.raw();
+        // SAFETY: the protocol of nodeLockRows.c; the slot is ended here, and by the resource owner after an ERROR.
+        let result = unsafe {
+            let locked = pg_sys::table_slot_create(self.raw(), std::ptr::null_mut());
+            let lock = (*(*self.raw()).rd_tableam)
+                .tuple_lock
+                .expect("every table access method has it");
+            let mut failure: pg_sys::TM_FailureData = std::mem::zeroed();
+            let (relation, command) = (self.raw(), pg_sys::GetCurrentCommandId(false));
+            let (tid, failure) = (&mut tid, &mut failure);
+            let result = crate::pg::guard::guarded(|| {
+                lock(
+                    relation,
+                    tid,
+                    present(),
+                    locked,
+                    command,
+                    pg_sys::LockTupleMode::LockTupleShare,
+                    pg_sys::LockWaitPolicy::LockWaitSkip,
+                    0,
+                    failure,
+                )
+            });
+            pg_sys::ExecDropSingleTupleTableSlot(locked);
+            result
+        };
+        match result {
+            pg_sys::TM_Result::TM_Ok => Shared::Locked,
+            pg_sys::TM_Result::TM_WouldBlock => Shared::Held,
+            _ => Shared::Changed,
+        }
+    }
+
+    /// Inserts a row and its index entries; false where a unique index has such a row already, after whoever is inserting
+    /// one. As INSERT … ON CONFLICT DO NOTHING, which fails where the transaction's snapshot does not see that row.
+    pub fn insert_unless_there(&self, row: &[Answer]) -> bool {
+        // SAFETY: what nodeModifyTable.c does for ON CONFLICT DO NOTHING. All is allocated in the current memory context and
+        // in the executor state, freed here.
+        let inserted = unsafe {
+            let state = pg_sys::CreateExecutorState();
+            let info =
+                pg_sys::palloc0(size_of::<pg_sys::ResultRelInfo>()).cast::<pg_sys::ResultRelInfo>();
+            (*info).type_ = pg_sys::NodeTag::T_ResultRelInfo;
+            pg_sys::InitResultRelInfo(info, self.raw(), 0, std::ptr::null_mut(), 0);
+            pg_sys::ExecOpenIndices(info, true);
+            let mut slots = Slots::new((*self.raw()).rd_att);
+            slots.fill(std::iter::once(row));
+            let slot = slots.filled()[0];
+            let inserted = loop {
+                pg_sys::check_for_interrupts!();
+                match insert_speculatively(self.raw(), info, slot, state) {
+                    ControlFlow::Break(inserted) => break inserted,
+                    ControlFlow::Continue(()) => {}
+                }
+            };
+            slots.free();
+            pg_sys::ExecCloseIndices(info);
+            pg_sys::FreeExecutorState(state);
+            pg_sys::pfree(info.cast());
+            inserted
+        };
+        advance_command();
+        inserted
+    }
+}
+
+/// What is committed by now, and all that this transaction has done.
+fn present() -> pg_sys::Snapshot {
+    &raw mut pg_sys::SnapshotSelfData
+}
+
+/// # Safety
+/// The slot has a row of a table.
+unsafe fn xmin(slot: *mut pg_sys::TupleTableSlot) -> u32 {
+    let read = (*(*slot).tts_ops)
+        .getsysattr
+        .expect("every slot of a table has it");
+    let mut null = false;
+    let xmin = pg_sys::MinTransactionIdAttributeNumber;
+    crate::pg::guard::guarded(|| read(slot, xmin, &mut null)).value() as u32
+}
