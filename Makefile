@@ -7,7 +7,7 @@ PYTHON    := target/venv/bin/python
 SUDO      := $(shell test -w "$$($(PG_CONFIG) --sharedir 2>/dev/null)" || echo --sudo)
 REGRESS   := $(basename $(notdir $(sort $(wildcard pg_test/sql/*.sql))))
 
-.PHONY: help setup build install installcheck demo demo-stop test lint bench bench-full clean
+.PHONY: help setup build install installcheck demo demo-stop test torture fuzz lint bench bench-full clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -37,19 +37,11 @@ demo-stop: ## ends that server and deletes it
 test: setup ## every test, on servers of their own; TEST='-k retry' picks some
 	@tools/test.sh $(TEST)
 
+torture: setup ## clients with all their habits, every fault, a standby promoted now and then: SEED=7 MINUTES=10
+	@tools/build.sh dev
+	@cd pg_test && ../$(PYTHON) -m torture "$(SEED)" "$(MINUTES)"
+
+fuzz: ## what reads bytes, SECONDS=600 for each target of core/fuzz
+	@tools/fuzz.sh $(or $(SECONDS),60)
+
 lint: setup ## format, clippy, names in SQL, and pgspot over the install script
-	@tools/lint.sh
-
-bench: setup ## Pushy, its peers and its limits, the short form: tables and plots into bench/; BENCH=drain picks a section
-	@bench/setup.sh
-	@tools/build.sh release
-	@target/bench/venv/bin/python -m bench $(BENCH)
-
-bench-full: setup ## the same, every section, with millions of jobs (an hour or two)
-	@bench/setup.sh
-	@tools/build.sh release
-	@target/bench/venv/bin/python -m bench --full $(BENCH)
-
-clean: ## what was built, and the demo
-	@if [ -e target/demo ] && [ -x $(PYTHON) ]; then $(PYTHON) tools/demo.py stop; fi
-	@. tools/cargo.sh; cargo clean

@@ -171,6 +171,12 @@ class Cluster:
     def promote(self) -> None:
         self.run("pg_ctl", "promote", "-w", "-s", "-D", self.data)
 
+    def replaced_by(self, standby: "Cluster") -> "Cluster":
+        """Leaves everything to a standby that was promoted, and deletes this server."""
+        self._standbys.remove(standby)
+        self.remove()
+        return standby
+
     # -- use -------------------------------------------------------------------------------------------------
 
     def run(self, program: str, *arguments, **options) -> subprocess.CompletedProcess:

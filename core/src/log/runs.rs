@@ -42,7 +42,7 @@ pub fn decode(mut bytes: &[u8]) -> Option<Vec<Run>> {
     let (mut block, mut position) = (0i64, 0i64);
     while let Some((part, rest)) = bytes.split_first() {
         bytes = rest;
-        block += unzigzag(varint::take(&mut bytes)?);
+        block = block.checked_add(unzigzag(varint::take(&mut bytes)?))?;
         let (first, count) = (varint::take(&mut bytes)?, varint::take(&mut bytes)?);
         position = position.wrapping_add(unzigzag(varint::take(&mut bytes)?));
         runs.push(Run {
@@ -59,6 +59,17 @@ pub fn decode(mut bytes: &[u8]) -> Option<Vec<Run>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bytes_that_are_no_runs_are_refused_and_overflow_nothing() {
+        let mut bytes = vec![0];
+        varint::put(&mut bytes, zigzag(7));
+        bytes.extend([1, 1, 0, 0]);
+        varint::put(&mut bytes, zigzag(i64::MAX));
+        bytes.extend([1, 1, 0]);
+        assert_eq!(decode(&bytes), None);
+        assert_eq!(decode(&bytes[..3]), None);
+    }
 
     #[test]
     fn runs_come_back_in_their_order() {
