@@ -139,6 +139,55 @@ def test_a_queue_cannot_be_written_into_being(shop, role):
     shop.sql(f"REVOKE pg_execute_server_program FROM {victim}")
 
 
+# -- sequences, which have no triggers --------------------------------------------------------------------------------
+
+END = 9223372036854775807
+
+
+def test_setting_the_sequence_of_positions_harms_no_job(make_cluster):
+    """Set back, jobs had numbers of jobs that are kept, could not complete and were charged for it; set to its end, none could be enqueued."""
+    cluster = make_cluster()
+    db = cluster.database()
+    db.sql(LEDGER)
+    db.sql("SELECT pushy.queue_register('q', 'note(jsonb)', max_attempts => 2); CREATE ROLE etl LOGIN IN ROLE pg_write_all_data")
+    run(db, count=5)
+    enqueued = 5
+    for value in (1, 3, END, END - 2, 2 ** 62, 1):
+        with db.connect(user="etl") as etl:
+            etl.execute("SELECT setval('pushy.position_seq', %s)", (value,))
+        since = cluster.log.position()
+        run(db, count=4)
+        later = db.value("SELECT pushy.enqueue('q', '99', delay => '20 ms')")
+        assert db.job_wait(later)["state"] == "completed"
+        enqueued += 5
+        cluster.log.wait_for("position_seq was set by somebody", since)
+    with db.connect(user="etl") as etl:
+        etl.execute("SELECT setval('pushy.position_seq', 1)")
+    cluster.restart()
+    run(db, count=4)
+    assert db.rows("SELECT count(*), count(DISTINCT id) FROM pushy.jobs") == [(enqueued + 4, enqueued + 4)]
+    assert db.rows("SELECT * FROM pushy.failures") == []
+    assert db.value("SELECT count(*) FROM ledger") == enqueued + 4
+
+
+@pytest.mark.parametrize("value", [1, 2, None], ids=["the first", "the second", "the last"])
+def test_setting_any_sequence_runs_nothing_as_anybody_else(shop, role, value):
+    """At worst what draws from it is refused, and says which sequence."""
+    session = granted(shop, role, ["pg_write_all_data"])
+    for name, last in shop.rows("SELECT schemaname || '.' || sequencename, max_value FROM pg_sequences WHERE schemaname LIKE 'pushy%'"):
+        session.execute("SELECT setval(%s, %s)", (name, value or last))
+    run(shop, count=3)
+    before = state(shop)[:2]
+    for statement in ("SELECT pushy.queue_register('another', 'note(jsonb)')", "SELECT pushy.watch('watched', channel => 'another')"):
+        try:
+            shop.sql(statement)
+        except psycopg.Error as error:
+            assert error.sqlstate in ("23505", "2200H"), error
+    kept = shop.rows("SELECT * FROM pushy.queue WHERE queue <> 'another' ORDER BY 1, 2")
+    assert [kept, state(shop)[1]] == before
+    run(shop, count=3)
+
+
 # -- what must go on working ------------------------------------------------------------------------------------------
 
 def dumped(db, user, *options) -> str:

@@ -82,7 +82,8 @@ CREATE TABLE pushy.queue_acl (
 COMMENT ON TABLE pushy.queue_acl IS 'Privileges on queues; see pushy.queue_grant.';
 
 
-CREATE SEQUENCE pushy.position_seq;
+-- CYCLE: set to its end by somebody, it starts anew, and is then put where it was (see src/job/position.rs).
+CREATE SEQUENCE pushy.position_seq CYCLE;
 COMMENT ON SEQUENCE pushy.position_seq IS
   'Numbers of jobs, and positions in the order of ready jobs: a job''s first position is its number.';
 

@@ -1,10 +1,95 @@
 //! The order of ready jobs: values of one sequence.
+//!
+//! A number never comes twice while the server runs, also where somebody has set the sequence: pg_write_all_data may, and a
+//! sequence has no trigger to keep it out. Jobs with the number of one that is kept could not complete.
 
-use crate::errors::Result;
-use crate::pg::{identity, sequence};
+use std::sync::atomic::Ordering;
+
+use crate::errors::{Error, Result, SqlState};
+use crate::params;
+use crate::pg::per_process::PerProcess;
+use crate::pg::spi::{self, Plan};
+use crate::pg::{database, ereport, identity, sequence, transaction, Oid};
+use crate::shared;
+use crate::shared::database::Database;
+
+/// More than are drawn between two looks; what is further ahead was set.
+const LEAP: i64 = 1 << 40;
+/// The same for the first look of a server's life, when the numbers of jobs that are kept are all that is known.
+const FIRST_LEAP: i64 = 1 << 53;
+/// How far a sequence that was set is put ahead: over what others have drawn and not told yet.
+const ROOM: i64 = 100_000;
 
 /// The next position, which is also the number of a new job. Drawn anew whenever a job becomes ready,
 /// so that it goes behind those already waiting.
 pub fn next() -> Result<i64> {
-    Ok(sequence::next(identity::expect_relation("position_seq")?))
+    let sequence = identity::expect_relation("position_seq")?;
+    let Some(place) = here() else {
+        // Without the preload: no job runs.
+        return Ok(sequence::next(sequence));
+    };
+    let before = place.highest_position.load(Ordering::SeqCst);
+    let drawn = sequence::next(sequence);
+    if before > 0 && is_next(before, drawn, LEAP) {
+        place.highest_position.fetch_max(drawn, Ordering::SeqCst);
+        return Ok(drawn);
+    }
+    look_into(sequence, place)
+}
+
+/// What was drawn after `before` was known to be taken.
+fn is_next(before: i64, drawn: i64, leap: i64) -> bool {
+    drawn > before && drawn - before < leap
+}
+
+static HERE: PerProcess<std::cell::Cell<Option<&'static Database>>> =
+    PerProcess::new(std::cell::Cell::new(None));
+
+fn here() -> Option<&'static Database> {
+    let oid = database::current();
+    if let Some(place) = HERE.get().filter(|place| place.oid() == oid) {
+        return Some(place);
+    }
+    let place = shared::get()?.ensure_database(oid);
+    HERE.set(place);
+    place
+}
+
+static HIGHEST_KEPT: Plan = Plan::new(
+    "SELECT COALESCE(pg_catalog.max(f.id), 0) FROM pushy.finished_job f",
+    &[],
+);
+
+/// The first draw since the server started, or one that cannot follow those before.
+#[cold]
+fn look_into(sequence: Oid, place: &Database) -> Result<i64> {
+    identity::as_owner(|| {
+        let kept = transaction::with_latest_snapshot(|| {
+            spi::connect(|spi| spi.look(&HIGHEST_KEPT, params![]).row(0).i64(1))
+        });
+        loop {
+            let told = place.highest_position.load(Ordering::SeqCst);
+            let leap = if told > 0 { LEAP } else { FIRST_LEAP };
+            // After both: what they know of was drawn before it.
+            let drawn = sequence::next(sequence);
+            if is_next(told.max(kept), drawn, leap) {
+                place.highest_position.fetch_max(drawn, Ordering::SeqCst);
+                return Ok(drawn);
+            }
+            place.highest_position.fetch_max(kept, Ordering::SeqCst);
+            let ahead = place.highest_position.fetch_add(ROOM, Ordering::SeqCst) + ROOM;
+            sequence::set(sequence, ahead);
+            say_set(drawn, ahead);
+        }
+    })
+}
+
+fn say_set(drawn: i64, ahead: i64) {
+    ereport::log(
+        &Error::new(
+            SqlState::WARNING,
+            format!("sequence pushy.position_seq was set by somebody, to {drawn} or so: numbers of jobs go on behind {ahead}"),
+        )
+        .hint("A role with pg_write_all_data may set every sequence of the database: take it from whom you do not trust."),
+    );
 }

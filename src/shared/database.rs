@@ -66,6 +66,8 @@ pub struct Database {
     pub kept_in_parent: AtomicU64,
     /// Jobs may be left of a dropped queue.
     pub orphans_requested: AtomicBool,
+    /// The highest position drawn so far, or little less; 0: none since the server started.
+    pub highest_position: AtomicI64,
     pub log: LogPlace,
 }
 
@@ -156,6 +158,7 @@ impl Shared {
             free.due.store(NEVER, Ordering::SeqCst);
             free.waiting_from.store(0, Ordering::SeqCst);
             free.left_out.store(false, Ordering::SeqCst);
+            free.highest_position.store(0, Ordering::SeqCst);
             free.quiesced.store(0, Ordering::SeqCst);
             free.swept_writes.store(0, Ordering::SeqCst);
             free.sweep_requested.store(false, Ordering::SeqCst);

@@ -1,5 +1,7 @@
 //! The extension coming to and leaving a database.
 
+use std::sync::atomic::Ordering;
+
 use crate::errors::{Error, SqlState};
 use crate::pg::{database, ereport, identity, transaction};
 use crate::shared::database::{Database, Presence};
@@ -10,7 +12,10 @@ use crate::sql_function;
 sql_function!(pushy_extension_created, |_call| {
     match shared::get() {
         Some(shared) => {
-            shared.ensure_database(database::current());
+            if let Some(place) = shared.ensure_database(database::current()) {
+                // Its sequences are new.
+                place.highest_position.store(0, Ordering::SeqCst);
+            }
             pending::presence(Presence::Present);
         }
         None => ereport::warning(
