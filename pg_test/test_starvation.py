@@ -213,3 +213,25 @@ def test_a_role_owns_as_many_queues_as_the_setting_allows(make_cluster):
         session.execute("SELECT pushy.queue_register('q3', 'quick()')")
     with db.connect(user="other") as session:
         session.execute("SELECT pushy.queue_register('mine', 'quick()')")
+
+
+# -- channels of subscriptions -----------------------------------------------------------------------------------
+
+def test_a_roles_subscriptions_name_as_many_channels_as_the_setting_allows(db, role):
+    tenant, other = role(), role()
+    create = "SELECT pushy.subscription_create(%s, ARRAY(SELECT 'c' || n FROM generate_series(1, %s) n))"
+    with db.connect(user=tenant) as session:
+        session.execute(create, ("first", 9_990))
+        refused(session, "SELECT pushy.subscription_create('second', ARRAY(SELECT 'c' || n FROM generate_series(1, 11) n))",
+                "53400", "pushy.max_channels_per_role", "10000", "Its other subscriptions have 9990.")
+        session.execute(create, ("second", 8))
+        session.execute("SELECT pushy.subscription_create('all')")
+        session.execute("SELECT pushy.subscription_create('all too')")
+        refused(session, "SELECT pushy.subscription_create('third')", "53400", "pushy.max_channels_per_role")
+        # Declared again, it counts once.
+        session.execute(create, ("first", 9_990))
+        session.execute("SELECT pushy.subscription_drop('first')")
+        session.execute("SELECT pushy.subscription_create('third')")
+    with db.connect(user=other) as session:
+        session.execute(create, ("others", 10_000))
+    db.sql(create, "of a superuser", 10_001)

@@ -14,6 +14,7 @@ static RESERVED_EXECUTORS: GucSetting<i32> = GucSetting::<i32>::new(2);
 static MAX_EXECUTORS_PER_ROLE: GucSetting<i32> = GucSetting::<i32>::new(0);
 static MAX_JOB_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(0);
 static MAX_QUEUES_PER_ROLE: GucSetting<i32> = GucSetting::<i32>::new(0);
+static MAX_CHANNELS_PER_ROLE: GucSetting<i32> = GucSetting::<i32>::new(10_000);
 static EXECUTOR_LINGER: GucSetting<i32> = GucSetting::<i32>::new(60);
 static MAX_DEPTH: GucSetting<i32> = GucSetting::<i32>::new(16);
 static SYNCHRONOUS_COMMIT: GucSetting<bool> = GucSetting::<bool>::new(false);
@@ -89,6 +90,16 @@ pub fn init(preloading: bool) {
         &MAX_QUEUES_PER_ROLE,
         0,
         1_000_000,
+        GucContext::Suset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"pushy.max_channels_per_role",
+        c"Channels that the subscriptions of a role in a database may name, one without a list counting as one; 0: no bound.",
+        c"The relay and each reader go through them. Superusers have no such bound.",
+        &MAX_CHANNELS_PER_ROLE,
+        0,
+        i32::MAX,
         GucContext::Suset,
         GucFlags::default(),
     );
@@ -247,6 +258,11 @@ pub fn check_timeout(timeout_us: i64) -> Result<()> {
 /// 0: no bound but the share that is free.
 pub fn max_queues_per_role() -> i64 {
     i64::from(MAX_QUEUES_PER_ROLE.get())
+}
+
+/// 0: no bound.
+pub fn max_channels_per_role() -> i64 {
+    i64::from(MAX_CHANNELS_PER_ROLE.get())
 }
 
 pub fn executor_linger() -> std::time::Duration {

@@ -269,9 +269,13 @@ impl Recorder {
     }
 
     fn add_verdict(&self, kind: Kind, note: &Note) {
-        // Only jobs that a session has locked since can fill the cells, twice as many as there are
-        // executors; one more is then not charged for this run.
-        let Some(cell) = self.verdicts.iter().find(|cell| !cell.is_taken()) else {
+        // Only jobs that a session has locked since can fill cells. Then one more end of an executor is not charged for this
+        // run; crashes of the server have the other half, because nobody may keep them from being judged.
+        let cells = match kind {
+            Kind::Crashed | Kind::RunAlone => &self.verdicts[..],
+            _ => &self.verdicts[..MAX_EXECUTORS],
+        };
+        let Some(cell) = cells.iter().find(|cell| !cell.is_taken()) else {
             return;
         };
         let verdict = note.verdict(kind);

@@ -9,11 +9,11 @@ use crate::log::{state, tick};
 use crate::params;
 use crate::pg::function::{Answer, Call};
 use crate::pg::spi::{self, Plan};
-use crate::pg::{array, database, identity, snapshot, transaction, BuiltinOid, Oid};
+use crate::pg::{array, database, identifier, identity, snapshot, transaction, BuiltinOid, Oid};
 use crate::queue::cache;
 use crate::queue::privilege::{self, Privilege};
 use crate::shared::pending;
-use crate::sql_function;
+use crate::{settings, sql_function};
 
 sql_function!(pushy_subscription_create, |call| create(call));
 
@@ -47,6 +47,35 @@ const COLUMNS: &[BuiltinOid] = &[
 /// Bytes of a name, as of other names of the server.
 const LONGEST_NAME: usize = 63;
 
+static COUNT_CHANNELS: Plan = Plan::new(
+    "SELECT COALESCE(pg_catalog.sum(COALESCE(pg_catalog.cardinality(s.channels), 1)), 0)::pg_catalog.int8 \
+       FROM pushy.subscription s \
+      WHERE s.owner OPERATOR(pg_catalog.=) $1 AND s.name OPERATOR(pg_catalog.<>) $2",
+    &[BuiltinOid::OIDOID, BuiltinOid::TEXTOID],
+);
+
+/// Refuses so many channels more in a subscription of this owner, because the relay and the readers go through all of
+/// them; as the extension's owner.
+fn require_share(owner: Oid, name: &str, channels: usize) -> Result<()> {
+    let most = settings::max_channels_per_role();
+    if most == 0 || identity::is_superuser(owner) {
+        return Ok(());
+    }
+    let others = spi::connect(|spi| spi.run(&COUNT_CHANNELS, params![owner, name]).row(0).i64(1));
+    if others + channels as i64 <= most {
+        return Ok(());
+    }
+    Err(Error::new(
+        SqlState::CONFIGURATION_LIMIT_EXCEEDED,
+        format!(
+            "subscription \"{name}\" with {channels} channels would give role {} more than pushy.max_channels_per_role allows, {most}",
+            identifier::quoted(&identity::role_name(owner))
+        ),
+    )
+    .detail(format!("Its other subscriptions have {others}."))
+    .hint("Leave channels out to read all, drop subscriptions no longer used, or ask a superuser to raise pushy.max_channels_per_role."))
+}
+
 fn create(call: Call) -> Result<String> {
     transaction::require_writable(c"pushy.subscription_create()");
     let name = call.text("name", 0)?;
@@ -65,6 +94,7 @@ fn create(call: Call) -> Result<String> {
         let known = cache::get(queue)?;
         privilege::require(&known.definition, &known.grants, caller, Privilege::Enqueue)?;
     }
+    let count = channels.as_ref().map_or(1, Vec::len);
     let cursor = identity::as_owner(|| {
         let write = |plan: &Plan, cursor: Cursor, owner: Oid| {
             let channels = channels.as_deref();
@@ -91,9 +121,11 @@ fn create(call: Call) -> Result<String> {
                 } else {
                     (start(from_oldest)?, caller)
                 };
+                require_share(owner, &name, count)?;
                 write(&CHANGE, cursor, owner);
                 return Ok(cursor);
             }
+            require_share(caller, &name, count)?;
             let cursor = start(from_oldest)?;
             if write(&INSERT, cursor, caller) {
                 return Ok(cursor);
