@@ -20,7 +20,8 @@ fuzz_target!(|input: (bool, Vec<u8>)| {
     if identifier.form == Form::Plain {
         assert!(is_plain(&identifier.name));
     }
-    let again = Identifier::read(&quoted(&identifier.name), &server).expect("a quoted name is read");
+    let again =
+        Identifier::read(&quoted(&identifier.name), &server).expect("a quoted name is read");
     assert_eq!(again.name, identifier.name);
     assert_eq!(again.form, Form::Quoted);
     assert_eq!(hash(&again.name), hash(&identifier.name));
