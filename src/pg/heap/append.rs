@@ -173,8 +173,8 @@ pub(super) unsafe fn insert_speculatively(
     let is_free = pg_sys::ExecCheckIndexConstraints(info, slot, state, &mut there, all);
     #[cfg(feature = "pg18")]
     let is_free = {
+        // Offset 0: no row.
         let mut none = std::mem::zeroed();
-        pg_sys::ItemPointerSetInvalid(&mut none);
         pg_sys::ExecCheckIndexConstraints(info, slot, state, &mut there, &mut none, all)
     };
     if !is_free {
