@@ -5,7 +5,7 @@ use pushy_core::state::{JobEvent, JobState};
 use super::live::Live;
 use super::{current, finish, live};
 use crate::errors::{Error, Result, SqlState};
-use crate::pg::{clock, database, identity, interrupts};
+use crate::pg::{clock, database, identity, interrupts, transaction};
 use crate::queue::definition::Definition;
 use crate::queue::privilege::{self, Privilege};
 use crate::queue::{cache, control, definition};
@@ -36,14 +36,20 @@ fn cancel(id: i64) -> Result<bool> {
         let finished = identity::as_owner(|| live::finished(id))?;
         let finished = finished.ok_or_else(|| Error::no_such_job(id))?;
         queue_for_work(id, finished.queue_id)?;
-        return Ok(false);
+        return Ok(answer_finished());
     };
     let queue = queue_for_work(id, seen.queue_id)?;
     let cancelled = identity::as_owner(|| cancel_live(&queue, &seen))?;
     if cancelled {
         control::tell(control::Event::Cancel, &queue.name, Some(id));
     }
-    Ok(cancelled)
+    Ok(cancelled || answer_finished())
+}
+
+/// The answer that a job is finished: a crash takes back the completion that it is about, unless that is on disk.
+fn answer_finished() -> bool {
+    transaction::flush_commits();
+    false
 }
 
 fn cancel_live(queue: &Definition, seen: &Live) -> Result<bool> {

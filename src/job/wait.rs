@@ -21,11 +21,11 @@ const MOST: Duration = Duration::from_secs(60);
 // Rows written by this transaction itself are seen with their xmin, to refuse waiting for them. Two plans: that
 // of the second opens each table of the history, and who waits looks often.
 static UNFINISHED_STATE: Plan = Plan::new(
-    "SELECT j.queue_id, j.xmin::pg_catalog.text::pg_catalog.int8 FROM pushy.live_job j WHERE j.id OPERATOR(pg_catalog.=) $1",
+    "SELECT j.queue_id, j.xmin::pg_catalog.text::pg_catalog.int8, j.attempt FROM pushy.live_job j WHERE j.id OPERATOR(pg_catalog.=) $1",
     &[BuiltinOid::INT8OID],
 );
 static FINISHED_STATE: Plan = Plan::new(
-    "SELECT f.queue_id, f.xmin::pg_catalog.text::pg_catalog.int8 FROM pushy.finished_job f WHERE f.id OPERATOR(pg_catalog.=) $1",
+    "SELECT f.queue_id, f.xmin::pg_catalog.text::pg_catalog.int8, f.attempt FROM pushy.finished_job f WHERE f.id OPERATOR(pg_catalog.=) $1",
     &[BuiltinOid::INT8OID],
 );
 
@@ -57,6 +57,8 @@ struct Seen {
     queue_id: i32,
     finished: bool,
     own: bool,
+    /// Nobody has tried it: what there is to say of it is what its enqueuer has said.
+    untried: bool,
 }
 
 /// The job as of now, whatever the transaction's snapshot.
@@ -70,6 +72,7 @@ fn look(id: i64) -> Result<Option<Seen>> {
                         queue_id: row.i32(1),
                         finished,
                         own: transaction::is_own(row.i64(2) as u32),
+                        untried: !finished && row.i32(3) == 0,
                     })
                 })
             }))
@@ -118,7 +121,13 @@ fn job_wait(call: Call) -> Result<Answer> {
                 .transpose()?;
         }
     }
-    row(id, &queue)
+    let row = row(id, &queue);
+    // The commit of an executor is not on disk yet, as a rule. Who polls for a job that waits is not made to wait for the
+    // disk each time.
+    if !look(id)?.is_some_and(|seen| seen.untried) {
+        transaction::flush_commits();
+    }
+    row
 }
 
 fn row(id: i64, queue: &definition::Definition) -> Result<Answer> {
@@ -163,6 +172,7 @@ fn jobs_wait(call: Call) -> Result<()> {
         // Each look is a transaction of its own; between looks no snapshot is held.
         transaction::commit_in_procedure()?;
         if !unfinished::is_any(queue, known.slot)? {
+            transaction::flush_commits();
             return Ok(());
         }
         transaction::commit_in_procedure()?;

@@ -110,6 +110,32 @@ pub fn commit_durably() {
     unsafe { pg_sys::ForceSyncCommit() }
 }
 
+/// Waits until every commit so far is on disk, whatever its synchronous_commit: what is answered of it stays true after a
+/// crash.
+pub fn flush_commits() {
+    const PAGE: u64 = pg_sys::XLOG_BLCKSZ as u64;
+    const HEADER: u64 = size_of::<pg_sys::XLogPageHeaderData>().next_multiple_of(8) as u64;
+    const FIRST_HEADER: u64 =
+        size_of::<pg_sys::XLogLongPageHeaderData>().next_multiple_of(8) as u64;
+    // SAFETY: reads shared memory; a flush raises an ERROR or waits for the disk.
+    unsafe {
+        if RecoveryInProgress() {
+            return;
+        }
+        let next = GetXLogInsertRecPtr();
+        // The next record begins behind the header of its page; where nothing else is on that page, the last one ends
+        // before it (XLogBytePosToEndRecPtr in xlog.c), and no more can be flushed.
+        let header = if next % pg_sys::wal_segment_size as u64 == FIRST_HEADER {
+            FIRST_HEADER
+        } else if next % PAGE == HEADER {
+            HEADER
+        } else {
+            0
+        };
+        pg_sys::XLogFlush(next - header);
+    }
+}
+
 pub fn commit() {
     // SAFETY: inside a transaction of begin(), whose snapshot is the only one left.
     unsafe {
