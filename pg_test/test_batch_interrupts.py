@@ -342,3 +342,18 @@ def test_the_progress_of_a_running_job_is_seen_at_once_and_gone_with_it(db):
     assert db.job_wait(job)["state"] == "completed"
     assert db.row("SELECT job, progress, progress_message FROM pushy.workers WHERE pid = %s", pid) == \
         {"job": None, "progress": None, "progress_message": None}
+
+
+def test_a_timeout_of_months_is_not_cut_to_what_a_timer_holds(db):
+    """2³¹ ms and 25 days: as a number of 32 bits the one is negative, and the other an instant."""
+    db.sql("CREATE FUNCTION work() RETURNS text LANGUAGE sql AS $$ SELECT pg_sleep(0.05)::text || 'done' $$")
+    for timeout in ("2147483648 ms", "4294967297 ms", "25 days", "300 days", "100 years"):
+        db.sql(f"SELECT pushy.queue_register('q', 'work()', timeout => '{timeout}', max_attempts => 1)")
+        assert db.job_wait(db.value("SELECT pushy.enqueue('q')"))["result"] == "done", timeout
+
+
+def test_a_wait_of_months_ends_when_its_job_does(db):
+    db.sql("CREATE FUNCTION work() RETURNS text LANGUAGE sql AS $$ SELECT 'done' $$; SELECT pushy.queue_register('q', 'work()')")
+    db.sql("SELECT pushy.enqueue('q')")
+    db.sql("CALL pushy.jobs_wait('q', '300 days')")
+    assert db.value("SELECT state FROM pushy.jobs") == "completed"

@@ -2,7 +2,10 @@
 
 import datetime
 
+import psycopg
 import pytest
+
+from watching import paused_queue
 
 LEDGER = """
     CREATE TABLE ledger (n int, seq bigserial, xid xid8 DEFAULT pg_current_xact_id());
@@ -184,3 +187,21 @@ def test_a_chain_of_jobs_that_never_ends_is_cut_at_max_depth(db):
     assert db.value("SELECT max(depth)::text FROM pushy.jobs WHERE state = 'completed'") == limit
     assert db.value("SELECT sqlstate FROM pushy.failures") == "54001"
     db.jobs_wait("loop")
+
+
+@pytest.mark.parametrize("function", ["enqueue('q', '1'", "enqueue_many('q', '{1}'"])
+@pytest.mark.parametrize("delay", ["1 month", "1 year", "1 month 3 days 2 hours", "12 days", "1 month -3 days"])
+def test_a_delay_is_added_as_sql_adds_it(db, function, delay):
+    paused_queue(db)
+    # In this zone a day in March and one in November are not of 24 hours.
+    db.sql("SET timezone = 'America/New_York'")
+    before, job, after = db.rows(f"SELECT clock_timestamp(), pushy.{function}, delay => '{delay}'), clock_timestamp()")[0]
+    added = "SELECT %s + %s::interval <= run_at AND run_at <= %s + %s::interval FROM pushy.jobs WHERE id = %s"
+    assert db.value(added, before, delay, after, delay, job)
+
+
+@pytest.mark.parametrize("delay", ["-1 second", "1 day -25 hours", "-1 month"])
+def test_a_delay_into_the_past_is_refused(db, delay):
+    paused_queue(db)
+    with pytest.raises(psycopg.errors.InvalidParameterValue, match="delay"):
+        db.sql(f"SELECT pushy.enqueue('q', delay => '{delay}')")

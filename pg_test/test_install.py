@@ -182,3 +182,21 @@ def test_a_dump_restores_its_queues_which_stay_paused_elsewhere_until_told(make_
     assert "resume_after_restore" in str(copy.rows("SELECT reason, fix FROM pushy.queue_explain('r')"))
     copy.sql("SELECT pushy.resume_after_restore()")
     assert copy.job_wait(copy.value("SELECT pushy.enqueue('r', '2')"))["state"] == "completed"
+
+
+@pytest.mark.parametrize("encoding", ["EUC_JP", "EUC_CN", "EUC_KR", "EUC_TW", "EUC_JIS_2004", "SQL_ASCII",
+                                      "LATIN1", "LATIN10", "ISO_8859_5", "WIN1251", "WIN866", "KOI8R", "UTF8"])
+def test_a_database_of_any_encoding_takes_it(shared_cluster, encoding):
+    db = shared_cluster.database(extension=False, options=f"ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0")
+    try:
+        # Not every encoding of the server's is one of Python's.
+        said = shared_cluster.psql(db.name, """
+            CREATE EXTENSION pushy;
+            CREATE FUNCTION work() RETURNS int LANGUAGE sql AS 'SELECT 7';
+            SELECT pushy.queue_register('q', 'work()');
+            SELECT pushy.enqueue('q') AS id \\gset
+            SELECT 'ended as ' || state || result FROM pushy.job_wait(:id)""")
+        assert "ended as completed7" in said
+    finally:
+        with shared_cluster.connect() as admin:
+            admin.execute(f'DROP DATABASE "{db.name}" WITH (FORCE)')

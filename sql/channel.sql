@@ -40,4 +40,4 @@ CREATE FUNCTION pushy.notify(channel text, payload text DEFAULT '', delivery tex
     AS 'MODULE_PATHNAME', 'pushy_notify';
 
 COMMENT ON FUNCTION pushy.notify(text, text, text) IS
-    'NOTIFY with a checked channel, written as after LISTEN, and a checked payload. delivery => ''relay'' writes it to the event log instead: the commit waits for nobody, LISTENers hear it from the relay a moment later, and subscriptions can read it';
+    'NOTIFY with a checked channel, written as after LISTEN, and a checked payload. delivery => ''relay'' writes it to the event log instead: the commit waits for nobody, LISTENers hear it from the relay a moment later, and subscriptions can read it. Allowed in a read-only transaction, as NOTIFY is';

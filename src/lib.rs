@@ -45,6 +45,7 @@ pgrx::extension_sql_file!("../sql/grants.sql", name = "grants", finalize);
 /// Called when the library is loaded: by the postmaster (preload), or by one backend.
 #[pgrx::pg_guard]
 pub extern "C-unwind" fn _PG_init() {
+    pg::panics::init();
     let preloading = pg::shmem::is_preloading();
     settings::init(preloading);
     watch::init();

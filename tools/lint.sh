@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Format, clippy without a warning, names without a schema in any SQL text, and pgspot over the install script.
+# Format, clippy without a warning, names without a schema in any SQL text, the server's symbols, plain ASCII where it must be,
+# and pgspot over the install script.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . tools/cargo.sh
@@ -10,5 +11,11 @@ cargo clippy --workspace --all-targets -- -D warnings
 CARGO_TARGET_DIR=target/rust_client cargo clippy --manifest-path pg_test/rust_client/Cargo.toml --all-targets -- -D warnings
 
 target/venv/bin/python tools/lint_sql.py
+tools/symbols.py
+# CREATE EXTENSION converts the script to the database's encoding, and EUC_JP has no 'dash' of Unicode's.
+if LC_ALL=C grep -nP '[^\x00-\x7F]' sql/*.sql pushy.control; then
+    echo "lint: not ASCII" >&2
+    exit 1
+fi
 tools/build.sh dev
 target/venv/bin/pgspot $(find target/package-dev -name 'pushy--*.sql')

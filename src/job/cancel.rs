@@ -158,4 +158,7 @@ pub fn carry_out(id: i64) -> Result<bool> {
     Ok(free.is_some())
 }
 
-sql_function!(pushy_job_cancel, |call| cancel(call.i64("id", 0)?));
+sql_function!(pushy_job_cancel, |call| {
+    transaction::require_writable(c"pushy.job_cancel()");
+    cancel(call.i64("id", 0)?)
+});

@@ -56,8 +56,8 @@ fn read_request(call: Call, queue: &str) -> Result<Request> {
 
 fn read_due_time(call: Call, now: Timestamp) -> Result<Option<Timestamp>> {
     let run_at = call.opt_timestamp(RUN_AT);
-    let delay = call.opt_interval_us("delay", DELAY)?;
-    match (run_at, delay) {
+    let delayed = call.opt_interval_from("delay", DELAY, now)?;
+    match (run_at, delayed) {
         (Some(_), Some(_)) => Err(Error::new(
             SqlState::INVALID_PARAMETER_VALUE,
             "run_at and delay are both given",
@@ -72,13 +72,13 @@ fn read_due_time(call: Call, now: Timestamp) -> Result<Option<Timestamp>> {
             },
             "a finite time; leave it out to run the job now",
         )),
-        (due, None) => Ok(due),
-        (None, Some(delay)) if delay < 0 => Err(Error::out_of_range(
+        (Some(due), None) => Ok(Some(due)),
+        (None, Some(due)) if due < now => Err(Error::out_of_range(
             "delay",
             "a negative interval",
             "a positive interval; leave it out to run the job now",
         )),
-        (None, Some(delay)) => Ok(Some(now.plus_us(delay))),
+        (None, delayed) => Ok(delayed),
     }
 }
 

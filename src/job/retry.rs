@@ -10,7 +10,7 @@ use super::unique::{self, Found};
 use crate::errors::{Error, Result, SqlState};
 use crate::pg::spi::{self, Plan};
 use crate::pg::value::Char;
-use crate::pg::{clock, identity};
+use crate::pg::{clock, identity, transaction};
 use crate::queue::definition::Definition;
 use crate::queue::{cache, control};
 use crate::shared::pending;
@@ -132,4 +132,7 @@ fn run_again(queue: &Definition, id: i64, finished: &live::Finished) -> Result<(
     announce(queue, finished.priority, position)
 }
 
-sql_function!(pushy_job_retry, |call| retry(call.i64("id", 0)?));
+sql_function!(pushy_job_retry, |call| {
+    transaction::require_writable(c"pushy.job_retry()");
+    retry(call.i64("id", 0)?)
+});

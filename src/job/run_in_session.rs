@@ -14,7 +14,7 @@ use crate::pg::leftovers::Leftovers;
 use crate::pg::memory::Context;
 use crate::pg::subtransaction::CallError;
 use crate::pg::value::Timestamp;
-use crate::pg::{clock, database, guc, identifier, identity};
+use crate::pg::{clock, database, guc, identifier, identity, transaction};
 use crate::queue::definition::Definition;
 use crate::queue::fitness::{self, Takes};
 use crate::queue::{alter, cache, privilege};
@@ -24,6 +24,7 @@ use crate::shared::{self, pending};
 use crate::{sql_function, watch};
 
 sql_function!(pushy_queue_run, |call| {
+    transaction::require_writable(c"pushy.queue_run()");
     let name = call.text("queue", 0)?;
     let most = call.opt_i32(1);
     run(&name, most)

@@ -50,7 +50,8 @@ impl Condition {
             unsafe {
                 pg_sys::ConditionVariableTimedSleep(
                     self.0.get(),
-                    left.as_millis().max(1) as std::ffi::c_long,
+                    // The server takes 24 days at most: after them the loop goes on.
+                    left.as_millis().clamp(1, i32::MAX as u128) as std::ffi::c_long,
                     pg_sys::PG_WAIT_EXTENSION,
                 );
             }

@@ -4,7 +4,7 @@ use pgrx::pg_sys::panic::CaughtError;
 use pgrx::PgTryBuilder;
 
 use super::subtransaction::CallError;
-use super::text;
+use super::{panics, text};
 use crate::errors::{Error, SqlState};
 
 /// An error that ended a transaction of a worker.
@@ -43,6 +43,14 @@ impl From<CaughtError> for Failure {
         if let CaughtError::RustPanic { payload, .. } = &caught {
             if let Some(error) = payload.downcast_ref::<CallError>() {
                 return error.clone().into();
+            }
+            if let Some((message, detail)) = panics::description(&**payload) {
+                return Self {
+                    sqlstate: SqlState::INTERNAL_ERROR.0.to_owned(),
+                    message,
+                    detail,
+                    hint: Some(panics::HINT.to_owned()),
+                };
             }
         }
         let (report, read): (_, fn(&str) -> String) = match &caught {

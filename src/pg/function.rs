@@ -117,6 +117,31 @@ impl Call {
             })
     }
 
+    /// The time that comes an interval after `from`, as `from + interval` has it in SQL: a month is a month and a day a day of
+    /// the session's time zone.
+    pub fn opt_interval_from(
+        self,
+        name: &str,
+        index: usize,
+        from: Timestamp,
+    ) -> Result<Option<Timestamp>> {
+        // Refuses what is too long, and what is infinite, before the server does.
+        if self.opt_interval_us(name, index)?.is_none() {
+            return Ok(None);
+        }
+        let interval = self.datum(index).unwrap_or(pg_sys::Datum::from(0usize));
+        // SAFETY: takes a timestamptz and an interval, neither NULL; raises 22008 behind the last timestamp.
+        let sum = unsafe {
+            pg_sys::OidFunctionCall2Coll(
+                pg_sys::Oid::from(pg_sys::F_TIMESTAMPTZ_PL_INTERVAL),
+                pg_sys::Oid::INVALID,
+                pg_sys::Datum::from(from.0),
+                interval,
+            )
+        };
+        Ok(Some(Timestamp(sum.value() as i64)))
+    }
+
     pub fn interval_us(self, name: &str, index: usize) -> Result<i64> {
         Self::required(name, self.opt_interval_us(name, index)?)
     }
@@ -204,7 +229,7 @@ macro_rules! sql_function {
                 // SAFETY: the guard ends every unwinding and longjmp from inside; behind it nothing is
                 // left to drop.
                 unsafe {
-                    match pgrx::pg_sys::panic::pgrx_extern_c_guard(guarded) {
+                    match $crate::pg::panics::edge(guarded) {
                         Ok(answer) => $call.finish(answer),
                         Err(error) => error.raise(),
                     }
@@ -240,7 +265,7 @@ macro_rules! trigger_function {
                 // SAFETY: the guard ends every unwinding and longjmp from inside; behind it nothing is
                 // left to drop.
                 unsafe {
-                    if let Err(error) = pgrx::pg_sys::panic::pgrx_extern_c_guard(guarded) {
+                    if let Err(error) = $crate::pg::panics::edge(guarded) {
                         error.raise();
                     }
                     // No row to put in its place.

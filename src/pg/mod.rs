@@ -34,6 +34,7 @@ pub mod leftovers;
 pub mod mapped_file;
 pub mod memory;
 pub mod notify;
+pub mod panics;
 pub mod per_process;
 pub mod random;
 mod result_rows;

@@ -3,6 +3,7 @@
 //! Operators are looked up by name too, and some have no place to write a schema: the `=` of CASE x WHEN, of NULLIF
 //! and of IN. A statement that runs with the owner's rights would call a caller's own.
 
+#[cfg(any(feature = "pg15", feature = "pg16"))]
 use pgrx::pg_sys;
 
 use super::guard::guarded;

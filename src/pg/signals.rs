@@ -12,7 +12,9 @@ extern "C-unwind" {
     fn die(signal: c_int);
     fn StatementCancelHandler(signal: c_int);
     fn SignalHandlerForConfigReload(signal: c_int);
-    fn pqsignal(signal: c_int, handler: unsafe extern "C-unwind" fn(c_int)) -> *const ();
+    // A macro of that name from 18 on, because libpq has a function that is called so too.
+    #[cfg_attr(feature = "pg18", link_name = "pqsignal_be")]
+    fn pqsignal(signal: c_int, handler: unsafe extern "C-unwind" fn(c_int));
 }
 
 /// Why a worker's process ended, as its signal handlers know it. Zero: it does not know, so whatever

@@ -14,6 +14,7 @@ const STATEMENT_TIMEOUT: c_int = 3;
 
 extern "C-unwind" {
     fn enable_timeout_after(id: c_int, delay_ms: c_int);
+    fn enable_timeout_at(id: c_int, time: i64);
     fn RegisterTimeout(id: c_int, handler: extern "C-unwind" fn()) -> c_int;
     fn disable_timeout(id: c_int, keep_indicator: bool);
 }
@@ -23,23 +24,27 @@ pub struct Deadline {
     at: Timestamp,
 }
 
-/// A delay as timers take it: at least a millisecond, at most 24 days.
-fn milliseconds(delay_us: i64) -> c_int {
-    (delay_us / 1000).clamp(1, i64::from(c_int::MAX)) as c_int
+/// A delay as timers take it: whole milliseconds, one at least.
+fn milliseconds(delay_us: i64) -> i64 {
+    (delay_us / 1000).max(1)
 }
 
 /// When what is armed with the same arguments strikes, or a little later.
 pub fn deadline(delay_us: i64, now: Timestamp) -> Timestamp {
-    now.plus_us(i64::from(milliseconds(delay_us)) * 1000)
+    now.plus_us(milliseconds(delay_us) * 1000)
 }
 
 /// Cancels what runs after `delay_us`. `now`: by the server's clock, as its timers.
 pub fn arm(delay_us: i64, now: Timestamp) -> Deadline {
-    let ms = milliseconds(delay_us);
     let at = deadline(delay_us, now);
     // SAFETY: InitPostgres registered the timeout; raises nothing. A later deadline than the pending
-    // one costs no system call (timeout.c, from 14).
-    unsafe { enable_timeout_after(STATEMENT_TIMEOUT, ms) }
+    // one costs no system call (timeout.c, from 14). A delay has 32 bits there: 24 days.
+    unsafe {
+        match c_int::try_from(milliseconds(delay_us)) {
+            Ok(ms) => enable_timeout_after(STATEMENT_TIMEOUT, ms),
+            Err(_) => enable_timeout_at(STATEMENT_TIMEOUT, at.0),
+        }
+    }
     Deadline { at }
 }
 

@@ -3,9 +3,9 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use pgrx::pg_sys;
-use pgrx::pg_sys::panic::pgrx_extern_c_guard;
 
 use super::ereport::Ready;
+use super::panics::edge;
 use super::transaction;
 use crate::errors::Result;
 
@@ -101,7 +101,7 @@ unsafe extern "C-unwind" fn on_end(event: pg_sys::XactEvent::Type, _arg: *mut st
         pg_sys::XactEvent::XACT_EVENT_PREPARE => End::Prepare,
         _ => return,
     };
-    pgrx_extern_c_guard(move || {
+    edge(move || {
         for observer in observers() {
             (observer.at_end)(end);
         }
@@ -111,7 +111,7 @@ unsafe extern "C-unwind" fn on_end(event: pg_sys::XactEvent::Type, _arg: *mut st
 
 /// Lets the observers act while errors still abort the transaction. Behind the guard nothing is left to drop.
 unsafe fn before(what: Before) {
-    let outcome = pgrx_extern_c_guard(move || {
+    let outcome = edge(move || {
         observers()
             .filter_map(|observer| observer.before)
             .try_for_each(|before| before(what))
@@ -136,7 +136,7 @@ unsafe extern "C-unwind" fn on_savepoint_end(
         pg_sys::SubXactEvent::SUBXACT_EVENT_ABORT_SUB => SavepointEnd::Rollback,
         _ => return,
     };
-    pgrx_extern_c_guard(move || {
+    edge(move || {
         for observer in observers() {
             (observer.at_savepoint_end)(end, transaction::nest_level());
         }

@@ -18,9 +18,9 @@ pub struct Kind {
 macro_rules! worker_entry {
     ($symbol:ident, $body:path) => {
         #[no_mangle]
-        #[pgrx::pg_guard]
         pub extern "C-unwind" fn $symbol(arg: pgrx::pg_sys::Datum) {
-            $body(arg.value());
+            // SAFETY: at the edge; nothing here is left to drop.
+            unsafe { $crate::pg::panics::edge(move || $body(arg.value())) }
         }
     };
 }

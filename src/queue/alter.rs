@@ -6,10 +6,11 @@ use super::options::Options;
 use super::register::{require_fit, set_handler, set_role};
 use super::{privilege, publish, store};
 use crate::errors::{Error, Result, SqlState};
-use crate::pg::identity;
+use crate::pg::{identity, transaction};
 use crate::sql_function;
 
 sql_function!(pushy_queue_alter, |call| {
+    transaction::require_writable(c"pushy.queue_alter()");
     let queue = call.text("queue", 0)?;
     alter(&queue, &Options::read(call)?)
 });

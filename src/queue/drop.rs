@@ -1,6 +1,6 @@
 //! queue_drop.
 
-use crate::pg::BuiltinOid;
+use crate::pg::{transaction, BuiltinOid};
 
 use super::alter::find_owned;
 use super::cache;
@@ -17,6 +17,7 @@ use crate::shared::{self, pending};
 use crate::{sql_function, watch};
 
 sql_function!(pushy_queue_drop, |call| {
+    transaction::require_writable(c"pushy.queue_drop()");
     let name = call.text("queue", 0)?;
     let force = call.opt_bool(1).unwrap_or(false);
     drop_queue(&name, force)

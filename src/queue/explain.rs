@@ -306,8 +306,13 @@ impl Jobs {
         } else if self.retryable > 0 {
             findings.push(blocked(
                 format!(
-                    "{} failed and wait for their next attempt; the first waiting job is due at {next}",
-                    jobs(self.retryable)
+                    "{} failed and {} next attempt; the first waiting job is due at {next}",
+                    jobs(self.retryable),
+                    if self.retryable == 1 {
+                        "waits for its"
+                    } else {
+                        "wait for their"
+                    }
                 ),
                 format!(
                     // for people to run

@@ -1,6 +1,6 @@
 //! queue_grant, queue_revoke and the questions whether one has a privilege.
 
-use crate::pg::{BuiltinOid, Oid};
+use crate::pg::{transaction, BuiltinOid, Oid};
 
 use super::alter::find_owned;
 use super::cache;
@@ -12,6 +12,7 @@ use crate::shared::pending;
 use crate::{params, sql_function};
 
 sql_function!(pushy_queue_grant, |call| {
+    transaction::require_writable(c"pushy.queue_grant()");
     let queue = call.text("queue", 0)?;
     let role = call.text("role", 1)?;
     let privilege = call.text("privilege", 2)?;
@@ -19,6 +20,7 @@ sql_function!(pushy_queue_grant, |call| {
 });
 
 sql_function!(pushy_queue_revoke, |call| {
+    transaction::require_writable(c"pushy.queue_revoke()");
     let queue = call.text("queue", 0)?;
     let role = call.text("role", 1)?;
     let privilege = call.text("privilege", 2)?;

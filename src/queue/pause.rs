@@ -6,10 +6,11 @@ use super::definition::Definition;
 use super::handler_name;
 use super::register::require_fit;
 use crate::errors::Result;
-use crate::pg::{function_catalog as functions, identity};
+use crate::pg::{function_catalog as functions, identity, transaction};
 use crate::sql_function;
 
 sql_function!(pushy_queue_pause, |call| {
+    transaction::require_writable(c"pushy.queue_pause()");
     let name = call.text("queue", 0)?;
     let mut queue = find_owned(&name)?;
     queue.paused = true;
@@ -19,6 +20,7 @@ sql_function!(pushy_queue_pause, |call| {
 });
 
 sql_function!(pushy_queue_resume, |call| {
+    transaction::require_writable(c"pushy.queue_resume()");
     let name = call.text("queue", 0)?;
     let mut queue = find_owned(&name)?;
     require_home(&queue)?;

@@ -8,10 +8,11 @@ use super::fitness::{self, Unfit};
 use super::options::{self, Options};
 use super::{handler_name, privilege, publish, restore, share, store};
 use crate::errors::{Error, Result, SqlState};
-use crate::pg::{database, identifier, identity, text};
+use crate::pg::{database, identifier, identity, text, transaction};
 use crate::sql_function;
 
 sql_function!(pushy_queue_register, |call| {
+    transaction::require_writable(c"pushy.queue_register()");
     let name = call.text("queue", 0)?;
     let handler = call.text("handler", 1)?;
     check_name(&name)?;

@@ -180,6 +180,7 @@ static DELETE: Plan = Plan::new(
 );
 
 sql_function!(pushy_subscription_drop, |call| {
+    transaction::require_writable(c"pushy.subscription_drop()");
     let name = call.text("name", 0)?;
     let known = table::owned(&name, identity::current_user())?;
     let deleted = identity::as_owner(|| Ok(spi::run(&DELETE, params![name.as_str()])))?;
