@@ -98,7 +98,7 @@ def test_every_view_is_read_by_everybody_and_shows_every_column_filled_and_null(
            "SELECT id, queue_id, 2, now(), 'P0001', 'm' FROM pushy.live_job LIMIT 1")
     db.sql("UPDATE pushy.live_job SET enqueued_by = 0 WHERE unique_key = 'k'")
     db.sql("UPDATE pushy.live_job l SET caused_by = 1 WHERE unique_key = 'k'")
-    db.sql("UPDATE pushy.subscription SET stopped = 'why' WHERE name = 's3'")
+    db.sql("UPDATE pushy.subscription SET stopped = 'why', home_system = 0 WHERE name = 's3'")
     db.sql("UPDATE pushy.watch SET paused = true WHERE name = 'w1'")
     filled, null = set(), set()
     with db.connect() as session:

@@ -1,0 +1,43 @@
+"""Where no relay can come, watches and subscriptions say so, and what to do about it."""
+
+import pytest
+
+OBSTACLES = {
+    "no preload": ({"shared_preload_libraries": ""}, "shared_preload_libraries"),
+    "off": ({"pushy.enabled": "off"}, "pushy.enabled = on"),
+    "another database": ({"pushy.databases": "other"}, "pushy.databases = "),
+    "no slot": ({"max_worker_processes": "1"}, "max_worker_processes = "),
+}
+
+
+def states(db) -> dict[str, tuple]:
+    watches = db.rows("SELECT name, state, fix FROM pushy.watches")
+    return {name: (state, fix) for name, state, fix in watches + db.rows("SELECT name, state, fix FROM pushy.subscriptions")}
+
+
+@pytest.mark.parametrize("obstacle", OBSTACLES)
+def test_what_hinders_the_relay_is_said(make_cluster, obstacle):
+    settings, fix = OBSTACLES[obstacle]
+    db = make_cluster(settings).database()
+    db.sql("CREATE FUNCTION nothing() RETURNS void LANGUAGE sql AS ''; CREATE TABLE t (id int PRIMARY KEY);"
+           "SELECT pushy.queue_register('q', 'nothing()'), pushy.subscription_create('s'),"
+           "       pushy.watch('t', name => 'relay', channel => 'c', delivery => 'relay'), pushy.watch('t', name => 'notify', channel => 'c', delivery => 'notify'),"
+           "       pushy.watch('t', name => 'jobs', queue => 'q'), pushy.watch('t', name => 'paused', channel => 'c', delivery => 'relay');"
+           "SELECT pushy.watch_pause('t', 'paused'); INSERT INTO t VALUES (1)")
+    db.wait_until("SELECT state FROM pushy.watches WHERE name = 'relay'", "no_relay")
+    seen = states(db)
+    assert {name: state for name, (state, _) in seen.items()} == {"relay": "no_relay", "s": "no_relay", "notify": "active", "jobs": "active", "paused": "paused"}
+    assert fix in seen["relay"][1] and seen["relay"][1] == seen["s"][1]
+    if fix.startswith("pushy."):
+        db.sql("ALTER SYSTEM RESET ALL")
+        for statement in seen["relay"][1].split(";"):
+            db.sql(statement)
+        db.wait_until("SELECT count(*) FROM pushy.watches WHERE state = 'no_relay'", 0)
+        assert states(db)["s"] == ("active", None) and states(db)["relay"] == ("active", None)
+        db.sql("CALL pushy.subscription_wait('s', '30 s')")
+
+
+def test_with_a_relay_all_is_active(db):
+    db.sql("CREATE TABLE t (id int PRIMARY KEY); SELECT pushy.watch('t', channel => 'c'), pushy.subscription_create('s'); INSERT INTO t VALUES (1)")
+    db.sql("CALL pushy.subscription_wait('s', '30 s')")
+    assert states(db) == {"c": ("active", None), "s": ("active", None)}
