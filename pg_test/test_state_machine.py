@@ -1,5 +1,7 @@
 """The state machine: each legal move made, each other refused, seen from SQL."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from harness.gate import Gate
@@ -158,3 +160,14 @@ def test_the_tables_refuse_a_state_that_does_not_exist(bench):
                          f"depth{', attempt, finished_at, expires_at' if table == 'finished_job' else ''}) "
                          f"SELECT %s, 1, 'z', '{{}}', now(), now(), 10, 5, 0{', 0, now(), now()' if table == 'finished_job' else ''}",
                          -job)
+
+
+def test_a_finished_job_that_two_sessions_retry_at_once_runs_once_more(db, bench):
+    job = bench.completed()
+    db.sql("SELECT pushy.queue_pause('q')")
+    with db.connect(autocommit=False) as first, db.connect() as second, ThreadPoolExecutor() as pool:
+        assert first.execute("SELECT pushy.job_retry(%s)", (job,)).fetchone()[0]
+        answer = pool.submit(lambda: second.execute("SELECT pushy.job_retry(%s)", (job,)).fetchone()[0])
+        db.wait_until("SELECT count(*) FROM pg_locks WHERE NOT granted AND pid = %s", 1, params=(second.info.backend_pid,))
+        first.commit()
+        assert answer.result() is False, "it is available as it is"

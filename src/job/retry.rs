@@ -62,7 +62,9 @@ fn retry(id: i64) -> Result<bool> {
             let finished = identity::as_owner(|| live::finished(id))?;
             let finished = finished.ok_or_else(|| Error::no_such_job(id))?;
             let queue = queue_for_work(id, finished.queue_id)?;
-            identity::as_owner(|| run_again(&queue, id, &finished))?;
+            if !identity::as_owner(|| run_again(&queue, id, &finished))? {
+                return retry(id);
+            }
             Some(queue)
         }
     };
@@ -102,34 +104,42 @@ fn run_now(queue: &Definition, id: i64, state: JobState) -> Result<bool> {
     Ok(true)
 }
 
-fn run_again(queue: &Definition, id: i64, finished: &live::Finished) -> Result<()> {
+/// False when the job is gone from the history: somebody else has just made it run again, or it has expired.
+fn run_again(queue: &Definition, id: i64, finished: &live::Finished) -> Result<bool> {
     let beside = match &finished.unique_key {
         Some(key) => match unique::find(queue, cache::slot_of(queue)?, key)? {
-            Found::Free { beside } => Some(Some(beside)),
-            Found::Waiting(_) => None,
+            Found::Free { beside } => Some(beside),
+            Found::Waiting(_) => return Err(key_waits(queue, id)),
         },
-        None => Some(None),
+        None => None,
     };
     let position = position::next()?;
-    let moved = beside.map_or(0, |beside| {
-        let available = Char(JobState::Available.code());
-        let most = queue.max_attempts;
-        spi::run(
-            &RUN_AGAIN,
-            params![id, position, clock::now(), available, most, beside],
-        )
-    });
+    let available = Char(JobState::Available.code());
+    let most = queue.max_attempts;
+    let moved = spi::run(
+        &RUN_AGAIN,
+        params![id, position, clock::now(), available, most, beside],
+    );
     if moved == 0 {
-        return Err(Error::new(
-            SqlState::UNIQUE_VIOLATION,
-            format!(
-                "job {id} cannot run again: another of queue \"{}\" waits that has its unique key",
-                queue.name
-            ),
-        )
-        .hint("Wait for that job, or cancel it."));
+        // Of the same key, just now; nothing of this is kept.
+        return finished
+            .unique_key
+            .as_ref()
+            .map_or(Ok(false), |_| Err(key_waits(queue, id)));
     }
-    announce(queue, finished.priority, position)
+    announce(queue, finished.priority, position)?;
+    Ok(true)
+}
+
+fn key_waits(queue: &Definition, id: i64) -> Error {
+    Error::new(
+        SqlState::UNIQUE_VIOLATION,
+        format!(
+            "job {id} cannot run again: another of queue \"{}\" waits that has its unique key",
+            queue.name
+        ),
+    )
+    .hint("Wait for that job, or cancel it.")
 }
 
 sql_function!(pushy_job_retry, |call| {
