@@ -9,7 +9,7 @@ from harness.fixtures import REPOSITORY
 
 # What everybody may call. A function that is added has to be added here, or stays closed.
 PUBLIC_FUNCTIONS = {
-    "channel_ident", "channel_inspect", "channel_name", "current_job", "enqueue", "enqueue_many", "has_queue_privilege",
+    "channel_grant", "channel_ident", "channel_inspect", "channel_name", "channel_revoke", "current_job", "enqueue", "enqueue_many", "has_queue_privilege",
     "job_cancel", "job_progress", "job_retry", "job_trace", "job_wait", "jobs_wait", "notify", "queue_alter", "queue_drop",
     "queue_explain", "queue_grant", "queue_pause", "queue_register", "queue_resume", "queue_revoke", "queue_run",
     "notice", "resume_after_restore", "subscription_ack", "subscription_create", "subscription_drop",
@@ -19,8 +19,9 @@ PUBLIC_FUNCTIONS = {
     # Behind the views, which run them as whoever looks.
     "queue_monitored", "queue_running", "queue_seen", "queue_statistics", "running_jobs", "watch_counts",
     "watch_is_home", "watch_elsewhere", "worker_rows", "subscription_rows", "log_row", "log_bounds",
+    "channel_grant_rows", "relay_obstacle",
 }
-VIEWS = {"queues", "jobs", "failures", "workers", "stats", "watches", "subscriptions", "log"}
+VIEWS = {"queues", "jobs", "failures", "workers", "stats", "watches", "subscriptions", "log", "channel_grants"}
 
 MEMBERS = """
     SELECT classid::regclass::text, objid, pg_describe_object(classid, objid, 0) AS what

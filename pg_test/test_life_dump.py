@@ -67,7 +67,7 @@ def test_a_role_that_happens_to_have_the_number_of_another_is_not_taken_for_it(s
     with there.connect() as admin:
         admin.execute("CREATE ROLE stranger LOGIN; CREATE ROLE second LOGIN; CREATE ROLE third LOGIN")
     copy, _ = restore(there, dump(shop, "--no-owner", "--no-privileges"), "shop")
-    copy.sql("UPDATE pushy.queue SET run_as = 'stranger'::regrole; UPDATE pushy.queue_acl SET grantee = 'stranger'::regrole")
+    copy.sql("GRANT USAGE ON SCHEMA pushy TO PUBLIC; UPDATE pushy.queue SET run_as = 'stranger'::regrole; UPDATE pushy.queue_acl SET grantee = 'stranger'::regrole")
     with copy.connect(user="stranger") as stranger:
         assert stranger.execute("SELECT * FROM pushy.jobs").fetchall() == []
     assert "role tenant does not exist" in str(copy.rows("SELECT reason FROM pushy.resume_after_restore()"))

@@ -131,7 +131,12 @@ def test_a_stranger_cannot_touch_a_queue(work, role, statement):
 
 
 def test_a_stranger_cannot_resume_after_a_restore(work, role):
-    refused(work.connect(role()), "SELECT * FROM pushy.resume_after_restore()", "42501", "must be owner of extension")
+    """Each role resumes what is its own; of the rest it is told nothing."""
+    work.sql("SELECT pushy.queue_register('q', 'work'); UPDATE pushy.queue SET home_database = 1")
+    stranger = work.connect(role())
+    assert stranger.execute("SELECT * FROM pushy.resume_after_restore()").fetchall() == []
+    refused(stranger, "SELECT pushy.queue_resume('q')", "42501", "must be owner of queue")
+    assert work.value("SELECT home_database FROM pushy.queue") == 1
 
 
 def test_a_member_registers_again_and_the_owner_stays(work, role):

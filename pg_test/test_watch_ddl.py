@@ -338,8 +338,6 @@ def silent_until_resumed(copy):
     assert set(states(copy).values()) == {"elsewhere"}
     assert sorted(copy.rows("SELECT relation::text, state FROM pushy.watches")) == [(table, "elsewhere") for table in ('"Ünder"."T t"', "p", "t")]
     assert heard.after(*[statement % 1 if "%" in statement else statement for statement in write]) == []
-    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState):
-        copy.sql("SELECT pushy.watch_resume('t')")
     before = copy.value("SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'pushy%'")
     # One is declared again, one ended, the third resumed with all.
     watch(copy, "t", columns=["v"], condition="coalesce(NEW.id, OLD.id)::text <> '9'", level="statement")
@@ -416,7 +414,7 @@ def test_a_restored_watch_does_not_go_to_a_table_of_somebody_else_who_has_made_s
     assert copy.rows("SELECT * FROM pushy.resume_after_restore()") == [("heard on public.u", True, None)]
     db.sql("DROP TABLE u")
     db.sql("INSERT INTO pushy.watch SELECT 1, 1, 'public.t', 'heard', w.owner, w.owner_name, w.channel, w.events, w.columns, w.condition, "
-           "w.payload, w.payload_expr, w.level, w.delivery, w.queue, w.args_expr, w.merge, w.paused, 1, 1, w.triggers, w.expressions "
+           "w.payload, w.payload_expr, w.level, w.delivery, w.queue, w.queue_id, w.queue_owner, w.args_expr, w.merge, w.paused, 1, 1, w.triggers, w.expressions "
            "FROM pushy.watch w ON CONFLICT (watch_id) DO UPDATE SET home_system = 1")
     assert db.rows("SELECT * FROM pushy.resume_after_restore()") == [("heard on public.t", False, "table public.t does not exist")]
     db.sql("SET ROLE mallory")

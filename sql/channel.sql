@@ -34,6 +34,66 @@ CREATE FUNCTION pushy.channel_ident(channel text) RETURNS text
 COMMENT ON FUNCTION pushy.channel_ident(text) IS
     'The text to write after LISTEN for a channel of exactly this name, quoted where needed';
 
+-- Who reads a channel. One without a row here is open to every role that may use Pushy.
+CREATE TABLE pushy.channel (
+  channel       text   NOT NULL,   -- its exact name
+  owner         oid    NOT NULL,   -- who granted it first
+  owner_name    name   NOT NULL,
+  -- Where it was granted; elsewhere (a restore, a copy of the database) only grants to PUBLIC count.
+  home_system   bigint NOT NULL,
+  home_database oid    NOT NULL,
+  PRIMARY KEY (channel)
+) USING heap;
+COMMENT ON TABLE pushy.channel IS 'Channels that were granted, and whose they are; see pushy.channel_grant.';
+
+CREATE TABLE pushy.channel_acl (
+  channel      text        NOT NULL,
+  grantee      oid         NOT NULL,   -- 0 is PUBLIC
+  grantee_name name        NOT NULL,
+  privilege    text        NOT NULL CHECK (privilege OPERATOR(pg_catalog.=) 'listen'),
+  topics       text,                   -- a pattern; not used yet
+  since        bigint      NOT NULL,   -- where the WAL was: what was written before is not read
+  granted_at   timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+  PRIMARY KEY (channel, grantee, privilege)
+) USING heap;
+COMMENT ON TABLE pushy.channel_acl IS 'Who reads the channels of pushy.channel; see the view pushy.channel_grants.';
+
+SELECT pg_catalog.pg_extension_config_dump('pushy.channel', '');
+SELECT pg_catalog.pg_extension_config_dump('pushy.channel_acl', '');
+
+CREATE FUNCTION pushy.channel_grant(channel text, role text, privilege text DEFAULT 'listen', topics text DEFAULT NULL)
+RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_channel_grant';
+COMMENT ON FUNCTION pushy.channel_grant(text, text, text, text) IS
+  'Lets a role, by its exact name, or ''public'' read a channel, written as after LISTEN: subscriptions and pushy.notice. With the first grant the channel is closed to all others, and belongs to the caller, who must not find another role''s watch or subscription on it; from then on its owner grants. What was written before the grant is not read. topics: a pattern of topics, for later. LISTEN asks for no privilege.';
+
+CREATE FUNCTION pushy.channel_revoke(channel text, role text, privilege text DEFAULT 'listen')
+RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_channel_revoke';
+COMMENT ON FUNCTION pushy.channel_revoke(text, text, text) IS
+  'Takes back what pushy.channel_grant gave, also from a subscription that is being read. Without grants the channel is its owner''s alone; a grant to ''public'' opens it. For the channel''s owner.';
+
+CREATE FUNCTION pushy.channel_grant_rows(
+  OUT channel text,
+  OUT grantee name,
+  OUT privilege text,
+  OUT topics text,
+  OUT owner name,
+  OUT granted_at timestamptz)
+RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 10 AS 'MODULE_PATHNAME', 'pushy_channel_grant_rows';
+COMMENT ON FUNCTION pushy.channel_grant_rows() IS
+  'Grants on channels that the caller owns, and those to it and to all; behind pushy.channel_grants.';
+
+CREATE VIEW pushy.channel_grants WITH (security_barrier) AS
+SELECT g.channel, g.grantee, g.privilege, g.topics, g.owner, g.granted_at
+  FROM pushy.channel_grant_rows() g;
+COMMENT ON VIEW pushy.channel_grants IS
+  'Who may read channels that are not open: grants on channels that you own, and those to you and to all.';
+COMMENT ON COLUMN pushy.channel_grants.channel IS 'What to write after LISTEN.';
+COMMENT ON COLUMN pushy.channel_grants.grantee IS 'The role; public: all; NULL: nobody but the owner.';
+COMMENT ON COLUMN pushy.channel_grants.privilege IS 'listen.';
+COMMENT ON COLUMN pushy.channel_grants.topics IS 'A pattern of topics; not used yet.';
+COMMENT ON COLUMN pushy.channel_grants.owner IS 'Who granted the channel first: grants and revokes.';
+COMMENT ON COLUMN pushy.channel_grants.granted_at IS 'When: what was written before is not read.';
+
 -- Like pg_notify() it must stay in the leader.
 CREATE FUNCTION pushy.notify(channel text, payload text DEFAULT '', delivery text DEFAULT 'notify') RETURNS void
     LANGUAGE c VOLATILE PARALLEL RESTRICTED

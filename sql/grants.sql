@@ -1,7 +1,8 @@
 -- Last of all: everything is taken from everybody, then given by name.
 --
 -- Nobody gets anything on tables and sequences. Functions check for themselves what the caller may do;
--- those behind the views filter by the same rules.
+-- those behind the views filter by the same rules. What is given to PUBLIC here is for roles that have USAGE
+-- on the schema, which nobody has by this script: GRANT USAGE ON SCHEMA pushy TO app.
 
 REVOKE ALL ON ALL TABLES IN SCHEMA pushy FROM PUBLIC;
 REVOKE ALL ON ALL SEQUENCES IN SCHEMA pushy FROM PUBLIC;
@@ -10,11 +11,10 @@ REVOKE ALL ON ALL ROUTINES IN SCHEMA pushy FROM PUBLIC;
 REVOKE ALL ON TYPE pushy.job FROM PUBLIC;
 REVOKE ALL ON SCHEMA pushy FROM PUBLIC;
 
-GRANT USAGE ON SCHEMA pushy TO PUBLIC;
 -- Handlers take it.
 GRANT USAGE ON TYPE pushy.job TO PUBLIC;
 
-GRANT SELECT ON pushy.queues, pushy.jobs, pushy.failures, pushy.workers, pushy.stats, pushy.watches, pushy.subscriptions,
+GRANT SELECT ON pushy.channel_grants, pushy.queues, pushy.jobs, pushy.failures, pushy.workers, pushy.stats, pushy.watches, pushy.subscriptions,
   pushy.log
   TO PUBLIC;
 
@@ -22,7 +22,9 @@ GRANT EXECUTE ON FUNCTION
   pushy.channel_name(text),
   pushy.channel_inspect(text),
   pushy.channel_ident(text),
-  pushy.notify(text, text, text)
+  pushy.notify(text, text, text),
+  pushy.channel_grant(text, text, text, text),
+  pushy.channel_revoke(text, text, text)
   TO PUBLIC;
 
 GRANT EXECUTE ON FUNCTION
@@ -58,7 +60,7 @@ GRANT EXECUTE ON FUNCTION
   pushy.unwatch(regclass, text),
   pushy.watch_pause(regclass, text),
   pushy.watch_resume(regclass, text),
-  -- A notice is for everybody who may LISTEN, and this is the rest of it.
+  -- It asks who may read the channel.
   pushy.notice(bigint),
   -- Whoever makes a trigger must be allowed to execute its function; it refuses triggers made by hand.
   pushy.watch_row(),
@@ -86,5 +88,6 @@ GRANT EXECUTE ON FUNCTION
   pushy.watch_elsewhere(int, text, text),
   pushy.subscription_rows(),
   pushy.log_row(),
-  pushy.log_bounds()
+  pushy.log_bounds(),
+  pushy.channel_grant_rows()
   TO PUBLIC;

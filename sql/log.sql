@@ -84,7 +84,9 @@ CREATE TABLE pushy.subscription (
   owner         oid         NOT NULL,
   owner_name    name        NOT NULL,
   channels      text[],                    -- exact names; NULL: all
-  queue         text,                      -- each notice becomes a job of it
+  queue         text,                      -- each notice becomes a job of it; by number and owner too, as of a watch
+  queue_id      int,
+  queue_owner   oid,
   -- The last event acknowledged, or passed over because it was of another channel.
   epoch         bigint      NOT NULL,
   tick          bigint      NOT NULL,
@@ -95,7 +97,9 @@ CREATE TABLE pushy.subscription (
   stopped       text,                      -- why its notices become no jobs
   created_at    timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
   acked_at      timestamptz,
-  PRIMARY KEY (name)
+  PRIMARY KEY (name),
+  CONSTRAINT subscription_queue CHECK ((queue IS NULL) OPERATOR(pg_catalog.=) (queue_id IS NULL)
+                                       AND (queue IS NULL) OPERATOR(pg_catalog.=) (queue_owner IS NULL))
 ) USING heap WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
 COMMENT ON TABLE pushy.subscription IS 'Readers of the event log; see the view pushy.subscriptions.';
 SELECT pg_catalog.pg_extension_config_dump('pushy.subscription', '');

@@ -30,14 +30,14 @@ END
 $$;
 
 COMMENT ON SCHEMA pushy IS
-  'Notices, queues and jobs that run inside the server. \df+ pushy.* is the manual; start with pushy.queue_register.';
+  'Notices, queues and jobs that run inside the server. \df+ pushy.* is the manual; start with pushy.queue_register. A role that is to use it needs GRANT USAGE ON SCHEMA pushy.';
 
 
 CREATE SEQUENCE pushy.queue_id_seq AS int;
 COMMENT ON SEQUENCE pushy.queue_id_seq IS 'Numbers of queues.';
 
 CREATE TABLE pushy.queue (
-  queue_id         int         NOT NULL DEFAULT pg_catalog.nextval('pushy.queue_id_seq'::pg_catalog.regclass),
+  queue_id         int         NOT NULL,  -- never given out twice: watches and subscriptions hold their queue by it
   queue            text        NOT NULL,
   -- Roles and handler by OID and by name: after a restore the two may disagree, and then nothing runs.
   owner            oid         NOT NULL,
@@ -46,6 +46,9 @@ CREATE TABLE pushy.queue (
   run_as_name      name        NOT NULL,
   handler_oid      oid         NOT NULL,
   handler          text        NOT NULL,
+  -- Whose code it is: one that somebody else owns by now is another handler.
+  handler_owner      oid       NOT NULL,
+  handler_owner_name name      NOT NULL,
   concurrency      int         CHECK (concurrency OPERATOR(pg_catalog.>) 0),
   priority         int         NOT NULL CHECK (priority OPERATOR(pg_catalog.>=) 0 AND priority OPERATOR(pg_catalog.<=) 9),
   max_attempts     int         NOT NULL CHECK (max_attempts OPERATOR(pg_catalog.>) 0),

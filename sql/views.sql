@@ -68,12 +68,17 @@ COMMENT ON FUNCTION pushy.worker_rows() IS
 CREATE VIEW pushy.queues WITH (security_barrier) AS
 SELECT q.queue,
        q.handler,
-       q.run_as_name AS run_as,
-       q.owner_name AS owner,
+       CASE WHEN h.is_home
+            THEN COALESCE((SELECT o.rolname FROM pg_catalog.pg_roles o WHERE o.oid OPERATOR(pg_catalog.=) q.run_as), q.run_as_name)
+            ELSE q.run_as_name END AS run_as,
+       CASE WHEN h.is_home
+            THEN COALESCE((SELECT o.rolname FROM pg_catalog.pg_roles o WHERE o.oid OPERATOR(pg_catalog.=) q.owner), q.owner_name)
+            ELSE q.owner_name END AS owner,
        q.concurrency,
        pushy.queue_running(q.queue) AS running,
        q.paused,
-       q.parked,
+       CASE WHEN h.is_home THEN q.parked
+            ELSE 'it came here by a restore or a copy and waits for SELECT * FROM pushy.resume_after_restore()' END AS parked,
        q.priority,
        q.max_attempts,
        q.backoff,
@@ -85,6 +90,7 @@ SELECT q.queue,
        q.batch,
        q.created_at
   FROM pushy.queue q
+ CROSS JOIN LATERAL (SELECT pushy.watch_is_home(q.home_system, q.home_database) AS is_home) h
  WHERE pushy.queue_seen(q.queue);
 COMMENT ON VIEW pushy.queues IS
   'Queues on which you have a privilege, and how their jobs run. An interval of 0 is none.';
@@ -95,7 +101,7 @@ COMMENT ON COLUMN pushy.queues.owner IS 'Who registered it.';
 COMMENT ON COLUMN pushy.queues.concurrency IS 'Executors at a time; NULL: as many as there are.';
 COMMENT ON COLUMN pushy.queues.running IS 'Executors that work on it now; NULL where you may not monitor it, and without the preload.';
 COMMENT ON COLUMN pushy.queues.paused IS 'Stopped by pushy.queue_pause.';
-COMMENT ON COLUMN pushy.queues.parked IS 'Why an executor found that it cannot run; pushy.queue_explain says what to do.';
+COMMENT ON COLUMN pushy.queues.parked IS 'Why it does not run: what an executor has found, or that it came from elsewhere; pushy.queue_explain says what to do.';
 COMMENT ON COLUMN pushy.queues.priority IS 'Of jobs that say none: 0 is first, 9 last.';
 COMMENT ON COLUMN pushy.queues.max_attempts IS 'Attempts before a job is discarded.';
 COMMENT ON COLUMN pushy.queues.backoff IS 'How the wait between attempts grows: exponential, linear or fixed.';
@@ -108,12 +114,16 @@ COMMENT ON COLUMN pushy.queues.batch IS 'Whether short jobs may share a transact
 COMMENT ON COLUMN pushy.queues.created_at IS 'When it was first registered.';
 
 
+-- An equality that cannot leak is asked before the filter, of foreign rows too, and EXPLAIN ANALYZE would tell how many
+-- texts are equal to a guess. So a text is one only beside a queue that has passed the filter: CASE WHEN … THEN text END.
+--
 -- The filter is on the queue alone, so it is asked once per queue and not per job, unless few jobs are asked for.
 CREATE VIEW pushy.jobs WITH (security_barrier) AS
 SELECT j.id,
        q.queue,
        j.args,
-       CASE WHEN j.state OPERATOR(pg_catalog.=) 'c'::pg_catalog."char" THEN 'completed'
+       CASE WHEN j.queue_id OPERATOR(pg_catalog.<>) q.queue_id THEN NULL
+            WHEN j.state OPERATOR(pg_catalog.=) 'c'::pg_catalog."char" THEN 'completed'
             WHEN j.state OPERATOR(pg_catalog.=) 'd'::pg_catalog."char" THEN 'discarded'
             WHEN j.state OPERATOR(pg_catalog.=) 'k'::pg_catalog."char" THEN 'cancelled'
             WHEN r.id IS NOT NULL                                      THEN 'running'
@@ -126,9 +136,12 @@ SELECT j.id,
        COALESCE(j.max_attempts, q.max_attempts) AS max_attempts,
        j.run_at,
        j.enqueued_at,
-       CASE WHEN j.enqueued_by OPERATOR(pg_catalog.<>) 0::pg_catalog.oid
+       -- Of a role that is gone the server says 'unknown (OID=…)', which another role may be called.
+       CASE WHEN j.queue_id OPERATOR(pg_catalog.=) q.queue_id
+                 AND pg_catalog.pg_get_userbyid(j.enqueued_by)
+                 OPERATOR(pg_catalog.<>) pg_catalog.format('unknown (OID=%s)', j.enqueued_by)::pg_catalog.name
             THEN pg_catalog.pg_get_userbyid(j.enqueued_by) END AS enqueued_by,
-       j.unique_key,
+       CASE WHEN j.queue_id OPERATOR(pg_catalog.=) q.queue_id THEN j.unique_key END AS unique_key,
        j.caused_by,
        j.depth::pg_catalog.int4 AS depth,
        COALESCE(r.started_at, j.started_at) AS started_at,
@@ -136,7 +149,7 @@ SELECT j.id,
        j.result,
        (SELECT f.message
           FROM pushy.failure f
-         WHERE f.job_id OPERATOR(pg_catalog.=) j.id
+         WHERE f.job_id OPERATOR(pg_catalog.=) j.id AND f.queue_id OPERATOR(pg_catalog.=) q.queue_id
          ORDER BY f.attempt DESC
          LIMIT 1) AS last_error,
        r.progress,
@@ -168,7 +181,7 @@ COMMENT ON COLUMN pushy.jobs.attempt IS 'Attempts begun, the running one include
 COMMENT ON COLUMN pushy.jobs.max_attempts IS 'Attempts before it is discarded.';
 COMMENT ON COLUMN pushy.jobs.run_at IS 'When it is, or was, due.';
 COMMENT ON COLUMN pushy.jobs.enqueued_at IS 'When it was enqueued.';
-COMMENT ON COLUMN pushy.jobs.enqueued_by IS 'The role that enqueued it; NULL when it came here by a restore and its role is not known.';
+COMMENT ON COLUMN pushy.jobs.enqueued_by IS 'The role that enqueued it; NULL when that was dropped, or when the job came here by a restore and its role is not known.';
 COMMENT ON COLUMN pushy.jobs.unique_key IS 'Who enqueues this key while the job waits is answered its number.';
 COMMENT ON COLUMN pushy.jobs.caused_by IS 'The job whose handler enqueued it.';
 COMMENT ON COLUMN pushy.jobs.depth IS '0, or one more than the job that caused it.';
@@ -206,11 +219,11 @@ SELECT f.job_id,
        f.attempt,
        f.started_at,
        f.failed_at,
-       f.sqlstate,
-       f.message,
-       f.detail,
-       f.hint,
-       f.context
+       CASE WHEN f.queue_id OPERATOR(pg_catalog.=) q.queue_id THEN f.sqlstate END AS sqlstate,
+       CASE WHEN f.queue_id OPERATOR(pg_catalog.=) q.queue_id THEN f.message END AS message,
+       CASE WHEN f.queue_id OPERATOR(pg_catalog.=) q.queue_id THEN f.detail END AS detail,
+       CASE WHEN f.queue_id OPERATOR(pg_catalog.=) q.queue_id THEN f.hint END AS hint,
+       CASE WHEN f.queue_id OPERATOR(pg_catalog.=) q.queue_id THEN f.context END AS context
   FROM pushy.failure f
   JOIN pushy.queue q ON q.queue_id OPERATOR(pg_catalog.=) f.queue_id
  WHERE pushy.queue_monitored(q.queue);

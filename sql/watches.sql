@@ -20,7 +20,10 @@ CREATE TABLE pushy.watch (
   payload_expr  text,
   level         text        NOT NULL CHECK (level OPERATOR(pg_catalog.=) ANY (ARRAY['row', 'statement'])),
   delivery      text        NOT NULL CHECK (delivery OPERATOR(pg_catalog.=) ANY (ARRAY['notify', 'relay'])),
+  -- By number and owner too: another queue may have the name one day.
   queue         text,
+  queue_id      int,
+  queue_owner   oid,
   args_expr     text,
   merge         boolean     NOT NULL,
   paused        boolean     NOT NULL,
@@ -31,7 +34,9 @@ CREATE TABLE pushy.watch (
   expressions   oid,                    -- the trigger that holds them
   created_at    timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
   changed_at    timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
-  PRIMARY KEY (watch_id)
+  PRIMARY KEY (watch_id),
+  CONSTRAINT watch_queue CHECK ((queue IS NULL) OPERATOR(pg_catalog.=) (queue_id IS NULL)
+                                AND (queue IS NULL) OPERATOR(pg_catalog.=) (queue_owner IS NULL))
 ) USING heap;
 COMMENT ON TABLE pushy.watch IS 'Watches as declared; see the view pushy.watches.';
 CREATE UNIQUE INDEX watch_name ON pushy.watch (relation, name, home_system, home_database);
@@ -42,12 +47,11 @@ SELECT pg_catalog.pg_extension_config_dump('pushy.watch_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('pushy.watch', '');
 
 
-CREATE SEQUENCE pushy.notice_id_seq;
-COMMENT ON SEQUENCE pushy.notice_id_seq IS 'Numbers of payloads too long for NOTIFY.';
-
 CREATE TABLE pushy.oversize_notice (
-  id         bigint      NOT NULL,
+  id         bigint      NOT NULL,  -- at random
   expires_at timestamptz NOT NULL,
+  position   bigint      NOT NULL,  -- where the WAL was: a role that was let into the channel later does not read it
+  channel    text        NOT NULL,
   payload    text        NOT NULL,
   PRIMARY KEY (id)
 ) USING heap WITH (autovacuum_vacuum_scale_factor = 0.05);
@@ -102,13 +106,19 @@ COMMENT ON FUNCTION pushy.watch_resume(regclass, text) IS
 CREATE FUNCTION pushy.notice(id bigint)
 RETURNS text LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_notice';
 COMMENT ON FUNCTION pushy.notice(bigint) IS
-  'The whole payload of a notice that was too long for NOTIFY and came as a reference ("notice": id); kept for pushy.notice_keep.';
+  'The whole payload of a notice that was too long for NOTIFY and came as a reference ("notice": id); kept for pushy.notice_keep. For roles that may read the channel; the number cannot be guessed.';
 
 CREATE FUNCTION pushy.watch_counts(
-  watch_id int, OUT notices bigint, OUT jobs bigint, OUT errors bigint, OUT last_told_at timestamptz, OUT last_error_at timestamptz)
-LANGUAGE c VOLATILE PARALLEL SAFE AS 'MODULE_PATHNAME', 'pushy_watch_counts';
+  watch_id int,
+  OUT notices bigint,
+  OUT jobs bigint,
+  OUT errors bigint,
+  OUT last_told_at timestamptz,
+  OUT last_error_at timestamptz,
+  OUT fix text)
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_watch_counts';
 COMMENT ON FUNCTION pushy.watch_counts(int) IS
-  'Internal: behind the view pushy.watches.';
+  'Internal: the counts of a watch, and what to do when its jobs cannot be added; behind the view pushy.watches. NULLs of one that the caller may not see.';
 
 CREATE FUNCTION pushy.watch_is_home(home_system bigint, home_database oid)
 RETURNS boolean LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'pushy_watch_is_home';
@@ -127,25 +137,28 @@ COMMENT ON FUNCTION pushy.relay_obstacle() IS
 
 CREATE VIEW pushy.watches WITH (security_barrier) AS
 SELECT r.oid::pg_catalog.regclass AS relation,
-       w.name,
-       CASE WHEN w.channel IS NOT NULL THEN pushy.channel_ident(w.channel) END AS channel,
-       w.channel AS channel_name,
+       -- As in pushy.jobs, CASE keeps equalities behind the filter.
+       CASE WHEN c.notices IS NOT NULL THEN w.name END AS name,
+       CASE WHEN c.notices IS NOT NULL AND w.channel IS NOT NULL THEN pushy.channel_ident(w.channel) END AS channel,
+       CASE WHEN c.notices IS NOT NULL THEN w.channel END AS channel_name,
        w.events,
        w.columns,
-       w.condition,
-       w.payload,
-       w.payload_expr,
-       w.level,
-       w.delivery,
-       w.queue,
-       w.args_expr,
+       CASE WHEN c.notices IS NOT NULL THEN w.condition END AS condition,
+       CASE WHEN c.notices IS NOT NULL THEN w.payload END AS payload,
+       CASE WHEN c.notices IS NOT NULL THEN w.payload_expr END AS payload_expr,
+       CASE WHEN c.notices IS NOT NULL THEN w.level END AS level,
+       CASE WHEN c.notices IS NOT NULL THEN w.delivery END AS delivery,
+       CASE WHEN c.notices IS NOT NULL THEN w.queue END AS queue,
+       CASE WHEN c.notices IS NOT NULL THEN w.args_expr END AS args_expr,
        w.merge,
-       w.owner_name AS owner,
+       CASE WHEN h.is_home
+            THEN COALESCE((SELECT o.rolname FROM pg_catalog.pg_roles o WHERE o.oid OPERATOR(pg_catalog.=) w.owner), w.owner_name)
+            ELSE w.owner_name END AS owner,
        s.state,
        CASE
          WHEN s.state OPERATOR(pg_catalog.=) 'elsewhere' THEN 'SELECT * FROM pushy.resume_after_restore()'
          WHEN s.state OPERATOR(pg_catalog.=) 'paused' THEN pg_catalog.format('SELECT pushy.watch_resume(%L, %L)', r.oid::pg_catalog.regclass, w.name)
-         WHEN s.state OPERATOR(pg_catalog.=) 'broken' THEN 'Declare it again with pushy.watch.'
+         WHEN s.state OPERATOR(pg_catalog.=) 'broken' THEN COALESCE(c.fix, 'Declare it again with pushy.watch.')
          WHEN s.state OPERATOR(pg_catalog.=) 'no_relay' THEN COALESCE(o.fix, o.reason)
          ELSE t.enable
        END AS fix,
@@ -193,13 +206,14 @@ SELECT r.oid::pg_catalog.regclass AS relation,
    SELECT CASE WHEN NOT h.is_home THEN 'elsewhere'
                WHEN w.paused THEN 'paused'
                WHEN COALESCE(t.found, 0) OPERATOR(pg_catalog.<) pg_catalog.cardinality(w.triggers) THEN 'broken'
+               WHEN c.fix IS NOT NULL THEN 'broken'
                WHEN t.disabled THEN 'disabled'
                WHEN t.enable IS NOT NULL THEN 'replica'
                WHEN w.channel IS NOT NULL AND w.delivery OPERATOR(pg_catalog.=) 'relay' AND o.reason IS NOT NULL THEN 'no_relay'
                ELSE 'active' END AS state) s
- WHERE (h.is_home AND pg_catalog.pg_has_role(w.owner, 'USAGE')) OR pg_catalog.has_table_privilege(r.oid, 'TRIGGER');
+ WHERE c.notices IS NOT NULL;
 COMMENT ON VIEW pushy.watches IS
-  'Watches of tables on which you have TRIGGER, and your own: the channel as LISTEN wants it and as it is called; state active, paused, elsewhere (came by a restore), broken (a trigger was dropped, by hand or with what it used: it tells nothing), disabled or replica (ALTER TABLE has done that to its triggers), no_relay (its notices wait in the event log, and no relay can come), with the statement that makes it active; notices, jobs and errors since the server started.';
+  'Watches of tables on which you have TRIGGER, and your own: the channel as LISTEN wants it and as it is called; state active, paused, elsewhere (came by a restore), broken (a trigger was dropped, by hand or with what it used: it tells nothing; or its jobs cannot be added), disabled or replica (ALTER TABLE has done that to its triggers), no_relay (its notices wait in the event log, and no relay can come), with the statement that makes it active; notices, jobs and errors since the server started.';
 COMMENT ON COLUMN pushy.watches.relation IS 'The watched table.';
 COMMENT ON COLUMN pushy.watches.name IS 'The watch, unique within the table.';
 COMMENT ON COLUMN pushy.watches.channel IS 'What to write after LISTEN, quoted where need be; NULL: jobs only.';
@@ -215,7 +229,7 @@ COMMENT ON COLUMN pushy.watches.queue IS 'A job per notice goes here; NULL: noti
 COMMENT ON COLUMN pushy.watches.args_expr IS 'The arguments of jobs as SQL over NEW and OLD, as it was written; NULL: the payload.';
 COMMENT ON COLUMN pushy.watches.merge IS 'Whether equal notices of several transactions may be told once.';
 COMMENT ON COLUMN pushy.watches.owner IS 'Who declared it: must be allowed to enqueue.';
-COMMENT ON COLUMN pushy.watches.state IS 'active, paused, elsewhere (came by a restore), broken (a trigger was dropped, by hand or with what it used: it tells nothing), disabled (some of its triggers are, maybe those of a partition) replica (they fire only for what replication applies) or no_relay (its notices wait in the event log, and no relay can come to tell them).';
+COMMENT ON COLUMN pushy.watches.state IS 'active, paused, elsewhere (came by a restore), broken (a trigger was dropped, by hand or with what it used: it tells nothing; or its queue is gone or another''s, or who declared it is gone or may not enqueue: it adds no jobs), disabled (some of its triggers are, maybe those of a partition) replica (they fire only for what replication applies) or no_relay (its notices wait in the event log, and no relay can come to tell them).';
 COMMENT ON COLUMN pushy.watches.fix IS 'What makes it active; NULL: it is.';
 COMMENT ON COLUMN pushy.watches.notices IS 'Notices since the server started.';
 COMMENT ON COLUMN pushy.watches.jobs IS 'Jobs since the server started.';

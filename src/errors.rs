@@ -14,6 +14,7 @@ impl SqlState {
     pub const NULL_VALUE_NOT_ALLOWED: Self = Self("22004");
     pub const INVALID_PARAMETER_VALUE: Self = Self("22023");
     pub const CHARACTER_NOT_IN_REPERTOIRE: Self = Self("22021");
+    pub const SUCCESSFUL_COMPLETION: Self = Self("00000");
     pub const WARNING: Self = Self("01000");
     pub const UNDEFINED_TABLE: Self = Self("42P01");
     pub const TRIGGER_PROTOCOL_VIOLATED: Self = Self("39P01");

@@ -192,8 +192,8 @@ class Cluster:
     def connect(self, dbname: str = "postgres", user: str = "postgres", **options) -> psycopg.Connection:
         return psycopg.connect(self.dsn(dbname, user), **({"autocommit": True} | options))
 
-    def database(self, name: str | None = None, *, extension: bool = True, options: str = "") -> Database:
-        """A new database; `options` go to CREATE DATABASE (ENCODING, TEMPLATE, …)."""
+    def database(self, name: str | None = None, *, extension: bool = True, usage: str = "PUBLIC", options: str = "") -> Database:
+        """A new database, in which `usage` may use Pushy; `options` go to CREATE DATABASE (ENCODING, TEMPLATE, …)."""
         if name is None:
             self._databases += 1
             name = f"db_{self._databases}"
@@ -201,7 +201,7 @@ class Cluster:
             admin.execute(f'CREATE DATABASE "{name}" {options}')
         database = Database(self, name)
         if extension:
-            database.sql("CREATE EXTENSION pushy")
+            database.sql("CREATE EXTENSION pushy" + (f"; GRANT USAGE ON SCHEMA pushy TO {usage}" if usage else ""))
         return database
 
     def _where(self) -> list:

@@ -24,6 +24,7 @@ SELECT pushy.queue_resume('regress_queues');
 
 -- Privileges.
 CREATE ROLE regress_pushy_writer;
+GRANT USAGE ON SCHEMA pushy TO regress_pushy_writer;
 SET ROLE regress_pushy_writer;
 SELECT pushy.enqueue('regress_queues');
 RESET ROLE;
@@ -49,5 +50,6 @@ SELECT pushy.queue_pause('regress_no_such_queue');
 
 SELECT pushy.queue_drop('regress_queues');
 SELECT count(*) FROM pushy.queues WHERE queue = 'regress_queues';
+REVOKE USAGE ON SCHEMA pushy FROM regress_pushy_writer;
 DROP ROLE regress_pushy_writer;
 DROP FUNCTION fine(jsonb);

@@ -5,7 +5,7 @@ use pushy_core::channel::{is_plain, quoted};
 use super::reading::Reading;
 use super::refusals;
 use crate::errors::Result;
-use crate::pg::identifier;
+use crate::pg::{identifier, text};
 
 /// The exact name of a channel: 1 to [`identifier::LIMIT`] bytes in the server's encoding.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +22,21 @@ impl Channel {
         Ok(Self(reading.channel))
     }
 
+    /// The same, for a channel that something is declared on.
+    pub fn declared(text: &[u8]) -> Result<Self> {
+        Self::of_identifier(text)?.checked()
+    }
+
+    /// Refuses control characters, which LISTEN and NOTIFY take in a name.
+    pub fn checked(self) -> Result<Self> {
+        let is_control = self.0.iter().any(u8::is_ascii_control)
+            || identifier::has_control(&text::shown(&self.0));
+        if is_control {
+            return Err(refusals::control(&self.0));
+        }
+        Ok(self)
+    }
+
     /// The channel of exactly this name, as pg_notify() takes it.
     pub fn exact(name: &[u8]) -> Result<Self> {
         if name.is_empty() {
@@ -36,6 +51,14 @@ impl Channel {
     /// The channel that [`Reading::of`] found, which the server itself has cut to size.
     pub fn of_reading(reading: &Reading) -> Self {
         Self(reading.channel.clone())
+    }
+
+    /// What to write after LISTEN for a name, in a message.
+    pub fn shown_ident(name: &[u8]) -> String {
+        Self::exact(name).map_or_else(
+            |_| text::shown(name),
+            |channel| text::shown(&channel.ident()),
+        )
     }
 
     pub fn as_bytes(&self) -> &[u8] {

@@ -69,6 +69,18 @@ pub fn too_long(name: &[u8]) -> Error {
     .hint("Use a shorter name.")
 }
 
+/// A name that nothing is declared on.
+pub fn control(name: &[u8]) -> Error {
+    Error::new(
+        SqlState::INVALID_PARAMETER_VALUE,
+        format!(
+            "channel name \"{}\" has control characters",
+            text::shown(name).escape_debug()
+        ),
+    )
+    .hint("Use a name without them; LISTEN and NOTIFY would take it.")
+}
+
 pub fn empty() -> Error {
     Error::new(
         SqlState::INVALID_PARAMETER_VALUE,

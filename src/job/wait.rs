@@ -36,8 +36,7 @@ static ROW: Plan = Plan::new(
                  WHEN j.state OPERATOR(pg_catalog.=) 'c' THEN 'completed' WHEN j.state OPERATOR(pg_catalog.=) 'd' THEN 'discarded' \
                  WHEN j.state OPERATOR(pg_catalog.=) 'k' THEN 'cancelled' WHEN $2 THEN 'running' ELSE 'available' END, \
             j.priority, j.attempt, COALESCE(j.max_attempts, q.max_attempts), j.run_at, j.enqueued_at, \
-            COALESCE((SELECT r.rolname FROM pg_catalog.pg_roles r WHERE r.oid OPERATOR(pg_catalog.=) j.enqueued_by), \
-                     CASE WHEN j.enqueued_by OPERATOR(pg_catalog.<>) 0::pg_catalog.oid THEN j.enqueued_by::pg_catalog.text END::pg_catalog.name), \
+            (SELECT r.rolname FROM pg_catalog.pg_roles r WHERE r.oid OPERATOR(pg_catalog.=) j.enqueued_by), \
             j.unique_key, j.caused_by, j.depth, j.started_at, j.finished_at, j.result, \
             (SELECT f.message FROM pushy.failure f WHERE f.job_id OPERATOR(pg_catalog.=) j.id \
               ORDER BY f.attempt DESC LIMIT 1))::pushy.job \

@@ -8,12 +8,14 @@ use pushy_core::log::runs::Run;
 use super::parts::{self, log_table, tick_table, PARTS};
 use super::state::{self, State};
 use super::tick::{self, channel_bit, Tick};
+use crate::channel::hearing::{self, From, Hearing};
 use crate::errors::Result;
 use crate::pg::append_only::Reader;
 use crate::pg::heap::{self, ForReading};
 use crate::pg::snapshot;
 use crate::pg::spi::Row;
 use crate::pg::value::Timestamp;
+use crate::pg::Oid;
 
 /// An event as its readers get it, in the database's encoding.
 #[derive(Clone, Debug)]
@@ -59,29 +61,52 @@ pub enum Found {
     Resync(Cursor),
 }
 
-/// The channels that a reader wants; all of them when there are none.
+/// Which notices a reader gets.
 pub struct Filter {
-    channels: Option<Vec<Vec<u8>>>,
+    wanted: Wanted,
     bits: i64,
+}
+
+enum Wanted {
+    /// For the relay, which tells LISTENers.
+    Everything,
+    /// Of any channel, as far as the reader may hear it.
+    Heard(Hearing),
+    /// Of these channels, each from a place on.
+    Channels(Vec<(Vec<u8>, From)>),
 }
 
 impl Filter {
     pub const ALL: Self = Self {
-        channels: None,
+        wanted: Wanted::Everything,
         bits: -1,
     };
 
-    pub fn of(channels: Option<Vec<Vec<u8>>>) -> Self {
-        let bits = channels.as_ref().map_or(-1, |channels| {
-            let bits = channels.iter().map(|channel| channel_bit(channel));
-            bits.fold(0, |all, bit| all | bit)
-        });
-        Self { channels, bits }
+    /// What a role reads of these channels, or of all, as grants stand now; an error when it may not read one that it names.
+    pub fn of(channels: Option<&[Vec<u8>]>, reader: Oid) -> Result<Self> {
+        let Some(channels) = channels else {
+            return Ok(Self {
+                wanted: Wanted::Heard(Hearing::of(reader)?),
+                bits: -1,
+            });
+        };
+        let from = hearing::require(channels, reader)?;
+        let bits = channels.iter().map(|channel| channel_bit(channel));
+        Ok(Self {
+            bits: bits.fold(0, |all, bit| all | bit),
+            wanted: Wanted::Channels(channels.iter().cloned().zip(from).collect()),
+        })
     }
 
-    fn wants(&self, channel: &[u8]) -> bool {
-        let channels = self.channels.as_ref();
-        channels.is_none_or(|channels| channels.iter().any(|wanted| wanted == channel))
+    /// Whether the reader gets what was written to this channel at a place of the WAL.
+    fn wants(&self, channel: &[u8], position: i64) -> bool {
+        match &self.wanted {
+            Wanted::Everything => true,
+            Wanted::Heard(hearing) => hearing.from(channel).reads(position),
+            Wanted::Channels(channels) => channels
+                .iter()
+                .any(|(wanted, from)| wanted == channel && from.reads(position)),
+        }
     }
 }
 
@@ -150,7 +175,7 @@ fn hand_over(
     let is_there = log.events(&tick.runs, skip, |n, row| {
         *passed = tick.cursor(n);
         let channel = row.opt_bytes(parts::log::CHANNEL).unwrap_or_default();
-        if !filter.wants(&channel) {
+        if !filter.wants(&channel, row.i64(parts::log::POSITION)) {
             return Ok(true);
         }
         let notice = Notice::of(&row, *passed, tick.at, channel);

@@ -94,12 +94,12 @@ fn subscription_rows(call: Call) -> Result<Answer> {
             let (condition, fix) = condition(known, resync, obstacle.as_ref());
             rows.put(row![
                 known.name.as_str(),
-                text::to_name(&known.owner_name),
+                text::to_name(&known.shown_owner()),
                 known
                     .channels
                     .as_deref()
                     .map_or(Answer::Null, array::of_text_bytes),
-                known.queue.as_deref(),
+                known.queue.as_ref().map(|queue| queue.name.as_str()),
                 known.cursor.to_string(),
                 lag.events,
                 lag.bytes,

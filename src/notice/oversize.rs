@@ -2,32 +2,37 @@
 
 use std::sync::atomic::AtomicU32;
 
+use crate::channel::hearing;
 use crate::errors::{Error, Result, SqlState};
 use crate::job::history;
 use crate::params;
 use crate::pg::spi::{self, Plan};
-use crate::pg::{clock, heap, identity, sequence, BuiltinOid};
+use crate::pg::{clock, heap, identity, random, transaction, BuiltinOid};
 use crate::shared::pending;
 use crate::{settings, sql_function};
 
 static CHECKED: AtomicU32 = AtomicU32::new(0);
-const COLUMNS: &[&str] = &["id", "expires_at", "payload"];
+const COLUMNS: &[&str] = &["id", "expires_at", "position", "channel", "payload"];
 
-/// Keeps a payload, in the server's encoding, and answers its number.
-pub fn keep(payload: &[u8]) -> Result<i64> {
+/// Keeps a payload for a channel, both in the server's encoding, and answers its number: one that cannot be guessed,
+/// for whoever has it has heard of the notice.
+pub fn keep(channel: &[u8], payload: &[u8]) -> Result<i64> {
     identity::as_owner(|| {
-        let id = sequence::next(identity::expect_relation("notice_id_seq")?);
+        let id = random::secret_number()?;
+        let position = transaction::wal_position();
         let table = heap::open("oversize_notice")?;
         heap::check_columns(&table, COLUMNS, &CHECKED)?;
         let expires_at = clock::now().plus_us(settings::notice_keep_us());
-        table.append(std::iter::once(params![id, expires_at, payload].to_vec()));
+        table.append(std::iter::once(
+            params![id, expires_at, position, channel, payload].to_vec(),
+        ));
         pending::due(history::removal_due(expires_at));
         Ok(id)
     })
 }
 
 static READ: Plan = Plan::new(
-    "SELECT n.payload FROM pushy.oversize_notice n WHERE n.id OPERATOR(pg_catalog.=) $1",
+    "SELECT n.payload, n.channel, n.position FROM pushy.oversize_notice n WHERE n.id OPERATOR(pg_catalog.=) $1",
     &[BuiltinOid::INT8OID],
 );
 
@@ -35,12 +40,25 @@ sql_function!(pushy_notice, |call| {
     let id = call.i64("id", 0)?;
     let found = identity::as_owner(|| {
         Ok(spi::connect(|spi| {
-            spi.run(&READ, params![id])
-                .first()
-                .and_then(|row| row.opt_bytes(1))
+            spi.run(&READ, params![id]).first().map(|row| {
+                (
+                    row.opt_bytes(1).unwrap_or_default(),
+                    row.opt_bytes(2).unwrap_or_default(),
+                    row.i64(3),
+                )
+            })
         }))
     })?;
-    found.ok_or_else(|| {
+    let caller = identity::current_user();
+    let heard = match found {
+        // Who was let in later has not heard it: for that role it is not there.
+        Some((payload, channel, position)) => {
+            let from = hearing::require(&[channel], caller)?;
+            from[0].reads(position).then_some(payload)
+        }
+        None => None,
+    };
+    heard.ok_or_else(|| {
         Error::new(
             SqlState::UNDEFINED_OBJECT,
             format!("notice {id} does not exist"),

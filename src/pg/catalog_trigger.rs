@@ -14,16 +14,19 @@ pub fn lock_table(relation: Oid) {
     unsafe { pg_sys::LockRelationOid(relation, pg_sys::ShareRowExclusiveLock as pg_sys::LOCKMODE) }
 }
 
-/// Whether the current user may make triggers on a table.
+/// Whether the current user may make triggers on a table; not on one that is gone.
 pub fn may_create_on(relation: Oid) -> bool {
-    // SAFETY: an ACL look-up.
-    unsafe {
-        pg_sys::pg_class_aclcheck(
+    let mut is_missing = false;
+    // SAFETY: an ACL look-up, which notes a missing table instead of raising.
+    let may = unsafe {
+        pg_sys::pg_class_aclcheck_ext(
             relation,
             identity::current_user(),
             pg_sys::ACL_TRIGGER as pg_sys::AclMode,
-        ) == pg_sys::AclResult::ACLCHECK_OK
-    }
+            &mut is_missing,
+        )
+    };
+    may == pg_sys::AclResult::ACLCHECK_OK && !is_missing
 }
 
 /// Runs a CREATE TRIGGER with the rights and the search path of the current user. Its error must go on: nothing is undone

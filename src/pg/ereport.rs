@@ -139,6 +139,11 @@ pub fn warning(error: &Error) {
     report(PgLogLevel::WARNING as c_int, error);
 }
 
+/// A NOTICE to the client.
+pub fn notice(error: &Error) {
+    report(PgLogLevel::NOTICE as c_int, error);
+}
+
 /// A line in the server log.
 pub fn log(error: &Error) {
     report(PgLogLevel::LOG as c_int, error);

@@ -6,10 +6,32 @@ use pgrx::{pg_sys, PgLogLevel};
 
 use super::failure::{self, Failure};
 use super::text;
-use crate::errors::SqlState;
+use crate::errors::{Error, SqlState};
 
 /// Bytes of the longest name. The server compares its own NAMEDATALEN with ours when it loads the library.
 pub const LIMIT: usize = pg_sys::NAMEDATALEN as usize - 1;
+
+/// Refuses what nobody should be called: nothing, what is longer than the server's own names, and control
+/// characters (C0, DEL, C1), which hide in logs, terminals and files of lines.
+pub fn require_name(argument: &str, name: &str) -> crate::errors::Result<()> {
+    let bytes = text::encode(name).len();
+    let shown = if has_control(name) {
+        format!("\"{}\"", name.escape_debug())
+    } else if bytes == 0 || bytes > LIMIT {
+        format!("a name of {bytes} bytes")
+    } else {
+        return Ok(());
+    };
+    Err(Error::out_of_range(
+        argument,
+        shown,
+        &format!("1 to {LIMIT} bytes without control characters"),
+    ))
+}
+
+pub fn has_control(name: &str) -> bool {
+    name.chars().any(char::is_control)
+}
 
 /// The channel that `LISTEN <text>` listens on, the cut included; else why the server refuses it.
 pub fn listened(text: &[u8]) -> Result<Vec<u8>, Failure> {

@@ -295,11 +295,19 @@ pub fn is_superuser(role: Oid) -> bool {
     unsafe { pg_sys::superuser_arg(role) }
 }
 
+/// Whether there is a role of this number.
+pub fn role_exists(role: Oid) -> bool {
+    let cache = pg_sys::SysCacheIdentifier::AUTHOID as i32;
+    let any = pg_sys::Datum::from(0);
+    // SAFETY: a syscache look-up, of which nothing is kept.
+    unsafe { pg_sys::SearchSysCacheExists(cache, role.into(), any, any, any) }
+}
+
 /// Whether `member` has the rights of `role` without SET ROLE: itself, superuser, or an inheriting
-/// member.
+/// member. A role that is gone has none, not even its own.
 pub fn has_rights_of(member: Oid, role: Oid) -> bool {
     // SAFETY: a cached catalog look-up.
-    unsafe { pg_sys::has_privs_of_role(member, role) }
+    role_exists(member) && unsafe { pg_sys::has_privs_of_role(member, role) }
 }
 
 /// Whether a role has the rights of pg_read_all_stats, as pg_monitor does.
@@ -312,13 +320,11 @@ pub fn reads_all_statistics(role: Oid) -> bool {
 pub fn may_become(member: Oid, role: Oid) -> bool {
     // SAFETY: cached catalog look-ups.
     #[cfg(feature = "pg15")]
-    unsafe {
-        pg_sys::is_member_of_role(member, role)
-    }
+    let may = unsafe { pg_sys::is_member_of_role(member, role) };
+    // SAFETY: as above.
     #[cfg(not(feature = "pg15"))]
-    unsafe {
-        pg_sys::member_can_set_role(member, role)
-    }
+    let may = unsafe { pg_sys::member_can_set_role(member, role) };
+    may && role_exists(member)
 }
 
 /// Whether a role that cannot log in may be a worker's session user (BGWORKER_BYPASS_ROLELOGINCHECK).
@@ -403,12 +409,12 @@ pub fn may_use_schema(schema: Oid, role: Oid) -> bool {
     }
 }
 
-/// A role's name as a value of type name; NULL for no role.
+/// A role's name as a value of type name; NULL for no role, and for one that is gone: another may be called by
+/// its number.
 pub fn role_name_or_null(oid: Oid) -> Answer {
-    if oid == Oid::INVALID {
-        return Answer::Null;
-    }
-    Answer::Datum(text::to_name(&role_name(oid)))
+    role(oid).map_or(Answer::Null, |role| {
+        Answer::Datum(text::to_name(&role.name))
+    })
 }
 
 /// Whether `role` owns the extension of this database, or has its owner's rights.

@@ -1,8 +1,33 @@
-//! Randomness that need not be secret.
+//! Randomness, secret or not.
+
+use pgrx::pg_sys;
+
+use crate::errors::{Error, Result, SqlState};
 
 use std::cell::Cell;
 
 use super::per_process::PerProcess;
+
+/// A number above 0 that nobody can guess, of as many bits as JSON numbers keep in JavaScript.
+pub fn secret_number() -> Result<i64> {
+    const BITS: u32 = 53;
+    let mut bytes = [0u8; 8];
+    loop {
+        // SAFETY: fills exactly the eight bytes.
+        let filled = unsafe { pg_sys::pg_strong_random(bytes.as_mut_ptr().cast(), bytes.len()) };
+        if !filled {
+            return Err(Error::new(
+                SqlState::INTERNAL_ERROR,
+                "the server has no random numbers to give",
+            )
+            .hint("Look at the operating system's source of randomness."));
+        }
+        let number = u64::from_ne_bytes(bytes) >> (u64::BITS - BITS);
+        if number > 0 {
+            return Ok(number as i64);
+        }
+    }
+}
 
 /// A number in [-1, 1], different in each process.
 pub fn jitter() -> f64 {

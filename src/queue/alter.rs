@@ -3,9 +3,9 @@
 use super::control::{self, Event};
 use super::definition::{self, Definition};
 use super::options::Options;
-use super::register::{require_fit, set_handler, set_role};
+use super::register::{hold_handler, require_fit, set_handler, set_role, trust_handler};
 use super::{privilege, publish, store};
-use crate::errors::{Error, Result, SqlState};
+use crate::errors::{quote_literal, Error, Result, SqlState};
 use crate::pg::{identity, transaction};
 use crate::sql_function;
 
@@ -24,10 +24,12 @@ fn alter(name: &str, options: &Options) -> Result<()> {
     }
     if let Some(handler) = &options.handler {
         set_handler(&mut queue, handler)?;
+        hold_handler(&mut queue, &existing);
     }
     if options.run_as.is_some() || options.handler.is_some() {
         require_home(&queue)?;
         require_fit(&queue)?;
+        trust_handler(&mut queue);
         queue.parked = None;
     }
     if queue != existing {
@@ -66,5 +68,8 @@ pub fn require_home(queue: &Definition) -> Result<()> {
             queue.name
         ),
     )
-    .hint("A superuser can run: SELECT * FROM pushy.resume_after_restore(). Registering the queue again works too."))
+    .hint(format!(
+        "Let it run here first: SELECT pushy.queue_resume({}), or register it again.",
+        quote_literal(&queue.name)
+    )))
 }

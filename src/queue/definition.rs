@@ -21,6 +21,9 @@ pub struct Definition {
     pub handler_oid: Oid,
     /// `schema.name(types)` as it was when registered.
     pub handler: String,
+    /// Whose code it was when somebody named it, or resumed the queue with it.
+    pub handler_owner: Oid,
+    pub handler_owner_name: String,
     /// None: as many as there are executors.
     pub concurrency: Option<i32>,
     pub priority: i32,
@@ -47,7 +50,7 @@ macro_rules! columns {
          q.concurrency, q.priority, q.max_attempts, q.backoff, \
          q.retry_delay_us, q.max_retry_delay_us, q.timeout_us, \
          q.keep_completed_us, q.keep_discarded_us, q.batch, q.paused, q.parked, \
-         q.home_system, q.home_database"
+         q.home_system, q.home_database, q.handler_owner, q.handler_owner_name::pg_catalog.text"
     };
 }
 
@@ -121,6 +124,8 @@ fn read(row: Row<'_>) -> Result<Definition> {
         parked: row.opt_text(20)?,
         home_system: row.i64(21),
         home_database: row.oid(22).to_u32(),
+        handler_owner: row.oid(23),
+        handler_owner_name: row.text(24)?,
     })
 }
 

@@ -9,6 +9,7 @@ use super::definition::Definition;
 use super::store;
 use crate::errors::{quote_literal, Error, Result, SqlState};
 use crate::job::current;
+use crate::log::subscription::table::{self, Subscription};
 use crate::params;
 use crate::pg::identity;
 use crate::pg::spi::{self, Plan};
@@ -24,8 +25,9 @@ sql_function!(pushy_queue_drop, |call| {
 });
 
 /// A watch that feeds the queue would have nowhere to put its jobs.
-fn refuse_watches(queue: &str) -> Result<()> {
-    let watches = watch::of_queue(queue)?;
+fn refuse_watches(held: &Definition) -> Result<()> {
+    let queue = &held.name;
+    let watches = watch::of_queue(held)?;
     let Some(first) = watches.first() else {
         return Ok(());
     };
@@ -40,6 +42,24 @@ fn refuse_watches(queue: &str) -> Result<()> {
     .hint(format!(
         "SELECT pushy.unwatch({}, {}), or pass force => true: their changes make no jobs then.",
         quote_literal(&first.relation_name),
+        quote_literal(&first.name)
+    )))
+}
+
+/// Nor would the notices of a subscription have a queue to become jobs of.
+fn refuse_subscriptions(queue: &Definition) -> Result<()> {
+    let all = table::all()?;
+    let feeds = |known: &&Subscription| known.queue.as_ref().is_some_and(|held| held.is(queue));
+    let Some(first) = all.iter().find(feeds) else {
+        return Ok(());
+    };
+    Err(Error::new(
+        SqlState::DEPENDENT_OBJECTS_STILL_EXIST,
+        format!("queue \"{}\" is fed by subscriptions", queue.name),
+    )
+    .detail(format!("One of them is \"{}\".", first.name))
+    .hint(format!(
+        "SELECT pushy.subscription_drop({}), or pass force => true: its notices make no jobs then.",
         quote_literal(&first.name)
     )))
 }
@@ -84,7 +104,8 @@ fn drop_queue(name: &str, force: bool) -> Result<()> {
     }
     identity::as_owner(|| {
         if !force {
-            refuse_watches(name)?;
+            refuse_watches(&queue)?;
+            refuse_subscriptions(&queue)?;
         }
         if force {
             end_live_jobs(&queue);

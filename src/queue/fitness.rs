@@ -31,7 +31,22 @@ pub fn check(queue: &Definition) -> Result<Handler, Unfit> {
     check_roles(queue)?;
     let (function, handler) = find_handler(queue)?;
     check_rights(queue, &function)?;
+    check_handler_owner(queue, &function)?;
     Ok(handler)
+}
+
+/// Whether the handler's code still belongs to whom it belonged when it was chosen, or to somebody who could act as
+/// the queue's role anyway.
+fn check_handler_owner(queue: &Definition, function: &Function) -> Result<(), Unfit> {
+    if function.owner == queue.handler_owner || identity::may_become(function.owner, queue.run_as) {
+        return Ok(());
+    }
+    Err(Unfit::HandlerOfAnother {
+        handler: function.signature.clone(),
+        owner: identifier::quoted(&identity::role_name(function.owner)),
+        was: identifier::quoted(&queue.handler_owner_name),
+        role: identifier::quoted(&queue.run_as_name),
+    })
 }
 
 /// Whether a worker can open a session as the queue's role at all; without that nobody gets to `check`.

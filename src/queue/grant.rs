@@ -69,10 +69,10 @@ static REVOKE: Plan = Plan::new(
 );
 
 /// Everybody, as GRANT has it; no role can have this name.
-const PUBLIC: &str = "public";
+pub const PUBLIC: &str = "public";
 
 /// A role by its exact name; 0 is PUBLIC.
-fn grantee(role: &str) -> Option<Oid> {
+pub fn grantee(role: &str) -> Option<Oid> {
     if role == PUBLIC {
         Some(Oid::INVALID)
     } else {
@@ -80,7 +80,7 @@ fn grantee(role: &str) -> Option<Oid> {
     }
 }
 
-fn no_such_role(role: &str) -> Error {
+pub fn no_such_role(role: &str) -> Error {
     Error::new(
         SqlState::UNDEFINED_OBJECT,
         format!("role \"{role}\" does not exist"),

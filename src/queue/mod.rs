@@ -9,6 +9,7 @@ pub mod explain;
 pub mod fitness;
 pub mod grant;
 pub mod handler_name;
+pub mod held;
 pub mod options;
 pub mod park;
 pub mod pause;

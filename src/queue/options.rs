@@ -41,6 +41,8 @@ pub fn defaults(name: String) -> Definition {
         run_as_name: String::new(),
         handler_oid: Oid::INVALID,
         handler: String::new(),
+        handler_owner: Oid::INVALID,
+        handler_owner_name: String::new(),
         concurrency: None,
         priority: 5,
         max_attempts: 25,

@@ -1,10 +1,10 @@
 //! queue_pause and queue_resume.
 
-use super::alter::{find_owned, require_home, write};
+use super::alter::{find_owned, write};
 use super::control::{self, Event};
 use super::definition::Definition;
-use super::handler_name;
-use super::register::require_fit;
+use super::register::{require_fit, trust_handler};
+use super::{handler_name, restore};
 use crate::errors::Result;
 use crate::pg::{function_catalog as functions, identity, transaction};
 use crate::sql_function;
@@ -23,9 +23,13 @@ sql_function!(pushy_queue_resume, |call| {
     transaction::require_writable(c"pushy.queue_resume()");
     let name = call.text("queue", 0)?;
     let mut queue = find_owned(&name)?;
-    require_home(&queue)?;
-    take_new_names(&mut queue)?;
+    if queue.is_home() {
+        take_new_names(&mut queue)?;
+    } else {
+        restore::settle(&mut queue)?;
+    }
     require_fit(&queue)?;
+    trust_handler(&mut queue);
     queue.paused = false;
     queue.parked = None;
     write(&queue)?;

@@ -94,10 +94,15 @@ pub fn all_grants() -> Result<HashMap<i32, Vec<Grant>>> {
 }
 
 /// Whether `role` has the rights of the queue's owner. After a restore numbers of roles may mean others:
-/// there the name must agree, and grants to roles count for nothing until the queue is at home again.
+/// there the owner is who has the name, and grants to roles count for nothing until the queue is at home again.
 pub fn is_owner(queue: &Definition, role: Oid) -> bool {
-    let is_meant = || queue.is_home() || identity::role_name(queue.owner) == queue.owner_name;
-    identity::is_superuser(role) || (is_meant() && identity::has_rights_of(role, queue.owner))
+    identity::is_superuser(role)
+        || if queue.is_home() {
+            identity::has_rights_of(role, queue.owner)
+        } else {
+            identity::find_role(&queue.owner_name)
+                .is_some_and(|owner| identity::has_rights_of(role, owner))
+        }
 }
 
 /// Whether `role` has the privilege: as owner, by a grant to it or a role whose rights it has, or to

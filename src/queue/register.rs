@@ -8,14 +8,16 @@ use super::fitness::{self, Unfit};
 use super::options::{self, Options};
 use super::{handler_name, privilege, publish, restore, share, store};
 use crate::errors::{Error, Result, SqlState};
-use crate::pg::{database, identifier, identity, text, transaction};
+use crate::pg::{
+    database, ereport, function_catalog as functions, identifier, identity, transaction,
+};
 use crate::sql_function;
 
 sql_function!(pushy_queue_register, |call| {
     transaction::require_writable(c"pushy.queue_register()");
     let name = call.text("queue", 0)?;
     let handler = call.text("handler", 1)?;
-    check_name(&name)?;
+    identifier::require_name("queue", &name)?;
     register(name, &handler, &Options::read(call)?)
 });
 
@@ -40,7 +42,7 @@ fn register(name: String, handler: &str, options: &Options) -> Result<String> {
     for _ in 0..TRIES {
         let existing = identity::as_owner(|| definition::find_for_update(&wanted.name))?;
         let written = match existing {
-            Some(existing) => replace(existing, &mut wanted)?,
+            Some(existing) => replace(&existing, &mut wanted)?,
             None => create(&mut wanted)?,
         };
         if written {
@@ -61,6 +63,7 @@ fn register(name: String, handler: &str, options: &Options) -> Result<String> {
 fn create(wanted: &mut Definition) -> Result<bool> {
     require_fit(wanted)?;
     share::require(wanted.owner)?;
+    trust_handler(wanted);
     let Some(queue_id) = identity::as_owner(|| Ok(store::insert(wanted)))? else {
         return Ok(false);
     };
@@ -71,30 +74,51 @@ fn create(wanted: &mut Definition) -> Result<bool> {
 }
 
 /// Everything is as wanted now, but for the owner and the pause.
-fn replace(existing: Definition, wanted: &mut Definition) -> Result<bool> {
-    privilege::require_owner(&existing, identity::current_user())?;
-    let moves_in = !existing.is_home();
+fn replace(existing: &Definition, wanted: &mut Definition) -> Result<bool> {
+    let caller = identity::current_user();
+    privilege::require_owner(existing, caller)?;
     wanted.queue_id = existing.queue_id;
     wanted.paused = existing.paused;
     wanted.owner = existing.owner;
     wanted.owner_name.clone_from(&existing.owner_name);
-    if moves_in {
+    if !existing.is_home() {
         restore::find_owner(wanted).map_err(Unfit::into_error)?;
         identity::as_owner(|| restore::find_grantees(wanted.queue_id))?;
-    } else {
-        wanted.owner_name = identity::role_name(wanted.owner);
+    } else if identity::role(existing.owner).is_none() {
+        // Nobody but a superuser comes here then, and takes it over.
+        wanted.owner = caller;
     }
+    wanted.owner_name = identity::role_name(wanted.owner);
+    hold_handler(wanted, existing);
     require_fit(wanted)?;
+    trust_handler(wanted);
     // A deploy that changes nothing writes nothing and tells nobody.
-    if *wanted != existing {
+    if wanted != existing {
         identity::as_owner(|| {
             store::update(wanted);
             Ok(())
         })?;
         publish::changed(wanted)?;
         control::tell(Event::Register, &wanted.name, None);
+        if wanted.handler != existing.handler {
+            tell_other_handler(existing, wanted);
+        }
     }
     Ok(true)
+}
+
+/// The queue may be another application's, which has chosen the same name.
+fn tell_other_handler(existing: &Definition, wanted: &Definition) {
+    ereport::notice(
+        &Error::new(
+            SqlState::SUCCESSFUL_COMPLETION,
+            format!(
+                "queue \"{}\" runs {} now, and no longer {}",
+                wanted.name, wanted.handler, existing.handler
+            ),
+        )
+        .hint("Queues are named once per database: if the other handler is another application's or tenant's, give each a name of its own."),
+    );
 }
 
 /// The role that runs the jobs: one that the caller may become.
@@ -124,7 +148,31 @@ pub fn set_handler(queue: &mut Definition, handler: &str) -> Result<()> {
     let function = handler_name::resolve(handler)?;
     queue.handler_oid = function.oid;
     queue.handler = function.signature;
+    queue.handler_owner = function.owner;
     Ok(())
+}
+
+/// A handler of the name that the queue's handler had is held to its owner too: the name may be a stranger's by now.
+pub fn hold_handler(queue: &mut Definition, existing: &Definition) {
+    if queue.handler != existing.handler {
+        return;
+    }
+    queue
+        .handler_owner_name
+        .clone_from(&existing.handler_owner_name);
+    queue.handler_owner = if existing.is_home() {
+        existing.handler_owner
+    } else {
+        identity::find_role(&existing.handler_owner_name).unwrap_or(Oid::INVALID)
+    };
+}
+
+/// Remembers whose code the handler is now, once the queue was found fit to run it.
+pub fn trust_handler(queue: &mut Definition) {
+    if let Some(function) = functions::function(queue.handler_oid) {
+        queue.handler_owner = function.owner;
+        queue.handler_owner_name = identity::role_name(function.owner);
+    }
 }
 
 /// Refuses a definition that could not run.
@@ -132,27 +180,4 @@ pub fn require_fit(queue: &Definition) -> Result<()> {
     fitness::check(queue)
         .and_then(|_| fitness::check_session(queue))
         .map_err(Unfit::into_error)
-}
-
-fn check_name(name: &str) -> Result<()> {
-    let bytes = text::encode(name).len();
-    let allowed = format!(
-        "1 to {} bytes without control characters",
-        identifier::LIMIT
-    );
-    if bytes == 0 || bytes > identifier::LIMIT {
-        return Err(Error::out_of_range(
-            "queue",
-            format!("a name of {bytes} bytes"),
-            &allowed,
-        ));
-    }
-    if name.chars().any(char::is_control) {
-        return Err(Error::out_of_range(
-            "queue",
-            format!("\"{}\"", name.escape_debug()),
-            &allowed,
-        ));
-    }
-    Ok(())
 }

@@ -5,61 +5,49 @@ use crate::pg::{BuiltinOid, Oid};
 
 use super::definition::{self, Definition};
 use super::fitness::{self, Unfit};
-use super::{alter, handler_name};
-use crate::errors::{quote_literal, Error, Result, SqlState};
+use super::{alter, handler_name, privilege, register};
+use crate::errors::{quote_literal, Result};
 use crate::pg::spi::{self, Plan};
 use crate::pg::{database, identifier, identity};
 use crate::shared::pending;
 use crate::watch;
-use crate::{params, row, sql_function};
+use crate::{channel, params, row, sql_function};
 
 sql_function!(pushy_resume_after_restore, |call| {
-    require_extension_owner()?;
+    let caller = identity::current_user();
+    let resumes_all = identity::owns_extension(caller);
     let queues = identity::as_owner(definition::all)?;
     call.answer_rows(|rows| {
         for queue in queues {
             let found = identity::as_owner(|| definition::find_for_update(&queue.name))?;
+            let found = found.filter(|queue| resumes_all || privilege::is_owner(queue, caller));
             if let Some(queue) = found {
                 let name = queue.name.clone();
                 let obstacle = move_in(queue)?;
                 rows.put(row![name, obstacle.is_none(), obstacle]);
             }
         }
-        for (watch, obstacle) in watch::move_in_all()? {
+        for (watch, obstacle) in watch::move_in_all(resumes_all)? {
             rows.put(row![watch, obstacle.is_none(), obstacle]);
+        }
+        for (channel, obstacle) in channel::move_in_all(resumes_all)? {
+            rows.put(row![channel, obstacle.is_none(), obstacle]);
         }
         pending::sweep();
         Ok(())
     })
 });
 
-fn require_extension_owner() -> Result<()> {
-    let caller = identity::current_user();
-    match identity::extension_owner() {
-        Some(owner) if identity::has_rights_of(caller, owner) => Ok(()),
-        _ => Err(Error::new(
-            SqlState::INSUFFICIENT_PRIVILEGE,
-            "must be owner of extension pushy",
-        )
-        .hint("A superuser can run it.")),
-    }
-}
-
 /// Makes this database the queue's home; answers why it does not run all the same.
 fn move_in(mut queue: Definition) -> Result<Option<String>> {
     if !queue.is_home() {
-        if let Err(unfit) = find_roles(&mut queue) {
-            return Ok(Some(unfit.reason()));
+        if let Err(obstacle) = settle(&mut queue) {
+            return Ok(Some(obstacle.message));
         }
-        if queue.home_system != database::system_identifier() {
-            identity::as_owner(|| find_enqueuers(queue.queue_id))?;
-        }
-        identity::as_owner(|| find_grantees(queue.queue_id))?;
-        queue.home_system = database::system_identifier();
-        queue.home_database = database::current();
-        let function = handler_name::by_stored_signature(&queue.handler)?;
-        queue.handler_oid = function.map_or(Oid::INVALID, |function| function.oid);
         queue.parked = fitness::check(&queue).err().map(|unfit| unfit.reason());
+        if queue.parked.is_none() {
+            register::trust_handler(&mut queue);
+        }
         alter::write(&queue)?;
     }
     Ok(queue.parked.or_else(|| {
@@ -70,6 +58,22 @@ fn move_in(mut queue: Definition) -> Result<Option<String>> {
             )
         })
     }))
+}
+
+/// Finds roles, grantees and handler by name: from here on their numbers are those of this place.
+pub fn settle(queue: &mut Definition) -> Result<()> {
+    find_roles(queue).map_err(Unfit::into_error)?;
+    // What can fail comes first: the rows below are rewritten once.
+    let function = handler_name::by_stored_signature(&queue.handler)?;
+    if queue.home_system != database::system_identifier() {
+        identity::as_owner(|| find_enqueuers(queue.queue_id))?;
+    }
+    identity::as_owner(|| find_grantees(queue.queue_id))?;
+    queue.home_system = database::system_identifier();
+    queue.home_database = database::current();
+    queue.handler_oid = function.map_or(Oid::INVALID, |function| function.oid);
+    queue.handler_owner = identity::find_role(&queue.handler_owner_name).unwrap_or(Oid::INVALID);
+    Ok(())
 }
 
 fn find_roles(queue: &mut Definition) -> std::result::Result<(), Unfit> {

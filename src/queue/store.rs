@@ -14,9 +14,10 @@ use BuiltinOid::{BOOLOID, INT4OID, INT8OID, OIDOID, TEXTOID};
 static INSERT: Plan = Plan::new(
     "INSERT INTO pushy.queue (queue, owner, owner_name, run_as, run_as_name, handler_oid, handler, \
          concurrency, priority, max_attempts, backoff, retry_delay_us, max_retry_delay_us, timeout_us, \
-         keep_completed_us, keep_discarded_us, batch, paused, parked, home_system, home_database) \
+         keep_completed_us, keep_discarded_us, batch, paused, parked, home_system, home_database, \
+         handler_owner, handler_owner_name, queue_id) \
      VALUES ($1, $2, $3::pg_catalog.name, $4, $5::pg_catalog.name, $6, $7, $8, $9, $10, $11, $12, $13, \
-         $14, $15, $16, $17, $18, $19, $20, $21) \
+         $14, $15, $16, $17, $18, $19, $20, $21, $22, $23::pg_catalog.name, $24) \
      ON CONFLICT (queue) DO NOTHING RETURNING queue_id",
     &COLUMNS,
 );
@@ -27,17 +28,19 @@ static UPDATE: Plan = Plan::new(
          priority = $9, max_attempts = $10, backoff = $11, retry_delay_us = $12, \
          max_retry_delay_us = $13, timeout_us = $14, keep_completed_us = $15, \
          keep_discarded_us = $16, batch = $17, paused = $18, parked = $19, home_system = $20, \
-         home_database = $21, changed_at = pg_catalog.clock_timestamp() \
-      WHERE queue OPERATOR(pg_catalog.=) $1",
+         home_database = $21, handler_owner = $22, handler_owner_name = $23::pg_catalog.name, \
+         changed_at = pg_catalog.clock_timestamp() \
+      WHERE queue_id OPERATOR(pg_catalog.=) $24 AND queue OPERATOR(pg_catalog.=) $1",
     &COLUMNS,
 );
 
-const COLUMNS: [BuiltinOid; 21] = [
+const COLUMNS: [BuiltinOid; 24] = [
     TEXTOID, OIDOID, TEXTOID, OIDOID, TEXTOID, OIDOID, TEXTOID, INT4OID, INT4OID, INT4OID, TEXTOID,
     INT8OID, INT8OID, INT8OID, INT8OID, INT8OID, BOOLOID, BOOLOID, TEXTOID, INT8OID, OIDOID,
+    OIDOID, TEXTOID, INT4OID,
 ];
 
-fn values(queue: &Definition) -> [Answer; 21] {
+fn values(queue: &Definition) -> [Answer; 24] {
     *params![
         queue.name.as_str(),
         queue.owner,
@@ -60,13 +63,44 @@ fn values(queue: &Definition) -> [Answer; 21] {
         queue.parked.as_deref(),
         queue.home_system,
         Oid::from(queue.home_database),
+        queue.handler_owner,
+        queue.handler_owner_name.as_str(),
+        queue.queue_id,
     ]
+}
+
+// A restore of some tables and not of others may have left what holds a number that the sequence comes to again.
+static NEXT_ID: Plan = Plan::new(
+    "SELECT n.id, EXISTS (SELECT FROM pushy.queue q WHERE q.queue_id OPERATOR(pg_catalog.=) n.id) \
+                  OR EXISTS (SELECT FROM pushy.queue_acl a WHERE a.queue_id OPERATOR(pg_catalog.=) n.id) \
+                  OR EXISTS (SELECT FROM pushy.watch w WHERE w.queue_id OPERATOR(pg_catalog.=) n.id) \
+                  OR EXISTS (SELECT FROM pushy.subscription s WHERE s.queue_id OPERATOR(pg_catalog.=) n.id) \
+                  OR EXISTS (SELECT FROM pushy.live_job j WHERE j.queue_id OPERATOR(pg_catalog.=) n.id AND j.position IS NOT NULL) \
+       FROM (SELECT pg_catalog.nextval('pushy.queue_id_seq'::pg_catalog.regclass)::pg_catalog.int4 AS id) n",
+    &[],
+);
+
+/// A number that no queue has had, and that nothing holds.
+fn next_id() -> i32 {
+    loop {
+        let (id, is_held) = spi::connect(|spi| {
+            let found = spi.run(&NEXT_ID, &[]);
+            (found.row(0).i32(1), found.row(0).bool(2))
+        });
+        if !is_held {
+            return id;
+        }
+    }
 }
 
 /// Adds a queue and answers its number; None when the name is taken.
 pub fn insert(queue: &Definition) -> Option<i32> {
+    let numbered = Definition {
+        queue_id: next_id(),
+        ..queue.clone()
+    };
     spi::connect(|spi| {
-        spi.run(&INSERT, &values(queue))
+        spi.run(&INSERT, &values(&numbered))
             .first()
             .map(|row| row.i32(1))
     })

@@ -14,6 +14,12 @@ pub enum Unfit {
         handler: String,
         now: String,
     },
+    HandlerOfAnother {
+        handler: String,
+        owner: String,
+        was: String,
+        role: String,
+    },
     Temporary {
         handler: String,
     },
@@ -105,6 +111,14 @@ impl Unfit {
             Self::HandlerRenamed { handler, now, .. } => {
                 format!("handler {handler} is now {now}")
             }
+            Self::HandlerOfAnother {
+                handler,
+                owner,
+                was,
+                role,
+            } => format!(
+                "handler {handler} belongs to role {owner} now, and belonged to {was} when it was chosen: role {role} would run {owner}'s code"
+            ),
             Self::Temporary { handler } => {
                 format!("handler {handler} is temporary: no worker can see it")
             }
@@ -176,6 +190,9 @@ impl Unfit {
             | Self::OwnerRenamed { queue, .. } => {
                 format!("SELECT pushy.queue_resume({})", quote_literal(queue))
             }
+            Self::HandlerOfAnother { handler, role, .. } => format!(
+                "ALTER FUNCTION {handler} OWNER TO {role}, or name another handler with pushy.queue_alter or pushy.queue_register"
+            ),
             Self::Temporary { .. } => {
                 "Create the handler in a schema that stays".to_owned()
             }
@@ -197,7 +214,7 @@ impl Unfit {
                 quote_literal(queue)
             ),
             Self::OwnerGone { queue, .. } => format!(
-                "As a superuser: SELECT pushy.queue_drop({}, force => true) and register it again, or create the role and run SELECT * FROM pushy.resume_after_restore()",
+                "As a superuser: register it again with pushy.queue_register, which makes it yours with its jobs, or SELECT pushy.queue_drop({}, force => true)",
                 quote_literal(queue)
             ),
             Self::OwnerMayNotBecome { owner, role } => format!("GRANT {role} TO {owner}"),
@@ -250,6 +267,7 @@ impl Unfit {
             Self::OwnerMayNotBecome { .. }
             | Self::NoSchemaUsage { .. }
             | Self::NoExecute { .. }
+            | Self::HandlerOfAnother { .. }
             | Self::SuperuserRunsForeignHandler { .. }
             | Self::NoLogin { .. }
             | Self::NoConnect { .. } => SqlState::INSUFFICIENT_PRIVILEGE,

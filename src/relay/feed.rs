@@ -7,7 +7,7 @@ use pushy_core::json;
 use super::worker::Relay;
 use crate::errors::{Error, Result, SqlState};
 use crate::job::request;
-use crate::log::read::{self, Filter, Found};
+use crate::log::read::{self, Found};
 use crate::log::subscription::read::{start, Start};
 use crate::log::subscription::table::{self, Subscription};
 use crate::params;
@@ -15,8 +15,6 @@ use crate::pg::failure::Failure;
 use crate::pg::spi::{self, Plan};
 use crate::pg::transaction;
 use crate::pg::{clock, ereport, identity, interrupts, jsonb, BuiltinOid};
-use crate::queue::cache;
-use crate::queue::privilege::{self, Privilege};
 use crate::shared::database::NEVER;
 
 /// Jobs of one transaction.
@@ -152,13 +150,10 @@ fn feed_some(name: &str) -> std::result::Result<Fed, Failure> {
 }
 
 fn feed_known(known: &Subscription) -> Result<bool> {
-    let queue = cache::get(known.queue.as_deref().unwrap_or_default())?;
-    privilege::require(
-        &queue.definition,
-        &queue.grants,
-        known.owner,
-        Privilege::Enqueue,
-    )?;
+    let Some(held) = &known.queue else {
+        return Ok(false);
+    };
+    let queue = held.open(known.owner)?;
     if !known.is_home {
         // As with queues: nothing is done twice by a copy, until somebody declares it here.
         return Err(Error::new(
@@ -170,7 +165,7 @@ fn feed_known(known: &Subscription) -> Result<bool> {
     let Start::At(from) = start(known)? else {
         return Ok(false);
     };
-    let filter = Filter::of(known.channels.clone());
+    let filter = known.filter()?;
     let mut jobs = Vec::new();
     let passed = read::after(from, &filter, |found| {
         let (args, cause) = match found {

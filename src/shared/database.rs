@@ -30,6 +30,8 @@ pub struct Database {
     presence: AtomicU8,
     /// A scheduler has seen what was there, by whomever, before the server started.
     pub looked_into: AtomicBool,
+    /// The server's log has said that queues here came from elsewhere.
+    pub told_elsewhere: AtomicBool,
     /// Changes with every committed change of a queue's definition or privileges.
     pub definitions: AtomicU64,
     /// The counter of definitions (plus one) when the launcher last looked for the database's name.
@@ -155,6 +157,7 @@ impl Shared {
             free.presence
                 .store(Presence::Unknown as u8, Ordering::SeqCst);
             free.looked_into.store(false, Ordering::SeqCst);
+            free.told_elsewhere.store(false, Ordering::SeqCst);
             free.due.store(NEVER, Ordering::SeqCst);
             free.waiting_from.store(0, Ordering::SeqCst);
             free.left_out.store(false, Ordering::SeqCst);

@@ -7,8 +7,7 @@ use crate::errors::{Error, Result, SqlState};
 use crate::pg::function::Call;
 use crate::pg::trigger::Op;
 use crate::pg::{array, database, expression, identifier, identity, text, Oid};
-use crate::queue::cache;
-use crate::queue::privilege::{self, Privilege};
+use crate::queue::held::HeldQueue;
 use crate::{settings, shared};
 
 const CHANNEL: usize = 1;
@@ -27,15 +26,15 @@ const NAME: usize = 12;
 /// A definition without number and triggers, checked as far as that is possible before the server sees its
 /// expressions.
 pub fn read(call: Call, table: &Table) -> Result<Definition> {
-    let queue = call.opt_text(QUEUE)?;
-    let channel = read_channel(call, table, queue.as_deref())?;
+    let queue_name = call.opt_text(QUEUE)?;
+    let channel = read_channel(call, table, queue_name.as_deref())?;
     let caller = identity::current_user();
     let payload_expr = expression_argument(call, "payload_expr", PAYLOAD_EXPR)?;
-    let definition = Definition {
+    let mut definition = Definition {
         watch_id: 0,
         relation: table.oid,
         relation_name: table.qualified.clone(),
-        name: read_name(call, channel.as_ref(), queue.as_deref())?,
+        name: read_name(call, channel.as_ref(), queue_name.as_deref())?,
         owner: caller,
         owner_name: identity::role_name(caller),
         channel: channel.map(Channel::into_bytes),
@@ -47,7 +46,7 @@ pub fn read(call: Call, table: &Table) -> Result<Definition> {
         level: word(call, "level", LEVEL, Level::parse, Level::WORDS)?.unwrap_or(Level::Row),
         delivery: word(call, "delivery", DELIVERY, Way::parse, Way::WORDS)?
             .unwrap_or_else(usual_delivery),
-        queue,
+        queue: None,
         args_expr: expression_argument(call, "args_expr", ARGS_EXPR)?,
         merge: call.opt_bool(MERGE).unwrap_or(false),
         paused: false,
@@ -56,10 +55,9 @@ pub fn read(call: Call, table: &Table) -> Result<Definition> {
         triggers: Vec::new(),
         expressions: None,
     };
-    check(&definition)?;
-    if let Some(queue) = &definition.queue {
-        let known = cache::get(queue)?;
-        privilege::require(&known.definition, &known.grants, caller, Privilege::Enqueue)?;
+    check(&definition, queue_name.is_some())?;
+    if let Some(queue) = &queue_name {
+        definition.queue = Some(HeldQueue::choose(queue, caller)?);
     }
     Ok(definition)
 }
@@ -77,9 +75,9 @@ fn usual_delivery() -> Way {
 
 fn read_channel(call: Call, table: &Table, queue: Option<&str>) -> Result<Option<Channel>> {
     match (call.opt_bytes(CHANNEL), queue) {
-        (Some(identifier), _) => Channel::of_identifier(&identifier).map(Some),
+        (Some(identifier), _) => Channel::declared(&identifier).map(Some),
         (None, Some(_)) => Ok(None),
-        (None, None) => Channel::exact(&table.raw_name).map(Some),
+        (None, None) => Channel::exact(&table.raw_name)?.checked().map(Some),
     }
 }
 
@@ -92,17 +90,7 @@ fn read_name(call: Call, channel: Option<&Channel>, queue: Option<&str>) -> Resu
             |channel| text::shown(channel.as_bytes()),
         ),
     };
-    let bytes = text::encode(&name).len();
-    if bytes == 0 || bytes > identifier::LIMIT || name.chars().any(char::is_control) {
-        return Err(Error::out_of_range(
-            "name",
-            format!("\"{}\"", name.escape_debug()),
-            &format!(
-                "1 to {} bytes without control characters",
-                identifier::LIMIT
-            ),
-        ));
-    }
+    identifier::require_name("name", &name)?;
     Ok(name)
 }
 
@@ -204,7 +192,7 @@ fn expression_argument(call: Call, name: &str, index: usize) -> Result<Option<St
 }
 
 /// Refuses what does not go together.
-fn check(wanted: &Definition) -> Result<()> {
+fn check(wanted: &Definition, has_queue: bool) -> Result<()> {
     let conflict = |message: &str, hint: &str| {
         Err(Error::new(SqlState::INVALID_PARAMETER_VALUE, message).hint(hint))
     };
@@ -227,7 +215,7 @@ fn check(wanted: &Definition) -> Result<()> {
             );
         }
     }
-    if wanted.args_expr.is_some() && wanted.queue.is_none() {
+    if wanted.args_expr.is_some() && !has_queue {
         return conflict(
             "args_expr is given without a queue",
             "args_expr makes the arguments of jobs: name their queue, or pass payload_expr.",

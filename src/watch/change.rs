@@ -4,7 +4,7 @@ use super::arguments;
 use super::declare::require_owner;
 use super::definition::{self, Definition};
 use super::table::Table;
-use super::triggers;
+use super::{restore, triggers};
 use crate::errors::{Error, Result, SqlState};
 use crate::pg::function::Call;
 use crate::pg::{catalog_trigger, identity, invalidation, text, transaction};
@@ -37,11 +37,16 @@ sql_function!(pushy_watch_resume, |call| {
     let (table, watches) = named(call)?;
     each(&table, &watches, |watch| {
         if !watch.is_home() {
-            return Err(Error::new(
-                SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
-                format!("watch \"{}\" came here by a restore or a copy", watch.name),
-            )
-            .hint("Declare it again with pushy.watch, or run pushy.resume_after_restore()."));
+            if let (_, Some(obstacle)) = restore::move_in(watch.clone())? {
+                return Err(Error::new(
+                    SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+                    format!(
+                        "watch \"{}\" came here by a restore or a copy: {obstacle}",
+                        watch.name
+                    ),
+                )
+                .hint("Declare it again with pushy.watch."));
+            }
         }
         set_paused(watch, false)
     })

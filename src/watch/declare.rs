@@ -95,8 +95,7 @@ fn is_as_wanted(existing: &Definition, wanted: &Definition) -> bool {
 /// Who may change or end a watch: its maker, and who owns the table.
 pub fn require_owner(watch: &Definition, table: &Table) -> Result<()> {
     let caller = identity::current_user();
-    let made_it = watch.is_home() && identity::has_rights_of(caller, watch.owner);
-    if made_it || identity::has_rights_of(caller, table.owner) {
+    if watch.is_made_by(caller) || identity::has_rights_of(caller, table.owner) {
         return Ok(());
     }
     Err(Error::new(

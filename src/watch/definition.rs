@@ -7,7 +7,8 @@ use crate::params;
 use crate::pg::function::Answer;
 use crate::pg::spi::{self, Plan, Row};
 use crate::pg::trigger::Op;
-use crate::pg::{array, database, text, BuiltinOid, Oid};
+use crate::pg::{array, database, identity, text, BuiltinOid, Oid};
+use crate::queue::{self, held::HeldQueue};
 
 use BuiltinOid::{
     BOOLOID, INT4OID, INT8OID, NAMEARRAYOID, OIDARRAYOID, OIDOID, TEXTARRAYOID, TEXTOID,
@@ -81,7 +82,7 @@ pub struct Definition {
     pub payload_expr: Option<String>,
     pub level: Level,
     pub delivery: Way,
-    pub queue: Option<String>,
+    pub queue: Option<HeldQueue>,
     pub args_expr: Option<String>,
     pub merge: bool,
     pub paused: bool,
@@ -102,7 +103,7 @@ macro_rules! columns {
                     WHERE c.oid OPERATOR(pg_catalog.=) w.relation AND pushy.watch_is_home(w.home_system, w.home_database)), \
                   w.relation_name), w.name, w.owner, w.owner_name::pg_catalog.text, w.channel, \
          w.events, w.columns, w.condition, w.payload, w.payload_expr, w.level, w.delivery, w.queue, \
-         w.args_expr, w.merge, w.paused, w.home_system, w.home_database, w.triggers, w.expressions"
+         w.args_expr, w.merge, w.paused, w.home_system, w.home_database, w.triggers, w.expressions, w.queue_id, w.queue_owner"
     };
 }
 
@@ -169,7 +170,11 @@ fn read(row: Row<'_>) -> Result<Definition> {
         payload_expr: row.opt_text(12)?,
         level: Level::parse(&row.text(13)?).expect(constrained),
         delivery: Way::parse(&row.text(14)?).expect(constrained),
-        queue: row.opt_text(15)?,
+        queue: row.opt_text(15)?.map(|name| HeldQueue {
+            name,
+            queue_id: row.i32(23),
+            owner: row.oid(24),
+        }),
         args_expr: row.opt_text(16)?,
         merge: row.bool(17),
         paused: row.bool(18),
@@ -203,8 +208,24 @@ pub fn all() -> Result<Vec<Definition>> {
 }
 
 /// The watches that feed a queue.
-pub fn of_queue(queue: &str) -> Result<Vec<Definition>> {
-    load(&OF_QUEUE, params![queue])
+pub fn of_queue(queue: &queue::definition::Definition) -> Result<Vec<Definition>> {
+    let mut watches = load(&OF_QUEUE, params![queue.name.as_str()])?;
+    watches.retain(|watch| watch.queue.as_ref().is_some_and(|held| held.is(queue)));
+    Ok(watches)
+}
+
+static OF_CHANNEL: Plan = Plan::new(
+    concat!(
+        "SELECT ",
+        columns!(),
+        " FROM pushy.watch w WHERE w.channel OPERATOR(pg_catalog.=) $1 ORDER BY w.watch_id"
+    ),
+    &[TEXTOID],
+);
+
+/// The watches that tell on a channel of this exact name.
+pub fn of_channel(channel: &[u8]) -> Result<Vec<Definition>> {
+    load(&OF_CHANNEL, params![text::bytes_to_datum(channel)])
 }
 
 static NEXT_ID: Plan = Plan::new(
@@ -219,21 +240,22 @@ pub fn next_id() -> i32 {
 static WRITE: Plan = Plan::new(
     "INSERT INTO pushy.watch (watch_id, relation, relation_name, name, owner, owner_name, channel, events, columns, \
          condition, payload, payload_expr, level, delivery, queue, args_expr, merge, paused, home_system, \
-         home_database, triggers, expressions) \
+         home_database, triggers, expressions, queue_id, queue_owner) \
      VALUES ($1, $2, $3, $4, $5, $6::pg_catalog.name, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, \
-         $19, $20, $21, $22) \
+         $19, $20, $21, $22, $23, $24) \
      ON CONFLICT (watch_id) DO UPDATE SET relation = excluded.relation, relation_name = excluded.relation_name, \
          owner = excluded.owner, owner_name = excluded.owner_name, channel = excluded.channel, \
          events = excluded.events, columns = excluded.columns, condition = excluded.condition, \
          payload = excluded.payload, payload_expr = excluded.payload_expr, level = excluded.level, \
-         delivery = excluded.delivery, queue = excluded.queue, args_expr = excluded.args_expr, \
+         delivery = excluded.delivery, queue = excluded.queue, \
+         queue_id = excluded.queue_id, queue_owner = excluded.queue_owner, args_expr = excluded.args_expr, \
          merge = excluded.merge, paused = excluded.paused, home_system = excluded.home_system, \
          home_database = excluded.home_database, triggers = excluded.triggers, \
          expressions = excluded.expressions, changed_at = pg_catalog.clock_timestamp()",
     &[
         INT4OID, OIDOID, TEXTOID, TEXTOID, OIDOID, TEXTOID, TEXTOID, TEXTARRAYOID, NAMEARRAYOID,
         TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, BOOLOID, BOOLOID, INT8OID,
-        OIDOID, OIDARRAYOID, OIDOID,
+        OIDOID, OIDARRAYOID, OIDOID, INT4OID, OIDOID,
     ],
 );
 
@@ -283,6 +305,16 @@ impl Definition {
             && self.home_database == database::current()
     }
 
+    /// Whether a role has the rights of who declared it; elsewhere numbers mean nothing, and who has the name is meant.
+    pub fn is_made_by(&self, role: Oid) -> bool {
+        let owner = if self.is_home() {
+            Some(self.owner)
+        } else {
+            identity::find_role(&self.owner_name)
+        };
+        owner.is_some_and(|owner| identity::has_rights_of(role, owner))
+    }
+
     /// Writes it, new or changed.
     pub fn write(&self) {
         let columns = self
@@ -306,7 +338,7 @@ impl Definition {
                 self.payload_expr.as_deref(),
                 self.level.as_str(),
                 self.delivery.as_str(),
-                self.queue.as_deref(),
+                self.queue.as_ref().map(|queue| queue.name.as_str()),
                 self.args_expr.as_deref(),
                 self.merge,
                 self.paused,
@@ -314,6 +346,8 @@ impl Definition {
                 Oid::from(self.home_database),
                 array::of_oids(&self.triggers),
                 self.expressions,
+                self.queue.as_ref().map(|queue| queue.queue_id),
+                self.queue.as_ref().map(|queue| queue.owner),
             ],
         );
     }

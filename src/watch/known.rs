@@ -23,7 +23,7 @@ use crate::pg::subtransaction::{self, CallError};
 use crate::pg::trigger::{Firing, Op};
 use crate::pg::{array, clock, ereport, identity, invalidation, BuiltinOid, Oid};
 use crate::queue::cache;
-use crate::queue::privilege::{self, Privilege};
+use crate::queue::held::HeldQueue;
 use crate::shared;
 
 pub struct Known {
@@ -331,7 +331,7 @@ impl Known {
     }
 
     /// What a job of this watch is enqueued with; the same for all jobs of a statement.
-    pub fn request(&self, queue: &str) -> Result<Rc<Request>> {
+    pub fn request(&self, queue: &HeldQueue) -> Result<Rc<Request>> {
         let common = cache::version().map(|version| Common {
             statement: clock::statement_start().0,
             cause: current::cause(),
@@ -342,9 +342,8 @@ impl Known {
                 return Ok(Rc::clone(request));
             }
         }
-        let queue = cache::get(queue)?;
         let owner = self.definition.owner;
-        privilege::require(&queue.definition, &queue.grants, owner, Privilege::Enqueue)?;
+        let queue = queue.open(owner)?;
         let request = Rc::new(Request::of_watch(queue, owner, clock::now()));
         *self.request.borrow_mut() = common.map(|common| (common, Rc::clone(&request)));
         Ok(request)

@@ -16,7 +16,7 @@ mod table;
 mod tell;
 mod triggers;
 
-pub use definition::of_queue;
+pub use definition::{of_channel, of_queue};
 pub use restore::move_in_all;
 
 use crate::errors::Result;

@@ -7,7 +7,7 @@ use super::triggers;
 use crate::errors::Result;
 use crate::pg::spi::{self, Plan};
 use crate::pg::{database, identity, invalidation, BuiltinOid, Oid};
-use crate::{params, sql_function};
+use crate::{params, queue, sql_function};
 
 // The table of the stored name, if it has triggers of the watch; else the one that has, whatever it is called:
 // it was renamed before the copy. Anybody can make such triggers, so it must belong to who declared the watch.
@@ -30,7 +30,12 @@ static ELSEWHERE: Plan = Plan::new(
     &[BuiltinOid::TEXTOID, BuiltinOid::TEXTOID, BuiltinOid::TEXTOID],
 );
 
-fn table_elsewhere(watch_id: i32, relation_name: &str, owner_name: &str) -> Option<Oid> {
+/// The table here of a watch that is not at home.
+pub fn table_elsewhere(watch: &Definition) -> Option<Oid> {
+    find_table(watch.watch_id, &watch.relation_name, &watch.owner_name)
+}
+
+fn find_table(watch_id: i32, relation_name: &str, owner_name: &str) -> Option<Oid> {
     spi::connect(|spi| {
         let watch_id = watch_id.to_string();
         let found = spi.look(&ELSEWHERE, params![watch_id, relation_name, owner_name]);
@@ -46,17 +51,20 @@ sql_function!(pushy_watch_elsewhere, |call| {
         (call.opt_i32(0), call.opt_text(1)?, call.opt_text(2)?);
     match (watch_id, relation_name, owner_name) {
         (Some(watch_id), Some(relation_name), Some(owner_name)) => {
-            identity::as_owner(|| Ok(table_elsewhere(watch_id, &relation_name, &owner_name)))
+            identity::as_owner(|| Ok(find_table(watch_id, &relation_name, &owner_name)))
         }
         _ => Ok(None),
     }
 });
 
-/// Makes this database the home of all watches: for each, its name and why it tells nothing all the same.
-pub fn move_in_all() -> Result<Vec<(String, Option<String>)>> {
+/// Makes this database the home of all watches, or of those that the caller has made: for each, its name and why it
+/// tells nothing all the same.
+pub fn move_in_all(all: bool) -> Result<Vec<(String, Option<String>)>> {
     let watches = identity::as_owner(definition::all)?;
+    let caller = identity::current_user();
     watches
         .into_iter()
+        .filter(|watch| all || watch.is_made_by(caller))
         .map(|watch| {
             let paused = watch.paused;
             let (name, obstacle) = if watch.is_home() {
@@ -75,14 +83,8 @@ fn named(watch: &Definition) -> String {
 }
 
 /// Answers its name, with the table as it is called here, and what hinders it.
-fn move_in(mut watch: Definition) -> Result<(String, Option<String>)> {
-    let found = identity::as_owner(|| {
-        Ok(table_elsewhere(
-            watch.watch_id,
-            &watch.relation_name,
-            &watch.owner_name,
-        ))
-    })?;
+pub fn move_in(mut watch: Definition) -> Result<(String, Option<String>)> {
+    let found = identity::as_owner(|| Ok(table_elsewhere(&watch)))?;
     let Some(relation) = found else {
         let reason = format!("table {} does not exist", watch.relation_name);
         return Ok((named(&watch), Some(reason)));
@@ -111,6 +113,11 @@ fn move_in(mut watch: Definition) -> Result<(String, Option<String>)> {
         .and_then(|_| triggers.iter().find(|(_, holds)| *holds))
         .map(|(oid, _)| *oid);
     watch.triggers = triggers.into_iter().map(|(oid, _)| oid).collect();
+    if let Some(held) = &mut watch.queue {
+        let queue = identity::as_owner(|| queue::definition::find(&held.name))?;
+        let same = queue.filter(|queue| queue.queue_id == held.queue_id && queue.is_home());
+        held.owner = same.map_or(Oid::INVALID, |queue| queue.owner);
+    }
     watch.home_system = database::system_identifier();
     watch.home_database = database::current();
     identity::as_owner(|| {

@@ -1,29 +1,57 @@
-//! What the view pushy.watches shows of the counts in shared memory.
+//! What the view pushy.watches shows of a watch beside its row: the counts in shared memory, and what is in the way
+//! of its jobs.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::definition::{self, Definition};
+use super::restore;
 use crate::errors::Result;
+use crate::pg::function::{Answer, Call};
+use crate::pg::{catalog_trigger, identity};
 use crate::shared::{self, watch_slot};
 use crate::{row, sql_function};
 
-sql_function!(pushy_watch_counts, |call| {
+sql_function!(pushy_watch_counts, |call| watch_counts(call));
+
+/// NULLs of a watch that the caller may not see, or that there is not.
+fn watch_counts(call: Call) -> Result<Answer> {
     let watch_id = call.opt_i32(0).unwrap_or_default();
+    let Some(watch) = visible(watch_id)? else {
+        let no = None::<i64>;
+        return Ok(call.answer_row(row![no, no, no, no, no, None::<&str>]));
+    };
+    let obstacle = match &watch.queue {
+        Some(queue) if watch.is_home() => queue.obstacle(watch.owner, "pushy.watch")?,
+        _ => None,
+    };
     let slot = shared::get().and_then(|shared| shared.find_watch(watch_id));
-    Result::Ok(match slot {
-        None => call.answer_row(row![0i64, 0i64, 0i64, None::<i64>, None::<i64>]),
-        Some(slot) => {
-            let count =
-                |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed) as i64;
-            call.answer_row(row![
-                count(&slot.notices),
-                count(&slot.jobs),
-                count(&slot.errors),
-                watch_slot::time(&slot.last_told_at),
-                watch_slot::time(&slot.last_error_at),
-            ])
-        }
-    })
-});
+    let count = |of: fn(&watch_slot::WatchSlot) -> &AtomicU64| {
+        slot.map_or(0, |slot| of(slot).load(Ordering::Relaxed) as i64)
+    };
+    Ok(call.answer_row(row![
+        count(|slot| &slot.notices),
+        count(|slot| &slot.jobs),
+        count(|slot| &slot.errors),
+        slot.and_then(|slot| watch_slot::time(&slot.last_told_at)),
+        slot.and_then(|slot| watch_slot::time(&slot.last_error_at)),
+        obstacle,
+    ]))
+}
+
+/// The watch, if the caller has made it or could make one of its table.
+fn visible(watch_id: i32) -> Result<Option<Definition>> {
+    let Some(watch) = identity::as_owner(|| definition::find_by_id(watch_id))? else {
+        return Ok(None);
+    };
+    let relation = if watch.is_home() {
+        Some(watch.relation)
+    } else {
+        identity::as_owner(|| Ok(restore::table_elsewhere(&watch)))?
+    };
+    let may = watch.is_made_by(identity::current_user())
+        || relation.is_some_and(catalog_trigger::may_create_on);
+    Ok(may.then_some(watch))
+}
 
 sql_function!(pushy_watch_is_home, |call| {
     let system = call.opt_i64(0).unwrap_or_default();

@@ -18,6 +18,7 @@ use crate::pg::slot::Slot;
 use crate::pg::subtransaction::{self, CallError};
 use crate::pg::trigger::Op;
 use crate::pg::{ereport, notify, session, text, transaction};
+use crate::queue::held::HeldQueue;
 use crate::settings;
 use crate::watch::definition::{Level, Payload, Way};
 
@@ -213,7 +214,7 @@ fn default_args(watch: &Known, payload: &[u8]) -> std::result::Result<Vec<u8>, C
 }
 
 /// How many jobs were added: none when the watch's owner may not enqueue (any more).
-fn add_job(watch: &Known, queue: &str, args: Vec<u8>, tally: &mut Tally) -> Result<u64> {
+fn add_job(watch: &Known, queue: &HeldQueue, args: Vec<u8>, tally: &mut Tally) -> Result<u64> {
     match watch.request(queue) {
         Ok(request) => {
             let id = position::next()?;
@@ -273,7 +274,7 @@ pub fn longest(watch: &Known) -> usize {
 
 /// Keeps a payload that is too long for NOTIFY, and answers what is sent for it.
 fn refer(watch: &Known, op: Op, change: Option<&Change<'_>>, payload: &[u8]) -> Result<Vec<u8>> {
-    let id = oversize::keep(payload)?;
+    let id = oversize::keep(watch.channel.as_deref().unwrap_or_default(), payload)?;
     let mut reference = Vec::new();
     if let Some(change) = change {
         let origin = origin();

@@ -303,6 +303,21 @@ impl Scheduling {
         }
     }
 
+    /// Once: in a copy or a restored database nothing runs, and who wonders why looks here first.
+    fn tell_elsewhere(&self) {
+        let elsewhere = self.queues.iter().filter(|queue| !queue.is_home()).count();
+        if elsewhere == 0 || self.place.told_elsewhere.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        ereport::log(
+            &Error::new(
+                SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("{elsewhere} queues of this database came here by a restore or a copy, and do not run"),
+            )
+            .hint("Once nothing is done twice by it, run in this database: SELECT * FROM pushy.resume_after_restore()"),
+        );
+    }
+
     fn read_queues(&mut self, generation: u64) -> Result<bool, Failure> {
         let queues = transaction::run(|| {
             if identity::extension_oid().is_none() || worker::is_binary_upgrade() {
@@ -324,6 +339,7 @@ impl Scheduling {
             return Ok(false);
         };
         self.queues = queues;
+        self.tell_elsewhere();
         self.generation = Some(generation);
         self.place.set_presence(Presence::Present);
         self.place.scheduler.has_succeeded();

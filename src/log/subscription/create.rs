@@ -5,27 +5,28 @@ use pushy_core::log::cursor::Cursor;
 use super::table;
 use crate::channel::Channel;
 use crate::errors::{Error, Result, SqlState};
+use crate::log::read::Filter;
 use crate::log::{state, tick};
 use crate::params;
 use crate::pg::function::{Answer, Call};
 use crate::pg::spi::{self, Plan};
 use crate::pg::{array, database, identifier, identity, snapshot, transaction, BuiltinOid, Oid};
-use crate::queue::cache;
-use crate::queue::privilege::{self, Privilege};
+use crate::queue::held::HeldQueue;
 use crate::shared::pending;
 use crate::{settings, sql_function};
 
 sql_function!(pushy_subscription_create, |call| create(call));
 
 static INSERT: Plan = Plan::new(
-    "INSERT INTO pushy.subscription (name, channels, queue, epoch, tick, n, home_system, home_database, owner, owner_name) \
-     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::pg_catalog.name) ON CONFLICT (name) DO NOTHING",
+    "INSERT INTO pushy.subscription (name, channels, queue, epoch, tick, n, home_system, home_database, owner, owner_name, queue_id, queue_owner) \
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::pg_catalog.name, $11, $12) ON CONFLICT (name) DO NOTHING",
     COLUMNS,
 );
 
 static CHANGE: Plan = Plan::new(
     "UPDATE pushy.subscription SET channels = $2, queue = $3, stopped = NULL, epoch = $4, tick = $5, n = $6, \
-            home_system = $7, home_database = $8, owner = $9, owner_name = $10::pg_catalog.name \
+            home_system = $7, home_database = $8, owner = $9, owner_name = $10::pg_catalog.name, \
+            queue_id = $11, queue_owner = $12 \
       WHERE name OPERATOR(pg_catalog.=) $1",
     COLUMNS,
 );
@@ -42,10 +43,9 @@ const COLUMNS: &[BuiltinOid] = &[
     BuiltinOid::OIDOID,
     BuiltinOid::OIDOID,
     BuiltinOid::TEXTOID,
+    BuiltinOid::INT4OID,
+    BuiltinOid::OIDOID,
 ];
-
-/// Bytes of a name, as of other names of the server.
-const LONGEST_NAME: usize = 63;
 
 static COUNT_CHANNELS: Plan = Plan::new(
     "SELECT COALESCE(pg_catalog.sum(COALESCE(pg_catalog.cardinality(s.channels), 1)), 0)::pg_catalog.int8 \
@@ -79,21 +79,15 @@ fn require_share(owner: Oid, name: &str, channels: usize) -> Result<()> {
 fn create(call: Call) -> Result<String> {
     transaction::require_writable(c"pushy.subscription_create()");
     let name = call.text("name", 0)?;
-    if name.is_empty() || name.len() > LONGEST_NAME {
-        return Err(Error::out_of_range(
-            "name",
-            format!("\"{name}\""),
-            "1 to 63 bytes",
-        ));
-    }
+    identifier::require_name("name", &name)?;
     let channels = read_channels(call)?;
-    let queue = call.opt_text(2)?;
+    let queue_name = call.opt_text(2)?;
     let from_oldest = call.opt_bool(3).unwrap_or(false);
     let caller = identity::current_user();
-    if let Some(queue) = &queue {
-        let known = cache::get(queue)?;
-        privilege::require(&known.definition, &known.grants, caller, Privilege::Enqueue)?;
-    }
+    let queue = queue_name
+        .map(|name| HeldQueue::choose(&name, caller))
+        .transpose()?;
+    Filter::of(channels.as_deref(), caller)?;
     let count = channels.as_ref().map_or(1, Vec::len);
     let cursor = identity::as_owner(|| {
         let write = |plan: &Plan, cursor: Cursor, owner: Oid| {
@@ -101,7 +95,7 @@ fn create(call: Call) -> Result<String> {
             let written = params![
                 name.as_str(),
                 channels.map_or(Answer::Null, array::of_text_bytes),
-                queue.as_deref(),
+                queue.as_ref().map(|queue| queue.name.as_str()),
                 cursor.epoch,
                 cursor.tick,
                 cursor.n,
@@ -109,6 +103,8 @@ fn create(call: Call) -> Result<String> {
                 Oid::from(database::current()),
                 owner,
                 identity::role_name(owner),
+                queue.as_ref().map(|queue| queue.queue_id),
+                queue.as_ref().map(|queue| queue.owner),
             ];
             spi::run(plan, written) > 0
         };
@@ -116,11 +112,13 @@ fn create(call: Call) -> Result<String> {
             if let Some(known) = table::find_for_update(&name)? {
                 known.require_owner(caller)?;
                 // After a restore its cursor is of another place: it begins here like a new one.
-                let (cursor, owner) = if known.is_home {
-                    (known.cursor, known.owner)
+                let cursor = if known.is_home {
+                    known.cursor
                 } else {
-                    (start(from_oldest)?, caller)
+                    start(from_oldest)?
                 };
+                let has_owner = known.is_home && identity::role_exists(known.owner);
+                let owner = if has_owner { known.owner } else { caller };
                 require_share(owner, &name, count)?;
                 write(&CHANGE, cursor, owner);
                 return Ok(cursor);
@@ -151,7 +149,7 @@ fn read_channels(call: Call) -> Result<Option<Vec<Vec<u8>>>> {
         .map(|(at, element)| {
             let identifier =
                 element.ok_or_else(|| Error::null_argument(&format!("channels[{}]", at + 1)))?;
-            Ok(Channel::of_identifier(&identifier)?.into_bytes())
+            Ok(Channel::declared(&identifier)?.into_bytes())
         })
         .collect::<Result<_>>()?;
     if channels.is_empty() {

@@ -5,7 +5,7 @@ use pushy_core::log::cursor::Cursor;
 use super::ack;
 use super::table::{self, Subscription};
 use crate::errors::{Error, Result};
-use crate::log::read::{self, Filter, Found};
+use crate::log::read::{self, Found};
 use crate::log::state;
 use crate::pg::function::{Answer, Call};
 use crate::pg::{identity, transaction, turn};
@@ -34,7 +34,7 @@ fn subscription_read(call: Call) -> Result<Answer> {
         turn::take("subscription", key_of(&name));
         known = table::owned(&name, caller)?;
     }
-    let filter = Filter::of(known.channels.clone());
+    let filter = known.filter()?;
     call.answer_rows(|rows| {
         let mut left = most;
         let mut bytes = 0;

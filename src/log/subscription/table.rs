@@ -3,9 +3,11 @@
 use pushy_core::log::cursor::Cursor;
 
 use crate::errors::{quote_literal, Error, Result, SqlState};
+use crate::log::read::Filter;
 use crate::params;
 use crate::pg::spi::{self, Plan, Row};
 use crate::pg::{array, database, identity, BuiltinOid, Oid};
+use crate::queue::held::HeldQueue;
 
 pub struct Subscription {
     pub name: String,
@@ -13,7 +15,7 @@ pub struct Subscription {
     pub owner_name: String,
     /// Exact names, in the database's encoding; None: all.
     pub channels: Option<Vec<Vec<u8>>>,
-    pub queue: Option<String>,
+    pub queue: Option<HeldQueue>,
     pub cursor: Cursor,
     /// It was created here, in this cluster and database: else its cursor means nothing.
     pub is_home: bool,
@@ -26,7 +28,8 @@ macro_rules! select {
     ($which:literal) => {
         concat!(
             "SELECT s.name, s.owner, s.owner_name::pg_catalog.text, s.channels, s.queue, s.epoch, s.tick, s.n, \
-                    s.home_system, s.home_database, s.stopped, s.created_at, s.acked_at FROM pushy.subscription s ",
+                    s.home_system, s.home_database, s.stopped, s.created_at, s.acked_at, \
+                    s.queue_id, s.queue_owner FROM pushy.subscription s ",
             $which
         )
     };
@@ -57,7 +60,11 @@ fn read(row: Row<'_>) -> Result<Subscription> {
         channels: row
             .datum(4)
             .map(|array| array::text_bytes(array).into_iter().flatten().collect()),
-        queue: row.opt_text(5)?,
+        queue: row.opt_text(5)?.map(|name| HeldQueue {
+            name,
+            queue_id: row.i32(14),
+            owner: row.oid(15),
+        }),
         cursor: Cursor::new(row.i64(6), row.i64(7), row.i32(8)),
         is_home: row.i64(9) == database::system_identifier()
             && row.oid(10).to_u32() == database::current(),
@@ -99,11 +106,26 @@ pub fn owned(name: &str, caller: Oid) -> Result<Subscription> {
 }
 
 impl Subscription {
-    /// Whether `role` has the rights of the owner. After a restore the number may be another role's: the name
-    /// must agree.
+    /// Whether `role` has the rights of the owner: after a restore, of who has the owner's name.
     pub fn is_owner(&self, role: Oid) -> bool {
-        let is_meant = || self.is_home || identity::role_name(self.owner) == self.owner_name;
-        identity::is_superuser(role) || (is_meant() && identity::has_rights_of(role, self.owner))
+        let owner = if self.is_home {
+            Some(self.owner)
+        } else {
+            identity::find_role(&self.owner_name)
+        };
+        identity::is_superuser(role)
+            || owner.is_some_and(|owner| identity::has_rights_of(role, owner))
+    }
+
+    /// The owner's name as it is now, or as it was for one that is gone or not of this place.
+    pub fn shown_owner(&self) -> String {
+        let now = self.is_home.then(|| identity::role(self.owner)).flatten();
+        now.map_or_else(|| self.owner_name.clone(), |role| role.name)
+    }
+
+    /// What its owner may hear of its channels, now.
+    pub fn filter(&self) -> Result<Filter> {
+        Filter::of(self.channels.as_deref(), self.owner)
     }
 
     pub fn require_owner(&self, caller: Oid) -> Result<()> {

@@ -1,5 +1,6 @@
 //! subscription_wait: on the condition that the relay broadcasts with each tick.
 
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use pushy_core::log::cursor::Cursor;
@@ -30,12 +31,19 @@ fn subscription_wait(call: Call) -> Result<Answer> {
         })?;
     let deadline = Instant::now() + timeout;
     let known = table::owned(&name, identity::current_user())?;
-    let filter = Filter::of(known.channels.clone());
+    let mut definitions = place.definitions.load(Ordering::SeqCst);
+    let mut filter = known.filter()?;
     let mut passed = known.cursor;
     loop {
         let ticks = place.log.ticks();
         // Each look is a transaction of its own; between looks no snapshot is held.
         transaction::commit_in_procedure()?;
+        let now = place.definitions.load(Ordering::SeqCst);
+        if now != definitions {
+            // Grants may have changed meanwhile.
+            filter = transaction::with_snapshot(|| known.filter())?;
+            definitions = now;
+        }
         if !known.is_home || look(&mut passed, &filter)? {
             return Ok(call.answer_row(row![true]));
         }

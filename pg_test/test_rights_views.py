@@ -1,0 +1,230 @@
+"""What a stranger learns of others' objects: nothing from a view, nothing from the functions behind them with every number
+and name there is, and nothing from EXPLAIN about a text."""
+
+import psycopg
+import pytest
+
+from harness.gate import Gate
+
+SECRET = "s3cret"
+
+
+@pytest.fixture
+def theirs(db, role):
+    """Another role's objects of every kind, with a secret in every text; and a stranger."""
+    db.owner, db.stranger = role(), role()
+    db.sql("GRANT CREATE ON SCHEMA public TO PUBLIC")
+    with db.connect(user=db.owner) as session:
+        for statement in (
+                "CREATE TABLE t (i int PRIMARY KEY)",
+                "CREATE FUNCTION h(args jsonb) RETURNS text LANGUAGE plpgsql AS $$BEGIN"
+                f" IF args->>'fail' IS NOT NULL THEN RAISE EXCEPTION '{SECRET}' USING DETAIL = '{SECRET}', HINT = '{SECRET}'; END IF; RETURN '{SECRET}'; END$$",
+                "SELECT pushy.queue_register('q', 'h(jsonb)', max_attempts => 1)",
+                "SELECT pushy.channel_grant('c', current_user::text)",
+                "SELECT pushy.subscription_create('s', '{c}')",
+                f"SELECT pushy.watch('t', name => '{SECRET}', channel => 'c', queue => 'q', condition => 'NEW.i > 0 OR ''{SECRET}'' = ''''', "
+                f"args_expr => '''{SECRET}''::text', payload_expr => '''{SECRET}''::text')",
+                "INSERT INTO t VALUES (1)",
+                f"SELECT pushy.enqueue('q', '{{\"fail\": 1}}', unique_key => '{SECRET}')",
+                "CALL pushy.jobs_wait('q', '60 s')",
+                "SELECT pushy.queue_pause('q')",
+                f"SELECT pushy.enqueue('q', '\"{SECRET}\"', unique_key => '{SECRET}')"):
+            session.execute(statement)
+    return db
+
+
+VIEWS = ("queues", "jobs", "failures", "workers", "stats", "watches", "subscriptions", "channel_grants")
+
+
+def test_no_view_shows_a_row_of_anothers(theirs):
+    shown = {view for view, in theirs.rows("SELECT relname::text FROM pg_class WHERE relnamespace = 'pushy'::regnamespace AND relkind = 'v'")}
+    # What everybody sees: how big the log is, and how far it reaches.
+    assert shown - {"log"} == set(VIEWS), "a new view wants a place here"
+    with theirs.connect(user=theirs.stranger) as stranger:
+        for view in VIEWS:
+            rows = stranger.execute(f"SELECT * FROM pushy.{view}").fetchall()
+            rows = [row for row in rows if not (view == "stats" and row[0] is None or view == "workers" and row[0] != "executor")]
+            assert rows == [], view
+    with theirs.connect(user=theirs.owner) as owner:
+        for view in ("queues", "jobs", "failures", "watches", "subscriptions", "channel_grants"):
+            assert owner.execute(f"SELECT count(*) FROM pushy.{view}").fetchone() != (0,), view
+
+
+# Functions behind the views, and what a stranger gets of them for a foreign object; None: they tell nothing of anybody's.
+BEHIND = {
+    "queue_seen": ("SELECT pushy.queue_seen({queue})", [(False,)]),
+    "queue_monitored": ("SELECT pushy.queue_monitored({queue})", [(False,)]),
+    "queue_running": ("SELECT pushy.queue_running({queue})", [(None,)]),
+    "queue_statistics": ("SELECT * FROM pushy.queue_statistics({queue})", []),
+    "running_jobs": ("SELECT * FROM pushy.running_jobs()", []),
+    "worker_rows": ("SELECT * FROM pushy.worker_rows() WHERE kind = 'executor'", []),
+    "watch_counts": ("SELECT * FROM pushy.watch_counts({number})", [(None,) * 6]),
+    "subscription_rows": ("SELECT * FROM pushy.subscription_rows()", []),
+    "channel_grant_rows": ("SELECT * FROM pushy.channel_grant_rows()", []),
+    "log_row": None, "log_bounds": None, "watch_is_home": None, "relay_obstacle": None,
+    "watch_elsewhere": None,  # what pg_trigger and pg_class say
+}
+
+
+def test_no_function_behind_a_view_answers_for_anothers_whatever_it_is_asked(theirs):
+    gate = Gate(theirs)
+    theirs.sql(f"CREATE FUNCTION stops() RETURNS void LANGUAGE plpgsql AS $$BEGIN PERFORM {gate.stop}; END$$;"
+               "SELECT pushy.queue_register('running', 'stops()'); SELECT pushy.enqueue('running')")
+    gate.wait_for_arrival()
+    behind = {name for name, in theirs.rows(
+        "SELECT proname::text FROM pg_proc WHERE pronamespace = 'pushy'::regnamespace "
+        "AND (obj_description(oid, 'pg_proc') ~ 'behind|the filter of' )")}
+    assert behind == set(BEHIND), "a new function behind a view wants a place here"
+    numbers = range(-1, 20)
+    with theirs.connect(user=theirs.stranger) as stranger:
+        for name, asked in BEHIND.items():
+            if asked is None:
+                continue
+            statement, expected = asked
+            for number in numbers if "{number}" in statement else [0]:
+                for queue in ("'q'", "'running'", "'no_such'"):
+                    answer = stranger.execute(statement.format(number=number, queue=queue)).fetchall()
+                    assert answer == expected, (name, number, queue)
+    # The same for an owner, so that the questions are the right ones.
+    assert theirs.value("SELECT notices FROM pushy.watch_counts((SELECT watch_id FROM pushy.watch))") == 1
+    assert theirs.value("SELECT count(*) FROM pushy.running_jobs()") == 1
+    gate.open()
+
+
+def test_explain_does_not_tell_whether_a_text_was_guessed(theirs):
+    theirs.sql("ANALYZE")
+    columns = theirs.rows("""
+        SELECT c.relname::text, a.attname::text, a.atttypid::regtype::text FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
+         WHERE c.relnamespace = 'pushy'::regnamespace AND c.relkind = 'v' AND a.attnum > 0 AND a.atttypid IN ('text'::regtype, 'name'::regtype, 'jsonb'::regtype)
+           AND c.relname <> 'log' AND NOT (a.attname = 'queue' AND c.relname IN ('queues', 'jobs', 'failures', 'stats'))
+         ORDER BY 1, 2""")
+    assert len(columns) > 30
+
+    def plan(session, view, column, value):
+        lines = session.execute(f"EXPLAIN (ANALYZE, TIMING OFF, SUMMARY OFF, BUFFERS OFF) SELECT count(*) FROM pushy.{view} "
+                                f"WHERE {column} = '{value}'").fetchall()
+        return "\n".join(line for line, in lines).replace(f"= '{value}'", "= …")
+    with theirs.connect(user=theirs.stranger) as stranger:
+        for view, column, type_ in columns:
+            wrong = f"{SECRET}?" if type_ != "jsonb" else f'"{SECRET}?"'
+            right = theirs.rows(f"SELECT DISTINCT {column}::text FROM pushy.{view} WHERE {column} IS NOT NULL AND {column}::text <> '{{}}'")
+            for value, in right:
+                value = value.replace("'", "''")
+                assert plan(stranger, view, column, value) == plan(stranger, view, column, wrong), (view, column, value)
+
+
+def test_a_function_that_leaks_sees_no_foreign_row(theirs):
+    with theirs.connect(user=theirs.stranger) as stranger:
+        stranger.execute("CREATE FUNCTION leak(anyelement) RETURNS bool LANGUAGE plpgsql COST 0.0001 AS $$BEGIN RAISE NOTICE 'leaked: %', $1; RETURN true; END$$")
+        said = []
+        stranger.add_notice_handler(lambda diagnostic: said.append(diagnostic.message_primary))
+        for view in VIEWS:
+            stranger.execute(f"SELECT count(*) FROM pushy.{view} v WHERE leak(v::text) AND leak(to_json(v)::text)")
+    assert [line for line in said if SECRET in line or theirs.owner in line] == []
+
+
+# -- PUBLIC has nothing -------------------------------------------------------------------------------------------
+
+def test_without_usage_a_role_has_nothing_and_with_it_everything_it_is_granted(shared_cluster, role):
+    db = shared_cluster.database(usage="")
+    app, other = role(), role()
+    try:
+        privileges = db.rows("SELECT grantee FROM pg_namespace, aclexplode(nspacl) WHERE nspname = 'pushy' AND grantee = 0")
+        assert privileges == []
+        with db.connect(user=app) as session:
+            for statement in ("SELECT * FROM pushy.queues", "SELECT pushy.channel_name('c')", "SELECT pushy.notify('c', 'x')",
+                              "SELECT pushy.enqueue('q')", "SELECT 'pushy.queue'::regclass"):
+                with pytest.raises(psycopg.errors.InsufficientPrivilege, match="schema pushy"):
+                    session.execute(statement)
+            db.sql(f"GRANT USAGE ON SCHEMA pushy TO {app}; GRANT CREATE ON SCHEMA public TO {app}")
+            session.execute("CREATE FUNCTION h(args jsonb) RETURNS void LANGUAGE sql AS ''")
+            session.execute("SELECT pushy.queue_register('q', 'h(jsonb)')")
+            job = session.execute("SELECT pushy.enqueue('q')").fetchone()[0]
+            assert session.execute("SELECT state FROM pushy.job_wait(%s, '30 s')", (job,)).fetchone() == ("completed",)
+        # Who only writes a watched table needs nothing of Pushy, nor does the role of a queue.
+        db.sql(f"CREATE TABLE t (i int PRIMARY KEY); CREATE TABLE done (who name); GRANT INSERT ON t, done TO {other};"
+               "CREATE FUNCTION note(args jsonb) RETURNS void LANGUAGE sql AS 'INSERT INTO public.done VALUES (current_user)';"
+               "CREATE FUNCTION whole(job pushy.job) RETURNS void LANGUAGE sql AS 'INSERT INTO public.done VALUES (current_user)';"
+               f"SELECT pushy.queue_register('note', 'note(jsonb)', run_as => '{other}'), pushy.queue_register('whole', 'whole(pushy.job)', run_as => '{other}');"
+               "SELECT pushy.watch('t', queue => 'note', channel => 'c'), pushy.watch('t', queue => 'whole', name => 'second', payload => 'row')")
+        with db.connect(user=other) as session:
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                session.execute("SELECT * FROM pushy.jobs")
+            session.execute("INSERT INTO t VALUES (1)")
+        db.wait_until("SELECT array_agg(who::text) FROM done", [other, other])
+    finally:
+        db.drop()
+
+
+# -- names --------------------------------------------------------------------------------------------------------
+
+CONTROLS = [*range(1, 32), 127, *range(128, 160)]
+# Each function with an argument that names a queue, a watch, a subscription or a channel: how to call it with a name, and whether it declares.
+NAMING = {
+    "queue_register": ("SELECT pushy.queue_register({}, 'h()')", "declares"),
+    "watch": ("SELECT pushy.watch('t', name => {})", "declares"),
+    "watch channel": ("SELECT pushy.watch('t', channel => {ident})", "declares"),
+    "subscription_create": ("SELECT pushy.subscription_create({})", "declares"),
+    "subscription_create channels": ("SELECT pushy.subscription_create('s', ARRAY[{ident}])", "declares"),
+    "channel_grant": ("SELECT pushy.channel_grant({ident}, 'public')", "declares"),
+    # It would be the watch's name, too.
+    "watch queue": ("SELECT pushy.watch('t', queue => {})", "declares"),
+    "subscription_create queue": ("SELECT pushy.subscription_create('s', queue => {})", "looks up"),
+    "channel_revoke": ("SELECT pushy.channel_revoke({ident}, 'public')", "looks up"),
+    # As LISTEN and NOTIFY have it.
+    "channel_name": ("SELECT pushy.channel_name({ident})", "takes"),
+    "channel_inspect": ("SELECT pushy.channel_inspect({ident})", "takes"),
+    "channel_ident": ("SELECT pushy.channel_ident({})", "takes"),
+    "notify": ("SELECT pushy.notify({ident}, 'x')", "takes"),
+    # False, or NULL, or no row: there is none.
+    "queue_seen": None, "queue_monitored": None, "queue_running": None, "queue_statistics": None,
+}
+LOOKS_UP = "looks up"
+
+
+def naming(db):
+    """What is to be called for each function that takes a name: those not listed look it up by their first argument."""
+    calls = {key: call for key, call in NAMING.items() if call}
+    for name, kind, arguments in db.rows("""
+            SELECT p.proname::text, p.prokind::text, p.proargnames FROM pg_proc p
+             WHERE p.pronamespace = 'pushy'::regnamespace AND p.proargnames && ARRAY['queue', 'name', 'channel', 'channels', 'identifier']
+               AND p.proargnames[1:p.pronargs] && ARRAY['queue', 'name', 'channel', 'channels', 'identifier']"""):
+        if name in NAMING:
+            continue
+        at = next(at for at, argument in enumerate(arguments) if argument in ("queue", "name"))
+        before = ["'t'::regclass" if argument == "relation" else "'postgres'" for argument in arguments[:at]]
+        after = {"queue_grant": ["'public'", "'work'"], "queue_revoke": ["'public'", "'work'"], "has_queue_privilege": ["'work'"],
+                 "enqueue_many": ["ARRAY['1'::jsonb]"], "subscription_ack": ["'0-0-0'"]}.get(name, [])
+        verb = "CALL" if kind == "p" else "SELECT"
+        calls[f"{name} {len(arguments)}"] = (f"{verb} pushy.{name}({', '.join([*before, '{}', *after])})", LOOKS_UP)
+    return calls
+
+
+def test_names_with_control_characters_are_declared_nowhere(db):
+    db.sql("CREATE TABLE t (i int PRIMARY KEY); CREATE FUNCTION h() RETURNS void LANGUAGE sql AS ''")
+    calls = naming(db)
+    assert len(calls) > 25, sorted(calls)
+    seen = set()
+    for what, (call, kind) in calls.items():
+        for code in CONTROLS if kind != LOOKS_UP else (10,):
+            statement = call.format(f"'a' || chr({code})", ident=f"""'"a' || chr({code}) || '"'""")
+            try:
+                db.sql(statement)
+                outcome = None
+            except psycopg.Error as error:
+                outcome = error.sqlstate
+                if outcome == "22023":
+                    assert "\n" not in error.diag.message_primary and chr(code) not in error.diag.message_primary, what
+            expected = {"declares": ("22023",), LOOKS_UP: ("42704",), "takes": (None,)}[kind]
+            if outcome not in expected:
+                seen.add((what, code, outcome))
+    assert seen == set()
+    for table in ("queue", "watch", "subscription", "channel"):
+        assert db.value(f"SELECT count(*) FROM pushy.{table}") == 0
+
+
+def test_a_table_with_a_control_character_is_watched_on_a_channel_that_is_named(db):
+    db.sql('CREATE TABLE "a\nb" (i int PRIMARY KEY)')
+    with pytest.raises(psycopg.errors.InvalidParameterValue, match="control characters"):
+        db.sql("""SELECT pushy.watch('"a\nb"')""")
+    assert db.value("""SELECT pushy.watch('"a\nb"', channel => 'fine')""") == "fine"

@@ -1,0 +1,249 @@
+//! channel_grant, channel_revoke, and the function behind the view pushy.channel_grants.
+
+use super::name::Channel;
+use super::owned::{self, Owned};
+use super::topics;
+use crate::errors::{quote_literal, Error, Result, SqlState};
+use crate::log::subscription::table;
+use crate::pg::function::{Answer, Call};
+use crate::pg::value::Timestamp;
+use crate::pg::{ereport, identity, text, transaction, Oid};
+use crate::queue::grant::{grantee, no_such_role, PUBLIC};
+use crate::shared::pending;
+use crate::{row, sql_function, watch};
+
+const LISTEN: &str = "listen";
+
+sql_function!(pushy_channel_grant, |call| {
+    transaction::require_writable(c"pushy.channel_grant()");
+    let channel = Channel::declared(&call.bytes("channel", 0)?)?;
+    let role = call.text("role", 1)?;
+    let privilege = read_privilege(call)?;
+    let topics = call.opt_text(3)?;
+    if let Some(topics) = &topics {
+        topics::require_pattern("topics", topics)?;
+    }
+    let number = grantee(&role).ok_or_else(|| no_such_role(&role))?;
+    let owned = take(&channel)?;
+    identity::as_owner(|| {
+        owned.grant(number, &role, &privilege, topics.as_deref());
+        Ok(())
+    })?;
+    pending::privileges_changed();
+    Result::Ok(())
+});
+
+sql_function!(pushy_channel_revoke, |call| {
+    transaction::require_writable(c"pushy.channel_revoke()");
+    let channel = Channel::of_identifier(&call.bytes("channel", 0)?)?;
+    let role = call.text("role", 1)?;
+    let privilege = read_privilege(call)?;
+    let number = grantee(&role);
+    let Some(owned) = find(channel.as_bytes())? else {
+        return Err(Error::new(
+            SqlState::UNDEFINED_OBJECT,
+            format!(
+                "channel \"{}\" was granted to nobody",
+                text::shown(channel.as_bytes())
+            ),
+        )
+        .hint("It is open to every role that may use Pushy; pushy.channel_grant closes it to all others."));
+    };
+    require_owner(&owned)?;
+    let revoked = identity::as_owner(|| Ok(owned.revoke(number, &role, &privilege)))?;
+    if revoked == 0 && number.is_none() {
+        return Err(no_such_role(&role));
+    }
+    pending::privileges_changed();
+    if revoked > 0 && owned.grants.len() as u64 == revoked {
+        ereport::notice(&closed(&owned));
+    }
+    Result::Ok(())
+});
+
+fn closed(owned: &Owned) -> Error {
+    let ident = quote_literal(&Channel::shown_ident(&owned.channel));
+    Error::new(
+        SqlState::SUCCESSFUL_COMPLETION,
+        format!(
+            "channel \"{}\" is read by its owner only now",
+            text::shown(&owned.channel)
+        ),
+    )
+    .hint(format!(
+        "To open it to all: SELECT pushy.channel_grant({ident}, 'public')"
+    ))
+}
+
+fn read_privilege(call: Call) -> Result<String> {
+    let privilege = call.opt_text(2)?.unwrap_or_else(|| LISTEN.to_owned());
+    if privilege != LISTEN {
+        return Err(Error::out_of_range(
+            "privilege",
+            format!("\"{privilege}\""),
+            "'listen'",
+        ));
+    }
+    Ok(privilege)
+}
+
+fn find(channel: &[u8]) -> Result<Option<Owned>> {
+    identity::as_owner(|| Ok(owned::of(&[channel.to_vec()])?.pop()))
+}
+
+fn require_owner(owned: &Owned) -> Result<()> {
+    if owned.is_owned_by(identity::current_user()) {
+        return Ok(());
+    }
+    Err(Error::new(
+        SqlState::INSUFFICIENT_PRIVILEGE,
+        format!(
+            "must be owner of channel \"{}\"",
+            text::shown(&owned.channel)
+        ),
+    )
+    .hint(format!(
+        "It belongs to role \"{}\", which granted it first.",
+        owned.shown_owner()
+    )))
+}
+
+/// The channel as the caller's: as it is, or from now on.
+fn take(channel: &Channel) -> Result<Owned> {
+    let caller = identity::current_user();
+    if let Some(mut owned) = find(channel.as_bytes())? {
+        require_owner(&owned)?;
+        if owned.owner_here().is_none() {
+            // Only a superuser comes here.
+            owned.owner_name = identity::role_name(caller);
+            if owned.is_home() {
+                owned.owner = caller;
+                identity::as_owner(|| {
+                    owned.write();
+                    Ok(())
+                })?;
+                return Ok(owned);
+            }
+        }
+        if !owned.is_home() {
+            identity::as_owner(|| owned.move_in())?;
+        }
+        return Ok(owned);
+    }
+    if !identity::is_superuser(caller) {
+        refuse_others(channel, caller)?;
+    }
+    let owned = Owned::new(channel.as_bytes(), caller);
+    identity::as_owner(|| {
+        owned.write();
+        Ok(())
+    })?;
+    Ok(owned)
+}
+
+/// A channel on which others' watches tell, or that others' subscriptions name, is not closed to them by whoever
+/// comes first.
+fn refuse_others(channel: &Channel, caller: Oid) -> Result<()> {
+    let name = text::shown(channel.as_bytes());
+    let refused = |what: &str, whose: &str| {
+        Err(Error::new(
+            SqlState::INSUFFICIENT_PRIVILEGE,
+            format!("channel \"{name}\" is not yours to grant"),
+        )
+        .detail(format!(
+            "{what} of role \"{whose}\" {}.",
+            if what == "A watch" {
+                "tells on it"
+            } else {
+                "reads it"
+            }
+        ))
+        .hint("That role, if the channel is nobody else's, or a superuser can grant it first."))
+    };
+    let watches = identity::as_owner(|| watch::of_channel(channel.as_bytes()))?;
+    if let Some(watch) = watches.iter().find(|watch| !watch.is_made_by(caller)) {
+        return refused("A watch", &watch.owner_name);
+    }
+    let subscriptions = identity::as_owner(table::all)?;
+    let foreign = subscriptions.iter().find(|known| {
+        let channels = known.channels.iter().flatten();
+        channels
+            .into_iter()
+            .any(|named| named == channel.as_bytes())
+            && !known.is_owner(caller)
+    });
+    match foreign {
+        Some(known) => refused("A subscription", &known.owner_name),
+        None => Ok(()),
+    }
+}
+
+sql_function!(pushy_channel_grant_rows, |call| channel_grant_rows(call));
+
+/// Grants on channels of which the caller has the owner's rights, and those to it and to all.
+fn channel_grant_rows(call: Call) -> Result<Answer> {
+    let caller = identity::current_user();
+    let owned = identity::as_owner(owned::all)?;
+    call.answer_rows(|rows| {
+        for owned in owned {
+            let is_owner = owned.is_owned_by(caller);
+            let channel = Channel::exact(&owned.channel)?.ident();
+            let owner = text::to_name(&owned.shown_owner());
+            let nothing = || Answer::Null;
+            if is_owner && owned.grants.is_empty() {
+                rows.put(row![
+                    channel,
+                    nothing(),
+                    nothing(),
+                    nothing(),
+                    owner,
+                    nothing()
+                ]);
+                continue;
+            }
+            for grant in &owned.grants {
+                let is_to_caller =
+                    owned.is_home() && identity::has_rights_of(caller, grant.grantee);
+                if !(is_owner || grant.is_to_all() || is_to_caller) {
+                    continue;
+                }
+                let now = owned
+                    .is_home()
+                    .then(|| identity::role(grant.grantee))
+                    .flatten();
+                let grantee = if grant.is_to_all() {
+                    PUBLIC.to_owned()
+                } else {
+                    now.map_or_else(|| grant.grantee_name.clone(), |role| role.name)
+                };
+                rows.put(row![
+                    channel.as_slice(),
+                    text::to_name(&grantee),
+                    grant.privilege.as_str(),
+                    grant.topics.as_deref(),
+                    owner,
+                    Timestamp(grant.granted_at),
+                ]);
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Channels that came here by a restore or a copy, of this caller or all: what they are called, and what is in the way.
+pub fn move_in_all(all: bool) -> Result<Vec<(String, Option<String>)>> {
+    let caller = identity::current_user();
+    let mut answered = Vec::new();
+    for mut owned in identity::as_owner(owned::all)? {
+        if owned.is_home() || !(all || owned.is_owned_by(caller)) {
+            continue;
+        }
+        let name = format!("channel {}", Channel::shown_ident(&owned.channel));
+        let moved = identity::as_owner(|| Ok(owned.move_in()))?;
+        answered.push((name, moved.err().map(|error| error.message)));
+    }
+    if !answered.is_empty() {
+        pending::privileges_changed();
+    }
+    Ok(answered)
+}

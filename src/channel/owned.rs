@@ -1,0 +1,257 @@
+//! Channels that have an owner: rows of pushy.channel and pushy.channel_acl.
+
+use crate::errors::{Error, Result, SqlState};
+use crate::params;
+use crate::pg::spi::{self, Plan, Row};
+use crate::pg::{array, database, identity, transaction, BuiltinOid, Oid};
+
+use BuiltinOid::{INT8OID, OIDOID, TEXTARRAYOID, TEXTOID};
+
+#[derive(Clone, Debug)]
+pub struct Grant {
+    /// OID of a role; 0 is PUBLIC.
+    pub grantee: Oid,
+    pub grantee_name: String,
+    pub privilege: String,
+    pub topics: Option<String>,
+    /// Where the WAL was: what was written before is not read.
+    pub since: i64,
+    pub granted_at: i64,
+}
+
+impl Grant {
+    pub fn is_to_all(&self) -> bool {
+        self.grantee == Oid::INVALID
+    }
+}
+
+/// A channel that somebody has granted.
+#[derive(Clone, Debug)]
+pub struct Owned {
+    /// Its exact name, in the database's encoding.
+    pub channel: Vec<u8>,
+    pub owner: Oid,
+    pub owner_name: String,
+    home_system: i64,
+    home_database: u32,
+    pub grants: Vec<Grant>,
+}
+
+macro_rules! select {
+    ($which:literal) => {
+        concat!(
+            "SELECT c.channel, c.owner, c.owner_name::pg_catalog.text, c.home_system, c.home_database, \
+                    a.grantee, a.grantee_name::pg_catalog.text, a.privilege, a.topics, a.since, a.granted_at \
+               FROM pushy.channel c LEFT JOIN pushy.channel_acl a ON a.channel OPERATOR(pg_catalog.=) c.channel ",
+            $which,
+            " ORDER BY c.channel, a.grantee_name"
+        )
+    };
+}
+
+static ALL: Plan = Plan::new(select!(""), &[]);
+
+static OF: Plan = Plan::new(
+    select!("WHERE c.channel OPERATOR(pg_catalog.=) ANY ($1)"),
+    &[TEXTARRAYOID],
+);
+
+/// All of the database, as of now; as the extension's owner, as all that follow.
+pub fn all() -> Result<Vec<Owned>> {
+    load(&ALL, &[])
+}
+
+/// Those of these names.
+pub fn of(channels: &[Vec<u8>]) -> Result<Vec<Owned>> {
+    load(&OF, params![array::of_text_bytes(channels)])
+}
+
+fn load(plan: &Plan, params: &[spi::Param]) -> Result<Vec<Owned>> {
+    spi::connect(|spi| {
+        let mut found: Vec<Owned> = Vec::new();
+        for row in spi.run(plan, params).rows() {
+            let channel = row.opt_bytes(1).unwrap_or_default();
+            let grant = read_grant(&row)?;
+            match found.last_mut() {
+                Some(last) if last.channel == channel => last.grants.extend(grant),
+                _ => found.push(Owned {
+                    channel,
+                    owner: row.oid(2),
+                    owner_name: row.text(3)?,
+                    home_system: row.i64(4),
+                    home_database: row.oid(5).to_u32(),
+                    grants: grant.into_iter().collect(),
+                }),
+            }
+        }
+        Ok(found)
+    })
+}
+
+fn read_grant(row: &Row<'_>) -> Result<Option<Grant>> {
+    if row.datum(6).is_none() {
+        return Ok(None);
+    }
+    Ok(Some(Grant {
+        grantee: row.oid(6),
+        grantee_name: row.text(7)?,
+        privilege: row.text(8)?,
+        topics: row.opt_text(9)?,
+        since: row.i64(10),
+        granted_at: row.i64(11),
+    }))
+}
+
+static WRITE: Plan = Plan::new(
+    "INSERT INTO pushy.channel (channel, owner, owner_name, home_system, home_database) \
+     VALUES ($1, $2, $3::pg_catalog.name, $4, $5) \
+     ON CONFLICT (channel) DO UPDATE SET owner = excluded.owner, owner_name = excluded.owner_name, \
+         home_system = excluded.home_system, home_database = excluded.home_database",
+    &[TEXTOID, OIDOID, TEXTOID, INT8OID, OIDOID],
+);
+
+static GRANT: Plan = Plan::new(
+    "INSERT INTO pushy.channel_acl (channel, grantee, grantee_name, privilege, topics, since) \
+     VALUES ($1, $2, $3::pg_catalog.name, $4, $5, $6) \
+     ON CONFLICT (channel, grantee, privilege) DO UPDATE SET grantee_name = excluded.grantee_name, topics = excluded.topics",
+    &[TEXTOID, OIDOID, TEXTOID, TEXTOID, TEXTOID, INT8OID],
+);
+
+/// Also by name, for a role that is gone.
+static REVOKE: Plan = Plan::new(
+    "DELETE FROM pushy.channel_acl a \
+      WHERE a.channel OPERATOR(pg_catalog.=) $1 \
+        AND (a.grantee OPERATOR(pg_catalog.=) $2 OR a.grantee_name OPERATOR(pg_catalog.=) $3::pg_catalog.name) \
+        AND a.privilege OPERATOR(pg_catalog.=) $4",
+    &[TEXTOID, OIDOID, TEXTOID, TEXTOID],
+);
+
+static CLEAR: Plan = Plan::new(
+    "DELETE FROM pushy.channel_acl a WHERE a.channel OPERATOR(pg_catalog.=) $1",
+    &[TEXTOID],
+);
+
+impl Owned {
+    pub fn new(channel: &[u8], owner: Oid) -> Self {
+        Self {
+            channel: channel.to_vec(),
+            owner,
+            owner_name: identity::role_name(owner),
+            home_system: database::system_identifier(),
+            home_database: database::current(),
+            grants: Vec::new(),
+        }
+    }
+
+    pub fn is_of_this_cluster(&self) -> bool {
+        self.home_system == database::system_identifier()
+    }
+
+    /// Whether the grants were made here, in this cluster and database.
+    pub fn is_home(&self) -> bool {
+        self.is_of_this_cluster() && self.home_database == database::current()
+    }
+
+    /// The owner as it is known here: elsewhere who has the name.
+    pub fn owner_here(&self) -> Option<Oid> {
+        if self.is_home() {
+            identity::role_exists(self.owner).then_some(self.owner)
+        } else {
+            identity::find_role(&self.owner_name)
+        }
+    }
+
+    /// Whether a role has the owner's rights.
+    pub fn is_owned_by(&self, role: Oid) -> bool {
+        identity::is_superuser(role)
+            || self
+                .owner_here()
+                .is_some_and(|owner| identity::has_rights_of(role, owner))
+    }
+
+    pub fn shown_owner(&self) -> String {
+        let now = self.owner_here().and_then(identity::role);
+        now.map_or_else(|| self.owner_name.clone(), |role| role.name)
+    }
+
+    pub fn write(&self) {
+        let channel = crate::pg::text::bytes_to_datum(&self.channel);
+        let home = Oid::from(self.home_database);
+        let owner_name = self.owner_name.as_str();
+        spi::run(
+            &WRITE,
+            params![channel, self.owner, owner_name, self.home_system, home],
+        );
+    }
+
+    /// Lets a role read what is written from now on.
+    pub fn grant(&self, grantee: Oid, name: &str, privilege: &str, topics: Option<&str>) {
+        self.put(
+            grantee,
+            name,
+            privilege,
+            topics,
+            transaction::wal_position(),
+        );
+    }
+
+    fn put(&self, grantee: Oid, name: &str, privilege: &str, topics: Option<&str>, since: i64) {
+        let channel = crate::pg::text::bytes_to_datum(&self.channel);
+        spi::run(
+            &GRANT,
+            params![channel, grantee, name, privilege, topics, since],
+        );
+    }
+
+    /// How many grants there were; `grantee` None: only by its name.
+    pub fn revoke(&self, grantee: Option<Oid>, name: &str, privilege: &str) -> u64 {
+        let channel = crate::pg::text::bytes_to_datum(&self.channel);
+        // A number that no grant has.
+        let number = grantee.unwrap_or(Oid::from(u32::MAX));
+        spi::run(&REVOKE, params![channel, number, name, privilege])
+    }
+
+    /// Makes this database its home: owner and grantees are found by name, and grants to roles that are not here go.
+    pub fn move_in(&mut self) -> Result<()> {
+        let owner = identity::find_role(&self.owner_name).ok_or_else(|| {
+            Error::new(
+                SqlState::UNDEFINED_OBJECT,
+                format!("role \"{}\" does not exist", self.owner_name),
+            )
+            .hint("A superuser can grant the channel, and owns it then.")
+        })?;
+        let kept_places = self.is_of_this_cluster();
+        *self = Self {
+            grants: std::mem::take(&mut self.grants),
+            ..Self::new(&self.channel, owner)
+        };
+        spi::run(
+            &CLEAR,
+            params![crate::pg::text::bytes_to_datum(&self.channel)],
+        );
+        self.write();
+        for grant in &self.grants {
+            let grantee = if grant.is_to_all() {
+                Some(Oid::INVALID)
+            } else {
+                identity::find_role(&grant.grantee_name)
+            };
+            let since = if kept_places {
+                grant.since
+            } else {
+                transaction::wal_position()
+            };
+            if let Some(grantee) = grantee {
+                let topics = grant.topics.as_deref();
+                self.put(
+                    grantee,
+                    &grant.grantee_name,
+                    &grant.privilege,
+                    topics,
+                    since,
+                );
+            }
+        }
+        Ok(())
+    }
+}

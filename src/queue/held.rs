@@ -1,0 +1,91 @@
+//! A queue as a watch or a subscription holds it: by its number and its owner. A name alone may be another
+//! tenant's by tomorrow.
+
+use std::rc::Rc;
+
+use super::cache::{self, Known};
+use super::definition::Definition;
+use super::privilege::{self, Privilege};
+use crate::errors::{quote_literal, Error, Result, SqlState};
+use crate::pg::{identity, Oid};
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct HeldQueue {
+    pub name: String,
+    pub queue_id: i32,
+    /// Who owned it when it was chosen.
+    pub owner: Oid,
+}
+
+impl HeldQueue {
+    /// The queue of this name as it is now, for a role that may enqueue.
+    pub fn choose(name: &str, role: Oid) -> Result<Self> {
+        let known = cache::get(name)?;
+        privilege::require(&known.definition, &known.grants, role, Privilege::Enqueue)?;
+        Ok(Self {
+            name: name.to_owned(),
+            queue_id: known.definition.queue_id,
+            owner: known.definition.owner,
+        })
+    }
+
+    /// Whether the queue that has the name now is the one meant. One that was dropped and registered again is, if
+    /// who owns it could have changed the old one as well: deploy scripts do that.
+    pub fn is(&self, queue: &Definition) -> bool {
+        queue.queue_id == self.queue_id || identity::has_rights_of(queue.owner, self.owner)
+    }
+
+    /// The queue, for jobs that `role`, whose watch or subscription holds it, adds.
+    pub fn open(&self, role: Oid) -> Result<Rc<Known>> {
+        let known = cache::get(&self.name)?;
+        if !self.is(&known.definition) {
+            return Err(Error::new(
+                SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!(
+                    "queue \"{}\" was dropped, and is another role's now",
+                    self.name
+                ),
+            )
+            .hint("Declare it again, with this queue or another."));
+        }
+        if !identity::role_exists(role) {
+            return Err(Error::new(
+                SqlState::INSUFFICIENT_PRIVILEGE,
+                format!(
+                    "who was to enqueue to queue \"{}\" is gone: the role was dropped",
+                    self.name
+                ),
+            )
+            .hint("Declare it again, as a role that may enqueue."));
+        }
+        privilege::require(&known.definition, &known.grants, role, Privilege::Enqueue)?;
+        Ok(known)
+    }
+
+    /// What keeps `role` from adding jobs, and what to do about it; `again` says how to declare anew what holds the queue.
+    pub fn obstacle(&self, role: Oid, again: &str) -> Result<Option<String>> {
+        let error = match self.open(role) {
+            Ok(_) => return Ok(None),
+            Err(error) => error,
+        };
+        Ok(match error.sqlstate {
+            SqlState::UNDEFINED_OBJECT => Some(format!(
+                "Register queue {} again, or {again}: {}",
+                quote_literal(&self.name),
+                error.message
+            )),
+            SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE => {
+                Some(format!("Declare it again with {again}: {}", error.message))
+            }
+            SqlState::INSUFFICIENT_PRIVILEGE => Some(match identity::role(role) {
+                Some(role) => format!(
+                    "SELECT pushy.queue_grant({}, {}, 'enqueue')",
+                    quote_literal(&self.name),
+                    quote_literal(&role.name)
+                ),
+                None => format!("Declare it again with {again}: {}", error.message),
+            }),
+            _ => return Err(error),
+        })
+    }
+}
