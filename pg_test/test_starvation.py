@@ -235,3 +235,21 @@ def test_a_roles_subscriptions_name_as_many_channels_as_the_setting_allows(db, r
     with db.connect(user=other) as session:
         session.execute(create, ("others", 10_000))
     db.sql(create, "of a superuser", 10_001)
+
+
+# -- cancels -----------------------------------------------------------------------------------------------------
+
+def test_a_role_that_asks_for_the_same_cancel_again_and_again_takes_one_place_for_it(make_tenants):
+    """More often than there are places; another role's cancel finds one."""
+    db = make_tenants({"pushy.max_executors": 2}, 2)
+    for tenant in (0, 1):
+        hold(db, tenant, 1)
+    db.gate.wait_for_arrival(2)
+    mine, others = (db.value("SELECT id FROM pushy.jobs WHERE queue = %s", f"slow{tenant}") for tenant in (0, 1))
+    with db.connect(user="tenant0", autocommit=False) as session:
+        asked = session.execute("SELECT count(*) FILTER (WHERE pushy.job_cancel(%s)) FROM generate_series(1, 20000)", (mine,))
+        assert asked.fetchone() == (20_000,)
+        assert db.session[1].execute("SELECT pushy.job_cancel(%s)", (others,)).fetchone() == (True,)
+        assert db.job_wait(others)["state"] == "cancelled"
+        session.commit()
+    assert db.job_wait(mine)["state"] == "cancelled"

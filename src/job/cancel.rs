@@ -5,7 +5,7 @@ use pushy_core::state::{JobEvent, JobState};
 use super::live::Live;
 use super::{current, finish, live};
 use crate::errors::{Error, Result, SqlState};
-use crate::pg::{clock, database, identity, interrupts, transaction};
+use crate::pg::{clock, database, identifier, identity, interrupts, transaction, Oid};
 use crate::queue::definition::Definition;
 use crate::queue::privilege::{self, Privilege};
 use crate::queue::{cache, control, definition};
@@ -39,7 +39,8 @@ fn cancel(id: i64) -> Result<bool> {
         return Ok(answer_finished());
     };
     let queue = queue_for_work(id, seen.queue_id)?;
-    let cancelled = identity::as_owner(|| cancel_live(&queue, &seen))?;
+    let caller = identity::current_user();
+    let cancelled = identity::as_owner(|| cancel_live(&queue, &seen, caller))?;
     if cancelled {
         control::tell(control::Event::Cancel, &queue.name, Some(id));
     }
@@ -52,7 +53,7 @@ fn answer_finished() -> bool {
     false
 }
 
-fn cancel_live(queue: &Definition, seen: &Live) -> Result<bool> {
+fn cancel_live(queue: &Definition, seen: &Live, caller: Oid) -> Result<bool> {
     let id = seen.job.id;
     if has_begun_here(id) {
         return Ok(false);
@@ -61,9 +62,10 @@ fn cancel_live(queue: &Definition, seen: &Live) -> Result<bool> {
     loop {
         match (standing(id), promise) {
             (Some(Standing::Undecided), Some(_)) => return Ok(true),
+            (Some(Standing::Undecided), None) if pending::has_asked(id) => return Ok(true),
             (Some(Standing::Undecided), None) => {
                 // And look again, for it may have been accepted meanwhile.
-                promise = Some(ask(seen)?);
+                promise = Some(ask(seen, caller)?);
                 continue;
             }
             (_, Some(asked)) => {
@@ -94,17 +96,29 @@ fn cancel_live(queue: &Definition, seen: &Live) -> Result<bool> {
 
 /// Asks for the cancel of a job that is held, promised at the caller's commit wherever it is then. However that ends the
 /// job is announced: who finds it asked for leaves it alone.
-fn ask(seen: &Live) -> Result<Promise> {
+fn ask(seen: &Live, caller: Oid) -> Result<Promise> {
     let id = seen.job.id;
     live::announce_at_end(seen);
     pending::promises_cancels();
-    pending::ask_cancel(database::current(), id).ok_or_else(|| {
-        Error::new(
-            SqlState::CONFIGURATION_LIMIT_EXCEEDED,
-            format!("job {id} cannot be cancelled while it is held: {PLACES} cancels wait for the commit of those who asked for them"),
-        )
-        .hint("Commit the transactions that cancel jobs, and try again.")
-    })
+    pending::ask_cancel(caller, database::current(), id).ok_or_else(|| no_place(id, caller))
+}
+
+#[cold]
+fn no_place(id: i64, caller: Oid) -> Error {
+    let cancels = &shared::expect().cancels;
+    Error::new(
+        SqlState::CONFIGURATION_LIMIT_EXCEEDED,
+        format!(
+            "job {id} cannot be cancelled while it is held: role {} has asked for {} cancels that are not carried out, and only {} places are free",
+            identifier::quoted(&identity::role_name(caller)),
+            cancels.count_of(caller.to_u32()),
+            cancels.count_free()
+        ),
+    )
+    .detail(format!(
+        "A role may have one for four that are free, of {PLACES} in the cluster."
+    ))
+    .hint("Commit the transactions that cancel jobs, and try again.")
 }
 
 /// How the executor that holds the job stands to it.

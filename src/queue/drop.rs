@@ -152,6 +152,6 @@ fn end_live_jobs(queue: &Definition) {
     });
     // As far as there is room for requests: the others end as orphans.
     for job in held {
-        pending::ask_cancel(queue.key().database, job);
+        pending::ask_cancel(queue.owner, queue.key().database, job);
     }
 }

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 
 use super::executor::MAX_EXECUTORS;
 use pushy_core::batch::BatchPlan;
+use pushy_core::share;
 
 /// As many as all executors can hold jobs at a time; one more is refused.
 pub const PLACES: usize = MAX_EXECUTORS * BatchPlan::MAX_JOBS as usize;
@@ -53,11 +54,30 @@ struct Place {
     /// The job, below zero until its cancel is committed.
     job: AtomicI64,
     database: AtomicU32,
+    /// Who asked.
+    role: AtomicU32,
 }
 
 impl Cancels {
-    /// Asks for the cancel of a job; None when all places are taken.
-    pub fn ask(&self, database: u32, job: i64) -> Option<Promise> {
+    /// Places that are taken on behalf of a role.
+    pub fn count_of(&self, role: u32) -> u64 {
+        let places = self.places[..self.used.load(Ordering::SeqCst) as usize].iter();
+        let is_of = |place: &&Place| {
+            place.job.load(Ordering::SeqCst) != FREE && place.role.load(Ordering::SeqCst) == role
+        };
+        places.filter(is_of).count() as u64
+    }
+
+    pub fn count_free(&self) -> u64 {
+        (PLACES as u64).saturating_sub(self.open.load(Ordering::SeqCst))
+    }
+
+    /// Asks on behalf of a role for the cancel of a job; None when the role has its share of the places, or all are taken.
+    /// `unbound`: it has no share but all.
+    pub fn ask(&self, role: u32, unbound: bool, database: u32, job: i64) -> Option<Promise> {
+        if !unbound && !share::may_take(self.count_of(role), self.count_free()) {
+            return None;
+        }
         let from = self.free_from.load(Ordering::SeqCst) as usize;
         let place = (from..PLACES).chain(0..from).find(|place| {
             self.places[*place]
@@ -71,6 +91,7 @@ impl Cancels {
         self.open.fetch_add(1, Ordering::SeqCst);
         let cell = &self.places[place];
         cell.database.store(database, Ordering::SeqCst);
+        cell.role.store(role, Ordering::SeqCst);
         cell.job.store(-job, Ordering::SeqCst);
         Some(Promise { job, place })
     }

@@ -16,6 +16,7 @@ use super::statistics::Tally;
 use crate::pg::per_process::PerProcess;
 use crate::pg::transaction;
 use crate::pg::transaction_end::{self, Observer};
+use crate::pg::{identity, Oid};
 
 /// Positions of one queue that become ready, or free, when the transaction ends.
 #[derive(Clone, Copy)]
@@ -220,12 +221,20 @@ pub fn waiting_from(time: i64) {
     with(|pending| pending.waiting_from = pending.waiting_from.min(time));
 }
 
-/// Asks for the cancel of a job that an executor holds: promised at commit. None when too many are asked for at a time.
-pub fn ask_cancel(database: u32, job: i64) -> Option<Promise> {
+/// Asks on behalf of a role for the cancel of a job that an executor holds: promised at commit. None when too many are
+/// asked for at a time.
+pub fn ask_cancel(role: Oid, database: u32, job: i64) -> Option<Promise> {
     let level = transaction::nest_level();
-    let promise = super::get()?.cancels.ask(database, job)?;
+    let unbound = identity::is_superuser(role);
+    let cancels = &super::get()?.cancels;
+    let promise = cancels.ask(role.to_u32(), unbound, database, job)?;
     with(|pending| pending.cancels.push((level, promise)));
     Some(promise)
+}
+
+/// Whether this transaction has asked for the cancel of this job.
+pub fn has_asked(job: i64) -> bool {
+    PENDING.with_borrow(|pending| pending.cancels.iter().any(|(_, known)| known.job == job))
 }
 
 /// Somebody was told that jobs will be cancelled: only a commit keeps that, of this very session.
