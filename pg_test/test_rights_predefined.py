@@ -139,6 +139,42 @@ def test_a_queue_cannot_be_written_into_being(shop, role):
     shop.sql(f"REVOKE pg_execute_server_program FROM {victim}")
 
 
+# What a role that was granted nothing in Pushy may not do, whatever else it has.
+DENIED = (
+    "SELECT pushy.enqueue('q')", "SELECT pushy.queue_register('mine', 'note(jsonb)', run_as => 'victim')", "SELECT pushy.queue_pause('q')",
+    "SELECT pushy.queue_alter('q', run_as => CURRENT_USER::regrole)", "SELECT pushy.queue_drop('q', force => true)", "SELECT pushy.queue_run('q')",
+    "SELECT pushy.queue_grant('q', 'public', 'work')", "SELECT pushy.job_cancel({job})", "SELECT pushy.job_retry({job})", "SELECT pushy.job_wait({job})",
+    "SELECT pushy.resume_after_restore()", "SELECT pushy.watch('watched', channel => 'theirs')", "SELECT pushy.unwatch('watched')",
+    "SELECT pushy.subscription_read('s')", "SELECT pushy.subscription_drop('s')", "SELECT pushy.subscription_create('s')",
+    "SELECT * FROM pushy.queue_explain('q')",
+)
+
+
+def test_no_combination_of_predefined_roles_acts_for_others_or_sees_their_jobs(db, role):
+    """Who reads all data reads the tables, as every backup does; nobody reads more by the functions and the views."""
+    db.sql(LEDGER)
+    victim = role()
+    db.sql("SELECT pushy.queue_register('q', 'note(jsonb)'); CREATE TABLE watched (id int PRIMARY KEY); "
+           "SELECT pushy.watch('watched', channel => 'told'), pushy.subscription_create('s')")
+    db.sql(TRY.format(allowed="ARRAY['42501']"))
+    run(db)
+    job = db.value("SELECT pushy.enqueue('q', delay => '1 day')")
+    there = [name for name, in db.rows(PREDEFINED)]
+    tables = [name for name, kind, _ in db.rows(RELATIONS) if kind == "r"]
+    subsets = [{name} for name in there] + [set(there), set(there) - {"pg_read_all_data"}, {"pg_read_all_data", "pg_write_all_data"}]
+    denied = [statement.format(job=job).replace("victim", victim) for statement in DENIED]
+    for subset in subsets:
+        session = granted(db, role, sorted(subset))
+        assert session.execute("SELECT * FROM try_all(%s)", (denied,)).fetchall() == [], subset
+        assert session.execute("SELECT (SELECT count(*) FROM pushy.jobs), (SELECT count(*) FROM pushy.failures), (SELECT count(*) FROM pushy.queues)"
+                               ).fetchone() == (0, 0, 0), subset
+        read = session.execute("SELECT count(*) FROM try_all(%s)", ([f"SELECT FROM {table}" for table in tables],)).fetchone()[0]
+        assert read == (len(tables) if "pg_read_all_data" in subset else 0), subset
+        session.close()
+    assert db.rows("SELECT queue FROM pushy.queue") == [("q",)]
+    assert db.job(job)["state"] == "scheduled"
+
+
 # -- sequences, which have no triggers --------------------------------------------------------------------------------
 
 END = 9223372036854775807
@@ -224,6 +260,47 @@ def test_data_alone_is_restored_with_triggers_disabled(shop):
                      "-n", "pushy", "-t", "live_job", "-d", shop.name, file)
     assert shop.value("SELECT count(*) FROM pushy.live_job") == before
     assert shop.value("SELECT tgenabled <> 'D' FROM pg_trigger WHERE tgrelid = 'pushy.live_job'::regclass AND tgname = 'refuse_write'")
+
+
+def test_pg_upgrade_keeps_the_guard_and_what_it_guards(make_cluster):
+    old, new = make_cluster(), make_cluster(fresh=True, start=False)
+    db = old.database("shop")
+    db.sql(LEDGER)
+    db.sql("SELECT pushy.queue_register('q', 'note(jsonb)'); CREATE ROLE etl LOGIN IN ROLE pg_write_all_data")
+    run(db, count=2)
+    later = db.value("SELECT pushy.enqueue('q', '9', delay => '1 day')")
+    guards = "SELECT tgrelid::regclass::text, tgenabled::text, pg_get_triggerdef(oid) FROM pg_trigger WHERE tgname = 'refuse_write' ORDER BY 1"
+    before = db.rows(guards)
+    old.stop()
+    bin_ = new.installation.bindir
+    new.run("pg_upgrade", "-b", bin_, "-B", bin_, "-d", old.data, "-D", new.data, "-U", "postgres", "-s", new.folder)
+    new.start()
+    db = db.of(new)
+    assert db.rows(guards) == before and len(before) > 30
+    refused(db.connect(user="etl"), "UPDATE pushy.queue SET priority = 1", "42501")
+    db.sql("SELECT pushy.resume_after_restore()")
+    run(db, count=2)
+    assert db.job(later)["state"] == "scheduled"
+
+
+def test_logical_replication_writes_the_tables_as_before(make_cluster):
+    """An apply worker fires no statement triggers but those of TRUNCATE, and is the tables' owner, or a superuser."""
+    cluster = make_cluster({"wal_level": "logical"})
+    here, there = cluster.database(), cluster.database()
+    for db in (here, there):
+        db.sql(LEDGER)
+        db.sql("SELECT pushy.queue_register('q', 'note(jsonb)')")
+    here.sql("SELECT pushy.queue_pause('q')")
+    here.sql("SELECT pushy.enqueue('q', '1', delay => '1 hour'); CREATE PUBLICATION jobs FOR TABLE pushy.live_job")
+    here.sql("SELECT pg_create_logical_replication_slot('jobs', 'pgoutput')")
+    there.sql(f"CREATE SUBSCRIPTION jobs CONNECTION '{here.dsn()}' PUBLICATION jobs WITH (create_slot = false, slot_name = 'jobs')")
+    count = "SELECT count(*) FROM pushy.live_job WHERE run_at > now()"
+    there.wait_until(count, 1)
+    here.sql("SELECT pushy.enqueue('q', '2', delay => '1 hour')")
+    there.wait_until(count, 2)
+    here.sql("TRUNCATE pushy.live_job")
+    there.wait_until(count, 0)
+    there.sql("ALTER SUBSCRIPTION jobs DISABLE; ALTER SUBSCRIPTION jobs SET (slot_name = NONE); DROP SUBSCRIPTION jobs")
 
 
 def test_a_copy_by_template_runs_and_is_guarded(shop, role):
