@@ -111,10 +111,10 @@ class Client(threading.Thread):
 
     def forgets(self, session) -> None:
         """A prepared transaction that nobody ends, but for somebody who ends one of those later."""
-        forgotten = session.execute("SELECT gid FROM pg_prepared_xacts WHERE database = current_database()").fetchall()
+        forgotten = session.execute("SELECT gid FROM pg_prepared_xacts WHERE database = current_database() AND gid LIKE 'forgotten%'").fetchall()
         if len(forgotten) < 3:
             jobs = self.enqueue(session)
-            session.execute(f"PREPARE TRANSACTION 'torture {jobs[0]}'")
+            session.execute(f"PREPARE TRANSACTION 'forgotten {jobs[0]}'")
             return
         session.commit()
         session.autocommit = True

@@ -160,9 +160,10 @@ class World:
                 """SELECT e.job FROM effect e GROUP BY e.job
                    HAVING count(*) > 1 + (SELECT count(*) FROM retried r WHERE r.job = e.job)""", None),
             "cancelled, as job_cancel said, and done": (
-                "SELECT c.job FROM cancelled c JOIN effect e USING (job)", None),
+                "SELECT c.job FROM cancelled c JOIN effect e USING (job) WHERE c.job NOT IN (SELECT job FROM retried)", None),
             "cancelled, and not shown so": (
-                """SELECT c.job FROM cancelled c JOIN pushy.jobs j ON j.id = c.job WHERE j.state <> 'cancelled'""", None),
+                """SELECT c.job FROM cancelled c JOIN pushy.jobs j ON j.id = c.job
+                    WHERE j.state <> 'cancelled' AND c.job NOT IN (SELECT job FROM retried)""", None),
             "stale: changed with an enqueue of its key that no run came after": (
                 "SELECT i.id FROM item i JOIN copy c USING (id) WHERE c.v <> i.v", None),
             "changed and not seen by a job, or twice": (
