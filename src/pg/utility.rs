@@ -30,8 +30,14 @@ pub enum Statement {
     AlterExtension,
     /// A role, a database or a privilege changes: who could not connect may be able to now.
     ChangeAccess,
+    /// PREPARE TRANSACTION; what it says is done when the statement is over.
+    Prepare {
+        name: std::ffi::CString,
+    },
     /// COMMIT PREPARED or ROLLBACK PREPARED.
-    FinishPrepared,
+    FinishPrepared {
+        name: std::ffi::CString,
+    },
     SetConstraints,
     Listen {
         channel: std::ffi::CString,
@@ -166,11 +172,20 @@ unsafe fn recognise(node: *mut pg_sys::Node) -> Option<Statement> {
         }
         T_TransactionStmt => {
             use pg_sys::TransactionStmtKind::{
-                TRANS_STMT_COMMIT_PREPARED, TRANS_STMT_ROLLBACK_PREPARED,
+                TRANS_STMT_COMMIT_PREPARED, TRANS_STMT_PREPARE, TRANS_STMT_ROLLBACK_PREPARED,
             };
-            let kind = (*node.cast::<pg_sys::TransactionStmt>()).kind;
-            (kind == TRANS_STMT_COMMIT_PREPARED || kind == TRANS_STMT_ROLLBACK_PREPARED)
-                .then_some(Statement::FinishPrepared)
+            let statement = node.cast::<pg_sys::TransactionStmt>();
+            match (*statement).kind {
+                TRANS_STMT_PREPARE => Some(Statement::Prepare {
+                    name: text((*statement).gid),
+                }),
+                TRANS_STMT_COMMIT_PREPARED | TRANS_STMT_ROLLBACK_PREPARED => {
+                    Some(Statement::FinishPrepared {
+                        name: text((*statement).gid),
+                    })
+                }
+                _ => None,
+            }
         }
         _ => None,
     }

@@ -8,6 +8,7 @@ pub mod executor;
 pub mod listened;
 pub mod log;
 pub mod pending;
+mod prepared;
 pub mod queue_slot;
 pub mod servant;
 pub mod statistics;
@@ -25,6 +26,7 @@ use database::{Database, MAX_DATABASES};
 use executor::{Executor, MAX_EXECUTORS};
 use listened::Listened;
 use log::{Ring, RINGS};
+use prepared::Prepared;
 use queue_slot::QueueSlot;
 use statistics::Statistics;
 use watch_slot::{WatchSlot, MAX_WATCHES};
@@ -64,6 +66,7 @@ pub struct Shared {
     pub cancels: Cancels,
     pub watches: [WatchSlot; MAX_WATCHES],
     pub listened: Listened,
+    prepared: Prepared,
     /// For the relays that run.
     pub rings: [Ring; RINGS],
 }

@@ -52,7 +52,8 @@ fn before(statement: &Statement) {
                 quiesce(shared, database::current());
             }
         }
-        Statement::FinishPrepared
+        Statement::Prepare { name } => pending::prepares(name.to_bytes()),
+        Statement::FinishPrepared { .. }
         | Statement::ChangeAccess
         | Statement::SetConstraints
         | Statement::Listen { .. }
@@ -88,7 +89,14 @@ fn after(statement: &Statement) {
         Statement::RenameDatabase { .. } | Statement::ChangeAccess => pending::access_changed(),
         // What was prepared may have made rows ready, or unlocked them, changed queues or created the
         // extension: nobody else tells.
-        Statement::FinishPrepared => {
+        Statement::FinishPrepared { name } => {
+            let owed = shared.finish_prepared(database::current(), name.to_bytes());
+            for _ in 0..owed.quiesced {
+                pending::quiesced(database::current());
+            }
+            if !owed.concerns_us {
+                return;
+            }
             pending::sweep();
             pending::privileges_changed();
             let here = shared.ensure_database(database::current());
@@ -102,6 +110,7 @@ fn after(statement: &Statement) {
         Statement::SetConstraints => session::constraints_set(),
         Statement::MoveDatabase { .. }
         | Statement::CopyDatabase { .. }
+        | Statement::Prepare { .. }
         | Statement::Listen { .. }
         | Statement::Unlisten { .. } => {}
     }

@@ -80,6 +80,8 @@ struct Pending {
     awaited: bool,
     /// Permits of queues held until the end (queue_run).
     permits: Vec<(usize, QueueKey)>,
+    /// Its place among the prepared, from PREPARE TRANSACTION on.
+    prepared: Option<usize>,
     /// Databases kept empty of workers until the end.
     quiesced: Vec<u32>,
     /// Databases to forget at commit.
@@ -103,6 +105,7 @@ impl Pending {
         self.logged = false;
         self.awaited = false;
         self.permits.clear();
+        self.prepared = None;
         self.quiesced.clear();
         self.dropped_database = None;
     }
@@ -124,6 +127,7 @@ static PENDING: PerProcess<RefCell<Pending>> = PerProcess::new(RefCell::new(Pend
     logged: false,
     awaited: false,
     permits: Vec::new(),
+    prepared: None,
     quiesced: Vec::new(),
     dropped_database: None,
 }));
@@ -348,6 +352,14 @@ pub fn has_permit(index: usize, key: QueueKey) -> bool {
 /// Workers may enter this database again when the transaction ends.
 pub fn quiesced(database: u32) {
     with(|pending| pending.quiesced.push(database));
+}
+
+/// The transaction is about to be prepared under this name.
+pub fn prepares(name: &[u8]) {
+    let database = crate::pg::database::current();
+    let place = super::get().and_then(|shared| shared.note_prepared(database, name));
+    // Without `expect`: a transaction that has collected nothing does not concern us.
+    PENDING.with_borrow_mut(|pending| pending.prepared = place);
 }
 
 pub fn drops_database(database: u32) {

@@ -309,10 +309,15 @@ impl Pending {
             shared.set_ready(*index);
             shared.wake_for(*index);
         }
-        if end == End::Prepare {
-            return;
+        let mut kept_out = 0;
+        if let (End::Prepare, Some(place)) = (end, self.prepared) {
+            // What keeps workers out of this database does so until COMMIT PREPARED or ROLLBACK PREPARED.
+            let here = crate::pg::database::current();
+            kept_out = here;
+            let times = self.quiesced.iter().filter(|oid| **oid == here).count();
+            shared.settle_prepared(place, here, times as u32);
         }
-        for oid in &self.quiesced {
+        for oid in self.quiesced.iter().filter(|oid| **oid != kept_out) {
             if let Some(slot) = shared.find_database(*oid) {
                 slot.quiesced.fetch_sub(1, Ordering::SeqCst);
                 for (index, queue) in shared.queues().iter().enumerate() {
