@@ -24,7 +24,6 @@ use crate::shared::{self, pending};
 use crate::{sql_function, watch};
 
 sql_function!(pushy_queue_run, |call| {
-    transaction::require_writable(c"pushy.queue_run()");
     let name = call.text("queue", 0)?;
     let most = call.opt_i32(1);
     run(&name, most)
@@ -38,6 +37,7 @@ fn run(name: &str, most: Option<i32>) -> Result<i64> {
     let queue = &known.definition;
     privilege::require_owner(queue, identity::current_user())?;
     require_place()?;
+    transaction::require_writable(c"pushy.queue_run()");
     require_role(queue)?;
     alter::require_home(queue)?;
     let slot = known.slot;
