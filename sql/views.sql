@@ -115,7 +115,7 @@ COMMENT ON COLUMN pushy.queues.created_at IS 'When it was first registered.';
 
 
 -- An equality that cannot leak is asked before the filter, of foreign rows too, and EXPLAIN ANALYZE would tell how many
--- texts are equal to a guess. So a text is one only beside a queue that has passed the filter: CASE WHEN … THEN text END.
+-- texts are equal to a guess. So a text is one only beside a queue that has passed the filter: CASE WHEN ... THEN text END.
 --
 -- The filter is on the queue alone, so it is asked once per queue and not per job, unless few jobs are asked for.
 CREATE VIEW pushy.jobs WITH (security_barrier) AS
@@ -136,7 +136,7 @@ SELECT j.id,
        COALESCE(j.max_attempts, q.max_attempts) AS max_attempts,
        j.run_at,
        j.enqueued_at,
-       -- Of a role that is gone the server says 'unknown (OID=…)', which another role may be called.
+       -- Of a role that is gone the server says 'unknown (OID=...)', which another role may be called.
        CASE WHEN j.queue_id OPERATOR(pg_catalog.=) q.queue_id
                  AND pg_catalog.pg_get_userbyid(j.enqueued_by)
                  OPERATOR(pg_catalog.<>) pg_catalog.format('unknown (OID=%s)', j.enqueued_by)::pg_catalog.name
