@@ -151,7 +151,8 @@ SELECT r.oid::pg_catalog.regclass AS relation,
        CASE WHEN c.notices IS NOT NULL THEN w.queue END AS queue,
        CASE WHEN c.notices IS NOT NULL THEN w.args_expr END AS args_expr,
        w.merge,
-       CASE WHEN h.is_home
+       CASE WHEN c.notices IS NULL THEN NULL
+            WHEN h.is_home
             THEN COALESCE((SELECT o.rolname FROM pg_catalog.pg_roles o WHERE o.oid OPERATOR(pg_catalog.=) w.owner), w.owner_name)
             ELSE w.owner_name END AS owner,
        s.state,
