@@ -144,7 +144,7 @@ DENIED = (
     "SELECT pushy.enqueue('q')", "SELECT pushy.queue_register('mine', 'note(jsonb)', run_as => 'victim')", "SELECT pushy.queue_pause('q')",
     "SELECT pushy.queue_alter('q', run_as => CURRENT_USER::regrole)", "SELECT pushy.queue_drop('q', force => true)", "SELECT pushy.queue_run('q')",
     "SELECT pushy.queue_grant('q', 'public', 'work')", "SELECT pushy.job_cancel({job})", "SELECT pushy.job_retry({job})", "SELECT pushy.job_wait({job})",
-    "SELECT pushy.resume_after_restore()", "SELECT pushy.watch('watched', channel => 'theirs')", "SELECT pushy.unwatch('watched')",
+    "SELECT pushy.watch('watched', channel => 'theirs')", "SELECT pushy.unwatch('watched')",
     "SELECT pushy.subscription_read('s')", "SELECT pushy.subscription_drop('s')", "SELECT pushy.subscription_create('s')",
     "SELECT * FROM pushy.queue_explain('q')",
 )
