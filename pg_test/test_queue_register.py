@@ -1,5 +1,7 @@
 """Queues: declared, altered, paused, dropped; each change told at commit on the control channel."""
 
+import json
+
 import psycopg
 import pytest
 
@@ -114,6 +116,39 @@ def test_a_change_of_a_queue_is_told_on_the_control_channel(fine, call, event):
     listener = fine.listen("pushy_control")
     fine.sql(call)
     assert listener.wait_for_json(event=event)["queue"] == "q"
+
+
+def test_a_parked_queue_is_told_on_the_control_channel(fine):
+    fine.sql("SELECT pushy.queue_register('q', 'fine(jsonb)')")
+    listener = fine.listen("pushy_control")
+    fine.sql("DROP FUNCTION fine(jsonb)")
+    fine.sql("SELECT pushy.enqueue('q')")
+    told = listener.wait_for_json(event="park")
+    assert (told["v"], told["queue"], told["by"]) == (1, "q", "postgres")
+
+
+def test_a_discarded_job_is_told_on_the_control_channel(fine):
+    fine.sql("CREATE FUNCTION fail() RETURNS void LANGUAGE sql AS 'SELECT 1 / 0'; "
+             "SELECT pushy.queue_register('q', 'fail()', max_attempts => 2, retry_delay => '0')")
+    listener = fine.listen("pushy_control")
+    job = fine.value("SELECT pushy.enqueue('q')")
+    assert listener.wait_for_json(event="discard")["job"] == job
+    assert fine.job_wait(job)["state"] == "discarded"
+
+
+def test_a_flood_of_discards_is_told_by_a_few_that_say_how_many(fine):
+    fine.sql("CREATE FUNCTION fail() RETURNS void LANGUAGE sql AS 'SELECT 1 / 0'; "
+             "SELECT pushy.queue_register('q', 'fail()', max_attempts => 1, concurrency => 1)")
+    listener = fine.listen("pushy_control", "fence")
+    fine.sql("SELECT pushy.enqueue_many('q', array_agg(to_jsonb(i))) FROM generate_series(1, 2000) i")
+    fine.jobs_wait("q")
+    fine.sql("SELECT pushy.notify('fence', '', 'relay')")
+    listener.wait_for(lambda notice: notice.channel == "fence")
+    told = [json.loads(notice.payload) for notice in listener.heard if notice.channel == "pushy_control"]
+    assert told and {event["event"] for event in told} == {"discard"}
+    counted = len(told) + sum(event.get("left_out", 0) for event in told)
+    # What one executor has left out since it last told one is said with its next.
+    assert 10 <= len(told) < 1000 and counted <= 2000
 
 
 def test_a_cancel_is_told_on_the_control_channel(fine):

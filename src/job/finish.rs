@@ -16,6 +16,7 @@ use crate::pg::random;
 use crate::pg::spi::{self, Plan};
 use crate::pg::subtransaction::CallError;
 use crate::pg::value::{Char, Timestamp};
+use crate::queue::control;
 use crate::queue::definition::Definition;
 use crate::shared::pending;
 use crate::{kept_columns, params};
@@ -171,6 +172,7 @@ pub fn fail(
     failure::record(job.id, attempt, queue.queue_id, started_at, now, error)?;
     if last {
         end_as(queue, job.id, JobState::Discarded, attempt, started_at, now)?;
+        control::discarded(&queue.name, job.id)?;
         return Ok(Verdict::Discard);
     }
     let delay = backoff::delay_us(

@@ -1,8 +1,15 @@
 //! Channel pushy_control: what somebody did to a queue or a job, as JSON, at commit.
 
+use std::cell::RefCell;
+
 use serde::Serialize;
 
-use crate::pg::{identity, notify, text};
+use crate::errors::Result;
+use crate::notice::buffer::{self, Delivery, Item};
+use crate::notice::repeats::Repeat;
+use crate::pg::per_process::PerProcess;
+use crate::pg::{clock, identity, notify, text, Oid};
+use crate::shared;
 
 const CHANNEL: &[u8] = b"pushy_control";
 
@@ -15,9 +22,13 @@ pub enum Event {
     Pause,
     Resume,
     Drop,
-    /// One job, told with its id; as the next.
+    /// An executor found that the queue cannot run.
+    Park,
+    /// One job, told with its id; as those that follow.
     Cancel,
     Retry,
+    /// It has failed for the last time.
+    Discard,
 }
 
 #[derive(Serialize)]
@@ -28,19 +39,101 @@ struct Message<'a> {
     queue: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     job: Option<i64>,
+    /// Discards that this process did not tell before, because they were too many.
+    #[serde(skip_serializing_if = "is_zero")]
+    left_out: u64,
     /// The role that did it.
     by: String,
 }
 
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+impl<'a> Message<'a> {
+    fn new(event: Event, queue: &'a str, job: Option<i64>, by: Oid) -> Self {
+        Self {
+            v: 1,
+            event,
+            queue,
+            job,
+            left_out: 0,
+            by: identity::role_name(by),
+        }
+    }
+
+    /// In the server's encoding.
+    fn payload(&self) -> Vec<u8> {
+        let json = serde_json::to_string(self).expect("plain strings and numbers");
+        text::encode_lossy(&json).into_owned()
+    }
+}
+
 /// Tells of a change, when this transaction commits.
 pub fn tell(event: Event, queue: &str, job: Option<i64>) {
-    let message = Message {
-        v: 1,
-        event,
-        queue,
-        job,
-        by: identity::role_name(identity::current_user()),
+    let message = Message::new(event, queue, job, identity::current_user());
+    notify::send(CHANNEL, &message.payload());
+}
+
+/// Tells through the event log, because an executor's commit waits for no other, and does not fail because the server's
+/// queue of notices is full.
+fn log(message: &Message<'_>) -> Result<()> {
+    let delivery = match shared::get() {
+        Some(_) => Delivery::Relay {
+            merge: false,
+            cause: None,
+        },
+        None => Delivery::Notify,
     };
-    let json = serde_json::to_string(&message).expect("plain strings and numbers");
-    notify::send(CHANNEL, &text::encode_lossy(&json));
+    buffer::add(Item::Notice {
+        channel: CHANNEL.into(),
+        payload: message.payload(),
+        delivery,
+        repeat: Repeat::Follows,
+    })
+}
+
+pub fn parked(queue: &str) -> Result<()> {
+    let by = identity::session_user();
+    log(&Message::new(Event::Park, queue, None, by))
+}
+
+/// Discards that one process tells in a second; what is more is counted, and said with the next one told.
+const MOST_DISCARDS: u32 = 10;
+
+struct Discards {
+    second: i64,
+    told: u32,
+    left_out: u64,
+}
+
+static DISCARDS: PerProcess<RefCell<Discards>> = PerProcess::new(RefCell::new(Discards {
+    second: 0,
+    told: 0,
+    left_out: 0,
+}));
+
+/// A job has failed for the last time.
+#[cold]
+pub fn discarded(queue: &str, job: i64) -> Result<()> {
+    let second = clock::now().0 / 1_000_000;
+    let left_out = DISCARDS.with_borrow_mut(|discards| {
+        if discards.second != second {
+            discards.second = second;
+            discards.told = 0;
+        }
+        if discards.told == MOST_DISCARDS {
+            discards.left_out += 1;
+            return None;
+        }
+        discards.told += 1;
+        Some(std::mem::take(&mut discards.left_out))
+    });
+    let Some(left_out) = left_out else {
+        return Ok(());
+    };
+    log(&Message {
+        left_out,
+        ..Message::new(Event::Discard, queue, Some(job), identity::session_user())
+    })
 }

@@ -2,6 +2,7 @@
 
 use crate::pg::BuiltinOid;
 
+use super::control;
 use super::definition::{self, Definition, Found};
 use super::fitness;
 use crate::errors::{Error, Result, SqlState};
@@ -69,5 +70,6 @@ pub fn park(queue: &Definition) -> Result<bool> {
     )
     .hint("pushy.queue_explain tells what to do; then run pushy.queue_resume.");
     ereport::log(&error);
+    control::parked(&queue.name)?;
     Ok(true)
 }
