@@ -1,6 +1,7 @@
 -- The event log: notices kept for a while, for the relay that tells them to LISTENers and for subscriptions.
 --
--- Writers append to the current part, of which there is a small fixed number; a part is emptied by TRUNCATE.
+-- Writers append to the current part, of which there is a small fixed number; a part is emptied by TRUNCATE, or in place
+-- where that would wait for somebody.
 -- The relay puts what has committed into ticks. Nothing of it is dumped, but for what subscriptions are.
 
 -- No index: writers pay for nothing but the row, and readers know the address of each event from its tick.
@@ -50,11 +51,13 @@ CREATE TABLE pushy.log_part (
   closed_at   timestamptz,           -- NULL: current, or empty
   first_epoch bigint,                -- no tick in it is before this one
   first_tick  bigint,
+  used        bigint,                -- bytes in it, about, once it is closed
+  blocks      int,                   -- pages it had when it was emptied in place: room to be used again; NULL: it is to be cleaned
   PRIMARY KEY (part)
 ) USING heap;
 COMMENT ON TABLE pushy.log_part IS 'The parts of the event log: since when each is in use.';
-INSERT INTO pushy.log_part (part, opened_at, first_epoch, first_tick) VALUES (0, pg_catalog.clock_timestamp(), 0, 0);
-INSERT INTO pushy.log_part (part) VALUES (1), (2), (3), (4), (5);
+INSERT INTO pushy.log_part (part, opened_at, first_epoch, first_tick, blocks) VALUES (0, pg_catalog.clock_timestamp(), 0, 0, 0);
+INSERT INTO pushy.log_part (part, blocks) VALUES (1, 0), (2, 0), (3, 0), (4, 0), (5, 0);
 
 CREATE TABLE pushy.log_state (
   only_row   boolean NOT NULL DEFAULT true CHECK (only_row),
@@ -79,7 +82,12 @@ COMMENT ON TABLE pushy.log_state IS
 INSERT INTO pushy.log_state DEFAULT VALUES;
 
 
+CREATE SEQUENCE pushy.subscription_id_seq AS int;
+COMMENT ON SEQUENCE pushy.subscription_id_seq IS 'Numbers of subscriptions.';
+
 CREATE TABLE pushy.subscription (
+  -- By which its readers take turns.
+  subscription_id int       NOT NULL DEFAULT pg_catalog.nextval('pushy.subscription_id_seq'::pg_catalog.regclass),
   name          text        NOT NULL,
   owner         oid         NOT NULL,
   owner_name    name        NOT NULL,
@@ -102,6 +110,8 @@ CREATE TABLE pushy.subscription (
                                        AND (queue IS NULL) OPERATOR(pg_catalog.=) (queue_owner IS NULL))
 ) USING heap WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
 COMMENT ON TABLE pushy.subscription IS 'Readers of the event log; see the view pushy.subscriptions.';
+ALTER SEQUENCE pushy.subscription_id_seq OWNED BY pushy.subscription.subscription_id;
+SELECT pg_catalog.pg_extension_config_dump('pushy.subscription_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('pushy.subscription', '');
 
 
@@ -112,7 +122,7 @@ CREATE FUNCTION pushy.subscription_create(
   from_oldest boolean DEFAULT false)
 RETURNS text LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_subscription_create';
 COMMENT ON FUNCTION pushy.subscription_create(text, text[], text, boolean) IS
-  'Declares a reader of the event log and answers its cursor; one that is there keeps its cursor and takes the new channels and queue, so a service can run it at each start. It reads notices delivered by relay, of channels written as after LISTEN (NULL: all), from now on, or from the oldest still in the log. With queue, each notice becomes a job of it, exactly once, with arguments {"channel", "payload"}: needs privilege enqueue. It belongs to the current user.';
+  'Declares a reader of the event log and answers its cursor; one that is there keeps its cursor and takes the new channels and queue, so a service can run it at each start. It reads notices delivered by relay, of channels written as after LISTEN (NULL: all; 1,000 at most), from now on, or from the oldest still in the log. With queue, each notice becomes a job of it, exactly once, with arguments {"channel", "payload"}: needs privilege enqueue. It belongs to the current user.';
 
 CREATE FUNCTION pushy.subscription_read(
   name text,

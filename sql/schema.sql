@@ -184,6 +184,7 @@ CREATE TABLE pushy.rotation (
   pool          text        NOT NULL,   -- the parent of the tables that take turns
   member        name        NOT NULL,   -- one of them
   removes_after timestamptz NOT NULL,   -- its rows may all be removed then
+  is_free       boolean     NOT NULL DEFAULT false,   -- it was emptied in place, and can be used again
   PRIMARY KEY (member)
 ) USING heap;
 COMMENT ON TABLE pushy.rotation IS 'Which of the tables that take turns are in use, and when each is emptied.';

@@ -13,6 +13,7 @@ mod relay;
 mod rotation;
 mod settings;
 mod shared;
+mod standby;
 mod watch;
 mod worker;
 mod write_guard;

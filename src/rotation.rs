@@ -19,7 +19,7 @@ use crate::pg::per_process::PerProcess;
 use crate::pg::spi::{self, Plan};
 use crate::pg::table_lock::{self, Lock};
 use crate::pg::value::Timestamp;
-use crate::pg::{clock, database, transaction, BuiltinOid};
+use crate::pg::{append_only, clock, database, transaction, BuiltinOid};
 use crate::shared::{self, pending};
 
 /// Tables that take turns.
@@ -52,8 +52,27 @@ fn generation() -> Option<u64> {
 
 static WINDOWS: Plan = Plan::new(
     "SELECT r.member::pg_catalog.text, r.removes_after FROM pushy.rotation r \
-      WHERE r.pool OPERATOR(pg_catalog.=) $1 ORDER BY r.removes_after",
+      WHERE r.pool OPERATOR(pg_catalog.=) $1 AND NOT r.is_free ORDER BY r.removes_after",
     &[BuiltinOid::TEXTOID],
+);
+
+static FREE: Plan = Plan::new(
+    "SELECT r.member::pg_catalog.text, r.removes_after FROM pushy.rotation r \
+      WHERE r.pool OPERATOR(pg_catalog.=) $1 AND r.is_free",
+    &[BuiltinOid::TEXTOID],
+);
+
+static SET_FREE: Plan = Plan::new(
+    "UPDATE pushy.rotation SET is_free = true WHERE member OPERATOR(pg_catalog.=) $1::pg_catalog.name",
+    &[BuiltinOid::TEXTOID],
+);
+
+static ASSIGN_FREE: Plan = Plan::new(
+    "UPDATE pushy.rotation SET is_free = false, removes_after = $2 \
+      WHERE member OPERATOR(pg_catalog.=) ( \
+              SELECT r.member FROM pushy.rotation r WHERE r.pool OPERATOR(pg_catalog.=) $1 AND r.is_free \
+               ORDER BY r.member LIMIT 1 FOR UPDATE SKIP LOCKED)",
+    &[BuiltinOid::TEXTOID, BuiltinOid::TIMESTAMPTZOID],
 );
 
 // A table that is free and not empty holds what a restore has brought.
@@ -132,9 +151,18 @@ impl Pool {
     /// The tables in use, the one that is emptied first before the others; as of now, whatever the
     /// transaction's snapshot. As the extension's owner, as are the next.
     pub fn windows(&self) -> Result<Vec<Window>> {
+        self.read(&WINDOWS)
+    }
+
+    /// Tables that were emptied in place and have not been used since.
+    pub fn free(&self) -> Result<Vec<Window>> {
+        self.read(&FREE)
+    }
+
+    fn read(&self, plan: &Plan) -> Result<Vec<Window>> {
         transaction::with_latest_snapshot(|| {
             spi::connect(|spi| {
-                let table = spi.look(&WINDOWS, params![self.parent]);
+                let table = spi.look(plan, params![self.parent]);
                 let read = |row: spi::Row<'_>| {
                     Ok(Window {
                         member: row.text(1)?,
@@ -156,7 +184,8 @@ impl Pool {
             return Ok(true);
         }
         pending::rotated();
-        Ok(spi::run(&ASSIGN, params![self.parent, removes_after]) > 0)
+        let given = params![self.parent, removes_after];
+        Ok(spi::run(&ASSIGN_FREE, given) > 0 || spi::run(&ASSIGN, given) > 0)
     }
 
     /// Empties a table and frees it; false when somebody uses it, for nobody is made to wait. Its rows
@@ -169,6 +198,33 @@ impl Pool {
         spi::run(&RELEASE, params![window.member.as_str()]);
         pending::rotated();
         Ok(true)
+    }
+
+    /// Deletes the rows of some pages of a table whose window is over, from page `from` on, but for those that somebody
+    /// holds; answers the page to go on with, None behind the last.
+    pub fn delete_some(&self, window: &Window, from: i64) -> Result<Option<i64>> {
+        const PAGES: i64 = 64;
+        let member = &window.member;
+        let pages = append_only::bytes(member) / append_only::PAGE;
+        let next = from + PAGES;
+        spi::command(&format!(
+            "DELETE FROM ONLY pushy.{member} t WHERE t.ctid OPERATOR(pg_catalog.=) ANY (ARRAY( \
+               SELECT l.ctid FROM ONLY pushy.{member} l \
+                WHERE l.ctid OPERATOR(pg_catalog.>=) '({from},0)'::pg_catalog.tid \
+                  AND l.ctid OPERATOR(pg_catalog.<) '({next},0)'::pg_catalog.tid FOR UPDATE SKIP LOCKED))"
+        ));
+        Ok((next < pages).then_some(next))
+    }
+
+    /// Frees a table whose rows were deleted; false when some are left, which somebody held.
+    pub fn set_free(&self, window: &Window) -> Result<bool> {
+        let look = format!("SELECT 1 FROM ONLY pushy.{} LIMIT 1", window.member);
+        let is_empty = spi::run_once(&look, |table| table.is_empty());
+        if is_empty {
+            spi::run(&SET_FREE, params![window.member.as_str()]);
+            pending::rotated();
+        }
+        Ok(is_empty)
     }
 
     /// Tables that are not in use and have rows: a restore has brought them.

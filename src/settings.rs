@@ -175,7 +175,7 @@ pub fn init(preloading: bool) {
     GucRegistry::define_int_guc(
         c"pushy.log_max_size",
         c"Size of a database's event log at which its oldest part is emptied, read or not.",
-        c"While transactions keep every old part from being emptied it can grow to twice that; then notices are not logged, and all readers are told to resync.",
+        c"While the relay may not run, the part that is written to can grow to that size too; then notices are not logged, and all readers are told to resync.",
         &LOG_MAX_SIZE,
         1,
         1_048_576,

@@ -205,20 +205,20 @@ fn current_part(place: Option<&Database>) -> Result<u32> {
     if let Some(part) = place.and_then(|place| place.log.part()) {
         return Ok(part);
     }
-    let part = state::read()?.part;
+    let state = state::read()?;
     if let Some(place) = place {
-        place.log.learn_part(part);
+        place.log.learn_part(state.part, state.blocks());
     }
-    Ok(part)
+    Ok(state.part)
 }
 
 /// Whether the part may grow. Who wrote there last has noted whether it is full: the file's size, which takes a
 /// system call, is asked only then, for the limit may be another by now.
 fn has_room(place: Option<&Database>, part: u32, table: &Table) -> bool {
     let Some(place) = place else {
-        return !is_full(table.blocks());
+        return !is_full(table.blocks(), 0);
     };
-    if place.log.is_full(part) && !is_full(table.blocks()) {
+    if place.log.is_full(part) && !is_full(table.blocks(), place.log.blocks()) {
         place.log.set_room();
     }
     !place.log.is_full(part)
@@ -227,21 +227,23 @@ fn has_room(place: Option<&Database>, part: u32, table: &Table) -> bool {
 /// Tells the relay, and other writers, how far the part has come.
 fn note_size(place: &Database, part: u32, last: u32) {
     let blocks = last + 1;
-    if is_big(blocks) {
+    let before = place.log.blocks();
+    if is_big(blocks, before) {
         place.log.is_crowded.store(true, Ordering::SeqCst);
     }
-    if is_full(blocks) {
+    if is_full(blocks, before) {
         place.log.set_full(part);
     }
 }
 
-/// A part that holds its share of what the log may: another should take over.
-fn is_big(blocks: u32) -> bool {
-    i64::from(blocks) * BLOCK >= settings::log_max_size() / parts::SHARE
+/// A part that holds its share of what the log may: another should take over. `before`: the pages that it had when it was
+/// opened; while it is no bigger there is room between its rows.
+pub fn is_big(blocks: u32, before: u32) -> bool {
+    blocks > before && i64::from(blocks) * BLOCK >= settings::log_max_size() / parts::SHARE
 }
 
 /// A part as big as the whole log may be: the relay could not turn to another one. Writers are never blocked;
 /// events that find no room are counted, and all readers are told to resync.
-pub fn is_full(blocks: u32) -> bool {
-    i64::from(blocks) * BLOCK >= settings::log_max_size()
+pub fn is_full(blocks: u32, before: u32) -> bool {
+    blocks > before && i64::from(blocks) * BLOCK >= settings::log_max_size()
 }

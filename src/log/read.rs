@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use pushy_core::log::cursor::Cursor;
 use pushy_core::log::runs::Run;
+use rustc_hash::FxHashMap;
 
 use super::parts::{self, log_table, tick_table, PARTS};
 use super::state::{self, State};
@@ -15,7 +16,8 @@ use crate::pg::heap::{self, ForReading};
 use crate::pg::snapshot;
 use crate::pg::spi::Row;
 use crate::pg::value::Timestamp;
-use crate::pg::Oid;
+use crate::pg::{database, transaction, Oid};
+use crate::shared;
 
 /// An event as its readers get it, in the database's encoding.
 #[derive(Clone, Debug)]
@@ -72,8 +74,8 @@ enum Wanted {
     Everything,
     /// Of any channel, as far as the reader may hear it.
     Heard(Hearing),
-    /// Of these channels, each from a place on.
-    Channels(Vec<(Vec<u8>, From)>),
+    /// Of these channels, each from a place on; looked up by hash, because a reader may want a thousand.
+    Channels(FxHashMap<Vec<u8>, From>),
 }
 
 impl Filter {
@@ -104,8 +106,8 @@ impl Filter {
             Wanted::Everything => true,
             Wanted::Heard(hearing) => hearing.from(channel).reads(position),
             Wanted::Channels(channels) => channels
-                .iter()
-                .any(|(wanted, from)| wanted == channel && from.reads(position)),
+                .get(channel)
+                .is_some_and(|from| from.reads(position)),
         }
     }
 }
@@ -125,6 +127,9 @@ pub fn after(
             return Ok(passed);
         }
     }
+    let place = shared::get().and_then(|shared| shared.find_database(database::current()));
+    let times_emptied = || place.map(|place| place.log.times_emptied());
+    let emptied_before = times_emptied();
     let snapshot = snapshot::take_latest();
     let log = Log::new(&tables);
     for (at, part) in state.parts.iter().enumerate() {
@@ -139,6 +144,16 @@ pub fn after(
         })?;
         if enough {
             break;
+        }
+        // What was emptied in place went while we read. On a standby nobody counts.
+        if transaction::is_in_recovery() || times_emptied() != emptied_before {
+            let lost = state::read()?.lost;
+            if passed < lost {
+                passed = lost;
+                if !each(Found::Resync(passed))? {
+                    break;
+                }
+            }
         }
     }
     Ok(passed)
@@ -215,7 +230,7 @@ fn last_of_equals(log: &Log<'_>, tick: &Tick, from: i32) -> Result<HashMap<Equal
 
 pub type Tables = [Option<ForReading>; PARTS as usize];
 
-/// The parts in use, locked against being emptied, and how far they reach as of then.
+/// The parts in use, locked against being truncated, and how far they reach as of then.
 fn open() -> Result<(State, Tables)> {
     loop {
         let before = state::read()?;

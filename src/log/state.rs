@@ -22,6 +22,14 @@ pub struct State {
     pub parts: Vec<Part>,
 }
 
+impl State {
+    /// Pages that the part of writers had when it was opened.
+    pub fn blocks(&self) -> u32 {
+        let current = self.parts.iter().find(|part| part.part == self.part);
+        current.map_or(0, |part| part.blocks)
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Part {
     pub part: u32,
@@ -29,12 +37,23 @@ pub struct Part {
     pub first: (i64, i64),
     pub opened_at: i64,
     pub closed_at: Option<i64>,
+    /// Bytes in it, about, once it is closed.
+    pub used: Option<i64>,
+    /// Pages that it had when it was opened, with room to be used again.
+    pub blocks: u32,
+}
+
+/// A part that is not in use.
+pub struct Free {
+    pub part: u32,
+    /// Pages with room to be used again; None: it was emptied, and is still to be cleaned.
+    pub blocks: Option<u32>,
 }
 
 // One row is said to be one: taken for a thousand, the join was worth a JIT compilation of 13 ms each time.
 static READ: Plan = Plan::new(
     "SELECT s.part, s.epoch, s.lost_epoch, s.lost_tick, s.lost_n, s.told_epoch, s.told_tick, \
-            s.last_epoch, s.last_tick, s.last_n, s.seen, p.part, p.first_epoch, p.first_tick, p.opened_at, p.closed_at \
+            s.last_epoch, s.last_tick, s.last_n, s.seen, p.part, p.first_epoch, p.first_tick, p.opened_at, p.closed_at, p.used, COALESCE(p.blocks, 0) \
        FROM (SELECT l.* FROM pushy.log_state l LIMIT 1) s CROSS JOIN pushy.log_part p WHERE p.opened_at IS NOT NULL \
       ORDER BY p.first_epoch, p.first_tick, p.opened_at",
     &[],
@@ -66,9 +85,28 @@ pub fn read() -> Result<State> {
                         first: (row.i64(13), row.i64(14)),
                         opened_at: row.i64(15),
                         closed_at: row.opt_i64(16),
+                        used: row.opt_i64(17),
+                        blocks: row.i32(18) as u32,
                     })
                     .collect(),
             })
         })
+    })
+}
+
+static FREE: Plan = Plan::new(
+    "SELECT p.part, p.blocks FROM pushy.log_part p WHERE p.opened_at IS NULL ORDER BY p.part",
+    &[],
+);
+
+/// Parts that are not in use; as the extension's owner.
+pub fn free() -> Result<Vec<Free>> {
+    spi::connect(|spi| {
+        let table = spi.run(&FREE, params![]);
+        let read = |row: spi::Row<'_>| Free {
+            part: row.i32(1) as u32,
+            blocks: row.opt_i32(2).map(|blocks| blocks as u32),
+        };
+        Ok(table.rows().map(read).collect())
     })
 }

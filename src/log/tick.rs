@@ -85,6 +85,13 @@ impl Tick {
         })
     }
 
+    /// Bytes that its events and its own row take, about.
+    pub fn bytes_on_disk(&self) -> i64 {
+        const OF_A_ROW: i64 = 80;
+        const OF_A_TICK: i64 = 200;
+        self.bytes + OF_A_ROW * i64::from(self.events) + OF_A_TICK
+    }
+
     /// The place of its n-th event.
     pub fn cursor(&self, n: i32) -> Cursor {
         Cursor::new(self.epoch, self.tick, n)

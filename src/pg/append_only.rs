@@ -175,6 +175,42 @@ impl Table {
         }
     }
 
+    /// Marks rows as those of a transaction that was rolled back, so that a VACUUM makes room of them whatever snapshots
+    /// there are: a backup that reads for hours, or a transaction held open, would else keep them all. Nobody who reads
+    /// the table may want them any more. Not in the WAL, as any hint of the server's; the VACUUM is.
+    pub fn disown(&self, mut is_over: impl FnMut(Row<'_>) -> bool) {
+        let flags = pg_sys::ScanOptions::SO_TYPE_SEQSCAN | pg_sys::ScanOptions::SO_ALLOW_STRAT;
+        // SAFETY: the protocol of a sequential scan, which keeps the page of its tuple pinned. The bits are changed under
+        // an exclusive lock of the page, under which nobody else sets a hint.
+        unsafe {
+            let scan = pg_sys::heap_beginscan(
+                self.raw(),
+                &raw mut pg_sys::SnapshotAnyData,
+                0,
+                std::ptr::null_mut(),
+                std::ptr::null_mut(),
+                flags,
+            );
+            loop {
+                let tuple = pg_sys::heap_getnext(scan, pg_sys::ScanDirection::ForwardScanDirection);
+                if tuple.is_null() {
+                    break;
+                }
+                if is_over(Row::of_tuple(tuple, (*self.raw()).rd_att)) {
+                    let buffer = (*scan.cast::<pg_sys::HeapScanDescData>()).rs_cbuf;
+                    pg_sys::LockBuffer(buffer, pg_sys::BUFFER_LOCK_EXCLUSIVE as _);
+                    let mask = &mut (*(*tuple).t_data).t_infomask;
+                    *mask &= !(pg_sys::HEAP_XMIN_COMMITTED as u16);
+                    *mask |= pg_sys::HEAP_XMIN_INVALID as u16;
+                    pg_sys::MarkBufferDirtyHint(buffer, true);
+                    pg_sys::LockBuffer(buffer, pg_sys::BUFFER_LOCK_UNLOCK as _);
+                }
+                super::interrupts::check();
+            }
+            pg_sys::heap_endscan(scan);
+        }
+    }
+
     /// Reads rows by their addresses.
     pub fn reader(&self) -> Reader<'_> {
         // SAFETY: an open table; the slot is dropped with the reader.
@@ -259,6 +295,27 @@ pub fn lock_out(name: &str) -> bool {
             pg_sys::ConditionalLockRelationOid(oid, pg_sys::AccessExclusiveLock as pg_sys::LOCKMODE)
         }
     })
+}
+
+/// Bytes of a page.
+pub const PAGE: i64 = pg_sys::BLCKSZ as i64;
+
+/// Bytes of the rows of a relation of ours alone; 0 where it is gone.
+pub fn bytes(name: &str) -> i64 {
+    let Some(oid) = identity::pushy_relation(name) else {
+        return 0;
+    };
+    // SAFETY: a relation of ours, if it is still there.
+    unsafe {
+        let relation = pg_sys::try_relation_open(oid, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
+        if relation.is_null() {
+            return 0;
+        }
+        let blocks =
+            pg_sys::RelationGetNumberOfBlocksInFork(relation, pg_sys::ForkNumber::MAIN_FORKNUM);
+        pg_sys::relation_close(relation, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
+        i64::from(blocks) * PAGE
+    }
 }
 
 /// Bytes of a relation of ours with all that belongs to it; 0 where it is gone.

@@ -59,6 +59,7 @@ pub mod transaction_end;
 pub mod trigger;
 pub mod turn;
 pub mod utility;
+pub mod vacuum;
 pub mod value;
 pub mod varlena;
 pub mod worker;

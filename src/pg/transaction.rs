@@ -252,6 +252,12 @@ pub fn is_read_only() -> bool {
     unsafe { pg_sys::XactReadOnly || pg_sys::RecoveryInProgress() }
 }
 
+/// Whether this is a standby.
+pub fn is_in_recovery() -> bool {
+    // SAFETY: reads shared memory.
+    unsafe { RecoveryInProgress() }
+}
+
 /// Refuses a command on a standby, by its own name.
 pub fn require_primary(command: &std::ffi::CStr) {
     #[cold]

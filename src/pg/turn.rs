@@ -4,9 +4,9 @@ use pgrx::pg_sys;
 
 use super::identity;
 
-/// Waits for its turn at one thing that a table of ours has, named by a number; two things that share a number
-/// take turns as well. Writes nothing. On a standby there is nothing to take turns for.
-pub fn take(table: &str, key: u32) {
+/// Waits for its turn at one thing that a table of ours has, known by its number there: a number that nobody chooses, for
+/// two things that share one take turns as well. Writes nothing. On a standby there is nothing to take turns for.
+pub fn take(table: &str, number: u32) {
     let Some(table) = identity::pushy_relation(table) else {
         return;
     };
@@ -15,7 +15,7 @@ pub fn take(table: &str, key: u32) {
         if !pg_sys::RecoveryInProgress() {
             pg_sys::LockDatabaseObject(
                 table,
-                pg_sys::Oid::from(key),
+                pg_sys::Oid::from(number),
                 0,
                 pg_sys::ExclusiveLock as pg_sys::LOCKMODE,
             );

@@ -1,5 +1,6 @@
 //! Queues that subscribe: each notice becomes a job, exactly once, for the cursor moves in the same transaction.
 
+use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 
 use pushy_core::json;
@@ -24,28 +25,33 @@ const MOST_AT_ONCE: usize = 1_000;
 const FIRST_AGAIN_US: i64 = 20_000;
 const LAST_AGAIN_US: i64 = 1_000_000;
 
+/// So long (µs) subscriptions are fed, each in its turn, until LISTENers are told again: many, or one that is far behind,
+/// keep nobody waiting.
+const STRETCH_US: i64 = 20_000;
+
 /// The subscriptions of queues, as they were read last.
 #[derive(Default)]
 pub struct Feeding {
-    names: Vec<String>,
-    /// Those whose row somebody held, and when (µs) they are tried again, after how long a wait.
-    held: Vec<Held>,
+    subscriptions: Vec<Fed>,
+    /// Those that may have something to be given, by their index, in the order of their turns.
+    waiting: VecDeque<usize>,
     /// Of queues, or of readers.
     any: bool,
     /// The counter of definitions when they were read; None: never.
     generation: Option<u64>,
-    /// The tick that all have been given.
-    fed: Option<(i64, i64)>,
+    /// The tick of which all have been told that they wait.
+    told: Option<(i64, i64)>,
 }
 
-struct Held {
+struct Fed {
     name: String,
-    at: i64,
-    wait_us: i64,
+    is_waiting: bool,
+    /// Somebody held its row: when (µs) it is tried again, and after how long a wait.
+    held: Option<(i64, i64)>,
 }
 
 /// What came of an attempt to feed a subscription.
-enum Fed {
+enum Came {
     All,
     /// There may be more.
     Some,
@@ -64,87 +70,106 @@ impl Feeding {
         self.any
     }
 
-    /// Whether notices wait for a subscription whose row somebody holds.
-    pub(super) fn is_held(&self) -> bool {
-        !self.held.is_empty()
+    /// Whether notices wait to become jobs: a subscription's turn has not come, or somebody holds its row.
+    pub(super) fn is_unfinished(&self) -> bool {
+        !self.waiting.is_empty() || self.subscriptions.iter().any(|fed| fed.held.is_some())
+    }
+
+    /// Puts those at the end of the queue that are not in it, and not held until later.
+    fn call(&mut self, now: i64, wanted: impl Fn(&Fed) -> bool) {
+        for (index, fed) in self.subscriptions.iter_mut().enumerate() {
+            let is_later = fed.held.is_some_and(|(at, _)| at > now);
+            if !fed.is_waiting && !is_later && wanted(fed) {
+                fed.is_waiting = true;
+                self.waiting.push_back(index);
+            }
+        }
+    }
+
+    /// What came of the attempt to feed one of them.
+    fn note(&mut self, index: usize, came: &Came, now: i64) {
+        let fed = &mut self.subscriptions[index];
+        fed.is_waiting = matches!(came, Came::Some);
+        fed.held = match came {
+            Came::Held => {
+                let wait_us = fed.held.map_or(FIRST_AGAIN_US, |(_, wait_us)| wait_us * 2);
+                let wait_us = wait_us.min(LAST_AGAIN_US);
+                Some((now + wait_us, wait_us))
+            }
+            _ => None,
+        };
+        if fed.is_waiting {
+            self.waiting.push_back(index);
+        }
     }
 }
 
 impl Relay {
-    /// Gives queues that subscribe what is new, but for subscriptions whose row somebody holds: answers when to try
-    /// these again (µs).
+    /// Gives queues that subscribe what is new, for a while, passing over subscriptions whose row somebody holds: answers
+    /// when to go on (µs), 0 for now.
     pub(super) fn feed(&mut self) -> std::result::Result<i64, Failure> {
         let generation = self.place.definitions.load(Ordering::SeqCst);
         if self.feeding.generation != Some(generation) {
-            let all = transaction::run(|| identity::as_owner(table::all))?;
-            self.feeding.any = !all.is_empty();
-            let of_queues = all.into_iter().filter(|known| known.queue.is_some());
-            self.feeding.names = of_queues.map(|known| known.name).collect();
-            self.feeding.held.clear();
-            self.feeding.generation = Some(generation);
-            self.feeding.fed = None;
+            let (any, names) = transaction::run(|| identity::as_owner(table::of_queues))?;
+            let fed = |name| Fed {
+                name,
+                is_waiting: false,
+                held: None,
+            };
+            self.feeding = Feeding {
+                subscriptions: names.into_iter().map(fed).collect(),
+                any,
+                generation: Some(generation),
+                ..Feeding::default()
+            };
         }
-        let last = (self.last.epoch, self.last.tick);
-        let is_new = self.feeding.fed != Some(last);
         let now = clock::now().0;
-        let held = std::mem::take(&mut self.feeding.held);
-        let is_later = |name: &str| held.iter().any(|held| held.name == name && held.at > now);
-        let due: Vec<String> = if is_new {
-            let names = self.feeding.names.iter();
-            names.filter(|name| !is_later(name)).cloned().collect()
+        let last = Some((self.last.epoch, self.last.tick));
+        if self.feeding.told != last {
+            self.feeding.told = last;
+            self.feeding.call(now, |_| true);
         } else {
-            let names = held.iter().filter(|held| held.at <= now);
-            names.map(|held| held.name.clone()).collect()
-        };
-        for name in due {
-            if !feed_all(&name)? {
-                let before = held.iter().find(|held| held.name == name);
-                let wait_us = before.map_or(FIRST_AGAIN_US, |held| held.wait_us * 2);
-                self.feeding.held.push(Held {
-                    at: now + wait_us.min(LAST_AGAIN_US),
-                    wait_us: wait_us.min(LAST_AGAIN_US),
-                    name,
-                });
+            self.feeding.call(now, |fed| fed.held.is_some());
+        }
+        let until = now + STRETCH_US;
+        while let Some(index) = self.feeding.waiting.pop_front() {
+            let came = feed_some(&self.feeding.subscriptions[index].name);
+            let now = clock::now().0;
+            match came {
+                Ok(came) => self.feeding.note(index, &came, now),
+                Err(failure) => {
+                    self.feeding.waiting.push_front(index);
+                    return Err(failure);
+                }
+            }
+            interrupts::check();
+            if now >= until && !self.feeding.waiting.is_empty() {
+                return Ok(0);
             }
         }
-        self.feeding
-            .held
-            .extend(held.into_iter().filter(|held| held.at > now));
-        self.feeding.fed = Some(last);
-        let next = self.feeding.held.iter().map(|held| held.at).min();
-        Ok(next.unwrap_or(NEVER))
-    }
-}
-
-/// Gives one subscription's queue all there is; false when somebody holds its row.
-fn feed_all(name: &str) -> std::result::Result<bool, Failure> {
-    loop {
-        match feed_some(name)? {
-            Fed::All => return Ok(true),
-            Fed::Held => return Ok(false),
-            Fed::Some => interrupts::check(),
-        }
+        let held = self.feeding.subscriptions.iter().filter_map(|fed| fed.held);
+        Ok(held.map(|(at, _)| at).min().unwrap_or(NEVER))
     }
 }
 
 /// One transaction of jobs for one subscription.
-fn feed_some(name: &str) -> std::result::Result<Fed, Failure> {
+fn feed_some(name: &str) -> std::result::Result<Came, Failure> {
     let fed = transaction::run(|| {
         identity::as_owner(|| match table::find_if_free(name)? {
-            Some(known) if feed_known(&known)? => Ok(Fed::Some),
-            Some(_) => Ok(Fed::All),
-            None if table::find(name)?.is_some() => Ok(Fed::Held),
-            None => Ok(Fed::All),
+            Some(known) if feed_known(&known)? => Ok(Came::Some),
+            Some(_) => Ok(Came::All),
+            None if table::find(name)?.is_some() => Ok(Came::Held),
+            None => Ok(Came::All),
         })
     });
     match fed {
         Ok(fed) => Ok(fed),
-        Err(failure) if failure.is_busy() => Ok(Fed::Held),
+        Err(failure) if failure.is_busy() => Ok(Came::Held),
         // The server lacks something: the relay waits and tries again.
         Err(failure) if crate::job::finish::is_infrastructure(&failure.sqlstate) => Err(failure),
         Err(failure) => {
             stop(name, &failure)?;
-            Ok(Fed::All)
+            Ok(Came::All)
         }
     }
 }

@@ -7,25 +7,31 @@ use crate::errors::Result;
 use crate::log::parts::{log_table, tick_index, tick_table, PARTS, SHARE};
 use crate::log::state::{self, State};
 use crate::log::tick::Tick;
-use crate::log::{is_full, BLOCK};
+use crate::log::{is_big, is_full, BLOCK};
 use crate::params;
 use crate::pg::failure::Failure;
 use crate::pg::spi::{self, Plan};
 use crate::pg::transaction;
 use crate::pg::value::Timestamp;
-use crate::pg::{append_only, clock, heap, identity, snapshot, BuiltinOid};
-use crate::settings;
+use crate::pg::{append_only, clock, heap, identity, snapshot, vacuum, BuiltinOid};
+use crate::{settings, standby};
 
 /// When to look again for what could not be emptied.
 const AGAIN_US: i64 = 60_000_000;
+/// The same while the relay runs, of parts that are free.
+const TIDY_US: i64 = 5_000_000;
 
 static CLOSE: Plan = Plan::new(
-    "UPDATE pushy.log_part SET closed_at = $2 WHERE part OPERATOR(pg_catalog.=) $1",
-    &[BuiltinOid::INT4OID, BuiltinOid::TIMESTAMPTZOID],
+    "UPDATE pushy.log_part SET closed_at = $2, used = $3 WHERE part OPERATOR(pg_catalog.=) $1",
+    &[
+        BuiltinOid::INT4OID,
+        BuiltinOid::TIMESTAMPTZOID,
+        BuiltinOid::INT8OID,
+    ],
 );
 
 static OPEN: Plan = Plan::new(
-    "UPDATE pushy.log_part SET opened_at = $2, closed_at = NULL, first_epoch = $3, first_tick = $4 \
+    "UPDATE pushy.log_part SET opened_at = $2, closed_at = NULL, first_epoch = $3, first_tick = $4, used = NULL \
       WHERE part OPERATOR(pg_catalog.=) $1",
     &[
         BuiltinOid::INT4OID,
@@ -36,9 +42,14 @@ static OPEN: Plan = Plan::new(
 );
 
 static FREE: Plan = Plan::new(
-    "UPDATE pushy.log_part SET opened_at = NULL, closed_at = NULL, first_epoch = NULL, first_tick = NULL \
+    "UPDATE pushy.log_part SET opened_at = NULL, closed_at = NULL, first_epoch = NULL, first_tick = NULL, blocks = $2 \
       WHERE part OPERATOR(pg_catalog.=) $1",
-    &[BuiltinOid::INT4OID],
+    &[BuiltinOid::INT4OID, BuiltinOid::INT4OID],
+);
+
+static CLEANED: Plan = Plan::new(
+    "UPDATE pushy.log_part SET blocks = $2 WHERE part OPERATOR(pg_catalog.=) $1 AND opened_at IS NULL",
+    &[BuiltinOid::INT4OID, BuiltinOid::INT4OID],
 );
 
 static WRITE_TO: Plan = Plan::new(
@@ -73,9 +84,16 @@ fn size_of(part: u32) -> i64 {
     append_only::total_bytes(log_table(part)) + append_only::total_bytes(tick_table(part))
 }
 
+/// Pages of the rows of a part.
+fn blocks_of(part: u32) -> u32 {
+    (append_only::bytes(log_table(part)) / BLOCK) as u32
+}
+
+/// Bytes of empty tables with an index, about.
+const NEXT_TO_NOTHING: i64 = 4 * BLOCK;
+
 impl Relay {
-    /// Turns to another part when the current one is big or old, and empties others; answers when to look again
-    /// for what could not be emptied.
+    /// Turns to another part when the current one is big or old, and empties others.
     pub(super) fn turn_and_empty(&mut self) -> std::result::Result<(), Failure> {
         let now = clock::now();
         let (state, sizes) = transaction::run(|| {
@@ -90,40 +108,58 @@ impl Relay {
         let current = state.parts.iter().find(|part| part.part == self.part);
         let opened_at = current.map_or(now.0, |part| part.opened_at);
         let here = sizes[self.part as usize];
-        let is_big = here >= most / SHARE;
-        let is_old = here > 2 * BLOCK && now.0 - opened_at >= keep / SHARE;
-        let mut total: i64 = sizes.iter().sum();
+        let before = state.blocks();
+        let is_big = if before == 0 {
+            here >= most / SHARE
+        } else {
+            // Of one that is used again only what was added tells.
+            let rows = transaction::run(|| Ok(blocks_of(self.part)))?;
+            is_big(rows, before) || self.written_here >= most / SHARE
+        };
+        let is_old = self.is_written(&state, here) && now.0 - opened_at >= keep / SHARE;
+        let used = |part: &state::Part| {
+            let size = sizes[part.part as usize];
+            let counted = if part.part == self.part {
+                Some(self.written_here).filter(|_| part.blocks > 0)
+            } else {
+                part.used
+            };
+            counted.map_or(size, |counted| counted.min(size))
+        };
+        let mut total: i64 = state.parts.iter().map(used).sum();
         // The oldest first.
-        let mut closed: Vec<(u32, i64)> = state
+        let mut closed: Vec<(u32, i64, i64)> = state
             .parts
             .iter()
             .filter(|part| part.part != self.part)
-            .map(|part| (part.part, part.closed_at.unwrap_or(part.opened_at)))
+            .map(|part| {
+                let closed_at = part.closed_at.unwrap_or(part.opened_at);
+                (part.part, closed_at, used(part))
+            })
             .collect();
-        closed.sort_by_key(|(_, closed_at)| *closed_at);
+        closed.sort_by_key(|(_, closed_at, _)| *closed_at);
         let no_room = closed.len() as u32 + 1 == PARTS;
         let mut freed = None;
-        for (part, closed_at) in closed {
+        for (part, closed_at, used) in closed {
             let wanted =
                 closed_at + keep <= now.0 || total > most || (is_big && no_room && freed.is_none());
-            if wanted && self.empty(part)? {
-                total -= sizes[part as usize];
+            if wanted && self.empty(part, sizes.iter().sum())? {
+                total -= used;
                 freed = Some(part);
             }
         }
+        self.tidy(&sizes, now)?;
         if is_big || is_old {
-            let in_use = |part: u32| state.parts.iter().any(|known| known.part == part);
-            let free = (0..PARTS).find(|part| !in_use(*part)).or(freed);
-            if let Some(free) = free {
-                self.turn_to(free, now)?;
-            }
+            let used = if before > 0 {
+                here.min(self.written_here)
+            } else {
+                here
+            };
+            self.turn(used, now)?;
         }
         let log = &self.place.log;
-        let blocks = transaction::run(|| {
-            let bytes = append_only::total_bytes(log_table(self.part));
-            Ok((bytes / BLOCK) as u32)
-        })?;
-        if is_full(blocks) {
+        let blocks = transaction::run(|| Ok(blocks_of(self.part)))?;
+        if is_full(blocks, log.blocks()) {
             log.set_full(self.part);
         } else {
             log.set_room();
@@ -131,8 +167,32 @@ impl Relay {
         Ok(())
     }
 
-    /// Writers go on in another part.
-    fn turn_to(&mut self, part: u32, now: Timestamp) -> std::result::Result<(), Failure> {
+    /// Whether something was written to the current part since it was opened, of which a tick tells.
+    fn is_written(&self, state: &State, size: i64) -> bool {
+        let current = state.parts.iter().find(|part| part.part == self.part);
+        let first = current.map_or((0, 0), |part| part.first);
+        size > 2 * BLOCK && first <= (self.last.epoch, self.last.tick)
+    }
+
+    /// Writers go on in another part, if one is free.
+    fn turn(&mut self, used: i64, now: Timestamp) -> std::result::Result<(), Failure> {
+        let free = transaction::run(|| identity::as_owner(state::free))?;
+        // One that is still to be cleaned has no room but behind its rows.
+        let cleaned = free.iter().find(|free| free.blocks.is_some());
+        if let Some(free) = cleaned.or(free.first()) {
+            let blocks = free.blocks.unwrap_or(0);
+            self.turn_to(free.part, blocks, used, now)?;
+        }
+        Ok(())
+    }
+
+    fn turn_to(
+        &mut self,
+        part: u32,
+        blocks: u32,
+        used: i64,
+        now: Timestamp,
+    ) -> std::result::Result<(), Failure> {
         // Its age is that of its last event.
         let closed_at = if self.last_at == 0 {
             now
@@ -141,20 +201,107 @@ impl Relay {
         };
         transaction::run(|| {
             identity::as_owner(|| {
-                spi::run(&CLOSE, params![self.part as i32, closed_at]);
+                spi::run(&CLOSE, params![self.part as i32, closed_at, used]);
                 spi::run(&OPEN, params![part as i32, now, self.epoch, self.next_tick]);
                 spi::run(&WRITE_TO, params![part as i32]);
                 Ok(())
             })
         })?;
         self.part = part;
-        self.place.log.set_part(part);
+        self.written_here = 0;
+        self.place.log.set_part(part, blocks);
         Ok(())
     }
 
-    /// Empties a part, if nobody is at it and all in it is in ticks. The lock is never waited for: nobody
+    /// Empties a part: by TRUNCATE if that disturbs nobody, else in place. False when somebody holds even its ticks.
+    fn empty(&mut self, part: u32, on_disk: i64) -> std::result::Result<bool, Failure> {
+        if self.may_truncate(on_disk)? && self.truncate(part)? {
+            return Ok(true);
+        }
+        self.give_up(part)
+    }
+
+    /// Whether parts may be truncated, the log being so big on disk. Where there is a standby only if that is twice what it
+    /// may hold, because somebody wrote that much at once: else a standby's readers would be disturbed each few minutes.
+    fn may_truncate(&self, on_disk: i64) -> std::result::Result<bool, Failure> {
+        if on_disk >= 2 * settings::log_max_size() {
+            return Ok(true);
+        }
+        transaction::run(|| identity::as_owner(|| Ok(!standby::may_be_there())))
+    }
+
+    /// Frees a part whose ticks, and with them its events, are lost to readers from here on; its room is made in place.
+    /// Waits for nobody who reads or writes there: who wrote there and has not ended keeps what it wrote.
+    fn give_up(&mut self, part: u32) -> std::result::Result<bool, Failure> {
+        let done = transaction::run_unless_busy(|| {
+            identity::as_owner(|| {
+                let lost = self.lose(part)?;
+                spi::run(&FREE, params![part as i32, None::<i32>]);
+                spi::command(&format!("DELETE FROM ONLY pushy.{}", tick_table(part)));
+                // What is marked below is marked on the disk, too, perhaps before this commit would be there.
+                transaction::commit_durably();
+                Ok(lost)
+            })
+        })?;
+        if done.is_none() {
+            return Ok(false);
+        }
+        self.forget_reach(part);
+        // Before anything goes: whoever reads it now learns that it may have missed what went.
+        self.place.log.tell_emptied();
+        self.clean(part)?;
+        Ok(true)
+    }
+
+    /// Makes room of a part that was given up.
+    fn clean(&self, part: u32) -> std::result::Result<(), Failure> {
+        let disowned = transaction::run_unless_busy(|| {
+            identity::as_owner(|| {
+                let seen = &self.seen;
+                let is_over =
+                    |row: spi::Row<'_>| seen.is_over(row.i64(crate::log::parts::log::XID) as u64);
+                heap::open_for_reading(log_table(part))?.disown(is_over);
+                heap::open_for_reading(tick_table(part))?.disown(|_| true);
+                Ok(())
+            })
+        })?;
+        if disowned.is_none() {
+            return Ok(());
+        }
+        vacuum::run(&[log_table(part), tick_table(part)])?;
+        transaction::run_unless_busy(|| {
+            identity::as_owner(|| {
+                let blocks = blocks_of(part) as i32;
+                spi::run(&CLEANED, params![part as i32, blocks]);
+                Ok(())
+            })
+        })?;
+        Ok(())
+    }
+
+    /// Now and then: cleans what could not be cleaned when it was given up, and gives back to the disk what is free and
+    /// held by nobody any more.
+    fn tidy(&mut self, sizes: &[i64], now: Timestamp) -> std::result::Result<(), Failure> {
+        if now.0 < self.tidy_at && self.tidy_at - now.0 <= AGAIN_US {
+            return Ok(());
+        }
+        self.tidy_at = now.plus_us(TIDY_US).0;
+        let free = transaction::run(|| identity::as_owner(state::free))?;
+        for free in free {
+            let size = sizes[free.part as usize];
+            if free.blocks.is_none() {
+                self.clean(free.part)?;
+            }
+            if size > NEXT_TO_NOTHING && self.may_truncate(sizes.iter().sum())? {
+                self.truncate(free.part)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Truncates a part, if nobody is at it and all in it is in ticks. The lock is never waited for: nobody
     /// queues behind us. It is had only if no transaction that wrote there, or reads there, is left.
-    fn empty(&mut self, part: u32) -> std::result::Result<bool, Failure> {
+    fn truncate(&mut self, part: u32) -> std::result::Result<bool, Failure> {
         let lost = transaction::run(|| {
             identity::as_owner(|| {
                 if !append_only::lock_out(log_table(part))
@@ -176,13 +323,21 @@ impl Relay {
                 }
                 self.empty_locked(part).map(Some)
             })
-        })?;
+        });
+        let lost = match lost {
+            Err(failure) if failure.is_busy() => None,
+            lost => lost?,
+        };
         if lost.is_some() {
-            if let Some(reach) = &mut self.reach {
-                reach[part as usize] = Cursor::START;
-            }
+            self.forget_reach(part);
         }
         Ok(lost.is_some())
+    }
+
+    fn forget_reach(&mut self, part: u32) {
+        if let Some(reach) = &mut self.reach {
+            reach[part as usize] = Cursor::START;
+        }
     }
 
     /// Without a ring nothing is known but what is in the table.
@@ -205,6 +360,18 @@ impl Relay {
     }
 
     fn empty_locked(&mut self, part: u32) -> Result<Cursor> {
+        let lost = self.lose(part)?;
+        spi::run(&FREE, params![part as i32, 0]);
+        spi::command(&format!(
+            "TRUNCATE ONLY pushy.{}, ONLY pushy.{}",
+            log_table(part),
+            tick_table(part)
+        ));
+        Ok(lost)
+    }
+
+    /// Writes down that what lies in a part is lost to readers; answers up to where.
+    fn lose(&mut self, part: u32) -> Result<Cursor> {
         let state = state::read()?;
         if self.reach.is_none() {
             self.reach = Some(self.find_reach(&state)?);
@@ -215,13 +382,7 @@ impl Relay {
             .map_or(Cursor::START, |reach| reach[part as usize]);
         let lost = state.lost.max(reach);
         spi::run(&LOSE, params![lost.epoch, lost.tick, lost.n]);
-        spi::run(&FREE, params![part as i32]);
         self.write_down_here();
-        spi::command(&format!(
-            "TRUNCATE ONLY pushy.{}, ONLY pushy.{}",
-            log_table(part),
-            tick_table(part)
-        ));
         Ok(lost)
     }
 
@@ -279,11 +440,21 @@ impl Relay {
         let here = transaction::run(|| identity::as_owner(|| Ok(size_of(self.part)))).ok()?;
         let ages = state.parts.iter().filter_map(|part| match part.closed_at {
             Some(closed_at) => Some(closed_at),
-            None if here > 2 * BLOCK => Some(part.opened_at.max(self.last_at)),
+            None if self.is_written(&state, here) => Some(part.opened_at.max(self.last_at)),
             None => None,
         });
         let soonest = clock::now().0 + AGAIN_US;
-        ages.min().map(|at| (at + keep).max(soonest))
+        let aged = ages.min().map(|at| (at + keep).max(soonest));
+        // What is free and was held when it was emptied is still to be given back.
+        let is_untidy = |part: u32| {
+            let is_free = state.parts.iter().all(|known| known.part != part);
+            is_free && size_of(part) > NEXT_TO_NOTHING
+        };
+        let untidy = transaction::run(|| {
+            identity::as_owner(|| Ok((0..PARTS).any(is_untidy) && !standby::may_be_there()))
+        });
+        let untidy = untidy.ok()?.then_some(soonest);
+        aged.into_iter().chain(untidy).min()
     }
 }
 

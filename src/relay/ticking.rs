@@ -72,7 +72,7 @@ impl Relay {
         self.resume(&state, newest.as_ref());
         self.epoch = epoch;
         self.next_tick = 1;
-        self.place.log.set_part(state.part);
+        self.place.log.set_part(state.part, state.blocks());
         Ok(true)
     }
 
@@ -138,6 +138,7 @@ impl Relay {
         self.last_at = last.at.0;
         self.seen = looked.seen;
         self.remember_reach(&looked.ticks);
+        self.written_here += looked.ticks.iter().map(Tick::bytes_on_disk).sum::<i64>();
         let fresh = looked.fresh.filter(|fresh| {
             let waiting = self.fresh.as_ref().map_or(0, |known| known.notices.len());
             // What does not fit, or comes after what did not, is read again.
@@ -200,7 +201,8 @@ impl Relay {
             if blocks == 0 {
                 continue;
             }
-            full |= part == self.part && crate::log::is_full(blocks);
+            let before = self.place.log.blocks();
+            full |= part == self.part && crate::log::is_full(blocks, before);
             let (seen, unticked) = (&self.seen, &mut self.unticked);
             table.scan(|met| {
                 let xid = met.row.i64(parts::log::XID) as u64;

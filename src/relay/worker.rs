@@ -76,6 +76,8 @@ fn relay(arg: usize) {
         tell_at: 0,
         written_down: None,
         reach: None,
+        written_here: 0,
+        tidy_at: 0,
         feeding: Feeding::default(),
         was_heard: true,
         is_awaited: true,
@@ -136,6 +138,10 @@ pub struct Relay {
     pub(super) written_down: Option<Cursor>,
     /// The last event in each part.
     pub(super) reach: Option<Vec<Cursor>>,
+    /// Bytes written to the current part since it was opened, or the relay came, about.
+    pub(super) written_here: i64,
+    /// When free parts are looked at again (µs).
+    pub(super) tidy_at: i64,
     pub(super) feeding: Feeding,
     /// Somebody hears some of what was met last.
     pub(super) was_heard: bool,
@@ -160,7 +166,7 @@ impl Relay {
             let outcome = self.round(&mut started, &mut ticked_at, &mut looked_at);
             match outcome {
                 Ok(Some(wait_us)) => {
-                    IN_ROUND.set(false);
+                    IN_ROUND.set(self.feeding.is_unfinished());
                     failures = 0;
                     let now = clock::now().0;
                     if self.told != self.last {
@@ -176,7 +182,7 @@ impl Relay {
                     worker::show_activity(None);
                     let rest = now - rested_at.max(ticked_at);
                     let linger = settings::executor_linger().as_micros() as i64;
-                    if rest >= linger && !self.feeding.is_held() {
+                    if rest >= linger && !self.feeding.is_unfinished() {
                         // The next one comes when something is logged, or when the log has aged.
                         if self.write_down().is_ok() {
                             let due = self.next_expiry().unwrap_or(NEVER);
@@ -188,7 +194,7 @@ impl Relay {
                     }
                     let next = if rest < REST_US {
                         REST_US - rest
-                    } else if self.feeding.is_held() {
+                    } else if self.feeding.is_unfinished() {
                         COME_BACK_US
                     } else {
                         (linger - rest).max(GAP_US)

@@ -23,6 +23,10 @@ const CELLS: usize = 4096;
 pub struct LogPlace {
     /// One more than the part that writers append to; 0: ask the table.
     part: AtomicU32,
+    /// Pages that this part had when it was opened, with room to be used again: while it is no bigger it is not full.
+    blocks: AtomicU32,
+    /// Changes when a part was emptied in place: whoever reads it may have missed what went.
+    emptied: AtomicU64,
     /// One more than the ring of the relay; 0: none runs, nobody needs to be told where things lie.
     ring: AtomicU32,
     /// Something may have been committed that is in no tick.
@@ -62,6 +66,7 @@ impl LogPlace {
     /// For another database, or another life of the extension.
     pub fn reset(&self) {
         self.part.store(0, Ordering::SeqCst);
+        self.blocks.store(0, Ordering::SeqCst);
         self.dirty.store(false, Ordering::SeqCst);
         self.takes_its_time.store(false, Ordering::SeqCst);
         self.hurried.store(false, Ordering::SeqCst);
@@ -85,14 +90,32 @@ impl LogPlace {
     }
 
     /// What somebody read from the table, unless the relay has said otherwise since.
-    pub fn learn_part(&self, part: u32) {
-        let _ = self
+    pub fn learn_part(&self, part: u32, blocks: u32) {
+        let learned = self
             .part
             .compare_exchange(0, part + 1, Ordering::SeqCst, Ordering::SeqCst);
+        if learned.is_ok() {
+            self.blocks.store(blocks, Ordering::SeqCst);
+        }
     }
 
-    pub fn set_part(&self, part: u32) {
+    pub fn set_part(&self, part: u32, blocks: u32) {
+        self.blocks.store(blocks, Ordering::SeqCst);
         self.part.store(part + 1, Ordering::SeqCst);
+    }
+
+    /// Pages of the part that writers append to which it had when it was opened.
+    pub fn blocks(&self) -> u32 {
+        self.blocks.load(Ordering::SeqCst)
+    }
+
+    pub fn times_emptied(&self) -> u64 {
+        self.emptied.load(Ordering::SeqCst)
+    }
+
+    /// Before anything of a part goes, once it is known to be lost.
+    pub fn tell_emptied(&self) {
+        self.emptied.fetch_add(1, Ordering::SeqCst);
     }
 
     /// Whether events that are for this part find no room.
@@ -113,6 +136,7 @@ impl LogPlace {
     /// The extension came or went: what was known is of another log.
     pub fn forget_part(&self) {
         self.part.store(0, Ordering::SeqCst);
+        self.blocks.store(0, Ordering::SeqCst);
         self.set_told(0, 0, 0);
     }
 

@@ -11,8 +11,10 @@ use crate::pg::failure::Failure;
 use crate::pg::spi::{self, Plan};
 use crate::pg::transaction;
 use crate::pg::value::Timestamp;
-use crate::pg::{clock, identity, BuiltinOid};
+use crate::pg::{clock, identity, interrupts, vacuum, BuiltinOid};
+use crate::rotation::Window;
 use crate::shared::database::Database;
+use crate::standby;
 
 /// Rows per transaction.
 const ROWS: i64 = 1000;
@@ -111,12 +113,51 @@ fn empty_windows(now: Timestamp) -> Result<Option<i64>, Failure> {
     let Some(windows) = windows else {
         return Ok(Some(now.plus_us(COME_BACK_US).0));
     };
+    let over: Vec<&Window> = windows
+        .iter()
+        .filter(|window| window.removes_after <= now)
+        .collect();
+    if over.is_empty() {
+        return Ok(None);
+    }
+    let in_place = transaction::run(|| identity::as_owner(|| Ok(standby::may_be_there())))?;
+    if !in_place {
+        give_back()?;
+    }
     let mut again = None;
-    for window in windows.iter().filter(|window| window.removes_after <= now) {
-        let emptied = transaction::run_unless_busy(|| identity::as_owner(|| POOL.empty(window)))?;
+    for window in over {
+        let emptied = if in_place {
+            empty_in_place(window)?
+        } else {
+            transaction::run_unless_busy(|| identity::as_owner(|| POOL.empty(window)))?
+        };
         if emptied != Some(true) {
             again = Some(now.plus_us(AGAIN_US).0);
         }
     }
     Ok(again)
+}
+
+/// Removes the rows of a window that is over one by one, for the sake of a standby's readers, and makes room of them; what
+/// somebody holds stays, and the window with it.
+fn empty_in_place(window: &Window) -> Result<Option<bool>, Failure> {
+    let mut from = Some(0);
+    while let Some(page) = from {
+        let next =
+            transaction::run_unless_busy(|| identity::as_owner(|| POOL.delete_some(window, page)))?;
+        let Some(next) = next else { return Ok(None) };
+        from = next;
+        interrupts::check();
+    }
+    vacuum::run(&[&window.member])?;
+    transaction::run_unless_busy(|| identity::as_owner(|| POOL.set_free(window)))
+}
+
+/// Gives what was emptied in place back to the disk, when no standby is there any more.
+fn give_back() -> Result<(), Failure> {
+    let free = transaction::run_unless_busy(|| identity::as_owner(|| POOL.free()))?;
+    for window in free.iter().flatten() {
+        transaction::run_unless_busy(|| identity::as_owner(|| POOL.empty(window)))?;
+    }
+    Ok(())
 }

@@ -47,6 +47,9 @@ const COLUMNS: &[BuiltinOid] = &[
     BuiltinOid::OIDOID,
 ];
 
+/// Channels of one subscription: its row is read with each look, by the relay too if it feeds a queue.
+const MOST_CHANNELS: usize = 1_000;
+
 static COUNT_CHANNELS: Plan = Plan::new(
     "SELECT COALESCE(pg_catalog.sum(COALESCE(pg_catalog.cardinality(s.channels), 1)), 0)::pg_catalog.int8 \
        FROM pushy.subscription s \
@@ -143,7 +146,15 @@ fn read_channels(call: Call) -> Result<Option<Vec<Vec<u8>>>> {
     let Some(array) = call.datum(1) else {
         return Ok(None);
     };
-    let channels: Vec<Vec<u8>> = array::text_bytes(array)
+    let identifiers = array::text_bytes(array);
+    if identifiers.len() > MOST_CHANNELS {
+        return Err(Error::out_of_range(
+            "channels",
+            format!("an array of {}", identifiers.len()),
+            &format!("{MOST_CHANNELS} channels at most; leave it out for all, or create several subscriptions"),
+        ));
+    }
+    let channels: Vec<Vec<u8>> = identifiers
         .into_iter()
         .enumerate()
         .map(|(at, element)| {

@@ -29,9 +29,12 @@ fn subscription_read(call: Call) -> Result<Answer> {
         .transpose()?;
     let caller = identity::current_user();
     let mut known = table::owned(&name, caller)?;
-    if after.is_none() {
-        // Two readers of one subscription take turns: what one acknowledges the other never gets.
-        turn::take("subscription", key_of(&name));
+    // Two readers of one subscription take turns: what one acknowledges the other never gets. Its number may be another
+    // meanwhile: somebody dropped the one that was met first.
+    let mut turn_of = None;
+    while after.is_none() && turn_of != Some(known.number) {
+        turn::take("subscription", known.number as u32);
+        turn_of = Some(known.number);
         known = table::owned(&name, caller)?;
     }
     let filter = known.filter()?;
@@ -78,14 +81,6 @@ fn subscription_read(call: Call) -> Result<Answer> {
             }
             Ok(())
         })
-    })
-}
-
-/// A number for a name.
-fn key_of(name: &str) -> u32 {
-    // FNV-1a.
-    name.bytes().fold(0x811c_9dc5, |hash, byte| {
-        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
     })
 }
 

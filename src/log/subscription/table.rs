@@ -10,6 +10,8 @@ use crate::pg::{array, database, identity, BuiltinOid, Oid};
 use crate::queue::held::HeldQueue;
 
 pub struct Subscription {
+    /// Never that of another, whatever it is called.
+    pub number: i32,
     pub name: String,
     pub owner: Oid,
     pub owner_name: String,
@@ -27,7 +29,7 @@ pub struct Subscription {
 macro_rules! select {
     ($which:literal) => {
         concat!(
-            "SELECT s.name, s.owner, s.owner_name::pg_catalog.text, s.channels, s.queue, s.epoch, s.tick, s.n, \
+            "SELECT s.subscription_id, s.name, s.owner, s.owner_name::pg_catalog.text, s.channels, s.queue, s.epoch, s.tick, s.n, \
                     s.home_system, s.home_database, s.stopped, s.created_at, s.acked_at, \
                     s.queue_id, s.queue_owner FROM pushy.subscription s ",
             $which
@@ -54,23 +56,24 @@ static ALL: Plan = Plan::new(select!("ORDER BY s.name"), &[]);
 
 fn read(row: Row<'_>) -> Result<Subscription> {
     Ok(Subscription {
-        name: row.text(1)?,
-        owner: row.oid(2),
-        owner_name: row.text(3)?,
+        number: row.i32(1),
+        name: row.text(2)?,
+        owner: row.oid(3),
+        owner_name: row.text(4)?,
         channels: row
-            .datum(4)
+            .datum(5)
             .map(|array| array::text_bytes(array).into_iter().flatten().collect()),
-        queue: row.opt_text(5)?.map(|name| HeldQueue {
+        queue: row.opt_text(6)?.map(|name| HeldQueue {
             name,
-            queue_id: row.i32(14),
-            owner: row.oid(15),
+            queue_id: row.i32(15),
+            owner: row.oid(16),
         }),
-        cursor: Cursor::new(row.i64(6), row.i64(7), row.i32(8)),
-        is_home: row.i64(9) == database::system_identifier()
-            && row.oid(10).to_u32() == database::current(),
-        stopped: row.opt_text(11)?,
-        created_at: row.i64(12),
-        acked_at: row.opt_i64(13),
+        cursor: Cursor::new(row.i64(7), row.i64(8), row.i32(9)),
+        is_home: row.i64(10) == database::system_identifier()
+            && row.oid(11).to_u32() == database::current(),
+        stopped: row.opt_text(12)?,
+        created_at: row.i64(13),
+        acked_at: row.opt_i64(14),
     })
 }
 
@@ -90,6 +93,20 @@ pub fn find_for_update(name: &str) -> Result<Option<Subscription>> {
 /// The same for a worker, which waits for nobody: None also where somebody else holds its row.
 pub fn find_if_free(name: &str) -> Result<Option<Subscription>> {
     Ok(load(&BY_NAME_IF_FREE, params![name])?.pop())
+}
+
+static OF_QUEUES: Plan = Plan::new(
+    "SELECT s.name, s.queue IS NOT NULL FROM pushy.subscription s ORDER BY s.name",
+    &[],
+);
+
+/// Whether there is a subscription, and the names of those of queues.
+pub fn of_queues() -> Result<(bool, Vec<String>)> {
+    spi::connect(|spi| {
+        let all = spi.run(&OF_QUEUES, &[]);
+        let of_queues = all.rows().filter(|row| row.bool(2)).map(|row| row.text(1));
+        Ok((!all.is_empty(), of_queues.collect::<Result<_>>()?))
+    })
 }
 
 /// All of the database, by name.
