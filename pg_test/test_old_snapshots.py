@@ -71,10 +71,10 @@ DECLARATIONS = {
     "ALTER TABLE ADD PRIMARY KEY": (None, "ALTER TABLE t DROP CONSTRAINT t_pkey; ALTER TABLE t ADD CONSTRAINT k PRIMARY KEY (id)", {}),
     "subscription_create": (["queue", "sink", "watch"], "user: {subscription}", {"subscription": True}),
     "subscription_drop": (None, "user: SELECT pushy.subscription_drop('s')", {"subscription": False}),
-    "DROP EXTENSION, CREATE EXTENSION": (None, "DROP EXTENSION pushy CASCADE; CREATE EXTENSION pushy",
+    "DROP EXTENSION, CREATE EXTENSION": (None, "DROP EXTENSION pushy CASCADE; CREATE EXTENSION pushy; GRANT USAGE ON SCHEMA pushy TO PUBLIC",
                                          {"queue": False, "job": False, "tells": None, "subscription": False}),
     "DROP EXTENSION, CREATE EXTENSION and all again":
-        (None, "DROP EXTENSION pushy CASCADE; CREATE EXTENSION pushy; {queue} {sink} {watch}", {"job": False, "subscription": False}),
+        (None, "DROP EXTENSION pushy CASCADE; CREATE EXTENSION pushy; GRANT USAGE ON SCHEMA pushy TO PUBLIC; {queue} {sink} {watch}", {"job": False, "subscription": False}),
 }
 MORE_SETUP = {
     "bare queue": lambda user: "SELECT pushy.queue_register('q', 'nothing()');",
