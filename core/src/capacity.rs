@@ -174,6 +174,8 @@ fn more_room(executors: &[Executor], may_leave: impl Fn(&Executor) -> bool, now:
         })
         .min();
     match longest {
+        // One that becomes idle elsewhere tells nobody.
+        None if others().next().is_some() => Room::Wait(Some(now + SLICE_US)),
         None => Room::Wait(None),
         Some((since, _)) if since + SLICE_US > now => Room::Wait(Some(since + SLICE_US)),
         Some((_, index)) => Room::Ask(index),

@@ -238,6 +238,30 @@ fn what_was_taken_from_the_reserve_is_given_back_when_jobs_are_short_again() {
 }
 
 #[test]
+fn who_could_do_with_more_looks_again_while_somebody_else_may_become_idle() {
+    let limits = Limits {
+        most: 2,
+        reserve: 0,
+        per_role: 0,
+    };
+    let of = |role, doing| Executor {
+        group: Group { database: 1, role },
+        started_at: 0,
+        doing,
+        is_asked: false,
+    };
+    let mine = of(1, Doing::Batch { since: 0 });
+    for doing in [Doing::Coming, Doing::Looking, Doing::Batch { since: 0 }] {
+        let executors = [mine, of(2, doing)];
+        let found = room(mine.group, 1, &executors, &limits, 10);
+        assert_eq!(found, Room::Wait(Some(10 + SLICE_US)), "{doing:?}");
+    }
+    let alone = [mine, mine];
+    let found = room(mine.group, 1, &alone, &limits, 10);
+    assert_eq!(found, Room::Wait(None));
+}
+
+#[test]
 fn without_a_reserve_endless_jobs_keep_a_role_from_its_first_executor() {
     let limits = Limits {
         most: 2,
