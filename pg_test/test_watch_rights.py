@@ -125,20 +125,20 @@ def test_a_writer_who_may_not_look_at_catalogs_writes_all_the_same(db, heard, as
 def test_a_trigger_made_by_hand_with_anothers_number_does_nothing_for_its_maker(db, heard, as_role):
     paused_queue(db)
     watch(db, "t", queue="q")
-    number = db.value("SELECT watch_id FROM pushy.watch")
+    arguments = ", ".join(f"'{argument}'" for argument in db.rows("SELECT watch_id, token, name FROM pushy.watch")[0])
     db.sql("CREATE SCHEMA mine; GRANT ALL ON SCHEMA mine TO PUBLIC")
     _, forger = as_role("TRIGGER, INSERT ON t")
     forger.execute("CREATE TABLE mine.other (id int PRIMARY KEY, v int)")
     for table in ("t", "mine.other"):
-        forger.execute(f"CREATE TRIGGER forged AFTER INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION pushy.watch_row('{number}')")
-        with pytest.raises(psycopg.errors.InsufficientPrivilege, match="not made by pushy.watch"):
-            forger.execute(f"INSERT INTO {table} VALUES (1)")
-        db.sql(f"DROP TRIGGER forged ON {table}")
-        forger.execute(f"CREATE TRIGGER forged AFTER INSERT ON {table} FOR EACH STATEMENT EXECUTE FUNCTION pushy.watch_statement('{number}')")
-        with pytest.raises(psycopg.errors.InsufficientPrivilege, match="not made by pushy.watch"):
-            forger.execute(f"INSERT INTO {table} VALUES (1)")
-        db.sql(f"DROP TRIGGER forged ON {table}")
-    assert jobs(db) == [] and heard.after() == []
+        told = 0
+        for times, function in [("ROW", "watch_row"), ("STATEMENT", "watch_statement")]:
+            forger.execute(f"CREATE TRIGGER forged AFTER INSERT ON {table} FOR EACH {times} EXECUTE FUNCTION pushy.{function}({arguments})")
+            forger.execute(f"INSERT INTO {table} VALUES ({told})")
+            assert db.rows("SELECT relation::text, name FROM pushy.watches WHERE state = 'orphaned'") == [(table, "heard")]
+            db.sql(f"DROP TRIGGER forged ON {table}")
+            told += 1
+    assert [job["key"]["id"] for job in jobs(db)] == [0, 1], "once each, by the watch's own trigger on t"
+    assert heard.after() == [("insert", 0), ("insert", 1)]
 
 
 @pytest.mark.parametrize("trigger", [

@@ -1,8 +1,9 @@
 -- Last of all: everything is taken from everybody, then given by name.
 --
--- Nobody gets anything on tables and sequences. Functions check for themselves what the caller may do;
--- those behind the views filter by the same rules. What is given to PUBLIC here is for roles that have USAGE
--- on the schema, which nobody has by this script: GRANT USAGE ON SCHEMA pushy TO app.
+-- Nobody gets anything on tables and sequences, but for the database's owner, who reads what a dump has (last
+-- paragraph). Functions check for themselves what the caller may do; those behind the views filter by the same rules.
+-- What is given to PUBLIC here is for roles that have USAGE on the schema, which nobody has by this script:
+-- GRANT USAGE ON SCHEMA pushy TO app.
 
 REVOKE ALL ON ALL TABLES IN SCHEMA pushy FROM PUBLIC;
 REVOKE ALL ON ALL SEQUENCES IN SCHEMA pushy FROM PUBLIC;
@@ -84,10 +85,23 @@ GRANT EXECUTE ON FUNCTION
   pushy.queue_statistics(text),
   pushy.worker_rows(),
   pushy.watch_counts(int),
-  pushy.watch_is_home(bigint, oid),
-  pushy.watch_elsewhere(int, text, text),
+  pushy.watch_is_home(bigint, oid, oid, oid),
+  pushy.watch_elsewhere(int),
+  pushy.watch_orphans(),
   pushy.subscription_rows(),
   pushy.log_row(),
   pushy.log_bounds(),
   pushy.channel_grant_rows()
   TO PUBLIC;
+
+-- pg_dump reads them, and the owner of a database, who may drop it, makes its backups.
+GRANT USAGE ON SCHEMA pushy TO pg_database_owner;
+DO $$
+DECLARE
+  relation pg_catalog.regclass;
+BEGIN
+  FOREACH relation IN ARRAY (SELECT e.extconfig FROM pg_catalog.pg_extension e WHERE e.extname OPERATOR(pg_catalog.=) 'pushy') LOOP
+    EXECUTE pg_catalog.format('GRANT SELECT ON %s TO pg_database_owner', relation);
+  END LOOP;
+END
+$$;

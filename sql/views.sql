@@ -90,7 +90,10 @@ SELECT q.queue,
        q.batch,
        q.created_at
   FROM pushy.queue q
- CROSS JOIN LATERAL (SELECT pushy.watch_is_home(q.home_system, q.home_database) AS is_home) h
+ CROSS JOIN LATERAL (
+   SELECT pushy.watch_is_home(q.home_system, q.home_database,
+                              (SELECT e.oid FROM pg_catalog.pg_extension e WHERE e.extname OPERATOR(pg_catalog.=) 'pushy'),
+                              'pushy.queue'::pg_catalog.regclass::pg_catalog.oid) AS is_home) h
  WHERE pushy.queue_seen(q.queue);
 COMMENT ON VIEW pushy.queues IS
   'Queues on which you have a privilege, and how their jobs run. An interval of 0 is none.';

@@ -5,10 +5,14 @@ COMMENT ON SEQUENCE pushy.watch_id_seq IS 'Numbers of watches.';
 
 CREATE TABLE pushy.watch (
   watch_id      int         NOT NULL,
+  -- What its triggers carry beside its number: after a restore, a number alone may be another watch's.
+  token         uuid        NOT NULL,
   -- The table by OID and by name as it was when declared: after a restore they find it, the name or its triggers.
   relation      oid         NOT NULL,
   relation_name text        NOT NULL,
+  relation_owner name       NOT NULL,
   name          text        NOT NULL,
+  named_by_table boolean    NOT NULL,   -- name and channel are the table's: they follow when it is renamed
   owner         oid         NOT NULL,
   owner_name    name        NOT NULL,
   channel       text,                   -- its exact name; NULL: jobs only
@@ -30,6 +34,7 @@ CREATE TABLE pushy.watch (
   -- Where it was declared; elsewhere (a restore, a copy of the database) it tells nothing.
   home_system   bigint      NOT NULL,
   home_database oid         NOT NULL,
+  home_extension oid        NOT NULL,
   triggers      oid[]       NOT NULL,
   expressions   oid,                    -- the trigger that holds them
   created_at    timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
@@ -39,7 +44,7 @@ CREATE TABLE pushy.watch (
                                 AND (queue IS NULL) OPERATOR(pg_catalog.=) (queue_owner IS NULL))
 ) USING heap;
 COMMENT ON TABLE pushy.watch IS 'Watches as declared; see the view pushy.watches.';
-CREATE UNIQUE INDEX watch_name ON pushy.watch (relation, name, home_system, home_database);
+CREATE UNIQUE INDEX watch_name ON pushy.watch (relation, name, home_system, home_database, home_extension);
 COMMENT ON INDEX pushy.watch_name IS 'One watch per table and name.';
 ALTER SEQUENCE pushy.watch_id_seq OWNED BY pushy.watch.watch_id;
 
@@ -120,14 +125,14 @@ LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_watch_counts';
 COMMENT ON FUNCTION pushy.watch_counts(int) IS
   'Internal: the counts of a watch, and what to do when its jobs cannot be added; behind the view pushy.watches. NULLs of one that the caller may not see.';
 
-CREATE FUNCTION pushy.watch_is_home(home_system bigint, home_database oid)
+CREATE FUNCTION pushy.watch_is_home(home_system bigint, home_database oid, home_extension oid, relation oid)
 RETURNS boolean LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'pushy_watch_is_home';
-COMMENT ON FUNCTION pushy.watch_is_home(bigint, oid) IS
-  'Internal: behind the view pushy.watches.';
+COMMENT ON FUNCTION pushy.watch_is_home(bigint, oid, oid, oid) IS
+  'Internal: whether a watch was declared here and its table is still there, behind the view pushy.watches.';
 
-CREATE FUNCTION pushy.watch_elsewhere(watch_id int, relation_name text, owner_name text)
+CREATE FUNCTION pushy.watch_elsewhere(watch_id int)
 RETURNS oid LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_watch_elsewhere';
-COMMENT ON FUNCTION pushy.watch_elsewhere(int, text, text) IS
+COMMENT ON FUNCTION pushy.watch_elsewhere(int) IS
   'Internal: the table of a watch that came by a restore, behind the view pushy.watches.';
 
 CREATE FUNCTION pushy.relay_obstacle(OUT reason text, OUT fix text)
@@ -135,86 +140,104 @@ RETURNS record LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_re
 COMMENT ON FUNCTION pushy.relay_obstacle() IS
   'Internal: why no relay tells what is logged in this database, behind the views pushy.watches and pushy.subscriptions. NULL: one does, or would.';
 
+CREATE FUNCTION pushy.watch_orphans(OUT relation oid, OUT name text)
+RETURNS SETOF record LANGUAGE c STABLE PARALLEL UNSAFE ROWS 1 AS 'MODULE_PATHNAME', 'pushy_watch_orphans';
+COMMENT ON FUNCTION pushy.watch_orphans() IS
+  'Internal: tables with triggers whose watch is not here, behind the view pushy.watches.';
+
+-- The UNION ALL stands in a query of its own: see pushy.stats.
 CREATE VIEW pushy.watches WITH (security_barrier) AS
-SELECT r.oid::pg_catalog.regclass AS relation,
-       -- As in pushy.jobs, CASE keeps equalities behind the filter.
-       CASE WHEN c.notices IS NOT NULL THEN w.name END AS name,
-       CASE WHEN c.notices IS NOT NULL AND w.channel IS NOT NULL THEN pushy.channel_ident(w.channel) END AS channel,
-       CASE WHEN c.notices IS NOT NULL THEN w.channel END AS channel_name,
-       w.events,
-       w.columns,
-       CASE WHEN c.notices IS NOT NULL THEN w.condition END AS condition,
-       CASE WHEN c.notices IS NOT NULL THEN w.payload END AS payload,
-       CASE WHEN c.notices IS NOT NULL THEN w.payload_expr END AS payload_expr,
-       CASE WHEN c.notices IS NOT NULL THEN w.level END AS level,
-       CASE WHEN c.notices IS NOT NULL THEN w.delivery END AS delivery,
-       CASE WHEN c.notices IS NOT NULL THEN w.queue END AS queue,
-       CASE WHEN c.notices IS NOT NULL THEN w.args_expr END AS args_expr,
-       w.merge,
-       CASE WHEN c.notices IS NULL THEN NULL
-            WHEN h.is_home
-            THEN COALESCE((SELECT o.rolname FROM pg_catalog.pg_roles o WHERE o.oid OPERATOR(pg_catalog.=) w.owner), w.owner_name)
-            ELSE w.owner_name END AS owner,
-       s.state,
-       CASE
-         WHEN s.state OPERATOR(pg_catalog.=) 'elsewhere' THEN 'SELECT * FROM pushy.resume_after_restore()'
-         WHEN s.state OPERATOR(pg_catalog.=) 'paused' THEN pg_catalog.format('SELECT pushy.watch_resume(%L, %L)', r.oid::pg_catalog.regclass, w.name)
-         WHEN s.state OPERATOR(pg_catalog.=) 'broken' THEN COALESCE(c.fix, 'Declare it again with pushy.watch.')
-         WHEN s.state OPERATOR(pg_catalog.=) 'no_relay' THEN COALESCE(o.fix, o.reason)
-         ELSE t.enable
-       END AS fix,
-       c.notices,
-       c.jobs,
-       c.errors,
-       c.last_told_at,
-       c.last_error_at
-  FROM pushy.watch w
- CROSS JOIN LATERAL (SELECT pushy.watch_is_home(w.home_system, w.home_database) AS is_home) h
- -- Numbers mean something at home only.
-  JOIN pg_catalog.pg_class r
-    ON r.oid OPERATOR(pg_catalog.=) CASE WHEN h.is_home THEN w.relation
-                                         ELSE pushy.watch_elsewhere(w.watch_id, w.relation_name, w.owner_name::pg_catalog.text) END
- CROSS JOIN LATERAL pushy.watch_counts(w.watch_id) c
- CROSS JOIN pushy.relay_obstacle() o
- -- Its triggers, and those of them, on partitions too, that ALTER TABLE has kept from firing.
- CROSS JOIN LATERAL (
-   SELECT pg_catalog.sum(f.found) AS found,
-          pg_catalog.bool_or(f.disabled) AS disabled,
-          pg_catalog.string_agg(f.enable, '; ' ORDER BY f.relation) AS enable
-     FROM (SELECT g.tgrelid AS relation,
-                  pg_catalog.count(*) FILTER (WHERE g.oid OPERATOR(pg_catalog.=) ANY (w.triggers)) AS found,
-                  pg_catalog.bool_or(g.tgenabled OPERATOR(pg_catalog.=) 'D'::pg_catalog."char" AND g.fires) AS disabled,
-                  pg_catalog.format('ALTER TABLE %s ', g.tgrelid::pg_catalog.regclass)
-                  OPERATOR(pg_catalog.||)
-                  pg_catalog.string_agg(pg_catalog.format('ENABLE TRIGGER %I', g.tgname), ', ' ORDER BY g.tgname)
-                    FILTER (WHERE g.tgenabled OPERATOR(pg_catalog.=) ANY ('{D,R}'::pg_catalog."char"[]) AND g.fires) AS enable
-             FROM (SELECT k.*,
-                          w.expressions IS NULL
-                          OR k.oid OPERATOR(pg_catalog.<>) w.expressions
-                             AND k.tgparentid OPERATOR(pg_catalog.<>) w.expressions AS fires
-                     FROM pg_catalog.pg_trigger k
-                    WHERE k.tgrelid OPERATOR(pg_catalog.=) w.relation
-                       OR k.tgrelid OPERATOR(pg_catalog.=) ANY (
-                            ARRAY(SELECT p.relid::pg_catalog.oid FROM pg_catalog.pg_partition_tree(r.oid) p
-                                   WHERE r.relkind OPERATOR(pg_catalog.=) 'p'::pg_catalog."char"))) g
-            WHERE g.oid OPERATOR(pg_catalog.=) ANY (w.triggers)
-               OR g.tgargs OPERATOR(pg_catalog.=)
-                  (w.watch_id::pg_catalog.text::pg_catalog.bytea OPERATOR(pg_catalog.||) pg_catalog.decode('00', 'hex'))
-                  AND g.tgparentid OPERATOR(pg_catalog.<>) 0::pg_catalog.oid
-                  AND g.tgfoid OPERATOR(pg_catalog.=) 'pushy.watch_row()'::pg_catalog.regprocedure::pg_catalog.oid
-            GROUP BY g.tgrelid) f) t
- CROSS JOIN LATERAL (
-   SELECT CASE WHEN NOT h.is_home THEN 'elsewhere'
-               WHEN w.paused THEN 'paused'
-               WHEN COALESCE(t.found, 0) OPERATOR(pg_catalog.<) pg_catalog.cardinality(w.triggers) THEN 'broken'
-               WHEN c.fix IS NOT NULL THEN 'broken'
-               WHEN t.disabled THEN 'disabled'
-               WHEN t.enable IS NOT NULL THEN 'replica'
-               WHEN w.channel IS NOT NULL AND w.delivery OPERATOR(pg_catalog.=) 'relay' AND o.reason IS NOT NULL THEN 'no_relay'
-               ELSE 'active' END AS state) s
- WHERE c.notices IS NOT NULL;
+SELECT u.relation, u.name, u.channel, u.channel_name, u.events, u.columns, u.condition, u.payload, u.payload_expr, u.level, u.delivery, u.queue,
+       u.args_expr, u.merge, u.owner, u.state, u.fix, u.notices, u.jobs, u.errors, u.last_told_at, u.last_error_at
+  FROM (
+  SELECT r.oid::pg_catalog.regclass AS relation,
+         -- As in pushy.jobs, CASE keeps equalities behind the filter.
+         CASE WHEN c.notices IS NOT NULL THEN w.name END AS name,
+         CASE WHEN c.notices IS NOT NULL AND w.channel IS NOT NULL THEN pushy.channel_ident(w.channel) END AS channel,
+         CASE WHEN c.notices IS NOT NULL THEN w.channel END AS channel_name,
+         w.events,
+         w.columns,
+         CASE WHEN c.notices IS NOT NULL THEN w.condition END AS condition,
+         CASE WHEN c.notices IS NOT NULL THEN w.payload END AS payload,
+         CASE WHEN c.notices IS NOT NULL THEN w.payload_expr END AS payload_expr,
+         CASE WHEN c.notices IS NOT NULL THEN w.level END AS level,
+         CASE WHEN c.notices IS NOT NULL THEN w.delivery END AS delivery,
+         CASE WHEN c.notices IS NOT NULL THEN w.queue END AS queue,
+         CASE WHEN c.notices IS NOT NULL THEN w.args_expr END AS args_expr,
+         w.merge,
+         CASE WHEN c.notices IS NULL THEN NULL
+              WHEN h.is_home
+              THEN COALESCE((SELECT o.rolname FROM pg_catalog.pg_roles o WHERE o.oid OPERATOR(pg_catalog.=) w.owner), w.owner_name)
+              ELSE w.owner_name END AS owner,
+         s.state,
+         CASE
+           WHEN s.state OPERATOR(pg_catalog.=) 'elsewhere' THEN 'SELECT * FROM pushy.resume_after_restore()'
+           WHEN s.state OPERATOR(pg_catalog.=) 'paused' THEN pg_catalog.format('SELECT pushy.watch_resume(%L, %L)', r.oid::pg_catalog.regclass, w.name)
+           WHEN s.state OPERATOR(pg_catalog.=) 'broken' THEN COALESCE(c.fix, 'Declare it again with pushy.watch.')
+           WHEN s.state OPERATOR(pg_catalog.=) 'no_relay' THEN COALESCE(o.fix, o.reason)
+           ELSE t.enable
+         END AS fix,
+         c.notices,
+         c.jobs,
+         c.errors,
+         c.last_told_at,
+         c.last_error_at
+    FROM pushy.watch w
+   CROSS JOIN LATERAL (SELECT pushy.watch_is_home(w.home_system, w.home_database, w.home_extension, w.relation) AS is_home) h
+   -- Numbers mean something at home only.
+    JOIN pg_catalog.pg_class r
+      ON r.oid OPERATOR(pg_catalog.=) CASE WHEN h.is_home THEN w.relation
+                                           ELSE pushy.watch_elsewhere(w.watch_id) END
+   CROSS JOIN LATERAL pushy.watch_counts(w.watch_id) c
+   CROSS JOIN pushy.relay_obstacle() o
+   -- What the arguments of its triggers, and of their copies on partitions, begin with.
+   CROSS JOIN LATERAL (
+     SELECT (w.watch_id::pg_catalog.text::pg_catalog.bytea OPERATOR(pg_catalog.||) pg_catalog.decode('00', 'hex')
+             OPERATOR(pg_catalog.||) w.token::pg_catalog.text::pg_catalog.bytea OPERATOR(pg_catalog.||) pg_catalog.decode('00', 'hex')) AS args) a
+   -- Its triggers, and those of them, on partitions too, that ALTER TABLE has kept from firing.
+   CROSS JOIN LATERAL (
+     SELECT pg_catalog.sum(f.found) AS found,
+            pg_catalog.bool_or(f.disabled) AS disabled,
+            pg_catalog.string_agg(f.enable, '; ' ORDER BY f.relation) AS enable
+       FROM (SELECT g.tgrelid AS relation,
+                    pg_catalog.count(*) FILTER (WHERE g.oid OPERATOR(pg_catalog.=) ANY (w.triggers)) AS found,
+                    pg_catalog.bool_or(g.tgenabled OPERATOR(pg_catalog.=) 'D'::pg_catalog."char" AND g.fires) AS disabled,
+                    pg_catalog.format('ALTER TABLE %s ', g.tgrelid::pg_catalog.regclass)
+                    OPERATOR(pg_catalog.||)
+                    pg_catalog.string_agg(pg_catalog.format('ENABLE TRIGGER %I', g.tgname), ', ' ORDER BY g.tgname)
+                      FILTER (WHERE g.tgenabled OPERATOR(pg_catalog.=) ANY ('{D,R}'::pg_catalog."char"[]) AND g.fires) AS enable
+               FROM (SELECT k.*,
+                            w.expressions IS NULL
+                            OR k.oid OPERATOR(pg_catalog.<>) w.expressions
+                               AND k.tgparentid OPERATOR(pg_catalog.<>) w.expressions AS fires
+                       FROM pg_catalog.pg_trigger k
+                      WHERE k.tgrelid OPERATOR(pg_catalog.=) w.relation
+                         OR k.tgrelid OPERATOR(pg_catalog.=) ANY (
+                              ARRAY(SELECT p.relid::pg_catalog.oid FROM pg_catalog.pg_partition_tree(r.oid) p
+                                     WHERE r.relkind OPERATOR(pg_catalog.=) 'p'::pg_catalog."char"))) g
+              WHERE g.oid OPERATOR(pg_catalog.=) ANY (w.triggers)
+                 OR pg_catalog.substring(g.tgargs, 1, pg_catalog.length(a.args)) OPERATOR(pg_catalog.=) a.args
+                    AND g.tgparentid OPERATOR(pg_catalog.<>) 0::pg_catalog.oid
+                    AND g.tgfoid OPERATOR(pg_catalog.=) 'pushy.watch_row()'::pg_catalog.regprocedure::pg_catalog.oid
+              GROUP BY g.tgrelid) f) t
+   CROSS JOIN LATERAL (
+     SELECT CASE WHEN NOT h.is_home THEN 'elsewhere'
+                 WHEN w.paused THEN 'paused'
+                 WHEN COALESCE(t.found, 0) OPERATOR(pg_catalog.<) pg_catalog.cardinality(w.triggers) THEN 'broken'
+                 WHEN c.fix IS NOT NULL THEN 'broken'
+                 WHEN t.disabled THEN 'disabled'
+                 WHEN t.enable IS NOT NULL THEN 'replica'
+                 WHEN w.channel IS NOT NULL AND w.delivery OPERATOR(pg_catalog.=) 'relay' AND o.reason IS NOT NULL THEN 'no_relay'
+                 ELSE 'active' END AS state) s
+   WHERE c.notices IS NOT NULL
+  UNION ALL
+  SELECT o.relation::pg_catalog.regclass, o.name, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 'orphaned',
+         pg_catalog.format('Declare it again with pushy.watch, or run: SELECT pushy.unwatch(%L, %L)', o.relation::pg_catalog.regclass, o.name),
+         NULL, NULL, NULL, NULL, NULL
+    FROM pushy.watch_orphans() o
+   WHERE pg_catalog.has_table_privilege(o.relation, 'TRIGGER')) u;
 COMMENT ON VIEW pushy.watches IS
-  'Watches of tables on which you have TRIGGER, and your own: the channel as LISTEN wants it and as it is called; state active, paused, elsewhere (came by a restore), broken (a trigger was dropped, by hand or with what it used: it tells nothing; or its jobs cannot be added), disabled or replica (ALTER TABLE has done that to its triggers), no_relay (its notices wait in the event log, and no relay can come), with the statement that makes it active; notices, jobs and errors since the server started.';
+  'Watches of tables on which you have TRIGGER, and your own: the channel as LISTEN wants it and as it is called; state active, paused, elsewhere (came by a restore), orphaned (its triggers did, and it did not: they tell nothing), broken (a trigger was dropped, by hand or with what it used: it tells nothing; or its jobs cannot be added), disabled or replica (ALTER TABLE has done that to its triggers), no_relay (its notices wait in the event log, and no relay can come), with the statement that makes it active; notices, jobs and errors since the server started.';
 COMMENT ON COLUMN pushy.watches.relation IS 'The watched table.';
 COMMENT ON COLUMN pushy.watches.name IS 'The watch, unique within the table.';
 COMMENT ON COLUMN pushy.watches.channel IS 'What to write after LISTEN, quoted where need be; NULL: jobs only.';
@@ -230,7 +253,7 @@ COMMENT ON COLUMN pushy.watches.queue IS 'A job per notice goes here; NULL: noti
 COMMENT ON COLUMN pushy.watches.args_expr IS 'The arguments of jobs as SQL over NEW and OLD, as it was written; NULL: the payload.';
 COMMENT ON COLUMN pushy.watches.merge IS 'Whether equal notices of several transactions may be told once.';
 COMMENT ON COLUMN pushy.watches.owner IS 'Who declared it: must be allowed to enqueue.';
-COMMENT ON COLUMN pushy.watches.state IS 'active, paused, elsewhere (came by a restore), broken (a trigger was dropped, by hand or with what it used: it tells nothing; or its queue is gone or another''s, or who declared it is gone or may not enqueue: it adds no jobs), disabled (some of its triggers are, maybe those of a partition) replica (they fire only for what replication applies) or no_relay (its notices wait in the event log, and no relay can come to tell them).';
+COMMENT ON COLUMN pushy.watches.state IS 'active, paused, elsewhere (came by a restore), orphaned (its triggers did, and it did not: they tell nothing), broken (a trigger was dropped, by hand or with what it used: it tells nothing; or its queue is gone or another''s, or who declared it is gone or may not enqueue: it adds no jobs), disabled (some of its triggers are, maybe those of a partition) replica (they fire only for what replication applies) or no_relay (its notices wait in the event log, and no relay can come to tell them).';
 COMMENT ON COLUMN pushy.watches.fix IS 'What makes it active; NULL: it is.';
 COMMENT ON COLUMN pushy.watches.notices IS 'Notices since the server started.';
 COMMENT ON COLUMN pushy.watches.jobs IS 'Jobs since the server started.';

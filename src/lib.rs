@@ -57,5 +57,6 @@ pub extern "C-unwind" fn _PG_init() {
         shared::request();
         worker::init();
         notice::listening::init();
+        watch::init_alter_table();
     }
 }

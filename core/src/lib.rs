@@ -11,6 +11,7 @@ pub mod log;
 pub mod share;
 pub mod state;
 pub mod suspicion;
+pub mod trigger_text;
 
 #[cfg(test)]
 mod seeded;

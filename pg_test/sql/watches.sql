@@ -6,7 +6,7 @@ SELECT pushy.watch('orders');
 SELECT pushy.watch('orders', channel => '"Orders"', events => '{truncate,update}', columns => '{status,Note}',
                    condition => 'NEW.amount > 100', payload => 'diff');
 SELECT pushy.watch('orders', channel => 'totals', level => 'statement', payload => 'none', name => 'Per statement');
-SELECT tgname, pg_get_triggerdef(oid) FROM pg_trigger WHERE tgrelid = 'orders'::regclass ORDER BY tgname COLLATE "C";
+SELECT tgname, regexp_replace(pg_get_triggerdef(oid), '[0-9a-f-]{36}', 'token') AS pg_get_triggerdef FROM pg_trigger WHERE tgrelid = 'orders'::regclass ORDER BY tgname COLLATE "C";
 SELECT relation, name, channel, events, columns, condition, payload, level, queue, owner, state
   FROM pushy.watches ORDER BY name COLLATE "C";
 

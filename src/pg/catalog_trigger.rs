@@ -4,8 +4,8 @@ use std::ffi::CString;
 
 use pgrx::pg_sys::{self, Oid};
 
-use super::identity;
 use super::{failure, text};
+use super::{identity, search_path};
 use crate::errors::Result;
 
 /// Keeps everybody else from changing a table's triggers, and from writing it, until the transaction ends.
@@ -34,6 +34,18 @@ pub fn may_create_on(relation: Oid) -> bool {
 pub fn create(statement: &str) -> Result<()> {
     failure::catch(|| super::spi::command_of_the_caller(statement))
         .unwrap_or_else(|failure| Err(failure.into_error()))
+}
+
+/// The same with names looked up in pg_catalog only: for what the server has written under that path.
+pub fn create_again(statement: &str) -> Result<()> {
+    let _pinned = search_path::pin();
+    create(statement)
+}
+
+/// Locks a table as ALTER TABLE does that changes a column.
+pub fn lock_exclusively(relation: Oid) {
+    // SAFETY: waits as lock_timeout allows.
+    unsafe { pg_sys::LockRelationOid(relation, pg_sys::AccessExclusiveLock as pg_sys::LOCKMODE) }
 }
 
 /// The trigger of this name on a table.

@@ -137,8 +137,9 @@ pub fn extension_owner() -> Option<Oid> {
     )
 }
 
+/// The owner of a relation; None where there is none of this number.
 #[cold]
-fn owner_of(relation: Oid) -> Option<Oid> {
+pub fn owner_of(relation: Oid) -> Option<Oid> {
     // SAFETY: a syscache look-up; the tuple is released before the function ends.
     unsafe {
         let cache = pg_sys::SysCacheIdentifier::RELOID as i32;
@@ -212,6 +213,28 @@ pub fn expect_no_owner() {
 pub fn as_owner<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     let owner = extension_owner().ok_or_else(not_installed)?;
     let _guard = become_user(owner);
+    work()
+}
+
+/// Runs `work` with the rights of a role that may be another's than the caller's: what it has written can neither get
+/// the caller's rights back nor leave anything behind that runs later (SECURITY_RESTRICTED_OPERATION).
+pub fn as_somebody<T>(role: Oid, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    /// As [`Guard`], but for code of users.
+    struct Lent(Oid, i32);
+    impl Drop for Lent {
+        fn drop(&mut self) {
+            // SAFETY: puts back what GetUserIdAndSecContext answered.
+            unsafe { SetUserIdAndSecContext(self.0, self.1) }
+        }
+    }
+    let mut lent = Lent(Oid::INVALID, 0);
+    let flags =
+        (pg_sys::SECURITY_LOCAL_USERID_CHANGE | pg_sys::SECURITY_RESTRICTED_OPERATION) as i32;
+    // SAFETY: both calls only read and set backend globals.
+    unsafe {
+        GetUserIdAndSecContext(&mut lent.0, &mut lent.1);
+        SetUserIdAndSecContext(role, lent.1 | flags);
+    }
     work()
 }
 

@@ -22,6 +22,7 @@ mod guard;
 pub mod guc;
 pub mod handler;
 pub mod heap;
+pub mod home;
 pub mod identifier;
 pub mod identity;
 pub mod insistence;

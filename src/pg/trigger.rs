@@ -115,7 +115,7 @@ impl Firing {
     }
 
     /// An argument of the trigger, as CREATE TRIGGER has it.
-    pub fn argument<'a>(self, index: usize) -> Option<&'a CStr> {
+    pub fn argument(&self, index: usize) -> Option<&CStr> {
         // SAFETY: tgnargs strings.
         unsafe {
             let trigger = (*self.data).tg_trigger;

@@ -39,6 +39,17 @@ pub enum Statement {
         name: std::ffi::CString,
     },
     SetConstraints,
+    /// ALTER TABLE or ALTER TYPE: these columns change their type, those are dropped without CASCADE.
+    AlterColumns {
+        relation: RelationName,
+        retyped: Vec<std::ffi::CString>,
+        dropped: Vec<std::ffi::CString>,
+    },
+    RenameColumn {
+        relation: RelationName,
+        from: std::ffi::CString,
+        to: std::ffi::CString,
+    },
     Listen {
         channel: std::ffi::CString,
     },
@@ -56,13 +67,51 @@ pub enum Whose {
     SessionUser,
 }
 
+/// A relation as a statement names it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct RelationName {
+    schema: Option<std::ffi::CString>,
+    name: std::ffi::CString,
+}
+
+impl RelationName {
+    unsafe fn of(variable: *mut pg_sys::RangeVar) -> Self {
+        let schema = (*variable).schemaname;
+        Self {
+            schema: (!schema.is_null()).then(|| text(schema)),
+            name: text((*variable).relname),
+        }
+    }
+
+    /// The relation that is meant, along the current search path.
+    pub fn find(&self) -> Option<pg_sys::Oid> {
+        let schema = self.schema.as_ref();
+        // SAFETY: the strings outlive the look-up, which only reads them; nothing is locked.
+        let oid = unsafe {
+            let variable = pg_sys::makeRangeVar(
+                schema.map_or(std::ptr::null_mut(), |schema| schema.as_ptr().cast_mut()),
+                self.name.as_ptr().cast_mut(),
+                -1,
+            );
+            pg_sys::RangeVarGetRelidExtended(
+                variable,
+                pg_sys::NoLock as pg_sys::LOCKMODE,
+                pg_sys::RVROption::RVR_MISSING_OK,
+                None,
+                std::ptr::null_mut(),
+            )
+        };
+        (oid != pg_sys::Oid::INVALID).then_some(oid)
+    }
+}
+
 /// What to do around them. `before` may raise; `after` runs when the statement has succeeded.
 pub struct Hooks {
     pub before: fn(&Statement),
     pub after: fn(&Statement),
 }
 
-const MOST_HOOKS: usize = 2;
+const MOST_HOOKS: usize = 3;
 static HOOKS: [AtomicPtr<Hooks>; MOST_HOOKS] =
     [const { AtomicPtr::new(std::ptr::null_mut()) }; MOST_HOOKS];
 static mut PREVIOUS: pg_sys::ProcessUtility_hook_type = None;
@@ -97,9 +146,10 @@ unsafe fn text(pointer: *const c_char) -> std::ffi::CString {
 /// Recognises a statement by its parse tree.
 unsafe fn recognise(node: *mut pg_sys::Node) -> Option<Statement> {
     use pg_sys::NodeTag::{
-        T_AlterDatabaseStmt, T_AlterExtensionStmt, T_AlterRoleStmt, T_ConstraintsSetStmt,
-        T_CreatedbStmt, T_DiscardStmt, T_DropOwnedStmt, T_DropStmt, T_DropdbStmt, T_GrantRoleStmt,
-        T_GrantStmt, T_ListenStmt, T_RenameStmt, T_TransactionStmt, T_UnlistenStmt,
+        T_AlterDatabaseStmt, T_AlterExtensionStmt, T_AlterRoleStmt, T_AlterTableStmt,
+        T_ConstraintsSetStmt, T_CreatedbStmt, T_DiscardStmt, T_DropOwnedStmt, T_DropStmt,
+        T_DropdbStmt, T_GrantRoleStmt, T_GrantStmt, T_ListenStmt, T_RenameStmt, T_TransactionStmt,
+        T_UnlistenStmt,
     };
     match (*node).type_ {
         T_DropdbStmt => Some(Statement::DropDatabase {
@@ -112,9 +162,17 @@ unsafe fn recognise(node: *mut pg_sys::Node) -> Option<Statement> {
                     name: text((*rename).subname),
                 }),
                 pg_sys::ObjectType::OBJECT_ROLE => Some(Statement::ChangeAccess),
+                pg_sys::ObjectType::OBJECT_COLUMN | pg_sys::ObjectType::OBJECT_ATTRIBUTE => {
+                    Some(Statement::RenameColumn {
+                        relation: RelationName::of((*rename).relation),
+                        from: text((*rename).subname),
+                        to: text((*rename).newname),
+                    })
+                }
                 _ => None,
             }
         }
+        T_AlterTableStmt => altered_columns(&*node.cast::<pg_sys::AlterTableStmt>()),
         T_AlterDatabaseStmt => {
             let alter = node.cast::<pg_sys::AlterDatabaseStmt>();
             Some(match option(&(*alter).options, c"tablespace") {
@@ -189,6 +247,27 @@ unsafe fn recognise(node: *mut pg_sys::Node) -> Option<Statement> {
         }
         _ => None,
     }
+}
+
+unsafe fn altered_columns(alter: &pg_sys::AlterTableStmt) -> Option<Statement> {
+    let (mut retyped, mut dropped) = (Vec::new(), Vec::new());
+    for command in list(alter.cmds) {
+        let command = &*command.cast::<pg_sys::AlterTableCmd>();
+        match command.subtype {
+            pg_sys::AlterTableType::AT_AlterColumnType => retyped.push(text(command.name)),
+            pg_sys::AlterTableType::AT_DropColumn
+                if command.behavior != pg_sys::DropBehavior::DROP_CASCADE =>
+            {
+                dropped.push(text(command.name));
+            }
+            _ => {}
+        }
+    }
+    (!retyped.is_empty() || !dropped.is_empty()).then(|| Statement::AlterColumns {
+        relation: RelationName::of(alter.relation),
+        retyped,
+        dropped,
+    })
 }
 
 unsafe fn list(list: *mut pg_sys::List) -> impl Iterator<Item = *mut pg_sys::Node> {

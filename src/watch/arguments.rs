@@ -1,10 +1,11 @@
 //! What a caller of watch() wants, from the arguments to a definition.
 
-use super::definition::{Definition, Level, Payload, Way};
+use super::definition::{Definition, Level, Payload, Stands, Way};
 use super::table::Table;
 use crate::channel::Channel;
 use crate::errors::{Error, Result, SqlState};
 use crate::pg::function::Call;
+use crate::pg::home::Home;
 use crate::pg::trigger::Op;
 use crate::pg::{array, database, expression, identifier, identity, text, Oid};
 use crate::queue::held::HeldQueue;
@@ -32,9 +33,14 @@ pub fn read(call: Call, table: &Table) -> Result<Definition> {
     let payload_expr = expression_argument(call, "payload_expr", PAYLOAD_EXPR)?;
     let mut definition = Definition {
         watch_id: 0,
+        token: String::new(),
         relation: table.oid,
         relation_name: table.qualified.clone(),
+        relation_owner: identity::role_name(table.owner),
         name: read_name(call, channel.as_ref(), queue_name.as_deref())?,
+        named_by_table: queue_name.is_none()
+            && call.datum(CHANNEL).is_none()
+            && call.datum(NAME).is_none(),
         owner: caller,
         owner_name: identity::role_name(caller),
         channel: channel.map(Channel::into_bytes),
@@ -50,8 +56,8 @@ pub fn read(call: Call, table: &Table) -> Result<Definition> {
         args_expr: expression_argument(call, "args_expr", ARGS_EXPR)?,
         merge: call.opt_bool(MERGE).unwrap_or(false),
         paused: false,
-        home_system: database::system_identifier(),
-        home_database: database::current(),
+        home: Home::here(),
+        stands: Stands::Home,
         triggers: Vec::new(),
         expressions: None,
     };

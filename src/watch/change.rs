@@ -3,6 +3,7 @@
 use super::arguments;
 use super::declare::require_owner;
 use super::definition::{self, Definition};
+use super::orphans;
 use super::table::Table;
 use super::{restore, triggers};
 use crate::errors::{Error, Result, SqlState};
@@ -12,19 +13,77 @@ use crate::sql_function;
 
 sql_function!(pushy_unwatch, |call| {
     transaction::require_writable(c"pushy.unwatch()");
-    let (table, watches) = named(call)?;
-    require_owners(&table, &watches)?;
-    catalog_trigger::lock_table(table.oid);
+    let ending = Ending::named(call)?;
+    ending.require_owners()?;
+    catalog_trigger::lock_table(ending.table.oid);
     // Somebody may have declared one anew before the lock was ours.
-    let (table, watches) = named(call)?;
-    each(&table, &watches, |watch| {
-        triggers::drop(watch);
-        identity::as_owner(|| {
-            definition::delete(watch.watch_id);
-            Ok(())
-        })
-    })
+    Ending::named(call)?.end()
 });
+
+/// What unwatch is about: watches, and triggers of watches that are not here.
+struct Ending {
+    table: Table,
+    watches: Vec<Definition>,
+    orphans: Vec<String>,
+}
+
+impl Ending {
+    fn named(call: Call) -> Result<Self> {
+        let table = Table::look_up(arguments::relation(call)?)?;
+        let name = call.opt_text(1)?;
+        let mut orphans = orphans::names_of(table.oid)?;
+        orphans.retain(|orphan| name.as_ref().is_none_or(|name| name == orphan));
+        let watches = if orphans.is_empty() {
+            named(call)?.1
+        } else {
+            let mut watches = identity::as_owner(|| definition::of_table(&table))?;
+            watches.retain(|watch| name.as_ref().is_none_or(|name| *name == watch.name));
+            watches
+        };
+        Ok(Self {
+            table,
+            watches,
+            orphans,
+        })
+    }
+
+    fn require_owners(&self) -> Result<()> {
+        if !self.orphans.is_empty() {
+            require_table_owner(&self.table)?;
+        }
+        require_owners(&self.table, &self.watches)
+    }
+
+    /// Answers how many there were, by name.
+    fn end(self) -> Result<i32> {
+        self.require_owners()?;
+        let ended = each(&self.table, &self.watches, |watch| {
+            triggers::drop(watch)?;
+            identity::as_owner(|| {
+                definition::delete(watch.watch_id);
+                Ok(())
+            })
+        })?;
+        let mut more = 0;
+        for name in &self.orphans {
+            orphans::drop(self.table.oid, name)?;
+            more += i32::from(self.watches.iter().all(|watch| watch.name != *name));
+        }
+        Ok(ended + more)
+    }
+}
+
+/// Nobody knows who made a watch that is not here.
+fn require_table_owner(table: &Table) -> Result<()> {
+    if identity::has_rights_of(identity::current_user(), table.owner) {
+        return Ok(());
+    }
+    Err(Error::new(
+        SqlState::INSUFFICIENT_PRIVILEGE,
+        format!("must be owner of table {}", table.qualified),
+    )
+    .hint("It has triggers of a watch that is not here; who made that is not known."))
+}
 
 sql_function!(pushy_watch_pause, |call| {
     transaction::require_writable(c"pushy.watch_pause()");

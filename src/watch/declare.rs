@@ -1,8 +1,10 @@
 //! watch(): what a deploy script says of a table, as often as it likes.
 
-use super::definition::{self, Definition, Payload};
+use super::arguments;
+use super::definition::{self, Definition, Payload, Stands};
+use super::orphans;
 use super::table::Table;
-use super::{arguments, triggers};
+use super::triggers::{self, Wording};
 use crate::channel::Channel;
 use crate::errors::{quote_literal, Error, Result, SqlState};
 use crate::pg::function::Answer;
@@ -43,7 +45,7 @@ fn require_trigger_privilege(table: &Table) -> Result<()> {
 
 fn declare(mut wanted: Definition, table: &Table) -> Result<()> {
     if let Some(existing) = find(&wanted, table)? {
-        if is_as_wanted(&existing, &wanted) {
+        if is_as_wanted(&existing, &wanted)? {
             return Ok(());
         }
     }
@@ -51,16 +53,20 @@ fn declare(mut wanted: Definition, table: &Table) -> Result<()> {
     catalog_trigger::lock_table(table.oid);
     let table = &Table::look_up(table.oid)?;
     wanted.relation_name.clone_from(&table.qualified);
+    wanted.relation_owner = identity::role_name(table.owner);
+    let mut renamed = None;
     match find(&wanted, table)? {
         Some(existing) => {
             require_owner(&existing, table)?;
             wanted.watch_id = existing.watch_id;
-            wanted.paused = existing.paused && existing.is_home();
-            triggers::drop(&existing);
+            renamed = (existing.name != wanted.name).then(|| existing.name.clone());
+            wanted.paused = existing.paused && existing.stands != Stands::Elsewhere;
+            triggers::drop(&existing)?;
         }
         None => wanted.watch_id = identity::as_owner(|| Ok(definition::next_id()))?,
     }
-    triggers::create(&mut wanted, table)?;
+    orphans::drop(table.oid, &wanted.name)?;
+    triggers::create(&mut wanted, table, Wording::Callers)?;
     identity::as_owner(|| {
         definition::forget_lost();
         wanted.write();
@@ -68,28 +74,52 @@ fn declare(mut wanted: Definition, table: &Table) -> Result<()> {
     })?;
     invalidation::tell_changed(table.oid);
     publish::mark_present();
+    if let Some(before) = renamed {
+        ereport::notice(
+            &Error::new(
+                SqlState::SUCCESSFUL_COMPLETION,
+                format!(
+                    "watch \"{before}\" of table {} is called \"{}\" now, as its channel is",
+                    table.qualified, wanted.name
+                ),
+            )
+            .hint("Name and channel of this watch are its table's. What listens to the old channel hears no more of it."),
+        );
+    }
     warn(&wanted, table);
     Ok(())
 }
 
 fn find(wanted: &Definition, table: &Table) -> Result<Option<Definition>> {
     let watches = identity::as_owner(|| definition::of_table(table))?;
-    Ok(watches
-        .into_iter()
-        .find(|existing| existing.name == wanted.name))
+    let by_name = watches
+        .iter()
+        .position(|existing| existing.name == wanted.name);
+    // The table was renamed since, and its name was the watch's.
+    let by_table = || {
+        let is_it = |existing: &Definition| existing.named_by_table && wanted.named_by_table;
+        watches.iter().position(is_it)
+    };
+    let found = by_name.or_else(by_table);
+    Ok(found.and_then(|at| watches.into_iter().nth(at)))
 }
 
 /// A deploy that changes nothing takes no lock.
-fn is_as_wanted(existing: &Definition, wanted: &Definition) -> bool {
+fn is_as_wanted(existing: &Definition, wanted: &Definition) -> Result<bool> {
     let same = Definition {
         watch_id: existing.watch_id,
+        token: existing.token.clone(),
+        relation_owner: existing.relation_owner.clone(),
         relation_name: existing.relation_name.clone(),
         paused: existing.paused,
         triggers: existing.triggers.clone(),
         expressions: existing.expressions,
         ..wanted.clone()
     };
-    same == *existing && triggers::existing(existing).len() == existing.triggers.len()
+    Ok(same == *existing
+        && existing.is_home()
+        && triggers::existing(existing)?.len() == existing.triggers.len()
+        && !orphans::names_of(existing.relation)?.contains(&existing.name))
 }
 
 /// Who may change or end a watch: its maker, and who owns the table.

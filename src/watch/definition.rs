@@ -5,9 +5,10 @@ use super::table::Table;
 use crate::errors::Result;
 use crate::params;
 use crate::pg::function::Answer;
+use crate::pg::home::Home;
 use crate::pg::spi::{self, Plan, Row};
 use crate::pg::trigger::Op;
-use crate::pg::{array, database, identity, text, BuiltinOid, Oid};
+use crate::pg::{array, identity, text, BuiltinOid, Oid};
 use crate::queue::{self, held::HeldQueue};
 
 use BuiltinOid::{
@@ -64,13 +65,30 @@ words!(Level { Row = "row", Statement = "statement" });
 words!(Way { Notify = "notify", Relay = "relay" });
 words!(Op { Insert = "insert", Update = "update", Delete = "delete", Truncate = "truncate" });
 
+/// Whether what a definition says by numbers holds here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stands {
+    /// Declared here, and its table is there.
+    Home,
+    /// Declared here, and its table is gone; a restore may have brought another in its place.
+    Bereft,
+    /// It came here by a restore or a copy.
+    Elsewhere,
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub struct Definition {
     pub watch_id: i32,
+    /// What its triggers carry beside its number; new with each making of them.
+    pub token: String,
     pub relation: Oid,
     /// `schema.table`; of one that is not at home as it was when declared.
     pub relation_name: String,
+    /// The owner of the table when it was declared, by name.
+    pub relation_owner: String,
     pub name: String,
+    /// Nobody said a name or a channel: both are the table's.
+    pub named_by_table: bool,
     pub owner: Oid,
     pub owner_name: String,
     /// The exact name, in the server's encoding; None: jobs only.
@@ -86,8 +104,8 @@ pub struct Definition {
     pub args_expr: Option<String>,
     pub merge: bool,
     pub paused: bool,
-    pub home_system: i64,
-    pub home_database: u32,
+    pub home: Home,
+    pub stands: Stands,
     /// Its triggers by OID; those of partitions are copies of them.
     pub triggers: Vec<Oid>,
     /// The one that holds the expressions.
@@ -100,10 +118,11 @@ macro_rules! columns {
         "w.watch_id, w.relation, \
          COALESCE((SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) \
                      FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace \
-                    WHERE c.oid OPERATOR(pg_catalog.=) w.relation AND pushy.watch_is_home(w.home_system, w.home_database)), \
+                    WHERE c.oid OPERATOR(pg_catalog.=) w.relation AND pushy.watch_is_home(w.home_system, w.home_database, w.home_extension, w.relation)), \
                   w.relation_name), w.name, w.owner, w.owner_name::pg_catalog.text, w.channel, \
          w.events, w.columns, w.condition, w.payload, w.payload_expr, w.level, w.delivery, w.queue, \
-         w.args_expr, w.merge, w.paused, w.home_system, w.home_database, w.triggers, w.expressions, w.queue_id, w.queue_owner"
+         w.args_expr, w.merge, w.paused, w.home_system, w.home_database, w.triggers, w.expressions, w.queue_id, w.queue_owner, \
+         w.token::pg_catalog.text, w.relation_owner::pg_catalog.text, w.home_extension, w.named_by_table"
     };
 }
 
@@ -120,9 +139,9 @@ static OF_TABLE: Plan = Plan::new(
     concat!(
         "SELECT ",
         columns!(),
-        " FROM pushy.watch w, LATERAL (SELECT pushy.watch_is_home(w.home_system, w.home_database) AS is_home) h \
+        " FROM pushy.watch w, LATERAL (SELECT pushy.watch_is_home(w.home_system, w.home_database, w.home_extension, w.relation) AS is_home) h \
           WHERE CASE WHEN h.is_home THEN w.relation OPERATOR(pg_catalog.=) $1 \
-                     ELSE pushy.watch_elsewhere(w.watch_id, w.relation_name, w.owner_name::pg_catalog.text) OPERATOR(pg_catalog.=) $1 END \
+                     ELSE pushy.watch_elsewhere(w.watch_id) OPERATOR(pg_catalog.=) $1 END \
           ORDER BY w.name, h.is_home DESC"
     ),
     &[OIDOID],
@@ -149,6 +168,11 @@ static OF_QUEUE: Plan = Plan::new(
 fn read(row: Row<'_>) -> Result<Definition> {
     let constrained = "constrained by the table";
     let events = array::texts(row.datum(8).expect(constrained))?;
+    let home = Home {
+        system: row.i64(19),
+        database: row.oid(20),
+        extension: row.oid(27),
+    };
     Ok(Definition {
         watch_id: row.i32(1),
         relation: row.oid(2),
@@ -178,10 +202,19 @@ fn read(row: Row<'_>) -> Result<Definition> {
         args_expr: row.opt_text(16)?,
         merge: row.bool(17),
         paused: row.bool(18),
-        home_system: row.i64(19),
-        home_database: row.oid(20).to_u32(),
+        home,
+        stands: if !home.is_here() {
+            Stands::Elsewhere
+        } else if identity::owner_of(row.oid(2)).is_none() {
+            Stands::Bereft
+        } else {
+            Stands::Home
+        },
         triggers: array::oids(row.datum(21).expect(constrained)),
         expressions: row.datum(22).map(|oid| Oid::from(oid.value() as u32)),
+        token: row.text(25)?,
+        relation_owner: row.text(26)?,
+        named_by_table: row.bool(28),
     })
 }
 
@@ -229,21 +262,34 @@ pub fn of_channel(channel: &[u8]) -> Result<Vec<Definition>> {
 }
 
 static NEXT_ID: Plan = Plan::new(
-    "SELECT pg_catalog.nextval('pushy.watch_id_seq'::pg_catalog.regclass)::pg_catalog.int4",
+    "SELECT n.id, EXISTS (SELECT FROM pushy.watch w WHERE w.watch_id OPERATOR(pg_catalog.=) n.id) \
+       FROM (SELECT pg_catalog.nextval('pushy.watch_id_seq'::pg_catalog.regclass)::pg_catalog.int4 AS id) n",
     &[],
 );
 
+/// A number that no watch has: a restore may have set the sequence back.
 pub fn next_id() -> i32 {
-    spi::connect(|spi| spi.run(&NEXT_ID, &[]).row(0).i32(1))
+    spi::connect(|spi| loop {
+        let next = spi.run(&NEXT_ID, &[]);
+        if !next.row(0).bool(2) {
+            return next.row(0).i32(1);
+        }
+    })
+}
+
+static NEW_TOKEN: Plan = Plan::new("SELECT pg_catalog.gen_random_uuid()::pg_catalog.text", &[]);
+
+pub fn new_token() -> Result<String> {
+    spi::connect(|spi| spi.run(&NEW_TOKEN, &[]).row(0).text(1))
 }
 
 static WRITE: Plan = Plan::new(
     "INSERT INTO pushy.watch (watch_id, relation, relation_name, name, owner, owner_name, channel, events, columns, \
          condition, payload, payload_expr, level, delivery, queue, args_expr, merge, paused, home_system, \
-         home_database, triggers, expressions, queue_id, queue_owner) \
+         home_database, triggers, expressions, queue_id, queue_owner, token, relation_owner, home_extension, named_by_table) \
      VALUES ($1, $2, $3, $4, $5, $6::pg_catalog.name, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, \
-         $19, $20, $21, $22, $23, $24) \
-     ON CONFLICT (watch_id) DO UPDATE SET relation = excluded.relation, relation_name = excluded.relation_name, \
+         $19, $20, $21, $22, $23, $24, $25::pg_catalog.uuid, $26::pg_catalog.name, $27, $28) \
+     ON CONFLICT (watch_id) DO UPDATE SET relation = excluded.relation, relation_name = excluded.relation_name, name = excluded.name, \
          owner = excluded.owner, owner_name = excluded.owner_name, channel = excluded.channel, \
          events = excluded.events, columns = excluded.columns, condition = excluded.condition, \
          payload = excluded.payload, payload_expr = excluded.payload_expr, level = excluded.level, \
@@ -251,11 +297,12 @@ static WRITE: Plan = Plan::new(
          queue_id = excluded.queue_id, queue_owner = excluded.queue_owner, args_expr = excluded.args_expr, \
          merge = excluded.merge, paused = excluded.paused, home_system = excluded.home_system, \
          home_database = excluded.home_database, triggers = excluded.triggers, \
-         expressions = excluded.expressions, changed_at = pg_catalog.clock_timestamp()",
+         expressions = excluded.expressions, token = excluded.token, relation_owner = excluded.relation_owner, \
+         home_extension = excluded.home_extension, named_by_table = excluded.named_by_table, changed_at = pg_catalog.clock_timestamp()",
     &[
         INT4OID, OIDOID, TEXTOID, TEXTOID, OIDOID, TEXTOID, TEXTOID, TEXTARRAYOID, NAMEARRAYOID,
         TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, BOOLOID, BOOLOID, INT8OID,
-        OIDOID, OIDARRAYOID, OIDOID, INT4OID, OIDOID,
+        OIDOID, OIDARRAYOID, OIDOID, INT4OID, OIDOID, TEXTOID, TEXTOID, OIDOID, BOOLOID,
     ],
 );
 
@@ -284,25 +331,26 @@ pub fn delete(watch_id: i32) {
 static FORGET_LOST: Plan = Plan::new(
     "DELETE FROM pushy.watch w \
       WHERE w.home_system OPERATOR(pg_catalog.=) $1 AND w.home_database OPERATOR(pg_catalog.=) $2 \
+        AND w.home_extension OPERATOR(pg_catalog.=) $3 \
         AND NOT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid OPERATOR(pg_catalog.=) w.relation) \
+        AND pushy.watch_elsewhere(w.watch_id) IS NULL \
      RETURNING w.watch_id",
-    &[INT8OID, OIDOID],
+    &[INT8OID, OIDOID, OIDOID],
 );
 
-/// Removes watches whose table was dropped.
+/// Removes watches whose table was dropped, and did not come back by a restore.
 pub fn forget_lost() {
-    let here = Oid::from(database::current());
+    let here = Home::here();
     spi::connect(|spi| {
-        let lost = spi.run(&FORGET_LOST, params![database::system_identifier(), here]);
+        let params = params![here.system, here.database, here.extension];
+        let lost = spi.run(&FORGET_LOST, params);
         lost.rows().for_each(|row| counts::end(row.i32(1)));
     });
 }
 
 impl Definition {
-    /// Whether it was declared here, in this cluster and database.
     pub fn is_home(&self) -> bool {
-        self.home_system == database::system_identifier()
-            && self.home_database == database::current()
+        self.stands == Stands::Home
     }
 
     /// Whether a role has the rights of who declared it; elsewhere numbers mean nothing, and who has the name is meant.
@@ -342,12 +390,16 @@ impl Definition {
                 self.args_expr.as_deref(),
                 self.merge,
                 self.paused,
-                self.home_system,
-                Oid::from(self.home_database),
+                self.home.system,
+                self.home.database,
                 array::of_oids(&self.triggers),
                 self.expressions,
                 self.queue.as_ref().map(|queue| queue.queue_id),
                 self.queue.as_ref().map(|queue| queue.owner),
+                self.token.as_str(),
+                self.relation_owner.as_str(),
+                self.home.extension,
+                self.named_by_table,
             ],
         );
     }

@@ -6,7 +6,8 @@ use std::rc::Rc;
 
 use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
 
-use super::definition::{self, Definition, Payload};
+use super::definition::{self, Definition, Payload, Stands};
+use super::orphans::{self, Claim};
 use super::payload::{Kind, Shape};
 use super::triggers::{self, Expression};
 use crate::errors::{Error, Result, SqlState};
@@ -64,9 +65,22 @@ struct Common {
     version: u64,
 }
 
+/// What there is of a number that triggers carry.
+enum Number {
+    /// No watch here has it.
+    Nobodys,
+    /// Its watch tells nothing: it is paused, broken, or came here by a restore.
+    Silent {
+        token: String,
+    },
+    Watch(Rc<Known>),
+}
+
 struct Cache {
     generation: u64,
-    watches: FxHashMap<i32, Option<Rc<Known>>>,
+    watches: FxHashMap<i32, Rc<Known>>,
+    /// Triggers whose firings nobody is told of. By trigger, because a number may be another watch's.
+    silent: FxHashSet<Oid>,
     /// The trigger that fired last, of the many rows of a statement, and its watch.
     last: Option<(Oid, Option<Rc<Known>>)>,
 }
@@ -74,11 +88,12 @@ struct Cache {
 static CACHE: PerProcess<RefCell<Cache>> = PerProcess::new(RefCell::new(Cache {
     generation: 0,
     watches: FxHashMap::with_hasher(FxBuildHasher),
+    silent: FxHashSet::with_hasher(FxBuildHasher),
     last: None,
 }));
 
 /// The watch that a trigger of this firing belongs to; None when nothing is to be told: it is paused, broken, not
-/// at home, or not declared (its row was removed by hand).
+/// at home, or not here at all.
 pub fn of(firing: Firing) -> Result<Option<Rc<Known>>> {
     let trigger = firing.trigger();
     let last = CACHE.with_borrow(|cache| {
@@ -96,35 +111,49 @@ pub fn of(firing: Firing) -> Result<Option<Rc<Known>>> {
 
 #[cold]
 fn find(firing: Firing) -> Result<Option<Rc<Known>>> {
-    let watch_id = firing
-        .argument(0)
-        .and_then(|argument| argument.to_str().ok()?.parse::<i32>().ok())
-        .ok_or_else(not_ours)?;
+    let claim = Claim::of(&firing).ok_or_else(not_ours)?;
+    let watch_id = claim.watch_id;
     let generation = invalidation::generation();
-    let kept = CACHE.with_borrow_mut(|cache| {
+    let (is_silent, kept) = CACHE.with_borrow_mut(|cache| {
         if cache.generation != generation {
             cache.watches.clear();
+            cache.silent.clear();
             cache.last = None;
             cache.generation = generation;
         }
-        cache.watches.get(&watch_id).cloned()
+        (
+            cache.silent.contains(&firing.trigger()),
+            cache.watches.get(&watch_id).cloned(),
+        )
     });
-    let known = match kept {
-        Some(known) => known,
-        None => {
-            invalidation::depend_on(firing.relation());
-            let known = identity::as_owner(|| read(watch_id))?.map(Rc::new);
-            // Reading may have taken in messages: what was read before them is not kept.
-            if invalidation::generation() == generation {
-                CACHE.with_borrow_mut(|cache| cache.watches.insert(watch_id, known.clone()));
-            }
-            known
+    if is_silent {
+        return Ok(None);
+    }
+    invalidation::depend_on(firing.relation());
+    let number = match kept {
+        Some(known) => Number::Watch(known),
+        None => identity::as_owner(|| read(watch_id))?,
+    };
+    // Reading may have taken in messages: what was read before them is not kept.
+    let keep = |work: &dyn Fn(&mut Cache)| {
+        if invalidation::generation() == generation {
+            CACHE.with_borrow_mut(work);
         }
     };
-    if let Some(known) = &known {
-        known.require_own(firing)?;
+    if let Number::Watch(known) = &number {
+        keep(&|cache| {
+            cache.watches.insert(watch_id, Rc::clone(known));
+        });
     }
-    Ok(known)
+    match number {
+        Number::Watch(known) if known.owns(firing, claim)? => return Ok(Some(known)),
+        Number::Silent { token } if token.as_bytes() == claim.token => {}
+        _ => orphans::warn(firing, claim)?,
+    }
+    keep(&|cache| {
+        cache.silent.insert(firing.trigger());
+    });
+    Ok(None)
 }
 
 static FACTS: Plan = Plan::new(
@@ -141,17 +170,28 @@ static FACTS: Plan = Plan::new(
 );
 
 /// As the extension's owner: a writer may have lost the right to look at catalogs.
-fn read(watch_id: i32) -> Result<Option<Known>> {
-    let found = definition::find_by_id(watch_id)?;
-    let Some(definition) = found.filter(|found| found.is_home() && !found.paused) else {
-        return Ok(None);
+fn read(watch_id: i32) -> Result<Number> {
+    let Some(definition) = definition::find_by_id(watch_id)? else {
+        return Ok(Number::Nobodys);
     };
+    invalidation::depend_on(definition.relation);
+    match definition.stands {
+        // Triggers that carry its token came with another table.
+        Stands::Bereft => return Ok(Number::Nobodys),
+        Stands::Home if !definition.paused => {}
+        Stands::Home | Stands::Elsewhere => {
+            return Ok(Number::Silent {
+                token: definition.token,
+            })
+        }
+    }
     let relation = definition.relation;
-    invalidation::depend_on(relation);
-    if triggers::existing(&definition).len() < definition.triggers.len() {
+    if triggers::existing(&definition)?.len() < definition.triggers.len() {
         // What is left would tell what its condition excluded, or a part of its events.
         log_broken(&definition);
-        return Ok(None);
+        return Ok(Number::Silent {
+            token: definition.token,
+        });
     }
     let expressions = match definition.expressions {
         Some(trigger) => triggers::condition_of(trigger)?,
@@ -172,7 +212,7 @@ fn read(watch_id: i32) -> Result<Option<Known>> {
         );
         (shape, row.bool(3))
     });
-    Ok(Some(Known {
+    Ok(Number::Watch(Rc::new(Known {
         channel: definition.channel.as_deref().map(Rc::from),
         kind: match definition.payload {
             Payload::None => Kind::None,
@@ -194,7 +234,7 @@ fn read(watch_id: i32) -> Result<Option<Known>> {
         row_type,
         context,
         definition,
-    }))
+    })))
 }
 
 #[cold]
@@ -225,12 +265,15 @@ static PARENT: Plan = Plan::new(
 );
 
 impl Known {
-    /// Refuses a trigger that somebody has made by hand with this watch's number: it would have the rights
-    /// of the watch's owner on its queue.
-    fn require_own(&self, firing: Firing) -> Result<()> {
+    /// Whether it has made this trigger. One that a restore has brought, or somebody has made by hand with its
+    /// number and token, would have the rights of the watch's owner on its queue.
+    fn owns(&self, firing: Firing, claim: Claim<'_>) -> Result<bool> {
         let trigger = firing.trigger();
+        if *claim.token != *self.definition.token.as_bytes() {
+            return Ok(false);
+        }
         if self.trusted.borrow().contains(&trigger) {
-            return Ok(());
+            return Ok(true);
         }
         let mut ancestor = trigger;
         while !self.definition.triggers.contains(&ancestor) {
@@ -240,12 +283,13 @@ impl Known {
                     found.first().map(|row| row.oid(1))
                 }))
             });
-            ancestor = parent?
-                .filter(|parent| *parent != Oid::INVALID)
-                .ok_or_else(not_ours)?;
+            match parent?.filter(|parent| *parent != Oid::INVALID) {
+                Some(parent) => ancestor = parent,
+                None => return Ok(false),
+            }
         }
         self.trusted.borrow_mut().insert(trigger);
-        Ok(())
+        Ok(true)
     }
 
     pub fn has_expressions(&self) -> bool {

@@ -1,5 +1,6 @@
 //! Watches: a table's changes become notices, or jobs.
 
+mod altered;
 mod arguments;
 mod change;
 mod counts;
@@ -8,6 +9,7 @@ mod definition;
 mod fire;
 mod known;
 mod moved;
+mod orphans;
 mod payload;
 mod restore;
 mod statement;
@@ -16,6 +18,7 @@ mod table;
 mod tell;
 mod triggers;
 
+pub use altered::init as init_alter_table;
 pub use definition::{of_channel, of_queue};
 pub use restore::move_in_all;
 
@@ -60,6 +63,7 @@ fn at_end(end: End) {
     moved::forget(0);
     statement::forget(0);
     counts::forget(0);
+    altered::forget(0);
 }
 
 fn at_savepoint_end(end: SavepointEnd, level: i32) {
@@ -73,6 +77,7 @@ fn at_savepoint_end(end: SavepointEnd, level: i32) {
             moved::forget(level);
             statement::forget(level);
             counts::forget(level);
+            altered::forget(level);
         }
     }
 }

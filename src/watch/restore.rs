@@ -1,44 +1,55 @@
 //! Watches that came here by a restore or a copy of the database: their triggers are there, under other
 //! numbers, and tell nothing before somebody says so.
 
-use super::definition::{self, Definition};
+use super::definition::{self, Definition, Stands};
+use super::orphans;
 use super::table::Table;
-use super::triggers;
+use super::triggers::{self, arguments, is_ours};
 use crate::errors::Result;
+use crate::pg::home::Home;
 use crate::pg::spi::{self, Plan};
-use crate::pg::{database, identity, invalidation, BuiltinOid, Oid};
+use crate::pg::{identity, invalidation, BuiltinOid, Oid};
 use crate::{params, queue, sql_function};
 
 // The table of the stored name, if it has triggers of the watch; else the one that has, whatever it is called:
-// it was renamed before the copy. Anybody can make such triggers, so it must belong to who declared the watch.
+// it was renamed before the copy; else, of a watch that came with its database, the table of that name. Anybody
+// can make such a table and such triggers, so it must belong to whom it belonged, to the watch's maker or to a
+// superuser.
 static ELSEWHERE: Plan = Plan::new(
-    "WITH holder AS (SELECT t.tgrelid AS relation, r.rolname AS owner \
-                       FROM pg_catalog.pg_trigger t \
-                       JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) t.tgrelid \
-                       JOIN pg_catalog.pg_roles r ON r.oid OPERATOR(pg_catalog.=) c.relowner \
-                      WHERE t.tgfoid OPERATOR(pg_catalog.=) ANY (ARRAY['pushy.watch_row()'::pg_catalog.regprocedure, \
-                                                                       'pushy.watch_statement()'::pg_catalog.regprocedure]::pg_catalog.oid[]) \
-                        AND t.tgparentid OPERATOR(pg_catalog.=) 0::pg_catalog.oid \
-                        AND t.tgargs OPERATOR(pg_catalog.=) ($1::pg_catalog.text::pg_catalog.bytea \
-                                                             OPERATOR(pg_catalog.||) pg_catalog.decode('00', 'hex')) \
-                      GROUP BY t.tgrelid, r.rolname) \
-     SELECT COALESCE((SELECT h.relation FROM holder h WHERE h.relation OPERATOR(pg_catalog.=) n.named), \
-                     (SELECT pg_catalog.min(h.relation) FROM holder h WHERE h.owner OPERATOR(pg_catalog.=) $3::pg_catalog.name \
-                      HAVING pg_catalog.count(*) OPERATOR(pg_catalog.=) 1), \
-                     n.named) \
-       FROM (SELECT pg_catalog.to_regclass($2)::pg_catalog.oid AS named) n",
-    &[BuiltinOid::TEXTOID, BuiltinOid::TEXTOID, BuiltinOid::TEXTOID],
+    concat!(
+        "WITH w AS (SELECT w.*, ",
+        arguments!(),
+        " AS args, w.home_system OPERATOR(pg_catalog.=) $2 AND w.home_database OPERATOR(pg_catalog.=) $3 \
+                        AND w.home_extension OPERATOR(pg_catalog.=) $4 AS is_here \
+                     FROM pushy.watch w WHERE w.watch_id OPERATOR(pg_catalog.=) $1), \
+              trusted AS (SELECT c.oid, pg_catalog.to_regclass(w.relation_name)::pg_catalog.oid OPERATOR(pg_catalog.=) c.oid AS is_named, \
+                                 EXISTS (SELECT FROM pg_catalog.pg_trigger t \
+                                          WHERE t.tgrelid OPERATOR(pg_catalog.=) c.oid AND ",
+        is_ours!(),
+        " AND pg_catalog.substring(t.tgargs, 1, pg_catalog.length(w.args)) OPERATOR(pg_catalog.=) w.args) AS holds, \
+                                 w.is_here \
+                            FROM w, pg_catalog.pg_class c \
+                            JOIN pg_catalog.pg_roles r ON r.oid OPERATOR(pg_catalog.=) c.relowner \
+                           WHERE (c.oid OPERATOR(pg_catalog.=) pg_catalog.to_regclass(w.relation_name)::pg_catalog.oid \
+                                  OR c.oid OPERATOR(pg_catalog.=) ANY ( \
+                                     ARRAY(SELECT t.tgrelid FROM pg_catalog.pg_trigger t WHERE ",
+        is_ours!(),
+        " AND pg_catalog.substring(t.tgargs, 1, pg_catalog.length(w.args)) OPERATOR(pg_catalog.=) w.args))) \
+                             AND (r.rolname OPERATOR(pg_catalog.=) w.relation_owner \
+                                  OR r.rolname OPERATOR(pg_catalog.=) w.owner_name OR r.rolsuper)) \
+         SELECT COALESCE((SELECT t.oid FROM trusted t WHERE t.holds AND t.is_named), \
+                         (SELECT pg_catalog.min(t.oid) FROM trusted t WHERE t.holds HAVING pg_catalog.count(*) OPERATOR(pg_catalog.=) 1), \
+                         (SELECT t.oid FROM trusted t WHERE t.is_named AND NOT t.is_here))"
+    ),
+    &[BuiltinOid::INT4OID, BuiltinOid::INT8OID, BuiltinOid::OIDOID, BuiltinOid::OIDOID],
 );
 
 /// The table here of a watch that is not at home.
-pub fn table_elsewhere(watch: &Definition) -> Option<Oid> {
-    find_table(watch.watch_id, &watch.relation_name, &watch.owner_name)
-}
-
-fn find_table(watch_id: i32, relation_name: &str, owner_name: &str) -> Option<Oid> {
+pub fn table_elsewhere(watch_id: i32) -> Option<Oid> {
+    let here = Home::here();
     spi::connect(|spi| {
-        let watch_id = watch_id.to_string();
-        let found = spi.look(&ELSEWHERE, params![watch_id, relation_name, owner_name]);
+        let params = params![watch_id, here.system, here.database, here.extension];
+        let found = spi.look(&ELSEWHERE, params);
         found
             .row(0)
             .datum(1)
@@ -46,36 +57,36 @@ fn find_table(watch_id: i32, relation_name: &str, owner_name: &str) -> Option<Oi
     })
 }
 
-sql_function!(pushy_watch_elsewhere, |call| {
-    let (watch_id, relation_name, owner_name) =
-        (call.opt_i32(0), call.opt_text(1)?, call.opt_text(2)?);
-    match (watch_id, relation_name, owner_name) {
-        (Some(watch_id), Some(relation_name), Some(owner_name)) => {
-            identity::as_owner(|| Ok(find_table(watch_id, &relation_name, &owner_name)))
-        }
-        _ => Ok(None),
-    }
+sql_function!(pushy_watch_elsewhere, |call| match call.opt_i32(0) {
+    Some(watch_id) => identity::as_owner(|| Ok(table_elsewhere(watch_id))),
+    None => Ok(None),
 });
 
-/// Makes this database the home of all watches, or of those that the caller has made: for each, its name and why it
-/// tells nothing all the same.
+/// Makes this database the home of all watches that are not at home, or of those that the caller has made: for each,
+/// its name and why it tells nothing all the same. So it says of triggers whose watch is not here, to who asks for all.
 pub fn move_in_all(all: bool) -> Result<Vec<(String, Option<String>)>> {
     let watches = identity::as_owner(definition::all)?;
     let caller = identity::current_user();
-    watches
-        .into_iter()
-        .filter(|watch| all || watch.is_made_by(caller))
-        .map(|watch| {
-            let paused = watch.paused;
-            let (name, obstacle) = if watch.is_home() {
-                (named(&watch), None)
-            } else {
-                move_in(watch)?
-            };
-            let paused = paused.then(|| "the watch is paused; see pushy.watch_resume".to_owned());
-            Ok((name, obstacle.or(paused)))
-        })
-        .collect()
+    let away = |watch: &Definition| !watch.is_home() && (all || watch.is_made_by(caller));
+    let mut answer = Vec::new();
+    for watch in watches.into_iter().filter(away) {
+        let paused = watch.paused;
+        let (name, obstacle) = move_in(watch)?;
+        let paused = paused.then(|| "the watch is paused; see pushy.watch_resume".to_owned());
+        answer.push((name, obstacle.or(paused)));
+    }
+    if !all {
+        return Ok(answer);
+    }
+    for (relation, name) in orphans::all_named()? {
+        let table = Table::look_up(relation)?;
+        let reason = "its triggers are here without it; declare it again with pushy.watch, or end it with pushy.unwatch";
+        answer.push((
+            format!("{name} on {}", table.qualified),
+            Some(reason.to_owned()),
+        ));
+    }
+    Ok(answer)
 }
 
 fn named(watch: &Definition) -> String {
@@ -84,9 +95,12 @@ fn named(watch: &Definition) -> String {
 
 /// Answers its name, with the table as it is called here, and what hinders it.
 pub fn move_in(mut watch: Definition) -> Result<(String, Option<String>)> {
-    let found = identity::as_owner(|| Ok(table_elsewhere(&watch)))?;
+    let found = identity::as_owner(|| Ok(table_elsewhere(watch.watch_id)))?;
     let Some(relation) = found else {
-        let reason = format!("table {} does not exist", watch.relation_name);
+        let reason = format!(
+            "table {} does not exist, or has another owner than before",
+            watch.relation_name
+        );
         return Ok((named(&watch), Some(reason)));
     };
     let table = Table::look_up(relation)?;
@@ -96,7 +110,18 @@ pub fn move_in(mut watch: Definition) -> Result<(String, Option<String>)> {
         let reason = format!("role \"{}\" does not exist", watch.owner_name);
         return Ok((name, Some(reason)));
     };
-    let triggers = triggers::by_number(watch.watch_id, table.oid);
+    let watches = identity::as_owner(|| definition::of_table(&table))?;
+    if watches
+        .iter()
+        .any(|other| other.name == watch.name && other.is_home())
+    {
+        let reason = format!(
+            "table {} has another watch of this name",
+            watch.relation_name
+        );
+        return Ok((name, Some(reason)));
+    }
+    let triggers = identity::as_owner(|| Ok(triggers::carrying(&watch, table.oid)))?;
     if triggers.len() != watch.triggers.len() {
         let reason = format!(
             "table {} has {} of its {} triggers; declare it again with pushy.watch",
@@ -107,6 +132,7 @@ pub fn move_in(mut watch: Definition) -> Result<(String, Option<String>)> {
         return Ok((name, Some(reason)));
     }
     watch.relation = relation;
+    watch.relation_owner = identity::role_name(table.owner);
     watch.owner = owner;
     watch.expressions = watch
         .expressions
@@ -118,8 +144,8 @@ pub fn move_in(mut watch: Definition) -> Result<(String, Option<String>)> {
         let same = queue.filter(|queue| queue.queue_id == held.queue_id && queue.is_home());
         held.owner = same.map_or(Oid::INVALID, |queue| queue.owner);
     }
-    watch.home_system = database::system_identifier();
-    watch.home_database = database::current();
+    watch.home = Home::here();
+    watch.stands = Stands::Home;
     identity::as_owner(|| {
         watch.write();
         Ok(())

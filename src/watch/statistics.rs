@@ -7,7 +7,8 @@ use super::definition::{self, Definition};
 use super::restore;
 use crate::errors::Result;
 use crate::pg::function::{Answer, Call};
-use crate::pg::{catalog_trigger, identity};
+use crate::pg::home::Home;
+use crate::pg::{catalog_trigger, identity, Oid};
 use crate::shared::{self, watch_slot};
 use crate::{row, sql_function};
 
@@ -46,7 +47,7 @@ fn visible(watch_id: i32) -> Result<Option<Definition>> {
     let relation = if watch.is_home() {
         Some(watch.relation)
     } else {
-        identity::as_owner(|| Ok(restore::table_elsewhere(&watch)))?
+        identity::as_owner(|| Ok(restore::table_elsewhere(watch.watch_id)))?
     };
     let may = watch.is_made_by(identity::current_user())
         || relation.is_some_and(catalog_trigger::may_create_on);
@@ -55,9 +56,12 @@ fn visible(watch_id: i32) -> Result<Option<Definition>> {
 
 sql_function!(pushy_watch_is_home, |call| {
     let system = call.opt_i64(0).unwrap_or_default();
-    let database = call.opt_oid(1).map_or(0, |oid| oid.to_u32());
-    Result::Ok(
-        system == crate::pg::database::system_identifier()
-            && database == crate::pg::database::current(),
-    )
+    let [database, extension, relation] =
+        [1, 2, 3].map(|index| call.opt_oid(index).unwrap_or(Oid::INVALID));
+    let home = Home {
+        system,
+        database,
+        extension,
+    };
+    Result::Ok(home.is_here() && identity::owner_of(relation).is_some())
 });

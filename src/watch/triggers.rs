@@ -3,15 +3,17 @@
 //! A trigger per event, and one that never fires: its condition is where the server keeps the watch's
 //! expressions (see crate::pg::expression).
 
-use super::definition::{Definition, Level};
+use super::definition::{self, Definition, Level};
 use super::table::Table;
-use crate::errors::{Error, Result, SqlState};
+use crate::errors::{quote_literal, Error, Result, SqlState};
+use pushy_core::trigger_text;
+
 use crate::params;
 use crate::pg::expression::Evaluator;
 use crate::pg::spi::{self, Plan};
 use crate::pg::subtransaction::CallError;
 use crate::pg::trigger::Op;
-use crate::pg::{catalog_trigger, identifier, text, BuiltinOid, Oid};
+use crate::pg::{catalog_trigger, identifier, identity, text, BuiltinOid, Oid};
 
 /// The expressions of a watch, in the order in which its trigger holds them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,12 +34,25 @@ impl Expression {
     }
 }
 
+/// Whose words the expressions are.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Wording {
+    /// The caller's, who declares the watch.
+    Callers,
+    /// The server's: what it had kept of a watch that somebody else may have declared.
+    Servers,
+}
+
 /// Makes the triggers, as the caller; their numbers go into the definition.
-pub fn create(watch: &mut Definition, table: &Table) -> Result<()> {
+pub fn create(watch: &mut Definition, table: &Table, wording: Wording) -> Result<()> {
+    watch.token = identity::as_owner(definition::new_token)?;
     let maker = Maker {
         base: base_name(watch),
-        watch_id: watch.watch_id,
+        arguments: [&watch.watch_id.to_string(), &watch.token, &watch.name]
+            .map(|argument| quote_literal(argument))
+            .join(", "),
         table,
+        wording,
     };
     let changed = match &watch.columns {
         Some(columns) => Some(table.columns_changed(columns)?),
@@ -110,7 +125,12 @@ fn make_expressions(
         None => error.hint("Expressions of a watch are over NEW and OLD, without subqueries, such as NEW.amount > 100; a condition is boolean."),
     })?;
     let condition = condition_of(trigger)?.unwrap_or_default();
-    let evaluator = Evaluator::of_condition(&condition).map_err(CallError::into_error)?;
+    let compile = || Evaluator::of_condition(&condition).map_err(CallError::into_error);
+    let evaluator = match maker.wording {
+        Wording::Callers => compile()?,
+        // Planning runs functions that its maker has named.
+        Wording::Servers => identity::as_somebody(watch.owner, compile)?,
+    };
     if evaluator.len() != row.len() {
         return Err(Error::new(
             SqlState::INTERNAL_ERROR,
@@ -159,22 +179,28 @@ fn native_condition(
 
 struct Maker<'a> {
     base: String,
-    watch_id: i32,
+    /// Its number, its token and its name.
+    arguments: String,
     table: &'a Table,
+    wording: Wording,
 }
 
 impl Maker<'_> {
     fn make(&self, suffix: &str, op: Op, row: bool, condition: Option<&str>) -> Result<Oid> {
         let name = format!("{}_{suffix}", self.base);
         let when = condition.map_or_else(String::new, |condition| format!(" WHEN ({condition})"));
-        catalog_trigger::create(&format!(
-            "CREATE TRIGGER {} AFTER {} ON {} FOR EACH {}{when} EXECUTE FUNCTION pushy.{}('{}')",
+        let create = match self.wording {
+            Wording::Callers => catalog_trigger::create,
+            Wording::Servers => catalog_trigger::create_again,
+        };
+        create(&format!(
+            "CREATE TRIGGER {} AFTER {} ON {} FOR EACH {}{when} EXECUTE FUNCTION pushy.{}({})",
             identifier::quoted(&name),
             op.as_str(),
             self.table.qualified,
             if row { "ROW" } else { "STATEMENT" },
             if row { "watch_row" } else { "watch_statement" },
-            self.watch_id,
+            self.arguments,
         ))?;
         catalog_trigger::find(self.table.oid, &name).ok_or_else(|| {
             Error::new(
@@ -206,6 +232,22 @@ static CONDITION: Plan = Plan::new(
     &[BuiltinOid::OIDOID],
 );
 
+static TEXT: Plan = Plan::new(
+    "SELECT pg_catalog.pg_get_triggerdef($1)",
+    &[BuiltinOid::OIDOID],
+);
+
+/// The expressions as the server writes them now, with the names that columns and functions have: what
+/// [`make_expressions`] has put around them is part of them. None where they are gone.
+pub fn texts(trigger: Oid) -> Result<Option<Vec<String>>> {
+    spi::connect(|spi| {
+        let found = spi.run(&TEXT, params![trigger]);
+        let text = found.first().map_or(Ok(None), |row| row.opt_text(1))?;
+        let items = text.as_deref().and_then(trigger_text::expressions);
+        Ok(items.map(|items| items.into_iter().map(str::to_owned).collect()))
+    })
+}
+
 /// The condition of a trigger, as pg_trigger has it; None where it is gone.
 pub fn condition_of(trigger: Oid) -> Result<Option<String>> {
     spi::connect(|spi| {
@@ -220,43 +262,65 @@ static EXISTING: Plan = Plan::new(
     &[BuiltinOid::OIDOID, BuiltinOid::OIDARRAYOID],
 );
 
-static BY_NUMBER: Plan = Plan::new(
-    "SELECT t.oid, t.tgqual IS NOT NULL AND t.tgname OPERATOR(pg_catalog.~) '_expressions$' \
-       FROM pg_catalog.pg_trigger t \
-      WHERE t.tgfoid OPERATOR(pg_catalog.=) ANY (ARRAY['pushy.watch_row()'::pg_catalog.regprocedure, \
-                                                       'pushy.watch_statement()'::pg_catalog.regprocedure]::pg_catalog.oid[]) \
-        AND t.tgparentid OPERATOR(pg_catalog.=) 0::pg_catalog.oid \
-        AND t.tgargs OPERATOR(pg_catalog.=) ($1::pg_catalog.text::pg_catalog.bytea OPERATOR(pg_catalog.||) pg_catalog.decode('00', 'hex')) \
-        AND t.tgrelid OPERATOR(pg_catalog.=) $2 \
-      ORDER BY t.oid",
-    &[BuiltinOid::TEXTOID, BuiltinOid::OIDOID],
+/// SQL: trigger t is one of those that watches make, and no copy on a partition.
+macro_rules! is_ours {
+    () => {
+        "t.tgparentid OPERATOR(pg_catalog.=) 0::pg_catalog.oid \
+         AND t.tgfoid OPERATOR(pg_catalog.=) ANY (ARRAY['pushy.watch_row()'::pg_catalog.regprocedure, \
+                                                        'pushy.watch_statement()'::pg_catalog.regprocedure]::pg_catalog.oid[])"
+    };
+}
+pub(super) use is_ours;
+
+/// SQL: what pg_trigger.tgargs of the triggers of watch w begin with.
+macro_rules! arguments {
+    () => {
+        "(w.watch_id::pg_catalog.text::pg_catalog.bytea OPERATOR(pg_catalog.||) pg_catalog.decode('00', 'hex') \
+          OPERATOR(pg_catalog.||) w.token::pg_catalog.text::pg_catalog.bytea OPERATOR(pg_catalog.||) pg_catalog.decode('00', 'hex'))"
+    };
+}
+pub(super) use arguments;
+
+static CARRYING: Plan = Plan::new(
+    concat!(
+        "SELECT t.oid, t.tgqual IS NOT NULL AND t.tgname OPERATOR(pg_catalog.~) '_expressions$' \
+           FROM pushy.watch w, LATERAL (SELECT ",
+        arguments!(),
+        " AS args) a, pg_catalog.pg_trigger t \
+          WHERE w.watch_id OPERATOR(pg_catalog.=) $1 AND t.tgrelid OPERATOR(pg_catalog.=) $2 \
+            AND pg_catalog.substring(t.tgargs, 1, pg_catalog.length(a.args)) OPERATOR(pg_catalog.=) a.args AND ",
+        is_ours!(),
+        " ORDER BY t.oid"
+    ),
+    &[BuiltinOid::INT4OID, BuiltinOid::OIDOID],
 );
 
 /// The triggers of a table that say they are this watch's, and whether each holds its expressions: where a
-/// watch came by a restore, they have other numbers than it knows.
-pub fn by_number(watch_id: i32, relation: Oid) -> Vec<(Oid, bool)> {
+/// watch came by a restore, they have other numbers than it knows. As the extension's owner.
+pub fn carrying(watch: &Definition, relation: Oid) -> Vec<(Oid, bool)> {
     spi::connect(|spi| {
-        let found = spi.run(&BY_NUMBER, params![watch_id.to_string(), relation]);
+        let found = spi.run(&CARRYING, params![watch.watch_id, relation]);
         found.rows().map(|row| (row.oid(1), row.bool(2))).collect()
     })
 }
 
 /// Those of a watch's triggers that are (still) there.
-pub fn existing(watch: &Definition) -> Vec<Oid> {
+pub fn existing(watch: &Definition) -> Result<Vec<Oid>> {
     if !watch.is_home() {
-        let found = by_number(watch.watch_id, watch.relation);
-        return found.into_iter().map(|(trigger, _)| trigger).collect();
+        let found = identity::as_owner(|| Ok(carrying(watch, watch.relation)))?;
+        return Ok(found.into_iter().map(|(trigger, _)| trigger).collect());
     }
     let triggers = crate::pg::array::of_oids(&watch.triggers);
-    spi::connect(|spi| {
+    Ok(spi::connect(|spi| {
         let found = spi.run(&EXISTING, params![watch.relation, triggers]);
         found.rows().map(|row| row.oid(1)).collect()
-    })
+    }))
 }
 
 /// Drops them all. The table is locked.
-pub fn drop(watch: &Definition) {
-    for trigger in existing(watch) {
+pub fn drop(watch: &Definition) -> Result<()> {
+    for trigger in existing(watch)? {
         catalog_trigger::drop(trigger);
     }
+    Ok(())
 }

@@ -56,6 +56,8 @@ fn before(statement: &Statement) {
         Statement::FinishPrepared { .. }
         | Statement::ChangeAccess
         | Statement::SetConstraints
+        | Statement::AlterColumns { .. }
+        | Statement::RenameColumn { .. }
         | Statement::Listen { .. }
         | Statement::Unlisten { .. } => {}
     }
@@ -111,6 +113,8 @@ fn after(statement: &Statement) {
         Statement::MoveDatabase { .. }
         | Statement::CopyDatabase { .. }
         | Statement::Prepare { .. }
+        | Statement::AlterColumns { .. }
+        | Statement::RenameColumn { .. }
         | Statement::Listen { .. }
         | Statement::Unlisten { .. } => {}
     }
