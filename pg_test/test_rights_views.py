@@ -62,7 +62,7 @@ BEHIND = {
     "subscription_rows": ("SELECT * FROM pushy.subscription_rows()", []),
     "channel_grant_rows": ("SELECT * FROM pushy.channel_grant_rows()", []),
     "log_row": None, "log_bounds": None, "watch_is_home": None, "relay_obstacle": None,
-    "watch_elsewhere": None,  # what pg_trigger and pg_class say
+    "watch_elsewhere": None, "watch_orphans": None,  # what pg_trigger and pg_class say
 }
 
 
