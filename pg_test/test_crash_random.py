@@ -111,7 +111,7 @@ class Chaos:
         self.cluster.restart(self.random.choice(["fast", "immediate"]))
 
 
-def test_random_faults_lose_no_job_and_repeat_no_effect(make_cluster):
+def test_random_faults_lose_no_job_and_repeat_no_effect(make_cluster, record_property):
     seed = int(os.environ.get("PUSHY_TEST_SEED") or random.SystemRandom().randrange(10**6))
     print(f"PUSHY_TEST_SEED={seed}")
     # A charge that was only in memory when the server crashed would be seen to fall.
@@ -122,3 +122,4 @@ def test_random_faults_lose_no_job_and_repeat_no_effect(make_cluster):
     print(*done)
     chaos.ledger.assert_balanced(deadline=120)
     chaos.look()
+    record_property("counted", f"seed {seed}: {FAULTS} faults, {len(chaos.ledger.enqueued):,} jobs, {sum(chaos.charged.values()):,} attempts")

@@ -14,7 +14,7 @@ EXCUSES = ("Not built yet", "Cannot be tested")
 pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 
 
-def tests_of(file: str) -> set[str]:
+def named_in(file: str) -> set[str]:
     return {node.name for node in ast.parse((ROOT / "pg_test" / file).read_text()).body
             if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")}
 
@@ -38,7 +38,7 @@ def test_each_line_has_a_test_or_says_why_not(page):
 def test_each_test_that_is_named_is_there(page):
     for file, name in re.findall(r"\b(test_\w+\.py)(?:::(\w+))?", page.read_text()):
         assert (ROOT / "pg_test" / file).exists(), file
-        assert not name or name in tests_of(file), f"{file}::{name}"
+        assert not name or name in named_in(file), f"{file}::{name}"
 
 
 @pages

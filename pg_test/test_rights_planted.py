@@ -120,7 +120,7 @@ def test_what_is_planted_is_called_by_who_is_careless(planted):
 
 
 @pytest.mark.parametrize("run_as", ["victim", "postgres"])
-def test_nothing_planted_runs_as_anybody_else(planted, run_as):
+def test_nothing_planted_runs_as_anybody_else(planted, run_as, record_property):
     db = planted
     ids = everything_of(db, run_as)
     assert ran(db) == set(), "executors, scheduler or relay"
@@ -147,3 +147,4 @@ def test_nothing_planted_runs_as_anybody_else(planted, run_as):
         reached = {re.search(r"pushy\.(\w+)", call)[1] for by, call in done if by == who}
         for name in names + ["enqueue", "enqueue_many", "job_wait", "job_trace", "queue_explain", "jobs", "failures", "queues"]:
             assert name in reached, (who, name, sorted(reached))
+    record_property("counted", f"{db.count:,} things planted, {len(done):,} calls")

@@ -80,7 +80,7 @@ def server(make_cluster):
     return cluster
 
 
-def test_no_setting_of_a_role_changes_as_whom_its_jobs_run_or_what_they_do(server):
+def test_no_setting_of_a_role_changes_as_whom_its_jobs_run_or_what_they_do(server, record_property):
     """A role of its own for each value of each setting, and an executor for each role."""
     db = server.database()
     db.sql(EFFECT)
@@ -109,6 +109,7 @@ def test_no_setting_of_a_role_changes_as_whom_its_jobs_run_or_what_they_do(serve
     assert {roles[role]: failed.get(role) for role in roles if failed.get(role) != "as it was told"} == {}
     results = {queue: result for queue, result in db.rows("SELECT queue, result FROM pushy.jobs WHERE state = 'completed' AND args ->> 'what' = 'two'")}
     assert {roles[role] for role in roles if results.get(role) != {"what": "two"}} == set()
+    record_property("counted", f"{len(roles)} values of settings")
 
 
 def test_no_setting_of_a_superuser_makes_its_jobs_anothers(server):
