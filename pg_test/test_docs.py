@@ -60,6 +60,16 @@ def test_each_heading_that_is_linked_is_there(page):
         assert anchor in [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings], anchor
 
 
+def test_each_model_has_as_many_broken_variants_as_the_page_says():
+    models = re.findall(r"\| `core/tests/(\w+)` \| .* \| (\d+) \|", (ROOT / "docs" / "reliability.md").read_text())
+    assert {name for name, _ in models} == {path.name for path in (ROOT / "core" / "tests").glob("*_model")}
+    for name, count in models:
+        source = (ROOT / "core" / "tests" / name / "main.rs").read_text()
+        listed = re.search(r"const FAULTS: \[Fault; (\d+)\]", source)
+        faults = int(listed[1]) if listed else len(set(re.findall(r"Fault::(\w+)", source)) - {"None"})
+        assert faults == int(count), name
+
+
 def test_the_readme_has_each_setting_and_no_other():
     text = (ROOT / "README.md").read_text()
     table = text.split("## Settings", 1)[1].split("\n## ", 1)[0]
