@@ -65,3 +65,20 @@ def test_a_full_queue_fails_plain_notices_and_delays_relayed_ones_which_are_neve
     assert ear.wait_for().payload == "6"
     assert db.workers("relay") == [relay]
     assert db.cluster.log.since(since).count("LISTENers are not told") == 1
+
+
+def test_a_job_that_notifies_fails_alone_at_its_commit_and_is_discarded_in_the_end(make_cluster):
+    db = make_cluster({"pushy.max_executors": 1}).database()
+    db.sql("""
+        CREATE FUNCTION work(args jsonb) RETURNS void LANGUAGE plpgsql AS $$BEGIN IF args ? 'tell' THEN PERFORM pg_notify('heard', 'x'); END IF; END$$;
+        SELECT pushy.queue_register('q', 'work(jsonb)', max_attempts => 2, retry_delay => '10 ms')""")
+    sleeper = fill_the_queue(db.cluster)
+    jobs = [job for job, in db.rows(
+        "SELECT pushy.enqueue_many('q', array_fill('{}'::jsonb, ARRAY[10]) || '{\"tell\": 1}'::jsonb || array_fill('{}'::jsonb, ARRAY[10]))")]
+    telling = jobs[10]
+    assert db.job_wait(telling)["state"] == "discarded"
+    for job in jobs:
+        if job != telling:
+            assert (db.job_wait(job)["state"], db.job(job)["attempt"]) == ("completed", 1)
+    assert db.rows("SELECT job_id, attempt, sqlstate FROM pushy.failures ORDER BY attempt") == [(telling, 1, "54000"), (telling, 2, "54000")]
+    sleeper.close()

@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
 """Writes into docs/security.md and docs/reliability.md what the tests of each line did when they ran last:
-make test TEST=--junitxml=figures.xml; tools/threat_figures.py pg_test/figures.xml"""
+make test TEST=--junitxml=target/figures.xml; tools/threat_figures.py target/figures.xml"""
 
+import os
 import re
+import subprocess
 import sys
 import xml.etree.ElementTree as xml
 from collections import defaultdict
@@ -43,6 +45,8 @@ def figure(tried: str, cases: dict[str, list]) -> str:
 
 def main() -> int:
     day, cases = read(sys.argv[1])
+    pg_config = os.environ.get("PG_CONFIG") or "/usr/lib/postgresql/15/bin/pg_config"
+    version = subprocess.run([pg_config, "--version"], capture_output=True, text=True, check=True).stdout.split()[1]
     wrong = 0
     for page in PAGES:
         lines = []
@@ -52,7 +56,7 @@ def main() -> int:
                 cells[3] = f"{figure(cells[2], cases)} |"
                 wrong += "FAILED" in cells[3] or "not run" in cells[3]
                 line = " | ".join(cells)
-            lines.append(f"Figures: {day}, on PostgreSQL 15." if line.startswith("Figures: ") else line)
+            lines.append(f"Figures: {day}, PostgreSQL {version}." if line.startswith("Figures: ") else line)
         page.write_text("\n".join(lines) + "\n")
     print(f"threat_figures: {wrong} lines whose tests failed or did not run")
     return 1 if wrong else 0
