@@ -131,3 +131,16 @@ def test_jobs_that_a_restore_brings_before_their_queues_are_not_taken_for_orphan
     db.cluster.log.wait_for(r'background worker "pushy scheduler" \(PID \d+\) exited', since)
     db.sql("INSERT INTO pushy.queue TABLE aside; SELECT pushy.queue_resume('q')")
     assert db.job_wait(job)["state"] == "completed"
+
+
+def test_a_queue_restored_in_place_says_that_its_handler_is_another_and_is_resumed_with_it(shop):
+    """pg_restore --clean of a database into itself: same place, other functions."""
+    backup = dump(shop, "--clean", "--if-exists")
+    shop.sql("SELECT pushy.queue_drop('p', true)")
+    shop.close()
+    shop.cluster.psql("shop", backup)
+    assert shop.rows("SELECT reason, fix FROM pushy.queue_explain('q')")[0] == (
+        "handler public.note(jsonb) was dropped and created again", "SELECT pushy.queue_resume('q')")
+    assert dict(shop.rows("SELECT queue, resumed FROM pushy.resume_after_restore()")) == {"q": True, "p": False}
+    run(shop)
+    assert shop.rows("SELECT * FROM pushy.resume_after_restore()") == [], "nothing was away"

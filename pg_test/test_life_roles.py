@@ -209,19 +209,6 @@ def test_a_superusers_queue_parks_when_its_handler_changes_hands(db, role):
 
 # -- orphans -----------------------------------------------------------------------------------------------------
 
-def test_a_job_enqueued_while_its_queue_is_dropped_ends_discarded(db):
-    db.sql(LEDGER)
-    db.sql("SELECT pushy.queue_register('q', 'note(jsonb)')")
-    with db.connect(autocommit=False) as late:
-        job = late.execute("SELECT pushy.enqueue('q', '1')").fetchone()[0]
-        db.sql("SELECT pushy.queue_drop('q', force => true)")
-        late.commit()
-    db.wait_until("SELECT count(*) FROM pushy.live_job", 0)
-    assert db.value("SELECT state::text FROM pushy.finished_job WHERE id = %s", job) == "d"
-    assert db.value("SELECT message FROM pushy.failure WHERE job_id = %s", job) == "the job's queue was dropped"
-    assert db.value("SELECT count(*) FROM ledger") == 0
-
-
 def test_a_running_job_of_a_queue_dropped_by_force_leaves_no_orphan(db):
     gate = Gate(db)
     db.sql(f"CREATE FUNCTION stops() RETURNS void LANGUAGE plpgsql AS $$BEGIN PERFORM {gate.stop}; END$$;"

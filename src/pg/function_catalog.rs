@@ -3,7 +3,10 @@
 use pgrx::pg_sys::{self, Oid};
 
 use super::failure::{self, Failure};
-use super::{identifier, identity, text};
+use super::spi::{self, Plan};
+use super::{identifier, identity, text, BuiltinOid};
+use crate::errors::Result;
+use crate::params;
 
 pub struct Function {
     pub oid: Oid,
@@ -55,6 +58,26 @@ pub fn function(oid: Oid) -> Option<Function> {
     }
 }
 
+static NAMED: Plan = Plan::new(
+    "SELECT p.oid FROM pg_catalog.pg_proc p \
+      WHERE pg_catalog.strpos($1, pg_catalog.replace(p.proname::pg_catalog.text, '\"', '\"\"')) OPERATOR(pg_catalog.>) 0 \
+        AND p.pronargs OPERATOR(pg_catalog.<=) 1",
+    &[BuiltinOid::TEXTOID],
+);
+
+/// Whether there is a function of exactly this signature, as `Function` writes it, of one argument at most. It reads all of
+/// pg_proc, because a signature that a user wrote is not to be read with the rights of the extension's owner.
+pub fn exists(signature: &str) -> Result<bool> {
+    let named: Vec<Oid> = identity::as_owner(|| {
+        Ok(spi::connect(|spi| {
+            let found = spi.run(&NAMED, params![signature]);
+            found.rows().map(|row| row.oid(1)).collect()
+        }))
+    })?;
+    let is_it = |oid| function(oid).is_some_and(|function| function.signature == signature);
+    Ok(named.into_iter().any(is_it))
+}
+
 /// The name of a schema, as SQL wants it written.
 pub fn schema_name(schema: Oid) -> String {
     // SAFETY: a syscache look-up; a palloc'd name, or null.
@@ -83,7 +106,7 @@ pub fn type_name(oid: Oid) -> String {
 /// The function that `signature` names with its argument types, by the rules of regprocedure: the
 /// current search path and the current user's rights. On a Failure (bad syntax, no such type, no
 /// right to the schema) the transaction must be rolled back: the caller raises it in its own words.
-pub fn find_by_signature(signature: &str) -> Result<Option<Oid>, Failure> {
+pub fn find_by_signature(signature: &str) -> std::result::Result<Option<Oid>, Failure> {
     identity::expect_no_owner();
     // SAFETY: to_regprocedure takes one text and answers an oid or NULL.
     failure::catch(|| unsafe {
@@ -93,7 +116,7 @@ pub fn find_by_signature(signature: &str) -> Result<Option<Oid>, Failure> {
 }
 
 /// How many functions of this name a user sees, whatever their arguments. A Failure as above.
-pub fn count_by_name(name: &str) -> Result<usize, Failure> {
+pub fn count_by_name(name: &str) -> std::result::Result<usize, Failure> {
     identity::expect_no_owner();
     let Ok(name) = std::ffi::CString::new(text::encode(name)) else {
         return Ok(0);

@@ -144,10 +144,7 @@ fn check_roles(queue: &Definition) -> Result<(), Unfit> {
 }
 
 fn find_handler(queue: &Definition) -> Result<(Function, Handler), Unfit> {
-    let function = functions::function(queue.handler_oid).ok_or_else(|| Unfit::HandlerGone {
-        queue: queue.name.clone(),
-        handler: queue.handler.clone(),
-    })?;
+    let function = functions::function(queue.handler_oid).ok_or_else(|| handler_gone(queue))?;
     if function.signature != queue.handler {
         return Err(Unfit::HandlerRenamed {
             queue: queue.name.clone(),
@@ -157,6 +154,17 @@ fn find_handler(queue: &Definition) -> Result<(Function, Handler), Unfit> {
     }
     let handler = shape(&function)?;
     Ok((function, handler))
+}
+
+/// A migration that changes what a function returns drops it and creates it again, and so does a restore: it may be another
+/// function now, so its owner says that it is meant.
+#[cold]
+fn handler_gone(queue: &Definition) -> Unfit {
+    let (queue, handler) = (queue.name.clone(), queue.handler.clone());
+    match functions::exists(&handler) {
+        Ok(true) => Unfit::HandlerRecreated { queue, handler },
+        _ => Unfit::HandlerGone { queue, handler },
+    }
 }
 
 /// Whether a function has the form of a handler.

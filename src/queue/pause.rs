@@ -39,7 +39,7 @@ sql_function!(pushy_queue_resume, |call| {
 
 /// Roles and handler may have been renamed, and the handler dropped and created again: its owner's call
 /// to resume says that it is still the same.
-fn take_new_names(queue: &mut Definition) -> Result<()> {
+pub fn take_new_names(queue: &mut Definition) -> Result<()> {
     if let Some(owner) = identity::role(queue.owner) {
         queue.owner_name = owner.name;
     }

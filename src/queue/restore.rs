@@ -5,7 +5,7 @@ use crate::pg::{BuiltinOid, Oid};
 
 use super::definition::{self, Definition};
 use super::fitness::{self, Unfit};
-use super::{alter, handler_name, privilege, register};
+use super::{alter, handler_name, pause, privilege, register};
 use crate::errors::{quote_literal, Result};
 use crate::pg::spi::{self, Plan};
 use crate::pg::{database, identifier, identity};
@@ -21,9 +21,9 @@ sql_function!(pushy_resume_after_restore, |call| {
         for queue in queues {
             let found = identity::as_owner(|| definition::find_for_update(&queue.name))?;
             let found = found.filter(|queue| resumes_all || privilege::is_owner(queue, caller));
-            if let Some(queue) = found {
-                let name = queue.name.clone();
-                let obstacle = move_in(queue)?;
+            let Some(queue) = found else { continue };
+            let name = queue.name.clone();
+            if let Some(obstacle) = move_in(queue)? {
                 rows.put(row![name, obstacle.is_none(), obstacle]);
             }
         }
@@ -38,26 +38,32 @@ sql_function!(pushy_resume_after_restore, |call| {
     })
 });
 
-/// Makes this database the queue's home; answers why it does not run all the same.
-fn move_in(mut queue: Definition) -> Result<Option<String>> {
-    if !queue.is_home() {
-        if let Err(obstacle) = settle(&mut queue) {
-            return Ok(Some(obstacle.message));
+/// Makes this database the queue's home, and its handler the function of that name where a restore has made it anew; answers
+/// why it does not run all the same. None: it was at home, and nothing of a restore was in its way.
+fn move_in(mut queue: Definition) -> Result<Option<Option<String>>> {
+    let is_recreated =
+        |queue: &Definition| matches!(fitness::check(queue), Err(Unfit::HandlerRecreated { .. }));
+    if queue.is_home() {
+        if !is_recreated(&queue) {
+            return Ok(None);
         }
-        queue.parked = fitness::check(&queue).err().map(|unfit| unfit.reason());
-        if queue.parked.is_none() {
-            register::trust_handler(&mut queue);
-        }
-        alter::write(&queue)?;
+        pause::take_new_names(&mut queue)?;
+    } else if let Err(obstacle) = settle(&mut queue) {
+        return Ok(Some(Some(obstacle.message)));
     }
-    Ok(queue.parked.or_else(|| {
+    queue.parked = fitness::check(&queue).err().map(|unfit| unfit.reason());
+    if queue.parked.is_none() {
+        register::trust_handler(&mut queue);
+    }
+    alter::write(&queue)?;
+    Ok(Some(queue.parked.or_else(|| {
         queue.paused.then(|| {
             format!(
                 "the queue is paused; SELECT pushy.queue_resume({})",
                 quote_literal(&queue.name)
             )
         })
-    }))
+    })))
 }
 
 /// Finds roles, grantees and handler by name: from here on their numbers are those of this place.

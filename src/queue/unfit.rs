@@ -9,6 +9,10 @@ pub enum Unfit {
         queue: String,
         handler: String,
     },
+    HandlerRecreated {
+        queue: String,
+        handler: String,
+    },
     HandlerRenamed {
         queue: String,
         handler: String,
@@ -108,6 +112,9 @@ impl Unfit {
     pub fn reason(&self) -> String {
         match self {
             Self::HandlerGone { handler, .. } => format!("handler {handler} does not exist"),
+            Self::HandlerRecreated { handler, .. } => {
+                format!("handler {handler} was dropped and created again")
+            }
             Self::HandlerRenamed { handler, now, .. } => {
                 format!("handler {handler} is now {now}")
             }
@@ -184,8 +191,9 @@ impl Unfit {
                 "Create {handler} again and run SELECT pushy.queue_resume({}), or name another handler with pushy.queue_alter or pushy.queue_register",
                 quote_literal(queue)
             ),
-            // Said by the owner, it takes the new name.
-            Self::HandlerRenamed { queue, .. }
+            // Said by the owner, it takes the new function, or the new name.
+            Self::HandlerRecreated { queue, .. }
+            | Self::HandlerRenamed { queue, .. }
             | Self::RoleRenamed { queue, .. }
             | Self::OwnerRenamed { queue, .. } => {
                 format!("SELECT pushy.queue_resume({})", quote_literal(queue))
@@ -258,7 +266,8 @@ impl Unfit {
             | Self::ReturnsSet { .. }
             | Self::ReturnsPseudoType { .. } => SqlState::INVALID_FUNCTION_DEFINITION,
             Self::RoleGone { .. } | Self::OwnerGone { .. } => SqlState::UNDEFINED_OBJECT,
-            Self::HandlerRenamed { .. }
+            Self::HandlerRecreated { .. }
+            | Self::HandlerRenamed { .. }
             | Self::RoleRenamed { .. }
             | Self::OwnerRenamed { .. }
             | Self::TooManySessions { .. }
