@@ -7,7 +7,7 @@ from pathlib import Path
 
 from harness.fixtures import REPOSITORY
 
-CRATE = REPOSITORY / "pg_test" / "rust_client"
+CRATE, TARGET = REPOSITORY / "pg_test" / "rust_client", REPOSITORY / "target" / "rust_client"
 
 
 def cargo() -> Path:
@@ -16,10 +16,18 @@ def cargo() -> Path:
     return Path(shutil.which("cargo") or home / "bin" / "cargo")
 
 
-def test_the_scenarios_of_a_tokio_postgres_client_pass(db):
+def build(program: str) -> Path:
+    """Builds one of the crate's programs; answers where it is."""
     done = subprocess.run(
-        [cargo(), "run", "--quiet", "--locked", "--manifest-path", CRATE / "Cargo.toml", "--", db.dsn()],
+        [cargo(), "build", "--quiet", "--locked", "--manifest-path", CRATE / "Cargo.toml", "--bin", program],
         # rustc and the like are beside it.
-        env=os.environ | {"PATH": f"{os.environ['PATH']}:{cargo().parent}", "CARGO_TARGET_DIR": str(REPOSITORY / "target" / "rust_client")},
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=280)
+        env=os.environ | {"PATH": f"{os.environ['PATH']}:{cargo().parent}", "CARGO_TARGET_DIR": str(TARGET)},
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr
+    return TARGET / "debug" / program
+
+
+def test_the_scenarios_of_a_tokio_postgres_client_pass(db):
+    done = subprocess.run([build("pushy-rust-client"), db.dsn()], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, text=True, timeout=280)
     assert done.returncode == 0, f"{done.stdout}\n{db.cluster.log.tail()}"

@@ -156,7 +156,7 @@ SELECT u.relation, u.name, u.channel, u.channel_name, u.events, u.columns, u.con
          CASE WHEN c.notices IS NOT NULL AND w.channel IS NOT NULL THEN pushy.channel_ident(w.channel) END AS channel,
          CASE WHEN c.notices IS NOT NULL THEN w.channel END AS channel_name,
          w.events,
-         w.columns,
+         w.columns::pg_catalog.text[] AS columns,  -- Drivers know no arrays of names (node-postgres gives a text).
          CASE WHEN c.notices IS NOT NULL THEN w.condition END AS condition,
          CASE WHEN c.notices IS NOT NULL THEN w.payload END AS payload,
          CASE WHEN c.notices IS NOT NULL THEN w.payload_expr END AS payload_expr,

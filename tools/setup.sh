@@ -11,7 +11,9 @@ PGRX_VERSION=0.18.1
 PG_CONFIG=${PG_CONFIG:-/usr/lib/postgresql/$PG_MAJOR/bin/pg_config}
 PGRX_CONFIG=${PGRX_HOME:-$HOME/.pgrx}/config.toml
 PACKAGES=(postgresql-$PG_MAJOR postgresql-server-dev-$PG_MAJOR postgresql-plpython3-$PG_MAJOR
-          clang libclang-dev gcc make pkg-config python3 python3-venv)
+          clang libclang-dev gcc make pkg-config python3 python3-venv libpostgresql-jdbc-java)
+# Any JDK serves the test of JDBC.
+command -v javac >/dev/null || PACKAGES+=(default-jdk-headless)
 
 as_root() {
     if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
@@ -112,8 +114,35 @@ python_venv() {
     fi
 }
 
+node_packages() {
+    local client=target/node_client
+    if ! command -v npm >/dev/null; then
+        echo "setup: no Node.js here: the tests of its clients are skipped"
+    elif cmp -s pg_test/node_client/package-lock.json $client/installed.json; then
+        have "Node.js packages of the tests"
+    else
+        mkdir -p $client
+        cp pg_test/node_client/package*.json $client/
+        step "Node.js packages of the tests ($client)" npm ci --prefix $client --no-audit --no-fund
+        cp $client/package-lock.json $client/installed.json
+    fi
+}
+
+rust_clients() {
+    local client=target/rust_client
+    if cmp -s pg_test/rust_client/Cargo.lock $client/built.lock; then
+        have "Rust packages of the tests"
+    else
+        CARGO_TARGET_DIR=$client step "Rust packages of the tests ($client)" \
+            cargo build --quiet --locked --manifest-path pg_test/rust_client/Cargo.toml
+        cp pg_test/rust_client/Cargo.lock $client/built.lock
+    fi
+}
+
 packages
 rust
 cargo_pgrx
 pgrx_init
 python_venv
+node_packages
+rust_clients

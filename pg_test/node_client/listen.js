@@ -1,7 +1,8 @@
 // Listens on a channel given as after LISTEN and prints each notice as JSON, until as many came as asked for.
 import process from "node:process";
-import pg from "pg";
+import { require } from "./common.mjs";
 
+const pg = require("pg");
 const [folder, port, database, channel, count] = process.argv.slice(2);
 const client = new pg.Client({ host: folder, port: Number(port), database, user: "postgres" });
 let heard = 0;
