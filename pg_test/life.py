@@ -1,5 +1,8 @@
 """What the life-cycle suites share: databases that are busy, and workers seen from outside."""
 
+import re
+from pathlib import Path
+
 from harness.cluster import Cluster
 from harness.database import Database
 from harness.waiting import PATIENCE, wait_for
@@ -65,3 +68,17 @@ def end_executors(db: Database) -> None:
     while db.value(f"SELECT count(*) {executors}"):
         db.wait_until(f"SELECT coalesce(bool_and(state = 'idle'), true) {executors}")
         db.sql(f"SELECT pg_terminate_backend(pid, 10000) {executors}")
+
+
+def wakeups(pid: int) -> int:
+    return int(re.search(r"^voluntary_ctxt_switches:\s+(\d+)", Path(f"/proc/{pid}/status").read_text(), re.M).group(1))
+
+
+def settled():
+    """Accepts what is the same at twenty looks in a row."""
+    seen = []
+
+    def accept(now):
+        seen.append(now)
+        return len(seen) > 20 and all(look == now for look in seen[-20:])
+    return accept

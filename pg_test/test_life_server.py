@@ -2,7 +2,6 @@
 commit, replication, and nothing at all to do."""
 
 import re
-from pathlib import Path
 
 import psycopg
 import pytest
@@ -10,7 +9,7 @@ import pytest
 from harness.database import Database
 from harness.gate import Gate
 from harness.waiting import wait_for
-from life import LEDGER, end_executors, run, wait_empty, workers
+from life import LEDGER, end_executors, run, settled, wait_empty, wakeups, workers
 
 NO_SLOT = "no background worker slot is free"
 
@@ -393,20 +392,6 @@ def test_an_idle_server_does_nothing_for_pushy_however_much_others_do(db_of):
         db.sql("UPDATE ledger SET n = n WHERE false")
     assert [wakeups(pid) for pid in pids] == woken
     assert db.rows(query) == before
-
-
-def wakeups(pid: int) -> int:
-    return int(re.search(r"^voluntary_ctxt_switches:\s+(\d+)", Path(f"/proc/{pid}/status").read_text(), re.M).group(1))
-
-
-def settled():
-    """Accepts what is the same at twenty looks in a row."""
-    seen = []
-
-    def accept(now):
-        seen.append(now)
-        return len(seen) > 20 and all(look == now for look in seen[-20:])
-    return accept
 
 
 def test_jobs_of_many_queues_from_before_a_restart_all_run(make_cluster):

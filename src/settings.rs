@@ -46,7 +46,7 @@ pub fn init(preloading: bool) {
     GucRegistry::define_int_guc(
         c"pushy.max_executors",
         c"Executors at a time in the whole cluster.",
-        c"Each takes a slot of max_worker_processes; one more each for the launcher and for a scheduler at work.",
+        c"Each takes a slot of max_worker_processes; one more each for the launcher, a scheduler at work and a relay.",
         &MAX_EXECUTORS_SETTING,
         0,
         MOST_AS_A_RULE as i32,
