@@ -65,6 +65,7 @@ def test_a_log_of_the_server_that_finds_no_room_stops_it_and_loses_nothing(machi
 # -- the clock ---------------------------------------------------------------------------------------------------
 
 HOUR, DAY = 3600, 86400
+LATE = 90
 
 
 @pytest.mark.parametrize("ahead", [DAY, 40 * DAY, -HOUR, -DAY, -40 * DAY])
@@ -88,12 +89,11 @@ def test_a_clock_that_is_set_loses_no_job_repeats_none_and_keeps_nobody_busy(mac
     wait_for("the notices", lambda: [payload for payload, in db.rows("SELECT payload FROM pushy.subscription_read('s')")],
              lambda read: read == ["before", "after"])
     if ahead > 0:
-        # Due by the new clock.
-        assert db.job_wait(soon)["state"] == "completed"
-        assert db.job_wait(later)["state"] == "completed"
+        # Due by the new clock, which the launcher looks at once a minute.
+        db.wait_until("SELECT count(*) FROM pushy.jobs WHERE id = ANY (%s) AND state = 'completed'", 2, LATE, params=([soon, later],))
     # Times that were said before the clock was set back are far away now; all others have come.
     wait_for("what is due to be done", lambda: db.rows("SELECT id FROM pushy.jobs WHERE finished_at IS NULL"),
-             lambda left: {job for job, in left} <= ({soon, later, failing} if ahead < 0 else set()))
+             lambda left: {job for job, in left} <= ({soon, later, failing} if ahead < 0 else set()), LATE)
     workers = "SELECT pid FROM pg_stat_activity WHERE backend_type LIKE 'pushy%'"
     wait_for("the workers to sleep", lambda: {pid: wakeups(pid) for pid, in db.rows(workers)}, settled())
 
@@ -102,5 +102,5 @@ def test_a_clock_that_is_set_loses_no_job_repeats_none_and_keeps_nobody_busy(mac
         if db.value("SELECT finished_at IS NULL FROM pushy.jobs WHERE id = %s", job):
             db.sql("SELECT pushy.job_retry(%s)", job)
     ledger.enqueue_many(10)
-    ledger.assert_balanced()
+    ledger.assert_balanced(deadline=LATE)
     assert len(ledger.charges()) == 4
