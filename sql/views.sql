@@ -35,6 +35,7 @@ CREATE FUNCTION pushy.queue_statistics(
   OUT retried bigint,
   OUT discarded bigint,
   OUT cancelled bigint,
+  OUT parked bigint,
   OUT batches bigint,
   OUT rate_1m double precision,
   OUT wait_p50 interval,
@@ -265,27 +266,28 @@ COMMENT ON COLUMN pushy.workers.progress_message IS 'What the handler said with 
 -- A queue at a time: who asks for one by name pays for one, as text's = is leakproof and passes the barrier. The
 -- UNION ALL stands in a query of its own: flattened, as PostgreSQL does at the top of a view, it has no barrier.
 CREATE VIEW pushy.stats WITH (security_barrier) AS
-SELECT u.queue, u.running, u.enqueued, u.completed, u.failed, u.retried, u.discarded, u.cancelled, u.batches, u.rate_1m,
+SELECT u.queue, u.running, u.enqueued, u.completed, u.failed, u.retried, u.discarded, u.cancelled, u.parked, u.batches, u.rate_1m,
        u.wait_p50, u.wait_p95, u.wait_p99, u.run_mean, u.run_p50, u.run_p95, u.run_p99, u.log_bytes, u.log_oldest
-  FROM (SELECT q.queue, s.running, s.enqueued, s.completed, s.failed, s.retried, s.discarded, s.cancelled, s.batches, s.rate_1m,
+  FROM (SELECT q.queue, s.running, s.enqueued, s.completed, s.failed, s.retried, s.discarded, s.cancelled, s.parked, s.batches, s.rate_1m,
                s.wait_p50, s.wait_p95, s.wait_p99, s.run_mean, s.run_p50, s.run_p95, s.run_p99,
                NULL::pg_catalog.int8 AS log_bytes, NULL::pg_catalog.text AS log_oldest
           FROM pushy.queue q
          CROSS JOIN LATERAL pushy.queue_statistics(q.queue) s
         -- A query for one queue does not look at the log: no name is equal to NULL, as the planner sees.
         UNION ALL
-        SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, l.bytes, l.oldest
+        SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, l.bytes, l.oldest
           FROM pushy.log_bounds() l) u;
 COMMENT ON VIEW pushy.stats IS
-  'Counts and latencies of queues that you may monitor, since the server started; read from shared memory, no job is looked at. A queue not used since then is not there. One row more, with no queue, is of the event log, of which pushy.log says more.';
+  'Counts and latencies of queues that you may monitor; read from shared memory, no job is looked at. They go on after a clean restart (smart or fast), as PostgreSQL''s own do, and begin at zero after a crash, an immediate stop and a promotion of a standby. One row more, with no queue, is of the event log, of which pushy.log says more.';
 COMMENT ON COLUMN pushy.stats.queue IS 'Its name; NULL: the row of the event log.';
 COMMENT ON COLUMN pushy.stats.running IS 'Executors that work on the queue now.';
 COMMENT ON COLUMN pushy.stats.enqueued IS 'Jobs enqueued and committed.';
 COMMENT ON COLUMN pushy.stats.completed IS 'Jobs completed.';
 COMMENT ON COLUMN pushy.stats.failed IS 'Attempts that failed, whatever came next.';
 COMMENT ON COLUMN pushy.stats.retried IS 'Failed attempts after which the job was to be tried again.';
-COMMENT ON COLUMN pushy.stats.discarded IS 'Jobs that failed for the last time.';
+COMMENT ON COLUMN pushy.stats.discarded IS 'Jobs that failed for the last time, or were causes too deep to run (pushy.max_depth).';
 COMMENT ON COLUMN pushy.stats.cancelled IS 'Jobs cancelled.';
+COMMENT ON COLUMN pushy.stats.parked IS 'Times that the queue was parked because it could not run; pushy.queues.parked says why, pushy.queue_explain what to do.';
 COMMENT ON COLUMN pushy.stats.batches IS 'Transactions of executors that ran jobs of the queue.';
 COMMENT ON COLUMN pushy.stats.rate_1m IS 'Jobs finished a second, over the last minute.';
 COMMENT ON COLUMN pushy.stats.wait_p50 IS 'Time from due to start that half of the jobs did not exceed; from a histogram, off by 12 % at most as a rule.';

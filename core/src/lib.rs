@@ -5,6 +5,8 @@ pub mod batch;
 pub mod bits;
 pub mod capacity;
 pub mod channel;
+pub mod counters_file;
+pub mod fnv;
 pub mod histogram;
 pub mod json;
 pub mod log;

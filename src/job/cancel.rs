@@ -151,7 +151,7 @@ fn end(queue: &Definition, free: &Live) -> Result<()> {
             cancelled: 1,
             ..Tally::default()
         };
-        pending::ended(slot, cancelled);
+        pending::count(slot, queue.key(), &cancelled);
     }
     Ok(())
 }

@@ -19,6 +19,7 @@ use crate::pg::value::{Char, Timestamp};
 use crate::queue::control;
 use crate::queue::definition::Definition;
 use crate::shared::pending;
+use crate::shared::statistics::Tally;
 use crate::{kept_columns, params};
 
 /// A job done, its effects in this transaction. `of`: its place among the claimed ones.
@@ -150,15 +151,8 @@ pub fn end_as(
     Ok(())
 }
 
-/// What became of a failed attempt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    Retry,
-    Discard,
-}
-
-/// Charges an attempt, whatever the error's SQLSTATE, and decides what is next. The job's row is held by this
-/// transaction.
+/// Charges an attempt, whatever the error's SQLSTATE, and decides what is next: another attempt, or the end, which is told.
+/// Either is counted at commit. The job's row is held by this transaction.
 pub fn fail(
     queue: &Definition,
     slot: Option<usize>,
@@ -166,14 +160,22 @@ pub fn fail(
     started_at: Option<Timestamp>,
     now: Timestamp,
     error: &CallError,
-) -> Result<Verdict> {
+) -> Result<()> {
     let attempt = job.attempt + 1;
     let last = attempt >= job.max_attempts.unwrap_or(queue.max_attempts);
+    if let Some(slot) = slot {
+        let tally = Tally {
+            failed: 1,
+            retried: u64::from(!last),
+            discarded: u64::from(last),
+            ..Tally::default()
+        };
+        pending::count(slot, queue.key(), &tally);
+    }
     failure::record(job.id, attempt, queue.queue_id, started_at, now, error)?;
     if last {
         end_as(queue, job.id, JobState::Discarded, attempt, started_at, now)?;
-        control::discarded(&queue.name, job.id)?;
-        return Ok(Verdict::Discard);
+        return control::discarded(Some(&queue.name), job.id);
     }
     let delay = backoff::delay_us(
         queue.backoff,
@@ -215,7 +217,7 @@ pub fn fail(
         );
         pending::waiting_from(due.0);
     }
-    Ok(Verdict::Retry)
+    Ok(())
 }
 
 /// Whether an error of our own statements says that the server lacks something: classes 53 (insufficient

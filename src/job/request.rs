@@ -12,7 +12,9 @@ use crate::pg::function::Answer;
 use crate::pg::value::{Char, Timestamp};
 use crate::pg::{clock, heap, interrupts, Datum, Oid};
 use crate::queue::cache::Known;
+use crate::queue::control;
 use crate::shared::pending;
+use crate::shared::statistics::Tally;
 use crate::{params, settings};
 
 /// What all jobs of one call have in common.
@@ -200,6 +202,7 @@ impl Request {
     }
 
     /// A chain of causes longer than pushy.max_depth: the job is born discarded.
+    #[cold]
     fn insert_too_deep(&self, id: i64, args: Datum, unique_key: Option<&str>) -> Result<()> {
         let definition = &self.queue.definition;
         let expires_at = self.enqueued_at.plus_us(definition.keep_discarded_us);
@@ -243,6 +246,15 @@ impl Request {
             None,
             self.enqueued_at,
             &error.into(),
-        )
+        )?;
+        if let Some(slot) = self.queue.slot {
+            let discarded = Tally {
+                discarded: 1,
+                ..Tally::default()
+            };
+            pending::for_later(slot, definition.key(), 1);
+            pending::count(slot, definition.key(), &discarded);
+        }
+        control::discarded(Some(&definition.name), id)
     }
 }

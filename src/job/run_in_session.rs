@@ -5,7 +5,7 @@ use super::claim::{self, Room};
 use super::claimed::Claimed;
 use super::current::{self, Current};
 use super::failure;
-use super::finish::{self, Done, Verdict};
+use super::finish::{self, Done};
 use super::promote;
 use crate::errors::{Error, Result, SqlState};
 use crate::notice::buffer;
@@ -258,33 +258,30 @@ impl Bench<'_> {
         started_at: Timestamp,
         done: std::result::Result<Done, CallError>,
     ) -> Result<()> {
-        let mut tally = Tally::default();
         match done {
             Ok(done) => {
                 let jobs = std::slice::from_ref(job);
                 identity::as_owner(|| finish::complete(self.queue, jobs, &[done]))?;
-                tally.completed = 1;
+                if let Some(slot) = self.slot {
+                    let completed = Tally {
+                        completed: 1,
+                        ..Tally::default()
+                    };
+                    pending::count(slot, self.queue.key(), &completed);
+                }
+                Ok(())
             }
             // Somebody cancels this session's statement, not the job.
             Err(error) if error.sqlstate == SqlState::QUERY_CANCELED.0 => {
-                return Err(Error::new(SqlState::QUERY_CANCELED, error.message));
+                Err(Error::new(SqlState::QUERY_CANCELED, error.message))
             }
             Err(error) => {
                 let now = clock::now();
-                let verdict = identity::as_owner(|| {
+                identity::as_owner(|| {
                     let started_at = Some(started_at);
                     finish::fail(self.queue, self.slot, job, started_at, now, &error)
-                })?;
-                tally.failed = 1;
-                match verdict {
-                    Verdict::Retry => tally.retried = 1,
-                    Verdict::Discard => tally.discarded = 1,
-                }
+                })
             }
         }
-        if let Some(slot) = self.slot {
-            pending::ended(slot, tally);
-        }
-        Ok(())
     }
 }

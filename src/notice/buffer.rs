@@ -397,6 +397,8 @@ fn before(what: Before) -> Result<()> {
     }
     flush::notify(&notices);
     flush::out(&rest)?;
+    // What the jobs among them have said in turn: that one was discarded at its birth.
+    settle()?;
     if !left_out.is_empty() {
         for (channel, count) in left_out {
             flush::left_out(&channel, count);

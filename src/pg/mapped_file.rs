@@ -5,6 +5,8 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
 
+use pushy_core::fnv;
+
 /// Maps a file of exactly `size_of::<T>()` bytes, made if need be, for the life of the process. All its
 /// blocks are allocated first, so that no store can meet a full disk.
 ///
@@ -44,9 +46,6 @@ pub fn map<T>(path: &str) -> io::Result<&'static T> {
 /// A number that is new with each boot of the machine: what a file says of before is of no use.
 pub fn boot_number() -> u64 {
     let id = std::fs::read("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    // FNV-1a; 0 where the system has no such file, so that a file is trusted across its boots.
-    id.iter().fold(
-        u64::from(!id.is_empty()) * 0xcbf2_9ce4_8422_2325,
-        |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3),
-    )
+    // The same where the system has no such file, so that a file is trusted across its boots.
+    fnv::hash(&id)
 }

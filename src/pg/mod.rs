@@ -12,6 +12,7 @@ pub mod clock;
 pub mod columns;
 pub mod composite;
 pub mod condition;
+pub mod control_file;
 pub mod database;
 pub mod ereport;
 pub mod expression;

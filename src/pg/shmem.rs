@@ -12,6 +12,9 @@ pub struct Segment {
     pub size: fn() -> usize,
     /// Prepares zeroed memory of that size; once per start of the server, crash restarts included.
     pub init: fn(*mut u8),
+    /// Takes from it what is to outlive the server: once per stop that is none for a crash, when all other processes are
+    /// gone.
+    pub close: fn(*mut u8),
 }
 
 static SEGMENT: AtomicPtr<Segment> = AtomicPtr::new(std::ptr::null_mut());
@@ -66,6 +69,18 @@ unsafe extern "C-unwind" fn on_startup() {
         (segment.init)(base);
     }
     BASE.store(base, Ordering::Release);
+    if !pg_sys::IsUnderPostmaster {
+        // The memory is unmapped by what was registered before this, and so runs after it.
+        pg_sys::on_shmem_exit(Some(close_segment), pg_sys::Datum::from(0));
+    }
+}
+
+/// In the postmaster, or the only process of a server in single-user mode.
+#[pg_guard]
+unsafe extern "C-unwind" fn close_segment(code: i32, _arg: pg_sys::Datum) {
+    if let Some(base) = base().filter(|_| code == 0) {
+        (segment().close)(base);
+    }
 }
 
 /// The segment's first byte; None without the preload.

@@ -22,12 +22,12 @@ pub enum Event {
     Pause,
     Resume,
     Drop,
-    /// An executor found that the queue cannot run.
+    /// The queue cannot run, as an executor or resume_after_restore has found.
     Park,
     /// One job, told with its id; as those that follow.
     Cancel,
     Retry,
-    /// It has failed for the last time.
+    /// It has failed for the last time, or cannot run at all.
     Discard,
 }
 
@@ -36,7 +36,8 @@ struct Message<'a> {
     /// Version of this form.
     v: u32,
     event: Event,
-    queue: &'a str,
+    /// None: the job's queue was dropped, and with it went its name.
+    queue: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     job: Option<i64>,
     /// Discards that this process did not tell before, because they were too many.
@@ -51,7 +52,7 @@ fn is_zero(number: &u64) -> bool {
 }
 
 impl<'a> Message<'a> {
-    fn new(event: Event, queue: &'a str, job: Option<i64>, by: Oid) -> Self {
+    fn new(event: Event, queue: Option<&'a str>, job: Option<i64>, by: Oid) -> Self {
         Self {
             v: 1,
             event,
@@ -71,31 +72,31 @@ impl<'a> Message<'a> {
 
 /// Tells of a change, when this transaction commits.
 pub fn tell(event: Event, queue: &str, job: Option<i64>) {
-    let message = Message::new(event, queue, job, identity::current_user());
+    let message = Message::new(event, Some(queue), job, identity::current_user());
     notify::send(CHANNEL, &message.payload());
 }
 
 /// Tells through the event log, because an executor's commit waits for no other, and does not fail because the server's
 /// queue of notices is full.
 fn log(message: &Message<'_>) -> Result<()> {
-    let delivery = match shared::get() {
-        Some(_) => Delivery::Relay {
-            merge: false,
-            cause: None,
-        },
-        None => Delivery::Notify,
-    };
+    if shared::get().is_none() {
+        notify::send(CHANNEL, &message.payload());
+        return Ok(());
+    }
     buffer::add(Item::Notice {
         channel: CHANNEL.into(),
         payload: message.payload(),
-        delivery,
+        delivery: Delivery::Relay {
+            merge: false,
+            cause: None,
+        },
         repeat: Repeat::Follows,
     })
 }
 
 pub fn parked(queue: &str) -> Result<()> {
     let by = identity::session_user();
-    log(&Message::new(Event::Park, queue, None, by))
+    log(&Message::new(Event::Park, Some(queue), None, by))
 }
 
 /// Discards that one process tells in a second; what is more is counted, and said with the next one told.
@@ -113,9 +114,9 @@ static DISCARDS: PerProcess<RefCell<Discards>> = PerProcess::new(RefCell::new(Di
     left_out: 0,
 }));
 
-/// A job has failed for the last time.
+/// A job is discarded: it has failed for the last time, or cannot run at all.
 #[cold]
-pub fn discarded(queue: &str, job: i64) -> Result<()> {
+pub fn discarded(queue: Option<&str>, job: i64) -> Result<()> {
     let second = clock::now().0 / 1_000_000;
     let left_out = DISCARDS.with_borrow_mut(|discards| {
         if discards.second != second {

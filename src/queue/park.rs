@@ -2,14 +2,15 @@
 
 use crate::pg::BuiltinOid;
 
-use super::control;
 use super::definition::{self, Definition, Found};
 use super::fitness;
+use super::{cache, control};
 use crate::errors::{Error, Result, SqlState};
 use crate::params;
 use crate::pg::spi::{self, Plan};
 use crate::pg::{ereport, identity, transaction};
 use crate::shared::pending;
+use crate::shared::statistics::Tally;
 
 static PARK: Plan = Plan::new(
     "UPDATE pushy.queue SET parked = $2 WHERE queue_id OPERATOR(pg_catalog.=) $1",
@@ -70,6 +71,18 @@ pub fn park(queue: &Definition) -> Result<bool> {
     )
     .hint("pushy.queue_explain tells what to do; then run pushy.queue_resume.");
     ereport::log(&error);
-    control::parked(&queue.name)?;
+    told(queue)?;
     Ok(true)
+}
+
+/// Counts that the queue is parked, and tells it, when this transaction commits.
+pub fn told(queue: &Definition) -> Result<()> {
+    if let Some(slot) = cache::slot_of(queue)? {
+        let parked = Tally {
+            parked: 1,
+            ..Tally::default()
+        };
+        pending::count(slot, queue.key(), &parked);
+    }
+    control::parked(&queue.name)
 }

@@ -5,7 +5,7 @@ use crate::pg::{BuiltinOid, Oid};
 
 use super::definition::{self, Definition};
 use super::fitness::{self, Unfit};
-use super::{alter, handler_name, pause, privilege, register};
+use super::{alter, handler_name, park, pause, privilege, register};
 use crate::errors::{quote_literal, Result};
 use crate::pg::spi::{self, Plan};
 use crate::pg::{database, identifier, identity};
@@ -56,6 +56,9 @@ fn move_in(mut queue: Definition) -> Result<Option<Option<String>>> {
         register::trust_handler(&mut queue);
     }
     alter::write(&queue)?;
+    if queue.parked.is_some() {
+        park::told(&queue)?;
+    }
     Ok(Some(queue.parked.or_else(|| {
         queue.paused.then(|| {
             format!(

@@ -1,4 +1,4 @@
-//! Counts, rates and latencies of queues since the server started, from shared memory: no job is read.
+//! Counts, rates and latencies of queues, from shared memory: no job is read.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -47,7 +47,7 @@ fn running(slot: &QueueSlot) -> i32 {
     slot.running.load(Ordering::Relaxed) as i32
 }
 
-fn columns(slot: &QueueSlot, statistics: &Statistics) -> [Answer; 16] {
+fn columns(slot: &QueueSlot, statistics: &Statistics) -> [Answer; 17] {
     let second = clock::now().0 as u64 / 1_000_000;
     let [wait_p50, wait_p95, wait_p99] = quantiles(&statistics.wait);
     let [run_p50, run_p95, run_p99] = quantiles(&statistics.run);
@@ -61,6 +61,7 @@ fn columns(slot: &QueueSlot, statistics: &Statistics) -> [Answer; 16] {
         read(&statistics.retried),
         read(&statistics.discarded),
         read(&statistics.cancelled),
+        read(&statistics.parked),
         read(&statistics.batches),
         statistics.rate(second, 60),
         wait_p50,

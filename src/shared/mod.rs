@@ -5,6 +5,7 @@
 pub mod cancels;
 pub mod database;
 pub mod executor;
+mod kept;
 pub mod listened;
 pub mod log;
 pub mod pending;
@@ -75,6 +76,7 @@ static SEGMENT: Segment = Segment {
     name: c"pushy",
     size: segment_size,
     init: init_segment,
+    close: close_segment,
 };
 
 fn capacity() -> usize {
@@ -102,6 +104,11 @@ fn init_segment(base: *mut u8) {
     for executor in &shared.executors {
         executor.init();
     }
+    kept::read(shared);
+}
+
+fn close_segment(base: *mut u8) {
+    kept::write(crate::pg::shared_cast::fixed::<Shared>(base));
 }
 
 /// Asks for the memory; while preloading only.

@@ -49,6 +49,8 @@ pub struct QueueFacts {
 pub struct QueueSlot {
     /// 0: never used; 1: freed (probing goes on); else the key.
     key: AtomicU64,
+    /// Of a slot that is free, while the statistics here are those of a queue in the server's life before: that queue's key.
+    kept_for: AtomicU64,
     epoch: AtomicU32,
     pub role: AtomicU32,
     pub concurrency: AtomicU32,
@@ -105,6 +107,16 @@ impl QueueSlot {
             NEVER | FREED => None,
             packed => Some(QueueKey::unpacked(packed)),
         }
+    }
+
+    /// The queue whose statistics are here, and its epoch.
+    pub(super) fn counts_for(&self) -> Option<(QueueKey, u32)> {
+        let kept_for = || match self.kept_for.load(Ordering::Relaxed) {
+            0 => None,
+            packed => Some(QueueKey::unpacked(packed)),
+        };
+        let key = self.key().or_else(kept_for)?;
+        Some((key, self.epoch.load(Ordering::Relaxed)))
     }
 
     pub fn is(&self, key: QueueKey) -> bool {
@@ -295,26 +307,76 @@ impl QueueSlot {
 }
 
 impl Shared {
-    /// Where the search for a key begins.
-    fn home_of(&self, key: QueueKey) -> usize {
+    /// The slots where a key may be, in the order in which it is looked for.
+    fn places_for(&self, key: QueueKey) -> impl Iterator<Item = (usize, &QueueSlot)> {
+        let queues = self.queues();
         // Fibonacci hashing: neighbouring numbers land far apart.
         let hash = key.packed().wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        (hash >> 32) as usize % self.queues().len()
+        let home = (hash >> 32) as usize % queues.len();
+        let (before, after) = queues.split_at(home);
+        (home..queues.len())
+            .zip(after)
+            .chain(before.iter().enumerate())
     }
 
     /// The slot of a queue, if it has one.
     pub fn find_queue(&self, key: QueueKey) -> Option<usize> {
-        let queues = self.queues();
-        let home = self.home_of(key);
-        for step in 0..queues.len() {
-            let index = (home + step) % queues.len();
-            match queues[index].key.load(Ordering::Acquire) {
+        for (index, slot) in self.places_for(key) {
+            match slot.key.load(Ordering::Acquire) {
                 NEVER => return None,
+                // It has none yet since the server started: none is passed over for that.
+                FREED if slot.kept_for.load(Ordering::Relaxed) == key.packed() => return None,
                 packed if packed == key.packed() => return Some(index),
                 _ => {}
             }
         }
         None
+    }
+
+    /// A free slot for a queue that has none: the one with its statistics, or the first with nobody's.
+    fn free_place(&self, key: QueueKey) -> Option<usize> {
+        let (mut of_nobody, mut of_another) = (None, None);
+        for (index, slot) in self.places_for(key) {
+            match (
+                slot.key.load(Ordering::Relaxed),
+                slot.kept_for.load(Ordering::Relaxed),
+            ) {
+                (NEVER, _) => return of_nobody.or(Some(index)),
+                (FREED, kept_for) if kept_for == key.packed() => return Some(index),
+                (FREED, 0) => of_nobody = of_nobody.or(Some(index)),
+                (FREED, _) => of_another = of_another.or(Some(index)),
+                _ => {}
+            }
+        }
+        of_nobody.or(of_another)
+    }
+
+    /// Keeps a slot for the statistics of a queue of the server's life before; before any other process has come.
+    pub(super) fn keep_place(&self, key: QueueKey, epoch: u32) -> Option<usize> {
+        let is_new = |(_, slot): &(usize, &QueueSlot)| slot.key.load(Ordering::Relaxed) == NEVER;
+        let (index, slot) = self.places_for(key).find(is_new)?;
+        slot.init();
+        slot.epoch.store(epoch, Ordering::Relaxed);
+        slot.kept_for.store(key.packed(), Ordering::Relaxed);
+        slot.key.store(FREED, Ordering::Relaxed);
+        Some(index)
+    }
+
+    /// All queues of a database have their slots: what is kept for others is of queues that are gone.
+    pub fn forget_kept_of(&self, database: u32) {
+        let is_of = |slot: &QueueSlot| {
+            let kept_for = slot.kept_for.load(Ordering::Relaxed);
+            kept_for != 0 && QueueKey::unpacked(kept_for).database == database
+        };
+        for slot in self.queues() {
+            if is_of(slot) {
+                self.slots.with(|| {
+                    if is_of(slot) {
+                        slot.kept_for.store(0, Ordering::Relaxed);
+                    }
+                });
+            }
+        }
     }
 
     /// The slot of a queue, made if need be; None when all are taken.
@@ -333,15 +395,13 @@ impl Shared {
                 }
                 return Some(index);
             }
-            let queues = self.queues();
-            let home = self.home_of(facts.key);
-            let index = (0..queues.len())
-                .map(|step| (home + step) % queues.len())
-                .find(|index| queues[*index].key().is_none())?;
-            let slot = &queues[index];
+            let index = self.free_place(facts.key)?;
+            let slot = &self.queues()[index];
             if slot.key.load(Ordering::Relaxed) == NEVER {
                 slot.init();
-            } else {
+            } else if slot.kept_for.swap(0, Ordering::Relaxed) != facts.key.packed()
+                || slot.epoch.load(Ordering::Relaxed) != facts.epoch
+            {
                 self.statistics_of(index).reset();
             }
             slot.start(facts);
@@ -374,5 +434,6 @@ impl Shared {
                 }
             }
         }
+        self.forget_kept_of(database);
     }
 }

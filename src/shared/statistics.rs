@@ -1,10 +1,12 @@
-//! What is counted of a queue since the server started.
+//! What is counted of a queue, since the server last crashed or was stopped at once (see [`super::kept`]).
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use pushy_core::histogram::BUCKETS;
 
-/// Counters since the server started; each only grows.
+use crate::pg::clock;
+
+/// Counters; each only grows.
 #[repr(C, align(64))]
 pub struct Statistics {
     pub enqueued: AtomicU64,
@@ -13,6 +15,8 @@ pub struct Statistics {
     pub retried: AtomicU64,
     pub discarded: AtomicU64,
     pub cancelled: AtomicU64,
+    /// Times that the queue was parked.
+    pub parked: AtomicU64,
     pub batches: AtomicU64,
     /// Sum of run times in µs.
     pub run_us: AtomicU64,
@@ -23,7 +27,7 @@ pub struct Statistics {
     pub per_second: [AtomicU64; RATE_SECONDS],
 }
 
-/// How attempts ended, outside of an executor.
+/// What a transaction adds to the counters of a queue.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tally {
     pub completed: u64,
@@ -31,6 +35,7 @@ pub struct Tally {
     pub retried: u64,
     pub discarded: u64,
     pub cancelled: u64,
+    pub parked: u64,
 }
 
 impl Tally {
@@ -40,6 +45,7 @@ impl Tally {
         self.retried += other.retried;
         self.discarded += other.discarded;
         self.cancelled += other.cancelled;
+        self.parked += other.parked;
     }
 
     /// Jobs that have finished.
@@ -47,6 +53,9 @@ impl Tally {
         self.completed + self.discarded + self.cancelled
     }
 }
+
+/// Counters of a queue.
+pub(super) const COUNTERS: usize = 9 + 2 * BUCKETS;
 
 /// Seconds that a rate looks back.
 pub const RATE_SECONDS: usize = 64;
@@ -61,7 +70,8 @@ impl Histogram {
 }
 
 impl Statistics {
-    pub(super) fn reset(&self) {
+    /// What grows as long as the queue is there, in an order that a file may rely on. (The rate does not.)
+    pub(super) fn counters(&self) -> [&AtomicU64; COUNTERS] {
         let plain = [
             &self.enqueued,
             &self.completed,
@@ -69,15 +79,28 @@ impl Statistics {
             &self.retried,
             &self.discarded,
             &self.cancelled,
+            &self.parked,
             &self.batches,
             &self.run_us,
         ];
-        let all = plain
-            .into_iter()
-            .chain(&self.wait.0)
-            .chain(&self.run.0)
-            .chain(&self.per_second);
-        for counter in all {
+        std::array::from_fn(|index| match index.checked_sub(plain.len()) {
+            None => plain[index],
+            Some(bucket) if bucket < BUCKETS => &self.wait.0[bucket],
+            Some(bucket) => &self.run.0[bucket - BUCKETS],
+        })
+    }
+
+    /// Those that are not zero, by index.
+    pub(super) fn counted(&self) -> Vec<(usize, u64)> {
+        let values = self
+            .counters()
+            .map(|counter| counter.load(Ordering::Relaxed));
+        let is_counted = |(_, value): &(usize, u64)| *value > 0;
+        values.into_iter().enumerate().filter(is_counted).collect()
+    }
+
+    pub(super) fn reset(&self) {
+        for counter in self.counters().into_iter().chain(&self.per_second) {
             counter.store(0, Ordering::Relaxed);
         }
     }
@@ -89,8 +112,13 @@ impl Statistics {
             (&self.retried, tally.retried),
             (&self.discarded, tally.discarded),
             (&self.cancelled, tally.cancelled),
+            (&self.parked, tally.parked),
         ] {
             counter.fetch_add(value, Ordering::Relaxed);
+        }
+        if tally.finished() > 0 {
+            let second = clock::now().0 as u64 / 1_000_000;
+            self.count_finished(second, tally.finished());
         }
     }
 

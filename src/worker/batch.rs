@@ -221,7 +221,7 @@ impl Bench {
         let note = self.recorder.note(self.me);
         note.enter_commit(results.started as u32);
         self.run_deferred(work, claimed, results)?;
-        let counts = identity::as_owner(|| results::record(work, claimed, results))?;
+        identity::as_owner(|| results::record(work, claimed, results))?;
         let ran = results.started;
         give_up(work, &claimed[ran..]);
         let used_temporary = session::used_temporary_objects();
@@ -236,7 +236,7 @@ impl Bench {
             work.previous = if results.put_off { 0 } else { ran as u32 };
             work.previous_full = ran == claimed.len() && ran as u32 == most;
         }
-        results::count(work, claimed, results, &counts);
+        results::count(work, claimed, results);
         me.jobs_done.fetch_add(ran as u64, Ordering::Relaxed);
         if used_temporary {
             let _bookkeeping = transaction::begin();

@@ -10,7 +10,7 @@ use super::run_job;
 use super::verdict::SINGLE_US;
 use crate::errors::SqlState;
 use crate::job::claimed::Claimed;
-use crate::job::finish::{self, Verdict, MOST_STRIKES};
+use crate::job::finish::{self, MOST_STRIKES};
 use crate::job::live;
 use crate::pg::failure::Failure;
 use crate::pg::subtransaction::CallError;
@@ -109,45 +109,24 @@ impl Bench {
         let recorded = transaction::run(|| {
             identity::as_owner(|| {
                 let Some(now_there) = live::lock_if_free(job.id)? else {
-                    return Ok(None);
+                    return Ok(());
                 };
                 if now_there.job.attempt != job.attempt {
-                    return Ok(None);
+                    return Ok(());
                 }
                 let slot = Some(work.slot);
                 match &blame {
                     Blame::Job(error) => {
                         finish::fail(&work.queue, slot, &now_there.job, started_at, at, error)
-                            .map(Some)
                     }
-                    Blame::Nobody => {
-                        finish::give_back(&work.queue, slot, &now_there.job).map(|()| None)
-                    }
+                    Blame::Nobody => finish::give_back(&work.queue, slot, &now_there.job),
                     // Carried out when the batch is closed, or by whoever asks.
-                    Blame::Cancel(_) => Ok(None),
+                    Blame::Cancel(_) => Ok(()),
                 }
             })
         });
         match recorded {
-            Ok(verdict) => {
-                let shared = shared::expect();
-                let slot = &shared.queues()[work.slot];
-                let statistics = shared.statistics_of(work.slot);
-                if verdict.is_some() {
-                    statistics.failed.fetch_add(1, Ordering::Relaxed);
-                }
-                match verdict {
-                    Some(Verdict::Retry) => {
-                        statistics.retried.fetch_add(1, Ordering::Relaxed);
-                    }
-                    Some(Verdict::Discard) => {
-                        statistics.discarded.fetch_add(1, Ordering::Relaxed);
-                        slot.finished.broadcast();
-                    }
-                    None => {}
-                }
-                Ended::Worked
-            }
+            Ok(()) => Ended::Worked,
             Err(failure) => Ended::Failed(failure),
         }
     }

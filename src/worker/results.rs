@@ -8,7 +8,7 @@ use pushy_core::{batch, histogram};
 use super::batch::Work;
 use crate::errors::Result;
 use crate::job::claimed::Claimed;
-use crate::job::finish::{self, Done, Verdict};
+use crate::job::finish::{self, Done};
 use crate::pg::clock;
 use crate::pg::subtransaction::CallError;
 use crate::pg::value::Timestamp;
@@ -55,25 +55,14 @@ pub(super) struct Failed {
     pub(super) error: CallError,
 }
 
-/// Counts of a batch, for the statistics after its commit.
-#[derive(Default)]
-pub(super) struct Counts {
-    pub(super) retried: u64,
-    pub(super) discarded: u64,
-}
-
 /// Writes down what came of the jobs; as the extension's owner.
-pub(super) fn record(work: &Work, claimed: &[Claimed], results: &Results) -> Result<Counts> {
-    let mut counts = Counts::default();
+pub(super) fn record(work: &Work, claimed: &[Claimed], results: &Results) -> Result<()> {
     let slot = Some(work.slot);
     finish::complete(&work.queue, claimed, &results.done)?;
     for failed in &results.failed {
         let job = &claimed[failed.index];
         let started_at = Some(failed.started_at);
-        match finish::fail(&work.queue, slot, job, started_at, failed.at, &failed.error)? {
-            Verdict::Retry => counts.retried += 1,
-            Verdict::Discard => counts.discarded += 1,
-        }
+        finish::fail(&work.queue, slot, job, started_at, failed.at, &failed.error)?;
     }
     for index in &results.given_back {
         finish::give_back(&work.queue, slot, &claimed[*index])?;
@@ -90,13 +79,18 @@ pub(super) fn record(work: &Work, claimed: &[Claimed], results: &Results) -> Res
             now,
         )?;
     }
-    Ok(counts)
+    Ok(())
 }
 
-/// Counts what came of the jobs, once their transaction has committed, and tells those who wait.
-pub(super) fn count(work: &Work, claimed: &[Claimed], results: &Results, counts: &Counts) {
+/// Counts what came of the jobs, once their transaction has committed, and tells those who wait. (Failed attempts are
+/// counted by the commit.)
+pub(super) fn count(work: &Work, claimed: &[Claimed], results: &Results) {
     let shared = shared::expect();
     let slot = &shared.queues()[work.slot];
+    if !slot.is(work.queue.key()) {
+        // The queue was dropped, and another one may have its place.
+        return;
+    }
     let statistics = shared.statistics_of(work.slot);
     let add = |counter: &AtomicU64, value: u64| {
         if value > 0 {
@@ -119,13 +113,10 @@ pub(super) fn count(work: &Work, claimed: &[Claimed], results: &Results, counts:
         slot.mean_ns.store(mean, Ordering::Relaxed);
     }
     add(&statistics.completed, done);
-    add(&statistics.failed, results.failed.len() as u64);
-    add(&statistics.retried, counts.retried);
-    add(&statistics.discarded, counts.discarded);
     add(&statistics.cancelled, results.cancelled.len() as u64);
     add(&statistics.batches, 1);
     add(&statistics.run_us, run_us);
-    let finished = done + counts.discarded + results.cancelled.len() as u64;
+    let finished = done + results.cancelled.len() as u64;
     if finished > 0 {
         let second = clock::now().0 as u64 / 1_000_000;
         statistics.count_finished(second, finished);

@@ -10,9 +10,9 @@ use crate::pg::failure::Failure;
 use crate::pg::spi::{self, Plan};
 use crate::pg::subtransaction::CallError;
 use crate::pg::value::Timestamp;
-use crate::pg::{clock, ereport, identity};
-use crate::queue::cache;
+use crate::pg::{clock, database, ereport, identity};
 use crate::queue::definition::{self, Definition};
+use crate::queue::{cache, control};
 use crate::shared::{self, pending};
 use crate::{kept_columns, params};
 
@@ -91,6 +91,7 @@ pub fn discard_orphans() -> Result<bool> {
         };
         for (id, attempt, queue_id) in &lost {
             failure::record(*id, attempt + 1, *queue_id, None, now, &error)?;
+            control::discarded(None, *id)?;
         }
         if !lost.is_empty() {
             ereport::log(
@@ -127,6 +128,7 @@ pub fn load_queues() -> Result<Vec<Definition>> {
                 }
             }
         }
+        shared::expect().forget_kept_of(database::current());
         Ok(queues)
     })
 }

@@ -14,9 +14,8 @@ use crate::pg::spi::{self, Plan};
 use crate::pg::subtransaction::CallError;
 use crate::pg::{clock, identity, transaction};
 use crate::queue::{cache, definition};
+use crate::shared;
 use crate::shared::cancels::Asked;
-use crate::shared::statistics::Tally;
-use crate::shared::{self, pending};
 
 use crate::pg::BuiltinOid;
 
@@ -91,18 +90,7 @@ fn judge(verdict: &Verdict) -> Result<bool> {
             finish::give_back(&queue, slot, &job)?;
         }
         _ => {
-            let next = finish::fail(&queue, slot, &job, None, now, &reason(verdict.kind))?;
-            let mut tally = Tally {
-                failed: 1,
-                ..Tally::default()
-            };
-            match next {
-                finish::Verdict::Retry => tally.retried = 1,
-                finish::Verdict::Discard => tally.discarded = 1,
-            }
-            if let Some(slot) = slot {
-                pending::ended(slot, tally);
-            }
+            finish::fail(&queue, slot, &job, None, now, &reason(verdict.kind))?;
         }
     }
     Ok(true)

@@ -1,10 +1,10 @@
 //! A number for a channel, the same in every process and version.
 
-/// FNV-1a (Fowler, Noll and Vo), folded: of its low bits alone neighbours would collide.
+use crate::fnv;
+
+/// Folded: of its low bits alone neighbours would collide.
 pub fn hash(channel: &[u8]) -> u64 {
-    let hash = channel.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    });
+    let hash = fnv::hash(channel);
     hash ^ (hash >> 32)
 }
 

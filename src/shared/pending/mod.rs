@@ -57,13 +57,20 @@ enum Change {
     Privileges,
 }
 
+/// What this transaction adds to the statistics of a queue.
+struct Count {
+    level: i32,
+    index: usize,
+    key: QueueKey,
+    tally: Tally,
+}
+
 struct Pending {
     announcements: Vec<Announcement>,
     /// (level, job) to be cancelled where it runs.
     cancels: Vec<(i32, Promise)>,
     promises_cancels: bool,
-    /// (level, slot) of queues whose jobs this transaction has ended.
-    ended: Vec<(i32, usize, Tally)>,
+    counts: Vec<Count>,
     changes: Vec<(i32, Change)>,
     presence: Option<(i32, Presence)>,
     due: i64,
@@ -93,7 +100,7 @@ impl Pending {
         self.announcements.clear();
         self.cancels.clear();
         self.promises_cancels = false;
-        self.ended.clear();
+        self.counts.clear();
         self.changes.clear();
         self.presence = None;
         self.due = NEVER;
@@ -115,7 +122,7 @@ static PENDING: PerProcess<RefCell<Pending>> = PerProcess::new(RefCell::new(Pend
     announcements: Vec::new(),
     cancels: Vec::new(),
     promises_cancels: false,
-    ended: Vec::new(),
+    counts: Vec::new(),
     changes: Vec::new(),
     presence: None,
     due: NEVER,
@@ -258,17 +265,22 @@ pub fn take_back(promise: Promise) {
     }
 }
 
-/// Attempts of jobs of the queue in this slot were ended by this transaction, not by an executor.
-pub fn ended(index: usize, tally: Tally) {
+/// Adds to the statistics of the queue in this slot when this transaction commits, and tells those who wait for its jobs.
+pub fn count(index: usize, key: QueueKey, tally: &Tally) {
     let level = transaction::nest_level();
     with(|pending| {
         let known = pending
-            .ended
+            .counts
             .iter_mut()
-            .find(|known| known.0 == level && known.1 == index);
+            .find(|known| known.level == level && known.index == index && known.key == key);
         match known {
-            Some(known) => known.2.add(&tally),
-            None => pending.ended.push((level, index, tally)),
+            Some(known) => known.tally.add(tally),
+            None => pending.counts.push(Count {
+                level,
+                index,
+                key,
+                tally: *tally,
+            }),
         }
     });
 }

@@ -48,8 +48,8 @@ impl Pending {
         for cancel in &mut self.cancels {
             cancel.0 = cancel.0.min(level - 1);
         }
-        for ended in &mut self.ended {
-            ended.0 = ended.0.min(level - 1);
+        for count in &mut self.counts {
+            count.level = count.level.min(level - 1);
         }
         for change in &mut self.changes {
             change.0 = change.0.min(level - 1);
@@ -74,7 +74,7 @@ impl Pending {
         }
         self.announcements.retain(|known| known.level < level);
         self.cancels.retain(|cancel| cancel.0 < level);
-        self.ended.retain(|ended| ended.0 < level);
+        self.counts.retain(|count| count.level < level);
         self.changes.retain(|change| change.0 < level);
         if self.presence.is_some_and(|presence| presence.0 >= level) {
             self.presence = None;

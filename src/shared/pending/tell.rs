@@ -234,10 +234,14 @@ impl Pending {
         for (_, promise) in &self.cancels {
             tell_cancel(shared, database, *promise);
         }
-        for (_, index, tally) in &self.ended {
-            let slot = &shared.queues()[*index];
-            shared.statistics_of(*index).count(tally);
-            if tally.finished() > 0 {
+        for count in &self.counts {
+            let slot = &shared.queues()[count.index];
+            if !slot.is(count.key) {
+                // The queue was dropped, and another one may have its place.
+                continue;
+            }
+            shared.statistics_of(count.index).count(&count.tally);
+            if count.tally.finished() > 0 {
                 slot.finished.broadcast();
                 slot.tell_drain();
             }
