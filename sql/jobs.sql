@@ -11,7 +11,7 @@ CREATE FUNCTION pushy.enqueue(
   unique_key text DEFAULT NULL)
 RETURNS bigint LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_enqueue';
 COMMENT ON FUNCTION pushy.enqueue(text, jsonb, timestamptz, interval, int, int, interval, text) IS
-  'Adds a job in this transaction and answers its number: it runs once this transaction has committed, at run_at or after delay if given. priority is 0 (first) to 9 (last); what is left out is as the queue says. While a job of the queue with this unique_key waits, its number is answered instead: it starts when this transaction has ended, and sees what was changed here. One that has started does not count. Needs privilege enqueue.';
+  'Adds a job in this transaction and answers its number: it runs once this transaction has committed, at run_at or after delay if given. priority is 0 (first) to 9 (last); what is left out is as the queue says. While a job of the queue with this unique_key waits (for its time, an executor or another attempt), its number is answered instead, and it keeps its own args, time and priority: put only the key into args, and read the row in the handler. It starts when this transaction has ended, and sees what was changed here. One that has started does not count. Needs privilege enqueue.';
 
 CREATE FUNCTION pushy.enqueue_many(
   queue text,
@@ -38,12 +38,12 @@ COMMENT ON FUNCTION pushy.job_retry(bigint) IS
 CREATE FUNCTION pushy.job_wait(id bigint, timeout interval DEFAULT '30 seconds')
 RETURNS pushy.job LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_job_wait';
 COMMENT ON FUNCTION pushy.job_wait(bigint, interval) IS
-  'Waits until a job has finished, a minute at most, and answers it as it is then: look at its state. Refuses a job of its own transaction. Needs privilege monitor on its queue.';
+  'Waits until a job has finished or the timeout, a minute at most, is over, and answers it as it is then: look at its state. Refuses a job of its own transaction. Needs privilege monitor on its queue.';
 
 CREATE PROCEDURE pushy.jobs_wait(queue text, timeout interval DEFAULT '1 hour')
 LANGUAGE c AS 'MODULE_PATHNAME', 'pushy_jobs_wait';
 COMMENT ON PROCEDURE pushy.jobs_wait(text, interval) IS
-  'Waits until a queue has nothing left to do but jobs scheduled for later, holding no snapshot; an error after the timeout. CALL it outside a transaction block. Needs privilege monitor.';
+  'Waits until a queue has nothing left to do but jobs scheduled for later, holding no snapshot; jobs that wait for another attempt count. An error after the timeout; a NOTICE at once where the queue is paused or cannot run. CALL it outside a transaction block. Needs privilege monitor.';
 
 CREATE FUNCTION pushy.job_progress(fraction double precision, message text DEFAULT NULL)
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_job_progress';

@@ -17,7 +17,7 @@ CREATE FUNCTION pushy.queue_register(
   batch boolean DEFAULT true)
 RETURNS text LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_queue_register';
 COMMENT ON FUNCTION pushy.queue_register(text, text, regrole, int, int, int, text, interval, interval, interval, interval, interval, boolean) IS
-  'Declares a queue and answers its handler''s signature; run it with every deploy: what is left out is its default again, only owner and pause stay. handler is a function taking (jsonb), (pushy.job) or nothing, ''public.send_mail(jsonb)'' or a name that only one such function has. Jobs run as run_as, a role that the caller may become; as many at a time as concurrency (NULL: as there are executors; 1: in strict order, but that a failed job is overtaken while it waits for its next attempt); priority 0 (first) to 9; backoff exponential, linear or fixed from retry_delay to max_retry_delay at most; cut short after timeout (0: never); kept for keep_completed, or keep_discarded when discarded or cancelled. batch => false commits each job alone.';
+  'Declares a queue and answers its handler''s signature; run it with every deploy: what is left out is its default again, only owner and pause stay. handler is a function taking (jsonb), (pushy.job) or nothing, ''public.send_mail(jsonb)'' or a name that only one such function has. Jobs run as run_as, a role that the caller may become; as many at a time as concurrency (NULL or 0: as there are executors; 1: in strict order, but that a failed job is overtaken while it waits for its next attempt); priority 0 (first) to 9; backoff exponential, linear or fixed from retry_delay to max_retry_delay at most; cut short after timeout (0: never); kept for keep_completed, or keep_discarded when discarded or cancelled. batch => false commits each job alone.';
 
 CREATE FUNCTION pushy.queue_alter(
   queue text,
@@ -35,7 +35,7 @@ CREATE FUNCTION pushy.queue_alter(
   batch boolean DEFAULT NULL)
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_queue_alter';
 COMMENT ON FUNCTION pushy.queue_alter(text, text, regrole, int, int, int, text, interval, interval, interval, interval, interval, boolean) IS
-  'Changes what is said of a queue and leaves the rest as it is; arguments as in pushy.queue_register, but concurrency => 0 lifts the limit. For the queue''s owner.';
+  'Changes what is said of a queue and leaves the rest as it is; arguments as in pushy.queue_register, where 0 is none and NULL leave it: concurrency => 0 lifts the limit. The next pushy.queue_register sets all of it anew. For the queue''s owner.';
 
 CREATE FUNCTION pushy.queue_pause(queue text)
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_queue_pause';

@@ -1,14 +1,17 @@
 //! The SQL functions, declared in `sql/channel.sql`.
 
+use std::cell::Cell;
+
 use super::name::Channel;
 use super::reading::Reading;
 use super::refusals;
-use crate::errors::{Error, Result};
+use crate::errors::{Error, Result, SqlState};
 use crate::job::current;
 use crate::notice::buffer::{self, Delivery, Item};
 use crate::notice::repeats::Repeat;
-use crate::pg::{function::Answer, notify, transaction};
-use crate::{row, sql_function};
+use crate::pg::per_process::PerProcess;
+use crate::pg::{ereport, function::Answer, notify, transaction};
+use crate::{row, shared, sql_function};
 
 sql_function!(pushy_channel_name, |call| {
     let identifier = call.bytes("identifier", 0)?;
@@ -38,6 +41,9 @@ sql_function!(pushy_notify, |call| {
         None | Some("notify") => notify::send(channel.as_bytes(), &payload),
         Some("relay") => {
             transaction::require_primary(c"pushy.notify()");
+            if shared::get().is_none() {
+                warn_of_silence();
+            }
             buffer::add(Item::Notice {
                 channel: channel.as_bytes().into(),
                 payload,
@@ -58,6 +64,23 @@ sql_function!(pushy_notify, |call| {
     }
     Ok(())
 });
+
+static WARNED: PerProcess<Cell<bool>> = PerProcess::new(Cell::new(false));
+
+/// Without the preload no relay comes: LISTENers hear nothing of what is logged. Said once in a session.
+#[cold]
+fn warn_of_silence() {
+    if WARNED.replace(true) {
+        return;
+    }
+    let warning = Error::new(
+        SqlState::WARNING,
+        "what is delivered by relay waits in the event log: the library is not preloaded, so no relay tells LISTENers",
+    );
+    ereport::warning(&warning.hint(
+        "Add pushy to shared_preload_libraries in postgresql.conf and restart the server, or pass delivery => 'notify'.",
+    ));
+}
 
 /// The columns of `channel_inspect`; `error` is the message `channel_name` raises for the same text.
 fn inspected(identifier: Option<Vec<u8>>) -> [Answer; 9] {

@@ -7,11 +7,12 @@ use crate::pg::BuiltinOid;
 
 use super::unfinished;
 use crate::errors::{Error, Result, SqlState};
+use crate::pg::ereport;
 use crate::pg::function::{Answer, Call};
 use crate::pg::spi::{self, Plan};
 use crate::pg::{database, identity, transaction};
 use crate::queue::privilege::{self, Privilege};
-use crate::queue::{cache, definition};
+use crate::queue::{cache, definition, explain};
 use crate::shared;
 use crate::{params, sql_function};
 
@@ -151,6 +152,25 @@ fn row(id: i64, queue: &definition::Definition) -> Result<Answer> {
 
 sql_function!(pushy_job_wait, |call| job_wait(call));
 
+/// Who waits for jobs that cannot run now may wait for whoever lets them: it is said, and not an error.
+fn tell_of_obstacles(name: &str) -> Result<()> {
+    let Some(queue) = identity::as_owner(|| definition::find(name))? else {
+        return Ok(());
+    };
+    for finding in explain::standing(&queue) {
+        let message = format!(
+            "jobs of queue \"{name}\" do not run now: {}",
+            finding.reason
+        );
+        let notice = Error::new(SqlState::SUCCESSFUL_COMPLETION, message);
+        ereport::notice(&match finding.fix {
+            Some(fix) => notice.hint(fix),
+            None => notice,
+        });
+    }
+    Ok(())
+}
+
 fn jobs_wait(call: Call) -> Result<()> {
     let name = call.text("queue", 0)?;
     let timeout = call.timeout("timeout", 1)?;
@@ -164,6 +184,7 @@ fn jobs_wait(call: Call) -> Result<()> {
         Privilege::Monitor,
     )?;
     let deadline = Instant::now() + timeout;
+    let mut told = false;
     loop {
         let seen = known
             .slot
@@ -173,6 +194,9 @@ fn jobs_wait(call: Call) -> Result<()> {
         if !unfinished::is_any(queue, known.slot)? {
             transaction::flush_commits();
             return Ok(());
+        }
+        if !std::mem::replace(&mut told, true) {
+            tell_of_obstacles(&name)?;
         }
         transaction::commit_in_procedure()?;
         let left = deadline.saturating_duration_since(Instant::now());

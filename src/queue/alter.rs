@@ -2,7 +2,7 @@
 
 use super::control::{self, Event};
 use super::definition::{self, Definition};
-use super::options::Options;
+use super::options::{self, Options};
 use super::register::{hold_handler, require_fit, set_handler, set_role, trust_handler};
 use super::{privilege, publish, store};
 use crate::errors::{quote_literal, Error, Result, SqlState};
@@ -19,6 +19,13 @@ fn alter(name: &str, options: &Options) -> Result<()> {
     let existing = find_owned(name)?;
     let mut queue = existing.clone();
     options.apply_to(&mut queue);
+    if options
+        .retry_delay_us
+        .or(options.max_retry_delay_us)
+        .is_some()
+    {
+        options::tell_of_delays(&queue);
+    }
     if let Some(role) = options.run_as {
         set_role(&mut queue, role)?;
     }

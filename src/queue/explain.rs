@@ -43,17 +43,23 @@ fn find(name: &str) -> Result<Definition> {
     Ok(queue)
 }
 
-/// What is known, the things that block everything first.
-fn explain(queue: &Definition) -> Result<Vec<Finding>> {
+/// What keeps every job of the queue from running until somebody acts.
+pub fn standing(queue: &Definition) -> Vec<Finding> {
     let mut findings = server(queue);
     findings.extend(of_definition(queue));
+    findings
+}
+
+/// What is known, the things that block everything first.
+fn explain(queue: &Definition) -> Result<Vec<Finding>> {
+    let mut findings = standing(queue);
     let jobs = identity::as_owner(|| Jobs::count(queue))?;
     if let (true, Some(shared)) = (findings.is_empty(), shared::get()) {
         if jobs.ready > 0 || jobs.overdue {
             findings.extend(starved(shared));
         }
         if jobs.ready > 0 {
-            findings.extend(of_executors(queue, shared));
+            findings.extend(of_executors(queue, shared, jobs.ready));
         }
     }
     findings.extend(jobs.explain(queue));
@@ -101,7 +107,7 @@ fn of_definition(queue: &Definition) -> Vec<Finding> {
         (None, None) => {}
         (None, Some(unfit)) => findings.push(blocked(unfit.reason(), unfit.fix())),
         (Some(why), None) => findings.push(blocked(
-            format!("the queue is parked: {why}"),
+            format!("the queue was parked, because {why}; that is mended"),
             resume.as_str(),
         )),
         (Some(_), Some(unfit)) => findings.push(blocked(
@@ -122,17 +128,32 @@ fn then_resume(unfit: &Unfit, resume: &str) -> String {
 }
 
 /// Why ready jobs of a queue that could run are not all running.
-fn of_executors(queue: &Definition, shared: &Shared) -> Option<Finding> {
-    let slot = shared
-        .find_queue(queue.key())
-        .map(|index| &shared.queues()[index])?;
+fn of_executors(queue: &Definition, shared: &Shared, ready: i64) -> Vec<Finding> {
+    let Some(index) = shared.find_queue(queue.key()) else {
+        return Vec::new();
+    };
+    let slot = &shared.queues()[index];
     let workers = working_on(queue, shared);
     if !slot.has_permit() {
-        return Some(at_its_limit(queue, slot, &workers));
+        return vec![at_its_limit(queue, slot, &workers)];
     }
+    let mut findings = Vec::new();
     if !workers.is_empty() {
-        return Some(said(format!("jobs are running: {}", workers.join(", "))));
+        findings.push(said(format!("jobs are running: {}", workers.join(", "))));
+        if ready <= workers.len() as i64 {
+            return findings;
+        }
     }
+    findings.extend(of_those_that_wait(queue, slot, shared).or_else(|| {
+        let behind =
+            "the others wait behind them in their batches, or start as soon as an executor looks";
+        (!workers.is_empty()).then(|| said(behind))
+    }));
+    findings
+}
+
+/// Why no executor takes those that nobody runs.
+fn of_those_that_wait(queue: &Definition, slot: &QueueSlot, shared: &Shared) -> Option<Finding> {
     if executors_of(queue, shared).any(|executor| executor.state() == ExecutorState::Starting) {
         return Some(said("an executor is being started"));
     }
@@ -218,8 +239,14 @@ fn at_its_limit(queue: &Definition, slot: &QueueSlot, workers: &[String]) -> Fin
     } else {
         format!(": {}", workers.join(", "))
     };
+    if limit == 1 {
+        // More would be out of order: nothing to mend.
+        return said(format!(
+            "jobs of the queue run one after the other, as its concurrency of 1 says{who}; the others wait for their turn"
+        ));
+    }
     blocked(
-        format!("as many executors work on the queue as its concurrency of {limit} allows{who}"),
+        format!("as many executors work on the queue as its concurrency of {limit} allows{who}; the others wait for one of these to end"),
         format!(
             "SELECT pushy.queue_alter({}, concurrency => {})",
             quote_literal(&queue.name),

@@ -138,6 +138,7 @@ fn check_roles(queue: &Definition) -> Result<(), Unfit> {
         return Err(Unfit::OwnerMayNotBecome {
             owner: identifier::quoted(&owner.name),
             role: identifier::quoted(&role.name),
+            superuser: role.superuser,
         });
     }
     Ok(())

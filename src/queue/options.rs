@@ -4,7 +4,8 @@ use crate::pg::Oid;
 use pushy_core::backoff::Backoff;
 
 use super::definition::Definition;
-use crate::errors::{Error, Result};
+use crate::errors::{Error, Result, SqlState};
+use crate::pg::ereport;
 use crate::pg::function::Call;
 use crate::settings;
 
@@ -69,7 +70,7 @@ impl Options {
                 "concurrency",
                 call.opt_i32(3),
                 0..=i32::MAX,
-                "1 or more (1 is strict order)",
+                "1 or more (1 is strict order), or 0 for no limit",
             )?,
             priority: in_range("priority", call.opt_i32(4), 0..=9, "0 (first) to 9 (last)")?,
             max_attempts: in_range("max_attempts", call.opt_i32(5), 1..=i32::MAX, "1 or more")?,
@@ -98,6 +99,26 @@ impl Options {
         put(&mut queue.keep_discarded_us, self.keep_discarded_us);
         put(&mut queue.batch, self.batch);
     }
+}
+
+/// A delay that the longest one cuts short is told, because whoever says both has meant something else.
+pub fn tell_of_delays(queue: &Definition) {
+    if queue.retry_delay_us <= queue.max_retry_delay_us {
+        return;
+    }
+    let seconds = |us: i64| us as f64 / SECOND_US as f64;
+    ereport::notice(
+        &Error::new(
+            SqlState::SUCCESSFUL_COMPLETION,
+            format!(
+                "queue \"{}\" waits {} s after each failed attempt, its max_retry_delay, because its retry_delay of {} s is longer",
+                queue.name,
+                seconds(queue.max_retry_delay_us),
+                seconds(queue.retry_delay_us)
+            ),
+        )
+        .hint("Pass max_retry_delay as well: no attempt is put off longer than that."),
+    );
 }
 
 fn put<T>(place: &mut T, said: Option<T>) {

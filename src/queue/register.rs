@@ -7,7 +7,7 @@ use super::definition::{self, Definition};
 use super::fitness::{self, Unfit};
 use super::options::{self, Options};
 use super::{handler_name, privilege, publish, restore, share, store};
-use crate::errors::{Error, Result, SqlState};
+use crate::errors::{quote_literal, Error, Result, SqlState};
 use crate::pg::{
     database, ereport, function_catalog as functions, identifier, identity, transaction,
 };
@@ -23,10 +23,6 @@ sql_function!(pushy_queue_register, |call| {
 
 /// Registers a queue and answers its handler's signature.
 fn register(name: String, handler: &str, options: &Options) -> Result<String> {
-    if options.concurrency == Some(0) {
-        return Err(Error::out_of_range("concurrency", 0, "1 or more")
-            .hint("NULL means as many as there are executors; pushy.queue_pause stops a queue."));
-    }
     let caller = identity::current_user();
     let mut wanted = options::defaults(name);
     options.apply_to(&mut wanted);
@@ -35,7 +31,8 @@ fn register(name: String, handler: &str, options: &Options) -> Result<String> {
     wanted.home_system = database::system_identifier();
     wanted.home_database = database::current();
     set_role(&mut wanted, options.run_as.unwrap_or(caller))?;
-    set_handler(&mut wanted, handler)?;
+    set_handler(&mut wanted, handler).map_err(|error| with_order(&wanted.name, handler, error))?;
+    options::tell_of_delays(&wanted);
 
     // Around again only when somebody else registers or drops the name at this moment.
     const TRIES: usize = 10;
@@ -135,12 +132,25 @@ pub fn set_role(queue: &mut Definition, role: Oid) -> Result<()> {
         return Err(Unfit::OwnerMayNotBecome {
             owner: identifier::quoted(&identity::role_name(caller)),
             role: identifier::quoted(&found.name),
+            superuser: found.superuser,
         }
         .into_error());
     }
     queue.run_as = role;
     queue.run_as_name = found.name;
     Ok(())
+}
+
+/// What looks like a handler where the queue's name is due was meant as one.
+fn with_order(name: &str, handler: &str, error: Error) -> Error {
+    if !name.ends_with(')') || handler.ends_with(')') {
+        return error;
+    }
+    error.hint(format!(
+        "The queue's name comes first: pushy.queue_register({}, {})",
+        quote_literal(handler),
+        quote_literal(name)
+    ))
 }
 
 /// The function that the caller names.

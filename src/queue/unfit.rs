@@ -1,6 +1,7 @@
 //! Why a queue cannot run, in words: the reason, and what to do about it.
 
 use crate::errors::{quote_literal, Error, SqlState};
+use crate::pg::{identifier, identity};
 
 /// Why a queue's jobs cannot be run. Names are as SQL wants them written.
 #[derive(Clone, Debug)]
@@ -64,6 +65,8 @@ pub enum Unfit {
     OwnerMayNotBecome {
         owner: String,
         role: String,
+        /// A membership would make the owner one too.
+        superuser: bool,
     },
     NoSchemaUsage {
         role: String,
@@ -150,7 +153,7 @@ impl Unfit {
             Self::OwnerRenamed { owner, now, .. } => {
                 format!("the queue's owner {owner} is now {now}")
             }
-            Self::OwnerMayNotBecome { owner, role } => {
+            Self::OwnerMayNotBecome { owner, role, .. } => {
                 format!("role {owner} may not become role {role}")
             }
             Self::NoSchemaUsage {
@@ -225,7 +228,10 @@ impl Unfit {
                 "As a superuser: register it again with pushy.queue_register, which makes it yours with its jobs, or SELECT pushy.queue_drop({}, force => true)",
                 quote_literal(queue)
             ),
-            Self::OwnerMayNotBecome { owner, role } => format!("GRANT {role} TO {owner}"),
+            Self::OwnerMayNotBecome { owner, superuser: true, .. } => format!(
+                "Pass run_as => a role that is no superuser and of which {owner} is a member; a superuser registers the queues that run as one"
+            ),
+            Self::OwnerMayNotBecome { owner, role, .. } => format!("GRANT {role} TO {owner}"),
             Self::NoSchemaUsage { role, schema, .. } => {
                 format!("GRANT USAGE ON SCHEMA {schema} TO {role}")
             }
@@ -253,7 +259,15 @@ impl Unfit {
 
     /// The error of a call that wants the queue to be fit.
     pub fn into_error(self) -> Error {
-        Error::new(self.sqlstate(), self.reason()).hint(self.fix())
+        let hint = match &self {
+            // A role that owns things and has no session is meant to stay so.
+            Self::NoLogin { role } => format!(
+                "Pass run_as => a role that logs in and of which {} is a member, or run ALTER ROLE {role} LOGIN",
+                identifier::quoted(&identity::role_name(identity::current_user()))
+            ),
+            _ => self.fix(),
+        };
+        Error::new(self.sqlstate(), self.reason()).hint(hint)
     }
 
     fn sqlstate(&self) -> SqlState {

@@ -38,9 +38,7 @@ pub fn read(call: Call, table: &Table) -> Result<Definition> {
         relation_name: table.qualified.clone(),
         relation_owner: identity::role_name(table.owner),
         name: read_name(call, channel.as_ref(), queue_name.as_deref())?,
-        named_by_table: queue_name.is_none()
-            && call.datum(CHANNEL).is_none()
-            && call.datum(NAME).is_none(),
+        named_by_table: queue_name.is_none() && call.datum(CHANNEL).is_none() && !says_name(call),
         owner: caller,
         owner_name: identity::role_name(caller),
         channel: channel.map(Channel::into_bytes),
@@ -68,15 +66,28 @@ pub fn read(call: Call, table: &Table) -> Result<Definition> {
     Ok(definition)
 }
 
+/// Whether the caller has named the watch.
+pub fn says_name(call: Call) -> bool {
+    call.datum(NAME).is_some()
+}
+
+/// Whether the caller has chosen how notices are delivered.
+pub fn says_delivery(call: Call) -> bool {
+    call.datum(DELIVERY).is_some()
+}
+
 /// By relay, which spares writers the server-wide lock of NOTIFY and listeners the notices of others: where one can come.
 fn usual_delivery() -> Way {
-    let can_come = shared::get().is_some()
-        && database::name(database::current()).is_some_and(|name| settings::runs_in(&name));
-    if can_come {
+    if a_relay_can_come() {
         Way::Relay
     } else {
         Way::Notify
     }
+}
+
+pub fn a_relay_can_come() -> bool {
+    shared::get().is_some()
+        && database::name(database::current()).is_some_and(|name| settings::runs_in(&name))
 }
 
 fn read_channel(call: Call, table: &Table, queue: Option<&str>) -> Result<Option<Channel>> {

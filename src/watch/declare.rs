@@ -1,16 +1,17 @@
 //! watch(): what a deploy script says of a table, as often as it likes.
 
 use super::arguments;
-use super::definition::{self, Definition, Payload, Stands};
+use super::definition::{self, Definition, Payload, Stands, Way};
 use super::orphans;
 use super::table::Table;
+use super::taken_away;
 use super::triggers::{self, Wording};
 use crate::channel::Channel;
 use crate::errors::{quote_literal, Error, Result, SqlState};
 use crate::pg::function::Answer;
 use crate::pg::{catalog_trigger, ereport, identifier, identity, invalidation, transaction};
 use crate::queue::publish;
-use crate::{row, sql_function};
+use crate::{obstacle, row, sql_function};
 
 sql_function!(pushy_watch, |call| {
     transaction::require_writable(c"pushy.watch()");
@@ -19,7 +20,11 @@ sql_function!(pushy_watch, |call| {
     require_trigger_privilege(&table)?;
     let wanted = arguments::read(call, &table)?;
     let channel = wanted.channel.clone();
-    declare(wanted, &table)?;
+    let (has_channel, delivery) = (channel.is_some(), wanted.delivery);
+    let is_changed = declare(wanted, &table, arguments::says_name(call))?;
+    if is_changed && has_channel && !arguments::a_relay_can_come() {
+        tell_no_relay(&table, delivery, arguments::says_delivery(call));
+    }
     let ident = match channel {
         None => Answer::Null,
         Some(name) => row![Channel::exact(&name)?.ident()][0],
@@ -43,10 +48,12 @@ fn require_trigger_privilege(table: &Table) -> Result<()> {
     )))
 }
 
-fn declare(mut wanted: Definition, table: &Table) -> Result<()> {
-    if let Some(existing) = find(&wanted, table)? {
-        if is_as_wanted(&existing, &wanted)? {
-            return Ok(());
+/// Declares it, and answers whether that has changed anything.
+fn declare(mut wanted: Definition, table: &Table, is_named: bool) -> Result<bool> {
+    let usual_name = (!is_named).then(|| wanted.name.clone());
+    if let Some(existing) = find(&mut wanted, usual_name.as_deref(), &watches_of(table)?) {
+        if is_as_wanted(existing, &wanted)? {
+            return Ok(false);
         }
     }
     // From here on nobody else declares a watch of this table, or renames it.
@@ -55,13 +62,15 @@ fn declare(mut wanted: Definition, table: &Table) -> Result<()> {
     wanted.relation_name.clone_from(&table.qualified);
     wanted.relation_owner = identity::role_name(table.owner);
     let mut renamed = None;
-    match find(&wanted, table)? {
+    let watches = watches_of(table)?;
+    let existing = find(&mut wanted, usual_name.as_deref(), &watches);
+    match existing {
         Some(existing) => {
-            require_owner(&existing, table)?;
+            require_owner(existing, table)?;
             wanted.watch_id = existing.watch_id;
             renamed = (existing.name != wanted.name).then(|| existing.name.clone());
             wanted.paused = existing.paused && existing.stands != Stands::Elsewhere;
-            triggers::drop(&existing)?;
+            triggers::drop(existing)?;
         }
         None => wanted.watch_id = identity::as_owner(|| Ok(definition::next_id()))?,
     }
@@ -74,6 +83,10 @@ fn declare(mut wanted: Definition, table: &Table) -> Result<()> {
     })?;
     invalidation::tell_changed(table.oid);
     publish::mark_present();
+    if let Some(existing) = existing {
+        taken_away::tell(existing, &wanted, renamed.is_some());
+    }
+    taken_away::tell_twin(&wanted, existing, &watches);
     if let Some(before) = renamed {
         ereport::notice(
             &Error::new(
@@ -87,21 +100,51 @@ fn declare(mut wanted: Definition, table: &Table) -> Result<()> {
         );
     }
     warn(&wanted, table);
-    Ok(())
+    Ok(true)
 }
 
-fn find(wanted: &Definition, table: &Table) -> Result<Option<Definition>> {
-    let watches = identity::as_owner(|| definition::of_table(table))?;
-    let by_name = watches
-        .iter()
-        .position(|existing| existing.name == wanted.name);
+fn watches_of(table: &Table) -> Result<Vec<Definition>> {
+    identity::as_owner(|| definition::of_table(table))
+}
+
+/// The watch that is meant. A name that nobody said gives way to the name of a watch that tells somewhere else.
+fn find<'a>(
+    wanted: &mut Definition,
+    usual_name: Option<&str>,
+    watches: &'a [Definition],
+) -> Option<&'a Definition> {
+    if let Some(usual_name) = usual_name {
+        wanted.name = free_name(wanted, usual_name, watches);
+    }
+    let by_name = watches.iter().find(|existing| existing.name == wanted.name);
     // The table was renamed since, and its name was the watch's.
     let by_table = || {
-        let is_it = |existing: &Definition| existing.named_by_table && wanted.named_by_table;
-        watches.iter().position(is_it)
+        let is_it = |existing: &&Definition| existing.named_by_table && wanted.named_by_table;
+        watches.iter().find(is_it)
     };
-    let found = by_name.or_else(by_table);
-    Ok(found.and_then(|at| watches.into_iter().nth(at)))
+    by_name.or_else(by_table)
+}
+
+/// The channel's name or the queue's; where a watch of that name tells somewhere else, one that says which of the two it is.
+fn free_name(wanted: &Definition, usual_name: &str, watches: &[Definition]) -> String {
+    let other_name = format!(
+        "{usual_name} ({})",
+        if wanted.channel.is_some() {
+            "channel"
+        } else {
+            "queue"
+        }
+    );
+    let named = |name: &str| watches.iter().find(|existing| existing.name == name);
+    let is_taken = match named(usual_name) {
+        Some(existing) => !existing.tells_where(wanted),
+        None => named(&other_name).is_some_and(|existing| existing.tells_where(wanted)),
+    };
+    if is_taken {
+        other_name
+    } else {
+        usual_name.to_owned()
+    }
 }
 
 /// A deploy that changes nothing takes no lock.
@@ -171,6 +214,23 @@ fn warn(watch: &Definition, table: &Table) {
             ),
         );
     }
+}
+
+/// Where no relay can come, who said nothing gets NOTIFY, and who wants the relay waits for it.
+fn tell_no_relay(table: &Table, delivery: Way, is_said: bool) {
+    let table = &table.qualified;
+    let told = match delivery {
+        Way::Relay => format!("notices of table {table} wait in the event log: no relay comes here to tell them"),
+        Way::Notify if is_said => return,
+        Way::Notify => format!("notices of table {table} are told by NOTIFY, and not kept in the event log: no relay comes here"),
+    };
+    let reasons = obstacle::of_workers();
+    let hint = reasons
+        .first()
+        .map(|first| first.fix.clone().unwrap_or_else(|| first.reason.clone()));
+    ereport::notice(
+        &Error::new(SqlState::SUCCESSFUL_COMPLETION, told).hint(hint.unwrap_or_default()),
+    );
 }
 
 fn silence(watch: &Definition) -> String {

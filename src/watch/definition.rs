@@ -349,6 +349,18 @@ pub fn forget_lost() {
 }
 
 impl Definition {
+    /// Whether both have the channel in common, or are without one and feed the same queue: what a watch is named by.
+    pub fn tells_where(&self, other: &Self) -> bool {
+        match (&self.channel, &other.channel) {
+            (None, None) => self.queue_name() == other.queue_name(),
+            (mine, other) => mine == other,
+        }
+    }
+
+    pub fn queue_name(&self) -> Option<&str> {
+        self.queue.as_ref().map(|queue| queue.name.as_str())
+    }
+
     pub fn is_home(&self) -> bool {
         self.stands == Stands::Home
     }

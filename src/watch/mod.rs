@@ -15,6 +15,7 @@ mod restore;
 mod statement;
 mod statistics;
 mod table;
+mod taken_away;
 mod tell;
 mod triggers;
 

@@ -4,9 +4,12 @@ use pushy_core::log::cursor::Cursor;
 
 use super::table;
 use crate::errors::{Error, Result};
-use crate::log::{state, tick};
+use crate::log::parts::tick_table;
+use crate::log::state::{self, State};
+use crate::log::tick;
 use crate::pg::function::Call;
-use crate::pg::{clock, identity, snapshot, transaction};
+use crate::pg::snapshot::{self, Snapshot};
+use crate::pg::{clock, heap, identity, transaction};
 use crate::sql_function;
 
 sql_function!(pushy_subscription_ack, |call| subscription_ack(call));
@@ -18,11 +21,12 @@ fn subscription_ack(call: Call) -> Result<bool> {
     table::owned(&name, identity::current_user())?;
     identity::as_owner(|| {
         let state = state::read()?;
-        let newest = tick::newest(&state, &snapshot::take_latest())?;
+        let snapshot = snapshot::take_latest();
+        let newest = tick::newest(&state, &snapshot)?;
         let newest = newest
             .map_or(state.last, |tick| tick.last())
             .max(state.last);
-        if cursor > newest {
+        if cursor > newest || is_beyond_its_tick(&state, cursor, &snapshot)? {
             return Err(Error::out_of_range(
                 "cursor",
                 format!("\"{cursor}\""),
@@ -31,6 +35,24 @@ fn subscription_ack(call: Call) -> Result<bool> {
         }
         Ok(table::move_to(&name, cursor, Some(clock::now().0)))
     })
+}
+
+/// Whether its tick is there and has fewer events: nobody was ever given such a cursor, and it would pass over nothing
+/// only by chance. One whose tick was emptied, or lost in a crash, may have been given out.
+fn is_beyond_its_tick(state: &State, cursor: Cursor, snapshot: &Snapshot) -> Result<bool> {
+    let place = (cursor.epoch, cursor.tick);
+    for part in &state.parts {
+        let table = heap::open_for_reading(tick_table(part.part))?;
+        let mut found = None;
+        tick::of_part(&table, part.part, place, snapshot, |tick| {
+            found = ((tick.epoch, tick.tick) == place).then(|| tick.last());
+            Ok(false)
+        })?;
+        if let Some(last) = found {
+            return Ok(cursor > last);
+        }
+    }
+    Ok(false)
 }
 
 /// A cursor as it is written.
