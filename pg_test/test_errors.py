@@ -2,6 +2,7 @@
 
 import psycopg
 import pytest
+from harness.versions import skip_unless_workers_must_log_in
 
 NULL, RANGE, UNKNOWN_FUNCTION, UNKNOWN, INVALID = "22004", "22003", "42883", "42704", "22023"
 
@@ -81,12 +82,14 @@ CASES = [  # statement, SQLSTATE, what the message says, what the hint says (Non
     ("SELECT pushy.queue_register('new', 'pg_catalog.count(*)')", "42", "count", None),
     ("SELECT pushy.queue_register('new', 'many(jsonb)')", "42", "many", None),
 
+    ("SELECT pushy.queue_register('fine()', 'mails')", UNKNOWN_FUNCTION, "mails", "pushy.queue_register('mails', 'fine()')"),
+
     # Values out of range.
     ("SELECT pushy.queue_register('', 'fine()')", INVALID, "queue", None),
     ("SELECT pushy.queue_register(repeat('x', 5000), 'fine()')", "22", "queue", None),
     ("SELECT pushy.queue_register('new', 'fine()', priority => 10)", INVALID, "10", "0"),
     ("SELECT pushy.queue_register('new', 'fine()', priority => -1)", INVALID, "-1", "0"),
-    ("SELECT pushy.queue_register('new', 'fine()', concurrency => -1)", INVALID, "-1", None),
+    ("SELECT pushy.queue_register('new', 'fine()', concurrency => -1)", INVALID, "-1", "0 for no limit"),
     ("SELECT pushy.queue_register('new', 'fine()', max_attempts => 0)", INVALID, "max_attempts", None),
     ("SELECT pushy.queue_register('new', 'fine()', max_attempts => -5)", INVALID, "-5", None),
     ("SELECT pushy.queue_register('new', 'fine()', backoff => 'random')", INVALID, "random", "exponential"),
@@ -172,6 +175,66 @@ def test_jobs_wait_fails_when_the_time_is_over(database):
     with pytest.raises(psycopg.errors.QueryCanceled, match="stuck") as late:
         database.sql("CALL pushy.jobs_wait('stuck', '50 ms')")
     assert "queue_explain" in late.value.diag.message_hint
+
+
+def said(database, statement: str, user: str = "postgres") -> list[tuple]:
+    heard = []
+    with database.connect(user) as session:
+        session.add_notice_handler(lambda diag: heard.append((diag.message_primary, diag.message_hint)))
+        session.execute(statement)
+    return heard
+
+
+def test_jobs_wait_says_at_once_that_the_queue_is_paused(database):
+    database.sql("SELECT pushy.queue_register('paused', 'fine()'), pushy.queue_pause('paused')")
+    assert said(database, "CALL pushy.jobs_wait('paused', '1 hour')") == []  # nothing to wait for
+    database.sql("SELECT pushy.enqueue('paused')")
+    heard = []
+    with database.connect() as session:
+        def go_on(diag):
+            heard.append((diag.message_primary, diag.message_hint))
+            database.sql(diag.message_hint)
+        session.add_notice_handler(go_on)
+        session.execute("CALL pushy.jobs_wait('paused', '1 hour')")
+    assert heard == [("jobs of queue \"paused\" do not run now: the queue is paused", "SELECT pushy.queue_resume('paused')")]
+
+
+def test_a_delay_that_is_longer_than_the_longest_is_told(database):
+    register = "SELECT pushy.queue_register('slow', 'fine()', retry_delay => '10 s', max_retry_delay => '2 s')"
+    told = [("queue \"slow\" waits 2 s after each failed attempt, its max_retry_delay, because its retry_delay of 10 s is longer",
+             "Pass max_retry_delay as well: no attempt is put off longer than that.")]
+    assert said(database, register) == told
+    assert said(database, "SELECT pushy.queue_alter('slow', priority => 1)") == []
+    assert said(database, "SELECT pushy.queue_alter('slow', retry_delay => '1 s')") == []
+    assert said(database, "SELECT pushy.queue_alter('slow', retry_delay => '10 s')") == told
+
+
+def test_no_limit_is_written_alike_where_a_queue_is_declared_and_where_it_is_altered(database):
+    seen = []
+    for call in ("queue_register('free', 'fine()', concurrency => 3)", "queue_alter('free', concurrency => 0)",
+                 "queue_register('free', 'fine()', concurrency => 3)", "queue_register('free', 'fine()', concurrency => 0)"):
+        database.sql(f"SELECT pushy.{call}")
+        seen.append(database.value("SELECT concurrency FROM pushy.queues WHERE queue = 'free'"))
+    assert seen == [3, None, 3, None]
+
+
+def test_nobody_is_advised_to_grant_a_superuser(database, role):
+    name = role()
+    database.sql(f"GRANT USAGE ON SCHEMA pushy TO {name}; GRANT CREATE ON SCHEMA public TO {name}")
+    with database.connect(name) as session, pytest.raises(psycopg.errors.InsufficientPrivilege) as refused:
+        session.execute("SELECT pushy.queue_register('mine', 'fine()', run_as => 'postgres')")
+    assert refused.value.diag.message_primary == f"role {name} may not become role postgres"
+    assert "GRANT" not in refused.value.diag.message_hint and "no superuser" in refused.value.diag.message_hint
+
+
+def test_an_owner_without_a_session_is_advised_to_name_a_role_that_has_one(database, role):
+    skip_unless_workers_must_log_in(database)
+    name = role()
+    database.sql(f"ALTER ROLE {name} NOLOGIN; GRANT USAGE ON SCHEMA pushy TO {name}")
+    with database.connect() as session, pytest.raises(psycopg.Error, match="not permitted to log in") as refused:
+        session.execute(f"SET ROLE {name}")
+        session.execute("SELECT pushy.queue_register('boss', 'fine()')")
+    assert refused.value.diag.message_hint.startswith(f"Pass run_as => a role that logs in and of which {name} is a member, or")
 
 
 def test_jobs_wait_wants_to_be_called_outside_a_transaction_block(database):

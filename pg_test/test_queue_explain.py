@@ -45,17 +45,50 @@ def test_jobs_between_attempts_are_told_with_the_call_that_runs_them_now(db):
     assert db.rows(fix) == [(True,)]
 
 
-def test_the_limit_of_concurrency_is_told_with_the_jobs_that_hold_it(db):
+def gated(db, jobs: int, **options) -> Gate:
     gate = Gate(db)
+    said = "".join(f", {name} => {value}" for name, value in options.items())
     db.sql(f"CREATE FUNCTION gated() RETURNS void LANGUAGE plpgsql AS $$BEGIN PERFORM {gate.stop}; END$$;"
-           "SELECT pushy.queue_register('q', 'gated()', concurrency => 1, batch => false)")
-    first, _ = (db.value("SELECT pushy.enqueue('q')") for _ in range(2))
-    [pid] = gate.wait_for_arrival()
-    [(reason, fix)] = explained(db)
-    assert f"job {first} in process {pid}" in reason
-    assert "concurrency => 2" in fix
+           f"SELECT pushy.queue_register('q', 'gated()', batch => false{said})")
+    db.sql("SELECT pushy.enqueue('q') FROM generate_series(1, %s)", jobs)
+    return gate
+
+
+@pytest.mark.parametrize("concurrency, fix", [(1, None), (2, "SELECT pushy.queue_alter('q', concurrency => 3)")])
+def test_the_limit_of_concurrency_is_told_with_the_jobs_that_hold_it(make_cluster, concurrency, fix):
+    """One after the other is what was asked for: nothing to mend."""
+    db = make_cluster({"pushy.max_executors": 3}).database()
+    gate = gated(db, 3, concurrency=concurrency)
+    pids = gate.wait_for_arrival(concurrency)
+    [(reason, how)] = explained(db)
+    assert f"its concurrency of {concurrency}" in reason and "; the others wait for" in reason and how == fix
+    assert all(f"in process {pid}" in reason for pid in pids)
     gate.open()
     db.jobs_wait("q")
+
+
+def test_those_that_wait_behind_running_ones_are_told_what_for(make_cluster):
+    db = make_cluster({"pushy.max_executors": 1}).database()
+    gate = gated(db, 1)
+    gate.wait_for_arrival()
+    assert ["jobs are running" in reason for reason, _ in explained(db)] == [True]
+    db.sql("SELECT pushy.enqueue('q')")
+    [(running, _), (others, fix)] = explained(db)
+    assert "jobs are running" in running and others.startswith("all 1 executors are busy") and "pushy.max_executors = 2" in fix
+    gate.open()
+    db.jobs_wait("q")
+
+
+def test_a_parked_queue_whose_obstacle_is_gone_says_so(fine, role):
+    name = role()
+    fine.sql("SELECT pushy.queue_register('q', 'fine', run_as => %s)", name)
+    fine.sql("REVOKE EXECUTE ON FUNCTION fine(jsonb) FROM PUBLIC; SELECT pushy.enqueue('q')")
+    fine.wait_until("SELECT parked FROM pushy.queues", lambda parked: parked is not None)
+    fine.sql(f"GRANT EXECUTE ON FUNCTION fine(jsonb) TO {name}")
+    [(reason, fix)] = explained(fine)
+    assert reason == f"the queue was parked, because role {name} may not execute handler public.fine(jsonb); that is mended"
+    fine.sql(fix)
+    fine.jobs_wait("q")
 
 
 def test_a_dropped_handler_is_told_and_can_be_created_again(fine):

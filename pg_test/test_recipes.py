@@ -57,7 +57,7 @@ def set_up(db, name: str) -> None:
 
 
 def test_every_block_is_run_by_a_test():
-    assert set(BLOCKS) == {"subscribers.sql", "listener.py", "monitoring.sql", "monitor.py", "cache.sql", "product_cache.py",
+    assert set(BLOCKS) == {"subscribers.sql", "listener.py", "copies.sql", "copier.py", "monitoring.sql", "monitor.py", "cache.sql", "product_cache.py",
                            "services.sql", "figures.sql", "dashboard.py"}
 
 
@@ -72,6 +72,23 @@ def test_subscribers_hear_what_is_committed(db, run):
     relay, said = line.split(" ", 1)
     assert said.startswith(f'news {{"v":1,"op":"insert","schema":"public","table":"news","key":{{"id":2}},"pid":{pid},'), line
     assert [int(relay)] == db.workers("relay")
+
+
+def test_a_copy_misses_nothing_of_what_is_committed_while_its_reader_is_away(db, run):
+    set_up(db, "copies.sql")
+    equal = """SELECT (SELECT array_agg(m ORDER BY id)::text FROM member m) IS NOT DISTINCT FROM (SELECT array_agg(c ORDER BY id)::text FROM member_copy c)"""
+    db.sql("INSERT INTO member VALUES (1, 'Ann'), (2, 'Bob')")
+    first = run("copier.py")
+    db.sql("UPDATE member SET id = 3, name = 'Cid' WHERE id = 2")
+    db.wait_until(equal)
+    first.stop()
+    db.sql("DELETE FROM member WHERE id = 1; INSERT INTO member VALUES (4, 'Dan')")
+    second = run("copier.py")
+    db.sql("INSERT INTO member VALUES (5, 'Eve')")
+    db.wait_until(equal)
+    db.sql("TRUNCATE member")
+    db.wait_until(equal)
+    assert second.line().startswith("applied")
 
 
 def test_monitoring_tells_what_is_worth_it(db, run):

@@ -41,3 +41,28 @@ def test_with_a_relay_all_is_active(db):
     db.sql("CREATE TABLE t (id int PRIMARY KEY); SELECT pushy.watch('t', channel => 'c'), pushy.subscription_create('s'); INSERT INTO t VALUES (1)")
     db.sql("CALL pushy.subscription_wait('s', '30 s')")
     assert states(db) == {"c": ("active", None), "s": ("active", None)}
+
+
+def heard_by(db, *statements: str) -> list[list[str]]:
+    """What each statement of one session says beside its answer."""
+    said = []
+    with db.connect() as session:
+        session.add_notice_handler(lambda diag: said[-1].append(f"{diag.severity} {diag.message_primary}; {diag.message_hint}"))
+        for statement in statements:
+            said.append([])
+            session.execute(statement)
+    return said
+
+
+def test_without_the_preload_who_wants_the_relay_is_told_that_none_comes(make_cluster):
+    db = make_cluster({"shared_preload_libraries": ""}).database()
+    db.sql("CREATE TABLE t (id int PRIMARY KEY)")
+    watched, again, by_relay, by_notify, *notified = heard_by(
+        db, "SELECT pushy.watch('t')", "SELECT pushy.watch('t')", "SELECT pushy.watch('t', channel => 'r', delivery => 'relay')",
+        "SELECT pushy.watch('t', channel => 'n', delivery => 'notify')", "SELECT pushy.notify('c', 'x', 'relay')",
+        "SELECT pushy.notify('c', 'x', 'relay')", "SELECT pushy.notify('c', 'x')")
+    assert [line.partition(":")[0] for line in watched] == ["NOTICE notices of table public.t are told by NOTIFY, and not kept in the event log"]
+    assert [line.partition(":")[0] for line in by_relay] == ["NOTICE notices of table public.t wait in the event log"]
+    assert all("shared_preload_libraries" in line for line in watched + by_relay + notified[0])
+    assert again == by_notify == notified[1] == notified[2] == []
+    assert [line.partition(":")[0] for line in notified[0]] == ["WARNING what is delivered by relay waits in the event log"]

@@ -116,7 +116,7 @@ impl Launching {
                     SqlState::CONFIGURATION_LIMIT_EXCEEDED,
                     "jobs wait: no background worker slot is free",
                 )
-                .hint("Raise max_worker_processes: Pushy takes pushy.max_executors + pushy.reserved_executors + 2, beside parallel queries and replication. Tried again every second; this is said once."),
+                .hint("Raise max_worker_processes: Pushy takes pushy.max_executors + pushy.reserved_executors + 2, and one for the relay of each database that has one, beside parallel queries and replication. Tried again every second; this is said once."),
             );
         }
         now + SLICE_US
