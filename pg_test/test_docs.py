@@ -102,3 +102,25 @@ def test_the_changelog_names_every_function_of_the_public(db):
                                         "AND obj_description(oid, 'pg_proc') !~ '^Internal|[Bb]ehind|the filter of' "
                                         "AND has_function_privilege('pg_monitor', oid, 'EXECUTE')")}
     assert {name for name in public if f"`{name}`" not in text} == set()
+
+
+def cells(page: str, head: str) -> list[list[str]]:
+    lines = (ROOT / "docs" / page).read_text().split(f"| {head} |", 1)[1].split("\n\n")[0].splitlines()[2:]
+    return [[cell.strip().replace("`", "") for cell in line.split("|")[1:-1]] for line in lines]
+
+
+def test_the_options_of_a_queue_are_those_of_the_function_with_its_defaults():
+    declared = (ROOT / "sql" / "queues.sql").read_text().split("handler text,", 1)[1].split(")\nRETURNS", 1)[0]
+    defaults = {name: value.strip("'") for name, value in re.findall(r"^ +(\w+) \w+ DEFAULT (.+?),?$", declared, re.M)}
+    shown = {name: default for name, default, _ in cells("queues.md", "argument | default")}
+    assert shown.keys() == defaults.keys()
+    for name in defaults.keys() - {"run_as", "concurrency"}:
+        assert shown[name] == defaults[name], name
+
+
+def test_the_events_of_the_control_channel_are_all_of_them():
+    source = (ROOT / "src" / "queue" / "control.rs").read_text().split("pub enum Event {", 1)[1].split("\n}", 1)[0]
+    events = {word.lower() for word in re.findall(r"^ +(\w+),$", source, re.M)}
+    events |= set(re.findall(r'\\"event\\":\\"(\w+)', (ROOT / "src" / "relay" / "emit.rs").read_text()))
+    shown = {event for first, *_ in cells("control-channel.md", "`event` | when") for event in first.split(", ")}
+    assert shown == events and "resync" in events

@@ -1,5 +1,8 @@
 """Durable subscriptions: read, acknowledge, wait."""
 
+import psycopg
+import pytest
+
 
 def read(db, name, max=100):
     return [(row["channel"], row["payload"]) for row in rows(db, name, max)]
@@ -30,6 +33,21 @@ def test_a_subscription_reads_what_was_notified_until_it_acknowledges(db):
     assert db.value("SELECT pushy.subscription_ack('s', %s)", found[2]["cursor"]) is True
     assert read(db, "s") == []
     assert db.value("CALL pushy.subscription_wait('s', '0')") is False
+
+
+def test_a_cursor_that_was_never_given_out_is_refused(db):
+    db.value("SELECT pushy.subscription_create('s', '{orders}')")
+    db.sql("SELECT pushy.notify('orders', n::text, delivery => 'relay') FROM generate_series(1, 3) n")
+    wait(db, "s")
+    db.sql("SELECT pushy.notify('orders', 'later', delivery => 'relay')")
+    db.wait_until("SELECT count(*) FROM pushy.subscription_read('s')", 4)
+    found = rows(db, "s")
+    epoch, tick, n = map(int, found[2]["cursor"].split("-"))
+    for never in (f"{epoch}-{tick}-{n + 9}", f"{epoch}-{tick + 99}-1", f"{epoch + 1}-1-1"):
+        with pytest.raises(psycopg.errors.InvalidParameterValue, match=never):
+            db.sql("SELECT pushy.subscription_ack('s', %s)", never)
+    assert len(read(db, "s")) == 4
+    assert [db.value("SELECT pushy.subscription_ack('s', %s)", row["cursor"]) for row in found] == [True] * 4
 
 
 def test_a_notice_job_is_run_once_for_each_notice(db):
@@ -87,8 +105,6 @@ def test_a_chain_of_causes_through_the_log_is_bounded(make_cluster):
 
 
 def test_only_the_owner_may_use_a_subscription(db, role):
-    import psycopg
-    import pytest
     owner, stranger, member = role(), role(), None
     member = role(f"IN ROLE {owner}")
     with db.connect(owner) as session:
@@ -108,16 +124,12 @@ def test_only_the_owner_may_use_a_subscription(db, role):
 
 
 def test_a_subscription_of_a_queue_needs_the_privilege_to_enqueue(db, role):
-    import psycopg
-    import pytest
     db.sql("CREATE FUNCTION work() RETURNS void LANGUAGE sql AS 'SELECT'; SELECT pushy.queue_register('q', 'work()')")
     with db.connect(role()) as session, pytest.raises(psycopg.errors.InsufficientPrivilege, match="queue"):
         session.execute("SELECT pushy.subscription_create('s', '{c}', queue => 'q')")
 
 
 def test_bad_arguments_name_the_value(db):
-    import psycopg
-    import pytest
     db.sql("SELECT pushy.subscription_create('s')")
     for statement, error in [
         ("SELECT pushy.subscription_create(NULL)", psycopg.errors.NullValueNotAllowed),
