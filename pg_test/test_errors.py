@@ -224,6 +224,7 @@ def test_nobody_is_advised_to_grant_a_superuser(database, role):
     with database.connect(name) as session, pytest.raises(psycopg.errors.InsufficientPrivilege) as refused:
         session.execute("SELECT pushy.queue_register('mine', 'fine()', run_as => 'postgres')")
     assert refused.value.diag.message_primary == f"role {name} may not become role postgres"
+    database.sql(f"DROP OWNED BY {name}")
     assert "GRANT" not in refused.value.diag.message_hint and "no superuser" in refused.value.diag.message_hint
 
 
@@ -234,6 +235,7 @@ def test_an_owner_without_a_session_is_advised_to_name_a_role_that_has_one(datab
     with database.connect() as session, pytest.raises(psycopg.Error, match="not permitted to log in") as refused:
         session.execute(f"SET ROLE {name}")
         session.execute("SELECT pushy.queue_register('boss', 'fine()')")
+    database.sql(f"DROP OWNED BY {name}")
     assert refused.value.diag.message_hint.startswith(f"Pass run_as => a role that logs in and of which {name} is a member, or")
 
 
