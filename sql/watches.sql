@@ -18,7 +18,7 @@ CREATE TABLE pushy.watch (
   channel       text,                   -- its exact name; NULL: jobs only
   events        text[]      NOT NULL CHECK (events OPERATOR(pg_catalog.<@) ARRAY['insert', 'update', 'delete', 'truncate']),
   columns       name[],
-  -- As they were written; what is evaluated is kept by the watch's triggers, and follows renamed columns.
+  -- As they were written, or as the server writes them since a column was renamed; the triggers keep what is evaluated.
   condition     text,
   payload       text        NOT NULL CHECK (payload OPERATOR(pg_catalog.=) ANY (ARRAY['none', 'key', 'row', 'diff', 'expression'])),
   payload_expr  text,
@@ -244,13 +244,13 @@ COMMENT ON COLUMN pushy.watches.channel IS 'What to write after LISTEN, quoted w
 COMMENT ON COLUMN pushy.watches.channel_name IS 'The same channel as it is called, never quoted: for a client whose call quotes it (asyncpg''s add_listener, sqlx''s listen), for pg_notify, and as a notice carries it; NULL: jobs only.';
 COMMENT ON COLUMN pushy.watches.events IS 'Which changes are told.';
 COMMENT ON COLUMN pushy.watches.columns IS 'An update counts when one of these differs; NULL: any.';
-COMMENT ON COLUMN pushy.watches.condition IS 'SQL over NEW and OLD, as it was written; NULL: none.';
+COMMENT ON COLUMN pushy.watches.condition IS 'SQL over NEW and OLD, as it was written or, since a column was renamed, as the server writes it; NULL: none.';
 COMMENT ON COLUMN pushy.watches.payload IS 'What a notice says: none, key, row, diff, or expression.';
-COMMENT ON COLUMN pushy.watches.payload_expr IS 'The payload as SQL over NEW and OLD, as it was written.';
+COMMENT ON COLUMN pushy.watches.payload_expr IS 'The payload as SQL over NEW and OLD, as it was written or, since a column was renamed, as the server writes it.';
 COMMENT ON COLUMN pushy.watches.level IS 'A notice per row, or per statement.';
 COMMENT ON COLUMN pushy.watches.delivery IS 'How notices go: notify, or relay.';
 COMMENT ON COLUMN pushy.watches.queue IS 'A job per notice goes here; NULL: notices only.';
-COMMENT ON COLUMN pushy.watches.args_expr IS 'The arguments of jobs as SQL over NEW and OLD, as it was written; NULL: the payload.';
+COMMENT ON COLUMN pushy.watches.args_expr IS 'The arguments of jobs as SQL over NEW and OLD, as it was written or, since a column was renamed, as the server writes it; NULL: the payload.';
 COMMENT ON COLUMN pushy.watches.merge IS 'Whether equal notices of several transactions may be told once.';
 COMMENT ON COLUMN pushy.watches.owner IS 'Who declared it: must be allowed to enqueue.';
 COMMENT ON COLUMN pushy.watches.state IS 'active, paused, elsewhere (came by a restore), orphaned (its triggers did, and it did not: they tell nothing), broken (a trigger was dropped, by hand or with what it used: it tells nothing; or its queue is gone or another''s, or who declared it is gone or may not enqueue: it adds no jobs), disabled (some of its triggers are, maybe those of a partition) replica (they fire only for what replication applies) or no_relay (its notices wait in the event log, and no relay can come to tell them).';
