@@ -11,6 +11,9 @@ use crate::pg::{identity, notify, session, text, transaction, Datum};
 
 /// Gives notices to NOTIFY, in order.
 pub fn notify(items: &[Item]) {
+    if items.is_empty() {
+        return;
+    }
     if let [Item::Notice {
         channel, payload, ..
     }] = items
@@ -28,6 +31,9 @@ pub fn notify(items: &[Item]) {
 
 /// Gives jobs, and notices for the log, to where they go, in order.
 pub fn out(items: &[Item]) -> Result<()> {
+    if items.is_empty() {
+        return Ok(());
+    }
     if let [Item::Notice {
         channel,
         payload,
@@ -78,6 +84,9 @@ fn event<'a>(
 }
 
 fn append(mut events: Vec<Event<'_>>, said: &[Said<'_>]) -> Result<()> {
+    if events.is_empty() {
+        return Ok(());
+    }
     let mut told = repeats::told(said).into_iter();
     events.retain(|_| told.next() == Some(true));
     log::append(&events)

@@ -95,11 +95,7 @@ impl Table {
         // in the executor state, freed here.
         let inserted = unsafe {
             let state = pg_sys::CreateExecutorState();
-            let info =
-                pg_sys::palloc0(size_of::<pg_sys::ResultRelInfo>()).cast::<pg_sys::ResultRelInfo>();
-            (*info).type_ = pg_sys::NodeTag::T_ResultRelInfo;
-            pg_sys::InitResultRelInfo(info, self.raw(), 0, std::ptr::null_mut(), 0);
-            pg_sys::ExecOpenIndices(info, true);
+            let info = self.open_indexes(true);
             let mut slots = Slots::new((*self.raw()).rd_att);
             slots.fill(std::iter::once(row));
             let slot = slots.filled()[0];
