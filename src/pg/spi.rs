@@ -11,6 +11,7 @@ use pgrx::pg_sys;
 
 use super::function::{Answer, IntoAnswer};
 use super::value::Timestamp;
+use super::varlena::Varlena;
 use super::{identity, search_path, text};
 use crate::errors::{Error, Result, SqlState};
 
@@ -359,9 +360,8 @@ impl Row<'_> {
     /// Bytes of a text or a jsonb, without reading it; 0 for NULL.
     pub fn length(&self, column: i32) -> usize {
         // SAFETY: the statement selects a type of variable length here.
-        self.datum(column).map_or(0, |datum| unsafe {
-            pg_sys::toast_raw_datum_size(datum) - pg_sys::VARHDRSZ
-        })
+        self.datum(column)
+            .map_or(0, |datum| unsafe { Varlena::of(datum).length() })
     }
 
     pub fn text(&self, column: i32) -> Result<String> {
