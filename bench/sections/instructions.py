@@ -131,7 +131,7 @@ def drain(cluster, db, queue: str, jobs: int) -> tuple[int, int, int]:
     before = db.value("SELECT pg_current_wal_insert_lsn()")
     db.sql("SELECT pushy.queue_resume(%s)", queue)
     wait_for("the jobs to have run", lambda: db.value("SELECT count(*) FROM pushy.live_job WHERE attempt = 0 AND queue_id = "
-                                                      "(SELECT queue_id FROM pushy.queue WHERE name = %s)", queue), lambda left: left == 0, 600)
+                                                      "(SELECT queue_id FROM pushy.queue WHERE queue = %s)", queue), lambda left: left == 0, 600)
     wal = db.value("SELECT pg_current_wal_insert_lsn() - %s::pg_lsn", before)
     executor = db.value("SELECT pid FROM pg_stat_activity WHERE backend_type LIKE 'pushy executor%'")
     written = len(parts(cluster.folder / f"of.{executor}"))
