@@ -82,6 +82,13 @@ def test_all_queues_are_seen_by_one_who_looks_for_the_first_time(fine, role):
     session = fine.connect(reader)
     seen = {queue for queue, in session.execute("SELECT queue FROM pushy.stats WHERE queue IS NOT NULL").fetchall()}
     assert seen == {f"q{n}" for n in range(1, 61, 2)}
+    many = fine.connect()
+    many.execute("BEGIN")
+    assert many.execute("SELECT count(*) FROM pushy.stats WHERE queue IS NOT NULL").fetchone() == (61,)
+    # One by one at first, then all at once, and no more.
+    [(scans,)] = many.execute("SELECT pg_stat_get_xact_numscans('pushy.queue'::regclass)").fetchall()
+    assert scans < 30, scans
+    many.execute("ROLLBACK")
     fine.sql("SELECT pushy.queue_revoke('q1', %s, 'monitor')", reader)
     assert session.execute("SELECT count(*), count(*) FILTER (WHERE queue = 'q1') FROM pushy.stats WHERE queue IS NOT NULL").fetchone() == (29, 0)
     fine.main.execute("BEGIN; SELECT pushy.queue_register('new', 'fine')")

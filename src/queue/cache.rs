@@ -95,8 +95,10 @@ impl Cache {
 /// The same, for a view, which may ask for one queue after the other.
 pub fn get_of_many(name: &str) -> Result<Rc<Known>> {
     let has_missed_many = CACHE.with_borrow_mut(|cache| {
-        cache.missed += usize::from(!cache.queues.contains_key(name));
-        cache.missed == MANY
+        let is_missed = !cache.queues.contains_key(name);
+        cache.missed += usize::from(is_missed);
+        // Once, not again for each that is found from then on.
+        is_missed && cache.missed == MANY
     });
     if has_missed_many {
         read_all()?;
