@@ -55,8 +55,11 @@ class Mallory(Tenant):
         self.run(f"CREATE TABLE {name}.watched (n int PRIMARY KEY, t text)")
         self.run(f"SELECT pushy.watch('{name}.watched', queue => '{name}_q')")
         self.run(f"SELECT pushy.channel_grant('{name}_own', 'postgres')")
+        # Kept long enough to be seen; retention is to meet it when it is held.
+        self.run(f"SELECT pushy.queue_alter('{name}_q', keep_discarded => '3 s')")
         self.discarded = self.enqueue('{"fail": 1}')
         self.becomes(self.discarded, "discarded")
+        self.expires = self.run("SELECT expires_at FROM pushy.jobs WHERE id = %s", self.discarded)[0][0]
         self.later = self.enqueue(delay="500 ms", key="taken")
         # Ready for long: its queue is not runnable.
         self.ready = self.run(f"SELECT pushy.enqueue('{name}_run')")[0][0]
@@ -66,6 +69,7 @@ class Mallory(Tenant):
 
     def stir(self) -> None:
         """Makes workers come upon what is held; whoever is refused, or would wait, is of no interest here."""
+        self.db.wait_until("SELECT clock_timestamp() > %s", True, params=(self.expires,))
         with self.db.connect(user=self.role) as other:
             other.execute("SET lock_timeout = '200 ms'")
             for statement in (

@@ -239,3 +239,36 @@ def test_a_flood_does_not_starve_another_role(make_cluster, executors):
             assert (done["started_at"] - done["run_at"]).total_seconds() < 3, done
         assert db.value("SELECT count(*) FROM pushy.live_job") > 0, "the flood is still there"
         flood.execute("SELECT pushy.queue_drop('flood', force => true)")
+
+
+def test_default_privileges_of_the_installer_give_nobody_anything_of_pushys(db, role):
+    tenant = role()
+    db.sql(f"""
+        DROP EXTENSION pushy;
+        ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO {tenant};
+        ALTER DEFAULT PRIVILEGES GRANT ALL ON SEQUENCES TO {tenant};
+        ALTER DEFAULT PRIVILEGES GRANT ALL ON ROUTINES TO {tenant};
+        ALTER DEFAULT PRIVILEGES GRANT ALL ON TYPES TO {tenant};
+        CREATE EXTENSION pushy""")
+    given = db.rows("""
+        SELECT o.name, a.privilege_type
+          FROM (SELECT c.relname::text AS name, c.relacl AS acl FROM pg_class c WHERE c.relnamespace = 'pushy'::regnamespace
+                UNION ALL SELECT p.proname, p.proacl FROM pg_proc p WHERE p.pronamespace = 'pushy'::regnamespace
+                UNION ALL SELECT 'job', t.typacl FROM pg_type t WHERE t.oid = 'pushy.job'::regtype) o, aclexplode(o.acl) a
+         WHERE a.grantee = %s::regrole""", tenant)
+    assert given == []
+    db.sql(f"DROP OWNED BY {tenant}")
+
+
+def test_nobody_puts_a_trigger_on_a_table_of_pushys_whatever_was_granted(db, role):
+    """It would run with the rights of the tables' owner."""
+    tenant = role()
+    db.sql(f"CREATE SCHEMA s AUTHORIZATION {tenant}; GRANT ALL ON ALL TABLES IN SCHEMA pushy TO {tenant}")
+    with db.connect(user=tenant) as session:
+        session.execute("CREATE FUNCTION s.f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'")
+        tables = [name for name, in db.rows("SELECT oid::regclass::text FROM pg_class WHERE relkind IN ('r', 'v') AND relnamespace = 'pushy'::regnamespace")]
+        for table in tables:
+            for kind in ("TRIGGER a AFTER INSERT", "CONSTRAINT TRIGGER b AFTER UPDATE"):
+                with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                    session.execute(f"CREATE {kind} ON {table} FOR EACH ROW EXECUTE FUNCTION s.f()")
+    db.sql(f"DROP OWNED BY {tenant} CASCADE")

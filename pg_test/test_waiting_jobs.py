@@ -1,6 +1,10 @@
 """Jobs that wait for their time: found when it has come, and without a walk over all that have waited before."""
 
+from datetime import timedelta
+
 import pytest
+
+from harness.waiting import PATIENCE
 
 NOTHING = "CREATE FUNCTION nothing(args jsonb) RETURNS void LANGUAGE sql AS ''; SELECT pushy.queue_register('q', 'nothing(jsonb)')"
 # More than a scheduler makes ready at a time.
@@ -83,6 +87,17 @@ def test_a_job_made_to_wait_again_before_all_others_runs_before_them(db):
         session.rollback()
     assert db.job_wait(early)["state"] == "completed"
     assert db.job(later)["state"] == "scheduled"
+
+
+def test_jobs_that_become_due_one_after_another_are_not_taken_for_locked(db):
+    """A hundred a second: some become due while the scheduler is looking."""
+    db.sql("""
+        CREATE FUNCTION work() RETURNS void LANGUAGE sql AS '';
+        SELECT pushy.queue_register('q', 'work()')""")
+    db.sql("SELECT count(pushy.enqueue('q', run_at => now() + interval '1 s' + n * interval '4 ms')) FROM generate_series(1, 500) n")
+    db.wait_until("SELECT count(*) FROM pushy.jobs WHERE state = 'completed'", 500)
+    late = db.value("SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY started_at - run_at) FROM pushy.jobs")
+    assert late < timedelta(milliseconds=100 * PATIENCE), late
 
 
 def test_a_round_of_the_scheduler_that_fails_forgets_no_time(db):

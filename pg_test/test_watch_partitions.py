@@ -67,6 +67,35 @@ def test_a_move_whose_second_half_a_trigger_stops_is_a_delete(db, heard):
     assert db.rows("SELECT k, id FROM p") == [(2, 3)]
 
 
+def test_what_is_told_of_a_stopped_move_at_commit_is_evaluated_as_who_has_moved_the_row(db, role):
+    """Else a function of a tenant's that somebody else calls, ANALYZE of an index included, has its code run as that one."""
+    tenant = role()
+    db.sql(f"CREATE SCHEMA s AUTHORIZATION {tenant}")
+    with db.connect(user=tenant) as session:
+        session.execute("""
+            CREATE TABLE s.p (id int, k int) PARTITION BY LIST (k);
+            CREATE TABLE s.p1 PARTITION OF s.p FOR VALUES IN (1); CREATE TABLE s.p2 PARTITION OF s.p FOR VALUES IN (2);
+            CREATE FUNCTION s.stop() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+            CREATE TRIGGER stop BEFORE INSERT ON s.p2 FOR EACH ROW EXECUTE FUNCTION s.stop();
+            CREATE FUNCTION s.who() RETURNS text LANGUAGE plpgsql AS $$BEGIN RETURN current_user; END$$;
+            CREATE FUNCTION s.move() RETURNS void LANGUAGE sql SECURITY DEFINER AS 'UPDATE s.p SET k = 2';
+            CREATE FUNCTION s.indexed(int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $$
+            BEGIN
+                IF session_user <> 'TENANT' THEN PERFORM s.move(); END IF;
+                RETURN $1;
+            END$$;
+            CREATE TABLE s.bait AS SELECT 1 AS a; CREATE INDEX ON s.bait (s.indexed(a))""".replace("TENANT", tenant))
+        session.execute("SELECT pushy.watch('s.p', channel => 'c', payload_expr => 's.who()', events => '{delete}')")
+        session.execute("SELECT pushy.subscription_create('r', '{c}')")
+        for act in ("SELECT s.move()", "ANALYZE s.bait"):
+            session.execute("INSERT INTO s.p VALUES (1, 1)")
+            db.sql(act)
+            session.execute("CALL pushy.subscription_wait('r', '10 s')")
+            told = session.execute("SELECT payload FROM pushy.subscription_read('r')").fetchall()
+            assert told == [(tenant,)], act
+            session.execute("SELECT pushy.subscription_ack('r', (SELECT cursor FROM pushy.subscription_read('r')))")
+
+
 def test_a_stopped_move_is_told_once_whatever_savepoints_end_around_it(db, heard):
     watch(db, "p")
     heard.after("INSERT INTO p SELECT 1, n FROM generate_series(1, 4) n")

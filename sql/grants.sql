@@ -12,6 +12,37 @@ REVOKE ALL ON ALL ROUTINES IN SCHEMA pushy FROM PUBLIC;
 REVOKE ALL ON TYPE pushy.job FROM PUBLIC;
 REVOKE ALL ON SCHEMA pushy FROM PUBLIC;
 
+-- The default privileges of whoever runs this script have given others what they were never meant to have: a trigger on a
+-- table of these runs as its owner. What is granted stays at the owner's and PUBLIC's from here on.
+DO $$
+DECLARE
+  taken pg_catalog.record;
+BEGIN
+  FOR taken IN
+    SELECT DISTINCT o.kind, o.name, a.grantee::pg_catalog.regrole::pg_catalog.text AS grantee
+      FROM (SELECT CASE WHEN c.relkind OPERATOR(pg_catalog.=) 'S'::pg_catalog."char" THEN 'SEQUENCE' ELSE 'TABLE' END AS kind,
+                   pg_catalog.format('%I.%I', 'pushy', c.relname) AS name, c.relacl AS acl, c.relowner AS owner
+              FROM pg_catalog.pg_class c
+             WHERE c.relnamespace OPERATOR(pg_catalog.=) 'pushy'::pg_catalog.regnamespace::pg_catalog.oid
+               AND c.relkind OPERATOR(pg_catalog.=) ANY (ARRAY['r'::pg_catalog."char", 'v'::pg_catalog."char", 'S'::pg_catalog."char"])
+            UNION ALL
+            SELECT 'ROUTINE', p.oid::pg_catalog.regprocedure::pg_catalog.text, p.proacl, p.proowner
+              FROM pg_catalog.pg_proc p
+             WHERE p.pronamespace OPERATOR(pg_catalog.=) 'pushy'::pg_catalog.regnamespace::pg_catalog.oid
+            UNION ALL
+            SELECT 'TYPE', 'pushy.job', t.typacl, t.typowner
+              FROM pg_catalog.pg_type t WHERE t.oid OPERATOR(pg_catalog.=) 'pushy.job'::pg_catalog.regtype::pg_catalog.oid
+            UNION ALL
+            SELECT 'SCHEMA', 'pushy', n.nspacl, n.nspowner
+              FROM pg_catalog.pg_namespace n WHERE n.nspname OPERATOR(pg_catalog.=) 'pushy') o
+     CROSS JOIN LATERAL pg_catalog.aclexplode(o.acl) a
+     WHERE a.grantee OPERATOR(pg_catalog.<>) o.owner AND a.grantee OPERATOR(pg_catalog.<>) 0::pg_catalog.oid
+  LOOP
+    EXECUTE pg_catalog.format('REVOKE ALL ON %s %s FROM %s', taken.kind, taken.name, taken.grantee);
+  END LOOP;
+END
+$$;
+
 -- Handlers take it.
 GRANT USAGE ON TYPE pushy.job TO PUBLIC;
 

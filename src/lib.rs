@@ -58,5 +58,6 @@ pub extern "C-unwind" fn _PG_init() {
         worker::init();
         notice::listening::init();
         watch::init_alter_table();
+        write_guard::init();
     }
 }

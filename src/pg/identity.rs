@@ -111,6 +111,15 @@ fn find_relation(name: &str) -> Option<Oid> {
     }
 }
 
+/// Whether a relation is in the extension's schema.
+pub fn is_in_pushy(relation: Oid) -> bool {
+    // SAFETY: syscache look-ups inside a transaction.
+    let is_in_schema = unsafe {
+        pg_sys::get_rel_namespace(relation) == pg_sys::get_namespace_oid(c"pushy".as_ptr(), true)
+    };
+    is_in_schema && extension_oid().is_some()
+}
+
 /// The same, or the error that the extension is not there.
 pub fn expect_relation(name: &str) -> Result<Oid> {
     pushy_relation(name).ok_or_else(not_installed)
@@ -216,26 +225,57 @@ pub fn as_owner<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     work()
 }
 
+/// Who acts, and in what context: as the server's own notes for code that runs later.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Actor {
+    user: Oid,
+    context: i32,
+}
+
+impl Actor {
+    pub fn now() -> Self {
+        let mut now = Self {
+            user: Oid::INVALID,
+            context: 0,
+        };
+        // SAFETY: only reads backend globals.
+        unsafe { GetUserIdAndSecContext(&mut now.user, &mut now.context) };
+        now
+    }
+
+    /// Runs code of users that this actor has caused, later, when another may be at work: it can neither get that one's
+    /// rights nor do what was forbidden when it was caused.
+    pub fn act<T>(self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        /// As [`Guard`], but for code of users.
+        struct Lent(Actor);
+        impl Drop for Lent {
+            fn drop(&mut self) {
+                // SAFETY: puts back what GetUserIdAndSecContext answered.
+                unsafe { SetUserIdAndSecContext(self.0.user, self.0.context) }
+            }
+        }
+        let now = Self::now();
+        if now == self {
+            return work();
+        }
+        let _lent = Lent(now);
+        let local_change = pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32;
+        // SAFETY: only sets backend globals; an abort puts them back too.
+        unsafe {
+            SetUserIdAndSecContext(self.user, now.context | self.context | local_change);
+        }
+        work()
+    }
+}
+
 /// Runs `work` with the rights of a role that may be another's than the caller's: what it has written can neither get
 /// the caller's rights back nor leave anything behind that runs later (SECURITY_RESTRICTED_OPERATION).
 pub fn as_somebody<T>(role: Oid, work: impl FnOnce() -> Result<T>) -> Result<T> {
-    /// As [`Guard`], but for code of users.
-    struct Lent(Oid, i32);
-    impl Drop for Lent {
-        fn drop(&mut self) {
-            // SAFETY: puts back what GetUserIdAndSecContext answered.
-            unsafe { SetUserIdAndSecContext(self.0, self.1) }
-        }
-    }
-    let mut lent = Lent(Oid::INVALID, 0);
-    let flags =
-        (pg_sys::SECURITY_LOCAL_USERID_CHANGE | pg_sys::SECURITY_RESTRICTED_OPERATION) as i32;
-    // SAFETY: both calls only read and set backend globals.
-    unsafe {
-        GetUserIdAndSecContext(&mut lent.0, &mut lent.1);
-        SetUserIdAndSecContext(role, lent.1 | flags);
-    }
-    work()
+    let restricted = Actor {
+        user: role,
+        context: pg_sys::SECURITY_RESTRICTED_OPERATION as i32,
+    };
+    restricted.act(work)
 }
 
 fn become_user(role: Oid) -> Guard {

@@ -45,6 +45,9 @@ pub enum Statement {
         retyped: Vec<std::ffi::CString>,
         dropped: Vec<std::ffi::CString>,
     },
+    CreateTrigger {
+        relation: RelationName,
+    },
     RenameColumn {
         relation: RelationName,
         from: std::ffi::CString,
@@ -111,7 +114,7 @@ pub struct Hooks {
     pub after: fn(&Statement),
 }
 
-const MOST_HOOKS: usize = 3;
+const MOST_HOOKS: usize = 4;
 static HOOKS: [AtomicPtr<Hooks>; MOST_HOOKS] =
     [const { AtomicPtr::new(std::ptr::null_mut()) }; MOST_HOOKS];
 static mut PREVIOUS: pg_sys::ProcessUtility_hook_type = None;
@@ -147,9 +150,9 @@ unsafe fn text(pointer: *const c_char) -> std::ffi::CString {
 unsafe fn recognise(node: *mut pg_sys::Node) -> Option<Statement> {
     use pg_sys::NodeTag::{
         T_AlterDatabaseStmt, T_AlterExtensionStmt, T_AlterRoleStmt, T_AlterTableStmt,
-        T_ConstraintsSetStmt, T_CreatedbStmt, T_DiscardStmt, T_DropOwnedStmt, T_DropStmt,
-        T_DropdbStmt, T_GrantRoleStmt, T_GrantStmt, T_ListenStmt, T_RenameStmt, T_TransactionStmt,
-        T_UnlistenStmt,
+        T_ConstraintsSetStmt, T_CreateTrigStmt, T_CreatedbStmt, T_DiscardStmt, T_DropOwnedStmt,
+        T_DropStmt, T_DropdbStmt, T_GrantRoleStmt, T_GrantStmt, T_ListenStmt, T_RenameStmt,
+        T_TransactionStmt, T_UnlistenStmt,
     };
     match (*node).type_ {
         T_DropdbStmt => Some(Statement::DropDatabase {
@@ -186,6 +189,9 @@ unsafe fn recognise(node: *mut pg_sys::Node) -> Option<Statement> {
             == pg_sys::ObjectType::OBJECT_DATABASE)
             .then_some(Statement::ChangeAccess),
         T_AlterRoleStmt | T_GrantRoleStmt => Some(Statement::ChangeAccess),
+        T_CreateTrigStmt => Some(Statement::CreateTrigger {
+            relation: RelationName::of((*node.cast::<pg_sys::CreateTrigStmt>()).relation),
+        }),
         T_ConstraintsSetStmt => Some(Statement::SetConstraints),
         T_ListenStmt => Some(Statement::Listen {
             channel: text((*node.cast::<pg_sys::ListenStmt>()).conditionname),

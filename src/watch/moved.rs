@@ -8,6 +8,7 @@ use super::fire;
 use super::known::Known;
 use crate::errors::Result;
 use crate::job::current::{self, Cause};
+use crate::pg::identity::Actor;
 use crate::pg::per_process::PerProcess;
 use crate::pg::slot::{OwnSlot, Slot};
 use crate::pg::trigger::Op;
@@ -21,6 +22,9 @@ pub struct Left {
     command: u32,
     level: i32,
     cause: Option<Cause>,
+    /// Who has moved it: expressions run as whoever writes, and whoever commits may be somebody else (a caller of a SECURITY
+    /// DEFINER function, ANALYZE in the name of a table's owner).
+    actor: Actor,
 }
 
 impl Left {
@@ -47,6 +51,7 @@ pub fn left(watch: &Rc<Known>, command: u32, row: Slot<'_>) -> Result<()> {
         command,
         level: transaction::nest_level(),
         cause: current::cause(),
+        actor: Actor::now(),
     };
     transaction_end::expect();
     LEFT.with_borrow_mut(|all| all.push(left));
@@ -82,8 +87,10 @@ pub fn end_here() -> Result<()> {
 
 fn give_up_all(which: impl Fn(&Left) -> bool) -> Result<()> {
     while let Some(left) = take(&which) {
-        current::on_behalf_of(left.cause, || {
-            fire::changed(&left.watch, Op::Delete, Some(left.row()), None, false)
+        left.actor.act(|| {
+            current::on_behalf_of(left.cause, || {
+                fire::changed(&left.watch, Op::Delete, Some(left.row()), None, false)
+            })
         })?;
     }
     Ok(())

@@ -57,6 +57,7 @@ fn before(statement: &Statement) {
         | Statement::ChangeAccess
         | Statement::SetConstraints
         | Statement::AlterColumns { .. }
+        | Statement::CreateTrigger { .. }
         | Statement::RenameColumn { .. }
         | Statement::Listen { .. }
         | Statement::Unlisten { .. } => {}
@@ -114,6 +115,7 @@ fn after(statement: &Statement) {
         | Statement::CopyDatabase { .. }
         | Statement::Prepare { .. }
         | Statement::AlterColumns { .. }
+        | Statement::CreateTrigger { .. }
         | Statement::RenameColumn { .. }
         | Statement::Listen { .. }
         | Statement::Unlisten { .. } => {}

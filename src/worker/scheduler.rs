@@ -259,17 +259,18 @@ impl Scheduling {
     fn keep_time(&self) -> Result<Option<i64>, Failure> {
         // Before any snapshot: what commits after that is announced after it.
         let from = self.place.take_waiting();
+        let began = clock::now();
         let kept = self.keep_time_from(from);
         let waiting = kept.as_ref().map_or(Some(from), |kept| kept.0);
         self.place.announce_waiting(waiting.unwrap_or(NEVER));
         let (waiting, removal) = kept?;
-        // What is due and was not done is locked by somebody: look again in a second.
-        let now = clock::now();
+        // What was due when the round began and was not done is locked by somebody: look again in a second. What has become
+        // due since is looked for at once.
         Ok(waiting.into_iter().chain(removal).min().map(|next| {
-            if next > now.0 {
+            if next > began.0 {
                 next
             } else {
-                now.plus_us(COME_BACK_US).0
+                clock::now().plus_us(COME_BACK_US).0
             }
         }))
     }
