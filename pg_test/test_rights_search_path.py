@@ -69,3 +69,78 @@ def test_what_a_user_writes_is_looked_up_along_the_users_path(planter):
     planter.jobs_wait("q")
     assert planter.rows("SELECT args, result FROM pushy.jobs WHERE queue = 'q'") == [(8, "here")]
     run(planter)
+
+
+# -- a database whose settings are another's ----------------------------------------------------------------------
+
+# What a database's owner may say of code, without being a superuser, and what a session has otherwise.
+OF_CODE = {"search_path": "mine, pg_catalog", "standard_conforming_strings": "off", "backslash_quote": "on", "plv8.start_proc": "mine.first"}
+PLAIN = {"search_path": '"$user", public', "standard_conforming_strings": "on", "backslash_quote": "safe_encoding", "plv8.start_proc": ""}
+
+
+@pytest.fixture
+def landlord(make_cluster):
+    """A database of a role that is no superuser, may become `relative`, and says what it can of the code that others run."""
+    cluster = make_cluster({"pushy.max_executors": 8})
+    with cluster.connect() as admin:
+        for statement in ("CREATE ROLE landlord LOGIN", "CREATE ROLE relative LOGIN", "GRANT relative TO landlord", "CREATE ROLE tenant LOGIN",
+                          "CREATE ROLE spoken LOGIN", "CREATE ROLE chief LOGIN SUPERUSER", "ALTER ROLE spoken SET search_path = theirs, pg_catalog"):
+            admin.execute(statement)
+    db = cluster.database(options="OWNER landlord")
+    db.sql(f"""
+        CREATE SCHEMA ops; GRANT USAGE ON SCHEMA ops TO PUBLIC;
+        CREATE FUNCTION ops.work() RETURNS jsonb LANGUAGE plpgsql AS $$
+        BEGIN
+            RETURN pg_catalog.jsonb_build_object('code', lower('PLAIN'), 'zone', pg_catalog.current_setting('TimeZone'),
+                {', '.join(f"'{name}', pg_catalog.current_setting('{name}', true)" for name in OF_CODE)});
+        END$$""")
+    with db.connect(user="landlord") as session:
+        session.execute("""
+            CREATE SCHEMA mine; GRANT USAGE ON SCHEMA mine TO PUBLIC;
+            CREATE FUNCTION mine.lower(text) RETURNS text LANGUAGE sql AS $$SELECT 'planted'$$""")
+        for name, value in OF_CODE.items():
+            # A setting of a language that is not loaded takes a superuser.
+            (db.main if "." in name else session).execute(f"""ALTER DATABASE "{db.name}" SET {name} = {value if name == 'search_path' else f"'{value}'"}""")
+        session.execute(f"""ALTER DATABASE "{db.name}" SET TimeZone = 'Asia/Kathmandu'""")
+    for role in ("landlord", "relative", "tenant", "spoken", "chief"):
+        db.sql(f"SELECT pushy.queue_register('{role}', 'ops.work()', run_as => '{role}')")
+    return db
+
+
+def ran(db, role: str) -> dict:
+    """What the code of a role met, in a session that begins now."""
+    db.sql("SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'pushy executor'")
+    db.job_wait(db.value(f"SELECT pushy.enqueue('{role}')"))
+    result = db.value(f"SELECT result FROM pushy.jobs WHERE queue = '{role}' ORDER BY id DESC LIMIT 1")
+    return result | {"plv8.start_proc": result["plv8.start_proc"] or ""}
+
+
+@pytest.mark.parametrize("role", ["tenant", "chief"])
+def test_who_owns_a_database_chooses_no_code_of_a_role_that_it_may_not_become(landlord, role):
+    """What the role, all roles and the configuration say stands instead, in this order; settings that choose no code reach everybody."""
+    assert ran(landlord, role) == PLAIN | {"code": "plain", "zone": "Asia/Kathmandu"}
+    landlord.cluster.configure(search_path="configured")
+    landlord.cluster.restart()
+    assert ran(landlord, role)["search_path"] == "configured"
+    landlord.sql("ALTER ROLE ALL SET search_path = of_all; ALTER ROLE ALL SET standard_conforming_strings = on")
+    assert ran(landlord, role) == PLAIN | {"code": "plain", "zone": "Asia/Kathmandu", "search_path": "of_all"}
+    landlord.sql(f"ALTER ROLE {role} SET search_path = its_own")
+    assert ran(landlord, role)["search_path"] == "its_own"
+    landlord.sql(f'ALTER ROLE {role} IN DATABASE "{landlord.name}" SET search_path = its_own_here')
+    assert ran(landlord, role)["search_path"] == "its_own_here"
+
+
+@pytest.mark.parametrize("role", ["landlord", "relative"])
+def test_settings_of_a_database_reach_roles_that_its_owner_may_become(landlord, role):
+    assert ran(landlord, role) == OF_CODE | {"code": "planted", "zone": "Asia/Kathmandu"}
+
+
+def test_what_a_role_says_of_its_code_is_its_own_choice(landlord):
+    assert ran(landlord, "spoken") == PLAIN | {"code": "plain", "zone": "Asia/Kathmandu", "search_path": "theirs, pg_catalog"}
+    landlord.sql("ALTER ROLE spoken SET search_path = mine, pg_catalog")
+    assert ran(landlord, "spoken")["code"] == "planted"
+
+
+def test_settings_of_a_database_of_a_superuser_reach_everybody(landlord):
+    landlord.sql(f'ALTER DATABASE "{landlord.name}" OWNER TO chief')
+    assert ran(landlord, "tenant") == OF_CODE | {"code": "planted", "zone": "Asia/Kathmandu"}

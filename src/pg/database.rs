@@ -134,6 +134,21 @@ pub fn encoding_name() -> String {
     unsafe { text::from_c(pg_sys::GetDatabaseEncodingName()) }
 }
 
+/// Who owns a database; None where it is gone.
+pub fn owner(oid: u32) -> Option<pg_sys::Oid> {
+    // SAFETY: a syscache look-up; the tuple is released here.
+    unsafe {
+        let cache = pg_sys::SysCacheIdentifier::DATABASEOID as i32;
+        let tuple = pg_sys::SearchSysCache1(cache, pg_sys::Oid::from(oid).into());
+        if tuple.is_null() {
+            return None;
+        }
+        let owner = (*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_database>()).datdba;
+        pg_sys::ReleaseSysCache(tuple);
+        Some(owner)
+    }
+}
+
 /// Whether `role` owns a database, or has its owner's rights.
 pub fn is_owner(oid: u32, role: pg_sys::Oid) -> bool {
     // SAFETY: an ACL look-up.

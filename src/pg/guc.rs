@@ -32,6 +32,28 @@ pub fn force(name: &CStr, value: &str) {
     }
 }
 
+/// What a setting is now; None where there is none of this name.
+pub fn value(name: &CStr) -> Option<CString> {
+    // SAFETY: a look-up that raises nothing for a name that is missing; the text is copied.
+    unsafe {
+        let value = pg_sys::GetConfigOption(name.as_ptr(), true, false);
+        (!value.is_null()).then(|| CStr::from_ptr(value).to_owned())
+    }
+}
+
+/// Sets a setting as ALTER DATABASE would have: what the role says stands before it, and RESET goes there.
+pub fn set_for_database(name: &CStr, value: &CStr) {
+    // SAFETY: both strings are copied; a worker's own session.
+    unsafe {
+        pg_sys::SetConfigOption(
+            name.as_ptr(),
+            value.as_ptr(),
+            pg_sys::GucContext::PGC_SUSET,
+            pg_sys::GucSource::PGC_S_DATABASE,
+        );
+    }
+}
+
 /// Settings changed until it is dropped are put back then, plain SET and SET ROLE included.
 pub struct Nested(i32);
 

@@ -113,6 +113,7 @@ pub fn connect_shared() {
 
 /// Connects to a database as `role`, or as the bootstrap superuser (None). A failure is FATAL.
 pub fn connect(database: u32, role: Option<u32>) {
+    let configured = worker_session::configured();
     // SAFETY: once, at the start of a worker.
     unsafe {
         pg_sys::BackgroundWorkerInitializeConnectionByOid(
@@ -122,6 +123,9 @@ pub fn connect(database: u32, role: Option<u32>) {
         );
     }
     worker_session::settle();
+    if let Some(role) = role {
+        worker_session::distrust_database(database, pg_sys::Oid::from(role), &configured);
+    }
 }
 
 /// BGWORKER_BYPASS_ROLELOGINCHECK, from 17.

@@ -1,9 +1,13 @@
 //! What the session of a worker must be, of whatever kind, over what the configuration, ALTER SYSTEM, ALTER DATABASE and
 //! ALTER ROLE say. `worker::connect` settles it: no kind of worker can forget it.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 
-use super::{database, guc};
+use pgrx::pg_sys::{BuiltinOid, Oid};
+
+use super::spi::{self, Plan};
+use super::{database, ereport, guc, identity, transaction};
+use crate::params;
 
 /// Settings that every worker forces, and why.
 const FORCED: &[(&CStr, &str)] = &[
@@ -33,4 +37,80 @@ pub(super) fn settle() {
         guc::force(name, value);
     }
     guc::force(c"client_encoding", &database::encoding_name());
+}
+
+/// Settings that decide which code a statement of somebody else's runs, and that no superuser is needed to set: who
+/// owns a database may say them for all who connect to it. Others of the kind reach no worker (local_preload_libraries,
+/// session_preload_libraries) or are for superusers (dynamic_library_path, jit_provider, plperl's and pltcl's); an access
+/// method and a template of a text search dictionary are made by superusers only.
+const DECIDE_CODE: &[&CStr] = &[
+    c"search_path",
+    // A text that a statement is built from may end its literal where the one who built it saw no end.
+    c"standard_conforming_strings",
+    c"backslash_quote",
+    // Functions that a language of another extension runs first.
+    c"plv8.start_proc",
+    c"plcoffee.start_proc",
+    c"plls.start_proc",
+];
+
+/// What the configuration says of them: before the session is connected nothing else has been said.
+pub(super) fn configured() -> Vec<(&'static CStr, Option<CString>)> {
+    let said = |name: &&'static CStr| (*name, guc::value(name));
+    DECIDE_CODE.iter().map(said).collect()
+}
+
+static OF_ALL: Plan = Plan::new(
+    "SELECT pg_catalog.substr(c.said, pg_catalog.length($1) OPERATOR(pg_catalog.+) 2) \
+       FROM pg_catalog.pg_db_role_setting s CROSS JOIN LATERAL pg_catalog.unnest(s.setconfig) AS c (said) \
+      WHERE s.setdatabase OPERATOR(pg_catalog.=) 0::pg_catalog.oid AND s.setrole OPERATOR(pg_catalog.=) 0::pg_catalog.oid \
+        AND pg_catalog.starts_with(c.said, $1 OPERATOR(pg_catalog.||) '='::pg_catalog.text)",
+    &[BuiltinOid::TEXTOID],
+);
+
+/// What ALTER ROLE ALL says of a setting.
+fn said_of_all(name: &CStr) -> Option<CString> {
+    let name = name.to_str().expect("ours");
+    let said = spi::connect(|spi| {
+        let found = spi.run(&OF_ALL, params![name]);
+        found.first().and_then(|row| row.opt_bytes(1))
+    });
+    said.and_then(|value| CString::new(value).ok())
+}
+
+/// Takes what decides which code runs from the role and the configuration alone, unless the database's owner may become
+/// the role anyway: else the owner would run code with the rights of all whose jobs run in the database. Outside a transaction.
+pub(super) fn distrust_database(
+    database: u32,
+    role: Oid,
+    configured: &[(&'static CStr, Option<CString>)],
+) {
+    // By values, not by rows of pg_db_role_setting: they may be others by now than those that the session has taken.
+    let said: Vec<_> = configured
+        .iter()
+        .filter(|(name, value)| guc::value(name) != *value)
+        .collect();
+    if said.is_empty() {
+        return;
+    }
+    let settled = transaction::run(|| {
+        if database::owner(database).is_some_and(|owner| identity::may_become(owner, role)) {
+            return Ok(Vec::new());
+        }
+        let of_all = |name| match identity::extension_owner() {
+            Some(_) => identity::as_owner(|| Ok(said_of_all(name))),
+            None => Ok(None),
+        };
+        let settled = said.iter().map(|(name, value)| {
+            let value = of_all(name)?.or_else(|| value.clone());
+            Ok((*name, value.unwrap_or_default()))
+        });
+        settled.collect()
+    });
+    match settled {
+        Ok(settled) => settled
+            .iter()
+            .for_each(|(name, value)| guc::set_for_database(name, value)),
+        Err(failure) => ereport::raise(&failure.into_error()),
+    }
 }
