@@ -5,6 +5,7 @@ import json
 import psycopg
 import pytest
 
+from harness.refusal import refused
 from watching import Watching
 
 
@@ -326,3 +327,75 @@ def test_a_restored_channel_stays_closed_until_its_grants_are_found_by_name(make
     assert read(copy, "friend", "f") == ["a"]
     with copy.connect(user="keeper") as session:
         session.execute("SELECT pushy.channel_grant('secret', 'stranger')")
+
+
+# -- Pushy's own channels, and channels that others have closed -----------------------------------------------------------
+
+OURS = ("pushy_control", "Pushy_Control", '"pushy_control"', "pushy_", '"pushy_ Else"')
+TAKEN = ("channel_grant({}, 'public')", "channel_grant({}, current_user::text)", "notify({}, 'x')", "notify({}, 'x', delivery => 'relay')",
+         "watch('t', channel => {})", "watch('t', channel => {}, delivery => 'notify')")
+
+
+@pytest.mark.parametrize("user", ["stranger", "postgres"])
+def test_nobody_owns_a_channel_of_pushys_or_tells_on_it_and_everybody_hears_it(two, user):
+    """Whoever was first closed pushy_control to all others, and anybody told there what Pushy had not done."""
+    two.sql("CREATE TABLE t (i int PRIMARY KEY); GRANT TRIGGER ON t TO PUBLIC; CREATE TABLE pushy_t (i int PRIMARY KEY); GRANT TRIGGER ON pushy_t TO PUBLIC")
+    with two.connect(user=getattr(two, user, user)) as session:
+        for channel in OURS:
+            for call_ in TAKEN:
+                statement = "SELECT pushy." + call_.format("'" + channel + "'")
+                with pytest.raises(psycopg.errors.InsufficientPrivilege, match="is Pushy's own"):
+                    session.execute(statement)
+            session.execute("SELECT pushy.subscription_create('s', ARRAY[%s])", (channel,))
+            session.execute(f"LISTEN {channel}")
+        # A table's own name, and once more after it was renamed.
+        with pytest.raises(psycopg.errors.InsufficientPrivilege, match="is Pushy's own"):
+            session.execute("SELECT pushy.watch('pushy_t')")
+        session.execute("SELECT pushy.watch('t')")
+        two.sql("DROP TABLE pushy_t; ALTER TABLE t RENAME TO pushy_t")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege, match="is Pushy's own"):
+            session.execute("SELECT pushy.watch('pushy_t')")
+        session.execute("""SELECT pushy.watch('pushy_t', channel => 't'), pushy.notify('"Pushy_control"'), pushy.notify('pushy'), pushy.channel_grant('pushyfoot', 'public')""")
+
+
+def test_a_watch_on_a_channel_that_another_role_has_closed_says_so(two):
+    two.sql("CREATE TABLE t (i int PRIMARY KEY); GRANT TRIGGER ON t TO PUBLIC")
+    grant(two, two.friend)
+    said = {}
+    for user in (two.owner, two.friend, two.stranger):
+        with two.connect(user=user) as session:
+            notices = said[user] = []
+            session.add_notice_handler(lambda diagnostic: notices.append(f"{diagnostic.severity} {diagnostic.message_primary} / {diagnostic.message_hint}"))
+            session.execute("SELECT pushy.watch('t', channel => 'secret', name => %s)", (user,))
+    assert said[two.owner] == said[two.friend] == []
+    [warning] = said[two.stranger]
+    assert warning.startswith(f'WARNING role "{two.stranger}" may not read channel secret, which role "{two.owner}" has closed')
+    assert f"pushy.channel_grant('secret', '{two.stranger}')" in warning
+
+
+def test_a_role_owns_as_many_channels_as_the_setting_allows(two):
+    two.sql(f"ALTER ROLE {two.owner} SET pushy.max_channels_per_role = 3")
+    with two.connect(user=two.owner) as session:
+        session.execute("SELECT pushy.channel_grant('c' || n, 'public') FROM generate_series(1, 3) n")
+        refused(session, "SELECT pushy.channel_grant('c4', 'public')", "53400", "pushy.max_channels_per_role", "3", two.owner)
+        session.execute("SELECT pushy.channel_grant('c3', 'postgres')")
+    grant(two, two.friend, by=two.stranger)
+
+
+def test_a_reader_of_all_hears_the_same_beside_thousands_of_channels(two):
+    """Then it looks up those that it meets: eighty thousand made each read of anybody's take most of a second."""
+    two.sql("SELECT pushy.channel_grant('c' || n, 'public') FROM generate_series(1, 1200) n")
+    create(two, two.friend, None, "friends")
+    create(two, two.stranger, None, "strangers")
+    tell(two, "open")
+    grant(two, two.owner)
+    tell(two, "closed")
+    grant(two, two.friend)
+    tell(two, "granted")
+    assert read(two, two.friend, "friends") == ["granted"]
+    assert read(two, two.stranger, "strangers") == []
+    call(two, two.owner, "SELECT pushy.channel_grant('secret', 'public')")
+    tell(two, "all")
+    assert read(two, two.stranger, "strangers") == ["all"]
+    call(two, two.owner, "SELECT pushy.channel_revoke('secret', 'public')")
+    assert read(two, two.stranger, "strangers") == []

@@ -1,5 +1,7 @@
 """Two roles that must not reach each other, and what each single privilege opens."""
 
+import re
+
 import psycopg
 import pytest
 
@@ -43,7 +45,9 @@ def test_a_privilege_opens_its_own_calls_and_no_others(two, granted):
                 except psycopg.Error as error:
                     sqlstate = error.sqlstate
                 may = granted is not None and privilege == granted
-                assert (sqlstate != "42501") == may, (granted, call, sqlstate)
+                # Who has no privilege at all is not told that there is such a job.
+                refusal = "42704" if granted is None and "{job}" in call else "42501"
+                assert (sqlstate != refusal) == may, (granted, call, sqlstate)
 
 
 def test_nothing_of_a_foreign_queue_is_shown(two):
@@ -58,10 +62,48 @@ def test_nothing_of_a_foreign_queue_is_shown(two):
 def test_errors_do_not_tell_whether_a_foreign_job_has_what_arguments(two):
     with two.connect(user=two.other) as session:
         for call in ("SELECT pushy.job_wait(%s, '0')", "SELECT pushy.job_cancel(%s)", "SELECT pushy.job_retry(%s)"):
-            with pytest.raises(psycopg.errors.InsufficientPrivilege) as error:
+            with pytest.raises(psycopg.errors.UndefinedObject) as error:
                 session.execute(call, (two.waiting,))
             diag = error.value.diag
             assert "secret" not in f"{diag.message_primary} {diag.message_detail} {diag.message_hint} {diag.context}"
+
+
+# Every function of Pushy's with an argument that is a number of something, and how it is called; but watch_elsewhere,
+# which tells what pg_trigger and pg_class do.
+BY_NUMBER = {"job_wait": "SELECT pushy.job_wait({}, '0')", "job_cancel": "SELECT pushy.job_cancel({})", "job_retry": "SELECT pushy.job_retry({})",
+             "job_trace": "SELECT * FROM pushy.job_trace({})", "notice": "SELECT pushy.notice({})", "watch_counts": "SELECT * FROM pushy.watch_counts({})"}
+
+
+def test_a_number_of_something_foreign_is_answered_as_one_that_nothing_has(two, role):
+    """Who counted up learned the names of all queues from the refusals."""
+    two.sql("CREATE TABLE watched (id int PRIMARY KEY); SELECT pushy.watch('watched'), pushy.queue_register('done', 'note(jsonb)')")
+    job = two.job_wait(two.value("SELECT pushy.enqueue('done', '1')"))["id"]
+    assert {name for name, in two.rows("""
+        SELECT DISTINCT p.proname FROM pg_proc p CROSS JOIN LATERAL unnest(p.proargnames[:p.pronargs]) AS a (name)
+         WHERE p.pronamespace = 'pushy'::regnamespace AND a.name ~ '(^|_)id$'""")} == {*BY_NUMBER, "watch_elsewhere"}
+
+    def answers(session, number):
+        said = []
+        for call in BY_NUMBER.values():
+            try:
+                said.append(str(session.execute(call.format(number)).fetchall()))
+            except psycopg.Error as error:
+                diag = error.diag
+                words = f"{diag.message_primary} {diag.message_detail} {diag.message_hint} {diag.context}"
+                said.append((diag.sqlstate, re.sub(rf"\b{number}\b", "N", words)))
+        return said
+
+    with two.connect(user=two.other) as session:
+        nothing = answers(session, 999_999)
+        for number in {two.waiting, job, 1}:
+            assert answers(session, number) == nothing, number
+    # Who has some other privilege is told which one is missing.
+    two.sql("SELECT pushy.queue_grant('q', %s, 'enqueue')", two.other)
+    with two.connect(user=two.other) as session:
+        for call, missing in (("job_wait", "monitor"), ("job_cancel", "work"), ("job_retry", "work")):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege) as error:
+                session.execute(BY_NUMBER[call].format(two.waiting))
+            assert f'"{missing}"' in error.value.diag.message_detail
 
 
 def test_a_role_dropped_and_made_again_inherits_no_grant(two, shared_cluster):

@@ -64,7 +64,7 @@ SELECT pg_catalog.pg_extension_config_dump('pushy.channel_acl', '');
 CREATE FUNCTION pushy.channel_grant(channel text, role text, privilege text DEFAULT 'listen', topics text DEFAULT NULL)
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_channel_grant';
 COMMENT ON FUNCTION pushy.channel_grant(text, text, text, text) IS
-  'Lets a role, by its exact name, or ''public'' read a channel, written as after LISTEN: subscriptions and pushy.notice. With the first grant the channel is closed to all others, and belongs to the caller, who must not find another role''s watch or subscription on it; from then on its owner grants. What was written before the grant is not read. topics: a pattern of topics, for later. LISTEN asks for no privilege.';
+  'Lets a role, by its exact name, or ''public'' read a channel, written as after LISTEN: subscriptions and pushy.notice. With the first grant the channel is closed to all others, and belongs to the caller: any role that may use Pushy can be first, as long as no other role''s watch tells on the channel and no other role''s subscription names it. The others are refused then: subscription_create with its name, pushy.notice and grants of their own; subscriptions without channels pass it over, watches on it go on telling and warn when they are declared, and LISTEN, which asks for no privilege, still hears it. From then on its owner grants. What was written before the grant is not read. A role owns pushy.max_channels_per_role channels at most; those whose names begin with pushy_ are Pushy''s own. topics: a pattern of topics, for later.';
 
 CREATE FUNCTION pushy.channel_revoke(channel text, role text, privilege text DEFAULT 'listen')
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_channel_revoke';
@@ -100,4 +100,4 @@ CREATE FUNCTION pushy.notify(channel text, payload text DEFAULT '', delivery tex
     AS 'MODULE_PATHNAME', 'pushy_notify';
 
 COMMENT ON FUNCTION pushy.notify(text, text, text) IS
-    'NOTIFY with a checked channel, written as after LISTEN, and a checked payload. delivery => ''relay'' writes it to the event log instead: the commit waits for nobody, LISTENers hear it from the relay a moment later, and subscriptions can read it. Allowed in a read-only transaction, as NOTIFY is';
+    'NOTIFY with a checked channel, written as after LISTEN and not one of Pushy''s own (pushy_ and more), and a checked payload. delivery => ''relay'' writes it to the event log instead: the commit waits for nobody, LISTENers hear it from the relay a moment later, and subscriptions can read it. Allowed in a read-only transaction, as NOTIFY is';

@@ -82,12 +82,12 @@ COMMENT ON TABLE pushy.log_state IS
 INSERT INTO pushy.log_state DEFAULT VALUES;
 
 
-CREATE SEQUENCE pushy.subscription_id_seq AS int;
+CREATE SEQUENCE pushy.subscription_id_seq AS int CYCLE;
 COMMENT ON SEQUENCE pushy.subscription_id_seq IS 'Numbers of subscriptions.';
 
 CREATE TABLE pushy.subscription (
   -- By which its readers take turns.
-  subscription_id int       NOT NULL DEFAULT pg_catalog.nextval('pushy.subscription_id_seq'::pg_catalog.regclass),
+  subscription_id int       NOT NULL,
   name          text        NOT NULL,
   owner         oid         NOT NULL,
   owner_name    name        NOT NULL,
@@ -122,7 +122,7 @@ CREATE FUNCTION pushy.subscription_create(
   from_oldest boolean DEFAULT false)
 RETURNS text LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_subscription_create';
 COMMENT ON FUNCTION pushy.subscription_create(text, text[], text, boolean) IS
-  'Declares a reader of the event log and answers its cursor; one that is there keeps its cursor and takes the new channels and queue, so a service can run it at each start. It reads notices delivered by relay, of channels written as after LISTEN (NULL: all; 1,000 at most), from now on, or from the oldest still in the log. With queue, each notice becomes a job of it, exactly once, with arguments {"channel", "payload"}: needs privilege enqueue. It belongs to the current user.';
+  'Declares a reader of the event log and answers its cursor; one that is there keeps its cursor and takes the new channels and queue, so a service can run it at each start. It reads notices delivered by relay, of channels written as after LISTEN (NULL: all; 1,000 at most), from now on, or from the oldest still in the log. With queue, each notice becomes a job of it, exactly once, with arguments {"channel", "payload"}: needs privilege enqueue. The job is enqueued by the subscription''s owner, so everybody who may tell on such a channel (every role that may use Pushy, by pushy.notify) makes jobs of that queue, with payloads of theirs: the handler must not believe them. It belongs to the current user.';
 
 CREATE FUNCTION pushy.subscription_read(
   name text,

@@ -33,7 +33,8 @@ COMMENT ON SCHEMA pushy IS
   'Notices, queues and jobs that run inside the server. \df+ pushy.* is the manual; start with pushy.queue_register. A role that is to use it needs GRANT USAGE ON SCHEMA pushy.';
 
 
-CREATE SEQUENCE pushy.queue_id_seq AS int;
+-- CYCLE, as all of ours: set to its end by somebody, it starts anew, and numbers in use are passed over.
+CREATE SEQUENCE pushy.queue_id_seq AS int CYCLE;
 COMMENT ON SEQUENCE pushy.queue_id_seq IS 'Numbers of queues.';
 
 CREATE TABLE pushy.queue (

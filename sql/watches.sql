@@ -1,6 +1,6 @@
 -- Watches: a table's changes become notices, or jobs.
 
-CREATE SEQUENCE pushy.watch_id_seq AS int;
+CREATE SEQUENCE pushy.watch_id_seq AS int CYCLE;
 COMMENT ON SEQUENCE pushy.watch_id_seq IS 'Numbers of watches.';
 
 CREATE TABLE pushy.watch (

@@ -95,7 +95,7 @@ pub fn init(preloading: bool) {
     );
     GucRegistry::define_int_guc(
         c"pushy.max_channels_per_role",
-        c"Channels that the subscriptions of a role in a database may name, one without a list counting as one; 0: no bound.",
+        c"Channels that the subscriptions of a role in a database may name, one without a list counting as one, and channels that it may own; 0: no bound.",
         c"The relay and each reader go through them. Superusers have no such bound.",
         &MAX_CHANNELS_PER_ROLE,
         0,

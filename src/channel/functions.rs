@@ -28,7 +28,7 @@ sql_function!(pushy_channel_inspect, |call| {
 });
 
 sql_function!(pushy_notify, |call| {
-    let channel = Channel::of_identifier(&call.bytes("channel", 0)?)?;
+    let channel = Channel::of_identifier(&call.bytes("channel", 0)?)?.not_ours()?;
     let payload = call.opt_bytes(1).unwrap_or_default();
     if payload.len() > notify::PAYLOAD_LIMIT {
         return Err(refusals::payload_too_long(

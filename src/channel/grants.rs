@@ -7,16 +7,16 @@ use crate::errors::{quote_literal, Error, Result, SqlState};
 use crate::log::subscription::table;
 use crate::pg::function::{Answer, Call};
 use crate::pg::value::Timestamp;
-use crate::pg::{ereport, identity, text, transaction, Oid};
+use crate::pg::{ereport, identifier, identity, text, transaction, Oid};
 use crate::queue::grant::{grantee, no_such_role, PUBLIC};
 use crate::shared::pending;
-use crate::{row, sql_function, watch};
+use crate::{row, settings, sql_function, watch};
 
 const LISTEN: &str = "listen";
 
 sql_function!(pushy_channel_grant, |call| {
     transaction::require_writable(c"pushy.channel_grant()");
-    let channel = Channel::declared(&call.bytes("channel", 0)?)?;
+    let channel = Channel::declared(&call.bytes("channel", 0)?)?.not_ours()?;
     let role = call.text("role", 1)?;
     let privilege = read_privilege(call)?;
     let topics = call.opt_text(3)?;
@@ -132,6 +132,7 @@ fn take(channel: &Channel) -> Result<Owned> {
     }
     if !identity::is_superuser(caller) {
         refuse_others(channel, caller)?;
+        require_share(channel, caller)?;
     }
     let owned = Owned::new(channel.as_bytes(), caller);
     identity::as_owner(|| {
@@ -139,6 +140,23 @@ fn take(channel: &Channel) -> Result<Owned> {
         Ok(())
     })?;
     Ok(owned)
+}
+
+/// Refuses one more channel of a role that has closed so many: others look through them.
+fn require_share(channel: &Channel, caller: Oid) -> Result<()> {
+    let most = settings::max_channels_per_role();
+    if most == 0 || identity::as_owner(|| Ok(owned::count_of(caller)))? < most {
+        return Ok(());
+    }
+    Err(Error::new(
+        SqlState::CONFIGURATION_LIMIT_EXCEEDED,
+        format!(
+            "channel \"{}\" would give role {} more channels of its own than pushy.max_channels_per_role allows, {most}",
+            text::shown(channel.as_bytes()),
+            identifier::quoted(&identity::role_name(caller))
+        ),
+    )
+    .hint("Use fewer channels, or ask a superuser to grant it or to raise pushy.max_channels_per_role."))
 }
 
 /// A channel on which others' watches tell, or that others' subscriptions name, is not closed to them by whoever

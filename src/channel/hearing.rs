@@ -1,6 +1,8 @@
 //! Who reads a channel. One that nobody was granted is open; any other is read by its owner and its grantees, and by
 //! them only what was written after they were let in.
 
+use std::cell::RefCell;
+
 use rustc_hash::FxHashMap;
 
 use super::owned::{self, Owned};
@@ -20,22 +22,61 @@ impl From {
     }
 }
 
-/// What a role may read, of channels that are not open.
-pub struct Hearing(FxHashMap<Vec<u8>, From>);
+/// Where there are more channels with grants, or grants, a reader of all looks up those that it meets.
+const MOST_AT_ONCE: i64 = 1_000;
+
+/// What a role may read, of any channel.
+pub struct Hearing {
+    role: Oid,
+    /// Of all channels that are not open, or of those met so far.
+    known: RefCell<FxHashMap<Vec<u8>, From>>,
+    knows_all: bool,
+}
 
 impl Hearing {
-    /// Of all channels, as of now.
+    /// As of now.
     pub fn of(role: Oid) -> Result<Self> {
-        let owned = identity::as_owner(owned::all)?;
-        let heard = owned
-            .into_iter()
-            .map(|owned| (owned.channel.clone(), owned.heard_by(role)));
-        Ok(Self(heard.collect()))
+        let owned = identity::as_owner(|| {
+            if owned::are_more_than(MOST_AT_ONCE) {
+                return Ok(None);
+            }
+            owned::all().map(Some)
+        })?;
+        let knows_all = owned.is_some();
+        let heard = owned.into_iter().flatten().map(|owned| {
+            let from = owned.heard_by(role);
+            (owned.channel, from)
+        });
+        Ok(Self {
+            role,
+            known: RefCell::new(heard.collect()),
+            knows_all,
+        })
     }
 
-    pub fn from(&self, channel: &[u8]) -> From {
-        self.0.get(channel).copied().unwrap_or(From::THE_BEGINNING)
+    pub fn from(&self, channel: &[u8]) -> Result<From> {
+        if let Some(from) = self.known.borrow().get(channel) {
+            return Ok(*from);
+        }
+        if self.knows_all {
+            return Ok(From::THE_BEGINNING);
+        }
+        let owned = identity::as_owner(|| owned::of(&[channel.to_vec()]))?;
+        let from = owned
+            .first()
+            .map_or(From::THE_BEGINNING, |owned| owned.heard_by(self.role));
+        self.known.borrow_mut().insert(channel.to_vec(), from);
+        Ok(from)
     }
+}
+
+/// Whose the channel is, if this role may read nothing of it.
+pub fn closed_by(channel: &[u8], role: Oid) -> Result<Option<String>> {
+    let owned = identity::as_owner(|| owned::of(&[channel.to_vec()]))?;
+    let closed = owned
+        .first()
+        .filter(|owned| owned.heard_by(role) == From::NEVER);
+    Ok(closed.map(Owned::shown_owner))
 }
 
 /// From where on a role reads each of these channels; an error that names one that it may not read at all.

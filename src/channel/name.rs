@@ -7,6 +7,9 @@ use super::refusals;
 use crate::errors::Result;
 use crate::pg::{identifier, text};
 
+/// How the names of Pushy's own channels begin: pushy_control, and what is to come.
+const OURS: &[u8] = b"pushy_";
+
 /// The exact name of a channel: 1 to [`identifier::LIMIT`] bytes in the server's encoding.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Channel(Vec<u8>);
@@ -33,6 +36,14 @@ impl Channel {
             || identifier::has_control(&text::shown(&self.0));
         if is_control {
             return Err(refusals::control(&self.0));
+        }
+        Ok(self)
+    }
+
+    /// The same, for a channel that the caller tells on or owns: not one of Pushy's own.
+    pub fn not_ours(self) -> Result<Self> {
+        if self.0.starts_with(OURS) {
+            return Err(refusals::ours(&self.0));
         }
         Ok(self)
     }

@@ -61,6 +61,26 @@ pub fn all() -> Result<Vec<Owned>> {
     load(&ALL, &[])
 }
 
+static COUNT_OF: Plan = Plan::new(
+    "SELECT pg_catalog.count(*) FROM pushy.channel c WHERE c.owner OPERATOR(pg_catalog.=) $1",
+    &[OIDOID],
+);
+
+/// How many a role owns.
+pub fn count_of(owner: Oid) -> i64 {
+    spi::connect(|spi| spi.run(&COUNT_OF, params![owner]).row(0).i64(1))
+}
+
+/// More than `most` channels, or grants.
+static ARE_MANY: Plan = Plan::new(
+    "SELECT EXISTS (SELECT FROM pushy.channel c OFFSET $1) OR EXISTS (SELECT FROM pushy.channel_acl a OFFSET $1)",
+    &[INT8OID],
+);
+
+pub fn are_more_than(most: i64) -> bool {
+    spi::connect(|spi| spi.run(&ARE_MANY, params![most]).row(0).bool(1))
+}
+
 /// Those of these names.
 pub fn of(channels: &[Vec<u8>]) -> Result<Vec<Owned>> {
     load(&OF, params![array::of_text_bytes(channels)])

@@ -81,6 +81,16 @@ pub fn control(name: &[u8]) -> Error {
     .hint("Use a name without them; LISTEN and NOTIFY would take it.")
 }
 
+/// Readers believe what is said there.
+pub fn ours(name: &[u8]) -> Error {
+    Error::new(
+        SqlState::INSUFFICIENT_PRIVILEGE,
+        format!("channel \"{}\" is Pushy's own", shown(name)),
+    )
+    .detail("Only Pushy tells on channels whose names begin with pushy_, and nobody grants them. Everybody may LISTEN and subscribe.")
+    .hint("Use a channel with another name; pushy.watch(table, channel => 'name') gives a table another than its own.")
+}
+
 pub fn empty() -> Error {
     Error::new(
         SqlState::INVALID_PARAMETER_VALUE,

@@ -15,7 +15,7 @@ use crate::shared::statistics::Tally;
 use crate::shared::{self, pending};
 use crate::sql_function;
 
-/// The queue of a job, the caller having `work` on it. A job of a dropped queue is its owner's no more:
+/// The queue of a job, the caller having `work` on it; who has nothing there does not learn that there is such a job. A job of a dropped queue is its owner's no more:
 /// nobody may touch it but the scheduler.
 pub fn queue_for_work(job: i64, queue_id: i32) -> Result<Definition> {
     let caller = identity::current_user();
@@ -24,7 +24,7 @@ pub fn queue_for_work(job: i64, queue_id: i32) -> Result<Definition> {
         let grants = privilege::grants(queue_id)?;
         Ok((queue, grants))
     })?;
-    privilege::require(&queue, &grants, caller, Privilege::Work)?;
+    privilege::require_for_job(job, &queue, &grants, caller, Privilege::Work)?;
     Ok(queue)
 }
 

@@ -96,7 +96,7 @@ fn job_wait(call: Call) -> Result<Answer> {
     let queue = identity::as_owner(|| definition::find_by_id(seen.queue_id))?
         .ok_or_else(|| Error::no_such_job(id))?;
     let grants = identity::as_owner(|| privilege::grants(queue.queue_id))?;
-    privilege::require(&queue, &grants, caller, Privilege::Monitor)?;
+    privilege::require_for_job(id, &queue, &grants, caller, Privilege::Monitor)?;
     if !seen.finished {
         if seen.own {
             return Err(Error::new(

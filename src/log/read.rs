@@ -101,14 +101,14 @@ impl Filter {
     }
 
     /// Whether the reader gets what was written to this channel at a place of the WAL.
-    fn wants(&self, channel: &[u8], position: i64) -> bool {
-        match &self.wanted {
+    fn wants(&self, channel: &[u8], position: i64) -> Result<bool> {
+        Ok(match &self.wanted {
             Wanted::Everything => true,
-            Wanted::Heard(hearing) => hearing.from(channel).reads(position),
+            Wanted::Heard(hearing) => hearing.from(channel)?.reads(position),
             Wanted::Channels(channels) => channels
                 .get(channel)
                 .is_some_and(|from| from.reads(position)),
-        }
+        })
     }
 }
 
@@ -190,7 +190,7 @@ fn hand_over(
     let is_there = log.events(&tick.runs, skip, |n, row| {
         *passed = tick.cursor(n);
         let channel = row.opt_bytes(parts::log::CHANNEL).unwrap_or_default();
-        if !filter.wants(&channel, row.i64(parts::log::POSITION)) {
+        if !filter.wants(&channel, row.i64(parts::log::POSITION))? {
             return Ok(true);
         }
         let notice = Notice::of(&row, *passed, tick.at, channel);

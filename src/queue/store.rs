@@ -1,6 +1,6 @@
 //! Writing pushy.queue; as the extension's owner.
 
-use crate::pg::{BuiltinOid, Oid};
+use crate::pg::{sequence, BuiltinOid, Oid};
 
 use super::definition::Definition;
 use crate::params;
@@ -18,7 +18,7 @@ static INSERT: Plan = Plan::new(
          handler_owner, handler_owner_name, queue_id) \
      VALUES ($1, $2, $3::pg_catalog.name, $4, $5::pg_catalog.name, $6, $7, $8, $9, $10, $11, $12, $13, \
          $14, $15, $16, $17, $18, $19, $20, $21, $22, $23::pg_catalog.name, $24) \
-     ON CONFLICT (queue) DO NOTHING RETURNING queue_id",
+     ON CONFLICT DO NOTHING RETURNING queue_id",
     &COLUMNS,
 );
 
@@ -69,7 +69,8 @@ fn values(queue: &Definition) -> [Answer; 24] {
     ]
 }
 
-// A restore of some tables and not of others may have left what holds a number that the sequence comes to again.
+// A number that no queue has had, and that nothing holds: the sequence may have been set, or a restore of some tables and
+// not of others has left what holds a number that it comes to again.
 static NEXT_ID: Plan = Plan::new(
     "SELECT n.id, EXISTS (SELECT FROM pushy.queue q WHERE q.queue_id OPERATOR(pg_catalog.=) n.id) \
                   OR EXISTS (SELECT FROM pushy.queue_acl a WHERE a.queue_id OPERATOR(pg_catalog.=) n.id) \
@@ -80,23 +81,10 @@ static NEXT_ID: Plan = Plan::new(
     &[],
 );
 
-/// A number that no queue has had, and that nothing holds.
-fn next_id() -> i32 {
-    loop {
-        let (id, is_held) = spi::connect(|spi| {
-            let found = spi.run(&NEXT_ID, &[]);
-            (found.row(0).i32(1), found.row(0).bool(2))
-        });
-        if !is_held {
-            return id;
-        }
-    }
-}
-
-/// Adds a queue and answers its number; None when the name is taken.
+/// Adds a queue and answers its number; None when the name is taken, or the number meanwhile.
 pub fn insert(queue: &Definition) -> Option<i32> {
     let numbered = Definition {
-        queue_id: next_id(),
+        queue_id: sequence::next_free(&NEXT_ID),
         ..queue.clone()
     };
     spi::connect(|spi| {

@@ -91,11 +91,12 @@ pub fn a_relay_can_come() -> bool {
 }
 
 fn read_channel(call: Call, table: &Table, queue: Option<&str>) -> Result<Option<Channel>> {
-    match (call.opt_bytes(CHANNEL), queue) {
+    let channel = match (call.opt_bytes(CHANNEL), queue) {
         (Some(identifier), _) => Channel::declared(&identifier).map(Some),
         (None, Some(_)) => Ok(None),
         (None, None) => Channel::exact(&table.raw_name)?.checked().map(Some),
-    }
+    }?;
+    channel.map(Channel::not_ours).transpose()
 }
 
 /// The channel's name, or the queue's, unless something else is said.

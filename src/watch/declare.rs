@@ -6,7 +6,7 @@ use super::orphans;
 use super::table::Table;
 use super::taken_away;
 use super::triggers::{self, Wording};
-use crate::channel::Channel;
+use crate::channel::{hearing, Channel};
 use crate::errors::{quote_literal, Error, Result, SqlState};
 use crate::pg::function::Answer;
 use crate::pg::{catalog_trigger, ereport, identifier, identity, invalidation, transaction};
@@ -64,6 +64,7 @@ fn declare(mut wanted: Definition, table: &Table, is_named: bool) -> Result<bool
     let mut renamed = None;
     let watches = watches_of(table)?;
     let existing = find(&mut wanted, usual_name.as_deref(), &watches);
+    let is_new = existing.is_none();
     match existing {
         Some(existing) => {
             require_owner(existing, table)?;
@@ -78,6 +79,9 @@ fn declare(mut wanted: Definition, table: &Table, is_named: bool) -> Result<bool
     triggers::create(&mut wanted, table, Wording::Callers)?;
     identity::as_owner(|| {
         definition::forget_lost();
+        if is_new {
+            return wanted.write_new();
+        }
         wanted.write();
         Ok(())
     })?;
@@ -99,7 +103,7 @@ fn declare(mut wanted: Definition, table: &Table, is_named: bool) -> Result<bool
             .hint("Name and channel of this watch are its table's. What listens to the old channel hears no more of it."),
         );
     }
-    warn(&wanted, table);
+    warn(&wanted, table)?;
     Ok(true)
 }
 
@@ -182,7 +186,7 @@ pub fn require_owner(watch: &Definition, table: &Table) -> Result<()> {
 }
 
 /// What people would be surprised by.
-fn warn(watch: &Definition, table: &Table) {
+fn warn(watch: &Definition, table: &Table) -> Result<()> {
     let warn = |message: String, hint: &str| {
         ereport::warning(&Error::new(SqlState::WARNING, message).hint(hint));
     };
@@ -214,6 +218,23 @@ fn warn(watch: &Definition, table: &Table) {
             ),
         );
     }
+    let channel = watch.channel.as_deref().unwrap_or_default();
+    if let Some(owner) = hearing::closed_by(channel, watch.owner)? {
+        let channel = Channel::shown_ident(channel);
+        warn(
+            format!(
+                "role \"{}\" may not read channel {channel}, which role \"{owner}\" has closed",
+                watch.owner_name
+            ),
+            &format!(
+                "Subscriptions of role \"{owner}\" and its grantees read it, and every role may LISTEN. Its owner can run: \
+                 SELECT pushy.channel_grant({}, {}). Or watch with another channel.",
+                quote_literal(&channel),
+                quote_literal(&watch.owner_name)
+            ),
+        );
+    }
+    Ok(())
 }
 
 /// Where no relay can come, who said nothing gets NOTIFY, and who wants the relay waits for it.

@@ -2,13 +2,13 @@
 
 use super::counts;
 use super::table::Table;
-use crate::errors::Result;
+use crate::errors::{Error, Result, SqlState};
 use crate::params;
 use crate::pg::function::Answer;
 use crate::pg::home::Home;
 use crate::pg::spi::{self, Plan, Row};
 use crate::pg::trigger::Op;
-use crate::pg::{array, identity, text, BuiltinOid, Oid};
+use crate::pg::{array, identity, sequence, text, BuiltinOid, Oid};
 use crate::queue::{self, held::HeldQueue};
 
 use BuiltinOid::{
@@ -261,20 +261,15 @@ pub fn of_channel(channel: &[u8]) -> Result<Vec<Definition>> {
     load(&OF_CHANNEL, params![text::bytes_to_datum(channel)])
 }
 
+// A number that no watch has: the sequence may have been set, by a restore too.
 static NEXT_ID: Plan = Plan::new(
     "SELECT n.id, EXISTS (SELECT FROM pushy.watch w WHERE w.watch_id OPERATOR(pg_catalog.=) n.id) \
        FROM (SELECT pg_catalog.nextval('pushy.watch_id_seq'::pg_catalog.regclass)::pg_catalog.int4 AS id) n",
     &[],
 );
 
-/// A number that no watch has: a restore may have set the sequence back.
 pub fn next_id() -> i32 {
-    spi::connect(|spi| loop {
-        let next = spi.run(&NEXT_ID, &[]);
-        if !next.row(0).bool(2) {
-            return next.row(0).i32(1);
-        }
-    })
+    sequence::next_free(&NEXT_ID)
 }
 
 static NEW_TOKEN: Plan = Plan::new("SELECT pg_catalog.gen_random_uuid()::pg_catalog.text", &[]);
@@ -298,11 +293,12 @@ static WRITE: Plan = Plan::new(
          merge = excluded.merge, paused = excluded.paused, home_system = excluded.home_system, \
          home_database = excluded.home_database, triggers = excluded.triggers, \
          expressions = excluded.expressions, token = excluded.token, relation_owner = excluded.relation_owner, \
-         home_extension = excluded.home_extension, named_by_table = excluded.named_by_table, changed_at = pg_catalog.clock_timestamp()",
+         home_extension = excluded.home_extension, named_by_table = excluded.named_by_table, changed_at = pg_catalog.clock_timestamp() \
+         WHERE NOT $29",
     &[
         INT4OID, OIDOID, TEXTOID, TEXTOID, OIDOID, TEXTOID, TEXTOID, TEXTARRAYOID, NAMEARRAYOID,
         TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, BOOLOID, BOOLOID, INT8OID,
-        OIDOID, OIDARRAYOID, OIDOID, INT4OID, OIDOID, TEXTOID, TEXTOID, OIDOID, BOOLOID,
+        OIDOID, OIDARRAYOID, OIDOID, INT4OID, OIDOID, TEXTOID, TEXTOID, OIDOID, BOOLOID, BOOLOID,
     ],
 );
 
@@ -375,8 +371,27 @@ impl Definition {
         owner.is_some_and(|owner| identity::has_rights_of(role, owner))
     }
 
-    /// Writes it, new or changed.
+    /// Writes it anew.
     pub fn write(&self) {
+        self.put(false);
+    }
+
+    /// Writes a new one, whose number somebody may have drawn at the same time, if the sequence was set in between.
+    pub fn write_new(&self) -> Result<()> {
+        if self.put(true) > 0 {
+            return Ok(());
+        }
+        Err(Error::new(
+            SqlState::OBJECT_IN_USE,
+            format!(
+                "number {} of watch \"{}\" was taken by another meanwhile",
+                self.watch_id, self.name
+            ),
+        )
+        .hint("Run it again. Somebody has set sequence pushy.watch_id_seq, as a role with pg_write_all_data may."))
+    }
+
+    fn put(&self, is_new: bool) -> u64 {
         let columns = self
             .columns
             .as_ref()
@@ -412,7 +427,8 @@ impl Definition {
                 self.relation_owner.as_str(),
                 self.home.extension,
                 self.named_by_table,
+                is_new,
             ],
-        );
+        )
     }
 }

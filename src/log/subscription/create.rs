@@ -10,7 +10,9 @@ use crate::log::{state, tick};
 use crate::params;
 use crate::pg::function::{Answer, Call};
 use crate::pg::spi::{self, Plan};
-use crate::pg::{array, database, identifier, identity, snapshot, transaction, BuiltinOid, Oid};
+use crate::pg::{
+    array, database, identifier, identity, sequence, snapshot, transaction, BuiltinOid, Oid,
+};
 use crate::queue::held::HeldQueue;
 use crate::shared::pending;
 use crate::{settings, sql_function};
@@ -18,8 +20,8 @@ use crate::{settings, sql_function};
 sql_function!(pushy_subscription_create, |call| create(call));
 
 static INSERT: Plan = Plan::new(
-    "INSERT INTO pushy.subscription (name, channels, queue, epoch, tick, n, home_system, home_database, owner, owner_name, queue_id, queue_owner) \
-     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::pg_catalog.name, $11, $12) ON CONFLICT (name) DO NOTHING",
+    "INSERT INTO pushy.subscription (name, channels, queue, epoch, tick, n, home_system, home_database, owner, owner_name, queue_id, queue_owner, subscription_id) \
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::pg_catalog.name, $11, $12, $13) ON CONFLICT (name) DO NOTHING",
     COLUMNS,
 );
 
@@ -27,7 +29,7 @@ static CHANGE: Plan = Plan::new(
     "UPDATE pushy.subscription SET channels = $2, queue = $3, stopped = NULL, epoch = $4, tick = $5, n = $6, \
             home_system = $7, home_database = $8, owner = $9, owner_name = $10::pg_catalog.name, \
             queue_id = $11, queue_owner = $12 \
-      WHERE name OPERATOR(pg_catalog.=) $1",
+      WHERE name OPERATOR(pg_catalog.=) $1 AND subscription_id OPERATOR(pg_catalog.=) $13",
     COLUMNS,
 );
 
@@ -45,7 +47,14 @@ const COLUMNS: &[BuiltinOid] = &[
     BuiltinOid::TEXTOID,
     BuiltinOid::INT4OID,
     BuiltinOid::OIDOID,
+    BuiltinOid::INT4OID,
 ];
+
+static NEXT_ID: Plan = Plan::new(
+    "SELECT n.id, EXISTS (SELECT FROM pushy.subscription s WHERE s.subscription_id OPERATOR(pg_catalog.=) n.id) \
+       FROM (SELECT pg_catalog.nextval('pushy.subscription_id_seq'::pg_catalog.regclass)::pg_catalog.int4 AS id) n",
+    &[],
+);
 
 /// Channels of one subscription: its row is read with each look, by the relay too if it feeds a queue.
 const MOST_CHANNELS: usize = 1_000;
@@ -93,7 +102,7 @@ fn create(call: Call) -> Result<String> {
     Filter::of(channels.as_deref(), caller)?;
     let count = channels.as_ref().map_or(1, Vec::len);
     let cursor = identity::as_owner(|| {
-        let write = |plan: &Plan, cursor: Cursor, owner: Oid| {
+        let write = |plan: &Plan, number: i32, cursor: Cursor, owner: Oid| {
             let channels = channels.as_deref();
             let written = params![
                 name.as_str(),
@@ -108,6 +117,7 @@ fn create(call: Call) -> Result<String> {
                 identity::role_name(owner),
                 queue.as_ref().map(|queue| queue.queue_id),
                 queue.as_ref().map(|queue| queue.owner),
+                number,
             ];
             spi::run(plan, written) > 0
         };
@@ -123,12 +133,13 @@ fn create(call: Call) -> Result<String> {
                 let has_owner = known.is_home && identity::role_exists(known.owner);
                 let owner = if has_owner { known.owner } else { caller };
                 require_share(owner, &name, count)?;
-                write(&CHANGE, cursor, owner);
+                write(&CHANGE, known.number, cursor, owner);
                 return Ok(cursor);
             }
             require_share(caller, &name, count)?;
             let cursor = start(from_oldest)?;
-            if write(&INSERT, cursor, caller) {
+            let number = sequence::next_free(&NEXT_ID);
+            if write(&INSERT, number, cursor, caller) {
                 return Ok(cursor);
             }
         }
