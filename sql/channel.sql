@@ -91,7 +91,7 @@ COMMENT ON COLUMN pushy.channel_grants.channel IS 'What to write after LISTEN.';
 COMMENT ON COLUMN pushy.channel_grants.grantee IS 'The role; public: all; NULL: nobody but the owner.';
 COMMENT ON COLUMN pushy.channel_grants.privilege IS 'listen.';
 COMMENT ON COLUMN pushy.channel_grants.topics IS 'A pattern of topics; not used yet.';
-COMMENT ON COLUMN pushy.channel_grants.owner IS 'Who granted the channel first: grants and revokes.';
+COMMENT ON COLUMN pushy.channel_grants.owner IS 'Who granted the channel first: grants and revokes. NULL: that role is gone; a superuser who grants the channel owns it then.';
 COMMENT ON COLUMN pushy.channel_grants.granted_at IS 'When: what was written before is not read.';
 
 -- Like pg_notify() it must stay in the leader.

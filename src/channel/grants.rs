@@ -8,7 +8,7 @@ use crate::log::subscription::table;
 use crate::pg::function::{Answer, Call};
 use crate::pg::value::Timestamp;
 use crate::pg::{ereport, identifier, identity, text, transaction, Oid};
-use crate::queue::grant::{grantee, no_such_role, PUBLIC};
+use crate::queue::grant::{grantee, no_such_role};
 use crate::shared::pending;
 use crate::{row, settings, sql_function, watch};
 
@@ -102,10 +102,11 @@ fn require_owner(owned: &Owned) -> Result<()> {
             text::shown(&owned.channel)
         ),
     )
-    .hint(format!(
-        "It belongs to role \"{}\", which granted it first.",
-        owned.shown_owner()
-    )))
+    .hint(match owned.shown_owner() {
+        Some(owner) => format!("It belongs to role \"{owner}\", which granted it first."),
+        None => "The role that granted it first is gone: a superuser who grants it owns it then."
+            .to_owned(),
+    }))
 }
 
 /// The channel as the caller's: as it is, or from now on.
@@ -115,9 +116,9 @@ fn take(channel: &Channel) -> Result<Owned> {
         require_owner(&owned)?;
         if owned.owner_here().is_none() {
             // Only a superuser comes here.
+            owned.owner = caller;
             owned.owner_name = identity::role_name(caller);
             if owned.is_home() {
-                owned.owner = caller;
                 identity::as_owner(|| {
                     owned.write();
                     Ok(())
@@ -163,13 +164,17 @@ fn require_share(channel: &Channel, caller: Oid) -> Result<()> {
 /// comes first.
 fn refuse_others(channel: &Channel, caller: Oid) -> Result<()> {
     let name = text::shown(channel.as_bytes());
-    let refused = |what: &str, whose: &str| {
+    let refused = |what: &str, whose: Option<Oid>| {
+        let whose = whose.map_or_else(
+            || "a role that is gone".to_owned(),
+            |role| format!("role \"{}\"", identity::role_name(role)),
+        );
         Err(Error::new(
             SqlState::INSUFFICIENT_PRIVILEGE,
             format!("channel \"{name}\" is not yours to grant"),
         )
         .detail(format!(
-            "{what} of role \"{whose}\" {}.",
+            "{what} of {whose} {}.",
             if what == "A watch" {
                 "tells on it"
             } else {
@@ -180,7 +185,7 @@ fn refuse_others(channel: &Channel, caller: Oid) -> Result<()> {
     };
     let watches = identity::as_owner(|| watch::of_channel(channel.as_bytes()))?;
     if let Some(watch) = watches.iter().find(|watch| !watch.is_made_by(caller)) {
-        return refused("A watch", &watch.owner_name);
+        return refused("A watch", watch.owner_here());
     }
     let subscriptions = identity::as_owner(table::all)?;
     let foreign = subscriptions.iter().find(|known| {
@@ -191,7 +196,7 @@ fn refuse_others(channel: &Channel, caller: Oid) -> Result<()> {
             && !known.is_owner(caller)
     });
     match foreign {
-        Some(known) => refused("A subscription", &known.owner_name),
+        Some(known) => refused("A subscription", known.owner_here()),
         None => Ok(()),
     }
 }
@@ -206,9 +211,14 @@ fn channel_grant_rows(call: Call) -> Result<Answer> {
         for owned in owned {
             let is_owner = owned.is_owned_by(caller);
             let channel = Channel::exact(&owned.channel)?.ident();
-            let owner = text::to_name(&owned.shown_owner());
+            let owner = match owned.shown_owner() {
+                Some(owner) => Answer::Datum(text::to_name(&owner)),
+                None => Answer::Null,
+            };
             let nothing = || Answer::Null;
-            if is_owner && owned.grants.is_empty() {
+            let hold = |grant| Some((grant, owned.grantee_here(grant)?));
+            let grants: Vec<_> = owned.grants.iter().filter_map(hold).collect();
+            if is_owner && grants.is_empty() {
                 rows.put(row![
                     channel,
                     nothing(),
@@ -219,21 +229,12 @@ fn channel_grant_rows(call: Call) -> Result<Answer> {
                 ]);
                 continue;
             }
-            for grant in &owned.grants {
+            for (grant, (_, grantee)) in grants {
                 let is_to_caller =
                     owned.is_home() && identity::has_rights_of(caller, grant.grantee);
                 if !(is_owner || grant.is_to_all() || is_to_caller) {
                     continue;
                 }
-                let now = owned
-                    .is_home()
-                    .then(|| identity::role(grant.grantee))
-                    .flatten();
-                let grantee = if grant.is_to_all() {
-                    PUBLIC.to_owned()
-                } else {
-                    now.map_or_else(|| grant.grantee_name.clone(), |role| role.name)
-                };
                 rows.put(row![
                     channel.as_slice(),
                     text::to_name(&grantee),

@@ -70,13 +70,18 @@ impl Hearing {
     }
 }
 
-/// Whose the channel is, if this role may read nothing of it.
+/// Whose the channel is, in words, if this role may read nothing of it.
 pub fn closed_by(channel: &[u8], role: Oid) -> Result<Option<String>> {
     let owned = identity::as_owner(|| owned::of(&[channel.to_vec()]))?;
     let closed = owned
         .first()
         .filter(|owned| owned.heard_by(role) == From::NEVER);
-    Ok(closed.map(Owned::shown_owner))
+    Ok(closed.map(|owned| {
+        owned.shown_owner().map_or_else(
+            || "a role that is gone".to_owned(),
+            |owner| format!("role \"{owner}\""),
+        )
+    }))
 }
 
 /// From where on a role reads each of these channels; an error that names one that it may not read at all.
@@ -101,8 +106,11 @@ fn denied(owned: &Owned, role: Oid) -> Error {
     let name = identity::role(role).map(|role| role.name);
     let hint = match &name {
         Some(name) => format!(
-            "Its owner, role \"{}\", can run: SELECT pushy.channel_grant({}, {})",
-            owned.owner_name,
+            "{} can run: SELECT pushy.channel_grant({}, {})",
+            owned.shown_owner().map_or_else(
+                || "Its owner is gone; a superuser".to_owned(),
+                |owner| format!("Its owner, role \"{owner}\",")
+            ),
             quote_literal(&channel),
             quote_literal(name)
         ),

@@ -3,7 +3,7 @@
 use crate::errors::{Error, Result, SqlState};
 use crate::params;
 use crate::pg::spi::{self, Plan, Row};
-use crate::pg::{array, database, identity, transaction, BuiltinOid, Oid};
+use crate::pg::{array, database, home, identity, transaction, BuiltinOid, Oid};
 
 use BuiltinOid::{INT8OID, OIDOID, TEXTARRAYOID, TEXTOID};
 
@@ -172,26 +172,29 @@ impl Owned {
         self.is_of_this_cluster() && self.home_database == database::current()
     }
 
-    /// The owner as it is known here: elsewhere who has the name.
+    /// The owner as it is known here; None: gone.
     pub fn owner_here(&self) -> Option<Oid> {
-        if self.is_home() {
-            identity::role_exists(self.owner).then_some(self.owner)
-        } else {
-            identity::find_role(&self.owner_name)
+        home::role(self.home_system, self.owner, &self.owner_name)
+    }
+
+    /// Whom a grant is to, as known here: its number, 0 for PUBLIC, and its name. None: it is gone.
+    pub fn grantee_here(&self, grant: &Grant) -> Option<(Oid, String)> {
+        if grant.is_to_all() {
+            return Some((grant.grantee, grant.grantee_name.clone()));
         }
+        let role = home::role(self.home_system, grant.grantee, &grant.grantee_name)?;
+        Some((role, identity::role_name(role)))
     }
 
     /// Whether a role has the owner's rights.
     pub fn is_owned_by(&self, role: Oid) -> bool {
         identity::is_superuser(role)
-            || self
-                .owner_here()
-                .is_some_and(|owner| identity::has_rights_of(role, owner))
+            || home::has_rights_of(role, self.home_system, self.owner, &self.owner_name)
     }
 
-    pub fn shown_owner(&self) -> String {
-        let now = self.owner_here().and_then(identity::role);
-        now.map_or_else(|| self.owner_name.clone(), |role| role.name)
+    /// The owner's name as it is now; None: gone, and who has its name is another.
+    pub fn shown_owner(&self) -> Option<String> {
+        self.owner_here().map(identity::role_name)
     }
 
     pub fn write(&self) {
@@ -231,9 +234,9 @@ impl Owned {
         spi::run(&REVOKE, params![channel, number, name, privilege])
     }
 
-    /// Makes this database its home: owner and grantees are found by name, and grants to roles that are not here go.
+    /// Makes this database its home: grants to roles that are not here go.
     pub fn move_in(&mut self) -> Result<()> {
-        let owner = identity::find_role(&self.owner_name).ok_or_else(|| {
+        let owner = self.owner_here().ok_or_else(|| {
             Error::new(
                 SqlState::UNDEFINED_OBJECT,
                 format!("role \"{}\" does not exist", self.owner_name),
@@ -241,6 +244,11 @@ impl Owned {
             .hint("A superuser can grant the channel, and owns it then.")
         })?;
         let kept_places = self.is_of_this_cluster();
+        let grantees: Vec<_> = self
+            .grants
+            .iter()
+            .map(|grant| self.grantee_here(grant))
+            .collect();
         *self = Self {
             grants: std::mem::take(&mut self.grants),
             ..Self::new(&self.channel, owner)
@@ -250,26 +258,15 @@ impl Owned {
             params![crate::pg::text::bytes_to_datum(&self.channel)],
         );
         self.write();
-        for grant in &self.grants {
-            let grantee = if grant.is_to_all() {
-                Some(Oid::INVALID)
-            } else {
-                identity::find_role(&grant.grantee_name)
-            };
+        for (grant, grantee) in self.grants.iter().zip(grantees) {
             let since = if kept_places {
                 grant.since
             } else {
                 transaction::wal_position()
             };
-            if let Some(grantee) = grantee {
+            if let Some((grantee, name)) = grantee {
                 let topics = grant.topics.as_deref();
-                self.put(
-                    grantee,
-                    &grant.grantee_name,
-                    &grant.privilege,
-                    topics,
-                    since,
-                );
+                self.put(grantee, &name, &grant.privilege, topics, since);
             }
         }
         Ok(())

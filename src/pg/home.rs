@@ -1,4 +1,5 @@
-//! Where something was declared: its numbers of roles, tables and functions mean something only there.
+//! Where something was declared: its numbers of tables and functions mean something only there, and those of roles only in
+//! that cluster.
 
 use super::{database, identity, Oid};
 
@@ -9,6 +10,28 @@ pub struct Home {
     pub system: i64,
     pub database: Oid,
     pub extension: Oid,
+}
+
+/// The role that is meant by what was written in the cluster `system`, as a number and a name. In that cluster the number
+/// decides, in whatever database: a role that was renamed is the same, and one that was made again under the name of a
+/// dropped one is another. Elsewhere (a restore in another cluster, pg_upgrade) the number may be a stranger's, and the name
+/// decides.
+pub fn role(system: i64, number: Oid, name: &str) -> Option<Oid> {
+    if system == database::system_identifier() {
+        identity::role_exists(number).then_some(number)
+    } else {
+        identity::find_role(name)
+    }
+}
+
+/// Whether `member` has the rights of the role that was so written; a role that is gone has none.
+pub fn has_rights_of(member: Oid, system: i64, number: Oid, name: &str) -> bool {
+    let role = if system == database::system_identifier() {
+        Some(number)
+    } else {
+        identity::find_role(name)
+    };
+    role.is_some_and(|role| identity::has_rights_of(member, role))
 }
 
 impl Home {

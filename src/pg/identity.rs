@@ -327,7 +327,7 @@ pub fn role(oid: Oid) -> Option<Role> {
     }
 }
 
-/// The role of exactly this name.
+/// The role of exactly this name: what a caller says. What a table of ours says is asked of `home::role`.
 pub fn find_role(name: &str) -> Option<Oid> {
     let name = CString::new(text::encode_lossy(name)).ok()?;
     // SAFETY: a syscache look-up; told that the role may be missing, it raises nothing.

@@ -7,8 +7,8 @@ use crate::pg::{BuiltinOid, Oid};
 use super::definition::Definition;
 use crate::errors::{Error, Result};
 use crate::params;
-use crate::pg::identity;
 use crate::pg::spi::{self, Plan};
+use crate::pg::{home, identity};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Privilege {
@@ -93,16 +93,11 @@ pub fn all_grants() -> Result<HashMap<i32, Vec<Grant>>> {
     })
 }
 
-/// Whether `role` has the rights of the queue's owner. After a restore numbers of roles may mean others:
-/// there the owner is who has the name, and grants to roles count for nothing until the queue is at home again.
+/// Whether `role` has the rights of the queue's owner. In another cluster the owner is who has the name; away from home
+/// grants to roles count for nothing.
 pub fn is_owner(queue: &Definition, role: Oid) -> bool {
     identity::is_superuser(role)
-        || if queue.is_home() {
-            identity::has_rights_of(role, queue.owner)
-        } else {
-            identity::find_role(&queue.owner_name)
-                .is_some_and(|owner| identity::has_rights_of(role, owner))
-        }
+        || home::has_rights_of(role, queue.home_system, queue.owner, &queue.owner_name)
 }
 
 /// Whether `role` has the privilege: as owner, by a grant to it or a role whose rights it has, or to

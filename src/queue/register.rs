@@ -9,7 +9,7 @@ use super::options::{self, Options};
 use super::{handler_name, privilege, publish, restore, share, store};
 use crate::errors::{quote_literal, Error, Result, SqlState};
 use crate::pg::{
-    database, ereport, function_catalog as functions, identifier, identity, transaction,
+    database, ereport, function_catalog as functions, home, identifier, identity, transaction,
 };
 use crate::sql_function;
 
@@ -79,8 +79,12 @@ fn replace(existing: &Definition, wanted: &mut Definition) -> Result<bool> {
     wanted.owner = existing.owner;
     wanted.owner_name.clone_from(&existing.owner_name);
     if !existing.is_home() {
-        restore::find_owner(wanted).map_err(Unfit::into_error)?;
-        identity::as_owner(|| restore::find_grantees(wanted.queue_id))?;
+        let system = existing.home_system;
+        if restore::find_owner(wanted, system).is_err() {
+            // As below.
+            wanted.owner = caller;
+        }
+        identity::as_owner(|| restore::find_grantees(wanted.queue_id, system))?;
     } else if identity::role(existing.owner).is_none() {
         // Nobody but a superuser comes here then, and takes it over.
         wanted.owner = caller;
@@ -173,7 +177,8 @@ pub fn hold_handler(queue: &mut Definition, existing: &Definition) {
     queue.handler_owner = if existing.is_home() {
         existing.handler_owner
     } else {
-        identity::find_role(&existing.handler_owner_name).unwrap_or(Oid::INVALID)
+        let (owner, name) = (existing.handler_owner, &existing.handler_owner_name);
+        home::role(existing.home_system, owner, name).unwrap_or(Oid::INVALID)
     };
 }
 

@@ -1,5 +1,5 @@
-//! Queues that came here by a restore, a copy of the database or pg_upgrade: numbers of roles and functions
-//! may mean others here, so names decide, and nothing runs before somebody says so.
+//! Queues that came here by a restore, a copy of the database or pg_upgrade: numbers of functions mean others here, and in
+//! another cluster those of roles too, where names decide. Nothing runs before somebody says so.
 
 use crate::pg::{BuiltinOid, Oid};
 
@@ -8,7 +8,7 @@ use super::fitness::{self, Unfit};
 use super::{alter, handler_name, park, pause, privilege, register};
 use crate::errors::{quote_literal, Result};
 use crate::pg::spi::{self, Plan};
-use crate::pg::{database, identifier, identity};
+use crate::pg::{database, home, identifier, identity};
 use crate::shared::pending;
 use crate::watch;
 use crate::{channel, params, row, sql_function};
@@ -69,37 +69,47 @@ fn move_in(mut queue: Definition) -> Result<Option<Option<String>>> {
     })))
 }
 
-/// Finds roles, grantees and handler by name: from here on their numbers are those of this place.
+/// Finds roles, grantees and handler: from here on their numbers and names are those of this place.
 pub fn settle(queue: &mut Definition) -> Result<()> {
     find_roles(queue).map_err(Unfit::into_error)?;
+    let system = queue.home_system;
     // What can fail comes first: the rows below are rewritten once.
     let function = handler_name::by_stored_signature(&queue.handler)?;
-    if queue.home_system != database::system_identifier() {
+    if system != database::system_identifier() {
         identity::as_owner(|| find_enqueuers(queue.queue_id))?;
     }
-    identity::as_owner(|| find_grantees(queue.queue_id))?;
+    identity::as_owner(|| find_grantees(queue.queue_id, system))?;
+    queue.handler_owner =
+        home::role(system, queue.handler_owner, &queue.handler_owner_name).unwrap_or(Oid::INVALID);
     queue.home_system = database::system_identifier();
     queue.home_database = database::current();
     queue.handler_oid = function.map_or(Oid::INVALID, |function| function.oid);
-    queue.handler_owner = identity::find_role(&queue.handler_owner_name).unwrap_or(Oid::INVALID);
     Ok(())
 }
 
 fn find_roles(queue: &mut Definition) -> std::result::Result<(), Unfit> {
-    find_owner(queue)?;
-    queue.run_as = identity::find_role(&queue.run_as_name).ok_or_else(|| Unfit::RoleGone {
-        queue: queue.name.clone(),
-        role: identifier::quoted(&queue.run_as_name),
-    })?;
+    find_owner(queue, queue.home_system)?;
+    let role =
+        home::role(queue.home_system, queue.run_as, &queue.run_as_name).ok_or_else(|| {
+            Unfit::RoleGone {
+                queue: queue.name.clone(),
+                role: identifier::quoted(&queue.run_as_name),
+            }
+        })?;
+    queue.run_as = role;
+    queue.run_as_name = identity::role_name(role);
     Ok(())
 }
 
-/// The owner by name.
-pub fn find_owner(queue: &mut Definition) -> std::result::Result<(), Unfit> {
-    queue.owner = identity::find_role(&queue.owner_name).ok_or_else(|| Unfit::OwnerGone {
-        queue: queue.name.clone(),
-        owner: identifier::quoted(&queue.owner_name),
-    })?;
+/// The owner, as written in the cluster `system`.
+pub fn find_owner(queue: &mut Definition, system: i64) -> std::result::Result<(), Unfit> {
+    let owner =
+        home::role(system, queue.owner, &queue.owner_name).ok_or_else(|| Unfit::OwnerGone {
+            queue: queue.name.clone(),
+            owner: identifier::quoted(&queue.owner_name),
+        })?;
+    queue.owner = owner;
+    queue.owner_name = identity::role_name(owner);
     Ok(())
 }
 
@@ -142,9 +152,10 @@ static TAKE_GRANTS: Plan = Plan::new(
     &[BuiltinOid::INT4OID],
 );
 
+// A role that was renamed, and another of its former name, are one by name.
 static PUT_GRANT: Plan = Plan::new(
     "INSERT INTO pushy.queue_acl (queue_id, grantee, grantee_name, privilege) \
-     VALUES ($1, $2, $3::pg_catalog.name, $4)",
+     VALUES ($1, $2, $3::pg_catalog.name, $4) ON CONFLICT DO NOTHING",
     &[
         BuiltinOid::INT4OID,
         BuiltinOid::OIDOID,
@@ -153,20 +164,20 @@ static PUT_GRANT: Plan = Plan::new(
     ],
 );
 
-/// Grantees by name; grants to roles that are not here are dropped. As the extension's owner.
-pub fn find_grantees(queue_id: i32) -> Result<()> {
+/// Grantees, as written in the cluster `system`; grants to roles that are not here are dropped. As the extension's owner.
+pub fn find_grantees(queue_id: i32, system: i64) -> Result<()> {
     let grants: Vec<(Oid, String, String)> = spi::connect(|spi| {
         let taken = spi.run(&TAKE_GRANTS, params![queue_id]);
         let read = |row: spi::Row<'_>| Ok((row.oid(1), row.text(2)?, row.text(3)?));
         taken.rows().map(read).collect::<Result<_>>()
     })?;
     for (grantee, name, privilege) in grants {
-        let grantee = if grantee == Oid::INVALID {
-            Some(Oid::INVALID)
+        let found = if grantee == Oid::INVALID {
+            Some((grantee, name))
         } else {
-            identity::find_role(&name)
+            home::role(system, grantee, &name).map(|role| (role, identity::role_name(role)))
         };
-        if let Some(grantee) = grantee {
+        if let Some((grantee, name)) = found {
             spi::run(&PUT_GRANT, params![queue_id, grantee, name, privilege]);
         }
     }

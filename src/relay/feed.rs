@@ -202,7 +202,7 @@ fn feed_known(known: &Subscription) -> Result<bool> {
     })?;
     if passed > from {
         request::add_for(&queue, known.owner, &jobs)?;
-        table::move_to(&known.name, passed, Some(clock::now().0));
+        table::move_to(known, passed, Some(clock::now().0));
     }
     if known.stopped.is_some() {
         spi::run(&STOP, params![known.name.as_str(), None::<&str>]);

@@ -182,7 +182,10 @@ pub fn require_owner(watch: &Definition, table: &Table) -> Result<()> {
             watch.name, table.qualified
         ),
     )
-    .hint(format!("It was made by role \"{}\".", watch.owner_name)))
+    .hint(match watch.owner_here() {
+        Some(maker) => format!("It was made by role \"{}\".", identity::role_name(maker)),
+        None => "The role that made it is gone.".to_owned(),
+    }))
 }
 
 /// What people would be surprised by.
@@ -223,11 +226,11 @@ fn warn(watch: &Definition, table: &Table) -> Result<()> {
         let channel = Channel::shown_ident(channel);
         warn(
             format!(
-                "role \"{}\" may not read channel {channel}, which role \"{owner}\" has closed",
+                "role \"{}\" may not read channel {channel}, which {owner} has closed",
                 watch.owner_name
             ),
             &format!(
-                "Subscriptions of role \"{owner}\" and its grantees read it, and every role may LISTEN. Its owner can run: \
+                "Subscriptions of {owner} and its grantees read it, and every role may LISTEN. Its owner can run: \
                  SELECT pushy.channel_grant({}, {}). Or watch with another channel.",
                 quote_literal(&channel),
                 quote_literal(&watch.owner_name)

@@ -5,7 +5,7 @@ use super::table::Table;
 use crate::errors::{Error, Result, SqlState};
 use crate::params;
 use crate::pg::function::Answer;
-use crate::pg::home::Home;
+use crate::pg::home::{self, Home};
 use crate::pg::spi::{self, Plan, Row};
 use crate::pg::trigger::Op;
 use crate::pg::{array, identity, sequence, text, BuiltinOid, Oid};
@@ -361,14 +361,14 @@ impl Definition {
         self.stands == Stands::Home
     }
 
-    /// Whether a role has the rights of who declared it; elsewhere numbers mean nothing, and who has the name is meant.
+    /// Who declared it, as known here; None: gone.
+    pub fn owner_here(&self) -> Option<Oid> {
+        home::role(self.home.system, self.owner, &self.owner_name)
+    }
+
+    /// Whether a role has the rights of who declared it.
     pub fn is_made_by(&self, role: Oid) -> bool {
-        let owner = if self.is_home() {
-            Some(self.owner)
-        } else {
-            identity::find_role(&self.owner_name)
-        };
-        owner.is_some_and(|owner| identity::has_rights_of(role, owner))
+        home::has_rights_of(role, self.home.system, self.owner, &self.owner_name)
     }
 
     /// Writes it anew.

@@ -13,8 +13,8 @@ use crate::{params, queue, sql_function};
 
 // The table of the stored name, if it has triggers of the watch; else the one that has, whatever it is called:
 // it was renamed before the copy; else, of a watch that came with its database, the table of that name. Anybody
-// can make such a table and such triggers, so it must belong to whom it belonged, to the watch's maker or to a
-// superuser.
+// can make such a table and such triggers, so it must belong to whom it belonged, by the name by which a restore gives
+// tables, to the watch's maker or to a superuser.
 static ELSEWHERE: Plan = Plan::new(
     concat!(
         "WITH w AS (SELECT w.*, ",
@@ -35,8 +35,9 @@ static ELSEWHERE: Plan = Plan::new(
                                      ARRAY(SELECT t.tgrelid FROM pg_catalog.pg_trigger t WHERE ",
         is_ours!(),
         " AND pg_catalog.substring(t.tgargs, 1, pg_catalog.length(w.args)) OPERATOR(pg_catalog.=) w.args))) \
-                             AND (r.rolname OPERATOR(pg_catalog.=) w.relation_owner \
-                                  OR r.rolname OPERATOR(pg_catalog.=) w.owner_name OR r.rolsuper)) \
+                             AND (r.rolname OPERATOR(pg_catalog.=) w.relation_owner OR r.rolsuper \
+                                  OR CASE WHEN w.home_system OPERATOR(pg_catalog.=) $2 THEN r.oid OPERATOR(pg_catalog.=) w.owner \
+                                          ELSE r.rolname OPERATOR(pg_catalog.=) w.owner_name END)) \
          SELECT COALESCE((SELECT t.oid FROM trusted t WHERE t.holds AND t.is_named), \
                          (SELECT pg_catalog.min(t.oid) FROM trusted t WHERE t.holds HAVING pg_catalog.count(*) OPERATOR(pg_catalog.=) 1), \
                          (SELECT t.oid FROM trusted t WHERE t.is_named AND NOT t.is_here))"
@@ -106,7 +107,7 @@ pub fn move_in(mut watch: Definition) -> Result<(String, Option<String>)> {
     let table = Table::look_up(relation)?;
     watch.relation_name.clone_from(&table.qualified);
     let name = named(&watch);
-    let Some(owner) = identity::find_role(&watch.owner_name) else {
+    let Some(owner) = watch.owner_here() else {
         let reason = format!("role \"{}\" does not exist", watch.owner_name);
         return Ok((name, Some(reason)));
     };
@@ -134,6 +135,7 @@ pub fn move_in(mut watch: Definition) -> Result<(String, Option<String>)> {
     watch.relation = relation;
     watch.relation_owner = identity::role_name(table.owner);
     watch.owner = owner;
+    watch.owner_name = identity::role_name(owner);
     watch.expressions = watch
         .expressions
         .and_then(|_| triggers.iter().find(|(_, holds)| *holds))

@@ -18,7 +18,7 @@ fn subscription_ack(call: Call) -> Result<bool> {
     transaction::require_writable(c"pushy.subscription_ack()");
     let name = call.text("name", 0)?;
     let cursor = parse(&call.text("cursor", 1)?)?;
-    table::owned(&name, identity::current_user())?;
+    let known = table::owned(&name, identity::current_user())?;
     identity::as_owner(|| {
         let state = state::read()?;
         let snapshot = snapshot::take_latest();
@@ -33,7 +33,7 @@ fn subscription_ack(call: Call) -> Result<bool> {
                 &format!("what pushy.subscription_read answered; the newest is {newest}"),
             ));
         }
-        Ok(table::move_to(&name, cursor, Some(clock::now().0)))
+        Ok(table::move_to(&known, cursor, Some(clock::now().0)))
     })
 }
 

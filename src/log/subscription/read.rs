@@ -77,7 +77,7 @@ fn subscription_read(call: Call) -> Result<Answer> {
             // Only events of other channels: the log may be emptied of them without a word.
             let passed_over = !answered && after.is_none() && known.is_home;
             if passed_over && passed > known.cursor && !transaction::is_read_only() {
-                table::move_to(&name, passed, None);
+                table::move_to(&known, passed, None);
             }
             Ok(())
         })

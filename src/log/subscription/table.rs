@@ -6,7 +6,7 @@ use crate::errors::{quote_literal, Error, Result, SqlState};
 use crate::log::read::Filter;
 use crate::params;
 use crate::pg::spi::{self, Plan, Row};
-use crate::pg::{array, database, identity, BuiltinOid, Oid};
+use crate::pg::{array, database, home, identity, BuiltinOid, Oid};
 use crate::queue::held::HeldQueue;
 
 pub struct Subscription {
@@ -19,6 +19,7 @@ pub struct Subscription {
     pub channels: Option<Vec<Vec<u8>>>,
     pub queue: Option<HeldQueue>,
     pub cursor: Cursor,
+    home_system: i64,
     /// It was created here, in this cluster and database: else its cursor means nothing.
     pub is_home: bool,
     pub stopped: Option<String>,
@@ -69,6 +70,7 @@ fn read(row: Row<'_>) -> Result<Subscription> {
             owner: row.oid(16),
         }),
         cursor: Cursor::new(row.i64(7), row.i64(8), row.i32(9)),
+        home_system: row.i64(10),
         is_home: row.i64(10) == database::system_identifier()
             && row.oid(11).to_u32() == database::current(),
         stopped: row.opt_text(12)?,
@@ -123,26 +125,28 @@ pub fn owned(name: &str, caller: Oid) -> Result<Subscription> {
 }
 
 impl Subscription {
-    /// Whether `role` has the rights of the owner: after a restore, of who has the owner's name.
+    /// The owner as it is known here; None: gone.
+    pub fn owner_here(&self) -> Option<Oid> {
+        home::role(self.home_system, self.owner, &self.owner_name)
+    }
+
+    /// Whether `role` has the rights of the owner.
     pub fn is_owner(&self, role: Oid) -> bool {
-        let owner = if self.is_home {
-            Some(self.owner)
-        } else {
-            identity::find_role(&self.owner_name)
-        };
         identity::is_superuser(role)
-            || owner.is_some_and(|owner| identity::has_rights_of(role, owner))
+            || home::has_rights_of(role, self.home_system, self.owner, &self.owner_name)
     }
 
     /// The owner's name as it is now, or as it was for one that is gone or not of this place.
     pub fn shown_owner(&self) -> String {
-        let now = self.is_home.then(|| identity::role(self.owner)).flatten();
-        now.map_or_else(|| self.owner_name.clone(), |role| role.name)
+        self.owner_here()
+            .map_or_else(|| self.owner_name.clone(), identity::role_name)
     }
 
     /// What its owner may hear of its channels, now.
     pub fn filter(&self) -> Result<Filter> {
-        Filter::of(self.channels.as_deref(), self.owner)
+        // A number that is nobody's hears what all hear.
+        let owner = self.owner_here().unwrap_or(Oid::INVALID);
+        Filter::of(self.channels.as_deref(), owner)
     }
 
     pub fn require_owner(&self, caller: Oid) -> Result<()> {
@@ -171,7 +175,8 @@ pub fn no_such_subscription(name: &str) -> Error {
 
 static MOVE: Plan = Plan::new(
     "UPDATE pushy.subscription SET epoch = $2, tick = $3, n = $4, home_system = $5, home_database = $6, \
-            acked_at = COALESCE($7, acked_at) \
+            acked_at = COALESCE($7, acked_at), \
+            owner = CASE WHEN home_system OPERATOR(pg_catalog.=) $5 THEN owner ELSE $8 END \
       WHERE name OPERATOR(pg_catalog.=) $1 \
         AND (home_system OPERATOR(pg_catalog.<>) $5 OR home_database OPERATOR(pg_catalog.<>) $6 \
              OR (epoch, tick, n) OPERATOR(pg_catalog.<) ($2, $3, $4))",
@@ -183,22 +188,24 @@ static MOVE: Plan = Plan::new(
         BuiltinOid::INT8OID,
         BuiltinOid::OIDOID,
         BuiltinOid::TIMESTAMPTZOID,
+        BuiltinOid::OIDOID,
     ],
 );
 
 /// Moves the cursor forward; false when it is there already. `acked_at`: it was acknowledged then, not only
-/// passed over.
-pub fn move_to(name: &str, cursor: Cursor, acked_at: Option<i64>) -> bool {
+/// passed over. One that came here from another cluster is at home from then on, and its owner's number is the one here.
+pub fn move_to(known: &Subscription, cursor: Cursor, acked_at: Option<i64>) -> bool {
     let moved = spi::run(
         &MOVE,
         params![
-            name,
+            known.name.as_str(),
             cursor.epoch,
             cursor.tick,
             cursor.n,
             database::system_identifier(),
             Oid::from(database::current()),
             acked_at,
+            known.owner_here().unwrap_or(Oid::INVALID),
         ],
     );
     moved > 0

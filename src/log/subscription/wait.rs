@@ -56,7 +56,7 @@ fn subscription_wait(call: Call) -> Result<Answer> {
     }
     if passed > known.cursor && !transaction::is_read_only() {
         transaction::with_snapshot(|| {
-            identity::as_owner(|| Ok(table::move_to(&name, passed, None)))
+            identity::as_owner(|| Ok(table::move_to(&known, passed, None)))
         })?;
     }
     Ok(call.answer_row(row![false]))
