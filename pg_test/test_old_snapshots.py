@@ -148,7 +148,8 @@ def right(state: State, seen: dict) -> dict:
         "many": access or enqueued,
         "unique": access or enqueued,
         "may": UNDEFINED if not state.queue else state.may,
-        "wait": UNDEFINED if not state.job else "completed" if state.may else DENIED,
+        # Of a job of a queue that is nothing to it a role hears what it hears of none.
+        "wait": "completed" if state.job and state.may else UNDEFINED,
         "read": True if state.subscription else UNDEFINED,
         "write": told,
     }

@@ -136,17 +136,23 @@ def test_a_job_that_somebody_always_asks_for_runs_all_the_same(db):
     db.sql("""
         CREATE FUNCTION work(args jsonb) RETURNS void LANGUAGE sql AS '';
         SELECT pushy.queue_register('q', 'work(jsonb)')""")
-    sessions = [db.connect(autocommit=False) for _ in range(2)]
-    sessions[0].execute("SELECT pushy.enqueue('q', unique_key => 'k')")
-    sessions[0].commit()
+    # Where the job has run meanwhile the second waits for the first, which this one thread would never end.
+    sessions = [db.connect(autocommit=False, options="-c lock_timeout=100ms") for _ in range(2)]
+    db.sql("SELECT pushy.enqueue('q', unique_key => 'k')")
+
+    def ask(session) -> None:
+        try:
+            session.execute("SELECT pushy.enqueue('q', unique_key => 'k'), pg_sleep(0.002)")
+        except psycopg.errors.LockNotAvailable:
+            session.rollback()
 
     def overlap() -> int:
         for session in sessions:
             session.commit()
-            session.execute("SELECT pushy.enqueue('q', unique_key => 'k'), pg_sleep(0.002)")
+            ask(session)
         return db.value("SELECT count(*) FROM pushy.jobs WHERE state = 'completed'")
     for session in sessions:
-        session.execute("SELECT pushy.enqueue('q', unique_key => 'k')")
+        ask(session)
     wait_for("two runs", overlap, lambda runs: runs >= 2, 20)
     for session in sessions:
         session.close()
