@@ -45,3 +45,18 @@ fuzz: ## what reads bytes, SECONDS=600 for each target of core/fuzz
 	@tools/fuzz.sh $(or $(SECONDS),60)
 
 lint: setup ## format, clippy, names in SQL, and pgspot over the install script
+	@tools/lint.sh
+
+bench: setup ## Pushy, its peers and its limits, the short form: tables and plots into bench/; BENCH=drain picks a section
+	@bench/setup.sh
+	@tools/build.sh release
+	@target/bench/venv/bin/python -m bench $(BENCH)
+
+bench-full: setup ## the same, every section, with millions of jobs (an hour or two)
+	@bench/setup.sh
+	@tools/build.sh release
+	@target/bench/venv/bin/python -m bench --full $(BENCH)
+
+clean: ## what was built, and the demo
+	@if [ -e target/demo ] && [ -x $(PYTHON) ]; then $(PYTHON) tools/demo.py stop; fi
+	@. tools/cargo.sh; cargo clean
