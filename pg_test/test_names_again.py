@@ -403,6 +403,18 @@ def test_a_copy_says_where_people_look_that_it_runs_nothing(clone):
     assert clone.cluster.log.since(clone.since).count(said) == 1
 
 
+def test_each_copy_is_looked_at_also_in_the_place_of_one_that_is_gone(clone, shop, shared_cluster):
+    """What shared memory remembers of a database that was dropped is not taken for the next one's."""
+    said = "queues of this database came here by a restore or a copy, and do not run"
+    for number in range(3):
+        since = shared_cluster.log.position()
+        copy = shared_cluster.database(f"{shop.name}_copy_{number}", extension=False, options=f"TEMPLATE {shop.name}")
+        with copy.connect(user=clone.owner) as mine:
+            mine.execute(f"SELECT pushy.enqueue('{clone.owner}')")
+        shared_cluster.log.wait_for(said, since)
+        copy.drop()
+
+
 @pytest.mark.parametrize("how", ["resume_after_restore", "queue_resume", "queue_register"])
 def test_an_owner_resumes_its_own_in_a_copy_and_nothing_of_others(clone, how):
     with clone.connect(user=clone.owner) as mine:

@@ -80,6 +80,66 @@ impl Database {
         self.log.init();
     }
 
+    /// For another database. Every field is named, because one that the slot's last database left here would be believed.
+    fn reset(&self) {
+        let Self {
+            oid: _,
+            presence,
+            looked_into,
+            told_elsewhere,
+            // Sessions that remember a generation must never meet it again.
+            definitions: _,
+            looked_up,
+            left_out,
+            due,
+            waiting_from,
+            scheduler,
+            quiesced,
+            worker_left: _,
+            swept_writes,
+            sweep_requested,
+            sweeping,
+            sweep_rests_until,
+            cancels_requested,
+            // As `definitions`.
+            rotations: _,
+            window_wanted,
+            windows_taken_until,
+            kept_in_parent,
+            orphans_requested,
+            highest_position,
+            log,
+        } = self;
+        presence.store(Presence::Unknown as u8, Ordering::SeqCst);
+        for flag in [
+            looked_into,
+            told_elsewhere,
+            left_out,
+            sweep_requested,
+            sweeping,
+            cancels_requested,
+            orphans_requested,
+        ] {
+            flag.store(false, Ordering::SeqCst);
+        }
+        for time in [
+            waiting_from,
+            sweep_rests_until,
+            window_wanted,
+            windows_taken_until,
+            highest_position,
+        ] {
+            time.store(0, Ordering::SeqCst);
+        }
+        for count in [looked_up, swept_writes, kept_in_parent] {
+            count.store(0, Ordering::SeqCst);
+        }
+        due.store(NEVER, Ordering::SeqCst);
+        quiesced.store(0, Ordering::SeqCst);
+        scheduler.reset();
+        log.reset();
+    }
+
     pub fn oid(&self) -> u32 {
         self.oid.load(Ordering::Acquire)
     }
@@ -97,8 +157,8 @@ impl Database {
     }
 
     /// Something of ours was committed here: the extension is there, whether or not a scheduler has come to look
-    /// since the server started. What is due it is still to find out.
-    pub fn witness(&self) {
+    /// since the server started. True when that is new: what is due the scheduler is still to find out.
+    pub fn witness(&self) -> bool {
         let witnessed = self.presence.compare_exchange(
             Presence::Unknown as u8,
             Presence::Present as u8,
@@ -108,6 +168,7 @@ impl Database {
         if witnessed.is_ok() {
             self.announce_due(0);
         }
+        witnessed.is_ok()
     }
 
     /// `QueueSlot::rest` of a queue of this database: None also while somebody is to announce what came in silence.
@@ -154,26 +215,7 @@ impl Shared {
                 return Some(found);
             }
             let free = self.databases.iter().find(|database| database.oid() == 0)?;
-            free.presence
-                .store(Presence::Unknown as u8, Ordering::SeqCst);
-            free.looked_into.store(false, Ordering::SeqCst);
-            free.told_elsewhere.store(false, Ordering::SeqCst);
-            free.due.store(NEVER, Ordering::SeqCst);
-            free.waiting_from.store(0, Ordering::SeqCst);
-            free.left_out.store(false, Ordering::SeqCst);
-            free.highest_position.store(0, Ordering::SeqCst);
-            free.quiesced.store(0, Ordering::SeqCst);
-            free.swept_writes.store(0, Ordering::SeqCst);
-            free.sweep_requested.store(false, Ordering::SeqCst);
-            free.sweeping.store(false, Ordering::SeqCst);
-            free.sweep_rests_until.store(0, Ordering::SeqCst);
-            free.orphans_requested.store(false, Ordering::SeqCst);
-            free.cancels_requested.store(false, Ordering::SeqCst);
-            free.window_wanted.store(0, Ordering::SeqCst);
-            free.windows_taken_until.store(0, Ordering::SeqCst);
-            free.kept_in_parent.store(0, Ordering::SeqCst);
-            free.scheduler.reset();
-            free.log.reset();
+            free.reset();
             free.oid.store(oid, Ordering::Release);
             Some(free)
         })

@@ -65,17 +65,39 @@ impl LogPlace {
 
     /// For another database, or another life of the extension.
     pub fn reset(&self) {
-        self.part.store(0, Ordering::SeqCst);
-        self.blocks.store(0, Ordering::SeqCst);
-        self.dirty.store(false, Ordering::SeqCst);
-        self.takes_its_time.store(false, Ordering::SeqCst);
-        self.hurried.store(false, Ordering::SeqCst);
-        self.relay_due.store(NEVER, Ordering::SeqCst);
-        self.relay.reset();
-        self.lost.store(0, Ordering::SeqCst);
-        self.full_part.store(0, Ordering::SeqCst);
-        self.is_crowded.store(false, Ordering::SeqCst);
-        self.pending.store(0, Ordering::SeqCst);
+        let Self {
+            part,
+            blocks,
+            // Readers that remember one of these must never meet it again.
+            emptied: _,
+            ticks: _,
+            // The relay gives its ring back when it leaves.
+            ring: _,
+            dirty,
+            takes_its_time,
+            hurried,
+            relay,
+            relay_busy,
+            relay_due,
+            ticked: _,
+            lost,
+            full_part,
+            is_crowded,
+            pending,
+            told_epoch: _,
+            told_tick: _,
+            told_n: _,
+        } = self;
+        for number in [part, blocks, full_part] {
+            number.store(0, Ordering::SeqCst);
+        }
+        for flag in [dirty, takes_its_time, hurried, relay_busy, is_crowded] {
+            flag.store(false, Ordering::SeqCst);
+        }
+        relay_due.store(NEVER, Ordering::SeqCst);
+        relay.reset();
+        lost.store(0, Ordering::SeqCst);
+        pending.store(0, Ordering::SeqCst);
         self.set_told(0, 0, 0);
     }
 

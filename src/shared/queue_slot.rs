@@ -287,19 +287,50 @@ impl QueueSlot {
             .any(|low| low.load(Ordering::SeqCst) != NOTHING)
     }
 
+    /// For another queue. Every field is named, because what the slot's last queue left here would be believed.
     fn start(&self, facts: &QueueFacts) {
-        self.epoch.store(facts.epoch, Ordering::Relaxed);
-        self.running.store(0, Ordering::Relaxed);
-        self.passed_over.store(0, Ordering::Relaxed);
-        self.passed_over_gone.store(0, Ordering::Relaxed);
-        self.single_until.store(0, Ordering::Relaxed);
-        self.mean_ns.store(0, Ordering::Relaxed);
-        self.start_retry_at.store(0, Ordering::Relaxed);
-        self.closing.store(false, Ordering::Relaxed);
-        self.announced.store(false, Ordering::Relaxed);
+        let Self {
+            key: _,
+            kept_for: _,
+            epoch,
+            // By `apply`.
+            role: _,
+            concurrency: _,
+            runnable: _,
+            running,
+            // These grow only: who compares two looks must not meet the first again.
+            permits: _,
+            drains: _,
+            // Transactions that end now take their own back.
+            announcing: _,
+            closing,
+            passed_over,
+            passed_over_gone,
+            single_until,
+            // By `release`.
+            held_until: _,
+            failures: _,
+            start_retry_at,
+            mean_ns,
+            announced,
+            low,
+            finished: _,
+            drained: _,
+        } = self;
+        epoch.store(facts.epoch, Ordering::Relaxed);
+        running.store(0, Ordering::Relaxed);
+        for count in [passed_over, passed_over_gone, mean_ns] {
+            count.store(0, Ordering::Relaxed);
+        }
+        for time in [single_until, start_retry_at] {
+            time.store(0, Ordering::Relaxed);
+        }
+        for flag in [closing, announced] {
+            flag.store(false, Ordering::Relaxed);
+        }
         self.release();
         // Nothing is known yet of what is in the table: look from the first position.
-        for low in &self.low {
+        for low in low {
             low.store(0, Ordering::SeqCst);
         }
         self.apply(facts);

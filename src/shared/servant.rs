@@ -21,9 +21,20 @@ pub struct Servant {
 impl Servant {
     /// For another database.
     pub fn reset(&self) {
-        self.starting.store(false, Ordering::SeqCst);
-        self.forgive();
-        self.failures.store(0, Ordering::SeqCst);
+        let Self {
+            // The process itself takes these back when it leaves.
+            process: _,
+            pid: _,
+            since: _,
+            starting,
+            starting_since,
+            failures,
+            retry_at,
+        } = self;
+        starting.store(false, Ordering::SeqCst);
+        starting_since.store(0, Ordering::SeqCst);
+        failures.store(0, Ordering::SeqCst);
+        retry_at.store(0, Ordering::SeqCst);
     }
 
     /// Enters this process.

@@ -26,6 +26,24 @@ fn key(database: u32, watch_id: i32) -> u64 {
 }
 
 impl WatchSlot {
+    /// For another watch.
+    fn reset(&self) {
+        let Self {
+            key: _,
+            notices,
+            jobs,
+            errors,
+            last_told_at,
+            last_error_at,
+        } = self;
+        for counter in [notices, jobs, errors] {
+            counter.store(0, Ordering::Relaxed);
+        }
+        for time in [last_told_at, last_error_at] {
+            time.store(0, Ordering::Relaxed);
+        }
+    }
+
     fn count(&self, [notices, jobs, errors]: [u64; 3], now: Timestamp) {
         self.notices.fetch_add(notices, Ordering::Relaxed);
         self.jobs.fetch_add(jobs, Ordering::Relaxed);
@@ -65,11 +83,7 @@ impl Shared {
             }
             let free = find(0)?;
             let slot = &self.watches[free];
-            for counter in [&slot.notices, &slot.jobs, &slot.errors] {
-                counter.store(0, Ordering::Relaxed);
-            }
-            slot.last_told_at.store(0, Ordering::Relaxed);
-            slot.last_error_at.store(0, Ordering::Relaxed);
+            slot.reset();
             slot.key.store(key, Ordering::Release);
             Some(free)
         })

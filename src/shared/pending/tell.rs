@@ -191,7 +191,10 @@ impl Pending {
         }
         if !self.announcements.is_empty() || self.logged {
             if let Some(slot) = shared.find_database(database) {
-                slot.witness();
+                if slot.witness() {
+                    // A queue that may not run calls nobody.
+                    shared.call_launcher_to(slot);
+                }
             }
         }
         for known in &self.announcements {
