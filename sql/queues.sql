@@ -85,4 +85,4 @@ COMMENT ON FUNCTION pushy.has_queue_privilege(text, text, text) IS
 CREATE FUNCTION pushy.resume_after_restore(OUT queue text, OUT resumed boolean, OUT reason text)
 RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_resume_after_restore';
 COMMENT ON FUNCTION pushy.resume_after_restore() IS
-  'Lets queues run, and watches tell, that came here by a restore, a copy of the database or pg_upgrade, where they wait so that nothing is done twice: those whose owner''s rights you have, all of them for the owner of the extension. Roles and handlers are found by name; reason says what is missing.';
+  'Lets queues run, and watches and channels tell, that came here by a restore, a copy of the database or pg_upgrade and wait so that nothing is done twice. Yours, or all of them as the owner of the extension. Roles are found by number in the same cluster and by name in another, handlers by name; reason says what is missing.';

@@ -1,6 +1,6 @@
 -- Tables, sequences and types. Each table says USING heap, because the library reads and writes heaps (src/pg/heap/) and
--- default_table_access_method may be another. Nobody is granted anything on them: the functions of api.sql read and
--- write them with the rights of the extension's owner, after checking the caller's. Each has a primary
+-- default_table_access_method may be another. Nobody is granted anything on them: the functions of sql/*.sql read and
+-- write them with the rights of the extension's owner, after checking the caller's. Each table has a primary
 -- key; none has a foreign key (an enqueue would lock the queue's row), a trigger but that of write_guard.sql,
 -- or a user's type.
 
@@ -102,7 +102,7 @@ CREATE TABLE pushy.live_job (
   caused_by    bigint,                 -- the job whose handler enqueued it
   queue_id     int         NOT NULL,
   enqueued_by  oid         NOT NULL,
-  attempt      int         NOT NULL DEFAULT 0,   -- attempts begun and charged
+  attempt      int         NOT NULL DEFAULT 0,   -- attempts charged (one that was given back is not)
   max_attempts int,                              -- NULL: the queue's
   priority     smallint    NOT NULL,
   depth        smallint    NOT NULL,             -- 0, or one more than the job that caused it
@@ -227,7 +227,7 @@ CREATE TYPE pushy.job AS (
   last_error   text
 );
 COMMENT ON TYPE pushy.job IS
-  'One job: what a handler may take as its argument, what current_job() and job_wait() answer and what the view pushy.jobs shows.';
+  'One job: what a handler may take as its argument, and what current_job() and job_wait() answer. The view pushy.jobs has these columns and more.';
 
 SELECT pg_catalog.pg_extension_config_dump('pushy.queue_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('pushy.position_seq', '');

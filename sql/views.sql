@@ -181,7 +181,7 @@ COMMENT ON COLUMN pushy.jobs.args IS 'What the handler is given.';
 COMMENT ON COLUMN pushy.jobs.state IS
   'scheduled (due later), available (due), running, retryable (failed, due again later), completed, discarded (failed for the last time) or cancelled.';
 COMMENT ON COLUMN pushy.jobs.priority IS '0 is first, 9 last.';
-COMMENT ON COLUMN pushy.jobs.attempt IS 'Attempts begun, the running one included.';
+COMMENT ON COLUMN pushy.jobs.attempt IS 'Attempts charged, and the running one.';
 COMMENT ON COLUMN pushy.jobs.max_attempts IS 'Attempts before it is discarded.';
 COMMENT ON COLUMN pushy.jobs.run_at IS 'When it is, or was, due.';
 COMMENT ON COLUMN pushy.jobs.enqueued_at IS 'When it was enqueued.';
@@ -189,7 +189,7 @@ COMMENT ON COLUMN pushy.jobs.enqueued_by IS 'The role that enqueued it; NULL whe
 COMMENT ON COLUMN pushy.jobs.unique_key IS 'Who enqueues this key while the job waits is answered its number.';
 COMMENT ON COLUMN pushy.jobs.caused_by IS 'The job whose handler enqueued it.';
 COMMENT ON COLUMN pushy.jobs.depth IS '0, or one more than the job that caused it.';
-COMMENT ON COLUMN pushy.jobs.started_at IS 'When the running attempt, or the last one of a finished job, began.';
+COMMENT ON COLUMN pushy.jobs.started_at IS 'When the running attempt, or the last one of a completed or discarded job, began; NULL for a job that waits or was cancelled, when no attempt has begun, and when the last one took its process with it.';
 COMMENT ON COLUMN pushy.jobs.finished_at IS 'When it was completed, discarded or cancelled.';
 COMMENT ON COLUMN pushy.jobs.result IS 'What the handler returned.';
 COMMENT ON COLUMN pushy.jobs.last_error IS 'The message of the last failed attempt; pushy.failures has all.';
@@ -236,7 +236,7 @@ COMMENT ON VIEW pushy.failures IS
 COMMENT ON COLUMN pushy.failures.job_id IS 'The id in pushy.jobs.';
 COMMENT ON COLUMN pushy.failures.queue IS 'The queue of the job.';
 COMMENT ON COLUMN pushy.failures.attempt IS 'Which attempt it was; the first is 1.';
-COMMENT ON COLUMN pushy.failures.started_at IS 'When the attempt began; NULL when it never did.';
+COMMENT ON COLUMN pushy.failures.started_at IS 'When the attempt began; NULL when it never did, or when it took its process with it.';
 COMMENT ON COLUMN pushy.failures.failed_at IS 'When it failed.';
 COMMENT ON COLUMN pushy.failures.sqlstate IS 'PostgreSQL''s five-character code of the error.';
 COMMENT ON COLUMN pushy.failures.message IS 'The message of the error.';
@@ -285,7 +285,7 @@ COMMENT ON COLUMN pushy.stats.enqueued IS 'Jobs enqueued and committed.';
 COMMENT ON COLUMN pushy.stats.completed IS 'Jobs completed.';
 COMMENT ON COLUMN pushy.stats.failed IS 'Attempts that failed, whatever came next.';
 COMMENT ON COLUMN pushy.stats.retried IS 'Failed attempts after which the job was to be tried again.';
-COMMENT ON COLUMN pushy.stats.discarded IS 'Jobs that failed for the last time, or were causes too deep to run (pushy.max_depth).';
+COMMENT ON COLUMN pushy.stats.discarded IS 'Jobs that failed for the last time, or were enqueued beyond pushy.max_depth; not those whose queue is gone.';
 COMMENT ON COLUMN pushy.stats.cancelled IS 'Jobs cancelled.';
 COMMENT ON COLUMN pushy.stats.parked IS 'Times that the queue was parked because it could not run; pushy.queues.parked says why, pushy.queue_explain what to do.';
 COMMENT ON COLUMN pushy.stats.batches IS 'Transactions of executors that ran jobs of the queue.';

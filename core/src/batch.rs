@@ -117,7 +117,7 @@ pub enum BatchEnd {
     Temporary,
     /// The job said SET CONSTRAINTS, which lasts as long as the transaction.
     Constraints,
-    /// The job has a unique or a group key: while its row is held others of that key come beside it.
+    /// The job has a unique key: while its row is held others of that key come beside it.
     UniqueKey,
     /// One more job could pass the server's cache of subtransaction ids.
     SubxidLimit,
@@ -142,7 +142,7 @@ pub struct AfterJob<'a> {
     pub subxids: u32,
     /// Bytes of the arguments and results that the batch keeps.
     pub memory: usize,
-    /// The job has a unique or a group key.
+    /// The job has a unique key.
     pub had_key: bool,
     /// The transaction accessed the temporary namespace.
     pub used_temporary: bool,

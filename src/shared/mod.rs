@@ -50,7 +50,7 @@ pub struct Shared {
     queues_taken: AtomicU64,
     /// When the server started; statistics count from here.
     pub started_at: AtomicI64,
-    /// Why the launcher could not start a worker the last time it tried; 0 is 'it could'.
+    /// Whether the launcher's last attempt to start a worker failed for want of a worker slot.
     pub starved: AtomicU8,
     /// Roles, databases or privileges have changed: what could not be started may start now.
     pub access_changed: AtomicBool,
