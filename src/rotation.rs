@@ -188,8 +188,8 @@ impl Pool {
         Ok(spi::run(&ASSIGN_FREE, given) > 0 || spi::run(&ASSIGN, given) > 0)
     }
 
-    /// Empties a table and frees it; false when somebody uses it, for nobody is made to wait. Its rows
-    /// vanish from snapshots taken before, too.
+    /// Empties a table and frees it; false when somebody uses it, because nobody is made to wait. Older snapshots lose
+    /// the rows, too: TRUNCATE does not keep them.
     pub fn empty(&self, window: &Window) -> Result<bool> {
         if !table_lock::try_lock(&window.member, Lock::AccessExclusive) {
             return Ok(false);

@@ -54,7 +54,7 @@ pub struct Executor {
 }
 
 impl Executor {
-    /// When it is held, if its batch lasts as long.
+    /// From when on it counts as held, if its batch is still open then.
     fn held_from(&self) -> Option<i64> {
         match self.doing {
             Doing::Batch { since } => Some(since + HELD_US),
@@ -83,7 +83,7 @@ pub enum Room {
     Start,
     /// The executor of this index is asked to leave.
     Ask(usize),
-    /// There is nothing to do before this time (µs), or before an executor has left; None: as long as nothing changes.
+    /// Nothing to do before this time (µs) or before an executor leaves; None: before an executor leaves.
     Wait(Option<i64>),
 }
 
@@ -117,7 +117,7 @@ pub fn room(
     }
     match make_room(executors, may_leave, now) {
         Room::Wait(until) if of_role == 0 && held < limits.reserve => {
-            // One that is about to be held counts no more then.
+            // From then on an executor with an open batch counts as held, and the reserve opens.
             let held_from = executors.iter().filter_map(Executor::held_from);
             Room::Wait(
                 until

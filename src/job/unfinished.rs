@@ -40,14 +40,14 @@ pub fn is_any(queue: &Definition, slot: Option<usize>) -> Result<bool> {
         slot: &shared.queues()[slot],
         key: queue.key(),
     };
-    // Before any snapshot: what was passed over by then is gone where the table has nothing.
+    // Before any snapshot: a look that finds nothing settles the rows passed over up to this count.
     let times = seen.slot.times_passed_over();
     if seen.is_held() {
         return Ok(true);
     }
     if let Some(rest) = seen.rest() {
-        // Nothing is ready. What waited and became ready meanwhile is announced, and what ran and waits now had a permit:
-        // if it is so after this look as well, nothing was missed.
+        // Nothing is ready. A waiting job that became ready meanwhile was announced, and a running one that waits now had
+        // a permit; both change `rest`. If that is the same after this look, no job was missed.
         if look(|| has(&WAITING, queue.queue_id))? {
             return Ok(true);
         }

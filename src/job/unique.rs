@@ -129,8 +129,9 @@ impl Job {
         }
     }
 
-    /// Whether its turn has come long ago. Those who ask for the same key again and again, each before the last one's
-    /// transaction has ended, would keep it from starting for ever: they go on with another, and let it go.
+    /// Whether the waiting job has been due for long, and its queue could start it. Callers that enqueue its key again and
+    /// again, each before the transaction of the one before has ended, keep its row locked and keep it from starting. Such a
+    /// caller enqueues another job instead and does not lock this one.
     fn is_starving(&self, slot: Option<usize>) -> bool {
         let Some((shared, slot)) = shared::get().zip(slot) else {
             return false;

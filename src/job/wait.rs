@@ -57,7 +57,7 @@ struct Seen {
     queue_id: i32,
     finished: bool,
     own: bool,
-    /// Nobody has tried it: what there is to say of it is what its enqueuer has said.
+    /// No attempt was charged: the row says nothing that its enqueuer did not.
     untried: bool,
 }
 
@@ -122,8 +122,8 @@ fn job_wait(call: Call) -> Result<Answer> {
         }
     }
     let row = row(id, &queue);
-    // The commit of an executor is not on disk yet, as a rule. Who polls for a job that waits is not made to wait for the
-    // disk each time.
+    // An executor's commit is usually not on disk yet: flush before its outcome is answered. Not for an untried job: its
+    // caller polls, and would wait for the disk each time.
     if !look(id)?.is_some_and(|seen| seen.untried) {
         transaction::flush_commits();
     }

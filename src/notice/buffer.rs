@@ -179,7 +179,8 @@ struct Mark {
     level: i32,
     notices: Height,
     rest: Height,
-    /// How much of the rest of before it went out in it, ahead of its own; kept, for it may be rolled back.
+    /// How many items of `rest` from before this savepoint were written out inside it, ahead of its own. They stay in
+    /// `rest`: a rollback to the savepoint takes back what was written.
     copied: usize,
     /// Notices told by NOTIFY before it.
     told: usize,

@@ -11,11 +11,11 @@ use rustc_hash::{FxHashMap, FxHashSet};
 /// What a notice is worth when an equal one was told before it in the same transaction, on the same channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Repeat {
-    /// As much as the first: a row, or a count. JSON.
+    /// Told each time. A row or a count (JSON).
     Counts,
-    /// Nothing if the equal one was the last on the channel, or else as much. JSON, or by relay any text.
+    /// Told unless its equal was the last on the channel. JSON, or by relay any text.
     Follows,
-    /// All: the earlier one need not be told. An empty payload, or a text that the user makes.
+    /// Told once, in the place of the last. An empty payload, or the user's text.
     Replaces,
 }
 

@@ -1,4 +1,4 @@
-//! Who does not stop when told is told again, and in the end its process is ended.
+//! A process that goes on after a cancel is cancelled again, and in the end terminated.
 //!
 //! A handler can catch the error that a cancel raises and go on: `EXCEPTION WHEN query_canceled`, `except Exception` in
 //! PL/Python. So the first SIGINT of a run starts a timer, which sends this process another one every `AGAIN_MS`, and after

@@ -37,7 +37,7 @@ pub enum Before {
 pub struct Observer {
     /// Runs when everything deferred is done, with the transaction still open: may write and raise.
     pub before: Option<fn(Before) -> Result<()>>,
-    /// Called if `expect` was since the transaction began, as `before` is.
+    /// Called, as `before` is, only in a transaction that has called `expect`.
     /// These two allocate nothing, raise nothing, flip atomics and set latches only.
     pub at_end: fn(End),
     pub at_savepoint_end: fn(SavepointEnd, i32),

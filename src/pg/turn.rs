@@ -4,8 +4,8 @@ use pgrx::pg_sys;
 
 use super::identity;
 
-/// Waits for its turn at one thing that a table of ours has, known by its number there: a number that nobody chooses, for
-/// two things that share one take turns as well. Writes nothing. On a standby there is nothing to take turns for.
+/// Waits until no other transaction holds lock `number` on our table `table`, and holds it until this one ends. Numbers are
+/// not reserved: two users of the same number wait for each other. Writes nothing; on a standby it does nothing.
 pub fn take(table: &str, number: u32) {
     let Some(table) = identity::pushy_relation(table) else {
         return;

@@ -45,16 +45,15 @@ const MOST: usize = 10_000;
 /// one 50.
 const MANY: usize = 16;
 
-/// The counter of changes, where there is one; one more than it, so that 0 is 'never read'.
+/// The database's counter of definition changes plus one (0: never read); None without shared memory.
 fn generation() -> Option<u64> {
     let shared = shared::get()?;
     let database = shared.ensure_database(database::current())?;
     Some(database.definitions.load(Ordering::SeqCst) + 1)
 }
 
-/// Equal before and after: what was answered of queues in between is still so. None: the transaction has changed
-/// some itself, and what it reads may be another a moment later. Without the preload, where nothing runs, nobody
-/// counts the changes of others.
+/// The same Some before and after: what was read of queues in between still holds. None: this transaction has changed
+/// queues itself. Without the preload nothing runs and changes of others are not counted.
 pub fn version() -> Option<u64> {
     (!pending::has_changes()).then(|| generation().unwrap_or(0))
 }

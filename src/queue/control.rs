@@ -40,7 +40,7 @@ struct Message<'a> {
     queue: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     job: Option<i64>,
-    /// Discards that this process did not tell before, because they were too many.
+    /// Discards that this process left out since its last discard message.
     #[serde(skip_serializing_if = "is_zero")]
     left_out: u64,
     /// The role that did it.

@@ -22,8 +22,8 @@ static LAST_CHANGE: Plan = Plan::new(
     &[BuiltinOid::INT4OID],
 );
 
-/// Waits until whoever has changed the queue is through with its commit, a moment at most: its row was free. We are woken in the midst of it, when
-/// its rows are seen already and what it changed in the catalogs (a GRANT before queue_resume) is not yet told.
+/// Waits, a moment at most, for the transaction that last changed the queue's row to end. Its announcement comes in the
+/// middle of its commit, when its rows are visible and its catalog changes (a GRANT before queue_resume) are not yet.
 fn await_last_change(queue_id: i32) {
     let changed_by = spi::connect(|spi| {
         let found = spi.run(&LAST_CHANGE, params![queue_id]);

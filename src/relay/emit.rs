@@ -26,8 +26,8 @@ const MOST_BYTES: usize = 1 << 20;
 const PAUSES: i64 = 50;
 const LONGEST_PAUSE_US: i64 = 30_000;
 
-/// COMMIT waits so long for NOTIFY's lock, which everybody who notifies takes in turn and keeps while the disk, or a
-/// synchronous standby, is waited for: a queue of some hundred commits, but not a standby that is gone.
+/// How long (ms) COMMIT waits for NOTIFY's lock. Every notifying transaction takes it, and keeps it while it waits for the
+/// disk or a synchronous standby: time for some hundred commits, not for a standby that is gone.
 const NOTIFY_LOCK_MS: i32 = 1_000;
 
 /// Where LISTENers are told that notices are missing.

@@ -25,8 +25,8 @@ const MOST_AT_ONCE: usize = 1_000;
 const FIRST_AGAIN_US: i64 = 20_000;
 const LAST_AGAIN_US: i64 = 1_000_000;
 
-/// So long (µs) subscriptions are fed, each in its turn, until LISTENers are told again: many, or one that is far behind,
-/// keep nobody waiting.
+/// So long (µs) subscriptions are served, one after another, before LISTENers are served again: many subscriptions, or one
+/// that is far behind, keep nobody waiting.
 const STRETCH_US: i64 = 20_000;
 
 /// The subscriptions of queues, as they were read last.
@@ -39,7 +39,7 @@ pub struct Feeding {
     any: bool,
     /// The counter of definitions when they were read; None: never.
     generation: Option<u64>,
-    /// The tick of which all have been told that they wait.
+    /// The last tick for which every subscription was put into `waiting`, or put off.
     told: Option<(i64, i64)>,
 }
 
@@ -75,7 +75,7 @@ impl Feeding {
         !self.waiting.is_empty() || self.subscriptions.iter().any(|fed| fed.held.is_some())
     }
 
-    /// Puts those at the end of the queue that are not in it, and not held until later.
+    /// Appends to `waiting` the wanted subscriptions that are not in it, unless put off because their row is locked.
     fn call(&mut self, now: i64, wanted: impl Fn(&Fed) -> bool) {
         for (index, fed) in self.subscriptions.iter_mut().enumerate() {
             let is_later = fed.held.is_some_and(|(at, _)| at > now);

@@ -230,15 +230,15 @@ impl Relay {
         transaction::run(|| identity::as_owner(|| Ok(!standby::may_be_there())))
     }
 
-    /// Frees a part whose ticks, and with them its events, are lost to readers from here on; its room is made in place.
-    /// Waits for nobody who reads or writes there: who wrote there and has not ended keeps what it wrote.
+    /// Frees a part whose ticks and events no reader gets from here on, and cleans it in place. Waits for no transaction
+    /// that reads or writes there: what one that has not ended wrote stays.
     fn give_up(&mut self, part: u32) -> std::result::Result<bool, Failure> {
         let done = transaction::run_unless_busy(|| {
             identity::as_owner(|| {
                 let lost = self.lose(part)?;
                 spi::run(&FREE, params![part as i32, None::<i32>]);
                 spi::command(&format!("DELETE FROM ONLY pushy.{}", tick_table(part)));
-                // What is marked below is marked on the disk, too, perhaps before this commit would be there.
+                // Durably: `clean` marks rows on disk, and its marks must not reach the disk before this commit.
                 transaction::commit_durably();
                 Ok(lost)
             })
@@ -386,7 +386,8 @@ impl Relay {
         Ok(lost)
     }
 
-    /// The last tick of each part, or with events in it: with the part it is lost.
+    /// For each part the last tick that is lost when the part is emptied: the tick is stored in it, or some of its
+    /// events are.
     fn find_reach(&self, state: &State) -> Result<Vec<Cursor>> {
         let mut reach = vec![Cursor::START; PARTS as usize];
         let snapshot = snapshot::take_latest();

@@ -34,7 +34,7 @@ const GAP_US: i64 = 3_000;
 const LONG_GAP_US: i64 = 20_000;
 /// When to come back for what somebody's lock was in the way of.
 const COME_BACK_US: i64 = 500_000;
-/// How long to look away from sizes and ages of the log.
+/// So long (µs) sizes and ages of the log are not looked at again.
 const LOOK_US: i64 = 200_000;
 /// The same when the part that is written to has grown to its size.
 const LOOK_WHEN_CROWDED_US: i64 = 10_000;
@@ -52,7 +52,7 @@ fn relay(arg: usize) {
     place.log.relay.has_succeeded();
     for (name, value) in [
         (c"synchronous_commit", "off"),
-        // Of it and whoever drops the tables under it, it is the one to give way.
+        // In a deadlock with a session that drops the tables, the relay gives way.
         (c"deadlock_timeout", "10ms"),
         (c"jit", "off"),
     ] {
@@ -85,7 +85,7 @@ fn relay(arg: usize) {
     relay.live();
 }
 
-/// Something was taken notice of and may not be done.
+/// A round has cleared flags and may not have acted on them yet.
 static IN_ROUND: PerProcess<Cell<bool>> = PerProcess::new(Cell::new(false));
 
 fn leave() {

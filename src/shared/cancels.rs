@@ -1,11 +1,11 @@
 //! Cancels that were promised to their callers and must outlive the batch that held the job: none is lost, and
 //! the job begins nowhere from their commit on.
 //!
-//! Whoever asks for the cancel of a job that an executor holds writes that down, for everybody to see, and looks then how
-//! the executor stands to the job. An executor that begins a job, or accepts what came of it, says so, and looks then what
-//! is written down: one of the two sees the other. So who finds the job not accepted yet may promise its cancel: from there
-//! on nobody completes it, discards it or begins it, until the asking transaction has ended. Who finds it accepted takes
-//! the request back and waits for the outcome. `core/tests/cancel_model/` walks every interleaving.
+//! Who asks for the cancel of a job that an executor holds first writes the request where all can read it, then looks
+//! whether the job's outcome is accepted. The executor does the reverse: it publishes that it begins the job, or accepts its
+//! outcome, and then reads the requests. So one of the two sees the other. A caller that finds no accepted outcome may
+//! promise the cancel: until its transaction ends nobody completes, discards or begins the job. A caller that finds one
+//! withdraws the request and waits for the outcome. `core/tests/cancel_model/` walks every interleaving.
 //!
 //! With the commit of the asking transaction the request is a promise, carried out by the executor that holds the job, at
 //! the end of its batch; what nobody holds is the scheduler's.
@@ -126,8 +126,7 @@ impl Cancels {
         self.free_from.fetch_min(place as u64, Ordering::SeqCst);
     }
 
-    /// Whether the cancel of a job was asked for and is not carried out yet. Asked after what it is to be weighed against
-    /// was said.
+    /// Whether a cancel of the job is requested and not carried out. Publish your own step first (see above), then ask.
     pub fn asked(&self, database: u32, job: i64) -> Option<Asked> {
         // Of two requests the committed one counts.
         let mut open = None;

@@ -61,8 +61,8 @@ pub struct Executor {
     pub came_up: AtomicBool,
     /// A batch is open; see `shared.alone`.
     pub in_batch: AtomicBool,
-    /// It holds watermarks that it took and has not put back yet: what is left of them is announced in a moment. Or it
-    /// has locked jobs and not said yet which.
+    /// It has taken watermarks and not announced yet what it leaves of them, or has locked jobs and not published yet
+    /// which.
     pub claiming: AtomicBool,
     pub queue_id: AtomicI32,
     /// The job running now, 0: none, and its attempt and start.
@@ -77,8 +77,8 @@ pub struct Executor {
     /// Jobs claimed by the open batch, running ones included; `batch_length` are valid.
     batch: [AtomicI64; BatchPlan::MAX_JOBS as usize],
     batch_length: AtomicU32,
-    /// How many batches there were, and of how many jobs of the open one, from the first on, the outcome is accepted: they
-    /// end as their transaction does.
+    /// The number of the open batch, and of how many of its jobs, from the first on, the outcome is accepted: no cancel
+    /// reaches these any more, they commit or roll back with the batch.
     batch_number: AtomicU64,
     accepted: AtomicU32,
     /// Guards what follows.

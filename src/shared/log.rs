@@ -145,8 +145,8 @@ impl LogPlace {
         self.full_part.load(Ordering::SeqCst) == part + 1
     }
 
-    /// The part, to which the caller has just written, is as big as the log may be. No other can be meant by
-    /// the time this is read: it is not emptied before the caller's transaction ends.
+    /// `part`, to which the caller has just written, has reached its size. The number names no later filling of that
+    /// part when it is read, because a part is not emptied before the caller's transaction ends.
     pub fn set_full(&self, part: u32) {
         self.full_part.store(part + 1, Ordering::SeqCst);
     }

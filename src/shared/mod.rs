@@ -42,7 +42,8 @@ pub struct Shared {
     pub closed: AtomicBool,
     /// Guards the making and freeing of queue and database slots, not their reading.
     slots: Spinlock,
-    /// When the launcher looks next whether an executor that is idle can make room for a group that has one (µs).
+    /// Until then (µs) the launcher need not be called for capacity for a group that has an executor: it knows of no idle
+    /// executor that may leave sooner.
     pub room_looked_for_at: AtomicI64,
     /// Number of queue slots, a multiple of 64.
     queue_capacity: AtomicU64,

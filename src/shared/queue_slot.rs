@@ -43,8 +43,8 @@ pub struct QueueFacts {
     pub runnable: bool,
 }
 
-/// Its statistics stand apart (`Shared::statistics_of`): they are eight times as big, and when a server starts thousands of
-/// queues are looked at of which few have any.
+/// One queue. Its statistics are in an array of their own (`Shared::statistics_of`): they are eight times as big, and a
+/// start of the server reads thousands of slots of which few have any.
 #[repr(C, align(64))]
 pub struct QueueSlot {
     /// 0: never used; 1: freed (probing goes on); else the key.
@@ -226,14 +226,14 @@ impl QueueSlot {
         self.announcing.fetch_sub(1, Ordering::SeqCst);
     }
 
-    /// The queue is being dropped: who has not begun to announce jobs finds it closed. Answers whether somebody has, whose
-    /// jobs may commit: the table is looked at after this.
+    /// Closes the queue for its drop to transactions that have not begun to announce jobs of it. True when some have begun
+    /// and may yet commit: the caller looks at the table afterwards.
     pub fn close(&self) -> bool {
         self.closing.store(true, Ordering::SeqCst);
         self.announcing.load(Ordering::SeqCst) != 0
     }
 
-    /// It is not dropped after all.
+    /// The drop did not commit.
     pub fn reopen(&self) {
         self.closing.store(false, Ordering::SeqCst);
     }
@@ -243,8 +243,8 @@ impl QueueSlot {
         self.is(key) && !self.closing.load(Ordering::SeqCst)
     }
 
-    /// Some number while no committed job of the queue is ready or held, as far as its executors and those who enqueue have
-    /// said: the same again when none of them has begun anything in between. None: there may be some, look at the table.
+    /// Some(permits given so far) while no committed job of the queue is ready or held, as far as shared memory shows; two
+    /// equal answers: none began in between. None: look at the table.
     pub fn rest(&self) -> Option<u64> {
         let permits = self.permits.load(Ordering::SeqCst);
         // In this order: an announcement comes before its end.

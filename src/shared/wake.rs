@@ -127,7 +127,8 @@ impl Shared {
                 of_group += 1;
             }
         }
-        // It may be known already when the idle one will have been idle for long enough.
+        // If the launcher has looked already, it comes back by itself when the idle executor may leave; it need not be
+        // called before.
         let may_make_room = idle_elsewhere && self.room_looked_for_at.load(Ordering::SeqCst) <= now;
         let has_room = may_make_room || all < crate::settings::max_executors();
         let share = crate::settings::max_executors_per_role();

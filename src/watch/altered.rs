@@ -279,7 +279,7 @@ fn switched(watch: &Definition) -> Result<Vec<(String, String, u8)>> {
     })
 }
 
-/// Makes the triggers again that the statement was in the way of.
+/// Makes again the triggers that were dropped so that the statement could run.
 fn make_again(relation: &RelationName) -> Result<()> {
     let level = transaction::nest_level();
     let mine = |open: &mut Open| open.level == level;

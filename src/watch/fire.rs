@@ -53,7 +53,7 @@ fn row(firing: Firing) -> Result<()> {
     changed(&watch, op, old, new, unchecked)
 }
 
-/// `unchecked`: an update of which the server has not looked whether one of the watched columns differs.
+/// `unchecked`: an update whose watched columns nobody has compared yet.
 pub(super) fn changed(
     watch: &Rc<Known>,
     op: Op,

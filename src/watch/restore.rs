@@ -63,8 +63,8 @@ sql_function!(pushy_watch_elsewhere, |call| match call.opt_i32(0) {
     None => Ok(None),
 });
 
-/// Makes this database the home of all watches that are not at home, or of those that the caller has made: for each,
-/// its name and why it tells nothing all the same. So it says of triggers whose watch is not here, to who asks for all.
+/// Makes this database the home of all watches that came from elsewhere (`all`), or of the caller's; answers for each its
+/// name and what still keeps it from telling. With `all`, also triggers here whose watch is missing.
 pub fn move_in_all(all: bool) -> Result<Vec<(String, Option<String>)>> {
     let watches = identity::as_owner(definition::all)?;
     let caller = identity::current_user();

@@ -247,8 +247,8 @@ impl Bench {
         Ok(Ended::Worked)
     }
 
-    /// Takes the watermarks and locks up to `most` jobs, fewer if their arguments are big, from the first priority on. Whatever happens to
-    /// this transaction but its commit puts the watermarks back.
+    /// Takes the watermarks and locks up to `most` jobs (fewer if their arguments are big), priority 0 first. Unless this
+    /// transaction commits, the watermarks are put back.
     fn claim(&self, shared: &Shared, work: &Work, most: u32) -> Result<Vec<Claimed>> {
         let key = work.queue.key();
         let slot = &shared.queues()[work.slot];
@@ -291,8 +291,8 @@ impl Bench {
     }
 }
 
-/// Jobs that were left to whoever asks for their cancel, and announces them in the end: unless that was before we had
-/// let go of them.
+/// Announces jobs left to a caller that cancels them, if that caller ended before this batch let go of their rows;
+/// otherwise its end announces them.
 fn announce_left<'a>(shared: &Shared, work: &Work, left: impl Iterator<Item = &'a Claimed>) {
     let key = work.queue.key();
     for job in left {

@@ -37,7 +37,8 @@ pub(super) enum Blame {
 }
 
 impl Bench {
-    /// Who is to blame for an error of a job, of which this was `asked` when it was accepted.
+    /// To what a job's error is attributed. `asked`: the cancel that was requested of the job when its outcome was
+    /// accepted.
     pub(super) fn blame(
         &self,
         work: &Work,
@@ -77,7 +78,7 @@ impl Bench {
         self.recorder.note(self.me).set_alone(false);
         work.previous = 0;
         work.previous_full = false;
-        // Whoever asks for a cancel from here on waits for us, or has the row before us.
+        // Whoever requests a cancel from here on waits for this executor's commit, or got the row's lock before.
         shared::expect().executors[self.me].accept(claimed.len());
         // What a trigger raises concerns its job alone, also where it says that the server lacks something:
         // the others of the queue need not wait for that.

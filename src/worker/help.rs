@@ -1,7 +1,7 @@
 //! Help for what a claim leaves: another executor, when this one is not back soon.
 //!
-//! To wake another for each job that is left would wake two for each short one. But a job may turn out to be long,
-//! or there may be always more: so it is reminded, and calls then. (Without it, one slow job kept those behind it
+//! Waking an executor for each job left behind would wake two for each short one. But a job may turn out to be long, or a
+//! queue may always have more: so a timer reminds this executor, which wakes another if jobs are still left. (Without it, one slow job kept those behind it
 //! waiting while others slept, and one executor alone did all of a queue of short jobs with `batch => false`.)
 
 use std::sync::atomic::{AtomicBool, Ordering};

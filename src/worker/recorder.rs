@@ -269,8 +269,9 @@ impl Recorder {
     }
 
     fn add_verdict(&self, kind: Kind, note: &Note) {
-        // Only jobs that a session has locked since can fill cells. Then one more end of an executor is not charged for this
-        // run; crashes of the server have the other half, because nobody may keep them from being judged.
+        // The cells run out only when sessions lock the jobs of unsettled verdicts. Then one more executor's end goes
+        // uncharged. Crashes of the server have the other half of the cells, so that no session can keep them from being
+        // judged.
         let cells = match kind {
             Kind::Crashed | Kind::RunAlone => &self.verdicts[..],
             _ => &self.verdicts[..MAX_EXECUTORS],
@@ -288,9 +289,8 @@ impl Recorder {
         shared::expect().endings.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// Whether one of these jobs, whose rows the caller holds, was run by an executor whose end is still to
-    /// be judged, or the verdict to be carried out: it may not run before, or it would run once more
-    /// uncharged in each executor that is up.
+    /// Whether one of these jobs, whose rows the caller holds, has a crash verdict that is not given or not carried out.
+    /// Until then it must not run: each executor could run it once more without a charge.
     pub fn is_unsettled(
         &self,
         shared: &Shared,

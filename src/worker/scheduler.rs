@@ -169,8 +169,8 @@ impl Scheduling {
         Ok((due != NEVER).then_some(due))
     }
 
-    /// Goes on with the next step when something that this one needs is held by somebody: None, and the next round comes
-    /// soon. What the step was asked for it has put back.
+    /// None when somebody holds what this step needs: the round goes on with the next step, and another round follows soon.
+    /// The step has put back what it was asked to do.
     fn pass_over<T>(&self, step: Result<T, Failure>) -> Result<Option<T>, Failure> {
         match step {
             Err(failure) if failure.is_busy() => {
@@ -239,8 +239,8 @@ impl Scheduling {
         done.map(|_| ())
     }
 
-    /// Once in the life of the server: what was logged before it started, and by whom, nobody remembers, nor whether jobs
-    /// were left of a queue then.
+    /// Once after a start of the server: events logged before it, and jobs left of queues that are gone, are in nobody's
+    /// memory.
     fn look_into_past(&self) -> Result<(), Failure> {
         if self.place.looked_into.load(Ordering::SeqCst) {
             return Ok(());
@@ -257,7 +257,7 @@ impl Scheduling {
     }
 
     fn keep_time(&self) -> Result<Option<i64>, Failure> {
-        // Before any snapshot: what commits after that is announced after it.
+        // Before any snapshot: a job that commits too late for the snapshot announces its time after this.
         let from = self.place.take_waiting();
         let began = clock::now();
         let kept = self.keep_time_from(from);

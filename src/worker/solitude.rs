@@ -58,8 +58,9 @@ impl Solitude {
         Self(Reminder::new(over))
     }
 
-    /// Waits until no other executor has a batch open, or for a while; false when another wants the same: give way. From then
-    /// on the job, which was suspected so many times, is alone until it has ended or its solitude is over.
+    /// Waits until no other executor has a batch open, WAIT_FOR_OTHERS_MS at most. False, and the caller gives way, when
+    /// another executor has the quarantine or this one was asked to stop. After true no other batch begins until the job,
+    /// suspected `times` times, or its quarantine ends.
     pub fn seek(&self, shared: &Shared, slot: usize, times: i16) -> bool {
         let taken =
             shared

@@ -13,7 +13,8 @@ use crate::queue::definition::{self, Definition};
 use crate::shared::executor::Executor;
 use crate::shared::queue_slot::QueueKey;
 
-/// One batch in so many is of whoever is next; the others are of queues of which something is known to be ready.
+/// One batch in so many is of the next queue in order that may have work; the others are of queues for which a commit
+/// has announced jobs.
 const ANYBODY: u32 = 4;
 
 impl Executing {

@@ -27,9 +27,9 @@ static SUSPECT: Plan = Plan::new(
     &[BuiltinOid::INT8OID],
 );
 
-/// Carries out all verdicts on this database, in one transaction if nobody holds anything that one of them needs.
-/// False when some wait, because somebody holds their job's row. (An executor that finds the job wakes the scheduler when
-/// it has let go of it; a session does not.)
+/// Carries out all verdicts of this database, in one transaction unless somebody holds a row that one of them needs.
+/// False when some still wait for their job's row. (An executor that finds such a job wakes the scheduler when it lets go
+/// of the row; a session does not.)
 pub fn carry_out(recorder: &Recorder, database: u32) -> std::result::Result<bool, Failure> {
     let verdicts = recorder.verdicts(database);
     if verdicts.is_empty() {

@@ -29,7 +29,7 @@ struct Announcement {
     jobs: u64,
     /// Somebody was answered numbers of jobs: they commit into their queue, or not at all.
     promised: bool,
-    /// Its queue has been told that it comes (see `QueueSlot::begin_announcing`).
+    /// `QueueSlot::begin_announcing` has counted this announcement.
     begun: bool,
 }
 
@@ -192,7 +192,7 @@ fn with_announcement(
     });
 }
 
-/// The new jobs that are announced of this queue are refused at commit when it is gone.
+/// The caller was answered job numbers: its commit is refused if the queue is gone, or is being dropped.
 pub fn promises(index: usize, key: QueueKey) {
     with_announcement(index, key, Why::Ready, |known| known.promised = true);
 }
@@ -253,7 +253,7 @@ pub fn promises_cancels() {
     with(|pending| pending.promises_cancels = true);
 }
 
-/// Takes it back: too late.
+/// Withdraws the request for a cancel: the job's outcome was accepted first.
 pub fn take_back(promise: Promise) {
     with(|pending| {
         pending
@@ -346,7 +346,7 @@ pub fn logged() {
     with(|pending| pending.logged = true);
 }
 
-/// Soon, for somebody waits.
+/// As `logged`, and the relay comes at once, because a LISTENer waits.
 pub fn awaited() {
     with(|pending| pending.awaited = true);
 }

@@ -80,7 +80,8 @@ pub(super) fn at_end(end: End) {
         };
         if let Some(shared) = shared::get() {
             if end != End::Commit {
-                // First: who finds the job still asked for leaves it to us, who announce it.
+                // First: an executor that finds a cancel still requested leaves the job to this process, which announces
+                // it below.
                 free_cancels(shared, &pending.cancels, 0);
             }
             if end == End::Commit {
@@ -147,8 +148,8 @@ pub(super) fn free_created(shared: &Shared, changes: &[(i32, Change)], level: i3
     }
 }
 
-/// Queues dropped at `level` or deeper are not dropped after all. Nor are those of a prepared transaction, yet: this
-/// process cannot say when it ends.
+/// Queues whose drop at savepoint `level` or deeper was rolled back take jobs again. So do those of a prepared
+/// transaction: this process does not learn how it ends.
 pub(super) fn reopen(shared: &Shared, changes: &[(i32, Change)], level: i32) {
     for (made_at, change) in changes {
         if let Change::Dropped { key, .. } = change {

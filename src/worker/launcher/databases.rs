@@ -35,7 +35,8 @@ impl Launching {
                 self.last_started.retain(|group, _| group.0 != oid);
             }
         }
-        // Before the ready bits are looked at: who finds it left out has left its bit.
+        // Before the ready bits are read: a process that finds `left_out` does not call the launcher, but has set its
+        // bit.
         for database in &found {
             if let Some(place) = self.shared.find_database(database.oid) {
                 let left_out = !is_served(database);

@@ -91,7 +91,7 @@ struct Launching {
     schedulers: HashMap<u32, Handle>,
     /// The database whose scheduler has been started to see what is there, and when.
     look: Option<(u32, i64)>,
-    /// Before when no other is.
+    /// No first look into a database begins before this time (µs).
     look_after: i64,
     groups: HashMap<Group, Trouble>,
     last_xid: u64,
@@ -119,7 +119,8 @@ impl Launching {
             self.reap_schedulers();
             self.reap_relays();
             let mut next = clock::now().0 + SWEEP_US;
-            // Before looking: who finds it closed has left its ready bit.
+            // Before the ready bits are read: a process that finds `closed` does not call the launcher, but has set its
+            // bit.
             let enabled = settings::enabled();
             self.shared.closed.store(!enabled, Ordering::SeqCst);
             if enabled {
