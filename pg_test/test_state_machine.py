@@ -171,3 +171,18 @@ def test_a_finished_job_that_two_sessions_retry_at_once_runs_once_more(db, bench
         db.wait_until("SELECT count(*) FROM pg_locks WHERE NOT granted AND pid = %s", 1, params=(second.info.backend_pid,))
         first.commit()
         assert answer.result() is False, "it is available as it is"
+
+
+def test_a_job_that_moves_between_the_tables_all_the_time_is_never_said_to_be_gone(db, bench):
+    """It is finished or it is not, whenever somebody looks: what looks in one table after the other finds it in neither."""
+    jobs = [bench.completed() for _ in range(2)]
+
+    def calls(number: int) -> int:
+        with db.connect() as session:
+            for turn in range(600):
+                call = "job_cancel" if number == 0 and turn % 5 == 0 else "job_retry"
+                session.execute(f"SELECT pushy.{call}(%s)", (jobs[turn % 2],))
+        return number
+
+    with ThreadPoolExecutor() as pool:
+        assert sorted(pool.map(calls, range(4))) == [0, 1, 2, 3]

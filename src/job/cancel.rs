@@ -2,7 +2,7 @@
 
 use pushy_core::state::{JobEvent, JobState};
 
-use super::live::Live;
+use super::live::{Live, Whereabouts};
 use super::{current, finish, live};
 use crate::errors::{Error, Result, SqlState};
 use crate::pg::{clock, database, identifier, identity, interrupts, transaction, Oid};
@@ -31,12 +31,13 @@ pub fn queue_for_work(job: i64, queue_id: i32) -> Result<Definition> {
 /// True when the job will end as cancelled, unless the caller's transaction is rolled back; false when it is finished, or
 /// is the one that calls.
 fn cancel(id: i64) -> Result<bool> {
-    let seen = identity::as_owner(|| live::look(id))?;
-    let Some(seen) = seen else {
-        let finished = identity::as_owner(|| live::finished(id))?;
-        let finished = finished.ok_or_else(|| Error::no_such_job(id))?;
-        queue_for_work(id, finished.queue_id)?;
-        return Ok(answer_finished());
+    let seen = match identity::as_owner(|| live::find_anywhere(id))? {
+        None => return Err(Error::no_such_job(id)),
+        Some(Whereabouts::Live(live)) => live,
+        Some(Whereabouts::Finished(finished)) => {
+            queue_for_work(id, finished.queue_id)?;
+            return Ok(answer_finished());
+        }
     };
     let queue = queue_for_work(id, seen.queue_id)?;
     let caller = identity::current_user();

@@ -123,23 +123,46 @@ pub struct Finished {
     pub unique_key: Option<String>,
 }
 
+/// Where a job is.
+pub enum Whereabouts {
+    Live(Live),
+    Finished(Finished),
+}
+
+// In one statement, because a job that somebody makes run again meanwhile is in one table or the other, whenever one looks.
 static FINISHED: Plan = Plan::new(
-    "SELECT f.queue_id, f.priority, f.unique_key FROM pushy.finished_job f \
-      WHERE f.id OPERATOR(pg_catalog.=) $1",
+    "SELECT f.queue_id, f.priority, f.unique_key, \
+            EXISTS (SELECT FROM pushy.live_job j WHERE j.id OPERATOR(pg_catalog.=) $1) \
+       FROM (SELECT $1) i(id) LEFT JOIN pushy.finished_job f ON f.id OPERATOR(pg_catalog.=) i.id",
     &[BuiltinOid::INT8OID],
 );
 
-/// The job if it is finished and still kept.
-pub fn finished(id: i64) -> Result<Option<Finished>> {
+/// The job without a lock, finished or not; None where it is not kept any more, or never was. As the extension's owner.
+pub fn find_anywhere(id: i64) -> Result<Option<Whereabouts>> {
+    loop {
+        if let Some(live) = look(id)? {
+            return Ok(Some(Whereabouts::Live(live)));
+        }
+        let (finished, is_live_again) = look_finished(id)?;
+        if !is_live_again {
+            return Ok(finished.map(Whereabouts::Finished));
+        }
+    }
+}
+
+/// The job if it is finished and still kept, and whether it is not finished.
+fn look_finished(id: i64) -> Result<(Option<Finished>, bool)> {
     spi::connect(|spi| {
         let found = spi.run(&FINISHED, params![id]);
-        let read = |row: Row<'_>| {
-            Ok(Finished {
-                queue_id: row.i32(1),
+        let row = found.first().expect("one row, whatever is kept");
+        let finished = match row.opt_i32(1) {
+            None => None,
+            Some(queue_id) => Some(Finished {
+                queue_id,
                 priority: row.i16(2),
                 unique_key: row.opt_text(3)?,
-            })
+            }),
         };
-        found.first().map(read).transpose()
+        Ok((finished, row.bool(4)))
     })
 }

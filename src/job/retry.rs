@@ -4,7 +4,7 @@ use crate::pg::BuiltinOid;
 use pushy_core::state::{JobEvent, JobState};
 
 use super::cancel::queue_for_work;
-use super::live;
+use super::live::{self, Whereabouts};
 use super::position;
 use super::unique::{self, Found};
 use crate::errors::{Error, Result, SqlState};
@@ -52,15 +52,13 @@ static RUN_AGAIN: Plan = Plan::new(
 
 /// True when the job was made ready; false when it is ready or running as it is.
 fn retry(id: i64) -> Result<bool> {
-    let seen = identity::as_owner(|| live::look(id))?;
-    let retried = match seen {
-        Some(seen) => {
-            let queue = queue_for_work(id, seen.queue_id)?;
-            identity::as_owner(|| run_now(&queue, id, seen.state))?.then_some(queue)
+    let retried = match identity::as_owner(|| live::find_anywhere(id))? {
+        None => return Err(Error::no_such_job(id)),
+        Some(Whereabouts::Live(live)) => {
+            let queue = queue_for_work(id, live.queue_id)?;
+            identity::as_owner(|| run_now(&queue, id, live.state))?.then_some(queue)
         }
-        None => {
-            let finished = identity::as_owner(|| live::finished(id))?;
-            let finished = finished.ok_or_else(|| Error::no_such_job(id))?;
+        Some(Whereabouts::Finished(finished)) => {
             let queue = queue_for_work(id, finished.queue_id)?;
             if !identity::as_owner(|| run_again(&queue, id, &finished))? {
                 return retry(id);
