@@ -2,9 +2,9 @@
 //! each, while in use, takes the rows of a window of time and is emptied as a whole when that is over, so
 //! that removing costs nothing per row: no index on the time, no deletion, no vacuum.
 //!
-//! Only a scheduler assigns and empties, in transactions of its own. Whoever writes caches who takes what;
-//! the cache is checked against a counter in shared memory, which changes at the commit of a change, once
-//! the table's lock is held: emptying takes a lock that conflicts with it.
+//! Only a scheduler assigns and empties, in transactions of its own. A writer caches which table has which
+//! window. Once it has locked the table it compares the cache with a counter in shared memory, which changes at the commit
+//! of each change: emptying takes a lock that conflicts with the writer's.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -121,7 +121,7 @@ impl Pool {
                 .find(|window| window.removes_after >= from && window.removes_after <= until);
             let Some(window) = fitting else { break };
             let table = heap::open(&window.member)?;
-            // Nobody can empty it from here on; before, somebody may have.
+            // From here on the lock keeps the table from being emptied; before, somebody may have emptied it.
             if self::generation() == Some(generation) {
                 return Ok(Some(table));
             }
@@ -235,9 +235,9 @@ impl Pool {
         })
     }
 
-    /// Takes over one of them, which is read once.
+    /// Takes over a table that a restore has filled; reads it once for the newest row.
     pub fn adopt(&self, member: &str) -> Result<()> {
-        // Where somebody writes, a restore is at work still.
+        // A table that somebody writes to is still being restored.
         if !table_lock::try_lock(member, Lock::Share) {
             return Ok(());
         }

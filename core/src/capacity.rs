@@ -1,10 +1,10 @@
 //! Which executors there may be: a bound for all, a share for each role, and a reserve for roles that have none.
 //!
-//! An executor serves a group, which is a database and a role. `Limits::most` executors there are as a rule. One that has been
-//! on the same batch for longer than [`HELD_US`] is *held* by a long job: it can be asked to leave, and will not soon. For a role
+//! An executor serves a group, which is a database and a role. As a rule there are `Limits::most` executors. One that has
+//! been on the same batch for longer than [`HELD_US`] is *held* by a long job: it can be asked to leave, and will not soon. For a role
 //! that has no executor at all, held ones do not count, up to `Limits::reserve` of them. So such a role gets one within a
 //! second as long as fewer than `most + reserve` executors are held, whoever holds them, and a role alone may use `most` at full speed.
-//! Every role takes one of the reserve at most, because from then on it has one.
+//! The reserve gives a role one executor at most, because then the role has one.
 
 /// A batch that lasts longer (µs) is one of long jobs: others need not wait for its end.
 pub const HELD_US: i64 = 500_000;
@@ -21,7 +21,7 @@ pub struct Group {
 pub struct Limits {
     /// Executors at a time.
     pub most: usize,
-    /// So many more while as many are held.
+    /// How many more there may be, while as many are held.
     pub reserve: usize,
     /// Executors of one role, in all databases; 0: no bound.
     pub per_role: usize,
@@ -154,7 +154,7 @@ pub fn make_room(executors: &[Executor], may_leave: impl Fn(&Executor) -> bool, 
         };
     }
     match oldest(true) {
-        // Its turn is over when its long job is.
+        // A held executor leaves when its long job is over.
         Some((index, _)) if !others().any(|(_, e)| e.is_asked) => Room::Ask(index),
         _ => Room::Wait(Some(now + SLICE_US)),
     }
@@ -174,7 +174,7 @@ fn more_room(executors: &[Executor], may_leave: impl Fn(&Executor) -> bool, now:
         })
         .min();
     match longest {
-        // One that becomes idle elsewhere tells nobody.
+        // An executor of another group that becomes idle does not call the launcher: look again.
         None if others().next().is_some() => Room::Wait(Some(now + SLICE_US)),
         None => Room::Wait(None),
         Some((since, _)) if since + SLICE_US > now => Room::Wait(Some(since + SLICE_US)),
@@ -182,9 +182,9 @@ fn more_room(executors: &[Executor], may_leave: impl Fn(&Executor) -> bool, now:
     }
 }
 
-/// An executor that should leave because there are more than the bound: of the role that has most of them, which so gives back
-/// what others had to take from the reserve; and where every role has one, as soon as fewer are held. Idle ones first, held
-/// ones last, the youngest of them.
+/// An executor that should leave because there are more than `most`: one of the role that has most of them, which so gives
+/// back what others had to take from the reserve. Where no role has two, one leaves as soon as fewer are held. Idle ones
+/// first, held ones last, and the youngest among equals.
 pub fn surplus(executors: &[Executor], limits: &Limits, now: i64) -> Option<usize> {
     let stays = |e: &&Executor| !e.is_asked && e.doing != Doing::Going;
     let staying = executors.iter().filter(stays).count();

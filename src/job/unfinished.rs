@@ -1,7 +1,7 @@
 //! Whether a queue has anything left to do but jobs scheduled for later.
 //!
-//! The table alone would tell, after a walk over all rows done since the last vacuum: 5 ms for each 100,000, and as
-//! many times as somebody looks. So it is asked where what the server's processes have said leaves a doubt.
+//! The table alone has the answer, but each look at it walks over all rows done since the last vacuum: 5 ms for each
+//! 100,000. So the table is asked only where shared memory leaves a doubt.
 
 use std::sync::atomic::Ordering;
 
@@ -21,7 +21,7 @@ static UNFINISHED: Plan = Plan::new(
     &[BuiltinOid::INT4OID],
 );
 
-// Those that wait for another attempt: they have no position until their time has come.
+// Jobs that wait for another attempt: they have no position until their time has come.
 static WAITING: Plan = Plan::new(
     "SELECT 1 FROM pushy.live_job j WHERE j.queue_id OPERATOR(pg_catalog.=) $1 AND j.position IS NULL \
         AND j.state OPERATOR(pg_catalog.<>) 's'::pg_catalog.\"char\" LIMIT 1",

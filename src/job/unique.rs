@@ -1,11 +1,11 @@
 //! A unique key swallows no change: whatever `enqueue` answers, a run of that key starts after the enqueueing transaction
 //! has committed.
 //!
-//! So who is answered a job that waits locks its row in share mode until the transaction ends: claims pass over it, and
-//! the end announces it. A job whose row somebody holds alone runs, as a rule, with an older snapshot: it does not count,
-//! and a new one comes beside it. The unique index is over the key and the newest job of that key that was there: of those
-//! who find the same jobs one inserts, the others wait for it and look again. `core/tests/key_model/` walks every
-//! interleaving.
+//! So a transaction that is answered a waiting job locks that job's row in share mode until it ends: claims pass over the
+//! row, and the transaction's end announces it. A job whose row is locked exclusively runs, as a rule, with an older
+//! snapshot: it does not count, and a new job comes beside it. The unique index is over the key and the newest job of that
+//! key that was found: of transactions that find the same jobs one inserts; the others wait for it and look again.
+//! `core/tests/key_model/` walks every interleaving.
 
 use std::sync::atomic::Ordering;
 
@@ -24,7 +24,7 @@ use crate::shared::{self, executor, pending};
 pub enum Found {
     /// A job that waits, and starts after this transaction has ended.
     Waiting(i64),
-    /// None does; the newest job of the key, 0: there is none.
+    /// No job of the key waits; `beside`: its newest job, 0: there is none.
     Free { beside: i64 },
 }
 
@@ -86,12 +86,12 @@ fn read(table: &Table, queue_id: i32, unique_key: &str) -> Result<Vec<Job>> {
 enum Attempt {
     Found(i64),
     AllHeld,
-    /// A job is another than it was.
+    /// A job's row has changed since it was read: read again.
     Changed,
 }
 
 fn lock_one(table: &Table, queue: &Definition, slot: Option<usize>, jobs: &[Job]) -> Attempt {
-    // What this session runs itself has started.
+    // A job that this session itself has claimed counts as started.
     for job in jobs.iter().filter(|job| !is_claimed_here(job.id)) {
         if job.is_own {
             return Attempt::Found(job.id);

@@ -19,8 +19,8 @@ use crate::{params, sql_function};
 /// The longest that a function may wait: its statement pins a snapshot.
 const MOST: Duration = Duration::from_secs(60);
 
-// Rows written by this transaction itself are seen with their xmin, to refuse waiting for them. Two plans: that
-// of the second opens each table of the history, and who waits looks often.
+// Rows written by this transaction itself are seen with their xmin, to refuse waiting for them. Two plans, because
+// that of the second opens each table of the history, and a session that waits looks often.
 static UNFINISHED_STATE: Plan = Plan::new(
     "SELECT j.queue_id, j.xmin::pg_catalog.text::pg_catalog.int8, j.attempt FROM pushy.live_job j WHERE j.id OPERATOR(pg_catalog.=) $1",
     &[BuiltinOid::INT8OID],
@@ -152,7 +152,8 @@ fn row(id: i64, queue: &definition::Definition) -> Result<Answer> {
 
 sql_function!(pushy_job_wait, |call| job_wait(call));
 
-/// Who waits for jobs that cannot run now may wait for whoever lets them: it is said, and not an error.
+/// Raises a NOTICE for each reason that keeps the queue's jobs from running now. No ERROR, because the caller may wait for
+/// somebody to remove it.
 fn tell_of_obstacles(name: &str) -> Result<()> {
     let Some(queue) = identity::as_owner(|| definition::find(name))? else {
         return Ok(());

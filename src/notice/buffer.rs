@@ -116,7 +116,8 @@ impl Pile {
         }
     }
 
-    /// Whether what there is from some height on should go out: not the moment when what is below fills it.
+    /// Whether the items from some height on should go out: the pile is full, and they are a good part of it, because else
+    /// each new item of a savepoint would go out alone where the items below have filled the pile.
     fn is_full(&self, from: Height) -> bool {
         const A_PART: usize = 8;
         let is_over = |bytes, items| bytes >= MOST_BYTES || items >= MOST_ITEMS;
@@ -151,7 +152,7 @@ impl Pile {
         self.items.split_off(from.items)
     }
 
-    /// Forgets all; the room of a few is kept for the next transaction.
+    /// Forgets all items; the memory of a few is kept for the next transaction.
     fn clear(&mut self) {
         const KEPT: usize = 256;
         self.items.clear();
@@ -159,13 +160,13 @@ impl Pile {
         self.bytes = 0;
     }
 
-    /// Takes all, with the room for it.
+    /// Takes all items, and the memory that they are in.
     fn take_all(&mut self) -> Vec<Item> {
         self.bytes = 0;
         std::mem::take(&mut self.items)
     }
 
-    /// Gives back the room that `take_all` took, when nothing has been said meanwhile.
+    /// Gives back the memory that `take_all` took, unless items were added meanwhile.
     fn reuse(&mut self, items: Vec<Item>) {
         if self.items.capacity() == 0 {
             self.items = items;
@@ -235,7 +236,7 @@ pub fn add(item: Item) -> Result<()> {
     early.map_or(Ok(()), |items| flush::out(&items))
 }
 
-/// Gives jobs, and notices for the log, to where they go before the transaction ends; they go with its savepoints.
+/// Writes jobs and logged notices to their tables before the transaction ends; a rollback to a savepoint takes them back.
 pub fn settle() -> Result<()> {
     let items = BUFFER.with_borrow_mut(|buffer| {
         if buffer.rest.items.is_empty() {
@@ -265,9 +266,9 @@ impl Buffer {
         }
     }
 
-    /// Whether this savepoint has said the same a moment ago, and it need not be kept again; an equal one that it
-    /// takes the place of is forgotten. In the end all of them are looked at (see [`super::repeats`]); this spares
-    /// the memory for the rows of one statement.
+    /// Whether one of the last items of this savepoint says the same, so that the new one need not be kept; an equal item
+    /// that the new one replaces is forgotten. At the commit all are compared (see [`super::repeats`]); this spares the
+    /// memory for the rows of one statement.
     fn is_settled(&mut self, item: &Item) -> bool {
         const A_MOMENT: usize = 4;
         let Some(says) = item.said().filter(|says| says.repeat != Repeat::Counts) else {
@@ -317,7 +318,7 @@ impl Buffer {
     fn put(&mut self, item: Item) -> Option<Vec<Item>> {
         let mark = self.marks.last().expect("entered");
         if item.is_for_notify() {
-            // They wait for the end, where equal ones are found; there is a limit to them.
+            // Notices for NOTIFY wait for the commit, where equal ones are found; `is_one_too_many` limits them.
             self.notices.push(item);
             return None;
         }
@@ -326,8 +327,8 @@ impl Buffer {
         self.rest.is_full(from).then(|| self.take_rest(from))
     }
 
-    /// Takes what the current savepoint has to say besides NOTIFY, with a copy of what was said ahead of it and
-    /// has not gone out.
+    /// Takes the items of the current savepoint from `rest`, behind a copy of those from before the savepoint that have not
+    /// gone out.
     fn take_rest(&mut self, from: Height) -> Vec<Item> {
         let gone = self.marks.iter().map(|mark| mark.copied).max();
         let ahead = gone.unwrap_or(0)..from.items;
@@ -350,7 +351,7 @@ impl Buffer {
             return;
         }
         if ended.copied > 0 {
-            // What the parent has said ahead of it is out for good; what others have, as far as the parent is.
+            // The parent's own items are out for good; those from before the parent, unless it is rolled back.
             self.rest.drop_between(parent.rest, ended.rest);
             parent.copied = parent.rest.items;
         }
@@ -398,7 +399,7 @@ fn before(what: Before) -> Result<()> {
     }
     flush::notify(&notices);
     flush::out(&rest)?;
-    // What the jobs among them have said in turn: that one was discarded at its birth.
+    // Notices that writing the jobs has added: that one was discarded at its birth.
     settle()?;
     if !left_out.is_empty() {
         for (channel, count) in left_out {

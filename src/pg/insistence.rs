@@ -33,13 +33,13 @@ pub(super) enum Strike {
 
 /// What may be interrupted is running.
 static OPEN: AtomicBool = AtomicBool::new(false);
-/// It was interrupted, by whomever.
+/// The run was interrupted, by whomever.
 static STRUCK: AtomicBool = AtomicBool::new(false);
-/// When (µs) it must be over; 0: never.
+/// When (µs) the run must be over; 0: never.
 static DEADLINE: AtomicI64 = AtomicI64::new(0);
 /// The timer is running.
 static INSISTING: AtomicBool = AtomicBool::new(false);
-/// It has been told to stop, by its deadline or its cancel, and how often again since the first interrupt.
+/// The run has been told to stop, by its deadline or its cancel, and how often again since the first interrupt.
 static TOLD: AtomicBool = AtomicBool::new(false);
 static AGAIN: AtomicU32 = AtomicU32::new(0);
 
@@ -144,7 +144,7 @@ pub fn begin(timeout_us: i64, now: Timestamp) -> Run {
         _ => timeout::deadline(timeout_us, now).0,
     };
     DEADLINE.store(deadline, Ordering::Relaxed);
-    // Last: what strikes before it strikes nothing of ours.
+    // Last: an interrupt before this is not the run's.
     OPEN.store(true, Ordering::Release);
     Run((timeout_us > 0).then(|| timeout::arm(timeout_us, now)))
 }
@@ -173,8 +173,8 @@ pub fn error() -> Error {
     .hint("A handler that catches query_canceled, or every error, raises it again.")
 }
 
-/// Whether what runs in this process was told to stop, by its deadline or its cancel, and interrupted: if it ends as if
-/// nothing had been, it has not kept its time.
+/// Whether the run was told to stop, by its deadline or its cancel, and interrupted. If it then ends without an error, it has
+/// caught the cancel and gone on.
 pub fn was_told() -> bool {
     STRUCK.load(Ordering::Relaxed) && is_told()
 }

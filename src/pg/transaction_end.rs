@@ -56,10 +56,10 @@ pub fn observe(observer: &'static Observer) {
     }
 }
 
-/// Something was collected that observers tell, or forget, when this transaction ends. Without a word from them
-/// they are not called: most transactions of a server have nothing to do with us (1,000 instructions of 65,000).
-/// In a session that never has, the server does not even ask (40 instructions; some 2 % of the time, for their
-/// code and data are in nobody's cache).
+/// Asks for the observers to be called when this transaction ends, because one has collected something. Else they are not
+/// called: most transactions of a server have nothing to do with us (1,000 instructions of 65,000). A session that never
+/// asked does not even register the callbacks (40 instructions; some 2 % of the time, because their code and data are in
+/// nobody's cache).
 pub fn expect() {
     EXPECTED.store(true, Ordering::Relaxed);
     if !ASKED.load(Ordering::Relaxed) {

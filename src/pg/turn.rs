@@ -1,4 +1,4 @@
-//! A lock that makes those who share something take turns, until the end of their transactions.
+//! A lock by which transactions take turns at something that they share; each holds it until its end.
 
 use pgrx::pg_sys;
 

@@ -27,7 +27,7 @@ pub enum Event {
     /// One job, told with its id; as those that follow.
     Cancel,
     Retry,
-    /// It has failed for the last time, or cannot run at all.
+    /// It failed for the last time, was enqueued beyond pushy.max_depth, or its queue is gone.
     Discard,
 }
 
@@ -114,7 +114,7 @@ static DISCARDS: PerProcess<RefCell<Discards>> = PerProcess::new(RefCell::new(Di
     left_out: 0,
 }));
 
-/// A job is discarded: it has failed for the last time, or cannot run at all.
+/// A job is discarded; `queue` is None when its queue is gone.
 #[cold]
 pub fn discarded(queue: Option<&str>, job: i64) -> Result<()> {
     let second = clock::now().0 / 1_000_000;

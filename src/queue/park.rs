@@ -34,9 +34,9 @@ fn await_last_change(queue_id: i32) {
     }
 }
 
-/// Parks the queue, if it still is unfit once its row is locked: whoever resumed it meanwhile has mended
-/// what was in the way. No executor tries it again before somebody has looked. False when somebody holds its row, and
-/// alters it most likely: nobody is waited for, the caller comes back.
+/// Parks the queue, if it is still unfit once its row is locked: somebody may have mended and resumed it meanwhile. No
+/// executor tries a parked queue again before somebody resumes or registers it. False when somebody holds the queue's row, most likely
+/// to alter it: the caller does not wait, and comes back.
 pub fn park(queue: &Definition) -> Result<bool> {
     let mut is_held = false;
     let reason = identity::as_owner(|| {

@@ -1,4 +1,4 @@
-//! Queues that subscribe: each notice becomes a job, exactly once, for the cursor moves in the same transaction.
+//! Queues that subscribe: each notice becomes a job, exactly once, because the cursor moves in the same transaction.
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
@@ -33,9 +33,9 @@ const STRETCH_US: i64 = 20_000;
 #[derive(Default)]
 pub struct Feeding {
     subscriptions: Vec<Fed>,
-    /// Those that may have something to be given, by their index, in the order of their turns.
+    /// Subscriptions that may have notices to become jobs, by index, the next one first.
     waiting: VecDeque<usize>,
-    /// Of queues, or of readers.
+    /// There is a subscription, of a queue or of a reader.
     any: bool,
     /// The counter of definitions when they were read; None: never.
     generation: Option<u64>,

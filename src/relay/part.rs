@@ -112,7 +112,7 @@ impl Relay {
         let is_big = if before == 0 {
             here >= most / SHARE
         } else {
-            // Of one that is used again only what was added tells.
+            // In a part that is used again the old rows leave room: only what was added counts.
             let rows = transaction::run(|| Ok(blocks_of(self.part)))?;
             is_big(rows, before) || self.written_here >= most / SHARE
         };
@@ -167,7 +167,7 @@ impl Relay {
         Ok(())
     }
 
-    /// Whether something was written to the current part since it was opened, of which a tick tells.
+    /// Whether a tick tells of something that was written to the current part since it was opened.
     fn is_written(&self, state: &State, size: i64) -> bool {
         let current = state.parts.iter().find(|part| part.part == self.part);
         let first = current.map_or((0, 0), |part| part.first);
@@ -177,7 +177,7 @@ impl Relay {
     /// Writers go on in another part, if one is free.
     fn turn(&mut self, used: i64, now: Timestamp) -> std::result::Result<(), Failure> {
         let free = transaction::run(|| identity::as_owner(state::free))?;
-        // One that is still to be cleaned has no room but behind its rows.
+        // A part that is still to be cleaned has no room but behind its rows.
         let cleaned = free.iter().find(|free| free.blocks.is_some());
         if let Some(free) = cleaned.or(free.first()) {
             let blocks = free.blocks.unwrap_or(0);
@@ -193,7 +193,7 @@ impl Relay {
         used: i64,
         now: Timestamp,
     ) -> std::result::Result<(), Failure> {
-        // Its age is that of its last event.
+        // The closed part is as old as its last event.
         let closed_at = if self.last_at == 0 {
             now
         } else {
@@ -221,8 +221,9 @@ impl Relay {
         self.give_up(part)
     }
 
-    /// Whether parts may be truncated, the log being so big on disk. Where there is a standby only if that is twice what it
-    /// may hold, because somebody wrote that much at once: else a standby's readers would be disturbed each few minutes.
+    /// Whether parts may be truncated while the log has `on_disk` bytes. Where there is a standby, only if these are
+    /// twice what the log may hold: truncation disturbs a standby's readers, which a burst of writes may do, and the log's
+    /// ordinary round each few minutes may not.
     fn may_truncate(&self, on_disk: i64) -> std::result::Result<bool, Failure> {
         if on_disk >= 2 * settings::log_max_size() {
             return Ok(true);
@@ -247,13 +248,13 @@ impl Relay {
             return Ok(false);
         }
         self.forget_reach(part);
-        // Before anything goes: whoever reads it now learns that it may have missed what went.
+        // Before any row goes: a reader in the middle of the part learns that it may have missed some.
         self.place.log.tell_emptied();
         self.clean(part)?;
         Ok(true)
     }
 
-    /// Makes room of a part that was given up.
+    /// Makes room in a part that was given up.
     fn clean(&self, part: u32) -> std::result::Result<(), Failure> {
         let disowned = transaction::run_unless_busy(|| {
             identity::as_owner(|| {
@@ -279,8 +280,8 @@ impl Relay {
         Ok(())
     }
 
-    /// Now and then: cleans what could not be cleaned when it was given up, and gives back to the disk what is free and
-    /// held by nobody any more.
+    /// Now and then: cleans parts that could not be cleaned when they were given up, and truncates free ones that nobody
+    /// holds any more.
     fn tidy(&mut self, sizes: &[i64], now: Timestamp) -> std::result::Result<(), Failure> {
         if now.0 < self.tidy_at && self.tidy_at - now.0 <= AGAIN_US {
             return Ok(());
@@ -299,8 +300,8 @@ impl Relay {
         Ok(())
     }
 
-    /// Truncates a part, if nobody is at it and all in it is in ticks. The lock is never waited for: nobody
-    /// queues behind us. It is had only if no transaction that wrote there, or reads there, is left.
+    /// Truncates a part, if nobody uses it and all its events are in ticks. Never waits for the lock, because others would
+    /// queue behind the relay. It gets the lock only if no transaction is left that wrote or reads there.
     fn truncate(&mut self, part: u32) -> std::result::Result<bool, Failure> {
         let lost = transaction::run(|| {
             identity::as_owner(|| {
@@ -309,7 +310,7 @@ impl Relay {
                 {
                     return Ok(None);
                 }
-                // Whoever wrote there has ended, and had told before: it is in a tick, or known here.
+                // Every writer of the part has ended, and had told the relay before: its events are in a tick, or known here.
                 let Some(ring) = self.ring.filter(|ring| !ring.has_overflowed()) else {
                     return self.empty_unless_needed(part);
                 };
@@ -410,7 +411,7 @@ impl Relay {
         }
     }
 
-    /// Writes down how far all was put into ticks and told, for a relay that finds no tick.
+    /// Writes down up to where events are in ticks, and told to LISTENers, for a relay that finds no tick.
     pub(super) fn write_down(&mut self) -> std::result::Result<(), Failure> {
         if self.written_down == Some(self.told) {
             return Ok(());
@@ -446,7 +447,7 @@ impl Relay {
         });
         let soonest = clock::now().0 + AGAIN_US;
         let aged = ages.min().map(|at| (at + keep).max(soonest));
-        // What is free and was held when it was emptied is still to be given back.
+        // A part that somebody held when it was emptied is still to be truncated.
         let is_untidy = |part: u32| {
             let is_free = state.parts.iter().all(|known| known.part != part);
             is_free && size_of(part) > NEXT_TO_NOTHING

@@ -28,15 +28,15 @@ pub const KIND: Kind = Kind {
     entry: "pushy_relay_main",
 };
 
-/// Time between two ticks under load: what commits meanwhile is told together. After a rest there is none.
+/// Time (µs) between two ticks under load: what commits meanwhile is told together. After a rest the tick comes at once.
 const GAP_US: i64 = 3_000;
-/// The same while nobody waits for them: no subscription, and no LISTENer of what was met last.
+/// The same while there is no subscription, and no LISTENer on a channel of the last notices.
 const LONG_GAP_US: i64 = 20_000;
 /// When to come back for what somebody's lock was in the way of.
 const COME_BACK_US: i64 = 500_000;
 /// So long (µs) sizes and ages of the log are not looked at again.
 const LOOK_US: i64 = 200_000;
-/// The same when the part that is written to has grown to its size.
+/// The same while the part that writers append to has reached its size.
 const LOOK_WHEN_CROWDED_US: i64 = 10_000;
 /// After so much rest, how far LISTENers were told is written down.
 const REST_US: i64 = 5_000_000;
@@ -104,7 +104,7 @@ fn its_servant(place: &Database) -> &Servant {
 
 /// Notices that need not be read again.
 pub(super) struct Fresh {
-    /// Those that somebody would hear.
+    /// Those on a channel that somebody listens to.
     pub(super) notices: Vec<Notice>,
     /// How far they reach.
     pub(super) to: Cursor,
@@ -112,40 +112,40 @@ pub(super) struct Fresh {
 
 pub struct Relay {
     pub(super) place: &'static Database,
-    /// None: all were taken; then the log is looked through each time.
+    /// None: all rings were taken; then each tick looks through the log.
     pub(super) ring: Option<&'static Ring>,
     /// This life, and its next tick.
     pub(super) epoch: i64,
     pub(super) next_tick: i64,
-    /// Into which writers append.
+    /// The part that writers append to.
     pub(super) part: u32,
     /// The last event in a tick, and when that was written.
     pub(super) last: Cursor,
     pub(super) last_at: i64,
-    /// What was over at the last tick.
+    /// Which transactions were over at the last tick.
     pub(super) seen: Seen,
     pub(super) unticked: Unticked,
-    /// What was written cannot be known without looking.
+    /// The ring does not say all that was written: the next tick reads the log.
     pub(super) must_scan: bool,
     /// The last event told to LISTENers.
     pub(super) told: Cursor,
-    /// What comes after it, if that is still in memory.
+    /// The notices after `told`, if they are still in memory.
     pub(super) fresh: Option<Fresh>,
     pub(super) muted: Muted,
     /// When LISTENers are told again, at the earliest (µs).
     pub(super) tell_at: i64,
-    /// The last event told as the table has it.
+    /// `told` as the table has it.
     pub(super) written_down: Option<Cursor>,
     /// The last event in each part.
     pub(super) reach: Option<Vec<Cursor>>,
-    /// Bytes written to the current part since it was opened, or the relay came, about.
+    /// Bytes written to the current part since it was opened or the relay started, about.
     pub(super) written_here: i64,
     /// When free parts are looked at again (µs).
     pub(super) tidy_at: i64,
     pub(super) feeding: Feeding,
-    /// Somebody hears some of what was met last.
+    /// Somebody listens to a channel of the last notices.
     pub(super) was_heard: bool,
-    /// Somebody waits for ticks.
+    /// There is a subscription, or a LISTENer on a channel of the last notices.
     is_awaited: bool,
 }
 
@@ -172,7 +172,7 @@ impl Relay {
                     if self.told != self.last {
                         rested_at = now;
                     } else if first && self.next_tick == 1 {
-                        // It came to look, and there was nothing.
+                        // The relay came to look, and there was nothing.
                         rested_at = 0;
                         ticked_at = 0;
                     }

@@ -28,7 +28,7 @@ pub struct Database {
     /// 0: free.
     oid: AtomicU32,
     presence: AtomicU8,
-    /// A scheduler has seen what was there, by whomever, before the server started.
+    /// A scheduler has looked for events and orphans from before the server's start.
     pub looked_into: AtomicBool,
     /// The server's log has said that queues here came from elsewhere.
     pub told_elsewhere: AtomicBool,
@@ -44,7 +44,7 @@ pub struct Database {
     /// The earliest time (µs) for which a job may wait in the table; NEVER: none waits. 0: nothing is known of them.
     waiting_from: AtomicI64,
     pub scheduler: Servant,
-    /// Transactions that need the database empty of our workers; while not 0 none is started.
+    /// Transactions that need the database empty of our workers: while there are any, no worker is started.
     pub quiesced: AtomicU32,
     /// Broadcast when a worker has left this database.
     pub worker_left: Condition,
@@ -52,9 +52,9 @@ pub struct Database {
     pub swept_writes: AtomicU64,
     /// The sweep was asked for: COMMIT PREPARED, resume after a restore.
     pub sweep_requested: AtomicBool,
-    /// It is under way.
+    /// A sweep is under way.
     pub sweeping: AtomicBool,
-    /// The one before took long: before this time (µs) the launcher does not ask for the sweep of the minute.
+    /// Before this time (µs) the launcher does not ask for the sweep of the minute, because the last sweep took long.
     pub sweep_rests_until: AtomicI64,
     /// Cancels may be left of jobs that nobody holds.
     pub cancels_requested: AtomicBool,
@@ -62,7 +62,7 @@ pub struct Database {
     pub rotations: AtomicU64,
     /// The end (µs) of a window of finished jobs that an executor wants a table for; 0: none.
     pub window_wanted: AtomicI64,
-    /// None is to be had before this time (µs): all tables are taken.
+    /// No table for a window is to be had before this time (µs): all are taken.
     pub windows_taken_until: AtomicI64,
     /// Completed jobs that went to the parent of these tables since somebody asked for one.
     pub kept_in_parent: AtomicU64,
@@ -156,8 +156,8 @@ impl Database {
         self.presence.store(presence as u8, Ordering::SeqCst);
     }
 
-    /// Something of ours was committed here: the extension is there, whether or not a scheduler has come to look
-    /// since the server started. True when that is new: what is due the scheduler is still to find out.
+    /// Notes that the extension is there, because something of it was committed here, though no scheduler may have looked
+    /// since the server started. True when that is news: then the scheduler has yet to find out what is due.
     pub fn witness(&self) -> bool {
         let witnessed = self.presence.compare_exchange(
             Presence::Unknown as u8,
@@ -171,7 +171,8 @@ impl Database {
         witnessed.is_ok()
     }
 
-    /// `QueueSlot::rest` of a queue of this database: None also while somebody is to announce what came in silence.
+    /// `QueueSlot::rest` of a queue of this database; None also while a sweep is asked for or under way, because it may find
+    /// ready rows that no commit has announced.
     pub fn rest_of(&self, slot: &QueueSlot) -> Option<u64> {
         // In this order: the scheduler says that it sweeps before it takes the request.
         let is_told =
@@ -193,8 +194,8 @@ impl Database {
         self.waiting_from.fetch_min(time, Ordering::SeqCst);
     }
 
-    /// The time from which on jobs may wait, to be looked for with a snapshot taken after this, and announced again
-    /// from the first that was found; from the same time when the look has failed.
+    /// Takes the time from which on jobs may wait. The caller looks for them with a later snapshot, and announces the time of
+    /// the first that it finds; this same time when its look has failed.
     pub fn take_waiting(&self) -> i64 {
         self.waiting_from.swap(NEVER, Ordering::SeqCst)
     }
@@ -221,7 +222,7 @@ impl Shared {
         })
     }
 
-    /// Gives up the slot of a dropped database, its queues' and what was asked of them.
+    /// Gives up the slot of a dropped database, those of its queues and watches, and its cancels.
     pub fn free_database(&self, oid: u32) {
         self.free_queues_of(oid);
         self.cancels.forget(oid);
@@ -237,7 +238,7 @@ impl Shared {
         self.announce_due(database, 0);
     }
 
-    /// Tells whoever keeps time for a database that something is due at `time`.
+    /// Tells a database's scheduler, or the launcher while there is none, that something is due at `time`.
     pub fn announce_due(&self, database: &Database, time: i64) {
         if database.announce_due(time) {
             if database.scheduler.is_entered() {

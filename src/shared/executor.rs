@@ -181,7 +181,7 @@ impl Executor {
         self.change(ExecutorState::Idle, ExecutorState::Busy);
     }
 
-    /// Idle → stopping: after this nobody counts on it. False when it was given work meanwhile.
+    /// Idle → stopping: from then on no process gives it work. False when one just has.
     pub fn retire(&self) -> bool {
         self.change(ExecutorState::Idle, ExecutorState::Stopping)
     }
@@ -238,7 +238,8 @@ impl Executor {
             && self.database.load(Ordering::SeqCst) == queue.database
     }
 
-    /// The outcome of the first so many jobs of the batch is accepted. Whoever says so looks then what was asked for.
+    /// Publishes that the outcome of the first `jobs` jobs of the batch is accepted. The caller then reads the requests for
+    /// cancels (see `cancels`).
     pub fn accept(&self, jobs: usize) {
         self.accepted.store(jobs as u32, Ordering::SeqCst);
     }

@@ -62,8 +62,8 @@ pub struct QueueSlot {
     announcing: AtomicU32,
     /// A transaction that drops the queue has not ended yet.
     closing: AtomicBool,
-    /// How often a claim has passed over rows that somebody had locked, and up to which of these times the rows are known
-    /// to be gone.
+    /// How many times a claim has passed over locked rows, and up to which of these times a look at the table has found no
+    /// unfinished job.
     passed_over: AtomicU64,
     passed_over_gone: AtomicU64,
     runnable: AtomicU8,
@@ -71,22 +71,22 @@ pub struct QueueSlot {
     pub single_until: AtomicI64,
     /// No executor tries it before then (µs): its last batches failed for want of something in the server.
     held_until: AtomicI64,
-    /// How many did, in a row.
+    /// How many batches failed so in a row.
     failures: AtomicU32,
-    /// When the launcher tries again to start an executor for it (µs), after some that did not come up;
-    /// 0: none failed.
+    /// When (µs) the launcher tries again to start an executor for this queue, after some that did not come up; 0: none
+    /// failed.
     pub start_retry_at: AtomicI64,
     /// Mean run time of a job in ns, 0: unknown.
     pub mean_ns: AtomicU64,
-    /// Somebody has announced something since it was last looked into: such queues come before those of which
-    /// nothing is known, of which there may be thousands when the server has started.
+    /// Jobs of the queue were announced since an executor last looked into it. Such queues come before those of which nothing
+    /// is known: after a start of the server these may be thousands.
     pub announced: AtomicBool,
     /// Per priority, the lowest position that may be ready.
     pub low: [AtomicU64; PRIORITIES],
     /// Broadcast whenever jobs of this queue finished.
     pub finished: Condition,
-    /// Broadcast when nothing of this queue is ready or running any more, and counted before: those who
-    /// wait for all jobs must not wake for each batch.
+    /// Broadcast when no job of this queue is ready or running any more, after `drains` was raised: sessions that wait for
+    /// all jobs must not wake for each batch.
     drained: Condition,
     drains: AtomicU64,
 }
@@ -95,7 +95,7 @@ const NEVER: u64 = 0;
 const FREED: u64 = 1;
 
 impl QueueSlot {
-    /// Once, before its first queue: at the start of the server it would touch memory that nobody may ever need.
+    /// Once, before the slot's first queue, not at the start of the server: that would touch memory that may never be needed.
     fn init(&self) {
         self.finished.init();
         self.drained.init();
@@ -207,7 +207,7 @@ impl QueueSlot {
         self.passed_over.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// How often that was. Read before the table is looked at.
+    /// How many times claims have passed over locked rows. Read before the table is looked at.
     pub fn times_passed_over(&self) -> u64 {
         self.passed_over.load(Ordering::SeqCst)
     }
@@ -247,12 +247,12 @@ impl QueueSlot {
     /// equal answers: none began in between. None: look at the table.
     pub fn rest(&self) -> Option<u64> {
         let permits = self.permits.load(Ordering::SeqCst);
-        // In this order: an announcement comes before its end.
+        // `announcing` before the watermarks: a transaction announces its jobs before it ends `announcing`.
         let rests = self.running.load(Ordering::SeqCst) == 0
             && self.announcing.load(Ordering::SeqCst) == 0
             && !self.may_be_ready()
             && self.times_passed_over() == self.passed_over_gone.load(Ordering::SeqCst);
-        // Who has a permit takes the watermarks: what was read of them is true if nobody came meanwhile.
+        // Only an executor with a permit takes watermarks: what was read of them holds if no permit was given meanwhile.
         (rests && self.permits.load(Ordering::SeqCst) == permits).then_some(permits)
     }
 
@@ -267,7 +267,7 @@ impl QueueSlot {
             .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |running| {
                 running.checked_sub(1)
             });
-        // What is ready in a queue that may not run brings nobody else to tell it.
+        // Ready jobs of a queue that may not run bring no executor that would tell of the drain later.
         if before == Ok(1) && !(self.may_be_ready() && self.is_runnable()) {
             self.tell_drain();
         }
@@ -355,7 +355,7 @@ impl Shared {
         for (index, slot) in self.places_for(key) {
             match slot.key.load(Ordering::Acquire) {
                 NEVER => return None,
-                // It has none yet since the server started: none is passed over for that.
+                // Only its statistics are kept here: the queue has no slot yet since the server started.
                 FREED if slot.kept_for.load(Ordering::Relaxed) == key.packed() => return None,
                 packed if packed == key.packed() => return Some(index),
                 _ => {}
@@ -382,7 +382,7 @@ impl Shared {
         of_nobody.or(of_another)
     }
 
-    /// Keeps a slot for the statistics of a queue of the server's life before; before any other process has come.
+    /// Keeps a slot for the statistics that a queue had before the server's restart; while no other process runs.
     pub(super) fn keep_place(&self, key: QueueKey, epoch: u32) -> Option<usize> {
         let is_new = |(_, slot): &(usize, &QueueSlot)| slot.key.load(Ordering::Relaxed) == NEVER;
         let (index, slot) = self.places_for(key).find(is_new)?;
@@ -393,7 +393,7 @@ impl Shared {
         Some(index)
     }
 
-    /// All queues of a database have their slots: what is kept for others is of queues that are gone.
+    /// Forgets statistics kept for queues of a database that have no slot: its queues all have slots, or are gone with it.
     pub fn forget_kept_of(&self, database: u32) {
         let is_of = |slot: &QueueSlot| {
             let kept_for = slot.kept_for.load(Ordering::Relaxed);

@@ -100,7 +100,7 @@ impl Shared {
         let Some(key) = slot.key() else { return };
         let now = clock::now().0;
         if !slot.is_runnable() || !slot.has_permit() || slot.held_until() > now {
-            // Whoever makes it runnable, or returns the permit, looks again; after a failure the executor
+            // The process that makes the queue runnable, or returns the permit, looks again; after a failure the executor
             // that met it, or the launcher, comes back in time.
             return;
         }

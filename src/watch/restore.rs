@@ -11,10 +11,10 @@ use crate::pg::spi::{self, Plan};
 use crate::pg::{identity, invalidation, BuiltinOid, Oid};
 use crate::{params, queue, sql_function};
 
-// The table of the stored name, if it has triggers of the watch; else the one that has, whatever it is called:
-// it was renamed before the copy; else, of a watch that came with its database, the table of that name. Anybody
-// can make such a table and such triggers, so it must belong to whom it belonged, by the name by which a restore gives
-// tables, to the watch's maker or to a superuser.
+// The table of the stored name, if it has triggers of the watch. Else the one table that has such triggers, whatever its
+// name, because it may have been renamed before the copy. Else, for a watch that came from elsewhere, the table of the
+// stored name. Anybody can make such a table and such triggers, so its owner must be the former owner by name (as a restore
+// assigns tables), the watch's maker or a superuser.
 static ELSEWHERE: Plan = Plan::new(
     concat!(
         "WITH w AS (SELECT w.*, ",
@@ -94,7 +94,7 @@ fn named(watch: &Definition) -> String {
     format!("{} on {}", watch.name, watch.relation_name)
 }
 
-/// Answers its name, with the table as it is called here, and what hinders it.
+/// Makes this database the watch's home; answers its name, with that of its table here, and what hinders the move.
 pub fn move_in(mut watch: Definition) -> Result<(String, Option<String>)> {
     let found = identity::as_owner(|| Ok(table_elsewhere(watch.watch_id)))?;
     let Some(relation) = found else {

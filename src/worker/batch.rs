@@ -69,8 +69,8 @@ pub enum Ended {
     Worked,
     /// Nothing was ready.
     Empty,
-    /// One of the jobs, or of those before them in a queue that keeps its order, may be that of an executor whose end is
-    /// still to be judged: whoever is told that it was sets our latch.
+    /// One of the jobs, or one before them in a queue that keeps its order, may have a verdict that is not given or not
+    /// carried out: the launcher, or the scheduler, sets this executor's latch when it has done so.
     Unsettled,
     /// The queue cannot run: it is parked now.
     Parked,

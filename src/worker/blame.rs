@@ -48,7 +48,7 @@ impl Bench {
         asked: Option<Asked>,
     ) -> Blame {
         if let Some(asked) = asked {
-            // Whatever it made of the interrupt.
+            // Whatever error the handler made of the interrupt.
             Blame::Cancel(asked)
         } else if error.sqlstate != SqlState::QUERY_CANCELED.0 {
             Blame::Job(error)
@@ -84,7 +84,7 @@ impl Bench {
         // the others of the queue need not wait for that.
         let of_server =
             finish::is_infrastructure(&failure.sqlstate) && !results.is_running_deferred();
-        // Somebody holds a lock that the bookkeeping needs, after the jobs were through: they are run again, uncharged.
+        // Somebody holds a lock that the bookkeeping needs after the jobs: they are run again, uncharged.
         let of_bookkeeping = failure.is_busy() && results.deferred_ran;
         if of_server || of_bookkeeping || results.started == 0 {
             return Ended::Failed(failure);

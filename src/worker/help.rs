@@ -1,8 +1,9 @@
 //! Help for what a claim leaves: another executor, when this one is not back soon.
 //!
 //! Waking an executor for each job left behind would wake two for each short one. But a job may turn out to be long, or a
-//! queue may always have more: so a timer reminds this executor, which wakes another if jobs are still left. (Without it, one slow job kept those behind it
-//! waiting while others slept, and one executor alone did all of a queue of short jobs with `batch => false`.)
+//! queue may always have more: so a timer reminds this executor, which wakes another if jobs are still left. (Without it,
+//! one slow job kept those behind it waiting while others slept, and one executor alone did all of a queue of short jobs
+//! with `batch => false`.)
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -10,9 +11,9 @@ use crate::pg::timeout::Reminder;
 use crate::shared::queue_slot::QueueSlot;
 use crate::shared::{self, executor, Shared};
 
-/// Another executor is up and working after some tenths of this.
+/// A timer's time, of which another executor needs some tenths to wake and begin.
 const SOON_MS: i32 = 1;
-/// So many jobs are never done that soon.
+/// So many jobs are taken to last longer than `SOON_MS`.
 const MANY: usize = 16;
 
 pub struct Help(Reminder);

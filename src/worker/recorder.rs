@@ -208,7 +208,7 @@ impl Recorder {
         for note in &self.notes {
             note.clear();
         }
-        // Also for verdicts of lives before, still to be carried out: executors may come before the scheduler.
+        // Also for verdicts from before the start that are not carried out: executors may come before the scheduler.
         shared::expect().endings.fetch_add(1, Ordering::SeqCst);
     }
 
@@ -310,9 +310,9 @@ impl Recorder {
         })
     }
 
-    /// Whether a job of this queue was run by an executor whose end is still to be judged, or the verdict to be carried
-    /// out. In a queue that keeps its order none behind that job may start before: while the verdict is carried out its
-    /// row is locked, and a claim would pass over it. One that waits for a session keeps nobody.
+    /// Whether a job of this queue has a verdict that is not given or not carried out. In a queue that keeps its order no job
+    /// behind it may start before: while the verdict is carried out the job's row is locked, and a claim would pass over it.
+    /// A verdict that waits for a session's lock keeps no job from starting.
     pub fn is_order_unsettled(&self, shared: &Shared, queue: QueueKey) -> bool {
         let endings = shared.endings.load(Ordering::SeqCst);
         if endings == shared.settled_endings.load(Ordering::SeqCst) {
@@ -333,7 +333,7 @@ impl Recorder {
     ) -> bool {
         let mut here = false;
         let mut anywhere = false;
-        // The notes first: what is judged meanwhile moves from there to the verdicts.
+        // The notes first: a note that is judged meanwhile becomes a verdict, and is found there.
         for (executor, note) in shared.executors.iter().zip(&self.notes) {
             let has_left = matches!(
                 executor.state(),
@@ -389,14 +389,14 @@ impl Recorder {
         self.verdicts[verdict.index].kind.store(0, Ordering::SeqCst);
     }
 
-    /// It could not be carried out: a session has the job's row.
+    /// The verdict could not be carried out, because a session has the job's row.
     pub fn wait(&self, verdict: &Verdict) {
         self.verdicts[verdict.index]
             .waits
             .store(1, Ordering::SeqCst);
     }
 
-    /// A database is gone: nothing of it can be carried out.
+    /// The database, or the extension in it, is gone: its verdicts cannot be carried out.
     pub fn forget_database(&self, database: u32) {
         for verdict in self.verdicts(database) {
             self.settle(&verdict);

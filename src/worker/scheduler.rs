@@ -213,8 +213,8 @@ impl Scheduling {
     }
 
     fn sweep(&self) -> Result<(), Failure> {
-        /// It walks over all rows done since the last vacuum: it takes a hundredth of the time, and rests an hour at most,
-        /// for it may have waited for a lock.
+        /// A sweep walks over all rows done since the last vacuum: it gets a hundredth of the time, and rests an hour at
+        /// most, because it may have waited for a lock.
         const RESTS: i64 = 100;
         const MOST_US: i64 = 3_600_000_000;
         let began = clock::now();
@@ -226,7 +226,7 @@ impl Scheduling {
         Ok(())
     }
 
-    /// Cancels of jobs that nobody held at their commit, or holds any more. What somebody has locked is tried again soon.
+    /// Carries out cancels of jobs that no executor holds. Jobs that somebody has locked are tried again soon.
     fn carry_out_cancels(&self, first: bool) -> Result<(), Failure> {
         if !self.place.cancels_requested.swap(false, Ordering::SeqCst) && !first {
             return Ok(());
@@ -264,8 +264,8 @@ impl Scheduling {
         let waiting = kept.as_ref().map_or(Some(from), |kept| kept.0);
         self.place.announce_waiting(waiting.unwrap_or(NEVER));
         let (waiting, removal) = kept?;
-        // What was due when the round began and was not done is locked by somebody: look again in a second. What has become
-        // due since is looked for at once.
+        // What was due when the round began and was not done is locked by somebody: another look after COME_BACK_US. What has
+        // become due since gets it at once.
         Ok(waiting.into_iter().chain(removal).min().map(|next| {
             if next > began.0 {
                 next
@@ -290,8 +290,8 @@ impl Scheduling {
         Ok((waiting, removal))
     }
 
-    /// Reads the queues after a change; false when the extension is not here. Until none has changed
-    /// meanwhile: what was read before a change and written to shared memory after it undid it there.
+    /// Reads the queues after a change; false when the extension is not here. Reads again while queues change meanwhile,
+    /// because facts read before a change and written to shared memory after it would undo the change there.
     fn refresh(&mut self) -> Result<bool, Failure> {
         loop {
             let generation = self.place.definitions.load(Ordering::SeqCst);
@@ -304,7 +304,7 @@ impl Scheduling {
         }
     }
 
-    /// Once: in a copy or a restored database nothing runs, and who wonders why looks here first.
+    /// Once, because in a copied or restored database nothing runs, and the server's log is where its owner looks first.
     fn tell_elsewhere(&self) {
         let elsewhere = self.queues.iter().filter(|queue| !queue.is_home()).count();
         if elsewhere == 0 || self.place.told_elsewhere.swap(true, Ordering::SeqCst) {

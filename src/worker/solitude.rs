@@ -1,8 +1,8 @@
 //! Running one job with no other in the cluster: a job under suspicion after a crash, so that the next
 //! crash tells who it is. For a while only (`pushy_core::suspicion`): the others wait.
 //!
-//! An executor that opens a batch says so first and looks at the gate then; one that takes the gate does
-//! so first and looks for open batches then. One of the two sees the other.
+//! An executor that opens a batch first publishes that, then looks at the gate; one that wants to be alone first takes the
+//! gate, then looks for open batches. So one of the two sees the other.
 
 use std::cell::Cell;
 use std::sync::atomic::Ordering;
@@ -106,7 +106,7 @@ fn set_alone(alone: bool) {
 /// The job has been alone for long enough: the others go on beside it. A signal handler.
 extern "C-unwind" fn over() {
     if let (Some(shared), Some(slot)) = (shared::get(), shared::executor::mine()) {
-        // First the note: a crash from here on may be anybody's.
+        // The note first: once the gate is open, any running job may cause a crash.
         set_alone(false);
         end(shared, slot);
     }

@@ -36,7 +36,7 @@ pub fn carry_out(recorder: &Recorder, database: u32) -> std::result::Result<bool
         return Ok(true);
     }
     let settled = transaction::run_each(&verdicts, |verdict| {
-        // A job that crashes the server at once would else take its charge with it, for ever.
+        // Durably: a job that crashes the server each time at once would else take each charge with it.
         transaction::commit_durably();
         identity::as_owner(|| judge(verdict))
     })?;
@@ -75,7 +75,7 @@ fn judge(verdict: &Verdict) -> Result<bool> {
     if job.attempt != verdict.attempt {
         return Ok(true);
     }
-    // Whoever asked for its cancel was told that it would be: that is carried out instead, once it is committed.
+    // A cancel that was promised for the job is carried out instead, once it is committed.
     match shared::expect().cancels.asked(verdict.database, job.id) {
         Some(Asked::Committed) => return Ok(true),
         Some(Asked::Open) => return Ok(false),

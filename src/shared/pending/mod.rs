@@ -27,7 +27,7 @@ struct Announcement {
     why: Why,
     low: [u64; PRIORITIES],
     jobs: u64,
-    /// Somebody was answered numbers of jobs: they commit into their queue, or not at all.
+    /// The caller was answered job numbers: they commit into their queue, or not at all.
     promised: bool,
     /// `QueueSlot::begin_announcing` has counted this announcement.
     begun: bool,
@@ -67,23 +67,23 @@ struct Count {
 
 struct Pending {
     announcements: Vec<Announcement>,
-    /// (level, job) to be cancelled where it runs.
+    /// Requests for cancels, each with the nest level at which it was made.
     cancels: Vec<(i32, Promise)>,
     promises_cancels: bool,
     counts: Vec<Count>,
     changes: Vec<(i32, Change)>,
     presence: Option<(i32, Presence)>,
     due: i64,
-    /// From when on jobs wait that this transaction has made to.
+    /// The earliest time (µs) for which a job waits that this transaction has written.
     waiting_from: i64,
-    /// From when on jobs wait that it has locked.
+    /// The earliest time (µs) for which a job waits that this transaction has locked.
     locked_waiting: i64,
     sweep: bool,
     rotated: bool,
     access: bool,
     /// Events were written to the log.
     logged: bool,
-    /// The relay takes its time, and somebody waits for them.
+    /// The relay leaves long gaps between ticks, and a LISTENer waits for these events.
     awaited: bool,
     /// Permits of queues held until the end (queue_run).
     permits: Vec<(usize, QueueKey)>,
@@ -248,7 +248,7 @@ pub fn has_asked(job: i64) -> bool {
     PENDING.with_borrow(|pending| pending.cancels.iter().any(|(_, known)| known.job == job))
 }
 
-/// Somebody was told that jobs will be cancelled: only a commit keeps that, of this very session.
+/// The caller was answered that jobs will be cancelled: only a commit of this very session keeps that, not PREPARE.
 pub fn promises_cancels() {
     with(|pending| pending.promises_cancels = true);
 }
@@ -331,7 +331,7 @@ pub fn sweep() {
     with(|pending| pending.sweep = true);
 }
 
-/// Which table takes which rows changes at commit: who has it cached reads it again.
+/// The assignment of tables to windows changes at commit: processes that have cached it read it again.
 pub fn rotated() {
     with(|pending| pending.rotated = true);
 }

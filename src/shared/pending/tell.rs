@@ -220,7 +220,7 @@ impl Pending {
         }
         if self.sweep {
             if let Some(slot) = shared.find_database(database) {
-                // What came in silence may be of a queue that is gone.
+                // Rows that no commit has announced may be of a queue that is gone.
                 slot.orphans_requested.store(true, Ordering::SeqCst);
                 slot.sweep_requested.store(true, Ordering::SeqCst);
                 shared.call_launcher();
@@ -258,7 +258,7 @@ impl Pending {
     /// What seldom changes: definitions, tables that take turns, the extension itself.
     #[cold]
     fn tell_changes(&self, shared: &Shared, database: u32) {
-        // Before anybody is woken: whoever wakes must find its cache invalid.
+        // Before any process is woken: it must find its cache invalid.
         if !self.changes.is_empty() || self.presence.is_some() {
             if let Some(slot) = shared.find_database(database) {
                 slot.definitions.fetch_add(1, Ordering::SeqCst);

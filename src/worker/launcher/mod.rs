@@ -96,7 +96,7 @@ struct Launching {
     groups: HashMap<Group, Trouble>,
     last_xid: u64,
     swept_at: i64,
-    /// When an executor of a group was last started: whose turn it is.
+    /// When an executor of a group was last started: the group that has waited longest is next.
     last_started: HashMap<Group, i64>,
     /// When the first of the queues that were passed over after a failure may be tried again.
     next_held: i64,
@@ -125,7 +125,7 @@ impl Launching {
             self.shared.closed.store(!enabled, Ordering::SeqCst);
             if enabled {
                 self.sweep_if_due();
-                // First those that a job waits for.
+                // Executors first, because jobs wait for them.
                 next = next.min(self.start_executors());
                 next = next.min(self.start_schedulers());
                 next = next.min(self.start_relays());
