@@ -5,8 +5,11 @@ import os
 import random
 import signal
 import time
+from pathlib import Path
 
 import psycopg
+
+from harness.waiting import wait_for
 
 from .world import World
 
@@ -41,12 +44,11 @@ class Faults:
 
     def crash(self, pids: list[int]) -> None:
         since = self.world.primary.log.position()
-        killed = 0
-        for pid in pids:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-                killed += 1
-        if killed:
+        # Held first, because one that has ended and that the postmaster has not met yet takes a kill without a crash.
+        held = [pid for pid in pids if hold(pid)]
+        for pid in held:
+            os.kill(pid, signal.SIGKILL)
+        if held:
             self.world.primary.wait_recovered(since)
 
     def kill_worker(self) -> None:
@@ -118,3 +120,13 @@ class Faults:
         world.primary = world.primary.replaced_by(world.standby)
         world.primary.wait_ready()
         world.follow()
+
+
+def hold(pid: int) -> bool:
+    """Stops a process between two of its instructions; false when it has ended."""
+    try:
+        os.kill(pid, signal.SIGSTOP)
+        return wait_for(f"process {pid} to stop", lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0],
+                        lambda state: state in "TZX") == "T"
+    except (ProcessLookupError, FileNotFoundError):
+        return False
