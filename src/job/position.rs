@@ -17,7 +17,7 @@ use crate::shared::database::Database;
 const LEAP: i64 = 1 << 40;
 /// The same for the first look of a server's life, when the numbers of jobs that are kept are all that is known.
 const FIRST_LEAP: i64 = 1 << 53;
-/// How far a sequence that was set is put ahead: over what others have drawn and not told yet.
+/// How far a sequence that was set is put ahead, to pass over numbers that others have drawn and not published yet.
 const ROOM: i64 = 100_000;
 
 /// The next position, which is also the number of a new job. Drawn anew whenever a job becomes ready,
@@ -25,7 +25,7 @@ const ROOM: i64 = 100_000;
 pub fn next() -> Result<i64> {
     let sequence = identity::expect_relation("position_seq")?;
     let Some(place) = here() else {
-        // Without the preload: no job runs.
+        // Without the preload no job runs, and no number can come twice to a running one.
         return Ok(sequence::next(sequence));
     };
     let before = place.highest_position.load(Ordering::SeqCst);

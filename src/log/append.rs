@@ -68,7 +68,8 @@ fn write(events: &[Event<'_>]) -> Result<()> {
     }
     let (xid, own_xid) = transaction::my_xids();
     let to_tell = shared.zip(place);
-    // Whoever changes a row after our commit finds the WAL further on than by one byte for each of ours.
+    // A row that is changed after this commit gets a higher position, because each event adds one to the position and more
+    // than a byte to the WAL.
     let mut position = transaction::wal_position();
     let mut kept = Kept::take();
     for events in events.chunks(MOST_AT_ONCE) {
@@ -212,8 +213,8 @@ fn current_part(place: Option<&Database>) -> Result<u32> {
     Ok(state.part)
 }
 
-/// Whether the part may grow. Who wrote there last has noted whether it is full: the file's size, which takes a
-/// system call, is asked only then, for the limit may be another by now.
+/// Whether the part may grow. The last writer has noted whether it is full. Only then the file's size is asked, which takes
+/// a system call, because the limit may have changed.
 fn has_room(place: Option<&Database>, part: u32, table: &Table) -> bool {
     let Some(place) = place else {
         return !is_full(table.blocks(), 0);

@@ -145,7 +145,7 @@ pub fn after(
         if enough {
             break;
         }
-        // What was emptied in place went while we read. On a standby nobody counts.
+        // A part was emptied in place during the read, and some of its events may be missing. On a standby nobody counts.
         if transaction::is_in_recovery() || times_emptied() != emptied_before {
             let lost = state::read()?.lost;
             if passed < lost {
@@ -213,8 +213,8 @@ fn hand_over(
     Ok(goes_on)
 }
 
-/// Where in a tick the last of equal notices to be merged is, from one of them on: that one is told, so a reader
-/// ends with what was said last, wherever in the tick it begins.
+/// Where in a tick, from event `from` on, the last of each set of equal notices to be merged is: only that one is handed over,
+/// so that a reader ends with the last notice wherever in the tick it begins.
 fn last_of_equals(log: &Log<'_>, tick: &Tick, from: i32) -> Result<HashMap<Equal, i32>> {
     let mut last = HashMap::new();
     log.events(&tick.runs, from - 1, |n, row| {
@@ -239,7 +239,7 @@ fn open() -> Result<(State, Tables)> {
             let table = heap::open_for_reading(log_table(part.part))?;
             tables[part.part as usize] = Some(table);
         }
-        // What was emptied before we had the locks is known now, and nothing is emptied from here on.
+        // This state knows of parts that were emptied before the locks; none is truncated from here on.
         let state = state::read()?;
         if state.parts == before.parts {
             return Ok((state, tables));

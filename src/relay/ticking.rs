@@ -107,7 +107,7 @@ impl Relay {
         let log = &self.place.log;
         let overflowed = self.ring.is_none_or(|ring| ring.has_overflowed());
         if overflowed || self.must_scan {
-            // Before the snapshot, and before looking: what is written from here on is told, or found, or both.
+            // Before the snapshot and the read of the log: events written from here on are in the ring, or found, or both.
             if let Some(ring) = self.ring {
                 ring.start_over();
             }
@@ -120,7 +120,7 @@ impl Relay {
             Ok(looked) => looked,
             Err(failure) => {
                 log.lost.fetch_add(lost, Ordering::SeqCst);
-                // Whatever it was: where things lie is to be found out anew.
+                // Whatever the failure, the relay may not know all places of events now: the next tick reads the log.
                 self.must_scan = true;
                 return Err(failure);
             }

@@ -32,7 +32,7 @@ pub const KIND: Kind = Kind {
 const GAP_US: i64 = 3_000;
 /// The same while there is no subscription, and no LISTENer on a channel of the last notices.
 const LONG_GAP_US: i64 = 20_000;
-/// When to come back for what somebody's lock was in the way of.
+/// After so long (µs) what somebody's lock has kept from being done is tried again.
 const COME_BACK_US: i64 = 500_000;
 /// So long (µs) sizes and ages of the log are not looked at again.
 const LOOK_US: i64 = 200_000;

@@ -1,9 +1,9 @@
-//! Which channels sessions listen to: what nobody would hear is not told. NOTIFY hands each notice to every session
-//! that listens to anything, and each of them reads it to find that it is not meant.
+//! Which channels sessions listen to, because the relay does not emit notices that nobody would hear: NOTIFY hands each
+//! notice to every session that listens to anything, and each reads it to find that it is for another channel.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Two channels may share one: then a notice is told for nothing.
+/// Two channels may share a counter: then a notice may be emitted that nobody hears.
 const COUNTERS: usize = 4096;
 
 /// How many sessions listen, by the hash of database and channel.
@@ -36,8 +36,8 @@ impl Listened {
         self.sessions[counter.0].fetch_sub(1, Ordering::SeqCst);
     }
 
-    /// False: no session listens to it. To be asked once what is to be told is committed: whoever is owed it had
-    /// committed LISTEN before.
+    /// False: no session listens to the channel. Ask once the notice is committed: a session that is owed it has committed
+    /// its LISTEN before.
     pub fn has(&self, counter: Counter) -> bool {
         self.sessions[counter.0].load(Ordering::SeqCst) > 0
     }

@@ -1,9 +1,9 @@
 //! Transactions that were prepared since the server started: which of them concern Pushy, by their names.
 //!
-//! COMMIT PREPARED knows nothing of what its transaction had collected, so whatever that may have been is looked for, and each
-//! session reads its definitions anew. A server whose applications prepare all their transactions is spared that for those
-//! which have nothing to do with us. Who is not found here was prepared before the server started, or by a subscription of
-//! PostgreSQL's own, and counts as one that does.
+//! COMMIT PREPARED does not know what its transaction had collected, so a sweep looks for whatever that may have been, and each
+//! session reads its definitions anew. Transactions that have nothing to do with Pushy spare a server that, because some
+//! applications prepare all of theirs. A transaction that is not found here was prepared before the server started, or by a
+//! subscription of PostgreSQL's own, and counts as one that concerns Pushy.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU8, AtomicUsize, Ordering};
 
@@ -24,7 +24,7 @@ struct Place {
     database: AtomicU32,
     name: [AtomicU8; LONGEST],
     concerns_us: AtomicBool,
-    /// Times that it keeps workers out of its database.
+    /// How many times the transaction keeps workers out of its database.
     quiesced: AtomicU32,
 }
 
@@ -57,7 +57,8 @@ impl Shared {
         let Prepared { next, places } = &self.prepared;
         self.slots.with(|| {
             let first = |is_fit: &dyn Fn(&Place) -> bool| places.iter().position(is_fit);
-            // One that has failed since, perhaps because the name is in use: what is settled stays.
+            // The place of an attempt of this name that has failed since. A settled place stays, because its transaction is
+            // prepared.
             let index = first(&|place| place.is(database, name) && !place.is_settled())
                 .or_else(|| first(&|place| place.database.load(Ordering::Relaxed) == 0))
                 .unwrap_or_else(|| next.fetch_add(1, Ordering::Relaxed) % places.len());
@@ -72,16 +73,16 @@ impl Shared {
         })
     }
 
-    /// It is prepared, with something of ours in it. Fit for commit callbacks.
+    /// The transaction is prepared, and concerns Pushy. Fit for commit callbacks.
     pub fn settle_prepared(&self, place: usize, database: u32, quiesced: u32) {
         let place = &self.prepared.places[place];
         place.quiesced.store(quiesced, Ordering::Relaxed);
         place.concerns_us.store(true, Ordering::Relaxed);
-        // Again: one of the same name may have ended in between, and have freed all of the name.
+        // Again: another transaction of this name may have ended in between, and have freed all places of the name.
         place.database.store(database, Ordering::Relaxed);
     }
 
-    /// COMMIT PREPARED or ROLLBACK PREPARED has ended it.
+    /// COMMIT PREPARED or ROLLBACK PREPARED has ended the transaction.
     pub fn finish_prepared(&self, database: u32, name: &[u8]) -> Owed {
         self.slots.with(|| {
             let mut owed: Option<Owed> = None;

@@ -33,12 +33,12 @@ pub struct Known {
     pub kind: Kind,
     pub shape: Shape,
     pub is_partitioned: bool,
-    /// Where it is counted; None without the preload, or with too many watches.
+    /// The watch's slot of counts; None without the preload, or with too many watches.
     pub counter: Option<usize>,
     /// The node tree of its expressions; None: it has none, or they are gone.
     expressions: Option<String>,
-    /// By role: whether it may execute what is in them is looked up when they are compiled. Taken while in use: an
-    /// expression may fire the watch again.
+    /// The compiled expressions by role, because compiling looks up whether the role may execute their functions. Taken out
+    /// while in use, because an expression may fire the watch again.
     evaluators: RefCell<Vec<(Oid, Evaluator)>>,
     /// The layouts of partitions, None where it is the table's own.
     layouts: RefCell<FxHashMap<Oid, Option<Rc<Layout>>>>,
@@ -56,7 +56,7 @@ pub struct Known {
     pub context: Context,
 }
 
-/// Unchanged between two jobs: they can be added together.
+/// Two jobs with equal values of this can be added together.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Common {
     statement: i64,
@@ -176,7 +176,7 @@ fn read(watch_id: i32) -> Result<Number> {
     };
     invalidation::depend_on(definition.relation);
     match definition.stands {
-        // Triggers that carry its token came with another table.
+        // Its table is gone: triggers that carry its token came with another.
         Stands::Bereft => return Ok(Number::Nobodys),
         Stands::Home if !definition.paused => {}
         Stands::Home | Stands::Elsewhere => {
@@ -187,7 +187,7 @@ fn read(watch_id: i32) -> Result<Number> {
     }
     let relation = definition.relation;
     if triggers::existing(&definition)?.len() < definition.triggers.len() {
-        // What is left would tell what its condition excluded, or a part of its events.
+        // The remaining triggers would tell of changes that a missing one's condition excluded, or of some events only.
         log_broken(&definition);
         return Ok(Number::Silent {
             token: definition.token,

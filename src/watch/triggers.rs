@@ -141,8 +141,8 @@ fn make_expressions(
     Ok(Some(Made { trigger, evaluator }))
 }
 
-/// What the server itself can check before it queues a firing: only what cannot fail, for a watch never fails
-/// a write; and only what is about rows that there are.
+/// The condition that the server itself can check before it queues a firing: only terms that cannot fail, because a watch
+/// never fails a write, and only about rows that the event has.
 fn native_condition(
     watch: &Definition,
     table: &Table,
@@ -157,7 +157,7 @@ fn native_condition(
     }
     let mut terms = Vec::new();
     if let (Op::Update, Some(changed), Some(columns)) = (op, changed, &watch.columns) {
-        // A trigger without a condition says that nobody has looked (see fire.rs).
+        // A trigger without a condition tells fire.rs that nobody has compared the columns.
         if !table.compares_safely(columns) {
             return None;
         }

@@ -31,7 +31,7 @@ pub const KIND: Kind = Kind {
     entry: "pushy_executor_main",
 };
 
-/// When to try again what somebody's lock was in the way of.
+/// After so long (µs) what somebody's lock has kept from being done is tried again.
 const COME_BACK_US: i64 = 500_000;
 
 worker_entry!(pushy_executor_main, executor);
@@ -74,7 +74,7 @@ fn executor(arg: usize) {
     catalog_changes::watch();
     me.came_up.store(true, Ordering::SeqCst);
     me.set_state(ExecutorState::Busy);
-    // It lets what is less urgent wait for us.
+    // The launcher puts off its looks into databases while an executor is on its way.
     shared.launcher.wake();
     Executing {
         shared,
@@ -92,7 +92,7 @@ fn executor(arg: usize) {
     .live();
 }
 
-/// Settings of ours that decide how the session runs; again after each reload.
+/// Forces the settings of the session that follow Pushy's own; again after each reload.
 fn follow_settings() {
     let mode = if settings::synchronous_commit() {
         "on"
@@ -102,8 +102,8 @@ fn follow_settings() {
     guc::force(c"synchronous_commit", mode);
 }
 
-/// At exit, before its transaction is rolled back: whoever finds the row of its job free knows by this
-/// that its end is to be judged first.
+/// At exit, before the transaction is rolled back: an executor that then finds the row of this one's job free must see that
+/// this end is still to be judged.
 fn stop() {
     if let (Some(shared), Some(slot)) = (shared::get(), executor::mine()) {
         let me = &shared.executors[slot];
@@ -131,7 +131,7 @@ fn log_overrun(me: &Executor) {
     );
 }
 
-/// At exit, its transaction being rolled back and its locks gone.
+/// At exit, once the transaction is rolled back and its locks are gone.
 fn leave() {
     let (Some(shared), Some(slot)) = (shared::get(), executor::mine()) else {
         return;
@@ -144,11 +144,11 @@ fn leave() {
         queue_slot.return_permit(queue.1);
         shared.set_ready(queue.0);
         if !queue_slot.is(queue.1) {
-            // Dropped meanwhile, and its row was ours: nobody else has seen it.
+            // The queue was dropped while this executor had rows of its jobs locked: queue_drop has passed over those.
             pending::ask_for_orphans(shared, queue.1.database);
         }
     }
-    // Cancels of jobs of the batch that ends with us.
+    // Cancels of jobs of the batch that ends with this process.
     me.clear_batch();
     cancels::leave(shared);
     let place = shared.find_database(me.database.load(Ordering::SeqCst));
@@ -169,7 +169,7 @@ pub(super) struct Executing {
     pub(super) slot: usize,
     pub(super) place: &'static Database,
     bench: Bench,
-    /// Queues met since a definition changed, by their slots; None: nothing that we may run.
+    /// Queues read since a definition changed, by slot; None: this executor may not run it.
     pub(super) queues: FxHashMap<usize, Option<Work>>,
     /// There are queues of this role.
     pub(super) has_queues: bool,
@@ -202,7 +202,7 @@ impl Executing {
             match self.work_once() {
                 Some(Ended::Failed(_) | Ended::Worked) => failures = 0,
                 Some(Ended::Empty | Ended::Parked | Ended::Busy | Ended::Unsettled) => {}
-                // The launcher says why none comes.
+                // The launcher logs why no executor of the role comes.
                 Some(Ended::Barred) => return,
                 None if self.left_by_claims() => {}
                 None => {
@@ -221,8 +221,8 @@ impl Executing {
             || self.excluded
     }
 
-    /// Reads the settings again if they have changed. Whether this database is among those in which jobs
-    /// run is ours to know too: a launcher that has not heard of a change yet may have started us.
+    /// Reads the settings again if they have changed. Looks itself whether jobs run in this database, because a launcher
+    /// that has not heard of the change yet may have started this executor.
     fn follow_reload(&mut self) {
         if guc::reload_if_asked() {
             follow_settings();
@@ -266,7 +266,7 @@ impl Executing {
         self.return_permit(slot, key);
         match &ended {
             Ended::Unsettled => {
-                // The scheduler may have met our lock on the row.
+                // This executor's lock on the row may have kept the scheduler from carrying out the verdict.
                 self.place.scheduler.wake();
                 latch::wait(Some(Duration::from_secs(1)));
             }
@@ -294,7 +294,7 @@ impl Executing {
         installation::forget_if_gone(self.place);
     }
 
-    /// Somebody holds a lock: the queue waits for a moment, and the executor does what others have.
+    /// Somebody holds a lock: the queue waits for a moment, and the executor goes on with other queues.
     fn come_back(&self, slot: usize, key: QueueKey) {
         let queue = &self.shared.queues()[slot];
         if queue.is(key) {
@@ -302,7 +302,7 @@ impl Executing {
         }
     }
 
-    /// Returns the permit; whoever found none while we held it is told.
+    /// Returns the permit, and wakes an executor if one may have found none left.
     fn return_permit(&self, slot: usize, key: QueueKey) {
         PERMIT.set(None);
         let was_full = self.shared.queues()[slot].return_permit(key);
@@ -311,7 +311,7 @@ impl Executing {
         }
     }
 
-    /// Sleeps until there is work; false when nobody came within the time an executor lingers.
+    /// Sleeps until there is work; false when none came within the time that an executor lingers.
     fn sleep(&mut self) -> bool {
         worker::show_activity(None);
         self.me.become_idle();
@@ -324,7 +324,7 @@ impl Executing {
                 return true;
             }
             if self.me.state() != ExecutorState::Idle {
-                // Woken for work that another has taken meanwhile: idle again, and look again.
+                // Another executor has taken the work meanwhile: idle again, then another look.
                 self.me.become_idle();
                 continue;
             }

@@ -18,7 +18,7 @@ use crate::standby;
 
 /// Rows per transaction.
 const ROWS: i64 = 1000;
-/// What somebody's lock was in the way of is tried again after this time.
+/// After so long (µs) what somebody's lock has kept from being done is tried again.
 const COME_BACK_US: i64 = 1_000_000;
 /// A table that somebody uses is tried again after this time, and so are tables when all are taken.
 const AGAIN_US: i64 = 60_000_000;
@@ -50,7 +50,7 @@ static NEXT: Plan = Plan::new(
     &[BuiltinOid::TIMESTAMPTZOID, BuiltinOid::TEXTOID],
 );
 
-/// Takes over what a restore has brought.
+/// Takes over tables that a restore has filled.
 pub fn adopt() -> Result<(), Failure> {
     let found = transaction::run(|| identity::as_owner(|| POOL.foundlings()))?;
     transaction::run_each(&found, |member| identity::as_owner(|| POOL.adopt(member)))?;
@@ -81,7 +81,7 @@ pub fn remove() -> Result<Option<i64>, Failure> {
         })
     })?;
     is_held |= !repeat(|| identity::as_owner(|| Ok(oversize::expire(ROWS) == ROWS as u64)))?;
-    // One time for both: a window that ends between two would be seen by neither.
+    // One time for both steps: a window that ends between two times would be seen by neither.
     let now = clock::now();
     let again = empty_windows(now)?;
     let next = transaction::run_unless_busy(|| {
@@ -106,8 +106,8 @@ pub fn remove() -> Result<Option<i64>, Failure> {
         .min())
 }
 
-/// Empties the tables of windows that are over, each in a transaction of its own; answers when to try those
-/// again that are in use.
+/// Empties the tables of windows that are over, each in a transaction of its own; answers when to try again those that
+/// somebody uses.
 fn empty_windows(now: Timestamp) -> Result<Option<i64>, Failure> {
     let windows = transaction::run_unless_busy(|| identity::as_owner(|| POOL.windows()))?;
     let Some(windows) = windows else {
@@ -138,8 +138,8 @@ fn empty_windows(now: Timestamp) -> Result<Option<i64>, Failure> {
     Ok(again)
 }
 
-/// Removes the rows of a window that is over one by one, for the sake of a standby's readers, and makes room of them; what
-/// somebody holds stays, and the window with it.
+/// Deletes the rows of a window that is over one by one and vacuums the table, so that a standby's readers are not disturbed;
+/// rows that somebody holds stay, and the window with them.
 fn empty_in_place(window: &Window) -> Result<Option<bool>, Failure> {
     let mut from = Some(0);
     while let Some(page) = from {
@@ -153,7 +153,7 @@ fn empty_in_place(window: &Window) -> Result<Option<bool>, Failure> {
     transaction::run_unless_busy(|| identity::as_owner(|| POOL.set_free(window)))
 }
 
-/// Gives what was emptied in place back to the disk, when no standby is there any more.
+/// Truncates the tables that were emptied in place, when no standby is there any more.
 fn give_back() -> Result<(), Failure> {
     let free = transaction::run_unless_busy(|| identity::as_owner(|| POOL.free()))?;
     for window in free.iter().flatten() {

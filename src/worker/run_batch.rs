@@ -24,10 +24,10 @@ use crate::queue::fitness::{self, Handler};
 use crate::shared::cancels::Asked;
 use crate::{settings, shared};
 
-/// So long the first job of a batch waits for a lock while others are claimed behind it: longer than a
-/// batch of another executor holds its locks. Put off, it comes again with nobody behind it, and may wait.
+/// How long the first job of a batch waits for a lock while others are claimed behind it: longer than a batch of another
+/// executor holds its locks. A job that is put off comes again with none behind it, and may wait.
 const FIRST_LOCK_TIMEOUT_MS: i32 = 200;
-/// Later jobs of a batch wait so long for a lock before they are put off: their own batch holds locks.
+/// How long later jobs of a batch wait for a lock before they are put off: short, because their batch holds locks itself.
 const LATER_LOCK_TIMEOUT_MS: i32 = 50;
 
 /// How a job ended.
@@ -35,7 +35,7 @@ pub(super) struct Ran {
     pub(super) result: std::result::Result<Answer, CallError>,
     /// It failed, and its deadline had passed.
     pub(super) timed_out: bool,
-    /// It had done its work, and that was not accepted: its cancel had been asked for.
+    /// The job had done its work, which was not accepted because its cancel had been requested.
     pub(super) refused: Option<Asked>,
 }
 
@@ -76,7 +76,7 @@ impl Bench {
             }
             let first_is_done = || results.done.first().is_some_and(|done| done.of == 0);
             if index == 1 && first_is_done() && self.accept(work, claimed, 0).is_some() {
-                // Alone it can be rolled back, with the transaction.
+                // While it is the only one that has run, it can be rolled back with the transaction.
                 return Err(was_cancelled());
             }
             activity.show(job.id);
@@ -126,7 +126,7 @@ impl Bench {
             }
             results.started = index + 1;
             if results.given_back.last() == Some(&index) {
-                // It keeps its place: those behind it come after it.
+                // The job keeps its place, so those behind it must not run before.
                 break;
             }
             let after = AfterJob {
@@ -147,7 +147,7 @@ impl Bench {
                 looked_around = now;
                 let holds_some = index + 1 < claimed.len();
                 if holds_some && shared.has_idle_for(work.slot) {
-                    // What is left of the claim is announced at the commit, which wakes the idle one.
+                    // The commit announces the rest of the claim, which wakes the idle executor.
                     break;
                 }
             }
@@ -209,7 +209,7 @@ impl Bench {
         Ok(())
     }
 
-    /// Accepts what came of a job, and with it of those before it; whether its cancel was asked for before that.
+    /// Accepts the outcome of a job, and of those before it; answers the cancel that was requested of the job before that.
     pub(super) fn accept(&self, work: &Work, claimed: &[Claimed], index: usize) -> Option<Asked> {
         shared::expect().executors[self.me].accept(index + 1);
         self.asked(work, &claimed[index])
@@ -233,7 +233,7 @@ impl Bench {
         }
     }
 
-    /// Runs a job; as an error, that its cancel was asked for before it began.
+    /// Runs a job; the error is the cancel that was requested before it began.
     pub(super) fn run_one(
         &self,
         work: &Work,
@@ -260,8 +260,8 @@ impl Bench {
             job.id,
             job.attempt,
         );
-        // Whoever asks for a cancel writes it down and looks then who runs; we say who runs and look then
-        // what is written down: one of the two sees the other.
+        // A caller of job_cancel first writes its request and then looks which jobs run; the executor first publishes which
+        // job runs and then reads the requests. So one of the two sees the other.
         interrupts::forget_cancel();
         me.enter_job(work.queue.queue_id, job.id, job.attempt, started_at.0);
         if let Some(asked) = self.asked(work, job) {
@@ -269,8 +269,8 @@ impl Bench {
             note.leave();
             return Ok(Err(asked));
         }
-        // The first is accepted when another begins, or at the end: until then the transaction is its own, and what it has
-        // deferred can be cancelled too.
+        // The first job is accepted when another begins, or at the end: until then the transaction is that job's alone, and
+        // what it has deferred can be cancelled too.
         let refused = Cell::new(None);
         let accept = || {
             if index > 0 {

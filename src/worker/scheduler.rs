@@ -25,7 +25,7 @@ pub const KIND: Kind = Kind {
     entry: "pushy_scheduler_main",
 };
 
-/// When to come back for what somebody's lock was in the way of.
+/// After so long (µs) what somebody's lock has kept from being done is tried again.
 const COME_BACK_US: i64 = 1_000_000;
 
 /// It stays when something is due within this time, and leaves otherwise.

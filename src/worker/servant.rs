@@ -29,7 +29,7 @@ pub fn come(
         return None;
     }
     worker::connect(database, None);
-    // Not before: one that cannot connect is one that failed to start.
+    // Not before: a worker that cannot connect counts as one that failed to start.
     servant.end_starting();
     Some(place)
 }

@@ -34,7 +34,8 @@ impl Unticked {
         self.found.values().flatten().chain(told)
     }
 
-    /// What is told while the log is looked through can be found as well; a run is on its page whole or not.
+    /// Whether the relay has found this run itself, because a writer may tell of it while the relay reads the log. A run is
+    /// on its page whole or not at all.
     fn has_found(&self, written: &Written) -> bool {
         let Some(found) = self.found.get(&written.xid) else {
             return false;
@@ -48,7 +49,7 @@ impl Unticked {
         })
     }
 
-    /// Adds what its writer tells, unless it was found.
+    /// Adds a run that its writer tells of, unless it was found.
     pub fn tell(&mut self, written: Written) {
         if self.has_found(&written) {
             return;
@@ -85,8 +86,8 @@ impl Unticked {
         }
     }
 
-    /// What is over and, as `has_committed` says of a transaction or savepoint that is over, committed; in the
-    /// order in which it was written.
+    /// The runs of transactions that are over and have committed, in the order in which they were written.
+    /// `has_committed`: of a transaction or savepoint that is over.
     pub fn due(&self, seen: &Seen, has_committed: impl Fn(u32) -> bool) -> Vec<Written> {
         let told = self.told.iter().filter(|told| seen.is_over(told.xid));
         let found = self.found.iter().filter(|(xid, _)| seen.is_over(**xid));

@@ -37,8 +37,8 @@ fn subscription_ack(call: Call) -> Result<bool> {
     })
 }
 
-/// Whether its tick is there and has fewer events: nobody was ever given such a cursor, and it would pass over nothing
-/// only by chance. One whose tick was emptied, or lost in a crash, may have been given out.
+/// Whether the cursor's tick is there and has fewer events: no reader was ever given such a cursor, and only by chance would
+/// it pass over nothing. A cursor whose tick was emptied, or lost in a crash, may have been given out.
 fn is_beyond_its_tick(state: &State, cursor: Cursor, snapshot: &Snapshot) -> Result<bool> {
     let place = (cursor.epoch, cursor.tick);
     for part in &state.parts {

@@ -64,7 +64,7 @@ impl Pending {
             free_created(shared, &self.changes, level);
             reopen(shared, &self.changes, level);
             free_cancels(shared, &self.cancels, level);
-            // At whatever level: told twice it is looked for in vain.
+            // Whatever the level of the lock: an announcement too many costs a look.
             tell_waiting(shared, self.locked_waiting);
             for known in &self.announcements {
                 if known.level >= level && known.why != Why::Ready {

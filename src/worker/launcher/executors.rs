@@ -112,7 +112,7 @@ impl Launching {
             }
             !coming
         });
-        // Those with nobody at all come first, and among them whose last executor started longest ago.
+        // Groups without any executor come first, and among them the one whose last executor started longest ago.
         needs.sort_by_key(|(group, serving)| {
             let started = self.last_started.get(group).copied().unwrap_or(0);
             (*serving, started)
@@ -168,11 +168,11 @@ impl Launching {
         let Some(slot) = free else {
             return Err(now + SLICE_US);
         };
-        // Before it is reserved: a note in a slot that is taken is not looked at as one left behind.
+        // Before the slot is reserved: a note in a taken slot does not count as one left behind.
         let judged = self.recorder.judge_exit(slot);
         self.tell_verdicts(judged);
         shared.executors[slot].reserve(group.0, group.1);
-        // Assumed to fail until it has come up: what never comes up is tried less and less often.
+        // A start counts as failed until the executor has come up: one that never does is tried less and less often.
         let trouble = self.groups.entry(group).or_default();
         trouble.retry_at = now + retry_delay(trouble.failures);
         trouble.failures += 1;
@@ -228,7 +228,7 @@ impl Launching {
     /// Why no session of the role can be opened in the database, asked before a worker dies of it.
     fn obstacle(&self, (database, role): Group) -> Option<Unfit> {
         let asked = transaction::run(|| Ok(fitness::session_of(database, role).err()));
-        // What cannot be asked is left to the worker to find out.
+        // If the look-up itself fails, the worker finds out.
         asked.ok().flatten()
     }
 

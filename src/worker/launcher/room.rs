@@ -61,7 +61,7 @@ impl Launching {
         let (slots, executors) = self.seen();
         let room = capacity::room(of(group), serving, &executors, &limits(), now);
         if let (Room::Wait(Some(until)), true) = (room, serving > 0) {
-            // Commits need not call us before.
+            // Commits need not call the launcher before.
             let looked_for_at = &self.shared.room_looked_for_at;
             looked_for_at.store(until, Ordering::SeqCst);
         }
@@ -80,7 +80,7 @@ impl Launching {
         match room {
             Room::Start => Ok(()),
             Room::Ask(index) => {
-                // Its exit wakes us.
+                // The executor's exit wakes the launcher.
                 self.shared.executors[slots[index]].ask_to_stop();
                 Err(now + SLICE_US)
             }
@@ -96,15 +96,15 @@ impl Launching {
             let (slots, executors) = self.seen();
             match capacity::surplus(&executors, &limits, now) {
                 Some(index) => self.shared.executors[slots[index]].ask_to_stop(),
-                // Whose job is over may have to leave then, and tells nobody.
+                // An executor may have to leave when its job is over, and does not call the launcher then: look again.
                 None if executors.len() > limits.most => return now + SLICE_US,
                 None => return NEVER,
             }
         }
     }
 
-    /// No worker slot is free: said once, with the setting to raise, until one was. A worker that has just
-    /// ended gives its slot back a moment later, so not at the first look.
+    /// No worker slot is free: the log says so once, with the setting to raise, until a start has succeeded. Not at the first
+    /// look, because a worker that has just ended gives its slot back a moment later.
     pub(super) fn starve(&mut self, now: i64) -> i64 {
         let since = *self.starved_since.get_or_insert(now);
         if now - since < SLICE_US {
