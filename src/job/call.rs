@@ -11,8 +11,8 @@ use crate::pg::memory::Context;
 use crate::pg::subtransaction::{self, CallError};
 use crate::queue::fitness::Takes;
 
-/// Calls the handler in a subtransaction, with the argument it takes. What it allocates is `memory`'s, its
-/// result as jsonb `kept`'s. `accept`, asked last, may refuse what the handler has done.
+/// Calls the handler in a subtransaction, with the argument it takes. It allocates in
+/// `memory`; its result as jsonb is copied to `kept`. `accept`, asked last, may refuse what the handler has done.
 pub fn call(
     callable: &Callable,
     takes: Takes,
@@ -35,7 +35,7 @@ pub fn call(
             };
             let result = callable.call(argument)?;
             if insistence::was_told() {
-                // It caught the interrupt and went on: out of time all the same, or cancelled.
+                // The handler caught the interrupt and went on: it is out of time all the same, or cancelled.
                 return Err(insistence::error().into());
             }
             let result = handler::keep_result(result, kept);

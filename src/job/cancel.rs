@@ -15,8 +15,8 @@ use crate::shared::statistics::Tally;
 use crate::shared::{self, pending};
 use crate::sql_function;
 
-/// The queue of a job, the caller having `work` on it; who has nothing there does not learn that there is such a job. A job of a dropped queue is its owner's no more:
-/// nobody may touch it but the scheduler.
+/// The queue of a job, if the caller has `work` on it; a caller without any privilege on it does not learn that there is such a
+/// job. A job of a dropped queue has no owner any more: only the scheduler may touch it.
 pub fn queue_for_work(job: i64, queue_id: i32) -> Result<Definition> {
     let caller = identity::current_user();
     let (queue, grants) = identity::as_owner(|| {
@@ -28,8 +28,8 @@ pub fn queue_for_work(job: i64, queue_id: i32) -> Result<Definition> {
     Ok(queue)
 }
 
-/// True when the job will end as cancelled, unless the caller's transaction is rolled back; false when it is finished, or
-/// is the one that calls.
+/// True when the job will end as cancelled, unless the caller's transaction is rolled back; false when the job is finished, or
+/// is itself the caller.
 fn cancel(id: i64) -> Result<bool> {
     let seen = match identity::as_owner(|| live::find_anywhere(id))? {
         None => return Err(Error::no_such_job(id)),
@@ -48,7 +48,7 @@ fn cancel(id: i64) -> Result<bool> {
     Ok(cancelled || answer_finished())
 }
 
-/// The answer that a job is finished: a crash takes back the completion that it is about, unless that is on disk.
+/// The answer that a job is finished. Flushed first, because a crash would take back a completion that is not on disk.
 fn answer_finished() -> bool {
     transaction::flush_commits();
     false
@@ -65,7 +65,7 @@ fn cancel_live(queue: &Definition, seen: &Live, caller: Oid) -> Result<bool> {
             (Some(Standing::Undecided), Some(_)) => return Ok(true),
             (Some(Standing::Undecided), None) if pending::has_asked(id) => return Ok(true),
             (Some(Standing::Undecided), None) => {
-                // And look again, for it may have been accepted meanwhile.
+                // And look again, because the outcome may have been accepted meanwhile.
                 promise = Some(ask(seen, caller)?);
                 continue;
             }
@@ -79,14 +79,14 @@ fn cancel_live(queue: &Definition, seen: &Live, caller: Oid) -> Result<bool> {
             end(queue, &free)?;
             return Ok(true);
         }
-        // Whoever claims says in a moment what it has.
+        // An executor in the middle of a claim publishes in a moment which jobs it has.
         if is_being_claimed() || standing(id) == Some(Standing::Undecided) {
             std::thread::yield_now();
             interrupts::check();
             continue;
         }
-        // Its batch is about to commit, or a session changes it just now, or it has finished since we looked: the outcome
-        // tells.
+        // The job's batch is about to commit, or a session changes the row just now, or the job has finished since the look:
+        // wait for the row's lock.
         let Some(free) = live::lock(id)? else {
             return Ok(false);
         };
@@ -95,8 +95,8 @@ fn cancel_live(queue: &Definition, seen: &Live, caller: Oid) -> Result<bool> {
     }
 }
 
-/// Asks for the cancel of a job that is held, promised at the caller's commit wherever it is then. However that ends the
-/// job is announced: who finds it asked for leaves it alone.
+/// Requests the cancel of a job that an executor holds; the caller's commit makes it a promise. Commit or rollback, the
+/// caller's end announces the job, because an executor that finds the request leaves it alone.
 fn ask(seen: &Live, caller: Oid) -> Result<Promise> {
     let id = seen.job.id;
     live::announce_at_end(seen);
@@ -122,12 +122,12 @@ fn no_place(id: i64, caller: Oid) -> Error {
     .hint("Commit the transactions that cancel jobs, and try again.")
 }
 
-/// How the executor that holds the job stands to it.
+/// Whether an executor holds the job, and has accepted its outcome.
 fn standing(id: i64) -> Option<Standing> {
     shared::get()?.standing(database::current(), id)
 }
 
-/// Whether this very session runs the job, or has in the batch that is open: it ends with this transaction.
+/// Whether this very session runs the job, or has run it in its open batch: then the job ends with this transaction.
 fn has_begun_here(id: i64) -> bool {
     let in_batch = || {
         let me = executor::mine()?;
@@ -136,7 +136,7 @@ fn has_begun_here(id: i64) -> bool {
     current::id() == Some(id) || in_batch() == Some(Standing::Accepted)
 }
 
-/// Whether an executor has locked jobs, this one perhaps, and not said yet which. Asked before `standing`.
+/// Whether an executor has locked jobs, this one perhaps, and not published yet which. Ask before `standing`.
 fn is_being_claimed() -> bool {
     shared::get().is_some_and(|shared| shared.is_claiming(database::current()))
 }
@@ -157,8 +157,8 @@ fn end(queue: &Definition, free: &Live) -> Result<()> {
     Ok(())
 }
 
-/// Carries out a cancel that has been promised, if nobody holds the job; false when somebody does, for nobody is waited
-/// for. As the extension's owner.
+/// Carries out a cancel that has been promised; false, without a wait, when somebody holds the job. As the extension's
+/// owner.
 pub fn carry_out(id: i64) -> Result<bool> {
     let Some(seen) = live::look(id)? else {
         return Ok(true);

@@ -54,7 +54,7 @@ pub fn cause() -> Option<Cause> {
     })
 }
 
-/// Runs `work` later than what caused it, a job or none.
+/// Runs `work` on behalf of the job that caused it earlier, or of none.
 pub fn on_behalf_of<T>(cause: Option<Cause>, work: impl FnOnce() -> T) -> T {
     struct Restore(Option<Option<Cause>>);
     impl Drop for Restore {

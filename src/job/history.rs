@@ -17,7 +17,8 @@ pub static POOL: Pool = Pool {
     kept_until: "expires_at",
 };
 
-/// A window is asked for after so many rows in the parent, since the last was: a few jobs a minute are not worth one.
+/// An executor asks for a window after so many rows in the parent since the last request: a few jobs a minute are not worth
+/// one.
 const WORTH_A_WINDOW: u64 = 64;
 
 /// How much later than its time a row may leave: an eighth of the time it is kept, a minute at least. So
@@ -42,7 +43,7 @@ pub fn open_for_completed(rows: usize, kept_us: i64, expires_at: Timestamp) -> R
     Ok(table)
 }
 
-/// The table for all others.
+/// The table for all other finished jobs.
 pub fn open_parent(expires_at: Timestamp) -> Result<Table> {
     let table = heap::open("finished_job")?;
     heap::check_columns(&table, finished_job::COLUMNS, &finished_job::CHECKED)?;
@@ -57,8 +58,8 @@ pub fn removal_due(expires_at: Timestamp) -> i64 {
     expires_at.plus_us(TOGETHER_US).0
 }
 
-/// Asks the scheduler for a window when it is worth one. Several at a time may ask, for one or for different
-/// ones: those not heard ask again.
+/// Asks the scheduler for a window when there are rows enough. Several executors may ask at a time, for the same window or for
+/// different ones: one request is taken, the others come again with later rows.
 fn count_in_parent(rows: usize, late_us: i64, expires_at: Timestamp) {
     let Some(shared) = shared::get() else { return };
     let Some(place) = shared.find_database(database::current()) else {

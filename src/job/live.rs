@@ -75,7 +75,7 @@ pub fn lock_if_free(id: i64) -> Result<Option<Live>> {
     Ok(find(&LOCK_FREE, id)?.inspect(announce_at_end))
 }
 
-/// The job with its row locked, after whoever holds it.
+/// The job with its row locked, once nobody else holds it.
 pub fn lock(id: i64) -> Result<Option<Live>> {
     Ok(find(&LOCK, id)?.inspect(announce_at_end))
 }
@@ -102,7 +102,7 @@ pub fn first_ready(queue_id: i32, priority: usize, from: u64) -> Option<i64> {
     })
 }
 
-/// Executors skip the row while it is locked, and nobody else would tell them that it is free again.
+/// Executors skip the row while this transaction locks it, and only this transaction can tell them when it is free.
 pub fn announce_at_end(live: &Live) {
     if live.state != JobState::Available {
         return;
@@ -129,7 +129,7 @@ pub enum Whereabouts {
     Finished(Finished),
 }
 
-// In one statement, because a job that somebody makes run again meanwhile is in one table or the other, whenever one looks.
+// In one statement, because its snapshot finds a job that moves between the tables in exactly one of them.
 static FINISHED: Plan = Plan::new(
     "SELECT f.queue_id, f.priority, f.unique_key, \
             EXISTS (SELECT FROM pushy.live_job j WHERE j.id OPERATOR(pg_catalog.=) $1) \

@@ -78,7 +78,7 @@ pub fn promote(queues: &[Definition], after: Place, most: usize) -> Result<Optio
     }))
 }
 
-/// As `promote`, of one queue from its first job on, after whoever holds it; true when there may be more.
+/// As `promote`, of one queue from its first job on, but waits for jobs that somebody holds; true when there may be more.
 pub fn promote_of(queue: &Definition, most: usize) -> Result<bool> {
     let due: Vec<Due> = spi::connect(|spi| {
         let due = spi.run(
@@ -192,8 +192,8 @@ fn make_ready(queues: &[Definition], due: &[Due]) -> Result<()> {
     Ok(())
 }
 
-/// The slot of a queue that was registered after the scheduler had read the others: its jobs may be due by now, and
-/// who makes them ready is the only one to say so. None: the queue is gone, and its jobs are orphans.
+/// The slot of a queue that was registered after the scheduler had read the others. Its jobs may be due by now, and only the
+/// process that makes them ready announces them. None: the queue is gone, and its jobs are orphans.
 #[cold]
 fn slot_of_new(queue_id: i32) -> Result<Option<usize>> {
     match definition::find_by_id(queue_id)? {

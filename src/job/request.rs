@@ -20,7 +20,7 @@ use crate::{params, settings};
 /// What all jobs of one call have in common.
 pub struct Request {
     queue: Rc<Known>,
-    /// Who called: inside the guard the current user is the extension's owner.
+    /// The role that called, because inside the guard the current user is the extension's owner.
     caller: Oid,
     enqueued_at: Timestamp,
     pub(super) run_at: Timestamp,
@@ -31,7 +31,8 @@ pub struct Request {
     pub(super) timeout_us: Option<i64>,
     caused_by: Option<i64>,
     depth: i32,
-    /// Of a watch, which never fails the write: its queue can only be dropped by force, with the jobs in it, these too.
+    /// The jobs are a watch's, which never fails the write: a queue that a watch feeds is dropped by force only, and these jobs
+    /// go with it.
     of_watch: bool,
 }
 

@@ -82,8 +82,8 @@ fn announce(queue: &Definition, priority: i16, position: i64) -> Result<()> {
 fn run_now(queue: &Definition, id: i64, state: JobState) -> Result<bool> {
     let job = match live::lock_if_free(id)? {
         Some(job) => job,
-        // Whoever holds the row of one that is ready runs it. One that waits is made ready just now, or was the answer to
-        // an enqueue of its key, or a session changes it: the outcome tells.
+        // The holder of a ready job's row runs it. A waiting job's row is held by the scheduler that makes it ready, by an
+        // enqueue of its key, or by a session that changes it: wait for the outcome.
         None if state == JobState::Available => return Ok(false),
         None => match live::lock(id)? {
             Some(job) => job,
@@ -119,7 +119,7 @@ fn run_again(queue: &Definition, id: i64, finished: &live::Finished) -> Result<b
         params![id, position, clock::now(), available, most, beside],
     );
     if moved == 0 {
-        // Of the same key, just now; nothing of this is kept.
+        // Another job of the same key was enqueued just now; the error takes this move back.
         return finished
             .unique_key
             .as_ref()

@@ -129,7 +129,7 @@ fn require_login(queue: &Definition) -> Result<()> {
     .hint(format!("Connect as {role}.")))
 }
 
-/// One of the queue's permits, kept until the transaction ends: its jobs hold their locks as long.
+/// Takes one of the queue's permits until the transaction ends, because its jobs' rows stay locked as long.
 fn take_permit(queue: &Definition, slot: usize) -> Result<()> {
     if pending::has_permit(slot, queue.key()) {
         return Ok(());
@@ -152,7 +152,7 @@ mod memory {
     use super::Context;
 
     thread_local! {
-        // For the life of the session: an error may leave while one of them is current.
+        // For the life of the session, because an error may jump out while one of these contexts is current.
         static OF_RUN: (&'static Context, &'static Context) = (
             Box::leak(Box::new(Context::new(c"pushy queue_run"))),
             Box::leak(Box::new(Context::new(c"pushy queue_run job"))),
@@ -233,8 +233,8 @@ impl Bench<'_> {
         Ok(true)
     }
 
-    /// The first ready job, its row locked until the transaction ends. Executors are told of it then: they
-    /// skip it meanwhile, and a rollback makes it free.
+    /// The first ready job, its row locked until the transaction ends. The end announces it, because executors skip the row
+    /// meanwhile and a rollback makes it free.
     fn claim(&self) -> Result<Option<Claimed>> {
         const ROWS: usize = 1000;
         let queue = self.queue;

@@ -59,7 +59,7 @@ fn running_here(shared: &Shared) -> Vec<Running> {
         .collect()
 }
 
-/// The job of one executor; read again when it went on to the next meanwhile.
+/// The job of one executor; read again when the executor went on to its next job meanwhile.
 fn running_in(executor: &Executor) -> Option<Running> {
     loop {
         let id = executor.job.load(Ordering::SeqCst);

@@ -25,11 +25,11 @@ pub fn init() {
     utility::install(&HOOKS);
 }
 
-/// A watch without triggers, until the statement that goes on has changed their columns.
+/// A watch whose triggers are dropped until the running statement has changed the columns that they use.
 struct Open {
     level: i32,
     watch: Definition,
-    /// Triggers, also on partitions, that ALTER TABLE had switched: table, trigger, what they were.
+    /// Triggers, also on partitions, that ALTER TABLE had disabled or enabled otherwise: table, trigger, pg_trigger.tgenabled.
     switched: Vec<(String, String, u8)>,
 }
 
@@ -113,7 +113,7 @@ struct User {
     trigger: Oid,
     relation: Oid,
     column: String,
-    /// As its arguments have it.
+    /// The watch's name, as the trigger's arguments have it.
     watch: String,
 }
 
@@ -319,7 +319,7 @@ fn make_again(relation: &RelationName) -> Result<()> {
             ))?;
         }
         identity::as_owner(|| {
-            // As they were written: only the triggers have the server's words.
+            // The row keeps the expressions as they were written; only the triggers have the server's wording.
             if let Some(written) = definition::find_by_id(watch.watch_id)? {
                 watch.condition = written.condition;
                 watch.payload_expr = written.payload_expr;
@@ -333,7 +333,7 @@ fn make_again(relation: &RelationName) -> Result<()> {
     Ok(())
 }
 
-/// What the definitions say follows a renamed column, as the triggers have done.
+/// Renames a column in the definitions of watches, as the server has done in their triggers.
 fn rename(relation: &RelationName, from: &str, to: &str) -> Result<()> {
     let Some(oid) = target(relation) else {
         return Ok(());

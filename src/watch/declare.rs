@@ -111,7 +111,8 @@ fn watches_of(table: &Table) -> Result<Vec<Definition>> {
     identity::as_owner(|| definition::of_table(table))
 }
 
-/// The watch that is meant. A name that nobody said gives way to the name of a watch that tells somewhere else.
+/// The existing watch that the caller means. A name that the caller did not give gives way where a watch of that name tells
+/// somewhere else.
 fn find<'a>(
     wanted: &mut Definition,
     usual_name: Option<&str>,
@@ -121,7 +122,7 @@ fn find<'a>(
         wanted.name = free_name(wanted, usual_name, watches);
     }
     let by_name = watches.iter().find(|existing| existing.name == wanted.name);
-    // The table was renamed since, and its name was the watch's.
+    // Or the watch that was named by the table, which may have been renamed since.
     let by_table = || {
         let is_it = |existing: &&Definition| existing.named_by_table && wanted.named_by_table;
         watches.iter().find(is_it)
@@ -188,7 +189,7 @@ pub fn require_owner(watch: &Definition, table: &Table) -> Result<()> {
     }))
 }
 
-/// What people would be surprised by.
+/// Warns of what would surprise people.
 fn warn(watch: &Definition, table: &Table) -> Result<()> {
     let warn = |message: String, hint: &str| {
         ereport::warning(&Error::new(SqlState::WARNING, message).hint(hint));
@@ -240,7 +241,7 @@ fn warn(watch: &Definition, table: &Table) -> Result<()> {
     Ok(())
 }
 
-/// Where no relay can come, who said nothing gets NOTIFY, and who wants the relay waits for it.
+/// Says that no relay can come here: a watch without `delivery` then uses NOTIFY, and one with `relay` waits for it.
 fn tell_no_relay(table: &Table, delivery: Way, is_said: bool) {
     let table = &table.qualified;
     let told = match delivery {

@@ -65,21 +65,21 @@ words!(Level { Row = "row", Statement = "statement" });
 words!(Way { Notify = "notify", Relay = "relay" });
 words!(Op { Insert = "insert", Update = "update", Delete = "delete", Truncate = "truncate" });
 
-/// Whether what a definition says by numbers holds here.
+/// Whether the numbers in a definition (table, triggers, role) mean the same here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stands {
     /// Declared here, and its table is there.
     Home,
     /// Declared here, and its table is gone; a restore may have brought another in its place.
     Bereft,
-    /// It came here by a restore or a copy.
+    /// Came here by a restore or a copy.
     Elsewhere,
 }
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Definition {
     pub watch_id: i32,
-    /// What its triggers carry beside its number; new with each making of them.
+    /// A random text that the watch's triggers carry beside its number; new whenever they are made.
     pub token: String,
     pub relation: Oid,
     /// `schema.table`; of one that is not at home as it was when declared.
@@ -87,7 +87,7 @@ pub struct Definition {
     /// The owner of the table when it was declared, by name.
     pub relation_owner: String,
     pub name: String,
-    /// Nobody said a name or a channel: both are the table's.
+    /// The caller gave neither name nor channel: both are the table's.
     pub named_by_table: bool,
     pub owner: Oid,
     pub owner_name: String,
@@ -108,7 +108,7 @@ pub struct Definition {
     pub stands: Stands,
     /// Its triggers by OID; those of partitions are copies of them.
     pub triggers: Vec<Oid>,
-    /// The one that holds the expressions.
+    /// The trigger that holds the expressions.
     pub expressions: Option<Oid>,
 }
 
@@ -345,7 +345,7 @@ pub fn forget_lost() {
 }
 
 impl Definition {
-    /// Whether both have the channel in common, or are without one and feed the same queue: what a watch is named by.
+    /// Whether both watches tell on the same channel, or have none and feed the same queue.
     pub fn tells_where(&self, other: &Self) -> bool {
         match (&self.channel, &other.channel) {
             (None, None) => self.queue_name() == other.queue_name(),

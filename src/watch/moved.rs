@@ -22,8 +22,8 @@ pub struct Left {
     command: u32,
     level: i32,
     cause: Option<Cause>,
-    /// Who has moved it: expressions run as whoever writes, and whoever commits may be somebody else (a caller of a SECURITY
-    /// DEFINER function, ANALYZE in the name of a table's owner).
+    /// The role that moved the row: expressions run as the writer, and at the commit the current role may be another (the
+    /// caller of a SECURITY DEFINER function, a table's owner in ANALYZE).
     actor: Actor,
 }
 
