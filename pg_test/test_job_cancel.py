@@ -1,6 +1,7 @@
 """job_cancel's answer is true: the job ends as cancelled. Or false: it ends otherwise."""
 
 import random
+import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -8,7 +9,6 @@ import pytest
 
 from batches import enqueue, states
 from harness.gate import Gate
-from harness.refusal import refused
 
 JOBS = 3000
 
@@ -111,15 +111,73 @@ def test_a_handler_cancels_a_job_of_its_own_batch_but_not_itself(db):
         (jobs[199], "cancelled", None), (jobs[198], "completed", [False, False, True]), (jobs[197], "completed", None)]
 
 
-def test_a_promise_cannot_be_prepared(db):
+@pytest.fixture
+def held(cluster):
+    """A job that runs in an executor which does nothing any more, not even what it is told."""
+    db = cluster.database()
     gate = Gate(db)
     db.sql(f"""
         CREATE FUNCTION work() RETURNS void LANGUAGE plpgsql AS $$BEGIN PERFORM {gate.stop}; END$$;
-        SELECT pushy.queue_register('q', 'work()')""")
-    job = db.value("SELECT pushy.enqueue('q')")
-    gate.wait_for_arrival()
-    with db.connect(autocommit=False) as session:
-        assert session.execute("SELECT pushy.job_cancel(%s)", (job,)).fetchone() == (True,)
-        refused(session, "PREPARE TRANSACTION 'cancels'", "0A000", "PREPARE", "COMMIT")
-    gate.open()
-    assert db.job_wait(job)["state"] == "completed"
+        SELECT pushy.queue_register('q', 'work()', max_attempts => 1)""")
+    db.held = db.value("SELECT pushy.enqueue('q')")
+    [db.executor] = gate.wait_for_arrival()
+    cluster.kill(db.executor, signal.SIGSTOP)
+    return db
+
+
+@pytest.mark.parametrize("how", ["crash", "stop"])
+def test_what_was_promised_outlives_a_crash(held, how):
+    """The handler, run again, would find the gate open, and complete."""
+    assert held.value("SELECT pushy.job_cancel(%s)", held.held) is True
+    held.close()
+    if how == "crash":
+        held.cluster.crash(held.executor)
+    else:
+        held.cluster.kill(held.executor, signal.SIGCONT)
+        held.cluster.restart("immediate")
+    assert held.job_wait(held.value("SELECT pushy.enqueue('q')"))["state"] == "completed"
+    ended = held.job_wait(held.held)
+    assert (ended["state"], ended["attempt"], ended["started_at"]) == ("cancelled", 0, None)
+    assert held.rows("SELECT * FROM pushy.failures") == []
+    held.wait_until("SELECT count(*) FROM pushy.promised_cancel", 0)
+    # And it is forgotten: whoever makes it run again gets that, in the server's next life too.
+    held.sql("SELECT pushy.queue_pause('q'), pushy.job_retry(%s)", held.held)
+    held.cluster.crash()
+    held.sql("SELECT pushy.queue_resume('q')")
+    assert held.job_wait(held.held)["state"] == "completed"
+
+
+@pytest.mark.parametrize("ending", ["ROLLBACK", "ROLLBACK TO s; COMMIT"])
+def test_what_was_promised_and_rolled_back_is_forgotten_by_a_crash(held, ending):
+    with held.connect(autocommit=False) as session:
+        session.execute("SAVEPOINT s")
+        assert session.execute("SELECT pushy.job_cancel(%s)", (held.held,)).fetchone() == (True,)
+        session.execute(ending)
+    held.sql("SELECT pushy.queue_alter('q', max_attempts => 2)")
+    held.close()
+    held.cluster.crash(held.executor)
+    assert held.job_wait(held.held)["state"] == "completed"
+
+
+def test_a_session_that_runs_a_queue_after_a_crash_keeps_the_promise_too(held):
+    assert held.value("SELECT pushy.job_cancel(%s)", held.held) is True
+    held.close()
+    held.cluster.configure(pushy__enabled="off").reload()
+    held.cluster.crash(held.executor)
+    assert held.workers("scheduler") == held.workers() == []
+    other = held.value("SELECT pushy.enqueue('q')")
+    assert held.value("SELECT pushy.queue_run('q')") == 1
+    assert dict(held.rows("SELECT id, state FROM pushy.jobs")) == {held.held: "cancelled", other: "completed"}
+    assert held.value("SELECT count(*) FROM pushy.promised_cancel") == 0
+
+
+def test_two_who_cancel_the_same_job_do_not_wait_for_each_other(held):
+    with held.connect(autocommit=False) as one, held.connect(autocommit=False) as other:
+        other.execute("SET lock_timeout = '5s'")
+        for session in (one, other):
+            assert session.execute("SELECT pushy.job_cancel(%s)", (held.held,)).fetchone() == (True,)
+        one.rollback()
+        other.commit()
+    held.cluster.kill(held.executor, signal.SIGCONT)
+    assert held.job_wait(held.held)["state"] == "cancelled"
+    held.wait_until("SELECT count(*) FROM pushy.promised_cancel", 0)

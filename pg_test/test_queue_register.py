@@ -144,8 +144,8 @@ def test_a_flood_of_discards_is_told_by_a_few_that_say_how_many(fine):
     fine.jobs_wait("q")
     fine.sql("SELECT pushy.notify('fence', '', 'relay')")
     listener.wait_for(lambda notice: notice.channel == "fence")
-    told = [json.loads(notice.payload) for notice in listener.heard if notice.channel == "pushy_control"]
-    assert told and {event["event"] for event in told} == {"discard"}
+    events = [json.loads(notice.payload) for notice in listener.heard if notice.channel == "pushy_control"]
+    told = [event for event in events if event["event"] == "discard"]
     counted = len(told) + sum(event.get("left_out", 0) for event in told)
     # What one executor has left out since it last told one is said with its next.
     assert 10 <= len(told) < 1000 and counted <= 2000

@@ -132,6 +132,16 @@ CREATE UNIQUE INDEX live_job_unique ON pushy.live_job (queue_id, unique_key, bes
 COMMENT ON INDEX pushy.live_job_unique IS 'Of the jobs of a queue with one unique key one comes beside each that has started.';
 
 
+-- Nobody can write into the row of a job that an executor holds. A number of its own for each promise, because who cancels
+-- a job waits for nobody who cancels the same.
+CREATE TABLE pushy.promised_cancel (
+  job_id  bigint NOT NULL,
+  promise uuid   NOT NULL DEFAULT pg_catalog.gen_random_uuid(),
+  PRIMARY KEY (job_id, promise)
+) USING heap;
+COMMENT ON TABLE pushy.promised_cancel IS 'Cancels of jobs that an executor held when pushy.job_cancel answered true, until they are carried out: read after a crash.';
+
+
 -- Jobs that are finished, for as long as their queue keeps them.
 CREATE TABLE pushy.finished_job (
   id           bigint      NOT NULL,
@@ -236,3 +246,4 @@ SELECT pg_catalog.pg_extension_config_dump('pushy.queue_acl', '');
 SELECT pg_catalog.pg_extension_config_dump('pushy.live_job', '');
 SELECT pg_catalog.pg_extension_config_dump('pushy.finished_job', '');
 SELECT pg_catalog.pg_extension_config_dump('pushy.failure', '');
+SELECT pg_catalog.pg_extension_config_dump('pushy.promised_cancel', '');

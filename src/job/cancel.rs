@@ -3,13 +3,13 @@
 use pushy_core::state::{JobEvent, JobState};
 
 use super::live::{Live, Whereabouts};
-use super::{current, finish, live};
+use super::{current, finish, live, promise};
 use crate::errors::{Error, Result, SqlState};
 use crate::pg::{clock, database, identifier, identity, interrupts, transaction, Oid};
 use crate::queue::definition::Definition;
 use crate::queue::privilege::{self, Privilege};
 use crate::queue::{cache, control, definition};
-use crate::shared::cancels::{Promise, PLACES};
+use crate::shared::cancels::{Asked, Promise, PLACES};
 use crate::shared::executor::{self, Standing};
 use crate::shared::statistics::Tally;
 use crate::shared::{self, pending};
@@ -43,7 +43,7 @@ fn cancel(id: i64) -> Result<bool> {
     let caller = identity::current_user();
     let cancelled = identity::as_owner(|| cancel_live(&queue, &seen, caller))?;
     if cancelled {
-        control::tell(control::Event::Cancel, &queue.name, Some(id));
+        control::tell(control::Event::Cancel, &queue.name, Some(id))?;
     }
     Ok(cancelled || answer_finished())
 }
@@ -62,7 +62,10 @@ fn cancel_live(queue: &Definition, seen: &Live, caller: Oid) -> Result<bool> {
     let mut promise = None;
     loop {
         match (standing(id), promise) {
-            (Some(Standing::Undecided), Some(_)) => return Ok(true),
+            (Some(Standing::Undecided), Some(_)) => {
+                promise::write(id);
+                return Ok(true);
+            }
             (Some(Standing::Undecided), None) if pending::has_asked(id) => return Ok(true),
             (Some(Standing::Undecided), None) => {
                 // And look again, because the outcome may have been accepted meanwhile.
@@ -100,7 +103,6 @@ fn cancel_live(queue: &Definition, seen: &Live, caller: Oid) -> Result<bool> {
 fn ask(seen: &Live, caller: Oid) -> Result<Promise> {
     let id = seen.job.id;
     live::announce_at_end(seen);
-    pending::promises_cancels();
     pending::ask_cancel(caller, database::current(), id).ok_or_else(|| no_place(id, caller))
 }
 
@@ -160,17 +162,50 @@ fn end(queue: &Definition, free: &Live) -> Result<()> {
 /// Carries out a cancel that has been promised; false, without a wait, when somebody holds the job. As the extension's
 /// owner.
 pub fn carry_out(id: i64) -> Result<bool> {
-    let Some(seen) = live::look(id)? else {
-        return Ok(true);
-    };
-    let Some(queue) = definition::find_by_id(seen.queue_id)? else {
-        return Ok(true);
-    };
-    let free = live::lock_if_free(id)?;
-    if let Some(free) = &free {
-        end(&queue, free)?;
+    if let Some(seen) = live::look(id)? {
+        if let Some(queue) = definition::find_by_id(seen.queue_id)? {
+            let Some(free) = live::lock_if_free(id)? else {
+                return Ok(false);
+            };
+            // Else somebody else has, and the job was made to run again since.
+            if shared::expect().cancels.includes(database::current(), id) {
+                end(&queue, &free)?;
+            }
+        }
     }
-    Ok(free.is_some())
+    promise::forget(id);
+    Ok(true)
+}
+
+/// Before a transaction is prepared: cancels the jobs itself that executors were to cancel at its commit, because nobody
+/// can say when that comes. Waits for whoever holds them, who is interrupted and leaves them as they are.
+pub fn carry_out_to_prepare(promise: Promise) -> Result<()> {
+    if let Some(held) = live::look(promise.job)? {
+        let Some(queue) = definition::find_by_id(held.queue_id)? else {
+            // This transaction drops the queue, and what is left of its jobs has an end of its own.
+            return Ok(());
+        };
+        pending::interrupt(shared::expect(), database::current(), promise.job);
+        if let Some(free) = live::lock(promise.job)? {
+            end(&queue, &free)?;
+        }
+    }
+    promise::forget(promise.job);
+    pending::take_back(promise);
+    Ok(())
+}
+
+/// Cancels a job whose row this transaction has locked and whose cancel was promised; true when there is one, or may be:
+/// it is not to be run.
+pub fn is_cancelled_instead(queue: &Definition, id: i64) -> Result<bool> {
+    let asked = shared::get().and_then(|shared| shared.cancels.asked(database::current(), id));
+    if asked == Some(Asked::Committed) {
+        if let Some(mine) = live::lock(id)? {
+            end(queue, &mine)?;
+            promise::forget(id);
+        }
+    }
+    Ok(asked.is_some())
 }
 
 sql_function!(pushy_job_cancel, |call| {

@@ -12,6 +12,7 @@ pub mod history;
 pub mod live;
 pub mod position;
 pub mod progress;
+pub mod promise;
 pub mod promote;
 pub mod request;
 pub mod retry;

@@ -6,14 +6,15 @@ use pushy_core::state::{JobEvent, JobState};
 use super::cancel::queue_for_work;
 use super::live::{self, Whereabouts};
 use super::position;
+use super::promise;
 use super::unique::{self, Found};
 use crate::errors::{Error, Result, SqlState};
 use crate::pg::spi::{self, Plan};
 use crate::pg::value::Char;
-use crate::pg::{clock, identity, transaction};
+use crate::pg::{clock, database, identity, transaction};
 use crate::queue::definition::Definition;
 use crate::queue::{cache, control};
-use crate::shared::pending;
+use crate::shared::{self, pending};
 use crate::{kept_columns, params, sql_function};
 
 static MAKE_READY: Plan = Plan::new(
@@ -67,7 +68,7 @@ fn retry(id: i64) -> Result<bool> {
         }
     };
     if let Some(queue) = &retried {
-        control::tell(control::Event::Retry, &queue.name, Some(id));
+        control::tell(control::Event::Retry, &queue.name, Some(id))?;
     }
     Ok(retried.is_some())
 }
@@ -124,6 +125,11 @@ fn run_again(queue: &Definition, id: i64, finished: &live::Finished) -> Result<b
             .unique_key
             .as_ref()
             .map_or(Ok(false), |_| Err(key_waits(queue, id)));
+    }
+    // It is cancelled, whatever becomes of this transaction; before the row can be seen, which others would cancel again.
+    promise::forget(id);
+    if let Some(shared) = shared::get() {
+        shared.cancels.forget_job(database::current(), id);
     }
     announce(queue, finished.priority, position)?;
     Ok(true)

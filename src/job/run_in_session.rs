@@ -1,11 +1,13 @@
 //! queue_run: runs what is due of a queue in the caller's session and transaction, for tests.
 
 use super::call;
+use super::cancel;
 use super::claim::{self, Room};
 use super::claimed::Claimed;
 use super::current::{self, Current};
 use super::failure;
 use super::finish::{self, Done};
+use super::promise;
 use super::promote;
 use crate::errors::{Error, Result, SqlState};
 use crate::notice::buffer;
@@ -238,16 +240,25 @@ impl Bench<'_> {
     fn claim(&self) -> Result<Option<Claimed>> {
         const ROWS: usize = 1000;
         let queue = self.queue;
+        if let Some(place) = shared::get().and_then(|all| all.find_database(database::current())) {
+            promise::recall(place);
+        }
         while promote::promote_of(queue, ROWS)? {}
         for priority in 0..PRIORITIES {
-            let taken = claim::claim(queue.queue_id, priority, 0, Room::ONE, self.kept)?;
-            let Some(job) = taken.rows.into_iter().next() else {
-                continue;
-            };
-            if let Some(slot) = self.slot {
-                pending::locked(slot, queue.key(), priority, job.position);
+            let mut from = 0;
+            loop {
+                let taken = claim::claim(queue.queue_id, priority, from, Room::ONE, self.kept)?;
+                let Some(job) = taken.rows.into_iter().next() else {
+                    break;
+                };
+                if let Some(slot) = self.slot {
+                    pending::locked(slot, queue.key(), priority, job.position);
+                }
+                if !cancel::is_cancelled_instead(queue, job.id)? {
+                    return Ok(Some(job));
+                }
+                from = job.position as u64 + 1;
             }
-            return Ok(Some(job));
         }
         Ok(None)
     }

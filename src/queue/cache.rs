@@ -16,6 +16,7 @@ use super::privilege::{self, Grant};
 use crate::errors::{Error, Result, SqlState};
 use crate::pg::per_process::PerProcess;
 use crate::pg::{database, identity};
+use crate::shared::queue_slot::QueueFacts;
 use crate::shared::{self, pending};
 
 /// A queue with all that an enqueue wants to know.
@@ -154,19 +155,21 @@ fn known(definition: Definition, grants: Vec<Grant>) -> Result<Known> {
 
 /// The queue's slot in shared memory, made if need be; None without the preload.
 pub fn slot_of(definition: &Definition) -> Result<Option<usize>> {
+    slot_for(&definition.name, &definition.facts())
+}
+
+/// The same, of a queue of which shared memory is to be told these facts if it has none yet.
+pub fn slot_for(name: &str, facts: &QueueFacts) -> Result<Option<usize>> {
     let Some(shared) = shared::get() else {
         return Ok(None);
     };
     shared
-        .ensure_queue(&definition.facts())
+        .ensure_queue(facts)
         .map(Some)
         .ok_or_else(|| {
             Error::new(
                 SqlState::CONFIGURATION_LIMIT_EXCEEDED,
-                format!(
-                    "no room for queue \"{}\" in shared memory",
-                    definition.name
-                ),
+                format!("no room for queue \"{name}\" in shared memory"),
             )
             .detail(format!(
                 "All {} places of the cluster are taken.",

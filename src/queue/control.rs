@@ -71,13 +71,14 @@ impl<'a> Message<'a> {
 }
 
 /// Tells of a change, when this transaction commits.
-pub fn tell(event: Event, queue: &str, job: Option<i64>) {
-    let message = Message::new(event, Some(queue), job, identity::current_user());
-    notify::send(CHANNEL, &message.payload());
+pub fn tell(event: Event, queue: &str, job: Option<i64>) -> Result<()> {
+    let by = identity::current_user();
+    log(&Message::new(event, Some(queue), job, by))
 }
 
-/// Tells through the event log, because an executor's commit waits for no other, and does not fail because the server's
-/// queue of notices is full.
+/// Tells through the event log, because a transaction that has said NOTIFY cannot be prepared, and because an executor's
+/// commit waits for no other and does not fail when the server's queue of notices is full. Without the preload no relay
+/// comes: NOTIFY tells then.
 fn log(message: &Message<'_>) -> Result<()> {
     if shared::get().is_none() {
         notify::send(CHANNEL, &message.payload());

@@ -201,6 +201,7 @@ impl Definition {
             role: self.run_as.to_u32(),
             concurrency: self.concurrency.unwrap_or(0) as u32,
             runnable: self.is_runnable(),
+            unborn: false,
         }
     }
 }

@@ -115,8 +115,7 @@ fn drop_queue(name: &str, force: bool) -> Result<()> {
         store::delete(&queue);
         Ok(())
     })?;
-    control::tell(Event::Drop, name, None);
-    Ok(())
+    control::tell(Event::Drop, name, None)
 }
 
 fn refuse_live_jobs(queue: &Definition) -> Result<()> {

@@ -15,8 +15,7 @@ sql_function!(pushy_queue_pause, |call| {
     let mut queue = find_owned(&name)?;
     queue.paused = true;
     write(&queue)?;
-    control::tell(Event::Pause, &name, None);
-    Result::Ok(())
+    control::tell(Event::Pause, &name, None)
 });
 
 sql_function!(pushy_queue_resume, |call| {
@@ -33,8 +32,7 @@ sql_function!(pushy_queue_resume, |call| {
     queue.paused = false;
     queue.parked = None;
     write(&queue)?;
-    control::tell(Event::Resume, &name, None);
-    Result::Ok(())
+    control::tell(Event::Resume, &name, None)
 });
 
 /// Roles and handler may have been renamed, and the handler dropped and created again: its owner's call

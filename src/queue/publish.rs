@@ -5,14 +5,19 @@ use super::definition::Definition;
 use crate::errors::Result;
 use crate::pg::database;
 use crate::shared::database::Presence;
+use crate::shared::queue_slot::QueueFacts;
 use crate::shared::{self, pending};
 
 /// A queue is new: it has a place from now on, but nobody runs it before the commit.
 pub fn created(queue: &Definition) -> Result<()> {
-    let mut unborn = queue.clone();
-    unborn.paused = true;
-    cache::slot_of(&unborn)?;
-    pending::created(queue.facts());
+    let facts = queue.facts();
+    let unborn = QueueFacts {
+        runnable: false,
+        unborn: true,
+        ..facts
+    };
+    cache::slot_for(&queue.name, &unborn)?;
+    pending::created(facts);
     mark_present();
     Ok(())
 }

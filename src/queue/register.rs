@@ -66,7 +66,7 @@ fn create(wanted: &mut Definition) -> Result<bool> {
     };
     wanted.queue_id = queue_id;
     publish::created(wanted)?;
-    control::tell(Event::Register, &wanted.name, None);
+    control::tell(Event::Register, &wanted.name, None)?;
     Ok(true)
 }
 
@@ -100,7 +100,7 @@ fn replace(existing: &Definition, wanted: &mut Definition) -> Result<bool> {
             Ok(())
         })?;
         publish::changed(wanted)?;
-        control::tell(Event::Register, &wanted.name, None);
+        control::tell(Event::Register, &wanted.name, None)?;
         if wanted.handler != existing.handler {
             tell_other_handler(existing, wanted);
         }

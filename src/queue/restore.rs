@@ -1,6 +1,8 @@
 //! Queues that came here by a restore, a copy of the database or pg_upgrade: numbers of functions mean others here, and in
 //! another cluster those of roles too, where names decide. Nothing runs before somebody says so.
 
+use std::sync::atomic::Ordering;
+
 use crate::pg::{BuiltinOid, Oid};
 
 use super::definition::{self, Definition};
@@ -9,7 +11,7 @@ use super::{alter, handler_name, park, pause, privilege, register};
 use crate::errors::{quote_literal, Result};
 use crate::pg::spi::{self, Plan};
 use crate::pg::{database, home, identifier, identity};
-use crate::shared::pending;
+use crate::shared::{self, pending};
 use crate::watch;
 use crate::{channel, params, row, sql_function};
 
@@ -32,6 +34,11 @@ sql_function!(pushy_resume_after_restore, |call| {
         }
         for (channel, obstacle) in channel::move_in_all(resumes_all)? {
             rows.put(row![channel, obstacle.is_none(), obstacle]);
+        }
+        // A restore may have brought promises.
+        let place = shared::get().and_then(|shared| shared.find_database(database::current()));
+        if let Some(place) = place {
+            place.cancels_recalled.store(false, Ordering::SeqCst);
         }
         pending::sweep();
         Ok(())

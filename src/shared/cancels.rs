@@ -8,7 +8,8 @@
 //! withdraws the request and waits for the outcome. `core/tests/cancel_model/` walks every interleaving.
 //!
 //! With the commit of the asking transaction the request is a promise, carried out by the executor that holds the job, at
-//! the end of its batch; what nobody holds is the scheduler's.
+//! the end of its batch; what nobody holds is the scheduler's. It is in a table too (`job::promise`), because a crash
+//! leaves nothing here.
 
 use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 
@@ -94,6 +95,23 @@ impl Cancels {
         cell.role.store(role, Ordering::SeqCst);
         cell.job.store(-job, Ordering::SeqCst);
         Some(Promise { job, place })
+    }
+
+    /// Takes up the cancel of a job that was promised in the server's life before; false when all places are taken.
+    pub fn recall(&self, database: u32, job: i64) -> bool {
+        const NOBODY: u32 = 0;
+        if self.includes(database, job) {
+            return true;
+        }
+        let promise = self.ask(NOBODY, true, database, job);
+        promise.map(|promise| self.commit(promise)).is_some()
+    }
+
+    /// Whoever makes a cancelled job run again forgets that its cancel was promised.
+    pub fn forget_job(&self, database: u32, job: i64) {
+        for promise in self.of(database).filter(|promise| promise.job == job) {
+            self.carried_out(promise);
+        }
     }
 
     /// The request was taken back, or rolled back.

@@ -58,6 +58,8 @@ pub struct Database {
     pub sweep_rests_until: AtomicI64,
     /// Cancels may be left of jobs that nobody holds.
     pub cancels_requested: AtomicBool,
+    /// Those that were promised in the server's life before are in shared memory again.
+    pub cancels_recalled: AtomicBool,
     /// Changes with every committed change of pushy.rotation.
     pub rotations: AtomicU64,
     /// The end (µs) of a window of finished jobs that an executor wants a table for; 0: none.
@@ -101,6 +103,7 @@ impl Database {
             sweeping,
             sweep_rests_until,
             cancels_requested,
+            cancels_recalled,
             // As `definitions`.
             rotations: _,
             window_wanted,
@@ -118,6 +121,7 @@ impl Database {
             sweep_requested,
             sweeping,
             cancels_requested,
+            cancels_recalled,
             orphans_requested,
         ] {
             flag.store(false, Ordering::SeqCst);

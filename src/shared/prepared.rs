@@ -31,6 +31,8 @@ struct Place {
 /// What is to be done when a prepared transaction ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Owed {
+    /// It was prepared in this life of the server.
+    pub is_known: bool,
     pub concerns_us: bool,
     pub quiesced: u32,
 }
@@ -91,6 +93,7 @@ impl Shared {
                     place.database.store(0, Ordering::Relaxed);
                     let before = owed.map_or(0, |owed| owed.quiesced);
                     owed = Some(Owed {
+                        is_known: true,
                         concerns_us: place.is_settled()
                             || owed.is_some_and(|owed| owed.concerns_us),
                         quiesced: before + place.quiesced.load(Ordering::Relaxed),
@@ -98,6 +101,7 @@ impl Shared {
                 }
             }
             owed.unwrap_or(Owed {
+                is_known: false,
                 concerns_us: true,
                 quiesced: 0,
             })

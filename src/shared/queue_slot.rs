@@ -41,6 +41,8 @@ pub struct QueueFacts {
     pub concurrency: u32,
     /// Not paused, not parked, at home.
     pub runnable: bool,
+    /// Made by a transaction that has not ended: nobody else sees its row.
+    pub unborn: bool,
 }
 
 /// One queue. Its statistics are in an array of their own (`Shared::statistics_of`): they are eight times as big, and a
@@ -67,6 +69,7 @@ pub struct QueueSlot {
     passed_over: AtomicU64,
     passed_over_gone: AtomicU64,
     runnable: AtomicU8,
+    unborn: AtomicBool,
     /// Until then (µs) batches are of one job: a larger one failed to commit.
     pub single_until: AtomicI64,
     /// No executor tries it before then (µs): its last batches failed for want of something in the server.
@@ -136,6 +139,7 @@ impl QueueSlot {
         self.role.store(facts.role, Ordering::SeqCst);
         self.concurrency.store(facts.concurrency, Ordering::SeqCst);
         self.set_runnable(facts.runnable);
+        self.unborn.store(facts.unborn, Ordering::SeqCst);
         // What was in the way may be gone with the change.
         self.release();
     }
@@ -454,6 +458,18 @@ impl Shared {
                 self.queues_taken.fetch_sub(1, Ordering::SeqCst);
             }
         });
+    }
+
+    /// The queues of a database that have a slot and are committed. Of those whose row a later snapshot does not show, the
+    /// row is gone: COMMIT PREPARED, which does not know what was prepared, cannot have given up their slots.
+    pub fn born_queues_of(&self, database: u32) -> Vec<QueueKey> {
+        let born = self.queues().iter().filter_map(|slot| {
+            // The key again: the slot may have been given to a queue that is not born yet.
+            let key = slot.key().filter(|key| key.database == database)?;
+            let is_born = !slot.unborn.load(Ordering::SeqCst);
+            (is_born && slot.is(key)).then_some(key)
+        });
+        born.collect()
     }
 
     /// Gives up all slots of a database: its extension or itself is gone.

@@ -98,6 +98,19 @@ impl Shared {
         }
     }
 
+    /// The watches of this database that have a slot and have counted something there: they were committed.
+    pub fn told_watches(&self) -> Vec<i32> {
+        let database = u64::from(crate::pg::database::current());
+        let told = self.watches.iter().filter_map(|slot| {
+            let has_told = [&slot.last_told_at, &slot.last_error_at]
+                .iter()
+                .any(|at| at.load(Ordering::Relaxed) != 0);
+            let key = slot.key.load(Ordering::Acquire);
+            (has_told && key >> 32 == database).then_some(key as u32 as i32)
+        });
+        told.collect()
+    }
+
     /// Gives up the slot of a watch of this database, if it has one. Fit for commit callbacks.
     pub fn free_watch(&self, watch_id: i32) {
         if let Some(slot) = self.find_watch(watch_id) {

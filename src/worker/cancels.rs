@@ -1,10 +1,13 @@
 //! Carrying out cancels that were promised and struck no running job.
 
-use crate::job::cancel;
+use std::sync::atomic::Ordering;
+
+use crate::job::{cancel, promise};
 use crate::pg::failure::Failure;
 use crate::pg::transaction;
 use crate::pg::{database, identity};
 use crate::shared::cancels::Promise;
+use crate::shared::database::Database;
 use crate::shared::Shared;
 
 /// Carries out the cancels of these jobs, which their executor holds no more: what it gave up, put off or rolled back
@@ -24,6 +27,15 @@ pub fn carry_out_of(
         leave(shared);
     }
     done.map(|_| ())
+}
+
+/// Takes up what was promised in the server's life before: before the first job is claimed, or judged. False when there is
+/// no room for all of it yet.
+pub fn recall(place: &Database) -> Result<bool, Failure> {
+    if place.cancels_recalled.load(Ordering::SeqCst) {
+        return Ok(true);
+    }
+    transaction::run(|| identity::as_owner(|| Ok(promise::recall(place))))
 }
 
 /// Carries out what can be; true when that was all.

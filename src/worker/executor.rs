@@ -199,6 +199,18 @@ impl Executing {
             if !self.has_queues {
                 return;
             }
+            match cancels::recall(self.place) {
+                Ok(true) => {}
+                Ok(false) => {
+                    // The scheduler carries some out, and makes room.
+                    latch::wait(Some(Duration::from_secs(1)));
+                    continue;
+                }
+                Err(failure) => {
+                    failures = self.back_off(failures, &failure);
+                    continue;
+                }
+            }
             match self.work_once() {
                 Some(Ended::Failed(_) | Ended::Worked) => failures = 0,
                 Some(Ended::Empty | Ended::Parked | Ended::Busy | Ended::Unsettled) => {}

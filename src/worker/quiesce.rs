@@ -103,7 +103,8 @@ fn after(statement: &Statement) {
             pending::sweep();
             pending::privileges_changed();
             let here = shared.ensure_database(database::current());
-            if here.is_some_and(|here| here.log.part().is_some()) {
+            // The first that was ever logged here may have been prepared before the server was started.
+            if here.is_some_and(|here| here.log.part().is_some() || !owed.is_known) {
                 pending::logged();
             }
             if here.is_some_and(|here| here.presence() == Presence::Absent) {

@@ -135,6 +135,8 @@ impl Scheduling {
     }
 
     fn do_what_is_due(&self, first: bool) -> Result<Option<i64>, Failure> {
+        let recalled = self.pass_over(cancels::recall(self.place))?;
+        self.come_back_unless(recalled.unwrap_or(false));
         let judged = self.pass_over(verdict::carry_out(self.recorder, database::current()))?;
         self.come_back_unless(judged.unwrap_or(false));
         self.pass_over(self.look_into_past())?;

@@ -1,11 +1,13 @@
 //! What a scheduler does at its times: makes due jobs ready, finds what nobody announced.
 
+use rustc_hash::FxHashSet;
+
 use crate::pg::BuiltinOid;
 
 use super::scheduler::repeat;
 use crate::errors::{Error, Result, SqlState};
 use crate::job::promote::{self, Place};
-use crate::job::{failure, live};
+use crate::job::{failure, live, promise};
 use crate::pg::failure::Failure;
 use crate::pg::spi::{self, Plan};
 use crate::pg::subtransaction::CallError;
@@ -13,7 +15,8 @@ use crate::pg::value::Timestamp;
 use crate::pg::{clock, database, ereport, identity};
 use crate::queue::definition::{self, Definition};
 use crate::queue::{cache, control};
-use crate::shared::{self, pending};
+use crate::shared::queue_slot::QueueKey;
+use crate::shared::{self, pending, Shared};
 use crate::{kept_columns, params};
 
 /// Rows per transaction: a scheduler never holds many locks, nor a snapshot for long.
@@ -53,8 +56,33 @@ pub fn sweep() -> Result<()> {
             }
         }
         pending::waiting_from(0);
+        free_unwatched();
+        if let Some(place) = shared::expect().find_database(database::current()) {
+            promise::recall_again(place);
+        }
         Ok(())
     })
+}
+
+static WATCHES: Plan = Plan::new("SELECT w.watch_id FROM pushy.watch w", &[]);
+
+/// Gives up the slots of watches that are gone, whose `unwatch` was prepared.
+fn free_unwatched() {
+    let shared = shared::expect();
+    // Before the snapshot with which the rows are read.
+    let had_slots = shared.told_watches();
+    if had_slots.is_empty() {
+        return;
+    }
+    let there: FxHashSet<i32> = spi::connect(|spi| {
+        let watches = spi.run(&WATCHES, params![]);
+        watches.rows().map(|row| row.i32(1)).collect()
+    });
+    for watch_id in had_slots {
+        if !there.contains(&watch_id) {
+            shared.free_watch(watch_id);
+        }
+    }
 }
 
 static ORPHANS: Plan = Plan::new(
@@ -109,12 +137,25 @@ pub fn discard_orphans() -> Result<bool> {
     })
 }
 
+/// Gives up the slots of queues that are gone, and whose drop could not: it was prepared.
+fn free_dropped(shared: &Shared, had_slots: Vec<QueueKey>, queues: &[Definition]) {
+    let there: FxHashSet<i32> = queues.iter().map(|queue| queue.queue_id).collect();
+    for key in had_slots {
+        if !there.contains(&key.queue_id) {
+            shared.free_queue(key);
+        }
+    }
+}
+
 /// All queues of this database, each with a slot in shared memory.
 pub fn load_queues() -> Result<Vec<Definition>> {
     identity::as_owner(|| {
+        let shared = shared::expect();
+        // Before the snapshot with which the rows are read.
+        let had_slots = shared.born_queues_of(database::current());
         let queues = definition::all()?;
+        free_dropped(shared, had_slots, &queues);
         for queue in &queues {
-            let shared = shared::expect();
             let is_new = shared.find_queue(queue.key()).is_none();
             if let Some(index) = cache::slot_of(queue)? {
                 // Also where the slot is older than this definition: a restart of the scheduler heals.
@@ -128,7 +169,7 @@ pub fn load_queues() -> Result<Vec<Definition>> {
                 }
             }
         }
-        shared::expect().forget_kept_of(database::current());
+        shared.forget_kept_of(database::current());
         Ok(queues)
     })
 }

@@ -2,16 +2,22 @@
 //! src/job/cancel.rs, src/worker/run_batch.rs), and of broken variants, each of which must be caught.
 //!
 //! ```text
-//! canceller   looks how the job stands. Undecided: ask, look again; still undecided: true, and the transaction ends some
-//!             time, by commit (the request is a promise) or rollback (it is gone, and the job is announced). Accepted: take
-//!             the request back. Then lock the row, waiting for who has it: gone is false, else cancel it oneself: true.
+//! canceller   looks how the job stands. Undecided: ask, look again; still undecided: write the promise down in a table, true,
+//!             and the transaction ends some time, by commit (the request is a promise) or rollback (it is gone, and the job
+//!             is announced). Accepted: take the request back. Then lock the row, waiting for who has it: gone is false, else
+//!             cancel it oneself: true. Before it is prepared it waits for the row of what it has asked for, and cancels the
+//!             job itself, too.
 //! executor    claims: lock the row, say that it holds it, undecided. Before the job: asked? committed: to be cancelled;
 //!             open: leave it as it is. Run. Say 'accepted', then look: asked? roll the job back, and as before. Record:
 //!             completed, or cancelled. Commit: row lock and record at once. Say that nothing is held. Promised meanwhile:
 //!             cancel the free row. Left, and not asked for any more: announce it.
 //! another     claims it when it is free and announced, and so on.
 //! scheduler   cancels the free row of a promise.
+//! crash       what is in shared memory is gone, as are locks but those of what was prepared. Whoever comes first, scheduler
+//!             or executor, reads the promises in the table, before it claims anything.
+//! retry       a job that was cancelled is made to run again, and forgets its promise.
 //! ```
+//! Who carries a promise out removes it from the table: in the transaction that cancels the job, or later.
 //!
 //! Steps are single reads and writes of shared memory, in one order that all processes see. Checked of every world in which
 //! nothing more happens: who was told true and committed has a cancelled job, who was told false a finished one, and no
@@ -38,9 +44,21 @@ enum Fault {
     LeavesForGood,
     /// It does not carry out what was promised while it held the job.
     CarriesOutNothing,
+    /// A promise is in shared memory only.
+    WritesNothingDown,
+    /// After a crash executors claim before the promises are read.
+    ClaimsUnread,
+    /// The promise is removed from the table when the executor sees it, before the job is cancelled.
+    RemovesEarly,
+    /// Nobody removes it.
+    RemovesNothing,
+    /// A retry leaves the promise of the time before.
+    RetriesWithPromise,
+    /// What was prepared takes its request back before it has the row.
+    PreparesUnlocked,
 }
 
-const FAULTS: [Fault; 8] = [
+const FAULTS: [Fault; 14] = [
     Fault::LooksBeforeAccepting,
     Fault::LooksBeforeOnly,
     Fault::MindsCommittedOnly,
@@ -49,6 +67,12 @@ const FAULTS: [Fault; 8] = [
     Fault::AnnouncesBeforeGivingUp,
     Fault::LeavesForGood,
     Fault::CarriesOutNothing,
+    Fault::WritesNothingDown,
+    Fault::ClaimsUnread,
+    Fault::RemovesEarly,
+    Fault::RemovesNothing,
+    Fault::RetriesWithPromise,
+    Fault::PreparesUnlocked,
 ];
 
 type Rules = Option<Fault>;
@@ -108,8 +132,15 @@ enum Asking {
     LookAgain,
     TakeBack,
     Lock,
-    /// It holds the row, and will cancel it.
     Told(bool),
+    /// Committed: the promise is in the table, and not yet in shared memory.
+    Promises,
+    /// It is to be prepared, and waits for the row.
+    Prepares,
+    /// It has the row, and takes its request back.
+    Settles,
+    /// Any session ends it: by COMMIT PREPARED or ROLLBACK PREPARED.
+    Prepared,
     Announces,
     GivesUp,
     Over(Option<bool>),
@@ -128,6 +159,12 @@ struct World {
     scheduler: bool,
     /// Commits that fail yet.
     failures: u8,
+    /// The promise is in the table.
+    written: bool,
+    /// Promises of before the last crash were read from there.
+    is_read: bool,
+    crashes: u8,
+    retried: bool,
 }
 
 impl World {
@@ -142,7 +179,51 @@ impl World {
             canceller: Asking::Look,
             scheduler: false,
             failures: 1,
+            written: false,
+            is_read: true,
+            crashes: 1,
+            retried: false,
         }
+    }
+
+    fn crash(&self) -> World {
+        let is_prepared = self.canceller == Asking::Prepared;
+        World {
+            // Nothing is known of the table: it is looked into from its beginning, and by a scheduler.
+            announced: true,
+            scheduler: true,
+            is_read: false,
+            locked_by: if is_prepared { CANCELLER } else { NOBODY },
+            request: Request::None,
+            standing: [Standing::NotHeld; 2],
+            executors: [At::Idle; 2],
+            canceller: match self.canceller {
+                told @ (Asking::Over(_) | Asking::Prepared) => told,
+                Asking::Promises => Asking::Over(Some(true)),
+                _ => Asking::Over(None),
+            },
+            crashes: self.crashes - 1,
+            ..*self
+        }
+    }
+
+    /// Somebody who comes first after a crash.
+    fn read(&self) -> World {
+        World {
+            is_read: true,
+            request: if self.written {
+                Request::Committed
+            } else {
+                Request::None
+            },
+            ..*self
+        }
+    }
+
+    /// The promise is carried out: by the transaction in which that was found, or that cancels the job.
+    fn forget_promise(&mut self, rules: Rules) {
+        self.request = Request::None;
+        self.written &= rules == Some(Fault::RemovesNothing);
     }
 
     fn standing(&self) -> Standing {
@@ -172,6 +253,8 @@ impl World {
         let is_at_rest = self.is_over() && !(self.announced && self.free_row());
         let is_forgotten = self.row == Row::Waits && !self.scheduler;
         match told {
+            // Whoever made it run again undid that.
+            Some(true) if self.retried => self.row == Row::Cancelled || is_at_rest && is_forgotten,
             // It may still be on its way to that.
             Some(true) => {
                 self.row == Row::Completed || is_at_rest && !self.scheduler && is_forgotten
@@ -186,34 +269,60 @@ impl World {
             self.step_executor(rules, me, visit);
         }
         self.step_canceller(rules, visit);
-        if self.scheduler && self.free_row() {
-            visit(World {
-                row: Row::Cancelled,
-                scheduler: false,
-                request: Request::None,
-                ..*self
-            });
+        if !self.is_read {
+            visit(self.read());
         }
-        if self.scheduler && self.row != Row::Waits {
-            visit(World {
-                scheduler: false,
-                request: Request::None,
-                ..*self
-            });
+        if self.crashes > 0 {
+            visit(self.crash());
         }
+        let is_cancelled = self.canceller == Asking::Over(Some(true)) && self.row == Row::Cancelled;
+        if is_cancelled && !self.retried {
+            let mut again = World {
+                row: Row::Waits,
+                announced: true,
+                retried: true,
+                ..*self
+            };
+            if rules != Some(Fault::RetriesWithPromise) {
+                again.forget_promise(rules);
+            }
+            visit(again);
+        }
+        if self.scheduler && self.is_read {
+            self.step_scheduler(rules, visit);
+        }
+    }
+
+    fn step_scheduler(&self, rules: Rules, visit: &mut dyn FnMut(World)) {
+        let mut next = *self;
+        next.scheduler = false;
+        if self.request == Request::Committed {
+            if self.free_row() {
+                next.row = Row::Cancelled;
+            } else if self.row == Row::Waits {
+                // It comes back.
+                return;
+            }
+            next.forget_promise(rules);
+        }
+        visit(next);
     }
 
     fn step_executor(&self, rules: Rules, me: usize, visit: &mut dyn FnMut(World)) {
         let mut next = *self;
         let early = rules == Some(Fault::LooksBeforeAccepting);
-        let by_request = |request, otherwise| match request {
+        let by_request = |next: &mut World, request, otherwise| match request {
             Request::None => otherwise,
             Request::Open => At::Commit(Outcome::Leave),
-            Request::Committed => At::Commit(Outcome::Cancel),
+            Request::Committed => {
+                next.written &= rules != Some(Fault::RemovesEarly);
+                At::Commit(Outcome::Cancel)
+            }
         };
         next.executors[me] = match self.executors[me] {
             At::Idle => {
-                if !self.announced {
+                let may_claim = self.is_read || rules == Some(Fault::ClaimsUnread);
+                if !self.announced || !may_claim {
                     return;
                 }
                 // Who finds the row locked passes over it.
@@ -229,7 +338,7 @@ impl World {
                 next.standing[me] = Standing::Undecided;
                 At::LookBefore
             }
-            At::LookBefore => by_request(self.asked(rules), At::Run),
+            At::LookBefore => by_request(&mut next, self.asked(rules), At::Run),
             At::Run if early => At::LookAfter,
             At::Run => At::Accept,
             At::Accept => {
@@ -246,7 +355,7 @@ impl World {
                 } else {
                     At::Commit(Outcome::Complete)
                 };
-                by_request(self.asked(rules), otherwise)
+                by_request(&mut next, self.asked(rules), otherwise)
             }
             At::Commit(outcome) => {
                 if self.failures > 0 {
@@ -276,13 +385,13 @@ impl World {
             }
             At::CarryOut(outcome) => {
                 if self.request == Request::Committed {
-                    if self.free_row() {
-                        next.row = Row::Cancelled;
-                        next.request = Request::None;
-                    } else if self.row == Row::Waits {
+                    if self.row == Row::Waits && !self.free_row() {
                         next.scheduler = true;
                     } else {
-                        next.request = Request::None;
+                        if self.free_row() {
+                            next.row = Row::Cancelled;
+                        }
+                        next.forget_promise(rules);
                     }
                 }
                 At::Announce(outcome)
@@ -351,14 +460,57 @@ impl World {
                     undone.canceller = Asking::GivesUp;
                 }
                 visit(undone);
+                let prepares = if self.locked_by == CANCELLER {
+                    Asking::Prepared
+                } else {
+                    Asking::Prepares
+                };
+                visit(World {
+                    canceller: prepares,
+                    ..*self
+                });
                 if self.locked_by == CANCELLER {
                     next.locked_by = NOBODY;
                     next.row = Row::Cancelled;
+                    Asking::Over(Some(true))
                 } else {
-                    next.request = Request::Committed;
-                    next.scheduler = self.standing() == Standing::NotHeld;
+                    next.written = rules != Some(Fault::WritesNothingDown);
+                    Asking::Promises
                 }
+            }
+            Asking::Promises => {
+                next.request = Request::Committed;
+                next.scheduler |= self.standing() == Standing::NotHeld;
                 Asking::Over(Some(true))
+            }
+            Asking::Prepares
+                if rules == Some(Fault::PreparesUnlocked) && self.request == Request::Open =>
+            {
+                next.request = Request::None;
+                Asking::Prepares
+            }
+            Asking::Prepares if self.row != Row::Waits => Asking::Over(Some(true)),
+            Asking::Prepares => {
+                if !self.free_row() {
+                    return;
+                }
+                next.locked_by = CANCELLER;
+                Asking::Settles
+            }
+            Asking::Settles => {
+                next.request = Request::None;
+                Asking::Prepared
+            }
+            Asking::Prepared => {
+                next.locked_by = NOBODY;
+                visit(World {
+                    row: Row::Cancelled,
+                    canceller: Asking::Over(Some(true)),
+                    ..next
+                });
+                // The sweep announces it.
+                next.announced = true;
+                Asking::Over(None)
             }
             Asking::GivesUp => {
                 next.request = Request::None;

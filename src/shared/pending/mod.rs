@@ -5,7 +5,7 @@
 mod savepoint;
 mod tell;
 
-pub use tell::ask_for_orphans;
+pub use tell::{ask_for_orphans, interrupt};
 
 use std::cell::RefCell;
 
@@ -69,7 +69,6 @@ struct Pending {
     announcements: Vec<Announcement>,
     /// Requests for cancels, each with the nest level at which it was made.
     cancels: Vec<(i32, Promise)>,
-    promises_cancels: bool,
     counts: Vec<Count>,
     changes: Vec<(i32, Change)>,
     presence: Option<(i32, Presence)>,
@@ -99,7 +98,6 @@ impl Pending {
     fn clear(&mut self) {
         self.announcements.clear();
         self.cancels.clear();
-        self.promises_cancels = false;
         self.counts.clear();
         self.changes.clear();
         self.presence = None;
@@ -121,7 +119,6 @@ impl Pending {
 static PENDING: PerProcess<RefCell<Pending>> = PerProcess::new(RefCell::new(Pending {
     announcements: Vec::new(),
     cancels: Vec::new(),
-    promises_cancels: false,
     counts: Vec::new(),
     changes: Vec::new(),
     presence: None,
@@ -246,11 +243,6 @@ pub fn ask_cancel(role: Oid, database: u32, job: i64) -> Option<Promise> {
 /// Whether this transaction has asked for the cancel of this job.
 pub fn has_asked(job: i64) -> bool {
     PENDING.with_borrow(|pending| pending.cancels.iter().any(|(_, known)| known.job == job))
-}
-
-/// The caller was answered that jobs will be cancelled: only a commit of this very session keeps that, not PREPARE.
-pub fn promises_cancels() {
-    with(|pending| pending.promises_cancels = true);
 }
 
 /// Withdraws the request for a cancel: the job's outcome was accepted first.

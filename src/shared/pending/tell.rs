@@ -5,8 +5,10 @@ use std::sync::atomic::Ordering;
 
 use super::{Announcement, Change, Pending, Why, PENDING};
 use crate::errors::{Error, Result, SqlState};
+use crate::job::cancel::carry_out_to_prepare;
 use crate::pg::signals;
 use crate::pg::transaction_end::{Before, End};
+use crate::pg::{identity, transaction};
 use crate::queue::cache;
 use crate::shared::cancels::Promise;
 use crate::shared::database::{Presence, NEVER};
@@ -15,13 +17,8 @@ use crate::shared::{self, Shared};
 
 /// After the other observers, who may still enqueue.
 pub(super) fn before(what: Before) -> Result<()> {
-    let is_promise = |pending: &Pending| pending.promises_cancels && !pending.cancels.is_empty();
-    if what == Before::Prepare && PENDING.with_borrow(is_promise) {
-        return Err(Error::new(
-            SqlState::FEATURE_NOT_SUPPORTED,
-            "cannot PREPARE a transaction that has cancelled a job which an executor holds",
-        )
-        .hint("COMMIT it, or cancel the job in a transaction of its own."));
+    if what == Before::Prepare {
+        keep_promises()?;
     }
     PENDING.with_borrow_mut(|pending| {
         let Some(shared) = shared::get() else {
@@ -48,6 +45,18 @@ pub(super) fn before(what: Before) -> Result<()> {
         }
         Ok(())
     })
+}
+
+/// Cancels that are promised at the commit of this session are carried out by the transaction that is prepared.
+fn keep_promises() -> Result<()> {
+    let promises: Vec<Promise> =
+        PENDING.with_borrow(|pending| pending.cancels.iter().map(|asked| asked.1).collect());
+    if promises.is_empty() {
+        return Ok(());
+    }
+    let each = || promises.iter().copied().try_for_each(carry_out_to_prepare);
+    // A commit has no snapshot.
+    transaction::with_snapshot(|| identity::as_owner(each))
 }
 
 /// Whether this transaction itself drops the queue with all its jobs.
@@ -86,10 +95,14 @@ pub(super) fn at_end(end: End) {
             }
             if end == End::Commit {
                 pending.tell_commit(shared);
-            } else if end == End::Abort {
+            } else {
+                // A queue that is prepared gets its slot after COMMIT PREPARED, from the scheduler: nobody else would give
+                // it up after ROLLBACK PREPARED.
+                free_created(shared, &pending.changes, 0);
+            }
+            if end == End::Abort {
                 tell_locked(shared, &pending.announcements);
                 tell_waiting(shared, pending.locked_waiting);
-                free_created(shared, &pending.changes, 0);
             }
             if end != End::Commit {
                 reopen(shared, &pending.changes, 0);
@@ -167,14 +180,19 @@ fn tell_cancel(shared: &Shared, database: u32, promise: Promise) {
         return shared.cancels.give_up(promise);
     };
     shared.cancels.commit(promise);
-    match shared.executor_holding(database, promise.job) {
-        Some(executor) if executor.job.load(Ordering::SeqCst) == promise.job => {
-            executor.cancelled.store(promise.job, Ordering::SeqCst);
-            signals::cancel(executor.pid.load(Ordering::SeqCst));
-        }
-        Some(_) => {}
-        None => shared.ask_for_cancels(place),
+    if !interrupt(shared, database, promise.job) {
+        shared.ask_for_cancels(place);
     }
+}
+
+/// Interrupts a job where it runs; false when no executor holds it.
+pub fn interrupt(shared: &Shared, database: u32, job: i64) -> bool {
+    let holder = shared.executor_holding(database, job);
+    if let Some(executor) = holder.filter(|one| one.job.load(Ordering::SeqCst) == job) {
+        executor.cancelled.store(job, Ordering::SeqCst);
+        signals::cancel(executor.pid.load(Ordering::SeqCst));
+    }
+    holder.is_some()
 }
 
 /// Cancels promised at `level` or deeper are not to be.

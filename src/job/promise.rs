@@ -1,0 +1,60 @@
+//! Promises of cancels in the table: who is told that a job which an executor holds will be cancelled finds it so after a
+//! crash, a restart and a promotion too. What runs looks into shared memory only (`shared::cancels`); the table is
+//! read once in a life of the server, before anything is claimed.
+
+use std::sync::atomic::Ordering;
+
+use crate::params;
+use crate::pg::spi::{self, Plan};
+use crate::pg::{database, BuiltinOid};
+use crate::shared;
+use crate::shared::database::Database;
+
+static WRITE: Plan = Plan::new(
+    "INSERT INTO pushy.promised_cancel (job_id) VALUES ($1)",
+    &[BuiltinOid::INT8OID],
+);
+
+/// What others just write or remove is theirs, and not waited for.
+static FORGET: Plan = Plan::new(
+    "DELETE FROM pushy.promised_cancel p \
+      USING (SELECT o.job_id, o.promise FROM pushy.promised_cancel o WHERE o.job_id OPERATOR(pg_catalog.=) $1 \
+                FOR UPDATE SKIP LOCKED) free \
+      WHERE p.job_id OPERATOR(pg_catalog.=) free.job_id AND p.promise OPERATOR(pg_catalog.=) free.promise",
+    &[BuiltinOid::INT8OID],
+);
+
+static ALL: Plan = Plan::new("SELECT DISTINCT p.job_id FROM pushy.promised_cancel p", &[]);
+
+/// Promises the cancel of a job with the commit of this transaction. As the extension's owner, as are the others.
+pub fn write(job: i64) {
+    spi::run(&WRITE, params![job]);
+}
+
+/// The job is cancelled, or gone, with this transaction at the latest.
+pub fn forget(job: i64) {
+    spi::run(&FORGET, params![job]);
+}
+
+/// Puts into shared memory what was promised before the server started, unless somebody has; false when there is no room
+/// for all of it yet.
+pub fn recall(place: &Database) -> bool {
+    place.cancels_recalled.load(Ordering::SeqCst) || recall_again(place)
+}
+
+/// The same, whoever has: rows may have come without a commit of ours.
+#[cold]
+pub fn recall_again(place: &Database) -> bool {
+    let cancels = &shared::expect().cancels;
+    let here = database::current();
+    let promised: Vec<i64> = spi::connect(|spi| {
+        let all = spi.run(&ALL, params![]);
+        all.rows().map(|row| row.i64(1)).collect()
+    });
+    if !promised.is_empty() {
+        place.cancels_requested.store(true, Ordering::SeqCst);
+    }
+    let all = promised.into_iter().all(|job| cancels.recall(here, job));
+    place.cancels_recalled.store(all, Ordering::SeqCst);
+    all
+}
