@@ -301,6 +301,7 @@ impl QueueSlot {
             role: _,
             concurrency: _,
             runnable: _,
+            unborn: _,
             running,
             // These grow only: who compares two looks must not meet the first again.
             permits: _,
