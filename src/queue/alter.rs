@@ -4,7 +4,7 @@ use super::control::{self, Event};
 use super::definition::{self, Definition};
 use super::options::{self, Options};
 use super::register::{hold_handler, require_fit, set_handler, set_role, trust_handler};
-use super::{privilege, publish, store};
+use super::{publish, store};
 use crate::errors::{quote_literal, Error, Result, SqlState};
 use crate::pg::{identity, transaction};
 use crate::sql_function;
@@ -48,10 +48,9 @@ fn alter(name: &str, options: &Options) -> Result<()> {
 
 /// The queue, its row locked, if the caller has its owner's rights.
 pub fn find_owned(name: &str) -> Result<Definition> {
-    let queue = identity::as_owner(|| definition::find_for_update(name))?
-        .ok_or_else(|| Error::no_such_queue(name))?;
-    privilege::require_owner(&queue, identity::current_user())?;
-    Ok(queue)
+    let caller = identity::current_user();
+    identity::as_owner(|| definition::lock_owned(name, caller))?
+        .ok_or_else(|| Error::no_such_queue(name))
 }
 
 /// Writes a changed definition and has everybody told.

@@ -3,6 +3,7 @@
 use crate::pg::{BuiltinOid, Oid};
 use pushy_core::backoff::Backoff;
 
+use super::privilege;
 use crate::errors::{Error, Result};
 use crate::params;
 use crate::pg::spi::{self, Plan, Row};
@@ -138,9 +139,29 @@ pub fn find(name: &str) -> Result<Option<Definition>> {
     Ok(load(&BY_NAME, params![name])?.pop())
 }
 
-/// The same, its row locked until the transaction ends: changes of one queue come one after another.
-pub fn find_for_update(name: &str) -> Result<Option<Definition>> {
-    Ok(load(&BY_NAME_LOCKED, params![name])?.pop())
+/// The same with its row locked until the transaction ends, because changes of one queue come one after another: where the
+/// caller `may` do that. Whoever may not comes to hold no lock and to wait for none, either of which would stop the owner.
+pub fn find_for_update(
+    name: &str,
+    may: impl Fn(&Definition) -> Result<bool>,
+) -> Result<Option<Definition>> {
+    let entitled = |found: Option<Definition>| match found {
+        Some(queue) if may(&queue)? => Ok(Some(queue)),
+        _ => Ok(None),
+    };
+    if entitled(find(name)?)?.is_none() {
+        return Ok(None);
+    }
+    // Another queue may have the name by now.
+    entitled(load(&BY_NAME_LOCKED, params![name])?.pop())
+}
+
+/// The same for a caller with the rights of its owner; others get an error.
+pub fn lock_owned(name: &str, caller: Oid) -> Result<Option<Definition>> {
+    find_for_update(name, |queue| {
+        privilege::require_owner(queue, caller)?;
+        Ok(true)
+    })
 }
 
 pub fn find_by_id(queue_id: i32) -> Result<Option<Definition>> {

@@ -6,7 +6,7 @@ use super::control::{self, Event};
 use super::definition::{self, Definition};
 use super::fitness::{self, Unfit};
 use super::options::{self, Options};
-use super::{handler_name, privilege, publish, restore, share, store};
+use super::{handler_name, publish, restore, share, store};
 use crate::errors::{quote_literal, Error, Result, SqlState};
 use crate::pg::{
     database, ereport, function_catalog as functions, home, identifier, identity, transaction,
@@ -37,7 +37,7 @@ fn register(name: String, handler: &str, options: &Options) -> Result<String> {
     // Around again only when somebody else registers or drops the name at this moment.
     const TRIES: usize = 10;
     for _ in 0..TRIES {
-        let existing = identity::as_owner(|| definition::find_for_update(&wanted.name))?;
+        let existing = identity::as_owner(|| definition::lock_owned(&wanted.name, caller))?;
         let written = match existing {
             Some(existing) => replace(&existing, &mut wanted)?,
             None => create(&mut wanted)?,
@@ -70,10 +70,9 @@ fn create(wanted: &mut Definition) -> Result<bool> {
     Ok(true)
 }
 
-/// Everything is as wanted now, but for the owner and the pause.
+/// Everything is as wanted now, but for the owner and the pause; the caller has the owner's rights.
 fn replace(existing: &Definition, wanted: &mut Definition) -> Result<bool> {
     let caller = identity::current_user();
-    privilege::require_owner(existing, caller)?;
     wanted.queue_id = existing.queue_id;
     wanted.paused = existing.paused;
     wanted.owner = existing.owner;

@@ -21,8 +21,8 @@ sql_function!(pushy_resume_after_restore, |call| {
     let queues = identity::as_owner(definition::all)?;
     call.answer_rows(|rows| {
         for queue in queues {
-            let found = identity::as_owner(|| definition::find_for_update(&queue.name))?;
-            let found = found.filter(|queue| resumes_all || privilege::is_owner(queue, caller));
+            let may = |queue: &Definition| Ok(resumes_all || privilege::is_owner(queue, caller));
+            let found = identity::as_owner(|| definition::find_for_update(&queue.name, may))?;
             let Some(queue) = found else { continue };
             let name = queue.name.clone();
             if let Some(obstacle) = move_in(queue)? {

@@ -122,8 +122,7 @@ fn create(call: Call) -> Result<String> {
             spi::run(plan, written) > 0
         };
         loop {
-            if let Some(known) = table::find_for_update(&name)? {
-                known.require_owner(caller)?;
+            if let Some(known) = table::lock_owned(&name, caller)? {
                 // After a restore its cursor is of another place: it begins here like a new one.
                 let cursor = if known.is_home {
                     known.cursor

@@ -88,8 +88,18 @@ pub fn find(name: &str) -> Result<Option<Subscription>> {
     Ok(load(&BY_NAME, params![name])?.pop())
 }
 
-pub fn find_for_update(name: &str) -> Result<Option<Subscription>> {
-    Ok(load(&BY_NAME_LOCKED, params![name])?.pop())
+/// The same with its row locked until the transaction ends. Whoever has not its owner's rights is refused before there is a
+/// lock to hold or to wait for.
+pub fn lock_owned(name: &str, caller: Oid) -> Result<Option<Subscription>> {
+    let Some(seen) = find(name)? else {
+        return Ok(None);
+    };
+    seen.require_owner(caller)?;
+    let locked = load(&BY_NAME_LOCKED, params![name])?.pop();
+    if let Some(subscription) = &locked {
+        subscription.require_owner(caller)?;
+    }
+    Ok(locked)
 }
 
 /// The same for a worker, which waits for nobody: None also where somebody else holds its row.
