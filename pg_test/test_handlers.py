@@ -111,3 +111,12 @@ def test_statement_timestamp_is_the_jobs_and_now_is_the_transactions(db):
             $$SELECT now() <= statement_timestamp() AND statement_timestamp() <= clock_timestamp()$$;
         SELECT pushy.queue_register('q', 'work(jsonb)')""")
     assert db.job_wait(db.value("SELECT pushy.enqueue('q')"))["result"] is True
+
+
+def test_a_handler_that_is_half_a_signature_is_told_as_it_was_written(db):
+    """Not with the arguments that were tried behind it."""
+    for text in ("h(jsonb", "h(", "nowhere.h(jsonb", "h)(", '"h'):
+        with pytest.raises(psycopg.Error) as error:
+            db.sql("SELECT pushy.queue_register('q', %s)", text)
+        said = str(error.value).replace("'public.send_mail(jsonb)'", "")
+        assert text in said and "pg_catalog.jsonb" not in said and "pushy.job)" not in said.split("HINT")[0], said

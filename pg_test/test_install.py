@@ -63,12 +63,13 @@ def test_the_public_may_read_the_views_and_touch_nothing_else(db):
 
 
 def test_no_role_but_the_owner_has_rights_on_a_table(db):
-    """But for who owns the database: pg_dump reads for him what it dumps, and nothing else."""
-    dumped = db.value("SELECT array_agg(c::regclass::text) FROM pg_extension, unnest(extconfig) c WHERE extname = 'pushy'")
+    """But for who owns the database: pg_dump reads for him what it dumps, and the dump can be loaded, which inserts nothing."""
+    dumped = db.rows("SELECT c::regclass::text, relkind::text FROM pg_extension, unnest(extconfig) c JOIN pg_class p ON p.oid = c WHERE extname = 'pushy'")
     granted = db.rows("""
         SELECT c.oid::regclass::text, acl.grantee::regrole::text, acl.privilege_type FROM pg_class c, aclexplode(c.relacl) acl
          WHERE c.relnamespace = 'pushy'::regnamespace AND c.relkind IN ('r', 'S') AND acl.grantee <> c.relowner""")
-    assert sorted(granted) == sorted((table, "pg_database_owner", "SELECT") for table in dumped)
+    assert sorted(granted) == sorted((relation, "pg_database_owner", privilege) for relation, kind in dumped
+                                     for privilege in ("SELECT", "UPDATE" if kind == "S" else "INSERT"))
 
 
 def test_every_view_is_a_security_barrier(db):
@@ -87,16 +88,19 @@ def test_every_table_has_a_primary_key_and_nothing_that_runs_or_locks(db):
 
 def test_every_table_keeps_writers_out_by_a_trigger_and_has_no_other(db):
     """Whoever writes what workers believe runs code as anybody. A table that is added has it by the install script's loop."""
-    wanted = ("refuse_write", "pushy.refuse_write()", "A", "BEFORE INSERT OR DELETE OR UPDATE OR TRUNCATE")
+    refuses = ("refuse_write", "A", "BEFORE INSERT OR DELETE OR UPDATE OR TRUNCATE", "STATEMENT EXECUTE FUNCTION pushy.refuse_write({})")
+    passes_over = ("pass_over_row", "A", "BEFORE INSERT", "ROW EXECUTE FUNCTION pushy.pass_over_row()")
     tables = {table for table, in db.rows(f"""
         SELECT c.oid::regclass::text FROM ({MEMBERS}) member JOIN pg_class c ON c.oid = objid
          WHERE classid = 'pg_class' AND c.relkind NOT IN ('S', 'v', 'c', 'i')""")}
     assert len(tables) > 30
+    dumped = tables & {table for table, in db.rows("SELECT c::regclass::text FROM pg_extension, unnest(extconfig) c WHERE extname = 'pushy'")}
     triggers = db.rows("""
-        SELECT tgrelid::regclass::text, tgname, tgfoid::regprocedure::text, tgenabled::text,
-               substring(pg_get_triggerdef(oid) FROM 'BEFORE .*(?= ON .* FOR EACH STATEMENT EXECUTE FUNCTION)')
+        SELECT tgrelid::regclass::text, tgname, tgenabled::text,
+               substring(pg_get_triggerdef(oid) FROM '(BEFORE .*) ON '), substring(pg_get_triggerdef(oid) FROM 'FOR EACH (.*)')
           FROM pg_trigger WHERE tgrelid::regclass::text LIKE 'pushy%' AND NOT tgisinternal""")
-    assert {(table, *wanted) for table in tables} == set(triggers)
+    wanted = {(table, *refuses[:3], refuses[3].format("'dumped'" if table in dumped else "")) for table in tables}
+    assert wanted | {(table, *passes_over) for table in dumped} == set(triggers)
 
 
 def test_a_queue_can_be_named_by_named_arguments_everywhere(db):
@@ -123,8 +127,7 @@ def test_the_schema_is_fixed(db):
 
 
 def test_dropping_the_extension_leaves_nothing(db):
-    """But for the schema that PostgreSQL made for it: by PostgreSQL's rules it is not part of the extension."""
-    count = "SELECT count(*) FROM pg_proc UNION ALL SELECT count(*) FROM pg_class WHERE relname NOT LIKE 'pg_toast%'"
+    count = "SELECT count(*) FROM pg_proc UNION ALL SELECT count(*) FROM pg_class WHERE relname NOT LIKE 'pg_toast%' UNION ALL SELECT count(*) FROM pg_namespace"
     db.sql("DROP EXTENSION pushy")
     before = db.rows(count)
     db.sql("CREATE EXTENSION pushy")
@@ -132,7 +135,12 @@ def test_dropping_the_extension_leaves_nothing(db):
     db.job_wait(db.value("SELECT pushy.enqueue('q')"))
     db.sql("DROP FUNCTION work(); DROP EXTENSION pushy")
     assert db.rows(count) == before
-    db.sql("DROP SCHEMA pushy RESTRICT")
+
+
+def test_the_schema_is_the_extensions_and_goes_with_it_alone(db):
+    for way in ("", "CASCADE"):
+        with pytest.raises(psycopg.errors.DependentObjectsStillExist, match="extension pushy requires it"):
+            db.sql(f"DROP SCHEMA pushy {way}")
 
 
 def test_dropped_and_created_again_it_works(db):
@@ -142,12 +150,14 @@ def test_dropped_and_created_again_it_works(db):
         db.sql("DROP EXTENSION pushy; CREATE EXTENSION pushy")
 
 
-def test_a_schema_of_somebody_else_is_not_moved_into(db, role):
+def test_a_schema_that_is_there_is_not_moved_into(db, role):
     """Its owner could plant `pushy.enqueue(text, json)` beside ours."""
-    planter = role()
-    db.sql(f"DROP EXTENSION pushy; DROP SCHEMA pushy; CREATE SCHEMA pushy AUTHORIZATION {planter}")
-    with pytest.raises(psycopg.Error, match="pushy"):
-        db.sql("CREATE EXTENSION pushy")
+    db.sql("DROP EXTENSION pushy")
+    for whose in ("", f"AUTHORIZATION {role()}"):
+        db.sql(f"CREATE SCHEMA pushy {whose}")
+        with pytest.raises(psycopg.errors.DuplicateSchema, match="pushy") as refusal:
+            db.sql("CREATE EXTENSION pushy")
+        db.sql(refusal.value.diag.message_hint.rpartition(": ")[2])
 
 
 def test_a_plain_role_may_not_create_it(db, role):

@@ -172,7 +172,7 @@ def test_names_planted_before_pg_catalog_never_run_with_more_rights(tenant, path
 def test_a_planted_schema_of_the_same_name_is_not_the_extensions(tenant, role):
     """Before CREATE EXTENSION: objects of others in a schema pushy would be found by its functions."""
     planter = role()
-    tenant.sql(f"DROP EXTENSION pushy; DROP SCHEMA pushy; CREATE SCHEMA pushy AUTHORIZATION {planter}")
+    tenant.sql(f"DROP EXTENSION pushy; CREATE SCHEMA pushy AUTHORIZATION {planter}")
     with tenant.connect(user=planter) as session:
         session.execute("CREATE TABLE pushy.queue (queue text); CREATE FUNCTION pushy.enqueue(text) RETURNS bigint LANGUAGE sql AS 'SELECT 1'")
     with pytest.raises(psycopg.Error):

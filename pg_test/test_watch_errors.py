@@ -251,3 +251,15 @@ def test_without_the_preload_watches_work_as_far_as_no_worker_is_needed(make_clu
     db.sql("INSERT INTO t VALUES (5, 5, repeat(' ', 9000))")
     assert db.value("SELECT pushy.unwatch('t')") == 2
     assert db.value("SELECT count(*) FROM pg_trigger WHERE tgrelid = 't'::regclass") == 0
+
+
+@pytest.mark.parametrize("options", ["payload => 'key'", "payload => 'diff'", "payload => 'key', queue => 'q'", "payload => 'diff', channel => 'c', queue => 'q'"])
+def test_whatever_says_which_row_by_its_key_warns_where_there_is_none(db, options):
+    db.sql("CREATE TABLE keyless (v text); CREATE FUNCTION nothing() RETURNS void LANGUAGE sql AS ''; SELECT pushy.queue_register('q', 'nothing()')")
+    told = []
+    db.main.add_notice_handler(lambda diag: told.append(diag.message_primary))
+    db.sql(f"SELECT pushy.watch('keyless', {options})")
+    assert any("has no key" in message for message in told), told
+    told.clear()
+    db.sql("SELECT pushy.unwatch('keyless'); SELECT pushy.watch('keyless', payload => 'row'); SELECT pushy.watch('keyless', queue => 'q', args_expr => 'to_jsonb(1)')")
+    assert told == []

@@ -93,3 +93,10 @@ def test_a_table_of_another_access_method_is_refused_not_corrupted(db):
         db.sql(f"ALTER TABLE pushy.{table} SET ACCESS METHOD heap")
         db.sql(statement)
     db.jobs_wait("q")
+
+
+def test_an_executor_that_is_idle_shows_no_job_of_before(db):
+    db.sql("CREATE FUNCTION nothing() RETURNS void LANGUAGE sql AS ''; SELECT pushy.queue_register('q', 'nothing()')")
+    assert db.job_wait(db.value("SELECT pushy.enqueue('q')"))["state"] == "completed"
+    db.wait_until("SELECT array_agg(state || ':' || query) FROM pg_stat_activity WHERE datname = current_database() AND backend_type LIKE 'pushy executor%'",
+                  ["idle:"])

@@ -125,14 +125,24 @@ GRANT EXECUTE ON FUNCTION
   pushy.channel_grant_rows()
   TO PUBLIC;
 
--- pg_dump reads them, and the owner of a database, who may drop it, makes its backups.
+-- pg_dump reads them, and the owner of a database, who may drop it, makes its backups and loads them. INSERT lets COPY
+-- begin: write_guard.sql passes over each row. Sequences can be set, which harms nobody (src/pg/sequence.rs, src/job/position.rs).
 GRANT USAGE ON SCHEMA pushy TO pg_database_owner;
 DO $$
 DECLARE
   relation pg_catalog.regclass;
+  kind pg_catalog."char";
 BEGIN
-  FOREACH relation IN ARRAY (SELECT e.extconfig FROM pg_catalog.pg_extension e WHERE e.extname OPERATOR(pg_catalog.=) 'pushy') LOOP
-    EXECUTE pg_catalog.format('GRANT SELECT ON %s TO pg_database_owner', relation);
+  FOR relation, kind IN
+    SELECT c.oid, c.relkind
+      FROM pg_catalog.pg_extension e JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) ANY (e.extconfig)
+     WHERE e.extname OPERATOR(pg_catalog.=) 'pushy'
+  LOOP
+    IF kind OPERATOR(pg_catalog.=) 'S'::pg_catalog."char" THEN
+      EXECUTE pg_catalog.format('GRANT SELECT, UPDATE ON %s TO pg_database_owner', relation);
+    ELSE
+      EXECUTE pg_catalog.format('GRANT SELECT, INSERT ON %s TO pg_database_owner', relation);
+    END IF;
   END LOOP;
 END
 $$;

@@ -187,8 +187,8 @@ COMMENT ON COLUMN pushy.subscriptions.lag_bytes IS 'Bytes of their channels and 
 COMMENT ON COLUMN pushy.subscriptions.lag IS 'Age of the oldest of them; NULL where there is none.';
 COMMENT ON COLUMN pushy.subscriptions.resync IS 'Whether the log was emptied past its cursor: its reader will be told.';
 COMMENT ON COLUMN pushy.subscriptions.stopped IS 'Why its notices become no jobs; tried again when a queue, a privilege or the subscription changes.';
-COMMENT ON COLUMN pushy.subscriptions.state IS 'active, elsewhere (came by a restore), stopped (its notices become no jobs), no_relay (nothing new comes, because no relay can) or resync (its reader is about to be told that notices are missing).';
-COMMENT ON COLUMN pushy.subscriptions.fix IS 'What makes it active; NULL: it is.';
+COMMENT ON COLUMN pushy.subscriptions.state IS 'active, elsewhere (came by a restore), ownerless (the role that owned it was dropped: a superuser drops it, or creates it again as his), stopped (its notices become no jobs), no_relay (nothing new comes, because no relay can) or resync (its reader is about to be told that notices are missing).';
+COMMENT ON COLUMN pushy.subscriptions.fix IS 'The statement that makes it active or, where none does by itself, what to do in words; NULL: it is.';
 COMMENT ON COLUMN pushy.subscriptions.created_at IS 'When it was first created.';
 COMMENT ON COLUMN pushy.subscriptions.acked_at IS 'When it was last acknowledged.';
 

@@ -60,7 +60,7 @@ COMMENT ON FUNCTION pushy.queue_run(text, int) IS
 CREATE FUNCTION pushy.queue_explain(queue text, OUT reason text, OUT fix text)
 RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 2 AS 'MODULE_PATHNAME', 'pushy_queue_explain';
 COMMENT ON FUNCTION pushy.queue_explain(text) IS
-  'Why jobs of a queue do not run now, what blocks most first, and the statement that changes it; fix is NULL where there is nothing to do. Needs privilege monitor.';
+  'Why jobs of a queue do not run now, what blocks most first, and the statement that changes it or, where none does by itself, what to do in words; fix is NULL where there is nothing to do. Needs privilege monitor.';
 
 CREATE FUNCTION pushy.queue_grant(queue text, role text, privilege text)
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_queue_grant';

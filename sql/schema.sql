@@ -4,31 +4,22 @@
 -- key; none has a foreign key (an enqueue would lock the queue's row), a trigger but that of write_guard.sql,
 -- or a user's type.
 
--- CREATE EXTENSION moves into a schema that is there already: not into one where somebody else has planted
--- functions beside ours, or still could.
+-- Not one that is there already, where somebody else has planted functions beside ours, or still could.
 DO $$
-DECLARE
-  schema_oid pg_catalog.oid := 'pushy'::pg_catalog.regnamespace::pg_catalog.oid;
 BEGIN
-  IF EXISTS (SELECT FROM pg_catalog.pg_namespace n
-              WHERE n.oid OPERATOR(pg_catalog.=) schema_oid
-                AND (n.nspowner OPERATOR(pg_catalog.<>) (SELECT r.oid FROM pg_catalog.pg_roles r
-                                                           WHERE r.rolname OPERATOR(pg_catalog.=) CURRENT_USER)
-                     OR EXISTS (SELECT FROM pg_catalog.aclexplode(n.nspacl) a
-                                 WHERE a.privilege_type OPERATOR(pg_catalog.=) 'CREATE'
-                                   AND a.grantee OPERATOR(pg_catalog.<>) n.nspowner)))
-     OR EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.relnamespace OPERATOR(pg_catalog.=) schema_oid)
-     OR EXISTS (SELECT FROM pg_catalog.pg_proc p WHERE p.pronamespace OPERATOR(pg_catalog.=) schema_oid)
-     OR EXISTS (SELECT FROM pg_catalog.pg_type t WHERE t.typnamespace OPERATOR(pg_catalog.=) schema_oid)
-     OR EXISTS (SELECT FROM pg_catalog.pg_operator o WHERE o.oprnamespace OPERATOR(pg_catalog.=) schema_oid)
-  THEN
-    RAISE EXCEPTION 'schema "pushy" exists, and is not empty or not only yours'
-      USING ERRCODE = 'object_not_in_prerequisite_state',
+  IF EXISTS (SELECT FROM pg_catalog.pg_namespace n WHERE n.nspname OPERATOR(pg_catalog.=) 'pushy') THEN
+    RAISE EXCEPTION 'schema "pushy" exists'
+      USING ERRCODE = 'duplicate_schema',
             HINT = 'Look into it, then run: DROP SCHEMA pushy';
   END IF;
 END
 $$;
 
+-- Made here, not by the control file, it is the extension's: a dump does not create it, and where the extension stands a
+-- role that may not do that can load the dump. For the same reason the extension has no comment in the database: a dump would say it
+-- again, and only the extension's owner may.
+CREATE SCHEMA pushy;
+COMMENT ON EXTENSION pushy IS NULL;
 COMMENT ON SCHEMA pushy IS
   'Notices, queues and jobs that run inside the server. \df+ pushy.* is the manual; start with pushy.queue_register. A role that is to use it needs GRANT USAGE ON SCHEMA pushy.';
 

@@ -173,7 +173,19 @@ SELECT u.relation, u.name, u.channel, u.channel_name, u.events, u.columns, u.con
          CASE
            WHEN s.state OPERATOR(pg_catalog.=) 'elsewhere' THEN 'SELECT * FROM pushy.resume_after_restore()'
            WHEN s.state OPERATOR(pg_catalog.=) 'paused' THEN pg_catalog.format('SELECT pushy.watch_resume(%L, %L)', r.oid::pg_catalog.regclass, w.name)
-           WHEN s.state OPERATOR(pg_catalog.=) 'broken' THEN COALESCE(c.fix, 'Declare it again with pushy.watch.')
+           WHEN s.state OPERATOR(pg_catalog.=) 'broken' THEN COALESCE(c.fix, pg_catalog.format('SELECT pushy.watch(%s)', pg_catalog.concat_ws(', ',
+             pg_catalog.format('%L, events => %L', r.oid::pg_catalog.regclass, w.events),
+             CASE WHEN w.channel IS NOT NULL AND NOT w.named_by_table THEN pg_catalog.format('channel => %L', pushy.channel_ident(w.channel)) END,
+             CASE WHEN w.columns IS NOT NULL THEN pg_catalog.format('columns => %L', w.columns) END,
+             CASE WHEN w.condition IS NOT NULL THEN pg_catalog.format('condition => %L', w.condition) END,
+             CASE WHEN w.payload_expr IS NOT NULL THEN pg_catalog.format('payload_expr => %L', w.payload_expr)
+                  ELSE pg_catalog.format('payload => %L', w.payload) END,
+             pg_catalog.format('level => %L', w.level),
+             CASE WHEN w.channel IS NOT NULL THEN pg_catalog.format('delivery => %L', w.delivery) END,
+             CASE WHEN w.queue IS NOT NULL THEN pg_catalog.format('queue => %L', w.queue) END,
+             CASE WHEN w.args_expr IS NOT NULL THEN pg_catalog.format('args_expr => %L', w.args_expr) END,
+             CASE WHEN w.merge THEN 'merge => true' END,
+             CASE WHEN NOT w.named_by_table THEN pg_catalog.format('name => %L', w.name) END)))
            WHEN s.state OPERATOR(pg_catalog.=) 'no_relay' THEN COALESCE(o.fix, o.reason)
            ELSE t.enable
          END AS fix,
@@ -232,7 +244,7 @@ SELECT u.relation, u.name, u.channel, u.channel_name, u.events, u.columns, u.con
    WHERE c.notices IS NOT NULL
   UNION ALL
   SELECT o.relation::pg_catalog.regclass, o.name, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 'orphaned',
-         pg_catalog.format('Declare it again with pushy.watch, or run: SELECT pushy.unwatch(%L, %L)', o.relation::pg_catalog.regclass, o.name),
+         pg_catalog.format('SELECT pushy.unwatch(%L, %L)', o.relation::pg_catalog.regclass, o.name),
          NULL, NULL, NULL, NULL, NULL
     FROM pushy.watch_orphans() o
    WHERE pg_catalog.has_table_privilege(o.relation, 'TRIGGER')) u;
@@ -253,9 +265,9 @@ COMMENT ON COLUMN pushy.watches.queue IS 'A job per notice goes here; NULL: noti
 COMMENT ON COLUMN pushy.watches.args_expr IS 'The arguments of jobs as SQL over NEW and OLD, as it was written or, since a column was renamed, as the server writes it; NULL: the payload.';
 COMMENT ON COLUMN pushy.watches.merge IS 'Whether equal notices of several transactions may be told once.';
 COMMENT ON COLUMN pushy.watches.owner IS 'Who declared it: must be allowed to enqueue.';
-COMMENT ON COLUMN pushy.watches.state IS 'active, paused, elsewhere (came by a restore), orphaned (its triggers did, and it did not: they tell nothing), broken (a trigger was dropped, by hand or with what it used: it tells nothing; or its queue is gone or another''s, or who declared it is gone or may not enqueue: it adds no jobs), disabled (some of its triggers are, maybe those of a partition), replica (they fire only for what replication applies) or no_relay (its notices wait in the event log, and no relay can come to tell them).';
-COMMENT ON COLUMN pushy.watches.fix IS 'What makes it active; NULL: it is.';
-COMMENT ON COLUMN pushy.watches.notices IS 'Notices since the server started.';
+COMMENT ON COLUMN pushy.watches.state IS 'active, paused, elsewhere (came by a restore), orphaned (its triggers did, and it did not: they tell nothing until it is declared again, and fix ends them), broken (a trigger was dropped, by hand or with what it used: it tells nothing; or its queue is gone or another''s, or who declared it is gone or may not enqueue: it adds no jobs), disabled (some of its triggers are, maybe those of a partition), replica (they fire only for what replication applies) or no_relay (its notices wait in the event log, and no relay can come to tell them).';
+COMMENT ON COLUMN pushy.watches.fix IS 'The statement that makes it active or, where none does by itself, what to do in words; NULL: it is.';
+COMMENT ON COLUMN pushy.watches.notices IS 'Notices since the server started. 8,192 watches of the cluster are counted, of one role (but a superuser) one for four places that are free; those beyond stay at 0, and work all the same.';
 COMMENT ON COLUMN pushy.watches.jobs IS 'Jobs since the server started.';
 COMMENT ON COLUMN pushy.watches.errors IS 'Expressions and conversions that failed, and jobs that the owner may not enqueue, since the server started.';
 COMMENT ON COLUMN pushy.watches.last_told_at IS 'When the last notice or job was committed.';

@@ -7,13 +7,21 @@ RETURNS trigger LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy
 COMMENT ON FUNCTION pushy.refuse_write() IS
   'Internal: what a trigger on each of Pushy''s tables calls. Refuses every statement that would write it but those of a role with the rights of the table''s owner.';
 
--- On every table that there is; ALWAYS, because session_replication_role can be granted.
+CREATE FUNCTION pushy.pass_over_row()
+RETURNS trigger LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_pass_over_row';
+COMMENT ON FUNCTION pushy.pass_over_row() IS
+  'Internal: what a row trigger on the tables of a dump calls. Lets rows of the table''s owner in, and passes over those of the database''s owner, with a warning.';
+
+-- On every table that there is; ALWAYS, because session_replication_role can be granted. The tables of a dump have a second one:
+-- the database's owner, who may dump them, loads the dump without an error and these tables without a row.
 DO $$
 DECLARE
   name pg_catalog.text;
+  is_dumped pg_catalog.bool;
 BEGIN
-  FOR name IN
-    SELECT pg_catalog.format('%I.%I', n.nspname, c.relname)
+  FOR name, is_dumped IN
+    SELECT pg_catalog.format('%I.%I', n.nspname, c.relname),
+           c.oid OPERATOR(pg_catalog.=) ANY ((SELECT e.extconfig FROM pg_catalog.pg_extension e WHERE e.extname OPERATOR(pg_catalog.=) 'pushy')::pg_catalog.oid[])
       FROM pg_catalog.pg_depend d
       JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) d.objid
       JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
@@ -24,9 +32,20 @@ BEGIN
        AND d.deptype OPERATOR(pg_catalog.=) 'e'::pg_catalog."char"
        AND c.relkind OPERATOR(pg_catalog.=) 'r'::pg_catalog."char"
   LOOP
+    IF is_dumped THEN
+      EXECUTE pg_catalog.format(
+        'CREATE TRIGGER refuse_write BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON %1$s '
+        'FOR EACH STATEMENT EXECUTE FUNCTION pushy.refuse_write(''dumped''); '
+        'CREATE TRIGGER pass_over_row BEFORE INSERT ON %1$s FOR EACH ROW EXECUTE FUNCTION pushy.pass_over_row(); '
+        'ALTER TABLE %1$s ENABLE ALWAYS TRIGGER pass_over_row; '
+        'COMMENT ON TRIGGER pass_over_row ON %1$s IS ''Passes over the rows of the database''''s owner, whom refuse_write lets come so far.''',
+        name);
+    ELSE
+      EXECUTE pg_catalog.format(
+        'CREATE TRIGGER refuse_write BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON %1$s '
+        'FOR EACH STATEMENT EXECUTE FUNCTION pushy.refuse_write()', name);
+    END IF;
     EXECUTE pg_catalog.format(
-      'CREATE TRIGGER refuse_write BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON %1$s '
-      'FOR EACH STATEMENT EXECUTE FUNCTION pushy.refuse_write(); '
       'ALTER TABLE %1$s ENABLE ALWAYS TRIGGER refuse_write; '
       'COMMENT ON TRIGGER refuse_write ON %1$s IS ''Keeps out everybody but the owner, whatever privileges they have.''', name);
   END LOOP;

@@ -47,7 +47,7 @@ pub fn of_workers() -> Vec<Finding> {
     if launcher_is_missing && !database::is_standby() {
         findings.push(blocked(
             format!(
-                "Pushy's launcher is not running: it is being started again, or found all {} slots of max_worker_processes taken",
+                "Pushy's launcher is not running: it is being started again, or found all {} slots of max_worker_processes taken, whose number another start of the server changes",
                 guc::max_worker_processes()
             ),
             more_slots(),
@@ -86,7 +86,7 @@ pub fn starved(shared: &Shared) -> Option<Finding> {
     let slots = guc::max_worker_processes();
     (shared.starved.load(Ordering::SeqCst) != 0).then(|| {
         blocked(
-            format!("no background worker can be started: all {slots} slots of max_worker_processes are taken"),
+            format!("no background worker can be started: all {slots} slots of max_worker_processes are taken, and another start of the server changes their number"),
             more_slots(),
         )
     })
@@ -95,7 +95,7 @@ pub fn starved(shared: &Shared) -> Option<Finding> {
 /// Room for all of Pushy's workers beside those that took what there is.
 fn more_slots() -> String {
     format!(
-        "ALTER SYSTEM SET max_worker_processes = {}; then restart the server",
+        "ALTER SYSTEM SET max_worker_processes = {}",
         guc::max_worker_processes() as usize
             + settings::max_executors()
             + settings::reserved_executors()

@@ -23,6 +23,7 @@ static MAX_PAYLOAD: GucSetting<i32> = GucSetting::<i32>::new(256 << 10);
 static NOTICE_KEEP: GucSetting<i32> = GucSetting::<i32>::new(3600);
 static LOG_KEEP: GucSetting<i32> = GucSetting::<i32>::new(3600);
 static LOG_MAX_SIZE: GucSetting<i32> = GucSetting::<i32>::new(256);
+static LOG_MAX_SIZE_PER_ROLE: GucSetting<i32> = GucSetting::<i32>::new(0);
 static MAX_QUEUES: GucSetting<i32> = GucSetting::<i32>::new(4096);
 
 /// Registers the settings. `preloading`: those that need a restart exist only then.
@@ -85,8 +86,8 @@ pub fn init(preloading: bool) {
     );
     GucRegistry::define_int_guc(
         c"pushy.max_queues_per_role",
-        c"Queues that a role may own in a database; 0: one for four that are free in the cluster.",
-        c"That share is the bound in any case, but for superusers, who have none.",
+        c"Queues that a role may own in the whole cluster; 0: one for four that are free in it.",
+        c"That share is the bound in any case, but for superusers, who have none. Counted are those of databases in which Pushy has worked since the server started.",
         &MAX_QUEUES_PER_ROLE,
         0,
         1_000_000,
@@ -180,6 +181,16 @@ pub fn init(preloading: bool) {
         1,
         1_048_576,
         GucContext::Sighup,
+        GucFlags::UNIT_MB,
+    );
+    GucRegistry::define_int_guc(
+        c"pushy.log_max_size_per_role",
+        c"How much of a database's event log the notices of one role may fill; 0: no bound.",
+        c"Past it the role's notices by the relay are refused until the log's oldest part is emptied, so that they push out nobody else's. Superusers have no such bound.",
+        &LOG_MAX_SIZE_PER_ROLE,
+        0,
+        1_048_576,
+        GucContext::Suset,
         GucFlags::UNIT_MB,
     );
     if preloading {
@@ -297,6 +308,11 @@ pub fn log_keep() -> std::time::Duration {
 /// Bytes.
 pub fn log_max_size() -> i64 {
     i64::from(LOG_MAX_SIZE.get()) << 20
+}
+
+/// Bytes; 0: no bound.
+pub fn log_max_size_per_role() -> i64 {
+    i64::from(LOG_MAX_SIZE_PER_ROLE.get()) << 20
 }
 
 pub fn max_queues() -> i32 {

@@ -2,12 +2,17 @@
 //!
 //! Workers act on what the tables say, so whoever writes them runs code as anybody. The predefined role
 //! pg_write_all_data may write every table; only a trigger keeps it out. Pushy's own statements run as the owner; its
-//! direct writes fire no triggers. Nobody else puts a trigger there, whatever was granted: it would run as the owner.
+//! direct writes fire no triggers. The database's owner, who dumps these tables, loads such a dump without an error, and
+//! without its rows: a row that was written into a dump is as good as one written here. Nobody else puts a trigger there, whatever was granted: it would run as the owner.
+
+use std::cell::RefCell;
 
 use crate::errors::{Error, SqlState};
-use crate::pg::trigger::Guarded;
+use crate::pg::per_process::PerProcess;
+use crate::pg::trigger::{Arriving, Guarded};
 use crate::pg::utility::{self, Hooks, Statement};
-use crate::pg::{ereport, identity};
+use crate::pg::value::Timestamp;
+use crate::pg::{clock, database, ereport, identity};
 use crate::trigger_function;
 
 static HOOKS: Hooks = Hooks {
@@ -42,15 +47,57 @@ trigger_function!(
     pushy_refuse_write,
     "pushy.refuse_write()",
     Guarded,
-    |write| if may_write(write) {
+    |write| if may_write(write) || is_load(write) {
         Ok(())
     } else {
         Err(refused(write))
     }
 );
 
+trigger_function!(
+    pushy_pass_over_row,
+    "pushy.pass_over_row()",
+    Arriving,
+    |row| Ok(
+        if identity::has_rights_of(identity::current_user(), row.owner()) {
+            row.let_in()
+        } else {
+            tell_passed_over(row);
+            row.pass_over()
+        }
+    )
+);
+
 fn may_write(write: Guarded) -> bool {
     identity::has_rights_of(identity::current_user(), write.owner())
+}
+
+/// The database's owner loads a dump, or does what looks like it: the trigger for each row, which the tables of a dump have,
+/// lets none in.
+fn is_load(write: Guarded) -> bool {
+    write.is_insert()
+        && write.has_argument(c"dumped")
+        && database::is_owner(database::current(), identity::current_user())
+}
+
+/// Of which statement, by when it began, and of which table it was told last.
+static TOLD: PerProcess<RefCell<Option<(Timestamp, String)>>> = PerProcess::new(RefCell::new(None));
+
+/// Once for a statement.
+#[cold]
+fn tell_passed_over(row: Arriving) {
+    let told = Some((clock::statement_start(), row.table()));
+    if TOLD.replace(told.clone()) == told {
+        return;
+    }
+    ereport::warning(
+        &Error::new(
+            SqlState::WARNING,
+            format!("rows of pushy.{} are passed over", row.table()),
+        )
+        .detail("Only the owner of the extension loads them, because workers act on what they say.")
+        .hint("Restore the dump as a superuser to have its queues, jobs, watches and subscriptions, or declare them again."),
+    );
 }
 
 #[cold]

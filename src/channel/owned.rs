@@ -3,7 +3,7 @@
 use crate::errors::{Error, Result, SqlState};
 use crate::params;
 use crate::pg::spi::{self, Plan, Row};
-use crate::pg::{array, database, home, identity, transaction, BuiltinOid, Oid};
+use crate::pg::{array, database, home, identity, role_lock, transaction, BuiltinOid, Oid};
 
 use BuiltinOid::{INT8OID, OIDOID, TEXTARRAYOID, TEXTOID};
 
@@ -66,9 +66,12 @@ static COUNT_OF: Plan = Plan::new(
     &[OIDOID],
 );
 
-/// How many a role owns.
+/// How many a role owns, once no other transaction of the role can add one.
 pub fn count_of(owner: Oid) -> i64 {
-    spi::connect(|spi| spi.run(&COUNT_OF, params![owner]).row(0).i64(1))
+    role_lock::lock(owner);
+    transaction::with_latest_snapshot(|| {
+        spi::connect(|spi| spi.look(&COUNT_OF, params![owner]).row(0).i64(1))
+    })
 }
 
 /// More than `most` channels, or grants.

@@ -8,7 +8,7 @@ use pushy_core::log::written::{About, Written};
 
 use super::parts::{self, log_table};
 use super::state;
-use crate::errors::Result;
+use crate::errors::{Error, Result, SqlState};
 use crate::params;
 use crate::pg::append_only::Neighbours;
 use crate::pg::function::Answer;
@@ -16,7 +16,7 @@ use crate::pg::heap::{self, Table};
 use crate::pg::memory::Context;
 use crate::pg::per_process::PerProcess;
 use crate::pg::texts::{Place, Texts};
-use crate::pg::{database, identity, transaction};
+use crate::pg::{database, identifier, identity, transaction, Oid};
 use crate::settings;
 use crate::shared::database::Database;
 use crate::shared::{self, pending};
@@ -45,13 +45,50 @@ pub fn append(events: &[Event<'_>]) -> Result<()> {
         return Ok(());
     }
     transaction::require_primary(c"pushy.notify()");
-    identity::as_owner(|| write(events))
+    let most = settings::log_max_size_per_role();
+    let bounded = (most > 0).then(identity::current_user);
+    identity::as_owner(|| write(events, bounded))
 }
 
-fn write(events: &[Event<'_>]) -> Result<()> {
+/// What a row takes beside channel and payload.
+const ROW_BYTES: usize = 64;
+
+/// Refuses what would give the role more of the log than its share. What Pushy itself says is not counted.
+#[cold]
+fn charge(role: Oid, part: u32, events: &[Event<'_>]) -> Result<()> {
+    let counted = events
+        .iter()
+        .filter(|event| !event.channel.starts_with(b"pushy_"))
+        .map(|event| event.channel.len() + event.payload.len() + ROW_BYTES);
+    let bytes = counted.sum::<usize>() as i64;
+    let most = settings::log_max_size_per_role();
+    let Some(shared) = shared::get().filter(|_| bytes > 0 && !identity::is_superuser(role)) else {
+        return Ok(());
+    };
+    let here = database::current();
+    let charged = shared.charge_log(here, role.to_u32(), part, bytes, most);
+    charged.map_err(|has| {
+        Error::new(
+            SqlState::CONFIGURATION_LIMIT_EXCEEDED,
+            format!(
+                "notices of role {} fill {} kB of the event log, and {} kB more would be above pushy.log_max_size_per_role",
+                identifier::quoted(&identity::role_name(role)),
+                has >> 10,
+                (bytes >> 10) + 1
+            ),
+        )
+        .detail("Else they would push out those of others, which nobody could read again.")
+        .hint("Try again when the log's oldest part is emptied (pushy.log_keep), pass delivery => 'notify', or ask a superuser to raise pushy.log_max_size_per_role.")
+    })
+}
+
+fn write(events: &[Event<'_>], bounded: Option<Oid>) -> Result<()> {
     let shared = shared::get();
     let place = shared.and_then(|shared| shared.ensure_database(database::current()));
     let part = current_part(place)?;
+    if let Some(role) = bounded {
+        charge(role, part, events)?;
+    }
     let table = heap::open(log_table(part))?;
     heap::check_columns(
         &table,

@@ -8,7 +8,8 @@ use super::parts::{log_table, tick_index, tick_table, PARTS};
 use super::state::{self, State};
 use super::subscription::table::{self, Subscription};
 use super::tick::Tick;
-use crate::errors::Result;
+use crate::channel::Channel;
+use crate::errors::{quote_literal, Result};
 use crate::obstacle::{self, Finding};
 use crate::pg::function::{Answer, Call};
 use crate::pg::value::{Interval, Timestamp};
@@ -116,6 +117,22 @@ fn subscription_rows(call: Call) -> Result<Answer> {
     })
 }
 
+/// The call that declares it as it is, for its reader to be told to read the tables anew.
+fn created_again(known: &Subscription) -> String {
+    let mut call = quote_literal(&known.name);
+    if let Some(channels) = &known.channels {
+        let idents: Vec<String> = channels
+            .iter()
+            .map(|channel| quote_literal(&Channel::shown_ident(channel)))
+            .collect();
+        call += &format!(", channels => ARRAY[{}]", idents.join(", "));
+    }
+    if let Some(queue) = &known.queue {
+        call += &format!(", queue => {}", quote_literal(&queue.name));
+    }
+    format!("SELECT pushy.subscription_create({call})")
+}
+
 /// The state of a subscription, and what makes it active.
 fn condition(
     known: &Subscription,
@@ -123,8 +140,15 @@ fn condition(
     obstacle: Option<&Finding>,
 ) -> (&'static str, Option<String>) {
     if !known.is_home {
-        let fix = "Create it again with pushy.subscription_create; its reader is told to read the tables anew.";
-        return ("elsewhere", Some(fix.to_owned()));
+        return ("elsewhere", Some(created_again(known)));
+    }
+    if known.owner_here().is_none() {
+        // Nobody else may read it; a superuser who creates it again takes it over.
+        let fix = format!(
+            "SELECT pushy.subscription_drop({})",
+            quote_literal(&known.name)
+        );
+        return ("ownerless", Some(fix));
     }
     if known.stopped.is_some() {
         let fix = "Mend what column stopped says: it is tried again when a queue or a privilege changes, and with the next notice.";
@@ -135,8 +159,12 @@ fn condition(
         return ("no_relay", Some(fix.clone()));
     }
     if resync {
-        let fix = "Read it: the row with resync says to read the tables anew, and then it goes on.";
-        return ("resync", Some(fix.to_owned()));
+        // The row with resync says to read the tables anew, and then it goes on.
+        let fix = format!(
+            "SELECT * FROM pushy.subscription_read({})",
+            quote_literal(&known.name)
+        );
+        return ("resync", Some(fix));
     }
     ("active", None)
 }

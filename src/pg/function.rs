@@ -242,7 +242,7 @@ macro_rules! sql_function {
 }
 
 /// Defines the C symbol of a trigger function: `trigger_function!(symbol, "name()", |firing| body)`, where the
-/// body answers `Result<()>`; with another kind of firing than an AFTER trigger's before the body.
+/// body answers `Result` of a `trigger::Answer`; with another kind of firing than an AFTER trigger's before the body.
 #[macro_export]
 macro_rules! trigger_function {
     ($symbol:ident, $name:literal, |$firing:ident| $body:expr) => {
@@ -265,11 +265,10 @@ macro_rules! trigger_function {
                 // SAFETY: the guard ends every unwinding and longjmp from inside; behind it nothing is
                 // left to drop.
                 unsafe {
-                    if let Err(error) = $crate::pg::panics::edge(guarded) {
-                        error.raise();
+                    match $crate::pg::panics::edge(guarded) {
+                        Ok(answer) => $crate::pg::trigger::Answer::datum(answer),
+                        Err(error) => error.raise(),
                     }
-                    // No row to put in its place.
-                    pgrx::pg_sys::Datum::from(0usize)
                 }
             }
 

@@ -40,6 +40,7 @@ pub mod panics;
 pub mod per_process;
 pub mod random;
 mod result_rows;
+pub mod role_lock;
 mod search_path;
 pub mod sequence;
 pub mod session;

@@ -78,6 +78,88 @@ impl Guarded {
     pub fn table(self) -> String {
         unsafe { text::from_c((*(*(*self.data).tg_relation).rd_rel).relname.data.as_ptr()) }
     }
+
+    pub fn is_insert(self) -> bool {
+        unsafe {
+            (*self.data).tg_event & pg_sys::TRIGGER_EVENT_OPMASK == pg_sys::TRIGGER_EVENT_INSERT
+        }
+    }
+
+    /// Whether CREATE TRIGGER gave the trigger this argument, first of all.
+    pub fn has_argument(self, argument: &CStr) -> bool {
+        // SAFETY: tgnargs strings.
+        unsafe {
+            let trigger = (*self.data).tg_trigger;
+            (*trigger).tgnargs > 0 && CStr::from_ptr(*(*trigger).tgargs) == argument
+        }
+    }
+}
+
+/// A row that is about to be inserted: the firing of a BEFORE INSERT … FOR EACH ROW trigger.
+#[derive(Clone, Copy)]
+pub struct Arriving {
+    data: *const pg_sys::TriggerData,
+}
+
+/// What becomes of it.
+pub struct Becomes(*mut pg_sys::HeapTupleData);
+
+impl Arriving {
+    /// # Safety
+    /// As for [`Firing::of`].
+    pub unsafe fn of(fcinfo: pg_sys::FunctionCallInfo, function: &str) -> Result<Self> {
+        let data = data_of(fcinfo, function)?;
+        const EVENT: u32 =
+            pg_sys::TRIGGER_EVENT_INSERT | pg_sys::TRIGGER_EVENT_ROW | pg_sys::TRIGGER_EVENT_BEFORE;
+        const PARTS: u32 = pg_sys::TRIGGER_EVENT_OPMASK
+            | pg_sys::TRIGGER_EVENT_ROW
+            | pg_sys::TRIGGER_EVENT_TIMINGMASK;
+        if (*data).tg_event & PARTS != EVENT {
+            return Err(misused(format!(
+                "function {function} must be fired BEFORE INSERT FOR EACH ROW"
+            )));
+        }
+        Ok(Self { data })
+    }
+
+    /// The owner of the table.
+    pub fn owner(self) -> Oid {
+        Guarded { data: self.data }.owner()
+    }
+
+    /// The name of the table, without its schema.
+    pub fn table(self) -> String {
+        Guarded { data: self.data }.table()
+    }
+
+    /// It is inserted as it is.
+    pub fn let_in(self) -> Becomes {
+        // SAFETY: the row of an insertion, which the server takes back unchanged.
+        Becomes(unsafe { (*self.data).tg_trigtuple })
+    }
+
+    /// It is not inserted.
+    pub fn pass_over(self) -> Becomes {
+        Becomes(std::ptr::null_mut())
+    }
+}
+
+/// What a trigger function answers to the server.
+pub trait Answer {
+    fn datum(self) -> pg_sys::Datum;
+}
+
+/// No row to put in the place of another.
+impl Answer for () {
+    fn datum(self) -> pg_sys::Datum {
+        pg_sys::Datum::from(0usize)
+    }
+}
+
+impl Answer for Becomes {
+    fn datum(self) -> pg_sys::Datum {
+        pg_sys::Datum::from(self.0)
+    }
 }
 
 /// One firing of an AFTER trigger.

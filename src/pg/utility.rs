@@ -21,7 +21,6 @@ pub enum Statement {
     CopyDatabase {
         template: std::ffi::CString,
     },
-    /// By its name, or with its schema.
     DropExtension,
     /// What these roles own, which may be the extension.
     DropOwned {
@@ -215,14 +214,8 @@ unsafe fn recognise(node: *mut pg_sys::Node) -> Option<Statement> {
         }
         T_DropStmt => {
             let drop = node.cast::<pg_sys::DropStmt>();
-            let takes_it = match (*drop).removeType {
-                pg_sys::ObjectType::OBJECT_EXTENSION => true,
-                pg_sys::ObjectType::OBJECT_SCHEMA => {
-                    (*drop).behavior == pg_sys::DropBehavior::DROP_CASCADE
-                }
-                _ => false,
-            };
-            (takes_it && list((*drop).objects).any(|name| is_pushy(name)))
+            let is_extension = (*drop).removeType == pg_sys::ObjectType::OBJECT_EXTENSION;
+            (is_extension && list((*drop).objects).any(|name| is_pushy(name)))
                 .then_some(Statement::DropExtension)
         }
         T_DropOwnedStmt => Some(Statement::DropOwned {

@@ -150,7 +150,8 @@ pub fn show_activity(activity: Option<&CStr>) {
     unsafe {
         match activity {
             Some(text) => pgstat_report_activity(STATE_RUNNING, text.as_ptr()),
-            None => pgstat_report_activity(STATE_IDLE, std::ptr::null()),
+            // Without a text the last one would stand there.
+            None => pgstat_report_activity(STATE_IDLE, c"".as_ptr()),
         }
     }
 }

@@ -220,6 +220,11 @@ impl Definition {
             key: self.key(),
             epoch: identity::extension_oid().map_or(0, |oid| oid.to_u32()),
             role: self.run_as.to_u32(),
+            owner: if self.is_home() {
+                self.owner.to_u32()
+            } else {
+                0
+            },
             concurrency: self.concurrency.unwrap_or(0) as u32,
             runnable: self.is_runnable(),
             unborn: false,

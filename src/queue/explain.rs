@@ -120,10 +120,10 @@ fn of_definition(queue: &Definition) -> Vec<Finding> {
 
 fn then_resume(unfit: &Unfit, resume: &str) -> String {
     let fix = unfit.fix();
-    if fix.contains(resume) {
+    if fix.contains(resume) || !unfit.is_mended_by_a_statement() {
         fix
     } else {
-        format!("{fix}; then {resume}")
+        format!("{fix}; {resume}")
     }
 }
 

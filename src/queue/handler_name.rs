@@ -12,7 +12,7 @@ const ARGUMENTS: [&str; 3] = ["(pg_catalog.jsonb)", "(pushy.job)", "()"];
 /// the form of a handler; whether the queue's role may run it is another question.
 pub fn resolve(text: &str) -> Result<Function> {
     let function = if text.trim_end().ends_with(')') {
-        by_signature(text)?.ok_or_else(|| undefined(text))?
+        by_signature(text, text)?.ok_or_else(|| undefined(text))?
     } else {
         by_name(text)?
     };
@@ -23,25 +23,28 @@ pub fn resolve(text: &str) -> Result<Function> {
 /// The function of a signature as queues keep it, whatever type named jsonb is on the search path.
 pub fn by_stored_signature(signature: &str) -> Result<Option<Function>> {
     match signature.strip_suffix("(jsonb)") {
-        Some(name) => by_signature(&format!("{name}{}", ARGUMENTS[0])),
-        None => by_signature(signature),
+        Some(name) => by_signature(&format!("{name}{}", ARGUMENTS[0]), signature),
+        None => by_signature(signature, signature),
     }
 }
 
-fn by_signature(signature: &str) -> Result<Option<Function>> {
+/// `written`: as messages have it.
+fn by_signature(signature: &str, written: &str) -> Result<Option<Function>> {
     let oid =
-        functions::find_by_signature(signature).map_err(|failure| unread(signature, failure))?;
+        functions::find_by_signature(signature).map_err(|failure| unread(written, failure))?;
     Ok(oid.and_then(functions::function))
 }
 
 fn by_name(name: &str) -> Result<Function> {
     let all = functions::count_by_name(name).map_err(|failure| unread(name, failure))?;
+    if all == 0 {
+        return Err(undefined(name));
+    }
     let mut found = Vec::new();
     for arguments in ARGUMENTS {
-        found.extend(by_signature(&format!("{name}{arguments}"))?);
+        found.extend(by_signature(&format!("{name}{arguments}"), name)?);
     }
     match found.len() {
-        0 if all == 0 => Err(undefined(name)),
         0 => Err(Unfit::WrongArguments {
             handler: name.to_owned(),
         }

@@ -5,7 +5,7 @@ use pushy_core::share;
 use crate::errors::{Error, Result, SqlState};
 use crate::params;
 use crate::pg::spi::{self, Plan};
-use crate::pg::{identifier, identity, BuiltinOid, Oid};
+use crate::pg::{identifier, identity, role_lock, transaction, BuiltinOid, Oid};
 use crate::{settings, shared};
 
 static COUNT: Plan = Plan::new(
@@ -13,17 +13,20 @@ static COUNT: Plan = Plan::new(
     &[BuiltinOid::OIDOID],
 );
 
-/// Refuses one more queue of a role that has its share of them in this database. A superuser has no bound but
-/// pushy.max_queues.
+/// Refuses one more queue of a role that has its share of them: those of this database by their rows, and those of all databases by
+/// their places in shared memory. A superuser has no bound but pushy.max_queues.
 pub fn require(owner: Oid) -> Result<()> {
     if identity::is_superuser(owner) {
         return Ok(());
     }
-    let own = identity::as_owner(|| {
-        Ok(spi::connect(|spi| {
-            spi.run(&COUNT, params![owner]).row(0).i64(1)
+    // Another transaction of the role may be about to add one, here or in another database.
+    role_lock::lock(owner);
+    let here = identity::as_owner(|| {
+        Ok(transaction::with_latest_snapshot(|| {
+            spi::connect(|spi| spi.look(&COUNT, params![owner]).row(0).i64(1))
         }))
     })?;
+    let own = shared::get().map_or(here, |shared| here.max(shared.queues_of(owner.to_u32())));
     let role = identifier::quoted(&identity::role_name(owner));
     let most = settings::max_queues_per_role();
     if most > 0 && own >= most {

@@ -187,7 +187,27 @@ impl Unfit {
         }
     }
 
-    /// What to do about it: the statement, where one will do.
+    /// Whether what `fix` answers can be run as it is: else it is words.
+    pub fn is_mended_by_a_statement(&self) -> bool {
+        !matches!(
+            self,
+            Self::HandlerGone { .. }
+                | Self::Temporary { .. }
+                | Self::Procedure { .. }
+                | Self::NotAFunction { .. }
+                | Self::WrongArguments { .. }
+                | Self::ReturnsSet { .. }
+                | Self::ReturnsPseudoType { .. }
+                | Self::RoleGone { .. }
+                | Self::OwnerGone { .. }
+                | Self::OwnerMayNotBecome {
+                    superuser: true,
+                    ..
+                }
+        )
+    }
+
+    /// What to do about it: the statement, where one will do, else words.
     pub fn fix(&self) -> String {
         match self {
             Self::HandlerGone { queue, handler } => format!(
@@ -202,7 +222,7 @@ impl Unfit {
                 format!("SELECT pushy.queue_resume({})", quote_literal(queue))
             }
             Self::HandlerOfAnother { handler, role, .. } => format!(
-                "ALTER FUNCTION {handler} OWNER TO {role}, or name another handler with pushy.queue_alter or pushy.queue_register"
+                "ALTER FUNCTION {handler} OWNER TO {role}"
             ),
             Self::Temporary { .. } => {
                 "Create the handler in a schema that stays".to_owned()
@@ -221,7 +241,7 @@ impl Unfit {
                 "A handler returns void or any type that converts to jsonb".to_owned()
             }
             Self::RoleGone { queue, role } => format!(
-                "SELECT pushy.queue_alter({}, run_as => …) with a role that exists, or CREATE ROLE {role} LOGIN and then SELECT * FROM pushy.resume_after_restore()",
+                "Pass a role that exists to pushy.queue_alter({}, run_as => …), or run CREATE ROLE {role} LOGIN and then SELECT * FROM pushy.resume_after_restore()",
                 quote_literal(queue)
             ),
             Self::OwnerGone { queue, .. } => format!(
@@ -238,21 +258,21 @@ impl Unfit {
             Self::NoExecute { role, handler } => {
                 format!("GRANT EXECUTE ON FUNCTION {handler} TO {role}")
             }
-            Self::SuperuserRunsForeignHandler { role, handler, .. } => format!(
-                "ALTER FUNCTION {handler} OWNER TO {role}, or run the queue as a role that is no superuser"
-            ),
+            Self::SuperuserRunsForeignHandler { role, handler, .. } => {
+                format!("ALTER FUNCTION {handler} OWNER TO {role}")
+            }
             Self::NoLogin { role } => format!("ALTER ROLE {role} LOGIN"),
             Self::NoConnect { role, database } => {
                 format!("GRANT CONNECT ON DATABASE {database} TO {role}")
             }
             Self::TooManySessions { role, .. } => {
-                format!("ALTER ROLE {role} CONNECTION LIMIT -1, or let sessions of {role} end")
+                format!("ALTER ROLE {role} CONNECTION LIMIT -1")
             }
             Self::DatabaseClosed { database } => {
                 format!("ALTER DATABASE {database} WITH ALLOW_CONNECTIONS true")
             }
             Self::DatabaseFull { database, .. } => {
-                format!("ALTER DATABASE {database} CONNECTION LIMIT -1, or let sessions of it end")
+                format!("ALTER DATABASE {database} CONNECTION LIMIT -1")
             }
         }
     }

@@ -14,7 +14,7 @@ use crate::pg::spi::{self, Plan};
 use crate::pg::transaction;
 use crate::pg::value::Timestamp;
 use crate::pg::{append_only, clock, heap, identity, snapshot, vacuum, BuiltinOid};
-use crate::{settings, standby};
+use crate::{settings, shared, standby};
 
 /// When to look again for what could not be emptied.
 const AGAIN_US: i64 = 60_000_000;
@@ -335,7 +335,9 @@ impl Relay {
         Ok(lost.is_some())
     }
 
+    /// A part was emptied.
     fn forget_reach(&mut self, part: u32) {
+        shared::expect().uncharge_log(self.place.oid(), part);
         if let Some(reach) = &mut self.reach {
             reach[part as usize] = Cursor::START;
         }

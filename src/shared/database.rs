@@ -231,6 +231,7 @@ impl Shared {
         self.free_queues_of(oid);
         self.cancels.forget(oid);
         self.free_watches_of(oid);
+        self.forget_log_of(oid);
         if let Some(found) = self.find_database(oid) {
             found.oid.store(0, Ordering::Release);
         }

@@ -8,6 +8,7 @@ pub mod executor;
 mod kept;
 pub mod listened;
 pub mod log;
+mod log_share;
 pub mod pending;
 mod prepared;
 pub mod queue_slot;
@@ -27,6 +28,7 @@ use database::{Database, MAX_DATABASES};
 use executor::{Executor, MAX_EXECUTORS};
 use listened::Listened;
 use log::{Ring, RINGS};
+use log_share::{LogShare, MAX_SHARES};
 use prepared::Prepared;
 use queue_slot::QueueSlot;
 use statistics::Statistics;
@@ -67,6 +69,7 @@ pub struct Shared {
     pub databases: [Database; MAX_DATABASES],
     pub cancels: Cancels,
     pub watches: [WatchSlot; MAX_WATCHES],
+    log_shares: [LogShare; MAX_SHARES],
     pub listened: Listened,
     prepared: Prepared,
     /// For the relays that run.

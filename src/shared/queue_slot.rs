@@ -37,6 +37,8 @@ pub struct QueueFacts {
     /// OID of the extension: tells queues of one CREATE EXTENSION from those of the next.
     pub epoch: u32,
     pub role: u32,
+    /// Whose it is, in this cluster; 0: it came from elsewhere.
+    pub owner: u32,
     /// How many executors at a time; 0: as many as there are.
     pub concurrency: u32,
     /// Not paused, not parked, at home.
@@ -55,6 +57,7 @@ pub struct QueueSlot {
     kept_for: AtomicU64,
     epoch: AtomicU32,
     pub role: AtomicU32,
+    owner: AtomicU32,
     pub concurrency: AtomicU32,
     /// Executors that work on it now.
     pub running: AtomicU32,
@@ -137,6 +140,7 @@ impl QueueSlot {
     /// Takes what a committed change of the definition says.
     pub fn apply(&self, facts: &QueueFacts) {
         self.role.store(facts.role, Ordering::SeqCst);
+        self.owner.store(facts.owner, Ordering::SeqCst);
         self.concurrency.store(facts.concurrency, Ordering::SeqCst);
         self.set_runnable(facts.runnable);
         self.unborn.store(facts.unborn, Ordering::SeqCst);
@@ -299,6 +303,7 @@ impl QueueSlot {
             epoch,
             // By `apply`.
             role: _,
+            owner: _,
             concurrency: _,
             runnable: _,
             unborn: _,
@@ -447,6 +452,13 @@ impl Shared {
         })?;
         self.set_ready(index);
         Some(index)
+    }
+
+    /// How many queues of a role have a slot, in all databases.
+    pub fn queues_of(&self, owner: u32) -> i64 {
+        let is_its =
+            |slot: &&QueueSlot| slot.key().is_some() && slot.owner.load(Ordering::SeqCst) == owner;
+        self.queues().iter().filter(is_its).count() as i64
     }
 
     /// Gives up the slot of a dropped queue.

@@ -1,18 +1,22 @@
 //! One slot per watch that has fired since the server started: how much it has told.
 
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
+
+use pushy_core::share;
 
 use super::Shared;
 use crate::pg::clock;
 use crate::pg::value::Timestamp;
 
-/// Watches of the whole cluster that are counted; those beyond work all the same.
-pub const MAX_WATCHES: usize = 2048;
+/// Watches of the whole cluster that are counted; those beyond, and beyond the share of a role, work all the same.
+pub const MAX_WATCHES: usize = 8192;
 
 #[repr(C)]
 pub struct WatchSlot {
     /// The database in the upper half, the watch in the lower; 0: free.
     key: AtomicU64,
+    /// Who made the watch.
+    owner: AtomicU32,
     pub notices: AtomicU64,
     pub jobs: AtomicU64,
     pub errors: AtomicU64,
@@ -26,10 +30,11 @@ fn key(database: u32, watch_id: i32) -> u64 {
 }
 
 impl WatchSlot {
-    /// For another watch.
-    fn reset(&self) {
+    /// For another watch, made by `maker`.
+    fn start(&self, maker: u32) {
         let Self {
             key: _,
+            owner,
             notices,
             jobs,
             errors,
@@ -42,6 +47,7 @@ impl WatchSlot {
         for time in [last_told_at, last_error_at] {
             time.store(0, Ordering::Relaxed);
         }
+        owner.store(maker, Ordering::Relaxed);
     }
 
     fn count(&self, [notices, jobs, errors]: [u64; 3], now: Timestamp) {
@@ -66,8 +72,8 @@ impl Shared {
             .find(|slot| slot.key.load(Ordering::Acquire) == key)
     }
 
-    /// The number of the slot of a watch, taken if need be; None when all are.
-    pub fn ensure_watch(&self, watch_id: i32) -> Option<usize> {
+    /// The number of the slot of a watch, taken if need be; None when all are, or when its maker has its share of them.
+    pub fn ensure_watch(&self, watch_id: i32, owner: u32, is_bounded: bool) -> Option<usize> {
         let key = key(crate::pg::database::current(), watch_id);
         let find = |wanted: u64| {
             self.watches
@@ -82,11 +88,26 @@ impl Shared {
                 return Some(found);
             }
             let free = find(0)?;
+            if is_bounded && !self.may_count_one_more(owner) {
+                return None;
+            }
             let slot = &self.watches[free];
-            slot.reset();
+            slot.start(owner);
             slot.key.store(key, Ordering::Release);
             Some(free)
         })
+    }
+
+    fn may_count_one_more(&self, owner: u32) -> bool {
+        let (mut own, mut free) = (0, 0);
+        for slot in &self.watches {
+            if slot.key.load(Ordering::Relaxed) == 0 {
+                free += 1;
+            } else if slot.owner.load(Ordering::Relaxed) == owner {
+                own += 1;
+            }
+        }
+        share::may_take(own, free)
     }
 
     /// Adds notices, jobs and errors to the counts of a watch of this database, if the slot is its own still.

@@ -213,9 +213,15 @@ fn warn(watch: &Definition, table: &Table) -> Result<()> {
             "Their rows fire their own triggers: watch each of them, perhaps with the same channel.",
         );
     }
-    if watch.payload == Payload::Key && watch.channel.is_some() && !table.has_key() {
+    let says_rows_by_key = matches!(watch.payload, Payload::Key | Payload::Diff);
+    let is_told = watch.channel.is_some() || watch.args_expr.is_none();
+    if says_rows_by_key && is_told && !table.has_key() {
+        let told = match (&watch.channel, &watch.args_expr) {
+            (Some(_), _) => "notices",
+            _ => "jobs",
+        };
         warn(
-            format!("table {table_name} has no key: its notices do not say which row"),
+            format!("table {table_name} has no key: its {told} do not say which row"),
             &format!(
                 "Give it a primary key or a replica identity, or watch it with payload => 'row'. {}",
                 silence(watch)

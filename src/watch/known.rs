@@ -222,7 +222,11 @@ fn read(watch_id: i32) -> Result<Number> {
         },
         shape,
         is_partitioned,
-        counter: shared::get().and_then(|shared| shared.ensure_watch(watch_id)),
+        counter: shared::get().and_then(|shared| {
+            let owner = definition.owner;
+            let is_bounded = !identity::is_superuser(owner);
+            shared.ensure_watch(watch_id, owner.to_u32(), is_bounded)
+        }),
         expressions,
         evaluators: RefCell::default(),
         layouts: RefCell::default(),

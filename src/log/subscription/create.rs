@@ -11,7 +11,8 @@ use crate::params;
 use crate::pg::function::{Answer, Call};
 use crate::pg::spi::{self, Plan};
 use crate::pg::{
-    array, database, identifier, identity, sequence, snapshot, transaction, BuiltinOid, Oid,
+    array, database, identifier, identity, role_lock, sequence, snapshot, transaction, BuiltinOid,
+    Oid,
 };
 use crate::queue::held::HeldQueue;
 use crate::shared::pending;
@@ -73,7 +74,14 @@ fn require_share(owner: Oid, name: &str, channels: usize) -> Result<()> {
     if most == 0 || identity::is_superuser(owner) {
         return Ok(());
     }
-    let others = spi::connect(|spi| spi.run(&COUNT_CHANNELS, params![owner, name]).row(0).i64(1));
+    // Another transaction of the role may be about to add some.
+    role_lock::lock(owner);
+    let others = transaction::with_latest_snapshot(|| {
+        spi::connect(|spi| {
+            let counted = spi.look(&COUNT_CHANNELS, params![owner, name]);
+            counted.row(0).i64(1)
+        })
+    });
     if others + channels as i64 <= most {
         return Ok(());
     }
@@ -131,7 +139,10 @@ fn create(call: Call) -> Result<String> {
                 };
                 let has_owner = known.is_home && identity::role_exists(known.owner);
                 let owner = if has_owner { known.owner } else { caller };
-                require_share(owner, &name, count)?;
+                // A service that starts again waits for nobody.
+                if !has_owner || count > known.channels.as_ref().map_or(1, Vec::len) {
+                    require_share(owner, &name, count)?;
+                }
                 write(&CHANGE, known.number, cursor, owner);
                 return Ok(cursor);
             }

@@ -310,6 +310,7 @@ impl Pending {
                 shared.free_queues_of(database);
                 shared.cancels.forget(database);
                 shared.free_watches_of(database);
+                shared.forget_log_of(database);
             }
             if let Some(slot) = shared.find_database(database) {
                 if presence == Presence::Present && slot.presence() == Presence::Unknown {

@@ -1,0 +1,173 @@
+"""What a role may have of what all share: counted in the whole cluster, exactly, also where its transactions run at the same time; and where nothing is
+refused, that the others lose nothing."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import psycopg
+import pytest
+
+from harness.refusal import refused
+from harness.waiting import wait_for
+
+WORK = "CREATE FUNCTION work(args jsonb) RETURNS void LANGUAGE sql AS ''"
+# What is counted: the setting, and a call that adds one of a name.
+COUNTED = {
+    "queues": ("max_queues_per_role", "SELECT pushy.queue_register('{}', 'work(jsonb)')"),
+    "channels with an owner": ("max_channels_per_role", "SELECT pushy.channel_grant('{}', 'public')"),
+    "subscriptions": ("max_channels_per_role", "SELECT pushy.subscription_create('{}')"),
+}
+
+
+@pytest.fixture(scope="module")
+def bounded(new_cluster):
+    """Two of each are allowed."""
+    cluster = new_cluster({"pushy.max_queues_per_role": 2, "pushy.max_channels_per_role": 2})
+    yield cluster
+    cluster.remove()
+
+
+@pytest.fixture
+def roles(bounded):
+    bounded.numbered = getattr(bounded, "numbered", 0) + 1
+    names = [f"tenant_{bounded.numbered}", f"other_{bounded.numbered}"]
+    with bounded.connect() as admin:
+        for name in names:
+            admin.execute(f"CREATE ROLE {name} LOGIN")
+    return names
+
+
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+@pytest.mark.parametrize("isolation", ["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"])
+@pytest.mark.parametrize("what", COUNTED)
+def test_two_transactions_of_a_role_together_do_not_pass_its_bound(bounded, roles, what, isolation, end):
+    setting, add = COUNTED[what]
+    db = bounded.database()
+    db.sql(WORK)
+    tenant, other = roles
+    begin = f"BEGIN ISOLATION LEVEL {isolation}"
+    with db.connect(user=tenant) as first, db.connect(user=tenant) as second, db.connect(user=other) as stranger, ThreadPoolExecutor(1) as thread:
+        first.execute(add.format("a"))
+        for session in (first, second):
+            session.execute(begin)
+            session.execute("SELECT 1")
+        first.execute(add.format("b"))
+        answer = thread.submit(second.execute, add.format("c"))
+        db.wait_until("SELECT wait_event_type FROM pg_stat_activity WHERE pid = %s", "Lock", params=(second.info.backend_pid,))
+        stranger.execute("SET statement_timeout = '10 s'")
+        stranger.execute(add.format("s"))
+        first.execute(end)
+        if end == "commit":
+            with pytest.raises(psycopg.errors.ConfigurationLimitExceeded, match=setting):
+                answer.result()
+            second.execute("ROLLBACK")
+        else:
+            answer.result()
+            second.execute("COMMIT")
+        refused(first, add.format("d"), "53400", setting)
+        with db.connect() as admin:
+            admin.execute(add.format("e"))
+    db.drop()
+
+
+def test_queues_of_a_role_are_counted_in_all_databases(bounded, roles):
+    here, there = bounded.database(), bounded.database()
+    add = COUNTED["queues"][1]
+    for db in (here, there):
+        db.sql(WORK)
+        with db.connect(user=roles[0]) as session:
+            session.execute(add.format("q"))
+    for db in (here, there):
+        with db.connect(user=roles[0]) as session:
+            refused(session, add.format("more"), "53400", "max_queues_per_role")
+            session.execute(add.format("q"))
+    here.drop()
+    with there.connect(user=roles[0]) as session:
+        there.wait_until("SELECT count(*) FROM pg_database WHERE datname = %s", 0, params=(here.name,))
+        session.execute(add.format("more"))
+    there.drop()
+
+
+def test_a_subscription_declared_again_waits_for_nobody(bounded, roles):
+    """A service does it at each start."""
+    db = bounded.database()
+    create = COUNTED["subscriptions"][1]
+    with db.connect(user=roles[0]) as first, db.connect(user=roles[0], autocommit=False) as second:
+        first.execute(create.format("s"))
+        second.execute(create.format("t"))
+        first.execute("SET statement_timeout = '10 s'")
+        first.execute(create.format("s"))
+        second.rollback()
+    db.drop()
+
+
+def test_counters_of_watches_are_left_for_whoever_has_none(make_cluster):
+    db = make_cluster().database()
+    db.sql("CREATE ROLE hog LOGIN; CREATE ROLE other LOGIN; GRANT CREATE ON SCHEMA public TO hog, other")
+    with db.connect(user="hog") as hog:
+        hog.execute("""
+            DO $$BEGIN
+                FOR t IN 1 .. 17 LOOP
+                    EXECUTE format('CREATE TABLE t%s (id int)', t);
+                    FOR n IN 1 .. 100 LOOP
+                        PERFORM pushy.watch(format('t%s', t)::regclass, 'c', '{insert}', payload => 'none', name => n::text);
+                    END LOOP;
+                END LOOP;
+            END$$""")
+        hog.execute("DO $$BEGIN FOR t IN 1 .. 17 LOOP EXECUTE format('INSERT INTO t%s VALUES (1)', t); END LOOP; END$$")
+        assert hog.execute("SELECT count(*) FILTER (WHERE notices = 1), count(*) FROM pushy.watches").fetchone() == (1639, 1700)
+    with db.connect(user="other") as other:
+        other.execute("CREATE TABLE mine (id int); SELECT pushy.watch('mine', payload => 'none'); INSERT INTO mine VALUES (1)")
+        assert other.execute("SELECT notices FROM pushy.watches WHERE relation = 'mine'::regclass").fetchone() == (1,)
+
+
+def test_a_role_fills_its_share_of_the_log_and_pushes_out_nobody(make_cluster):
+    db = make_cluster({"pushy.log_max_size_per_role": "1MB", "pushy.log_keep": 10}).database()
+    db.sql("CREATE ROLE flood LOGIN; CREATE ROLE other LOGIN; CREATE TABLE t (v text); GRANT ALL ON t TO flood, other;"
+           "SELECT pushy.watch('t', payload => 'row'), pushy.subscription_create('s')")
+    write = "INSERT INTO t SELECT repeat('x', 1000) FROM generate_series(1, 100)"
+    with db.connect(user="flood") as flood, db.connect(user="other") as other:
+        other.execute("INSERT INTO t VALUES ('first')")
+        written = 0
+        with pytest.raises(psycopg.errors.ConfigurationLimitExceeded, match="log_max_size_per_role"):
+            for _ in range(20):
+                flood.execute(write)
+                written += 100
+        assert 300 <= written <= 1000
+        refused(flood, write, "53400", "log_max_size_per_role")
+        # Nobody else: neither a role that has written less, nor a superuser.
+        other.execute("INSERT INTO t VALUES ('last')")
+        db.sql(write.replace('100)', '2000)'))
+        db.wait_until("SELECT count(*) FROM pushy.subscription_read('s', 10000)", 2 + written + 2000)
+        notices = [payload for payload, in db.rows("SELECT payload FROM pushy.subscription_read('s', 10000)")]
+        assert "first" in notices[0] and "last" in notices[written + 1]
+        # What it wrote is emptied with time, and room for as much is there again.
+        wait_for("the role to write again", lambda: accepted(flood, write), bool)
+
+
+def accepted(session, statement: str) -> bool:
+    try:
+        session.execute(statement)
+    except psycopg.errors.ConfigurationLimitExceeded:
+        return False
+    return True
+
+
+def test_windows_of_finished_jobs_taken_by_one_role_cost_the_others_none(make_cluster):
+    """Sixteen tables; where all are taken, the others' jobs are kept and shown as before, and removed one by one."""
+    db = make_cluster({"pushy.max_executors": 2}).database()
+    db.sql(WORK)
+    db.sql("CREATE ROLE hog LOGIN; CREATE ROLE other LOGIN")
+    with db.connect(user="hog") as hog:
+        for n in range(1, 31):
+            hog.execute(f"SELECT pushy.queue_register('h{n}', 'work(jsonb)', keep_completed => '{n * 3} days')")
+            hog.execute(f"SELECT count(pushy.enqueue('h{n}')) FROM generate_series(1, 200)")
+    taken = "SELECT count(*) FROM pushy.rotation"
+    for n in range(1, 31):
+        db.jobs_wait(f"h{n}")
+        db.sql(f"SELECT count(pushy.enqueue('h{n}')) FROM generate_series(1, 100)")
+    db.wait_until(taken, lambda now: now <= 16)
+    with db.connect(user="other") as other:
+        other.execute("SELECT pushy.queue_register('o', 'work(jsonb)')")
+        other.execute("SELECT count(pushy.enqueue('o')) FROM generate_series(1, 500)")
+    db.jobs_wait("o")
+    assert db.rows("SELECT state, count(*) FROM pushy.jobs WHERE queue = 'o' GROUP BY 1") == [("completed", 500)]
