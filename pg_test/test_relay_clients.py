@@ -3,6 +3,7 @@ test_rust_client.py.)"""
 
 import asyncio
 import json
+import os
 import shutil
 import subprocess
 import threading
@@ -52,7 +53,11 @@ def test_node_postgres(db):
     assert [(notice["channel"], notice["payload"]) for notice in map(json.loads, out.splitlines())] == EXPECTED
 
 
-@pytest.mark.skipif(shutil.which("pgbouncer") is None, reason="no pgbouncer")
+# Not every PATH has the folder where Debian puts it.
+PGBOUNCER = shutil.which("pgbouncer", path=os.environ["PATH"] + ":/usr/sbin")
+
+
+@pytest.mark.skipif(PGBOUNCER is None, reason="no pgbouncer")
 def test_subscriptions_through_pgbouncer_in_transaction_mode(db):
     """Nothing is kept in a session: two readers share one server connection between their transactions."""
     folder, port = db.cluster.folder / "bouncer", db.cluster.port + 1
@@ -74,7 +79,7 @@ auth_file = {folder}/users
         account.give(path)
     who = account.unprivileged()
     log = open(folder / "log", "w")
-    bouncer = subprocess.Popen([shutil.which("pgbouncer"), folder / "ini"], user=who.pw_uid, group=who.pw_gid, extra_groups=[],
+    bouncer = subprocess.Popen([PGBOUNCER, folder / "ini"], user=who.pw_uid, group=who.pw_gid, extra_groups=[],
                                stdout=log, stderr=subprocess.STDOUT)
     try:
         wait_for("pgbouncer's socket", lambda: (folder / f".s.PGSQL.{port}").exists(), bool)

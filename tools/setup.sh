@@ -14,6 +14,8 @@ PACKAGES=(postgresql-$PG_MAJOR postgresql-server-dev-$PG_MAJOR postgresql-plpyth
           clang libclang-dev gcc make pkg-config python3 python3-venv libpostgresql-jdbc-java)
 # Any JDK serves the test of JDBC.
 command -v javac >/dev/null || PACKAGES+=(default-jdk-headless)
+# A test runs one of its own.
+command -v pgbouncer >/dev/null || PACKAGES+=(pgbouncer)
 
 as_root() {
     if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
@@ -46,12 +48,22 @@ without_main_cluster() {
     return $result
 }
 
+# PgBouncer's package starts a service when it is installed first. Nobody asked for one.
+without_pgbouncer_service() {
+    local was_there=false
+    installed pgbouncer && was_there=true
+    "$@"
+    if ! $was_there && installed pgbouncer && [ -d /run/systemd/system ]; then
+        as_root systemctl disable --quiet --now pgbouncer
+    fi
+}
+
 install_packages() {
     as_root apt-get update -q
     if installed postgresql-$PG_MAJOR; then
-        apt_install "$@"
+        without_pgbouncer_service apt_install "$@"
     else
-        without_main_cluster apt_install "$@"
+        without_main_cluster without_pgbouncer_service apt_install "$@"
     fi
 }
 
