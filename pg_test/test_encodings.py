@@ -113,3 +113,21 @@ def read_until(session: psycopg.Connection, payload: bytes | None = None) -> byt
 
 def wait_for_count(session: psycopg.Connection, query: bytes, count: int) -> int:
     return wait_for(query.decode(), lambda: int(rows(session, query)[0][0]), lambda seen: seen == count)
+
+
+NAMED = [b"SELECT pushy.queue_register('q\xe9', 'x')", b"SELECT pushy.enqueue('q\xe9')", b"SELECT pushy.queue_drop('q\xe9')",
+         b"SELECT pushy.queue_grant('q', 'q\xe9', 'enqueue')", b"SELECT pushy.subscription_create('q\xe9')", b"SELECT pushy.unwatch('t', 'q\xe9')",
+         b"SELECT pushy.watch('t', name => 'q\xe9')", b"SELECT pushy.channel_grant('c', 'q\xe9')", b"SELECT pushy.enqueue('q', unique_key => 'q\xe9')"]
+
+
+def test_a_name_that_is_not_utf8_is_told_and_what_to_do(encoded):
+    """In SQL_ASCII, where nothing says what its bytes mean."""
+    encoding, session, _ = encoded
+    if encoding != "SQL_ASCII":
+        return
+    session.execute("CREATE TABLE t (id int PRIMARY KEY); CREATE FUNCTION x() RETURNS void LANGUAGE sql AS ''; SELECT pushy.queue_register('q', 'x()')")
+    for statement in NAMED:
+        with pytest.raises(psycopg.errors.CharacterNotInRepertoire) as refusal:
+            session.execute(statement)
+        assert 'q\\xe9" is not UTF-8' in refusal.value.diag.message_primary, statement
+        assert "must be UTF-8" in refusal.value.diag.message_hint

@@ -87,7 +87,11 @@ pub fn decode(bytes: Vec<u8>) -> Result<String> {
     // SAFETY: pg_server_to_any reads `bytes.len()` bytes and answers its argument when there is
     // nothing to convert, else a palloc'd string.
     let bytes = unsafe {
-        if pg_sys::GetDatabaseEncoding() == pg_sys::pg_enc::PG_UTF8 as i32 {
+        let encoding = pg_sys::GetDatabaseEncoding();
+        // Of SQL_ASCII the server converts nothing, and its error says neither which text it was nor what to do.
+        if encoding == pg_sys::pg_enc::PG_UTF8 as i32
+            || encoding == pg_sys::pg_enc::PG_SQL_ASCII as i32
+        {
             bytes
         } else {
             let given = bytes.as_ptr().cast_mut().cast();
@@ -103,9 +107,8 @@ pub fn decode(bytes: Vec<u8>) -> Result<String> {
     String::from_utf8(bytes).map_err(|error| {
         Error::new(
             SqlState::CHARACTER_NOT_IN_REPERTOIRE,
-            "invalid byte sequence for encoding \"UTF8\"",
+            format!("\"{}\" is not UTF-8", escaped(error.as_bytes())),
         )
-        .detail(format!("The bytes are {:02x?}.", error.as_bytes()))
         .hint("In an SQL_ASCII database names and keys must be UTF-8.")
     })
 }
@@ -116,15 +119,17 @@ pub fn shown(bytes: &[u8]) -> String {
     super::failure::catch(|| decode(bytes.to_vec()))
         .ok()
         .and_then(Result::ok)
-        .unwrap_or_else(|| {
-            bytes
-                .iter()
-                .map(|byte| match byte {
-                    b' '..=b'~' => char::from(*byte).to_string(),
-                    other => format!("\\x{other:02x}"),
-                })
-                .collect()
+        .unwrap_or_else(|| escaped(bytes))
+}
+
+fn escaped(bytes: &[u8]) -> String {
+    bytes
+        .iter()
+        .map(|byte| match byte {
+            b' '..=b'~' => char::from(*byte).to_string(),
+            other => format!("\\x{other:02x}"),
         })
+        .collect()
 }
 
 /// A message of the server as pgrx keeps it: its bytes, in the database's encoding, taken for UTF-8.
