@@ -1,5 +1,6 @@
 """Handlers: functions in SQL, plpgsql and plpython3u; what they get, what becomes of what they return."""
 
+import psycopg
 import pytest
 
 RETURNS = [  # SQL function's type, body, the job's result

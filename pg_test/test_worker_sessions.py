@@ -95,7 +95,8 @@ def test_a_table_of_another_access_method_is_refused_not_corrupted(db):
     db.jobs_wait("q")
 
 
-def test_an_executor_that_is_idle_shows_no_job_of_before(db):
+def test_an_executor_that_is_idle_shows_no_job_of_before(make_cluster):
+    db = make_cluster({"pushy.executor_linger": 600, "pushy.max_executors": 1}).database()
     db.sql("CREATE FUNCTION nothing() RETURNS void LANGUAGE sql AS ''; SELECT pushy.queue_register('q', 'nothing()')")
     assert db.job_wait(db.value("SELECT pushy.enqueue('q')"))["state"] == "completed"
     db.wait_until("SELECT array_agg(state || ':' || query) FROM pg_stat_activity WHERE datname = current_database() AND backend_type LIKE 'pushy executor%'",
