@@ -1,6 +1,9 @@
 # Pushy. `make` alone says what there is.
 
-PG_CONFIG ?= $(firstword $(wildcard /usr/lib/postgresql/15/bin/pg_config) pg_config)
+# Which PostgreSQL: make … PG_CONFIG=/usr/lib/postgresql/17/bin/pg_config
+ifndef PG_CONFIG
+PG_CONFIG := $(shell tools/postgres.sh)
+endif
 export PG_CONFIG
 
 PYTHON    := target/venv/bin/python
@@ -15,7 +18,7 @@ help: ## this list
 setup: ## Debian packages, cargo-pgrx and what else is missing (never touches your clusters)
 	@tools/setup.sh
 
-build: setup ## the release build, as a tree in target/package-release
+build: setup ## the release build, as a tree in target/package-release-MAJOR
 	@tools/build.sh release
 
 install: ## into the PostgreSQL of PG_CONFIG; then: shared_preload_libraries = 'pushy', and restart

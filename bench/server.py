@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 from harness.cluster import Cluster
-from harness.installation import Installation
+from harness.installation import Installation, major_of
 from harness.scratch import Scratch
 
 from . import BUILT, REPOSITORY, page_cache
@@ -37,8 +37,7 @@ class Servers:
         self._scratch = Scratch.create()
         self.folder = self._scratch.path
         self._count = 0
-        pg_config = os.environ.get("PG_CONFIG", "/usr/lib/postgresql/15/bin/pg_config")
-        self.installation = Installation.create(self._scratch.path / "pg", REPOSITORY / "target" / "package-release", pg_config)
+        self.installation = Installation.of_build(self._scratch.path / "pg", "release")
         if PGQ.exists():
             lay_over(PGQ / "lib", self.installation, "--pkglibdir")
             lay_over(PGQ / "share", self.installation, "--sharedir")
@@ -62,9 +61,10 @@ class Servers:
 
 def lay_over(package: Path, installation: Installation, folder: str) -> None:
     """Debian's files for this PostgreSQL, below `package`, into its private copy."""
+    major = major_of(str(installation.program("pg_config")))
     target = Path(subprocess.check_output([installation.program("pg_config"), folder], text=True).strip())
     for kind in ("extension", "lib"):
-        for source in package.glob(f"postgresql/15/{kind}"):
+        for source in package.glob(f"postgresql/{major}/{kind}"):
             into = target / kind if kind == "extension" else target
             for file in source.iterdir():
                 if file.is_file() and not (into / file.name).exists():

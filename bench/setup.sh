@@ -9,6 +9,7 @@ cd "$(dirname "$0")/.."
 PYTHON=/usr/bin/python3
 [ -x $PYTHON ] || PYTHON=python3
 OUT=$PWD/target/bench
+# As Debian 12 has it: for PostgreSQL 15 only.
 PGQ_PACKAGES=(postgresql-15-pgq3=3.5-1+b1 python3-pgq=3.7.1-1 python3-skytools=3.8.1-1)
 mkdir -p "$OUT"
 

@@ -60,8 +60,7 @@ def start() -> None:
 
 def play(folder: Path) -> None:
     tell("A PostgreSQL of its own, with Pushy preloaded")
-    pg_config = os.environ.get("PG_CONFIG", "/usr/lib/postgresql/15/bin/pg_config")
-    installation = Installation.create(folder / "pg", REPOSITORY / "target" / "package-release", pg_config)
+    installation = Installation.of_build(folder / "pg", "release")
     cluster = Cluster(folder / "s", installation, {
         "fsync": "on", "full_page_writes": "on", "shared_buffers": "128MB", "pushy.max_executors": 2,
         "track_commit_timestamp": "on"},

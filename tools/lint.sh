@@ -4,10 +4,11 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . tools/cargo.sh
+. tools/postgres.sh
 
 cargo fmt --all --check
 cargo fmt --manifest-path pg_test/rust_client/Cargo.toml --check
-cargo clippy --workspace --all-targets -- -D warnings
+cargo clippy --workspace --all-targets --no-default-features --features "pushy/pg$PG_MAJOR" -- -D warnings
 CARGO_TARGET_DIR=target/rust_client cargo clippy --manifest-path pg_test/rust_client/Cargo.toml --all-targets -- -D warnings
 
 target/venv/bin/python tools/lint_sql.py
@@ -18,4 +19,4 @@ if LC_ALL=C grep -nP '[^\x00-\x7F]' sql/*.sql pushy.control; then
     exit 1
 fi
 tools/build.sh dev
-target/venv/bin/pgspot $(find target/package-dev -name 'pushy--*.sql')
+target/venv/bin/pgspot $(find target/package-dev-$PG_MAJOR -name 'pushy--*.sql')

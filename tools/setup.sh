@@ -1,17 +1,19 @@
 #!/usr/bin/env bash
-# Everything the build and the tests need, on a Debian 12 with only Rust. Steps already done are skipped.
+# Everything the build and the tests need, on a Debian with only Rust. Steps already done are skipped.
+# For the PostgreSQL that PG_CONFIG says, whose packages are installed if it is one of Debian's (tools/postgres.sh).
 # It installs packages (through sudo unless root) and never touches or starts a cluster of this machine.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . tools/progress.sh
 . tools/cargo.sh
+. tools/postgres.sh
 
-PG_MAJOR=15
 PGRX_VERSION=0.18.1
-PG_CONFIG=${PG_CONFIG:-/usr/lib/postgresql/$PG_MAJOR/bin/pg_config}
 PGRX_CONFIG=${PGRX_HOME:-$HOME/.pgrx}/config.toml
-PACKAGES=(postgresql-$PG_MAJOR postgresql-server-dev-$PG_MAJOR postgresql-plpython3-$PG_MAJOR
-          clang libclang-dev gcc make pkg-config python3 python3-venv libpostgresql-jdbc-java)
+PACKAGES=(clang libclang-dev gcc make pkg-config python3 python3-venv libpostgresql-jdbc-java)
+if [[ $PG_CONFIG == /usr/lib/postgresql/* ]]; then
+    PACKAGES+=("postgresql-$PG_MAJOR" "postgresql-server-dev-$PG_MAJOR" "postgresql-plpython3-$PG_MAJOR")
+fi
 # Any JDK serves the test of JDBC.
 command -v javac >/dev/null || PACKAGES+=(default-jdk-headless)
 # A test runs one of its own.
@@ -60,6 +62,11 @@ without_pgbouncer_service() {
 
 install_packages() {
     as_root apt-get update -q
+    if ! apt-cache show "${@: -1}" >/dev/null 2>&1; then
+        echo "setup: no package ${*: -1} in this machine's sources: add the PostgreSQL project's own (apt.postgresql.org)," \
+            "or say another PostgreSQL with PG_CONFIG" >&2
+        return 1
+    fi
     if installed postgresql-$PG_MAJOR; then
         without_pgbouncer_service apt_install "$@"
     else
@@ -84,9 +91,24 @@ packages() {
     fi
 }
 
+headers() {
+    if [ ! -f "$("$PG_CONFIG" --includedir-server)/postgres.h" ]; then
+        echo "setup: no headers of PostgreSQL $PG_MAJOR in $("$PG_CONFIG" --includedir-server): install what your system calls" \
+            "postgresql-server-dev-$PG_MAJOR (postgresql$PG_MAJOR-devel)" >&2
+        exit 1
+    fi
+}
+
 rust() {
+    local version wanted
+    wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
     if ! command -v cargo >/dev/null; then
-        echo "setup: no cargo, neither in PATH nor in ${CARGO_HOME:-$HOME/.cargo}/bin: install Rust from https://rustup.rs" >&2
+        echo "setup: no cargo, neither in PATH nor in ${CARGO_HOME:-$HOME/.cargo}/bin: install Rust $wanted or newer from https://rustup.rs" >&2
+        exit 1
+    fi
+    version=$(rustc --version | cut -d ' ' -f 2)
+    if [ "$(printf '%s\n' "$wanted" "$version" | sort -V | head -n 1)" != "$wanted" ]; then
+        echo "setup: Rust $wanted or newer is needed, and this is $version ($(command -v rustc)): install one from https://rustup.rs" >&2
         exit 1
     fi
 }
@@ -151,8 +173,9 @@ rust_clients() {
     fi
 }
 
-packages
 rust
+packages
+headers
 cargo_pgrx
 pgrx_init
 python_venv

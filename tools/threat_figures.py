@@ -2,7 +2,6 @@
 """Writes into docs/security.md and docs/reliability.md what the tests of each line did when they ran last:
 make test TEST=--junitxml=target/figures.xml; tools/threat_figures.py target/figures.xml"""
 
-import os
 import re
 import subprocess
 import sys
@@ -10,7 +9,8 @@ import xml.etree.ElementTree as xml
 from collections import defaultdict
 from pathlib import Path
 
-PAGES = [Path(__file__).resolve().parents[1] / "docs" / name for name in ("security.md", "reliability.md")]
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "docs" / name for name in ("security.md", "reliability.md")]
 TEST = re.compile(r"`(test_\w+\.py)(?:::(\w+))?`")
 
 
@@ -45,7 +45,7 @@ def figure(tried: str, cases: dict[str, list]) -> str:
 
 def main() -> int:
     day, cases = read(sys.argv[1])
-    pg_config = os.environ.get("PG_CONFIG") or "/usr/lib/postgresql/15/bin/pg_config"
+    pg_config = subprocess.check_output([ROOT / "tools" / "postgres.sh"], text=True).strip()
     version = subprocess.run([pg_config, "--version"], capture_output=True, text=True, check=True).stdout.split()[1]
     wrong = 0
     for page in PAGES:

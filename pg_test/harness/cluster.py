@@ -181,7 +181,8 @@ class Cluster:
 
     def run(self, program: str, *arguments, **options) -> subprocess.CompletedProcess:
         """Runs one of PostgreSQL's programs as the server's account."""
-        return account.run([self.installation.program(program), *arguments], cwd=self.folder, **options)
+        environment = self.installation.environment | options.pop("env", {})
+        return account.run([self.installation.program(program), *arguments], cwd=self.folder, env=environment, **options)
 
     def psql(self, dbname: str, sql: str, *options, **more) -> str:
         return self.run("psql", "-X", "-v", "ON_ERROR_STOP=1", *self._where(), "-d", dbname, *options, input=sql, **more).stdout

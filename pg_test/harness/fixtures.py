@@ -17,7 +17,6 @@ from .database import Database
 from .installation import Installation
 from .scratch import Scratch
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 SCRATCH = "PUSHY_TEST_SCRATCH"
 
 
@@ -31,9 +30,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_scratch_key] = scratch
     os.environ[SCRATCH] = str(scratch.path)
     try:
-        package = Path(os.environ.get("PUSHY_PACKAGE") or REPOSITORY / "target" / "package-dev")
-        pg_config = os.environ.get("PG_CONFIG") or "/usr/lib/postgresql/15/bin/pg_config"
-        installation = Installation.create(scratch.path / "pg", package, pg_config)
+        installation = Installation.of_build(scratch.path / "pg", "dev")
         Cluster(scratch.path / "t", installation).create()
     except BaseException:
         scratch.remove()
@@ -61,9 +58,7 @@ def scratch() -> Path:
 @pytest.fixture(scope="session")
 def installation(scratch: Path) -> Installation:
     """PostgreSQL with the extension as it was built."""
-    pg_config = os.environ.get("PG_CONFIG") or "/usr/lib/postgresql/15/bin/pg_config"
-    bindir = next((scratch / "pg").glob("**/bin/postgres")).parent
-    return Installation(scratch / "pg", bindir, pg_config)
+    return Installation.found(scratch / "pg")
 
 
 @pytest.fixture(scope="session")

@@ -6,14 +6,20 @@ over it: no root is needed, the machine's installation is not touched, two check
 """
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
 
+REPOSITORY = Path(__file__).resolve().parents[2]
+
 
 class Installation:
-    def __init__(self, root: Path, bindir: Path, pg_config: str):
-        self.root, self.bindir, self.pg_config = root, bindir, pg_config
+    def __init__(self, root: Path, bindir: Path, prefix: Path):
+        self.root, self.bindir = root, bindir
+        # PL/Python of a tree that lies elsewhere (tools/majors.sh) looks for Python's own modules in it, not in /usr.
+        moved = prefix != Path("/usr") and any(prefix.glob("lib/python3.*/os.py"))
+        self.environment = {"PYTHONHOME": str(prefix)} if moved else {}
 
     def program(self, name: str) -> Path:
         return self.bindir / name
@@ -27,10 +33,17 @@ class Installation:
         return subprocess.check_output([self.program("postgres"), "--version"], text=True).strip()
 
     @classmethod
+    def of_build(cls, root: Path, kind: str) -> "Installation":
+        """With what tools/build.sh has built, `dev` or `release`, for the PostgreSQL that tools/postgres.sh names."""
+        pg_config = chosen_pg_config()
+        package = Path(os.environ.get("PUSHY_PACKAGE") or REPOSITORY / "target" / f"package-{kind}-{major_of(pg_config)}")
+        return cls.create(root, package, pg_config)
+
+    @classmethod
     def create(cls, root: Path, package: Path | None, pg_config: str) -> "Installation":
         """`package`: what `cargo pgrx package` wrote, or None for a PostgreSQL without Pushy."""
         bindir, pkglibdir, sharedir = (_ask(pg_config, o) for o in ("--bindir", "--pkglibdir", "--sharedir"))
-        prefix = Path(os.path.commonpath([bindir, pkglibdir, sharedir]))
+        prefix = _prefix(pg_config)
         private = lambda path: root / path.relative_to(prefix)  # noqa: E731
 
         shutil.copytree(bindir, private(bindir))
@@ -41,11 +54,29 @@ class Installation:
             _copy_package(package, pkglibdir, private(pkglibdir))
             _copy_package(package, sharedir / "extension", private(sharedir) / "extension")
 
-        installation = cls(root, private(bindir), pg_config)
+        installation = cls(root, private(bindir), prefix)
         found = _ask(str(installation.program("pg_config")), "--sharedir")
         if found != private(sharedir):
             raise RuntimeError(f"the copy of PostgreSQL in {root} looks for its files in {found}: cannot be moved")
         return installation
+
+
+    @classmethod
+    def found(cls, root: Path) -> "Installation":
+        """What another process has created in `root`."""
+        return cls(root, next(root.glob("**/bin/postgres")).parent, _prefix(chosen_pg_config()))
+
+
+def chosen_pg_config() -> str:
+    return os.environ.get("PG_CONFIG") or subprocess.check_output([REPOSITORY / "tools" / "postgres.sh"], text=True).strip()
+
+
+def major_of(pg_config: str) -> int:
+    return int(re.search(r"\d+", subprocess.check_output([pg_config, "--version"], text=True))[0])
+
+
+def _prefix(pg_config: str) -> Path:
+    return Path(os.path.commonpath([_ask(pg_config, option) for option in ("--bindir", "--pkglibdir", "--sharedir")]))
 
 
 def _ask(pg_config: str, option: str) -> Path:

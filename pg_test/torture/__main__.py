@@ -1,18 +1,14 @@
-"""`python -m torture SEED MINUTES`, from pg_test, with the fresh build in target/package-dev."""
+"""`python -m torture SEED MINUTES`, from pg_test, with the fresh build in target/package-dev-MAJOR."""
 
 import itertools
-import os
 import random
 import sys
-from pathlib import Path
 
 from harness.cluster import Cluster
 from harness.installation import Installation
 from harness.scratch import Scratch
 
 from .run import complain, torture
-
-REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def main() -> int:
@@ -21,8 +17,7 @@ def main() -> int:
     print(f"torture: SEED={seed} MINUTES={minutes:g}", flush=True)
     scratch = Scratch.create()
     try:
-        pg_config = os.environ.get("PG_CONFIG") or "/usr/lib/postgresql/15/bin/pg_config"
-        installation = Installation.create(scratch.path / "pg", REPOSITORY / "target" / "package-dev", pg_config)
+        installation = Installation.of_build(scratch.path / "pg", "dev")
         numbers = itertools.count(1)
 
         def make(settings: dict) -> Cluster:

@@ -1,0 +1,107 @@
+#!/usr/bin/env bash
+# Every other supported PostgreSQL, as a tree of its own beside the machine's: tools/majors.sh 16 17 18 makes what is missing, then
+# prints the pg_config of each. Nothing of the machine is changed. The trees are made once and kept, for all checkouts.
+#   16: the wheel `pgserver` of PyPI, whose PostgreSQL has no contrib and no PL/Python
+#   17: the packages of Debian 13, 18: those of Debian sid, unpacked; their programs are told, by patchelf, to take the
+#       libraries of the tree, the C library among them, so that they run on this Debian as they do on theirs.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. tools/progress.sh
+
+# The server's account has to read them, which it cannot below /root.
+if [ "$(id -u)" = 0 ]; then
+    MAJORS=${PUSHY_MAJORS:-/var/cache/pushy/majors}
+else
+    MAJORS=${PUSHY_MAJORS:-${XDG_CACHE_HOME:-$HOME/.cache}/pushy/majors}
+fi
+PGSERVER=0.1.4
+# What a tree is made by: one made by an older form of this file is made again.
+MADE_BY=$(sha256sum <tools/majors.sh | cut -c 1-16)
+
+pg_config_of() {
+    case $1 in
+        16) echo "$MAJORS/16/pgserver/pginstall/bin/pg_config" ;;
+        *) echo "$MAJORS/$1/usr/lib/postgresql/$1/bin/pg_config" ;;
+    esac
+}
+
+suite_of() {
+    case $1 in
+        17) echo trixie ;;
+        18) echo sid ;;
+    esac
+}
+
+# patched FOLDER LIBRARIES [INTERPRETER]: the programs below FOLDER find their libraries in LIBRARIES, wherever they are copied to.
+patched() {
+    local file
+    find "$1" -type f -perm -u+x | while read -r file; do
+        if patchelf --print-interpreter "$file" >/dev/null 2>&1; then
+            patchelf ${3:+--set-interpreter "$3"} --force-rpath --set-rpath "$2" "$file"
+        fi
+    done
+}
+
+wheel() { # TREE
+    local pip=target/venv/bin/pip
+    [ -x $pip ] || pip="python3 -m pip"
+    # For any Python: nothing but its PostgreSQL is used.
+    $pip install --quiet --disable-pip-version-check --no-deps --python-version 3.11 --only-binary :all: --target "$1" "pgserver==$PGSERVER"
+    patched "$1/pgserver/pginstall" "$1/pgserver/pginstall/lib:$1/pgserver.libs"
+}
+
+# apt for another Debian: its own lists and its own idea of what is installed, which is nothing.
+apt_of() { # FOLDER COMMAND...
+    local folder=$1
+    shift
+    apt-get -q -y -o Dir::Etc="$folder/etc" -o Dir::State="$folder/state" -o Dir::State::status="$folder/status" \
+        -o Dir::Cache="$folder/cache" -o APT::Sandbox::User="$(id -un)" -o APT::Install-Recommends=false \
+        -o Acquire::Languages=none "$@"
+}
+
+# The mirror that this machine has.
+mirror() {
+    local found
+    found=$(cat /etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null | grep -o 'https\?://[^ ]*/debian/\?$' | head -n 1 || true)
+    echo "${found:-http://deb.debian.org/debian}"
+}
+
+packages() { # TREE MAJOR
+    local tree=$1 major=$2 apt deb libraries
+    apt=$(mktemp -d)
+    mkdir -p "$apt/etc/apt.conf.d" "$apt/etc/preferences.d" "$apt/state/lists/partial" "$apt/cache/archives/partial" "$tree"
+    touch "$apt/status"
+    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg check-valid-until=no] $(mirror) $(suite_of "$major") main" \
+        >"$apt/etc/sources.list"
+    apt_of "$apt" update
+    apt_of "$apt" install --download-only "postgresql-$major" "postgresql-plpython3-$major"
+    # Without what they depend on: a compiler, and the whole of LLVM.
+    (cd "$apt/cache/archives" && apt_of "$apt" download "postgresql-server-dev-$major" libpq-dev)
+    for deb in "$apt"/cache/archives/*.deb; do
+        dpkg-deb -x "$deb" "$tree"
+    done
+    rm -rf "$apt"
+    libraries=$tree/usr/lib/$(dpkg-architecture -q DEB_HOST_MULTIARCH 2>/dev/null || gcc -print-multiarch)
+    patched "$tree/usr/lib/postgresql/$major" "$libraries:$libraries/systemd" "$(echo "$libraries"/ld-linux-*.so.*)"
+}
+
+# make_tree MAJOR: in place, because its programs have its path in them, and marked when it is whole.
+make_tree() {
+    local tree=$MAJORS/$1
+    rm -rf "$tree"
+    mkdir -p "$tree"
+    if [ "$1" = 16 ]; then wheel "$tree"; else packages "$tree" "$1"; fi
+    "$(pg_config_of "$1")" --version
+    "$(dirname "$(pg_config_of "$1")")/postgres" --version
+    echo "$MADE_BY" >"$tree/made"
+}
+
+mkdir -p "$MAJORS"
+exec 9>"$MAJORS/lock"
+flock 9
+for major in "$@"; do
+    if [ "$(cat "$MAJORS/$major/made" 2>/dev/null)" != "$MADE_BY" ]; then
+        step "PostgreSQL $major, a tree of its own in $MAJORS" make_tree "$major" >&2
+    fi
+    pg_config_of "$major"
+done
