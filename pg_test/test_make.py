@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from harness.fixtures import REPOSITORY
+from harness.installation import REPOSITORY
 
 TEXT = (REPOSITORY / "Makefile").read_text()
 TARGETS = re.search(r"^\.PHONY: (.*)$", TEXT, re.M)[1].split()

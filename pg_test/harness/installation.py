@@ -35,9 +35,7 @@ class Installation:
     @classmethod
     def of_build(cls, root: Path, kind: str) -> "Installation":
         """With what tools/build.sh has built, `dev` or `release`, for the PostgreSQL that tools/postgres.sh names."""
-        pg_config = chosen_pg_config()
-        package = Path(os.environ.get("PUSHY_PACKAGE") or REPOSITORY / "target" / f"package-{kind}-{major_of(pg_config)}")
-        return cls.create(root, package, pg_config)
+        return cls.create(root, built(kind), chosen_pg_config())
 
     @classmethod
     def create(cls, root: Path, package: Path | None, pg_config: str) -> "Installation":
@@ -69,6 +67,11 @@ class Installation:
 
 def chosen_pg_config() -> str:
     return os.environ.get("PG_CONFIG") or subprocess.check_output([REPOSITORY / "tools" / "postgres.sh"], text=True).strip()
+
+
+def built(kind: str) -> Path:
+    """The tree of tools/build.sh, `dev` or `release`."""
+    return Path(os.environ.get("PUSHY_PACKAGE") or REPOSITORY / "target" / f"package-{kind}-{major_of(chosen_pg_config())}")
 
 
 def major_of(pg_config: str) -> int:

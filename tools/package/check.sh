@@ -1,0 +1,75 @@
+#!/usr/bin/env bash
+# Tries the packages: makes them, reads them, and has the .deb installed, used and purged in a Debian of its own:
+# tools/package/check.sh [SUITE…]; without SUITE it is this machine's. On another one, with the PostgreSQL of this one,
+# it shows that what was built here runs there. As root, with mmdebstrap and lintian.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+. tools/progress.sh
+. tools/postgres.sh
+. tools/package/common.sh
+
+here=$(. /etc/os-release; echo "$VERSION_CODENAME")
+[ $# -gt 0 ] || set -- "$here"
+deb=postgresql-$PG_MAJOR-pushy_$VERSION-1_$(dpkg --print-architecture).deb
+mirror=$(grep -rhoE 'https?://[^ ]+/debian/? ' /etc/apt/sources.list /etc/apt/sources.list.d 2>/dev/null | head -n 1 || true)
+mirror=${mirror:-http://deb.debian.org/debian}
+scratch=$(mktemp -d)
+trap 'rm -rf --one-file-system "$scratch"' EXIT
+
+# Whoever reads the library, stripped or as `make install` has it, reads nothing of this machine's folders.
+nobodys_folders() {
+    local library
+    for library in $(find target/deb target/package-release* -name pushy.so); do
+        if strings -n 4 "$library" | grep -F -e "$PWD" -e "${CARGO_HOME:-$HOME/.cargo}" -e "$(rustc --print sysroot)" | head -n 5 | grep .; then
+            echo "$library: has the folders above in it" >&2
+            return 1
+        fi
+    done
+}
+
+# The newest symbol of the C library that the extension asks for, against the one that is here.
+c_library() {
+    local newest
+    newest=$(objdump -T "$(find target/deb -name pushy.so)" | grep -o 'GLIBC_[0-9.]*' | sort -Vu | tail -n 1)
+    echo "$newest is the newest that it asks for; here is $(getconf GNU_LIBC_VERSION)"
+    [ "$(printf '%s\n' "${newest#GLIBC_}" "$(getconf GNU_LIBC_VERSION | cut -d ' ' -f 2)" | sort -V | tail -n 1)" = \
+        "$(getconf GNU_LIBC_VERSION | cut -d ' ' -f 2)" ]
+}
+
+image() {
+    local file
+    file=$(ls $DIST/pushy-"$VERSION"-pg"$PG_MAJOR"-*.oci.tar)
+    mkdir "$scratch/oci"
+    tar -xf "$file" -C "$scratch/oci"
+    umoci unpack --image "$scratch/oci:$VERSION-$PG_MAJOR" "$scratch/bundle"
+    (cd "$scratch/bundle/rootfs" && find . -type f | sort)
+    cmp "$scratch/bundle/rootfs/lib/pushy.so" "$(find "target/image/$PG_MAJOR" -name pushy.so)"
+}
+
+# in_debian SUITE: all of it in a mount namespace, which takes its mounts along when it ends.
+in_debian() {
+    local root=$scratch/$1 sources=("deb $mirror $1 main")
+    [ "$1" = "$here" ] || sources+=("deb $mirror $here main")
+    mmdebstrap --quiet --mode=root --variant=apt --include="postgresql-$PG_MAJOR" --aptopt='Acquire::Check-Valid-Until "false"' \
+        --customize-hook='printf "#!/bin/sh\nexit 101\n" >"$1/usr/sbin/policy-rc.d"; chmod +x "$1/usr/sbin/policy-rc.d"' \
+        "$1" "$root" "${sources[@]}"
+    cp "$DIST/$deb" "$root/tmp/pushy.deb"
+    cp tools/package/in_chroot.sh "$root/tmp/in_chroot.sh"
+    cp /etc/resolv.conf "$root/etc/resolv.conf"
+    unshare --mount --pid --fork sh -c "mount -t proc proc '$root/proc' && mount --rbind /dev '$root/dev' &&
+        exec chroot '$root' env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 bash /tmp/in_chroot.sh $PG_MAJOR"
+}
+
+[ "$(id -u)" = 0 ] || fail "a Debian of its own is made by root"
+for program in mmdebstrap lintian umoci; do
+    command -v $program >/dev/null || fail "no $program here: apt-get install mmdebstrap lintian umoci"
+done
+tools/package/deb.sh
+tools/package/image.sh
+step "nobody's folders in the library" nobodys_folders
+step "the C library" c_library
+step "lintian" lintian --allow-root --fail-on=error,warning "$DIST/$deb"
+step "the image" image
+for suite; do
+    step "installed, used and purged on $suite" in_debian "$suite"
+done
