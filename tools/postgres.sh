@@ -31,7 +31,7 @@ if [ -z "${PG_CONFIG:-}" ]; then
     PG_CONFIG=$([ -z "$PG_MAJOR" ] && echo pg_config || echo "/usr/lib/postgresql/$PG_MAJOR/bin/pg_config")
 fi
 # Before it is installed, Debian's path says which it will be.
-PG_MAJOR=$("$PG_CONFIG" --version 2>/dev/null | sed -n 's/^PostgreSQL \([0-9]*\).*/\1/p')
+PG_MAJOR=$({ "$PG_CONFIG" --version 2>/dev/null || true; } | sed -n 's/^PostgreSQL \([0-9]*\).*/\1/p')
 PG_MAJOR=${PG_MAJOR:-$(sed -n 's|^/usr/lib/postgresql/\([0-9]*\)/bin/pg_config$|\1|p' <<<"$PG_CONFIG")}
 case " $PG_MAJORS " in
     *" ${PG_MAJOR:-none} "*) ;;
