@@ -11,7 +11,10 @@ import tarfile
 import tomllib
 from pathlib import Path
 
-from harness.installation import REPOSITORY, built
+import pytest
+
+from harness.cluster import Cluster
+from harness.installation import REPOSITORY, Installation, built, chosen_pg_config, major_of
 
 TREE = built("dev")
 CARGO = tomllib.loads((REPOSITORY / "Cargo.toml").read_text())
@@ -66,6 +69,25 @@ def test_the_image_has_the_extensions_files_and_nothing_else(tmp_path):
     assert [entry.name for entry in entries if entry.isfile()] == [
         "lib/pushy.so", "licenses/pushy/LICENSE", "licenses/pushy/THIRD-PARTY", f"share/extension/pushy--{VERSION}.sql", "share/extension/pushy.control"]
     assert {(entry.uid, entry.gid, entry.mtime, entry.mode) for entry in entries} == {(0, 0, 1700000000, 0o644), (0, 0, 1700000000, 0o755)}
+
+
+@pytest.mark.skipif(major_of(chosen_pg_config()) < 18, reason="before 18 PostgreSQL looks for extensions in its own folder only")
+def test_a_server_that_the_image_is_mounted_beside_needs_nothing_else(scratch, installation, tmp_path):
+    house = scratch / tmp_path.name
+    house.mkdir(mode=0o755)
+    layout = tarfile.open(fileobj=io.BytesIO(image(tmp_path, "oci.tar")))
+    layer, = (entry for entry in layout if entry.isfile() and layout.extractfile(entry).read(2) == b"\x1f\x8b")
+    with tarfile.open(fileobj=layout.extractfile(layer)) as mounted:
+        mounted.extractall(house / "mounted")
+    empty = Installation.create(house / "pg", None, str(installation.program("pg_config")))
+    cluster = Cluster(house / "c", empty, {"extension_control_path": f"{house}/mounted/share:$system",
+                                           "dynamic_library_path": f"{house}/mounted/lib:$libdir"})
+    try:
+        db = cluster.create(scratch / "t" / "data").start().database()
+        db.sql("CREATE FUNCTION work() RETURNS int LANGUAGE sql AS 'SELECT 7'; SELECT pushy.queue_register('q', 'work()')")
+        assert db.job_wait(db.value("SELECT pushy.enqueue('q')"))["result"] == 7
+    finally:
+        cluster.remove()
 
 
 def test_the_same_tree_makes_the_same_image(tmp_path):
