@@ -286,16 +286,6 @@ def test_rows_that_a_prepared_transaction_holds_are_skipped_until_its_end_and_fo
     assert db.value("SELECT count(*) FROM ledger") == runs + 1
 
 
-def test_a_change_of_a_queue_cannot_be_prepared_and_leaves_nothing(db):
-    """It is told by NOTIFY, which the server does not prepare."""
-    db.sql(LEDGER)
-    with db.connect() as session, pytest.raises(psycopg.errors.FeatureNotSupported):
-        session.execute("BEGIN; SELECT pushy.queue_register('q', 'note(jsonb)'), pushy.enqueue('q', '1'); PREPARE TRANSACTION 'no'")
-    assert db.value("SELECT count(*) FROM pushy.queues") == 0
-    db.sql("SELECT pushy.queue_register('q', 'note(jsonb)')")
-    run(db)
-
-
 def test_an_extension_created_in_a_prepared_transaction_works_once_committed(shared_cluster):
     db = shared_cluster.database(extension=False)
     db.sql(LEDGER)

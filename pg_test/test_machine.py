@@ -104,3 +104,17 @@ def test_a_clock_that_is_set_loses_no_job_repeats_none_and_keeps_nobody_busy(mac
     ledger.enqueue_many(10)
     ledger.assert_balanced(deadline=LATE)
     assert len(ledger.charges()) == 4
+
+
+def test_what_waits_for_a_moment_does_not_wait_for_hours_when_the_clock_is_set_back(machine, make_cluster):
+    """A queue whose batch could not be recorded is held for some seconds, by whatever clock."""
+    db = make_cluster().database()
+    db.sql("""CREATE FUNCTION fail() RETURNS void LANGUAGE sql AS 'SELECT 1 / 0';
+              SELECT pushy.queue_register('q', 'fail()', max_attempts => 1);
+              ALTER TABLE pushy.failure RENAME TO elsewhere""")
+    job = db.value("SELECT pushy.enqueue('q')")
+    held = "SELECT reason FROM pushy.queue_explain('q')"
+    db.wait_until(held, lambda said: re.search(r"tried again in ([3-9]|\d\d)\.\d s", said))
+    machine.set_clock_ahead(-DAY)
+    db.sql("ALTER TABLE pushy.elsewhere RENAME TO failure")
+    db.wait_until("SELECT state FROM pushy.jobs WHERE id = %s", "discarded", LATE, params=(job,))

@@ -92,7 +92,8 @@ pub fn starved(shared: &Shared) -> Option<Finding> {
     })
 }
 
-/// Room for all of Pushy's workers beside those that took what there is.
+/// Room for all of Pushy's workers beside those that took what there is: a scheduler, and the relay, which every
+/// declaration has something to tell.
 fn more_slots() -> String {
     format!(
         "ALTER SYSTEM SET max_worker_processes = {}",

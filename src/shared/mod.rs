@@ -13,6 +13,7 @@ pub mod pending;
 mod prepared;
 pub mod queue_slot;
 pub mod servant;
+mod set_back;
 pub mod statistics;
 pub mod wake;
 pub mod watch_slot;

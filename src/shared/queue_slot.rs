@@ -65,6 +65,9 @@ pub struct QueueSlot {
     permits: AtomicU64,
     /// Transactions that commit now, with jobs that they announce in a moment.
     announcing: AtomicU32,
+    /// Transactions that commit now, with jobs, and have changed catalogs: not everybody is told yet of what they changed.
+    /// Of whatever queue the slot had when each began to.
+    changing: AtomicU32,
     /// A transaction that drops the queue has not ended yet.
     closing: AtomicBool,
     /// How many times a claim has passed over locked rows, and up to which of these times a look at the table has found no
@@ -76,7 +79,7 @@ pub struct QueueSlot {
     /// Until then (µs) batches are of one job: a larger one failed to commit.
     pub single_until: AtomicI64,
     /// No executor tries it before then (µs): its last batches failed for want of something in the server.
-    held_until: AtomicI64,
+    pub(super) held_until: AtomicI64,
     /// How many batches failed so in a row.
     failures: AtomicU32,
     /// When (µs) the launcher tries again to start an executor for this queue, after some that did not come up; 0: none
@@ -234,6 +237,20 @@ impl QueueSlot {
         self.announcing.fetch_sub(1, Ordering::SeqCst);
     }
 
+    /// What a transaction changed in the catalogs may be unknown where its jobs can be seen, until `end_changing`.
+    pub fn begin_changing(&self) {
+        self.changing.fetch_add(1, Ordering::SeqCst);
+    }
+
+    pub fn end_changing(&self) {
+        self.changing.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// Asked after jobs were claimed.
+    pub fn is_changing(&self) -> bool {
+        self.changing.load(Ordering::SeqCst) != 0
+    }
+
     /// Closes the queue for its drop to transactions that have not begun to announce jobs of it. True when some have begun
     /// and may yet commit: the caller looks at the table afterwards.
     pub fn close(&self) -> bool {
@@ -313,6 +330,7 @@ impl QueueSlot {
             drains: _,
             // Transactions that end now take their own back.
             announcing: _,
+            changing: _,
             closing,
             passed_over,
             passed_over_gone,

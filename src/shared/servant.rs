@@ -9,13 +9,13 @@ pub struct Servant {
     process: ProcessCell,
     pid: AtomicI32,
     /// When it came (µs).
-    since: AtomicI64,
+    pub(super) since: AtomicI64,
     /// The launcher has registered one that has not come up yet, and when (µs).
     starting: AtomicBool,
-    starting_since: AtomicI64,
+    pub(super) starting_since: AtomicI64,
     /// How many in a row did not come up, and before when (µs) no other is tried.
     failures: AtomicU32,
-    retry_at: AtomicI64,
+    pub(super) retry_at: AtomicI64,
 }
 
 impl Servant {

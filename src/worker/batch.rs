@@ -12,9 +12,12 @@ use super::solitude::Solitude;
 use crate::errors::Result;
 use crate::job::claim::{self, Room};
 use crate::job::claimed::Claimed;
+use crate::params;
 use crate::pg::failure::{self, Failure};
 use crate::pg::memory::{self, Context};
+use crate::pg::spi::{self, Plan};
 use crate::pg::transaction;
+use crate::pg::{array, BuiltinOid};
 use crate::pg::{catalog_changes, clock, identity, interrupts, session, timeout, worker};
 use crate::queue::definition::Definition;
 use crate::queue::fitness::{self, Handler, Unfit};
@@ -151,8 +154,8 @@ impl Bench {
         claimed: &mut Vec<Claimed>,
         results: &mut Results,
     ) -> Result<Ended> {
-        let handler = match work.handler() {
-            Ok(handler) => handler,
+        match work.handler() {
+            Ok(_) => {}
             Err(unfit) if unfit.bars_sessions() => {
                 transaction::commit();
                 return Ok(Ended::Barred);
@@ -166,7 +169,7 @@ impl Bench {
                     Ended::Busy
                 });
             }
-        };
+        }
         if work.queue.concurrency == Some(1)
             && self.recorder.is_order_unsettled(shared, work.queue.key())
         {
@@ -205,6 +208,11 @@ impl Bench {
             transaction::commit();
             return Ok(Ended::Worked);
         }
+        let Some(handler) = still_fit(shared, work, claimed)? else {
+            give_up(work, claimed);
+            transaction::commit();
+            return Ok(Ended::Worked);
+        };
         let ids = claimed.iter().map(|job| job.id);
         if self.recorder.is_unsettled(shared, work.queue.key(), ids) {
             give_up(work, claimed);
@@ -289,6 +297,35 @@ impl Bench {
         }
         Ok(claimed)
     }
+}
+
+/// The handler, if it is still fit for those who have enqueued these jobs: one of them may have dropped it in the same
+/// transaction, and another before it began. None: the next batch finds that out, and parks the queue.
+fn still_fit(shared: &Shared, work: &mut Work, claimed: &[Claimed]) -> Result<Option<Handler>> {
+    if shared.queues()[work.slot].is_changing() {
+        await_enqueuers(claimed)?;
+    }
+    identity::accept_changes();
+    Ok(work.handler().ok())
+}
+
+static ENQUEUERS: Plan = Plan::new(
+    "SELECT DISTINCT j.xmin FROM pushy.live_job j WHERE j.id OPERATOR(pg_catalog.=) ANY ($1)",
+    &[BuiltinOid::INT8ARRAYOID],
+);
+
+/// Waits until those who have enqueued these jobs, which can be seen, have told what they changed in the catalogs: a moment.
+#[cold]
+fn await_enqueuers(claimed: &[Claimed]) -> Result<()> {
+    let ids: Vec<i64> = claimed.iter().map(|job| job.id).collect();
+    identity::as_owner(|| {
+        let enqueuers: Vec<u32> = spi::connect(|spi| {
+            let found = spi.run(&ENQUEUERS, params![array::of_int8s(&ids)]);
+            found.rows().map(|row| row.oid(1).to_u32()).collect()
+        });
+        enqueuers.into_iter().for_each(transaction::await_end);
+        Ok(())
+    })
 }
 
 /// Announces jobs left to a caller that cancels them, if that caller ended before this batch let go of their rows;

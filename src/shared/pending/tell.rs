@@ -1,13 +1,16 @@
 //! The end of a transaction: what was collected is told. In callbacks, which only flip atomics, set latches
 //! and send signals.
 
+use std::cell::{Cell, RefCell};
 use std::sync::atomic::Ordering;
 
 use super::{Announcement, Change, Pending, Why, PENDING};
 use crate::errors::{Error, Result, SqlState};
 use crate::job::cancel::carry_out_to_prepare;
+use crate::pg::per_process::PerProcess;
 use crate::pg::signals;
-use crate::pg::transaction_end::{Before, End};
+use crate::pg::transaction_end::{self, Before, End};
+use crate::pg::{heap, invalidation};
 use crate::pg::{identity, transaction};
 use crate::queue::cache;
 use crate::shared::cancels::Promise;
@@ -29,9 +32,18 @@ pub(super) fn before(what: Before) -> Result<()> {
             changes,
             ..
         } = pending;
+        let has_changed = what == Before::Commit
+            && announcements.iter().any(|known| known.why == Why::Ready)
+            && has_changed_catalogs();
+        if has_changed {
+            transaction_end::expect_release(end_changing);
+        }
         for known in announcements {
             if known.why != Why::Ready {
                 continue;
+            }
+            if has_changed {
+                begin_changing(shared, known.index);
             }
             let slot = &shared.queues()[known.index];
             if what == Before::Commit {
@@ -45,6 +57,37 @@ pub(super) fn before(what: Before) -> Result<()> {
         }
         Ok(())
     })
+}
+
+/// What this session knew of catalogs when it last collected something: a change of its own since, or of somebody's.
+static CATALOGS: PerProcess<Cell<u64>> = PerProcess::new(Cell::new(1));
+
+fn has_changed_catalogs() -> bool {
+    // What the last statement has changed, too.
+    heap::advance_command();
+    CATALOGS.replace(invalidation::generation()) != invalidation::generation()
+}
+
+/// The slots of queues of which this transaction has said that it changes something.
+static CHANGING: PerProcess<RefCell<Vec<usize>>> = PerProcess::new(RefCell::new(Vec::new()));
+
+#[cold]
+fn begin_changing(shared: &Shared, index: usize) {
+    CHANGING.with_borrow_mut(|all| {
+        all.push(index);
+        shared.queues()[index].begin_changing();
+    });
+}
+
+/// Everybody can know by now what it has changed.
+fn end_changing() {
+    CHANGING.with(|cell| {
+        let Some((shared, mut all)) = shared::get().zip(cell.try_borrow_mut().ok()) else {
+            return;
+        };
+        all.drain(..)
+            .for_each(|index| shared.queues()[index].end_changing());
+    });
 }
 
 /// Cancels that are promised at the commit of this session are carried out by the transaction that is prepared.

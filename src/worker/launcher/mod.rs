@@ -9,7 +9,7 @@ mod schedulers;
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::recorder::{self, Recorder};
 use crate::pg::worker::{self, Handle, Kind, Status};
@@ -26,6 +26,8 @@ const KIND: Kind = Kind {
 
 /// The longest sleep, after which it looks whether the sweep is due.
 const SWEEP_US: i64 = 60_000_000;
+/// A clock that is set back by less holds nobody up.
+const SET_BACK_US: i64 = 1_000_000;
 /// The longest wait before a worker that failed to start is tried again.
 const MOST_RETRY_US: i64 = 60_000_000;
 
@@ -63,6 +65,7 @@ fn launcher(_arg: usize) {
         groups: HashMap::new(),
         last_xid: 0,
         swept_at: clock::now().0,
+        looked: (clock::now().0, Instant::now()),
         last_started: HashMap::new(),
         next_held: NEVER,
         starved_since: None,
@@ -96,6 +99,8 @@ struct Launching {
     groups: HashMap<Group, Trouble>,
     last_xid: u64,
     swept_at: i64,
+    /// What clock and stopwatch said the last time.
+    looked: (i64, Instant),
     /// When an executor of a group was last started: the group that has waited longest is next.
     last_started: HashMap<Group, i64>,
     /// When the first of the queues that were passed over after a failure may be tried again.
@@ -112,6 +117,7 @@ impl Launching {
             if guc::reload_if_asked() {
                 self.refresh_databases();
             }
+            self.follow_clock();
             if self.shared.access_changed.swap(false, Ordering::SeqCst) {
                 self.forgive();
             }
@@ -131,9 +137,29 @@ impl Launching {
                 next = next.min(self.start_relays());
             }
             worker::show_activity(None);
-            let left = next.saturating_sub(clock::now().0).max(1000);
+            let left = next.saturating_sub(clock::now().0).clamp(1000, SWEEP_US);
             latch::wait(Some(Duration::from_micros(left as u64)));
         }
+    }
+
+    /// What waits for a time that has gone far away, because the clock was set back, waits no longer.
+    fn follow_clock(&mut self) {
+        let now = clock::now().0;
+        let (clock, stopwatch) = self.looked;
+        self.looked = (now, Instant::now());
+        let expected = clock.saturating_add(stopwatch.elapsed().as_micros() as i64);
+        if expected - now < SET_BACK_US {
+            return;
+        }
+        self.shared.set_back(now);
+        self.swept_at = self.swept_at.min(now);
+        self.starved_since = self.starved_since.map(|since| since.min(now));
+        self.look = None;
+        self.look_after = now;
+        for started in self.last_started.values_mut() {
+            *started = (*started).min(now);
+        }
+        self.forgive();
     }
 
     /// Tries again at once what failed to start.

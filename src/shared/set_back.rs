@@ -1,0 +1,75 @@
+//! The clock was set back: what was to be in a moment is far away, and what has just begun has not begun yet. Every time in
+//! shared memory is compared with the clock, so every one is moved here, but for those that come from tables, where
+//! people said them. (`pg_test/test_lint_clock.py` knows all of them.)
+
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use super::database::{Database, NEVER};
+use super::executor::Executor;
+use super::queue_slot::QueueSlot;
+use super::servant::Servant;
+use super::Shared;
+
+/// Waits that end at a time end now; what began at one began now. 0, which is 'none', stays.
+fn not_after(now: i64, times: &[&AtomicI64]) {
+    for time in times {
+        time.fetch_min(now, Ordering::SeqCst);
+    }
+}
+
+impl Shared {
+    /// Called by the launcher, which wakes then whoever may go on.
+    pub fn set_back(&self, now: i64) {
+        not_after(now, &[&self.room_looked_for_at, &self.started_at]);
+        for slot in self.queues().iter().filter(|slot| slot.key().is_some()) {
+            slot.set_back(now);
+        }
+        for executor in &self.executors {
+            executor.set_back(now);
+        }
+        for place in self.databases.iter().filter(|place| place.oid() != 0) {
+            place.set_back(now);
+        }
+    }
+}
+
+impl QueueSlot {
+    fn set_back(&self, now: i64) {
+        let until = [&self.held_until, &self.single_until, &self.start_retry_at];
+        not_after(now, &until);
+    }
+}
+
+impl Executor {
+    fn set_back(&self, now: i64) {
+        let since = [
+            &self.started_at,
+            &self.idle_since,
+            &self.job_started_at,
+            &self.batch_began,
+        ];
+        not_after(now, &since);
+    }
+}
+
+impl Servant {
+    fn set_back(&self, now: i64) {
+        not_after(now, &[&self.since, &self.starting_since, &self.retry_at]);
+    }
+}
+
+impl Database {
+    fn set_back(&self, now: i64) {
+        not_after(now, &[&self.sweep_rests_until, &self.windows_taken_until]);
+        // When their workers wanted to come back, or had found in tables that they should.
+        for due in [&self.due, &self.log.relay_due] {
+            if due.load(Ordering::SeqCst) != NEVER {
+                not_after(now, &[due]);
+            }
+        }
+        self.scheduler.set_back(now);
+        self.log.relay.set_back(now);
+        self.scheduler.wake();
+        self.log.relay.wake();
+    }
+}
