@@ -97,6 +97,7 @@ def test_each_declaration_can_be_prepared(make_cluster, end, restart):
     for name, declaration in DECLARATIONS.items():
         for statement in filter(None, declaration.before.format(name=name).split("; ")):
             db.sql(statement)
+    db.listen("pushy_control")
     seen = {name: prepare(db, name, declaration) for name, declaration in DECLARATIONS.items()}
     if restart:
         db.close()

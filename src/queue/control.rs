@@ -2,14 +2,17 @@
 
 use std::cell::RefCell;
 
+use pushy_core::channel;
 use serde::Serialize;
 
 use crate::errors::Result;
 use crate::notice::buffer::{self, Delivery, Item};
 use crate::notice::repeats::Repeat;
 use crate::pg::per_process::PerProcess;
-use crate::pg::{clock, identity, notify, text, Oid};
+use crate::pg::spi::{self, Plan};
+use crate::pg::{clock, database, identity, notify, text, Oid};
 use crate::shared;
+use crate::shared::listened::Counter;
 
 const CHANNEL: &[u8] = b"pushy_control";
 
@@ -72,8 +75,29 @@ impl<'a> Message<'a> {
 
 /// Tells of a change, when this transaction commits.
 pub fn tell(event: Event, queue: &str, job: Option<i64>) -> Result<()> {
+    if !is_heard() {
+        return Ok(());
+    }
     let by = identity::current_user();
     log(&Message::new(event, Some(queue), job, by))
+}
+
+static HAS_READERS: Plan = Plan::new("SELECT EXISTS (SELECT FROM pushy.subscription)", &[]);
+
+/// Whether a session listens, or a subscription may read it: for nobody no relay is started, which would take one of the
+/// server's few slots for workers in each database where a queue is registered.
+fn is_heard() -> bool {
+    let Some(shared) = shared::get() else {
+        return true;
+    };
+    let counter = Counter::of(database::current(), channel::hash(CHANNEL));
+    shared.listened.has(counter)
+        || identity::as_owner(|| {
+            Ok(spi::connect(|spi| {
+                spi.run(&HAS_READERS, &[]).row(0).bool(1)
+            }))
+        })
+        .unwrap_or(true)
 }
 
 /// Tells through the event log, because a transaction that has said NOTIFY cannot be prepared, and because an executor's
