@@ -3,7 +3,7 @@ all argument types that they could be taken for. Each says in the server's log a
 
 import sys
 
-from harness.fixtures import REPOSITORY
+from harness.installation import REPOSITORY
 
 sys.path.insert(0, str(REPOSITORY / "tools"))
 import lint_sql  # noqa: E402

@@ -12,7 +12,7 @@ from alembic.migration import MigrationContext
 from alembic.operations import Operations
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from harness.fixtures import REPOSITORY
+from harness.installation import REPOSITORY
 from watching import Watching
 
 # -- Django ------------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ import re
 import psycopg
 import pytest
 
-from harness.fixtures import REPOSITORY
+from harness.installation import REPOSITORY
 
 # What everybody may call. A function that is added has to be added here, or stays closed.
 PUBLIC_FUNCTIONS = {

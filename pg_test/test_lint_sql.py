@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from harness.fixtures import REPOSITORY
+from harness.installation import REPOSITORY
 
 sys.path.insert(0, str(REPOSITORY / "tools"))
 import lint_sql  # noqa: E402

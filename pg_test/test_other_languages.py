@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.fixtures import REPOSITORY
+from harness.installation import REPOSITORY
 from test_rust_client import build
 
 CLIENTS = REPOSITORY / "pg_test"

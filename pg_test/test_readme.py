@@ -3,7 +3,7 @@
 import difflib
 import re
 
-from harness.fixtures import REPOSITORY
+from harness.installation import REPOSITORY
 
 PROMPT = re.compile(r"^tour[=$-][*!]?# ?")
 MARKER = "-- end of statement --"

@@ -7,7 +7,7 @@ import sys
 import threading
 
 import pytest
-from harness.fixtures import REPOSITORY
+from harness.installation import REPOSITORY
 from harness.waiting import DEADLINE
 
 BLOCK = re.compile(r"^```(sql|python)\n(?:--|#) (\S+)\n(.*?)^```$", re.M | re.S)

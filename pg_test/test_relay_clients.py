@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from harness import account
-from harness.fixtures import REPOSITORY
+from harness.installation import REPOSITORY
 from harness.waiting import wait_for
 
 NOTIFY = "SELECT pushy.notify('\"News\"', n::text, delivery => 'relay') FROM generate_series(1, 20) n"

@@ -5,7 +5,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from harness.fixtures import REPOSITORY
+from harness.installation import REPOSITORY
 
 CRATE, TARGET = REPOSITORY / "pg_test" / "rust_client", REPOSITORY / "target" / "rust_client"
 

@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 from harness.database import Database
-from harness.fixtures import REPOSITORY
+from harness.installation import REPOSITORY
 
 # What NOTIFY sends at most, in bytes.
 LIMIT = 7_999
