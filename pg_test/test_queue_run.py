@@ -399,3 +399,63 @@ def test_a_job_leaves_nothing_to_the_next(paused, what):
                                "UNION ALL SELECT relname FROM pg_class WHERE relnamespace = pg_my_temp_schema() AND relname LIKE 'left%'").fetchall() == []
         session.commit()
         assert session.execute("SELECT i FROM mine").fetchone() == (7,)
+
+
+# What a session has of its own, and how it is seen to be there still.
+OWN = {
+    "a table": ("CREATE TEMP TABLE own AS SELECT 7 AS i", "SELECT i = 7 FROM own"),
+    "a table with a serial key": ("CREATE TEMP TABLE own (i serial PRIMARY KEY); INSERT INTO own DEFAULT VALUES", "SELECT i = 1 FROM own"),
+    "a table with an identity": ("CREATE TEMP TABLE own (i int GENERATED ALWAYS AS IDENTITY); INSERT INTO own DEFAULT VALUES", "SELECT i = 1 FROM own"),
+    "a view": ("CREATE TEMP VIEW own AS SELECT true AS i", "SELECT i FROM own"),
+    "a sequence": ("CREATE TEMP SEQUENCE own", "SELECT nextval('pg_temp.own') > 0"),
+    "a function": ("CREATE FUNCTION pg_temp.own() RETURNS boolean LANGUAGE sql AS 'SELECT true'", "SELECT pg_temp.own()"),
+    "an aggregate": ("CREATE AGGREGATE pg_temp.own(boolean) (sfunc = booland_statefunc, stype = boolean)", "SELECT pg_temp.own(true)"),
+    "an operator": ("CREATE OPERATOR pg_temp.=== (leftarg = int, rightarg = int, function = int4eq)", "SELECT 1 OPERATOR(pg_temp.===) 1"),
+    "an enum": ("CREATE TYPE pg_temp.own AS ENUM ('a')", "SELECT 'a'::pg_temp.own IS NOT NULL"),
+    "a range": ("CREATE TYPE pg_temp.own AS RANGE (subtype = int)", "SELECT '[1,2)'::pg_temp.own IS NOT NULL"),
+    "a domain": ("CREATE DOMAIN pg_temp.own AS int", "SELECT 1::pg_temp.own = 1"),
+    "a collation": ("CREATE COLLATION pg_temp.own FROM \"C\"", "SELECT 'a' < 'b' COLLATE pg_temp.own"),
+    "statistics": ("CREATE STATISTICS pg_temp.own ON i, j FROM base", "SELECT count(*) = 1 FROM pg_statistic_ext WHERE stxname = 'own'"),
+    "a prepared statement": ("PREPARE own AS SELECT true", "EXECUTE own"),
+    "a cursor that is held": ("DECLARE own CURSOR WITH HOLD FOR SELECT true FROM generate_series(1, 9)", "FETCH own"),
+    "a setting": ("SET my.own = 'x'", "SELECT current_setting('my.own') = 'x'"),
+    "an advisory lock": ("SELECT pg_advisory_lock(4711)",
+                         "SELECT count(*) = 1 FROM pg_locks WHERE locktype = 'advisory' AND objid = 4711 AND pid = pg_backend_pid()"),
+    "a LISTEN": ("LISTEN own", "SELECT 'own' IN (SELECT pg_listening_channels())"),
+}
+HANDLERS = {
+    "does nothing": "NULL",
+    "reads a temporary table": "PERFORM FROM pg_temp.base",
+    "makes one": "CREATE TEMP TABLE left_over (i serial)",
+    "makes one that has an identity": "CREATE TEMP TABLE left_over (i int GENERATED ALWAYS AS IDENTITY)",
+    "gives the session's own an identity": "ALTER TABLE pg_temp.base ALTER i ADD GENERATED ALWAYS AS IDENTITY",
+    "fails": "CREATE TEMP TABLE left_over (i int); RAISE EXCEPTION 'no'",
+}
+
+
+@pytest.mark.parametrize("what", OWN)
+def test_what_the_session_has_is_never_taken_for_a_jobs(paused, what):
+    """Made in an earlier transaction, which this one may not have touched, or in this one."""
+    make, look = OWN[what]
+    for number, (handler, does) in enumerate(HANDLERS.items()):
+        paused.sql(f"CREATE FUNCTION h{number}() RETURNS void LANGUAGE plpgsql AS $$BEGIN {does}; END$$; "
+                   f"SELECT pushy.queue_register('q{number}', 'h{number}()', max_attempts => 1), pushy.queue_pause('q{number}')")
+        for when in ("earlier", "now"):
+            with paused.connect(autocommit=False) as session:
+                session.execute("CREATE TEMP TABLE base (i int NOT NULL, j int)")
+                if when == "earlier":
+                    session.execute(make)
+                session.commit()
+                if when == "now":
+                    session.execute(make)
+                session.execute(f"SELECT pushy.enqueue('q{number}')")
+                assert session.execute(f"SELECT pushy.queue_run('q{number}')").fetchone() == (1,)
+                if what != "a LISTEN" or when == "earlier":
+                    assert session.execute(look).fetchone() == (True,), (handler, when)
+                session.commit()
+                assert session.execute(look).fetchone() == (True,), (handler, when)
+                assert session.execute("SELECT count(i) FROM base").fetchone() == (0,), (handler, when)
+                assert session.execute("SELECT to_regclass('pg_temp.left_over')").fetchone() == (None,), (handler, when)
+                session.rollback()
+                session.execute("SELECT pg_advisory_unlock_all()")
+                session.commit()

@@ -8,7 +8,7 @@ use pgrx::pg_sys::{self, Oid};
 
 use super::spi::{self, Plan};
 use super::BuiltinOid;
-use super::{identity, session, subtransaction};
+use super::{identity, subtransaction};
 use crate::errors::Result;
 use crate::params;
 
@@ -19,11 +19,16 @@ static STATEMENTS: Plan = Plan::new(
 
 static CURSORS: Plan = Plan::new("SELECT c.name FROM pg_catalog.pg_cursor() c", &[]);
 
+// Without what is part of another object, and goes with it: dropped by itself, the sequence of an identity would take
+// its column with it, which may be of the session's own table.
 static TEMPORARY: Plan = Plan::new(
     "SELECT d.classid, d.objid FROM pg_catalog.pg_depend d \
       WHERE d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_namespace'::pg_catalog.regclass::pg_catalog.oid \
         AND d.refobjid OPERATOR(pg_catalog.=) $1 \
-        AND d.deptype OPERATOR(pg_catalog.=) 'n'::pg_catalog.\"char\"",
+        AND d.deptype OPERATOR(pg_catalog.=) 'n'::pg_catalog.\"char\" \
+        AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend i \
+                         WHERE i.classid OPERATOR(pg_catalog.=) d.classid AND i.objid OPERATOR(pg_catalog.=) d.objid \
+                           AND i.deptype OPERATOR(pg_catalog.=) 'i'::pg_catalog.\"char\")",
     &[BuiltinOid::OIDOID],
 );
 
@@ -76,12 +81,13 @@ fn names(plan: &Plan) -> HashSet<Vec<u8>> {
 }
 
 fn temporary() -> HashSet<(Oid, Oid)> {
-    if !session::used_temporary_objects() {
-        return HashSet::new();
-    }
     let (mut namespace, mut toast) = (Oid::INVALID, Oid::INVALID);
     // SAFETY: writes both.
     unsafe { pg_sys::GetTempNamespaceState(&mut namespace, &mut toast) };
+    // The session may have them since an earlier transaction: whether this one has touched any says nothing.
+    if namespace == Oid::INVALID {
+        return HashSet::new();
+    }
     spi::connect(|spi| {
         let found = spi.run(&TEMPORARY, params![namespace]);
         found.rows().map(|row| (row.oid(1), row.oid(2))).collect()
