@@ -39,7 +39,7 @@ def test_a_copy_in_the_same_server_waits_and_then_runs_what_was_waiting(shop):
     copy, _ = restore(shop.cluster, dump(shop), "copy")
     assert "resume_after_restore" in str(copy.rows("SELECT reason, fix FROM pushy.queue_explain('q')"))
     assert dict(copy.rows("SELECT state::text, count(*) FROM pushy.jobs GROUP BY 1")) == {"completed": 2, "available": 1, "scheduled": 1}
-    assert dict(copy.rows("SELECT queue, resumed FROM pushy.resume_after_restore()")) == {"q": True, "p": False}
+    assert dict(copy.rows("SELECT name, resumed FROM pushy.resume_after_restore()")) == {"q": True, "p": False}
     assert copy.value("SELECT pushy.job_retry(%s)", copy.value("SELECT id FROM pushy.jobs WHERE state = 'scheduled'"))
     copy.jobs_wait("q")
     copy.sql("SELECT pushy.queue_resume('p')")
@@ -58,7 +58,7 @@ def test_a_restore_where_the_role_is_missing_says_so_and_works_once_it_is_there(
     resumed = {queue: reason for queue, _, reason in copy.rows("SELECT * FROM pushy.resume_after_restore()")}
     assert "role tenant does not exist" in resumed["q"]
     copy.sql("CREATE ROLE tenant LOGIN; GRANT INSERT ON ledger TO tenant")
-    assert dict(copy.rows("SELECT queue, resumed FROM pushy.resume_after_restore()"))["q"] is True
+    assert dict(copy.rows("SELECT name, resumed FROM pushy.resume_after_restore()"))["q"] is True
     run(copy)
 
 
@@ -141,6 +141,6 @@ def test_a_queue_restored_in_place_says_that_its_handler_is_another_and_is_resum
     shop.cluster.psql("shop", backup)
     assert shop.rows("SELECT reason, fix FROM pushy.queue_explain('q')")[0] == (
         "handler public.note(jsonb) was dropped and created again", "SELECT pushy.queue_resume('q')")
-    assert dict(shop.rows("SELECT queue, resumed FROM pushy.resume_after_restore()")) == {"q": True, "p": False}
+    assert dict(shop.rows("SELECT name, resumed FROM pushy.resume_after_restore()")) == {"q": True, "p": False}
     run(shop)
     assert shop.rows("SELECT * FROM pushy.resume_after_restore()") == [], "nothing was away"

@@ -91,7 +91,7 @@ def test_a_role_has_in_a_copy_what_it_had_and_its_namesake_nothing(shop, make_cl
     resumed = {name: reason for name, done, reason in copy.rows("SELECT * FROM pushy.resume_after_restore()") if not done}
     if fate == "made again":
         assert having(copy) == set()
-        assert resumed.keys() == {"owned", "run", "w on public.t", "channel kept"}
+        assert resumed.keys() == {"owned", "run", "w on public.t", "channel kept", "subscription s"}
         assert all("does not exist" in reason for reason in resumed.values()), resumed
         assert copy.value("SELECT count(*) FROM pushy.queue_acl") == 0
         copy.sql("SELECT pushy.queue_register('owned', 'ops.work()')")

@@ -95,13 +95,14 @@ CREATE TABLE pushy.subscription (
   queue         text,                      -- each notice becomes a job of it; by number and owner too, as of a watch
   queue_id      int,
   queue_owner   oid,
-  -- The last event acknowledged, or passed over because it was of another channel.
+  -- The last event acknowledged, or passed over because it was of another channel; before all (epoch -1): it came from elsewhere.
   epoch         bigint      NOT NULL,
   tick          bigint      NOT NULL,
   n             int         NOT NULL,
   -- Where the cursor means something; elsewhere (a restore, a copy of the database) its reader is told to resync.
   home_system   bigint      NOT NULL,
   home_database oid         NOT NULL,
+  home_extension oid        NOT NULL,      -- a restore in place begins another log
   stopped       text,                      -- why its notices become no jobs
   created_at    timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
   acked_at      timestamptz,

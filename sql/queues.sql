@@ -82,7 +82,7 @@ RETURNS boolean LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_h
 COMMENT ON FUNCTION pushy.has_queue_privilege(text, text, text) IS
   'Whether a role, by its exact name, has privilege enqueue, work or monitor on a queue.';
 
-CREATE FUNCTION pushy.resume_after_restore(OUT queue text, OUT resumed boolean, OUT reason text)
+CREATE FUNCTION pushy.resume_after_restore(OUT name text, OUT resumed boolean, OUT reason text)
 RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_resume_after_restore';
 COMMENT ON FUNCTION pushy.resume_after_restore() IS
-  'Lets queues run, and watches and channels tell, that came here by a restore, a copy of the database or pg_upgrade and wait so that nothing is done twice. Yours, or all of them as the owner of the extension. Roles are found by number in the same cluster and by name in another, handlers by name; reason says what is missing.';
+  'Lets queues run, watches and channels tell, and subscriptions go on, that came here by a restore, a copy of the database or pg_upgrade and wait so that nothing is done twice. Yours, or all of them as the owner of the extension. A subscription''s reader is told to resync, by a job where it feeds a queue. Roles are found by number in the same cluster and by name in another, handlers by name. name is that of a queue, "w on public.t" for a watch, "channel c" and "subscription s" for the others; reason says what is missing.';

@@ -101,7 +101,7 @@ fn subscription_rows(call: Call) -> Result<Answer> {
                     .as_deref()
                     .map_or(Answer::Null, array::of_text_bytes),
                 known.queue.as_ref().map(|queue| queue.name.as_str()),
-                known.cursor.to_string(),
+                known.cursor.shown(),
                 lag.events,
                 lag.bytes,
                 lag.since.map(|since| Interval(now.since_us(since) as i64)),

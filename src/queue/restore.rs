@@ -9,6 +9,7 @@ use super::definition::{self, Definition};
 use super::fitness::{self, Unfit};
 use super::{alter, handler_name, park, pause, privilege, register};
 use crate::errors::{quote_literal, Result};
+use crate::log::subscription;
 use crate::pg::spi::{self, Plan};
 use crate::pg::{database, home, identifier, identity};
 use crate::shared::{self, pending};
@@ -35,6 +36,10 @@ sql_function!(pushy_resume_after_restore, |call| {
         for (channel, obstacle) in channel::move_in_all(resumes_all)? {
             rows.put(row![channel, obstacle.is_none(), obstacle]);
         }
+        // Last, because they want their queues and channels.
+        for (subscription, obstacle) in subscription::restore::move_in_all(resumes_all)? {
+            rows.put(row![subscription, obstacle.is_none(), obstacle]);
+        }
         // A restore may have brought promises.
         let place = shared::get().and_then(|shared| shared.find_database(database::current()));
         if let Some(place) = place {
@@ -48,10 +53,8 @@ sql_function!(pushy_resume_after_restore, |call| {
 /// Makes this database the queue's home, and its handler the function of that name where a restore has made it anew; answers
 /// why it does not run all the same. None: it was at home, and nothing of a restore was in its way.
 fn move_in(mut queue: Definition) -> Result<Option<Option<String>>> {
-    let is_recreated =
-        |queue: &Definition| matches!(fitness::check(queue), Err(Unfit::HandlerRecreated { .. }));
     if queue.is_home() {
-        if !is_recreated(&queue) {
+        if !fitness::is_recreated(&queue) {
             return Ok(None);
         }
         pause::take_new_names(&mut queue)?;

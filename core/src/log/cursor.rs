@@ -23,6 +23,18 @@ impl Cursor {
         n: 0,
     };
 
+    /// Before everything, also where nothing was emptied yet: whoever reads on from here is told to resync.
+    pub const NOWHERE: Self = Self {
+        epoch: -1,
+        tick: 0,
+        n: 0,
+    };
+
+    /// As people see it: [`Self::NOWHERE`] is no place that they could pass.
+    pub fn shown(self) -> String {
+        self.max(Self::START).to_string()
+    }
+
     pub const fn new(epoch: i64, tick: i64, n: i32) -> Self {
         Self { epoch, tick, n }
     }
@@ -73,6 +85,9 @@ mod tests {
         assert_eq!("1000000001-12-3".parse(), Ok(cursor));
         assert!(Cursor::new(1, 9, 9) < Cursor::new(2, 1, 1));
         assert!(Cursor::new(1, 1, 9) < Cursor::new(1, 2, 0));
+        assert!(Cursor::NOWHERE < Cursor::START);
+        assert_eq!(Cursor::NOWHERE.shown(), "0-0-0");
+        assert_eq!(cursor.shown(), "1000000001-12-3");
     }
 
     #[test]

@@ -17,7 +17,7 @@ sql_function!(pushy_subscription_ack, |call| subscription_ack(call));
 fn subscription_ack(call: Call) -> Result<bool> {
     transaction::require_writable(c"pushy.subscription_ack()");
     let name = call.text("name", 0)?;
-    let cursor = parse(&call.text("cursor", 1)?)?;
+    let cursor = parse("cursor", &call.text("cursor", 1)?)?;
     let known = table::owned(&name, identity::current_user())?;
     identity::as_owner(|| {
         let state = state::read()?;
@@ -55,11 +55,11 @@ fn is_beyond_its_tick(state: &State, cursor: Cursor, snapshot: &Snapshot) -> Res
     Ok(false)
 }
 
-/// A cursor as it is written.
-pub fn parse(text: &str) -> Result<Cursor> {
+/// A cursor as it is written in the argument of this name.
+pub fn parse(argument: &str, text: &str) -> Result<Cursor> {
     text.parse().map_err(|_| {
         Error::out_of_range(
-            "cursor",
+            argument,
             format!("\"{text}\""),
             "a cursor that pushy.subscription_read answered, such as 1000000001-12-3",
         )

@@ -1,5 +1,7 @@
 //! subscription_create, subscription_drop.
 
+use std::collections::HashSet;
+
 use pushy_core::log::cursor::Cursor;
 
 use super::table;
@@ -9,10 +11,10 @@ use crate::log::read::Filter;
 use crate::log::{state, tick};
 use crate::params;
 use crate::pg::function::{Answer, Call};
+use crate::pg::home::Home;
 use crate::pg::spi::{self, Plan};
 use crate::pg::{
-    array, database, identifier, identity, role_lock, sequence, snapshot, transaction, BuiltinOid,
-    Oid,
+    array, identifier, identity, role_lock, sequence, snapshot, transaction, BuiltinOid, Oid,
 };
 use crate::queue::held::HeldQueue;
 use crate::shared::pending;
@@ -21,15 +23,15 @@ use crate::{settings, sql_function};
 sql_function!(pushy_subscription_create, |call| create(call));
 
 static INSERT: Plan = Plan::new(
-    "INSERT INTO pushy.subscription (name, channels, queue, epoch, tick, n, home_system, home_database, owner, owner_name, queue_id, queue_owner, subscription_id) \
-     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::pg_catalog.name, $11, $12, $13) ON CONFLICT (name) DO NOTHING",
+    "INSERT INTO pushy.subscription (name, channels, queue, epoch, tick, n, home_system, home_database, owner, owner_name, queue_id, queue_owner, subscription_id, home_extension) \
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::pg_catalog.name, $11, $12, $13, $14) ON CONFLICT (name) DO NOTHING",
     COLUMNS,
 );
 
 static CHANGE: Plan = Plan::new(
     "UPDATE pushy.subscription SET channels = $2, queue = $3, stopped = NULL, epoch = $4, tick = $5, n = $6, \
             home_system = $7, home_database = $8, owner = $9, owner_name = $10::pg_catalog.name, \
-            queue_id = $11, queue_owner = $12 \
+            queue_id = $11, queue_owner = $12, home_extension = $14 \
       WHERE name OPERATOR(pg_catalog.=) $1 AND subscription_id OPERATOR(pg_catalog.=) $13",
     COLUMNS,
 );
@@ -49,6 +51,7 @@ const COLUMNS: &[BuiltinOid] = &[
     BuiltinOid::INT4OID,
     BuiltinOid::OIDOID,
     BuiltinOid::INT4OID,
+    BuiltinOid::OIDOID,
 ];
 
 static NEXT_ID: Plan = Plan::new(
@@ -109,6 +112,7 @@ fn create(call: Call) -> Result<String> {
         .transpose()?;
     Filter::of(channels.as_deref(), caller)?;
     let count = channels.as_ref().map_or(1, Vec::len);
+    let here = Home::here();
     let cursor = identity::as_owner(|| {
         let write = |plan: &Plan, number: i32, cursor: Cursor, owner: Oid| {
             let channels = channels.as_deref();
@@ -119,23 +123,25 @@ fn create(call: Call) -> Result<String> {
                 cursor.epoch,
                 cursor.tick,
                 cursor.n,
-                database::system_identifier(),
-                Oid::from(database::current()),
+                here.system,
+                here.database,
                 owner,
                 identity::role_name(owner),
                 queue.as_ref().map(|queue| queue.queue_id),
                 queue.as_ref().map(|queue| queue.owner),
                 number,
+                here.extension,
             ];
             spi::run(plan, written) > 0
         };
         loop {
             if let Some(known) = table::lock_owned(&name, caller)? {
-                // After a restore its cursor is of another place: it begins here like a new one.
+                // After a restore its cursor is of another place: its reader is told to resync, as if nobody had created it
+                // again.
                 let cursor = if known.is_home {
                     known.cursor
                 } else {
-                    start(from_oldest)?
+                    Cursor::NOWHERE
                 };
                 let has_owner = known.is_home && identity::role_exists(known.owner);
                 let owner = if has_owner { known.owner } else { caller };
@@ -159,7 +165,7 @@ fn create(call: Call) -> Result<String> {
         pending::privileges_changed();
         pending::logged();
     }
-    Ok(cursor.to_string())
+    Ok(cursor.shown())
 }
 
 /// Exact names of channels written as after LISTEN.
@@ -175,6 +181,8 @@ fn read_channels(call: Call) -> Result<Option<Vec<Vec<u8>>>> {
             &format!("{MOST_CHANNELS} channels at most; leave it out for all, or create several subscriptions"),
         ));
     }
+    // Each once, wherever it stands.
+    let mut met = HashSet::new();
     let channels: Vec<Vec<u8>> = identifiers
         .into_iter()
         .enumerate()
@@ -183,6 +191,7 @@ fn read_channels(call: Call) -> Result<Option<Vec<Vec<u8>>>> {
                 element.ok_or_else(|| Error::null_argument(&format!("channels[{}]", at + 1)))?;
             Ok(Channel::declared(&identifier)?.into_bytes())
         })
+        .filter(|channel| !matches!(channel, Ok(channel) if !met.insert(channel.clone())))
         .collect::<Result<_>>()?;
     if channels.is_empty() {
         return Err(Error::out_of_range(
@@ -212,7 +221,12 @@ static DELETE: Plan = Plan::new(
 sql_function!(pushy_subscription_drop, |call| {
     transaction::require_writable(c"pushy.subscription_drop()");
     let name = call.text("name", 0)?;
-    let known = table::owned(&name, identity::current_user())?;
+    let known = table::owned(&name, identity::current_user()).map_err(|error| match error.sqlstate {
+        SqlState::UNDEFINED_OBJECT => error.hint(
+            "Nothing is left to do, if the name is right; the view pushy.subscriptions lists yours.",
+        ),
+        _ => error,
+    })?;
     let deleted = identity::as_owner(|| Ok(spi::run(&DELETE, params![name.as_str()])))?;
     if deleted == 0 {
         return Err(Error::new(

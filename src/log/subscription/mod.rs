@@ -3,5 +3,6 @@
 mod ack;
 mod create;
 pub mod read;
+pub mod restore;
 pub mod table;
 mod wait;

@@ -25,7 +25,7 @@ fn subscription_read(call: Call) -> Result<Answer> {
     }
     let after = call
         .opt_text(2)?
-        .map(|text| ack::parse(&text))
+        .map(|text| ack::parse("after", &text))
         .transpose()?;
     let caller = identity::current_user();
     let mut known = table::owned(&name, caller)?;

@@ -5,8 +5,9 @@ use pushy_core::log::cursor::Cursor;
 use crate::errors::{quote_literal, Error, Result, SqlState};
 use crate::log::read::Filter;
 use crate::params;
+use crate::pg::home::{self, Home};
 use crate::pg::spi::{self, Plan, Row};
-use crate::pg::{array, database, home, identity, BuiltinOid, Oid};
+use crate::pg::{array, identity, BuiltinOid, Oid};
 use crate::queue::held::HeldQueue;
 
 pub struct Subscription {
@@ -20,7 +21,7 @@ pub struct Subscription {
     pub queue: Option<HeldQueue>,
     pub cursor: Cursor,
     home_system: i64,
-    /// It was created here, in this cluster and database: else its cursor means nothing.
+    /// It was created here, in this cluster, database and life of the extension: else its cursor means nothing.
     pub is_home: bool,
     pub stopped: Option<String>,
     pub created_at: i64,
@@ -32,7 +33,7 @@ macro_rules! select {
         concat!(
             "SELECT s.subscription_id, s.name, s.owner, s.owner_name::pg_catalog.text, s.channels, s.queue, s.epoch, s.tick, s.n, \
                     s.home_system, s.home_database, s.stopped, s.created_at, s.acked_at, \
-                    s.queue_id, s.queue_owner FROM pushy.subscription s ",
+                    s.queue_id, s.queue_owner, s.home_extension FROM pushy.subscription s ",
             $which
         )
     };
@@ -71,8 +72,12 @@ fn read(row: Row<'_>) -> Result<Subscription> {
         }),
         cursor: Cursor::new(row.i64(7), row.i64(8), row.i32(9)),
         home_system: row.i64(10),
-        is_home: row.i64(10) == database::system_identifier()
-            && row.oid(11).to_u32() == database::current(),
+        is_home: Home {
+            system: row.i64(10),
+            database: row.oid(11),
+            extension: row.oid(17),
+        }
+        .is_here(),
         stopped: row.opt_text(12)?,
         created_at: row.i64(13),
         acked_at: row.opt_i64(14),
@@ -95,11 +100,16 @@ pub fn lock_owned(name: &str, caller: Oid) -> Result<Option<Subscription>> {
         return Ok(None);
     };
     seen.require_owner(caller)?;
-    let locked = load(&BY_NAME_LOCKED, params![name])?.pop();
+    let locked = lock(name)?;
     if let Some(subscription) = &locked {
         subscription.require_owner(caller)?;
     }
     Ok(locked)
+}
+
+/// The same whoever asks: the caller has found that it may.
+pub fn lock(name: &str) -> Result<Option<Subscription>> {
+    Ok(load(&BY_NAME_LOCKED, params![name])?.pop())
 }
 
 /// The same for a worker, which waits for nobody: None also where somebody else holds its row.
@@ -184,12 +194,12 @@ pub fn no_such_subscription(name: &str) -> Error {
 }
 
 static MOVE: Plan = Plan::new(
-    "UPDATE pushy.subscription SET epoch = $2, tick = $3, n = $4, home_system = $5, home_database = $6, \
+    "UPDATE pushy.subscription SET epoch = $2, tick = $3, n = $4, home_system = $5, home_database = $6, home_extension = $9, \
             acked_at = COALESCE($7, acked_at), \
             owner = CASE WHEN home_system OPERATOR(pg_catalog.=) $5 THEN owner ELSE $8 END \
       WHERE name OPERATOR(pg_catalog.=) $1 \
         AND (home_system OPERATOR(pg_catalog.<>) $5 OR home_database OPERATOR(pg_catalog.<>) $6 \
-             OR (epoch, tick, n) OPERATOR(pg_catalog.<) ($2, $3, $4))",
+             OR home_extension OPERATOR(pg_catalog.<>) $9 OR (epoch, tick, n) OPERATOR(pg_catalog.<) ($2, $3, $4))",
     &[
         BuiltinOid::TEXTOID,
         BuiltinOid::INT8OID,
@@ -199,12 +209,14 @@ static MOVE: Plan = Plan::new(
         BuiltinOid::OIDOID,
         BuiltinOid::TIMESTAMPTZOID,
         BuiltinOid::OIDOID,
+        BuiltinOid::OIDOID,
     ],
 );
 
 /// Moves the cursor forward; false when it is there already. `acked_at`: it was acknowledged then, not only
 /// passed over. One that came here from another cluster is at home from then on, and its owner's number is the one here.
 pub fn move_to(known: &Subscription, cursor: Cursor, acked_at: Option<i64>) -> bool {
+    let here = Home::here();
     let moved = spi::run(
         &MOVE,
         params![
@@ -212,10 +224,11 @@ pub fn move_to(known: &Subscription, cursor: Cursor, acked_at: Option<i64>) -> b
             cursor.epoch,
             cursor.tick,
             cursor.n,
-            database::system_identifier(),
-            Oid::from(database::current()),
+            here.system,
+            here.database,
             acked_at,
             known.owner_here().unwrap_or(Oid::INVALID),
+            here.extension,
         ],
     );
     moved > 0

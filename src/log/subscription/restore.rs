@@ -1,0 +1,98 @@
+//! Subscriptions that came here by a restore or a copy of the database: their cursors mean nothing here.
+
+use pushy_core::log::cursor::Cursor;
+
+use super::table::{self, Subscription};
+use crate::errors::{Error, Result, SqlState};
+use crate::params;
+use crate::pg::home::Home;
+use crate::pg::spi::{self, Plan};
+use crate::pg::{identity, BuiltinOid, Oid};
+use crate::queue::definition;
+use crate::queue::held::HeldQueue;
+use crate::shared::pending;
+
+static MOVE_IN: Plan = Plan::new(
+    "UPDATE pushy.subscription SET epoch = $2, tick = $3, n = $4, home_system = $5, home_database = $6, home_extension = $7, \
+            owner = $8, owner_name = $9::pg_catalog.name, queue_owner = $10, stopped = NULL \
+      WHERE name OPERATOR(pg_catalog.=) $1",
+    &[
+        BuiltinOid::TEXTOID,
+        BuiltinOid::INT8OID,
+        BuiltinOid::INT8OID,
+        BuiltinOid::INT4OID,
+        BuiltinOid::INT8OID,
+        BuiltinOid::OIDOID,
+        BuiltinOid::OIDOID,
+        BuiltinOid::OIDOID,
+        BuiltinOid::TEXTOID,
+        BuiltinOid::OIDOID,
+    ],
+);
+
+/// Makes this database the home of all subscriptions that came from elsewhere (`all`), or of the caller's, and has their
+/// readers told to resync; answers for each its name and what still keeps it from going on.
+pub fn move_in_all(all: bool) -> Result<Vec<(String, Option<String>)>> {
+    let caller = identity::current_user();
+    let waits = |known: &Subscription| !known.is_home && (all || known.is_owner(caller));
+    let mut answered = Vec::new();
+    for known in identity::as_owner(table::all)?.into_iter().filter(waits) {
+        let locked = identity::as_owner(|| table::lock(&known.name))?;
+        let Some(known) = locked.filter(waits) else {
+            continue;
+        };
+        let name = format!("subscription {}", known.name);
+        let moved = identity::as_owner(|| Ok(move_in(&known)))?;
+        answered.push((name, moved.err().map(|error| error.message)));
+    }
+    if !answered.is_empty() {
+        // As when one is created.
+        pending::privileges_changed();
+        pending::logged();
+    }
+    Ok(answered)
+}
+
+/// As the extension's owner.
+fn move_in(known: &Subscription) -> Result<()> {
+    let owner = known.owner_here().ok_or_else(|| {
+        Error::new(
+            SqlState::UNDEFINED_OBJECT,
+            format!("role \"{}\" does not exist", known.owner_name),
+        )
+        .hint("A superuser can create the subscription again, and owns it then.")
+    })?;
+    known.filter()?;
+    let queue = known.queue.as_ref().map(queue_here).transpose()?;
+    if let Some(queue) = &queue {
+        queue.open(owner)?;
+    }
+    let here = Home::here();
+    let Cursor { epoch, tick, n } = Cursor::NOWHERE;
+    spi::run(
+        &MOVE_IN,
+        params![
+            known.name.as_str(),
+            epoch,
+            tick,
+            n,
+            here.system,
+            here.database,
+            here.extension,
+            owner,
+            identity::role_name(owner),
+            queue.map(|queue| queue.owner),
+        ],
+    );
+    Ok(())
+}
+
+/// The queue as it is held here: the number of its owner may be a stranger's in another cluster.
+fn queue_here(held: &HeldQueue) -> Result<HeldQueue> {
+    let found = definition::find(&held.name)?;
+    let same = found.filter(|queue| queue.queue_id == held.queue_id && queue.is_home());
+    Ok(HeldQueue {
+        owner: same.map_or(Oid::INVALID, |queue| queue.owner),
+        ..held.clone()
+    })
+}
