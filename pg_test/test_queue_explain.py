@@ -196,10 +196,62 @@ def test_a_template_copy_waits_until_it_is_told_to_run(db):
         admin.execute(f"CREATE DATABASE {copy.name} TEMPLATE {db.name}")
     try:
         assert explained(copy)[0][1] == "SELECT * FROM pushy.resume_after_restore()"
-        assert copy.rows("SELECT queue, resumed, reason FROM pushy.resume_after_restore() ORDER BY queue") == [
+        assert copy.rows("SELECT name, resumed, reason FROM pushy.resume_after_restore() ORDER BY name") == [
             ("gone", True, None), ("q", False, "the queue is paused; SELECT pushy.queue_resume('q')")]
         copy.sql("SELECT pushy.queue_resume('q')")
         assert copy.job_wait(job)["state"] == "completed"
         assert copy.value("SELECT pushy.has_queue_privilege('pg_monitor', 'q', 'enqueue')")
+    finally:
+        copy.drop()
+
+
+def test_a_handler_that_another_role_has_created_again_is_told_with_fixes_that_work(db, role):
+    """Where the handler could not run, to resume would be refused: so that comes first."""
+    mine, other = role(), role()
+    db.sql(f"GRANT CREATE ON SCHEMA public TO {mine}, {other}")
+    create = "CREATE FUNCTION work() RETURNS void LANGUAGE sql AS 'SELECT'"
+    db.sql(f"SET ROLE {mine}; {create}; SELECT pushy.queue_register('q', 'work()'), pushy.enqueue('q'); RESET ROLE")
+    db.jobs_wait("q")
+    db.sql(f"DROP FUNCTION work(); SET ROLE {other}; {create}; RESET ROLE; SELECT pushy.enqueue('q')")
+    db.wait_until("SELECT parked FROM pushy.queues", lambda parked: parked is not None)
+    [(reason, fix), *_] = explained(db)
+    assert f"belongs to role {other} now, and belonged to {mine}" in reason
+    assert fix.startswith(f"ALTER FUNCTION public.work() OWNER TO {mine}")
+    db.sql(f"ALTER FUNCTION public.work() OWNER TO {mine}")
+    [(reason, fix), *_] = explained(db)
+    assert "was dropped and created again" in reason and fix == "SELECT pushy.queue_resume('q')"
+    db.sql(fix)
+    db.jobs_wait("q")
+
+
+def test_idle_executors_of_another_database_are_not_called_busy(make_cluster):
+    cluster = make_cluster({"pushy.max_executors": 1, "pushy.reserved_executors": 0, "pushy.executor_linger": "60 s"})
+    here, there = cluster.database("here"), cluster.database("there")
+    for db in (here, there):
+        db.sql("CREATE FUNCTION fine(args jsonb) RETURNS void LANGUAGE sql AS 'SELECT'; SELECT pushy.queue_register('q', 'fine')")
+    here.sql("SELECT pushy.queue_pause('q')")
+    there.job_wait(there.value("SELECT pushy.enqueue('q')"))
+    job = here.value("SELECT pushy.enqueue('q')")
+    assert explained(here) == [("the queue is paused", "SELECT pushy.queue_resume('q')")]
+    here.sql("SELECT pushy.queue_resume('q')")
+    # Whatever it says at this moment, it does not call the idle one busy.
+    for reason, _ in explained(here):
+        assert "are busy" not in reason, reason
+    assert here.job_wait(job)["state"] == "completed"
+
+
+def test_nobody_is_about_to_take_up_the_due_jobs_of_a_queue_that_stands_still(db):
+    db.sql("CREATE FUNCTION fine(args jsonb) RETURNS void LANGUAGE sql AS 'SELECT'; SELECT pushy.queue_register('q', 'fine')")
+    db.sql("SELECT pushy.enqueue('q', run_at => clock_timestamp() + '100 ms')")
+    db.close()
+    copy = type(db)(db.cluster, db.name + "_due")
+    with db.cluster.connect() as admin:
+        admin.execute(f"CREATE DATABASE {copy.name} TEMPLATE {db.name}")
+    try:
+        copy.sql("UPDATE pushy.live_job SET state = 's', position = NULL, run_at = clock_timestamp() - interval '1 s'")
+        said = str(copy.rows("SELECT reason FROM pushy.queue_explain('q')"))
+        assert "resume_after_restore" in str(explained(copy)) and "about to take them up" not in said
+        copy.sql("SELECT pushy.resume_after_restore()")
+        copy.jobs_wait("q")
     finally:
         copy.drop()

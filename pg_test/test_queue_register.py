@@ -199,3 +199,46 @@ def test_queue_run_runs_what_is_due_in_this_session(fine):
     mine = fine.value("SELECT pg_backend_pid()")
     assert [(fine.job(job)["state"], fine.job(job)["result"]) for job in jobs] == [("completed", mine)] * 3
     assert fine.job(later)["state"] == "scheduled"
+
+
+# What jobs are left, and what the hint of queue_drop says beside force.
+LEFT = {
+    "ready, and the queue paused": ("SELECT pushy.queue_pause('q'); SELECT pushy.enqueue('q')", "They do not run: the queue is paused. Delete them: "),
+    "scheduled": ("SET timezone = 'UTC'; SELECT pushy.enqueue('q', run_at => '2100-01-02 03:04:05+00')", "The first is due at 2100-01-02 03:04:05+00. Delete them: "),
+}
+
+
+@pytest.mark.parametrize("what", LEFT)
+def test_queue_drop_says_to_wait_only_where_that_helps(fine, what):
+    arrange, hint = LEFT[what]
+    fine.sql(f"SELECT pushy.queue_register('q', 'fine(jsonb)'); {arrange}")
+    with pytest.raises(psycopg.errors.ObjectInUse) as refused:
+        fine.sql("SELECT pushy.queue_drop('q')")
+    assert refused.value.diag.message_hint == f"{hint}SELECT pushy.queue_drop('q', force => true)."
+
+
+def test_a_name_that_another_role_has_is_refused_with_its_owner(fine, role):
+    mine, other = role(), role()
+    with fine.connect(user=mine) as session:
+        session.execute("SELECT pushy.queue_register('q', 'fine(jsonb)')")
+    with fine.connect(user=other) as session, pytest.raises(psycopg.errors.InsufficientPrivilege) as refused:
+        session.execute("SELECT pushy.queue_register('q', 'fine(jsonb)')")
+    said = refused.value.diag
+    assert (said.message_primary, said.message_detail) == ('must be owner of queue "q"', f'It is registered, and belongs to role "{mine}".')
+    assert "give yours another name" in said.message_hint
+
+
+def test_a_flood_of_discards_is_told_to_its_end(db):
+    """Nothing comes after it that would tell how many were left out."""
+    listener = db.listen("pushy_control")
+    db.sql("CREATE FUNCTION bad() RETURNS void LANGUAGE plpgsql AS $$BEGIN RAISE 'no'; END$$;"
+           "SELECT pushy.queue_register('q', 'bad()', max_attempts => 1, concurrency => 1)")
+    db.sql("SELECT pushy.enqueue('q') FROM generate_series(1, 200)")
+    jobs = {job for job, in db.rows("SELECT id FROM pushy.jobs")}
+    counted, told = 0, set()
+    while counted < 200:
+        notice = listener.wait_for_json(event="discard")
+        counted += 1 + notice.get("left_out", 0)
+        told.add(notice["job"])
+    assert counted == 200 and told <= jobs
+    assert len(told) < 200, "some were left out"

@@ -212,3 +212,26 @@ def test_numbers_of_watches_that_a_restore_has_set_back_are_passed_over(db):
     db.sql("SELECT setval('pushy.watch_id_seq', 1)")
     db.sql("SELECT pushy.watch('t', name => 'd')")
     assert db.rows("SELECT name, state FROM pushy.watches ORDER BY 1") == [(name, "active") for name in "abcd"]
+
+
+def test_a_table_restored_in_place_warns_that_its_watch_waits_and_how_it_goes_on(make_cluster):
+    db = make_cluster().database("shop")
+    db.sql("CREATE TABLE orders (id int PRIMARY KEY); SELECT pushy.watch('orders', name => 'w')")
+    account = ["-h", db.cluster.folder, "-p", db.cluster.port, "-U", "postgres"]
+    path = db.cluster.folder / "orders.sql"
+    db.cluster.run("pg_dump", *account, "--clean", "-t", "orders", "-f", path, db.name)
+    db.cluster.run("psql", "-X", "-q", *account, "-d", db.name, "-f", path)
+    assert db.rows("SELECT name, state FROM pushy.watches") == [("w", "elsewhere")]
+    said = []
+    with db.connect() as session:
+        session.add_notice_handler(lambda diagnostic: said.append((diagnostic.message_primary, diagnostic.message_hint)))
+        session.execute("INSERT INTO orders VALUES (1)")
+    (message, hint), = said
+    assert message == 'changes of table public.orders are not told: watch "w" waits, because it or its table came here by a restore'
+    assert "SELECT * FROM pushy.resume_after_restore()" in hint
+    assert db.rows("SELECT name, resumed FROM pushy.resume_after_restore()") == [("w on public.orders", True)]
+    said.clear()
+    with db.connect() as session:
+        session.add_notice_handler(lambda diagnostic: said.append(diagnostic.message_primary))
+        session.execute("INSERT INTO orders VALUES (2)")
+    assert said == []

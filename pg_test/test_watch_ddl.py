@@ -135,8 +135,24 @@ def test_a_table_with_children_is_watched_with_a_warning(db, heard):
         warnings = []
         session.add_notice_handler(lambda diagnostic: warnings.append(diagnostic.message_primary))
         session.execute("SELECT pushy.watch('t', channel => 'heard')")
-        assert warnings == ["tables that inherit from public.t are not watched"]
+        assert warnings == ["tables that inherit from public.t are not watched: public.child"]
     assert heard.after("INSERT INTO child VALUES (1)", "INSERT INTO t VALUES (2)", "UPDATE t SET v = 1") == [("insert", 2), ("update", 2)]
+
+
+def test_only_tables_that_inherit_and_have_no_watch_are_warned_of(db, heard):
+    db.sql('CREATE TABLE "Odd" () INHERITS (t); CREATE TABLE below () INHERITS ("Odd"); CREATE TABLE seen () INHERITS (t)')
+    with db.connect() as session:
+        warnings = []
+        session.add_notice_handler(lambda diagnostic: warnings.append(diagnostic.message_primary))
+        inherit = lambda: [said for said in warnings if "inherit" in said]  # noqa: E731
+        session.execute("SELECT pushy.watch('seen', channel => 'heard')")
+        session.execute("SELECT pushy.watch('t', channel => 'heard')")
+        assert inherit() == ['tables that inherit from public.t are not watched: public."Odd", public.below']
+        for child in ('"Odd"', "below"):
+            session.execute("SELECT pushy.watch(%s, channel => 'heard')", (child,))
+        warnings.clear()
+        session.execute("SELECT pushy.watch('t', channel => 'heard', payload => 'row')")
+        assert inherit() == []
 
 
 # -- functions ----------------------------------------------------------------------------------------------------
@@ -409,7 +425,7 @@ def test_a_restored_watch_does_not_go_to_a_table_of_somebody_else_who_has_made_s
                    EXECUTE FUNCTION pushy.watch_row({arguments}); RESET ROLE""")
     db.sql("ALTER TABLE t RENAME TO u")
     copy = restored(db)
-    resume = "SELECT queue, resumed, left(reason, 42) FROM pushy.resume_after_restore()"
+    resume = "SELECT name, resumed, left(reason, 42) FROM pushy.resume_after_restore()"
     trap = ("heard on public.trap", False, "its triggers are here without it; declare ")
     assert copy.rows(resume) == [("heard on public.u", True, None), trap]
     lost = ("heard on public.t", False, "table public.t does not exist, or has anot")
@@ -476,3 +492,17 @@ def test_a_foreign_table_is_refused_with_the_reason(db):
     with pytest.raises(psycopg.errors.WrongObjectType, match="away") as raised:
         db.sql("SELECT pushy.watch('away')")
     assert "foreign table" in f"{raised.value.diag.message_primary} {raised.value.diag.message_detail}" and raised.value.diag.message_hint
+
+
+def test_the_schema_is_not_renamed_because_watches_say_its_name(db, heard, role):
+    watch(db, "t")
+    with pytest.raises(psycopg.errors.FeatureNotSupported, match='schema "pushy" cannot be renamed'):
+        db.sql("ALTER SCHEMA pushy RENAME TO other")
+    with db.connect(user=role()) as session, pytest.raises(psycopg.errors.InsufficientPrivilege, match="must be owner of schema"):
+        session.execute("ALTER SCHEMA pushy RENAME TO other")
+    db.sql("CREATE SCHEMA one; ALTER SCHEMA one RENAME TO two")
+    assert heard.after("INSERT INTO t VALUES (1)") == [("insert", 1)]
+    # Where the extension is not, the name is free.
+    db.sql("DROP EXTENSION pushy CASCADE")
+    db.sql("CREATE SCHEMA IF NOT EXISTS pushy")
+    db.sql("ALTER SCHEMA pushy RENAME TO other")

@@ -1,5 +1,6 @@
 """Partitioned tables tell of their root: rows that move are updates, whatever the partitions look like."""
 
+import psycopg
 import pytest
 
 from watching import Watching, watch
@@ -159,3 +160,41 @@ def test_a_write_of_another_sessions_partition_and_then_of_the_root_is_the_same_
         db.sql("ALTER TABLE p ADD COLUMN more int DEFAULT 7")
         session.execute("INSERT INTO p2 (k, id) VALUES (2, 2)")
         assert heard.payloads()[0]["new"] == {"k": 2, "id": 2, "v": None, "more": 7}
+
+
+# -- a watch of the partition and one of the whole, of one name ---------------------------------------------------
+
+WHOLE = "CREATE TABLE whole (id int PRIMARY KEY) PARTITION BY RANGE (id)"
+ATTACH = "ALTER TABLE whole ATTACH PARTITION piece FOR VALUES FROM (0) TO (9)"
+PIECES = {
+    "a table": ("CREATE TABLE piece (id int PRIMARY KEY)", "piece"),
+    "a partitioned table": ("CREATE TABLE piece (id int PRIMARY KEY) PARTITION BY RANGE (id); "
+                            "CREATE TABLE leaf PARTITION OF piece FOR VALUES FROM (0) TO (5)", "leaf"),
+}
+
+
+@pytest.mark.parametrize("form", PIECES)
+@pytest.mark.parametrize("level", ["row", "statement"])
+def test_a_partition_with_a_watch_of_the_same_name_is_refused_by_the_watchs_name_with_a_way_out(db, form, level):
+    make, watched = PIECES[form]
+    db.sql(f"{WHOLE}; {make}; SELECT pushy.watch('whole', name => 'w', level => '{level}'), pushy.watch('{watched}', name => 'w', level => '{level}')")
+    with pytest.raises(psycopg.errors.DuplicateObject) as refused:
+        db.sql(ATTACH)
+    said = refused.value.diag
+    assert said.message_primary == f'tables public.whole and public.{watched} both have a watch "w"'
+    db.sql("SELECT " + said.message_hint.split("SELECT ")[1].split(". Or ")[0])
+    db.sql(ATTACH)
+    assert db.rows("SELECT relation::text, state FROM pushy.watches") == [("whole", "active")]
+
+
+def test_a_watch_of_the_whole_is_refused_with_a_hint_where_a_partition_has_one_of_the_name(db):
+    db.sql(f"{WHOLE}; CREATE TABLE piece PARTITION OF whole FOR VALUES FROM (0) TO (9); SELECT pushy.watch('piece', name => 'w')")
+    with pytest.raises(psycopg.errors.DuplicateObject) as refused:
+        db.sql("SELECT pushy.watch('whole', name => 'w')")
+    assert "A partition has a watch of this name" in refused.value.diag.message_hint
+
+
+def test_partitions_with_watches_of_other_names_are_attached(db):
+    db.sql(f"{WHOLE}; CREATE TABLE piece (id int PRIMARY KEY); SELECT pushy.watch('whole', name => 'w'), pushy.watch('piece', name => 'v')")
+    db.sql(ATTACH)
+    assert db.rows("SELECT name, state FROM pushy.watches ORDER BY 1") == [("v", "active"), ("w", "active")]

@@ -20,6 +20,7 @@ impl SqlState {
     pub const TRIGGER_PROTOCOL_VIOLATED: Self = Self("39P01");
     pub const DEPENDENT_OBJECTS_STILL_EXIST: Self = Self("2BP01");
     pub const WRONG_OBJECT_TYPE: Self = Self("42809");
+    pub const DUPLICATE_OBJECT: Self = Self("42710");
     pub const UNDEFINED_COLUMN: Self = Self("42703");
     pub const UNIQUE_VIOLATION: Self = Self("23505");
     pub const READ_ONLY_TRANSACTION: Self = Self("25006");
@@ -101,18 +102,19 @@ impl Error {
 
     /// A timeout (µs, 0 for none) that pushy.max_job_timeout does not allow.
     pub fn timeout_too_long(timeout_us: i64, most_us: i64) -> Self {
+        let most = most_us as f64 / 1e6;
         let said = match timeout_us {
-            0 => "no timeout".to_owned(),
-            _ => format!("a timeout of {} s", timeout_us as f64 / 1e6),
-        };
-        Self::new(
-            SqlState::CONFIGURATION_LIMIT_EXCEEDED,
-            format!(
-                "{said} is more than pushy.max_job_timeout allows, {} s",
-                most_us as f64 / 1e6
+            0 => format!(
+                "timeout 0, which means none, is not allowed: pushy.max_job_timeout is {most} s"
             ),
+            _ => format!(
+                "a timeout of {} s is more than pushy.max_job_timeout allows, {most} s",
+                timeout_us as f64 / 1e6
+            ),
+        };
+        Self::new(SqlState::CONFIGURATION_LIMIT_EXCEEDED, said).hint(
+            "Pass a timeout that it allows, or ask a superuser to raise pushy.max_job_timeout.",
         )
-        .hint("Pass a shorter timeout, or ask a superuser to raise pushy.max_job_timeout.")
     }
 
     pub fn no_such_queue(queue: &str) -> Self {
@@ -150,6 +152,15 @@ impl Error {
             format!("must be owner of queue \"{queue}\""),
         )
         .hint("Use the role that registered the queue, or a member of it.")
+    }
+
+    /// The name is another's, who may have nothing to do with the caller.
+    pub fn queue_name_taken(queue: &str, owner: &str) -> Self {
+        Self::not_queue_owner(queue)
+            .detail(format!("It is registered, and belongs to role \"{owner}\"."))
+            .hint(format!(
+                "Queues are named once per database: give yours another name, or connect as role \"{owner}\" or a member of it to change this one."
+            ))
     }
 }
 

@@ -57,7 +57,7 @@ pub extern "C-unwind" fn _PG_init() {
         shared::request();
         worker::init();
         notice::listening::init();
-        watch::init_alter_table();
+        watch::init_statements();
         write_guard::init();
     }
 }

@@ -4,19 +4,21 @@
 //! pg_write_all_data may write every table; only a trigger keeps it out. Pushy's own statements run as the owner; its
 //! direct writes fire no triggers. The database's owner, who dumps these tables, loads such a dump without an error, and
 //! without its rows: a row that was written into a dump is as good as one written here. Nobody else puts a trigger there, whatever was granted: it would run as the owner.
+//! And nobody renames the schema.
 
 use std::cell::RefCell;
+use std::ffi::CStr;
 
 use crate::errors::{Error, SqlState};
 use crate::pg::per_process::PerProcess;
 use crate::pg::trigger::{Arriving, Guarded};
-use crate::pg::utility::{self, Hooks, Statement};
+use crate::pg::utility::{self, Hooks, RelationName, Statement};
 use crate::pg::value::Timestamp;
 use crate::pg::{clock, database, ereport, identity};
 use crate::trigger_function;
 
 static HOOKS: Hooks = Hooks {
-    before: refuse_trigger,
+    before: refuse,
     after: |_| {},
 };
 
@@ -25,10 +27,32 @@ pub fn init() {
     utility::install(&HOOKS);
 }
 
-fn refuse_trigger(statement: &Statement) {
-    let Statement::CreateTrigger { relation } = statement else {
+fn refuse(statement: &Statement) {
+    match statement {
+        Statement::CreateTrigger { relation } => refuse_trigger(relation),
+        Statement::RenameSchema { name } => refuse_rename(name),
+        _ => {}
+    }
+}
+
+/// Triggers of watches and all that calls Pushy say the schema's name: under another every write of a watched table would
+/// fail. Whoever may not rename it gets the server's own error.
+fn refuse_rename(schema: &CStr) {
+    if !identity::is_schema_of_pushy(schema) || !identity::owns_extension(identity::current_user())
+    {
         return;
-    };
+    }
+    let name = schema.to_string_lossy();
+    ereport::raise(
+        &Error::new(
+            SqlState::FEATURE_NOT_SUPPORTED,
+            format!("schema \"{name}\" cannot be renamed: extension pushy is found by this name"),
+        )
+        .hint("Leave it, or drop the extension first: DROP EXTENSION pushy."),
+    );
+}
+
+fn refuse_trigger(relation: &RelationName) {
     let found = relation.find();
     let is_ours = found.is_some_and(identity::is_in_pushy);
     if is_ours && !identity::owns_extension(identity::current_user()) {

@@ -40,7 +40,7 @@ fn read_request(call: Call, queue: &str) -> Result<Request> {
     if timeout_us.is_some_and(|us| us < 0) {
         return Err(Error::out_of_range(
             "timeout",
-            "a negative interval",
+            call.shown_interval(TIMEOUT),
             "a positive interval, or 0 for none",
         ));
     }
@@ -75,7 +75,7 @@ fn read_due_time(call: Call, now: Timestamp) -> Result<Option<Timestamp>> {
         (Some(due), None) => Ok(Some(due)),
         (None, Some(due)) if due < now => Err(Error::out_of_range(
             "delay",
-            "a negative interval",
+            call.shown_interval(DELAY),
             "a positive interval; leave it out to run the job now",
         )),
         (None, delayed) => Ok(delayed),

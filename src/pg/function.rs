@@ -111,7 +111,7 @@ impl Call {
             .ok_or_else(|| {
                 Error::out_of_range(
                     name,
-                    "an interval of that length",
+                    self.shown_interval(index),
                     "up to about 146,000 years",
                 )
             })
@@ -151,7 +151,20 @@ impl Call {
         let us = self.interval_us(name, index)?;
         u64::try_from(us)
             .map(Duration::from_micros)
-            .map_err(|_| Error::out_of_range(name, "a negative interval", "0 or more"))
+            .map_err(|_| Error::out_of_range(name, self.shown_interval(index), "0 or more"))
+    }
+
+    /// An interval as the session writes it, for messages.
+    pub fn shown_interval(self, index: usize) -> String {
+        let Some(datum) = self.datum(index) else {
+            return "NULL".to_owned();
+        };
+        // SAFETY: takes an interval, which is not NULL, and answers a palloc'd string.
+        unsafe {
+            let text =
+                pg_sys::OidOutputFunctionCall(pg_sys::Oid::from(pg_sys::F_INTERVAL_OUT), datum);
+            format!("\"{}\"", super::text::from_c(text))
+        }
     }
 
     /// Whether a procedure may end transactions here: CALLed at top level, outside a block.

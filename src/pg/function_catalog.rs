@@ -65,17 +65,17 @@ static NAMED: Plan = Plan::new(
     &[BuiltinOid::TEXTOID],
 );
 
-/// Whether there is a function of exactly this signature, as `Function` writes it, of one argument at most. It reads all of
+/// The function of exactly this signature, as `Function` writes it, of one argument at most. It reads all of
 /// pg_proc, because a signature that a user wrote is not to be read with the rights of the extension's owner.
-pub fn exists(signature: &str) -> Result<bool> {
+pub fn named(signature: &str) -> Result<Option<Function>> {
     let named: Vec<Oid> = identity::as_owner(|| {
         Ok(spi::connect(|spi| {
             let found = spi.run(&NAMED, params![signature]);
             found.rows().map(|row| row.oid(1)).collect()
         }))
     })?;
-    let is_it = |oid| function(oid).is_some_and(|function| function.signature == signature);
-    Ok(named.into_iter().any(is_it))
+    let is_it = |function: &Function| function.signature == signature;
+    Ok(named.into_iter().filter_map(function).find(is_it))
 }
 
 /// The name of a schema, as SQL wants it written.

@@ -120,6 +120,12 @@ pub fn is_in_pushy(relation: Oid) -> bool {
     is_in_schema && extension_oid().is_some()
 }
 
+/// Whether a schema of this name is the extension's, here.
+pub fn is_schema_of_pushy(name: &std::ffi::CStr) -> bool {
+    const SCHEMAS: [&std::ffi::CStr; 2] = [c"pushy", c"pushy_internal"];
+    SCHEMAS.contains(&name) && extension_oid().is_some()
+}
+
 /// The same, or the error that the extension is not there.
 pub fn expect_relation(name: &str) -> Result<Oid> {
     pushy_relation(name).ok_or_else(not_installed)

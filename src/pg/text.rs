@@ -232,7 +232,7 @@ pub fn listed(names: &[&str]) -> String {
     let quoted: Vec<String> = names
         .iter()
         .take(MOST)
-        .map(|name| format!("\"{name}\""))
+        .map(|name| format!("\"{}\"", name.replace('"', "\"\"")))
         .collect();
     let more = if names.len() > MOST { ", …" } else { "" };
     quoted.join(", ") + more

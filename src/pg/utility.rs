@@ -27,6 +27,14 @@ pub enum Statement {
         roles: Vec<Whose>,
     },
     AlterExtension,
+    RenameSchema {
+        name: std::ffi::CString,
+    },
+    /// ALTER TABLE … ATTACH PARTITION.
+    AttachPartition {
+        parent: RelationName,
+        partition: RelationName,
+    },
     /// A role, a database or a privilege changes: who could not connect may be able to now.
     ChangeAccess,
     /// PREPARE TRANSACTION; what it says is done when the statement is over.
@@ -113,7 +121,7 @@ pub struct Hooks {
     pub after: fn(&Statement),
 }
 
-const MOST_HOOKS: usize = 4;
+const MOST_HOOKS: usize = 5;
 static HOOKS: [AtomicPtr<Hooks>; MOST_HOOKS] =
     [const { AtomicPtr::new(std::ptr::null_mut()) }; MOST_HOOKS];
 static mut PREVIOUS: pg_sys::ProcessUtility_hook_type = None;
@@ -164,6 +172,9 @@ unsafe fn recognise(node: *mut pg_sys::Node) -> Option<Statement> {
                     name: text((*rename).subname),
                 }),
                 pg_sys::ObjectType::OBJECT_ROLE => Some(Statement::ChangeAccess),
+                pg_sys::ObjectType::OBJECT_SCHEMA => Some(Statement::RenameSchema {
+                    name: text((*rename).subname),
+                }),
                 pg_sys::ObjectType::OBJECT_COLUMN | pg_sys::ObjectType::OBJECT_ATTRIBUTE => {
                     Some(Statement::RenameColumn {
                         relation: RelationName::of((*rename).relation),
@@ -174,7 +185,7 @@ unsafe fn recognise(node: *mut pg_sys::Node) -> Option<Statement> {
                 _ => None,
             }
         }
-        T_AlterTableStmt => altered_columns(&*node.cast::<pg_sys::AlterTableStmt>()),
+        T_AlterTableStmt => altered_table(&*node.cast::<pg_sys::AlterTableStmt>()),
         T_AlterDatabaseStmt => {
             let alter = node.cast::<pg_sys::AlterDatabaseStmt>();
             Some(match option(&(*alter).options, c"tablespace") {
@@ -248,7 +259,7 @@ unsafe fn recognise(node: *mut pg_sys::Node) -> Option<Statement> {
     }
 }
 
-unsafe fn altered_columns(alter: &pg_sys::AlterTableStmt) -> Option<Statement> {
+unsafe fn altered_table(alter: &pg_sys::AlterTableStmt) -> Option<Statement> {
     let (mut retyped, mut dropped) = (Vec::new(), Vec::new());
     for command in list(alter.cmds) {
         let command = &*command.cast::<pg_sys::AlterTableCmd>();
@@ -258,6 +269,14 @@ unsafe fn altered_columns(alter: &pg_sys::AlterTableStmt) -> Option<Statement> {
                 if command.behavior != pg_sys::DropBehavior::DROP_CASCADE =>
             {
                 dropped.push(text(command.name));
+            }
+            // Always the only one of its statement.
+            pg_sys::AlterTableType::AT_AttachPartition => {
+                let name = (*command.def.cast::<pg_sys::PartitionCmd>()).name;
+                return Some(Statement::AttachPartition {
+                    parent: RelationName::of(alter.relation),
+                    partition: RelationName::of(name),
+                });
             }
             _ => {}
         }

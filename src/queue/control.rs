@@ -10,7 +10,7 @@ use crate::notice::buffer::{self, Delivery, Item};
 use crate::notice::repeats::Repeat;
 use crate::pg::per_process::PerProcess;
 use crate::pg::spi::{self, Plan};
-use crate::pg::{clock, database, identity, notify, text, Oid};
+use crate::pg::{clock, database, identity, notify, text, transaction, Oid};
 use crate::shared;
 use crate::shared::listened::Counter;
 
@@ -124,19 +124,23 @@ pub fn parked(queue: &str) -> Result<()> {
     log(&Message::new(Event::Park, Some(queue), None, by))
 }
 
-/// Discards that one process tells in a second; what is more is counted, and said with the next one told.
+/// Discards that one process tells in a second; what is more is counted, and said with the next one told. The last of them
+/// is kept, and told once the process has nothing else to do.
 const MOST_DISCARDS: u32 = 10;
 
 struct Discards {
     second: i64,
     told: u32,
     left_out: u64,
+    /// The newest of those left out: its queue, its number and whose job it was.
+    kept: Option<(Option<String>, i64, Oid)>,
 }
 
 static DISCARDS: PerProcess<RefCell<Discards>> = PerProcess::new(RefCell::new(Discards {
     second: 0,
     told: 0,
     left_out: 0,
+    kept: None,
 }));
 
 /// A job is discarded; `queue` is None when its queue is gone.
@@ -150,9 +154,11 @@ pub fn discarded(queue: Option<&str>, job: i64) -> Result<()> {
         }
         if discards.told == MOST_DISCARDS {
             discards.left_out += 1;
+            discards.kept = Some((queue.map(str::to_owned), job, identity::session_user()));
             return None;
         }
         discards.told += 1;
+        discards.kept = None;
         Some(std::mem::take(&mut discards.left_out))
     });
     let Some(left_out) = left_out else {
@@ -162,4 +168,26 @@ pub fn discarded(queue: Option<&str>, job: i64) -> Result<()> {
         left_out,
         ..Message::new(Event::Discard, queue, Some(job), identity::session_user())
     })
+}
+
+/// Tells the last of the discards that were left out, if nothing has told of them since: how many there were is known even
+/// when no job is discarded after them. A worker calls it when it has nothing to do, outside a transaction.
+pub fn tell_kept() {
+    if DISCARDS.with_borrow(|discards| discards.kept.is_none()) {
+        return;
+    }
+    // Untold, it is missed by nobody but who listens: the history has them all.
+    let _ = transaction::run(|| {
+        let taken = DISCARDS.with_borrow_mut(|discards| {
+            let kept = discards.kept.take()?;
+            Some((kept, std::mem::take(&mut discards.left_out) - 1))
+        });
+        let Some(((queue, job, by), left_out)) = taken else {
+            return Ok(());
+        };
+        log(&Message {
+            left_out,
+            ..Message::new(Event::Discard, queue.as_deref(), Some(job), by)
+        })
+    });
 }

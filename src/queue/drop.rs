@@ -6,6 +6,7 @@ use super::alter::find_owned;
 use super::cache;
 use super::control::{self, Event};
 use super::definition::Definition;
+use super::explain;
 use super::store;
 use crate::errors::{quote_literal, Error, Result, SqlState};
 use crate::job::current;
@@ -65,7 +66,10 @@ fn refuse_subscriptions(queue: &Definition) -> Result<()> {
 }
 
 static COUNT_LIVE: Plan = Plan::new(
-    "SELECT pg_catalog.count(*) FROM pushy.live_job j WHERE j.queue_id OPERATOR(pg_catalog.=) $1",
+    "SELECT pg_catalog.count(*), \
+            CASE WHEN pg_catalog.count(*) OPERATOR(pg_catalog.=) pg_catalog.count(*) FILTER (WHERE j.position IS NULL) \
+                 THEN pg_catalog.min(j.run_at) FILTER (WHERE j.run_at OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp())::pg_catalog.text END \
+       FROM pushy.live_job j WHERE j.queue_id OPERATOR(pg_catalog.=) $1",
     &[BuiltinOid::INT4OID],
 );
 
@@ -119,10 +123,21 @@ fn drop_queue(name: &str, force: bool) -> Result<()> {
 }
 
 fn refuse_live_jobs(queue: &Definition) -> Result<()> {
-    let live = spi::connect(|spi| spi.run(&COUNT_LIVE, params![queue.queue_id]).row(0).i64(1));
+    let (live, first_due) = spi::connect(|spi| {
+        let found = spi.run(&COUNT_LIVE, params![queue.queue_id]);
+        Ok((found.row(0).i64(1), found.row(0).opt_text(2)?))
+    })?;
     if live == 0 {
         return Ok(());
     }
+    let name = quote_literal(&queue.name);
+    let stands_still = explain::standing(queue).into_iter().next();
+    // Where none of them would end soon, waiting is no way out.
+    let wait = match (stands_still, first_due) {
+        (Some(why), _) => format!("They do not run: {}. Delete them", why.reason),
+        (None, Some(due)) => format!("The first is due at {due}. Delete them"),
+        (None, None) => format!("Wait for them with CALL pushy.jobs_wait({name}), or delete them"),
+    };
     Err(Error::new(
         SqlState::OBJECT_IN_USE,
         format!(
@@ -132,8 +147,7 @@ fn refuse_live_jobs(queue: &Definition) -> Result<()> {
         ),
     )
     .hint(format!(
-        "Wait for them with CALL pushy.jobs_wait({name}), or delete them: SELECT pushy.queue_drop({name}, force => true).",
-        name = quote_literal(&queue.name)
+        "{wait}: SELECT pushy.queue_drop({name}, force => true)."
     )))
 }
 

@@ -53,6 +53,7 @@ pub fn standing(queue: &Definition) -> Vec<Finding> {
 /// What is known, the things that block everything first.
 fn explain(queue: &Definition) -> Result<Vec<Finding>> {
     let mut findings = standing(queue);
+    let stands_still = !findings.is_empty();
     let jobs = identity::as_owner(|| Jobs::count(queue))?;
     if let (true, Some(shared)) = (findings.is_empty(), shared::get()) {
         if jobs.ready > 0 || jobs.overdue {
@@ -62,7 +63,7 @@ fn explain(queue: &Definition) -> Result<Vec<Finding>> {
             findings.extend(of_executors(queue, shared, jobs.ready));
         }
     }
-    findings.extend(jobs.explain(queue));
+    findings.extend(jobs.explain(queue, stands_still));
     if findings.is_empty() {
         findings.push(said(
             "nothing is in the way: ready jobs start as soon as an executor looks",
@@ -182,7 +183,23 @@ fn of_those_that_wait(queue: &Definition, slot: &QueueSlot, shared: &Shared) -> 
         return Some(at_its_share);
     }
     let in_use = shared.executors_in_use();
-    (in_use >= settings::max_executors()).then(|| {
+    if in_use < settings::max_executors() {
+        return None;
+    }
+    // None of them is idle for this queue.
+    let gives_way = |executor: &&Executor| {
+        matches!(
+            executor.state(),
+            ExecutorState::Idle | ExecutorState::Stopping
+        )
+    };
+    let idle = self::in_use(shared).filter(gives_way).count();
+    Some(if idle > 0 {
+        said(format!(
+            "all {in_use} executors are in use, but {idle} of them {} for other roles or databases: one leaves, and an executor is started for this queue in its place",
+            if idle == 1 { "is idle" } else { "are idle" }
+        ))
+    } else {
         blocked(
             all_are_busy(queue, shared, in_use),
             reloading(&format!(
@@ -216,9 +233,8 @@ fn all_are_busy(queue: &Definition, shared: &Shared, count: usize) -> String {
         let beyond = count - most;
         said += &format!(", and {beyond} of the reserve (pushy.reserved_executors)");
     }
-    let role = queue.run_as.to_u32();
-    let others = in_use(shared).filter(|executor| executor.role.load(Ordering::SeqCst) != role);
-    said += &format!(": {} of them work for other roles", others.count());
+    let others = count - executors_of(queue, shared).count().min(count);
+    said += &format!(": {others} of them work for other roles or databases");
     let began = in_use(shared).map(|executor| executor.batch_began.load(Ordering::SeqCst));
     if let Some(longest) = began.filter(|began| *began != 0).min() {
         let seconds = (clock::now().0 - longest) as f64 / 1e6;
@@ -320,16 +336,19 @@ impl Jobs {
         })
     }
 
-    fn explain(&self, queue: &Definition) -> Vec<Finding> {
+    fn explain(&self, queue: &Definition, stands_still: bool) -> Vec<Finding> {
         let mut findings = Vec::new();
         let next = self.next_due.as_deref().unwrap_or("never");
         if self.ready + self.scheduled + self.retryable == 0 {
             findings.push(said("no unfinished job is in the queue"));
         }
         if self.overdue {
-            findings.push(said(format!(
-                "jobs have been due since {next}; the scheduler is about to take them up"
-            )));
+            let who = if stands_still {
+                ""
+            } else {
+                "; the scheduler is about to take them up"
+            };
+            findings.push(said(format!("jobs have been due since {next}{who}")));
         } else if self.retryable > 0 {
             findings.push(blocked(
                 format!(

@@ -29,9 +29,15 @@ pub struct Handler {
 /// What has to be called for a queue's jobs, or why that must not be done now.
 pub fn check(queue: &Definition) -> Result<Handler, Unfit> {
     check_roles(queue)?;
-    let (function, handler) = find_handler(queue)?;
-    check_rights(queue, &function)?;
-    check_handler_owner(queue, &function)?;
+    let function = find_function(queue)?;
+    check_function(queue, &function)
+}
+
+/// Whether a function can be the queue's handler: its form, the role's rights and whose code it is.
+fn check_function(queue: &Definition, function: &Function) -> Result<Handler, Unfit> {
+    let handler = shape(function)?;
+    check_rights(queue, function)?;
+    check_handler_owner(queue, function)?;
     Ok(handler)
 }
 
@@ -144,7 +150,7 @@ fn check_roles(queue: &Definition) -> Result<(), Unfit> {
     Ok(())
 }
 
-fn find_handler(queue: &Definition) -> Result<(Function, Handler), Unfit> {
+fn find_function(queue: &Definition) -> Result<Function, Unfit> {
     let function = functions::function(queue.handler_oid).ok_or_else(|| handler_gone(queue))?;
     if function.signature != queue.handler {
         return Err(Unfit::HandlerRenamed {
@@ -153,19 +159,26 @@ fn find_handler(queue: &Definition) -> Result<(Function, Handler), Unfit> {
             now: function.signature,
         });
     }
-    let handler = shape(&function)?;
-    Ok((function, handler))
+    Ok(function)
 }
 
 /// A migration that changes what a function returns drops it and creates it again, and so does a restore: it may be another
-/// function now, so its owner says that it is meant.
+/// function now, so its owner says that it is meant, once it is one that could run.
 #[cold]
-fn handler_gone(queue: &Definition) -> Unfit {
-    let (queue, handler) = (queue.name.clone(), queue.handler.clone());
-    match functions::exists(&handler) {
-        Ok(true) => Unfit::HandlerRecreated { queue, handler },
+fn handler_gone(definition: &Definition) -> Unfit {
+    let (queue, handler) = (definition.name.clone(), definition.handler.clone());
+    match functions::named(&definition.handler) {
+        Ok(Some(function)) => check_function(definition, &function)
+            .err()
+            .unwrap_or(Unfit::HandlerRecreated { queue, handler }),
         _ => Unfit::HandlerGone { queue, handler },
     }
+}
+
+/// Whether the handler was dropped and created again, and nobody has said that the new one is meant.
+pub fn is_recreated(queue: &Definition) -> bool {
+    functions::function(queue.handler_oid).is_none()
+        && matches!(functions::named(&queue.handler), Ok(Some(_)))
 }
 
 /// Whether a function has the form of a handler.

@@ -6,7 +6,7 @@ use super::control::{self, Event};
 use super::definition::{self, Definition};
 use super::fitness::{self, Unfit};
 use super::options::{self, Options};
-use super::{handler_name, publish, restore, share, store};
+use super::{handler_name, privilege, publish, restore, share, store};
 use crate::errors::{quote_literal, Error, Result, SqlState};
 use crate::pg::{
     database, ereport, function_catalog as functions, home, identifier, identity, transaction,
@@ -36,8 +36,13 @@ fn register(name: String, handler: &str, options: &Options) -> Result<String> {
 
     // Around again only when somebody else registers or drops the name at this moment.
     const TRIES: usize = 10;
+    let may = |existing: &Definition| {
+        privilege::require_owner(existing, caller)
+            .map_err(|_| Error::queue_name_taken(&existing.name, &owner_of(existing)))?;
+        Ok(true)
+    };
     for _ in 0..TRIES {
-        let existing = identity::as_owner(|| definition::lock_owned(&wanted.name, caller))?;
+        let existing = identity::as_owner(|| definition::find_for_update(&wanted.name, may))?;
         let written = match existing {
             Some(existing) => replace(&existing, &mut wanted)?,
             None => create(&mut wanted)?,
@@ -105,6 +110,11 @@ fn replace(existing: &Definition, wanted: &mut Definition) -> Result<bool> {
         }
     }
     Ok(true)
+}
+
+fn owner_of(queue: &Definition) -> String {
+    home::role(queue.home_system, queue.owner, &queue.owner_name)
+        .map_or_else(|| queue.owner_name.clone(), identity::role_name)
 }
 
 /// The queue may be another application's, which has chosen the same name.

@@ -207,9 +207,13 @@ fn warn(watch: &Definition, table: &Table) -> Result<()> {
             "Every role of the database may LISTEN: payload => 'key' tells which row, and who may see it reads it.",
         );
     }
-    if table.has_children() {
+    let children = identity::as_owner(|| table.unwatched_children())?;
+    if !children.is_empty() {
+        const MOST: usize = 20;
+        let more = if children.len() > MOST { ", …" } else { "" };
+        let named = children[..children.len().min(MOST)].join(", ");
         warn(
-            format!("tables that inherit from {table_name} are not watched"),
+            format!("tables that inherit from {table_name} are not watched: {named}{more}"),
             "Their rows fire their own triggers: watch each of them, perhaps with the same channel.",
         );
     }

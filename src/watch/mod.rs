@@ -2,6 +2,7 @@
 
 mod altered;
 mod arguments;
+mod attached;
 mod change;
 mod counts;
 mod declare;
@@ -19,7 +20,6 @@ mod taken_away;
 mod tell;
 mod triggers;
 
-pub use altered::init as init_alter_table;
 pub use definition::{of_channel, of_queue};
 pub use restore::move_in_all;
 
@@ -33,6 +33,12 @@ static OBSERVER: Observer = Observer {
     at_end,
     at_savepoint_end,
 };
+
+/// Once, while preloading: ALTER TABLE is followed.
+pub fn init_statements() {
+    altered::init();
+    attached::init();
+}
 
 /// Once, at load; before the buffer of notices, which takes what is told before a commit.
 pub fn init() {

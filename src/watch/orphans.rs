@@ -138,6 +138,15 @@ static ROOT: Plan = Plan::new(
     &[BuiltinOid::OIDOID],
 );
 
+// The watch of these triggers is there, and is not at home in this table yet.
+static WAITS: Plan = Plan::new(
+    "SELECT EXISTS (SELECT FROM pushy.watch w \
+                     WHERE w.watch_id OPERATOR(pg_catalog.=) $1 AND w.token::pg_catalog.text OPERATOR(pg_catalog.=) $2 \
+                       AND NOT pushy.watch_is_home(w.home_system, w.home_database, w.home_extension, w.relation) \
+                       AND pushy.watch_elsewhere(w.watch_id) OPERATOR(pg_catalog.=) $3)",
+    &[BuiltinOid::INT4OID, BuiltinOid::TEXTOID, BuiltinOid::OIDOID],
+);
+
 /// Once a session and table: the write goes on, and nobody is told of it.
 #[cold]
 pub fn warn(firing: Firing, claim: Claim<'_>) -> Result<()> {
@@ -155,6 +164,24 @@ pub fn warn(firing: Firing, claim: Claim<'_>) -> Result<()> {
         });
         Table::look_up(relation.unwrap_or(firing.relation()))
     })?;
+    let waits = identity::as_owner(|| {
+        let token = String::from_utf8_lossy(claim.token);
+        let params = params![claim.watch_id, &*token, table.oid];
+        Ok(spi::connect(|spi| spi.run(&WAITS, params).row(0).bool(1)))
+    })?;
+    if waits {
+        ereport::warning(
+            &Error::new(
+                SqlState::WARNING,
+                format!(
+                    "changes of table {} are not told: watch \"{name}\" waits, because it or its table came here by a restore",
+                    table.qualified
+                ),
+            )
+            .hint("Its maker runs SELECT * FROM pushy.resume_after_restore(), or declares it again with pushy.watch."),
+        );
+        return Ok(());
+    }
     ereport::warning(
         &Error::new(
             SqlState::WARNING,

@@ -1,5 +1,6 @@
 //! The table that a watch is about.
 
+use super::triggers::is_ours;
 use crate::errors::{Error, Result, SqlState};
 use crate::params;
 use crate::pg::spi::{self, Plan};
@@ -36,6 +37,22 @@ static TABLE: Plan = Plan::new(
                        AND i.indisvalid AND (i.indisprimary OR i.indisreplident)) \
        FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace \
       WHERE c.oid OPERATOR(pg_catalog.=) $1",
+    &[BuiltinOid::OIDOID],
+);
+
+static UNWATCHED: Plan = Plan::new(
+    concat!(
+        "WITH RECURSIVE below(oid) AS ( \
+            SELECT i.inhrelid FROM pg_catalog.pg_inherits i WHERE i.inhparent OPERATOR(pg_catalog.=) $1 \
+            UNION \
+            SELECT i.inhrelid FROM below JOIN pg_catalog.pg_inherits i ON i.inhparent OPERATOR(pg_catalog.=) below.oid) \
+         SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) \
+           FROM below JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) below.oid \
+           JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace \
+          WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgrelid OPERATOR(pg_catalog.=) c.oid AND ",
+        is_ours!(),
+        ") ORDER BY 1"
+    ),
     &[BuiltinOid::OIDOID],
 );
 
@@ -96,9 +113,15 @@ impl Table {
         self.kind == b'p'
     }
 
-    /// Tables that inherit from it fire no triggers of it.
-    pub fn has_children(&self) -> bool {
-        self.has_children
+    /// Tables that inherit from it fire no triggers of it: those that have no watch of their own.
+    pub fn unwatched_children(&self) -> Result<Vec<String>> {
+        if !self.has_children {
+            return Ok(Vec::new());
+        }
+        spi::connect(|spi| {
+            let found = spi.run(&UNWATCHED, params![self.oid]);
+            found.rows().map(|row| row.text(1)).collect()
+        })
     }
 
     pub fn has_row_security(&self) -> bool {

@@ -120,10 +120,7 @@ fn make_expressions(
     ];
     let condition = format!("false AND ROW({}) IS NULL", row.join(", "));
     let made = maker.make("expressions", Op::Update, true, Some(&condition));
-    let trigger = made.map_err(|error| match error.hint {
-        Some(_) => error,
-        None => error.hint("Expressions of a watch are over NEW and OLD, without subqueries, such as NEW.amount > 100; a condition is boolean."),
-    })?;
+    let trigger = made.map_err(|error| explained(error, watch))?;
     let condition = condition_of(trigger)?.unwrap_or_default();
     let compile = || Evaluator::of_condition(&condition).map_err(CallError::into_error);
     let evaluator = match maker.wording {
@@ -139,6 +136,30 @@ fn make_expressions(
         .hint("This is a bug: please report it with the version of the server."));
     }
     Ok(Some(Made { trigger, evaluator }))
+}
+
+/// The server has read all expressions at once, and does not say in which it found the fault.
+#[cold]
+fn explained(mut error: Error, watch: &Definition) -> Error {
+    let given = [
+        ("condition", &watch.condition),
+        ("payload_expr", &watch.payload_expr),
+        ("args_expr", &watch.args_expr),
+    ];
+    let given: Vec<String> = given
+        .iter()
+        .filter_map(|(name, text)| Some(format!("{name} => {}", text.as_deref()?)))
+        .collect();
+    if error.detail.is_none() && !given.is_empty() {
+        error.detail = Some(match given.as_slice() {
+            [one] => format!("It is in {one}"),
+            all => format!("It is in one of these: {}", all.join("; ")),
+        });
+    }
+    match error.hint {
+        Some(_) => error,
+        None => error.hint("Expressions of a watch are over NEW and OLD, without subqueries, such as NEW.amount > 100; a condition is boolean."),
+    }
 }
 
 /// The condition that the server itself can check before it queues a firing: only terms that cannot fail, because a watch
@@ -193,7 +214,7 @@ impl Maker<'_> {
             Wording::Callers => catalog_trigger::create,
             Wording::Servers => catalog_trigger::create_again,
         };
-        create(&format!(
+        let statement = format!(
             "CREATE TRIGGER {} AFTER {} ON {} FOR EACH {}{when} EXECUTE FUNCTION pushy.{}({})",
             identifier::quoted(&name),
             op.as_str(),
@@ -201,7 +222,14 @@ impl Maker<'_> {
             if row { "ROW" } else { "STATEMENT" },
             if row { "watch_row" } else { "watch_statement" },
             self.arguments,
-        ))?;
+        );
+        create(&statement).map_err(|error| match error.sqlstate {
+            // The server copies it to the partitions.
+            SqlState::DUPLICATE_OBJECT if self.table.is_partitioned() => error.hint(
+                "A partition has a watch of this name, which a watch of the whole table covers: end the partition's with pushy.unwatch, or pass another name => ….",
+            ),
+            _ => error,
+        })?;
         catalog_trigger::find(self.table.oid, &name).ok_or_else(|| {
             Error::new(
                 SqlState::INTERNAL_ERROR,

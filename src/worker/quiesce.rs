@@ -60,6 +60,8 @@ fn before(statement: &Statement) {
         | Statement::CreateTrigger { .. }
         | Statement::RenameColumn { .. }
         | Statement::Listen { .. }
+        | Statement::RenameSchema { .. }
+        | Statement::AttachPartition { .. }
         | Statement::Unlisten { .. } => {}
     }
 }
@@ -119,6 +121,8 @@ fn after(statement: &Statement) {
         | Statement::CreateTrigger { .. }
         | Statement::RenameColumn { .. }
         | Statement::Listen { .. }
+        | Statement::RenameSchema { .. }
+        | Statement::AttachPartition { .. }
         | Statement::Unlisten { .. } => {}
     }
 }

@@ -14,6 +14,7 @@ use crate::pg::per_process::PerProcess;
 use crate::pg::transaction;
 use crate::pg::worker::Kind;
 use crate::pg::{clock, database, ereport, guc, identity, latch, worker};
+use crate::queue::control;
 use crate::queue::definition::Definition;
 use crate::shared::database::{Database, Presence, NEVER};
 use crate::shared::servant::Servant;
@@ -95,6 +96,7 @@ impl Scheduling {
                 Ok(Some(next)) => {
                     failures = 0;
                     first = false;
+                    control::tell_kept();
                     let left = next.saturating_sub(clock::now().0);
                     if left > LINGER_US {
                         return;
