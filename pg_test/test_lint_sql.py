@@ -125,7 +125,9 @@ def test_a_bad_file_of_each_kind_is_found_in_a_tree(tmp_path):
     (tmp_path / "src" / "job").mkdir(parents=True)
     (tmp_path / "sql" / "a.sql").write_text("SELECT now();")
     (tmp_path / "src" / "job" / "a.rs").write_text('static A: Plan = Plan::new("SELECT 1 = 2", &[]); unsafe { pg_sys::SPI_execute(x) }')
+    (tmp_path / "src" / "job" / "b.rs").write_text("let tree = pg_sys::stringToNode(text);")
     found = lint_sql.in_tree(tmp_path)
+    assert any("src/job/b.rs: stringToNode( reads words" in complaint for complaint in found), found
     assert any(complaint.startswith("sql/a.sql: function now") for complaint in found), found
     assert any(complaint.startswith("src/job/a.rs: operator =") for complaint in found), found
     assert any("SPI is entered by" in complaint for complaint in found), found

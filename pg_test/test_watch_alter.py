@@ -91,6 +91,69 @@ def test_what_is_altered_by_another_role_keeps_the_watch_of_its_maker(db, t, rol
     assert db.rows("SELECT owner::text, state FROM pushy.watches") == [(maker, "active")]
 
 
+# What tells as whom it runs, by its error, wherever the server reads, plans or checks words of the maker's.
+WORDS = {
+    "a literal of a domain": "'1'::{s}.d::text = '1'",
+    "a literal of an array of a domain": "'{{1}}'::{s}.d[]::text <> ''",
+    "a literal of a row with a domain": "'(1)'::{s}.r::text <> ''",
+    "a literal of a range": "'[1,1]'::{s}.range_of_d::text <> ''",
+    "an immutable function": "{s}.traced(1)",
+    "a cast": "1::{s}.d::text = '1'",
+    "a default argument": "{s}.by_default()",
+    "an array": "NEW.v::text = ANY (ARRAY['1'::{s}.d::text])",
+}
+
+
+@pytest.mark.parametrize("kind", ["condition", "payload_expr", "args_expr"])
+@pytest.mark.parametrize("words", WORDS)
+def test_what_a_maker_wrote_is_read_and_planned_as_the_maker_whoever_alters_the_table(db, role, words, kind):
+    """A literal goes through its type's input function, and that runs the checks of a domain."""
+    paused_queue(db)
+    owner, maker = role(), role()
+    db.sql(f"CREATE SCHEMA s AUTHORIZATION {maker}; GRANT USAGE ON SCHEMA s TO PUBLIC; CREATE TABLE t (id int PRIMARY KEY, v int, n int);"
+           "CREATE TYPE mine AS (v int, n int); CREATE TABLE spied (who text, setting text); GRANT ALL ON spied TO PUBLIC;"
+           f"CREATE TABLE child () INHERITS (t); CREATE TABLE typed OF mine;"
+           f"ALTER TABLE t OWNER TO {owner}; ALTER TABLE child OWNER TO {maker}; ALTER TABLE typed OWNER TO {maker};"
+           f"GRANT TRIGGER ON t TO {maker}; SELECT pushy.queue_grant('q', '{maker}', 'enqueue')")
+    with db.connect(user=maker) as session:
+        session.execute(f"""
+            CREATE FUNCTION s.traced(int) RETURNS bool IMMUTABLE LANGUAGE plpgsql AS $$ BEGIN
+                IF current_user <> '{maker}' THEN RAISE 'ran as %', current_user; END IF;
+                PERFORM set_config('search_path', 's', false), set_config('application_name', 'planted', false);
+                RETURN true; END $$;
+            CREATE DOMAIN s.d AS int CHECK (s.traced(VALUE)); CREATE TYPE s.r AS (d s.d);
+            CREATE TYPE s.range_of_d AS RANGE (subtype = s.d);
+            CREATE FUNCTION s.by_default(bool DEFAULT s.traced(1)) RETURNS bool IMMUTABLE LANGUAGE sql AS 'SELECT $1'""")
+        for table in ("t", "child", "typed"):
+            watch(db, f"public.{table}", session, name="w", channel="heard", **{kind: f"NEW.v IS NOT NULL AND {WORDS[words].format(s='s')}"},
+                  **({"queue": "q"} if kind == "args_expr" else {}))
+    shown = "SELECT current_user, current_setting('search_path'), current_setting('application_name')"
+    for user, statement in (("postgres", "ALTER TABLE t ALTER v TYPE numeric"), ("postgres", "ALTER TABLE child NO INHERIT t"),
+                            (owner, "ALTER TABLE t ALTER v TYPE bigint"), ("postgres", "ALTER TYPE mine ALTER ATTRIBUTE v TYPE bigint CASCADE")):
+        with db.connect(user=user) as session:
+            before = session.execute(shown).fetchall()
+            session.execute(statement)
+            assert session.execute(shown).fetchall() == before
+    assert set(db.rows("SELECT state FROM pushy.watches")) == {("active",)}
+
+
+@pytest.mark.parametrize("lost", ["REVOKE TRIGGER ON t FROM {maker}", "REVOKE USAGE ON SCHEMA pushy FROM PUBLIC"])
+def test_a_maker_who_may_not_make_its_watch_any_more_is_in_the_way_of_a_change_with_its_words_and_the_error_names_the_way_out(db, t, role, lost):
+    maker = role()
+    db.sql(f"GRANT TRIGGER ON t TO {maker}")
+    with db.connect(user=maker) as session:
+        watch(db, "t", session, channel="heard", condition="NEW.n > 0")
+        watch(db, "t", session, channel="also", columns=["v"])
+    db.sql(lost.format(maker=maker))
+    # Nothing of its words is in this one, which is made again as who alters the table.
+    db.sql("ALTER TABLE t ALTER v TYPE text")
+    with pytest.raises(psycopg.errors.InsufficientPrivilege) as raised:
+        db.sql("ALTER TABLE t ALTER n TYPE bigint")
+    assert raised.value.diag.message_primary.startswith('watch "heard" of table public.t does not go with this change: permission denied for ')
+    assert raised.value.diag.message_hint.endswith("SELECT pushy.unwatch('public.t', 'heard')")
+    db.sql("SELECT pushy.unwatch('public.t', 'heard'); ALTER TABLE t ALTER n TYPE bigint")
+
+
 def test_operators_in_the_path_of_who_alters_are_not_found(db, t):
     watch(db, "t", condition="NEW.v = '5'")
     db.sql("CREATE FUNCTION no(text, text) RETURNS bool LANGUAGE sql AS 'SELECT false'; CREATE OPERATOR public.= (LEFTARG = text, RIGHTARG = text, FUNCTION = no)")

@@ -60,11 +60,13 @@ def flat(key: dict | None):
     return values[0] if len(values) == 1 else values
 
 
-def watch(db, table: str, **options) -> str:
-    """Declares a watch of `table` on channel `heard` unless options say otherwise; answers the channel."""
+def watch(db, table: str, session: psycopg.Connection | None = None, **options) -> str:
+    """Declares a watch of `table` on channel `heard` unless options say otherwise, as a superuser or in `session`; answers the
+    channel."""
     options.setdefault("channel", "heard")
     named = "".join(f", {name} => %s" for name in options)
-    return db.value(f"SELECT pushy.watch(%s{named})", table, *options.values())
+    call = f"SELECT pushy.watch(%s{named})"
+    return (session or db.main).execute(call, [table, *options.values()]).fetchone()[0]
 
 
 def jobs(db, queue: str = "q") -> list:

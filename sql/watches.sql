@@ -37,6 +37,8 @@ CREATE TABLE pushy.watch (
   home_extension oid        NOT NULL,
   triggers      oid[]       NOT NULL,
   expressions   oid,                    -- the trigger that holds them
+  -- What it held when it was made, as the server writes it: where a restore brings such a trigger, anybody may have made it.
+  words         text[],
   created_at    timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
   changed_at    timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
   PRIMARY KEY (watch_id),

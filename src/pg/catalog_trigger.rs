@@ -4,8 +4,9 @@ use std::ffi::CString;
 
 use pgrx::pg_sys::{self, Oid};
 
+use super::identity::{self, Author};
+use super::search_path;
 use super::{failure, text};
-use super::{identity, search_path};
 use crate::errors::Result;
 
 /// Keeps everybody else from changing a table's triggers, and from writing it, until the transaction ends.
@@ -29,17 +30,17 @@ pub fn may_create_on(relation: Oid) -> bool {
     may == pg_sys::AclResult::ACLCHECK_OK && !is_missing
 }
 
-/// Runs a CREATE TRIGGER with the rights and the search path of the current user. Its error must go on: nothing is undone
-/// here.
-pub fn create(statement: &str) -> Result<()> {
-    failure::catch(|| super::spi::command_of_the_caller(statement))
+/// Runs a CREATE TRIGGER with the rights of who wrote what is in it, along the search path that holds. Its error must go on:
+/// nothing is undone here.
+pub fn create(statement: &str, author: Author) -> Result<()> {
+    failure::catch(|| super::spi::command_of(author, statement))
         .unwrap_or_else(|failure| Err(failure.into_error()))
 }
 
 /// The same with names looked up in pg_catalog only: for what the server has written under that path.
-pub fn create_again(statement: &str) -> Result<()> {
+pub fn create_again(statement: &str, author: Author) -> Result<()> {
     let _pinned = search_path::pin();
-    create(statement)
+    create(statement, author)
 }
 
 /// Locks a table as ALTER TABLE does that changes a column.

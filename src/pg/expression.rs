@@ -5,7 +5,7 @@
 
 use std::ffi::CString;
 
-use pgrx::pg_sys;
+use pgrx::pg_sys::{self, BuiltinOid};
 
 use super::function::Answer;
 use super::identifier;
@@ -116,9 +116,13 @@ impl Compiled {
 
 impl Evaluator {
     /// Reads the condition `false AND ROW(a, b, …) IS NULL` as pg_trigger.tgqual has it: a, b, … are the
-    /// expressions, about rows of the watched table's own layout; none where it is something else. Call it in
-    /// a subtransaction, or let its error go on.
-    pub fn of_condition(condition: &str) -> std::result::Result<Self, CallError> {
+    /// expressions, about rows of the watched table's own layout. None where it is something else, or where an expression is
+    /// not of the type that is due: the values are read as of these types, and anybody may have made a trigger that says it
+    /// is the watch's. Call it in a subtransaction, or let its error go on.
+    pub fn of_condition(
+        condition: &str,
+        types: &[BuiltinOid],
+    ) -> std::result::Result<Option<Self>, CallError> {
         // Planning runs what is immutable in it.
         identity::expect_no_owner();
         let condition = CString::new(super::text::encode(condition).as_ref()).unwrap_or_default();
@@ -128,19 +132,20 @@ impl Evaluator {
         let (expressions, rows) = context.enter(|| unsafe {
             let tree = pg_sys::stringToNode(condition.as_ptr()).cast::<pg_sys::Node>();
             let nodes = expressions_of(tree).unwrap_or_default();
+            if nodes.len() != types.len()
+                || !nodes.iter().zip(types).all(|(node, of)| is_of(*node, *of))
+            {
+                return (Ok(None), std::ptr::null_mut());
+            }
             let expressions: std::result::Result<Vec<_>, _> =
                 nodes.into_iter().map(|node| Compiled::of(node)).collect();
-            (expressions, pg_sys::CreateStandaloneExprContext())
+            (expressions.map(Some), pg_sys::CreateStandaloneExprContext())
         });
-        Ok(Self {
-            expressions: expressions?,
+        Ok(expressions?.map(|expressions| Self {
+            expressions,
             rows,
             _context: context,
-        })
-    }
-
-    pub fn len(&self) -> usize {
-        self.expressions.len()
+        }))
     }
 
     pub fn is_safe(&self, index: usize) -> bool {
@@ -218,7 +223,7 @@ impl Evaluation<'_> {
         let Answer::Datum(datum) = self.value(index)? else {
             return Ok(Vec::new());
         };
-        // SAFETY: the expression was written to be text.
+        // SAFETY: of type text, as whoever named the types of this evaluator knows.
         unsafe {
             if Varlena::of(datum).length() > most {
                 return Err(room::too_long(most));
@@ -272,6 +277,13 @@ unsafe fn expressions_of(tree: *mut pg_sys::Node) -> Option<Vec<*mut pg_sys::Nod
             .map(|at| pg_sys::list_nth((*row).args, at).cast())
             .collect(),
     )
+}
+
+/// Whether an expression answers values of a type; a NULL that is written so has none.
+unsafe fn is_of(node: *mut pg_sys::Node, type_: BuiltinOid) -> bool {
+    let is_null =
+        (*node).type_ == pg_sys::NodeTag::T_Const && (*node.cast::<pg_sys::Const>()).constisnull;
+    is_null || pg_sys::exprType(node) == type_.into()
 }
 
 unsafe fn variables(node: *mut pg_sys::Node) -> *mut pg_sys::Bitmapset {

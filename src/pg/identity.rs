@@ -8,7 +8,7 @@ use pgrx::pg_sys::{self, Oid};
 use super::function::Answer;
 use super::per_process::PerProcess;
 use super::utility::Whose;
-use super::{invalidation, text};
+use super::{guc, invalidation, text};
 use crate::errors::{Error, Result, SqlState};
 
 /// The role whose rights the current code has: never the session's, never an argument.
@@ -274,14 +274,37 @@ impl Actor {
     }
 }
 
-/// Runs `work` with the rights of a role that may be another's than the caller's: what it has written can neither get
-/// the caller's rights back nor leave anything behind that runs later (SECURITY_RESTRICTED_OPERATION).
-pub fn as_somebody<T>(role: Oid, work: impl FnOnce() -> Result<T>) -> Result<T> {
-    let restricted = Actor {
-        user: role,
-        context: pg_sys::SECURITY_RESTRICTED_OPERATION as i32,
-    };
-    restricted.act(work)
+/// Whose words a text of SQL holds beside Pushy's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Author {
+    Nobody,
+    Role(Oid),
+}
+
+/// Reads, plans or runs words of SQL with the rights of their author, who may be another than the caller. Reading is enough to
+/// run code: a literal goes through its type's input function, which runs the checks of domains. Words of another role can
+/// neither get the caller's rights back nor leave anything behind that runs later (SECURITY_RESTRICTED_OPERATION), settings
+/// included.
+pub fn as_author<T>(author: Author, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    match author {
+        Author::Role(role) if role != current_user() => {
+            if !role_exists(role) {
+                return Err(Error::new(
+                    SqlState::INSUFFICIENT_PRIVILEGE,
+                    "the role that wrote it is gone",
+                ));
+            }
+            let restricted = Actor {
+                user: role,
+                context: pg_sys::SECURITY_RESTRICTED_OPERATION as i32,
+            };
+            let settings = guc::nest();
+            let result = restricted.act(work);
+            settings.undo();
+            result
+        }
+        _ => work(),
+    }
 }
 
 fn become_user(role: Oid) -> Guard {

@@ -2,7 +2,7 @@
 //!
 //! There are two doors. [`connect`] is for statements of Pushy's own, which may run with the owner's rights: whatever they
 //! name is looked up in `pg_catalog` only, so that none can be written such that it finds what a user has planted.
-//! [`command_of_the_caller`] is for what a caller has written: along the caller's search path, with the caller's rights.
+//! [`command_of`] is for what a user has written: along the search path that holds, with the rights of its author.
 
 use std::ffi::CString;
 use std::sync::atomic::{AtomicPtr, Ordering};
@@ -10,9 +10,10 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 use pgrx::pg_sys;
 
 use super::function::{Answer, IntoAnswer};
+use super::identity::{self, Author};
 use super::value::Timestamp;
 use super::varlena::Varlena;
-use super::{identity, search_path, text};
+use super::{search_path, text};
 use crate::errors::{Error, Result, SqlState};
 
 /// A statement with the types of its parameters, planned at first use and kept by the backend.
@@ -24,6 +25,7 @@ pub struct Plan {
 
 impl Plan {
     pub const fn new(sql: &'static str, types: &'static [pg_sys::BuiltinOid]) -> Self {
+        assert!(types.len() <= MOST_PARAMS);
         Self {
             sql,
             types,
@@ -69,7 +71,7 @@ pub fn connect<T>(work: impl FnOnce(&Spi) -> T) -> T {
 }
 
 /// The most parameters a statement has.
-const MOST_PARAMS: usize = 29;
+const MOST_PARAMS: usize = 30;
 
 /// Parameters as SPI wants them: values, and 'n' for each NULL.
 fn bind(
@@ -161,9 +163,9 @@ pub fn command(sql: &str) {
     });
 }
 
-/// Runs a utility statement with text of the caller's in it, once: names are looked up along the caller's search path, so
-/// it is refused where the rights are not the caller's.
-pub fn command_of_the_caller(statement: &str) -> Result<()> {
+/// Runs a utility statement with text of a user's in it, once, with the rights of who wrote that text. Names are looked up along
+/// the search path that holds, so the statement is refused where the rights are those of the extension's owner.
+pub fn command_of(author: Author, statement: &str) -> Result<()> {
     if identity::is_owner_acting() {
         return Err(Error::new(
             SqlState::INTERNAL_ERROR,
@@ -178,13 +180,13 @@ pub fn command_of_the_caller(statement: &str) -> Result<()> {
         )
     })?;
     // SAFETY: connected in between; errors unwind, and the transaction's abort cleans up.
-    unsafe {
+    identity::as_author(author, || unsafe {
         assert_eq!(pg_sys::SPI_connect(), pg_sys::SPI_OK_CONNECT as i32);
         let code = pg_sys::SPI_execute(statement.as_ptr(), false, 0);
         assert!(code > 0, "SPI_execute answered {code}");
         assert_eq!(pg_sys::SPI_finish(), pg_sys::SPI_OK_FINISH as i32);
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 /// Runs one statement and answers how many rows it touched.

@@ -9,6 +9,7 @@ use super::table::Table;
 use super::triggers::{self, is_ours, Expression, Wording};
 use crate::errors::{quote_literal, Error, Result, SqlState};
 use crate::params;
+use crate::pg::identity::Author;
 use crate::pg::per_process::PerProcess;
 use crate::pg::spi::{self, Plan};
 use crate::pg::transaction_end;
@@ -314,9 +315,8 @@ fn make_again(relation: &RelationName) -> Result<()> {
                 b'R' => "ENABLE REPLICA",
                 _ => "ENABLE ALWAYS",
             };
-            catalog_trigger::create_again(&format!(
-                "ALTER TABLE ONLY {table} {enable} TRIGGER {trigger}"
-            ))?;
+            let statement = format!("ALTER TABLE ONLY {table} {enable} TRIGGER {trigger}");
+            catalog_trigger::create_again(&statement, Author::Nobody)?;
         }
         identity::as_owner(|| {
             // The row keeps the expressions as they were written; only the triggers have the server's wording.
@@ -374,6 +374,7 @@ fn rename(relation: &RelationName, from: &str, to: &str) -> Result<()> {
                     *text = kept;
                 }
             }
+            watch.words = watch.expressions.map_or(Ok(None), triggers::texts)?;
             if watch != before {
                 identity::as_owner(|| {
                     watch.write();

@@ -58,6 +58,7 @@ pub fn read(call: Call, table: &Table) -> Result<Definition> {
         stands: Stands::Home,
         triggers: Vec::new(),
         expressions: None,
+        words: None,
     };
     check(&definition, queue_name.is_some())?;
     if let Some(queue) = &queue_name {

@@ -162,6 +162,7 @@ fn is_as_wanted(existing: &Definition, wanted: &Definition) -> Result<bool> {
         paused: existing.paused,
         triggers: existing.triggers.clone(),
         expressions: existing.expressions,
+        words: existing.words.clone(),
         ..wanted.clone()
     };
     Ok(same == *existing

@@ -327,8 +327,8 @@ impl Known {
     }
 
     fn compiled(&self) -> std::result::Result<Evaluator, CallError> {
-        let evaluator = Evaluator::of_condition(self.expressions.as_deref().unwrap_or_default())?;
-        if evaluator.len() > Expression::Args.index() {
+        let condition = self.expressions.as_deref().unwrap_or_default();
+        if let Some(evaluator) = Evaluator::of_condition(condition, &Expression::TYPES)? {
             return Ok(evaluator);
         }
         // By hand, or with a column or a function by CASCADE.

@@ -132,14 +132,26 @@ pub fn move_in(mut watch: Definition) -> Result<(String, Option<String>)> {
         );
         return Ok((name, Some(reason)));
     }
+    let holds: Vec<Oid> = triggers
+        .iter()
+        .filter(|(_, holds)| *holds)
+        .map(|(oid, _)| *oid)
+        .collect();
+    let held = holds
+        .first()
+        .map_or(Ok(None), |oid| triggers::texts(*oid))?;
+    if holds.len() > 1 || held != watch.words || held.is_some() != watch.expressions.is_some() {
+        let reason = format!(
+            "the expressions in its triggers on table {} are not those that were declared; declare it again with pushy.watch",
+            watch.relation_name
+        );
+        return Ok((name, Some(reason)));
+    }
     watch.relation = relation;
     watch.relation_owner = identity::role_name(table.owner);
     watch.owner = owner;
     watch.owner_name = identity::role_name(owner);
-    watch.expressions = watch
-        .expressions
-        .and_then(|_| triggers.iter().find(|(_, holds)| *holds))
-        .map(|(oid, _)| *oid);
+    watch.expressions = holds.first().copied();
     watch.triggers = triggers.into_iter().map(|(oid, _)| oid).collect();
     if let Some(held) = &mut watch.queue {
         let queue = identity::as_owner(|| queue::definition::find(&held.name))?;

@@ -10,6 +10,7 @@ use pushy_core::trigger_text;
 
 use crate::params;
 use crate::pg::expression::Evaluator;
+use crate::pg::identity::Author;
 use crate::pg::spi::{self, Plan};
 use crate::pg::subtransaction::CallError;
 use crate::pg::trigger::Op;
@@ -29,21 +30,29 @@ pub enum Expression {
 }
 
 impl Expression {
+    /// What each answers, in this order.
+    pub const TYPES: [BuiltinOid; 4] = [
+        BuiltinOid::BOOLOID,
+        BuiltinOid::BOOLOID,
+        BuiltinOid::TEXTOID,
+        BuiltinOid::JSONBOID,
+    ];
+
     pub const fn index(self) -> usize {
         self as usize
     }
 }
 
-/// Whose words the expressions are.
+/// How the expressions are written.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Wording {
-    /// The caller's, who declares the watch.
+    /// As the caller wrote them, who declares the watch: names are looked up along its search path.
     Callers,
-    /// The server's: what it had kept of a watch that somebody else may have declared.
+    /// As the server writes what it had kept: names say their schemas.
     Servers,
 }
 
-/// Makes the triggers, as the caller; their numbers go into the definition.
+/// Makes the triggers; their numbers go into the definition.
 pub fn create(watch: &mut Definition, table: &Table, wording: Wording) -> Result<()> {
     watch.token = identity::as_owner(definition::new_token)?;
     let maker = Maker {
@@ -53,6 +62,7 @@ pub fn create(watch: &mut Definition, table: &Table, wording: Wording) -> Result
             .join(", "),
         table,
         wording,
+        author: watch.author(),
     };
     let changed = match &watch.columns {
         Some(columns) => Some(table.columns_changed(columns)?),
@@ -60,6 +70,7 @@ pub fn create(watch: &mut Definition, table: &Table, wording: Wording) -> Result
     };
     let expressions = make_expressions(&maker, watch, changed.as_deref())?;
     watch.expressions = expressions.as_ref().map(|made| made.trigger);
+    watch.words = watch.expressions.map_or(Ok(None), texts)?;
     watch.triggers = Vec::new();
     for op in fired_by(watch, table) {
         let native = expressions.as_ref().and_then(|made| {
@@ -122,19 +133,17 @@ fn make_expressions(
     let made = maker.make("expressions", Op::Update, true, Some(&condition));
     let trigger = made.map_err(|error| explained(error, watch))?;
     let condition = condition_of(trigger)?.unwrap_or_default();
-    let compile = || Evaluator::of_condition(&condition).map_err(CallError::into_error);
-    let evaluator = match maker.wording {
-        Wording::Callers => compile()?,
-        // Planning runs functions that its maker has named.
-        Wording::Servers => identity::as_somebody(watch.owner, compile)?,
-    };
-    if evaluator.len() != row.len() {
-        return Err(Error::new(
+    let compile =
+        || Evaluator::of_condition(&condition, &Expression::TYPES).map_err(CallError::into_error);
+    // Planning runs functions that its maker has named.
+    let evaluator = identity::as_author(maker.author, compile)?;
+    let evaluator = evaluator.ok_or_else(|| {
+        Error::new(
             SqlState::INTERNAL_ERROR,
             "the server keeps the watch's expressions in another form than expected",
         )
-        .hint("This is a bug: please report it with the version of the server."));
-    }
+        .hint("This is a bug: please report it with the version of the server.")
+    })?;
     Ok(Some(Made { trigger, evaluator }))
 }
 
@@ -204,6 +213,7 @@ struct Maker<'a> {
     arguments: String,
     table: &'a Table,
     wording: Wording,
+    author: Author,
 }
 
 impl Maker<'_> {
@@ -223,7 +233,7 @@ impl Maker<'_> {
             if row { "watch_row" } else { "watch_statement" },
             self.arguments,
         );
-        create(&statement).map_err(|error| match error.sqlstate {
+        create(&statement, self.author).map_err(|error| match error.sqlstate {
             // The server copies it to the partitions.
             SqlState::DUPLICATE_OBJECT if self.table.is_partitioned() => error.hint(
                 "A partition has a watch of this name, which a watch of the whole table covers: end the partition's with pushy.unwatch, or pass another name => ….",
