@@ -122,10 +122,27 @@ pub fn connect(database: u32, role: Option<u32>) {
             bypass_login_check(),
         );
     }
-    worker_session::settle();
-    if let Some(role) = role {
-        worker_session::distrust_database(database, pg_sys::Oid::from(role), &configured);
+    match role {
+        Some(role) => {
+            worker_session::settle_of_role(database, pg_sys::Oid::from(role), &configured);
+        }
+        None => worker_session::settle(),
     }
+}
+
+/// Whether this worker's session has rights from its connect that its role would not be given now. In a transaction.
+pub fn is_outdated() -> bool {
+    worker_session::is_outdated()
+}
+
+/// Whether this process applies changes of another server, or copies a table from there (logical replication).
+pub fn is_logical() -> bool {
+    extern "C-unwind" {
+        /// Without the guard of the bindings: it raises nothing, and is asked for each row.
+        fn IsLogicalWorker() -> bool;
+    }
+    // SAFETY: reads a variable of the process.
+    unsafe { IsLogicalWorker() }
 }
 
 /// BGWORKER_BYPASS_ROLELOGINCHECK, from 17.

@@ -1,12 +1,15 @@
 //! What the session of a worker must be, of whatever kind, over what the configuration, ALTER SYSTEM, ALTER DATABASE and
 //! ALTER ROLE say. `worker::connect` settles it: no kind of worker can forget it.
 
+use std::cell::Cell;
 use std::ffi::{CStr, CString};
 
 use pgrx::pg_sys::{BuiltinOid, Oid};
 
+use super::per_process::PerProcess;
 use super::spi::{self, Plan};
 use super::{database, ereport, guc, identity, transaction};
+use crate::errors::Result;
 use crate::params;
 
 /// Settings that every worker forces, and why.
@@ -79,23 +82,24 @@ fn said_of_all(name: &CStr) -> Option<CString> {
 }
 
 /// Takes what decides which code runs from the role and the configuration alone, unless the database's owner may become
-/// the role anyway: else the owner would run code with the rights of all whose jobs run in the database. Outside a transaction.
-pub(super) fn distrust_database(
+/// the role anyway: else the owner would run code with the rights of all whose jobs run in the database. True: it may, and
+/// what it says stands. Outside a transaction.
+fn distrust_database(
     database: u32,
     role: Oid,
     configured: &[(&'static CStr, Option<CString>)],
-) {
+) -> bool {
     // By values, not by rows of pg_db_role_setting: they may be others by now than those that the session has taken.
     let said: Vec<_> = configured
         .iter()
         .filter(|(name, value)| guc::value(name) != *value)
         .collect();
     if said.is_empty() {
-        return;
+        return false;
     }
     let settled = transaction::run(|| {
-        if database::owner(database).is_some_and(|owner| identity::may_become(owner, role)) {
-            return Ok(Vec::new());
+        if owner_may_become(database, role) {
+            return Ok(None);
         }
         let of_all = |name| match identity::extension_owner() {
             Some(_) => identity::as_owner(|| Ok(said_of_all(name))),
@@ -105,12 +109,59 @@ pub(super) fn distrust_database(
             let value = of_all(name)?.or_else(|| value.clone());
             Ok((*name, value.unwrap_or_default()))
         });
-        settled.collect()
+        settled.collect::<Result<Vec<_>>>().map(Some)
     });
     match settled {
-        Ok(settled) => settled
-            .iter()
-            .for_each(|(name, value)| guc::set_for_database(name, value)),
+        Ok(Some(settled)) => {
+            for (name, value) in &settled {
+                guc::set_for_database(name, value);
+            }
+            false
+        }
+        Ok(None) => true,
         Err(failure) => ereport::raise(&failure.into_error()),
     }
+}
+
+fn owner_may_become(database: u32, role: Oid) -> bool {
+    database::owner(database).is_some_and(|owner| identity::may_become(owner, role))
+}
+
+/// What the session of a role was given when it connected, and keeps whatever becomes of role and database since. What is not
+/// here is looked up when it is used (docs/security.md lists all).
+#[derive(Clone, Copy)]
+struct Given {
+    role: Oid,
+    /// SET SESSION AUTHORIZATION asks what the role was then.
+    superuser: bool,
+    /// Settings that decide which code runs stand as the database's owner has said them.
+    trusts_owner: bool,
+}
+
+static GIVEN: PerProcess<Cell<Option<Given>>> = PerProcess::new(Cell::new(None));
+
+/// Settles the session of a role, which has just connected, and notes what it was given. Outside a transaction.
+pub(super) fn settle_of_role(
+    database: u32,
+    role: Oid,
+    configured: &[(&'static CStr, Option<CString>)],
+) {
+    // As the server has set it from the same look at the role.
+    let superuser = guc::value(c"is_superuser").as_deref() == Some(c"on");
+    settle();
+    GIVEN.set(Some(Given {
+        role,
+        superuser,
+        trusts_owner: distrust_database(database, role, configured),
+    }));
+}
+
+/// Whether this session was given what its role would not be given now, or the other way round: its worker leaves, and
+/// another comes. In a transaction.
+pub(super) fn is_outdated() -> bool {
+    let Some(given) = GIVEN.get() else {
+        return false;
+    };
+    identity::role(given.role).is_some_and(|role| role.superuser != given.superuser)
+        || (given.trusts_owner && !owner_may_become(database::current(), given.role))
 }

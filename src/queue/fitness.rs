@@ -6,7 +6,7 @@
 use super::definition::Definition;
 pub use super::unfit::Unfit;
 use crate::pg::function_catalog::{self as functions, Function};
-use crate::pg::{database, identifier, identity, BuiltinOid, Oid};
+use crate::pg::{database, identifier, identity, worker, BuiltinOid, Oid};
 
 /// What a handler wants to be called with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,9 +60,16 @@ pub fn check_session(queue: &Definition) -> Result<(), Unfit> {
     session_as(database::current(), &run_as(queue)?)
 }
 
-/// Whether the queue's role may have a session here, however many there are: an executor that is one leaves otherwise.
+/// Whether the queue's role may have this session of an executor, however many there are: the executor leaves otherwise.
 pub fn check_entry(queue: &Definition) -> Result<(), Unfit> {
-    entry_as(database::current(), &run_as(queue)?)
+    let role = run_as(queue)?;
+    entry_as(database::current(), &role)?;
+    if worker::is_outdated() {
+        return Err(Unfit::SessionOutdated {
+            role: identifier::quoted(&role.name),
+        });
+    }
+    Ok(())
 }
 
 /// The same for a role and a database by number.

@@ -89,6 +89,10 @@ pub enum Unfit {
         role: String,
         database: String,
     },
+    /// The session has rights from its connect that the role has no more, or not yet.
+    SessionOutdated {
+        role: String,
+    },
     TooManySessions {
         role: String,
         limit: i32,
@@ -107,7 +111,10 @@ impl Unfit {
     pub fn bars_sessions(&self) -> bool {
         matches!(
             self,
-            Self::NoLogin { .. } | Self::NoConnect { .. } | Self::DatabaseClosed { .. }
+            Self::NoLogin { .. }
+                | Self::NoConnect { .. }
+                | Self::DatabaseClosed { .. }
+                | Self::SessionOutdated { .. }
         )
     }
 
@@ -174,6 +181,9 @@ impl Unfit {
             Self::NoLogin { role } => format!("role {role} is not permitted to log in"),
             Self::NoConnect { role, database } => {
                 format!("role {role} may not connect to database {database}")
+            }
+            Self::SessionOutdated { role } => {
+                format!("the executor's session began before the rights of role {role} changed")
             }
             Self::TooManySessions { role, limit } => {
                 format!("role {role} has more sessions than its connection limit of {limit}")
@@ -265,6 +275,9 @@ impl Unfit {
             Self::NoConnect { role, database } => {
                 format!("GRANT CONNECT ON DATABASE {database} TO {role}")
             }
+            Self::SessionOutdated { .. } => {
+                "Nothing: the executor leaves, and another one comes".to_owned()
+            }
             Self::TooManySessions { role, .. } => {
                 format!("ALTER ROLE {role} CONNECTION LIMIT -1")
             }
@@ -304,6 +317,7 @@ impl Unfit {
             | Self::HandlerRenamed { .. }
             | Self::RoleRenamed { .. }
             | Self::OwnerRenamed { .. }
+            | Self::SessionOutdated { .. }
             | Self::TooManySessions { .. }
             | Self::DatabaseClosed { .. }
             | Self::DatabaseFull { .. } => SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,

@@ -79,7 +79,8 @@ pub enum Ended {
     Parked,
     /// Nothing could be done, because somebody holds the queue's row: try again in a moment.
     Busy,
-    /// The role has lost its LOGIN or its way into the database: no executor of it may stay.
+    /// The role has lost its LOGIN or its way into the database, or its session has rights that it has not: this executor
+    /// may not stay.
     Barred,
     /// The server lacks something: try again later.
     Failed(Failure),

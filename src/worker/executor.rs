@@ -215,7 +215,7 @@ impl Executing {
             match self.work_once() {
                 Some(Ended::Failed(_) | Ended::Worked) => failures = 0,
                 Some(Ended::Empty | Ended::Parked | Ended::Busy | Ended::Unsettled) => {}
-                // The launcher logs why no executor of the role comes.
+                // The launcher starts another, or logs why no executor of the role comes.
                 Some(Ended::Barred) => return,
                 None if self.left_by_claims() => {}
                 None => {
