@@ -16,6 +16,8 @@ PUBLIC_FUNCTIONS = {
     "subscription_read", "subscription_wait", "unwatch", "watch", "watch_pause", "watch_resume",
     # Whoever declares a watch must be allowed to execute what its triggers call.
     "watch_row", "watch_statement",
+    # The condition of a trigger, asked as whoever applies a subscription.
+    "is_applied",
     # Behind the views, which run them as whoever looks.
     "queue_monitored", "queue_running", "queue_seen", "queue_statistics", "running_jobs", "watch_counts",
     "watch_is_home", "watch_elsewhere", "watch_orphans", "worker_rows", "subscription_rows", "log_row", "log_bounds",
@@ -86,9 +88,10 @@ def test_every_table_has_a_primary_key_and_nothing_that_runs_or_locks(db):
                 OR c.relrowsecurity OR c.relhasrules)""") == []
 
 
-def test_every_table_keeps_writers_out_by_a_trigger_and_has_no_other(db):
-    """Whoever writes what workers believe runs code as anybody. A table that is added has it by the install script's loop."""
+def test_every_table_keeps_writers_out_by_triggers_and_has_no_other(db):
+    """Whoever writes what workers believe runs code as anybody. A table that is added has them by the install script's loop."""
     refuses = ("refuse_write", "A", "BEFORE INSERT OR DELETE OR UPDATE OR TRUNCATE", "STATEMENT EXECUTE FUNCTION pushy.refuse_write({})")
+    applied = ("refuse_applied", "A", "AFTER INSERT OR DELETE OR UPDATE", "ROW WHEN (pushy.is_applied()) EXECUTE FUNCTION pushy.refuse_write()")
     passes_over = ("pass_over_row", "A", "BEFORE INSERT", "ROW EXECUTE FUNCTION pushy.pass_over_row()")
     tables = {table for table, in db.rows(f"""
         SELECT c.oid::regclass::text FROM ({MEMBERS}) member JOIN pg_class c ON c.oid = objid
@@ -97,10 +100,10 @@ def test_every_table_keeps_writers_out_by_a_trigger_and_has_no_other(db):
     dumped = tables & {table for table, in db.rows("SELECT c::regclass::text FROM pg_extension, unnest(extconfig) c WHERE extname = 'pushy'")}
     triggers = db.rows("""
         SELECT tgrelid::regclass::text, tgname, tgenabled::text,
-               substring(pg_get_triggerdef(oid) FROM '(BEFORE .*) ON '), substring(pg_get_triggerdef(oid) FROM 'FOR EACH (.*)')
+               substring(pg_get_triggerdef(oid) FROM '(BEFORE .*|AFTER .*) ON .* FOR EACH'), substring(pg_get_triggerdef(oid) FROM 'FOR EACH (.*)')
           FROM pg_trigger WHERE tgrelid::regclass::text LIKE 'pushy%' AND NOT tgisinternal""")
     wanted = {(table, *refuses[:3], refuses[3].format("'dumped'" if table in dumped else "")) for table in tables}
-    assert wanted | {(table, *passes_over) for table in dumped} == set(triggers)
+    assert wanted | {(table, *applied) for table in tables} | {(table, *passes_over) for table in dumped} == set(triggers)
 
 
 def test_a_queue_can_be_named_by_named_arguments_everywhere(db):

@@ -330,8 +330,49 @@ def test_pg_upgrade_keeps_the_guard_and_what_it_guards(make_cluster):
     assert db.job(later)["state"] == "scheduled"
 
 
-def test_logical_replication_writes_the_tables_as_before(make_cluster):
-    """An apply worker fires no statement triggers but those of TRUNCATE, and is the tables' owner, or a superuser."""
+APPLIED = {
+    "INSERT": "INSERT INTO pushy.queue_acl VALUES (7, 0, 'public', 'work')",
+    "UPDATE": "UPDATE pushy.queue_acl SET privilege = 'monitor'",
+    "UPDATE of what is no key": "UPDATE pushy.queue_acl SET grantee_name = 'x'",
+    "DELETE": "DELETE FROM pushy.queue_acl",
+    "TRUNCATE": "TRUNCATE pushy.queue_acl",
+    "its first copy": "SELECT",
+}
+
+
+def test_a_subscription_writes_no_table_unless_its_owner_has_the_rights_of_theirs(make_cluster):
+    """A worker that applies fires no trigger of a statement, and from 16 on it is the table's owner."""
+    cluster = make_cluster({"wal_level": "logical"})
+    here, there = cluster.database(), cluster.database()
+    row = "INSERT INTO pushy.queue_acl VALUES (5, 0, 'public', 'enqueue')"
+    here.sql(row + "; CREATE PUBLICATION p FOR TABLE pushy.queue_acl")
+    here.sql("CREATE ROLE etl LOGIN IN ROLE pg_write_all_data")
+    state = "SELECT * FROM pushy.queue_acl"
+    for name, change in APPLIED.items():
+        there.sql("DELETE FROM pushy.queue_acl")
+        if name != "its first copy":
+            there.sql(row)
+        before = there.rows(state)
+        here.sql("SELECT pg_create_logical_replication_slot('s', 'pgoutput')")
+        here.sql(change)
+        # Who had made it as a superuser has the one role that lets it go on.
+        there.sql("ALTER ROLE etl SUPERUSER")
+        with there.connect(user="etl") as session:
+            session.execute(f"CREATE SUBSCRIPTION s CONNECTION '{here.dsn()}' PUBLICATION p WITH (create_slot = false, slot_name = 's', "
+                            f"enabled = false, disable_on_error = true, copy_data = {name == 'its first copy'})")
+        if there.main.info.server_version >= 160000:
+            there.sql("ALTER SUBSCRIPTION s SET (password_required = false)")
+        said = cluster.log.position()
+        there.sql("ALTER ROLE etl NOSUPERUSER; ALTER SUBSCRIPTION s ENABLE")
+        there.wait_until("SELECT subenabled FROM pg_subscription", False)
+        assert there.rows(state) == before, name
+        assert "permission denied for table queue_acl" in cluster.log.since(said), name
+        there.sql("ALTER SUBSCRIPTION s SET (slot_name = NONE); DROP SUBSCRIPTION s")
+        here.wait_until("SELECT count(*) FROM pg_stat_activity WHERE backend_type IN ('logical replication worker', 'walsender')", 0)
+        here.sql("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots; TRUNCATE pushy.queue_acl; " + row)
+
+
+def test_logical_replication_of_the_owners_writes_the_tables_as_before(make_cluster):
     cluster = make_cluster({"wal_level": "logical"})
     here, there = cluster.database(), cluster.database()
     for db in (here, there):

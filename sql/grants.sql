@@ -107,6 +107,9 @@ GRANT EXECUTE ON FUNCTION
   TO PUBLIC;
 GRANT EXECUTE ON PROCEDURE pushy.subscription_wait(text, interval, boolean) TO PUBLIC;
 
+-- Whoever applies a subscription fires the trigger of which it is the condition, and is told why it is refused.
+GRANT EXECUTE ON FUNCTION pushy.is_applied() TO PUBLIC;
+
 -- Behind the views.
 GRANT EXECUTE ON FUNCTION
   pushy.queue_seen(text),

@@ -1,7 +1,7 @@
 -- Tables, sequences and types. Each table says USING heap, because the library reads and writes heaps (src/pg/heap/) and
 -- default_table_access_method may be another. Nobody is granted anything on them: the functions of sql/*.sql read and
 -- write them with the rights of the extension's owner, after checking the caller's. Each table has a primary
--- key; none has a foreign key (an enqueue would lock the queue's row), a trigger but that of write_guard.sql,
+-- key; none has a foreign key (an enqueue would lock the queue's row), a trigger but those of write_guard.sql,
 -- or a user's type.
 
 -- Not one that is there already, where somebody else has planted functions beside ours, or still could.

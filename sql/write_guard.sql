@@ -1,11 +1,17 @@
 -- Workers believe what the tables say: who owns a queue, as whom it runs. A predefined role, pg_write_all_data, may write
 -- every table of a database, so privileges alone keep nobody out; a trigger does, at each statement. Row security would
--- too, and would end the dumps of a role that has pg_read_all_data.
+-- too, and would end the dumps of a role that has pg_read_all_data. A worker that applies a subscription fires no trigger
+-- of a statement, so another is for each row; its condition lets it cost next to nothing elsewhere.
+
+CREATE FUNCTION pushy.is_applied()
+RETURNS boolean LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_is_applied';
+COMMENT ON FUNCTION pushy.is_applied() IS
+  'Internal: whether the process that asks is a worker of logical replication, which writes what another server sends.';
 
 CREATE FUNCTION pushy.refuse_write()
 RETURNS trigger LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_refuse_write';
 COMMENT ON FUNCTION pushy.refuse_write() IS
-  'Internal: what a trigger on each of Pushy''s tables calls. Refuses every statement that would write it but those of a role with the rights of the table''s owner.';
+  'Internal: what the triggers on each of Pushy''s tables call. Refuses every statement that would write it but those of a role with the rights of the table''s owner, and every row of a subscription whose owner has them not.';
 
 CREATE FUNCTION pushy.pass_over_row()
 RETURNS trigger LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_pass_over_row';
@@ -47,7 +53,11 @@ BEGIN
     END IF;
     EXECUTE pg_catalog.format(
       'ALTER TABLE %1$s ENABLE ALWAYS TRIGGER refuse_write; '
-      'COMMENT ON TRIGGER refuse_write ON %1$s IS ''Keeps out everybody but the owner, whatever privileges they have.''', name);
+      'COMMENT ON TRIGGER refuse_write ON %1$s IS ''Keeps out everybody but the owner, whatever privileges they have.''; '
+      'CREATE TRIGGER refuse_applied AFTER INSERT OR UPDATE OR DELETE ON %1$s '
+      'FOR EACH ROW WHEN (pushy.is_applied()) EXECUTE FUNCTION pushy.refuse_write(); '
+      'ALTER TABLE %1$s ENABLE ALWAYS TRIGGER refuse_applied; '
+      'COMMENT ON TRIGGER refuse_applied ON %1$s IS ''Keeps out what a subscription brings that is not of the owner.''', name);
   END LOOP;
 END
 $$;

@@ -9,13 +9,13 @@
 use std::cell::RefCell;
 use std::ffi::CStr;
 
-use crate::errors::{Error, SqlState};
+use crate::errors::{Error, Result, SqlState};
 use crate::pg::per_process::PerProcess;
 use crate::pg::trigger::{Arriving, Guarded};
 use crate::pg::utility::{self, Hooks, RelationName, Statement};
 use crate::pg::value::Timestamp;
-use crate::pg::{clock, database, ereport, identity};
-use crate::trigger_function;
+use crate::pg::{clock, database, ereport, identity, worker, Oid};
+use crate::{sql_function, trigger_function};
 
 static HOOKS: Hooks = Hooks {
     before: refuse,
@@ -74,7 +74,7 @@ trigger_function!(
     |write| if may_write(write) || is_load(write) {
         Ok(())
     } else {
-        Err(refused(write))
+        Err(refused(&write.table()))
     }
 );
 
@@ -82,24 +82,35 @@ trigger_function!(
     pushy_pass_over_row,
     "pushy.pass_over_row()",
     Arriving,
-    |row| Ok(
-        if identity::has_rights_of(identity::current_user(), row.owner()) {
-            row.let_in()
-        } else {
-            tell_passed_over(row);
-            row.pass_over()
-        }
-    )
+    |row| if identity::has_rights_of(writer(), row.owner()) {
+        Ok(row.let_in())
+    } else if worker::is_logical() {
+        Err(refused(&row.table()))
+    } else {
+        tell_passed_over(row);
+        Ok(row.pass_over())
+    }
 );
 
 fn may_write(write: Guarded) -> bool {
-    identity::has_rights_of(identity::current_user(), write.owner())
+    identity::has_rights_of(writer(), write.owner())
+}
+
+/// Who writes. A worker that applies a subscription is, from 16 on, the table's owner whoever owns the subscription, which is
+/// whose session it is.
+fn writer() -> Oid {
+    if worker::is_logical() {
+        identity::session_user()
+    } else {
+        identity::current_user()
+    }
 }
 
 /// The database's owner loads a dump, or does what looks like it: the trigger for each row, which the tables of a dump have,
 /// lets none in.
 fn is_load(write: Guarded) -> bool {
     write.is_insert()
+        && !worker::is_logical()
         && write.has_argument(c"dumped")
         && database::is_owner(database::current(), identity::current_user())
 }
@@ -124,11 +135,13 @@ fn tell_passed_over(row: Arriving) {
     );
 }
 
+sql_function!(pushy_is_applied, |_call| Result::Ok(worker::is_logical()));
+
 #[cold]
-fn refused(write: Guarded) -> Error {
+fn refused(table: &str) -> Error {
     Error::new(
         SqlState::INSUFFICIENT_PRIVILEGE,
-        format!("permission denied for table {}", write.table()),
+        format!("permission denied for table {table}"),
     )
     .detail("Only its owner writes it by SQL: workers act on what it says. No privilege and no predefined role is enough.")
     .hint("Call the functions of schema pushy: they check what you may do. \\df+ pushy.* lists them.")

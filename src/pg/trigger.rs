@@ -48,7 +48,8 @@ fn misused(message: String) -> Error {
         .hint("pushy.watch(table) makes the triggers that call it.")
 }
 
-/// A statement that is about to write a table, before it does: the firing of a BEFORE … FOR EACH STATEMENT trigger.
+/// A statement that is about to write a table, before it does, or a row that was written: the firing of a trigger BEFORE a
+/// STATEMENT or AFTER a ROW.
 #[derive(Clone, Copy)]
 pub struct Guarded {
     data: *const pg_sys::TriggerData,
@@ -59,10 +60,12 @@ impl Guarded {
     /// As for [`Firing::of`].
     pub unsafe fn of(fcinfo: pg_sys::FunctionCallInfo, function: &str) -> Result<Self> {
         let data = data_of(fcinfo, function)?;
-        // For a row it would have to answer one.
-        if (*data).tg_event & pg_sys::TRIGGER_EVENT_ROW != 0 {
+        // Before a row it would have to answer one.
+        let event = (*data).tg_event;
+        let is_after = event & pg_sys::TRIGGER_EVENT_TIMINGMASK == pg_sys::TRIGGER_EVENT_AFTER;
+        if event & pg_sys::TRIGGER_EVENT_ROW != 0 && !is_after {
             return Err(misused(format!(
-                "function {function} must be fired FOR EACH STATEMENT"
+                "function {function} must be fired FOR EACH STATEMENT, or AFTER a row"
             )));
         }
         Ok(Self { data })

@@ -2,7 +2,7 @@
 //!
 //! A plan is made for the table as it is then: one made while the table was small reads all of it, dead
 //! rows included, when it has grown. Here the access path is the code. No rights are checked: the tables
-//! are ours. They have no rules and policies; their one trigger (write_guard.sql) is for statements, and does not fire here.
+//! are ours. They have no rules and policies; their triggers (write_guard.sql) do not fire here.
 
 mod append;
 mod keyed;
