@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Tries the packages: makes them, reads them, and has the .deb installed, used and purged in a Debian of its own:
+# Tries the packages: makes them, twice, reads them, and has the .deb installed, used and purged in a Debian of its own:
 # tools/package/check.sh [SUITE…]; without SUITE it is this machine's. On another one, with the PostgreSQL of this one,
 # it shows that what was built here runs there. As root, with mmdebstrap and lintian.
 set -euo pipefail
@@ -36,6 +36,14 @@ c_library() {
         "$(getconf GNU_LIBC_VERSION | cut -d ' ' -f 2)" ]
 }
 
+# Made once more it is the same file.
+same_again() {
+    local first
+    first=$(sha256sum <"$DIST/$deb")
+    tools/package/deb.sh
+    [ "$first" = "$(sha256sum <"$DIST/$deb")" ]
+}
+
 image() {
     local file
     file=$(ls $DIST/pushy-"$VERSION"-pg"$PG_MAJOR"-*.oci.tar)
@@ -69,6 +77,7 @@ tools/package/image.sh
 step "nobody's folders in the library" nobodys_folders
 step "the C library" c_library
 step "lintian" lintian --allow-root --fail-on=error,warning "$DIST/$deb"
+step "the same bytes again" same_again
 step "the image" image
 for suite; do
     step "installed, used and purged on $suite" in_debian "$suite"
