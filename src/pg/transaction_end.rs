@@ -92,7 +92,8 @@ pub fn expect_release(release: fn()) {
     RELEASE.set(Some(release));
 }
 
-static RELEASE: PerProcess<Cell<Option<fn()>>> = PerProcess::new(Cell::new(None));
+type Release = Cell<Option<fn()>>;
+static RELEASE: PerProcess<Release> = PerProcess::new(Cell::new(None));
 
 unsafe extern "C-unwind" fn on_release(
     phase: pg_sys::ResourceReleasePhase::Type,
