@@ -156,7 +156,7 @@ def test_every_function_was_tried(database):
     functions = {name for name, in database.rows(
         "SELECT proname FROM pg_proc WHERE pronamespace = 'pushy'::regnamespace "
         "AND has_function_privilege('public', oid, 'EXECUTE') AND pronargs > 0 AND proname NOT LIKE 'channel%' "
-        "AND proname <> 'notify' AND prosrc !~ '^pushy_(queue_seen|queue_monitored|.*_rows|running_jobs|watch_counts|watch_is_home|watch_elsewhere|watch_orphans|queue_running|queue_statistics)$'")}
+        "AND proname <> 'notify' AND prosrc !~ '^pushy_(queue_seen|queue_monitored|.*_rows|running_jobs|watch_counts|watch_is_home|watch_elsewhere|watch_orphans|queue_has_place|queue_running|queue_statistics)$'")}
     assert {name for name in functions if f"pushy.{name}(" not in tried} == set()
 
 

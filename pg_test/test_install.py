@@ -19,7 +19,7 @@ PUBLIC_FUNCTIONS = {
     # The condition of a trigger, asked as whoever applies a subscription.
     "is_applied",
     # Behind the views, which run them as whoever looks.
-    "queue_monitored", "queue_running", "queue_seen", "queue_statistics", "running_jobs", "watch_counts",
+    "queue_has_place", "queue_monitored", "queue_running", "queue_seen", "queue_statistics", "running_jobs", "watch_counts",
     "watch_is_home", "watch_elsewhere", "watch_orphans", "worker_rows", "subscription_rows", "log_row", "log_bounds",
     "channel_grant_rows", "relay_obstacle",
 }

@@ -62,3 +62,34 @@ def test_a_name_that_is_used_twice_at_a_time_and_again(db2):
     assert db2.job_wait(db2.value("SELECT pushy.enqueue('q', '3')"))["state"] == "completed"
     prepare(db2, name, "INSERT INTO foreign_matter VALUES (1)")
     db2.sql(f"COMMIT PREPARED '{name}'")
+
+
+def test_attempts_to_prepare_that_are_refused_take_nothing_from_one_that_succeeded(db2):
+    """Hundreds of them, and workers come back all the same."""
+    prepare(db2, f"keep {db2.name}", "DROP EXTENSION pushy CASCADE")
+    with db2.connect(autocommit=False) as session:
+        for n in range(300):
+            session.execute("CREATE TEMP TABLE of_this_session (n int)")
+            with pytest.raises(Exception, match="temporary"):
+                session.execute(f"PREPARE TRANSACTION '{db2.name} {n}'")
+            session.rollback()
+    db2.sql(f"ROLLBACK PREPARED 'keep {db2.name}'")
+    assert db2.job_wait(db2.value("SELECT pushy.enqueue('q', '3')"))["state"] == "completed"
+
+
+def test_more_transactions_are_prepared_at_a_time_than_a_server_takes(make_cluster):
+    """Each is known by its name until its end, also while others are refused for want of room."""
+    cluster = make_cluster({"max_prepared_transactions": 3})
+    db = cluster.database()
+    db.sql(LEDGER)
+    db.sql("SELECT pushy.queue_register('q', 'note(jsonb)'); CREATE TABLE foreign_matter (n int)")
+    for turn in range(5):
+        prepare(db, "quiet", "ALTER EXTENSION pushy UPDATE")
+        for n in (1, 2):
+            prepare(db, f"n{n}", f"INSERT INTO foreign_matter VALUES ({n})")
+        for n in range(100):
+            with pytest.raises(Exception, match="maximum number"):
+                prepare(db, f"m{n}", "INSERT INTO foreign_matter VALUES (3)")
+        for name in ("n1", "quiet", "n2"):
+            db.sql(f"ROLLBACK PREPARED '{name}'")
+        assert db.job_wait(db.value("SELECT pushy.enqueue('q', %s)", str(turn)))["state"] == "completed"

@@ -255,3 +255,21 @@ def test_nobody_is_about_to_take_up_the_due_jobs_of_a_queue_that_stands_still(db
         copy.jobs_wait("q")
     finally:
         copy.drop()
+
+
+def test_whoever_holds_the_row_of_a_ready_job_is_named(fine):
+    """Another request for the key of a job that waits keeps it from starting: in a session, and prepared."""
+    fine.sql("SELECT pushy.queue_pause('q')")
+    job = fine.value("SELECT pushy.enqueue('q', unique_key => 'k')")
+    with fine.connect(autocommit=False) as session:
+        assert session.execute("SELECT pushy.enqueue('q', unique_key => 'k')").fetchone() == (job,)
+        fine.sql("SELECT pushy.queue_resume('q')")
+        held = f"1 ready job is locked by the transaction of process {session.info.backend_pid}, and run when it has ended"
+        fine.wait_until("SELECT reason FROM pushy.queue_explain('q')", held)
+        name = f"holds {fine.name}"
+        session.execute(f"PREPARE TRANSACTION '{name}'")
+    fine.wait_until("SELECT reason ~ 'locked by prepared transaction' FROM pushy.queue_explain('q')")
+    [(reason, fix)] = explained(fine)
+    assert name in reason
+    fine.sql(fix.split(", or ")[1])
+    assert fine.job_wait(job)["state"] == "completed"

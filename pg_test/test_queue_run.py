@@ -459,3 +459,13 @@ def test_what_the_session_has_is_never_taken_for_a_jobs(paused, what):
                 session.rollback()
                 session.execute("SELECT pg_advisory_unlock_all()")
                 session.commit()
+
+
+def test_what_has_run_jobs_cannot_be_prepared_because_nobody_could_give_its_permit_back(paused):
+    paused.sql("SELECT pushy.queue_alter('q', concurrency => 1)")
+    paused.sql("SELECT pushy.enqueue('q', '{\"n\": 1}'), pushy.enqueue('q', '{\"n\": 2}')")
+    with paused.connect(autocommit=False) as session:
+        assert session.execute("SELECT pushy.queue_run('q', 1)").fetchone() == (1,)
+        refused(session, "PREPARE TRANSACTION 'has run'", "0A000", "queue_run", "\"q\"")
+    assert states(paused) == ["available", "available"]
+    assert paused.value("SELECT pushy.queue_run('q')") == 2

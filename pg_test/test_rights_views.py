@@ -54,6 +54,7 @@ def test_no_view_shows_a_row_of_anothers(theirs):
 BEHIND = {
     "queue_seen": ("SELECT pushy.queue_seen({queue})", [(False,)]),
     "queue_monitored": ("SELECT pushy.queue_monitored({queue})", [(False,)]),
+    "queue_has_place": ("SELECT pushy.queue_has_place({queue})", [(None,)]),
     "queue_running": ("SELECT pushy.queue_running({queue})", [(None,)]),
     "queue_statistics": ("SELECT * FROM pushy.queue_statistics({queue})", []),
     "running_jobs": ("SELECT * FROM pushy.running_jobs()", []),
@@ -177,7 +178,7 @@ NAMING = {
     "channel_ident": ("SELECT pushy.channel_ident({})", "takes"),
     "notify": ("SELECT pushy.notify({ident}, 'x')", "takes"),
     # False, or NULL, or no row: there is none.
-    "queue_seen": None, "queue_monitored": None, "queue_running": None, "queue_statistics": None,
+    "queue_seen": None, "queue_monitored": None, "queue_has_place": None, "queue_running": None, "queue_statistics": None,
 }
 LOOKS_UP = "looks up"
 

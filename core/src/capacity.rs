@@ -5,9 +5,20 @@
 //! that has no executor at all, held ones do not count, up to `Limits::reserve` of them. So such a role gets one within a
 //! second as long as fewer than `most + reserve` executors are held, whoever holds them, and a role alone may use `most` at full speed.
 //! The reserve gives a role one executor at most, because then the role has one.
+//!
+//! A start that has not come up after [`HELD_US`] *hangs*: who owns a database may hold what every new session of it needs, and
+//! hold it for hours. Such a start counts as held, and is ended after [`START_US`]. Its database gets no other start
+//! meanwhile, and from the reserve one at a time, so that the starts of one database cannot take the reserve from all; afterwards
+//! it is tried one start at a time and less and less often ([`Hangs`]).
+
+use std::collections::HashMap;
 
 /// A batch that lasts longer (µs) is one of long jobs: others need not wait for its end.
 pub const HELD_US: i64 = 500_000;
+/// A start that has not come up after so long (µs) is ended.
+pub const START_US: i64 = 10_000_000;
+/// The longest wait (µs) before what failed to start is tried again.
+const MOST_RETRY_US: i64 = 60_000_000;
 /// While groups wait for an executor, each may keep one for so long (µs).
 pub const SLICE_US: i64 = 1_000_000;
 
@@ -54,10 +65,11 @@ pub struct Executor {
 }
 
 impl Executor {
-    /// From when on it counts as held, if its batch is still open then.
+    /// From when on it counts as held, if its batch is still open then, or if it has not come up.
     fn held_from(&self) -> Option<i64> {
         match self.doing {
             Doing::Batch { since } => Some(since + HELD_US),
+            Doing::Coming => Some(self.started_at + HELD_US),
             _ => None,
         }
     }
@@ -106,8 +118,20 @@ pub fn room(
     } else {
         0
     };
+    let mut coming = executors
+        .iter()
+        .filter(|e| e.group.database == group.database && e.doing == Doing::Coming);
+    // When it comes up, or is ended, the launcher looks again.
+    if coming.clone().any(|e| e.is_held(now)) {
+        return Room::Wait(None);
+    }
     if !has_its_share && executors.len() < limits.most + beyond {
-        return Room::Start;
+        let is_of_reserve = executors.len() >= limits.most;
+        return if is_of_reserve && coming.next().is_some() {
+            Room::Wait(None)
+        } else {
+            Room::Start
+        };
     }
     let may_leave = |executor: &Executor| {
         executor.group != group && (!has_its_share || executor.group.role == group.role)
@@ -212,6 +236,86 @@ pub fn surplus(executors: &[Executor], limits: &Limits, now: i64) -> Option<usiz
     let held = executors.iter().filter(|e| e.is_held(now)).count();
     let must = of_role(leaves.group.role) > 1 || staying > limits.most + held.min(reserve);
     must.then_some(index)
+}
+
+/// How long (µs) to wait after so many failures in a row.
+pub fn retry_delay(failures: u32) -> i64 {
+    (500_000i64 << failures.min(8)).min(MOST_RETRY_US)
+}
+
+/// Databases of which a start was ended because it hung.
+#[derive(Default)]
+pub struct Hangs(HashMap<u32, Hang>);
+
+struct Hang {
+    times: u32,
+    ended_at: i64,
+    retry_at: i64,
+}
+
+impl Hangs {
+    /// A start was ended; answers how many were since one of the database has come up.
+    pub fn ended(&mut self, database: u32, now: i64) -> u32 {
+        let hang = self.0.entry(database).or_insert(Hang {
+            times: 0,
+            ended_at: now,
+            retry_at: now,
+        });
+        hang.retry_at = now + retry_delay(hang.times);
+        hang.times += 1;
+        hang.ended_at = now;
+        hang.times
+    }
+
+    /// An executor that was started at this time is up: what the database hung on is gone, if it came afterwards.
+    pub fn came_up(&mut self, database: u32, started_at: i64) {
+        if self
+            .0
+            .get(&database)
+            .is_some_and(|hang| started_at >= hang.ended_at)
+        {
+            self.0.remove(&database);
+        }
+    }
+
+    /// What databases hung on may be gone: they are tried again at once, one start at a time as before.
+    pub fn forgive(&mut self) {
+        for hang in self.0.values_mut() {
+            hang.retry_at = 0;
+        }
+    }
+
+    /// The clock was set back to `now`.
+    pub fn set_back(&mut self, now: i64) {
+        for hang in self.0.values_mut() {
+            hang.ended_at = hang.ended_at.min(now);
+            hang.retry_at = hang.retry_at.min(now);
+        }
+    }
+
+    pub fn retain(&mut self, mut is_there: impl FnMut(u32) -> bool) {
+        self.0.retain(|database, _| is_there(*database));
+    }
+
+    /// Whether the database may have another start now; if not, when to look again, None: when an executor comes or leaves.
+    pub fn may_start(
+        &self,
+        database: u32,
+        executors: &[Executor],
+        now: i64,
+    ) -> Result<(), Option<i64>> {
+        let Some(hang) = self.0.get(&database) else {
+            return Ok(());
+        };
+        if hang.retry_at > now {
+            return Err(Some(hang.retry_at));
+        }
+        let is_coming = |e: &Executor| e.group.database == database && e.doing == Doing::Coming;
+        if executors.iter().any(is_coming) {
+            return Err(None);
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]

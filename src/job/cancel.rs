@@ -149,7 +149,7 @@ fn end(queue: &Definition, free: &Live) -> Result<()> {
     assert_eq!(cancelled, Some(JobState::Cancelled));
     let (id, attempt) = (free.job.id, free.job.attempt);
     finish::end_as(queue, id, JobState::Cancelled, attempt, None, clock::now())?;
-    if let Some(slot) = cache::slot_of(queue)? {
+    if let Some(slot) = cache::slot_of(queue) {
         let cancelled = Tally {
             cancelled: 1,
             ..Tally::default()

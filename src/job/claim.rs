@@ -6,8 +6,9 @@ use super::claimed::Claimed;
 use super::tables::live_job;
 use crate::errors::Result;
 use crate::pg::function::Answer;
-use crate::pg::heap::{self, Key, Locked};
+use crate::pg::heap::{self, Key, Locked, Table};
 use crate::pg::memory::Context;
+use crate::pg::per_process::PerProcess;
 use crate::pg::snapshot;
 use crate::pg::spi::{Row, Tid};
 
@@ -34,6 +35,15 @@ impl Room {
     }
 }
 
+/// The file of the table when this process last claimed jobs.
+static CLAIMED_IN: PerProcess<Cell<u32>> = PerProcess::new(Cell::new(0));
+
+/// Whether the jobs that this process has claimed are still where their `tid` says: a handler of a superuser may have rewritten
+/// the table in this very transaction.
+pub fn is_in_place(table: &Table) -> bool {
+    CLAIMED_IN.get() == table.file()
+}
+
 /// Locks ready jobs of one priority from position `from` on, in order, as many as there is room for, skipping those that
 /// others hold, and says whether there were any. Arguments are copied into `memory`. The caller has taken
 /// the watermark before: the snapshot is taken here, after it.
@@ -51,6 +61,7 @@ pub fn claim(
 ) -> Result<Locked<Claimed>> {
     let table = heap::open("live_job")?;
     heap::check_columns(&table, live_job::COLUMNS, &live_job::CHECKED)?;
+    CLAIMED_IN.set(table.file());
     let snapshot = snapshot::take();
     let from = from.min(i64::MAX as u64) as i64;
     let mut claimed = Locked {

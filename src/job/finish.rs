@@ -4,6 +4,7 @@ use crate::pg::BuiltinOid;
 use pushy_core::backoff;
 use pushy_core::state::JobState;
 
+use super::claim;
 use super::claimed::Claimed;
 use super::failure;
 use super::history;
@@ -90,9 +91,25 @@ pub fn complete(queue: &Definition, claimed: &[Claimed], done: &[Done]) -> Resul
             spi::run(&FORGET_FAILURES, params![array::of_int8s(&failed_before)]);
         }
     }
-    heap::open("live_job")?.delete(done.iter().map(|done| claimed[done.of].tid));
-    heap::advance_command();
+    let table = heap::open("live_job")?;
+    if claim::is_in_place(&table) {
+        table.delete(done.iter().map(|done| claimed[done.of].tid));
+        heap::advance_command();
+    } else {
+        drop(table);
+        delete_by_number(done.iter().map(|done| claimed[done.of].id).collect());
+    }
     Ok(())
+}
+
+static DELETE: Plan = Plan::new(
+    "DELETE FROM pushy.live_job j WHERE j.id OPERATOR(pg_catalog.=) ANY ($1)",
+    &[BuiltinOid::INT8ARRAYOID],
+);
+
+#[cold]
+fn delete_by_number(ids: Vec<i64>) {
+    spi::run(&DELETE, params![array::of_int8s(&ids)]);
 }
 
 static RETRY: Plan = Plan::new(

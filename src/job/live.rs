@@ -5,9 +5,9 @@ use pushy_core::state::JobState;
 
 use crate::errors::Result;
 use crate::params;
-use crate::pg::database;
 use crate::pg::function::Answer;
 use crate::pg::spi::{self, Plan, Row};
+use crate::pg::{database, interrupts};
 
 use super::claimed::Claimed;
 use crate::shared::queue_slot::QueueKey;
@@ -140,6 +140,7 @@ static FINISHED: Plan = Plan::new(
 /// The job without a lock, finished or not; None where it is not kept any more, or never was. As the extension's owner.
 pub fn find_anywhere(id: i64) -> Result<Option<Whereabouts>> {
     loop {
+        interrupts::check();
         if let Some(live) = look(id)? {
             return Ok(Some(Whereabouts::Live(live)));
         }

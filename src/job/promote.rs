@@ -178,26 +178,27 @@ fn make_ready(queues: &[Definition], due: &[Due]) -> Result<()> {
     for (job, position) in due.iter().zip(&positions) {
         let known = queues.iter().find(|queue| queue.queue_id == job.queue_id);
         let slot = match known {
-            Some(queue) => cache::slot_of(queue)?,
+            Some(queue) => cache::slot_of(queue),
             None => slot_of_new(job.queue_id)?,
         };
-        if let Some(slot) = slot {
-            let key = QueueKey {
-                database: database::current(),
-                queue_id: job.queue_id,
-            };
-            pending::ready(slot, key, job.priority as usize, *position, 0);
+        let key = QueueKey {
+            database: database::current(),
+            queue_id: job.queue_id,
+        };
+        match slot {
+            Some(slot) => pending::ready(slot, key, job.priority as usize, *position, 0),
+            None => pending::unplaced(key),
         }
     }
     Ok(())
 }
 
 /// The slot of a queue that was registered after the scheduler had read the others. Its jobs may be due by now, and only the
-/// process that makes them ready announces them. None: the queue is gone, and its jobs are orphans.
+/// process that makes them ready announces them. None also where the queue is gone, and its jobs are orphans.
 #[cold]
 fn slot_of_new(queue_id: i32) -> Result<Option<usize>> {
     match definition::find_by_id(queue_id)? {
-        Some(queue) => cache::slot_of(&queue),
+        Some(queue) => Ok(cache::slot_of(&queue)),
         None => Ok(None),
     }
 }

@@ -13,8 +13,8 @@ use crate::pg::value::{Char, Timestamp};
 use crate::pg::{clock, heap, interrupts, Datum, Oid};
 use crate::queue::cache::Known;
 use crate::queue::control;
-use crate::shared::pending;
 use crate::shared::statistics::Tally;
+use crate::shared::{self, pending};
 use crate::{params, settings};
 
 /// What all jobs of one call have in common.
@@ -189,7 +189,9 @@ impl Request {
 
     /// Says at commit that jobs became ready, or when they will be due.
     fn announce(&self, first_position: i64, jobs: u64) {
-        let Some(slot) = self.queue.slot else { return };
+        let Some(slot) = self.queue.slot else {
+            return self.announce_without_place();
+        };
         let key = self.queue.definition.key();
         if !self.of_watch {
             pending::promises(slot, key);
@@ -198,6 +200,18 @@ impl Request {
             pending::ready(slot, key, self.priority as usize, first_position, jobs);
         } else {
             pending::for_later(slot, key, jobs);
+            pending::waiting_from(self.run_at.0);
+        }
+    }
+
+    /// The queue has no place in shared memory: its jobs are stored all the same, and run when it has one.
+    #[cold]
+    fn announce_without_place(&self) {
+        if shared::get().is_none() {
+            return;
+        }
+        pending::unplaced(self.queue.definition.key());
+        if !self.ready {
             pending::waiting_from(self.run_at.0);
         }
     }

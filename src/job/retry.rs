@@ -73,11 +73,11 @@ fn retry(id: i64) -> Result<bool> {
     Ok(retried.is_some())
 }
 
-fn announce(queue: &Definition, priority: i16, position: i64) -> Result<()> {
-    if let Some(slot) = cache::slot_of(queue)? {
-        pending::ready(slot, queue.key(), priority as usize, position, 0);
+fn announce(queue: &Definition, priority: i16, position: i64) {
+    match cache::slot_of(queue) {
+        Some(slot) => pending::ready(slot, queue.key(), priority as usize, position, 0),
+        None => pending::unplaced(queue.key()),
     }
-    Ok(())
 }
 
 fn run_now(queue: &Definition, id: i64, state: JobState) -> Result<bool> {
@@ -99,14 +99,14 @@ fn run_now(queue: &Definition, id: i64, state: JobState) -> Result<bool> {
         &MAKE_READY,
         params![id, Char(JobState::Available.code()), position, clock::now()],
     );
-    announce(queue, job.job.priority, position)?;
+    announce(queue, job.job.priority, position);
     Ok(true)
 }
 
 /// False when the job is gone from the history: somebody else has just made it run again, or it has expired.
 fn run_again(queue: &Definition, id: i64, finished: &live::Finished) -> Result<bool> {
     let beside = match &finished.unique_key {
-        Some(key) => match unique::find(queue, cache::slot_of(queue)?, key)? {
+        Some(key) => match unique::find(queue, cache::slot_of(queue), key)? {
             Found::Free { beside } => Some(beside),
             Found::Waiting(_) => return Err(key_waits(queue, id)),
         },
@@ -131,7 +131,7 @@ fn run_again(queue: &Definition, id: i64, finished: &live::Finished) -> Result<b
     if let Some(shared) = shared::get() {
         shared.cancels.forget_job(database::current(), id);
     }
-    announce(queue, finished.priority, position)?;
+    announce(queue, finished.priority, position);
     Ok(true)
 }
 

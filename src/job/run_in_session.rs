@@ -43,8 +43,11 @@ fn run(name: &str, most: Option<i32>) -> Result<i64> {
     require_role(queue)?;
     alter::require_home(queue)?;
     let slot = known.slot;
-    if let Some(slot) = slot {
-        take_permit(queue, slot)?;
+    match slot {
+        Some(slot) => take_permit(queue, slot)?,
+        // Nobody counts permits there.
+        None if cache::is_placeless(queue) => return Err(cache::no_place(name)),
+        None => {}
     }
     let bench = Bench {
         queue,

@@ -107,7 +107,7 @@ fn job_wait(call: Call) -> Result<Answer> {
             )
             .hint("Commit first, then wait."));
         }
-        if let Some(slot) = cache::slot_of(&queue)? {
+        if let Some(slot) = cache::slot_of(&queue) {
             let deadline = Instant::now() + timeout;
             let condition = &shared::expect().queues()[slot].finished;
             condition
@@ -213,6 +213,9 @@ fn jobs_wait(call: Call) -> Result<()> {
                 "SELECT * FROM pushy.queue_explain({}) tells why they do not run.",
                 crate::errors::quote_literal(&name)
             )));
+        }
+        if cache::is_placeless(queue) {
+            return Err(cache::no_place(&name));
         }
         let (Some(slot), Some(seen)) = (known.slot, seen) else {
             return Err(Error::new(

@@ -329,3 +329,12 @@ pub fn next_xid() -> u64 {
     // SAFETY: takes XidGenLock shared for a moment.
     unsafe { pg_sys::ReadNextFullTransactionId().value }
 }
+
+/// How many transactions may be prepared at a time: max_prepared_transactions, the same for the life of the server.
+pub fn most_prepared() -> usize {
+    extern "C" {
+        static max_prepared_xacts: std::ffi::c_int;
+    }
+    // SAFETY: reads a setting that changes at the start of the server only.
+    unsafe { max_prepared_xacts }.max(0) as usize
+}

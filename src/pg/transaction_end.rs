@@ -69,6 +69,19 @@ pub fn expect() {
     }
 }
 
+/// Asks for `at_end` to be called when this transaction is prepared or that fails, though nothing may have been collected.
+pub fn expect_prepare() {
+    PREPARING.store(true, Ordering::Relaxed);
+    if !ASKED.load(Ordering::Relaxed) {
+        ask();
+    }
+}
+
+/// In `at_end`: whether something was collected.
+pub fn is_expected() -> bool {
+    EXPECTED.load(Ordering::Relaxed)
+}
+
 #[cold]
 fn ask() {
     // SAFETY: registered for the life of the process; inside a transaction, of which they hear from here on.
@@ -109,6 +122,7 @@ unsafe extern "C-unwind" fn on_release(
 }
 
 static EXPECTED: AtomicBool = AtomicBool::new(false);
+static PREPARING: AtomicBool = AtomicBool::new(false);
 /// Whether the server tells us of ends: from the first `expect` of this process on.
 static ASKED: AtomicBool = AtomicBool::new(false);
 
@@ -120,7 +134,7 @@ unsafe fn observers() -> impl Iterator<Item = &'static Observer> {
 }
 
 unsafe extern "C-unwind" fn on_end(event: pg_sys::XactEvent::Type, _arg: *mut std::ffi::c_void) {
-    if !EXPECTED.load(Ordering::Relaxed) {
+    if !EXPECTED.load(Ordering::Relaxed) && !is_last_of_prepare(event) {
         return;
     }
     let end = match event {
@@ -137,6 +151,18 @@ unsafe extern "C-unwind" fn on_end(event: pg_sys::XactEvent::Type, _arg: *mut st
         }
     });
     EXPECTED.store(false, Ordering::Relaxed);
+    PREPARING.store(false, Ordering::Relaxed);
+}
+
+/// Whether a transaction that has collected nothing, and that PREPARE was said to, ends with this.
+fn is_last_of_prepare(event: pg_sys::XactEvent::Type) -> bool {
+    PREPARING.load(Ordering::Relaxed)
+        && matches!(
+            event,
+            pg_sys::XactEvent::XACT_EVENT_PREPARE
+                | pg_sys::XactEvent::XACT_EVENT_ABORT
+                | pg_sys::XactEvent::XACT_EVENT_COMMIT
+        )
 }
 
 /// Lets the observers act while errors still abort the transaction. Behind the guard nothing is left to drop.

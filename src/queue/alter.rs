@@ -59,7 +59,8 @@ pub fn write(queue: &Definition) -> Result<()> {
         store::update(queue);
         Ok(())
     })?;
-    publish::changed(queue)
+    publish::changed(queue);
+    Ok(())
 }
 
 /// Refuses a queue that came here by a restore or a copy: its roles may be others.

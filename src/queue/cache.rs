@@ -16,14 +16,13 @@ use super::privilege::{self, Grant};
 use crate::errors::{Error, Result, SqlState};
 use crate::pg::per_process::PerProcess;
 use crate::pg::{database, identity};
-use crate::shared::queue_slot::QueueFacts;
 use crate::shared::{self, pending};
 
 /// A queue with all that an enqueue wants to know.
 pub struct Known {
     pub definition: Definition,
     pub grants: Vec<Grant>,
-    /// Its slot in shared memory; None without the preload.
+    /// Its slot in shared memory; None as `slot_of` says.
     pub slot: Option<usize>,
 }
 
@@ -118,7 +117,7 @@ pub fn name_of(queue_id: i32) -> Option<String> {
 fn read(name: &str) -> Result<Known> {
     let definition = definition::get(name)?;
     let grants = privilege::grants(definition.queue_id)?;
-    known(definition, grants)
+    Ok(known(definition, grants))
 }
 
 fn read_all() -> Result<()> {
@@ -132,9 +131,9 @@ fn read_all() -> Result<()> {
         .take(MOST)
         .map(|definition| {
             let grants = grants.remove(&definition.queue_id).unwrap_or_default();
-            Ok((definition.name.clone(), Rc::new(known(definition, grants)?)))
+            (definition.name.clone(), Rc::new(known(definition, grants)))
         })
-        .collect::<Result<_>>()?;
+        .collect();
     if generation() == Some(before) {
         CACHE.with_borrow_mut(|cache| {
             cache.start_over(before);
@@ -144,37 +143,44 @@ fn read_all() -> Result<()> {
     Ok(())
 }
 
-fn known(definition: Definition, grants: Vec<Grant>) -> Result<Known> {
-    let slot = slot_of(&definition)?;
-    Ok(Known {
+fn known(definition: Definition, grants: Vec<Grant>) -> Known {
+    let slot = slot_of(&definition);
+    Known {
         definition,
         grants,
         slot,
-    })
+    }
 }
 
-/// The queue's slot in shared memory, made if need be; None without the preload.
-pub fn slot_of(definition: &Definition) -> Result<Option<usize>> {
-    slot_for(&definition.name, &definition.facts())
+/// The queue's slot in shared memory, made if need be. None without the preload, where all are taken, and for a queue that came
+/// here by a restore or a copy: nothing of it runs, and it takes no place from those that do.
+pub fn slot_of(definition: &Definition) -> Option<usize> {
+    let shared = shared::get()?;
+    if definition.is_home() {
+        shared.ensure_queue(&definition.facts())
+    } else {
+        shared.find_queue(definition.key())
+    }
 }
 
-/// The same, of a queue of which shared memory is to be told these facts if it has none yet.
-pub fn slot_for(name: &str, facts: &QueueFacts) -> Result<Option<usize>> {
-    let Some(shared) = shared::get() else {
-        return Ok(None);
-    };
-    shared
-        .ensure_queue(facts)
-        .map(Some)
-        .ok_or_else(|| {
-            Error::new(
-                SqlState::CONFIGURATION_LIMIT_EXCEEDED,
-                format!("no room for queue \"{name}\" in shared memory"),
-            )
-            .detail(format!(
-                "All {} places of the cluster are taken.",
-                shared.queues().len()
-            ))
-            .hint("Raise pushy.max_queues in postgresql.conf and restart the server, or drop queues no longer used.")
-        })
+/// Whether nothing of the queue runs because it found no place in shared memory.
+pub fn is_placeless(definition: &Definition) -> bool {
+    shared::get().is_some() && definition.is_home() && slot_of(definition).is_none()
+}
+
+/// How all places are said to be taken, and what makes more of them.
+pub fn all_taken() -> String {
+    let most = shared::get().map_or(0, |shared| shared.queues().len());
+    format!("all {most} places for queues in shared memory are taken (pushy.max_queues)")
+}
+
+/// What cannot be done with a queue that has no place.
+#[cold]
+pub fn no_place(name: &str) -> Error {
+    Error::new(
+        SqlState::CONFIGURATION_LIMIT_EXCEEDED,
+        format!("no room for queue \"{name}\" in shared memory"),
+    )
+    .detail(format!("In the cluster {}.", all_taken()))
+    .hint("Raise pushy.max_queues in postgresql.conf and restart the server, or drop queues no longer used.")
 }

@@ -4,9 +4,11 @@ use std::sync::atomic::Ordering;
 
 use crate::pg::BuiltinOid;
 
+use super::cache;
 use super::definition::{self, Definition};
 use super::fitness::{self, Unfit};
 use super::privilege::{self, Privilege};
+use super::row_holders;
 use crate::errors::{quote_literal, Error, Result};
 use crate::obstacle::{self, blocked, reloading, said, starved, Finding};
 use crate::pg::spi::{self, Plan};
@@ -62,6 +64,9 @@ fn explain(queue: &Definition) -> Result<Vec<Finding>> {
         if jobs.ready > 0 {
             findings.extend(of_executors(queue, shared, jobs.ready));
         }
+        if jobs.ready > 0 && findings.is_empty() {
+            findings = identity::as_owner(|| row_holders::find(queue))?;
+        }
     }
     findings.extend(jobs.explain(queue, stands_still));
     if findings.is_empty() {
@@ -85,6 +90,15 @@ fn server(queue: &Definition) -> Vec<Finding> {
         findings.push(blocked(
             "the queue was registered in another database or cluster: a restore or a copy does not run by itself",
             "SELECT * FROM pushy.resume_after_restore()",
+        ));
+    }
+    if cache::is_placeless(queue) {
+        findings.push(blocked(
+            format!("{}, and this queue found none", cache::all_taken()),
+            format!(
+                "ALTER SYSTEM SET pushy.max_queues = {}; then restart the server. Or drop queues no longer used",
+                2 * settings::max_queues()
+            ),
         ));
     }
     findings
@@ -155,7 +169,7 @@ fn of_executors(queue: &Definition, shared: &Shared, ready: i64) -> Vec<Finding>
 
 /// Why no executor takes those that nobody runs.
 fn of_those_that_wait(queue: &Definition, slot: &QueueSlot, shared: &Shared) -> Option<Finding> {
-    if executors_of(queue, shared).any(|executor| executor.state() == ExecutorState::Starting) {
+    if executors_of(queue, shared).any(|executor| executor.state().is_coming()) {
         return Some(said("an executor is being started"));
     }
     let now = clock::now().0;

@@ -17,6 +17,7 @@ pub mod privilege;
 pub mod publish;
 pub mod register;
 pub mod restore;
+mod row_holders;
 mod share;
 pub mod statistics;
 pub mod store;

@@ -77,7 +77,7 @@ pub fn park(queue: &Definition) -> Result<bool> {
 
 /// Counts that the queue is parked, and tells it, when this transaction commits.
 pub fn told(queue: &Definition) -> Result<()> {
-    if let Some(slot) = cache::slot_of(queue)? {
+    if let Some(slot) = cache::slot_of(queue) {
         let parked = Tally {
             parked: 1,
             ..Tally::default()

@@ -16,18 +16,18 @@ pub fn created(queue: &Definition) -> Result<()> {
         unborn: true,
         ..facts
     };
-    cache::slot_for(&queue.name, &unborn)?;
+    if shared::get().is_some_and(|shared| shared.ensure_queue(&unborn).is_none()) {
+        return Err(cache::no_place(&queue.name));
+    }
     pending::created(facts);
     mark_present();
     Ok(())
 }
 
-/// A queue's definition is another.
-pub fn changed(queue: &Definition) -> Result<()> {
-    cache::slot_of(queue)?;
+/// A queue's definition is another. One that has no place yet gets one after the commit, from the scheduler.
+pub fn changed(queue: &Definition) {
     pending::defined(queue.facts());
     mark_present();
-    Ok(())
 }
 
 /// The launcher need not look for the extension here: it is there.

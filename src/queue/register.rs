@@ -103,7 +103,7 @@ fn replace(existing: &Definition, wanted: &mut Definition) -> Result<bool> {
             store::update(wanted);
             Ok(())
         })?;
-        publish::changed(wanted)?;
+        publish::changed(wanted);
         control::tell(Event::Register, &wanted.name, None)?;
         if wanted.handler != existing.handler {
             tell_other_handler(existing, wanted);

@@ -20,6 +20,16 @@ sql_function!(pushy_queue_running, |call| queue_running(
     &call.text("queue", 0)?
 ));
 
+sql_function!(pushy_queue_has_place, |call| has_place(
+    &call.text("queue", 0)?
+));
+
+/// NULL for a queue that the caller may not see. True without the preload, where there are no places.
+fn has_place(queue: &str) -> Result<Option<bool>> {
+    let known = visible::known(queue, &Privilege::ALL)?;
+    Ok(known.map(|known| known.slot.is_some() || shared::get().is_none()))
+}
+
 /// One row; none for a queue that the caller may not monitor, and without the preload.
 fn queue_statistics(call: Call) -> Result<Answer> {
     let found = find(&call.text("queue", 0)?)?;

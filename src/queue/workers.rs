@@ -122,7 +122,7 @@ fn of_executor(executor: &Executor, role: Oid) -> Result<[Answer; 11]> {
 fn word(state: ExecutorState) -> &'static str {
     match state {
         ExecutorState::Free => "free",
-        ExecutorState::Starting => "starting",
+        ExecutorState::Starting | ExecutorState::Connecting => "starting",
         ExecutorState::Busy => "busy",
         ExecutorState::Idle => "idle",
         ExecutorState::Stopping => "stopping",

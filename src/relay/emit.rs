@@ -141,6 +141,7 @@ impl Relay {
             .collect();
         let mut rest = &heard[..];
         while !rest.is_empty() {
+            interrupts::check();
             let mut together = HashSet::default();
             let alone = rest
                 .iter()

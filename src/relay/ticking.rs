@@ -252,6 +252,7 @@ impl Relay {
                 position: run.position,
             };
             let mut rest = whole;
+            // Bounded: each time some of the run's events are taken.
             while rest.count > 0 {
                 if ticks[ticks.len() - 1].events as usize == tick::MOST_EVENTS {
                     let number = self.next_tick + ticks.len() as i64;

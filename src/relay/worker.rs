@@ -15,7 +15,7 @@ use crate::log::read::Notice;
 use crate::pg::failure::Failure;
 use crate::pg::per_process::PerProcess;
 use crate::pg::worker::Kind;
-use crate::pg::{clock, ereport, guc, latch, worker};
+use crate::pg::{clock, ereport, guc, interrupts, latch, worker};
 use crate::shared;
 use crate::shared::database::{Database, Presence, NEVER};
 use crate::shared::log::Ring;
@@ -43,10 +43,10 @@ const REST_US: i64 = 5_000_000;
 
 worker_entry!(pushy_relay_main, relay);
 
-/// `arg`: the database's OID.
+/// `arg`: its ticket.
 fn relay(arg: usize) {
     let shared = shared::expect();
-    let Some(place) = servant::come(arg as u32, its_servant, leave) else {
+    let Some(place) = servant::come(arg, its_servant, leave) else {
         return;
     };
     place.log.relay.has_succeeded();
@@ -159,6 +159,7 @@ impl Relay {
         let mut rested_at = clock::now().0;
         loop {
             guc::reload_if_asked();
+            interrupts::check();
             if self.place.is_quiesced() || !settings::enabled() {
                 return;
             }

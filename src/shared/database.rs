@@ -32,6 +32,8 @@ pub struct Database {
     pub looked_into: AtomicBool,
     /// The server's log has said that queues here came from elsewhere.
     pub told_elsewhere: AtomicBool,
+    /// The server's log has said that queues here found no place.
+    pub told_placeless: AtomicBool,
     /// Changes with every committed change of a queue's definition or privileges.
     pub definitions: AtomicU64,
     /// The counter of definitions (plus one) when the launcher last looked for the database's name.
@@ -89,6 +91,7 @@ impl Database {
             presence,
             looked_into,
             told_elsewhere,
+            told_placeless,
             // Sessions that remember a generation must never meet it again.
             definitions: _,
             looked_up,
@@ -117,6 +120,7 @@ impl Database {
         for flag in [
             looked_into,
             told_elsewhere,
+            told_placeless,
             left_out,
             sweep_requested,
             sweeping,

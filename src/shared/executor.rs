@@ -25,12 +25,14 @@ pub const MESSAGE_BYTES: usize = 128;
 #[repr(u8)]
 pub enum ExecutorState {
     Free = 0,
-    /// Reserved by the launcher; the process is on its way.
+    /// Reserved by the launcher; the process is on its way, and has not entered itself yet.
     Starting = 1,
     Busy = 2,
     Idle = 3,
     /// On its way out; takes no more work.
     Stopping = 4,
+    /// The process has entered itself, and connects.
+    Connecting = 5,
 }
 
 impl ExecutorState {
@@ -40,14 +42,44 @@ impl ExecutorState {
             2 => Self::Busy,
             3 => Self::Idle,
             4 => Self::Stopping,
+            5 => Self::Connecting,
             _ => Self::Free,
+        }
+    }
+
+    /// Its process has not come up yet.
+    pub fn is_coming(self) -> bool {
+        matches!(self, Self::Starting | Self::Connecting)
+    }
+}
+
+/// What a process that was started for a slot is given: the slot, and which of its lives is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ticket {
+    pub slot: usize,
+    generation: u64,
+}
+
+impl Ticket {
+    pub fn to_arg(self) -> usize {
+        (self.generation as usize) << 8 | self.slot
+    }
+
+    pub fn of_arg(arg: usize) -> Self {
+        const { assert!(MAX_EXECUTORS <= 1 << 8) }
+        Self {
+            slot: arg & 0xff,
+            generation: arg as u64 >> 8,
         }
     }
 }
 
 #[repr(C, align(64))]
 pub struct Executor {
-    state: AtomicU8,
+    /// The state, and above its 8 bits how many times the slot was reserved. A slot that is `Starting` is anybody's who takes
+    /// it: the process of this generation enters itself, or the launcher gives the start up. From `Connecting` on only the
+    /// process itself frees it, so that no two processes ever share one.
+    life: AtomicU64,
     pub database: AtomicU32,
     pub role: AtomicU32,
     pub process: ProcessCell,
@@ -110,27 +142,38 @@ impl Executor {
     }
 
     pub fn state(&self) -> ExecutorState {
-        ExecutorState::from_u8(self.state.load(Ordering::SeqCst))
+        ExecutorState::from_u8(self.life.load(Ordering::SeqCst) as u8)
     }
 
+    /// By the process whose slot it is.
     pub fn set_state(&self, state: ExecutorState) {
-        self.state.store(state as u8, Ordering::SeqCst);
+        let life = self.life.load(Ordering::SeqCst);
+        self.life
+            .store(life & !0xff | state as u64, Ordering::SeqCst);
     }
 
     fn change(&self, from: ExecutorState, to: ExecutorState) -> bool {
-        self.state
-            .compare_exchange(from as u8, to as u8, Ordering::SeqCst, Ordering::SeqCst)
-            .is_ok()
+        let life = self.life.load(Ordering::SeqCst);
+        ExecutorState::from_u8(life as u8) == from
+            && self
+                .life
+                .compare_exchange(
+                    life,
+                    life & !0xff | to as u64,
+                    Ordering::SeqCst,
+                    Ordering::SeqCst,
+                )
+                .is_ok()
     }
 
     pub fn serves(&self, database: u32, role: u32) -> bool {
         self.database.load(Ordering::SeqCst) == database && self.role.load(Ordering::SeqCst) == role
     }
 
-    /// Reserves a free slot for a group; the launcher only.
-    pub fn reserve(&self, database: u32, role: u32) -> bool {
+    /// Reserves this free slot, of this number, for a group; the launcher only.
+    pub fn reserve(&self, slot: usize, database: u32, role: u32) -> Option<Ticket> {
         if self.state() != ExecutorState::Free {
-            return false;
+            return None;
         }
         self.database.store(database, Ordering::SeqCst);
         self.role.store(role, Ordering::SeqCst);
@@ -143,11 +186,41 @@ impl Executor {
             .store(crate::pg::clock::now().0, Ordering::SeqCst);
         self.leave_job();
         self.clear_batch();
-        self.set_state(ExecutorState::Starting);
-        true
+        let generation = (self.life.load(Ordering::SeqCst) >> 8) + 1;
+        self.life.store(
+            generation << 8 | ExecutorState::Starting as u64,
+            Ordering::SeqCst,
+        );
+        Some(Ticket { slot, generation })
     }
 
-    /// Frees the slot; nothing of it is valid afterwards.
+    /// Enters this process, the first thing it does; false when its start was given up, and the slot may be another's.
+    pub fn enter(&self, ticket: Ticket, pid: i32) -> bool {
+        let life = |state: ExecutorState| ticket.generation << 8 | state as u64;
+        let (starting, connecting) = (
+            life(ExecutorState::Starting),
+            life(ExecutorState::Connecting),
+        );
+        let entered =
+            self.life
+                .compare_exchange(starting, connecting, Ordering::SeqCst, Ordering::SeqCst);
+        if entered.is_ok() {
+            self.process.enter();
+            self.pid.store(pid, Ordering::SeqCst);
+        }
+        entered.is_ok()
+    }
+
+    /// Frees the slot of a process that has not entered itself, and from here on cannot; false when it has.
+    pub fn give_up_start(&self) -> bool {
+        let given_up = self.change(ExecutorState::Starting, ExecutorState::Stopping);
+        if given_up {
+            self.release();
+        }
+        given_up
+    }
+
+    /// Frees the slot; nothing of it is valid afterwards. By the process whose it is.
     pub fn release(&self) {
         self.leave_job();
         self.clear_batch();

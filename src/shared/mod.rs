@@ -23,6 +23,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicU8, Ordering};
 use crate::pg::latch::ProcessCell;
 use crate::pg::shmem::{self, Segment};
 use crate::pg::spinlock::Spinlock;
+use crate::pg::transaction;
 use crate::settings;
 use cancels::Cancels;
 use database::{Database, MAX_DATABASES};
@@ -30,7 +31,6 @@ use executor::{Executor, MAX_EXECUTORS};
 use listened::Listened;
 use log::{Ring, RINGS};
 use log_share::{LogShare, MAX_SHARES};
-use prepared::Prepared;
 use queue_slot::QueueSlot;
 use statistics::Statistics;
 use watch_slot::{WatchSlot, MAX_WATCHES};
@@ -52,6 +52,8 @@ pub struct Shared {
     queue_capacity: AtomicU64,
     /// How many of them are taken.
     queues_taken: AtomicU64,
+    /// A queue found no place since one was last given up.
+    placeless: AtomicBool,
     /// When the server started; statistics count from here.
     pub started_at: AtomicI64,
     /// Whether the launcher's last attempt to start a worker failed for want of a worker slot.
@@ -72,7 +74,8 @@ pub struct Shared {
     pub watches: [WatchSlot; MAX_WATCHES],
     log_shares: [LogShare; MAX_SHARES],
     pub listened: Listened,
-    prepared: Prepared,
+    /// Transactions prepared since the server started.
+    prepared_so_far: AtomicU64,
     /// For the relays that run.
     pub rings: [Ring; RINGS],
 }
@@ -92,6 +95,7 @@ fn segment_size() -> usize {
     size_of::<Shared>().next_multiple_of(64)
         + capacity() / 64 * size_of::<AtomicU64>()
         + capacity() * (size_of::<QueueSlot>() + size_of::<Statistics>())
+        + prepared::places(transaction::most_prepared()) * size_of::<prepared::Place>()
         + 64
 }
 
@@ -156,6 +160,14 @@ impl Shared {
         let before = self.bits_size() + self.capacity() * size_of::<QueueSlot>();
         let all: &[Statistics] = crate::pg::shared_cast::tail(self, before, self.capacity());
         &all[index]
+    }
+
+    /// Places for prepared transactions.
+    fn prepared(&self) -> &[prepared::Place] {
+        let each = size_of::<QueueSlot>() + size_of::<Statistics>();
+        let before = self.bits_size() + self.capacity() * each;
+        let places = prepared::places(transaction::most_prepared());
+        crate::pg::shared_cast::tail(self, before, places)
     }
 
     fn bits_size(&self) -> usize {

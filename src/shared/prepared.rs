@@ -4,107 +4,141 @@
 //! session reads its definitions anew. Transactions that have nothing to do with Pushy spare a server that, because some
 //! applications prepare all of theirs. A transaction that is not found here was prepared before the server started, or by a
 //! subscription of PostgreSQL's own, and counts as one that concerns Pushy.
+//!
+//! A place is taken when PREPARE has succeeded, before anybody else can end the transaction, and none is ever taken away: there
+//! are as many as transactions can be prepared, and more for those who have just ended one and not said so here.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicU8, Ordering};
 
+use pushy_core::fnv;
+
+use super::database::MAX_DATABASES;
 use super::Shared;
 
 /// Bytes of a name: one less than GIDSIZE in access/xact.h.
 const LONGEST: usize = 199;
-/// Names kept.
-const MOST: usize = 128;
+const WORDS: usize = MAX_DATABASES / 64;
 
-pub struct Prepared {
-    next: AtomicUsize,
-    places: [Place; MOST],
+/// The places in shared memory, for as many prepared transactions as the server takes.
+pub(super) fn places(most_prepared: usize) -> usize {
+    if most_prepared == 0 {
+        0
+    } else {
+        2 * most_prepared + 64
+    }
 }
 
-struct Place {
+#[repr(C)]
+pub struct Place {
     /// 0: free.
     database: AtomicU32,
+    length: AtomicU32,
     name: [AtomicU8; LONGEST],
     concerns_us: AtomicBool,
-    /// How many times the transaction keeps workers out of its database.
-    quiesced: AtomicU32,
+    hash: AtomicU64,
+    /// Grows from place taken to place taken.
+    serial: AtomicU64,
+    /// The databases, by their slots, that the transaction keeps workers out of.
+    quiesced: [AtomicU64; WORDS],
 }
 
 /// What is to be done when a prepared transaction ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Owed {
     /// It was prepared in this life of the server.
     pub is_known: bool,
     pub concerns_us: bool,
-    pub quiesced: u32,
+    /// The databases that workers may enter again.
+    pub quiesced: Vec<u32>,
 }
 
 impl Place {
-    fn is_settled(&self) -> bool {
-        self.concerns_us.load(Ordering::Relaxed)
-    }
-
-    fn is(&self, database: u32, name: &[u8]) -> bool {
+    fn is(&self, database: u32, hash: u64, name: &[u8]) -> bool {
         self.database.load(Ordering::Relaxed) == database
-            && self.name.iter().enumerate().all(|(at, byte)| {
-                byte.load(Ordering::Relaxed) == name.get(at).copied().unwrap_or(0)
-            })
+            && self.hash.load(Ordering::Relaxed) == hash
+            && self.length.load(Ordering::Relaxed) as usize == name.len()
+            && self
+                .name
+                .iter()
+                .zip(name)
+                .all(|(cell, byte)| cell.load(Ordering::Relaxed) == *byte)
     }
 }
 
 impl Shared {
-    /// PREPARE TRANSACTION begins: answers its place for `settle_prepared`.
-    pub fn note_prepared(&self, database: u32, name: &[u8]) -> Option<usize> {
+    /// The transaction is prepared, and keeps workers out of these databases until it ends. False where it found no place: it
+    /// keeps nobody out then. Fit for commit callbacks.
+    pub fn note_prepared(
+        &self,
+        database: u32,
+        name: &[u8],
+        concerns_us: bool,
+        quiesced: &[u32],
+    ) -> bool {
         if name.is_empty() || name.len() > LONGEST {
-            return None;
+            return false;
         }
-        let Prepared { next, places } = &self.prepared;
+        let hash = fnv::hash(name);
+        let is_quiesced = |oid: u32| oid != 0 && quiesced.contains(&oid);
+        let slots = self.databases.iter().enumerate();
+        let mut words = [0u64; WORDS];
+        for (slot, _) in slots.filter(|(_, place)| is_quiesced(place.oid())) {
+            words[slot / 64] |= 1 << (slot % 64);
+        }
         self.slots.with(|| {
-            let first = |is_fit: &dyn Fn(&Place) -> bool| places.iter().position(is_fit);
-            // The place of an attempt of this name that has failed since. A settled place stays, because its transaction is
-            // prepared.
-            let index = first(&|place| place.is(database, name) && !place.is_settled())
-                .or_else(|| first(&|place| place.database.load(Ordering::Relaxed) == 0))
-                .unwrap_or_else(|| next.fetch_add(1, Ordering::Relaxed) % places.len());
-            let place = &places[index];
-            place.database.store(database, Ordering::Relaxed);
-            for (at, byte) in place.name.iter().enumerate() {
-                byte.store(name.get(at).copied().unwrap_or(0), Ordering::Relaxed);
+            let places = self.prepared();
+            let is_free = |place: &&Place| place.database.load(Ordering::Relaxed) == 0;
+            let Some(place) = places.iter().find(is_free) else {
+                return false;
+            };
+            let serial = self.prepared_so_far.fetch_add(1, Ordering::Relaxed);
+            place.serial.store(serial, Ordering::Relaxed);
+            place.hash.store(hash, Ordering::Relaxed);
+            place.length.store(name.len() as u32, Ordering::Relaxed);
+            for (cell, byte) in place.name.iter().zip(name) {
+                cell.store(*byte, Ordering::Relaxed);
             }
-            place.concerns_us.store(false, Ordering::Relaxed);
-            place.quiesced.store(0, Ordering::Relaxed);
-            Some(index)
+            place.concerns_us.store(concerns_us, Ordering::Relaxed);
+            for (cell, word) in place.quiesced.iter().zip(words) {
+                cell.store(word, Ordering::Relaxed);
+            }
+            place.database.store(database, Ordering::Relaxed);
+            true
         })
     }
 
-    /// The transaction is prepared, and concerns Pushy. Fit for commit callbacks.
-    pub fn settle_prepared(&self, place: usize, database: u32, quiesced: u32) {
-        let place = &self.prepared.places[place];
-        place.quiesced.store(quiesced, Ordering::Relaxed);
-        place.concerns_us.store(true, Ordering::Relaxed);
-        // Again: another transaction of this name may have ended in between, and have freed all places of the name.
-        place.database.store(database, Ordering::Relaxed);
-    }
-
-    /// COMMIT PREPARED or ROLLBACK PREPARED has ended the transaction.
+    /// COMMIT PREPARED or ROLLBACK PREPARED has ended the transaction. Of two of a name the older one: the newer was prepared
+    /// before this was said.
     pub fn finish_prepared(&self, database: u32, name: &[u8]) -> Owed {
-        self.slots.with(|| {
-            let mut owed: Option<Owed> = None;
-            for place in &self.prepared.places {
-                if place.is(database, name) {
-                    place.database.store(0, Ordering::Relaxed);
-                    let before = owed.map_or(0, |owed| owed.quiesced);
-                    owed = Some(Owed {
-                        is_known: true,
-                        concerns_us: place.is_settled()
-                            || owed.is_some_and(|owed| owed.concerns_us),
-                        quiesced: before + place.quiesced.load(Ordering::Relaxed),
-                    });
-                }
+        let hash = fnv::hash(name);
+        let found = self.slots.with(|| {
+            let places = self.prepared().iter();
+            let place = places
+                .filter(|place| place.is(database, hash, name))
+                .min_by_key(|place| place.serial.load(Ordering::Relaxed))?;
+            let mut words = [0u64; WORDS];
+            for (word, cell) in words.iter_mut().zip(&place.quiesced) {
+                *word = cell.load(Ordering::Relaxed);
             }
-            owed.unwrap_or(Owed {
+            place.database.store(0, Ordering::Relaxed);
+            Some((place.concerns_us.load(Ordering::Relaxed), words))
+        });
+        let Some((concerns_us, words)) = found else {
+            return Owed {
                 is_known: false,
                 concerns_us: true,
-                quiesced: 0,
-            })
-        })
+                quiesced: Vec::new(),
+            };
+        };
+        let is_kept = |slot: usize| words[slot / 64] >> (slot % 64) & 1 != 0;
+        let databases = self.databases.iter().enumerate();
+        Owed {
+            is_known: true,
+            concerns_us,
+            quiesced: databases
+                .filter(|(slot, place)| is_kept(*slot) && place.oid() != 0)
+                .map(|(_, place)| place.oid())
+                .collect(),
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicU8, Ordering};
 
+use super::database::Presence;
 use super::Shared;
 use crate::pg::condition::Condition;
 
@@ -454,7 +455,10 @@ impl Shared {
                 }
                 return Some(index);
             }
-            let index = self.free_place(facts.key)?;
+            let Some(index) = self.free_place(facts.key) else {
+                self.placeless.store(true, Ordering::SeqCst);
+                return None;
+            };
             let slot = &self.queues()[index];
             if slot.key.load(Ordering::Relaxed) == NEVER {
                 slot.init();
@@ -481,14 +485,30 @@ impl Shared {
 
     /// Gives up the slot of a dropped queue.
     pub fn free_queue(&self, key: QueueKey) {
-        self.slots.with(|| {
-            if let Some(index) = self.find_queue(key) {
-                let slot = &self.queues()[index];
-                slot.set_runnable(false);
-                slot.key.store(FREED, Ordering::Release);
-                self.queues_taken.fetch_sub(1, Ordering::SeqCst);
-            }
+        let is_wanted = self.slots.with(|| {
+            let Some(index) = self.find_queue(key) else {
+                return false;
+            };
+            let slot = &self.queues()[index];
+            slot.set_runnable(false);
+            slot.key.store(FREED, Ordering::Release);
+            self.queues_taken.fetch_sub(1, Ordering::SeqCst);
+            self.placeless.swap(false, Ordering::SeqCst)
         });
+        if is_wanted {
+            self.tell_of_place();
+        }
+    }
+
+    /// A place is free, and some queue found none: schedulers and sessions read their queues again, and look for places.
+    #[cold]
+    fn tell_of_place(&self) {
+        for database in &self.databases {
+            if database.oid() != 0 && database.presence() == Presence::Present {
+                database.definitions.fetch_add(1, Ordering::SeqCst);
+                self.announce_due(database, 0);
+            }
+        }
     }
 
     /// The queues of a database that have a slot and are committed. Of those whose row a later snapshot does not show, the

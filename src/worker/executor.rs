@@ -22,7 +22,7 @@ use crate::pg::{
 };
 use crate::queue::control;
 use crate::shared::database::Database;
-use crate::shared::executor::{self, Executor, ExecutorState};
+use crate::shared::executor::{self, Executor, ExecutorState, Ticket};
 use crate::shared::queue_slot::QueueKey;
 use crate::shared::{self, pending, Shared};
 use crate::{settings, worker_entry};
@@ -37,14 +37,16 @@ const COME_BACK_US: i64 = 500_000;
 
 worker_entry!(pushy_executor_main, executor);
 
-/// `arg`: the number of the slot that the launcher reserved.
+/// `arg`: its ticket for the slot that the launcher reserved.
 fn executor(arg: usize) {
     let shared = shared::expect();
-    let slot = arg;
+    let ticket = Ticket::of_arg(arg);
+    let slot = ticket.slot;
     let me = &shared.executors[slot];
+    if !me.enter(ticket, worker::my_pid()) {
+        return;
+    }
     executor::set_mine(Some(slot));
-    me.process.enter();
-    me.pid.store(worker::my_pid(), Ordering::SeqCst);
     shmem::at_exit(leave);
 
     let recorder = recorder::open();
@@ -331,6 +333,7 @@ impl Executing {
         self.me.become_idle();
         let since = Instant::now();
         loop {
+            interrupts::check();
             self.follow_reload();
             let changed = self.generation != Some(self.place.definitions.load(Ordering::SeqCst));
             if changed || self.must_stop() || self.has_work() {

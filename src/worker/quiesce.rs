@@ -96,8 +96,8 @@ fn after(statement: &Statement) {
         // extension: nobody else tells.
         Statement::FinishPrepared { name } => {
             let owed = shared.finish_prepared(database::current(), name.to_bytes());
-            for _ in 0..owed.quiesced {
-                pending::quiesced(database::current());
+            for oid in owed.quiesced {
+                pending::quiesced(oid);
             }
             if !owed.concerns_us {
                 return;
@@ -133,8 +133,9 @@ fn quiesce(shared: &Shared, oid: u32) {
     let Some(place) = shared.find_database(oid) else {
         return;
     };
-    place.quiesced.fetch_add(1, Ordering::SeqCst);
-    pending::quiesced(oid);
+    if pending::quiesced(oid) {
+        place.quiesced.fetch_add(1, Ordering::SeqCst);
+    }
     ask_to_leave(shared, place);
     place.worker_left.wait_until(PATIENCE, || {
         ask_to_leave(shared, place);

@@ -327,6 +327,7 @@ impl Activity {
     fn show(&mut self, job: i64) {
         self.text.truncate(self.fixed);
         let mut left = job.unsigned_abs();
+        // Bounded: by the digits of the number.
         loop {
             self.text.push(b'0' + (left % 10) as u8);
             left /= 10;

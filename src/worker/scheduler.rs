@@ -13,7 +13,8 @@ use crate::pg::failure::Failure;
 use crate::pg::per_process::PerProcess;
 use crate::pg::transaction;
 use crate::pg::worker::Kind;
-use crate::pg::{clock, database, ereport, guc, identity, latch, worker};
+use crate::pg::{clock, database, ereport, guc, identity, interrupts, latch, worker};
+use crate::queue::cache;
 use crate::queue::control;
 use crate::queue::definition::Definition;
 use crate::shared::database::{Database, Presence, NEVER};
@@ -34,9 +35,9 @@ const LINGER_US: i64 = 5_000_000;
 
 worker_entry!(pushy_scheduler_main, scheduler);
 
-/// `arg`: the database's OID.
+/// `arg`: its ticket.
 fn scheduler(arg: usize) {
-    let Some(place) = servant::come(arg as u32, its_servant, leave) else {
+    let Some(place) = servant::come(arg, its_servant, leave) else {
         return;
     };
     let recorder = recorder::open();
@@ -86,6 +87,7 @@ impl Scheduling {
         let mut first = true;
         loop {
             guc::reload_if_asked();
+            interrupts::check();
             if self.place.is_quiesced() || !settings::enabled() {
                 return;
             }
@@ -298,6 +300,7 @@ impl Scheduling {
     /// because facts read before a change and written to shared memory after it would undo the change there.
     fn refresh(&mut self) -> Result<bool, Failure> {
         loop {
+            interrupts::check();
             let generation = self.place.definitions.load(Ordering::SeqCst);
             if self.generation == Some(generation) {
                 return Ok(true);
@@ -323,6 +326,35 @@ impl Scheduling {
         );
     }
 
+    /// Once, until all have a place.
+    fn tell_placeless(&self) {
+        let placeless: Vec<_> = self
+            .queues
+            .iter()
+            .filter(|queue| cache::is_placeless(queue))
+            .collect();
+        let told = &self.place.told_placeless;
+        let Some(first) = placeless.first() else {
+            told.store(false, Ordering::SeqCst);
+            return;
+        };
+        if told.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        ereport::log(
+            &Error::new(
+                SqlState::CONFIGURATION_LIMIT_EXCEEDED,
+                format!(
+                    "{} queues of this database do not run: {}",
+                    placeless.len(),
+                    cache::all_taken()
+                ),
+            )
+            .detail(format!("The first is queue \"{}\".", first.name))
+            .hint("Raise pushy.max_queues in postgresql.conf and restart the server, or drop queues no longer used. Their jobs are kept; this is said once until all queues have a place."),
+        );
+    }
+
     fn read_queues(&mut self, generation: u64) -> Result<bool, Failure> {
         let queues = transaction::run(|| {
             if identity::extension_oid().is_none() || worker::is_binary_upgrade() {
@@ -345,6 +377,7 @@ impl Scheduling {
         };
         self.queues = queues;
         self.tell_elsewhere();
+        self.tell_placeless();
         self.generation = Some(generation);
         self.place.set_presence(Presence::Present);
         self.place.scheduler.has_succeeded();

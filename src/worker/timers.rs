@@ -46,7 +46,7 @@ pub fn first_waiting(from: i64) -> Result<Option<i64>> {
 pub fn sweep() -> Result<()> {
     identity::as_owner(|| {
         for queue in &definition::all()? {
-            let Some(slot) = cache::slot_of(queue)? else {
+            let Some(slot) = cache::slot_of(queue) else {
                 continue;
             };
             for priority in 0..crate::shared::queue_slot::PRIORITIES {
@@ -157,7 +157,7 @@ pub fn load_queues() -> Result<Vec<Definition>> {
         free_dropped(shared, had_slots, &queues);
         for queue in &queues {
             let is_new = shared.find_queue(queue.key()).is_none();
-            if let Some(index) = cache::slot_of(queue)? {
+            if let Some(index) = cache::slot_of(queue) {
                 // Also where the slot is older than this definition: a restart of the scheduler heals.
                 let slot = &shared.queues()[index];
                 let facts = queue.facts();

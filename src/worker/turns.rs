@@ -85,6 +85,7 @@ impl Executing {
             executor.claiming.load(Ordering::SeqCst) && executor.serves(group.0, group.1)
         };
         let since = Instant::now();
+        // Bounded: by MOST.
         while self.shared.executors.iter().any(is_claiming) && since.elapsed() < MOST {
             // The other may have been running on this core.
             std::thread::yield_now();

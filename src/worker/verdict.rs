@@ -57,7 +57,7 @@ fn judge(verdict: &Verdict) -> Result<bool> {
     let Some(queue) = definition::find_by_id(verdict.queue_id)? else {
         return Ok(true);
     };
-    let slot = cache::slot_of(&queue)?;
+    let slot = cache::slot_of(&queue);
     if verdict.kind == Kind::RunSingle {
         if let Some(slot) = slot {
             let until = clock::now().plus_us(SINGLE_US).0;

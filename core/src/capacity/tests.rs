@@ -11,6 +11,8 @@ enum Jobs {
     Long,
     /// A batch lasts a tick.
     Short,
+    /// None begins, because no start comes up.
+    Hanging,
 }
 
 /// The launcher and its executors, step by step: all there is to time.
@@ -21,7 +23,17 @@ struct World {
     from: Vec<i64>,
     executors: Vec<Executor>,
     last_started: Vec<i64>,
+    hangs: Hangs,
     now: i64,
+}
+
+/// Those that hang are all of one database, the others of another.
+fn database_of(jobs: Jobs) -> u32 {
+    if jobs == Jobs::Hanging {
+        2
+    } else {
+        1
+    }
 }
 
 impl World {
@@ -34,7 +46,15 @@ impl World {
     fn work(&mut self) {
         let now = self.now;
         let roles = self.roles.clone();
+        let hangs = &mut self.hangs;
         self.executors.retain_mut(|e| {
+            if roles[e.group.role as usize] == Jobs::Hanging {
+                let stays = now - e.started_at < START_US;
+                if !stays {
+                    hangs.ended(e.group.database, now);
+                }
+                return stays;
+            }
             let is_over = match (e.doing, roles[e.group.role as usize]) {
                 (Doing::Batch { .. }, Jobs::Endless) => false,
                 (Doing::Batch { since }, Jobs::Long) => now - since >= 3_000_000,
@@ -46,6 +66,7 @@ impl World {
             if is_over {
                 e.doing = Doing::Batch { since: now };
             }
+            hangs.came_up(e.group.database, e.started_at);
             true
         });
     }
@@ -64,9 +85,16 @@ impl World {
         needs.sort_by_key(|role| (serving(self, *role), self.last_started[*role]));
         for role in needs {
             let group = Group {
-                database: 1,
+                database: database_of(self.roles[role]),
                 role: role as u32,
             };
+            let is_coming = |e: &Executor| e.group == group && e.doing == Doing::Coming;
+            let may_start = self
+                .hangs
+                .may_start(group.database, &self.executors, self.now);
+            if self.executors.iter().any(is_coming) || may_start.is_err() {
+                continue;
+            }
             match room(
                 group,
                 serving(self, role),
@@ -140,6 +168,7 @@ fn every_world(mut check: impl FnMut(&mut World)) {
                                 from: (0..count as i64).map(|role| role * apart).collect(),
                                 executors: Vec::new(),
                                 last_started: vec![-1; count],
+                                hangs: Hangs::default(),
                                 now: 0,
                                 roles: roles.clone(),
                             });
@@ -274,7 +303,92 @@ fn without_a_reserve_endless_jobs_keep_a_role_from_its_first_executor() {
         from: vec![0, 1_000_000],
         executors: Vec::new(),
         last_started: vec![-1; 2],
+        hangs: Hangs::default(),
         now: 0,
     };
     assert!(world.run(10)[1] > 8_000_000, "the model would not see it");
+}
+
+/// Up to four roles of a database where no start comes up, one role that never lets go, and one of short jobs that comes at
+/// any time.
+#[test]
+fn starts_that_hang_keep_no_other_database_waiting() {
+    for hanging in 1..=4usize {
+        for endless in 0..=1usize {
+            for most in 1..=3 {
+                for reserve in 0..=3 {
+                    for late in [0, 200_000, 700_000, 5_000_000, 10_400_000, 21_000_000] {
+                        let mut roles = vec![Jobs::Hanging; hanging];
+                        roles.extend(vec![Jobs::Endless; endless]);
+                        roles.push(Jobs::Short);
+                        let count = roles.len();
+                        let mut from = vec![0; count];
+                        from[count - 1] = late;
+                        let limits = Limits {
+                            most,
+                            reserve,
+                            per_role: 0,
+                        };
+                        let mut world = World {
+                            limits,
+                            from,
+                            executors: Vec::new(),
+                            last_started: vec![-1; count],
+                            hangs: Hangs::default(),
+                            now: 0,
+                            roles,
+                        };
+                        let waits = world.run(90);
+                        // One place of the reserve for those that hang, and one for the role that never lets go.
+                        if reserve > 1 + endless || (reserve > endless && most > hanging) {
+                            let bound = SLICE_US + 2 * HELD_US + 4 * TICK_US;
+                            assert!(
+                                waits[count - 1] <= bound,
+                                "{waits:?} {:?} {limits:?} {late}",
+                                world.roles
+                            );
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_database_that_hung_is_tried_one_start_at_a_time_and_less_and_less_often() {
+    let mut hangs = Hangs::default();
+    assert_eq!(hangs.may_start(1, &[], 0), Ok(()));
+    let mut now = 0;
+    let mut rests = Vec::new();
+    for _ in 0..10 {
+        hangs.ended(1, now);
+        let Err(Some(again)) = hangs.may_start(1, &[], now) else {
+            panic!("it rests");
+        };
+        rests.push(again - now);
+        now = again;
+        assert_eq!(hangs.may_start(1, &[], now), Ok(()));
+        assert_eq!(hangs.may_start(2, &[], now), Ok(()));
+        let coming = Executor {
+            group: Group {
+                database: 1,
+                role: 7,
+            },
+            started_at: now,
+            doing: Doing::Coming,
+            is_asked: false,
+        };
+        assert_eq!(hangs.may_start(1, &[coming], now), Err(None));
+        assert_eq!(hangs.may_start(2, &[coming], now), Ok(()));
+        now += START_US;
+    }
+    assert!(rests.is_sorted() && rests[0] == 500_000 && rests[9] == MOST_RETRY_US);
+    // One that was there before proves nothing.
+    hangs.came_up(1, now - 2 * START_US);
+    assert_eq!(hangs.ended(1, now), 11);
+    assert!(hangs.may_start(1, &[], now).is_err());
+    hangs.came_up(1, now);
+    assert_eq!(hangs.ended(2, now), 1);
+    assert_eq!(hangs.may_start(1, &[], now), Ok(()));
 }

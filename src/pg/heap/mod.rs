@@ -133,7 +133,22 @@ impl Table {
         Err(is_no_heap(name))
     }
 
-    /// Deletes rows that this transaction has locked.
+    /// The file that the rows are in: another one where the table was rewritten (CLUSTER, ALTER TABLE), with every row elsewhere.
+    pub fn file(&self) -> u32 {
+        // SAFETY: open.
+        unsafe {
+            #[cfg(feature = "pg15")]
+            {
+                (*self.0).rd_node.relNode.to_u32()
+            }
+            #[cfg(not(feature = "pg15"))]
+            {
+                (*self.0).rd_locator.relNumber.to_u32()
+            }
+        }
+    }
+
+    /// Deletes rows that this transaction has locked, and that are in the file where it has found them.
     pub fn delete(&self, rows: impl Iterator<Item = Tid>) {
         let mut rows: Vec<_> = rows.map(Tid::raw).collect();
         // SAFETY: rows of this table, locked by us: nobody can have changed them. One guard for all.

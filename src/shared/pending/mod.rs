@@ -8,6 +8,7 @@ mod tell;
 pub use tell::{ask_for_orphans, interrupt};
 
 use std::cell::RefCell;
+use std::sync::atomic::Ordering;
 
 use super::cancels::Promise;
 use super::database::{Presence, NEVER};
@@ -70,6 +71,8 @@ struct Pending {
     /// Requests for cancels, each with the nest level at which it was made.
     cancels: Vec<(i32, Promise)>,
     counts: Vec<Count>,
+    /// Queues without a place in shared memory that have new jobs, each with the database's counter of definitions before.
+    unplaced: Vec<(QueueKey, u64)>,
     changes: Vec<(i32, Change)>,
     presence: Option<(i32, Presence)>,
     due: i64,
@@ -86,9 +89,9 @@ struct Pending {
     awaited: bool,
     /// Permits of queues held until the end (queue_run).
     permits: Vec<(usize, QueueKey)>,
-    /// Its place among the prepared, from PREPARE TRANSACTION on.
-    prepared: Option<usize>,
-    /// Databases kept empty of workers until the end.
+    /// The name it is about to be prepared under.
+    prepares: Option<Vec<u8>>,
+    /// Databases kept empty of workers until the end, each once.
     quiesced: Vec<u32>,
     /// Databases to forget at commit.
     dropped_database: Option<u32>,
@@ -99,6 +102,7 @@ impl Pending {
         self.announcements.clear();
         self.cancels.clear();
         self.counts.clear();
+        self.unplaced.clear();
         self.changes.clear();
         self.presence = None;
         self.due = NEVER;
@@ -110,7 +114,7 @@ impl Pending {
         self.logged = false;
         self.awaited = false;
         self.permits.clear();
-        self.prepared = None;
+        self.prepares = None;
         self.quiesced.clear();
         self.dropped_database = None;
     }
@@ -120,6 +124,7 @@ static PENDING: PerProcess<RefCell<Pending>> = PerProcess::new(RefCell::new(Pend
     announcements: Vec::new(),
     cancels: Vec::new(),
     counts: Vec::new(),
+    unplaced: Vec::new(),
     changes: Vec::new(),
     presence: None,
     due: NEVER,
@@ -131,7 +136,7 @@ static PENDING: PerProcess<RefCell<Pending>> = PerProcess::new(RefCell::new(Pend
     logged: false,
     awaited: false,
     permits: Vec::new(),
-    prepared: None,
+    prepares: None,
     quiesced: Vec::new(),
     dropped_database: None,
 }));
@@ -202,6 +207,18 @@ pub fn ready(index: usize, key: QueueKey, priority: usize, position: i64, new_jo
 /// Jobs are added that are not due yet: they count in the queue's statistics, and nothing is ready.
 pub fn for_later(index: usize, key: QueueKey, new_jobs: u64) {
     add(index, key, 0, NOTHING, Why::Ready, new_jobs);
+}
+
+/// Jobs are ready, or added, of a queue that has no place in shared memory. If it has one at the commit, they are announced
+/// there; whoever gives it one later has the table looked at from the first position.
+pub fn unplaced(key: QueueKey) {
+    let place = super::get().and_then(|shared| shared.find_database(key.database));
+    let definitions = place.map_or(0, |place| place.definitions.load(Ordering::SeqCst));
+    with(|pending| {
+        if !pending.unplaced.iter().any(|known| known.0 == key) {
+            pending.unplaced.push((key, definitions));
+        }
+    });
 }
 
 /// A ready row is locked until this transaction ends, and may be free after it.
@@ -353,17 +370,22 @@ pub fn has_permit(index: usize, key: QueueKey) -> bool {
     PENDING.with_borrow(|pending| pending.permits.contains(&(index, key)))
 }
 
-/// Workers may enter this database again when the transaction ends.
-pub fn quiesced(database: u32) {
-    with(|pending| pending.quiesced.push(database));
+/// Workers may enter this database again when the transaction ends. False when that was said before.
+pub fn quiesced(database: u32) -> bool {
+    with(|pending| {
+        let is_new = !pending.quiesced.contains(&database);
+        if is_new {
+            pending.quiesced.push(database);
+        }
+        is_new
+    })
 }
 
 /// The transaction is about to be prepared under this name.
 pub fn prepares(name: &[u8]) {
-    let database = crate::pg::database::current();
-    let place = super::get().and_then(|shared| shared.note_prepared(database, name));
+    transaction_end::expect_prepare();
     // Without `expect`: a transaction that has collected nothing does not concern us.
-    PENDING.with_borrow_mut(|pending| pending.prepared = place);
+    PENDING.with_borrow_mut(|pending| pending.prepares = Some(name.to_vec()));
 }
 
 pub fn drops_database(database: u32) {

@@ -15,12 +15,13 @@ use crate::pg::{identity, transaction};
 use crate::queue::cache;
 use crate::shared::cancels::Promise;
 use crate::shared::database::{Presence, NEVER};
-use crate::shared::queue_slot::{QueueKey, NOTHING};
+use crate::shared::queue_slot::{QueueKey, NOTHING, PRIORITIES};
 use crate::shared::{self, Shared};
 
 /// After the other observers, who may still enqueue.
 pub(super) fn before(what: Before) -> Result<()> {
     if what == Before::Prepare {
+        refuse_permits()?;
         keep_promises()?;
     }
     PENDING.with_borrow_mut(|pending| {
@@ -88,6 +89,19 @@ fn end_changing() {
         all.drain(..)
             .for_each(|index| shared.queues()[index].end_changing());
     });
+}
+
+/// What queue_run has run holds a permit of its queue, which nobody could give back at COMMIT PREPARED. Without it, others would
+/// run the next job of a queue of concurrency 1 before this transaction has ended.
+fn refuse_permits() -> Result<()> {
+    let held = PENDING.with_borrow(|pending| pending.permits.first().map(|held| held.1));
+    let Some(key) = held else { return Ok(()) };
+    let name = cache::name_of(key.queue_id).unwrap_or_else(|| key.queue_id.to_string());
+    Err(Error::new(
+        SqlState::FEATURE_NOT_SUPPORTED,
+        format!("cannot PREPARE a transaction that has run jobs of queue \"{name}\" with pushy.queue_run()"),
+    )
+    .hint("COMMIT it, or let executors run the jobs."))
 }
 
 /// Cancels that are promised at the commit of this session are carried out by the transaction that is prepared.
@@ -273,6 +287,9 @@ impl Pending {
             enqueued.fetch_add(known.jobs, Ordering::Relaxed);
             tell(shared, known);
         }
+        if !self.unplaced.is_empty() {
+            self.tell_unplaced(shared, database);
+        }
         tell_waiting(shared, self.waiting_from.min(self.locked_waiting));
         if self.due != NEVER {
             if let Some(slot) = shared.find_database(database) {
@@ -316,6 +333,25 @@ impl Pending {
         }
     }
 
+    #[cold]
+    fn tell_unplaced(&self, shared: &Shared, database: u32) {
+        let definitions = shared
+            .find_database(database)
+            .map_or(0, |place| place.definitions.load(Ordering::SeqCst));
+        for (key, before) in &self.unplaced {
+            if let Some(index) = shared.find_queue(*key) {
+                for priority in 0..PRIORITIES {
+                    shared.announce(index, *key, priority, 0);
+                }
+                shared.wake_for(index);
+            }
+            if *before != definitions {
+                // The queue may have been dropped meanwhile; a drop that comes later looks itself.
+                ask_for_orphans(shared, database);
+            }
+        }
+    }
+
     /// What seldom changes: definitions, tables that take turns, the extension itself.
     #[cold]
     fn tell_changes(&self, shared: &Shared, database: u32) {
@@ -339,6 +375,9 @@ impl Pending {
                         shared.queues()[index].tell_drain();
                         shared.set_ready(index);
                         shared.wake_for(index);
+                    } else if let Some(slot) = shared.find_database(database) {
+                        // The scheduler reads the queues, and gives it a place.
+                        shared.announce_due(slot, 0);
                     }
                 }
                 Change::Dropped { key, .. } => {
@@ -379,15 +418,15 @@ impl Pending {
             shared.set_ready(*index);
             shared.wake_for(*index);
         }
-        let mut kept_out = 0;
-        if let (End::Prepare, Some(place)) = (end, self.prepared) {
-            // What keeps workers out of this database does so until COMMIT PREPARED or ROLLBACK PREPARED.
+        if let (End::Prepare, Some(name)) = (end, &self.prepares) {
+            // What keeps workers out of databases does so until COMMIT PREPARED or ROLLBACK PREPARED.
             let here = crate::pg::database::current();
-            kept_out = here;
-            let times = self.quiesced.iter().filter(|oid| **oid == here).count();
-            shared.settle_prepared(place, here, times as u32);
+            let concerns_us = transaction_end::is_expected();
+            if shared.note_prepared(here, name, concerns_us, &self.quiesced) {
+                return;
+            }
         }
-        for oid in self.quiesced.iter().filter(|oid| **oid != kept_out) {
+        for oid in &self.quiesced {
             if let Some(slot) = shared.find_database(*oid) {
                 slot.quiesced.fetch_sub(1, Ordering::SeqCst);
                 for (index, queue) in shared.queues().iter().enumerate() {

@@ -33,6 +33,7 @@ impl Launching {
                 self.shared.free_database(oid);
                 self.recorder.forget_database(oid);
                 self.last_started.retain(|group, _| group.0 != oid);
+                self.hangs.retain(|other| other != oid);
             }
         }
         // Before the ready bits are read: a process that finds `left_out` does not call the launcher, but has set its
@@ -81,6 +82,8 @@ impl Launching {
             return;
         }
         self.swept_at = now;
+        // Who may connect where was perhaps changed by hand (UPDATE pg_database), which nobody tells.
+        self.refresh_databases();
         let xid = transaction::next_xid();
         if xid == self.last_xid {
             return;

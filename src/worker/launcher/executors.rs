@@ -2,22 +2,25 @@
 
 use std::sync::atomic::Ordering;
 
-use pushy_core::capacity::SLICE_US;
+use pushy_core::capacity::{retry_delay, SLICE_US, START_US};
 
-use super::{retry_delay, Group, Launching, SWEEP_US};
+use super::{look_at_start, Group, Launching, LOST_US};
 use crate::errors::{Error, SqlState};
 use crate::pg::worker::{self, Status};
-use crate::pg::{clock, ereport, transaction};
+use crate::pg::{clock, ereport, signals, transaction};
 use crate::queue::fitness::{self, Unfit};
 use crate::settings;
 use crate::shared::database::{Presence, NEVER};
-use crate::shared::executor::ExecutorState;
+use crate::shared::executor::{Executor, ExecutorState};
 use crate::worker::executor;
 
 impl Launching {
-    /// Looks after executors that have ended: what their note says, and those that never came up.
-    pub(super) fn reap_executors(&mut self) {
-        for (slot, executor) in self.shared.executors.iter().enumerate() {
+    /// Looks after executors that have ended: what their note says, and those that never came up. Answers when to look at
+    /// those that are coming.
+    pub(super) fn reap_executors(&mut self) -> i64 {
+        let shared = self.shared;
+        let mut next = NEVER;
+        for (slot, executor) in shared.executors.iter().enumerate() {
             let state = executor.state();
             if state == ExecutorState::Free {
                 let ended = self.executors.remove(&slot);
@@ -37,20 +40,48 @@ impl Launching {
                 executor.database.load(Ordering::SeqCst),
                 executor.role.load(Ordering::SeqCst),
             );
-            if state != ExecutorState::Starting {
+            let started_at = executor.started_at.load(Ordering::SeqCst);
+            if !state.is_coming() {
                 self.end_trouble(group);
+                self.hangs.came_up(group.0, started_at);
                 continue;
             }
-            let gone = match self.executors.get(&slot) {
+            let now = clock::now().0;
+            let is_gone = match self.executors.get(&slot) {
                 Some((handle, _)) => handle.status() == Status::Stopped,
-                // A launcher before us started it: long enough ago, it is not coming.
-                None => clock::now().0 - executor.started_at.load(Ordering::SeqCst) > SWEEP_US,
+                // A launcher before us started it.
+                None => now - started_at > LOST_US,
             };
-            if gone {
+            if is_gone && executor.give_up_start() {
                 self.executors.remove(&slot);
-                executor.release();
+                if let Some(place) = shared.find_database(group.0) {
+                    place.worker_left.broadcast();
+                }
+            } else {
+                if state == ExecutorState::Connecting && now - started_at > START_US {
+                    self.end_start(executor, group, now);
+                }
+                next = next.min(look_at_start(started_at, now));
             }
         }
+        next
+    }
+
+    /// Ends an executor that has not come up in time.
+    #[cold]
+    fn end_start(&mut self, executor: &Executor, group: Group, now: i64) {
+        if !executor.stop_requested.swap(true, Ordering::SeqCst) {
+            let times = self.hangs.ended(group.0, now);
+            let trouble = self.groups.entry(group).or_default();
+            trouble.retry_at = now + retry_delay(trouble.failures);
+            let retry_at = trouble.retry_at;
+            self.show_retry(group, retry_at);
+            if times == 1 {
+                let name = self.names.get(&group.0).cloned();
+                say_hanging(&name.unwrap_or_else(|| group.0.to_string()));
+            }
+        }
+        signals::terminate(executor.pid.load(Ordering::SeqCst));
     }
 
     /// An executor's end was judged: to be carried out by a scheduler, or nobody's fault.
@@ -102,7 +133,7 @@ impl Launching {
                     continue;
                 }
                 match executor.state() {
-                    ExecutorState::Starting => coming = true,
+                    ExecutorState::Starting | ExecutorState::Connecting => coming = true,
                     ExecutorState::Idle => coming |= executor.wake_if_idle(),
                     ExecutorState::Busy if !executor.stop_requested.load(Ordering::SeqCst) => {
                         *serving += 1;
@@ -171,7 +202,9 @@ impl Launching {
         // Before the slot is reserved: a note in a taken slot does not count as one left behind.
         let judged = self.recorder.judge_exit(slot);
         self.tell_verdicts(judged);
-        shared.executors[slot].reserve(group.0, group.1);
+        let Some(ticket) = shared.executors[slot].reserve(slot, group.0, group.1) else {
+            return Err(now + SLICE_US);
+        };
         // A start counts as failed until the executor has come up: one that never does is tried less and less often.
         let trouble = self.groups.entry(group).or_default();
         trouble.retry_at = now + retry_delay(trouble.failures);
@@ -182,14 +215,14 @@ impl Launching {
             self.show_retry(group, retry_at);
         }
         if let Some(unfit) = self.obstacle(group) {
-            shared.executors[slot].release();
+            shared.executors[slot].give_up_start();
             if first {
                 self.say_waiting(group, &unfit);
             }
             return Err(now);
         }
         let title = format!("pushy executor: {}", self.names[&group.0]);
-        match worker::start(&executor::KIND, &title, slot) {
+        match worker::start(&executor::KIND, &title, ticket.to_arg()) {
             Some(handle) => {
                 self.executors.insert(slot, (handle, group));
                 self.last_started.insert(group, now);
@@ -197,7 +230,7 @@ impl Launching {
             }
             None => {
                 self.end_trouble(group);
-                shared.executors[slot].release();
+                shared.executors[slot].give_up_start();
                 Err(self.starve(now))
             }
         }
@@ -248,4 +281,17 @@ impl Launching {
             )),
         );
     }
+}
+
+fn say_hanging(database: &str) {
+    ereport::log(
+        &Error::new(
+            SqlState::LOCK_NOT_AVAILABLE,
+            format!(
+                "jobs in database \"{database}\" wait: an executor that was started there did not come up within {} s, and was ended",
+                START_US / 1_000_000
+            ),
+        )
+        .hint("Somebody holds what every new session of the database needs (VACUUM FULL or LOCK of a table of pg_catalog): pg_locks tells who. It is tried again, after 0.5 to 60 seconds; this is said once until they run."),
+    );
 }

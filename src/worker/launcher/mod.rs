@@ -7,9 +7,11 @@ mod relays;
 mod room;
 mod schedulers;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
+
+use pushy_core::capacity::{Hangs, SLICE_US, START_US};
 
 use super::recorder::{self, Recorder};
 use crate::pg::worker::{self, Handle, Kind, Status};
@@ -28,8 +30,13 @@ const KIND: Kind = Kind {
 const SWEEP_US: i64 = 60_000_000;
 /// A clock that is set back by less holds nobody up.
 const SET_BACK_US: i64 = 1_000_000;
-/// The longest wait before a worker that failed to start is tried again.
-const MOST_RETRY_US: i64 = 60_000_000;
+/// A process that has not entered itself so long (µs) after its start, and that a launcher before this one has started, is
+/// not coming. One that comes all the same finds that it is not meant, and leaves.
+const LOST_US: i64 = SWEEP_US;
+/// A start that takes longer (µs), for somebody holds the database (one who copies it, say), does not keep others from theirs.
+const MOST_START_US: i64 = 1_000_000;
+/// So many servants of databases that have failed before may hang at a time.
+const MOST_HANGING: usize = 2;
 
 pub fn register() {
     worker::register_static(&KIND, "pushy launcher", Duration::from_secs(1));
@@ -63,6 +70,7 @@ fn launcher(_arg: usize) {
         look: None,
         look_after: clock::now().0 + schedulers::FIRST_LOOK_US,
         groups: HashMap::new(),
+        hangs: Hangs::default(),
         last_xid: 0,
         swept_at: clock::now().0,
         looked: (clock::now().0, Instant::now()),
@@ -97,6 +105,7 @@ struct Launching {
     /// No first look into a database begins before this time (µs).
     look_after: i64,
     groups: HashMap<Group, Trouble>,
+    hangs: Hangs,
     last_xid: u64,
     swept_at: i64,
     /// What clock and stopwatch said the last time.
@@ -121,10 +130,10 @@ impl Launching {
             if self.shared.access_changed.swap(false, Ordering::SeqCst) {
                 self.forgive();
             }
-            self.reap_executors();
-            self.reap_schedulers();
-            self.reap_relays();
             let mut next = clock::now().0 + SWEEP_US;
+            next = next.min(self.reap_executors());
+            next = next.min(self.reap_schedulers());
+            next = next.min(self.reap_relays());
             // Before the ready bits are read: a process that finds `closed` does not call the launcher, but has set its
             // bit.
             let enabled = settings::enabled();
@@ -152,6 +161,7 @@ impl Launching {
             return;
         }
         self.shared.set_back(now);
+        self.hangs.set_back(now);
         self.swept_at = self.swept_at.min(now);
         self.starved_since = self.starved_since.map(|since| since.min(now));
         self.look = None;
@@ -168,6 +178,7 @@ impl Launching {
         for trouble in self.groups.values_mut() {
             trouble.retry_at = 0;
         }
+        self.hangs.forgive();
         for place in &self.shared.databases {
             place.scheduler.forgive();
             place.log.relay.forgive();
@@ -175,27 +186,52 @@ impl Launching {
     }
 }
 
-/// Forgets workers that have ended, counting the failure of those that had not come up: their database may
-/// be gone, or full.
-fn reap(handles: &mut HashMap<u32, Handle>, shared: &Shared, servant: fn(&Database) -> &Servant) {
-    handles.retain(|oid, handle| {
-        if handle.status() != Status::Stopped {
-            return true;
+/// Forgets workers that have ended, gives up those that are not coming, and ends those that have not come up in time.
+/// Answers when to look again.
+fn reap(
+    handles: &mut HashMap<u32, Handle>,
+    shared: &Shared,
+    servant: fn(&Database) -> &Servant,
+) -> i64 {
+    let now = clock::now().0;
+    let ended: HashSet<u32> = handles
+        .iter()
+        .filter(|(_, handle)| handle.status() == Status::Stopped)
+        .map(|(oid, _)| *oid)
+        .collect();
+    let mut next = NEVER;
+    for place in shared.databases.iter().filter(|place| place.oid() != 0) {
+        let (oid, servant) = (place.oid(), servant(place));
+        let Some(since) = servant.coming_since() else {
+            continue;
+        };
+        let is_gone =
+            ended.contains(&oid) || (!handles.contains_key(&oid) && now - since > LOST_US);
+        if is_gone && servant.give_up_start(now) {
+            // Somebody may wait for it to be gone.
+            place.worker_left.broadcast();
+            continue;
         }
-        if let Some(place) = shared.find_database(*oid) {
-            let servant = servant(place);
-            if servant.end_starting() {
-                let failures = servant.count_failure();
-                servant.set_retry_at(clock::now().0 + retry_delay(failures));
-                // Somebody may wait for it to be gone.
-                place.worker_left.broadcast();
-            }
+        if servant.is_connecting() && now - since > START_US {
+            signals::terminate(servant.pid());
         }
-        false
-    });
+        next = next.min(look_at_start(since, now));
+    }
+    handles.retain(|oid, _| !ended.contains(oid));
+    next
 }
 
-/// How long to wait after so many failures in a row.
-fn retry_delay(failures: u32) -> i64 {
-    (500_000i64 << failures.min(8)).min(MOST_RETRY_US)
+/// When to look again at a start that has not come up.
+fn look_at_start(since: i64, now: i64) -> i64 {
+    (since + START_US + 1).max(now + SLICE_US)
+}
+
+/// Whether the start of a servant may be tried: one of a database that has failed before only while few hang, because each
+/// that hangs takes a slot of the server's workers.
+fn may_try(shared: &Shared, of: fn(&Database) -> &Servant, servant: &Servant, now: i64) -> bool {
+    let hangs = |place: &&Database| {
+        let since = of(place).coming_since();
+        place.oid() != 0 && since.is_some_and(|since| since < now - MOST_START_US)
+    };
+    !servant.has_failed() || shared.databases.iter().filter(hangs).count() < MOST_HANGING
 }

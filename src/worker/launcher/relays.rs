@@ -2,16 +2,17 @@
 
 use std::sync::atomic::Ordering;
 
-use super::{reap, Launching};
+use super::{may_try, reap, Launching};
 use crate::pg::clock;
 use crate::pg::worker;
 use crate::relay;
 use crate::shared::database::{Database, Presence, NEVER};
+use crate::shared::servant::Servant;
 
 impl Launching {
-    /// Looks after relays that have ended before they came up.
-    pub(super) fn reap_relays(&mut self) {
-        reap(&mut self.relays, self.shared, |place| &place.log.relay);
+    /// Looks after relays that have ended or do not come up; answers when to look again.
+    pub(super) fn reap_relays(&mut self) -> i64 {
+        reap(&mut self.relays, self.shared, relay_of)
     }
 
     /// Starts relays where they are due; answers when the next one is.
@@ -30,16 +31,19 @@ impl Launching {
                 continue;
             }
             let log = &place.log;
-            log.relay.set_starting(now);
+            if !may_try(shared, relay_of, &log.relay, now) {
+                continue;
+            }
+            let ticket = log.relay.set_starting(oid, now);
             let due = log.relay_due.swap(NEVER, Ordering::SeqCst);
             let title = format!("pushy relay: {}", self.names[&oid]);
-            match worker::start(&relay::KIND, &title, oid as usize) {
+            match worker::start(&relay::KIND, &title, ticket.to_arg()) {
                 Some(handle) => {
                     self.relays.insert(oid, handle);
                     self.fed();
                 }
                 None => {
-                    log.relay.end_starting();
+                    log.relay.take_back_start();
                     log.relay_due.store(due, Ordering::SeqCst);
                     next = next.min(self.starve(now));
                     next = next.min(self.make_room((oid, 0), now));
@@ -49,6 +53,10 @@ impl Launching {
         }
         next
     }
+}
+
+fn relay_of(place: &Database) -> &Servant {
+    &place.log.relay
 }
 
 /// When the relay of a database is wanted (µs), 0 for now; NEVER where it runs, or must not.

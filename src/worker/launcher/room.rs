@@ -27,7 +27,7 @@ fn seen(executor: &executor::Executor) -> Option<Executor> {
     let since = executor.batch_began.load(Ordering::SeqCst);
     let doing = match executor.state() {
         ExecutorState::Free => return None,
-        ExecutorState::Starting => Doing::Coming,
+        ExecutorState::Starting | ExecutorState::Connecting => Doing::Coming,
         ExecutorState::Stopping => Doing::Going,
         ExecutorState::Idle => Doing::Idle {
             since: executor.idle_since.load(Ordering::SeqCst),
@@ -59,6 +59,9 @@ impl Launching {
     /// been asked to leave for it.
     pub(super) fn find_room(&self, group: Group, serving: usize, now: i64) -> Result<(), i64> {
         let (slots, executors) = self.seen();
+        self.hangs
+            .may_start(group.0, &executors, now)
+            .map_err(|at| at.unwrap_or(NEVER))?;
         let room = capacity::room(of(group), serving, &executors, &limits(), now);
         if let (Room::Wait(Some(until)), true) = (room, serving > 0) {
             // Commits need not call the launcher before.
@@ -92,6 +95,7 @@ impl Launching {
     /// whose time is over leave. Answers when to look again.
     pub(super) fn stop_surplus(&self, now: i64) -> i64 {
         let limits = limits();
+        // Bounded: each time one more executor is asked.
         loop {
             let (slots, executors) = self.seen();
             match capacity::surplus(&executors, &limits, now) {

@@ -2,11 +2,11 @@
 
 use std::sync::atomic::Ordering;
 
-use super::{reap, Launching};
+use super::{may_try, reap, Launching, MOST_START_US};
 use crate::pg::clock;
 use crate::pg::worker;
 use crate::shared::database::{Database, Presence, NEVER};
-use crate::shared::executor::ExecutorState;
+use crate::shared::servant::Servant;
 use crate::worker::scheduler;
 
 /// A scheduler is started so long before something is due: it takes some milliseconds to come up.
@@ -15,18 +15,20 @@ const LEAD_US: i64 = 200_000;
 pub(super) const FIRST_LOOK_US: i64 = 100_000;
 /// A look that takes longer, for somebody holds a lock, does not keep others from beginning.
 const MOST_LOOK_US: i64 = 1_000_000;
-/// A start that takes longer, for somebody holds the database (one who copies it, say), does not keep others from theirs.
-const MOST_START_US: i64 = 1_000_000;
 /// The longest rest after a look.
 const MOST_REST_US: i64 = 50_000;
 /// The longest wait for an executor that is on its way.
 const MOST_WAIT_US: i64 = 100_000;
 
+fn scheduler_of(place: &Database) -> &Servant {
+    &place.scheduler
+}
+
 impl Launching {
-    /// Looks after schedulers that have ended before they came up.
-    pub(super) fn reap_schedulers(&mut self) {
+    /// Looks after schedulers that have ended or do not come up; answers when to look again.
+    pub(super) fn reap_schedulers(&mut self) -> i64 {
         let shared = self.shared;
-        reap(&mut self.schedulers, shared, |place| &place.scheduler);
+        let next = reap(&mut self.schedulers, shared, scheduler_of);
         let failed: Vec<u32> = shared
             .databases
             .iter()
@@ -36,6 +38,7 @@ impl Launching {
         if failed.iter().any(|oid| self.names.contains_key(oid)) {
             self.refresh_databases();
         }
+        next
     }
 
     /// Starts schedulers where something is due; answers when the next one is.
@@ -47,7 +50,8 @@ impl Launching {
             .databases
             .iter()
             .filter(|place| {
-                place.oid() != 0 && place.scheduler.is_starting_since(now - MOST_START_US)
+                let since = place.scheduler.coming_since();
+                place.oid() != 0 && since.is_some_and(|since| since >= now - MOST_START_US)
             })
             .count();
         let may_look_at = self.next_look(now);
@@ -77,12 +81,12 @@ impl Launching {
                 continue;
             }
             // One after another: two hundred databases at start must not take all slots.
-            if starting > 0 {
+            if starting > 0 || !may_try(shared, scheduler_of, &place.scheduler, now) {
                 continue;
             }
-            place.scheduler.set_starting(now);
+            let ticket = place.scheduler.set_starting(oid, now);
             let title = format!("pushy scheduler: {}", self.names[&oid]);
-            match worker::start(&scheduler::KIND, &title, oid as usize) {
+            match worker::start(&scheduler::KIND, &title, ticket.to_arg()) {
                 Some(handle) => {
                     self.schedulers.insert(oid, handle);
                     starting += 1;
@@ -92,7 +96,7 @@ impl Launching {
                     self.fed();
                 }
                 None => {
-                    place.scheduler.end_starting();
+                    place.scheduler.take_back_start();
                     next = next.min(self.starve(now));
                     next = next.min(self.make_room((oid, 0), now));
                     break;
@@ -118,7 +122,7 @@ impl Launching {
             self.look_after = now + (now - began).min(MOST_REST_US);
         }
         let executors = self.shared.executors.iter();
-        let coming = executors.filter(|executor| executor.state() == ExecutorState::Starting);
+        let coming = executors.filter(|executor| executor.state().is_coming());
         // Each tells us when it has come up.
         let given_up_at =
             coming.map(|executor| executor.started_at.load(Ordering::SeqCst) + MOST_WAIT_US);

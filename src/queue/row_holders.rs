@@ -1,0 +1,64 @@
+//! Who keeps ready jobs locked, so that executors pass over them: for queue_explain.
+
+use super::definition::Definition;
+use crate::errors::{quote_literal, Result};
+use crate::obstacle::{blocked, said, Finding};
+use crate::params;
+use crate::pg::spi::{self, Plan};
+use crate::pg::BuiltinOid;
+use crate::shared::{self, executor::ExecutorState};
+
+use std::sync::atomic::Ordering;
+
+// A transaction holds a lock on its own number; one that is prepared does so in no process. Rows that several share are left
+// out: their xmax is the number of a group.
+static HOLDERS: Plan = Plan::new(
+    "SELECT l.pid, x.gid, pg_catalog.count(*) \
+       FROM (SELECT j.xmax FROM pushy.live_job j \
+              WHERE j.queue_id OPERATOR(pg_catalog.=) $1 AND j.state OPERATOR(pg_catalog.=) 'a'::pg_catalog.\"char\" \
+              LIMIT 10000) j \
+       JOIN pg_catalog.pg_locks l ON l.transactionid OPERATOR(pg_catalog.=) j.xmax \
+        AND l.locktype OPERATOR(pg_catalog.=) 'transactionid'::pg_catalog.text AND l.mode OPERATOR(pg_catalog.=) 'ExclusiveLock'::pg_catalog.text \
+       LEFT JOIN pg_catalog.pg_prepared_xacts x ON x.transaction OPERATOR(pg_catalog.=) j.xmax \
+      GROUP BY l.pid, x.gid ORDER BY 3 DESC",
+    &[BuiltinOid::INT4OID],
+);
+
+/// Transactions other than executors' that hold ready jobs of the queue; as the extension's owner.
+pub fn find(queue: &Definition) -> Result<Vec<Finding>> {
+    let is_executor = |pid: i32| {
+        shared::get().is_some_and(|shared| {
+            let mut executors = shared.executors.iter();
+            executors.any(|executor| {
+                executor.state() != ExecutorState::Free
+                    && executor.pid.load(Ordering::SeqCst) == pid
+            })
+        })
+    };
+    spi::connect(|spi| {
+        let holders = spi.run(&HOLDERS, params![queue.queue_id]);
+        let mut findings = Vec::new();
+        for row in holders.rows() {
+            let count = row.i64(3);
+            let jobs = if count == 1 {
+                "1 ready job is".to_owned()
+            } else {
+                format!("{count} ready jobs are")
+            };
+            match (row.opt_i32(1), row.opt_text(2)?) {
+                (_, Some(gid)) => {
+                    let gid = quote_literal(&gid);
+                    findings.push(blocked(
+                        format!("{jobs} locked by prepared transaction {gid}, and run when it has ended"),
+                        format!("COMMIT PREPARED {gid}, or ROLLBACK PREPARED {gid}"),
+                    ));
+                }
+                (Some(pid), None) if !is_executor(pid) => findings.push(said(format!(
+                    "{jobs} locked by the transaction of process {pid}, and run when it has ended"
+                ))),
+                _ => {}
+            }
+        }
+        Ok(findings)
+    })
+}
