@@ -220,3 +220,22 @@ def test_a_lock_is_waited_for_whatever_lock_timeout_the_role_has(db, role):
                       "AND waitstart < clock_timestamp() - interval '100 ms')")
         session.commit()
     assert db.job_wait(job)["state"] == "completed"
+
+
+@pytest.mark.parametrize("keep", ["1 hour", "0"])
+def test_a_handler_that_rewrites_the_table_of_jobs_ends_its_own_jobs_and_no_others(db, keep):
+    """A superuser's handler may CLUSTER it: each row is elsewhere then."""
+    db.sql("CREATE TABLE done (n int); CREATE FUNCTION work(n jsonb) RETURNS void LANGUAGE plpgsql AS $$BEGIN "
+           "INSERT INTO done VALUES (n::int); "
+           "IF n::int = 3 THEN EXECUTE 'CLUSTER pushy.live_job USING live_job_pkey'; END IF; END$$")
+    db.sql("SELECT pushy.queue_register('q', 'work(jsonb)', keep_completed => %s, concurrency => 1)", keep)
+    # Dead rows at the front of the table, and jobs that wait among those that run.
+    db.sql("SELECT pushy.enqueue_many('q', array_agg(to_jsonb(n + 1000))) FROM generate_series(1, 50) n")
+    db.jobs_wait("q")
+    db.sql("SELECT pushy.queue_pause('q')")
+    for n in range(20):
+        db.sql("SELECT pushy.enqueue('q', %s, delay => '1 day'), pushy.enqueue('q', %s)", str(n + 100), str(n))
+    db.sql("SELECT pushy.queue_resume('q')")
+    db.jobs_wait("q")
+    assert db.rows("SELECT n FROM done WHERE n < 1000 ORDER BY n") == [(n,) for n in range(20)]
+    assert db.value("SELECT count(*) FROM pushy.jobs WHERE state = 'scheduled'") == 20
