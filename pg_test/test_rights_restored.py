@@ -69,7 +69,7 @@ def copy_of(db, cluster):
     return copy
 
 
-RESUME = "SELECT resumed, reason FROM pushy.resume_after_restore() WHERE queue LIKE 'w on %'"
+RESUME = "SELECT resumed, reason FROM pushy.resume_after_restore() WHERE name LIKE '%w on %'"
 FORGED = {
     "another type": [*list(HELD.values())[:3], "NEW.j"], "another value": [*list(HELD.values())[:3], "pg_catalog.to_jsonb(NEW.n)"],
     "a condition left out": [list(HELD.values())[0], "NULL", *list(HELD.values())[2:]], "five": [*HELD.values(), "NEW.n"],
