@@ -199,7 +199,7 @@ def test_a_trigger_without_its_watch_warns_once_a_session_and_table(shop):
     (severity, message, hint), = said
     assert (severity, message) == ("WARNING", 'changes of table public.u are not told: its triggers of watch "condition" are here without the watch')
     for state, fix in target.rows("SELECT state, fix FROM pushy.watches WHERE relation = 'u'::regclass"):
-        assert (state, fix.split("SELECT")[0]) == ("orphaned", "Declare it again with pushy.watch, or run: ")
+        assert (state, fix.split("pushy.unwatch")[0]) == ("orphaned", "SELECT ")
         target.sql("SELECT" + fix.split("SELECT")[1])
     assert "SELECT pushy.unwatch('public.u', 'condition')" in hint
     assert target.value("SELECT count(*) FROM pg_trigger WHERE tgrelid = 'u'::regclass") == 0
