@@ -9,7 +9,7 @@ export PG_CONFIG
 PYTHON    := target/venv/bin/python
 REGRESS   := $(basename $(notdir $(sort $(wildcard pg_test/sql/*.sql))))
 
-.PHONY: help setup all build install uninstall installcheck demo demo-stop test torture fuzz lint bench bench-full dist deb image check-packages third-party advisories clean
+.PHONY: help setup all build install uninstall installcheck demo demo-stop test test-majors torture fuzz lint bench bench-full dist deb image check-packages third-party advisories clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -43,6 +43,9 @@ demo-stop: ## ends that server and deletes it
 
 test: setup ## every test, on servers of their own; TEST='-k retry' picks some
 	@tools/test.sh $(TEST)
+
+test-majors: setup ## the same on PostgreSQL 16, 17 and 18, kept in a cache; SMOKE=1: a few minutes of it, MAJORS='17 18' picks some
+	@tools/test_majors.sh "$(or $(MAJORS),16 17 18)" $(if $(SMOKE),-m smoke) $(TEST)
 
 torture: setup ## clients with all their habits, every fault, a standby promoted now and then: SEED=7 MINUTES=10
 	@tools/build.sh dev

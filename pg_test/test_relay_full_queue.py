@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 from harness import account
+from harness.versions import notify_segment_digits
 from harness.waiting import wait_for
 
 SEGMENTS = 0x8000
@@ -20,11 +21,12 @@ FILLER = "SELECT count(pg_notify('filler', repeat('x', 4200) || %s + n)) FROM ge
 def fill_the_queue(cluster):
     """Answers the session that sleeps."""
     folder = cluster.data / "pg_notify"
-    shared = folder / "0001"
+    digits = notify_segment_digits(cluster)
+    shared = folder / f"{1:0{digits}X}"
     shared.touch(mode=0o600)
     account.give(shared)
     for number in range(2, SEGMENTS):
-        os.symlink(shared.name, folder / f"{number:04X}")
+        os.symlink(shared.name, folder / f"{number:0{digits}X}")
     sleeper = cluster.connect("postgres")
     sleeper.execute("LISTEN anything")
     sleeper.execute("BEGIN")

@@ -102,6 +102,21 @@ def test_what_was_committed_before_the_server_stopped_is_told_when_it_is_up(make
     assert payloads(ear, 1) == ["1"]
 
 
+@pytest.mark.parametrize("mode", ["smart", "fast"])
+def test_an_orderly_restart_tells_nothing_again(make_cluster, mode):
+    db = make_cluster().database()
+    ear = db.listen("orders")
+    notify(db, "orders", "1")
+    assert payloads(ear, 1) == ["1"]
+    # It has told, and sleeps; what sleeps for long has written that down anyway.
+    db.wait_until("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'pushy relay' AND state = 'idle'", 1)
+    db.close()
+    db.cluster.restart(mode)
+    ear = db.listen("orders")
+    notify(db, "orders", "2")
+    assert payloads(ear, 1) == ["2"]
+
+
 def test_a_prepared_notice_is_told_when_it_is_committed(db):
     """NOTIFY itself is refused there."""
     ear = db.listen("orders")

@@ -325,7 +325,6 @@ def test_pg_upgrade_keeps_the_guard_and_what_it_guards(make_cluster):
     db = db.of(new)
     assert db.rows(guards) == before and len(before) > 30
     refused(db.connect(user="etl"), "UPDATE pushy.queue SET priority = 1", "42501")
-    db.sql("SELECT pushy.resume_after_restore()")
     run(db, count=2)
     assert db.job(later)["state"] == "scheduled"
 

@@ -67,6 +67,21 @@ COMMENT ON TABLE pushy.queue IS 'Queues as registered; see the view pushy.queues
 ALTER SEQUENCE pushy.queue_id_seq OWNED BY pushy.queue.queue_id;
 
 
+-- Not dumped, on purpose: what has it was not restored but taken over (src/queue/upgrade.rs).
+CREATE TABLE pushy.home (
+  system    bigint NOT NULL,
+  database  oid    NOT NULL,
+  extension oid    NOT NULL,
+  PRIMARY KEY (system)
+) USING heap;
+COMMENT ON TABLE pushy.home IS
+  'One row: the cluster, the database and the number of the extension where it has lived until now. By it a scheduler sees that pg_upgrade was here.';
+INSERT INTO pushy.home
+  SELECT (pg_catalog.pg_control_system()).system_identifier,
+         (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()),
+         (SELECT e.oid FROM pg_catalog.pg_extension e WHERE e.extname OPERATOR(pg_catalog.=) 'pushy');
+
+
 CREATE TABLE pushy.queue_acl (
   queue_id     int     NOT NULL,
   grantee      oid     NOT NULL,   -- 0 is PUBLIC

@@ -18,8 +18,6 @@ mod watch;
 mod worker;
 mod write_guard;
 
-::pgrx::pg_module_magic!(name, version);
-
 pgrx::extension_sql_file!("../sql/schema.sql", name = "schema", bootstrap);
 pgrx::extension_sql_file!(
     "../sql/channel.sql",

@@ -374,7 +374,8 @@ READS_WORDS = {
     r"\b(?:raw_parser|raw_parse\w*)\(": {"src/pg/identifier.rs", "src/pg/vacuum.rs"},  # to a tree of names, nothing is looked up
     r"stringToNode\(|expression_planner|\bExecInitExpr|\bExecPrepareExpr|\btransform[A-Z]\w+\(|eval_const": {"src/pg/expression.rs"},
     r"InputFunctionCall|ReceiveFunctionCall": {"src/pg/text.rs"},  # of jsonb
-    r"\bto_reg\w+\b,|\breg\w+in\b|stringToQualifiedNameList\(|parseTypeString|parseNameAndArgTypes": {"src/pg/function_catalog.rs"},
+    r"\bto_reg\w+\b,|\breg\w+in\b|stringToQualifiedNameList\(|qualified_name\(|parseTypeString|parseNameAndArgTypes": {
+        "src/pg/function_catalog.rs", "src/pg/major.rs"},  # the latter for the former
     r"\bcommand_of\(": {"src/pg/spi.rs", "src/pg/catalog_trigger.rs"},
 }
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Every other supported PostgreSQL, as a tree of its own beside the machine's: tools/majors.sh 16 17 18 makes what is missing, then
-# prints the pg_config of each. Nothing of the machine is changed. The trees are made once and kept, for all checkouts.
+# prints the pg_config of each; --folder prints where they lie. Nothing of the machine is changed. The trees are made once and kept, for all checkouts.
 #   16: the wheel `pgserver` of PyPI, whose PostgreSQL has no contrib and no PL/Python
 #   17: the packages of Debian 13, 18: those of Debian sid, unpacked; their programs are told, by patchelf, to take the
 #       libraries of the tree, the C library among them, so that they run on this Debian as they do on theirs.
@@ -15,8 +15,8 @@ else
     MAJORS=${PUSHY_MAJORS:-${XDG_CACHE_HOME:-$HOME/.cache}/pushy/majors}
 fi
 PGSERVER=0.1.4
-# What a tree is made by: one made by an older form of this file is made again.
-MADE_BY=$(sha256sum <tools/majors.sh | cut -c 1-16)
+# Counted up when trees are made in another way: those made before are made again.
+FORM=1
 
 pg_config_of() {
     case $1 in
@@ -93,14 +93,18 @@ make_tree() {
     if [ "$1" = 16 ]; then wheel "$tree"; else packages "$tree" "$1"; fi
     "$(pg_config_of "$1")" --version
     "$(dirname "$(pg_config_of "$1")")/postgres" --version
-    echo "$MADE_BY" >"$tree/made"
+    echo "$FORM" >"$tree/made"
 }
 
+if [ "${1:-}" = --folder ]; then
+    echo "$MAJORS"
+    exit
+fi
 mkdir -p "$MAJORS"
 exec 9>"$MAJORS/lock"
 flock 9
 for major in "$@"; do
-    if [ "$(cat "$MAJORS/$major/made" 2>/dev/null)" != "$MADE_BY" ]; then
+    if [ "$(cat "$MAJORS/$major/made" 2>/dev/null)" != "$FORM" ]; then
         step "PostgreSQL $major, a tree of its own in $MAJORS" make_tree "$major" >&2
     fi
     pg_config_of "$major"

@@ -16,7 +16,7 @@ if [[ $PG_CONFIG == /usr/lib/postgresql/* ]]; then
     PACKAGES+=("postgresql-$PG_MAJOR" "postgresql-server-dev-$PG_MAJOR")
 fi
 if [ "$kind" = all ]; then
-    PACKAGES+=(python3 python3-venv libpostgresql-jdbc-java)
+    PACKAGES+=(python3 python3-venv patchelf libpostgresql-jdbc-java)
     [[ $PG_CONFIG != /usr/lib/postgresql/* ]] || PACKAGES+=("postgresql-plpython3-$PG_MAJOR")
     # Any JDK serves the test of JDBC.
     command -v javac >/dev/null || PACKAGES+=(default-jdk-headless)

@@ -148,19 +148,26 @@ def bindings(major: int) -> str:
     return files[0].read_text()
 
 
+def place(major: int, installed: str, in_wheel: str) -> Path | None:
+    """A file or folder of a server: this machine's, or one of those that tools/majors.sh has made."""
+    trees = Path(subprocess.check_output([ROOT / "tools" / "majors.sh", "--folder"], text=True).strip()) / str(major)
+    found = [Path("/") / installed, trees / installed, trees / "pgserver" / "pginstall" / in_wheel]
+    return next((path for path in found if path.exists()), None)
+
+
 def exported(major: int) -> set[str] | None:
-    """The symbols of an installed server."""
-    server = Path(f"/usr/lib/postgresql/{major}/bin/postgres")
-    if not server.exists():
+    """The symbols of a server that is here."""
+    server = place(major, f"usr/lib/postgresql/{major}/bin/postgres", "bin/postgres")
+    if server is None:
         return None
     listed = subprocess.run(["nm", "-D", "--defined-only", server], capture_output=True, text=True, check=True).stdout
     return {line.split()[-1].split("@")[0] for line in listed.splitlines()}
 
 
 def installed_headers(major: int) -> str | None:
-    folder = Path(f"/usr/include/postgresql/{major}/server")
+    folder = place(major, f"usr/include/postgresql/{major}/server", "include/postgresql/server")
     names = ("commands/async.h", "commands/sequence.h", "storage/pmsignal.h", "utils/elog.h", "utils/timeout.h")
-    if not folder.exists():
+    if folder is None:
         return None
     return re.sub(r"\s*pg_attribute_\w+(\(\d+, \d+\))?", "", "\n".join((folder / name).read_text() for name in names))
 

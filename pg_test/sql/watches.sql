@@ -7,7 +7,7 @@ SELECT pushy.watch('orders', channel => '"Orders"', events => '{truncate,update}
                    condition => 'NEW.amount > 100', payload => 'diff');
 SELECT pushy.watch('orders', channel => 'totals', level => 'statement', payload => 'none', name => 'Per statement');
 SELECT tgname, regexp_replace(pg_get_triggerdef(oid), '[0-9a-f-]{36}', 'token') AS pg_get_triggerdef FROM pg_trigger WHERE tgrelid = 'orders'::regclass ORDER BY tgname COLLATE "C";
-SELECT relation, name, channel, events, columns, condition, payload, level, queue, owner, state
+SELECT relation, name, channel, events, columns, condition, payload, level, queue, owner = current_user AS mine, state
   FROM pushy.watches ORDER BY name COLLATE "C";
 
 -- Declared again as it is: nothing happens. Otherwise: it is another.

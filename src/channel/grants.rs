@@ -6,6 +6,7 @@ use super::topics;
 use crate::errors::{quote_literal, Error, Result, SqlState};
 use crate::log::subscription::table;
 use crate::pg::function::{Answer, Call};
+use crate::pg::home::Home;
 use crate::pg::value::Timestamp;
 use crate::pg::{ereport, identifier, identity, text, transaction, Oid};
 use crate::queue::grant::{grantee, no_such_role};
@@ -252,9 +253,18 @@ fn channel_grant_rows(call: Call) -> Result<Answer> {
 /// Channels that came here by a restore or a copy, of this caller or all: what they are called, and what is in the way.
 pub fn move_in_all(all: bool) -> Result<Vec<(String, Option<String>)>> {
     let caller = identity::current_user();
+    move_in_those(|owned| !owned.is_home() && (all || owned.is_owned_by(caller)))
+}
+
+/// The same for those whose home was `before`, which this database was until pg_upgrade.
+pub fn move_in_from(before: &Home) -> Result<Vec<(String, Option<String>)>> {
+    move_in_those(|owned| owned.was_at_home(before))
+}
+
+fn move_in_those(wanted: impl Fn(&Owned) -> bool) -> Result<Vec<(String, Option<String>)>> {
     let mut answered = Vec::new();
     for mut owned in identity::as_owner(owned::all)? {
-        if owned.is_home() || !(all || owned.is_owned_by(caller)) {
+        if !wanted(&owned) {
             continue;
         }
         let name = format!("channel {}", Channel::shown_ident(&owned.channel));

@@ -9,5 +9,5 @@ mod reading;
 mod refusals;
 mod topics;
 
-pub use grants::move_in_all;
+pub use grants::{move_in_all, move_in_from};
 pub use name::Channel;

@@ -2,6 +2,7 @@
 
 use crate::errors::{Error, Result, SqlState};
 use crate::params;
+use crate::pg::home::Home;
 use crate::pg::spi::{self, Plan, Row};
 use crate::pg::{array, database, home, identity, role_lock, transaction, BuiltinOid, Oid};
 
@@ -173,6 +174,10 @@ impl Owned {
     /// Whether the grants were made here, in this cluster and database.
     pub fn is_home(&self) -> bool {
         self.is_of_this_cluster() && self.home_database == database::current()
+    }
+
+    pub fn was_at_home(&self, place: &Home) -> bool {
+        self.home_system == place.system && self.home_database == place.database.to_u32()
     }
 
     /// The owner as it is known here; None: gone.

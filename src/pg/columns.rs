@@ -4,6 +4,7 @@ use pgrx::pg_sys::{self, Datum};
 
 use super::guard::guarded;
 use super::json::{self, ValueWriter};
+use super::major;
 use super::varlena::Varlena;
 
 extern "C-unwind" {
@@ -127,10 +128,8 @@ impl Columns {
     pub unsafe fn from_desc(desc: pg_sys::TupleDesc) -> Self {
         Self(
             (0..(*desc).natts)
-                .map(|index| &*attribute(desc, index))
+                .map(|index| &*major::attribute(desc, index))
                 .filter(|attribute| !attribute.attisdropped)
-                // A virtual generated column (18) has no value in the row.
-                .filter(|attribute| attribute.attgenerated as u8 != b'v')
                 .map(|attribute| Column::of(attribute))
                 .collect(),
         )
@@ -179,13 +178,6 @@ impl Columns {
             column.write(tuple, out);
         });
     }
-}
-
-unsafe fn attribute(desc: pg_sys::TupleDesc, index: i32) -> *const pg_sys::FormData_pg_attribute {
-    #[cfg(not(feature = "pg18"))]
-    return (*desc).attrs.as_ptr().add(index as usize);
-    #[cfg(feature = "pg18")]
-    return pg_sys::TupleDescAttr(desc, index);
 }
 
 impl<'a> Tuple<'a> {

@@ -2,7 +2,7 @@
 
 use pgrx::pg_sys;
 
-use super::text;
+use super::{major, text};
 
 /// The OID of this session's database.
 pub fn current() -> u32 {
@@ -112,19 +112,11 @@ pub fn all() -> Vec<Database> {
 /// nothing of it.
 pub fn rows_written(oid: u32) -> Option<u64> {
     // SAFETY: a copy of shared statistics, or null.
-    #[cfg(feature = "pg15")]
     unsafe {
         pg_sys::pgstat_clear_snapshot();
         pg_sys::pgstat_fetch_stat_dbentry(pg_sys::Oid::from(oid))
             .as_ref()
-            .map(|s| (s.n_tuples_inserted + s.n_tuples_updated + s.n_tuples_deleted) as u64)
-    }
-    #[cfg(not(feature = "pg15"))]
-    unsafe {
-        pg_sys::pgstat_clear_snapshot();
-        pg_sys::pgstat_fetch_stat_dbentry(pg_sys::Oid::from(oid))
-            .as_ref()
-            .map(|s| (s.tuples_inserted + s.tuples_updated + s.tuples_deleted) as u64)
+            .map(|entry| major::rows_written(entry) as u64)
     }
 }
 
@@ -151,15 +143,7 @@ pub fn owner(oid: u32) -> Option<pg_sys::Oid> {
 
 /// Whether `role` owns a database, or has its owner's rights.
 pub fn is_owner(oid: u32, role: pg_sys::Oid) -> bool {
-    // SAFETY: an ACL look-up.
-    #[cfg(feature = "pg15")]
-    unsafe {
-        pg_sys::pg_database_ownercheck(pg_sys::Oid::from(oid), role)
-    }
-    #[cfg(not(feature = "pg15"))]
-    unsafe {
-        pg_sys::object_ownercheck(pg_sys::DatabaseRelationId, pg_sys::Oid::from(oid), role)
-    }
+    major::owns_database(pg_sys::Oid::from(oid), role)
 }
 
 /// Whether `role` may create a database from this one: CREATEDB, and its owner or it a template

@@ -4,7 +4,7 @@ use pgrx::pg_sys::{self, Oid};
 
 use super::failure::{self, Failure};
 use super::spi::{self, Plan};
-use super::{identifier, identity, text, BuiltinOid};
+use super::{identifier, identity, major, text, BuiltinOid};
 use crate::errors::Result;
 use crate::params;
 
@@ -123,10 +123,7 @@ pub fn count_by_name(name: &str) -> std::result::Result<usize, Failure> {
     };
     // SAFETY: parses the name as the server does; the list is palloc'd.
     failure::catch(|| unsafe {
-        #[cfg(feature = "pg15")]
-        let names = pg_sys::stringToQualifiedNameList(name.as_ptr());
-        #[cfg(not(feature = "pg15"))]
-        let names = pg_sys::stringToQualifiedNameList(name.as_ptr(), std::ptr::null_mut());
+        let names = major::qualified_name(&name);
         let mut found = pg_sys::FuncnameGetCandidates(
             names,
             -1,

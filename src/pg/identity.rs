@@ -6,6 +6,7 @@ use std::ffi::CString;
 use pgrx::pg_sys::{self, Oid};
 
 use super::function::Answer;
+use super::major::{self, Object};
 use super::per_process::PerProcess;
 use super::utility::Whose;
 use super::{guc, invalidation, text};
@@ -410,48 +411,17 @@ pub fn reads_all_statistics(role: Oid) -> bool {
 
 /// Whether `member` may become `role` by SET ROLE: the SET option from 16, membership before.
 pub fn may_become(member: Oid, role: Oid) -> bool {
-    // SAFETY: cached catalog look-ups.
-    #[cfg(feature = "pg15")]
-    let may = unsafe { pg_sys::is_member_of_role(member, role) };
-    // SAFETY: as above.
-    #[cfg(not(feature = "pg15"))]
-    let may = unsafe { pg_sys::member_can_set_role(member, role) };
-    may && role_exists(member)
-}
-
-/// Whether a role that cannot log in may be a worker's session user (BGWORKER_BYPASS_ROLELOGINCHECK).
-pub const WORKERS_MAY_BE_NOLOGIN: bool = !cfg!(any(feature = "pg15", feature = "pg16"));
-
-/// A privilege bit, as wide as the server's AclMode: 32 bits before 16, 64 from then on.
-fn acl(bit: u32) -> pg_sys::AclMode {
-    #[cfg(feature = "pg15")]
-    {
-        bit
-    }
-    #[cfg(not(feature = "pg15"))]
-    {
-        bit.into()
-    }
+    major::may_set_role(member, role) && role_exists(member)
 }
 
 /// Whether `role` may connect to a database.
 pub fn may_connect(database: u32, role: Oid) -> bool {
-    let database = Oid::from(database);
-    // SAFETY: an ACL look-up.
-    #[cfg(feature = "pg15")]
-    unsafe {
-        pg_sys::pg_database_aclcheck(database, role, acl(pg_sys::ACL_CONNECT))
-            == pg_sys::AclResult::ACLCHECK_OK
-    }
-    #[cfg(not(feature = "pg15"))]
-    unsafe {
-        pg_sys::object_aclcheck(
-            pg_sys::DatabaseRelationId,
-            database,
-            role,
-            acl(pg_sys::ACL_CONNECT),
-        ) == pg_sys::AclResult::ACLCHECK_OK
-    }
+    major::has_privilege(
+        Object::Database,
+        Oid::from(database),
+        role,
+        pg_sys::ACL_CONNECT,
+    )
 }
 
 /// Whether the server refuses one more session of `role` because of its CONNECTION LIMIT; workers do not
@@ -465,40 +435,12 @@ pub fn has_too_many_sessions(role: &Role) -> bool {
 
 /// Whether `role` may execute a function.
 pub fn may_execute(function: Oid, role: Oid) -> bool {
-    // SAFETY: an ACL look-up.
-    #[cfg(feature = "pg15")]
-    unsafe {
-        pg_sys::pg_proc_aclcheck(function, role, acl(pg_sys::ACL_EXECUTE))
-            == pg_sys::AclResult::ACLCHECK_OK
-    }
-    #[cfg(not(feature = "pg15"))]
-    unsafe {
-        pg_sys::object_aclcheck(
-            pg_sys::ProcedureRelationId,
-            function,
-            role,
-            acl(pg_sys::ACL_EXECUTE),
-        ) == pg_sys::AclResult::ACLCHECK_OK
-    }
+    major::has_privilege(Object::Function, function, role, pg_sys::ACL_EXECUTE)
 }
 
 /// Whether `role` has USAGE on a schema.
 pub fn may_use_schema(schema: Oid, role: Oid) -> bool {
-    // SAFETY: an ACL look-up.
-    #[cfg(feature = "pg15")]
-    unsafe {
-        pg_sys::pg_namespace_aclcheck(schema, role, acl(pg_sys::ACL_USAGE))
-            == pg_sys::AclResult::ACLCHECK_OK
-    }
-    #[cfg(not(feature = "pg15"))]
-    unsafe {
-        pg_sys::object_aclcheck(
-            pg_sys::NamespaceRelationId,
-            schema,
-            role,
-            acl(pg_sys::ACL_USAGE),
-        ) == pg_sys::AclResult::ACLCHECK_OK
-    }
+    major::has_privilege(Object::Schema, schema, role, pg_sys::ACL_USAGE)
 }
 
 /// A role's name as a value of type name; NULL for no role, and for one that is gone: another may be called by

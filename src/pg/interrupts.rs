@@ -9,6 +9,24 @@ pub fn check() {
     pgrx::check_for_interrupts!();
 }
 
+/// Does what a process wants to do before a termination that was asked for strikes. Outside a transaction.
+pub fn before_termination(work: impl FnOnce()) {
+    // SAFETY: flags of this process, which die() sets.
+    unsafe {
+        let pending = addr_of_mut!(pg_sys::ProcDiePending);
+        if *pending == 0 {
+            return;
+        }
+        *pending = 0;
+    }
+    work();
+    // SAFETY: as above.
+    unsafe {
+        *addr_of_mut!(pg_sys::ProcDiePending) = 1;
+        *addr_of_mut!(pg_sys::InterruptPending) = 1;
+    }
+}
+
 /// Holds cancels off until dropped; a termination still strikes. For bookkeeping between jobs.
 pub struct CancelsHeld(());
 

@@ -53,6 +53,11 @@ impl ProcessCell {
 /// Sleeps until this process's latch is set or `timeout` has passed (None: no bound). Serves
 /// interrupts after waking, so a SIGTERM ends the process here.
 pub fn wait(timeout: Option<Duration>) {
+    wait_unless_ended(timeout, || ());
+}
+
+/// The same; `last` is done before a SIGTERM ends the process here.
+pub fn wait_unless_ended(timeout: Option<Duration>, last: impl FnOnce()) {
     let mut events = pg_sys::WL_LATCH_SET | pg_sys::WL_EXIT_ON_PM_DEATH;
     let mut milliseconds = -1;
     if let Some(timeout) = timeout {
@@ -72,5 +77,6 @@ pub fn wait(timeout: Option<Duration>) {
     }
     // A cancel that finds a worker asleep is meant for nothing that runs.
     super::interrupts::forget_cancel();
+    super::interrupts::before_termination(last);
     super::interrupts::check();
 }

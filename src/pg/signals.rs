@@ -6,15 +6,13 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
 use pgrx::pg_sys;
 
 use super::insistence::{self, Strike};
+use super::major::pqsignal;
 
 // Declared here for their addresses: the bindings wrap functions in a guard that a handler must not use.
 extern "C-unwind" {
     fn die(signal: c_int);
     fn StatementCancelHandler(signal: c_int);
     fn SignalHandlerForConfigReload(signal: c_int);
-    // A macro of that name from 18 on, because libpq has a function that is called so too.
-    #[cfg_attr(feature = "pg18", link_name = "pqsignal_be")]
-    fn pqsignal(signal: c_int, handler: unsafe extern "C-unwind" fn(c_int));
 }
 
 /// Why a worker's process ended, as its signal handlers know it. Zero: it does not know, so whatever

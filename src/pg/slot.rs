@@ -5,6 +5,8 @@ use std::marker::PhantomData;
 use pgrx::pg_sys;
 
 use super::columns::{Columns, Tuple};
+use super::function::Answer;
+use super::major;
 use super::memory::Context;
 
 /// A slot that holds a row.
@@ -101,6 +103,45 @@ impl RowType {
         // SAFETY: a descriptor of ours.
         unsafe { Columns::from_desc(self.0) }
     }
+
+    pub fn virtual_columns(self) -> Vec<VirtualColumn> {
+        // SAFETY: as above.
+        let attributes =
+            (0..unsafe { (*self.0).natts }).map(|at| unsafe { &*major::attribute(self.0, at) });
+        attributes
+            .filter(|attribute| !attribute.attisdropped && major::is_virtual(attribute))
+            .map(|attribute| VirtualColumn {
+                number: attribute.attnum,
+                type_oid: attribute.atttypid,
+                typmod: attribute.atttypmod,
+                collation: attribute.attcollation,
+            })
+            .collect()
+    }
+}
+
+/// A column that is generated when it is read: no row has its value.
+pub struct VirtualColumn {
+    number: i16,
+    type_oid: pg_sys::Oid,
+    typmod: i32,
+    collation: pg_sys::Oid,
+}
+
+impl VirtualColumn {
+    /// The column of the row `number` of an expression.
+    pub(super) fn variable(&self, number: i32) -> *mut pg_sys::Node {
+        // SAFETY: allocates a node.
+        unsafe {
+            let Self {
+                type_oid,
+                typmod,
+                collation,
+                ..
+            } = *self;
+            pg_sys::makeVar(number, self.number, type_oid, typmod, collation, 0).cast()
+        }
+    }
 }
 
 /// A slot of our own, filled with NULLs at first. Dropped before the context it was made in.
@@ -136,12 +177,30 @@ impl OwnSlot {
 
     /// Fills it with a copy of a row of the same layout, which lives until the next fill.
     pub fn copied(&self, row: Slot<'_>, context: &Context) -> Slot<'_> {
+        self.completed(row, &[], &[], context)
+    }
+
+    /// The same with the values of virtual columns.
+    pub fn completed(
+        &self,
+        row: Slot<'_>,
+        columns: &[VirtualColumn],
+        generated: &[Answer],
+        context: &Context,
+    ) -> Slot<'_> {
         // SAFETY: a virtual slot of ours; materializing copies all values into its own memory.
         context.enter(|| unsafe {
             pg_sys::ExecClearTuple(self.0);
             let (values, nulls) = row.columns();
             std::ptr::copy_nonoverlapping(values.as_ptr(), (*self.0).tts_values, values.len());
             std::ptr::copy_nonoverlapping(nulls.as_ptr(), (*self.0).tts_isnull, nulls.len());
+            for (column, value) in columns.iter().zip(generated) {
+                let at = column.number as usize - 1;
+                *(*self.0).tts_isnull.add(at) = matches!(value, Answer::Null);
+                if let Answer::Datum(datum) = value {
+                    *(*self.0).tts_values.add(at) = *datum;
+                }
+            }
             pg_sys::ExecStoreVirtualTuple(self.0);
             pg_sys::ExecMaterializeSlot(self.0);
             self.place_as(row);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use pgrx::pg_sys;
 
-use super::worker_session;
+use super::{major, worker_session};
 
 /// A kind of worker: its name in pg_stat_activity and its C entry point.
 pub struct Kind {
@@ -119,7 +119,7 @@ pub fn connect(database: u32, role: Option<u32>) {
         pg_sys::BackgroundWorkerInitializeConnectionByOid(
             pg_sys::Oid::from(database),
             pg_sys::Oid::from(role.unwrap_or(0)),
-            bypass_login_check(),
+            major::BYPASS_ROLELOGINCHECK,
         );
     }
     match role {
@@ -145,18 +145,6 @@ pub fn is_logical() -> bool {
     unsafe { IsLogicalWorker() }
 }
 
-/// BGWORKER_BYPASS_ROLELOGINCHECK, from 17.
-fn bypass_login_check() -> u32 {
-    #[cfg(any(feature = "pg15", feature = "pg16"))]
-    {
-        0
-    }
-    #[cfg(not(any(feature = "pg15", feature = "pg16")))]
-    {
-        pg_sys::BGWORKER_BYPASS_ROLELOGINCHECK
-    }
-}
-
 /// Shows what a worker does in pg_stat_activity; None: idle.
 pub fn show_activity(activity: Option<&CStr>) {
     use pg_sys::BackendState::{STATE_IDLE, STATE_RUNNING};
@@ -174,12 +162,11 @@ pub fn show_activity(activity: Option<&CStr>) {
 }
 
 /// Sends this process's counts of rows written to the statistics, so that autovacuum learns of them.
-/// Outside a transaction.
-pub fn report_statistics() {
-    // SAFETY: outside a transaction; rate-limited by the server itself.
-    unsafe {
-        pg_sys::pgstat_report_stat(false);
-    }
+/// Outside a transaction. The server takes them once a second: answers when to come again with those that it has not taken.
+pub fn report_statistics() -> Option<Duration> {
+    // SAFETY: outside a transaction.
+    let left_ms = unsafe { pg_sys::pgstat_report_stat(false) };
+    (left_ms > 0).then_some(Duration::from_secs(1))
 }
 
 /// True while pg_upgrade runs the server.

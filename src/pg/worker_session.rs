@@ -8,7 +8,7 @@ use pgrx::pg_sys::{BuiltinOid, Oid};
 
 use super::per_process::PerProcess;
 use super::spi::{self, Plan};
-use super::{database, ereport, guc, identity, transaction};
+use super::{database, ereport, guc, identity, major, transaction};
 use crate::errors::Result;
 use crate::params;
 
@@ -28,8 +28,6 @@ const FORCED: &[(&CStr, &str)] = &[
     (c"statement_timeout", "0"),
     (c"lock_timeout", "0"),
     (c"idle_in_transaction_session_timeout", "0"),
-    #[cfg(any(feature = "pg17", feature = "pg18"))]
-    (c"transaction_timeout", "0"),
     // A policy must not hide rows from a statement that does not say so.
     (c"row_security", "on"),
 ];
@@ -38,6 +36,9 @@ const FORCED: &[(&CStr, &str)] = &[
 pub(super) fn settle() {
     for (name, value) in FORCED {
         guc::force(name, value);
+    }
+    for name in major::DEADLINES {
+        guc::force(name, "0");
     }
     guc::force(c"client_encoding", &database::encoding_name());
 }

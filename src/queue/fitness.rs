@@ -6,7 +6,7 @@
 use super::definition::Definition;
 pub use super::unfit::Unfit;
 use crate::pg::function_catalog::{self as functions, Function};
-use crate::pg::{database, identifier, identity, worker, BuiltinOid, Oid};
+use crate::pg::{database, identifier, identity, major, worker, BuiltinOid, Oid};
 
 /// What a handler wants to be called with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,7 +106,7 @@ fn entry_as(database: u32, role: &identity::Role) -> Result<(), Unfit> {
     if !limits.allows_connections {
         return Err(Unfit::DatabaseClosed { database: name() });
     }
-    if !role.login && !identity::WORKERS_MAY_BE_NOLOGIN {
+    if !role.login && !major::WORKERS_MAY_BE_NOLOGIN {
         return Err(Unfit::NoLogin { role: role_name() });
     }
     if !identity::may_connect(database, role.oid) {

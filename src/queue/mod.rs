@@ -22,5 +22,6 @@ mod share;
 pub mod statistics;
 pub mod store;
 mod unfit;
+pub mod upgrade;
 pub mod visible;
 pub mod workers;

@@ -1,4 +1,4 @@
-//! Queues that came here by a restore, a copy of the database or pg_upgrade: numbers of functions mean others here, and in
+//! Queues that came here by a restore or a copy of the database, or by pg_upgrade (upgrade.rs): numbers of functions mean others here, and in
 //! another cluster those of roles too, where names decide. Nothing runs before somebody says so.
 
 use std::sync::atomic::Ordering;
@@ -40,19 +40,23 @@ sql_function!(pushy_resume_after_restore, |call| {
         for (subscription, obstacle) in subscription::restore::move_in_all(resumes_all)? {
             rows.put(row![subscription, obstacle.is_none(), obstacle]);
         }
-        // A restore may have brought promises.
-        let place = shared::get().and_then(|shared| shared.find_database(database::current()));
-        if let Some(place) = place {
-            place.cancels_recalled.store(false, Ordering::SeqCst);
-        }
-        pending::sweep();
+        look_at_everything();
         Ok(())
     })
 });
 
+/// What came here may be due, and may bring promises to cancel.
+pub(super) fn look_at_everything() {
+    let place = shared::get().and_then(|shared| shared.find_database(database::current()));
+    if let Some(place) = place {
+        place.cancels_recalled.store(false, Ordering::SeqCst);
+    }
+    pending::sweep();
+}
+
 /// Makes this database the queue's home, and its handler the function of that name where a restore has made it anew; answers
 /// why it does not run all the same. None: it was at home, and nothing of a restore was in its way.
-fn move_in(mut queue: Definition) -> Result<Option<Option<String>>> {
+pub(super) fn move_in(mut queue: Definition) -> Result<Option<Option<String>>> {
     if queue.is_home() {
         if !fitness::is_recreated(&queue) {
             return Ok(None);

@@ -1,7 +1,7 @@
 //! Why a queue cannot run, in words: the reason, and what to do about it.
 
 use crate::errors::{quote_literal, Error, SqlState};
-use crate::pg::{identifier, identity};
+use crate::pg::{identifier, identity, major};
 
 /// Why a queue's jobs cannot be run. Names are as SQL wants them written.
 #[derive(Clone, Debug)]
@@ -261,7 +261,9 @@ impl Unfit {
             Self::OwnerMayNotBecome { owner, superuser: true, .. } => format!(
                 "Pass run_as => a role that is no superuser and of which {owner} is a member; a superuser registers the queues that run as one"
             ),
-            Self::OwnerMayNotBecome { owner, role, .. } => format!("GRANT {role} TO {owner}"),
+            Self::OwnerMayNotBecome { owner, role, .. } => {
+                format!("GRANT {role} TO {owner}{}", major::MAY_BECOME_IT)
+            }
             Self::NoSchemaUsage { role, schema, .. } => {
                 format!("GRANT USAGE ON SCHEMA {schema} TO {role}")
             }

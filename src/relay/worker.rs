@@ -201,7 +201,11 @@ impl Relay {
                         (linger - rest).max(GAP_US)
                     };
                     let wait = wait_us.min(next).max(0);
-                    latch::wait(Some(Duration::from_micros(wait as u64)));
+                    let wait = Duration::from_micros(wait as u64);
+                    // What was told before an orderly restart is not told again after it.
+                    latch::wait_unless_ended(Some(wait), || {
+                        let _ = self.write_down();
+                    });
                 }
                 Ok(None) => return,
                 Err(failure) => {

@@ -18,7 +18,7 @@ use crate::pg::expression::Evaluator;
 use crate::pg::json::room;
 use crate::pg::memory::Context;
 use crate::pg::per_process::PerProcess;
-use crate::pg::slot::{Layout, OwnSlot, RowType, Slot};
+use crate::pg::slot::{Layout, OwnSlot, RowType, Slot, VirtualColumn};
 use crate::pg::spi::{self, Plan};
 use crate::pg::subtransaction::{self, CallError};
 use crate::pg::trigger::{Firing, Op};
@@ -37,9 +37,11 @@ pub struct Known {
     pub counter: Option<usize>,
     /// The node tree of its expressions; None: it has none, or they are gone.
     expressions: Option<String>,
-    /// The compiled expressions by role, because compiling looks up whether the role may execute their functions. Taken out
-    /// while in use, because an expression may fire the watch again.
-    evaluators: RefCell<Vec<(Oid, Evaluator)>>,
+    /// The compiled expressions.
+    evaluators: ByRole,
+    virtual_columns: Vec<VirtualColumn>,
+    /// What generates those.
+    generators: ByRole,
     /// The layouts of partitions, None where it is the table's own.
     layouts: RefCell<FxHashMap<Oid, Option<Rc<Layout>>>>,
     /// Triggers found to be the watch's, or copies of them.
@@ -54,6 +56,39 @@ pub struct Known {
     nulls: OwnSlot,
     /// What all of the above has allocated on the server's side; dropped last.
     pub context: Context,
+}
+
+/// Compiled expressions by role, because compiling looks up whether the role may execute their functions. Taken out
+/// while in use, because an expression may fire the watch again.
+#[derive(Default)]
+struct ByRole(RefCell<Vec<(Oid, Evaluator)>>);
+
+impl ByRole {
+    fn with<T>(
+        &self,
+        compile: impl FnOnce() -> std::result::Result<Evaluator, CallError>,
+        work: impl FnOnce(&Evaluator) -> std::result::Result<T, CallError>,
+    ) -> std::result::Result<T, CallError> {
+        /// Roles that fire a watch by turns in one session.
+        const MOST_ROLES: usize = 8;
+        let role = identity::current_user();
+        let take = |kept: &mut Vec<(Oid, Evaluator)>| {
+            let at = kept.iter().position(|(of, _)| *of == role)?;
+            Some(kept.swap_remove(at).1)
+        };
+        let kept = take(&mut self.0.borrow_mut());
+        let evaluator = match kept {
+            Some(evaluator) => evaluator,
+            None => subtransaction::run(compile)?,
+        };
+        let result = work(&evaluator);
+        let mut kept = self.0.borrow_mut();
+        if kept.len() == MOST_ROLES {
+            kept.remove(0);
+        }
+        kept.push((role, evaluator));
+        result
+    }
 }
 
 /// Two jobs with equal values of this can be added together.
@@ -228,7 +263,12 @@ fn read(watch_id: i32) -> Result<Number> {
             shared.ensure_watch(watch_id, owner.to_u32(), is_bounded)
         }),
         expressions,
-        evaluators: RefCell::default(),
+        evaluators: ByRole::default(),
+        virtual_columns: match definition.payload {
+            Payload::Row | Payload::Diff => row_type.virtual_columns(),
+            Payload::None | Payload::Key | Payload::Expression => Vec::new(),
+        },
+        generators: ByRole::default(),
         layouts: RefCell::default(),
         trusted: RefCell::default(),
         request: RefCell::new(None),
@@ -305,30 +345,50 @@ impl Known {
         &self,
         work: impl FnOnce(&Evaluator) -> std::result::Result<T, CallError>,
     ) -> std::result::Result<T, CallError> {
-        /// Roles that fire a watch by turns in one session.
-        const MOST_ROLES: usize = 8;
-        let role = identity::current_user();
-        let take = |kept: &mut Vec<(Oid, Evaluator)>| {
-            let at = kept.iter().position(|(of, _)| *of == role)?;
-            Some(kept.swap_remove(at).1)
+        self.evaluators.with(|| self.compiled(), work)
+    }
+
+    /// Whether its notices have values that no row has: of virtual generated columns.
+    pub fn has_virtual_columns(&self) -> bool {
+        !self.virtual_columns.is_empty()
+    }
+
+    /// The rows of a change with the values of their virtual columns, in slots that [`new_slot`](Self::new_slot) has made.
+    #[cold]
+    pub fn completed<'a>(
+        &self,
+        slots: &'a [OwnSlot; 2],
+        old: Option<Slot<'_>>,
+        new: Option<Slot<'_>>,
+    ) -> std::result::Result<[Option<Slot<'a>>; 2], CallError> {
+        let columns = &self.virtual_columns;
+        let relation = self.definition.relation;
+        let compile = || {
+            let generators = Evaluator::of_virtual_columns(relation, columns)?;
+            Ok(generators.expect("there are columns"))
         };
-        let kept = take(&mut self.evaluators.borrow_mut());
-        let evaluator = match kept {
-            Some(evaluator) => evaluator,
-            None => subtransaction::run(|| self.compiled())?,
-        };
-        let result = work(&evaluator);
-        let mut kept = self.evaluators.borrow_mut();
-        if kept.len() == MOST_ROLES {
-            kept.remove(0);
-        }
-        kept.push((role, evaluator));
-        result
+        self.generators.with(compile, |evaluator| {
+            let rows = [old, new].map(|row| row.unwrap_or_else(|| self.no_row()));
+            let may_fail = (0..2 * columns.len()).any(|index| !evaluator.is_safe(index));
+            evaluator.evaluate(rows[0], rows[1], may_fail, |evaluation| {
+                let mut completed = [None, None];
+                for (at, row) in [old, new].into_iter().enumerate() {
+                    let Some(row) = row else { continue };
+                    let numbers = at * columns.len()..(at + 1) * columns.len();
+                    let values: std::result::Result<Vec<_>, _> =
+                        numbers.map(|index| evaluation.value(index)).collect();
+                    completed[at] =
+                        Some(slots[at].completed(row, columns, &values?, &self.context));
+                }
+                Ok(completed)
+            })
+        })
     }
 
     fn compiled(&self) -> std::result::Result<Evaluator, CallError> {
         let condition = self.expressions.as_deref().unwrap_or_default();
-        if let Some(evaluator) = Evaluator::of_condition(condition, &Expression::TYPES)? {
+        let relation = self.definition.relation;
+        if let Some(evaluator) = Evaluator::of_condition(relation, condition, &Expression::TYPES)? {
             return Ok(evaluator);
         }
         // By hand, or with a column or a function by CASCADE.

@@ -21,7 +21,7 @@ mod tell;
 mod triggers;
 
 pub use definition::{of_channel, of_queue};
-pub use restore::move_in_all;
+pub use restore::{move_in_all, move_in_from};
 
 use crate::errors::Result;
 use crate::pg::invalidation;

@@ -63,6 +63,13 @@ sql_function!(pushy_watch_elsewhere, |call| match call.opt_i32(0) {
     None => Ok(None),
 });
 
+/// Makes this database the home of the watches whose home was `before`, which this database was until pg_upgrade.
+pub fn move_in_from(before: &Home) -> Result<Vec<(String, Option<String>)>> {
+    let mut watches = identity::as_owner(definition::all)?;
+    watches.retain(|watch| watch.home == *before);
+    watches.into_iter().map(move_in).collect()
+}
+
 /// Makes this database the home of all watches that came from elsewhere (`all`), or of the caller's; answers for each its
 /// name and what still keeps it from telling. With `all`, also triggers here whose watch is missing.
 pub fn move_in_all(all: bool) -> Result<Vec<(String, Option<String>)>> {

@@ -73,6 +73,16 @@ pub fn row(
     } else {
         Evaluated::default()
     };
+    let slots = watch
+        .has_virtual_columns()
+        .then(|| [watch.new_slot(), watch.new_slot()]);
+    let change = match &slots {
+        None => change,
+        Some(slots) => match watch.completed(slots, old, new) {
+            Ok([old, new]) => self::change(watch, op, old, new),
+            Err(error) => return failed(watch, op, Some(&change), error),
+        },
+    };
     if watch.definition.level == Level::Statement {
         return match statement::add(watch, op, &change) {
             Ok(()) => Ok(()),

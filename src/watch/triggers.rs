@@ -133,8 +133,10 @@ fn make_expressions(
     let made = maker.make("expressions", Op::Update, true, Some(&condition));
     let trigger = made.map_err(|error| explained(error, watch))?;
     let condition = condition_of(trigger)?.unwrap_or_default();
-    let compile =
-        || Evaluator::of_condition(&condition, &Expression::TYPES).map_err(CallError::into_error);
+    let compile = || {
+        Evaluator::of_condition(watch.relation, &condition, &Expression::TYPES)
+            .map_err(CallError::into_error)
+    };
     // Planning runs functions that its maker has named.
     let evaluator = identity::as_author(maker.author, compile)?;
     let evaluator = evaluator.ok_or_else(|| {

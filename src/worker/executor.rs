@@ -332,6 +332,7 @@ impl Executing {
         worker::show_activity(None);
         self.me.become_idle();
         let since = Instant::now();
+        let mut unreported = worker::report_statistics();
         loop {
             interrupts::check();
             self.follow_reload();
@@ -349,7 +350,10 @@ impl Executing {
             if left.is_zero() {
                 return !self.me.retire();
             }
-            latch::wait(Some(self.held_for().map_or(left, |held| held.min(left))));
+            let waits = [Some(left), self.held_for(), unreported];
+            latch::wait(waits.into_iter().flatten().min());
+            // What jobs have written is in the statistics while their executor sleeps: autovacuum looks there.
+            unreported = unreported.and_then(|_| worker::report_statistics());
         }
     }
 

@@ -17,6 +17,7 @@ use crate::pg::{clock, database, ereport, guc, identity, interrupts, latch, work
 use crate::queue::cache;
 use crate::queue::control;
 use crate::queue::definition::Definition;
+use crate::queue::upgrade;
 use crate::shared::database::{Database, Presence, NEVER};
 use crate::shared::servant::Servant;
 use crate::shared::{self};
@@ -359,6 +360,9 @@ impl Scheduling {
         let queues = transaction::run(|| {
             if identity::extension_oid().is_none() || worker::is_binary_upgrade() {
                 return Ok(None);
+            }
+            if self.generation.is_none() {
+                upgrade::go_on()?;
             }
             timers::load_queues().map(Some)
         })?;

@@ -42,19 +42,39 @@ pub fn move_in_all(all: bool) -> Result<Vec<(String, Option<String>)>> {
             continue;
         };
         let name = format!("subscription {}", known.name);
-        let moved = identity::as_owner(|| Ok(move_in(&known)))?;
+        let moved = identity::as_owner(|| Ok(move_in(&known, Cursor::NOWHERE)))?;
         answered.push((name, moved.err().map(|error| error.message)));
     }
-    if !answered.is_empty() {
-        // As when one is created.
-        pending::privileges_changed();
-        pending::logged();
-    }
+    announce(&answered);
     Ok(answered)
 }
 
+/// Makes this database the home of the subscriptions whose home was `before`, which this database was until pg_upgrade: the log
+/// has come too, so their cursors mean what they did.
+pub fn move_in_from(before: &Home) -> Result<Vec<(String, Option<String>)>> {
+    let mut answered = Vec::new();
+    for known in identity::as_owner(table::all)? {
+        if known.home != *before {
+            continue;
+        }
+        let name = format!("subscription {}", known.name);
+        let moved = identity::as_owner(|| Ok(move_in(&known, known.cursor)))?;
+        answered.push((name, moved.err().map(|error| error.message)));
+    }
+    announce(&answered);
+    Ok(answered)
+}
+
+/// As when one is created.
+fn announce(answered: &[(String, Option<String>)]) {
+    if !answered.is_empty() {
+        pending::privileges_changed();
+        pending::logged();
+    }
+}
+
 /// As the extension's owner.
-fn move_in(known: &Subscription) -> Result<()> {
+fn move_in(known: &Subscription, cursor: Cursor) -> Result<()> {
     let owner = known.owner_here().ok_or_else(|| {
         Error::new(
             SqlState::UNDEFINED_OBJECT,
@@ -68,7 +88,7 @@ fn move_in(known: &Subscription) -> Result<()> {
         queue.open(owner)?;
     }
     let here = Home::here();
-    let Cursor { epoch, tick, n } = Cursor::NOWHERE;
+    let Cursor { epoch, tick, n } = cursor;
     spi::run(
         &MOVE_IN,
         params![

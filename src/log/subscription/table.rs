@@ -20,7 +20,8 @@ pub struct Subscription {
     pub channels: Option<Vec<Vec<u8>>>,
     pub queue: Option<HeldQueue>,
     pub cursor: Cursor,
-    home_system: i64,
+    /// Where it was created.
+    pub home: Home,
     /// It was created here, in this cluster, database and life of the extension: else its cursor means nothing.
     pub is_home: bool,
     pub stopped: Option<String>,
@@ -57,6 +58,11 @@ static BY_NAME_IF_FREE: Plan = Plan::new(
 static ALL: Plan = Plan::new(select!("ORDER BY s.name"), &[]);
 
 fn read(row: Row<'_>) -> Result<Subscription> {
+    let home = Home {
+        system: row.i64(10),
+        database: row.oid(11),
+        extension: row.oid(17),
+    };
     Ok(Subscription {
         number: row.i32(1),
         name: row.text(2)?,
@@ -71,13 +77,8 @@ fn read(row: Row<'_>) -> Result<Subscription> {
             owner: row.oid(16),
         }),
         cursor: Cursor::new(row.i64(7), row.i64(8), row.i32(9)),
-        home_system: row.i64(10),
-        is_home: Home {
-            system: row.i64(10),
-            database: row.oid(11),
-            extension: row.oid(17),
-        }
-        .is_here(),
+        is_home: home.is_here(),
+        home,
         stopped: row.opt_text(12)?,
         created_at: row.i64(13),
         acked_at: row.opt_i64(14),
@@ -147,13 +148,13 @@ pub fn owned(name: &str, caller: Oid) -> Result<Subscription> {
 impl Subscription {
     /// The owner as it is known here; None: gone.
     pub fn owner_here(&self) -> Option<Oid> {
-        home::role(self.home_system, self.owner, &self.owner_name)
+        home::role(self.home.system, self.owner, &self.owner_name)
     }
 
     /// Whether `role` has the rights of the owner.
     pub fn is_owner(&self, role: Oid) -> bool {
         identity::is_superuser(role)
-            || home::has_rights_of(role, self.home_system, self.owner, &self.owner_name)
+            || home::has_rights_of(role, self.home.system, self.owner, &self.owner_name)
     }
 
     /// The owner's name as it is now, or as it was for one that is gone or not of this place.

@@ -7,7 +7,7 @@ use pgrx::pg_sys::{self, Datum};
 use super::{advance_command, Table};
 use crate::pg::function::Answer;
 use crate::pg::guard::guarded;
-use crate::pg::interrupts;
+use crate::pg::{interrupts, major};
 
 impl Table {
     /// Appends rows, as wide as the table, and their index entries. Constraints are the caller's to keep;
@@ -62,7 +62,7 @@ impl Table {
             std::ptr::null_mut(),
         );
         for slot in &slots.slots[..slots.filled] {
-            insert_index_entries(info, *slot, state);
+            major::insert_index_entries(info, *slot, state, None);
         }
         let per_row = (*state).es_per_tuple_exprcontext;
         if !per_row.is_null() {
@@ -174,17 +174,7 @@ pub(super) unsafe fn insert_speculatively(
     slot: *mut pg_sys::TupleTableSlot,
     state: *mut pg_sys::EState,
 ) -> ControlFlow<bool> {
-    let all = std::ptr::null_mut();
-    let mut there = std::mem::zeroed();
-    #[cfg(not(feature = "pg18"))]
-    let is_free = pg_sys::ExecCheckIndexConstraints(info, slot, state, &mut there, all);
-    #[cfg(feature = "pg18")]
-    let is_free = {
-        // Offset 0: no row.
-        let mut none = std::mem::zeroed();
-        pg_sys::ExecCheckIndexConstraints(info, slot, state, &mut there, &mut none, all)
-    };
-    if !is_free {
+    if !major::is_free_in_indexes(info, slot, state) {
         return ControlFlow::Break(false);
     }
     let access = &*(*relation).rd_tableam;
@@ -195,10 +185,7 @@ pub(super) unsafe fn insert_speculatively(
     let token = pg_sys::SpeculativeInsertionLockAcquire(transaction);
     guarded(|| insert(relation, slot, command, 0, std::ptr::null_mut(), token));
     let mut conflict = false;
-    #[cfg(feature = "pg15")]
-    pg_sys::ExecInsertIndexTuples(info, slot, state, false, true, &mut conflict, all);
-    #[cfg(not(feature = "pg15"))]
-    pg_sys::ExecInsertIndexTuples(info, slot, state, false, true, &mut conflict, all, false);
+    major::insert_index_entries(info, slot, state, Some(&mut conflict));
     guarded(|| complete(relation, slot, token, !conflict));
     pg_sys::SpeculativeInsertionLockRelease(transaction);
     if conflict {
@@ -206,16 +193,4 @@ pub(super) unsafe fn insert_speculatively(
     } else {
         ControlFlow::Break(true)
     }
-}
-
-unsafe fn insert_index_entries(
-    info: *mut pg_sys::ResultRelInfo,
-    slot: *mut pg_sys::TupleTableSlot,
-    state: *mut pg_sys::EState,
-) {
-    let (none, no_arbiters) = (std::ptr::null_mut(), std::ptr::null_mut());
-    #[cfg(feature = "pg15")]
-    pg_sys::ExecInsertIndexTuples(info, slot, state, false, false, none, no_arbiters);
-    #[cfg(not(feature = "pg15"))]
-    pg_sys::ExecInsertIndexTuples(info, slot, state, false, false, none, no_arbiters, false);
 }

@@ -14,8 +14,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use pgrx::pg_sys::{self, Oid};
 
 use super::guard::guarded;
-use super::identity;
 use super::spi::Tid;
+use super::{identity, major};
 use crate::errors::{Error, Result, SqlState};
 
 pub(super) use append::Slots;
@@ -136,16 +136,7 @@ impl Table {
     /// The file that the rows are in: another one where the table was rewritten (CLUSTER, ALTER TABLE), with every row elsewhere.
     pub fn file(&self) -> u32 {
         // SAFETY: open.
-        unsafe {
-            #[cfg(feature = "pg15")]
-            {
-                (*self.0).rd_node.relNode.to_u32()
-            }
-            #[cfg(not(feature = "pg15"))]
-            {
-                (*self.0).rd_locator.relNumber.to_u32()
-            }
-        }
+        major::file_of(unsafe { &*self.0 })
     }
 
     /// Deletes rows that this transaction has locked, and that are in the file where it has found them.

@@ -6,10 +6,10 @@ use super::{find, Table};
 use crate::errors::Result;
 use crate::pg::function::{Answer, IntoAnswer};
 use crate::pg::guard::guarded;
-use crate::pg::interrupts;
 use crate::pg::snapshot::Snapshot;
 use crate::pg::spi::{Row, Tid};
 use crate::pg::value::Timestamp;
+use crate::pg::{interrupts, major};
 
 /// A condition on a column of an index (from 1): how it compares, by which function, with what.
 pub struct Key {
@@ -235,10 +235,7 @@ impl Table {
             })
             .collect();
         let count = conditions.len() as i32;
-        #[cfg(not(feature = "pg18"))]
-        let scan = pg_sys::index_beginscan(self.0, index, snapshot, count, 0);
-        #[cfg(feature = "pg18")]
-        let scan = pg_sys::index_beginscan(self.0, index, snapshot, std::ptr::null_mut(), count, 0);
+        let scan = major::begin_index_scan(self.0, index, snapshot, count);
         pg_sys::index_rescan(
             scan,
             conditions.as_mut_ptr(),

@@ -1,0 +1,116 @@
+"""pg_upgrade from an older PostgreSQL: queues, watches, channels, subscriptions and history go on, and nobody says so."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from harness.cluster import Cluster
+from harness.database import Database
+from harness.installation import REPOSITORY, Installation, chosen_pg_config, major_of
+from harness.waiting import wait_for
+from life import LEDGER, run
+
+# To 18.6 pg_upgrade itself fails, without Pushy, from 15.20 and 17.12, whose columns have an option that 18.6 does not know.
+OLDER = {16: (15,), 17: (15, 16), 18: (16,)}
+
+
+def older_installation(scratch, major: int) -> Installation:
+    """Of an older PostgreSQL with Pushy as built for it, of which there is one copy."""
+    package = REPOSITORY / "target" / f"package-dev-{major}"
+    folder = subprocess.check_output([REPOSITORY / "tools" / "majors.sh", "--folder"], text=True).strip()
+    places = [f"/usr/lib/postgresql/{major}/bin/pg_config", f"{folder}/{major}/pgserver/pginstall/bin/pg_config"]
+    for place in places:
+        if package.exists() and Path(place).exists():
+            return Installation.create(scratch, package, place)
+    pytest.skip(f"no PostgreSQL {major} with Pushy here: run make test-majors")
+
+
+@pytest.fixture(params=[15, 16])
+def old(request, tmp_path_factory, scratch):
+    if request.param not in OLDER.get(major_of(chosen_pg_config()), ()):
+        pytest.skip("not an upgrade that is tried")
+    folder = scratch / f"old{request.param}.{request.node.name[:4]}.{id(request)}"
+    installation = older_installation(folder / "pg", request.param)
+    cluster = Cluster(folder / "c", installation).create().start()
+    yield cluster
+    cluster.remove()
+
+
+def upgraded(old, new):
+    """`new` with everything of `old`, started."""
+    new.run("pg_upgrade", "-b", old.installation.bindir, "-B", new.installation.bindir, "-d", old.data, "-D", new.data,
+            "-U", "postgres", "-s", new.folder, timeout=300)
+    return new.start()
+
+
+def new_one(make_cluster, old):
+    new = make_cluster(fresh=True, start=False)
+    if major_of(chosen_pg_config()) >= 18:
+        # From 18 on initdb switches checksums on, and pg_upgrade wants both alike.
+        new.run("pg_checksums", "--disable", "-D", new.data)
+    return new
+
+
+def test_pg_upgrade_keeps_everything_going(old, make_cluster):
+    db = old.database("shop")
+    db.sql(LEDGER)
+    db.sql("""
+        CREATE ROLE tenant LOGIN; CREATE ROLE reader LOGIN; GRANT INSERT ON ledger TO tenant; GRANT CREATE ON SCHEMA public TO tenant;
+        SELECT pushy.queue_register('q', 'note(jsonb)', run_as => 'tenant'), pushy.queue_register('p', 'note(jsonb)');
+        SELECT pushy.queue_grant('q', 'reader', 'monitor'), pushy.queue_pause('p');
+        CREATE TABLE orders (id int PRIMARY KEY, v int); GRANT ALL ON orders TO tenant;
+        SELECT pushy.watch('orders', queue => 'q', args_expr => 'to_jsonb(NEW.id)', condition => 'NEW.v > 0', events => '{insert}');
+        SELECT pushy.watch('orders', name => 'heard', channel => 'heard', delivery => 'notify');
+        SELECT pushy.subscription_create('s', '{news}')""")
+    run(db, count=2)
+    db.sql("SELECT pushy.notify('news', 'before', delivery => 'relay')")
+    later = db.value("SELECT pushy.enqueue('q', '99', delay => '1 day')")
+    waiting = db.value("SELECT pushy.enqueue('p', '50')")
+    history = db.rows("SELECT id, state::text FROM pushy.jobs ORDER BY id")
+    old.stop()
+
+    new = upgraded(old, new_one(make_cluster, old))
+    db = db.of(new)
+    wait_for("the scheduler to have looked", lambda: db.value("SELECT count(*) FROM pushy.queues WHERE parked IS NULL"),
+             lambda found: found == 2, evidence=new.log.tail)
+    assert db.rows("SELECT id, state::text FROM pushy.jobs ORDER BY id") == history
+    assert db.job(later)["state"] == "scheduled" and db.job(waiting)["state"] == "available"
+    # What there is goes on: jobs, watches to a queue and to a channel, grants, the subscription's place.
+    heard = db.listen("heard")
+    db.sql("INSERT INTO orders VALUES (7, 1), (8, -1)")
+    assert [json.loads(heard.wait_for().payload)["key"] for _ in range(2)] == [{"id": 7}, {"id": 8}]
+    db.jobs_wait("q")
+    db.sql("SELECT pushy.queue_resume('p')")
+    db.jobs_wait("p")
+    assert [n for n, in db.rows("SELECT n FROM ledger ORDER BY n")] == [1, 2, 7, 50]
+    db.sql("SELECT pushy.notify('news', 'after', delivery => 'relay')")
+    with db.connect(user="reader") as reader:
+        assert reader.execute("SELECT count(*) > 0 FROM pushy.jobs WHERE queue = 'q'").fetchone() == (True,)
+    read = wait_for("both notices", lambda: db.rows("SELECT payload FROM pushy.subscription_read('s')"), lambda rows: len(rows) >= 2)
+    assert [payload for payload, in read] == ["before", "after"]
+    assert db.rows("SELECT * FROM pushy.resume_after_restore()") == [], "nothing waits for somebody"
+    assert "after pg_upgrade 5 queues, watches, channels and subscriptions of this database go on, 0 do not" in new.log.since()
+
+
+def test_what_was_not_at_home_before_stays_so(old, make_cluster):
+    """A copy by template waits for somebody, after pg_upgrade too."""
+    db = old.database("shop")
+    db.sql(LEDGER)
+    db.sql("SELECT pushy.queue_register('q', 'note(jsonb)')")
+    db.close()
+    wait_for("everybody to have left", lambda: old.connect().execute(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = 'shop'").fetchone(), lambda found: found == (0,))
+    old.connect().execute("CREATE DATABASE copy TEMPLATE shop")
+    old.stop()
+    new = upgraded(old, new_one(make_cluster, old))
+    there = db.of(new)
+    wait_for("the scheduler to have looked", lambda: there.rows("SELECT parked FROM pushy.queues"), lambda found: found == [(None,)],
+             evidence=new.log.tail)
+    there = Database(new, "copy")
+    run_at = there.value("SELECT pushy.enqueue('q', '1')")
+    new.log.wait_for("came here by a restore or a copy")
+    assert there.job(run_at)["state"] == "available"
+    assert there.rows("SELECT queue, resumed FROM pushy.resume_after_restore()") == [("q", True)]
+    there.jobs_wait("q")

@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# Builds for the PostgreSQLs that are not this machine's own, loads that and runs the tests: tools/test_majors.sh MAJORS [pytest's arguments]
+# MAJORS is a list such as '16 17 18'. All of them are tried; the last lines say what became of each.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. tools/cargo.sh
+
+read -r -a majors <<<"$1"
+shift
+summary=()
+failed=0
+
+# of_major MAJOR ARGUMENTS...: the tests of one.
+of_major() {
+    local major=$1
+    shift
+    PG_CONFIG=$(tools/majors.sh "$major")
+    # The bindings of each are made for its own headers; what pgrx knows of this machine's stays.
+    PGRX_HOME=$(tools/majors.sh --folder)/pgrx
+    export PG_CONFIG PGRX_HOME
+    mkdir -p "$PGRX_HOME"
+    grep -qs "\"$PG_CONFIG\"" "$PGRX_HOME/config.toml" || "$CARGO_BIN/cargo-pgrx" pgrx init "--pg$major" "$PG_CONFIG"
+    tools/build.sh dev
+    target/venv/bin/python -m pytest pg_test -q -n "${PUSHY_TEST_SERVERS:-4}" "$@"
+}
+
+for major in "${majors[@]}"; do
+    started=$SECONDS
+    echo "== PostgreSQL $major"
+    # In a process of its own, where `set -e` holds inside.
+    if (of_major "$major" "$@") & wait $!; then
+        summary+=("PostgreSQL $major: passed in $((SECONDS - started)) s")
+    else
+        summary+=("PostgreSQL $major: FAILED after $((SECONDS - started)) s")
+        failed=1
+    fi
+done
+printf '%s\n' "${summary[@]}"
+exit $failed
