@@ -368,10 +368,10 @@ def test_an_idle_server_does_nothing_for_pushy_however_much_others_do(db_of):
     """No worker is scheduled while others commit: counted by the kernel, which cannot be fooled."""
     db = db_of()
     run(db, count=5)
-    db.wait_until("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'pushy scheduler'", 0)
-    db.wait_until("SELECT bool_and(state = 'idle') FROM pg_stat_activity WHERE backend_type = 'pushy executor'")
     quiet = db.cluster.database("quiet", extension=False)
     quiet.sql("CREATE TABLE t (n int)")
+    db.wait_until("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'pushy scheduler'", 0)
+    db.wait_until("SELECT bool_and(state = 'idle') FROM pg_stat_activity WHERE backend_type = 'pushy executor'")
     pids = [pid for pid, in db.rows("SELECT pid FROM pg_stat_activity WHERE backend_type LIKE 'pushy%'")]
     assert len(pids) >= 2, "the launcher and an executor"
     wait_for("the workers to sleep", lambda: [wakeups(pid) for pid in pids], settled())

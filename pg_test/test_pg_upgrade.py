@@ -112,5 +112,5 @@ def test_what_was_not_at_home_before_stays_so(old, make_cluster):
     run_at = there.value("SELECT pushy.enqueue('q', '1')")
     new.log.wait_for("came here by a restore or a copy")
     assert there.job(run_at)["state"] == "available"
-    assert there.rows("SELECT queue, resumed FROM pushy.resume_after_restore()") == [("q", True)]
+    assert there.rows("SELECT name, resumed FROM pushy.resume_after_restore()") == [("q", True)]
     there.jobs_wait("q")
