@@ -169,6 +169,12 @@ pub fn report_statistics() -> Option<Duration> {
     (left_ms > 0).then_some(Duration::from_secs(1))
 }
 
+/// The same, whatever the server has taken lately: its clock stands still between transactions.
+pub fn report_all_statistics() {
+    // SAFETY: outside a transaction.
+    unsafe { pg_sys::pgstat_report_stat(true) };
+}
+
 /// True while pg_upgrade runs the server.
 pub fn is_binary_upgrade() -> bool {
     // SAFETY: reads a global.

@@ -332,7 +332,7 @@ impl Executing {
         worker::show_activity(None);
         self.me.become_idle();
         let since = Instant::now();
-        let mut unreported = worker::report_statistics();
+        let mut report_at = worker::report_statistics().map(|pause| since + pause);
         loop {
             interrupts::check();
             self.follow_reload();
@@ -350,10 +350,14 @@ impl Executing {
             if left.is_zero() {
                 return !self.me.retire();
             }
-            let waits = [Some(left), self.held_for(), unreported];
+            let report_in = report_at.map(|at| at.saturating_duration_since(Instant::now()));
+            let waits = [Some(left), self.held_for(), report_in];
             latch::wait(waits.into_iter().flatten().min());
             // What jobs have written is in the statistics while their executor sleeps: autovacuum looks there.
-            unreported = unreported.and_then(|_| worker::report_statistics());
+            if report_at.is_some_and(|at| at <= Instant::now()) {
+                worker::report_all_statistics();
+                report_at = None;
+            }
         }
     }
 
