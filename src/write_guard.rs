@@ -97,9 +97,9 @@ fn may_write(write: Guarded) -> bool {
 }
 
 /// Who writes. A worker that applies a subscription is, from 16 on, the table's owner whoever owns the subscription, which is
-/// whose session it is.
+/// whose session it is; but where a trigger there calls a function of Pushy's, that has checked its caller, and writes as the owner.
 fn writer() -> Oid {
-    if worker::is_logical() {
+    if worker::is_logical() && !identity::is_owner_acting() {
         identity::session_user()
     } else {
         identity::current_user()

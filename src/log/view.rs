@@ -13,7 +13,7 @@ use crate::errors::{quote_literal, Result};
 use crate::obstacle::{self, Finding};
 use crate::pg::function::{Answer, Call};
 use crate::pg::value::{Interval, Timestamp};
-use crate::pg::{append_only, array, clock, database, heap, identity, snapshot, text};
+use crate::pg::{append_only, array, clock, database, heap, identity, snapshot, text, Oid};
 use crate::{row, shared, sql_function};
 
 /// All ticks there are, oldest first. A hundred thousand take about 0.1 s: for people who look.
@@ -92,7 +92,7 @@ fn subscription_rows(call: Call) -> Result<Answer> {
         let obstacle = obstacle::of_relay();
         for (known, lag) in known.iter().zip(lags) {
             let resync = !known.is_home || known.cursor < state.lost;
-            let (condition, fix) = condition(known, resync, obstacle.as_ref());
+            let (condition, fix) = condition(caller, known, resync, obstacle.as_ref());
             rows.put(row![
                 known.name.as_str(),
                 text::to_name(&known.shown_owner()),
@@ -133,14 +133,27 @@ fn created_again(known: &Subscription) -> String {
     format!("SELECT pushy.subscription_create({call})")
 }
 
+/// A statement for its owner only: whoever else ran it would take it over, with what its owner chose.
+fn from_elsewhere(caller: Oid, known: &Subscription) -> String {
+    if known.owner_here() == Some(caller) {
+        return created_again(known);
+    }
+    let name = quote_literal(&known.name);
+    format!(
+        "Its owner, {}, runs pushy.subscription_create({name}, …) again or SELECT * FROM pushy.resume_after_restore(); or end it: SELECT pushy.subscription_drop({name})",
+        known.owner_name
+    )
+}
+
 /// The state of a subscription, and what makes it active.
 fn condition(
+    caller: Oid,
     known: &Subscription,
     resync: bool,
     obstacle: Option<&Finding>,
 ) -> (&'static str, Option<String>) {
     if !known.is_home {
-        return ("elsewhere", Some(created_again(known)));
+        return ("elsewhere", Some(from_elsewhere(caller, known)));
     }
     if known.owner_here().is_none() {
         // Nobody else may read it; a superuser who creates it again takes it over.

@@ -210,10 +210,9 @@ impl Unfit {
                 | Self::ReturnsPseudoType { .. }
                 | Self::RoleGone { .. }
                 | Self::OwnerGone { .. }
-                | Self::OwnerMayNotBecome {
-                    superuser: true,
-                    ..
-                }
+                | Self::HandlerOfAnother { .. }
+                | Self::SuperuserRunsForeignHandler { .. }
+                | Self::OwnerMayNotBecome { .. }
         )
     }
 
@@ -231,8 +230,10 @@ impl Unfit {
             | Self::OwnerRenamed { queue, .. } => {
                 format!("SELECT pushy.queue_resume({})", quote_literal(queue))
             }
-            Self::HandlerOfAnother { handler, role, .. } => format!(
-                "ALTER FUNCTION {handler} OWNER TO {role}"
+            // Words: whoever pastes a statement lets code run that somebody else has put there.
+            Self::HandlerOfAnother { handler, owner, role, .. }
+            | Self::SuperuserRunsForeignHandler { handler, owner, role } => format!(
+                "Read {handler} first, because {owner} has written it; if its code is to run as {role}, make {role} its owner with ALTER FUNCTION"
             ),
             Self::Temporary { .. } => {
                 "Create the handler in a schema that stays".to_owned()
@@ -261,17 +262,15 @@ impl Unfit {
             Self::OwnerMayNotBecome { owner, superuser: true, .. } => format!(
                 "Pass run_as => a role that is no superuser and of which {owner} is a member; a superuser registers the queues that run as one"
             ),
-            Self::OwnerMayNotBecome { owner, role, .. } => {
-                format!("GRANT {role} TO {owner}{}", major::MAY_BECOME_IT)
-            }
+            Self::OwnerMayNotBecome { owner, role, .. } => format!(
+                "Pass run_as => a role of which {owner} is a member; or, if {owner} is to have all rights of {role}, run GRANT {role} TO {owner}{}",
+                major::MAY_BECOME_IT
+            ),
             Self::NoSchemaUsage { role, schema, .. } => {
                 format!("GRANT USAGE ON SCHEMA {schema} TO {role}")
             }
             Self::NoExecute { role, handler } => {
                 format!("GRANT EXECUTE ON FUNCTION {handler} TO {role}")
-            }
-            Self::SuperuserRunsForeignHandler { role, handler, .. } => {
-                format!("ALTER FUNCTION {handler} OWNER TO {role}")
             }
             Self::NoLogin { role } => format!("ALTER ROLE {role} LOGIN"),
             Self::NoConnect { role, database } => {
