@@ -104,3 +104,24 @@ def test_resume_after_restore_says_what_a_subscription_lacks_and_takes_in_the_ca
 def test_a_channel_that_is_named_twice_counts_once(db):
     db.sql("SELECT pushy.subscription_create('x', ARRAY['a', 'a', 'A', '\"B\"', '\"a\"'])")
     assert db.rows("SELECT channels FROM pushy.subscriptions") == [(["a", "B"],)]
+
+
+def test_a_cursor_of_the_log_before_is_refused_and_its_reader_told_to_resync(db):
+    """A restore in place begins another log: none of its cursors is one of those that were given out before."""
+    def tell(payload: str) -> str:
+        db.sql("SELECT pushy.notify('c', %s, delivery => 'relay')", payload)
+        db.wait_until("SELECT count(*) FROM pushy.subscription_read('s') WHERE payload = %s", 1, params=(payload,))
+        return db.value("SELECT cursor FROM pushy.subscription_read('s') WHERE payload = %s", payload)
+
+    db.sql("SELECT pushy.subscription_create('s', '{c}')")
+    old = tell("before")
+    second = db.value("SELECT date_part('epoch', clock_timestamp())::bigint")
+    db.sql("DROP EXTENSION pushy CASCADE")
+    db.wait_until("SELECT date_part('epoch', clock_timestamp())::bigint", lambda now: now > second)
+    db.sql("CREATE EXTENSION pushy; SELECT pushy.subscription_create('s', '{c}')")
+    new = tell("after")
+    assert new > old
+    with pytest.raises(psycopg.errors.InvalidParameterValue, match=old):
+        db.sql("SELECT pushy.subscription_ack('s', %s)", old)
+    assert db.rows("SELECT resync, payload FROM pushy.subscription_read('s', after => %s)", old) == [(True, None), (False, "after")]
+    assert db.value("SELECT pushy.subscription_ack('s', %s)", new)

@@ -63,6 +63,8 @@ CREATE TABLE pushy.log_state (
   only_row   boolean NOT NULL DEFAULT true CHECK (only_row),
   part       int     NOT NULL DEFAULT 0,   -- into which writers append
   epoch      bigint  NOT NULL DEFAULT 0,   -- the newest life of the relay
+  -- Seconds since 2026, when this log began: its epochs are none of those of the log before, which a restore in place has ended.
+  born       bigint  NOT NULL,
   -- The last event that was emptied.
   lost_epoch bigint  NOT NULL DEFAULT 0,
   lost_tick  bigint  NOT NULL DEFAULT 0,
@@ -79,7 +81,8 @@ CREATE TABLE pushy.log_state (
 ) USING heap WITH (fillfactor = 50);
 COMMENT ON TABLE pushy.log_state IS
   'One row: how far the event log was emptied and told. Written when the relay starts, rests, or turns to another part.';
-INSERT INTO pushy.log_state DEFAULT VALUES;
+INSERT INTO pushy.log_state (born)
+  VALUES (pg_catalog.date_part('epoch', pg_catalog.clock_timestamp())::pg_catalog.int8 OPERATOR(pg_catalog.-) 1767225600::pg_catalog.int8);
 
 
 CREATE SEQUENCE pushy.subscription_id_seq AS int CYCLE;

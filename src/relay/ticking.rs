@@ -59,7 +59,7 @@ impl Relay {
             identity::as_owner(|| {
                 let state = state::read()?;
                 let timeline = spi::connect(|spi| spi.run(&TIMELINE, params![]).row(0).i32(1));
-                let epoch = cursor::next_epoch(state.epoch, timeline as u32);
+                let epoch = cursor::next_epoch(state.epoch, timeline as u32, state.born);
                 spi::run(&BEGIN_EPOCH, params![epoch]);
                 transaction::commit_durably();
                 let newest = tick::newest(&state, &snapshot::take_latest())?;

@@ -35,14 +35,20 @@ impl Cursor {
         self.max(Self::START).to_string()
     }
 
+    /// Whether a log of this number can have given the cursor out; [`Self::START`] is of each.
+    pub fn is_of_log(self, born: i64) -> bool {
+        self == Self::START || self.epoch % PER_TIMELINE > born
+    }
+
     pub const fn new(epoch: i64, tick: i64, n: i32) -> Self {
         Self { epoch, tick, n }
     }
 }
 
-/// The epoch of a relay that starts after `last` on a timeline.
-pub fn next_epoch(last: i64, timeline: u32) -> i64 {
-    last.max(i64::from(timeline) * PER_TIMELINE) + 1
+/// The epoch of a relay that starts after `last` on a timeline. `born` is a number of the log's own, later than those of the
+/// logs before it in this database: its epochs are none of theirs.
+pub fn next_epoch(last: i64, timeline: u32, born: i64) -> i64 {
+    last.max(i64::from(timeline) * PER_TIMELINE + born) + 1
 }
 
 impl fmt::Display for Cursor {
@@ -110,9 +116,22 @@ mod tests {
 
     #[test]
     fn an_epoch_is_above_all_of_its_timeline_and_of_those_before() {
-        assert_eq!(next_epoch(0, 1), 1_000_000_001);
-        assert_eq!(next_epoch(1_000_000_001, 1), 1_000_000_002);
-        assert_eq!(next_epoch(1_000_000_007, 2), 2_000_000_001);
-        assert_eq!(next_epoch(3_000_000_000, 1), 3_000_000_001);
+        assert_eq!(next_epoch(0, 1, 0), 1_000_000_001);
+        assert_eq!(next_epoch(0, 1, 77), 1_000_000_078);
+        assert_eq!(next_epoch(1_000_000_001, 1, 0), 1_000_000_002);
+        assert_eq!(next_epoch(1_000_000_007, 2, 0), 2_000_000_001);
+        assert_eq!(next_epoch(3_000_000_000, 1, 0), 3_000_000_001);
+    }
+
+    #[test]
+    fn a_cursor_of_the_log_before_is_not_taken_for_one_of_this() {
+        let (before, now) = (1000, 1060);
+        let old = Cursor::new(next_epoch(0, 1, before), 1, 1);
+        assert!(old.is_of_log(before) && !old.is_of_log(now));
+        for timeline in 1..4 {
+            assert!(Cursor::new(next_epoch(0, timeline, now), 1, 1).is_of_log(now));
+        }
+        assert!(Cursor::START.is_of_log(now));
+        assert!(!Cursor::NOWHERE.is_of_log(now));
     }
 }

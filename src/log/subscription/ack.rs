@@ -21,6 +21,13 @@ fn subscription_ack(call: Call) -> Result<bool> {
     let known = table::owned(&name, identity::current_user())?;
     identity::as_owner(|| {
         let state = state::read()?;
+        if !cursor.is_of_log(state.born) {
+            return Err(Error::out_of_range(
+                "cursor",
+                format!("\"{cursor}\""),
+                "one of this event log: the cursor is of the log before a restore, or of another database; read the tables anew, then the subscription",
+            ));
+        }
         let snapshot = snapshot::take_latest();
         let newest = tick::newest(&state, &snapshot)?;
         let newest = newest

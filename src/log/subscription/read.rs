@@ -48,6 +48,8 @@ fn subscription_read(call: Call) -> Result<Answer> {
         };
         identity::as_owner(|| {
             let from = match after {
+                // Its reader is told to resync.
+                Some(after) if !after.is_of_log(state::read()?.born) => Cursor::NOWHERE,
                 Some(after) => after,
                 None => match start(&known)? {
                     Start::At(cursor) => cursor,
