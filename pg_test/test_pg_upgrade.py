@@ -12,8 +12,8 @@ from harness.installation import REPOSITORY, Installation, chosen_pg_config, maj
 from harness.waiting import wait_for
 from life import LEDGER, run
 
-# To 18.6 pg_upgrade itself fails, without Pushy, from 15.20 and 17.12, whose columns have an option that 18.6 does not know.
-OLDER = {16: (15,), 17: (15, 16), 18: (16,)}
+# To 18.6, and to 16.2, pg_upgrade itself fails, without Pushy, from 15.20 and 17.12, whose columns have an option that those do not know.
+OLDER = {17: (15, 16), 18: (16,)}
 
 
 def older_installation(scratch, major: int) -> Installation:
