@@ -80,7 +80,7 @@ def test_every_fix_of_a_watch_is_a_statement_that_mends_it(table):
 def test_every_fix_of_a_subscription_is_a_statement_that_mends_it(table):
     db = table
     happens = {
-        "elsewhere": ("UPDATE pushy.subscription SET home_system = 1", "elsewhere", ["active"]),
+        "elsewhere": ("UPDATE pushy.subscription SET home_system = 1", "elsewhere", ["resync"]),
         "ownerless": ("UPDATE pushy.subscription SET owner = 4000000000", "ownerless", []),
         "resync": ("UPDATE pushy.log_state SET lost_epoch = 1", "resync", None),
     }

@@ -83,7 +83,7 @@ HOLDERS = {
     "failure.queue_id": "goes with its queue",
 }
 # Where a database stands; compared with where we are.
-PLACES = {"home_database", "home_extension"}
+PLACES = {"home_database", "home_extension", "database", "extension"}
 
 
 def test_every_reference_is_listed(db):

@@ -3,6 +3,7 @@ anew, whoever takes the subscription in."""
 
 import itertools
 
+import psycopg
 import pytest
 
 from test_life_dump import dump, restore
