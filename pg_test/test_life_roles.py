@@ -1,6 +1,8 @@
 """Roles, handlers and privileges that go away under a queue: its jobs wait with a plain reason, nothing restarts for
 ever, and they run on after the repair."""
 
+import re
+
 import psycopg
 import pytest
 
@@ -78,6 +80,10 @@ def test_an_executor_that_is_there_leaves_when_its_role_may_not_enter_any_more(t
     assert reason in reasons(tenant, "stopped")
     assert tenant.job(waiting)["state"] == "available"
     assert tenant.value("SELECT parked IS NULL FROM pushy.queues WHERE queue = 'stopped'")
+    others_run(tenant)
+    tenant.sql(f"GRANT pg_monitor TO {tenant.tenant}; ALTER ROLE {tenant.tenant} CONNECTION LIMIT 9; SELECT pushy.enqueue('stopped')")
+    run(tenant, "other")
+    assert len(re.findall(f"wait: .*{reason}", tenant.cluster.log.since(since))) == 1, "said once"
     tenant.sql(repair.format(**names))
     assert tenant.job_wait(waiting, deadline=10)["state"] == "completed"
 

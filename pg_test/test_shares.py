@@ -152,6 +152,76 @@ def test_a_role_fills_its_share_of_the_log_and_pushes_out_nobody(make_cluster):
         wait_for("the role to write again", lambda: accepted(flood, write), bool)
 
 
+TELL = {  # how 7,000 bytes come into the log, by a job
+    "notify": ("PERFORM pushy.notify('c', repeat(i::text, 7000 / length(i::text)), 'relay')", ""),
+    "watch": ("INSERT INTO told VALUES (repeat(i::text, 7000 / length(i::text)))",
+              "SELECT pushy.watch('told', payload => 'row', delivery => 'relay')"),
+    "deferred": ("INSERT INTO told VALUES (repeat(i::text, 7000 / length(i::text)))",
+                 """CREATE FUNCTION tell() RETURNS trigger LANGUAGE plpgsql AS
+                        $$BEGIN PERFORM pushy.notify('c', NEW.v, 'relay'); RETURN NULL; END$$;
+                    CREATE CONSTRAINT TRIGGER later AFTER INSERT ON told DEFERRABLE INITIALLY DEFERRED
+                        FOR EACH ROW EXECUTE FUNCTION tell()"""),
+}
+
+
+@pytest.fixture(scope="module")
+def small_log(new_cluster):
+    cluster = new_cluster({"pushy.log_max_size_per_role": "1MB"})
+    with cluster.connect() as admin:
+        admin.execute("CREATE ROLE bob LOGIN")
+    yield cluster
+    cluster.remove()
+
+
+@pytest.mark.parametrize("batch", [True, False], ids=["batches", "one by one"])
+@pytest.mark.parametrize("how", TELL)
+def test_a_job_above_its_roles_share_of_the_log_pays_for_it_and_holds_up_no_other(small_log, how, batch):
+    db = small_log.database()
+    tell, made = TELL[how]
+    db.sql("CREATE TABLE told (v text); GRANT ALL ON told TO bob; GRANT CREATE ON SCHEMA public TO bob;" + made)
+    with db.connect(user="bob") as bob:
+        bob.execute(f"""
+            CREATE FUNCTION nf(args jsonb) RETURNS void LANGUAGE plpgsql AS $$
+            DECLARE i int := args->>'big';
+            BEGIN
+                IF i IS NOT NULL THEN {tell}; END IF;
+            END$$""")
+        bob.execute("SELECT pushy.queue_register('q', 'nf(jsonb)', max_attempts => 1, batch => %s, keep_completed => '1 day')", (batch,))
+        bob.execute("SELECT count(pushy.enqueue('q', jsonb_build_object('big', i))) FROM generate_series(1, 160) i")
+        small, = bob.execute("SELECT pushy.enqueue('q', '{}')").fetchone()
+    db.jobs_wait("q")
+    assert db.job(small)["state"] == "completed"
+    states = dict(db.rows("SELECT state::text, count(*) FROM pushy.jobs GROUP BY state"))
+    assert sum(states.values()) == 161 and 10 <= states["discarded"] <= 40, states
+    failures = set(db.rows("SELECT sqlstate, message LIKE 'notices of role bob % pushy.log_max_size_per_role' FROM pushy.failures"))
+    assert failures == {("53400", True)}
+    told = db.value("SELECT count(*) FROM pushy.log_0 WHERE channel !~ '^pushy_'")
+    assert told == states["completed"] - 1, "what a job had to say is there, and of one that failed nothing"
+    assert "jobs wait: " not in small_log.log.since()
+    db.drop()
+
+
+def test_equal_notices_of_a_job_are_counted_once(small_log):
+    """What is the last word on its channel already is not told again."""
+    db = small_log.database()
+    db.sql("GRANT CREATE ON SCHEMA public TO bob")
+    with db.connect(user="bob") as bob:
+        bob.execute("""
+            CREATE FUNCTION repeats() RETURNS void LANGUAGE plpgsql AS $$
+            BEGIN
+                FOR i IN 1 .. 140 LOOP
+                    PERFORM pushy.notify('c' || i % 10, repeat('x', 7000), 'relay');
+                END LOOP;
+            END$$""")
+        bob.execute("SELECT pushy.queue_register('r', 'repeats()', max_attempts => 1, batch => false)")
+        # 70 kB of the 1 MB each.
+        bob.execute("SELECT count(pushy.enqueue('r')) FROM generate_series(1, 16)")
+    db.jobs_wait("r")
+    counts = dict(db.rows("SELECT state::text, count(*) FROM pushy.jobs WHERE queue = 'r' GROUP BY state"))
+    assert counts.get("discarded", 0) == 2, counts
+    db.drop()
+
+
 def accepted(session, statement: str) -> bool:
     try:
         session.execute(statement)

@@ -4,6 +4,7 @@ use crate::pg::Datum;
 
 use super::claimed;
 use super::current::Current;
+use crate::notice::buffer;
 use crate::pg::function::Answer;
 use crate::pg::handler::{self, Callable};
 use crate::pg::insistence;
@@ -39,6 +40,7 @@ pub fn call(
                 return Err(insistence::error().into());
             }
             let result = handler::keep_result(result, kept);
+            buffer::expect_share()?;
             accept().map(|()| result)
         })
     })

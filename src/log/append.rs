@@ -53,13 +53,21 @@ pub fn append(events: &[Event<'_>]) -> Result<()> {
 /// What a row takes beside channel and payload.
 const ROW_BYTES: usize = 64;
 
-/// Refuses what would give the role more of the log than its share. What Pushy itself says is not counted.
+/// What a notice counts of its role's share of the log. What Pushy itself says is not counted.
+pub fn counted_bytes(channel: &[u8], payload: &[u8]) -> usize {
+    if channel.starts_with(b"pushy_") {
+        0
+    } else {
+        channel.len() + payload.len() + ROW_BYTES
+    }
+}
+
+/// Refuses what would give the role more of the log than its share.
 #[cold]
 fn charge(role: Oid, part: u32, events: &[Event<'_>]) -> Result<()> {
     let counted = events
         .iter()
-        .filter(|event| !event.channel.starts_with(b"pushy_"))
-        .map(|event| event.channel.len() + event.payload.len() + ROW_BYTES);
+        .map(|event| counted_bytes(event.channel, event.payload));
     let bytes = counted.sum::<usize>() as i64;
     let most = settings::log_max_size_per_role();
     let Some(shared) = shared::get().filter(|_| bytes > 0 && !identity::is_superuser(role)) else {
@@ -67,19 +75,40 @@ fn charge(role: Oid, part: u32, events: &[Event<'_>]) -> Result<()> {
     };
     let here = database::current();
     let charged = shared.charge_log(here, role.to_u32(), part, bytes, most);
-    charged.map_err(|has| {
-        Error::new(
-            SqlState::CONFIGURATION_LIMIT_EXCEEDED,
-            format!(
-                "notices of role {} fill {} kB of the event log, and {} kB more would be above pushy.log_max_size_per_role",
-                identifier::quoted(&identity::role_name(role)),
-                has >> 10,
-                (bytes >> 10) + 1
-            ),
-        )
-        .detail("Else they would push out those of others, which nobody could read again.")
-        .hint("Try again when the log's oldest part is emptied (pushy.log_keep), pass delivery => 'notify', or ask a superuser to raise pushy.log_max_size_per_role.")
-    })
+    charged.map_err(|has| above_share(role, has, bytes))
+}
+
+/// Refuses, ahead of the write, notices of the current role that its share of the log has no room for: where they were
+/// caused, because at the commit the error would be nobody's. They may take up to `at_most` bytes; what exactly, `exact`
+/// finds out if that is too much.
+#[cold]
+pub fn expect_share(at_most: usize, exact: impl FnOnce() -> usize) -> Result<()> {
+    let most = settings::log_max_size_per_role();
+    let role = identity::current_user();
+    let has = shared::get()
+        .filter(|_| most > 0 && !identity::is_superuser(role))
+        .and_then(|shared| shared.log_charged(database::current(), role.to_u32()));
+    let Some(has) = has.filter(|has| has + at_most as i64 > most) else {
+        return Ok(());
+    };
+    match exact() as i64 {
+        bytes if bytes > 0 && has + bytes > most => Err(above_share(role, has, bytes)),
+        _ => Ok(()),
+    }
+}
+
+fn above_share(role: Oid, has: i64, bytes: i64) -> Error {
+    Error::new(
+        SqlState::CONFIGURATION_LIMIT_EXCEEDED,
+        format!(
+            "notices of role {} fill {} kB of the event log, and {} kB more would be above pushy.log_max_size_per_role",
+            identifier::quoted(&identity::role_name(role)),
+            has >> 10,
+            (bytes >> 10) + 1
+        ),
+    )
+    .detail("Else they would push out those of others, which nobody could read again.")
+    .hint("Try again when the log's oldest part is emptied (pushy.log_keep), or ask a superuser to raise pushy.log_max_size_per_role. Notices with delivery => 'notify' take no room there: whoever calls pushy.notify may say so, and for a watch, who declared it.")
 }
 
 fn write(events: &[Event<'_>], bounded: Option<Oid>) -> Result<()> {

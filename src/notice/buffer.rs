@@ -11,7 +11,9 @@ use super::flush;
 use super::repeats::{Repeat, Said};
 use crate::errors::{Error, Result, SqlState};
 use crate::job::request::Request;
+use crate::log;
 use crate::pg::heap;
+use crate::pg::identifier;
 use crate::pg::per_process::PerProcess;
 use crate::pg::transaction;
 use crate::pg::transaction_end::{self, Before, End, Observer, SavepointEnd};
@@ -253,7 +255,33 @@ pub fn settle() -> Result<()> {
     Ok(())
 }
 
+/// Refuses what the transaction has to tell, if the commit would because it is above the role's share of the event log.
+pub fn expect_share() -> Result<()> {
+    if settings::log_max_size_per_role() == 0 {
+        return Ok(());
+    }
+    let at_most = BUFFER.with_borrow(|buffer| {
+        let rest = buffer.unwritten();
+        // The pile's bytes hold the payloads.
+        let channels = rest.len() * log::counted_bytes(&[0; identifier::LIMIT], b"");
+        if rest.is_empty() {
+            0
+        } else {
+            buffer.rest.bytes + channels
+        }
+    });
+    log::expect_share(at_most, || {
+        BUFFER.with_borrow(|buffer| flush::counted_bytes(buffer.unwritten()))
+    })
+}
+
 impl Buffer {
+    /// Jobs and logged notices that have not gone out.
+    fn unwritten(&self) -> &[Item] {
+        let gone = self.marks.iter().map(|mark| mark.copied).max();
+        &self.rest.items[gone.unwrap_or(0)..]
+    }
+
     fn enter(&mut self, level: i32) {
         if self.marks.last().is_none_or(|mark| mark.level < level) {
             self.marks.push(Mark {

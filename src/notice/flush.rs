@@ -92,6 +92,16 @@ fn append(mut events: Vec<Event<'_>>, said: &[Said<'_>]) -> Result<()> {
     log::append(&events)
 }
 
+/// The bytes of the log that these jobs and notices will be counted.
+pub fn counted_bytes(items: &[Item]) -> usize {
+    let said: Vec<Said> = items.iter().filter_map(Item::said).collect();
+    let told = repeats::told(&said).into_iter();
+    let counted = said.iter().zip(told).filter(|(_, told)| *told);
+    counted
+        .map(|(said, _)| log::counted_bytes(said.channel, said.payload))
+        .sum()
+}
+
 fn enqueue(jobs: &[(&Rc<Request>, i64, &Vec<u8>)]) -> Result<()> {
     if jobs.is_empty() {
         return Ok(());

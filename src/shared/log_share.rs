@@ -76,6 +76,12 @@ impl Shared {
         Err(total - bytes)
     }
 
+    /// Bytes that a role has in a database's log; None: it is not bounded, because the places near its own are taken.
+    pub fn log_charged(&self, database: u32, role: u32) -> Option<i64> {
+        let share = self.log_share(u64::from(database) << 32 | u64::from(role));
+        share.map(LogShare::total)
+    }
+
     fn log_shares_of(&self, database: u32) -> impl Iterator<Item = &LogShare> {
         let is_of =
             move |share: &&LogShare| share.key.load(Ordering::SeqCst) >> 32 == u64::from(database);

@@ -82,8 +82,11 @@ impl Bench {
         shared::expect().executors[self.me].accept(claimed.len());
         // What a trigger raises concerns its job alone, also where it says that the server lacks something:
         // the others of the queue need not wait for that.
-        let of_server =
-            finish::is_infrastructure(&failure.sqlstate) && !results.is_running_deferred();
+        // Nor does a limit that a superuser has set: what the jobs have to tell may be above their role's share of the log, if
+        // others of the role have written since the jobs were asked.
+        let of_server = finish::is_infrastructure(&failure.sqlstate)
+            && failure.sqlstate != SqlState::CONFIGURATION_LIMIT_EXCEEDED.0
+            && !results.is_running_deferred();
         // Somebody holds a lock that the bookkeeping needs after the jobs: they are run again, uncharged.
         let of_bookkeeping = failure.is_busy() && results.deferred_ran;
         if of_server || of_bookkeeping || results.started == 0 {

@@ -15,6 +15,7 @@ use crate::job::claimed::Claimed;
 use crate::job::current::Current;
 use crate::job::failure;
 use crate::job::finish::Done;
+use crate::notice::buffer;
 use crate::pg::function::Answer;
 use crate::pg::handler::Callable;
 use crate::pg::subtransaction::CallError;
@@ -198,6 +199,7 @@ impl Bench {
         let deepest = started.iter().max_by_key(|job| job.depth);
         let cancels = interrupts::release_cancels();
         run_job::run_deferred(timeout_us, deepest.map(|job| self.current(work, job, now)))?;
+        buffer::expect_share()?;
         results.deferred_ran = true;
         drop(cancels);
         drop(lock_patience);

@@ -209,18 +209,16 @@ impl Launching {
         let trouble = self.groups.entry(group).or_default();
         trouble.retry_at = now + retry_delay(trouble.failures);
         trouble.failures += 1;
-        let first = trouble.failures == 1;
-        if !first {
+        if trouble.failures > 1 {
             let retry_at = trouble.retry_at;
             self.show_retry(group, retry_at);
         }
         if let Some(unfit) = self.obstacle(group) {
             shared.executors[slot].give_up_start();
-            if first {
-                self.say_waiting(group, &unfit);
-            }
+            self.say_waiting(group, &unfit);
             return Err(now);
         }
+        self.said_waiting.remove(&group);
         let title = format!("pushy executor: {}", self.names[&group.0]);
         match worker::start(&executor::KIND, &title, ticket.to_arg()) {
             Some(handle) => {
@@ -265,14 +263,19 @@ impl Launching {
         asked.ok().flatten()
     }
 
-    fn say_waiting(&self, group: Group, unfit: &Unfit) {
+    /// Says why no executor of the group is started, once as long as that is why: failures are forgotten by much else that
+    /// happens meanwhile.
+    fn say_waiting(&mut self, group: Group, unfit: &Unfit) {
+        let reason = unfit.reason();
+        if self.said_waiting.get(&group) == Some(&reason) {
+            return;
+        }
         ereport::log(
             &Error::new(
                 SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
                 format!(
                     "jobs in database \"{}\" wait: {}",
-                    self.names[&group.0],
-                    unfit.reason()
+                    self.names[&group.0], reason
                 ),
             )
             .hint(format!(
@@ -280,6 +283,7 @@ impl Launching {
                 unfit.fix()
             )),
         );
+        self.said_waiting.insert(group, reason);
     }
 }
 

@@ -70,6 +70,7 @@ fn launcher(_arg: usize) {
         look: None,
         look_after: clock::now().0 + schedulers::FIRST_LOOK_US,
         groups: HashMap::new(),
+        said_waiting: HashMap::new(),
         hangs: Hangs::default(),
         last_xid: 0,
         swept_at: clock::now().0,
@@ -105,6 +106,8 @@ struct Launching {
     /// No first look into a database begins before this time (µs).
     look_after: i64,
     groups: HashMap<Group, Trouble>,
+    /// Why jobs of a group wait, as the log has it; until nothing is in the way of its executors.
+    said_waiting: HashMap<Group, String>,
     hangs: Hangs,
     last_xid: u64,
     swept_at: i64,
