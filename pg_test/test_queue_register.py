@@ -242,3 +242,30 @@ def test_a_flood_of_discards_is_told_to_its_end(db):
         told.add(notice["job"])
     assert counted == 200 and told <= jobs
     assert len(told) < 200, "some were left out"
+
+
+@pytest.mark.parametrize("event", ["cancel", "retry"])
+def test_a_flood_of_what_is_done_to_jobs_is_told_by_a_few_that_say_how_many(fine, role, event):
+    """Any role with a job may do it any number of times, and each notice has a place in the log that another's would have."""
+    name = role()
+    fine.sql("SELECT pushy.queue_register('q', 'fine(jsonb)'), pushy.queue_pause('q'), pushy.subscription_create('s', '{pushy_control}')")
+    fine.sql("SELECT pushy.queue_grant('q', %s, 'enqueue'), pushy.queue_grant('q', %s, 'work')", name, name)
+    told_of = "FROM pushy.subscription_read('s', 10000) WHERE payload::jsonb ->> 'event' = '{}'".format(event)
+    with fine.connect(user=name) as session:
+        def one() -> int:
+            job = session.execute("SELECT pushy.enqueue('q', delay => '1 hour')").fetchone()[0]
+            assert session.execute(f"SELECT pushy.job_{event}(%s)", (job,)).fetchone() == (True,)
+            return job
+        begun = fine.value("SELECT clock_timestamp()")
+        for _ in range(300):
+            one()
+        # In the next second there is room again, and the first says how many were left out.
+        ended = fine.value("SELECT clock_timestamp()")
+        fine.wait_until("SELECT date_trunc('second', clock_timestamp()) > %s", True, params=(ended,))
+        last = one()
+    fine.wait_until(f"SELECT EXISTS (SELECT {told_of} AND (payload::jsonb -> 'job')::bigint = %s)", True, params=(last,))
+    told = [json.loads(payload) for payload, in fine.rows(f"SELECT payload {told_of}")]
+    assert len(told) + sum(event.get("left_out", 0) for event in told) == 301
+    seconds = int((ended - begun).total_seconds()) + 2
+    assert len(told) <= 10 * seconds + 1, "a few"
+    assert told[-1]["left_out"] >= 1 and {event["by"] for event in told} == {name}

@@ -208,3 +208,35 @@ def test_a_view_a_composite_type_and_a_table_of_it_are_left_to_the_server(db, t)
     db.sql("ALTER TYPE pair ALTER ATTRIBUTE a TYPE bigint CASCADE; ALTER TYPE pair RENAME ATTRIBUTE a TO c CASCADE; ALTER VIEW shown RENAME v TO w; ALTER TABLE IF EXISTS none ALTER x TYPE int")
     assert of_watch(db, "columns") == ["c"] and of_watch(db, "state") == "active"
     assert t.after("INSERT INTO typed VALUES (1, 2)", "UPDATE typed SET b = 3", "UPDATE typed SET c = 4") == [("insert", None), ("update", None)]
+
+
+# What a USING expression does while the watch's triggers are dropped.
+INSIDE = {
+    "of no table": "ALTER TABLE IF EXISTS nosuch ALTER x TYPE bigint",
+    "of a table without watches": "ALTER TABLE plain ALTER x TYPE bigint",
+    "of another watched table": "ALTER TABLE other ALTER v TYPE bigint",
+    "of another, that alters a third": "ALTER TABLE other ALTER v TYPE bigint USING deeper(v)",
+    "that is undone": "BEGIN ALTER TABLE other ALTER v TYPE bigint; RAISE division_by_zero; EXCEPTION WHEN division_by_zero THEN END",
+    "that fails": "BEGIN ALTER TABLE other ALTER v TYPE bigint USING v / 0; EXCEPTION WHEN division_by_zero THEN END",
+    "of the same column": "BEGIN ALTER TABLE outermost ALTER v TYPE text; EXCEPTION WHEN object_in_use THEN END",
+    "of another column of the table": "BEGIN ALTER TABLE outermost ALTER n TYPE text; EXCEPTION WHEN object_in_use THEN END",
+    "after a table of its name hides it": "CREATE TEMP TABLE outermost (v int)",
+}
+
+
+@pytest.mark.parametrize("inside", INSIDE)
+def test_an_alter_inside_an_alter_leaves_each_its_watches(db, inside):
+    heard = Watching(db, "outermost", "other", "third", "of_n")
+    db.sql("CREATE TABLE plain (x int)")
+    for table in ("outermost", "other", "third"):
+        db.sql(f"CREATE TABLE {table} (id int PRIMARY KEY, v int, n int); INSERT INTO {table} VALUES (1, 1, 1)")
+        watch(db, table, condition="NEW.v > 1", channel=table, name=table)
+    watch(db, "outermost", condition="NEW.n > 1", channel="of_n", name="of_n")
+    triggers = "SELECT tgrelid, tgname FROM pg_trigger WHERE tgname LIKE 'pushy%' ORDER BY 1, 2"
+    before = db.rows(triggers)
+    db.sql("CREATE FUNCTION deeper(int) RETURNS bigint LANGUAGE plpgsql AS $$ BEGIN ALTER TABLE third ALTER v TYPE bigint; RETURN $1; END $$;"
+           f"CREATE FUNCTION conv(int) RETURNS bigint LANGUAGE plpgsql AS $$ BEGIN {INSIDE[inside]}; RETURN $1; END $$")
+    db.sql("ALTER TABLE outermost ALTER v TYPE bigint USING conv(v)")
+    assert db.rows(triggers) == before
+    assert db.rows("SELECT name, state, fix FROM pushy.watches ORDER BY 1") == [(name, "active", None) for name in ("of_n", "other", "outermost", "third")]
+    assert len(heard.after(*(f"INSERT INTO public.{table} VALUES (2, 2, 2)" for table in ("outermost", "other", "third")))) == 4

@@ -43,7 +43,7 @@ fn cancel(id: i64) -> Result<bool> {
     let caller = identity::current_user();
     let cancelled = identity::as_owner(|| cancel_live(&queue, &seen, caller))?;
     if cancelled {
-        control::tell(control::Event::Cancel, &queue.name, Some(id))?;
+        control::tell_of_job(control::Of::Cancel, &queue.name, id)?;
     }
     Ok(cancelled || answer_finished())
 }

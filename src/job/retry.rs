@@ -68,7 +68,7 @@ fn retry(id: i64) -> Result<bool> {
         }
     };
     if let Some(queue) = &retried {
-        control::tell(control::Event::Retry, &queue.name, Some(id))?;
+        control::tell_of_job(control::Of::Retry, &queue.name, id)?;
     }
     Ok(retried.is_some())
 }

@@ -41,7 +41,7 @@ fn alter(name: &str, options: &Options) -> Result<()> {
     }
     if queue != existing {
         write(&queue)?;
-        control::tell(Event::Alter, name, None)?;
+        control::tell(Event::Alter, name)?;
     }
     Ok(())
 }

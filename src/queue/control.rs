@@ -43,7 +43,7 @@ struct Message<'a> {
     queue: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     job: Option<i64>,
-    /// Discards that this process left out since its last discard message.
+    /// Events of this kind that this process left out since its last message of the kind.
     #[serde(skip_serializing_if = "is_zero")]
     left_out: u64,
     /// The role that did it.
@@ -73,13 +73,21 @@ impl<'a> Message<'a> {
     }
 }
 
-/// Tells of a change, when this transaction commits.
-pub fn tell(event: Event, queue: &str, job: Option<i64>) -> Result<()> {
+/// Tells of a change of a queue, when this transaction commits.
+pub fn tell(event: Event, queue: &str) -> Result<()> {
     if !is_heard() {
         return Ok(());
     }
     let by = identity::current_user();
-    log(&Message::new(event, Some(queue), job, by))
+    log(&Message::new(event, Some(queue), None, by))
+}
+
+/// Tells what somebody did to a job, when this transaction commits.
+pub fn tell_of_job(event: Of, queue: &str, job: i64) -> Result<()> {
+    if !is_heard() {
+        return Ok(());
+    }
+    tell_few(event, Some(queue), job, identity::current_user())
 }
 
 static HAS_READERS: Plan = Plan::new("SELECT EXISTS (SELECT FROM pushy.subscription)", &[]);
@@ -124,70 +132,103 @@ pub fn parked(queue: &str) -> Result<()> {
     log(&Message::new(Event::Park, Some(queue), None, by))
 }
 
-/// Discards that one process tells in a second; what is more is counted, and said with the next one told. The last of them
-/// is kept, and told once the process has nothing else to do.
-const MOST_DISCARDS: u32 = 10;
+/// Events of a kind that one process tells of single jobs in a second, because a role may cause any number of them; what is
+/// more is counted, and said with the next one told. The last of them is kept, and told once a worker has nothing else to do.
+const MOST_OF_A_KIND: u32 = 10;
 
-struct Discards {
+/// What is told of a single job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Of {
+    Cancel,
+    Retry,
+    Discard,
+}
+
+const KINDS: [Of; 3] = [Of::Cancel, Of::Retry, Of::Discard];
+
+impl From<Of> for Event {
+    fn from(of: Of) -> Self {
+        match of {
+            Of::Cancel => Self::Cancel,
+            Of::Retry => Self::Retry,
+            Of::Discard => Self::Discard,
+        }
+    }
+}
+
+struct Told {
     second: i64,
     told: u32,
     left_out: u64,
-    /// The newest of those left out: its queue, its number and whose job it was.
+    /// The newest of those left out: its queue, its number and who did it.
     kept: Option<(Option<String>, i64, Oid)>,
 }
 
-static DISCARDS: PerProcess<RefCell<Discards>> = PerProcess::new(RefCell::new(Discards {
-    second: 0,
-    told: 0,
-    left_out: 0,
-    kept: None,
-}));
-
-/// A job is discarded; `queue` is None when its queue is gone.
-#[cold]
-pub fn discarded(queue: Option<&str>, job: i64) -> Result<()> {
-    let second = clock::now().0 / 1_000_000;
-    let left_out = DISCARDS.with_borrow_mut(|discards| {
-        if discards.second != second {
-            discards.second = second;
-            discards.told = 0;
+static TOLD: PerProcess<RefCell<[Told; KINDS.len()]>> = PerProcess::new(RefCell::new(
+    [const {
+        Told {
+            second: 0,
+            told: 0,
+            left_out: 0,
+            kept: None,
         }
-        if discards.told == MOST_DISCARDS {
-            discards.left_out += 1;
-            discards.kept = Some((queue.map(str::to_owned), job, identity::session_user()));
+    }; KINDS.len()],
+));
+
+fn tell_few(event: Of, queue: Option<&str>, job: i64, by: Oid) -> Result<()> {
+    let second = clock::now().0 / 1_000_000;
+    let left_out = TOLD.with_borrow_mut(|all| {
+        let told = &mut all[event as usize];
+        if told.second != second {
+            told.second = second;
+            told.told = 0;
+        }
+        if told.told == MOST_OF_A_KIND {
+            told.left_out += 1;
+            told.kept = Some((queue.map(str::to_owned), job, by));
             return None;
         }
-        discards.told += 1;
-        discards.kept = None;
-        Some(std::mem::take(&mut discards.left_out))
+        told.told += 1;
+        told.kept = None;
+        Some(std::mem::take(&mut told.left_out))
     });
     let Some(left_out) = left_out else {
         return Ok(());
     };
     log(&Message {
         left_out,
-        ..Message::new(Event::Discard, queue, Some(job), identity::session_user())
+        ..Message::new(event.into(), queue, Some(job), by)
     })
 }
 
-/// Tells the last of the discards that were left out, if nothing has told of them since: how many there were is known even
-/// when no job is discarded after them. A worker calls it when it has nothing to do, outside a transaction.
+/// A job is discarded; `queue` is None when its queue is gone.
+#[cold]
+pub fn discarded(queue: Option<&str>, job: i64) -> Result<()> {
+    tell_few(Of::Discard, queue, job, identity::session_user())
+}
+
+/// Tells the last of each kind that was left out, if nothing has told of its kind since: how many there were is known even
+/// when none comes after them. A worker calls it when it has nothing to do, outside a transaction.
 pub fn tell_kept() {
-    if DISCARDS.with_borrow(|discards| discards.kept.is_none()) {
+    if TOLD.with_borrow(|all| all.iter().all(|told| told.kept.is_none())) {
         return;
     }
     // Untold, it is missed by nobody but who listens: the history has them all.
     let _ = transaction::run(|| {
-        let taken = DISCARDS.with_borrow_mut(|discards| {
-            let kept = discards.kept.take()?;
-            Some((kept, std::mem::take(&mut discards.left_out) - 1))
-        });
-        let Some(((queue, job, by), left_out)) = taken else {
-            return Ok(());
-        };
-        log(&Message {
-            left_out,
-            ..Message::new(Event::Discard, queue.as_deref(), Some(job), by)
-        })
+        for event in KINDS {
+            let taken = TOLD.with_borrow_mut(|all| {
+                let told = &mut all[event as usize];
+                let kept = told.kept.take()?;
+                Some((kept, std::mem::take(&mut told.left_out) - 1))
+            });
+            let Some(((queue, job, by), left_out)) = taken else {
+                continue;
+            };
+            log(&Message {
+                left_out,
+                ..Message::new(event.into(), queue.as_deref(), Some(job), by)
+            })?;
+        }
+        Ok(())
     });
 }

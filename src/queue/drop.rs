@@ -119,7 +119,7 @@ fn drop_queue(name: &str, force: bool) -> Result<()> {
         store::delete(&queue);
         Ok(())
     })?;
-    control::tell(Event::Drop, name, None)
+    control::tell(Event::Drop, name)
 }
 
 fn refuse_live_jobs(queue: &Definition) -> Result<()> {

@@ -15,7 +15,7 @@ sql_function!(pushy_queue_pause, |call| {
     let mut queue = find_owned(&name)?;
     queue.paused = true;
     write(&queue)?;
-    control::tell(Event::Pause, &name, None)
+    control::tell(Event::Pause, &name)
 });
 
 sql_function!(pushy_queue_resume, |call| {
@@ -32,7 +32,7 @@ sql_function!(pushy_queue_resume, |call| {
     queue.paused = false;
     queue.parked = None;
     write(&queue)?;
-    control::tell(Event::Resume, &name, None)
+    control::tell(Event::Resume, &name)
 });
 
 /// Roles and handler may have been renamed, and the handler dropped and created again: its owner's call

@@ -71,7 +71,7 @@ fn create(wanted: &mut Definition) -> Result<bool> {
     };
     wanted.queue_id = queue_id;
     publish::created(wanted)?;
-    control::tell(Event::Register, &wanted.name, None)?;
+    control::tell(Event::Register, &wanted.name)?;
     Ok(true)
 }
 
@@ -104,7 +104,7 @@ fn replace(existing: &Definition, wanted: &mut Definition) -> Result<bool> {
             Ok(())
         })?;
         publish::changed(wanted);
-        control::tell(Event::Register, &wanted.name, None)?;
+        control::tell(Event::Register, &wanted.name)?;
         if wanted.handler != existing.handler {
             tell_other_handler(existing, wanted);
         }

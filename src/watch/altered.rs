@@ -28,19 +28,25 @@ pub fn init() {
 
 /// A watch whose triggers are dropped until the running statement has changed the columns that they use.
 struct Open {
-    level: i32,
     watch: Definition,
     /// Triggers, also on partitions, that ALTER TABLE had disabled or enabled otherwise: table, trigger, pg_trigger.tgenabled.
     switched: Vec<(String, String, u8)>,
 }
 
-static OPEN: PerProcess<RefCell<Vec<Open>>> = PerProcess::new(RefCell::new(Vec::new()));
+/// A statement that has dropped triggers, or runs inside one: what a USING expression calls may alter tables too.
+struct Running {
+    level: i32,
+    open: Vec<Open>,
+}
+
+/// The innermost is the last, so each statement finds its own.
+static RUNNING: PerProcess<RefCell<Vec<Running>>> = PerProcess::new(RefCell::new(Vec::new()));
 
 /// A savepoint of this level is undone; 0: the transaction has ended.
 pub fn forget(level: i32) {
-    OPEN.with(|cell| {
+    RUNNING.with(|cell| {
         if let Ok(mut all) = cell.try_borrow_mut() {
-            all.retain(|open| open.level < level);
+            all.retain(|running| running.level < level);
         }
     });
 }
@@ -58,19 +64,36 @@ fn before(statement: &Statement) {
                 .map(|name| text::shown(name.to_bytes()))
                 .collect()
         };
-        raised(make_way(relation, &read(retyped), &read(dropped)));
+        raised(make_way(relation, &read(retyped), &read(dropped)).map(begin));
     }
 }
 
 fn after(statement: &Statement) {
     match statement {
-        Statement::AlterColumns { relation, .. } => raised(make_again(relation)),
+        Statement::AlterColumns { .. } => raised(make_again(end())),
         Statement::RenameColumn { relation, from, to } => {
             let (from, to) = (text::shown(from.to_bytes()), text::shown(to.to_bytes()));
             raised(rename(relation, &from, &to));
         }
         _ => {}
     }
+}
+
+/// Without triggers too, inside a statement that has some: its end must not be taken for that one's.
+fn begin(open: Vec<Open>) {
+    RUNNING.with_borrow_mut(|all| {
+        if all.is_empty() && open.is_empty() {
+            return;
+        }
+        let level = transaction::nest_level();
+        all.push(Running { level, open });
+    });
+}
+
+fn end() -> Vec<Open> {
+    RUNNING
+        .with_borrow_mut(Vec::pop)
+        .map_or_else(Vec::new, |running| running.open)
 }
 
 fn raised(outcome: Result<()>) {
@@ -147,13 +170,13 @@ fn target(relation: &RelationName) -> Option<Oid> {
 }
 
 /// Drops the triggers that would hinder the statement, or says what to do where they cannot be made again.
-fn make_way(relation: &RelationName, retyped: &[String], dropped: &[String]) -> Result<()> {
+fn make_way(relation: &RelationName, retyped: &[String], dropped: &[String]) -> Result<Vec<Open>> {
     let Some(oid) = target(relation) else {
-        return Ok(());
+        return Ok(Vec::new());
     };
     let columns = [retyped, dropped].concat();
     if users_of(oid, &columns)?.is_empty() {
-        return Ok(());
+        return Ok(Vec::new());
     }
     catalog_trigger::lock_exclusively(oid);
     let mut watches: Vec<Definition> = Vec::new();
@@ -189,20 +212,13 @@ fn make_way(relation: &RelationName, retyped: &[String], dropped: &[String]) -> 
         }
     }
     transaction_end::expect();
-    for mut watch in watches {
+    let opened = watches.into_iter().map(|mut watch| {
         let switched = switched(&watch)?;
         take_texts(&mut watch)?;
         triggers::drop(&watch)?;
-        let level = transaction::nest_level();
-        OPEN.with_borrow_mut(|all| {
-            all.push(Open {
-                level,
-                watch,
-                switched,
-            });
-        });
-    }
-    Ok(())
+        Ok(Open { watch, switched })
+    });
+    opened.collect()
 }
 
 fn in_use(user: &User, table: &Table, what: &str) -> Error {
@@ -281,17 +297,10 @@ fn switched(watch: &Definition) -> Result<Vec<(String, String, u8)>> {
 }
 
 /// Makes again the triggers that were dropped so that the statement could run.
-fn make_again(relation: &RelationName) -> Result<()> {
-    let level = transaction::nest_level();
-    let mine = |open: &mut Open| open.level == level;
-    let open: Vec<Open> = OPEN.with_borrow_mut(|all| all.extract_if(.., mine).collect());
-    if open.is_empty() || target(relation).is_none() {
-        return Ok(());
-    }
+fn make_again(open: Vec<Open>) -> Result<()> {
     for Open {
         mut watch,
         switched,
-        ..
     } in open
     {
         let table = Table::look_up(watch.relation)?;
