@@ -276,7 +276,8 @@ def test_rows_that_a_prepared_transaction_holds_are_skipped_until_its_end_and_fo
     db.sql("SELECT pushy.queue_register('q', 'note(jsonb)'), pushy.queue_pause('q')")
     held = db.value("SELECT pushy.enqueue('q', '1')")
     with db.connect() as session:
-        session.execute("BEGIN; SELECT pushy.queue_run('q'), pushy.enqueue('q', '2'); PREPARE TRANSACTION 'held'")
+        # Locked as by whoever claims it; what has run jobs itself cannot be prepared.
+        session.execute("BEGIN; SELECT id FROM pushy.live_job FOR UPDATE; SELECT pushy.enqueue('q', '2'); PREPARE TRANSACTION 'held'")
     db.sql("SELECT pushy.queue_resume('q')")
     run(db)
     assert db.job(held)["state"] == "available"

@@ -21,6 +21,8 @@ TEXTS = {
 LEFT_OUT = {
     # A stack of 100 kB is too small for the server's own planner.
     ("max_stack_depth", "100"),
+    # Every job that takes longer is cut short, as it says: on a busy machine any does.
+    ("pushy.max_job_timeout", "1"), ("pushy.max_job_timeout", "1000"),
 }
 
 

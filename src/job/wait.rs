@@ -107,19 +107,7 @@ fn job_wait(call: Call) -> Result<Answer> {
             )
             .hint("Commit first, then wait."));
         }
-        if let Some(slot) = cache::slot_of(&queue) {
-            let deadline = Instant::now() + timeout;
-            let condition = &shared::expect().queues()[slot].finished;
-            condition
-                .wait_until(
-                    deadline.saturating_duration_since(Instant::now()),
-                    || match look(id) {
-                        Ok(Some(seen)) if !seen.finished => None,
-                        other => Some(other),
-                    },
-                )
-                .transpose()?;
-        }
+        wait(id, &queue, Instant::now() + timeout)?;
     }
     let row = row(id, &queue);
     // An executor's commit is usually not on disk yet: flush before its outcome is answered. Not for an untried job: its
@@ -128,6 +116,40 @@ fn job_wait(call: Call) -> Result<Answer> {
         transaction::flush_commits();
     }
     row
+}
+
+/// Until the job has finished or is gone, or the deadline. Nobody tells of the jobs of a queue that has no place in shared
+/// memory: whether it has got one is looked at now and then.
+fn wait(id: i64, queue: &definition::Definition, deadline: Instant) -> Result<()> {
+    const AGAIN: Duration = Duration::from_millis(100);
+    let Some(shared) = shared::get() else {
+        return Ok(());
+    };
+    let is_over = || match look(id) {
+        Ok(Some(seen)) if !seen.finished => None,
+        other => Some(other.map(|_| ())),
+    };
+    let mut queue = Some(queue.clone());
+    while let Some(known) = &queue {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if let Some(slot) = cache::slot_of(known) {
+            let finished = &shared.queues()[slot].finished;
+            return finished.wait_until(left, is_over).unwrap_or(Ok(()));
+        }
+        let Some(place) = shared.find_database(database::current()) else {
+            return Ok(());
+        };
+        if let Some(over) = place.worker_left.wait_until(left.min(AGAIN), is_over) {
+            return over;
+        }
+        if left.is_zero() {
+            return Ok(());
+        }
+        queue = transaction::with_latest_snapshot(|| {
+            identity::as_owner(|| definition::find_by_id(known.queue_id))
+        })?;
+    }
+    Ok(())
 }
 
 fn row(id: i64, queue: &definition::Definition) -> Result<Answer> {

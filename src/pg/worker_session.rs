@@ -147,9 +147,10 @@ pub(super) fn settle_of_role(
     role: Oid,
     configured: &[(&'static CStr, Option<CString>)],
 ) {
-    // As the server has set it from the same look at the role.
-    let superuser = guc::value(c"is_superuser").as_deref() == Some(c"on");
     settle();
+    // As the server has set it from the look at the role with which the session began; before, it is said of the role that a
+    // setting of the role or the database has put in its place.
+    let superuser = guc::value(c"is_superuser").as_deref() == Some(c"on");
     GIVEN.set(Some(Given {
         role,
         superuser,
