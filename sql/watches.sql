@@ -178,7 +178,7 @@ SELECT u.relation, u.name, u.channel, u.channel_name, u.events, u.columns, u.con
            -- A statement for its maker only: whoever else ran it would be the maker of words that somebody else wrote.
            WHEN s.state OPERATOR(pg_catalog.=) 'broken' AND c.fix IS NULL
                 AND NOT EXISTS (SELECT FROM pg_catalog.pg_roles m WHERE m.oid OPERATOR(pg_catalog.=) w.owner AND m.rolname OPERATOR(pg_catalog.=) CURRENT_USER)
-             THEN pg_catalog.format('Who declared it, %s, declares it again with pushy.watch; or end it: SELECT pushy.unwatch(%L, %L)',
+             THEN pg_catalog.format('Who declared it, %I, declares it again with pushy.watch; or end it: SELECT pushy.unwatch(%L, %L)',
                                     w.owner_name, r.oid::pg_catalog.regclass, w.name)
            WHEN s.state OPERATOR(pg_catalog.=) 'broken' THEN COALESCE(c.fix, pg_catalog.format('SELECT pushy.watch(%s)', pg_catalog.concat_ws(', ',
              pg_catalog.format('%L, events => %L', r.oid::pg_catalog.regclass, w.events),

@@ -82,7 +82,7 @@ trigger_function!(
     pushy_pass_over_row,
     "pushy.pass_over_row()",
     Arriving,
-    |row| if identity::has_rights_of(writer(), row.owner()) {
+    |row| if have_rights_of(row.owner()) {
         Ok(row.let_in())
     } else if worker::is_logical() {
         Err(refused(&row.table()))
@@ -93,17 +93,16 @@ trigger_function!(
 );
 
 fn may_write(write: Guarded) -> bool {
-    identity::has_rights_of(writer(), write.owner())
+    have_rights_of(write.owner())
 }
 
-/// Who writes. A worker that applies a subscription is, from 16 on, the table's owner whoever owns the subscription, which is
-/// whose session it is; but where a trigger there calls a function of Pushy's, that has checked its caller, and writes as the owner.
-fn writer() -> Oid {
-    if worker::is_logical() && !identity::is_owner_acting() {
-        identity::session_user()
-    } else {
-        identity::current_user()
-    }
+/// Whether those who write have the rights of the tables' owner. A worker that applies a subscription is, from 16 on, the
+/// table's owner whoever owns the subscription, which is whose session it is; and a trigger there is whoever wrote it. So both
+/// must, but where a function of Pushy's writes: that has checked its caller, and is the owner.
+fn have_rights_of(owner: Oid) -> bool {
+    let is_applied = worker::is_logical() && !identity::is_owner_acting();
+    identity::has_rights_of(identity::current_user(), owner)
+        && (!is_applied || identity::has_rights_of(identity::session_user(), owner))
 }
 
 /// The database's owner loads a dump, or does what looks like it: the trigger for each row, which the tables of a dump have,

@@ -167,7 +167,7 @@ pub fn of_part(
     let same_epoch = [Key::int8_equals(1, from.0), Key::int8_at_least(2, from.1)];
     table.read_in_order(index, &same_epoch, snapshot, false, &mut see)?;
     if !enough {
-        let later = [Key::int8_at_least(1, from.0 + 1)];
+        let later = [Key::int8_at_least(1, from.0.saturating_add(1))];
         let mut see = |row: Row<'_>| {
             enough = !each(Tick::read(row)?)?;
             Ok(!enough)

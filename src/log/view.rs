@@ -13,7 +13,9 @@ use crate::errors::{quote_literal, Result};
 use crate::obstacle::{self, Finding};
 use crate::pg::function::{Answer, Call};
 use crate::pg::value::{Interval, Timestamp};
-use crate::pg::{append_only, array, clock, database, heap, identity, snapshot, text, Oid};
+use crate::pg::{
+    append_only, array, clock, database, heap, identifier, identity, snapshot, text, Oid,
+};
 use crate::{row, shared, sql_function};
 
 /// All ticks there are, oldest first. A hundred thousand take about 0.1 s: for people who look.
@@ -141,7 +143,7 @@ fn from_elsewhere(caller: Oid, known: &Subscription) -> String {
     let name = quote_literal(&known.name);
     format!(
         "Its owner, {}, runs pushy.subscription_create({name}, …) again or SELECT * FROM pushy.resume_after_restore(); or end it: SELECT pushy.subscription_drop({name})",
-        known.owner_name
+        identifier::quoted(&known.owner_name)
     )
 }
 
