@@ -265,7 +265,7 @@ impl Pending {
         if !self.changes.is_empty() || self.presence.is_some() || self.rotated {
             self.tell_changes(shared, database);
         }
-        if !self.announcements.is_empty() || self.logged {
+        if !self.announcements.is_empty() || self.logged || !self.unplaced.is_empty() {
             if let Some(slot) = shared.find_database(database) {
                 if slot.witness() {
                     // A queue that may not run calls nobody.
