@@ -1,7 +1,5 @@
 """The machine under the server: a disk that is full, a clock that is set."""
 
-import re
-
 import psycopg
 import pytest
 
@@ -30,7 +28,7 @@ def test_a_disk_that_is_full_holds_jobs_up_charges_nobody_and_fills_no_log(machi
         db.sql("CREATE TABLE big AS SELECT repeat('x', 900) FROM generate_series(1, 10000)")
     db.sql("SELECT pushy.queue_resume('q')")
     # The wait doubles with each look, so by then there were several.
-    db.wait_until("SELECT reason FROM pushy.queue_explain('q')", lambda said: re.search(r"tried again in ([3-9]|\d\d)\.\d s", said))
+    db.wait_until_told("q", r"tried again in ([3-9]|\d\d)\.\d s")
     said = [line for line in db.cluster.log.since(since).splitlines() if "pushy" in line and "LOG" in line or "No space" in line]
     machine.empty_disk()
     db.wait_until("SELECT count(*) FROM pushy.live_job", 0, 90)
@@ -103,7 +101,10 @@ def test_a_clock_that_is_set_loses_no_job_repeats_none_and_keeps_nobody_busy(mac
             db.sql("SELECT pushy.job_retry(%s)", job)
     ledger.enqueue_many(10)
     ledger.assert_balanced(deadline=LATE)
-    assert len(ledger.charges()) == 4
+    # The server's timers count by the clock: what runs when it is set ahead may be timed out, as a statement of a client may.
+    timed_out = [charge for charge in ledger.charges() if charge[2] == "57014"]
+    assert len(ledger.charges()) - len(timed_out) == 4
+    assert len(timed_out) <= (int(db.value("SHOW pushy.max_executors")) if ahead > 0 else 0), timed_out
 
 
 def test_what_waits_for_a_moment_does_not_wait_for_hours_when_the_clock_is_set_back(machine, make_cluster):
@@ -113,8 +114,7 @@ def test_what_waits_for_a_moment_does_not_wait_for_hours_when_the_clock_is_set_b
               SELECT pushy.queue_register('q', 'fail()', max_attempts => 1);
               ALTER TABLE pushy.failure RENAME TO elsewhere""")
     job = db.value("SELECT pushy.enqueue('q')")
-    held = "SELECT reason FROM pushy.queue_explain('q')"
-    db.wait_until(held, lambda said: re.search(r"tried again in ([3-9]|\d\d)\.\d s", said))
+    db.wait_until_told("q", r"tried again in ([3-9]|\d\d)\.\d s")
     machine.set_clock_ahead(-DAY)
     db.sql("ALTER TABLE pushy.elsewhere RENAME TO failure")
     db.wait_until("SELECT state FROM pushy.jobs WHERE id = %s", "discarded", LATE, params=(job,))

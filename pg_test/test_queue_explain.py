@@ -147,7 +147,7 @@ def test_a_server_without_room_for_workers_is_told(make_cluster, slots, reason):
     db = make_cluster({"max_worker_processes": slots, "max_parallel_workers": 0}).database()
     db.sql("CREATE FUNCTION fine(args jsonb) RETURNS void LANGUAGE sql AS 'SELECT'; SELECT pushy.queue_register('q', 'fine')")
     db.sql("SELECT pushy.enqueue('q')")
-    db.wait_until("SELECT string_agg(reason, '; ') FROM pushy.queue_explain('q')", lambda said: reason in said)
+    db.wait_until_told("q", reason)
     assert "max_worker_processes = " in explained(db)[0][1]
 
 
@@ -160,7 +160,7 @@ def test_executors_that_do_not_come_up_are_told_with_the_next_try(make_cluster):
     place = db.cluster.data / "pg_stat_tmp"
     place.rename(place.with_name("away"))
     db.sql("SELECT pushy.enqueue('q')")
-    db.wait_until("SELECT reason FROM pushy.queue_explain('q')", lambda said: "did not come up; the next is tried in" in said)
+    db.wait_until_told("q", "did not come up; the next is tried in")
     place.with_name("away").rename(place)
     db.jobs_wait("q")
     assert explained(db) == [("no unfinished job is in the queue", None)]
@@ -170,7 +170,7 @@ def test_a_queue_that_waits_for_the_server_is_told_with_the_next_try(fine):
     fine.sql("SELECT pushy.queue_pause('q'); SELECT pushy.enqueue('q'); ALTER TABLE pushy.live_job RENAME COLUMN strikes TO something")
     end_executors(fine)
     fine.sql("SELECT pushy.queue_resume('q')")
-    fine.wait_until("SELECT reason FROM pushy.queue_explain('q')", lambda said: "they are tried again in" in said)
+    fine.wait_until_told("q", "they are tried again in")
     fine.sql("ALTER TABLE pushy.live_job RENAME COLUMN something TO strikes")
     fine.jobs_wait("q")
 
@@ -266,11 +266,10 @@ def test_whoever_holds_the_row_of_a_ready_job_is_named(fine):
         assert session.execute("SELECT pushy.enqueue('q', unique_key => 'k')").fetchone() == (job,)
         fine.sql("SELECT pushy.queue_resume('q')")
         held = f"1 ready job is locked by the transaction of process {session.info.backend_pid}, and run when it has ended"
-        fine.wait_until("SELECT reason FROM pushy.queue_explain('q')", held)
+        fine.wait_until_told("q", held)
         name = f"holds {fine.name}"
         session.execute(f"PREPARE TRANSACTION '{name}'")
-    fine.wait_until("SELECT reason ~ 'locked by prepared transaction' FROM pushy.queue_explain('q')")
-    [(reason, fix)] = explained(fine)
+    reason, fix = fine.wait_until_told("q", "locked by prepared transaction")
     assert name in reason
     fine.sql(fix.split(", or ")[1])
     assert fine.job_wait(job)["state"] == "completed"

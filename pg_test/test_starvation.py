@@ -65,7 +65,7 @@ def test_as_many_roles_with_endless_jobs_as_the_reserve_has_places_stop_nobody(m
     db.gate.wait_for_arrival(3)
     # The fourth waits: one bound and two in reserve are held, a role each. It is told by what.
     job = db.session[3].execute("SELECT pushy.enqueue('quick3')").fetchone()[0]
-    reason = db.wait_until("SELECT reason FROM pushy.queue_explain('quick3')", lambda said: "executors are busy" in said)
+    reason, _ = db.wait_until_told("quick3", "executors are busy")
     assert "and 2 of the reserve (pushy.reserved_executors): 3 of them work for other roles" in reason
     db.gate.open()
     assert db.job_wait(job)["state"] == "completed"
@@ -101,7 +101,7 @@ def test_a_role_has_as_many_executors_as_its_share_and_is_told(make_tenants):
     db.gate.wait_for_arrival(1)
     assert waited(db, 1) < 1 * PATIENCE
     db.session[0].execute("SELECT pushy.enqueue('quick0')")
-    reason = db.wait_until("SELECT reason FROM pushy.queue_explain('quick0')", lambda said: "max_executors_per_role" in said)
+    reason, _ = db.wait_until_told("quick0", "max_executors_per_role")
     assert reason.startswith("role tenant0 has as many executors as pushy.max_executors_per_role allows, 1")
     assert db.value("SELECT count(*) FROM pushy.workers WHERE kind = 'executor' AND role = 'tenant0'") == 1
     db.gate.open()

@@ -1,6 +1,7 @@
 """One database of a temporary server: queries, waiting, listening."""
 
 import json
+import re
 import time
 from collections import deque
 from typing import Any, Callable
@@ -92,6 +93,14 @@ class Database:
         wish = "to be accepted" if callable(expected) else f"= {expected!r}"
         return wait_for(f"{query} {wish}", lambda: self.value(query, *params), accept, deadline,
                         evidence=self.cluster.log.tail)
+
+    def wait_until_told(self, queue: str, words: str, deadline: float = DEADLINE) -> tuple[str, str | None]:
+        """Waits until a line of `queue_explain` has these words (a regular expression), and returns its reason and fix. There may
+        be other lines before it: of what runs, of what is being started."""
+        def look() -> tuple[str, str | None] | None:
+            lines = self.rows("SELECT reason, fix FROM pushy.queue_explain(%s)", queue)
+            return next((line for line in lines if re.search(words, line[0])), None)
+        return wait_for(f"queue {queue} to be explained by {words!r}", look, bool, deadline, evidence=lambda: self.why(queue))
 
     def job_wait(self, job: int, deadline: float = DEADLINE) -> dict[str, Any]:
         """Waits until the job is finished and returns it, as `pushy.job_wait` does."""

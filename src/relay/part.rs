@@ -447,8 +447,9 @@ impl Relay {
             None if self.is_written(&state, here) => Some(part.opened_at.max(self.last_at)),
             None => None,
         });
-        let soonest = clock::now().0 + AGAIN_US;
-        let aged = ages.min().map(|at| (at + keep).max(soonest));
+        let now = clock::now().0;
+        // What could not be emptied at its time is looked at again no sooner than events grow old.
+        let aged = ages.min().map(|at| (at + keep).max(now + keep.min(AGAIN_US)));
         // A part that somebody held when it was emptied is still to be truncated.
         let is_untidy = |part: u32| {
             let is_free = state.parts.iter().all(|known| known.part != part);
@@ -457,7 +458,7 @@ impl Relay {
         let untidy = transaction::run(|| {
             identity::as_owner(|| Ok((0..PARTS).any(is_untidy) && !standby::may_be_there()))
         });
-        let untidy = untidy.ok()?.then_some(soonest);
+        let untidy = untidy.ok()?.then_some(now + AGAIN_US);
         aged.into_iter().chain(untidy).min()
     }
 }
