@@ -449,7 +449,9 @@ impl Relay {
         });
         let now = clock::now().0;
         // What could not be emptied at its time is looked at again no sooner than events grow old.
-        let aged = ages.min().map(|at| (at + keep).max(now + keep.min(AGAIN_US)));
+        let aged = ages
+            .min()
+            .map(|at| (at + keep).max(now + keep.min(AGAIN_US)));
         // A part that somebody held when it was emptied is still to be truncated.
         let is_untidy = |part: u32| {
             let is_free = state.parts.iter().all(|known| known.part != part);

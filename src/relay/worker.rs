@@ -199,7 +199,9 @@ impl Relay {
                         COME_BACK_US
                     } else {
                         // What it wrote may grow too old while it rests.
-                        (linger - rest).min(settings::log_keep().as_micros() as i64).max(GAP_US)
+                        (linger - rest)
+                            .min(settings::log_keep().as_micros() as i64)
+                            .max(GAP_US)
                     };
                     let wait = wait_us.min(next).max(0);
                     let wait = Duration::from_micros(wait as u64);
