@@ -9,7 +9,7 @@ export PG_CONFIG
 PYTHON    := target/venv/bin/python
 REGRESS   := $(basename $(notdir $(sort $(wildcard pg_test/sql/*.sql))))
 
-.PHONY: help setup all build install uninstall installcheck demo demo-stop test test-majors torture fuzz lint bench bench-full dist deb image check-packages third-party advisories clean
+.PHONY: help setup all build install uninstall installcheck demo demo-stop test test-majors torture fuzz lint docs bench bench-full dist deb image check-packages third-party advisories clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -54,8 +54,11 @@ torture: setup ## clients with all their habits, every fault, a standby promoted
 fuzz: ## what reads bytes, SECONDS=600 for each target of core/fuzz
 	@tools/fuzz.sh $(or $(SECONDS),60)
 
-lint: setup ## format, clippy, names in SQL, and pgspot over the install script
+lint: setup ## format, clippy, names in SQL, what the pages name, and pgspot over the install script
 	@tools/lint.sh
+
+docs: ## the pages as a site, in target/book/site (mdBook, fetched once)
+	@tools/docs.sh
 
 bench: setup ## Pushy, its peers and its limits, the short form: tables and plots into bench/; BENCH=drain picks a section
 	@bench/setup.sh

@@ -1,11 +1,11 @@
 """`python -m bench [SECTION …]`: measures, keeps the figures in bench/results.json, and writes from all that is kept
-the tables (terminal, bench/RESULTS.md) and the plots (bench/plots)."""
+the tables (terminal, bench/RESULTS.md, those of README.md and docs/findings.md) and the plots (bench/plots)."""
 
 import argparse
 import signal
 import sys
 
-from . import BENCH, page_cache, plots, report
+from . import BENCH, page_cache, pages, plots, report
 from .figures import Figures
 from .sections import SECTIONS, SHORT
 from .server import Servers
@@ -27,6 +27,7 @@ def main() -> None:
                 figures.keep(name, section.measure(servers, Sizes.of(options)), servers, options)
     if not options.smoke:
         plots.draw(figures)
+        pages.write(figures)
     report.write(figures, names, into=None if options.smoke else BENCH / "RESULTS.md")
 
 

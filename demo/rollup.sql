@@ -29,5 +29,7 @@ SELECT pushy.watch('pgbench_history', events => '{insert}', queue => 'branch_kpi
                                                       'written_by', pg_current_xact_id()::text) $$);
 
 -- And whoever LISTENs hears of large amounts.
-SELECT pushy.watch('pgbench_history', channel => 'large_amounts', events => '{insert}', condition => 'abs(NEW.delta) > 4990',
-                   payload_expr => $$ format('teller %s of branch %s booked %s', NEW.tid, NEW.bid, NEW.delta) $$);
+SELECT pushy.watch('pgbench_history', events => '{insert}', channel => 'large_amounts',
+                   condition => 'abs(NEW.delta) > 4990',
+                   payload_expr => $$ format('teller %s of branch %s booked %s',
+                                             NEW.tid, NEW.bid, NEW.delta) $$);

@@ -1,23 +1,23 @@
-"""What the pages name is there: tests, files, headings, settings. And each line of the two lists has a test, or says why not."""
+"""What the pages name is there (tools/lint_docs.py), settings and functions are those of the server, and each line of the two lists has a
+test, or says why not."""
 
-import ast
 import re
+import sys
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "pg_test" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
+import book  # noqa: E402
+import lint_docs  # noqa: E402
+import reference  # noqa: E402
+from bench import pages as bench_pages  # noqa: E402
+from bench.figures import Figures  # noqa: E402
+
+PAGES = lint_docs.pages(ROOT)
 LISTS = [ROOT / "docs" / "security.md", ROOT / "docs" / "reliability.md"]
 EXCUSES = ("Not built yet", "Cannot be tested")
-
-pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
-
-
-def named_in(file: str) -> set[str]:
-    return {node.name for node in ast.parse((ROOT / "pg_test" / file).read_text()).body
-            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")}
-
 
 def rows(page: Path) -> list[list[str]]:
     """Of the list of what could happen: the first table is another."""
@@ -34,30 +34,48 @@ def test_each_line_has_a_test_or_says_why_not(page):
         assert "`test_" in row[2] or row[2].startswith(EXCUSES), row
 
 
-@pages
-def test_each_test_that_is_named_is_there(page):
-    for file, name in re.findall(r"\b(test_\w+\.py)(?:::(\w+))?", page.read_text()):
-        assert (ROOT / "pg_test" / file).exists(), file
-        assert not name or name in named_in(file), f"{file}::{name}"
+def test_the_pages_name_what_there_is():
+    assert lint_docs.complaints() == []
 
 
-@pages
-def test_each_file_that_is_named_is_there(page):
-    text = page.read_text()
-    for name in re.findall(r"`((?:src|core|docs|tools|bench|sql|pg_test)/[\w./-]+)`", text):
-        assert (ROOT / name).exists(), name
-    for name in re.findall(r"`((?:harness|torture)/[\w./-]*)`", text):
-        assert (ROOT / "pg_test" / name).exists(), name
-    for target in re.findall(r"\]\(([^)#:]+)\)", text):
-        assert (page.parent / target).exists(), target
+@pytest.mark.parametrize("text, complaint", [
+    ("[a](nowhere.md)", "link to nowhere.md, which is not there"),
+    ("[a](#no-such-heading)", "link to #no-such-heading, and page.md has no such heading"),
+    ("`src/no_such.rs`", "src/no_such.rs, which is not there"),
+    ("`test_no_such.py`", "test_no_such.py, which is not there"),
+    ("`test_enqueue.py::test_no_such`", "test_enqueue.py::test_no_such, which is not there"),
+    ("```mermaid\n```", "a block tagged mermaid, of which nobody knows how to try it"),
+])
+def test_the_lint_of_pages_sees_what_is_wrong(text, complaint, tmp_path):
+    (tmp_path / "docs").mkdir()
+    for name in ("src", "pg_test"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    page = tmp_path / "docs" / "page.md"
+    page.write_text(f"# Page\n\n{text}\n\n[well](#page) `src/lib.rs` `test_enqueue.py`\n")
+    assert lint_docs.links(page, tmp_path) + lint_docs.names(page, tmp_path) + lint_docs.fences(page) == [complaint]
 
 
-@pages
-def test_each_heading_that_is_linked_is_there(page):
-    for file, anchor in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", page.read_text()):
-        target = page.parent / file if file else page
-        headings = re.findall(r"^#+ (.+)$", target.read_text(), re.M)
-        assert anchor in [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings], anchor
+def test_a_page_that_nobody_lists_is_seen(tmp_path):
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "page.md").write_text("# Page\n")
+    (tmp_path / "docs" / "SUMMARY.md").write_text("# Summary\n")
+    assert lint_docs.listed(tmp_path) == ["docs/page.md is not listed"]
+
+
+def test_the_site_has_the_readme_and_every_page():
+    listed = re.findall(r"\]\(([^)]+)\)", book.summary())
+    assert "README.md" in listed and "docs/coming-from/README.md" in listed
+    assert {Path(page) for page in listed} <= book.content()
+
+
+def test_the_tables_of_figures_are_of_what_is_kept():
+    figures = Figures(ROOT / "bench" / "results.json")
+    for page in bench_pages.PAGES:
+        assert bench_pages.filled(page.read_text(), figures) == page.read_text(), f"python -m bench.pages writes {page.name} anew"
+
+
+def test_the_reference_is_what_the_server_says(db):
+    assert reference.PAGE.read_text() == reference.page(db), "tools/reference.py writes it anew"
 
 
 def test_each_model_has_as_many_broken_variants_as_the_page_says():
@@ -70,14 +88,16 @@ def test_each_model_has_as_many_broken_variants_as_the_page_says():
         assert faults == int(count), name
 
 
-def test_the_readme_has_each_setting_and_no_other():
-    text = (ROOT / "README.md").read_text()
-    table = text.split("## Settings", 1)[1].split("\n## ", 1)[0]
+SETTINGS = ROOT / "docs" / "settings.md"
+
+
+def test_the_page_has_each_setting_and_no_other():
+    table = SETTINGS.read_text()
     assert set(re.findall(r"^\| `(pushy\.\w+)` \|", table, re.M)) == set(re.findall(r'c"(pushy\.\w+)"', (ROOT / "src" / "settings.rs").read_text()))
 
 
-def test_the_readme_has_the_defaults_that_a_server_has(db):
-    text = (ROOT / "README.md").read_text().split("## Settings", 1)[1]
+def test_the_page_has_the_defaults_that_a_server_has(db):
+    text = SETTINGS.read_text()
     said = dict(re.findall(r"^\| `(pushy\.\w+)` \| `([^`]*)` \|", text, re.M))
     units = {"ms": 1, "s": 1, "min": 60, "h": 3600, "kB": 1, "MB": 1024}
     for name, boot, unit in db.rows("SELECT name, boot_val, unit FROM pg_settings WHERE name LIKE 'pushy.%'"):
@@ -86,7 +106,7 @@ def test_the_readme_has_the_defaults_that_a_server_has(db):
         assert str(expected) == boot, name
 
 
-def test_the_readme_names_the_functions_that_there_are(db):
+def test_the_pages_name_the_functions_that_there_are(db):
     there = {name for name, in db.rows("SELECT proname::text FROM pg_proc WHERE pronamespace = 'pushy'::regnamespace "
                                        "UNION SELECT relname::text FROM pg_class WHERE relnamespace = 'pushy'::regnamespace "
                                        "UNION SELECT typname::text FROM pg_type WHERE typnamespace = 'pushy'::regnamespace "

@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -84,6 +85,7 @@ class Demo:
         self.cluster.run("pgbench", "-i", "-q", "-s", BRANCHES, *self.where())
         tell("A watch of pgbench_history makes jobs; their handler keeps a roll-up per branch (demo/rollup.sql)")
         self.play_file("rollup.sql")
+        self.show_file("rollup.sql")
 
         tell(f"pgbench writes for {SECONDS} seconds, {WRITERS} clients, while the jobs run; a client LISTENs to large amounts")
         self.write()
@@ -168,6 +170,11 @@ class Demo:
 
     def play_file(self, name: str) -> None:
         self.cluster.psql("shop", (REPOSITORY / "demo" / name).read_text(), "-q")
+
+    def show_file(self, name: str) -> None:
+        """What a file asks of Pushy, without its comments."""
+        for statement in re.findall(r"^SELECT pushy\..*?;$", (REPOSITORY / "demo" / name).read_text(), re.M | re.S):
+            print("\n".join(f"   {'shop=#' if n == 0 else '      '} {line}" for n, line in enumerate(statement.splitlines())))
 
     def show(self, query: str) -> None:
         """Prints a query as one would type it, and its table."""

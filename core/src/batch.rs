@@ -1,4 +1,4 @@
-//! How many jobs one transaction takes: what to claim, and when to stop (README, design notes).
+//! How many jobs one transaction takes: what to claim, and when to stop (docs/design.md).
 //!
 //! A batch pays one commit and one claim for many short jobs, and must not become long: a batch holds
 //! its claims and its snapshot, and its first job's effects wait for its last.

@@ -9,7 +9,7 @@
 //!
 //! Not drawn: scheduled, available and retryable jobs can be cancelled; a verdict after a crash moves
 //! an available job as it would have moved a running one; `RetryNow` makes any job but an available or
-//! running one available. (README, design notes)
+//! running one available. (docs/design.md)
 
 /// Where a job stands. `Running` is virtual: it is read from executor slots and never stored, since
 /// a claim is a row lock and writes nothing.

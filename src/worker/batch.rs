@@ -1,4 +1,4 @@
-//! One transaction of an executor: claim, run, record, commit (README, design notes).
+//! One transaction of an executor: claim, run, record, commit (docs/design.md).
 
 use std::sync::atomic::Ordering;
 

@@ -2,7 +2,7 @@
 //!
 //! An executor notes its job before it runs it. A crash of any process makes the postmaster send SIGQUIT
 //! to all: the handler of an executor marks its note 'bystander' before the process exits. What is found
-//! without a mark is the suspect. (README, design notes)
+//! without a mark is the suspect. (docs/design.md)
 
 use std::sync::atomic::{AtomicI32, AtomicI64, AtomicU32, AtomicU64, Ordering};
 

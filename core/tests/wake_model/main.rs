@@ -1,4 +1,4 @@
-//! A model of the wake protocol (README, design notes), checked in every interleaving.
+//! A model of the wake protocol (docs/design.md), checked in every interleaving.
 //!
 //! The job table is read by position. Shared memory holds, per queue and priority, `low`: the lowest position
 //! that may be ready, `MAX` for none; per queue a bit: some `low` is set; per executor a flag and a latch.
