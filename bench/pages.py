@@ -40,7 +40,7 @@ DRAIN = {
 
 def rounded(rate: float) -> str:
     """To two or three figures, as the rounds lie apart."""
-    size = 1000 if rate >= 100_000 else 100 if rate < 30_000 else 1000
+    size = 1000 if rate >= 30_000 else 100 if rate >= 1000 else 10
     return f"{round(rate / size) * size:,}"
 
 
