@@ -35,6 +35,7 @@ additional-css = ["wide.css"]
 STYLE = """\
 :root { --content-max-width: 1000px; }
 table { width: 100%; }
+td { vertical-align: top; }
 """
 
 
