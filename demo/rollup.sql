@@ -26,7 +26,7 @@ SELECT pushy.queue_register('branch_kpi', 'update_branch_kpi(jsonb)', concurrenc
 -- only so that the demo can tell at the end how soon after its commit the job started.)
 SELECT pushy.watch('pgbench_history', events => '{insert}', queue => 'branch_kpi',
                    args_expr => $$ jsonb_build_object('branch', NEW.bid, 'delta', NEW.delta,
-                                                      'written_by', pg_current_xact_id()::text) $$);
+                                             'written_by', pg_current_xact_id()::text) $$);
 
 -- And whoever LISTENs hears of large amounts.
 SELECT pushy.watch('pgbench_history', events => '{insert}', channel => 'large_amounts',
