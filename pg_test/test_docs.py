@@ -1,6 +1,7 @@
 """What the pages name is there (tools/lint_docs.py), settings and functions are those of the server, and each line of the two lists has a
 test, or says why not."""
 
+import html
 import re
 import sys
 from pathlib import Path
@@ -122,6 +123,26 @@ def test_the_changelog_names_every_function_of_the_public(db):
                                         "AND obj_description(oid, 'pg_proc') !~ '^Internal|[Bb]ehind|the filter of' "
                                         "AND has_function_privilege('pg_monitor', oid, 'EXECUTE')")}
     assert {name for name in public if f"`{name}`" not in text} == set()
+
+
+def test_what_the_page_on_faults_quotes_is_what_the_code_says():
+    files = [*(ROOT / "src").rglob("*.rs"), *(ROOT / "sql").glob("*.sql")]
+    said = re.sub(r"\\\n\s*", "", "".join(path.read_text() for path in files)).replace('\\"', '"')
+    quoted = [text for text in re.findall(r"`([^`]+)`", (ROOT / "docs" / "what-happens-when.md").read_text())
+              if len(text.split()) > 3 and not re.match("[A-Z]{3}", text)]
+    assert len(quoted) > 8
+    for text in quoted:
+        # Between the names and numbers of the example.
+        parts = [part.strip(" ;,") for part in re.split(r'"[^"]*"|\d[\d.]*|\S+\.\S+|\bappl\b|: ?', text)]
+        assert [part for part in parts if len(part) > 9 and part not in said] == [], text
+
+
+def test_the_picture_of_the_demo_shows_what_the_demo_does():
+    shown = {html.unescape(line).strip().removeprefix("shop=# ") for line in re.findall(r">([^<]*)</text>", (ROOT / "docs" / "demo.svg").read_text())}
+    asked = re.findall(r"^SELECT pushy\..*?;$", (ROOT / "demo" / "rollup.sql").read_text(), re.M | re.S)
+    assert len(asked) > 2
+    missing = [line for statement in asked for line in statement.splitlines() if line.strip() not in shown]
+    assert missing == [], "tools/demo_picture.py draws it anew"
 
 
 def cells(page: str, head: str) -> list[list[str]]:
