@@ -16,8 +16,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 MAJORS = (15, 16, 17, 18)
 
-# Not in the bindings: as commands/async.h, commands/sequence.h, storage/pmsignal.h, utils/elog.h and utils/timeout.h have them
-# in every major.
+# Not in the bindings: as commands/async.h, commands/sequence.h, parser/parse_clause.h, parser/parse_param.h, storage/pmsignal.h,
+# utils/elog.h and utils/timeout.h have them in every major.
 HEADERS = """
 void Async_Notify(const char *channel, const char *payload);
 void ResetSequenceCaches(void);
@@ -34,6 +34,8 @@ TimeoutId RegisterTimeout(TimeoutId id, timeout_handler_proc handler);
 void enable_timeout_after(TimeoutId id, int delay_ms);
 void enable_timeout_at(TimeoutId id, TimestampTz fin_time);
 void disable_timeout(TimeoutId id, bool keep_indicator);
+void setup_parse_variable_parameters(ParseState *pstate, Oid **paramTypes, int *numParams);
+Node *transformWhereClause(ParseState *pstate, Node *clause, ParseExprKind exprKind, const char *constructName);
 """
 
 # What the types of declarations come to. A pointer to char, const or not, is one; so is a handler.
@@ -44,6 +46,7 @@ SAME = {
     "ItemPointer": "*ItemPointerData", "MemoryContext": "*MemoryContextData", "IndexScanDesc": "*IndexScanDescData",
     "FunctionCallInfo": "*FunctionCallInfoBaseData", "ParamListInfo": "*ParamListInfoData", "BulkInsertState": "*BulkInsertStateData",
     "ScanDirection::Type": "ScanDirection", "ProcessUtilityContext::Type": "ProcessUtilityContext", "BackendState::Type": "BackendState",
+    "ParseExprKind::Type": "ParseExprKind",
     "pqsigfunc": "handler", "timeout_handler_proc": "handler", "SIGNAL_ARGS": "i32",
 }
 
@@ -166,7 +169,7 @@ def exported(major: int) -> set[str] | None:
 
 def installed_headers(major: int) -> str | None:
     folder = place(major, f"usr/include/postgresql/{major}/server", "include/postgresql/server")
-    names = ("commands/async.h", "commands/sequence.h", "storage/pmsignal.h", "utils/elog.h", "utils/timeout.h")
+    names = ("commands/async.h", "commands/sequence.h", "parser/parse_clause.h", "parser/parse_param.h", "storage/pmsignal.h", "utils/elog.h", "utils/timeout.h")
     if folder is None:
         return None
     return re.sub(r"\s*pg_attribute_\w+(\(\d+, \d+\))?", "", "\n".join((folder / name).read_text() for name in names))

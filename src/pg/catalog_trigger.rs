@@ -4,10 +4,10 @@ use std::ffi::CString;
 
 use pgrx::pg_sys::{self, Oid};
 
+use super::failure::{self, Failure};
 use super::identity::{self, Author};
-use super::search_path;
-use super::{failure, text};
-use crate::errors::Result;
+use super::{identifier, literals, search_path, text, utility};
+use crate::errors::{Error, Result, SqlState};
 
 /// Keeps everybody else from changing a table's triggers, and from writing it, until the transaction ends.
 pub fn lock_table(relation: Oid) {
@@ -30,17 +30,48 @@ pub fn may_create_on(relation: Oid) -> bool {
     may == pg_sys::AclResult::ACLCHECK_OK && !is_missing
 }
 
-/// Runs a CREATE TRIGGER with the rights of who wrote what is in it, along the search path that holds. Its error must go on:
-/// nothing is undone here.
-pub fn create(statement: &str, author: Author) -> Result<()> {
-    failure::catch(|| super::spi::command_of(author, statement))
+/// Runs a CREATE TRIGGER with the rights of who wrote what is in it, along the search path that holds. Its condition is read and
+/// nothing of it runs, whoever has made what it names. An error must go on: nothing is undone here.
+pub fn create(table: Oid, statement: &str, author: Author) -> Result<()> {
+    identity::expect_no_owner();
+    let statement = CString::new(text::encode(statement).as_ref()).map_err(|_| {
+        Error::new(
+            SqlState::CHARACTER_NOT_IN_REPERTOIRE,
+            "a statement cannot hold a NUL",
+        )
+    })?;
+    let read = || {
+        let parsed = identifier::parsed(&statement).map_err(Failure::into_error)?;
+        // SAFETY: raw_parser answers a list of RawStmt, whose types are checked; the table is locked. Errors unwind, and the
+        // abort cleans up.
+        unsafe {
+            let node = match pg_sys::list_length(parsed) {
+                1 => (*pg_sys::list_nth(parsed, 0).cast::<pg_sys::RawStmt>()).stmt,
+                _ => std::ptr::null_mut(),
+            };
+            assert!(!node.is_null() && (*node).type_ == pg_sys::NodeTag::T_CreateTrigStmt);
+            let create = node.cast::<pg_sys::CreateTrigStmt>();
+            if !(*create).whenClause.is_null() {
+                literals::give_types((*create).whenClause, table, &statement);
+            }
+            utility::run(node, &statement);
+        }
+        Ok(())
+    };
+    failure::catch(|| identity::as_author(author, read))
         .unwrap_or_else(|failure| Err(failure.into_error()))
 }
 
 /// The same with names looked up in pg_catalog only: for what the server has written under that path.
-pub fn create_again(statement: &str, author: Author) -> Result<()> {
+pub fn create_again(table: Oid, statement: &str, author: Author) -> Result<()> {
     let _pinned = search_path::pin();
-    create(statement, author)
+    create(table, statement, author)
+}
+
+/// Makes a trigger fire otherwise than it does after its creation: `ENABLE ALWAYS` and the like.
+pub fn switch(table: &str, trigger: &str, how: &str) -> Result<()> {
+    let statement = format!("ALTER TABLE ONLY {table} {how} TRIGGER {trigger}");
+    failure::catch(|| super::spi::command(&statement)).map_err(Failure::into_error)
 }
 
 /// Locks a table as ALTER TABLE does that changes a column.

@@ -3,7 +3,7 @@
 //! The server keeps them for us as the WHEN condition of a trigger: so they follow renamed columns and
 //! functions, are dumped as text, and what they use cannot be dropped without them.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 
 use pgrx::pg_sys::{self, BuiltinOid};
 
@@ -77,7 +77,90 @@ unsafe fn is_bare(select: &pg_sys::SelectStmt) -> bool {
         && select.op == pg_sys::SetOperation::SETOP_NONE
 }
 
-/// The expressions of a trigger's condition, ready to be evaluated for a row.
+/// The expressions of a trigger's condition as they are declared: they can be looked at, and that is all. Planning an
+/// expression runs whatever is immutable in it, the functions and casts of others with the rights of who plans, so only the
+/// writer of a row has an [`Evaluator`].
+pub struct Unplanned(Vec<Traits>);
+
+struct Traits {
+    /// Cannot fail by itself: built of functions that are marked leakproof.
+    is_safe: bool,
+    uses_old: bool,
+    uses_new: bool,
+}
+
+impl Unplanned {
+    /// Reads a condition as [`Evaluator::of_condition`] does. An error where the current user may not execute a function in it.
+    pub fn of_condition(
+        table: pg_sys::Oid,
+        condition: &str,
+        types: &[BuiltinOid],
+    ) -> Result<Option<Self>> {
+        let condition = c_string(condition);
+        let lock = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
+        // SAFETY: as in Evaluator::compiled; nothing is planned.
+        unsafe {
+            let Some(nodes) = read(&condition, types) else {
+                return Ok(None);
+            };
+            let table = pg_sys::table_open(table, lock);
+            let traits: Result<Vec<Traits>> = nodes
+                .into_iter()
+                .map(|node| Traits::of(expanded(node, table).map_err(CallError::into_error)?))
+                .collect();
+            pg_sys::table_close(table, lock);
+            traits.map(|traits| Some(Self(traits)))
+        }
+    }
+
+    pub fn is_safe(&self, index: usize) -> bool {
+        self.0[index].is_safe
+    }
+
+    pub fn uses_old(&self, index: usize) -> bool {
+        self.0[index].uses_old
+    }
+
+    pub fn uses_new(&self, index: usize) -> bool {
+        self.0[index].uses_new
+    }
+}
+
+impl Traits {
+    unsafe fn of(node: *mut pg_sys::Node) -> Result<Self> {
+        let mut forbidden = pg_sys::Oid::INVALID;
+        if calls_forbidden(node, std::ptr::from_mut(&mut forbidden).cast()) {
+            return Err(may_not_execute(forbidden));
+        }
+        let used = pg_sys::pull_varnos(std::ptr::null_mut(), node);
+        let uses = |number: u32| pg_sys::bms_is_member(number as i32, used);
+        Ok(Self {
+            is_safe: is_safe(node),
+            uses_old: uses(pg_sys::PRS2_OLD_VARNO),
+            uses_new: uses(pg_sys::PRS2_NEW_VARNO),
+        })
+    }
+}
+
+#[cold]
+fn may_not_execute(function: pg_sys::Oid) -> Error {
+    // SAFETY: a syscache look-up, and a copy of what it answers.
+    let name = unsafe {
+        let name = pg_sys::get_func_name(function);
+        if name.is_null() {
+            function.to_u32().to_string()
+        } else {
+            super::text::from_c(name)
+        }
+    };
+    Error::new(
+        SqlState::INSUFFICIENT_PRIVILEGE,
+        format!("permission denied for function {name}"),
+    )
+}
+
+/// The expressions of a trigger's condition, ready to be evaluated for a row: made when the trigger fires, with the rights of
+/// the writer.
 pub struct Evaluator {
     expressions: Vec<Compiled>,
     rows: *mut pg_sys::ExprContext,
@@ -87,38 +170,49 @@ pub struct Evaluator {
 
 struct Compiled {
     state: *mut pg_sys::ExprState,
-    /// Cannot fail by itself: built of functions that are marked leakproof.
+    /// As in [`Traits`].
     is_safe: bool,
-    uses_old: bool,
-    uses_new: bool,
 }
 
 impl Compiled {
     /// As TriggerEnabled() of trigger.c does it. An error where planning runs an immutable function that fails.
     unsafe fn of(
-        mut node: *mut pg_sys::Node,
+        node: *mut pg_sys::Node,
         table: pg_sys::Relation,
     ) -> std::result::Result<Self, CallError> {
-        for row in [pg_sys::PRS2_OLD_VARNO, pg_sys::PRS2_NEW_VARNO] {
-            node = subtransaction::protected(|| major::expand_virtual(node, table, row as i32))?;
-        }
-        let used = variables(node);
-        let (uses_old, uses_new) = (
-            uses(used, pg_sys::PRS2_OLD_VARNO),
-            uses(used, pg_sys::PRS2_NEW_VARNO),
-        );
+        let node = expanded(node, table)?;
         pg_sys::ChangeVarNodes(node, pg_sys::PRS2_OLD_VARNO as i32, pg_sys::INNER_VAR, 0);
         pg_sys::ChangeVarNodes(node, pg_sys::PRS2_NEW_VARNO as i32, pg_sys::OUTER_VAR, 0);
         let planned = subtransaction::protected(|| raw_expression_planner(node.cast()))?;
         Ok(Self {
             state: pg_sys::ExecInitExpr(planned, std::ptr::null_mut()),
-            // The former says nothing of functions of no variable, the latter nothing of other nodes.
-            is_safe: !pg_sys::contain_leaked_vars(planned.cast())
-                && !calls_leaky(planned.cast(), std::ptr::null_mut()),
-            uses_old,
-            uses_new,
+            is_safe: is_safe(planned.cast()),
         })
     }
+}
+
+/// With what virtual columns are generated by in place of them.
+unsafe fn expanded(
+    mut node: *mut pg_sys::Node,
+    table: pg_sys::Relation,
+) -> std::result::Result<*mut pg_sys::Node, CallError> {
+    for row in [pg_sys::PRS2_OLD_VARNO, pg_sys::PRS2_NEW_VARNO] {
+        node = subtransaction::protected(|| major::expand_virtual(node, table, row as i32))?;
+    }
+    Ok(node)
+}
+
+fn c_string(condition: &str) -> CString {
+    CString::new(super::text::encode(condition).as_ref()).unwrap_or_default()
+}
+
+/// The nodes of a condition that [`Evaluator::of_condition`] describes.
+unsafe fn read(condition: &CStr, types: &[BuiltinOid]) -> Option<Vec<*mut pg_sys::Node>> {
+    let tree = pg_sys::stringToNode(condition.as_ptr()).cast::<pg_sys::Node>();
+    let nodes = expressions_of(tree).unwrap_or_default();
+    let fit =
+        nodes.len() == types.len() && nodes.iter().zip(types).all(|(node, of)| is_of(*node, *of));
+    fit.then_some(nodes)
 }
 
 impl Evaluator {
@@ -131,15 +225,9 @@ impl Evaluator {
         condition: &str,
         types: &[BuiltinOid],
     ) -> std::result::Result<Option<Self>, CallError> {
-        let condition = CString::new(super::text::encode(condition).as_ref()).unwrap_or_default();
+        let condition = c_string(condition);
         // SAFETY: a node tree that the server wrote, with types checked on the way down.
-        Self::compiled(table, || unsafe {
-            let tree = pg_sys::stringToNode(condition.as_ptr()).cast::<pg_sys::Node>();
-            let nodes = expressions_of(tree).unwrap_or_default();
-            let fit = nodes.len() == types.len()
-                && nodes.iter().zip(types).all(|(node, of)| is_of(*node, *of));
-            fit.then_some(nodes)
-        })
+        Self::compiled(table, || unsafe { read(&condition, types) })
     }
 
     /// What virtual columns of a table are generated by: for each of `columns` the value in OLD, then for each that in NEW.
@@ -190,14 +278,6 @@ impl Evaluator {
 
     pub fn is_safe(&self, index: usize) -> bool {
         self.expressions[index].is_safe
-    }
-
-    pub fn uses_old(&self, index: usize) -> bool {
-        self.expressions[index].uses_old
-    }
-
-    pub fn uses_new(&self, index: usize) -> bool {
-        self.expressions[index].uses_new
     }
 
     /// Evaluates several expressions with the rights of the current user, one after the other as long as
@@ -281,18 +361,86 @@ impl Evaluation<'_> {
     }
 }
 
+/// Whether an expression cannot fail, planned or not.
+unsafe fn is_safe(node: *mut pg_sys::Node) -> bool {
+    // The former says nothing of functions of no variable, the latter nothing of functions that nodes call by themselves.
+    !pg_sys::contain_leaked_vars(node) && !may_fail(node, std::ptr::null_mut())
+}
+
 unsafe extern "C-unwind" fn is_leaky(function: pg_sys::Oid, _: *mut std::ffi::c_void) -> bool {
     !pg_sys::get_func_leakproof(function)
 }
 
-/// Whether a function in it is not marked leakproof, whatever its arguments.
-unsafe extern "C-unwind" fn calls_leaky(
+/// Whether a function in it is not marked leakproof, whatever its arguments, or a node in it does more than call functions: one
+/// runs the checks of a domain, with what their owner has put there.
+unsafe extern "C-unwind" fn may_fail(
     node: *mut pg_sys::Node,
     context: *mut std::ffi::c_void,
 ) -> bool {
+    use pg_sys::NodeTag::{
+        T_ArrayExpr, T_BoolExpr, T_BooleanTest, T_CaseExpr, T_CaseTestExpr, T_CaseWhen,
+        T_CoalesceExpr, T_CoerceViaIO, T_CollateExpr, T_Const, T_DistinctExpr, T_FieldSelect,
+        T_FuncExpr, T_List, T_NamedArgExpr, T_NullIfExpr, T_NullTest, T_OpExpr, T_Param,
+        T_RelabelType, T_RowExpr, T_SQLValueFunction, T_ScalarArrayOpExpr, T_SubscriptingRef,
+        T_Var,
+    };
+    let calls_functions_alone = |tag| {
+        matches!(
+            tag,
+            T_ArrayExpr
+                | T_BoolExpr
+                | T_BooleanTest
+                | T_CaseExpr
+                | T_CaseTestExpr
+                | T_CaseWhen
+                | T_CoalesceExpr
+                | T_CoerceViaIO
+                | T_CollateExpr
+                | T_Const
+                | T_DistinctExpr
+                | T_FieldSelect
+                | T_FuncExpr
+                | T_List
+                | T_NamedArgExpr
+                | T_NullIfExpr
+                | T_NullTest
+                | T_OpExpr
+                | T_Param
+                | T_RelabelType
+                | T_RowExpr
+                | T_SQLValueFunction
+                | T_ScalarArrayOpExpr
+                | T_SubscriptingRef
+                | T_Var
+        )
+    };
     !node.is_null()
-        && (pg_sys::check_functions_in_node(node, Some(is_leaky), context)
-            || pg_sys::expression_tree_walker(node, Some(calls_leaky), context))
+        && (!calls_functions_alone((*node).type_)
+            || pg_sys::check_functions_in_node(node, Some(is_leaky), context)
+            || pg_sys::expression_tree_walker(node, Some(may_fail), context))
+}
+
+unsafe extern "C-unwind" fn is_forbidden(
+    function: pg_sys::Oid,
+    found: *mut std::ffi::c_void,
+) -> bool {
+    let is_forbidden = !identity::may_execute(function, identity::current_user());
+    if is_forbidden {
+        *found.cast::<pg_sys::Oid>() = function;
+    }
+    is_forbidden
+}
+
+/// Whether the current user may not execute a function in it, and which; functions of types' input and output are not asked
+/// about, as nowhere.
+unsafe extern "C-unwind" fn calls_forbidden(
+    node: *mut pg_sys::Node,
+    found: *mut std::ffi::c_void,
+) -> bool {
+    !node.is_null()
+        && ((*node).type_ != pg_sys::NodeTag::T_CoerceViaIO
+            && pg_sys::check_functions_in_node(node, Some(is_forbidden), found)
+            || pg_sys::expression_tree_walker(node, Some(calls_forbidden), found))
 }
 
 unsafe fn expressions_of(tree: *mut pg_sys::Node) -> Option<Vec<*mut pg_sys::Node>> {
@@ -324,12 +472,4 @@ unsafe fn is_of(node: *mut pg_sys::Node, type_: BuiltinOid) -> bool {
     let is_null =
         (*node).type_ == pg_sys::NodeTag::T_Const && (*node.cast::<pg_sys::Const>()).constisnull;
     is_null || pg_sys::exprType(node) == type_.into()
-}
-
-unsafe fn variables(node: *mut pg_sys::Node) -> *mut pg_sys::Bitmapset {
-    pg_sys::pull_varnos(std::ptr::null_mut(), node)
-}
-
-unsafe fn uses(variables: *mut pg_sys::Bitmapset, number: u32) -> bool {
-    pg_sys::bms_is_member(number as i32, variables)
 }

@@ -282,8 +282,8 @@ pub enum Author {
     Role(Oid),
 }
 
-/// Reads, plans or runs words of SQL with the rights of their author, who may be another than the caller. Reading is enough to
-/// run code: a literal goes through its type's input function, which runs the checks of domains. Words of another role can
+/// Reads words of SQL with the rights of their author, who may be another than the caller. They are looked up with these rights, and
+/// nothing of them runs (see catalog_trigger.rs and expression.rs); if something did, words of another role could
 /// neither get the caller's rights back nor leave anything behind that runs later (SECURITY_RESTRICTED_OPERATION), settings
 /// included.
 pub fn as_author<T>(author: Author, work: impl FnOnce() -> Result<T>) -> Result<T> {

@@ -33,6 +33,7 @@ pub mod json;
 pub mod jsonb;
 pub mod latch;
 pub mod leftovers;
+mod literals;
 pub mod major;
 pub mod mapped_file;
 pub mod memory;

@@ -1,8 +1,8 @@
 //! SPI with plans that are prepared once a backend, in a few safe shapes.
 //!
-//! There are two doors. [`connect`] is for statements of Pushy's own, which may run with the owner's rights: whatever they
-//! name is looked up in `pg_catalog` only, so that none can be written such that it finds what a user has planted.
-//! [`command_of`] is for what a user has written: along the search path that holds, with the rights of its author.
+//! [`connect`] is for statements of Pushy's own, which may run with the owner's rights: whatever they name is looked up in
+//! `pg_catalog` only, so that none can be written such that it finds what a user has planted. What a user has written is in
+//! conditions of triggers only: [`crate::pg::catalog_trigger::create`].
 
 use std::ffi::CString;
 use std::sync::atomic::{AtomicPtr, Ordering};
@@ -10,11 +10,10 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 use pgrx::pg_sys;
 
 use super::function::{Answer, IntoAnswer};
-use super::identity::{self, Author};
 use super::value::Timestamp;
 use super::varlena::Varlena;
 use super::{search_path, text};
-use crate::errors::{Error, Result, SqlState};
+use crate::errors::Result;
 
 /// A statement with the types of its parameters, planned at first use and kept by the backend.
 pub struct Plan {
@@ -155,38 +154,12 @@ impl Spi {
 
 /// Runs a command that is not kept as a plan: for what happens seldom.
 pub fn command(sql: &str) {
-    let sql = CString::new(sql).expect("no NUL in a command");
+    let sql = CString::new(text::encode(sql).as_ref()).expect("no NUL in a command");
     connect(|_| {
         // SAFETY: connected; the text outlives the call.
         let code = unsafe { pg_sys::SPI_execute(sql.as_ptr(), false, 0) };
         assert!(code > 0, "SPI_execute answered {code}");
     });
-}
-
-/// Runs a utility statement with text of a user's in it, once, with the rights of who wrote that text. Names are looked up along
-/// the search path that holds, so the statement is refused where the rights are those of the extension's owner.
-pub fn command_of(author: Author, statement: &str) -> Result<()> {
-    if identity::is_owner_acting() {
-        return Err(Error::new(
-            SqlState::INTERNAL_ERROR,
-            "text of a user's reached the rights of the extension's owner",
-        )
-        .hint("This is a bug: please report it with what you called."));
-    }
-    let statement = CString::new(text::encode(statement).as_ref()).map_err(|_| {
-        Error::new(
-            SqlState::CHARACTER_NOT_IN_REPERTOIRE,
-            "a statement cannot hold a NUL",
-        )
-    })?;
-    // SAFETY: connected in between; errors unwind, and the transaction's abort cleans up.
-    identity::as_author(author, || unsafe {
-        assert_eq!(pg_sys::SPI_connect(), pg_sys::SPI_OK_CONNECT as i32);
-        let code = pg_sys::SPI_execute(statement.as_ptr(), false, 0);
-        assert!(code > 0, "SPI_execute answered {code}");
-        assert_eq!(pg_sys::SPI_finish(), pg_sys::SPI_OK_FINISH as i32);
-        Ok(())
-    })
 }
 
 /// Runs one statement and answers how many rows it touched.

@@ -386,3 +386,29 @@ extern "C-unwind" {
         completion: *mut pg_sys::QueryCompletion,
     );
 }
+
+/// Runs a utility statement as SPI would, which takes texts only: with hooks and event triggers.
+///
+/// # Safety
+/// A raw parse tree, which the statement may change, of `text`; in a transaction.
+pub(super) unsafe fn run(node: *mut pg_sys::Node, text: &CStr) {
+    let planned = pg_sys::palloc0(size_of::<pg_sys::PlannedStmt>()).cast::<pg_sys::PlannedStmt>();
+    (*planned).type_ = pg_sys::NodeTag::T_PlannedStmt;
+    (*planned).commandType = pg_sys::CmdType::CMD_UTILITY;
+    (*planned).utilityStmt = node;
+    (*planned).stmt_location = -1;
+    let mut completion = std::mem::zeroed();
+    pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
+    pg_sys::ProcessUtility(
+        planned,
+        text.as_ptr(),
+        false,
+        pg_sys::ProcessUtilityContext::PROCESS_UTILITY_QUERY,
+        std::ptr::null_mut(),
+        std::ptr::null_mut(),
+        pg_sys::CreateDestReceiver(pg_sys::CommandDest::DestNone),
+        &mut completion,
+    );
+    pg_sys::PopActiveSnapshot();
+    pg_sys::CommandCounterIncrement();
+}

@@ -9,7 +9,6 @@ use super::table::Table;
 use super::triggers::{self, is_ours, Expression, Wording};
 use crate::errors::{quote_literal, Error, Result, SqlState};
 use crate::params;
-use crate::pg::identity::Author;
 use crate::pg::per_process::PerProcess;
 use crate::pg::spi::{self, Plan};
 use crate::pg::transaction_end;
@@ -324,8 +323,7 @@ fn make_again(open: Vec<Open>) -> Result<()> {
                 b'R' => "ENABLE REPLICA",
                 _ => "ENABLE ALWAYS",
             };
-            let statement = format!("ALTER TABLE ONLY {table} {enable} TRIGGER {trigger}");
-            catalog_trigger::create_again(&statement, Author::Nobody)?;
+            catalog_trigger::switch(&table, &trigger, enable)?;
         }
         identity::as_owner(|| {
             // The row keeps the expressions as they were written; only the triggers have the server's wording.

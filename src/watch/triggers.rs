@@ -9,10 +9,9 @@ use crate::errors::{quote_literal, Error, Result, SqlState};
 use pushy_core::trigger_text;
 
 use crate::params;
-use crate::pg::expression::Evaluator;
+use crate::pg::expression::Unplanned;
 use crate::pg::identity::Author;
 use crate::pg::spi::{self, Plan};
-use crate::pg::subtransaction::CallError;
 use crate::pg::trigger::Op;
 use crate::pg::{catalog_trigger, identifier, identity, text, BuiltinOid, Oid};
 
@@ -74,7 +73,7 @@ pub fn create(watch: &mut Definition, table: &Table, wording: Wording) -> Result
     watch.triggers = Vec::new();
     for op in fired_by(watch, table) {
         let native = expressions.as_ref().and_then(|made| {
-            native_condition(watch, table, op, &made.evaluator, changed.as_deref())
+            native_condition(watch, table, op, &made.unplanned, changed.as_deref())
         });
         let row = op != Op::Truncate;
         watch
@@ -104,7 +103,7 @@ fn fired_by(watch: &Definition, table: &Table) -> Vec<Op> {
 
 struct Made {
     trigger: Oid,
-    evaluator: Evaluator,
+    unplanned: Unplanned,
 }
 
 fn make_expressions(
@@ -133,20 +132,15 @@ fn make_expressions(
     let made = maker.make("expressions", Op::Update, true, Some(&condition));
     let trigger = made.map_err(|error| explained(error, watch))?;
     let condition = condition_of(trigger)?.unwrap_or_default();
-    let compile = || {
-        Evaluator::of_condition(watch.relation, &condition, &Expression::TYPES)
-            .map_err(CallError::into_error)
-    };
-    // Planning runs functions that its maker has named.
-    let evaluator = identity::as_author(maker.author, compile)?;
-    let evaluator = evaluator.ok_or_else(|| {
+    let read = || Unplanned::of_condition(watch.relation, &condition, &Expression::TYPES);
+    let unplanned = identity::as_author(maker.author, read)?.ok_or_else(|| {
         Error::new(
             SqlState::INTERNAL_ERROR,
             "the server keeps the watch's expressions in another form than expected",
         )
         .hint("This is a bug: please report it with the version of the server.")
     })?;
-    Ok(Some(Made { trigger, evaluator }))
+    Ok(Some(Made { trigger, unplanned }))
 }
 
 /// The server has read all expressions at once, and does not say in which it found the fault.
@@ -179,7 +173,7 @@ fn native_condition(
     watch: &Definition,
     table: &Table,
     op: Op,
-    evaluator: &Evaluator,
+    unplanned: &Unplanned,
     changed: Option<&str>,
 ) -> Option<String> {
     // The halves of a moved row must both fire.
@@ -198,11 +192,11 @@ fn native_condition(
     if let Some(condition) = &watch.condition {
         let index = Expression::Condition.index();
         let has_rows = match op {
-            Op::Insert => !evaluator.uses_old(index),
-            Op::Delete => !evaluator.uses_new(index),
+            Op::Insert => !unplanned.uses_old(index),
+            Op::Delete => !unplanned.uses_new(index),
             _ => true,
         };
-        if has_rows && evaluator.is_safe(index) {
+        if has_rows && unplanned.is_safe(index) {
             terms.push(format!("({condition}\n)"));
         }
     }
@@ -235,7 +229,7 @@ impl Maker<'_> {
             if row { "watch_row" } else { "watch_statement" },
             self.arguments,
         );
-        create(&statement, self.author).map_err(|error| match error.sqlstate {
+        create(self.table.oid, &statement, self.author).map_err(|error| match error.sqlstate {
             // The server copies it to the partitions.
             SqlState::DUPLICATE_OBJECT if self.table.is_partitioned() => error.hint(
                 "A partition has a watch of this name, which a watch of the whole table covers: end the partition's with pushy.unwatch, or pass another name => ….",
