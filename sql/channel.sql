@@ -8,7 +8,7 @@ CREATE FUNCTION pushy.channel_name(identifier text) RETURNS text
     AS 'MODULE_PATHNAME', 'pushy_channel_name';
 
 COMMENT ON FUNCTION pushy.channel_name(text) IS
-    'The exact channel that LISTEN makes of an identifier; an error where LISTEN refuses it or would cut it';
+    'The exact channel that LISTEN makes of an identifier; an error where LISTEN refuses it or would cut it.';
 
 CREATE FUNCTION pushy.channel_inspect(
     identifier text,
@@ -25,14 +25,14 @@ CREATE FUNCTION pushy.channel_inspect(
     AS 'MODULE_PATHNAME', 'pushy_channel_inspect';
 
 COMMENT ON FUNCTION pushy.channel_inspect(text) IS
-    'What LISTEN makes of an identifier, the cut included, and why channel_name refuses it; never an error. byte_length is before the cut';
+    'What LISTEN makes of an identifier, the cut included, and why channel_name refuses it; never an error. byte_length is before the cut.';
 
 CREATE FUNCTION pushy.channel_ident(channel text) RETURNS text
     LANGUAGE c STABLE PARALLEL SAFE
     AS 'MODULE_PATHNAME', 'pushy_channel_ident';
 
 COMMENT ON FUNCTION pushy.channel_ident(text) IS
-    'The text to write after LISTEN for a channel of exactly this name, quoted where needed';
+    'The text to write after LISTEN for a channel of exactly this name, quoted where need be.';
 
 -- Who reads a channel. One without a row here is open to every role that may use Pushy.
 CREATE TABLE pushy.channel (
@@ -64,7 +64,7 @@ SELECT pg_catalog.pg_extension_config_dump('pushy.channel_acl', '');
 CREATE FUNCTION pushy.channel_grant(channel text, role text, privilege text DEFAULT 'listen', topics text DEFAULT NULL)
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_channel_grant';
 COMMENT ON FUNCTION pushy.channel_grant(text, text, text, text) IS
-  'Lets a role, by its exact name, or ''public'' read a channel, written as after LISTEN: subscriptions and pushy.notice. With the first grant the channel is closed to all others, and belongs to the caller: any role that may use Pushy can be first, as long as no other role''s watch tells on the channel and no other role''s subscription names it. The others are refused then: subscription_create with its name, pushy.notice and grants of their own; subscriptions without channels pass it over, watches on it go on telling and warn when they are declared, and LISTEN, which asks for no privilege, still hears it. From then on its owner grants. What was written before the grant is not read. A role owns pushy.max_channels_per_role channels at most; those whose names begin with pushy_ are Pushy''s own. topics: a pattern of topics, for later.';
+  'Lets a role read a channel, by subscriptions and pushy.notice, and closes the channel to all who are not granted it. channel is written as after LISTEN, role is an exact name or ''public'', and topics is for later. Who grants a channel first owns it, which any role that may use Pushy can do unless another role''s watch tells on it or another role''s subscription names it; names that begin with pushy_ are Pushy''s own. What was written before the grant is not read, and LISTEN, which asks for no privilege, still hears everything.';
 
 CREATE FUNCTION pushy.channel_revoke(channel text, role text, privilege text DEFAULT 'listen')
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_channel_revoke';
@@ -89,10 +89,10 @@ COMMENT ON VIEW pushy.channel_grants IS
   'Who may read channels that are not open: grants on channels that you own, and those to you and to all.';
 COMMENT ON COLUMN pushy.channel_grants.channel IS 'What to write after LISTEN.';
 COMMENT ON COLUMN pushy.channel_grants.grantee IS 'The role; public: all; NULL: nobody but the owner.';
-COMMENT ON COLUMN pushy.channel_grants.privilege IS 'listen.';
+COMMENT ON COLUMN pushy.channel_grants.privilege IS 'What was granted: listen.';
 COMMENT ON COLUMN pushy.channel_grants.topics IS 'A pattern of topics; not used yet.';
 COMMENT ON COLUMN pushy.channel_grants.owner IS 'Who granted the channel first: grants and revokes. NULL: that role is gone; a superuser who grants the channel owns it then.';
-COMMENT ON COLUMN pushy.channel_grants.granted_at IS 'When: what was written before is not read.';
+COMMENT ON COLUMN pushy.channel_grants.granted_at IS 'When the grant was given: what was written before is not read.';
 
 -- Like pg_notify() it must stay in the leader.
 CREATE FUNCTION pushy.notify(channel text, payload text DEFAULT '', delivery text DEFAULT 'notify') RETURNS void

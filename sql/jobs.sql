@@ -11,7 +11,7 @@ CREATE FUNCTION pushy.enqueue(
   unique_key text DEFAULT NULL)
 RETURNS bigint LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_enqueue';
 COMMENT ON FUNCTION pushy.enqueue(text, jsonb, timestamptz, interval, int, int, interval, text) IS
-  'Adds a job in this transaction and answers its number: it runs once this transaction has committed, at run_at or after delay if given. priority is 0 (first) to 9 (last); what is left out is as the queue says. While a job of the queue with this unique_key waits (for its time, an executor or another attempt), its number is answered instead, and it keeps its own args, time and priority: put only the key into args, and read the row in the handler. It starts when this transaction has ended, and sees what was changed here. One that has started does not count. Needs privilege enqueue.';
+  'Adds a job to a queue in this transaction and answers its number. The job runs once this transaction has committed, at run_at or after delay if given; priority is 0 (first) to 9 (last), and what is left out is as the queue says. While a job with this unique_key waits (one that has started does not count), its number is answered instead: it keeps its own args, time and priority, and starts after this transaction has ended, so put only the key into args and read the row in the handler. Needs privilege enqueue.';
 
 CREATE FUNCTION pushy.enqueue_many(
   queue text,
@@ -28,7 +28,7 @@ COMMENT ON FUNCTION pushy.enqueue_many(text, jsonb[], timestamptz, interval, int
 CREATE FUNCTION pushy.job_cancel(id bigint)
 RETURNS boolean LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_job_cancel';
 COMMENT ON FUNCTION pushy.job_cancel(bigint) IS
-  'Cancels a job. One that waits is cancelled in this transaction; one that runs is interrupted when this transaction commits, its effects rolled back. True: it ends as cancelled, unless this transaction is rolled back. False: it has finished, or is the one that calls; where that is being decided it waits for it. Needs privilege work on its queue.';
+  'Cancels a job: one that waits in this transaction, one that runs when this transaction commits, its effects rolled back. True means that it ends as cancelled unless this transaction is rolled back; false, that it has finished or is the one that calls. Where a job is just ending, the call waits for that. Needs privilege work on its queue.';
 
 CREATE FUNCTION pushy.job_retry(id bigint)
 RETURNS boolean LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_job_retry';

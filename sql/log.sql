@@ -126,7 +126,7 @@ CREATE FUNCTION pushy.subscription_create(
   from_oldest boolean DEFAULT false)
 RETURNS text LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_subscription_create';
 COMMENT ON FUNCTION pushy.subscription_create(text, text[], text, boolean) IS
-  'Declares a reader of the event log and answers its cursor; one that is there keeps its cursor and takes the new channels and queue, so a service can run it at each start. It reads notices delivered by relay, of channels written as after LISTEN (NULL: all; 1,000 at most), from now on, or from the oldest still in the log. With queue, each notice becomes a job of it, exactly once, with arguments {"channel", "payload"}: needs privilege enqueue. The job is enqueued by the subscription''s owner, so everybody who may tell on such a channel (every role that may use Pushy, by pushy.notify) makes jobs of that queue, with payloads of theirs: the handler must not believe them. It belongs to the current user.';
+  'Declares a reader of the event log and answers its cursor. One that is there keeps its cursor and takes the new channels and queue, so a service can run it at each start. It reads notices delivered by relay, of channels written as after LISTEN (NULL: all; 1,000 at most), from now on or from the oldest still in the log, and belongs to the current user. With queue, which needs privilege enqueue, each notice becomes a job with arguments {"channel", "payload"}, exactly once; everybody who may tell on such a channel makes these jobs, so the handler must not believe the payload.';
 
 CREATE FUNCTION pushy.subscription_read(
   name text,
@@ -139,7 +139,7 @@ CREATE FUNCTION pushy.subscription_read(
   OUT resync boolean)
 RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 100 AS 'MODULE_PATHNAME', 'pushy_subscription_read';
 COMMENT ON FUNCTION pushy.subscription_read(text, int, text) IS
-  'The next notices of a subscription, max of them at most, after the last one acknowledged or after the cursor given; the same ones again until pushy.subscription_ack. Sessions that read one subscription take turns: a transaction that has read keeps others from it until it ends. A row with resync (and no channel) says that notices are missing before it: read the tables anew, then go on. at is when the relay met the notice. For the subscription''s owner.';
+  'The next notices of a subscription, max of them at most, after the last one acknowledged or after the cursor given. They come again until pushy.subscription_ack; sessions that read one subscription take turns, because a transaction that has read keeps others from it until it ends. A row with resync (and no channel) says that notices are missing before it: read the tables anew, then go on. at is when the relay met the notice; for the subscription''s owner.';
 
 CREATE FUNCTION pushy.subscription_ack(name text, cursor text)
 RETURNS boolean LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_subscription_ack';
@@ -181,20 +181,20 @@ SELECT s.name, s.owner, s.channels, s.queue, s.cursor, s.lag_events, s.lag_bytes
   FROM pushy.subscription_rows() s;
 COMMENT ON VIEW pushy.subscriptions IS
   'Readers of the event log that you own, and how far each is behind; all of them for pg_read_all_stats.';
-COMMENT ON COLUMN pushy.subscriptions.name IS 'Its name.';
-COMMENT ON COLUMN pushy.subscriptions.owner IS 'Who created it.';
+COMMENT ON COLUMN pushy.subscriptions.name IS 'Name of the subscription.';
+COMMENT ON COLUMN pushy.subscriptions.owner IS 'The role that created the subscription.';
 COMMENT ON COLUMN pushy.subscriptions.channels IS 'The exact names of its channels; NULL: all.';
 COMMENT ON COLUMN pushy.subscriptions.queue IS 'The queue of which each notice becomes a job.';
 COMMENT ON COLUMN pushy.subscriptions.cursor IS 'The last notice acknowledged, or passed over.';
-COMMENT ON COLUMN pushy.subscriptions.lag_events IS 'Notices after it in the log, of whatever channel.';
-COMMENT ON COLUMN pushy.subscriptions.lag_bytes IS 'Bytes of their channels and payloads.';
-COMMENT ON COLUMN pushy.subscriptions.lag IS 'Age of the oldest of them; NULL where there is none.';
+COMMENT ON COLUMN pushy.subscriptions.lag_events IS 'Notices behind the cursor in the log, of whatever channel.';
+COMMENT ON COLUMN pushy.subscriptions.lag_bytes IS 'Bytes of the channels and payloads of these notices.';
+COMMENT ON COLUMN pushy.subscriptions.lag IS 'Age of the oldest notice behind the cursor; NULL where there is none.';
 COMMENT ON COLUMN pushy.subscriptions.resync IS 'Whether the log was emptied past its cursor: its reader will be told.';
 COMMENT ON COLUMN pushy.subscriptions.stopped IS 'Why its notices become no jobs; tried again when a queue, a privilege or the subscription changes.';
-COMMENT ON COLUMN pushy.subscriptions.state IS 'active, elsewhere (came by a restore), ownerless (the role that owned it was dropped: a superuser drops it, or creates it again as his), stopped (its notices become no jobs), no_relay (nothing new comes, because no relay can) or resync (its reader is about to be told that notices are missing).';
-COMMENT ON COLUMN pushy.subscriptions.fix IS 'The statement that makes it active or, where none does by itself, what to do in words; NULL: it is.';
-COMMENT ON COLUMN pushy.subscriptions.created_at IS 'When it was first created.';
-COMMENT ON COLUMN pushy.subscriptions.acked_at IS 'When it was last acknowledged.';
+COMMENT ON COLUMN pushy.subscriptions.state IS 'Whether the subscription does what it should: active, elsewhere, ownerless, stopped, no_relay or resync. elsewhere came by a restore; the owner of an ownerless one was dropped, so a superuser drops it, or creates it again as his; stopped makes no jobs of its notices. no_relay hears nothing new, because no relay can come; the reader of resync is about to be told that notices are missing.';
+COMMENT ON COLUMN pushy.subscriptions.fix IS 'The statement that makes the subscription active or, where none does by itself, what to do in words; NULL: it is active.';
+COMMENT ON COLUMN pushy.subscriptions.created_at IS 'When the subscription was first created.';
+COMMENT ON COLUMN pushy.subscriptions.acked_at IS 'When the subscription was last acknowledged.';
 
 
 CREATE FUNCTION pushy.log_row(
@@ -220,11 +220,11 @@ SELECT l.bytes, l.events, l.oldest, l.newest, l.oldest_at, l.newest_at, l.told, 
   FROM pushy.log_row() l;
 COMMENT ON VIEW pushy.log IS 'The event log of this database in one row: its size, and how far it reaches.';
 COMMENT ON COLUMN pushy.log.bytes IS 'Bytes on disk, its ticks included.';
-COMMENT ON COLUMN pushy.log.events IS 'Notices in it.';
+COMMENT ON COLUMN pushy.log.events IS 'Notices in the log.';
 COMMENT ON COLUMN pushy.log.oldest IS 'Cursor of the oldest tick; NULL while there is none.';
 COMMENT ON COLUMN pushy.log.newest IS 'Cursor of the newest notice.';
 COMMENT ON COLUMN pushy.log.oldest_at IS 'When the oldest was met by the relay.';
-COMMENT ON COLUMN pushy.log.newest_at IS 'When the newest was.';
+COMMENT ON COLUMN pushy.log.newest_at IS 'When the newest was met by the relay.';
 COMMENT ON COLUMN pushy.log.told IS 'Cursor of the last notice told to LISTENers.';
 COMMENT ON COLUMN pushy.log.pending IS 'Notices of transactions that have not ended, as far as the relay knows; NULL while none runs.';
 COMMENT ON COLUMN pushy.log.is_full IS 'No room could be made: notices are not logged, and readers are told to resync.';

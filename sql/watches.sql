@@ -113,7 +113,7 @@ COMMENT ON FUNCTION pushy.watch_resume(regclass, text) IS
 CREATE FUNCTION pushy.notice(id bigint)
 RETURNS text LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_notice';
 COMMENT ON FUNCTION pushy.notice(bigint) IS
-  'The whole payload of a notice that was too long for NOTIFY and came as a reference ("notice": id); kept for pushy.notice_keep. For roles that may read the channel; the number cannot be guessed.';
+  'The whole payload of a notice that was too long for NOTIFY and came as a reference ("notice": id). It is kept for pushy.notice_keep. For roles that may read the channel; the number cannot be guessed.';
 
 CREATE FUNCTION pushy.watch_counts(
   watch_id int,
@@ -256,11 +256,11 @@ SELECT u.relation, u.name, u.channel, u.channel_name, u.events, u.columns, u.con
     FROM pushy.watch_orphans() o
    WHERE pg_catalog.has_table_privilege(o.relation, 'TRIGGER')) u;
 COMMENT ON VIEW pushy.watches IS
-  'Watches of tables on which you have TRIGGER, and your own: the channel as LISTEN wants it and as it is called; state active, paused, elsewhere (came by a restore), orphaned (its triggers did, and it did not: they tell nothing), broken (a trigger was dropped, by hand or with what it used: it tells nothing; or its jobs cannot be added), disabled or replica (ALTER TABLE has done that to its triggers), no_relay (its notices wait in the event log, and no relay can come), with the statement that makes it active; notices, jobs and errors since the server started.';
+  'Watches of tables on which you have TRIGGER, and your own. state says whether a watch tells what it should, and fix has the statement that makes it active. notices, jobs and errors are counted since the server started.';
 COMMENT ON COLUMN pushy.watches.relation IS 'The watched table.';
 COMMENT ON COLUMN pushy.watches.name IS 'The watch, unique within the table.';
 COMMENT ON COLUMN pushy.watches.channel IS 'What to write after LISTEN, quoted where need be; NULL: jobs only.';
-COMMENT ON COLUMN pushy.watches.channel_name IS 'The same channel as it is called, never quoted: for a client whose call quotes it (asyncpg''s add_listener, sqlx''s listen), for pg_notify, and as a notice carries it; NULL: jobs only.';
+COMMENT ON COLUMN pushy.watches.channel_name IS 'The channel as it is called, never quoted; NULL: jobs only. Give it to a client whose call quotes it (asyncpg''s add_listener, sqlx''s listen), and to pg_notify; a notice carries it.';
 COMMENT ON COLUMN pushy.watches.events IS 'Which changes are told.';
 COMMENT ON COLUMN pushy.watches.columns IS 'An update counts when one of these differs; NULL: any.';
 COMMENT ON COLUMN pushy.watches.condition IS 'SQL over NEW and OLD, as it was written or, since a column was renamed, as the server writes it; NULL: none.';
@@ -272,8 +272,8 @@ COMMENT ON COLUMN pushy.watches.queue IS 'A job per notice goes here; NULL: noti
 COMMENT ON COLUMN pushy.watches.args_expr IS 'The arguments of jobs as SQL over NEW and OLD, as it was written or, since a column was renamed, as the server writes it; NULL: the payload.';
 COMMENT ON COLUMN pushy.watches.merge IS 'Whether equal notices of several transactions may be told once.';
 COMMENT ON COLUMN pushy.watches.owner IS 'Who declared it: must be allowed to enqueue.';
-COMMENT ON COLUMN pushy.watches.state IS 'active, paused, elsewhere (came by a restore), orphaned (its triggers did, and it did not: they tell nothing until it is declared again, and fix ends them), broken (a trigger was dropped, by hand or with what it used: it tells nothing; or its queue is gone or another''s, or who declared it is gone or may not enqueue: it adds no jobs), disabled (some of its triggers are, maybe those of a partition), replica (they fire only for what replication applies) or no_relay (its notices wait in the event log, and no relay can come to tell them).';
-COMMENT ON COLUMN pushy.watches.fix IS 'The statement that makes it active or, where none does by itself, what to do in words; NULL: it is.';
+COMMENT ON COLUMN pushy.watches.state IS 'Whether the watch tells what it should: active, paused, elsewhere, orphaned, broken, disabled, replica or no_relay. elsewhere came by a restore; orphaned has triggers here and no watch, so it tells nothing until it is declared again, and fix ends them; broken lost a trigger, by hand or with what it used, or adds no jobs, because its queue is gone or another''s, or its maker is gone or may not enqueue. disabled and replica say what ALTER TABLE has done to some of its triggers, maybe those of a partition; with no_relay its notices wait in the event log, and no relay can come to tell them.';
+COMMENT ON COLUMN pushy.watches.fix IS 'The statement that makes the watch active or, where none does by itself, what to do in words; NULL: it is active.';
 COMMENT ON COLUMN pushy.watches.notices IS 'Notices since the server started. 8,192 watches of the cluster are counted, of one role (but a superuser) one for four places that are free; those beyond stay at 0, and work all the same.';
 COMMENT ON COLUMN pushy.watches.jobs IS 'Jobs since the server started.';
 COMMENT ON COLUMN pushy.watches.errors IS 'Expressions and conversions that failed, and jobs that the owner may not enqueue, since the server started.';
