@@ -80,7 +80,8 @@ def test_an_executor_struck_from_outside_charges_its_job_only_after_three_strike
     gated.wait_until("SELECT last_value FROM runs_0", 5)
     gated.gate.wait_for_arrival()
     assert attempts(gated, job) == (2, 1)
-    assert gated.rows("SELECT sqlstate, attempt FROM pushy.failures") == [(sqlstate, 1)]
+    assert gated.rows("SELECT sqlstate, attempt, started_at < failed_at FROM pushy.failures") == [(sqlstate, 1, True)]
+    assert gated.rows("SELECT given_back, failed FROM pushy.stats WHERE queue = 'q'") == [(3, 1)]
     gated.gate.open()
     assert gated.job_wait(job)["state"] == "completed"
     assert gated.value("SELECT count(*) FROM effects") == 1

@@ -122,6 +122,36 @@ def test_an_orphan_is_told_and_counted_for_no_other_queue(db):
     told = listener.wait_for_json(event="discard")
     assert (told["queue"], told["job"]) == (None, job)
     assert counts(db) == (0, 0, 0, 0, 0)
+    # No attempt was made, and the time for which its queue kept it is gone with the queue.
+    assert db.rows("SELECT f.attempt, j.attempt, expires_at - finished_at = '30 days', j.started_at "
+                   "FROM pushy.finished_job j JOIN pushy.failure f ON f.job_id = j.id") == [(0, 0, True, None)]
+
+
+BOOKS = """SELECT (enqueued + run_again - completed - discarded - cancelled - (SELECT count(*) FROM pushy.live_job), run_again)::text
+             FROM pushy.stats WHERE queue = 'q'"""
+
+
+def test_the_books_balance_whatever_becomes_of_jobs(db):
+    """Each job that was enqueued, or made to run again, is finished in one way that is counted, or is not finished."""
+    db.sql("CREATE FUNCTION work(job pushy.job) RETURNS void LANGUAGE plpgsql AS $$BEGIN IF job.args ? 'fail' THEN RAISE 'no'; END IF; END$$;"
+           "SELECT pushy.queue_register('q', 'work(pushy.job)', max_attempts => 2, retry_delay => '0')")
+    fine, bad = db.value("SELECT pushy.enqueue('q')"), db.value("SELECT pushy.enqueue('q', '{\"fail\": 1}')")
+    later = db.value("SELECT pushy.enqueue('q', delay => '1 hour')")
+    other = db.value("SELECT pushy.enqueue('q', delay => '1 hour')")
+    db.job_wait(fine)
+    db.job_wait(bad)
+    db.wait_until(BOOKS, "(0,0)")
+    db.sql("SELECT pushy.job_cancel(%s)", later)
+    # Waiting, completed, discarded and cancelled; three of them had finished.
+    db.sql("SELECT pushy.job_retry(x) FROM unnest(%s::bigint[]) x", [other, fine, bad, later])
+    db.jobs_wait("q")
+    with db.connect() as session:
+        session.execute("SELECT pushy.job_retry(%s)", (fine,))
+        session.rollback()
+    db.sql("SELECT pushy.queue_pause('q'); SELECT pushy.enqueue('q'), pushy.enqueue('q'); SELECT pushy.queue_run('q', 1)")
+    db.wait_until(BOOKS, "(0,3)")
+    assert db.rows("SELECT enqueued, completed, failed, retried, discarded, cancelled FROM pushy.stats WHERE queue = 'q'") == [
+        (6, 5, 3, 1, 2, 1)]
 
 
 def test_each_time_that_a_queue_is_parked_is_counted(db):

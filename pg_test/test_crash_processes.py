@@ -54,6 +54,7 @@ def test_a_job_whose_executor_is_killed_is_charged_one_attempt_and_done_once(clu
     cluster.crash(pid)  # the gate is open afterwards: its keeper died with the server
     ledger.assert_balanced()
     assert ledger.charges() == [(job, 1, "57P02")]
+    assert db.value("SELECT started_at < failed_at FROM pushy.failures") is True
     assert db.job(job)["attempt"] == 2
     assert db.value("SELECT count(*) FROM pushy.jobs WHERE attempt = 1") == len(others)
 

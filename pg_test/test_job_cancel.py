@@ -111,6 +111,19 @@ def test_a_handler_cancels_a_job_of_its_own_batch_but_not_itself(db):
         (jobs[199], "cancelled", None), (jobs[198], "completed", [False, False, True]), (jobs[197], "completed", None)]
 
 
+@pytest.mark.parametrize("batch", [True, False])
+def test_a_cancelled_job_says_when_it_began_if_it_did(db, batch):
+    gate = Gate(db)
+    db.sql(f"CREATE FUNCTION work() RETURNS void LANGUAGE plpgsql AS $$BEGIN PERFORM {gate.stop}; END$$;"
+           f"SELECT pushy.queue_register('q', 'work()', batch => {batch})")
+    running, waiting = db.value("SELECT pushy.enqueue('q')"), db.value("SELECT pushy.enqueue('q', delay => '1 hour')")
+    gate.wait_for_arrival()
+    db.sql("SELECT pushy.job_cancel(%s), pushy.job_cancel(%s)", running, waiting)
+    assert db.job_wait(running)["state"] == "cancelled"
+    assert dict(db.rows("SELECT id, started_at BETWEEN enqueued_at AND finished_at FROM pushy.jobs")) == {running: True, waiting: None}
+    db.wait_until("SELECT cancelled FROM pushy.stats WHERE queue = 'q'", 2)
+
+
 @pytest.fixture
 def held(cluster):
     """A job that runs in an executor which does nothing any more, not even what it is told."""

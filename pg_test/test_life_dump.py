@@ -52,6 +52,20 @@ def test_a_copy_in_the_same_server_waits_and_then_runs_what_was_waiting(shop):
         assert reader.execute("SELECT count(*) > 0 FROM pushy.jobs WHERE queue = 'q'").fetchone() == (True,)
 
 
+def test_jobs_that_a_restore_in_place_has_brought_run_when_their_queue_is_resumed(db):
+    """No commit has announced them, and the queue's watermark says from before that nothing is ready. (The sweep would find them in a minute.)"""
+    db.sql("CREATE FUNCTION note() RETURNS void LANGUAGE sql AS ''; SELECT pushy.queue_register('q', 'note()')")
+    db.job_wait(db.value("SELECT pushy.enqueue('q')"))
+    db.sql("UPDATE pushy.queue SET home_system = 1;"
+           "INSERT INTO pushy.live_job (id, position, run_at, enqueued_at, queue_id, enqueued_by, priority, depth, state, args) "
+           "SELECT n, nullif(n, 6000), now() - interval '1 s', now(), queue_id, 10, 3, 0, CASE n WHEN 6000 THEN 's' ELSE 'a' END::\"char\", '{}' "
+           "FROM pushy.queue, unnest('{5000,6000}'::bigint[]) n")
+    before = db.value("SELECT clock_timestamp()")
+    db.sql("SELECT pushy.queue_resume('q')")
+    db.wait_until("SELECT count(*) FROM pushy.live_job", 0, 60)
+    assert db.value("SELECT max(finished_at) - %s < interval '20 s' FROM pushy.finished_job", before)
+
+
 def test_a_restore_where_the_role_is_missing_says_so_and_works_once_it_is_there(shop, make_cluster):
     there = make_cluster(fresh=True)
     copy, _ = restore(there, dump(shop, "--no-owner", "--no-privileges"), "shop")

@@ -133,5 +133,21 @@ def test_a_bad_file_of_each_kind_is_found_in_a_tree(tmp_path):
     assert any("SPI is entered by" in complaint for complaint in found), found
 
 
+@pytest.mark.parametrize("writes", [
+    'static A: Plan = Plan::new("DELETE FROM pushy.live_job j", &[]);',
+    'static A: Plan = Plan::new("WITH a AS (UPDATE ONLY pushy.finished_job_07 f SET id = 1 RETURNING id) SELECT id FROM a", &[]);',
+    'static A: Plan = Plan::new("INSERT INTO pushy_internal.failure (job_id) VALUES ($1)", &[]);',
+    'fn once(table: &str) { spi::command(&format!("TRUNCATE ONLY pushy.{table}")); }',
+    'let table = heap::open("live_job")?; table.append(rows);',
+    'history::open_parent(time)?.append(rows);'])
+def test_a_job_that_is_moved_past_the_state_machine_is_found(tmp_path, writes):
+    for folder in ("sql", "src/job/moves"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "src/job/moves/a.rs").write_text(writes)
+    assert not any("src/job/moves/ only" in complaint for complaint in lint_sql.in_tree(tmp_path))
+    (tmp_path / "src/job/a.rs").write_text(writes)
+    assert any(complaint.startswith("src/job/a.rs: ") and "src/job/moves/ only" in complaint for complaint in lint_sql.in_tree(tmp_path))
+
+
 def test_this_tree_names_everything_with_its_schema():
     assert lint_sql.in_tree() == []

@@ -40,6 +40,8 @@ CREATE FUNCTION pushy.queue_statistics(
   OUT retried bigint,
   OUT discarded bigint,
   OUT cancelled bigint,
+  OUT given_back bigint,
+  OUT run_again bigint,
   OUT parked bigint,
   OUT batches bigint,
   OUT rate_1m double precision,
@@ -196,7 +198,7 @@ COMMENT ON COLUMN pushy.jobs.enqueued_by IS 'The role that enqueued it; NULL whe
 COMMENT ON COLUMN pushy.jobs.unique_key IS 'Who enqueues this key while the job waits is answered its number.';
 COMMENT ON COLUMN pushy.jobs.caused_by IS 'The job whose handler enqueued it.';
 COMMENT ON COLUMN pushy.jobs.depth IS '0, or one more than the job that caused it.';
-COMMENT ON COLUMN pushy.jobs.started_at IS 'When the running attempt, or the last one of a completed or discarded job, began; NULL for a job that waits or was cancelled, when no attempt has begun, and when the last one took its process with it.';
+COMMENT ON COLUMN pushy.jobs.started_at IS 'When the attempt began that runs, or that ended the job. NULL for a job that waits, and for one that ended without an attempt: cancelled while it waited, or after its executor had let go of it, or discarded for the depth of its causes.';
 COMMENT ON COLUMN pushy.jobs.finished_at IS 'When it was completed, discarded or cancelled.';
 COMMENT ON COLUMN pushy.jobs.result IS 'What the handler returned.';
 COMMENT ON COLUMN pushy.jobs.last_error IS 'The message of the last failed attempt; pushy.failures has all.';
@@ -242,8 +244,8 @@ COMMENT ON VIEW pushy.failures IS
   'A row per failed attempt of a job of the queues that you may monitor, for as long as the job is kept.';
 COMMENT ON COLUMN pushy.failures.job_id IS 'The id in pushy.jobs.';
 COMMENT ON COLUMN pushy.failures.queue IS 'The queue of the job.';
-COMMENT ON COLUMN pushy.failures.attempt IS 'Which attempt it was; the first is 1.';
-COMMENT ON COLUMN pushy.failures.started_at IS 'When the attempt began; NULL when it never did, or when it took its process with it.';
+COMMENT ON COLUMN pushy.failures.attempt IS 'Which attempt it was; the first is 1. 0: none was made, because the job was discarded for the depth of its causes.';
+COMMENT ON COLUMN pushy.failures.started_at IS 'When the attempt began; NULL where none was made.';
 COMMENT ON COLUMN pushy.failures.failed_at IS 'When it failed.';
 COMMENT ON COLUMN pushy.failures.sqlstate IS 'PostgreSQL''s five-character code of the error.';
 COMMENT ON COLUMN pushy.failures.message IS 'The message of the error.';
@@ -273,16 +275,16 @@ COMMENT ON COLUMN pushy.workers.progress_message IS 'What the handler said with 
 -- A queue at a time: who asks for one by name pays for one, as text's = is leakproof and passes the barrier. The
 -- UNION ALL stands in a query of its own: flattened, as PostgreSQL does at the top of a view, it has no barrier.
 CREATE VIEW pushy.stats WITH (security_barrier) AS
-SELECT u.queue, u.running, u.enqueued, u.completed, u.failed, u.retried, u.discarded, u.cancelled, u.parked, u.batches, u.rate_1m,
+SELECT u.queue, u.running, u.enqueued, u.completed, u.failed, u.retried, u.discarded, u.cancelled, u.given_back, u.run_again, u.parked, u.batches, u.rate_1m,
        u.wait_p50, u.wait_p95, u.wait_p99, u.run_mean, u.run_p50, u.run_p95, u.run_p99, u.log_bytes, u.log_oldest
-  FROM (SELECT q.queue, s.running, s.enqueued, s.completed, s.failed, s.retried, s.discarded, s.cancelled, s.parked, s.batches, s.rate_1m,
+  FROM (SELECT q.queue, s.running, s.enqueued, s.completed, s.failed, s.retried, s.discarded, s.cancelled, s.given_back, s.run_again, s.parked, s.batches, s.rate_1m,
                s.wait_p50, s.wait_p95, s.wait_p99, s.run_mean, s.run_p50, s.run_p95, s.run_p99,
                NULL::pg_catalog.int8 AS log_bytes, NULL::pg_catalog.text AS log_oldest
           FROM pushy.queue q
          CROSS JOIN LATERAL pushy.queue_statistics(q.queue) s
         -- A query for one queue does not look at the log: no name is equal to NULL, as the planner sees.
         UNION ALL
-        SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, l.bytes, l.oldest
+        SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, l.bytes, l.oldest
           FROM pushy.log_bounds() l) u;
 COMMENT ON VIEW pushy.stats IS
   'Counts and latencies of queues that you may monitor; read from shared memory, no job is looked at. They go on after a clean restart (smart or fast), as PostgreSQL''s own do, and begin at zero after a crash, an immediate stop and a promotion of a standby. One row more, with no queue, is of the event log, of which pushy.log says more.';
@@ -294,13 +296,15 @@ COMMENT ON COLUMN pushy.stats.failed IS 'Attempts that failed, whatever came nex
 COMMENT ON COLUMN pushy.stats.retried IS 'Failed attempts after which the job was to be tried again.';
 COMMENT ON COLUMN pushy.stats.discarded IS 'Jobs that failed for the last time, or were enqueued beyond pushy.max_depth; not those whose queue is gone.';
 COMMENT ON COLUMN pushy.stats.cancelled IS 'Jobs cancelled.';
+COMMENT ON COLUMN pushy.stats.given_back IS 'Attempts that somebody else cut short, as by ending their executor: not charged, and made again. More than three in a row of one job are charged.';
+COMMENT ON COLUMN pushy.stats.run_again IS 'Finished jobs that pushy.job_retry made run again. enqueued + run_again - completed - discarded - cancelled are the jobs that are not finished.';
 COMMENT ON COLUMN pushy.stats.parked IS 'Times that the queue was parked because it could not run; pushy.queues.parked says why, pushy.queue_explain what to do.';
 COMMENT ON COLUMN pushy.stats.batches IS 'Transactions of executors that ran jobs of the queue.';
 COMMENT ON COLUMN pushy.stats.rate_1m IS 'Jobs finished a second, over the last minute.';
 COMMENT ON COLUMN pushy.stats.wait_p50 IS 'Time from due to start that half of the jobs did not exceed; from a histogram, off by 12 % at most as a rule.';
 COMMENT ON COLUMN pushy.stats.wait_p95 IS 'As wait_p50, for 95 % of the jobs.';
 COMMENT ON COLUMN pushy.stats.wait_p99 IS 'As wait_p50, for 99 % of the jobs.';
-COMMENT ON COLUMN pushy.stats.run_mean IS 'Mean time that a handler ran.';
+COMMENT ON COLUMN pushy.stats.run_mean IS 'Mean time that a handler ran in an executor; runs of pushy.queue_run are not measured.';
 COMMENT ON COLUMN pushy.stats.run_p50 IS 'Time that half of the handlers'' runs did not exceed; as wait_p50.';
 COMMENT ON COLUMN pushy.stats.run_p95 IS 'As run_p50, for 95 % of the runs.';
 COMMENT ON COLUMN pushy.stats.run_p99 IS 'As run_p50, for 99 % of the runs.';

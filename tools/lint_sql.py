@@ -380,6 +380,32 @@ READS_WORDS = {
 }
 
 
+# A job's state moves in one folder, and history is removed by retention and with its queue.
+# (A name that is filled in may be one of theirs.)
+JOB_TABLES = re.compile(r"^(?:live_job|finished_job\w*|failure|x)$")
+MOVES_JOBS = ("src/job/moves/", "src/queue/store.rs", "src/worker/retention.rs", "src/rotation.rs",
+              "src/relay/part.rs")  # names of parts of the log are filled in there
+# Writing without SQL: the rows of a table that was opened by its name.
+WRITES_ROWS = re.compile(r"\b(?:append|delete|insert_unless_there)\(")
+
+
+def written(sql: str) -> Iterator[str]:
+    """The tables that a text of SQL writes, in all its statements."""
+    for kind, node in nodes(json.loads(pglast.parser.parse_sql_json(sql))):
+        if kind in ("InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt"):
+            yield node["relation"]["relname"]
+        elif kind == "TruncateStmt":
+            yield from (relation["RangeVar"]["relname"] for relation in node["relations"])
+
+
+def of_jobs(where: Path, text: str) -> list[str]:
+    """Complaints about a statement that writes tables of jobs where it must not."""
+    if where.suffix != ".rs" or str(where).startswith(MOVES_JOBS):
+        return []
+    return [f"{where}: {table} is written by src/job/moves/ only, where the state machine is asked"
+            for table in written(text) if JOB_TABLES.match(table)]
+
+
 def in_tree(root: Path = ROOT) -> list[str]:
     found = []
     for path in sorted((root / "src").rglob("*.rs")):
@@ -388,6 +414,9 @@ def in_tree(root: Path = ROOT) -> list[str]:
         for pattern, known in READS_WORDS.items():
             if str(where) not in known and (word := re.search(pattern, code)):
                 found.append(f"{where}: {word[0]} reads words that may be a user's; add the file to READS_WORDS once it does so as their author")
+        opened = re.findall(r"heap::open\(\"(\w+)\"\)|history::(open_\w+)\(", code)
+        if not str(where).startswith(MOVES_JOBS) and WRITES_ROWS.search(code) and any(by or JOB_TABLES.match(name) for name, by in opened):
+            found.append(f"{where}: rows of jobs are written by src/job/moves/ only, where the state machine is asked")
         if str(where) not in ("src/pg/spi.rs", "src/pg/transaction.rs") and re.search(r"\bSPI_(?:prepare|exec|cursor)", path.read_text()):
             found.append(f"{where}: SPI is entered by src/pg/spi.rs only, which pins the search path")
     read = 0
@@ -398,6 +427,7 @@ def in_tree(root: Path = ROOT) -> list[str]:
         read += 1
         short = "" if where.suffix == ".sql" else " in: " + " ".join(text.split())[:70]
         found += [f"{where}: {complaint}{short}" for complaint in complaints(text)]
+        found += of_jobs(where, text)
     if read < 80:
         found.append(f"only {read} statements found in src/: this lint has lost its way")
     return found

@@ -1,4 +1,4 @@
-//! The life of a job: seven states, eight events, one function that says which move is legal.
+//! The life of a job: seven states, nine events, one function that says which move is legal.
 //!
 //! ```text
 //!   scheduled ──Due──▶ available ──Claim──▶ running ──Succeed──▶ completed
@@ -9,7 +9,11 @@
 //!
 //! Not drawn: scheduled, available and retryable jobs can be cancelled; a verdict after a crash moves
 //! an available job as it would have moved a running one; `RetryNow` makes any job but an available or
-//! running one available. (docs/design.md)
+//! running one available; `Orphan` discards what waits for a queue that is gone. A job that is due again at once after a
+//! failure makes two moves in one: `FailAgain`, then `Due`. A job that is deleted with its queue (`queue_drop` by force) has no
+//! last state.
+//!
+//! `src/job/moves/` carries out what this page allows, and nothing else writes a job's state. (docs/design.md)
 
 /// Where a job stands. `Running` is virtual: it is read from executor slots and never stored, since
 /// a claim is a row lock and writes nothing.
@@ -31,6 +35,31 @@ pub enum JobState {
     Cancelled,
 }
 
+/// How a job comes to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Birth {
+    /// Due at once.
+    Ready,
+    /// Due in the future.
+    Later,
+    /// The chain of its causes is longer than pushy.max_depth.
+    TooDeep,
+}
+
+impl Birth {
+    /// Every birth.
+    pub const ALL: [Birth; 3] = [Birth::Ready, Birth::Later, Birth::TooDeep];
+
+    /// The first state of a job.
+    pub const fn state(self) -> JobState {
+        match self {
+            Birth::Ready => JobState::Available,
+            Birth::Later => JobState::Scheduled,
+            Birth::TooDeep => JobState::Discarded,
+        }
+    }
+}
+
 /// What can happen to a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum JobEvent {
@@ -44,12 +73,14 @@ pub enum JobEvent {
     FailAgain,
     /// The last attempt failed.
     FailLast,
-    /// The claim was given up; nothing is charged.
+    /// The claim was given up, or vanished with its process; nothing is charged.
     Release,
     /// `job_cancel`.
     Cancel,
     /// `job_retry`: run now, also when it was finished.
     RetryNow,
+    /// Its queue is gone, and it has no claim.
+    Orphan,
 }
 
 impl JobState {
@@ -71,16 +102,25 @@ impl JobState {
             (Scheduled | Retryable, Due) => Some(Available),
             (Available, Claim) => Some(Running),
             (Running, Succeed) => Some(Completed),
-            (Running, Release) => Some(Available),
-            // An available job fails when the server crashed while it ran: by the time of the verdict
+            // An available job fails, or is given back, when the server crashed while it ran: by the time of the verdict
             // the row lock that made it running is gone.
+            (Running | Available, Release) => Some(Available),
             (Running | Available, FailAgain) => Some(Retryable),
             (Running | Available, FailLast) => Some(Discarded),
             (Scheduled | Available | Running | Retryable, Cancel) => Some(Cancelled),
             (Scheduled | Retryable | Completed | Discarded | Cancelled, RetryNow) => {
                 Some(Available)
             }
+            (Scheduled | Available | Retryable, Orphan) => Some(Discarded),
             _ => None,
+        }
+    }
+
+    /// The state after an event that is legal, where both are known when this is compiled: another move does not compile.
+    pub const fn after(self, event: JobEvent) -> JobState {
+        match self.next(event) {
+            Some(state) => state,
+            None => panic!("the state machine has no such move"),
         }
     }
 
@@ -132,7 +172,7 @@ impl JobState {
 
 impl JobEvent {
     /// Every event.
-    pub const ALL: [JobEvent; 8] = [
+    pub const ALL: [JobEvent; 9] = [
         JobEvent::Due,
         JobEvent::Claim,
         JobEvent::Succeed,
@@ -141,7 +181,23 @@ impl JobEvent {
         JobEvent::Release,
         JobEvent::Cancel,
         JobEvent::RetryNow,
+        JobEvent::Orphan,
     ];
+
+    /// Its name, for messages.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            JobEvent::Due => "due",
+            JobEvent::Claim => "claim",
+            JobEvent::Succeed => "succeed",
+            JobEvent::FailAgain => "fail again",
+            JobEvent::FailLast => "fail for the last time",
+            JobEvent::Release => "release",
+            JobEvent::Cancel => "cancel",
+            JobEvent::RetryNow => "retry now",
+            JobEvent::Orphan => "lose its queue",
+        }
+    }
 }
 
 #[cfg(test)]
@@ -151,14 +207,14 @@ mod tests {
 
     /// Rows: states; columns: events in the order of [`JobEvent::ALL`]; `.` is refused.
     const TABLE: [(JobState, &str); 7] = [
-        // Due, Claim, Succeed, FailAgain, FailLast, Release, Cancel, RetryNow
-        (JobState::Scheduled, "a.....ka"),
-        (JobState::Available, ".x.rd.k."),
-        (JobState::Running, "..crdak."),
-        (JobState::Retryable, "a.....ka"),
-        (JobState::Completed, ".......a"),
-        (JobState::Discarded, ".......a"),
-        (JobState::Cancelled, ".......a"),
+        // Due, Claim, Succeed, FailAgain, FailLast, Release, Cancel, RetryNow, Orphan
+        (JobState::Scheduled, "a.....kad"),
+        (JobState::Available, ".x.rdak.d"),
+        (JobState::Running, "..crdak.."),
+        (JobState::Retryable, "a.....kad"),
+        (JobState::Completed, ".......a."),
+        (JobState::Discarded, ".......a."),
+        (JobState::Cancelled, ".......a."),
     ];
 
     #[test]
@@ -170,6 +226,46 @@ mod tests {
                 assert_eq!(state.next(event), expected, "{state:?} on {event:?}");
             }
         }
+    }
+
+    #[test]
+    fn every_birth_gives_a_state_in_which_nothing_is_claimed() {
+        let states = Birth::ALL.map(Birth::state);
+        assert_eq!(
+            states,
+            [
+                JobState::Available,
+                JobState::Scheduled,
+                JobState::Discarded
+            ]
+        );
+    }
+
+    #[test]
+    fn every_state_but_running_is_reached_and_left_by_a_row() {
+        // What is stored after any birth and any row of moves: never `Running` but by a claim, which writes nothing.
+        let mut reached: Vec<JobState> = Birth::ALL.map(Birth::state).to_vec();
+        let mut at = 0;
+        while at < reached.len() {
+            for event in JobEvent::ALL {
+                if let Some(next) = reached[at].next(event) {
+                    assert_eq!(next == JobState::Running, event == JobEvent::Claim);
+                    if !reached.contains(&next) {
+                        reached.push(next);
+                    }
+                }
+            }
+            at += 1;
+        }
+        assert_eq!(reached.len(), JobState::ALL.len());
+    }
+
+    #[test]
+    fn names_of_events_are_unique() {
+        let mut names = JobEvent::ALL.map(JobEvent::as_str).to_vec();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), JobEvent::ALL.len());
     }
 
     #[test]
@@ -210,11 +306,12 @@ mod tests {
         for _ in 0..2_000 {
             let mut state = JobState::Scheduled;
             for _ in 0..40 {
-                let event = JobEvent::ALL[random.below(8) as usize];
+                let event = JobEvent::ALL[random.below(JobEvent::ALL.len() as u64) as usize];
                 let Some(next) = state.next(event) else {
                     continue;
                 };
-                assert_ne!(next, state, "{event:?} is a move");
+                // But that a claim is gone which was not known to be.
+                assert!(next != state || event == JobEvent::Release);
                 assert!(next != JobState::Running || state == JobState::Available);
                 assert!(!state.is_terminal() || next == JobState::Available);
                 assert!(next != JobState::Completed || state == JobState::Running);

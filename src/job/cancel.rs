@@ -1,17 +1,15 @@
 //! Cancelling a job: before it runs, in the caller's transaction; while it runs, at the caller's commit.
 
-use pushy_core::state::{JobEvent, JobState};
-
 use super::live::{Live, Whereabouts};
-use super::{current, finish, live, promise};
+use super::moves::cancel::{ask, cancel_free};
+use super::{current, live, promise};
 use crate::errors::{Error, Result, SqlState};
-use crate::pg::{clock, database, identifier, identity, interrupts, transaction, Oid};
+use crate::pg::{database, identifier, identity, interrupts, transaction, Oid};
 use crate::queue::definition::Definition;
 use crate::queue::privilege::{self, Privilege};
-use crate::queue::{cache, control, definition};
-use crate::shared::cancels::{Asked, Promise, PLACES};
+use crate::queue::{control, definition};
+use crate::shared::cancels::PLACES;
 use crate::shared::executor::{self, Standing};
-use crate::shared::statistics::Tally;
 use crate::shared::{self, pending};
 use crate::sql_function;
 
@@ -69,7 +67,7 @@ fn cancel_live(queue: &Definition, seen: &Live, caller: Oid) -> Result<bool> {
             (Some(Standing::Undecided), None) if pending::has_asked(id) => return Ok(true),
             (Some(Standing::Undecided), None) => {
                 // And look again, because the outcome may have been accepted meanwhile.
-                promise = Some(ask(seen, caller)?);
+                promise = Some(ask(seen, caller).ok_or_else(|| no_place(id, caller))?);
                 continue;
             }
             (_, Some(asked)) => {
@@ -79,7 +77,7 @@ fn cancel_live(queue: &Definition, seen: &Live, caller: Oid) -> Result<bool> {
             (_, None) => {}
         }
         if let Some(free) = live::lock_if_free(id)? {
-            end(queue, &free)?;
+            cancel_free(queue, &free)?;
             return Ok(true);
         }
         // An executor in the middle of a claim publishes in a moment which jobs it has.
@@ -93,17 +91,9 @@ fn cancel_live(queue: &Definition, seen: &Live, caller: Oid) -> Result<bool> {
         let Some(free) = live::lock(id)? else {
             return Ok(false);
         };
-        end(queue, &free)?;
+        cancel_free(queue, &free)?;
         return Ok(true);
     }
-}
-
-/// Requests the cancel of a job that an executor holds; the caller's commit makes it a promise. Commit or rollback, the
-/// caller's end announces the job, because an executor that finds the request leaves it alone.
-fn ask(seen: &Live, caller: Oid) -> Result<Promise> {
-    let id = seen.job.id;
-    live::announce_at_end(seen);
-    pending::ask_cancel(caller, database::current(), id).ok_or_else(|| no_place(id, caller))
 }
 
 #[cold]
@@ -141,71 +131,6 @@ fn has_begun_here(id: i64) -> bool {
 /// Whether an executor has locked jobs, this one perhaps, and not published yet which. Ask before `standing`.
 fn is_being_claimed() -> bool {
     shared::get().is_some_and(|shared| shared.is_claiming(database::current()))
-}
-
-/// Ends a job whose row this transaction has locked.
-fn end(queue: &Definition, free: &Live) -> Result<()> {
-    let cancelled = free.state.next(JobEvent::Cancel);
-    assert_eq!(cancelled, Some(JobState::Cancelled));
-    let (id, attempt) = (free.job.id, free.job.attempt);
-    finish::end_as(queue, id, JobState::Cancelled, attempt, None, clock::now())?;
-    if let Some(slot) = cache::slot_of(queue) {
-        let cancelled = Tally {
-            cancelled: 1,
-            ..Tally::default()
-        };
-        pending::count(slot, queue.key(), &cancelled);
-    }
-    Ok(())
-}
-
-/// Carries out a cancel that has been promised; false, without a wait, when somebody holds the job. As the extension's
-/// owner.
-pub fn carry_out(id: i64) -> Result<bool> {
-    if let Some(seen) = live::look(id)? {
-        if let Some(queue) = definition::find_by_id(seen.queue_id)? {
-            let Some(free) = live::lock_if_free(id)? else {
-                return Ok(false);
-            };
-            // Else somebody else has, and the job was made to run again since.
-            if shared::expect().cancels.includes(database::current(), id) {
-                end(&queue, &free)?;
-            }
-        }
-    }
-    promise::forget(id);
-    Ok(true)
-}
-
-/// Before a transaction is prepared: cancels the jobs itself that executors were to cancel at its commit, because nobody
-/// can say when that comes. Waits for whoever holds them, who is interrupted and leaves them as they are.
-pub fn carry_out_to_prepare(promise: Promise) -> Result<()> {
-    if let Some(held) = live::look(promise.job)? {
-        let Some(queue) = definition::find_by_id(held.queue_id)? else {
-            // This transaction drops the queue, and what is left of its jobs has an end of its own.
-            return Ok(());
-        };
-        pending::interrupt(shared::expect(), database::current(), promise.job);
-        if let Some(free) = live::lock(promise.job)? {
-            end(&queue, &free)?;
-        }
-    }
-    promise::forget(promise.job);
-    pending::take_back(promise);
-    Ok(())
-}
-
-/// Cancels a job whose row this transaction has locked and whose cancel was promised; true when there is one, or may be:
-/// it is not to be run.
-pub fn is_cancelled_instead(queue: &Definition, id: i64) -> Result<bool> {
-    let asked = shared::get().and_then(|shared| shared.cancels.asked(database::current(), id));
-    if asked == Some(Asked::Committed) {
-        if let Some(mine) = live::lock(id)? {
-            end(queue, &mine)?;
-            promise::forget(id);
-        }
-    }
-    Ok(asked.is_some())
 }
 
 sql_function!(pushy_job_cancel, |call| {

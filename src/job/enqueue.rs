@@ -1,6 +1,6 @@
 //! enqueue, enqueue_many: jobs added in the caller's transaction.
 
-use super::request::Request;
+use super::moves::enqueue::Request;
 use crate::errors::{Error, Result, SqlState};
 use crate::pg::function::{Answer, Call};
 use crate::pg::value::Timestamp;

@@ -119,6 +119,7 @@ pub fn announce_at_end(live: &Live) {
 /// A finished job, without its arguments and result.
 pub struct Finished {
     pub queue_id: i32,
+    pub state: JobState,
     pub priority: i16,
     pub unique_key: Option<String>,
 }
@@ -131,7 +132,7 @@ pub enum Whereabouts {
 
 // In one statement, because its snapshot finds a job that moves between the tables in exactly one of them.
 static FINISHED: Plan = Plan::new(
-    "SELECT f.queue_id, f.priority, f.unique_key, \
+    "SELECT f.queue_id, f.priority, f.unique_key, f.state, \
             EXISTS (SELECT FROM pushy.live_job j WHERE j.id OPERATOR(pg_catalog.=) $1) \
        FROM (SELECT $1) i(id) LEFT JOIN pushy.finished_job f ON f.id OPERATOR(pg_catalog.=) i.id",
     &[BuiltinOid::INT8OID],
@@ -160,10 +161,11 @@ fn look_finished(id: i64) -> Result<(Option<Finished>, bool)> {
             None => None,
             Some(queue_id) => Some(Finished {
                 queue_id,
+                state: JobState::from_code(row.byte(4)).expect("constrained by the table"),
                 priority: row.i16(2),
                 unique_key: row.opt_text(3)?,
             }),
         };
-        Ok((finished, row.bool(4)))
+        Ok((finished, row.bool(5)))
     })
 }

@@ -2,19 +2,15 @@
 
 pub mod call;
 pub mod cancel;
-pub mod claim;
 pub mod claimed;
 pub mod current;
 pub mod enqueue;
-pub mod failure;
-pub mod finish;
 pub mod history;
 pub mod live;
+pub mod moves;
 pub mod position;
 pub mod progress;
 pub mod promise;
-pub mod promote;
-pub mod request;
 pub mod retry;
 pub mod run_in_session;
 pub mod running;

@@ -1,14 +1,15 @@
 //! queue_run: runs what is due of a queue in the caller's session and transaction, for tests.
 
+use pushy_core::state::JobState;
+
 use super::call;
-use super::cancel;
-use super::claim::{self, Room};
 use super::claimed::Claimed;
 use super::current::{self, Current};
-use super::failure;
-use super::finish::{self, Done};
+use super::moves::claim::{self, Room};
+use super::moves::complete::{self, Done};
+use super::moves::fail::{self, Attempt};
+use super::moves::{cancel, failure, promote};
 use super::promise;
-use super::promote;
 use crate::errors::{Error, Result, SqlState};
 use crate::notice::buffer;
 use crate::pg::handler::Callable;
@@ -21,7 +22,6 @@ use crate::queue::definition::Definition;
 use crate::queue::fitness::{self, Takes};
 use crate::queue::{alter, cache, privilege};
 use crate::shared::queue_slot::PRIORITIES;
-use crate::shared::statistics::Tally;
 use crate::shared::{self, pending};
 use crate::{sql_function, watch};
 
@@ -275,26 +275,20 @@ impl Bench<'_> {
         match done {
             Ok(done) => {
                 let jobs = std::slice::from_ref(job);
-                identity::as_owner(|| finish::complete(self.queue, jobs, &[done]))?;
-                if let Some(slot) = self.slot {
-                    let completed = Tally {
-                        completed: 1,
-                        ..Tally::default()
-                    };
-                    pending::count(slot, self.queue.key(), &completed);
-                }
-                Ok(())
+                identity::as_owner(|| complete::complete(self.queue, self.slot, jobs, &[done]))
             }
             // Somebody cancels this session's statement, not the job.
             Err(error) if error.sqlstate == SqlState::QUERY_CANCELED.0 => {
                 Err(Error::new(SqlState::QUERY_CANCELED, error.message))
             }
             Err(error) => {
-                let now = clock::now();
-                identity::as_owner(|| {
-                    let started_at = Some(started_at);
-                    finish::fail(self.queue, self.slot, job, started_at, now, &error)
-                })
+                let failed = Attempt {
+                    started_at: Some(started_at),
+                    ended_at: clock::now(),
+                    error: &error,
+                };
+                let from = JobState::Running;
+                identity::as_owner(|| fail::fail(self.queue, self.slot, from, job, &failed))
             }
         }
     }

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use super::flush;
 use super::repeats::{Repeat, Said};
 use crate::errors::{Error, Result, SqlState};
-use crate::job::request::Request;
+use crate::job::moves::enqueue::Request;
 use crate::log;
 use crate::pg::heap;
 use crate::pg::identifier;

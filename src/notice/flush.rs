@@ -5,7 +5,7 @@ use std::rc::Rc;
 use super::buffer::{Delivery, Item};
 use super::repeats::{self, Counter, Said};
 use crate::errors::Result;
-use crate::job::request::Request;
+use crate::job::moves::enqueue::Request;
 use crate::log::{self, Event};
 use crate::pg::{identity, notify, session, text, transaction, Datum};
 

@@ -10,12 +10,12 @@ use super::explain;
 use super::store;
 use crate::errors::{quote_literal, Error, Result, SqlState};
 use crate::job::current;
+use crate::job::moves::discard;
 use crate::log::subscription::table::{self, Subscription};
 use crate::params;
 use crate::pg::identity;
 use crate::pg::spi::{self, Plan};
-use crate::shared::queue_slot::PRIORITIES;
-use crate::shared::{self, pending};
+use crate::shared::pending;
 use crate::{sql_function, watch};
 
 sql_function!(pushy_queue_drop, |call| {
@@ -73,21 +73,6 @@ static COUNT_LIVE: Plan = Plan::new(
     &[BuiltinOid::INT4OID],
 );
 
-/// A job that an executor holds is not waited for: it is cancelled where it runs, and what is left of
-/// it has no queue any more, which the scheduler's sweep ends.
-static DELETE_LIVE: Plan = Plan::new(
-    "DELETE FROM pushy.live_job j \
-      USING (SELECT l.id FROM pushy.live_job l WHERE l.queue_id OPERATOR(pg_catalog.=) $1 \
-                FOR UPDATE SKIP LOCKED) free \
-      WHERE j.id OPERATOR(pg_catalog.=) free.id",
-    &[BuiltinOid::INT4OID],
-);
-
-static LIVE: Plan = Plan::new(
-    "SELECT j.id FROM pushy.live_job j WHERE j.queue_id OPERATOR(pg_catalog.=) $1",
-    &[BuiltinOid::INT4OID],
-);
-
 fn drop_queue(name: &str, force: bool) -> Result<()> {
     let queue = find_owned(name)?;
     if current::is_of(name) {
@@ -112,7 +97,7 @@ fn drop_queue(name: &str, force: bool) -> Result<()> {
             refuse_subscriptions(&queue)?;
         }
         if force {
-            end_live_jobs(&queue);
+            discard::delete_with_queue(&queue);
         } else {
             refuse_live_jobs(&queue)?;
         }
@@ -149,22 +134,4 @@ fn refuse_live_jobs(queue: &Definition) -> Result<()> {
     .hint(format!(
         "{wait}: SELECT pushy.queue_drop({name}, force => true)."
     )))
-}
-
-fn end_live_jobs(queue: &Definition) {
-    // Executors skip what we lock; should this transaction roll back, they must look again.
-    if let Some(slot) = shared::get().and_then(|shared| shared.find_queue(queue.key())) {
-        for priority in 0..PRIORITIES {
-            pending::locked(slot, queue.key(), priority, 0);
-        }
-    }
-    spi::run(&DELETE_LIVE, params![queue.queue_id]);
-    let held: Vec<i64> = spi::connect(|spi| {
-        let table = spi.run(&LIVE, params![queue.queue_id]);
-        table.rows().map(|row| row.i64(1)).collect()
-    });
-    // As far as there is room for requests: the others end as orphans.
-    for job in held {
-        pending::ask_cancel(queue.owner, queue.key().database, job);
-    }
 }

@@ -31,6 +31,8 @@ const TIMEOUT_US: i64 = 60 * SECOND_US;
 const HOUR_US: i64 = 3_600 * SECOND_US;
 const DAY_US: i64 = 24 * HOUR_US;
 
+pub const DEFAULT_KEEP_DISCARDED_US: i64 = 30 * DAY_US;
+
 /// What an omitted argument of queue_register means; sql/queues.sql says the same.
 pub fn defaults(name: String) -> Definition {
     Definition {
@@ -52,7 +54,7 @@ pub fn defaults(name: String) -> Definition {
         max_retry_delay_us: DAY_US,
         timeout_us: TIMEOUT_US,
         keep_completed_us: HOUR_US,
-        keep_discarded_us: 30 * DAY_US,
+        keep_discarded_us: DEFAULT_KEEP_DISCARDED_US,
         batch: true,
         paused: false,
         parked: None,

@@ -9,6 +9,7 @@ use super::definition::{self, Definition};
 use super::fitness::{self, Unfit};
 use super::{alter, handler_name, park, pause, privilege, register};
 use crate::errors::{quote_literal, Result};
+use crate::job::moves::adopt;
 use crate::log::subscription;
 use crate::pg::spi::{self, Plan};
 use crate::pg::{database, home, identifier, identity};
@@ -90,8 +91,12 @@ pub fn settle(queue: &mut Definition) -> Result<()> {
     // What can fail comes first: the rows below are rewritten once.
     let function = handler_name::by_stored_signature(&queue.handler)?;
     if system != database::system_identifier() {
-        identity::as_owner(|| find_enqueuers(queue.queue_id))?;
+        identity::as_owner(|| {
+            adopt::find_enqueuers(queue);
+            Ok(())
+        })?;
     }
+    adopt::announce_all(queue);
     identity::as_owner(|| find_grantees(queue.queue_id, system))?;
     queue.handler_owner =
         home::role(system, queue.handler_owner, &queue.handler_owner_name).unwrap_or(Oid::INVALID);
@@ -124,39 +129,6 @@ pub fn find_owner(queue: &mut Definition, system: i64) -> std::result::Result<()
         })?;
     queue.owner = owner;
     queue.owner_name = identity::role_name(owner);
-    Ok(())
-}
-
-macro_rules! find_enqueuers {
-    ($table:literal) => {
-        concat!(
-            "UPDATE pushy.",
-            $table,
-            " j SET enqueued_by = COALESCE( \
-                (SELECT r.oid FROM pg_catalog.pg_roles r JOIN \
-                   (SELECT q.owner, q.owner_name FROM pushy.queue q WHERE q.queue_id OPERATOR(pg_catalog.=) $1 \
-                    UNION SELECT q.run_as, q.run_as_name FROM pushy.queue q WHERE q.queue_id OPERATOR(pg_catalog.=) $1 \
-                    UNION SELECT a.grantee, a.grantee_name FROM pushy.queue_acl a WHERE a.queue_id OPERATOR(pg_catalog.=) $1) \
-                   AS there (role, name) ON there.name OPERATOR(pg_catalog.=) r.rolname \
-                  WHERE there.role OPERATOR(pg_catalog.=) j.enqueued_by), \
-                0::pg_catalog.oid) \
-              WHERE j.queue_id OPERATOR(pg_catalog.=) $1 AND j.enqueued_by OPERATOR(pg_catalog.<>) 10::pg_catalog.oid"
-        )
-    };
-}
-
-static FIND_ENQUEUERS: [Plan; 2] = [
-    Plan::new(find_enqueuers!("live_job"), &[BuiltinOid::INT4OID]),
-    Plan::new(find_enqueuers!("finished_job"), &[BuiltinOid::INT4OID]),
-];
-
-/// In a new cluster, who enqueued the jobs: the roles that the queue still knows by their old number and
-/// their name, and the bootstrap superuser, who is number 10 everywhere. Of others only a number is left,
-/// which means nobody here, or a stranger. As the extension's owner, before the queue's roles are written.
-fn find_enqueuers(queue_id: i32) -> Result<()> {
-    for plan in &FIND_ENQUEUERS {
-        spi::run(plan, params![queue_id]);
-    }
     Ok(())
 }
 

@@ -57,7 +57,7 @@ fn running(slot: &QueueSlot) -> i32 {
     slot.running.load(Ordering::Relaxed) as i32
 }
 
-fn columns(slot: &QueueSlot, statistics: &Statistics) -> [Answer; 17] {
+fn columns(slot: &QueueSlot, statistics: &Statistics) -> [Answer; 19] {
     let second = clock::now().0 as u64 / 1_000_000;
     let [wait_p50, wait_p95, wait_p99] = quantiles(&statistics.wait);
     let [run_p50, run_p95, run_p99] = quantiles(&statistics.run);
@@ -71,6 +71,8 @@ fn columns(slot: &QueueSlot, statistics: &Statistics) -> [Answer; 17] {
         read(&statistics.retried),
         read(&statistics.discarded),
         read(&statistics.cancelled),
+        read(&statistics.given_back),
+        read(&statistics.run_again),
         read(&statistics.parked),
         read(&statistics.batches),
         statistics.rate(second, 60),

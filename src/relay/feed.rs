@@ -7,7 +7,7 @@ use pushy_core::json;
 
 use super::worker::Relay;
 use crate::errors::{Error, Result, SqlState};
-use crate::job::request;
+use crate::job::moves::{enqueue, fail};
 use crate::log::read::{self, Found};
 use crate::log::subscription::read::{start, Start};
 use crate::log::subscription::table::{self, Subscription};
@@ -166,7 +166,7 @@ fn feed_some(name: &str) -> std::result::Result<Came, Failure> {
         Ok(fed) => Ok(fed),
         Err(failure) if failure.is_busy() => Ok(Came::Held),
         // The server lacks something: the relay waits and tries again.
-        Err(failure) if crate::job::finish::is_infrastructure(&failure.sqlstate) => Err(failure),
+        Err(failure) if fail::is_infrastructure(&failure.sqlstate) => Err(failure),
         Err(failure) => {
             stop(name, &failure)?;
             Ok(Came::All)
@@ -201,7 +201,7 @@ fn feed_known(known: &Subscription) -> Result<bool> {
         Ok(jobs.len() < MOST_AT_ONCE)
     })?;
     if passed > from {
-        request::add_for(&queue, known.owner, &jobs)?;
+        enqueue::add_for(&queue, known.owner, &jobs)?;
         table::move_to(known, passed, Some(clock::now().0));
     }
     if known.stopped.is_some() {

@@ -15,6 +15,10 @@ pub struct Statistics {
     pub retried: AtomicU64,
     pub discarded: AtomicU64,
     pub cancelled: AtomicU64,
+    /// Attempts that were cut short and not charged.
+    pub given_back: AtomicU64,
+    /// Finished jobs that were made to run again.
+    pub run_again: AtomicU64,
     /// Times that the queue was parked.
     pub parked: AtomicU64,
     pub batches: AtomicU64,
@@ -35,6 +39,8 @@ pub struct Tally {
     pub retried: u64,
     pub discarded: u64,
     pub cancelled: u64,
+    pub given_back: u64,
+    pub run_again: u64,
     pub parked: u64,
 }
 
@@ -45,6 +51,8 @@ impl Tally {
         self.retried += other.retried;
         self.discarded += other.discarded;
         self.cancelled += other.cancelled;
+        self.given_back += other.given_back;
+        self.run_again += other.run_again;
         self.parked += other.parked;
     }
 
@@ -55,7 +63,7 @@ impl Tally {
 }
 
 /// Counters of a queue.
-pub(super) const COUNTERS: usize = 9 + 2 * BUCKETS;
+pub(super) const COUNTERS: usize = 11 + 2 * BUCKETS;
 
 /// Seconds that a rate looks back.
 pub const RATE_SECONDS: usize = 64;
@@ -79,6 +87,8 @@ impl Statistics {
             &self.retried,
             &self.discarded,
             &self.cancelled,
+            &self.given_back,
+            &self.run_again,
             &self.parked,
             &self.batches,
             &self.run_us,
@@ -112,9 +122,13 @@ impl Statistics {
             (&self.retried, tally.retried),
             (&self.discarded, tally.discarded),
             (&self.cancelled, tally.cancelled),
+            (&self.given_back, tally.given_back),
+            (&self.run_again, tally.run_again),
             (&self.parked, tally.parked),
         ] {
-            counter.fetch_add(value, Ordering::Relaxed);
+            if value > 0 {
+                counter.fetch_add(value, Ordering::Relaxed);
+            }
         }
         if tally.finished() > 0 {
             let second = clock::now().0 as u64 / 1_000_000;

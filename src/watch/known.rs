@@ -12,7 +12,7 @@ use super::payload::{Kind, Shape};
 use super::triggers::{self, Expression};
 use crate::errors::{Error, Result, SqlState};
 use crate::job::current::{self, Cause};
-use crate::job::request::Request;
+use crate::job::moves::enqueue::Request;
 use crate::params;
 use crate::pg::expression::Evaluator;
 use crate::pg::json::room;

@@ -10,8 +10,9 @@ use super::recorder::Recorder;
 use super::results::{self, Results};
 use super::solitude::Solitude;
 use crate::errors::Result;
-use crate::job::claim::{self, Room};
 use crate::job::claimed::Claimed;
+use crate::job::moves::claim::{self, Room};
+use crate::job::moves::give_back::release;
 use crate::params;
 use crate::pg::failure::{self, Failure};
 use crate::pg::memory::{self, Context};
@@ -141,7 +142,7 @@ impl Bench {
         self.solitude.end(shared, self.me);
         let left = results.left.iter().map(|index| &claimed[*index]);
         announce_left(shared, work, left);
-        match cancels::carry_out_of(shared, claimed.iter().map(|job| job.id)) {
+        match cancels::carry_out_of(shared, &claimed, &results) {
             Ok(()) => ended,
             Err(failure) => Ended::Failed(failure),
         }
@@ -205,24 +206,24 @@ impl Bench {
         }
         if !is_current() {
             // A pause or another change has committed before these jobs were taken.
-            give_up(work, claimed);
+            release(&work.queue, work.slot, claimed);
             transaction::commit();
             return Ok(Ended::Worked);
         }
         let Some(handler) = still_fit(shared, work, claimed)? else {
-            give_up(work, claimed);
+            release(&work.queue, work.slot, claimed);
             transaction::commit();
             return Ok(Ended::Worked);
         };
         let ids = claimed.iter().map(|job| job.id);
         if self.recorder.is_unsettled(shared, work.queue.key(), ids) {
-            give_up(work, claimed);
+            release(&work.queue, work.slot, claimed);
             transaction::commit();
             return Ok(Ended::Unsettled);
         }
         let times = claimed[0].alone;
         if times > 0 && !self.solitude.seek(shared, self.me, times) {
-            give_up(work, claimed);
+            release(&work.queue, work.slot, claimed);
             transaction::commit();
             return Ok(Ended::Worked);
         }
@@ -232,7 +233,7 @@ impl Bench {
         self.run_deferred(work, claimed, results)?;
         identity::as_owner(|| results::record(work, claimed, results))?;
         let ran = results.started;
-        give_up(work, &claimed[ran..]);
+        release(&work.queue, work.slot, &claimed[ran..]);
         let used_temporary = session::used_temporary_objects();
         {
             // Handlers may have notified: then COMMIT takes NOTIFY's lock, after all who notify just now.
@@ -245,7 +246,7 @@ impl Bench {
             work.previous = if results.put_off { 0 } else { ran as u32 };
             work.previous_full = ran == claimed.len() && ran as u32 == most;
         }
-        results::count(work, claimed, results);
+        results::measure(work, claimed, results);
         me.jobs_done.fetch_add(ran as u64, Ordering::Relaxed);
         if used_temporary {
             let _bookkeeping = transaction::begin();
@@ -340,13 +341,5 @@ fn announce_left<'a>(shared: &Shared, work: &Work, left: impl Iterator<Item = &'
             shared.announce(work.slot, key, job.priority as usize, position);
             shared.wake_for(work.slot);
         }
-    }
-}
-
-/// Jobs claimed and not run are free again when the transaction ends.
-fn give_up(work: &Work, unrun: &[Claimed]) {
-    for job in unrun {
-        let key = work.queue.key();
-        pending::ready(work.slot, key, job.priority as usize, job.position, 0);
     }
 }

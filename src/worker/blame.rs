@@ -10,8 +10,9 @@ use super::run_job;
 use super::verdict::SINGLE_US;
 use crate::errors::SqlState;
 use crate::job::claimed::Claimed;
-use crate::job::finish::{self, MOST_STRIKES};
-use crate::job::live;
+use crate::job::live::{self, Live};
+use crate::job::moves::fail::{self, Attempt};
+use crate::job::moves::give_back::{self, MOST_STRIKES};
 use crate::pg::failure::Failure;
 use crate::pg::subtransaction::CallError;
 use crate::pg::transaction;
@@ -84,7 +85,7 @@ impl Bench {
         // the others of the queue need not wait for that.
         // Nor does a limit that a superuser has set: what the jobs have to tell may be above their role's share of the log, if
         // others of the role have written since the jobs were asked.
-        let of_server = finish::is_infrastructure(&failure.sqlstate)
+        let of_server = fail::is_infrastructure(&failure.sqlstate)
             && failure.sqlstate != SqlState::CONFIGURATION_LIMIT_EXCEEDED.0
             && !results.is_running_deferred();
         // Somebody holds a lock that the bookkeeping needs after the jobs: they are run again, uncharged.
@@ -112,18 +113,26 @@ impl Bench {
         let started_at = results.done.first().map(|done| done.started_at);
         let recorded = transaction::run(|| {
             identity::as_owner(|| {
-                let Some(now_there) = live::lock_if_free(job.id)? else {
+                let Some(Live {
+                    state, job: there, ..
+                }) = live::lock_if_free(job.id)?
+                else {
                     return Ok(());
                 };
-                if now_there.job.attempt != job.attempt {
+                if there.attempt != job.attempt {
                     return Ok(());
                 }
-                let slot = Some(work.slot);
+                let (queue, slot) = (&work.queue, Some(work.slot));
                 match &blame {
                     Blame::Job(error) => {
-                        finish::fail(&work.queue, slot, &now_there.job, started_at, at, error)
+                        let failed = Attempt {
+                            started_at,
+                            ended_at: at,
+                            error,
+                        };
+                        fail::fail(queue, slot, state, &there, &failed)
                     }
-                    Blame::Nobody => finish::give_back(&work.queue, slot, &now_there.job),
+                    Blame::Nobody => give_back::give_back(queue, slot, state, &there),
                     // Carried out when the batch is closed, or by whoever asks.
                     Blame::Cancel(_) => Ok(()),
                 }

@@ -2,25 +2,32 @@
 
 use std::sync::atomic::Ordering;
 
-use crate::job::{cancel, promise};
+use super::results::Results;
+use crate::job::claimed::Claimed;
+use crate::job::moves::cancel;
+use crate::job::promise;
 use crate::pg::failure::Failure;
 use crate::pg::transaction;
+use crate::pg::value::Timestamp;
 use crate::pg::{database, identity};
 use crate::shared::cancels::Promise;
 use crate::shared::database::Database;
 use crate::shared::Shared;
 
-/// Carries out the cancels of these jobs, which their executor holds no more: what it gave up, put off or rolled back
+/// Carries out the cancels of jobs of a batch, which holds them no more: what it gave up, put off or rolled back
 /// must not run after all. What somebody has locked is left to the scheduler.
-pub fn carry_out_of(
+pub(super) fn carry_out_of(
     shared: &Shared,
-    jobs: impl Iterator<Item = i64> + Clone,
+    claimed: &[Claimed],
+    results: &Results,
 ) -> Result<(), Failure> {
-    let of_jobs = |promise: &Promise| jobs.clone().any(|job| job == promise.job);
-    let promises: Vec<Promise> = shared
+    let promises: Vec<(Promise, Option<Timestamp>)> = shared
         .cancels
         .of(database::current())
-        .filter(of_jobs)
+        .filter_map(|promise| {
+            let index = claimed.iter().position(|job| job.id == promise.job)?;
+            Some((promise, results.started_at(index)))
+        })
         .collect();
     let done = carry_out(shared, &promises);
     if !matches!(done, Ok(true)) {
@@ -38,23 +45,25 @@ pub fn recall(place: &Database) -> Result<bool, Failure> {
     transaction::run(|| identity::as_owner(|| Ok(promise::recall(place))))
 }
 
-/// Carries out what can be; true when that was all.
-fn carry_out(shared: &Shared, promises: &[Promise]) -> Result<bool, Failure> {
+/// Carries out what can be, each with when its job began, as far as that is known; true when that was all.
+fn carry_out(shared: &Shared, promises: &[(Promise, Option<Timestamp>)]) -> Result<bool, Failure> {
     if promises.is_empty() {
         return Ok(true);
     }
-    let jobs: Vec<i64> = promises.iter().map(|promise| promise.job).collect();
-    let done = transaction::run_each(&jobs, |job| identity::as_owner(|| cancel::carry_out(*job)))?;
+    let done = transaction::run_each(promises, |(promise, started_at)| {
+        identity::as_owner(|| cancel::carry_out(promise.job, *started_at))
+    })?;
     let done: Vec<bool> = done.into_iter().map(|done| done == Some(true)).collect();
-    for (promise, _) in promises.iter().zip(&done).filter(|(_, done)| **done) {
+    for ((promise, _), _) in promises.iter().zip(&done).filter(|(_, done)| **done) {
         shared.cancels.carried_out(*promise);
     }
     Ok(!done.contains(&false))
 }
 
-/// Carries out the cancels of jobs that no executor holds; true when that was all.
+/// Carries out the cancels of jobs that no executor holds; true when that was all. (When those began that their executor
+/// has let go of is not known here.)
 pub fn carry_out_unheld(shared: &Shared) -> Result<bool, Failure> {
-    let promises: Vec<Promise> = unheld(shared).collect();
+    let promises: Vec<_> = unheld(shared).map(|promise| (promise, None)).collect();
     carry_out(shared, &promises)
 }
 

@@ -8,13 +8,14 @@ use std::sync::atomic::{AtomicI32, AtomicI64, AtomicU32, AtomicU64, Ordering};
 
 use crate::errors::{Error, SqlState};
 use crate::pg::signals::{MARK_NONE, MARK_OVERRAN, MARK_TERMINATED};
+use crate::pg::value::Timestamp;
 use crate::pg::{database, ereport, mapped_file};
 use crate::shared::executor::{ExecutorState, MAX_EXECUTORS};
 use crate::shared::queue_slot::QueueKey;
 use crate::shared::{self, Shared};
 
 const PATH: &str = "pg_stat_tmp/pushy.recorder";
-const MAGIC: u64 = 0x7075_7368_7966_6c02;
+const MAGIC: u64 = 0x7075_7368_7966_6c03;
 /// Verdicts that wait for the scheduler of their database.
 const MAX_VERDICTS: usize = 2 * MAX_EXECUTORS;
 
@@ -31,6 +32,7 @@ pub struct Note {
     queue_id: AtomicI32,
     job: AtomicI64,
     attempt: AtomicI32,
+    started_at: AtomicI64,
     /// Jobs of the batch that is being committed.
     jobs: AtomicU32,
     /// It runs with no other job in the cluster.
@@ -77,6 +79,7 @@ struct VerdictCell {
     queue_id: AtomicI32,
     attempt: AtomicI32,
     job: AtomicI64,
+    started_at: AtomicI64,
     /// A session has the job's row: the verdict waits for it, and nobody else does.
     waits: AtomicU32,
 }
@@ -95,6 +98,7 @@ pub struct Verdict {
     /// The attempts charged when it started.
     pub attempt: i32,
     pub job: i64,
+    pub started_at: Timestamp,
     /// A session has the job's row.
     waits: bool,
     /// The cell it waits in.
@@ -126,10 +130,18 @@ pub fn open() -> &'static Recorder {
 
 impl Note {
     /// Before a job starts. The number last: a note is complete when it is there.
-    pub fn enter(&self, database: u32, queue_id: i32, job: i64, attempt: i32) {
+    pub fn enter(
+        &self,
+        database: u32,
+        queue_id: i32,
+        job: i64,
+        attempt: i32,
+        started_at: Timestamp,
+    ) {
         self.database.store(database, Ordering::Relaxed);
         self.queue_id.store(queue_id, Ordering::Relaxed);
         self.attempt.store(attempt, Ordering::Relaxed);
+        self.started_at.store(started_at.0, Ordering::Relaxed);
         self.job.store(job, Ordering::Relaxed);
         self.phase.store(RUNNING, Ordering::SeqCst);
     }
@@ -166,6 +178,7 @@ impl Note {
             queue_id: self.queue_id.load(Ordering::SeqCst),
             attempt: self.attempt.load(Ordering::SeqCst),
             job: self.job.load(Ordering::SeqCst),
+            started_at: Timestamp(self.started_at.load(Ordering::SeqCst)),
             waits: false,
             index: 0,
         }
@@ -284,6 +297,8 @@ impl Recorder {
         cell.queue_id.store(verdict.queue_id, Ordering::SeqCst);
         cell.attempt.store(verdict.attempt, Ordering::SeqCst);
         cell.job.store(verdict.job, Ordering::SeqCst);
+        cell.started_at
+            .store(verdict.started_at.0, Ordering::SeqCst);
         cell.waits.store(0, Ordering::SeqCst);
         cell.kind.store(kind as u32, Ordering::SeqCst);
         shared::expect().endings.fetch_add(1, Ordering::SeqCst);
@@ -366,6 +381,7 @@ impl Recorder {
                     queue_id: cell.queue_id.load(Ordering::SeqCst),
                     attempt: cell.attempt.load(Ordering::SeqCst),
                     job: cell.job.load(Ordering::SeqCst),
+                    started_at: Timestamp(cell.started_at.load(Ordering::SeqCst)),
                     waits: cell.waits.load(Ordering::SeqCst) != 0,
                     index,
                 })

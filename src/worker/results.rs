@@ -8,8 +8,10 @@ use pushy_core::{batch, histogram};
 use super::batch::Work;
 use crate::errors::Result;
 use crate::job::claimed::Claimed;
-use crate::job::finish::{self, Done};
-use crate::pg::clock;
+use crate::job::moves::cancel::cancel;
+use crate::job::moves::complete::{complete, Done};
+use crate::job::moves::fail::{fail, Attempt};
+use crate::job::moves::give_back::give_back;
 use crate::pg::subtransaction::CallError;
 use crate::pg::value::Timestamp;
 use crate::shared;
@@ -22,7 +24,8 @@ pub(super) struct Results {
     pub(super) done: Vec<Done>,
     pub(super) failed: Vec<Failed>,
     pub(super) given_back: Vec<usize>,
-    pub(super) cancelled: Vec<usize>,
+    /// Each with when it began, if it did.
+    pub(super) cancelled: Vec<(usize, Option<Timestamp>)>,
     /// As they were: their cancel was asked for by a transaction that has not ended yet.
     pub(super) left: Vec<usize>,
     /// The next one met a lock: it comes again as a batch of one, where it may wait.
@@ -35,11 +38,20 @@ pub(super) struct Results {
 
 impl Results {
     /// A job makes way for its cancel.
-    pub(super) fn give_way(&mut self, index: usize, asked: Asked) {
+    pub(super) fn give_way(&mut self, index: usize, asked: Asked, started_at: Option<Timestamp>) {
         match asked {
-            Asked::Committed => self.cancelled.push(index),
+            Asked::Committed => self.cancelled.push((index, started_at)),
             Asked::Open => self.left.push(index),
         }
+    }
+
+    /// When the job at this place of the batch began, as far as that is known.
+    pub(super) fn started_at(&self, index: usize) -> Option<Timestamp> {
+        let done = self.done.iter().find(|done| done.of == index);
+        let failed = self.failed.iter().find(|failed| failed.index == index);
+        done.map(|done| done.started_at)
+            .or(failed.map(|failed| failed.started_at))
+            .or_else(|| self.cancelled.iter().find(|one| one.0 == index)?.1)
     }
 
     /// Whether what the jobs have deferred runs just now.
@@ -55,36 +67,29 @@ pub(super) struct Failed {
     pub(super) error: CallError,
 }
 
-/// Writes down what came of the jobs; as the extension's owner.
+/// Writes down what came of the jobs, which the commit counts; as the extension's owner.
 pub(super) fn record(work: &Work, claimed: &[Claimed], results: &Results) -> Result<()> {
-    let slot = Some(work.slot);
-    finish::complete(&work.queue, claimed, &results.done)?;
+    let (queue, slot, from) = (&work.queue, Some(work.slot), JobState::Running);
+    complete(queue, slot, claimed, &results.done)?;
     for failed in &results.failed {
-        let job = &claimed[failed.index];
-        let started_at = Some(failed.started_at);
-        finish::fail(&work.queue, slot, job, started_at, failed.at, &failed.error)?;
+        let attempt = Attempt {
+            started_at: Some(failed.started_at),
+            ended_at: failed.at,
+            error: &failed.error,
+        };
+        fail(queue, slot, from, &claimed[failed.index], &attempt)?;
     }
     for index in &results.given_back {
-        finish::give_back(&work.queue, slot, &claimed[*index])?;
+        give_back(queue, slot, from, &claimed[*index])?;
     }
-    for index in &results.cancelled {
-        let job = &claimed[*index];
-        let now = clock::now();
-        finish::end_as(
-            &work.queue,
-            job.id,
-            JobState::Cancelled,
-            job.attempt,
-            None,
-            now,
-        )?;
+    for (index, started_at) in &results.cancelled {
+        cancel(queue, slot, from, &claimed[*index], *started_at)?;
     }
     Ok(())
 }
 
-/// Counts what came of the jobs, once their transaction has committed, and tells those who wait. (Failed attempts are
-/// counted by the commit.)
-pub(super) fn count(work: &Work, claimed: &[Claimed], results: &Results) {
+/// Measures the batch, once its transaction has committed: how long its jobs waited and ran.
+pub(super) fn measure(work: &Work, claimed: &[Claimed], results: &Results) {
     let shared = shared::expect();
     let slot = &shared.queues()[work.slot];
     if !slot.is(work.queue.key()) {
@@ -112,14 +117,6 @@ pub(super) fn count(work: &Work, claimed: &[Claimed], results: &Results) {
         let mean = batch::fold_mean(mean, sample_ns.max(1));
         slot.mean_ns.store(mean, Ordering::Relaxed);
     }
-    add(&statistics.completed, done);
-    add(&statistics.cancelled, results.cancelled.len() as u64);
     add(&statistics.batches, 1);
     add(&statistics.run_us, run_us);
-    let finished = done + results.cancelled.len() as u64;
-    if finished > 0 {
-        let second = clock::now().0 as u64 / 1_000_000;
-        statistics.count_finished(second, finished);
-        slot.finished.broadcast();
-    }
 }

@@ -13,8 +13,8 @@ use super::run_job;
 use crate::errors::{Error, Result, SqlState};
 use crate::job::claimed::Claimed;
 use crate::job::current::Current;
-use crate::job::failure;
-use crate::job::finish::Done;
+use crate::job::moves::complete::Done;
+use crate::job::moves::failure;
 use crate::notice::buffer;
 use crate::pg::function::Answer;
 use crate::pg::handler::Callable;
@@ -86,7 +86,7 @@ impl Bench {
                 Ok(ran) => ran,
                 Err(asked) => {
                     results.started = index + 1;
-                    results.give_way(index, asked);
+                    results.give_way(index, asked, None);
                     continue;
                 }
             };
@@ -120,7 +120,7 @@ impl Bench {
                             at: now,
                             error,
                         }),
-                        Blame::Cancel(asked) => results.give_way(index, asked),
+                        Blame::Cancel(asked) => results.give_way(index, asked, Some(started_at)),
                         Blame::Nobody => results.given_back.push(index),
                     }
                 }
@@ -156,7 +156,7 @@ impl Bench {
         drop(lock_patience);
         for (index, job) in claimed.iter().enumerate().skip(results.started) {
             if shared.cancels.includes(work.queue.key().database, job.id) {
-                results.cancelled.push(index);
+                results.cancelled.push((index, None));
             }
         }
         Ok(())
@@ -261,6 +261,7 @@ impl Bench {
             work.queue.queue_id,
             job.id,
             job.attempt,
+            started_at,
         );
         // A caller of job_cancel first writes its request and then looks which jobs run; the executor first publishes which
         // job runs and then reads the requests. So one of the two sees the other.

@@ -2,22 +2,20 @@
 
 use rustc_hash::FxHashSet;
 
-use crate::pg::BuiltinOid;
-
 use super::scheduler::repeat;
 use crate::errors::{Error, Result, SqlState};
-use crate::job::promote::{self, Place};
-use crate::job::{failure, live, promise};
+use crate::job::moves::discard;
+use crate::job::moves::promote::{self, Place};
+use crate::job::{live, promise};
+use crate::params;
 use crate::pg::failure::Failure;
 use crate::pg::spi::{self, Plan};
-use crate::pg::subtransaction::CallError;
 use crate::pg::value::Timestamp;
-use crate::pg::{clock, database, ereport, identity};
+use crate::pg::{database, ereport, identity};
+use crate::queue::cache;
 use crate::queue::definition::{self, Definition};
-use crate::queue::{cache, control};
 use crate::shared::queue_slot::QueueKey;
 use crate::shared::{self, pending, Shared};
-use crate::{kept_columns, params};
 
 /// Rows per transaction: a scheduler never holds many locks, nor a snapshot for long.
 const ROWS: usize = 1000;
@@ -85,56 +83,22 @@ fn free_unwatched() {
     }
 }
 
-static ORPHANS: Plan = Plan::new(
-    concat!(
-        "WITH lost AS ( \
-           SELECT j.id FROM pushy.live_job j \
-            WHERE NOT EXISTS (SELECT 1 FROM pushy.queue q WHERE q.queue_id OPERATOR(pg_catalog.=) j.queue_id) \
-            LIMIT $2 FOR UPDATE SKIP LOCKED), \
-         gone AS ( \
-           DELETE FROM pushy.live_job j USING lost WHERE j.id OPERATOR(pg_catalog.=) lost.id RETURNING j.*) \
-         INSERT INTO pushy.finished_job (expires_at, finished_at, state, run_at, attempt, max_attempts, ",
-        kept_columns!(),
-        ") SELECT $1 OPERATOR(pg_catalog.+) '30 days'::pg_catalog.interval, $1, 'd', run_at, attempt, max_attempts, ",
-        kept_columns!(),
-        " FROM gone RETURNING id, attempt, queue_id"
-    ),
-    &[BuiltinOid::TIMESTAMPTZOID, BuiltinOid::INT8OID],
-);
-
 /// Discards jobs whose queue was dropped while they were being enqueued; true when there may be more.
 pub fn discard_orphans() -> Result<bool> {
-    identity::as_owner(|| {
-        let now = clock::now();
-        let lost: Vec<(i64, i32, i32)> = spi::connect(|spi| {
-            spi.run(&ORPHANS, params![now, ROWS as i64])
-                .rows()
-                .map(|row| (row.i64(1), row.i32(2), row.i32(3)))
-                .collect()
-        });
-        let error = CallError {
-            sqlstate: "42704".to_owned(),
-            message: "the job's queue was dropped".to_owned(),
-            ..CallError::default()
-        };
-        for (id, attempt, queue_id) in &lost {
-            failure::record(*id, attempt + 1, *queue_id, None, now, &error)?;
-            control::discarded(None, *id)?;
-        }
-        if !lost.is_empty() {
-            ereport::log(
-                &Error::new(
-                    SqlState::UNDEFINED_OBJECT,
-                    format!(
-                        "jobs were discarded because their queue was dropped: {}",
-                        lost.len()
-                    ),
-                )
-                .detail(format!("The first is job {}.", lost[0].0)),
-            );
-        }
-        Ok(lost.len() == ROWS)
-    })
+    let lost = identity::as_owner(|| discard::orphans(ROWS))?;
+    if let Some(first) = lost.first() {
+        ereport::log(
+            &Error::new(
+                SqlState::UNDEFINED_OBJECT,
+                format!(
+                    "jobs were discarded because their queue was dropped: {}",
+                    lost.len()
+                ),
+            )
+            .detail(format!("The first is job {first}.")),
+        );
+    }
+    Ok(lost.len() == ROWS)
 }
 
 /// Gives up the slots of queues that are gone, and whose drop could not: it was prepared.

@@ -6,26 +6,19 @@ use pushy_core::suspicion;
 
 use super::recorder::{Kind, Recorder, Verdict};
 use crate::errors::Result;
+use crate::job::live;
 use crate::job::live::Live;
-use crate::job::{finish, live};
-use crate::params;
+use crate::job::moves::fail::{self, Attempt};
+use crate::job::moves::give_back::{self, MOST_STRIKES};
 use crate::pg::failure::Failure;
-use crate::pg::spi::{self, Plan};
 use crate::pg::subtransaction::CallError;
 use crate::pg::{clock, identity, transaction};
 use crate::queue::{cache, definition};
 use crate::shared;
 use crate::shared::cancels::Asked;
 
-use crate::pg::BuiltinOid;
-
 /// How long batches stay of one job after a batch could not be committed.
 pub const SINGLE_US: i64 = 60_000_000;
-
-static SUSPECT: Plan = Plan::new(
-    "UPDATE pushy.live_job SET alone = alone OPERATOR(pg_catalog.+) 1::pg_catalog.int2 WHERE id OPERATOR(pg_catalog.=) $1",
-    &[BuiltinOid::INT8OID],
-);
 
 /// Carries out all verdicts of this database, in one transaction unless somebody holds a row that one of them needs.
 /// False when some still wait for their job's row. (An executor that finds such a job wakes the scheduler when it lets go
@@ -68,7 +61,7 @@ fn judge(verdict: &Verdict) -> Result<bool> {
     }
     // Its transaction may have committed before the end came, or a session may have run it since: then
     // the row is gone, or its attempt another.
-    let Some(Live { job, .. }) = live::lock_if_free(verdict.job)? else {
+    let Some(Live { state, job, .. }) = live::lock_if_free(verdict.job)? else {
         let held = live::look(verdict.job)?;
         return Ok(held.is_none_or(|held| held.job.attempt != verdict.attempt));
     };
@@ -81,16 +74,20 @@ fn judge(verdict: &Verdict) -> Result<bool> {
         Some(Asked::Open) => return Ok(false),
         None => {}
     }
-    let now = clock::now();
     match verdict.kind {
         Kind::RunAlone if job.alone < suspicion::MOST => {
-            spi::run(&SUSPECT, params![job.id]);
+            give_back::suspect(&queue, slot, state, &job)?;
         }
-        Kind::Terminated if job.strikes < finish::MOST_STRIKES => {
-            finish::give_back(&queue, slot, &job)?;
+        Kind::Terminated if job.strikes < MOST_STRIKES => {
+            give_back::give_back(&queue, slot, state, &job)?;
         }
-        _ => {
-            finish::fail(&queue, slot, &job, None, now, &reason(verdict.kind))?;
+        kind => {
+            let failed = Attempt {
+                started_at: Some(verdict.started_at),
+                ended_at: clock::now(),
+                error: &reason(kind),
+            };
+            fail::fail(&queue, slot, state, &job, &failed)?;
         }
     }
     Ok(true)

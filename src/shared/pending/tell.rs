@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use super::{Announcement, Change, Pending, Why, PENDING};
 use crate::errors::{Error, Result, SqlState};
-use crate::job::cancel::carry_out_to_prepare;
+use crate::job::moves::cancel::carry_out_to_prepare;
 use crate::pg::per_process::PerProcess;
 use crate::pg::signals;
 use crate::pg::transaction_end::{self, Before, End};
@@ -16,7 +16,7 @@ use crate::queue::cache;
 use crate::shared::cancels::Promise;
 use crate::shared::database::{Presence, NEVER};
 use crate::shared::queue_slot::{QueueKey, NOTHING, PRIORITIES};
-use crate::shared::{self, Shared};
+use crate::shared::{self, executor, Shared};
 
 /// After the other observers, who may still enqueue.
 pub(super) fn before(what: Before) -> Result<()> {
@@ -325,7 +325,10 @@ impl Pending {
             shared.statistics_of(count.index).count(&count.tally);
             if count.tally.finished() > 0 {
                 slot.finished.broadcast();
-                slot.tell_drain();
+                // An executor tells with its permit: who waits for all jobs must not wake for each batch.
+                if executor::mine().is_none() {
+                    slot.tell_drain();
+                }
             }
         }
         if let Some(dropped) = self.dropped_database {

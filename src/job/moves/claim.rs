@@ -1,16 +1,21 @@
-//! Taking ready jobs: a row lock in an open transaction, which vanishes with its holder.
+//! available → running: a row lock in an open transaction, which vanishes with its holder.
 
 use std::cell::Cell;
 
-use super::claimed::Claimed;
-use super::tables::live_job;
+use pushy_core::state::{JobEvent, JobState};
+
 use crate::errors::Result;
+use crate::job::claimed::Claimed;
+use crate::job::tables::live_job;
 use crate::pg::function::Answer;
 use crate::pg::heap::{self, Key, Locked, Table};
 use crate::pg::memory::Context;
 use crate::pg::per_process::PerProcess;
 use crate::pg::snapshot;
 use crate::pg::spi::{Row, Tid};
+
+// Of what the index of ready jobs holds, and without a word in the row.
+const _: JobState = JobState::Available.after(JobEvent::Claim);
 
 /// How much a claim may still take.
 #[derive(Clone, Copy)]

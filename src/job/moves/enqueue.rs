@@ -1,36 +1,36 @@
-//! Jobs to be added: what those of one call have in common, and how their rows are written.
+//! Nothing → available, or scheduled; discarded at once where a chain of causes is too long.
 
 use std::rc::Rc;
 
-use pushy_core::state::JobState;
+use pushy_core::state::Birth;
 
-use super::tables::live_job;
-use super::unique::{self, Found};
-use super::{current, history, position};
-use crate::errors::{Error, Result, SqlState};
+use super::discard;
+use super::rows::Stored;
+use crate::errors::Result;
+use crate::job::tables::live_job;
+use crate::job::unique::{self, Found};
+use crate::job::{current, position};
 use crate::pg::function::Answer;
-use crate::pg::value::{Char, Timestamp};
+use crate::pg::value::Timestamp;
 use crate::pg::{clock, heap, interrupts, Datum, Oid};
 use crate::queue::cache::Known;
-use crate::queue::control;
-use crate::shared::statistics::Tally;
 use crate::shared::{self, pending};
 use crate::{params, settings};
 
 /// What all jobs of one call have in common.
 pub struct Request {
-    queue: Rc<Known>,
+    pub(super) queue: Rc<Known>,
     /// The role that called, because inside the guard the current user is the extension's owner.
-    caller: Oid,
-    enqueued_at: Timestamp,
-    pub(super) run_at: Timestamp,
+    pub(super) caller: Oid,
+    pub(super) enqueued_at: Timestamp,
+    pub run_at: Timestamp,
     /// Due now.
-    pub(super) ready: bool,
-    pub(super) priority: i16,
-    pub(super) max_attempts: Option<i32>,
-    pub(super) timeout_us: Option<i64>,
-    caused_by: Option<i64>,
-    depth: i32,
+    pub ready: bool,
+    pub priority: i16,
+    pub max_attempts: Option<i32>,
+    pub timeout_us: Option<i64>,
+    pub(super) caused_by: Option<i64>,
+    pub(super) depth: i32,
     /// The jobs are a watch's, which never fails the write: a queue that a watch feeds is dropped by force only, and these jobs
     /// go with it.
     of_watch: bool,
@@ -81,7 +81,7 @@ impl Request {
     pub fn add_numbered(&self, jobs: &[(i64, Datum)]) -> Result<()> {
         if self.is_too_deep() {
             for (id, args) in jobs {
-                self.insert_too_deep(*id, *args, None)?;
+                discard::at_birth(self, *id, *args, None)?;
             }
         } else if let Some((first, _)) = jobs.first() {
             self.insert(jobs.iter().copied())?;
@@ -95,7 +95,7 @@ impl Request {
     pub fn add_unique(&self, args: Datum, unique_key: &str) -> Result<i64> {
         if self.is_too_deep() {
             let id = position::next()?;
-            self.insert_too_deep(id, args, Some(unique_key))?;
+            discard::at_birth(self, id, args, Some(unique_key))?;
             return Ok(id);
         }
         loop {
@@ -141,16 +141,17 @@ pub fn add_for(queue: &Rc<Known>, caller: Oid, jobs: &[(Datum, Option<(i64, i32)
 }
 
 impl Request {
-    fn state(&self) -> JobState {
-        if self.ready {
-            JobState::Available
-        } else {
-            JobState::Scheduled
-        }
-    }
-
     fn is_too_deep(&self) -> bool {
         self.depth > settings::max_depth()
+    }
+
+    #[inline]
+    fn birth(&self) -> Birth {
+        if self.ready {
+            Birth::Ready
+        } else {
+            Birth::Later
+        }
     }
 
     /// Inserts jobs without a unique key. With the queue and its privileges cached, a sequence value and
@@ -165,9 +166,10 @@ impl Request {
     /// A row of the table; `unique`: its key, and beside which job of that key it stands.
     #[inline]
     fn row(&self, id: i64, args: Datum, unique: Option<(&str, i64)>) -> [Answer; 18] {
+        let stored = Stored::of(self.birth().state(), id);
         *params![
             id,
-            self.ready.then_some(id),
+            stored.position,
             self.run_at,
             self.enqueued_at,
             self.timeout_us,
@@ -179,7 +181,7 @@ impl Request {
             self.priority,
             self.depth as i16,
             0i16,
-            Char(self.state().code()),
+            stored.state,
             0i16,
             unique.map(|unique| unique.0),
             unique.map(|unique| unique.1),
@@ -214,62 +216,5 @@ impl Request {
         if !self.ready {
             pending::waiting_from(self.run_at.0);
         }
-    }
-
-    /// A chain of causes longer than pushy.max_depth: the job is born discarded.
-    #[cold]
-    fn insert_too_deep(&self, id: i64, args: Datum, unique_key: Option<&str>) -> Result<()> {
-        let definition = &self.queue.definition;
-        let expires_at = self.enqueued_at.plus_us(definition.keep_discarded_us);
-        let row = params![
-            id,
-            expires_at,
-            self.run_at,
-            self.enqueued_at,
-            Answer::Null,
-            self.enqueued_at,
-            self.timeout_us,
-            self.caused_by,
-            definition.queue_id,
-            self.caller,
-            0i32,
-            self.max_attempts,
-            self.priority,
-            self.depth as i16,
-            Char(JobState::Discarded.code()),
-            unique_key,
-            args,
-            Answer::Null,
-        ];
-        history::open_parent(expires_at)?.append(std::iter::once(row.to_vec()));
-        let error = Error::new(
-            SqlState::STATEMENT_TOO_COMPLEX,
-            format!("job {id} was discarded: it is {} causes deep", self.depth),
-        )
-        .detail(format!(
-            "Each of the {} jobs before it was enqueued by the one before; the last is job {}.",
-            self.depth,
-            self.caused_by.unwrap_or_default()
-        ))
-        .hint(
-            "Look for handlers that enqueue each other in a circle; pushy.max_depth is the bound.",
-        );
-        super::failure::record(
-            id,
-            0,
-            definition.queue_id,
-            None,
-            self.enqueued_at,
-            &error.into(),
-        )?;
-        if let Some(slot) = self.queue.slot {
-            let discarded = Tally {
-                discarded: 1,
-                ..Tally::default()
-            };
-            pending::for_later(slot, definition.key(), 1);
-            pending::count(slot, definition.key(), &discarded);
-        }
-        control::discarded(Some(&definition.name), id)
     }
 }

@@ -45,8 +45,8 @@ fn cut(text: &str) -> &str {
     &text[..end]
 }
 
-/// Records why an attempt failed; as the extension's owner.
-pub fn record(
+/// Records why an attempt failed, or with attempt 0 why none was made; as the extension's owner.
+pub(super) fn record(
     job: i64,
     attempt: i32,
     queue_id: i32,

@@ -1,11 +1,12 @@
-//! Jobs whose time has come.
+//! scheduled, retryable → available: jobs whose time has come.
 
 use crate::pg::BuiltinOid;
-use pushy_core::state::JobState;
+use pushy_core::state::{JobEvent, JobState};
 
-use super::position;
-use super::tables::live_job;
+use super::rows::announce_ready;
 use crate::errors::Result;
+use crate::job::position;
+use crate::job::tables::live_job;
 use crate::params;
 use crate::pg::heap::{self, Key, Table};
 use crate::pg::snapshot;
@@ -14,8 +15,11 @@ use crate::pg::value::{Char, Timestamp};
 use crate::pg::{array, clock, database};
 use crate::queue::cache;
 use crate::queue::definition::{self, Definition};
-use crate::shared::pending;
 use crate::shared::queue_slot::QueueKey;
+
+/// Of what the index of waiting jobs holds: both states in which a job waits.
+const PROMOTED: JobState = JobState::Scheduled.after(JobEvent::Due);
+const _: () = assert!(matches!(JobState::Retryable.after(JobEvent::Due), PROMOTED));
 
 /// A place in the order of waiting jobs: behind the job `id` that waits for `run_at`.
 #[derive(Clone, Copy)]
@@ -166,13 +170,12 @@ fn make_ready(queues: &[Definition], due: &[Due]) -> Result<()> {
         .iter()
         .map(|_| position::next())
         .collect::<Result<Vec<i64>>>()?;
-    let available = Char(JobState::Available.code());
     spi::run(
         &PROMOTE,
         params![
             array::of_int8s(&ids),
             array::of_int8s(&positions),
-            available
+            Char(PROMOTED.code())
         ],
     );
     for (job, position) in due.iter().zip(&positions) {
@@ -185,10 +188,7 @@ fn make_ready(queues: &[Definition], due: &[Due]) -> Result<()> {
             database: database::current(),
             queue_id: job.queue_id,
         };
-        match slot {
-            Some(slot) => pending::ready(slot, key, job.priority as usize, *position, 0),
-            None => pending::unplaced(key),
-        }
+        announce_ready(key, slot, job.priority, *position);
     }
     Ok(())
 }

@@ -1,0 +1,102 @@
+//! scheduled, available, running, retryable → cancelled: in the caller's transaction where nobody holds the job, else by its
+//! executor, or by whoever has its row next, once the cancel was promised.
+
+use pushy_core::state::{JobEvent, JobState};
+
+use super::rows::end_as;
+use super::step;
+use crate::errors::Result;
+use crate::job::claimed::Claimed;
+use crate::job::live::{self, Live};
+use crate::job::promise;
+use crate::pg::value::Timestamp;
+use crate::pg::{clock, database, Oid};
+use crate::queue::cache;
+use crate::queue::definition::{self, Definition};
+use crate::shared::cancels::{Asked, Promise};
+use crate::shared::statistics::Tally;
+use crate::shared::{self, pending};
+
+/// Ends a job whose row this transaction has locked; counted by the commit. `from`: its state, running while its claim is this
+/// transaction's. `started_at`: when its handler began, if it did.
+pub fn cancel(
+    queue: &Definition,
+    slot: Option<usize>,
+    from: JobState,
+    job: &Claimed,
+    started_at: Option<Timestamp>,
+) -> Result<()> {
+    let state = step(job.id, from, JobEvent::Cancel)?;
+    end_as(queue, job.id, state, job.attempt, started_at, clock::now());
+    if let Some(slot) = slot {
+        let cancelled = Tally {
+            cancelled: 1,
+            ..Tally::default()
+        };
+        pending::count(slot, queue.key(), &cancelled);
+    }
+    Ok(())
+}
+
+/// The same for a job that no executor holds.
+pub fn cancel_free(queue: &Definition, free: &Live) -> Result<()> {
+    cancel(queue, cache::slot_of(queue), free.state, &free.job, None)
+}
+
+/// Requests the cancel of a job that an executor holds; the caller's commit makes it a promise. Commit or rollback, the
+/// caller's end announces the job, because an executor that finds the request leaves it alone. None when the caller has asked for
+/// too many.
+pub fn ask(seen: &Live, caller: Oid) -> Option<Promise> {
+    live::announce_at_end(seen);
+    pending::ask_cancel(caller, database::current(), seen.job.id)
+}
+
+/// Carries out a cancel that has been promised; false, without a wait, when somebody holds the job. `started_at`: when its
+/// handler began, as far as the caller knows. As the extension's owner.
+pub fn carry_out(id: i64, started_at: Option<Timestamp>) -> Result<bool> {
+    if let Some(seen) = live::look(id)? {
+        if let Some(queue) = definition::find_by_id(seen.queue_id)? {
+            let Some(free) = live::lock_if_free(id)? else {
+                return Ok(false);
+            };
+            // Else somebody else has, and the job was made to run again since.
+            if shared::expect().cancels.includes(database::current(), id) {
+                let slot = cache::slot_of(&queue);
+                cancel(&queue, slot, free.state, &free.job, started_at)?;
+            }
+        }
+    }
+    promise::forget(id);
+    Ok(true)
+}
+
+/// Before a transaction is prepared: cancels the jobs itself that executors were to cancel at its commit, because nobody
+/// can say when that comes. Waits for whoever holds them, who is interrupted and leaves them as they are.
+pub fn carry_out_to_prepare(promise: Promise) -> Result<()> {
+    if let Some(held) = live::look(promise.job)? {
+        let Some(queue) = definition::find_by_id(held.queue_id)? else {
+            // This transaction drops the queue, and what is left of its jobs has an end of its own.
+            return Ok(());
+        };
+        pending::interrupt(shared::expect(), database::current(), promise.job);
+        if let Some(free) = live::lock(promise.job)? {
+            cancel_free(&queue, &free)?;
+        }
+    }
+    promise::forget(promise.job);
+    pending::take_back(promise);
+    Ok(())
+}
+
+/// Cancels a job whose row this transaction has locked and whose cancel was promised; true when there is one, or may be:
+/// it is not to be run.
+pub fn is_cancelled_instead(queue: &Definition, id: i64) -> Result<bool> {
+    let asked = shared::get().and_then(|shared| shared.cancels.asked(database::current(), id));
+    if asked == Some(Asked::Committed) {
+        if let Some(mine) = live::lock(id)? {
+            cancel_free(queue, &mine)?;
+            promise::forget(id);
+        }
+    }
+    Ok(asked.is_some())
+}

@@ -1,0 +1,172 @@
+//! Jobs whose end no attempt decides: discarded at birth, because a chain of causes is too long; orphans, whose queue is gone;
+//! deleted with their queue. (What failed for the last time is in `fail`.)
+
+use crate::pg::BuiltinOid;
+use pushy_core::state::{Birth, JobEvent, JobState};
+
+use super::enqueue::Request;
+use super::failure;
+use crate::errors::{Error, Result, SqlState};
+use crate::job::history;
+use crate::pg::function::Answer;
+use crate::pg::spi::{self, Plan};
+use crate::pg::subtransaction::CallError;
+use crate::pg::value::Char;
+use crate::pg::{clock, Datum};
+use crate::queue::control;
+use crate::queue::definition::Definition;
+use crate::queue::options;
+use crate::shared::queue_slot::PRIORITIES;
+use crate::shared::statistics::Tally;
+use crate::shared::{self, pending};
+use crate::{kept_columns, params};
+
+/// A chain of causes longer than pushy.max_depth: nothing → discarded.
+#[cold]
+pub(super) fn at_birth(
+    request: &Request,
+    id: i64,
+    args: Datum,
+    unique_key: Option<&str>,
+) -> Result<()> {
+    let definition = &request.queue.definition;
+    let now = request.enqueued_at;
+    let expires_at = now.plus_us(definition.keep_discarded_us);
+    let row = params![
+        id,
+        expires_at,
+        request.run_at,
+        now,
+        Answer::Null,
+        now,
+        request.timeout_us,
+        request.caused_by,
+        definition.queue_id,
+        request.caller,
+        0i32,
+        request.max_attempts,
+        request.priority,
+        request.depth as i16,
+        Char(Birth::TooDeep.state().code()),
+        unique_key,
+        args,
+        Answer::Null,
+    ];
+    history::open_parent(expires_at)?.append(std::iter::once(row.to_vec()));
+    let error = too_deep(id, request.depth, request.caused_by);
+    failure::record(id, 0, definition.queue_id, None, now, &error.into())?;
+    if let Some(slot) = request.queue.slot {
+        let discarded = Tally {
+            discarded: 1,
+            ..Tally::default()
+        };
+        pending::for_later(slot, definition.key(), 1);
+        pending::count(slot, definition.key(), &discarded);
+    }
+    control::discarded(Some(&definition.name), id)
+}
+
+fn too_deep(id: i64, depth: i32, caused_by: Option<i64>) -> Error {
+    Error::new(
+        SqlState::STATEMENT_TOO_COMPLEX,
+        format!("job {id} was discarded: it is {depth} causes deep"),
+    )
+    .detail(format!(
+        "Each of the {depth} jobs before it was enqueued by the one before; the last is job {}.",
+        caused_by.unwrap_or_default()
+    ))
+    .hint("Look for handlers that enqueue each other in a circle; pushy.max_depth is the bound.")
+}
+
+static ORPHANS: Plan = Plan::new(
+    concat!(
+        "WITH lost AS ( \
+           SELECT j.id FROM pushy.live_job j \
+            WHERE NOT EXISTS (SELECT 1 FROM pushy.queue q WHERE q.queue_id OPERATOR(pg_catalog.=) j.queue_id) \
+            LIMIT $2 FOR UPDATE SKIP LOCKED), \
+         gone AS ( \
+           DELETE FROM pushy.live_job j USING lost WHERE j.id OPERATOR(pg_catalog.=) lost.id RETURNING j.*) \
+         INSERT INTO pushy.finished_job (expires_at, finished_at, state, run_at, attempt, max_attempts, ",
+        kept_columns!(),
+        ") SELECT $3, $1, $4, run_at, attempt, max_attempts, ",
+        kept_columns!(),
+        " FROM gone RETURNING id, queue_id"
+    ),
+    &[
+        BuiltinOid::TIMESTAMPTZOID,
+        BuiltinOid::INT8OID,
+        BuiltinOid::TIMESTAMPTZOID,
+        BuiltinOid::CHAROID,
+    ],
+);
+
+/// In whatever state an orphan waits, and what nobody has locked waits.
+const ORPHANED: JobState = JobState::Available.after(JobEvent::Orphan);
+const _: () = assert!(
+    matches!(JobState::Scheduled.after(JobEvent::Orphan), ORPHANED)
+        && matches!(JobState::Retryable.after(JobEvent::Orphan), ORPHANED)
+);
+
+/// Discards up to `most` jobs whose queue was dropped while they were being enqueued, and answers their numbers. Their queue
+/// has taken with it how long it kept them, its name and its counters; so they are kept as long as a queue keeps them by default,
+/// and are not counted. As the extension's owner.
+pub fn orphans(most: usize) -> Result<Vec<i64>> {
+    let now = clock::now();
+    let expires_at = now.plus_us(options::DEFAULT_KEEP_DISCARDED_US);
+    let lost: Vec<(i64, i32)> = spi::connect(|spi| {
+        let gone = spi.run(
+            &ORPHANS,
+            params![now, most as i64, expires_at, Char(ORPHANED.code())],
+        );
+        gone.rows().map(|row| (row.i64(1), row.i32(2))).collect()
+    });
+    let error = CallError {
+        sqlstate: "42704".to_owned(),
+        message: "the job's queue was dropped".to_owned(),
+        ..CallError::default()
+    };
+    for (id, queue_id) in &lost {
+        // No attempt was made for this.
+        failure::record(*id, 0, *queue_id, None, now, &error)?;
+        control::discarded(None, *id)?;
+    }
+    if !lost.is_empty() {
+        pending::due(history::removal_due(expires_at));
+    }
+    Ok(lost.into_iter().map(|(id, _)| id).collect())
+}
+
+/// A job that an executor holds is not waited for: it is cancelled where it runs, and what is left of
+/// it has no queue any more, which the scheduler's sweep ends.
+static DELETE_OF_QUEUE: Plan = Plan::new(
+    "DELETE FROM pushy.live_job j \
+      USING (SELECT l.id FROM pushy.live_job l WHERE l.queue_id OPERATOR(pg_catalog.=) $1 \
+                FOR UPDATE SKIP LOCKED) free \
+      WHERE j.id OPERATOR(pg_catalog.=) free.id",
+    &[BuiltinOid::INT4OID],
+);
+
+static LEFT: Plan = Plan::new(
+    "SELECT j.id FROM pushy.live_job j WHERE j.queue_id OPERATOR(pg_catalog.=) $1",
+    &[BuiltinOid::INT4OID],
+);
+
+/// Deletes the unfinished jobs of a queue that is dropped by force: they have no last state, and are not counted. Those that
+/// somebody holds are cancelled where they run. As the extension's owner.
+pub fn delete_with_queue(queue: &Definition) {
+    // Executors skip what we lock; should this transaction roll back, they must look again.
+    if let Some(slot) = shared::get().and_then(|shared| shared.find_queue(queue.key())) {
+        for priority in 0..PRIORITIES {
+            pending::locked(slot, queue.key(), priority, 0);
+        }
+    }
+    spi::run(&DELETE_OF_QUEUE, params![queue.queue_id]);
+    let held: Vec<i64> = spi::connect(|spi| {
+        let left = spi.run(&LEFT, params![queue.queue_id]);
+        left.rows().map(|row| row.i64(1)).collect()
+    });
+    // As far as there is room for requests: the others end as orphans.
+    for job in held {
+        pending::ask_cancel(queue.owner, queue.key().database, job);
+    }
+}

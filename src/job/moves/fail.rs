@@ -1,0 +1,122 @@
+//! running → retryable, and on to available where the next attempt is due at once; running → discarded. After a crash from
+//! available, because the claim is gone with its process.
+
+use crate::pg::BuiltinOid;
+use pushy_core::backoff;
+use pushy_core::state::{JobEvent, JobState};
+
+use super::rows::{announce_ready, end_as, Stored};
+use super::{failure, step};
+use crate::errors::Result;
+use crate::job::claimed::Claimed;
+use crate::job::position;
+use crate::params;
+use crate::pg::random;
+use crate::pg::spi::{self, Plan};
+use crate::pg::subtransaction::CallError;
+use crate::pg::value::Timestamp;
+use crate::queue::control;
+use crate::queue::definition::Definition;
+use crate::shared::pending;
+use crate::shared::statistics::Tally;
+
+/// An attempt that failed.
+pub struct Attempt<'a> {
+    /// None: nobody knows.
+    pub started_at: Option<Timestamp>,
+    pub ended_at: Timestamp,
+    pub error: &'a CallError,
+}
+
+static RETRY: Plan = Plan::new(
+    "UPDATE pushy.live_job SET attempt = $2, state = $3, position = $4, run_at = $5, strikes = 0, alone = 0 \
+      WHERE id OPERATOR(pg_catalog.=) $1",
+    &[
+        BuiltinOid::INT8OID,
+        BuiltinOid::INT4OID,
+        BuiltinOid::CHAROID,
+        BuiltinOid::INT8OID,
+        BuiltinOid::TIMESTAMPTZOID,
+    ],
+);
+
+/// Charges an attempt, whatever the error's SQLSTATE, and decides what is next: another attempt, or the end, which is told.
+/// Either is counted at commit. The job's row is held by this transaction; `from`: its state, running while its claim is this
+/// transaction's.
+pub fn fail(
+    queue: &Definition,
+    slot: Option<usize>,
+    from: JobState,
+    job: &Claimed,
+    failed: &Attempt<'_>,
+) -> Result<()> {
+    let attempt = job.attempt + 1;
+    let is_last = attempt >= job.max_attempts.unwrap_or(queue.max_attempts);
+    let event = if is_last {
+        JobEvent::FailLast
+    } else {
+        JobEvent::FailAgain
+    };
+    let state = step(job.id, from, event)?;
+    if let Some(slot) = slot {
+        let tally = Tally {
+            failed: 1,
+            retried: u64::from(!is_last),
+            discarded: u64::from(is_last),
+            ..Tally::default()
+        };
+        pending::count(slot, queue.key(), &tally);
+    }
+    let (started_at, now) = (failed.started_at, failed.ended_at);
+    failure::record(
+        job.id,
+        attempt,
+        queue.queue_id,
+        started_at,
+        now,
+        failed.error,
+    )?;
+    if is_last {
+        end_as(queue, job.id, state, attempt, started_at, now);
+        return control::discarded(Some(&queue.name), job.id);
+    }
+    let delay = delay_us(queue, attempt);
+    let due = now.plus_us(delay);
+    let stored = if delay == 0 {
+        let state = step(job.id, state, JobEvent::Due)?;
+        Stored::of(state, position::next()?)
+    } else {
+        Stored::of(state, 0)
+    };
+    spi::run(
+        &RETRY,
+        params![job.id, attempt, stored.state, stored.position, due],
+    );
+    match stored.position {
+        Some(position) => announce_ready(queue.key(), slot, job.priority, position),
+        None => pending::waiting_from(due.0),
+    }
+    Ok(())
+}
+
+fn delay_us(queue: &Definition, attempt: i32) -> i64 {
+    let most = if queue.max_retry_delay_us == 0 {
+        i64::MAX / 4
+    } else {
+        queue.max_retry_delay_us
+    };
+    backoff::delay_us(
+        queue.backoff,
+        attempt as u32,
+        queue.retry_delay_us,
+        most,
+        random::jitter(),
+    )
+}
+
+/// Whether an error of our own statements says that the server lacks something: classes 53 (insufficient
+/// resources) and 58 (system error). To be asked only of what happens around handlers, because what a handler
+/// raises is the handler's, whatever its SQLSTATE.
+pub fn is_infrastructure(sqlstate: &str) -> bool {
+    sqlstate.starts_with("53") || sqlstate.starts_with("58")
+}

@@ -1,0 +1,80 @@
+//! running → available, uncharged, at the old place: somebody else has cut the job short. After a crash from available, because
+//! the claim is gone with its process.
+
+use crate::pg::BuiltinOid;
+use pushy_core::state::{JobEvent, JobState};
+
+use super::rows::announce_ready;
+use super::step;
+use crate::errors::Result;
+use crate::job::claimed::Claimed;
+use crate::params;
+use crate::pg::spi::{self, Plan};
+use crate::queue::definition::Definition;
+use crate::shared::pending;
+use crate::shared::statistics::Tally;
+
+static STRIKE: Plan = Plan::new(
+    "UPDATE pushy.live_job SET strikes = strikes OPERATOR(pg_catalog.+) 1::pg_catalog.int2 \
+      WHERE id OPERATOR(pg_catalog.=) $1",
+    &[BuiltinOid::INT8OID],
+);
+
+static SUSPECT: Plan = Plan::new(
+    "UPDATE pushy.live_job SET alone = alone OPERATOR(pg_catalog.+) 1::pg_catalog.int2 WHERE id OPERATOR(pg_catalog.=) $1",
+    &[BuiltinOid::INT8OID],
+);
+
+/// Times a job may be given back uncharged in a row; the next time is charged.
+pub const MOST_STRIKES: i16 = 3;
+
+/// The job was cut short by somebody: it was one of `MOST_STRIKES` times.
+pub fn give_back(
+    queue: &Definition,
+    slot: Option<usize>,
+    from: JobState,
+    job: &Claimed,
+) -> Result<()> {
+    give_back_by(&STRIKE, queue, slot, from, job)
+}
+
+/// The server crashed while the job ran beside others: it runs with no other in the cluster the next time.
+pub fn suspect(
+    queue: &Definition,
+    slot: Option<usize>,
+    from: JobState,
+    job: &Claimed,
+) -> Result<()> {
+    give_back_by(&SUSPECT, queue, slot, from, job)
+}
+
+fn give_back_by(
+    plan: &'static Plan,
+    queue: &Definition,
+    slot: Option<usize>,
+    from: JobState,
+    job: &Claimed,
+) -> Result<()> {
+    step(job.id, from, JobEvent::Release)?;
+    spi::run(plan, params![job.id]);
+    if let Some(slot) = slot {
+        let tally = Tally {
+            given_back: 1,
+            ..Tally::default()
+        };
+        pending::count(slot, queue.key(), &tally);
+    }
+    announce_ready(queue.key(), slot, job.priority, job.position);
+    Ok(())
+}
+
+const RELEASED: JobState = JobState::Running.after(JobEvent::Release);
+
+/// Jobs that were claimed and not run are free again when the transaction ends: nothing is written, and their claim ends with it.
+pub fn release(queue: &Definition, slot: usize, unrun: &[Claimed]) {
+    debug_assert!(RELEASED == JobState::Available);
+    for job in unrun {
+        let priority = job.priority as usize;
+        pending::ready(slot, queue.key(), priority, job.position, 0);
+    }
+}

@@ -1,0 +1,54 @@
+//! The only door to a job's state: every legal move of a job is one function here. It asks the state machine
+//! (`pushy_core::state`), changes the row, announces what the change means for others, and counts it. Nothing else writes the
+//! tables of jobs and their failures (tools/lint_sql.py), but what removes history: retention, and the drop of a queue.
+//!
+//! | move | from | to |
+//! | --- | --- | --- |
+//! | [`enqueue`] | nothing | available, scheduled, or discarded at once |
+//! | [`promote`] | scheduled, retryable | available |
+//! | [`claim`] | available | running: a row lock, nothing is written |
+//! | [`complete`] | running | completed |
+//! | [`fail`] | running, or available after a crash | retryable (and on to available), discarded |
+//! | [`give_back`] | the same | available |
+//! | [`cancel`] | all that are not finished | cancelled |
+//! | [`retry`] | all but available and running | available |
+//! | [`discard`] | the same as `cancel`, of a queue that is gone | discarded, or deleted with the queue |
+//! | [`adopt`] | | the same, of another owner: jobs that a restore has brought |
+
+pub mod adopt;
+pub mod cancel;
+pub mod claim;
+pub mod complete;
+pub mod discard;
+pub mod enqueue;
+pub mod fail;
+pub mod failure;
+pub mod give_back;
+pub mod promote;
+pub mod retry;
+mod rows;
+
+use pushy_core::state::{JobEvent, JobState};
+
+use crate::errors::{Error, Result, SqlState};
+
+/// The state of a job after an event; an error where the state machine has no such move, because then Pushy is wrong about
+/// the job, and the transaction that is must not commit.
+fn step(job: i64, from: JobState, event: JobEvent) -> Result<JobState> {
+    from.next(event)
+        .ok_or_else(|| no_such_move(job, from, event))
+}
+
+#[cold]
+fn no_such_move(job: i64, from: JobState, event: JobEvent) -> Error {
+    Error::new(
+        SqlState::INTERNAL_ERROR,
+        format!(
+            "job {job} is {} and cannot {}",
+            from.as_str(),
+            event.as_str()
+        ),
+    )
+    .detail("This is an error in Pushy: nothing was changed.")
+    .hint("Please report it, with what the server's log says before.")
+}

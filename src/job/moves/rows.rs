@@ -1,0 +1,85 @@
+//! What the moves have in common: how a state stands in a row, and how an unfinished job comes among the finished ones.
+
+use crate::pg::BuiltinOid;
+use pushy_core::state::JobState;
+
+use crate::job::history;
+use crate::pg::spi::{self, Plan};
+use crate::pg::value::{Char, Timestamp};
+use crate::queue::definition::Definition;
+use crate::shared::queue_slot::QueueKey;
+use crate::shared::{self, pending};
+use crate::{kept_columns, params};
+
+/// The state of an unfinished job and its position, of which the table wants that they agree: a ready job has a position, one
+/// that waits has none.
+pub(super) struct Stored {
+    pub(super) state: Char,
+    pub(super) position: Option<i64>,
+}
+
+impl Stored {
+    /// `position`: where the job stands if it is ready.
+    #[inline]
+    pub(super) fn of(state: JobState, position: i64) -> Self {
+        debug_assert!(!state.is_terminal() && state != JobState::Running);
+        Self {
+            state: Char(state.code()),
+            position: (state == JobState::Available).then_some(position),
+        }
+    }
+}
+
+/// Says at commit that a job became ready. Where its queue has no place in shared memory, who gives it one looks; without the
+/// preload nobody runs it.
+pub(super) fn announce_ready(key: QueueKey, slot: Option<usize>, priority: i16, position: i64) {
+    match slot {
+        Some(slot) => pending::ready(slot, key, priority as usize, position, 0),
+        None if shared::get().is_some() => pending::unplaced(key),
+        None => {}
+    }
+}
+
+static MOVE_TO_FINISHED: Plan = Plan::new(
+    concat!(
+        "WITH gone AS (DELETE FROM pushy.live_job j WHERE j.id OPERATOR(pg_catalog.=) $1 RETURNING j.*) \
+         INSERT INTO pushy.finished_job (expires_at, started_at, finished_at, attempt, state, run_at, max_attempts, ",
+        kept_columns!(),
+        ") SELECT $2, $3, $4, $5, $6, run_at, max_attempts, ",
+        kept_columns!(),
+        " FROM gone"
+    ),
+    &[
+        BuiltinOid::INT8OID,
+        BuiltinOid::TIMESTAMPTZOID,
+        BuiltinOid::TIMESTAMPTZOID,
+        BuiltinOid::TIMESTAMPTZOID,
+        BuiltinOid::INT4OID,
+        BuiltinOid::CHAROID,
+    ],
+);
+
+/// Moves an unfinished job, whose row this transaction holds, among the finished ones.
+pub(super) fn end_as(
+    queue: &Definition,
+    job: i64,
+    state: JobState,
+    attempt: i32,
+    started_at: Option<Timestamp>,
+    now: Timestamp,
+) {
+    debug_assert!(state.is_terminal());
+    let expires_at = now.plus_us(queue.keep_discarded_us);
+    spi::run(
+        &MOVE_TO_FINISHED,
+        params![
+            job,
+            expires_at,
+            started_at,
+            now,
+            attempt,
+            Char(state.code())
+        ],
+    );
+    pending::due(history::removal_due(expires_at));
+}
