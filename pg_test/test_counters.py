@@ -145,9 +145,7 @@ def test_the_books_balance_whatever_becomes_of_jobs(db):
     # Waiting, completed, discarded and cancelled; three of them had finished.
     db.sql("SELECT pushy.job_retry(x) FROM unnest(%s::bigint[]) x", [other, fine, bad, later])
     db.jobs_wait("q")
-    with db.connect() as session:
-        session.execute("SELECT pushy.job_retry(%s)", (fine,))
-        session.rollback()
+    db.sql(f"BEGIN; SELECT pushy.job_retry({fine}); ROLLBACK")
     db.sql("SELECT pushy.queue_pause('q'); SELECT pushy.enqueue('q'), pushy.enqueue('q'); SELECT pushy.queue_run('q', 1)")
     db.wait_until(BOOKS, "(0,3)")
     assert db.rows("SELECT enqueued, completed, failed, retried, discarded, cancelled FROM pushy.stats WHERE queue = 'q'") == [

@@ -114,7 +114,7 @@ pub fn of_relay() -> Option<Finding> {
         return Some(finding);
     }
     let shared = shared::get()?;
-    let relay = &shared.find_database(database::current())?.log.relay;
+    let relay = shared.find_database(database::current())?.relay();
     if !relay.is_absent() {
         return None;
     }

@@ -232,7 +232,7 @@ fn log_row(call: Call) -> Result<Answer> {
         )
     });
     let told = told.filter(|told| *told > Cursor::START);
-    let running = place.filter(|place| place.log.relay.is_entered());
+    let running = place.filter(|place| place.relay().is_entered());
     Ok(call.answer_row(row![
         bytes,
         all,

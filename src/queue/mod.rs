@@ -24,4 +24,3 @@ pub mod store;
 mod unfit;
 pub mod upgrade;
 pub mod visible;
-pub mod workers;

@@ -19,7 +19,6 @@ use crate::pg::{clock, ereport, guc, interrupts, latch, worker};
 use crate::shared;
 use crate::shared::database::{Database, Presence, NEVER};
 use crate::shared::log::Ring;
-use crate::shared::servant::Servant;
 use crate::worker::{installation, servant};
 use crate::{settings, worker_entry};
 
@@ -46,10 +45,10 @@ worker_entry!(pushy_relay_main, relay);
 /// `arg`: its ticket.
 fn relay(arg: usize) {
     let shared = shared::expect();
-    let Some(place) = servant::come(arg, its_servant, leave) else {
+    let Some(place) = servant::come(arg, Database::relay, leave) else {
         return;
     };
-    place.log.relay.has_succeeded();
+    place.relay().has_succeeded();
     for (name, value) in [
         (c"synchronous_commit", "off"),
         // In a deadlock with a session that drops the tables, the relay gives way.
@@ -89,17 +88,13 @@ fn relay(arg: usize) {
 static IN_ROUND: PerProcess<Cell<bool>> = PerProcess::new(Cell::new(false));
 
 fn leave() {
-    servant::go(its_servant, |shared, place| {
+    servant::go(Database::relay, |shared, place| {
         if IN_ROUND.get() {
             place.log.set_dirty();
         }
         shared.return_ring(place);
         place.log.relay_busy.store(false, Ordering::SeqCst);
     });
-}
-
-fn its_servant(place: &Database) -> &Servant {
-    &place.log.relay
 }
 
 /// Notices that need not be read again.

@@ -10,6 +10,11 @@ use crate::pg::condition::Condition;
 
 pub const MAX_DATABASES: usize = 1024;
 
+/// Kinds of workers of which a database has one at most.
+pub const SERVANTS: usize = 3;
+pub const SCHEDULER: usize = 0;
+pub const RELAY: usize = 1;
+
 /// A due time that says: nothing is due.
 pub const NEVER: i64 = i64::MAX;
 
@@ -45,7 +50,8 @@ pub struct Database {
     pub due: AtomicI64,
     /// The earliest time (µs) for which a job may wait in the table; NEVER: none waits. 0: nothing is known of them.
     waiting_from: AtomicI64,
-    pub scheduler: Servant,
+    /// Its workers, by their kind: `SCHEDULER`, `RELAY`, and what else the table of kinds (worker/launcher/kinds.rs) has.
+    pub servants: [Servant; SERVANTS],
     /// Transactions that need the database empty of our workers: while there are any, no worker is started.
     pub quiesced: AtomicU32,
     /// Broadcast when a worker has left this database.
@@ -98,7 +104,7 @@ impl Database {
             left_out,
             due,
             waiting_from,
-            scheduler,
+            servants,
             quiesced,
             worker_left: _,
             swept_writes,
@@ -144,8 +150,16 @@ impl Database {
         }
         due.store(NEVER, Ordering::SeqCst);
         quiesced.store(0, Ordering::SeqCst);
-        scheduler.reset();
+        servants.iter().for_each(Servant::reset);
         log.reset();
+    }
+
+    pub fn scheduler(&self) -> &Servant {
+        &self.servants[SCHEDULER]
+    }
+
+    pub fn relay(&self) -> &Servant {
+        &self.servants[RELAY]
     }
 
     pub fn oid(&self) -> u32 {
@@ -250,8 +264,8 @@ impl Shared {
     /// Tells a database's scheduler, or the launcher while there is none, that something is due at `time`.
     pub fn announce_due(&self, database: &Database, time: i64) {
         if database.announce_due(time) {
-            if database.scheduler.is_entered() {
-                database.scheduler.wake();
+            if database.scheduler().is_entered() {
+                database.scheduler().wake();
             } else {
                 self.call_launcher_to(database);
             }

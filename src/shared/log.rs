@@ -8,7 +8,6 @@ use pushy_core::log::written::{About, Written};
 
 use super::database::{Database, NEVER};
 use super::listened::Counter;
-use super::servant::Servant;
 use super::Shared;
 use crate::pg::condition::Condition;
 use crate::pg::spinlock::Spinlock;
@@ -35,7 +34,6 @@ pub struct LogPlace {
     takes_its_time: AtomicBool,
     /// Somebody waits all the same.
     hurried: AtomicBool,
-    pub relay: Servant,
     /// It has something to do: for pushy.workers.
     pub relay_busy: AtomicBool,
     /// When the relay is to come although nothing was written (µs): the log ages.
@@ -76,7 +74,6 @@ impl LogPlace {
             dirty,
             takes_its_time,
             hurried,
-            relay,
             relay_busy,
             relay_due,
             ticked: _,
@@ -95,7 +92,6 @@ impl LogPlace {
             flag.store(false, Ordering::SeqCst);
         }
         relay_due.store(NEVER, Ordering::SeqCst);
-        relay.reset();
         lost.store(0, Ordering::SeqCst);
         pending.store(0, Ordering::SeqCst);
         self.set_told(0, 0, 0);
@@ -359,8 +355,8 @@ impl Shared {
     }
 
     pub fn wake_relay(&self, place: &Database) {
-        if place.log.relay.is_entered() {
-            place.log.relay.wake();
+        if place.relay().is_entered() {
+            place.relay().wake();
         } else {
             self.call_launcher_to(place);
         }

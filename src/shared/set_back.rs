@@ -67,9 +67,9 @@ impl Database {
                 not_after(now, &[due]);
             }
         }
-        self.scheduler.set_back(now);
-        self.log.relay.set_back(now);
-        self.scheduler.wake();
-        self.log.relay.wake();
+        for servant in &self.servants {
+            servant.set_back(now);
+            servant.wake();
+        }
     }
 }

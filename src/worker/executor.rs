@@ -282,7 +282,7 @@ impl Executing {
         match &ended {
             Ended::Unsettled => {
                 // This executor's lock on the row may have kept the scheduler from carrying out the verdict.
-                self.place.scheduler.wake();
+                self.place.scheduler().wake();
                 latch::wait(Some(Duration::from_secs(1)));
             }
             Ended::Failed(failure) => {

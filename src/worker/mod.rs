@@ -20,6 +20,7 @@ pub mod solitude;
 pub mod timers;
 mod turns;
 pub mod verdict;
+mod view;
 
 /// Registers the launcher; while preloading.
 pub fn init() {

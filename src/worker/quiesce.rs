@@ -5,6 +5,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use super::launcher::kinds::KINDS;
 use crate::pg::utility::{self, Hooks, Statement};
 use crate::pg::{database, identity, session, signals};
 use crate::shared::database::{Database, Presence};
@@ -153,15 +154,13 @@ fn ask_to_leave(shared: &Shared, place: &Database) {
             signals::terminate(executor.pid.load(Ordering::SeqCst));
         }
     }
-    signals::terminate(place.scheduler.pid());
-    signals::terminate(place.log.relay.pid());
+    KINDS.iter().for_each(|kind| kind.ask_to_leave(place));
 }
 
 fn is_empty(shared: &Shared, place: &Database) -> bool {
     let oid = place.oid();
     let mine = shared::executor::mine();
-    place.scheduler.is_absent()
-        && place.log.relay.is_absent()
+    KINDS.iter().all(|kind| kind.of(place).is_absent())
         && !shared.executors.iter().enumerate().any(|(slot, executor)| {
             executor.database.load(Ordering::SeqCst) == oid && mine != Some(slot)
         })

@@ -19,7 +19,6 @@ use crate::queue::control;
 use crate::queue::definition::Definition;
 use crate::queue::upgrade;
 use crate::shared::database::{Database, Presence, NEVER};
-use crate::shared::servant::Servant;
 use crate::shared::{self};
 use crate::{settings, worker_entry};
 
@@ -38,7 +37,7 @@ worker_entry!(pushy_scheduler_main, scheduler);
 
 /// `arg`: its ticket.
 fn scheduler(arg: usize) {
-    let Some(place) = servant::come(arg, its_servant, leave) else {
+    let Some(place) = servant::come(arg, Database::scheduler, leave) else {
         return;
     };
     let recorder = recorder::open();
@@ -57,7 +56,7 @@ fn scheduler(arg: usize) {
 static IN_ROUND: PerProcess<Cell<bool>> = PerProcess::new(Cell::new(false));
 
 fn leave() {
-    servant::go(its_servant, |_, place| {
+    servant::go(Database::scheduler, |_, place| {
         if IN_ROUND.get() {
             // Terminated: the next one looks at everything.
             place.sweep_requested.store(true, Ordering::SeqCst);
@@ -66,10 +65,6 @@ fn leave() {
             place.sweeping.store(false, Ordering::SeqCst);
         }
     });
-}
-
-fn its_servant(place: &Database) -> &Servant {
-    &place.scheduler
 }
 
 struct Scheduling {
@@ -384,7 +379,7 @@ impl Scheduling {
         self.tell_placeless();
         self.generation = Some(generation);
         self.place.set_presence(Presence::Present);
-        self.place.scheduler.has_succeeded();
+        self.place.scheduler().has_succeeded();
         Ok(true)
     }
 }

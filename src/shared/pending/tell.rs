@@ -404,8 +404,8 @@ impl Pending {
                 }
                 slot.set_presence(presence);
                 slot.log.forget_part();
-                slot.scheduler.has_succeeded();
-                slot.scheduler.forgive();
+                slot.scheduler().has_succeeded();
+                slot.scheduler().forgive();
             }
             shared.call_launcher();
         }

@@ -101,7 +101,7 @@ impl Launching {
             let writes = writes.ok().flatten().unwrap_or(xid);
             if place.swept_writes.swap(writes, Ordering::SeqCst) != writes {
                 place.sweep_requested.store(true, Ordering::SeqCst);
-                place.scheduler.wake();
+                place.scheduler().wake();
             }
         }
         if !is_put_off {

@@ -89,7 +89,7 @@ impl Launching {
         if judged {
             for place in &self.shared.databases {
                 if place.oid() != 0 && self.recorder.has_verdicts(place.oid()) {
-                    place.scheduler.wake();
+                    place.scheduler().wake();
                 }
             }
             self.shared.wake_executors();

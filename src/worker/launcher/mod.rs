@@ -3,21 +3,21 @@
 
 mod databases;
 mod executors;
-mod relays;
+pub mod kinds;
 mod room;
-mod schedulers;
+mod servants;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use pushy_core::capacity::{Hangs, SLICE_US, START_US};
 
+use self::kinds::KINDS;
 use super::recorder::{self, Recorder};
-use crate::pg::worker::{self, Handle, Kind, Status};
+use crate::pg::worker::{self, Handle, Kind};
 use crate::pg::{clock, guc, latch, shmem, signals};
-use crate::shared::database::{Database, NEVER};
-use crate::shared::servant::Servant;
+use crate::shared::database::NEVER;
 use crate::shared::{self, Shared};
 use crate::{settings, worker_entry};
 
@@ -35,8 +35,6 @@ const SET_BACK_US: i64 = 1_000_000;
 const LOST_US: i64 = SWEEP_US;
 /// A start that takes longer (µs), for somebody holds the database (one who copies it, say), does not keep others from theirs.
 const MOST_START_US: i64 = 1_000_000;
-/// So many servants of databases that have failed before may hang at a time.
-const MOST_HANGING: usize = 2;
 
 pub fn register() {
     worker::register_static(&KIND, "pushy launcher", Duration::from_secs(1));
@@ -66,9 +64,9 @@ fn launcher(_arg: usize) {
         recorder,
         names: HashMap::new(),
         executors: HashMap::new(),
-        schedulers: HashMap::new(),
+        servants: HashMap::new(),
         look: None,
-        look_after: clock::now().0 + schedulers::FIRST_LOOK_US,
+        look_after: clock::now().0 + kinds::FIRST_LOOK_US,
         groups: HashMap::new(),
         said_waiting: HashMap::new(),
         hangs: Hangs::default(),
@@ -78,7 +76,6 @@ fn launcher(_arg: usize) {
         last_started: HashMap::new(),
         next_held: NEVER,
         starved_since: None,
-        relays: HashMap::new(),
     }
     .live();
 }
@@ -93,14 +90,15 @@ struct Trouble {
     retry_at: i64,
 }
 
-struct Launching {
+pub struct Launching {
     shared: &'static Shared,
     recorder: &'static Recorder,
     /// Databases in which jobs may run, by OID.
     names: HashMap<u32, String>,
-    /// Workers we have started, by slot and by database.
+    /// Executors we have started, by slot.
     executors: HashMap<usize, (Handle, Group)>,
-    schedulers: HashMap<u32, Handle>,
+    /// By the name of their kind and by database.
+    servants: HashMap<(&'static str, u32), Handle>,
     /// The database whose scheduler has been started to see what is there, and when.
     look: Option<(u32, i64)>,
     /// No first look into a database begins before this time (µs).
@@ -118,8 +116,6 @@ struct Launching {
     /// When the first of the queues that were passed over after a failure may be tried again.
     next_held: i64,
     starved_since: Option<i64>,
-    /// Relays we have started, by database.
-    relays: HashMap<u32, Handle>,
 }
 
 impl Launching {
@@ -135,8 +131,7 @@ impl Launching {
             }
             let mut next = clock::now().0 + SWEEP_US;
             next = next.min(self.reap_executors());
-            next = next.min(self.reap_schedulers());
-            next = next.min(self.reap_relays());
+            next = next.min(self.reap_servants());
             // Before the ready bits are read: a process that finds `closed` does not call the launcher, but has set its
             // bit.
             let enabled = settings::enabled();
@@ -145,8 +140,7 @@ impl Launching {
                 self.sweep_if_due();
                 // Executors first, because jobs wait for them.
                 next = next.min(self.start_executors());
-                next = next.min(self.start_schedulers());
-                next = next.min(self.start_relays());
+                next = next.min(self.start_servants());
             }
             worker::show_activity(None);
             let left = next.saturating_sub(clock::now().0).clamp(1000, SWEEP_US);
@@ -183,58 +177,14 @@ impl Launching {
         }
         self.hangs.forgive();
         for place in &self.shared.databases {
-            place.scheduler.forgive();
-            place.log.relay.forgive();
+            for kind in &KINDS {
+                kind.of(place).forgive();
+            }
         }
     }
-}
-
-/// Forgets workers that have ended, gives up those that are not coming, and ends those that have not come up in time.
-/// Answers when to look again.
-fn reap(
-    handles: &mut HashMap<u32, Handle>,
-    shared: &Shared,
-    servant: fn(&Database) -> &Servant,
-) -> i64 {
-    let now = clock::now().0;
-    let ended: HashSet<u32> = handles
-        .iter()
-        .filter(|(_, handle)| handle.status() == Status::Stopped)
-        .map(|(oid, _)| *oid)
-        .collect();
-    let mut next = NEVER;
-    for place in shared.databases.iter().filter(|place| place.oid() != 0) {
-        let (oid, servant) = (place.oid(), servant(place));
-        let Some(since) = servant.coming_since() else {
-            continue;
-        };
-        let is_gone =
-            ended.contains(&oid) || (!handles.contains_key(&oid) && now - since > LOST_US);
-        if is_gone && servant.give_up_start(now) {
-            // Somebody may wait for it to be gone.
-            place.worker_left.broadcast();
-            continue;
-        }
-        if servant.is_connecting() && now - since > START_US {
-            signals::terminate(servant.pid());
-        }
-        next = next.min(look_at_start(since, now));
-    }
-    handles.retain(|oid, _| !ended.contains(oid));
-    next
 }
 
 /// When to look again at a start that has not come up.
 fn look_at_start(since: i64, now: i64) -> i64 {
     (since + START_US + 1).max(now + SLICE_US)
-}
-
-/// Whether the start of a servant may be tried: one of a database that has failed before only while few hang, because each
-/// that hangs takes a slot of the server's workers.
-fn may_try(shared: &Shared, of: fn(&Database) -> &Servant, servant: &Servant, now: i64) -> bool {
-    let hangs = |place: &&Database| {
-        let since = of(place).coming_since();
-        place.oid() != 0 && since.is_some_and(|since| since < now - MOST_START_US)
-    };
-    !servant.has_failed() || shared.databases.iter().filter(hangs).count() < MOST_HANGING
 }

@@ -1,14 +1,15 @@
-//! Pushy's processes, as shared memory has them.
+//! Pushy's processes, as shared memory has them: the view `workers`.
 
 use std::sync::atomic::Ordering;
 
 use crate::pg::Oid;
 
-use super::definition;
+use super::launcher::kinds::KINDS;
 use crate::errors::Result;
 use crate::pg::function::{Answer, Call, IntoAnswer};
 use crate::pg::value::Timestamp;
 use crate::pg::{database, identity};
+use crate::queue::definition;
 use crate::shared::executor::{Executor, ExecutorState};
 use crate::shared::{self, Shared};
 use crate::{row, sql_function};
@@ -40,34 +41,21 @@ fn worker_rows(call: Call) -> Result<Answer> {
     })
 }
 
-/// The launcher, the schedulers and the relays.
+/// The launcher, and the workers of which each database has one at most.
 fn servants(shared: &Shared) -> Vec<[Answer; 11]> {
     let launcher = shared.launcher.pid().map(|pid| servant("launcher", pid, 0));
-    let schedulers = shared
-        .databases
-        .iter()
-        .filter(|database| database.oid() != 0 && database.scheduler.is_entered())
-        .map(|database| {
-            let pid = database.scheduler.pid();
-            servant("scheduler", pid, database.oid())
-        });
-    let relays = shared
-        .databases
-        .iter()
-        .filter(|database| database.oid() != 0 && database.log.relay.is_entered())
-        .map(|database| {
-            let log = &database.log;
-            let mut columns = servant("relay", log.relay.pid(), database.oid());
-            let busy = log.relay_busy.load(Ordering::SeqCst);
-            columns[4] = if busy { "busy" } else { "idle" }.into_answer();
-            columns[5] = Timestamp(log.relay.since()).into_answer();
+    let of_databases = KINDS.iter().flat_map(|kind| {
+        let taken = shared.databases.iter().filter(|place| place.oid() != 0);
+        let there = taken.filter(|place| kind.of(place).is_entered());
+        there.map(|place| {
+            let mut columns = servant(kind.name, kind.of(place).pid(), place.oid());
+            let (state, since) = (kind.shown)(place);
+            columns[4] = state.into_answer();
+            columns[5] = since.into_answer();
             columns
-        });
-    launcher
-        .into_iter()
-        .chain(schedulers)
-        .chain(relays)
-        .collect()
+        })
+    });
+    launcher.into_iter().chain(of_databases).collect()
 }
 
 fn servant(kind: &str, pid: i32, of: u32) -> [Answer; 11] {
