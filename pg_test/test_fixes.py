@@ -87,10 +87,21 @@ def test_every_fix_of_a_subscription_is_a_statement_that_mends_it(table):
     for options in ("", ", channels => ARRAY['a', '\"B c\"']", ", queue => 'q'"):
         for what, then, after in happens.values():
             db.sql(f"SELECT pushy.subscription_create('it''s'{options})")
-            db.sql(what)
-            [(now, fix)] = db.rows("SELECT state, fix FROM pushy.subscriptions")
+            with db.connect(autocommit=False) as keeper:
+                # The relay, which is on its way, passes over it.
+                keeper.execute("SELECT FROM pushy.subscription FOR UPDATE")
+                if "log_state" in what:
+                    db.sql(what)
+                else:
+                    keeper.execute(what)
+                    keeper.commit()
+                [(now, fix)] = db.rows("SELECT state, fix FROM pushy.subscriptions")
             assert now == then, (what, fix)
             run_fix(db, fix)
-            if after is not None:
+            if "queue" in options and after == ["resync"]:
+                # The relay does as a reader does.
+                db.wait_until("SELECT state FROM pushy.subscriptions", "active")
+                assert db.value("SELECT count(*) FROM pushy.jobs WHERE queue = 'q' AND args = '{\"resync\": true}'") == 1
+            elif after is not None:
                 assert [now for now, in db.rows("SELECT state FROM pushy.subscriptions")] == after
             db.sql("UPDATE pushy.log_state SET lost_epoch = 0; DELETE FROM pushy.subscription")

@@ -30,6 +30,9 @@ def enabled(db, value: str) -> None:
     db.sql("SELECT pg_reload_conf()")
     db.wait_until("SELECT current_setting('pushy.enabled')", value)
     if value == "off":
+        # From then on the launcher starts nobody; those whom it has started before leave.
+        db.wait_until("SELECT state FROM pushy.workers WHERE kind = 'launcher'", "off")
+        db.wait_until("SELECT count(*) FROM pushy.workers WHERE kind <> 'launcher'", 0)
         db.wait_until("SELECT count(*) FROM pg_stat_activity WHERE backend_type ~ '^pushy (executor|scheduler|relay)'", 0)
 
 
@@ -42,6 +45,8 @@ def tenants(make_cluster, settings: dict):
         db.sql(f"CREATE ROLE {role} LOGIN")
         db.sql("SELECT pushy.queue_register(%s, 'work()', run_as => %s)", role, role)
     other.sql("SELECT pushy.queue_register('q', 'work()')")
+    # An executor has looked into the new queue: none comes for it later, and takes the place of one that a test waits for.
+    assert other.job_wait(other.value("SELECT pushy.enqueue('q')"))["state"] == "completed"
     return db, other
 
 

@@ -124,6 +124,51 @@ def test_a_cancelled_job_says_when_it_began_if_it_did(db, batch):
     db.wait_until("SELECT cancelled FROM pushy.stats WHERE queue = 'q'", 2)
 
 
+def test_an_executor_on_its_way_out_decides_nothing_of_jobs_that_another_has_by_now(make_cluster):
+    """It has rolled back, and is there still: the server removes temporary tables at the end of a session, which waits here. The
+    other accepts the first job of its batch when the second begins."""
+    db = make_cluster({"pushy.max_executors": 1}).database()
+    first, second = Gate(db, 1), Gate(db, 2)
+    db.sql("""
+        CREATE TABLE effects (xid xid8 DEFAULT pg_current_xact_id());
+        CREATE FUNCTION work(args jsonb) RETURNS void LANGUAGE plpgsql AS $$
+        DECLARE n int = args->>'n';
+        BEGIN
+            IF n = 1 THEN CREATE TEMP TABLE t (); END IF;
+            WHILE n = 100 AND NOT pg_try_advisory_xact_lock_shared(1) LOOP PERFORM pg_sleep(0.001); END LOOP;
+            WHILE n > 100 AND EXISTS (SELECT FROM public.effects WHERE xid = pg_current_xact_id())
+                AND NOT pg_try_advisory_xact_lock_shared(2) LOOP PERFORM pg_sleep(0.001); END LOOP;
+            IF n > 100 THEN INSERT INTO public.effects DEFAULT VALUES; END IF;
+        END $$;
+        SELECT pushy.queue_register('q', 'work(jsonb)'), pushy.queue_pause('q')""")
+    held = enqueue(db, 200)[99]
+    db.sql("SELECT pushy.queue_resume('q')")
+    leaves = db.wait_until("SELECT min(pid) FROM pushy.workers WHERE job = %s", lambda pid: pid is not None, params=(held,))
+    at_second = f"SELECT min(job) FROM pushy.workers WHERE pid <> {leaves} AND job > {held + 1} AND since < clock_timestamp() - interval '50 ms'"
+    with db.connect(autocommit=False) as catalog, db.connect(autocommit=False) as keeper, db.connect() as session, ThreadPoolExecutor() as others:
+        catalog.execute("LOCK TABLE pg_catalog.pg_depend IN ACCESS EXCLUSIVE MODE")
+        db.cluster.configure(pushy__max_executors=2).reload()
+        # Whoever claims the job that ran when its executor ended waits until that is judged: it is passed over.
+        keeps = others.submit(keeper.execute, "SELECT FROM pushy.live_job WHERE id = %s FOR UPDATE", (held,))
+        db.wait_until("SELECT wait_event_type FROM pg_stat_activity WHERE pid = %s", "Lock", params=(keeper.info.backend_pid,))
+        db.sql("SELECT pg_terminate_backend(%s)", leaves)
+        keeps.result()
+        running = db.wait_until(at_second, lambda job: job is not None)
+        before = f"FROM pushy.live_job WHERE id > {held} AND id < {running}"
+        free = db.rows(f"SELECT id {before} FOR UPDATE SKIP LOCKED")
+        [accepted] = set(db.rows(f"SELECT id {before}")) - set(free)
+        assert db.value("SELECT count(*) FROM pushy.workers WHERE pid = %s", leaves) == 1
+        answer = others.submit(session.execute, "SELECT pushy.job_cancel(%s)", accepted)
+        db.wait_until("SELECT wait_event_type FROM pg_stat_activity WHERE pid = %s", "Lock", params=(session.info.backend_pid,))
+        second.open()
+        assert answer.result().fetchone() == (False,)
+        catalog.rollback()
+        keeper.rollback()
+    first.open()
+    db.jobs_wait("q")
+    assert states(db) == {"completed": 200}
+
+
 @pytest.fixture
 def held(cluster):
     """A job that runs in an executor which does nothing any more, not even what it is told."""

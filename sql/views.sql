@@ -263,7 +263,7 @@ COMMENT ON COLUMN pushy.workers.kind IS 'launcher, scheduler, executor or relay.
 COMMENT ON COLUMN pushy.workers.pid IS 'Its process, as in pg_stat_activity.';
 COMMENT ON COLUMN pushy.workers.database IS 'The database it works in.';
 COMMENT ON COLUMN pushy.workers.role IS 'The role whose jobs an executor runs.';
-COMMENT ON COLUMN pushy.workers.state IS 'Of an executor: starting, busy, idle (waiting for the next job) or stopping; of a relay: busy or idle.';
+COMMENT ON COLUMN pushy.workers.state IS 'Of an executor: starting, busy, idle (waiting for the next job) or stopping; of a relay: busy or idle; of the launcher: on or off, as it has last read pushy.enabled (off: it starts nobody).';
 COMMENT ON COLUMN pushy.workers.since IS 'When its job began, or else the executor itself.';
 COMMENT ON COLUMN pushy.workers.jobs_done IS 'Jobs an executor has run since it started.';
 COMMENT ON COLUMN pushy.workers.queue IS 'The queue of its job; NULL for other databases.';

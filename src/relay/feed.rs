@@ -1,5 +1,6 @@
 //! Queues that subscribe: each notice becomes a job, exactly once, because the cursor moves in the same transaction.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 
@@ -154,10 +155,17 @@ impl Relay {
 
 /// One transaction of jobs for one subscription.
 fn feed_some(name: &str) -> std::result::Result<Came, Failure> {
+    let tried = Cell::new(None);
     let fed = transaction::run(|| {
         identity::as_owner(|| match table::find_if_free(name)? {
-            Some(known) if feed_known(&known)? => Ok(Came::Some),
-            Some(_) => Ok(Came::All),
+            Some(known) => {
+                tried.set(Some(known.version));
+                Ok(if feed_known(&known)? {
+                    Came::Some
+                } else {
+                    Came::All
+                })
+            }
             None if table::find(name)?.is_some() => Ok(Came::Held),
             None => Ok(Came::All),
         })
@@ -168,7 +176,7 @@ fn feed_some(name: &str) -> std::result::Result<Came, Failure> {
         // The server lacks something: the relay waits and tries again.
         Err(failure) if fail::is_infrastructure(&failure.sqlstate) => Err(failure),
         Err(failure) => {
-            stop(name, &failure)?;
+            stop(name, tried.get(), &failure)?;
             Ok(Came::All)
         }
     }
@@ -220,14 +228,17 @@ fn args(channel: &[u8], payload: &[u8]) -> Vec<u8> {
     args
 }
 
-/// It cannot be fed: said in its row, and in the log of the server.
-fn stop(name: &str, failure: &Failure) -> std::result::Result<(), Failure> {
+/// It cannot be fed: said in its row, and in the log of the server. `tried`: the row that was found so; one that was written
+/// since may be mended, or another's of that name.
+fn stop(name: &str, tried: Option<u32>, failure: &Failure) -> std::result::Result<(), Failure> {
     let said = transaction::run_unless_busy(|| {
         identity::as_owner(|| {
             // Whoever holds its row declares or drops it: it is said with the next notice, if it is still so.
             let known = table::find_if_free(name)?;
-            let is_new = known
-                .is_some_and(|known| known.stopped.as_deref() != Some(failure.message.as_str()));
+            let is_new = known.is_some_and(|known| {
+                tried == Some(known.version)
+                    && known.stopped.as_deref() != Some(failure.message.as_str())
+            });
             if is_new {
                 spi::run(&STOP, params![name, failure.message.as_str()]);
             }

@@ -5,7 +5,9 @@
 //! whether the job's outcome is accepted. The executor does the reverse: it publishes that it begins the job, or accepts its
 //! outcome, and then reads the requests. So one of the two sees the other. A caller that finds no accepted outcome may
 //! promise the cancel: until its transaction ends nobody completes, discards or begins the job. A caller that finds one
-//! withdraws the request and waits for the outcome. `core/tests/cancel_model/` walks every interleaving.
+//! withdraws the request and waits for the outcome. An executor that lets go of a row, by a commit or a rollback, first says
+//! that it decides nothing any more, because another may have the row before the batch is closed. `core/tests/cancel_model/`
+//! walks every interleaving.
 //!
 //! With the commit of the asking transaction the request is a promise, carried out by the executor that holds the job, at
 //! the end of its batch; what nobody holds is the scheduler's. It is in a table too (`job::promise`), because a crash

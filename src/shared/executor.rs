@@ -317,6 +317,13 @@ impl Executor {
         self.accepted.store(jobs as u32, Ordering::SeqCst);
     }
 
+    /// Before it lets go of the rows of its batch, by a commit or a rollback: it decides nothing of these jobs any more. From
+    /// then on another may have their rows before this executor has closed its batch, so whoever would cancel such a job waits
+    /// for its row.
+    pub fn let_go(&self) {
+        self.accept(self.batch.len());
+    }
+
     /// How the open batch stands to this job; None: it does not hold it.
     pub fn standing(&self, job: i64) -> Option<Standing> {
         loop {
@@ -394,18 +401,21 @@ impl Shared {
         })
     }
 
-    /// The executor whose open batch holds this job of this database.
-    pub fn executor_holding(&self, database: u32, job: i64) -> Option<&Executor> {
-        self.executors.iter().find(|executor| {
+    /// The executors whose open batches hold this job of this database: one has its row, others may have let go of it a moment
+    /// ago.
+    pub fn executors_holding(&self, database: u32, job: i64) -> impl Iterator<Item = &Executor> {
+        self.executors.iter().filter(move |executor| {
             executor.state() != ExecutorState::Free
                 && executor.database.load(Ordering::SeqCst) == database
                 && executor.holds(job)
         })
     }
 
-    /// How the executor stands to this job of this database that holds it.
+    /// How the executors stand to this job of this database that hold it: `Undecided` says one only that has its row.
     pub fn standing(&self, database: u32, job: i64) -> Option<Standing> {
-        self.executor_holding(database, job)?.standing(job)
+        self.executors_holding(database, job)
+            .filter_map(|executor| executor.standing(job))
+            .max_by_key(|standing| *standing == Standing::Undecided)
     }
 
     /// Whether an executor of this database is in the middle of a claim.

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use pushy_core::batch::{self, BatchPlan};
 
 use super::cancels;
+use super::executor;
 use super::help::Help;
 use super::recorder::Recorder;
 use super::results::{self, Results};
@@ -201,30 +202,30 @@ impl Bench {
         me.set_batch(work.queue.queue_id, claimed.iter().map(|job| job.id));
         me.claiming.store(false, Ordering::SeqCst);
         if claimed.is_empty() {
-            transaction::commit();
+            self.commit();
             return Ok(Ended::Empty);
         }
         if !is_current() {
             // A pause or another change has committed before these jobs were taken.
             release(&work.queue, work.slot, claimed);
-            transaction::commit();
+            self.commit();
             return Ok(Ended::Worked);
         }
         let Some(handler) = still_fit(shared, work, claimed)? else {
             release(&work.queue, work.slot, claimed);
-            transaction::commit();
+            self.commit();
             return Ok(Ended::Worked);
         };
         let ids = claimed.iter().map(|job| job.id);
         if self.recorder.is_unsettled(shared, work.queue.key(), ids) {
             release(&work.queue, work.slot, claimed);
-            transaction::commit();
+            self.commit();
             return Ok(Ended::Unsettled);
         }
         let times = claimed[0].alone;
         if times > 0 && !self.solitude.seek(shared, self.me, times) {
             release(&work.queue, work.slot, claimed);
-            transaction::commit();
+            self.commit();
             return Ok(Ended::Worked);
         }
         self.run_all(work, &handler, single, began, claimed, results)?;
@@ -238,7 +239,7 @@ impl Bench {
         {
             // Handlers may have notified: then COMMIT takes NOTIFY's lock, after all who notify just now.
             let _handlers_wait = timeout::bound_lock_waits(timeout::NO_BOUND);
-            transaction::commit();
+            self.commit();
         }
         note.leave();
         note.set_alone(false);
@@ -249,12 +250,19 @@ impl Bench {
         results::measure(work, claimed, results);
         me.jobs_done.fetch_add(ran as u64, Ordering::Relaxed);
         if used_temporary {
+            executor::stop_before_temporary_objects_go();
             let _bookkeeping = transaction::begin();
             session::drop_temporary_objects();
             transaction::commit();
         }
         worker::report_statistics();
         Ok(Ended::Worked)
+    }
+
+    /// Commits a batch that has claimed jobs.
+    fn commit(&self) {
+        shared::expect().executors[self.me].let_go();
+        transaction::commit();
     }
 
     /// Takes the watermarks and locks up to `most` jobs (fewer if their arguments are big), priority 0 first. Unless this

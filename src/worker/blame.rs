@@ -72,6 +72,8 @@ impl Bench {
         results: &Results,
         failure: Failure,
     ) -> Ended {
+        // Whoever requests a cancel from here on waits for the job's row.
+        shared::expect().executors[self.me].let_go();
         transaction::abort();
         // What no abort undoes: prepared statements, session locks.
         session::clean_between_jobs();
@@ -79,8 +81,6 @@ impl Bench {
         self.recorder.note(self.me).set_alone(false);
         work.previous = 0;
         work.previous_full = false;
-        // Whoever requests a cancel from here on waits for this executor's commit, or got the row's lock before.
-        shared::expect().executors[self.me].accept(claimed.len());
         // What a trigger raises concerns its job alone, also where it says that the server lacks something:
         // the others of the queue need not wait for that.
         // Nor does a limit that a superuser has set: what the jobs have to tell may be above their role's share of the log, if
@@ -108,8 +108,6 @@ impl Bench {
             at,
             timed_out: timeout_us > 0 && at.since_us(through_at) as i64 >= timeout_us,
         };
-        let asked = self.asked(work, job);
-        let blame = self.blame(work, job, CallError::from(failure), &span, asked);
         let started_at = results.done.first().map(|done| done.started_at);
         let recorded = transaction::run(|| {
             identity::as_owner(|| {
@@ -123,12 +121,14 @@ impl Bench {
                     return Ok(());
                 }
                 let (queue, slot) = (&work.queue, Some(work.slot));
-                match &blame {
+                // Another may have had the row meanwhile, and have been asked: who has it looks.
+                let asked = self.asked(work, job);
+                match self.blame(work, job, CallError::from(failure), &span, asked) {
                     Blame::Job(error) => {
                         let failed = Attempt {
                             started_at,
                             ended_at: at,
-                            error,
+                            error: &error,
                         };
                         fail::fail(queue, slot, state, &there, &failed)
                     }

@@ -79,8 +79,8 @@ pub fn leave(shared: &Shared) {
 
 fn unheld(shared: &Shared) -> impl Iterator<Item = Promise> + '_ {
     let database = database::current();
-    shared
-        .cancels
-        .of(database)
-        .filter(move |promise| shared.executor_holding(database, promise.job).is_none())
+    shared.cancels.of(database).filter(move |promise| {
+        let mut holding = shared.executors_holding(database, promise.job);
+        holding.next().is_none()
+    })
 }

@@ -110,11 +110,29 @@ fn follow_settings() {
 fn stop() {
     if let (Some(shared), Some(slot)) = (shared::get(), executor::mine()) {
         let me = &shared.executors[slot];
+        if STOPPED.replace(true) {
+            return;
+        }
+        me.let_go();
         if signals::has_overrun() {
             log_overrun(me);
         }
         me.set_state(ExecutorState::Stopping);
         shared.endings.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// `stop` has run.
+static STOPPED: PerProcess<Cell<bool>> = PerProcess::new(Cell::new(false));
+
+/// `stop` was asked for again.
+static STOPS_FIRST: PerProcess<Cell<bool>> = PerProcess::new(Cell::new(false));
+
+/// After a commit that may have made the session's first temporary object: from then on the server removes those at exit, and
+/// rolls back before it does so. What was asked for last runs first.
+pub(super) fn stop_before_temporary_objects_go() {
+    if !STOPS_FIRST.replace(true) {
+        shmem::before_exit(stop);
     }
 }
 

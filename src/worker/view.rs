@@ -43,7 +43,12 @@ fn worker_rows(call: Call) -> Result<Answer> {
 
 /// The launcher, and the workers of which each database has one at most.
 fn servants(shared: &Shared) -> Vec<[Answer; 11]> {
-    let launcher = shared.launcher.pid().map(|pid| servant("launcher", pid, 0));
+    let launcher = shared.launcher.pid().map(|pid| {
+        let mut columns = servant("launcher", pid, 0);
+        let closed = shared.closed.load(Ordering::SeqCst);
+        columns[4] = if closed { "off" } else { "on" }.into_answer();
+        columns
+    });
     let of_databases = KINDS.iter().flat_map(|kind| {
         let taken = shared.databases.iter().filter(|place| place.oid() != 0);
         let there = taken.filter(|place| kind.of(place).is_entered());

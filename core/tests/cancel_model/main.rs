@@ -8,9 +8,12 @@
 //!             cancel it oneself: true. Before it is prepared it waits for the row of what it has asked for, and cancels the
 //!             job itself, too.
 //! executor    claims: lock the row, say that it holds it, undecided. Before the job: asked? committed: to be cancelled;
-//!             open: leave it as it is. Run. Say 'accepted', then look: asked? roll the job back, and as before. Record:
-//!             completed, or cancelled. Commit: row lock and record at once. Say that nothing is held. Promised meanwhile:
-//!             cancel the free row. Left, and not asked for any more: announce it.
+//!             open: leave it as it is. Or give it up, unrun. Run. Say 'accepted', then look: asked? roll the job back, and as
+//!             before. Record: completed, or cancelled. Say 'accepted' of all that it holds, because another may have the row
+//!             next. Commit: row lock and record at once; what was given up is announced. Say that nothing is held.
+//!             Promised meanwhile: cancel the free row. Left, and not asked for any more: announce it. It may be struck at any
+//!             time, or its commit fail: say 'accepted', roll back, lock the row again if it is free, asked? else the job
+//!             is discarded; and as after a commit.
 //! another     claims it when it is free and announced, and so on.
 //! scheduler   cancels the free row of a promise.
 //! crash       what is in shared memory is gone, as are locks but those of what was prepared. Whoever comes first, scheduler
@@ -56,9 +59,15 @@ enum Fault {
     RetriesWithPromise,
     /// What was prepared takes its request back before it has the row.
     PreparesUnlocked,
+    /// An executor that is struck still says 'undecided' when its row is free, and another has it.
+    DiesUndecided,
+    /// So does one that has given the job up, once it has committed.
+    GivesUpUndecided,
+    /// It looks for requests before it has the row again, to write down that the job has failed.
+    BlamesUnlocked,
 }
 
-const FAULTS: [Fault; 14] = [
+const FAULTS: [Fault; 17] = [
     Fault::LooksBeforeAccepting,
     Fault::LooksBeforeOnly,
     Fault::MindsCommittedOnly,
@@ -73,6 +82,9 @@ const FAULTS: [Fault; 14] = [
     Fault::RemovesNothing,
     Fault::RetriesWithPromise,
     Fault::PreparesUnlocked,
+    Fault::DiesUndecided,
+    Fault::GivesUpUndecided,
+    Fault::BlamesUnlocked,
 ];
 
 type Rules = Option<Fault>;
@@ -103,6 +115,7 @@ enum Outcome {
     Complete,
     Cancel,
     Leave,
+    GiveUp,
 }
 
 const NOBODY: u8 = 9;
@@ -117,8 +130,15 @@ enum At {
     Run,
     Accept,
     LookAfter,
+    /// It says of all that it holds that it decides nothing any more.
+    LetGo(Outcome),
     Commit(Outcome),
-    /// The transaction fails at its commit.
+    /// It was struck, or failed.
+    RollBack,
+    /// It writes down what has failed, in another transaction.
+    Blame,
+    LookBlamed,
+    Discard,
     Release(Outcome),
     CarryOut(Outcome),
     Announce(Outcome),
@@ -157,7 +177,7 @@ struct World {
     canceller: Asking,
     /// The scheduler is asked to carry out a promise.
     scheduler: bool,
-    /// Commits that fail yet.
+    /// Commits that fail yet, or strikes.
     failures: u8,
     /// The promise is in the table.
     written: bool,
@@ -178,7 +198,7 @@ impl World {
             executors: [At::Idle; 2],
             canceller: Asking::Look,
             scheduler: false,
-            failures: 1,
+            failures: 2,
             written: false,
             is_read: true,
             crashes: 1,
@@ -227,8 +247,21 @@ impl World {
     }
 
     fn standing(&self) -> Standing {
-        let held = self.standing.into_iter().find(|s| *s != Standing::NotHeld);
-        held.unwrap_or(Standing::NotHeld)
+        // Of two who say that they hold it, one has let go of the row.
+        let says = |standing| self.standing.contains(&standing);
+        if says(Standing::Undecided) {
+            Standing::Undecided
+        } else if says(Standing::Accepted) {
+            Standing::Accepted
+        } else {
+            Standing::NotHeld
+        }
+    }
+
+    fn with(&self, me: usize, at: At) -> [At; 2] {
+        let mut executors = self.executors;
+        executors[me] = at;
+        executors
     }
 
     fn free_row(&self) -> bool {
@@ -313,12 +346,22 @@ impl World {
         let early = rules == Some(Fault::LooksBeforeAccepting);
         let by_request = |next: &mut World, request, otherwise| match request {
             Request::None => otherwise,
-            Request::Open => At::Commit(Outcome::Leave),
+            Request::Open => At::LetGo(Outcome::Leave),
             Request::Committed => {
                 next.written &= rules != Some(Fault::RemovesEarly);
-                At::Commit(Outcome::Cancel)
+                At::LetGo(Outcome::Cancel)
             }
         };
+        let holds_row = self.locked_by == me as u8;
+        if holds_row && self.failures > 0 && self.executors[me] != At::RollBack {
+            let mut struck = *self;
+            struck.failures -= 1;
+            struck.executors[me] = At::RollBack;
+            if rules != Some(Fault::DiesUndecided) {
+                struck.standing[me] = Standing::Accepted;
+            }
+            visit(struck);
+        }
         next.executors[me] = match self.executors[me] {
             At::Idle => {
                 let may_claim = self.is_read || rules == Some(Fault::ClaimsUnread);
@@ -338,13 +381,19 @@ impl World {
                 next.standing[me] = Standing::Undecided;
                 At::LookBefore
             }
-            At::LookBefore => by_request(&mut next, self.asked(rules), At::Run),
+            At::LookBefore => {
+                visit(World {
+                    executors: self.with(me, At::LetGo(Outcome::GiveUp)),
+                    ..*self
+                });
+                by_request(&mut next, self.asked(rules), At::Run)
+            }
             At::Run if early => At::LookAfter,
             At::Run => At::Accept,
             At::Accept => {
                 next.standing[me] = Standing::Accepted;
                 if early || rules == Some(Fault::LooksBeforeOnly) {
-                    At::Commit(Outcome::Complete)
+                    At::LetGo(Outcome::Complete)
                 } else {
                     At::LookAfter
                 }
@@ -353,27 +402,52 @@ impl World {
                 let otherwise = if early {
                     At::Accept
                 } else {
-                    At::Commit(Outcome::Complete)
+                    At::LetGo(Outcome::Complete)
                 };
                 by_request(&mut next, self.asked(rules), otherwise)
             }
-            At::Commit(outcome) => {
-                if self.failures > 0 {
-                    // Rolled back: the watermark is put back.
-                    let mut failed = *self;
-                    failed.failures -= 1;
-                    failed.locked_by = NOBODY;
-                    failed.announced = true;
-                    failed.executors[me] = At::Release(Outcome::Complete);
-                    visit(failed);
+            At::LetGo(outcome) => {
+                if rules != Some(Fault::GivesUpUndecided) {
+                    next.standing[me] = Standing::Accepted;
                 }
+                At::Commit(outcome)
+            }
+            At::Commit(outcome) => {
                 next.locked_by = NOBODY;
+                next.announced |= outcome == Outcome::GiveUp;
                 next.row = match outcome {
                     Outcome::Complete => Row::Completed,
                     Outcome::Cancel => Row::Cancelled,
-                    Outcome::Leave => Row::Waits,
+                    Outcome::Leave | Outcome::GiveUp => Row::Waits,
                 };
                 At::Release(outcome)
+            }
+            At::RollBack => {
+                // The watermark is put back.
+                next.locked_by = NOBODY;
+                next.announced = true;
+                visit(World {
+                    executors: self.with(me, At::Blame),
+                    ..next
+                });
+                At::Release(Outcome::GiveUp)
+            }
+            At::Blame if rules == Some(Fault::BlamesUnlocked) => match self.request {
+                Request::None => At::Discard,
+                _ => At::Release(Outcome::GiveUp),
+            },
+            At::Blame | At::Discard if !self.free_row() => At::Release(Outcome::GiveUp),
+            At::Blame => {
+                next.locked_by = me as u8;
+                At::LookBlamed
+            }
+            At::LookBlamed => match self.request {
+                Request::None => At::Commit(Outcome::Complete),
+                _ => At::Commit(Outcome::GiveUp),
+            },
+            At::Discard => {
+                next.locked_by = me as u8;
+                At::Commit(Outcome::Complete)
             }
             At::Release(outcome) => {
                 next.standing[me] = Standing::NotHeld;

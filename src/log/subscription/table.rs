@@ -27,6 +27,8 @@ pub struct Subscription {
     pub stopped: Option<String>,
     pub created_at: i64,
     pub acked_at: Option<i64>,
+    /// The transaction that wrote the row: who looks twice sees whether it is the same.
+    pub version: u32,
 }
 
 macro_rules! select {
@@ -34,7 +36,7 @@ macro_rules! select {
         concat!(
             "SELECT s.subscription_id, s.name, s.owner, s.owner_name::pg_catalog.text, s.channels, s.queue, s.epoch, s.tick, s.n, \
                     s.home_system, s.home_database, s.stopped, s.created_at, s.acked_at, \
-                    s.queue_id, s.queue_owner, s.home_extension FROM pushy.subscription s ",
+                    s.queue_id, s.queue_owner, s.home_extension, s.xmin FROM pushy.subscription s ",
             $which
         )
     };
@@ -82,6 +84,7 @@ fn read(row: Row<'_>) -> Result<Subscription> {
         stopped: row.opt_text(12)?,
         created_at: row.i64(13),
         acked_at: row.opt_i64(14),
+        version: row.oid(18).to_u32(),
     })
 }
 

@@ -244,12 +244,15 @@ fn tell_cancel(shared: &Shared, database: u32, promise: Promise) {
 
 /// Interrupts a job where it runs; false when no executor holds it.
 pub fn interrupt(shared: &Shared, database: u32, job: i64) -> bool {
-    let holder = shared.executor_holding(database, job);
-    if let Some(executor) = holder.filter(|one| one.job.load(Ordering::SeqCst) == job) {
-        executor.cancelled.store(job, Ordering::SeqCst);
-        signals::cancel(executor.pid.load(Ordering::SeqCst));
+    let mut is_held = false;
+    for executor in shared.executors_holding(database, job) {
+        is_held = true;
+        if executor.job.load(Ordering::SeqCst) == job {
+            executor.cancelled.store(job, Ordering::SeqCst);
+            signals::cancel(executor.pid.load(Ordering::SeqCst));
+        }
     }
-    holder.is_some()
+    is_held
 }
 
 /// Cancels promised at `level` or deeper are not to be.

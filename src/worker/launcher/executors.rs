@@ -154,6 +154,10 @@ impl Launching {
     /// Starts executors for groups in need; answers when to look again.
     pub(super) fn start_executors(&mut self) -> i64 {
         let now = clock::now().0;
+        // Before the ready bits are read: a process that finds an older time here does not call the launcher, but has set its
+        // bit. What was to be looked at then is found again, or is over.
+        let looked_for_at = &self.shared.room_looked_for_at;
+        looked_for_at.store(0, Ordering::SeqCst);
         let mut next = self.stop_surplus(now);
         let has_any = settings::max_executors() > 0;
         for (group, serving) in self.groups_in_need() {
