@@ -6,6 +6,7 @@ import psycopg
 import pytest
 
 from harness.gate import Gate
+from harness.waiting import wait_for
 
 
 @pytest.fixture
@@ -258,13 +259,43 @@ def test_a_flood_of_what_is_done_to_jobs_is_told_by_a_few_that_say_how_many(fine
         begun = fine.value("SELECT clock_timestamp()")
         for _ in range(300):
             one()
-        # In the next second there is room again, and the first says how many were left out.
+        # In the next second there is room again.
         ended = fine.value("SELECT clock_timestamp()")
         fine.wait_until("SELECT date_trunc('second', clock_timestamp()) > %s", True, params=(ended,))
         last = one()
-    fine.wait_until(f"SELECT EXISTS (SELECT {told_of} AND (payload::jsonb -> 'job')::bigint = %s)", True, params=(last,))
-    told = [json.loads(payload) for payload, in fine.rows(f"SELECT payload {told_of}")]
-    assert len(told) + sum(event.get("left_out", 0) for event in told) == 301
+    told = all_told(fine, told_of, 301)
+    assert last in [event["job"] for event in told]
     seconds = int((ended - begun).total_seconds()) + 2
     assert len(told) <= 10 * seconds + 1, "a few"
-    assert told[-1]["left_out"] >= 1 and {event["by"] for event in told} == {name}
+    assert {event["by"] for event in told} == {name}
+
+
+@pytest.mark.parametrize("ending", ["COMMIT", "PREPARE TRANSACTION 'cancels'; COMMIT PREPARED 'cancels'"])
+def test_what_is_left_out_is_told_when_nothing_follows_and_without_what_was_rolled_back(fine, ending):
+    fine.sql("SELECT pushy.queue_register('q', 'fine(jsonb)'), pushy.queue_pause('q'), pushy.subscription_create('s', '{pushy_control}')")
+    jobs = [job for job, in fine.rows("SELECT pushy.enqueue('q', delay => '1 hour') FROM generate_series(1, 60)")]
+    with fine.connect() as session:
+        for whole in ("ROLLBACK", ending):
+            session.execute("BEGIN")
+            for n, job in enumerate(jobs):
+                session.execute("SAVEPOINT s")
+                assert session.execute("SELECT pushy.job_cancel(%s)", (job,)).fetchone() == (True,)
+                session.execute("ROLLBACK TO s" if n % 2 else "RELEASE s")
+            for statement in whole.split("; "):
+                session.execute(statement)
+        told = all_told(fine, "FROM pushy.subscription_read('s', 10000) WHERE payload::jsonb ->> 'event' = 'cancel'", 30)
+    cancelled = jobs[::2]
+    assert {event["job"] for event in told} <= set(cancelled)
+    assert told[-1]["job"] == cancelled[-1] and {event["queue"] for event in told} == {"q"}
+
+
+def all_told(db, of: str, count: int) -> list[dict]:
+    """What is told by the time that it says as many as there are; no more come after the last."""
+    def events() -> list[dict]:
+        return [json.loads(payload) for payload, in db.rows(f"SELECT payload {of}")]
+
+    def says(told: list[dict]) -> int:
+        return len(told) + sum(event.get("left_out", 0) for event in told)
+    told = wait_for(f"{count} told", events, lambda told: says(told) >= count)
+    assert says(told) == count
+    return told

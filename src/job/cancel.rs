@@ -41,7 +41,7 @@ fn cancel(id: i64) -> Result<bool> {
     let caller = identity::current_user();
     let cancelled = identity::as_owner(|| cancel_live(&queue, &seen, caller))?;
     if cancelled {
-        control::tell_of_job(control::Of::Cancel, &queue.name, id)?;
+        control::tell_of_job(control::Of::Cancel, &queue, id)?;
     }
     Ok(cancelled || answer_finished())
 }

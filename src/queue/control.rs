@@ -1,18 +1,24 @@
 //! Channel pushy_control: what somebody did to a queue or a job, as JSON, at commit.
 
 use std::cell::RefCell;
+use std::sync::atomic::Ordering;
 
 use pushy_core::channel;
 use serde::Serialize;
 
+use super::definition::{self, Definition};
+
 use crate::errors::Result;
 use crate::notice::buffer::{self, Delivery, Item};
 use crate::notice::repeats::Repeat;
+use crate::pg::failure::Failure;
 use crate::pg::per_process::PerProcess;
 use crate::pg::spi::{self, Plan};
 use crate::pg::{clock, database, identity, notify, text, transaction, Oid};
-use crate::shared;
+use crate::shared::database::{Database, NEVER};
 use crate::shared::listened::Counter;
+use crate::shared::untold::{self, Left};
+use crate::shared::{self, pending};
 
 const CHANNEL: &[u8] = b"pushy_control";
 
@@ -43,7 +49,7 @@ struct Message<'a> {
     queue: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     job: Option<i64>,
-    /// Events of this kind that this process left out since its last message of the kind.
+    /// Events of this kind that were left out before this one.
     #[serde(skip_serializing_if = "is_zero")]
     left_out: u64,
     /// The role that did it.
@@ -83,7 +89,7 @@ pub fn tell(event: Event, queue: &str) -> Result<()> {
 }
 
 /// Tells what somebody did to a job, when this transaction commits.
-pub fn tell_of_job(event: Of, queue: &str, job: i64) -> Result<()> {
+pub fn tell_of_job(event: Of, queue: &Definition, job: i64) -> Result<()> {
     if !is_heard() {
         return Ok(());
     }
@@ -132,8 +138,8 @@ pub fn parked(queue: &str) -> Result<()> {
     log(&Message::new(Event::Park, Some(queue), None, by))
 }
 
-/// Events of a kind that one process tells of single jobs in a second, because a role may cause any number of them; what is
-/// more is counted, and said with the next one told. The last of them is kept, and told once a worker has nothing else to do.
+/// Events of a kind that one process tells of single jobs in a second, because a role may cause any number of them. What is more
+/// is counted by the commit, and a scheduler tells the last of them a second later, with how many there were.
 const MOST_OF_A_KIND: u32 = 10;
 
 /// What is told of a single job.
@@ -144,7 +150,7 @@ pub enum Of {
     Discard,
 }
 
-const KINDS: [Of; 3] = [Of::Cancel, Of::Retry, Of::Discard];
+const KINDS: [Of; untold::KINDS] = [Of::Cancel, Of::Retry, Of::Discard];
 
 impl From<Of> for Event {
     fn from(of: Of) -> Self {
@@ -159,76 +165,87 @@ impl From<Of> for Event {
 struct Told {
     second: i64,
     told: u32,
-    left_out: u64,
-    /// The newest of those left out: its queue, its number and who did it.
-    kept: Option<(Option<String>, i64, Oid)>,
 }
 
 static TOLD: PerProcess<RefCell<[Told; KINDS.len()]>> = PerProcess::new(RefCell::new(
-    [const {
-        Told {
-            second: 0,
-            told: 0,
-            left_out: 0,
-            kept: None,
-        }
-    }; KINDS.len()],
+    [const { Told { second: 0, told: 0 } }; KINDS.len()],
 ));
 
-fn tell_few(event: Of, queue: Option<&str>, job: i64, by: Oid) -> Result<()> {
+/// Whether one more event of the kind may be told in this second. Those that are rolled back count.
+fn may_tell(event: Of) -> bool {
     let second = clock::now().0 / 1_000_000;
-    let left_out = TOLD.with_borrow_mut(|all| {
+    TOLD.with_borrow_mut(|all| {
         let told = &mut all[event as usize];
         if told.second != second {
-            told.second = second;
-            told.told = 0;
-        }
-        if told.told == MOST_OF_A_KIND {
-            told.left_out += 1;
-            told.kept = Some((queue.map(str::to_owned), job, by));
-            return None;
+            *told = Told { second, told: 0 };
         }
         told.told += 1;
-        told.kept = None;
-        Some(std::mem::take(&mut told.left_out))
-    });
-    let Some(left_out) = left_out else {
-        return Ok(());
-    };
-    log(&Message {
-        left_out,
-        ..Message::new(event.into(), queue, Some(job), by)
+        told.told <= MOST_OF_A_KIND
     })
+}
+
+fn tell_few(event: Of, queue: Option<&Definition>, job: i64, by: Oid) -> Result<()> {
+    // Without the preload nothing is logged, and there is no scheduler.
+    if shared::get().is_some() && !may_tell(event) {
+        let queue_id = queue.map_or(0, |queue| queue.queue_id);
+        pending::left_out(event as usize, Left::one(job, queue_id, by.to_u32()));
+        return Ok(());
+    }
+    let name = queue.map(|queue| queue.name.as_str());
+    log(&Message::new(event.into(), name, Some(job), by))
 }
 
 /// A job is discarded; `queue` is None when its queue is gone.
 #[cold]
-pub fn discarded(queue: Option<&str>, job: i64) -> Result<()> {
+pub fn discarded(queue: Option<&Definition>, job: i64) -> Result<()> {
     tell_few(Of::Discard, queue, job, identity::session_user())
 }
 
-/// Tells the last of each kind that was left out, if nothing has told of its kind since: how many there were is known even
-/// when none comes after them. A worker calls it when it has nothing to do, outside a transaction.
-pub fn tell_kept() {
-    if TOLD.with_borrow(|all| all.iter().all(|told| told.kept.is_none())) {
-        return;
+/// Tells the last of those that were left out.
+fn tell_last(event: Of, left: &Left) -> Result<()> {
+    let queue = identity::as_owner(|| definition::find_by_id(left.queue_id))?;
+    let name = queue.as_ref().map(|queue| queue.name.as_str());
+    log(&Message {
+        left_out: left.count - 1,
+        ..Message::new(event.into(), name, Some(left.job), left.by.into())
+    })
+}
+
+/// Before a transaction is prepared: tells what it has left out, because nobody counts it at COMMIT PREPARED.
+pub fn tell_left_out() -> Result<()> {
+    let all = pending::take_left_out();
+    if all.is_empty() {
+        return Ok(());
     }
-    // Untold, it is missed by nobody but who listens: the history has them all.
-    let _ = transaction::run(|| {
-        for event in KINDS {
-            let taken = TOLD.with_borrow_mut(|all| {
-                let told = &mut all[event as usize];
-                let kept = told.kept.take()?;
-                Some((kept, std::mem::take(&mut told.left_out) - 1))
-            });
-            let Some(((queue, job, by), left_out)) = taken else {
-                continue;
-            };
-            log(&Message {
-                left_out,
-                ..Message::new(event.into(), queue.as_deref(), Some(job), by)
-            })?;
+    transaction::with_snapshot(|| {
+        all.iter()
+            .try_for_each(|(kind, left)| tell_last(KINDS[*kind], left))?;
+        buffer::settle()
+    })
+}
+
+/// Tells what committed transactions have left out in this database, if its time has come; answers when it comes. In a scheduler.
+pub fn tell_untold(place: &Database) -> std::result::Result<Option<i64>, Failure> {
+    let due = place.untold_due.load(Ordering::SeqCst);
+    if due > clock::now().0 {
+        return Ok((due != NEVER).then_some(due));
+    }
+    place.untold_due.store(NEVER, Ordering::SeqCst);
+    let take = |event: Of| Some((event, place.untold[event as usize].take()?));
+    let taken: Vec<(Of, Left)> = KINDS.into_iter().filter_map(take).collect();
+    let told = transaction::run(|| {
+        if !is_heard() {
+            return Ok(());
         }
-        Ok(())
+        taken
+            .iter()
+            .try_for_each(|(event, left)| tell_last(*event, left))
     });
+    if told.is_err() {
+        for (event, left) in taken {
+            place.untold[event as usize].put_back(left);
+        }
+        shared::expect().announce_untold(place);
+    }
+    told.map(|()| None)
 }

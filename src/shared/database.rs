@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicU8, O
 use super::log::LogPlace;
 use super::queue_slot::QueueSlot;
 use super::servant::Servant;
+use super::untold::{Untold, KINDS};
 use super::Shared;
 use crate::pg::condition::Condition;
 
@@ -80,12 +81,17 @@ pub struct Database {
     pub orphans_requested: AtomicBool,
     /// The highest position drawn so far, or little less; 0: none since the server started.
     pub highest_position: AtomicI64,
+    /// What pushy_control left out, of each kind.
+    pub untold: [Untold; KINDS],
+    /// When (µs) that is told; NEVER: there is none.
+    pub untold_due: AtomicI64,
     pub log: LogPlace,
 }
 
 impl Database {
     pub fn init(&self) {
         self.due.store(NEVER, Ordering::Relaxed);
+        self.untold_due.store(NEVER, Ordering::Relaxed);
         self.worker_left.init();
         self.log.init();
     }
@@ -120,6 +126,9 @@ impl Database {
             kept_in_parent,
             orphans_requested,
             highest_position,
+            // By `forget_untold`.
+            untold: _,
+            untold_due: _,
             log,
         } = self;
         presence.store(Presence::Unknown as u8, Ordering::SeqCst);
@@ -150,6 +159,7 @@ impl Database {
         }
         due.store(NEVER, Ordering::SeqCst);
         quiesced.store(0, Ordering::SeqCst);
+        self.forget_untold();
         servants.iter().for_each(Servant::reset);
         log.reset();
     }

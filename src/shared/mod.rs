@@ -15,6 +15,7 @@ pub mod queue_slot;
 pub mod servant;
 mod set_back;
 pub mod statistics;
+pub mod untold;
 pub mod wake;
 pub mod watch_slot;
 

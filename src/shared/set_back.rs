@@ -62,7 +62,7 @@ impl Database {
     fn set_back(&self, now: i64) {
         not_after(now, &[&self.sweep_rests_until, &self.windows_taken_until]);
         // When their workers wanted to come back, or had found in tables that they should.
-        for due in [&self.due, &self.log.relay_due] {
+        for due in [&self.due, &self.log.relay_due, &self.untold_due] {
             if due.load(Ordering::SeqCst) != NEVER {
                 not_after(now, &[due]);
             }

@@ -20,7 +20,6 @@ use crate::pg::{
     catalog_changes, clock, database, ereport, guc, insistence, interrupts, latch, shmem, signals,
     worker,
 };
-use crate::queue::control;
 use crate::shared::database::Database;
 use crate::shared::executor::{self, Executor, ExecutorState, Ticket};
 use crate::shared::queue_slot::QueueKey;
@@ -346,7 +345,6 @@ impl Executing {
 
     /// Sleeps until there is work; false when none came within the time that an executor lingers.
     fn sleep(&mut self) -> bool {
-        control::tell_kept();
         worker::show_activity(None);
         self.me.become_idle();
         let since = Instant::now();

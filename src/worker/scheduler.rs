@@ -94,7 +94,6 @@ impl Scheduling {
                 Ok(Some(next)) => {
                     failures = 0;
                     first = false;
-                    control::tell_kept();
                     let left = next.saturating_sub(clock::now().0);
                     if left > LINGER_US {
                         return;
@@ -151,6 +150,10 @@ impl Scheduling {
         if due > clock::now().0 && !first {
             self.place.announce_due(due);
             return Ok((due != NEVER).then_some(due));
+        }
+        let untold = self.pass_over(control::tell_untold(self.place))?;
+        if let Some(at) = untold.flatten() {
+            self.place.announce_due(at);
         }
         let next = self.keep_time();
         match &next {

@@ -63,7 +63,7 @@ pub(super) fn at_birth(
         pending::for_later(slot, definition.key(), 1);
         pending::count(slot, definition.key(), &discarded);
     }
-    control::discarded(Some(&definition.name), id)
+    control::discarded(Some(definition), id)
 }
 
 fn too_deep(id: i64, depth: i32, caused_by: Option<i64>) -> Error {

@@ -78,7 +78,7 @@ pub fn fail(
     )?;
     if is_last {
         end_as(queue, job.id, state, attempt, started_at, now);
-        return control::discarded(Some(&queue.name), job.id);
+        return control::discarded(Some(queue), job.id);
     }
     let delay = delay_us(queue, attempt);
     let due = now.plus_us(delay);

@@ -14,6 +14,7 @@ use super::cancels::Promise;
 use super::database::{Presence, NEVER};
 use super::queue_slot::{QueueFacts, QueueKey, NOTHING, PRIORITIES};
 use super::statistics::Tally;
+use super::untold::Left;
 use crate::pg::per_process::PerProcess;
 use crate::pg::transaction;
 use crate::pg::transaction_end::{self, Observer};
@@ -71,6 +72,8 @@ struct Pending {
     /// Requests for cancels, each with the nest level at which it was made.
     cancels: Vec<(i32, Promise)>,
     counts: Vec<Count>,
+    /// Events that pushy_control leaves out, each kind with the nest level.
+    untold: Vec<(i32, usize, Left)>,
     /// Queues without a place in shared memory that have new jobs, each with the database's counter of definitions before.
     unplaced: Vec<(QueueKey, u64)>,
     changes: Vec<(i32, Change)>,
@@ -102,6 +105,7 @@ impl Pending {
         self.announcements.clear();
         self.cancels.clear();
         self.counts.clear();
+        self.untold.clear();
         self.unplaced.clear();
         self.changes.clear();
         self.presence = None;
@@ -120,10 +124,21 @@ impl Pending {
     }
 }
 
+impl Pending {
+    fn leave_out(&mut self, level: i32, kind: usize, left: Left) {
+        let mut known = self.untold.iter_mut();
+        match known.find(|known| (known.0, known.1) == (level, kind)) {
+            Some(known) => known.2.add(left),
+            None => self.untold.push((level, kind, left)),
+        }
+    }
+}
+
 static PENDING: PerProcess<RefCell<Pending>> = PerProcess::new(RefCell::new(Pending {
     announcements: Vec::new(),
     cancels: Vec::new(),
     counts: Vec::new(),
+    untold: Vec::new(),
     unplaced: Vec::new(),
     changes: Vec::new(),
     presence: None,
@@ -292,6 +307,20 @@ pub fn count(index: usize, key: QueueKey, tally: &Tally) {
             }),
         }
     });
+}
+
+/// An event of this kind is left out of pushy_control: a scheduler tells the last of them, once this transaction has committed.
+pub fn left_out(kind: usize, one: Left) {
+    let level = transaction::nest_level();
+    with(|pending| pending.leave_out(level, kind, one));
+}
+
+/// What this transaction has left out so far: the caller tells it.
+pub fn take_left_out() -> Vec<(usize, Left)> {
+    PENDING.with_borrow_mut(|pending| {
+        let taken = pending.untold.drain(..);
+        taken.map(|(_, kind, left)| (kind, left)).collect()
+    })
 }
 
 /// A queue is new with this transaction, its slot made already and not runnable before the commit.

@@ -51,6 +51,11 @@ impl Pending {
         for count in &mut self.counts {
             count.level = count.level.min(level - 1);
         }
+        // Merged, because a session may release any number of savepoints.
+        while let Some(at) = self.untold.iter().position(|known| known.0 >= level) {
+            let (_, kind, left) = self.untold.remove(at);
+            self.leave_out(level - 1, kind, left);
+        }
         for change in &mut self.changes {
             change.0 = change.0.min(level - 1);
         }
@@ -75,6 +80,7 @@ impl Pending {
         self.announcements.retain(|known| known.level < level);
         self.cancels.retain(|cancel| cancel.0 < level);
         self.counts.retain(|count| count.level < level);
+        self.untold.retain(|known| known.0 < level);
         self.changes.retain(|change| change.0 < level);
         if self.presence.is_some_and(|presence| presence.0 >= level) {
             self.presence = None;

@@ -12,7 +12,7 @@ use crate::pg::signals;
 use crate::pg::transaction_end::{self, Before, End};
 use crate::pg::{heap, invalidation};
 use crate::pg::{identity, transaction};
-use crate::queue::cache;
+use crate::queue::{cache, control};
 use crate::shared::cancels::Promise;
 use crate::shared::database::{Presence, NEVER};
 use crate::shared::queue_slot::{QueueKey, NOTHING, PRIORITIES};
@@ -23,6 +23,7 @@ pub(super) fn before(what: Before) -> Result<()> {
     if what == Before::Prepare {
         refuse_permits()?;
         keep_promises()?;
+        control::tell_left_out()?;
     }
     PENDING.with_borrow_mut(|pending| {
         let Some(shared) = shared::get() else {
@@ -319,6 +320,15 @@ impl Pending {
         for (_, promise) in &self.cancels {
             tell_cancel(shared, database, *promise);
         }
+        if let Some(place) = shared
+            .find_database(database)
+            .filter(|_| !self.untold.is_empty())
+        {
+            for (_, kind, left) in &self.untold {
+                place.untold[*kind].add(*left);
+            }
+            shared.announce_untold(place);
+        }
         for count in &self.counts {
             let slot = &shared.queues()[count.index];
             if !slot.is(count.key) {
@@ -406,6 +416,7 @@ impl Pending {
                     slot.announce_due(0);
                 }
                 slot.set_presence(presence);
+                slot.forget_untold();
                 slot.log.forget_part();
                 slot.scheduler().has_succeeded();
                 slot.scheduler().forgive();
