@@ -29,7 +29,7 @@ fn retry(id: i64) -> Result<bool> {
         }
     };
     if let Some(queue) = &retried {
-        control::tell_of_job(control::Of::Retry, &queue, id)?;
+        control::tell_of_job(control::Of::Retry, queue, id)?;
     }
     Ok(retried.is_some())
 }
