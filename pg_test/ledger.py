@@ -36,7 +36,7 @@ class Ledger:
 
     def assert_balanced(self, discarded: tuple[int, ...] = (), deadline: float = 60) -> None:
         """Every committed job is terminal, each done one took effect once, no other did."""
-        self.db.wait_until("SELECT count(*) FROM pushy.live_job", 0, deadline)
+        self.db.wait_until("SELECT count(*) FROM pushy_internal.live_job", 0, deadline)
         states = dict(self.db.rows("SELECT id, state::text FROM pushy.jobs"))
         assert states.keys() == set(self.enqueued), "a committed job is lost, or one came from nowhere"
         wrong = {job: state for job, state in states.items() if state != ("discarded" if job in discarded else "completed")}

@@ -86,7 +86,7 @@ def _functions(db, schema: str, names: set[str]) -> list[str]:
         SELECT p.proname, array_to_string(ARRAY(SELECT format_type(t, NULL) FROM unnest(p.proargtypes) WITH ORDINALITY a (t, n) ORDER BY n), ', '),
                format_type(p.prorettype, NULL), p.proretset
           FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
-         WHERE n.nspname IN ('pg_catalog', 'pushy') AND p.proname = ANY (%s) AND NOT (p.prokind = 'a' AND p.pronargs = 0)
+         WHERE n.nspname IN ('pg_catalog', 'pushy', 'pushy_internal') AND p.proname = ANY (%s) AND NOT (p.prokind = 'a' AND p.pronargs = 0)
          ORDER BY p.oid""", sorted(names))
     made = [_function(schema, name, arguments, returns, is_set) for name, arguments, returns, is_set in rows]
     for name in sorted(names):

@@ -15,7 +15,7 @@ def traced(make_cluster, monkeypatch):
     db.sql("""
         CREATE FUNCTION fail(jsonb) RETURNS int LANGUAGE sql AS 'SELECT 1 / 0';
         SELECT pushy.queue_register('q', 'fail(jsonb)', max_attempts => 1);
-        CREATE FUNCTION misdeclared() RETURNS boolean LANGUAGE c AS '$libdir/pushy', 'pushy_job_cancel'""")
+        CREATE FUNCTION misdeclared() RETURNS boolean LANGUAGE c AS '$libdir/pushy', 'pushy_job_cancel_v1'""")
     return db
 
 

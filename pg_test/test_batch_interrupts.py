@@ -121,7 +121,7 @@ def test_a_job_whose_row_a_session_holds_is_charged_for_its_end_before_it_runs_a
     job = db.value(f"SELECT pushy.enqueue('q', {GATED})")
     db.gate.wait_for_arrival()
     with db.connect(autocommit=False) as session, ThreadPoolExecutor() as other:
-        held = other.submit(session.execute, "SELECT FROM pushy.live_job WHERE id = %s FOR UPDATE", (job,))
+        held = other.submit(session.execute, "SELECT FROM pushy_internal.live_job WHERE id = %s FOR UPDATE", (job,))
         db.wait_until("SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'transactionid'", 1)
         db.gate.open()
         held.result()
@@ -208,7 +208,7 @@ def test_a_cancelled_job_that_was_given_back_runs_nowhere_though_the_scheduler_h
         enqueuing.commit()
     # So long that its batch ends with it.
     db.wait_until("SELECT max(job) FROM pushy.workers WHERE since < clock_timestamp() - interval '50 ms'", running)
-    free = db.rows("SELECT id FROM pushy.live_job WHERE id = ANY (%s) FOR UPDATE SKIP LOCKED", behind)
+    free = db.rows("SELECT id FROM pushy_internal.live_job WHERE id = ANY (%s) FOR UPDATE SKIP LOCKED", behind)
     cancelled = [job for job in behind if (job,) not in free]
     assert cancelled, "a batch of one"
     with db.connect(autocommit=False) as cancelling, db.connect(autocommit=False) as blocking:
@@ -216,11 +216,11 @@ def test_a_cancelled_job_that_was_given_back_runs_nowhere_though_the_scheduler_h
         db.sql("SELECT pushy.queue_pause('patient')")
         gate.open()
         assert db.job_wait(running)["state"] == "completed"
-        assert db.value("SELECT count(*) FROM pushy.live_job WHERE id = ANY (%s)", cancelled) == len(cancelled)
+        assert db.value("SELECT count(*) FROM pushy_internal.live_job WHERE id = ANY (%s)", cancelled) == len(cancelled)
         # Whenever the scheduler looks at its times it reads this table: here it stands.
-        blocking.execute("LOCK TABLE pushy.oversize_notice")
+        blocking.execute("LOCK TABLE pushy_internal.oversize_notice")
         db.sql("SELECT pushy.enqueue('patient', '{\"n\": 0}', delay => '1 ms')")
-        db.wait_until("SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'pushy.oversize_notice'::regclass", 1)
+        db.wait_until("SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'pushy_internal.oversize_notice'::regclass", 1)
         cancelling.commit()
         db.sql("SELECT pushy.queue_resume('patient')")
         db.jobs_wait("patient")

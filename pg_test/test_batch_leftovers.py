@@ -227,7 +227,7 @@ def test_a_handler_that_rewrites_the_table_of_jobs_ends_its_own_jobs_and_no_othe
     """A superuser's handler may CLUSTER it: each row is elsewhere then."""
     db.sql("CREATE TABLE done (n int); CREATE FUNCTION work(n jsonb) RETURNS void LANGUAGE plpgsql AS $$BEGIN "
            "INSERT INTO done VALUES (n::int); "
-           "IF n::int = 3 THEN EXECUTE 'CLUSTER pushy.live_job USING live_job_pkey'; END IF; END$$")
+           "IF n::int = 3 THEN EXECUTE 'CLUSTER pushy_internal.live_job USING live_job_pkey'; END IF; END$$")
     db.sql("SELECT pushy.queue_register('q', 'work(jsonb)', keep_completed => %s, concurrency => 1)", keep)
     # Dead rows at the front of the table, and jobs that wait among those that run.
     db.sql("SELECT pushy.enqueue_many('q', array_agg(to_jsonb(n + 1000))) FROM generate_series(1, 50) n")

@@ -220,7 +220,7 @@ def test_bad_grants_are_refused(two, call_, sqlstate, says):
         two.sql(f"SELECT pushy.{call_}")
     assert error.value.sqlstate == sqlstate
     assert says in f"{error.value.diag.message_primary} {error.value.diag.message_hint}"
-    assert two.value("SELECT count(*) FROM pushy.channel") == 0
+    assert two.value("SELECT count(*) FROM pushy_internal.channel") == 0
 
 
 @pytest.mark.parametrize("topics", ["post/42", "*", "**", "post/*/likes", "post/**", "naïve"])

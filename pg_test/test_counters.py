@@ -124,10 +124,10 @@ def test_an_orphan_is_told_and_counted_for_no_other_queue(db):
     assert counts(db) == (0, 0, 0, 0, 0)
     # No attempt was made, and the time for which its queue kept it is gone with the queue.
     assert db.rows("SELECT f.attempt, j.attempt, expires_at - finished_at = '30 days', j.started_at "
-                   "FROM pushy.finished_job j JOIN pushy.failure f ON f.job_id = j.id") == [(0, 0, True, None)]
+                   "FROM pushy_internal.finished_job j JOIN pushy_internal.failure f ON f.job_id = j.id") == [(0, 0, True, None)]
 
 
-BOOKS = """SELECT (enqueued + run_again - completed - discarded - cancelled - (SELECT count(*) FROM pushy.live_job), run_again)::text
+BOOKS = """SELECT (enqueued + run_again - completed - discarded - cancelled - (SELECT count(*) FROM pushy_internal.live_job), run_again)::text
              FROM pushy.stats WHERE queue = 'q'"""
 
 

@@ -221,7 +221,7 @@ def test_a_scheduler_terminated_in_the_midst_of_its_round_forgets_no_time(cluste
     ledger, _ = gated(db)
     first, second = ledger.enqueue(delay="1 s"), ledger.enqueue(delay="3 s")
     with db.connect(autocommit=False) as session:
-        session.execute("LOCK TABLE pushy.finished_job IN ACCESS EXCLUSIVE MODE")
+        session.execute("LOCK TABLE pushy_internal.finished_job IN ACCESS EXCLUSIVE MODE")
         pid = db.wait_until("SELECT min(a.pid) FROM pg_stat_activity a JOIN pg_locks l ON l.pid = a.pid AND NOT l.granted "
                             "WHERE backend_type = 'pushy scheduler'", lambda pid: pid is not None)
         db.sql("SELECT pg_terminate_backend(%s)", pid)

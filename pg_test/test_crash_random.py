@@ -61,8 +61,8 @@ class Chaos:
     def look(self) -> None:
         """Reads what jobs have been charged so far; a charge is never taken back."""
         with self.cluster.connect(self.db.name) as session:
-            seen = dict(session.execute("SELECT id, attempt FROM pushy.live_job").fetchall())
-            seen |= dict(session.execute("SELECT id, attempt FROM pushy.finished_job").fetchall())
+            seen = dict(session.execute("SELECT id, attempt FROM pushy_internal.live_job").fetchall())
+            seen |= dict(session.execute("SELECT id, attempt FROM pushy_internal.finished_job").fetchall())
         fallen = {job: (attempt, seen[job]) for job, attempt in self.charged.items() if seen[job] < attempt}
         assert not fallen, f"attempts fell: {fallen}"
         self.charged = seen

@@ -20,7 +20,7 @@ def refuses_commit(session, sqlstate: str, *says: str) -> None:
 
 
 def left(db) -> int:
-    return db.value("SELECT count(*) FROM pushy.live_job")
+    return db.value("SELECT count(*) FROM pushy_internal.live_job")
 
 
 @pytest.mark.parametrize("enqueue", ["SELECT pushy.enqueue('q')", "SELECT pushy.enqueue('q', delay => '1 hour')",
@@ -91,7 +91,7 @@ def test_a_watched_write_never_fails_for_its_queue(two):
     dropper.execute("SELECT pushy.queue_drop('q', force => true)")
     dropper.commit()
     writer.commit()
-    db.wait_until("SELECT count(*) FROM pushy.live_job", 0)
+    db.wait_until("SELECT count(*) FROM pushy_internal.live_job", 0)
     db.cluster.log.wait_for("jobs were discarded because their queue was dropped: 1", since)
 
 

@@ -43,7 +43,7 @@ def shop(server):
             SELECT pushy.watch('mine.goods', queue => 'q'), pushy.subscription_create('s'), pushy.channel_grant('news', 'clerk')""")
     run(db)
     for table in PUSHYS:
-        assert db.value(f"SELECT count(*) FROM pushy.{table}") > 0, table
+        assert db.value(f"SELECT count(*) FROM pushy_internal.{table}") > 0, table
     return db
 
 
@@ -68,7 +68,7 @@ def load(db, who: str, file, options=()) -> subprocess.CompletedProcess:
 @pytest.mark.parametrize("stands", [True, False])
 @pytest.mark.parametrize("loads", LOADS)
 def test_every_dump_is_loaded_without_an_error(shop, dumps, loads, stands):
-    counts = {table: shop.value(f"SELECT count(*) FROM pushy.{table}") for table in PUSHYS}
+    counts = {table: shop.value(f"SELECT count(*) FROM pushy_internal.{table}") for table in PUSHYS}
     wrong = []
     for (form, dumped), file in dumps.items():
         if not stands and form not in ("plain", "custom"):
@@ -85,9 +85,9 @@ def test_every_dump_is_loaded_without_an_error(shop, dumps, loads, stands):
                     wrong.append((case, said[-300:]))
                 db.drop()
                 continue
-            arrived = {table: db.value(f"SELECT count(*) FROM pushy.{table}") for table in PUSHYS}
+            arrived = {table: db.value(f"SELECT count(*) FROM pushy_internal.{table}") for table in PUSHYS}
             expected = counts if loads == "postgres" else dict.fromkeys(PUSHYS, 0)
-            told = [table for table in PUSHYS if f"rows of pushy.{table} are passed over" in said]
+            told = [table for table in PUSHYS if f"rows of pushy_internal.{table} are passed over" in said]
             state = db.rows("SELECT DISTINCT state FROM pushy.watches")
             right = (done.returncode == 0 and "ERROR" not in said and arrived == expected
                      and told == ([] if loads == "postgres" else list(PUSHYS))
@@ -125,18 +125,18 @@ def test_what_the_databases_owner_has_loaded_is_declared_again_and_runs(shop, du
 
 # Each column of each table has its own value here, so that no constraint speaks first.
 FORGED = {
-    "INSERT": "INSERT INTO pushy.{table} SELECT t.* FROM aside.{table} t",
-    "nothing on conflict": "INSERT INTO pushy.{table} SELECT t.* FROM aside.{table} t ON CONFLICT DO NOTHING",
-    "returning": "WITH new AS (INSERT INTO pushy.{table} SELECT t.* FROM aside.{table} t RETURNING *) SELECT * FROM new",
-    "MERGE": "MERGE INTO pushy.{table} USING aside.{table} a ON false WHEN NOT MATCHED THEN INSERT VALUES (a.*)",
-    "COPY": "COPY pushy.{table} FROM PROGRAM 'true'",
-    "updates on conflict": "INSERT INTO pushy.{table} SELECT t.* FROM aside.{table} t ON CONFLICT ({key}) DO UPDATE SET {key} = excluded.{key}",
-    "UPDATE": "UPDATE pushy.{table} SET {key} = {key}",
-    "DELETE": "DELETE FROM pushy.{table}",
-    "TRUNCATE": "TRUNCATE pushy.{table}",
-    "DISABLE": "ALTER TABLE pushy.{table} DISABLE TRIGGER ALL",
-    "DROP": "DROP TRIGGER pass_over_row ON pushy.{table}",
-    "TRIGGER": "CREATE TRIGGER again BEFORE INSERT ON pushy.{table} FOR EACH ROW EXECUTE FUNCTION aside.again()",
+    "INSERT": "INSERT INTO pushy_internal.{table} SELECT t.* FROM aside.{table} t",
+    "nothing on conflict": "INSERT INTO pushy_internal.{table} SELECT t.* FROM aside.{table} t ON CONFLICT DO NOTHING",
+    "returning": "WITH new AS (INSERT INTO pushy_internal.{table} SELECT t.* FROM aside.{table} t RETURNING *) SELECT * FROM new",
+    "MERGE": "MERGE INTO pushy_internal.{table} USING aside.{table} a ON false WHEN NOT MATCHED THEN INSERT VALUES (a.*)",
+    "COPY": "COPY pushy_internal.{table} FROM PROGRAM 'true'",
+    "updates on conflict": "INSERT INTO pushy_internal.{table} SELECT t.* FROM aside.{table} t ON CONFLICT ({key}) DO UPDATE SET {key} = excluded.{key}",
+    "UPDATE": "UPDATE pushy_internal.{table} SET {key} = {key}",
+    "DELETE": "DELETE FROM pushy_internal.{table}",
+    "TRUNCATE": "TRUNCATE pushy_internal.{table}",
+    "DISABLE": "ALTER TABLE pushy_internal.{table} DISABLE TRIGGER ALL",
+    "DROP": "DROP TRIGGER pass_over_row ON pushy_internal.{table}",
+    "TRIGGER": "CREATE TRIGGER again BEFORE INSERT ON pushy_internal.{table} FOR EACH ROW EXECUTE FUNCTION aside.again()",
 }
 
 
@@ -150,13 +150,13 @@ def test_a_forged_dump_brings_no_row_into_any_table(shop, more):
     tables = db.rows("""
         SELECT c.relname::text, c.oid = ANY (e.extconfig), a.attname::text
           FROM pg_extension e, pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = 1
-         WHERE e.extname = 'pushy' AND c.relnamespace = 'pushy'::regnamespace AND c.relkind = 'r' ORDER BY 1""")
-    everything = " UNION ALL ".join(f"SELECT '{table}', to_jsonb(t) FROM pushy.{table} t" for table, _, _ in tables)
+         WHERE e.extname = 'pushy' AND c.relnamespace = ANY (ARRAY['pushy', 'pushy_internal']::regnamespace[]) AND c.relkind = 'r' ORDER BY 1""")
+    everything = " UNION ALL ".join(f"SELECT '{table}', to_jsonb(t) FROM pushy_internal.{table} t" for table, _, _ in tables)
     with shop.cluster.connect(shop.name) as theirs, db.connect() as admin:
         admin.execute("CREATE SCHEMA aside; CREATE FUNCTION aside.again() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'")
         for table, _, _ in tables:
-            admin.execute(f"CREATE TABLE aside.{table} (LIKE pushy.{table})")
-            with theirs.cursor().copy(f"COPY pushy.{table} TO STDOUT") as out, admin.cursor().copy(f"COPY aside.{table} FROM STDIN") as into:
+            admin.execute(f"CREATE TABLE aside.{table} (LIKE pushy_internal.{table})")
+            with theirs.cursor().copy(f"COPY pushy_internal.{table} TO STDOUT") as out, admin.cursor().copy(f"COPY aside.{table} FROM STDIN") as into:
                 for data in out:
                     into.write(data)
         admin.execute("GRANT USAGE ON SCHEMA aside TO boss; GRANT ALL ON ALL TABLES IN SCHEMA aside TO boss")
@@ -183,5 +183,5 @@ def test_a_forged_dump_brings_no_row_into_any_table(shop, more):
 def test_who_does_not_own_the_database_is_refused_as_before(shop):
     db = shop.cluster.database(usage="clerk", options="OWNER boss")
     with db.connect(user="clerk") as clerk:
-        refused(clerk, "INSERT INTO pushy.queue DEFAULT VALUES", "42501")
+        refused(clerk, "INSERT INTO pushy_internal.queue DEFAULT VALUES", "42501")
     db.drop()

@@ -14,8 +14,8 @@ MB = 1 << 20
 
 
 def tables(db) -> str:
-    return db.value("SELECT string_agg(format('pushy.%I', relname), ', ') FROM pg_class"
-                    " WHERE relnamespace = 'pushy'::regnamespace AND relkind = 'r'")
+    return db.value("SELECT string_agg(format('pushy_internal.%I', relname), ', ') FROM pg_class"
+                    " WHERE relnamespace = ANY (ARRAY['pushy', 'pushy_internal']::regnamespace[]) AND relkind = 'r'")
 
 
 class Writer:
@@ -66,7 +66,7 @@ class Reader:
 
 
 def log_bytes(db) -> int:
-    return db.value("SELECT sum(pg_total_relation_size(c.oid))::bigint FROM pg_class c WHERE c.relnamespace = 'pushy'::regnamespace"
+    return db.value("SELECT sum(pg_total_relation_size(c.oid))::bigint FROM pg_class c WHERE c.relnamespace = ANY (ARRAY['pushy', 'pushy_internal']::regnamespace[])"
                     " AND c.relkind = 'r' AND c.relname ~ '^(log|tick)_[0-9]'")
 
 
@@ -80,7 +80,7 @@ def test_all_tables_read_for_three_times_the_retention_cost_no_notice_and_the_lo
     # As pg_dump begins.
     backup.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
     backup.execute(f"LOCK TABLE {tables(db)} IN ACCESS SHARE MODE")
-    backup.execute("SELECT count(*) FROM pushy.log_0")
+    backup.execute("SELECT count(*) FROM pushy_internal.log_0")
     writer = Writer(db)
     began, largest = time.monotonic(), 0
     wait_for("three times the retention", lambda: (reader.read(), time.monotonic() - began)[1], lambda passed: passed > 3 * keep,
@@ -143,9 +143,9 @@ def test_a_crash_after_a_part_was_emptied_in_place_brings_nothing_back(make_clus
     with flow.reader():
         flow.assert_balanced()
     assert flow.resyncs() == 0
-    oldest = db.value("SELECT count(*) FROM (SELECT epoch, tick FROM pushy.tick_0 UNION ALL SELECT epoch, tick FROM pushy.tick_1"
-                      " UNION ALL SELECT epoch, tick FROM pushy.tick_2 UNION ALL SELECT epoch, tick FROM pushy.tick_3"
-                      " UNION ALL SELECT epoch, tick FROM pushy.tick_4 UNION ALL SELECT epoch, tick FROM pushy.tick_5) t"
+    oldest = db.value("SELECT count(*) FROM (SELECT epoch, tick FROM pushy_internal.tick_0 UNION ALL SELECT epoch, tick FROM pushy_internal.tick_1"
+                      " UNION ALL SELECT epoch, tick FROM pushy_internal.tick_2 UNION ALL SELECT epoch, tick FROM pushy_internal.tick_3"
+                      " UNION ALL SELECT epoch, tick FROM pushy_internal.tick_4 UNION ALL SELECT epoch, tick FROM pushy_internal.tick_5) t"
                       " GROUP BY epoch, tick HAVING count(*) > 1 UNION ALL SELECT 0 LIMIT 1")
     assert oldest == 0
 
@@ -176,7 +176,7 @@ def test_a_pg_dump_from_a_standby_is_not_cancelled_by_the_emptying_of_the_log_an
         while "COPY zzz.big" not in text:
             text += end_of_pipe.readline()
         locked = ("SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE a.application_name = 'pg_dump'"
-                  f" AND l.relation = 'pushy.{window}'::regclass AND l.mode = 'AccessShareLock'")
+                  f" AND l.relation = 'pushy_internal.{window}'::regclass AND l.mode = 'AccessShareLock'")
         there.wait_until(locked, 1)
         files = f"SELECT array_agg(pg_relation_filenode(c.oid) ORDER BY c.oid) FROM pg_class c WHERE c.relname = '{window}' OR c.relname ~ '^log_[0-9]'"
         before = db.value(files)
@@ -188,8 +188,8 @@ def test_a_pg_dump_from_a_standby_is_not_cancelled_by_the_emptying_of_the_log_an
         assert reader.resyncs == 0
         end(db, window)
         wake_scheduler(db)
-        db.wait_until(f"SELECT count(*) FROM ONLY pushy.{window}", 0)
-        db.wait_until("SELECT is_free FROM pushy.rotation WHERE member = %s", True, params=(window,))
+        db.wait_until(f"SELECT count(*) FROM ONLY pushy_internal.{window}", 0)
+        db.wait_until("SELECT is_free FROM pushy_internal.rotation WHERE member = %s", True, params=(window,))
         assert db.value(files) == before, "nothing was truncated"
         assert log_bytes(db) < 8 * MB
         there.wait_until("SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn", True, params=(db.value("SELECT pg_current_wal_lsn()"),))
@@ -198,11 +198,11 @@ def test_a_pg_dump_from_a_standby_is_not_cancelled_by_the_emptying_of_the_log_an
     dump.join()
     assert results[0].returncode == 0, results[0].stdout
     # Its transaction is still there.
-    sleeper.execute("SELECT count(*) FROM pushy.log_0")
+    sleeper.execute("SELECT count(*) FROM pushy_internal.log_0")
     sleeper.rollback()
     assert there.value("SELECT confl_lock FROM pg_stat_database_conflicts WHERE datname = current_database()") == 0
     # The table is used again.
     enqueue(db)
-    db.wait_until("SELECT is_free FROM pushy.rotation WHERE member = %s", False, params=(window,))
+    db.wait_until("SELECT is_free FROM pushy_internal.rotation WHERE member = %s", False, params=(window,))
     enqueue(db)
     assert rows_in(db, window) > 0

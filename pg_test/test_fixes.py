@@ -13,9 +13,9 @@ WATCHES = {
     "a trigger is dropped": ("DROP TRIGGER {trigger} ON t", "broken", "active"),
     "disabled": ("ALTER TABLE t DISABLE TRIGGER ALL", "disabled", "active"),
     "of a replica": ("ALTER TABLE t ENABLE REPLICA TRIGGER {trigger}", "replica", "active"),
-    "its row is lost": ("DELETE FROM pushy.watch", "orphaned", None),
-    "came from elsewhere": ("UPDATE pushy.watch SET home_system = 1", "elsewhere", "active"),
-    "may not enqueue": ("ALTER TABLE t OWNER TO tenant; UPDATE pushy.watch SET owner = 'tenant'::regrole, owner_name = 'tenant'", "broken", "active"),
+    "its row is lost": ("DELETE FROM pushy_internal.watch", "orphaned", None),
+    "came from elsewhere": ("UPDATE pushy_internal.watch SET home_system = 1", "elsewhere", "active"),
+    "may not enqueue": ("ALTER TABLE t OWNER TO tenant; UPDATE pushy_internal.watch SET owner = 'tenant'::regrole, owner_name = 'tenant'", "broken", "active"),
 }
 OPTIONS = {
     "plain": "payload => 'key'",
@@ -55,7 +55,7 @@ def test_every_fix_of_a_watch_is_a_statement_that_mends_it(table):
             db.sql("SELECT pushy.unwatch('t'); ALTER TABLE t OWNER TO postgres")
             db.sql(f"SELECT pushy.watch('t', {options}, name => 'w')")
             declared = db.row("SELECT * FROM pushy.watches")
-            trigger = db.value("SELECT tgname FROM pg_trigger t, pushy.watch w WHERE t.oid = ANY (w.triggers) AND t.oid IS DISTINCT FROM w.expressions LIMIT 1")
+            trigger = db.value("SELECT tgname FROM pg_trigger t, pushy_internal.watch w WHERE t.oid = ANY (w.triggers) AND t.oid IS DISTINCT FROM w.expressions LIMIT 1")
             db.sql(happens.format(trigger=psycopg.sql.Identifier(trigger).as_string(db.main)))
             [(now, fix)] = state(db)
             if now != then:
@@ -80,16 +80,16 @@ def test_every_fix_of_a_watch_is_a_statement_that_mends_it(table):
 def test_every_fix_of_a_subscription_is_a_statement_that_mends_it(table):
     db = table
     happens = {
-        "elsewhere": ("UPDATE pushy.subscription SET home_system = 1", "elsewhere", ["resync"]),
-        "ownerless": ("UPDATE pushy.subscription SET owner = 4000000000", "ownerless", []),
-        "resync": ("UPDATE pushy.log_state SET lost_epoch = 1", "resync", None),
+        "elsewhere": ("UPDATE pushy_internal.subscription SET home_system = 1", "elsewhere", ["resync"]),
+        "ownerless": ("UPDATE pushy_internal.subscription SET owner = 4000000000", "ownerless", []),
+        "resync": ("UPDATE pushy_internal.log_state SET lost_epoch = 1", "resync", None),
     }
     for options in ("", ", channels => ARRAY['a', '\"B c\"']", ", queue => 'q'"):
         for what, then, after in happens.values():
             db.sql(f"SELECT pushy.subscription_create('it''s'{options})")
             with db.connect(autocommit=False) as keeper:
                 # The relay, which is on its way, passes over it.
-                keeper.execute("SELECT FROM pushy.subscription FOR UPDATE")
+                keeper.execute("SELECT FROM pushy_internal.subscription FOR UPDATE")
                 if "log_state" in what:
                     db.sql(what)
                 else:
@@ -104,4 +104,4 @@ def test_every_fix_of_a_subscription_is_a_statement_that_mends_it(table):
                 assert db.value("SELECT count(*) FROM pushy.jobs WHERE queue = 'q' AND args = '{\"resync\": true}'") == 1
             elif after is not None:
                 assert [now for now, in db.rows("SELECT state FROM pushy.subscriptions")] == after
-            db.sql("UPDATE pushy.log_state SET lost_epoch = 0; DELETE FROM pushy.subscription")
+            db.sql("UPDATE pushy_internal.log_state SET lost_epoch = 0; DELETE FROM pushy_internal.subscription")

@@ -117,7 +117,7 @@ def test_every_function_is_known_here(db):
         # For the extension's owner, who may lock whole tables as well.
         "resume_after_restore", "extension_created",
     }
-    functions = {name for name, in db.rows("SELECT DISTINCT proname FROM pg_proc WHERE pronamespace = 'pushy'::regnamespace")}
+    functions = {name for name, in db.rows("SELECT DISTINCT proname FROM pg_proc WHERE pronamespace = ANY (ARRAY['pushy', 'pushy_internal']::regnamespace[])")}
     tested = set(CALLS)
     assert writes_nothing_that_stays & tested == set()
     unknown = {name for name in functions - tested - writes_nothing_that_stays if writes(db, name)}
@@ -128,7 +128,7 @@ def writes(db, name: str) -> bool:
     """Whether a plain role may call it: what only the owner may call is no stranger's means."""
     query = (
         "SELECT bool_or(has_function_privilege('pg_monitor', oid, 'EXECUTE')) FROM pg_proc"
-        " WHERE pronamespace = 'pushy'::regnamespace AND proname = %s AND provolatile = 'v' AND prorettype <> 'trigger'::regtype"
+        " WHERE pronamespace = ANY (ARRAY['pushy', 'pushy_internal']::regnamespace[]) AND proname = %s AND provolatile = 'v' AND prorettype <> 'trigger'::regtype"
     )
     return bool(db.value(query, name))
 
@@ -164,10 +164,10 @@ def test_a_call_held_open_or_prepared_delays_nobody_else(db, tenants, call):
 # Rows of mallory's, and those that are nobody's.
 ROWS = {
     "queue": "queue LIKE 'm%'",
-    "queue_acl": "queue_id IN (SELECT queue_id FROM pushy.queue WHERE queue LIKE 'm%')",
-    "live_job": "queue_id IN (SELECT queue_id FROM pushy.queue WHERE queue LIKE 'm%')",
-    "finished_job": "queue_id IN (SELECT queue_id FROM pushy.queue WHERE queue LIKE 'm%')",
-    "failure": "queue_id IN (SELECT queue_id FROM pushy.queue WHERE queue LIKE 'm%')",
+    "queue_acl": "queue_id IN (SELECT queue_id FROM pushy_internal.queue WHERE queue LIKE 'm%')",
+    "live_job": "queue_id IN (SELECT queue_id FROM pushy_internal.queue WHERE queue LIKE 'm%')",
+    "finished_job": "queue_id IN (SELECT queue_id FROM pushy_internal.queue WHERE queue LIKE 'm%')",
+    "failure": "queue_id IN (SELECT queue_id FROM pushy_internal.queue WHERE queue LIKE 'm%')",
     "subscription": "name LIKE 'm%'",
 }
 # Of these an UPDATE by hand moves rows that ticks point at, which is another matter.
@@ -176,7 +176,7 @@ LOG = ("log_", "tick_")
 
 def tables(db) -> list[str]:
     return [name for name, in db.rows(
-        "SELECT relname FROM pg_class WHERE relnamespace = 'pushy'::regnamespace AND relkind = 'r' ORDER BY relname")]
+        "SELECT relname FROM pg_class WHERE relnamespace = ANY (ARRAY['pushy', 'pushy_internal']::regnamespace[]) AND relkind = 'r' ORDER BY relname")]
 
 
 @pytest.mark.parametrize("mode", ["KEY SHARE", "SHARE", "NO KEY UPDATE", "UPDATE", "an uncommitted update", "prepared"])
@@ -191,10 +191,10 @@ def test_rows_held_delay_nobody_else(db, tenants, mode):
         if table.startswith("queue_acl"):
             whose = ROWS["queue_acl"]
         if mode in ("KEY SHARE", "SHARE", "NO KEY UPDATE", "UPDATE"):
-            holder.execute(f"SELECT 1 FROM ONLY pushy.{table} WHERE {whose} FOR {mode}")
+            holder.execute(f"SELECT 1 FROM ONLY pushy_internal.{table} WHERE {whose} FOR {mode}")
         elif not table.startswith(LOG) or table in ("log_part", "log_state"):
-            column = holder.execute("SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attnum = 1", [f"pushy.{table}"]).fetchone()[0]
-            holder.execute(f"UPDATE ONLY pushy.{table} SET {column} = {column} WHERE {whose}")
+            column = holder.execute("SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attnum = 1", [f"pushy_internal.{table}"]).fetchone()[0]
+            holder.execute(f"UPDATE ONLY pushy_internal.{table} SET {column} = {column} WHERE {whose}")
     if mode == "prepared":
         holder.execute(f"PREPARE TRANSACTION 'held {db.name}'")
     mallory.stir()
@@ -210,7 +210,7 @@ def test_whole_tables_held_by_readers_writers_and_vacuum_delay_nobody(db, tenant
     victim.goes_on()
     with db.connect(autocommit=False) as holder:
         for table in tables(db):
-            holder.execute(f"LOCK TABLE ONLY pushy.{table} IN {mode} MODE")
+            holder.execute(f"LOCK TABLE ONLY pushy_internal.{table} IN {mode} MODE")
         victim.goes_on()
         assert longest_wait(db) < LONGEST_WAIT * PATIENCE
         holder.rollback()
@@ -227,7 +227,7 @@ def test_no_worker_waits_for_a_table_that_its_owner_has_locked_and_all_come_back
         visitor.execute("SET lock_timeout = '50 ms'")
         for table in tables(db):
             with db.connect(autocommit=False) as holder:
-                holder.execute(f"LOCK TABLE ONLY pushy.{table} IN {mode} MODE")
+                holder.execute(f"LOCK TABLE ONLY pushy_internal.{table} IN {mode} MODE")
                 for statement in (
                     "SELECT pushy.enqueue('v_q')",
                     "SELECT pushy.enqueue('v_q', delay => '20 ms')",

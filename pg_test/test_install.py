@@ -7,15 +7,19 @@ import pytest
 
 from harness.installation import REPOSITORY
 
-# What everybody may call. A function that is added has to be added here, or stays closed.
-PUBLIC_FUNCTIONS = {
+SCHEMAS = ("pushy", "pushy_internal")
+# Schema pushy. A function that is added has to be added here.
+FUNCTIONS = {
     "channel_grant", "channel_ident", "channel_inspect", "channel_name", "channel_revoke", "current_job", "enqueue", "enqueue_many", "has_queue_privilege",
     "job_cancel", "job_progress", "job_retry", "job_trace", "job_wait", "jobs_wait", "notify", "queue_alter", "queue_drop",
     "queue_explain", "queue_grant", "queue_pause", "queue_register", "queue_resume", "queue_revoke", "queue_run",
     "notice", "resume_after_restore", "subscription_ack", "subscription_create", "subscription_drop",
     "subscription_read", "subscription_wait", "unwatch", "watch", "watch_pause", "watch_resume",
-    # Whoever declares a watch must be allowed to execute what its triggers call.
+    # Whoever declares a watch, or restores a dump of the table, must find and be allowed to execute what its triggers call.
     "watch_row", "watch_statement",
+}
+# What of schema pushy_internal runs as whoever asks. A function that is added has to be added here, or stays closed.
+OPEN_INTERNALS = {
     # The condition of a trigger, asked as whoever applies a subscription.
     "is_applied",
     # Behind the views, which run them as whoever looks.
@@ -46,21 +50,27 @@ def test_every_object_has_a_comment(db):
 def test_every_column_of_a_view_has_a_comment(db):
     silent = db.rows("""
         SELECT c.relname || '.' || a.attname FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
-         WHERE c.relnamespace = 'pushy'::regnamespace AND c.relkind = 'v' AND a.attnum > 0
+         WHERE c.relnamespace = ANY (ARRAY['pushy', 'pushy_internal']::regnamespace[]) AND c.relkind = 'v' AND a.attnum > 0
            AND col_description(c.oid, a.attnum) IS NULL ORDER BY 1""")
     assert silent == []
 
 
-def test_the_public_may_call_what_is_listed_and_nothing_else(db):
-    callable_ = {name for name, in db.rows("SELECT proname FROM pg_proc WHERE pronamespace = 'pushy'::regnamespace "
-                                           "AND has_function_privilege('public', oid, 'EXECUTE')")}
-    assert callable_ == PUBLIC_FUNCTIONS
+def test_schema_pushy_holds_what_people_use_and_nothing_else(db):
+    functions = db.rows("SELECT proname::text, has_function_privilege('public', oid, 'EXECUTE') FROM pg_proc WHERE pronamespace = 'pushy'::regnamespace")
+    assert set(functions) == {(name, True) for name in FUNCTIONS}
+    relations = db.rows("SELECT relkind::text, relname::text FROM pg_class WHERE relnamespace = 'pushy'::regnamespace")
+    assert set(relations) == {("c", "job")} | {("v", view) for view in VIEWS}
+
+
+def test_the_public_may_call_of_the_rest_what_the_views_call(db):
+    assert {name for name, in db.rows("SELECT proname::text FROM pg_proc WHERE pronamespace = 'pushy_internal'::regnamespace "
+                                      "AND has_function_privilege('public', oid, 'EXECUTE')")} == OPEN_INTERNALS
 
 
 def test_the_public_may_read_the_views_and_touch_nothing_else(db):
     granted = set(db.rows("""
         SELECT c.relname::text, acl.privilege_type FROM pg_class c, aclexplode(c.relacl) acl
-         WHERE c.relnamespace = 'pushy'::regnamespace AND acl.grantee = 0"""))
+         WHERE c.relnamespace = ANY (ARRAY['pushy', 'pushy_internal']::regnamespace[]) AND acl.grantee = 0"""))
     assert granted == {(view, "SELECT") for view in VIEWS}
 
 
@@ -69,20 +79,20 @@ def test_no_role_but_the_owner_has_rights_on_a_table(db):
     dumped = db.rows("SELECT c::regclass::text, relkind::text FROM pg_extension, unnest(extconfig) c JOIN pg_class p ON p.oid = c WHERE extname = 'pushy'")
     granted = db.rows("""
         SELECT c.oid::regclass::text, acl.grantee::regrole::text, acl.privilege_type FROM pg_class c, aclexplode(c.relacl) acl
-         WHERE c.relnamespace = 'pushy'::regnamespace AND c.relkind IN ('r', 'S') AND acl.grantee <> c.relowner""")
+         WHERE c.relnamespace = ANY (ARRAY['pushy', 'pushy_internal']::regnamespace[]) AND c.relkind IN ('r', 'S') AND acl.grantee <> c.relowner""")
     assert sorted(granted) == sorted((relation, "pg_database_owner", privilege) for relation, kind in dumped
                                      for privilege in ("SELECT", "UPDATE" if kind == "S" else "INSERT"))
 
 
 def test_every_view_is_a_security_barrier(db):
-    assert db.rows("SELECT relname FROM pg_class WHERE relnamespace = 'pushy'::regnamespace AND relkind = 'v' "
+    assert db.rows("SELECT relname FROM pg_class WHERE relnamespace = ANY (ARRAY['pushy', 'pushy_internal']::regnamespace[]) AND relkind = 'v' "
                    "AND NOT 'security_barrier=true' = ANY (coalesce(reloptions, '{}'))") == []
 
 
 def test_every_table_has_a_primary_key_and_nothing_that_runs_or_locks(db):
     """But for the parts of the event log, where no row is ever changed or deleted."""
     assert db.rows("""
-        SELECT c.relname FROM pg_class c WHERE c.relnamespace = 'pushy'::regnamespace AND c.relkind = 'r'
+        SELECT c.relname FROM pg_class c WHERE c.relnamespace = ANY (ARRAY['pushy', 'pushy_internal']::regnamespace[]) AND c.relkind = 'r'
            AND (NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary) AND c.relname !~ '^log_[0-9]$'
                 OR EXISTS (SELECT FROM pg_constraint k WHERE k.conrelid = c.oid AND k.contype = 'f')
                 OR c.relrowsecurity OR c.relhasrules)""") == []
@@ -90,9 +100,9 @@ def test_every_table_has_a_primary_key_and_nothing_that_runs_or_locks(db):
 
 def test_every_table_keeps_writers_out_by_triggers_and_has_no_other(db):
     """Whoever writes what workers believe runs code as anybody. A table that is added has them by the install script's loop."""
-    refuses = ("refuse_write", "A", "BEFORE INSERT OR DELETE OR UPDATE OR TRUNCATE", "STATEMENT EXECUTE FUNCTION pushy.refuse_write({})")
-    applied = ("refuse_applied", "A", "AFTER INSERT OR DELETE OR UPDATE", "ROW WHEN (pushy.is_applied()) EXECUTE FUNCTION pushy.refuse_write()")
-    passes_over = ("pass_over_row", "A", "BEFORE INSERT", "ROW EXECUTE FUNCTION pushy.pass_over_row()")
+    refuses = ("refuse_write", "A", "BEFORE INSERT OR DELETE OR UPDATE OR TRUNCATE", "STATEMENT EXECUTE FUNCTION pushy_internal.refuse_write({})")
+    applied = ("refuse_applied", "A", "AFTER INSERT OR DELETE OR UPDATE", "ROW WHEN (pushy_internal.is_applied()) EXECUTE FUNCTION pushy_internal.refuse_write()")
+    passes_over = ("pass_over_row", "A", "BEFORE INSERT", "ROW EXECUTE FUNCTION pushy_internal.pass_over_row()")
     tables = {table for table, in db.rows(f"""
         SELECT c.oid::regclass::text FROM ({MEMBERS}) member JOIN pg_class c ON c.oid = objid
          WHERE classid = 'pg_class' AND c.relkind NOT IN ('S', 'v', 'c', 'i')""")}
@@ -111,9 +121,9 @@ def test_a_queue_can_be_named_by_named_arguments_everywhere(db):
     assert db.rows("""
         SELECT p.oid::regprocedure::text, name, type::regtype FROM pg_proc p,
                unnest(p.proargnames, p.proallargtypes, p.proargmodes) AS a (name, type, mode)
-         WHERE p.pronamespace = 'pushy'::regnamespace AND coalesce(mode, 'i') <> 't' AND type = 'smallint'::regtype""") == []
+         WHERE p.pronamespace = ANY (ARRAY['pushy', 'pushy_internal']::regnamespace[]) AND coalesce(mode, 'i') <> 't' AND type = 'smallint'::regtype""") == []
     reserved = {word for word, in db.rows("SELECT word FROM pg_get_keywords() WHERE catcode IN ('R')")}
-    names = {name for name, in db.rows("SELECT DISTINCT unnest(proargnames) FROM pg_proc WHERE pronamespace = 'pushy'::regnamespace")}
+    names = {name for name, in db.rows("SELECT DISTINCT unnest(proargnames) FROM pg_proc WHERE pronamespace = ANY (ARRAY['pushy', 'pushy_internal']::regnamespace[])")}
     assert names & reserved == set()
 
 
@@ -141,9 +151,10 @@ def test_dropping_the_extension_leaves_nothing(db):
 
 
 def test_the_schema_is_the_extensions_and_goes_with_it_alone(db):
-    for way in ("", "CASCADE"):
-        with pytest.raises(psycopg.errors.DependentObjectsStillExist, match="extension pushy requires it"):
-            db.sql(f"DROP SCHEMA pushy {way}")
+    for schema in SCHEMAS:
+        for way in ("", "CASCADE"):
+            with pytest.raises(psycopg.errors.DependentObjectsStillExist, match="extension pushy requires it"):
+                db.sql(f"DROP SCHEMA {schema} {way}")
 
 
 def test_dropped_and_created_again_it_works(db):
@@ -153,12 +164,13 @@ def test_dropped_and_created_again_it_works(db):
         db.sql("DROP EXTENSION pushy; CREATE EXTENSION pushy")
 
 
-def test_a_schema_that_is_there_is_not_moved_into(db, role):
+@pytest.mark.parametrize("schema", SCHEMAS)
+def test_a_schema_that_is_there_is_not_moved_into(db, role, schema):
     """Its owner could plant `pushy.enqueue(text, json)` beside ours."""
     db.sql("DROP EXTENSION pushy")
     for whose in ("", f"AUTHORIZATION {role()}"):
-        db.sql(f"CREATE SCHEMA pushy {whose}")
-        with pytest.raises(psycopg.errors.DuplicateSchema, match="pushy") as refusal:
+        db.sql(f"CREATE SCHEMA {schema} {whose}")
+        with pytest.raises(psycopg.errors.DuplicateSchema, match=f'"{schema}"') as refusal:
             db.sql("CREATE EXTENSION pushy")
         db.sql(refusal.value.diag.message_hint.rpartition(": ")[2])
 

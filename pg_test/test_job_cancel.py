@@ -33,7 +33,7 @@ def cancel_at_random(db, seed: int, told: list[tuple[int, bool]]) -> None:
     choose = random.Random(seed)
     with db.cluster.connect(db.name, autocommit=False) as session:
         while True:
-            near = session.execute("SELECT id FROM pushy.live_job ORDER BY position LIMIT 1 OFFSET %s", (choose.randrange(20),)).fetchone()
+            near = session.execute("SELECT id FROM pushy_internal.live_job ORDER BY position LIMIT 1 OFFSET %s", (choose.randrange(20),)).fetchone()
             if near is None:
                 return
             job = near[0]
@@ -85,7 +85,7 @@ def test_a_job_that_was_done_before_the_others_of_its_batch_cannot_be_cancelled_
     jobs = enqueue(db, 200)
     db.sql("SELECT pushy.queue_resume('q')")
     last = db.wait_until("SELECT max(job) FROM pushy.workers WHERE since < clock_timestamp() - interval '50 ms'", jobs[-1])
-    free = [job for job, in db.rows("SELECT id FROM pushy.live_job")]
+    free = [job for job, in db.rows("SELECT id FROM pushy_internal.live_job")]
     beside = [job for job in free if job != last]
     assert beside, "a batch of one"
     with db.connect() as session, ThreadPoolExecutor() as other:
@@ -149,12 +149,12 @@ def test_an_executor_on_its_way_out_decides_nothing_of_jobs_that_another_has_by_
         catalog.execute("LOCK TABLE pg_catalog.pg_depend IN ACCESS EXCLUSIVE MODE")
         db.cluster.configure(pushy__max_executors=2).reload()
         # Whoever claims the job that ran when its executor ended waits until that is judged: it is passed over.
-        keeps = others.submit(keeper.execute, "SELECT FROM pushy.live_job WHERE id = %s FOR UPDATE", (held,))
+        keeps = others.submit(keeper.execute, "SELECT FROM pushy_internal.live_job WHERE id = %s FOR UPDATE", (held,))
         db.wait_until("SELECT wait_event_type FROM pg_stat_activity WHERE pid = %s", "Lock", params=(keeper.info.backend_pid,))
         db.sql("SELECT pg_terminate_backend(%s)", leaves)
         keeps.result()
         running = db.wait_until(at_second, lambda job: job is not None)
-        before = f"FROM pushy.live_job WHERE id > {held} AND id < {running}"
+        before = f"FROM pushy_internal.live_job WHERE id > {held} AND id < {running}"
         free = db.rows(f"SELECT id {before} FOR UPDATE SKIP LOCKED")
         [accepted] = set(db.rows(f"SELECT id {before}")) - set(free)
         assert db.value("SELECT count(*) FROM pushy.workers WHERE pid = %s", leaves) == 1
@@ -197,7 +197,7 @@ def test_what_was_promised_outlives_a_crash(held, how):
     ended = held.job_wait(held.held)
     assert (ended["state"], ended["attempt"], ended["started_at"]) == ("cancelled", 0, None)
     assert held.rows("SELECT * FROM pushy.failures") == []
-    held.wait_until("SELECT count(*) FROM pushy.promised_cancel", 0)
+    held.wait_until("SELECT count(*) FROM pushy_internal.promised_cancel", 0)
     # And it is forgotten: whoever makes it run again gets that, in the server's next life too.
     held.sql("SELECT pushy.queue_pause('q'), pushy.job_retry(%s)", held.held)
     held.cluster.crash()
@@ -226,7 +226,7 @@ def test_a_session_that_runs_a_queue_after_a_crash_keeps_the_promise_too(held):
     other = held.value("SELECT pushy.enqueue('q')")
     assert held.value("SELECT pushy.queue_run('q')") == 1
     assert dict(held.rows("SELECT id, state FROM pushy.jobs")) == {held.held: "cancelled", other: "completed"}
-    assert held.value("SELECT count(*) FROM pushy.promised_cancel") == 0
+    assert held.value("SELECT count(*) FROM pushy_internal.promised_cancel") == 0
 
 
 def test_two_who_cancel_the_same_job_do_not_wait_for_each_other(held):
@@ -238,4 +238,4 @@ def test_two_who_cancel_the_same_job_do_not_wait_for_each_other(held):
         other.commit()
     held.cluster.kill(held.executor, signal.SIGCONT)
     assert held.job_wait(held.held)["state"] == "cancelled"
-    held.wait_until("SELECT count(*) FROM pushy.promised_cancel", 0)
+    held.wait_until("SELECT count(*) FROM pushy_internal.promised_cancel", 0)

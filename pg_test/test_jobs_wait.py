@@ -10,7 +10,7 @@ NOTE = """
     CREATE TABLE done (n int);
     CREATE FUNCTION note(args jsonb) RETURNS void LANGUAGE sql AS $$INSERT INTO public.done VALUES ((args->>'n')::int)$$;
     SELECT pushy.queue_register('q', 'note(jsonb)')"""
-UNFINISHED = "SELECT count(*) FROM pushy.live_job WHERE state <> 's'"
+UNFINISHED = "SELECT count(*) FROM pushy_internal.live_job WHERE state <> 's'"
 
 
 def enqueue(db, n: int) -> int:
@@ -31,7 +31,7 @@ def scans(db) -> int:
     """Walks over the whole table so far. Sessions tell what they did at their end."""
     db.close()
     db.wait_until("SELECT count(*) = 1 FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend'")
-    return db.value("SELECT seq_scan FROM pg_stat_all_tables WHERE relid = 'pushy.live_job'::regclass")
+    return db.value("SELECT seq_scan FROM pg_stat_all_tables WHERE relid = 'pushy_internal.live_job'::regclass")
 
 
 def test_a_queue_at_rest_is_not_looked_for_among_the_jobs_that_are_done(db):
@@ -69,7 +69,7 @@ def test_a_job_that_executors_passed_over_is_waited_for_until_its_cancel_is_roll
 
 def test_a_job_that_somebody_locks_by_hand_is_waited_for(db):
     with db.connect(autocommit=False) as holder:
-        job = locked_and_passed_over(db, holder, "SELECT FROM pushy.live_job WHERE id = %s FOR UPDATE")
+        job = locked_and_passed_over(db, holder, "SELECT FROM pushy_internal.live_job WHERE id = %s FOR UPDATE")
         still_waits(db)
         holder.rollback()
     assert db.value("SELECT pushy.job_cancel(%s)", job) or db.job(job)["state"] == "completed"  # a sweep may have come first
@@ -108,9 +108,9 @@ def test_nothing_is_left_when_it_returns_whatever_others_do_with_the_jobs(db):
                 session.execute(statement)
                 session.commit() if commit else session.rollback()
 
-    cancel = "SELECT pushy.job_cancel(id) FROM (SELECT id FROM pushy.live_job ORDER BY random() LIMIT 1) any_job"
+    cancel = "SELECT pushy.job_cancel(id) FROM (SELECT id FROM pushy_internal.live_job ORDER BY random() LIMIT 1) any_job"
     # Locked first: a job that is finished meanwhile would run again, and be left over with good reason.
-    retry = "SELECT pushy.job_retry(id) FROM (SELECT id FROM pushy.live_job WHERE state = 'r' LIMIT 1 FOR UPDATE SKIP LOCKED) waiting"
+    retry = "SELECT pushy.job_retry(id) FROM (SELECT id FROM pushy_internal.live_job WHERE state = 'r' LIMIT 1 FOR UPDATE SKIP LOCKED) waiting"
     with ThreadPoolExecutor() as threads:
         others = [threads.submit(meddle, *args) for args in [(cancel, False), (retry, True)]]
         try:

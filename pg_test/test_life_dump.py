@@ -56,14 +56,14 @@ def test_jobs_that_a_restore_in_place_has_brought_run_when_their_queue_is_resume
     """No commit has announced them, and the queue's watermark says from before that nothing is ready. (The sweep would find them in a minute.)"""
     db.sql("CREATE FUNCTION note() RETURNS void LANGUAGE sql AS ''; SELECT pushy.queue_register('q', 'note()')")
     db.job_wait(db.value("SELECT pushy.enqueue('q')"))
-    db.sql("UPDATE pushy.queue SET home_system = 1;"
-           "INSERT INTO pushy.live_job (id, position, run_at, enqueued_at, queue_id, enqueued_by, priority, depth, state, args) "
+    db.sql("UPDATE pushy_internal.queue SET home_system = 1;"
+           "INSERT INTO pushy_internal.live_job (id, position, run_at, enqueued_at, queue_id, enqueued_by, priority, depth, state, args) "
            "SELECT n, nullif(n, 6000), now() - interval '1 s', now(), queue_id, 10, 3, 0, CASE n WHEN 6000 THEN 's' ELSE 'a' END::\"char\", '{}' "
-           "FROM pushy.queue, unnest('{5000,6000}'::bigint[]) n")
+           "FROM pushy_internal.queue, unnest('{5000,6000}'::bigint[]) n")
     before = db.value("SELECT clock_timestamp()")
     db.sql("SELECT pushy.queue_resume('q')")
-    db.wait_until("SELECT count(*) FROM pushy.live_job", 0, 60)
-    assert db.value("SELECT max(finished_at) - %s < interval '20 s' FROM pushy.finished_job", before)
+    db.wait_until("SELECT count(*) FROM pushy_internal.live_job", 0, 60)
+    assert db.value("SELECT max(finished_at) - %s < interval '20 s' FROM pushy_internal.finished_job", before)
 
 
 def test_a_restore_where_the_role_is_missing_says_so_and_works_once_it_is_there(shop, make_cluster):
@@ -81,7 +81,7 @@ def test_a_role_that_happens_to_have_the_number_of_another_is_not_taken_for_it(s
     with there.connect() as admin:
         admin.execute("CREATE ROLE stranger LOGIN; CREATE ROLE second LOGIN; CREATE ROLE third LOGIN")
     copy, _ = restore(there, dump(shop, "--no-owner", "--no-privileges"), "shop")
-    copy.sql("GRANT USAGE ON SCHEMA pushy TO PUBLIC; UPDATE pushy.queue SET run_as = 'stranger'::regrole; UPDATE pushy.queue_acl SET grantee = 'stranger'::regrole")
+    copy.sql("GRANT USAGE ON SCHEMA pushy TO PUBLIC; UPDATE pushy_internal.queue SET run_as = 'stranger'::regrole; UPDATE pushy_internal.queue_acl SET grantee = 'stranger'::regrole")
     with copy.connect(user="stranger") as stranger:
         assert stranger.execute("SELECT * FROM pushy.jobs").fetchall() == []
     assert "role tenant does not exist" in str(copy.rows("SELECT reason FROM pushy.resume_after_restore()"))
@@ -133,17 +133,17 @@ def test_a_restore_without_the_library_preloaded_warns_and_all_but_running_works
 
 
 def test_jobs_that_a_restore_brings_before_their_queues_are_not_taken_for_orphans(make_cluster):
-    """pg_dump loads pushy.live_job before pushy.queue, and a scheduler may look in between."""
+    """pg_dump loads pushy_internal.live_job before pushy_internal.queue, and a scheduler may look in between."""
     # The first scheduler to look is that of the server started again.
     db = make_cluster({"log_min_messages": "debug1", "pushy.databases": "nowhere"}).database()
     db.sql(LEDGER)
     db.sql("SELECT pushy.queue_register('q', 'note(jsonb)'), pushy.queue_pause('q')")
     job = db.value("SELECT pushy.enqueue('q', '1')")
-    db.sql("CREATE TABLE aside AS TABLE pushy.queue; DELETE FROM pushy.queue")
+    db.sql("CREATE TABLE aside AS TABLE pushy_internal.queue; DELETE FROM pushy_internal.queue")
     since = db.cluster.log.position()
     db.cluster.configure(pushy__databases=db.name).restart()
     db.cluster.log.wait_for(r'background worker "pushy scheduler" \(PID \d+\) exited', since)
-    db.sql("INSERT INTO pushy.queue TABLE aside; SELECT pushy.queue_resume('q')")
+    db.sql("INSERT INTO pushy_internal.queue TABLE aside; SELECT pushy.queue_resume('q')")
     assert db.job_wait(job)["state"] == "completed"
 
 

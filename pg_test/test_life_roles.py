@@ -140,7 +140,7 @@ def test_a_dropped_role_parks_its_jobs_until_the_queue_has_another(tenant):
 def test_a_renamed_role_parks_its_jobs_until_the_owner_says_it_is_the_same(tenant):
     tenant.sql(f"ALTER ROLE {tenant.tenant} RENAME TO {tenant.tenant}_new")
     job = tenant.value("SELECT pushy.enqueue('q', '2')")
-    tenant.wait_until("SELECT parked FROM pushy.queue", lambda parked: parked is not None)
+    tenant.wait_until("SELECT parked FROM pushy_internal.queue", lambda parked: parked is not None)
     assert f"{tenant.tenant}_new" in reasons(tenant)
     assert tenant.job(job)["attempt"] == 0
     tenant.sql("SELECT pushy.queue_resume('q')")
@@ -157,7 +157,7 @@ def test_an_owner_who_may_no_longer_become_the_role_parks_the_queue(db, role):
     run(db)
     db.sql(f"REVOKE {worker} FROM {boss}")
     job = db.value("SELECT pushy.enqueue('q', '2')")
-    db.wait_until("SELECT parked FROM pushy.queue", lambda parked: parked is not None)
+    db.wait_until("SELECT parked FROM pushy_internal.queue", lambda parked: parked is not None)
     assert f"GRANT {worker} TO {boss}" in reasons(db)
     db.sql(f"GRANT {worker} TO {boss}; SELECT pushy.queue_resume('q')")
     assert db.job_wait(job)["state"] == "completed"
@@ -178,7 +178,7 @@ def test_a_handler_taken_away_parks_the_queue_and_loses_no_job(tenant, damage, r
     since = tenant.cluster.log.position()
     tenant.sql(damage.format(role=tenant.tenant))
     jobs = [job for job, in tenant.rows("SELECT pushy.enqueue_many('q', '{1,2,3}')")]
-    tenant.wait_until("SELECT parked FROM pushy.queue", lambda parked: parked is not None)
+    tenant.wait_until("SELECT parked FROM pushy_internal.queue", lambda parked: parked is not None)
     assert reason in reasons(tenant)
     assert {(tenant.job(job)["state"], tenant.job(job)["attempt"]) for job in jobs} == {("available", 0)}
     assert tenant.cluster.log.since(since).count("is parked") == 1
@@ -190,7 +190,7 @@ def test_a_handler_taken_away_parks_the_queue_and_loses_no_job(tenant, damage, r
 def test_a_handler_replaced_by_a_procedure_parks_the_queue(tenant):
     tenant.sql("DROP FUNCTION note(jsonb); CREATE PROCEDURE note(args jsonb) LANGUAGE sql AS ''")
     tenant.sql("SELECT pushy.enqueue('q', '2')")
-    tenant.wait_until("SELECT parked FROM pushy.queue", lambda parked: parked is not None)
+    tenant.wait_until("SELECT parked FROM pushy_internal.queue", lambda parked: parked is not None)
     with pytest.raises(psycopg.Error, match="procedures"):
         tenant.sql("SELECT pushy.queue_resume('q')")
 
@@ -205,7 +205,7 @@ def test_a_superusers_queue_parks_when_its_handler_changes_hands(db, role):
         session.execute("CREATE OR REPLACE FUNCTION note(args jsonb) RETURNS void LANGUAGE sql AS "
                         f"'ALTER ROLE {stranger} SUPERUSER'")
     job = db.value("SELECT pushy.enqueue('q', '2')")
-    db.wait_until("SELECT parked FROM pushy.queue", lambda parked: parked is not None)
+    db.wait_until("SELECT parked FROM pushy_internal.queue", lambda parked: parked is not None)
     assert stranger in reasons(db)
     assert db.job(job)["attempt"] == 0
     assert db.value("SELECT rolsuper FROM pg_roles WHERE rolname = %s", stranger) is False
@@ -222,4 +222,4 @@ def test_a_running_job_of_a_queue_dropped_by_force_leaves_no_orphan(db):
     db.sql("SELECT pushy.enqueue('q'), pushy.enqueue('q')")
     gate.wait_for_arrival(2)
     db.sql("SELECT pushy.queue_drop('q', force => true)")
-    db.wait_until("SELECT count(*) FROM pushy.live_job", 0)
+    db.wait_until("SELECT count(*) FROM pushy_internal.live_job", 0)

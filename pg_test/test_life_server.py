@@ -317,7 +317,7 @@ def test_rows_that_a_prepared_transaction_holds_are_skipped_until_its_end_and_fo
     held = db.value("SELECT pushy.enqueue('q', '1')")
     with db.connect() as session:
         # Locked as by whoever claims it; what has run jobs itself cannot be prepared.
-        session.execute("BEGIN; SELECT id FROM pushy.live_job FOR UPDATE; SELECT pushy.enqueue('q', '2'); PREPARE TRANSACTION 'held'")
+        session.execute("BEGIN; SELECT id FROM pushy_internal.live_job FOR UPDATE; SELECT pushy.enqueue('q', '2'); PREPARE TRANSACTION 'held'")
     db.sql("SELECT pushy.queue_resume('q')")
     run(db)
     assert db.job(held)["state"] == "available"
@@ -358,7 +358,7 @@ def test_history_is_kept_as_long_as_said_and_then_deleted_with_its_failures(db):
     # Retention is due a minute later, many at once; the scheduler does it too when it is up for another reason.
     db.job_wait(db.value("SELECT pushy.enqueue('long', '2', delay => '10 ms')"))
     db.wait_until("SELECT array_agg(DISTINCT queue ORDER BY queue) FROM pushy.jobs", ["kept", "long"])
-    assert db.value("SELECT count(*) FROM pushy.failure") == 1
+    assert db.value("SELECT count(*) FROM pushy_internal.failure") == 1
 
 
 def test_a_queue_that_keeps_nothing_leaves_nothing(db):
@@ -398,7 +398,7 @@ def test_a_publication_of_all_tables_does_not_get_in_the_way(db_of):
     cancelled = db.value("SELECT pushy.enqueue('q', delay => '1 hour')")
     db.sql("SELECT pushy.job_cancel(%s)", cancelled)
     changes = [data for data, in db.rows("SELECT data FROM pg_logical_slot_get_changes('s', NULL, NULL)")]
-    deleted = [change for change in changes if change.startswith("table pushy.live_job: DELETE")]
+    deleted = [change for change in changes if change.startswith("table pushy_internal.live_job: DELETE")]
     assert len(deleted) == 7 and not any("no-tuple-data" in change for change in deleted), deleted
     db.sql("SELECT pg_drop_replication_slot('s')")
 
@@ -435,7 +435,7 @@ def test_jobs_of_many_queues_from_before_a_restart_all_run(make_cluster):
     db.cluster.configure(pushy__enabled="on")
     db.cluster.restart()
     db.job_wait(db.value("SELECT pushy.enqueue('q300')"))
-    db.wait_until("SELECT count(*) FROM pushy.live_job", 0)
+    db.wait_until("SELECT count(*) FROM pushy_internal.live_job", 0)
     assert db.value("SELECT count(*) FROM pushy.failures") == 0
     assert db.value("SELECT count(DISTINCT queue) FROM done") == 300
     assert db.value("SELECT count(*) FROM done") == 301
@@ -446,7 +446,7 @@ def test_a_look_into_a_database_that_meets_a_lock_does_not_keep_others_from_thei
     cluster = make_cluster({"pushy.enabled": "off", "max_prepared_transactions": 8})
     for number in range(6):
         with cluster.database(f"held_{number}").connect(autocommit=False) as holder:
-            holder.execute("LOCK pushy.queue")
+            holder.execute("LOCK pushy_internal.queue")
             holder.execute(f"PREPARE TRANSACTION 'held_{number}'")
     free = cluster.database("free")
     free.sql(LEDGER)

@@ -13,7 +13,7 @@ EQ = "OPERATOR(pg_catalog.=)"
 BAD = [  # a statement, and what the complaint names
     ("SELECT now()", "function now"),
     ("SELECT pg_catalog.count(*) FILTER (WHERE 1 = 1)", "operator ="),
-    ("SELECT - q.priority FROM pushy.queue q", "operator -"),
+    ("SELECT - q.priority FROM pushy_internal.queue q", "operator -"),
     ("SELECT 1 FROM queue", "relation queue"),
     ("SELECT 1::text", "type text"),
     ("SELECT CAST(1 AS \"char\")", "type char"),
@@ -22,8 +22,8 @@ BAD = [  # a statement, and what the complaint names
     ("SELECT NULLIF(1, 2)", "NULLIF"),
     ("SELECT 1 IN (1, 2)", "IN"),
     ("SELECT 1 NOT IN (1, 2)", "IN"),
-    ("SELECT 1 IN (SELECT q.queue_id FROM pushy.queue q)", "IN (SELECT"),
-    ("SELECT 1 = ANY (SELECT q.queue_id FROM pushy.queue q)", "operator ="),
+    ("SELECT 1 IN (SELECT q.queue_id FROM pushy_internal.queue q)", "IN (SELECT"),
+    ("SELECT 1 = ANY (SELECT q.queue_id FROM pushy_internal.queue q)", "operator ="),
     ("SELECT 1 = ANY (ARRAY[1])", "operator ="),
     ("SELECT 1 > ALL (ARRAY[1])", "operator >"),
     ("SELECT (1, 2) = (1, 2)", "operator ="),
@@ -35,19 +35,19 @@ BAD = [  # a statement, and what the complaint names
     ("SELECT 'a' LIKE 'b'", "LIKE"),
     ("SELECT 'a' NOT ILIKE 'b'", "ILIKE"),
     ("SELECT 'a' SIMILAR TO 'b'", "SIMILAR TO"),
-    ("SELECT q.queue FROM pushy.queue q ORDER BY q.queue USING <", "operator <"),
-    ("SELECT 1 FROM pushy.queue q JOIN pushy.queue_acl a USING (queue_id)", "USING"),
-    ("SELECT 1 FROM pushy.queue q NATURAL JOIN pushy.queue_acl a", "USING"),
-    ('SELECT q.queue COLLATE "C" FROM pushy.queue q', "collname C"),
+    ("SELECT q.queue FROM pushy_internal.queue q ORDER BY q.queue USING <", "operator <"),
+    ("SELECT 1 FROM pushy_internal.queue q JOIN pushy_internal.queue_acl a USING (queue_id)", "USING"),
+    ("SELECT 1 FROM pushy_internal.queue q NATURAL JOIN pushy_internal.queue_acl a", "USING"),
+    ('SELECT q.queue COLLATE "C" FROM pushy_internal.queue q', "collname C"),
     ("SELECT 'queue'::pg_catalog.regclass", "'queue'"),
     ("SELECT pg_catalog.nextval('queue_id_seq')", "'queue_id_seq'"),
     (r"SELECT '\x00'::pg_catalog.bytea", "backslash"),
     ("INSERT INTO queue (queue) VALUES ('a')", "relation queue"),
-    ("UPDATE pushy.queue q SET priority = q.priority + 1", "operator +"),
-    ("DELETE FROM pushy.queue q WHERE q.queue = $1", "operator ="),
+    ("UPDATE pushy_internal.queue q SET priority = q.priority + 1", "operator +"),
+    ("DELETE FROM pushy_internal.queue q WHERE q.queue = $1", "operator ="),
     ("WITH gone AS (DELETE FROM live_job j RETURNING j.id) SELECT g.id FROM gone g", "relation live_job"),
     ("TRUNCATE live_job", "relation live_job"),
-    ("SELECT 1 FROM pushy.live_job j FOR UPDATE OF j; SELECT now()", "function now"),
+    ("SELECT 1 FROM pushy_internal.live_job j FOR UPDATE OF j; SELECT now()", "function now"),
     ("CREATE TABLE pushy.t (n int DEFAULT nextval('pushy.s'))", "function nextval"),
     ("CREATE TABLE pushy.t (n int CHECK (n > 0))", "operator >"),
     ("CREATE INDEX i ON pushy.t ((lower(a)))", "function lower"),
@@ -70,11 +70,11 @@ BAD = [  # a statement, and what the complaint names
     ("SELECT 1 FROM", "cannot be parsed"),
 ]
 GOOD = [
-    f"SELECT q.queue, COALESCE(q.parked, 'x'), q.paused IS TRUE, q.parked IS NULL FROM pushy.queue q WHERE q.queue {EQ} ANY ($1)",
-    f"WITH gone AS (DELETE FROM pushy.live_job j WHERE j.id {EQ} $1 RETURNING j.*) INSERT INTO pushy.finished_job (id) SELECT g.id FROM gone g",
-    "SELECT pg_catalog.count(*), CURRENT_USER, EXISTS (SELECT FROM pushy.queue q), ARRAY[1, 2], 1::int, '1 s'::interval",
-    f"SELECT CASE WHEN q.queue_id {EQ} 1 THEN 'a' ELSE 'b' END FROM pushy.queue q ORDER BY q.queue DESC LIMIT 1 FOR UPDATE OF q SKIP LOCKED",
-    "SELECT 'pushy.queue'::pg_catalog.regclass, pg_catalog.nextval('pushy.queue_id_seq'::pg_catalog.regclass)",
+    f"SELECT q.queue, COALESCE(q.parked, 'x'), q.paused IS TRUE, q.parked IS NULL FROM pushy_internal.queue q WHERE q.queue {EQ} ANY ($1)",
+    f"WITH gone AS (DELETE FROM pushy_internal.live_job j WHERE j.id {EQ} $1 RETURNING j.*) INSERT INTO pushy_internal.finished_job (id) SELECT g.id FROM gone g",
+    "SELECT pg_catalog.count(*), CURRENT_USER, EXISTS (SELECT FROM pushy_internal.queue q), ARRAY[1, 2], 1::int, '1 s'::interval",
+    f"SELECT CASE WHEN q.queue_id {EQ} 1 THEN 'a' ELSE 'b' END FROM pushy_internal.queue q ORDER BY q.queue DESC LIMIT 1 FOR UPDATE OF q SKIP LOCKED",
+    "SELECT 'pushy_internal.queue'::pg_catalog.regclass, pg_catalog.nextval('pushy_internal.queue_id_seq'::pg_catalog.regclass)",
     "CREATE TABLE pushy.t (a text NOT NULL, b jsonb, c \"char\" DEFAULT 'a', PRIMARY KEY (a)); COMMENT ON TABLE pushy.t IS 'x'",
     "CREATE FUNCTION pushy.f(a text, b regrole DEFAULT NULL) RETURNS SETOF bigint LANGUAGE c AS 'x', 'y'",
     f"DO $$DECLARE n pg_catalog.int4 := 1; BEGIN IF n OPERATOR(pg_catalog.>) 1 THEN RAISE EXCEPTION 'x'; END IF; END$$",
@@ -95,7 +95,7 @@ def test_what_is_written_in_full_is_not_complained_about(statement):
 RUST = r'''
 macro_rules! columns { () => { "q.queue, \
     q.owner" }; }
-macro_rules! select { ($which:literal) => { concat!("SELECT ", columns!(), " FROM pushy.queue q ", $which) }; }
+macro_rules! select { ($which:literal) => { concat!("SELECT ", columns!(), " FROM pushy_internal.queue q ", $which) }; }
 /* "SELECT commented()" */
 // static OLD: Plan = Plan::new("SELECT commented()", &[]);
 static ONE: Plan = Plan::new(select!("WHERE q.queue = $1"), &[TEXTOID]);
@@ -111,7 +111,7 @@ fn shown() -> String {
 
 def test_statements_are_found_in_a_source_however_they_are_put_together():
     assert list(lint_sql.statements(RUST)) == [
-        "SELECT q.queue, q.owner FROM pushy.queue q WHERE q.queue = $1", "SELECT \"char\"('a')", "SELECT 'b'",
+        "SELECT q.queue, q.owner FROM pushy_internal.queue q WHERE q.queue = $1", "SELECT \"char\"('a')", "SELECT 'b'",
         "TRUNCATE log_x", "DELETE FROM t"]
 
 
@@ -123,14 +123,16 @@ def test_a_statement_that_cannot_be_put_together_is_an_error():
 def test_a_bad_file_of_each_kind_is_found_in_a_tree(tmp_path):
     (tmp_path / "sql").mkdir()
     (tmp_path / "src" / "job").mkdir(parents=True)
-    (tmp_path / "sql" / "a.sql").write_text("SELECT now();")
+    (tmp_path / "sql" / "a.sql").write_text("SELECT now();\nCREATE TABLE pushy_internal.queue (n int);\nCREATE FUNCTION pushy.enqueue() RETURNS void LANGUAGE c AS 'a', 'b';")
     (tmp_path / "src" / "job" / "a.rs").write_text('static A: Plan = Plan::new("SELECT 1 = 2", &[]); unsafe { pg_sys::SPI_execute(x) }')
     (tmp_path / "src" / "job" / "b.rs").write_text("let tree = pg_sys::stringToNode(text);")
+    (tmp_path / "src" / "job" / "c.rs").write_text('"SELECT pushy.enqueue() FROM pushy_internal.queue, pushy.queue"')
     found = lint_sql.in_tree(tmp_path)
     assert any("src/job/b.rs: stringToNode( reads words" in complaint for complaint in found), found
     assert any(complaint.startswith("sql/a.sql: function now") for complaint in found), found
     assert any(complaint.startswith("src/job/a.rs: operator =") for complaint in found), found
     assert any("SPI is entered by" in complaint for complaint in found), found
+    assert [complaint.split(" in: ")[0] for complaint in found if "c.rs" in complaint] == ["src/job/c.rs: pushy.queue, which is not made there"]
 
 
 @pytest.mark.parametrize("writes", [

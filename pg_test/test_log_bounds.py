@@ -90,8 +90,8 @@ def test_nothing_of_the_log_is_dumped_but_its_subscriptions_are(make_cluster):
     db.sql("CALL pushy.subscription_wait('s', '20 s')")
     dump = db.cluster.run("pg_dump", *db.cluster._where(), "-d", db.name, "-f", db.cluster.folder / "dump.sql")
     text = (db.cluster.folder / "dump.sql").read_text()
-    assert "COPY pushy.subscription " in text
-    assert "COPY pushy.log_" not in text and "COPY pushy.tick_" not in text, dump
+    assert "COPY pushy_internal.subscription " in text
+    assert "COPY pushy_internal.log_" not in text and "COPY pushy_internal.tick_" not in text, dump
     other = db.cluster.database("restored", extension=False)
     db.cluster.psql("restored", text)
     assert other.rows("SELECT name, resync FROM pushy.subscriptions") == [("s", True)]

@@ -31,7 +31,7 @@ def test_a_disk_that_is_full_holds_jobs_up_charges_nobody_and_fills_no_log(machi
     db.wait_until_told("q", r"tried again in ([3-9]|\d\d)\.\d s")
     said = [line for line in db.cluster.log.since(since).splitlines() if "pushy" in line and "LOG" in line or "No space" in line]
     machine.empty_disk()
-    db.wait_until("SELECT count(*) FROM pushy.live_job", 0, 90)
+    db.wait_until("SELECT count(*) FROM pushy_internal.live_job", 0, 90)
     assert db.rows("SELECT state, attempt, count(*) FROM pushy.jobs GROUP BY 1, 2") == [("completed", 1, len(jobs))]
     assert db.rows("SELECT * FROM pushy.failures") == []
     assert 0 < len(said) < 20, said
@@ -112,7 +112,7 @@ def test_what_waits_for_a_moment_does_not_wait_for_hours_when_the_clock_is_set_b
     db = make_cluster().database()
     db.sql("""CREATE FUNCTION fail() RETURNS void LANGUAGE sql AS 'SELECT 1 / 0';
               SELECT pushy.queue_register('q', 'fail()', max_attempts => 1);
-              ALTER TABLE pushy.failure RENAME TO elsewhere""")
+              ALTER TABLE pushy_internal.failure RENAME TO elsewhere""")
     job = db.value("SELECT pushy.enqueue('q')")
     db.wait_until_told("q", r"tried again in ([3-9]|\d\d)\.\d s")
     machine.set_clock_ahead(-DAY)

@@ -89,7 +89,7 @@ PLACES = {"home_database", "home_extension", "database", "extension"}
 def test_every_reference_is_listed(db):
     found = {name for name, in db.rows("""
         SELECT c.relname || '.' || a.attname FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
-         WHERE c.relnamespace = 'pushy'::regnamespace AND c.relkind = 'r' AND a.attnum > 0
+         WHERE c.relnamespace = ANY (ARRAY['pushy', 'pushy_internal']::regnamespace[]) AND c.relkind = 'r' AND a.attnum > 0
            AND NOT EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = c.oid)
            AND (a.atttypid IN ('oid'::regtype, 'oid[]'::regtype, 'regrole'::regtype, 'regclass'::regtype) OR a.attname = 'queue_id')
            AND NOT (c.relname = 'queue' AND a.attname = 'queue_id')""")}
@@ -160,7 +160,7 @@ def test_a_grantee_of_a_queue(shop, fate):
     else:
         # By its name it can still be cleared away.
         shop.sql(f"SELECT pushy.queue_revoke('q', '{name}', 'monitor')")
-        assert shop.value("SELECT count(*) FROM pushy.queue_acl") == 2
+        assert shop.value("SELECT count(*) FROM pushy_internal.queue_acl") == 2
 
 
 @pytest.mark.parametrize("fate", FATES)
@@ -365,11 +365,11 @@ def test_a_subscription_whose_queue_is_anothers_feeds_nothing_and_says_so(fed):
 def test_a_number_that_something_still_holds_is_given_to_no_queue(shop):
     """A restore of some of the tables, or a sequence set back."""
     shop.sql("SELECT pushy.queue_register('a', 'note(jsonb)')")
-    number = shop.value("SELECT queue_id FROM pushy.queue")
-    shop.sql(f"SELECT setval('pushy.queue_id_seq', {number}, false);"
-             f"INSERT INTO pushy.queue_acl VALUES ({number + 1}, 0, 'public', 'monitor')")
+    number = shop.value("SELECT queue_id FROM pushy_internal.queue")
+    shop.sql(f"SELECT setval('pushy_internal.queue_id_seq', {number}, false);"
+             f"INSERT INTO pushy_internal.queue_acl VALUES ({number + 1}, 0, 'public', 'monitor')")
     shop.sql("SELECT pushy.queue_register('b', 'note(jsonb)')")
-    assert shop.value("SELECT queue_id FROM pushy.queue WHERE queue = 'b'") == number + 2
+    assert shop.value("SELECT queue_id FROM pushy_internal.queue WHERE queue = 'b'") == number + 2
 
 
 # -- a copy -------------------------------------------------------------------------------------------------------

@@ -93,7 +93,7 @@ def test_a_role_has_in_a_copy_what_it_had_and_its_namesake_nothing(shop, make_cl
         assert having(copy) == set()
         assert resumed.keys() == {"owned", "run", "w on public.t", "channel kept", "subscription s"}
         assert all("does not exist" in reason for reason in resumed.values()), resumed
-        assert copy.value("SELECT count(*) FROM pushy.queue_acl") == 0
+        assert copy.value("SELECT count(*) FROM pushy_internal.queue_acl") == 0
         copy.sql("SELECT pushy.queue_register('owned', 'ops.work()')")
         assert copy.value("SELECT owner FROM pushy.queues WHERE queue = 'owned'") == "postgres"
     else:
@@ -120,7 +120,7 @@ def test_what_is_shown_of_roles_that_are_gone_names_no_namesake(shop, make_clust
 
 def test_a_subscription_that_another_cluster_has_taken_in_is_its_owners_and_not_of_who_has_the_number(shop, make_cluster):
     copy = copied(shop, "another cluster", make_cluster)
-    copy.sql("UPDATE pushy.subscription SET owner = 'one'::regrole")
+    copy.sql("UPDATE pushy_internal.subscription SET owner = 'one'::regrole")
     with copy.connect(user="reader") as session:
         cursor = session.execute("SELECT cursor FROM pushy.subscription_read('s')").fetchone()[0]
         assert session.execute("SELECT pushy.subscription_ack('s', %s)", (cursor,)).fetchone() == (True,)

@@ -179,7 +179,7 @@ def test_a_session_goes_by_what_was_declared_last(db, role, declaration, isolati
         (owner if part == "subscription" else db.main).execute(parts[part])
     state, job = before(setup), 0
     if state.queue:
-        db.sql("SELECT setval('pushy.position_seq', 1000000)")  # no job of another extension has its number
+        db.sql("SELECT setval('pushy_internal.position_seq', 1000000)")  # no job of another extension has its number
         job = db.value("SELECT pushy.enqueue('q')")
         db.job_wait(job)
 

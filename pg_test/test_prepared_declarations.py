@@ -11,7 +11,7 @@ from harness.gate import Gate
 from harness.waiting import wait_for
 
 PLACES = 64
-QUEUE = "SELECT jsonb_agg(to_jsonb(q) - 'changed_at' - 'queue_id') FROM pushy.queue q WHERE queue = '{name}'"
+QUEUE = "SELECT jsonb_agg(to_jsonb(q) - 'changed_at' - 'queue_id') FROM pushy_internal.queue q WHERE queue = '{name}'"
 JOBS = "SELECT jsonb_agg(jsonb_build_array(id, state, attempt) ORDER BY id) FROM pushy.jobs WHERE queue = '{name}'"
 REGISTER = "SELECT pushy.queue_register('{name}', 'work(jsonb)', concurrency => 1)"
 PAUSED = REGISTER + "; SELECT pushy.queue_pause('{name}')"
@@ -39,7 +39,7 @@ DECLARATIONS = {
     "drop_force": Declaration("SELECT pushy.queue_drop('{name}', force => true)", PAUSED + "; SELECT pushy.enqueue('{name}')", event="drop"),
     "drop_and_register": Declaration("SELECT pushy.queue_drop('{name}'); " + REGISTER.replace("1)", "3)"), event="drop"),
     "grant": Declaration("SELECT pushy.queue_grant('{name}', 'pg_monitor', 'enqueue')",
-                         seen="SELECT count(*) FROM pushy.queue_acl a JOIN pushy.queue q USING (queue_id) WHERE q.queue = '{name}'"),
+                         seen="SELECT count(*) FROM pushy_internal.queue_acl a JOIN pushy_internal.queue q USING (queue_id) WHERE q.queue = '{name}'"),
     "cancel": Declaration("SELECT pushy.job_cancel(" + JOB + ")", PAUSED + "; SELECT pushy.enqueue('{name}')", JOBS, event="cancel"),
     "cancel_later": Declaration("SELECT pushy.job_cancel(" + JOB + ")", PAUSED + "; SELECT pushy.enqueue('{name}', delay => '1 day')", JOBS,
                                 event="cancel"),
@@ -74,7 +74,7 @@ def prepare(db, name: str, declaration: Declaration):
 
 def fill_places(db) -> None:
     """Every place that no queue has is free, and there is no other."""
-    there = db.value("SELECT count(*) FROM pushy.queue")
+    there = db.value("SELECT count(*) FROM pushy_internal.queue")
 
     def register_rest() -> str:
         try:
@@ -83,7 +83,7 @@ def fill_places(db) -> None:
             return str(error)
         return ""
     wait_for("a place for each queue", register_rest, lambda refused: refused == "")
-    assert db.value("SELECT count(*) FROM pushy.queue") == PLACES
+    assert db.value("SELECT count(*) FROM pushy_internal.queue") == PLACES
     with pytest.raises(psycopg.Error, match="no room"):
         db.sql("SELECT pushy.queue_register('one too many', 'work(jsonb)')")
 
@@ -117,7 +117,7 @@ def test_each_declaration_can_be_prepared(make_cluster, end, restart):
     told = [json.loads(notice.payload) for notice in ear.heard[:-1]]
     assert sorted({(event["event"], event["queue"]) for event in told if event["queue"] != "drop_and_register" or event["event"] == "drop"}) == expected
     # What may run does, what may not does not.
-    queues = dict(db.rows("SELECT queue, NOT paused FROM pushy.queue"))
+    queues = dict(db.rows("SELECT queue, NOT paused FROM pushy_internal.queue"))
     jobs = {name: db.value("SELECT pushy.enqueue(%s)", name) for name in queues}
     for name, runs in queues.items():
         if runs:
@@ -151,7 +151,7 @@ def test_the_cancel_of_a_job_that_runs_can_be_prepared(cluster, end, restart):
     db.sql(f"{end} PREPARED 'cancels'")
     ended = db.job_wait(job)
     assert (ended["state"], ended["attempt"]) == (("cancelled", 0) if end == "COMMIT" else ("completed", 1))
-    assert db.value("SELECT count(*) FROM pushy.promised_cancel") == 0
+    assert db.value("SELECT count(*) FROM pushy_internal.promised_cancel") == 0
 
 
 def test_what_was_prepared_and_undone_again_and_again_takes_no_place(make_cluster):

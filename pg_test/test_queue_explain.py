@@ -167,11 +167,11 @@ def test_executors_that_do_not_come_up_are_told_with_the_next_try(make_cluster):
 
 
 def test_a_queue_that_waits_for_the_server_is_told_with_the_next_try(fine):
-    fine.sql("SELECT pushy.queue_pause('q'); SELECT pushy.enqueue('q'); ALTER TABLE pushy.live_job RENAME COLUMN strikes TO something")
+    fine.sql("SELECT pushy.queue_pause('q'); SELECT pushy.enqueue('q'); ALTER TABLE pushy_internal.live_job RENAME COLUMN strikes TO something")
     end_executors(fine)
     fine.sql("SELECT pushy.queue_resume('q')")
     fine.wait_until_told("q", "they are tried again in")
-    fine.sql("ALTER TABLE pushy.live_job RENAME COLUMN something TO strikes")
+    fine.sql("ALTER TABLE pushy_internal.live_job RENAME COLUMN something TO strikes")
     fine.jobs_wait("q")
 
 
@@ -249,7 +249,7 @@ def test_nobody_is_about_to_take_up_the_due_jobs_of_a_queue_that_stands_still(db
     with db.cluster.connect() as admin:
         admin.execute(f"CREATE DATABASE {copy.name} TEMPLATE {db.name}")
     try:
-        copy.sql("UPDATE pushy.live_job SET state = 's', position = NULL, run_at = clock_timestamp() - interval '1 s'")
+        copy.sql("UPDATE pushy_internal.live_job SET state = 's', position = NULL, run_at = clock_timestamp() - interval '1 s'")
         said = str(copy.rows("SELECT reason FROM pushy.queue_explain('q')"))
         assert "resume_after_restore" in str(explained(copy)) and "about to take them up" not in said
         copy.sql("SELECT pushy.resume_after_restore()")

@@ -132,11 +132,11 @@ def test_a_stranger_cannot_touch_a_queue(work, role, statement):
 
 def test_a_stranger_cannot_resume_after_a_restore(work, role):
     """Each role resumes what is its own; of the rest it is told nothing."""
-    work.sql("SELECT pushy.queue_register('q', 'work'); UPDATE pushy.queue SET home_database = 1")
+    work.sql("SELECT pushy.queue_register('q', 'work'); UPDATE pushy_internal.queue SET home_database = 1")
     stranger = work.connect(role())
     assert stranger.execute("SELECT * FROM pushy.resume_after_restore()").fetchall() == []
     refused(stranger, "SELECT pushy.queue_resume('q')", "42501", "must be owner of queue")
-    assert work.value("SELECT home_database FROM pushy.queue") == 1
+    assert work.value("SELECT home_database FROM pushy_internal.queue") == 1
 
 
 def test_a_member_registers_again_and_the_owner_stays(work, role):
@@ -231,8 +231,8 @@ def test_views_show_a_role_its_own_and_no_more(work, role):
     assert session.execute("SELECT count(*) FROM pushy.queues").fetchone() == (2,)
     assert session.execute("SELECT count(*) FROM pushy.jobs").fetchone() == (1,)
     for queue, rows in ((alice, 1), (bob, 0)):
-        assert len(session.execute(f"SELECT * FROM pushy.queue_statistics('of {queue}')").fetchall()) == rows
-    assert session.execute(f"SELECT pushy.queue_running('of {alice}'), pushy.queue_running('of {bob}')").fetchone() == (0, None)
+        assert len(session.execute(f"SELECT * FROM pushy_internal.queue_statistics('of {queue}')").fetchall()) == rows
+    assert session.execute(f"SELECT pushy_internal.queue_running('of {alice}'), pushy_internal.queue_running('of {bob}')").fetchone() == (0, None)
     refused(session, f"SELECT * FROM pushy.queue_explain('of {bob}')", "42501", "monitor")
 
 
@@ -253,8 +253,8 @@ def test_a_condition_of_the_asker_never_sees_rows_that_are_hidden(work, role):
 def test_nobody_reads_or_writes_a_table(work, role):
     session = work.connect(role())
     for table in ("queue", "queue_acl", "live_job", "finished_job", "failure"):
-        refused(session, f"SELECT FROM pushy.{table}", "42501")
-        refused(session, f"DELETE FROM pushy.{table}", "42501")
+        refused(session, f"SELECT FROM pushy_internal.{table}", "42501")
+        refused(session, f"DELETE FROM pushy_internal.{table}", "42501")
 
 
 # -- what changes under a queue ----------------------------------------------------------------------------------

@@ -113,24 +113,24 @@ def check(target: Database, what: str) -> None:
 
     def write(wanted: set) -> None:
         for table in tables:
-            before = target.value("SELECT coalesce(max(id), 0) FROM pushy.live_job")
+            before = target.value("SELECT coalesce(max(id), 0) FROM pushy_internal.live_job")
             try:
                 target.sql(WRITES[table])
             except psycopg.Error as error:
                 raise AssertionError(f"{what}: a write of {table} failed: {error}") from error
-            told = {args.get("watch", "u.statement") for args, in target.rows("SELECT args FROM pushy.live_job WHERE id > %s", before)}
+            told = {args.get("watch", "u.statement") for args, in target.rows("SELECT args FROM pushy_internal.live_job WHERE id > %s", before)}
             assert told == {f"{of}.{name}" for of, name in wanted if of == table}, f"{what}: {table} told {told}, {watches()}"
 
     def active() -> set:
         return {watch for watch, state in watches().items() if state == "active"}
-    write(active() if target.value("SELECT count(*) FROM pushy.queue") else set())
+    write(active() if target.value("SELECT count(*) FROM pushy_internal.queue") else set())
     for name, resumed, reason in target.rows("SELECT * FROM pushy.resume_after_restore()"):
         if " on " in name and resumed:
             watch, table = name.split(" on public.")
             assert (table, watch) in active(), f"{what}: {name} is said to be resumed, and is not: {watches()}"
         else:
             assert resumed or reason, (what, name)
-    if not target.value("SELECT count(*) FROM pushy.queue"):
+    if not target.value("SELECT count(*) FROM pushy_internal.queue"):
         target.sql("DROP FUNCTION IF EXISTS note; DROP TABLE IF EXISTS ledger"), target.sql(LEDGER)
         target.sql("SELECT pushy.queue_register('q', 'note(jsonb)'), pushy.queue_pause('q'), pushy.queue_grant('q', 'public', 'enqueue')")
     write(active())
@@ -209,7 +209,7 @@ def test_numbers_of_watches_that_a_restore_has_set_back_are_passed_over(db):
     db.sql("CREATE TABLE t (id int PRIMARY KEY)")
     for name in ("a", "b", "c"):
         db.sql("SELECT pushy.watch('t', name => %s)", name)
-    db.sql("SELECT setval('pushy.watch_id_seq', 1)")
+    db.sql("SELECT setval('pushy_internal.watch_id_seq', 1)")
     db.sql("SELECT pushy.watch('t', name => 'd')")
     assert db.rows("SELECT name, state FROM pushy.watches ORDER BY 1") == [(name, "active") for name in "abcd"]
 

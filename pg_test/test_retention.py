@@ -30,7 +30,7 @@ def fill_a_window(db, queue="q"):
     """Runs jobs until some are in a table of a window, which the scheduler assigns meanwhile; its name."""
     used = set(members(db))
     enqueue(db, queue=queue)
-    db.wait_until("SELECT count(*) FROM pushy.rotation", lambda count: count > len(used))
+    db.wait_until("SELECT count(*) FROM pushy_internal.rotation", lambda count: count > len(used))
     [member] = set(members(db)) - used
     enqueue(db, queue=queue)
     assert rows_in(db, member) >= MANY
@@ -38,43 +38,43 @@ def fill_a_window(db, queue="q"):
 
 
 def members(db):
-    return [member for member, in db.rows("SELECT member::text FROM pushy.rotation ORDER BY removes_after")]
+    return [member for member, in db.rows("SELECT member::text FROM pushy_internal.rotation ORDER BY removes_after")]
 
 
 def rows_in(db, table):
-    return db.value(f"SELECT count(*) FROM ONLY pushy.{table}")
+    return db.value(f"SELECT count(*) FROM ONLY pushy_internal.{table}")
 
 
 def end(db, *tables):
     """Lets the time of windows be over."""
-    db.sql("UPDATE pushy.rotation SET removes_after = now() WHERE member::text = ANY (%s)", list(tables))
+    db.sql("UPDATE pushy_internal.rotation SET removes_after = now() WHERE member::text = ANY (%s)", list(tables))
 
 
 def wake_scheduler(db):
     """A job that becomes due makes the scheduler look at all its times. This one leaves nothing."""
     db.sql("SELECT pushy.queue_register('wake', 'note(jsonb)', keep_completed => '0'); "
            "SELECT pushy.enqueue('wake', '0', delay => '10 ms')")
-    db.wait_until("SELECT count(*) FROM pushy.live_job", 0)
+    db.wait_until("SELECT count(*) FROM pushy_internal.live_job", 0)
 
 
 def test_completed_jobs_go_to_the_table_of_their_window_and_are_seen_as_before(db):
     member = fill_a_window(db)
-    job, at, expires = db.rows(f"SELECT id, finished_at, expires_at FROM ONLY pushy.{member} ORDER BY id LIMIT 1")[0]
+    job, at, expires = db.rows(f"SELECT id, finished_at, expires_at FROM ONLY pushy_internal.{member} ORDER BY id LIMIT 1")[0]
     assert db.job(job)["state"] == "completed" and db.job_wait(job)["finished_at"] == at
     assert db.value("SELECT count(*) FROM pushy.jobs WHERE state = 'completed'") == 2 * MANY
-    late = db.value("SELECT removes_after - %s FROM pushy.rotation WHERE member = %s", expires, member)
+    late = db.value("SELECT removes_after - %s FROM pushy_internal.rotation WHERE member = %s", expires, member)
     assert 0 <= late.days < 10
     assert rows_in(db, member) + rows_in(db, "finished_job") == 2 * MANY
 
 
 def test_a_window_that_is_over_is_emptied_as_a_whole_and_its_table_used_again(db):
     member = fill_a_window(db)
-    file = db.value("SELECT pg_relation_filenode(%s::regclass)", f"pushy.{member}")
+    file = db.value("SELECT pg_relation_filenode(%s::regclass)", f"pushy_internal.{member}")
     end(db, member)
     wake_scheduler(db)
-    db.wait_until("SELECT count(*) FROM pushy.rotation", 0)
+    db.wait_until("SELECT count(*) FROM pushy_internal.rotation", 0)
     assert rows_in(db, member) == 0
-    assert db.value("SELECT pg_relation_filenode(%s::regclass)", f"pushy.{member}") != file, "truncated, not deleted from"
+    assert db.value("SELECT pg_relation_filenode(%s::regclass)", f"pushy_internal.{member}") != file, "truncated, not deleted from"
     # Executors have it in their caches as the one to write to: they notice. One job alone has no time to be given another table.
     enqueue(db, 1)
     assert rows_in(db, member) == 0
@@ -92,10 +92,10 @@ def test_a_table_that_somebody_reads_is_emptied_later_and_nobody_waits_for_it(db
                       "UNION ALL SELECT 'idle' LIMIT 1", "idle")
         # Nobody stands in the queue for its lock: others read it meanwhile.
         assert rows_in(db, member) == before
-        assert db.value("SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = %s::regclass", f"pushy.{member}") == 0
+        assert db.value("SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = %s::regclass", f"pushy_internal.{member}") == 0
         reader.rollback()
     wake_scheduler(db)
-    db.wait_until(f"SELECT count(*) FROM ONLY pushy.{member}", 0)
+    db.wait_until(f"SELECT count(*) FROM ONLY pushy_internal.{member}", 0)
 
 
 def test_jobs_that_failed_before_are_removed_with_their_failures(db):
@@ -106,18 +106,18 @@ def test_jobs_that_failed_before_are_removed_with_their_failures(db):
     job = db.value("SELECT pushy.enqueue('flaky')")
     assert db.job_wait(job)["attempt"] == 2
     wake_scheduler(db)
-    db.wait_until("SELECT count(*) FROM pushy.finished_job WHERE attempt > 1", 0)
-    assert db.value("SELECT count(*) FROM pushy.failure") == 0
+    db.wait_until("SELECT count(*) FROM pushy_internal.finished_job WHERE attempt > 1", 0)
+    assert db.value("SELECT count(*) FROM pushy_internal.failure") == 0
     assert members(db) == [member]
 
 
 def test_a_job_of_a_window_runs_again(db):
     member = fill_a_window(db)
-    job = db.value(f"SELECT max(id) FROM ONLY pushy.{member}")
+    job = db.value(f"SELECT max(id) FROM ONLY pushy_internal.{member}")
     assert db.value("SELECT pushy.job_retry(%s)", job)
     seen = db.job_wait(job)
     assert (seen["state"], seen["attempt"]) == ("completed", 2)
-    assert db.value("SELECT tableoid::regclass::text FROM pushy.finished_job WHERE id = %s", job) == "pushy.finished_job"
+    assert db.value("SELECT tableoid::regclass::text FROM pushy_internal.finished_job WHERE id = %s", job) == "pushy_internal.finished_job"
 
 
 def test_a_dropped_queue_takes_its_jobs_out_of_windows(db):
@@ -130,7 +130,7 @@ def test_another_length_of_keeping_has_windows_of_its_own(db):
     db.sql("SELECT pushy.queue_register('long', 'note(jsonb)', keep_completed => '800 days')")
     short, long = fill_a_window(db), fill_a_window(db, "long")
     assert members(db) == [short, long]
-    ends = db.value("SELECT removes_after - now() FROM pushy.rotation WHERE member = %s", long)
+    ends = db.value("SELECT removes_after - now() FROM pushy_internal.rotation WHERE member = %s", long)
     assert 800 <= ends.days <= 900
     db.sql("SELECT pushy.queue_alter('q', keep_completed => '800 days')")
     before = rows_in(db, long)
@@ -139,8 +139,8 @@ def test_another_length_of_keeping_has_windows_of_its_own(db):
 
 
 def test_when_all_tables_are_taken_jobs_are_kept_in_the_parent(db):
-    db.sql("INSERT INTO pushy.rotation SELECT 'pushy.finished_job', c.relname, 'infinity' "
-           "FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE inhparent = 'pushy.finished_job'::regclass")
+    db.sql("INSERT INTO pushy_internal.rotation SELECT 'pushy_internal.finished_job', c.relname, 'infinity' "
+           "FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE inhparent = 'pushy_internal.finished_job'::regclass")
     end_executors(db)
     for _ in range(3):
         enqueue(db)
@@ -156,24 +156,24 @@ def test_windows_go_on_after_a_restart(make_cluster):
     assert rows_in(db, member) == before + MANY
     end(db, member)
     db.cluster.restart()
-    db.wait_until("SELECT count(*) FROM pushy.rotation", 0)
+    db.wait_until("SELECT count(*) FROM pushy_internal.rotation", 0)
     assert rows_in(db, member) == 0
 
 
 def test_what_a_restore_brings_into_a_window_expires_with_its_newest_row(db):
     member = fill_a_window(db)
-    newest = db.value(f"SELECT max(expires_at) FROM ONLY pushy.{member}")
+    newest = db.value(f"SELECT max(expires_at) FROM ONLY pushy_internal.{member}")
     copy, _ = restore(db.cluster, dump(db), f"{db.name}_copy")
     assert copy.value("SELECT count(*) FROM pushy.jobs") == 2 * MANY
     # A scheduler of the copy takes the window over, now or when it is told to look.
     copy.sql("SELECT pushy.resume_after_restore()")
-    copy.wait_until("SELECT max(removes_after) FROM pushy.rotation", newest)
+    copy.wait_until("SELECT max(removes_after) FROM pushy_internal.rotation", newest)
     end(copy, member)
     wake_scheduler(copy)
-    copy.wait_until("SELECT count(*) FROM pushy.rotation", 0)
+    copy.wait_until("SELECT count(*) FROM pushy_internal.rotation", 0)
     copy.drop()
 
 
 def test_no_role_but_the_owner_may_read_a_window(db, role):
     with db.connect(user=role()) as session, pytest.raises(psycopg.errors.InsufficientPrivilege):
-        session.execute("SELECT * FROM pushy.finished_job_00")
+        session.execute("SELECT * FROM pushy_internal.finished_job_00")

@@ -10,7 +10,7 @@ ESCAPES = [
     "RESET ROLE", "RESET SESSION AUTHORIZATION", "SET SESSION AUTHORIZATION DEFAULT", "SET SESSION AUTHORIZATION postgres",
     "SET ROLE postgres", "SET ROLE NONE", "SET LOCAL ROLE NONE", "SELECT set_config('role', 'postgres', false)",
     "SELECT set_config('session_authorization', 'postgres', false)", "SELECT set_config('is_superuser', 'on', false)",
-    "UPDATE pushy.queue SET run_as = 10", "INSERT INTO pushy.queue_acl VALUES (1, 0, 'public', 'work')",
+    "UPDATE pushy_internal.queue SET run_as = 10", "INSERT INTO pushy_internal.queue_acl VALUES (1, 0, 'public', 'work')",
     "SELECT pushy.queue_alter(queue => 'admin', handler => 'steal()')", "SELECT pushy.queue_run('admin')",
     "COPY (SELECT 1) TO PROGRAM 'true'", "ALTER SYSTEM SET pushy.enabled = off", "LOAD 'pushy'",
 ]
@@ -55,7 +55,7 @@ def test_a_handler_stays_its_role(tenant, attempt):
     run(tenant)
     only_the_tenant_was_seen(tenant, "after")
     assert tenant.value("SELECT rolsuper FROM pg_roles WHERE rolname = %s", tenant.tenant) is False
-    assert tenant.value("SELECT handler FROM pushy.queue WHERE queue = 'admin'") == "public.harmless()"
+    assert tenant.value("SELECT handler FROM pushy_internal.queue WHERE queue = 'admin'") == "public.harmless()"
 
 
 def test_a_deferred_trigger_at_commit_runs_as_the_role(tenant):
@@ -184,20 +184,20 @@ def test_a_planted_schema_of_the_same_name_is_not_the_extensions(tenant, role):
 
 @pytest.mark.parametrize("privilege", ["TRIGGER", "REFERENCES", "INSERT", "UPDATE", "DELETE", "TRUNCATE", "SELECT"])
 def test_no_table_of_pushys_can_be_touched(tenant, privilege):
-    assert tenant.rows("SELECT oid::regclass::text FROM pg_class WHERE relnamespace = 'pushy'::regnamespace AND relkind = 'r' "
+    assert tenant.rows("SELECT oid::regclass::text FROM pg_class WHERE relnamespace = ANY (ARRAY['pushy', 'pushy_internal']::regnamespace[]) AND relkind = 'r' "
                        "AND has_table_privilege(%s, oid, %s)", tenant.tenant, privilege) == []
 
 
 def test_a_trigger_or_a_foreign_key_on_a_table_of_pushys_is_refused(tenant):
     tenant.as_tenant.execute("CREATE FUNCTION mine.spy() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'")
-    for statement in ("CREATE TRIGGER spy BEFORE INSERT ON pushy.live_job FOR EACH ROW EXECUTE FUNCTION mine.spy()",
-                      "CREATE TABLE mine.child (id bigint REFERENCES pushy.live_job)",
-                      "CREATE RULE spy AS ON INSERT TO pushy.queue DO NOTHING",
-                      "CREATE POLICY spy ON pushy.queue USING (true)",
-                      "CREATE INDEX ON pushy.live_job ((mine.spy()))",
-                      "ALTER TABLE pushy.live_job ADD COLUMN x int",
-                      "CREATE TABLE mine.heir () INHERITS (pushy.live_job)",
-                      "DO 'BEGIN LOCK TABLE pushy.live_job; END'", "CREATE FUNCTION pushy.mine() RETURNS int LANGUAGE sql AS 'SELECT 1'"):
+    for statement in ("CREATE TRIGGER spy BEFORE INSERT ON pushy_internal.live_job FOR EACH ROW EXECUTE FUNCTION mine.spy()",
+                      "CREATE TABLE mine.child (id bigint REFERENCES pushy_internal.live_job)",
+                      "CREATE RULE spy AS ON INSERT TO pushy_internal.queue DO NOTHING",
+                      "CREATE POLICY spy ON pushy_internal.queue USING (true)",
+                      "CREATE INDEX ON pushy_internal.live_job ((mine.spy()))",
+                      "ALTER TABLE pushy_internal.live_job ADD COLUMN x int",
+                      "CREATE TABLE mine.heir () INHERITS (pushy_internal.live_job)",
+                      "DO 'BEGIN LOCK TABLE pushy_internal.live_job; END'", "CREATE FUNCTION pushy.mine() RETURNS int LANGUAGE sql AS 'SELECT 1'"):
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             tenant.as_tenant.execute(statement)
 
@@ -237,7 +237,7 @@ def test_a_flood_does_not_starve_another_role(make_cluster, executors):
             job = other.execute("SELECT pushy.enqueue('q')").fetchone()[0]
             done = db.job_wait(job)
             assert (done["started_at"] - done["run_at"]).total_seconds() < 3, done
-        assert db.value("SELECT count(*) FROM pushy.live_job") > 0, "the flood is still there"
+        assert db.value("SELECT count(*) FROM pushy_internal.live_job") > 0, "the flood is still there"
         flood.execute("SELECT pushy.queue_drop('flood', force => true)")
 
 
@@ -252,8 +252,8 @@ def test_default_privileges_of_the_installer_give_nobody_anything_of_pushys(db, 
         CREATE EXTENSION pushy""")
     given = db.rows("""
         SELECT o.name, a.privilege_type
-          FROM (SELECT c.relname::text AS name, c.relacl AS acl FROM pg_class c WHERE c.relnamespace = 'pushy'::regnamespace
-                UNION ALL SELECT p.proname, p.proacl FROM pg_proc p WHERE p.pronamespace = 'pushy'::regnamespace
+          FROM (SELECT c.relname::text AS name, c.relacl AS acl FROM pg_class c WHERE c.relnamespace = ANY (ARRAY['pushy', 'pushy_internal']::regnamespace[])
+                UNION ALL SELECT p.proname, p.proacl FROM pg_proc p WHERE p.pronamespace = ANY (ARRAY['pushy', 'pushy_internal']::regnamespace[])
                 UNION ALL SELECT 'job', t.typacl FROM pg_type t WHERE t.oid = 'pushy.job'::regtype) o, aclexplode(o.acl) a
          WHERE a.grantee = %s::regrole""", tenant)
     assert given == []
@@ -263,10 +263,10 @@ def test_default_privileges_of_the_installer_give_nobody_anything_of_pushys(db, 
 def test_nobody_puts_a_trigger_on_a_table_of_pushys_whatever_was_granted(db, role):
     """It would run with the rights of the tables' owner."""
     tenant = role()
-    db.sql(f"CREATE SCHEMA s AUTHORIZATION {tenant}; GRANT ALL ON ALL TABLES IN SCHEMA pushy TO {tenant}")
+    db.sql(f"CREATE SCHEMA s AUTHORIZATION {tenant}; GRANT ALL ON ALL TABLES IN SCHEMA pushy, pushy_internal TO {tenant}")
     with db.connect(user=tenant) as session:
         session.execute("CREATE FUNCTION s.f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'")
-        tables = [name for name, in db.rows("SELECT oid::regclass::text FROM pg_class WHERE relkind IN ('r', 'v') AND relnamespace = 'pushy'::regnamespace")]
+        tables = [name for name, in db.rows("SELECT oid::regclass::text FROM pg_class WHERE relkind IN ('r', 'v') AND relnamespace = ANY (ARRAY['pushy', 'pushy_internal']::regnamespace[])")]
         for table in tables:
             for kind in ("TRIGGER a AFTER INSERT", "CONSTRAINT TRIGGER b AFTER UPDATE"):
                 with pytest.raises(psycopg.errors.InsufficientPrivilege):

@@ -32,12 +32,12 @@ SAID = {
 
 def calls(db, victim: str, jobs: list[int]) -> list[str]:
     """With each combination of what must be said, then with each thing more that can be."""
-    tables = [f"pushy.{name}" for name, in db.rows(
-        "SELECT relname FROM pg_class WHERE relnamespace = 'pushy'::regnamespace AND relkind = 'r' ORDER BY relname")]
+    tables = [name for name, in db.rows(
+        "SELECT oid::regclass::text FROM pg_class WHERE relnamespace = ANY (ARRAY['pushy', 'pushy_internal']::regnamespace[]) AND relkind = 'r' ORDER BY relname")]
     found = []
     for oid, name, kind, names, types, defaults in db.rows("""
-            SELECT oid, proname, prokind, coalesce(proargnames, '{}')::text[], proargtypes::regtype[]::text[], pronargdefaults FROM pg_proc
-             WHERE pronamespace = 'pushy'::regnamespace AND prorettype <> 'trigger'::regtype ORDER BY oid::regprocedure::text"""):
+            SELECT oid, format('%%I.%%I', pronamespace::regnamespace, proname), prokind, coalesce(proargnames, '{}')::text[], proargtypes::regtype[]::text[], pronargdefaults FROM pg_proc
+             WHERE pronamespace = ANY (ARRAY['pushy', 'pushy_internal']::regnamespace[]) AND prorettype <> 'trigger'::regtype ORDER BY oid::regprocedure::text"""):
         names = names[:len(types)]
 
         def said(argument: str, type_: str) -> list[str]:
@@ -56,7 +56,7 @@ def calls(db, victim: str, jobs: list[int]) -> list[str]:
         ways = [list(way) for way in itertools.product(*must)]
         for argument, type_ in list(zip(names, types))[len(types) - defaults:]:
             ways += [[*way, more] for way in itertools.product(*must) for more in said(argument, type_)]
-        found += [f"{'CALL' if kind == 'p' else 'SELECT'} pushy.{name}({', '.join(way)})" for way in ways]
+        found += [f"{'CALL' if kind == 'p' else 'SELECT'} {name}({', '.join(way)})" for way in ways]
     return found
 
 
@@ -65,7 +65,7 @@ def two(db, role):
     """A stranger's session, and every call of hers; the victim has something of each kind."""
     victim, stranger = role(), role()
     v = "v"
-    db.sql(f"CREATE SCHEMA v AUTHORIZATION {victim}; GRANT USAGE ON SCHEMA v TO PUBLIC; CREATE EXTENSION pgrowlocks")
+    db.sql(f"CREATE SCHEMA v AUTHORIZATION {victim}; GRANT USAGE ON SCHEMA v, pushy_internal TO PUBLIC; CREATE EXTENSION pgrowlocks")
     with db.connect(user=victim) as session:
         for statement in (
             "CREATE FUNCTION v.f() RETURNS void LANGUAGE sql AS ''",
@@ -81,7 +81,7 @@ def two(db, role):
             "SELECT pushy.enqueue('v_q')")]
         session.execute("SELECT pushy.job_cancel(%s)", [ids[-1]])
     # As a restore leaves them.
-    db.sql("UPDATE pushy.queue SET home_database = 1 WHERE queue = 'v_away'")
+    db.sql("UPDATE pushy_internal.queue SET home_database = 1 WHERE queue = 'v_away'")
     return db.connect(user=stranger), calls(db, v, [*ids, 999_999])
 
 
@@ -89,7 +89,7 @@ def test_a_stranger_waits_for_nothing_that_its_owner_uses(db, two):
     """Each row is locked and each table is written meanwhile: whoever waits in line stops all who come later."""
     stranger, all_calls = two
     holder = db.connect(autocommit=False)
-    for table, in holder.execute("SELECT oid::regclass FROM pg_class WHERE relnamespace = 'pushy'::regnamespace AND relkind = 'r'").fetchall():
+    for table, in holder.execute("SELECT oid::regclass FROM pg_class WHERE relnamespace = ANY (ARRAY['pushy', 'pushy_internal']::regnamespace[]) AND relkind = 'r'").fetchall():
         holder.execute(f"SELECT FROM ONLY {table} FOR UPDATE")
     holder.execute("LOCK TABLE v.watched, v.bare IN ROW EXCLUSIVE MODE")
     holder.execute("SELECT * FROM pushy.subscription_read('v_sub')")
@@ -114,7 +114,7 @@ def test_a_stranger_comes_to_hold_nothing(db, two):
     stranger.autocommit = False
     pid = stranger.info.backend_pid
     tables = [name for name, in db.rows(
-        "SELECT oid::regclass::text FROM pg_class WHERE relnamespace = 'pushy'::regnamespace AND relkind = 'r'")]
+        "SELECT oid::regclass::text FROM pg_class WHERE relnamespace = ANY (ARRAY['pushy', 'pushy_internal']::regnamespace[]) AND relkind = 'r'")]
     rows = " UNION ALL ".join(f"SELECT '{table}', modes::text FROM pgrowlocks('{table}') WHERE {pid} = ANY (pids)" for table in tables)
     # What is counted per role is counted under a lock of the caller's own.
     own = f"(classid = 'pg_authid'::regclass AND objid = '{stranger.info.user}'::regrole) IS TRUE"

@@ -34,7 +34,7 @@ def planted(make_cluster):
     cluster = make_cluster({"pushy.max_executors": 4, "max_worker_processes": 20})
     db = cluster.database()
     db.sql("""
-        CREATE ROLE planter LOGIN; CREATE ROLE victim LOGIN; CREATE SCHEMA mine AUTHORIZATION planter;
+        CREATE ROLE planter LOGIN; CREATE ROLE victim LOGIN; GRANT USAGE ON SCHEMA pushy_internal TO planter, victim; CREATE SCHEMA mine AUTHORIZATION planter;
         CREATE TABLE t (id int PRIMARY KEY, v text); GRANT ALL ON t TO PUBLIC; GRANT CREATE, USAGE ON SCHEMA public TO PUBLIC;
         CREATE FUNCTION work(args jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
         BEGIN
@@ -82,7 +82,7 @@ def everything_of(db, run_as: str) -> dict[str, int]:
     ids = {name: db.value(f"SELECT pushy.enqueue('q', {rest})") for name, rest in {
         "job": "'1'", "soon": "'2', delay => '100 ms'", "later": "'3', delay => '1 day'", "failed": "'\"fail\"'", "keyed": "'4', unique_key => 'k'"}.items()}
     db.sql("SELECT pushy.enqueue('mine', '1'), pushy.enqueue('paused', '1')")
-    ids["notice"] = db.value("SELECT coalesce(min(id), 0) FROM pushy.oversize_notice")
+    ids["notice"] = db.value("SELECT coalesce(min(id), 0) FROM pushy_internal.oversize_notice")
     settle(db)
     return ids
 
@@ -90,12 +90,12 @@ def everything_of(db, run_as: str) -> dict[str, int]:
 def calls(db, ids: dict[str, int]) -> list[str]:
     """A call of every function and procedure, and a look into every view."""
     rows = db.rows("""
-        SELECT p.proname, p.prokind::text, ARRAY(SELECT t.typname::text FROM unnest(p.proargtypes) WITH ORDINALITY a (oid, n) JOIN pg_type t USING (oid) ORDER BY n)
+        SELECT p.pronamespace::regnamespace::text, p.proname, p.prokind::text, ARRAY(SELECT t.typname::text FROM unnest(p.proargtypes) WITH ORDINALITY a (oid, n) JOIN pg_type t USING (oid) ORDER BY n)
           FROM pg_proc p WHERE p.pronamespace::regnamespace::text LIKE 'pushy%' AND p.prorettype <> 'trigger'::regtype ORDER BY p.oid""")
     made = []
-    for name, kind, types in rows:
+    for schema, name, kind, types in rows:
         arguments = ARGUMENTS.get(name, ", ".join(GENERIC.get(type_, "NULL") for type_ in types)).format(**ids)
-        call = f"pushy.{name}({arguments})"
+        call = f"{schema}.{name}({arguments})"
         made.append((name, f"CALL {call}" if kind == "p" else f"SELECT {call}", f"SELECT * FROM {call}" if kind != "p" else None))
     order = {name: rank for rank, name in enumerate(FIRST, -len(FIRST))} | {name: rank for rank, name in enumerate(LAST, 1)}
     made.sort(key=lambda one: order.get(one[0], 0))

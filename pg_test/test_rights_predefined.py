@@ -75,7 +75,7 @@ def granted(db, role, roles) -> psycopg.Connection:
 
 def state(db) -> list:
     """What is in the tables that decide something."""
-    return [db.rows(f"SELECT * FROM pushy.{table} ORDER BY 1, 2")
+    return [db.rows(f"SELECT * FROM pushy_internal.{table} ORDER BY 1, 2")
             for table in ("queue", "queue_acl", "live_job", "finished_job", "watch", "rotation", "log_part")]
 
 
@@ -99,17 +99,17 @@ def test_the_owner_and_a_superuser_write_as_they_like(shop, role):
     """Also a role that is a member of the owner; the error is for the others only."""
     other = role("SUPERUSER")
     session = shop.connect(user=other)
-    session.execute("UPDATE pushy.queue SET priority = 4; TRUNCATE pushy.rotation; DELETE FROM pushy.queue_acl")
+    session.execute("UPDATE pushy_internal.queue SET priority = 4; TRUNCATE pushy_internal.rotation; DELETE FROM pushy_internal.queue_acl")
     member = role()
     shop.sql(f"GRANT postgres TO {member}")
-    shop.connect(user=member).execute("UPDATE pushy.queue SET priority = 3")
-    assert shop.rows("SELECT DISTINCT priority FROM pushy.queue") == [(3,)]
+    shop.connect(user=member).execute("UPDATE pushy_internal.queue SET priority = 3")
+    assert shop.rows("SELECT DISTINCT priority FROM pushy_internal.queue") == [(3,)]
     shop.sql(f"REVOKE postgres FROM {member}")
 
 
 def test_the_refusal_says_what_to_do_instead(shop, role):
     session = granted(shop, role, ["pg_write_all_data"])
-    refused(session, "INSERT INTO pushy.queue_acl VALUES (1, 0, 'public', 'enqueue')", "42501",
+    refused(session, "INSERT INTO pushy_internal.queue_acl VALUES (1, 0, 'public', 'enqueue')", "42501",
             "permission denied for table queue_acl", "workers act on what it says", "functions of schema pushy")
 
 
@@ -119,23 +119,23 @@ def test_session_replication_role_does_not_silence_the_guard(shop, role):
     shop.sql(f"GRANT pg_write_all_data TO {name}; GRANT SET ON PARAMETER session_replication_role TO {name}")
     session = shop.connect(user=name)
     session.execute("SET session_replication_role = replica")
-    refused(session, "DELETE FROM pushy.queue", "42501")
+    refused(session, "DELETE FROM pushy_internal.queue", "42501")
     shop.sql(f"REVOKE SET ON PARAMETER session_replication_role FROM {name}")
 
 
 def test_a_queue_cannot_be_written_into_being(shop, role):
-    """One row in pushy.queue and one in pushy.queue_acl ran a function of the writer's as whomever the row named."""
+    """One row in pushy_internal.queue and one in pushy_internal.queue_acl ran a function of the writer's as whomever the row named."""
     victim = role()
     shop.sql(f"CREATE TABLE loot (who name); GRANT INSERT ON loot TO PUBLIC; GRANT pg_execute_server_program TO {victim}; GRANT CREATE ON SCHEMA public TO PUBLIC")
     session = granted(shop, role, ["pg_write_all_data", "pg_read_all_data"])
     session.execute("CREATE FUNCTION steal(jsonb) RETURNS void LANGUAGE sql AS 'INSERT INTO public.loot VALUES (current_user)'")
     refused(session, f"""
-        INSERT INTO pushy.queue (queue_id, queue, owner, owner_name, run_as, run_as_name, handler_oid, handler, priority, max_attempts,
+        INSERT INTO pushy_internal.queue (queue_id, queue, owner, owner_name, run_as, run_as_name, handler_oid, handler, priority, max_attempts,
                                  backoff, retry_delay_us, max_retry_delay_us, timeout_us, keep_completed_us, keep_discarded_us, batch,
                                  home_system, home_database)
         SELECT 77, 'evil', '{victim}'::regrole, '{victim}', '{victim}'::regrole, '{victim}', 'steal(jsonb)'::regprocedure,
-               'public.steal(jsonb)', 5, 1, 'fixed', 0, 0, 0, 0, 0, true, home_system, home_database FROM pushy.queue LIMIT 1""", "42501")
-    refused(session, f"UPDATE pushy.queue SET run_as = '{victim}'::regrole, run_as_name = '{victim}', handler = 'public.steal(jsonb)'", "42501")
+               'public.steal(jsonb)', 5, 1, 'fixed', 0, 0, 0, 0, 0, true, home_system, home_database FROM pushy_internal.queue LIMIT 1""", "42501")
+    refused(session, f"UPDATE pushy_internal.queue SET run_as = '{victim}'::regrole, run_as_name = '{victim}', handler = 'public.steal(jsonb)'", "42501")
     run(shop)
     assert shop.rows("SELECT * FROM loot") == []
     shop.sql(f"REVOKE pg_execute_server_program FROM {victim}")
@@ -174,7 +174,7 @@ def test_no_combination_of_predefined_roles_acts_for_others_or_sees_their_jobs(d
         read = session.execute("SELECT count(*) FROM try_all(%s)", ([f"SELECT FROM {table}" for table in tables],)).fetchone()[0]
         assert read == (len(tables) if "pg_read_all_data" in subset else 0), subset
         session.close()
-    assert db.rows("SELECT queue FROM pushy.queue") == [("q",)]
+    assert db.rows("SELECT queue FROM pushy_internal.queue") == [("q",)]
     assert db.job(job)["state"] == "scheduled"
 
 
@@ -193,7 +193,7 @@ def test_setting_the_sequence_of_positions_harms_no_job(make_cluster):
     enqueued = 5
     for value in (1, 3, END, END - 2, 2 ** 62, 1):
         with db.connect(user="etl") as etl:
-            etl.execute("SELECT setval('pushy.position_seq', %s)", (value,))
+            etl.execute("SELECT setval('pushy_internal.position_seq', %s)", (value,))
         since = cluster.log.position()
         run(db, count=4)
         later = db.value("SELECT pushy.enqueue('q', '99', delay => '20 ms')")
@@ -201,7 +201,7 @@ def test_setting_the_sequence_of_positions_harms_no_job(make_cluster):
         enqueued += 5
         cluster.log.wait_for("position_seq was set by somebody", since)
     with db.connect(user="etl") as etl:
-        etl.execute("SELECT setval('pushy.position_seq', 1)")
+        etl.execute("SELECT setval('pushy_internal.position_seq', 1)")
     cluster.restart()
     run(db, count=4)
     assert db.rows("SELECT count(*), count(DISTINCT id) FROM pushy.jobs") == [(enqueued + 4, enqueued + 4)]
@@ -217,8 +217,8 @@ def test_a_sequence_that_was_set_stops_nobody_and_meets_nobody(shop, role, at):
     """Set to its end, nobody could declare anything any more; set back, what was declared next met somebody else's row."""
     etl = granted(shop, role, ["pg_write_all_data"])
     sequences = shop.rows(f"SELECT schemaname || '.' || sequencename, {at}, cycle FROM pg_sequences WHERE schemaname LIKE 'pushy%' ORDER BY 1")
-    assert {f"pushy.{number}_seq" for number in NUMBERED.values()} < {name for name, _, _ in sequences}
-    rows = {table: f"SELECT t::text FROM pushy.{table} t" for table in (*NUMBERED, "queue_acl")}
+    assert {f"pushy_internal.{number}_seq" for number in NUMBERED.values()} < {name for name, _, _ in sequences}
+    rows = {table: f"SELECT t::text FROM pushy_internal.{table} t" for table in (*NUMBERED, "queue_acl")}
     for n, (name, value, cycles) in enumerate(sequences):
         assert cycles, name
         # The second comes behind the first: of the end, at the beginning.
@@ -231,7 +231,7 @@ def test_a_sequence_that_was_set_stops_nobody_and_meets_nobody(shop, role, at):
                 after = set(shop.rows(query))
                 assert before[table] <= after and len(after) == len(before[table]) + (table in NUMBERED), (name, table)
             for table, number in NUMBERED.items():
-                assert shop.value(f"SELECT count(*) = count(DISTINCT {number}) FROM pushy.{table}"), (name, table)
+                assert shop.value(f"SELECT count(*) = count(DISTINCT {number}) FROM pushy_internal.{table}"), (name, table)
         run(shop, count=2)
 
 
@@ -243,8 +243,8 @@ def test_a_number_that_two_draw_at_the_same_time_is_that_of_the_first(shop, role
     for table, call in calls.items():
         with shop.connect(autocommit=False) as first, shop.connect() as second, ThreadPoolExecutor(1) as thread:
             first.execute(call.format("a"))
-            number = first.execute(f"SELECT max({NUMBERED[table]}) FROM pushy.{table}").fetchone()[0]
-            etl.execute("SELECT setval(%s, %s, false)", (f"pushy.{NUMBERED[table]}_seq", number))
+            number = first.execute(f"SELECT max({NUMBERED[table]}) FROM pushy_internal.{table}").fetchone()[0]
+            etl.execute("SELECT setval(%s, %s, false)", (f"pushy_internal.{NUMBERED[table]}_seq", number))
             answer = thread.submit(second.execute, call.format("b"))
             shop.wait_until("SELECT wait_event_type FROM pg_stat_activity WHERE pid = %s", "Lock", params=(second.info.backend_pid,))
             first.commit()
@@ -254,7 +254,7 @@ def test_a_number_that_two_draw_at_the_same_time_is_that_of_the_first(shop, role
                 with pytest.raises(psycopg.errors.ObjectInUse, match="taken by another meanwhile"):
                     answer.result()
                 second.execute(call.format("b"))
-        names = f"SELECT {'queue' if table == 'queue' else 'name'} FROM pushy.{table} WHERE {NUMBERED[table]} = %s"
+        names = f"SELECT {'queue' if table == 'queue' else 'name'} FROM pushy_internal.{table} WHERE {NUMBERED[table]} = %s"
         assert shop.rows(names, number) == [("a",)]
 
 
@@ -288,10 +288,10 @@ def test_a_dump_by_a_superuser_or_a_backup_role_has_everything_and_is_restored(s
     file = dumped(shop, user, "-Fc")
     copy = shop.cluster.database(f"{shop.name}_copy", extension=False)
     shop.cluster.run("pg_restore", "-h", shop.cluster.folder, "-U", "postgres", "--exit-on-error", "-j", "2", "-d", copy.name, file)
-    columns = "SELECT queue, handler, owner_name, run_as_name, priority FROM pushy.queue ORDER BY 1"
+    columns = "SELECT queue, handler, owner_name, run_as_name, priority FROM pushy_internal.queue ORDER BY 1"
     assert copy.rows(columns) == shop.rows(columns)
     for table in ("live_job", "queue_acl", "subscription", "watch"):
-        count = f"SELECT count(*) FROM pushy.{table}"
+        count = f"SELECT count(*) FROM pushy_internal.{table}"
         assert copy.value(count) == shop.value(count) > 0, table
     copy.sql("SELECT pushy.resume_after_restore()")
     run(copy, count=3)
@@ -301,12 +301,12 @@ def test_a_dump_by_a_superuser_or_a_backup_role_has_everything_and_is_restored(s
 def test_data_alone_is_restored_with_triggers_disabled(shop):
     """pg_restore does that with --disable-triggers; the guard stands afterwards."""
     file = dumped(shop, "postgres", "-Fc")
-    before = shop.value("SELECT count(*) FROM pushy.live_job")
-    shop.sql("DELETE FROM pushy.live_job")
+    before = shop.value("SELECT count(*) FROM pushy_internal.live_job")
+    shop.sql("DELETE FROM pushy_internal.live_job")
     shop.cluster.run("pg_restore", "-h", shop.cluster.folder, "-U", "postgres", "--exit-on-error", "--data-only", "--disable-triggers",
                      "-n", "pushy", "-t", "live_job", "-d", shop.name, file)
-    assert shop.value("SELECT count(*) FROM pushy.live_job") == before
-    assert shop.value("SELECT tgenabled <> 'D' FROM pg_trigger WHERE tgrelid = 'pushy.live_job'::regclass AND tgname = 'refuse_write'")
+    assert shop.value("SELECT count(*) FROM pushy_internal.live_job") == before
+    assert shop.value("SELECT tgenabled <> 'D' FROM pg_trigger WHERE tgrelid = 'pushy_internal.live_job'::regclass AND tgname = 'refuse_write'")
 
 
 def test_pg_upgrade_keeps_the_guard_and_what_it_guards(make_cluster):
@@ -324,17 +324,17 @@ def test_pg_upgrade_keeps_the_guard_and_what_it_guards(make_cluster):
     new.start()
     db = db.of(new)
     assert db.rows(guards) == before and len(before) > 30
-    refused(db.connect(user="etl"), "UPDATE pushy.queue SET priority = 1", "42501")
+    refused(db.connect(user="etl"), "UPDATE pushy_internal.queue SET priority = 1", "42501")
     run(db, count=2)
     assert db.job(later)["state"] == "scheduled"
 
 
 APPLIED = {
-    "INSERT": "INSERT INTO pushy.queue_acl VALUES (7, 0, 'public', 'work')",
-    "UPDATE": "UPDATE pushy.queue_acl SET privilege = 'monitor'",
-    "UPDATE of what is no key": "UPDATE pushy.queue_acl SET grantee_name = 'x'",
-    "DELETE": "DELETE FROM pushy.queue_acl",
-    "TRUNCATE": "TRUNCATE pushy.queue_acl",
+    "INSERT": "INSERT INTO pushy_internal.queue_acl VALUES (7, 0, 'public', 'work')",
+    "UPDATE": "UPDATE pushy_internal.queue_acl SET privilege = 'monitor'",
+    "UPDATE of what is no key": "UPDATE pushy_internal.queue_acl SET grantee_name = 'x'",
+    "DELETE": "DELETE FROM pushy_internal.queue_acl",
+    "TRUNCATE": "TRUNCATE pushy_internal.queue_acl",
     "its first copy": "SELECT",
 }
 
@@ -343,12 +343,12 @@ def test_a_subscription_writes_no_table_unless_its_owner_has_the_rights_of_their
     """A worker that applies fires no trigger of a statement, and from 16 on it is the table's owner."""
     cluster = make_cluster({"wal_level": "logical"})
     here, there = cluster.database(), cluster.database()
-    row = "INSERT INTO pushy.queue_acl VALUES (5, 0, 'public', 'enqueue')"
-    here.sql(row + "; CREATE PUBLICATION p FOR TABLE pushy.queue_acl")
+    row = "INSERT INTO pushy_internal.queue_acl VALUES (5, 0, 'public', 'enqueue')"
+    here.sql(row + "; CREATE PUBLICATION p FOR TABLE pushy_internal.queue_acl")
     here.sql("CREATE ROLE etl LOGIN IN ROLE pg_write_all_data")
-    state = "SELECT * FROM pushy.queue_acl"
+    state = "SELECT * FROM pushy_internal.queue_acl"
     for name, change in APPLIED.items():
-        there.sql("DELETE FROM pushy.queue_acl")
+        there.sql("DELETE FROM pushy_internal.queue_acl")
         if name != "its first copy":
             there.sql(row)
         before = there.rows(state)
@@ -368,7 +368,7 @@ def test_a_subscription_writes_no_table_unless_its_owner_has_the_rights_of_their
         assert "permission denied for table queue_acl" in cluster.log.since(said), name
         there.sql("ALTER SUBSCRIPTION s SET (slot_name = NONE); DROP SUBSCRIPTION s")
         here.wait_until("SELECT count(*) FROM pg_stat_activity WHERE backend_type IN ('logical replication worker', 'walsender')", 0)
-        here.sql("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots; TRUNCATE pushy.queue_acl; " + row)
+        here.sql("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots; TRUNCATE pushy_internal.queue_acl; " + row)
 
 
 def test_logical_replication_of_the_owners_writes_the_tables_as_before(make_cluster):
@@ -378,14 +378,14 @@ def test_logical_replication_of_the_owners_writes_the_tables_as_before(make_clus
         db.sql(LEDGER)
         db.sql("SELECT pushy.queue_register('q', 'note(jsonb)')")
     here.sql("SELECT pushy.queue_pause('q')")
-    here.sql("SELECT pushy.enqueue('q', '1', delay => '1 hour'); CREATE PUBLICATION jobs FOR TABLE pushy.live_job")
+    here.sql("SELECT pushy.enqueue('q', '1', delay => '1 hour'); CREATE PUBLICATION jobs FOR TABLE pushy_internal.live_job")
     here.sql("SELECT pg_create_logical_replication_slot('jobs', 'pgoutput')")
     there.sql(f"CREATE SUBSCRIPTION jobs CONNECTION '{here.dsn()}' PUBLICATION jobs WITH (create_slot = false, slot_name = 'jobs')")
-    count = "SELECT count(*) FROM pushy.live_job WHERE run_at > now()"
+    count = "SELECT count(*) FROM pushy_internal.live_job WHERE run_at > now()"
     there.wait_until(count, 1)
     here.sql("SELECT pushy.enqueue('q', '2', delay => '1 hour')")
     there.wait_until(count, 2)
-    here.sql("TRUNCATE pushy.live_job")
+    here.sql("TRUNCATE pushy_internal.live_job")
     there.wait_until(count, 0)
     there.sql("ALTER SUBSCRIPTION jobs DISABLE; ALTER SUBSCRIPTION jobs SET (slot_name = NONE); DROP SUBSCRIPTION jobs")
 
@@ -400,5 +400,5 @@ def test_a_copy_by_template_runs_and_is_guarded(shop, role):
     run(copy)
     user = role()
     copy.sql(f"GRANT pg_write_all_data TO {user}")
-    refused(copy.connect(user=user), "UPDATE pushy.queue SET priority = 1", "42501")
+    refused(copy.connect(user=user), "UPDATE pushy_internal.queue SET priority = 1", "42501")
     copy.drop()

@@ -44,14 +44,14 @@ def write(db) -> None:
 
 
 def test_a_value_is_read_as_what_it_is_or_not_at_all(shop):
-    """Whatever a row of pushy.watch points at: here a superuser has written it, whom nothing stops."""
+    """Whatever a row of pushy_internal.watch points at: here a superuser has written it, whom nothing stops."""
     forms = [(f"{type_} for {due}", [value if at == place else expression for place, expression in enumerate(HELD.values())])
              for at, due in enumerate(HELD) for type_, value in VALUES.items() if not (due == type_ or {due, type_} == {"bool", "boolean"})]
     forms += [("nothing", []), ("three", list(HELD.values())[:3]), ("five", [*HELD.values(), "NEW.n"])]
     assert len(forms) > 40
     for what, held in forms:
         forge(shop, held) if held else forge(shop, ["NULL"], "false AND NEW.n IS NULL")
-        shop.sql("UPDATE pushy.watch SET expressions = (SELECT oid FROM pg_trigger WHERE tgname = 'pushy_w_expressions'),"
+        shop.sql("UPDATE pushy_internal.watch SET expressions = (SELECT oid FROM pg_trigger WHERE tgname = 'pushy_w_expressions'),"
                  " triggers = ARRAY(SELECT oid FROM pg_trigger WHERE tgrelid = 's.x'::regclass AND tgname LIKE 'pushy\\_w\\_%')")
         try:
             write(shop)

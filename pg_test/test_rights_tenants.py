@@ -56,7 +56,7 @@ def test_nothing_of_a_foreign_queue_is_shown(two):
             assert session.execute(f"SELECT * FROM pushy.{view} WHERE queue IS NOT NULL").fetchall() == [], view
         shown = str(session.execute("SELECT * FROM pushy.workers").fetchall())
         assert "secret" not in shown and two.mine not in shown
-        assert session.execute("SELECT has_any_column_privilege('pushy.live_job', 'SELECT')").fetchone() == (False,)
+        assert session.execute("SELECT has_any_column_privilege('pushy_internal.live_job', 'SELECT')").fetchone() == (False,)
 
 
 def test_errors_do_not_tell_whether_a_foreign_job_has_what_arguments(two):
@@ -71,7 +71,7 @@ def test_errors_do_not_tell_whether_a_foreign_job_has_what_arguments(two):
 # Every function of Pushy's with an argument that is a number of something, and how it is called; but watch_elsewhere,
 # which tells what pg_trigger and pg_class do.
 BY_NUMBER = {"job_wait": "SELECT pushy.job_wait({}, '0')", "job_cancel": "SELECT pushy.job_cancel({})", "job_retry": "SELECT pushy.job_retry({})",
-             "job_trace": "SELECT * FROM pushy.job_trace({})", "notice": "SELECT pushy.notice({})", "watch_counts": "SELECT * FROM pushy.watch_counts({})"}
+             "job_trace": "SELECT * FROM pushy.job_trace({})", "notice": "SELECT pushy.notice({})", "watch_counts": "SELECT * FROM pushy_internal.watch_counts({})"}
 
 
 def test_a_number_of_something_foreign_is_answered_as_one_that_nothing_has(two, role):
@@ -80,7 +80,7 @@ def test_a_number_of_something_foreign_is_answered_as_one_that_nothing_has(two, 
     job = two.job_wait(two.value("SELECT pushy.enqueue('done', '1')"))["id"]
     assert {name for name, in two.rows("""
         SELECT DISTINCT p.proname FROM pg_proc p CROSS JOIN LATERAL unnest(p.proargnames[:p.pronargs]) AS a (name)
-         WHERE p.pronamespace = 'pushy'::regnamespace AND a.name ~ '(^|_)id$'""")} == {*BY_NUMBER, "watch_elsewhere"}
+         WHERE p.pronamespace = ANY (ARRAY['pushy', 'pushy_internal']::regnamespace[]) AND a.name ~ '(^|_)id$'""")} == {*BY_NUMBER, "watch_elsewhere"}
 
     def answers(session, number):
         said = []

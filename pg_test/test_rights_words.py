@@ -127,7 +127,7 @@ def test_nothing_that_a_watch_names_runs_before_a_row_is_written(planted, role, 
                 db.sql(statement)
             db.sql("SELECT * FROM pushy.watches; SELECT pushy.watch_pause('s.t', 'w'); SELECT pushy.watch_resume('s.t', 'w')")
             # As after a restore.
-            db.sql("UPDATE pushy.watch SET home_extension = 1; SELECT * FROM pushy.watches; SELECT * FROM pushy.resume_after_restore()")
+            db.sql("UPDATE pushy_internal.watch SET home_extension = 1; SELECT * FROM pushy.watches; SELECT * FROM pushy.resume_after_restore()")
             assert set(db.rows("SELECT state FROM pushy.watches")) == {("active",)}, (words, kind)
             db.sql("DROP TABLE s.part, s.likewise; SELECT pushy.unwatch('s.t', 'w'), pushy.unwatch('s.parent', 'p')")
             assert not ran(db, since), (words, kind)

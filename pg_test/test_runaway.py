@@ -77,7 +77,7 @@ def test_a_queue_is_dropped_by_force_under_a_job_that_swallows_its_cancel(stubbo
     db.gate.wait_for_arrival()
     db.sql("SELECT pushy.queue_drop('q', force => true)")
     log_says_that_it_was_ended(db, job)
-    db.wait_until("SELECT count(*) FROM pushy.live_job", 0)
+    db.wait_until("SELECT count(*) FROM pushy_internal.live_job", 0)
     assert db.rows("SELECT * FROM effects") == []
 
 

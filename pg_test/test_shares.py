@@ -111,14 +111,14 @@ def test_counters_of_watches_are_left_for_whoever_has_none(make_cluster):
             DECLARE
                 w pushy.watch; trigger oid;
             BEGIN
-                SELECT * INTO w FROM pushy.watch;
+                SELECT * INTO w FROM pushy_internal.watch;
                 FOR n IN 2 .. 1700 LOOP
                     w.watch_id := w.watch_id + 1; w.name := n;
                     EXECUTE format('CREATE TRIGGER c%s AFTER INSERT ON t FOR EACH ROW EXECUTE FUNCTION pushy.watch_row(%L, %L, %L)',
                                    n, w.watch_id, w.token, w.name);
                     SELECT oid INTO trigger FROM pg_trigger WHERE tgrelid = 't'::regclass AND tgname = 'c' || n;
                     w.triggers := ARRAY[trigger];
-                    INSERT INTO pushy.watch SELECT w.*;
+                    INSERT INTO pushy_internal.watch SELECT w.*;
                 END LOOP;
             END$$""")
         hog.execute("INSERT INTO t VALUES (1)")
@@ -195,7 +195,7 @@ def test_a_job_above_its_roles_share_of_the_log_pays_for_it_and_holds_up_no_othe
     assert sum(states.values()) == 161 and 10 <= states["discarded"] <= 40, states
     failures = set(db.rows("SELECT sqlstate, message LIKE 'notices of role bob % pushy.log_max_size_per_role' FROM pushy.failures"))
     assert failures == {("53400", True)}
-    told = db.value("SELECT count(*) FROM pushy.log_0 WHERE channel !~ '^pushy_'")
+    told = db.value("SELECT count(*) FROM pushy_internal.log_0 WHERE channel !~ '^pushy_'")
     assert told == states["completed"] - 1, "what a job had to say is there, and of one that failed nothing"
     assert "jobs wait: " not in small_log.log.since()
     db.drop()
@@ -239,7 +239,7 @@ def test_windows_of_finished_jobs_taken_by_one_role_cost_the_others_none(make_cl
         for n in range(1, 31):
             hog.execute(f"SELECT pushy.queue_register('h{n}', 'work(jsonb)', keep_completed => '{n * 3} days')")
             hog.execute(f"SELECT count(pushy.enqueue('h{n}')) FROM generate_series(1, 200)")
-    taken = "SELECT count(*) FROM pushy.rotation"
+    taken = "SELECT count(*) FROM pushy_internal.rotation"
     for n in range(1, 31):
         db.jobs_wait(f"h{n}")
         db.sql(f"SELECT count(pushy.enqueue('h{n}')) FROM generate_series(1, 100)")

@@ -156,7 +156,7 @@ def test_the_tables_refuse_a_state_that_does_not_exist(bench):
     job = bench.scheduled()
     for table in ("live_job", "finished_job"):
         with pytest.raises(Exception, match=f"{table}_state|null value"):
-            bench.db.sql(f"INSERT INTO pushy.{table} (id, queue_id, state, args, run_at, enqueued_at, enqueued_by, priority, "
+            bench.db.sql(f"INSERT INTO pushy_internal.{table} (id, queue_id, state, args, run_at, enqueued_at, enqueued_by, priority, "
                          f"depth{', attempt, finished_at, expires_at' if table == 'finished_job' else ''}) "
                          f"SELECT %s, 1, 'z', '{{}}', now(), now(), 10, 5, 0{', 0, now(), now()' if table == 'finished_job' else ''}",
                          -job)

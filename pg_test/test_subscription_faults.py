@@ -172,8 +172,8 @@ def test_the_log_turns_while_it_is_read(make_cluster):
         for _ in range(8):
             pgbench(flow, script, clients=4, transactions=250)
             flow.assert_balanced()
-    assert db.value("SELECT count(*) FROM pushy.log_part WHERE part <> 0 AND opened_at IS NOT NULL") >= 1
-    assert db.value("SELECT lost_epoch FROM pushy.log_state") > 0, "16 MB went through a log of 8"
+    assert db.value("SELECT count(*) FROM pushy_internal.log_part WHERE part <> 0 AND opened_at IS NOT NULL") >= 1
+    assert db.value("SELECT lost_epoch FROM pushy_internal.log_state") > 0, "16 MB went through a log of 8"
     assert db.value("SELECT bytes FROM pushy.log") < 12 << 20
 
 
@@ -186,7 +186,7 @@ def test_promotion_of_a_standby_goes_on_with_new_cursors(make_cluster):
     db.sql("CALL pushy.subscription_wait('s', '20 s')")
     db.sql("SELECT consume()")
     target = db.value("SELECT pg_current_wal_lsn()")
-    epoch = db.value("SELECT epoch FROM pushy.log_state")
+    epoch = db.value("SELECT epoch FROM pushy_internal.log_state")
     there = db.of(standby)
     there.wait_until("SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn", True, params=(target,))
     primary.stop("immediate")
@@ -194,5 +194,5 @@ def test_promotion_of_a_standby_goes_on_with_new_cursors(make_cluster):
     flow.db = there
     there.sql("SELECT bump(1)")
     flow.assert_balanced()
-    assert there.value("SELECT epoch FROM pushy.log_state") > epoch + 900_000_000, "a new timeline"
+    assert there.value("SELECT epoch FROM pushy_internal.log_state") > epoch + 900_000_000, "a new timeline"
     wait_for("the standby's relay", lambda: there.workers("relay"), lambda found: len(found) == 1)

@@ -23,7 +23,7 @@ def test_readers_take_turns_by_the_number_of_their_subscription_not_by_a_hash_of
 
 
 def test_a_subscription_declared_anew_keeps_its_number_and_a_new_one_never_has_an_old_one(db):
-    number = "SELECT subscription_id FROM pushy.subscription WHERE name = 's'"
+    number = "SELECT subscription_id FROM pushy_internal.subscription WHERE name = 's'"
     db.sql("SELECT pushy.subscription_create('s')")
     first = db.value(number)
     db.sql("SELECT pushy.subscription_create('s', '{a}')")
@@ -31,7 +31,7 @@ def test_a_subscription_declared_anew_keeps_its_number_and_a_new_one_never_has_a
     db.sql("SELECT pushy.subscription_drop('s')")
     db.sql("SELECT pushy.subscription_create('s')")
     assert db.value(number) > first
-    dumped = "SELECT 'pushy.subscription_id_seq'::regclass = ANY (extconfig) FROM pg_extension WHERE extname = 'pushy'"
+    dumped = "SELECT 'pushy_internal.subscription_id_seq'::regclass = ANY (extconfig) FROM pg_extension WHERE extname = 'pushy'"
     assert db.value(dumped) is True
 
 
@@ -87,4 +87,4 @@ def test_subscriptions_that_are_far_behind_keep_no_listener_waiting(db):
         ear.wait_for(lambda notice: notice.payload == str(n))
         slowest = max(slowest, time.monotonic() - began)
     assert slowest < 0.5 * PATIENCE, slowest
-    db.wait_until("SELECT count(*) FROM pushy.live_job", 120_000, deadline=60)
+    db.wait_until("SELECT count(*) FROM pushy_internal.live_job", 120_000, deadline=60)

@@ -31,7 +31,7 @@ def test_who_asks_for_one_pays_for_one(fine, query, indexes):
 def test_the_privilege_is_asked_once_per_queue_not_per_job(fine):
     fine.sql("SELECT pushy.queue_pause('q'), count(pushy.enqueue('q')) FROM generate_series(1, 2000)")
     fine.sql("SET track_functions = 'all'")
-    fine.sql("ANALYZE pushy.live_job, pushy.queue, pushy.finished_job")
+    fine.sql("ANALYZE pushy_internal.live_job, pushy_internal.queue, pushy_internal.finished_job")
     seen = plan(fine, "SELECT state, count(*) FROM pushy.jobs GROUP BY state")
     scan = next(line for line in seen.splitlines() if "queue_monitored" in line)
     assert "Hash" in seen and "queue_monitored(queue)" in scan.replace("q.queue", "queue"), seen
@@ -86,7 +86,7 @@ def test_all_queues_are_seen_by_one_who_looks_for_the_first_time(fine, role):
     many.execute("BEGIN")
     assert many.execute("SELECT count(*) FROM pushy.stats WHERE queue IS NOT NULL").fetchone() == (61,)
     # One by one at first, then all at once, and no more.
-    [(scans,)] = many.execute("SELECT pg_stat_get_xact_numscans('pushy.queue'::regclass)").fetchall()
+    [(scans,)] = many.execute("SELECT pg_stat_get_xact_numscans('pushy_internal.queue'::regclass)").fetchall()
     assert scans < 30, scans
     many.execute("ROLLBACK")
     fine.sql("SELECT pushy.queue_revoke('q1', %s, 'monitor')", reader)

@@ -81,7 +81,7 @@ def everything(db, role):
         db.jobs_wait(queue)
     db.wait_until("SELECT count(*) FROM pushy.failures", 2)
     # As an executor writes it down; when it does is not of interest here.
-    db.sql("UPDATE pushy.queue SET parked = 'function gone() does not exist' WHERE queue = 'gone'")
+    db.sql("UPDATE pushy_internal.queue SET parked = 'function gone() does not exist' WHERE queue = 'gone'")
     yield db, {"superuser": "postgres", "owner": owner, "grantee": grantee, "stranger": stranger}
     gate.open()
     db.jobs_wait("stops")
@@ -98,12 +98,12 @@ class OfSession:
 def test_every_view_is_read_by_everybody_and_shows_every_column_filled_and_null(everything):
     db, roles = everything
     # What only the server itself makes: a failure that has no more than it must, a job that came by a restore.
-    db.sql("INSERT INTO pushy.failure (job_id, queue_id, attempt, failed_at, sqlstate, message) "
-           "SELECT id, queue_id, 2, now(), 'P0001', 'm' FROM pushy.live_job LIMIT 1")
-    db.sql("UPDATE pushy.live_job SET enqueued_by = 0 WHERE unique_key = 'k'")
-    db.sql("UPDATE pushy.live_job l SET caused_by = 1 WHERE unique_key = 'k'")
-    db.sql("UPDATE pushy.subscription SET stopped = 'why', home_system = 0 WHERE name = 's3'")
-    db.sql("UPDATE pushy.watch SET paused = true WHERE name = 'w1'")
+    db.sql("INSERT INTO pushy_internal.failure (job_id, queue_id, attempt, failed_at, sqlstate, message) "
+           "SELECT id, queue_id, 2, now(), 'P0001', 'm' FROM pushy_internal.live_job LIMIT 1")
+    db.sql("UPDATE pushy_internal.live_job SET enqueued_by = 0 WHERE unique_key = 'k'")
+    db.sql("UPDATE pushy_internal.live_job l SET caused_by = 1 WHERE unique_key = 'k'")
+    db.sql("UPDATE pushy_internal.subscription SET stopped = 'why', home_system = 0 WHERE name = 's3'")
+    db.sql("UPDATE pushy_internal.watch SET paused = true WHERE name = 'w1'")
     filled, null = set(), set()
     with db.connect() as session:
         session.execute("SELECT pushy.subscription_ack('s2', cursor) FROM pushy.subscription_read('s2', 1)")
@@ -147,17 +147,15 @@ BESIDE_THE_POINT = {
 
 
 def routines(db) -> list[tuple]:
-    """Name, arguments (name, type, optional), whether it is for users, whether a procedure."""
+    """Schema, name, arguments (name, type, optional), whether a procedure."""
     found = []
-    for name, names, types, defaults, comment, kind in db.rows("""
-            SELECT p.proname, p.proargnames[1:p.pronargs], ARRAY(SELECT format_type(t, NULL) FROM unnest(p.proargtypes::oid[]) WITH ORDINALITY u(t, n) ORDER BY n),
-                   p.pronargdefaults, obj_description(p.oid, 'pg_proc'), p.prokind::text
-              FROM pg_proc p WHERE p.pronamespace = 'pushy'::regnamespace AND p.prorettype <> 'trigger'::regtype ORDER BY 1, p.pronargs"""):
+    for schema, name, names, types, defaults, kind in db.rows("""
+            SELECT p.pronamespace::regnamespace::text, p.proname, p.proargnames[1:p.pronargs], ARRAY(SELECT format_type(t, NULL) FROM unnest(p.proargtypes::oid[]) WITH ORDINALITY u(t, n) ORDER BY n),
+                   p.pronargdefaults, p.prokind::text
+              FROM pg_proc p WHERE p.pronamespace = ANY (ARRAY['pushy', 'pushy_internal']::regnamespace[]) AND p.prorettype <> 'trigger'::regtype ORDER BY p.proname, p.pronargs"""):
         names = names or []
         arguments = [(argument, of, place >= len(types) - defaults) for place, (argument, of) in enumerate(zip(names, types))]
-        assert comment, name
-        internal = comment.startswith("Internal") or "behind " in comment or "the filter of" in comment
-        found.append((name, arguments, internal, kind == "p"))
+        found.append((schema, name, arguments, kind == "p"))
     return found
 
 
@@ -168,12 +166,12 @@ def test_null_for_an_argument_is_refused_by_its_name_or_is_its_default(db):
            "SELECT pushy.queue_register('answers', 'answers(jsonb)'), pushy.watch('t', channel => 'c', name => 'w1'), pushy.subscription_create('s1')")
     db.job_wait(db.value("SELECT pushy.enqueue('answers')"))
     wrong = []
-    for name, arguments, internal, is_procedure in routines(db):
+    for schema, name, arguments, is_procedure in routines(db):
         given = {argument: OF_FUNCTION.get((name, argument), VALUES.get(argument)) for argument, _, _ in arguments}
         assert None not in given.values(), f"give a value for {name}({given})"
         for argument, kind, optional in arguments:
             call = ", ".join(f"{other} => {'NULL' if other == argument else value}::{type}" for (other, type, _), value in zip(arguments, given.values()))
-            statement = f"{'CALL' if is_procedure else 'SELECT * FROM'} pushy.{name}({call})"
+            statement = f"{'CALL' if is_procedure else 'SELECT * FROM'} {schema}.{name}({call})"
             with db.connect(autocommit=False) as session:
                 try:
                     answer = session.execute(statement)
@@ -183,7 +181,7 @@ def test_null_for_an_argument_is_refused_by_its_name_or_is_its_default(db):
                     seen, rows = (refusal.sqlstate, refusal.diag.message_primary), []
                 session.rollback()
             named = seen is not None and seen[0] == "22004" and f'"{argument}"' in seen[1]
-            if optional or internal:
+            if optional or schema == "pushy_internal":
                 fine = named or seen is None or seen[0] in BESIDE_THE_POINT.get(name, ())
             elif name == "channel_inspect":
                 fine = seen is None and rows[0][-1] == 'argument "identifier" must not be null'

@@ -26,7 +26,7 @@ def enqueue_many(db, run_at: str) -> None:
 
 
 def scans_and_reads(db) -> tuple[int, int]:
-    return tuple(db.row("SELECT idx_scan, idx_tup_read FROM pg_stat_all_indexes WHERE indexrelid = 'pushy.live_job_due'::regclass").values())
+    return tuple(db.row("SELECT idx_scan, idx_tup_read FROM pg_stat_all_indexes WHERE indexrelid = 'pushy_internal.live_job_due'::regclass").values())
 
 
 def test_a_job_whose_time_comes_is_not_looked_for_among_those_that_waited_before(db):
@@ -34,14 +34,14 @@ def test_a_job_whose_time_comes_is_not_looked_for_among_those_that_waited_before
         old.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; SELECT txid_current()")
         enqueue_many(db, "now() + '0.1 s'")
         # Not asked of live_job: this session would walk over the same index, and be counted.
-        db.wait_until("SELECT count(*) FROM pushy.finished_job", MANY)
-        db.wait_until("SELECT idx_tup_read >= %s FROM pg_stat_all_indexes WHERE indexrelid = 'pushy.live_job_due'::regclass",
+        db.wait_until("SELECT count(*) FROM pushy_internal.finished_job", MANY)
+        db.wait_until("SELECT idx_tup_read >= %s FROM pg_stat_all_indexes WHERE indexrelid = 'pushy_internal.live_job_due'::regclass",
                       params=(MANY,))
         scans, reads = scans_and_reads(db)
         jobs = 5
         for _ in range(jobs):
             db.job_wait(enqueue(db.main, "0.1 s"))
-        db.wait_until("SELECT idx_scan >= %s FROM pg_stat_all_indexes WHERE indexrelid = 'pushy.live_job_due'::regclass",
+        db.wait_until("SELECT idx_scan >= %s FROM pg_stat_all_indexes WHERE indexrelid = 'pushy_internal.live_job_due'::regclass",
                       params=(scans + 2 * jobs,))
         # From the beginning each job makes two walks. Told with a delay: one of those before may still be among them,
         # and the sweep of the minute makes two.
@@ -57,7 +57,7 @@ def test_many_jobs_that_wait_for_the_same_time_are_made_ready_in_several_transac
 def test_a_job_that_somebody_holds_when_its_time_comes_runs_when_it_is_free(db):
     held = enqueue(db.main, "0.1 s")
     with db.connect(autocommit=False) as holder:
-        holder.execute("SELECT 1 FROM pushy.live_job WHERE id = %s FOR UPDATE", (held,))
+        holder.execute("SELECT 1 FROM pushy_internal.live_job WHERE id = %s FOR UPDATE", (held,))
         for _ in range(3):
             assert db.job_wait(enqueue(db.main, "0.2 s"))["state"] == "completed"
         assert db.job(held)["state"] == "scheduled"
@@ -106,13 +106,13 @@ def test_a_round_of_the_scheduler_that_fails_forgets_no_time(db):
     # While something is due within seconds the scheduler stays, its first look being done.
     enqueue(db.main, "4 s")
     enqueue(db.main, "0.1 s")
-    db.wait_until("SELECT count(*) FROM pushy.live_job", 1)
+    db.wait_until("SELECT count(*) FROM pushy_internal.live_job", 1)
     since = db.cluster.log.position()
-    db.sql("ALTER TABLE pushy.finished_job RENAME TO hidden")
+    db.sql("ALTER TABLE pushy_internal.finished_job RENAME TO hidden")
     enqueue(db.main, "0.1 s")
     db.cluster.log.wait_for("the scheduler waits", since)
     db.sql("ALTER TABLE pushy.hidden RENAME TO finished_job")
-    db.wait_until("SELECT count(*) FROM pushy.live_job", 0)
+    db.wait_until("SELECT count(*) FROM pushy_internal.live_job", 0)
 
 
 def test_the_first_failure_of_a_new_queue_is_tried_again_at_its_time(db):

@@ -193,7 +193,7 @@ def test_a_dropped_table_takes_its_watches_along(db, heard):
     assert states(db) == {}
     db.sql("CREATE TABLE t (id int PRIMARY KEY)")
     watch(db, "t")
-    assert db.value("SELECT count(*) FROM pushy.watch") == 1
+    assert db.value("SELECT count(*) FROM pushy_internal.watch") == 1
     assert heard.after("INSERT INTO t VALUES (1)") == [("insert", 1)]
 
 
@@ -419,7 +419,7 @@ def test_a_restored_watch_does_not_go_to_a_table_of_somebody_else_who_has_made_s
     db = make_cluster().database("shop")
     db.sql("CREATE ROLE mallory; CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE trap (id int PRIMARY KEY); ALTER TABLE trap OWNER TO mallory")
     watch(db, "t")
-    arguments = ", ".join(f"'{argument}'" for argument in db.rows("SELECT watch_id, token, name FROM pushy.watch")[0])
+    arguments = ", ".join(f"'{argument}'" for argument in db.rows("SELECT watch_id, token, name FROM pushy_internal.watch")[0])
     for event in ["insert", "update", "delete"]:
         db.sql(f"""SET ROLE mallory; CREATE TRIGGER pushy_heard_{event} AFTER {event} ON trap FOR EACH ROW
                    EXECUTE FUNCTION pushy.watch_row({arguments}); RESET ROLE""")
@@ -429,7 +429,7 @@ def test_a_restored_watch_does_not_go_to_a_table_of_somebody_else_who_has_made_s
     trap = ("heard on public.trap", False, "its triggers are here without it; declare ")
     assert copy.rows(resume) == [("heard on public.u", True, None), trap]
     lost = ("heard on public.t", False, "table public.t does not exist, or has anot")
-    for what in ("DROP TABLE u", "ALTER TABLE trap RENAME TO t", "UPDATE pushy.watch SET home_system = 1"):
+    for what in ("DROP TABLE u", "ALTER TABLE trap RENAME TO t", "UPDATE pushy_internal.watch SET home_system = 1"):
         db.sql(what)
         found = db.rows(resume)
         assert found[0] == lost and found[1][0].startswith("heard on public.t"), (what, found)

@@ -191,11 +191,11 @@ def test_a_kept_payload_is_anybodys_goes_with_a_rollback_and_expires(db, heard, 
     reference = json.loads(heard.until_now()[0].payload)["notice"]
     with db.connect(user=role()) as reader:
         assert len(reader.execute("SELECT pushy.notice(%s)", (reference,)).fetchone()[0]) > 9000
-    assert db.value("SELECT count(*) FROM pushy.oversize_notice") == 1
+    assert db.value("SELECT count(*) FROM pushy_internal.oversize_notice") == 1
     db.sql("SET pushy.notice_keep = '1s'; INSERT INTO t VALUES (3, 1, repeat('x', 9000))")
     expired = json.loads(heard.until_now()[0].payload)["notice"]
     # They are removed together, a minute after the first is due.
-    db.wait_until("SELECT count(*) FROM pushy.oversize_notice", 1, deadline=90)
+    db.wait_until("SELECT count(*) FROM pushy_internal.oversize_notice", 1, deadline=90)
     with pytest.raises(psycopg.errors.UndefinedObject, match=f"notice {expired} does not exist"):
         db.value("SELECT pushy.notice(%s)", expired)
     assert db.value("SELECT pushy.notice(%s) IS NOT NULL", reference)

@@ -99,14 +99,14 @@ def test_a_replica_ends_with_the_table(db, payload, delivery):
                 session.commit()
             done += 1
             told = {"listener": [json.loads(notice.payload) for notice in heard.until_now()],
-                    "jobs": [args for args, in db.rows("WITH gone AS (DELETE FROM pushy.live_job l USING pushy.queue q WHERE q.queue_id = l.queue_id "
+                    "jobs": [args for args, in db.rows("WITH gone AS (DELETE FROM pushy_internal.live_job l USING pushy_internal.queue q WHERE q.queue_id = l.queue_id "
                                                        "AND q.queue = 'q' RETURNING l.id, l.args) SELECT args FROM gone ORDER BY id")]}
             if delivery == "relay":
                 told["reader"] = [json.loads(text) for text in read_one_by_one(db)]
                 expected = len(told["listener"])
                 db.wait_until("SELECT count(*) FROM pushy.jobs WHERE queue = 'fed'", expected)
                 told["feeder"] = [json.loads(args["payload"]) for args, in db.rows(
-                    "WITH gone AS (DELETE FROM pushy.live_job l USING pushy.queue q WHERE q.queue_id = l.queue_id "
+                    "WITH gone AS (DELETE FROM pushy_internal.live_job l USING pushy_internal.queue q WHERE q.queue_id = l.queue_id "
                     "AND q.queue = 'fed' RETURNING l.id, l.args) SELECT args FROM gone ORDER BY id")]
             table = dict(db.rows("SELECT id, v FROM t"))
             for name, replica in replicas.items():

@@ -125,7 +125,7 @@ def test_a_writer_who_may_not_look_at_catalogs_writes_all_the_same(db, heard, as
 def test_a_trigger_made_by_hand_with_anothers_number_does_nothing_for_its_maker(db, heard, as_role):
     paused_queue(db)
     watch(db, "t", queue="q")
-    arguments = ", ".join(f"'{argument}'" for argument in db.rows("SELECT watch_id, token, name FROM pushy.watch")[0])
+    arguments = ", ".join(f"'{argument}'" for argument in db.rows("SELECT watch_id, token, name FROM pushy_internal.watch")[0])
     db.sql("CREATE SCHEMA mine; GRANT ALL ON SCHEMA mine TO PUBLIC")
     _, forger = as_role("TRIGGER, INSERT ON t")
     forger.execute("CREATE TABLE mine.other (id int PRIMARY KEY, v int)")
@@ -170,7 +170,7 @@ def test_a_watch_is_seen_by_its_maker_and_by_who_could_make_one(db, heard, as_ro
         return [name for name, in session.execute("SELECT name FROM pushy.watches ORDER BY 1").fetchall()]
     assert (seen(maker), seen(stranger), seen(colleague), seen(db.main)) == (["heard"], [], ["heard"], ["heard", "others"])
     for session in (maker, stranger):
-        for statement in ("SELECT * FROM pushy.watch", "DELETE FROM pushy.watch", "UPDATE pushy.watch SET paused = true", "SELECT * FROM pushy.oversize_notice"):
+        for statement in ("SELECT * FROM pushy_internal.watch", "DELETE FROM pushy_internal.watch", "UPDATE pushy_internal.watch SET paused = true", "SELECT * FROM pushy_internal.oversize_notice"):
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 session.execute(statement)
 

@@ -271,7 +271,7 @@ def test_a_million_rows_in_one_transaction_take_bounded_memory(make_cluster, del
     if delivery == "statement":
         assert payloads[1]["count"] == rows and payloads[1]["keys_complete"] is False
     if delivery == "queue":
-        assert db.value("SELECT count(*) FROM pushy.live_job") == rows + 1
+        assert db.value("SELECT count(*) FROM pushy_internal.live_job") == rows + 1
     # What the server itself keeps: each row's AFTER events, and NOTIFY its list.
     assert grown < (90 << 20), f"{grown >> 20} MB"
 
@@ -361,7 +361,7 @@ def test_a_savepoint_behind_much_that_was_said_goes_out_in_large_pieces(db, hear
     session.commit()
     last = heard.listener.wait_for(lambda notice: json.loads(notice.payload)["key"]["id"] == 30000)
     assert [json.loads(notice.payload)["key"]["id"] for notice in heard.listener.heard] == list(range(1, 30001)), last
-    pieces = db.value("SELECT count(*) FROM (SELECT position - lag(position) OVER (ORDER BY position) AS step FROM pushy.log_0) s WHERE step > 1")
+    pieces = db.value("SELECT count(*) FROM (SELECT position - lag(position) OVER (ORDER BY position) AS step FROM pushy_internal.log_0) s WHERE step > 1")
     assert pieces < 100, pieces
 
 

@@ -85,12 +85,12 @@ def test_a_table_of_another_access_method_is_refused_not_corrupted(db):
         ("live_job", "SELECT pushy.enqueue('q')"),
         ("log_0", "SELECT pushy.notify('news', '1', delivery => 'relay')"),
     ):
-        db.sql(f"ALTER TABLE pushy.{table} SET ACCESS METHOD foreign_heap")
+        db.sql(f"ALTER TABLE pushy_internal.{table} SET ACCESS METHOD foreign_heap")
         with pytest.raises(errors.ObjectNotInPrerequisiteState) as refusal:
             db.sql(statement)
-        assert f"pushy.{table} has another access method than heap" in str(refusal.value)
+        assert f"pushy_internal.{table} has another access method than heap" in str(refusal.value)
         assert "SET ACCESS METHOD heap" in refusal.value.diag.message_hint
-        db.sql(f"ALTER TABLE pushy.{table} SET ACCESS METHOD heap")
+        db.sql(f"ALTER TABLE pushy_internal.{table} SET ACCESS METHOD heap")
         db.sql(statement)
     db.jobs_wait("q")
 

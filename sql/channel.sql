@@ -5,7 +5,7 @@
 
 CREATE FUNCTION pushy.channel_name(identifier text) RETURNS text
     LANGUAGE c STABLE PARALLEL SAFE
-    AS 'MODULE_PATHNAME', 'pushy_channel_name';
+    AS 'MODULE_PATHNAME', 'pushy_channel_name_v1';
 
 COMMENT ON FUNCTION pushy.channel_name(text) IS
     'The exact channel that LISTEN makes of an identifier; an error where LISTEN refuses it or would cut it.';
@@ -22,20 +22,20 @@ CREATE FUNCTION pushy.channel_inspect(
     OUT notify_sql text,
     OUT error text)
     LANGUAGE c STABLE PARALLEL SAFE
-    AS 'MODULE_PATHNAME', 'pushy_channel_inspect';
+    AS 'MODULE_PATHNAME', 'pushy_channel_inspect_v1';
 
 COMMENT ON FUNCTION pushy.channel_inspect(text) IS
     'What LISTEN makes of an identifier, the cut included, and why channel_name refuses it; never an error. byte_length is before the cut.';
 
 CREATE FUNCTION pushy.channel_ident(channel text) RETURNS text
     LANGUAGE c STABLE PARALLEL SAFE
-    AS 'MODULE_PATHNAME', 'pushy_channel_ident';
+    AS 'MODULE_PATHNAME', 'pushy_channel_ident_v1';
 
 COMMENT ON FUNCTION pushy.channel_ident(text) IS
     'The text to write after LISTEN for a channel of exactly this name, quoted where need be.';
 
 -- Who reads a channel. One without a row here is open to every role that may use Pushy.
-CREATE TABLE pushy.channel (
+CREATE TABLE pushy_internal.channel (
   channel       text   NOT NULL,   -- its exact name
   owner         oid    NOT NULL,   -- who granted it first
   owner_name    name   NOT NULL,
@@ -44,9 +44,9 @@ CREATE TABLE pushy.channel (
   home_database oid    NOT NULL,
   PRIMARY KEY (channel)
 ) USING heap;
-COMMENT ON TABLE pushy.channel IS 'Channels that were granted, and whose they are; see pushy.channel_grant.';
+COMMENT ON TABLE pushy_internal.channel IS 'Channels that were granted, and whose they are; see pushy.channel_grant.';
 
-CREATE TABLE pushy.channel_acl (
+CREATE TABLE pushy_internal.channel_acl (
   channel      text        NOT NULL,
   grantee      oid         NOT NULL,   -- 0 is PUBLIC
   grantee_name name        NOT NULL,
@@ -56,35 +56,35 @@ CREATE TABLE pushy.channel_acl (
   granted_at   timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
   PRIMARY KEY (channel, grantee, privilege)
 ) USING heap;
-COMMENT ON TABLE pushy.channel_acl IS 'Who reads the channels of pushy.channel; see the view pushy.channel_grants.';
+COMMENT ON TABLE pushy_internal.channel_acl IS 'Who reads the channels of pushy_internal.channel; see the view pushy.channel_grants.';
 
-SELECT pg_catalog.pg_extension_config_dump('pushy.channel', '');
-SELECT pg_catalog.pg_extension_config_dump('pushy.channel_acl', '');
+SELECT pg_catalog.pg_extension_config_dump('pushy_internal.channel', '');
+SELECT pg_catalog.pg_extension_config_dump('pushy_internal.channel_acl', '');
 
 CREATE FUNCTION pushy.channel_grant(channel text, role text, privilege text DEFAULT 'listen', topics text DEFAULT NULL)
-RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_channel_grant';
+RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_channel_grant_v1';
 COMMENT ON FUNCTION pushy.channel_grant(text, text, text, text) IS
   'Lets a role read a channel, by subscriptions and pushy.notice, and closes the channel to all who are not granted it. channel is written as after LISTEN, role is an exact name or ''public'', and topics is for later. Who grants a channel first owns it, which any role that may use Pushy can do unless another role''s watch tells on it or another role''s subscription names it; names that begin with pushy_ are Pushy''s own. What was written before the grant is not read, and LISTEN, which asks for no privilege, still hears everything.';
 
 CREATE FUNCTION pushy.channel_revoke(channel text, role text, privilege text DEFAULT 'listen')
-RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_channel_revoke';
+RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_channel_revoke_v1';
 COMMENT ON FUNCTION pushy.channel_revoke(text, text, text) IS
   'Takes back what pushy.channel_grant gave, also from a subscription that is being read. Without grants the channel is its owner''s alone; a grant to ''public'' opens it. For the channel''s owner.';
 
-CREATE FUNCTION pushy.channel_grant_rows(
+CREATE FUNCTION pushy_internal.channel_grant_rows(
   OUT channel text,
   OUT grantee name,
   OUT privilege text,
   OUT topics text,
   OUT owner name,
   OUT granted_at timestamptz)
-RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 10 AS 'MODULE_PATHNAME', 'pushy_channel_grant_rows';
-COMMENT ON FUNCTION pushy.channel_grant_rows() IS
+RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 10 AS 'MODULE_PATHNAME', 'pushy_channel_grant_rows_v1';
+COMMENT ON FUNCTION pushy_internal.channel_grant_rows() IS
   'Grants on channels that the caller owns, and those to it and to all; behind pushy.channel_grants.';
 
 CREATE VIEW pushy.channel_grants WITH (security_barrier) AS
 SELECT g.channel, g.grantee, g.privilege, g.topics, g.owner, g.granted_at
-  FROM pushy.channel_grant_rows() g;
+  FROM pushy_internal.channel_grant_rows() g;
 COMMENT ON VIEW pushy.channel_grants IS
   'Who may read channels that are not open: grants on channels that you own, and those to you and to all.';
 COMMENT ON COLUMN pushy.channel_grants.channel IS 'What to write after LISTEN.';
@@ -97,7 +97,7 @@ COMMENT ON COLUMN pushy.channel_grants.granted_at IS 'When the grant was given: 
 -- Like pg_notify() it must stay in the leader.
 CREATE FUNCTION pushy.notify(channel text, payload text DEFAULT '', delivery text DEFAULT 'notify') RETURNS void
     LANGUAGE c VOLATILE PARALLEL RESTRICTED
-    AS 'MODULE_PATHNAME', 'pushy_notify';
+    AS 'MODULE_PATHNAME', 'pushy_notify_v1';
 
 COMMENT ON FUNCTION pushy.notify(text, text, text) IS
     'NOTIFY with a checked channel, written as after LISTEN and not one of Pushy''s own (pushy_ and more), and a checked payload. delivery => ''relay'' writes it to the event log instead: the commit waits for nobody, LISTENers hear it from the relay a moment later, and subscriptions can read it. Allowed in a read-only transaction, as NOTIFY is';

@@ -3,14 +3,14 @@
 -- Nobody gets anything on tables and sequences, but for the database's owner, who reads what a dump has (last
 -- paragraph). Functions check for themselves what the caller may do; those behind the views filter by the same rules.
 -- What is given to PUBLIC here is for roles that have USAGE on the schema, which nobody has by this script:
--- GRANT USAGE ON SCHEMA pushy TO app.
+-- GRANT USAGE ON SCHEMA pushy TO app. Nobody needs it on pushy_internal: views and triggers have found their functions already.
 
-REVOKE ALL ON ALL TABLES IN SCHEMA pushy FROM PUBLIC;
-REVOKE ALL ON ALL SEQUENCES IN SCHEMA pushy FROM PUBLIC;
-REVOKE ALL ON ALL ROUTINES IN SCHEMA pushy FROM PUBLIC;
+REVOKE ALL ON ALL TABLES IN SCHEMA pushy, pushy_internal FROM PUBLIC;
+REVOKE ALL ON ALL SEQUENCES IN SCHEMA pushy, pushy_internal FROM PUBLIC;
+REVOKE ALL ON ALL ROUTINES IN SCHEMA pushy, pushy_internal FROM PUBLIC;
 -- Not the row types of tables: pg_dump warns of privileges on them.
 REVOKE ALL ON TYPE pushy.job FROM PUBLIC;
-REVOKE ALL ON SCHEMA pushy FROM PUBLIC;
+REVOKE ALL ON SCHEMA pushy, pushy_internal FROM PUBLIC;
 
 -- The default privileges of whoever runs this script have given others what they were never meant to have: a trigger on a
 -- table of these runs as its owner. What is granted stays at the owner's and PUBLIC's from here on.
@@ -21,20 +21,20 @@ BEGIN
   FOR taken IN
     SELECT DISTINCT o.kind, o.name, a.grantee::pg_catalog.regrole::pg_catalog.text AS grantee
       FROM (SELECT CASE WHEN c.relkind OPERATOR(pg_catalog.=) 'S'::pg_catalog."char" THEN 'SEQUENCE' ELSE 'TABLE' END AS kind,
-                   pg_catalog.format('%I.%I', 'pushy', c.relname) AS name, c.relacl AS acl, c.relowner AS owner
+                   c.oid::pg_catalog.regclass::pg_catalog.text AS name, c.relacl AS acl, c.relowner AS owner
               FROM pg_catalog.pg_class c
-             WHERE c.relnamespace OPERATOR(pg_catalog.=) 'pushy'::pg_catalog.regnamespace::pg_catalog.oid
+             WHERE c.relnamespace OPERATOR(pg_catalog.=) ANY (ARRAY['pushy'::pg_catalog.regnamespace::pg_catalog.oid, 'pushy_internal'::pg_catalog.regnamespace::pg_catalog.oid])
                AND c.relkind OPERATOR(pg_catalog.=) ANY (ARRAY['r'::pg_catalog."char", 'v'::pg_catalog."char", 'S'::pg_catalog."char"])
             UNION ALL
             SELECT 'ROUTINE', p.oid::pg_catalog.regprocedure::pg_catalog.text, p.proacl, p.proowner
               FROM pg_catalog.pg_proc p
-             WHERE p.pronamespace OPERATOR(pg_catalog.=) 'pushy'::pg_catalog.regnamespace::pg_catalog.oid
+             WHERE p.pronamespace OPERATOR(pg_catalog.=) ANY (ARRAY['pushy'::pg_catalog.regnamespace::pg_catalog.oid, 'pushy_internal'::pg_catalog.regnamespace::pg_catalog.oid])
             UNION ALL
             SELECT 'TYPE', 'pushy.job', t.typacl, t.typowner
               FROM pg_catalog.pg_type t WHERE t.oid OPERATOR(pg_catalog.=) 'pushy.job'::pg_catalog.regtype::pg_catalog.oid
             UNION ALL
-            SELECT 'SCHEMA', 'pushy', n.nspacl, n.nspowner
-              FROM pg_catalog.pg_namespace n WHERE n.nspname OPERATOR(pg_catalog.=) 'pushy') o
+            SELECT 'SCHEMA', n.nspname::pg_catalog.text, n.nspacl, n.nspowner
+              FROM pg_catalog.pg_namespace n WHERE n.nspname OPERATOR(pg_catalog.=) ANY (ARRAY['pushy'::pg_catalog.name, 'pushy_internal'::pg_catalog.name])) o
      CROSS JOIN LATERAL pg_catalog.aclexplode(o.acl) a
      WHERE a.grantee OPERATOR(pg_catalog.<>) o.owner AND a.grantee OPERATOR(pg_catalog.<>) 0::pg_catalog.oid
   LOOP
@@ -86,7 +86,7 @@ GRANT EXECUTE ON FUNCTION
   TO PUBLIC;
 GRANT EXECUTE ON PROCEDURE pushy.jobs_wait(text, interval) TO PUBLIC;
 
-GRANT EXECUTE ON FUNCTION pushy.relay_obstacle() TO PUBLIC;
+GRANT EXECUTE ON FUNCTION pushy_internal.relay_obstacle() TO PUBLIC;
 GRANT EXECUTE ON FUNCTION
   pushy.watch(regclass, text, text[], name[], text, text, text, text, text, text, text, boolean, text),
   pushy.unwatch(regclass, text),
@@ -94,7 +94,7 @@ GRANT EXECUTE ON FUNCTION
   pushy.watch_resume(regclass, text),
   -- It asks who may read the channel.
   pushy.notice(bigint),
-  -- Whoever makes a trigger must be allowed to execute its function; it refuses triggers made by hand.
+  -- Whoever makes a trigger, as a restore does, must find its function and be allowed to execute it; it refuses triggers made by hand.
   pushy.watch_row(),
   pushy.watch_statement()
   TO PUBLIC;
@@ -108,30 +108,30 @@ GRANT EXECUTE ON FUNCTION
 GRANT EXECUTE ON PROCEDURE pushy.subscription_wait(text, interval, boolean) TO PUBLIC;
 
 -- Whoever applies a subscription fires the trigger of which it is the condition, and is told why it is refused.
-GRANT EXECUTE ON FUNCTION pushy.is_applied() TO PUBLIC;
+GRANT EXECUTE ON FUNCTION pushy_internal.is_applied() TO PUBLIC;
 
 -- Behind the views.
 GRANT EXECUTE ON FUNCTION
-  pushy.queue_seen(text),
-  pushy.queue_monitored(text),
-  pushy.running_jobs(),
-  pushy.queue_running(text),
-  pushy.queue_has_place(text),
-  pushy.queue_statistics(text),
-  pushy.worker_rows(),
-  pushy.watch_counts(int),
-  pushy.watch_is_home(bigint, oid, oid, oid),
-  pushy.watch_elsewhere(int),
-  pushy.watch_orphans(),
-  pushy.subscription_rows(),
-  pushy.log_row(),
-  pushy.log_bounds(),
-  pushy.channel_grant_rows()
+  pushy_internal.queue_seen(text),
+  pushy_internal.queue_monitored(text),
+  pushy_internal.running_jobs(),
+  pushy_internal.queue_running(text),
+  pushy_internal.queue_has_place(text),
+  pushy_internal.queue_statistics(text),
+  pushy_internal.worker_rows(),
+  pushy_internal.watch_counts(int),
+  pushy_internal.watch_is_home(bigint, oid, oid, oid),
+  pushy_internal.watch_elsewhere(int),
+  pushy_internal.watch_orphans(),
+  pushy_internal.subscription_rows(),
+  pushy_internal.log_row(),
+  pushy_internal.log_bounds(),
+  pushy_internal.channel_grant_rows()
   TO PUBLIC;
 
 -- pg_dump reads them, and the owner of a database, who may drop it, makes its backups and loads them. INSERT lets COPY
 -- begin: write_guard.sql passes over each row. Sequences can be set, which harms nobody (src/pg/sequence.rs, src/job/position.rs).
-GRANT USAGE ON SCHEMA pushy TO pg_database_owner;
+GRANT USAGE ON SCHEMA pushy, pushy_internal TO pg_database_owner;
 DO $$
 DECLARE
   relation pg_catalog.regclass;

@@ -9,7 +9,7 @@ CREATE FUNCTION pushy.enqueue(
   max_attempts int DEFAULT NULL,
   timeout interval DEFAULT NULL,
   unique_key text DEFAULT NULL)
-RETURNS bigint LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_enqueue';
+RETURNS bigint LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_enqueue_v1';
 COMMENT ON FUNCTION pushy.enqueue(text, jsonb, timestamptz, interval, int, int, interval, text) IS
   'Adds a job to a queue in this transaction and answers its number. The job runs once this transaction has committed, at run_at or after delay if given; priority is 0 (first) to 9 (last), and what is left out is as the queue says. While a job with this unique_key waits (one that has started does not count), its number is answered instead: it keeps its own args, time and priority, and starts after this transaction has ended, so put only the key into args and read the row in the handler. Needs privilege enqueue.';
 
@@ -21,36 +21,36 @@ CREATE FUNCTION pushy.enqueue_many(
   priority int DEFAULT NULL,
   max_attempts int DEFAULT NULL,
   timeout interval DEFAULT NULL)
-RETURNS SETOF bigint LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 100 AS 'MODULE_PATHNAME', 'pushy_enqueue_many';
+RETURNS SETOF bigint LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 100 AS 'MODULE_PATHNAME', 'pushy_enqueue_many_v1';
 COMMENT ON FUNCTION pushy.enqueue_many(text, jsonb[], timestamptz, interval, int, int, interval) IS
   'Adds a job for each element of args in one statement and answers their numbers in order; otherwise as pushy.enqueue.';
 
 CREATE FUNCTION pushy.job_cancel(id bigint)
-RETURNS boolean LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_job_cancel';
+RETURNS boolean LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_job_cancel_v1';
 COMMENT ON FUNCTION pushy.job_cancel(bigint) IS
   'Cancels a job: one that waits in this transaction, one that runs when this transaction commits, its effects rolled back. True means that it ends as cancelled unless this transaction is rolled back; false, that it has finished or is the one that calls. Where a job is just ending, the call waits for that. Needs privilege work on its queue.';
 
 CREATE FUNCTION pushy.job_retry(id bigint)
-RETURNS boolean LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_job_retry';
+RETURNS boolean LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_job_retry_v1';
 COMMENT ON FUNCTION pushy.job_retry(bigint) IS
   'Makes a job ready now: one that waits for its time, or a finished one to run again, with one attempt more if they were used up. False when it is ready or running anyway. Needs privilege work on its queue.';
 
 CREATE FUNCTION pushy.job_wait(id bigint, timeout interval DEFAULT '30 seconds')
-RETURNS pushy.job LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_job_wait';
+RETURNS pushy.job LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_job_wait_v1';
 COMMENT ON FUNCTION pushy.job_wait(bigint, interval) IS
   'Waits until a job has finished or the timeout, a minute at most, is over, and answers it as it is then: look at its state. Refuses a job of its own transaction. Needs privilege monitor on its queue.';
 
 CREATE PROCEDURE pushy.jobs_wait(queue text, timeout interval DEFAULT '1 hour')
-LANGUAGE c AS 'MODULE_PATHNAME', 'pushy_jobs_wait';
+LANGUAGE c AS 'MODULE_PATHNAME', 'pushy_jobs_wait_v1';
 COMMENT ON PROCEDURE pushy.jobs_wait(text, interval) IS
   'Waits until a queue has nothing left to do but jobs scheduled for later, holding no snapshot; jobs that wait for another attempt count. An error after the timeout; a NOTICE at once where the queue is paused or cannot run. CALL it outside a transaction block. Needs privilege monitor.';
 
 CREATE FUNCTION pushy.job_progress(fraction double precision, message text DEFAULT NULL)
-RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_job_progress';
+RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_job_progress_v1';
 COMMENT ON FUNCTION pushy.job_progress(double precision, text) IS
   'Called by a handler: how far its job is, from 0 to 1, and a word about it (128 bytes are kept). Shown at once in pushy.jobs and pushy.workers, without a write.';
 
 CREATE FUNCTION pushy.current_job()
-RETURNS pushy.job LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_current_job';
+RETURNS pushy.job LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_current_job_v1';
 COMMENT ON FUNCTION pushy.current_job() IS
   'The job whose handler is running in this session, NULL outside of one.';

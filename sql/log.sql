@@ -11,20 +11,20 @@ DO $$
 BEGIN
   FOR part IN 0 .. 5 LOOP
     EXECUTE pg_catalog.format('
-      CREATE TABLE pushy.log_%1$s (
+      CREATE TABLE pushy_internal.log_%1$s (
         xid       bigint  NOT NULL,  -- the top-level transaction, with its epoch
         position  bigint  NOT NULL,  -- where the WAL was, and on by one for each event of the call: a later commit of the same row is behind
         caused_by bigint,            -- the job that wrote it
         depth     smallint,
         merge     boolean NOT NULL
       ) USING heap WITH (autovacuum_enabled = false);
-      ALTER TABLE pushy.log_%1$s
+      ALTER TABLE pushy_internal.log_%1$s
         ADD COLUMN channel text NOT NULL,
         ADD COLUMN payload text NOT NULL,
         ALTER COLUMN channel SET STORAGE PLAIN,
         ALTER COLUMN payload SET STORAGE PLAIN;
-      COMMENT ON TABLE pushy.log_%1$s IS ''Part %1$s of the event log; pushy.subscription_read reads it.'';
-      CREATE TABLE pushy.tick_%1$s (
+      COMMENT ON TABLE pushy_internal.log_%1$s IS ''Part %1$s of the event log; pushy.subscription_read reads it.'';
+      CREATE TABLE pushy_internal.tick_%1$s (
         epoch      bigint NOT NULL,  -- which life of the relay
         tick       bigint NOT NULL,
         at         timestamptz NOT NULL,
@@ -39,13 +39,13 @@ BEGIN
         runs       bytea  NOT NULL,  -- where its events lie, in order
         PRIMARY KEY (epoch, tick)
       ) USING heap WITH (autovacuum_enabled = false);
-      COMMENT ON TABLE pushy.tick_%1$s IS ''Ticks of the time when part %1$s of the event log was the current one.''',
+      COMMENT ON TABLE pushy_internal.tick_%1$s IS ''Ticks of the time when part %1$s of the event log was the current one.''',
       part);
   END LOOP;
 END
 $$;
 
-CREATE TABLE pushy.log_part (
+CREATE TABLE pushy_internal.log_part (
   part        int         NOT NULL,
   opened_at   timestamptz,           -- NULL: empty
   closed_at   timestamptz,           -- NULL: current, or empty
@@ -55,11 +55,11 @@ CREATE TABLE pushy.log_part (
   blocks      int,                   -- pages it had when it was emptied in place: room to be used again; NULL: it is to be cleaned
   PRIMARY KEY (part)
 ) USING heap;
-COMMENT ON TABLE pushy.log_part IS 'The parts of the event log: since when each is in use.';
-INSERT INTO pushy.log_part (part, opened_at, first_epoch, first_tick, blocks) VALUES (0, pg_catalog.clock_timestamp(), 0, 0, 0);
-INSERT INTO pushy.log_part (part, blocks) VALUES (1, 0), (2, 0), (3, 0), (4, 0), (5, 0);
+COMMENT ON TABLE pushy_internal.log_part IS 'The parts of the event log: since when each is in use.';
+INSERT INTO pushy_internal.log_part (part, opened_at, first_epoch, first_tick, blocks) VALUES (0, pg_catalog.clock_timestamp(), 0, 0, 0);
+INSERT INTO pushy_internal.log_part (part, blocks) VALUES (1, 0), (2, 0), (3, 0), (4, 0), (5, 0);
 
-CREATE TABLE pushy.log_state (
+CREATE TABLE pushy_internal.log_state (
   only_row   boolean NOT NULL DEFAULT true CHECK (only_row),
   part       int     NOT NULL DEFAULT 0,   -- into which writers append
   epoch      bigint  NOT NULL DEFAULT 0,   -- the newest life of the relay
@@ -79,16 +79,16 @@ CREATE TABLE pushy.log_state (
   seen       bytea,
   PRIMARY KEY (only_row)
 ) USING heap WITH (fillfactor = 50);
-COMMENT ON TABLE pushy.log_state IS
+COMMENT ON TABLE pushy_internal.log_state IS
   'One row: how far the event log was emptied and told. Written when the relay starts, rests, or turns to another part.';
-INSERT INTO pushy.log_state (born)
+INSERT INTO pushy_internal.log_state (born)
   VALUES (pg_catalog.date_part('epoch', pg_catalog.clock_timestamp())::pg_catalog.int8 OPERATOR(pg_catalog.-) 1767225600::pg_catalog.int8);
 
 
-CREATE SEQUENCE pushy.subscription_id_seq AS int CYCLE;
-COMMENT ON SEQUENCE pushy.subscription_id_seq IS 'Numbers of subscriptions.';
+CREATE SEQUENCE pushy_internal.subscription_id_seq AS int CYCLE;
+COMMENT ON SEQUENCE pushy_internal.subscription_id_seq IS 'Numbers of subscriptions.';
 
-CREATE TABLE pushy.subscription (
+CREATE TABLE pushy_internal.subscription (
   -- By which its readers take turns.
   subscription_id int       NOT NULL,
   name          text        NOT NULL,
@@ -113,10 +113,10 @@ CREATE TABLE pushy.subscription (
   CONSTRAINT subscription_queue CHECK ((queue IS NULL) OPERATOR(pg_catalog.=) (queue_id IS NULL)
                                        AND (queue IS NULL) OPERATOR(pg_catalog.=) (queue_owner IS NULL))
 ) USING heap WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
-COMMENT ON TABLE pushy.subscription IS 'Readers of the event log; see the view pushy.subscriptions.';
-ALTER SEQUENCE pushy.subscription_id_seq OWNED BY pushy.subscription.subscription_id;
-SELECT pg_catalog.pg_extension_config_dump('pushy.subscription_id_seq', '');
-SELECT pg_catalog.pg_extension_config_dump('pushy.subscription', '');
+COMMENT ON TABLE pushy_internal.subscription IS 'Readers of the event log; see the view pushy.subscriptions.';
+ALTER SEQUENCE pushy_internal.subscription_id_seq OWNED BY pushy_internal.subscription.subscription_id;
+SELECT pg_catalog.pg_extension_config_dump('pushy_internal.subscription_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('pushy_internal.subscription', '');
 
 
 CREATE FUNCTION pushy.subscription_create(
@@ -124,7 +124,7 @@ CREATE FUNCTION pushy.subscription_create(
   channels text[] DEFAULT NULL,
   queue text DEFAULT NULL,
   from_oldest boolean DEFAULT false)
-RETURNS text LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_subscription_create';
+RETURNS text LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_subscription_create_v1';
 COMMENT ON FUNCTION pushy.subscription_create(text, text[], text, boolean) IS
   'Declares a reader of the event log and answers its cursor. One that is there keeps its cursor and takes the new channels and queue, so a service can run it at each start. It reads notices delivered by relay, of channels written as after LISTEN (NULL: all; 1,000 at most), from now on or from the oldest still in the log, and belongs to the current user. With queue, which needs privilege enqueue, each notice becomes a job with arguments {"channel", "payload"}, exactly once; everybody who may tell on such a channel makes these jobs, so the handler must not believe the payload.';
 
@@ -137,27 +137,27 @@ CREATE FUNCTION pushy.subscription_read(
   OUT payload text,
   OUT at timestamptz,
   OUT resync boolean)
-RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 100 AS 'MODULE_PATHNAME', 'pushy_subscription_read';
+RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 100 AS 'MODULE_PATHNAME', 'pushy_subscription_read_v1';
 COMMENT ON FUNCTION pushy.subscription_read(text, int, text) IS
   'The next notices of a subscription, max of them at most, after the last one acknowledged or after the cursor given. They come again until pushy.subscription_ack; sessions that read one subscription take turns, because a transaction that has read keeps others from it until it ends. A row with resync (and no channel) says that notices are missing before it: read the tables anew, then go on. at is when the relay met the notice; for the subscription''s owner.';
 
 CREATE FUNCTION pushy.subscription_ack(name text, cursor text)
-RETURNS boolean LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_subscription_ack';
+RETURNS boolean LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_subscription_ack_v1';
 COMMENT ON FUNCTION pushy.subscription_ack(text, text) IS
   'Acknowledges all notices up to a cursor that pushy.subscription_read answered: in the transaction of their effects, each counts exactly once. False when that had been acknowledged already. For the subscription''s owner.';
 
 CREATE PROCEDURE pushy.subscription_wait(name text, timeout interval DEFAULT '1 hour', INOUT ready boolean DEFAULT NULL)
-LANGUAGE c AS 'MODULE_PATHNAME', 'pushy_subscription_wait';
+LANGUAGE c AS 'MODULE_PATHNAME', 'pushy_subscription_wait_v1';
 COMMENT ON PROCEDURE pushy.subscription_wait(text, interval, boolean) IS
   'Waits until a subscription has something to read, holding no snapshot and asking nothing meanwhile; ready is false after the timeout. CALL it outside a transaction block. For the subscription''s owner.';
 
 CREATE FUNCTION pushy.subscription_drop(name text)
-RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_subscription_drop';
+RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_subscription_drop_v1';
 COMMENT ON FUNCTION pushy.subscription_drop(text) IS
   'Drops a subscription. For its owner.';
 
 
-CREATE FUNCTION pushy.subscription_rows(
+CREATE FUNCTION pushy_internal.subscription_rows(
   OUT name text,
   OUT owner name,
   OUT channels text[],
@@ -172,13 +172,13 @@ CREATE FUNCTION pushy.subscription_rows(
   OUT fix text,
   OUT created_at timestamptz,
   OUT acked_at timestamptz)
-RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 10 AS 'MODULE_PATHNAME', 'pushy_subscription_rows';
-COMMENT ON FUNCTION pushy.subscription_rows() IS
+RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 10 AS 'MODULE_PATHNAME', 'pushy_subscription_rows_v1';
+COMMENT ON FUNCTION pushy_internal.subscription_rows() IS
   'Subscriptions that the caller owns, all of them for pg_read_all_stats; behind pushy.subscriptions.';
 
 CREATE VIEW pushy.subscriptions WITH (security_barrier) AS
 SELECT s.name, s.owner, s.channels, s.queue, s.cursor, s.lag_events, s.lag_bytes, s.lag, s.resync, s.stopped, s.state, s.fix, s.created_at, s.acked_at
-  FROM pushy.subscription_rows() s;
+  FROM pushy_internal.subscription_rows() s;
 COMMENT ON VIEW pushy.subscriptions IS
   'Readers of the event log that you own, and how far each is behind; all of them for pg_read_all_stats.';
 COMMENT ON COLUMN pushy.subscriptions.name IS 'Name of the subscription.';
@@ -197,7 +197,7 @@ COMMENT ON COLUMN pushy.subscriptions.created_at IS 'When the subscription was f
 COMMENT ON COLUMN pushy.subscriptions.acked_at IS 'When the subscription was last acknowledged.';
 
 
-CREATE FUNCTION pushy.log_row(
+CREATE FUNCTION pushy_internal.log_row(
   OUT bytes bigint,
   OUT events bigint,
   OUT oldest text,
@@ -207,17 +207,17 @@ CREATE FUNCTION pushy.log_row(
   OUT told text,
   OUT pending bigint,
   OUT is_full boolean)
-RETURNS record LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_log_row';
-COMMENT ON FUNCTION pushy.log_row() IS 'Size and bounds of the event log; behind pushy.log.';
+RETURNS record LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_log_row_v1';
+COMMENT ON FUNCTION pushy_internal.log_row() IS 'Size and bounds of the event log; behind pushy.log.';
 
-CREATE FUNCTION pushy.log_bounds(OUT bytes bigint, OUT oldest text)
-RETURNS record LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_log_bounds';
-COMMENT ON FUNCTION pushy.log_bounds() IS
+CREATE FUNCTION pushy_internal.log_bounds(OUT bytes bigint, OUT oldest text)
+RETURNS record LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_log_bounds_v1';
+COMMENT ON FUNCTION pushy_internal.log_bounds() IS
   'Size of the event log and the cursor of its oldest tick, without reading the others; behind pushy.stats.';
 
 CREATE VIEW pushy.log WITH (security_barrier) AS
 SELECT l.bytes, l.events, l.oldest, l.newest, l.oldest_at, l.newest_at, l.told, l.pending, l.is_full
-  FROM pushy.log_row() l;
+  FROM pushy_internal.log_row() l;
 COMMENT ON VIEW pushy.log IS 'The event log of this database in one row: its size, and how far it reaches.';
 COMMENT ON COLUMN pushy.log.bytes IS 'Bytes on disk, its ticks included.';
 COMMENT ON COLUMN pushy.log.events IS 'Notices in the log.';

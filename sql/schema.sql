@@ -4,14 +4,19 @@
 -- key; none has a foreign key (an enqueue would lock the queue's row), a trigger but those of write_guard.sql,
 -- or a user's type.
 
--- Not one that is there already, where somebody else has planted functions beside ours, or still could.
+-- Not schemas that are there already, where somebody else has planted functions beside ours, or still could.
 DO $$
+DECLARE
+  name pg_catalog.name;
 BEGIN
-  IF EXISTS (SELECT FROM pg_catalog.pg_namespace n WHERE n.nspname OPERATOR(pg_catalog.=) 'pushy') THEN
-    RAISE EXCEPTION 'schema "pushy" exists'
+  FOR name IN
+    SELECT n.nspname FROM pg_catalog.pg_namespace n
+     WHERE n.nspname OPERATOR(pg_catalog.=) ANY (ARRAY['pushy'::pg_catalog.name, 'pushy_internal'::pg_catalog.name])
+  LOOP
+    RAISE EXCEPTION 'schema "%" exists', name
       USING ERRCODE = 'duplicate_schema',
-            HINT = 'Look into it, then run: DROP SCHEMA pushy';
-  END IF;
+            HINT = pg_catalog.format('Look into it, then run: DROP SCHEMA %s', name);
+  END LOOP;
 END
 $$;
 
@@ -23,12 +28,16 @@ COMMENT ON EXTENSION pushy IS NULL;
 COMMENT ON SCHEMA pushy IS
   'Notices, queues and jobs that run inside the server. \df+ pushy.* is the manual; start with pushy.queue_register. A role that is to use it needs GRANT USAGE ON SCHEMA pushy.';
 
+CREATE SCHEMA pushy_internal;
+COMMENT ON SCHEMA pushy_internal IS
+  'What Pushy keeps for itself: its tables, their sequences, and the functions behind its views. Nothing here is for people, and each version may change it; see schema pushy.';
+
 
 -- CYCLE, as all of ours: set to its end by somebody, it starts anew, and numbers in use are passed over.
-CREATE SEQUENCE pushy.queue_id_seq AS int CYCLE;
-COMMENT ON SEQUENCE pushy.queue_id_seq IS 'Numbers of queues.';
+CREATE SEQUENCE pushy_internal.queue_id_seq AS int CYCLE;
+COMMENT ON SEQUENCE pushy_internal.queue_id_seq IS 'Numbers of queues.';
 
-CREATE TABLE pushy.queue (
+CREATE TABLE pushy_internal.queue (
   queue_id         int         NOT NULL,  -- never given out twice: watches and subscriptions hold their queue by it
   queue            text        NOT NULL,
   -- Roles and handler by OID and by name: after a restore the two may disagree, and then nothing runs.
@@ -63,43 +72,43 @@ CREATE TABLE pushy.queue (
   PRIMARY KEY (queue_id),
   UNIQUE (queue)
 ) USING heap;
-COMMENT ON TABLE pushy.queue IS 'Queues as registered; see the view pushy.queues.';
-ALTER SEQUENCE pushy.queue_id_seq OWNED BY pushy.queue.queue_id;
+COMMENT ON TABLE pushy_internal.queue IS 'Queues as registered; see the view pushy.queues.';
+ALTER SEQUENCE pushy_internal.queue_id_seq OWNED BY pushy_internal.queue.queue_id;
 
 
 -- Not dumped, on purpose: what has it was not restored but taken over (src/queue/upgrade.rs).
-CREATE TABLE pushy.home (
+CREATE TABLE pushy_internal.home (
   system    bigint NOT NULL,
   database  oid    NOT NULL,
   extension oid    NOT NULL,
   PRIMARY KEY (system)
 ) USING heap;
-COMMENT ON TABLE pushy.home IS
+COMMENT ON TABLE pushy_internal.home IS
   'One row: the cluster, the database and the number of the extension where it has lived until now. By it a scheduler sees that pg_upgrade was here.';
-INSERT INTO pushy.home
+INSERT INTO pushy_internal.home
   SELECT (pg_catalog.pg_control_system()).system_identifier,
          (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()),
          (SELECT e.oid FROM pg_catalog.pg_extension e WHERE e.extname OPERATOR(pg_catalog.=) 'pushy');
 
 
-CREATE TABLE pushy.queue_acl (
+CREATE TABLE pushy_internal.queue_acl (
   queue_id     int     NOT NULL,
   grantee      oid     NOT NULL,   -- 0 is PUBLIC
   grantee_name name    NOT NULL,
   privilege    text    NOT NULL CHECK (privilege OPERATOR(pg_catalog.=) ANY (ARRAY['enqueue', 'work', 'monitor'])),
   PRIMARY KEY (queue_id, grantee, privilege)
 ) USING heap;
-COMMENT ON TABLE pushy.queue_acl IS 'Privileges on queues; see pushy.queue_grant.';
+COMMENT ON TABLE pushy_internal.queue_acl IS 'Privileges on queues; see pushy.queue_grant.';
 
 
 -- CYCLE: set to its end by somebody, it starts anew, and is then put where it was (see src/job/position.rs).
-CREATE SEQUENCE pushy.position_seq CYCLE;
-COMMENT ON SEQUENCE pushy.position_seq IS
+CREATE SEQUENCE pushy_internal.position_seq CYCLE;
+COMMENT ON SEQUENCE pushy_internal.position_seq IS
   'Numbers of jobs, and positions in the order of ready jobs: a job''s first position is its number.';
 
 -- Jobs that are not finished. A ready job has a position; what is in the future has none, so it is
 -- outside the index that executors read.
-CREATE TABLE pushy.live_job (
+CREATE TABLE pushy_internal.live_job (
   id           bigint      NOT NULL,
   position     bigint,
   run_at       timestamptz NOT NULL,   -- when it is, or was, due
@@ -128,28 +137,28 @@ CREATE TABLE pushy.live_job (
   autovacuum_vacuum_insert_scale_factor = 0, autovacuum_vacuum_insert_threshold = 1000000,
   autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 100000
 );
-COMMENT ON TABLE pushy.live_job IS 'Jobs not yet finished; see the view pushy.jobs.';
+COMMENT ON TABLE pushy_internal.live_job IS 'Jobs not yet finished; see the view pushy.jobs.';
 
-CREATE INDEX live_job_ready ON pushy.live_job (queue_id, priority, position) WHERE position IS NOT NULL;
-COMMENT ON INDEX pushy.live_job_ready IS 'The order in which executors take ready jobs.';
-CREATE INDEX live_job_due ON pushy.live_job (run_at, id) WHERE position IS NULL;
-COMMENT ON INDEX pushy.live_job_due IS 'Jobs waiting for their time.';
-CREATE UNIQUE INDEX live_job_unique ON pushy.live_job (queue_id, unique_key, beside) WHERE unique_key IS NOT NULL;
-COMMENT ON INDEX pushy.live_job_unique IS 'Of the jobs of a queue with one unique key one comes beside each that has started.';
+CREATE INDEX live_job_ready ON pushy_internal.live_job (queue_id, priority, position) WHERE position IS NOT NULL;
+COMMENT ON INDEX pushy_internal.live_job_ready IS 'The order in which executors take ready jobs.';
+CREATE INDEX live_job_due ON pushy_internal.live_job (run_at, id) WHERE position IS NULL;
+COMMENT ON INDEX pushy_internal.live_job_due IS 'Jobs waiting for their time.';
+CREATE UNIQUE INDEX live_job_unique ON pushy_internal.live_job (queue_id, unique_key, beside) WHERE unique_key IS NOT NULL;
+COMMENT ON INDEX pushy_internal.live_job_unique IS 'Of the jobs of a queue with one unique key one comes beside each that has started.';
 
 
 -- Nobody can write into the row of a job that an executor holds. A number of its own for each promise, because who cancels
 -- a job waits for nobody who cancels the same.
-CREATE TABLE pushy.promised_cancel (
+CREATE TABLE pushy_internal.promised_cancel (
   job_id  bigint NOT NULL,
   promise uuid   NOT NULL DEFAULT pg_catalog.gen_random_uuid(),
   PRIMARY KEY (job_id, promise)
 ) USING heap;
-COMMENT ON TABLE pushy.promised_cancel IS 'Cancels of jobs that an executor held when pushy.job_cancel answered true, until they are carried out: read after a crash.';
+COMMENT ON TABLE pushy_internal.promised_cancel IS 'Cancels of jobs that an executor held when pushy.job_cancel answered true, until they are carried out: read after a crash.';
 
 
 -- Jobs that are finished, for as long as their queue keeps them.
-CREATE TABLE pushy.finished_job (
+CREATE TABLE pushy_internal.finished_job (
   id           bigint      NOT NULL,
   expires_at   timestamptz NOT NULL,
   run_at       timestamptz NOT NULL,
@@ -174,9 +183,9 @@ CREATE TABLE pushy.finished_job (
   autovacuum_vacuum_scale_factor = 0.05,
   autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 500000
 );
-COMMENT ON TABLE pushy.finished_job IS 'Finished jobs kept by their queue; see the view pushy.jobs.';
-CREATE INDEX finished_job_expiry ON pushy.finished_job (expires_at);
-COMMENT ON INDEX pushy.finished_job_expiry IS 'What retention removes next, row by row.';
+COMMENT ON TABLE pushy_internal.finished_job IS 'Finished jobs kept by their queue; see the view pushy.jobs.';
+CREATE INDEX finished_job_expiry ON pushy_internal.finished_job (expires_at);
+COMMENT ON INDEX pushy_internal.finished_job_expiry IS 'What retention removes next, row by row.';
 
 -- Most completed jobs go into a child instead, which serves for a window of expiry times and is emptied as a
 -- whole: no index on expires_at, no deletion, no vacuum. They are made here once and for all, because an
@@ -186,28 +195,28 @@ DECLARE
   child pg_catalog.text;
 BEGIN
   FOR n IN 0 .. 15 LOOP
-    child := pg_catalog.format('pushy.finished_job_%s', pg_catalog.lpad(n::pg_catalog.text, 2, '0'));
+    child := pg_catalog.format('pushy_internal.finished_job_%s', pg_catalog.lpad(n::pg_catalog.text, 2, '0'));
     EXECUTE pg_catalog.format(
-      'CREATE TABLE %s (PRIMARY KEY (id)) INHERITS (pushy.finished_job) USING heap WITH (autovacuum_vacuum_insert_threshold = -1, '
+      'CREATE TABLE %s (PRIMARY KEY (id)) INHERITS (pushy_internal.finished_job) USING heap WITH (autovacuum_vacuum_insert_threshold = -1, '
       'autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 500000)', child);
-    EXECUTE pg_catalog.format('COMMENT ON TABLE %s IS ''A window of finished jobs; see pushy.rotation.''', child);
+    EXECUTE pg_catalog.format('COMMENT ON TABLE %s IS ''A window of finished jobs; see pushy_internal.rotation.''', child);
     PERFORM pg_catalog.pg_extension_config_dump(child::pg_catalog.regclass, '');
   END LOOP;
 END
 $$;
 
 -- Not dumped: a scheduler finds the rows that a restore has brought.
-CREATE TABLE pushy.rotation (
+CREATE TABLE pushy_internal.rotation (
   pool          text        NOT NULL,   -- the parent of the tables that take turns
   member        name        NOT NULL,   -- one of them
   removes_after timestamptz NOT NULL,   -- its rows may all be removed then
   is_free       boolean     NOT NULL DEFAULT false,   -- it was emptied in place, and can be used again
   PRIMARY KEY (member)
 ) USING heap;
-COMMENT ON TABLE pushy.rotation IS 'Which of the tables that take turns are in use, and when each is emptied.';
+COMMENT ON TABLE pushy_internal.rotation IS 'Which of the tables that take turns are in use, and when each is emptied.';
 
 
-CREATE TABLE pushy.failure (
+CREATE TABLE pushy_internal.failure (
   job_id      bigint      NOT NULL,
   attempt     int         NOT NULL,
   queue_id    int         NOT NULL,
@@ -220,7 +229,7 @@ CREATE TABLE pushy.failure (
   context     text,
   PRIMARY KEY (job_id, attempt)
 ) USING heap;
-COMMENT ON TABLE pushy.failure IS 'A row per failed attempt; see the view pushy.failures.';
+COMMENT ON TABLE pushy_internal.failure IS 'A row per failed attempt; see the view pushy.failures.';
 
 
 CREATE TYPE pushy.job AS (
@@ -245,11 +254,11 @@ CREATE TYPE pushy.job AS (
 COMMENT ON TYPE pushy.job IS
   'One job: what a handler may take as its argument, and what current_job() and job_wait() answer. The view pushy.jobs has these columns and more.';
 
-SELECT pg_catalog.pg_extension_config_dump('pushy.queue_id_seq', '');
-SELECT pg_catalog.pg_extension_config_dump('pushy.position_seq', '');
-SELECT pg_catalog.pg_extension_config_dump('pushy.queue', '');
-SELECT pg_catalog.pg_extension_config_dump('pushy.queue_acl', '');
-SELECT pg_catalog.pg_extension_config_dump('pushy.live_job', '');
-SELECT pg_catalog.pg_extension_config_dump('pushy.finished_job', '');
-SELECT pg_catalog.pg_extension_config_dump('pushy.failure', '');
-SELECT pg_catalog.pg_extension_config_dump('pushy.promised_cancel', '');
+SELECT pg_catalog.pg_extension_config_dump('pushy_internal.queue_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('pushy_internal.position_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('pushy_internal.queue', '');
+SELECT pg_catalog.pg_extension_config_dump('pushy_internal.queue_acl', '');
+SELECT pg_catalog.pg_extension_config_dump('pushy_internal.live_job', '');
+SELECT pg_catalog.pg_extension_config_dump('pushy_internal.finished_job', '');
+SELECT pg_catalog.pg_extension_config_dump('pushy_internal.failure', '');
+SELECT pg_catalog.pg_extension_config_dump('pushy_internal.promised_cancel', '');

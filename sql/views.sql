@@ -1,37 +1,37 @@
 -- Views for people, and the functions behind them. Each shows a role what it may see: the functions look at
 -- current_user, which in a view is who asks, while the tables are read with the rights of the views' owner.
 
-CREATE FUNCTION pushy.queue_seen(queue text)
-RETURNS boolean LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_queue_seen';
-COMMENT ON FUNCTION pushy.queue_seen(text) IS
+CREATE FUNCTION pushy_internal.queue_seen(queue text)
+RETURNS boolean LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_queue_seen_v1';
+COMMENT ON FUNCTION pushy_internal.queue_seen(text) IS
   'Whether the current user has any privilege on a queue; the filter of pushy.queues. False for a queue that does not exist.';
 
-CREATE FUNCTION pushy.queue_monitored(queue text)
-RETURNS boolean LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_queue_monitored';
-COMMENT ON FUNCTION pushy.queue_monitored(text) IS
+CREATE FUNCTION pushy_internal.queue_monitored(queue text)
+RETURNS boolean LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_queue_monitored_v1';
+COMMENT ON FUNCTION pushy_internal.queue_monitored(text) IS
   'Whether the current user may monitor a queue; the filter of pushy.jobs and pushy.failures. False for a queue that does not exist.';
 
-CREATE FUNCTION pushy.running_jobs(
+CREATE FUNCTION pushy_internal.running_jobs(
   OUT id bigint,
   OUT attempt int,
   OUT started_at timestamptz,
   OUT progress double precision,
   OUT progress_message text)
-RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 2 AS 'MODULE_PATHNAME', 'pushy_running_jobs';
-COMMENT ON FUNCTION pushy.running_jobs() IS
+RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 2 AS 'MODULE_PATHNAME', 'pushy_running_jobs_v1';
+COMMENT ON FUNCTION pushy_internal.running_jobs() IS
   'The jobs that run in this database now, of queues that the caller may monitor, from shared memory; behind pushy.jobs.';
 
-CREATE FUNCTION pushy.queue_running(queue text)
-RETURNS int LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_queue_running';
-COMMENT ON FUNCTION pushy.queue_running(text) IS
+CREATE FUNCTION pushy_internal.queue_running(queue text)
+RETURNS int LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_queue_running_v1';
+COMMENT ON FUNCTION pushy_internal.queue_running(text) IS
   'Executors that work on a queue now, from shared memory; behind pushy.queues. NULL for one that the caller may not monitor.';
 
-CREATE FUNCTION pushy.queue_has_place(queue text)
-RETURNS boolean LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_queue_has_place';
-COMMENT ON FUNCTION pushy.queue_has_place(text) IS
+CREATE FUNCTION pushy_internal.queue_has_place(queue text)
+RETURNS boolean LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_queue_has_place_v1';
+COMMENT ON FUNCTION pushy_internal.queue_has_place(text) IS
   'Whether a queue has a place in shared memory (pushy.max_queues), without which its jobs wait; behind pushy.queues. NULL for one on which the caller has no privilege.';
 
-CREATE FUNCTION pushy.queue_statistics(
+CREATE FUNCTION pushy_internal.queue_statistics(
   queue text,
   OUT running int,
   OUT enqueued bigint,
@@ -52,11 +52,11 @@ CREATE FUNCTION pushy.queue_statistics(
   OUT run_p50 interval,
   OUT run_p95 interval,
   OUT run_p99 interval)
-RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 1 AS 'MODULE_PATHNAME', 'pushy_queue_statistics';
-COMMENT ON FUNCTION pushy.queue_statistics(text) IS
+RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 1 AS 'MODULE_PATHNAME', 'pushy_queue_statistics_v1';
+COMMENT ON FUNCTION pushy_internal.queue_statistics(text) IS
   'Counters of a queue, from shared memory; behind pushy.stats. No row for one that the caller may not monitor, or that does not exist.';
 
-CREATE FUNCTION pushy.worker_rows(
+CREATE FUNCTION pushy_internal.worker_rows(
   OUT kind text,
   OUT pid int,
   OUT database text,
@@ -68,8 +68,8 @@ CREATE FUNCTION pushy.worker_rows(
   OUT job bigint,
   OUT progress double precision,
   OUT progress_message text)
-RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 4 AS 'MODULE_PATHNAME', 'pushy_worker_rows';
-COMMENT ON FUNCTION pushy.worker_rows() IS
+RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 4 AS 'MODULE_PATHNAME', 'pushy_worker_rows_v1';
+COMMENT ON FUNCTION pushy_internal.worker_rows() IS
   'Processes of Pushy that the caller may see, from shared memory; behind pushy.workers.';
 
 
@@ -83,9 +83,9 @@ SELECT q.queue,
             THEN COALESCE((SELECT o.rolname FROM pg_catalog.pg_roles o WHERE o.oid OPERATOR(pg_catalog.=) q.owner), q.owner_name)
             ELSE q.owner_name END AS owner,
        q.concurrency,
-       pushy.queue_running(q.queue) AS running,
+       pushy_internal.queue_running(q.queue) AS running,
        q.paused,
-       CASE WHEN h.is_home AND q.parked IS NULL AND NOT pushy.queue_has_place(q.queue)
+       CASE WHEN h.is_home AND q.parked IS NULL AND NOT pushy_internal.queue_has_place(q.queue)
             THEN 'all places for queues in shared memory are taken (pushy.max_queues), and it found none'
             WHEN h.is_home THEN q.parked
             ELSE 'it came here by a restore or a copy and waits for SELECT * FROM pushy.resume_after_restore()' END AS parked,
@@ -99,12 +99,12 @@ SELECT q.queue,
        pg_catalog.justify_hours(q.keep_discarded_us  OPERATOR(pg_catalog.*) '1 microsecond'::pg_catalog.interval) AS keep_discarded,
        q.batch,
        q.created_at
-  FROM pushy.queue q
+  FROM pushy_internal.queue q
  CROSS JOIN LATERAL (
-   SELECT pushy.watch_is_home(q.home_system, q.home_database,
+   SELECT pushy_internal.watch_is_home(q.home_system, q.home_database,
                               (SELECT e.oid FROM pg_catalog.pg_extension e WHERE e.extname OPERATOR(pg_catalog.=) 'pushy'),
-                              'pushy.queue'::pg_catalog.regclass::pg_catalog.oid) AS is_home) h
- WHERE pushy.queue_seen(q.queue);
+                              'pushy_internal.queue'::pg_catalog.regclass::pg_catalog.oid) AS is_home) h
+ WHERE pushy_internal.queue_seen(q.queue);
 COMMENT ON VIEW pushy.queues IS
   'Queues on which you have a privilege, and how their jobs run. An interval of 0 is none.';
 COMMENT ON COLUMN pushy.queues.queue IS 'Its name.';
@@ -161,7 +161,7 @@ SELECT j.id,
        j.finished_at,
        j.result,
        (SELECT f.message
-          FROM pushy.failure f
+          FROM pushy_internal.failure f
          WHERE f.job_id OPERATOR(pg_catalog.=) j.id AND f.queue_id OPERATOR(pg_catalog.=) q.queue_id
          ORDER BY f.attempt DESC
          LIMIT 1) AS last_error,
@@ -174,14 +174,14 @@ SELECT j.id,
                l.unique_key, l.caused_by, l.depth, l.timeout_us, l.args,
                NULL::pg_catalog.timestamptz AS started_at, NULL::pg_catalog.timestamptz AS finished_at,
                NULL::pg_catalog.jsonb AS result, NULL::pg_catalog.timestamptz AS expires_at
-          FROM pushy.live_job l
+          FROM pushy_internal.live_job l
         UNION ALL
         SELECT d.id, d.queue_id, d.state, d.priority, d.attempt, d.max_attempts, d.run_at, d.enqueued_at, d.enqueued_by,
                d.unique_key, d.caused_by, d.depth, d.timeout_us, d.args, d.started_at, d.finished_at, d.result, d.expires_at
-          FROM pushy.finished_job d) j
-  JOIN pushy.queue q ON q.queue_id OPERATOR(pg_catalog.=) j.queue_id
-  LEFT JOIN pushy.running_jobs() r ON r.id OPERATOR(pg_catalog.=) j.id
- WHERE pushy.queue_monitored(q.queue);
+          FROM pushy_internal.finished_job d) j
+  JOIN pushy_internal.queue q ON q.queue_id OPERATOR(pg_catalog.=) j.queue_id
+  LEFT JOIN pushy_internal.running_jobs() r ON r.id OPERATOR(pg_catalog.=) j.id
+ WHERE pushy_internal.queue_monitored(q.queue);
 COMMENT ON VIEW pushy.jobs IS
   'Jobs of queues that you may monitor: unfinished ones, and finished ones for as long as their queue keeps them.';
 COMMENT ON COLUMN pushy.jobs.id IS 'What pushy.enqueue answered.';
@@ -221,7 +221,7 @@ CREATE FUNCTION pushy.job_trace(
   OUT finished_at timestamptz,
   OUT args jsonb,
   OUT last_error text)
-RETURNS SETOF record LANGUAGE c STABLE PARALLEL UNSAFE ROWS 10 AS 'MODULE_PATHNAME', 'pushy_job_trace';
+RETURNS SETOF record LANGUAGE c STABLE PARALLEL UNSAFE ROWS 10 AS 'MODULE_PATHNAME', 'pushy_job_trace_v1';
 COMMENT ON FUNCTION pushy.job_trace(bigint) IS
   'The tree of causes that a job belongs to, as far as the caller may monitor its queues: from the first job that is still kept down to the last that it caused, directly or by a watch of what its handler wrote.';
 
@@ -237,9 +237,9 @@ SELECT f.job_id,
        CASE WHEN f.queue_id OPERATOR(pg_catalog.=) q.queue_id THEN f.detail END AS detail,
        CASE WHEN f.queue_id OPERATOR(pg_catalog.=) q.queue_id THEN f.hint END AS hint,
        CASE WHEN f.queue_id OPERATOR(pg_catalog.=) q.queue_id THEN f.context END AS context
-  FROM pushy.failure f
-  JOIN pushy.queue q ON q.queue_id OPERATOR(pg_catalog.=) f.queue_id
- WHERE pushy.queue_monitored(q.queue);
+  FROM pushy_internal.failure f
+  JOIN pushy_internal.queue q ON q.queue_id OPERATOR(pg_catalog.=) f.queue_id
+ WHERE pushy_internal.queue_monitored(q.queue);
 COMMENT ON VIEW pushy.failures IS
   'A row per failed attempt of a job of the queues that you may monitor, for as long as the job is kept.';
 COMMENT ON COLUMN pushy.failures.job_id IS 'The id in pushy.jobs.';
@@ -256,7 +256,7 @@ COMMENT ON COLUMN pushy.failures.context IS 'Where it was raised, as the handler
 
 CREATE VIEW pushy.workers WITH (security_barrier) AS
 SELECT w.kind, w.pid, w.database, w.role, w.state, w.since, w.jobs_done, w.queue, w.job, w.progress, w.progress_message
-  FROM pushy.worker_rows() w;
+  FROM pushy_internal.worker_rows() w;
 COMMENT ON VIEW pushy.workers IS
   'Pushy''s processes in the whole server: executors of roles whose rights you have; all of them for pg_read_all_stats, which pg_monitor includes.';
 COMMENT ON COLUMN pushy.workers.kind IS 'launcher, scheduler, executor or relay.';
@@ -280,12 +280,12 @@ SELECT u.queue, u.running, u.enqueued, u.completed, u.failed, u.retried, u.disca
   FROM (SELECT q.queue, s.running, s.enqueued, s.completed, s.failed, s.retried, s.discarded, s.cancelled, s.given_back, s.run_again, s.parked, s.batches, s.rate_1m,
                s.wait_p50, s.wait_p95, s.wait_p99, s.run_mean, s.run_p50, s.run_p95, s.run_p99,
                NULL::pg_catalog.int8 AS log_bytes, NULL::pg_catalog.text AS log_oldest
-          FROM pushy.queue q
-         CROSS JOIN LATERAL pushy.queue_statistics(q.queue) s
+          FROM pushy_internal.queue q
+         CROSS JOIN LATERAL pushy_internal.queue_statistics(q.queue) s
         -- A query for one queue does not look at the log: no name is equal to NULL, as the planner sees.
         UNION ALL
         SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, l.bytes, l.oldest
-          FROM pushy.log_bounds() l) u;
+          FROM pushy_internal.log_bounds() l) u;
 COMMENT ON VIEW pushy.stats IS
   'Counts and latencies of queues that you may monitor; read from shared memory, no job is looked at. They go on after a clean restart (smart or fast), as PostgreSQL''s own do, and begin at zero after a crash, an immediate stop and a promotion of a standby. One row more, with no queue, is of the event log, of which pushy.log says more.';
 COMMENT ON COLUMN pushy.stats.queue IS 'Its name; NULL: the row of the event log.';

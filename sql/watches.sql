@@ -1,9 +1,9 @@
 -- Watches: a table's changes become notices, or jobs.
 
-CREATE SEQUENCE pushy.watch_id_seq AS int CYCLE;
-COMMENT ON SEQUENCE pushy.watch_id_seq IS 'Numbers of watches.';
+CREATE SEQUENCE pushy_internal.watch_id_seq AS int CYCLE;
+COMMENT ON SEQUENCE pushy_internal.watch_id_seq IS 'Numbers of watches.';
 
-CREATE TABLE pushy.watch (
+CREATE TABLE pushy_internal.watch (
   watch_id      int         NOT NULL,
   -- What its triggers carry beside its number: after a restore, a number alone may be another watch's.
   token         uuid        NOT NULL,
@@ -45,16 +45,16 @@ CREATE TABLE pushy.watch (
   CONSTRAINT watch_queue CHECK ((queue IS NULL) OPERATOR(pg_catalog.=) (queue_id IS NULL)
                                 AND (queue IS NULL) OPERATOR(pg_catalog.=) (queue_owner IS NULL))
 ) USING heap;
-COMMENT ON TABLE pushy.watch IS 'Watches as declared; see the view pushy.watches.';
-CREATE UNIQUE INDEX watch_name ON pushy.watch (relation, name, home_system, home_database, home_extension);
-COMMENT ON INDEX pushy.watch_name IS 'One watch per table and name.';
-ALTER SEQUENCE pushy.watch_id_seq OWNED BY pushy.watch.watch_id;
+COMMENT ON TABLE pushy_internal.watch IS 'Watches as declared; see the view pushy.watches.';
+CREATE UNIQUE INDEX watch_name ON pushy_internal.watch (relation, name, home_system, home_database, home_extension);
+COMMENT ON INDEX pushy_internal.watch_name IS 'One watch per table and name.';
+ALTER SEQUENCE pushy_internal.watch_id_seq OWNED BY pushy_internal.watch.watch_id;
 
-SELECT pg_catalog.pg_extension_config_dump('pushy.watch_id_seq', '');
-SELECT pg_catalog.pg_extension_config_dump('pushy.watch', '');
+SELECT pg_catalog.pg_extension_config_dump('pushy_internal.watch_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('pushy_internal.watch', '');
 
 
-CREATE TABLE pushy.oversize_notice (
+CREATE TABLE pushy_internal.oversize_notice (
   id         bigint      NOT NULL,  -- at random
   expires_at timestamptz NOT NULL,
   position   bigint      NOT NULL,  -- where the WAL was: a role that was let into the channel later does not read it
@@ -62,20 +62,20 @@ CREATE TABLE pushy.oversize_notice (
   payload    text        NOT NULL,
   PRIMARY KEY (id)
 ) USING heap WITH (autovacuum_vacuum_scale_factor = 0.05);
-COMMENT ON TABLE pushy.oversize_notice IS 'Payloads too long for NOTIFY; see pushy.notice.';
-CREATE INDEX oversize_notice_expiry ON pushy.oversize_notice (expires_at);
-COMMENT ON INDEX pushy.oversize_notice_expiry IS 'What retention removes next.';
+COMMENT ON TABLE pushy_internal.oversize_notice IS 'Payloads too long for NOTIFY; see pushy.notice.';
+CREATE INDEX oversize_notice_expiry ON pushy_internal.oversize_notice (expires_at);
+COMMENT ON INDEX pushy_internal.oversize_notice_expiry IS 'What retention removes next.';
 
 
 CREATE FUNCTION pushy.watch_row()
-RETURNS trigger LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_watch_row';
+RETURNS trigger LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_watch_row_v1';
 COMMENT ON FUNCTION pushy.watch_row() IS
-  'Internal: what the triggers of a watch call. They are made by pushy.watch.';
+  'What the triggers of a watch call, which pushy.watch makes; nobody else does. It is in this schema because whoever restores a dump of a watched table must find it.';
 
 CREATE FUNCTION pushy.watch_statement()
-RETURNS trigger LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_watch_statement';
+RETURNS trigger LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_watch_statement_v1';
 COMMENT ON FUNCTION pushy.watch_statement() IS
-  'Internal: what the statement triggers of a watch call. They are made by pushy.watch.';
+  'What the statement triggers of a watch call, which pushy.watch makes; nobody else does. It is in this schema because whoever restores a dump of a watched table must find it.';
 
 CREATE FUNCTION pushy.watch(
   relation regclass,
@@ -91,31 +91,31 @@ CREATE FUNCTION pushy.watch(
   args_expr text DEFAULT NULL,
   merge boolean DEFAULT NULL,
   name text DEFAULT NULL)
-RETURNS text LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_watch';
+RETURNS text LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_watch_v1';
 COMMENT ON FUNCTION pushy.watch(regclass, text, text[], name[], text, text, text, text, text, text, text, boolean, text) IS
   'Tells of a table''s changes, and answers the channel as LISTEN wants it; run it with every deploy. channel is an identifier as after LISTEN (default: the table''s name). events: insert, update, delete, truncate. columns: an update counts when one of them IS DISTINCT from before. condition, payload_expr and args_expr are SQL over NEW and OLD. payload: none, key, row (before and after) or diff (what differs), as JSON. level: a notice per row, or per statement with count and keys. queue: a job per notice, jobs only when no channel is named; args_expr makes its arguments. delivery: relay (the event log; where nothing is said and a relay can come here) or notify (NOTIFY in the writer''s transaction); merge. name: without one, the channel''s, or the queue''s where there is no channel (another channel makes a second watch); a watch of the name is replaced and keeps its pause. Needs TRIGGER on the table and enqueue on the queue. What a notice shows every role of the database may hear.';
 
 CREATE FUNCTION pushy.unwatch(relation regclass, name text DEFAULT NULL)
-RETURNS int LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_unwatch';
+RETURNS int LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_unwatch_v1';
 COMMENT ON FUNCTION pushy.unwatch(regclass, text) IS
   'Ends the watch of this name, or all of the table''s; answers how many there were. For the watch''s maker and the table''s owner.';
 
 CREATE FUNCTION pushy.watch_pause(relation regclass, name text DEFAULT NULL)
-RETURNS int LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_watch_pause';
+RETURNS int LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_watch_pause_v1';
 COMMENT ON FUNCTION pushy.watch_pause(regclass, text) IS
   'Tells nothing of the table''s changes until pushy.watch_resume, to seed it or load it in bulk: one watch by name, or all. What changes meanwhile is not told later. For the watch''s maker and the table''s owner.';
 
 CREATE FUNCTION pushy.watch_resume(relation regclass, name text DEFAULT NULL)
-RETURNS int LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_watch_resume';
+RETURNS int LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_watch_resume_v1';
 COMMENT ON FUNCTION pushy.watch_resume(regclass, text) IS
   'Tells of the table''s changes again: one watch by name, or all. For the watch''s maker and the table''s owner.';
 
 CREATE FUNCTION pushy.notice(id bigint)
-RETURNS text LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_notice';
+RETURNS text LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_notice_v1';
 COMMENT ON FUNCTION pushy.notice(bigint) IS
   'The whole payload of a notice that was too long for NOTIFY and came as a reference ("notice": id). It is kept for pushy.notice_keep. For roles that may read the channel; the number cannot be guessed.';
 
-CREATE FUNCTION pushy.watch_counts(
+CREATE FUNCTION pushy_internal.watch_counts(
   watch_id int,
   OUT notices bigint,
   OUT jobs bigint,
@@ -123,28 +123,28 @@ CREATE FUNCTION pushy.watch_counts(
   OUT last_told_at timestamptz,
   OUT last_error_at timestamptz,
   OUT fix text)
-LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_watch_counts';
-COMMENT ON FUNCTION pushy.watch_counts(int) IS
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_watch_counts_v1';
+COMMENT ON FUNCTION pushy_internal.watch_counts(int) IS
   'Internal: the counts of a watch, and what to do when its jobs cannot be added; behind the view pushy.watches. NULLs of one that the caller may not see.';
 
-CREATE FUNCTION pushy.watch_is_home(home_system bigint, home_database oid, home_extension oid, relation oid)
-RETURNS boolean LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'pushy_watch_is_home';
-COMMENT ON FUNCTION pushy.watch_is_home(bigint, oid, oid, oid) IS
+CREATE FUNCTION pushy_internal.watch_is_home(home_system bigint, home_database oid, home_extension oid, relation oid)
+RETURNS boolean LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'pushy_watch_is_home_v1';
+COMMENT ON FUNCTION pushy_internal.watch_is_home(bigint, oid, oid, oid) IS
   'Internal: whether a watch was declared here and its table is still there, behind the view pushy.watches.';
 
-CREATE FUNCTION pushy.watch_elsewhere(watch_id int)
-RETURNS oid LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_watch_elsewhere';
-COMMENT ON FUNCTION pushy.watch_elsewhere(int) IS
+CREATE FUNCTION pushy_internal.watch_elsewhere(watch_id int)
+RETURNS oid LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_watch_elsewhere_v1';
+COMMENT ON FUNCTION pushy_internal.watch_elsewhere(int) IS
   'Internal: the table of a watch that came by a restore, behind the view pushy.watches.';
 
-CREATE FUNCTION pushy.relay_obstacle(OUT reason text, OUT fix text)
-RETURNS record LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_relay_obstacle';
-COMMENT ON FUNCTION pushy.relay_obstacle() IS
+CREATE FUNCTION pushy_internal.relay_obstacle(OUT reason text, OUT fix text)
+RETURNS record LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_relay_obstacle_v1';
+COMMENT ON FUNCTION pushy_internal.relay_obstacle() IS
   'Internal: why no relay tells what is logged in this database, behind the views pushy.watches and pushy.subscriptions. NULL: one does, or would.';
 
-CREATE FUNCTION pushy.watch_orphans(OUT relation oid, OUT name text)
-RETURNS SETOF record LANGUAGE c STABLE PARALLEL UNSAFE ROWS 1 AS 'MODULE_PATHNAME', 'pushy_watch_orphans';
-COMMENT ON FUNCTION pushy.watch_orphans() IS
+CREATE FUNCTION pushy_internal.watch_orphans(OUT relation oid, OUT name text)
+RETURNS SETOF record LANGUAGE c STABLE PARALLEL UNSAFE ROWS 1 AS 'MODULE_PATHNAME', 'pushy_watch_orphans_v1';
+COMMENT ON FUNCTION pushy_internal.watch_orphans() IS
   'Internal: tables with triggers whose watch is not here, behind the view pushy.watches.';
 
 -- The UNION ALL stands in a query of its own: see pushy.stats.
@@ -201,14 +201,14 @@ SELECT u.relation, u.name, u.channel, u.channel_name, u.events, u.columns, u.con
          c.errors,
          c.last_told_at,
          c.last_error_at
-    FROM pushy.watch w
-   CROSS JOIN LATERAL (SELECT pushy.watch_is_home(w.home_system, w.home_database, w.home_extension, w.relation) AS is_home) h
+    FROM pushy_internal.watch w
+   CROSS JOIN LATERAL (SELECT pushy_internal.watch_is_home(w.home_system, w.home_database, w.home_extension, w.relation) AS is_home) h
    -- Numbers mean something at home only.
     JOIN pg_catalog.pg_class r
       ON r.oid OPERATOR(pg_catalog.=) CASE WHEN h.is_home THEN w.relation
-                                           ELSE pushy.watch_elsewhere(w.watch_id) END
-   CROSS JOIN LATERAL pushy.watch_counts(w.watch_id) c
-   CROSS JOIN pushy.relay_obstacle() o
+                                           ELSE pushy_internal.watch_elsewhere(w.watch_id) END
+   CROSS JOIN LATERAL pushy_internal.watch_counts(w.watch_id) c
+   CROSS JOIN pushy_internal.relay_obstacle() o
    -- What the arguments of its triggers, and of their copies on partitions, begin with.
    CROSS JOIN LATERAL (
      SELECT (w.watch_id::pg_catalog.text::pg_catalog.bytea OPERATOR(pg_catalog.||) pg_catalog.decode('00', 'hex')
@@ -253,7 +253,7 @@ SELECT u.relation, u.name, u.channel, u.channel_name, u.events, u.columns, u.con
   SELECT o.relation::pg_catalog.regclass, o.name, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 'orphaned',
          pg_catalog.format('SELECT pushy.unwatch(%L, %L)', o.relation::pg_catalog.regclass, o.name),
          NULL, NULL, NULL, NULL, NULL
-    FROM pushy.watch_orphans() o
+    FROM pushy_internal.watch_orphans() o
    WHERE pg_catalog.has_table_privilege(o.relation, 'TRIGGER')) u;
 COMMENT ON VIEW pushy.watches IS
   'Watches of tables on which you have TRIGGER, and your own. state says whether a watch tells what it should, and fix has the statement that makes it active. notices, jobs and errors are counted since the server started.';

@@ -3,19 +3,19 @@
 -- too, and would end the dumps of a role that has pg_read_all_data. A worker that applies a subscription fires no trigger
 -- of a statement, so another is for each row; its condition lets it cost next to nothing elsewhere.
 
-CREATE FUNCTION pushy.is_applied()
-RETURNS boolean LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_is_applied';
-COMMENT ON FUNCTION pushy.is_applied() IS
+CREATE FUNCTION pushy_internal.is_applied()
+RETURNS boolean LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_is_applied_v1';
+COMMENT ON FUNCTION pushy_internal.is_applied() IS
   'Internal: whether the process that asks is a worker of logical replication, which writes what another server sends.';
 
-CREATE FUNCTION pushy.refuse_write()
-RETURNS trigger LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_refuse_write';
-COMMENT ON FUNCTION pushy.refuse_write() IS
+CREATE FUNCTION pushy_internal.refuse_write()
+RETURNS trigger LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_refuse_write_v1';
+COMMENT ON FUNCTION pushy_internal.refuse_write() IS
   'Internal: what the triggers on each of Pushy''s tables call. Refuses every statement that would write it but those of a role with the rights of the table''s owner, and every row of a subscription whose owner has them not.';
 
-CREATE FUNCTION pushy.pass_over_row()
-RETURNS trigger LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_pass_over_row';
-COMMENT ON FUNCTION pushy.pass_over_row() IS
+CREATE FUNCTION pushy_internal.pass_over_row()
+RETURNS trigger LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_pass_over_row_v1';
+COMMENT ON FUNCTION pushy_internal.pass_over_row() IS
   'Internal: what a row trigger on the tables of a dump calls. Lets rows of the table''s owner in, and passes over those of the database''s owner, with a warning.';
 
 -- On every table that there is; ALWAYS, because session_replication_role can be granted. The tables of a dump have a second one:
@@ -41,21 +41,21 @@ BEGIN
     IF is_dumped THEN
       EXECUTE pg_catalog.format(
         'CREATE TRIGGER refuse_write BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON %1$s '
-        'FOR EACH STATEMENT EXECUTE FUNCTION pushy.refuse_write(''dumped''); '
-        'CREATE TRIGGER pass_over_row BEFORE INSERT ON %1$s FOR EACH ROW EXECUTE FUNCTION pushy.pass_over_row(); '
+        'FOR EACH STATEMENT EXECUTE FUNCTION pushy_internal.refuse_write(''dumped''); '
+        'CREATE TRIGGER pass_over_row BEFORE INSERT ON %1$s FOR EACH ROW EXECUTE FUNCTION pushy_internal.pass_over_row(); '
         'ALTER TABLE %1$s ENABLE ALWAYS TRIGGER pass_over_row; '
         'COMMENT ON TRIGGER pass_over_row ON %1$s IS ''Passes over the rows of the database''''s owner, whom refuse_write lets come so far.''',
         name);
     ELSE
       EXECUTE pg_catalog.format(
         'CREATE TRIGGER refuse_write BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON %1$s '
-        'FOR EACH STATEMENT EXECUTE FUNCTION pushy.refuse_write()', name);
+        'FOR EACH STATEMENT EXECUTE FUNCTION pushy_internal.refuse_write()', name);
     END IF;
     EXECUTE pg_catalog.format(
       'ALTER TABLE %1$s ENABLE ALWAYS TRIGGER refuse_write; '
       'COMMENT ON TRIGGER refuse_write ON %1$s IS ''Keeps out everybody but the owner, whatever privileges they have.''; '
       'CREATE TRIGGER refuse_applied AFTER INSERT OR UPDATE OR DELETE ON %1$s '
-      'FOR EACH ROW WHEN (pushy.is_applied()) EXECUTE FUNCTION pushy.refuse_write(); '
+      'FOR EACH ROW WHEN (pushy_internal.is_applied()) EXECUTE FUNCTION pushy_internal.refuse_write(); '
       'ALTER TABLE %1$s ENABLE ALWAYS TRIGGER refuse_applied; '
       'COMMENT ON TRIGGER refuse_applied ON %1$s IS ''Keeps out what a subscription brings that is not of the owner.''', name);
   END LOOP;

@@ -129,7 +129,7 @@ pub fn of_relay() -> Option<Finding> {
     })
 }
 
-sql_function!(pushy_relay_obstacle, |call| {
+sql_function!(pushy_relay_obstacle_v1, |call| {
     let found = of_relay();
     let (reason, fix) = found.map(|found| (found.reason, found.fix)).unzip();
     Result::Ok(call.answer_row(row![reason, fix.flatten()]))

@@ -51,37 +51,37 @@ fn generation() -> Option<u64> {
 }
 
 static WINDOWS: Plan = Plan::new(
-    "SELECT r.member::pg_catalog.text, r.removes_after FROM pushy.rotation r \
+    "SELECT r.member::pg_catalog.text, r.removes_after FROM pushy_internal.rotation r \
       WHERE r.pool OPERATOR(pg_catalog.=) $1 AND NOT r.is_free ORDER BY r.removes_after",
     &[BuiltinOid::TEXTOID],
 );
 
 static FREE: Plan = Plan::new(
-    "SELECT r.member::pg_catalog.text, r.removes_after FROM pushy.rotation r \
+    "SELECT r.member::pg_catalog.text, r.removes_after FROM pushy_internal.rotation r \
       WHERE r.pool OPERATOR(pg_catalog.=) $1 AND r.is_free",
     &[BuiltinOid::TEXTOID],
 );
 
 static SET_FREE: Plan = Plan::new(
-    "UPDATE pushy.rotation SET is_free = true WHERE member OPERATOR(pg_catalog.=) $1::pg_catalog.name",
+    "UPDATE pushy_internal.rotation SET is_free = true WHERE member OPERATOR(pg_catalog.=) $1::pg_catalog.name",
     &[BuiltinOid::TEXTOID],
 );
 
 static ASSIGN_FREE: Plan = Plan::new(
-    "UPDATE pushy.rotation SET is_free = false, removes_after = $2 \
+    "UPDATE pushy_internal.rotation SET is_free = false, removes_after = $2 \
       WHERE member OPERATOR(pg_catalog.=) ( \
-              SELECT r.member FROM pushy.rotation r WHERE r.pool OPERATOR(pg_catalog.=) $1 AND r.is_free \
+              SELECT r.member FROM pushy_internal.rotation r WHERE r.pool OPERATOR(pg_catalog.=) $1 AND r.is_free \
                ORDER BY r.member LIMIT 1 FOR UPDATE SKIP LOCKED)",
     &[BuiltinOid::TEXTOID, BuiltinOid::TIMESTAMPTZOID],
 );
 
 // A table that is free and not empty holds what a restore has brought.
 static ASSIGN: Plan = Plan::new(
-    "INSERT INTO pushy.rotation (pool, member, removes_after) \
+    "INSERT INTO pushy_internal.rotation (pool, member, removes_after) \
      SELECT $1, c.relname, $2 \
        FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) i.inhrelid \
       WHERE i.inhparent OPERATOR(pg_catalog.=) $1::pg_catalog.regclass \
-        AND NOT EXISTS (SELECT 1 FROM pushy.rotation r WHERE r.member OPERATOR(pg_catalog.=) c.relname) \
+        AND NOT EXISTS (SELECT 1 FROM pushy_internal.rotation r WHERE r.member OPERATOR(pg_catalog.=) c.relname) \
         AND pg_catalog.pg_relation_size(c.oid) OPERATOR(pg_catalog.=) 0 \
       ORDER BY c.relname LIMIT 1",
     &[BuiltinOid::TEXTOID, BuiltinOid::TIMESTAMPTZOID],
@@ -91,13 +91,13 @@ static FOUNDLINGS: Plan = Plan::new(
     "SELECT c.relname::pg_catalog.text \
        FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) i.inhrelid \
       WHERE i.inhparent OPERATOR(pg_catalog.=) $1::pg_catalog.regclass \
-        AND NOT EXISTS (SELECT 1 FROM pushy.rotation r WHERE r.member OPERATOR(pg_catalog.=) c.relname) \
+        AND NOT EXISTS (SELECT 1 FROM pushy_internal.rotation r WHERE r.member OPERATOR(pg_catalog.=) c.relname) \
         AND pg_catalog.pg_relation_size(c.oid) OPERATOR(pg_catalog.>) 0",
     &[BuiltinOid::TEXTOID],
 );
 
 static ADOPT: Plan = Plan::new(
-    "INSERT INTO pushy.rotation (pool, member, removes_after) VALUES ($1, $2::pg_catalog.name, $3)",
+    "INSERT INTO pushy_internal.rotation (pool, member, removes_after) VALUES ($1, $2::pg_catalog.name, $3)",
     &[
         BuiltinOid::TEXTOID,
         BuiltinOid::TEXTOID,
@@ -106,7 +106,7 @@ static ADOPT: Plan = Plan::new(
 );
 
 static RELEASE: Plan = Plan::new(
-    "DELETE FROM pushy.rotation r WHERE r.member OPERATOR(pg_catalog.=) $1::pg_catalog.name",
+    "DELETE FROM pushy_internal.rotation r WHERE r.member OPERATOR(pg_catalog.=) $1::pg_catalog.name",
     &[BuiltinOid::TEXTOID],
 );
 
@@ -194,7 +194,10 @@ impl Pool {
         if !table_lock::try_lock(&window.member, Lock::AccessExclusive) {
             return Ok(false);
         }
-        spi::run_once(&format!("TRUNCATE ONLY pushy.{}", window.member), |_| ());
+        spi::run_once(
+            &format!("TRUNCATE ONLY pushy_internal.{}", window.member),
+            |_| (),
+        );
         spi::run(&RELEASE, params![window.member.as_str()]);
         pending::rotated();
         Ok(true)
@@ -208,8 +211,8 @@ impl Pool {
         let pages = append_only::bytes(member) / append_only::PAGE;
         let next = from + PAGES;
         spi::command(&format!(
-            "DELETE FROM ONLY pushy.{member} t WHERE t.ctid OPERATOR(pg_catalog.=) ANY (ARRAY( \
-               SELECT l.ctid FROM ONLY pushy.{member} l \
+            "DELETE FROM ONLY pushy_internal.{member} t WHERE t.ctid OPERATOR(pg_catalog.=) ANY (ARRAY( \
+               SELECT l.ctid FROM ONLY pushy_internal.{member} l \
                 WHERE l.ctid OPERATOR(pg_catalog.>=) '({from},0)'::pg_catalog.tid \
                   AND l.ctid OPERATOR(pg_catalog.<) '({next},0)'::pg_catalog.tid FOR UPDATE SKIP LOCKED))"
         ));
@@ -218,7 +221,10 @@ impl Pool {
 
     /// Frees a table whose rows were deleted; false when some are left, which somebody held.
     pub fn set_free(&self, window: &Window) -> Result<bool> {
-        let look = format!("SELECT 1 FROM ONLY pushy.{} LIMIT 1", window.member);
+        let look = format!(
+            "SELECT 1 FROM ONLY pushy_internal.{} LIMIT 1",
+            window.member
+        );
         let is_empty = spi::run_once(&look, |table| table.is_empty());
         if is_empty {
             spi::run(&SET_FREE, params![window.member.as_str()]);
@@ -242,7 +248,7 @@ impl Pool {
             return Ok(());
         }
         let newest = format!(
-            "SELECT pg_catalog.max(t.{}) FROM ONLY pushy.{member} t",
+            "SELECT pg_catalog.max(t.{}) FROM ONLY pushy_internal.{member} t",
             self.kept_until
         );
         let newest = spi::run_once(&newest, |table| table.row(0).opt_i64(1));

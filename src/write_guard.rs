@@ -68,8 +68,8 @@ fn refuse_trigger(relation: &RelationName) {
 }
 
 trigger_function!(
-    pushy_refuse_write,
-    "pushy.refuse_write()",
+    pushy_refuse_write_v1,
+    "pushy_internal.refuse_write()",
     Guarded,
     |write| if may_write(write) || is_load(write) {
         Ok(())
@@ -79,8 +79,8 @@ trigger_function!(
 );
 
 trigger_function!(
-    pushy_pass_over_row,
-    "pushy.pass_over_row()",
+    pushy_pass_over_row_v1,
+    "pushy_internal.pass_over_row()",
     Arriving,
     |row| if have_rights_of(row.owner()) {
         Ok(row.let_in())
@@ -127,14 +127,17 @@ fn tell_passed_over(row: Arriving) {
     ereport::warning(
         &Error::new(
             SqlState::WARNING,
-            format!("rows of pushy.{} are passed over", row.table()),
+            format!("rows of pushy_internal.{} are passed over", row.table()),
         )
         .detail("Only the owner of the extension loads them, because workers act on what they say.")
         .hint("Restore the dump as a superuser to have its queues, jobs, watches and subscriptions, or declare them again."),
     );
 }
 
-sql_function!(pushy_is_applied, |_call| Result::Ok(worker::is_logical()));
+sql_function!(
+    pushy_is_applied_v1,
+    |_call| Result::Ok(worker::is_logical())
+);
 
 #[cold]
 fn refused(table: &str) -> Error {

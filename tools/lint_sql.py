@@ -25,7 +25,7 @@ IMPLICIT = {
 # Names by which a table, a function or a view is made or meant, beside those of expressions.
 NAMED = {"CreateFunctionStmt": "funcname", "CreateTrigStmt": "funcname", "ObjectWithArgs": "objname", "CreateOpClassItem": "name",
          "CollateClause": "collname", "IndexElem": "opclass"}
-# Their types may stand bare: under CREATE EXTENSION pg_catalog is searched first, and nobody else writes into schema pushy.
+# Their types may stand bare: under CREATE EXTENSION pg_catalog is searched first, and nobody else writes into Pushy's schemas.
 DECLARATIONS = ("ColumnDef", "FunctionParameter", "CreateFunctionStmt", "CompositeTypeStmt", "ObjectWithArgs", "CreateSeqStmt")
 OURS = ("pg_catalog.", "pushy.", "pushy_internal.")
 
@@ -406,8 +406,23 @@ def of_jobs(where: Path, text: str) -> list[str]:
             for table in written(text) if JOB_TABLES.match(table)]
 
 
+# What sql/*.sql makes, with its schema; those of the loops there by the beginning of their names.
+MADE = re.compile(r"^CREATE (?:UNIQUE )?(?:TABLE|VIEW|FUNCTION|PROCEDURE|SEQUENCE|TYPE|INDEX) (?:(pushy\w*)\.(\w+)|(\w+) ON (pushy\w*)\.)", re.M)
+MADE_BY_LOOPS = re.compile(r"pushy_internal\.(?:finished_job|log|tick)_")
+
+
+def in_wrong_schema(text: str, made: set[str]) -> list[str]:
+    """Names that have a schema of Pushy's, and are not there."""
+    named_here = set(re.findall(r"(?<![.\w])pushy(?:_internal)?\.[a-z_0-9]+", text))
+    return sorted(f"{name}, which is not made there" for name in named_here - made if not name.endswith(".x") and not MADE_BY_LOOPS.match(name))
+
+
 def in_tree(root: Path = ROOT) -> list[str]:
     found = []
+    scripts = "".join(path.read_text() for path in sorted((root / "sql").glob("*.sql")))
+    made = {f"{schema or of_index}.{name or index}" for schema, name, index, of_index in MADE.findall(scripts)}
+    # Settings have names of this form too.
+    made |= {name for path in (root / "src").glob("settings.rs") for name in re.findall(r'c"(pushy\.\w+)"', path.read_text())}
     for path in sorted((root / "src").rglob("*.rs")):
         where = path.relative_to(root)
         code = re.sub(r"//.*", "", path.read_text())
@@ -426,7 +441,7 @@ def in_tree(root: Path = ROOT) -> list[str]:
             continue
         read += 1
         short = "" if where.suffix == ".sql" else " in: " + " ".join(text.split())[:70]
-        found += [f"{where}: {complaint}{short}" for complaint in complaints(text)]
+        found += [f"{where}: {complaint}{short}" for complaint in complaints(text) + in_wrong_schema(text, made)]
         found += of_jobs(where, text)
     if read < 80:
         found.append(f"only {read} statements found in src/: this lint has lost its way")

@@ -17,7 +17,7 @@ SETUP = """
 CREATE FUNCTION noop(args jsonb) RETURNS void LANGUAGE plpgsql AS $$BEGIN END$$;
 SELECT pushy.queue_register('full', 'noop(jsonb)');
 SELECT pushy.queue_pause('full');
-CREATE TABLE plain_job (LIKE pushy.live_job INCLUDING ALL);
+CREATE TABLE plain_job (LIKE pushy_internal.live_job INCLUDING ALL);
 CREATE SEQUENCE plain_seq;
 CREATE TABLE orders AS SELECT n AS id FROM generate_series(1, 100000) n;
 VACUUM ANALYZE orders;
@@ -70,7 +70,7 @@ def at_once(db: Database, sql: str):
 
 
 def empty(db: Database) -> None:
-    db.sql("TRUNCATE pushy.live_job, plain_job")
+    db.sql("TRUNCATE pushy_internal.live_job, plain_job")
     db.sql("CHECKPOINT")
 
 

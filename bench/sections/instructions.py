@@ -130,8 +130,8 @@ def drain(cluster, db, queue: str, jobs: int) -> tuple[int, int, int]:
     db.sql("SELECT count(*) FROM pushy.enqueue_many(%s, array_fill('{\"a\": 1}'::jsonb, ARRAY[%s]))", queue, jobs)
     before = db.value("SELECT pg_current_wal_insert_lsn()")
     db.sql("SELECT pushy.queue_resume(%s)", queue)
-    wait_for("the jobs to have run", lambda: db.value("SELECT count(*) FROM pushy.live_job WHERE attempt = 0 AND queue_id = "
-                                                      "(SELECT queue_id FROM pushy.queue WHERE queue = %s)", queue), lambda left: left == 0, 600)
+    wait_for("the jobs to have run", lambda: db.value("SELECT count(*) FROM pushy_internal.live_job WHERE attempt = 0 AND queue_id = "
+                                                      "(SELECT queue_id FROM pushy_internal.queue WHERE queue = %s)", queue), lambda left: left == 0, 600)
     wal = db.value("SELECT pg_current_wal_insert_lsn() - %s::pg_lsn", before)
     executor = db.value("SELECT pid FROM pg_stat_activity WHERE backend_type LIKE 'pushy executor%'")
     written = len(parts(cluster.folder / f"of.{executor}"))

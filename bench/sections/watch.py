@@ -78,7 +78,7 @@ def copy_into(db: Database, path, what: str):
 
 
 def empty(db: Database) -> None:
-    db.sql(f"TRUNCATE {', '.join(TABLES.values())}, pushy.live_job")
+    db.sql(f"TRUNCATE {', '.join(TABLES.values())}, pushy_internal.live_job")
     db.sql("CHECKPOINT")
 
 

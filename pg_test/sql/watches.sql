@@ -29,7 +29,7 @@ SELECT pushy.watch('kept');
 CREATE TEMP TABLE mine (x int);
 SELECT pushy.watch('mine');
 SELECT pushy.watch('pg_class');
-SELECT pushy.watch('pushy.queue');
+SELECT pushy.watch('pushy_internal.queue');
 SELECT pushy.watch('orders', channel => 'a-b');
 SELECT pushy.watch('orders', channel => repeat('x', 64));
 SELECT pushy.watch('orders', events => '{}');

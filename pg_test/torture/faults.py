@@ -98,7 +98,7 @@ class Faults:
     def checkpoint_and_vacuum(self) -> None:
         with contextlib.closing(self.world.session()) as session:
             session.execute("CHECKPOINT")
-            session.execute("VACUUM pushy.live_job")
+            session.execute("VACUUM pushy_internal.live_job")
             session.execute("ANALYZE")
 
     def switch_over(self) -> None:

@@ -13,21 +13,21 @@ use crate::pg::per_process::PerProcess;
 use crate::pg::{ereport, function::Answer, notify, transaction};
 use crate::{row, shared, sql_function};
 
-sql_function!(pushy_channel_name, |call| {
+sql_function!(pushy_channel_name_v1, |call| {
     let identifier = call.bytes("identifier", 0)?;
     Channel::of_identifier(&identifier).map(Channel::into_bytes)
 });
 
-sql_function!(pushy_channel_ident, |call| {
+sql_function!(pushy_channel_ident_v1, |call| {
     let name = call.bytes("channel", 0)?;
     Channel::exact(&name).map(|channel| channel.ident())
 });
 
-sql_function!(pushy_channel_inspect, |call| {
+sql_function!(pushy_channel_inspect_v1, |call| {
     Result::Ok(call.answer_row(&inspected(call.opt_bytes(0))))
 });
 
-sql_function!(pushy_notify, |call| {
+sql_function!(pushy_notify_v1, |call| {
     let channel = Channel::of_identifier(&call.bytes("channel", 0)?)?.not_ours()?;
     let payload = call.opt_bytes(1).unwrap_or_default();
     if payload.len() > notify::PAYLOAD_LIMIT {

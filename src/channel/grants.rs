@@ -15,7 +15,7 @@ use crate::{row, settings, sql_function, watch};
 
 const LISTEN: &str = "listen";
 
-sql_function!(pushy_channel_grant, |call| {
+sql_function!(pushy_channel_grant_v1, |call| {
     transaction::require_writable(c"pushy.channel_grant()");
     let channel = Channel::declared(&call.bytes("channel", 0)?)?.not_ours()?;
     let role = call.text("role", 1)?;
@@ -34,7 +34,7 @@ sql_function!(pushy_channel_grant, |call| {
     Result::Ok(())
 });
 
-sql_function!(pushy_channel_revoke, |call| {
+sql_function!(pushy_channel_revoke_v1, |call| {
     transaction::require_writable(c"pushy.channel_revoke()");
     let channel = Channel::of_identifier(&call.bytes("channel", 0)?)?;
     let role = call.text("role", 1)?;
@@ -202,7 +202,7 @@ fn refuse_others(channel: &Channel, caller: Oid) -> Result<()> {
     }
 }
 
-sql_function!(pushy_channel_grant_rows, |call| channel_grant_rows(call));
+sql_function!(pushy_channel_grant_rows_v1, |call| channel_grant_rows(call));
 
 /// Grants on channels of which the caller has the owner's rights, and those to it and to all.
 fn channel_grant_rows(call: Call) -> Result<Answer> {

@@ -1,4 +1,4 @@
-//! Channels that have an owner: rows of pushy.channel and pushy.channel_acl.
+//! Channels that have an owner: rows of pushy_internal.channel and pushy_internal.channel_acl.
 
 use crate::errors::{Error, Result, SqlState};
 use crate::params;
@@ -43,7 +43,7 @@ macro_rules! select {
         concat!(
             "SELECT c.channel, c.owner, c.owner_name::pg_catalog.text, c.home_system, c.home_database, \
                     a.grantee, a.grantee_name::pg_catalog.text, a.privilege, a.topics, a.since, a.granted_at \
-               FROM pushy.channel c LEFT JOIN pushy.channel_acl a ON a.channel OPERATOR(pg_catalog.=) c.channel ",
+               FROM pushy_internal.channel c LEFT JOIN pushy_internal.channel_acl a ON a.channel OPERATOR(pg_catalog.=) c.channel ",
             $which,
             " ORDER BY c.channel, a.grantee_name"
         )
@@ -63,7 +63,7 @@ pub fn all() -> Result<Vec<Owned>> {
 }
 
 static COUNT_OF: Plan = Plan::new(
-    "SELECT pg_catalog.count(*) FROM pushy.channel c WHERE c.owner OPERATOR(pg_catalog.=) $1",
+    "SELECT pg_catalog.count(*) FROM pushy_internal.channel c WHERE c.owner OPERATOR(pg_catalog.=) $1",
     &[OIDOID],
 );
 
@@ -77,7 +77,7 @@ pub fn count_of(owner: Oid) -> i64 {
 
 /// More than `most` channels, or grants.
 static ARE_MANY: Plan = Plan::new(
-    "SELECT EXISTS (SELECT FROM pushy.channel c OFFSET $1) OR EXISTS (SELECT FROM pushy.channel_acl a OFFSET $1)",
+    "SELECT EXISTS (SELECT FROM pushy_internal.channel c OFFSET $1) OR EXISTS (SELECT FROM pushy_internal.channel_acl a OFFSET $1)",
     &[INT8OID],
 );
 
@@ -127,7 +127,7 @@ fn read_grant(row: &Row<'_>) -> Result<Option<Grant>> {
 }
 
 static WRITE: Plan = Plan::new(
-    "INSERT INTO pushy.channel (channel, owner, owner_name, home_system, home_database) \
+    "INSERT INTO pushy_internal.channel (channel, owner, owner_name, home_system, home_database) \
      VALUES ($1, $2, $3::pg_catalog.name, $4, $5) \
      ON CONFLICT (channel) DO UPDATE SET owner = excluded.owner, owner_name = excluded.owner_name, \
          home_system = excluded.home_system, home_database = excluded.home_database",
@@ -135,7 +135,7 @@ static WRITE: Plan = Plan::new(
 );
 
 static GRANT: Plan = Plan::new(
-    "INSERT INTO pushy.channel_acl (channel, grantee, grantee_name, privilege, topics, since) \
+    "INSERT INTO pushy_internal.channel_acl (channel, grantee, grantee_name, privilege, topics, since) \
      VALUES ($1, $2, $3::pg_catalog.name, $4, $5, $6) \
      ON CONFLICT (channel, grantee, privilege) DO UPDATE SET grantee_name = excluded.grantee_name, topics = excluded.topics",
     &[TEXTOID, OIDOID, TEXTOID, TEXTOID, TEXTOID, INT8OID],
@@ -143,7 +143,7 @@ static GRANT: Plan = Plan::new(
 
 /// Also by name, for a role that is gone.
 static REVOKE: Plan = Plan::new(
-    "DELETE FROM pushy.channel_acl a \
+    "DELETE FROM pushy_internal.channel_acl a \
       WHERE a.channel OPERATOR(pg_catalog.=) $1 \
         AND (a.grantee OPERATOR(pg_catalog.=) $2 OR a.grantee_name OPERATOR(pg_catalog.=) $3::pg_catalog.name) \
         AND a.privilege OPERATOR(pg_catalog.=) $4",
@@ -151,7 +151,7 @@ static REVOKE: Plan = Plan::new(
 );
 
 static CLEAR: Plan = Plan::new(
-    "DELETE FROM pushy.channel_acl a WHERE a.channel OPERATOR(pg_catalog.=) $1",
+    "DELETE FROM pushy_internal.channel_acl a WHERE a.channel OPERATOR(pg_catalog.=) $1",
     &[TEXTOID],
 );
 

@@ -133,7 +133,7 @@ fn is_being_claimed() -> bool {
     shared::get().is_some_and(|shared| shared.is_claiming(database::current()))
 }
 
-sql_function!(pushy_job_cancel, |call| {
+sql_function!(pushy_job_cancel_v1, |call| {
     transaction::require_writable(c"pushy.job_cancel()");
     cancel(call.i64("id", 0)?)
 });

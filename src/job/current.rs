@@ -75,7 +75,7 @@ pub fn id() -> Option<i64> {
     CURRENT.with_borrow(|current| current.as_ref().map(|c| c.job.id))
 }
 
-sql_function!(pushy_current_job, |_call| {
+sql_function!(pushy_current_job_v1, |_call| {
     CURRENT.with_borrow(|current| -> Result<Answer> {
         let Some(current) = current else {
             return Ok(Answer::Null);

@@ -115,7 +115,7 @@ fn enqueue(call: Call) -> Result<i64> {
     })
 }
 
-sql_function!(pushy_enqueue, |call| enqueue(call));
+sql_function!(pushy_enqueue_v1, |call| enqueue(call));
 
 fn enqueue_many(call: Call) -> Result<Answer> {
     transaction::require_writable(c"pushy.enqueue_many()");
@@ -138,4 +138,4 @@ fn enqueue_many(call: Call) -> Result<Answer> {
     })
 }
 
-sql_function!(pushy_enqueue_many, |call| enqueue_many(call));
+sql_function!(pushy_enqueue_many_v1, |call| enqueue_many(call));

@@ -13,7 +13,7 @@ use crate::shared::{self, pending};
 
 /// The tables of windows. Their rows have no failures: these are removed with rows of the parent.
 pub static POOL: Pool = Pool {
-    parent: "pushy.finished_job",
+    parent: "pushy_internal.finished_job",
     kept_until: "expires_at",
 };
 

@@ -25,7 +25,7 @@ macro_rules! select {
         concat!(
             "SELECT j.id, j.position, j.ctid, j.run_at, j.enqueued_at, j.timeout_us, j.caused_by, j.enqueued_by, \
                     j.attempt, j.max_attempts, j.depth, j.strikes, j.alone, j.unique_key, j.priority, j.queue_id, j.state \
-               FROM pushy.live_job j WHERE j.id OPERATOR(pg_catalog.=) $1",
+               FROM pushy_internal.live_job j WHERE j.id OPERATOR(pg_catalog.=) $1",
             $lock
         )
     };
@@ -81,7 +81,7 @@ pub fn lock(id: i64) -> Result<Option<Live>> {
 }
 
 static FIRST_READY: Plan = Plan::new(
-    "SELECT j.position FROM pushy.live_job j \
+    "SELECT j.position FROM pushy_internal.live_job j \
       WHERE j.queue_id OPERATOR(pg_catalog.=) $1 AND j.priority OPERATOR(pg_catalog.=) $2 \
         AND j.position OPERATOR(pg_catalog.>=) $3 ORDER BY j.position LIMIT 1",
     &[
@@ -133,8 +133,8 @@ pub enum Whereabouts {
 // In one statement, because its snapshot finds a job that moves between the tables in exactly one of them.
 static FINISHED: Plan = Plan::new(
     "SELECT f.queue_id, f.priority, f.unique_key, f.state, \
-            EXISTS (SELECT FROM pushy.live_job j WHERE j.id OPERATOR(pg_catalog.=) $1) \
-       FROM (SELECT $1) i(id) LEFT JOIN pushy.finished_job f ON f.id OPERATOR(pg_catalog.=) i.id",
+            EXISTS (SELECT FROM pushy_internal.live_job j WHERE j.id OPERATOR(pg_catalog.=) $1) \
+       FROM (SELECT $1) i(id) LEFT JOIN pushy_internal.finished_job f ON f.id OPERATOR(pg_catalog.=) i.id",
     &[BuiltinOid::INT8OID],
 );
 

@@ -56,7 +56,7 @@ fn here() -> Option<&'static Database> {
 }
 
 static HIGHEST_KEPT: Plan = Plan::new(
-    "SELECT COALESCE(pg_catalog.max(f.id), 0) FROM pushy.finished_job f",
+    "SELECT COALESCE(pg_catalog.max(f.id), 0) FROM pushy_internal.finished_job f",
     &[],
 );
 
@@ -88,7 +88,7 @@ fn say_set(drawn: i64, ahead: i64) {
     ereport::log(
         &Error::new(
             SqlState::WARNING,
-            format!("sequence pushy.position_seq was set by somebody, to {drawn} or so: numbers of jobs go on behind {ahead}"),
+            format!("sequence pushy_internal.position_seq was set by somebody, to {drawn} or so: numbers of jobs go on behind {ahead}"),
         )
         .hint("A role with pg_write_all_data may set every sequence of the database: take it from whom you do not trust."),
     );

@@ -29,4 +29,4 @@ fn progress(call: Call) -> Result<()> {
     Ok(())
 }
 
-sql_function!(pushy_job_progress, |call| progress(call));
+sql_function!(pushy_job_progress_v1, |call| progress(call));

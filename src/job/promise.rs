@@ -11,20 +11,23 @@ use crate::shared;
 use crate::shared::database::Database;
 
 static WRITE: Plan = Plan::new(
-    "INSERT INTO pushy.promised_cancel (job_id) VALUES ($1)",
+    "INSERT INTO pushy_internal.promised_cancel (job_id) VALUES ($1)",
     &[BuiltinOid::INT8OID],
 );
 
 /// What others just write or remove is theirs, and not waited for.
 static FORGET: Plan = Plan::new(
-    "DELETE FROM pushy.promised_cancel p \
-      USING (SELECT o.job_id, o.promise FROM pushy.promised_cancel o WHERE o.job_id OPERATOR(pg_catalog.=) $1 \
+    "DELETE FROM pushy_internal.promised_cancel p \
+      USING (SELECT o.job_id, o.promise FROM pushy_internal.promised_cancel o WHERE o.job_id OPERATOR(pg_catalog.=) $1 \
                 FOR UPDATE SKIP LOCKED) free \
       WHERE p.job_id OPERATOR(pg_catalog.=) free.job_id AND p.promise OPERATOR(pg_catalog.=) free.promise",
     &[BuiltinOid::INT8OID],
 );
 
-static ALL: Plan = Plan::new("SELECT DISTINCT p.job_id FROM pushy.promised_cancel p", &[]);
+static ALL: Plan = Plan::new(
+    "SELECT DISTINCT p.job_id FROM pushy_internal.promised_cancel p",
+    &[],
+);
 
 /// Promises the cancel of a job with the commit of this transaction. As the extension's owner, as are the others.
 pub fn write(job: i64) {

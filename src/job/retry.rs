@@ -82,7 +82,7 @@ fn key_waits(queue: &Definition, id: i64) -> Error {
     .hint("Wait for that job, or cancel it.")
 }
 
-sql_function!(pushy_job_retry, |call| {
+sql_function!(pushy_job_retry_v1, |call| {
     transaction::require_writable(c"pushy.job_retry()");
     retry(call.i64("id", 0)?)
 });

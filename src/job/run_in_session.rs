@@ -25,7 +25,7 @@ use crate::shared::queue_slot::PRIORITIES;
 use crate::shared::{self, pending};
 use crate::{sql_function, watch};
 
-sql_function!(pushy_queue_run, |call| {
+sql_function!(pushy_queue_run_v1, |call| {
     let name = call.text("queue", 0)?;
     let most = call.opt_i32(1);
     run(&name, most)

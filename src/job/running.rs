@@ -12,7 +12,7 @@ use crate::shared::executor::{Executor, ExecutorState, Progress};
 use crate::shared::{self, Shared};
 use crate::{row, sql_function};
 
-sql_function!(pushy_running_jobs, |call| running_jobs(call));
+sql_function!(pushy_running_jobs_v1, |call| running_jobs(call));
 
 /// The jobs of this database that run now, of queues that the caller may monitor.
 fn running_jobs(call: Call) -> Result<Answer> {

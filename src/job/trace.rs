@@ -34,7 +34,7 @@ static TRACE: Plan = Plan::new(
 const COLUMNS: i32 = 11;
 
 // As the caller: the view shows what that role may see.
-sql_function!(pushy_job_trace, |call| {
+sql_function!(pushy_job_trace_v1, |call| {
     let id = call.i64("id", 0)?;
     call.answer_rows(|rows| {
         spi::connect(|spi| {

@@ -16,14 +16,14 @@ use crate::shared::{self, Shared};
 use super::live;
 
 static UNFINISHED: Plan = Plan::new(
-    "SELECT 1 FROM pushy.live_job j WHERE j.queue_id OPERATOR(pg_catalog.=) $1 \
+    "SELECT 1 FROM pushy_internal.live_job j WHERE j.queue_id OPERATOR(pg_catalog.=) $1 \
         AND j.state OPERATOR(pg_catalog.<>) 's'::pg_catalog.\"char\" LIMIT 1",
     &[BuiltinOid::INT4OID],
 );
 
 // Jobs that wait for another attempt: they have no position until their time has come.
 static WAITING: Plan = Plan::new(
-    "SELECT 1 FROM pushy.live_job j WHERE j.queue_id OPERATOR(pg_catalog.=) $1 AND j.position IS NULL \
+    "SELECT 1 FROM pushy_internal.live_job j WHERE j.queue_id OPERATOR(pg_catalog.=) $1 AND j.position IS NULL \
         AND j.state OPERATOR(pg_catalog.<>) 's'::pg_catalog.\"char\" LIMIT 1",
     &[BuiltinOid::INT4OID],
 );

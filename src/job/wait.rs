@@ -22,11 +22,11 @@ const MOST: Duration = Duration::from_secs(60);
 // Rows written by this transaction itself are seen with their xmin, to refuse waiting for them. Two plans, because
 // that of the second opens each table of the history, and a session that waits looks often.
 static UNFINISHED_STATE: Plan = Plan::new(
-    "SELECT j.queue_id, j.xmin::pg_catalog.text::pg_catalog.int8, j.attempt FROM pushy.live_job j WHERE j.id OPERATOR(pg_catalog.=) $1",
+    "SELECT j.queue_id, j.xmin::pg_catalog.text::pg_catalog.int8, j.attempt FROM pushy_internal.live_job j WHERE j.id OPERATOR(pg_catalog.=) $1",
     &[BuiltinOid::INT8OID],
 );
 static FINISHED_STATE: Plan = Plan::new(
-    "SELECT f.queue_id, f.xmin::pg_catalog.text::pg_catalog.int8, f.attempt FROM pushy.finished_job f WHERE f.id OPERATOR(pg_catalog.=) $1",
+    "SELECT f.queue_id, f.xmin::pg_catalog.text::pg_catalog.int8, f.attempt FROM pushy_internal.finished_job f WHERE f.id OPERATOR(pg_catalog.=) $1",
     &[BuiltinOid::INT8OID],
 );
 
@@ -39,17 +39,17 @@ static ROW: Plan = Plan::new(
             j.priority, j.attempt, COALESCE(j.max_attempts, q.max_attempts), j.run_at, j.enqueued_at, \
             (SELECT r.rolname FROM pg_catalog.pg_roles r WHERE r.oid OPERATOR(pg_catalog.=) j.enqueued_by), \
             j.unique_key, j.caused_by, j.depth, j.started_at, j.finished_at, j.result, \
-            (SELECT f.message FROM pushy.failure f WHERE f.job_id OPERATOR(pg_catalog.=) j.id \
+            (SELECT f.message FROM pushy_internal.failure f WHERE f.job_id OPERATOR(pg_catalog.=) j.id \
               ORDER BY f.attempt DESC LIMIT 1))::pushy.job \
        FROM (SELECT l.id, l.queue_id, l.args, l.state, l.priority, l.attempt, l.max_attempts, l.run_at, l.enqueued_at, \
                     l.enqueued_by, l.unique_key, l.caused_by, l.depth, NULL::pg_catalog.timestamptz AS started_at, \
                     NULL::pg_catalog.timestamptz AS finished_at, NULL::pg_catalog.jsonb AS result \
-               FROM pushy.live_job l WHERE l.id OPERATOR(pg_catalog.=) $1 \
+               FROM pushy_internal.live_job l WHERE l.id OPERATOR(pg_catalog.=) $1 \
              UNION ALL \
              SELECT d.id, d.queue_id, d.args, d.state, d.priority, d.attempt, d.max_attempts, d.run_at, d.enqueued_at, \
                     d.enqueued_by, d.unique_key, d.caused_by, d.depth, d.started_at, d.finished_at, d.result \
-               FROM pushy.finished_job d WHERE d.id OPERATOR(pg_catalog.=) $1) j \
-       JOIN pushy.queue q ON q.queue_id OPERATOR(pg_catalog.=) j.queue_id",
+               FROM pushy_internal.finished_job d WHERE d.id OPERATOR(pg_catalog.=) $1) j \
+       JOIN pushy_internal.queue q ON q.queue_id OPERATOR(pg_catalog.=) j.queue_id",
     &[BuiltinOid::INT8OID, BuiltinOid::BOOLOID],
 );
 
@@ -172,7 +172,7 @@ fn row(id: i64, queue: &definition::Definition) -> Result<Answer> {
     Ok(row)
 }
 
-sql_function!(pushy_job_wait, |call| job_wait(call));
+sql_function!(pushy_job_wait_v1, |call| job_wait(call));
 
 /// Raises a NOTICE for each reason that keeps the queue's jobs from running now. No ERROR, because the caller may wait for
 /// somebody to remove it.
@@ -252,4 +252,4 @@ fn jobs_wait(call: Call) -> Result<()> {
     }
 }
 
-sql_function!(pushy_jobs_wait, |call| jobs_wait(call));
+sql_function!(pushy_jobs_wait_v1, |call| jobs_wait(call));

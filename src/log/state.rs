@@ -1,4 +1,4 @@
-//! How far the log reaches: one row of pushy.log_state, and one of pushy.log_part for each part in use.
+//! How far the log reaches: one row of pushy_internal.log_state, and one of pushy_internal.log_part for each part in use.
 
 use pushy_core::log::cursor::Cursor;
 use pushy_core::log::seen::Seen;
@@ -56,7 +56,7 @@ pub struct Free {
 static READ: Plan = Plan::new(
     "SELECT s.part, s.epoch, s.lost_epoch, s.lost_tick, s.lost_n, s.told_epoch, s.told_tick, \
             s.last_epoch, s.last_tick, s.last_n, s.seen, p.part, p.first_epoch, p.first_tick, p.opened_at, p.closed_at, p.used, COALESCE(p.blocks, 0), s.born \
-       FROM (SELECT l.* FROM pushy.log_state l LIMIT 1) s CROSS JOIN pushy.log_part p WHERE p.opened_at IS NOT NULL \
+       FROM (SELECT l.* FROM pushy_internal.log_state l LIMIT 1) s CROSS JOIN pushy_internal.log_part p WHERE p.opened_at IS NOT NULL \
       ORDER BY p.first_epoch, p.first_tick, p.opened_at",
     &[],
 );
@@ -69,7 +69,7 @@ pub fn read() -> Result<State> {
             let Some(row) = table.first() else {
                 return Err(Error::new(
                     SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
-                    "pushy.log_state has lost its row",
+                    "pushy_internal.log_state has lost its row",
                 )
                 .hint("Drop the extension and create it again."));
             };
@@ -98,7 +98,7 @@ pub fn read() -> Result<State> {
 }
 
 static FREE: Plan = Plan::new(
-    "SELECT p.part, p.blocks FROM pushy.log_part p WHERE p.opened_at IS NULL ORDER BY p.part",
+    "SELECT p.part, p.blocks FROM pushy_internal.log_part p WHERE p.opened_at IS NULL ORDER BY p.part",
     &[],
 );
 

@@ -68,7 +68,7 @@ impl Tick {
                         row.i64(tick::TICK)
                     ),
                 )
-                .hint("Was one of the tables pushy.tick_… written by hand?")
+                .hint("Was one of the tables pushy_internal.tick_… written by hand?")
             })?;
         Ok(Self {
             epoch: row.i64(tick::EPOCH),

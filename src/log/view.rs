@@ -70,7 +70,7 @@ impl Lag {
     }
 }
 
-sql_function!(pushy_subscription_rows, |call| subscription_rows(call));
+sql_function!(pushy_subscription_rows_v1, |call| subscription_rows(call));
 
 fn subscription_rows(call: Call) -> Result<Answer> {
     let caller = identity::current_user();
@@ -192,7 +192,7 @@ fn size() -> i64 {
     sizes.sum()
 }
 
-sql_function!(pushy_log_bounds, |call| log_bounds(call));
+sql_function!(pushy_log_bounds_v1, |call| log_bounds(call));
 
 /// What of pushy.log costs no look at its ticks but the first.
 fn log_bounds(call: Call) -> Result<Answer> {
@@ -207,7 +207,7 @@ fn log_bounds(call: Call) -> Result<Answer> {
     Ok(call.answer_row(row![bytes, first.map(|cursor| cursor.to_string())]))
 }
 
-sql_function!(pushy_log_row, |call| log_row(call));
+sql_function!(pushy_log_row_v1, |call| log_row(call));
 
 fn log_row(call: Call) -> Result<Answer> {
     let (bytes, all, first, last) = identity::as_owner(|| {

@@ -32,11 +32,11 @@ pub fn keep(channel: &[u8], payload: &[u8]) -> Result<i64> {
 }
 
 static READ: Plan = Plan::new(
-    "SELECT n.payload, n.channel, n.position FROM pushy.oversize_notice n WHERE n.id OPERATOR(pg_catalog.=) $1",
+    "SELECT n.payload, n.channel, n.position FROM pushy_internal.oversize_notice n WHERE n.id OPERATOR(pg_catalog.=) $1",
     &[BuiltinOid::INT8OID],
 );
 
-sql_function!(pushy_notice, |call| {
+sql_function!(pushy_notice_v1, |call| {
     let id = call.i64("id", 0)?;
     let found = identity::as_owner(|| {
         Ok(spi::connect(|spi| {
@@ -68,8 +68,8 @@ sql_function!(pushy_notice, |call| {
 });
 
 static EXPIRE: Plan = Plan::new(
-    "WITH old AS (SELECT n.id FROM pushy.oversize_notice n WHERE n.expires_at OPERATOR(pg_catalog.<=) $1 LIMIT $2 FOR UPDATE SKIP LOCKED) \
-     DELETE FROM pushy.oversize_notice n USING old WHERE n.id OPERATOR(pg_catalog.=) old.id",
+    "WITH old AS (SELECT n.id FROM pushy_internal.oversize_notice n WHERE n.expires_at OPERATOR(pg_catalog.<=) $1 LIMIT $2 FOR UPDATE SKIP LOCKED) \
+     DELETE FROM pushy_internal.oversize_notice n USING old WHERE n.id OPERATOR(pg_catalog.=) old.id",
     &[BuiltinOid::TIMESTAMPTZOID, BuiltinOid::INT8OID],
 );
 

@@ -289,7 +289,7 @@ impl Drop for Reader<'_> {
 /// A lock on a relation of ours that keeps everybody out, if it can be had without waiting; kept until the
 /// transaction ends.
 pub fn lock_out(name: &str) -> bool {
-    identity::pushy_relation(name).is_some_and(|oid| {
+    identity::internal_relation(name).is_some_and(|oid| {
         // SAFETY: an existing relation; never waits.
         unsafe {
             pg_sys::ConditionalLockRelationOid(oid, pg_sys::AccessExclusiveLock as pg_sys::LOCKMODE)
@@ -302,7 +302,7 @@ pub const PAGE: i64 = pg_sys::BLCKSZ as i64;
 
 /// Bytes of the rows of a relation of ours alone; 0 where it is gone.
 pub fn bytes(name: &str) -> i64 {
-    let Some(oid) = identity::pushy_relation(name) else {
+    let Some(oid) = identity::internal_relation(name) else {
         return 0;
     };
     // SAFETY: a relation of ours, if it is still there.
@@ -320,7 +320,7 @@ pub fn bytes(name: &str) -> i64 {
 
 /// Bytes of a relation of ours with all that belongs to it; 0 where it is gone.
 pub fn total_bytes(name: &str) -> i64 {
-    let Some(oid) = identity::pushy_relation(name) else {
+    let Some(oid) = identity::internal_relation(name) else {
         return 0;
     };
     // SAFETY: takes a regclass, answers a bigint; its NULL is for a relation dropped meanwhile.

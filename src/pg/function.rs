@@ -218,7 +218,7 @@ impl Call {
 /// Defines the C symbol of an SQL function.
 ///
 /// ```ignore
-/// sql_function!(pushy_queue_pause, |call| {
+/// sql_function!(pushy_queue_pause_v1, |call| {
 ///     let queue = call.text("queue", 0)?;
 ///     pause(&queue)            // Result<impl IntoAnswer>
 /// });

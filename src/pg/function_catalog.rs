@@ -144,7 +144,7 @@ pub fn count_by_name(name: &str) -> std::result::Result<usize, Failure> {
 
 /// The composite type pushy.job.
 pub fn job_type() -> Option<Oid> {
-    let relation = super::identity::pushy_relation("job")?;
+    let relation = super::identity::public_relation("job")?;
     // SAFETY: a syscache look-up.
     let oid = unsafe { pg_sys::get_rel_type_id(relation) };
     (oid != Oid::INVALID).then_some(oid)

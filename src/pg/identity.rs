@@ -1,7 +1,7 @@
 //! Who is asking, and the one guard under which Pushy's own statements run.
 
 use std::cell::{Cell, RefCell};
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 
 use pgrx::pg_sys::{self, Oid};
 
@@ -33,13 +33,19 @@ pub fn authenticated_user() -> Oid {
     unsafe { pg_sys::GetAuthenticatedUserId() }
 }
 
-/// What the catalogs said of schema pushy, until something of it changes: looked up for each commit that is
+/// What the catalogs said of Pushy's schemas, until something of it changes: looked up for each commit that is
 /// told of, names cost as much as the row that is written (4 % of an insert).
 struct Known {
     generation: u64,
-    relations: Vec<(String, Oid)>,
+    relations: Vec<KnownRelation>,
     owner: Option<Oid>,
     extension: Option<Oid>,
+}
+
+struct KnownRelation {
+    schema: Schema,
+    name: String,
+    relation: Oid,
 }
 
 static KNOWN: PerProcess<RefCell<Known>> = PerProcess::new(RefCell::new(Known::EMPTY));
@@ -86,50 +92,85 @@ fn kept<T: Copy>(
     Some(found)
 }
 
-/// The OID of a relation in schema pushy, or None where the extension is not (or no longer) there.
-pub fn pushy_relation(name: &str) -> Option<Oid> {
+/// The extension's two schemas.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Schema {
+    /// What people read and call.
+    Public,
+    /// What Pushy keeps for itself.
+    Internal,
+}
+
+impl Schema {
+    const ALL: [Self; 2] = [Self::Public, Self::Internal];
+
+    const fn name(self) -> &'static CStr {
+        match self {
+            Self::Public => c"pushy",
+            Self::Internal => c"pushy_internal",
+        }
+    }
+
+    /// Inside a transaction.
+    fn oid(self) -> Option<Oid> {
+        // SAFETY: a syscache look-up; told that the schema may be missing, it raises nothing.
+        let oid = unsafe { pg_sys::get_namespace_oid(self.name().as_ptr(), true) };
+        (oid != Oid::INVALID).then_some(oid)
+    }
+}
+
+/// The OID of a relation of schema pushy_internal, or None where the extension is not (or no longer) there.
+pub fn internal_relation(name: &str) -> Option<Oid> {
+    relation_in(Schema::Internal, name)
+}
+
+/// The same for schema pushy: of a view or a composite type.
+pub fn public_relation(name: &str) -> Option<Oid> {
+    relation_in(Schema::Public, name)
+}
+
+fn relation_in(schema: Schema, name: &str) -> Option<Oid> {
     kept(
         |known| {
-            let found = known.relations.iter().find(|(of, _)| of == name);
-            found.map(|(_, relation)| *relation)
+            let mut relations = known.relations.iter();
+            let found = relations.find(|known| known.schema == schema && known.name == name);
+            found.map(|known| known.relation)
         },
-        || find_relation(name).map(|relation| (relation, relation)),
-        |known, relation| known.relations.push((name.to_owned(), relation)),
+        || find_relation(schema, name).map(|relation| (relation, relation)),
+        |known, relation| {
+            known.relations.push(KnownRelation {
+                schema,
+                name: name.to_owned(),
+                relation,
+            })
+        },
     )
 }
 
 #[cold]
-fn find_relation(name: &str) -> Option<Oid> {
+fn find_relation(schema: Schema, name: &str) -> Option<Oid> {
     let name = CString::new(name).ok()?;
-    // SAFETY: syscache look-ups inside a transaction.
-    unsafe {
-        let schema = pg_sys::get_namespace_oid(c"pushy".as_ptr(), true);
-        if schema == Oid::INVALID {
-            return None;
-        }
-        let relation = pg_sys::get_relname_relid(name.as_ptr(), schema);
-        (relation != Oid::INVALID).then_some(relation)
-    }
+    let schema = schema.oid()?;
+    // SAFETY: a syscache look-up inside a transaction.
+    let relation = unsafe { pg_sys::get_relname_relid(name.as_ptr(), schema) };
+    (relation != Oid::INVALID).then_some(relation)
 }
 
-/// Whether a relation is in the extension's schema.
+/// Whether a relation is in one of the extension's schemas.
 pub fn is_in_pushy(relation: Oid) -> bool {
-    // SAFETY: syscache look-ups inside a transaction.
-    let is_in_schema = unsafe {
-        pg_sys::get_rel_namespace(relation) == pg_sys::get_namespace_oid(c"pushy".as_ptr(), true)
-    };
-    is_in_schema && extension_oid().is_some()
+    // SAFETY: a syscache look-up inside a transaction.
+    let schema = unsafe { pg_sys::get_rel_namespace(relation) };
+    Schema::ALL.iter().any(|ours| ours.oid() == Some(schema)) && extension_oid().is_some()
 }
 
 /// Whether a schema of this name is the extension's, here.
-pub fn is_schema_of_pushy(name: &std::ffi::CStr) -> bool {
-    const SCHEMAS: [&std::ffi::CStr; 2] = [c"pushy", c"pushy_internal"];
-    SCHEMAS.contains(&name) && extension_oid().is_some()
+pub fn is_schema_of_pushy(name: &CStr) -> bool {
+    Schema::ALL.iter().any(|ours| ours.name() == name) && extension_oid().is_some()
 }
 
 /// The same, or the error that the extension is not there.
 pub fn expect_relation(name: &str) -> Result<Oid> {
-    pushy_relation(name).ok_or_else(not_installed)
+    internal_relation(name).ok_or_else(not_installed)
 }
 
 #[cold]
@@ -146,7 +187,7 @@ pub fn extension_owner() -> Option<Oid> {
     kept(
         |known| known.owner,
         || {
-            let relation = pushy_relation("queue")?;
+            let relation = internal_relation("queue")?;
             owner_of(relation).map(|owner| (relation, owner))
         },
         |known, owner| known.owner = Some(owner),
@@ -175,7 +216,7 @@ pub fn extension_oid() -> Option<Oid> {
     kept(
         |known| known.extension,
         // Its tables come and go with it; without them nothing is kept.
-        || Some((pushy_relation("queue")?, find_extension()?)),
+        || Some((internal_relation("queue")?, find_extension()?)),
         |known, extension| known.extension = Some(extension),
     )
 }

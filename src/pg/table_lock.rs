@@ -13,13 +13,13 @@ pub enum Lock {
     AccessExclusive,
 }
 
-/// Locks a table of schema pushy until the transaction ends; false when it is used, or not there.
+/// Locks a table of schema pushy_internal until the transaction ends; false when it is used, or not there.
 pub fn try_lock(table: &str, lock: Lock) -> bool {
     let mode = match lock {
         Lock::Share => pg_sys::ShareLock,
         Lock::AccessExclusive => pg_sys::AccessExclusiveLock,
     };
-    identity::pushy_relation(table).is_some_and(|oid| {
+    identity::internal_relation(table).is_some_and(|oid| {
         // SAFETY: inside a transaction, which lets go of it.
         unsafe { pg_sys::ConditionalLockRelationOid(oid, mode as pg_sys::LOCKMODE) }
     })

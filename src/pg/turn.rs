@@ -7,7 +7,7 @@ use super::identity;
 /// Waits until no other transaction holds lock `number` on our table `table`, and holds it until this one ends. Numbers are
 /// not reserved: two users of the same number wait for each other. Writes nothing; on a standby it does nothing.
 pub fn take(table: &str, number: u32) {
-    let Some(table) = identity::pushy_relation(table) else {
+    let Some(table) = identity::internal_relation(table) else {
         return;
     };
     // SAFETY: inside a transaction, whose end releases it; an object lock names nothing that must exist.

@@ -8,13 +8,13 @@ use super::failure::{self, Failure};
 use super::memory::{self, Context};
 use super::transaction;
 
-/// Makes room of dead rows in tables of schema pushy, with their index entries, in transactions of its own; outside any.
+/// Makes room of dead rows in tables of schema pushy_internal, with their index entries, in transactions of its own; outside any.
 /// A table that somebody holds is left for the next time, and none is made shorter: that would take a lock which keeps
 /// everybody out, and which a standby's readers would have to give way to.
 pub fn run(tables: &[&str]) -> Result<(), Failure> {
     let tables: Vec<String> = tables
         .iter()
-        .map(|table| format!("pushy.{table}"))
+        .map(|table| format!("pushy_internal.{table}"))
         .collect();
     let command = format!(
         "VACUUM (SKIP_LOCKED, TRUNCATE off, INDEX_CLEANUP on, PARALLEL 0) {}",

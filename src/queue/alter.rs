@@ -9,7 +9,7 @@ use crate::errors::{quote_literal, Error, Result, SqlState};
 use crate::pg::{identity, transaction};
 use crate::sql_function;
 
-sql_function!(pushy_queue_alter, |call| {
+sql_function!(pushy_queue_alter_v1, |call| {
     transaction::require_writable(c"pushy.queue_alter()");
     let queue = call.text("queue", 0)?;
     alter(&queue, &Options::read(call)?)

@@ -96,7 +96,10 @@ pub fn tell_of_job(event: Of, queue: &Definition, job: i64) -> Result<()> {
     tell_few(event, Some(queue), job, identity::current_user())
 }
 
-static HAS_READERS: Plan = Plan::new("SELECT EXISTS (SELECT FROM pushy.subscription)", &[]);
+static HAS_READERS: Plan = Plan::new(
+    "SELECT EXISTS (SELECT FROM pushy_internal.subscription)",
+    &[],
+);
 
 /// Whether a session listens, or a subscription may read it: for nobody no relay is started, which would take one of the
 /// server's few slots for workers in each database where a queue is registered.

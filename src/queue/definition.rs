@@ -1,4 +1,4 @@
-//! A queue as registered: one row of pushy.queue.
+//! A queue as registered: one row of pushy_internal.queue.
 
 use crate::pg::{BuiltinOid, Oid};
 use pushy_core::backoff::Backoff;
@@ -59,7 +59,7 @@ static BY_NAME: Plan = Plan::new(
     concat!(
         "SELECT ",
         columns!(),
-        " FROM pushy.queue q WHERE q.queue OPERATOR(pg_catalog.=) $1"
+        " FROM pushy_internal.queue q WHERE q.queue OPERATOR(pg_catalog.=) $1"
     ),
     &[BuiltinOid::TEXTOID],
 );
@@ -68,7 +68,7 @@ static BY_NAME_LOCKED: Plan = Plan::new(
     concat!(
         "SELECT ",
         columns!(),
-        " FROM pushy.queue q WHERE q.queue OPERATOR(pg_catalog.=) $1 FOR UPDATE"
+        " FROM pushy_internal.queue q WHERE q.queue OPERATOR(pg_catalog.=) $1 FOR UPDATE"
     ),
     &[BuiltinOid::TEXTOID],
 );
@@ -77,7 +77,7 @@ static BY_ID_IF_FREE: Plan = Plan::new(
     concat!(
         "SELECT ",
         columns!(),
-        " FROM pushy.queue q WHERE q.queue_id OPERATOR(pg_catalog.=) $1 FOR UPDATE SKIP LOCKED"
+        " FROM pushy_internal.queue q WHERE q.queue_id OPERATOR(pg_catalog.=) $1 FOR UPDATE SKIP LOCKED"
     ),
     &[BuiltinOid::INT4OID],
 );
@@ -86,7 +86,7 @@ static BY_ID: Plan = Plan::new(
     concat!(
         "SELECT ",
         columns!(),
-        " FROM pushy.queue q WHERE q.queue_id OPERATOR(pg_catalog.=) $1"
+        " FROM pushy_internal.queue q WHERE q.queue_id OPERATOR(pg_catalog.=) $1"
     ),
     &[BuiltinOid::INT4OID],
 );
@@ -95,7 +95,7 @@ static ALL: Plan = Plan::new(
     concat!(
         "SELECT ",
         columns!(),
-        " FROM pushy.queue q ORDER BY q.queue_id"
+        " FROM pushy_internal.queue q ORDER BY q.queue_id"
     ),
     &[],
 );

@@ -18,7 +18,7 @@ use crate::pg::spi::{self, Plan};
 use crate::shared::pending;
 use crate::{sql_function, watch};
 
-sql_function!(pushy_queue_drop, |call| {
+sql_function!(pushy_queue_drop_v1, |call| {
     transaction::require_writable(c"pushy.queue_drop()");
     let name = call.text("queue", 0)?;
     let force = call.opt_bool(1).unwrap_or(false);
@@ -69,7 +69,7 @@ static COUNT_LIVE: Plan = Plan::new(
     "SELECT pg_catalog.count(*), \
             CASE WHEN pg_catalog.count(*) OPERATOR(pg_catalog.=) pg_catalog.count(*) FILTER (WHERE j.position IS NULL) \
                  THEN pg_catalog.min(j.run_at) FILTER (WHERE j.run_at OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp())::pg_catalog.text END \
-       FROM pushy.live_job j WHERE j.queue_id OPERATOR(pg_catalog.=) $1",
+       FROM pushy_internal.live_job j WHERE j.queue_id OPERATOR(pg_catalog.=) $1",
     &[BuiltinOid::INT4OID],
 );
 

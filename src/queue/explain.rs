@@ -18,7 +18,7 @@ use crate::shared::queue_slot::QueueSlot;
 use crate::shared::{self, Shared};
 use crate::{params, row, settings, sql_function};
 
-sql_function!(pushy_queue_explain, |call| {
+sql_function!(pushy_queue_explain_v1, |call| {
     let name = call.text("queue", 0)?;
     let queue = find(&name)?;
     let findings = explain(&queue)?;
@@ -330,7 +330,7 @@ static COUNT: Plan = Plan::new(
                      OPERATOR(pg_catalog.<=) pg_catalog.clock_timestamp(), false), \
             (SELECT pg_catalog.string_agg(x.gid, ', ') FROM pg_catalog.pg_prepared_xacts x \
               WHERE x.database OPERATOR(pg_catalog.=) pg_catalog.current_database()) \
-       FROM pushy.live_job j WHERE j.queue_id OPERATOR(pg_catalog.=) $1",
+       FROM pushy_internal.live_job j WHERE j.queue_id OPERATOR(pg_catalog.=) $1",
     &[BuiltinOid::INT4OID],
 );
 

@@ -11,7 +11,7 @@ use crate::pg::spi::{self, Plan};
 use crate::shared::pending;
 use crate::{params, sql_function};
 
-sql_function!(pushy_queue_grant, |call| {
+sql_function!(pushy_queue_grant_v1, |call| {
     transaction::require_writable(c"pushy.queue_grant()");
     let queue = call.text("queue", 0)?;
     let role = call.text("role", 1)?;
@@ -19,7 +19,7 @@ sql_function!(pushy_queue_grant, |call| {
     grant(&queue, &role, &privilege)
 });
 
-sql_function!(pushy_queue_revoke, |call| {
+sql_function!(pushy_queue_revoke_v1, |call| {
     transaction::require_writable(c"pushy.queue_revoke()");
     let queue = call.text("queue", 0)?;
     let role = call.text("role", 1)?;
@@ -27,13 +27,13 @@ sql_function!(pushy_queue_revoke, |call| {
     revoke(&queue, &role, &privilege)
 });
 
-sql_function!(pushy_has_queue_privilege, |call| {
+sql_function!(pushy_has_queue_privilege_v1, |call| {
     let queue = call.text("queue", 0)?;
     let privilege = call.text("privilege", 1)?;
     has(identity::current_user(), &queue, &privilege)
 });
 
-sql_function!(pushy_has_queue_privilege_of, |call| {
+sql_function!(pushy_has_queue_privilege_of_v1, |call| {
     let role = call.text("role", 0)?;
     let queue = call.text("queue", 1)?;
     let privilege = call.text("privilege", 2)?;
@@ -42,7 +42,7 @@ sql_function!(pushy_has_queue_privilege_of, |call| {
 });
 
 static GRANT: Plan = Plan::new(
-    "INSERT INTO pushy.queue_acl (queue_id, grantee, grantee_name, privilege) \
+    "INSERT INTO pushy_internal.queue_acl (queue_id, grantee, grantee_name, privilege) \
      VALUES ($1, $2, $3::pg_catalog.name, $4) \
      ON CONFLICT (queue_id, grantee, privilege) DO UPDATE SET grantee_name = excluded.grantee_name",
     &[
@@ -55,7 +55,7 @@ static GRANT: Plan = Plan::new(
 
 /// Also by name, for a role that is gone.
 static REVOKE: Plan = Plan::new(
-    "DELETE FROM pushy.queue_acl a \
+    "DELETE FROM pushy_internal.queue_acl a \
       WHERE a.queue_id OPERATOR(pg_catalog.=) $1 \
         AND (a.grantee OPERATOR(pg_catalog.=) $2 \
              OR a.grantee_name OPERATOR(pg_catalog.=) $3::pg_catalog.name) \

@@ -13,12 +13,12 @@ use crate::shared::pending;
 use crate::shared::statistics::Tally;
 
 static PARK: Plan = Plan::new(
-    "UPDATE pushy.queue SET parked = $2 WHERE queue_id OPERATOR(pg_catalog.=) $1",
+    "UPDATE pushy_internal.queue SET parked = $2 WHERE queue_id OPERATOR(pg_catalog.=) $1",
     &[BuiltinOid::INT4OID, BuiltinOid::TEXTOID],
 );
 
 static LAST_CHANGE: Plan = Plan::new(
-    "SELECT q.xmin FROM pushy.queue q WHERE q.queue_id OPERATOR(pg_catalog.=) $1",
+    "SELECT q.xmin FROM pushy_internal.queue q WHERE q.queue_id OPERATOR(pg_catalog.=) $1",
     &[BuiltinOid::INT4OID],
 );
 

@@ -9,7 +9,7 @@ use crate::errors::Result;
 use crate::pg::{function_catalog as functions, identity, transaction};
 use crate::sql_function;
 
-sql_function!(pushy_queue_pause, |call| {
+sql_function!(pushy_queue_pause_v1, |call| {
     transaction::require_writable(c"pushy.queue_pause()");
     let name = call.text("queue", 0)?;
     let mut queue = find_owned(&name)?;
@@ -18,7 +18,7 @@ sql_function!(pushy_queue_pause, |call| {
     control::tell(Event::Pause, &name)
 });
 
-sql_function!(pushy_queue_resume, |call| {
+sql_function!(pushy_queue_resume_v1, |call| {
     transaction::require_writable(c"pushy.queue_resume()");
     let name = call.text("queue", 0)?;
     let mut queue = find_owned(&name)?;

@@ -45,7 +45,7 @@ impl Privilege {
     }
 }
 
-/// One row of pushy.queue_acl.
+/// One row of pushy_internal.queue_acl.
 #[derive(Clone, Copy, Debug)]
 pub struct Grant {
     /// OID of a role; 0 is PUBLIC.
@@ -54,7 +54,7 @@ pub struct Grant {
 }
 
 static OF_QUEUE: Plan = Plan::new(
-    "SELECT a.grantee, a.privilege FROM pushy.queue_acl a \
+    "SELECT a.grantee, a.privilege FROM pushy_internal.queue_acl a \
       WHERE a.queue_id OPERATOR(pg_catalog.=) $1",
     &[BuiltinOid::INT4OID],
 );
@@ -75,7 +75,7 @@ pub fn grants(queue_id: i32) -> Result<Vec<Grant>> {
 }
 
 static ALL: Plan = Plan::new(
-    "SELECT a.queue_id, a.grantee, a.privilege FROM pushy.queue_acl a",
+    "SELECT a.queue_id, a.grantee, a.privilege FROM pushy_internal.queue_acl a",
     &[],
 );
 

@@ -13,7 +13,7 @@ use crate::pg::{
 };
 use crate::sql_function;
 
-sql_function!(pushy_queue_register, |call| {
+sql_function!(pushy_queue_register_v1, |call| {
     transaction::require_writable(c"pushy.queue_register()");
     let name = call.text("queue", 0)?;
     let handler = call.text("handler", 1)?;

@@ -17,7 +17,7 @@ use crate::shared::{self, pending};
 use crate::watch;
 use crate::{channel, params, row, sql_function};
 
-sql_function!(pushy_resume_after_restore, |call| {
+sql_function!(pushy_resume_after_restore_v1, |call| {
     let caller = identity::current_user();
     let resumes_all = identity::owns_extension(caller);
     let queues = identity::as_owner(definition::all)?;
@@ -133,14 +133,14 @@ pub fn find_owner(queue: &mut Definition, system: i64) -> std::result::Result<()
 }
 
 static TAKE_GRANTS: Plan = Plan::new(
-    "DELETE FROM pushy.queue_acl a WHERE a.queue_id OPERATOR(pg_catalog.=) $1 \
+    "DELETE FROM pushy_internal.queue_acl a WHERE a.queue_id OPERATOR(pg_catalog.=) $1 \
      RETURNING a.grantee, a.grantee_name::pg_catalog.text, a.privilege",
     &[BuiltinOid::INT4OID],
 );
 
 // A role that was renamed, and another of its former name, are one by name.
 static PUT_GRANT: Plan = Plan::new(
-    "INSERT INTO pushy.queue_acl (queue_id, grantee, grantee_name, privilege) \
+    "INSERT INTO pushy_internal.queue_acl (queue_id, grantee, grantee_name, privilege) \
      VALUES ($1, $2, $3::pg_catalog.name, $4) ON CONFLICT DO NOTHING",
     &[
         BuiltinOid::INT4OID,

@@ -14,7 +14,7 @@ use std::sync::atomic::Ordering;
 // out: their xmax is the number of a group.
 static HOLDERS: Plan = Plan::new(
     "SELECT l.pid, x.gid, pg_catalog.count(*) \
-       FROM (SELECT j.xmax FROM pushy.live_job j \
+       FROM (SELECT j.xmax FROM pushy_internal.live_job j \
               WHERE j.queue_id OPERATOR(pg_catalog.=) $1 AND j.state OPERATOR(pg_catalog.=) 'a'::pg_catalog.\"char\" \
               LIMIT 10000) j \
        JOIN pg_catalog.pg_locks l ON l.transactionid OPERATOR(pg_catalog.=) j.xmax \

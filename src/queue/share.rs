@@ -9,7 +9,7 @@ use crate::pg::{identifier, identity, role_lock, transaction, BuiltinOid, Oid};
 use crate::{settings, shared};
 
 static COUNT: Plan = Plan::new(
-    "SELECT pg_catalog.count(*) FROM pushy.queue q WHERE q.owner OPERATOR(pg_catalog.=) $1",
+    "SELECT pg_catalog.count(*) FROM pushy_internal.queue q WHERE q.owner OPERATOR(pg_catalog.=) $1",
     &[BuiltinOid::OIDOID],
 );
 

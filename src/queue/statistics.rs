@@ -15,12 +15,12 @@ use crate::shared::queue_slot::QueueSlot;
 use crate::shared::statistics::{Histogram, Statistics};
 use crate::{row, sql_function};
 
-sql_function!(pushy_queue_statistics, |call| queue_statistics(call));
-sql_function!(pushy_queue_running, |call| queue_running(
+sql_function!(pushy_queue_statistics_v1, |call| queue_statistics(call));
+sql_function!(pushy_queue_running_v1, |call| queue_running(
     &call.text("queue", 0)?
 ));
 
-sql_function!(pushy_queue_has_place, |call| has_place(
+sql_function!(pushy_queue_has_place_v1, |call| has_place(
     &call.text("queue", 0)?
 ));
 

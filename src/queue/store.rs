@@ -1,4 +1,4 @@
-//! Writing pushy.queue; as the extension's owner.
+//! Writing pushy_internal.queue; as the extension's owner.
 
 use crate::pg::{sequence, BuiltinOid, Oid};
 
@@ -12,7 +12,7 @@ use BuiltinOid::{BOOLOID, INT4OID, INT8OID, OIDOID, TEXTOID};
 /// Nobody who registers the same name at the same time gets a unique violation: one inserts, the others
 /// find its row.
 static INSERT: Plan = Plan::new(
-    "INSERT INTO pushy.queue (queue, owner, owner_name, run_as, run_as_name, handler_oid, handler, \
+    "INSERT INTO pushy_internal.queue (queue, owner, owner_name, run_as, run_as_name, handler_oid, handler, \
          concurrency, priority, max_attempts, backoff, retry_delay_us, max_retry_delay_us, timeout_us, \
          keep_completed_us, keep_discarded_us, batch, paused, parked, home_system, home_database, \
          handler_owner, handler_owner_name, queue_id) \
@@ -23,7 +23,7 @@ static INSERT: Plan = Plan::new(
 );
 
 static UPDATE: Plan = Plan::new(
-    "UPDATE pushy.queue SET owner = $2, owner_name = $3::pg_catalog.name, run_as = $4, \
+    "UPDATE pushy_internal.queue SET owner = $2, owner_name = $3::pg_catalog.name, run_as = $4, \
          run_as_name = $5::pg_catalog.name, handler_oid = $6, handler = $7, concurrency = $8, \
          priority = $9, max_attempts = $10, backoff = $11, retry_delay_us = $12, \
          max_retry_delay_us = $13, timeout_us = $14, keep_completed_us = $15, \
@@ -72,12 +72,12 @@ fn values(queue: &Definition) -> [Answer; 24] {
 // A number that no queue has had, and that nothing holds: the sequence may have been set, or a restore of some tables and
 // not of others has left what holds a number that it comes to again.
 static NEXT_ID: Plan = Plan::new(
-    "SELECT n.id, EXISTS (SELECT FROM pushy.queue q WHERE q.queue_id OPERATOR(pg_catalog.=) n.id) \
-                  OR EXISTS (SELECT FROM pushy.queue_acl a WHERE a.queue_id OPERATOR(pg_catalog.=) n.id) \
-                  OR EXISTS (SELECT FROM pushy.watch w WHERE w.queue_id OPERATOR(pg_catalog.=) n.id) \
-                  OR EXISTS (SELECT FROM pushy.subscription s WHERE s.queue_id OPERATOR(pg_catalog.=) n.id) \
-                  OR EXISTS (SELECT FROM pushy.live_job j WHERE j.queue_id OPERATOR(pg_catalog.=) n.id AND j.position IS NOT NULL) \
-       FROM (SELECT pg_catalog.nextval('pushy.queue_id_seq'::pg_catalog.regclass)::pg_catalog.int4 AS id) n",
+    "SELECT n.id, EXISTS (SELECT FROM pushy_internal.queue q WHERE q.queue_id OPERATOR(pg_catalog.=) n.id) \
+                  OR EXISTS (SELECT FROM pushy_internal.queue_acl a WHERE a.queue_id OPERATOR(pg_catalog.=) n.id) \
+                  OR EXISTS (SELECT FROM pushy_internal.watch w WHERE w.queue_id OPERATOR(pg_catalog.=) n.id) \
+                  OR EXISTS (SELECT FROM pushy_internal.subscription s WHERE s.queue_id OPERATOR(pg_catalog.=) n.id) \
+                  OR EXISTS (SELECT FROM pushy_internal.live_job j WHERE j.queue_id OPERATOR(pg_catalog.=) n.id AND j.position IS NOT NULL) \
+       FROM (SELECT pg_catalog.nextval('pushy_internal.queue_id_seq'::pg_catalog.regclass)::pg_catalog.int4 AS id) n",
     &[],
 );
 
@@ -105,13 +105,13 @@ const fn removal(sql: &'static str) -> Plan {
 }
 
 static DELETE_FAILURES: Plan =
-    removal("DELETE FROM pushy.failure f WHERE f.queue_id OPERATOR(pg_catalog.=) $1");
+    removal("DELETE FROM pushy_internal.failure f WHERE f.queue_id OPERATOR(pg_catalog.=) $1");
 static DELETE_HISTORY: Plan =
-    removal("DELETE FROM pushy.finished_job j WHERE j.queue_id OPERATOR(pg_catalog.=) $1");
+    removal("DELETE FROM pushy_internal.finished_job j WHERE j.queue_id OPERATOR(pg_catalog.=) $1");
 static DELETE_GRANTS: Plan =
-    removal("DELETE FROM pushy.queue_acl a WHERE a.queue_id OPERATOR(pg_catalog.=) $1");
+    removal("DELETE FROM pushy_internal.queue_acl a WHERE a.queue_id OPERATOR(pg_catalog.=) $1");
 static DELETE_QUEUE: Plan =
-    removal("DELETE FROM pushy.queue q WHERE q.queue_id OPERATOR(pg_catalog.=) $1");
+    removal("DELETE FROM pushy_internal.queue q WHERE q.queue_id OPERATOR(pg_catalog.=) $1");
 
 /// Removes a queue with its grants, history and failures; its live jobs are the caller's business.
 pub fn delete(queue: &Definition) {

@@ -22,12 +22,12 @@ use crate::pg::{ereport, identity, BuiltinOid};
 use crate::{channel, watch};
 
 static READ: Plan = Plan::new(
-    "SELECT h.system, h.database, h.extension FROM pushy.home h",
+    "SELECT h.system, h.database, h.extension FROM pushy_internal.home h",
     &[],
 );
 
 static WRITE: Plan = Plan::new(
-    "UPDATE pushy.home SET system = $1, database = $2, extension = $3",
+    "UPDATE pushy_internal.home SET system = $1, database = $2, extension = $3",
     &[BuiltinOid::INT8OID, BuiltinOid::OIDOID, BuiltinOid::OIDOID],
 );
 

@@ -61,7 +61,7 @@ enum Came {
 }
 
 static STOP: Plan = Plan::new(
-    "UPDATE pushy.subscription SET stopped = $2 WHERE name OPERATOR(pg_catalog.=) $1",
+    "UPDATE pushy_internal.subscription SET stopped = $2 WHERE name OPERATOR(pg_catalog.=) $1",
     &[BuiltinOid::TEXTOID, BuiltinOid::TEXTOID],
 );
 

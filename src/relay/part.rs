@@ -22,7 +22,7 @@ const AGAIN_US: i64 = 60_000_000;
 const TIDY_US: i64 = 5_000_000;
 
 static CLOSE: Plan = Plan::new(
-    "UPDATE pushy.log_part SET closed_at = $2, used = $3 WHERE part OPERATOR(pg_catalog.=) $1",
+    "UPDATE pushy_internal.log_part SET closed_at = $2, used = $3 WHERE part OPERATOR(pg_catalog.=) $1",
     &[
         BuiltinOid::INT4OID,
         BuiltinOid::TIMESTAMPTZOID,
@@ -31,7 +31,7 @@ static CLOSE: Plan = Plan::new(
 );
 
 static OPEN: Plan = Plan::new(
-    "UPDATE pushy.log_part SET opened_at = $2, closed_at = NULL, first_epoch = $3, first_tick = $4, used = NULL \
+    "UPDATE pushy_internal.log_part SET opened_at = $2, closed_at = NULL, first_epoch = $3, first_tick = $4, used = NULL \
       WHERE part OPERATOR(pg_catalog.=) $1",
     &[
         BuiltinOid::INT4OID,
@@ -42,23 +42,23 @@ static OPEN: Plan = Plan::new(
 );
 
 static FREE: Plan = Plan::new(
-    "UPDATE pushy.log_part SET opened_at = NULL, closed_at = NULL, first_epoch = NULL, first_tick = NULL, blocks = $2 \
+    "UPDATE pushy_internal.log_part SET opened_at = NULL, closed_at = NULL, first_epoch = NULL, first_tick = NULL, blocks = $2 \
       WHERE part OPERATOR(pg_catalog.=) $1",
     &[BuiltinOid::INT4OID, BuiltinOid::INT4OID],
 );
 
 static CLEANED: Plan = Plan::new(
-    "UPDATE pushy.log_part SET blocks = $2 WHERE part OPERATOR(pg_catalog.=) $1 AND opened_at IS NULL",
+    "UPDATE pushy_internal.log_part SET blocks = $2 WHERE part OPERATOR(pg_catalog.=) $1 AND opened_at IS NULL",
     &[BuiltinOid::INT4OID, BuiltinOid::INT4OID],
 );
 
 static WRITE_TO: Plan = Plan::new(
-    "UPDATE pushy.log_state SET part = $1",
+    "UPDATE pushy_internal.log_state SET part = $1",
     &[BuiltinOid::INT4OID],
 );
 
 static WRITE_DOWN: Plan = Plan::new(
-    "UPDATE pushy.log_state \
+    "UPDATE pushy_internal.log_state \
         SET told_epoch = $1, told_tick = $2, last_epoch = $3, last_tick = $4, last_n = $5, seen = $6",
     &[
         BuiltinOid::INT8OID,
@@ -71,7 +71,7 @@ static WRITE_DOWN: Plan = Plan::new(
 );
 
 static LOSE: Plan = Plan::new(
-    "UPDATE pushy.log_state SET lost_epoch = $1, lost_tick = $2, lost_n = $3",
+    "UPDATE pushy_internal.log_state SET lost_epoch = $1, lost_tick = $2, lost_n = $3",
     &[
         BuiltinOid::INT8OID,
         BuiltinOid::INT8OID,
@@ -238,7 +238,10 @@ impl Relay {
             identity::as_owner(|| {
                 let lost = self.lose(part)?;
                 spi::run(&FREE, params![part as i32, None::<i32>]);
-                spi::command(&format!("DELETE FROM ONLY pushy.{}", tick_table(part)));
+                spi::command(&format!(
+                    "DELETE FROM ONLY pushy_internal.{}",
+                    tick_table(part)
+                ));
                 // Durably: `clean` marks rows on disk, and its marks must not reach the disk before this commit.
                 transaction::commit_durably();
                 Ok(lost)
@@ -366,7 +369,7 @@ impl Relay {
         let lost = self.lose(part)?;
         spi::run(&FREE, params![part as i32, 0]);
         spi::command(&format!(
-            "TRUNCATE ONLY pushy.{}, ONLY pushy.{}",
+            "TRUNCATE ONLY pushy_internal.{}, ONLY pushy_internal.{}",
             log_table(part),
             tick_table(part)
         ));

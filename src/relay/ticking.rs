@@ -32,12 +32,12 @@ static TIMELINE: Plan = Plan::new(
 );
 
 static BEGIN_EPOCH: Plan = Plan::new(
-    "UPDATE pushy.log_state SET epoch = $1",
+    "UPDATE pushy_internal.log_state SET epoch = $1",
     &[BuiltinOid::INT8OID],
 );
 
 static USE_PART: Plan = Plan::new(
-    "UPDATE pushy.log_part SET opened_at = $2, closed_at = $2, first_epoch = 0, first_tick = 0 \
+    "UPDATE pushy_internal.log_part SET opened_at = $2, closed_at = $2, first_epoch = 0, first_tick = 0 \
       WHERE part OPERATOR(pg_catalog.=) $1 AND opened_at IS NULL",
     &[BuiltinOid::INT4OID, BuiltinOid::TIMESTAMPTZOID],
 );
@@ -340,7 +340,7 @@ fn merged(mut notices: Vec<Notice>) -> Vec<Notice> {
 fn rewritten(part: u32) -> Error {
     Error::new(
         SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
-        format!("pushy.log_{part} was rewritten"),
+        format!("pushy_internal.log_{part} was rewritten"),
     )
     .hint("The event log is read again; nothing is to be gained by VACUUM FULL of it.")
 }

@@ -69,7 +69,7 @@ pub struct Database {
     pub cancels_requested: AtomicBool,
     /// Those that were promised in the server's life before are in shared memory again.
     pub cancels_recalled: AtomicBool,
-    /// Changes with every committed change of pushy.rotation.
+    /// Changes with every committed change of pushy_internal.rotation.
     pub rotations: AtomicU64,
     /// The end (µs) of a window of finished jobs that an executor wants a table for; 0: none.
     pub window_wanted: AtomicI64,

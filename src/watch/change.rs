@@ -11,7 +11,7 @@ use crate::pg::function::Call;
 use crate::pg::{catalog_trigger, identity, invalidation, text, transaction};
 use crate::sql_function;
 
-sql_function!(pushy_unwatch, |call| {
+sql_function!(pushy_unwatch_v1, |call| {
     transaction::require_writable(c"pushy.unwatch()");
     unwatch(call)
 });
@@ -97,13 +97,13 @@ fn require_table_owner(table: &Table) -> Result<()> {
     .hint("It has triggers of a watch that is not here; who made that is not known."))
 }
 
-sql_function!(pushy_watch_pause, |call| {
+sql_function!(pushy_watch_pause_v1, |call| {
     transaction::require_writable(c"pushy.watch_pause()");
     let (table, watches) = named(call)?;
     each(&table, &watches, |watch| set_paused(watch, true))
 });
 
-sql_function!(pushy_watch_resume, |call| {
+sql_function!(pushy_watch_resume_v1, |call| {
     transaction::require_writable(c"pushy.watch_resume()");
     let (table, watches) = named(call)?;
     each(&table, &watches, |watch| {

@@ -13,7 +13,7 @@ use crate::pg::{catalog_trigger, ereport, identifier, identity, invalidation, tr
 use crate::queue::publish;
 use crate::{obstacle, row, sql_function};
 
-sql_function!(pushy_watch, |call| {
+sql_function!(pushy_watch_v1, |call| {
     transaction::require_writable(c"pushy.watch()");
     let table = Table::look_up(arguments::relation(call)?)?;
     table.require_watchable()?;

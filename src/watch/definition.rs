@@ -1,4 +1,4 @@
-//! A watch as declared: one row of pushy.watch.
+//! A watch as declared: one row of pushy_internal.watch.
 
 use super::counts;
 use super::table::Table;
@@ -121,7 +121,7 @@ macro_rules! columns {
         "w.watch_id, w.relation, \
          COALESCE((SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) \
                      FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace \
-                    WHERE c.oid OPERATOR(pg_catalog.=) w.relation AND pushy.watch_is_home(w.home_system, w.home_database, w.home_extension, w.relation)), \
+                    WHERE c.oid OPERATOR(pg_catalog.=) w.relation AND pushy_internal.watch_is_home(w.home_system, w.home_database, w.home_extension, w.relation)), \
                   w.relation_name), w.name, w.owner, w.owner_name::pg_catalog.text, w.channel, \
          w.events, w.columns, w.condition, w.payload, w.payload_expr, w.level, w.delivery, w.queue, \
          w.args_expr, w.merge, w.paused, w.home_system, w.home_database, w.triggers, w.expressions, w.queue_id, w.queue_owner, \
@@ -133,7 +133,7 @@ static BY_ID: Plan = Plan::new(
     concat!(
         "SELECT ",
         columns!(),
-        " FROM pushy.watch w WHERE w.watch_id OPERATOR(pg_catalog.=) $1"
+        " FROM pushy_internal.watch w WHERE w.watch_id OPERATOR(pg_catalog.=) $1"
     ),
     &[INT4OID],
 );
@@ -142,9 +142,9 @@ static OF_TABLE: Plan = Plan::new(
     concat!(
         "SELECT ",
         columns!(),
-        " FROM pushy.watch w, LATERAL (SELECT pushy.watch_is_home(w.home_system, w.home_database, w.home_extension, w.relation) AS is_home) h \
+        " FROM pushy_internal.watch w, LATERAL (SELECT pushy_internal.watch_is_home(w.home_system, w.home_database, w.home_extension, w.relation) AS is_home) h \
           WHERE CASE WHEN h.is_home THEN w.relation OPERATOR(pg_catalog.=) $1 \
-                     ELSE pushy.watch_elsewhere(w.watch_id) OPERATOR(pg_catalog.=) $1 END \
+                     ELSE pushy_internal.watch_elsewhere(w.watch_id) OPERATOR(pg_catalog.=) $1 END \
           ORDER BY w.name, h.is_home DESC"
     ),
     &[OIDOID],
@@ -154,7 +154,7 @@ static ALL: Plan = Plan::new(
     concat!(
         "SELECT ",
         columns!(),
-        " FROM pushy.watch w ORDER BY w.watch_id"
+        " FROM pushy_internal.watch w ORDER BY w.watch_id"
     ),
     &[],
 );
@@ -163,7 +163,7 @@ static OF_QUEUE: Plan = Plan::new(
     concat!(
         "SELECT ",
         columns!(),
-        " FROM pushy.watch w WHERE w.queue OPERATOR(pg_catalog.=) $1 ORDER BY w.relation_name, w.name"
+        " FROM pushy_internal.watch w WHERE w.queue OPERATOR(pg_catalog.=) $1 ORDER BY w.relation_name, w.name"
     ),
     &[TEXTOID],
 );
@@ -258,7 +258,7 @@ static OF_CHANNEL: Plan = Plan::new(
     concat!(
         "SELECT ",
         columns!(),
-        " FROM pushy.watch w WHERE w.channel OPERATOR(pg_catalog.=) $1 ORDER BY w.watch_id"
+        " FROM pushy_internal.watch w WHERE w.channel OPERATOR(pg_catalog.=) $1 ORDER BY w.watch_id"
     ),
     &[TEXTOID],
 );
@@ -270,8 +270,8 @@ pub fn of_channel(channel: &[u8]) -> Result<Vec<Definition>> {
 
 // A number that no watch has: the sequence may have been set, by a restore too.
 static NEXT_ID: Plan = Plan::new(
-    "SELECT n.id, EXISTS (SELECT FROM pushy.watch w WHERE w.watch_id OPERATOR(pg_catalog.=) n.id) \
-       FROM (SELECT pg_catalog.nextval('pushy.watch_id_seq'::pg_catalog.regclass)::pg_catalog.int4 AS id) n",
+    "SELECT n.id, EXISTS (SELECT FROM pushy_internal.watch w WHERE w.watch_id OPERATOR(pg_catalog.=) n.id) \
+       FROM (SELECT pg_catalog.nextval('pushy_internal.watch_id_seq'::pg_catalog.regclass)::pg_catalog.int4 AS id) n",
     &[],
 );
 
@@ -286,7 +286,7 @@ pub fn new_token() -> Result<String> {
 }
 
 static WRITE: Plan = Plan::new(
-    "INSERT INTO pushy.watch (watch_id, relation, relation_name, name, owner, owner_name, channel, events, columns, \
+    "INSERT INTO pushy_internal.watch (watch_id, relation, relation_name, name, owner, owner_name, channel, events, columns, \
          condition, payload, payload_expr, level, delivery, queue, args_expr, merge, paused, home_system, \
          home_database, triggers, expressions, queue_id, queue_owner, token, relation_owner, home_extension, named_by_table, words) \
      VALUES ($1, $2, $3, $4, $5, $6::pg_catalog.name, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, \
@@ -311,12 +311,12 @@ static WRITE: Plan = Plan::new(
 );
 
 static DELETE: Plan = Plan::new(
-    "DELETE FROM pushy.watch w WHERE w.watch_id OPERATOR(pg_catalog.=) $1",
+    "DELETE FROM pushy_internal.watch w WHERE w.watch_id OPERATOR(pg_catalog.=) $1",
     &[INT4OID],
 );
 
 static SET_PAUSED: Plan = Plan::new(
-    "UPDATE pushy.watch w SET paused = $2, changed_at = pg_catalog.clock_timestamp() \
+    "UPDATE pushy_internal.watch w SET paused = $2, changed_at = pg_catalog.clock_timestamp() \
       WHERE w.watch_id OPERATOR(pg_catalog.=) $1",
     &[INT4OID, BOOLOID],
 );
@@ -333,11 +333,11 @@ pub fn delete(watch_id: i32) {
 }
 
 static FORGET_LOST: Plan = Plan::new(
-    "DELETE FROM pushy.watch w \
+    "DELETE FROM pushy_internal.watch w \
       WHERE w.home_system OPERATOR(pg_catalog.=) $1 AND w.home_database OPERATOR(pg_catalog.=) $2 \
         AND w.home_extension OPERATOR(pg_catalog.=) $3 \
         AND NOT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid OPERATOR(pg_catalog.=) w.relation) \
-        AND pushy.watch_elsewhere(w.watch_id) IS NULL \
+        AND pushy_internal.watch_elsewhere(w.watch_id) IS NULL \
      RETURNING w.watch_id",
     &[INT8OID, OIDOID, OIDOID],
 );
@@ -405,7 +405,7 @@ impl Definition {
                 self.watch_id, self.name
             ),
         )
-        .hint("Run it again. Somebody has set sequence pushy.watch_id_seq, as a role with pg_write_all_data may."))
+        .hint("Run it again. Somebody has set sequence pushy_internal.watch_id_seq, as a role with pg_write_all_data may."))
     }
 
     fn put(&self, is_new: bool) -> u64 {

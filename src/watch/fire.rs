@@ -9,10 +9,14 @@ use crate::pg::slot::Slot;
 use crate::pg::trigger::{Firing, Op};
 use crate::trigger_function;
 
-trigger_function!(pushy_watch_row, "pushy.watch_row()", |firing| row(firing));
-trigger_function!(pushy_watch_statement, "pushy.watch_statement()", |firing| {
-    of_statement(firing)
-});
+trigger_function!(pushy_watch_row_v1, "pushy.watch_row()", |firing| row(
+    firing
+));
+trigger_function!(
+    pushy_watch_statement_v1,
+    "pushy.watch_statement()",
+    |firing| { of_statement(firing) }
+);
 
 fn row(firing: Firing) -> Result<()> {
     if !firing.is_for_row() {

@@ -47,12 +47,12 @@ macro_rules! orphans {
         concat!(
             "WITH w AS MATERIALIZED (SELECT w.watch_id, w.relation, w.triggers, ",
             arguments!(),
-            " AS args, pushy.watch_is_home(w.home_system, w.home_database, w.home_extension, w.relation) AS is_home \
-                FROM pushy.watch w), \
+            " AS args, pushy_internal.watch_is_home(w.home_system, w.home_database, w.home_extension, w.relation) AS is_home \
+                FROM pushy_internal.watch w), \
              owned AS (SELECT w.relation, u.trigger FROM w, LATERAL pg_catalog.unnest(w.triggers) u(trigger) WHERE w.is_home \
                        UNION ALL \
                        SELECT t.tgrelid, t.oid \
-                         FROM (SELECT w.args, pushy.watch_elsewhere(w.watch_id) AS relation FROM w WHERE NOT w.is_home) e \
+                         FROM (SELECT w.args, pushy_internal.watch_elsewhere(w.watch_id) AS relation FROM w WHERE NOT w.is_home) e \
                          JOIN pg_catalog.pg_trigger t \
                            ON t.tgrelid OPERATOR(pg_catalog.=) e.relation \
                           AND pg_catalog.substring(t.tgargs, 1, pg_catalog.length(e.args)) OPERATOR(pg_catalog.=) e.args) \
@@ -140,10 +140,10 @@ static ROOT: Plan = Plan::new(
 
 // The watch of these triggers is there, and is not at home in this table yet.
 static WAITS: Plan = Plan::new(
-    "SELECT EXISTS (SELECT FROM pushy.watch w \
+    "SELECT EXISTS (SELECT FROM pushy_internal.watch w \
                      WHERE w.watch_id OPERATOR(pg_catalog.=) $1 AND w.token::pg_catalog.text OPERATOR(pg_catalog.=) $2 \
-                       AND NOT pushy.watch_is_home(w.home_system, w.home_database, w.home_extension, w.relation) \
-                       AND pushy.watch_elsewhere(w.watch_id) OPERATOR(pg_catalog.=) $3)",
+                       AND NOT pushy_internal.watch_is_home(w.home_system, w.home_database, w.home_extension, w.relation) \
+                       AND pushy_internal.watch_elsewhere(w.watch_id) OPERATOR(pg_catalog.=) $3)",
     &[BuiltinOid::INT4OID, BuiltinOid::TEXTOID, BuiltinOid::OIDOID],
 );
 
@@ -199,7 +199,7 @@ pub fn warn(firing: Firing, claim: Claim<'_>) -> Result<()> {
     Ok(())
 }
 
-sql_function!(pushy_watch_orphans, |call| {
+sql_function!(pushy_watch_orphans_v1, |call| {
     let named = all_named()?;
     call.answer_rows(|rows| {
         for (relation, name) in named {

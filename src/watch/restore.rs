@@ -21,7 +21,7 @@ static ELSEWHERE: Plan = Plan::new(
         arguments!(),
         " AS args, w.home_system OPERATOR(pg_catalog.=) $2 AND w.home_database OPERATOR(pg_catalog.=) $3 \
                         AND w.home_extension OPERATOR(pg_catalog.=) $4 AS is_here \
-                     FROM pushy.watch w WHERE w.watch_id OPERATOR(pg_catalog.=) $1), \
+                     FROM pushy_internal.watch w WHERE w.watch_id OPERATOR(pg_catalog.=) $1), \
               trusted AS (SELECT c.oid, pg_catalog.to_regclass(w.relation_name)::pg_catalog.oid OPERATOR(pg_catalog.=) c.oid AS is_named, \
                                  EXISTS (SELECT FROM pg_catalog.pg_trigger t \
                                           WHERE t.tgrelid OPERATOR(pg_catalog.=) c.oid AND ",
@@ -58,7 +58,7 @@ pub fn table_elsewhere(watch_id: i32) -> Option<Oid> {
     })
 }
 
-sql_function!(pushy_watch_elsewhere, |call| match call.opt_i32(0) {
+sql_function!(pushy_watch_elsewhere_v1, |call| match call.opt_i32(0) {
     Some(watch_id) => identity::as_owner(|| Ok(table_elsewhere(watch_id))),
     None => Ok(None),
 });

@@ -12,7 +12,7 @@ use crate::pg::{catalog_trigger, identity, Oid};
 use crate::shared::{self, watch_slot};
 use crate::{row, sql_function};
 
-sql_function!(pushy_watch_counts, |call| watch_counts(call));
+sql_function!(pushy_watch_counts_v1, |call| watch_counts(call));
 
 /// NULLs of a watch that the caller may not see, or that there is not.
 fn watch_counts(call: Call) -> Result<Answer> {
@@ -54,7 +54,7 @@ fn visible(watch_id: i32) -> Result<Option<Definition>> {
     Ok(may.then_some(watch))
 }
 
-sql_function!(pushy_watch_is_home, |call| {
+sql_function!(pushy_watch_is_home_v1, |call| {
     let system = call.opt_i64(0).unwrap_or_default();
     let [database, extension, relation] =
         [1, 2, 3].map(|index| call.opt_oid(index).unwrap_or(Oid::INVALID));

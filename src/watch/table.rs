@@ -30,7 +30,7 @@ struct Column {
 
 static TABLE: Plan = Plan::new(
     "SELECT c.relowner, c.relname::pg_catalog.text, n.nspname::pg_catalog.text, c.relkind, c.relpersistence, \
-            n.nspname OPERATOR(pg_catalog.=) 'pushy', \
+            n.nspname OPERATOR(pg_catalog.=) ANY (ARRAY['pushy'::pg_catalog.name, 'pushy_internal'::pg_catalog.name]), \
             c.relkind OPERATOR(pg_catalog.=) 'r' AND EXISTS (SELECT FROM pg_catalog.pg_inherits i WHERE i.inhparent OPERATOR(pg_catalog.=) c.oid), \
             c.relrowsecurity, \
             EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid OPERATOR(pg_catalog.=) c.oid \

@@ -318,7 +318,7 @@ pub(super) use arguments;
 static CARRYING: Plan = Plan::new(
     concat!(
         "SELECT t.oid, t.tgqual IS NOT NULL AND t.tgname OPERATOR(pg_catalog.~) '_expressions$' \
-           FROM pushy.watch w, LATERAL (SELECT ",
+           FROM pushy_internal.watch w, LATERAL (SELECT ",
         arguments!(),
         " AS args) a, pg_catalog.pg_trigger t \
           WHERE w.watch_id OPERATOR(pg_catalog.=) $1 AND t.tgrelid OPERATOR(pg_catalog.=) $2 \

@@ -320,7 +320,7 @@ fn still_fit(shared: &Shared, work: &mut Work, claimed: &[Claimed]) -> Result<Op
 }
 
 static ENQUEUERS: Plan = Plan::new(
-    "SELECT DISTINCT j.xmin FROM pushy.live_job j WHERE j.id OPERATOR(pg_catalog.=) ANY ($1)",
+    "SELECT DISTINCT j.xmin FROM pushy_internal.live_job j WHERE j.id OPERATOR(pg_catalog.=) ANY ($1)",
     &[BuiltinOid::INT8ARRAYOID],
 );
 

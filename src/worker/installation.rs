@@ -9,7 +9,7 @@ use crate::shared::{self, pending};
 use crate::sql_function;
 
 // Called by the install script: the workers learn of this database when it commits.
-sql_function!(pushy_extension_created, |_call| {
+sql_function!(pushy_extension_created_v1, |_call| {
     match shared::get() {
         Some(shared) => {
             if let Some(place) = shared.ensure_database(database::current()) {

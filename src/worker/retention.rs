@@ -26,27 +26,27 @@ const AGAIN_US: i64 = 60_000_000;
 /// Rows that stand alone, with their failures; what somebody holds, by job_retry say, stays with all that belongs to it.
 static EXPIRE: Plan = Plan::new(
     "WITH old AS MATERIALIZED ( \
-            SELECT f.id FROM ONLY pushy.finished_job f WHERE f.expires_at OPERATOR(pg_catalog.<=) $1 \
+            SELECT f.id FROM ONLY pushy_internal.finished_job f WHERE f.expires_at OPERATOR(pg_catalog.<=) $1 \
              LIMIT $2 FOR UPDATE SKIP LOCKED), \
           free AS MATERIALIZED ( \
-            SELECT x.job_id, x.attempt FROM pushy.failure x, old WHERE x.job_id OPERATOR(pg_catalog.=) old.id \
+            SELECT x.job_id, x.attempt FROM pushy_internal.failure x, old WHERE x.job_id OPERATOR(pg_catalog.=) old.id \
                FOR UPDATE OF x SKIP LOCKED), \
           gone AS ( \
-            DELETE FROM ONLY pushy.finished_job f USING old WHERE f.id OPERATOR(pg_catalog.=) old.id \
-               AND NOT EXISTS (SELECT 1 FROM pushy.failure x WHERE x.job_id OPERATOR(pg_catalog.=) old.id \
+            DELETE FROM ONLY pushy_internal.finished_job f USING old WHERE f.id OPERATOR(pg_catalog.=) old.id \
+               AND NOT EXISTS (SELECT 1 FROM pushy_internal.failure x WHERE x.job_id OPERATOR(pg_catalog.=) old.id \
                   AND NOT EXISTS (SELECT 1 FROM free WHERE free.job_id OPERATOR(pg_catalog.=) x.job_id \
                                      AND free.attempt OPERATOR(pg_catalog.=) x.attempt)) \
             RETURNING f.id), \
-          failures AS (DELETE FROM pushy.failure x USING gone WHERE x.job_id OPERATOR(pg_catalog.=) gone.id RETURNING 1) \
+          failures AS (DELETE FROM pushy_internal.failure x USING gone WHERE x.job_id OPERATOR(pg_catalog.=) gone.id RETURNING 1) \
      SELECT (SELECT pg_catalog.count(*) FROM gone)",
     &[BuiltinOid::TIMESTAMPTZOID, BuiltinOid::INT8OID],
 );
 
 static NEXT: Plan = Plan::new(
-    "SELECT (SELECT f.expires_at FROM ONLY pushy.finished_job f ORDER BY f.expires_at LIMIT 1), \
-            (SELECT pg_catalog.min(r.removes_after) FROM pushy.rotation r \
+    "SELECT (SELECT f.expires_at FROM ONLY pushy_internal.finished_job f ORDER BY f.expires_at LIMIT 1), \
+            (SELECT pg_catalog.min(r.removes_after) FROM pushy_internal.rotation r \
               WHERE r.removes_after OPERATOR(pg_catalog.>) $1 AND r.pool OPERATOR(pg_catalog.=) $2), \
-            (SELECT n.expires_at FROM pushy.oversize_notice n ORDER BY n.expires_at LIMIT 1)",
+            (SELECT n.expires_at FROM pushy_internal.oversize_notice n ORDER BY n.expires_at LIMIT 1)",
     &[BuiltinOid::TIMESTAMPTZOID, BuiltinOid::TEXTOID],
 );
 

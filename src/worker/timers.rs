@@ -62,7 +62,7 @@ pub fn sweep() -> Result<()> {
     })
 }
 
-static WATCHES: Plan = Plan::new("SELECT w.watch_id FROM pushy.watch w", &[]);
+static WATCHES: Plan = Plan::new("SELECT w.watch_id FROM pushy_internal.watch w", &[]);
 
 /// Gives up the slots of watches that are gone, whose `unwatch` was prepared.
 fn free_unwatched() {

@@ -14,7 +14,7 @@ use crate::shared::executor::{Executor, ExecutorState};
 use crate::shared::{self, Shared};
 use crate::{row, sql_function};
 
-sql_function!(pushy_worker_rows, |call| worker_rows(call));
+sql_function!(pushy_worker_rows_v1, |call| worker_rows(call));
 
 /// All for who may read all statistics; else the executors whose role's rights the caller has.
 fn worker_rows(call: Call) -> Result<Answer> {

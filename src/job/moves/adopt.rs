@@ -12,13 +12,13 @@ use crate::shared::{self, pending};
 macro_rules! find_enqueuers {
     ($table:literal) => {
         concat!(
-            "UPDATE pushy.",
+            "UPDATE pushy_internal.",
             $table,
             " j SET enqueued_by = COALESCE( \
                 (SELECT r.oid FROM pg_catalog.pg_roles r JOIN \
-                   (SELECT q.owner, q.owner_name FROM pushy.queue q WHERE q.queue_id OPERATOR(pg_catalog.=) $1 \
-                    UNION SELECT q.run_as, q.run_as_name FROM pushy.queue q WHERE q.queue_id OPERATOR(pg_catalog.=) $1 \
-                    UNION SELECT a.grantee, a.grantee_name FROM pushy.queue_acl a WHERE a.queue_id OPERATOR(pg_catalog.=) $1) \
+                   (SELECT q.owner, q.owner_name FROM pushy_internal.queue q WHERE q.queue_id OPERATOR(pg_catalog.=) $1 \
+                    UNION SELECT q.run_as, q.run_as_name FROM pushy_internal.queue q WHERE q.queue_id OPERATOR(pg_catalog.=) $1 \
+                    UNION SELECT a.grantee, a.grantee_name FROM pushy_internal.queue_acl a WHERE a.queue_id OPERATOR(pg_catalog.=) $1) \
                    AS there (role, name) ON there.name OPERATOR(pg_catalog.=) r.rolname \
                   WHERE there.role OPERATOR(pg_catalog.=) j.enqueued_by), \
                 0::pg_catalog.oid) \

@@ -28,7 +28,7 @@ pub struct Done {
 }
 
 static FORGET_FAILURES: Plan = Plan::new(
-    "DELETE FROM pushy.failure f WHERE f.job_id OPERATOR(pg_catalog.=) ANY ($1)",
+    "DELETE FROM pushy_internal.failure f WHERE f.job_id OPERATOR(pg_catalog.=) ANY ($1)",
     &[BuiltinOid::INT8ARRAYOID],
 );
 
@@ -112,7 +112,7 @@ pub fn complete(
 }
 
 static DELETE: Plan = Plan::new(
-    "DELETE FROM pushy.live_job j WHERE j.id OPERATOR(pg_catalog.=) ANY ($1)",
+    "DELETE FROM pushy_internal.live_job j WHERE j.id OPERATOR(pg_catalog.=) ANY ($1)",
     &[BuiltinOid::INT8ARRAYOID],
 );
 

@@ -81,12 +81,12 @@ fn too_deep(id: i64, depth: i32, caused_by: Option<i64>) -> Error {
 static ORPHANS: Plan = Plan::new(
     concat!(
         "WITH lost AS ( \
-           SELECT j.id FROM pushy.live_job j \
-            WHERE NOT EXISTS (SELECT 1 FROM pushy.queue q WHERE q.queue_id OPERATOR(pg_catalog.=) j.queue_id) \
+           SELECT j.id FROM pushy_internal.live_job j \
+            WHERE NOT EXISTS (SELECT 1 FROM pushy_internal.queue q WHERE q.queue_id OPERATOR(pg_catalog.=) j.queue_id) \
             LIMIT $2 FOR UPDATE SKIP LOCKED), \
          gone AS ( \
-           DELETE FROM pushy.live_job j USING lost WHERE j.id OPERATOR(pg_catalog.=) lost.id RETURNING j.*) \
-         INSERT INTO pushy.finished_job (expires_at, finished_at, state, run_at, attempt, max_attempts, ",
+           DELETE FROM pushy_internal.live_job j USING lost WHERE j.id OPERATOR(pg_catalog.=) lost.id RETURNING j.*) \
+         INSERT INTO pushy_internal.finished_job (expires_at, finished_at, state, run_at, attempt, max_attempts, ",
         kept_columns!(),
         ") SELECT $3, $1, $4, run_at, attempt, max_attempts, ",
         kept_columns!(),
@@ -139,15 +139,15 @@ pub fn orphans(most: usize) -> Result<Vec<i64>> {
 /// A job that an executor holds is not waited for: it is cancelled where it runs, and what is left of
 /// it has no queue any more, which the scheduler's sweep ends.
 static DELETE_OF_QUEUE: Plan = Plan::new(
-    "DELETE FROM pushy.live_job j \
-      USING (SELECT l.id FROM pushy.live_job l WHERE l.queue_id OPERATOR(pg_catalog.=) $1 \
+    "DELETE FROM pushy_internal.live_job j \
+      USING (SELECT l.id FROM pushy_internal.live_job l WHERE l.queue_id OPERATOR(pg_catalog.=) $1 \
                 FOR UPDATE SKIP LOCKED) free \
       WHERE j.id OPERATOR(pg_catalog.=) free.id",
     &[BuiltinOid::INT4OID],
 );
 
 static LEFT: Plan = Plan::new(
-    "SELECT j.id FROM pushy.live_job j WHERE j.queue_id OPERATOR(pg_catalog.=) $1",
+    "SELECT j.id FROM pushy_internal.live_job j WHERE j.queue_id OPERATOR(pg_catalog.=) $1",
     &[BuiltinOid::INT4OID],
 );
 

@@ -18,7 +18,7 @@ impl From<Error> for CallError {
 // An attempt is charged once: a second record of it (a verdict after a crash that raced with an
 // ordinary failure) keeps the first.
 static RECORD: Plan = Plan::new(
-    "INSERT INTO pushy.failure (job_id, attempt, queue_id, started_at, failed_at, sqlstate, message, detail, hint, context) \
+    "INSERT INTO pushy_internal.failure (job_id, attempt, queue_id, started_at, failed_at, sqlstate, message, detail, hint, context) \
      VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (job_id, attempt) DO NOTHING",
     &[
         BuiltinOid::INT8OID,
@@ -73,7 +73,7 @@ pub(super) fn record(
 }
 
 static LAST_MESSAGE: Plan = Plan::new(
-    "SELECT f.message FROM pushy.failure f WHERE f.job_id OPERATOR(pg_catalog.=) $1 \
+    "SELECT f.message FROM pushy_internal.failure f WHERE f.job_id OPERATOR(pg_catalog.=) $1 \
       ORDER BY f.attempt DESC LIMIT 1",
     &[BuiltinOid::INT8OID],
 );

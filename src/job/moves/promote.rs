@@ -48,7 +48,7 @@ struct Due {
 
 // Waits for the scheduler, which may be making the same jobs ready.
 static DUE_OF_QUEUE: Plan = Plan::new(
-    "SELECT j.id, j.run_at, j.queue_id, j.priority FROM pushy.live_job j \
+    "SELECT j.id, j.run_at, j.queue_id, j.priority FROM pushy_internal.live_job j \
       WHERE j.position IS NULL AND j.run_at OPERATOR(pg_catalog.<=) $1 \
         AND j.queue_id OPERATOR(pg_catalog.=) $3 \
       ORDER BY j.run_at, j.id LIMIT $2 FOR UPDATE",
@@ -60,7 +60,7 @@ static DUE_OF_QUEUE: Plan = Plan::new(
 );
 
 static PROMOTE: Plan = Plan::new(
-    "UPDATE pushy.live_job j SET state = $3, position = d.position \
+    "UPDATE pushy_internal.live_job j SET state = $3, position = d.position \
        FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) AS d (id, position) \
       WHERE j.id OPERATOR(pg_catalog.=) d.id",
     &[

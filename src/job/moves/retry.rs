@@ -18,7 +18,7 @@ use crate::shared::{self, pending};
 use crate::{kept_columns, params};
 
 static MAKE_READY: Plan = Plan::new(
-    "UPDATE pushy.live_job SET state = $2, position = $3, run_at = $4, strikes = 0, alone = 0 \
+    "UPDATE pushy_internal.live_job SET state = $2, position = $3, run_at = $4, strikes = 0, alone = 0 \
       WHERE id OPERATOR(pg_catalog.=) $1",
     &[
         BuiltinOid::INT8OID,
@@ -32,9 +32,9 @@ static MAKE_READY: Plan = Plan::new(
 // attempt, is forgotten: jobs that never failed have no failures (history.rs).
 static RUN_AGAIN: Plan = Plan::new(
     concat!(
-        "WITH again AS (DELETE FROM pushy.finished_job f WHERE f.id OPERATOR(pg_catalog.=) $1 RETURNING f.*), \
-         refusal AS (DELETE FROM pushy.failure x WHERE x.job_id OPERATOR(pg_catalog.=) $1 AND x.attempt OPERATOR(pg_catalog.=) 0) \
-         INSERT INTO pushy.live_job (beside, position, run_at, state, attempt, max_attempts, ",
+        "WITH again AS (DELETE FROM pushy_internal.finished_job f WHERE f.id OPERATOR(pg_catalog.=) $1 RETURNING f.*), \
+         refusal AS (DELETE FROM pushy_internal.failure x WHERE x.job_id OPERATOR(pg_catalog.=) $1 AND x.attempt OPERATOR(pg_catalog.=) 0) \
+         INSERT INTO pushy_internal.live_job (beside, position, run_at, state, attempt, max_attempts, ",
         kept_columns!(),
         ") SELECT $6, $2, $3, $4, attempt, \
                   CASE WHEN COALESCE(max_attempts, $5) OPERATOR(pg_catalog.>) attempt THEN max_attempts \

@@ -42,8 +42,8 @@ pub(super) fn announce_ready(key: QueueKey, slot: Option<usize>, priority: i16, 
 
 static MOVE_TO_FINISHED: Plan = Plan::new(
     concat!(
-        "WITH gone AS (DELETE FROM pushy.live_job j WHERE j.id OPERATOR(pg_catalog.=) $1 RETURNING j.*) \
-         INSERT INTO pushy.finished_job (expires_at, started_at, finished_at, attempt, state, run_at, max_attempts, ",
+        "WITH gone AS (DELETE FROM pushy_internal.live_job j WHERE j.id OPERATOR(pg_catalog.=) $1 RETURNING j.*) \
+         INSERT INTO pushy_internal.finished_job (expires_at, started_at, finished_at, attempt, state, run_at, max_attempts, ",
         kept_columns!(),
         ") SELECT $2, $3, $4, $5, $6, run_at, max_attempts, ",
         kept_columns!(),

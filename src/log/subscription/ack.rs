@@ -12,7 +12,7 @@ use crate::pg::snapshot::{self, Snapshot};
 use crate::pg::{clock, heap, identity, transaction};
 use crate::sql_function;
 
-sql_function!(pushy_subscription_ack, |call| subscription_ack(call));
+sql_function!(pushy_subscription_ack_v1, |call| subscription_ack(call));
 
 fn subscription_ack(call: Call) -> Result<bool> {
     transaction::require_writable(c"pushy.subscription_ack()");

@@ -20,16 +20,16 @@ use crate::queue::held::HeldQueue;
 use crate::shared::pending;
 use crate::{settings, sql_function};
 
-sql_function!(pushy_subscription_create, |call| create(call));
+sql_function!(pushy_subscription_create_v1, |call| create(call));
 
 static INSERT: Plan = Plan::new(
-    "INSERT INTO pushy.subscription (name, channels, queue, epoch, tick, n, home_system, home_database, owner, owner_name, queue_id, queue_owner, subscription_id, home_extension) \
+    "INSERT INTO pushy_internal.subscription (name, channels, queue, epoch, tick, n, home_system, home_database, owner, owner_name, queue_id, queue_owner, subscription_id, home_extension) \
      VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::pg_catalog.name, $11, $12, $13, $14) ON CONFLICT (name) DO NOTHING",
     COLUMNS,
 );
 
 static CHANGE: Plan = Plan::new(
-    "UPDATE pushy.subscription SET channels = $2, queue = $3, stopped = NULL, epoch = $4, tick = $5, n = $6, \
+    "UPDATE pushy_internal.subscription SET channels = $2, queue = $3, stopped = NULL, epoch = $4, tick = $5, n = $6, \
             home_system = $7, home_database = $8, owner = $9, owner_name = $10::pg_catalog.name, \
             queue_id = $11, queue_owner = $12, home_extension = $14 \
       WHERE name OPERATOR(pg_catalog.=) $1 AND subscription_id OPERATOR(pg_catalog.=) $13",
@@ -55,8 +55,8 @@ const COLUMNS: &[BuiltinOid] = &[
 ];
 
 static NEXT_ID: Plan = Plan::new(
-    "SELECT n.id, EXISTS (SELECT FROM pushy.subscription s WHERE s.subscription_id OPERATOR(pg_catalog.=) n.id) \
-       FROM (SELECT pg_catalog.nextval('pushy.subscription_id_seq'::pg_catalog.regclass)::pg_catalog.int4 AS id) n",
+    "SELECT n.id, EXISTS (SELECT FROM pushy_internal.subscription s WHERE s.subscription_id OPERATOR(pg_catalog.=) n.id) \
+       FROM (SELECT pg_catalog.nextval('pushy_internal.subscription_id_seq'::pg_catalog.regclass)::pg_catalog.int4 AS id) n",
     &[],
 );
 
@@ -65,7 +65,7 @@ const MOST_CHANNELS: usize = 1_000;
 
 static COUNT_CHANNELS: Plan = Plan::new(
     "SELECT COALESCE(pg_catalog.sum(COALESCE(pg_catalog.cardinality(s.channels), 1)), 0)::pg_catalog.int8 \
-       FROM pushy.subscription s \
+       FROM pushy_internal.subscription s \
       WHERE s.owner OPERATOR(pg_catalog.=) $1 AND s.name OPERATOR(pg_catalog.<>) $2",
     &[BuiltinOid::OIDOID, BuiltinOid::TEXTOID],
 );
@@ -214,11 +214,11 @@ fn start(from_oldest: bool) -> Result<Cursor> {
 }
 
 static DELETE: Plan = Plan::new(
-    "DELETE FROM pushy.subscription s WHERE s.name OPERATOR(pg_catalog.=) $1",
+    "DELETE FROM pushy_internal.subscription s WHERE s.name OPERATOR(pg_catalog.=) $1",
     &[BuiltinOid::TEXTOID],
 );
 
-sql_function!(pushy_subscription_drop, |call| {
+sql_function!(pushy_subscription_drop_v1, |call| {
     transaction::require_writable(c"pushy.subscription_drop()");
     let name = call.text("name", 0)?;
     let known = table::owned(&name, identity::current_user()).map_err(|error| match error.sqlstate {

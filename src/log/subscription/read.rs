@@ -11,7 +11,7 @@ use crate::pg::function::{Answer, Call};
 use crate::pg::{identity, transaction, turn};
 use crate::{row, sql_function};
 
-sql_function!(pushy_subscription_read, |call| subscription_read(call));
+sql_function!(pushy_subscription_read_v1, |call| subscription_read(call));
 
 /// Rows that one call answers at most, and bytes about.
 const MOST: i32 = 100_000;

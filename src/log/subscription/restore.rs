@@ -13,7 +13,7 @@ use crate::queue::held::HeldQueue;
 use crate::shared::pending;
 
 static MOVE_IN: Plan = Plan::new(
-    "UPDATE pushy.subscription SET epoch = $2, tick = $3, n = $4, home_system = $5, home_database = $6, home_extension = $7, \
+    "UPDATE pushy_internal.subscription SET epoch = $2, tick = $3, n = $4, home_system = $5, home_database = $6, home_extension = $7, \
             owner = $8, owner_name = $9::pg_catalog.name, queue_owner = $10, stopped = NULL \
       WHERE name OPERATOR(pg_catalog.=) $1",
     &[

@@ -36,7 +36,7 @@ macro_rules! select {
         concat!(
             "SELECT s.subscription_id, s.name, s.owner, s.owner_name::pg_catalog.text, s.channels, s.queue, s.epoch, s.tick, s.n, \
                     s.home_system, s.home_database, s.stopped, s.created_at, s.acked_at, \
-                    s.queue_id, s.queue_owner, s.home_extension, s.xmin FROM pushy.subscription s ",
+                    s.queue_id, s.queue_owner, s.home_extension, s.xmin FROM pushy_internal.subscription s ",
             $which
         )
     };
@@ -122,7 +122,7 @@ pub fn find_if_free(name: &str) -> Result<Option<Subscription>> {
 }
 
 static OF_QUEUES: Plan = Plan::new(
-    "SELECT s.name, s.queue IS NOT NULL FROM pushy.subscription s ORDER BY s.name",
+    "SELECT s.name, s.queue IS NOT NULL FROM pushy_internal.subscription s ORDER BY s.name",
     &[],
 );
 
@@ -198,7 +198,7 @@ pub fn no_such_subscription(name: &str) -> Error {
 }
 
 static MOVE: Plan = Plan::new(
-    "UPDATE pushy.subscription SET epoch = $2, tick = $3, n = $4, home_system = $5, home_database = $6, home_extension = $9, \
+    "UPDATE pushy_internal.subscription SET epoch = $2, tick = $3, n = $4, home_system = $5, home_database = $6, home_extension = $9, \
             acked_at = COALESCE($7, acked_at), \
             owner = CASE WHEN home_system OPERATOR(pg_catalog.=) $5 THEN owner ELSE $8 END \
       WHERE name OPERATOR(pg_catalog.=) $1 \

@@ -12,7 +12,7 @@ use crate::pg::function::{Answer, Call};
 use crate::pg::{database, identity, transaction};
 use crate::{row, shared, sql_function};
 
-sql_function!(pushy_subscription_wait, |call| subscription_wait(call));
+sql_function!(pushy_subscription_wait_v1, |call| subscription_wait(call));
 
 fn subscription_wait(call: Call) -> Result<Answer> {
     let name = call.text("name", 0)?;

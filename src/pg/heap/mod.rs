@@ -22,7 +22,7 @@ pub(super) use append::Slots;
 pub use keyed::Shared;
 pub use scan::{Key, Locked};
 
-/// A table of schema pushy, open until the transaction ends.
+/// A table of schema pushy_internal, open until the transaction ends.
 pub struct Table(pg_sys::Relation);
 
 // Called within our guard.
@@ -82,7 +82,7 @@ impl Drop for ForReading {
 }
 
 fn find(name: &str) -> Result<Oid> {
-    identity::pushy_relation(name).ok_or_else(|| is_missing(name))
+    identity::internal_relation(name).ok_or_else(|| is_missing(name))
 }
 
 /// The access method 'heap' in pg_am.dat; bindings of some versions lack its constant.
@@ -92,10 +92,10 @@ const HEAP: u32 = 2;
 fn is_no_heap(name: &str) -> Error {
     Error::new(
         SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
-        format!("table pushy.{name} has another access method than heap"),
+        format!("table pushy_internal.{name} has another access method than heap"),
     )
     .hint(format!(
-        "Dump the extension's tables and create it again; from PostgreSQL 15 on ALTER TABLE pushy.{name} SET ACCESS METHOD heap does it too."
+        "Dump the extension's tables and create it again; from PostgreSQL 15 on ALTER TABLE pushy_internal.{name} SET ACCESS METHOD heap does it too."
     ))
 }
 
@@ -103,7 +103,7 @@ fn is_no_heap(name: &str) -> Error {
 fn is_missing(name: &str) -> Error {
     Error::new(
         SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
-        format!("relation pushy.{name} does not exist"),
+        format!("relation pushy_internal.{name} does not exist"),
     )
     .hint("Run: CREATE EXTENSION pushy")
 }
