@@ -221,5 +221,5 @@ def test_a_table_taken_away_stops_its_own_database_only_until_it_is_back(gated):
     other.sql("SELECT pushy.queue_register('q', 'note(jsonb)')")
     run(other)
     other.drop()
-    gated.sql("ALTER TABLE pushy.elsewhere RENAME TO failure")
+    gated.sql("ALTER TABLE pushy_internal.elsewhere RENAME TO failure")
     assert gated.job_wait(job)["state"] == "discarded"

@@ -116,5 +116,5 @@ def test_what_waits_for_a_moment_does_not_wait_for_hours_when_the_clock_is_set_b
     job = db.value("SELECT pushy.enqueue('q')")
     db.wait_until_told("q", r"tried again in ([3-9]|\d\d)\.\d s")
     machine.set_clock_ahead(-DAY)
-    db.sql("ALTER TABLE pushy.elsewhere RENAME TO failure")
+    db.sql("ALTER TABLE pushy_internal.elsewhere RENAME TO failure")
     db.wait_until("SELECT state FROM pushy.jobs WHERE id = %s", "discarded", LATE, params=(job,))

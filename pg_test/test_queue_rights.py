@@ -230,6 +230,7 @@ def test_views_show_a_role_its_own_and_no_more(work, role):
     work.connect(bob).execute(f"SELECT pushy.queue_grant('of {bob}', '{alice}', 'enqueue')")
     assert session.execute("SELECT count(*) FROM pushy.queues").fetchone() == (2,)
     assert session.execute("SELECT count(*) FROM pushy.jobs").fetchone() == (1,)
+    work.sql(f"GRANT USAGE ON SCHEMA pushy_internal TO {alice}")
     for queue, rows in ((alice, 1), (bob, 0)):
         assert len(session.execute(f"SELECT * FROM pushy_internal.queue_statistics('of {queue}')").fetchall()) == rows
     assert session.execute(f"SELECT pushy_internal.queue_running('of {alice}'), pushy_internal.queue_running('of {bob}')").fetchone() == (0, None)

@@ -304,7 +304,7 @@ def test_data_alone_is_restored_with_triggers_disabled(shop):
     before = shop.value("SELECT count(*) FROM pushy_internal.live_job")
     shop.sql("DELETE FROM pushy_internal.live_job")
     shop.cluster.run("pg_restore", "-h", shop.cluster.folder, "-U", "postgres", "--exit-on-error", "--data-only", "--disable-triggers",
-                     "-n", "pushy", "-t", "live_job", "-d", shop.name, file)
+                     "-n", "pushy_internal", "-t", "live_job", "-d", shop.name, file)
     assert shop.value("SELECT count(*) FROM pushy_internal.live_job") == before
     assert shop.value("SELECT tgenabled <> 'D' FROM pg_trigger WHERE tgrelid = 'pushy_internal.live_job'::regclass AND tgname = 'refuse_write'")
 

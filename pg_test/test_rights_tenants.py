@@ -23,6 +23,8 @@ def two(db, role):
     """`mine` owns a paused queue with a job; `other` has nothing to do with it."""
     db.sql(LEDGER)
     mine, other = role(), role()
+    # As members of pg_read_all_data have it.
+    db.sql(f"GRANT USAGE ON SCHEMA pushy_internal TO {mine}, {other}")
     with db.connect(user=mine) as session:
         session.execute("SELECT pushy.queue_register('q', 'note(jsonb)'), pushy.queue_pause('q')")
         db.waiting = session.execute("SELECT pushy.enqueue('q', '{\"secret\": 1}')").fetchone()[0]

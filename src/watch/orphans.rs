@@ -1,4 +1,4 @@
-//! Triggers of watches that are not here: a dump of one table, of the schema, or without schema pushy brings
+//! Triggers of watches that are not here: a dump of one table, of the schema, or without Pushy's schemas brings
 //! them alone. They tell nothing, warn, and go when their watch is declared again or ended.
 
 use std::cell::RefCell;
