@@ -33,7 +33,6 @@ FUNCTIONS = """
            obj_description(p.oid, 'pg_proc')
       FROM pg_proc p
      WHERE p.pronamespace = 'pushy'::regnamespace AND p.prorettype <> 'trigger'::regtype
-       AND coalesce(obj_description(p.oid, 'pg_proc'), '') !~ '^Internal|[Bb]ehind pushy|behind the view|the filter of'
      ORDER BY p.proname, p.oid"""
 COLUMNS = """
     SELECT c.relname::text, obj_description(c.oid, 'pg_class'), a.attname::text, format_type(a.atttypid, a.atttypmod), col_description(c.oid, a.attnum)
