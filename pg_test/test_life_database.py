@@ -223,3 +223,15 @@ def test_an_error_of_a_utility_statement_keeps_all_that_the_server_says_of_it(db
     with pytest.raises(psycopg.errors.DuplicateDatabase) as error:
         db.sql(f'ALTER DATABASE "{db.name}" RENAME TO postgres')
     assert (error.value.diag.message_detail, error.value.diag.source_function) == (None, "RenameDatabase")
+
+
+def test_nobody_but_a_superuser_chooses_the_number_of_a_copy(make_cluster):
+    """Else whoever owns a database drops it, and copies an older copy under its number: jobs of others would run again."""
+    cluster = make_cluster(fresh=True)
+    maker = cluster.database("maker")
+    maker.sql("CREATE ROLE makes LOGIN CREATEDB")
+    with maker.connect(user="makes") as session:
+        with pytest.raises(psycopg.errors.InsufficientPrivilege, match="permission denied to choose the OID of a database"):
+            session.execute("CREATE DATABASE mine OID = 99999")
+        session.execute("CREATE DATABASE mine")
+    maker.sql("CREATE DATABASE numbered OID = 99998")

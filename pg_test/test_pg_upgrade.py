@@ -4,6 +4,7 @@ import json
 import subprocess
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from harness.cluster import Cluster
@@ -114,3 +115,45 @@ def test_what_was_not_at_home_before_stays_so(old, make_cluster):
     assert there.job(run_at)["state"] == "available"
     assert there.rows("SELECT name, resumed FROM pushy.resume_after_restore()") == [("q", True)]
     there.jobs_wait("q")
+
+
+def test_roles_are_known_by_their_numbers_which_pg_upgrade_keeps(make_cluster):
+    """As pg_upgrade leaves it: the rows tell of another cluster. A role that was renamed is the same, and a namesake of one that was
+    dropped inherits nothing, also when somebody resumes what did not go on by itself."""
+    cluster = make_cluster(fresh=True)
+    db = cluster.database("shop")
+    db.sql(LEDGER)
+    db.sql("""
+        CREATE ROLE renamed LOGIN; CREATE ROLE gone LOGIN; CREATE ROLE reader; GRANT USAGE ON SCHEMA pushy TO PUBLIC; GRANT INSERT ON ledger TO PUBLIC;
+        CREATE TABLE t (id int PRIMARY KEY); GRANT TRIGGER ON t TO PUBLIC;
+        SELECT pushy.queue_register('r', 'note(jsonb)', run_as => 'renamed'), pushy.queue_register('g', 'note(jsonb)', run_as => 'gone');
+        SELECT pushy.queue_grant('r', 'gone', 'monitor'), pushy.queue_grant('r', 'reader', 'monitor')""")
+    for name in ("renamed", "gone"):
+        with db.connect(user=name) as session:
+            session.execute(f"SELECT pushy.subscription_create('{name}', '{{news}}'), pushy.channel_grant('{name}', 'reader'),"
+                            f" pushy.watch('t', name => '{name}', channel => 'of_{name}')")
+    db.sql("""
+        ALTER ROLE renamed RENAME TO other; CREATE ROLE renamed LOGIN; ALTER ROLE reader RENAME TO another; CREATE ROLE reader;
+        DROP ROLE gone; CREATE ROLE gone LOGIN""")
+    for table in ("queue", "watch", "subscription", "channel"):
+        db.sql(f"UPDATE pushy_internal.{table} SET home_system = 1")
+    db.sql("UPDATE pushy_internal.watch SET home_extension = 1; UPDATE pushy_internal.subscription SET home_extension = 1; UPDATE pushy_internal.home SET system = 1, extension = 1")
+    db.close()
+    cluster.restart()
+    db = db.of(cluster)
+    for _ in range(2):
+        db.wait_until("SELECT former = '{1}' FROM pushy_internal.home")
+        assert db.rows("SELECT queue, owner::text, run_as::text FROM pushy.queues WHERE queue = 'r'") == [("r", "postgres", "other")]
+        job = db.value("SELECT pushy.enqueue('r', '1')")
+        assert db.job_wait(job)["state"] == "completed"
+        waits = db.value("SELECT pushy.enqueue('g', '2')")
+        assert db.rows("SELECT grantee::regrole::text FROM pushy_internal.queue_acl ORDER BY 1") == [("another",)]
+        owners = dict(db.rows("SELECT name, owner::regrole::text FROM pushy_internal.watch"))
+        assert owners["renamed"] == "other" and owners["gone"] != "gone"
+        with db.connect(user="gone") as session:
+            assert session.execute("SELECT count(*) FROM pushy.subscriptions WHERE name = 'gone' AND owner::text = 'gone'").fetchone() == (0,)
+            with pytest.raises(psycopg.Error):
+                session.execute("SELECT * FROM pushy.subscription_read('gone')")
+        # By somebody who believes that it helps.
+        db.sql("SELECT * FROM pushy.resume_after_restore()")
+    assert db.job(waits)["attempt"] == 0 and db.rows("SELECT n FROM ledger WHERE n = 2") == []

@@ -1,5 +1,6 @@
 """What queue_explain says, case by case, and that its fix is one."""
 
+import psycopg
 import pytest
 
 from harness.gate import Gate
@@ -108,7 +109,7 @@ def test_a_dropped_handler_is_told_and_can_be_created_again(fine):
     ("ALTER ROLE {} NOLOGIN", "log in", "ALTER ROLE {} LOGIN"),
     ("REVOKE CONNECT ON DATABASE {db} FROM PUBLIC", "may not connect", "GRANT CONNECT ON DATABASE {db} TO {}"),
 ])
-def test_a_right_that_was_taken_away_is_told_and_the_fix_gives_it_back(fine, role, take_away, reason, fix):
+def test_a_right_that_was_taken_away_is_told_and_words_say_what_gives_it_back(fine, role, take_away, reason, fix):
     if "NOLOGIN" in take_away:
         skip_unless_workers_must_log_in(fine)
     name = role()
@@ -117,7 +118,11 @@ def test_a_right_that_was_taken_away_is_told_and_the_fix_gives_it_back(fine, rol
     fine.sql(fill(take_away))
     [(said, how), *_] = explained(fine)
     # An executor that looked meanwhile has parked the queue.
-    assert reason in said and how.removesuffix("; then SELECT pushy.queue_resume('q')") == fill(fix)
+    assert reason in said and how.removesuffix("; then SELECT pushy.queue_resume('q')").endswith("; else: " + fill(fix))
+    # No statement that undoes, pasted without a thought, what somebody did on purpose.
+    assert how.startswith("Ask ")
+    with pytest.raises(psycopg.errors.SyntaxError):
+        fine.sql(how)
     fine.sql(fill(fix))
     fine.sql("SELECT pushy.queue_resume('q')")
     job = fine.value("SELECT pushy.enqueue('q')")

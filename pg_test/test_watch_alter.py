@@ -240,3 +240,37 @@ def test_an_alter_inside_an_alter_leaves_each_its_watches(db, inside):
     assert db.rows(triggers) == before
     assert db.rows("SELECT name, state, fix FROM pushy.watches ORDER BY 1") == [(name, "active", None) for name in ("of_n", "other", "outermost", "third")]
     assert len(heard.after(*(f"INSERT INTO public.{table} VALUES (2, 2, 2)" for table in ("outermost", "other", "third")))) == 4
+
+
+# What a role may say of its own watch, from code that runs inside its ALTER TABLE.
+DECLARED_INSIDE = {
+    "unwatch": "SELECT pushy.unwatch('public.t', 'w')",
+    "unwatch all": "SELECT pushy.unwatch('public.t')",
+    "pause": "SELECT pushy.watch_pause('public.t', 'w')",
+    "resume": "SELECT pushy.watch_resume('public.t', 'w')",
+    "declare": "SELECT pushy.watch('public.t', name => 'w', channel => 'heard', columns => '{v}', payload => 'none')",
+}
+
+
+@pytest.mark.parametrize("place", ["USING", "ddl_command_end", "of a trigger that is made again"])
+@pytest.mark.parametrize("said", DECLARED_INSIDE)
+def test_what_is_said_of_a_watch_inside_the_statement_that_makes_it_again_is_refused(db, t, said, place):
+    watch(db, "t", name="w", channel="heard", columns=["v"])
+    if said == "resume":
+        db.sql("SELECT pushy.watch_pause('public.t', 'w')")
+    before = db.rows("SELECT * FROM pushy_internal.watch")
+    tag = {"ddl_command_end": "ALTER TABLE", "of a trigger that is made again": "CREATE TRIGGER"}.get(place)
+    db.sql(f"CREATE FUNCTION say() RETURNS void LANGUAGE plpgsql AS $$ BEGIN EXECUTE $say${DECLARED_INSIDE[said]}$say$; END $$;"
+           "CREATE FUNCTION said(text) RETURNS text LANGUAGE plpgsql AS $$ BEGIN PERFORM public.say(); RETURN $1; END $$;"
+           "CREATE FUNCTION at_end() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM public.say(); END $$; INSERT INTO t VALUES (1)")
+    if tag:
+        db.sql(f"CREATE EVENT TRIGGER inside ON ddl_command_end WHEN TAG IN ('{tag}') EXECUTE FUNCTION at_end()")
+    with pytest.raises(psycopg.errors.ObjectInUse) as raised:
+        db.sql("ALTER TABLE t ALTER v TYPE text" + (" USING public.said(v)" if not tag else ""))
+    assert raised.value.diag.message_primary.split(": ")[-1] == 'watch "w" of table public.t cannot be changed while ALTER TABLE changes the type of a column that it uses'
+    if tag:
+        db.sql("DROP EVENT TRIGGER inside")
+    assert db.rows("SELECT * FROM pushy_internal.watch") == before
+    db.sql("ALTER TABLE t ALTER v TYPE text")
+    assert db.rows("SELECT state FROM pushy.watches") == [("paused" if said == "resume" else "active",)]
+    db.sql(DECLARED_INSIDE[said])

@@ -81,11 +81,13 @@ CREATE TABLE pushy_internal.home (
   system    bigint NOT NULL,
   database  oid    NOT NULL,
   extension oid    NOT NULL,
+  -- Clusters that pg_upgrade has made this one of: their numbers of roles are this one's.
+  former    bigint[] NOT NULL DEFAULT '{}',
   PRIMARY KEY (system)
 ) USING heap;
 COMMENT ON TABLE pushy_internal.home IS
   'One row: the cluster, the database and the number of the extension where it has lived until now. By it a scheduler sees that pg_upgrade was here.';
-INSERT INTO pushy_internal.home
+INSERT INTO pushy_internal.home (system, database, extension)
   SELECT (pg_catalog.pg_control_system()).system_identifier,
          (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()),
          (SELECT e.oid FROM pg_catalog.pg_extension e WHERE e.extname OPERATOR(pg_catalog.=) 'pushy');

@@ -20,6 +20,8 @@ pub enum Statement {
     /// CREATE DATABASE from this template.
     CopyDatabase {
         template: std::ffi::CString,
+        /// Its number is chosen.
+        is_numbered: bool,
     },
     DropExtension,
     /// What these roles own, which may be the extension.
@@ -221,6 +223,9 @@ unsafe fn recognise(node: *mut pg_sys::Node) -> Option<Statement> {
             let template = option(&(*create).options, c"template");
             Some(Statement::CopyDatabase {
                 template: template.unwrap_or_else(|| c"template1".to_owned()),
+                is_numbered: list((*create).options).any(|option| {
+                    CStr::from_ptr((*option.cast::<pg_sys::DefElem>()).defname) == c"oid"
+                }),
             })
         }
         T_DropStmt => {

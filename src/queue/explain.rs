@@ -135,10 +135,14 @@ fn of_definition(queue: &Definition) -> Vec<Finding> {
 
 fn then_resume(unfit: &Unfit, resume: &str) -> String {
     let fix = unfit.fix();
-    if fix.contains(resume) || !unfit.is_mended_by_a_statement() {
+    if fix.contains(resume) {
         fix
-    } else {
+    } else if unfit.may_be_meant() {
+        format!("{fix}; then {resume}")
+    } else if unfit.is_mended_by_a_statement() {
         format!("{fix}; {resume}")
+    } else {
+        fix
     }
 }
 

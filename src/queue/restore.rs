@@ -90,7 +90,7 @@ pub fn settle(queue: &mut Definition) -> Result<()> {
     let system = queue.home_system;
     // What can fail comes first: the rows below are rewritten once.
     let function = handler_name::by_stored_signature(&queue.handler)?;
-    if system != database::system_identifier() {
+    if !home::has_our_roles(system) {
         identity::as_owner(|| {
             adopt::find_enqueuers(queue);
             Ok(())

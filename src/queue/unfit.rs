@@ -106,6 +106,11 @@ pub enum Unfit {
     },
 }
 
+/// Words around a statement that would undo what somebody may have done on purpose.
+fn ask(statement: &str) -> String {
+    format!("Ask whoever administers it, because it may be meant to be so; else: {statement}")
+}
+
 impl Unfit {
     /// Whether it is the role's session that is in the way, not the queue: nothing to park it for.
     pub fn bars_sessions(&self) -> bool {
@@ -213,6 +218,20 @@ impl Unfit {
                 | Self::HandlerOfAnother { .. }
                 | Self::SuperuserRunsForeignHandler { .. }
                 | Self::OwnerMayNotBecome { .. }
+        ) && !self.may_be_meant()
+    }
+
+    /// Whether somebody has perhaps done it on purpose, so that who reads of it is to ask and not to paste.
+    pub fn may_be_meant(&self) -> bool {
+        matches!(
+            self,
+            Self::NoSchemaUsage { .. }
+                | Self::NoExecute { .. }
+                | Self::NoLogin { .. }
+                | Self::NoConnect { .. }
+                | Self::TooManySessions { .. }
+                | Self::DatabaseClosed { .. }
+                | Self::DatabaseFull { .. }
         )
     }
 
@@ -267,26 +286,26 @@ impl Unfit {
                 major::MAY_BECOME_IT
             ),
             Self::NoSchemaUsage { role, schema, .. } => {
-                format!("GRANT USAGE ON SCHEMA {schema} TO {role}")
+                ask(&format!("GRANT USAGE ON SCHEMA {schema} TO {role}"))
             }
             Self::NoExecute { role, handler } => {
-                format!("GRANT EXECUTE ON FUNCTION {handler} TO {role}")
+                ask(&format!("GRANT EXECUTE ON FUNCTION {handler} TO {role}"))
             }
-            Self::NoLogin { role } => format!("ALTER ROLE {role} LOGIN"),
+            Self::NoLogin { role } => ask(&format!("ALTER ROLE {role} LOGIN")),
             Self::NoConnect { role, database } => {
-                format!("GRANT CONNECT ON DATABASE {database} TO {role}")
+                ask(&format!("GRANT CONNECT ON DATABASE {database} TO {role}"))
             }
             Self::SessionOutdated { .. } => {
                 "Nothing: the executor leaves, and another one comes".to_owned()
             }
             Self::TooManySessions { role, .. } => {
-                format!("ALTER ROLE {role} CONNECTION LIMIT -1")
+                ask(&format!("ALTER ROLE {role} CONNECTION LIMIT -1"))
             }
-            Self::DatabaseClosed { database } => {
-                format!("ALTER DATABASE {database} WITH ALLOW_CONNECTIONS true")
-            }
+            Self::DatabaseClosed { database } => ask(&format!(
+                "ALTER DATABASE {database} WITH ALLOW_CONNECTIONS true"
+            )),
             Self::DatabaseFull { database, .. } => {
-                format!("ALTER DATABASE {database} CONNECTION LIMIT -1")
+                ask(&format!("ALTER DATABASE {database} CONNECTION LIMIT -1"))
             }
         }
     }

@@ -9,7 +9,7 @@
 //! | this place | the place, or what a restore has made of a dump | |
 //!
 //! pg_upgrade gives the new cluster an identifier of its own, keeps the numbers of databases and makes the extension anew, under a
-//! number that the old cluster has not given out.
+//! number that the old cluster has not given out. It keeps the numbers of roles too.
 
 use super::definition;
 use super::restore;
@@ -24,6 +24,11 @@ use crate::{channel, watch};
 static READ: Plan = Plan::new(
     "SELECT h.system, h.database, h.extension FROM pushy_internal.home h",
     &[],
+);
+
+static UPGRADED_FROM: Plan = Plan::new(
+    "UPDATE pushy_internal.home SET former = former OPERATOR(pg_catalog.||) $1",
+    &[BuiltinOid::INT8OID],
 );
 
 static WRITE: Plan = Plan::new(
@@ -51,6 +56,11 @@ pub fn go_on() -> Result<()> {
         && before.database == here.database
         && before.extension != here.extension;
     if is_upgraded {
+        // Roles have kept their numbers, so whatever was written there means the roles of these numbers, now and later.
+        identity::as_owner(|| {
+            spi::run(&UPGRADED_FROM, params![before.system]);
+            Ok(())
+        })?;
         move_in(&before)?;
     }
     identity::as_owner(|| {

@@ -26,6 +26,7 @@ pub fn init() {
 }
 
 /// A watch whose triggers are dropped until the running statement has changed the columns that they use.
+#[derive(Clone)]
 struct Open {
     watch: Definition,
     /// Triggers, also on partitions, that ALTER TABLE had disabled or enabled otherwise: table, trigger, pg_trigger.tgenabled.
@@ -69,7 +70,7 @@ fn before(statement: &Statement) {
 
 fn after(statement: &Statement) {
     match statement {
-        Statement::AlterColumns { .. } => raised(make_again(end())),
+        Statement::AlterColumns { .. } => raised(make_again()),
         Statement::RenameColumn { relation, from, to } => {
             let (from, to) = (text::shown(from.to_bytes()), text::shown(to.to_bytes()));
             raised(rename(relation, &from, &to));
@@ -89,10 +90,32 @@ fn begin(open: Vec<Open>) {
     });
 }
 
-fn end() -> Vec<Open> {
-    RUNNING
-        .with_borrow_mut(Vec::pop)
-        .map_or_else(Vec::new, |running| running.open)
+/// Watches that the innermost statement makes again; they stay open until [`end`].
+fn innermost() -> Vec<Open> {
+    RUNNING.with_borrow(|all| all.last().map_or_else(Vec::new, |last| last.open.clone()))
+}
+
+fn end() {
+    RUNNING.with_borrow_mut(Vec::pop);
+}
+
+/// Refuses to change or end a watch that a running ALTER TABLE makes again at its end: code of a user's runs inside the statement
+/// (a USING expression, an event trigger), and what it declares would be undone without a word.
+pub fn require_not_open(watch_id: i32) -> Result<()> {
+    let open = RUNNING.with_borrow(|all| {
+        let mut open = all.iter().flat_map(|running| &running.open);
+        open.find(|open| open.watch.watch_id == watch_id)
+            .map(|open| (open.watch.name.clone(), open.watch.relation_name.clone()))
+    });
+    let Some((name, table)) = open else {
+        return Ok(());
+    };
+    Err(Error::new(
+        SqlState::OBJECT_IN_USE,
+        format!("watch \"{name}\" of table {table} cannot be changed while ALTER TABLE changes the type of a column that it uses"),
+    )
+    .detail("The statement makes the watch again at its end, as it was.")
+    .hint("Call it before or after ALTER TABLE, not from a function or an event trigger that runs inside."))
 }
 
 fn raised(outcome: Result<()>) {
@@ -296,11 +319,12 @@ fn switched(watch: &Definition) -> Result<Vec<(String, String, u8)>> {
 }
 
 /// Makes again the triggers that were dropped so that the statement could run.
-fn make_again(open: Vec<Open>) -> Result<()> {
+fn make_again() -> Result<()> {
+    let mut made = Vec::new();
     for Open {
         mut watch,
         switched,
-    } in open
+    } in innermost()
     {
         let table = Table::look_up(watch.relation)?;
         triggers::create(&mut watch, &table, Wording::Servers).map_err(|error| {
@@ -325,6 +349,10 @@ fn make_again(open: Vec<Open>) -> Result<()> {
             };
             catalog_trigger::switch(&table, &trigger, enable)?;
         }
+        made.push(watch);
+    }
+    end();
+    for mut watch in made {
         identity::as_owner(|| {
             // The row keeps the expressions as they were written; only the triggers have the server's wording.
             if let Some(written) = definition::find_by_id(watch.watch_id)? {
@@ -332,8 +360,7 @@ fn make_again(open: Vec<Open>) -> Result<()> {
                 watch.payload_expr = written.payload_expr;
                 watch.args_expr = written.args_expr;
             }
-            watch.write();
-            Ok(())
+            watch.write()
         })?;
         invalidation::tell_changed(watch.relation);
     }
@@ -383,10 +410,7 @@ fn rename(relation: &RelationName, from: &str, to: &str) -> Result<()> {
             }
             watch.words = watch.expressions.map_or(Ok(None), triggers::texts)?;
             if watch != before {
-                identity::as_owner(|| {
-                    watch.write();
-                    Ok(())
-                })?;
+                identity::as_owner(|| watch.write())?;
                 invalidation::tell_changed(watch.relation);
             }
         }

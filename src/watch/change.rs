@@ -71,10 +71,7 @@ impl Ending {
         self.require_owners()?;
         let ended = each(&self.table, &self.watches, |watch| {
             triggers::drop(watch)?;
-            identity::as_owner(|| {
-                definition::delete(watch.watch_id);
-                Ok(())
-            })
+            identity::as_owner(|| definition::delete(watch.watch_id))
         })?;
         let mut more = 0;
         for name in &self.orphans {
@@ -174,8 +171,5 @@ fn require_owners(table: &Table, watches: &[Definition]) -> Result<()> {
 }
 
 fn set_paused(watch: &Definition, paused: bool) -> Result<()> {
-    identity::as_owner(|| {
-        definition::set_paused(watch.watch_id, paused);
-        Ok(())
-    })
+    identity::as_owner(|| definition::set_paused(watch.watch_id, paused))
 }

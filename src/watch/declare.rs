@@ -1,5 +1,6 @@
 //! watch(): what a deploy script says of a table, as often as it likes.
 
+use super::altered;
 use super::arguments;
 use super::definition::{self, Definition, Payload, Stands, Way};
 use super::orphans;
@@ -68,6 +69,7 @@ fn declare(mut wanted: Definition, table: &Table, is_named: bool) -> Result<bool
     match existing {
         Some(existing) => {
             require_owner(existing, table)?;
+            altered::require_not_open(existing.watch_id)?;
             wanted.watch_id = existing.watch_id;
             renamed = (existing.name != wanted.name).then(|| existing.name.clone());
             wanted.paused = existing.paused && existing.stands != Stands::Elsewhere;
@@ -82,8 +84,7 @@ fn declare(mut wanted: Definition, table: &Table, is_named: bool) -> Result<bool
         if is_new {
             return wanted.write_new();
         }
-        wanted.write();
-        Ok(())
+        wanted.write()
     })?;
     invalidation::tell_changed(table.oid);
     publish::mark_present();

@@ -1,7 +1,7 @@
 //! A watch as declared: one row of pushy_internal.watch.
 
-use super::counts;
 use super::table::Table;
+use super::{altered, counts};
 use crate::errors::{Error, Result, SqlState};
 use crate::params;
 use crate::pg::function::Answer;
@@ -322,14 +322,18 @@ static SET_PAUSED: Plan = Plan::new(
 );
 
 /// Changes nothing else: somebody may be declaring the watch anew.
-pub fn set_paused(watch_id: i32, paused: bool) {
+pub fn set_paused(watch_id: i32, paused: bool) -> Result<()> {
+    altered::require_not_open(watch_id)?;
     spi::run(&SET_PAUSED, params![watch_id, paused]);
+    Ok(())
 }
 
 /// Removes the row; its triggers are the caller's business.
-pub fn delete(watch_id: i32) {
+pub fn delete(watch_id: i32) -> Result<()> {
+    altered::require_not_open(watch_id)?;
     spi::run(&DELETE, params![watch_id]);
     counts::end(watch_id);
+    Ok(())
 }
 
 static FORGET_LOST: Plan = Plan::new(
@@ -389,8 +393,10 @@ impl Definition {
     }
 
     /// Writes it anew.
-    pub fn write(&self) {
+    pub fn write(&self) -> Result<()> {
+        altered::require_not_open(self.watch_id)?;
         self.put(false);
+        Ok(())
     }
 
     /// Writes a new one, whose number somebody may have drawn at the same time, if the sequence was set in between.

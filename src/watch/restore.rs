@@ -36,7 +36,8 @@ static ELSEWHERE: Plan = Plan::new(
         is_ours!(),
         " AND pg_catalog.substring(t.tgargs, 1, pg_catalog.length(w.args)) OPERATOR(pg_catalog.=) w.args))) \
                              AND (r.rolname OPERATOR(pg_catalog.=) w.relation_owner OR r.rolsuper \
-                                  OR CASE WHEN w.home_system OPERATOR(pg_catalog.=) $2 THEN r.oid OPERATOR(pg_catalog.=) w.owner \
+                                  OR CASE WHEN w.home_system OPERATOR(pg_catalog.=) $2 \
+                                            OR EXISTS (SELECT FROM pushy_internal.home h WHERE w.home_system OPERATOR(pg_catalog.=) ANY (h.former)) THEN r.oid OPERATOR(pg_catalog.=) w.owner \
                                           ELSE r.rolname OPERATOR(pg_catalog.=) w.owner_name END)) \
          SELECT COALESCE((SELECT t.oid FROM trusted t WHERE t.holds AND t.is_named), \
                          (SELECT pg_catalog.min(t.oid) FROM trusted t WHERE t.holds HAVING pg_catalog.count(*) OPERATOR(pg_catalog.=) 1), \
@@ -167,10 +168,7 @@ pub fn move_in(mut watch: Definition) -> Result<(String, Option<String>)> {
     }
     watch.home = Home::here();
     watch.stands = Stands::Home;
-    identity::as_owner(|| {
-        watch.write();
-        Ok(())
-    })?;
+    identity::as_owner(|| watch.write())?;
     invalidation::tell_changed(relation);
     Ok((name, None))
 }

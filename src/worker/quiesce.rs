@@ -6,8 +6,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::launcher::kinds::KINDS;
+use crate::errors::{Error, SqlState};
 use crate::pg::utility::{self, Hooks, Statement};
-use crate::pg::{database, identity, session, signals};
+use crate::pg::{database, ereport, identity, session, signals};
 use crate::shared::database::{Database, Presence};
 use crate::shared::{self, pending, Shared};
 
@@ -33,7 +34,13 @@ fn before(statement: &Statement) {
                 }
             }
         }
-        Statement::CopyDatabase { template } => {
+        Statement::CopyDatabase {
+            template,
+            is_numbered,
+        } => {
+            if *is_numbered && !identity::is_superuser(identity::current_user()) {
+                refuse_number();
+            }
             if let Some(oid) = database::oid_of(template) {
                 if database::may_copy(oid, identity::current_user()) {
                     quiesce(shared, oid);
@@ -65,6 +72,19 @@ fn before(statement: &Statement) {
         | Statement::AttachPartition { .. }
         | Statement::Unlisten { .. } => {}
     }
+}
+
+/// A copy under the number of its original, which was dropped, would be taken for it: jobs of roles that know nothing of the copy
+/// would run there again.
+fn refuse_number() {
+    ereport::raise(
+        &Error::new(
+            SqlState::INSUFFICIENT_PRIVILEGE,
+            "permission denied to choose the OID of a database",
+        )
+        .detail("Pushy knows databases by their OID.")
+        .hint("Leave OID out, or ask a superuser."),
+    );
 }
 
 fn after(statement: &Statement) {
