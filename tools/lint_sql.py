@@ -372,11 +372,13 @@ def read_tree(root: Path) -> Iterator[tuple[Path, str | Unread]]:
 # A literal is read by its type's input function, which runs the checks of a domain.
 READS_WORDS = {
     r"\b(?:raw_parser|raw_parse\w*)\(": {"src/pg/identifier.rs", "src/pg/vacuum.rs"},  # to a tree of names, nothing is looked up
-    r"stringToNode\(|expression_planner|\bExecInitExpr|\bExecPrepareExpr|\btransform[A-Z]\w+\(|eval_const": {"src/pg/expression.rs"},
+    r"stringToNode\(|expression_planner|\bExecInitExpr|\bExecPrepareExpr|eval_const": {"src/pg/expression.rs"},
+    r"\btransform[A-Z]\w+\(": {"src/pg/literals.rs"},  # where no literal has a value yet
+    r"\bEvaluator::of_\w+\(": {"src/watch/known.rs"},  # plans: only what a trigger that fires has called, as the writer
     r"InputFunctionCall|ReceiveFunctionCall": {"src/pg/text.rs"},  # of jsonb
     r"\bto_reg\w+\b,|\breg\w+in\b|stringToQualifiedNameList\(|qualified_name\(|parseTypeString|parseNameAndArgTypes": {
         "src/pg/function_catalog.rs", "src/pg/major.rs"},  # the latter for the former
-    r"\bcommand_of\(": {"src/pg/spi.rs", "src/pg/catalog_trigger.rs"},
+    r"\bProcessUtility\(|\butility::run\(": {"src/pg/utility.rs", "src/pg/catalog_trigger.rs"},
 }
 
 
