@@ -107,24 +107,24 @@ SELECT q.queue,
  WHERE pushy_internal.queue_seen(q.queue);
 COMMENT ON VIEW pushy.queues IS
   'Queues on which you have a privilege, and how their jobs run. An interval of 0 is none.';
-COMMENT ON COLUMN pushy.queues.queue IS 'Its name.';
+COMMENT ON COLUMN pushy.queues.queue IS 'Name of the queue.';
 COMMENT ON COLUMN pushy.queues.handler IS 'The function that does the work of one job.';
 COMMENT ON COLUMN pushy.queues.run_as IS 'The role with whose rights, and as whose session, jobs run.';
-COMMENT ON COLUMN pushy.queues.owner IS 'Who registered it.';
+COMMENT ON COLUMN pushy.queues.owner IS 'The role that registered the queue.';
 COMMENT ON COLUMN pushy.queues.concurrency IS 'Executors at a time; NULL: as many as there are.';
 COMMENT ON COLUMN pushy.queues.running IS 'Executors that work on it now; NULL where you may not monitor it, and without the preload.';
 COMMENT ON COLUMN pushy.queues.paused IS 'Stopped by pushy.queue_pause.';
 COMMENT ON COLUMN pushy.queues.parked IS 'Why it does not run: what an executor has found, that it came from elsewhere, or that no place was free for it; pushy.queue_explain says what to do.';
-COMMENT ON COLUMN pushy.queues.priority IS 'Of jobs that say none: 0 is first, 9 last.';
+COMMENT ON COLUMN pushy.queues.priority IS 'Priority of jobs that say none: 0 is first, 9 last.';
 COMMENT ON COLUMN pushy.queues.max_attempts IS 'Attempts before a job is discarded.';
 COMMENT ON COLUMN pushy.queues.backoff IS 'How the wait between attempts grows: exponential, linear or fixed.';
 COMMENT ON COLUMN pushy.queues.retry_delay IS 'The wait after the first failed attempt.';
-COMMENT ON COLUMN pushy.queues.max_retry_delay IS 'No wait is longer.';
+COMMENT ON COLUMN pushy.queues.max_retry_delay IS 'No wait between two attempts is longer.';
 COMMENT ON COLUMN pushy.queues.timeout IS 'A job that runs longer is cut short and fails; pushy.max_job_timeout counts where it is shorter.';
 COMMENT ON COLUMN pushy.queues.keep_completed IS 'How long completed jobs stay in pushy.jobs.';
 COMMENT ON COLUMN pushy.queues.keep_discarded IS 'How long discarded and cancelled jobs stay in pushy.jobs.';
 COMMENT ON COLUMN pushy.queues.batch IS 'Whether short jobs may share a transaction.';
-COMMENT ON COLUMN pushy.queues.created_at IS 'When it was first registered.';
+COMMENT ON COLUMN pushy.queues.created_at IS 'When the queue was first registered.';
 
 
 -- An equality that cannot leak is asked before the filter, of foreign rows too, and EXPLAIN ANALYZE would tell how many
@@ -185,21 +185,21 @@ SELECT j.id,
 COMMENT ON VIEW pushy.jobs IS
   'Jobs of queues that you may monitor: unfinished ones, and finished ones for as long as their queue keeps them.';
 COMMENT ON COLUMN pushy.jobs.id IS 'What pushy.enqueue answered.';
-COMMENT ON COLUMN pushy.jobs.queue IS 'The queue it is in.';
+COMMENT ON COLUMN pushy.jobs.queue IS 'The queue of the job.';
 COMMENT ON COLUMN pushy.jobs.args IS 'What the handler is given.';
 COMMENT ON COLUMN pushy.jobs.state IS
   'scheduled (due later), available (due), running, retryable (failed, due again later), completed, discarded (failed for the last time) or cancelled.';
 COMMENT ON COLUMN pushy.jobs.priority IS '0 is first, 9 last.';
 COMMENT ON COLUMN pushy.jobs.attempt IS 'Attempts charged, and the running one.';
-COMMENT ON COLUMN pushy.jobs.max_attempts IS 'Attempts before it is discarded.';
-COMMENT ON COLUMN pushy.jobs.run_at IS 'When it is, or was, due.';
-COMMENT ON COLUMN pushy.jobs.enqueued_at IS 'When it was enqueued.';
+COMMENT ON COLUMN pushy.jobs.max_attempts IS 'Attempts before the job is discarded.';
+COMMENT ON COLUMN pushy.jobs.run_at IS 'When the job is, or was, due.';
+COMMENT ON COLUMN pushy.jobs.enqueued_at IS 'When the job was enqueued.';
 COMMENT ON COLUMN pushy.jobs.enqueued_by IS 'The role that enqueued it; NULL when that was dropped, or when the job came here by a restore and its role is not known.';
 COMMENT ON COLUMN pushy.jobs.unique_key IS 'Who enqueues this key while the job waits is answered its number.';
 COMMENT ON COLUMN pushy.jobs.caused_by IS 'The job whose handler enqueued it.';
 COMMENT ON COLUMN pushy.jobs.depth IS '0, or one more than the job that caused it.';
 COMMENT ON COLUMN pushy.jobs.started_at IS 'When the attempt began that runs, or that ended the job. NULL for a job that waits, and for one that ended without an attempt: cancelled while it waited, or after its executor had let go of it, or discarded for the depth of its causes.';
-COMMENT ON COLUMN pushy.jobs.finished_at IS 'When it was completed, discarded or cancelled.';
+COMMENT ON COLUMN pushy.jobs.finished_at IS 'When the job was completed, discarded or cancelled.';
 COMMENT ON COLUMN pushy.jobs.result IS 'What the handler returned.';
 COMMENT ON COLUMN pushy.jobs.last_error IS 'The message of the last failed attempt; pushy.failures has all.';
 COMMENT ON COLUMN pushy.jobs.progress IS 'From 0 to 1, as the handler last said with pushy.job_progress.';
@@ -223,7 +223,7 @@ CREATE FUNCTION pushy.job_trace(
   OUT last_error text)
 RETURNS SETOF record LANGUAGE c STABLE PARALLEL UNSAFE ROWS 10 AS 'MODULE_PATHNAME', 'pushy_job_trace_v1';
 COMMENT ON FUNCTION pushy.job_trace(bigint) IS
-  'The tree of causes that a job belongs to, as far as the caller may monitor its queues: from the first job that is still kept down to the last that it caused, directly or by a watch of what its handler wrote.';
+  'The tree of causes that a job belongs to, as far as the caller may monitor its queues. It goes from the first job that is still kept down to the last that was caused, directly or by a watch of what a handler wrote.';
 
 
 CREATE VIEW pushy.failures WITH (security_barrier) AS
@@ -246,7 +246,7 @@ COMMENT ON COLUMN pushy.failures.job_id IS 'The id in pushy.jobs.';
 COMMENT ON COLUMN pushy.failures.queue IS 'The queue of the job.';
 COMMENT ON COLUMN pushy.failures.attempt IS 'Which attempt it was; the first is 1. 0: none was made, because the job was discarded for the depth of its causes.';
 COMMENT ON COLUMN pushy.failures.started_at IS 'When the attempt began; NULL where none was made.';
-COMMENT ON COLUMN pushy.failures.failed_at IS 'When it failed.';
+COMMENT ON COLUMN pushy.failures.failed_at IS 'When the attempt failed.';
 COMMENT ON COLUMN pushy.failures.sqlstate IS 'PostgreSQL''s five-character code of the error.';
 COMMENT ON COLUMN pushy.failures.message IS 'The message of the error.';
 COMMENT ON COLUMN pushy.failures.detail IS 'The detail of the error.';
@@ -260,10 +260,10 @@ SELECT w.kind, w.pid, w.database, w.role, w.state, w.since, w.jobs_done, w.queue
 COMMENT ON VIEW pushy.workers IS
   'Pushy''s processes in the whole server: executors of roles whose rights you have; all of them for pg_read_all_stats, which pg_monitor includes.';
 COMMENT ON COLUMN pushy.workers.kind IS 'launcher, scheduler, executor or relay.';
-COMMENT ON COLUMN pushy.workers.pid IS 'Its process, as in pg_stat_activity.';
+COMMENT ON COLUMN pushy.workers.pid IS 'Process id, as in pg_stat_activity.';
 COMMENT ON COLUMN pushy.workers.database IS 'The database it works in.';
 COMMENT ON COLUMN pushy.workers.role IS 'The role whose jobs an executor runs.';
-COMMENT ON COLUMN pushy.workers.state IS 'Of an executor: starting, busy, idle (waiting for the next job) or stopping; of a relay: busy or idle; of the launcher: on or off, as it has last read pushy.enabled (off: it starts nobody).';
+COMMENT ON COLUMN pushy.workers.state IS 'What the process does. An executor is starting, busy, idle (waiting for the next job) or stopping; a relay is busy or idle. The launcher is on or off, as it has last read pushy.enabled: off, it starts nobody.';
 COMMENT ON COLUMN pushy.workers.since IS 'When its job began, or else the executor itself.';
 COMMENT ON COLUMN pushy.workers.jobs_done IS 'Jobs an executor has run since it started.';
 COMMENT ON COLUMN pushy.workers.queue IS 'The queue of its job; NULL for other databases.';
@@ -288,7 +288,7 @@ SELECT u.queue, u.running, u.enqueued, u.completed, u.failed, u.retried, u.disca
           FROM pushy_internal.log_bounds() l) u;
 COMMENT ON VIEW pushy.stats IS
   'Counts and latencies of queues that you may monitor; read from shared memory, no job is looked at. They go on after a clean restart (smart or fast), as PostgreSQL''s own do, and begin at zero after a crash, an immediate stop and a promotion of a standby. One row more, with no queue, is of the event log, of which pushy.log says more.';
-COMMENT ON COLUMN pushy.stats.queue IS 'Its name; NULL: the row of the event log.';
+COMMENT ON COLUMN pushy.stats.queue IS 'Name of the queue; NULL: the row of the event log.';
 COMMENT ON COLUMN pushy.stats.running IS 'Executors that work on the queue now.';
 COMMENT ON COLUMN pushy.stats.enqueued IS 'Jobs enqueued and committed.';
 COMMENT ON COLUMN pushy.stats.completed IS 'Jobs completed.';
@@ -302,11 +302,11 @@ COMMENT ON COLUMN pushy.stats.parked IS 'Times that the queue was parked because
 COMMENT ON COLUMN pushy.stats.batches IS 'Transactions of executors that ran jobs of the queue.';
 COMMENT ON COLUMN pushy.stats.rate_1m IS 'Jobs finished a second, over the last minute.';
 COMMENT ON COLUMN pushy.stats.wait_p50 IS 'Time from due to start that half of the jobs did not exceed; from a histogram, off by 12 % at most as a rule.';
-COMMENT ON COLUMN pushy.stats.wait_p95 IS 'As wait_p50, for 95 % of the jobs.';
-COMMENT ON COLUMN pushy.stats.wait_p99 IS 'As wait_p50, for 99 % of the jobs.';
+COMMENT ON COLUMN pushy.stats.wait_p95 IS 'Time from due to start that 95 % of the jobs did not exceed; as exact as wait_p50.';
+COMMENT ON COLUMN pushy.stats.wait_p99 IS 'Time from due to start that 99 % of the jobs did not exceed; as exact as wait_p50.';
 COMMENT ON COLUMN pushy.stats.run_mean IS 'Mean time that a handler ran in an executor; runs of pushy.queue_run are not measured.';
 COMMENT ON COLUMN pushy.stats.run_p50 IS 'Time that half of the handlers'' runs did not exceed; as wait_p50.';
-COMMENT ON COLUMN pushy.stats.run_p95 IS 'As run_p50, for 95 % of the runs.';
-COMMENT ON COLUMN pushy.stats.run_p99 IS 'As run_p50, for 99 % of the runs.';
-COMMENT ON COLUMN pushy.stats.log_bytes IS 'Of the event log: its bytes on disk.';
-COMMENT ON COLUMN pushy.stats.log_oldest IS 'Of the event log: the cursor of the oldest tick that can still be read; NULL while there is none.';
+COMMENT ON COLUMN pushy.stats.run_p95 IS 'Time that 95 % of the handlers'' runs did not exceed; as exact as wait_p50.';
+COMMENT ON COLUMN pushy.stats.run_p99 IS 'Time that 99 % of the handlers'' runs did not exceed; as exact as wait_p50.';
+COMMENT ON COLUMN pushy.stats.log_bytes IS 'Bytes of the event log on disk, in its row.';
+COMMENT ON COLUMN pushy.stats.log_oldest IS 'Cursor of the oldest tick that can still be read, in the row of the event log; NULL while there is none.';
