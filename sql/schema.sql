@@ -146,7 +146,7 @@ COMMENT ON INDEX pushy_internal.live_job_ready IS 'The order in which executors 
 CREATE INDEX live_job_due ON pushy_internal.live_job (run_at, id) WHERE position IS NULL;
 COMMENT ON INDEX pushy_internal.live_job_due IS 'Jobs waiting for their time.';
 CREATE UNIQUE INDEX live_job_unique ON pushy_internal.live_job (queue_id, unique_key, beside) WHERE unique_key IS NOT NULL;
-COMMENT ON INDEX pushy_internal.live_job_unique IS 'Of the jobs of a queue with one unique key one comes beside each that has started.';
+COMMENT ON INDEX pushy_internal.live_job_unique IS 'One job that waits for each unique key of a queue, and one more beside each that has started.';
 
 
 -- Nobody can write into the row of a job that an executor holds. A number of its own for each promise, because who cancels
