@@ -17,7 +17,7 @@ HEAD = """# Functions and views
 
 Written by `tools/reference.py` from what `\\df+ pushy.*` and `\\d+ pushy.*` show in a database with the extension: change the COMMENTs in `sql/`.
 
-Arguments behind the first one or two are passed by name. Who may call what: [security](security.md#who-may-do-what).
+All of it is in schema `pushy`; what is in `pushy_internal` is Pushy's own, and may change with any version. Arguments behind the first one or two are passed by name. Who may call what: [security](security.md#who-may-do-what).
 """
 # A function belongs to the first subject whose beginning its name has.
 SUBJECTS = {
