@@ -1,9 +1,10 @@
 """What only some of the supported versions of PostgreSQL have."""
 
+import psycopg
 import pytest
 
 from harness.installation import REPOSITORY
-from harness.versions import LOADED_MODULES, MEMBERSHIPS_HAVE_OPTIONS, VIRTUAL_COLUMNS, skip_before
+from harness.versions import LOADED_MODULES, MEMBERSHIPS_HAVE_OPTIONS, TRANSACTION_TIMEOUT, VIRTUAL_COLUMNS, skip_before
 from watching import Watching
 
 
@@ -33,6 +34,42 @@ def test_the_hint_for_a_membership_with_set_false_helps(db, role):
     assert grant in refused.value.diag.message_hint
     db.sql(grant)
     session.execute(register)
+
+
+# -- transaction_timeout ---------------------------------------------------------------------------------------------
+
+def test_what_a_transaction_did_that_timed_out_never_was(db):
+    skip_before(db, TRANSACTION_TIMEOUT)
+    db.sql("CREATE FUNCTION work() RETURNS void LANGUAGE sql AS ''; SELECT pushy.queue_register('q', 'work()')")
+    heard = db.listen("news")
+    client = db.connect(autocommit=False)
+    client.execute("SET LOCAL transaction_timeout = '200 ms'")
+    client.execute("SELECT pushy.enqueue('q'), pushy.notify('news', 'lost')")
+    with pytest.raises(psycopg.errors.TransactionTimeout):
+        client.execute("SELECT pg_sleep(60)")
+    db.sql("SELECT pushy.notify('news', 'told')")
+    assert heard.wait_for().payload == "told"
+    assert db.value("SELECT count(*) FROM pushy.jobs") == 0
+
+
+def test_a_handler_that_ends_its_own_transaction_is_charged_and_its_neighbours_are_not(db):
+    """The server ends the session, so the executor goes; another one comes, and what shared the batch runs again."""
+    skip_before(db, TRANSACTION_TIMEOUT)
+    db.sql("""
+        CREATE FUNCTION work(args jsonb) RETURNS int LANGUAGE plpgsql AS $$
+        BEGIN
+            IF args = '0' THEN
+                SET LOCAL transaction_timeout = '50 ms';
+                PERFORM pg_sleep(60);
+            END IF;
+            RETURN current_setting('transaction_timeout')::int;
+        END$$;
+        SELECT pushy.queue_register('q', 'work(jsonb)', max_attempts => 2, retry_delay => '0')""")
+    jobs = [job for job, in db.rows("SELECT pushy.enqueue('q', to_jsonb(n)) FROM generate_series(0, 20) n")]
+    db.jobs_wait("q")
+    ended = [db.job(job) for job in jobs]
+    assert [(job["state"], job["attempt"]) for job in ended] == [("discarded", 2)] + [("completed", 1)] * 20
+    assert {job["result"] for job in ended[1:]} == {0}, "what one job sets does not bind the next"
 
 
 # -- virtual generated columns ---------------------------------------------------------------------------------------

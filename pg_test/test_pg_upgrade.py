@@ -14,21 +14,22 @@ from harness.waiting import wait_for
 from life import LEDGER, run
 
 # To 18.6, and to 16.2, pg_upgrade itself fails, without Pushy, from 15.20 and 17.12, whose columns have an option that those do not know.
-OLDER = {17: (15, 16), 18: (16,)}
+OLDER = {16: (15,), 17: (15, 16), 18: (15, 16, 17)}
 
 
 def older_installation(scratch, major: int) -> Installation:
     """Of an older PostgreSQL with Pushy as built for it, of which there is one copy."""
     package = REPOSITORY / "target" / f"package-dev-{major}"
     folder = subprocess.check_output([REPOSITORY / "tools" / "majors.sh", "--folder"], text=True).strip()
-    places = [f"/usr/lib/postgresql/{major}/bin/pg_config", f"{folder}/{major}/pgserver/pginstall/bin/pg_config"]
+    places = [f"{there}/bin/pg_config" for there in (f"/usr/lib/postgresql/{major}", f"{folder}/{major}/usr/lib/postgresql/{major}",
+                                                     f"{folder}/{major}/pgserver/pginstall")]
     for place in places:
         if package.exists() and Path(place).exists():
             return Installation.create(scratch, package, place)
     pytest.skip(f"no PostgreSQL {major} with Pushy here: run make test-majors")
 
 
-@pytest.fixture(params=[15, 16])
+@pytest.fixture(params=sorted({old for olds in OLDER.values() for old in olds}))
 def old(request, tmp_path_factory, scratch):
     if request.param not in OLDER.get(major_of(chosen_pg_config()), ()):
         pytest.skip("not an upgrade that is tried")

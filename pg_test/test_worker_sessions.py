@@ -1,6 +1,7 @@
 """The sessions of workers are what Pushy needs, and its tables are heaps, whatever the server's defaults say."""
 
 import pytest
+from harness.versions import TRANSACTION_TIMEOUT, skip_before
 from harness.waiting import wait_for
 from psycopg import errors
 
@@ -61,6 +62,25 @@ def test_no_default_of_a_session_stops_a_worker(make_cluster, by):
     cluster.restart()
     with cluster.connect(db.name, options=CALM) as session:
         each_kind_of_worker_does_its_work(session)
+
+
+def test_a_transaction_timeout_of_the_configuration_ends_no_worker(make_cluster):
+    """Connecting is a transaction too: with one of 1 ms no client gets in, and workers do."""
+    # The server's own launcher of subscriptions would be ended.
+    cluster = make_cluster({"pushy.enabled": "off", "max_logical_replication_workers": 0})
+    db = cluster.database()
+    skip_before(db, TRANSACTION_TIMEOUT)
+    db.sql("""CREATE FUNCTION work() RETURNS text LANGUAGE plpgsql AS $$
+                  BEGIN PERFORM pg_sleep(0.1); RAISE LOG 'the job runs'; RETURN current_setting('transaction_timeout'); END$$;
+              SELECT pushy.queue_register('q', 'work()')""")
+    job = db.value("SELECT pushy.enqueue('q')")
+    cluster.stop()
+    cluster.configure(transaction_timeout="1ms", pushy__enabled=None).start()
+    cluster.log.wait_for("the job runs")
+    cluster.stop()
+    cluster.configure(transaction_timeout=None).start()
+    assert db.of(cluster).job_wait(job)["result"] == "0"
+    assert "transaction timeout" not in cluster.log.since()
 
 
 def test_every_table_is_a_heap_whatever_the_default(cluster):

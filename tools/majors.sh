@@ -4,6 +4,7 @@
 #   16: the wheel `pgserver` of PyPI, whose PostgreSQL has no contrib and no PL/Python
 #   17: the packages of Debian 13, 18: those of Debian sid, unpacked; their programs are told, by patchelf, to take the
 #       libraries of the tree, the C library among them, so that they run on this Debian as they do on theirs.
+# It ends with 75 (EX_TEMPFAIL) where one could not be downloaded, which says nothing about Pushy; with 1 where one was and does not run.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . tools/progress.sh
@@ -17,6 +18,12 @@ fi
 PGSERVER=0.1.4
 # Counted up when trees are made in another way: those made before are made again.
 FORM=1
+NOT_DOWNLOADED=75
+
+not_downloaded() {
+    echo "PostgreSQL $1 could not be downloaded" >&2
+    exit $NOT_DOWNLOADED
+}
 
 pg_config_of() {
     case $1 in
@@ -46,7 +53,8 @@ wheel() { # TREE
     local pip=target/venv/bin/pip
     [ -x $pip ] || pip="python3 -m pip"
     # For any Python: nothing but its PostgreSQL is used.
-    $pip install --quiet --disable-pip-version-check --no-deps --python-version 3.11 --only-binary :all: --target "$1" "pgserver==$PGSERVER"
+    $pip install --quiet --disable-pip-version-check --no-deps --python-version 3.11 --only-binary :all: --target "$1" "pgserver==$PGSERVER" ||
+        not_downloaded 16
     patched "$1/pgserver/pginstall" "$1/pgserver/pginstall/lib:$1/pgserver.libs"
 }
 
@@ -69,18 +77,18 @@ mirror() {
 packages() { # TREE MAJOR
     local tree=$1 major=$2 apt deb libraries
     apt=$(mktemp -d)
+    trap "rm -rf '$apt'" EXIT
     mkdir -p "$apt/etc/apt.conf.d" "$apt/etc/preferences.d" "$apt/state/lists/partial" "$apt/cache/archives/partial" "$tree"
     touch "$apt/status"
     echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg check-valid-until=no] $(mirror) $(suite_of "$major") main" \
         >"$apt/etc/sources.list"
-    apt_of "$apt" update
-    apt_of "$apt" install --download-only "postgresql-$major" "postgresql-plpython3-$major"
-    # Without what they depend on: a compiler, and the whole of LLVM.
-    (cd "$apt/cache/archives" && apt_of "$apt" download "postgresql-server-dev-$major" libpq-dev)
+    # The headers without what they depend on: a compiler, and the whole of LLVM.
+    { apt_of "$apt" update --error-on=any &&
+        apt_of "$apt" install --download-only "postgresql-$major" "postgresql-plpython3-$major" &&
+        (cd "$apt/cache/archives" && apt_of "$apt" download "postgresql-server-dev-$major" libpq-dev); } || not_downloaded "$major"
     for deb in "$apt"/cache/archives/*.deb; do
         dpkg-deb -x "$deb" "$tree"
     done
-    rm -rf "$apt"
     libraries=$tree/usr/lib/$(dpkg-architecture -q DEB_HOST_MULTIARCH 2>/dev/null || gcc -print-multiarch)
     patched "$tree/usr/lib/postgresql/$major" "$libraries:$libraries/systemd" "$(echo "$libraries"/ld-linux-*.so.*)"
 }

@@ -9,7 +9,7 @@ from harness.cluster import Cluster
 from harness.database import Database
 from harness.installation import chosen_pg_config
 
-WORKERS_MAY_BE_NOLOGIN = 17
+WORKERS_MAY_BE_NOLOGIN = TRANSACTION_TIMEOUT = 17
 MEMBERSHIPS_HAVE_OPTIONS = 16
 VIRTUAL_COLUMNS = LOADED_MODULES = 18
 

@@ -104,6 +104,7 @@ impl Drop for Handle {
 
 /// Connects to no database: shared catalogs only.
 pub fn connect_shared() {
+    worker_session::take_deadlines();
     // SAFETY: once, at the start of a worker.
     unsafe {
         pg_sys::BackgroundWorkerInitializeConnection(std::ptr::null(), std::ptr::null(), 0);
@@ -114,6 +115,7 @@ pub fn connect_shared() {
 /// Connects to a database as `role`, or as the bootstrap superuser (None). A failure is FATAL.
 pub fn connect(database: u32, role: Option<u32>) {
     let configured = worker_session::configured();
+    worker_session::take_deadlines();
     // SAFETY: once, at the start of a worker.
     unsafe {
         pg_sys::BackgroundWorkerInitializeConnectionByOid(

@@ -24,21 +24,28 @@ const FORCED: &[(&CStr, &str)] = &[
     (c"default_transaction_read_only", "off"),
     // A deferrable transaction waits for others to end.
     (c"default_transaction_deferrable", "off"),
-    // Deadlines are Pushy's: a job's timeout, and the bound of bookkeeping on locks.
-    (c"statement_timeout", "0"),
-    (c"lock_timeout", "0"),
-    (c"idle_in_transaction_session_timeout", "0"),
     // A policy must not hide rows from a statement that does not say so.
     (c"row_security", "on"),
 ];
+
+/// Deadlines are Pushy's: a job's timeout, and the bound of bookkeeping on locks.
+const DEADLINES: &[&CStr] = &[
+    c"statement_timeout",
+    c"lock_timeout",
+    c"idle_in_transaction_session_timeout",
+];
+
+/// Before the session connects: connecting is a transaction, which the configuration's deadlines would end.
+pub(super) fn take_deadlines() {
+    for name in DEADLINES.iter().chain(major::DEADLINES) {
+        guc::force(name, "0");
+    }
+}
 
 /// Settles the session of this process, which has just connected.
 pub(super) fn settle() {
     for (name, value) in FORCED {
         guc::force(name, value);
-    }
-    for name in major::DEADLINES {
-        guc::force(name, "0");
     }
     guc::force(c"client_encoding", &database::encoding_name());
 }
