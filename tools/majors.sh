@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # Every other supported PostgreSQL, as a tree of its own beside the machine's: tools/majors.sh 16 17 18 makes what is missing, then
 # prints the pg_config of each; --folder prints where they lie. Nothing of the machine is changed. The trees are made once and kept, for all checkouts.
+#   15: the packages of Debian 12 without its later fixes, for pg_upgrade only: what 15.20 dumps has a column option (pg_attver)
+#       that 18.6 does not know
 #   16: the wheel `pgserver` of PyPI, whose PostgreSQL has no contrib and no PL/Python
 #   17: the packages of Debian 13, 18: those of Debian sid, unpacked; their programs are told, by patchelf, to take the
 #       libraries of the tree, the C library among them, so that they run on this Debian as they do on theirs.
@@ -34,6 +36,7 @@ pg_config_of() {
 
 suite_of() {
     case $1 in
+        15) echo bookworm ;;
         17) echo trixie ;;
         18) echo sid ;;
     esac
@@ -89,6 +92,8 @@ packages() { # TREE MAJOR
     for deb in "$apt"/cache/archives/*.deb; do
         dpkg-deb -x "$deb" "$tree"
     done
+    # Before 13 the C library was outside of /usr.
+    [ ! -d "$tree/lib" ] || cp -a "$tree/lib/." "$tree/usr/lib/"
     libraries=$tree/usr/lib/$(dpkg-architecture -q DEB_HOST_MULTIARCH 2>/dev/null || gcc -print-multiarch)
     patched "$tree/usr/lib/postgresql/$major" "$libraries:$libraries/systemd" "$(echo "$libraries"/ld-linux-*.so.*)"
 }

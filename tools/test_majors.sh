@@ -17,6 +17,8 @@ of_major() {
     local major=$1
     shift
     PG_CONFIG=$(tools/majors.sh "$major")
+    # What pg_upgrade is tried from.
+    tools/majors.sh 15 >/dev/null
     # The bindings of each are made for its own headers; what pgrx knows of this machine's stays.
     PGRX_HOME=$(tools/majors.sh --folder)/pgrx
     export PG_CONFIG PGRX_HOME

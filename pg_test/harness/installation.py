@@ -49,8 +49,8 @@ class Installation:
         _link_files(sharedir, private(sharedir), without="extension")
         _link_files(sharedir / "extension", private(sharedir) / "extension", without="pushy")
         if package is not None:
-            _copy_package(package, pkglibdir, private(pkglibdir))
-            _copy_package(package, sharedir / "extension", private(sharedir) / "extension")
+            _copy_beside(package, "pushy.so", private(pkglibdir))
+            _copy_beside(package, "pushy.control", private(sharedir) / "extension")
 
         installation = cls(root, private(bindir), prefix)
         found = _ask(str(installation.program("pg_config")), "--sharedir")
@@ -93,8 +93,9 @@ def _link_files(source: Path, target: Path, without: str) -> None:
             (target / entry.name).symlink_to(entry)
 
 
-def _copy_package(package: Path, installed: Path, target: Path) -> None:
-    source = package / installed.relative_to("/")
-    if not source.is_dir() or not any(source.iterdir()):
+def _copy_beside(package: Path, name: str, target: Path) -> None:
+    """All that lies beside the file `name` in a package. It may have been built for a PostgreSQL that lies elsewhere."""
+    found = list(package.rglob(name))
+    if len(found) != 1:
         raise RuntimeError(f"no extension in {package}: build it with 'make build'")
-    shutil.copytree(source, target, dirs_exist_ok=True)
+    shutil.copytree(found[0].parent, target, dirs_exist_ok=True)
