@@ -86,6 +86,7 @@ GRANT EXECUTE ON FUNCTION
   TO PUBLIC;
 GRANT EXECUTE ON PROCEDURE pushy.jobs_wait(text, interval) TO PUBLIC;
 
+GRANT EXECUTE ON FUNCTION pushy.version() TO PUBLIC;
 GRANT EXECUTE ON FUNCTION pushy_internal.relay_obstacle() TO PUBLIC;
 GRANT EXECUTE ON FUNCTION
   pushy.watch(regclass, text, text[], name[], text, text, text, text, text, text, text, boolean, text),

@@ -32,6 +32,12 @@ CREATE SCHEMA pushy_internal;
 COMMENT ON SCHEMA pushy_internal IS
   'What Pushy keeps for itself: its tables, their sequences, and the functions behind its views. Nothing here is for people, and each version may change it; see schema pushy.';
 
+CREATE FUNCTION pushy_internal.script_begins()
+RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_script_begins_v1';
+COMMENT ON FUNCTION pushy_internal.script_begins() IS
+  'The first call of the install script and of every update script: refuses to go on with a library that is older than the script.';
+SELECT pushy_internal.script_begins();
+
 
 -- CYCLE, as all of ours: set to its end by somebody, it starts anew, and numbers in use are passed over.
 CREATE SEQUENCE pushy_internal.queue_id_seq AS int CYCLE;

@@ -14,6 +14,7 @@ pub mod share;
 pub mod state;
 pub mod suspicion;
 pub mod trigger_text;
+pub mod version;
 
 #[cfg(test)]
 mod seeded;

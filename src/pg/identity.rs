@@ -4,12 +4,13 @@ use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, CString};
 
 use pgrx::pg_sys::{self, Oid};
+use pushy_core::version::Fit;
 
 use super::function::Answer;
 use super::major::{self, Object};
 use super::per_process::PerProcess;
 use super::utility::Whose;
-use super::{guc, invalidation, text};
+use super::{guc, invalidation, script, text};
 use crate::errors::{Error, Result, SqlState};
 
 /// The role whose rights the current code has: never the session's, never an argument.
@@ -38,8 +39,15 @@ pub fn authenticated_user() -> Oid {
 struct Known {
     generation: u64,
     relations: Vec<KnownRelation>,
-    owner: Option<Oid>,
+    owner: Option<Owner>,
     extension: Option<Oid>,
+}
+
+/// The owner of the extension's tables, and whether this library works with them.
+#[derive(Clone, Copy)]
+struct Owner {
+    role: Oid,
+    fit: Fit,
 }
 
 struct KnownRelation {
@@ -184,11 +192,29 @@ fn not_installed() -> Error {
 
 /// The owner of the extension's tables.
 pub fn extension_owner() -> Option<Oid> {
+    owner().map(|owner| owner.role)
+}
+
+/// How the database's script stands to this library, if the extension is here.
+pub fn fit() -> Option<Fit> {
+    owner().map(|owner| owner.fit)
+}
+
+/// Tells every session that the script may be another, with the commit of this transaction: pg_extension tells nobody.
+pub fn tell_script_changed() {
+    if let Some(relation) = internal_relation("queue") {
+        invalidation::tell_changed(relation);
+    }
+}
+
+fn owner() -> Option<Owner> {
     kept(
         |known| known.owner,
         || {
             let relation = internal_relation("queue")?;
-            owner_of(relation).map(|owner| (relation, owner))
+            let role = owner_of(relation)?;
+            let fit = script::stands();
+            Some((relation, Owner { role, fit }))
         },
         |known, owner| known.owner = Some(owner),
     )
@@ -265,11 +291,14 @@ pub fn expect_no_owner() {
     );
 }
 
-/// Runs Pushy's own statements with the rights of the extension's owner. No handler, expression or
-/// input function of a user's type may ever run inside.
+/// Runs Pushy's own statements with the rights of the extension's owner, if they fit the tables that its script has made. No
+/// handler, expression or input function of a user's type may ever run inside.
 pub fn as_owner<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
-    let owner = extension_owner().ok_or_else(not_installed)?;
-    let _guard = become_user(owner);
+    let owner = owner().ok_or_else(not_installed)?;
+    if owner.fit != Fit::Works {
+        return Err(script::refused(owner.fit));
+    }
+    let _guard = become_user(owner.role);
     work()
 }
 

@@ -43,6 +43,7 @@ pub mod per_process;
 pub mod random;
 mod result_rows;
 pub mod role_lock;
+pub mod script;
 mod search_path;
 pub mod sequence;
 pub mod session;

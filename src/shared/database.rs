@@ -27,6 +27,8 @@ pub enum Presence {
     Unknown = 0,
     Present = 1,
     Absent = 2,
+    /// It is there with a script that this library does not work with: all is kept as it is until ALTER EXTENSION UPDATE.
+    Unfit = 3,
 }
 
 #[repr(C, align(64))]
@@ -180,6 +182,7 @@ impl Database {
         match self.presence.load(Ordering::SeqCst) {
             1 => Presence::Present,
             2 => Presence::Absent,
+            3 => Presence::Unfit,
             _ => Presence::Unknown,
         }
     }

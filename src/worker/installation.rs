@@ -2,13 +2,35 @@
 
 use std::sync::atomic::Ordering;
 
-use crate::errors::{Error, SqlState};
-use crate::pg::{database, ereport, identity, transaction};
+use pushy_core::version::Fit;
+
+use crate::errors::{Error, Result, SqlState};
+use crate::pg::{database, ereport, identity, script, transaction};
 use crate::shared::database::{Database, Presence};
 use crate::shared::{self, pending};
-use crate::sql_function;
+use crate::{row, sql_function};
 
 // Called by the install script: the workers learn of this database when it commits.
+// The first call of each script, so that none runs half with a library that it was not made for. The workers of the database have left,
+// and look at it anew when this commits.
+sql_function!(pushy_script_begins_v1, |_call| {
+    if script::stands() == Fit::LibraryIsOlder {
+        return Err(script::refused(Fit::LibraryIsOlder));
+    }
+    identity::tell_script_changed();
+    if shared::get().is_some_and(|shared| shared.ensure_database(database::current()).is_some()) {
+        pending::presence(Presence::Unknown);
+    }
+    Ok(())
+});
+
+sql_function!(pushy_version_v1, |call| {
+    let fit = script::stands();
+    let fix = script::way_out(fit).map(str::to_owned);
+    let library = script::library().to_owned();
+    Result::Ok(call.answer_row(row![library, script::installed(), fit == Fit::Works, fix]))
+});
+
 sql_function!(pushy_extension_created_v1, |_call| {
     match shared::get() {
         Some(shared) => {
@@ -28,7 +50,7 @@ sql_function!(pushy_extension_created_v1, |_call| {
             ),
         ),
     }
-    crate::errors::Result::Ok(())
+    Result::Ok(())
 });
 
 /// Looks whether the extension is still there, in a worker whose statements failed.

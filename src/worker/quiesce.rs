@@ -130,7 +130,9 @@ fn after(statement: &Statement) {
             if here.is_some_and(|here| here.log.part().is_some() || !owed.is_known) {
                 pending::logged();
             }
-            if here.is_some_and(|here| here.presence() == Presence::Absent) {
+            if here
+                .is_some_and(|here| matches!(here.presence(), Presence::Absent | Presence::Unfit))
+            {
                 pending::presence(Presence::Unknown);
             }
         }

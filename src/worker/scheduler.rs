@@ -7,13 +7,15 @@ use std::time::Duration;
 
 use super::recorder::{self, Recorder};
 use super::{cancels, retention, servant, timers, verdict};
+use pushy_core::version::Fit;
+
 use crate::errors::{Error, SqlState};
 use crate::log;
 use crate::pg::failure::Failure;
 use crate::pg::per_process::PerProcess;
 use crate::pg::transaction;
 use crate::pg::worker::Kind;
-use crate::pg::{clock, database, ereport, guc, identity, interrupts, latch, worker};
+use crate::pg::{clock, database, ereport, guc, identity, interrupts, latch, script, worker};
 use crate::queue::cache;
 use crate::queue::control;
 use crate::queue::definition::Definition;
@@ -355,6 +357,19 @@ impl Scheduling {
     }
 
     fn read_queues(&mut self, generation: u64) -> Result<bool, Failure> {
+        let is_unfit = transaction::run(|| {
+            let unfit = identity::fit().filter(|fit| *fit != Fit::Works);
+            if let Some(fit) = unfit {
+                ereport::log(&script::refused(fit));
+            }
+            Ok(unfit.is_some())
+        })?;
+        if is_unfit {
+            // ALTER EXTENSION UPDATE has the database looked at again.
+            self.place.due.store(NEVER, Ordering::SeqCst);
+            self.place.set_presence(Presence::Unfit);
+            return Ok(false);
+        }
         let queues = transaction::run(|| {
             if identity::extension_oid().is_none() || worker::is_binary_upgrade() {
                 return Ok(None);

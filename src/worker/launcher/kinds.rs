@@ -120,6 +120,9 @@ impl Launching {
             self.recorder.forget_database(place.oid());
             return NEVER;
         }
+        if place.presence() == Presence::Unfit {
+            return NEVER;
+        }
         let due = self.scheduler_due(place);
         if self.is_first_look(place) {
             due.max(self.next_look(now))
