@@ -58,7 +58,7 @@ pub fn installed() -> Option<String> {
     // arrays have room for all columns of the tuple, which lives until the scan ends.
     unsafe {
         let found = guarded(|| {
-            let catalog = pg_sys::table_open(Oid::from(pg_sys::ExtensionRelationId), lock);
+            let catalog = pg_sys::table_open(pg_sys::ExtensionRelationId, lock);
             let mut key = pg_sys::ScanKeyData::default();
             pg_sys::ScanKeyInit(
                 &mut key,
