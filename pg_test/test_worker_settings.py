@@ -4,6 +4,8 @@ with the right effect, and scheduler and relay do their work."""
 import psycopg
 import pytest
 
+from harness.installation import chosen_pg_config, major_of
+from harness.versions import LIBRARIES_ON_A_PATH
 from harness.waiting import wait_for
 
 # Values of settings that are texts; others get none that is not refused, or are refused whatever is said.
@@ -12,7 +14,7 @@ TEXTS = {
     "TimeZone": ["Asia/Kathmandu", "-13"], "DateStyle": ["SQL, DMY", "German"], "client_encoding": ["LATIN1", "SQL_ASCII", "SJIS"],
     "timezone_abbreviations": ["India"], "lc_messages": ["C"], "lc_monetary": ["C"], "lc_numeric": ["C"], "lc_time": ["C"],
     "default_text_search_config": ["pg_catalog.german"], "application_name": ["'; DROP TABLE effect; --", "pushy scheduler"],
-    "local_preload_libraries": ["nothing_here"], "session_preload_libraries": ["nothing_here"], "dynamic_library_path": ["/nowhere"],
+    "local_preload_libraries": ["nothing_here"], "session_preload_libraries": ["nothing_here"], "dynamic_library_path": ["/nowhere:$libdir"],
     "backtrace_functions": ["errfinish"], "wal_consistency_checking": ["all"], "temp_tablespaces": [""], "default_tablespace": [""],
     "restrict_nonsystem_relation_kind": ["view, foreign-table"], "createrole_self_grant": ["set, inherit"],
     "default_table_access_method": ["heap"], "synchronized_standby_slots": [""], "seed": ["0.5"],
@@ -24,6 +26,10 @@ LEFT_OUT = {
     # Every job that takes longer is cut short, as it says: on a busy machine any does.
     ("pushy.max_job_timeout", "1"), ("pushy.max_job_timeout", "1000"),
 }
+
+
+if major_of(chosen_pg_config()) < LIBRARIES_ON_A_PATH:
+    TEXTS["dynamic_library_path"].append("/nowhere")
 
 
 def values(name: str, kind: str, low: str, high: str, words: list[str] | None) -> list[str]:

@@ -12,6 +12,8 @@ from harness.installation import chosen_pg_config
 WORKERS_MAY_BE_NOLOGIN = TRANSACTION_TIMEOUT = 17
 MEMBERSHIPS_HAVE_OPTIONS = 16
 VIRTUAL_COLUMNS = LOADED_MODULES = 18
+# An extension's library is looked for along dynamic_library_path: a path that leaves $libdir out takes plpgsql away from everybody.
+LIBRARIES_ON_A_PATH = 18
 
 
 def major(db: Database) -> int:
