@@ -207,7 +207,7 @@ def test_a_cancelled_job_that_was_given_back_runs_nowhere_though_the_scheduler_h
         behind = [job for job, in enqueuing.execute("SELECT pushy.enqueue('patient', '{\"n\": -1}') FROM generate_series(1, 9)")]
         enqueuing.commit()
     # So long that its batch ends with it.
-    db.wait_until("SELECT max(job) FROM pushy.workers WHERE since < clock_timestamp() - interval '50 ms'", running)
+    db.wait_until("SELECT max(job_id) FROM pushy.workers WHERE since < clock_timestamp() - interval '50 ms'", running)
     free = db.rows("SELECT id FROM pushy_internal.live_job WHERE id = ANY (%s) FOR UPDATE SKIP LOCKED", behind)
     cancelled = [job for job in behind if (job,) not in free]
     assert cancelled, "a batch of one"
@@ -337,12 +337,12 @@ def test_the_progress_of_a_running_job_is_seen_at_once_and_gone_with_it(db):
         SELECT pushy.queue_register('q', 'work()')""")
     job = db.value("SELECT pushy.enqueue('q')")
     (pid,) = gate.wait_for_arrival()
-    seen = db.row("SELECT job, queue, progress, progress_message FROM pushy.workers WHERE pid = %s", pid)
-    assert seen == {"job": job, "queue": "q", "progress": 0.25, "progress_message": "a quarter, ¼"}
+    seen = db.row("SELECT job_id, queue, progress, progress_message FROM pushy.workers WHERE pid = %s", pid)
+    assert seen == {"job_id": job, "queue": "q", "progress": 0.25, "progress_message": "a quarter, ¼"}
     gate.open()
     assert db.job_wait(job)["state"] == "completed"
-    assert db.row("SELECT job, progress, progress_message FROM pushy.workers WHERE pid = %s", pid) == \
-        {"job": None, "progress": None, "progress_message": None}
+    assert db.row("SELECT job_id, progress, progress_message FROM pushy.workers WHERE pid = %s", pid) == \
+        {"job_id": None, "progress": None, "progress_message": None}
 
 
 def test_a_timeout_of_months_is_not_cut_to_what_a_timer_holds(db):
@@ -356,5 +356,5 @@ def test_a_timeout_of_months_is_not_cut_to_what_a_timer_holds(db):
 def test_a_wait_of_months_ends_when_its_job_does(db):
     db.sql("CREATE FUNCTION work() RETURNS text LANGUAGE sql AS $$ SELECT 'done' $$; SELECT pushy.queue_register('q', 'work()')")
     db.sql("SELECT pushy.enqueue('q')")
-    db.sql("CALL pushy.jobs_wait('q', '300 days')")
+    assert db.value("CALL pushy.jobs_wait('q', '300 days')") is True
     assert db.value("SELECT state FROM pushy.jobs") == "completed"

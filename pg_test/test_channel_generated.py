@@ -96,7 +96,7 @@ def test_a_notice_is_heard_by_who_listens_to_the_same_text(names, generator):
     heard = []
     session.pgconn.notify_handler = lambda notice: heard.append((bytes(notice.relname), int(notice.extra)))
     session.execute("CALL listen_to_accepted()")
-    session.execute("SELECT pushy.notify(input, id::text) FROM tried WHERE name IS NOT NULL ORDER BY id")
+    session.execute("SELECT pushy.notify(input, id::text, 'notify') FROM tried WHERE name IS NOT NULL ORDER BY id")
     session.execute("")  # a notice to oneself comes at the latest before the next answer
     assert heard == [(bytes(name), number) for name, number in names.database.rows(
         "SELECT bytes(heard), id FROM tried WHERE name IS NOT NULL ORDER BY id")]

@@ -137,7 +137,7 @@ def test_a_queue_of_concurrency_one_keeps_its_order_however_often_its_executor_i
     db.value("SELECT count(*) FROM pushy.enqueue_many('q', (SELECT array_agg(jsonb_build_object('n', n) ORDER BY n) FROM generate_series(1, %s) n))", jobs)
     strikes = 0
     while db.value("SELECT count(*) FROM pushy_internal.live_job"):
-        strikes += db.value(f"SELECT count({call}(pid)) FROM pushy.workers WHERE kind = 'executor' AND job IS NOT NULL")
+        strikes += db.value(f"SELECT count({call}(pid)) FROM pushy.workers WHERE kind = 'executor' AND job_id IS NOT NULL")
         db.sql("SELECT pg_sleep(0.04 + 0.08 * random())")
     assert strikes > 10
     # One that was struck four times in a row is charged, and comes back behind the others.

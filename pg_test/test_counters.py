@@ -120,7 +120,7 @@ def test_an_orphan_is_told_and_counted_for_no_other_queue(db):
     db.sql("SELECT pushy.queue_drop('q'); SELECT pushy.queue_register('q', 'work()')")
     db.sql("COMMIT PREPARED 'late'")
     told = listener.wait_for_json(event="discard")
-    assert (told["queue"], told["job"]) == (None, job)
+    assert (told["queue"], told["job_id"]) == (None, job)
     assert counts(db) == (0, 0, 0, 0, 0)
     # No attempt was made, and the time for which its queue kept it is gone with the queue.
     assert db.rows("SELECT f.attempt, j.attempt, expires_at - finished_at = '30 days', j.started_at "

@@ -122,7 +122,7 @@ def test_suspects_that_do_not_end_hold_the_others_for_a_while_only(cluster, db):
         BEGIN WHILE NOT (SELECT is_open FROM public.door) LOOP PERFORM pg_sleep(0.05); END LOOP; END $$;
         CREATE FUNCTION quick() RETURNS void LANGUAGE sql AS '';
         SELECT pushy.queue_register('waits', 'waits()', timeout => '0', batch => false), pushy.queue_register('quick', 'quick()')""")
-    running = "SELECT array_agg(pid) FROM pushy.workers WHERE job IS NOT NULL AND queue = 'waits'"
+    running = "SELECT array_agg(pid) FROM pushy.workers WHERE job_id IS NOT NULL AND queue = 'waits'"
     db.sql("SELECT pushy.enqueue('waits'), pushy.enqueue('waits')")
     stop_dead(cluster, *db.wait_until(running, lambda pids: pids is not None and len(pids) == 2))
     db.wait_until(running, lambda pids: pids is not None)

@@ -105,7 +105,7 @@ def test_what_the_extensions_owner_loads_waits_and_then_runs(shop, dumps):
     assert load(db, "postgres", dumps["custom", "boss"]).returncode == 0
     assert "resume_after_restore" in str(db.rows("SELECT parked FROM pushy.queues"))
     with db.connect(user="boss") as boss:
-        assert {name: resumed for name, resumed, _ in boss.execute("SELECT * FROM pushy.resume_after_restore()")}["q"] is True
+        assert {name: resumed for name, resumed, _ in boss.execute("SELECT name, resumed, reason FROM pushy.resume_after_restore()")}["q"] is True
     run(db)
     db.drop()
 

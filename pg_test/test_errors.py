@@ -12,7 +12,6 @@ CASES = [  # statement, SQLSTATE, what the message says, what the hint says (Non
     ("SELECT pushy.queue_register(NULL, 'fine()')", NULL, "queue", None),
     ("SELECT pushy.queue_register('new', NULL)", NULL, "handler", None),
     ("SELECT pushy.enqueue(NULL)", NULL, "queue", None),
-    ("SELECT pushy.enqueue('q', NULL)", NULL, "args", None),
     ("SELECT pushy.enqueue_many(NULL, '{}')", NULL, "queue", None),
     ("SELECT pushy.enqueue_many('q', NULL)", NULL, "args", None),
     ("SELECT pushy.enqueue_many('q', ARRAY['1', NULL]::jsonb[])", NULL, "args", None),
@@ -21,16 +20,18 @@ CASES = [  # statement, SQLSTATE, what the message says, what the hint says (Non
     ("SELECT pushy.queue_resume(NULL)", NULL, "queue", None),
     ("SELECT pushy.queue_drop(NULL)", NULL, "queue", None),
     ("SELECT pushy.queue_explain(NULL)", NULL, "queue", None),
+    ("SELECT pushy.queue_rename(NULL, 'p')", NULL, "queue", None),
+    ("SELECT pushy.queue_rename('q', NULL)", NULL, "new_name", None),
     ("SELECT pushy.queue_run(NULL)", NULL, "queue", None),
     ("SELECT pushy.queue_grant(NULL, 'postgres', 'enqueue')", NULL, "queue", None),
     ("SELECT pushy.queue_grant('q', NULL, 'enqueue')", NULL, "role", None),
     ("SELECT pushy.queue_grant('q', 'postgres', NULL)", NULL, "privilege", None),
     ("SELECT pushy.queue_revoke(NULL, 'postgres', 'enqueue')", NULL, "queue", None),
-    ("SELECT pushy.job_cancel(NULL)", NULL, "id", None),
-    ("SELECT pushy.job_retry(NULL)", NULL, "id", None),
-    ("SELECT pushy.job_wait(NULL)", NULL, "id", None),
+    ("SELECT pushy.job_cancel(NULL)", NULL, "job_id", None),
+    ("SELECT pushy.job_retry(NULL)", NULL, "job_id", None),
+    ("SELECT pushy.job_wait(NULL)", NULL, "job_id", None),
     ("CALL pushy.jobs_wait(NULL)", NULL, "queue", None),
-    ("SELECT * FROM pushy.job_trace(NULL)", NULL, "id", None),
+    ("SELECT * FROM pushy.job_trace(NULL)", NULL, "job_id", None),
     ("SELECT pushy.watch(NULL)", NULL, "relation", None),
     ("SELECT pushy.unwatch(NULL)", NULL, "relation", None),
     ("SELECT pushy.watch_pause(NULL)", NULL, "relation", None),
@@ -168,12 +169,18 @@ def test_job_wait_answers_an_unfinished_job_as_it_is_when_the_time_is_over(datab
     assert database.row("SELECT id, state FROM pushy.job_wait(%s, '50 ms')", job) == {"id": job, "state": "scheduled"}
 
 
-def test_jobs_wait_fails_when_the_time_is_over(database):
+def test_jobs_wait_answers_whether_the_queue_is_empty_and_is_no_error_when_the_time_is_over(database):
     database.sql("SELECT pushy.queue_register('stuck', 'fine()'), pushy.queue_pause('stuck')")
+    assert database.value("CALL pushy.jobs_wait('stuck', '50 ms')") is True
     database.sql("SELECT pushy.enqueue('stuck')")
-    with pytest.raises(psycopg.errors.QueryCanceled, match="stuck") as late:
-        database.sql("CALL pushy.jobs_wait('stuck', '50 ms')")
-    assert "queue_explain" in late.value.diag.message_hint
+    assert database.value("CALL pushy.jobs_wait('stuck', '50 ms')") is False
+
+
+def test_an_optional_argument_that_is_null_was_not_said(database):
+    database.sql("SELECT pushy.queue_register('null', 'fine()')")
+    job = database.value("SELECT pushy.enqueue('null', NULL, NULL, NULL, NULL, NULL, NULL, NULL)")
+    assert database.row("SELECT args, state FROM pushy.job_wait(%s, NULL)", job) == {"args": {}, "state": "completed"}
+    assert database.value("CALL pushy.jobs_wait('null', NULL)") is True
 
 
 def said(database, statement: str, user: str = "postgres") -> list[tuple]:

@@ -12,7 +12,7 @@ SCHEMAS = ("pushy", "pushy_internal")
 FUNCTIONS = {
     "channel_grant", "channel_ident", "channel_inspect", "channel_name", "channel_revoke", "current_job", "enqueue", "enqueue_many", "has_queue_privilege",
     "job_cancel", "job_progress", "job_retry", "job_trace", "job_wait", "jobs_wait", "notify", "queue_alter", "queue_drop",
-    "queue_explain", "queue_grant", "queue_pause", "queue_register", "queue_resume", "queue_revoke", "queue_run",
+    "queue_explain", "queue_grant", "queue_pause", "queue_register", "queue_rename", "queue_resume", "queue_revoke", "queue_run",
     "notice", "resume_after_restore", "subscription_ack", "subscription_create", "subscription_drop",
     "subscription_read", "subscription_wait", "unwatch", "version", "watch", "watch_pause", "watch_resume",
     # Whoever declares a watch, or restores a dump of the table, must find and be allowed to execute what its triggers call.
@@ -23,11 +23,11 @@ OPEN_INTERNALS = {
     # The condition of a trigger, asked as whoever applies a subscription.
     "is_applied",
     # Behind the views, which run them as whoever looks.
-    "queue_has_place", "queue_monitored", "queue_running", "queue_seen", "queue_statistics", "running_jobs", "watch_counts",
+    "queue_has_place", "queue_monitored", "queue_owned", "queue_running", "queue_seen", "queue_statistics", "running_jobs", "watch_counts",
     "watch_is_home", "watch_elsewhere", "watch_orphans", "worker_rows", "subscription_rows", "log_row", "log_bounds",
     "channel_grant_rows", "relay_obstacle",
 }
-VIEWS = {"queues", "jobs", "failures", "workers", "stats", "watches", "subscriptions", "log", "channel_grants"}
+VIEWS = {"queues", "jobs", "failures", "workers", "stats", "watches", "subscriptions", "log", "channel_grants", "queue_grants"}
 
 MEMBERS = """
     SELECT classid::regclass::text, objid, pg_describe_object(classid, objid, 0) AS what

@@ -58,7 +58,7 @@ def test_whoever_is_told_true_has_a_cancelled_job(flowing, struck):
     while any(thread.is_alive() for thread in threads):
         if struck:
             call = random.choice(["pg_cancel_backend", "pg_terminate_backend"])
-            db.sql(f"SELECT {call}(pid) FROM pushy.workers WHERE kind = 'executor' AND job IS NOT NULL ORDER BY random() LIMIT 1")
+            db.sql(f"SELECT {call}(pid) FROM pushy.workers WHERE kind = 'executor' AND job_id IS NOT NULL ORDER BY random() LIMIT 1")
         threads[0].join(0.1)
     for thread in threads:
         thread.join()
@@ -84,7 +84,7 @@ def test_a_job_that_was_done_before_the_others_of_its_batch_cannot_be_cancelled_
         SELECT pushy.queue_register('q', 'work(jsonb)', concurrency => 1), pushy.queue_pause('q')""")
     jobs = enqueue(db, 200)
     db.sql("SELECT pushy.queue_resume('q')")
-    last = db.wait_until("SELECT max(job) FROM pushy.workers WHERE since < clock_timestamp() - interval '50 ms'", jobs[-1])
+    last = db.wait_until("SELECT max(job_id) FROM pushy.workers WHERE since < clock_timestamp() - interval '50 ms'", jobs[-1])
     free = [job for job, in db.rows("SELECT id FROM pushy_internal.live_job")]
     beside = [job for job in free if job != last]
     assert beside, "a batch of one"
@@ -143,7 +143,7 @@ def test_an_executor_on_its_way_out_decides_nothing_of_jobs_that_another_has_by_
         SELECT pushy.queue_register('q', 'work(jsonb)'), pushy.queue_pause('q')""")
     held = enqueue(db, 200)[99]
     db.sql("SELECT pushy.queue_resume('q')")
-    leaves = db.wait_until("SELECT min(pid) FROM pushy.workers WHERE job = %s", lambda pid: pid is not None, params=(held,))
+    leaves = db.wait_until("SELECT min(pid) FROM pushy.workers WHERE job_id = %s", lambda pid: pid is not None, params=(held,))
     at_second = f"SELECT min(job) FROM pushy.workers WHERE pid <> {leaves} AND job > {held + 1} AND since < clock_timestamp() - interval '50 ms'"
     with db.connect(autocommit=False) as catalog, db.connect(autocommit=False) as keeper, db.connect() as session, ThreadPoolExecutor() as others:
         catalog.execute("LOCK TABLE pg_catalog.pg_depend IN ACCESS EXCLUSIVE MODE")

@@ -23,8 +23,7 @@ def passed_over(db) -> None:
 
 
 def still_waits(db) -> None:
-    with pytest.raises(psycopg.errors.QueryCanceled, match="unfinished"):
-        db.sql("CALL pushy.jobs_wait('q', '50 ms')")
+    assert db.value("CALL pushy.jobs_wait('q', '50 ms')") is False
 
 
 def scans(db) -> int:
@@ -85,8 +84,7 @@ def test_what_waits_for_its_next_attempt_is_waited_for_and_what_is_scheduled_is_
     db.jobs_wait("tries")
     job = db.value("SELECT pushy.enqueue('tries')")
     db.wait_until("SELECT state FROM pushy.jobs WHERE id = %s", "retryable", params=(job,))
-    with pytest.raises(psycopg.errors.QueryCanceled, match="unfinished"):
-        db.sql("CALL pushy.jobs_wait('tries', '50 ms')")
+    assert db.value("CALL pushy.jobs_wait('tries', '50 ms')") is False
     db.sql("SELECT pushy.job_retry(%s)", job)
     db.jobs_wait("tries")
     assert [db.job(number)["state"] for number in (later, job)] == ["scheduled", "discarded"]

@@ -69,7 +69,7 @@ def test_jobs_that_a_restore_in_place_has_brought_run_when_their_queue_is_resume
 def test_a_restore_where_the_role_is_missing_says_so_and_works_once_it_is_there(shop, make_cluster):
     there = make_cluster(fresh=True)
     copy, _ = restore(there, dump(shop, "--no-owner", "--no-privileges"), "shop")
-    resumed = {queue: reason for queue, _, reason in copy.rows("SELECT * FROM pushy.resume_after_restore()")}
+    resumed = {queue: reason for queue, _, reason in copy.rows("SELECT name, resumed, reason FROM pushy.resume_after_restore()")}
     assert "role tenant does not exist" in resumed["q"]
     copy.sql("CREATE ROLE tenant LOGIN; GRANT INSERT ON ledger TO tenant")
     assert dict(copy.rows("SELECT name, resumed FROM pushy.resume_after_restore()"))["q"] is True
@@ -157,4 +157,4 @@ def test_a_queue_restored_in_place_says_that_its_handler_is_another_and_is_resum
         "handler public.note(jsonb) was dropped and created again", "SELECT pushy.queue_resume('q')")
     assert dict(shop.rows("SELECT name, resumed FROM pushy.resume_after_restore()")) == {"q": True, "p": False}
     run(shop)
-    assert shop.rows("SELECT * FROM pushy.resume_after_restore()") == [], "nothing was away"
+    assert shop.rows("SELECT name, resumed, reason FROM pushy.resume_after_restore()") == [], "nothing was away"

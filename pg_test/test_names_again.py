@@ -304,7 +304,7 @@ def fed(shop):
                 session.execute(f"SELECT {call_}")
         session.execute("SELECT pushy.watch('o', channel => 'o', queue => 'mails', args_expr => 'jsonb_build_object(''pin'', NEW.pin)')")
         session.execute("INSERT INTO o VALUES (0, 'before')")
-        session.execute("CALL pushy.jobs_wait('mails', '60 s')")
+        assert session.execute("CALL pushy.jobs_wait('mails', '60 s')").fetchone() == (True,)
         session.execute("SELECT pushy.queue_drop('mails', force => true)")
     return shop
 
@@ -419,7 +419,7 @@ def test_each_copy_is_looked_at_also_in_the_place_of_one_that_is_gone(clone, sho
 def test_an_owner_resumes_its_own_in_a_copy_and_nothing_of_others(clone, how):
     with clone.connect(user=clone.owner) as mine:
         if how == "resume_after_restore":
-            assert mine.execute("SELECT * FROM pushy.resume_after_restore()").fetchall() == [
+            assert mine.execute("SELECT name, resumed, reason FROM pushy.resume_after_restore()").fetchall() == [
                 (clone.owner, True, None), (f"w on public.t_{clone.owner}", True, None)]
         else:
             mine.execute(f"SELECT pushy.queue_resume('{clone.owner}')" if how == "queue_resume" else
@@ -428,7 +428,7 @@ def test_an_owner_resumes_its_own_in_a_copy_and_nothing_of_others(clone, how):
         assert mine.execute("SELECT parked FROM pushy.queues").fetchall() == [(None,)]
         assert mine.execute("SELECT state, fix FROM pushy.watches").fetchall() == [("active", None)]
         mine.execute(f"INSERT INTO t_{clone.owner} VALUES (1)")
-        mine.execute(f"CALL pushy.jobs_wait('{clone.owner}', '60 s')")
+        assert mine.execute(f"CALL pushy.jobs_wait('{clone.owner}', '60 s')").fetchone() == (True,)
         assert mine.execute("SELECT state FROM pushy.jobs").fetchall() == [("completed",)]
         for statement in (f"SELECT pushy.queue_resume('{clone.other}')", f"SELECT pushy.watch_resume('t_{clone.other}')"):
             with pytest.raises(psycopg.errors.InsufficientPrivilege):

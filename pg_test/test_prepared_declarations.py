@@ -26,6 +26,7 @@ class Declaration:
     seen: str = QUEUE
     # What channel pushy_control tells.
     event: str | None = None
+    queue: str = "{name}"
 
 
 DECLARATIONS = {
@@ -33,6 +34,9 @@ DECLARATIONS = {
     "register_twice": Declaration(REGISTER + "; SAVEPOINT s; " + REGISTER.replace("1)", "2)") + "; ROLLBACK TO s", "", event="register"),
     "register_again": Declaration(REGISTER.replace("1)", "2)"), event="register"),
     "alter": Declaration("SELECT pushy.queue_alter('{name}', max_attempts => 7)", event="alter"),
+    "owner": Declaration("SELECT pushy.queue_alter('{name}', owner => 'heir', run_as => 'heir')", event="alter"),
+    "rename": Declaration("SELECT pushy.queue_rename('{name}', 'r_{name}'); SELECT pushy.enqueue('r_{name}')", PAUSED,
+                          "SELECT count(*) FROM pushy.queues q LEFT JOIN pushy.jobs j USING (queue) WHERE q.queue = 'r_{name}' AND j.id > 0", event="rename", queue="r_{name}"),
     "pause": Declaration("SELECT pushy.queue_pause('{name}')", event="pause"),
     "resume": Declaration("SELECT pushy.queue_resume('{name}')", PAUSED, event="resume"),
     "drop": Declaration("SELECT pushy.queue_drop('{name}')", event="drop"),
@@ -92,7 +96,7 @@ def fill_places(db) -> None:
 @pytest.mark.parametrize("end", ["COMMIT", "ROLLBACK"])
 def test_each_declaration_can_be_prepared(make_cluster, end, restart):
     db = make_cluster({"pushy.max_queues": PLACES, "max_prepared_transactions": 64}).database()
-    db.sql("CREATE FUNCTION work(args jsonb) RETURNS void LANGUAGE sql AS ''; CREATE TABLE t_watch (id int PRIMARY KEY); CREATE TABLE t_unwatch (id int PRIMARY KEY);"
+    db.sql("CREATE ROLE heir LOGIN; CREATE FUNCTION work(args jsonb) RETURNS void LANGUAGE sql AS ''; CREATE TABLE t_watch (id int PRIMARY KEY); CREATE TABLE t_unwatch (id int PRIMARY KEY);"
            "SELECT pushy.queue_register('fence', 'work(jsonb)')")
     for name, declaration in DECLARATIONS.items():
         for statement in filter(None, declaration.before.format(name=name).split("; ")):
@@ -111,7 +115,7 @@ def test_each_declaration_can_be_prepared(make_cluster, end, restart):
     committed = end == "COMMIT"
     for name, declaration in DECLARATIONS.items():
         assert (name, db.value(declaration.seen.format(name=name))) == (name, seen[name][committed])
-    expected = sorted((declaration.event, name) for name, declaration in DECLARATIONS.items() if declaration.event and committed)
+    expected = sorted((declaration.event, declaration.queue.format(name=name)) for name, declaration in DECLARATIONS.items() if declaration.event and committed)
     db.sql("SELECT pushy.queue_resume('fence')")
     ear.wait_for_json(event="resume", queue="fence")
     told = [json.loads(notice.payload) for notice in ear.heard[:-1]]
@@ -139,7 +143,7 @@ def test_the_cancel_of_a_job_that_runs_can_be_prepared(cluster, end, restart):
         assert session.execute("SELECT pushy.job_cancel(%s)", (job,)).fetchone() == (True,)
         session.execute("PREPARE TRANSACTION 'cancels'")
     # It was interrupted, and nobody begins it.
-    db.wait_until("SELECT count(*) FROM pushy.workers WHERE job IS NOT NULL", 0)
+    db.wait_until("SELECT count(*) FROM pushy.workers WHERE job_id IS NOT NULL", 0)
     if restart:
         db.close()
         cluster.restart("immediate")

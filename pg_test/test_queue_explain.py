@@ -205,7 +205,7 @@ def test_a_template_copy_waits_until_it_is_told_to_run(db):
             ("gone", True, None), ("q", False, "the queue is paused; SELECT pushy.queue_resume('q')")]
         copy.sql("SELECT pushy.queue_resume('q')")
         assert copy.job_wait(job)["state"] == "completed"
-        assert copy.value("SELECT pushy.has_queue_privilege('pg_monitor', 'q', 'enqueue')")
+        assert copy.value("SELECT pushy.has_queue_privilege('q', 'pg_monitor', 'enqueue')")
     finally:
         copy.drop()
 

@@ -133,7 +133,7 @@ def test_a_discarded_job_is_told_on_the_control_channel(fine):
              "SELECT pushy.queue_register('q', 'fail()', max_attempts => 2, retry_delay => '0')")
     listener = fine.listen("pushy_control")
     job = fine.value("SELECT pushy.enqueue('q')")
-    assert listener.wait_for_json(event="discard")["job"] == job
+    assert listener.wait_for_json(event="discard")["job_id"] == job
     assert fine.job_wait(job)["state"] == "discarded"
 
 
@@ -157,7 +157,7 @@ def test_a_cancel_is_told_on_the_control_channel(fine):
     job = fine.value("SELECT pushy.enqueue('q', delay => '1 hour')")
     listener = fine.listen("pushy_control")
     fine.sql("SELECT pushy.job_cancel(%s)", job)
-    assert listener.wait_for_json(event="cancel")["job"] == job
+    assert listener.wait_for_json(event="cancel")["job_id"] == job
 
 
 def test_a_change_that_is_rolled_back_is_not_told(fine):
@@ -239,7 +239,7 @@ def test_a_flood_of_discards_is_told_to_its_end(db):
     while counted < 200:
         notice = listener.wait_for_json(event="discard")
         counted += 1 + notice.get("left_out", 0)
-        told.add(notice["job"])
+        told.add(notice["job_id"])
     assert counted == 200 and told <= jobs
     assert len(told) < 200, "some were left out"
 
@@ -264,7 +264,7 @@ def test_a_flood_of_what_is_done_to_jobs_is_told_by_a_few_that_say_how_many(fine
         fine.wait_until("SELECT date_trunc('second', clock_timestamp()) > %s", True, params=(ended,))
         last = one()
     told = all_told(fine, told_of, 301)
-    assert last in [event["job"] for event in told]
+    assert last in [event["job_id"] for event in told]
     seconds = int((ended - begun).total_seconds()) + 2
     assert len(told) <= 10 * seconds + 1, "a few"
     assert {event["by"] for event in told} == {name}
@@ -285,8 +285,8 @@ def test_what_is_left_out_is_told_when_nothing_follows_and_without_what_was_roll
                 session.execute(statement)
         told = all_told(fine, "FROM pushy.subscription_read('s', 10000) WHERE payload::jsonb ->> 'event' = 'cancel'", 30)
     cancelled = jobs[::2]
-    assert {event["job"] for event in told} <= set(cancelled)
-    assert told[-1]["job"] == cancelled[-1] and {event["queue"] for event in told} == {"q"}
+    assert {event["job_id"] for event in told} <= set(cancelled)
+    assert told[-1]["job_id"] == cancelled[-1] and {event["queue"] for event in told} == {"q"}
 
 
 def all_told(db, of: str, count: int) -> list[dict]:

@@ -134,7 +134,7 @@ def test_a_stranger_cannot_resume_after_a_restore(work, role):
     """Each role resumes what is its own; of the rest it is told nothing."""
     work.sql("SELECT pushy.queue_register('q', 'work'); UPDATE pushy_internal.queue SET home_database = 1")
     stranger = work.connect(role())
-    assert stranger.execute("SELECT * FROM pushy.resume_after_restore()").fetchall() == []
+    assert stranger.execute("SELECT name, resumed, reason FROM pushy.resume_after_restore()").fetchall() == []
     refused(stranger, "SELECT pushy.queue_resume('q')", "42501", "must be owner of queue")
     assert work.value("SELECT home_database FROM pushy_internal.queue") == 1
 
@@ -181,7 +181,7 @@ def test_privileges_are_given_shown_and_taken_one_by_one(work, role):
     refused(session, "SELECT pushy.enqueue('q')", "42501", "enqueue", "queue_grant")
     for privilege in ("enqueue", "work", "monitor"):
         work.sql("SELECT pushy.queue_grant('q', %s, %s)", name, privilege)
-        assert work.value("SELECT pushy.has_queue_privilege(%s, 'q', %s)", name, privilege)
+        assert work.value("SELECT pushy.has_queue_privilege('q', %s, %s)", name, privilege)
     assert held() == ["enqueue", "work", "monitor"]
     job = session.execute("SELECT pushy.enqueue('q')").fetchone()[0]
     assert session.execute("SELECT id FROM pushy.jobs").fetchall() == [(job,)]

@@ -469,3 +469,22 @@ def test_what_has_run_jobs_cannot_be_prepared_because_nobody_could_give_its_perm
         refused(session, "PREPARE TRANSACTION 'has run'", "0A000", "queue_run", "\"q\"")
     assert states(paused) == ["available", "available"]
     assert paused.value("SELECT pushy.queue_run('q')") == 2
+
+
+def test_until_runs_what_comes_due_by_then_retries_included(db):
+    db.sql("""
+        CREATE TABLE ran (at timestamptz DEFAULT clock_timestamp(), what jsonb);
+        CREATE FUNCTION work(job pushy.job) RETURNS void LANGUAGE plpgsql AS $$BEGIN
+            IF job.args ? 'fail' AND job.attempt < 3 THEN RAISE EXCEPTION 'not yet'; END IF;
+            INSERT INTO ran (what) VALUES (job.args);
+        END$$;
+        SELECT pushy.queue_register('q', 'work', retry_delay => '1 hour', backoff => 'fixed'), pushy.queue_pause('q');
+        SELECT pushy.enqueue('q', '{"fail": 1}'), pushy.enqueue('q', '"in an hour"', delay => '1 hour'), pushy.enqueue('q', '"tomorrow"', delay => '1 day')""")
+    assert db.value("SELECT pushy.queue_run('q')") == 1  # its first failure
+    assert db.value("SELECT pushy.queue_run('q', until => now() + interval '50 minutes')") == 0
+    # The second failure puts its third attempt off by an hour again, counted from now.
+    assert db.value("SELECT pushy.queue_run('q', until => now() + interval '90 minutes')") == 3
+    assert len(db.rows("SELECT what FROM ran")) == 2
+    assert db.value("SELECT pushy.queue_run('q', max_jobs => 0, until => now() + interval '2 days')") == 0
+    assert db.value("SELECT pushy.queue_run('q', until => now() + interval '2 days')") == 1
+    assert sorted(str(what) for what, in db.rows("SELECT what FROM ran")) == ["in an hour", "tomorrow", "{'fail': 1}"]

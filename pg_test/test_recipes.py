@@ -142,8 +142,8 @@ def test_services_react_to_each_other(make_cluster):
     set_up(db, "services.sql")
     with db.connect("sales") as sales:
         sales.execute("INSERT INTO sales.purchase VALUES (1, 5), (2, 500)")
-    db.sql("CALL pushy.jobs_wait('invoice', '30 s')")
-    db.sql("CALL pushy.jobs_wait('ship', '30 s')")
+    db.jobs_wait("invoice")
+    db.jobs_wait("ship")
     assert db.rows("SELECT id, state FROM sales.purchase ORDER BY id") == [(1, "shipped"), (2, "new")]
     assert db.rows("SELECT purchase, paid FROM billing.invoice ORDER BY purchase") == [(1, True), (2, False)]
     shipped = db.value("SELECT id FROM pushy.jobs WHERE queue = 'ship'")

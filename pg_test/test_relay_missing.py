@@ -2,6 +2,8 @@
 
 import pytest
 
+from harness.waiting import wait_for
+
 OBSTACLES = {
     "no preload": ({"shared_preload_libraries": ""}, "shared_preload_libraries"),
     "off": ({"pushy.enabled": "off"}, "pushy.enabled = on"),
@@ -66,3 +68,26 @@ def test_without_the_preload_who_wants_the_relay_is_told_that_none_comes(make_cl
     assert all("shared_preload_libraries" in line for line in watched + by_relay + notified[0])
     assert again == by_notify == notified[1] == notified[2] == []
     assert [line.partition(":")[0] for line in notified[0]] == ["WARNING what is delivered by relay waits in the event log"]
+
+
+def test_what_says_no_delivery_goes_by_notify_until_a_relay_can_come_and_by_relay_from_then_on(make_cluster):
+    """Asked when it is told, in the sessions that are there: not when the watch was declared."""
+    db = make_cluster({"pushy.databases": "other"}).database()
+    db.sql("CREATE TABLE t (id int PRIMARY KEY); SELECT pushy.watch('t', channel => 'c'), pushy.subscription_create('s', '{c}')")
+    ear = db.listen("c")
+    with db.connect() as writer:
+        def told(number: int) -> list[str]:
+            """Of LISTENers; each change and each call is told once."""
+            writer.execute("INSERT INTO t VALUES (%s)", (number,))
+            writer.execute("SELECT pushy.notify('c', %s)", (f"n{number}",))
+            ear.wait_for(lambda notice: notice.payload == f"n{number}")
+            heard, ear.heard[:] = [notice.payload for notice in ear.heard], []
+            return heard
+        assert [len(told(number)) for number in (1, 2)] == [2, 2]
+        assert db.value("SELECT events FROM pushy.log") == 0
+        assert db.rows("SELECT delivery, state, fix FROM pushy.watches") == [("relay", "active", None)]
+        db.sql("ALTER SYSTEM SET pushy.databases = '*'")
+        db.sql("SELECT pg_reload_conf()")
+        wait_for("the writer to read its configuration", lambda: writer.execute("SHOW pushy.databases").fetchone(), lambda seen: seen == ("*",))
+        assert len(told(3)) == 2
+        db.wait_until("SELECT count(*) FROM pushy.subscription_read('s')", 2)

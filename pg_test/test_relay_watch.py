@@ -60,17 +60,3 @@ def test_what_equal_jobs_of_a_batch_tell_is_told_for_each(db):
     db.sql("SELECT pushy.notify('last', delivery => 'relay')")
     ear.wait_for(lambda notice: notice.channel == "last")
     assert len(ear.heard) == 51
-
-
-def test_a_watch_tells_by_relay_where_one_can_come(make_cluster):
-    db = make_cluster({"pushy.databases": "elsewhere"}).database()
-    db.sql("CREATE TABLE t (id int PRIMARY KEY)")
-    db.sql("SELECT pushy.watch('t'), pushy.watch('t', name => 'said', delivery => 'relay')")
-    deliveries = "SELECT name, delivery FROM pushy.watches ORDER BY name"
-    assert db.rows(deliveries) == [("said", "relay"), ("t", "notify")], "none comes to this database"
-    db.cluster.configure(pushy__databases="*")
-    db.cluster.reload()
-    db.wait_until("SELECT setting FROM pg_settings WHERE name = 'pushy.databases'", "*")
-    assert db.rows(deliveries) == [("said", "relay"), ("t", "notify")], "what is declared stays"
-    db.sql("SELECT pushy.watch('t')")
-    assert db.rows(deliveries) == [("said", "relay"), ("t", "relay")]

@@ -124,7 +124,7 @@ def check(target: Database, what: str) -> None:
     def active() -> set:
         return {watch for watch, state in watches().items() if state == "active"}
     write(active() if target.value("SELECT count(*) FROM pushy_internal.queue") else set())
-    for name, resumed, reason in target.rows("SELECT * FROM pushy.resume_after_restore()"):
+    for name, resumed, reason in target.rows("SELECT name, resumed, reason FROM pushy.resume_after_restore()"):
         if " on " in name and resumed:
             watch, table = name.split(" on public.")
             assert (table, watch) in active(), f"{what}: {name} is said to be resumed, and is not: {watches()}"

@@ -33,7 +33,7 @@ def theirs(db, role):
     return db
 
 
-VIEWS = ("queues", "jobs", "failures", "workers", "stats", "watches", "subscriptions", "channel_grants")
+VIEWS = ("queues", "jobs", "failures", "workers", "stats", "watches", "subscriptions", "channel_grants", "queue_grants")
 
 
 def test_no_view_shows_a_row_of_anothers(theirs):
@@ -54,6 +54,7 @@ def test_no_view_shows_a_row_of_anothers(theirs):
 BEHIND = {
     "queue_seen": ("SELECT pushy_internal.queue_seen({queue})", [(False,)]),
     "queue_monitored": ("SELECT pushy_internal.queue_monitored({queue})", [(False,)]),
+    "queue_owned": ("SELECT pushy_internal.queue_owned({queue})", [(False,)]),
     "queue_has_place": ("SELECT pushy_internal.queue_has_place({queue})", [(None,)]),
     "queue_running": ("SELECT pushy_internal.queue_running({queue})", [(None,)]),
     "queue_statistics": ("SELECT * FROM pushy_internal.queue_statistics({queue})", []),
@@ -171,6 +172,7 @@ NAMING = {
     "channel_grant": ("SELECT pushy.channel_grant({ident}, 'public')", "declares"),
     # It would be the watch's name, too.
     "watch queue": ("SELECT pushy.watch('t', queue => {})", "declares"),
+    "queue_rename new_name": ("SELECT pushy.queue_rename('nowhere', {})", "declares"),
     "subscription_create queue": ("SELECT pushy.subscription_create('s', queue => {})", "looks up"),
     "channel_revoke": ("SELECT pushy.channel_revoke({ident}, 'public')", "looks up"),
     # As LISTEN and NOTIFY have it.
@@ -193,7 +195,8 @@ def naming(db):
             continue
         at = next(at for at, argument in enumerate(arguments) if argument in ("queue", "name"))
         before = ["'t'::regclass" if argument == "relation" else "'postgres'" for argument in arguments[:at]]
-        after = {"queue_grant": ["'public'", "'work'"], "queue_revoke": ["'public'", "'work'"], "has_queue_privilege": ["'work'"],
+        after = {"queue_grant": ["'public'", "'work'"], "queue_revoke": ["'public'", "'work'"], "queue_rename": ["'p'"],
+                 "has_queue_privilege": ["'postgres'", "'work'"][3 - len(arguments):],
                  "enqueue_many": ["ARRAY['1'::jsonb]"], "subscription_ack": ["'0-0-0'"]}.get(name, [])
         verb = "CALL" if kind == "p" else "SELECT"
         calls[f"{name} {len(arguments)}"] = (f"{verb} pushy.{name}({', '.join([*before, '{}', *after])})", LOOKS_UP)

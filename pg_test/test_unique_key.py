@@ -219,7 +219,7 @@ def test_no_change_is_swallowed(db, struck):
     while any(thread.is_alive() for thread in threads):
         if struck:
             call = random.choice(["pg_cancel_backend", "pg_terminate_backend"])
-            db.sql(f"SELECT {call}(pid) FROM pushy.workers WHERE kind = 'executor' AND job IS NOT NULL ORDER BY random() LIMIT 1")
+            db.sql(f"SELECT {call}(pid) FROM pushy.workers WHERE kind = 'executor' AND job_id IS NOT NULL ORDER BY random() LIMIT 1")
         threads[0].join(0.1)
     db.jobs_wait("copies")
     assert db.rows("SELECT id, s.v, c.v FROM source s JOIN copy c USING (id) WHERE s.v <> c.v") == []

@@ -107,7 +107,7 @@ def test_a_running_job_is_shown_with_its_progress(db):
     seen = db.job(job)
     assert (seen["state"], seen["attempt"], seen["progress"], seen["progress_message"]) == ("running", 1, 0.25, "warm"), seen
     assert seen["started_at"] is not None
-    worker = db.row("SELECT * FROM pushy.workers WHERE job = %s", job)
+    worker = db.row("SELECT * FROM pushy.workers WHERE job_id = %s", job)
     assert (worker["kind"], worker["pid"], worker["queue"], worker["state"], worker["progress"]) == ("executor", pid, "q", "busy", 0.25), worker
     assert db.value("SELECT running FROM pushy.queues") == 1
     gate.open()

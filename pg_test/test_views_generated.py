@@ -13,12 +13,13 @@ NEVER_NULL = {
     "queues": "queue handler run_as owner paused priority max_attempts backoff retry_delay max_retry_delay timeout keep_completed keep_discarded batch created_at",
     "jobs": "id queue args state priority attempt max_attempts run_at enqueued_at depth timeout",
     "failures": "job_id queue attempt failed_at sqlstate message",
-    "workers": "kind pid",
-    "watches": "relation name events payload level delivery merge owner state notices jobs errors",
+    "workers": "kind pid state",
+    "watches": "relation name events payload level merge owner state notices jobs errors",
     "subscriptions": "name owner cursor lag_events lag_bytes resync state created_at",
     "log": "bytes events is_full",
     "stats": "",
     "channel_grants": "channel owner",
+    "queue_grants": "queue privilege",
 }
 
 # Columns that are NULL only without the preload, or where a transaction has not been told of yet: seen elsewhere.
@@ -104,6 +105,9 @@ def test_every_view_is_read_by_everybody_and_shows_every_column_filled_and_null(
     db.sql("UPDATE pushy_internal.live_job l SET caused_by = 1 WHERE unique_key = 'k'")
     db.sql("UPDATE pushy_internal.subscription SET stopped = 'why', home_system = 0 WHERE name = 's3'")
     db.sql("UPDATE pushy_internal.watch SET paused = true WHERE name = 'w1'")
+    # Of roles that are gone.
+    db.sql("UPDATE pushy_internal.queue SET owner = 1 WHERE queue = 'discards'")
+    db.sql("INSERT INTO pushy_internal.queue_acl (queue_id, grantee, grantee_name, privilege) SELECT queue_id, 1, 'gone', 'work' FROM pushy_internal.queue WHERE queue = 'q'")
     filled, null = set(), set()
     with db.connect() as session:
         session.execute("SELECT pushy.subscription_ack('s2', cursor) FROM pushy.subscription_read('s2', 1)")
@@ -127,11 +131,11 @@ VALUES = {
     "queue": "'q'", "handler": "'nothing()'", "run_as": "current_user::regrole", "concurrency": "1", "priority": "5", "max_attempts": "3", "backoff": "'fixed'",
     "retry_delay": "'1 s'", "max_retry_delay": "'1 h'", "timeout": "'1 s'", "keep_completed": "'1 h'", "keep_discarded": "'1 h'", "batch": "true",
     "force": "true", "max_jobs": "1", "role": "'public'", "privilege": "'monitor'", "args": "'{}'", "run_at": "now()", "delay": "'0'", "unique_key": "'x'",
-    "id": "(SELECT max(id) FROM pushy.jobs WHERE queue = 'answers')", "fraction": "0.5", "message": "'m'", "relation": "'t'", "channel": "'c'", "events": "'{insert,update}'",
+    "job_id": "(SELECT max(id) FROM pushy.jobs WHERE queue = 'answers')", "fraction": "0.5", "message": "'m'", "relation": "'t'", "channel": "'c'", "events": "'{insert,update}'",
     "columns": "'{v}'", "condition": "'true'", "payload": "'key'", "payload_expr": "NULL", "level": "'row'", "delivery": "'relay'", "args_expr": "NULL",
-    "merge": "false", "name": "'w1'", "identifier": "'c'", "channels": "'{c}'", "from_oldest": "false", "max": "1", "after": "'1-1-1'",
+    "merge": "false", "name": "'w1'", "identifier": "'c'", "channels": "'{c}'", "from_oldest": "false", "max_notices": "1", "after": "'1-1-1'",
     "cursor": "(SELECT cursor FROM pushy.subscriptions WHERE name = 's1')", "ready": "NULL", "watch_id": "1", "relation_name": "'public.t'", "owner_name": "'postgres'",
-    "home_system": "1", "home_database": "1", "home_extension": "1", "topics": "NULL",
+    "home_system": "1", "home_database": "1", "home_extension": "1", "topics": "NULL", "new_name": "'renamed'", "until": "NULL", "owner": "current_user::regrole", "empty": "NULL",
 }
 OF_FUNCTION = {("watch_is_home", "relation"): "1", ("enqueue", "delay"): "NULL", ("enqueue_many", "args"): "ARRAY['{}'::jsonb]", ("enqueue_many", "delay"): "NULL", ("notice", "id"): "1",
                ("watch_pause", "name"): "'w1'", ("channel_grant", "privilege"): "'listen'", ("channel_revoke", "privilege"): "'listen'", ("has_queue_privilege", "role"): "current_user"} | {
@@ -182,7 +186,7 @@ def test_null_for_an_argument_is_refused_by_its_name_or_is_its_default(db):
                 session.rollback()
             named = seen is not None and seen[0] == "22004" and f'"{argument}"' in seen[1]
             if optional or schema == "pushy_internal":
-                fine = named or seen is None or seen[0] in BESIDE_THE_POINT.get(name, ())
+                fine = seen is None or (named and schema == "pushy_internal") or seen[0] in BESIDE_THE_POINT.get(name, ())
             elif name == "channel_inspect":
                 fine = seen is None and rows[0][-1] == 'argument "identifier" must not be null'
             else:

@@ -355,7 +355,7 @@ def silent_until_resumed(copy):
     # One is declared again, one ended, the third resumed with all.
     watch(copy, "t", columns=["v"], condition="coalesce(NEW.id, OLD.id)::text <> '9'", level="statement")
     assert copy.value("SELECT pushy.unwatch('p')") == 1
-    resumed = copy.rows("SELECT * FROM pushy.resume_after_restore()")
+    resumed = copy.rows("SELECT name, resumed, reason FROM pushy.resume_after_restore()")
     assert [reason for _, _, reason in resumed if reason and "queue is paused" not in reason] == []
     assert states(copy) == {"heard": "active"} and copy.value("SELECT count(*) FROM pushy.watches") == 2
     assert copy.value("SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'pushy%'") == before - 6, "of p and its partition"
@@ -408,7 +408,7 @@ def test_a_restored_watch_follows_a_table_that_was_renamed_before(make_cluster, 
     if declared:
         watch(copy, 's."U"')
     else:
-        assert copy.rows("SELECT * FROM pushy.resume_after_restore()") == [('heard on s."U"', True, None)]
+        assert copy.rows("SELECT name, resumed, reason FROM pushy.resume_after_restore()") == [('heard on s."U"', True, None)]
     heard = Watching(copy, "heard")
     assert states(copy) == {"heard": "active"}
     assert heard.after('INSERT INTO s."U" VALUES (1)') == [("insert", 1)]

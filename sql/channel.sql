@@ -95,9 +95,9 @@ COMMENT ON COLUMN pushy.channel_grants.owner IS 'Who granted the channel first: 
 COMMENT ON COLUMN pushy.channel_grants.granted_at IS 'When the grant was given: what was written before is not read.';
 
 -- Like pg_notify() it must stay in the leader.
-CREATE FUNCTION pushy.notify(channel text, payload text DEFAULT '', delivery text DEFAULT 'notify') RETURNS void
+CREATE FUNCTION pushy.notify(channel text, payload text DEFAULT '', delivery text DEFAULT NULL) RETURNS void
     LANGUAGE c VOLATILE PARALLEL RESTRICTED
     AS 'MODULE_PATHNAME', 'pushy_notify_v1';
 
 COMMENT ON FUNCTION pushy.notify(text, text, text) IS
-    'NOTIFY with a checked channel, written as after LISTEN and not one of Pushy''s own (pushy_ and more), and a checked payload. delivery => ''relay'' writes it to the event log instead: the commit waits for nobody, LISTENers hear it from the relay a moment later, and subscriptions can read it. Allowed in a read-only transaction, as NOTIFY is';
+    'Tells a payload on a channel when the transaction commits. The channel is written as after LISTEN, and not one of Pushy''s own (pushy_ and more). delivery: relay writes it to the event log, so that the commit waits for nobody, LISTENers hear it from the relay a moment later, and subscriptions can read it; notify is NOTIFY. Where nothing is said relay, and notify as long as no relay can come here.';

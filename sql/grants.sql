@@ -46,7 +46,7 @@ $$;
 -- Handlers take it.
 GRANT USAGE ON TYPE pushy.job TO PUBLIC;
 
-GRANT SELECT ON pushy.channel_grants, pushy.queues, pushy.jobs, pushy.failures, pushy.workers, pushy.stats, pushy.watches, pushy.subscriptions,
+GRANT SELECT ON pushy.channel_grants, pushy.queue_grants, pushy.queues, pushy.jobs, pushy.failures, pushy.workers, pushy.stats, pushy.watches, pushy.subscriptions,
   pushy.log
   TO PUBLIC;
 
@@ -61,12 +61,13 @@ GRANT EXECUTE ON FUNCTION
 
 GRANT EXECUTE ON FUNCTION
   pushy.queue_register(text, text, regrole, int, int, int, text, interval, interval, interval, interval, interval, boolean),
-  pushy.queue_alter(text, text, regrole, int, int, int, text, interval, interval, interval, interval, interval, boolean),
+  pushy.queue_alter(text, text, regrole, int, int, int, text, interval, interval, interval, interval, interval, boolean, regrole),
+  pushy.queue_rename(text, text),
   pushy.queue_pause(text),
   pushy.queue_resume(text),
   pushy.queue_drop(text, boolean),
   pushy.queue_explain(text),
-  pushy.queue_run(text, int),
+  pushy.queue_run(text, int, timestamptz),
   pushy.queue_grant(text, text, text),
   pushy.queue_revoke(text, text, text),
   pushy.has_queue_privilege(text, text),
@@ -84,7 +85,7 @@ GRANT EXECUTE ON FUNCTION
   pushy.current_job(),
   pushy.job_trace(bigint)
   TO PUBLIC;
-GRANT EXECUTE ON PROCEDURE pushy.jobs_wait(text, interval) TO PUBLIC;
+GRANT EXECUTE ON PROCEDURE pushy.jobs_wait(text, interval, boolean) TO PUBLIC;
 
 GRANT EXECUTE ON FUNCTION pushy.version() TO PUBLIC;
 GRANT EXECUTE ON FUNCTION pushy_internal.relay_obstacle() TO PUBLIC;
@@ -115,6 +116,7 @@ GRANT EXECUTE ON FUNCTION pushy_internal.is_applied() TO PUBLIC;
 GRANT EXECUTE ON FUNCTION
   pushy_internal.queue_seen(text),
   pushy_internal.queue_monitored(text),
+  pushy_internal.queue_owned(text),
   pushy_internal.running_jobs(),
   pushy_internal.queue_running(text),
   pushy_internal.queue_has_place(text),

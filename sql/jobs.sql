@@ -25,25 +25,25 @@ RETURNS SETOF bigint LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 100 AS 'MODULE_PAT
 COMMENT ON FUNCTION pushy.enqueue_many(text, jsonb[], timestamptz, interval, int, int, interval) IS
   'Adds a job for each element of args in one statement and answers their numbers in order; otherwise as pushy.enqueue.';
 
-CREATE FUNCTION pushy.job_cancel(id bigint)
+CREATE FUNCTION pushy.job_cancel(job_id bigint)
 RETURNS boolean LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_job_cancel_v1';
 COMMENT ON FUNCTION pushy.job_cancel(bigint) IS
   'Cancels a job: one that waits in this transaction, one that runs when this transaction commits, its effects rolled back. True means that it ends as cancelled unless this transaction is rolled back; false, that it has finished or is the one that calls. Where a job is just ending, the call waits for that. Needs privilege work on its queue.';
 
-CREATE FUNCTION pushy.job_retry(id bigint)
+CREATE FUNCTION pushy.job_retry(job_id bigint)
 RETURNS boolean LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_job_retry_v1';
 COMMENT ON FUNCTION pushy.job_retry(bigint) IS
   'Makes a job ready now: one that waits for its time, or a finished one to run again, with one attempt more if they were used up. False when it is ready or running anyway. Needs privilege work on its queue.';
 
-CREATE FUNCTION pushy.job_wait(id bigint, timeout interval DEFAULT '30 seconds')
+CREATE FUNCTION pushy.job_wait(job_id bigint, timeout interval DEFAULT '30 seconds')
 RETURNS pushy.job LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_job_wait_v1';
 COMMENT ON FUNCTION pushy.job_wait(bigint, interval) IS
-  'Waits until a job has finished or the timeout, a minute at most, is over, and answers it as it is then: look at its state. Refuses a job of its own transaction. Needs privilege monitor on its queue.';
+  'Waits until a job has finished or the timeout, a minute at most (0: it looks once), is over, and answers it as it is then: look at its state. Refuses a job of its own transaction. Needs privilege monitor on its queue.';
 
-CREATE PROCEDURE pushy.jobs_wait(queue text, timeout interval DEFAULT '1 hour')
+CREATE PROCEDURE pushy.jobs_wait(queue text, timeout interval DEFAULT '1 hour', INOUT empty boolean DEFAULT NULL)
 LANGUAGE c AS 'MODULE_PATHNAME', 'pushy_jobs_wait_v1';
-COMMENT ON PROCEDURE pushy.jobs_wait(text, interval) IS
-  'Waits until a queue has nothing left to do but jobs scheduled for later, holding no snapshot; jobs that wait for another attempt count. An error after the timeout; a NOTICE at once where the queue is paused or cannot run. CALL it outside a transaction block. Needs privilege monitor.';
+COMMENT ON PROCEDURE pushy.jobs_wait(text, interval, boolean) IS
+  'Waits until a queue has nothing left to do but jobs scheduled for later, holding no snapshot; jobs that wait for another attempt count. empty is false after the timeout (0: it looks once); a NOTICE at once where the queue is paused or cannot run. CALL it outside a transaction block. Needs privilege monitor.';
 
 CREATE FUNCTION pushy.job_progress(fraction double precision, message text DEFAULT NULL)
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_job_progress_v1';

@@ -32,10 +32,16 @@ CREATE FUNCTION pushy.queue_alter(
   timeout interval DEFAULT NULL,
   keep_completed interval DEFAULT NULL,
   keep_discarded interval DEFAULT NULL,
-  batch boolean DEFAULT NULL)
+  batch boolean DEFAULT NULL,
+  owner regrole DEFAULT NULL)
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_queue_alter_v1';
-COMMENT ON FUNCTION pushy.queue_alter(text, text, regrole, int, int, int, text, interval, interval, interval, interval, interval, boolean) IS
-  'Changes what is said of a queue and leaves the rest as it is. Arguments are those of pushy.queue_register, where 0 is none and NULL leaves it: concurrency => 0 lifts the limit. The next pushy.queue_register sets all of it anew. For the queue''s owner.';
+COMMENT ON FUNCTION pushy.queue_alter(text, text, regrole, int, int, int, text, interval, interval, interval, interval, interval, boolean, regrole) IS
+  'Changes what is said of a queue and leaves the rest as it is. Arguments are those of pushy.queue_register, where 0 is none and NULL leaves it: concurrency => 0 lifts the limit. owner is another role, which the caller may become, and which may become run_as. The next pushy.queue_register sets all of it anew. For the queue''s owner.';
+
+CREATE FUNCTION pushy.queue_rename(queue text, new_name text)
+RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_queue_rename_v1';
+COMMENT ON FUNCTION pushy.queue_rename(text, text) IS
+  'Gives a queue another name. Its jobs, history and privileges, and the watches and subscriptions that feed it, stay with it; who enqueues by the old name is refused, or finds another queue that has the name by then. For the queue''s owner.';
 
 CREATE FUNCTION pushy.queue_pause(queue text)
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_queue_pause_v1';
@@ -52,37 +58,37 @@ RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_qu
 COMMENT ON FUNCTION pushy.queue_drop(text, boolean) IS
   'Drops a queue with its history, failures and privileges; refused while it has unfinished jobs. With force they are deleted too, and those that run are cancelled. A drop that is prepared takes jobs until COMMIT PREPARED, which discards them, told on pushy_control without a queue and shown by no view. For the queue''s owner.';
 
-CREATE FUNCTION pushy.queue_run(queue text, max_jobs int DEFAULT NULL)
+CREATE FUNCTION pushy.queue_run(queue text, max_jobs int DEFAULT NULL, until timestamptz DEFAULT NULL)
 RETURNS bigint LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_queue_run_v1';
-COMMENT ON FUNCTION pushy.queue_run(text, int) IS
-  'Runs what is due of a queue in this session and this transaction, and answers how many: for tests, where nothing is committed. At most max_jobs run, paused or not; a job''s timeout is not watched, only the session''s statement_timeout. The transaction cannot be prepared. For the queue''s owner, in a session of the role that the queue runs as.';
+COMMENT ON FUNCTION pushy.queue_run(text, int, timestamptz) IS
+  'Runs what is due of a queue in this session and this transaction, and answers how many: for tests, where nothing is committed. At most max_jobs run (0: none; NULL: all), paused or not; with until also those that are due by then, as if it were that time, retries that come due included. A job''s timeout is not watched, only the session''s statement_timeout. The transaction cannot be prepared. For the queue''s owner, in a session of the role that the queue runs as.';
 
 CREATE FUNCTION pushy.queue_explain(queue text, OUT reason text, OUT fix text)
 RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 2 AS 'MODULE_PATHNAME', 'pushy_queue_explain_v1';
 COMMENT ON FUNCTION pushy.queue_explain(text) IS
   'Why jobs of a queue do not run now, what blocks most first. fix is the statement that changes it, or what to do in words where no statement does by itself; NULL where there is nothing to do. Needs privilege monitor.';
 
-CREATE FUNCTION pushy.queue_grant(queue text, role text, privilege text)
+CREATE FUNCTION pushy.queue_grant(queue text, role text, privilege text DEFAULT 'enqueue')
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_queue_grant_v1';
 COMMENT ON FUNCTION pushy.queue_grant(text, text, text) IS
   'Gives a role a privilege on a queue: enqueue (add jobs), work (cancel and retry them) or monitor (see their arguments, results and errors). role is an exact name, or public for everybody. For the queue''s owner, who has all three.';
 
-CREATE FUNCTION pushy.queue_revoke(queue text, role text, privilege text)
+CREATE FUNCTION pushy.queue_revoke(queue text, role text, privilege text DEFAULT 'enqueue')
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_queue_revoke_v1';
 COMMENT ON FUNCTION pushy.queue_revoke(text, text, text) IS
   'Takes back what pushy.queue_grant gave; also from a role that is gone, by its name. For the queue''s owner.';
 
 CREATE FUNCTION pushy.has_queue_privilege(queue text, privilege text)
-RETURNS boolean LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_has_queue_privilege_v1';
+RETURNS boolean LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_has_queue_privilege_v1';
 COMMENT ON FUNCTION pushy.has_queue_privilege(text, text) IS
   'Whether the current user has privilege enqueue, work or monitor on a queue: as its owner, by a grant to a role whose rights it has, or to public.';
 
-CREATE FUNCTION pushy.has_queue_privilege(role text, queue text, privilege text)
-RETURNS boolean LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_has_queue_privilege_of_v1';
+CREATE FUNCTION pushy.has_queue_privilege(queue text, role text, privilege text)
+RETURNS boolean LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_has_queue_privilege_of_v1';
 COMMENT ON FUNCTION pushy.has_queue_privilege(text, text, text) IS
   'Whether a role, by its exact name, has privilege enqueue, work or monitor on a queue.';
 
-CREATE FUNCTION pushy.resume_after_restore(OUT name text, OUT resumed boolean, OUT reason text)
+CREATE FUNCTION pushy.resume_after_restore(OUT kind text, OUT name text, OUT resumed boolean, OUT reason text)
 RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_resume_after_restore_v1';
 COMMENT ON FUNCTION pushy.resume_after_restore() IS
-  'Lets queues, watches, channels and subscriptions go on that came here by a restore or a copy of the database and wait so that nothing is done twice. Those that are yours, or all of them for the owner of the extension; a subscription''s reader is told to resync, by a job where it feeds a queue. Roles are found by number in the same cluster and by name in another, handlers by name. name is that of a queue, "w on public.t" for a watch, "channel c" and "subscription s" for the others; reason says what is missing.';
+  'Lets queues, watches, channels and subscriptions go on that came here by a restore or a copy of the database and wait so that nothing is done twice. Those that are yours, or all of them for the owner of the extension; a subscription''s reader is told to resync, by a job where it feeds a queue. Roles are found by number in the same cluster and by name in another, handlers by name. kind is queue, watch (named "w on public.t"), channel or subscription; reason says what is missing.';

@@ -65,13 +65,17 @@ CREATE FUNCTION pushy_internal.worker_rows(
   OUT since timestamptz,
   OUT jobs_done bigint,
   OUT queue text,
-  OUT job bigint,
+  OUT job_id bigint,
   OUT progress double precision,
   OUT progress_message text)
 RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 4 AS 'MODULE_PATHNAME', 'pushy_worker_rows_v1';
 COMMENT ON FUNCTION pushy_internal.worker_rows() IS
   'Processes of Pushy that the caller may see, from shared memory; behind pushy.workers.';
 
+
+CREATE FUNCTION pushy_internal.queue_owned(queue text) RETURNS boolean
+LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_queue_owned_v1';
+COMMENT ON FUNCTION pushy_internal.queue_owned(text) IS 'Whether the current user has the rights of the queue''s owner; behind the view pushy.queue_grants.';
 
 CREATE VIEW pushy.queues WITH (security_barrier) AS
 SELECT q.queue,
@@ -209,9 +213,9 @@ COMMENT ON COLUMN pushy.jobs.expires_at IS 'When a finished job may be removed.'
 
 
 CREATE FUNCTION pushy.job_trace(
-  id bigint,
+  job_id bigint,
   OUT tree text,
-  OUT job bigint,
+  OUT id bigint,
   OUT caused_by bigint,
   OUT depth int,
   OUT queue text,
@@ -221,7 +225,7 @@ CREATE FUNCTION pushy.job_trace(
   OUT finished_at timestamptz,
   OUT args jsonb,
   OUT last_error text)
-RETURNS SETOF record LANGUAGE c STABLE PARALLEL UNSAFE ROWS 10 AS 'MODULE_PATHNAME', 'pushy_job_trace_v1';
+RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 10 AS 'MODULE_PATHNAME', 'pushy_job_trace_v1';
 COMMENT ON FUNCTION pushy.job_trace(bigint) IS
   'The tree of causes that a job belongs to, as far as the caller may monitor its queues. It goes from the first job that is still kept down to the last that was caused, directly or by a watch of what a handler wrote.';
 
@@ -254,8 +258,33 @@ COMMENT ON COLUMN pushy.failures.hint IS 'The hint of the error.';
 COMMENT ON COLUMN pushy.failures.context IS 'Where it was raised, as the handler''s language tells.';
 
 
+CREATE VIEW pushy.queue_grants WITH (security_barrier) AS
+SELECT q.queue,
+       CASE WHEN a.grantee OPERATOR(pg_catalog.=) 0::pg_catalog.oid THEN 'public'
+            WHEN h.is_home THEN (SELECT r.rolname FROM pg_catalog.pg_roles r WHERE r.oid OPERATOR(pg_catalog.=) a.grantee)
+            ELSE a.grantee_name END::pg_catalog.name AS grantee,
+       a.privilege,
+       CASE WHEN h.is_home THEN (SELECT r.rolname FROM pg_catalog.pg_roles r WHERE r.oid OPERATOR(pg_catalog.=) q.owner)
+            ELSE q.owner_name END AS owner
+  FROM pushy_internal.queue_acl a
+  JOIN pushy_internal.queue q ON q.queue_id OPERATOR(pg_catalog.=) a.queue_id
+ CROSS JOIN LATERAL (
+   SELECT pushy_internal.watch_is_home(q.home_system, q.home_database,
+                              (SELECT e.oid FROM pg_catalog.pg_extension e WHERE e.extname OPERATOR(pg_catalog.=) 'pushy'),
+                              'pushy_internal.queue'::pg_catalog.regclass::pg_catalog.oid) AS is_home) h
+ WHERE pushy_internal.queue_owned(q.queue)
+    OR a.grantee OPERATOR(pg_catalog.=) 0::pg_catalog.oid
+    OR (h.is_home AND pg_catalog.pg_has_role(a.grantee, 'USAGE'));
+COMMENT ON VIEW pushy.queue_grants IS
+  'Who may do what with a queue beside its owner: grants on queues that you own, and those to you and to all.';
+COMMENT ON COLUMN pushy.queue_grants.queue IS 'The queue.';
+COMMENT ON COLUMN pushy.queue_grants.grantee IS 'The role; public: all; NULL: that role is gone (pushy.queue_revoke takes the name it had).';
+COMMENT ON COLUMN pushy.queue_grants.privilege IS 'enqueue, work or monitor.';
+COMMENT ON COLUMN pushy.queue_grants.owner IS 'The queue''s owner, who granted it; NULL: that role is gone.';
+
+
 CREATE VIEW pushy.workers WITH (security_barrier) AS
-SELECT w.kind, w.pid, w.database, w.role, w.state, w.since, w.jobs_done, w.queue, w.job, w.progress, w.progress_message
+SELECT w.kind, w.pid, w.database, w.role, w.state, w.since, w.jobs_done, w.queue, w.job_id, w.progress, w.progress_message
   FROM pushy_internal.worker_rows() w;
 COMMENT ON VIEW pushy.workers IS
   'Pushy''s processes in the whole server: executors of roles whose rights you have; all of them for pg_read_all_stats, which pg_monitor includes.';
@@ -267,7 +296,7 @@ COMMENT ON COLUMN pushy.workers.state IS 'What the process does. An executor is 
 COMMENT ON COLUMN pushy.workers.since IS 'When its job began, or else the executor itself.';
 COMMENT ON COLUMN pushy.workers.jobs_done IS 'Jobs an executor has run since it started.';
 COMMENT ON COLUMN pushy.workers.queue IS 'The queue of its job; NULL for other databases.';
-COMMENT ON COLUMN pushy.workers.job IS 'The id of the job it runs.';
+COMMENT ON COLUMN pushy.workers.job_id IS 'The id of the job it runs.';
 COMMENT ON COLUMN pushy.workers.progress IS 'From 0 to 1, as the handler last said with pushy.job_progress.';
 COMMENT ON COLUMN pushy.workers.progress_message IS 'What the handler said with it.';
 

@@ -23,7 +23,7 @@ CREATE TABLE pushy_internal.watch (
   payload       text        NOT NULL CHECK (payload OPERATOR(pg_catalog.=) ANY (ARRAY['none', 'key', 'row', 'diff', 'expression'])),
   payload_expr  text,
   level         text        NOT NULL CHECK (level OPERATOR(pg_catalog.=) ANY (ARRAY['row', 'statement'])),
-  delivery      text        NOT NULL CHECK (delivery OPERATOR(pg_catalog.=) ANY (ARRAY['notify', 'relay'])),
+  delivery      text        CHECK (delivery OPERATOR(pg_catalog.=) ANY (ARRAY['notify', 'relay'])),
   -- By number and owner too: another queue may have the name one day.
   queue         text,
   queue_id      int,
@@ -93,7 +93,7 @@ CREATE FUNCTION pushy.watch(
   name text DEFAULT NULL)
 RETURNS text LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_watch_v1';
 COMMENT ON FUNCTION pushy.watch(regclass, text, text[], name[], text, text, text, text, text, text, text, boolean, text) IS
-  'Tells of a table''s changes, and answers the channel as LISTEN wants it; run it with every deploy. channel is an identifier as after LISTEN (default: the table''s name). events: insert, update, delete, truncate. columns: an update counts when one of them IS DISTINCT from before. condition, payload_expr and args_expr are SQL over NEW and OLD. payload: none, key, row (before and after) or diff (what differs), as JSON. level: a notice per row, or per statement with count and keys. queue: a job per notice, jobs only when no channel is named; args_expr makes its arguments. delivery: relay (the event log; where nothing is said and a relay can come here) or notify (NOTIFY in the writer''s transaction); merge. name: without one, the channel''s, or the queue''s where there is no channel (another channel makes a second watch); a watch of the name is replaced and keeps its pause. Needs TRIGGER on the table and enqueue on the queue. What a notice shows every role of the database may hear.';
+  'Tells of a table''s changes, and answers the channel as LISTEN wants it; run it with every deploy. channel is an identifier as after LISTEN (default: the table''s name). events: insert, update, delete, truncate. columns: an update counts when one of them IS DISTINCT from before. condition, payload_expr and args_expr are SQL over NEW and OLD. payload: none, key, row (before and after) or diff (what differs), as JSON. level: a notice per row, or per statement with count and keys. queue: a job per notice, jobs only when no channel is named; args_expr makes its arguments. delivery: relay (the event log), notify (NOTIFY in the writer''s transaction); merge. name: without one, the channel''s, or the queue''s where there is no channel (another channel makes a second watch); a watch of the name is replaced and keeps its pause. Needs TRIGGER on the table and enqueue on the queue. What a notice shows every role of the database may hear.';
 
 CREATE FUNCTION pushy.unwatch(relation regclass, name text DEFAULT NULL)
 RETURNS int LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_unwatch_v1';
@@ -111,7 +111,7 @@ COMMENT ON FUNCTION pushy.watch_resume(regclass, text) IS
   'Tells of the table''s changes again: one watch by name, or all. For the watch''s maker and the table''s owner.';
 
 CREATE FUNCTION pushy.notice(id bigint)
-RETURNS text LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_notice_v1';
+RETURNS text LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_notice_v1';
 COMMENT ON FUNCTION pushy.notice(bigint) IS
   'The whole payload of a notice that was too long for NOTIFY and came as a reference ("notice": id). It is kept for pushy.notice_keep. For roles that may read the channel; the number cannot be guessed.';
 
@@ -137,7 +137,7 @@ RETURNS oid LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_watch
 COMMENT ON FUNCTION pushy_internal.watch_elsewhere(int) IS
   'Internal: the table of a watch that came by a restore, behind the view pushy.watches.';
 
-CREATE FUNCTION pushy_internal.relay_obstacle(OUT reason text, OUT fix text)
+CREATE FUNCTION pushy_internal.relay_obstacle(OUT reason text, OUT fix text, OUT can_come boolean)
 RETURNS record LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_relay_obstacle_v1';
 COMMENT ON FUNCTION pushy_internal.relay_obstacle() IS
   'Internal: why no relay tells what is logged in this database, behind the views pushy.watches and pushy.subscriptions. NULL: one does, or would.';
@@ -163,7 +163,7 @@ SELECT u.relation, u.name, u.channel, u.channel_name, u.events, u.columns, u.con
          CASE WHEN c.notices IS NOT NULL THEN w.payload END AS payload,
          CASE WHEN c.notices IS NOT NULL THEN w.payload_expr END AS payload_expr,
          CASE WHEN c.notices IS NOT NULL THEN w.level END AS level,
-         CASE WHEN c.notices IS NOT NULL THEN w.delivery END AS delivery,
+         CASE WHEN c.notices IS NOT NULL AND w.channel IS NOT NULL THEN COALESCE(w.delivery, 'relay') END AS delivery,
          CASE WHEN c.notices IS NOT NULL THEN w.queue END AS queue,
          CASE WHEN c.notices IS NOT NULL THEN w.args_expr END AS args_expr,
          w.merge,
@@ -188,7 +188,7 @@ SELECT u.relation, u.name, u.channel, u.channel_name, u.events, u.columns, u.con
              CASE WHEN w.payload_expr IS NOT NULL THEN pg_catalog.format('payload_expr => %L', w.payload_expr)
                   ELSE pg_catalog.format('payload => %L', w.payload) END,
              pg_catalog.format('level => %L', w.level),
-             CASE WHEN w.channel IS NOT NULL THEN pg_catalog.format('delivery => %L', w.delivery) END,
+             CASE WHEN w.channel IS NOT NULL AND w.delivery IS NOT NULL THEN pg_catalog.format('delivery => %L', w.delivery) END,
              CASE WHEN w.queue IS NOT NULL THEN pg_catalog.format('queue => %L', w.queue) END,
              CASE WHEN w.args_expr IS NOT NULL THEN pg_catalog.format('args_expr => %L', w.args_expr) END,
              CASE WHEN w.merge THEN 'merge => true' END,
@@ -246,7 +246,8 @@ SELECT u.relation, u.name, u.channel, u.channel_name, u.events, u.columns, u.con
                  WHEN c.fix IS NOT NULL THEN 'broken'
                  WHEN t.disabled THEN 'disabled'
                  WHEN t.enable IS NOT NULL THEN 'replica'
-                 WHEN w.channel IS NOT NULL AND w.delivery OPERATOR(pg_catalog.=) 'relay' AND o.reason IS NOT NULL THEN 'no_relay'
+                 WHEN w.channel IS NOT NULL AND (w.delivery OPERATOR(pg_catalog.=) 'relay' OR w.delivery IS NULL AND o.can_come)
+                      AND o.reason IS NOT NULL THEN 'no_relay'
                  ELSE 'active' END AS state) s
    WHERE c.notices IS NOT NULL
   UNION ALL
@@ -267,7 +268,7 @@ COMMENT ON COLUMN pushy.watches.condition IS 'SQL over NEW and OLD, as it was wr
 COMMENT ON COLUMN pushy.watches.payload IS 'What a notice says: none, key, row, diff, or expression.';
 COMMENT ON COLUMN pushy.watches.payload_expr IS 'The payload as SQL over NEW and OLD, as it was written or, since a column was renamed, as the server writes it.';
 COMMENT ON COLUMN pushy.watches.level IS 'A notice per row, or per statement.';
-COMMENT ON COLUMN pushy.watches.delivery IS 'How notices go: notify, or relay.';
+COMMENT ON COLUMN pushy.watches.delivery IS 'How notices go: notify, or relay. A watch that says neither goes by relay, and by NOTIFY as long as no relay can come here.';
 COMMENT ON COLUMN pushy.watches.queue IS 'A job per notice goes here; NULL: notices only.';
 COMMENT ON COLUMN pushy.watches.args_expr IS 'The arguments of jobs as SQL over NEW and OLD, as it was written or, since a column was renamed, as the server writes it; NULL: the payload.';
 COMMENT ON COLUMN pushy.watches.merge IS 'Whether equal notices of several transactions may be told once.';

@@ -4,6 +4,7 @@
 use std::sync::atomic::Ordering;
 
 use crate::errors::{quote_literal, Result};
+use crate::notice::usual;
 use crate::pg::{clock, database, guc};
 use crate::shared::Shared;
 use crate::{row, settings, shared, sql_function};
@@ -132,5 +133,5 @@ pub fn of_relay() -> Option<Finding> {
 sql_function!(pushy_relay_obstacle_v1, |call| {
     let found = of_relay();
     let (reason, fix) = found.map(|found| (found.reason, found.fix)).unzip();
-    Result::Ok(call.answer_row(row![reason, fix.flatten()]))
+    Result::Ok(call.answer_row(row![reason, fix.flatten(), usual::a_relay_can_come()]))
 });

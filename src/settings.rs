@@ -217,10 +217,10 @@ pub fn runs_in(database: &str) -> bool {
     let Some(list) = DATABASES.get() else {
         return false;
     };
-    list.to_string_lossy()
-        .split(',')
-        .map(str::trim)
-        .any(|name| name == "*" || name == database)
+    list.to_bytes()
+        .split(|byte| *byte == b',')
+        .map(<[u8]>::trim_ascii)
+        .any(|name| name == b"*" || name == database.as_bytes())
 }
 
 /// The setting as written, for messages.

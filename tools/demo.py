@@ -90,7 +90,7 @@ class Demo:
         tell(f"pgbench writes for {SECONDS} seconds, {WRITERS} clients, while the jobs run; a client LISTENs to large amounts")
         self.write()
         began = time.monotonic()
-        self.shop.sql("CALL pushy.jobs_wait('branch_kpi', '1 minute')")
+        assert self.shop.value("CALL pushy.jobs_wait('branch_kpi', '1 minute')"), "the roll-up is late"
         print(f"   The roll-up was up to date {1000 * (time.monotonic() - began):.0f} ms after the last write.")
 
         tell("The roll-up, and the truth beside it")

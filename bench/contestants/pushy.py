@@ -67,7 +67,8 @@ class Pushy(Contestant):
         queue = self.queue(handler)
         began = time.perf_counter()
         self.db.sql("SELECT pushy.queue_resume(%s)", queue)
-        self.db.sql("CALL pushy.jobs_wait(%s, '10 minutes')", queue)
+        is_empty = self.db.value("CALL pushy.jobs_wait(%s, '10 minutes')", queue)
         took = time.perf_counter() - began
+        check(is_empty, "jobs are left")
         check(self.db.value("SELECT count(*) = 0 FROM pushy.failures WHERE queue = %s", queue), "jobs failed")
         return took

@@ -47,7 +47,7 @@ def measure(servers, sizes) -> dict:
 def pushy(cluster, db, rate: int, jobs: int) -> list[float]:
     before = db.value("SELECT coalesce(max(id), 0) FROM pushy.jobs")
     commits = load(cluster, db.name, rate, jobs, PUSHY_SQL)
-    db.sql("CALL pushy.jobs_wait('latency', '2 minutes')")
+    assert db.value("CALL pushy.jobs_wait('latency', '2 minutes')")
     starts = db.rows("SELECT (args->>'n')::int, result::float8 * 1e6 FROM pushy.jobs WHERE id > %s AND state = 'completed'", before)
     return delays(commits, starts, jobs)
 

@@ -50,7 +50,7 @@ def measure(servers, sizes) -> dict:
 def latencies(cluster, db, rate: int, jobs: int) -> list[float]:
     before = db.value("SELECT coalesce(max(id), 0) FROM pushy.jobs")
     commits = load(cluster, db.name, rate, jobs, SQL)
-    db.sql("CALL pushy.jobs_wait('waits', '2 minutes')")
+    assert db.value("CALL pushy.jobs_wait('waits', '2 minutes')")
     starts = db.rows("SELECT (args->>'n')::int, result::float8 * 1e6 FROM pushy.jobs"
                      " WHERE id > %s AND queue = 'waits' AND state = 'completed'", before)
     return delays(commits, starts, jobs)
@@ -62,7 +62,7 @@ def drain(db, jobs: int) -> float:
     db.sql("SELECT count(*) FROM pushy.enqueue_many('noop', array_fill('{}'::jsonb, ARRAY[%s]))", jobs)
     began = time.monotonic()
     db.sql("SELECT pushy.queue_resume('noop')")
-    db.sql("CALL pushy.jobs_wait('noop', '5 minutes')")
+    assert db.value("CALL pushy.jobs_wait('noop', '5 minutes')")
     return jobs / (time.monotonic() - began)
 
 

@@ -120,9 +120,10 @@ class Database:
     def jobs_wait(self, queue: str, deadline: float = DEADLINE) -> None:
         """Waits until nothing of the queue is left to run."""
         try:
-            self.sql("CALL pushy.jobs_wait(%s, make_interval(secs => %s))", queue, deadline * PATIENCE)
+            is_empty = self.value("CALL pushy.jobs_wait(%s, make_interval(secs => %s))", queue, deadline * PATIENCE)
         except psycopg.Error as error:
             raise AssertionError(f"queue {queue}: {error}\n{self.why(queue)}") from error
+        assert is_empty, f"queue {queue} has jobs left after {deadline * PATIENCE:g} s\n{self.why(queue)}"
 
     def listen(self, *channels: str) -> "Listener":
         """A session that listens from now on; names as one would write them after LISTEN."""

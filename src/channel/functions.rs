@@ -9,6 +9,7 @@ use crate::errors::{Error, Result, SqlState};
 use crate::job::current;
 use crate::notice::buffer::{self, Delivery, Item};
 use crate::notice::repeats::Repeat;
+use crate::notice::usual;
 use crate::pg::per_process::PerProcess;
 use crate::pg::{ereport, function::Answer, notify, transaction};
 use crate::{row, shared, sql_function};
@@ -37,9 +38,11 @@ sql_function!(pushy_notify_v1, |call| {
             notify::PAYLOAD_LIMIT,
         ));
     }
-    match call.opt_text(2)?.as_deref() {
-        None | Some("notify") => notify::send(channel.as_bytes(), &payload),
-        Some("relay") => {
+    let delivery = call.opt_text(2)?;
+    let delivery = delivery.as_deref().unwrap_or_else(|| usual_delivery());
+    match delivery {
+        "notify" => notify::send(channel.as_bytes(), &payload),
+        "relay" => {
             transaction::require_primary(c"pushy.notify()");
             if shared::get().is_none() {
                 warn_of_silence();
@@ -54,7 +57,7 @@ sql_function!(pushy_notify_v1, |call| {
                 repeat: Repeat::Follows,
             })?;
         }
-        Some(other) => {
+        other => {
             return Err(Error::out_of_range(
                 "delivery",
                 format!("\"{other}\""),
@@ -64,6 +67,14 @@ sql_function!(pushy_notify_v1, |call| {
     }
     Ok(())
 });
+
+fn usual_delivery() -> &'static str {
+    if usual::a_relay_can_come() {
+        "relay"
+    } else {
+        "notify"
+    }
+}
 
 static WARNED: PerProcess<Cell<bool>> = PerProcess::new(Cell::new(false));
 

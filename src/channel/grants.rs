@@ -267,7 +267,7 @@ fn move_in_those(wanted: impl Fn(&Owned) -> bool) -> Result<Vec<(String, Option<
         if !wanted(&owned) {
             continue;
         }
-        let name = format!("channel {}", Channel::shown_ident(&owned.channel));
+        let name = Channel::shown_ident(&owned.channel);
         let moved = identity::as_owner(|| Ok(owned.move_in()))?;
         answered.push((name, moved.err().map(|error| error.message)));
     }

@@ -135,5 +135,5 @@ fn is_being_claimed() -> bool {
 
 sql_function!(pushy_job_cancel_v1, |call| {
     transaction::require_writable(c"pushy.job_cancel()");
-    cancel(call.i64("id", 0)?)
+    cancel(call.i64("job_id", 0)?)
 });

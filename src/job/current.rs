@@ -3,6 +3,8 @@
 use std::cell::{Cell, RefCell};
 
 use super::claimed::Claimed;
+use super::moves::failure;
+
 use crate::errors::Result;
 use crate::pg::function::Answer;
 use crate::pg::identity;
@@ -80,7 +82,12 @@ sql_function!(pushy_current_job_v1, |_call| {
         let Some(current) = current else {
             return Ok(Answer::Null);
         };
-        super::claimed::composite(current, None)
+        let last_error = if current.job.attempt > 0 {
+            identity::as_owner(|| failure::last_message(current.job.id))?
+        } else {
+            None
+        };
+        super::claimed::composite(current, last_error.as_deref())
     })
 });
 

@@ -4,7 +4,7 @@ use super::moves::enqueue::Request;
 use crate::errors::{Error, Result, SqlState};
 use crate::pg::function::{Answer, Call};
 use crate::pg::value::Timestamp;
-use crate::pg::{array, clock, identity, transaction, Datum};
+use crate::pg::{array, clock, identity, jsonb, transaction, Datum};
 use crate::queue::cache;
 use crate::queue::privilege::{self, Privilege};
 use crate::{settings, sql_function};
@@ -106,7 +106,7 @@ const MAX_UNIQUE_KEY: usize = 1024;
 fn enqueue(call: Call) -> Result<i64> {
     transaction::require_writable(c"pushy.enqueue()");
     let queue = call.text("queue", 0)?;
-    let args = call.datum(1).ok_or_else(|| Error::null_argument("args"))?;
+    let args = call.datum(1).unwrap_or_else(|| jsonb::from_json(b"{}"));
     let unique_key = read_unique_key(call, 7)?;
     let request = read_request(call, &queue)?;
     identity::as_owner(|| match &unique_key {

@@ -84,5 +84,5 @@ fn key_waits(queue: &Definition, id: i64) -> Error {
 
 sql_function!(pushy_job_retry_v1, |call| {
     transaction::require_writable(c"pushy.job_retry()");
-    retry(call.i64("id", 0)?)
+    retry(call.i64("job_id", 0)?)
 });

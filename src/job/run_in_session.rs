@@ -28,10 +28,10 @@ use crate::{sql_function, watch};
 sql_function!(pushy_queue_run_v1, |call| {
     let name = call.text("queue", 0)?;
     let most = call.opt_i32(1);
-    run(&name, most)
+    run(&name, most, call.opt_timestamp(2))
 });
 
-fn run(name: &str, most: Option<i32>) -> Result<i64> {
+fn run(name: &str, most: Option<i32>, until: Option<Timestamp>) -> Result<i64> {
     if let Some(most) = most.filter(|most| *most < 0) {
         return Err(Error::out_of_range("max_jobs", most, "0 or more"));
     }
@@ -52,6 +52,7 @@ fn run(name: &str, most: Option<i32>) -> Result<i64> {
     let bench = Bench {
         queue,
         slot,
+        until,
         kept: memory::kept(),
         memory: memory::of_job(),
         before: Leftovers::look()?,
@@ -178,6 +179,8 @@ mod memory {
 struct Bench<'a> {
     queue: &'a Definition,
     slot: Option<usize>,
+    /// The time that it is taken to be; None: now.
+    until: Option<Timestamp>,
     kept: &'static Context,
     memory: &'static Context,
     /// What is the session's own.
@@ -246,7 +249,8 @@ impl Bench<'_> {
         if let Some(place) = shared::get().and_then(|all| all.find_database(database::current())) {
             promise::recall(place);
         }
-        while promote::promote_of(queue, ROWS)? {}
+        let until = self.until.unwrap_or_else(clock::now);
+        while promote::promote_of(queue, until, ROWS)? {}
         for priority in 0..PRIORITIES {
             let mut from = 0;
             loop {

@@ -35,7 +35,7 @@ const COLUMNS: i32 = 11;
 
 // As the caller: the view shows what that role may see.
 sql_function!(pushy_job_trace_v1, |call| {
-    let id = call.i64("id", 0)?;
+    let id = call.i64("job_id", 0)?;
     call.answer_rows(|rows| {
         spi::connect(|spi| {
             let found = spi.look(&TRACE, params![id]);

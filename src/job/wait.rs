@@ -14,10 +14,13 @@ use crate::pg::{database, identity, transaction};
 use crate::queue::privilege::{self, Privilege};
 use crate::queue::{cache, definition, explain};
 use crate::shared;
-use crate::{params, sql_function};
+use crate::{params, row, sql_function};
 
 /// The longest that a function may wait: its statement pins a snapshot.
 const MOST: Duration = Duration::from_secs(60);
+/// How long job_wait and jobs_wait wait where nothing is said; as sql/jobs.sql has it.
+const USUAL: Duration = Duration::from_secs(30);
+const USUAL_OF_ALL: Duration = Duration::from_secs(3_600);
 
 // Rows written by this transaction itself are seen with their xmin, to refuse waiting for them. Two plans, because
 // that of the second opens each table of the history, and a session that waits looks often.
@@ -81,13 +84,12 @@ fn look(id: i64) -> Result<Option<Seen>> {
 }
 
 fn job_wait(call: Call) -> Result<Answer> {
-    let id = call.i64("id", 0)?;
-    let timeout_us = call.interval_us("timeout", 1)?;
-    let timeout = Duration::from_micros(timeout_us.max(0) as u64);
-    if timeout_us < 0 || timeout > MOST {
+    let id = call.i64("job_id", 0)?;
+    let timeout = call.timeout("timeout", 1, USUAL)?;
+    if timeout > MOST {
         return Err(Error::out_of_range(
             "timeout",
-            format!("{} s", timeout_us as f64 / 1e6),
+            call.shown_interval(1),
             "0 to 1 minute, because a function that waits holds its snapshot; for longer waits CALL pushy.jobs_wait(queue, timeout)",
         ));
     }
@@ -194,9 +196,10 @@ fn tell_of_obstacles(name: &str) -> Result<()> {
     Ok(())
 }
 
-fn jobs_wait(call: Call) -> Result<()> {
+/// Whether nothing is left.
+fn jobs_wait(call: Call) -> Result<Answer> {
     let name = call.text("queue", 0)?;
-    let timeout = call.timeout("timeout", 1)?;
+    let timeout = call.timeout("timeout", 1, USUAL_OF_ALL)?;
     transaction::require_nonatomic(call.is_nonatomic_call(), "pushy.jobs_wait")?;
     let known = cache::get(&name)?;
     let queue = &known.definition;
@@ -216,7 +219,7 @@ fn jobs_wait(call: Call) -> Result<()> {
         transaction::commit_in_procedure()?;
         if !unfinished::is_any(queue, known.slot)? {
             transaction::flush_commits();
-            return Ok(());
+            return Ok(call.answer_row(row![true]));
         }
         if !std::mem::replace(&mut told, true) {
             tell_of_obstacles(&name)?;
@@ -224,17 +227,7 @@ fn jobs_wait(call: Call) -> Result<()> {
         transaction::commit_in_procedure()?;
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Err(Error::new(
-                SqlState::QUERY_CANCELED,
-                format!(
-                    "queue \"{name}\" still has unfinished jobs after {} s",
-                    timeout.as_micros() as f64 / 1e6
-                ),
-            )
-            .hint(format!(
-                "SELECT * FROM pushy.queue_explain({}) tells why they do not run.",
-                crate::errors::quote_literal(&name)
-            )));
+            return Ok(call.answer_row(row![false]));
         }
         if cache::is_placeless(queue) {
             return Err(cache::no_place(&name));

@@ -6,3 +6,4 @@ mod flush;
 pub mod listening;
 pub mod oversize;
 pub mod repeats;
+pub mod usual;

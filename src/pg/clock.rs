@@ -1,12 +1,11 @@
 //! The server's clock: microseconds since 2000-01-01 UTC.
 
-use pgrx::pg_sys;
-
 use super::value::Timestamp;
 
 // Declared without the guard of the bindings, which costs more than the call: they raise nothing.
 extern "C-unwind" {
     fn GetCurrentTimestamp() -> i64;
+    fn GetCurrentStatementStartTimestamp() -> i64;
     fn SetCurrentStatementStartTimestamp();
 }
 
@@ -30,7 +29,7 @@ pub fn processor_time_us() -> i64 {
 /// When the client's statement began, as statement_timestamp() has it.
 pub fn statement_start() -> Timestamp {
     // SAFETY: reads a variable of this process.
-    Timestamp(unsafe { pg_sys::GetCurrentStatementStartTimestamp() })
+    Timestamp(unsafe { GetCurrentStatementStartTimestamp() })
 }
 
 /// Starts a statement now: statement_timestamp() answers this time from here on.

@@ -142,13 +142,11 @@ impl Call {
         Ok(Some(Timestamp(sum.value() as i64)))
     }
 
-    pub fn interval_us(self, name: &str, index: usize) -> Result<i64> {
-        Self::required(name, self.opt_interval_us(name, index)?)
-    }
-
-    /// How long a procedure waits at most.
-    pub fn timeout(self, name: &str, index: usize) -> Result<Duration> {
-        let us = self.interval_us(name, index)?;
+    /// How long a call waits at most; `usual` where nothing is said.
+    pub fn timeout(self, name: &str, index: usize, usual: Duration) -> Result<Duration> {
+        let Some(us) = self.opt_interval_us(name, index)? else {
+            return Ok(usual);
+        };
         u64::try_from(us)
             .map(Duration::from_micros)
             .map_err(|_| Error::out_of_range(name, self.shown_interval(index), "0 or more"))

@@ -4,15 +4,15 @@ use super::control::{self, Event};
 use super::definition::{self, Definition};
 use super::options::{self, Options};
 use super::register::{hold_handler, require_fit, set_handler, set_role, trust_handler};
-use super::{publish, store};
+use super::{publish, share, store};
 use crate::errors::{quote_literal, Error, Result, SqlState};
-use crate::pg::{identity, transaction};
+use crate::pg::{identifier, identity, transaction, Oid};
 use crate::sql_function;
 
 sql_function!(pushy_queue_alter_v1, |call| {
     transaction::require_writable(c"pushy.queue_alter()");
     let queue = call.text("queue", 0)?;
-    alter(&queue, &Options::read(call)?)
+    alter(&queue, &Options::read_with_owner(call)?)
 });
 
 fn alter(name: &str, options: &Options) -> Result<()> {
@@ -33,7 +33,10 @@ fn alter(name: &str, options: &Options) -> Result<()> {
         set_handler(&mut queue, handler)?;
         hold_handler(&mut queue, &existing);
     }
-    if options.run_as.is_some() || options.handler.is_some() {
+    if let Some(owner) = options.owner {
+        set_owner(&mut queue, owner)?;
+    }
+    if options.run_as.is_some() || options.handler.is_some() || options.owner.is_some() {
         require_home(&queue)?;
         require_fit(&queue)?;
         trust_handler(&mut queue);
@@ -43,6 +46,38 @@ fn alter(name: &str, options: &Options) -> Result<()> {
         write(&queue)?;
         control::tell(Event::Alter, name)?;
     }
+    Ok(())
+}
+
+/// The queue is another role's from here on: of one that the caller may become, as with ALTER TABLE … OWNER TO.
+fn set_owner(queue: &mut Definition, owner: Oid) -> Result<()> {
+    require_home(queue)?;
+    let role = identity::role(owner).ok_or_else(|| {
+        Error::new(
+            SqlState::UNDEFINED_OBJECT,
+            format!("role with OID {} does not exist", owner.to_u32()),
+        )
+        .hint("Pass the name of a role as owner.")
+    })?;
+    if owner == queue.owner {
+        return Ok(());
+    }
+    if !identity::may_become(identity::current_user(), owner) {
+        let name = identifier::quoted(&role.name);
+        return Err(Error::new(
+            SqlState::INSUFFICIENT_PRIVILEGE,
+            format!(
+                "queue \"{}\" cannot be given to role {name}: you may not become that role",
+                queue.name
+            ),
+        )
+        .hint(format!(
+            "Become a member of it (GRANT {name} TO …), or ask a superuser."
+        )));
+    }
+    share::require(owner)?;
+    queue.owner = owner;
+    queue.owner_name = role.name;
     Ok(())
 }
 

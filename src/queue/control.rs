@@ -11,6 +11,7 @@ use super::definition::{self, Definition};
 use crate::errors::Result;
 use crate::notice::buffer::{self, Delivery, Item};
 use crate::notice::repeats::Repeat;
+use crate::notice::usual;
 use crate::pg::failure::Failure;
 use crate::pg::per_process::PerProcess;
 use crate::pg::spi::{self, Plan};
@@ -28,6 +29,8 @@ const CHANNEL: &[u8] = b"pushy_control";
 pub enum Event {
     Register,
     Alter,
+    /// Told with the name that the queue had before.
+    Rename,
     Pause,
     Resume,
     Drop,
@@ -48,6 +51,8 @@ struct Message<'a> {
     /// None: the job's queue was dropped, and with it went its name.
     queue: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    was: Option<&'a str>,
+    #[serde(rename = "job_id", skip_serializing_if = "Option::is_none")]
     job: Option<i64>,
     /// Events of this kind that were left out before this one.
     #[serde(skip_serializing_if = "is_zero")]
@@ -66,6 +71,7 @@ impl<'a> Message<'a> {
             v: 1,
             event,
             queue,
+            was: None,
             job,
             left_out: 0,
             by: identity::role_name(by),
@@ -86,6 +92,18 @@ pub fn tell(event: Event, queue: &str) -> Result<()> {
     }
     let by = identity::current_user();
     log(&Message::new(event, Some(queue), None, by))
+}
+
+/// Tells that a queue has another name, when this transaction commits.
+pub fn tell_renamed(was: &str, queue: &str) -> Result<()> {
+    if !is_heard() {
+        return Ok(());
+    }
+    let by = identity::current_user();
+    log(&Message {
+        was: Some(was),
+        ..Message::new(Event::Rename, Some(queue), None, by)
+    })
 }
 
 /// Tells what somebody did to a job, when this transaction commits.
@@ -118,10 +136,10 @@ fn is_heard() -> bool {
 }
 
 /// Tells through the event log, because a transaction that has said NOTIFY cannot be prepared, and because an executor's
-/// commit waits for no other and does not fail when the server's queue of notices is full. Without the preload no relay
-/// comes: NOTIFY tells then.
+/// commit waits for no other and does not fail when the server's queue of notices is full. Where no relay can come NOTIFY
+/// tells.
 fn log(message: &Message<'_>) -> Result<()> {
-    if shared::get().is_none() {
+    if !usual::a_relay_can_come() {
         notify::send(CHANNEL, &message.payload());
         return Ok(());
     }

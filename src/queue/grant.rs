@@ -11,20 +11,25 @@ use crate::pg::spi::{self, Plan};
 use crate::shared::pending;
 use crate::{params, sql_function};
 
+/// What is granted and revoked where no privilege is said; as sql/queues.sql has it.
+const USUAL: &str = "enqueue";
+
 sql_function!(pushy_queue_grant_v1, |call| {
     transaction::require_writable(c"pushy.queue_grant()");
     let queue = call.text("queue", 0)?;
     let role = call.text("role", 1)?;
-    let privilege = call.text("privilege", 2)?;
-    grant(&queue, &role, &privilege)
+    let privilege = call.opt_text(2)?;
+    let privilege = privilege.as_deref().unwrap_or(USUAL);
+    grant(&queue, &role, privilege)
 });
 
 sql_function!(pushy_queue_revoke_v1, |call| {
     transaction::require_writable(c"pushy.queue_revoke()");
     let queue = call.text("queue", 0)?;
     let role = call.text("role", 1)?;
-    let privilege = call.text("privilege", 2)?;
-    revoke(&queue, &role, &privilege)
+    let privilege = call.opt_text(2)?;
+    let privilege = privilege.as_deref().unwrap_or(USUAL);
+    revoke(&queue, &role, privilege)
 });
 
 sql_function!(pushy_has_queue_privilege_v1, |call| {
@@ -34,8 +39,8 @@ sql_function!(pushy_has_queue_privilege_v1, |call| {
 });
 
 sql_function!(pushy_has_queue_privilege_of_v1, |call| {
-    let role = call.text("role", 0)?;
-    let queue = call.text("queue", 1)?;
+    let queue = call.text("queue", 0)?;
+    let role = call.text("role", 1)?;
     let privilege = call.text("privilege", 2)?;
     let role = identity::find_role(&role).ok_or_else(|| no_such_role(&role))?;
     has(role, &queue, &privilege)

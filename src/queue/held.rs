@@ -4,7 +4,7 @@
 use std::rc::Rc;
 
 use super::cache::{self, Known};
-use super::definition::Definition;
+use super::definition::{self, Definition};
 use super::privilege::{self, Privilege};
 use crate::errors::{quote_literal, Error, Result, SqlState};
 use crate::pg::{identity, Oid};
@@ -35,9 +35,23 @@ impl HeldQueue {
         queue.queue_id == self.queue_id || identity::has_rights_of(queue.owner, self.owner)
     }
 
+    /// The queue of this number, whatever it is called by now; where none has it the one that has the name.
+    fn find(&self) -> Result<Rc<Known>> {
+        let named = cache::get(&self.name);
+        if let Ok(known) = &named {
+            if known.definition.queue_id == self.queue_id {
+                return named;
+            }
+        }
+        match identity::as_owner(|| definition::find_by_id(self.queue_id))? {
+            Some(renamed) => cache::get(&renamed.name),
+            None => named,
+        }
+    }
+
     /// The queue, for jobs that `role`, whose watch or subscription holds it, adds.
     pub fn open(&self, role: Oid) -> Result<Rc<Known>> {
-        let known = cache::get(&self.name)?;
+        let known = self.find()?;
         if !self.is(&known.definition) {
             return Err(Error::new(
                 SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,

@@ -16,6 +16,7 @@ pub mod pause;
 pub mod privilege;
 pub mod publish;
 pub mod register;
+mod rename;
 pub mod restore;
 mod row_holders;
 mod share;

@@ -24,6 +24,8 @@ pub struct Options {
     pub keep_completed_us: Option<i64>,
     pub keep_discarded_us: Option<i64>,
     pub batch: Option<bool>,
+    /// For queue_alter only.
+    pub owner: Option<Oid>,
 }
 
 const SECOND_US: i64 = 1_000_000;
@@ -83,6 +85,15 @@ impl Options {
             keep_completed_us: length(call, "keep_completed", 10)?,
             keep_discarded_us: length(call, "keep_discarded", 11)?,
             batch: call.opt_bool(12),
+            owner: None,
+        })
+    }
+
+    /// Those of queue_alter, which has one more.
+    pub fn read_with_owner(call: Call) -> Result<Self> {
+        Ok(Self {
+            owner: call.opt_oid(13),
+            ..Self::read(call)?
         })
     }
 

@@ -28,18 +28,23 @@ sql_function!(pushy_resume_after_restore_v1, |call| {
             let Some(queue) = found else { continue };
             let name = queue.name.clone();
             if let Some(obstacle) = move_in(queue)? {
-                rows.put(row![name, obstacle.is_none(), obstacle]);
+                rows.put(row!["queue", name, obstacle.is_none(), obstacle]);
             }
         }
         for (watch, obstacle) in watch::move_in_all(resumes_all)? {
-            rows.put(row![watch, obstacle.is_none(), obstacle]);
+            rows.put(row!["watch", watch, obstacle.is_none(), obstacle]);
         }
         for (channel, obstacle) in channel::move_in_all(resumes_all)? {
-            rows.put(row![channel, obstacle.is_none(), obstacle]);
+            rows.put(row!["channel", channel, obstacle.is_none(), obstacle]);
         }
         // Last, because they want their queues and channels.
         for (subscription, obstacle) in subscription::restore::move_in_all(resumes_all)? {
-            rows.put(row![subscription, obstacle.is_none(), obstacle]);
+            rows.put(row![
+                "subscription",
+                subscription,
+                obstacle.is_none(),
+                obstacle
+            ]);
         }
         look_at_everything();
         Ok(())

@@ -91,11 +91,11 @@ fn move_in(before: &Home) -> Result<()> {
         note(format!("watch {name}"), obstacle);
     }
     for (name, obstacle) in channel::move_in_from(before)? {
-        note(name, obstacle);
+        note(format!("channel {name}"), obstacle);
     }
     // Last, because they want their queues and channels.
     for (name, obstacle) in subscription::restore::move_in_from(before)? {
-        note(name, obstacle);
+        note(format!("subscription {name}"), obstacle);
     }
     restore::look_at_everything();
     if went_on > 0 || !obstacles.is_empty() {

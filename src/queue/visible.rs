@@ -59,3 +59,10 @@ sql_function!(pushy_queue_monitored_v1, |call| has_any(
     &call.text("queue", 0)?,
     &[Privilege::Monitor]
 ));
+
+sql_function!(pushy_queue_owned_v1, |call| {
+    let owner = known(&call.text("queue", 0)?, &Privilege::ALL)?;
+    Result::Ok(
+        owner.is_some_and(|known| privilege::is_owner(&known.definition, identity::current_user())),
+    )
+});

@@ -7,9 +7,8 @@ use crate::errors::{Error, Result, SqlState};
 use crate::pg::function::Call;
 use crate::pg::home::Home;
 use crate::pg::trigger::Op;
-use crate::pg::{array, database, expression, identifier, identity, text, Oid};
+use crate::pg::{array, expression, identifier, identity, text, Oid};
 use crate::queue::held::HeldQueue;
-use crate::{settings, shared};
 
 const CHANNEL: usize = 1;
 const EVENTS: usize = 2;
@@ -48,8 +47,7 @@ pub fn read(call: Call, table: &Table) -> Result<Definition> {
         payload: read_payload(call, payload_expr.is_some())?,
         payload_expr,
         level: word(call, "level", LEVEL, Level::parse, Level::WORDS)?.unwrap_or(Level::Row),
-        delivery: word(call, "delivery", DELIVERY, Way::parse, Way::WORDS)?
-            .unwrap_or_else(usual_delivery),
+        delivery: word(call, "delivery", DELIVERY, Way::parse, Way::WORDS)?,
         queue: None,
         args_expr: expression_argument(call, "args_expr", ARGS_EXPR)?,
         merge: call.opt_bool(MERGE).unwrap_or(false),
@@ -70,25 +68,6 @@ pub fn read(call: Call, table: &Table) -> Result<Definition> {
 /// Whether the caller has named the watch.
 pub fn says_name(call: Call) -> bool {
     call.datum(NAME).is_some()
-}
-
-/// Whether the caller has chosen how notices are delivered.
-pub fn says_delivery(call: Call) -> bool {
-    call.datum(DELIVERY).is_some()
-}
-
-/// By relay, which spares writers the server-wide lock of NOTIFY and listeners the notices of others: where one can come.
-fn usual_delivery() -> Way {
-    if a_relay_can_come() {
-        Way::Relay
-    } else {
-        Way::Notify
-    }
-}
-
-pub fn a_relay_can_come() -> bool {
-    shared::get().is_some()
-        && database::name(database::current()).is_some_and(|name| settings::runs_in(&name))
 }
 
 fn read_channel(call: Call, table: &Table, queue: Option<&str>) -> Result<Option<Channel>> {
@@ -263,7 +242,7 @@ fn check(wanted: &Definition, has_queue: bool) -> Result<()> {
             );
         }
     }
-    if wanted.merge && wanted.delivery == Way::Notify {
+    if wanted.merge && wanted.delivery == Some(Way::Notify) {
         return conflict(
             "merge => true does not go with delivery => 'notify'",
             "NOTIFY merges equal notices of one transaction only; delivery => 'relay' can merge those of several.",

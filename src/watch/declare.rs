@@ -9,6 +9,7 @@ use super::taken_away;
 use super::triggers::{self, Wording};
 use crate::channel::{hearing, Channel};
 use crate::errors::{quote_literal, Error, Result, SqlState};
+use crate::notice::usual;
 use crate::pg::function::Answer;
 use crate::pg::{catalog_trigger, ereport, identifier, identity, invalidation, transaction};
 use crate::queue::publish;
@@ -23,8 +24,8 @@ sql_function!(pushy_watch_v1, |call| {
     let channel = wanted.channel.clone();
     let (has_channel, delivery) = (channel.is_some(), wanted.delivery);
     let is_changed = declare(wanted, &table, arguments::says_name(call))?;
-    if is_changed && has_channel && !arguments::a_relay_can_come() {
-        tell_no_relay(&table, delivery, arguments::says_delivery(call));
+    if is_changed && has_channel && !usual::a_relay_can_come() {
+        tell_no_relay(&table, delivery);
     }
     let ident = match channel {
         None => Answer::Null,
@@ -254,12 +255,12 @@ fn warn(watch: &Definition, table: &Table) -> Result<()> {
 }
 
 /// Says that no relay can come here: a watch without `delivery` then uses NOTIFY, and one with `relay` waits for it.
-fn tell_no_relay(table: &Table, delivery: Way, is_said: bool) {
+fn tell_no_relay(table: &Table, delivery: Option<Way>) {
     let table = &table.qualified;
     let told = match delivery {
-        Way::Relay => format!("notices of table {table} wait in the event log: no relay comes here to tell them"),
-        Way::Notify if is_said => return,
-        Way::Notify => format!("notices of table {table} are told by NOTIFY, and not kept in the event log: no relay comes here"),
+        Some(Way::Relay) => format!("notices of table {table} wait in the event log: no relay comes here to tell them"),
+        Some(Way::Notify) => return,
+        None => format!("notices of table {table} are told by NOTIFY, and not kept in the event log: no relay can come here"),
     };
     let reasons = obstacle::of_workers();
     let hint = reasons

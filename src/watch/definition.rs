@@ -100,7 +100,8 @@ pub struct Definition {
     pub payload: Payload,
     pub payload_expr: Option<String>,
     pub level: Level,
-    pub delivery: Way,
+    /// None: as is usual here.
+    pub delivery: Option<Way>,
     pub queue: Option<HeldQueue>,
     pub args_expr: Option<String>,
     pub merge: bool,
@@ -196,7 +197,9 @@ fn read(row: Row<'_>) -> Result<Definition> {
         payload: Payload::parse(&row.text(11)?).expect(constrained),
         payload_expr: row.opt_text(12)?,
         level: Level::parse(&row.text(13)?).expect(constrained),
-        delivery: Way::parse(&row.text(14)?).expect(constrained),
+        delivery: row
+            .opt_text(14)?
+            .map(|word| Way::parse(&word).expect(constrained)),
         queue: row.opt_text(15)?.map(|name| HeldQueue {
             name,
             queue_id: row.i32(23),
@@ -439,7 +442,7 @@ impl Definition {
                 self.payload.as_str(),
                 self.payload_expr.as_deref(),
                 self.level.as_str(),
-                self.delivery.as_str(),
+                self.delivery.map(Way::as_str),
                 self.queue.as_ref().map(|queue| queue.name.as_str()),
                 self.args_expr.as_deref(),
                 self.merge,

@@ -6,13 +6,14 @@ use std::rc::Rc;
 
 use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
 
-use super::definition::{self, Definition, Payload, Stands};
+use super::definition::{self, Definition, Payload, Stands, Way};
 use super::orphans::{self, Claim};
 use super::payload::{Kind, Shape};
 use super::triggers::{self, Expression};
 use crate::errors::{Error, Result, SqlState};
 use crate::job::current::{self, Cause};
 use crate::job::moves::enqueue::Request;
+use crate::notice::usual;
 use crate::params;
 use crate::pg::expression::Evaluator;
 use crate::pg::json::room;
@@ -309,6 +310,17 @@ static PARENT: Plan = Plan::new(
 );
 
 impl Known {
+    /// How its notices go now.
+    pub fn way(&self) -> Way {
+        self.definition.delivery.unwrap_or_else(|| {
+            if usual::a_relay_can_come() {
+                Way::Relay
+            } else {
+                Way::Notify
+            }
+        })
+    }
+
     /// Whether it has made this trigger. One that a restore has brought, or somebody has made by hand with its
     /// number and token, would have the rights of the watch's owner on its queue.
     fn owns(&self, firing: Firing, claim: Claim<'_>) -> Result<bool> {

@@ -251,7 +251,7 @@ fn add_notice(watch: &Known, op: Op, change: Option<&Change<'_>>, payload: Vec<u
     buffer::add(Item::Notice {
         channel: Rc::clone(channel),
         payload,
-        delivery: match watch.definition.delivery {
+        delivery: match watch.way() {
             Way::Notify => Delivery::Notify,
             Way::Relay => Delivery::Relay {
                 merge: watch.definition.merge,
@@ -274,7 +274,7 @@ fn repeat(watch: &Known) -> Repeat {
 
 /// Bytes that a payload of the watch may have and be sent as it is: by NOTIFY a member may be added to JSON.
 pub fn longest(watch: &Known) -> usize {
-    match (watch.definition.delivery, repeat(watch)) {
+    match (watch.way(), repeat(watch)) {
         (Way::Notify, Repeat::Counts | Repeat::Follows) => {
             notify::PAYLOAD_LIMIT - repeats::MEMBER_BYTES
         }

@@ -82,13 +82,11 @@ pub fn promote(queues: &[Definition], after: Place, most: usize) -> Result<Optio
     }))
 }
 
-/// As `promote`, of one queue from its first job on, but waits for jobs that somebody holds; true when there may be more.
-pub fn promote_of(queue: &Definition, most: usize) -> Result<bool> {
+/// As `promote`, of one queue from its first job on and of what is due `until` then, but waits for jobs that somebody holds;
+/// true when there may be more.
+pub fn promote_of(queue: &Definition, until: Timestamp, most: usize) -> Result<bool> {
     let due: Vec<Due> = spi::connect(|spi| {
-        let due = spi.run(
-            &DUE_OF_QUEUE,
-            params![clock::now(), most as i64, queue.queue_id],
-        );
+        let due = spi.run(&DUE_OF_QUEUE, params![until, most as i64, queue.queue_id]);
         let read = |row: spi::Row<'_>| Due {
             id: row.i64(1),
             run_at: row.timestamp(2),

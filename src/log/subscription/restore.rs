@@ -41,7 +41,7 @@ pub fn move_in_all(all: bool) -> Result<Vec<(String, Option<String>)>> {
         let Some(known) = locked.filter(waits) else {
             continue;
         };
-        let name = format!("subscription {}", known.name);
+        let name = known.name.clone();
         let moved = identity::as_owner(|| Ok(move_in(&known, Cursor::NOWHERE)))?;
         answered.push((name, moved.err().map(|error| error.message)));
     }
@@ -57,7 +57,7 @@ pub fn move_in_from(before: &Home) -> Result<Vec<(String, Option<String>)>> {
         if known.home != *before {
             continue;
         }
-        let name = format!("subscription {}", known.name);
+        let name = known.name.clone();
         let moved = identity::as_owner(|| Ok(move_in(&known, known.cursor)))?;
         answered.push((name, moved.err().map(|error| error.message)));
     }

@@ -1,7 +1,7 @@
 //! subscription_wait: on the condition that the relay broadcasts with each tick.
 
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use pushy_core::log::cursor::Cursor;
 
@@ -12,11 +12,14 @@ use crate::pg::function::{Answer, Call};
 use crate::pg::{database, identity, transaction};
 use crate::{row, shared, sql_function};
 
+/// As sql/log.sql has it.
+const USUAL: Duration = Duration::from_secs(3_600);
+
 sql_function!(pushy_subscription_wait_v1, |call| subscription_wait(call));
 
 fn subscription_wait(call: Call) -> Result<Answer> {
     let name = call.text("name", 0)?;
-    let timeout = call.timeout("timeout", 1)?;
+    let timeout = call.timeout("timeout", 1, USUAL)?;
     transaction::require_nonatomic(call.is_nonatomic_call(), "pushy.subscription_wait")?;
     let place = shared::get()
         .and_then(|shared| shared.ensure_database(database::current()))

@@ -64,6 +64,7 @@ pub static KINDS: [DatabaseKind; 2] = [
 /// Each kind has a cell of its own.
 const _: () = {
     let mut at = 0;
+    // Bounded: by the kinds, when it is compiled.
     while at < KINDS.len() {
         assert!(KINDS[at].cell == at && at < SERVANTS);
         at += 1;
