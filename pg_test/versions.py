@@ -33,7 +33,7 @@ COMMENT ON FUNCTION pushy.lease_count() IS 'Leases.';
 REVOKE ALL ON FUNCTION pushy.lease_count() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION pushy.lease_count() TO PUBLIC;
 
-CREATE OR REPLACE FUNCTION pushy.job_cancel(id bigint)
+CREATE OR REPLACE FUNCTION pushy.job_cancel(job_id bigint)
 RETURNS boolean LANGUAGE c VOLATILE PARALLEL UNSAFE COST 2 AS 'MODULE_PATHNAME', 'pushy_job_cancel_v1';
 COMMENT ON FUNCTION pushy.job_cancel(bigint) IS 'Cancels a job.';
 
