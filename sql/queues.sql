@@ -36,7 +36,7 @@ CREATE FUNCTION pushy.queue_alter(
   owner regrole DEFAULT NULL)
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_queue_alter_v1';
 COMMENT ON FUNCTION pushy.queue_alter(text, text, regrole, int, int, int, text, interval, interval, interval, interval, interval, boolean, regrole) IS
-  'Changes what is said of a queue and leaves the rest as it is. Arguments are those of pushy.queue_register, where 0 is none and NULL leaves it: concurrency => 0 lifts the limit. owner is another role, which the caller may become, and which may become run_as. The next pushy.queue_register sets all of it anew. For the queue''s owner.';
+  'Changes what is said of a queue and leaves the rest as it is. Arguments are those of pushy.queue_register, where 0 is none and NULL leaves it (concurrency => 0 lifts the limit), and owner, another role, which the caller may become and which may become run_as. The next pushy.queue_register sets all of it anew, but for the owner. For the queue''s owner.';
 
 CREATE FUNCTION pushy.queue_rename(queue text, new_name text)
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_queue_rename_v1';
@@ -61,7 +61,7 @@ COMMENT ON FUNCTION pushy.queue_drop(text, boolean) IS
 CREATE FUNCTION pushy.queue_run(queue text, max_jobs int DEFAULT NULL, until timestamptz DEFAULT NULL)
 RETURNS bigint LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_queue_run_v1';
 COMMENT ON FUNCTION pushy.queue_run(text, int, timestamptz) IS
-  'Runs what is due of a queue in this session and this transaction, and answers how many: for tests, where nothing is committed. At most max_jobs run (0: none; NULL: all), paused or not; with until also those that are due by then, as if it were that time, retries that come due included. A job''s timeout is not watched, only the session''s statement_timeout. The transaction cannot be prepared. For the queue''s owner, in a session of the role that the queue runs as.';
+  'Runs what is due of a queue in this session and this transaction, and answers how many: for tests, where nothing is committed. At most max_jobs run (0: none; NULL: all), paused or not; with until also those that are due by then, as if it were that time, retries that come due included. A job''s timeout is not watched, only the session''s statement_timeout, and the transaction cannot be prepared. For the queue''s owner, in a session of the role that the queue runs as.';
 
 CREATE FUNCTION pushy.queue_explain(queue text, OUT reason text, OUT fix text)
 RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 2 AS 'MODULE_PATHNAME', 'pushy_queue_explain_v1';
