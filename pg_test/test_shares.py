@@ -109,7 +109,7 @@ def test_counters_of_watches_are_left_for_whoever_has_none(make_cluster):
         db.sql("""
             DO $$
             DECLARE
-                w pushy.watch; trigger oid;
+                w pushy_internal.watch; trigger oid;
             BEGIN
                 SELECT * INTO w FROM pushy_internal.watch;
                 FOR n IN 2 .. 1700 LOOP

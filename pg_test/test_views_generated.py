@@ -65,7 +65,7 @@ def everything(db, role):
             CREATE FUNCTION gone() RETURNS void LANGUAGE sql AS '';
             SELECT pushy.queue_register('q', 'nothing()'), pushy.queue_pause('q'), pushy.queue_register('limited', 'nothing()', concurrency => 1),
                    pushy.queue_register('answers', 'answers(jsonb)'), pushy.queue_register('fails', 'fails()', retry_delay => '1 h'),
-                   pushy.queue_register('discards', 'fails()', max_attempts => 1), pushy.queue_register('stops', 'stops()'), pushy.queue_register('gone', 'gone()')""")
+                   pushy.queue_register('discards', 'fails()', max_attempts => 1), pushy.queue_register('stops', 'stops()', timeout => '1 h'), pushy.queue_register('gone', 'gone()')""")
         session.execute(f"SELECT pushy.queue_grant(q, '{grantee}', p) FROM unnest('{{q,answers,fails,discards,stops}}'::text[]) q, unnest('{{enqueue,work,monitor}}'::text[]) p")
         assert watches(OfSession(session)) > 60
         session.execute("SELECT pushy.watch('t', name => 'fails', channel => 'c', payload_expr => '(1 / (NEW.v - NEW.v))::text'), "

@@ -111,7 +111,7 @@ def test_a_round_of_the_scheduler_that_fails_forgets_no_time(db):
     db.sql("ALTER TABLE pushy_internal.finished_job RENAME TO hidden")
     enqueue(db.main, "0.1 s")
     db.cluster.log.wait_for("the scheduler waits", since)
-    db.sql("ALTER TABLE pushy.hidden RENAME TO finished_job")
+    db.sql("ALTER TABLE pushy_internal.hidden RENAME TO finished_job")
     db.wait_until("SELECT count(*) FROM pushy_internal.live_job", 0)
 
 
