@@ -126,6 +126,10 @@ def test_suspects_that_do_not_end_hold_the_others_for_a_while_only(cluster, db):
     db.sql("SELECT pushy.enqueue('waits'), pushy.enqueue('waits')")
     stop_dead(cluster, *db.wait_until(running, lambda pids: pids is not None and len(pids) == 2))
     db.wait_until(running, lambda pids: pids is not None)
+    quick = db.value("SELECT pushy.enqueue('quick')")
+    # Until the first suspect's time alone is over.
+    db.wait_until("SELECT string_agg(reason, '; ') FROM pushy.queue_explain('quick')", lambda said: "runs alone; the others wait" in said, 20)
+    assert db.job_wait(quick, 60)["state"] == "completed"
     assert db.job_wait(db.value("SELECT pushy.enqueue('quick')"), 60)["state"] == "completed"
     db.wait_until(running, lambda pids: pids is not None and len(pids) == 2, 60)
     assert db.job_wait(db.value("SELECT pushy.enqueue('quick')"), 60)["state"] == "completed"

@@ -170,7 +170,7 @@ def test_a_file_that_cannot_be_written_leaves_the_old_ones(empty, new_build):
 ])
 def test_what_is_missing_is_said_in_one_line(house, empty, environment, said):
     script = a_copy_of_the_script(house)
-    for name in ("Cargo.toml", "Cargo.lock", "build.rs", "pushy.control"):
+    for name in ("Cargo.toml", "Cargo.lock", "pushy.control"):
         (house / name).touch()
     for name in ("sql", "src", "core/src"):
         (house / name).mkdir(parents=True)

@@ -180,6 +180,20 @@ def test_a_queue_that_waits_for_the_server_is_told_with_the_next_try(fine):
     fine.jobs_wait("q")
 
 
+def test_a_role_that_may_not_connect_is_told_by_a_restore_as_by_a_resume(db, role):
+    name = role()
+    db.sql(f"CREATE FUNCTION fine(args jsonb) RETURNS void LANGUAGE sql AS ''; SELECT pushy.queue_register('q', 'fine', run_as => '{name}');"
+           f"UPDATE pushy_internal.queue SET home_system = 1; REVOKE CONNECT ON DATABASE \"{db.name}\" FROM PUBLIC")
+    [(queue, resumed, obstacle)] = db.rows("SELECT * FROM pushy.resume_after_restore()")
+    assert (queue, resumed) == ("q", False) and name in obstacle
+    with pytest.raises(psycopg.Error, match=name):
+        db.sql("SELECT pushy.queue_resume('q')")
+    [(reason, fix), *_] = explained(db)
+    assert "is parked" in reason and "GRANT CONNECT" in fix and "queue_resume" in fix
+    db.sql(f"GRANT CONNECT ON DATABASE \"{db.name}\" TO {name}; SELECT pushy.queue_resume('q')")
+    assert db.job_wait(db.value("SELECT pushy.enqueue('q')"))["state"] == "completed"
+
+
 def test_jobs_of_a_prepared_transaction_are_told(make_cluster):
     db = make_cluster({"max_prepared_transactions": 2}).database()
     db.sql("CREATE FUNCTION fine(args jsonb) RETURNS void LANGUAGE sql AS 'SELECT'; SELECT pushy.queue_register('q', 'fine')")

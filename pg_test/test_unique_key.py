@@ -25,6 +25,22 @@ def test_a_second_enqueue_returns_the_job_that_is_already_there(paused):
     assert paused.rows("SELECT id, args FROM pushy.jobs") == [(first, 1)]
 
 
+def test_a_job_that_waits_for_its_database_is_not_taken_for_one_that_its_callers_keep_waiting(make_cluster):
+    """Else one more came beside it, as where callers one after another hold its row."""
+    db = make_cluster().database()
+    db.sql("CREATE FUNCTION work() RETURNS void LANGUAGE sql AS ''; SELECT pushy.queue_register('q', 'work()')")
+    db.job_wait(db.value("SELECT pushy.enqueue('q')"))
+    db.sql("ALTER SYSTEM SET pushy.enabled = off")
+    db.sql("SELECT pg_reload_conf()")
+    db.wait_until("SELECT count(*) FROM pushy.workers WHERE kind <> 'launcher'", 0)
+    first = db.value("SELECT pushy.enqueue('q', unique_key => 'k')")
+    db.wait_until("SELECT run_at < clock_timestamp() - interval '1.2 s' FROM pushy.jobs WHERE id = %s", True, params=(first,))
+    assert db.value("SELECT pushy.enqueue('q', unique_key => 'k')") == first
+    db.sql("ALTER SYSTEM RESET pushy.enabled")
+    db.sql("SELECT pg_reload_conf()")
+    assert db.job_wait(first)["state"] == "completed"
+
+
 def test_a_key_is_free_again_when_its_job_is_finished(paused):
     paused.sql("SELECT pushy.queue_resume('q')")
     first = paused.value("SELECT pushy.enqueue('q', unique_key => 'k')")

@@ -3,9 +3,12 @@
 
 use std::sync::atomic::Ordering;
 
+use pushy_core::gate::{Closed, Facts};
+
 use crate::errors::{quote_literal, Result};
 use crate::notice::usual;
 use crate::pg::{clock, database, guc};
+use crate::shared::database::Database;
 use crate::shared::Shared;
 use crate::{row, settings, shared, sql_function};
 
@@ -31,8 +34,6 @@ pub fn said(reason: impl Into<String>) -> Finding {
 /// What stops every worker of the server, or of the database.
 pub fn of_workers() -> Vec<Finding> {
     let mut findings = Vec::new();
-    let here = database::current();
-    let name = database::name(here).unwrap_or_default();
     if shared::get().is_none() {
         findings.push(blocked(
             "the library was not loaded when the server started, so there are no workers",
@@ -54,32 +55,48 @@ pub fn of_workers() -> Vec<Finding> {
             more_slots(),
         ));
     }
-    if !settings::enabled() {
-        findings.push(blocked(
+    findings.extend(facts().reasons(clock::now().0).filter_map(of_database));
+    findings
+}
+
+/// What is known of this database, and nothing of a queue; the settings as this session has read them.
+pub fn facts() -> Facts {
+    let name = database::name(database::current()).unwrap_or_default();
+    let place = shared::get().and_then(|shared| shared.find_database(database::current()));
+    Facts {
+        enabled: settings::enabled(),
+        served: settings::runs_in(&name),
+        quiesced: place.is_some_and(Database::is_quiesced),
+        ..Facts::OPEN
+    }
+}
+
+/// In words, what keeps workers out of this database; None for what is a queue's own.
+fn of_database(closed: Closed) -> Option<Finding> {
+    match closed {
+        Closed::Disabled => Some(blocked(
             "pushy.enabled is off",
             reloading("pushy.enabled = on"),
-        ));
-    }
-    if !settings::runs_in(&name) {
-        let all = [settings::databases(), name].join(",");
-        findings.push(blocked(
-            format!(
-                "jobs run in databases {} only (pushy.databases), not in this one",
-                quote_literal(&settings::databases())
-            ),
-            reloading(&format!(
-                "pushy.databases = {}",
-                quote_literal(all.trim_start_matches(','))
-            )),
-        ));
-    }
-    let slot = shared::get().and_then(|shared| shared.find_database(here));
-    if slot.is_some_and(|slot| slot.is_quiesced()) {
-        findings.push(said(
+        )),
+        Closed::NotServed => {
+            let name = database::name(database::current()).unwrap_or_default();
+            let all = [settings::databases(), name].join(",");
+            Some(blocked(
+                format!(
+                    "jobs run in databases {} only (pushy.databases), not in this one",
+                    quote_literal(&settings::databases())
+                ),
+                reloading(&format!(
+                    "pushy.databases = {}",
+                    quote_literal(all.trim_start_matches(','))
+                )),
+            ))
+        }
+        Closed::Quiesced => Some(said(
             "workers are kept out of the database while a transaction drops, renames or copies it, or drops or alters the extension",
-        ));
+        )),
+        _ => None,
     }
-    findings
 }
 
 /// Whether the launcher found no place for a worker when it last tried.

@@ -3,6 +3,7 @@
 use std::ffi::CString;
 
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
+use pushy_core::capacity::Limits;
 
 use crate::errors::{Error, Result};
 use crate::shared::executor::{MOST_AS_A_RULE, MOST_RESERVED};
@@ -228,6 +229,15 @@ pub fn databases() -> String {
     DATABASES
         .get()
         .map_or_else(String::new, |list| list.to_string_lossy().into_owned())
+}
+
+/// What bounds executors, for `pushy_core::capacity`.
+pub fn capacity() -> Limits {
+    Limits {
+        most: max_executors(),
+        reserve: reserved_executors(),
+        per_role: max_executors_per_role(),
+    }
 }
 
 pub fn max_executors() -> usize {

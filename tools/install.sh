@@ -37,7 +37,7 @@ fi
 # The tree was built for this server, after the last change of the sources.
 fresh() {
     [ "$(cat "$tree/built-for" 2>/dev/null)" = "$server" ] &&
-        [ -z "$(find Cargo.toml Cargo.lock build.rs ./*.ld pushy.control sql src core/Cargo.toml core/src -newer "$tree/built-for" -print -quit 2>/dev/null)" ]
+        [ -z "$(find Cargo.toml Cargo.lock pushy.control sql src core/Cargo.toml core/src -newer "$tree/built-for" -print -quit 2>/dev/null)" ]
 }
 
 build() {

@@ -154,6 +154,31 @@ pub fn room(
     }
 }
 
+/// What a commit counts of executors before it calls the launcher for a group of which none is idle.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Seen {
+    pub all: usize,
+    pub of_role: usize,
+    /// Of the group, but for those on their way out.
+    pub of_group: usize,
+    /// One of another group is idle.
+    pub idle_elsewhere: bool,
+    /// One of the same role is, in another database.
+    pub idle_of_role_elsewhere: bool,
+}
+
+/// Whether a look of the launcher's may find room for the group: whenever [`room`] has some, and seldom otherwise, because each
+/// call wakes a process. `has_looked`: it has looked lately, and comes back by itself when the idle one may leave.
+pub fn may_find_room(seen: &Seen, limits: &Limits, has_looked: bool) -> bool {
+    if seen.of_group == 0 {
+        return true;
+    }
+    if limits.per_role > 0 && seen.of_role >= limits.per_role {
+        return seen.idle_of_role_elsewhere && !has_looked;
+    }
+    seen.all < limits.most || (seen.idle_elsewhere && !has_looked)
+}
+
 /// Room for a group that has no executor: one that is idle, or else the one that has been there longest, leaves. Those
 /// that are held come last.
 pub fn make_room(executors: &[Executor], may_leave: impl Fn(&Executor) -> bool, now: i64) -> Room {

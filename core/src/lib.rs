@@ -7,6 +7,7 @@ pub mod capacity;
 pub mod channel;
 pub mod counters_file;
 pub mod fnv;
+pub mod gate;
 pub mod histogram;
 pub mod json;
 pub mod log;

@@ -1,4 +1,7 @@
 //! queue_run: runs what is due of a queue in the caller's session and transaction, for tests.
+//!
+//! It does not ask the gate (`pushy_core::gate`): a paused or parked queue, a setting that stops workers, a wait for the server or
+//! a quarantine keep executors from a queue, and not who runs its jobs by hand. It asks for the queue's home, its role, its handler and a permit.
 
 use pushy_core::state::JobState;
 

@@ -9,6 +9,8 @@
 
 use std::sync::atomic::Ordering;
 
+use pushy_core::gate::Asker;
+
 use super::current;
 use super::tables::live_job;
 use crate::errors::Result;
@@ -17,7 +19,6 @@ use crate::pg::spi::Tid;
 use crate::pg::value::Timestamp;
 use crate::pg::{clock, interrupts};
 use crate::queue::definition::Definition;
-use crate::shared::queue_slot::QueueSlot;
 use crate::shared::{self, executor, pending};
 
 /// What a key stands for at this moment.
@@ -136,14 +137,13 @@ impl Job {
         let Some((shared, slot)) = shared::get().zip(slot) else {
             return false;
         };
-        let queue: &QueueSlot = &shared.queues()[slot];
-        let is_reached = |position: i64| {
-            queue.low[self.priority].load(Ordering::SeqCst) >= position as u64
-                && queue.is_runnable()
-                && queue.has_permit()
-        };
+        let queue = &shared.queues()[slot];
+        let is_reached =
+            |position: i64| queue.low[self.priority].load(Ordering::SeqCst) >= position as u64;
+        let now = clock::now();
         !self.is_own
-            && clock::now().since_us(self.run_at) as i64 > PATIENCE_US
+            && now.since_us(self.run_at) as i64 > PATIENCE_US
             && self.position.is_some_and(is_reached)
+            && shared.lets_in(slot, now.0, Asker::Anybody)
     }
 }

@@ -40,6 +40,7 @@ pub const BLOCK: i64 = 8192;
 
 /// Writes notices to the log: told if this transaction commits, in this order. Costs a row each, and no lock
 /// but a spinlock for a moment.
+#[cfg_attr(target_os = "linux", link_section = "commit_path")]
 pub fn append(events: &[Event<'_>]) -> Result<()> {
     if events.is_empty() {
         return Ok(());
@@ -111,6 +112,7 @@ fn above_share(role: Oid, has: i64, bytes: i64) -> Error {
     .hint("Try again when the log's oldest part is emptied (pushy.log_keep), or ask a superuser to raise pushy.log_max_size_per_role. Notices with delivery => 'notify' take no room there: whoever calls pushy.notify may say so, and for a watch, who declared it.")
 }
 
+#[cfg_attr(target_os = "linux", link_section = "commit_path")]
 fn write(events: &[Event<'_>], bounded: Option<Oid>) -> Result<()> {
     let shared = shared::get();
     let place = shared.and_then(|shared| shared.ensure_database(database::current()));

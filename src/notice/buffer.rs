@@ -155,6 +155,7 @@ impl Pile {
     }
 
     /// Forgets all items; the memory of a few is kept for the next transaction.
+    #[cfg_attr(target_os = "linux", link_section = "commit_path")]
     fn clear(&mut self) {
         const KEPT: usize = 256;
         self.items.clear();
@@ -225,6 +226,7 @@ pub fn init() {
 }
 
 /// Tells something when the transaction commits.
+#[cfg_attr(target_os = "linux", link_section = "commit_path")]
 pub fn add(item: Item) -> Result<()> {
     transaction_end::expect();
     let level = transaction::nest_level();
@@ -239,6 +241,7 @@ pub fn add(item: Item) -> Result<()> {
 }
 
 /// Writes jobs and logged notices to their tables before the transaction ends; a rollback to a savepoint takes them back.
+#[cfg_attr(target_os = "linux", link_section = "commit_path")]
 pub fn settle() -> Result<()> {
     let items = BUFFER.with_borrow_mut(|buffer| {
         if buffer.rest.items.is_empty() {
@@ -406,6 +409,7 @@ impl Buffer {
     }
 }
 
+#[cfg_attr(target_os = "linux", link_section = "commit_path")]
 fn before(what: Before) -> Result<()> {
     let (notices, rest, left_out, told) = BUFFER.with_borrow_mut(|buffer| {
         let taken = (
@@ -441,6 +445,7 @@ fn before(what: Before) -> Result<()> {
     Ok(())
 }
 
+#[cfg_attr(target_os = "linux", link_section = "commit_path")]
 fn at_end(_end: End) {
     BUFFER.with(|cell| {
         if let Ok(mut buffer) = cell.try_borrow_mut() {

@@ -30,6 +30,7 @@ pub fn notify(items: &[Item]) {
 }
 
 /// Gives jobs, and notices for the log, to where they go, in order.
+#[cfg_attr(target_os = "linux", link_section = "commit_path")]
 pub fn out(items: &[Item]) -> Result<()> {
     if items.is_empty() {
         return Ok(());

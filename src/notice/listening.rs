@@ -138,6 +138,7 @@ impl Listening {
     }
 }
 
+#[cfg_attr(target_os = "linux", link_section = "commit_path")]
 fn at_end(end: End) {
     LISTENING.with(|cell| {
         if let Ok(mut all) = cell.try_borrow_mut() {

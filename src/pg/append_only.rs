@@ -47,6 +47,7 @@ extern "C-unwind" {
 
 impl Table {
     /// Appends rows, as wide as the table, and says where they are, in order.
+    #[cfg_attr(target_os = "linux", link_section = "commit_path")]
     pub fn append_placed<const WIDTH: usize>(
         &self,
         rows: &[[Answer; WIDTH]],

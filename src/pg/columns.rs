@@ -112,6 +112,7 @@ impl Column {
     }
 
     /// Appends `"name":value`.
+    #[cfg_attr(target_os = "linux", link_section = "commit_path")]
     pub fn write(&self, tuple: &Tuple, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.label);
         match tuple.value(self) {

@@ -128,6 +128,7 @@ impl Schema {
 }
 
 /// The OID of a relation of schema pushy_internal, or None where the extension is not (or no longer) there.
+#[cfg_attr(target_os = "linux", link_section = "commit_path")]
 pub fn internal_relation(name: &str) -> Option<Oid> {
     relation_in(Schema::Internal, name)
 }
@@ -137,6 +138,7 @@ pub fn public_relation(name: &str) -> Option<Oid> {
     relation_in(Schema::Public, name)
 }
 
+#[cfg_attr(target_os = "linux", link_section = "commit_path")]
 fn relation_in(schema: Schema, name: &str) -> Option<Oid> {
     kept(
         |known| {
@@ -191,6 +193,7 @@ fn not_installed() -> Error {
 }
 
 /// The owner of the extension's tables.
+#[cfg_attr(target_os = "linux", link_section = "commit_path")]
 pub fn extension_owner() -> Option<Oid> {
     owner().map(|owner| owner.role)
 }

@@ -62,6 +62,7 @@ pub fn observe(observer: &'static Observer) {
 /// called: most transactions of a server have nothing to do with us (1,000 instructions of 65,000). A session that never
 /// asked does not even register the callbacks (40 instructions; some 2 % of the time, because their code and data are in
 /// nobody's cache).
+#[cfg_attr(target_os = "linux", link_section = "commit_path")]
 pub fn expect() {
     EXPECTED.store(true, Ordering::Relaxed);
     if !ASKED.load(Ordering::Relaxed) {
@@ -133,6 +134,7 @@ unsafe fn observers() -> impl Iterator<Item = &'static Observer> {
     observers.iter().flatten().copied()
 }
 
+#[cfg_attr(target_os = "linux", link_section = "commit_path")]
 unsafe extern "C-unwind" fn on_end(event: pg_sys::XactEvent::Type, _arg: *mut std::ffi::c_void) {
     if !EXPECTED.load(Ordering::Relaxed) && !is_last_of_prepare(event) {
         return;

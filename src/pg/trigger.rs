@@ -174,6 +174,7 @@ pub struct Firing {
 impl Firing {
     /// # Safety
     /// `fcinfo` is the one the function manager passed, and outlives the firing.
+    #[cfg_attr(target_os = "linux", link_section = "commit_path")]
     pub unsafe fn of(fcinfo: pg_sys::FunctionCallInfo, function: &str) -> Result<Self> {
         let data = data_of(fcinfo, function)?;
         if (*data).tg_event & pg_sys::TRIGGER_EVENT_TIMINGMASK != pg_sys::TRIGGER_EVENT_AFTER {

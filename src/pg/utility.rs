@@ -156,6 +156,7 @@ unsafe fn text(pointer: *const c_char) -> std::ffi::CString {
 }
 
 /// Recognises a statement by its parse tree.
+#[cfg_attr(target_os = "linux", link_section = "commit_path")]
 unsafe fn recognise(node: *mut pg_sys::Node) -> Option<Statement> {
     use pg_sys::NodeTag::{
         T_AlterDatabaseStmt, T_AlterExtensionStmt, T_AlterRoleStmt, T_AlterTableStmt,
@@ -347,6 +348,7 @@ unsafe extern "C-unwind" fn run_after(node: *mut pg_sys::Node) {
 /// as they are: a guard would lose the constraint's name and the like. Unguarded, they jump over this frame,
 /// which therefore owns nothing that wants to be dropped.
 #[allow(clippy::too_many_arguments)]
+#[cfg_attr(target_os = "linux", link_section = "commit_path")]
 unsafe extern "C-unwind" fn on_utility(
     statement: *mut pg_sys::PlannedStmt,
     query: *const c_char,

@@ -2,6 +2,7 @@
 
 use crate::pg::{BuiltinOid, Oid};
 use pushy_core::backoff::Backoff;
+use pushy_core::gate::Standing;
 
 use super::privilege;
 use crate::errors::{Error, Result};
@@ -210,8 +211,12 @@ impl Definition {
             && self.home_database == database::current()
     }
 
-    pub fn is_runnable(&self) -> bool {
-        !self.paused && self.parked.is_none() && self.is_home()
+    /// What it says against running.
+    pub fn standing(&self) -> Standing {
+        Standing::OPEN
+            .with(Standing::PAUSED, self.paused)
+            .with(Standing::PARKED, self.parked.is_some())
+            .with(Standing::ELSEWHERE, !self.is_home())
     }
 
     /// What shared memory keeps of it.
@@ -226,8 +231,7 @@ impl Definition {
                 0
             },
             concurrency: self.concurrency.unwrap_or(0) as u32,
-            runnable: self.is_runnable(),
-            unborn: false,
+            standing: self.standing(),
         }
     }
 }

@@ -4,6 +4,8 @@ use std::sync::atomic::Ordering;
 
 use crate::pg::BuiltinOid;
 
+use pushy_core::gate::{Closed, Facts};
+
 use super::cache;
 use super::definition::{self, Definition};
 use super::fitness::{self, Unfit};
@@ -77,6 +79,22 @@ fn explain(queue: &Definition) -> Result<Vec<Finding>> {
     Ok(findings)
 }
 
+/// The gate's answer, for whoever acts on it: as this session has read the settings, and with the queue's definition as the
+/// caller sees it.
+fn facts(queue: &Definition) -> Facts {
+    let of_database = obstacle::facts();
+    let shared = shared::get();
+    let slot = shared.and_then(|shared| shared.find_queue(queue.key()));
+    let of_queue = shared.zip(slot).map(|(shared, slot)| shared.facts(slot));
+    Facts {
+        enabled: of_database.enabled,
+        served: of_database.served,
+        quiesced: of_database.quiesced,
+        standing: queue.standing(),
+        ..of_queue.unwrap_or(Facts::OPEN)
+    }
+}
+
 /// What stops every queue of the server or the database.
 fn server(queue: &Definition) -> Vec<Finding> {
     let mut findings = obstacle::of_workers();
@@ -86,12 +104,7 @@ fn server(queue: &Definition) -> Vec<Finding> {
             reloading("pushy.max_executors = 2"),
         ));
     }
-    if !queue.is_home() {
-        findings.push(blocked(
-            "the queue was registered in another database or cluster: a restore or a copy does not run by itself",
-            "SELECT * FROM pushy.resume_after_restore()",
-        ));
-    }
+    findings.extend(of_gate(queue, Closed::Elsewhere));
     if cache::is_placeless(queue) {
         findings.push(blocked(
             format!("{}, and this queue found none", cache::all_taken()),
@@ -104,13 +117,52 @@ fn server(queue: &Definition) -> Vec<Finding> {
     findings
 }
 
+/// One reason of the gate in words, if it is one now.
+fn of_gate(queue: &Definition, asked: Closed) -> Option<Finding> {
+    let now = clock::now().0;
+    let is_asked =
+        |closed: &Closed| std::mem::discriminant(closed) == std::mem::discriminant(&asked);
+    let closed = facts(queue).reasons(now).find(is_asked)?;
+    let seconds_until = |time: i64| (time - now) as f64 / 1e6;
+    match closed {
+        Closed::Elsewhere => Some(blocked(
+            "the queue was registered in another database or cluster: a restore or a copy does not run by itself",
+            "SELECT * FROM pushy.resume_after_restore()",
+        )),
+        Closed::Paused => Some(blocked("the queue is paused", resume(queue))),
+        Closed::Unknown => Some(said(
+            "nobody has looked into the database since the server started; the scheduler is about to",
+        )),
+        Closed::HeldUntil(until) => Some(said(format!(
+            "the server lacked something when jobs were to be run; they are tried again in {:.1} s, and the server's log says why",
+            seconds_until(until)
+        ))),
+        Closed::AtItsLimit { limit, .. } => {
+            Some(at_its_limit(queue, limit, &working_on(queue, shared::get()?)))
+        }
+        Closed::Quarantined => Some(said(
+            "a job that may have crashed the server runs alone; the others wait for it, some 10 to 70 seconds at most",
+        )),
+        // Said by `obstacle`, or of a queue that nobody can explain; why it is parked is in `of_definition`.
+        Closed::Disabled
+        | Closed::NotServed
+        | Closed::Absent
+        | Closed::Unfit
+        | Closed::Quiesced
+        | Closed::Dropped
+        | Closed::Unborn
+        | Closed::Parked => None,
+    }
+}
+
+fn resume(queue: &Definition) -> String {
+    format!("SELECT pushy.queue_resume({})", quote_literal(&queue.name))
+}
+
 /// What the queue itself says, and whether its role may run its handler.
 fn of_definition(queue: &Definition) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    let resume = format!("SELECT pushy.queue_resume({})", quote_literal(&queue.name));
-    if queue.paused {
-        findings.push(blocked("the queue is paused", resume.as_str()));
-    }
+    let mut findings: Vec<Finding> = of_gate(queue, Closed::Paused).into_iter().collect();
+    let resume = resume(queue);
     if !queue.is_home() {
         // Numbers of roles mean nothing here yet.
         return findings;
@@ -152,10 +204,16 @@ fn of_executors(queue: &Definition, shared: &Shared, ready: i64) -> Vec<Finding>
         return Vec::new();
     };
     let slot = &shared.queues()[index];
-    let workers = working_on(queue, shared);
-    if !slot.has_permit() {
-        return vec![at_its_limit(queue, slot, &workers)];
+    if let Some(full) = of_gate(
+        queue,
+        Closed::AtItsLimit {
+            running: 0,
+            limit: 0,
+        },
+    ) {
+        return vec![full];
     }
+    let workers = working_on(queue, shared);
     let mut findings = Vec::new();
     if !workers.is_empty() {
         findings.push(said(format!("jobs are running: {}", workers.join(", "))));
@@ -176,25 +234,23 @@ fn of_those_that_wait(queue: &Definition, slot: &QueueSlot, shared: &Shared) -> 
     if executors_of(queue, shared).any(|executor| executor.state().is_coming()) {
         return Some(said("an executor is being started"));
     }
+    for closed in [Closed::Unknown, Closed::HeldUntil(0)] {
+        if let Some(finding) = of_gate(queue, closed) {
+            return Some(finding);
+        }
+    }
     let now = clock::now().0;
     let seconds_until = |time: i64| (time > now).then(|| (time - now) as f64 / 1e6);
-    if let Some(seconds) = seconds_until(slot.held_until()) {
-        return Some(said(format!(
-            "the server lacked something when jobs were to be run; they are tried again in {seconds:.1} s, and the server's log says why"
-        )));
-    }
     if let Some(seconds) = seconds_until(slot.start_retry_at.load(Ordering::SeqCst)) {
         return Some(said(format!(
             "executors that were started for role {} did not come up; the next is tried in {seconds:.1} s, and the server's log says why",
             identifier::quoted(&queue.run_as_name)
         )));
     }
-    if shared.alone.load(Ordering::SeqCst) != 0 {
-        return Some(said(
-            "a job that may have crashed the server runs alone; the others wait for it, some 10 to 70 seconds at most",
-        ));
+    if let Some(finding) = of_gate(queue, Closed::Quarantined) {
+        return Some(finding);
     }
-    if has_idle(queue, shared) {
+    if is_looked_at(queue, shared) {
         return None;
     }
     if let Some(at_its_share) = role_at_its_share(queue, shared) {
@@ -266,8 +322,7 @@ fn in_use(shared: &Shared) -> impl Iterator<Item = &Executor> {
     executors.filter(|executor| executor.state() != ExecutorState::Free)
 }
 
-fn at_its_limit(queue: &Definition, slot: &QueueSlot, workers: &[String]) -> Finding {
-    let limit = slot.concurrency.load(Ordering::SeqCst);
+fn at_its_limit(queue: &Definition, limit: u32, workers: &[String]) -> Finding {
     let who = if workers.is_empty() {
         String::new()
     } else {
@@ -309,8 +364,13 @@ fn working_on(queue: &Definition, shared: &Shared) -> Vec<String> {
         .collect()
 }
 
-fn has_idle(queue: &Definition, shared: &Shared) -> bool {
-    executors_of(queue, shared).any(|executor| executor.state() == ExecutorState::Idle)
+fn is_looked_at(queue: &Definition, shared: &Shared) -> bool {
+    executors_of(queue, shared).any(|executor| match executor.state() {
+        ExecutorState::Idle => true,
+        // Between two batches: it looks for work just now.
+        ExecutorState::Busy => executor.batch_began.load(Ordering::SeqCst) == 0,
+        _ => false,
+    })
 }
 
 /// How many unfinished jobs wait for what.

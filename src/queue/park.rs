@@ -1,6 +1,7 @@
 //! Setting a queue aside that cannot run.
 
 use crate::pg::BuiltinOid;
+use pushy_core::gate::Standing;
 
 use super::definition::{self, Definition, Found};
 use super::fitness;
@@ -63,7 +64,7 @@ pub fn park(queue: &Definition) -> Result<bool> {
         return Ok(!is_held);
     };
     let mut facts = queue.facts();
-    facts.runnable = false;
+    facts.standing = facts.standing.with(Standing::PARKED, true);
     pending::defined(facts);
     let error = Error::new(
         SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,

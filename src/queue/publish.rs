@@ -1,5 +1,7 @@
 //! Telling shared memory of queues, when the transaction commits.
 
+use pushy_core::gate::Standing;
+
 use super::cache;
 use super::definition::Definition;
 use crate::errors::Result;
@@ -12,8 +14,7 @@ use crate::shared::{self, pending};
 pub fn created(queue: &Definition) -> Result<()> {
     let facts = queue.facts();
     let unborn = QueueFacts {
-        runnable: false,
-        unborn: true,
+        standing: facts.standing.with(Standing::UNBORN, true),
         ..facts
     };
     if shared::get().is_some_and(|shared| shared.ensure_queue(&unborn).is_none()) {

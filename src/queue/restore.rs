@@ -71,7 +71,10 @@ pub(super) fn move_in(mut queue: Definition) -> Result<Option<Option<String>>> {
     } else if let Err(obstacle) = settle(&mut queue) {
         return Ok(Some(Some(obstacle.message)));
     }
-    queue.parked = fitness::check(&queue).err().map(|unfit| unfit.reason());
+    queue.parked = fitness::check(&queue)
+        .and_then(|_| fitness::check_entry(&queue))
+        .err()
+        .map(|unfit| unfit.reason());
     if queue.parked.is_none() {
         register::trust_handler(&mut queue);
     }

@@ -9,6 +9,8 @@ use super::untold::{Untold, KINDS};
 use super::Shared;
 use crate::pg::condition::Condition;
 
+pub use pushy_core::gate::Presence;
+
 pub const MAX_DATABASES: usize = 1024;
 
 /// Kinds of workers of which a database has one at most.
@@ -18,18 +20,6 @@ pub const RELAY: usize = 1;
 
 /// A due time that says: nothing is due.
 pub const NEVER: i64 = i64::MAX;
-
-/// Whether a database has the extension.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Presence {
-    /// Not looked at since the server started.
-    Unknown = 0,
-    Present = 1,
-    Absent = 2,
-    /// It is there with a script that this library does not work with: all is kept as it is until ALTER EXTENSION UPDATE.
-    Unfit = 3,
-}
 
 #[repr(C, align(64))]
 pub struct Database {
@@ -242,6 +232,7 @@ impl Shared {
     }
 
     /// The slot of a database, made if need be; None when all are taken.
+    #[cfg_attr(target_os = "linux", link_section = "commit_path")]
     pub fn ensure_database(&self, oid: u32) -> Option<&Database> {
         if let Some(found) = self.find_database(oid) {
             return Some(found);

@@ -331,6 +331,7 @@ impl Ring {
 impl Shared {
     /// Tells the relay where events lie, before their transaction commits. True when somebody waits for them and
     /// the relay does not know.
+    #[cfg_attr(target_os = "linux", link_section = "commit_path")]
     pub fn tell_written(&self, place: &Database, written: &Written) -> bool {
         let Some(ring) = place.log.ring.load(Ordering::SeqCst).checked_sub(1) else {
             return false;

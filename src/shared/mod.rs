@@ -5,6 +5,7 @@
 pub mod cancels;
 pub mod database;
 pub mod executor;
+mod gate;
 mod kept;
 pub mod listened;
 pub mod log;

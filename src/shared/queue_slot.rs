@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicU8, Ordering};
 
+use pushy_core::gate::Standing;
+
 use super::database::Presence;
 use super::Shared;
 use crate::pg::condition::Condition;
@@ -42,10 +44,7 @@ pub struct QueueFacts {
     pub owner: u32,
     /// How many executors at a time; 0: as many as there are.
     pub concurrency: u32,
-    /// Not paused, not parked, at home.
-    pub runnable: bool,
-    /// Made by a transaction that has not ended: nobody else sees its row.
-    pub unborn: bool,
+    pub standing: Standing,
 }
 
 /// One queue. Its statistics are in an array of their own (`Shared::statistics_of`): they are eight times as big, and a
@@ -75,8 +74,10 @@ pub struct QueueSlot {
     /// unfinished job.
     passed_over: AtomicU64,
     passed_over_gone: AtomicU64,
-    runnable: AtomicU8,
-    unborn: AtomicBool,
+    /// What its definition says against it.
+    standing: AtomicU8,
+    /// Where the place of its database is, as far as somebody has looked: see `Shared::facts`.
+    pub(super) database_at: AtomicU32,
     /// Until then (µs) batches are of one job: a larger one failed to commit.
     pub single_until: AtomicI64,
     /// No executor tries it before then (µs): its last batches failed for want of something in the server.
@@ -133,12 +134,13 @@ impl QueueSlot {
         self.key.load(Ordering::Acquire) == key.packed()
     }
 
-    pub fn is_runnable(&self) -> bool {
-        self.runnable.load(Ordering::SeqCst) != 0
+    /// What the queue's definition says against it.
+    pub fn standing(&self) -> Standing {
+        Standing::from_u8(self.standing.load(Ordering::SeqCst))
     }
 
-    pub fn set_runnable(&self, runnable: bool) {
-        self.runnable.store(u8::from(runnable), Ordering::SeqCst);
+    fn set_standing(&self, standing: Standing) {
+        self.standing.store(standing.as_u8(), Ordering::SeqCst);
     }
 
     /// Takes what a committed change of the definition says.
@@ -146,8 +148,7 @@ impl QueueSlot {
         self.role.store(facts.role, Ordering::SeqCst);
         self.owner.store(facts.owner, Ordering::SeqCst);
         self.concurrency.store(facts.concurrency, Ordering::SeqCst);
-        self.set_runnable(facts.runnable);
-        self.unborn.store(facts.unborn, Ordering::SeqCst);
+        self.set_standing(facts.standing);
         // What was in the way may be gone with the change.
         self.release();
     }
@@ -294,16 +295,11 @@ impl QueueSlot {
                 running.checked_sub(1)
             });
         // Ready jobs of a queue that may not run bring no executor that would tell of the drain later.
-        if before == Ok(1) && !(self.may_be_ready() && self.is_runnable()) {
+        if before == Ok(1) && !(self.may_be_ready() && self.standing().is_open()) {
             self.tell_drain();
         }
         let limit = self.concurrency.load(Ordering::SeqCst);
         limit != 0 && before.is_ok_and(|running| running >= limit)
-    }
-
-    pub fn has_permit(&self) -> bool {
-        let limit = self.concurrency.load(Ordering::SeqCst);
-        limit == 0 || self.running.load(Ordering::SeqCst) < limit
     }
 
     /// Whether some priority may have ready jobs.
@@ -323,8 +319,9 @@ impl QueueSlot {
             role: _,
             owner: _,
             concurrency: _,
-            runnable: _,
-            unborn: _,
+            standing: _,
+            // Looked at before it is believed.
+            database_at: _,
             running,
             // These grow only: who compares two looks must not meet the first again.
             permits: _,
@@ -490,7 +487,7 @@ impl Shared {
                 return false;
             };
             let slot = &self.queues()[index];
-            slot.set_runnable(false);
+            slot.set_standing(Standing::DROPPED);
             slot.key.store(FREED, Ordering::Release);
             self.queues_taken.fetch_sub(1, Ordering::SeqCst);
             self.placeless.swap(false, Ordering::SeqCst)
@@ -517,7 +514,7 @@ impl Shared {
         let born = self.queues().iter().filter_map(|slot| {
             // The key again: the slot may have been given to a queue that is not born yet.
             let key = slot.key().filter(|key| key.database == database)?;
-            let is_born = !slot.unborn.load(Ordering::SeqCst);
+            let is_born = !slot.standing().has(Standing::UNBORN);
             (is_born && slot.is(key)).then_some(key)
         });
         born.collect()

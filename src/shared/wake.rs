@@ -13,11 +13,14 @@
 use std::sync::atomic::Ordering;
 
 use pushy_core::bits;
+use pushy_core::capacity::{self, Seen};
+use pushy_core::gate::Asker;
 
 use super::executor::{Executor, ExecutorState};
 use super::queue_slot::{QueueKey, NOTHING};
 use super::Shared;
 use crate::pg::clock;
+use crate::settings;
 
 impl Shared {
     pub fn set_ready(&self, index: usize) {
@@ -47,12 +50,9 @@ impl Shared {
     /// The slots of queues that an executor serves and that may have work that it may do now: those from `from` on,
     /// then those before it.
     pub fn workable_by(&self, executor: usize, from: usize) -> impl Iterator<Item = usize> + '_ {
+        let now = clock::now().0;
         self.ready_from(from).filter(move |index| {
-            let slot = &self.queues()[*index];
-            self.is_of(executor, *index)
-                && slot.is_runnable()
-                && slot.has_permit()
-                && slot.held_until() <= clock::now().0
+            self.is_of(executor, *index) && self.lets_in(*index, now, Asker::Executor)
         })
     }
 
@@ -82,9 +82,10 @@ impl Shared {
     }
 
     /// Whether somebody is idle who could work on this queue now.
-    pub fn has_idle_for(&self, index: usize) -> bool {
+    pub fn has_idle_for(&self, index: usize, now: i64) -> bool {
         let slot = &self.queues()[index];
-        let Some(key) = slot.key().filter(|_| slot.has_permit()) else {
+        let is_open = || self.lets_in(index, now, Asker::Anybody);
+        let Some(key) = slot.key().filter(|_| is_open()) else {
             return false;
         };
         let role = slot.role.load(Ordering::SeqCst);
@@ -99,46 +100,38 @@ impl Shared {
         let slot = &self.queues()[index];
         let Some(key) = slot.key() else { return };
         let now = clock::now().0;
-        if !slot.is_runnable() || !slot.has_permit() || slot.held_until() > now {
+        if !self.lets_in(index, now, Asker::Executor) {
             // The process that makes the queue runnable, or returns the permit, looks again; after a failure the executor
             // that met it, or the launcher, comes back in time.
             return;
         }
         let role = slot.role.load(Ordering::SeqCst);
-        let mut of_group = 0;
-        let mut of_role = 0;
-        let mut all = 0;
-        let mut idle_elsewhere = false;
+        let mut seen = Seen::default();
         for executor in &self.executors {
             let state = executor.state();
             if state == ExecutorState::Free {
                 continue;
             }
-            all += 1;
-            of_role += usize::from(executor.role.load(Ordering::SeqCst) == role);
+            let is_of_role = executor.role.load(Ordering::SeqCst) == role;
+            seen.all += 1;
+            seen.of_role += usize::from(is_of_role);
             if !executor.serves(key.database, role) {
-                idle_elsewhere |= state == ExecutorState::Idle;
+                seen.idle_elsewhere |= state == ExecutorState::Idle;
+                seen.idle_of_role_elsewhere |= is_of_role && state == ExecutorState::Idle;
                 continue;
             }
             if state == ExecutorState::Idle && executor.wake_if_idle() {
                 return;
             }
             if state != ExecutorState::Stopping {
-                of_group += 1;
+                seen.of_group += 1;
             }
         }
-        // If the launcher has looked already, it comes back by itself when the idle executor may leave; it need not be
-        // called before.
-        let may_make_room = idle_elsewhere && self.room_looked_for_at.load(Ordering::SeqCst) <= now;
-        let has_room = may_make_room || all < crate::settings::max_executors();
-        let share = crate::settings::max_executors_per_role();
-        let has_share = share != 0 && of_role >= share;
-        let may_start = of_group == 0 || (has_room && !has_share);
+        let has_looked = self.room_looked_for_at.load(Ordering::SeqCst) > now;
+        let may_start = capacity::may_find_room(&seen, &settings::capacity(), has_looked);
         // The ready bit was set before: a launcher that opens now finds it.
-        if may_start && !self.closed.load(Ordering::SeqCst) {
-            if let Some(place) = self.find_database(key.database) {
-                self.call_launcher_to(place);
-            }
+        if may_start && self.lets_in(index, now, Asker::WakeUp) {
+            self.call_launcher();
         }
     }
 }

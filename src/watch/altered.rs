@@ -43,6 +43,7 @@ struct Running {
 static RUNNING: PerProcess<RefCell<Vec<Running>>> = PerProcess::new(RefCell::new(Vec::new()));
 
 /// A savepoint of this level is undone; 0: the transaction has ended.
+#[cfg_attr(target_os = "linux", link_section = "commit_path")]
 pub fn forget(level: i32) {
     RUNNING.with(|cell| {
         if let Ok(mut all) = cell.try_borrow_mut() {

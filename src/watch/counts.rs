@@ -29,6 +29,7 @@ static COUNTED: PerProcess<RefCell<Vec<Counted>>> = PerProcess::new(RefCell::new
 static GONE: PerProcess<RefCell<Vec<Gone>>> = PerProcess::new(RefCell::new(Vec::new()));
 
 /// Adds to the counts of a watch, in this slot, with the commit.
+#[cfg_attr(target_os = "linux", link_section = "commit_path")]
 pub fn add(watch_id: i32, slot: Option<usize>, tally: Tally) {
     let Some(slot) = slot else { return };
     transaction_end::expect();
@@ -62,6 +63,7 @@ pub fn end(watch_id: i32) {
 }
 
 /// The transaction has committed. Flips atomics only.
+#[cfg_attr(target_os = "linux", link_section = "commit_path")]
 pub fn tell() {
     let Some(shared) = shared::get() else { return };
     tell_counted(shared);
@@ -109,6 +111,7 @@ pub fn raise(level: i32) {
 }
 
 /// A savepoint of this level is undone; 0: the transaction has ended.
+#[cfg_attr(target_os = "linux", link_section = "commit_path")]
 pub fn forget(level: i32) {
     COUNTED.with(|cell| {
         if let Ok(mut all) = cell.try_borrow_mut() {

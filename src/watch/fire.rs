@@ -18,6 +18,7 @@ trigger_function!(
     |firing| { of_statement(firing) }
 );
 
+#[cfg_attr(target_os = "linux", link_section = "commit_path")]
 fn row(firing: Firing) -> Result<()> {
     if !firing.is_for_row() {
         return Err(known::not_ours());
@@ -58,6 +59,7 @@ fn row(firing: Firing) -> Result<()> {
 }
 
 /// `unchecked`: an update whose watched columns nobody has compared yet.
+#[cfg_attr(target_os = "linux", link_section = "commit_path")]
 pub(super) fn changed(
     watch: &Rc<Known>,
     op: Op,

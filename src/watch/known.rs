@@ -130,6 +130,7 @@ static CACHE: PerProcess<RefCell<Cache>> = PerProcess::new(RefCell::new(Cache {
 
 /// The watch that a trigger of this firing belongs to; None when nothing is to be told: it is paused, broken, not
 /// at home, or not here at all.
+#[cfg_attr(target_os = "linux", link_section = "commit_path")]
 pub fn of(firing: Firing) -> Result<Option<Rc<Known>>> {
     let trigger = firing.trigger();
     let last = CACHE.with_borrow(|cache| {

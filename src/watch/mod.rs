@@ -47,6 +47,7 @@ pub fn init() {
 }
 
 /// Tells what is left. Expressions want a snapshot, and a commit has none.
+#[cfg_attr(target_os = "linux", link_section = "commit_path")]
 fn before(_what: Before) -> Result<()> {
     if moved::is_empty() && statement::is_empty() {
         return Ok(());
@@ -63,6 +64,7 @@ pub fn settle() -> Result<()> {
     statement::end_here()
 }
 
+#[cfg_attr(target_os = "linux", link_section = "commit_path")]
 fn at_end(end: End) {
     if end == End::Commit {
         counts::tell();

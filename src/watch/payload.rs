@@ -128,6 +128,7 @@ impl Shape {
     }
 
     /// Whether a payload of this kind has a large value to write, with which the server may fail.
+    #[cfg_attr(target_os = "linux", link_section = "commit_path")]
     pub fn has_large(&self, kind: Kind, change: &Change) -> bool {
         let is_large = |row: &Tuple| self.columns.has_large(row);
         match (kind, change) {
@@ -149,6 +150,7 @@ impl Shape {
 
     /// Appends the notice of one row, or of a TRUNCATE. After an ERROR inside, what was appended so far is
     /// to be dropped.
+    #[cfg_attr(target_os = "linux", link_section = "commit_path")]
     pub fn row(&self, kind: Kind, change: &Change, origin: Origin, out: &mut Vec<u8>) {
         if kind == Kind::None {
             return;
@@ -290,6 +292,7 @@ impl Shape {
         }
     }
 
+    #[cfg_attr(target_os = "linux", link_section = "commit_path")]
     fn write_key(&self, change: &Change, out: &mut Vec<u8>) {
         out.extend_from_slice(br#","key":"#);
         match change.last().filter(|_| !self.key.is_empty()) {
@@ -302,6 +305,7 @@ impl Shape {
         }
     }
 
+    #[cfg_attr(target_os = "linux", link_section = "commit_path")]
     fn write_key_object(&self, row: &Tuple, out: &mut Vec<u8>) {
         list(b"{}", self.key_columns(), out, |column, out| {
             column.write(row, out);
@@ -387,6 +391,7 @@ fn write_reference(notice: i64, bytes: usize, out: &mut Vec<u8>) {
     json::integer(bytes, out);
 }
 
+#[cfg_attr(target_os = "linux", link_section = "commit_path")]
 fn end(origin: Origin, out: &mut Vec<u8>) {
     out.extend_from_slice(br#","pid":"#);
     json::integer(origin.pid, out);

@@ -133,6 +133,7 @@ pub fn raise(level: i32) {
 }
 
 /// A savepoint of this level is undone; 0: the transaction has ended.
+#[cfg_attr(target_os = "linux", link_section = "commit_path")]
 pub fn forget(level: i32) {
     OPEN.with(|cell| {
         if let Ok(mut all) = cell.try_borrow_mut() {

@@ -189,6 +189,7 @@ fn evaluate(
 }
 
 /// Sends a payload where the watch says; expressions may have made another, or the arguments of the job.
+#[cfg_attr(target_os = "linux", link_section = "commit_path")]
 fn send(
     watch: &Rc<Known>,
     op: Op,
@@ -239,6 +240,7 @@ fn add_job(watch: &Known, queue: &HeldQueue, args: Vec<u8>, tally: &mut Tally) -
     }
 }
 
+#[cfg_attr(target_os = "linux", link_section = "commit_path")]
 fn add_notice(watch: &Known, op: Op, change: Option<&Change<'_>>, payload: Vec<u8>) -> Result<u64> {
     let Some(channel) = &watch.channel else {
         return Ok(0);

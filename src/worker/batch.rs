@@ -191,7 +191,7 @@ impl Bench {
         } else {
             batch::claim_size(mean, work.previous, work.previous_full)
         };
-        let shares = most > 1 && shared.has_idle_for(work.slot);
+        let shares = most > 1 && shared.has_idle_for(work.slot, began.0);
         let asked = if shares {
             batch::share_of_claim(mean, most)
         } else {

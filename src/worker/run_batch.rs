@@ -147,7 +147,7 @@ impl Bench {
             if now.since_us(looked_around) >= BatchPlan::LOOK_AROUND_US {
                 looked_around = now;
                 let holds_some = index + 1 < claimed.len();
-                if holds_some && shared.has_idle_for(work.slot) {
+                if holds_some && shared.has_idle_for(work.slot, now.0) {
                     // The commit announces the rest of the claim, which wakes the idle executor.
                     break;
                 }

@@ -125,7 +125,7 @@ pub fn load_queues() -> Result<Vec<Definition>> {
                 // Also where the slot is older than this definition: a restart of the scheduler heals.
                 let slot = &shared.queues()[index];
                 let facts = queue.facts();
-                let started = facts.runnable && (is_new || !slot.is_runnable());
+                let started = facts.standing.is_open() && (is_new || !slot.standing().is_open());
                 slot.apply(&facts);
                 if started {
                     shared.set_ready(index);

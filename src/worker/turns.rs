@@ -4,6 +4,8 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use pushy_core::gate::{Asker, Closed};
+
 use super::batch::Work;
 use super::executor::Executing;
 use crate::pg::failure::Failure;
@@ -44,7 +46,7 @@ impl Executing {
         let role = identity::session_user();
         let found =
             transaction::run(|| identity::as_owner(|| definition::find_by_id(key.queue_id)))?;
-        let fits = |queue: &Definition| queue.run_as == role && queue.is_runnable();
+        let fits = |queue: &Definition| queue.run_as == role && queue.standing().is_open();
         let work = found.filter(fits).map(|queue| Work::new(queue, slot));
         self.queues.insert(slot, work);
         Ok(())
@@ -64,12 +66,13 @@ impl Executing {
     /// How long until a queue of ours that is ready and held may be tried again.
     pub(super) fn held_for(&self) -> Option<Duration> {
         let now = clock::now().0;
-        let queues = self.shared.queues();
-        self.shared
-            .ready_from(0)
-            .filter(|slot| self.shared.is_of(self.slot, *slot) && queues[*slot].is_runnable())
-            .map(|slot| queues[slot].held_until())
-            .filter(|until| *until > now)
+        let ready = self.shared.ready_from(0);
+        ready
+            .filter(|slot| self.shared.is_of(self.slot, *slot))
+            .filter_map(|slot| match self.shared.gate(slot, now, Asker::Executor) {
+                Err(Closed::HeldUntil(until)) => Some(until),
+                _ => None,
+            })
             .map(|until| Duration::from_micros((until - now) as u64))
             .min()
     }

@@ -392,3 +392,92 @@ fn a_database_that_hung_is_tried_one_start_at_a_time_and_less_and_less_often() {
     assert_eq!(hangs.ended(2, now), 1);
     assert_eq!(hangs.may_start(1, &[], now), Ok(()));
 }
+
+/// Every three executors of three groups in all that they may be doing.
+fn every_three() -> Vec<Vec<Executor>> {
+    const NOW: i64 = 100 * SLICE_US;
+    let groups = [(1, 1), (1, 2), (2, 1)].map(|(database, role)| Group { database, role });
+    let since = 0;
+    let doings = [
+        Doing::Coming,
+        Doing::Idle { since },
+        Doing::Batch { since },
+        Doing::Batch { since: NOW },
+        Doing::Looking,
+        Doing::Going,
+    ];
+    let mut kinds = vec![None];
+    for group in groups {
+        for doing in doings {
+            kinds.extend([false, true].map(|is_asked| {
+                Some(Executor {
+                    group,
+                    started_at: since,
+                    doing,
+                    is_asked,
+                })
+            }));
+        }
+    }
+    let mut all = Vec::new();
+    for one in &kinds {
+        for two in &kinds {
+            all.extend(kinds.iter().map(|three| {
+                let some = [*one, *two, *three];
+                some.into_iter().flatten().collect::<Vec<Executor>>()
+            }));
+        }
+    }
+    all
+}
+
+#[test]
+fn a_commit_calls_the_launcher_whenever_that_would_find_room() {
+    const NOW: i64 = 100 * SLICE_US;
+    let group = Group {
+        database: 1,
+        role: 1,
+    };
+    let is_idle = |e: &Executor| matches!(e.doing, Doing::Idle { .. });
+    let (mut calls, mut asked) = (0, 0);
+    for executors in every_three() {
+        let mine = |e: &&Executor| e.group == group;
+        // These are woken, or awaited, and the launcher is not called.
+        let is_served = |e: &Executor| is_idle(e) || e.doing == Doing::Coming;
+        if executors.iter().filter(mine).any(is_served) {
+            continue;
+        }
+        let is_serving = |e: &&Executor| e.is_busy() && !e.is_asked;
+        let serving = executors.iter().filter(mine).filter(is_serving).count();
+        let elsewhere = || executors.iter().filter(|e| e.group != group && is_idle(e));
+        let seen = Seen {
+            all: executors.len(),
+            of_role: executors.iter().filter(|e| e.group.role == 1).count(),
+            of_group: executors
+                .iter()
+                .filter(mine)
+                .filter(|e| e.doing != Doing::Going)
+                .count(),
+            idle_elsewhere: elsewhere().next().is_some(),
+            idle_of_role_elsewhere: elsewhere().any(|e| e.group.role == 1),
+        };
+        for (most, per_role) in [(1, 0), (2, 0), (3, 0), (4, 0), (2, 1), (3, 2), (4, 1)] {
+            let limits = Limits {
+                most,
+                reserve: 1,
+                per_role,
+            };
+            asked += 1;
+            let may = may_find_room(&seen, &limits, false);
+            calls += usize::from(may);
+            match room(group, serving, &executors, &limits, NOW) {
+                Room::Wait(_) => {}
+                // Where all of the group are asked to leave, who leaves calls the launcher.
+                Room::Start | Room::Ask(_) => {
+                    assert!(may || serving == 0, "{executors:?} {limits:?}");
+                }
+            }
+        }
+    }
+    assert!(calls < asked, "a call each time is no rule");
+}

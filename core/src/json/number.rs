@@ -14,6 +14,7 @@ pub fn integer(value: impl itoa::Integer, out: &mut Vec<u8>) {
 }
 
 /// A number up to 2^53, beyond it a string.
+#[cfg_attr(target_os = "linux", link_section = "commit_path")]
 pub fn int8(value: i64, out: &mut Vec<u8>) {
     if value.unsigned_abs() <= EXACT {
         integer(value, out);

@@ -33,6 +33,7 @@ extern "C-unwind" {
 }
 
 /// Opens a table for writing.
+#[cfg_attr(target_os = "linux", link_section = "commit_path")]
 pub fn open(name: &str) -> Result<Table> {
     let oid = find(name)?;
     let lock = pg_sys::RowExclusiveLock as pg_sys::LOCKMODE;
@@ -81,6 +82,7 @@ impl Drop for ForReading {
     }
 }
 
+#[cfg_attr(target_os = "linux", link_section = "commit_path")]
 fn find(name: &str) -> Result<Oid> {
     identity::internal_relation(name).ok_or_else(|| is_missing(name))
 }
@@ -109,6 +111,7 @@ fn is_missing(name: &str) -> Error {
 }
 
 impl Drop for Table {
+    #[cfg_attr(target_os = "linux", link_section = "commit_path")]
     fn drop(&mut self) {
         // After an ERROR the resource owner lets go of it.
         if !std::thread::panicking() {
@@ -162,6 +165,7 @@ pub fn advance_command() {
 /// Whether a table has exactly the columns that the code was written for: not so with an old script and a
 /// new library, or the other way round. Looked at once per process and table (an upgrade restarts the
 /// workers); `checked` keeps the table's OID.
+#[cfg_attr(target_os = "linux", link_section = "commit_path")]
 pub fn check_columns(table: &Table, names: &[&str], checked: &AtomicU32) -> Result<()> {
     // SAFETY: open.
     let oid = unsafe { (*table.0).rd_id.to_u32() };

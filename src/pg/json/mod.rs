@@ -119,6 +119,7 @@ impl ValueWriter {
     }
 
     /// Whether writing runs code of users, which may raise an error.
+    #[cfg_attr(target_os = "linux", link_section = "commit_path")]
     pub fn can_fail(&self) -> bool {
         match self {
             Self::Cast(_) => true,

@@ -16,6 +16,7 @@ impl ValueWriter {
     ///
     /// # Safety
     /// `datum` is a value of the writer's type.
+    #[cfg_attr(target_os = "linux", link_section = "commit_path")]
     pub unsafe fn write(&self, datum: Datum, out: &mut Vec<u8>) {
         match self {
             Self::Bool => out.extend_from_slice(match datum.value() & 0xff {

@@ -19,6 +19,7 @@ use crate::shared::queue_slot::{QueueKey, NOTHING, PRIORITIES};
 use crate::shared::{self, executor, Shared};
 
 /// After the other observers, who may still enqueue.
+#[cfg_attr(target_os = "linux", link_section = "commit_path")]
 pub(super) fn before(what: Before) -> Result<()> {
     if what == Before::Prepare {
         refuse_permits()?;
@@ -140,6 +141,7 @@ fn refuse(is_there: bool, key: QueueKey) -> Error {
     .hint("Try again when the transaction that drops it has ended.")
 }
 
+#[cfg_attr(target_os = "linux", link_section = "commit_path")]
 pub(super) fn at_end(end: End) {
     PENDING.with(|cell| {
         let Ok(mut pending) = cell.try_borrow_mut() else {
@@ -179,6 +181,7 @@ pub fn ask_for_orphans(shared: &Shared, database: u32) {
     }
 }
 
+#[cfg_attr(target_os = "linux", link_section = "commit_path")]
 pub(super) fn tell(shared: &Shared, known: &Announcement) {
     for (priority, position) in known.low.iter().enumerate() {
         if *position != NOTHING {
@@ -264,6 +267,7 @@ pub(super) fn free_cancels(shared: &Shared, cancels: &[(i32, Promise)], level: i
 }
 
 impl Pending {
+    #[cfg_attr(target_os = "linux", link_section = "commit_path")]
     fn tell_commit(&self, shared: &Shared) {
         let database = crate::pg::database::current();
         if !self.changes.is_empty() || self.presence.is_some() || self.rotated {
@@ -426,6 +430,7 @@ impl Pending {
     }
 
     /// What is given back however the transaction ended.
+    #[cfg_attr(target_os = "linux", link_section = "commit_path")]
     fn tell_end(&self, shared: &Shared, end: End) {
         for known in self.announcements.iter().filter(|known| known.begun) {
             shared.queues()[known.index].end_announcing();

@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use pushy_core::capacity::{retry_delay, SLICE_US, START_US};
+use pushy_core::gate::{Asker, Closed};
 
 use super::{look_at_start, Group, Launching, LOST_US};
 use crate::errors::{Error, SqlState};
@@ -10,7 +11,7 @@ use crate::pg::worker::{self, Status};
 use crate::pg::{clock, ereport, signals, transaction};
 use crate::queue::fitness::{self, Unfit};
 use crate::settings;
-use crate::shared::database::{Presence, NEVER};
+use crate::shared::database::NEVER;
 use crate::shared::executor::{Executor, ExecutorState};
 use crate::worker::executor;
 
@@ -108,12 +109,16 @@ impl Launching {
                 shared.clear_ready(index);
                 continue;
             };
-            if !slot.is_runnable() || !slot.has_permit() || !slot.may_be_ready() {
+            if !slot.may_be_ready() {
                 continue;
             }
-            if slot.held_until() > now {
-                self.next_held = self.next_held.min(slot.held_until());
-                continue;
+            match shared.gate(index, now, Asker::Launcher) {
+                Ok(()) => {}
+                Err(Closed::HeldUntil(until)) => {
+                    self.next_held = self.next_held.min(until);
+                    continue;
+                }
+                Err(_) => continue,
             }
             let group = (key.database, slot.role.load(Ordering::SeqCst));
             if !needs.iter().any(|(known, _)| *known == group) {
@@ -121,12 +126,6 @@ impl Launching {
             }
         }
         needs.retain_mut(|(group, serving)| {
-            let Some(place) = shared.find_database(group.0) else {
-                return false;
-            };
-            if place.presence() != Presence::Present || place.is_quiesced() {
-                return false;
-            }
             let mut coming = false;
             for executor in &shared.executors {
                 if !executor.serves(group.0, group.1) {

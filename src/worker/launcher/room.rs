@@ -3,7 +3,7 @@
 
 use std::sync::atomic::Ordering;
 
-use pushy_core::capacity::{self, Doing, Executor, Limits, Room, SLICE_US};
+use pushy_core::capacity::{self, Doing, Executor, Room, SLICE_US};
 
 use super::{Group, Launching};
 use crate::errors::{Error, SqlState};
@@ -14,14 +14,6 @@ use crate::shared::executor::{self, ExecutorState};
 
 /// The postmaster frees the slot of a worker that has ended within this time.
 const SLOT_RETURN_US: i64 = 50_000;
-
-pub(super) fn limits() -> Limits {
-    Limits {
-        most: settings::max_executors(),
-        reserve: settings::reserved_executors(),
-        per_role: settings::max_executors_per_role(),
-    }
-}
 
 fn seen(executor: &executor::Executor) -> Option<Executor> {
     let since = executor.batch_began.load(Ordering::SeqCst);
@@ -62,7 +54,7 @@ impl Launching {
         self.hangs
             .may_start(group.0, &executors, now)
             .map_err(|at| at.unwrap_or(NEVER))?;
-        let room = capacity::room(of(group), serving, &executors, &limits(), now);
+        let room = capacity::room(of(group), serving, &executors, &settings::capacity(), now);
         if let (Room::Wait(Some(until)), true) = (room, serving > 0) {
             // Commits need not call the launcher before.
             let looked_for_at = &self.shared.room_looked_for_at;
@@ -94,7 +86,7 @@ impl Launching {
     /// There are more executors than pushy.max_executors, because it was lowered or because some came from the reserve: those
     /// whose time is over leave. Answers when to look again.
     pub(super) fn stop_surplus(&self, now: i64) -> i64 {
-        let limits = limits();
+        let limits = settings::capacity();
         // Bounded: each time one more executor is asked.
         loop {
             let (slots, executors) = self.seen();
