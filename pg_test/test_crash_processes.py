@@ -165,6 +165,17 @@ def test_a_handler_that_kills_its_process_every_time_is_discarded_and_the_others
     assert db.value("SELECT count(*) FROM pushy.jobs WHERE state = 'completed' AND attempt <> 1") == 0
 
 
+def test_a_crash_that_takes_back_that_a_job_became_ready_is_charged_all_the_same(make_cluster):
+    """A scheduler's commits are not flushed: after the crash the job waits as before, and its note says that it ran."""
+    cluster = make_cluster({"wal_writer_delay": "10s"})
+    db = cluster.database()
+    python(db)
+    ledger = Ledger(db, options=", max_attempts => 2, retry_delay => '0.2 s'", before="IF job.args ? 'kill' THEN PERFORM public.die(); END IF;")
+    job = db.value("SELECT pushy.enqueue('q', '{\"kill\": 1}', delay => '0.3 s')")
+    wait_for("the job to be discarded", lambda: _state(db, job), lambda state: state == "discarded", 30, cluster.log.tail)
+    assert ledger.charges() == [(job, 1, "57P02"), (job, 2, "57P02")]
+
+
 def test_a_crash_without_delay_between_attempts_is_charged_each_time(cluster, db):
     """The charge is on disk before the job runs again, or the next crash would take it along."""
     python(db)

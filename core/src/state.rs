@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Not drawn: scheduled, available and retryable jobs can be cancelled; a verdict after a crash moves
-//! an available job as it would have moved a running one; `RetryNow` makes any job but an available or
+//! an available job as it would have moved a running one, and one whose promotion the crash took back after `Due`; `RetryNow` makes any job but an available or
 //! running one available; `Orphan` discards what waits for a queue that is gone. A job that is due again at once after a
 //! failure makes two moves in one: `FailAgain`, then `Due`. A job that is deleted with its queue (`queue_drop` by force) has no
 //! last state.

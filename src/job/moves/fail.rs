@@ -6,7 +6,7 @@ use pushy_core::backoff;
 use pushy_core::state::{JobEvent, JobState};
 
 use super::rows::{announce_ready, end_as, Stored};
-use super::{failure, step};
+use super::{as_claimed, failure, step};
 use crate::errors::Result;
 use crate::job::claimed::Claimed;
 use crate::job::position;
@@ -57,7 +57,7 @@ pub fn fail(
     } else {
         JobEvent::FailAgain
     };
-    let state = step(job.id, from, event)?;
+    let state = step(job.id, as_claimed(job.id, from)?, event)?;
     if let Some(slot) = slot {
         let tally = Tally {
             failed: 1,

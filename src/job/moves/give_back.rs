@@ -5,7 +5,7 @@ use crate::pg::BuiltinOid;
 use pushy_core::state::{JobEvent, JobState};
 
 use super::rows::announce_ready;
-use super::step;
+use super::{as_claimed, step};
 use crate::errors::Result;
 use crate::job::claimed::Claimed;
 use crate::params;
@@ -55,7 +55,7 @@ fn give_back_by(
     from: JobState,
     job: &Claimed,
 ) -> Result<()> {
-    step(job.id, from, JobEvent::Release)?;
+    step(job.id, as_claimed(job.id, from)?, JobEvent::Release)?;
     spi::run(plan, params![job.id]);
     if let Some(slot) = slot {
         let tally = Tally {
@@ -64,7 +64,12 @@ fn give_back_by(
         };
         pending::count(slot, queue.key(), &tally);
     }
-    announce_ready(queue.key(), slot, job.priority, job.position);
+    if matches!(from, JobState::Scheduled | JobState::Retryable) {
+        // It becomes available once more.
+        pending::waiting_from(job.run_at.0);
+    } else {
+        announce_ready(queue.key(), slot, job.priority, job.position);
+    }
     Ok(())
 }
 

@@ -39,6 +39,15 @@ fn step(job: i64, from: JobState, event: JobEvent) -> Result<JobState> {
         .ok_or_else(|| no_such_move(job, from, event))
 }
 
+/// The state in which a job was claimed that is stored in this one. A crash may have taken back that it became available, because a
+/// scheduler's commits are not flushed, and not the note of the flight recorder that says that it ran.
+fn as_claimed(job: i64, stored: JobState) -> Result<JobState> {
+    match stored {
+        JobState::Scheduled | JobState::Retryable => step(job, stored, JobEvent::Due),
+        other => Ok(other),
+    }
+}
+
 #[cold]
 fn no_such_move(job: i64, from: JobState, event: JobEvent) -> Error {
     Error::new(
