@@ -170,7 +170,7 @@ def test_a_crash_that_takes_back_that_a_job_became_ready_is_charged_all_the_same
     cluster = make_cluster({"wal_writer_delay": "10s"})
     db = cluster.database()
     python(db)
-    ledger = Ledger(db, options=", max_attempts => 2, retry_delay => '0.2 s'", before="IF job.args ? 'kill' THEN PERFORM public.die(); END IF;")
+    ledger = Ledger(db, options=", max_attempts => 2", before="IF job.args ? 'kill' THEN PERFORM public.die(); END IF;")
     job = db.value("SELECT pushy.enqueue('q', '{\"kill\": 1}', delay => '0.3 s')")
     wait_for("the job to be discarded", lambda: _state(db, job), lambda state: state == "discarded", 30, cluster.log.tail)
     assert ledger.charges() == [(job, 1, "57P02"), (job, 2, "57P02")]

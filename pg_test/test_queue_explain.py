@@ -184,7 +184,7 @@ def test_a_role_that_may_not_connect_is_told_by_a_restore_as_by_a_resume(db, rol
     name = role()
     db.sql(f"CREATE FUNCTION fine(args jsonb) RETURNS void LANGUAGE sql AS ''; SELECT pushy.queue_register('q', 'fine', run_as => '{name}');"
            f"UPDATE pushy_internal.queue SET home_system = 1; REVOKE CONNECT ON DATABASE \"{db.name}\" FROM PUBLIC")
-    [(queue, resumed, obstacle)] = db.rows("SELECT * FROM pushy.resume_after_restore()")
+    [(queue, resumed, obstacle)] = db.rows("SELECT name, resumed, reason FROM pushy.resume_after_restore()")
     assert (queue, resumed) == ("q", False) and name in obstacle
     with pytest.raises(psycopg.Error, match=name):
         db.sql("SELECT pushy.queue_resume('q')")
