@@ -51,7 +51,7 @@ CREATE TABLE pushy_internal.log_part (
   closed_at   timestamptz,           -- NULL: current, or empty
   first_epoch bigint,                -- no tick in it is before this one
   first_tick  bigint,
-  used        bigint,                -- bytes in it, about, once it is closed
+  used        bigint,                -- bytes in it, about, once it is closed; NULL: as many as it has on disk
   blocks      int,                   -- pages it had when it was emptied in place: room to be used again; NULL: it is to be cleaned
   PRIMARY KEY (part)
 ) USING heap;

@@ -150,11 +150,8 @@ impl Relay {
         }
         self.tidy(&sizes, now)?;
         if is_big || is_old {
-            let used = if before > 0 {
-                here.min(self.written_here)
-            } else {
-                here
-            };
+            // Whoever began to write there goes on: a part that had no old rows is measured each time.
+            let used = (before > 0).then(|| here.min(self.written_here));
             self.turn(used, now)?;
         }
         let log = &self.place.log;
@@ -175,7 +172,7 @@ impl Relay {
     }
 
     /// Writers go on in another part, if one is free.
-    fn turn(&mut self, used: i64, now: Timestamp) -> std::result::Result<(), Failure> {
+    fn turn(&mut self, used: Option<i64>, now: Timestamp) -> std::result::Result<(), Failure> {
         let free = transaction::run(|| identity::as_owner(state::free))?;
         // A part that is still to be cleaned has no room but behind its rows.
         let cleaned = free.iter().find(|free| free.blocks.is_some());
@@ -190,7 +187,7 @@ impl Relay {
         &mut self,
         part: u32,
         blocks: u32,
-        used: i64,
+        used: Option<i64>,
         now: Timestamp,
     ) -> std::result::Result<(), Failure> {
         // The closed part is as old as its last event.
