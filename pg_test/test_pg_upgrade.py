@@ -9,7 +9,7 @@ import pytest
 
 from harness.cluster import Cluster
 from harness.database import Database
-from harness.installation import REPOSITORY, Installation, chosen_pg_config, major_of
+from harness.installation import REPOSITORY, Installation, built, chosen_pg_config, major_of
 from harness.waiting import wait_for
 from life import LEDGER, run
 
@@ -18,12 +18,17 @@ from life import LEDGER, run
 OLDER = {17: (15, 16), 18: (15, 16)}
 
 
+def script(package: Path) -> str:
+    return next(package.rglob("pushy--*.sql")).read_text()
+
+
 def older_installation(scratch, major: int) -> Installation:
     """Of an older PostgreSQL with Pushy as built for it, of which there is one copy."""
     package = REPOSITORY / "target" / f"package-dev-{major}"
     folder = subprocess.check_output([REPOSITORY / "tools" / "majors.sh", "--folder"], text=True).strip()
     for place in (f"{folder}/{major}/usr/lib/postgresql/{major}", f"{folder}/{major}/pgserver/pginstall", f"/usr/lib/postgresql/{major}"):
         if package.exists() and Path(place).exists():
+            assert script(package) == script(built("dev")), f"{package} is of other sources: tools/build.sh dev with its PG_CONFIG"
             return Installation.create(scratch, package, f"{place}/bin/pg_config")
     pytest.skip(f"no PostgreSQL {major} with Pushy here: run make test-majors")
 

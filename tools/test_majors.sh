@@ -28,6 +28,10 @@ of_major() {
     target/venv/bin/python -m pytest pg_test -q -n "${PUSHY_TEST_SERVERS:-4}" "$@"
 }
 
+# What pg_upgrade is tried from has to be of these sources too.
+fifteen=/usr/lib/postgresql/15/bin/pg_config
+[ ! -d /usr/include/postgresql/15/server ] || PG_CONFIG=$fifteen tools/build.sh dev
+
 for major in "${majors[@]}"; do
     started=$SECONDS
     echo "== PostgreSQL $major"
