@@ -97,7 +97,11 @@ def test_every_fix_of_a_subscription_is_a_statement_that_mends_it(table):
                     keeper.commit()
                 [(now, fix)] = db.rows("SELECT state, fix FROM pushy.subscriptions")
             assert now == then, (what, fix)
-            run_fix(db, fix)
+            if after is None:
+                # A reader's own work: no statement to paste.
+                assert not STATEMENT.match(fix) and "anew" in fix
+            else:
+                run_fix(db, fix)
             if "queue" in options and after == ["resync"]:
                 # The relay does as a reader does.
                 db.wait_until("SELECT state FROM pushy.subscriptions", "active")
@@ -105,3 +109,20 @@ def test_every_fix_of_a_subscription_is_a_statement_that_mends_it(table):
             elif after is not None:
                 assert [now for now, in db.rows("SELECT state FROM pushy.subscriptions")] == after
             db.sql("UPDATE pushy_internal.log_state SET lost_epoch = 0; DELETE FROM pushy_internal.subscription")
+
+
+@pytest.mark.parametrize("options, dropped", [
+    ("columns => '{v}'", "v"),
+    ("condition => 'NEW.v <> ''it''''s''', payload => 'row'", "v"),
+    ("payload_expr => '(new).\"B c\"'", '"B c"'),
+    ("queue => 'q', args_expr => 'to_jsonb(OLD.V)'", "v"),
+])
+def test_a_watch_that_lost_a_column_says_which_in_words_and_no_statement_that_fails(table, options, dropped):
+    table.sql('ALTER TABLE t ADD "B c" text')
+    table.sql(f"SELECT pushy.watch('t', {options}, name => 'w')")
+    table.sql(f"ALTER TABLE t DROP COLUMN {dropped} CASCADE")
+    [(now, fix)] = state(table)
+    assert now == "broken" and f"is no column of t any more: {dropped};" in fix and not STATEMENT.match(fix)
+    end = re.search(r"SELECT pushy\.unwatch\(.*\)$", fix)
+    table.sql(end[0])
+    assert state(table) == []

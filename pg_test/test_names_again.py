@@ -395,7 +395,7 @@ def clone(shop, shared_cluster):
 def test_a_copy_says_where_people_look_that_it_runs_nothing(clone):
     mine = clone.connect(user=clone.owner)
     assert mine.execute("SELECT parked FROM pushy.queues").fetchone()[0].startswith("it came here by a restore or a copy")
-    assert mine.execute("SELECT state, fix FROM pushy.watches").fetchone() == ("elsewhere", "SELECT * FROM pushy.resume_after_restore()")
+    assert mine.execute("SELECT state, fix FROM pushy.watches").fetchone() == ("elsewhere", f"SELECT pushy.watch_resume('t_{clone.owner}', 'w')")
     for _ in range(2):
         mine.execute(f"SELECT pushy.enqueue('{clone.owner}')")
     said = "queues of this database came here by a restore or a copy, and do not run"

@@ -139,7 +139,7 @@ CREATE FUNCTION pushy.subscription_read(
   OUT resync boolean)
 RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 100 AS 'MODULE_PATHNAME', 'pushy_subscription_read_v1';
 COMMENT ON FUNCTION pushy.subscription_read(text, int, text) IS
-  'The next notices of a subscription, max_notices of them at most (0: none), after the last one acknowledged or after the cursor given. They come again until pushy.subscription_ack; sessions that read one subscription take turns, because a transaction that has read keeps others from it until it ends. A row with resync (and no channel) says that notices are missing before it: read the tables anew, then go on. at is when the relay met the notice; for the subscription''s owner.';
+  'The next notices of a subscription, max_notices of them at most (0: none), after the last one acknowledged or after the cursor given. They come again until pushy.subscription_ack; sessions that read one subscription take turns, because a transaction that has read keeps others from it until it ends. A row with resync (and no channel) says that notices are missing before it: read the tables anew, then go on. A payload too long for NOTIFY is a reference ("notice": id), as for listeners: pushy.notice has the whole. at is when the relay met the notice; for the subscription''s owner.';
 
 CREATE FUNCTION pushy.subscription_ack(name text, cursor text)
 RETURNS boolean LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_subscription_ack_v1';
@@ -190,7 +190,7 @@ COMMENT ON COLUMN pushy.subscriptions.lag_events IS 'Notices behind the cursor i
 COMMENT ON COLUMN pushy.subscriptions.lag_bytes IS 'Bytes of the channels and payloads of these notices.';
 COMMENT ON COLUMN pushy.subscriptions.lag IS 'Age of the oldest notice behind the cursor; NULL where there is none.';
 COMMENT ON COLUMN pushy.subscriptions.resync IS 'Whether the log was emptied past its cursor: its reader will be told.';
-COMMENT ON COLUMN pushy.subscriptions.stopped IS 'Why its notices become no jobs; tried again when a queue, a privilege or the subscription changes.';
+COMMENT ON COLUMN pushy.subscriptions.stopped IS 'Why its notices become no jobs, as soon as its queue is gone or another''s or refuses its owner; tried again when a queue, a privilege or the subscription changes.';
 COMMENT ON COLUMN pushy.subscriptions.state IS 'Whether the subscription does what it should: active, elsewhere, ownerless, stopped, no_relay or resync. elsewhere came by a restore; the owner of an ownerless one was dropped, so a superuser drops it, or creates it again as his; stopped makes no jobs of its notices. no_relay hears nothing new, because no relay can come; the reader of resync is about to be told that notices are missing.';
 COMMENT ON COLUMN pushy.subscriptions.fix IS 'The statement that makes the subscription active or, where none does by itself, what to do in words; NULL: it is active.';
 COMMENT ON COLUMN pushy.subscriptions.created_at IS 'When the subscription was first created.';

@@ -92,7 +92,7 @@ SELECT q.queue,
        CASE WHEN h.is_home AND q.parked IS NULL AND NOT pushy_internal.queue_has_place(q.queue)
             THEN 'all places for queues in shared memory are taken (pushy.max_queues), and it found none'
             WHEN h.is_home THEN q.parked
-            ELSE 'it came here by a restore or a copy and waits for SELECT * FROM pushy.resume_after_restore()' END AS parked,
+            ELSE pg_catalog.format('it came here by a restore or a copy and waits for SELECT pushy.queue_resume(%L), or for pushy.resume_after_restore(), which resumes all that came along', q.queue) END AS parked,
        q.priority,
        q.max_attempts,
        q.backoff,

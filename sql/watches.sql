@@ -173,8 +173,11 @@ SELECT u.relation, u.name, u.channel, u.channel_name, u.events, u.columns, u.con
               ELSE w.owner_name END AS owner,
          s.state,
          CASE
-           WHEN s.state OPERATOR(pg_catalog.=) 'elsewhere' THEN 'SELECT * FROM pushy.resume_after_restore()'
-           WHEN s.state OPERATOR(pg_catalog.=) 'paused' THEN pg_catalog.format('SELECT pushy.watch_resume(%L, %L)', r.oid::pg_catalog.regclass, w.name)
+           WHEN s.state OPERATOR(pg_catalog.=) ANY ('{elsewhere,paused}'::pg_catalog.text[])
+             THEN pg_catalog.format('SELECT pushy.watch_resume(%L, %L)', r.oid::pg_catalog.regclass, w.name)
+           WHEN s.state OPERATOR(pg_catalog.=) 'broken' AND c.fix IS NULL AND y.missing IS NOT NULL
+             THEN pg_catalog.format('Declare it again with pushy.watch without what is no column of %s any more: %s; or end it: SELECT pushy.unwatch(%L, %L)',
+                                    r.oid::pg_catalog.regclass, y.missing, r.oid::pg_catalog.regclass, w.name)
            -- A statement for its maker only: whoever else ran it would be the maker of words that somebody else wrote.
            WHEN s.state OPERATOR(pg_catalog.=) 'broken' AND c.fix IS NULL
                 AND NOT EXISTS (SELECT FROM pg_catalog.pg_roles m WHERE m.oid OPERATOR(pg_catalog.=) w.owner AND m.rolname OPERATOR(pg_catalog.=) CURRENT_USER)
@@ -249,6 +252,18 @@ SELECT u.relation, u.name, u.channel, u.channel_name, u.events, u.columns, u.con
                  WHEN w.channel IS NOT NULL AND (w.delivery OPERATOR(pg_catalog.=) 'relay' OR w.delivery IS NULL AND o.can_come)
                       AND o.reason IS NOT NULL THEN 'no_relay'
                  ELSE 'active' END AS state) s
+   -- What a watch that has lost triggers names and its table has not: DROP COLUMN with CASCADE takes the triggers with the column.
+   CROSS JOIN LATERAL (
+     SELECT pg_catalog.string_agg(pg_catalog.quote_ident(m.name), ', ' ORDER BY m.name) AS missing
+       FROM (SELECT n.name::pg_catalog.text AS name FROM pg_catalog.unnest(w.columns) n(name)
+              UNION
+             SELECT CASE WHEN pg_catalog.starts_with(x.found[1], '"') THEN pg_catalog.replace(pg_catalog.btrim(x.found[1], '"'), '""', '"')
+                         ELSE pg_catalog.lower(x.found[1]) END
+               FROM pg_catalog.regexp_matches(pg_catalog.concat_ws(' ', w.condition, w.payload_expr, w.args_expr),
+                                              '[[:<:]](?:new|old)[)]?[.]("(?:[^"]|"")+"|[[:alpha:]_][[:alnum:]_$]*)', 'gi') x(found)) m
+      WHERE s.state OPERATOR(pg_catalog.=) 'broken'
+        AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute d
+                         WHERE d.attrelid OPERATOR(pg_catalog.=) r.oid AND d.attname::pg_catalog.text OPERATOR(pg_catalog.=) m.name)) y
    WHERE c.notices IS NOT NULL
   UNION ALL
   SELECT o.relation::pg_catalog.regclass, o.name, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 'orphaned',
@@ -271,7 +286,7 @@ COMMENT ON COLUMN pushy.watches.level IS 'A notice per row, or per statement.';
 COMMENT ON COLUMN pushy.watches.delivery IS 'How notices go: notify, or relay. A watch that says neither goes by relay, and by NOTIFY as long as no relay can come here.';
 COMMENT ON COLUMN pushy.watches.queue IS 'A job per notice goes here; NULL: notices only.';
 COMMENT ON COLUMN pushy.watches.args_expr IS 'The arguments of jobs as SQL over NEW and OLD, as it was written or, since a column was renamed, as the server writes it; NULL: the payload.';
-COMMENT ON COLUMN pushy.watches.merge IS 'Whether equal notices of several transactions may be told once.';
+COMMENT ON COLUMN pushy.watches.merge IS 'Whether equal notices of several transactions may be told once: those with payload none or a payload_expr, because the others have the transaction in them.';
 COMMENT ON COLUMN pushy.watches.owner IS 'Who declared it: must be allowed to enqueue.';
 COMMENT ON COLUMN pushy.watches.state IS 'Whether the watch tells what it should: active, paused, elsewhere, orphaned, broken, disabled, replica or no_relay. elsewhere came by a restore; orphaned has triggers here and no watch, so it tells nothing until it is declared again, and fix ends them; broken lost a trigger, by hand or with what it used, or adds no jobs, because its queue is gone or another''s, or its maker is gone or may not enqueue. disabled and replica say what ALTER TABLE has done to some of its triggers, maybe those of a partition; with no_relay its notices wait in the event log, and no relay can come to tell them.';
 COMMENT ON COLUMN pushy.watches.fix IS 'The statement that makes the watch active or, where none does by itself, what to do in words; NULL: it is active.';

@@ -76,7 +76,7 @@ fn read_due_time(call: Call, now: Timestamp) -> Result<Option<Timestamp>> {
         (None, Some(due)) if due < now => Err(Error::out_of_range(
             "delay",
             call.shown_interval(DELAY),
-            "a positive interval; leave it out to run the job now",
+            "an interval of 0 or more; leave it out to run the job now",
         )),
         (None, delayed) => Ok(delayed),
     }

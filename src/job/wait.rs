@@ -178,7 +178,7 @@ sql_function!(pushy_job_wait_v1, |call| job_wait(call));
 
 /// Raises a NOTICE for each reason that keeps the queue's jobs from running now. No ERROR, because the caller may wait for
 /// somebody to remove it.
-fn tell_of_obstacles(name: &str) -> Result<()> {
+fn tell_of_obstacles(name: &str, waits: bool) -> Result<()> {
     let Some(queue) = identity::as_owner(|| definition::find(name))? else {
         return Ok(());
     };
@@ -187,7 +187,10 @@ fn tell_of_obstacles(name: &str) -> Result<()> {
             "jobs of queue \"{name}\" do not run now: {}",
             finding.reason
         );
-        let notice = Error::new(SqlState::SUCCESSFUL_COMPLETION, message);
+        let mut notice = Error::new(SqlState::SUCCESSFUL_COMPLETION, message);
+        if waits {
+            notice = notice.detail("It is waited for them all the same, until the timeout, because somebody may mend that.");
+        }
         ereport::notice(&match finding.fix {
             Some(fix) => notice.hint(fix),
             None => notice,
@@ -211,37 +214,28 @@ fn jobs_wait(call: Call) -> Result<Answer> {
     )?;
     let deadline = Instant::now() + timeout;
     let mut told = false;
+    let mut slot = known.slot;
     loop {
-        let seen = known
-            .slot
-            .map(|slot| shared::expect().queues()[slot].drains());
+        let seen = slot.map(|slot| (slot, shared::expect().queues()[slot].drains()));
         // Each look is a transaction of its own; between looks no snapshot is held.
         transaction::commit_in_procedure()?;
-        if !unfinished::is_any(queue, known.slot)? {
+        if !unfinished::is_any(queue, slot)? {
             transaction::flush_commits();
             return Ok(call.answer_row(row![true]));
         }
         if !std::mem::replace(&mut told, true) {
-            tell_of_obstacles(&name)?;
+            tell_of_obstacles(&name, slot.is_some())?;
         }
         transaction::commit_in_procedure()?;
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Ok(call.answer_row(row![false]));
         }
-        if cache::is_placeless(queue) {
-            return Err(cache::no_place(&name));
+        match seen {
+            Some((slot, seen)) => shared::expect().queues()[slot].wait_drain(seen, left),
+            // One that has got a place meanwhile is looked at again.
+            None => slot = Some(cache::place_of(queue).map_err(|why| why.error(queue))?),
         }
-        let (Some(slot), Some(seen)) = (known.slot, seen) else {
-            return Err(Error::new(
-                SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
-                format!("no jobs of queue \"{name}\" run: the library is not preloaded"),
-            )
-            .hint(
-                "Add shared_preload_libraries = 'pushy' to postgresql.conf and restart the server.",
-            ));
-        };
-        shared::expect().queues()[slot].wait_drain(seen, left);
     }
 }
 

@@ -94,7 +94,11 @@ fn subscription_rows(call: Call) -> Result<Answer> {
         let obstacle = obstacle::of_relay();
         for (known, lag) in known.iter().zip(lags) {
             let resync = !known.is_home || known.cursor < state.lost;
-            let (condition, fix) = condition(caller, known, resync, obstacle.as_ref());
+            let unfed = unfed(known)?;
+            let (condition, fix) =
+                condition(caller, known, resync, unfed.as_ref(), obstacle.as_ref());
+            // Told at once, before the relay comes to the next notice.
+            let stopped = unfed.map(|unfed| unfed.reason);
             rows.put(row![
                 known.name.as_str(),
                 text::to_name(&known.shown_owner()),
@@ -108,7 +112,7 @@ fn subscription_rows(call: Call) -> Result<Answer> {
                 lag.bytes,
                 lag.since.map(|since| Interval(now.since_us(since) as i64)),
                 resync,
-                known.stopped.as_deref(),
+                stopped.as_deref().or(known.stopped.as_deref()),
                 condition,
                 fix,
                 Timestamp(known.created_at),
@@ -147,11 +151,22 @@ fn from_elsewhere(caller: Oid, known: &Subscription) -> String {
     )
 }
 
+/// What keeps its notices from becoming jobs of its queue.
+fn unfed(known: &Subscription) -> Result<Option<Finding>> {
+    match (&known.queue, known.owner_here()) {
+        (Some(queue), Some(owner)) if known.is_home => {
+            queue.obstacle(owner, "pushy.subscription_create")
+        }
+        _ => Ok(None),
+    }
+}
+
 /// The state of a subscription, and what makes it active.
 fn condition(
     caller: Oid,
     known: &Subscription,
     resync: bool,
+    unfed: Option<&Finding>,
     obstacle: Option<&Finding>,
 ) -> (&'static str, Option<String>) {
     if !known.is_home {
@@ -165,6 +180,9 @@ fn condition(
         );
         return ("ownerless", Some(fix));
     }
+    if let Some(unfed) = unfed {
+        return ("stopped", unfed.fix.clone());
+    }
     if known.stopped.is_some() {
         let fix = "Mend what column stopped says: it is tried again when a queue or a privilege changes, and with the next notice.";
         return ("stopped", Some(fix.to_owned()));
@@ -174,12 +192,13 @@ fn condition(
         return ("no_relay", Some(fix.clone()));
     }
     if resync {
-        // The row with resync says to read the tables anew, and then it goes on.
-        let fix = format!(
-            "SELECT * FROM pushy.subscription_read({})",
-            quote_literal(&known.name)
-        );
-        return ("resync", Some(fix));
+        // No statement: who runs the read must also read the tables, which only the reader's program does.
+        let fix = if known.queue.is_some() {
+            "Nothing is to be run: its queue is about to get a job with resync, whose handler reads the tables anew"
+        } else {
+            "Let its reader go on: its next read begins with a row with resync, which says to read the tables anew and to acknowledge"
+        };
+        return ("resync", Some(fix.to_owned()));
     }
     ("active", None)
 }

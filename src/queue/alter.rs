@@ -103,15 +103,20 @@ pub fn require_home(queue: &Definition) -> Result<()> {
     if queue.is_home() {
         return Ok(());
     }
-    Err(Error::new(
+    Err(elsewhere(queue))
+}
+
+#[cold]
+pub fn elsewhere(queue: &Definition) -> Error {
+    Error::new(
         SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
         format!(
-            "queue \"{}\" was registered in another database or cluster",
+            "queue \"{}\" was registered in another database or cluster, and does not run here",
             queue.name
         ),
     )
     .hint(format!(
         "Let it run here first: SELECT pushy.queue_resume({}), or register it again.",
         quote_literal(&queue.name)
-    )))
+    ))
 }

@@ -11,6 +11,7 @@ use std::sync::atomic::Ordering;
 
 use rustc_hash::{FxBuildHasher, FxHashMap};
 
+use super::alter;
 use super::definition::{self, Definition};
 use super::privilege::{self, Grant};
 use crate::errors::{Error, Result, SqlState};
@@ -152,20 +153,56 @@ fn known(definition: Definition, grants: Vec<Grant>) -> Known {
     }
 }
 
-/// The queue's slot in shared memory, made if need be. None without the preload, where all are taken, and for a queue that came
-/// here by a restore or a copy: nothing of it runs, and it takes no place from those that do.
-pub fn slot_of(definition: &Definition) -> Option<usize> {
-    let shared = shared::get()?;
+/// Why a queue has no place in shared memory: all reasons there are.
+#[derive(Clone, Copy, PartialEq)]
+pub enum NoPlace {
+    NotPreloaded,
+    /// It came here by a restore or a copy: nothing of it runs, and it takes no place from those that do.
+    Elsewhere,
+    AllTaken,
+}
+
+/// The queue's place in shared memory, made if need be.
+pub fn place_of(definition: &Definition) -> std::result::Result<usize, NoPlace> {
+    let shared = shared::get().ok_or(NoPlace::NotPreloaded)?;
     if definition.is_home() {
-        shared.ensure_queue(&definition.facts())
+        let place = shared.ensure_queue(&definition.facts());
+        place.ok_or(NoPlace::AllTaken)
     } else {
-        shared.find_queue(definition.key())
+        let place = shared.find_queue(definition.key());
+        place.ok_or(NoPlace::Elsewhere)
     }
+}
+
+/// The same where it does not matter why there is none.
+pub fn slot_of(definition: &Definition) -> Option<usize> {
+    place_of(definition).ok()
 }
 
 /// Whether nothing of the queue runs because it found no place in shared memory.
 pub fn is_placeless(definition: &Definition) -> bool {
-    shared::get().is_some() && definition.is_home() && slot_of(definition).is_none()
+    place_of(definition) == Err(NoPlace::AllTaken)
+}
+
+impl NoPlace {
+    /// What refuses a call that cannot do without the place.
+    #[cold]
+    pub fn error(self, queue: &Definition) -> Error {
+        match self {
+            Self::NotPreloaded => Error::new(
+                SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!(
+                    "no jobs of queue \"{}\" run: the library is not preloaded",
+                    queue.name
+                ),
+            )
+            .hint(
+                "Add shared_preload_libraries = 'pushy' to postgresql.conf and restart the server.",
+            ),
+            Self::Elsewhere => alter::elsewhere(queue),
+            Self::AllTaken => no_place(&queue.name),
+        }
+    }
 }
 
 /// How all places are said to be taken, and what makes more of them.

@@ -11,7 +11,7 @@ use super::store;
 use crate::errors::{quote_literal, Error, Result, SqlState};
 use crate::job::current;
 use crate::job::moves::discard;
-use crate::log::subscription::table::{self, Subscription};
+use crate::log::subscription::table;
 use crate::params;
 use crate::pg::identity;
 use crate::pg::spi::{self, Plan};
@@ -25,44 +25,61 @@ sql_function!(pushy_queue_drop_v1, |call| {
     drop_queue(&name, force)
 });
 
-/// A watch that feeds the queue would have nowhere to put its jobs.
-fn refuse_watches(held: &Definition) -> Result<()> {
-    let queue = &held.name;
-    let watches = watch::of_queue(held)?;
-    let Some(first) = watches.first() else {
+/// A watch or a subscription that feeds the queue would have nowhere to put its jobs.
+fn refuse_feeding(queue: &Definition) -> Result<()> {
+    let watches = watch::of_queue(queue)?;
+    let subscriptions = table::of_queue(queue)?;
+    let mut feeding: Vec<(String, String)> = Vec::new();
+    for watch in &watches {
+        feeding.push((
+            format!("watch \"{}\" on {}", watch.name, watch.relation_name),
+            format!(
+                "SELECT pushy.unwatch({}, {})",
+                quote_literal(&watch.relation_name),
+                quote_literal(&watch.name)
+            ),
+        ));
+    }
+    for subscription in &subscriptions {
+        feeding.push((
+            format!("subscription \"{}\"", subscription.name),
+            format!(
+                "SELECT pushy.subscription_drop({})",
+                quote_literal(&subscription.name)
+            ),
+        ));
+    }
+    let Some((first, end_it)) = feeding.first() else {
         return Ok(());
+    };
+    let counted = [
+        counted(watches.len(), "watch", "watches"),
+        counted(subscriptions.len(), "subscription", "subscriptions"),
+    ];
+    let counted: Vec<String> = counted.into_iter().flatten().collect();
+    let (detail, and_the_others) = match feeding.len() {
+        1 => (format!("It is {first}."), ""),
+        _ => (
+            format!("The first is {first}."),
+            " and so on for the others",
+        ),
     };
     Err(Error::new(
         SqlState::DEPENDENT_OBJECTS_STILL_EXIST,
-        format!("queue \"{queue}\" is fed by watches: {}", watches.len()),
+        format!(
+            "queue \"{}\" is fed by {}",
+            queue.name,
+            counted.join(" and ")
+        ),
     )
-    .detail(format!(
-        "One of them is \"{}\" on {}.",
-        first.name, first.relation_name
-    ))
+    .detail(detail)
     .hint(format!(
-        "SELECT pushy.unwatch({}, {}), or pass force => true: their changes make no jobs then.",
-        quote_literal(&first.relation_name),
-        quote_literal(&first.name)
+        "{end_it}{and_the_others}, or pass force => true: what they tell makes no jobs then."
     )))
 }
 
-/// Nor would the notices of a subscription have a queue to become jobs of.
-fn refuse_subscriptions(queue: &Definition) -> Result<()> {
-    let all = table::all()?;
-    let feeds = |known: &&Subscription| known.queue.as_ref().is_some_and(|held| held.is(queue));
-    let Some(first) = all.iter().find(feeds) else {
-        return Ok(());
-    };
-    Err(Error::new(
-        SqlState::DEPENDENT_OBJECTS_STILL_EXIST,
-        format!("queue \"{}\" is fed by subscriptions", queue.name),
-    )
-    .detail(format!("One of them is \"{}\".", first.name))
-    .hint(format!(
-        "SELECT pushy.subscription_drop({}), or pass force => true: its notices make no jobs then.",
-        quote_literal(&first.name)
-    )))
+fn counted(count: usize, one: &str, many: &str) -> Option<String> {
+    (count > 0).then(|| format!("{count} {}", if count == 1 { one } else { many }))
 }
 
 static COUNT_LIVE: Plan = Plan::new(
@@ -93,8 +110,7 @@ fn drop_queue(name: &str, force: bool) -> Result<()> {
     }
     identity::as_owner(|| {
         if !force {
-            refuse_watches(&queue)?;
-            refuse_subscriptions(&queue)?;
+            refuse_feeding(&queue)?;
         }
         if force {
             discard::delete_with_queue(&queue);

@@ -126,8 +126,8 @@ fn of_gate(queue: &Definition, asked: Closed) -> Option<Finding> {
     let seconds_until = |time: i64| (time - now) as f64 / 1e6;
     match closed {
         Closed::Elsewhere => Some(blocked(
-            "the queue was registered in another database or cluster: a restore or a copy does not run by itself",
-            "SELECT * FROM pushy.resume_after_restore()",
+            "the queue was registered in another database or cluster: a restore or a copy does not run by itself (pushy.resume_after_restore() resumes all that came along)",
+            resume(queue),
         )),
         Closed::Paused => Some(blocked("the queue is paused", resume(queue))),
         Closed::Unknown => Some(said(

@@ -7,6 +7,7 @@ use super::cache::{self, Known};
 use super::definition::{self, Definition};
 use super::privilege::{self, Privilege};
 use crate::errors::{quote_literal, Error, Result, SqlState};
+use crate::obstacle::{blocked, Finding};
 use crate::pg::{identity, Oid};
 
 #[derive(Clone, Debug, PartialEq)]
@@ -31,8 +32,19 @@ impl HeldQueue {
 
     /// Whether the queue that has the name now is the one meant. One that was dropped and registered again is, if
     /// who owns it could have changed the old one as well: deploy scripts do that.
-    pub fn is(&self, queue: &Definition) -> bool {
+    fn is(&self, queue: &Definition) -> bool {
         queue.queue_id == self.queue_id || identity::has_rights_of(queue.owner, self.owner)
+    }
+
+    /// Whether jobs go to this queue: it has the number, or no queue has that any more and this one is its namesake that is
+    /// meant. As the extension's owner.
+    pub fn feeds(&self, queue: &Definition) -> Result<bool> {
+        if self.queue_id == queue.queue_id {
+            return Ok(true);
+        }
+        Ok(self.name == queue.name
+            && self.is(queue)
+            && definition::find_by_id(self.queue_id)?.is_none())
     }
 
     /// The queue of this number, whatever it is called by now; where none has it the one that has the name.
@@ -77,29 +89,30 @@ impl HeldQueue {
     }
 
     /// What keeps `role` from adding jobs, and what to do about it; `again` says how to declare anew what holds the queue.
-    pub fn obstacle(&self, role: Oid, again: &str) -> Result<Option<String>> {
+    pub fn obstacle(&self, role: Oid, again: &str) -> Result<Option<Finding>> {
         let error = match self.open(role) {
             Ok(_) => return Ok(None),
             Err(error) => error,
         };
-        Ok(match error.sqlstate {
-            SqlState::UNDEFINED_OBJECT => Some(format!(
-                "Register queue {} again, or {again}: {}",
+        let fix = match error.sqlstate {
+            SqlState::UNDEFINED_OBJECT => format!(
+                "Register queue {} again, or declare it with another queue by {again}: {}",
                 quote_literal(&self.name),
                 error.message
-            )),
+            ),
             SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE => {
-                Some(format!("Declare it again with {again}: {}", error.message))
+                format!("Declare it again with {again}: {}", error.message)
             }
-            SqlState::INSUFFICIENT_PRIVILEGE => Some(match identity::role(role) {
+            SqlState::INSUFFICIENT_PRIVILEGE => match identity::role(role) {
                 Some(role) => format!(
                     "SELECT pushy.queue_grant({}, {}, 'enqueue')",
                     quote_literal(&self.name),
                     quote_literal(&role.name)
                 ),
                 None => format!("Declare it again with {again}: {}", error.message),
-            }),
+            },
             _ => return Err(error),
-        })
+        };
+        Ok(Some(blocked(error.message, fix)))
     }
 }

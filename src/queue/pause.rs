@@ -13,9 +13,12 @@ sql_function!(pushy_queue_pause_v1, |call| {
     transaction::require_writable(c"pushy.queue_pause()");
     let name = call.text("queue", 0)?;
     let mut queue = find_owned(&name)?;
-    queue.paused = true;
-    write(&queue)?;
-    control::tell(Event::Pause, &name)
+    // One that changes nothing tells nobody.
+    if !std::mem::replace(&mut queue.paused, true) {
+        write(&queue)?;
+        control::tell(Event::Pause, &name)?;
+    }
+    Ok(())
 });
 
 sql_function!(pushy_queue_resume_v1, |call| {

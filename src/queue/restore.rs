@@ -111,6 +111,7 @@ pub fn settle(queue: &mut Definition) -> Result<()> {
     queue.home_system = database::system_identifier();
     queue.home_database = database::current();
     queue.handler_oid = function.map_or(Oid::INVALID, |function| function.oid);
+    look_at_everything();
     Ok(())
 }
 

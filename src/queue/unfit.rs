@@ -271,7 +271,7 @@ impl Unfit {
                 "A handler returns void or any type that converts to jsonb".to_owned()
             }
             Self::RoleGone { queue, role } => format!(
-                "Pass a role that exists to pushy.queue_alter({}, run_as => …), or run CREATE ROLE {role} LOGIN and then SELECT * FROM pushy.resume_after_restore()",
+                "Pass a role that exists to pushy.queue_alter({0}, run_as => …), or run CREATE ROLE {role} LOGIN and then SELECT pushy.queue_resume({0})",
                 quote_literal(queue)
             ),
             Self::OwnerGone { queue, .. } => format!(

@@ -93,6 +93,7 @@ fn declare(mut wanted: Definition, table: &Table, is_named: bool) -> Result<bool
         taken_away::tell(existing, &wanted, renamed.is_some());
     }
     taken_away::tell_twin(&wanted, existing, &watches);
+    tell_never_merged(&wanted);
     if let Some(before) = renamed {
         ereport::notice(
             &Error::new(
@@ -268,6 +269,24 @@ fn tell_no_relay(table: &Table, delivery: Option<Way>) {
         .map(|first| first.fix.clone().unwrap_or_else(|| first.reason.clone()));
     ereport::notice(
         &Error::new(SqlState::SUCCESSFUL_COMPLETION, told).hint(hint.unwrap_or_default()),
+    );
+}
+
+/// `merge` is for notices that can be equal: in these the transaction stands.
+fn tell_never_merged(wanted: &Definition) {
+    if !wanted.merge || !matches!(wanted.payload, Payload::Key | Payload::Row | Payload::Diff) {
+        return;
+    }
+    ereport::notice(
+        &Error::new(
+            SqlState::SUCCESSFUL_COMPLETION,
+            format!(
+                "notices of watch \"{}\" are never merged: those with payload => '{}' have the transaction in them, so no two are equal",
+                wanted.name,
+                wanted.payload.as_str()
+            ),
+        )
+        .hint("Pass payload => 'none' or a payload_expr with merge, or leave merge out."),
     );
 }
 

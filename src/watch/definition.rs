@@ -164,9 +164,10 @@ static OF_QUEUE: Plan = Plan::new(
     concat!(
         "SELECT ",
         columns!(),
-        " FROM pushy_internal.watch w WHERE w.queue OPERATOR(pg_catalog.=) $1 ORDER BY w.relation_name, w.name"
+        " FROM pushy_internal.watch w WHERE w.queue_id OPERATOR(pg_catalog.=) $1 OR w.queue OPERATOR(pg_catalog.=) $2 \
+          ORDER BY w.relation_name, w.name"
     ),
-    &[TEXTOID],
+    &[INT4OID, TEXTOID],
 );
 
 fn read(row: Row<'_>) -> Result<Definition> {
@@ -252,9 +253,17 @@ pub fn all() -> Result<Vec<Definition>> {
 
 /// The watches that feed a queue.
 pub fn of_queue(queue: &queue::definition::Definition) -> Result<Vec<Definition>> {
-    let mut watches = load(&OF_QUEUE, params![queue.name.as_str()])?;
-    watches.retain(|watch| watch.queue.as_ref().is_some_and(|held| held.is(queue)));
-    Ok(watches)
+    let mut feeding = Vec::new();
+    for watch in load(&OF_QUEUE, params![queue.queue_id, queue.name.as_str()])? {
+        if watch
+            .queue
+            .as_ref()
+            .map_or(Ok(false), |held| held.feeds(queue))?
+        {
+            feeding.push(watch);
+        }
+    }
+    Ok(feeding)
 }
 
 static OF_CHANNEL: Plan = Plan::new(

@@ -178,7 +178,11 @@ pub fn warn(firing: Firing, claim: Claim<'_>) -> Result<()> {
                     table.qualified
                 ),
             )
-            .hint("Its maker runs SELECT * FROM pushy.resume_after_restore(), or declares it again with pushy.watch."),
+            .hint(format!(
+                "Its maker or the table's owner runs SELECT pushy.watch_resume({}, {}), or SELECT * FROM pushy.resume_after_restore() for all that came along.",
+                quote_literal(&table.qualified),
+                quote_literal(&name)
+            )),
         );
         return Ok(());
     }

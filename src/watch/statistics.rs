@@ -35,7 +35,7 @@ fn watch_counts(call: Call) -> Result<Answer> {
         count(|slot| &slot.errors),
         slot.and_then(|slot| watch_slot::time(&slot.last_told_at)),
         slot.and_then(|slot| watch_slot::time(&slot.last_error_at)),
-        obstacle,
+        obstacle.and_then(|finding| finding.fix),
     ]))
 }
 

@@ -8,6 +8,7 @@ use crate::params;
 use crate::pg::home::{self, Home};
 use crate::pg::spi::{self, Plan, Row};
 use crate::pg::{array, identity, BuiltinOid, Oid};
+use crate::queue::definition::Definition;
 use crate::queue::held::HeldQueue;
 
 pub struct Subscription {
@@ -138,6 +139,21 @@ pub fn of_queues() -> Result<(bool, Vec<String>)> {
 /// All of the database, by name.
 pub fn all() -> Result<Vec<Subscription>> {
     load(&ALL, &[])
+}
+
+/// Those that feed a queue.
+pub fn of_queue(queue: &Definition) -> Result<Vec<Subscription>> {
+    let mut feeding = Vec::new();
+    for known in all()? {
+        if known
+            .queue
+            .as_ref()
+            .map_or(Ok(false), |held| held.feeds(queue))?
+        {
+            feeding.push(known);
+        }
+    }
+    Ok(feeding)
 }
 
 /// The subscription, for a caller that has its owner's rights.
