@@ -1,5 +1,7 @@
 """queue_drop refuses a queue for what feeds it, and for nothing that feeds another, whoever owns which."""
 
+import json
+
 import psycopg
 import pytest
 
@@ -68,3 +70,23 @@ def test_a_subscription_whose_queue_is_gone_says_so_at_once(queues):
     assert (state, stopped) == ("stopped", 'queue "b" does not exist') and "Register queue 'b' again" in fix
     queues.execute("SELECT pushy.queue_register('b', 'work(jsonb)')")
     assert queues.execute("SELECT state, stopped, fix FROM pushy.subscriptions WHERE name = 's1'").fetchone() == ("active", None, None)
+
+
+def test_a_pause_that_changes_nothing_tells_nobody(queues, db):
+    ear = db.listen("pushy_control")
+    queues.execute("SELECT pushy.queue_pause('a')")
+    queues.execute("SELECT pushy.queue_pause('a')")
+    queues.execute("SELECT pushy.queue_resume('a')")
+    told = []
+    ear.wait_for(lambda notice: told.append(json.loads(notice.payload)["event"]) or told[-1] == "resume")
+    assert told == ["pause", "resume"]
+
+
+def test_merge_that_can_merge_nothing_is_said(queues):
+    said = []
+    queues.add_notice_handler(lambda diagnostic: said.append(diagnostic.message_primary))
+    queues.execute("SELECT pushy.watch('t', channel => 'm', merge => true)")
+    queues.execute("SELECT pushy.watch('t', channel => 'n', merge => true, payload => 'none'),"
+                   "       pushy.watch('t', channel => 'o', merge => true, payload_expr => 'NEW.id')")
+    assert [line for line in said if "never merged" in line] == [
+        """notices of watch "m" are never merged: those with payload => 'key' have the transaction in them, so no two are equal"""]
