@@ -15,6 +15,7 @@ use super::major;
 use super::memory::Context;
 use super::slot::{Slot, VirtualColumn};
 use super::subtransaction::{self, CallError};
+use super::transaction_end;
 use super::varlena::Varlena;
 use crate::errors::{Error, Result, SqlState};
 
@@ -253,6 +254,7 @@ impl Evaluator {
     ) -> std::result::Result<Option<Self>, CallError> {
         // Planning runs what is immutable in it.
         identity::expect_no_owner();
+        transaction_end::expect_now();
         let context = Context::new(c"pushy watch expressions");
         let lock = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
         // SAFETY: planning and compiling an expression needs a transaction and a snapshot, which a trigger has; the table is
@@ -289,6 +291,7 @@ impl Evaluator {
         may_fail: bool,
         work: impl FnOnce(&Evaluation<'_>) -> std::result::Result<T, CallError>,
     ) -> std::result::Result<T, CallError> {
+        transaction_end::expect_now();
         // SAFETY: slots of the layout that the expressions were compiled for; what they allocate is
         // freed here, or by the subtransaction's abort and the next evaluation.
         unsafe {

@@ -78,6 +78,29 @@ pub fn expect_prepare() {
     }
 }
 
+static LATER: PerProcess<Cell<bool>> = PerProcess::new(Cell::new(false));
+
+/// Runs what a statement has put off, when another role with other settings may be at work and nothing stops it: no code of
+/// users may run inside. So does all that is called `before` a commit.
+pub fn later<T>(work: impl FnOnce() -> T) -> T {
+    struct Restore(bool);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            LATER.set(self.0);
+        }
+    }
+    let _restore = Restore(LATER.replace(true));
+    work()
+}
+
+/// Stops before code of users runs [`later`].
+pub fn expect_now() {
+    assert!(
+        !LATER.get(),
+        "code of a user's was about to run after the statement that has caused it"
+    );
+}
+
 /// In `at_end`: whether something was collected.
 pub fn is_expected() -> bool {
     EXPECTED.load(Ordering::Relaxed)
@@ -170,10 +193,12 @@ fn is_last_of_prepare(event: pg_sys::XactEvent::Type) -> bool {
 /// Lets the observers act while errors still abort the transaction. Behind the guard nothing is left to drop.
 unsafe fn before(what: Before) {
     let outcome = edge(move || {
-        observers()
-            .filter_map(|observer| observer.before)
-            .try_for_each(|before| before(what))
-            .map_err(|error| Ready::new(&error))
+        let all = || {
+            observers()
+                .filter_map(|observer| observer.before)
+                .try_for_each(|before| before(what))
+        };
+        later(all).map_err(|error| Ready::new(&error))
     });
     if let Err(error) = outcome {
         error.raise();

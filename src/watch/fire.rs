@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use super::known::{self, Known};
-use super::{moved, statement, tell};
+use super::{moved, said, statement, tell};
 use crate::errors::Result;
 use crate::pg::slot::Slot;
 use crate::pg::trigger::{Firing, Op};
@@ -68,7 +68,7 @@ pub(super) fn changed(
     unchecked: bool,
 ) -> Result<()> {
     if watch.counts(op) {
-        tell::row(watch, op, old, new, unchecked)
+        said::now(watch, op, old, new, unchecked)?.tell(watch, op)
     } else {
         Ok(())
     }

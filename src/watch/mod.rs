@@ -13,6 +13,7 @@ mod moved;
 mod orphans;
 mod payload;
 mod restore;
+mod said;
 mod statement;
 mod statistics;
 mod table;
@@ -46,7 +47,7 @@ pub fn init() {
     transaction_end::observe(&OBSERVER);
 }
 
-/// Tells what is left. Expressions want a snapshot, and a commit has none.
+/// Tells what is left. A look at a queue wants a snapshot, and a commit has none.
 #[cfg_attr(target_os = "linux", link_section = "commit_path")]
 fn before(_what: Before) -> Result<()> {
     if moved::is_empty() && statement::is_empty() {

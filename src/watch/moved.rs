@@ -1,14 +1,16 @@
 //! Rows that an UPDATE moves to another partition. The server fires a delete there and an insert here, one
-//! right after the other; together they are the update that the user wrote.
+//! right after the other; together they are the update that the user wrote. Whether there is a second is known only when
+//! something else happens, which may be the commit: what would be told of the delete alone is said when the first fires
+//! ([`said`]), because code of users that ran later would run as somebody else, with another's search_path, and where no
+//! timeout stops it.
 
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use super::fire;
 use super::known::Known;
+use super::said::{self, Said};
 use crate::errors::Result;
 use crate::job::current::{self, Cause};
-use crate::pg::identity::Actor;
 use crate::pg::per_process::PerProcess;
 use crate::pg::slot::{OwnSlot, Slot};
 use crate::pg::trigger::Op;
@@ -22,9 +24,8 @@ pub struct Left {
     command: u32,
     level: i32,
     cause: Option<Cause>,
-    /// The role that moved the row: expressions run as the writer, and at the commit the current role may be another (the
-    /// caller of a SECURITY DEFINER function, a table's owner in ANALYZE).
-    actor: Actor,
+    /// What is told if it does not arrive.
+    said: Said,
 }
 
 impl Left {
@@ -45,13 +46,18 @@ pub fn left(watch: &Rc<Known>, command: u32, row: Slot<'_>) -> Result<()> {
     give_up(watch)?;
     let copy = watch.new_slot();
     copy.copied(row, &watch.context);
+    let said = if watch.counts(Op::Delete) {
+        said::ahead(watch, Op::Delete, Some(row), None)?
+    } else {
+        Said::Nothing
+    };
     let left = Left {
         row: copy,
         watch: Rc::clone(watch),
         command,
         level: transaction::nest_level(),
         cause: current::cause(),
-        actor: Actor::now(),
+        said,
     };
     transaction_end::expect();
     LEFT.with_borrow_mut(|all| all.push(left));
@@ -87,10 +93,8 @@ pub fn end_here() -> Result<()> {
 
 fn give_up_all(which: impl Fn(&Left) -> bool) -> Result<()> {
     while let Some(left) = take(&which) {
-        left.actor.act(|| {
-            current::on_behalf_of(left.cause, || {
-                fire::changed(&left.watch, Op::Delete, Some(left.row()), None, false)
-            })
+        transaction_end::later(|| {
+            current::on_behalf_of(left.cause, || left.said.tell(&left.watch, Op::Delete))
         })?;
     }
     Ok(())

@@ -170,32 +170,19 @@ impl Shape {
         end(origin, out);
     }
 
-    /// Appends what stands for a payload that is too long: where to read it, and its length in bytes.
+    /// Appends what stands for a payload that is too long: where to read it, and its length in bytes. `key`: the member,
+    /// or [`NO_KEY`] when that is what is too long, and for a notice of a statement.
     pub fn reference(
         &self,
-        change: &Change,
-        origin: Origin,
-        notice: i64,
-        bytes: usize,
-        out: &mut Vec<u8>,
-    ) {
-        self.begin(change.op(), out);
-        self.write_key(change, out);
-        write_reference(notice, bytes, out);
-        end(origin, out);
-    }
-
-    /// The same without the key, when that is what is too long, and for a notice of a statement.
-    pub fn bare_reference(
-        &self,
         op: Op,
+        key: &[u8],
         origin: Origin,
         notice: i64,
         bytes: usize,
         out: &mut Vec<u8>,
     ) {
         self.begin(op, out);
-        out.extend_from_slice(br#","key":null"#);
+        out.extend_from_slice(key);
         write_reference(notice, bytes, out);
         end(origin, out);
     }
@@ -212,7 +199,7 @@ impl Shape {
         self.begin(op, out);
         match change {
             Some(change) => self.write_key(change, out),
-            None => out.extend_from_slice(br#","key":null"#),
+            None => out.extend_from_slice(NO_KEY),
         }
         out.extend_from_slice(br#","error":{"sqlstate":"#);
         json::quoted(error.sqlstate.0.as_bytes(), out);
@@ -292,8 +279,9 @@ impl Shape {
         }
     }
 
+    /// Appends the key as a member, and the one before.
     #[cfg_attr(target_os = "linux", link_section = "commit_path")]
-    fn write_key(&self, change: &Change, out: &mut Vec<u8>) {
+    pub fn write_key(&self, change: &Change, out: &mut Vec<u8>) {
         out.extend_from_slice(br#","key":"#);
         match change.last().filter(|_| !self.key.is_empty()) {
             Some(row) => self.write_key_object(row, out),
@@ -330,6 +318,9 @@ impl Shape {
     }
 }
 
+/// The member of a change without a key.
+pub const NO_KEY: &[u8] = br#","key":null"#;
+
 /// Bytes of an error's message in a notice.
 const ERROR_BYTES: usize = 1_000;
 
@@ -355,6 +346,24 @@ impl Keys {
             count: 0,
             room,
             is_cut: false,
+        }
+    }
+
+    /// Adds rows that were counted elsewhere, as [`Shape::add`] would have.
+    pub fn merge(&mut self, others: &Keys) {
+        self.count += others.count;
+        if self.is_cut || others.is_cut {
+            self.is_cut = true;
+            return;
+        }
+        let before = self.length();
+        for (list, more) in [(&mut self.new, &others.new), (&mut self.old, &others.old)] {
+            if !more.is_empty() {
+                append(list, |out| out.extend_from_slice(more));
+            }
+        }
+        if self.new.len() + self.old.len() > self.room {
+            self.cut(before);
         }
     }
 

@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use super::known::Known;
 use super::payload::{Change, Keys, Kind};
-use super::tell;
+use super::{said, tell};
 use crate::errors::Result;
 use crate::job::current::{self, Cause};
 use crate::pg::per_process::PerProcess;
@@ -42,25 +42,44 @@ fn room(watch: &Known) -> usize {
 
 /// Counts a row. Its key may fail to be written, by a type of a user's.
 pub fn add(watch: &Rc<Known>, op: Op, change: &Change<'_>) -> std::result::Result<(), CallError> {
-    let mut open = take(watch, op).unwrap_or_else(|| Open {
-        watch: Rc::clone(watch),
-        op,
-        level: transaction::nest_level(),
-        depth: trigger::depth(),
-        cause: current::cause(),
-        keys: Keys::new(room(watch)),
-    });
-    let before = open.keys.length();
-    let outcome = tell::guarded(watch.shape.can_fail(watch.kind), || {
-        watch.shape.add(change, &mut open.keys);
+    let mut open = take(watch, op).unwrap_or_else(|| Open::new(watch, op));
+    let outcome = write(watch, change, &mut open.keys);
+    keep(open);
+    outcome
+}
+
+/// The key of one row, for [`merge`].
+pub fn keys_of(watch: &Known, change: &Change<'_>) -> std::result::Result<Keys, CallError> {
+    let mut keys = Keys::new(room(watch));
+    write(watch, change, &mut keys).map(|()| keys)
+}
+
+/// Counts a row whose key was written before.
+pub fn merge(watch: &Rc<Known>, op: Op, keys: &Keys) {
+    let mut open = take(watch, op).unwrap_or_else(|| Open::new(watch, op));
+    open.keys.merge(keys);
+    keep(open);
+}
+
+fn write(
+    watch: &Known,
+    change: &Change<'_>,
+    keys: &mut Keys,
+) -> std::result::Result<(), CallError> {
+    let before = keys.length();
+    let outcome = said::guarded(watch.shape.can_fail(watch.kind), || {
+        watch.shape.add(change, keys);
         Ok(())
     });
     if outcome.is_err() {
-        open.keys.cut(before);
+        keys.cut(before);
     }
+    outcome
+}
+
+fn keep(open: Open) {
     transaction_end::expect();
     OPEN.with_borrow_mut(|all| all.push(open));
-    outcome
 }
 
 /// The rows so far of the statement whose trigger fires now.
@@ -114,6 +133,17 @@ pub fn end_here() -> Result<()> {
 }
 
 impl Open {
+    fn new(watch: &Rc<Known>, op: Op) -> Self {
+        Self {
+            watch: Rc::clone(watch),
+            op,
+            level: transaction::nest_level(),
+            depth: trigger::depth(),
+            cause: current::cause(),
+            keys: Keys::new(room(watch)),
+        }
+    }
+
     fn tell(&self) -> Result<()> {
         current::on_behalf_of(self.cause, || {
             tell::statement(&self.watch, self.op, &self.keys)
