@@ -64,7 +64,7 @@ BEHIND = {
     "subscription_rows": ("SELECT * FROM pushy_internal.subscription_rows()", []),
     "channel_grant_rows": ("SELECT * FROM pushy_internal.channel_grant_rows()", []),
     "log_row": None, "log_bounds": None, "watch_is_home": None, "relay_obstacle": None,
-    "watch_elsewhere": None, "watch_orphans": None,  # what pg_trigger and pg_class say
+    "watch_elsewhere": None, "watch_orphans": None, "watch_is_whole": None,  # what pg_trigger and pg_class say
 }
 
 

@@ -124,6 +124,7 @@ GRANT EXECUTE ON FUNCTION
   pushy_internal.worker_rows(),
   pushy_internal.watch_counts(int),
   pushy_internal.watch_is_home(bigint, oid, oid, oid),
+  pushy_internal.watch_is_whole(oid, oid[], text),
   pushy_internal.watch_elsewhere(int),
   pushy_internal.watch_orphans(),
   pushy_internal.subscription_rows(),

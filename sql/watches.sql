@@ -37,8 +37,10 @@ CREATE TABLE pushy_internal.watch (
   home_extension oid        NOT NULL,
   triggers      oid[]       NOT NULL,
   expressions   oid,                    -- the trigger that holds them
-  -- What it held when it was made, as the server writes it: where a restore brings such a trigger, anybody may have made it.
-  words         text[],
+  -- What the triggers said when they were made, as the server writes it: where a restore brings some, anybody may have made them.
+  words         text[]      NOT NULL,
+  -- Their fingerprint when they were made: whoever has TRIGGER on the table may replace one, which leaves it its number.
+  print         text        NOT NULL,
   created_at    timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
   changed_at    timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
   PRIMARY KEY (watch_id),
@@ -132,6 +134,11 @@ RETURNS boolean LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'pushy_wat
 COMMENT ON FUNCTION pushy_internal.watch_is_home(bigint, oid, oid, oid) IS
   'Internal: whether a watch was declared here and its table is still there, behind the view pushy.watches.';
 
+CREATE FUNCTION pushy_internal.watch_is_whole(relation oid, triggers oid[], print text)
+RETURNS boolean LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_watch_is_whole_v1';
+COMMENT ON FUNCTION pushy_internal.watch_is_whole(oid, oid[], text) IS
+  'Internal: whether the triggers of a watch are all there, as the watch has made them, behind the view pushy.watches.';
+
 CREATE FUNCTION pushy_internal.watch_elsewhere(watch_id int)
 RETURNS oid LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_watch_elsewhere_v1';
 COMMENT ON FUNCTION pushy_internal.watch_elsewhere(int) IS
@@ -218,11 +225,9 @@ SELECT u.relation, u.name, u.channel, u.channel_name, u.events, u.columns, u.con
              OPERATOR(pg_catalog.||) w.token::pg_catalog.text::pg_catalog.bytea OPERATOR(pg_catalog.||) pg_catalog.decode('00', 'hex')) AS args) a
    -- Its triggers, and those of them, on partitions too, that ALTER TABLE has kept from firing.
    CROSS JOIN LATERAL (
-     SELECT pg_catalog.sum(f.found) AS found,
-            pg_catalog.bool_or(f.disabled) AS disabled,
+     SELECT pg_catalog.bool_or(f.disabled) AS disabled,
             pg_catalog.string_agg(f.enable, '; ' ORDER BY f.relation) AS enable
        FROM (SELECT g.tgrelid AS relation,
-                    pg_catalog.count(*) FILTER (WHERE g.oid OPERATOR(pg_catalog.=) ANY (w.triggers)) AS found,
                     pg_catalog.bool_or(g.tgenabled OPERATOR(pg_catalog.=) 'D'::pg_catalog."char" AND g.fires) AS disabled,
                     pg_catalog.format('ALTER TABLE %s ', g.tgrelid::pg_catalog.regclass)
                     OPERATOR(pg_catalog.||)
@@ -245,7 +250,7 @@ SELECT u.relation, u.name, u.channel, u.channel_name, u.events, u.columns, u.con
    CROSS JOIN LATERAL (
      SELECT CASE WHEN NOT h.is_home THEN 'elsewhere'
                  WHEN w.paused THEN 'paused'
-                 WHEN COALESCE(t.found, 0) OPERATOR(pg_catalog.<) pg_catalog.cardinality(w.triggers) THEN 'broken'
+                 WHEN NOT pushy_internal.watch_is_whole(w.relation, w.triggers, w.print) THEN 'broken'
                  WHEN c.fix IS NOT NULL THEN 'broken'
                  WHEN t.disabled THEN 'disabled'
                  WHEN t.enable IS NOT NULL THEN 'replica'
@@ -288,7 +293,7 @@ COMMENT ON COLUMN pushy.watches.queue IS 'A job per notice goes here; NULL: noti
 COMMENT ON COLUMN pushy.watches.args_expr IS 'The arguments of jobs as SQL over NEW and OLD, as it was written or, since a column was renamed, as the server writes it; NULL: the payload.';
 COMMENT ON COLUMN pushy.watches.merge IS 'Whether equal notices of several transactions may be told once: those with payload none or a payload_expr, because the others have the transaction in them.';
 COMMENT ON COLUMN pushy.watches.owner IS 'Who declared it: must be allowed to enqueue.';
-COMMENT ON COLUMN pushy.watches.state IS 'Whether the watch tells what it should: active, paused, elsewhere, orphaned, broken, disabled, replica or no_relay. elsewhere came by a restore; orphaned has triggers here and no watch, so it tells nothing until it is declared again, and fix ends them; broken lost a trigger, by hand or with what it used, or adds no jobs, because its queue is gone or another''s, or its maker is gone or may not enqueue. disabled and replica say what ALTER TABLE has done to some of its triggers, maybe those of a partition; with no_relay its notices wait in the event log, and no relay can come to tell them.';
+COMMENT ON COLUMN pushy.watches.state IS 'Whether the watch tells what it should: active, paused, elsewhere, orphaned, broken, disabled, replica or no_relay. elsewhere came by a restore; orphaned has triggers here and no watch, so it tells nothing until it is declared again, and fix ends them; broken lost a trigger, by hand or with what it used, or somebody has replaced one, or it adds no jobs, because its queue is gone or another''s, or its maker is gone or may not enqueue. disabled and replica say what ALTER TABLE has done to some of its triggers, maybe those of a partition; with no_relay its notices wait in the event log, and no relay can come to tell them.';
 COMMENT ON COLUMN pushy.watches.fix IS 'The statement that makes the watch active or, where none does by itself, what to do in words; NULL: it is active.';
 COMMENT ON COLUMN pushy.watches.notices IS 'Notices since the server started. 8,192 watches of the cluster are counted, of one role (but a superuser) one for four places that are free; those beyond stay at 0, and work all the same.';
 COMMENT ON COLUMN pushy.watches.jobs IS 'Jobs since the server started.';

@@ -224,7 +224,16 @@ fn make_way(relation: &RelationName, retyped: &[String], dropped: &[String]) -> 
             .into_iter()
             .find(|watch| watch.is_home() && watch.triggers.contains(&user.trigger));
         match watch {
-            Some(watch) => watches.push(watch),
+            Some(watch) if triggers::are_unchanged(&watch)? => watches.push(watch),
+            // What would be made again are another's words, with the rights of the watch's maker.
+            Some(watch) => {
+                return Err(in_use(
+                    &user,
+                    &table,
+                    "cannot change its type: a trigger of the watch was dropped or replaced",
+                )
+                .hint(way_out(&watch.name, &table, "Declare it again, or end it")))
+            }
             None => {
                 return Err(in_use(
                     &user,
@@ -392,7 +401,11 @@ fn rename(relation: &RelationName, from: &str, to: &str) -> Result<()> {
                 }
             }
             let mut kept = watch.clone();
-            take_texts(&mut kept)?;
+            // What somebody has put in the place of a trigger is none of the watch's words.
+            let is_unchanged = triggers::are_unchanged(&watch)?;
+            if is_unchanged {
+                take_texts(&mut kept)?;
+            }
             let name = identifier::quoted(to);
             let uses = |text: &Option<String>| {
                 text.as_ref().is_some_and(|text| {
@@ -406,11 +419,13 @@ fn rename(relation: &RelationName, from: &str, to: &str) -> Result<()> {
                 (&mut watch.payload_expr, kept.payload_expr),
                 (&mut watch.args_expr, kept.args_expr),
             ] {
-                if uses(&kept) {
+                if is_unchanged && uses(&kept) {
                     *text = kept;
                 }
             }
-            watch.words = watch.expressions.map_or(Ok(None), triggers::texts)?;
+            if is_unchanged {
+                watch.words = triggers::words(&watch)?;
+            }
             if watch != before {
                 identity::as_owner(|| watch.write())?;
                 invalidation::tell_changed(watch.relation);

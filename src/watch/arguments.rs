@@ -56,7 +56,8 @@ pub fn read(call: Call, table: &Table) -> Result<Definition> {
         stands: Stands::Home,
         triggers: Vec::new(),
         expressions: None,
-        words: None,
+        words: Vec::new(),
+        print: String::new(),
     };
     check(&definition, queue_name.is_some())?;
     if let Some(queue) = &queue_name {

@@ -166,11 +166,12 @@ fn is_as_wanted(existing: &Definition, wanted: &Definition) -> Result<bool> {
         triggers: existing.triggers.clone(),
         expressions: existing.expressions,
         words: existing.words.clone(),
+        print: existing.print.clone(),
         ..wanted.clone()
     };
     Ok(same == *existing
         && existing.is_home()
-        && triggers::existing(existing)?.len() == existing.triggers.len()
+        && triggers::are_unchanged(existing)?
         && !orphans::names_of(existing.relation)?.contains(&existing.name))
 }
 

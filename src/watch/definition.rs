@@ -112,8 +112,10 @@ pub struct Definition {
     pub triggers: Vec<Oid>,
     /// The trigger that holds the expressions.
     pub expressions: Option<Oid>,
-    /// What that one held when it was made, as the server writes it.
-    pub words: Option<Vec<String>>,
+    /// What the triggers said when they were made, as the server writes it: the only thing about them that a restore keeps.
+    pub words: Vec<String>,
+    /// The fingerprint of the triggers when they were made, which they still have.
+    pub print: String,
 }
 
 // A table that was renamed is called by its new name.
@@ -126,7 +128,7 @@ macro_rules! columns {
                   w.relation_name), w.name, w.owner, w.owner_name::pg_catalog.text, w.channel, \
          w.events, w.columns, w.condition, w.payload, w.payload_expr, w.level, w.delivery, w.queue, \
          w.args_expr, w.merge, w.paused, w.home_system, w.home_database, w.triggers, w.expressions, w.queue_id, w.queue_owner, \
-         w.token::pg_catalog.text, w.relation_owner::pg_catalog.text, w.home_extension, w.named_by_table, w.words"
+         w.token::pg_catalog.text, w.relation_owner::pg_catalog.text, w.home_extension, w.named_by_table, w.words, w.print"
     };
 }
 
@@ -222,10 +224,11 @@ fn read(row: Row<'_>) -> Result<Definition> {
         token: row.text(25)?,
         relation_owner: row.text(26)?,
         named_by_table: row.bool(28),
-        words: match row.datum(29) {
-            Some(words) => Some(array::texts(words)?.into_iter().flatten().collect()),
-            None => None,
-        },
+        words: array::texts(row.datum(29).expect(constrained))?
+            .into_iter()
+            .flatten()
+            .collect(),
+        print: row.text(30)?,
     })
 }
 
@@ -300,9 +303,9 @@ pub fn new_token() -> Result<String> {
 static WRITE: Plan = Plan::new(
     "INSERT INTO pushy_internal.watch (watch_id, relation, relation_name, name, owner, owner_name, channel, events, columns, \
          condition, payload, payload_expr, level, delivery, queue, args_expr, merge, paused, home_system, \
-         home_database, triggers, expressions, queue_id, queue_owner, token, relation_owner, home_extension, named_by_table, words) \
+         home_database, triggers, expressions, queue_id, queue_owner, token, relation_owner, home_extension, named_by_table, words, print) \
      VALUES ($1, $2, $3, $4, $5, $6::pg_catalog.name, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, \
-         $19, $20, $21, $22, $23, $24, $25::pg_catalog.uuid, $26::pg_catalog.name, $27, $28, $30) \
+         $19, $20, $21, $22, $23, $24, $25::pg_catalog.uuid, $26::pg_catalog.name, $27, $28, $30, $31) \
      ON CONFLICT (watch_id) DO UPDATE SET relation = excluded.relation, relation_name = excluded.relation_name, name = excluded.name, \
          owner = excluded.owner, owner_name = excluded.owner_name, channel = excluded.channel, \
          events = excluded.events, columns = excluded.columns, condition = excluded.condition, \
@@ -312,13 +315,13 @@ static WRITE: Plan = Plan::new(
          merge = excluded.merge, paused = excluded.paused, home_system = excluded.home_system, \
          home_database = excluded.home_database, triggers = excluded.triggers, \
          expressions = excluded.expressions, token = excluded.token, relation_owner = excluded.relation_owner, \
-         home_extension = excluded.home_extension, named_by_table = excluded.named_by_table, words = excluded.words, changed_at = pg_catalog.clock_timestamp() \
+         home_extension = excluded.home_extension, named_by_table = excluded.named_by_table, words = excluded.words, print = excluded.print, changed_at = pg_catalog.clock_timestamp() \
          WHERE NOT $29",
     &[
         INT4OID, OIDOID, TEXTOID, TEXTOID, OIDOID, TEXTOID, TEXTOID, TEXTARRAYOID, NAMEARRAYOID,
         TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, BOOLOID, BOOLOID, INT8OID,
         OIDOID, OIDARRAYOID, OIDOID, INT4OID, OIDOID, TEXTOID, TEXTOID, OIDOID, BOOLOID, BOOLOID,
-        TEXTARRAYOID,
+        TEXTARRAYOID, TEXTOID,
     ],
 );
 
@@ -431,10 +434,6 @@ impl Definition {
             .columns
             .as_ref()
             .map(|columns| array::of_names(columns.iter().map(String::as_str)));
-        let words = self
-            .words
-            .as_ref()
-            .map(|words| array::of_texts(words.iter().map(String::as_str)));
         spi::run(
             &WRITE,
             params![
@@ -467,7 +466,8 @@ impl Definition {
                 self.home.extension,
                 self.named_by_table,
                 is_new,
-                words.unwrap_or(Answer::Null),
+                array::of_texts(self.words.iter().map(String::as_str)),
+                self.print.as_str(),
             ],
         )
     }

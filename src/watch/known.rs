@@ -223,8 +223,9 @@ fn read(watch_id: i32) -> Result<Number> {
         }
     }
     let relation = definition.relation;
-    if triggers::existing(&definition)?.len() < definition.triggers.len() {
-        // The remaining triggers would tell of changes that a missing one's condition excluded, or of some events only.
+    if !triggers::are_unchanged(&definition)? {
+        // With one missing the others would tell of changes that its condition excluded, or of some events only; one that
+        // was replaced has the words of somebody else, who has not the rights of the watch's maker.
         log_broken(&definition);
         return Ok(Number::Silent {
             token: definition.token,
@@ -289,7 +290,7 @@ fn log_broken(watch: &Definition) {
         &Error::new(
             SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
             format!(
-                "watch \"{}\" on {} is broken and tells nothing: a trigger of it was dropped, by hand or with what it used",
+                "watch \"{}\" on {} is broken and tells nothing: a trigger of it was dropped, by hand or with what it used, or replaced",
                 watch.name, watch.relation_name
             ),
         )

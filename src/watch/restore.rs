@@ -145,12 +145,12 @@ pub fn move_in(mut watch: Definition) -> Result<(String, Option<String>)> {
         .filter(|(_, holds)| *holds)
         .map(|(oid, _)| *oid)
         .collect();
-    let held = holds
-        .first()
-        .map_or(Ok(None), |oid| triggers::texts(*oid))?;
-    if holds.len() > 1 || held != watch.words || held.is_some() != watch.expressions.is_some() {
+    let is_holder = watch.expressions.is_some();
+    watch.expressions = holds.first().copied();
+    watch.triggers = triggers.into_iter().map(|(oid, _)| oid).collect();
+    if holds.len() != usize::from(is_holder) || triggers::words(&watch)? != watch.words {
         let reason = format!(
-            "the expressions in its triggers on table {} are not those that were declared; declare it again with pushy.watch",
+            "its triggers on table {} are not those that were declared, or their expressions are not; declare it again with pushy.watch",
             watch.relation_name
         );
         return Ok((name, Some(reason)));
@@ -159,8 +159,7 @@ pub fn move_in(mut watch: Definition) -> Result<(String, Option<String>)> {
     watch.relation_owner = identity::role_name(table.owner);
     watch.owner = owner;
     watch.owner_name = identity::role_name(owner);
-    watch.expressions = holds.first().copied();
-    watch.triggers = triggers.into_iter().map(|(oid, _)| oid).collect();
+    watch.print = triggers::print(relation, &watch.triggers)?;
     if let Some(held) = &mut watch.queue {
         let queue = identity::as_owner(|| queue::definition::find(&held.name))?;
         let same = queue.filter(|queue| queue.queue_id == held.queue_id && queue.is_home());

@@ -8,12 +8,12 @@ use super::table::Table;
 use crate::errors::{quote_literal, Error, Result, SqlState};
 use pushy_core::trigger_text;
 
-use crate::params;
 use crate::pg::expression::Unplanned;
 use crate::pg::identity::Author;
 use crate::pg::spi::{self, Plan};
 use crate::pg::trigger::Op;
 use crate::pg::{catalog_trigger, identifier, identity, text, BuiltinOid, Oid};
+use crate::{params, sql_function};
 
 /// The expressions of a watch, in the order in which its trigger holds them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +69,6 @@ pub fn create(watch: &mut Definition, table: &Table, wording: Wording) -> Result
     };
     let expressions = make_expressions(&maker, watch, changed.as_deref())?;
     watch.expressions = expressions.as_ref().map(|made| made.trigger);
-    watch.words = watch.expressions.map_or(Ok(None), texts)?;
     watch.triggers = Vec::new();
     for op in fired_by(watch, table) {
         let native = expressions.as_ref().and_then(|made| {
@@ -85,6 +84,8 @@ pub fn create(watch: &mut Definition, table: &Table, wording: Wording) -> Result
         }
     }
     watch.triggers.extend(watch.expressions);
+    watch.words = words(watch)?;
+    watch.print = print(watch.relation, &watch.triggers)?;
     Ok(())
 }
 
@@ -289,6 +290,62 @@ pub fn condition_of(trigger: Oid) -> Result<Option<String>> {
         found.first().map_or(Ok(None), |row| row.opt_text(1))
     })
 }
+
+// Without the names of trigger and table, which may be others by now. The order is that of the texts.
+static WORDS: Plan = Plan::new(
+    "SELECT w.text FROM (SELECT ROW(t.tgtype, t.tgattr, t.tgdeferrable, t.tginitdeferred, t.tgoldtable, t.tgnewtable)::pg_catalog.text \
+                                OPERATOR(pg_catalog.||) pg_catalog.substr(d.text, pg_catalog.strpos(d.text, ' FOR EACH ')) AS text \
+                           FROM pg_catalog.pg_trigger t, LATERAL (SELECT pg_catalog.pg_get_triggerdef(t.oid) AS text) d \
+                          WHERE t.oid OPERATOR(pg_catalog.=) ANY ($1)) w \
+      ORDER BY w.text COLLATE pg_catalog.\"C\"",
+    &[BuiltinOid::OIDARRAYOID],
+);
+
+/// What its triggers say, as the server writes it: the expressions, and then each trigger.
+pub fn words(watch: &Definition) -> Result<Vec<String>> {
+    let mut words = match watch.expressions {
+        Some(trigger) => texts(trigger)?.unwrap_or_default(),
+        None => Vec::new(),
+    };
+    let triggers = crate::pg::array::of_oids(&watch.triggers);
+    spi::connect(|spi| {
+        for row in spi.run(&WORDS, params![triggers]).rows() {
+            words.push(row.text(1)?);
+        }
+        Ok(words)
+    })
+}
+
+// All but what ALTER TABLE and ALTER TRIGGER may change, which only the table's owner does.
+static PRINT: Plan = Plan::new(
+    "SELECT pg_catalog.encode(pg_catalog.sha256(pg_catalog.convert_to( \
+                COALESCE(pg_catalog.string_agg(ROW(t.oid, t.tgfoid, t.tgtype, t.tgisinternal, t.tgparentid, t.tgconstraint, t.tgdeferrable, \
+                                                   t.tginitdeferred, t.tgattr, pg_catalog.encode(t.tgargs, 'hex'), t.tgqual::pg_catalog.text, \
+                                                   t.tgoldtable, t.tgnewtable)::pg_catalog.text, ' ' ORDER BY t.oid), ''), \
+                pg_catalog.getdatabaseencoding())), 'hex') \
+       FROM pg_catalog.pg_trigger t \
+      WHERE t.tgrelid OPERATOR(pg_catalog.=) $1 AND t.oid OPERATOR(pg_catalog.=) ANY ($2)",
+    &[BuiltinOid::OIDOID, BuiltinOid::OIDARRAYOID],
+);
+
+/// A fingerprint of triggers. CREATE OR REPLACE TRIGGER, for which the privilege TRIGGER is enough, puts something else in
+/// the place of one and leaves it its number, so a number alone does not say whose words it holds.
+pub fn print(relation: Oid, triggers: &[Oid]) -> Result<String> {
+    let triggers = crate::pg::array::of_oids(triggers);
+    spi::connect(|spi| spi.run(&PRINT, params![relation, triggers]).row(0).text(1))
+}
+
+/// Whether all triggers of a watch at home are there, as it has made them.
+pub fn are_unchanged(watch: &Definition) -> Result<bool> {
+    Ok(print(watch.relation, &watch.triggers)? == watch.print)
+}
+
+sql_function!(pushy_watch_is_whole_v1, |call| {
+    let relation = call.opt_oid(0).unwrap_or(Oid::INVALID);
+    let triggers = call.datum(1).map_or_else(Vec::new, crate::pg::array::oids);
+    let now = identity::as_owner(|| print(relation, &triggers))?;
+    Result::Ok(Some(now) == call.opt_text(2)?)
+});
 
 static EXISTING: Plan = Plan::new(
     "SELECT t.oid FROM pg_catalog.pg_trigger t \
