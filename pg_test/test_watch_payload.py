@@ -9,6 +9,7 @@ import subprocess
 import pytest
 from harness.database import Database
 from harness.installation import REPOSITORY
+from watching import Watching
 
 # What NOTIFY sends at most, in bytes.
 LIMIT = 7_999
@@ -498,3 +499,32 @@ def test_the_page_shows_what_is_sent(db):
     db.sql("BEGIN; SET LOCAL pushy.max_notices = 1; INSERT INTO parcel SELECT n FROM generate_series(11, 14) n; COMMIT")
     listener.wait_for()
     assert anonymous(listener.wait_for().payload) == shown[-1]
+
+
+def test_types_nested_without_end_take_neither_stack_nor_memory_and_end_as_text(db):
+    """Of 300 levels 64 are objects, and below them is the text of the server's own function, which looks at the stack. A type of 16 levels of two
+    columns each has 65,536 in the end: no more than 10,000 are looked at, and the rest is text. (The server itself walks all of them for each type.)"""
+    levels = 300
+    db.sql("CREATE TYPE c0 AS (x int); CREATE TYPE w0 AS (x int)")
+    for level in range(1, levels + 1):
+        db.sql(f"CREATE TYPE c{level} AS (x c{level - 1})")
+    for level in range(1, 17):
+        db.sql(f"CREATE TYPE w{level} AS (a w{level - 1}, b w{level - 1})")
+    value = "row(1)::c0"
+    for level in range(1, levels + 1):
+        value = f"row({value})::c{level}"
+    db.sql(f"CREATE TABLE kept AS SELECT {value} AS v; CREATE TABLE t (id int PRIMARY KEY, v c{levels}); CREATE TABLE u (id int PRIMARY KEY, v w16);"
+           "SELECT pushy.watch('t', channel => 'c', payload => 'row', delivery => 'notify'), pushy.watch('u', channel => 'c', payload => 'diff', delivery => 'notify')")
+    ear = Watching(db, "c", relayed=False)
+    db.sql("INSERT INTO t SELECT 1, v FROM kept")
+    new, depth = json.loads(ear.until_now()[0].payload)["new"]["v"], 0
+    while isinstance(new, dict):
+        new, depth = new["x"], depth + 1
+    assert depth == 65 and new.startswith("(") and new.count("(") > levels - 70
+    with db.connect() as session:
+        # Refused or not, the write goes on.
+        session.execute("SET max_stack_depth = '100kB'")
+        session.execute("INSERT INTO t SELECT 2, v FROM kept")
+        session.execute("SET statement_timeout = '20 s'")
+        session.execute("INSERT INTO u VALUES (1, NULL), (2, row(NULL, row(NULL, NULL)))")
+    assert len(ear.until_now()) == 3

@@ -44,6 +44,7 @@ sql_function!(pushy_notify_v1, |call| {
         "notify" => notify::send(channel.as_bytes(), &payload),
         "relay" => {
             transaction::require_primary(c"pushy.notify()");
+            transaction::require_leader("pushy.notify()")?;
             if shared::get().is_none() {
                 warn_of_silence();
             }

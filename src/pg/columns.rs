@@ -3,7 +3,7 @@
 use pgrx::pg_sys::{self, Datum};
 
 use super::guard::guarded;
-use super::json::{self, ValueWriter};
+use super::json::{self, Nesting, ValueWriter};
 use super::major;
 use super::varlena::Varlena;
 
@@ -69,7 +69,7 @@ impl<'a> Tuple<'a> {
 }
 
 impl Column {
-    unsafe fn of(attribute: &pg_sys::FormData_pg_attribute) -> Self {
+    unsafe fn of(attribute: &pg_sys::FormData_pg_attribute, nesting: Nesting<'_>) -> Self {
         let name = std::ffi::CStr::from_ptr(attribute.attname.data.as_ptr());
         let mut label = Vec::with_capacity(name.count_bytes() + 3);
         pushy_core::json::quoted(name.to_bytes(), &mut label);
@@ -79,7 +79,7 @@ impl Column {
             label,
             by_value: attribute.attbyval,
             length: attribute.attlen,
-            writer: ValueWriter::for_type(attribute.atttypid, attribute.atttypmod),
+            writer: ValueWriter::for_type(attribute.atttypid, attribute.atttypmod, nesting),
         }
     }
 
@@ -127,11 +127,29 @@ impl Columns {
     /// # Safety
     /// `desc` is a valid descriptor; nothing of it is kept.
     pub unsafe fn from_desc(desc: pg_sys::TupleDesc) -> Self {
+        Self::of(desc, |attribute| {
+            let budget = Nesting::budget();
+            Column::of(attribute, Nesting::at(0, &budget))
+        })
+    }
+
+    /// Those of a row type inside a column.
+    ///
+    /// # Safety
+    /// As of [`from_desc`](Self::from_desc).
+    pub unsafe fn nested(desc: pg_sys::TupleDesc, nesting: Nesting<'_>) -> Self {
+        Self::of(desc, |attribute| Column::of(attribute, nesting))
+    }
+
+    unsafe fn of(
+        desc: pg_sys::TupleDesc,
+        column: impl Fn(&pg_sys::FormData_pg_attribute) -> Column,
+    ) -> Self {
         Self(
             (0..(*desc).natts)
                 .map(|index| &*major::attribute(desc, index))
                 .filter(|attribute| !attribute.attisdropped)
-                .map(|attribute| Column::of(attribute))
+                .map(column)
                 .collect(),
         )
     }

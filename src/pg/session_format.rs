@@ -35,6 +35,19 @@ const NAMES: [(&CStr, &CStr); 2] = [
 /// # Safety
 /// The type exists.
 pub unsafe fn of_type(type_oid: Oid, kind: u8) -> Formats {
+    /// Ranges over ranges have as many levels as somebody has made types: no walk down them without an end.
+    const MOST_LEVELS: usize = 64;
+    let (mut type_oid, mut kind) = (type_oid, kind);
+    for _ in 0..MOST_LEVELS {
+        let Some(bound) = bound_type(type_oid, kind) else {
+            return of_scalar(type_oid, kind);
+        };
+        (type_oid, kind) = (bound, pg_sys::get_typtype(bound) as u8);
+    }
+    Formats::Values
+}
+
+fn of_scalar(type_oid: Oid, kind: u8) -> Formats {
     match type_oid {
         pg_sys::REGPROCOID
         | pg_sys::REGPROCEDUREOID
@@ -69,10 +82,7 @@ pub unsafe fn of_type(type_oid: Oid, kind: u8) -> Formats {
         | pg_sys::XMLOID
         | pg_sys::JSONPATHOID => Formats::Fixed,
         _ if kind == pg_sys::TYPTYPE_ENUM => Formats::Fixed,
-        _ => match bound_type(type_oid, kind) {
-            Some(bound) => of_type(bound, pg_sys::get_typtype(bound) as u8),
-            None => Formats::Values,
-        },
+        _ => Formats::Values,
     }
 }
 

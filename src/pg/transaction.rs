@@ -258,6 +258,19 @@ pub fn is_in_recovery() -> bool {
     unsafe { RecoveryInProgress() }
 }
 
+/// Refuses what is collected for the commit in a parallel worker, whose transaction ends without one. `command`: for the message.
+pub fn require_leader(command: &str) -> Result<()> {
+    // SAFETY: reads a variable of this process.
+    if unsafe { pg_sys::ParallelWorkerNumber } < 0 {
+        return Ok(());
+    }
+    Err(Error::new(
+        SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+        format!("{command} cannot be called in a parallel worker"),
+    )
+    .hint("Mark the function that calls it PARALLEL UNSAFE or PARALLEL RESTRICTED."))
+}
+
 /// Refuses a command on a standby, by its own name.
 pub fn require_primary(command: &std::ffi::CStr) {
     #[cold]

@@ -11,11 +11,13 @@
 //! | arrays, composites | arrays, objects; the same rules inside |
 //! | domains | as the type below |
 //! | types of users with a cast to json | what the cast says |
-//! | all others | the text that the type's output function gives |
+//! | all others, and what is nested too deeply (see [`Nesting`]) | the text that the type's output function gives |
 
 mod nested;
 pub mod room;
 mod write;
+
+use std::cell::Cell;
 
 use pgrx::pg_sys::{self, Oid};
 
@@ -56,14 +58,48 @@ pub enum ValueWriter {
     Cast(Oid),
 }
 
+/// How much further types may be nested in what is written: a tenant makes types of thousands of levels, each of which takes
+/// stack when a value is written, and of thirty levels of two columns each, which are a thousand million writers. What is beyond is
+/// written by the type's output function, which looks at the stack itself.
+#[derive(Clone, Copy)]
+pub struct Nesting<'a> {
+    depth: u32,
+    left: &'a Cell<u32>,
+}
+
+impl<'a> Nesting<'a> {
+    const MOST_LEVELS: u32 = 64;
+    /// Of all types together that are nested in one column.
+    const MOST_WRITERS: u32 = 10_000;
+
+    pub fn budget() -> Cell<u32> {
+        Cell::new(Self::MOST_WRITERS)
+    }
+
+    /// At a level `depth` below a table's column; takes from `left`.
+    pub fn at(depth: u32, left: &'a Cell<u32>) -> Self {
+        Self { depth, left }
+    }
+
+    /// What is inside; None: it is too much.
+    fn inner(self) -> Option<Self> {
+        let left = self.left.get().checked_sub(1)?;
+        self.left.set(left);
+        (self.depth < Self::MOST_LEVELS).then_some(Self {
+            depth: self.depth + 1,
+            left: self.left,
+        })
+    }
+}
+
 impl ValueWriter {
     /// The writer for a type, as the catalogs are now.
-    pub fn for_type(type_oid: Oid, typmod: i32) -> Self {
+    pub fn for_type(type_oid: Oid, typmod: i32, nesting: Nesting<'_>) -> Self {
         // SAFETY: syscache look-ups of an existing type.
         unsafe {
             let mut typmod = typmod;
             let type_oid = pg_sys::getBaseTypeAndTypmod(type_oid, &mut typmod);
-            Self::builtin(type_oid).unwrap_or_else(|| Self::by_catalog(type_oid))
+            Self::builtin(type_oid).unwrap_or_else(|| Self::by_catalog(type_oid, nesting))
         }
     }
 
@@ -93,14 +129,17 @@ impl ValueWriter {
     }
 
     /// The order is that of json_categorize_type (json.c).
-    unsafe fn by_catalog(type_oid: Oid) -> Self {
+    unsafe fn by_catalog(type_oid: Oid, nesting: Nesting<'_>) -> Self {
         let element = pg_sys::get_element_type(type_oid);
-        if element != Oid::INVALID {
-            return Self::Array(Box::new(Array::of(element)));
-        }
         let kind = pg_sys::get_typtype(type_oid) as u8;
-        if kind == pg_sys::TYPTYPE_COMPOSITE {
-            return Self::Composite(Composite::of(type_oid));
+        let is_nested = element != Oid::INVALID || kind == pg_sys::TYPTYPE_COMPOSITE;
+        let inner = nesting.inner().filter(|_| is_nested);
+        match inner {
+            Some(inner) if element != Oid::INVALID => {
+                return Self::Array(Box::new(Array::of(element, inner)))
+            }
+            Some(inner) => return Self::Composite(Composite::of(type_oid, inner)),
+            None => {}
         }
         if let Some(function) = cast_to_json(type_oid) {
             return Self::Cast(function);
@@ -114,7 +153,8 @@ impl ValueWriter {
         Self::Output {
             function,
             formats: session_format::of_type(type_oid, kind),
-            of_user: is_written_by_user(type_oid, kind),
+            // Of a type that is nested too deeply the server may say so.
+            of_user: is_nested || is_written_by_user(type_oid, kind),
         }
     }
 
@@ -173,9 +213,15 @@ unsafe fn is_textout(function: Oid) -> bool {
 
 /// Whether an output function is code of users: for a range, that of what it ranges over.
 unsafe fn is_written_by_user(type_oid: Oid, kind: u8) -> bool {
-    if !is_of_user(type_oid) || kind == pg_sys::TYPTYPE_ENUM {
-        return false;
+    let (mut type_oid, mut kind) = (type_oid, kind);
+    for _ in 0..Nesting::MOST_LEVELS {
+        if !is_of_user(type_oid) || kind == pg_sys::TYPTYPE_ENUM {
+            return false;
+        }
+        let Some(bound) = session_format::bound_type(type_oid, kind) else {
+            return true;
+        };
+        (type_oid, kind) = (bound, pg_sys::get_typtype(bound) as u8);
     }
-    let bound = session_format::bound_type(type_oid, kind);
-    bound.is_none_or(|bound| is_written_by_user(bound, pg_sys::get_typtype(bound) as u8))
+    true
 }

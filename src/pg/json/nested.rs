@@ -6,7 +6,7 @@ use std::rc::Rc;
 use pgrx::pg_sys::{self, Datum, Oid};
 
 use super::write::list;
-use super::ValueWriter;
+use super::{Nesting, ValueWriter};
 use crate::pg::columns::{Columns, Tuple};
 use crate::pg::varlena::Varlena;
 
@@ -21,13 +21,15 @@ pub struct Array {
 /// A composite type, whose attributes may change under the tables that use it.
 pub struct Composite {
     type_oid: Oid,
+    /// How deep it lies in a table's column.
+    depth: u32,
     known: RefCell<(u64, Rc<Columns>)>,
 }
 
 impl Array {
-    pub(super) unsafe fn of(element: Oid) -> Self {
+    pub(super) unsafe fn of(element: Oid, nesting: Nesting<'_>) -> Self {
         let mut array = Self {
-            element: ValueWriter::for_type(element, -1),
+            element: ValueWriter::for_type(element, -1, nesting),
             type_oid: element,
             length: 0,
             by_value: false,
@@ -90,16 +92,17 @@ impl Array {
 }
 
 impl Composite {
-    pub(super) unsafe fn of(type_oid: Oid) -> Self {
+    pub(super) unsafe fn of(type_oid: Oid, nesting: Nesting<'_>) -> Self {
         Self {
             type_oid,
-            known: RefCell::new(Self::look_up(type_oid)),
+            depth: nesting.depth,
+            known: RefCell::new(Self::look_up(type_oid, nesting)),
         }
     }
 
-    unsafe fn look_up(type_oid: Oid) -> (u64, Rc<Columns>) {
+    unsafe fn look_up(type_oid: Oid, nesting: Nesting<'_>) -> (u64, Rc<Columns>) {
         let identifier = pg_sys::assign_record_type_identifier(type_oid, -1);
-        let columns = Self::with_desc(type_oid, |desc| Columns::from_desc(desc));
+        let columns = Self::with_desc(type_oid, |desc| Columns::nested(desc, nesting));
         (identifier, Rc::new(columns))
     }
 
@@ -121,7 +124,8 @@ impl Composite {
             if known.0 == identifier {
                 return known.1;
             }
-            let found = Self::look_up(self.type_oid);
+            let budget = Nesting::budget();
+            let found = Self::look_up(self.type_oid, Nesting::at(self.depth, &budget));
             let columns = found.1.clone();
             self.known.replace(found);
             columns
