@@ -11,7 +11,8 @@
 //! | arrays, composites | arrays, objects; the same rules inside |
 //! | domains | as the type below |
 //! | types of users with a cast to json | what the cast says |
-//! | all others, and what is nested too deeply (see [`Nesting`]) | the text that the type's output function gives |
+//! | all others | the text that the type's output function gives |
+//! | what is nested too deeply (see [`Nesting`]) | an error |
 
 mod nested;
 pub mod room;
@@ -56,11 +57,13 @@ pub enum ValueWriter {
     },
     /// By a user's function from the type to json.
     Cast(Oid),
+    /// Not at all: it lies too deep.
+    TooDeep,
 }
 
 /// How much further types may be nested in what is written: a tenant makes types of thousands of levels, each of which takes
 /// stack when a value is written, and of thirty levels of two columns each, which are a thousand million writers. What is beyond is
-/// written by the type's output function, which looks at the stack itself.
+/// refused when there is a value: as text it would double with each level, because the server quotes quotes.
 #[derive(Clone, Copy)]
 pub struct Nesting<'a> {
     depth: u32,
@@ -139,6 +142,7 @@ impl ValueWriter {
                 return Self::Array(Box::new(Array::of(element, inner)))
             }
             Some(inner) => return Self::Composite(Composite::of(type_oid, inner)),
+            None if is_nested => return Self::TooDeep,
             None => {}
         }
         if let Some(function) = cast_to_json(type_oid) {
@@ -153,8 +157,7 @@ impl ValueWriter {
         Self::Output {
             function,
             formats: session_format::of_type(type_oid, kind),
-            // Of a type that is nested too deeply the server may say so.
-            of_user: is_nested || is_written_by_user(type_oid, kind),
+            of_user: is_written_by_user(type_oid, kind),
         }
     }
 
@@ -162,7 +165,7 @@ impl ValueWriter {
     #[cfg_attr(target_os = "linux", link_section = "commit_path")]
     pub fn can_fail(&self) -> bool {
         match self {
-            Self::Cast(_) => true,
+            Self::Cast(_) | Self::TooDeep => true,
             Self::Output { of_user, .. } => *of_user,
             Self::Array(array) => array.element.can_fail(),
             Self::Composite(composite) => composite.columns().can_fail(),

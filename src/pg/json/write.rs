@@ -5,7 +5,9 @@ use std::ffi::CStr;
 use pgrx::pg_sys::{self, Datum, Oid};
 use pushy_core::json;
 
-use super::{room, ValueWriter};
+use super::{room, Nesting, ValueWriter};
+use crate::errors::{Error, SqlState};
+use crate::pg::ereport;
 use crate::pg::session_format::{self, Formats};
 use crate::pg::subtransaction;
 use crate::pg::varlena::Varlena;
@@ -71,12 +73,26 @@ impl ValueWriter {
                 };
                 with_text(text, |text| write_text(text, out));
             }),
+            Self::TooDeep => ereport::raise(&too_deep()),
             Self::Cast(function) => session_format::with(Formats::Values, || {
                 let text = of_user_code(|| raw_call(*function, Oid::INVALID, datum));
                 with_content(text, 1, out, |text, out| out.extend_from_slice(text));
             }),
         }
     }
+}
+
+#[cold]
+fn too_deep() -> Error {
+    Error::new(
+        SqlState::STATEMENT_TOO_COMPLEX,
+        format!(
+            "a value is nested more than {} levels deep, or has more than {} columns in all",
+            Nesting::MOST_LEVELS,
+            Nesting::MOST_WRITERS
+        ),
+    )
+    .hint("Tell less of it with payload_expr, or payload => 'key'.")
 }
 
 /// Appends a list between the two `brackets`.
