@@ -60,3 +60,12 @@ def test_what_equal_jobs_of_a_batch_tell_is_told_for_each(db):
     db.sql("SELECT pushy.notify('last', delivery => 'relay')")
     ear.wait_for(lambda notice: notice.channel == "last")
     assert len(ear.heard) == 51
+
+
+def test_a_notice_for_the_log_is_refused_in_a_parallel_worker_whose_transaction_has_no_commit(db):
+    db.sql("""CREATE FUNCTION tells(i int) RETURNS int LANGUAGE plpgsql PARALLEL SAFE AS
+                  $$BEGIN PERFORM pushy.notify('c', 'x', delivery => 'relay'); RETURN i; END$$""")
+    force = "debug_parallel_query" if db.value("SELECT current_setting('server_version_num')::int") >= 160000 else "force_parallel_mode"
+    with db.connect() as session, pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="parallel worker"):
+        session.execute(f"SET {force} = on")
+        session.execute("SELECT tells(1)")
