@@ -2,6 +2,9 @@
 
 import json
 
+import psycopg
+import pytest
+
 
 def test_a_watch_by_relay_tells_listeners_and_subscriptions(db):
     db.sql("CREATE TABLE t (id int PRIMARY KEY, v int); SELECT pushy.watch('t', delivery => 'relay')")
