@@ -61,6 +61,10 @@ def test_every_fix_of_a_watch_is_a_statement_that_mends_it(table):
             if now != then:
                 wrong.append((case, kind, now, fix))
                 continue
+            if case == "may not enqueue":
+                # Words: somebody may have meant it.
+                assert fix.startswith("Ask ") and not STATEMENT.match(fix)
+                fix = fix.partition("; else: ")[2]
             try:
                 run_fix(db, fix)
                 left = state(db)

@@ -274,3 +274,16 @@ def test_what_is_said_of_a_watch_inside_the_statement_that_makes_it_again_is_ref
     db.sql("ALTER TABLE t ALTER v TYPE text")
     assert db.rows("SELECT state FROM pushy.watches") == [("paused" if said == "resume" else "active",)]
     db.sql(DECLARED_INSIDE[said])
+
+
+def test_event_triggers_fire_for_the_statement_and_not_for_what_it_does_to_watches(db):
+    """They would run as the watch's maker, and along a search path that knows no table of theirs."""
+    db.sql("""
+        CREATE TABLE public.ddl_log (tag text, who text); CREATE TABLE t (id int PRIMARY KEY, v int);
+        CREATE FUNCTION log_ddl() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN INSERT INTO ddl_log VALUES (tg_tag, current_user); END';
+        SELECT pushy.watch('t', condition => 'NEW.v > 0', columns => '{v}');
+        CREATE EVENT TRIGGER log_start ON ddl_command_start EXECUTE FUNCTION log_ddl();
+        CREATE EVENT TRIGGER log_end ON ddl_command_end EXECUTE FUNCTION log_ddl();
+        ALTER TABLE t ALTER v TYPE bigint""")
+    assert db.rows("SELECT DISTINCT tag FROM ddl_log") == [("ALTER TABLE",)]
+    assert db.value("SELECT state FROM pushy.watches") == "active"

@@ -244,3 +244,19 @@ def test_operators_and_functions_planted_in_the_path_are_not_found(db, heard, as
     writer.execute("SELECT pushy.watch_pause('t', 'own'), pushy.watch_resume('t', 'own'), pushy.unwatch('t', 'own')")
     writer.execute("SELECT * FROM pushy.watches")
     assert db.rows("SELECT what FROM caught") == []
+
+
+def test_an_expression_is_read_along_the_search_path_of_each_firing(db):
+    """Of a function in SQL the server puts the body in place of the call, when the expression is compiled."""
+    db.sql("""
+        CREATE SCHEMA ta; CREATE SCHEMA tb; CREATE TABLE s (id int PRIMARY KEY);
+        CREATE FUNCTION ta.tenant() RETURNS text STABLE LANGUAGE sql AS $$SELECT 'a'::text$$;
+        CREATE FUNCTION tb.tenant() RETURNS text STABLE LANGUAGE sql AS $$SELECT 'b'::text$$;
+        SET search_path = ta, public;
+        CREATE FUNCTION public.who() RETURNS text STABLE LANGUAGE sql AS 'SELECT tenant()'""")
+    watch(db, "s", payload_expr="public.who()", delivery="notify")
+    heard = Watching(db, "heard", relayed=False)
+    for id, path, who in [(1, "ta", "a"), (2, "tb", "b"), (3, "ta", "a"), (4, "tb", "b")]:
+        db.sql(f"SET search_path = {path}, public; INSERT INTO public.s VALUES ({id})")
+        db.sql("RESET search_path")
+        assert [notice.payload for notice in heard.until_now()] == [who]

@@ -33,6 +33,18 @@ pub fn may_create_on(relation: Oid) -> bool {
 /// Runs a CREATE TRIGGER with the rights of who wrote what is in it, along the search path that holds. Its condition is read and
 /// nothing of it runs, whoever has made what it names. An error must go on: nothing is undone here.
 pub fn create(table: Oid, statement: &str, author: Author) -> Result<()> {
+    create_with(table, statement, author, Events::Fire)
+}
+
+/// Whether event triggers fire for it.
+#[derive(Clone, Copy)]
+enum Events {
+    Fire,
+    /// It is part of another statement, for which they fire.
+    Ignore,
+}
+
+fn create_with(table: Oid, statement: &str, author: Author, events: Events) -> Result<()> {
     identity::expect_no_owner();
     let statement = CString::new(text::encode(statement).as_ref()).map_err(|_| {
         Error::new(
@@ -54,7 +66,27 @@ pub fn create(table: Oid, statement: &str, author: Author) -> Result<()> {
             if !(*create).whenClause.is_null() {
                 literals::give_types((*create).whenClause, table, &statement);
             }
-            utility::run(node, &statement);
+            match events {
+                Events::Fire => utility::run(node, &statement),
+                Events::Ignore => {
+                    let none = pg_sys::Oid::INVALID;
+                    let no_condition = std::ptr::null_mut();
+                    pg_sys::CreateTrigger(
+                        create,
+                        statement.as_ptr(),
+                        none,
+                        none,
+                        none,
+                        none,
+                        none,
+                        none,
+                        no_condition,
+                        false,
+                        false,
+                    );
+                    pg_sys::CommandCounterIncrement();
+                }
+            }
         }
         Ok(())
     };
@@ -62,10 +94,11 @@ pub fn create(table: Oid, statement: &str, author: Author) -> Result<()> {
         .unwrap_or_else(|failure| Err(failure.into_error()))
 }
 
-/// The same with names looked up in pg_catalog only: for what the server has written under that path.
+/// The same with names looked up in pg_catalog only: for what the server has written under that path. Event triggers do not
+/// fire: they would run as the author and under that path, inside of a statement for which they fire anyway.
 pub fn create_again(table: Oid, statement: &str, author: Author) -> Result<()> {
     let _pinned = search_path::pin();
-    create(table, statement, author)
+    create_with(table, statement, author, Events::Ignore)
 }
 
 /// Makes a trigger fire otherwise than it does after its creation: `ENABLE ALWAYS` and the like.

@@ -44,7 +44,7 @@ pub mod random;
 mod result_rows;
 pub mod role_lock;
 pub mod script;
-mod search_path;
+pub mod search_path;
 pub mod sequence;
 pub mod session;
 pub mod session_format;

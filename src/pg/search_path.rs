@@ -3,13 +3,22 @@
 //! Operators are looked up by name too, and some have no place to write a schema: the `=` of CASE x WHEN, of NULLIF
 //! and of IN. A statement that runs with the owner's rights would call a caller's own.
 
-use std::ffi::c_int;
+use std::ffi::{c_int, CStr};
+
+use pgrx::pg_sys;
 
 use super::major;
 
 /// The path is pinned until this is dropped; an ERROR that unwinds drops it, and any other way out is an abort, which
 /// restores the path too.
 pub struct Pinned(c_int);
+
+/// The setting search_path as it stands. What it means is another for another role ("$user"), and when schemas come and go.
+pub fn setting<'a>() -> &'a CStr {
+    // SAFETY: the variable of the setting, which is never null after the start of a session; who keeps the text copies it
+    // before anything can set it.
+    unsafe { CStr::from_ptr(pg_sys::namespace_search_path) }
+}
 
 /// Pins the path to pg_catalog.
 pub fn pin() -> Pinned {

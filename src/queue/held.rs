@@ -104,10 +104,11 @@ impl HeldQueue {
                 format!("Declare it again with {again}: {}", error.message)
             }
             SqlState::INSUFFICIENT_PRIVILEGE => match identity::role(role) {
+                // Words, and no statement that undoes, pasted without a thought, what the queue's owner did on purpose.
                 Some(role) => format!(
-                    "SELECT pushy.queue_grant({}, {}, 'enqueue')",
-                    quote_literal(&self.name),
-                    quote_literal(&role.name)
+                    "Ask the owner of queue {queue}, who may have taken it away on purpose; else: SELECT pushy.queue_grant({queue}, {}, 'enqueue')",
+                    quote_literal(&role.name),
+                    queue = quote_literal(&self.name),
                 ),
                 None => format!("Declare it again with {again}: {}", error.message),
             },

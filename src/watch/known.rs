@@ -2,6 +2,7 @@
 //! and again when one of them may have changed.
 
 use std::cell::{Cell, RefCell};
+use std::ffi::CString;
 use std::rc::Rc;
 
 use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
@@ -23,7 +24,7 @@ use crate::pg::slot::{Layout, OwnSlot, RowType, Slot, VirtualColumn};
 use crate::pg::spi::{self, Plan};
 use crate::pg::subtransaction::{self, CallError};
 use crate::pg::trigger::{Firing, Op};
-use crate::pg::{array, clock, ereport, identity, invalidation, BuiltinOid, Oid};
+use crate::pg::{array, clock, ereport, identity, invalidation, search_path, BuiltinOid, Oid};
 use crate::queue::cache;
 use crate::queue::held::HeldQueue;
 use crate::shared;
@@ -59,10 +60,16 @@ pub struct Known {
     pub context: Context,
 }
 
-/// Compiled expressions by role, because compiling looks up whether the role may execute their functions. Taken out
-/// while in use, because an expression may fire the watch again.
+/// Compiled expressions by role and search path, because compiling looks up whether the role may execute their functions, and
+/// reads the bodies of those in SQL. Taken out while in use, because an expression may fire the watch again.
 #[derive(Default)]
-struct ByRole(RefCell<Vec<(Oid, Evaluator)>>);
+struct ByRole(RefCell<Vec<Compiled>>);
+
+struct Compiled {
+    role: Oid,
+    path: CString,
+    evaluator: Evaluator,
+}
 
 impl ByRole {
     fn with<T>(
@@ -70,24 +77,33 @@ impl ByRole {
         compile: impl FnOnce() -> std::result::Result<Evaluator, CallError>,
         work: impl FnOnce(&Evaluator) -> std::result::Result<T, CallError>,
     ) -> std::result::Result<T, CallError> {
-        /// Roles that fire a watch by turns in one session.
-        const MOST_ROLES: usize = 8;
+        /// Roles that fire a watch by turns in one session, and search paths.
+        const MOST: usize = 8;
         let role = identity::current_user();
-        let take = |kept: &mut Vec<(Oid, Evaluator)>| {
-            let at = kept.iter().position(|(of, _)| *of == role)?;
-            Some(kept.swap_remove(at).1)
+        let take = |kept: &mut Vec<Compiled>| {
+            let path = search_path::setting();
+            let is_it = |kept: &Compiled| kept.role == role && *kept.path == *path;
+            let at = kept.iter().position(is_it)?;
+            Some(kept.swap_remove(at))
         };
         let kept = take(&mut self.0.borrow_mut());
-        let evaluator = match kept {
-            Some(evaluator) => evaluator,
-            None => subtransaction::run(compile)?,
+        let compiled = match kept {
+            Some(compiled) => compiled,
+            None => {
+                let path = search_path::setting().to_owned();
+                Compiled {
+                    role,
+                    path,
+                    evaluator: subtransaction::run(compile)?,
+                }
+            }
         };
-        let result = work(&evaluator);
+        let result = work(&compiled.evaluator);
         let mut kept = self.0.borrow_mut();
-        if kept.len() == MOST_ROLES {
+        if kept.len() == MOST {
             kept.remove(0);
         }
-        kept.push((role, evaluator));
+        kept.push(compiled);
         result
     }
 }
