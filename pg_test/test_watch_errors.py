@@ -241,7 +241,7 @@ def test_without_the_preload_watches_work_as_far_as_no_worker_is_needed(make_clu
     assert heard.after("INSERT INTO t VALUES (1, 1)", "UPDATE t SET v = 1", "UPDATE t SET v = 2", "INSERT INTO t VALUES (2, 2, 'UE007')", "TRUNCATE t") == [
         ("insert", 1), ("insert", 1, [1]), ("update", 1), ("insert", 2, "UE007"), ("insert", 1, [2]), ("truncate", None, [])]
     assert len(jobs(db)) == 3
-    assert db.rows("SELECT DISTINCT delivery FROM pushy.watches") == [("notify",)], "no relay can come"
+    assert db.rows("SELECT DISTINCT delivery FROM pushy.watches") == [("relay",)], "NOTIFY tells as long as no relay can come"
     db.sql("INSERT INTO t VALUES (3, 3, NULL)")
     assert db.value("SELECT pushy.watch_pause('t')") == 2
     heard.until_now()
