@@ -139,7 +139,7 @@ CREATE FUNCTION pushy.subscription_read(
   OUT resync boolean)
 RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 100 AS 'MODULE_PATHNAME', 'pushy_subscription_read_v1';
 COMMENT ON FUNCTION pushy.subscription_read(text, int, text) IS
-  'The next notices of a subscription, max_notices of them at most (0: none), after the last one acknowledged or after the cursor given. They come again until pushy.subscription_ack; sessions that read one subscription take turns, because a transaction that has read keeps others from it until it ends. A row with resync (and no channel) says that notices are missing before it: read the tables anew, then go on. A payload too long for NOTIFY is a reference ("notice": id), as for listeners: pushy.notice has the whole. at is when the relay met the notice; for the subscription''s owner.';
+  'The next notices of a subscription, max_notices of them at most (0: none), after the last one acknowledged or after the cursor given. They come again until pushy.subscription_ack; sessions that read one subscription take turns, because a transaction that has read keeps others from it until it ends. A row with resync (and no channel) says that notices are missing before it: read the tables anew, then go on. A payload too long for NOTIFY is a reference ("notice": id) that pushy.notice resolves; at is when the relay met the notice; for the subscription''s owner.';
 
 CREATE FUNCTION pushy.subscription_ack(name text, cursor text)
 RETURNS boolean LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_subscription_ack_v1';
