@@ -93,7 +93,7 @@ def test_each_way_in_which_a_job_is_discarded_is_counted_and_told(db, discard):
     listener = db.listen("pushy_control")
     expected = discard(db)
     job = wait_discarded(db)
-    assert listener.wait_for_json(event="discard", job=job)["queue"] == "q"
+    assert listener.wait_for_json(event="discard", job_id=job)["queue"] == "q"
     wait_for("the others to be counted", lambda: counts(db), lambda seen: seen == expected)
 
 

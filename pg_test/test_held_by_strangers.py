@@ -16,6 +16,7 @@ LONGEST_WAIT = 0.7
 CALLS = {
     "queue_register": "SELECT pushy.queue_register('{m}_gone', '{m}.gone()', priority => 3)",
     "queue_alter": "SELECT pushy.queue_alter('{m}_gone', priority => 3)",
+    "queue_rename": "SELECT pushy.queue_rename('{m}_gone', '{m}_gone_too')",
     "queue_pause": "SELECT pushy.queue_pause('{m}_gone')",
     "queue_resume": "SELECT pushy.queue_resume('{m}_gone')",
     "queue_drop": "SELECT pushy.queue_drop('{m}_q', force => true)",

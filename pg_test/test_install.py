@@ -24,7 +24,7 @@ OPEN_INTERNALS = {
     "is_applied",
     # Behind the views, which run them as whoever looks.
     "queue_has_place", "queue_monitored", "queue_owned", "queue_running", "queue_seen", "queue_statistics", "running_jobs", "watch_counts",
-    "watch_is_home", "watch_elsewhere", "watch_orphans", "worker_rows", "subscription_rows", "log_row", "log_bounds",
+    "watch_is_home", "watch_elsewhere", "watch_is_whole", "watch_orphans", "worker_rows", "subscription_rows", "log_row", "log_bounds",
     "channel_grant_rows", "relay_obstacle",
 }
 VIEWS = {"queues", "jobs", "failures", "workers", "stats", "watches", "subscriptions", "log", "channel_grants", "queue_grants"}

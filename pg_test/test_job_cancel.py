@@ -144,7 +144,7 @@ def test_an_executor_on_its_way_out_decides_nothing_of_jobs_that_another_has_by_
     held = enqueue(db, 200)[99]
     db.sql("SELECT pushy.queue_resume('q')")
     leaves = db.wait_until("SELECT min(pid) FROM pushy.workers WHERE job_id = %s", lambda pid: pid is not None, params=(held,))
-    at_second = f"SELECT min(job) FROM pushy.workers WHERE pid <> {leaves} AND job > {held + 1} AND since < clock_timestamp() - interval '50 ms'"
+    at_second = f"SELECT min(job_id) FROM pushy.workers WHERE pid <> {leaves} AND job_id > {held + 1} AND since < clock_timestamp() - interval '50 ms'"
     with db.connect(autocommit=False) as catalog, db.connect(autocommit=False) as keeper, db.connect() as session, ThreadPoolExecutor() as others:
         catalog.execute("LOCK TABLE pg_catalog.pg_depend IN ACCESS EXCLUSIVE MODE")
         db.cluster.configure(pushy__max_executors=2).reload()

@@ -135,9 +135,9 @@ VALUES = {
     "columns": "'{v}'", "condition": "'true'", "payload": "'key'", "payload_expr": "NULL", "level": "'row'", "delivery": "'relay'", "args_expr": "NULL",
     "merge": "false", "name": "'w1'", "identifier": "'c'", "channels": "'{c}'", "from_oldest": "false", "max_notices": "1", "after": "'1-1-1'",
     "cursor": "(SELECT cursor FROM pushy.subscriptions WHERE name = 's1')", "ready": "NULL", "watch_id": "1", "relation_name": "'public.t'", "owner_name": "'postgres'",
-    "home_system": "1", "home_database": "1", "home_extension": "1", "topics": "NULL", "new_name": "'renamed'", "until": "NULL", "owner": "current_user::regrole", "empty": "NULL",
+    "home_system": "1", "home_database": "1", "home_extension": "1", "topics": "NULL", "new_name": "'renamed'", "until": "NULL", "triggers": "'{1}'", "print": "'x'", "owner": "current_user::regrole", "empty": "NULL",
 }
-OF_FUNCTION = {("watch_is_home", "relation"): "1", ("enqueue", "delay"): "NULL", ("enqueue_many", "args"): "ARRAY['{}'::jsonb]", ("enqueue_many", "delay"): "NULL", ("notice", "id"): "1",
+OF_FUNCTION = {("watch_is_home", "relation"): "1", ("watch_is_whole", "relation"): "'t'::regclass", ("enqueue", "delay"): "NULL", ("enqueue_many", "args"): "ARRAY['{}'::jsonb]", ("enqueue_many", "delay"): "NULL", ("notice", "id"): "1",
                ("watch_pause", "name"): "'w1'", ("channel_grant", "privilege"): "'listen'", ("channel_revoke", "privilege"): "'listen'", ("has_queue_privilege", "role"): "current_user"} | {
     (f"subscription_{verb}", "name"): "'s1'" for verb in ("create", "read", "ack", "wait", "drop")}
 
