@@ -103,17 +103,21 @@ def test_explain_does_not_tell_whether_a_text_was_guessed(theirs):
          ORDER BY 1, 2""")
     assert len(columns) > 30
 
-    def plan(session, view, column, value):
+    def plan(session, view, column, value, *texts):
+        """Without the texts that are compared with, one of which may stand in the view as well."""
         lines = session.execute(f"EXPLAIN (ANALYZE, TIMING OFF, SUMMARY OFF, BUFFERS OFF) SELECT count(*) FROM pushy.{view} "
                                 f"WHERE {column} = '{value}'").fetchall()
-        return "\n".join(line for line, in lines).replace(f"= '{value}'", "= …")
+        told = "\n".join(line for line, in lines)
+        for text in (value, *texts):
+            told = told.replace(f"= '{text}'", "= …")
+        return told
     with theirs.connect(user=theirs.stranger) as stranger:
         for view, column, type_ in columns:
             wrong = f"{SECRET}?" if type_ != "jsonb" else f'"{SECRET}?"'
             right = theirs.rows(f"SELECT DISTINCT {column}::text FROM pushy.{view} WHERE {column} IS NOT NULL AND {column}::text <> '{{}}'")
             for value, in right:
                 value = value.replace("'", "''")
-                assert plan(stranger, view, column, value) == plan(stranger, view, column, wrong), (view, column, value)
+                assert plan(stranger, view, column, value, wrong) == plan(stranger, view, column, wrong, value), (view, column, value)
 
 
 def test_a_function_that_leaks_sees_no_foreign_row(theirs):
