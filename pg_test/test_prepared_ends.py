@@ -35,6 +35,8 @@ def test_workers_kept_out_by_a_prepared_transaction_come_back_with_its_end(db2, 
 
 @pytest.mark.parametrize("end", ["COMMIT", "ROLLBACK"])
 def test_the_end_of_a_foreign_transaction_calls_no_scheduler(db2, end):
+    # The one that the first job called has come, and goes.
+    db2.job_wait(db2.value("SELECT pushy.enqueue('q', '1', delay => '100 ms')"))
     db2.wait_until("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'pushy scheduler' AND datname = current_database()", 0)
     since = db2.value("SELECT pg_current_wal_insert_lsn()")
     schedulers = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'pushy scheduler' AND datname = current_database()"

@@ -26,6 +26,7 @@ SAID = {
     "timeout": ["1 ms"],
     "unique_key": ["taken"],
     "watch_id": ["1"],
+    "new_name": ["renamed"], "triggers": ["{{1}}"], "print": ["x"],
     "home_system": ["1"], "home_database": ["1"], "home_extension": ["1"],
 }
 
@@ -41,7 +42,7 @@ def calls(db, victim: str, jobs: list[int]) -> list[str]:
         names = names[:len(types)]
 
         def said(argument: str, type_: str) -> list[str]:
-            if argument == "id":
+            if argument == "job_id":
                 values = [str(job) for job in jobs]
             elif argument == "relation" and type_ == "oid":
                 values = ["1259"]

@@ -252,23 +252,23 @@ DECLARED_INSIDE = {
 }
 
 
-@pytest.mark.parametrize("place", ["USING", "ddl_command_end", "of a trigger that is made again"])
+# No event trigger fires for the triggers that are made again.
+@pytest.mark.parametrize("place", ["USING", "ddl_command_end"])
 @pytest.mark.parametrize("said", DECLARED_INSIDE)
 def test_what_is_said_of_a_watch_inside_the_statement_that_makes_it_again_is_refused(db, t, said, place):
     watch(db, "t", name="w", channel="heard", columns=["v"])
     if said == "resume":
         db.sql("SELECT pushy.watch_pause('public.t', 'w')")
     before = db.rows("SELECT * FROM pushy_internal.watch")
-    tag = {"ddl_command_end": "ALTER TABLE", "of a trigger that is made again": "CREATE TRIGGER"}.get(place)
     db.sql(f"CREATE FUNCTION say() RETURNS void LANGUAGE plpgsql AS $$ BEGIN EXECUTE $say${DECLARED_INSIDE[said]}$say$; END $$;"
            "CREATE FUNCTION said(text) RETURNS text LANGUAGE plpgsql AS $$ BEGIN PERFORM public.say(); RETURN $1; END $$;"
            "CREATE FUNCTION at_end() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM public.say(); END $$; INSERT INTO t VALUES (1)")
-    if tag:
-        db.sql(f"CREATE EVENT TRIGGER inside ON ddl_command_end WHEN TAG IN ('{tag}') EXECUTE FUNCTION at_end()")
+    if place == "ddl_command_end":
+        db.sql("CREATE EVENT TRIGGER inside ON ddl_command_end WHEN TAG IN ('ALTER TABLE') EXECUTE FUNCTION at_end()")
     with pytest.raises(psycopg.errors.ObjectInUse) as raised:
-        db.sql("ALTER TABLE t ALTER v TYPE text" + (" USING public.said(v)" if not tag else ""))
+        db.sql("ALTER TABLE t ALTER v TYPE text" + (" USING public.said(v)" if place == "USING" else ""))
     assert raised.value.diag.message_primary.split(": ")[-1] == 'watch "w" of table public.t cannot be changed while ALTER TABLE changes the type of a column that it uses'
-    if tag:
+    if place == "ddl_command_end":
         db.sql("DROP EVENT TRIGGER inside")
     assert db.rows("SELECT * FROM pushy_internal.watch") == before
     db.sql("ALTER TABLE t ALTER v TYPE text")
