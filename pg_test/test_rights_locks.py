@@ -42,7 +42,7 @@ def calls(db, victim: str, jobs: list[int]) -> list[str]:
         names = names[:len(types)]
 
         def said(argument: str, type_: str) -> list[str]:
-            if argument == "job_id":
+            if argument in ("id", "job_id"):
                 values = [str(job) for job in jobs]
             elif argument == "relation" and type_ == "oid":
                 values = ["1259"]
