@@ -100,6 +100,8 @@ def test_a_subscription_declared_again_waits_for_nobody(bounded, roles):
     db.drop()
 
 
+# 1,700 declarations take minutes on a busy machine.
+@pytest.mark.timeout(900)
 def test_counters_of_watches_are_left_for_whoever_has_none(make_cluster):
     db = make_cluster().database()
     db.sql("CREATE ROLE hog LOGIN; CREATE ROLE other LOGIN; GRANT CREATE ON SCHEMA public TO hog, other")
