@@ -54,7 +54,7 @@ def test_a_panic_of_ours_is_an_internal_error_that_says_where_it_began(traced):
     since = traced.cluster.log.position()
     diag = error_of(traced, "SELECT misdeclared()")
     assert diag.sqlstate == "XX000" and diag.message_primary.startswith("internal error: argument 0 of 0")
-    assert diag.message_detail.startswith("It began at src/pg/function.rs:") and "report it" in diag.message_hint
+    assert diag.message_detail.startswith("It began at src/pg/call/function.rs:") and "report it" in diag.message_hint
     log = traced.cluster.log.since(since)
     assert not any(trace in log for trace in TRACES), log
     assert traced.value("SELECT 1") == 1

@@ -252,11 +252,11 @@ def test_no_statement_of_a_worker_locks_rows_without_skipping_those_that_are_hel
     source = Path(__file__).resolve().parents[1] / "src"
     files = {path.relative_to(source).as_posix(): path.read_text() for path in source.rglob("*.rs")}
     waiting = {name for name, text in files.items() if re.search(r"FOR (NO KEY )?(UPDATE|SHARE)(?! OF \w+ SKIP LOCKED| SKIP LOCKED)[^,;.)]*\"", text)}
-    assert waiting == {"queue/definition.rs", "log/subscription/table.rs", "job/live.rs", "job/moves/promote.rs"}
+    assert waiting == {"queue/definition.rs", "log/subscription/table.rs", "job/stored/live.rs", "job/moves/promote.rs"}
     # Their functions that wait.
-    waits = re.compile(r"find_for_update|lock_owned|live::lock\(|promote_of|turn::take")
-    of_workers = [name for name, text in files.items() if name.startswith(("worker/", "relay/")) or name in ("rotation.rs", "queue/park.rs")
+    waits = re.compile(r"find_for_update|lock_owned|live::lock\(|promote_of|object_lock::take")
+    of_workers = [name for name, text in files.items() if name.startswith(("worker/", "relay/")) or name in ("job/stored/rotation.rs", "queue/park.rs")
                   if waits.search(text)]
     assert of_workers == []
     begins = [name for name, text in files.items() if "StartTransactionCommand()" in text]
-    assert begins == ["pg/transaction.rs"]
+    assert begins == ["pg/transaction/worker_transaction.rs"]

@@ -118,7 +118,7 @@ def test_counters_of_watches_are_left_for_whoever_has_none(make_cluster):
                                    n, w.watch_id, w.token, w.name);
                     SELECT oid INTO trigger FROM pg_trigger WHERE tgrelid = 't'::regclass AND tgname = 'c' || n;
                     w.triggers := ARRAY[trigger];
-                    -- As src/watch/triggers.rs makes it: else the copy is no watch.
+                    -- As src/watch/declare/triggers.rs makes it: else the copy is no watch.
                     SELECT encode(sha256(convert_to(ROW(t.oid, t.tgfoid, t.tgtype, t.tgisinternal, t.tgparentid, t.tgconstraint, t.tgdeferrable, t.tginitdeferred,
                                                         t.tgattr, encode(t.tgargs, 'hex'), t.tgqual::text, t.tgoldtable, t.tgnewtable)::text,
                                                     getdatabaseencoding())), 'hex') INTO w.print FROM pg_trigger t WHERE t.oid = trigger;

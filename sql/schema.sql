@@ -82,7 +82,7 @@ COMMENT ON TABLE pushy_internal.queue IS 'Queues as registered; see the view pus
 ALTER SEQUENCE pushy_internal.queue_id_seq OWNED BY pushy_internal.queue.queue_id;
 
 
--- Not dumped, on purpose: what has it was not restored but taken over (src/queue/upgrade.rs).
+-- Not dumped, on purpose: what has it was not restored but taken over (src/queue/declare/upgrade.rs).
 CREATE TABLE pushy_internal.home (
   system    bigint NOT NULL,
   database  oid    NOT NULL,
@@ -109,7 +109,7 @@ CREATE TABLE pushy_internal.queue_acl (
 COMMENT ON TABLE pushy_internal.queue_acl IS 'Privileges on queues; see pushy.queue_grant.';
 
 
--- CYCLE: set to its end by somebody, it starts anew, and is then put where it was (see src/job/position.rs).
+-- CYCLE: set to its end by somebody, it starts anew, and is then put where it was (see src/job/stored/position.rs).
 CREATE SEQUENCE pushy_internal.position_seq CYCLE;
 COMMENT ON SEQUENCE pushy_internal.position_seq IS
   'Numbers of jobs, and positions in the order of ready jobs: a job''s first position is its number.';

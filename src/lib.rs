@@ -8,20 +8,17 @@
 
 mod channel;
 mod errors;
+mod installation;
 mod job;
 mod log;
 mod notice;
-mod obstacle;
 mod pg;
 mod queue;
 mod relay;
-mod rotation;
 mod settings;
 mod shared;
-mod standby;
 mod watch;
 mod worker;
-mod write_guard;
 
 pgrx::extension_sql_file!("../sql/schema.sql", name = "schema", bootstrap);
 pgrx::extension_sql_file!(
@@ -61,6 +58,6 @@ pub extern "C-unwind" fn _PG_init() {
         worker::init();
         notice::listening::init();
         watch::init_statements();
-        write_guard::init();
+        installation::init();
     }
 }

@@ -1,7 +1,7 @@
 """Every SQL text of Pushy's own names what it means with its schema: functions, operators, types, relations, collations, and
 operators that have no place for one (CASE x WHEN, NULLIF, IN, BETWEEN, IS DISTINCT FROM, LIKE, USING), which are not written.
 
-The search path is pinned where these texts run (src/pg/search_path.rs), and installed under that of CREATE EXTENSION; this
+The search path is pinned where these texts run (src/pg/transaction/search_path.rs), and installed under that of CREATE EXTENSION; this
 is the second lock. It reads sql/*.sql, with the bodies of DO and what they EXECUTE, and the statements in src/**/*.rs.
 
     tools/lint_sql.py            complaints about this tree; exit status 1 where there are any
@@ -371,21 +371,21 @@ def read_tree(root: Path) -> Iterator[tuple[Path, str | Unread]]:
 # What makes the server read a text, plan it or call what it names, and the files that may: each knows whose words they are.
 # A literal is read by its type's input function, which runs the checks of a domain.
 READS_WORDS = {
-    r"\b(?:raw_parser|raw_parse\w*)\(": {"src/pg/identifier.rs", "src/pg/vacuum.rs"},  # to a tree of names, nothing is looked up
-    r"stringToNode\(|expression_planner|\bExecInitExpr|\bExecPrepareExpr|eval_const": {"src/pg/expression.rs"},
-    r"\btransform[A-Z]\w+\(": {"src/pg/literals.rs"},  # where no literal has a value yet
-    r"\bEvaluator::of_\w+\(": {"src/watch/known.rs"},  # plans: only what a trigger that fires has called, as the writer
-    r"InputFunctionCall|ReceiveFunctionCall": {"src/pg/text.rs"},  # of jsonb
+    r"\b(?:raw_parser|raw_parse\w*)\(": {"src/pg/catalog/identifier.rs", "src/pg/transaction/vacuum.rs"},  # to a tree of names, nothing is looked up
+    r"stringToNode\(|expression_planner|\bExecInitExpr|\bExecPrepareExpr|eval_const": {"src/pg/call/expression.rs"},
+    r"\btransform[A-Z]\w+\(": {"src/pg/call/literals.rs"},  # where no literal has a value yet
+    r"\bEvaluator::of_\w+\(": {"src/watch/fire/cache.rs"},  # plans: only what a trigger that fires has called, as the writer
+    r"InputFunctionCall|ReceiveFunctionCall": {"src/pg/value/text.rs"},  # of jsonb
     r"\bto_reg\w+\b,|\breg\w+in\b|stringToQualifiedNameList\(|qualified_name\(|parseTypeString|parseNameAndArgTypes": {
-        "src/pg/function_catalog.rs", "src/pg/major.rs"},  # the latter for the former
-    r"\bProcessUtility\(|\butility::run\(": {"src/pg/utility.rs", "src/pg/catalog_trigger.rs"},
+        "src/pg/catalog/function.rs", "src/pg/major.rs"},  # the latter for the former
+    r"\bProcessUtility\(|\butility::run\(": {"src/pg/call/utility.rs", "src/pg/catalog/trigger.rs"},
 }
 
 
 # A job's state moves in one folder, and history is removed by retention and with its queue.
 # (A name that is filled in may be one of theirs.)
 JOB_TABLES = re.compile(r"^(?:live_job|finished_job\w*|failure|x)$")
-MOVES_JOBS = ("src/job/moves/", "src/queue/store.rs", "src/worker/retention.rs", "src/rotation.rs",
+MOVES_JOBS = ("src/job/moves/", "src/queue/store.rs", "src/worker/time/retention.rs", "src/job/stored/rotation.rs",
               "src/relay/part.rs")  # names of parts of the log are filled in there
 # Writing without SQL: the rows of a table that was opened by its name.
 WRITES_ROWS = re.compile(r"\b(?:append|delete|insert_unless_there)\(")
@@ -434,8 +434,8 @@ def in_tree(root: Path = ROOT) -> list[str]:
         opened = re.findall(r"heap::open\(\"(\w+)\"\)|history::(open_\w+)\(", code)
         if not str(where).startswith(MOVES_JOBS) and WRITES_ROWS.search(code) and any(by or JOB_TABLES.match(name) for name, by in opened):
             found.append(f"{where}: rows of jobs are written by src/job/moves/ only, where the state machine is asked")
-        if str(where) not in ("src/pg/spi.rs", "src/pg/transaction.rs") and re.search(r"\bSPI_(?:prepare|exec|cursor)", path.read_text()):
-            found.append(f"{where}: SPI is entered by src/pg/spi.rs only, which pins the search path")
+        if str(where) != "src/pg/transaction/spi.rs" and re.search(r"\bSPI_(?:prepare|exec|cursor)", path.read_text()):
+            found.append(f"{where}: SPI is entered by src/pg/transaction/spi.rs only, which pins the search path")
     read = 0
     for where, text in read_tree(root):
         if isinstance(text, Unread):

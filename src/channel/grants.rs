@@ -1,7 +1,7 @@
 //! channel_grant, channel_revoke, and the function behind the view pushy.channel_grants.
 
+use super::granted::{self, Owned};
 use super::name::Channel;
-use super::owned::{self, Owned};
 use super::topics;
 use crate::errors::{quote_literal, Error, Result, SqlState};
 use crate::log::subscription::table;
@@ -89,7 +89,7 @@ fn read_privilege(call: Call) -> Result<String> {
 }
 
 fn find(channel: &[u8]) -> Result<Option<Owned>> {
-    identity::as_owner(|| Ok(owned::of(&[channel.to_vec()])?.pop()))
+    identity::as_owner(|| Ok(granted::of(&[channel.to_vec()])?.pop()))
 }
 
 fn require_owner(owned: &Owned) -> Result<()> {
@@ -147,7 +147,7 @@ fn take(channel: &Channel) -> Result<Owned> {
 /// Refuses one more channel of a role that has closed so many: others look through them.
 fn require_share(channel: &Channel, caller: Oid) -> Result<()> {
     let most = settings::max_channels_per_role();
-    if most == 0 || identity::as_owner(|| Ok(owned::count_of(caller)))? < most {
+    if most == 0 || identity::as_owner(|| Ok(granted::count_of(caller)))? < most {
         return Ok(());
     }
     Err(Error::new(
@@ -207,7 +207,7 @@ sql_function!(pushy_channel_grant_rows_v1, |call| channel_grant_rows(call));
 /// Grants on channels of which the caller has the owner's rights, and those to it and to all.
 fn channel_grant_rows(call: Call) -> Result<Answer> {
     let caller = identity::current_user();
-    let owned = identity::as_owner(owned::all)?;
+    let owned = identity::as_owner(granted::all)?;
     call.answer_rows(|rows| {
         for owned in owned {
             let is_owner = owned.is_owned_by(caller);
@@ -263,7 +263,7 @@ pub fn move_in_from(before: &Home) -> Result<Vec<(String, Option<String>)>> {
 
 fn move_in_those(wanted: impl Fn(&Owned) -> bool) -> Result<Vec<(String, Option<String>)>> {
     let mut answered = Vec::new();
-    for mut owned in identity::as_owner(owned::all)? {
+    for mut owned in identity::as_owner(granted::all)? {
         if !wanted(&owned) {
             continue;
         }

@@ -1,10 +1,10 @@
 //! Channel names that cannot betray anyone: what LISTEN makes of a text, said beforehand.
 
+pub mod access;
 mod functions;
+mod granted;
 mod grants;
-pub mod hearing;
 mod name;
-mod owned;
 mod reading;
 mod refusals;
 mod topics;

@@ -7,7 +7,7 @@ use crate::errors::{Error, Result, SqlState};
 use crate::pg::{database, identifier, identity, interrupts, transaction, Oid};
 use crate::queue::definition::Definition;
 use crate::queue::privilege::{self, Privilege};
-use crate::queue::{control, definition};
+use crate::queue::{control_channel, definition};
 use crate::shared::cancels::PLACES;
 use crate::shared::executor::{self, Standing};
 use crate::shared::{self, pending};
@@ -41,7 +41,7 @@ fn cancel(id: i64) -> Result<bool> {
     let caller = identity::current_user();
     let cancelled = identity::as_owner(|| cancel_live(&queue, &seen, caller))?;
     if cancelled {
-        control::tell_of_job(control::Of::Cancel, &queue, id)?;
+        control_channel::tell_of_job(control_channel::Of::Cancel, &queue, id)?;
     }
     Ok(cancelled || answer_finished())
 }

@@ -1,21 +1,17 @@
 //! Jobs: from enqueue to the end of the last attempt, and what is told of them.
 
-pub mod call;
 pub mod cancel;
-pub mod claimed;
-pub mod current;
 pub mod enqueue;
-pub mod history;
-pub mod live;
 pub mod moves;
-pub mod position;
-pub mod progress;
-pub mod promise;
 pub mod retry;
-pub mod run_in_session;
+mod run;
 pub mod running;
-pub mod tables;
+pub mod session_run;
+mod stored;
 pub mod trace;
-pub mod unfinished;
-mod unique;
+mod unique_key;
 pub mod wait;
+
+pub use run::{call, claimed, current};
+pub use stored::{history, live, position, promise, rotation, tables};
+use wait::unfinished;

@@ -1,15 +1,15 @@
 //! Running a job now: one that waits for its time, or one that is finished, once more.
 
-use pushy_core::state::JobState;
+use pushy_core::job_state::JobState;
 
 use super::cancel::queue_for_work;
 use super::live::{self, Finished, Whereabouts};
 use super::moves;
-use super::unique::{self, Found};
+use super::unique_key::{self, Found};
 use crate::errors::{Error, Result, SqlState};
 use crate::pg::{identity, transaction};
 use crate::queue::definition::Definition;
-use crate::queue::{cache, control};
+use crate::queue::{cache, control_channel};
 use crate::sql_function;
 
 /// True when the job was made ready; false when it is ready or running as it is.
@@ -29,7 +29,7 @@ fn retry(id: i64) -> Result<bool> {
         }
     };
     if let Some(queue) = &retried {
-        control::tell_of_job(control::Of::Retry, queue, id)?;
+        control_channel::tell_of_job(control_channel::Of::Retry, queue, id)?;
     }
     Ok(retried.is_some())
 }
@@ -55,7 +55,7 @@ fn run_now(queue: &Definition, id: i64, state: JobState) -> Result<bool> {
 /// False when the job is gone from the history: somebody else has just made it run again, or it has expired.
 fn run_again(queue: &Definition, id: i64, finished: &Finished) -> Result<bool> {
     let beside = match &finished.unique_key {
-        Some(key) => match unique::find(queue, cache::slot_of(queue), key)? {
+        Some(key) => match unique_key::find(queue, cache::slot_of(queue), key)? {
             Found::Free { beside } => Some(beside),
             Found::Waiting(_) => return Err(key_waits(queue, id)),
         },

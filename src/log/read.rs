@@ -9,7 +9,7 @@ use rustc_hash::FxHashMap;
 use super::parts::{self, log_table, tick_table, PARTS};
 use super::state::{self, State};
 use super::tick::{self, channel_bit, Tick};
-use crate::channel::hearing::{self, From, Hearing};
+use crate::channel::access::{self, From, Hearing};
 use crate::errors::Result;
 use crate::pg::append_only::Reader;
 use crate::pg::heap::{self, ForReading};
@@ -92,7 +92,7 @@ impl Filter {
                 bits: -1,
             });
         };
-        let from = hearing::require(channels, reader)?;
+        let from = access::require(channels, reader)?;
         let bits = channels.iter().map(|channel| channel_bit(channel));
         Ok(Self {
             bits: bits.fold(0, |all, bit| all | bit),

@@ -10,12 +10,12 @@ use super::subscription::table::{self, Subscription};
 use super::tick::Tick;
 use crate::channel::Channel;
 use crate::errors::{quote_literal, Result};
-use crate::obstacle::{self, Finding};
 use crate::pg::function::{Answer, Call};
 use crate::pg::value::{Interval, Timestamp};
 use crate::pg::{
     append_only, array, clock, database, heap, identifier, identity, snapshot, text, Oid,
 };
+use crate::shared::obstacle::{self, Finding};
 use crate::{row, shared, sql_function};
 
 /// All ticks there are, oldest first. A hundred thousand take about 0.1 s: for people who look.

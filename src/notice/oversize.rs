@@ -2,7 +2,7 @@
 
 use std::sync::atomic::AtomicU32;
 
-use crate::channel::hearing;
+use crate::channel::access;
 use crate::errors::{Error, Result, SqlState};
 use crate::job::history;
 use crate::params;
@@ -53,7 +53,7 @@ sql_function!(pushy_notice_v1, |call| {
     let heard = match found {
         // Who was let in later has not heard it: for that role it is not there.
         Some((payload, channel, position)) => {
-            let from = hearing::require(&[channel], caller)?;
+            let from = access::require(&[channel], caller)?;
             from[0].reads(position).then_some(payload)
         }
         None => None,

@@ -1,72 +1,39 @@
-//! The only place of raw `pg_sys`: one idea of the server per file, each behind a small safe wrapper.
+//! The only place of raw `pg_sys`: one idea of the server per file, each behind a small safe wrapper. The folders are its subjects;
+//! what they offer is named here, and used as `pg::clock`, `pg::spi`.
 
 pub use pgrx::pg_sys::{BuiltinOid, Datum, Oid};
 
-pub mod answer;
-pub mod append_only;
-pub mod array;
-pub mod catalog_changes;
-pub mod catalog_trigger;
-pub mod catalog_type;
-pub mod clock;
-pub mod columns;
-pub mod composite;
-pub mod condition;
-pub mod control_file;
-pub mod database;
-pub mod ereport;
-pub mod expression;
-pub mod failure;
-pub mod function;
-pub mod function_catalog;
-mod guard;
-pub mod guc;
-pub mod handler;
+mod call;
+mod catalog;
+mod error;
 pub mod heap;
-pub mod home;
-pub mod identifier;
-pub mod identity;
-pub mod insistence;
-pub mod interrupts;
-pub mod invalidation;
 pub mod json;
-pub mod jsonb;
-pub mod latch;
-pub mod leftovers;
-mod literals;
 pub mod major;
-pub mod mapped_file;
 pub mod memory;
-pub mod notify;
-pub mod panics;
-pub mod per_process;
-pub mod random;
-mod result_rows;
-pub mod role_lock;
-pub mod script;
-pub mod search_path;
-pub mod sequence;
-pub mod session;
-pub mod session_format;
-pub mod shared_cast;
-pub mod shmem;
-pub mod signals;
-pub mod slot;
-pub mod snapshot;
-pub mod spi;
-pub mod spinlock;
-pub mod subtransaction;
-pub mod table_lock;
-pub mod text;
-pub mod texts;
-pub mod timeout;
+mod process;
 pub mod transaction;
-pub mod transaction_end;
-pub mod trigger;
-pub mod turn;
-pub mod utility;
-pub mod vacuum;
 pub mod value;
-pub mod varlena;
-pub mod worker;
-mod worker_session;
+
+pub use call::{expression, function, handler, leftovers, notify, session, trigger, utility};
+use call::{literals, result_rows};
+pub use catalog::changes as catalog_changes;
+pub use catalog::function as function_catalog;
+pub use catalog::trigger as catalog_trigger;
+pub use catalog::type_ as catalog_type;
+pub use catalog::{database, home, identifier, identity, invalidation, script};
+use error::guard;
+pub use error::{ereport, failure, panics};
+pub use heap::append_only;
+pub use memory::{condition, control_file, mapped_file, shared_cast, shmem, spinlock};
+use process::worker_session;
+pub use process::{
+    clock, guc, insistence, interrupts, latch, per_process, random, signals, standby, timeout,
+    worker,
+};
+pub use transaction::{
+    object_lock, role_lock, search_path, sequence, snapshot, spi, subtransaction, table_lock,
+    transaction_end, vacuum,
+};
+pub use value::{
+    answer, array, columns, composite, jsonb, session_format, slot, text, texts, varlena,
+};

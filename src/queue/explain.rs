@@ -8,14 +8,14 @@ use pushy_core::gate::{Closed, Facts};
 
 use super::cache;
 use super::definition::{self, Definition};
-use super::fitness::{self, Unfit};
+use super::eligibility::{self, Unfit};
 use super::privilege::{self, Privilege};
 use super::row_holders;
 use crate::errors::{quote_literal, Error, Result};
-use crate::obstacle::{self, blocked, reloading, said, starved, Finding};
 use crate::pg::spi::{self, Plan};
 use crate::pg::{clock, database, identifier, identity};
 use crate::shared::executor::{Executor, ExecutorState};
+use crate::shared::obstacle::{self, blocked, reloading, said, starved, Finding};
 use crate::shared::queue_slot::QueueSlot;
 use crate::shared::{self, Shared};
 use crate::{params, row, settings, sql_function};
@@ -167,8 +167,8 @@ fn of_definition(queue: &Definition) -> Vec<Finding> {
         // Numbers of roles mean nothing here yet.
         return findings;
     }
-    let unfit = fitness::check(queue)
-        .and_then(|_| fitness::check_session(queue))
+    let unfit = eligibility::check(queue)
+        .and_then(|_| eligibility::check_session(queue))
         .err();
     match (&queue.parked, unfit) {
         (None, None) => {}

@@ -1,27 +1,20 @@
 //! Queues: how they are declared, changed, shared and explained.
 
-pub mod alter;
+pub mod announce;
 pub mod cache;
-pub mod control;
+pub mod control_channel;
+mod declare;
 pub mod definition;
-pub mod drop;
+pub mod eligibility;
 pub mod explain;
-pub mod fitness;
-pub mod grant;
-pub mod handler_name;
-pub mod held;
-pub mod options;
 pub mod park;
-pub mod pause;
-pub mod privilege;
-pub mod publish;
-pub mod register;
-mod rename;
-pub mod restore;
+pub mod reference;
+mod rights;
 mod row_holders;
-mod share;
 pub mod statistics;
 pub mod store;
-mod unfit;
-pub mod upgrade;
-pub mod visible;
+
+use declare::quota;
+pub use declare::{alter, handler_name, options, pause, register, restore, upgrade};
+use eligibility::ineligible;
+pub use rights::{grant, privilege, visible};

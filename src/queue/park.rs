@@ -4,8 +4,8 @@ use crate::pg::BuiltinOid;
 use pushy_core::gate::Standing;
 
 use super::definition::{self, Definition, Found};
-use super::fitness;
-use super::{cache, control};
+use super::eligibility;
+use super::{cache, control_channel};
 use crate::errors::{Error, Result, SqlState};
 use crate::params;
 use crate::pg::spi::{self, Plan};
@@ -51,7 +51,7 @@ pub fn park(queue: &Definition) -> Result<bool> {
         };
         await_last_change(now.queue_id);
         identity::accept_changes();
-        let unfit = fitness::check(&now).err();
+        let unfit = eligibility::check(&now).err();
         let reason = unfit
             .filter(|_| now.parked.is_none())
             .map(|unfit| unfit.reason());
@@ -85,5 +85,5 @@ pub fn told(queue: &Definition) -> Result<()> {
         };
         pending::count(slot, queue.key(), &parked);
     }
-    control::parked(&queue.name)
+    control_channel::parked(&queue.name)
 }

@@ -4,8 +4,8 @@
 //! It runs no user code. It comes when something was logged, and leaves when nothing was for a while.
 
 mod emit;
-mod feed;
 mod part;
+mod queue_sink;
 mod ticking;
 mod worker;
 

@@ -11,10 +11,11 @@ use crate::log::{is_big, is_full, BLOCK};
 use crate::params;
 use crate::pg::failure::Failure;
 use crate::pg::spi::{self, Plan};
+use crate::pg::standby;
 use crate::pg::transaction;
 use crate::pg::value::Timestamp;
 use crate::pg::{append_only, clock, heap, identity, snapshot, vacuum, BuiltinOid};
-use crate::{settings, shared, standby};
+use crate::{settings, shared};
 
 /// When to look again for what could not be emptied.
 const AGAIN_US: i64 = 60_000_000;

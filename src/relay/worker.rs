@@ -9,8 +9,9 @@ use pushy_core::log::seen::Seen;
 use pushy_core::log::unticked::Unticked;
 
 use super::emit::Muted;
-use super::feed::Feeding;
+use super::queue_sink::Feeding;
 use crate::errors::{Error, SqlState};
+use crate::installation;
 use crate::log::read::Notice;
 use crate::pg::failure::Failure;
 use crate::pg::per_process::PerProcess;
@@ -19,7 +20,7 @@ use crate::pg::{clock, ereport, guc, interrupts, latch, worker};
 use crate::shared;
 use crate::shared::database::{Database, Presence, NEVER};
 use crate::shared::log::Ring;
-use crate::worker::{installation, servant};
+use crate::worker::database_worker;
 use crate::{settings, worker_entry};
 
 pub const KIND: Kind = Kind {
@@ -45,7 +46,7 @@ worker_entry!(pushy_relay_main, relay);
 /// `arg`: its ticket.
 fn relay(arg: usize) {
     let shared = shared::expect();
-    let Some(place) = servant::come(arg, Database::relay, leave) else {
+    let Some(place) = database_worker::come(arg, Database::relay, leave) else {
         return;
     };
     place.relay().has_succeeded();
@@ -88,7 +89,7 @@ fn relay(arg: usize) {
 static IN_ROUND: PerProcess<Cell<bool>> = PerProcess::new(Cell::new(false));
 
 fn leave() {
-    servant::go(Database::relay, |shared, place| {
+    database_worker::go(Database::relay, |shared, place| {
         if IN_ROUND.get() {
             place.log.set_dirty();
         }

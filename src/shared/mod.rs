@@ -3,22 +3,20 @@
 //! Atomics only; no pointers; every field has a meaning when zero, or is set in `init`.
 
 pub mod cancels;
-pub mod database;
-pub mod executor;
-mod gate;
-mod kept;
+mod counters_file;
 pub mod listened;
 pub mod log;
-mod log_share;
+pub mod obstacle;
 pub mod pending;
 mod prepared;
-pub mod queue_slot;
-pub mod servant;
+mod queue;
 mod set_back;
-pub mod statistics;
 pub mod untold;
-pub mod wake;
 pub mod watch_slot;
+mod worker;
+
+pub use queue::{queue_slot, statistics};
+pub use worker::{database, database_worker, executor};
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicU8, Ordering};
 
@@ -31,8 +29,8 @@ use cancels::Cancels;
 use database::{Database, MAX_DATABASES};
 use executor::{Executor, MAX_EXECUTORS};
 use listened::Listened;
+use log::share::{LogShare, MAX_SHARES};
 use log::{Ring, RINGS};
-use log_share::{LogShare, MAX_SHARES};
 use queue_slot::QueueSlot;
 use statistics::Statistics;
 use watch_slot::{WatchSlot, MAX_WATCHES};
@@ -115,11 +113,11 @@ fn init_segment(base: *mut u8) {
     for executor in &shared.executors {
         executor.init();
     }
-    kept::read(shared);
+    counters_file::read(shared);
 }
 
 fn close_segment(base: *mut u8) {
-    kept::write(crate::pg::shared_cast::fixed::<Shared>(base));
+    counters_file::write(crate::pg::shared_cast::fixed::<Shared>(base));
 }
 
 /// Asks for the memory; while preloading only.

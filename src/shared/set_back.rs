@@ -5,9 +5,9 @@
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use super::database::{Database, NEVER};
+use super::database_worker::Servant;
 use super::executor::Executor;
 use super::queue_slot::QueueSlot;
-use super::servant::Servant;
 use super::Shared;
 
 /// Waits that end at a time end now; what began at one began now. 0, which is 'none', stays.

@@ -10,7 +10,7 @@ use crate::pg::identity::Author;
 use crate::pg::spi::{self, Plan, Row};
 use crate::pg::trigger::Op;
 use crate::pg::{array, identity, sequence, text, BuiltinOid, Oid};
-use crate::queue::{self, held::HeldQueue};
+use crate::queue::{self, reference::HeldQueue};
 
 use BuiltinOid::{
     BOOLOID, INT4OID, INT8OID, NAMEARRAYOID, OIDARRAYOID, OIDOID, TEXTARRAYOID, TEXTOID,

@@ -1,27 +1,14 @@
 //! Watches: a table's changes become notices, or jobs.
 
-mod altered;
-mod arguments;
-mod attached;
-mod change;
 mod counts;
 mod declare;
 mod definition;
 mod fire;
-mod known;
-mod moved;
-mod orphans;
-mod payload;
-mod restore;
-mod said;
-mod statement;
 mod statistics;
-mod table;
-mod taken_away;
-mod tell;
-mod triggers;
 
+use declare::{altered, arguments, attached, orphans, restore, table, taken_away, triggers};
 pub use definition::{of_channel, of_queue};
+use fire::{cache, notice_json, partition_move, publish, said, statement};
 pub use restore::{move_in_all, move_in_from};
 
 use crate::errors::Result;
@@ -50,18 +37,18 @@ pub fn init() {
 /// Tells what is left. A look at a queue wants a snapshot, and a commit has none.
 #[cfg_attr(target_os = "linux", link_section = "commit_path")]
 fn before(_what: Before) -> Result<()> {
-    if moved::is_empty() && statement::is_empty() {
+    if partition_move::is_empty() && statement::is_empty() {
         return Ok(());
     }
     transaction::with_snapshot(|| {
-        moved::end_all()?;
+        partition_move::end_all()?;
         statement::end_all()
     })
 }
 
 /// Tells what is left of the current savepoint, before the transaction ends.
 pub fn settle() -> Result<()> {
-    moved::end_here()?;
+    partition_move::end_here()?;
     statement::end_here()
 }
 
@@ -70,7 +57,7 @@ fn at_end(end: End) {
     if end == End::Commit {
         counts::tell();
     }
-    moved::forget(0);
+    partition_move::forget(0);
     statement::forget(0);
     counts::forget(0);
     altered::forget(0);
@@ -79,12 +66,12 @@ fn at_end(end: End) {
 fn at_savepoint_end(end: SavepointEnd, level: i32) {
     match end {
         SavepointEnd::Release => {
-            moved::raise(level);
+            partition_move::raise(level);
             statement::raise(level);
             counts::raise(level);
         }
         SavepointEnd::Rollback => {
-            moved::forget(level);
+            partition_move::forget(level);
             statement::forget(level);
             counts::forget(level);
             altered::forget(level);

@@ -1,26 +1,15 @@
 //! The background workers: a launcher for the cluster, a scheduler per database on demand, executors per
 //! (database, role). (Relays are in `crate::relay`.)
 
-pub mod batch;
-pub mod blame;
-pub mod cancels;
-pub mod executor;
-mod help;
-pub mod installation;
-pub mod launcher;
-pub mod quiesce;
-pub mod recorder;
-pub mod results;
-pub mod retention;
-pub mod run_batch;
-pub mod run_job;
-pub mod scheduler;
-pub mod servant;
-pub mod solitude;
-pub mod timers;
-mod turns;
-pub mod verdict;
-mod view;
+mod recover;
+mod run;
+mod supervise;
+mod time;
+
+use recover::{crash_verdict, quarantine, recorder};
+use run::{attribution, batch, cancels, executor, outcomes, run_job, wake_another};
+pub use supervise::{database_worker, launcher, quiesce};
+use time::{retention, scheduler, timers};
 
 /// Registers the launcher; while preloading.
 pub fn init() {

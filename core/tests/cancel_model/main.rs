@@ -1,5 +1,5 @@
 //! Every interleaving of the protocol by which a job that executors hold is cancelled (src/shared/cancels.rs,
-//! src/job/cancel.rs, src/worker/run_batch.rs), and of broken variants, each of which must be caught.
+//! src/job/cancel.rs, src/worker/run/run_batch.rs), and of broken variants, each of which must be caught.
 //!
 //! ```text
 //! canceller   looks how the job stands. Undecided: ask, look again; still undecided: write the promise down in a table, true,

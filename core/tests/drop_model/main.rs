@@ -1,4 +1,4 @@
-//! Every interleaving of a queue_drop without force and of transactions that enqueue (src/shared/queue_slot.rs, `close` and
+//! Every interleaving of a queue_drop without force and of transactions that enqueue (src/shared/queue/queue_slot.rs, `close` and
 //! `takes_jobs_of`): no job commits into a queue that is gone. And of broken variants, each of which must be caught.
 
 #[path = "../common/mod.rs"]

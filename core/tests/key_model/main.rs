@@ -1,4 +1,4 @@
-//! Every interleaving of enqueueing with a unique key and of running its jobs (src/job/unique.rs, src/job/moves/claim.rs), and of
+//! Every interleaving of enqueueing with a unique key and of running its jobs (src/job/unique_key.rs, src/job/moves/claim.rs), and of
 //! broken variants, each of which must be caught.
 //!
 //! ```text

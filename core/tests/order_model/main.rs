@@ -1,5 +1,5 @@
 //! Every interleaving of executors that take turns at a queue whose jobs run one after another (`concurrency => 1`), and give some
-//! of them back (src/job/position.rs, src/job/moves/give_back.rs, src/worker/run_batch.rs), and of broken variants, each of which must
+//! of them back (src/job/stored/position.rs, src/job/moves/give_back.rs, src/worker/run/run_batch.rs), and of broken variants, each of which must
 //! be caught.
 //!
 //! ```text

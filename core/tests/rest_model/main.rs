@@ -1,5 +1,5 @@
 //! Every interleaving of the protocol by which `jobs_wait` learns from shared memory that a queue rests
-//! (src/shared/queue_slot.rs, src/job/unfinished.rs): whoever is told so must not have missed a job that was unfinished from
+//! (src/shared/queue/queue_slot.rs, src/job/wait/unfinished.rs): whoever is told so must not have missed a job that was unfinished from
 //! the beginning of the look to its end. And of broken variants, each of which must be caught.
 
 mod canceller;

@@ -1,5 +1,5 @@
 //! Every interleaving of those who ask for one unique key again and again, each before the last one's transaction has ended
-//! (`is_starving` in src/job/unique.rs), and of broken variants, each of which must be caught. That no change is swallowed is
+//! (`is_starving` in src/job/unique_key.rs), and of broken variants, each of which must be caught. That no change is swallowed is
 //! `key_model`'s.
 //!
 //! ```text

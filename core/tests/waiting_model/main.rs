@@ -1,5 +1,5 @@
-//! Every interleaving of the protocol by which a scheduler finds the jobs whose time has come (src/worker/scheduler.rs,
-//! src/shared/database.rs), looking at none that waited before. And of broken variants, each of which must be caught.
+//! Every interleaving of the protocol by which a scheduler finds the jobs whose time has come (src/worker/time/scheduler.rs,
+//! src/shared/worker/database.rs), looking at none that waited before. And of broken variants, each of which must be caught.
 //!
 //! ```text
 //! commit      the row is visible; fetch_min(waiting_from, its time); fetch_min(due, its time), and if that was later

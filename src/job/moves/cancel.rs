@@ -1,7 +1,7 @@
 //! scheduled, available, running, retryable → cancelled: in the caller's transaction where nobody holds the job, else by its
 //! executor, or by whoever has its row next, once the cancel was promised.
 
-use pushy_core::state::{JobEvent, JobState};
+use pushy_core::job_state::{JobEvent, JobState};
 
 use super::rows::end_as;
 use super::step;

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use pushy_core::state::{JobEvent, JobState};
+use pushy_core::job_state::{JobEvent, JobState};
 
 use crate::errors::Result;
 use crate::job::claimed::Claimed;

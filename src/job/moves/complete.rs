@@ -1,7 +1,7 @@
 //! running → completed.
 
 use crate::pg::BuiltinOid;
-use pushy_core::state::{JobEvent, JobState};
+use pushy_core::job_state::{JobEvent, JobState};
 
 use super::claim;
 use crate::errors::Result;

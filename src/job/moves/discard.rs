@@ -2,7 +2,7 @@
 //! deleted with their queue. (What failed for the last time is in `fail`.)
 
 use crate::pg::BuiltinOid;
-use pushy_core::state::{Birth, JobEvent, JobState};
+use pushy_core::job_state::{Birth, JobEvent, JobState};
 
 use super::enqueue::Request;
 use super::failure;
@@ -13,7 +13,7 @@ use crate::pg::spi::{self, Plan};
 use crate::pg::subtransaction::CallError;
 use crate::pg::value::Char;
 use crate::pg::{clock, Datum};
-use crate::queue::control;
+use crate::queue::control_channel;
 use crate::queue::definition::Definition;
 use crate::queue::options;
 use crate::shared::queue_slot::PRIORITIES;
@@ -63,7 +63,7 @@ pub(super) fn at_birth(
         pending::for_later(slot, definition.key(), 1);
         pending::count(slot, definition.key(), &discarded);
     }
-    control::discarded(Some(definition), id)
+    control_channel::discarded(Some(definition), id)
 }
 
 fn too_deep(id: i64, depth: i32, caused_by: Option<i64>) -> Error {
@@ -128,7 +128,7 @@ pub fn orphans(most: usize) -> Result<Vec<i64>> {
     for (id, queue_id) in &lost {
         // No attempt was made for this.
         failure::record(*id, 0, *queue_id, None, now, &error)?;
-        control::discarded(None, *id)?;
+        control_channel::discarded(None, *id)?;
     }
     if !lost.is_empty() {
         pending::due(history::removal_due(expires_at));

@@ -2,13 +2,13 @@
 
 use std::rc::Rc;
 
-use pushy_core::state::Birth;
+use pushy_core::job_state::Birth;
 
 use super::discard;
 use super::rows::Stored;
 use crate::errors::Result;
 use crate::job::tables::live_job;
-use crate::job::unique::{self, Found};
+use crate::job::unique_key::{self, Found};
 use crate::job::{current, position};
 use crate::pg::function::Answer;
 use crate::pg::value::Timestamp;
@@ -99,7 +99,7 @@ impl Request {
             return Ok(id);
         }
         loop {
-            match unique::find(&self.queue.definition, self.queue.slot, unique_key)? {
+            match unique_key::find(&self.queue.definition, self.queue.slot, unique_key)? {
                 Found::Waiting(id) => return Ok(id),
                 Found::Free { beside } => {
                     let id = position::next()?;

@@ -3,7 +3,7 @@
 
 use crate::pg::BuiltinOid;
 use pushy_core::backoff;
-use pushy_core::state::{JobEvent, JobState};
+use pushy_core::job_state::{JobEvent, JobState};
 
 use super::rows::{announce_ready, end_as, Stored};
 use super::{as_claimed, failure, step};
@@ -15,7 +15,7 @@ use crate::pg::random;
 use crate::pg::spi::{self, Plan};
 use crate::pg::subtransaction::CallError;
 use crate::pg::value::Timestamp;
-use crate::queue::control;
+use crate::queue::control_channel;
 use crate::queue::definition::Definition;
 use crate::shared::pending;
 use crate::shared::statistics::Tally;
@@ -78,7 +78,7 @@ pub fn fail(
     )?;
     if is_last {
         end_as(queue, job.id, state, attempt, started_at, now);
-        return control::discarded(Some(queue), job.id);
+        return control_channel::discarded(Some(queue), job.id);
     }
     let delay = delay_us(queue, attempt);
     let due = now.plus_us(delay);

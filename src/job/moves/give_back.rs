@@ -2,7 +2,7 @@
 //! the claim is gone with its process.
 
 use crate::pg::BuiltinOid;
-use pushy_core::state::{JobEvent, JobState};
+use pushy_core::job_state::{JobEvent, JobState};
 
 use super::rows::announce_ready;
 use super::{as_claimed, step};

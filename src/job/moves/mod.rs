@@ -1,5 +1,5 @@
 //! The only door to a job's state: every legal move of a job is one function here. It asks the state machine
-//! (`pushy_core::state`), changes the row, announces what the change means for others, and counts it. Nothing else writes the
+//! (`pushy_core::job_state`), changes the row, announces what the change means for others, and counts it. Nothing else writes the
 //! tables of jobs and their failures (tools/lint_sql.py), but what removes history: retention, and the drop of a queue.
 //!
 //! | move | from | to |
@@ -28,7 +28,7 @@ pub mod promote;
 pub mod retry;
 mod rows;
 
-use pushy_core::state::{JobEvent, JobState};
+use pushy_core::job_state::{JobEvent, JobState};
 
 use crate::errors::{Error, Result, SqlState};
 

@@ -1,7 +1,7 @@
 //! scheduled, retryable → available: jobs whose time has come.
 
 use crate::pg::BuiltinOid;
-use pushy_core::state::{JobEvent, JobState};
+use pushy_core::job_state::{JobEvent, JobState};
 
 use super::rows::announce_ready;
 use crate::errors::Result;

@@ -1,7 +1,7 @@
 //! scheduled, retryable, completed, discarded, cancelled → available: somebody wants the job to run now.
 
 use crate::pg::BuiltinOid;
-use pushy_core::state::{JobEvent, JobState};
+use pushy_core::job_state::{JobEvent, JobState};
 
 use super::rows::{announce_ready, Stored};
 use super::step;

@@ -1,7 +1,7 @@
 //! What the moves have in common: how a state stands in a row, and how an unfinished job comes among the finished ones.
 
 use crate::pg::BuiltinOid;
-use pushy_core::state::JobState;
+use pushy_core::job_state::JobState;
 
 use crate::job::history;
 use crate::pg::spi::{self, Plan};

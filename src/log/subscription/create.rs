@@ -16,7 +16,7 @@ use crate::pg::spi::{self, Plan};
 use crate::pg::{
     array, identifier, identity, role_lock, sequence, snapshot, transaction, BuiltinOid, Oid,
 };
-use crate::queue::held::HeldQueue;
+use crate::queue::reference::HeldQueue;
 use crate::shared::pending;
 use crate::{settings, sql_function};
 

@@ -8,7 +8,7 @@ use crate::errors::{Error, Result};
 use crate::log::read::{self, Found};
 use crate::log::state;
 use crate::pg::function::{Answer, Call};
-use crate::pg::{identity, transaction, turn};
+use crate::pg::{identity, object_lock, transaction};
 use crate::{row, sql_function};
 
 sql_function!(pushy_subscription_read_v1, |call| subscription_read(call));
@@ -33,7 +33,7 @@ fn subscription_read(call: Call) -> Result<Answer> {
     // meanwhile: somebody dropped the one that was met first.
     let mut turn_of = None;
     while after.is_none() && turn_of != Some(known.number) {
-        turn::take("subscription", known.number as u32);
+        object_lock::take("subscription", known.number as u32);
         turn_of = Some(known.number);
         known = table::owned(&name, caller)?;
     }

@@ -9,7 +9,7 @@ use crate::pg::home::Home;
 use crate::pg::spi::{self, Plan};
 use crate::pg::{identity, BuiltinOid, Oid};
 use crate::queue::definition;
-use crate::queue::held::HeldQueue;
+use crate::queue::reference::HeldQueue;
 use crate::shared::pending;
 
 static MOVE_IN: Plan = Plan::new(

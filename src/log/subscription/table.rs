@@ -9,7 +9,7 @@ use crate::pg::home::{self, Home};
 use crate::pg::spi::{self, Plan, Row};
 use crate::pg::{array, identity, BuiltinOid, Oid};
 use crate::queue::definition::Definition;
-use crate::queue::held::HeldQueue;
+use crate::queue::reference::HeldQueue;
 
 pub struct Subscription {
     /// Never that of another, whatever it is called.

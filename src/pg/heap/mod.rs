@@ -5,6 +5,7 @@
 //! are ours. They have no rules and policies; their triggers (write_guard.sql) do not fire here.
 
 mod append;
+pub mod append_only;
 mod keyed;
 mod scan;
 

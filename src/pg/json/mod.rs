@@ -14,8 +14,8 @@
 //! | all others | the text that the type's output function gives |
 //! | what is nested too deeply (see [`Nesting`]) | an error |
 
+pub mod limit;
 mod nested;
-pub mod room;
 mod write;
 
 use std::cell::Cell;

@@ -5,7 +5,7 @@ use std::ffi::CStr;
 use pgrx::pg_sys::{self, Datum, Oid};
 use pushy_core::json;
 
-use super::{room, Nesting, ValueWriter};
+use super::{limit, Nesting, ValueWriter};
 use crate::errors::{Error, SqlState};
 use crate::pg::ereport;
 use crate::pg::session_format::{self, Formats};
@@ -33,7 +33,7 @@ impl ValueWriter {
             Self::Numeric => {
                 let text = pg_sys::OidOutputFunctionCall(Oid::from(pg_sys::F_NUMERIC_OUT), datum);
                 with_text(text, |text| {
-                    if room::has(text.len(), out) {
+                    if limit::has(text.len(), out) {
                         json::numeric(text, out);
                     }
                 });
@@ -106,7 +106,7 @@ pub fn list<T>(
     for (position, item) in items.into_iter().enumerate() {
         if position > 0 {
             out.push(b',');
-            if !room::is_left(out) {
+            if !limit::is_left(out) {
                 break;
             }
         }
@@ -117,7 +117,7 @@ pub fn list<T>(
 
 /// Whether there is room for `times` the content of a value of variable length.
 unsafe fn has_room(datum: Datum, times: usize, out: &mut Vec<u8>) -> bool {
-    room::has(times * Varlena::of(datum).length(), out)
+    limit::has(times * Varlena::of(datum).length(), out)
 }
 
 /// Writes the content of a value of variable length, whose JSON is `times` as long at least: not even fetched
@@ -134,7 +134,7 @@ unsafe fn with_content(
 }
 
 fn write_text(text: &[u8], out: &mut Vec<u8>) {
-    if text.len() <= room::LARGE || room::has(json::quoted_length(text), out) {
+    if text.len() <= limit::LARGE || limit::has(json::quoted_length(text), out) {
         json::quoted(text, out);
     }
 }
@@ -172,7 +172,7 @@ unsafe fn write_jsonb(datum: Datum, out: &mut Vec<u8>) {
     let root = &raw mut (*plain.cast::<pg_sys::Jsonb>()).root;
     let text = pg_sys::JsonbToCString(std::ptr::null_mut(), root, size as i32);
     let bytes = CStr::from_ptr(text).to_bytes();
-    if room::has(bytes.len(), out) {
+    if limit::has(bytes.len(), out) {
         out.extend_from_slice(bytes);
     }
     pg_sys::pfree(text.cast());

@@ -2,10 +2,10 @@
 //!
 //! Collected here by ordinary code, which may allocate; told by the callbacks.
 
+mod announce;
 mod savepoint;
-mod tell;
 
-pub use tell::{ask_for_orphans, interrupt};
+pub use announce::{ask_for_orphans, interrupt};
 
 use std::cell::RefCell;
 use std::sync::atomic::Ordering;
@@ -162,8 +162,8 @@ fn with<T>(work: impl FnOnce(&mut Pending) -> T) -> T {
 }
 
 static OBSERVER: Observer = Observer {
-    before: Some(tell::before),
-    at_end: tell::at_end,
+    before: Some(announce::before),
+    at_end: announce::at_end,
     at_savepoint_end: savepoint::at_savepoint_end,
 };
 

@@ -1,6 +1,6 @@
 //! Savepoints: what was collected in one passes to the next outer one, or is forgotten.
 
-use super::tell::{free_cancels, free_created, reopen, tell, tell_waiting};
+use super::announce::{free_cancels, free_created, reopen, tell, tell_waiting};
 use super::{Pending, Why, PENDING};
 use crate::pg::transaction_end::SavepointEnd;
 

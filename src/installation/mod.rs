@@ -1,0 +1,7 @@
+//! The extension in a database: made, dropped, and its tables kept from writes that are not Pushy's.
+
+mod created;
+mod write_guard;
+
+pub use created::forget_if_gone;
+pub use write_guard::init;

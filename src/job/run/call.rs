@@ -1,0 +1,47 @@
+//! One call of a handler for a job.
+
+use crate::pg::Datum;
+
+use crate::job::claimed;
+use crate::job::current::Current;
+use crate::notice::buffer;
+use crate::pg::function::Answer;
+use crate::pg::handler::{self, Callable};
+use crate::pg::insistence;
+use crate::pg::memory::Context;
+use crate::pg::subtransaction::{self, CallError};
+use crate::queue::eligibility::Takes;
+
+/// Calls the handler in a subtransaction, with the argument it takes. It allocates in
+/// `memory`; its result as jsonb is copied to `kept`. `accept`, asked last, may refuse what the handler has done.
+pub fn call(
+    callable: &Callable,
+    takes: Takes,
+    current: &Current,
+    last_error: Option<&str>,
+    memory: &Context,
+    kept: &Context,
+    accept: impl FnOnce() -> Result<(), CallError>,
+) -> Result<Answer, CallError> {
+    memory.enter(|| {
+        subtransaction::run(|| {
+            let argument = match takes {
+                Takes::Nothing => Answer::Null,
+                Takes::Jsonb => current.job.args,
+                Takes::Job => claimed::composite(current, last_error)?,
+            };
+            let argument = match argument {
+                Answer::Datum(datum) => datum,
+                Answer::Null => Datum::from(0usize),
+            };
+            let result = callable.call(argument)?;
+            if insistence::was_told() {
+                // The handler caught the interrupt and went on: it is out of time all the same, or cancelled.
+                return Err(insistence::error().into());
+            }
+            let result = handler::keep_result(result, kept);
+            buffer::expect_share()?;
+            accept().map(|()| result)
+        })
+    })
+}

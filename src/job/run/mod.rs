@@ -1,0 +1,6 @@
+//! A job that runs: its call, as the handler sees it and others see it.
+
+pub mod call;
+pub mod claimed;
+pub mod current;
+pub mod progress;

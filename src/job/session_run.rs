@@ -1,0 +1,302 @@
+//! queue_run: runs what is due of a queue in the caller's session and transaction, for tests.
+//!
+//! It does not ask the gate (`pushy_core::gate`): a paused or parked queue, a setting that stops workers, a wait for the server or
+//! a quarantine keep executors from a queue, and not who runs its jobs by hand. It asks for the queue's home, its role, its handler and a permit.
+
+use pushy_core::job_state::JobState;
+
+use crate::errors::{Error, Result, SqlState};
+use crate::job::call;
+use crate::job::claimed::Claimed;
+use crate::job::current::{self, Current};
+use crate::job::moves::claim::{self, Room};
+use crate::job::moves::complete::{self, Done};
+use crate::job::moves::fail::{self, Attempt};
+use crate::job::moves::{cancel, failure, promote};
+use crate::job::promise;
+use crate::notice::buffer;
+use crate::pg::handler::Callable;
+use crate::pg::leftovers::Leftovers;
+use crate::pg::memory::Context;
+use crate::pg::subtransaction::CallError;
+use crate::pg::value::Timestamp;
+use crate::pg::{clock, database, guc, identifier, identity, transaction};
+use crate::queue::definition::Definition;
+use crate::queue::eligibility::{self, Takes};
+use crate::queue::{alter, cache, privilege};
+use crate::shared::queue_slot::PRIORITIES;
+use crate::shared::{self, pending};
+use crate::{sql_function, watch};
+
+sql_function!(pushy_queue_run_v1, |call| {
+    let name = call.text("queue", 0)?;
+    let most = call.opt_i32(1);
+    run(&name, most, call.opt_timestamp(2))
+});
+
+fn run(name: &str, most: Option<i32>, until: Option<Timestamp>) -> Result<i64> {
+    if let Some(most) = most.filter(|most| *most < 0) {
+        return Err(Error::out_of_range("max_jobs", most, "0 or more"));
+    }
+    let known = cache::get(name)?;
+    let queue = &known.definition;
+    privilege::require_owner(queue, identity::current_user())?;
+    require_place()?;
+    transaction::require_writable(c"pushy.queue_run()");
+    require_role(queue)?;
+    alter::require_home(queue)?;
+    let slot = known.slot;
+    match slot {
+        Some(slot) => take_permit(queue, slot)?,
+        // Nobody counts permits there.
+        None if cache::is_placeless(queue) => return Err(cache::no_place(name)),
+        None => {}
+    }
+    let bench = Bench {
+        queue,
+        slot,
+        until,
+        kept: memory::kept(),
+        memory: memory::of_job(),
+        before: Leftovers::look()?,
+    };
+    let mut ran = 0;
+    while most.is_none_or(|most| ran < i64::from(most)) && bench.run_one()? {
+        ran += 1;
+    }
+    Ok(ran)
+}
+
+/// What watches owe for the changes of this transaction becomes jobs now, and not at its end.
+fn settle() -> Result<()> {
+    watch::settle()?;
+    buffer::settle()
+}
+
+/// Not inside a job, whose session and transaction are an executor's; not on a standby.
+fn require_place() -> Result<()> {
+    if let Some(job) = current::id() {
+        return Err(Error::new(
+            SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("queue_run cannot be called by a handler (job {job})"),
+        )
+        .hint("What a handler enqueues runs by itself when its job commits."));
+    }
+    if database::is_standby() {
+        return Err(Error::new(
+            SqlState::READ_ONLY_TRANSACTION,
+            "queue_run cannot run jobs on a standby",
+        )
+        .hint("Run them on the primary."));
+    }
+    Ok(())
+}
+
+/// The session must be one of the role that the queue runs as, or a handler could RESET ROLE to another.
+fn require_role(queue: &Definition) -> Result<()> {
+    let session = identity::session_user();
+    if session == queue.run_as && session == identity::current_user() {
+        return require_login(queue);
+    }
+    Err(Error::new(
+        SqlState::INSUFFICIENT_PRIVILEGE,
+        format!(
+            "queue_run runs jobs as the session's own role, but queue \"{}\" runs as role {}",
+            queue.name,
+            identifier::quoted(&queue.run_as_name)
+        ),
+    )
+    .detail(format!(
+        "The session's role is {}, the current role {}.",
+        identifier::quoted(&identity::role_name(session)),
+        identifier::quoted(&identity::role_name(identity::current_user()))
+    ))
+    .hint(format!(
+        "Connect as {}.",
+        identifier::quoted(&queue.run_as_name)
+    )))
+}
+
+/// Nor may the session have been opened by another: a handler could RESET SESSION AUTHORIZATION.
+fn require_login(queue: &Definition) -> Result<()> {
+    let login = identity::authenticated_user();
+    if login == queue.run_as {
+        return Ok(());
+    }
+    let role = identifier::quoted(&queue.run_as_name);
+    Err(Error::new(
+        SqlState::INSUFFICIENT_PRIVILEGE,
+        format!(
+            "queue_run runs jobs as the role that has logged in, but queue \"{}\" runs as role {role}",
+            queue.name
+        ),
+    )
+    .detail(format!(
+        "Role {} has logged in: after SET SESSION AUTHORIZATION a handler could go back to it.",
+        identifier::quoted(&identity::role_name(login))
+    ))
+    .hint(format!("Connect as {role}.")))
+}
+
+/// Takes one of the queue's permits until the transaction ends, because its jobs' rows stay locked as long.
+fn take_permit(queue: &Definition, slot: usize) -> Result<()> {
+    if pending::has_permit(slot, queue.key()) {
+        return Ok(());
+    }
+    if !shared::expect().queues()[slot].take_permit() {
+        return Err(Error::new(
+            SqlState::LOCK_NOT_AVAILABLE,
+            format!(
+                "as many jobs of queue \"{}\" are at work as its concurrency allows",
+                queue.name
+            ),
+        )
+        .hint("Pause it with pushy.queue_pause before, so that no executor takes its jobs."));
+    }
+    pending::holds_permit(slot, queue.key());
+    Ok(())
+}
+
+mod memory {
+    use super::Context;
+
+    thread_local! {
+        // For the life of the session, because an error may jump out while one of these contexts is current.
+        static OF_RUN: (&'static Context, &'static Context) = (
+            Box::leak(Box::new(Context::new(c"pushy queue_run"))),
+            Box::leak(Box::new(Context::new(c"pushy queue_run job"))),
+        );
+    }
+
+    /// For a job's arguments, handler and result.
+    pub fn kept() -> &'static Context {
+        OF_RUN.with(|both| both.0)
+    }
+
+    /// For what its handler allocates.
+    pub fn of_job() -> &'static Context {
+        OF_RUN.with(|both| both.1)
+    }
+}
+
+struct Bench<'a> {
+    queue: &'a Definition,
+    slot: Option<usize>,
+    /// The time that it is taken to be; None: now.
+    until: Option<Timestamp>,
+    kept: &'static Context,
+    memory: &'static Context,
+    /// What is the session's own.
+    before: Leftovers,
+}
+
+impl Bench<'_> {
+    /// Runs the next job that is due; false when none is.
+    fn run_one(&self) -> Result<bool> {
+        self.kept.reset();
+        self.memory.reset();
+        settle()?;
+        // Again before each job: the last one may have changed it.
+        let handler = eligibility::check(self.queue).map_err(eligibility::Unfit::into_error)?;
+        let Some(job) = identity::as_owner(|| self.claim())? else {
+            return Ok(false);
+        };
+        let last_error = if job.attempt > 0 && handler.takes == Takes::Job {
+            identity::as_owner(|| failure::last_message(job.id))?
+        } else {
+            None
+        };
+        let started_at = clock::now();
+        let current = Current {
+            queue: self.queue.name.as_str().into(),
+            max_attempts: job.max_attempts.unwrap_or(self.queue.max_attempts),
+            started_at,
+            job: job.clone(),
+        };
+        let callable = Callable::new(
+            handler.oid,
+            handler.takes != Takes::Nothing,
+            handler.returns,
+            self.kept,
+        );
+        // What the handler SETs, prepares or creates in pg_temp ends with its job, as in an executor.
+        let settings = guc::nest();
+        let ended = current::during(current.clone(), || {
+            call::call(
+                &callable,
+                handler.takes,
+                &current,
+                last_error.as_deref(),
+                self.memory,
+                self.kept,
+                || Ok(()),
+            )
+        });
+        settings.undo();
+        self.before.remove_newer()?;
+        let done = ended.map(|result| Done {
+            of: 0,
+            started_at,
+            finished_at: clock::now(),
+            result,
+        });
+        self.record(&job, started_at, done)?;
+        Ok(true)
+    }
+
+    /// The first ready job, its row locked until the transaction ends. The end announces it, because executors skip the row
+    /// meanwhile and a rollback makes it free.
+    fn claim(&self) -> Result<Option<Claimed>> {
+        const ROWS: usize = 1000;
+        let queue = self.queue;
+        if let Some(place) = shared::get().and_then(|all| all.find_database(database::current())) {
+            promise::recall(place);
+        }
+        let until = self.until.unwrap_or_else(clock::now);
+        while promote::promote_of(queue, until, ROWS)? {}
+        for priority in 0..PRIORITIES {
+            let mut from = 0;
+            loop {
+                let taken = claim::claim(queue.queue_id, priority, from, Room::ONE, self.kept)?;
+                let Some(job) = taken.rows.into_iter().next() else {
+                    break;
+                };
+                if let Some(slot) = self.slot {
+                    pending::locked(slot, queue.key(), priority, job.position);
+                }
+                if !cancel::is_cancelled_instead(queue, job.id)? {
+                    return Ok(Some(job));
+                }
+                from = job.position as u64 + 1;
+            }
+        }
+        Ok(None)
+    }
+
+    fn record(
+        &self,
+        job: &Claimed,
+        started_at: Timestamp,
+        done: std::result::Result<Done, CallError>,
+    ) -> Result<()> {
+        match done {
+            Ok(done) => {
+                let jobs = std::slice::from_ref(job);
+                identity::as_owner(|| complete::complete(self.queue, self.slot, jobs, &[done]))
+            }
+            // Somebody cancels this session's statement, not the job.
+            Err(error) if error.sqlstate == SqlState::QUERY_CANCELED.0 => {
+                Err(Error::new(SqlState::QUERY_CANCELED, error.message))
+            }
+            Err(error) => {
+                let failed = Attempt {
+                    started_at: Some(started_at),
+                    ended_at: clock::now(),
+                    error: &error,
+                };
+                let from = JobState::Running;
+                identity::as_owner(|| fail::fail(self.queue, self.slot, from, job, &failed))
+            }
+        }
+    }
+}

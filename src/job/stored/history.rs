@@ -1,0 +1,89 @@
+//! Where finished jobs are kept: in a table of the window in which they expire, or in the parent of these
+//! tables, where retention removes them one by one.
+
+use std::sync::atomic::Ordering;
+
+use crate::errors::Result;
+use crate::job::rotation::Pool;
+use crate::job::tables::finished_job;
+use crate::pg::heap::{self, Table};
+use crate::pg::value::Timestamp;
+use crate::pg::{clock, database};
+use crate::shared::{self, pending};
+
+/// The tables of windows. Their rows have no failures: these are removed with rows of the parent.
+pub static POOL: Pool = Pool {
+    parent: "pushy_internal.finished_job",
+    kept_until: "expires_at",
+};
+
+/// An executor asks for a window after so many rows in the parent since the last request: a few jobs a minute are not worth
+/// one.
+const WORTH_A_WINDOW: u64 = 64;
+
+/// How much later than its time a row may leave: an eighth of the time it is kept, a minute at least. So
+/// jobs of one length of keeping are in ten tables at most.
+fn most_late_us(kept_us: i64) -> i64 {
+    const LEAST_US: i64 = 60_000_000;
+    (kept_us / 8).max(LEAST_US)
+}
+
+/// The table for `rows` completed jobs that never failed and are kept for so long, until `expires_at`. As the
+/// extension's owner.
+pub fn open_for_completed(rows: usize, kept_us: i64, expires_at: Timestamp) -> Result<Table> {
+    let late_us = most_late_us(kept_us);
+    let table = match POOL.open(expires_at, expires_at.plus_us(late_us))? {
+        Some(table) => table,
+        None => {
+            count_in_parent(rows, late_us, expires_at);
+            return open_parent(expires_at);
+        }
+    };
+    heap::check_columns(&table, finished_job::COLUMNS, &finished_job::CHECKED)?;
+    Ok(table)
+}
+
+/// The table for all other finished jobs.
+pub fn open_parent(expires_at: Timestamp) -> Result<Table> {
+    let table = heap::open("finished_job")?;
+    heap::check_columns(&table, finished_job::COLUMNS, &finished_job::CHECKED)?;
+    pending::due(removal_due(expires_at));
+    Ok(table)
+}
+
+/// When the scheduler should remove a row of the parent that expires at `expires_at`: a little later, so that
+/// it removes many at once.
+pub fn removal_due(expires_at: Timestamp) -> i64 {
+    const TOGETHER_US: i64 = 60_000_000;
+    expires_at.plus_us(TOGETHER_US).0
+}
+
+/// Asks the scheduler for a window when there are rows enough. Several executors may ask at a time, for the same window or for
+/// different ones: one request is taken, the others come again with later rows.
+fn count_in_parent(rows: usize, late_us: i64, expires_at: Timestamp) {
+    let Some(shared) = shared::get() else { return };
+    let Some(place) = shared.find_database(database::current()) else {
+        return;
+    };
+    let rows = rows as u64;
+    if place.kept_in_parent.fetch_add(rows, Ordering::SeqCst) + rows < WORTH_A_WINDOW {
+        return;
+    }
+    place.kept_in_parent.store(0, Ordering::SeqCst);
+    if place.windows_taken_until.load(Ordering::SeqCst) > clock::now().0 {
+        return;
+    }
+    let end = window_end(expires_at, late_us);
+    let asked = place
+        .window_wanted
+        .compare_exchange(0, end, Ordering::SeqCst, Ordering::SeqCst);
+    if asked.is_ok() {
+        shared.announce_due(place, 0);
+    }
+}
+
+/// The end of the window: the same for all rows of so much time, whoever asks first.
+fn window_end(expires_at: Timestamp, late_us: i64) -> i64 {
+    let over = expires_at.0.rem_euclid(late_us);
+    expires_at.plus_us((late_us - over) % late_us).0
+}

@@ -1,0 +1,8 @@
+//! Jobs as their tables hold them.
+
+pub mod history;
+pub mod live;
+pub mod position;
+pub mod promise;
+pub mod rotation;
+pub mod tables;

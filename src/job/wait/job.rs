@@ -1,0 +1,242 @@
+//! Waiting for jobs: on condition variables of the queue, broadcast when a batch has finished (for one
+//! job) and when nothing is left (for all).
+
+use std::time::{Duration, Instant};
+
+use crate::pg::BuiltinOid;
+
+use crate::errors::{Error, Result, SqlState};
+use crate::job::unfinished;
+use crate::pg::ereport;
+use crate::pg::function::{Answer, Call};
+use crate::pg::spi::{self, Plan};
+use crate::pg::{database, identity, transaction};
+use crate::queue::privilege::{self, Privilege};
+use crate::queue::{cache, definition, explain};
+use crate::shared;
+use crate::{params, row, sql_function};
+
+/// The longest that a function may wait: its statement pins a snapshot.
+const MOST: Duration = Duration::from_secs(60);
+/// How long job_wait and jobs_wait wait where nothing is said; as sql/jobs.sql has it.
+const USUAL: Duration = Duration::from_secs(30);
+const USUAL_OF_ALL: Duration = Duration::from_secs(3_600);
+
+// Rows written by this transaction itself are seen with their xmin, to refuse waiting for them. Two plans, because
+// that of the second opens each table of the history, and a session that waits looks often.
+static UNFINISHED_STATE: Plan = Plan::new(
+    "SELECT j.queue_id, j.xmin::pg_catalog.text::pg_catalog.int8, j.attempt FROM pushy_internal.live_job j WHERE j.id OPERATOR(pg_catalog.=) $1",
+    &[BuiltinOid::INT8OID],
+);
+static FINISHED_STATE: Plan = Plan::new(
+    "SELECT f.queue_id, f.xmin::pg_catalog.text::pg_catalog.int8, f.attempt FROM pushy_internal.finished_job f WHERE f.id OPERATOR(pg_catalog.=) $1",
+    &[BuiltinOid::INT8OID],
+);
+
+// The job as a value of type pushy.job; $2: an executor runs it just now.
+static ROW: Plan = Plan::new(
+    "SELECT ROW(j.id, q.queue, j.args, \
+            CASE WHEN j.state OPERATOR(pg_catalog.=) 's' THEN 'scheduled' WHEN j.state OPERATOR(pg_catalog.=) 'r' THEN 'retryable' \
+                 WHEN j.state OPERATOR(pg_catalog.=) 'c' THEN 'completed' WHEN j.state OPERATOR(pg_catalog.=) 'd' THEN 'discarded' \
+                 WHEN j.state OPERATOR(pg_catalog.=) 'k' THEN 'cancelled' WHEN $2 THEN 'running' ELSE 'available' END, \
+            j.priority, j.attempt, COALESCE(j.max_attempts, q.max_attempts), j.run_at, j.enqueued_at, \
+            (SELECT r.rolname FROM pg_catalog.pg_roles r WHERE r.oid OPERATOR(pg_catalog.=) j.enqueued_by), \
+            j.unique_key, j.caused_by, j.depth, j.started_at, j.finished_at, j.result, \
+            (SELECT f.message FROM pushy_internal.failure f WHERE f.job_id OPERATOR(pg_catalog.=) j.id \
+              ORDER BY f.attempt DESC LIMIT 1))::pushy.job \
+       FROM (SELECT l.id, l.queue_id, l.args, l.state, l.priority, l.attempt, l.max_attempts, l.run_at, l.enqueued_at, \
+                    l.enqueued_by, l.unique_key, l.caused_by, l.depth, NULL::pg_catalog.timestamptz AS started_at, \
+                    NULL::pg_catalog.timestamptz AS finished_at, NULL::pg_catalog.jsonb AS result \
+               FROM pushy_internal.live_job l WHERE l.id OPERATOR(pg_catalog.=) $1 \
+             UNION ALL \
+             SELECT d.id, d.queue_id, d.args, d.state, d.priority, d.attempt, d.max_attempts, d.run_at, d.enqueued_at, \
+                    d.enqueued_by, d.unique_key, d.caused_by, d.depth, d.started_at, d.finished_at, d.result \
+               FROM pushy_internal.finished_job d WHERE d.id OPERATOR(pg_catalog.=) $1) j \
+       JOIN pushy_internal.queue q ON q.queue_id OPERATOR(pg_catalog.=) j.queue_id",
+    &[BuiltinOid::INT8OID, BuiltinOid::BOOLOID],
+);
+
+struct Seen {
+    queue_id: i32,
+    finished: bool,
+    own: bool,
+    /// No attempt was charged: the row says nothing that its enqueuer did not.
+    untried: bool,
+}
+
+/// The job as of now, whatever the transaction's snapshot.
+fn look(id: i64) -> Result<Option<Seen>> {
+    transaction::with_latest_snapshot(|| {
+        identity::as_owner(|| {
+            Ok(spi::connect(|spi| {
+                let states = [(&UNFINISHED_STATE, false), (&FINISHED_STATE, true)];
+                states.into_iter().find_map(|(plan, finished)| {
+                    spi.look(plan, params![id]).first().map(|row| Seen {
+                        queue_id: row.i32(1),
+                        finished,
+                        own: transaction::is_own(row.i64(2) as u32),
+                        untried: !finished && row.i32(3) == 0,
+                    })
+                })
+            }))
+        })
+    })
+}
+
+fn job_wait(call: Call) -> Result<Answer> {
+    let id = call.i64("job_id", 0)?;
+    let timeout = call.timeout("timeout", 1, USUAL)?;
+    if timeout > MOST {
+        return Err(Error::out_of_range(
+            "timeout",
+            call.shown_interval(1),
+            "0 to 1 minute, because a function that waits holds its snapshot; for longer waits CALL pushy.jobs_wait(queue, timeout)",
+        ));
+    }
+    let seen = look(id)?.ok_or_else(|| Error::no_such_job(id))?;
+    let caller = identity::current_user();
+    let queue = identity::as_owner(|| definition::find_by_id(seen.queue_id))?
+        .ok_or_else(|| Error::no_such_job(id))?;
+    let grants = identity::as_owner(|| privilege::grants(queue.queue_id))?;
+    privilege::require_for_job(id, &queue, &grants, caller, Privilege::Monitor)?;
+    if !seen.finished {
+        if seen.own {
+            return Err(Error::new(
+                SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!(
+                    "job {id} was enqueued by this transaction and cannot run before it commits"
+                ),
+            )
+            .hint("Commit first, then wait."));
+        }
+        wait(id, &queue, Instant::now() + timeout)?;
+    }
+    let row = row(id, &queue);
+    // An executor's commit is usually not on disk yet: flush before its outcome is answered. Not for an untried job: its
+    // caller polls, and would wait for the disk each time.
+    if !look(id)?.is_some_and(|seen| seen.untried) {
+        transaction::flush_commits();
+    }
+    row
+}
+
+/// Until the job has finished or is gone, or the deadline. Nobody tells of the jobs of a queue that has no place in shared
+/// memory: whether it has got one is looked at now and then.
+fn wait(id: i64, queue: &definition::Definition, deadline: Instant) -> Result<()> {
+    const AGAIN: Duration = Duration::from_millis(100);
+    let Some(shared) = shared::get() else {
+        return Ok(());
+    };
+    let is_over = || match look(id) {
+        Ok(Some(seen)) if !seen.finished => None,
+        other => Some(other.map(|_| ())),
+    };
+    let mut queue = Some(queue.clone());
+    while let Some(known) = &queue {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if let Some(slot) = cache::slot_of(known) {
+            let finished = &shared.queues()[slot].finished;
+            return finished.wait_until(left, is_over).unwrap_or(Ok(()));
+        }
+        let Some(place) = shared.find_database(database::current()) else {
+            return Ok(());
+        };
+        if let Some(over) = place.worker_left.wait_until(left.min(AGAIN), is_over) {
+            return over;
+        }
+        if left.is_zero() {
+            return Ok(());
+        }
+        queue = transaction::with_latest_snapshot(|| {
+            identity::as_owner(|| definition::find_by_id(known.queue_id))
+        })?;
+    }
+    Ok(())
+}
+
+fn row(id: i64, queue: &definition::Definition) -> Result<Answer> {
+    let running = shared::get().is_some_and(|shared| shared.is_running(database::current(), id));
+    let row = transaction::with_latest_snapshot(|| {
+        identity::as_owner(|| {
+            Ok(spi::connect(|spi| {
+                spi.look(&ROW, params![id, running])
+                    .first()
+                    .map_or(Answer::Null, |row| row.answer_varlena(1))
+            }))
+        })
+    })?;
+    if matches!(row, Answer::Null) {
+        return Err(Error::no_such_job(id).detail(format!(
+            "It was there and has finished; queue \"{}\" keeps no completed jobs.",
+            queue.name
+        )));
+    }
+    Ok(row)
+}
+
+sql_function!(pushy_job_wait_v1, |call| job_wait(call));
+
+/// Raises a NOTICE for each reason that keeps the queue's jobs from running now. No ERROR, because the caller may wait for
+/// somebody to remove it.
+fn tell_of_obstacles(name: &str, waits: bool) -> Result<()> {
+    let Some(queue) = identity::as_owner(|| definition::find(name))? else {
+        return Ok(());
+    };
+    for finding in explain::standing(&queue) {
+        let message = format!(
+            "jobs of queue \"{name}\" do not run now: {}",
+            finding.reason
+        );
+        let mut notice = Error::new(SqlState::SUCCESSFUL_COMPLETION, message);
+        if waits {
+            notice = notice.detail("It is waited for them all the same, until the timeout, because somebody may mend that.");
+        }
+        ereport::notice(&match finding.fix {
+            Some(fix) => notice.hint(fix),
+            None => notice,
+        });
+    }
+    Ok(())
+}
+
+/// Whether nothing is left.
+fn jobs_wait(call: Call) -> Result<Answer> {
+    let name = call.text("queue", 0)?;
+    let timeout = call.timeout("timeout", 1, USUAL_OF_ALL)?;
+    transaction::require_nonatomic(call.is_nonatomic_call(), "pushy.jobs_wait")?;
+    let known = cache::get(&name)?;
+    let queue = &known.definition;
+    privilege::require(
+        queue,
+        &known.grants,
+        identity::current_user(),
+        Privilege::Monitor,
+    )?;
+    let deadline = Instant::now() + timeout;
+    let mut told = false;
+    let mut slot = known.slot;
+    loop {
+        let seen = slot.map(|slot| (slot, shared::expect().queues()[slot].drains()));
+        // Each look is a transaction of its own; between looks no snapshot is held.
+        transaction::commit_in_procedure()?;
+        if !unfinished::is_any(queue, slot)? {
+            transaction::flush_commits();
+            return Ok(call.answer_row(row![true]));
+        }
+        if !std::mem::replace(&mut told, true) {
+            tell_of_obstacles(&name, slot.is_some())?;
+        }
+        transaction::commit_in_procedure()?;
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(call.answer_row(row![false]));
+        }
+        match seen {
+            Some((slot, seen)) => shared::expect().queues()[slot].wait_drain(seen, left),
+            // One that has got a place meanwhile is looked at again.
+            None => slot = Some(cache::place_of(queue).map_err(|why| why.error(queue))?),
+        }
+    }
+}
+
+sql_function!(pushy_jobs_wait_v1, |call| jobs_wait(call));

@@ -1,0 +1,302 @@
+//! SQL-callable functions: version-1 C symbols, arguments by name.
+//!
+//! Declared by hand in `sql/`, with defaults and names as users see them; no function is STRICT, so
+//! every required argument answers NULL with an error that names it.
+
+use std::time::Duration;
+
+use pgrx::pg_sys;
+
+use crate::errors::{Error, Result};
+use crate::pg::answer::unzipped;
+pub use crate::pg::answer::{Answer, IntoAnswer};
+use crate::pg::result_rows::Rows;
+use crate::pg::text;
+use crate::pg::value::Timestamp;
+
+/// One call of an SQL function: its arguments and the way to answer.
+#[derive(Clone, Copy)]
+pub struct Call {
+    fcinfo: pg_sys::FunctionCallInfo,
+}
+
+impl Call {
+    /// # Safety
+    /// `fcinfo` is the one the function manager passed, and outlives the call.
+    pub unsafe fn new(fcinfo: pg_sys::FunctionCallInfo) -> Self {
+        Self { fcinfo }
+    }
+
+    /// The raw argument, NULL as None.
+    pub fn datum(self, index: usize) -> Option<pg_sys::Datum> {
+        // SAFETY: fcinfo is valid (see new); the index is checked against nargs.
+        unsafe {
+            let nargs = (*self.fcinfo).nargs as usize;
+            assert!(index < nargs, "argument {index} of {nargs}");
+            let args = (*self.fcinfo).args.as_slice(nargs);
+            (!args[index].isnull).then_some(args[index].value)
+        }
+    }
+
+    fn required<T>(name: &str, value: Option<T>) -> Result<T> {
+        value.ok_or_else(|| Error::null_argument(name))
+    }
+
+    pub fn opt_bytes(self, index: usize) -> Option<Vec<u8>> {
+        // SAFETY: declared as text in sql/.
+        self.datum(index)
+            .map(|datum| unsafe { text::bytes_from_datum(datum) })
+    }
+
+    /// Text as the server stores it, in the database's encoding.
+    pub fn bytes(self, name: &str, index: usize) -> Result<Vec<u8>> {
+        Self::required(name, self.opt_bytes(index))
+    }
+
+    pub fn opt_text(self, index: usize) -> Result<Option<String>> {
+        // SAFETY: declared as text in sql/.
+        self.datum(index)
+            .map(|datum| unsafe { text::from_datum(datum) })
+            .transpose()
+    }
+
+    pub fn text(self, name: &str, index: usize) -> Result<String> {
+        Self::required(name, self.opt_text(index)?)
+    }
+
+    pub fn opt_i32(self, index: usize) -> Option<i32> {
+        self.datum(index).map(|datum| datum.value() as i32)
+    }
+
+    pub fn opt_i64(self, index: usize) -> Option<i64> {
+        self.datum(index).map(|datum| datum.value() as i64)
+    }
+
+    pub fn i64(self, name: &str, index: usize) -> Result<i64> {
+        Self::required(name, self.opt_i64(index))
+    }
+
+    pub fn opt_f64(self, index: usize) -> Option<f64> {
+        self.datum(index)
+            .map(|datum| f64::from_bits(datum.value() as u64))
+    }
+
+    pub fn opt_bool(self, index: usize) -> Option<bool> {
+        self.datum(index).map(|datum| datum.value() & 0xff != 0)
+    }
+
+    pub fn opt_oid(self, index: usize) -> Option<pg_sys::Oid> {
+        self.datum(index)
+            .map(|datum| pg_sys::Oid::from(datum.value() as u32))
+    }
+
+    pub fn opt_timestamp(self, index: usize) -> Option<Timestamp> {
+        self.opt_i64(index).map(Timestamp)
+    }
+
+    /// An interval as microseconds, a month being 30 days and a day 24 hours, as
+    /// `extract(epoch …)` has it; out of range is an error that names the argument.
+    pub fn opt_interval_us(self, name: &str, index: usize) -> Result<Option<i64>> {
+        let Some(datum) = self.datum(index) else {
+            return Ok(None);
+        };
+        // SAFETY: declared as interval in sql/, passed by reference, never NULL here.
+        let interval = unsafe { *datum.cast_mut_ptr::<pg_sys::Interval>() };
+        let days = i64::from(interval.month) * 30 + i64::from(interval.day);
+        days.checked_mul(86_400_000_000)
+            .and_then(|us| us.checked_add(interval.time))
+            // Half the range of int8, so that sums with timestamps cannot overflow.
+            .filter(|us| us.unsigned_abs() < i64::MAX as u64 / 2)
+            .map(Some)
+            .ok_or_else(|| {
+                Error::out_of_range(
+                    name,
+                    self.shown_interval(index),
+                    "up to about 146,000 years",
+                )
+            })
+    }
+
+    /// The time that comes an interval after `from`, as `from + interval` has it in SQL: a month is a month and a day a day of
+    /// the session's time zone.
+    pub fn opt_interval_from(
+        self,
+        name: &str,
+        index: usize,
+        from: Timestamp,
+    ) -> Result<Option<Timestamp>> {
+        // Refuses what is too long, and what is infinite, before the server does.
+        if self.opt_interval_us(name, index)?.is_none() {
+            return Ok(None);
+        }
+        let interval = self.datum(index).unwrap_or(pg_sys::Datum::from(0usize));
+        // SAFETY: takes a timestamptz and an interval, neither NULL; raises 22008 behind the last timestamp.
+        let sum = unsafe {
+            pg_sys::OidFunctionCall2Coll(
+                pg_sys::Oid::from(pg_sys::F_TIMESTAMPTZ_PL_INTERVAL),
+                pg_sys::Oid::INVALID,
+                pg_sys::Datum::from(from.0),
+                interval,
+            )
+        };
+        Ok(Some(Timestamp(sum.value() as i64)))
+    }
+
+    /// How long a call waits at most; `usual` where nothing is said.
+    pub fn timeout(self, name: &str, index: usize, usual: Duration) -> Result<Duration> {
+        let Some(us) = self.opt_interval_us(name, index)? else {
+            return Ok(usual);
+        };
+        u64::try_from(us)
+            .map(Duration::from_micros)
+            .map_err(|_| Error::out_of_range(name, self.shown_interval(index), "0 or more"))
+    }
+
+    /// An interval as the session writes it, for messages.
+    pub fn shown_interval(self, index: usize) -> String {
+        let Some(datum) = self.datum(index) else {
+            return "NULL".to_owned();
+        };
+        // SAFETY: takes an interval, which is not NULL, and answers a palloc'd string.
+        unsafe {
+            let text =
+                pg_sys::OidOutputFunctionCall(pg_sys::Oid::from(pg_sys::F_INTERVAL_OUT), datum);
+            format!("\"{}\"", crate::pg::text::from_c(text))
+        }
+    }
+
+    /// Whether a procedure may end transactions here: CALLed at top level, outside a block.
+    pub fn is_nonatomic_call(self) -> bool {
+        // SAFETY: fcinfo is valid; a CallContext node is what CALL passes (functioncmds.c).
+        unsafe {
+            let context = (*self.fcinfo).context;
+            !context.is_null()
+                && (*context).type_ == pg_sys::NodeTag::T_CallContext
+                && !(*context.cast::<pg_sys::CallContext>()).atomic
+        }
+    }
+
+    /// Answers one row: as many values as the function has OUT parameters.
+    pub fn answer_row(self, columns: &[Answer]) -> Answer {
+        let (mut values, mut nulls) = unzipped(columns);
+        // SAFETY: fcinfo is valid; the descriptor is of a row type, as wide as what is given.
+        unsafe {
+            let mut desc: pg_sys::TupleDesc = std::ptr::null_mut();
+            let class = pg_sys::get_call_result_type(self.fcinfo, std::ptr::null_mut(), &mut desc);
+            assert_eq!(class, pg_sys::TypeFuncClass::TYPEFUNC_COMPOSITE);
+            assert_eq!((*desc).natts as usize, columns.len());
+            let desc = pg_sys::BlessTupleDesc(desc);
+            let tuple = pg_sys::heap_form_tuple(desc, values.as_mut_ptr(), nulls.as_mut_ptr());
+            Answer::Datum(pg_sys::HeapTupleHeaderGetDatum((*tuple).t_data))
+        }
+    }
+
+    /// Answers a set, materialized: `fill` puts the rows.
+    pub fn answer_rows(self, fill: impl FnOnce(&mut Rows) -> Result<()>) -> Result<Answer> {
+        // SAFETY: fcinfo is valid; the protocol is that of InitMaterializedSRF (funcapi.c), spelled
+        // out for the hint and for sets of scalars.
+        let mut rows = unsafe { Rows::materialize(self.fcinfo)? };
+        fill(&mut rows)?;
+        Ok(Answer::Null)
+    }
+
+    /// # Safety
+    /// Only at the edge: the answer is what the function returns.
+    pub unsafe fn finish(self, answer: Answer) -> pg_sys::Datum {
+        match answer {
+            Answer::Null => {
+                (*self.fcinfo).isnull = true;
+                pg_sys::Datum::from(0usize)
+            }
+            Answer::Datum(datum) => datum,
+        }
+    }
+}
+
+/// Defines the C symbol of an SQL function.
+///
+/// ```ignore
+/// sql_function!(pushy_queue_pause_v1, |call| {
+///     let queue = call.text("queue", 0)?;
+///     pause(&queue)            // Result<impl IntoAnswer>
+/// });
+/// ```
+#[macro_export]
+macro_rules! sql_function {
+    ($symbol:ident, |$call:ident| $body:expr) => {
+        const _: () = {
+            #[no_mangle]
+            pub unsafe extern "C-unwind" fn $symbol(
+                fcinfo: pgrx::pg_sys::FunctionCallInfo,
+            ) -> pgrx::pg_sys::Datum {
+                // SAFETY: called by the function manager with a valid fcinfo.
+                let $call = unsafe { $crate::pg::function::Call::new(fcinfo) };
+                let body = move || {
+                    let value = $body?;
+                    $crate::errors::Result::Ok($crate::pg::answer::IntoAnswer::into_answer(value))
+                };
+                let guarded =
+                    move || body().map_err(|error| $crate::pg::ereport::Ready::new(&error));
+                // SAFETY: the guard ends every unwinding and longjmp from inside; behind it nothing is
+                // left to drop.
+                unsafe {
+                    match $crate::pg::panics::edge(guarded) {
+                        Ok(answer) => $call.finish(answer),
+                        Err(error) => error.raise(),
+                    }
+                }
+            }
+
+            $crate::function_info!($symbol);
+        };
+    };
+}
+
+/// Defines the C symbol of a trigger function: `trigger_function!(symbol, "name()", |firing| body)`, where the
+/// body answers `Result` of a `trigger::Answer`; with another kind of firing than an AFTER trigger's before the body.
+#[macro_export]
+macro_rules! trigger_function {
+    ($symbol:ident, $name:literal, |$firing:ident| $body:expr) => {
+        $crate::trigger_function!($symbol, $name, $crate::pg::trigger::Firing, |$firing| $body);
+    };
+    ($symbol:ident, $name:literal, $kind:ty, |$firing:ident| $body:expr) => {
+        const _: () = {
+            #[no_mangle]
+            pub unsafe extern "C-unwind" fn $symbol(
+                fcinfo: pgrx::pg_sys::FunctionCallInfo,
+            ) -> pgrx::pg_sys::Datum {
+                const NAME: &str = $name;
+                let body = |$firing: $kind| $body;
+                let guarded = move || {
+                    // SAFETY: called by the function manager with a valid fcinfo.
+                    unsafe { <$kind>::of(fcinfo, NAME) }
+                        .and_then(body)
+                        .map_err(|error| $crate::pg::ereport::Ready::new(&error))
+                };
+                // SAFETY: the guard ends every unwinding and longjmp from inside; behind it nothing is
+                // left to drop.
+                unsafe {
+                    match $crate::pg::panics::edge(guarded) {
+                        Ok(answer) => $crate::pg::trigger::Answer::datum(answer),
+                        Err(error) => error.raise(),
+                    }
+                }
+            }
+
+            $crate::function_info!($symbol);
+        };
+    };
+}
+
+/// The `pg_finfo_` record that tells the server a symbol speaks calling convention 1.
+#[macro_export]
+macro_rules! function_info {
+    ($symbol:ident) => {
+        #[export_name = concat!("pg_finfo_", stringify!($symbol))]
+        pub extern "C" fn function_info() -> &'static pgrx::pg_sys::Pg_finfo_record {
+            static INFO: pgrx::pg_sys::Pg_finfo_record =
+                pgrx::pg_sys::Pg_finfo_record { api_version: 1 };
+            &INFO
+        }
+    };
+}

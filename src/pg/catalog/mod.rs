@@ -1,0 +1,12 @@
+//! What the catalogs say: of roles, databases, the extension, functions, types; and who asks.
+
+pub mod changes;
+pub mod database;
+pub mod function;
+pub mod home;
+pub mod identifier;
+pub mod identity;
+pub mod invalidation;
+pub mod script;
+pub mod trigger;
+pub mod type_;

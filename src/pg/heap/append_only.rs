@@ -1,0 +1,336 @@
+//! Tables without an index that are only appended to, and emptied whole: rows by their address.
+
+use pgrx::pg_sys::{self, Datum, Oid};
+
+use crate::errors::Result;
+use crate::pg::function::Answer;
+use crate::pg::guard::guarded;
+use crate::pg::heap::{Slots, Table};
+use crate::pg::identity;
+use crate::pg::spi::Row;
+
+/// Neighbours on one page: rows of one `append`, in its order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Neighbours {
+    pub block: u32,
+    /// The line pointer of the first, from 1.
+    pub first: u16,
+    pub count: u16,
+}
+
+/// A row met by `scan`, whatever became of the transaction that wrote it.
+pub struct Met<'row> {
+    pub block: u32,
+    pub offset: u16,
+    /// The transaction, or savepoint, that wrote it.
+    pub xmin: u32,
+    pub row: Row<'row>,
+}
+
+// Called within one guard.
+extern "C-unwind" {
+    fn heap_form_tuple(
+        desc: pg_sys::TupleDesc,
+        values: *mut pg_sys::Datum,
+        nulls: *mut bool,
+    ) -> pg_sys::HeapTuple;
+    fn GetCurrentCommandId(used: bool) -> pg_sys::CommandId;
+    fn heap_insert(
+        table: pg_sys::Relation,
+        tuple: pg_sys::HeapTuple,
+        command: pg_sys::CommandId,
+        options: i32,
+        state: *mut pg_sys::BulkInsertStateData,
+    );
+    fn heap_freetuple(tuple: pg_sys::HeapTuple);
+}
+
+impl Table {
+    /// Appends rows, as wide as the table, and says where they are, in order.
+    #[cfg_attr(target_os = "linux", link_section = "commit_path")]
+    pub fn append_placed<const WIDTH: usize>(
+        &self,
+        rows: &[[Answer; WIDTH]],
+        mut placed: impl FnMut(Neighbours),
+    ) {
+        match rows {
+            // Most transactions write one: without slots it costs half.
+            [row] => placed(self.append_one(row)),
+            _ => self.append_many(rows, placed),
+        }
+    }
+
+    fn append_one<const WIDTH: usize>(&self, row: &[Answer; WIDTH]) -> Neighbours {
+        let mut values = [Datum::null(); WIDTH];
+        let mut nulls = [false; WIDTH];
+        for (at, answer) in row.iter().enumerate() {
+            (values[at], nulls[at]) = answer.value_and_null();
+        }
+        // SAFETY: the table is open for writing; as many values as it has columns. One guard for all calls.
+        unsafe {
+            let desc = (*self.raw()).rd_att;
+            assert_eq!((*desc).natts as usize, WIDTH);
+            let (values, nulls) = (values.as_mut_ptr(), nulls.as_mut_ptr());
+            guarded(|| {
+                let tuple = heap_form_tuple(desc, values, nulls);
+                let command = GetCurrentCommandId(true);
+                heap_insert(self.raw(), tuple, command, 0, std::ptr::null_mut());
+                let place = Neighbours {
+                    block: block_of(&(*tuple).t_self),
+                    first: (*tuple).t_self.ip_posid,
+                    count: 1,
+                };
+                heap_freetuple(tuple);
+                place
+            })
+        }
+    }
+
+    #[inline(never)]
+    fn append_many<const WIDTH: usize>(
+        &self,
+        rows: &[[Answer; WIDTH]],
+        mut placed: impl FnMut(Neighbours),
+    ) {
+        // SAFETY: the table is open for writing; an ERROR frees the slots with their context.
+        unsafe {
+            let mut slots = Slots::new((*self.raw()).rd_att);
+            slots.fill(rows.iter());
+            let filled = slots.filled();
+            pg_sys::heap_multi_insert(
+                self.raw(),
+                filled.as_mut_ptr(),
+                filled.len() as i32,
+                pg_sys::GetCurrentCommandId(true),
+                0,
+                std::ptr::null_mut(),
+            );
+            let mut run: Option<Neighbours> = None;
+            for slot in filled {
+                let tid = (**slot).tts_tid;
+                let block = block_of(&tid);
+                match &mut run {
+                    Some(run) if run.block == block && run.first + run.count == tid.ip_posid => {
+                        run.count += 1;
+                    }
+                    _ => {
+                        let next = Neighbours {
+                            block,
+                            first: tid.ip_posid,
+                            count: 1,
+                        };
+                        if let Some(whole) = run.replace(next) {
+                            placed(whole);
+                        }
+                    }
+                }
+            }
+            if let Some(last) = run {
+                placed(last);
+            }
+            slots.free();
+        }
+    }
+
+    /// Pages of the table, full or not.
+    pub fn blocks(&self) -> u32 {
+        // SAFETY: an open relation; asks for the size of its file.
+        unsafe {
+            pg_sys::RelationGetNumberOfBlocksInFork(self.raw(), pg_sys::ForkNumber::MAIN_FORKNUM)
+        }
+    }
+
+    /// All rows there are, committed or not, in the order of their places.
+    pub fn scan(&self, mut each: impl FnMut(Met<'_>) -> Result<()>) -> Result<()> {
+        // SAFETY: the protocol of a sequential scan; a tuple is read while the scan holds its page. After an
+        // ERROR the resource owner lets go of the scan.
+        unsafe {
+            let flags = pg_sys::ScanOptions::SO_TYPE_SEQSCAN | pg_sys::ScanOptions::SO_ALLOW_STRAT;
+            let scan = pg_sys::heap_beginscan(
+                self.raw(),
+                &raw mut pg_sys::SnapshotAnyData,
+                0,
+                std::ptr::null_mut(),
+                std::ptr::null_mut(),
+                flags,
+            );
+            let mut outcome = Ok(());
+            loop {
+                let tuple = pg_sys::heap_getnext(scan, pg_sys::ScanDirection::ForwardScanDirection);
+                if tuple.is_null() {
+                    break;
+                }
+                outcome = each(Met {
+                    block: block_of(&(*tuple).t_self),
+                    offset: (*tuple).t_self.ip_posid,
+                    xmin: xmin_of((*tuple).t_data),
+                    row: Row::of_tuple(tuple, (*self.raw()).rd_att),
+                });
+                if outcome.is_err() {
+                    break;
+                }
+                crate::pg::interrupts::check();
+            }
+            pg_sys::heap_endscan(scan);
+            outcome
+        }
+    }
+
+    /// Marks rows as those of a transaction that was rolled back, so that a VACUUM makes room of them whatever snapshots
+    /// there are: a backup that reads for hours, or a transaction held open, would else keep them all. Nobody who reads
+    /// the table may want them any more. Not in the WAL, as any hint of the server's; the VACUUM is.
+    pub fn disown(&self, mut is_over: impl FnMut(Row<'_>) -> bool) {
+        let flags = pg_sys::ScanOptions::SO_TYPE_SEQSCAN | pg_sys::ScanOptions::SO_ALLOW_STRAT;
+        // SAFETY: the protocol of a sequential scan, which keeps the page of its tuple pinned. The bits are changed under
+        // an exclusive lock of the page, under which nobody else sets a hint.
+        unsafe {
+            let scan = pg_sys::heap_beginscan(
+                self.raw(),
+                &raw mut pg_sys::SnapshotAnyData,
+                0,
+                std::ptr::null_mut(),
+                std::ptr::null_mut(),
+                flags,
+            );
+            loop {
+                let tuple = pg_sys::heap_getnext(scan, pg_sys::ScanDirection::ForwardScanDirection);
+                if tuple.is_null() {
+                    break;
+                }
+                if is_over(Row::of_tuple(tuple, (*self.raw()).rd_att)) {
+                    let buffer = (*scan.cast::<pg_sys::HeapScanDescData>()).rs_cbuf;
+                    pg_sys::LockBuffer(buffer, pg_sys::BUFFER_LOCK_EXCLUSIVE as _);
+                    let mask = &mut (*(*tuple).t_data).t_infomask;
+                    *mask &= !(pg_sys::HEAP_XMIN_COMMITTED as u16);
+                    *mask |= pg_sys::HEAP_XMIN_INVALID as u16;
+                    pg_sys::MarkBufferDirtyHint(buffer, true);
+                    pg_sys::LockBuffer(buffer, pg_sys::BUFFER_LOCK_UNLOCK as _);
+                }
+                crate::pg::interrupts::check();
+            }
+            pg_sys::heap_endscan(scan);
+        }
+    }
+
+    /// Reads rows by their addresses.
+    pub fn reader(&self) -> Reader<'_> {
+        // SAFETY: an open table; the slot is dropped with the reader.
+        Reader {
+            table: self,
+            blocks: self.blocks(),
+            slot: unsafe { pg_sys::table_slot_create(self.raw(), std::ptr::null_mut()) },
+        }
+    }
+}
+
+/// Who wrote a row; FrozenTransactionId, which counts as committed, where that is long ago.
+unsafe fn xmin_of(header: pg_sys::HeapTupleHeader) -> u32 {
+    let frozen = pg_sys::HEAP_XMIN_FROZEN as u16;
+    if (*header).t_infomask & frozen == frozen {
+        return 2;
+    }
+    (*header).t_choice.t_heap.t_xmin.into_inner()
+}
+
+fn block_of(tid: &pg_sys::ItemPointerData) -> u32 {
+    u32::from(tid.ip_blkid.bi_hi) << 16 | u32::from(tid.ip_blkid.bi_lo)
+}
+
+/// Fetches rows one after another; the page of the last one stays pinned.
+pub struct Reader<'table> {
+    table: &'table Table,
+    blocks: u32,
+    slot: *mut pg_sys::TupleTableSlot,
+}
+
+impl Reader<'_> {
+    /// The row at an address, if there is one; whether its transaction has committed is the caller's to know.
+    pub fn fetch(&self, block: u32, offset: u16) -> Option<Row<'_>> {
+        if block >= self.blocks {
+            return None;
+        }
+        let mut tid = pg_sys::ItemPointerData {
+            ip_blkid: pg_sys::BlockIdData {
+                bi_hi: (block >> 16) as u16,
+                bi_lo: block as u16,
+            },
+            ip_posid: offset,
+        };
+        // SAFETY: a function pointer of the server, whose errors must not jump over our frames; the block
+        // exists.
+        unsafe {
+            let fetch = (*(*self.table.raw()).rd_tableam)
+                .tuple_fetch_row_version
+                .expect("every table access method has it");
+            let (relation, slot) = (self.table.raw(), self.slot);
+            let tid = &mut tid;
+            let found = guarded(|| fetch(relation, tid, &raw mut pg_sys::SnapshotAnyData, slot));
+            if !found {
+                return None;
+            }
+            let count = (*(*relation).rd_att).natts;
+            if i32::from((*slot).tts_nvalid) < count {
+                pg_sys::slot_getsomeattrs_int(slot, count);
+            }
+        }
+        Some(Row::of_slot(self.slot))
+    }
+}
+
+impl Drop for Reader<'_> {
+    fn drop(&mut self) {
+        // After an ERROR the resource owner lets go of it.
+        if !std::thread::panicking() {
+            // SAFETY: made by reader(), in the same resource owner.
+            unsafe { pg_sys::ExecDropSingleTupleTableSlot(self.slot) }
+        }
+    }
+}
+
+/// A lock on a relation of ours that keeps everybody out, if it can be had without waiting; kept until the
+/// transaction ends.
+pub fn lock_out(name: &str) -> bool {
+    identity::internal_relation(name).is_some_and(|oid| {
+        // SAFETY: an existing relation; never waits.
+        unsafe {
+            pg_sys::ConditionalLockRelationOid(oid, pg_sys::AccessExclusiveLock as pg_sys::LOCKMODE)
+        }
+    })
+}
+
+/// Bytes of a page.
+pub const PAGE: i64 = pg_sys::BLCKSZ as i64;
+
+/// Bytes of the rows of a relation of ours alone; 0 where it is gone.
+pub fn bytes(name: &str) -> i64 {
+    let Some(oid) = identity::internal_relation(name) else {
+        return 0;
+    };
+    // SAFETY: a relation of ours, if it is still there.
+    unsafe {
+        let relation = pg_sys::try_relation_open(oid, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
+        if relation.is_null() {
+            return 0;
+        }
+        let blocks =
+            pg_sys::RelationGetNumberOfBlocksInFork(relation, pg_sys::ForkNumber::MAIN_FORKNUM);
+        pg_sys::relation_close(relation, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
+        i64::from(blocks) * PAGE
+    }
+}
+
+/// Bytes of a relation of ours with all that belongs to it; 0 where it is gone.
+pub fn total_bytes(name: &str) -> i64 {
+    let Some(oid) = identity::internal_relation(name) else {
+        return 0;
+    };
+    // SAFETY: takes a regclass, answers a bigint; its NULL is for a relation dropped meanwhile.
+    unsafe {
+        pg_sys::OidFunctionCall1Coll(
+            Oid::from(pg_sys::F_PG_TOTAL_RELATION_SIZE),
+            Oid::INVALID,
+            oid.into(),
+        )
+        .value() as i64
+    }
+}

@@ -1,0 +1,48 @@
+//! Randomness, secret or not.
+
+use pgrx::pg_sys;
+
+use crate::errors::{Error, Result, SqlState};
+
+use std::cell::Cell;
+
+use crate::pg::per_process::PerProcess;
+
+/// A number above 0 that nobody can guess, of as many bits as JSON numbers keep in JavaScript.
+pub fn secret_number() -> Result<i64> {
+    const BITS: u32 = 53;
+    let mut bytes = [0u8; 8];
+    loop {
+        // SAFETY: fills exactly the eight bytes.
+        let filled = unsafe { pg_sys::pg_strong_random(bytes.as_mut_ptr().cast(), bytes.len()) };
+        if !filled {
+            return Err(Error::new(
+                SqlState::INTERNAL_ERROR,
+                "the server has no random numbers to give",
+            )
+            .hint("Look at the operating system's source of randomness."));
+        }
+        let number = u64::from_ne_bytes(bytes) >> (u64::BITS - BITS);
+        if number > 0 {
+            return Ok(number as i64);
+        }
+    }
+}
+
+/// A number in [-1, 1], different in each process.
+pub fn jitter() -> f64 {
+    static STATE: PerProcess<Cell<u64>> = PerProcess::new(Cell::new(0));
+    STATE.with(|state| {
+        let mut value = state.get();
+        if value == 0 {
+            value = crate::pg::clock::now().0 as u64 ^ (u64::from(std::process::id()) << 40);
+        }
+        // splitmix64 (Steele, Lea, Flood 2014).
+        value = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        state.set(value);
+        let mut mixed = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^= mixed >> 31;
+        (mixed >> 11) as f64 / (1u64 << 52) as f64 - 1.0
+    })
+}

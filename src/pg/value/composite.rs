@@ -1,0 +1,32 @@
+//! Values of a composite type.
+
+use pgrx::pg_sys::{self, Datum, Oid};
+
+use crate::pg::function::Answer;
+
+/// A value of the composite type with these columns, in the current memory context.
+pub fn form(type_oid: Oid, columns: &[Answer]) -> Datum {
+    let mut values: Vec<Datum> = Vec::with_capacity(columns.len());
+    let mut nulls: Vec<bool> = Vec::with_capacity(columns.len());
+    for column in columns {
+        match column {
+            Answer::Null => {
+                values.push(Datum::from(0usize));
+                nulls.push(true);
+            }
+            Answer::Datum(datum) => {
+                values.push(*datum);
+                nulls.push(false);
+            }
+        }
+    }
+    // SAFETY: the descriptor is pinned by this function and as wide as the columns (checked).
+    unsafe {
+        let desc = pg_sys::lookup_rowtype_tupdesc_copy(type_oid, -1);
+        assert_eq!((*desc).natts as usize, columns.len());
+        let tuple = pg_sys::heap_form_tuple(desc, values.as_mut_ptr(), nulls.as_mut_ptr());
+        let datum = pg_sys::heap_copy_tuple_as_datum(tuple, desc);
+        pg_sys::heap_freetuple(tuple);
+        datum
+    }
+}

@@ -1,0 +1,15 @@
+//! Values of the server and of Rust, and rows of them.
+
+pub mod answer;
+pub mod array;
+pub mod columns;
+pub mod composite;
+pub mod jsonb;
+mod scalar;
+pub mod session_format;
+pub mod slot;
+pub mod text;
+pub mod texts;
+pub mod varlena;
+
+pub use scalar::{Char, Interval, Timestamp};

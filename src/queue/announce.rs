@@ -1,0 +1,40 @@
+//! Telling shared memory of queues, when the transaction commits.
+
+use pushy_core::gate::Standing;
+
+use crate::errors::Result;
+use crate::pg::database;
+use crate::queue::cache;
+use crate::queue::definition::Definition;
+use crate::shared::database::Presence;
+use crate::shared::queue_slot::QueueFacts;
+use crate::shared::{self, pending};
+
+/// A queue is new: it has a place from now on, but nobody runs it before the commit.
+pub fn created(queue: &Definition) -> Result<()> {
+    let facts = queue.facts();
+    let unborn = QueueFacts {
+        standing: facts.standing.with(Standing::UNBORN, true),
+        ..facts
+    };
+    if shared::get().is_some_and(|shared| shared.ensure_queue(&unborn).is_none()) {
+        return Err(cache::no_place(&queue.name));
+    }
+    pending::created(facts);
+    mark_present();
+    Ok(())
+}
+
+/// A queue's definition is another. One that has no place yet gets one after the commit, from the scheduler.
+pub fn changed(queue: &Definition) {
+    pending::defined(queue.facts());
+    mark_present();
+}
+
+/// The launcher need not look for the extension here: it is there.
+pub fn mark_present() {
+    let here = shared::get().and_then(|shared| shared.ensure_database(database::current()));
+    if here.is_some_and(|here| here.presence() != Presence::Present) {
+        pending::presence(Presence::Present);
+    }
+}

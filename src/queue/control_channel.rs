@@ -1,0 +1,272 @@
+//! Channel pushy_control: what somebody did to a queue or a job, as JSON, at commit.
+
+use std::cell::RefCell;
+use std::sync::atomic::Ordering;
+
+use pushy_core::channel;
+use serde::Serialize;
+
+use crate::queue::definition::{self, Definition};
+
+use crate::errors::Result;
+use crate::notice::buffer::{self, Delivery, Item};
+use crate::notice::repeats::Repeat;
+use crate::notice::usual;
+use crate::pg::failure::Failure;
+use crate::pg::per_process::PerProcess;
+use crate::pg::spi::{self, Plan};
+use crate::pg::{clock, database, identity, notify, text, transaction, Oid};
+use crate::shared::database::{Database, NEVER};
+use crate::shared::listened::Counter;
+use crate::shared::untold::{self, Left};
+use crate::shared::{self, pending};
+
+const CHANNEL: &[u8] = b"pushy_control";
+
+/// What was done. The words are part of the contract.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Event {
+    Register,
+    Alter,
+    /// Told with the name that the queue had before.
+    Rename,
+    Pause,
+    Resume,
+    Drop,
+    /// The queue cannot run, as an executor or resume_after_restore has found.
+    Park,
+    /// One job, told with its id; as those that follow.
+    Cancel,
+    Retry,
+    /// It failed for the last time, was enqueued beyond pushy.max_depth, or its queue is gone.
+    Discard,
+}
+
+#[derive(Serialize)]
+struct Message<'a> {
+    /// Version of this form.
+    v: u32,
+    event: Event,
+    /// None: the job's queue was dropped, and with it went its name.
+    queue: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    was: Option<&'a str>,
+    #[serde(rename = "job_id", skip_serializing_if = "Option::is_none")]
+    job: Option<i64>,
+    /// Events of this kind that were left out before this one.
+    #[serde(skip_serializing_if = "is_zero")]
+    left_out: u64,
+    /// The role that did it.
+    by: String,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+impl<'a> Message<'a> {
+    fn new(event: Event, queue: Option<&'a str>, job: Option<i64>, by: Oid) -> Self {
+        Self {
+            v: 1,
+            event,
+            queue,
+            was: None,
+            job,
+            left_out: 0,
+            by: identity::role_name(by),
+        }
+    }
+
+    /// In the server's encoding.
+    fn payload(&self) -> Vec<u8> {
+        let json = serde_json::to_string(self).expect("plain strings and numbers");
+        text::encode_lossy(&json).into_owned()
+    }
+}
+
+/// Tells of a change of a queue, when this transaction commits.
+pub fn tell(event: Event, queue: &str) -> Result<()> {
+    if !is_heard() {
+        return Ok(());
+    }
+    let by = identity::current_user();
+    log(&Message::new(event, Some(queue), None, by))
+}
+
+/// Tells that a queue has another name, when this transaction commits.
+pub fn tell_renamed(was: &str, queue: &str) -> Result<()> {
+    if !is_heard() {
+        return Ok(());
+    }
+    let by = identity::current_user();
+    log(&Message {
+        was: Some(was),
+        ..Message::new(Event::Rename, Some(queue), None, by)
+    })
+}
+
+/// Tells what somebody did to a job, when this transaction commits.
+pub fn tell_of_job(event: Of, queue: &Definition, job: i64) -> Result<()> {
+    if !is_heard() {
+        return Ok(());
+    }
+    tell_few(event, Some(queue), job, identity::current_user())
+}
+
+static HAS_READERS: Plan = Plan::new(
+    "SELECT EXISTS (SELECT FROM pushy_internal.subscription)",
+    &[],
+);
+
+/// Whether a session listens, or a subscription may read it: for nobody no relay is started, which would take one of the
+/// server's few slots for workers in each database where a queue is registered.
+fn is_heard() -> bool {
+    let Some(shared) = shared::get() else {
+        return true;
+    };
+    let counter = Counter::of(database::current(), channel::hash(CHANNEL));
+    shared.listened.has(counter)
+        || identity::as_owner(|| {
+            Ok(spi::connect(|spi| {
+                spi.run(&HAS_READERS, &[]).row(0).bool(1)
+            }))
+        })
+        .unwrap_or(true)
+}
+
+/// Tells through the event log, because a transaction that has said NOTIFY cannot be prepared, and because an executor's
+/// commit waits for no other and does not fail when the server's queue of notices is full. Where no relay can come NOTIFY
+/// tells.
+fn log(message: &Message<'_>) -> Result<()> {
+    if !usual::a_relay_can_come() {
+        notify::send(CHANNEL, &message.payload());
+        return Ok(());
+    }
+    buffer::add(Item::Notice {
+        channel: CHANNEL.into(),
+        payload: message.payload(),
+        delivery: Delivery::Relay {
+            merge: false,
+            cause: None,
+        },
+        repeat: Repeat::Follows,
+    })
+}
+
+pub fn parked(queue: &str) -> Result<()> {
+    let by = identity::session_user();
+    log(&Message::new(Event::Park, Some(queue), None, by))
+}
+
+/// Events of a kind that one process tells of single jobs in a second, because a role may cause any number of them. What is more
+/// is counted by the commit, and a scheduler tells the last of them a second later, with how many there were.
+const MOST_OF_A_KIND: u32 = 10;
+
+/// What is told of a single job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Of {
+    Cancel,
+    Retry,
+    Discard,
+}
+
+const KINDS: [Of; untold::KINDS] = [Of::Cancel, Of::Retry, Of::Discard];
+
+impl From<Of> for Event {
+    fn from(of: Of) -> Self {
+        match of {
+            Of::Cancel => Self::Cancel,
+            Of::Retry => Self::Retry,
+            Of::Discard => Self::Discard,
+        }
+    }
+}
+
+struct Told {
+    second: i64,
+    told: u32,
+}
+
+static TOLD: PerProcess<RefCell<[Told; KINDS.len()]>> = PerProcess::new(RefCell::new(
+    [const { Told { second: 0, told: 0 } }; KINDS.len()],
+));
+
+/// Whether one more event of the kind may be told in this second. Those that are rolled back count.
+fn may_tell(event: Of) -> bool {
+    let second = clock::now().0 / 1_000_000;
+    TOLD.with_borrow_mut(|all| {
+        let told = &mut all[event as usize];
+        if told.second != second {
+            *told = Told { second, told: 0 };
+        }
+        told.told += 1;
+        told.told <= MOST_OF_A_KIND
+    })
+}
+
+fn tell_few(event: Of, queue: Option<&Definition>, job: i64, by: Oid) -> Result<()> {
+    // Without the preload nothing is logged, and there is no scheduler.
+    if shared::get().is_some() && !may_tell(event) {
+        let queue_id = queue.map_or(0, |queue| queue.queue_id);
+        pending::left_out(event as usize, Left::one(job, queue_id, by.to_u32()));
+        return Ok(());
+    }
+    let name = queue.map(|queue| queue.name.as_str());
+    log(&Message::new(event.into(), name, Some(job), by))
+}
+
+/// A job is discarded; `queue` is None when its queue is gone.
+#[cold]
+pub fn discarded(queue: Option<&Definition>, job: i64) -> Result<()> {
+    tell_few(Of::Discard, queue, job, identity::session_user())
+}
+
+/// Tells the last of those that were left out.
+fn tell_last(event: Of, left: &Left) -> Result<()> {
+    let queue = identity::as_owner(|| definition::find_by_id(left.queue_id))?;
+    let name = queue.as_ref().map(|queue| queue.name.as_str());
+    log(&Message {
+        left_out: left.count - 1,
+        ..Message::new(event.into(), name, Some(left.job), left.by.into())
+    })
+}
+
+/// Before a transaction is prepared: tells what it has left out, because nobody counts it at COMMIT PREPARED.
+pub fn tell_left_out() -> Result<()> {
+    let all = pending::take_left_out();
+    if all.is_empty() {
+        return Ok(());
+    }
+    transaction::with_snapshot(|| {
+        all.iter()
+            .try_for_each(|(kind, left)| tell_last(KINDS[*kind], left))?;
+        buffer::settle()
+    })
+}
+
+/// Tells what committed transactions have left out in this database, if its time has come; answers when it comes. In a scheduler.
+pub fn tell_untold(place: &Database) -> std::result::Result<Option<i64>, Failure> {
+    let due = place.untold_due.load(Ordering::SeqCst);
+    if due > clock::now().0 {
+        return Ok((due != NEVER).then_some(due));
+    }
+    place.untold_due.store(NEVER, Ordering::SeqCst);
+    let take = |event: Of| Some((event, place.untold[event as usize].take()?));
+    let taken: Vec<(Of, Left)> = KINDS.into_iter().filter_map(take).collect();
+    let told = transaction::run(|| {
+        if !is_heard() {
+            return Ok(());
+        }
+        taken
+            .iter()
+            .try_for_each(|(event, left)| tell_last(*event, left))
+    });
+    if told.is_err() {
+        for (event, left) in taken {
+            place.untold[event as usize].put_back(left);
+        }
+        shared::expect().announce_untold(place);
+    }
+    told.map(|()| None)
+}

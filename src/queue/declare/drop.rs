@@ -1,0 +1,153 @@
+//! queue_drop.
+
+use crate::pg::{transaction, BuiltinOid};
+
+use crate::errors::{quote_literal, Error, Result, SqlState};
+use crate::job::current;
+use crate::job::moves::discard;
+use crate::log::subscription::table;
+use crate::params;
+use crate::pg::identity;
+use crate::pg::spi::{self, Plan};
+use crate::queue::alter::find_owned;
+use crate::queue::cache;
+use crate::queue::control_channel::{self, Event};
+use crate::queue::definition::Definition;
+use crate::queue::explain;
+use crate::queue::store;
+use crate::shared::pending;
+use crate::{sql_function, watch};
+
+sql_function!(pushy_queue_drop_v1, |call| {
+    transaction::require_writable(c"pushy.queue_drop()");
+    let name = call.text("queue", 0)?;
+    let force = call.opt_bool(1).unwrap_or(false);
+    drop_queue(&name, force)
+});
+
+/// A watch or a subscription that feeds the queue would have nowhere to put its jobs.
+fn refuse_feeding(queue: &Definition) -> Result<()> {
+    let watches = watch::of_queue(queue)?;
+    let subscriptions = table::of_queue(queue)?;
+    let mut feeding: Vec<(String, String)> = Vec::new();
+    for watch in &watches {
+        feeding.push((
+            format!("watch \"{}\" on {}", watch.name, watch.relation_name),
+            format!(
+                "SELECT pushy.unwatch({}, {})",
+                quote_literal(&watch.relation_name),
+                quote_literal(&watch.name)
+            ),
+        ));
+    }
+    for subscription in &subscriptions {
+        feeding.push((
+            format!("subscription \"{}\"", subscription.name),
+            format!(
+                "SELECT pushy.subscription_drop({})",
+                quote_literal(&subscription.name)
+            ),
+        ));
+    }
+    let Some((first, end_it)) = feeding.first() else {
+        return Ok(());
+    };
+    let counted = [
+        counted(watches.len(), "watch", "watches"),
+        counted(subscriptions.len(), "subscription", "subscriptions"),
+    ];
+    let counted: Vec<String> = counted.into_iter().flatten().collect();
+    let (detail, and_the_others) = match feeding.len() {
+        1 => (format!("It is {first}."), ""),
+        _ => (
+            format!("The first is {first}."),
+            " and so on for the others",
+        ),
+    };
+    Err(Error::new(
+        SqlState::DEPENDENT_OBJECTS_STILL_EXIST,
+        format!(
+            "queue \"{}\" is fed by {}",
+            queue.name,
+            counted.join(" and ")
+        ),
+    )
+    .detail(detail)
+    .hint(format!(
+        "{end_it}{and_the_others}, or pass force => true: what they tell makes no jobs then."
+    )))
+}
+
+fn counted(count: usize, one: &str, many: &str) -> Option<String> {
+    (count > 0).then(|| format!("{count} {}", if count == 1 { one } else { many }))
+}
+
+static COUNT_LIVE: Plan = Plan::new(
+    "SELECT pg_catalog.count(*), \
+            CASE WHEN pg_catalog.count(*) OPERATOR(pg_catalog.=) pg_catalog.count(*) FILTER (WHERE j.position IS NULL) \
+                 THEN pg_catalog.min(j.run_at) FILTER (WHERE j.run_at OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp())::pg_catalog.text END \
+       FROM pushy_internal.live_job j WHERE j.queue_id OPERATOR(pg_catalog.=) $1",
+    &[BuiltinOid::INT4OID],
+);
+
+fn drop_queue(name: &str, force: bool) -> Result<()> {
+    let queue = find_owned(name)?;
+    if current::is_of(name) {
+        return Err(Error::new(
+            SqlState::OBJECT_IN_USE,
+            format!("queue \"{name}\" cannot be dropped by one of its own jobs"),
+        )
+        .hint("Drop it from another session, or from a job of another queue."));
+    }
+    // Who enqueues commits before this, and is found below, or fails; it wants the queue's place for that.
+    let _ = cache::slot_of(&queue);
+    if pending::dropped(queue.key(), force) && !force {
+        return Err(Error::new(
+            SqlState::OBJECT_IN_USE,
+            format!("jobs of queue \"{name}\" are being committed at this moment"),
+        )
+        .hint("Wait for them with CALL pushy.jobs_wait, or pass force => true: they are deleted then."));
+    }
+    identity::as_owner(|| {
+        if !force {
+            refuse_feeding(&queue)?;
+        }
+        if force {
+            discard::delete_with_queue(&queue);
+        } else {
+            refuse_live_jobs(&queue)?;
+        }
+        store::delete(&queue);
+        Ok(())
+    })?;
+    control_channel::tell(Event::Drop, name)
+}
+
+fn refuse_live_jobs(queue: &Definition) -> Result<()> {
+    let (live, first_due) = spi::connect(|spi| {
+        let found = spi.run(&COUNT_LIVE, params![queue.queue_id]);
+        Ok((found.row(0).i64(1), found.row(0).opt_text(2)?))
+    })?;
+    if live == 0 {
+        return Ok(());
+    }
+    let name = quote_literal(&queue.name);
+    let stands_still = explain::standing(queue).into_iter().next();
+    // Where none of them would end soon, waiting is no way out.
+    let wait = match (stands_still, first_due) {
+        (Some(why), _) => format!("They do not run: {}. Delete them", why.reason),
+        (None, Some(due)) => format!("The first is due at {due}. Delete them"),
+        (None, None) => format!("Wait for them with CALL pushy.jobs_wait({name}), or delete them"),
+    };
+    Err(Error::new(
+        SqlState::OBJECT_IN_USE,
+        format!(
+            "queue \"{}\" has {live} unfinished {}",
+            queue.name,
+            if live == 1 { "job" } else { "jobs" }
+        ),
+    )
+    .hint(format!(
+        "{wait}: SELECT pushy.queue_drop({name}, force => true)."
+    )))
+}

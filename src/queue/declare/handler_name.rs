@@ -1,0 +1,85 @@
+//! From what a user wrote to the one function that is meant, with the user's rights and search path.
+
+use crate::errors::{Error, Result, SqlState};
+use crate::pg::failure::Failure;
+use crate::pg::function_catalog::{self as functions, Function};
+use crate::queue::eligibility::{self, Unfit};
+
+/// What a handler can take, in the order in which a bare name is tried.
+const ARGUMENTS: [&str; 3] = ["(pg_catalog.jsonb)", "(pushy.job)", "()"];
+
+/// The function that `text` names: `schema.name(types)`, or a name that only one handler has. It has
+/// the form of a handler; whether the queue's role may run it is another question.
+pub fn resolve(text: &str) -> Result<Function> {
+    let function = if text.trim_end().ends_with(')') {
+        by_signature(text, text)?.ok_or_else(|| undefined(text))?
+    } else {
+        by_name(text)?
+    };
+    eligibility::shape(&function).map_err(Unfit::into_error)?;
+    Ok(function)
+}
+
+/// The function of a signature as queues keep it, whatever type named jsonb is on the search path.
+pub fn by_stored_signature(signature: &str) -> Result<Option<Function>> {
+    match signature.strip_suffix("(jsonb)") {
+        Some(name) => by_signature(&format!("{name}{}", ARGUMENTS[0]), signature),
+        None => by_signature(signature, signature),
+    }
+}
+
+/// `written`: as messages have it.
+fn by_signature(signature: &str, written: &str) -> Result<Option<Function>> {
+    let oid =
+        functions::find_by_signature(signature).map_err(|failure| unread(written, failure))?;
+    Ok(oid.and_then(functions::function))
+}
+
+fn by_name(name: &str) -> Result<Function> {
+    let all = functions::count_by_name(name).map_err(|failure| unread(name, failure))?;
+    if all == 0 {
+        return Err(undefined(name));
+    }
+    let mut found = Vec::new();
+    for arguments in ARGUMENTS {
+        found.extend(by_signature(&format!("{name}{arguments}"), name)?);
+    }
+    match found.len() {
+        0 => Err(Unfit::WrongArguments {
+            handler: name.to_owned(),
+        }
+        .into_error()),
+        1 => Ok(found.remove(0)),
+        _ => Err(ambiguous(name, &found)),
+    }
+}
+
+fn undefined(text: &str) -> Error {
+    Error::new(
+        SqlState::UNDEFINED_FUNCTION,
+        format!("handler {text} does not exist"),
+    )
+    .hint("Write it as in 'public.send_mail(jsonb)'; a name without a schema is looked for along search_path.")
+}
+
+fn ambiguous(name: &str, found: &[Function]) -> Error {
+    let signatures: Vec<&str> = found.iter().map(|f| f.signature.as_str()).collect();
+    Error::new(
+        SqlState::AMBIGUOUS_FUNCTION,
+        format!("handler {name} is not unique"),
+    )
+    .detail(format!("It could be {}.", signatures.join(" or ")))
+    .hint(format!(
+        "Write it with its argument types: '{}'.",
+        signatures[0]
+    ))
+}
+
+/// The server could not read the text, or may not look where it points.
+fn unread(text: &str, failure: Failure) -> Error {
+    Error::new(
+        SqlState::of_server(&failure.sqlstate),
+        format!("handler \"{text}\" cannot be resolved: {}", failure.message),
+    )
+    .hint("Write it as in 'public.send_mail(jsonb)': a handler takes (jsonb), (pushy.job) or nothing.")
+}

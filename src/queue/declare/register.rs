@@ -1,0 +1,207 @@
+//! queue_register: what a deploy script says of a queue, as often as it likes.
+
+use crate::pg::Oid;
+
+use crate::errors::{quote_literal, Error, Result, SqlState};
+use crate::pg::{
+    database, ereport, function_catalog as functions, home, identifier, identity, transaction,
+};
+use crate::queue::control_channel::{self, Event};
+use crate::queue::definition::{self, Definition};
+use crate::queue::eligibility::{self, Unfit};
+use crate::queue::options::{self, Options};
+use crate::queue::{announce, handler_name, privilege, quota, restore, store};
+use crate::sql_function;
+
+sql_function!(pushy_queue_register_v1, |call| {
+    transaction::require_writable(c"pushy.queue_register()");
+    let name = call.text("queue", 0)?;
+    let handler = call.text("handler", 1)?;
+    identifier::require_name("queue", &name)?;
+    register(name, &handler, &Options::read(call)?)
+});
+
+/// Registers a queue and answers its handler's signature.
+fn register(name: String, handler: &str, options: &Options) -> Result<String> {
+    let caller = identity::current_user();
+    let mut wanted = options::defaults(name);
+    options.apply_to(&mut wanted);
+    wanted.owner = caller;
+    wanted.owner_name = identity::role_name(caller);
+    wanted.home_system = database::system_identifier();
+    wanted.home_database = database::current();
+    set_role(&mut wanted, options.run_as.unwrap_or(caller))?;
+    set_handler(&mut wanted, handler).map_err(|error| with_order(&wanted.name, handler, error))?;
+    options::tell_of_delays(&wanted);
+
+    // Around again only when somebody else registers or drops the name at this moment.
+    const TRIES: usize = 10;
+    let may = |existing: &Definition| {
+        privilege::require_owner(existing, caller)
+            .map_err(|_| Error::queue_name_taken(&existing.name, &owner_of(existing)))?;
+        Ok(true)
+    };
+    for _ in 0..TRIES {
+        let existing = identity::as_owner(|| definition::find_for_update(&wanted.name, may))?;
+        let written = match existing {
+            Some(existing) => replace(&existing, &mut wanted)?,
+            None => create(&mut wanted)?,
+        };
+        if written {
+            return Ok(wanted.handler);
+        }
+    }
+    Err(Error::new(
+        SqlState::LOCK_NOT_AVAILABLE,
+        format!(
+            "queue \"{}\" is registered and dropped by others",
+            wanted.name
+        ),
+    )
+    .hint("Try again."))
+}
+
+/// False: somebody else was quicker.
+fn create(wanted: &mut Definition) -> Result<bool> {
+    require_fit(wanted)?;
+    quota::require(wanted.owner)?;
+    trust_handler(wanted);
+    let Some(queue_id) = identity::as_owner(|| Ok(store::insert(wanted)))? else {
+        return Ok(false);
+    };
+    wanted.queue_id = queue_id;
+    announce::created(wanted)?;
+    control_channel::tell(Event::Register, &wanted.name)?;
+    Ok(true)
+}
+
+/// Everything is as wanted now, but for the owner and the pause; the caller has the owner's rights.
+fn replace(existing: &Definition, wanted: &mut Definition) -> Result<bool> {
+    let caller = identity::current_user();
+    wanted.queue_id = existing.queue_id;
+    wanted.paused = existing.paused;
+    wanted.owner = existing.owner;
+    wanted.owner_name.clone_from(&existing.owner_name);
+    if !existing.is_home() {
+        let system = existing.home_system;
+        if restore::find_owner(wanted, system).is_err() {
+            // As below.
+            wanted.owner = caller;
+        }
+        identity::as_owner(|| restore::find_grantees(wanted.queue_id, system))?;
+    } else if identity::role(existing.owner).is_none() {
+        // Nobody but a superuser comes here then, and takes it over.
+        wanted.owner = caller;
+    }
+    wanted.owner_name = identity::role_name(wanted.owner);
+    hold_handler(wanted, existing);
+    require_fit(wanted)?;
+    trust_handler(wanted);
+    // A deploy that changes nothing writes nothing and tells nobody.
+    if wanted != existing {
+        identity::as_owner(|| {
+            store::update(wanted);
+            Ok(())
+        })?;
+        announce::changed(wanted);
+        control_channel::tell(Event::Register, &wanted.name)?;
+        if wanted.handler != existing.handler {
+            tell_other_handler(existing, wanted);
+        }
+    }
+    Ok(true)
+}
+
+fn owner_of(queue: &Definition) -> String {
+    home::role(queue.home_system, queue.owner, &queue.owner_name)
+        .map_or_else(|| queue.owner_name.clone(), identity::role_name)
+}
+
+/// The queue may be another application's, which has chosen the same name.
+fn tell_other_handler(existing: &Definition, wanted: &Definition) {
+    ereport::notice(
+        &Error::new(
+            SqlState::SUCCESSFUL_COMPLETION,
+            format!(
+                "queue \"{}\" runs {} now, and no longer {}",
+                wanted.name, wanted.handler, existing.handler
+            ),
+        )
+        .hint("Queues are named once per database: if the other handler is another application's or tenant's, give each a name of its own."),
+    );
+}
+
+/// The role that runs the jobs: one that the caller may become.
+pub fn set_role(queue: &mut Definition, role: Oid) -> Result<()> {
+    let caller = identity::current_user();
+    let found = identity::role(role).ok_or_else(|| {
+        Error::new(
+            SqlState::UNDEFINED_OBJECT,
+            format!("role with OID {} does not exist", role.to_u32()),
+        )
+        .hint("Pass the name of a role as run_as.")
+    })?;
+    if !identity::may_become(caller, role) {
+        return Err(Unfit::OwnerMayNotBecome {
+            owner: identifier::quoted(&identity::role_name(caller)),
+            role: identifier::quoted(&found.name),
+            superuser: found.superuser,
+        }
+        .into_error());
+    }
+    queue.run_as = role;
+    queue.run_as_name = found.name;
+    Ok(())
+}
+
+/// What looks like a handler where the queue's name is due was meant as one.
+fn with_order(name: &str, handler: &str, error: Error) -> Error {
+    if !name.ends_with(')') || handler.ends_with(')') {
+        return error;
+    }
+    error.hint(format!(
+        "The queue's name comes first: pushy.queue_register({}, {})",
+        quote_literal(handler),
+        quote_literal(name)
+    ))
+}
+
+/// The function that the caller names.
+pub fn set_handler(queue: &mut Definition, handler: &str) -> Result<()> {
+    let function = handler_name::resolve(handler)?;
+    queue.handler_oid = function.oid;
+    queue.handler = function.signature;
+    queue.handler_owner = function.owner;
+    Ok(())
+}
+
+/// A handler of the name that the queue's handler had is held to its owner too: the name may be a stranger's by now.
+pub fn hold_handler(queue: &mut Definition, existing: &Definition) {
+    if queue.handler != existing.handler {
+        return;
+    }
+    queue
+        .handler_owner_name
+        .clone_from(&existing.handler_owner_name);
+    queue.handler_owner = if existing.is_home() {
+        existing.handler_owner
+    } else {
+        let (owner, name) = (existing.handler_owner, &existing.handler_owner_name);
+        home::role(existing.home_system, owner, name).unwrap_or(Oid::INVALID)
+    };
+}
+
+/// Remembers whose code the handler is now, once the queue was found fit to run it.
+pub fn trust_handler(queue: &mut Definition) {
+    if let Some(function) = functions::function(queue.handler_oid) {
+        queue.handler_owner = function.owner;
+        queue.handler_owner_name = identity::role_name(function.owner);
+    }
+}
+
+/// Refuses a definition that could not run.
+pub fn require_fit(queue: &Definition) -> Result<()> {
+    eligibility::check(queue)
+        .and_then(|_| eligibility::check_session(queue))
+        .map_err(Unfit::into_error)
+}

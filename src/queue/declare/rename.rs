@@ -1,0 +1,89 @@
+//! queue_rename: another name for the same queue, which keeps its number, and with that its jobs, history, privileges, and the
+//! watches and subscriptions that feed it.
+
+use crate::errors::{Error, Result, SqlState};
+use crate::pg::spi::{self, Plan};
+use crate::pg::subtransaction::{self, CallError};
+use crate::pg::{identifier, identity, invalidation, transaction, BuiltinOid};
+use crate::queue::control_channel;
+use crate::queue::definition::{self, Definition};
+use crate::queue::{alter, announce};
+use crate::{params, sql_function};
+
+sql_function!(pushy_queue_rename_v1, |call| {
+    transaction::require_writable(c"pushy.queue_rename()");
+    let queue = call.text("queue", 0)?;
+    let new_name = call.text("new_name", 1)?;
+    identifier::require_name("new_name", &new_name)?;
+    rename(&queue, new_name)
+});
+
+static RENAME: Plan = Plan::new(
+    "UPDATE pushy_internal.queue SET queue = $2 WHERE queue_id OPERATOR(pg_catalog.=) $1",
+    &[BuiltinOid::INT4OID, BuiltinOid::TEXTOID],
+);
+
+// Those of a table that is gone are nobody's to tell.
+static RENAME_IN_WATCHES: Plan = Plan::new(
+    "UPDATE pushy_internal.watch w SET queue = $2 WHERE w.queue_id OPERATOR(pg_catalog.=) $1 \
+     RETURNING w.relation, EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid OPERATOR(pg_catalog.=) w.relation)",
+    &[BuiltinOid::INT4OID, BuiltinOid::TEXTOID],
+);
+
+static RENAME_IN_SUBSCRIPTIONS: Plan = Plan::new(
+    "UPDATE pushy_internal.subscription s SET queue = $2 WHERE s.queue_id OPERATOR(pg_catalog.=) $1",
+    &[BuiltinOid::INT4OID, BuiltinOid::TEXTOID],
+);
+
+fn rename(name: &str, new_name: String) -> Result<()> {
+    let before = alter::find_owned(name)?;
+    if before.name == new_name {
+        return Ok(());
+    }
+    if identity::as_owner(|| definition::find(&new_name))?.is_some() {
+        return Err(taken(&new_name));
+    }
+    let queue = Definition {
+        name: new_name,
+        ..before
+    };
+    // Somebody may register the name at this moment.
+    let written = subtransaction::run(|| {
+        let written = identity::as_owner(|| {
+            write(&queue);
+            Ok(())
+        });
+        written.expect("what the server refuses is raised");
+        Ok(())
+    });
+    match written {
+        Err(error) if error.sqlstate == SqlState::UNIQUE_VIOLATION.0 => {
+            return Err(taken(&queue.name))
+        }
+        other => other.map_err(CallError::into_error)?,
+    }
+    announce::changed(&queue);
+    control_channel::tell_renamed(name, &queue.name)
+}
+
+fn write(queue: &Definition) {
+    let params = params![queue.queue_id, queue.name.as_str()];
+    spi::run(&RENAME, params);
+    spi::run(&RENAME_IN_SUBSCRIPTIONS, params);
+    spi::connect(|spi| {
+        for row in spi.run(&RENAME_IN_WATCHES, params).rows() {
+            if row.bool(2) {
+                invalidation::tell_changed(row.oid(1));
+            }
+        }
+    });
+}
+
+#[cold]
+fn taken(name: &str) -> Error {
+    Error::new(
+        SqlState::DUPLICATE_OBJECT,
+        format!("queue \"{name}\" exists already"),
+    )
+    .hint("Choose another name, or rename or drop that queue first.")
+}

@@ -1,0 +1,181 @@
+//! Queues that came here by a restore or a copy of the database, or by pg_upgrade (upgrade.rs): numbers of functions mean others here, and in
+//! another cluster those of roles too, where names decide. Nothing runs before somebody says so.
+
+use std::sync::atomic::Ordering;
+
+use crate::pg::{BuiltinOid, Oid};
+
+use crate::errors::{quote_literal, Result};
+use crate::job::moves::adopt;
+use crate::log::subscription;
+use crate::pg::spi::{self, Plan};
+use crate::pg::{database, home, identifier, identity};
+use crate::queue::definition::{self, Definition};
+use crate::queue::eligibility::{self, Unfit};
+use crate::queue::{alter, handler_name, park, pause, privilege, register};
+use crate::shared::{self, pending};
+use crate::watch;
+use crate::{channel, params, row, sql_function};
+
+sql_function!(pushy_resume_after_restore_v1, |call| {
+    let caller = identity::current_user();
+    let resumes_all = identity::owns_extension(caller);
+    let queues = identity::as_owner(definition::all)?;
+    call.answer_rows(|rows| {
+        for queue in queues {
+            let may = |queue: &Definition| Ok(resumes_all || privilege::is_owner(queue, caller));
+            let found = identity::as_owner(|| definition::find_for_update(&queue.name, may))?;
+            let Some(queue) = found else { continue };
+            let name = queue.name.clone();
+            if let Some(obstacle) = move_in(queue)? {
+                rows.put(row!["queue", name, obstacle.is_none(), obstacle]);
+            }
+        }
+        for (watch, obstacle) in watch::move_in_all(resumes_all)? {
+            rows.put(row!["watch", watch, obstacle.is_none(), obstacle]);
+        }
+        for (channel, obstacle) in channel::move_in_all(resumes_all)? {
+            rows.put(row!["channel", channel, obstacle.is_none(), obstacle]);
+        }
+        // Last, because they want their queues and channels.
+        for (subscription, obstacle) in subscription::restore::move_in_all(resumes_all)? {
+            rows.put(row![
+                "subscription",
+                subscription,
+                obstacle.is_none(),
+                obstacle
+            ]);
+        }
+        look_at_everything();
+        Ok(())
+    })
+});
+
+/// What came here may be due, and may bring promises to cancel.
+pub(in crate::queue) fn look_at_everything() {
+    let place = shared::get().and_then(|shared| shared.find_database(database::current()));
+    if let Some(place) = place {
+        place.cancels_recalled.store(false, Ordering::SeqCst);
+    }
+    pending::sweep();
+}
+
+/// Makes this database the queue's home, and its handler the function of that name where a restore has made it anew; answers
+/// why it does not run all the same. None: it was at home, and nothing of a restore was in its way.
+pub(in crate::queue) fn move_in(mut queue: Definition) -> Result<Option<Option<String>>> {
+    if queue.is_home() {
+        if !eligibility::is_recreated(&queue) {
+            return Ok(None);
+        }
+        pause::take_new_names(&mut queue)?;
+    } else if let Err(obstacle) = settle(&mut queue) {
+        return Ok(Some(Some(obstacle.message)));
+    }
+    queue.parked = eligibility::check(&queue)
+        .and_then(|_| eligibility::check_entry(&queue))
+        .err()
+        .map(|unfit| unfit.reason());
+    if queue.parked.is_none() {
+        register::trust_handler(&mut queue);
+    }
+    alter::write(&queue)?;
+    if queue.parked.is_some() {
+        park::told(&queue)?;
+    }
+    Ok(Some(queue.parked.or_else(|| {
+        queue.paused.then(|| {
+            format!(
+                "the queue is paused; SELECT pushy.queue_resume({})",
+                quote_literal(&queue.name)
+            )
+        })
+    })))
+}
+
+/// Finds roles, grantees and handler: from here on their numbers and names are those of this place.
+pub fn settle(queue: &mut Definition) -> Result<()> {
+    find_roles(queue).map_err(Unfit::into_error)?;
+    let system = queue.home_system;
+    // What can fail comes first: the rows below are rewritten once.
+    let function = handler_name::by_stored_signature(&queue.handler)?;
+    if !home::has_our_roles(system) {
+        identity::as_owner(|| {
+            adopt::find_enqueuers(queue);
+            Ok(())
+        })?;
+    }
+    adopt::announce_all(queue);
+    identity::as_owner(|| find_grantees(queue.queue_id, system))?;
+    queue.handler_owner =
+        home::role(system, queue.handler_owner, &queue.handler_owner_name).unwrap_or(Oid::INVALID);
+    queue.home_system = database::system_identifier();
+    queue.home_database = database::current();
+    queue.handler_oid = function.map_or(Oid::INVALID, |function| function.oid);
+    look_at_everything();
+    Ok(())
+}
+
+fn find_roles(queue: &mut Definition) -> std::result::Result<(), Unfit> {
+    find_owner(queue, queue.home_system)?;
+    let role =
+        home::role(queue.home_system, queue.run_as, &queue.run_as_name).ok_or_else(|| {
+            Unfit::RoleGone {
+                queue: queue.name.clone(),
+                role: identifier::quoted(&queue.run_as_name),
+            }
+        })?;
+    queue.run_as = role;
+    queue.run_as_name = identity::role_name(role);
+    Ok(())
+}
+
+/// The owner, as written in the cluster `system`.
+pub fn find_owner(queue: &mut Definition, system: i64) -> std::result::Result<(), Unfit> {
+    let owner =
+        home::role(system, queue.owner, &queue.owner_name).ok_or_else(|| Unfit::OwnerGone {
+            queue: queue.name.clone(),
+            owner: identifier::quoted(&queue.owner_name),
+        })?;
+    queue.owner = owner;
+    queue.owner_name = identity::role_name(owner);
+    Ok(())
+}
+
+static TAKE_GRANTS: Plan = Plan::new(
+    "DELETE FROM pushy_internal.queue_acl a WHERE a.queue_id OPERATOR(pg_catalog.=) $1 \
+     RETURNING a.grantee, a.grantee_name::pg_catalog.text, a.privilege",
+    &[BuiltinOid::INT4OID],
+);
+
+// A role that was renamed, and another of its former name, are one by name.
+static PUT_GRANT: Plan = Plan::new(
+    "INSERT INTO pushy_internal.queue_acl (queue_id, grantee, grantee_name, privilege) \
+     VALUES ($1, $2, $3::pg_catalog.name, $4) ON CONFLICT DO NOTHING",
+    &[
+        BuiltinOid::INT4OID,
+        BuiltinOid::OIDOID,
+        BuiltinOid::TEXTOID,
+        BuiltinOid::TEXTOID,
+    ],
+);
+
+/// Grantees, as written in the cluster `system`; grants to roles that are not here are dropped. As the extension's owner.
+pub fn find_grantees(queue_id: i32, system: i64) -> Result<()> {
+    let grants: Vec<(Oid, String, String)> = spi::connect(|spi| {
+        let taken = spi.run(&TAKE_GRANTS, params![queue_id]);
+        let read = |row: spi::Row<'_>| Ok((row.oid(1), row.text(2)?, row.text(3)?));
+        taken.rows().map(read).collect::<Result<_>>()
+    })?;
+    for (grantee, name, privilege) in grants {
+        let found = if grantee == Oid::INVALID {
+            Some((grantee, name))
+        } else {
+            home::role(system, grantee, &name).map(|role| (role, identity::role_name(role)))
+        };
+        if let Some((grantee, name)) = found {
+            spi::run(&PUT_GRANT, params![queue_id, grantee, name, privilege]);
+        }
+    }
+    pending::privileges_changed();
+    Ok(())
+}

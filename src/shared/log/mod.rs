@@ -1,0 +1,389 @@
+//! What writers tell the relay of their database: that there is something, and where it lies.
+
+pub mod share;
+
+use std::sync::atomic::{
+    AtomicBool, AtomicI32, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering,
+};
+
+use pushy_core::log::written::{About, Written};
+
+use crate::pg::condition::Condition;
+use crate::pg::spinlock::Spinlock;
+use crate::shared::database::{Database, NEVER};
+use crate::shared::listened::Counter;
+use crate::shared::Shared;
+
+/// Databases whose relays run at a time without having to look for what was written.
+pub const RINGS: usize = 32;
+/// Runs that wait for the relay; when there are more, it looks at the log itself.
+const CELLS: usize = 4096;
+
+/// The event log of one database.
+#[repr(C)]
+pub struct LogPlace {
+    /// One more than the part that writers append to; 0: ask the table.
+    part: AtomicU32,
+    /// Pages that this part had when it was opened, with room to be used again: while it is no bigger it is not full.
+    blocks: AtomicU32,
+    /// Changes when a part was emptied in place: whoever reads it may have missed what went.
+    emptied: AtomicU64,
+    /// One more than the ring of the relay; 0: none runs, nobody needs to be told where things lie.
+    ring: AtomicU32,
+    /// Something may have been committed that is in no tick.
+    dirty: AtomicBool,
+    /// The relay has found nobody who waits for ticks, and leaves more time between them.
+    takes_its_time: AtomicBool,
+    /// Somebody waits all the same.
+    hurried: AtomicBool,
+    /// It has something to do: for pushy.workers.
+    pub relay_busy: AtomicBool,
+    /// When the relay is to come although nothing was written (µs): the log ages.
+    pub relay_due: AtomicI64,
+    /// Ticks written since the server started; broadcast with each.
+    ticks: AtomicU64,
+    ticked: Condition,
+    /// Events that were not logged for want of room, since the last tick.
+    pub lost: AtomicU64,
+    /// One more than a part that is as big as the whole log may be; 0: none.
+    full_part: AtomicU32,
+    /// The part that writers append to is as big as a part should be: the relay should turn to another.
+    pub is_crowded: AtomicBool,
+    /// Events of transactions that have not ended.
+    pub pending: AtomicU64,
+    /// The last event told to LISTENers.
+    pub told_epoch: AtomicI64,
+    pub told_tick: AtomicI64,
+    pub told_n: AtomicI32,
+}
+
+impl LogPlace {
+    pub fn init(&self) {
+        self.ticked.init();
+        self.relay_due.store(NEVER, Ordering::Relaxed);
+    }
+
+    /// For another database, or another life of the extension.
+    pub fn reset(&self) {
+        let Self {
+            part,
+            blocks,
+            // Readers that remember one of these must never meet it again.
+            emptied: _,
+            ticks: _,
+            // The relay gives its ring back when it leaves.
+            ring: _,
+            dirty,
+            takes_its_time,
+            hurried,
+            relay_busy,
+            relay_due,
+            ticked: _,
+            lost,
+            full_part,
+            is_crowded,
+            pending,
+            told_epoch: _,
+            told_tick: _,
+            told_n: _,
+        } = self;
+        for number in [part, blocks, full_part] {
+            number.store(0, Ordering::SeqCst);
+        }
+        for flag in [dirty, takes_its_time, hurried, relay_busy, is_crowded] {
+            flag.store(false, Ordering::SeqCst);
+        }
+        relay_due.store(NEVER, Ordering::SeqCst);
+        lost.store(0, Ordering::SeqCst);
+        pending.store(0, Ordering::SeqCst);
+        self.set_told(0, 0, 0);
+    }
+
+    pub fn set_told(&self, epoch: i64, tick: i64, n: i32) {
+        self.told_epoch.store(epoch, Ordering::SeqCst);
+        self.told_tick.store(tick, Ordering::SeqCst);
+        self.told_n.store(n, Ordering::SeqCst);
+    }
+
+    pub fn part(&self) -> Option<u32> {
+        self.part.load(Ordering::SeqCst).checked_sub(1)
+    }
+
+    /// What somebody read from the table, unless the relay has said otherwise since.
+    pub fn learn_part(&self, part: u32, blocks: u32) {
+        let learned = self
+            .part
+            .compare_exchange(0, part + 1, Ordering::SeqCst, Ordering::SeqCst);
+        if learned.is_ok() {
+            self.blocks.store(blocks, Ordering::SeqCst);
+        }
+    }
+
+    pub fn set_part(&self, part: u32, blocks: u32) {
+        self.blocks.store(blocks, Ordering::SeqCst);
+        self.part.store(part + 1, Ordering::SeqCst);
+    }
+
+    /// Pages of the part that writers append to which it had when it was opened.
+    pub fn blocks(&self) -> u32 {
+        self.blocks.load(Ordering::SeqCst)
+    }
+
+    pub fn times_emptied(&self) -> u64 {
+        self.emptied.load(Ordering::SeqCst)
+    }
+
+    /// Before anything of a part goes, once it is known to be lost.
+    pub fn tell_emptied(&self) {
+        self.emptied.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Whether events that are for this part find no room.
+    pub fn is_full(&self, part: u32) -> bool {
+        self.full_part.load(Ordering::SeqCst) == part + 1
+    }
+
+    /// `part`, to which the caller has just written, has reached its size. The number names no later filling of that
+    /// part when it is read, because a part is not emptied before the caller's transaction ends.
+    pub fn set_full(&self, part: u32) {
+        self.full_part.store(part + 1, Ordering::SeqCst);
+    }
+
+    pub fn set_room(&self) {
+        self.full_part.store(0, Ordering::SeqCst);
+    }
+
+    /// The extension came or went: what was known is of another log.
+    pub fn forget_part(&self) {
+        self.part.store(0, Ordering::SeqCst);
+        self.blocks.store(0, Ordering::SeqCst);
+        self.set_told(0, 0, 0);
+    }
+
+    pub fn is_dirty(&self) -> bool {
+        self.dirty.load(Ordering::SeqCst)
+    }
+
+    /// Takes the mark off: before the relay takes its snapshot.
+    pub fn take_dirty(&self) {
+        self.hurried.store(false, Ordering::SeqCst);
+        self.dirty.store(false, Ordering::SeqCst);
+    }
+
+    /// Puts the mark on; true when it was off.
+    pub fn set_dirty(&self) -> bool {
+        // A plain load first: under load the mark is on, and a swap would take the cache line.
+        !self.dirty.load(Ordering::SeqCst) && !self.dirty.swap(true, Ordering::SeqCst)
+    }
+
+    pub fn set_takes_its_time(&self, yes: bool) {
+        // A plain load first: writers read it.
+        if self.takes_its_time() != yes {
+            self.takes_its_time.store(yes, Ordering::SeqCst);
+        }
+    }
+
+    fn takes_its_time(&self) -> bool {
+        self.takes_its_time.load(Ordering::SeqCst)
+    }
+
+    pub fn is_hurried(&self) -> bool {
+        self.hurried.load(Ordering::SeqCst)
+    }
+
+    /// True when nobody had asked for it since the last tick.
+    fn hurry(&self) -> bool {
+        !self.is_hurried() && !self.hurried.swap(true, Ordering::SeqCst)
+    }
+
+    /// How many ticks there have been: read it, look at the tables, then `wait_tick`.
+    pub fn ticks(&self) -> u64 {
+        self.ticks.load(Ordering::SeqCst)
+    }
+
+    pub fn tell_tick(&self) {
+        self.ticks.fetch_add(1, Ordering::SeqCst);
+        self.ticked.broadcast();
+    }
+
+    /// Sleeps until there was a tick since `seen` was read, or `timeout` has passed.
+    pub fn wait_tick(&self, seen: u64, timeout: std::time::Duration) {
+        self.ticked
+            .wait_until(timeout, || (self.ticks() != seen).then_some(()));
+    }
+}
+
+/// Where events lie that a relay has not met yet: filled by writers before they commit.
+#[repr(C, align(64))]
+pub struct Ring {
+    /// The database it serves; 0: free.
+    database: AtomicU32,
+    overflowed: AtomicBool,
+    lock: Spinlock,
+    /// Cells written and read so far; the difference waits.
+    head: AtomicUsize,
+    tail: AtomicUsize,
+    cells: [Cell; CELLS],
+}
+
+#[repr(C)]
+struct Cell {
+    database: AtomicU32,
+    block: AtomicU32,
+    /// Part, first line pointer and count in one.
+    place: AtomicU64,
+    xid: AtomicU64,
+    position: AtomicI64,
+    channel: AtomicU64,
+    own_xid: AtomicU32,
+    bytes: AtomicU32,
+}
+
+impl Cell {
+    fn put(&self, database: u32, written: &Written) {
+        let place = u64::from(written.part) << 32
+            | u64::from(written.first) << 16
+            | u64::from(written.count);
+        self.database.store(database, Ordering::Relaxed);
+        self.block.store(written.block, Ordering::Relaxed);
+        self.place.store(place, Ordering::Relaxed);
+        self.xid.store(written.xid, Ordering::Relaxed);
+        self.position.store(written.position, Ordering::Relaxed);
+        self.own_xid.store(written.own_xid, Ordering::Relaxed);
+        // An event has a channel of a byte at least: no bytes are no About.
+        let (channel, bytes) = written
+            .about
+            .map_or((0, 0), |about| (about.channel, about.bytes));
+        self.channel.store(channel, Ordering::Relaxed);
+        self.bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> (u32, Written) {
+        let place = self.place.load(Ordering::Relaxed);
+        let written = Written {
+            part: (place >> 32) as u8,
+            block: self.block.load(Ordering::Relaxed),
+            first: (place >> 16) as u16,
+            count: place as u16,
+            xid: self.xid.load(Ordering::Relaxed),
+            own_xid: self.own_xid.load(Ordering::Relaxed),
+            position: self.position.load(Ordering::Relaxed),
+            about: match self.bytes.load(Ordering::Relaxed) {
+                0 => None,
+                bytes => Some(About {
+                    channel: self.channel.load(Ordering::Relaxed),
+                    bytes,
+                }),
+            },
+        };
+        (self.database.load(Ordering::Relaxed), written)
+    }
+}
+
+impl Ring {
+    /// Adds a run; true when the relay should come and take what is there.
+    fn push(&self, database: u32, written: &Written) -> bool {
+        self.lock.with(|| {
+            let (head, tail) = (
+                self.head.load(Ordering::Relaxed),
+                self.tail.load(Ordering::Relaxed),
+            );
+            if head - tail >= CELLS {
+                self.overflowed.store(true, Ordering::Relaxed);
+                return true;
+            }
+            self.cells[head % CELLS].put(database, written);
+            self.head.store(head + 1, Ordering::Relaxed);
+            head + 1 - tail > CELLS / 2
+        })
+    }
+
+    /// Forgets what is in it; true when something had not found room.
+    pub fn start_over(&self) -> bool {
+        self.lock.with(|| {
+            self.tail
+                .store(self.head.load(Ordering::Relaxed), Ordering::Relaxed);
+            self.overflowed.swap(false, Ordering::Relaxed)
+        })
+    }
+
+    pub fn has_overflowed(&self) -> bool {
+        self.overflowed.load(Ordering::SeqCst)
+    }
+
+    /// Takes what is in it. The reader allocates first: the lock is a spinlock.
+    pub fn drain(&self, database: u32) -> Vec<Written> {
+        // Writers only add, and never over what has not been read: no lock while reading.
+        let (head, tail) = self.lock.with(|| {
+            (
+                self.head.load(Ordering::Relaxed),
+                self.tail.load(Ordering::Relaxed),
+            )
+        });
+        let taken = (tail..head)
+            .map(|at| self.cells[at % CELLS].get())
+            .filter(|(of, _)| *of == database)
+            .map(|(_, written)| written)
+            .collect();
+        self.lock.with(|| self.tail.store(head, Ordering::Relaxed));
+        taken
+    }
+}
+
+impl Shared {
+    /// Tells the relay where events lie, before their transaction commits. True when somebody waits for them and
+    /// the relay does not know.
+    #[cfg_attr(target_os = "linux", link_section = "commit_path")]
+    pub fn tell_written(&self, place: &Database, written: &Written) -> bool {
+        let Some(ring) = place.log.ring.load(Ordering::SeqCst).checked_sub(1) else {
+            return false;
+        };
+        if self.rings[ring as usize].push(place.oid(), written) {
+            self.announce_logged(place, true);
+        }
+        let is_heard = |about: About| {
+            let counter = Counter::of(place.oid(), about.channel);
+            self.listened.has(counter)
+        };
+        place.log.takes_its_time() && written.about.is_none_or(is_heard)
+    }
+
+    /// Something was committed to the log: the relay comes, or the launcher starts one. `hurry`: and soon, though
+    /// it takes its time.
+    pub fn announce_logged(&self, place: &Database, hurry: bool) {
+        let is_news = place.log.set_dirty();
+        if (hurry && place.log.hurry()) || is_news {
+            self.wake_relay(place);
+        }
+    }
+
+    pub fn wake_relay(&self, place: &Database) {
+        if place.relay().is_entered() {
+            place.relay().wake();
+        } else {
+            self.call_launcher_to(place);
+        }
+    }
+
+    /// A ring for the relay of a database; None when all are taken.
+    pub fn take_ring(&self, place: &Database) -> Option<&Ring> {
+        let oid = place.oid();
+        let index = self.rings.iter().position(|ring| {
+            ring.database
+                .compare_exchange(0, oid, Ordering::SeqCst, Ordering::SeqCst)
+                .is_ok()
+        })?;
+        self.rings[index].start_over();
+        place.log.ring.store(index as u32 + 1, Ordering::SeqCst);
+        Some(&self.rings[index])
+    }
+
+    pub fn return_ring(&self, place: &Database) {
+        let ring = place.log.ring.swap(0, Ordering::SeqCst);
+        if let Some(index) = ring.checked_sub(1) {
+            self.rings[index as usize]
+                .database
+                .store(0, Ordering::SeqCst);
+        }
+    }
+}

@@ -1,0 +1,471 @@
+//! The end of a transaction: what was collected is told. In callbacks, which only flip atomics, set latches
+//! and send signals.
+
+use std::cell::{Cell, RefCell};
+use std::sync::atomic::Ordering;
+
+use crate::errors::{Error, Result, SqlState};
+use crate::job::moves::cancel::carry_out_to_prepare;
+use crate::pg::per_process::PerProcess;
+use crate::pg::signals;
+use crate::pg::transaction_end::{self, Before, End};
+use crate::pg::{heap, invalidation};
+use crate::pg::{identity, transaction};
+use crate::queue::{cache, control_channel};
+use crate::shared::cancels::Promise;
+use crate::shared::database::{Presence, NEVER};
+use crate::shared::pending::{Announcement, Change, Pending, Why, PENDING};
+use crate::shared::queue_slot::{QueueKey, NOTHING, PRIORITIES};
+use crate::shared::{self, executor, Shared};
+
+/// After the other observers, who may still enqueue.
+#[cfg_attr(target_os = "linux", link_section = "commit_path")]
+pub(in crate::shared::pending) fn before(what: Before) -> Result<()> {
+    if what == Before::Prepare {
+        refuse_permits()?;
+        keep_promises()?;
+        control_channel::tell_left_out()?;
+    }
+    PENDING.with_borrow_mut(|pending| {
+        let Some(shared) = shared::get() else {
+            return Ok(());
+        };
+        let Pending {
+            announcements,
+            changes,
+            ..
+        } = pending;
+        let has_changed = what == Before::Commit
+            && announcements.iter().any(|known| known.why == Why::Ready)
+            && has_changed_catalogs();
+        if has_changed {
+            transaction_end::expect_release(end_changing);
+        }
+        for known in announcements {
+            if known.why != Why::Ready {
+                continue;
+            }
+            if has_changed {
+                begin_changing(shared, known.index);
+            }
+            let slot = &shared.queues()[known.index];
+            if what == Before::Commit {
+                slot.begin_announcing();
+                known.begun = true;
+            }
+            // In this order: see `QueueSlot::close`.
+            if known.promised && !slot.takes_jobs_of(known.key) && !is_forced(changes, known.key) {
+                return Err(refuse(slot.is(known.key), known.key));
+            }
+        }
+        Ok(())
+    })
+}
+
+/// What this session knew of catalogs when it last collected something: a change of its own since, or of somebody's.
+static CATALOGS: PerProcess<Cell<u64>> = PerProcess::new(Cell::new(1));
+
+fn has_changed_catalogs() -> bool {
+    // What the last statement has changed, too.
+    heap::advance_command();
+    CATALOGS.replace(invalidation::generation()) != invalidation::generation()
+}
+
+/// The slots of queues of which this transaction has said that it changes something.
+static CHANGING: PerProcess<RefCell<Vec<usize>>> = PerProcess::new(RefCell::new(Vec::new()));
+
+#[cold]
+fn begin_changing(shared: &Shared, index: usize) {
+    CHANGING.with_borrow_mut(|all| {
+        all.push(index);
+        shared.queues()[index].begin_changing();
+    });
+}
+
+/// Everybody can know by now what it has changed.
+fn end_changing() {
+    CHANGING.with(|cell| {
+        let Some((shared, mut all)) = shared::get().zip(cell.try_borrow_mut().ok()) else {
+            return;
+        };
+        all.drain(..)
+            .for_each(|index| shared.queues()[index].end_changing());
+    });
+}
+
+/// What queue_run has run holds a permit of its queue, which nobody could give back at COMMIT PREPARED. Without it, others would
+/// run the next job of a queue of concurrency 1 before this transaction has ended.
+fn refuse_permits() -> Result<()> {
+    let held = PENDING.with_borrow(|pending| pending.permits.first().map(|held| held.1));
+    let Some(key) = held else { return Ok(()) };
+    let name = cache::name_of(key.queue_id).unwrap_or_else(|| key.queue_id.to_string());
+    Err(Error::new(
+        SqlState::FEATURE_NOT_SUPPORTED,
+        format!("cannot PREPARE a transaction that has run jobs of queue \"{name}\" with pushy.queue_run()"),
+    )
+    .hint("COMMIT it, or let executors run the jobs."))
+}
+
+/// Cancels that are promised at the commit of this session are carried out by the transaction that is prepared.
+fn keep_promises() -> Result<()> {
+    let promises: Vec<Promise> =
+        PENDING.with_borrow(|pending| pending.cancels.iter().map(|asked| asked.1).collect());
+    if promises.is_empty() {
+        return Ok(());
+    }
+    let each = || promises.iter().copied().try_for_each(carry_out_to_prepare);
+    // A commit has no snapshot.
+    transaction::with_snapshot(|| identity::as_owner(each))
+}
+
+/// Whether this transaction itself drops the queue with all its jobs.
+fn is_forced(changes: &[(i32, Change)], dropped: QueueKey) -> bool {
+    changes.iter().any(
+        |(_, change)| matches!(change, Change::Dropped { key, forced: true } if *key == dropped),
+    )
+}
+
+/// Jobs of a queue that is gone would be lost in silence: the transaction that adds them fails.
+#[cold]
+fn refuse(is_there: bool, key: QueueKey) -> Error {
+    let name = cache::name_of(key.queue_id).unwrap_or_else(|| key.queue_id.to_string());
+    if !is_there {
+        return Error::no_such_queue(&name)
+            .detail("It was dropped after this transaction had enqueued jobs into it.");
+    }
+    Error::new(
+        SqlState::OBJECT_IN_USE,
+        format!("queue \"{name}\" is being dropped"),
+    )
+    .detail("This transaction has enqueued jobs into it.")
+    .hint("Try again when the transaction that drops it has ended.")
+}
+
+#[cfg_attr(target_os = "linux", link_section = "commit_path")]
+pub(in crate::shared::pending) fn at_end(end: End) {
+    PENDING.with(|cell| {
+        let Ok(mut pending) = cell.try_borrow_mut() else {
+            return;
+        };
+        if let Some(shared) = shared::get() {
+            if end != End::Commit {
+                // First: an executor that finds a cancel still requested leaves the job to this process, which announces
+                // it below.
+                free_cancels(shared, &pending.cancels, 0);
+            }
+            if end == End::Commit {
+                pending.tell_commit(shared);
+            } else {
+                // A queue that is prepared gets its slot after COMMIT PREPARED, from the scheduler: nobody else would give
+                // it up after ROLLBACK PREPARED.
+                free_created(shared, &pending.changes, 0);
+            }
+            if end == End::Abort {
+                tell_locked(shared, &pending.announcements);
+                tell_waiting(shared, pending.locked_waiting);
+            }
+            if end != End::Commit {
+                reopen(shared, &pending.changes, 0);
+            }
+            pending.tell_end(shared, end);
+        }
+        pending.clear();
+    });
+}
+
+/// Makes the scheduler look for jobs of queues that are gone.
+pub fn ask_for_orphans(shared: &Shared, database: u32) {
+    if let Some(slot) = shared.find_database(database) {
+        slot.orphans_requested.store(true, Ordering::SeqCst);
+        shared.announce_due(slot, 0);
+    }
+}
+
+#[cfg_attr(target_os = "linux", link_section = "commit_path")]
+pub(in crate::shared::pending) fn tell(shared: &Shared, known: &Announcement) {
+    for (priority, position) in known.low.iter().enumerate() {
+        if *position != NOTHING {
+            shared.announce(known.index, known.key, priority, *position);
+        }
+    }
+    shared.wake_for(known.index);
+}
+
+fn tell_locked(shared: &Shared, announcements: &[Announcement]) {
+    for known in announcements {
+        if known.why != Why::Ready {
+            tell(shared, known);
+        }
+    }
+}
+
+/// Says from when on jobs wait.
+pub(in crate::shared::pending) fn tell_waiting(shared: &Shared, from: i64) {
+    if from == NEVER {
+        return;
+    }
+    if let Some(slot) = shared.find_database(crate::pg::database::current()) {
+        // Before the scheduler is woken: it looks from there on.
+        slot.announce_waiting(from);
+        shared.announce_due(slot, from);
+    }
+}
+
+/// Gives up the slots of queues made at `level` or deeper, which nobody else has seen.
+pub(in crate::shared::pending) fn free_created(
+    shared: &Shared,
+    changes: &[(i32, Change)],
+    level: i32,
+) {
+    for (made_at, change) in changes {
+        if let Change::Created(facts) = change {
+            if *made_at >= level {
+                shared.free_queue(facts.key);
+            }
+        }
+    }
+}
+
+/// Queues whose drop at savepoint `level` or deeper was rolled back take jobs again. So do those of a prepared
+/// transaction: this process does not learn how it ends.
+pub(in crate::shared::pending) fn reopen(shared: &Shared, changes: &[(i32, Change)], level: i32) {
+    for (made_at, change) in changes {
+        if let Change::Dropped { key, .. } = change {
+            if let Some(index) = shared.find_queue(*key).filter(|_| *made_at >= level) {
+                shared.queues()[index].reopen();
+            }
+        }
+    }
+}
+
+/// Lets everybody see a cancel, and interrupts the job if it runs. Its executor looks when its batch is over; where
+/// there is none, the scheduler must.
+fn tell_cancel(shared: &Shared, database: u32, promise: Promise) {
+    let Some(place) = shared.find_database(database) else {
+        return shared.cancels.give_up(promise);
+    };
+    shared.cancels.commit(promise);
+    if !interrupt(shared, database, promise.job) {
+        shared.ask_for_cancels(place);
+    }
+}
+
+/// Interrupts a job where it runs; false when no executor holds it.
+pub fn interrupt(shared: &Shared, database: u32, job: i64) -> bool {
+    let mut is_held = false;
+    for executor in shared.executors_holding(database, job) {
+        is_held = true;
+        if executor.job.load(Ordering::SeqCst) == job {
+            executor.cancelled.store(job, Ordering::SeqCst);
+            signals::cancel(executor.pid.load(Ordering::SeqCst));
+        }
+    }
+    is_held
+}
+
+/// Cancels promised at `level` or deeper are not to be.
+pub(in crate::shared::pending) fn free_cancels(
+    shared: &Shared,
+    cancels: &[(i32, Promise)],
+    level: i32,
+) {
+    for (_, promise) in cancels.iter().filter(|cancel| cancel.0 >= level) {
+        shared.cancels.give_up(*promise);
+    }
+}
+
+impl Pending {
+    #[cfg_attr(target_os = "linux", link_section = "commit_path")]
+    fn tell_commit(&self, shared: &Shared) {
+        let database = crate::pg::database::current();
+        if !self.changes.is_empty() || self.presence.is_some() || self.rotated {
+            self.tell_changes(shared, database);
+        }
+        if !self.announcements.is_empty() || self.logged || !self.unplaced.is_empty() {
+            if let Some(slot) = shared.find_database(database) {
+                if slot.witness() {
+                    // A queue that may not run calls nobody.
+                    shared.call_launcher_to(slot);
+                }
+            }
+        }
+        for known in &self.announcements {
+            if known.why == Why::Claimed {
+                continue;
+            }
+            let slot = &shared.queues()[known.index];
+            if !slot.is(known.key) {
+                // The queue was dropped after this transaction had looked it up.
+                ask_for_orphans(shared, database);
+                continue;
+            }
+            let enqueued = &shared.statistics_of(known.index).enqueued;
+            enqueued.fetch_add(known.jobs, Ordering::Relaxed);
+            tell(shared, known);
+        }
+        if !self.unplaced.is_empty() {
+            self.tell_unplaced(shared, database);
+        }
+        tell_waiting(shared, self.waiting_from.min(self.locked_waiting));
+        if self.due != NEVER {
+            if let Some(slot) = shared.find_database(database) {
+                shared.announce_due(slot, self.due);
+            }
+        }
+        if self.sweep {
+            if let Some(slot) = shared.find_database(database) {
+                // Rows that no commit has announced may be of a queue that is gone.
+                slot.orphans_requested.store(true, Ordering::SeqCst);
+                slot.sweep_requested.store(true, Ordering::SeqCst);
+                shared.call_launcher();
+            }
+        }
+        if self.logged {
+            if let Some(slot) = shared.find_database(database) {
+                shared.announce_logged(slot, self.awaited);
+            }
+        }
+        if self.access {
+            shared.access_changed.store(true, Ordering::SeqCst);
+            shared.call_launcher();
+        }
+        for (_, promise) in &self.cancels {
+            tell_cancel(shared, database, *promise);
+        }
+        if let Some(place) = shared
+            .find_database(database)
+            .filter(|_| !self.untold.is_empty())
+        {
+            for (_, kind, left) in &self.untold {
+                place.untold[*kind].add(*left);
+            }
+            shared.announce_untold(place);
+        }
+        for count in &self.counts {
+            let slot = &shared.queues()[count.index];
+            if !slot.is(count.key) {
+                // The queue was dropped, and another one may have its place.
+                continue;
+            }
+            shared.statistics_of(count.index).count(&count.tally);
+            if count.tally.finished() > 0 {
+                slot.finished.broadcast();
+                // An executor tells with its permit: who waits for all jobs must not wake for each batch.
+                if executor::mine().is_none() {
+                    slot.tell_drain();
+                }
+            }
+        }
+        if let Some(dropped) = self.dropped_database {
+            shared.free_database(dropped);
+        }
+    }
+
+    #[cold]
+    fn tell_unplaced(&self, shared: &Shared, database: u32) {
+        let definitions = shared
+            .find_database(database)
+            .map_or(0, |place| place.definitions.load(Ordering::SeqCst));
+        for (key, before) in &self.unplaced {
+            if let Some(index) = shared.find_queue(*key) {
+                for priority in 0..PRIORITIES {
+                    shared.announce(index, *key, priority, 0);
+                }
+                shared.wake_for(index);
+            }
+            if *before != definitions {
+                // The queue may have been dropped meanwhile; a drop that comes later looks itself.
+                ask_for_orphans(shared, database);
+            }
+        }
+    }
+
+    /// What seldom changes: definitions, tables that take turns, the extension itself.
+    #[cold]
+    fn tell_changes(&self, shared: &Shared, database: u32) {
+        // Before any process is woken: it must find its cache invalid.
+        if !self.changes.is_empty() || self.presence.is_some() {
+            if let Some(slot) = shared.find_database(database) {
+                slot.definitions.fetch_add(1, Ordering::SeqCst);
+                slot.left_out.store(false, Ordering::SeqCst);
+            }
+        }
+        if self.rotated || self.presence.is_some() {
+            if let Some(slot) = shared.find_database(database) {
+                slot.rotations.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+        for (_, change) in &self.changes {
+            match change {
+                Change::Created(facts) | Change::Defined(facts) => {
+                    if let Some(index) = shared.find_queue(facts.key) {
+                        shared.queues()[index].apply(facts);
+                        shared.queues()[index].tell_drain();
+                        shared.set_ready(index);
+                        shared.wake_for(index);
+                    } else if let Some(slot) = shared.find_database(database) {
+                        // The scheduler reads the queues, and gives it a place.
+                        shared.announce_due(slot, 0);
+                    }
+                }
+                Change::Dropped { key, .. } => {
+                    shared.free_queue(*key);
+                    ask_for_orphans(shared, database);
+                }
+                Change::Privileges => {}
+            }
+        }
+        if let Some((_, presence)) = self.presence {
+            if presence == Presence::Absent {
+                shared.free_queues_of(database);
+                shared.cancels.forget(database);
+                shared.free_watches_of(database);
+                shared.forget_log_of(database);
+            }
+            if let Some(slot) = shared.find_database(database) {
+                if presence == Presence::Present && slot.presence() == Presence::Unknown {
+                    // Nobody has looked yet what is due here: the server has just started.
+                    slot.announce_due(0);
+                }
+                slot.set_presence(presence);
+                slot.forget_untold();
+                slot.log.forget_part();
+                slot.scheduler().has_succeeded();
+                slot.scheduler().forgive();
+            }
+            shared.call_launcher();
+        }
+    }
+
+    /// What is given back however the transaction ended.
+    #[cfg_attr(target_os = "linux", link_section = "commit_path")]
+    fn tell_end(&self, shared: &Shared, end: End) {
+        for known in self.announcements.iter().filter(|known| known.begun) {
+            shared.queues()[known.index].end_announcing();
+        }
+        for (index, key) in &self.permits {
+            shared.queues()[*index].return_permit(*key);
+            shared.set_ready(*index);
+            shared.wake_for(*index);
+        }
+        if let (End::Prepare, Some(name)) = (end, &self.prepares) {
+            // What keeps workers out of databases does so until COMMIT PREPARED or ROLLBACK PREPARED.
+            let here = crate::pg::database::current();
+            let concerns_us = transaction_end::is_expected();
+            if shared.note_prepared(here, name, concerns_us, &self.quiesced) {
+                return;
+            }
+        }
+        for oid in &self.quiesced {
+            if let Some(slot) = shared.find_database(*oid) {
+                slot.quiesced.fetch_sub(1, Ordering::SeqCst);
+                for (index, queue) in shared.queues().iter().enumerate() {
+                    if queue.key().is_some_and(|key| key.database == *oid) {
+                        shared.set_ready(index);
+                    }
+                }
+            }
+            shared.call_launcher();
+        }
+    }
+}

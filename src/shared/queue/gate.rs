@@ -1,0 +1,59 @@
+//! Whether a queue may start a job now, as shared memory has it: `pushy_core::gate` decides, for those who start jobs and wake
+//! others (wake.rs), the launcher, an enqueue of a unique key, and queue_explain.
+
+use std::sync::atomic::Ordering;
+
+use pushy_core::gate::{self, Asker, Closed, Facts, Presence, Standing};
+
+use crate::shared::database::Database;
+use crate::shared::queue_slot::QueueSlot;
+use crate::shared::Shared;
+
+impl Shared {
+    /// Whether the queue in a slot may start a job now. Allocates nothing and raises nothing: fit for commit callbacks.
+    #[inline]
+    pub fn lets_in(&self, index: usize, now: i64, asker: Asker) -> bool {
+        // Of others than the own queue most have no more to say.
+        self.queues()[index].standing().is_open() && self.facts(index).let_in(now, asker)
+    }
+
+    /// The same, and why not.
+    pub fn gate(&self, index: usize, now: i64, asker: Asker) -> Result<(), Closed> {
+        gate::gate(&self.facts(index), now, asker)
+    }
+
+    /// What shared memory knows of the queue in a slot.
+    pub fn facts(&self, index: usize) -> Facts {
+        let slot = &self.queues()[index];
+        let Some(key) = slot.key() else {
+            return Facts {
+                standing: Standing::DROPPED,
+                ..Facts::OPEN
+            };
+        };
+        let place = self.place_of(slot, key.database);
+        Facts {
+            enabled: !self.closed.load(Ordering::SeqCst),
+            served: place.is_some_and(|place| !place.left_out.load(Ordering::SeqCst)),
+            presence: place.map_or(Presence::Absent, Database::presence),
+            quiesced: place.is_some_and(Database::is_quiesced),
+            standing: slot.standing(),
+            held_until: slot.held_until(),
+            running: slot.running.load(Ordering::SeqCst),
+            limit: slot.concurrency.load(Ordering::SeqCst),
+            quarantined: self.alone.load(Ordering::SeqCst) != 0,
+        }
+    }
+
+    /// The place of a queue's database: remembered in the queue's slot, because others are passed over on the way to it.
+    fn place_of(&self, slot: &QueueSlot, oid: u32) -> Option<&Database> {
+        let remembered = slot.database_at.load(Ordering::Relaxed) as usize;
+        let known = self.databases.get(remembered);
+        if known.is_some_and(|place| place.oid() == oid) {
+            return known;
+        }
+        let found = self.databases.iter().position(|place| place.oid() == oid)?;
+        slot.database_at.store(found as u32, Ordering::Relaxed);
+        self.databases.get(found)
+    }
+}

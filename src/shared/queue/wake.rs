@@ -1,0 +1,137 @@
+//! The wake protocol (announce, claim, idle): no commit is missed, no process polls.
+//!
+//! - *announce(p)*: lower the watermark of (queue, priority) to p, **then** set the queue's ready bit,
+//!   **then** look for an idle executor and set its latch. At commit for rows made ready; at commit and
+//!   abort for row locks released unfinished.
+//! - *claim*: clear the ready bit, **then** swap each watermark with NOTHING, **then** take the snapshot.
+//!   If as many rows came as were asked for, announce the next position. On any failure after the swap,
+//!   announce what was swapped out.
+//! - *idle*: publish 'idle', **then** look at the bits once more, then wait on the latch.
+//!
+//! `core/tests/wake_model/` walks every interleaving of this and of its broken variants.
+
+use std::sync::atomic::Ordering;
+
+use pushy_core::bits;
+use pushy_core::capacity::{self, Seen};
+use pushy_core::gate::Asker;
+
+use crate::pg::clock;
+use crate::settings;
+use crate::shared::executor::{Executor, ExecutorState};
+use crate::shared::queue_slot::{QueueKey, NOTHING};
+use crate::shared::Shared;
+
+impl Shared {
+    pub fn set_ready(&self, index: usize) {
+        self.ready_bits()[index / 64].fetch_or(1 << (index % 64), Ordering::SeqCst);
+    }
+
+    pub fn clear_ready(&self, index: usize) {
+        self.queues()[index]
+            .announced
+            .store(false, Ordering::SeqCst);
+        self.ready_bits()[index / 64].fetch_and(!(1 << (index % 64)), Ordering::SeqCst);
+    }
+
+    /// The slots whose ready bit is set: those from `from` on, then those before it.
+    pub fn ready_from(&self, from: usize) -> impl Iterator<Item = usize> + '_ {
+        bits::members_from(self.ready_bits(), from)
+    }
+
+    /// Whether a queue is one of those that an executor serves.
+    pub fn is_of(&self, executor: usize, index: usize) -> bool {
+        let slot = &self.queues()[index];
+        let role = slot.role.load(Ordering::SeqCst);
+        slot.key()
+            .is_some_and(|key| self.executors[executor].serves(key.database, role))
+    }
+
+    /// The slots of queues that an executor serves and that may have work that it may do now: those from `from` on,
+    /// then those before it.
+    pub fn workable_by(&self, executor: usize, from: usize) -> impl Iterator<Item = usize> + '_ {
+        let now = clock::now().0;
+        self.ready_from(from).filter(move |index| {
+            self.is_of(executor, *index) && self.lets_in(*index, now, Asker::Executor)
+        })
+    }
+
+    pub fn is_ready(&self, index: usize) -> bool {
+        self.ready_bits()[index / 64].load(Ordering::SeqCst) & (1 << (index % 64)) != 0
+    }
+
+    /// Says that `position` may be ready. Allocates nothing, raises nothing. A slot that has another
+    /// queue by now is left alone: the queue was dropped.
+    pub fn announce(&self, index: usize, key: QueueKey, priority: usize, position: u64) {
+        let slot = &self.queues()[index];
+        if slot.is(key) {
+            slot.low[priority].fetch_min(position, Ordering::SeqCst);
+            slot.announced.store(true, Ordering::SeqCst);
+            self.set_ready(index);
+        }
+    }
+
+    /// Takes the watermark of a priority; NOTHING when there is nothing to do.
+    pub fn take_low(&self, index: usize, priority: usize) -> u64 {
+        let low = &self.queues()[index].low[priority];
+        // A plain load first: most priorities are empty, and a swap would take the cache line.
+        if low.load(Ordering::SeqCst) == NOTHING {
+            return NOTHING;
+        }
+        low.swap(NOTHING, Ordering::SeqCst)
+    }
+
+    /// Whether somebody is idle who could work on this queue now.
+    pub fn has_idle_for(&self, index: usize, now: i64) -> bool {
+        let slot = &self.queues()[index];
+        let is_open = || self.lets_in(index, now, Asker::Anybody);
+        let Some(key) = slot.key().filter(|_| is_open()) else {
+            return false;
+        };
+        let role = slot.role.load(Ordering::SeqCst);
+        let is_idle = |executor: &Executor| executor.state() == ExecutorState::Idle;
+        self.executors
+            .iter()
+            .any(|executor| is_idle(executor) && executor.serves(key.database, role))
+    }
+
+    /// Wakes somebody who can work on this queue: an idle executor of its group, else the launcher.
+    pub fn wake_for(&self, index: usize) {
+        let slot = &self.queues()[index];
+        let Some(key) = slot.key() else { return };
+        let now = clock::now().0;
+        if !self.lets_in(index, now, Asker::Executor) {
+            // The process that makes the queue runnable, or returns the permit, looks again; after a failure the executor
+            // that met it, or the launcher, comes back in time.
+            return;
+        }
+        let role = slot.role.load(Ordering::SeqCst);
+        let mut seen = Seen::default();
+        for executor in &self.executors {
+            let state = executor.state();
+            if state == ExecutorState::Free {
+                continue;
+            }
+            let is_of_role = executor.role.load(Ordering::SeqCst) == role;
+            seen.all += 1;
+            seen.of_role += usize::from(is_of_role);
+            if !executor.serves(key.database, role) {
+                seen.idle_elsewhere |= state == ExecutorState::Idle;
+                seen.idle_of_role_elsewhere |= is_of_role && state == ExecutorState::Idle;
+                continue;
+            }
+            if state == ExecutorState::Idle && executor.wake_if_idle() {
+                return;
+            }
+            if state != ExecutorState::Stopping {
+                seen.of_group += 1;
+            }
+        }
+        let has_looked = self.room_looked_for_at.load(Ordering::SeqCst) > now;
+        let may_start = capacity::may_find_room(&seen, &settings::capacity(), has_looked);
+        // The ready bit was set before: a launcher that opens now finds it.
+        if may_start && self.lets_in(index, now, Asker::WakeUp) {
+            self.call_launcher();
+        }
+    }
+}

@@ -1,0 +1,285 @@
+//! One slot per database: whether the extension is there, and when its scheduler is due.
+
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicU8, Ordering};
+
+use crate::pg::condition::Condition;
+use crate::shared::database_worker::Servant;
+use crate::shared::log::LogPlace;
+use crate::shared::queue_slot::QueueSlot;
+use crate::shared::untold::{Untold, KINDS};
+use crate::shared::Shared;
+
+pub use pushy_core::gate::Presence;
+
+pub const MAX_DATABASES: usize = 1024;
+
+/// Kinds of workers of which a database has one at most.
+pub const SERVANTS: usize = 3;
+pub const SCHEDULER: usize = 0;
+pub const RELAY: usize = 1;
+
+/// A due time that says: nothing is due.
+pub const NEVER: i64 = i64::MAX;
+
+#[repr(C, align(64))]
+pub struct Database {
+    /// 0: free.
+    oid: AtomicU32,
+    presence: AtomicU8,
+    /// A scheduler has looked for events and orphans from before the server's start.
+    pub looked_into: AtomicBool,
+    /// The server's log has said that queues here came from elsewhere.
+    pub told_elsewhere: AtomicBool,
+    /// The server's log has said that queues here found no place.
+    pub told_placeless: AtomicBool,
+    /// Changes with every committed change of a queue's definition or privileges.
+    pub definitions: AtomicU64,
+    /// The counter of definitions (plus one) when the launcher last looked for the database's name.
+    pub looked_up: AtomicU64,
+    /// No worker comes here (pushy.databases, a database that takes no connections), as far as the launcher knows:
+    /// it is not woken in vain. Taken back with each change of definitions, at which it looks again.
+    pub left_out: AtomicBool,
+    /// The earliest time (µs) at which the scheduler has something to do.
+    pub due: AtomicI64,
+    /// The earliest time (µs) for which a job may wait in the table; NEVER: none waits. 0: nothing is known of them.
+    waiting_from: AtomicI64,
+    /// Its workers, by their kind: `SCHEDULER`, `RELAY`, and what else the table of kinds (worker/supervise/launcher/kinds.rs) has.
+    pub servants: [Servant; SERVANTS],
+    /// Transactions that need the database empty of our workers: while there are any, no worker is started.
+    pub quiesced: AtomicU32,
+    /// Broadcast when a worker has left this database.
+    pub worker_left: Condition,
+    /// Rows written in the database as of the last sweep.
+    pub swept_writes: AtomicU64,
+    /// The sweep was asked for: COMMIT PREPARED, resume after a restore.
+    pub sweep_requested: AtomicBool,
+    /// A sweep is under way.
+    pub sweeping: AtomicBool,
+    /// Before this time (µs) the launcher does not ask for the sweep of the minute, because the last sweep took long.
+    pub sweep_rests_until: AtomicI64,
+    /// Cancels may be left of jobs that nobody holds.
+    pub cancels_requested: AtomicBool,
+    /// Those that were promised in the server's life before are in shared memory again.
+    pub cancels_recalled: AtomicBool,
+    /// Changes with every committed change of pushy_internal.rotation.
+    pub rotations: AtomicU64,
+    /// The end (µs) of a window of finished jobs that an executor wants a table for; 0: none.
+    pub window_wanted: AtomicI64,
+    /// No table for a window is to be had before this time (µs): all are taken.
+    pub windows_taken_until: AtomicI64,
+    /// Completed jobs that went to the parent of these tables since somebody asked for one.
+    pub kept_in_parent: AtomicU64,
+    /// Jobs may be left of a dropped queue.
+    pub orphans_requested: AtomicBool,
+    /// The highest position drawn so far, or little less; 0: none since the server started.
+    pub highest_position: AtomicI64,
+    /// What pushy_control left out, of each kind.
+    pub untold: [Untold; KINDS],
+    /// When (µs) that is told; NEVER: there is none.
+    pub untold_due: AtomicI64,
+    pub log: LogPlace,
+}
+
+impl Database {
+    pub fn init(&self) {
+        self.due.store(NEVER, Ordering::Relaxed);
+        self.untold_due.store(NEVER, Ordering::Relaxed);
+        self.worker_left.init();
+        self.log.init();
+    }
+
+    /// For another database. Every field is named, because one that the slot's last database left here would be believed.
+    fn reset(&self) {
+        let Self {
+            oid: _,
+            presence,
+            looked_into,
+            told_elsewhere,
+            told_placeless,
+            // Sessions that remember a generation must never meet it again.
+            definitions: _,
+            looked_up,
+            left_out,
+            due,
+            waiting_from,
+            servants,
+            quiesced,
+            worker_left: _,
+            swept_writes,
+            sweep_requested,
+            sweeping,
+            sweep_rests_until,
+            cancels_requested,
+            cancels_recalled,
+            // As `definitions`.
+            rotations: _,
+            window_wanted,
+            windows_taken_until,
+            kept_in_parent,
+            orphans_requested,
+            highest_position,
+            // By `forget_untold`.
+            untold: _,
+            untold_due: _,
+            log,
+        } = self;
+        presence.store(Presence::Unknown as u8, Ordering::SeqCst);
+        for flag in [
+            looked_into,
+            told_elsewhere,
+            told_placeless,
+            left_out,
+            sweep_requested,
+            sweeping,
+            cancels_requested,
+            cancels_recalled,
+            orphans_requested,
+        ] {
+            flag.store(false, Ordering::SeqCst);
+        }
+        for time in [
+            waiting_from,
+            sweep_rests_until,
+            window_wanted,
+            windows_taken_until,
+            highest_position,
+        ] {
+            time.store(0, Ordering::SeqCst);
+        }
+        for count in [looked_up, swept_writes, kept_in_parent] {
+            count.store(0, Ordering::SeqCst);
+        }
+        due.store(NEVER, Ordering::SeqCst);
+        quiesced.store(0, Ordering::SeqCst);
+        self.forget_untold();
+        servants.iter().for_each(Servant::reset);
+        log.reset();
+    }
+
+    pub fn scheduler(&self) -> &Servant {
+        &self.servants[SCHEDULER]
+    }
+
+    pub fn relay(&self) -> &Servant {
+        &self.servants[RELAY]
+    }
+
+    pub fn oid(&self) -> u32 {
+        self.oid.load(Ordering::Acquire)
+    }
+
+    pub fn presence(&self) -> Presence {
+        match self.presence.load(Ordering::SeqCst) {
+            1 => Presence::Present,
+            2 => Presence::Absent,
+            3 => Presence::Unfit,
+            _ => Presence::Unknown,
+        }
+    }
+
+    pub fn set_presence(&self, presence: Presence) {
+        self.presence.store(presence as u8, Ordering::SeqCst);
+    }
+
+    /// Notes that the extension is there, because something of it was committed here, though no scheduler may have looked
+    /// since the server started. True when that is news: then the scheduler has yet to find out what is due.
+    pub fn witness(&self) -> bool {
+        let witnessed = self.presence.compare_exchange(
+            Presence::Unknown as u8,
+            Presence::Present as u8,
+            Ordering::SeqCst,
+            Ordering::SeqCst,
+        );
+        if witnessed.is_ok() {
+            self.announce_due(0);
+        }
+        witnessed.is_ok()
+    }
+
+    /// `QueueSlot::rest` of a queue of this database; None also while a sweep is asked for or under way, because it may find
+    /// ready rows that no commit has announced.
+    pub fn rest_of(&self, slot: &QueueSlot) -> Option<u64> {
+        // In this order: the scheduler says that it sweeps before it takes the request.
+        let is_told =
+            !self.sweep_requested.load(Ordering::SeqCst) && !self.sweeping.load(Ordering::SeqCst);
+        is_told.then(|| slot.rest()).flatten()
+    }
+
+    pub fn is_quiesced(&self) -> bool {
+        self.quiesced.load(Ordering::SeqCst) != 0
+    }
+
+    /// Says that the scheduler has something to do at `time`; true when that is earlier than known.
+    pub fn announce_due(&self, time: i64) -> bool {
+        self.due.fetch_min(time, Ordering::SeqCst) > time
+    }
+
+    /// Says that jobs may wait in the table for `time` or later. Fit for commit callbacks.
+    pub fn announce_waiting(&self, time: i64) {
+        self.waiting_from.fetch_min(time, Ordering::SeqCst);
+    }
+
+    /// Takes the time from which on jobs may wait. The caller looks for them with a later snapshot, and announces the time of
+    /// the first that it finds; this same time when its look has failed.
+    pub fn take_waiting(&self) -> i64 {
+        self.waiting_from.swap(NEVER, Ordering::SeqCst)
+    }
+}
+
+impl Shared {
+    pub fn find_database(&self, oid: u32) -> Option<&Database> {
+        self.databases.iter().find(|database| database.oid() == oid)
+    }
+
+    /// The slot of a database, made if need be; None when all are taken.
+    #[cfg_attr(target_os = "linux", link_section = "commit_path")]
+    pub fn ensure_database(&self, oid: u32) -> Option<&Database> {
+        if let Some(found) = self.find_database(oid) {
+            return Some(found);
+        }
+        self.slots.with(|| {
+            if let Some(found) = self.find_database(oid) {
+                return Some(found);
+            }
+            let free = self.databases.iter().find(|database| database.oid() == 0)?;
+            free.reset();
+            free.oid.store(oid, Ordering::Release);
+            Some(free)
+        })
+    }
+
+    /// Gives up the slot of a dropped database, those of its queues and watches, and its cancels.
+    pub fn free_database(&self, oid: u32) {
+        self.free_queues_of(oid);
+        self.cancels.forget(oid);
+        self.free_watches_of(oid);
+        self.forget_log_of(oid);
+        if let Some(found) = self.find_database(oid) {
+            found.oid.store(0, Ordering::Release);
+        }
+    }
+
+    /// Makes the scheduler carry out cancels of jobs that nobody holds. Fit for commit callbacks.
+    pub fn ask_for_cancels(&self, database: &Database) {
+        database.cancels_requested.store(true, Ordering::SeqCst);
+        self.announce_due(database, 0);
+    }
+
+    /// Tells a database's scheduler, or the launcher while there is none, that something is due at `time`.
+    pub fn announce_due(&self, database: &Database, time: i64) {
+        if database.announce_due(time) {
+            if database.scheduler().is_entered() {
+                database.scheduler().wake();
+            } else {
+                self.call_launcher_to(database);
+            }
+        }
+    }
+
+    /// Makes the launcher look for what was announced in a database before, unless no worker comes there.
+    pub fn call_launcher_to(&self, database: &Database) {
+        if !database.left_out.load(Ordering::SeqCst) {
+            self.call_launcher();
+        }
+    }
+}

@@ -1,0 +1,443 @@
+//! One slot per executor: whom it serves, what it runs, what is asked of it.
+
+use std::cell::Cell;
+use std::sync::atomic::{
+    AtomicBool, AtomicI32, AtomicI64, AtomicU32, AtomicU64, AtomicU8, Ordering,
+};
+
+use pushy_core::batch::BatchPlan;
+
+use crate::pg::latch::ProcessCell;
+use crate::pg::per_process::PerProcess;
+use crate::pg::spinlock::Spinlock;
+use crate::shared::queue_slot::QueueKey;
+use crate::shared::Shared;
+
+/// More than any server runs; the settings pushy.max_executors and pushy.reserved_executors are bounded by them.
+pub const MOST_AS_A_RULE: usize = 64;
+pub const MOST_RESERVED: usize = 8;
+pub const MAX_EXECUTORS: usize = MOST_AS_A_RULE + MOST_RESERVED;
+
+/// Bytes of a progress message that are kept.
+pub const MESSAGE_BYTES: usize = 128;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum ExecutorState {
+    Free = 0,
+    /// Reserved by the launcher; the process is on its way, and has not entered itself yet.
+    Starting = 1,
+    Busy = 2,
+    Idle = 3,
+    /// On its way out; takes no more work.
+    Stopping = 4,
+    /// The process has entered itself, and connects.
+    Connecting = 5,
+}
+
+impl ExecutorState {
+    fn from_u8(value: u8) -> Self {
+        match value {
+            1 => Self::Starting,
+            2 => Self::Busy,
+            3 => Self::Idle,
+            4 => Self::Stopping,
+            5 => Self::Connecting,
+            _ => Self::Free,
+        }
+    }
+
+    /// Its process has not come up yet.
+    pub fn is_coming(self) -> bool {
+        matches!(self, Self::Starting | Self::Connecting)
+    }
+}
+
+/// What a process that was started for a slot is given: the slot, and which of its lives is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ticket {
+    pub slot: usize,
+    generation: u64,
+}
+
+impl Ticket {
+    pub fn to_arg(self) -> usize {
+        (self.generation as usize) << 8 | self.slot
+    }
+
+    pub fn of_arg(arg: usize) -> Self {
+        const { assert!(MAX_EXECUTORS <= 1 << 8) }
+        Self {
+            slot: arg & 0xff,
+            generation: arg as u64 >> 8,
+        }
+    }
+}
+
+#[repr(C, align(64))]
+pub struct Executor {
+    /// The state, and above its 8 bits how many times the slot was reserved. A slot that is `Starting` is anybody's who takes
+    /// it: the process of this generation enters itself, or the launcher gives the start up. From `Connecting` on only the
+    /// process itself frees it, so that no two processes ever share one.
+    life: AtomicU64,
+    pub database: AtomicU32,
+    pub role: AtomicU32,
+    pub process: ProcessCell,
+    pub pid: AtomicI32,
+    pub started_at: AtomicI64,
+    /// Since when (µs) it has had nothing to do, while it is idle.
+    pub idle_since: AtomicI64,
+    /// It was asked to leave (quiesce, fairness, shutdown): its running job is nobody's fault.
+    pub stop_requested: AtomicBool,
+    /// Its process has connected; kept when the slot is free again.
+    pub came_up: AtomicBool,
+    /// A batch is open; see `shared.alone`.
+    pub in_batch: AtomicBool,
+    /// It has taken watermarks and not announced yet what it leaves of them, or has locked jobs and not published yet
+    /// which.
+    pub claiming: AtomicBool,
+    pub queue_id: AtomicI32,
+    /// The job running now, 0: none, and its attempt and start.
+    pub job: AtomicI64,
+    pub attempt: AtomicI32,
+    pub job_started_at: AtomicI64,
+    /// The last job that was to be cancelled while it ran here: its process insists until it has stopped.
+    pub cancelled: AtomicI64,
+    pub jobs_done: AtomicU64,
+    /// Since when (µs) its batch is open; 0: none is.
+    pub batch_began: AtomicI64,
+    /// Jobs claimed by the open batch, running ones included; `batch_length` are valid.
+    batch: [AtomicI64; BatchPlan::MAX_JOBS as usize],
+    batch_length: AtomicU32,
+    /// The number of the open batch, and of how many of its jobs, from the first on, the outcome is accepted: no cancel
+    /// reaches these any more, they commit or roll back with the batch.
+    batch_number: AtomicU64,
+    accepted: AtomicU32,
+    /// Guards what follows.
+    lock: Spinlock,
+    /// Fraction done as bits of an f64; the message in the database's encoding.
+    progress: AtomicU64,
+    message: [AtomicU8; MESSAGE_BYTES],
+    message_length: AtomicU32,
+}
+
+/// How a batch stands to a job that it holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It may yet be cancelled.
+    Undecided,
+    /// It ends as the batch does.
+    Accepted,
+}
+
+/// What job_progress last said.
+pub struct Progress {
+    pub fraction: Option<f64>,
+    pub message: Vec<u8>,
+}
+
+impl Executor {
+    pub fn init(&self) {
+        self.progress.store(f64::NAN.to_bits(), Ordering::Relaxed);
+    }
+
+    pub fn state(&self) -> ExecutorState {
+        ExecutorState::from_u8(self.life.load(Ordering::SeqCst) as u8)
+    }
+
+    /// By the process whose slot it is.
+    pub fn set_state(&self, state: ExecutorState) {
+        let life = self.life.load(Ordering::SeqCst);
+        self.life
+            .store(life & !0xff | state as u64, Ordering::SeqCst);
+    }
+
+    fn change(&self, from: ExecutorState, to: ExecutorState) -> bool {
+        let life = self.life.load(Ordering::SeqCst);
+        ExecutorState::from_u8(life as u8) == from
+            && self
+                .life
+                .compare_exchange(
+                    life,
+                    life & !0xff | to as u64,
+                    Ordering::SeqCst,
+                    Ordering::SeqCst,
+                )
+                .is_ok()
+    }
+
+    pub fn serves(&self, database: u32, role: u32) -> bool {
+        self.database.load(Ordering::SeqCst) == database && self.role.load(Ordering::SeqCst) == role
+    }
+
+    /// Reserves this free slot, of this number, for a group; the launcher only.
+    pub fn reserve(&self, slot: usize, database: u32, role: u32) -> Option<Ticket> {
+        if self.state() != ExecutorState::Free {
+            return None;
+        }
+        self.database.store(database, Ordering::SeqCst);
+        self.role.store(role, Ordering::SeqCst);
+        self.pid.store(0, Ordering::SeqCst);
+        self.stop_requested.store(false, Ordering::SeqCst);
+        self.came_up.store(false, Ordering::SeqCst);
+        self.jobs_done.store(0, Ordering::SeqCst);
+        self.queue_id.store(0, Ordering::SeqCst);
+        self.started_at
+            .store(crate::pg::clock::now().0, Ordering::SeqCst);
+        self.leave_job();
+        self.clear_batch();
+        let generation = (self.life.load(Ordering::SeqCst) >> 8) + 1;
+        self.life.store(
+            generation << 8 | ExecutorState::Starting as u64,
+            Ordering::SeqCst,
+        );
+        Some(Ticket { slot, generation })
+    }
+
+    /// Enters this process, the first thing it does; false when its start was given up, and the slot may be another's.
+    pub fn enter(&self, ticket: Ticket, pid: i32) -> bool {
+        let life = |state: ExecutorState| ticket.generation << 8 | state as u64;
+        let (starting, connecting) = (
+            life(ExecutorState::Starting),
+            life(ExecutorState::Connecting),
+        );
+        let entered =
+            self.life
+                .compare_exchange(starting, connecting, Ordering::SeqCst, Ordering::SeqCst);
+        if entered.is_ok() {
+            self.process.enter();
+            self.pid.store(pid, Ordering::SeqCst);
+        }
+        entered.is_ok()
+    }
+
+    /// Frees the slot of a process that has not entered itself, and from here on cannot; false when it has.
+    pub fn give_up_start(&self) -> bool {
+        let given_up = self.change(ExecutorState::Starting, ExecutorState::Stopping);
+        if given_up {
+            self.release();
+        }
+        given_up
+    }
+
+    /// Frees the slot; nothing of it is valid afterwards. By the process whose it is.
+    pub fn release(&self) {
+        self.leave_job();
+        self.clear_batch();
+        self.process.leave();
+        self.in_batch.store(false, Ordering::SeqCst);
+        self.claiming.store(false, Ordering::SeqCst);
+        self.pid.store(0, Ordering::SeqCst);
+        self.database.store(0, Ordering::SeqCst);
+        self.role.store(0, Ordering::SeqCst);
+        self.set_state(ExecutorState::Free);
+    }
+
+    /// Idle → busy by another process, which sets the latch: each wake-up is given once.
+    pub fn wake_if_idle(&self) -> bool {
+        let woken = self.change(ExecutorState::Idle, ExecutorState::Busy);
+        if woken {
+            self.process.wake();
+        }
+        woken
+    }
+
+    /// Busy → idle by itself; the caller looks for work once more before it sleeps.
+    pub fn become_idle(&self) {
+        self.idle_since
+            .store(crate::pg::clock::now().0, Ordering::SeqCst);
+        self.change(ExecutorState::Busy, ExecutorState::Idle);
+    }
+
+    /// Idle → busy by itself; also when somebody else has done so.
+    pub fn become_busy(&self) {
+        self.change(ExecutorState::Idle, ExecutorState::Busy);
+    }
+
+    /// Idle → stopping: from then on no process gives it work. False when one just has.
+    pub fn retire(&self) -> bool {
+        self.change(ExecutorState::Idle, ExecutorState::Stopping)
+    }
+
+    pub fn ask_to_stop(&self) {
+        self.stop_requested.store(true, Ordering::SeqCst);
+        self.process.wake();
+    }
+
+    pub fn enter_job(&self, queue_id: i32, job: i64, attempt: i32, now: i64) {
+        self.queue_id.store(queue_id, Ordering::Relaxed);
+        self.attempt.store(attempt, Ordering::Relaxed);
+        self.job_started_at.store(now, Ordering::Relaxed);
+        // A plain load first: most jobs are cancelled by nobody.
+        if self.cancelled.load(Ordering::Relaxed) != 0 {
+            self.cancelled.store(0, Ordering::Relaxed);
+        }
+        self.job.store(job, Ordering::SeqCst);
+    }
+
+    pub fn leave_job(&self) {
+        self.job.store(0, Ordering::SeqCst);
+        if self.message_length.load(Ordering::Relaxed) != 0
+            || !f64::from_bits(self.progress.load(Ordering::Relaxed)).is_nan()
+        {
+            self.lock.with(|| {
+                self.progress.store(f64::NAN.to_bits(), Ordering::Relaxed);
+                self.message_length.store(0, Ordering::Relaxed);
+            });
+        }
+    }
+
+    pub fn set_batch(&self, queue_id: i32, jobs: impl ExactSizeIterator<Item = i64>) {
+        self.batch_number.fetch_add(1, Ordering::SeqCst);
+        self.accepted.store(0, Ordering::SeqCst);
+        self.queue_id.store(queue_id, Ordering::Relaxed);
+        let mut length = 0;
+        for (cell, job) in self.batch.iter().zip(jobs) {
+            cell.store(job, Ordering::Relaxed);
+            length += 1;
+        }
+        self.batch_length.store(length, Ordering::SeqCst);
+    }
+
+    pub fn clear_batch(&self) {
+        self.batch_began.store(0, Ordering::SeqCst);
+        self.batch_length.store(0, Ordering::SeqCst);
+    }
+
+    /// Whether jobs of this queue are in the open batch.
+    pub fn has_jobs_of(&self, queue: QueueKey) -> bool {
+        self.batch_length.load(Ordering::SeqCst) != 0
+            && self.queue_id.load(Ordering::SeqCst) == queue.queue_id
+            && self.database.load(Ordering::SeqCst) == queue.database
+    }
+
+    /// Publishes that the outcome of the first `jobs` jobs of the batch is accepted. The caller then reads the requests for
+    /// cancels (see `cancels`).
+    pub fn accept(&self, jobs: usize) {
+        self.accepted.store(jobs as u32, Ordering::SeqCst);
+    }
+
+    /// Before it lets go of the rows of its batch, by a commit or a rollback: it decides nothing of these jobs any more. From
+    /// then on another may have their rows before this executor has closed its batch, so whoever would cancel such a job waits
+    /// for its row.
+    pub fn let_go(&self) {
+        self.accept(self.batch.len());
+    }
+
+    /// How the open batch stands to this job; None: it does not hold it.
+    pub fn standing(&self, job: i64) -> Option<Standing> {
+        loop {
+            let batch = self.batch_number.load(Ordering::SeqCst);
+            let length = self.batch_length.load(Ordering::SeqCst) as usize;
+            let index = self.batch[..length.min(self.batch.len())]
+                .iter()
+                .position(|cell| cell.load(Ordering::Relaxed) == job);
+            let is_accepted = |index: usize| self.accepted.load(Ordering::SeqCst) as usize > index;
+            let standing = index.map(|index| {
+                if is_accepted(index) {
+                    Standing::Accepted
+                } else {
+                    Standing::Undecided
+                }
+            });
+            if self.batch_number.load(Ordering::SeqCst) == batch {
+                return standing;
+            }
+        }
+    }
+
+    /// Whether the open batch holds this job, running or waiting for its turn.
+    pub fn holds(&self, job: i64) -> bool {
+        self.standing(job).is_some()
+    }
+
+    /// `message` in the database's encoding, already cut to MESSAGE_BYTES on a character.
+    pub fn set_progress(&self, fraction: f64, message: &[u8]) {
+        self.lock.with(|| {
+            self.progress.store(fraction.to_bits(), Ordering::Relaxed);
+            for (cell, byte) in self.message.iter().zip(message) {
+                cell.store(*byte, Ordering::Relaxed);
+            }
+            self.message_length
+                .store(message.len().min(MESSAGE_BYTES) as u32, Ordering::Relaxed);
+        });
+    }
+
+    pub fn progress(&self) -> Progress {
+        let mut bytes = [0u8; MESSAGE_BYTES];
+        let (fraction, length) = self.lock.with(|| {
+            for (byte, cell) in bytes.iter_mut().zip(&self.message) {
+                *byte = cell.load(Ordering::Relaxed);
+            }
+            (
+                f64::from_bits(self.progress.load(Ordering::Relaxed)),
+                self.message_length.load(Ordering::Relaxed) as usize,
+            )
+        });
+        Progress {
+            fraction: (!fraction.is_nan()).then_some(fraction),
+            message: bytes[..length.min(MESSAGE_BYTES)].to_vec(),
+        }
+    }
+}
+
+static MINE: PerProcess<Cell<Option<usize>>> = PerProcess::new(Cell::new(None));
+
+/// The slot of this process, if it is an executor.
+pub fn mine() -> Option<usize> {
+    MINE.get()
+}
+
+pub fn set_mine(slot: Option<usize>) {
+    MINE.set(slot);
+}
+
+impl Shared {
+    /// Whether an executor of this database runs this job just now.
+    pub fn is_running(&self, database: u32, job: i64) -> bool {
+        self.executors.iter().any(|executor| {
+            executor.job.load(Ordering::SeqCst) == job
+                && executor.database.load(Ordering::SeqCst) == database
+        })
+    }
+
+    /// The executors whose open batches hold this job of this database: one has its row, others may have let go of it a moment
+    /// ago.
+    pub fn executors_holding(&self, database: u32, job: i64) -> impl Iterator<Item = &Executor> {
+        self.executors.iter().filter(move |executor| {
+            executor.state() != ExecutorState::Free
+                && executor.database.load(Ordering::SeqCst) == database
+                && executor.holds(job)
+        })
+    }
+
+    /// How the executors stand to this job of this database that hold it: `Undecided` says one only that has its row.
+    pub fn standing(&self, database: u32, job: i64) -> Option<Standing> {
+        self.executors_holding(database, job)
+            .filter_map(|executor| executor.standing(job))
+            .max_by_key(|standing| *standing == Standing::Undecided)
+    }
+
+    /// Whether an executor of this database is in the middle of a claim.
+    pub fn is_claiming(&self, database: u32) -> bool {
+        self.executors.iter().any(|executor| {
+            executor.claiming.load(Ordering::SeqCst)
+                && executor.database.load(Ordering::SeqCst) == database
+        })
+    }
+
+    /// Sets the latch of every executor, also of busy ones that wait for something else than work.
+    pub fn wake_executors(&self) {
+        for executor in &self.executors {
+            executor.process.wake();
+        }
+    }
+
+    /// Slots not free.
+    pub fn executors_in_use(&self) -> usize {
+        self.executors
+            .iter()
+            .filter(|executor| executor.state() != ExecutorState::Free)
+            .count()
+    }
+}

@@ -1,0 +1,5 @@
+//! What is shared of databases and the workers in them.
+
+pub mod database;
+pub mod database_worker;
+pub mod executor;

@@ -1,0 +1,436 @@
+//! ALTER TABLE of columns that a watch uses. The server refuses to change the type of a column that a trigger's
+//! condition uses, so the triggers are made again around the statement; and `columns` and expressions follow a column
+//! that is renamed.
+
+use std::cell::RefCell;
+
+use crate::errors::{quote_literal, Error, Result, SqlState};
+use crate::params;
+use crate::pg::per_process::PerProcess;
+use crate::pg::spi::{self, Plan};
+use crate::pg::transaction_end;
+use crate::pg::utility::{self, Hooks, RelationName, Statement};
+use crate::pg::{
+    array, catalog_trigger, ereport, identifier, identity, invalidation, text, transaction,
+    BuiltinOid, Oid,
+};
+use crate::watch::definition::{self, Definition};
+use crate::watch::table::Table;
+use crate::watch::triggers::{self, is_ours, Expression, Wording};
+
+static HOOKS: Hooks = Hooks { before, after };
+
+/// Once, while preloading.
+pub fn init() {
+    utility::install(&HOOKS);
+}
+
+/// A watch whose triggers are dropped until the running statement has changed the columns that they use.
+#[derive(Clone)]
+struct Open {
+    watch: Definition,
+    /// Triggers, also on partitions, that ALTER TABLE had disabled or enabled otherwise: table, trigger, pg_trigger.tgenabled.
+    switched: Vec<(String, String, u8)>,
+}
+
+/// A statement that has dropped triggers, or runs inside one: what a USING expression calls may alter tables too.
+struct Running {
+    level: i32,
+    open: Vec<Open>,
+}
+
+/// The innermost is the last, so each statement finds its own.
+static RUNNING: PerProcess<RefCell<Vec<Running>>> = PerProcess::new(RefCell::new(Vec::new()));
+
+/// A savepoint of this level is undone; 0: the transaction has ended.
+#[cfg_attr(target_os = "linux", link_section = "commit_path")]
+pub fn forget(level: i32) {
+    RUNNING.with(|cell| {
+        if let Ok(mut all) = cell.try_borrow_mut() {
+            all.retain(|running| running.level < level);
+        }
+    });
+}
+
+fn before(statement: &Statement) {
+    if let Statement::AlterColumns {
+        relation,
+        retyped,
+        dropped,
+    } = statement
+    {
+        let read = |names: &[std::ffi::CString]| -> Vec<String> {
+            names
+                .iter()
+                .map(|name| text::shown(name.to_bytes()))
+                .collect()
+        };
+        raised(make_way(relation, &read(retyped), &read(dropped)).map(begin));
+    }
+}
+
+fn after(statement: &Statement) {
+    match statement {
+        Statement::AlterColumns { .. } => raised(make_again()),
+        Statement::RenameColumn { relation, from, to } => {
+            let (from, to) = (text::shown(from.to_bytes()), text::shown(to.to_bytes()));
+            raised(rename(relation, &from, &to));
+        }
+        _ => {}
+    }
+}
+
+/// Without triggers too, inside a statement that has some: its end must not be taken for that one's.
+fn begin(open: Vec<Open>) {
+    RUNNING.with_borrow_mut(|all| {
+        if all.is_empty() && open.is_empty() {
+            return;
+        }
+        let level = transaction::nest_level();
+        all.push(Running { level, open });
+    });
+}
+
+/// Watches that the innermost statement makes again; they stay open until [`end`].
+fn innermost() -> Vec<Open> {
+    RUNNING.with_borrow(|all| all.last().map_or_else(Vec::new, |last| last.open.clone()))
+}
+
+fn end() {
+    RUNNING.with_borrow_mut(Vec::pop);
+}
+
+/// Refuses to change or end a watch that a running ALTER TABLE makes again at its end: code of a user's runs inside the statement
+/// (a USING expression, an event trigger), and what it declares would be undone without a word.
+pub fn require_not_open(watch_id: i32) -> Result<()> {
+    let open = RUNNING.with_borrow(|all| {
+        let mut open = all.iter().flat_map(|running| &running.open);
+        open.find(|open| open.watch.watch_id == watch_id)
+            .map(|open| (open.watch.name.clone(), open.watch.relation_name.clone()))
+    });
+    let Some((name, table)) = open else {
+        return Ok(());
+    };
+    Err(Error::new(
+        SqlState::OBJECT_IN_USE,
+        format!("watch \"{name}\" of table {table} cannot be changed while ALTER TABLE changes the type of a column that it uses"),
+    )
+    .detail("The statement makes the watch again at its end, as it was.")
+    .hint("Call it before or after ALTER TABLE, not from a function or an event trigger that runs inside."))
+}
+
+fn raised(outcome: Result<()>) {
+    if let Err(error) = outcome {
+        ereport::raise(&error);
+    }
+}
+
+// The table, those that inherit its columns, and those whose type it is.
+macro_rules! affected {
+    () => {
+        "WITH RECURSIVE altered(oid) AS ( \
+            SELECT $1 \
+            UNION \
+            SELECT n.oid FROM altered, LATERAL ( \
+               SELECT i.inhrelid AS oid FROM pg_catalog.pg_inherits i WHERE i.inhparent OPERATOR(pg_catalog.=) altered.oid \
+               UNION ALL \
+               SELECT c.oid FROM pg_catalog.pg_class c JOIN pg_catalog.pg_type y ON y.oid OPERATOR(pg_catalog.=) c.reloftype \
+                WHERE y.typrelid OPERATOR(pg_catalog.=) altered.oid) n)"
+    };
+}
+
+static USERS: Plan = Plan::new(
+    concat!(
+        affected!(),
+        " SELECT t.oid, t.tgrelid, a.attname::pg_catalog.text, t.tgargs \
+            FROM altered JOIN pg_catalog.pg_trigger t ON t.tgrelid OPERATOR(pg_catalog.=) altered.oid AND ",
+        is_ours!(),
+        " JOIN pg_catalog.pg_depend d ON d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_trigger'::pg_catalog.regclass::pg_catalog.oid \
+             AND d.objid OPERATOR(pg_catalog.=) t.oid AND d.refobjid OPERATOR(pg_catalog.=) t.tgrelid \
+             AND d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass::pg_catalog.oid \
+            JOIN pg_catalog.pg_attribute a ON a.attrelid OPERATOR(pg_catalog.=) d.refobjid \
+             AND a.attnum::pg_catalog.int4 OPERATOR(pg_catalog.=) d.refobjsubid \
+           WHERE a.attname OPERATOR(pg_catalog.=) ANY ($2) ORDER BY t.tgrelid, t.oid"
+    ),
+    &[BuiltinOid::OIDOID, BuiltinOid::NAMEARRAYOID],
+);
+
+/// A trigger that uses one of the columns.
+struct User {
+    trigger: Oid,
+    relation: Oid,
+    column: String,
+    /// The watch's name, as the trigger's arguments have it.
+    watch: String,
+}
+
+fn users_of(relation: Oid, columns: &[String]) -> Result<Vec<User>> {
+    identity::as_owner(|| {
+        spi::connect(|spi| {
+            let names = array::of_names(columns.iter().map(String::as_str));
+            let found = spi.run(&USERS, params![relation, names]);
+            let read = |row: spi::Row<'_>| {
+                let arguments = row.opt_bytes(4).unwrap_or_default();
+                let watch = arguments.split(|byte| *byte == 0).nth(2);
+                Ok(User {
+                    trigger: row.oid(1),
+                    relation: row.oid(2),
+                    column: row.text(3)?,
+                    watch: text::shown(watch.unwrap_or_default()),
+                })
+            };
+            found.rows().map(read).collect()
+        })
+    })
+}
+
+/// The statement's table, where there may be watches and the caller may alter it.
+fn target(relation: &RelationName) -> Option<Oid> {
+    identity::extension_owner()?;
+    // Pushy's own have no watches, and an update script alters them before they fit the library.
+    let oid = relation.find().filter(|oid| !identity::is_in_pushy(*oid))?;
+    let owner = identity::owner_of(oid)?;
+    identity::has_rights_of(identity::current_user(), owner).then_some(oid)
+}
+
+/// Drops the triggers that would hinder the statement, or says what to do where they cannot be made again.
+fn make_way(relation: &RelationName, retyped: &[String], dropped: &[String]) -> Result<Vec<Open>> {
+    let Some(oid) = target(relation) else {
+        return Ok(Vec::new());
+    };
+    let columns = [retyped, dropped].concat();
+    if users_of(oid, &columns)?.is_empty() {
+        return Ok(Vec::new());
+    }
+    catalog_trigger::lock_exclusively(oid);
+    let mut watches: Vec<Definition> = Vec::new();
+    for user in users_of(oid, &columns)? {
+        let table = Table::look_up(user.relation)?;
+        if dropped.contains(&user.column) {
+            return Err(in_use(&user, &table, "cannot be dropped").hint(way_out(
+                &user.watch,
+                &table,
+                "Declare it anew without the column, or end it",
+            )));
+        }
+        if watches
+            .iter()
+            .any(|watch| watch.triggers.contains(&user.trigger))
+        {
+            continue;
+        }
+        let of_table = identity::as_owner(|| definition::of_table(&table))?;
+        let watch = of_table
+            .into_iter()
+            .find(|watch| watch.is_home() && watch.triggers.contains(&user.trigger));
+        match watch {
+            Some(watch) if triggers::are_unchanged(&watch)? => watches.push(watch),
+            // What would be made again are another's words, with the rights of the watch's maker.
+            Some(watch) => {
+                return Err(in_use(
+                    &user,
+                    &table,
+                    "cannot change its type: a trigger of the watch was dropped or replaced",
+                )
+                .hint(way_out(&watch.name, &table, "Declare it again, or end it")))
+            }
+            None => {
+                return Err(in_use(
+                    &user,
+                    &table,
+                    "cannot change its type: the watch came by a restore",
+                )
+                .hint(way_out(&user.watch, &table, "Declare it again, or end it")))
+            }
+        }
+    }
+    transaction_end::expect();
+    let opened = watches.into_iter().map(|mut watch| {
+        let switched = switched(&watch)?;
+        take_texts(&mut watch)?;
+        triggers::drop(&watch)?;
+        Ok(Open { watch, switched })
+    });
+    opened.collect()
+}
+
+fn in_use(user: &User, table: &Table, what: &str) -> Error {
+    Error::new(
+        SqlState::DEPENDENT_OBJECTS_STILL_EXIST,
+        format!(
+            "column \"{}\" of table {} is used by watch \"{}\" and {what}",
+            user.column, table.qualified, user.watch
+        ),
+    )
+}
+
+fn way_out(watch: &str, table: &Table, first: &str) -> String {
+    format!(
+        "{first}: SELECT pushy.unwatch({}, {})",
+        quote_literal(&table.qualified),
+        quote_literal(watch)
+    )
+}
+
+/// Expressions as the server has them, which have followed renames and mean the same in every session.
+fn take_texts(watch: &mut Definition) -> Result<()> {
+    let texts = match watch.expressions {
+        Some(trigger) => triggers::texts(trigger)?,
+        None => None,
+    };
+    let Some(texts) = texts else { return Ok(()) };
+    let kept = |expression: Expression| texts.get(expression.index()).cloned();
+    let parts = [
+        (&mut watch.condition, Expression::Condition),
+        (&mut watch.payload_expr, Expression::Payload),
+        (&mut watch.args_expr, Expression::Args),
+    ];
+    for (text, expression) in parts {
+        if text.is_some() {
+            *text = kept(expression).map(|kept| bare(expression, kept));
+        }
+    }
+    Ok(())
+}
+
+/// Without what the watch itself has put around it.
+fn bare(expression: Expression, text: String) -> String {
+    let (start, end) = match expression {
+        Expression::Condition => ("(", " IS TRUE)"),
+        Expression::Args => ("to_jsonb(", ")"),
+        Expression::Changed | Expression::Payload => ("", ""),
+    };
+    let inner = text
+        .strip_prefix(start)
+        .and_then(|text| text.strip_suffix(end));
+    inner.map_or_else(|| text.clone(), str::to_owned)
+}
+
+static SWITCHED: Plan = Plan::new(
+    "WITH RECURSIVE all_of AS ( \
+        SELECT t.oid, t.tgrelid, t.tgname, t.tgenabled FROM pg_catalog.pg_trigger t WHERE t.oid OPERATOR(pg_catalog.=) ANY ($1) \
+        UNION ALL \
+        SELECT t.oid, t.tgrelid, t.tgname, t.tgenabled FROM all_of JOIN pg_catalog.pg_trigger t ON t.tgparentid OPERATOR(pg_catalog.=) all_of.oid) \
+     SELECT pg_catalog.format('%I.%I', n.nspname, c.relname), pg_catalog.quote_ident(a.tgname::pg_catalog.text), a.tgenabled \
+       FROM all_of a JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) a.tgrelid \
+       JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace \
+      WHERE a.tgenabled OPERATOR(pg_catalog.<>) 'O'::pg_catalog.\"char\"",
+    &[BuiltinOid::OIDARRAYOID],
+);
+
+fn switched(watch: &Definition) -> Result<Vec<(String, String, u8)>> {
+    let triggers = array::of_oids(&watch.triggers);
+    identity::as_owner(|| {
+        spi::connect(|spi| {
+            let found = spi.run(&SWITCHED, params![triggers]);
+            let read = |row: spi::Row<'_>| Ok((row.text(1)?, row.text(2)?, row.byte(3)));
+            found.rows().map(read).collect()
+        })
+    })
+}
+
+/// Makes again the triggers that were dropped so that the statement could run.
+fn make_again() -> Result<()> {
+    let mut made = Vec::new();
+    for Open {
+        mut watch,
+        switched,
+    } in innermost()
+    {
+        let table = Table::look_up(watch.relation)?;
+        triggers::create(&mut watch, &table, Wording::Servers).map_err(|error| {
+            Error {
+                message: format!(
+                    "watch \"{}\" of table {} does not go with this change: {}",
+                    watch.name, table.qualified, error.message
+                ),
+                ..error
+            }
+            .hint(way_out(
+                &watch.name,
+                &table,
+                "End it first, and declare it anew afterwards",
+            ))
+        })?;
+        for (table, trigger, state) in switched {
+            let enable = match state {
+                b'D' => "DISABLE",
+                b'R' => "ENABLE REPLICA",
+                _ => "ENABLE ALWAYS",
+            };
+            catalog_trigger::switch(&table, &trigger, enable)?;
+        }
+        made.push(watch);
+    }
+    end();
+    for mut watch in made {
+        identity::as_owner(|| {
+            // The row keeps the expressions as they were written; only the triggers have the server's wording.
+            if let Some(written) = definition::find_by_id(watch.watch_id)? {
+                watch.condition = written.condition;
+                watch.payload_expr = written.payload_expr;
+                watch.args_expr = written.args_expr;
+            }
+            watch.write()
+        })?;
+        invalidation::tell_changed(watch.relation);
+    }
+    Ok(())
+}
+
+/// Renames a column in the definitions of watches, as the server has done in their triggers.
+fn rename(relation: &RelationName, from: &str, to: &str) -> Result<()> {
+    let Some(oid) = target(relation) else {
+        return Ok(());
+    };
+    let mut done: Vec<Oid> = Vec::new();
+    for user in users_of(oid, &[to.to_owned()])? {
+        if done.contains(&user.relation) {
+            continue;
+        }
+        done.push(user.relation);
+        let table = Table::look_up(user.relation)?;
+        for mut watch in identity::as_owner(|| definition::of_table(&table))? {
+            if !watch.is_home() {
+                continue;
+            }
+            let before = watch.clone();
+            for column in watch.columns.iter_mut().flatten() {
+                if column == from {
+                    to.clone_into(column);
+                }
+            }
+            let mut kept = watch.clone();
+            // What somebody has put in the place of a trigger is none of the watch's words.
+            let is_unchanged = triggers::are_unchanged(&watch)?;
+            if is_unchanged {
+                take_texts(&mut kept)?;
+            }
+            let name = identifier::quoted(to);
+            let uses = |text: &Option<String>| {
+                text.as_ref().is_some_and(|text| {
+                    ["new", "old"]
+                        .iter()
+                        .any(|row| text.contains(&format!("{row}.{name}")))
+                })
+            };
+            for (text, kept) in [
+                (&mut watch.condition, kept.condition),
+                (&mut watch.payload_expr, kept.payload_expr),
+                (&mut watch.args_expr, kept.args_expr),
+            ] {
+                if is_unchanged && uses(&kept) {
+                    *text = kept;
+                }
+            }
+            if is_unchanged {
+                watch.words = triggers::words(&watch)?;
+            }
+            if watch != before {
+                identity::as_owner(|| watch.write())?;
+                invalidation::tell_changed(watch.relation);
+            }
+        }
+    }
+    Ok(())
+}

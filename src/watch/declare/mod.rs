@@ -1,0 +1,12 @@
+//! Declaring watches, and what becomes of them when their tables change or move.
+
+pub mod altered;
+pub mod arguments;
+pub mod attached;
+pub mod end_and_pause;
+pub mod orphans;
+pub mod restore;
+pub mod table;
+pub mod taken_away;
+pub mod triggers;
+mod watch;

@@ -1,0 +1,173 @@
+//! Watches that came here by a restore or a copy of the database: their triggers are there, under other
+//! numbers, and tell nothing before somebody says so.
+
+use crate::errors::Result;
+use crate::pg::home::Home;
+use crate::pg::spi::{self, Plan};
+use crate::pg::{identity, invalidation, BuiltinOid, Oid};
+use crate::watch::definition::{self, Definition, Stands};
+use crate::watch::orphans;
+use crate::watch::table::Table;
+use crate::watch::triggers::{self, arguments, is_ours};
+use crate::{params, queue, sql_function};
+
+// The table of the stored name, if it has triggers of the watch. Else the one table that has such triggers, whatever its
+// name, because it may have been renamed before the copy. Else, for a watch that came from elsewhere, the table of the
+// stored name. Anybody can make such a table and such triggers, so its owner must be the former owner by name (as a restore
+// assigns tables), the watch's maker or a superuser.
+static ELSEWHERE: Plan = Plan::new(
+    concat!(
+        "WITH w AS (SELECT w.*, ",
+        arguments!(),
+        " AS args, w.home_system OPERATOR(pg_catalog.=) $2 AND w.home_database OPERATOR(pg_catalog.=) $3 \
+                        AND w.home_extension OPERATOR(pg_catalog.=) $4 AS is_here \
+                     FROM pushy_internal.watch w WHERE w.watch_id OPERATOR(pg_catalog.=) $1), \
+              trusted AS (SELECT c.oid, pg_catalog.to_regclass(w.relation_name)::pg_catalog.oid OPERATOR(pg_catalog.=) c.oid AS is_named, \
+                                 EXISTS (SELECT FROM pg_catalog.pg_trigger t \
+                                          WHERE t.tgrelid OPERATOR(pg_catalog.=) c.oid AND ",
+        is_ours!(),
+        " AND pg_catalog.substring(t.tgargs, 1, pg_catalog.length(w.args)) OPERATOR(pg_catalog.=) w.args) AS holds, \
+                                 w.is_here \
+                            FROM w, pg_catalog.pg_class c \
+                            JOIN pg_catalog.pg_roles r ON r.oid OPERATOR(pg_catalog.=) c.relowner \
+                           WHERE (c.oid OPERATOR(pg_catalog.=) pg_catalog.to_regclass(w.relation_name)::pg_catalog.oid \
+                                  OR c.oid OPERATOR(pg_catalog.=) ANY ( \
+                                     ARRAY(SELECT t.tgrelid FROM pg_catalog.pg_trigger t WHERE ",
+        is_ours!(),
+        " AND pg_catalog.substring(t.tgargs, 1, pg_catalog.length(w.args)) OPERATOR(pg_catalog.=) w.args))) \
+                             AND (r.rolname OPERATOR(pg_catalog.=) w.relation_owner OR r.rolsuper \
+                                  OR CASE WHEN w.home_system OPERATOR(pg_catalog.=) $2 \
+                                            OR EXISTS (SELECT FROM pushy_internal.home h WHERE w.home_system OPERATOR(pg_catalog.=) ANY (h.former)) THEN r.oid OPERATOR(pg_catalog.=) w.owner \
+                                          ELSE r.rolname OPERATOR(pg_catalog.=) w.owner_name END)) \
+         SELECT COALESCE((SELECT t.oid FROM trusted t WHERE t.holds AND t.is_named), \
+                         (SELECT pg_catalog.min(t.oid) FROM trusted t WHERE t.holds HAVING pg_catalog.count(*) OPERATOR(pg_catalog.=) 1), \
+                         (SELECT t.oid FROM trusted t WHERE t.is_named AND NOT t.is_here))"
+    ),
+    &[BuiltinOid::INT4OID, BuiltinOid::INT8OID, BuiltinOid::OIDOID, BuiltinOid::OIDOID],
+);
+
+/// The table here of a watch that is not at home.
+pub fn table_elsewhere(watch_id: i32) -> Option<Oid> {
+    let here = Home::here();
+    spi::connect(|spi| {
+        let params = params![watch_id, here.system, here.database, here.extension];
+        let found = spi.look(&ELSEWHERE, params);
+        found
+            .row(0)
+            .datum(1)
+            .map(|oid| Oid::from(oid.value() as u32))
+    })
+}
+
+sql_function!(pushy_watch_elsewhere_v1, |call| match call.opt_i32(0) {
+    Some(watch_id) => identity::as_owner(|| Ok(table_elsewhere(watch_id))),
+    None => Ok(None),
+});
+
+/// Makes this database the home of the watches whose home was `before`, which this database was until pg_upgrade.
+pub fn move_in_from(before: &Home) -> Result<Vec<(String, Option<String>)>> {
+    let mut watches = identity::as_owner(definition::all)?;
+    watches.retain(|watch| watch.home == *before);
+    watches.into_iter().map(move_in).collect()
+}
+
+/// Makes this database the home of all watches that came from elsewhere (`all`), or of the caller's; answers for each its
+/// name and what still keeps it from telling. With `all`, also triggers here whose watch is missing.
+pub fn move_in_all(all: bool) -> Result<Vec<(String, Option<String>)>> {
+    let watches = identity::as_owner(definition::all)?;
+    let caller = identity::current_user();
+    let away = |watch: &Definition| !watch.is_home() && (all || watch.is_made_by(caller));
+    let mut answer = Vec::new();
+    for watch in watches.into_iter().filter(away) {
+        let paused = watch.paused;
+        let (name, obstacle) = move_in(watch)?;
+        let paused = paused.then(|| "the watch is paused; see pushy.watch_resume".to_owned());
+        answer.push((name, obstacle.or(paused)));
+    }
+    if !all {
+        return Ok(answer);
+    }
+    for (relation, name) in orphans::all_named()? {
+        let table = Table::look_up(relation)?;
+        let reason = "its triggers are here without it; declare it again with pushy.watch, or end it with pushy.unwatch";
+        answer.push((
+            format!("{name} on {}", table.qualified),
+            Some(reason.to_owned()),
+        ));
+    }
+    Ok(answer)
+}
+
+fn named(watch: &Definition) -> String {
+    format!("{} on {}", watch.name, watch.relation_name)
+}
+
+/// Makes this database the watch's home; answers its name, with that of its table here, and what hinders the move.
+pub fn move_in(mut watch: Definition) -> Result<(String, Option<String>)> {
+    let found = identity::as_owner(|| Ok(table_elsewhere(watch.watch_id)))?;
+    let Some(relation) = found else {
+        let reason = format!(
+            "table {} does not exist, or has another owner than before",
+            watch.relation_name
+        );
+        return Ok((named(&watch), Some(reason)));
+    };
+    let table = Table::look_up(relation)?;
+    watch.relation_name.clone_from(&table.qualified);
+    let name = named(&watch);
+    let Some(owner) = watch.owner_here() else {
+        let reason = format!("role \"{}\" does not exist", watch.owner_name);
+        return Ok((name, Some(reason)));
+    };
+    let watches = identity::as_owner(|| definition::of_table(&table))?;
+    if watches
+        .iter()
+        .any(|other| other.name == watch.name && other.is_home())
+    {
+        let reason = format!(
+            "table {} has another watch of this name",
+            watch.relation_name
+        );
+        return Ok((name, Some(reason)));
+    }
+    let triggers = identity::as_owner(|| Ok(triggers::carrying(&watch, table.oid)))?;
+    if triggers.len() != watch.triggers.len() {
+        let reason = format!(
+            "table {} has {} of its {} triggers; declare it again with pushy.watch",
+            watch.relation_name,
+            triggers.len(),
+            watch.triggers.len()
+        );
+        return Ok((name, Some(reason)));
+    }
+    let holds: Vec<Oid> = triggers
+        .iter()
+        .filter(|(_, holds)| *holds)
+        .map(|(oid, _)| *oid)
+        .collect();
+    let is_holder = watch.expressions.is_some();
+    watch.expressions = holds.first().copied();
+    watch.triggers = triggers.into_iter().map(|(oid, _)| oid).collect();
+    if holds.len() != usize::from(is_holder) || triggers::words(&watch)? != watch.words {
+        let reason = format!(
+            "its triggers on table {} are not those that were declared, or their expressions are not; declare it again with pushy.watch",
+            watch.relation_name
+        );
+        return Ok((name, Some(reason)));
+    }
+    watch.relation = relation;
+    watch.relation_owner = identity::role_name(table.owner);
+    watch.owner = owner;
+    watch.owner_name = identity::role_name(owner);
+    watch.print = triggers::print(relation, &watch.triggers)?;
+    if let Some(held) = &mut watch.queue {
+        let queue = identity::as_owner(|| queue::definition::find(&held.name))?;
+        let same = queue.filter(|queue| queue.queue_id == held.queue_id && queue.is_home());
+        held.owner = same.map_or(Oid::INVALID, |queue| queue.owner);
+    }
+    watch.home = Home::here();
+    watch.stands = Stands::Home;
+    identity::as_owner(|| watch.write())?;
+    invalidation::tell_changed(relation);
+    Ok((name, None))
+}

@@ -1,0 +1,417 @@
+//! The triggers of a watch: their names, their statements, making and dropping them.
+//!
+//! A trigger per event, and one that never fires: its condition is where the server keeps the watch's
+//! expressions (see crate::pg::expression).
+
+use crate::errors::{quote_literal, Error, Result, SqlState};
+use crate::watch::definition::{self, Definition, Level};
+use crate::watch::table::Table;
+use pushy_core::trigger_text;
+
+use crate::pg::expression::Unplanned;
+use crate::pg::identity::Author;
+use crate::pg::spi::{self, Plan};
+use crate::pg::trigger::Op;
+use crate::pg::{catalog_trigger, identifier, identity, text, BuiltinOid, Oid};
+use crate::{params, sql_function};
+
+/// The expressions of a watch, in the order in which its trigger holds them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expression {
+    /// One of the columns differs; boolean.
+    Changed,
+    /// The condition; boolean.
+    Condition,
+    /// The payload; text.
+    Payload,
+    /// The arguments of a job; jsonb.
+    Args,
+}
+
+impl Expression {
+    /// What each answers, in this order.
+    pub const TYPES: [BuiltinOid; 4] = [
+        BuiltinOid::BOOLOID,
+        BuiltinOid::BOOLOID,
+        BuiltinOid::TEXTOID,
+        BuiltinOid::JSONBOID,
+    ];
+
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+}
+
+/// How the expressions are written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Wording {
+    /// As the caller wrote them, who declares the watch: names are looked up along its search path.
+    Callers,
+    /// As the server writes what it had kept: names say their schemas.
+    Servers,
+}
+
+/// Makes the triggers; their numbers go into the definition.
+pub fn create(watch: &mut Definition, table: &Table, wording: Wording) -> Result<()> {
+    watch.token = identity::as_owner(definition::new_token)?;
+    let maker = Maker {
+        base: base_name(watch),
+        arguments: [&watch.watch_id.to_string(), &watch.token, &watch.name]
+            .map(|argument| quote_literal(argument))
+            .join(", "),
+        table,
+        wording,
+        author: watch.author(),
+    };
+    let changed = match &watch.columns {
+        Some(columns) => Some(table.columns_changed(columns)?),
+        None => None,
+    };
+    let expressions = make_expressions(&maker, watch, changed.as_deref())?;
+    watch.expressions = expressions.as_ref().map(|made| made.trigger);
+    watch.triggers = Vec::new();
+    for op in fired_by(watch, table) {
+        let native = expressions.as_ref().and_then(|made| {
+            native_condition(watch, table, op, &made.unplanned, changed.as_deref())
+        });
+        let row = op != Op::Truncate;
+        watch
+            .triggers
+            .push(maker.make(op.as_str(), op, row, native.as_deref())?);
+        if watch.level == Level::Statement && row {
+            let name = format!("{}_end", op.as_str());
+            watch.triggers.push(maker.make(&name, op, false, None)?);
+        }
+    }
+    watch.triggers.extend(watch.expressions);
+    watch.words = words(watch)?;
+    watch.print = print(watch.relation, &watch.triggers)?;
+    Ok(())
+}
+
+/// The kinds of change that must fire. A row that an update moves to another partition fires as a delete and
+/// an insert: with all three it can be told what it was.
+fn fired_by(watch: &Definition, table: &Table) -> Vec<Op> {
+    let rows = [Op::Insert, Op::Update, Op::Delete];
+    let of_rows = |op: &Op| *op != Op::Truncate;
+    let mut ops: Vec<Op> = watch.events.clone();
+    if table.is_partitioned() && ops.iter().any(of_rows) {
+        ops.retain(|op| !of_rows(op));
+        ops.splice(0..0, rows);
+    }
+    ops
+}
+
+struct Made {
+    trigger: Oid,
+    unplanned: Unplanned,
+}
+
+fn make_expressions(
+    maker: &Maker<'_>,
+    watch: &Definition,
+    changed: Option<&str>,
+) -> Result<Option<Made>> {
+    let (condition, payload, args) = (&watch.condition, &watch.payload_expr, &watch.args_expr);
+    if changed.is_none() && condition.is_none() && payload.is_none() && args.is_none() {
+        return Ok(None);
+    }
+    let or_null = |expression: Option<&str>, cast: &str| match expression {
+        Some(expression) => format!("({expression}\n){cast}"),
+        None => "NULL".to_owned(),
+    };
+    let args = args
+        .as_deref()
+        .map(|args| format!("pg_catalog.to_jsonb(({args}\n))"));
+    let row = [
+        or_null(changed, ""),
+        or_null(condition.as_deref(), " IS TRUE"),
+        or_null(payload.as_deref(), "::pg_catalog.text"),
+        or_null(args.as_deref(), ""),
+    ];
+    let condition = format!("false AND ROW({}) IS NULL", row.join(", "));
+    let made = maker.make("expressions", Op::Update, true, Some(&condition));
+    let trigger = made.map_err(|error| explained(error, watch))?;
+    let condition = condition_of(trigger)?.unwrap_or_default();
+    let read = || Unplanned::of_condition(watch.relation, &condition, &Expression::TYPES);
+    let unplanned = identity::as_author(maker.author, read)?.ok_or_else(|| {
+        Error::new(
+            SqlState::INTERNAL_ERROR,
+            "the server keeps the watch's expressions in another form than expected",
+        )
+        .hint("This is a bug: please report it with the version of the server.")
+    })?;
+    Ok(Some(Made { trigger, unplanned }))
+}
+
+/// The server has read all expressions at once, and does not say in which it found the fault.
+#[cold]
+fn explained(mut error: Error, watch: &Definition) -> Error {
+    let given = [
+        ("condition", &watch.condition),
+        ("payload_expr", &watch.payload_expr),
+        ("args_expr", &watch.args_expr),
+    ];
+    let given: Vec<String> = given
+        .iter()
+        .filter_map(|(name, text)| Some(format!("{name} => {}", text.as_deref()?)))
+        .collect();
+    if error.detail.is_none() && !given.is_empty() {
+        error.detail = Some(match given.as_slice() {
+            [one] => format!("It is in {one}"),
+            all => format!("It is in one of these: {}", all.join("; ")),
+        });
+    }
+    match error.hint {
+        Some(_) => error,
+        None => error.hint("Expressions of a watch are over NEW and OLD, without subqueries, such as NEW.amount > 100; a condition is boolean."),
+    }
+}
+
+/// The condition that the server itself can check before it queues a firing: only terms that cannot fail, because a watch
+/// never fails a write, and only about rows that the event has.
+fn native_condition(
+    watch: &Definition,
+    table: &Table,
+    op: Op,
+    unplanned: &Unplanned,
+    changed: Option<&str>,
+) -> Option<String> {
+    // The halves of a moved row must both fire.
+    let moved_half = table.is_partitioned() && op != Op::Update;
+    if op == Op::Truncate || moved_half {
+        return None;
+    }
+    let mut terms = Vec::new();
+    if let (Op::Update, Some(changed), Some(columns)) = (op, changed, &watch.columns) {
+        // A trigger without a condition tells the trigger function that nobody has compared the columns.
+        if !table.compares_safely(columns) {
+            return None;
+        }
+        terms.push(format!("({changed})"));
+    }
+    if let Some(condition) = &watch.condition {
+        let index = Expression::Condition.index();
+        let has_rows = match op {
+            Op::Insert => !unplanned.uses_old(index),
+            Op::Delete => !unplanned.uses_new(index),
+            _ => true,
+        };
+        if has_rows && unplanned.is_safe(index) {
+            terms.push(format!("({condition}\n)"));
+        }
+    }
+    (!terms.is_empty()).then(|| terms.join(" AND "))
+}
+
+struct Maker<'a> {
+    base: String,
+    /// Its number, its token and its name.
+    arguments: String,
+    table: &'a Table,
+    wording: Wording,
+    author: Author,
+}
+
+impl Maker<'_> {
+    fn make(&self, suffix: &str, op: Op, row: bool, condition: Option<&str>) -> Result<Oid> {
+        let name = format!("{}_{suffix}", self.base);
+        let when = condition.map_or_else(String::new, |condition| format!(" WHEN ({condition})"));
+        let create = match self.wording {
+            Wording::Callers => catalog_trigger::create,
+            Wording::Servers => catalog_trigger::create_again,
+        };
+        let statement = format!(
+            "CREATE TRIGGER {} AFTER {} ON {} FOR EACH {}{when} EXECUTE FUNCTION pushy.{}({})",
+            identifier::quoted(&name),
+            op.as_str(),
+            self.table.qualified,
+            if row { "ROW" } else { "STATEMENT" },
+            if row { "watch_row" } else { "watch_statement" },
+            self.arguments,
+        );
+        create(self.table.oid, &statement, self.author).map_err(|error| match error.sqlstate {
+            // The server copies it to the partitions.
+            SqlState::DUPLICATE_OBJECT if self.table.is_partitioned() => error.hint(
+                "A partition has a watch of this name, which a watch of the whole table covers: end the partition's with pushy.unwatch, or pass another name => ….",
+            ),
+            _ => error,
+        })?;
+        catalog_trigger::find(self.table.oid, &name).ok_or_else(|| {
+            Error::new(
+                SqlState::INTERNAL_ERROR,
+                format!("trigger \"{name}\" was made and is not there"),
+            )
+        })
+    }
+}
+
+/// `pushy_<watch>`, cut where suffixes would not fit, and then with the number to keep it apart.
+fn base_name(watch: &Definition) -> String {
+    const LONGEST_SUFFIX: usize = "_expressions".len();
+    let whole = format!("pushy_{}", watch.name);
+    let most = identifier::LIMIT - LONGEST_SUFFIX;
+    if text::encode(&whole).len() <= most {
+        return whole;
+    }
+    let number = format!("_{}", watch.watch_id);
+    let mut cut = whole;
+    while text::encode(&cut).len() > most - number.len() {
+        cut.pop();
+    }
+    cut + &number
+}
+
+static CONDITION: Plan = Plan::new(
+    "SELECT t.tgqual::pg_catalog.text FROM pg_catalog.pg_trigger t WHERE t.oid OPERATOR(pg_catalog.=) $1",
+    &[BuiltinOid::OIDOID],
+);
+
+static TEXT: Plan = Plan::new(
+    "SELECT pg_catalog.pg_get_triggerdef($1)",
+    &[BuiltinOid::OIDOID],
+);
+
+/// The expressions as the server writes them now, with the names that columns and functions have: what
+/// [`make_expressions`] has put around them is part of them. None where they are gone.
+pub fn texts(trigger: Oid) -> Result<Option<Vec<String>>> {
+    spi::connect(|spi| {
+        let found = spi.run(&TEXT, params![trigger]);
+        let text = found.first().map_or(Ok(None), |row| row.opt_text(1))?;
+        let items = text.as_deref().and_then(trigger_text::expressions);
+        Ok(items.map(|items| items.into_iter().map(str::to_owned).collect()))
+    })
+}
+
+/// The condition of a trigger, as pg_trigger has it; None where it is gone.
+pub fn condition_of(trigger: Oid) -> Result<Option<String>> {
+    spi::connect(|spi| {
+        let found = spi.run(&CONDITION, params![trigger]);
+        found.first().map_or(Ok(None), |row| row.opt_text(1))
+    })
+}
+
+// Without the names of trigger and table, which may be others by now. The order is that of the texts.
+static WORDS: Plan = Plan::new(
+    "SELECT w.text FROM (SELECT ROW(t.tgtype, t.tgattr, t.tgdeferrable, t.tginitdeferred, t.tgoldtable, t.tgnewtable)::pg_catalog.text \
+                                OPERATOR(pg_catalog.||) pg_catalog.substr(d.text, pg_catalog.strpos(d.text, ' FOR EACH ')) AS text \
+                           FROM pg_catalog.pg_trigger t, LATERAL (SELECT pg_catalog.pg_get_triggerdef(t.oid) AS text) d \
+                          WHERE t.oid OPERATOR(pg_catalog.=) ANY ($1)) w \
+      ORDER BY w.text COLLATE pg_catalog.\"C\"",
+    &[BuiltinOid::OIDARRAYOID],
+);
+
+/// What its triggers say, as the server writes it: the expressions, and then each trigger.
+pub fn words(watch: &Definition) -> Result<Vec<String>> {
+    let mut words = match watch.expressions {
+        Some(trigger) => texts(trigger)?.unwrap_or_default(),
+        None => Vec::new(),
+    };
+    let triggers = crate::pg::array::of_oids(&watch.triggers);
+    spi::connect(|spi| {
+        for row in spi.run(&WORDS, params![triggers]).rows() {
+            words.push(row.text(1)?);
+        }
+        Ok(words)
+    })
+}
+
+// All but what ALTER TABLE and ALTER TRIGGER may change, which only the table's owner does.
+static PRINT: Plan = Plan::new(
+    "SELECT pg_catalog.encode(pg_catalog.sha256(pg_catalog.convert_to( \
+                COALESCE(pg_catalog.string_agg(ROW(t.oid, t.tgfoid, t.tgtype, t.tgisinternal, t.tgparentid, t.tgconstraint, t.tgdeferrable, \
+                                                   t.tginitdeferred, t.tgattr, pg_catalog.encode(t.tgargs, 'hex'), t.tgqual::pg_catalog.text, \
+                                                   t.tgoldtable, t.tgnewtable)::pg_catalog.text, ' ' ORDER BY t.oid), ''), \
+                pg_catalog.getdatabaseencoding())), 'hex') \
+       FROM pg_catalog.pg_trigger t \
+      WHERE t.tgrelid OPERATOR(pg_catalog.=) $1 AND t.oid OPERATOR(pg_catalog.=) ANY ($2)",
+    &[BuiltinOid::OIDOID, BuiltinOid::OIDARRAYOID],
+);
+
+/// A fingerprint of triggers. CREATE OR REPLACE TRIGGER, for which the privilege TRIGGER is enough, puts something else in
+/// the place of one and leaves it its number, so a number alone does not say whose words it holds.
+pub fn print(relation: Oid, triggers: &[Oid]) -> Result<String> {
+    let triggers = crate::pg::array::of_oids(triggers);
+    spi::connect(|spi| spi.run(&PRINT, params![relation, triggers]).row(0).text(1))
+}
+
+/// Whether all triggers of a watch at home are there, as it has made them.
+pub fn are_unchanged(watch: &Definition) -> Result<bool> {
+    Ok(print(watch.relation, &watch.triggers)? == watch.print)
+}
+
+sql_function!(pushy_watch_is_whole_v1, |call| {
+    let relation = call.opt_oid(0).unwrap_or(Oid::INVALID);
+    let triggers = call.datum(1).map_or_else(Vec::new, crate::pg::array::oids);
+    let now = identity::as_owner(|| print(relation, &triggers))?;
+    Result::Ok(Some(now) == call.opt_text(2)?)
+});
+
+static EXISTING: Plan = Plan::new(
+    "SELECT t.oid FROM pg_catalog.pg_trigger t \
+      WHERE t.tgrelid OPERATOR(pg_catalog.=) $1 AND t.oid OPERATOR(pg_catalog.=) ANY ($2)",
+    &[BuiltinOid::OIDOID, BuiltinOid::OIDARRAYOID],
+);
+
+/// SQL: trigger t is one of those that watches make, and no copy on a partition.
+macro_rules! is_ours {
+    () => {
+        "t.tgparentid OPERATOR(pg_catalog.=) 0::pg_catalog.oid \
+         AND t.tgfoid OPERATOR(pg_catalog.=) ANY (ARRAY['pushy.watch_row()'::pg_catalog.regprocedure, \
+                                                        'pushy.watch_statement()'::pg_catalog.regprocedure]::pg_catalog.oid[])"
+    };
+}
+pub(in crate::watch) use is_ours;
+
+/// SQL: what pg_trigger.tgargs of the triggers of watch w begin with.
+macro_rules! arguments {
+    () => {
+        "(w.watch_id::pg_catalog.text::pg_catalog.bytea OPERATOR(pg_catalog.||) pg_catalog.decode('00', 'hex') \
+          OPERATOR(pg_catalog.||) w.token::pg_catalog.text::pg_catalog.bytea OPERATOR(pg_catalog.||) pg_catalog.decode('00', 'hex'))"
+    };
+}
+pub(in crate::watch) use arguments;
+
+static CARRYING: Plan = Plan::new(
+    concat!(
+        "SELECT t.oid, t.tgqual IS NOT NULL AND t.tgname OPERATOR(pg_catalog.~) '_expressions$' \
+           FROM pushy_internal.watch w, LATERAL (SELECT ",
+        arguments!(),
+        " AS args) a, pg_catalog.pg_trigger t \
+          WHERE w.watch_id OPERATOR(pg_catalog.=) $1 AND t.tgrelid OPERATOR(pg_catalog.=) $2 \
+            AND pg_catalog.substring(t.tgargs, 1, pg_catalog.length(a.args)) OPERATOR(pg_catalog.=) a.args AND ",
+        is_ours!(),
+        " ORDER BY t.oid"
+    ),
+    &[BuiltinOid::INT4OID, BuiltinOid::OIDOID],
+);
+
+/// The triggers of a table that say they are this watch's, and whether each holds its expressions: where a
+/// watch came by a restore, they have other numbers than it knows. As the extension's owner.
+pub fn carrying(watch: &Definition, relation: Oid) -> Vec<(Oid, bool)> {
+    spi::connect(|spi| {
+        let found = spi.run(&CARRYING, params![watch.watch_id, relation]);
+        found.rows().map(|row| (row.oid(1), row.bool(2))).collect()
+    })
+}
+
+/// Those of a watch's triggers that are (still) there.
+pub fn existing(watch: &Definition) -> Result<Vec<Oid>> {
+    if !watch.is_home() {
+        let found = identity::as_owner(|| Ok(carrying(watch, watch.relation)))?;
+        return Ok(found.into_iter().map(|(trigger, _)| trigger).collect());
+    }
+    let triggers = crate::pg::array::of_oids(&watch.triggers);
+    Ok(spi::connect(|spi| {
+        let found = spi.run(&EXISTING, params![watch.relation, triggers]);
+        found.rows().map(|row| row.oid(1)).collect()
+    }))
+}
+
+/// Drops them all. The table is locked.
+pub fn drop(watch: &Definition) -> Result<()> {
+    for trigger in existing(watch)? {
+        catalog_trigger::drop(trigger);
+    }
+    Ok(())
+}

@@ -1,0 +1,301 @@
+//! watch(): what a deploy script says of a table, as often as it likes.
+
+use crate::channel::{access, Channel};
+use crate::errors::{quote_literal, Error, Result, SqlState};
+use crate::notice::usual;
+use crate::pg::function::Answer;
+use crate::pg::{catalog_trigger, ereport, identifier, identity, invalidation, transaction};
+use crate::queue::announce;
+use crate::shared::obstacle;
+use crate::watch::altered;
+use crate::watch::arguments;
+use crate::watch::definition::{self, Definition, Payload, Stands, Way};
+use crate::watch::orphans;
+use crate::watch::table::Table;
+use crate::watch::taken_away;
+use crate::watch::triggers::{self, Wording};
+use crate::{row, sql_function};
+
+sql_function!(pushy_watch_v1, |call| {
+    transaction::require_writable(c"pushy.watch()");
+    let table = Table::look_up(arguments::relation(call)?)?;
+    table.require_watchable()?;
+    require_trigger_privilege(&table)?;
+    let wanted = arguments::read(call, &table)?;
+    let channel = wanted.channel.clone();
+    let (has_channel, delivery) = (channel.is_some(), wanted.delivery);
+    let is_changed = declare(wanted, &table, arguments::says_name(call))?;
+    if is_changed && has_channel && !usual::a_relay_can_come() {
+        tell_no_relay(&table, delivery);
+    }
+    let ident = match channel {
+        None => Answer::Null,
+        Some(name) => row![Channel::exact(&name)?.ident()][0],
+    };
+    Result::Ok(ident)
+});
+
+fn require_trigger_privilege(table: &Table) -> Result<()> {
+    if catalog_trigger::may_create_on(table.oid) {
+        return Ok(());
+    }
+    let caller = identifier::quoted(&identity::role_name(identity::current_user()));
+    Err(Error::new(
+        SqlState::INSUFFICIENT_PRIVILEGE,
+        format!("permission denied for table {}", table.qualified),
+    )
+    .detail("A watch is a set of triggers on the table.")
+    .hint(format!(
+        "The table's owner can run: GRANT TRIGGER ON {} TO {caller}",
+        table.qualified
+    )))
+}
+
+/// Declares it, and answers whether that has changed anything.
+fn declare(mut wanted: Definition, table: &Table, is_named: bool) -> Result<bool> {
+    let usual_name = (!is_named).then(|| wanted.name.clone());
+    if let Some(existing) = find(&mut wanted, usual_name.as_deref(), &watches_of(table)?) {
+        if is_as_wanted(existing, &wanted)? {
+            return Ok(false);
+        }
+    }
+    // From here on nobody else declares a watch of this table, or renames it.
+    catalog_trigger::lock_table(table.oid);
+    let table = &Table::look_up(table.oid)?;
+    wanted.relation_name.clone_from(&table.qualified);
+    wanted.relation_owner = identity::role_name(table.owner);
+    let mut renamed = None;
+    let watches = watches_of(table)?;
+    let existing = find(&mut wanted, usual_name.as_deref(), &watches);
+    let is_new = existing.is_none();
+    match existing {
+        Some(existing) => {
+            require_owner(existing, table)?;
+            altered::require_not_open(existing.watch_id)?;
+            wanted.watch_id = existing.watch_id;
+            renamed = (existing.name != wanted.name).then(|| existing.name.clone());
+            wanted.paused = existing.paused && existing.stands != Stands::Elsewhere;
+            triggers::drop(existing)?;
+        }
+        None => wanted.watch_id = identity::as_owner(|| Ok(definition::next_id()))?,
+    }
+    orphans::drop(table.oid, &wanted.name)?;
+    triggers::create(&mut wanted, table, Wording::Callers)?;
+    identity::as_owner(|| {
+        definition::forget_lost();
+        if is_new {
+            return wanted.write_new();
+        }
+        wanted.write()
+    })?;
+    invalidation::tell_changed(table.oid);
+    announce::mark_present();
+    if let Some(existing) = existing {
+        taken_away::tell(existing, &wanted, renamed.is_some());
+    }
+    taken_away::tell_twin(&wanted, existing, &watches);
+    tell_never_merged(&wanted);
+    if let Some(before) = renamed {
+        ereport::notice(
+            &Error::new(
+                SqlState::SUCCESSFUL_COMPLETION,
+                format!(
+                    "watch \"{before}\" of table {} is called \"{}\" now, as its channel is",
+                    table.qualified, wanted.name
+                ),
+            )
+            .hint("Name and channel of this watch are its table's. What listens to the old channel hears no more of it."),
+        );
+    }
+    warn(&wanted, table)?;
+    Ok(true)
+}
+
+fn watches_of(table: &Table) -> Result<Vec<Definition>> {
+    identity::as_owner(|| definition::of_table(table))
+}
+
+/// The existing watch that the caller means. A name that the caller did not give gives way where a watch of that name tells
+/// somewhere else.
+fn find<'a>(
+    wanted: &mut Definition,
+    usual_name: Option<&str>,
+    watches: &'a [Definition],
+) -> Option<&'a Definition> {
+    if let Some(usual_name) = usual_name {
+        wanted.name = free_name(wanted, usual_name, watches);
+    }
+    let by_name = watches.iter().find(|existing| existing.name == wanted.name);
+    // Or the watch that was named by the table, which may have been renamed since.
+    let by_table = || {
+        let is_it = |existing: &&Definition| existing.named_by_table && wanted.named_by_table;
+        watches.iter().find(is_it)
+    };
+    by_name.or_else(by_table)
+}
+
+/// The channel's name or the queue's; where a watch of that name tells somewhere else, one that says which of the two it is.
+fn free_name(wanted: &Definition, usual_name: &str, watches: &[Definition]) -> String {
+    let other_name = format!(
+        "{usual_name} ({})",
+        if wanted.channel.is_some() {
+            "channel"
+        } else {
+            "queue"
+        }
+    );
+    let named = |name: &str| watches.iter().find(|existing| existing.name == name);
+    let is_taken = match named(usual_name) {
+        Some(existing) => !existing.tells_where(wanted),
+        None => named(&other_name).is_some_and(|existing| existing.tells_where(wanted)),
+    };
+    if is_taken {
+        other_name
+    } else {
+        usual_name.to_owned()
+    }
+}
+
+/// A deploy that changes nothing takes no lock.
+fn is_as_wanted(existing: &Definition, wanted: &Definition) -> Result<bool> {
+    let same = Definition {
+        watch_id: existing.watch_id,
+        token: existing.token.clone(),
+        relation_owner: existing.relation_owner.clone(),
+        relation_name: existing.relation_name.clone(),
+        paused: existing.paused,
+        triggers: existing.triggers.clone(),
+        expressions: existing.expressions,
+        words: existing.words.clone(),
+        print: existing.print.clone(),
+        ..wanted.clone()
+    };
+    Ok(same == *existing
+        && existing.is_home()
+        && triggers::are_unchanged(existing)?
+        && !orphans::names_of(existing.relation)?.contains(&existing.name))
+}
+
+/// Who may change or end a watch: its maker, and who owns the table.
+pub fn require_owner(watch: &Definition, table: &Table) -> Result<()> {
+    let caller = identity::current_user();
+    if watch.is_made_by(caller) || identity::has_rights_of(caller, table.owner) {
+        return Ok(());
+    }
+    Err(Error::new(
+        SqlState::INSUFFICIENT_PRIVILEGE,
+        format!(
+            "must be owner of watch \"{}\" or of table {}",
+            watch.name, table.qualified
+        ),
+    )
+    .hint(match watch.owner_here() {
+        Some(maker) => format!("It was made by role \"{}\".", identity::role_name(maker)),
+        None => "The role that made it is gone.".to_owned(),
+    }))
+}
+
+/// Warns of what would surprise people.
+fn warn(watch: &Definition, table: &Table) -> Result<()> {
+    let warn = |message: String, hint: &str| {
+        ereport::warning(&Error::new(SqlState::WARNING, message).hint(hint));
+    };
+    let table_name = &table.qualified;
+    if watch.channel.is_some()
+        && table.has_row_security()
+        && matches!(
+            watch.payload,
+            Payload::Row | Payload::Diff | Payload::Expression
+        )
+    {
+        warn(
+            format!("notices of {table_name} show rows that row security hides"),
+            "Every role of the database may LISTEN: payload => 'key' tells which row, and who may see it reads it.",
+        );
+    }
+    let children = identity::as_owner(|| table.unwatched_children())?;
+    if !children.is_empty() {
+        const MOST: usize = 20;
+        let more = if children.len() > MOST { ", …" } else { "" };
+        let named = children[..children.len().min(MOST)].join(", ");
+        warn(
+            format!("tables that inherit from {table_name} are not watched: {named}{more}"),
+            "Their rows fire their own triggers: watch each of them, perhaps with the same channel.",
+        );
+    }
+    let says_rows_by_key = matches!(watch.payload, Payload::Key | Payload::Diff);
+    let is_told = watch.channel.is_some() || watch.args_expr.is_none();
+    if says_rows_by_key && is_told && !table.has_key() {
+        let told = match (&watch.channel, &watch.args_expr) {
+            (Some(_), _) => "notices",
+            _ => "jobs",
+        };
+        warn(
+            format!("table {table_name} has no key: its {told} do not say which row"),
+            &format!(
+                "Give it a primary key or a replica identity, or watch it with payload => 'row'. {}",
+                silence(watch)
+            ),
+        );
+    }
+    let channel = watch.channel.as_deref().unwrap_or_default();
+    if let Some(owner) = access::closed_by(channel, watch.owner)? {
+        let channel = Channel::shown_ident(channel);
+        warn(
+            format!(
+                "role \"{}\" may not read channel {channel}, which {owner} has closed",
+                watch.owner_name
+            ),
+            &format!(
+                "Subscriptions of {owner} and its grantees read it, and every role may LISTEN. Its owner can run: \
+                 SELECT pushy.channel_grant({}, {}). Or watch with another channel.",
+                quote_literal(&channel),
+                quote_literal(&watch.owner_name)
+            ),
+        );
+    }
+    Ok(())
+}
+
+/// Says that no relay can come here: a watch without `delivery` then uses NOTIFY, and one with `relay` waits for it.
+fn tell_no_relay(table: &Table, delivery: Option<Way>) {
+    let table = &table.qualified;
+    let told = match delivery {
+        Some(Way::Relay) => format!("notices of table {table} wait in the event log: no relay comes here to tell them"),
+        Some(Way::Notify) => return,
+        None => format!("notices of table {table} are told by NOTIFY, and not kept in the event log: no relay can come here"),
+    };
+    let reasons = obstacle::of_workers();
+    let hint = reasons
+        .first()
+        .map(|first| first.fix.clone().unwrap_or_else(|| first.reason.clone()));
+    ereport::notice(
+        &Error::new(SqlState::SUCCESSFUL_COMPLETION, told).hint(hint.unwrap_or_default()),
+    );
+}
+
+/// `merge` is for notices that can be equal: in these the transaction stands.
+fn tell_never_merged(wanted: &Definition) {
+    if !wanted.merge || !matches!(wanted.payload, Payload::Key | Payload::Row | Payload::Diff) {
+        return;
+    }
+    ereport::notice(
+        &Error::new(
+            SqlState::SUCCESSFUL_COMPLETION,
+            format!(
+                "notices of watch \"{}\" are never merged: those with payload => '{}' have the transaction in them, so no two are equal",
+                wanted.name,
+                wanted.payload.as_str()
+            ),
+        )
+        .hint("Pass payload => 'none' or a payload_expr with merge, or leave merge out."),
+    );
+}
+
+fn silence(watch: &Definition) -> String {
+    format!(
+        "To end the watch: SELECT pushy.unwatch({}, {})",
+        quote_literal(&watch.relation_name),
+        quote_literal(&watch.name)
+    )
+}

@@ -1,0 +1,9 @@
+//! A watched table changes: from the trigger that fires to a notice, or a job.
+
+pub mod cache;
+pub mod notice_json;
+pub mod partition_move;
+pub mod publish;
+pub mod said;
+pub mod statement;
+mod trigger;

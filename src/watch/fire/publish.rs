@@ -1,0 +1,178 @@
+//! From what is said of a change to where it goes: a notice, a job, or both.
+
+use std::rc::Rc;
+
+use crate::errors::{Error, Result};
+use crate::job::{current, position};
+use crate::notice::buffer::{self, Delivery, Item};
+use crate::notice::oversize;
+use crate::notice::repeats::{self, Repeat};
+use crate::pg::trigger::Op;
+use crate::pg::{ereport, notify};
+use crate::queue::reference::HeldQueue;
+use crate::watch::cache::Known;
+use crate::watch::counts::{self, Tally};
+use crate::watch::definition::{Level, Payload, Way};
+use crate::watch::notice_json::{Change, Keys, Kind, NO_KEY};
+use crate::watch::said::{self, origin, Said, Words};
+use crate::watch::statement;
+
+/// A table was emptied.
+pub fn truncated(watch: &Rc<Known>) -> Result<()> {
+    let mut payload = Vec::new();
+    if watch.kind != Kind::None {
+        match watch.definition.level {
+            Level::Row => watch
+                .shape
+                .row(watch.kind, &Change::Truncate, origin(), &mut payload),
+            Level::Statement => {
+                let none = Keys::new(0);
+                watch
+                    .shape
+                    .statement(Op::Truncate, &none, origin(), &mut payload);
+            }
+        }
+    }
+    said::bare(watch, Op::Truncate, payload)?.tell(watch, Op::Truncate)
+}
+
+/// A statement is over, with these rows.
+pub fn statement(watch: &Rc<Known>, op: Op, keys: &Keys) -> Result<()> {
+    let mut payload = Vec::new();
+    if watch.kind != Kind::None {
+        watch.shape.statement(op, keys, origin(), &mut payload);
+    }
+    said::bare(watch, op, payload)?.tell(watch, op)
+}
+
+impl Said {
+    /// Sends it where the watch says. No code of users runs.
+    #[cfg_attr(target_os = "linux", link_section = "commit_path")]
+    pub fn tell(self, watch: &Rc<Known>, op: Op) -> Result<()> {
+        match self {
+            Self::Nothing | Self::Counts(None) => Ok(()),
+            Self::Counts(Some(keys)) => {
+                statement::merge(watch, op, &keys);
+                Ok(())
+            }
+            Self::Change(words) => send(watch, op, words, Tally::default()),
+            Self::Failure(failure) => {
+                let (error, words) = *failure;
+                log(watch, &error);
+                let errors = 1;
+                send(
+                    watch,
+                    op,
+                    words,
+                    Tally {
+                        errors,
+                        ..Tally::default()
+                    },
+                )
+            }
+        }
+    }
+}
+
+#[cfg_attr(target_os = "linux", link_section = "commit_path")]
+fn send(watch: &Rc<Known>, op: Op, words: Words, mut tally: Tally) -> Result<()> {
+    if let (Some(queue), Some(args)) = (&watch.definition.queue, words.args) {
+        tally.jobs += add_job(watch, queue, args, &mut tally)?;
+    }
+    tally.notices += add_notice(watch, op, words.payload, words.key)?;
+    counts::add(watch.definition.watch_id, watch.counter, tally);
+    Ok(())
+}
+
+/// How many jobs were added: none when the watch's owner may not enqueue (any more).
+fn add_job(watch: &Known, queue: &HeldQueue, args: Vec<u8>, tally: &mut Tally) -> Result<u64> {
+    match watch.request(queue) {
+        Ok(request) => {
+            let id = position::next()?;
+            buffer::add(Item::Job { id, request, args })?;
+            Ok(1)
+        }
+        Err(error) => {
+            tally.errors += 1;
+            log(watch, &error);
+            Ok(0)
+        }
+    }
+}
+
+#[cfg_attr(target_os = "linux", link_section = "commit_path")]
+fn add_notice(watch: &Known, op: Op, payload: Vec<u8>, key: Option<Vec<u8>>) -> Result<u64> {
+    let Some(channel) = &watch.channel else {
+        return Ok(0);
+    };
+    let payload = if payload.len() <= longest(watch) {
+        payload
+    } else {
+        refer(watch, op, key.as_deref(), &payload)?
+    };
+    buffer::add(Item::Notice {
+        channel: Rc::clone(channel),
+        payload,
+        delivery: match watch.way() {
+            Way::Notify => Delivery::Notify,
+            Way::Relay => Delivery::Relay {
+                merge: watch.definition.merge,
+                cause: current::cause(),
+            },
+        },
+        repeat: repeat(watch),
+    })?;
+    Ok(1)
+}
+
+/// What an equal notice of the watch means in the same transaction.
+fn repeat(watch: &Known) -> Repeat {
+    match (watch.definition.payload, watch.definition.level) {
+        (Payload::None | Payload::Expression, _) => Repeat::Replaces,
+        (Payload::Row | Payload::Diff, _) | (_, Level::Statement) => Repeat::Counts,
+        (Payload::Key, Level::Row) => Repeat::Follows,
+    }
+}
+
+/// Bytes that a payload of the watch may have and be sent as it is: by NOTIFY a member may be added to JSON.
+pub fn longest(watch: &Known) -> usize {
+    match (watch.way(), repeat(watch)) {
+        (Way::Notify, Repeat::Counts | Repeat::Follows) => {
+            notify::PAYLOAD_LIMIT - repeats::MEMBER_BYTES
+        }
+        _ => notify::PAYLOAD_LIMIT,
+    }
+}
+
+/// Keeps a payload that is too long for NOTIFY, and answers what is sent for it.
+fn refer(watch: &Known, op: Op, key: Option<&[u8]>, payload: &[u8]) -> Result<Vec<u8>> {
+    let id = oversize::keep(watch.channel.as_deref().unwrap_or_default(), payload)?;
+    let written = |key: &[u8]| {
+        let mut out = Vec::new();
+        watch
+            .shape
+            .reference(op, key, origin(), id, payload.len(), &mut out);
+        out
+    };
+    let reference = written(key.unwrap_or(NO_KEY));
+    Ok(if reference.len() > longest(watch) {
+        written(NO_KEY)
+    } else {
+        reference
+    })
+}
+
+fn log(watch: &Known, error: &Error) {
+    if watch.may_log() {
+        let definition = &watch.definition;
+        ereport::log(&Error {
+            sqlstate: error.sqlstate,
+            message: format!(
+                "watch \"{}\" on {}: {}",
+                definition.name, definition.relation_name, error.message
+            ),
+            detail: error.detail.clone(),
+            hint: error.hint.clone(),
+        });
+    }
+}

@@ -1,0 +1,311 @@
+//! What a watch says of a row: everything for which code of users runs, in the firing that is told of it.
+//!
+//! Code of users are the watch's expressions, what generates virtual columns, and the casts and output functions of the types
+//! in a payload. It runs here and nowhere else, while the trigger fires: as the writer, with the settings of the statement and
+//! of the functions around it, under its timeouts and where it can be cancelled.
+//!
+//! | told | code of users runs | what comes later has |
+//! | --- | --- | --- |
+//! | a row | in its firing | nothing to do |
+//! | a statement's rows | keys and conditions in each row's firing | bytes of keys |
+//! | a row that arrives in another partition | in the firing of its insert, and before it in that of its delete, of which nothing is told | nothing to do |
+//! | a row that leaves and does not arrive ([`moved`](crate::watch::moved)) | in the firing of its delete | a [`Said`] |
+//! | what is left at a commit, PREPARE or queue_run | never: [`transaction_end::later`] | the same |
+//! | a cascade of a deferred foreign key | in the firing, when the server runs the cascade, as it says | as above |
+//!
+//! Handlers, and what they defer (constraint triggers), run under their job's deadline: see worker/run/run_job.rs.
+
+use std::rc::Rc;
+
+use crate::errors::{Error, Result};
+use crate::pg::expression::{Evaluation, Evaluator};
+use crate::pg::json::limit;
+use crate::pg::slot::Slot;
+use crate::pg::subtransaction::{self, CallError};
+use crate::pg::trigger::Op;
+use crate::pg::{session, text, transaction, transaction_end};
+use crate::settings;
+use crate::watch::cache::Known;
+use crate::watch::definition::Level;
+use crate::watch::notice_json::{Change, Keys, Kind, Origin, NO_KEY};
+use crate::watch::publish::longest;
+use crate::watch::statement;
+use crate::watch::triggers::Expression;
+
+/// What is told of a change, as bytes.
+pub enum Said {
+    /// The watch is about other changes.
+    Nothing,
+    /// A row counts in its statement, or has been counted.
+    Counts(Option<Keys>),
+    Change(Words),
+    /// An expression or a conversion has failed: the write goes on, and the notice (or the job) says so.
+    Failure(Box<(Error, Words)>),
+}
+
+pub struct Words {
+    pub payload: Vec<u8>,
+    /// Of a job, a value of type jsonb; None without a queue.
+    pub args: Option<Vec<u8>>,
+    /// The key as a member, for the reference to a payload that is too long for NOTIFY.
+    pub key: Option<Vec<u8>>,
+}
+
+pub fn origin() -> Origin {
+    Origin {
+        pid: session::pid(),
+        xid: transaction::xid(),
+    }
+}
+
+/// Runs `work`, in a subtransaction where it may fail.
+pub fn guarded<T>(
+    may_fail: bool,
+    work: impl FnOnce() -> std::result::Result<T, CallError>,
+) -> std::result::Result<T, CallError> {
+    if may_fail {
+        subtransaction::run(work)
+    } else {
+        work()
+    }
+}
+
+/// What the expressions of a watch say of a row.
+#[derive(Default)]
+struct Evaluated {
+    /// Changed columns and the condition hold.
+    passes: bool,
+    payload: Option<Vec<u8>>,
+    /// A value of type jsonb.
+    args: Option<Vec<u8>>,
+}
+
+/// What is said of a row; one of a statement's is counted there.
+pub fn now(
+    watch: &Rc<Known>,
+    op: Op,
+    old: Option<Slot<'_>>,
+    new: Option<Slot<'_>>,
+    unchecked: bool,
+) -> Result<Said> {
+    of_row(watch, op, old, new, unchecked, |change| {
+        statement::add(watch, op, change).map(|()| Said::Counts(None))
+    })
+}
+
+/// The same of a row of which nobody knows yet whether it has to be told.
+pub fn ahead(
+    watch: &Rc<Known>,
+    op: Op,
+    old: Option<Slot<'_>>,
+    new: Option<Slot<'_>>,
+) -> Result<Said> {
+    of_row(watch, op, old, new, false, |change| {
+        statement::keys_of(watch, change).map(|keys| Said::Counts(Some(keys)))
+    })
+}
+
+/// `unchecked`: see fire::changed. `count` counts a row that is told with its statement.
+#[inline(always)]
+fn of_row(
+    watch: &Rc<Known>,
+    op: Op,
+    old: Option<Slot<'_>>,
+    new: Option<Slot<'_>>,
+    unchecked: bool,
+    count: impl FnOnce(&Change<'_>) -> std::result::Result<Said, CallError>,
+) -> Result<Said> {
+    transaction_end::expect_now();
+    let change = change(watch, op, old, new);
+    let evaluated = if watch.has_expressions() {
+        let (old, new) = (
+            old.unwrap_or_else(|| watch.no_row()),
+            new.unwrap_or_else(|| watch.no_row()),
+        );
+        match evaluate(watch, old, new, unchecked) {
+            Ok(evaluated) if !evaluated.passes => return Ok(Said::Nothing),
+            Ok(evaluated) => evaluated,
+            Err(error) => return failed(watch, op, Some(&change), error),
+        }
+    } else {
+        Evaluated::default()
+    };
+    let slots = watch
+        .has_virtual_columns()
+        .then(|| [watch.new_slot(), watch.new_slot()]);
+    let change = match &slots {
+        None => change,
+        Some(slots) => match watch.completed(slots, old, new) {
+            Ok([old, new]) => self::change(watch, op, old, new),
+            Err(error) => return failed(watch, op, Some(&change), error),
+        },
+    };
+    if watch.definition.level == Level::Statement {
+        return count(&change).or_else(|error| failed(watch, op, Some(&change), error));
+    }
+    let mut payload = watch.new_payload();
+    let may_fail = watch.shape.can_fail(watch.kind) || watch.shape.has_large(watch.kind, &change);
+    let written = guarded(may_fail, || {
+        limit::bounded(settings::max_payload(), &mut payload, |payload| {
+            watch.shape.row(watch.kind, &change, origin(), payload);
+        })
+    });
+    watch.note_length(&payload);
+    match written {
+        Ok(()) => words(watch, op, Some(&change), payload, evaluated),
+        Err(error) => failed(watch, op, Some(&change), error),
+    }
+}
+
+fn change<'a>(watch: &Known, op: Op, old: Option<Slot<'a>>, new: Option<Slot<'a>>) -> Change<'a> {
+    let upto = watch.shape.reads_upto(watch.kind);
+    let (old, new) = (
+        old.map(|row| row.tuple(upto)),
+        new.map(|row| row.tuple(upto)),
+    );
+    match (op, old, new) {
+        (Op::Insert, _, Some(new)) => Change::Insert { new },
+        (Op::Update, Some(old), Some(new)) => Change::Update { old, new },
+        (Op::Delete, Some(old), _) => Change::Delete { old },
+        _ => Change::Truncate,
+    }
+}
+
+fn evaluate(
+    watch: &Known,
+    old: Slot<'_>,
+    new: Slot<'_>,
+    unchecked: bool,
+) -> std::result::Result<Evaluated, CallError> {
+    let definition = &watch.definition;
+    let given = [
+        (
+            Expression::Changed,
+            definition.columns.is_some() && unchecked,
+        ),
+        (Expression::Condition, definition.condition.is_some()),
+        (Expression::Payload, definition.payload_expr.is_some()),
+        (Expression::Args, definition.args_expr.is_some()),
+    ];
+    let has = |wanted: Expression| given.contains(&(wanted, true));
+    watch.with_evaluator(|evaluator: &Evaluator| {
+        let may_fail = given
+            .iter()
+            .any(|(expression, given)| *given && !evaluator.is_safe(expression.index()));
+        evaluator.evaluate(old, new, may_fail, |evaluation: &Evaluation<'_>| {
+            for expression in [Expression::Changed, Expression::Condition] {
+                if has(expression) && !evaluation.is_true(expression.index())? {
+                    return Ok(Evaluated::default());
+                }
+            }
+            let mut evaluated = Evaluated {
+                passes: true,
+                ..Evaluated::default()
+            };
+            if has(Expression::Payload) {
+                let most = settings::max_payload();
+                evaluated.payload = Some(evaluation.bytes(Expression::Payload.index(), most)?);
+            }
+            if has(Expression::Args) {
+                evaluated.args = evaluation.varlena(Expression::Args.index())?;
+            }
+            Ok(evaluated)
+        })
+    })
+}
+
+/// What is said without a row: of a TRUNCATE, or a whole statement.
+pub fn bare(watch: &Rc<Known>, op: Op, payload: Vec<u8>) -> Result<Said> {
+    words(watch, op, None, payload, Evaluated::default())
+}
+
+/// A payload and the arguments of a job; expressions may have made others.
+#[cfg_attr(target_os = "linux", link_section = "commit_path")]
+fn words(
+    watch: &Rc<Known>,
+    op: Op,
+    change: Option<&Change<'_>>,
+    payload: Vec<u8>,
+    evaluated: Evaluated,
+) -> Result<Said> {
+    let args = match (&watch.definition.queue, evaluated.args) {
+        (None, _) => None,
+        (Some(_), Some(args)) => Some(args),
+        (Some(_), None) => match default_args(watch, &payload) {
+            Ok(args) => Some(args),
+            Err(error) => return failed(watch, op, change, error),
+        },
+    };
+    let payload = evaluated.payload.unwrap_or(payload);
+    let key = match change {
+        Some(change) if watch.channel.is_some() && payload.len() > longest(watch) => {
+            Some(key_member(watch, change))
+        }
+        _ => None,
+    };
+    Ok(Said::Change(Words { payload, args, key }))
+}
+
+#[cold]
+fn key_member(watch: &Known, change: &Change<'_>) -> Vec<u8> {
+    let mut key = Vec::new();
+    // The key was written before: that it fails now takes a function that answers differently.
+    let written = guarded(watch.shape.can_fail(Kind::Key), || {
+        watch.shape.write_key(change, &mut key);
+        Ok(())
+    });
+    match written {
+        Ok(()) => key,
+        Err(_) => NO_KEY.to_vec(),
+    }
+}
+
+fn default_args(watch: &Known, payload: &[u8]) -> std::result::Result<Vec<u8>, CallError> {
+    if payload.is_empty() {
+        return text::jsonb(b"{}");
+    }
+    let may_fail = watch.shape.may_be_no_jsonb(watch.kind) || payload.len() > limit::LARGE;
+    guarded(may_fail, || text::jsonb(payload))
+}
+
+/// What ends the statement or the transaction anyway goes on as an error.
+#[cold]
+fn failed(
+    watch: &Rc<Known>,
+    op: Op,
+    change: Option<&Change<'_>>,
+    error: CallError,
+) -> Result<Said> {
+    let error = error.into_error();
+    const QUERY_CANCELED: &str = "57014";
+    const TRANSACTION_ROLLBACK: &str = "40";
+    let code = error.sqlstate.0;
+    if code == QUERY_CANCELED || code.starts_with(TRANSACTION_ROLLBACK) {
+        return Err(error);
+    }
+    let payload = error_payload(watch, op, change, &error);
+    let args = watch.definition.queue.as_ref().and_then(|_| {
+        let may_fail = change.is_some() && watch.shape.may_be_no_jsonb(Kind::Key);
+        guarded(may_fail, || text::jsonb(&payload))
+            .or_else(|_| text::jsonb(&error_payload(watch, op, None, &error)))
+            .ok()
+    });
+    let key = None;
+    let words = Words { payload, args, key };
+    Ok(Said::Failure(Box::new((error, words))))
+}
+
+/// What is told of a change whose payload failed: with its key, unless that is what fails.
+fn error_payload(watch: &Known, op: Op, change: Option<&Change<'_>>, error: &Error) -> Vec<u8> {
+    let mut payload = Vec::new();
+    let may_fail = change.is_some() && watch.shape.can_fail(Kind::Key);
+    let written = guarded(may_fail, || {
+        watch.shape.error(op, change, origin(), error, &mut payload);
+        Ok(())
+    });
+    if written.is_err() {
+        payload.clear();
+        watch.shape.error(op, None, origin(), error, &mut payload);
+    }
+    payload
+}

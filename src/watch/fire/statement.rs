@@ -1,0 +1,173 @@
+//! Watches with a notice per statement: rows are counted as they fire, and told when the statement's own
+//! trigger fires. A statement that names a partition fires none of its parent: its rows are told with the
+//! next that does, or before the commit.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use crate::errors::Result;
+use crate::job::current::{self, Cause};
+use crate::pg::per_process::PerProcess;
+use crate::pg::subtransaction::CallError;
+use crate::pg::trigger::{self, Op};
+use crate::pg::{transaction, transaction_end};
+use crate::watch::cache::Known;
+use crate::watch::notice_json::{Change, Keys, Kind};
+use crate::watch::{publish, said};
+
+/// The rows of one statement so far.
+struct Open {
+    watch: Rc<Known>,
+    op: Op,
+    /// Of savepoints.
+    level: i32,
+    /// Of triggers: a trigger of the table may write it again, in a statement of its own.
+    depth: i32,
+    cause: Option<Cause>,
+    keys: Keys,
+}
+
+static OPEN: PerProcess<RefCell<Vec<Open>>> = PerProcess::new(RefCell::new(Vec::new()));
+
+/// Bytes of keys that the arguments of a job have, where no notice bounds them.
+const ROOM_OF_JOB: usize = 1 << 20;
+
+fn room(watch: &Known) -> usize {
+    match watch.channel {
+        _ if watch.kind == Kind::None => 0,
+        Some(_) => watch.shape.room_for_keys(publish::longest(watch)),
+        None => ROOM_OF_JOB,
+    }
+}
+
+/// Counts a row. Its key may fail to be written, by a type of a user's.
+pub fn add(watch: &Rc<Known>, op: Op, change: &Change<'_>) -> std::result::Result<(), CallError> {
+    let mut open = take(watch, op).unwrap_or_else(|| Open::new(watch, op));
+    let outcome = write(watch, change, &mut open.keys);
+    keep(open);
+    outcome
+}
+
+/// The key of one row, for [`merge`].
+pub fn keys_of(watch: &Known, change: &Change<'_>) -> std::result::Result<Keys, CallError> {
+    let mut keys = Keys::new(room(watch));
+    write(watch, change, &mut keys).map(|()| keys)
+}
+
+/// Counts a row whose key was written before.
+pub fn merge(watch: &Rc<Known>, op: Op, keys: &Keys) {
+    let mut open = take(watch, op).unwrap_or_else(|| Open::new(watch, op));
+    open.keys.merge(keys);
+    keep(open);
+}
+
+fn write(
+    watch: &Known,
+    change: &Change<'_>,
+    keys: &mut Keys,
+) -> std::result::Result<(), CallError> {
+    let before = keys.length();
+    let outcome = said::guarded(watch.shape.can_fail(watch.kind), || {
+        watch.shape.add(change, keys);
+        Ok(())
+    });
+    if outcome.is_err() {
+        keys.cut(before);
+    }
+    outcome
+}
+
+fn keep(open: Open) {
+    transaction_end::expect();
+    OPEN.with_borrow_mut(|all| all.push(open));
+}
+
+/// The rows so far of the statement whose trigger fires now.
+fn take(watch: &Known, op: Op) -> Option<Open> {
+    let (level, depth) = (transaction::nest_level(), trigger::depth());
+    OPEN.with_borrow_mut(|all| {
+        let at = all.iter().rposition(|open| {
+            open.watch.definition.watch_id == watch.definition.watch_id
+                && open.op == op
+                && open.level == level
+                && open.depth == depth
+        })?;
+        Some(all.remove(at))
+    })
+}
+
+/// The statement is over.
+pub fn end(watch: &Known, op: Op) -> Result<()> {
+    while let Some(open) = take(watch, op) {
+        open.tell()?;
+    }
+    Ok(())
+}
+
+pub fn is_empty() -> bool {
+    OPEN.with_borrow(Vec::is_empty)
+}
+
+/// The transaction is about to commit: what no statement's trigger has told.
+pub fn end_all() -> Result<()> {
+    while let Some(open) = OPEN.with_borrow_mut(|all| (!all.is_empty()).then(|| all.remove(0))) {
+        open.tell()?;
+    }
+    Ok(())
+}
+
+/// The same for what was counted in the current savepoint, outside any trigger.
+pub fn end_here() -> Result<()> {
+    if trigger::depth() > 0 {
+        return Ok(());
+    }
+    let level = transaction::nest_level();
+    let next = |all: &mut Vec<Open>| {
+        let at = all.iter().position(|open| open.level == level)?;
+        Some(all.remove(at))
+    };
+    while let Some(open) = OPEN.with_borrow_mut(next) {
+        open.tell()?;
+    }
+    Ok(())
+}
+
+impl Open {
+    fn new(watch: &Rc<Known>, op: Op) -> Self {
+        Self {
+            watch: Rc::clone(watch),
+            op,
+            level: transaction::nest_level(),
+            depth: trigger::depth(),
+            cause: current::cause(),
+            keys: Keys::new(room(watch)),
+        }
+    }
+
+    fn tell(&self) -> Result<()> {
+        current::on_behalf_of(self.cause, || {
+            publish::statement(&self.watch, self.op, &self.keys)
+        })
+    }
+}
+
+/// A savepoint is released: its rows belong to the level above.
+pub fn raise(level: i32) {
+    OPEN.with(|cell| {
+        if let Ok(mut all) = cell.try_borrow_mut() {
+            for open in all.iter_mut().filter(|open| open.level >= level) {
+                open.level = level - 1;
+            }
+        }
+    });
+}
+
+/// A savepoint of this level is undone; 0: the transaction has ended.
+#[cfg_attr(target_os = "linux", link_section = "commit_path")]
+pub fn forget(level: i32) {
+    OPEN.with(|cell| {
+        if let Ok(mut all) = cell.try_borrow_mut() {
+            all.retain(|open| open.level < level);
+        }
+    });
+}

@@ -1,0 +1,125 @@
+//! Carrying out what the flight recorder found, in the database of the job.
+
+use std::sync::atomic::Ordering;
+
+use pushy_core::suspicion;
+
+use crate::errors::Result;
+use crate::job::live;
+use crate::job::live::Live;
+use crate::job::moves::fail::{self, Attempt};
+use crate::job::moves::give_back::{self, MOST_STRIKES};
+use crate::pg::failure::Failure;
+use crate::pg::subtransaction::CallError;
+use crate::pg::{clock, identity, transaction};
+use crate::queue::{cache, definition};
+use crate::shared;
+use crate::shared::cancels::Asked;
+use crate::worker::recorder::{Kind, Recorder, Verdict};
+
+/// How long batches stay of one job after a batch could not be committed.
+pub const SINGLE_US: i64 = 60_000_000;
+
+/// Carries out all verdicts of this database, in one transaction unless somebody holds a row that one of them needs.
+/// False when some still wait for their job's row. (An executor that finds such a job wakes the scheduler when it lets go
+/// of the row; a session does not.)
+pub fn carry_out(recorder: &Recorder, database: u32) -> std::result::Result<bool, Failure> {
+    let verdicts = recorder.verdicts(database);
+    if verdicts.is_empty() {
+        return Ok(true);
+    }
+    let settled = transaction::run_each(&verdicts, |verdict| {
+        // Durably: a job that crashes the server each time at once would else take each charge with it.
+        transaction::commit_durably();
+        identity::as_owner(|| judge(verdict))
+    })?;
+    let settled: Vec<bool> = settled.into_iter().map(|done| done == Some(true)).collect();
+    for (verdict, done) in verdicts.iter().zip(&settled) {
+        if *done {
+            recorder.settle(verdict);
+        } else {
+            recorder.wait(verdict);
+        }
+    }
+    shared::expect().wake_executors();
+    Ok(!settled.contains(&false))
+}
+
+/// Carries out a verdict; false when somebody holds the job's row. It waits then, and so does the job.
+fn judge(verdict: &Verdict) -> Result<bool> {
+    let Some(queue) = definition::find_by_id(verdict.queue_id)? else {
+        return Ok(true);
+    };
+    let slot = cache::slot_of(&queue);
+    if verdict.kind == Kind::RunSingle {
+        if let Some(slot) = slot {
+            let until = clock::now().plus_us(SINGLE_US).0;
+            let cell = &shared::expect().queues()[slot].single_until;
+            cell.store(until, Ordering::SeqCst);
+        }
+        return Ok(true);
+    }
+    // Its transaction may have committed before the end came, or a session may have run it since: then
+    // the row is gone, or its attempt another.
+    let Some(Live { state, job, .. }) = live::lock_if_free(verdict.job)? else {
+        let held = live::look(verdict.job)?;
+        return Ok(held.is_none_or(|held| held.job.attempt != verdict.attempt));
+    };
+    if job.attempt != verdict.attempt {
+        return Ok(true);
+    }
+    // A cancel that was promised for the job is carried out instead, once it is committed.
+    match shared::expect().cancels.asked(verdict.database, job.id) {
+        Some(Asked::Committed) => return Ok(true),
+        Some(Asked::Open) => return Ok(false),
+        None => {}
+    }
+    match verdict.kind {
+        Kind::RunAlone if job.alone < suspicion::MOST => {
+            give_back::suspect(&queue, slot, state, &job)?;
+        }
+        Kind::Terminated if job.strikes < MOST_STRIKES => {
+            give_back::give_back(&queue, slot, state, &job)?;
+        }
+        kind => {
+            let failed = Attempt {
+                started_at: Some(verdict.started_at),
+                ended_at: clock::now(),
+                error: &reason(kind),
+            };
+            fail::fail(&queue, slot, state, &job, &failed)?;
+        }
+    }
+    Ok(true)
+}
+
+fn reason(kind: Kind) -> CallError {
+    let (sqlstate, message, hint) = match kind {
+        Kind::EndedSession => (
+            "57P01",
+            "the handler ended its own session",
+            "A handler must not terminate the backend it runs in.",
+        ),
+        Kind::Overran => (
+            "57014",
+            "the job did not stop when told, and its executor was ended",
+            "It was interrupted again and again for 5 s after its timeout. A handler that catches query_canceled, or every error, raises it again.",
+        ),
+        Kind::Terminated => (
+            "57P01",
+            "the executor was terminated each time it ran this job",
+            "pg_cancel_backend() or pushy.job_cancel() stop a job without its executor.",
+        ),
+        _ => (
+            "57P02",
+            "the server crashed while this job ran",
+            "Look into the server's log for the signal that ended the process.",
+        ),
+    };
+    CallError {
+        sqlstate: sqlstate.to_owned(),
+        message: message.to_owned(),
+        hint: Some(hint.to_owned()),
+        ..CallError::default()
+    }
+}

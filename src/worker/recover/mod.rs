@@ -1,0 +1,5 @@
+//! After a crash: what ran then, whom it may have been, and how a suspect runs next.
+
+pub mod crash_verdict;
+pub mod quarantine;
+pub mod recorder;

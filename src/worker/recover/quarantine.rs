@@ -1,0 +1,143 @@
+//! Running one job with no other in the cluster: a job under suspicion after a crash, so that the next
+//! crash tells who it is. For a while only (`pushy_core::suspicion`): the others wait.
+//!
+//! An executor that opens a batch first publishes that, then looks at the gate; one that wants to be alone first takes the
+//! gate, then looks for open batches. So one of the two sees the other.
+
+use std::cell::Cell;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use pushy_core::suspicion;
+
+use crate::pg::latch;
+use crate::pg::per_process::PerProcess;
+use crate::pg::timeout::Reminder;
+use crate::shared::{self, Shared};
+use crate::worker::recorder::Note;
+
+fn holder(slot: usize) -> u64 {
+    slot as u64 + 1
+}
+
+/// Opens a batch; false when somebody wants to be alone: wait on the latch and try again.
+pub fn enter_batch(shared: &Shared, slot: usize) -> bool {
+    let me = &shared.executors[slot];
+    me.in_batch.store(true, Ordering::SeqCst);
+    let gate = shared.alone.load(Ordering::SeqCst);
+    if gate == 0 || gate == holder(slot) {
+        return true;
+    }
+    leave_batch(shared, slot);
+    false
+}
+
+/// Closes the batch, and tells whoever waits to be alone.
+pub fn leave_batch(shared: &Shared, slot: usize) {
+    shared.executors[slot]
+        .in_batch
+        .store(false, Ordering::SeqCst);
+    let gate = shared.alone.load(Ordering::SeqCst);
+    if gate != 0 && gate != holder(slot) {
+        if let Some(waiting) = shared.executors.get(gate as usize - 1) {
+            waiting.process.wake();
+        }
+    }
+}
+
+/// What an executor brings to a batch that runs alone.
+pub struct Solitude(Reminder);
+
+/// The note of this process.
+static NOTE: PerProcess<Cell<Option<&'static Note>>> = PerProcess::new(Cell::new(None));
+
+impl Solitude {
+    /// In an executor that has connected.
+    pub fn new(note: &'static Note) -> Self {
+        NOTE.set(Some(note));
+        Self(Reminder::new(over))
+    }
+
+    /// Waits until no other executor has a batch open, WAIT_FOR_OTHERS_MS at most. False, and the caller gives way, when
+    /// another executor has the quarantine or this one was asked to stop. After true no other batch begins until the job,
+    /// suspected `times` times, or its quarantine ends.
+    pub fn seek(&self, shared: &Shared, slot: usize, times: i16) -> bool {
+        let taken =
+            shared
+                .alone
+                .compare_exchange(0, holder(slot), Ordering::SeqCst, Ordering::SeqCst);
+        if taken.is_err_and(|gate| gate != holder(slot)) {
+            return false;
+        }
+        let wait = Duration::from_millis(suspicion::WAIT_FOR_OTHERS_MS.into());
+        let since = Instant::now();
+        while others_in_batch(shared, slot) {
+            let left = wait.saturating_sub(since.elapsed());
+            if left.is_zero() {
+                break;
+            }
+            // Each that leaves a batch sets our latch; the bound is for those that die without a word.
+            latch::wait(Some(left.min(Duration::from_secs(1))));
+            if shared.executors[slot].stop_requested.load(Ordering::SeqCst) {
+                end(shared, slot);
+                return false;
+            }
+        }
+        set_alone(true);
+        self.0.arm(suspicion::solitude_ms(times) as i32);
+        true
+    }
+
+    /// The batch is over.
+    pub fn end(&self, shared: &Shared, slot: usize) {
+        if is_held_by(shared, slot) {
+            self.0.disarm();
+            end(shared, slot);
+        }
+    }
+}
+
+fn set_alone(alone: bool) {
+    if let Some(note) = NOTE.get() {
+        note.set_alone(alone);
+    }
+}
+
+/// The job has been alone for long enough: the others go on beside it. A signal handler.
+extern "C-unwind" fn over() {
+    if let (Some(shared), Some(slot)) = (shared::get(), shared::executor::mine()) {
+        // The note first: once the gate is open, any running job may cause a crash.
+        set_alone(false);
+        end(shared, slot);
+    }
+}
+
+fn is_held_by(shared: &Shared, slot: usize) -> bool {
+    shared.alone.load(Ordering::SeqCst) == holder(slot)
+}
+
+fn others_in_batch(shared: &Shared, slot: usize) -> bool {
+    shared
+        .executors
+        .iter()
+        .enumerate()
+        .any(|(other, executor)| other != slot && executor.in_batch.load(Ordering::SeqCst))
+}
+
+/// Opens the gate again, if it is ours, and wakes those who waited.
+fn end(shared: &Shared, slot: usize) {
+    let ended = shared
+        .alone
+        .compare_exchange(holder(slot), 0, Ordering::SeqCst, Ordering::SeqCst);
+    if ended.is_ok() {
+        shared.wake_executors();
+    }
+}
+
+/// What an executor that leaves for good gives up.
+pub fn give_up() {
+    if let (Some(shared), Some(slot)) = (shared::get(), shared::executor::mine()) {
+        leave_batch(shared, slot);
+        end(shared, slot);
+    }
+}

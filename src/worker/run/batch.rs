@@ -1,0 +1,353 @@
+//! One transaction of an executor: claim, run, record, commit (docs/design.md).
+
+use std::sync::atomic::Ordering;
+
+use pushy_core::batch::{self, BatchPlan};
+
+use crate::errors::Result;
+use crate::job::claimed::Claimed;
+use crate::job::moves::claim::{self, Room};
+use crate::job::moves::give_back::release;
+use crate::params;
+use crate::pg::failure::{self, Failure};
+use crate::pg::memory::{self, Context};
+use crate::pg::spi::{self, Plan};
+use crate::pg::transaction;
+use crate::pg::{array, BuiltinOid};
+use crate::pg::{catalog_changes, clock, identity, interrupts, session, timeout, worker};
+use crate::queue::definition::Definition;
+use crate::queue::eligibility::{self, Handler, Unfit};
+use crate::queue::park;
+use crate::shared::queue_slot::{NOTHING, PRIORITIES};
+use crate::shared::{self, pending, Shared};
+use crate::worker::cancels;
+use crate::worker::executor;
+use crate::worker::outcomes::{self, Results};
+use crate::worker::quarantine::Solitude;
+use crate::worker::recorder::Recorder;
+use crate::worker::wake_another::Help;
+
+/// A queue as an executor works it.
+pub struct Work {
+    pub queue: Definition,
+    pub name: std::rc::Rc<str>,
+    pub slot: usize,
+    /// Jobs of the last batch, and whether it ran all it had asked for.
+    pub(in crate::worker) previous: u32,
+    pub(in crate::worker) previous_full: bool,
+    /// The handler as it was found fit, and the count of catalog changes then.
+    fit: Option<(u64, Handler)>,
+}
+
+impl Work {
+    pub fn new(queue: Definition, slot: usize) -> Self {
+        Self {
+            name: queue.name.as_str().into(),
+            queue,
+            slot,
+            previous: 0,
+            previous_full: false,
+            fit: None,
+        }
+    }
+
+    /// The handler, if the queue can run. Asked in each batch, but looked up after changes of the catalog
+    /// only (7 % of a batch of one).
+    fn handler(&mut self) -> std::result::Result<Handler, Unfit> {
+        let changes = catalog_changes::count();
+        if let Some((known, handler)) = self.fit {
+            if known == changes {
+                return Ok(handler);
+            }
+        }
+        eligibility::check_entry(&self.queue)?;
+        let handler = eligibility::check(&self.queue)?;
+        self.fit = Some((changes, handler));
+        Ok(handler)
+    }
+}
+
+/// How a batch ended.
+#[derive(Debug)]
+pub enum Ended {
+    /// Jobs were run, or given back; there may be more.
+    Worked,
+    /// Nothing was ready.
+    Empty,
+    /// One of the jobs, or one before them in a queue that keeps its order, may have a verdict that is not given or not
+    /// carried out: the launcher, or the scheduler, sets this executor's latch when it has done so.
+    Unsettled,
+    /// The queue cannot run: it is parked now.
+    Parked,
+    /// Nothing could be done, because somebody holds the queue's row: try again in a moment.
+    Busy,
+    /// The role has lost its LOGIN or its way into the database, or its session has rights that it has not: this executor
+    /// may not stay.
+    Barred,
+    /// The server lacks something: try again later.
+    Failed(Failure),
+}
+
+/// What an executor brings to each of its batches.
+pub struct Bench {
+    pub me: usize,
+    pub recorder: &'static Recorder,
+    help: Help,
+    solitude: Solitude,
+    /// Jobs' arguments and results.
+    pub(in crate::worker) batch_memory: Context,
+    /// What a handler allocates.
+    pub(in crate::worker) job_memory: Context,
+}
+
+/// Memory that stays between batches: given back and asked for again, it cost 4 % of a batch.
+const BATCH_BYTES: usize = 256 * 1024;
+
+impl Bench {
+    pub fn new(me: usize, recorder: &'static Recorder) -> Self {
+        Self {
+            me,
+            recorder,
+            help: Help::new(),
+            solitude: Solitude::new(recorder.note(me)),
+            batch_memory: Context::keeping(c"pushy batch", BATCH_BYTES),
+            job_memory: Context::new(c"pushy job"),
+        }
+    }
+
+    /// Runs one batch of a queue whose permit the caller holds. `is_current`: whether its definition is
+    /// still the one that `work` has.
+    pub fn run(&self, work: &mut Work, is_current: &dyn Fn() -> bool) -> Ended {
+        let shared = shared::expect();
+        let mut claimed = Vec::new();
+        let mut results = Results::default();
+        let outcome = failure::catch(|| {
+            let _held = interrupts::hold_cancels();
+            memory::around_transaction(|| {
+                let _bookkeeping = transaction::begin();
+                self.batch_memory.reset();
+                self.batch_memory
+                    .enter(|| self.work(shared, work, is_current, &mut claimed, &mut results))
+            })
+        });
+        let ended = match outcome {
+            Ok(Ok(ended)) => ended,
+            Ok(Err(error)) => self.fail(work, &claimed, &results, Failure::from(error)),
+            Err(failure) => self.fail(work, &claimed, &results, failure),
+        };
+        self.recorder.note(self.me).leave();
+        let me = &shared.executors[self.me];
+        me.claiming.store(false, Ordering::SeqCst);
+        me.leave_job();
+        me.clear_batch();
+        self.solitude.end(shared, self.me);
+        let left = results.left.iter().map(|index| &claimed[*index]);
+        announce_left(shared, work, left);
+        match cancels::carry_out_of(shared, &claimed, &results) {
+            Ok(()) => ended,
+            Err(failure) => Ended::Failed(failure),
+        }
+    }
+
+    fn work(
+        &self,
+        shared: &Shared,
+        work: &mut Work,
+        is_current: &dyn Fn() -> bool,
+        claimed: &mut Vec<Claimed>,
+        results: &mut Results,
+    ) -> Result<Ended> {
+        match work.handler() {
+            Ok(_) => {}
+            Err(unfit) if unfit.bars_sessions() => {
+                transaction::commit();
+                return Ok(Ended::Barred);
+            }
+            Err(_) => {
+                let is_settled = park::park(&work.queue)?;
+                transaction::commit();
+                return Ok(if is_settled {
+                    Ended::Parked
+                } else {
+                    Ended::Busy
+                });
+            }
+        }
+        if work.queue.concurrency == Some(1)
+            && self.recorder.is_order_unsettled(shared, work.queue.key())
+        {
+            transaction::commit();
+            return Ok(Ended::Unsettled);
+        }
+        let began = clock::now();
+        let me = &shared.executors[self.me];
+        // From then on the launcher counts how long it takes.
+        me.batch_began.store(began.0, Ordering::SeqCst);
+        let slot = &shared.queues()[work.slot];
+        let single = !work.queue.batch || slot.single_until.load(Ordering::Relaxed) > began.0;
+        let mean = slot.mean_ns.load(Ordering::Relaxed);
+        let most = if single {
+            1
+        } else {
+            batch::claim_size(mean, work.previous, work.previous_full)
+        };
+        let shares = most > 1 && shared.has_idle_for(work.slot, began.0);
+        let asked = if shares {
+            batch::share_of_claim(mean, most)
+        } else {
+            most
+        };
+        me.claiming.store(true, Ordering::SeqCst);
+        *claimed = self.claim(shared, work, asked)?;
+        me.set_batch(work.queue.queue_id, claimed.iter().map(|job| job.id));
+        me.claiming.store(false, Ordering::SeqCst);
+        if claimed.is_empty() {
+            self.commit();
+            return Ok(Ended::Empty);
+        }
+        if !is_current() {
+            // A pause or another change has committed before these jobs were taken.
+            release(&work.queue, work.slot, claimed);
+            self.commit();
+            return Ok(Ended::Worked);
+        }
+        let Some(handler) = still_fit(shared, work, claimed)? else {
+            release(&work.queue, work.slot, claimed);
+            self.commit();
+            return Ok(Ended::Worked);
+        };
+        let ids = claimed.iter().map(|job| job.id);
+        if self.recorder.is_unsettled(shared, work.queue.key(), ids) {
+            release(&work.queue, work.slot, claimed);
+            self.commit();
+            return Ok(Ended::Unsettled);
+        }
+        let times = claimed[0].alone;
+        if times > 0 && !self.solitude.seek(shared, self.me, times) {
+            release(&work.queue, work.slot, claimed);
+            self.commit();
+            return Ok(Ended::Worked);
+        }
+        self.run_all(work, &handler, single, began, claimed, results)?;
+        let note = self.recorder.note(self.me);
+        note.enter_commit(results.started as u32);
+        self.run_deferred(work, claimed, results)?;
+        identity::as_owner(|| outcomes::record(work, claimed, results))?;
+        let ran = results.started;
+        release(&work.queue, work.slot, &claimed[ran..]);
+        let used_temporary = session::used_temporary_objects();
+        {
+            // Handlers may have notified: then COMMIT takes NOTIFY's lock, after all who notify just now.
+            let _handlers_wait = timeout::bound_lock_waits(timeout::NO_BOUND);
+            self.commit();
+        }
+        note.leave();
+        note.set_alone(false);
+        if !shares || results.put_off {
+            work.previous = if results.put_off { 0 } else { ran as u32 };
+            work.previous_full = ran == claimed.len() && ran as u32 == most;
+        }
+        outcomes::measure(work, claimed, results);
+        me.jobs_done.fetch_add(ran as u64, Ordering::Relaxed);
+        if used_temporary {
+            executor::stop_before_temporary_objects_go();
+            let _bookkeeping = transaction::begin();
+            session::drop_temporary_objects();
+            transaction::commit();
+        }
+        worker::report_statistics();
+        Ok(Ended::Worked)
+    }
+
+    /// Commits a batch that has claimed jobs.
+    fn commit(&self) {
+        shared::expect().executors[self.me].let_go();
+        transaction::commit();
+    }
+
+    /// Takes the watermarks and locks up to `most` jobs (fewer if their arguments are big), priority 0 first. Unless this
+    /// transaction commits, the watermarks are put back.
+    fn claim(&self, shared: &Shared, work: &Work, most: u32) -> Result<Vec<Claimed>> {
+        let key = work.queue.key();
+        let slot = &shared.queues()[work.slot];
+        let room = Room {
+            jobs: most,
+            bytes: BatchPlan::MAX_ARGS_BYTES,
+        };
+        let mut claimed: Vec<Claimed> = Vec::with_capacity(most as usize);
+        shared.clear_ready(work.slot);
+        for priority in 0..PRIORITIES {
+            let from = shared.take_low(work.slot, priority);
+            if from == NOTHING {
+                continue;
+            }
+            pending::claimed(work.slot, key, priority, from);
+            let memory = &self.batch_memory;
+            let more = claim::claim(
+                work.queue.queue_id,
+                priority,
+                from,
+                room.less(&claimed),
+                memory,
+            )?;
+            if more.passed_over {
+                slot.pass_over();
+            }
+            if let Some(last) = more.rows.last().filter(|_| more.is_enough) {
+                shared.announce(work.slot, key, priority, last.position as u64 + 1);
+            }
+            claimed.extend(more.rows);
+            if more.is_enough {
+                break;
+            }
+        }
+        if slot.may_be_ready() {
+            shared.set_ready(work.slot);
+            self.help.call_for(shared, work.slot, claimed.len());
+        }
+        Ok(claimed)
+    }
+}
+
+/// The handler, if it is still fit for those who have enqueued these jobs: one of them may have dropped it in the same
+/// transaction, and another before it began. None: the next batch finds that out, and parks the queue.
+fn still_fit(shared: &Shared, work: &mut Work, claimed: &[Claimed]) -> Result<Option<Handler>> {
+    if shared.queues()[work.slot].is_changing() {
+        await_enqueuers(claimed)?;
+    }
+    identity::accept_changes();
+    Ok(work.handler().ok())
+}
+
+static ENQUEUERS: Plan = Plan::new(
+    "SELECT DISTINCT j.xmin FROM pushy_internal.live_job j WHERE j.id OPERATOR(pg_catalog.=) ANY ($1)",
+    &[BuiltinOid::INT8ARRAYOID],
+);
+
+/// Waits until those who have enqueued these jobs, which can be seen, have told what they changed in the catalogs: a moment.
+#[cold]
+fn await_enqueuers(claimed: &[Claimed]) -> Result<()> {
+    let ids: Vec<i64> = claimed.iter().map(|job| job.id).collect();
+    identity::as_owner(|| {
+        let enqueuers: Vec<u32> = spi::connect(|spi| {
+            let found = spi.run(&ENQUEUERS, params![array::of_int8s(&ids)]);
+            found.rows().map(|row| row.oid(1).to_u32()).collect()
+        });
+        enqueuers.into_iter().for_each(transaction::await_end);
+        Ok(())
+    })
+}
+
+/// Announces jobs left to a caller that cancels them, if that caller ended before this batch let go of their rows;
+/// otherwise its end announces them.
+fn announce_left<'a>(shared: &Shared, work: &Work, left: impl Iterator<Item = &'a Claimed>) {
+    let key = work.queue.key();
+    for job in left {
+        shared.queues()[work.slot].pass_over();
+        if shared.cancels.asked(key.database, job.id).is_none() {
+            let position = job.position as u64;
+            shared.announce(work.slot, key, job.priority as usize, position);
+            shared.wake_for(work.slot);
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! Carrying out cancels that were promised and struck no running job.
+
+use std::sync::atomic::Ordering;
+
+use crate::job::claimed::Claimed;
+use crate::job::moves::cancel;
+use crate::job::promise;
+use crate::pg::failure::Failure;
+use crate::pg::transaction;
+use crate::pg::value::Timestamp;
+use crate::pg::{database, identity};
+use crate::shared::cancels::Promise;
+use crate::shared::database::Database;
+use crate::shared::Shared;
+use crate::worker::outcomes::Results;
+
+/// Carries out the cancels of jobs of a batch, which holds them no more: what it gave up, put off or rolled back
+/// must not run after all. What somebody has locked is left to the scheduler.
+pub(in crate::worker) fn carry_out_of(
+    shared: &Shared,
+    claimed: &[Claimed],
+    results: &Results,
+) -> Result<(), Failure> {
+    let promises: Vec<(Promise, Option<Timestamp>)> = shared
+        .cancels
+        .of(database::current())
+        .filter_map(|promise| {
+            let index = claimed.iter().position(|job| job.id == promise.job)?;
+            Some((promise, results.started_at(index)))
+        })
+        .collect();
+    let done = carry_out(shared, &promises);
+    if !matches!(done, Ok(true)) {
+        leave(shared);
+    }
+    done.map(|_| ())
+}
+
+/// Takes up what was promised in the server's life before: before the first job is claimed, or judged. False when there is
+/// no room for all of it yet.
+pub fn recall(place: &Database) -> Result<bool, Failure> {
+    if place.cancels_recalled.load(Ordering::SeqCst) {
+        return Ok(true);
+    }
+    transaction::run(|| identity::as_owner(|| Ok(promise::recall(place))))
+}
+
+/// Carries out what can be, each with when its job began, as far as that is known; true when that was all.
+fn carry_out(shared: &Shared, promises: &[(Promise, Option<Timestamp>)]) -> Result<bool, Failure> {
+    if promises.is_empty() {
+        return Ok(true);
+    }
+    let done = transaction::run_each(promises, |(promise, started_at)| {
+        identity::as_owner(|| cancel::carry_out(promise.job, *started_at))
+    })?;
+    let done: Vec<bool> = done.into_iter().map(|done| done == Some(true)).collect();
+    for ((promise, _), _) in promises.iter().zip(&done).filter(|(_, done)| **done) {
+        shared.cancels.carried_out(*promise);
+    }
+    Ok(!done.contains(&false))
+}
+
+/// Carries out the cancels of jobs that no executor holds; true when that was all. (When those began that their executor
+/// has let go of is not known here.)
+pub fn carry_out_unheld(shared: &Shared) -> Result<bool, Failure> {
+    let promises: Vec<_> = unheld(shared).map(|promise| (promise, None)).collect();
+    carry_out(shared, &promises)
+}
+
+/// Leaves cancels to the scheduler, if there are any.
+pub fn leave(shared: &Shared) {
+    if unheld(shared).next().is_none() {
+        return;
+    }
+    if let Some(place) = shared.find_database(database::current()) {
+        shared.ask_for_cancels(place);
+    }
+}
+
+fn unheld(shared: &Shared) -> impl Iterator<Item = Promise> + '_ {
+    let database = database::current();
+    shared.cancels.of(database).filter(move |promise| {
+        let mut holding = shared.executors_holding(database, promise.job);
+        holding.next().is_none()
+    })
+}

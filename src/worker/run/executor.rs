@@ -1,0 +1,416 @@
+//! An executor: runs the jobs of all queues of one role in one database, batch after batch, and sleeps
+//! when there are none.
+
+use std::cell::Cell;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use rustc_hash::FxHashMap;
+
+use crate::errors::{Error, SqlState};
+use crate::installation;
+use crate::pg::failure::Failure;
+use crate::pg::per_process::PerProcess;
+use crate::pg::transaction;
+use crate::pg::worker::Kind;
+use crate::pg::{
+    catalog_changes, clock, database, ereport, guc, insistence, interrupts, latch, shmem, signals,
+    worker,
+};
+use crate::shared::database::Database;
+use crate::shared::executor::{self, Executor, ExecutorState, Ticket};
+use crate::shared::queue_slot::QueueKey;
+use crate::shared::{self, pending, Shared};
+use crate::worker::batch::{Bench, Ended, Work};
+use crate::worker::cancels;
+use crate::worker::quarantine;
+use crate::worker::recorder;
+use crate::{settings, worker_entry};
+
+pub const KIND: Kind = Kind {
+    name: "pushy executor",
+    entry: "pushy_executor_main",
+};
+
+/// After so long (µs) what somebody's lock has kept from being done is tried again.
+const COME_BACK_US: i64 = 500_000;
+
+worker_entry!(pushy_executor_main, executor);
+
+/// `arg`: its ticket for the slot that the launcher reserved.
+fn executor(arg: usize) {
+    let shared = shared::expect();
+    let ticket = Ticket::of_arg(arg);
+    let slot = ticket.slot;
+    let me = &shared.executors[slot];
+    if !me.enter(ticket, worker::my_pid()) {
+        return;
+    }
+    executor::set_mine(Some(slot));
+    shmem::at_exit(leave);
+
+    let recorder = recorder::open();
+    let note = recorder.note(slot);
+    signals::mark_in(&note.mark, &me.stop_requested);
+    if !insistence::init(&me.job, &me.cancelled) {
+        ereport::raise(
+            &Error::new(
+                SqlState::INTERNAL_ERROR,
+                "the system has no timer for an executor",
+            )
+            .hint("Raise the limit of pending signals (ulimit -i) of the server's user."),
+        );
+    }
+    signals::init_executor();
+
+    let group = (
+        me.database.load(Ordering::SeqCst),
+        me.role.load(Ordering::SeqCst),
+    );
+    let place = shared.find_database(group.0);
+    if place.is_none_or(Database::is_quiesced) {
+        return;
+    }
+    worker::connect(group.0, Some(group.1));
+    shmem::before_exit(stop);
+    follow_settings();
+    catalog_changes::watch();
+    me.came_up.store(true, Ordering::SeqCst);
+    me.set_state(ExecutorState::Busy);
+    // The launcher puts off its looks into databases while an executor is on its way.
+    shared.launcher.wake();
+    Executing {
+        shared,
+        me,
+        slot,
+        place: place.expect("checked above"),
+        bench: Bench::new(slot, recorder),
+        queues: FxHashMap::default(),
+        has_queues: false,
+        generation: None,
+        excluded: false,
+        next: 0,
+        turn: 0,
+    }
+    .live();
+}
+
+/// Forces the settings of the session that follow Pushy's own; again after each reload.
+fn follow_settings() {
+    let mode = if settings::synchronous_commit() {
+        "on"
+    } else {
+        "off"
+    };
+    guc::force(c"synchronous_commit", mode);
+}
+
+/// At exit, before the transaction is rolled back: an executor that then finds the row of this one's job free must see that
+/// this end is still to be judged.
+fn stop() {
+    if let (Some(shared), Some(slot)) = (shared::get(), executor::mine()) {
+        let me = &shared.executors[slot];
+        if STOPPED.replace(true) {
+            return;
+        }
+        me.let_go();
+        if signals::has_overrun() {
+            log_overrun(me);
+        }
+        me.set_state(ExecutorState::Stopping);
+        shared.endings.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// `stop` has run.
+static STOPPED: PerProcess<Cell<bool>> = PerProcess::new(Cell::new(false));
+
+/// `stop` was asked for again.
+static STOPS_FIRST: PerProcess<Cell<bool>> = PerProcess::new(Cell::new(false));
+
+/// After a commit that may have made the session's first temporary object: from then on the server removes those at exit, and
+/// rolls back before it does so. What was asked for last runs first.
+pub(in crate::worker) fn stop_before_temporary_objects_go() {
+    if !STOPS_FIRST.replace(true) {
+        shmem::before_exit(stop);
+    }
+}
+
+fn log_overrun(me: &Executor) {
+    let job = me.job.load(Ordering::SeqCst);
+    let what = if job == 0 {
+        "what the jobs of a batch had deferred to its end".to_owned()
+    } else {
+        format!("job {job}")
+    };
+    ereport::log(
+        &Error::new(
+            SqlState::QUERY_CANCELED,
+            format!("{what} did not stop when told: its executor is ended"),
+        )
+        .hint("A handler that catches query_canceled, or every error, raises it again."),
+    );
+}
+
+/// At exit, once the transaction is rolled back and its locks are gone.
+fn leave() {
+    let (Some(shared), Some(slot)) = (shared::get(), executor::mine()) else {
+        return;
+    };
+    signals::mark_if_orphaned();
+    quarantine::give_up();
+    let me = &shared.executors[slot];
+    if let Some(queue) = PERMIT.get() {
+        let queue_slot = &shared.queues()[queue.0];
+        queue_slot.return_permit(queue.1);
+        shared.set_ready(queue.0);
+        if !queue_slot.is(queue.1) {
+            // The queue was dropped while this executor had rows of its jobs locked: queue_drop has passed over those.
+            pending::ask_for_orphans(shared, queue.1.database);
+        }
+    }
+    // Cancels of jobs of the batch that ends with this process.
+    me.clear_batch();
+    cancels::leave(shared);
+    let place = shared.find_database(me.database.load(Ordering::SeqCst));
+    executor::set_mine(None);
+    me.release();
+    if let Some(place) = place {
+        place.worker_left.broadcast();
+    }
+    shared.call_launcher();
+}
+
+/// The queue slot whose permit this process holds.
+static PERMIT: PerProcess<Cell<Option<(usize, QueueKey)>>> = PerProcess::new(Cell::new(None));
+
+pub(in crate::worker) struct Executing {
+    pub(in crate::worker) shared: &'static Shared,
+    pub(in crate::worker) me: &'static Executor,
+    pub(in crate::worker) slot: usize,
+    pub(in crate::worker) place: &'static Database,
+    bench: Bench,
+    /// Queues read since a definition changed, by slot; None: this executor may not run it.
+    pub(in crate::worker) queues: FxHashMap<usize, Option<Work>>,
+    /// There are queues of this role.
+    pub(in crate::worker) has_queues: bool,
+    /// pushy.databases does not have this database.
+    excluded: bool,
+    /// The counter of definitions when they were read; None: never.
+    pub(in crate::worker) generation: Option<u64>,
+    /// The slot to look at first, so that each has its turn.
+    pub(in crate::worker) next: usize,
+    /// Batches so far.
+    pub(in crate::worker) turn: u32,
+}
+
+impl Executing {
+    fn live(mut self) {
+        let mut failures = 0;
+        loop {
+            interrupts::check();
+            self.follow_reload();
+            if self.must_stop() {
+                return;
+            }
+            if let Err(failure) = self.refresh_definitions() {
+                failures = self.back_off(failures, &failure);
+                continue;
+            }
+            if !self.has_queues {
+                return;
+            }
+            match cancels::recall(self.place) {
+                Ok(true) => {}
+                Ok(false) => {
+                    // The scheduler carries some out, and makes room.
+                    latch::wait(Some(Duration::from_secs(1)));
+                    continue;
+                }
+                Err(failure) => {
+                    failures = self.back_off(failures, &failure);
+                    continue;
+                }
+            }
+            match self.work_once() {
+                Some(Ended::Failed(_) | Ended::Worked) => failures = 0,
+                Some(Ended::Empty | Ended::Parked | Ended::Busy | Ended::Unsettled) => {}
+                // The launcher starts another, or logs why no executor of the role comes.
+                Some(Ended::Barred) => return,
+                None if self.left_by_claims() => {}
+                None => {
+                    if !self.sleep() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    fn must_stop(&self) -> bool {
+        self.me.stop_requested.load(Ordering::SeqCst)
+            || self.place.is_quiesced()
+            || !settings::enabled()
+            || self.excluded
+    }
+
+    /// Reads the settings again if they have changed. Looks itself whether jobs run in this database, because a launcher
+    /// that has not heard of the change yet may have started this executor.
+    fn follow_reload(&mut self) {
+        if guc::reload_if_asked() {
+            follow_settings();
+            let name = transaction::run(|| Ok(database::name(database::current())));
+            self.excluded = match name {
+                Ok(Some(name)) => !settings::runs_in(&name),
+                _ => false,
+            };
+        }
+    }
+
+    /// Runs a batch of the next queue that has work; None when none has.
+    fn work_once(&mut self) -> Option<Ended> {
+        let slot = self.choose()?;
+        self.next = slot + 1;
+        let shared_slot = &self.shared.queues()[slot];
+        let Some(key) = shared_slot.key() else {
+            return Some(Ended::Empty);
+        };
+        if let Err(failure) = self.read_queue(slot, key) {
+            self.hold(slot, key, &failure);
+            return Some(Ended::Failed(failure));
+        }
+        let known = self.queues.get(&slot).and_then(Option::as_ref);
+        if known.is_none_or(|work| work.queue.key() != key) || !shared_slot.take_permit() {
+            return Some(Ended::Empty);
+        }
+        PERMIT.set(Some((slot, key)));
+        if !quarantine::enter_batch(self.shared, self.slot) {
+            self.return_permit(slot, key);
+            latch::wait(Some(Duration::from_secs(1)));
+            return Some(Ended::Empty);
+        }
+        let ended = {
+            let (place, generation) = (self.place, self.generation);
+            let is_current = move || generation == Some(place.definitions.load(Ordering::SeqCst));
+            let work = self.queues.get_mut(&slot).and_then(Option::as_mut);
+            self.bench.run(work.expect("seen above"), &is_current)
+        };
+        quarantine::leave_batch(self.shared, self.slot);
+        self.return_permit(slot, key);
+        match &ended {
+            Ended::Unsettled => {
+                // This executor's lock on the row may have kept the scheduler from carrying out the verdict.
+                self.place.scheduler().wake();
+                latch::wait(Some(Duration::from_secs(1)));
+            }
+            Ended::Failed(failure) => {
+                self.hold(slot, key, failure);
+            }
+            Ended::Busy => self.come_back(slot, key),
+            Ended::Worked if self.shared.queues()[slot].is_failing() => {
+                self.shared.queues()[slot].release();
+            }
+            _ => {}
+        }
+        Some(ended)
+    }
+
+    /// The server lacks something: the queue waits.
+    fn hold(&self, slot: usize, key: QueueKey, failure: &Failure) {
+        if failure.is_busy() {
+            return self.come_back(slot, key);
+        }
+        let queue = &self.shared.queues()[slot];
+        if queue.is(key) && queue.hold(clock::now().0) {
+            log_wait(failure);
+        }
+        installation::forget_if_gone(self.place);
+    }
+
+    /// Somebody holds a lock: the queue waits for a moment, and the executor goes on with other queues.
+    fn come_back(&self, slot: usize, key: QueueKey) {
+        let queue = &self.shared.queues()[slot];
+        if queue.is(key) {
+            queue.hold_until(clock::now().plus_us(COME_BACK_US).0);
+        }
+    }
+
+    /// Returns the permit, and wakes an executor if one may have found none left.
+    fn return_permit(&self, slot: usize, key: QueueKey) {
+        PERMIT.set(None);
+        let was_full = self.shared.queues()[slot].return_permit(key);
+        if was_full && self.shared.is_ready(slot) {
+            self.shared.wake_for(slot);
+        }
+    }
+
+    /// Sleeps until there is work; false when none came within the time that an executor lingers.
+    fn sleep(&mut self) -> bool {
+        worker::show_activity(None);
+        self.me.become_idle();
+        let since = Instant::now();
+        let mut report_at = worker::report_statistics().map(|pause| since + pause);
+        loop {
+            interrupts::check();
+            self.follow_reload();
+            let changed = self.generation != Some(self.place.definitions.load(Ordering::SeqCst));
+            if changed || self.must_stop() || self.has_work() {
+                self.me.become_busy();
+                return true;
+            }
+            if self.me.state() != ExecutorState::Idle {
+                // Another executor has taken the work meanwhile: idle again, then another look.
+                self.me.become_idle();
+                continue;
+            }
+            let left = settings::executor_linger().saturating_sub(since.elapsed());
+            if left.is_zero() {
+                return !self.me.retire();
+            }
+            let report_in = report_at.map(|at| at.saturating_duration_since(Instant::now()));
+            let waits = [Some(left), self.held_for(), report_in];
+            latch::wait(waits.into_iter().flatten().min());
+            // What jobs have written is in the statistics while their executor sleeps: autovacuum looks there.
+            if report_at.is_some_and(|at| at <= Instant::now()) {
+                worker::report_all_statistics();
+                report_at = None;
+            }
+        }
+    }
+
+    /// After a failure to read the definitions: says it once, and waits longer each time.
+    fn back_off(&self, failures: u32, failure: &Failure) -> u32 {
+        let wait = if failure.is_busy() {
+            Duration::from_micros(COME_BACK_US as u64)
+        } else {
+            Duration::from_millis(100 << failures.min(9))
+        };
+        if failures == 0 {
+            log_wait(failure);
+        }
+        installation::forget_if_gone(self.place);
+        let until = Instant::now() + wait;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() || self.must_stop() {
+                return failures + 1;
+            }
+            latch::wait(Some(left));
+        }
+    }
+}
+
+/// Says why jobs wait: once, until a batch commits again.
+fn log_wait(failure: &Failure) {
+    ereport::log(
+        &Error::new(
+            SqlState::INTERNAL_ERROR,
+            format!(
+                "jobs wait: {} (SQLSTATE {})",
+                failure.message, failure.sqlstate
+            ),
+        )
+        .detail("Their transaction was rolled back; none is lost.")
+        .hint("Executors try again, after 0.1 to 51 seconds; this is said once until it succeeds."),
+    );
+}

@@ -1,0 +1,11 @@
+//! An executor at work: it chooses a queue, claims a batch, runs its jobs, and writes down what came of them.
+
+pub mod attribution;
+pub mod batch;
+pub mod cancels;
+pub mod choose_queue;
+pub mod executor;
+pub mod outcomes;
+pub mod run_batch;
+pub mod run_job;
+pub mod wake_another;

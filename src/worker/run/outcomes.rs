@@ -1,0 +1,127 @@
+//! What came of the jobs of a batch: written down in its transaction, counted after it.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use pushy_core::job_state::JobState;
+use pushy_core::{batch, histogram};
+
+use crate::errors::Result;
+use crate::job::claimed::Claimed;
+use crate::job::moves::cancel::cancel;
+use crate::job::moves::complete::{complete, Done};
+use crate::job::moves::fail::{fail, Attempt};
+use crate::job::moves::give_back::give_back;
+use crate::pg::subtransaction::CallError;
+use crate::pg::value::Timestamp;
+use crate::shared;
+use crate::shared::cancels::Asked;
+use crate::worker::batch::Work;
+
+/// What came of the jobs of a batch so far.
+#[derive(Default)]
+pub(in crate::worker) struct Results {
+    pub(in crate::worker) started: usize,
+    pub(in crate::worker) done: Vec<Done>,
+    pub(in crate::worker) failed: Vec<Failed>,
+    pub(in crate::worker) given_back: Vec<usize>,
+    /// Each with when it began, if it did.
+    pub(in crate::worker) cancelled: Vec<(usize, Option<Timestamp>)>,
+    /// As they were: their cancel was asked for by a transaction that has not ended yet.
+    pub(in crate::worker) left: Vec<usize>,
+    /// The next one met a lock: it comes again as a batch of one, where it may wait.
+    pub(in crate::worker) put_off: bool,
+    /// When the jobs were through, and what they had deferred began.
+    pub(in crate::worker) through_at: Option<Timestamp>,
+    /// That is through too: what fails from here on is no code of a user's.
+    pub(in crate::worker) deferred_ran: bool,
+}
+
+impl Results {
+    /// A job makes way for its cancel.
+    pub(in crate::worker) fn give_way(
+        &mut self,
+        index: usize,
+        asked: Asked,
+        started_at: Option<Timestamp>,
+    ) {
+        match asked {
+            Asked::Committed => self.cancelled.push((index, started_at)),
+            Asked::Open => self.left.push(index),
+        }
+    }
+
+    /// When the job at this place of the batch began, as far as that is known.
+    pub(in crate::worker) fn started_at(&self, index: usize) -> Option<Timestamp> {
+        let done = self.done.iter().find(|done| done.of == index);
+        let failed = self.failed.iter().find(|failed| failed.index == index);
+        done.map(|done| done.started_at)
+            .or(failed.map(|failed| failed.started_at))
+            .or_else(|| self.cancelled.iter().find(|one| one.0 == index)?.1)
+    }
+
+    /// Whether what the jobs have deferred runs just now.
+    pub(in crate::worker) fn is_running_deferred(&self) -> bool {
+        self.through_at.is_some() && !self.deferred_ran
+    }
+}
+
+pub(in crate::worker) struct Failed {
+    pub(in crate::worker) index: usize,
+    pub(in crate::worker) started_at: Timestamp,
+    pub(in crate::worker) at: Timestamp,
+    pub(in crate::worker) error: CallError,
+}
+
+/// Writes down what came of the jobs, which the commit counts; as the extension's owner.
+pub(in crate::worker) fn record(work: &Work, claimed: &[Claimed], results: &Results) -> Result<()> {
+    let (queue, slot, from) = (&work.queue, Some(work.slot), JobState::Running);
+    complete(queue, slot, claimed, &results.done)?;
+    for failed in &results.failed {
+        let attempt = Attempt {
+            started_at: Some(failed.started_at),
+            ended_at: failed.at,
+            error: &failed.error,
+        };
+        fail(queue, slot, from, &claimed[failed.index], &attempt)?;
+    }
+    for index in &results.given_back {
+        give_back(queue, slot, from, &claimed[*index])?;
+    }
+    for (index, started_at) in &results.cancelled {
+        cancel(queue, slot, from, &claimed[*index], *started_at)?;
+    }
+    Ok(())
+}
+
+/// Measures the batch, once its transaction has committed: how long its jobs waited and ran.
+pub(in crate::worker) fn measure(work: &Work, claimed: &[Claimed], results: &Results) {
+    let shared = shared::expect();
+    let slot = &shared.queues()[work.slot];
+    if !slot.is(work.queue.key()) {
+        // The queue was dropped, and another one may have its place.
+        return;
+    }
+    let statistics = shared.statistics_of(work.slot);
+    let add = |counter: &AtomicU64, value: u64| {
+        if value > 0 {
+            counter.fetch_add(value, Ordering::Relaxed);
+        }
+    };
+    let mut run_us = 0;
+    for done in &results.done {
+        let job = &claimed[done.of];
+        let wait = done.started_at.since_us(job.run_at);
+        let run = done.finished_at.since_us(done.started_at);
+        run_us += run;
+        statistics.wait.0[histogram::bucket(wait)].fetch_add(1, Ordering::Relaxed);
+        statistics.run.0[histogram::bucket(run)].fetch_add(1, Ordering::Relaxed);
+    }
+    let done = results.done.len() as u64;
+    if let Some(sample_ns) = (run_us * 1000).checked_div(done) {
+        let mean = slot.mean_ns.load(Ordering::Relaxed);
+        let mean = batch::fold_mean(mean, sample_ns.max(1));
+        slot.mean_ns.store(mean, Ordering::Relaxed);
+    }
+    add(&statistics.batches, 1);
+    add(&statistics.run_us, run_us);
+}

@@ -1,0 +1,352 @@
+//! The jobs of a batch, one after another, and what they have deferred to its end.
+
+use std::cell::Cell;
+use std::ffi::CStr;
+use std::sync::atomic::Ordering;
+
+use pushy_core::batch::{self, AfterJob, BatchPlan};
+
+use crate::errors::{Error, Result, SqlState};
+use crate::job::claimed::Claimed;
+use crate::job::current::Current;
+use crate::job::moves::complete::Done;
+use crate::job::moves::failure;
+use crate::notice::buffer;
+use crate::pg::function::Answer;
+use crate::pg::handler::Callable;
+use crate::pg::subtransaction::CallError;
+use crate::pg::value::Timestamp;
+use crate::pg::{clock, identity, interrupts, session, timeout, transaction, worker};
+use crate::queue::eligibility::{self, Handler};
+use crate::shared::cancels::Asked;
+use crate::worker::attribution::{Blame, Span};
+use crate::worker::batch::{Bench, Work};
+use crate::worker::outcomes::{Failed, Results};
+use crate::worker::run_job;
+use crate::{settings, shared};
+
+/// How long the first job of a batch waits for a lock while others are claimed behind it: longer than a batch of another
+/// executor holds its locks. A job that is put off comes again with none behind it, and may wait.
+const FIRST_LOCK_TIMEOUT_MS: i32 = 200;
+/// How long later jobs of a batch wait for a lock before they are put off: short, because their batch holds locks itself.
+const LATER_LOCK_TIMEOUT_MS: i32 = 50;
+
+/// How a job ended.
+pub(in crate::worker) struct Ran {
+    pub(in crate::worker) result: std::result::Result<Answer, CallError>,
+    /// It failed, and its deadline had passed.
+    pub(in crate::worker) timed_out: bool,
+    /// The job had done its work, which was not accepted because its cancel had been requested.
+    pub(in crate::worker) refused: Option<Asked>,
+}
+
+impl Bench {
+    pub(in crate::worker) fn run_all(
+        &self,
+        work: &Work,
+        handler: &Handler,
+        single: bool,
+        began: Timestamp,
+        claimed: &[Claimed],
+        results: &mut Results,
+    ) -> Result<()> {
+        let shared = shared::expect();
+        let me = &shared.executors[self.me];
+        let callable = Callable::new(
+            handler.oid,
+            handler.takes != eligibility::Takes::Nothing,
+            handler.returns,
+            &self.batch_memory,
+        );
+        let is_only = claimed.len() == 1;
+        let mut is_later = false;
+        let bound = |ms| if is_only { timeout::NO_BOUND } else { ms };
+        let mut lock_patience = Some(timeout::bound_lock_waits(bound(FIRST_LOCK_TIMEOUT_MS)));
+        let mut activity = Activity::of(&work.name);
+        // A job begins when the one before it has ended.
+        let mut before = None;
+        let mut looked_around = began;
+        for (index, job) in claimed.iter().enumerate() {
+            if index > 0 && (job.alone > 0 || me.stop_requested.load(Ordering::SeqCst)) {
+                break;
+            }
+            if results.started > 0 && !is_later {
+                is_later = true;
+                drop(lock_patience.take());
+                lock_patience = Some(timeout::bound_lock_waits(bound(LATER_LOCK_TIMEOUT_MS)));
+            }
+            let first_is_done = || results.done.first().is_some_and(|done| done.of == 0);
+            if index == 1 && first_is_done() && self.accept(work, claimed, 0).is_some() {
+                // While it is the only one that has run, it can be rolled back with the transaction.
+                return Err(was_cancelled());
+            }
+            activity.show(job.id);
+            let started_at = before.take().unwrap_or_else(clock::now);
+            let ran = match self.run_one(work, handler, &callable, claimed, index, started_at)? {
+                Ok(ran) => ran,
+                Err(asked) => {
+                    results.started = index + 1;
+                    results.give_way(index, asked, None);
+                    continue;
+                }
+            };
+            let now = clock::now();
+            let sqlstate = ran.result.as_ref().err().map(|e| e.sqlstate.clone());
+            match ran.result {
+                Ok(result) => {
+                    before = Some(now);
+                    results.done.push(Done {
+                        of: index,
+                        started_at,
+                        finished_at: now,
+                        result,
+                    });
+                }
+                Err(error) if !batch::is_charged(&error.sqlstate, is_only) => {
+                    results.put_off = true;
+                    break;
+                }
+                Err(error) => {
+                    let asked = ran.refused.or_else(|| self.accept(work, claimed, index));
+                    let span = Span {
+                        started_at,
+                        at: now,
+                        timed_out: ran.timed_out,
+                    };
+                    match self.blame(work, job, error, &span, asked) {
+                        Blame::Job(error) => results.failed.push(Failed {
+                            index,
+                            started_at,
+                            at: now,
+                            error,
+                        }),
+                        Blame::Cancel(asked) => results.give_way(index, asked, Some(started_at)),
+                        Blame::Nobody => results.given_back.push(index),
+                    }
+                }
+            }
+            results.started = index + 1;
+            if results.given_back.last() == Some(&index) {
+                // The job keeps its place, so those behind it must not run before.
+                break;
+            }
+            let after = AfterJob {
+                alone: single || job.alone > 0,
+                elapsed_us: now.since_us(began),
+                jobs: index as u32 + 1,
+                subxids: transaction::subtransaction_ids(),
+                memory: self.batch_memory.allocated(),
+                had_key: job.unique_key.is_some(),
+                used_temporary: session::used_temporary_objects(),
+                set_constraints: session::take_constraints_set(),
+                failure: sqlstate.as_deref(),
+            };
+            if batch::ends_batch(&after).is_some() {
+                break;
+            }
+            if now.since_us(looked_around) >= BatchPlan::LOOK_AROUND_US {
+                looked_around = now;
+                let holds_some = index + 1 < claimed.len();
+                if holds_some && shared.has_idle_for(work.slot, now.0) {
+                    // The commit announces the rest of the claim, which wakes the idle executor.
+                    break;
+                }
+            }
+        }
+        drop(lock_patience);
+        for (index, job) in claimed.iter().enumerate().skip(results.started) {
+            if shared.cancels.includes(work.queue.key().database, job.id) {
+                results.cancelled.push((index, None));
+            }
+        }
+        Ok(())
+    }
+
+    /// What the jobs have deferred to the commit: user code still, so it has a deadline, can be cancelled
+    /// (when it is one job's) and leaves nothing in the session.
+    pub(in crate::worker) fn run_deferred(
+        &self,
+        work: &Work,
+        claimed: &[Claimed],
+        results: &mut Results,
+    ) -> Result<()> {
+        let shared = shared::expect();
+        let me = &shared.executors[self.me];
+        let started = &claimed[..results.started];
+        let timeouts = started.iter().map(|job| self.timeout_us(work, job));
+        let timeout_us = if timeouts.clone().any(|timeout_us| timeout_us == 0) {
+            0
+        } else {
+            timeouts.max().unwrap_or(0)
+        };
+        let now = clock::now();
+        results.through_at = Some(now);
+        if let ([job], [done]) = (started, &results.done[..]) {
+            interrupts::forget_cancel();
+            let started_at = done.started_at;
+            me.enter_job(work.queue.queue_id, job.id, job.attempt, started_at.0);
+            if self.asked(work, job).is_some() {
+                return Err(was_cancelled());
+            }
+        }
+        let is_only = claimed.len() == 1;
+        let lock_patience = timeout::bound_lock_waits(if is_only {
+            timeout::NO_BOUND
+        } else {
+            LATER_LOCK_TIMEOUT_MS
+        });
+        // What is enqueued here was caused by one of these jobs; by which cannot be told, so by the deepest.
+        let deepest = started.iter().max_by_key(|job| job.depth);
+        let cancels = interrupts::release_cancels();
+        run_job::run_deferred(timeout_us, deepest.map(|job| self.current(work, job, now)))?;
+        buffer::expect_share()?;
+        results.deferred_ran = true;
+        drop(cancels);
+        drop(lock_patience);
+        me.leave_job();
+        if started.len() == 1 && results.done.len() == 1 && self.accept(work, claimed, 0).is_some()
+        {
+            return Err(was_cancelled());
+        }
+        Ok(())
+    }
+
+    /// Accepts the outcome of a job, and of those before it; answers the cancel that was requested of the job before that.
+    pub(in crate::worker) fn accept(
+        &self,
+        work: &Work,
+        claimed: &[Claimed],
+        index: usize,
+    ) -> Option<Asked> {
+        shared::expect().executors[self.me].accept(index + 1);
+        self.asked(work, &claimed[index])
+    }
+
+    pub(in crate::worker) fn asked(&self, work: &Work, job: &Claimed) -> Option<Asked> {
+        let database = work.queue.key().database;
+        shared::expect().cancels.asked(database, job.id)
+    }
+
+    pub(in crate::worker) fn timeout_us(&self, work: &Work, job: &Claimed) -> i64 {
+        settings::capped_timeout_us(job.timeout_us.unwrap_or(work.queue.timeout_us))
+    }
+
+    fn current(&self, work: &Work, job: &Claimed, started_at: Timestamp) -> Current {
+        Current {
+            queue: std::rc::Rc::clone(&work.name),
+            max_attempts: job.max_attempts.unwrap_or(work.queue.max_attempts),
+            started_at,
+            job: job.clone(),
+        }
+    }
+
+    /// Runs a job; the error is the cancel that was requested before it began.
+    pub(in crate::worker) fn run_one(
+        &self,
+        work: &Work,
+        handler: &Handler,
+        callable: &Callable,
+        claimed: &[Claimed],
+        index: usize,
+        started_at: Timestamp,
+    ) -> Result<std::result::Result<Ran, Asked>> {
+        let shared = shared::expect();
+        let job = &claimed[index];
+        let me = &shared.executors[self.me];
+        let last_error = if job.attempt > 0 && handler.takes == eligibility::Takes::Job {
+            let _bookkeeping = timeout::bound_lock_waits(LATER_LOCK_TIMEOUT_MS);
+            identity::as_owner(|| failure::last_message(job.id))?
+        } else {
+            None
+        };
+        let current = self.current(work, job, started_at);
+        let note = self.recorder.note(self.me);
+        note.enter(
+            work.queue.key().database,
+            work.queue.queue_id,
+            job.id,
+            job.attempt,
+            started_at,
+        );
+        // A caller of job_cancel first writes its request and then looks which jobs run; the executor first publishes which
+        // job runs and then reads the requests. So one of the two sees the other.
+        interrupts::forget_cancel();
+        me.enter_job(work.queue.queue_id, job.id, job.attempt, started_at.0);
+        if let Some(asked) = self.asked(work, job) {
+            me.leave_job();
+            note.leave();
+            return Ok(Err(asked));
+        }
+        // The first job is accepted when another begins, or at the end: until then the transaction is that job's alone, and
+        // what it has deferred can be cancelled too.
+        let refused = Cell::new(None);
+        let accept = || {
+            if index > 0 {
+                refused.set(self.accept(work, claimed, index));
+            }
+            refused
+                .get()
+                .map_or(Ok(()), |_| Err(was_cancelled().into()))
+        };
+        let cancels = interrupts::release_cancels();
+        let ran = run_job::run(
+            callable,
+            handler.takes,
+            &current,
+            last_error.as_deref(),
+            self.timeout_us(work, job),
+            &self.job_memory,
+            &self.batch_memory,
+            accept,
+        );
+        drop(cancels);
+        me.leave_job();
+        note.leave();
+        let refused = refused.get();
+        Ok(Ok(Ran {
+            result: ran.result,
+            timed_out: ran.timed_out,
+            refused,
+        }))
+    }
+}
+
+#[cold]
+fn was_cancelled() -> Error {
+    Error::new(SqlState::QUERY_CANCELED, "the job was cancelled")
+}
+
+/// Queue and job as pg_stat_activity shows them; never arguments.
+struct Activity {
+    text: Vec<u8>,
+    /// Bytes before the job's number.
+    fixed: usize,
+}
+
+impl Activity {
+    fn of(queue: &str) -> Self {
+        let text = format!("pushy queue {queue}: job ").into_bytes();
+        Self {
+            fixed: text.len(),
+            text,
+        }
+    }
+
+    fn show(&mut self, job: i64) {
+        self.text.truncate(self.fixed);
+        let mut left = job.unsigned_abs();
+        // Bounded: by the digits of the number.
+        loop {
+            self.text.push(b'0' + (left % 10) as u8);
+            left /= 10;
+            if left == 0 {
+                break;
+            }
+        }
+        self.text[self.fixed..].reverse();
+        self.text.push(0);
+        if let Ok(text) = CStr::from_bytes_with_nul(&self.text) {
+            worker::show_activity(Some(text));
+        }
+    }
+}

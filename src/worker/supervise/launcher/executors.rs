@@ -1,0 +1,304 @@
+//! Executors: started for groups that have work and nobody to do it, looked after when they have ended.
+
+use std::sync::atomic::Ordering;
+
+use pushy_core::capacity::{retry_delay, SLICE_US, START_US};
+use pushy_core::gate::{Asker, Closed};
+
+use crate::errors::{Error, SqlState};
+use crate::pg::worker::{self, Status};
+use crate::pg::{clock, ereport, signals, transaction};
+use crate::queue::eligibility::{self, Unfit};
+use crate::settings;
+use crate::shared::database::NEVER;
+use crate::shared::executor::{Executor, ExecutorState};
+use crate::worker::executor;
+use crate::worker::launcher::{look_at_start, Group, Launching, LOST_US};
+
+impl Launching {
+    /// Looks after executors that have ended: what their note says, and those that never came up. Answers when to look at
+    /// those that are coming.
+    pub(crate) fn reap_executors(&mut self) -> i64 {
+        let shared = self.shared;
+        let mut next = NEVER;
+        for (slot, executor) in shared.executors.iter().enumerate() {
+            let state = executor.state();
+            if state == ExecutorState::Free {
+                let ended = self.executors.remove(&slot);
+                if let Some((_, group)) = &ended {
+                    if executor.came_up.load(Ordering::SeqCst) {
+                        let group = *group;
+                        self.end_trouble(group);
+                    }
+                }
+                if ended.is_some() || self.recorder.is_noted(slot) {
+                    let judged = self.recorder.judge_exit(slot);
+                    self.tell_verdicts(judged);
+                }
+                continue;
+            }
+            let group = (
+                executor.database.load(Ordering::SeqCst),
+                executor.role.load(Ordering::SeqCst),
+            );
+            let started_at = executor.started_at.load(Ordering::SeqCst);
+            if !state.is_coming() {
+                self.end_trouble(group);
+                self.hangs.came_up(group.0, started_at);
+                continue;
+            }
+            let now = clock::now().0;
+            let is_gone = match self.executors.get(&slot) {
+                Some((handle, _)) => handle.status() == Status::Stopped,
+                // A launcher before us started it.
+                None => now - started_at > LOST_US,
+            };
+            if is_gone && executor.give_up_start() {
+                self.executors.remove(&slot);
+                if let Some(place) = shared.find_database(group.0) {
+                    place.worker_left.broadcast();
+                }
+            } else {
+                if state == ExecutorState::Connecting && now - started_at > START_US {
+                    self.end_start(executor, group, now);
+                }
+                next = next.min(look_at_start(started_at, now));
+            }
+        }
+        next
+    }
+
+    /// Ends an executor that has not come up in time.
+    #[cold]
+    fn end_start(&mut self, executor: &Executor, group: Group, now: i64) {
+        if !executor.stop_requested.swap(true, Ordering::SeqCst) {
+            let times = self.hangs.ended(group.0, now);
+            let trouble = self.groups.entry(group).or_default();
+            trouble.retry_at = now + retry_delay(trouble.failures);
+            let retry_at = trouble.retry_at;
+            self.show_retry(group, retry_at);
+            if times == 1 {
+                let name = self.names.get(&group.0).cloned();
+                say_hanging(&name.unwrap_or_else(|| group.0.to_string()));
+            }
+        }
+        signals::terminate(executor.pid.load(Ordering::SeqCst));
+    }
+
+    /// An executor's end was judged: to be carried out by a scheduler, or nobody's fault.
+    fn tell_verdicts(&self, judged: bool) {
+        if judged {
+            for place in &self.shared.databases {
+                if place.oid() != 0 && self.recorder.has_verdicts(place.oid()) {
+                    place.scheduler().wake();
+                }
+            }
+            self.shared.wake_executors();
+        }
+    }
+
+    /// The groups that have work no executor will take, each once, in the order of their turn.
+    fn groups_in_need(&mut self) -> Vec<(Group, usize)> {
+        let shared = self.shared;
+        let now = clock::now().0;
+        let mut needs: Vec<(Group, usize)> = Vec::new();
+        self.next_held = NEVER;
+        for index in shared.ready_from(0) {
+            let slot = &shared.queues()[index];
+            let Some(key) = slot.key() else {
+                shared.clear_ready(index);
+                continue;
+            };
+            if !slot.may_be_ready() {
+                continue;
+            }
+            match shared.gate(index, now, Asker::Launcher) {
+                Ok(()) => {}
+                Err(Closed::HeldUntil(until)) => {
+                    self.next_held = self.next_held.min(until);
+                    continue;
+                }
+                Err(_) => continue,
+            }
+            let group = (key.database, slot.role.load(Ordering::SeqCst));
+            if !needs.iter().any(|(known, _)| *known == group) {
+                needs.push((group, 0));
+            }
+        }
+        needs.retain_mut(|(group, serving)| {
+            let mut coming = false;
+            for executor in &shared.executors {
+                if !executor.serves(group.0, group.1) {
+                    continue;
+                }
+                match executor.state() {
+                    ExecutorState::Starting | ExecutorState::Connecting => coming = true,
+                    ExecutorState::Idle => coming |= executor.wake_if_idle(),
+                    ExecutorState::Busy if !executor.stop_requested.load(Ordering::SeqCst) => {
+                        *serving += 1;
+                    }
+                    _ => {}
+                }
+            }
+            !coming
+        });
+        // Groups without any executor come first, and among them the one whose last executor started longest ago.
+        needs.sort_by_key(|(group, serving)| {
+            let started = self.last_started.get(group).copied().unwrap_or(0);
+            (*serving, started)
+        });
+        needs
+    }
+
+    /// Starts executors for groups in need; answers when to look again.
+    pub(crate) fn start_executors(&mut self) -> i64 {
+        let now = clock::now().0;
+        // Before the ready bits are read: a process that finds an older time here does not call the launcher, but has set its
+        // bit. What was to be looked at then is found again, or is over.
+        let looked_for_at = &self.shared.room_looked_for_at;
+        looked_for_at.store(0, Ordering::SeqCst);
+        let mut next = self.stop_surplus(now);
+        let has_any = settings::max_executors() > 0;
+        for (group, serving) in self.groups_in_need() {
+            let trouble = self
+                .groups
+                .get(&group)
+                .map_or(0, |trouble| trouble.retry_at);
+            if trouble > now {
+                next = next.min(trouble);
+                continue;
+            }
+            let place = self.shared.find_database(group.0);
+            if !place.is_some_and(|place| self.runs_in(place)) {
+                continue;
+            }
+            if !has_any {
+                continue;
+            }
+            if let Err(at) = self.find_room(group, serving, now) {
+                next = next.min(at);
+                continue;
+            }
+            match self.start_executor(group, now) {
+                Ok(()) => self.fed(),
+                Err(at) => {
+                    next = next.min(at);
+                    if self.starved_since.is_some() && serving == 0 {
+                        next = next.min(self.make_room(group, now));
+                    }
+                    break;
+                }
+            }
+        }
+        next.min(self.next_held)
+    }
+
+    fn start_executor(&mut self, group: Group, now: i64) -> Result<(), i64> {
+        let shared = self.shared;
+        let free = shared
+            .executors
+            .iter()
+            .position(|executor| executor.state() == ExecutorState::Free);
+        let Some(slot) = free else {
+            return Err(now + SLICE_US);
+        };
+        // Before the slot is reserved: a note in a taken slot does not count as one left behind.
+        let judged = self.recorder.judge_exit(slot);
+        self.tell_verdicts(judged);
+        let Some(ticket) = shared.executors[slot].reserve(slot, group.0, group.1) else {
+            return Err(now + SLICE_US);
+        };
+        // A start counts as failed until the executor has come up: one that never does is tried less and less often.
+        let trouble = self.groups.entry(group).or_default();
+        trouble.retry_at = now + retry_delay(trouble.failures);
+        trouble.failures += 1;
+        if trouble.failures > 1 {
+            let retry_at = trouble.retry_at;
+            self.show_retry(group, retry_at);
+        }
+        if let Some(unfit) = self.obstacle(group) {
+            shared.executors[slot].give_up_start();
+            self.say_waiting(group, &unfit);
+            return Err(now);
+        }
+        self.said_waiting.remove(&group);
+        let title = format!("pushy executor: {}", self.names[&group.0]);
+        match worker::start(&executor::KIND, &title, ticket.to_arg()) {
+            Some(handle) => {
+                self.executors.insert(slot, (handle, group));
+                self.last_started.insert(group, now);
+                Ok(())
+            }
+            None => {
+                self.end_trouble(group);
+                shared.executors[slot].give_up_start();
+                Err(self.starve(now))
+            }
+        }
+    }
+
+    /// An executor of the group has come up, or it is not the group's fault that none has.
+    fn end_trouble(&mut self, group: Group) {
+        if self
+            .groups
+            .remove(&group)
+            .is_some_and(|was| was.failures > 1)
+        {
+            self.show_retry(group, 0);
+        }
+    }
+
+    /// Says for queue_explain when the next start is tried; 0: none has failed.
+    fn show_retry(&self, (database, role): Group, retry_at: i64) {
+        for slot in self.shared.queues() {
+            if slot.key().is_some_and(|key| key.database == database)
+                && slot.role.load(Ordering::SeqCst) == role
+            {
+                slot.start_retry_at.store(retry_at, Ordering::SeqCst);
+            }
+        }
+    }
+
+    /// Why no session of the role can be opened in the database, asked before a worker dies of it.
+    fn obstacle(&self, (database, role): Group) -> Option<Unfit> {
+        let asked = transaction::run(|| Ok(eligibility::session_of(database, role).err()));
+        // If the look-up itself fails, the worker finds out.
+        asked.ok().flatten()
+    }
+
+    /// Says why no executor of the group is started, once as long as that is why: failures are forgotten by much else that
+    /// happens meanwhile.
+    fn say_waiting(&mut self, group: Group, unfit: &Unfit) {
+        let reason = unfit.reason();
+        if self.said_waiting.get(&group) == Some(&reason) {
+            return;
+        }
+        ereport::log(
+            &Error::new(
+                SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!(
+                    "jobs in database \"{}\" wait: {}",
+                    self.names[&group.0], reason
+                ),
+            )
+            .hint(format!(
+                "{}. This is said once until they run.",
+                unfit.fix()
+            )),
+        );
+        self.said_waiting.insert(group, reason);
+    }
+}
+
+fn say_hanging(database: &str) {
+    ereport::log(
+        &Error::new(
+            SqlState::LOCK_NOT_AVAILABLE,
+            format!(
+                "jobs in database \"{database}\" wait: an executor that was started there did not come up within {} s, and was ended",
+                START_US / 1_000_000
+            ),
+        )
+        .hint("Somebody holds what every new session of the database needs (VACUUM FULL or LOCK of a table of pg_catalog): pg_locks tells who. It is tried again, after 0.5 to 60 seconds; this is said once until they run."),
+    );
+}

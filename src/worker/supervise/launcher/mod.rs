@@ -1,0 +1,190 @@
+//! The launcher: one for the cluster, without a database. Starts a scheduler where one is due and
+//! executors where there is work, within pushy.max_executors, and gives each group its turn.
+
+mod capacity;
+mod database_workers;
+mod databases;
+mod executors;
+pub mod kinds;
+
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use pushy_core::capacity::{Hangs, SLICE_US, START_US};
+
+use self::kinds::KINDS;
+use crate::pg::worker::{self, Handle, Kind};
+use crate::pg::{clock, guc, latch, shmem, signals};
+use crate::shared::database::NEVER;
+use crate::shared::{self, Shared};
+use crate::worker::recorder::{self, Recorder};
+use crate::{settings, worker_entry};
+
+const KIND: Kind = Kind {
+    name: "pushy launcher",
+    entry: "pushy_launcher_main",
+};
+
+/// The longest sleep, after which it looks whether the sweep is due.
+const SWEEP_US: i64 = 60_000_000;
+/// A clock that is set back by less holds nobody up.
+const SET_BACK_US: i64 = 1_000_000;
+/// A process that has not entered itself so long (µs) after its start, and that a launcher before this one has started, is
+/// not coming. One that comes all the same finds that it is not meant, and leaves.
+const LOST_US: i64 = SWEEP_US;
+/// A start that takes longer (µs), for somebody holds the database (one who copies it, say), does not keep others from theirs.
+const MOST_START_US: i64 = 1_000_000;
+
+pub fn register() {
+    worker::register_static(&KIND, "pushy launcher", Duration::from_secs(1));
+}
+
+worker_entry!(pushy_launcher_main, launcher);
+
+fn launcher(_arg: usize) {
+    if worker::is_binary_upgrade() {
+        return;
+    }
+    let shared = shared::expect();
+    shared.launcher.enter();
+    shmem::at_exit(|| {
+        if let Some(shared) = shared::get() {
+            shared.launcher.leave();
+        }
+    });
+    signals::init_worker();
+    worker::connect_shared();
+    let recorder = recorder::open();
+    if !shared.recorder_read.swap(true, Ordering::SeqCst) {
+        recorder.judge_last_life();
+    }
+    Launching {
+        shared,
+        recorder,
+        names: HashMap::new(),
+        executors: HashMap::new(),
+        servants: HashMap::new(),
+        look: None,
+        look_after: clock::now().0 + kinds::FIRST_LOOK_US,
+        groups: HashMap::new(),
+        said_waiting: HashMap::new(),
+        hangs: Hangs::default(),
+        last_xid: 0,
+        swept_at: clock::now().0,
+        looked: (clock::now().0, Instant::now()),
+        last_started: HashMap::new(),
+        next_held: NEVER,
+        starved_since: None,
+    }
+    .live();
+}
+
+/// Who an executor serves: (database, role).
+type Group = (u32, u32);
+
+/// Failures to start executors of a group.
+#[derive(Default)]
+struct Trouble {
+    failures: u32,
+    retry_at: i64,
+}
+
+pub struct Launching {
+    shared: &'static Shared,
+    recorder: &'static Recorder,
+    /// Databases in which jobs may run, by OID.
+    names: HashMap<u32, String>,
+    /// Executors we have started, by slot.
+    executors: HashMap<usize, (Handle, Group)>,
+    /// By the name of their kind and by database.
+    servants: HashMap<(&'static str, u32), Handle>,
+    /// The database whose scheduler has been started to see what is there, and when.
+    look: Option<(u32, i64)>,
+    /// No first look into a database begins before this time (µs).
+    look_after: i64,
+    groups: HashMap<Group, Trouble>,
+    /// Why jobs of a group wait, as the log has it; until nothing is in the way of its executors.
+    said_waiting: HashMap<Group, String>,
+    hangs: Hangs,
+    last_xid: u64,
+    swept_at: i64,
+    /// What clock and stopwatch said the last time.
+    looked: (i64, Instant),
+    /// When an executor of a group was last started: the group that has waited longest is next.
+    last_started: HashMap<Group, i64>,
+    /// When the first of the queues that were passed over after a failure may be tried again.
+    next_held: i64,
+    starved_since: Option<i64>,
+}
+
+impl Launching {
+    fn live(mut self) {
+        self.refresh_databases();
+        loop {
+            if guc::reload_if_asked() {
+                self.refresh_databases();
+            }
+            self.follow_clock();
+            if self.shared.access_changed.swap(false, Ordering::SeqCst) {
+                self.forgive();
+            }
+            let mut next = clock::now().0 + SWEEP_US;
+            next = next.min(self.reap_executors());
+            next = next.min(self.reap_servants());
+            // Before the ready bits are read: a process that finds `closed` does not call the launcher, but has set its
+            // bit.
+            let enabled = settings::enabled();
+            self.shared.closed.store(!enabled, Ordering::SeqCst);
+            if enabled {
+                self.sweep_if_due();
+                // Executors first, because jobs wait for them.
+                next = next.min(self.start_executors());
+                next = next.min(self.start_servants());
+            }
+            worker::show_activity(None);
+            let left = next.saturating_sub(clock::now().0).clamp(1000, SWEEP_US);
+            latch::wait(Some(Duration::from_micros(left as u64)));
+        }
+    }
+
+    /// What waits for a time that has gone far away, because the clock was set back, waits no longer.
+    fn follow_clock(&mut self) {
+        let now = clock::now().0;
+        let (clock, stopwatch) = self.looked;
+        self.looked = (now, Instant::now());
+        let expected = clock.saturating_add(stopwatch.elapsed().as_micros() as i64);
+        if expected - now < SET_BACK_US {
+            return;
+        }
+        self.shared.set_back(now);
+        self.hangs.set_back(now);
+        self.swept_at = self.swept_at.min(now);
+        self.starved_since = self.starved_since.map(|since| since.min(now));
+        self.look = None;
+        self.look_after = now;
+        for started in self.last_started.values_mut() {
+            *started = (*started).min(now);
+        }
+        self.forgive();
+    }
+
+    /// Tries again at once what failed to start.
+    fn forgive(&mut self) {
+        self.refresh_databases();
+        for trouble in self.groups.values_mut() {
+            trouble.retry_at = 0;
+        }
+        self.hangs.forgive();
+        for place in &self.shared.databases {
+            for kind in &KINDS {
+                kind.of(place).forgive();
+            }
+        }
+    }
+}
+
+/// When to look again at a start that has not come up.
+fn look_at_start(since: i64, now: i64) -> i64 {
+    (since + START_US + 1).max(now + SLICE_US)
+}

@@ -1,0 +1,189 @@
+//! Getting our workers out of a database for statements that need it empty, or need the extension's
+//! tables unlocked: DROP DATABASE, RENAME, SET TABLESPACE, use as a template, DROP and ALTER EXTENSION.
+//! They come back when the transaction ends, if there is still something to come back to.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::errors::{Error, SqlState};
+use crate::pg::utility::{self, Hooks, Statement};
+use crate::pg::{database, ereport, identity, session, signals};
+use crate::shared::database::{Database, Presence};
+use crate::shared::{self, pending, Shared};
+use crate::worker::launcher::kinds::KINDS;
+
+static HOOKS: Hooks = Hooks { before, after };
+
+pub fn init() {
+    utility::install(&HOOKS);
+}
+
+/// How long to wait for workers to leave; then the statement's own check has the last word.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn before(statement: &Statement) {
+    let Some(shared) = shared::get() else { return };
+    match statement {
+        Statement::DropDatabase { name }
+        | Statement::RenameDatabase { name }
+        | Statement::MoveDatabase { name } => {
+            if let Some(oid) = database::oid_of(name) {
+                // Whoever may not do it gets the server's own error, and the workers stay.
+                if database::is_owner(oid, identity::current_user()) {
+                    quiesce(shared, oid);
+                }
+            }
+        }
+        Statement::CopyDatabase {
+            template,
+            is_numbered,
+        } => {
+            if *is_numbered && !identity::is_superuser(identity::current_user()) {
+                refuse_number();
+            }
+            if let Some(oid) = database::oid_of(template) {
+                if database::may_copy(oid, identity::current_user()) {
+                    quiesce(shared, oid);
+                }
+            }
+        }
+        Statement::DropExtension | Statement::AlterExtension => {
+            if identity::owns_extension(identity::current_user()) {
+                quiesce(shared, database::current());
+            }
+        }
+        Statement::DropOwned { roles } => {
+            let owner = identity::extension_owner();
+            if identity::owns_extension(identity::current_user())
+                && roles.iter().any(|role| identity::find(role) == owner)
+            {
+                quiesce(shared, database::current());
+            }
+        }
+        Statement::Prepare { name } => pending::prepares(name.to_bytes()),
+        Statement::FinishPrepared { .. }
+        | Statement::ChangeAccess
+        | Statement::SetConstraints
+        | Statement::AlterColumns { .. }
+        | Statement::CreateTrigger { .. }
+        | Statement::RenameColumn { .. }
+        | Statement::Listen { .. }
+        | Statement::RenameSchema { .. }
+        | Statement::AttachPartition { .. }
+        | Statement::Unlisten { .. } => {}
+    }
+}
+
+/// A copy under the number of its original, which was dropped, would be taken for it: jobs of roles that know nothing of the copy
+/// would run there again.
+fn refuse_number() {
+    ereport::raise(
+        &Error::new(
+            SqlState::INSUFFICIENT_PRIVILEGE,
+            "permission denied to choose the OID of a database",
+        )
+        .detail("Pushy knows databases by their OID.")
+        .hint("Leave OID out, or ask a superuser."),
+    );
+}
+
+fn after(statement: &Statement) {
+    let Some(shared) = shared::get() else { return };
+    match statement {
+        Statement::DropDatabase { name } => {
+            // Gone by name now; its slot goes with the commit that follows.
+            if database::oid_of(name).is_none() {
+                for place in &shared.databases {
+                    if place.oid() != 0
+                        && place.is_quiesced()
+                        && database::name(place.oid()).is_none()
+                    {
+                        pending::drops_database(place.oid());
+                    }
+                }
+            }
+        }
+        Statement::DropExtension | Statement::DropOwned { .. } => {
+            let here = shared.find_database(database::current());
+            let was_here = here.is_some_and(|here| here.presence() != Presence::Absent);
+            if was_here && identity::extension_oid().is_none() {
+                pending::presence(Presence::Absent);
+            }
+        }
+        Statement::AlterExtension => pending::privileges_changed(),
+        // pushy.databases may name it now, or no longer.
+        Statement::RenameDatabase { .. } | Statement::ChangeAccess => pending::access_changed(),
+        // What was prepared may have made rows ready, or unlocked them, changed queues or created the
+        // extension: nobody else tells.
+        Statement::FinishPrepared { name } => {
+            let owed = shared.finish_prepared(database::current(), name.to_bytes());
+            for oid in owed.quiesced {
+                pending::quiesced(oid);
+            }
+            if !owed.concerns_us {
+                return;
+            }
+            pending::sweep();
+            pending::privileges_changed();
+            let here = shared.ensure_database(database::current());
+            // The first that was ever logged here may have been prepared before the server was started.
+            if here.is_some_and(|here| here.log.part().is_some() || !owed.is_known) {
+                pending::logged();
+            }
+            if here
+                .is_some_and(|here| matches!(here.presence(), Presence::Absent | Presence::Unfit))
+            {
+                pending::presence(Presence::Unknown);
+            }
+        }
+        Statement::SetConstraints => session::constraints_set(),
+        Statement::MoveDatabase { .. }
+        | Statement::CopyDatabase { .. }
+        | Statement::Prepare { .. }
+        | Statement::AlterColumns { .. }
+        | Statement::CreateTrigger { .. }
+        | Statement::RenameColumn { .. }
+        | Statement::Listen { .. }
+        | Statement::RenameSchema { .. }
+        | Statement::AttachPartition { .. }
+        | Statement::Unlisten { .. } => {}
+    }
+}
+
+/// Asks all workers to leave a database, waits until they have, and keeps new ones out until this
+/// transaction ends. Running jobs are rolled back, uncharged, and run again.
+fn quiesce(shared: &Shared, oid: u32) {
+    let Some(place) = shared.find_database(oid) else {
+        return;
+    };
+    if pending::quiesced(oid) {
+        place.quiesced.fetch_add(1, Ordering::SeqCst);
+    }
+    ask_to_leave(shared, place);
+    place.worker_left.wait_until(PATIENCE, || {
+        ask_to_leave(shared, place);
+        is_empty(shared, place).then_some(())
+    });
+}
+
+fn ask_to_leave(shared: &Shared, place: &Database) {
+    let oid = place.oid();
+    let mine = shared::executor::mine();
+    for (slot, executor) in shared.executors.iter().enumerate() {
+        if executor.database.load(Ordering::SeqCst) == oid && mine != Some(slot) {
+            // First the request, which its signal handler reads: then nobody is charged.
+            executor.ask_to_stop();
+            signals::terminate(executor.pid.load(Ordering::SeqCst));
+        }
+    }
+    KINDS.iter().for_each(|kind| kind.ask_to_leave(place));
+}
+
+fn is_empty(shared: &Shared, place: &Database) -> bool {
+    let oid = place.oid();
+    let mine = shared::executor::mine();
+    KINDS.iter().all(|kind| kind.of(place).is_absent())
+        && !shared.executors.iter().enumerate().any(|(slot, executor)| {
+            executor.database.load(Ordering::SeqCst) == oid && mine != Some(slot)
+        })
+}

@@ -1,0 +1,163 @@
+//! What a scheduler does for history: gives windows of finished jobs their tables, empties those that are
+//! over, removes single rows and payloads of notices that have expired.
+
+use std::sync::atomic::Ordering;
+
+use crate::job::history::{self, POOL};
+use crate::job::rotation::Window;
+use crate::notice::oversize;
+use crate::params;
+use crate::pg::failure::Failure;
+use crate::pg::spi::{self, Plan};
+use crate::pg::standby;
+use crate::pg::transaction;
+use crate::pg::value::Timestamp;
+use crate::pg::{clock, identity, interrupts, vacuum, BuiltinOid};
+use crate::shared::database::Database;
+use crate::worker::scheduler::repeat;
+
+/// Rows per transaction.
+const ROWS: i64 = 1000;
+/// After so long (µs) what somebody's lock has kept from being done is tried again.
+const COME_BACK_US: i64 = 1_000_000;
+/// A table that somebody uses is tried again after this time, and so are tables when all are taken.
+const AGAIN_US: i64 = 60_000_000;
+
+/// Rows that stand alone, with their failures; what somebody holds, by job_retry say, stays with all that belongs to it.
+static EXPIRE: Plan = Plan::new(
+    "WITH old AS MATERIALIZED ( \
+            SELECT f.id FROM ONLY pushy_internal.finished_job f WHERE f.expires_at OPERATOR(pg_catalog.<=) $1 \
+             LIMIT $2 FOR UPDATE SKIP LOCKED), \
+          free AS MATERIALIZED ( \
+            SELECT x.job_id, x.attempt FROM pushy_internal.failure x, old WHERE x.job_id OPERATOR(pg_catalog.=) old.id \
+               FOR UPDATE OF x SKIP LOCKED), \
+          gone AS ( \
+            DELETE FROM ONLY pushy_internal.finished_job f USING old WHERE f.id OPERATOR(pg_catalog.=) old.id \
+               AND NOT EXISTS (SELECT 1 FROM pushy_internal.failure x WHERE x.job_id OPERATOR(pg_catalog.=) old.id \
+                  AND NOT EXISTS (SELECT 1 FROM free WHERE free.job_id OPERATOR(pg_catalog.=) x.job_id \
+                                     AND free.attempt OPERATOR(pg_catalog.=) x.attempt)) \
+            RETURNING f.id), \
+          failures AS (DELETE FROM pushy_internal.failure x USING gone WHERE x.job_id OPERATOR(pg_catalog.=) gone.id RETURNING 1) \
+     SELECT (SELECT pg_catalog.count(*) FROM gone)",
+    &[BuiltinOid::TIMESTAMPTZOID, BuiltinOid::INT8OID],
+);
+
+static NEXT: Plan = Plan::new(
+    "SELECT (SELECT f.expires_at FROM ONLY pushy_internal.finished_job f ORDER BY f.expires_at LIMIT 1), \
+            (SELECT pg_catalog.min(r.removes_after) FROM pushy_internal.rotation r \
+              WHERE r.removes_after OPERATOR(pg_catalog.>) $1 AND r.pool OPERATOR(pg_catalog.=) $2), \
+            (SELECT n.expires_at FROM pushy_internal.oversize_notice n ORDER BY n.expires_at LIMIT 1)",
+    &[BuiltinOid::TIMESTAMPTZOID, BuiltinOid::TEXTOID],
+);
+
+/// Takes over tables that a restore has filled.
+pub fn adopt() -> Result<(), Failure> {
+    let found = transaction::run(|| identity::as_owner(|| POOL.foundlings()))?;
+    transaction::run_each(&found, |member| identity::as_owner(|| POOL.adopt(member)))?;
+    Ok(())
+}
+
+/// Gives the window that an executor has asked for a table.
+pub fn assign_wanted(place: &Database) -> Result<(), Failure> {
+    let wanted = place.window_wanted.swap(0, Ordering::SeqCst);
+    if wanted == 0 {
+        return Ok(());
+    }
+    let assigned = transaction::run(|| identity::as_owner(|| POOL.assign(Timestamp(wanted))))?;
+    if !assigned {
+        let until = clock::now().plus_us(AGAIN_US).0;
+        place.windows_taken_until.store(until, Ordering::SeqCst);
+    }
+    Ok(())
+}
+
+/// Removes what is kept no longer; answers when something is to be removed next.
+pub fn remove() -> Result<Option<i64>, Failure> {
+    let mut is_held = !repeat(|| {
+        identity::as_owner(|| {
+            let removed =
+                spi::connect(|spi| spi.run(&EXPIRE, params![clock::now(), ROWS]).row(0).i64(1));
+            Ok(removed == ROWS)
+        })
+    })?;
+    is_held |= !repeat(|| identity::as_owner(|| Ok(oversize::expire(ROWS) == ROWS as u64)))?;
+    // One time for both steps: a window that ends between two times would be seen by neither.
+    let now = clock::now();
+    let again = empty_windows(now)?;
+    let next = transaction::run_unless_busy(|| {
+        identity::as_owner(|| {
+            Ok(spi::connect(|spi| {
+                let table = spi.run(&NEXT, params![now, POOL.parent]);
+                let row = table.row(0);
+                let singles = [row.opt_i64(1), row.opt_i64(3)];
+                let due = |at: i64| history::removal_due(Timestamp(at));
+                let singles = singles.into_iter().flatten().map(due);
+                singles.chain(row.opt_i64(2)).min()
+            }))
+        })
+    })?;
+    is_held |= next.is_none();
+    let come_back = is_held.then(|| now.plus_us(COME_BACK_US).0);
+    Ok(next
+        .flatten()
+        .into_iter()
+        .chain(again)
+        .chain(come_back)
+        .min())
+}
+
+/// Empties the tables of windows that are over, each in a transaction of its own; answers when to try again those that
+/// somebody uses.
+fn empty_windows(now: Timestamp) -> Result<Option<i64>, Failure> {
+    let windows = transaction::run_unless_busy(|| identity::as_owner(|| POOL.windows()))?;
+    let Some(windows) = windows else {
+        return Ok(Some(now.plus_us(COME_BACK_US).0));
+    };
+    let over: Vec<&Window> = windows
+        .iter()
+        .filter(|window| window.removes_after <= now)
+        .collect();
+    if over.is_empty() {
+        return Ok(None);
+    }
+    let in_place = transaction::run(|| identity::as_owner(|| Ok(standby::may_be_there())))?;
+    if !in_place {
+        give_back()?;
+    }
+    let mut again = None;
+    for window in over {
+        let emptied = if in_place {
+            empty_in_place(window)?
+        } else {
+            transaction::run_unless_busy(|| identity::as_owner(|| POOL.empty(window)))?
+        };
+        if emptied != Some(true) {
+            again = Some(now.plus_us(AGAIN_US).0);
+        }
+    }
+    Ok(again)
+}
+
+/// Deletes the rows of a window that is over one by one and vacuums the table, so that a standby's readers are not disturbed;
+/// rows that somebody holds stay, and the window with them.
+fn empty_in_place(window: &Window) -> Result<Option<bool>, Failure> {
+    let mut from = Some(0);
+    while let Some(page) = from {
+        let next =
+            transaction::run_unless_busy(|| identity::as_owner(|| POOL.delete_some(window, page)))?;
+        let Some(next) = next else { return Ok(None) };
+        from = next;
+        interrupts::check();
+    }
+    vacuum::run(&[&window.member])?;
+    transaction::run_unless_busy(|| identity::as_owner(|| POOL.set_free(window)))
+}
+
+/// Truncates the tables that were emptied in place, when no standby is there any more.
+fn give_back() -> Result<(), Failure> {
+    let free = transaction::run_unless_busy(|| identity::as_owner(|| POOL.free()))?;
+    for window in free.iter().flatten() {
+        transaction::run_unless_busy(|| identity::as_owner(|| POOL.empty(window)))?;
+    }
+    Ok(())
+}

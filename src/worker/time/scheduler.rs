@@ -1,0 +1,430 @@
+//! The scheduler of one database: keeps its times, and leaves when nothing is due soon. Runs no user
+//! code.
+
+use std::cell::Cell;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::worker::recorder::{self, Recorder};
+use crate::worker::{cancels, crash_verdict, database_worker, retention, timers};
+use pushy_core::version::Fit;
+
+use crate::errors::{Error, SqlState};
+use crate::log;
+use crate::pg::failure::Failure;
+use crate::pg::per_process::PerProcess;
+use crate::pg::transaction;
+use crate::pg::worker::Kind;
+use crate::pg::{clock, database, ereport, guc, identity, interrupts, latch, script, worker};
+use crate::queue::cache;
+use crate::queue::control_channel;
+use crate::queue::definition::Definition;
+use crate::queue::upgrade;
+use crate::shared::database::{Database, Presence, NEVER};
+use crate::shared::{self};
+use crate::{settings, worker_entry};
+
+pub const KIND: Kind = Kind {
+    name: "pushy scheduler",
+    entry: "pushy_scheduler_main",
+};
+
+/// After so long (µs) what somebody's lock has kept from being done is tried again.
+const COME_BACK_US: i64 = 1_000_000;
+
+/// It stays when something is due within this time, and leaves otherwise.
+const LINGER_US: i64 = 5_000_000;
+
+worker_entry!(pushy_scheduler_main, scheduler);
+
+/// `arg`: its ticket.
+fn scheduler(arg: usize) {
+    let Some(place) = database_worker::come(arg, Database::scheduler, leave) else {
+        return;
+    };
+    let recorder = recorder::open();
+    guc::force(c"synchronous_commit", "off");
+    Scheduling {
+        place,
+        recorder,
+        queues: Vec::new(),
+        generation: None,
+        comes_back: Cell::new(false),
+    }
+    .live();
+}
+
+/// In the midst of a round: what is due and what was asked for has been taken, and may not be done.
+static IN_ROUND: PerProcess<Cell<bool>> = PerProcess::new(Cell::new(false));
+
+fn leave() {
+    database_worker::go(Database::scheduler, |_, place| {
+        if IN_ROUND.get() {
+            // Terminated: the next one looks at everything.
+            place.sweep_requested.store(true, Ordering::SeqCst);
+            place.orphans_requested.store(true, Ordering::SeqCst);
+            place.cancels_requested.store(true, Ordering::SeqCst);
+            place.sweeping.store(false, Ordering::SeqCst);
+        }
+    });
+}
+
+struct Scheduling {
+    place: &'static Database,
+    recorder: &'static Recorder,
+    queues: Vec<Definition>,
+    /// The counter of definitions when they were read; None: never.
+    generation: Option<u64>,
+    /// Something was passed over in this round, because somebody holds what it needs.
+    comes_back: Cell<bool>,
+}
+
+impl Scheduling {
+    fn live(mut self) {
+        let mut failures = 0;
+        let mut first = true;
+        loop {
+            guc::reload_if_asked();
+            interrupts::check();
+            if self.place.is_quiesced() || !settings::enabled() {
+                return;
+            }
+            IN_ROUND.set(true);
+            let outcome = self.round(first);
+            IN_ROUND.set(false);
+            match outcome {
+                Ok(Some(next)) => {
+                    failures = 0;
+                    first = false;
+                    let left = next.saturating_sub(clock::now().0);
+                    if left > LINGER_US {
+                        return;
+                    }
+                    worker::show_activity(None);
+                    latch::wait(Some(Duration::from_micros(left.max(0) as u64)));
+                }
+                Ok(None) => return,
+                Err(failure) => {
+                    failures += 1;
+                    if failures == 1 {
+                        log_failure(&failure);
+                    }
+                    let wait = if failure.is_busy() {
+                        Duration::from_micros(COME_BACK_US as u64)
+                    } else {
+                        Duration::from_millis(100 << failures.min(9))
+                    };
+                    latch::wait(Some(wait));
+                }
+            }
+        }
+    }
+
+    /// Does what is due; answers when something is due next, None for never. What somebody holds is passed over.
+    fn round(&mut self, first: bool) -> Result<Option<i64>, Failure> {
+        if !self.refresh()? {
+            return Ok(None);
+        }
+        self.comes_back.set(false);
+        let next = self.do_what_is_due(first)?;
+        if !self.comes_back.get() {
+            return Ok(next);
+        }
+        let again = clock::now().plus_us(COME_BACK_US).0;
+        self.place.announce_due(again);
+        Ok(Some(next.map_or(again, |next| next.min(again))))
+    }
+
+    fn do_what_is_due(&self, first: bool) -> Result<Option<i64>, Failure> {
+        let recalled = self.pass_over(cancels::recall(self.place))?;
+        self.come_back_unless(recalled.unwrap_or(false));
+        let judged =
+            self.pass_over(crash_verdict::carry_out(self.recorder, database::current()))?;
+        self.come_back_unless(judged.unwrap_or(false));
+        self.pass_over(self.look_into_past())?;
+        let sweep = self.pass_over(self.sweep_if_asked())?.unwrap_or(false);
+        self.pass_over(self.discard_orphans_if_asked())?;
+        if first || sweep {
+            self.pass_over(retention::adopt())?;
+        }
+        self.pass_over(self.carry_out_cancels(first))?;
+        // As with the watermarks of queues: take the time, then look, then put back what is next.
+        let due = self.place.due.swap(NEVER, Ordering::SeqCst);
+        if due > clock::now().0 && !first {
+            self.place.announce_due(due);
+            return Ok((due != NEVER).then_some(due));
+        }
+        let untold = self.pass_over(control_channel::tell_untold(self.place))?;
+        if let Some(at) = untold.flatten() {
+            self.place.announce_due(at);
+        }
+        let next = self.keep_time();
+        match &next {
+            Ok(Some(next)) => {
+                self.place.announce_due(*next);
+            }
+            Ok(None) => {}
+            // The round comes back then, soon.
+            Err(failure) if failure.is_busy() => {}
+            Err(_) => {
+                self.place.announce_due(due);
+            }
+        }
+        worker::report_statistics();
+        // Something may have been announced while we looked.
+        self.pass_over(next)?;
+        let due = self.place.due.load(Ordering::SeqCst);
+        Ok((due != NEVER).then_some(due))
+    }
+
+    /// None when somebody holds what this step needs: the round goes on with the next step, and another round follows soon.
+    /// The step has put back what it was asked to do.
+    fn pass_over<T>(&self, step: Result<T, Failure>) -> Result<Option<T>, Failure> {
+        match step {
+            Err(failure) if failure.is_busy() => {
+                self.come_back_unless(false);
+                Ok(None)
+            }
+            done => done.map(Some),
+        }
+    }
+
+    fn come_back_unless(&self, all_is_done: bool) {
+        if !all_is_done {
+            self.comes_back.set(true);
+        }
+    }
+
+    fn discard_orphans_if_asked(&self) -> Result<(), Failure> {
+        if !self.place.orphans_requested.swap(false, Ordering::SeqCst) {
+            return Ok(());
+        }
+        let found = repeat(timers::discard_orphans);
+        if !matches!(found, Ok(true)) {
+            self.place.orphans_requested.store(true, Ordering::SeqCst);
+            self.come_back_unless(false);
+        }
+        found.map(|_| ())
+    }
+
+    /// Looks for rows that nobody announced, if somebody asked for that; true then.
+    fn sweep_if_asked(&self) -> Result<bool, Failure> {
+        let place = self.place;
+        place.sweeping.store(true, Ordering::SeqCst);
+        let asked = place.sweep_requested.swap(false, Ordering::SeqCst);
+        let swept = if asked { self.sweep() } else { Ok(()) };
+        if swept.is_err() {
+            place.sweep_requested.store(true, Ordering::SeqCst);
+        }
+        place.sweeping.store(false, Ordering::SeqCst);
+        swept.map(|()| asked)
+    }
+
+    fn sweep(&self) -> Result<(), Failure> {
+        /// A sweep walks over all rows done since the last vacuum: it gets a hundredth of the time, and rests an hour at
+        /// most, because it may have waited for a lock.
+        const RESTS: i64 = 100;
+        const MOST_US: i64 = 3_600_000_000;
+        let began = clock::now();
+        transaction::run(timers::sweep)?;
+        let ended = clock::now();
+        let rest = (RESTS * (ended.0 - began.0)).clamp(0, MOST_US);
+        let until = ended.plus_us(rest).0;
+        self.place.sweep_rests_until.store(until, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// Carries out cancels of jobs that no executor holds. Jobs that somebody has locked are tried again soon.
+    fn carry_out_cancels(&self, first: bool) -> Result<(), Failure> {
+        if !self.place.cancels_requested.swap(false, Ordering::SeqCst) && !first {
+            return Ok(());
+        }
+        let done = cancels::carry_out_unheld(shared::expect());
+        if !matches!(done, Ok(true)) {
+            self.place.cancels_requested.store(true, Ordering::SeqCst);
+            self.come_back_unless(false);
+        }
+        done.map(|_| ())
+    }
+
+    /// Once after a start of the server: events logged before it, and jobs left of queues that are gone, are in nobody's
+    /// memory.
+    fn look_into_past(&self) -> Result<(), Failure> {
+        if self.place.looked_into.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        if transaction::run(log::is_used)? {
+            shared::expect().announce_logged(self.place, false);
+        }
+        // Where there are no queues at all, a restore has brought the jobs and not yet the queues.
+        if !self.queues.is_empty() {
+            self.place.orphans_requested.store(true, Ordering::SeqCst);
+        }
+        self.place.looked_into.store(true, Ordering::SeqCst);
+        Ok(())
+    }
+
+    fn keep_time(&self) -> Result<Option<i64>, Failure> {
+        // Before any snapshot: a job that commits too late for the snapshot announces its time after this.
+        let from = self.place.take_waiting();
+        let began = clock::now();
+        let kept = self.keep_time_from(from);
+        let waiting = kept.as_ref().map_or(Some(from), |kept| kept.0);
+        self.place.announce_waiting(waiting.unwrap_or(NEVER));
+        let (waiting, removal) = kept?;
+        // What was due when the round began and was not done is locked by somebody: another look after COME_BACK_US. What has
+        // become due since gets it at once.
+        Ok(waiting.into_iter().chain(removal).min().map(|next| {
+            if next > began.0 {
+                next
+            } else {
+                clock::now().plus_us(COME_BACK_US).0
+            }
+        }))
+    }
+
+    /// For which time the first job waits now, none before `from`, and when something is removed next.
+    fn keep_time_from(&self, from: i64) -> Result<(Option<i64>, Option<i64>), Failure> {
+        if from != NEVER {
+            timers::promote(&self.queues, from)?;
+        }
+        self.pass_over(retention::assign_wanted(self.place))?;
+        let removal = self.pass_over(retention::remove())?.flatten();
+        let waiting = if from == NEVER {
+            None
+        } else {
+            transaction::run(|| timers::first_waiting(from))?
+        };
+        Ok((waiting, removal))
+    }
+
+    /// Reads the queues after a change; false when the extension is not here. Reads again while queues change meanwhile,
+    /// because facts read before a change and written to shared memory after it would undo the change there.
+    fn refresh(&mut self) -> Result<bool, Failure> {
+        loop {
+            interrupts::check();
+            let generation = self.place.definitions.load(Ordering::SeqCst);
+            if self.generation == Some(generation) {
+                return Ok(true);
+            }
+            if !self.read_queues(generation)? {
+                return Ok(false);
+            }
+        }
+    }
+
+    /// Once, because in a copied or restored database nothing runs, and the server's log is where its owner looks first.
+    fn tell_elsewhere(&self) {
+        let elsewhere = self.queues.iter().filter(|queue| !queue.is_home()).count();
+        if elsewhere == 0 || self.place.told_elsewhere.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        ereport::log(
+            &Error::new(
+                SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("{elsewhere} queues of this database came here by a restore or a copy, and do not run"),
+            )
+            .hint("Once nothing is done twice by it, run in this database: SELECT * FROM pushy.resume_after_restore()"),
+        );
+    }
+
+    /// Once, until all have a place.
+    fn tell_placeless(&self) {
+        let placeless: Vec<_> = self
+            .queues
+            .iter()
+            .filter(|queue| cache::is_placeless(queue))
+            .collect();
+        let told = &self.place.told_placeless;
+        let Some(first) = placeless.first() else {
+            told.store(false, Ordering::SeqCst);
+            return;
+        };
+        if told.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        ereport::log(
+            &Error::new(
+                SqlState::CONFIGURATION_LIMIT_EXCEEDED,
+                format!(
+                    "{} queues of this database do not run: {}",
+                    placeless.len(),
+                    cache::all_taken()
+                ),
+            )
+            .detail(format!("The first is queue \"{}\".", first.name))
+            .hint("Raise pushy.max_queues in postgresql.conf and restart the server, or drop queues no longer used. Their jobs are kept; this is said once until all queues have a place."),
+        );
+    }
+
+    fn read_queues(&mut self, generation: u64) -> Result<bool, Failure> {
+        let is_unfit = transaction::run(|| {
+            let unfit = identity::fit().filter(|fit| *fit != Fit::Works);
+            if let Some(fit) = unfit {
+                ereport::log(&script::refused(fit));
+            }
+            Ok(unfit.is_some())
+        })?;
+        if is_unfit {
+            // ALTER EXTENSION UPDATE has the database looked at again.
+            self.place.due.store(NEVER, Ordering::SeqCst);
+            self.place.set_presence(Presence::Unfit);
+            return Ok(false);
+        }
+        let queues = transaction::run(|| {
+            if identity::extension_oid().is_none() || worker::is_binary_upgrade() {
+                return Ok(None);
+            }
+            if self.generation.is_none() {
+                upgrade::go_on()?;
+            }
+            timers::load_queues().map(Some)
+        })?;
+        let Some(queues) = queues else {
+            self.place.set_presence(Presence::Absent);
+            self.place.due.store(NEVER, Ordering::SeqCst);
+            self.recorder.forget_database(database::current());
+            shared::expect().cancels.forget(database::current());
+            if self.place.definitions.load(Ordering::SeqCst) == generation {
+                shared::expect().free_queues_of(database::current());
+            } else {
+                // A CREATE EXTENSION has committed while we looked.
+                self.place.set_presence(Presence::Unknown);
+            }
+            return Ok(false);
+        };
+        self.queues = queues;
+        self.tell_elsewhere();
+        self.tell_placeless();
+        self.generation = Some(generation);
+        self.place.set_presence(Presence::Present);
+        self.place.scheduler().has_succeeded();
+        Ok(true)
+    }
+}
+
+/// One transaction after another while `step` says that there may be more; false when somebody holds what it needs.
+pub(in crate::worker) fn repeat(
+    mut step: impl FnMut() -> crate::errors::Result<bool>,
+) -> Result<bool, Failure> {
+    loop {
+        match transaction::run_unless_busy(&mut step)? {
+            None => return Ok(false),
+            Some(false) => return Ok(true),
+            Some(true) => crate::pg::interrupts::check(),
+        }
+    }
+}
+
+fn log_failure(failure: &Failure) {
+    ereport::log(
+        &Error::new(
+            SqlState::INTERNAL_ERROR,
+            format!(
+                "the scheduler waits: {} (SQLSTATE {})",
+                failure.message, failure.sqlstate
+            ),
+        )
+        .hint("It tries again, after 0.2 to 51 seconds; this is said once until it succeeds."),
+    );
+}
