@@ -15,8 +15,8 @@ def refusal(db, query, *params) -> psycopg.errors.Diagnostic:
 
 
 @pytest.mark.parametrize("query, argument", [
-    ("SELECT pushy.channel_name(NULL)", "identifier"),
-    ("SELECT pushy.channel_ident(NULL)", "channel"),
+    ("SELECT pushy.channel_name(NULL)", "channel"),
+    ("SELECT pushy.channel_ident(NULL)", "channel_name"),
     ("SELECT pushy.notify(NULL)", "channel"),
     ("SELECT pushy.notify(NULL, 'x')", "channel"),
 ])
@@ -28,24 +28,24 @@ def test_null_is_an_error_that_names_the_argument(db, query, argument):
 
 def test_inspecting_null_says_so(db):
     row = db.row("SELECT * FROM pushy.channel_inspect(NULL)")
-    assert row.pop("error") == 'argument "identifier" must not be null'
+    assert row.pop("error") == 'argument "channel" must not be null'
     assert set(row.values()) == {None}
 
 
 def test_an_inspection_tells_all(db):
     assert db.row("SELECT * FROM pushy.channel_inspect('NewUser')") == {
-        "input": "NewUser", "channel": "newuser", "byte_length": 7, "folded": True, "truncated": False, "quoted": False,
+        "input": "NewUser", "channel_name": "newuser", "byte_length": 7, "folded": True, "truncated": False, "quoted": False,
         "listen_sql": "LISTEN newuser", "notify_sql": "NOTIFY newuser", "error": None}
     assert db.row("SELECT * FROM pushy.channel_inspect(%s)", ' "New ""User""" ') == {
-        "input": ' "New ""User""" ', "channel": 'New "User"', "byte_length": 10, "folded": False, "truncated": False,
+        "input": ' "New ""User""" ', "channel_name": 'New "User"', "byte_length": 10, "folded": False, "truncated": False,
         "quoted": True, "listen_sql": 'LISTEN "New ""User"""', "notify_sql": 'NOTIFY "New ""User"""', "error": None}
     long, cut = '"' + "é" * 40 + '"', "é" * 31
     assert db.row("SELECT * FROM pushy.channel_inspect(%s)", long) == {
-        "input": long, "channel": cut, "byte_length": 80, "folded": False, "truncated": True, "quoted": True,
+        "input": long, "channel_name": cut, "byte_length": 80, "folded": False, "truncated": True, "quoted": True,
         "listen_sql": f"LISTEN {cut}", "notify_sql": f"NOTIFY {cut}",
         "error": refusal(db, "SELECT pushy.channel_name(%s)", long).message_primary}
     assert db.row("SELECT * FROM pushy.channel_inspect('a-b')") == {
-        "input": "a-b", "channel": None, "byte_length": None, "folded": None, "truncated": None, "quoted": None,
+        "input": "a-b", "channel_name": None, "byte_length": None, "folded": None, "truncated": None, "quoted": None,
         "listen_sql": None, "notify_sql": None,
         "error": refusal(db, "SELECT pushy.channel_name('a-b')").message_primary}
 

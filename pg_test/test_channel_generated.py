@@ -78,7 +78,7 @@ def test_what_is_heard_is_what_is_told(names, generator):
         SELECT bytes(t.input), quoted, folded
           FROM tried t, pushy.channel_inspect(t.input)
          WHERE quoted AND (folded OR strpos(t.input, '"') = 0)
-            OR octet_length(t.input) = byte_length AND NOT truncated AND folded <> (t.input <> channel)""") == []
+            OR octet_length(t.input) = byte_length AND NOT truncated AND folded <> (t.input <> channel_name)""") == []
 
 
 def test_a_notice_is_heard_by_who_listens_to_the_same_text(names, generator):

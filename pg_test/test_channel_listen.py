@@ -118,13 +118,13 @@ def test_only_one_identifier_is_taken(db):
         with pytest.raises(psycopg.errors.SyntaxError):
             db.value("SELECT pushy.channel_name(%s)", text)
         inspected = db.row("SELECT * FROM pushy.channel_inspect(%s)", text)
-        assert inspected["channel"] is None and inspected["error"]
+        assert inspected["channel_name"] is None and inspected["error"]
 
 
 def test_no_name_is_too_long_to_be_told(db):
     megabyte = 1 << 20
     for text in ("x" * megabyte, '"' + "é" * megabyte + '"', 'U&"' + r"\00e9" * megabyte + '"'):
-        inspected = db.row("SELECT channel, byte_length, truncated FROM pushy.channel_inspect(%s)", text)
+        inspected = db.row("SELECT channel_name, byte_length, truncated FROM pushy.channel_inspect(%s)", text)
         assert inspected["truncated"]
         assert inspected["byte_length"] in (megabyte, 2 * megabyte)
         with pytest.raises(psycopg.Error) as raised:
@@ -132,8 +132,8 @@ def test_no_name_is_too_long_to_be_told(db):
         assert raised.value.sqlstate == NAME_TOO_LONG
         assert len(raised.value.diag.message_primary) < 300
     for text in ("(" * megabyte, '"' + "x" * megabyte, " " * megabyte, "x y" * megabyte):
-        inspected = db.row("SELECT channel, error FROM pushy.channel_inspect(%s)", text)
-        assert inspected["channel"] is None and len(inspected["error"]) < 300
+        inspected = db.row("SELECT channel_name, error FROM pushy.channel_inspect(%s)", text)
+        assert inspected["channel_name"] is None and len(inspected["error"]) < 300
     for text in (" " * megabyte + "x", "x" + "/* - */" * megabyte, f"x -- {'=' * 999}"):
         assert db.value("SELECT pushy.channel_name(%s)", text) == "x"
 

@@ -87,7 +87,7 @@ def test_all_tables_read_for_three_times_the_retention_cost_no_notice_and_the_lo
              deadline=10 * keep)
     largest = log_bytes(db)
     # What was used again holds as much as what was new: more than half of what may be kept.
-    assert db.value("SELECT events FROM pushy.log") * 330 > most * MB / 2
+    assert db.value("SELECT notices FROM pushy.log") * 330 > most * MB / 2
     written = writer.end()
     # What was written is several times the log.
     assert written * 330 > 2 * most * MB, written
@@ -115,7 +115,7 @@ def test_who_reads_slowly_while_its_part_is_emptied_in_place_is_told(make_cluste
         db.sql("SELECT bump(1 + n % 18, repeat('x', 3000)) FROM generate_series(1, 30) n")
         # The relay keeps up (it has room for some 330), because a part that grows past the size of the whole log is lost as a whole.
         ear.wait_for(lambda _: len(ear.heard) == written)
-        db.wait_until("SELECT events <= 400 FROM pushy.log", True)
+        db.wait_until("SELECT notices <= 400 FROM pushy.log", True)
     # It wrote into the first part, which has been emptied around its row several times since.
     held.commit()
     flow.consume_all()

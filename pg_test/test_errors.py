@@ -44,7 +44,7 @@ CASES = [  # statement, SQLSTATE, what the message says, what the hint says (Non
     ("CALL pushy.subscription_wait(NULL)", NULL, "name", None),
     ("SELECT pushy.subscription_drop(NULL)", NULL, "name", None),
 
-    ("SELECT pushy_internal.queue_seen(NULL)", NULL, "queue", None),
+    ("SELECT pushy_internal.queue_visible(NULL)", NULL, "queue", None),
     ("SELECT pushy_internal.queue_monitored(NULL)", NULL, "queue", None),
 
     # Names that are not there.

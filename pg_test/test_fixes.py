@@ -55,7 +55,7 @@ def test_every_fix_of_a_watch_is_a_statement_that_mends_it(table):
             db.sql("SELECT pushy.unwatch('t'); ALTER TABLE t OWNER TO postgres")
             db.sql(f"SELECT pushy.watch('t', {options}, name => 'w')")
             declared = db.row("SELECT * FROM pushy.watches")
-            trigger = db.value("SELECT tgname FROM pg_trigger t, pushy_internal.watch w WHERE t.oid = ANY (w.triggers) AND t.oid IS DISTINCT FROM w.expressions LIMIT 1")
+            trigger = db.value("SELECT tgname FROM pg_trigger t, pushy_internal.watch w WHERE t.oid = ANY (w.triggers) AND t.oid IS DISTINCT FROM w.expression_trigger LIMIT 1")
             db.sql(happens.format(trigger=psycopg.sql.Identifier(trigger).as_string(db.main)))
             [(now, fix)] = state(db)
             if now != then:

@@ -21,10 +21,10 @@ FUNCTIONS = {
 # What of schema pushy_internal runs as whoever asks. A function that is added has to be added here, or stays closed.
 OPEN_INTERNALS = {
     # The condition of a trigger, asked as whoever applies a subscription.
-    "is_applied",
+    "is_apply_worker",
     # Behind the views, which run them as whoever looks.
-    "queue_has_place", "queue_monitored", "queue_owned", "queue_running", "queue_seen", "queue_statistics", "running_jobs", "watch_counts",
-    "watch_is_home", "watch_elsewhere", "watch_is_whole", "watch_orphans", "worker_rows", "subscription_rows", "log_row", "log_bounds",
+    "queue_has_slot", "queue_monitored", "queue_owned", "queue_running", "queue_visible", "queue_statistics", "running_jobs", "watch_counts",
+    "is_home", "watch_elsewhere", "watch_is_whole", "watch_orphans", "worker_rows", "subscription_rows", "log_row", "log_bounds",
     "channel_grant_rows", "relay_obstacle",
 }
 VIEWS = {"queues", "jobs", "failures", "workers", "stats", "watches", "subscriptions", "log", "channel_grants", "queue_grants"}
@@ -101,7 +101,7 @@ def test_every_table_has_a_primary_key_and_nothing_that_runs_or_locks(db):
 def test_every_table_keeps_writers_out_by_triggers_and_has_no_other(db):
     """Whoever writes what workers believe runs code as anybody. A table that is added has them by the install script's loop."""
     refuses = ("refuse_write", "A", "BEFORE INSERT OR DELETE OR UPDATE OR TRUNCATE", "STATEMENT EXECUTE FUNCTION pushy_internal.refuse_write({})")
-    applied = ("refuse_applied", "A", "AFTER INSERT OR DELETE OR UPDATE", "ROW WHEN (pushy_internal.is_applied()) EXECUTE FUNCTION pushy_internal.refuse_write()")
+    applied = ("refuse_applied", "A", "AFTER INSERT OR DELETE OR UPDATE", "ROW WHEN (pushy_internal.is_apply_worker()) EXECUTE FUNCTION pushy_internal.refuse_write()")
     passes_over = ("pass_over_row", "A", "BEFORE INSERT", "ROW EXECUTE FUNCTION pushy_internal.pass_over_row()")
     tables = {table for table, in db.rows(f"""
         SELECT c.oid::regclass::text FROM ({MEMBERS}) member JOIN pg_class c ON c.oid = objid

@@ -6,10 +6,10 @@ from pathlib import Path
 SOURCE = Path(__file__).resolve().parents[1] / "src"
 NO_TIMES = {
     "highest_position": "a position", "position": "a place in the WAL", "job": "a number", "cancelled": "a number",
-    "batch": "numbers", "told_epoch": "an epoch", "bytes": "a size", "told_tick": "a tick",
+    "batch": "numbers", "emitted_epoch": "an epoch", "bytes": "a size", "emitted_tick": "a tick",
 }
 FROM_TABLES = {"waiting_from": "for when jobs were enqueued", "window_wanted": "the end of a table's window"}
-SHOWN_ONLY = {"last_told_at": "no later than now when it is shown", "last_error_at": "as the one before"}
+SHOWN_ONLY = {"last_fired_at": "no later than now when it is shown", "last_error_at": "as the one before"}
 
 
 def test_every_time_in_shared_memory_is_moved_when_the_clock_is_set_back():

@@ -19,10 +19,10 @@ def test_what_is_too_old_is_emptied_and_its_readers_are_told_once(make_cluster):
     db.sql("SELECT bump(1)")
     db.sql("CALL pushy.subscription_wait('late', '20 s')")
     flow.consume_all()
-    assert log(db)["events"] == 1
+    assert log(db)["notices"] == 1
     # Nobody writes: the relay comes back by itself.
-    db.wait_until("SELECT events FROM pushy.log", 0, deadline=100)
-    assert db.row("SELECT lag_events, resync FROM pushy.subscriptions WHERE name = 'late'") == {"lag_events": 0, "resync": True}
+    db.wait_until("SELECT notices FROM pushy.log", 0, deadline=100)
+    assert db.row("SELECT lag_notices, resync FROM pushy.subscriptions WHERE name = 'late'") == {"lag_notices": 0, "resync": True}
     assert db.value("SELECT resync FROM pushy.subscriptions WHERE name = 's'") is False, "it had read all"
     db.sql("SELECT bump(1)")
     db.sql("CALL pushy.subscription_wait('s', '20 s')")
@@ -124,7 +124,7 @@ def test_tables_that_were_rewritten_are_noticed(make_cluster):
     for n in range(1, 6):
         db.sql("SELECT bump(1, %s)", str(n))
     db.sql("CALL pushy.subscription_wait('s', '20 s')")
-    db.wait_until("SELECT events FROM pushy.log", 5)
+    db.wait_until("SELECT notices FROM pushy.log", 5)
     db.sql("ROLLBACK PREPARED 'p'")
     db.sql("VACUUM FULL")
     db.sql("SELECT bump(1)")

@@ -173,11 +173,11 @@ def test_executors_that_do_not_come_up_are_told_with_the_next_try(make_cluster):
 
 
 def test_a_queue_that_waits_for_the_server_is_told_with_the_next_try(fine):
-    fine.sql("SELECT pushy.queue_pause('q'); SELECT pushy.enqueue('q'); ALTER TABLE pushy_internal.live_job RENAME COLUMN strikes TO something")
+    fine.sql("SELECT pushy.queue_pause('q'); SELECT pushy.enqueue('q'); ALTER TABLE pushy_internal.live_job RENAME COLUMN give_backs TO something")
     end_executors(fine)
     fine.sql("SELECT pushy.queue_resume('q')")
     fine.wait_until_told("q", "they are tried again in")
-    fine.sql("ALTER TABLE pushy_internal.live_job RENAME COLUMN something TO strikes")
+    fine.sql("ALTER TABLE pushy_internal.live_job RENAME COLUMN something TO give_backs")
     fine.jobs_wait("q")
 
 

@@ -13,9 +13,9 @@ def is_told(db):
     sleeper.execute("BEGIN")
 
     def look(channel):
-        before, events = db.rows("SELECT pg_notification_queue_usage(), events FROM pushy.log")[0]
+        before, notices = db.rows("SELECT pg_notification_queue_usage(), notices FROM pushy.log")[0]
         db.sql("SELECT pushy.notify(%s, repeat('x', 7000) || n, delivery => 'relay') FROM generate_series(1, 10) n", channel)
-        db.wait_until(f"SELECT events = {events + 10} AND told = newest FROM pushy.log", True)
+        db.wait_until(f"SELECT notices = {notices + 10} AND emitted = newest FROM pushy.log", True)
         return db.value("SELECT pg_notification_queue_usage()") > before
     return look
 

@@ -84,7 +84,7 @@ def test_what_says_no_delivery_goes_by_notify_until_a_relay_can_come_and_by_rela
             heard, ear.heard[:] = [notice.payload for notice in ear.heard], []
             return heard
         assert [len(told(number)) for number in (1, 2)] == [2, 2]
-        assert db.value("SELECT events FROM pushy.log") == 0
+        assert db.value("SELECT notices FROM pushy.log") == 0
         assert db.rows("SELECT delivery, state, fix FROM pushy.watches") == [("relay", "active", None)]
         db.sql("ALTER SYSTEM SET pushy.databases = '*'")
         db.sql("SELECT pg_reload_conf()")

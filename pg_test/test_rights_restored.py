@@ -51,7 +51,7 @@ def test_a_value_is_read_as_what_it_is_or_not_at_all(shop):
     assert len(forms) > 40
     for what, held in forms:
         forge(shop, held) if held else forge(shop, ["NULL"], "false AND NEW.n IS NULL")
-        shop.sql("UPDATE pushy_internal.watch SET expressions = (SELECT oid FROM pg_trigger WHERE tgname = 'pushy_w_expressions'),"
+        shop.sql("UPDATE pushy_internal.watch SET expression_trigger = (SELECT oid FROM pg_trigger WHERE tgname = 'pushy_w_expressions'),"
                  " triggers = ARRAY(SELECT oid FROM pg_trigger WHERE tgrelid = 's.x'::regclass AND tgname LIKE 'pushy\\_w\\_%')")
         try:
             write(shop)

@@ -52,10 +52,10 @@ def test_no_view_shows_a_row_of_anothers(theirs):
 
 # Functions behind the views, and what a stranger gets of them for a foreign object; None: they tell nothing of anybody's.
 BEHIND = {
-    "queue_seen": ("SELECT pushy_internal.queue_seen({queue})", [(False,)]),
+    "queue_visible": ("SELECT pushy_internal.queue_visible({queue})", [(False,)]),
     "queue_monitored": ("SELECT pushy_internal.queue_monitored({queue})", [(False,)]),
     "queue_owned": ("SELECT pushy_internal.queue_owned({queue})", [(False,)]),
-    "queue_has_place": ("SELECT pushy_internal.queue_has_place({queue})", [(None,)]),
+    "queue_has_slot": ("SELECT pushy_internal.queue_has_slot({queue})", [(None,)]),
     "queue_running": ("SELECT pushy_internal.queue_running({queue})", [(None,)]),
     "queue_statistics": ("SELECT * FROM pushy_internal.queue_statistics({queue})", []),
     "running_jobs": ("SELECT * FROM pushy_internal.running_jobs()", []),
@@ -63,7 +63,7 @@ BEHIND = {
     "watch_counts": ("SELECT * FROM pushy_internal.watch_counts({number})", [(None,) * 6]),
     "subscription_rows": ("SELECT * FROM pushy_internal.subscription_rows()", []),
     "channel_grant_rows": ("SELECT * FROM pushy_internal.channel_grant_rows()", []),
-    "log_row": None, "log_bounds": None, "watch_is_home": None, "relay_obstacle": None,
+    "log_row": None, "log_bounds": None, "is_home": None, "relay_obstacle": None,
     "watch_elsewhere": None, "watch_orphans": None, "watch_is_whole": None,  # what pg_trigger and pg_class say
 }
 
@@ -75,7 +75,7 @@ def test_no_function_behind_a_view_answers_for_anothers_whatever_it_is_asked(the
     gate.wait_for_arrival()
     behind = {name for name, in theirs.rows(
         "SELECT proname::text FROM pg_proc WHERE pronamespace = 'pushy_internal'::regnamespace AND has_function_privilege('pg_monitor', oid, 'EXECUTE')")}
-    assert behind - {"is_applied"} == set(BEHIND), "a new function behind a view wants a place here"
+    assert behind - {"is_apply_worker"} == set(BEHIND), "a new function behind a view wants a place here"
     numbers = range(-1, 20)
     # As a member of pg_read_all_data has it.
     theirs.sql(f"GRANT USAGE ON SCHEMA pushy_internal TO {theirs.stranger}")

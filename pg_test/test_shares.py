@@ -121,7 +121,7 @@ def test_counters_of_watches_are_left_for_whoever_has_none(make_cluster):
                     -- As src/watch/declare/triggers.rs makes it: else the copy is no watch.
                     SELECT encode(sha256(convert_to(ROW(t.oid, t.tgfoid, t.tgtype, t.tgisinternal, t.tgparentid, t.tgconstraint, t.tgdeferrable, t.tginitdeferred,
                                                         t.tgattr, encode(t.tgargs, 'hex'), t.tgqual::text, t.tgoldtable, t.tgnewtable)::text,
-                                                    getdatabaseencoding())), 'hex') INTO w.print FROM pg_trigger t WHERE t.oid = trigger;
+                                                    getdatabaseencoding())), 'hex') INTO w.fingerprint FROM pg_trigger t WHERE t.oid = trigger;
                     INSERT INTO pushy_internal.watch SELECT w.*;
                 END LOOP;
             END$$""")

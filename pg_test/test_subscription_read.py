@@ -171,7 +171,7 @@ def test_what_is_of_other_channels_is_passed_over(db):
     before = db.value("SELECT cursor FROM pushy.subscriptions")
     db.sql("SELECT pushy.notify('others', 'x', delivery => 'relay')")
     assert db.value("CALL pushy.subscription_wait('s', '300 ms')") is False
-    assert db.value("SELECT lag_events FROM pushy.subscriptions") == 0
+    assert db.value("SELECT lag_notices FROM pushy.subscriptions") == 0
     assert db.value("SELECT cursor FROM pushy.subscriptions") != before
 
 
@@ -195,7 +195,7 @@ def test_declaring_it_again_keeps_its_cursor_and_takes_new_channels(db):
     for channel in "abab":
         db.sql("SELECT pushy.notify(%s, %s, delivery => 'relay')", channel, channel)
     assert wait(db, "s")
-    db.wait_until("SELECT lag_events FROM pushy.subscriptions", 4)
+    db.wait_until("SELECT lag_notices FROM pushy.subscriptions", 4)
     db.sql("SELECT pushy.subscription_create('s', '{b}')")
     assert read(db, "s") == [("b", "b"), ("b", "b")]
     db.sql("SELECT pushy.subscription_create('s')")

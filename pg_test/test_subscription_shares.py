@@ -78,7 +78,7 @@ def test_subscriptions_that_are_far_behind_keep_no_listener_waiting(db):
            "SELECT pushy.queue_register('q', 'take(jsonb)', keep_completed => '0'); SELECT pushy.queue_pause('q')")
     ear = db.listen("heard")
     db.sql("SELECT pushy.notify('much', n::text, delivery => 'relay') FROM generate_series(1, 3000) n")
-    db.wait_until("SELECT events FROM pushy.log", 3000)
+    db.wait_until("SELECT notices FROM pushy.log", 3000)
     db.sql("SELECT pushy.subscription_create('s' || s, '{much}', queue => 'q', from_oldest => true) FROM generate_series(1, 40) s")
     slowest = 0.0
     for n in range(20):

@@ -15,15 +15,15 @@ NEVER_NULL = {
     "failures": "job_id queue attempt failed_at sqlstate message",
     "workers": "kind pid state",
     "watches": "relation name events payload level merge owner state notices jobs errors",
-    "subscriptions": "name owner cursor lag_events lag_bytes resync state created_at",
-    "log": "bytes events is_full",
+    "subscriptions": "name owner cursor lag_notices lag_bytes resync state created_at",
+    "log": "bytes notices is_full",
     "stats": "",
     "channel_grants": "channel owner",
     "queue_grants": "queue privilege",
 }
 
-# Columns that are NULL only without the preload, or where a transaction has not been told of yet: seen elsewhere.
-NOT_HERE = {("workers", "since"), ("subscriptions", "lag"), ("queues", "running"), ("log", "pending"), ("log", "told"), ("log", "oldest"), ("log", "newest"), ("log", "oldest_at"), ("log", "newest_at")}
+# Columns that are NULL only without the preload, or where a transaction has not been announced yet: seen elsewhere.
+NOT_HERE = {("workers", "since"), ("subscriptions", "lag"), ("queues", "running"), ("log", "pending"), ("log", "emitted"), ("log", "oldest"), ("log", "newest"), ("log", "oldest_at"), ("log", "newest_at")}
 
 
 def views(db) -> dict[str, list[str]]:
@@ -133,11 +133,11 @@ VALUES = {
     "force": "true", "max_jobs": "1", "role": "'public'", "privilege": "'monitor'", "args": "'{}'", "run_at": "now()", "delay": "'0'", "unique_key": "'x'",
     "job_id": "(SELECT max(id) FROM pushy.jobs WHERE queue = 'answers')", "fraction": "0.5", "message": "'m'", "relation": "'t'", "channel": "'c'", "events": "'{insert,update}'",
     "columns": "'{v}'", "condition": "'true'", "payload": "'key'", "payload_expr": "NULL", "level": "'row'", "delivery": "'relay'", "args_expr": "NULL",
-    "merge": "false", "name": "'w1'", "identifier": "'c'", "channels": "'{c}'", "from_oldest": "false", "max_notices": "1", "after": "'1-1-1'",
+    "merge": "false", "name": "'w1'", "channel_name": "'c'", "channels": "'{c}'", "from_oldest": "false", "max_notices": "1", "after": "'1-1-1'",
     "cursor": "(SELECT cursor FROM pushy.subscriptions WHERE name = 's1')", "ready": "NULL", "watch_id": "1", "relation_name": "'public.t'", "owner_name": "'postgres'",
-    "home_system": "1", "home_database": "1", "home_extension": "1", "topics": "NULL", "new_name": "'renamed'", "until": "NULL", "triggers": "'{1}'", "print": "'x'", "owner": "current_user::regrole", "empty": "NULL",
+    "home_system": "1", "home_database": "1", "home_extension": "1", "topics": "NULL", "new_name": "'renamed'", "until": "NULL", "triggers": "'{1}'", "fingerprint": "'x'", "owner": "current_user::regrole", "empty": "NULL",
 }
-OF_FUNCTION = {("watch_is_home", "relation"): "1", ("watch_is_whole", "relation"): "'t'::regclass", ("enqueue", "delay"): "NULL", ("enqueue_many", "args"): "ARRAY['{}'::jsonb]", ("enqueue_many", "delay"): "NULL", ("notice", "id"): "1",
+OF_FUNCTION = {("is_home", "relation"): "1", ("watch_is_whole", "relation"): "'t'::regclass", ("enqueue", "delay"): "NULL", ("enqueue_many", "args"): "ARRAY['{}'::jsonb]", ("enqueue_many", "delay"): "NULL", ("notice", "id"): "1",
                ("watch_pause", "name"): "'w1'", ("channel_grant", "privilege"): "'listen'", ("channel_revoke", "privilege"): "'listen'", ("has_queue_privilege", "role"): "current_user"} | {
     (f"subscription_{verb}", "name"): "'s1'" for verb in ("create", "read", "ack", "wait", "drop")}
 

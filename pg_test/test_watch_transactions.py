@@ -361,7 +361,7 @@ def test_a_savepoint_behind_much_that_was_said_goes_out_in_large_pieces(db, hear
     session.commit()
     last = heard.listener.wait_for(lambda notice: json.loads(notice.payload)["key"]["id"] == 30000)
     assert [json.loads(notice.payload)["key"]["id"] for notice in heard.listener.heard] == list(range(1, 30001)), last
-    pieces = db.value("SELECT count(*) FROM (SELECT position - lag(position) OVER (ORDER BY position) AS step FROM pushy_internal.log_0) s WHERE step > 1")
+    pieces = db.value("SELECT count(*) FROM (SELECT lsn - lag(lsn) OVER (ORDER BY lsn) AS step FROM pushy_internal.log_0) s WHERE step > 1")
     assert pieces < 100, pieces
 
 

@@ -3,17 +3,17 @@
 -- STABLE: what a text stands for depends on the database's encoding and locale, on the server version's
 -- reserved words and, behind UESCAPE, on standard_conforming_strings. PARALLEL SAFE: they only parse.
 
-CREATE FUNCTION pushy.channel_name(identifier text) RETURNS text
+CREATE FUNCTION pushy.channel_name(channel text) RETURNS text
     LANGUAGE c STABLE PARALLEL SAFE
     AS 'MODULE_PATHNAME', 'pushy_channel_name_v1';
 
 COMMENT ON FUNCTION pushy.channel_name(text) IS
-    'The exact channel that LISTEN makes of an identifier; an error where LISTEN refuses it or would cut it.';
+    'The exact name that LISTEN makes of an identifier; an error where LISTEN refuses it or would cut it.';
 
 CREATE FUNCTION pushy.channel_inspect(
-    identifier text,
+    channel text,
     OUT input text,
-    OUT channel text,
+    OUT channel_name text,
     OUT byte_length int,
     OUT folded boolean,
     OUT truncated boolean,
@@ -27,7 +27,7 @@ CREATE FUNCTION pushy.channel_inspect(
 COMMENT ON FUNCTION pushy.channel_inspect(text) IS
     'What LISTEN makes of an identifier, the cut included, and why channel_name refuses it; never an error. byte_length is before the cut.';
 
-CREATE FUNCTION pushy.channel_ident(channel text) RETURNS text
+CREATE FUNCTION pushy.channel_ident(channel_name text) RETURNS text
     LANGUAGE c STABLE PARALLEL SAFE
     AS 'MODULE_PATHNAME', 'pushy_channel_ident_v1';
 
@@ -52,7 +52,7 @@ CREATE TABLE pushy_internal.channel_acl (
   grantee_name name        NOT NULL,
   privilege    text        NOT NULL CHECK (privilege OPERATOR(pg_catalog.=) 'listen'),
   topics       text,                   -- a pattern; not used yet
-  since        bigint      NOT NULL,   -- where the WAL was: what was written before is not read
+  granted_lsn  bigint      NOT NULL,   -- where the WAL was: what was written before is not read
   granted_at   timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
   PRIMARY KEY (channel, grantee, privilege)
 ) USING heap;
@@ -64,7 +64,7 @@ SELECT pg_catalog.pg_extension_config_dump('pushy_internal.channel_acl', '');
 CREATE FUNCTION pushy.channel_grant(channel text, role text, privilege text DEFAULT 'listen', topics text DEFAULT NULL)
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_channel_grant_v1';
 COMMENT ON FUNCTION pushy.channel_grant(text, text, text, text) IS
-  'Lets a role read a channel, by subscriptions and pushy.notice, and closes the channel to all who are not granted it. channel is written as after LISTEN, role is an exact name or ''public'', and topics is for later. Who grants a channel first owns it, which any role that may use Pushy can do unless another role''s watch tells on it or another role''s subscription names it; names that begin with pushy_ are Pushy''s own. What was written before the grant is not read, and LISTEN, which asks for no privilege, still hears everything.';
+  'Lets a role read a channel, by subscriptions and pushy.notice, and closes the channel to all who are not granted it. channel is written as after LISTEN, role is an exact name or ''public'', and topics is for later. Who grants a channel first owns it, which any role that may use Pushy can do unless another role''s watch publishes on it or another role''s subscription names it; names that begin with pushy_ are Pushy''s own. What was written before the grant is not read, and LISTEN, which asks for no privilege, still hears everything.';
 
 CREATE FUNCTION pushy.channel_revoke(channel text, role text, privilege text DEFAULT 'listen')
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_channel_revoke_v1';
@@ -100,4 +100,4 @@ CREATE FUNCTION pushy.notify(channel text, payload text DEFAULT '', delivery tex
     AS 'MODULE_PATHNAME', 'pushy_notify_v1';
 
 COMMENT ON FUNCTION pushy.notify(text, text, text) IS
-    'Tells a payload on a channel when the transaction commits. The channel is written as after LISTEN, and not one of Pushy''s own (pushy_ and more). delivery: relay writes it to the event log, so that the commit waits for nobody, LISTENers hear it from the relay a moment later, and subscriptions can read it; notify is NOTIFY. Where nothing is said relay, and notify as long as no relay can come here.';
+    'Publishes a payload on a channel when the transaction commits. The channel is written as after LISTEN, and not one of Pushy''s own (pushy_ and more). delivery: relay writes it to the event log, so that the commit waits for nobody, the relay emits it to LISTENers a moment later, and subscriptions can read it; notify is NOTIFY. Where nothing is said relay, and notify as long as no relay can come here.';

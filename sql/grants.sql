@@ -110,20 +110,20 @@ GRANT EXECUTE ON FUNCTION
 GRANT EXECUTE ON PROCEDURE pushy.subscription_wait(text, interval, boolean) TO PUBLIC;
 
 -- Whoever applies a subscription fires the trigger of which it is the condition, and is told why it is refused.
-GRANT EXECUTE ON FUNCTION pushy_internal.is_applied() TO PUBLIC;
+GRANT EXECUTE ON FUNCTION pushy_internal.is_apply_worker() TO PUBLIC;
 
 -- Behind the views.
 GRANT EXECUTE ON FUNCTION
-  pushy_internal.queue_seen(text),
+  pushy_internal.queue_visible(text),
   pushy_internal.queue_monitored(text),
   pushy_internal.queue_owned(text),
   pushy_internal.running_jobs(),
   pushy_internal.queue_running(text),
-  pushy_internal.queue_has_place(text),
+  pushy_internal.queue_has_slot(text),
   pushy_internal.queue_statistics(text),
   pushy_internal.worker_rows(),
   pushy_internal.watch_counts(int),
-  pushy_internal.watch_is_home(bigint, oid, oid, oid),
+  pushy_internal.is_home(bigint, oid, oid, oid),
   pushy_internal.watch_is_whole(oid, oid[], text),
   pushy_internal.watch_elsewhere(int),
   pushy_internal.watch_orphans(),

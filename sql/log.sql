@@ -1,4 +1,4 @@
--- The event log: notices kept for a while, for the relay that tells them to LISTENers and for subscriptions.
+-- The event log: notices kept for a while, for the relay that emits them to LISTENers and for subscriptions.
 --
 -- Writers append to the current part, of which there is a small fixed number; a part is emptied by TRUNCATE, or in place
 -- where that would wait for somebody.
@@ -13,7 +13,7 @@ BEGIN
     EXECUTE pg_catalog.format('
       CREATE TABLE pushy_internal.log_%1$s (
         xid       bigint  NOT NULL,  -- the top-level transaction, with its epoch
-        position  bigint  NOT NULL,  -- where the WAL was, and on by one for each event of the call: a later commit of the same row is behind
+        lsn       bigint  NOT NULL,  -- where the WAL was, and on by one for each notice of the call: a later commit of the same row is behind
         caused_by bigint,            -- the job that wrote it
         depth     smallint,
         merge     boolean NOT NULL
@@ -28,15 +28,15 @@ BEGIN
         epoch      bigint NOT NULL,  -- which life of the relay
         tick       bigint NOT NULL,
         at         timestamptz NOT NULL,
-        events     int    NOT NULL,
+        notices    int    NOT NULL,
         bytes      bigint NOT NULL,
         channels   bigint NOT NULL,  -- a bit for each channel in it, by hash: ticks without theirs are skipped by readers
-        parts      int    NOT NULL,  -- a bit for each part of the log in which its events lie
-        told_epoch bigint NOT NULL,  -- what LISTENers had been told when it was written
-        told_tick  bigint NOT NULL,
-        lost       boolean NOT NULL, -- the log was full: events are missing before this tick
+        parts      int    NOT NULL,  -- a bit for each part of the log in which its notices lie
+        emitted_epoch bigint NOT NULL, -- the last tick of which all was emitted to LISTENers when this one was written
+        emitted_tick  bigint NOT NULL,
+        lost       boolean NOT NULL, -- the log was full: notices are missing before this tick
         seen       bytea  NOT NULL,  -- which transactions were over
-        runs       bytea  NOT NULL,  -- where its events lie, in order
+        runs       bytea  NOT NULL,  -- where its notices lie, in order
         PRIMARY KEY (epoch, tick)
       ) USING heap WITH (autovacuum_enabled = false);
       COMMENT ON TABLE pushy_internal.tick_%1$s IS ''Ticks of the time when part %1$s of the event log was the current one.''',
@@ -51,7 +51,7 @@ CREATE TABLE pushy_internal.log_part (
   closed_at   timestamptz,           -- NULL: current, or empty
   first_epoch bigint,                -- no tick in it is before this one
   first_tick  bigint,
-  used        bigint,                -- bytes in it, about, once it is closed; NULL: as many as it has on disk
+  bytes       bigint,                -- how much is in it, about, once it is closed; NULL: as many as it has on disk
   blocks      int,                   -- pages it had when it was emptied in place: room to be used again; NULL: it is to be cleaned
   PRIMARY KEY (part)
 ) USING heap;
@@ -65,13 +65,13 @@ CREATE TABLE pushy_internal.log_state (
   epoch      bigint  NOT NULL DEFAULT 0,   -- the newest life of the relay
   -- Seconds since 2026, when this log began: its epochs are none of those of the log before, which a restore in place has ended.
   born       bigint  NOT NULL,
-  -- The last event that was emptied.
+  -- The last notice that was emptied.
   lost_epoch bigint  NOT NULL DEFAULT 0,
   lost_tick  bigint  NOT NULL DEFAULT 0,
   lost_n     int     NOT NULL DEFAULT 0,
-  -- The last tick that LISTENers were told.
-  told_epoch bigint  NOT NULL DEFAULT 0,
-  told_tick  bigint  NOT NULL DEFAULT 0,
+  -- The last tick that was emitted to LISTENers.
+  emitted_epoch bigint  NOT NULL DEFAULT 0,
+  emitted_tick  bigint  NOT NULL DEFAULT 0,
   -- The last tick when that was written, and which transactions were over then.
   last_epoch bigint  NOT NULL DEFAULT 0,
   last_tick  bigint  NOT NULL DEFAULT 0,
@@ -80,7 +80,7 @@ CREATE TABLE pushy_internal.log_state (
   PRIMARY KEY (only_row)
 ) USING heap WITH (fillfactor = 50);
 COMMENT ON TABLE pushy_internal.log_state IS
-  'One row: how far the event log was emptied and told. Written when the relay starts, rests, or turns to another part.';
+  'One row: how far the event log was emptied and emitted. Written when the relay starts, falls idle, or switches to another part.';
 INSERT INTO pushy_internal.log_state (born)
   VALUES (pg_catalog.date_part('epoch', pg_catalog.clock_timestamp())::pg_catalog.int8 OPERATOR(pg_catalog.-) 1767225600::pg_catalog.int8);
 
@@ -89,8 +89,7 @@ CREATE SEQUENCE pushy_internal.subscription_id_seq AS int CYCLE;
 COMMENT ON SEQUENCE pushy_internal.subscription_id_seq IS 'Numbers of subscriptions.';
 
 CREATE TABLE pushy_internal.subscription (
-  -- By which its readers take turns.
-  subscription_id int       NOT NULL,
+  subscription_id int       NOT NULL,      -- by which its readers lock each other out
   name          text        NOT NULL,
   owner         oid         NOT NULL,
   owner_name    name        NOT NULL,
@@ -98,11 +97,11 @@ CREATE TABLE pushy_internal.subscription (
   queue         text,                      -- each notice becomes a job of it; by number and owner too, as of a watch
   queue_id      int,
   queue_owner   oid,
-  -- The last event acknowledged, or passed over because it was of another channel; before all (epoch -1): it came from elsewhere.
+  -- The last notice acknowledged, or passed over because it was of another channel; before all (epoch -1): it came from elsewhere.
   epoch         bigint      NOT NULL,
   tick          bigint      NOT NULL,
   n             int         NOT NULL,
-  -- Where the cursor means something; elsewhere (a restore, a copy of the database) its reader is told to resync.
+  -- Where the cursor means something; elsewhere (a restore, a copy of the database) its reader is to resync.
   home_system   bigint      NOT NULL,
   home_database oid         NOT NULL,
   home_extension oid        NOT NULL,      -- a restore in place begins another log
@@ -126,7 +125,7 @@ CREATE FUNCTION pushy.subscription_create(
   from_oldest boolean DEFAULT false)
 RETURNS text LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_subscription_create_v1';
 COMMENT ON FUNCTION pushy.subscription_create(text, text[], text, boolean) IS
-  'Declares a reader of the event log and answers its cursor. One that is there keeps its cursor and takes the new channels and queue, so a service can run it at each start. It reads notices delivered by relay, of channels written as after LISTEN (NULL: all; 1,000 at most), from now on or from the oldest still in the log, and belongs to the current user. With queue, which needs privilege enqueue, each notice becomes a job with arguments {"channel", "payload"}, exactly once; everybody who may tell on such a channel makes these jobs, so the handler must not believe the payload.';
+  'Declares a reader of the event log and answers its cursor. One that is there keeps its cursor and takes the new channels and queue, so a service can run it at each start. It reads notices delivered by relay, of channels written as after LISTEN (NULL: all; 1,000 at most), from now on or from the oldest still in the log, and belongs to the current user. With queue, which needs privilege enqueue, each notice becomes a job with arguments {"channel", "payload"}, exactly once; everybody who may publish on such a channel makes these jobs, so the handler must not believe the payload.';
 
 CREATE FUNCTION pushy.subscription_read(
   name text,
@@ -139,7 +138,7 @@ CREATE FUNCTION pushy.subscription_read(
   OUT resync boolean)
 RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 100 AS 'MODULE_PATHNAME', 'pushy_subscription_read_v1';
 COMMENT ON FUNCTION pushy.subscription_read(text, int, text) IS
-  'The next notices of a subscription, max_notices of them at most (0: none), after the last one acknowledged or after the cursor given. They come again until pushy.subscription_ack; sessions that read one subscription take turns, because a transaction that has read keeps others from it until it ends. A row with resync (and no channel) says that notices are missing before it: read the tables anew, then go on. A payload too long for NOTIFY is a reference ("notice": id) that pushy.notice resolves; at is when the relay met the notice; for the subscription''s owner.';
+  'The next notices of a subscription, max_notices of them at most (0: none), after the last one acknowledged or after the cursor given. They come again until pushy.subscription_ack; a transaction that has read keeps other sessions from the subscription until it ends. A row with resync (and no channel) says that notices are missing before it: read the tables anew, then go on. A payload too long for NOTIFY is a reference ("notice": id) that pushy.notice resolves; at is when the relay met the notice; for the subscription''s owner.';
 
 CREATE FUNCTION pushy.subscription_ack(name text, cursor text)
 RETURNS boolean LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_subscription_ack_v1';
@@ -163,7 +162,7 @@ CREATE FUNCTION pushy_internal.subscription_rows(
   OUT channels text[],
   OUT queue text,
   OUT cursor text,
-  OUT lag_events bigint,
+  OUT lag_notices bigint,
   OUT lag_bytes bigint,
   OUT lag interval,
   OUT resync boolean,
@@ -177,19 +176,23 @@ COMMENT ON FUNCTION pushy_internal.subscription_rows() IS
   'Subscriptions that the caller owns, all of them for pg_read_all_stats; behind pushy.subscriptions.';
 
 CREATE VIEW pushy.subscriptions WITH (security_barrier) AS
-SELECT s.name, s.owner, s.channels, s.queue, s.cursor, s.lag_events, s.lag_bytes, s.lag, s.resync, s.stopped, s.state, s.fix, s.created_at, s.acked_at
+SELECT s.name, s.owner,
+       CASE WHEN s.channels IS NOT NULL
+            THEN ARRAY(SELECT pushy.channel_ident(c.name) FROM pg_catalog.unnest(s.channels) WITH ORDINALITY c(name, n) ORDER BY c.n) END AS channels,
+       s.channels AS channel_names, s.queue, s.cursor, s.lag_notices, s.lag_bytes, s.lag, s.resync, s.stopped, s.state, s.fix, s.created_at, s.acked_at
   FROM pushy_internal.subscription_rows() s;
 COMMENT ON VIEW pushy.subscriptions IS
   'Readers of the event log that you own, and how far each is behind; all of them for pg_read_all_stats.';
 COMMENT ON COLUMN pushy.subscriptions.name IS 'Name of the subscription.';
 COMMENT ON COLUMN pushy.subscriptions.owner IS 'The role that created the subscription.';
-COMMENT ON COLUMN pushy.subscriptions.channels IS 'The exact names of its channels; NULL: all.';
+COMMENT ON COLUMN pushy.subscriptions.channels IS 'The channels that it reads, as one writes them after LISTEN, quoted where need be; NULL: all.';
+COMMENT ON COLUMN pushy.subscriptions.channel_names IS 'The channels as they are called, never quoted: what column channel of pushy.subscription_read has; NULL: all.';
 COMMENT ON COLUMN pushy.subscriptions.queue IS 'The queue of which each notice becomes a job.';
-COMMENT ON COLUMN pushy.subscriptions.cursor IS 'The last notice acknowledged, or passed over.';
-COMMENT ON COLUMN pushy.subscriptions.lag_events IS 'Notices behind the cursor in the log, of whatever channel.';
-COMMENT ON COLUMN pushy.subscriptions.lag_bytes IS 'Bytes of the channels and payloads of these notices.';
+COMMENT ON COLUMN pushy.subscriptions.cursor IS 'The last notice acknowledged, or passed over because it was of another channel.';
+COMMENT ON COLUMN pushy.subscriptions.lag_notices IS 'Notices behind the cursor in the log, of whatever channel.';
+COMMENT ON COLUMN pushy.subscriptions.lag_bytes IS 'Bytes of the channels and payloads of the notices behind the cursor.';
 COMMENT ON COLUMN pushy.subscriptions.lag IS 'Age of the oldest notice behind the cursor; NULL where there is none.';
-COMMENT ON COLUMN pushy.subscriptions.resync IS 'Whether the log was emptied past its cursor: its reader will be told.';
+COMMENT ON COLUMN pushy.subscriptions.resync IS 'Whether the log was emptied past the cursor, so that the reader is to resync with its next read.';
 COMMENT ON COLUMN pushy.subscriptions.stopped IS 'Why its notices become no jobs, as soon as its queue is gone or another''s or refuses its owner; tried again when a queue, a privilege or the subscription changes.';
 COMMENT ON COLUMN pushy.subscriptions.state IS 'Whether the subscription does what it should: active, elsewhere, ownerless, stopped, no_relay or resync. elsewhere came by a restore; the owner of an ownerless one was dropped, so a superuser drops it, or creates it again as his; stopped makes no jobs of its notices. no_relay hears nothing new, because no relay can come; the reader of resync is about to be told that notices are missing.';
 COMMENT ON COLUMN pushy.subscriptions.fix IS 'The statement that makes the subscription active or, where none does by itself, what to do in words; NULL: it is active.';
@@ -199,12 +202,12 @@ COMMENT ON COLUMN pushy.subscriptions.acked_at IS 'When the subscription was las
 
 CREATE FUNCTION pushy_internal.log_row(
   OUT bytes bigint,
-  OUT events bigint,
+  OUT notices bigint,
   OUT oldest text,
   OUT newest text,
   OUT oldest_at timestamptz,
   OUT newest_at timestamptz,
-  OUT told text,
+  OUT emitted text,
   OUT pending bigint,
   OUT is_full boolean)
 RETURNS record LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_log_row_v1';
@@ -216,15 +219,15 @@ COMMENT ON FUNCTION pushy_internal.log_bounds() IS
   'Size of the event log and the cursor of its oldest tick, without reading the others; behind pushy.stats.';
 
 CREATE VIEW pushy.log WITH (security_barrier) AS
-SELECT l.bytes, l.events, l.oldest, l.newest, l.oldest_at, l.newest_at, l.told, l.pending, l.is_full
+SELECT l.bytes, l.notices, l.oldest, l.newest, l.oldest_at, l.newest_at, l.emitted, l.pending, l.is_full
   FROM pushy_internal.log_row() l;
 COMMENT ON VIEW pushy.log IS 'The event log of this database in one row: its size, and how far it reaches.';
 COMMENT ON COLUMN pushy.log.bytes IS 'Bytes on disk, its ticks included.';
-COMMENT ON COLUMN pushy.log.events IS 'Notices in the log.';
+COMMENT ON COLUMN pushy.log.notices IS 'Notices in the log.';
 COMMENT ON COLUMN pushy.log.oldest IS 'Cursor of the oldest tick; NULL while there is none.';
 COMMENT ON COLUMN pushy.log.newest IS 'Cursor of the newest notice.';
-COMMENT ON COLUMN pushy.log.oldest_at IS 'When the oldest was met by the relay.';
-COMMENT ON COLUMN pushy.log.newest_at IS 'When the newest was met by the relay.';
-COMMENT ON COLUMN pushy.log.told IS 'Cursor of the last notice told to LISTENers.';
+COMMENT ON COLUMN pushy.log.oldest_at IS 'When the relay met the oldest notice.';
+COMMENT ON COLUMN pushy.log.newest_at IS 'When the relay met the newest notice.';
+COMMENT ON COLUMN pushy.log.emitted IS 'Cursor of the last notice emitted to LISTENers.';
 COMMENT ON COLUMN pushy.log.pending IS 'Notices of transactions that have not ended, as far as the relay knows; NULL while none runs.';
-COMMENT ON COLUMN pushy.log.is_full IS 'No room could be made: notices are not logged, and readers are told to resync.';
+COMMENT ON COLUMN pushy.log.is_full IS 'Whether the log is at pushy.log_max_size and no part could be emptied: notices are not logged, and readers are to resync.';

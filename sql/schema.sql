@@ -129,9 +129,9 @@ CREATE TABLE pushy_internal.live_job (
   max_attempts int,                              -- NULL: the queue's
   priority     smallint    NOT NULL,
   depth        smallint    NOT NULL,             -- 0, or one more than the job that caused it
-  strikes      smallint    NOT NULL DEFAULT 0,   -- times it was given back uncharged
+  give_backs   smallint    NOT NULL DEFAULT 0,   -- times it was given back uncharged since its last charged attempt
   state        "char"      NOT NULL,
-  alone        smallint    NOT NULL DEFAULT 0,     -- how often it was suspected after a crash; if ever, it runs with no other job in the cluster
+  suspicions   smallint    NOT NULL DEFAULT 0,   -- how often it was suspected after a crash; if ever, it runs with no other job in the cluster
   unique_key   text,
   beside       bigint,                           -- with a key: the newest job of that key that had started, 0 for none
   args         jsonb       NOT NULL,
@@ -215,13 +215,13 @@ $$;
 
 -- Not dumped: a scheduler finds the rows that a restore has brought.
 CREATE TABLE pushy_internal.rotation (
-  pool          text        NOT NULL,   -- the parent of the tables that take turns
+  pool          text        NOT NULL,   -- the parent of the tables in rotation
   member        name        NOT NULL,   -- one of them
   removes_after timestamptz NOT NULL,   -- its rows may all be removed then
   is_free       boolean     NOT NULL DEFAULT false,   -- it was emptied in place, and can be used again
   PRIMARY KEY (member)
 ) USING heap;
-COMMENT ON TABLE pushy_internal.rotation IS 'Which of the tables that take turns are in use, and when each is emptied.';
+COMMENT ON TABLE pushy_internal.rotation IS 'Which of the tables in rotation are in use, and when each is emptied.';
 
 
 CREATE TABLE pushy_internal.failure (

@@ -1,9 +1,9 @@
 -- Views for people, and the functions behind them. Each shows a role what it may see: the functions look at
 -- current_user, which in a view is who asks, while the tables are read with the rights of the views' owner.
 
-CREATE FUNCTION pushy_internal.queue_seen(queue text)
-RETURNS boolean LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_queue_seen_v1';
-COMMENT ON FUNCTION pushy_internal.queue_seen(text) IS
+CREATE FUNCTION pushy_internal.queue_visible(queue text)
+RETURNS boolean LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_queue_visible_v1';
+COMMENT ON FUNCTION pushy_internal.queue_visible(text) IS
   'Whether the current user has any privilege on a queue; the filter of pushy.queues. False for a queue that does not exist.';
 
 CREATE FUNCTION pushy_internal.queue_monitored(queue text)
@@ -12,7 +12,7 @@ COMMENT ON FUNCTION pushy_internal.queue_monitored(text) IS
   'Whether the current user may monitor a queue; the filter of pushy.jobs and pushy.failures. False for a queue that does not exist.';
 
 CREATE FUNCTION pushy_internal.running_jobs(
-  OUT id bigint,
+  OUT job_id bigint,
   OUT attempt int,
   OUT started_at timestamptz,
   OUT progress double precision,
@@ -26,10 +26,10 @@ RETURNS int LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_queue
 COMMENT ON FUNCTION pushy_internal.queue_running(text) IS
   'Executors that work on a queue now, from shared memory; behind pushy.queues. NULL for one that the caller may not monitor.';
 
-CREATE FUNCTION pushy_internal.queue_has_place(queue text)
-RETURNS boolean LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_queue_has_place_v1';
-COMMENT ON FUNCTION pushy_internal.queue_has_place(text) IS
-  'Whether a queue has a place in shared memory (pushy.max_queues), without which its jobs wait; behind pushy.queues. NULL for one on which the caller has no privilege.';
+CREATE FUNCTION pushy_internal.queue_has_slot(queue text)
+RETURNS boolean LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_queue_has_slot_v1';
+COMMENT ON FUNCTION pushy_internal.queue_has_slot(text) IS
+  'Whether a queue has a slot in shared memory (pushy.max_queues), without which its jobs wait; behind pushy.queues. NULL for one on which the caller has no privilege.';
 
 CREATE FUNCTION pushy_internal.queue_statistics(
   queue text,
@@ -89,8 +89,8 @@ SELECT q.queue,
        q.concurrency,
        pushy_internal.queue_running(q.queue) AS running,
        q.paused,
-       CASE WHEN h.is_home AND q.parked IS NULL AND NOT pushy_internal.queue_has_place(q.queue)
-            THEN 'all places for queues in shared memory are taken (pushy.max_queues), and it found none'
+       CASE WHEN h.is_home AND q.parked IS NULL AND NOT pushy_internal.queue_has_slot(q.queue)
+            THEN 'all queue slots in shared memory are taken (pushy.max_queues), and it found none'
             WHEN h.is_home THEN q.parked
             ELSE pg_catalog.format('it came here by a restore or a copy and waits for SELECT pushy.queue_resume(%L), or for pushy.resume_after_restore(), which resumes all that came along', q.queue) END AS parked,
        q.priority,
@@ -105,10 +105,10 @@ SELECT q.queue,
        q.created_at
   FROM pushy_internal.queue q
  CROSS JOIN LATERAL (
-   SELECT pushy_internal.watch_is_home(q.home_system, q.home_database,
+   SELECT pushy_internal.is_home(q.home_system, q.home_database,
                               (SELECT e.oid FROM pg_catalog.pg_extension e WHERE e.extname OPERATOR(pg_catalog.=) 'pushy'),
                               'pushy_internal.queue'::pg_catalog.regclass::pg_catalog.oid) AS is_home) h
- WHERE pushy_internal.queue_seen(q.queue);
+ WHERE pushy_internal.queue_visible(q.queue);
 COMMENT ON VIEW pushy.queues IS
   'Queues on which you have a privilege, and how their jobs run. An interval of 0 is none.';
 COMMENT ON COLUMN pushy.queues.queue IS 'Name of the queue.';
@@ -116,9 +116,9 @@ COMMENT ON COLUMN pushy.queues.handler IS 'The function that does the work of on
 COMMENT ON COLUMN pushy.queues.run_as IS 'The role with whose rights, and as whose session, jobs run.';
 COMMENT ON COLUMN pushy.queues.owner IS 'The role that registered the queue.';
 COMMENT ON COLUMN pushy.queues.concurrency IS 'Executors at a time; NULL: as many as there are.';
-COMMENT ON COLUMN pushy.queues.running IS 'Executors that work on it now; NULL where you may not monitor it, and without the preload.';
-COMMENT ON COLUMN pushy.queues.paused IS 'Stopped by pushy.queue_pause.';
-COMMENT ON COLUMN pushy.queues.parked IS 'Why it does not run: what an executor has found, that it came from elsewhere, or that no place was free for it; pushy.queue_explain says what to do.';
+COMMENT ON COLUMN pushy.queues.running IS 'Executors that work on the queue now; NULL where you may not monitor it, and without the preload.';
+COMMENT ON COLUMN pushy.queues.paused IS 'Whether pushy.queue_pause has stopped it.';
+COMMENT ON COLUMN pushy.queues.parked IS 'Why the queue does not run: what an executor has found, that it came from elsewhere, or that no queue slot was free for it; pushy.queue_explain says what to do.';
 COMMENT ON COLUMN pushy.queues.priority IS 'Priority of jobs that say none: 0 is first, 9 last.';
 COMMENT ON COLUMN pushy.queues.max_attempts IS 'Attempts before a job is discarded.';
 COMMENT ON COLUMN pushy.queues.backoff IS 'How the wait between attempts grows: exponential, linear or fixed.';
@@ -143,7 +143,7 @@ SELECT j.id,
             WHEN j.state OPERATOR(pg_catalog.=) 'c'::pg_catalog."char" THEN 'completed'
             WHEN j.state OPERATOR(pg_catalog.=) 'd'::pg_catalog."char" THEN 'discarded'
             WHEN j.state OPERATOR(pg_catalog.=) 'k'::pg_catalog."char" THEN 'cancelled'
-            WHEN r.id IS NOT NULL                                      THEN 'running'
+            WHEN r.job_id IS NOT NULL                                  THEN 'running'
             WHEN j.state OPERATOR(pg_catalog.=) 's'::pg_catalog."char" THEN 'scheduled'
             WHEN j.state OPERATOR(pg_catalog.=) 'r'::pg_catalog."char" THEN 'retryable'
             ELSE 'available'
@@ -184,7 +184,7 @@ SELECT j.id,
                d.unique_key, d.caused_by, d.depth, d.timeout_us, d.args, d.started_at, d.finished_at, d.result, d.expires_at
           FROM pushy_internal.finished_job d) j
   JOIN pushy_internal.queue q ON q.queue_id OPERATOR(pg_catalog.=) j.queue_id
-  LEFT JOIN pushy_internal.running_jobs() r ON r.id OPERATOR(pg_catalog.=) j.id
+  LEFT JOIN pushy_internal.running_jobs() r ON r.job_id OPERATOR(pg_catalog.=) j.id
  WHERE pushy_internal.queue_monitored(q.queue);
 COMMENT ON VIEW pushy.jobs IS
   'Jobs of queues that you may monitor: unfinished ones, and finished ones for as long as their queue keeps them.';
@@ -198,16 +198,16 @@ COMMENT ON COLUMN pushy.jobs.attempt IS 'Attempts charged, and the running one.'
 COMMENT ON COLUMN pushy.jobs.max_attempts IS 'Attempts before the job is discarded.';
 COMMENT ON COLUMN pushy.jobs.run_at IS 'When the job is, or was, due.';
 COMMENT ON COLUMN pushy.jobs.enqueued_at IS 'When the job was enqueued.';
-COMMENT ON COLUMN pushy.jobs.enqueued_by IS 'The role that enqueued it; NULL when that was dropped, or when the job came here by a restore and its role is not known.';
+COMMENT ON COLUMN pushy.jobs.enqueued_by IS 'The role that enqueued the job; NULL when that was dropped, or when the job came here by a restore and its role is not known.';
 COMMENT ON COLUMN pushy.jobs.unique_key IS 'Who enqueues this key while the job waits is answered its number.';
-COMMENT ON COLUMN pushy.jobs.caused_by IS 'The job whose handler enqueued it.';
+COMMENT ON COLUMN pushy.jobs.caused_by IS 'The job whose handler enqueued this one.';
 COMMENT ON COLUMN pushy.jobs.depth IS '0, or one more than the job that caused it.';
 COMMENT ON COLUMN pushy.jobs.started_at IS 'When the attempt began that runs, or that ended the job. NULL for a job that waits, and for one that ended without an attempt: cancelled while it waited, or after its executor had let go of it, or discarded for the depth of its causes.';
 COMMENT ON COLUMN pushy.jobs.finished_at IS 'When the job was completed, discarded or cancelled.';
 COMMENT ON COLUMN pushy.jobs.result IS 'What the handler returned.';
 COMMENT ON COLUMN pushy.jobs.last_error IS 'The message of the last failed attempt; pushy.failures has all.';
 COMMENT ON COLUMN pushy.jobs.progress IS 'From 0 to 1, as the handler last said with pushy.job_progress.';
-COMMENT ON COLUMN pushy.jobs.progress_message IS 'What the handler said with it.';
+COMMENT ON COLUMN pushy.jobs.progress_message IS 'What the handler last said with pushy.job_progress.';
 COMMENT ON COLUMN pushy.jobs.timeout IS 'How long an attempt may run; 0: for ever. pushy.max_job_timeout counts where it is shorter.';
 COMMENT ON COLUMN pushy.jobs.expires_at IS 'When a finished job may be removed.';
 
@@ -248,14 +248,14 @@ COMMENT ON VIEW pushy.failures IS
   'A row per failed attempt of a job of the queues that you may monitor, for as long as the job is kept.';
 COMMENT ON COLUMN pushy.failures.job_id IS 'The id in pushy.jobs.';
 COMMENT ON COLUMN pushy.failures.queue IS 'The queue of the job.';
-COMMENT ON COLUMN pushy.failures.attempt IS 'Which attempt it was; the first is 1. 0: none was made, because the job was discarded for the depth of its causes.';
+COMMENT ON COLUMN pushy.failures.attempt IS 'Which attempt failed; the first is 1. 0: none was made, because the job was discarded for the depth of its causes.';
 COMMENT ON COLUMN pushy.failures.started_at IS 'When the attempt began; NULL where none was made.';
 COMMENT ON COLUMN pushy.failures.failed_at IS 'When the attempt failed.';
 COMMENT ON COLUMN pushy.failures.sqlstate IS 'PostgreSQL''s five-character code of the error.';
 COMMENT ON COLUMN pushy.failures.message IS 'The message of the error.';
 COMMENT ON COLUMN pushy.failures.detail IS 'The detail of the error.';
 COMMENT ON COLUMN pushy.failures.hint IS 'The hint of the error.';
-COMMENT ON COLUMN pushy.failures.context IS 'Where it was raised, as the handler''s language tells.';
+COMMENT ON COLUMN pushy.failures.context IS 'Where the error was raised, as the handler''s language says.';
 
 
 CREATE VIEW pushy.queue_grants WITH (security_barrier) AS
@@ -269,7 +269,7 @@ SELECT q.queue,
   FROM pushy_internal.queue_acl a
   JOIN pushy_internal.queue q ON q.queue_id OPERATOR(pg_catalog.=) a.queue_id
  CROSS JOIN LATERAL (
-   SELECT pushy_internal.watch_is_home(q.home_system, q.home_database,
+   SELECT pushy_internal.is_home(q.home_system, q.home_database,
                               (SELECT e.oid FROM pg_catalog.pg_extension e WHERE e.extname OPERATOR(pg_catalog.=) 'pushy'),
                               'pushy_internal.queue'::pg_catalog.regclass::pg_catalog.oid) AS is_home) h
  WHERE pushy_internal.queue_owned(q.queue)
@@ -290,15 +290,15 @@ COMMENT ON VIEW pushy.workers IS
   'Pushy''s processes in the whole server: executors of roles whose rights you have; all of them for pg_read_all_stats, which pg_monitor includes.';
 COMMENT ON COLUMN pushy.workers.kind IS 'launcher, scheduler, executor or relay.';
 COMMENT ON COLUMN pushy.workers.pid IS 'Process id, as in pg_stat_activity.';
-COMMENT ON COLUMN pushy.workers.database IS 'The database it works in.';
+COMMENT ON COLUMN pushy.workers.database IS 'The database that the process works in.';
 COMMENT ON COLUMN pushy.workers.role IS 'The role whose jobs an executor runs.';
 COMMENT ON COLUMN pushy.workers.state IS 'What the process does. An executor is starting, busy, idle (waiting for the next job) or stopping; a relay is busy or idle. The launcher is on or off, as it has last read pushy.enabled: off, it starts nobody.';
-COMMENT ON COLUMN pushy.workers.since IS 'When its job began, or else the executor itself.';
+COMMENT ON COLUMN pushy.workers.since IS 'When the job of an executor began, or else when the process started.';
 COMMENT ON COLUMN pushy.workers.jobs_done IS 'Jobs an executor has run since it started.';
-COMMENT ON COLUMN pushy.workers.queue IS 'The queue of its job; NULL for other databases.';
-COMMENT ON COLUMN pushy.workers.job_id IS 'The id of the job it runs.';
+COMMENT ON COLUMN pushy.workers.queue IS 'The queue of the job that an executor runs; NULL for other databases.';
+COMMENT ON COLUMN pushy.workers.job_id IS 'The id of the job that an executor runs.';
 COMMENT ON COLUMN pushy.workers.progress IS 'From 0 to 1, as the handler last said with pushy.job_progress.';
-COMMENT ON COLUMN pushy.workers.progress_message IS 'What the handler said with it.';
+COMMENT ON COLUMN pushy.workers.progress_message IS 'What the handler last said with pushy.job_progress.';
 
 
 -- A queue at a time: who asks for one by name pays for one, as text's = is leakproof and passes the barrier. The

@@ -10,7 +10,7 @@ CREATE TABLE pushy_internal.watch (
   -- The table by OID and by name as it was when declared: after a restore they find it, the name or its triggers.
   relation      oid         NOT NULL,
   relation_name text        NOT NULL,
-  relation_owner name       NOT NULL,
+  relation_owner_name name  NOT NULL,
   name          text        NOT NULL,
   named_by_table boolean    NOT NULL,   -- name and channel are the table's: they follow when it is renamed
   owner         oid         NOT NULL,
@@ -31,16 +31,16 @@ CREATE TABLE pushy_internal.watch (
   args_expr     text,
   merge         boolean     NOT NULL,
   paused        boolean     NOT NULL,
-  -- Where it was declared; elsewhere (a restore, a copy of the database) it tells nothing.
+  -- Where it was declared; elsewhere (a restore, a copy of the database) it publishes nothing.
   home_system   bigint      NOT NULL,
   home_database oid         NOT NULL,
   home_extension oid        NOT NULL,
   triggers      oid[]       NOT NULL,
-  expressions   oid,                    -- the trigger that holds them
+  expression_trigger oid,               -- the one of them that holds the condition and the expressions
   -- What the triggers said when they were made, as the server writes it: where a restore brings some, anybody may have made them.
-  words         text[]      NOT NULL,
+  trigger_texts text[]      NOT NULL,
   -- Their fingerprint when they were made: whoever has TRIGGER on the table may replace one, which leaves it its number.
-  print         text        NOT NULL,
+  fingerprint   text        NOT NULL,
   created_at    timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
   changed_at    timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
   PRIMARY KEY (watch_id),
@@ -59,7 +59,7 @@ SELECT pg_catalog.pg_extension_config_dump('pushy_internal.watch', '');
 CREATE TABLE pushy_internal.oversize_notice (
   id         bigint      NOT NULL,  -- at random
   expires_at timestamptz NOT NULL,
-  position   bigint      NOT NULL,  -- where the WAL was: a role that was let into the channel later does not read it
+  lsn        bigint      NOT NULL,  -- where the WAL was: a role that was let into the channel later does not read it
   channel    text        NOT NULL,
   payload    text        NOT NULL,
   PRIMARY KEY (id)
@@ -95,7 +95,7 @@ CREATE FUNCTION pushy.watch(
   name text DEFAULT NULL)
 RETURNS text LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_watch_v1';
 COMMENT ON FUNCTION pushy.watch(regclass, text, text[], name[], text, text, text, text, text, text, text, boolean, text) IS
-  'Tells of a table''s changes, by notices or jobs, and answers the channel as LISTEN wants it. Run it with every deploy: a watch of the name (if none is given, the channel''s, or the queue''s where there is no channel) is replaced and keeps its pause. columns: an update counts when one of them IS DISTINCT from before; condition, payload_expr and args_expr are SQL over NEW and OLD; payload is none, key, row or diff, as JSON; level is row or statement; queue makes a job of each notice, and only jobs where no channel is named; delivery is relay (the event log) or notify. Needs TRIGGER on the table and enqueue on the queue; what a notice shows every role of the database may hear.';
+  'Turns a table''s changes into notices or jobs, and answers the channel as LISTEN wants it. Run it with every deploy: a watch of the name (if none is given, the channel''s, or the queue''s where there is no channel) is replaced and keeps its pause. columns: an update counts when one of them IS DISTINCT from before; condition, payload_expr and args_expr are SQL over NEW and OLD; payload is none, key, row or diff, as JSON; level is row or statement; queue makes a job of each notice, and only jobs where no channel is named; delivery is relay (the event log) or notify. Needs TRIGGER on the table and enqueue on the queue; what a notice shows every role of the database may hear.';
 
 CREATE FUNCTION pushy.unwatch(relation regclass, name text DEFAULT NULL)
 RETURNS int LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_unwatch_v1';
@@ -105,12 +105,12 @@ COMMENT ON FUNCTION pushy.unwatch(regclass, text) IS
 CREATE FUNCTION pushy.watch_pause(relation regclass, name text DEFAULT NULL)
 RETURNS int LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_watch_pause_v1';
 COMMENT ON FUNCTION pushy.watch_pause(regclass, text) IS
-  'Tells nothing of the table''s changes until pushy.watch_resume, to seed it or load it in bulk: one watch by name, or all. What changes meanwhile is not told later. For the watch''s maker and the table''s owner.';
+  'Makes no notices and no jobs of the table''s changes until pushy.watch_resume, to seed it or load it in bulk: one watch by name, or all. Changes made meanwhile are not made up for. For the watch''s maker and the table''s owner.';
 
 CREATE FUNCTION pushy.watch_resume(relation regclass, name text DEFAULT NULL)
 RETURNS int LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_watch_resume_v1';
 COMMENT ON FUNCTION pushy.watch_resume(regclass, text) IS
-  'Tells of the table''s changes again: one watch by name, or all. For the watch''s maker and the table''s owner.';
+  'Makes notices and jobs of the table''s changes again: one watch by name, or all. For the watch''s maker and the table''s owner.';
 
 CREATE FUNCTION pushy.notice(id bigint)
 RETURNS text LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_notice_v1';
@@ -122,19 +122,19 @@ CREATE FUNCTION pushy_internal.watch_counts(
   OUT notices bigint,
   OUT jobs bigint,
   OUT errors bigint,
-  OUT last_told_at timestamptz,
+  OUT last_fired_at timestamptz,
   OUT last_error_at timestamptz,
   OUT fix text)
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_watch_counts_v1';
 COMMENT ON FUNCTION pushy_internal.watch_counts(int) IS
-  'Internal: the counts of a watch, and what to do when its jobs cannot be added; behind the view pushy.watches. NULLs of one that the caller may not see.';
+  'Internal: the counts of a watch, and what to do when its jobs cannot be enqueued; behind the view pushy.watches. NULLs of one that the caller may not see.';
 
-CREATE FUNCTION pushy_internal.watch_is_home(home_system bigint, home_database oid, home_extension oid, relation oid)
-RETURNS boolean LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'pushy_watch_is_home_v1';
-COMMENT ON FUNCTION pushy_internal.watch_is_home(bigint, oid, oid, oid) IS
-  'Internal: whether a watch was declared here and its table is still there, behind the view pushy.watches.';
+CREATE FUNCTION pushy_internal.is_home(home_system bigint, home_database oid, home_extension oid, relation oid)
+RETURNS boolean LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'pushy_is_home_v1';
+COMMENT ON FUNCTION pushy_internal.is_home(bigint, oid, oid, oid) IS
+  'Internal: whether a watch or a queue was declared here and its table is still there, behind the views pushy.watches, pushy.queues and pushy.queue_grants.';
 
-CREATE FUNCTION pushy_internal.watch_is_whole(relation oid, triggers oid[], print text)
+CREATE FUNCTION pushy_internal.watch_is_whole(relation oid, triggers oid[], fingerprint text)
 RETURNS boolean LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_watch_is_whole_v1';
 COMMENT ON FUNCTION pushy_internal.watch_is_whole(oid, oid[], text) IS
   'Internal: whether the triggers of a watch are all there, as the watch has made them, behind the view pushy.watches.';
@@ -147,7 +147,7 @@ COMMENT ON FUNCTION pushy_internal.watch_elsewhere(int) IS
 CREATE FUNCTION pushy_internal.relay_obstacle(OUT reason text, OUT fix text, OUT can_come boolean)
 RETURNS record LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_relay_obstacle_v1';
 COMMENT ON FUNCTION pushy_internal.relay_obstacle() IS
-  'Internal: why no relay tells what is logged in this database, behind the views pushy.watches and pushy.subscriptions. NULL: one does, or would.';
+  'Internal: why no relay emits what is logged in this database, behind the views pushy.watches and pushy.subscriptions. NULL: one does, or would.';
 
 CREATE FUNCTION pushy_internal.watch_orphans(OUT relation oid, OUT name text)
 RETURNS SETOF record LANGUAGE c STABLE PARALLEL UNSAFE ROWS 1 AS 'MODULE_PATHNAME', 'pushy_watch_orphans_v1';
@@ -157,7 +157,7 @@ COMMENT ON FUNCTION pushy_internal.watch_orphans() IS
 -- The UNION ALL stands in a query of its own: see pushy.stats.
 CREATE VIEW pushy.watches WITH (security_barrier) AS
 SELECT u.relation, u.name, u.channel, u.channel_name, u.events, u.columns, u.condition, u.payload, u.payload_expr, u.level, u.delivery, u.queue,
-       u.args_expr, u.merge, u.owner, u.state, u.fix, u.notices, u.jobs, u.errors, u.last_told_at, u.last_error_at
+       u.args_expr, u.merge, u.owner, u.state, u.fix, u.notices, u.jobs, u.errors, u.last_fired_at, u.last_error_at
   FROM (
   SELECT r.oid::pg_catalog.regclass AS relation,
          -- As in pushy.jobs, CASE keeps equalities behind the filter.
@@ -209,10 +209,10 @@ SELECT u.relation, u.name, u.channel, u.channel_name, u.events, u.columns, u.con
          c.notices,
          c.jobs,
          c.errors,
-         c.last_told_at,
+         c.last_fired_at,
          c.last_error_at
     FROM pushy_internal.watch w
-   CROSS JOIN LATERAL (SELECT pushy_internal.watch_is_home(w.home_system, w.home_database, w.home_extension, w.relation) AS is_home) h
+   CROSS JOIN LATERAL (SELECT pushy_internal.is_home(w.home_system, w.home_database, w.home_extension, w.relation) AS is_home) h
    -- Numbers mean something at home only.
     JOIN pg_catalog.pg_class r
       ON r.oid OPERATOR(pg_catalog.=) CASE WHEN h.is_home THEN w.relation
@@ -234,9 +234,9 @@ SELECT u.relation, u.name, u.channel, u.channel_name, u.events, u.columns, u.con
                     pg_catalog.string_agg(pg_catalog.format('ENABLE TRIGGER %I', g.tgname), ', ' ORDER BY g.tgname)
                       FILTER (WHERE g.tgenabled OPERATOR(pg_catalog.=) ANY ('{D,R}'::pg_catalog."char"[]) AND g.fires) AS enable
                FROM (SELECT k.*,
-                            w.expressions IS NULL
-                            OR k.oid OPERATOR(pg_catalog.<>) w.expressions
-                               AND k.tgparentid OPERATOR(pg_catalog.<>) w.expressions AS fires
+                            w.expression_trigger IS NULL
+                            OR k.oid OPERATOR(pg_catalog.<>) w.expression_trigger
+                               AND k.tgparentid OPERATOR(pg_catalog.<>) w.expression_trigger AS fires
                        FROM pg_catalog.pg_trigger k
                       WHERE k.tgrelid OPERATOR(pg_catalog.=) w.relation
                          OR k.tgrelid OPERATOR(pg_catalog.=) ANY (
@@ -250,7 +250,7 @@ SELECT u.relation, u.name, u.channel, u.channel_name, u.events, u.columns, u.con
    CROSS JOIN LATERAL (
      SELECT CASE WHEN NOT h.is_home THEN 'elsewhere'
                  WHEN w.paused THEN 'paused'
-                 WHEN NOT pushy_internal.watch_is_whole(w.relation, w.triggers, w.print) THEN 'broken'
+                 WHEN NOT pushy_internal.watch_is_whole(w.relation, w.triggers, w.fingerprint) THEN 'broken'
                  WHEN c.fix IS NOT NULL THEN 'broken'
                  WHEN t.disabled THEN 'disabled'
                  WHEN t.enable IS NOT NULL THEN 'replica'
@@ -277,12 +277,12 @@ SELECT u.relation, u.name, u.channel, u.channel_name, u.events, u.columns, u.con
     FROM pushy_internal.watch_orphans() o
    WHERE pg_catalog.has_table_privilege(o.relation, 'TRIGGER')) u;
 COMMENT ON VIEW pushy.watches IS
-  'Watches of tables on which you have TRIGGER, and your own. state says whether a watch tells what it should, and fix has the statement that makes it active. notices, jobs and errors are counted since the server started.';
+  'Watches of tables on which you have TRIGGER, and your own. state says whether a watch does what it should, and fix has the statement that makes it active. notices, jobs and errors are counted since the server started.';
 COMMENT ON COLUMN pushy.watches.relation IS 'The watched table.';
 COMMENT ON COLUMN pushy.watches.name IS 'The watch, unique within the table.';
 COMMENT ON COLUMN pushy.watches.channel IS 'What to write after LISTEN, quoted where need be; NULL: jobs only.';
 COMMENT ON COLUMN pushy.watches.channel_name IS 'The channel as it is called, never quoted; NULL: jobs only. Give it to a client whose call quotes it (asyncpg''s add_listener, sqlx''s listen), and to pg_notify; a notice carries it.';
-COMMENT ON COLUMN pushy.watches.events IS 'Which changes are told.';
+COMMENT ON COLUMN pushy.watches.events IS 'Which changes become notices or jobs.';
 COMMENT ON COLUMN pushy.watches.columns IS 'An update counts when one of these differs; NULL: any.';
 COMMENT ON COLUMN pushy.watches.condition IS 'SQL over NEW and OLD, as it was written or, since a column was renamed, as the server writes it; NULL: none.';
 COMMENT ON COLUMN pushy.watches.payload IS 'What a notice says: none, key, row, diff, or expression.';
@@ -291,12 +291,12 @@ COMMENT ON COLUMN pushy.watches.level IS 'A notice per row, or per statement.';
 COMMENT ON COLUMN pushy.watches.delivery IS 'How notices go: notify, or relay. A watch that says neither goes by relay, and by NOTIFY as long as no relay can come here.';
 COMMENT ON COLUMN pushy.watches.queue IS 'A job per notice goes here; NULL: notices only.';
 COMMENT ON COLUMN pushy.watches.args_expr IS 'The arguments of jobs as SQL over NEW and OLD, as it was written or, since a column was renamed, as the server writes it; NULL: the payload.';
-COMMENT ON COLUMN pushy.watches.merge IS 'Whether equal notices of several transactions may be told once: those with payload none or a payload_expr, because the others have the transaction in them.';
+COMMENT ON COLUMN pushy.watches.merge IS 'Whether equal notices of several transactions may be emitted once: those with payload none or a payload_expr, because the others have the transaction in them.';
 COMMENT ON COLUMN pushy.watches.owner IS 'Who declared it: must be allowed to enqueue.';
-COMMENT ON COLUMN pushy.watches.state IS 'Whether the watch tells what it should: active, paused, elsewhere, orphaned, broken, disabled, replica or no_relay. elsewhere came by a restore; orphaned has triggers here and no watch, so it tells nothing until it is declared again, and fix ends them; broken lost a trigger, by hand or with what it used, or somebody has replaced one, or it adds no jobs, because its queue is gone or another''s, or its maker is gone or may not enqueue. disabled and replica say what ALTER TABLE has done to some of its triggers, maybe those of a partition; with no_relay its notices wait in the event log, and no relay can come to tell them.';
+COMMENT ON COLUMN pushy.watches.state IS 'Whether the watch does what it should: active, paused, elsewhere, orphaned, broken, disabled, replica or no_relay. elsewhere came by a restore; orphaned has triggers here and no watch, so nothing comes of them until it is declared again, and fix ends them; broken lost a trigger, by hand or with what it used, or somebody has replaced one, or it adds no jobs, because its queue is gone or another''s, or its maker is gone or may not enqueue. disabled and replica say what ALTER TABLE has done to some of its triggers, maybe those of a partition; with no_relay its notices wait in the event log, and no relay can come to emit them.';
 COMMENT ON COLUMN pushy.watches.fix IS 'The statement that makes the watch active or, where none does by itself, what to do in words; NULL: it is active.';
-COMMENT ON COLUMN pushy.watches.notices IS 'Notices since the server started. 8,192 watches of the cluster are counted, of one role (but a superuser) one for four places that are free; those beyond stay at 0, and work all the same.';
+COMMENT ON COLUMN pushy.watches.notices IS 'Notices since the server started. 8,192 watches of the cluster are counted, of one role (but a superuser) one for four slots that are free; those beyond stay at 0, and work all the same.';
 COMMENT ON COLUMN pushy.watches.jobs IS 'Jobs since the server started.';
 COMMENT ON COLUMN pushy.watches.errors IS 'Expressions and conversions that failed, and jobs that the owner may not enqueue, since the server started.';
-COMMENT ON COLUMN pushy.watches.last_told_at IS 'When the last notice or job was committed.';
+COMMENT ON COLUMN pushy.watches.last_fired_at IS 'When the last notice or job of the watch was committed.';
 COMMENT ON COLUMN pushy.watches.last_error_at IS 'When the last error was committed.';

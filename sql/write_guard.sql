@@ -3,9 +3,9 @@
 -- too, and would end the dumps of a role that has pg_read_all_data. A worker that applies a subscription fires no trigger
 -- of a statement, so another is for each row; its condition lets it cost next to nothing elsewhere.
 
-CREATE FUNCTION pushy_internal.is_applied()
-RETURNS boolean LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_is_applied_v1';
-COMMENT ON FUNCTION pushy_internal.is_applied() IS
+CREATE FUNCTION pushy_internal.is_apply_worker()
+RETURNS boolean LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_is_apply_worker_v1';
+COMMENT ON FUNCTION pushy_internal.is_apply_worker() IS
   'Internal: whether the process that asks is a worker of logical replication, which writes what another server sends.';
 
 CREATE FUNCTION pushy_internal.refuse_write()
@@ -55,7 +55,7 @@ BEGIN
       'ALTER TABLE %1$s ENABLE ALWAYS TRIGGER refuse_write; '
       'COMMENT ON TRIGGER refuse_write ON %1$s IS ''Keeps out everybody but the owner, whatever privileges they have.''; '
       'CREATE TRIGGER refuse_applied AFTER INSERT OR UPDATE OR DELETE ON %1$s '
-      'FOR EACH ROW WHEN (pushy_internal.is_applied()) EXECUTE FUNCTION pushy_internal.refuse_write(); '
+      'FOR EACH ROW WHEN (pushy_internal.is_apply_worker()) EXECUTE FUNCTION pushy_internal.refuse_write(); '
       'ALTER TABLE %1$s ENABLE ALWAYS TRIGGER refuse_applied; '
       'COMMENT ON TRIGGER refuse_applied ON %1$s IS ''Keeps out what a subscription brings that is not of the owner.''', name);
   END LOOP;

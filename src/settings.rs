@@ -137,8 +137,8 @@ pub fn init(preloading: bool) {
     );
     GucRegistry::define_int_guc(
         c"pushy.max_payload",
-        c"The longest payload of a change that a watch tells.",
-        c"A longer one is not told: its notice, or its job, says so and has the key.",
+        c"The longest payload that a watch makes of a change.",
+        c"A longer one is left out: its notice, or its job, says so and has the key.",
         &MAX_PAYLOAD,
         8,
         // With its header it must be less than 1 GB.
@@ -167,7 +167,7 @@ pub fn init(preloading: bool) {
     GucRegistry::define_int_guc(
         c"pushy.log_keep",
         c"How long notices delivered by relay can be read again.",
-        c"Subscriptions that come later are told to resync.",
+        c"Subscriptions that come later are to resync.",
         &LOG_KEEP,
         10,
         31_536_000,
@@ -177,7 +177,7 @@ pub fn init(preloading: bool) {
     GucRegistry::define_int_guc(
         c"pushy.log_max_size",
         c"Size of a database's event log at which its oldest part is emptied, read or not.",
-        c"While the relay may not run, the part that is written to can grow to that size too; then notices are not logged, and all readers are told to resync.",
+        c"While the relay may not run, the part that is written to can grow to that size too; then notices are not logged, and all readers are to resync.",
         &LOG_MAX_SIZE,
         1,
         1_048_576,
@@ -197,7 +197,7 @@ pub fn init(preloading: bool) {
     if preloading {
         GucRegistry::define_int_guc(
             c"pushy.max_queues",
-            c"Queues in the whole cluster that shared memory has room for.",
+            c"Queues in the whole cluster that shared memory has slots for.",
             c"About 1.9 kB each.",
             &MAX_QUEUES,
             64,

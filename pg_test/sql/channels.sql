@@ -8,7 +8,7 @@ SELECT pushy.channel_name('a-b');
 SELECT pushy.channel_name('""');
 SELECT pushy.channel_name(NULL);
 
-SELECT input, channel, byte_length, folded, truncated, quoted, listen_sql, error
+SELECT input, channel_name, byte_length, folded, truncated, quoted, listen_sql, error
   FROM unnest(ARRAY['NewUser', '"New""User"', 'a-b', repeat('y', 70)]) AS name, pushy.channel_inspect(name);
 
 SELECT pushy.channel_ident('newuser'), pushy.channel_ident('NewUser'), pushy.channel_ident('user');

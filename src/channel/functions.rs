@@ -15,12 +15,12 @@ use crate::pg::{ereport, function::Answer, notify, transaction};
 use crate::{row, shared, sql_function};
 
 sql_function!(pushy_channel_name_v1, |call| {
-    let identifier = call.bytes("identifier", 0)?;
+    let identifier = call.bytes("channel", 0)?;
     Channel::of_identifier(&identifier).map(Channel::into_bytes)
 });
 
 sql_function!(pushy_channel_ident_v1, |call| {
-    let name = call.bytes("channel", 0)?;
+    let name = call.bytes("channel_name", 0)?;
     Channel::exact(&name).map(|channel| channel.ident())
 });
 
@@ -97,7 +97,7 @@ fn warn_of_silence() {
 /// The columns of `channel_inspect`; `error` is the message `channel_name` raises for the same text.
 fn inspected(identifier: Option<Vec<u8>>) -> [Answer; 9] {
     let Some(text) = identifier else {
-        return refused(None, &Error::null_argument("identifier"));
+        return refused(None, &Error::null_argument("channel"));
     };
     match Reading::of(&text) {
         Err(error) => refused(Some(&text), &error),

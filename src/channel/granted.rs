@@ -42,7 +42,7 @@ macro_rules! select {
     ($which:literal) => {
         concat!(
             "SELECT c.channel, c.owner, c.owner_name::pg_catalog.text, c.home_system, c.home_database, \
-                    a.grantee, a.grantee_name::pg_catalog.text, a.privilege, a.topics, a.since, a.granted_at \
+                    a.grantee, a.grantee_name::pg_catalog.text, a.privilege, a.topics, a.granted_lsn, a.granted_at \
                FROM pushy_internal.channel c LEFT JOIN pushy_internal.channel_acl a ON a.channel OPERATOR(pg_catalog.=) c.channel ",
             $which,
             " ORDER BY c.channel, a.grantee_name"
@@ -135,7 +135,7 @@ static WRITE: Plan = Plan::new(
 );
 
 static GRANT: Plan = Plan::new(
-    "INSERT INTO pushy_internal.channel_acl (channel, grantee, grantee_name, privilege, topics, since) \
+    "INSERT INTO pushy_internal.channel_acl (channel, grantee, grantee_name, privilege, topics, granted_lsn) \
      VALUES ($1, $2, $3::pg_catalog.name, $4, $5, $6) \
      ON CONFLICT (channel, grantee, privilege) DO UPDATE SET grantee_name = excluded.grantee_name, topics = excluded.topics",
     &[TEXTOID, OIDOID, TEXTOID, TEXTOID, TEXTOID, INT8OID],

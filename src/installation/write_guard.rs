@@ -100,9 +100,9 @@ fn may_write(write: Guarded) -> bool {
 /// table's owner whoever owns the subscription, which is whose session it is; and a trigger there is whoever wrote it. So both
 /// must, but where a function of Pushy's writes: that has checked its caller, and is the owner.
 fn have_rights_of(owner: Oid) -> bool {
-    let is_applied = worker::is_logical() && !identity::is_owner_acting();
+    let is_apply_worker = worker::is_logical() && !identity::is_owner_acting();
     identity::has_rights_of(identity::current_user(), owner)
-        && (!is_applied || identity::has_rights_of(identity::session_user(), owner))
+        && (!is_apply_worker || identity::has_rights_of(identity::session_user(), owner))
 }
 
 /// The database's owner loads a dump, or does what looks like it: the trigger for each row, which the tables of a dump have,
@@ -135,7 +135,7 @@ fn tell_passed_over(row: Arriving) {
 }
 
 sql_function!(
-    pushy_is_applied_v1,
+    pushy_is_apply_worker_v1,
     |_call| Result::Ok(worker::is_logical())
 );
 

@@ -190,7 +190,7 @@ fn hand_over(
     let is_there = log.events(&tick.runs, skip, |n, row| {
         *passed = tick.cursor(n);
         let channel = row.opt_bytes(parts::log::CHANNEL).unwrap_or_default();
-        if !filter.wants(&channel, row.i64(parts::log::POSITION))? {
+        if !filter.wants(&channel, row.i64(parts::log::LSN))? {
             return Ok(true);
         }
         let notice = Notice::of(&row, *passed, tick.at, channel);
@@ -286,7 +286,7 @@ impl<'tables> Log<'tables> {
                 let position = run.position + i64::from(offset - run.first);
                 let row = reader
                     .and_then(|reader| reader.fetch(run.block, offset))
-                    .filter(|row| row.i64(parts::log::POSITION) == position);
+                    .filter(|row| row.i64(parts::log::LSN) == position);
                 let Some(row) = row else {
                     return Ok(false);
                 };

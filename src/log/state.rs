@@ -54,8 +54,8 @@ pub struct Free {
 
 // One row is said to be one: taken for a thousand, the join was worth a JIT compilation of 13 ms each time.
 static READ: Plan = Plan::new(
-    "SELECT s.part, s.epoch, s.lost_epoch, s.lost_tick, s.lost_n, s.told_epoch, s.told_tick, \
-            s.last_epoch, s.last_tick, s.last_n, s.seen, p.part, p.first_epoch, p.first_tick, p.opened_at, p.closed_at, p.used, COALESCE(p.blocks, 0), s.born \
+    "SELECT s.part, s.epoch, s.lost_epoch, s.lost_tick, s.lost_n, s.emitted_epoch, s.emitted_tick, \
+            s.last_epoch, s.last_tick, s.last_n, s.seen, p.part, p.first_epoch, p.first_tick, p.opened_at, p.closed_at, p.bytes, COALESCE(p.blocks, 0), s.born \
        FROM (SELECT l.* FROM pushy_internal.log_state l LIMIT 1) s CROSS JOIN pushy_internal.log_part p WHERE p.opened_at IS NOT NULL \
       ORDER BY p.first_epoch, p.first_tick, p.opened_at",
     &[],

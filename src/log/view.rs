@@ -245,8 +245,8 @@ fn log_row(call: Call) -> Result<Answer> {
     let told = place.map(|place| {
         let log = &place.log;
         Cursor::new(
-            log.told_epoch.load(Ordering::SeqCst),
-            log.told_tick.load(Ordering::SeqCst),
+            log.emitted_epoch.load(Ordering::SeqCst),
+            log.emitted_tick.load(Ordering::SeqCst),
             log.told_n.load(Ordering::SeqCst),
         )
     });

@@ -12,7 +12,7 @@ use crate::shared::pending;
 use crate::{settings, sql_function};
 
 static CHECKED: AtomicU32 = AtomicU32::new(0);
-const COLUMNS: &[&str] = &["id", "expires_at", "position", "channel", "payload"];
+const COLUMNS: &[&str] = &["id", "expires_at", "lsn", "channel", "payload"];
 
 /// Keeps a payload for a channel, both in the server's encoding, and answers its number: one that cannot be guessed,
 /// for whoever has it has heard of the notice.
@@ -32,7 +32,7 @@ pub fn keep(channel: &[u8], payload: &[u8]) -> Result<i64> {
 }
 
 static READ: Plan = Plan::new(
-    "SELECT n.payload, n.channel, n.position FROM pushy_internal.oversize_notice n WHERE n.id OPERATOR(pg_catalog.=) $1",
+    "SELECT n.payload, n.channel, n.lsn FROM pushy_internal.oversize_notice n WHERE n.id OPERATOR(pg_catalog.=) $1",
     &[BuiltinOid::INT8OID],
 );
 

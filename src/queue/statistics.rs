@@ -20,7 +20,7 @@ sql_function!(pushy_queue_running_v1, |call| queue_running(
     &call.text("queue", 0)?
 ));
 
-sql_function!(pushy_queue_has_place_v1, |call| has_place(
+sql_function!(pushy_queue_has_slot_v1, |call| has_place(
     &call.text("queue", 0)?
 ));
 

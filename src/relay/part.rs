@@ -60,7 +60,7 @@ static WRITE_TO: Plan = Plan::new(
 
 static WRITE_DOWN: Plan = Plan::new(
     "UPDATE pushy_internal.log_state \
-        SET told_epoch = $1, told_tick = $2, last_epoch = $3, last_tick = $4, last_n = $5, seen = $6",
+        SET emitted_epoch = $1, emitted_tick = $2, last_epoch = $3, last_tick = $4, last_n = $5, seen = $6",
     &[
         BuiltinOid::INT8OID,
         BuiltinOid::INT8OID,
@@ -430,11 +430,11 @@ impl Relay {
     }
 
     fn write_down_here(&self) {
-        let (told_epoch, told_tick) = self.told_tick();
+        let (emitted_epoch, emitted_tick) = self.emitted_tick();
         let (last, seen) = (self.last, self.seen.encode());
         spi::run(
             &WRITE_DOWN,
-            params![told_epoch, told_tick, last.epoch, last.tick, last.n, seen],
+            params![emitted_epoch, emitted_tick, last.epoch, last.tick, last.n, seen],
         );
     }
 

@@ -91,8 +91,8 @@ impl Relay {
         let log = &self.place.log;
         // In the life of this server it is known to the event.
         let remembered = Cursor::new(
-            log.told_epoch.load(Ordering::SeqCst),
-            log.told_tick.load(Ordering::SeqCst),
+            log.emitted_epoch.load(Ordering::SeqCst),
+            log.emitted_tick.load(Ordering::SeqCst),
             log.told_n.load(Ordering::SeqCst),
         );
         self.told = Cursor::new(told.0, told.1, i32::MAX).min(self.last);
@@ -214,7 +214,7 @@ impl Relay {
                         count: 1,
                         xid,
                         own_xid: met.xmin,
-                        position: met.row.i64(parts::log::POSITION),
+                        position: met.row.i64(parts::log::LSN),
                         about: None,
                     });
                 }
@@ -299,7 +299,7 @@ impl Relay {
     }
 
     fn empty_tick(&self, number: i64, seen: &Seen, lost: bool) -> Tick {
-        let (epoch, tick) = self.told_tick();
+        let (epoch, tick) = self.emitted_tick();
         Tick {
             epoch: self.epoch,
             tick: number,
@@ -316,7 +316,7 @@ impl Relay {
     }
 
     /// The last tick told whole.
-    pub(super) fn told_tick(&self) -> (i64, i64) {
+    pub(super) fn emitted_tick(&self) -> (i64, i64) {
         if self.told == self.last || self.told.n == i32::MAX {
             (self.told.epoch, self.told.tick)
         } else {

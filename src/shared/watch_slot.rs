@@ -21,7 +21,7 @@ pub struct WatchSlot {
     pub jobs: AtomicU64,
     pub errors: AtomicU64,
     /// µs; 0: never.
-    pub last_told_at: AtomicI64,
+    pub last_fired_at: AtomicI64,
     pub last_error_at: AtomicI64,
 }
 
@@ -38,13 +38,13 @@ impl WatchSlot {
             notices,
             jobs,
             errors,
-            last_told_at,
+            last_fired_at,
             last_error_at,
         } = self;
         for counter in [notices, jobs, errors] {
             counter.store(0, Ordering::Relaxed);
         }
-        for time in [last_told_at, last_error_at] {
+        for time in [last_fired_at, last_error_at] {
             time.store(0, Ordering::Relaxed);
         }
         owner.store(maker, Ordering::Relaxed);
@@ -55,7 +55,7 @@ impl WatchSlot {
         self.jobs.fetch_add(jobs, Ordering::Relaxed);
         self.errors.fetch_add(errors, Ordering::Relaxed);
         if notices + jobs > 0 {
-            self.last_told_at.store(now.0, Ordering::Relaxed);
+            self.last_fired_at.store(now.0, Ordering::Relaxed);
         }
         if errors > 0 {
             self.last_error_at.store(now.0, Ordering::Relaxed);
@@ -123,7 +123,7 @@ impl Shared {
     pub fn told_watches(&self) -> Vec<i32> {
         let database = u64::from(crate::pg::database::current());
         let told = self.watches.iter().filter_map(|slot| {
-            let has_told = [&slot.last_told_at, &slot.last_error_at]
+            let has_told = [&slot.last_fired_at, &slot.last_error_at]
                 .iter()
                 .any(|at| at.load(Ordering::Relaxed) != 0);
             let key = slot.key.load(Ordering::Acquire);

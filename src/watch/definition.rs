@@ -124,11 +124,11 @@ macro_rules! columns {
         "w.watch_id, w.relation, \
          COALESCE((SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) \
                      FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace \
-                    WHERE c.oid OPERATOR(pg_catalog.=) w.relation AND pushy_internal.watch_is_home(w.home_system, w.home_database, w.home_extension, w.relation)), \
+                    WHERE c.oid OPERATOR(pg_catalog.=) w.relation AND pushy_internal.is_home(w.home_system, w.home_database, w.home_extension, w.relation)), \
                   w.relation_name), w.name, w.owner, w.owner_name::pg_catalog.text, w.channel, \
          w.events, w.columns, w.condition, w.payload, w.payload_expr, w.level, w.delivery, w.queue, \
-         w.args_expr, w.merge, w.paused, w.home_system, w.home_database, w.triggers, w.expressions, w.queue_id, w.queue_owner, \
-         w.token::pg_catalog.text, w.relation_owner::pg_catalog.text, w.home_extension, w.named_by_table, w.words, w.print"
+         w.args_expr, w.merge, w.paused, w.home_system, w.home_database, w.triggers, w.expression_trigger, w.queue_id, w.queue_owner, \
+         w.token::pg_catalog.text, w.relation_owner_name::pg_catalog.text, w.home_extension, w.named_by_table, w.trigger_texts, w.fingerprint"
     };
 }
 
@@ -145,7 +145,7 @@ static OF_TABLE: Plan = Plan::new(
     concat!(
         "SELECT ",
         columns!(),
-        " FROM pushy_internal.watch w, LATERAL (SELECT pushy_internal.watch_is_home(w.home_system, w.home_database, w.home_extension, w.relation) AS is_home) h \
+        " FROM pushy_internal.watch w, LATERAL (SELECT pushy_internal.is_home(w.home_system, w.home_database, w.home_extension, w.relation) AS is_home) h \
           WHERE CASE WHEN h.is_home THEN w.relation OPERATOR(pg_catalog.=) $1 \
                      ELSE pushy_internal.watch_elsewhere(w.watch_id) OPERATOR(pg_catalog.=) $1 END \
           ORDER BY w.name, h.is_home DESC"
@@ -303,7 +303,7 @@ pub fn new_token() -> Result<String> {
 static WRITE: Plan = Plan::new(
     "INSERT INTO pushy_internal.watch (watch_id, relation, relation_name, name, owner, owner_name, channel, events, columns, \
          condition, payload, payload_expr, level, delivery, queue, args_expr, merge, paused, home_system, \
-         home_database, triggers, expressions, queue_id, queue_owner, token, relation_owner, home_extension, named_by_table, words, print) \
+         home_database, triggers, expression_trigger, queue_id, queue_owner, token, relation_owner_name, home_extension, named_by_table, trigger_texts, fingerprint) \
      VALUES ($1, $2, $3, $4, $5, $6::pg_catalog.name, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, \
          $19, $20, $21, $22, $23, $24, $25::pg_catalog.uuid, $26::pg_catalog.name, $27, $28, $30, $31) \
      ON CONFLICT (watch_id) DO UPDATE SET relation = excluded.relation, relation_name = excluded.relation_name, name = excluded.name, \
@@ -314,8 +314,8 @@ static WRITE: Plan = Plan::new(
          queue_id = excluded.queue_id, queue_owner = excluded.queue_owner, args_expr = excluded.args_expr, \
          merge = excluded.merge, paused = excluded.paused, home_system = excluded.home_system, \
          home_database = excluded.home_database, triggers = excluded.triggers, \
-         expressions = excluded.expressions, token = excluded.token, relation_owner = excluded.relation_owner, \
-         home_extension = excluded.home_extension, named_by_table = excluded.named_by_table, words = excluded.words, print = excluded.print, changed_at = pg_catalog.clock_timestamp() \
+         expression_trigger = excluded.expression_trigger, token = excluded.token, relation_owner_name = excluded.relation_owner_name, \
+         home_extension = excluded.home_extension, named_by_table = excluded.named_by_table, trigger_texts = excluded.trigger_texts, fingerprint = excluded.fingerprint, changed_at = pg_catalog.clock_timestamp() \
          WHERE NOT $29",
     &[
         INT4OID, OIDOID, TEXTOID, TEXTOID, OIDOID, TEXTOID, TEXTOID, TEXTARRAYOID, NAMEARRAYOID,

@@ -33,7 +33,7 @@ fn watch_counts(call: Call) -> Result<Answer> {
         count(|slot| &slot.notices),
         count(|slot| &slot.jobs),
         count(|slot| &slot.errors),
-        slot.and_then(|slot| watch_slot::time(&slot.last_told_at)),
+        slot.and_then(|slot| watch_slot::time(&slot.last_fired_at)),
         slot.and_then(|slot| watch_slot::time(&slot.last_error_at)),
         obstacle.and_then(|finding| finding.fix),
     ]))
@@ -54,7 +54,7 @@ fn visible(watch_id: i32) -> Result<Option<Definition>> {
     Ok(may.then_some(watch))
 }
 
-sql_function!(pushy_watch_is_home_v1, |call| {
+sql_function!(pushy_is_home_v1, |call| {
     let system = call.opt_i64(0).unwrap_or_default();
     let [database, extension, relation] =
         [1, 2, 3].map(|index| call.opt_oid(index).unwrap_or(Oid::INVALID));

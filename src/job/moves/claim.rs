@@ -124,8 +124,8 @@ fn read(row: Row<'_>, tid: Tid, priority: usize, memory: &Context) -> Result<Cla
         max_attempts: row.opt_i32(live_job::MAX_ATTEMPTS),
         priority: priority as i16,
         depth: i32::from(row.i16(live_job::DEPTH)),
-        strikes: row.i16(live_job::STRIKES),
-        alone: row.i16(live_job::ALONE),
+        give_backs: row.i16(live_job::GIVE_BACKS),
+        suspicions: row.i16(live_job::SUSPICIONS),
         unique_key: row.opt_text(live_job::UNIQUE_KEY)?,
         args_bytes: row.length(live_job::ARGS),
         args: row

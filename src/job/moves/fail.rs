@@ -29,7 +29,7 @@ pub struct Attempt<'a> {
 }
 
 static RETRY: Plan = Plan::new(
-    "UPDATE pushy_internal.live_job SET attempt = $2, state = $3, position = $4, run_at = $5, strikes = 0, alone = 0 \
+    "UPDATE pushy_internal.live_job SET attempt = $2, state = $3, position = $4, run_at = $5, give_backs = 0, suspicions = 0 \
       WHERE id OPERATOR(pg_catalog.=) $1",
     &[
         BuiltinOid::INT8OID,

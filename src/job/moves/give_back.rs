@@ -15,13 +15,13 @@ use crate::shared::pending;
 use crate::shared::statistics::Tally;
 
 static STRIKE: Plan = Plan::new(
-    "UPDATE pushy_internal.live_job SET strikes = strikes OPERATOR(pg_catalog.+) 1::pg_catalog.int2 \
+    "UPDATE pushy_internal.live_job SET give_backs = give_backs OPERATOR(pg_catalog.+) 1::pg_catalog.int2 \
       WHERE id OPERATOR(pg_catalog.=) $1",
     &[BuiltinOid::INT8OID],
 );
 
 static SUSPECT: Plan = Plan::new(
-    "UPDATE pushy_internal.live_job SET alone = alone OPERATOR(pg_catalog.+) 1::pg_catalog.int2 WHERE id OPERATOR(pg_catalog.=) $1",
+    "UPDATE pushy_internal.live_job SET suspicions = suspicions OPERATOR(pg_catalog.+) 1::pg_catalog.int2 WHERE id OPERATOR(pg_catalog.=) $1",
     &[BuiltinOid::INT8OID],
 );
 

@@ -18,7 +18,7 @@ use crate::shared::{self, pending};
 use crate::{kept_columns, params};
 
 static MAKE_READY: Plan = Plan::new(
-    "UPDATE pushy_internal.live_job SET state = $2, position = $3, run_at = $4, strikes = 0, alone = 0 \
+    "UPDATE pushy_internal.live_job SET state = $2, position = $3, run_at = $4, give_backs = 0, suspicions = 0 \
       WHERE id OPERATOR(pg_catalog.=) $1",
     &[
         BuiltinOid::INT8OID,

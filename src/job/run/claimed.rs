@@ -28,9 +28,9 @@ pub struct Claimed {
     pub priority: i16,
     pub depth: i32,
     /// Times it was given back uncharged.
-    pub strikes: i16,
+    pub give_backs: i16,
     /// How often it was suspected after a crash: if ever, it runs with no other job in the cluster.
-    pub alone: i16,
+    pub suspicions: i16,
     pub unique_key: Option<String>,
     pub args: Answer,
     pub args_bytes: usize,

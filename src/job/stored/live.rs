@@ -24,7 +24,7 @@ macro_rules! select {
     ($lock:literal) => {
         concat!(
             "SELECT j.id, j.position, j.ctid, j.run_at, j.enqueued_at, j.timeout_us, j.caused_by, j.enqueued_by, \
-                    j.attempt, j.max_attempts, j.depth, j.strikes, j.alone, j.unique_key, j.priority, j.queue_id, j.state \
+                    j.attempt, j.max_attempts, j.depth, j.give_backs, j.suspicions, j.unique_key, j.priority, j.queue_id, j.state \
                FROM pushy_internal.live_job j WHERE j.id OPERATOR(pg_catalog.=) $1",
             $lock
         )
@@ -51,8 +51,8 @@ fn read(row: Row<'_>) -> Result<Live> {
             attempt: row.i32(9),
             max_attempts: row.opt_i32(10),
             depth: i32::from(row.i16(11)),
-            strikes: row.i16(12),
-            alone: row.i16(13),
+            give_backs: row.i16(12),
+            suspicions: row.i16(13),
             unique_key: row.opt_text(14)?,
             priority: row.i16(15),
             args: Answer::Null,

@@ -50,7 +50,7 @@ fn has_any(queue: &str, wanted: &[Privilege]) -> Result<bool> {
     Ok(known(queue, wanted)?.is_some())
 }
 
-sql_function!(pushy_queue_seen_v1, |call| has_any(
+sql_function!(pushy_queue_visible_v1, |call| has_any(
     &call.text("queue", 0)?,
     &Privilege::ALL
 ));

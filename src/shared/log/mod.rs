@@ -52,8 +52,8 @@ pub struct LogPlace {
     /// Events of transactions that have not ended.
     pub pending: AtomicU64,
     /// The last event told to LISTENers.
-    pub told_epoch: AtomicI64,
-    pub told_tick: AtomicI64,
+    pub emitted_epoch: AtomicI64,
+    pub emitted_tick: AtomicI64,
     pub told_n: AtomicI32,
 }
 
@@ -83,8 +83,8 @@ impl LogPlace {
             full_part,
             is_crowded,
             pending,
-            told_epoch: _,
-            told_tick: _,
+            emitted_epoch: _,
+            emitted_tick: _,
             told_n: _,
         } = self;
         for number in [part, blocks, full_part] {
@@ -100,8 +100,8 @@ impl LogPlace {
     }
 
     pub fn set_told(&self, epoch: i64, tick: i64, n: i32) {
-        self.told_epoch.store(epoch, Ordering::SeqCst);
-        self.told_tick.store(tick, Ordering::SeqCst);
+        self.emitted_epoch.store(epoch, Ordering::SeqCst);
+        self.emitted_tick.store(tick, Ordering::SeqCst);
         self.told_n.store(n, Ordering::SeqCst);
     }
 

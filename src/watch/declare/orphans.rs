@@ -47,7 +47,7 @@ macro_rules! orphans {
         concat!(
             "WITH w AS MATERIALIZED (SELECT w.watch_id, w.relation, w.triggers, ",
             arguments!(),
-            " AS args, pushy_internal.watch_is_home(w.home_system, w.home_database, w.home_extension, w.relation) AS is_home \
+            " AS args, pushy_internal.is_home(w.home_system, w.home_database, w.home_extension, w.relation) AS is_home \
                 FROM pushy_internal.watch w), \
              owned AS (SELECT w.relation, u.trigger FROM w, LATERAL pg_catalog.unnest(w.triggers) u(trigger) WHERE w.is_home \
                        UNION ALL \
@@ -142,7 +142,7 @@ static ROOT: Plan = Plan::new(
 static WAITS: Plan = Plan::new(
     "SELECT EXISTS (SELECT FROM pushy_internal.watch w \
                      WHERE w.watch_id OPERATOR(pg_catalog.=) $1 AND w.token::pg_catalog.text OPERATOR(pg_catalog.=) $2 \
-                       AND NOT pushy_internal.watch_is_home(w.home_system, w.home_database, w.home_extension, w.relation) \
+                       AND NOT pushy_internal.is_home(w.home_system, w.home_database, w.home_extension, w.relation) \
                        AND pushy_internal.watch_elsewhere(w.watch_id) OPERATOR(pg_catalog.=) $3)",
     &[BuiltinOid::INT4OID, BuiltinOid::TEXTOID, BuiltinOid::OIDOID],
 );

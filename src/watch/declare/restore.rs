@@ -35,7 +35,7 @@ static ELSEWHERE: Plan = Plan::new(
                                      ARRAY(SELECT t.tgrelid FROM pg_catalog.pg_trigger t WHERE ",
         is_ours!(),
         " AND pg_catalog.substring(t.tgargs, 1, pg_catalog.length(w.args)) OPERATOR(pg_catalog.=) w.args))) \
-                             AND (r.rolname OPERATOR(pg_catalog.=) w.relation_owner OR r.rolsuper \
+                             AND (r.rolname OPERATOR(pg_catalog.=) w.relation_owner_name OR r.rolsuper \
                                   OR CASE WHEN w.home_system OPERATOR(pg_catalog.=) $2 \
                                             OR EXISTS (SELECT FROM pushy_internal.home h WHERE w.home_system OPERATOR(pg_catalog.=) ANY (h.former)) THEN r.oid OPERATOR(pg_catalog.=) w.owner \
                                           ELSE r.rolname OPERATOR(pg_catalog.=) w.owner_name END)) \

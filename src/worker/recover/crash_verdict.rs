@@ -75,10 +75,10 @@ fn judge(verdict: &Verdict) -> Result<bool> {
         None => {}
     }
     match verdict.kind {
-        Kind::RunAlone if job.alone < suspicion::MOST => {
+        Kind::RunAlone if job.suspicions < suspicion::MOST => {
             give_back::suspect(&queue, slot, state, &job)?;
         }
-        Kind::Terminated if job.strikes < MOST_STRIKES => {
+        Kind::Terminated if job.give_backs < MOST_STRIKES => {
             give_back::give_back(&queue, slot, state, &job)?;
         }
         kind => {

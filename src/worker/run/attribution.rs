@@ -56,7 +56,7 @@ impl Bench {
         } else if ran.timed_out {
             let timeout_us = self.timeout_us(work, job);
             Blame::Job(run_job::timeout_error(timeout_us, ran.started_at, ran.at))
-        } else if job.strikes < MOST_STRIKES {
+        } else if job.give_backs < MOST_STRIKES {
             Blame::Nobody
         } else {
             Blame::Job(error)

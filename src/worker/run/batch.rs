@@ -222,7 +222,7 @@ impl Bench {
             self.commit();
             return Ok(Ended::Unsettled);
         }
-        let times = claimed[0].alone;
+        let times = claimed[0].suspicions;
         if times > 0 && !self.solitude.seek(shared, self.me, times) {
             release(&work.queue, work.slot, claimed);
             self.commit();

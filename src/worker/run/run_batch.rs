@@ -67,7 +67,7 @@ impl Bench {
         let mut before = None;
         let mut looked_around = began;
         for (index, job) in claimed.iter().enumerate() {
-            if index > 0 && (job.alone > 0 || me.stop_requested.load(Ordering::SeqCst)) {
+            if index > 0 && (job.suspicions > 0 || me.stop_requested.load(Ordering::SeqCst)) {
                 break;
             }
             if results.started > 0 && !is_later {
@@ -131,7 +131,7 @@ impl Bench {
                 break;
             }
             let after = AfterJob {
-                alone: single || job.alone > 0,
+                alone: single || job.suspicions > 0,
                 elapsed_us: now.since_us(began),
                 jobs: index as u32 + 1,
                 subxids: transaction::subtransaction_ids(),
