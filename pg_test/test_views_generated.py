@@ -188,7 +188,7 @@ def test_null_for_an_argument_is_refused_by_its_name_or_is_its_default(db):
             if optional or schema == "pushy_internal":
                 fine = seen is None or (named and schema == "pushy_internal") or seen[0] in BESIDE_THE_POINT.get(name, ())
             elif name == "channel_inspect":
-                fine = seen is None and rows[0][-1] == 'argument "identifier" must not be null'
+                fine = seen is None and rows[0][-1] == 'argument "channel" must not be null'
             else:
                 fine = named
             if not fine:

@@ -23,7 +23,7 @@ const AGAIN_US: i64 = 60_000_000;
 const TIDY_US: i64 = 5_000_000;
 
 static CLOSE: Plan = Plan::new(
-    "UPDATE pushy_internal.log_part SET closed_at = $2, used = $3 WHERE part OPERATOR(pg_catalog.=) $1",
+    "UPDATE pushy_internal.log_part SET closed_at = $2, bytes = $3 WHERE part OPERATOR(pg_catalog.=) $1",
     &[
         BuiltinOid::INT4OID,
         BuiltinOid::TIMESTAMPTZOID,
@@ -32,7 +32,7 @@ static CLOSE: Plan = Plan::new(
 );
 
 static OPEN: Plan = Plan::new(
-    "UPDATE pushy_internal.log_part SET opened_at = $2, closed_at = NULL, first_epoch = $3, first_tick = $4, used = NULL \
+    "UPDATE pushy_internal.log_part SET opened_at = $2, closed_at = NULL, first_epoch = $3, first_tick = $4, bytes = NULL \
       WHERE part OPERATOR(pg_catalog.=) $1",
     &[
         BuiltinOid::INT4OID,
