@@ -134,10 +134,9 @@ fn tell_passed_over(row: Arriving) {
     );
 }
 
-sql_function!(
-    pushy_is_apply_worker_v1,
-    |_call| Result::Ok(worker::is_logical())
-);
+sql_function!(pushy_is_apply_worker_v1, |_call| Result::Ok(
+    worker::is_logical()
+));
 
 #[cold]
 fn refused(table: &str) -> Error {

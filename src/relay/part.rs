@@ -434,7 +434,14 @@ impl Relay {
         let (last, seen) = (self.last, self.seen.encode());
         spi::run(
             &WRITE_DOWN,
-            params![emitted_epoch, emitted_tick, last.epoch, last.tick, last.n, seen],
+            params![
+                emitted_epoch,
+                emitted_tick,
+                last.epoch,
+                last.tick,
+                last.n,
+                seen
+            ],
         );
     }
 
