@@ -1,6 +1,6 @@
 //! The clock was set back: what was to be in a moment is far away, and what has just begun has not begun yet. Every time in
 //! shared memory is compared with the clock, so every one is moved here, but for those that come from tables, where
-//! people said them. (`pg_test/test_lint_clock.py` knows all of them.)
+//! people said them. (`pg_test/house/test_lint_clock.py` knows all of them.)
 
 use std::sync::atomic::{AtomicI64, Ordering};
 

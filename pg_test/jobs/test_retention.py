@@ -1,0 +1,135 @@
+"""Finished jobs leave in windows: each has a table of its own, which is emptied as a whole and used again."""
+
+import psycopg
+import pytest
+
+from stage.dumps import dump, restore
+from stage.life import end_executors
+from stage.windows import MANY, end, enqueue, fill_a_window, members, prepare, rows_in, wake_scheduler
+
+
+@pytest.fixture
+def db(db):
+    return prepare(db)
+
+
+def test_completed_jobs_go_to_the_table_of_their_window_and_are_seen_as_before(db):
+    member = fill_a_window(db)
+    job, at, expires = db.rows(f"SELECT id, finished_at, expires_at FROM ONLY pushy_internal.{member} ORDER BY id LIMIT 1")[0]
+    assert db.job(job)["state"] == "completed" and db.job_wait(job)["finished_at"] == at
+    assert db.value("SELECT count(*) FROM pushy.jobs WHERE state = 'completed'") == 2 * MANY
+    late = db.value("SELECT removes_after - %s FROM pushy_internal.rotation WHERE member = %s", expires, member)
+    assert 0 <= late.days < 10
+    assert rows_in(db, member) + rows_in(db, "finished_job") == 2 * MANY
+
+
+def test_a_window_that_is_over_is_emptied_as_a_whole_and_its_table_used_again(db):
+    member = fill_a_window(db)
+    file = db.value("SELECT pg_relation_filenode(%s::regclass)", f"pushy_internal.{member}")
+    end(db, member)
+    wake_scheduler(db)
+    db.wait_until("SELECT count(*) FROM pushy_internal.rotation", 0)
+    assert rows_in(db, member) == 0
+    assert db.value("SELECT pg_relation_filenode(%s::regclass)", f"pushy_internal.{member}") != file, "truncated, not deleted from"
+    # Executors have it in their caches as the one to write to: they notice. One job alone has no time to be given another table.
+    enqueue(db, 1)
+    assert rows_in(db, member) == 0
+    assert fill_a_window(db) == member
+
+
+def test_a_table_that_somebody_reads_is_emptied_later_and_nobody_waits_for_it(db):
+    member = fill_a_window(db)
+    before = rows_in(db, member)
+    with db.connect(autocommit=False) as reader:
+        assert reader.execute("SELECT count(*) FROM pushy.jobs").fetchone()[0] == 2 * MANY
+        end(db, member)
+        wake_scheduler(db)
+        db.wait_until("SELECT state FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'pushy scheduler' "
+                      "UNION ALL SELECT 'idle' LIMIT 1", "idle")
+        # Nobody stands in the queue for its lock: others read it meanwhile.
+        assert rows_in(db, member) == before
+        assert db.value("SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = %s::regclass", f"pushy_internal.{member}") == 0
+        reader.rollback()
+    wake_scheduler(db)
+    db.wait_until(f"SELECT count(*) FROM ONLY pushy_internal.{member}", 0)
+
+
+def test_jobs_that_failed_before_are_removed_with_their_failures(db):
+    member = fill_a_window(db)
+    db.sql("""CREATE FUNCTION second_time(job pushy.job) RETURNS void LANGUAGE plpgsql AS
+              $$BEGIN IF job.attempt < 2 THEN RAISE 'no'; END IF; END$$;
+              SELECT pushy.queue_register('flaky', 'second_time', backoff => 'fixed', retry_delay => '0', keep_completed => '1 ms')""")
+    job = db.value("SELECT pushy.enqueue('flaky')")
+    assert db.job_wait(job)["attempt"] == 2
+    wake_scheduler(db)
+    db.wait_until("SELECT count(*) FROM pushy_internal.finished_job WHERE attempt > 1", 0)
+    assert db.value("SELECT count(*) FROM pushy_internal.failure") == 0
+    assert members(db) == [member]
+
+
+def test_a_job_of_a_window_runs_again(db):
+    member = fill_a_window(db)
+    job = db.value(f"SELECT max(id) FROM ONLY pushy_internal.{member}")
+    assert db.value("SELECT pushy.job_retry(%s)", job)
+    seen = db.job_wait(job)
+    assert (seen["state"], seen["attempt"]) == ("completed", 2)
+    assert db.value("SELECT tableoid::regclass::text FROM pushy_internal.finished_job WHERE id = %s", job) == "pushy_internal.finished_job"
+
+
+def test_a_dropped_queue_takes_its_jobs_out_of_windows(db):
+    member = fill_a_window(db)
+    db.sql("SELECT pushy.queue_drop('q')")
+    assert rows_in(db, member) == 0 and rows_in(db, "finished_job") == 0
+
+
+def test_another_length_of_keeping_has_windows_of_its_own(db):
+    db.sql("SELECT pushy.queue_register('long', 'note(jsonb)', keep_completed => '800 days')")
+    short, long = fill_a_window(db), fill_a_window(db, "long")
+    assert members(db) == [short, long]
+    ends = db.value("SELECT removes_after - now() FROM pushy_internal.rotation WHERE member = %s", long)
+    assert 800 <= ends.days <= 900
+    db.sql("SELECT pushy.queue_alter('q', keep_completed => '800 days')")
+    before = rows_in(db, long)
+    enqueue(db)
+    assert rows_in(db, long) == before + MANY, "the same length, the same table"
+
+
+def test_when_all_tables_are_taken_jobs_are_kept_in_the_parent(db):
+    db.sql("INSERT INTO pushy_internal.rotation SELECT 'pushy_internal.finished_job', c.relname, 'infinity' "
+           "FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE inhparent = 'pushy_internal.finished_job'::regclass")
+    end_executors(db)
+    for _ in range(3):
+        enqueue(db)
+    assert rows_in(db, "finished_job") == 3 * MANY
+
+
+def test_windows_go_on_after_a_restart(make_cluster):
+    db = prepare(make_cluster().database())
+    member = fill_a_window(db)
+    db.cluster.restart()
+    before = rows_in(db, member)
+    enqueue(db)
+    assert rows_in(db, member) == before + MANY
+    end(db, member)
+    db.cluster.restart()
+    db.wait_until("SELECT count(*) FROM pushy_internal.rotation", 0)
+    assert rows_in(db, member) == 0
+
+
+def test_what_a_restore_brings_into_a_window_expires_with_its_newest_row(db):
+    member = fill_a_window(db)
+    newest = db.value(f"SELECT max(expires_at) FROM ONLY pushy_internal.{member}")
+    copy, _ = restore(db.cluster, dump(db), f"{db.name}_copy")
+    assert copy.value("SELECT count(*) FROM pushy.jobs") == 2 * MANY
+    # A scheduler of the copy takes the window over, now or when it is told to look.
+    copy.sql("SELECT pushy.resume_after_restore()")
+    copy.wait_until("SELECT max(removes_after) FROM pushy_internal.rotation", newest)
+    end(copy, member)
+    wake_scheduler(copy)
+    copy.wait_until("SELECT count(*) FROM pushy_internal.rotation", 0)
+    copy.drop()
+
+
+def test_no_role_but_the_owner_may_read_a_window(db, role):
+    with db.connect(user=role()) as session, pytest.raises(psycopg.errors.InsufficientPrivilege):
+        session.execute("SELECT * FROM pushy_internal.finished_job_00")
