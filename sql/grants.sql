@@ -134,7 +134,8 @@ GRANT EXECUTE ON FUNCTION
   TO PUBLIC;
 
 -- pg_dump reads them, and the owner of a database, who may drop it, makes its backups and loads them. INSERT lets COPY
--- begin: write_guard.sql passes over each row. Sequences can be set, which harms nobody (src/pg/transaction/sequence.rs, src/job/stored/position.rs).
+-- begin: write_guard.sql passes over each row. Sequences can be set, which harms nobody: numbers in use are passed
+-- over, and positions are put back where they were.
 GRANT USAGE ON SCHEMA pushy, pushy_internal TO pg_database_owner;
 DO $$
 DECLARE

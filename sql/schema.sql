@@ -1,4 +1,4 @@
--- Tables, sequences and types. Each table says USING heap, because the library reads and writes heaps (src/pg/heap/) and
+-- Tables, sequences and types. Each table says USING heap, because the library reads and writes heaps itself, and
 -- default_table_access_method may be another. Nobody is granted anything on them: the functions of sql/*.sql read and
 -- write them with the rights of the extension's owner, after checking the caller's. Each table has a primary
 -- key; none has a foreign key (an enqueue would lock the queue's row), a trigger but those of write_guard.sql,
@@ -82,7 +82,7 @@ COMMENT ON TABLE pushy_internal.queue IS 'Queues as registered; see the view pus
 ALTER SEQUENCE pushy_internal.queue_id_seq OWNED BY pushy_internal.queue.queue_id;
 
 
--- Not dumped, on purpose: what has it was not restored but taken over (src/queue/declare/upgrade.rs).
+-- Not dumped, on purpose: a database that has it was not restored but taken over, by pg_upgrade.
 CREATE TABLE pushy_internal.home (
   system    bigint NOT NULL,
   database  oid    NOT NULL,
@@ -109,7 +109,7 @@ CREATE TABLE pushy_internal.queue_acl (
 COMMENT ON TABLE pushy_internal.queue_acl IS 'Privileges on queues; see pushy.queue_grant.';
 
 
--- CYCLE: set to its end by somebody, it starts anew, and is then put where it was (see src/job/stored/position.rs).
+-- CYCLE: set to its end by somebody, it starts anew, and is then put where it was.
 CREATE SEQUENCE pushy_internal.position_seq CYCLE;
 COMMENT ON SEQUENCE pushy_internal.position_seq IS
   'Numbers of jobs, and positions in the order of ready jobs: a job''s first position is its number.';

@@ -44,7 +44,7 @@ BEGIN
         'FOR EACH STATEMENT EXECUTE FUNCTION pushy_internal.refuse_write(''dumped''); '
         'CREATE TRIGGER pass_over_row BEFORE INSERT ON %1$s FOR EACH ROW EXECUTE FUNCTION pushy_internal.pass_over_row(); '
         'ALTER TABLE %1$s ENABLE ALWAYS TRIGGER pass_over_row; '
-        'COMMENT ON TRIGGER pass_over_row ON %1$s IS ''Passes over the rows of the database''''s owner, whom refuse_write lets come so far.''',
+        'COMMENT ON TRIGGER pass_over_row ON %1$s IS ''Passes over the rows that the database''''s owner loads from a dump, because refuse_write lets the statement begin.''',
         name);
     ELSE
       EXECUTE pg_catalog.format(
@@ -57,7 +57,7 @@ BEGIN
       'CREATE TRIGGER refuse_applied AFTER INSERT OR UPDATE OR DELETE ON %1$s '
       'FOR EACH ROW WHEN (pushy_internal.is_apply_worker()) EXECUTE FUNCTION pushy_internal.refuse_write(); '
       'ALTER TABLE %1$s ENABLE ALWAYS TRIGGER refuse_applied; '
-      'COMMENT ON TRIGGER refuse_applied ON %1$s IS ''Keeps out what a subscription brings that is not of the owner.''', name);
+      'COMMENT ON TRIGGER refuse_applied ON %1$s IS ''Keeps out rows that logical replication brings by a subscription of anybody but the owner.''', name);
   END LOOP;
 END
 $$;

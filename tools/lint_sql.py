@@ -442,6 +442,8 @@ def in_tree(root: Path = ROOT) -> list[str]:
             found.append(f"{where}: a statement that this lint cannot put together: {text}")
             continue
         read += 1
+        if where.suffix == ".sql" and (named_file := re.search(r"\b(?:src|core)/[\w/]+", text)):
+            found.append(f"{where}: {named_file[0]} may have moved when this script, which is archived, is read")
         short = "" if where.suffix == ".sql" else " in: " + " ".join(text.split())[:70]
         found += [f"{where}: {complaint}{short}" for complaint in complaints(text) + in_wrong_schema(text, made)]
         found += of_jobs(where, text)

@@ -125,13 +125,14 @@ def test_a_statement_that_cannot_be_put_together_is_an_error():
 def test_a_bad_file_of_each_kind_is_found_in_a_tree(tmp_path):
     (tmp_path / "sql").mkdir()
     (tmp_path / "src" / "job").mkdir(parents=True)
-    (tmp_path / "sql" / "a.sql").write_text("SELECT now();\nCREATE TABLE pushy_internal.queue (n int);\nCREATE FUNCTION pushy.enqueue() RETURNS void LANGUAGE c AS 'a', 'b';")
+    (tmp_path / "sql" / "a.sql").write_text("-- As src/job/a.rs has it.\nSELECT now();\nCREATE TABLE pushy_internal.queue (n int);\nCREATE FUNCTION pushy.enqueue() RETURNS void LANGUAGE c AS 'a', 'b';")
     (tmp_path / "src" / "job" / "a.rs").write_text('static A: Plan = Plan::new("SELECT 1 = 2", &[]); unsafe { pg_sys::SPI_execute(x) }')
     (tmp_path / "src" / "job" / "b.rs").write_text("let tree = pg_sys::stringToNode(text);")
     (tmp_path / "src" / "job" / "c.rs").write_text('"SELECT pushy.enqueue() FROM pushy_internal.queue, pushy.queue"')
     found = lint_sql.in_tree(tmp_path)
     assert any("src/job/b.rs: stringToNode( reads words" in complaint for complaint in found), found
     assert any(complaint.startswith("sql/a.sql: function now") for complaint in found), found
+    assert any(complaint.startswith("sql/a.sql: src/job/a may have moved") for complaint in found), found
     assert any(complaint.startswith("src/job/a.rs: operator =") for complaint in found), found
     assert any("SPI is entered by" in complaint for complaint in found), found
     assert [complaint.split(" in: ")[0] for complaint in found if "c.rs" in complaint] == ["src/job/c.rs: pushy.queue, which is not made there"]

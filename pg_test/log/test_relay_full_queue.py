@@ -52,7 +52,7 @@ def test_a_full_queue_fails_plain_notices_and_delays_relayed_ones_which_are_neve
     since = db.cluster.log.position()
     for n in range(1, 6):
         db.sql("INSERT INTO relayed VALUES (%s)", n)
-    db.cluster.log.wait_for("LISTENers are not told: too many notifications", since)
+    db.cluster.log.wait_for("LISTENers hear nothing: too many notifications", since)
     assert db.value("CALL pushy.subscription_wait('s', '20 s')") is True
     wait_for("all to be read", lambda: db.rows("SELECT payload FROM pushy.subscription_read('s')"),
              lambda read: read == [(str(n),) for n in range(1, 6)])
@@ -66,7 +66,7 @@ def test_a_full_queue_fails_plain_notices_and_delays_relayed_ones_which_are_neve
     db.sql("INSERT INTO plain VALUES (6)")
     assert ear.wait_for().payload == "6"
     assert db.workers("relay") == [relay]
-    assert db.cluster.log.since(since).count("LISTENers are not told") == 1
+    assert db.cluster.log.since(since).count("LISTENers hear nothing") == 1
 
 
 def test_a_job_that_notifies_fails_alone_at_its_commit_and_is_discarded_in_the_end(make_cluster):

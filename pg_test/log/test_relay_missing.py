@@ -63,7 +63,7 @@ def test_without_the_preload_who_wants_the_relay_is_told_that_none_comes(make_cl
         db, "SELECT pushy.watch('t')", "SELECT pushy.watch('t')", "SELECT pushy.watch('t', channel => 'r', delivery => 'relay')",
         "SELECT pushy.watch('t', channel => 'n', delivery => 'notify')", "SELECT pushy.notify('c', 'x', 'relay')",
         "SELECT pushy.notify('c', 'x', 'relay')", "SELECT pushy.notify('c', 'x')")
-    assert [line.partition(":")[0] for line in watched] == ["NOTICE notices of table public.t are told by NOTIFY, and not kept in the event log"]
+    assert [line.partition(":")[0] for line in watched] == ["NOTICE notices of table public.t go by NOTIFY, and are not kept in the event log"]
     assert [line.partition(":")[0] for line in by_relay] == ["NOTICE notices of table public.t wait in the event log"]
     assert all("shared_preload_libraries" in line for line in watched + by_relay + notified[0])
     assert again == by_notify == notified[1] == notified[2] == []

@@ -197,7 +197,7 @@ def test_a_trigger_without_its_watch_warns_once_a_session_and_table(shop):
         for _ in range(2):
             session.execute("INSERT INTO u VALUES (5), (6); DELETE FROM u")
     (severity, message, hint), = said
-    assert (severity, message) == ("WARNING", 'changes of table public.u are not told: its triggers of watch "condition" are here without the watch')
+    assert (severity, message) == ("WARNING", 'changes of table public.u make no notices and no jobs: its triggers of watch "condition" are here without the watch')
     for state, fix in target.rows("SELECT state, fix FROM pushy.watches WHERE relation = 'u'::regclass"):
         assert (state, fix.split("pushy.unwatch")[0]) == ("orphaned", "SELECT ")
         target.sql("SELECT" + fix.split("SELECT")[1])
@@ -227,7 +227,7 @@ def test_a_table_restored_in_place_warns_that_its_watch_waits_and_how_it_goes_on
         session.add_notice_handler(lambda diagnostic: said.append((diagnostic.message_primary, diagnostic.message_hint)))
         session.execute("INSERT INTO orders VALUES (1)")
     (message, hint), = said
-    assert message == 'changes of table public.orders are not told: watch "w" waits, because it or its table came here by a restore'
+    assert message == 'changes of table public.orders make no notices and no jobs: watch "w" waits, because it or its table came here by a restore'
     assert "SELECT * FROM pushy.resume_after_restore()" in hint
     assert db.rows("SELECT name, resumed FROM pushy.resume_after_restore()") == [("w on public.orders", True)]
     said.clear()

@@ -70,7 +70,7 @@ HOLDERS = {
     "watch.queue_owner": "test_a_queue_made_again_by_its_owner_is_taken_over",
     "watch.relation": "test_watch_ddl",
     "watch.triggers": "test_watch_ddl",
-    "watch.expressions": "test_watch_ddl",
+    "watch.expression_trigger": "test_watch_ddl",
     "subscription.owner": "test_the_owner_of_a_subscription",
     "subscription.queue_id": "test_a_subscription_whose_queue_is_anothers_feeds_nothing_and_says_so",
     "subscription.queue_owner": "test_a_subscription_whose_queue_is_anothers_feeds_nothing_and_says_so",

@@ -1,4 +1,4 @@
-"""A watch that has lost a trigger, by hand or with what it used, tells nothing at all, and says so."""
+"""A watch that has lost a trigger, by hand or with what it used, does nothing at all, and says so."""
 
 import itertools
 
@@ -144,4 +144,4 @@ def test_broken_in_the_transaction_that_writes(db):
     declare(db, "t", {"channel": "c", "queue": "q", "condition": "NEW.vip"})
     db.sql("BEGIN; INSERT INTO t VALUES (1, 1, true); ALTER TABLE t DROP COLUMN vip CASCADE; INSERT INTO t VALUES (2, 1); DELETE FROM t; COMMIT")
     assert told(db, "t") == ("broken", True, 2), "the first row was told as a notice and a job, before"
-    assert "is broken and tells nothing" in db.cluster.log.since()
+    assert "is broken and makes no notices and no jobs" in db.cluster.log.since()

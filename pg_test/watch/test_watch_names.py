@@ -68,8 +68,8 @@ def test_a_queue_and_a_table_of_one_name_are_two_watches(db):
 
 @pytest.mark.parametrize("first, second, told", [
     ("channel => 'a', queue => 'orders'", "channel => 'a'", ['watch "n" of table public.orders no longer feeds queue "orders"']),
-    ("channel => 'a', queue => 'orders'", "queue => 'orders'", ['watch "n" of table public.orders no longer tells channel a']),
-    ("channel => '\"A b\"'", "channel => 'c'", ['watch "n" of table public.orders tells channel c now, and no longer "A b"']),
+    ("channel => 'a', queue => 'orders'", "queue => 'orders'", ['watch "n" of table public.orders no longer publishes on channel a']),
+    ("channel => '\"A b\"'", "channel => 'c'", ['watch "n" of table public.orders publishes on channel c now, and no longer on "A b"']),
     ("queue => 'orders'", "queue => 'other'", ['watch "n" of table public.orders feeds queue "other" now, and no longer "orders"']),
     ("channel => 'a'", "channel => 'a', queue => 'orders'", []),
 ])

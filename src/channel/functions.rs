@@ -87,7 +87,7 @@ fn warn_of_silence() {
     }
     let warning = Error::new(
         SqlState::WARNING,
-        "what is delivered by relay waits in the event log: the library is not preloaded, so no relay tells LISTENers",
+        "what is delivered by relay waits in the event log: the library is not preloaded, so no relay emits it to LISTENers",
     );
     ereport::warning(&warning.hint(
         "Add pushy to shared_preload_libraries in postgresql.conf and restart the server, or pass delivery => 'notify'.",

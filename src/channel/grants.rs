@@ -177,7 +177,7 @@ fn refuse_others(channel: &Channel, caller: Oid) -> Result<()> {
         .detail(format!(
             "{what} of {whose} {}.",
             if what == "A watch" {
-                "tells on it"
+                "publishes on it"
             } else {
                 "reads it"
             }

@@ -53,7 +53,7 @@ pub fn cut(text: &[u8], reading: &Reading) -> Error {
         shown(&reading.channel),
         reading.channel.len()
     ))
-    .hint("Use a shorter name on both sides; pushy.channel_inspect() tells what becomes of it.")
+    .hint("Use a shorter name on both sides; pushy.channel_inspect() shows what becomes of it.")
 }
 
 /// An exact name that no channel can have.
@@ -87,7 +87,7 @@ pub fn ours(name: &[u8]) -> Error {
         SqlState::INSUFFICIENT_PRIVILEGE,
         format!("channel \"{}\" is Pushy's own", shown(name)),
     )
-    .detail("Only Pushy tells on channels whose names begin with pushy_, and nobody grants them. Everybody may LISTEN and subscribe.")
+    .detail("Only Pushy publishes on channels whose names begin with pushy_, and nobody grants them. Everybody may LISTEN and subscribe.")
     .hint("Use a channel with another name; pushy.watch(table, channel => 'name') gives a table another than its own.")
 }
 
@@ -115,7 +115,7 @@ pub fn unread(text: &[u8], channel: &[u8]) -> Error {
     Error::new(
         SqlState::INTERNAL_ERROR,
         format!(
-            "cannot tell the length of channel identifier \"{}\"",
+            "cannot measure channel identifier \"{}\"",
             shown(text)
         ),
     )

@@ -62,7 +62,7 @@ fn refuse_trigger(relation: &RelationName) {
                 "Pushy's tables take no triggers of others",
             )
             .detail("It would run with the rights of their owner.")
-            .hint("pushy.watch(table) is for your own tables; pushy_control tells what becomes of queues and jobs."),
+            .hint("pushy.watch(table) is for your own tables; channel pushy_control says what becomes of queues and jobs."),
         );
     }
 }

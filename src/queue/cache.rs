@@ -208,7 +208,7 @@ impl NoPlace {
 /// How all places are said to be taken, and what makes more of them.
 pub fn all_taken() -> String {
     let most = shared::get().map_or(0, |shared| shared.queues().len());
-    format!("all {most} places for queues in shared memory are taken (pushy.max_queues)")
+    format!("all {most} queue slots in shared memory are taken (pushy.max_queues)")
 }
 
 /// What cannot be done with a queue that has no place.
@@ -216,7 +216,7 @@ pub fn all_taken() -> String {
 pub fn no_place(name: &str) -> Error {
     Error::new(
         SqlState::CONFIGURATION_LIMIT_EXCEEDED,
-        format!("no room for queue \"{name}\" in shared memory"),
+        format!("no slot for queue \"{name}\" in shared memory"),
     )
     .detail(format!("In the cluster {}.", all_taken()))
     .hint("Raise pushy.max_queues in postgresql.conf and restart the server, or drop queues no longer used.")

@@ -70,7 +70,7 @@ pub fn park(queue: &Definition) -> Result<bool> {
         SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
         format!("queue \"{}\" is parked: {reason}", queue.name),
     )
-    .hint("pushy.queue_explain tells what to do; then run pushy.queue_resume.");
+    .hint("pushy.queue_explain says what to do; then run pushy.queue_resume.");
     ereport::log(&error);
     told(queue)?;
     Ok(true)

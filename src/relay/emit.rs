@@ -186,10 +186,10 @@ fn log_failure(failure: &Failure) {
         &Error::new(
             SqlState::INTERNAL_ERROR,
             format!(
-                "LISTENers are not told: {} (SQLSTATE {})",
+                "LISTENers hear nothing: {} (SQLSTATE {})",
                 failure.message, failure.sqlstate
             ),
         )
-        .hint("Nothing is lost while the event log keeps it. If the queue of NOTIFY is full, a LISTENer sits in a transaction, and every other NOTIFY fails: end it. This is said once until they are told."),
+        .hint("Nothing is lost while the event log keeps it. If the queue of NOTIFY is full, a LISTENer sits in a transaction, and every other NOTIFY fails: end it. This is said once until they hear again."),
     );
 }

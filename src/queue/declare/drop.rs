@@ -74,7 +74,7 @@ fn refuse_feeding(queue: &Definition) -> Result<()> {
     )
     .detail(detail)
     .hint(format!(
-        "{end_it}{and_the_others}, or pass force => true: what they tell makes no jobs then."
+        "{end_it}{and_the_others}, or pass force => true: their notices make no jobs then."
     )))
 }
 

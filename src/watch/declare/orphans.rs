@@ -174,7 +174,7 @@ pub fn warn(firing: Firing, claim: Claim<'_>) -> Result<()> {
             &Error::new(
                 SqlState::WARNING,
                 format!(
-                    "changes of table {} are not told: watch \"{name}\" waits, because it or its table came here by a restore",
+                    "changes of table {} make no notices and no jobs: watch \"{name}\" waits, because it or its table came here by a restore",
                     table.qualified
                 ),
             )
@@ -190,7 +190,7 @@ pub fn warn(firing: Firing, claim: Claim<'_>) -> Result<()> {
         &Error::new(
             SqlState::WARNING,
             format!(
-                "changes of table {} are not told: its triggers of watch \"{name}\" are here without the watch",
+                "changes of table {} make no notices and no jobs: its triggers of watch \"{name}\" are here without the watch",
                 table.qualified
             ),
         )

@@ -180,14 +180,14 @@ impl Table {
             return refused(
                 "table",
                 "It is one of Pushy's own.",
-                "Jobs are told of by pushy.job_wait, pushy.jobs_wait and channel pushy_control.",
+                "What becomes of jobs is said by pushy.job_wait, pushy.jobs_wait and channel pushy_control.",
             );
         }
         if self.oid.to_u32() < FIRST_NORMAL_OID {
             return refused(
                 "system catalog",
                 "Catalogs have no triggers.",
-                "Event triggers tell of DDL.",
+                "Event triggers are called for DDL.",
             );
         }
         if self.persistence == b't' {

@@ -12,8 +12,8 @@ pub fn tell(before: &Definition, now: &Definition, renamed: bool) {
     if let Some(lost) = before.channel.as_ref().filter(|_| !renamed) {
         if now.channel.as_ref() != Some(lost) {
             let now = match &now.channel {
-                Some(now) => format!("tells channel {} now, and no longer", ident(now)),
-                None => "no longer tells channel".to_owned(),
+                Some(now) => format!("publishes on channel {} now, and no longer on", ident(now)),
+                None => "no longer publishes on channel".to_owned(),
             };
             notice(format!("{watch} {now} {}", ident(lost)), hint);
         }

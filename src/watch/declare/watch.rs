@@ -210,7 +210,7 @@ fn warn(watch: &Definition, table: &Table) -> Result<()> {
     {
         warn(
             format!("notices of {table_name} show rows that row security hides"),
-            "Every role of the database may LISTEN: payload => 'key' tells which row, and who may see it reads it.",
+            "Every role of the database may LISTEN: payload => 'key' names the row, and who may see it reads it.",
         );
     }
     let children = identity::as_owner(|| table.unwatched_children())?;
@@ -261,9 +261,9 @@ fn warn(watch: &Definition, table: &Table) -> Result<()> {
 fn tell_no_relay(table: &Table, delivery: Option<Way>) {
     let table = &table.qualified;
     let told = match delivery {
-        Some(Way::Relay) => format!("notices of table {table} wait in the event log: no relay comes here to tell them"),
+        Some(Way::Relay) => format!("notices of table {table} wait in the event log: no relay comes here to emit them"),
         Some(Way::Notify) => return,
-        None => format!("notices of table {table} are told by NOTIFY, and not kept in the event log: no relay can come here"),
+        None => format!("notices of table {table} go by NOTIFY, and are not kept in the event log: no relay can come here"),
     };
     let reasons = obstacle::of_workers();
     let hint = reasons

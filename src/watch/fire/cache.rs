@@ -306,7 +306,7 @@ fn log_broken(watch: &Definition) {
         &Error::new(
             SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
             format!(
-                "watch \"{}\" on {} is broken and tells nothing: a trigger of it was dropped, by hand or with what it used, or replaced",
+                "watch \"{}\" on {} is broken and makes no notices and no jobs: a trigger of it was dropped, by hand or with what it used, or replaced",
                 watch.name, watch.relation_name
             ),
         )

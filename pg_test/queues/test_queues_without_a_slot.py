@@ -1,4 +1,4 @@
-"""More queues than pushy.max_queues: those without a place do not run and say so, all else goes on."""
+"""More queues than pushy.max_queues: those without a slot do not run and say so, all else goes on."""
 
 import pytest
 
@@ -7,7 +7,7 @@ PLACES = 64
 
 @pytest.fixture
 def crowded(make_cluster):
-    """70 queues, and places for 64 of them; what the queues do is noted in `done`. `db.without` are the queues that found no
+    """70 queues, and slots for 64 of them; what the queues do is noted in `done`. `db.without` are the queues that found no
     place, `db.within` the others."""
     cluster = make_cluster({"pushy.max_queues": 128})
     db = cluster.database()
@@ -29,7 +29,7 @@ def crowded(make_cluster):
 
 def test_what_has_a_place_goes_on_and_what_has_none_says_so(crowded):
     db = crowded
-    db.cluster.log.wait_for("6 queues of this database do not run: all 64 places")
+    db.cluster.log.wait_for("6 queues of this database do not run: all 64 queue slots")
     job = db.value("SELECT pushy.enqueue(%s, delay => '300 ms')", db.within[0])
     assert db.job_wait(job)["state"] == "completed"
     waits = db.value("SELECT pushy.enqueue(%s)", db.without[0])
@@ -37,17 +37,17 @@ def test_what_has_a_place_goes_on_and_what_has_none_says_so(crowded):
         db.rows(f"SELECT * FROM pushy.{view}")
     assert db.value("SELECT state FROM pushy.jobs WHERE id = %s", waits) == "available"
     why = db.value("SELECT reason FROM pushy.queue_explain(%s) LIMIT 1", db.without[0])
-    assert "all 64 places" in why
-    with pytest.raises(Exception, match="no room for queue"):
+    assert "all 64 queue slots" in why
+    with pytest.raises(Exception, match="no slot for queue"):
         db.sql("CALL pushy.jobs_wait(%s, '10 s')", db.without[0])
-    with pytest.raises(Exception, match="no room for queue"):
+    with pytest.raises(Exception, match="no slot for queue"):
         db.sql("SELECT pushy.queue_run(%s)", db.without[0])
 
 
 def test_jobs_of_a_queue_without_a_place_are_kept_and_run_when_it_has_one(crowded):
     db = crowded
-    assert "watched" in db.without, "queues find places in the order in which they were registered"
-    with pytest.raises(Exception, match="no room for queue"):
+    assert "watched" in db.without, "queues find slots in the order in which they were registered"
+    with pytest.raises(Exception, match="no slot for queue"):
         db.sql("SELECT pushy.queue_register('one more', 'work()')")
     others = [queue for queue in db.without if queue != "watched"]
     db.sql("INSERT INTO w VALUES (7)")
@@ -83,7 +83,7 @@ def test_queues_of_a_copy_take_no_place_until_they_are_resumed(make_cluster):
     with cluster.connect(copy) as session:
         assert session.execute("SELECT count(*) FROM pushy.queues WHERE parked ~ 'resume_after_restore'").fetchone() == (40,)
         kept = session.execute("SELECT pushy.enqueue('x1')").fetchone()[0]
-        # All places are the original's.
+        # All slots are the original's.
         db.sql("SELECT pushy.queue_register('y' || n, 'work()') FROM generate_series(1, 24) n")
         assert db.job_wait(db.value("SELECT pushy.enqueue('y24', delay => '100 ms')"))["state"] == "completed"
         db.sql("SELECT pushy.queue_drop('y1')")
