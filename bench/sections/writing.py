@@ -46,7 +46,7 @@ def copy(db: Database, table: str, path: Path, **settings) -> tuple[float, float
 
 def wait_told(db: Database) -> None:
     """Waits until the relay has nothing left to do of what was written before: it would take the next contestant's CPU."""
-    db.wait_until("SELECT told IS NOT DISTINCT FROM newest FROM pushy.log", True)
+    db.wait_until("SELECT emitted IS NOT DISTINCT FROM newest FROM pushy.log", True)
 
 
 @contextlib.contextmanager

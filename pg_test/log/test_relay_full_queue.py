@@ -56,7 +56,7 @@ def test_a_full_queue_fails_plain_notices_and_delays_relayed_ones_which_are_neve
     assert db.value("CALL pushy.subscription_wait('s', '20 s')") is True
     wait_for("all to be read", lambda: db.rows("SELECT payload FROM pushy.subscription_read('s')"),
              lambda read: read == [(str(n),) for n in range(1, 6)])
-    assert db.value("SELECT told FROM pushy.log") is None
+    assert db.value("SELECT emitted FROM pushy.log") is None
     [relay] = db.workers("relay")
 
     # The server itself does not look again whether there is room: without the relay every NOTIFY would go on failing.

@@ -114,10 +114,7 @@ pub fn payload_too_long(channel: &[u8], length: usize, limit: usize) -> Error {
 pub fn unread(text: &[u8], channel: &[u8]) -> Error {
     Error::new(
         SqlState::INTERNAL_ERROR,
-        format!(
-            "cannot measure channel identifier \"{}\"",
-            shown(text)
-        ),
+        format!("cannot measure channel identifier \"{}\"", shown(text)),
     )
     .detail(format!("LISTEN makes \"{}\" of it.", shown(channel)))
     .hint("Please report this text as a defect of Pushy.")
