@@ -79,8 +79,8 @@ deb: ## the Debian package of the extension
 image: ## the extension as an image for CloudNativePG
 	@tools/package/image.sh
 
-check-packages: ## makes the packages, reads them, and has them used in a Debian of their own (root)
-	@tools/package/check.sh
+check-packages: ## makes the packages, reads them, and has them used in a Debian of their own (root); MAJORS='15 17 18' for more than one
+	@tools/package/check.sh $(MAJORS)
 
 third-party: ## writes the licences of what is linked into THIRD-PARTY
 	@. tools/cargo.sh; tools/package/third_party.py write

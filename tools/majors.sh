@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Every other supported PostgreSQL, as a tree of its own beside the machine's: tools/majors.sh 16 17 18 makes what is missing, then
-# prints the pg_config of each; --folder prints where they lie. Nothing of the machine is changed. The trees are made once and kept, for all checkouts.
+# prints the pg_config of each. --folder prints where they lie, --suite MAJOR which Debian has it (16: none), --mirror where those are.
+# Nothing of the machine is changed. The trees are made once and kept, for all checkouts.
 #   15: the packages of Debian 12 without its later fixes, for pg_upgrade only: what 15.20 dumps has a column option (pg_attver)
 #       that 18.6 does not know
 #   16: the wheel `pgserver` of PyPI, whose PostgreSQL has no contrib and no PL/Python
@@ -109,10 +110,11 @@ make_tree() {
     echo "$FORM" >"$tree/made"
 }
 
-if [ "${1:-}" = --folder ]; then
-    echo "$MAJORS"
-    exit
-fi
+case ${1:-} in
+    --folder) echo "$MAJORS"; exit ;;
+    --suite) suite_of "$2"; exit ;;
+    --mirror) mirror; exit ;;
+esac
 mkdir -p "$MAJORS"
 exec 9>"$MAJORS/lock"
 flock 9

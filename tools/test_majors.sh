@@ -5,6 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . tools/cargo.sh
+. tools/of_major.sh
 
 read -r -a majors <<<"$1"
 shift
@@ -16,14 +17,9 @@ NOT_DOWNLOADED=75
 of_major() {
     local major=$1
     shift
-    PG_CONFIG=$(tools/majors.sh "$major")
+    use_major "$major"
     # What pg_upgrade is tried from.
     tools/majors.sh 15 >/dev/null
-    # The bindings of each are made for its own headers; what pgrx knows of this machine's stays.
-    PGRX_HOME=$(tools/majors.sh --folder)/pgrx
-    export PG_CONFIG PGRX_HOME
-    mkdir -p "$PGRX_HOME"
-    grep -qs "\"$PG_CONFIG\"" "$PGRX_HOME/config.toml" || "$CARGO_BIN/cargo-pgrx" pgrx init "--pg$major" "$PG_CONFIG"
     tools/build.sh dev
     target/venv/bin/python -m pytest pg_test -q -n "${PUSHY_TEST_SERVERS:-4}" "$@"
 }

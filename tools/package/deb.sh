@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The package postgresql-MAJOR-pushy of this Debian, in target/dist: the extension for the PostgreSQL of PG_CONFIG, stripped.
-# DEBFULLNAME and DEBEMAIL say who maintains it.
+# The package postgresql-MAJOR-pushy, in target/dist: the extension for the PostgreSQL of PG_CONFIG, stripped, in the folders where
+# Debian's packages of that major look, wherever the one of PG_CONFIG does. DEBFULLNAME and DEBEMAIL say who maintains it.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 . tools/postgres.sh
@@ -14,8 +14,14 @@ maintainer="${DEBFULLNAME:-The Pushy authors} <${DEBEMAIL:-pushy@packages.invali
 tree=target/deb/$package
 documents=$tree/usr/share/doc/$package
 
-stage "$tree"
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+stage "$scratch/stage"
+rm -rf "$tree"
 mkdir -p "$tree/DEBIAN" "$documents" "$tree/usr/share/lintian/overrides"
+library=$tree/usr/lib/postgresql/$PG_MAJOR/lib/pushy.so
+find "$scratch/stage" -name pushy.so -exec install -D -m 644 {} "$library" \;
+find "$scratch/stage" -path '*/extension/*' -type f -exec install -D -m 644 -t "$tree/usr/share/postgresql/$PG_MAJOR/extension" {} +
 
 cat >"$documents/copyright" <<END
 Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/
@@ -45,12 +51,9 @@ $package: initial-upload-closes-no-bugs *
 END
 
 # The libraries that it needs, as Debian's packages are called. What only the server has is found when the server loads it.
-scratch=$(mktemp -d)
-trap 'rm -rf "$scratch"' EXIT
 mkdir "$scratch/debian"
 printf 'Source: pushy\n\nPackage: %s\nArchitecture: any\n' "$package" >"$scratch/debian/control"
-library=$(realpath "$(find "$tree" -name pushy.so)")
-needs=$(cd "$scratch" && dpkg-shlibdeps -O "$library" 2>/dev/null | sed -n 's/^shlibs:Depends=//p')
+needs=$(library=$(realpath "$library") && cd "$scratch" && dpkg-shlibdeps -O "$library" 2>/dev/null | sed -n 's/^shlibs:Depends=//p')
 
 cat >"$tree/DEBIAN/control" <<END
 Package: $package
