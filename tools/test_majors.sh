@@ -24,9 +24,12 @@ of_major() {
     target/venv/bin/python -m pytest pg_test -q -n "${PUSHY_TEST_SERVERS:-4}" "$@"
 }
 
-# What pg_upgrade is tried from has to be of these sources too.
-fifteen=/usr/lib/postgresql/15/bin/pg_config
-[ ! -d /usr/include/postgresql/15/server ] || PG_CONFIG=$fifteen tools/build.sh dev
+# What pg_upgrade is tried from has to be of these sources too: what was built once is built again.
+for old in 15 16; do
+    if [ -d "target/package-dev-$old" ] || [ -d "/usr/include/postgresql/$old/server" ]; then
+        (use_major "$old"; tools/build.sh dev)
+    fi
+done
 
 for major in "${majors[@]}"; do
     started=$SECONDS

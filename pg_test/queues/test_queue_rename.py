@@ -43,8 +43,8 @@ def test_jobs_privileges_watches_and_subscriptions_go_with_the_name(held):
     assert len(done(held, "new")) == 6 and done(held, "old") == []
 
 
-@pytest.mark.parametrize("level, begin", itertools.product(
-    ("READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"), ("before", "after")))
+@pytest.mark.parametrize("level, begin", list(itertools.product(
+    ("READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"), ("before", "after"))))
 def test_a_session_that_has_fired_the_watch_before_feeds_the_queue_and_not_its_namesake(held, level, begin):
     with held.connect(autocommit=False) as session:
         session.execute("INSERT INTO t VALUES (1)")
