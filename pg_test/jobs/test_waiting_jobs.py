@@ -55,9 +55,14 @@ def test_many_jobs_that_wait_for_the_same_time_are_made_ready_in_several_transac
 
 
 def test_a_job_that_somebody_holds_when_its_time_comes_runs_when_it_is_free(db):
-    held = enqueue(db.main, "0.1 s")
     with db.connect(autocommit=False) as holder:
-        holder.execute("SELECT 1 FROM pushy_internal.live_job WHERE id = %s FOR UPDATE", (held,))
+        # The shortest in which a busy machine comes to lock it.
+        for delay in ("0.1 s", "1 s", "10 s"):
+            held = enqueue(db.main, delay)
+            holder.execute("SELECT 1 FROM pushy_internal.live_job WHERE id = %s FOR UPDATE", (held,))
+            if db.job(held)["state"] == "scheduled":
+                break
+        db.wait_until("SELECT run_at < clock_timestamp() FROM pushy.jobs WHERE id = %s", params=(held,))
         for _ in range(3):
             assert db.job_wait(enqueue(db.main, "0.2 s"))["state"] == "completed"
         assert db.job(held)["state"] == "scheduled"
