@@ -17,9 +17,10 @@ def enqueue(db, count=MANY, queue="q"):
     db.jobs_wait(queue)
 
 
-def fill_a_window(db, queue="q"):
-    """Runs jobs until some are in a table of a window, which the scheduler assigns meanwhile; its name."""
-    used = set(members(db))
+def fill_a_window(db, queue="q", used=None):
+    """Runs jobs until some are in a table of a window, which the scheduler assigns meanwhile; its name. `used` are the tables that do
+    not count: those that are assigned now, unless a job has run since, for which the scheduler may assign one at any moment."""
+    used = set(members(db)) if used is None else used
     enqueue(db, queue=queue)
     db.wait_until("SELECT count(*) FROM pushy_internal.rotation", lambda count: count > len(used))
     [member] = set(members(db)) - used
