@@ -20,7 +20,7 @@ EXPECTED = {
     "committed": {"state": "completed", "result": {"n": 2}},
     "jobs": {"count": 1},
     "named": {"args": {"text": "it's ? :x $1"}, "delay": "01:00:00"},
-    "array": {"channels": ["plain", "Item News"]},
+    "array": {"channels": ["plain", '"Item News"']},
     "dropped": "42704",
     "registered": {"state": "completed", "result": {"n": 3}},
     "created": ("Item News", "insert", {"id": 1, "title": "a", "amount": 1}),
