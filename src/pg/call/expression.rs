@@ -11,6 +11,7 @@ use crate::errors::{Error, Result, SqlState};
 use crate::pg::function::Answer;
 use crate::pg::identifier;
 use crate::pg::identity;
+use crate::pg::invalidation;
 use crate::pg::json::limit;
 use crate::pg::major;
 use crate::pg::memory::Context;
@@ -21,8 +22,12 @@ use crate::pg::varlena::Varlena;
 
 extern "C-unwind" {
     /// Without the guard of the bindings, for [`subtransaction::protected`].
-    #[link_name = "expression_planner"]
-    fn raw_expression_planner(expression: *mut pg_sys::Expr) -> *mut pg_sys::Expr;
+    #[link_name = "expression_planner_with_deps"]
+    fn raw_expression_planner(
+        expression: *mut pg_sys::Expr,
+        relations: *mut *mut pg_sys::List,
+        others: *mut *mut pg_sys::List,
+    ) -> *mut pg_sys::Expr;
 }
 
 /// Refuses a text that is not exactly one expression. Nothing is looked up yet.
@@ -180,11 +185,19 @@ impl Compiled {
     unsafe fn of(
         node: *mut pg_sys::Node,
         table: pg_sys::Relation,
+        domains: &mut Domains,
     ) -> std::result::Result<Self, CallError> {
         let node = expanded(node, table)?;
+        domains.note(node);
         pg_sys::ChangeVarNodes(node, pg_sys::PRS2_OLD_VARNO as i32, pg_sys::INNER_VAR, 0);
         pg_sys::ChangeVarNodes(node, pg_sys::PRS2_NEW_VARNO as i32, pg_sys::OUTER_VAR, 0);
-        let planned = subtransaction::protected(|| raw_expression_planner(node.cast()))?;
+        let (mut relations, mut others) = (std::ptr::null_mut(), std::ptr::null_mut());
+        let dependencies = (&raw mut relations, &raw mut others);
+        let planned = subtransaction::protected(|| {
+            raw_expression_planner(node.cast(), dependencies.0, dependencies.1)
+        })?;
+        domains.note(planned.cast());
+        domains.note_planners(others);
         Ok(Self {
             state: pg_sys::ExecInitExpr(planned, std::ptr::null_mut()),
             is_safe: is_safe(planned.cast()),
@@ -201,6 +214,58 @@ unsafe fn expanded(
         node = subtransaction::protected(|| major::expand_virtual(node, table, row as i32))?;
     }
     Ok(node)
+}
+
+/// The domains that an expression was compiled with, by their hash in the syscache. A domain's checks are compiled into the
+/// expression, and one that has no check is left out of it; all else that the server looks up, it looks up anew.
+#[derive(Default)]
+struct Domains(Vec<u32>);
+
+impl Domains {
+    unsafe fn note(&mut self, node: *mut pg_sys::Node) {
+        note_domains(node, std::ptr::from_mut(self).cast());
+    }
+
+    /// A domain and what it is a domain of, whose checks it has too.
+    unsafe fn note_type(&mut self, mut type_oid: pg_sys::Oid) {
+        let cache = pg_sys::SysCacheIdentifier::TYPEOID as i32;
+        let none = pg_sys::Datum::null();
+        while pg_sys::get_typtype(type_oid) as u8 == pg_sys::TYPTYPE_DOMAIN {
+            let key = pg_sys::Datum::from(type_oid);
+            self.0
+                .push(pg_sys::GetSysCacheHashValue(cache, key, none, none, none));
+            let tuple = pg_sys::SearchSysCache1(cache, key);
+            if tuple.is_null() {
+                return;
+            }
+            type_oid = (*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_type>()).typbasetype;
+            pg_sys::ReleaseSysCache(tuple);
+        }
+    }
+
+    /// Those of function bodies that the planner has put in place of calls.
+    unsafe fn note_planners(&mut self, others: *mut pg_sys::List) {
+        for at in 0..pg_sys::list_length(others) {
+            let item = &*pg_sys::list_nth(others, at).cast::<pg_sys::PlanInvalItem>();
+            if item.cacheId == pg_sys::SysCacheIdentifier::TYPEOID as i32 {
+                self.0.push(item.hashValue);
+            }
+        }
+    }
+}
+
+unsafe extern "C-unwind" fn note_domains(
+    node: *mut pg_sys::Node,
+    domains: *mut std::ffi::c_void,
+) -> bool {
+    use pg_sys::NodeTag::{T_CoerceToDomain, T_Const, T_RelabelType};
+    if node.is_null() {
+        return false;
+    }
+    if matches!((*node).type_, T_CoerceToDomain | T_Const | T_RelabelType) {
+        (*domains.cast::<Domains>()).note_type(pg_sys::exprType(node));
+    }
+    pg_sys::expression_tree_walker(node, Some(note_domains), domains)
 }
 
 fn c_string(condition: &str) -> CString {
@@ -263,12 +328,15 @@ impl Evaluator {
             let Some(nodes) = nodes() else {
                 return (Ok(None), std::ptr::null_mut());
             };
+            let messages = invalidation::type_messages();
+            let mut domains = Domains::default();
             let table = pg_sys::table_open(table, lock);
             let expressions: std::result::Result<Vec<_>, _> = nodes
                 .into_iter()
-                .map(|node| Compiled::of(node, table))
+                .map(|node| Compiled::of(node, table, &mut domains))
                 .collect();
             pg_sys::table_close(table, lock);
+            invalidation::depend_on_domains(&domains.0, messages);
             (expressions.map(Some), pg_sys::CreateStandaloneExprContext())
         });
         Ok(expressions?.map(|expressions| Self {
