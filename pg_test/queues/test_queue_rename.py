@@ -127,3 +127,41 @@ def test_queue_grants_shows_the_owner_all_and_others_what_concerns_them(db, role
         assert sorted(stranger.execute(of).fetchall()) == [row for row in everything if row[1] != bob]
         owner.execute("SELECT pushy.queue_revoke('q', 'public', 'monitor')")
         assert sorted(friend.execute(of).fetchall()) == [("q", bob, "enqueue", alice)]
+
+
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize("by", ["an executor", "queue_run"])
+def test_a_job_does_not_drop_its_own_queue_under_another_name(db, by, force):
+    db.sql(f"CREATE FUNCTION sawing() RETURNS void LANGUAGE sql AS "
+           f"$$ SELECT pushy.queue_rename('q', 'branch'), pushy.queue_drop('branch', force => {force}) $$")
+    db.sql("SELECT pushy.queue_register('q', 'sawing()', max_attempts => 1)")
+    if by == "queue_run":
+        with db.connect(autocommit=False) as session:
+            job = session.execute("SELECT pushy.enqueue('q')").fetchone()[0]
+            session.execute("SELECT pushy.queue_run('q')")
+            session.commit()
+    else:
+        job = db.value("SELECT pushy.enqueue('q')")
+    assert db.job_wait(job)["state"] == "discarded"
+    assert db.rows("SELECT sqlstate, message FROM pushy.failures") == [("55006", 'queue "branch" cannot be dropped by one of its own jobs')]
+    assert db.rows("SELECT queue FROM pushy.queues") == [("q",)]
+
+
+def test_a_job_drops_the_queue_that_has_got_its_own_queues_name(db):
+    db.sql("CREATE FUNCTION nothing() RETURNS void LANGUAGE sql AS ''; SELECT pushy.queue_register('other', 'nothing()')")
+    db.sql("CREATE FUNCTION swap() RETURNS void LANGUAGE sql AS "
+           "$$ SELECT pushy.queue_rename('q', 'branch'), pushy.queue_rename('other', 'q'), pushy.queue_drop('q') $$")
+    db.sql("SELECT pushy.queue_register('q', 'swap()', max_attempts => 1, keep_completed => '1 day')")
+    assert db.job_wait(db.value("SELECT pushy.enqueue('q')"))["state"] == "completed"
+    assert db.rows("SELECT queue FROM pushy.queues") == [("branch",)]
+
+
+def test_who_waits_for_a_queue_that_is_renamed_is_told_nothing_of_its_namesake(held):
+    """The first look finds obstacles by the queue's number."""
+    with held.connect() as session:
+        notices = []
+        session.add_notice_handler(lambda notice: notices.append(notice.message_primary))
+        session.execute("SELECT 1")
+        held.sql("SELECT pushy.queue_rename('old', 'new')")
+        session.execute("CALL pushy.jobs_wait('new', '10 ms')")
+    assert notices == ['jobs of queue "new" do not run now: the queue is paused']

@@ -209,6 +209,7 @@ impl Bench<'_> {
         let started_at = clock::now();
         let current = Current {
             queue: self.queue.name.as_str().into(),
+            queue_id: self.queue.queue_id,
             max_attempts: job.max_attempts.unwrap_or(self.queue.max_attempts),
             started_at,
             job: job.clone(),

@@ -14,7 +14,9 @@ use crate::{params, sql_function};
 /// What user code may learn of the job it runs in.
 #[derive(Clone)]
 pub struct Current {
+    /// As the queue was called when the job was claimed.
     pub queue: std::rc::Rc<str>,
+    pub queue_id: i32,
     pub max_attempts: i32,
     pub started_at: crate::pg::value::Timestamp,
     pub job: Claimed,
@@ -68,9 +70,9 @@ pub fn on_behalf_of<T>(cause: Option<Cause>, work: impl FnOnce() -> T) -> T {
     work()
 }
 
-/// Whether a job of this queue is the running one.
-pub fn is_of(queue: &str) -> bool {
-    CURRENT.with_borrow(|current| current.as_ref().is_some_and(|c| &*c.queue == queue))
+/// Whether a job of this queue is the running one. By number, because the job itself may have given the queue another name.
+pub fn is_of(queue_id: i32) -> bool {
+    CURRENT.with_borrow(|current| current.as_ref().is_some_and(|c| c.queue_id == queue_id))
 }
 
 pub fn id() -> Option<i64> {

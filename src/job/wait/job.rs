@@ -178,14 +178,15 @@ sql_function!(pushy_job_wait_v1, |call| job_wait(call));
 
 /// Raises a NOTICE for each reason that keeps the queue's jobs from running now. No ERROR, because the caller may wait for
 /// somebody to remove it.
-fn tell_of_obstacles(name: &str, waits: bool) -> Result<()> {
-    let Some(queue) = identity::as_owner(|| definition::find(name))? else {
+fn tell_of_obstacles(queue_id: i32, waits: bool) -> Result<()> {
+    // Its name may be another queue's by now.
+    let Some(queue) = identity::as_owner(|| definition::find_by_id(queue_id))? else {
         return Ok(());
     };
     for finding in explain::standing(&queue) {
         let message = format!(
-            "jobs of queue \"{name}\" do not run now: {}",
-            finding.reason
+            "jobs of queue \"{}\" do not run now: {}",
+            queue.name, finding.reason
         );
         let mut notice = Error::new(SqlState::SUCCESSFUL_COMPLETION, message);
         if waits {
@@ -224,7 +225,7 @@ fn jobs_wait(call: Call) -> Result<Answer> {
             return Ok(call.answer_row(row![true]));
         }
         if !std::mem::replace(&mut told, true) {
-            tell_of_obstacles(&name, slot.is_some())?;
+            tell_of_obstacles(queue.queue_id, slot.is_some())?;
         }
         transaction::commit_in_procedure()?;
         let left = deadline.saturating_duration_since(Instant::now());

@@ -92,7 +92,7 @@ static COUNT_LIVE: Plan = Plan::new(
 
 fn drop_queue(name: &str, force: bool) -> Result<()> {
     let queue = find_owned(name)?;
-    if current::is_of(name) {
+    if current::is_of(queue.queue_id) {
         return Err(Error::new(
             SqlState::OBJECT_IN_USE,
             format!("queue \"{name}\" cannot be dropped by one of its own jobs"),

@@ -234,6 +234,7 @@ impl Bench {
     fn current(&self, work: &Work, job: &Claimed, started_at: Timestamp) -> Current {
         Current {
             queue: std::rc::Rc::clone(&work.name),
+            queue_id: work.queue.queue_id,
             max_attempts: job.max_attempts.unwrap_or(work.queue.max_attempts),
             started_at,
             job: job.clone(),
