@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use pushy_core::version::Fit;
 
 use crate::errors::{Error, Result, SqlState};
-use crate::pg::{database, ereport, identity, script, transaction};
+use crate::pg::{database, ereport, identity, script, sequence, transaction};
 use crate::shared::database::{Database, Presence};
 use crate::shared::{self, pending};
 use crate::{row, sql_function};
@@ -35,8 +35,7 @@ sql_function!(pushy_extension_created_v1, |_call| {
     match shared::get() {
         Some(shared) => {
             if let Some(place) = shared.ensure_database(database::current()) {
-                // Its sequences are new.
-                place.highest_position.store(0, Ordering::SeqCst);
+                number_on(place)?;
             }
             pending::presence(Presence::Present);
         }
@@ -52,6 +51,22 @@ sql_function!(pushy_extension_created_v1, |_call| {
     }
     Result::Ok(())
 });
+
+/// The new sequences go on behind the numbers that the extension gave out here before, because shared memory knows queues, watches
+/// and jobs by them, and this transaction, or a savepoint of it, may be rolled back.
+fn number_on(place: &Database) -> Result<()> {
+    for (sequence, highest) in [
+        ("queue_id_seq", &place.highest_queue),
+        ("watch_id_seq", &place.highest_watch),
+        ("position_seq", &place.highest_position),
+    ] {
+        let highest = highest.load(Ordering::SeqCst);
+        if highest > 0 {
+            sequence::set(identity::expect_relation(sequence)?, highest);
+        }
+    }
+    Ok(())
+}
 
 /// Looks whether the extension is still there, in a worker whose statements failed.
 pub fn forget_if_gone(place: &Database) {

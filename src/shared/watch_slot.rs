@@ -94,6 +94,11 @@ impl Shared {
             let slot = &self.watches[free];
             slot.start(owner);
             slot.key.store(key, Ordering::Release);
+            if let Some(place) = self.find_database(crate::pg::database::current()) {
+                place
+                    .highest_watch
+                    .fetch_max(watch_id.into(), Ordering::SeqCst);
+            }
             Some(free)
         })
     }

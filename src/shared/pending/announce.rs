@@ -278,7 +278,7 @@ impl Pending {
     #[cfg_attr(target_os = "linux", link_section = "commit_path")]
     fn tell_commit(&self, shared: &Shared) {
         let database = crate::pg::database::current();
-        if !self.changes.is_empty() || self.presence.is_some() || self.rotated {
+        if !self.changes.is_empty() || !self.presence.is_empty() || self.rotated {
             self.tell_changes(shared, database);
         }
         if !self.announcements.is_empty() || self.logged || !self.unplaced.is_empty() {
@@ -380,20 +380,30 @@ impl Pending {
         }
     }
 
+    fn creates(&self, key: QueueKey) -> bool {
+        self.changes
+            .iter()
+            .any(|(_, change)| matches!(change, Change::Created(facts) if facts.key == key))
+    }
+
     /// What seldom changes: definitions, tables that take turns, the extension itself.
     #[cold]
     fn tell_changes(&self, shared: &Shared, database: u32) {
         // Before any process is woken: it must find its cache invalid.
-        if !self.changes.is_empty() || self.presence.is_some() {
+        if !self.changes.is_empty() || !self.presence.is_empty() {
             if let Some(slot) = shared.find_database(database) {
                 slot.definitions.fetch_add(1, Ordering::SeqCst);
                 slot.left_out.store(false, Ordering::SeqCst);
             }
         }
-        if self.rotated || self.presence.is_some() {
+        if self.rotated || !self.presence.is_empty() {
             if let Some(slot) = shared.find_database(database) {
                 slot.rotations.fetch_add(1, Ordering::SeqCst);
             }
+        }
+        let was_gone = |(_, presence): &(i32, Presence)| *presence == Presence::Absent;
+        if self.presence.iter().any(was_gone) {
+            shared.free_queues_but(database, |key| self.creates(key));
         }
         for (_, change) in &self.changes {
             match change {
@@ -415,7 +425,7 @@ impl Pending {
                 Change::Privileges => {}
             }
         }
-        if let Some((_, presence)) = self.presence {
+        if let Some((_, presence)) = self.presence.last().copied() {
             if presence == Presence::Absent {
                 shared.free_queues_of(database);
                 shared.cancels.forget(database);

@@ -77,7 +77,8 @@ struct Pending {
     /// Queues without a place in shared memory that have new jobs, each with the database's counter of definitions before.
     unplaced: Vec<(QueueKey, u64)>,
     changes: Vec<(i32, Change)>,
-    presence: Option<(i32, Presence)>,
+    /// Of the extension here; the last is what stands at the end.
+    presence: Vec<(i32, Presence)>,
     due: i64,
     /// The earliest time (µs) for which a job waits that this transaction has written.
     waiting_from: i64,
@@ -108,7 +109,7 @@ impl Pending {
         self.untold.clear();
         self.unplaced.clear();
         self.changes.clear();
-        self.presence = None;
+        self.presence.clear();
         self.due = NEVER;
         self.waiting_from = NEVER;
         self.locked_waiting = NEVER;
@@ -141,7 +142,7 @@ static PENDING: PerProcess<RefCell<Pending>> = PerProcess::new(RefCell::new(Pend
     untold: Vec::new(),
     unplaced: Vec::new(),
     changes: Vec::new(),
-    presence: None,
+    presence: Vec::new(),
     due: NEVER,
     waiting_from: NEVER,
     locked_waiting: NEVER,
@@ -355,13 +356,13 @@ fn change(change: Change) {
 
 /// Whether this transaction has changed definitions or privileges: caches do not serve it then.
 pub fn has_changes() -> bool {
-    PENDING.with_borrow(|pending| !pending.changes.is_empty() || pending.presence.is_some())
+    PENDING.with_borrow(|pending| !pending.changes.is_empty() || !pending.presence.is_empty())
 }
 
 /// The extension appears in, or disappears from, this database at commit.
 pub fn presence(presence: Presence) {
     let level = transaction::nest_level();
-    with(|pending| pending.presence = Some((level, presence)));
+    with(|pending| pending.presence.push((level, presence)));
 }
 
 /// The scheduler looks for rows nobody announced, at commit.

@@ -59,7 +59,7 @@ impl Pending {
         for change in &mut self.changes {
             change.0 = change.0.min(level - 1);
         }
-        if let Some(presence) = &mut self.presence {
+        for presence in &mut self.presence {
             presence.0 = presence.0.min(level - 1);
         }
     }
@@ -82,8 +82,6 @@ impl Pending {
         self.counts.retain(|count| count.level < level);
         self.untold.retain(|known| known.0 < level);
         self.changes.retain(|change| change.0 < level);
-        if self.presence.is_some_and(|presence| presence.0 >= level) {
-            self.presence = None;
-        }
+        self.presence.retain(|presence| presence.0 < level);
     }
 }

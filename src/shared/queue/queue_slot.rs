@@ -13,7 +13,8 @@ pub const PRIORITIES: usize = 10;
 /// A watermark that says: nothing to do.
 pub const NOTHING: u64 = u64::MAX;
 
-/// Which queue of which database: never reused within one life of the extension there.
+/// Which queue of which database: never reused while the server runs, because a transaction that drops the extension and creates
+/// it again may yet be rolled back, and the slots of both lives are here meanwhile (installation.rs).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct QueueKey {
     pub database: u32,
@@ -470,6 +471,10 @@ impl Shared {
             Some(index)
         })?;
         self.set_ready(index);
+        if let Some(place) = self.find_database(facts.key.database) {
+            let highest = &place.highest_queue;
+            highest.fetch_max(facts.key.queue_id.into(), Ordering::SeqCst);
+        }
         Some(index)
     }
 
@@ -522,13 +527,15 @@ impl Shared {
 
     /// Gives up all slots of a database: its extension or itself is gone.
     pub fn free_queues_of(&self, database: u32) {
-        for slot in self.queues() {
-            if let Some(key) = slot.key() {
-                if key.database == database {
-                    self.free_queue(key);
-                }
-            }
-        }
+        self.free_queues_but(database, |_| false);
         self.forget_kept_of(database);
+    }
+
+    /// All but those of some queues.
+    pub fn free_queues_but(&self, database: u32, stays: impl Fn(QueueKey) -> bool) {
+        let keys = self.queues().iter().filter_map(QueueSlot::key);
+        for key in keys.filter(|key| key.database == database && !stays(*key)) {
+            self.free_queue(key);
+        }
     }
 }

@@ -73,6 +73,9 @@ pub struct Database {
     pub orphans_requested: AtomicBool,
     /// The highest position drawn so far, or little less; 0: none since the server started.
     pub highest_position: AtomicI64,
+    /// The highest numbers of a queue and of a watch that has had a slot since the server started.
+    pub highest_queue: AtomicI64,
+    pub highest_watch: AtomicI64,
     /// What pushy_control left out, of each kind.
     pub untold: [Untold; KINDS],
     /// When (µs) that is told; NEVER: there is none.
@@ -118,6 +121,8 @@ impl Database {
             kept_in_parent,
             orphans_requested,
             highest_position,
+            highest_queue,
+            highest_watch,
             // By `forget_untold`.
             untold: _,
             untold_due: _,
@@ -143,6 +148,8 @@ impl Database {
             window_wanted,
             windows_taken_until,
             highest_position,
+            highest_queue,
+            highest_watch,
         ] {
             time.store(0, Ordering::SeqCst);
         }
