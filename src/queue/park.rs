@@ -9,7 +9,7 @@ use super::{cache, control_channel};
 use crate::errors::{Error, Result, SqlState};
 use crate::params;
 use crate::pg::spi::{self, Plan};
-use crate::pg::{ereport, identity, transaction};
+use crate::pg::{identity, transaction};
 use crate::shared::pending;
 use crate::shared::statistics::Tally;
 
@@ -71,7 +71,7 @@ pub fn park(queue: &Definition) -> Result<bool> {
         format!("queue \"{}\" is parked: {reason}", queue.name),
     )
     .hint("pushy.queue_explain says what to do; then run pushy.queue_resume.");
-    ereport::log(&error);
+    transaction::log_at_commit(error);
     told(queue)?;
     Ok(true)
 }

@@ -1,11 +1,14 @@
 //! Transactions of workers.
 
+use std::cell::{Cell, RefCell};
+
 use pgrx::pg_sys;
 
-use crate::errors::Result;
+use crate::errors::{Error, Result};
 use crate::pg::failure::{self, Failure};
 use crate::pg::timeout::{self, LockPatience};
-use crate::pg::{clock, interrupts};
+use crate::pg::per_process::PerProcess;
+use crate::pg::{clock, ereport, interrupts};
 
 extern "C-unwind" {
     // Without the guards of the bindings: they raise nothing.
@@ -140,6 +143,19 @@ pub fn commit() {
         pg_sys::PopActiveSnapshot();
         pg_sys::CommitTransactionCommand();
     }
+    if HAS_UNLOGGED.replace(false) {
+        UNLOGGED.take().iter().for_each(ereport::log);
+    }
+}
+
+static HAS_UNLOGGED: PerProcess<Cell<bool>> = PerProcess::new(Cell::new(false));
+static UNLOGGED: PerProcess<RefCell<Vec<Error>>> = PerProcess::new(RefCell::new(Vec::new()));
+
+/// A line for the server's log about what this transaction of a worker does: written when it has committed, because a line about
+/// what was rolled back would not be true.
+pub fn log_at_commit(line: Error) {
+    HAS_UNLOGGED.set(true);
+    UNLOGGED.with_borrow_mut(|lines| lines.push(line));
 }
 
 /// Runs what is deferred to the commit of this transaction: constraints and constraint triggers. Raises
@@ -152,6 +168,9 @@ pub fn run_deferred() {
 /// Rolls back whatever is open, after a caught error or without one. Interrupts are held off as the
 /// server's main loop does.
 pub fn abort() {
+    if HAS_UNLOGGED.replace(false) {
+        UNLOGGED.take();
+    }
     let _held = interrupts::hold_cancels();
     // SAFETY: AbortCurrentTransaction is fit in any state; the error was flushed when caught.
     unsafe {

@@ -16,7 +16,7 @@ use crate::log::subscription;
 use crate::params;
 use crate::pg::home::Home;
 use crate::pg::spi::{self, Plan};
-use crate::pg::{ereport, identity, BuiltinOid};
+use crate::pg::{identity, transaction, BuiltinOid};
 use crate::queue::definition;
 use crate::queue::restore;
 use crate::{channel, watch};
@@ -112,7 +112,7 @@ fn log(went_on: usize, obstacles: &[String]) {
             obstacles.len()
         ),
     );
-    ereport::log(&if obstacles.is_empty() {
+    transaction::log_at_commit(if obstacles.is_empty() {
         error
     } else {
         error.detail(obstacles.join("; ")).hint(

@@ -10,7 +10,7 @@ use crate::params;
 use crate::pg::failure::Failure;
 use crate::pg::spi::{self, Plan};
 use crate::pg::value::Timestamp;
-use crate::pg::{database, ereport, identity};
+use crate::pg::{database, identity, transaction};
 use crate::queue::cache;
 use crate::queue::definition::{self, Definition};
 use crate::shared::queue_slot::QueueKey;
@@ -87,8 +87,8 @@ fn free_unwatched() {
 pub fn discard_orphans() -> Result<bool> {
     let lost = identity::as_owner(|| discard::orphans(ROWS))?;
     if let Some(first) = lost.first() {
-        ereport::log(
-            &Error::new(
+        transaction::log_at_commit(
+            Error::new(
                 SqlState::UNDEFINED_OBJECT,
                 format!(
                     "jobs were discarded because their queue was dropped: {}",
