@@ -4,7 +4,7 @@
 //! pg_write_all_data may write every table; only a trigger keeps it out. Pushy's own statements run as the owner; its
 //! direct writes fire no triggers. The database's owner, who dumps these tables, loads such a dump without an error, and
 //! without its rows: a row that was written into a dump is as good as one written here. Nobody else puts a trigger there, whatever was granted: it would run as the owner.
-//! And nobody renames the schema.
+//! And nobody renames the schema, or changes the columns of a table but by a script of the extension.
 
 use std::cell::RefCell;
 use std::ffi::CStr;
@@ -14,7 +14,7 @@ use crate::pg::per_process::PerProcess;
 use crate::pg::trigger::{Arriving, Guarded};
 use crate::pg::utility::{self, Hooks, RelationName, Statement};
 use crate::pg::value::Timestamp;
-use crate::pg::{clock, database, ereport, identity, worker, Oid};
+use crate::pg::{clock, database, ereport, identity, script, worker, Oid};
 use crate::{sql_function, trigger_function};
 
 static HOOKS: Hooks = Hooks {
@@ -31,6 +31,9 @@ fn refuse(statement: &Statement) {
     match statement {
         Statement::CreateTrigger { relation } => refuse_trigger(relation),
         Statement::RenameSchema { name } => refuse_rename(name),
+        Statement::AlterColumns { relation, .. } | Statement::RenameColumn { relation, .. } => {
+            refuse_other_columns(relation);
+        }
         _ => {}
     }
 }
@@ -49,6 +52,26 @@ fn refuse_rename(schema: &CStr) {
             format!("schema \"{name}\" cannot be renamed: extension pushy is found by this name"),
         )
         .hint("Leave it, or drop the extension first: DROP EXTENSION pushy."),
+    );
+}
+
+/// Rows are read and written by the places of their columns. Whoever may not alter the table gets the server's own error.
+fn refuse_other_columns(relation: &RelationName) {
+    if script::is_running() || worker::is_binary_upgrade() {
+        return;
+    }
+    let ours = relation.find().filter(|oid| identity::is_in_pushy(*oid));
+    let Some(ours) = ours.filter(|_| identity::owns_extension(identity::current_user())) else {
+        return;
+    };
+    let name = identity::relation_name(ours);
+    ereport::raise(
+        &Error::new(
+            SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("columns of {name} cannot be changed: it is a table of extension pushy"),
+        )
+        .detail("Pushy reads and writes it by the columns that the extension's script made.")
+        .hint("Keep what is yours in a table of your own, by the job's number. ALTER EXTENSION pushy UPDATE changes this one where need be."),
     );
 }
 

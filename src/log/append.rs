@@ -6,13 +6,13 @@ use std::sync::atomic::Ordering;
 use pushy_core::channel;
 use pushy_core::log::written::{About, Written};
 
-use super::parts::{self, log_table};
+use super::parts;
 use super::state;
 use crate::errors::{Error, Result, SqlState};
 use crate::params;
 use crate::pg::append_only::Neighbours;
 use crate::pg::function::Answer;
-use crate::pg::heap::{self, Table};
+use crate::pg::heap::Table;
 use crate::pg::memory::Context;
 use crate::pg::per_process::PerProcess;
 use crate::pg::texts::{Place, Texts};
@@ -120,12 +120,7 @@ fn write(events: &[Event<'_>], bounded: Option<Oid>) -> Result<()> {
     if let Some(role) = bounded {
         charge(role, part, events)?;
     }
-    let table = heap::open(log_table(part))?;
-    heap::check_columns(
-        &table,
-        parts::log::COLUMNS,
-        &parts::LOG_CHECKED[part as usize],
-    )?;
+    let table = parts::open_log(part)?;
     pending::logged();
     if !has_room(place, part, &table) {
         if let Some(place) = place {

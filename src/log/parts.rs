@@ -1,6 +1,9 @@
 //! The tables of the log, as sql/log.sql has them: columns count from 1.
 
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::AtomicU64;
+
+use crate::errors::Result;
+use crate::pg::heap::{self, ForReading, Table};
 
 /// Parts that the log has; as many tables of events and of ticks.
 pub const PARTS: u32 = 6;
@@ -31,10 +34,41 @@ pub fn tick_index(part: u32) -> &'static str {
     TICK_INDEXES[part as usize]
 }
 
-/// OIDs of the tables whose columns were found to be these.
-pub static LOG_CHECKED: [AtomicU32; PARTS as usize] = [const { AtomicU32::new(0) }; PARTS as usize];
-pub static TICK_CHECKED: [AtomicU32; PARTS as usize] =
-    [const { AtomicU32::new(0) }; PARTS as usize];
+/// Of each table, what `heap::check_columns` keeps.
+static LOG_CHECKED: [AtomicU64; PARTS as usize] = [const { AtomicU64::new(0) }; PARTS as usize];
+static TICK_CHECKED: [AtomicU64; PARTS as usize] = [const { AtomicU64::new(0) }; PARTS as usize];
+
+pub fn open_log(part: u32) -> Result<Table> {
+    let table = heap::open(log_table(part))?;
+    check_log(&table, part)?;
+    Ok(table)
+}
+
+pub fn read_log(part: u32) -> Result<ForReading> {
+    let table = heap::open_for_reading(log_table(part))?;
+    check_log(&table, part)?;
+    Ok(table)
+}
+
+pub fn open_ticks(part: u32) -> Result<Table> {
+    let table = heap::open(tick_table(part))?;
+    check_ticks(&table, part)?;
+    Ok(table)
+}
+
+pub fn read_ticks(part: u32) -> Result<ForReading> {
+    let table = heap::open_for_reading(tick_table(part))?;
+    check_ticks(&table, part)?;
+    Ok(table)
+}
+
+fn check_log(table: &Table, part: u32) -> Result<()> {
+    heap::check_columns(table, log::COLUMNS, &LOG_CHECKED[part as usize])
+}
+
+fn check_ticks(table: &Table, part: u32) -> Result<()> {
+    heap::check_columns(table, tick::COLUMNS, &TICK_CHECKED[part as usize])
+}
 
 pub mod log {
     crate::columns! {

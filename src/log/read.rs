@@ -6,13 +6,13 @@ use pushy_core::log::cursor::Cursor;
 use pushy_core::log::runs::Run;
 use rustc_hash::FxHashMap;
 
-use super::parts::{self, log_table, tick_table, PARTS};
+use super::parts::{self, PARTS};
 use super::state::{self, State};
 use super::tick::{self, channel_bit, Tick};
 use crate::channel::access::{self, From, Hearing};
 use crate::errors::Result;
 use crate::pg::append_only::Reader;
-use crate::pg::heap::{self, ForReading};
+use crate::pg::heap::ForReading;
 use crate::pg::snapshot;
 use crate::pg::spi::Row;
 use crate::pg::value::Timestamp;
@@ -137,7 +137,7 @@ pub fn after(
         if next.is_some_and(|next| next.first <= (passed.epoch, passed.tick)) {
             continue;
         }
-        let ticks = heap::open_for_reading(tick_table(part.part))?;
+        let ticks = parts::read_ticks(part.part)?;
         let from = (passed.epoch, passed.tick);
         let enough = tick::of_part(&ticks, part.part, from, &snapshot, |tick| {
             hand_over(&log, &tick, filter, &mut passed, &mut each)
@@ -236,7 +236,7 @@ fn open() -> Result<(State, Tables)> {
         let before = state::read()?;
         let mut tables: Tables = Default::default();
         for part in &before.parts {
-            let table = heap::open_for_reading(log_table(part.part))?;
+            let table = parts::read_log(part.part)?;
             tables[part.part as usize] = Some(table);
         }
         // This state knows of parts that were emptied before the locks; none is truncated from here on.

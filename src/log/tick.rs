@@ -5,11 +5,11 @@ use pushy_core::log::cursor::Cursor;
 use pushy_core::log::runs::{self, Run};
 use pushy_core::log::seen::Seen;
 
-use super::parts::{self, tick_index, tick_table};
+use super::parts::{self, tick_index};
 use super::state::State;
 use crate::errors::{Error, Result, SqlState};
 use crate::params;
-use crate::pg::heap::{self, Key, Table};
+use crate::pg::heap::{Key, Table};
 use crate::pg::snapshot::Snapshot;
 use crate::pg::spi::Row;
 use crate::pg::value::Timestamp;
@@ -108,12 +108,7 @@ impl Tick {
 
 /// Writes ticks among those of the current part.
 pub fn write(part: u32, ticks: &[Tick]) -> Result<()> {
-    let table = heap::open(tick_table(part))?;
-    heap::check_columns(
-        &table,
-        parts::tick::COLUMNS,
-        &parts::TICK_CHECKED[part as usize],
-    )?;
+    let table = parts::open_ticks(part)?;
     table.append(ticks.iter().map(|tick| {
         params![
             tick.epoch,
@@ -137,7 +132,7 @@ pub fn write(part: u32, ticks: &[Tick]) -> Result<()> {
 /// The newest tick there is.
 pub fn newest(state: &State, snapshot: &Snapshot) -> Result<Option<Tick>> {
     for part in state.parts.iter().rev() {
-        let table = heap::open_for_reading(tick_table(part.part))?;
+        let table = parts::read_ticks(part.part)?;
         let mut found = None;
         table.read_in_order(tick_index(part.part), &[], snapshot, true, |row| {
             found = Some(Tick::read(row)?);

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use pushy_core::log::cursor::Cursor;
 
-use super::parts::{log_table, tick_index, tick_table, PARTS};
+use super::parts::{self, log_table, tick_index, tick_table, PARTS};
 use super::state::{self, State};
 use super::subscription::table::{self, Subscription};
 use super::tick::Tick;
@@ -12,9 +12,7 @@ use crate::channel::Channel;
 use crate::errors::{quote_literal, Result};
 use crate::pg::function::{Answer, Call};
 use crate::pg::value::{Interval, Timestamp};
-use crate::pg::{
-    append_only, array, clock, database, heap, identifier, identity, snapshot, text, Oid,
-};
+use crate::pg::{append_only, array, clock, database, identifier, identity, snapshot, text, Oid};
 use crate::shared::obstacle::{self, Finding};
 use crate::{row, shared, sql_function};
 
@@ -31,7 +29,7 @@ fn some_ticks(state: &State, mut each: impl FnMut(&Tick) -> bool) -> Result<()> 
     let snapshot = snapshot::take_latest();
     let mut goes_on = true;
     for part in &state.parts {
-        let table = heap::open_for_reading(tick_table(part.part))?;
+        let table = parts::read_ticks(part.part)?;
         let index = tick_index(part.part);
         table.read_in_order(index, &[], &snapshot, false, |row| {
             goes_on = each(&Tick::read(row)?);

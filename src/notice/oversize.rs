@@ -1,6 +1,6 @@
 //! Payloads that are too long for NOTIFY: kept for a while, and read with pushy.notice(id).
 
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::AtomicU64;
 
 use crate::channel::access;
 use crate::errors::{Error, Result, SqlState};
@@ -11,7 +11,7 @@ use crate::pg::{clock, heap, identity, random, transaction, BuiltinOid};
 use crate::shared::pending;
 use crate::{settings, sql_function};
 
-static CHECKED: AtomicU32 = AtomicU32::new(0);
+static CHECKED: AtomicU64 = AtomicU64::new(0);
 const COLUMNS: &[&str] = &["id", "expires_at", "lsn", "channel", "payload"];
 
 /// Keeps a payload for a channel, both in the server's encoding, and answers its number: one that cannot be guessed,

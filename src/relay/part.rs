@@ -4,7 +4,7 @@ use pushy_core::log::cursor::Cursor;
 
 use super::worker::Relay;
 use crate::errors::Result;
-use crate::log::parts::{log_table, tick_index, tick_table, PARTS, SHARE};
+use crate::log::parts::{self, log_table, tick_index, tick_table, PARTS, SHARE};
 use crate::log::state::{self, State};
 use crate::log::tick::Tick;
 use crate::log::{is_big, is_full, BLOCK};
@@ -14,7 +14,7 @@ use crate::pg::spi::{self, Plan};
 use crate::pg::standby;
 use crate::pg::transaction;
 use crate::pg::value::Timestamp;
-use crate::pg::{append_only, clock, heap, identity, snapshot, vacuum, BuiltinOid};
+use crate::pg::{append_only, clock, identity, snapshot, vacuum, BuiltinOid};
 use crate::{settings, shared};
 
 /// When to look again for what could not be emptied.
@@ -262,8 +262,8 @@ impl Relay {
                 let seen = &self.seen;
                 let is_over =
                     |row: spi::Row<'_>| seen.is_over(row.i64(crate::log::parts::log::XID) as u64);
-                heap::open_for_reading(log_table(part))?.disown(is_over);
-                heap::open_for_reading(tick_table(part))?.disown(|_| true);
+                parts::read_log(part)?.disown(is_over);
+                parts::read_ticks(part)?.disown(|_| true);
                 Ok(())
             })
         })?;
@@ -350,7 +350,7 @@ impl Relay {
             return Ok(None);
         }
         let mut needed = false;
-        let table = heap::open_for_reading(log_table(part))?;
+        let table = parts::read_log(part)?;
         table.scan(|met| {
             let xid = met.row.i64(crate::log::parts::log::XID) as u64;
             needed |= !self.seen.is_over(xid);
@@ -396,7 +396,7 @@ impl Relay {
         let mut reach = vec![Cursor::START; PARTS as usize];
         let snapshot = snapshot::take_latest();
         for known in &state.parts {
-            let table = heap::open_for_reading(tick_table(known.part))?;
+            let table = parts::read_ticks(known.part)?;
             let index = tick_index(known.part);
             table.read_in_order(index, &[], &snapshot, false, |row| {
                 reached(&mut reach, known.part, &Tick::read(row)?);

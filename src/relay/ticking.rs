@@ -11,7 +11,7 @@ use rustc_hash::FxHashSet as HashSet;
 
 use super::worker::{Fresh, Relay};
 use crate::errors::{Error, Result, SqlState};
-use crate::log::parts::{self, log_table, PARTS};
+use crate::log::parts::{self, PARTS};
 use crate::log::read::{Log, Notice, Tables};
 use crate::log::state::{self, State};
 use crate::log::tick::{self, Tick};
@@ -19,7 +19,7 @@ use crate::params;
 use crate::pg::failure::Failure;
 use crate::pg::spi::{self, Plan};
 use crate::pg::transaction;
-use crate::pg::{clock, heap, identity, snapshot, BuiltinOid};
+use crate::pg::{clock, identity, snapshot, BuiltinOid};
 
 /// Events of a tick that are kept in memory, to be told without reading them again.
 const MOST_FRESH: usize = 2_000;
@@ -196,7 +196,7 @@ impl Relay {
         let mut full = false;
         self.unticked.start_over();
         for part in 0..PARTS {
-            let table = heap::open_for_reading(log_table(part))?;
+            let table = parts::read_log(part)?;
             let blocks = table.blocks();
             if blocks == 0 {
                 continue;
@@ -235,7 +235,7 @@ impl Relay {
         for run in due {
             let slot = &mut tables[run.part as usize];
             if slot.is_none() {
-                *slot = Some(heap::open_for_reading(log_table(u32::from(run.part)))?);
+                *slot = Some(parts::read_log(u32::from(run.part))?);
             }
         }
         let log = Log::new(&tables);

@@ -10,10 +10,10 @@ macro_rules! kept_columns {
 }
 
 pub mod live_job {
-    use std::sync::atomic::AtomicU32;
+    use std::sync::atomic::AtomicU64;
 
     /// OID of the table whose columns were found to be these.
-    pub static CHECKED: AtomicU32 = AtomicU32::new(0);
+    pub static CHECKED: AtomicU64 = AtomicU64::new(0);
     crate::columns! {
         ID "id",
         POSITION "position",
@@ -37,10 +37,10 @@ pub mod live_job {
 }
 
 pub mod finished_job {
-    use std::sync::atomic::AtomicU32;
+    use std::sync::atomic::AtomicU64;
 
     /// OID of the table whose columns were found to be these.
-    pub static CHECKED: AtomicU32 = AtomicU32::new(0);
+    pub static CHECKED: AtomicU64 = AtomicU64::new(0);
     crate::columns! {
         ID "id",
         EXPIRES_AT "expires_at",

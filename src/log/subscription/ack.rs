@@ -4,12 +4,12 @@ use pushy_core::log::cursor::Cursor;
 
 use super::table;
 use crate::errors::{Error, Result};
-use crate::log::parts::tick_table;
+use crate::log::parts;
 use crate::log::state::{self, State};
 use crate::log::tick;
 use crate::pg::function::Call;
 use crate::pg::snapshot::{self, Snapshot};
-use crate::pg::{clock, heap, identity, transaction};
+use crate::pg::{clock, identity, transaction};
 use crate::sql_function;
 
 sql_function!(pushy_subscription_ack_v1, |call| subscription_ack(call));
@@ -49,7 +49,7 @@ fn subscription_ack(call: Call) -> Result<bool> {
 fn is_beyond_its_tick(state: &State, cursor: Cursor, snapshot: &Snapshot) -> Result<bool> {
     let place = (cursor.epoch, cursor.tick);
     for part in &state.parts {
-        let table = heap::open_for_reading(tick_table(part.part))?;
+        let table = parts::read_ticks(part.part)?;
         let mut found = None;
         tick::of_part(&table, part.part, place, snapshot, |tick| {
             found = ((tick.epoch, tick.tick) == place).then(|| tick.last());

@@ -48,7 +48,7 @@ pub enum Statement {
         name: std::ffi::CString,
     },
     SetConstraints,
-    /// ALTER TABLE or ALTER TYPE: these columns change their type, those are dropped without CASCADE.
+    /// ALTER TABLE or ALTER TYPE adds, drops or changes columns: these change their type, those are dropped without CASCADE.
     AlterColumns {
         relation: RelationName,
         retyped: Vec<std::ffi::CString>,
@@ -267,6 +267,7 @@ unsafe fn recognise(node: *mut pg_sys::Node) -> Option<Statement> {
 
 unsafe fn altered_table(alter: &pg_sys::AlterTableStmt) -> Option<Statement> {
     let (mut retyped, mut dropped) = (Vec::new(), Vec::new());
+    let mut is_other = false;
     for command in list(alter.cmds) {
         let command = &*command.cast::<pg_sys::AlterTableCmd>();
         match command.subtype {
@@ -275,6 +276,9 @@ unsafe fn altered_table(alter: &pg_sys::AlterTableStmt) -> Option<Statement> {
                 if command.behavior != pg_sys::DropBehavior::DROP_CASCADE =>
             {
                 dropped.push(text(command.name));
+            }
+            pg_sys::AlterTableType::AT_AddColumn | pg_sys::AlterTableType::AT_DropColumn => {
+                is_other = true;
             }
             // Always the only one of its statement.
             pg_sys::AlterTableType::AT_AttachPartition => {
@@ -287,7 +291,7 @@ unsafe fn altered_table(alter: &pg_sys::AlterTableStmt) -> Option<Statement> {
             _ => {}
         }
     }
-    (!retyped.is_empty() || !dropped.is_empty()).then(|| Statement::AlterColumns {
+    (is_other || !retyped.is_empty() || !dropped.is_empty()).then(|| Statement::AlterColumns {
         relation: RelationName::of(alter.relation),
         retyped,
         dropped,

@@ -173,6 +173,20 @@ pub fn is_in_pushy(relation: Oid) -> bool {
     Schema::ALL.iter().any(|ours| ours.oid() == Some(schema)) && extension_oid().is_some()
 }
 
+/// `schema.name` of a relation, for messages.
+#[cold]
+pub fn relation_name(relation: Oid) -> String {
+    // SAFETY: syscache look-ups inside a transaction, and copies of what they answer.
+    unsafe {
+        let name = pg_sys::get_rel_name(relation);
+        let schema = pg_sys::get_namespace_name(pg_sys::get_rel_namespace(relation));
+        if name.is_null() || schema.is_null() {
+            return relation.to_u32().to_string();
+        }
+        format!("{}.{}", text::from_c(schema), text::from_c(name))
+    }
+}
+
 /// Whether a schema of this name is the extension's, here.
 pub fn is_schema_of_pushy(name: &CStr) -> bool {
     Schema::ALL.iter().any(|ours| ours.name() == name) && extension_oid().is_some()

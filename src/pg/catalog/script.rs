@@ -92,6 +92,12 @@ pub fn installed() -> Option<String> {
     }
 }
 
+/// Whether a script of an extension runs: CREATE EXTENSION or ALTER EXTENSION UPDATE.
+pub fn is_running() -> bool {
+    // SAFETY: reads a variable of this process.
+    unsafe { pg_sys::creating_extension }
+}
+
 /// How this database's script stands to this library; a database without the extension has nothing that does not fit.
 #[cold]
 pub fn stands() -> Fit {

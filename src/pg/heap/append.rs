@@ -22,7 +22,7 @@ impl Table {
         unsafe {
             let state = pg_sys::CreateExecutorState();
             let info = self.open_indexes(false);
-            let mut slots = Slots::new((*self.0).rd_att);
+            let mut slots = Slots::new(self.0);
             while rows.peek().is_some() {
                 slots.fill(rows.by_ref().take(MOST_AT_ONCE));
                 self.append_some(&mut slots, info, state);
@@ -79,6 +79,8 @@ pub(in crate::pg) struct Slots {
     /// The table's, without a reference count: that of a shared one is kept once per slot, by a resource
     /// owner (5 % of a batch).
     desc: pg_sys::TupleDesc,
+    /// The table.
+    of: pg_sys::Oid,
     width: usize,
     slots: Vec<*mut pg_sys::TupleTableSlot>,
     filled: usize,
@@ -106,8 +108,10 @@ extern "C-unwind" {
 }
 
 impl Slots {
-    pub(in crate::pg) unsafe fn new(desc: pg_sys::TupleDesc) -> Self {
+    pub(in crate::pg) unsafe fn new(relation: pg_sys::Relation) -> Self {
+        let desc = (*relation).rd_att;
         Self {
+            of: (*relation).rd_id,
             desc: pg_sys::CreateTupleDescCopy(desc),
             width: (*desc).natts as usize,
             slots: Vec::new(),
@@ -123,7 +127,9 @@ impl Slots {
         self.filled = 0;
         for row in rows {
             let row = row.as_ref();
-            assert_eq!(self.width, row.len());
+            if row.len() != self.width {
+                super::refuse_columns(self.of);
+            }
             for value in row {
                 let (datum, null) = value.value_and_null();
                 self.values.push(datum);

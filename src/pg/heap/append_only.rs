@@ -94,7 +94,7 @@ impl Table {
     ) {
         // SAFETY: the table is open for writing; an ERROR frees the slots with their context.
         unsafe {
-            let mut slots = Slots::new((*self.raw()).rd_att);
+            let mut slots = Slots::new(self.raw());
             slots.fill(rows.iter());
             let filled = slots.filled();
             pg_sys::heap_multi_insert(

@@ -96,7 +96,7 @@ impl Table {
         let inserted = unsafe {
             let state = pg_sys::CreateExecutorState();
             let info = self.open_indexes(true);
-            let mut slots = Slots::new((*self.raw()).rd_att);
+            let mut slots = Slots::new(self.raw());
             slots.fill(std::iter::once(row));
             let slot = slots.filled()[0];
             let inserted = loop {

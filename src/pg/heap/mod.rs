@@ -10,13 +10,13 @@ mod keyed;
 mod scan;
 
 use std::ffi::CStr;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use pgrx::pg_sys::{self, Oid};
 
 use super::guard::guarded;
 use super::spi::Tid;
-use super::{identity, major};
+use super::{ereport, identity, invalidation, major};
 use crate::errors::{Error, Result, SqlState};
 
 pub(super) use append::Slots;
@@ -164,17 +164,19 @@ pub fn advance_command() {
 }
 
 /// Whether a table has exactly the columns that the code was written for: not so with an old script and a
-/// new library, or the other way round. Looked at once per process and table (an upgrade restarts the
-/// workers); `checked` keeps the table's OID.
+/// new library, or the other way round, or where somebody has altered it. Looked at again when the table may be another;
+/// `checked` keeps which table was found to be so, and when.
 #[cfg_attr(target_os = "linux", link_section = "commit_path")]
-pub fn check_columns(table: &Table, names: &[&str], checked: &AtomicU32) -> Result<()> {
+pub fn check_columns(table: &Table, names: &[&str], checked: &AtomicU64) -> Result<()> {
     // SAFETY: open.
-    let oid = unsafe { (*table.0).rd_id.to_u32() };
-    if checked.load(Ordering::Relaxed) == oid {
+    let oid = unsafe { (*table.0).rd_id };
+    let now = u64::from(oid.to_u32()) << 32 | invalidation::generation() & u64::from(u32::MAX);
+    if checked.load(Ordering::Relaxed) == now {
         return Ok(());
     }
+    invalidation::depend_on(oid);
     look_at_columns(table, names)?;
-    checked.store(oid, Ordering::Relaxed);
+    checked.store(now, Ordering::Relaxed);
     Ok(())
 }
 
@@ -192,11 +194,27 @@ fn look_at_columns(table: &Table, names: &[&str]) -> Result<()> {
     if fits {
         return Ok(());
     }
-    Err(Error::new(
+    // SAFETY: open.
+    let error = has_other_columns(unsafe { (*table.0).rd_id });
+    Err(error.detail(format!(
+        "Its columns in their order should be: {}.",
+        names.join(", ")
+    )))
+}
+
+/// Raised for rows that do not fit, where nobody has looked at the columns since a handler has altered them in its own transaction.
+#[cold]
+fn refuse_columns(table: Oid) -> ! {
+    ereport::raise(&has_other_columns(table))
+}
+
+fn has_other_columns(table: Oid) -> Error {
+    let table = identity::relation_name(table);
+    Error::new(
         SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
-        "the extension's tables do not fit the loaded library",
+        format!("table {table} does not fit the loaded library: its columns are others"),
     )
-    .hint("Run ALTER EXTENSION pushy UPDATE, and restart the server if the library was replaced while it ran."))
+    .hint("Undo what somebody has altered, or run ALTER EXTENSION pushy UPDATE, and restart the server if the library was replaced while it ran.")
 }
 
 /// The columns of a table in its order: their names, and their numbers from 1.
