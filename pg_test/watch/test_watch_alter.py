@@ -150,7 +150,7 @@ def test_a_maker_who_may_not_make_its_watch_any_more_is_in_the_way_of_a_change_w
     with pytest.raises(psycopg.errors.InsufficientPrivilege) as raised:
         db.sql("ALTER TABLE t ALTER n TYPE bigint")
     assert raised.value.diag.message_primary.startswith('watch "heard" of table public.t does not go with this change: permission denied for ')
-    assert raised.value.diag.message_hint.endswith("SELECT pushy.unwatch('public.t', 'heard')")
+    assert raised.value.diag.message_hint.endswith("SELECT pushy.unwatch('public.t', 'heard').")
     db.sql("SELECT pushy.unwatch('public.t', 'heard'); ALTER TABLE t ALTER n TYPE bigint")
 
 
@@ -167,7 +167,7 @@ def test_a_change_that_an_expression_does_not_survive_names_the_way_out(db, t):
     with pytest.raises(psycopg.errors.UndefinedFunction) as raised:
         db.sql("ALTER TABLE t ALTER n TYPE text")
     assert raised.value.diag.message_primary.startswith('watch "heard" of table public.t does not go with this change: ')
-    assert raised.value.diag.message_hint.endswith("SELECT pushy.unwatch('public.t', 'heard')")
+    assert raised.value.diag.message_hint.endswith("SELECT pushy.unwatch('public.t', 'heard').")
     assert of_watch(db, "state") == "active"
     db.sql("SELECT pushy.unwatch('public.t', 'heard'); ALTER TABLE t ALTER n TYPE text")
 
@@ -178,7 +178,7 @@ def test_a_watched_column_is_dropped_with_cascade_only_and_the_error_names_the_w
     with pytest.raises(psycopg.errors.DependentObjectsStillExist) as raised:
         db.sql("ALTER TABLE t DROP COLUMN v")
     assert raised.value.diag.message_primary == 'column "v" of table public.t is used by watch "heard" and cannot be dropped'
-    assert raised.value.diag.message_hint.endswith("SELECT pushy.unwatch('public.t', 'heard')")
+    assert raised.value.diag.message_hint.endswith("SELECT pushy.unwatch('public.t', 'heard').")
     db.sql("ALTER TABLE t DROP COLUMN v CASCADE")
     assert of_watch(db, "state") == "broken"
     db.sql("SELECT pushy.unwatch('public.t', 'heard')")
@@ -287,3 +287,30 @@ def test_event_triggers_fire_for_the_statement_and_not_for_what_it_does_to_watch
         ALTER TABLE t ALTER v TYPE bigint""")
     assert db.rows("SELECT DISTINCT tag FROM ddl_log") == [("ALTER TABLE",)]
     assert db.value("SELECT state FROM pushy.watches") == "active"
+
+
+@pytest.mark.parametrize("inside", ["a statement", "a function", "an event trigger"])
+@pytest.mark.parametrize("how", ["DISABLE", "ENABLE REPLICA", "ENABLE ALWAYS"])
+def test_event_triggers_do_not_fire_for_triggers_that_are_switched_again(db, how, inside):
+    """What fires otherwise than at its creation is switched again after the statement, when event triggers have fired for that."""
+    db.sql(f"""
+        CREATE TABLE other (a int);
+        CREATE TABLE t (id int, v int) PARTITION BY RANGE (id); CREATE TABLE "t Part" PARTITION OF t FOR VALUES FROM (0) TO (10);
+        SELECT pushy.watch('t', name => 'all of "it"', columns => '{{v}}');
+        ALTER TABLE t {how} TRIGGER "pushy_all of ""it""_update"; ALTER TABLE ONLY "t Part" {how} TRIGGER "pushy_all of ""it""_insert";
+        CREATE TABLE ddl_log (event text, tag text, commands bigint);
+        CREATE FUNCTION change() RETURNS void LANGUAGE sql AS 'ALTER TABLE t ALTER v TYPE bigint';
+        CREATE FUNCTION log_ddl() RETURNS event_trigger LANGUAGE plpgsql AS $$
+          DECLARE counted bigint; BEGIN
+            IF tg_event = 'ddl_command_end' THEN SELECT count(*) INTO counted FROM pg_event_trigger_ddl_commands(); END IF;
+            INSERT INTO ddl_log VALUES (tg_event, tg_tag, counted);
+            IF tg_tag = 'COMMENT' AND tg_event = 'ddl_command_end' THEN PERFORM change(); END IF; END $$;
+        CREATE EVENT TRIGGER log_start ON ddl_command_start EXECUTE FUNCTION log_ddl();
+        CREATE EVENT TRIGGER log_end ON ddl_command_end EXECUTE FUNCTION log_ddl()""")
+    before = db.rows("SELECT tgrelid::regclass::text, tgname, tgenabled::text FROM pg_trigger WHERE tgenabled <> 'O' AND tgname LIKE 'pushy_all%' ORDER BY 1, 2")
+    assert len(before) == 3
+    db.sql({"a statement": "ALTER TABLE t ALTER v TYPE bigint", "a function": "SELECT change()",
+            "an event trigger": "COMMENT ON TABLE other IS 'changes t'"}[inside])
+    said = db.rows("SELECT event, tag, commands FROM ddl_log WHERE tag = 'ALTER TABLE' ORDER BY event")
+    assert [row[:2] for row in said] == [("ddl_command_end", "ALTER TABLE"), ("ddl_command_start", "ALTER TABLE")]
+    assert db.rows("SELECT tgrelid::regclass::text, tgname, tgenabled::text FROM pg_trigger WHERE tgenabled <> 'O' AND tgname LIKE 'pushy_all%' ORDER BY 1, 2") == before

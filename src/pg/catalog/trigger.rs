@@ -101,10 +101,35 @@ pub fn create_again(table: Oid, statement: &str, author: Author) -> Result<()> {
     create_with(table, statement, author, Events::Ignore)
 }
 
-/// Makes a trigger fire otherwise than it does after its creation: `ENABLE ALWAYS` and the like.
-pub fn switch(table: &str, trigger: &str, how: &str) -> Result<()> {
-    let statement = format!("ALTER TABLE ONLY {table} {how} TRIGGER {trigger}");
-    failure::catch(|| crate::pg::spi::command(&statement)).map_err(Failure::into_error)
+/// Makes a trigger fire as `state`, a value of pg_trigger.tgenabled, says: what ALTER TABLE ONLY … DISABLE TRIGGER and the like do.
+/// Event triggers do not fire for it, because it is part of another statement for which they fire.
+pub fn switch(table: Oid, trigger: &str, state: u8) -> Result<()> {
+    let name = CString::new(text::encode(trigger).as_ref()).expect("no NUL in a name");
+    let switched = || {
+        // SAFETY: a table that the running statement has locked, and a parse node of ours, which is copied. What follows an outer
+        // statement's end must not be collected for it: the server has no command then to which this would belong.
+        unsafe {
+            let command =
+                pg_sys::palloc0(size_of::<pg_sys::AlterTableCmd>()).cast::<pg_sys::AlterTableCmd>();
+            (*command).type_ = pg_sys::NodeTag::T_AlterTableCmd;
+            (*command).subtype = match state {
+                b'D' => pg_sys::AlterTableType::AT_DisableTrig,
+                b'R' => pg_sys::AlterTableType::AT_EnableReplicaTrig,
+                _ => pg_sys::AlterTableType::AT_EnableAlwaysTrig,
+            };
+            (*command).name = pg_sys::pstrdup(name.as_ptr());
+            let commands = pg_sys::lappend(std::ptr::null_mut(), command.cast());
+            pg_sys::AlterTableInternal(table, commands, false);
+            pg_sys::CommandCounterIncrement();
+        }
+        Ok(())
+    };
+    // SAFETY: sets a flag of the outermost statement for which event triggers fire, if there is one.
+    unsafe { pg_sys::EventTriggerInhibitCommandCollection() };
+    let outcome = failure::catch(switched);
+    // SAFETY: as above.
+    unsafe { pg_sys::EventTriggerUndoInhibitCommandCollection() };
+    outcome.unwrap_or_else(|failure| Err(failure.into_error()))
 }
 
 /// Locks a table as ALTER TABLE does that changes a column.

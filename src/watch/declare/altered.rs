@@ -30,7 +30,7 @@ pub fn init() {
 struct Open {
     watch: Definition,
     /// Triggers, also on partitions, that ALTER TABLE had disabled or enabled otherwise: table, trigger, pg_trigger.tgenabled.
-    switched: Vec<(String, String, u8)>,
+    switched: Vec<(Oid, String, u8)>,
 }
 
 /// A statement that has dropped triggers, or runs inside one: what a USING expression calls may alter tables too.
@@ -195,10 +195,13 @@ fn target(relation: &RelationName) -> Option<Oid> {
 
 /// Drops the triggers that would hinder the statement, or says what to do where they cannot be made again.
 fn make_way(relation: &RelationName, retyped: &[String], dropped: &[String]) -> Result<Vec<Open>> {
+    let columns = [retyped, dropped].concat();
+    if columns.is_empty() {
+        return Ok(Vec::new());
+    }
     let Some(oid) = target(relation) else {
         return Ok(Vec::new());
     };
-    let columns = [retyped, dropped].concat();
     if users_of(oid, &columns)?.is_empty() {
         return Ok(Vec::new());
     }
@@ -311,19 +314,18 @@ static SWITCHED: Plan = Plan::new(
         SELECT t.oid, t.tgrelid, t.tgname, t.tgenabled FROM pg_catalog.pg_trigger t WHERE t.oid OPERATOR(pg_catalog.=) ANY ($1) \
         UNION ALL \
         SELECT t.oid, t.tgrelid, t.tgname, t.tgenabled FROM all_of JOIN pg_catalog.pg_trigger t ON t.tgparentid OPERATOR(pg_catalog.=) all_of.oid) \
-     SELECT pg_catalog.format('%I.%I', n.nspname, c.relname), pg_catalog.quote_ident(a.tgname::pg_catalog.text), a.tgenabled \
-       FROM all_of a JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) a.tgrelid \
-       JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace \
+     SELECT a.tgrelid, a.tgname::pg_catalog.text, a.tgenabled \
+       FROM all_of a \
       WHERE a.tgenabled OPERATOR(pg_catalog.<>) 'O'::pg_catalog.\"char\"",
     &[BuiltinOid::OIDARRAYOID],
 );
 
-fn switched(watch: &Definition) -> Result<Vec<(String, String, u8)>> {
+fn switched(watch: &Definition) -> Result<Vec<(Oid, String, u8)>> {
     let triggers = array::of_oids(&watch.triggers);
     identity::as_owner(|| {
         spi::connect(|spi| {
             let found = spi.run(&SWITCHED, params![triggers]);
-            let read = |row: spi::Row<'_>| Ok((row.text(1)?, row.text(2)?, row.byte(3)));
+            let read = |row: spi::Row<'_>| Ok((row.oid(1), row.text(2)?, row.byte(3)));
             found.rows().map(read).collect()
         })
     })
@@ -353,12 +355,7 @@ fn make_again() -> Result<()> {
             ))
         })?;
         for (table, trigger, state) in switched {
-            let enable = match state {
-                b'D' => "DISABLE",
-                b'R' => "ENABLE REPLICA",
-                _ => "ENABLE ALWAYS",
-            };
-            catalog_trigger::switch(&table, &trigger, enable)?;
+            catalog_trigger::switch(table, &trigger, state)?;
         }
         made.push(watch);
     }
