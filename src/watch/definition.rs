@@ -351,12 +351,16 @@ pub fn delete(watch_id: i32) -> Result<()> {
     Ok(())
 }
 
+// Only of watches without a table is it asked where they may have gone, because that reads every trigger of the database.
 static FORGET_LOST: Plan = Plan::new(
-    "DELETE FROM pushy_internal.watch w \
-      WHERE w.home_system OPERATOR(pg_catalog.=) $1 AND w.home_database OPERATOR(pg_catalog.=) $2 \
-        AND w.home_extension OPERATOR(pg_catalog.=) $3 \
-        AND NOT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid OPERATOR(pg_catalog.=) w.relation) \
-        AND pushy_internal.watch_elsewhere(w.watch_id) IS NULL \
+    "WITH lost AS MATERIALIZED ( \
+        SELECT w.watch_id FROM pushy_internal.watch w \
+         WHERE w.home_system OPERATOR(pg_catalog.=) $1 AND w.home_database OPERATOR(pg_catalog.=) $2 \
+           AND w.home_extension OPERATOR(pg_catalog.=) $3 \
+           AND NOT pushy_internal.is_home(w.home_system, w.home_database, w.home_extension, w.relation)) \
+     DELETE FROM pushy_internal.watch w USING lost l \
+      WHERE w.watch_id OPERATOR(pg_catalog.=) l.watch_id \
+        AND pushy_internal.watch_elsewhere(l.watch_id) IS NULL \
      RETURNING w.watch_id",
     &[INT8OID, OIDOID, OIDOID],
 );
