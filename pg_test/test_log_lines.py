@@ -2,8 +2,6 @@
 
 import pytest
 
-from harness.gate import Gate
-
 # Stands in for whatever makes a commit fail.
 REFUSE = """
     CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not yet'; END $$;
@@ -35,8 +33,9 @@ def unfit(db) -> str:
 ], ids=["orphans", "parked"])
 def test_a_line_about_what_is_rolled_back_is_not_written(db, prepare, event, table, line, failed):
     queue(db)
-    do = prepare(db)
+    # Before anybody holds the table in a prepared transaction.
     db.sql(REFUSE.format(event=event, table=table))
+    do = prepare(db)
     log, since = db.cluster.log, db.cluster.log.position()
     db.sql(do)
     log.wait_for(failed, since)
