@@ -6,6 +6,8 @@
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
+use crate::pg::function::shown_length;
+
 /// A five-character SQLSTATE, as the documentation of PostgreSQL lists them (appendix A).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SqlState(pub &'static str);
@@ -84,6 +86,25 @@ impl Error {
         self
     }
 
+    /// The hint as a sentence. Many end with a statement, which views show without a full stop because people paste it.
+    pub fn hint_sentence(&self) -> Option<String> {
+        const VERBS: [&str; 7] = [
+            "SELECT ", "CALL ", "ALTER ", "CREATE ", "DROP ", "GRANT ", "REVOKE ",
+        ];
+        let hint = self.hint.as_deref().filter(|hint| !hint.is_empty())?;
+        let run = if VERBS.iter().any(|verb| hint.starts_with(verb)) {
+            "Run: "
+        } else {
+            ""
+        };
+        let stop = if hint.ends_with(['.', '?', '!', '…']) {
+            ""
+        } else {
+            "."
+        };
+        Some(format!("{run}{hint}{stop}"))
+    }
+
     pub fn null_argument(name: &str) -> Self {
         Self::new(
             SqlState::NULL_VALUE_NOT_ALLOWED,
@@ -102,14 +123,14 @@ impl Error {
 
     /// A timeout (µs, 0 for none) that pushy.max_job_timeout does not allow.
     pub fn timeout_too_long(timeout_us: i64, most_us: i64) -> Self {
-        let most = most_us as f64 / 1e6;
+        let most = shown_length(most_us);
         let said = match timeout_us {
             0 => format!(
-                "timeout 0, which means none, is not allowed: pushy.max_job_timeout is {most} s"
+                "timeout 0, which means none, is not allowed: pushy.max_job_timeout is {most}"
             ),
             _ => format!(
-                "a timeout of {} s is more than pushy.max_job_timeout allows, {most} s",
-                timeout_us as f64 / 1e6
+                "a timeout of {} is more than pushy.max_job_timeout allows, {most}",
+                shown_length(timeout_us)
             ),
         };
         Self::new(SqlState::CONFIGURATION_LIMIT_EXCEEDED, said).hint(

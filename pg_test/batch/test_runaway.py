@@ -126,7 +126,7 @@ def test_a_handler_that_returns_after_its_timeout_has_struck_is_timed_out_and_no
     db.sql("SELECT pushy.queue_register('q', 'work()', max_attempts => 1, timeout => '200 ms')")
     done = db.job_wait(db.value("SELECT pushy.enqueue('q')"))
     assert (done["state"], done["attempt"]) == ("discarded", 1)
-    assert "its timeout is 0.200 s" in done["last_error"]
+    assert "its timeout is 00:00:00.2" in done["last_error"]
     assert db.rows("SELECT * FROM effects") == []
 
 

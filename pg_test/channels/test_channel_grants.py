@@ -188,7 +188,7 @@ def test_without_grants_a_channel_is_closed_and_a_grant_to_public_opens_it(two):
     with two.connect(user=two.owner) as session:
         session.add_notice_handler(lambda diagnostic: notices.append(f"{diagnostic.message_primary} / {diagnostic.message_hint}"))
         session.execute("SELECT pushy.channel_revoke('secret', %s)", (two.friend,))
-    assert notices == ["channel \"secret\" is read by its owner only now / To open it to all: SELECT pushy.channel_grant('secret', 'public')"]
+    assert notices == ["channel \"secret\" is read by its owner only now / To open it to all: SELECT pushy.channel_grant('secret', 'public')."]
     denied(two, two.friend, "SELECT pushy.subscription_create('s', '{secret}')")
     assert two.rows("SELECT channel, grantee, owner::text FROM pushy.channel_grants") == [("secret", None, two.owner)]
     grant(two, "public")

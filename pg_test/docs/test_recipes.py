@@ -87,8 +87,17 @@ def test_a_copy_misses_nothing_of_what_is_committed_while_its_reader_is_away(db,
     second = run("copier.py")
     db.sql("INSERT INTO member VALUES (5, 'Eve')")
     db.wait_until(equal)
+    # As references: one that the reader follows, and one that is kept no longer.
+    db.sql("INSERT INTO member VALUES (6, repeat('long', 9000))")
+    db.wait_until(equal)
+    second.process.kill()
+    second.process.wait()
+    db.sql("UPDATE member SET name = repeat('longer', 9000) WHERE id = 6; DELETE FROM pushy_internal.oversize_notice; DELETE FROM member WHERE id = 3")
+    third = run("copier.py")
+    db.wait_until(equal)
     db.sql("TRUNCATE member")
     db.wait_until(equal)
+    assert third.line().startswith("applied")
     assert second.line().startswith("applied")
 
 

@@ -198,15 +198,15 @@ def test_jobs_wait_says_at_once_that_the_queue_is_paused(database):
     with database.connect() as session:
         def go_on(diag):
             heard.append((diag.message_primary, diag.message_hint))
-            database.sql(diag.message_hint)
+            database.sql(diag.message_hint.removeprefix("Run: ").removesuffix("."))
         session.add_notice_handler(go_on)
         session.execute("CALL pushy.jobs_wait('paused', '1 hour')")
-    assert heard == [("jobs of queue \"paused\" do not run now: the queue is paused", "SELECT pushy.queue_resume('paused')")]
+    assert heard == [("jobs of queue \"paused\" do not run now: the queue is paused", "Run: SELECT pushy.queue_resume('paused').")]
 
 
 def test_a_delay_that_is_longer_than_the_longest_is_told(database):
     register = "SELECT pushy.queue_register('slow', 'fine()', retry_delay => '10 s', max_retry_delay => '2 s')"
-    told = [("queue \"slow\" waits 2 s after each failed attempt, its max_retry_delay, because its retry_delay of 10 s is longer",
+    told = [("queue \"slow\" waits 00:00:02 after each failed attempt, its max_retry_delay, because its retry_delay of 00:00:10 is longer",
              "Pass max_retry_delay as well: no attempt is put off longer than that.")]
     assert said(database, register) == told
     assert said(database, "SELECT pushy.queue_alter('slow', priority => 1)") == []

@@ -155,7 +155,7 @@ def test_jobs_that_were_declared_before_are_cut_short(make_cluster, of, timeout)
     db.wait_until("SHOW pushy.max_job_timeout", "200ms")
     db.sql("SELECT pushy.queue_resume('q')")
     done = db.job_wait(job)
-    assert done["state"] == "discarded" and "its timeout is 0.200 s" in done["last_error"]
+    assert done["state"] == "discarded" and "its timeout is 00:00:00.2" in done["last_error"]
     assert "pushy.max_job_timeout" in db.value("SELECT hint FROM pushy.failures")
 
 

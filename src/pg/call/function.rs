@@ -157,12 +157,9 @@ impl Call {
         let Some(datum) = self.datum(index) else {
             return "NULL".to_owned();
         };
-        // SAFETY: takes an interval, which is not NULL, and answers a palloc'd string.
-        unsafe {
-            let text =
-                pg_sys::OidOutputFunctionCall(pg_sys::Oid::from(pg_sys::F_INTERVAL_OUT), datum);
-            format!("\"{}\"", crate::pg::text::from_c(text))
-        }
+        // SAFETY: an interval, which is not NULL.
+        let text = unsafe { interval_text(datum) };
+        format!("\"{text}\"")
     }
 
     /// Whether a procedure may end transactions here: CALLed at top level, outside a block.
@@ -299,4 +296,25 @@ macro_rules! function_info {
             &INFO
         }
     };
+}
+
+/// # Safety
+/// A value of type interval.
+unsafe fn interval_text(interval: pg_sys::Datum) -> String {
+    // Without a look-up: a worker may say this between two transactions.
+    let text = pgrx::direct_function_call_as_datum(pg_sys::interval_out, &[Some(interval)]);
+    let text = text.expect("interval_out answers no NULL");
+    crate::pg::text::from_c(text.cast_mut_ptr())
+}
+
+/// A length of time (µs) as the session writes intervals, for messages: in days where there are whole ones, as people say `1 day`.
+pub fn shown_length(us: i64) -> String {
+    const DAY_US: i64 = 86_400_000_000;
+    let mut interval = pg_sys::Interval {
+        time: us % DAY_US,
+        day: (us / DAY_US) as i32,
+        month: 0,
+    };
+    // SAFETY: a value of type interval, which outlives the call.
+    unsafe { interval_text(pg_sys::Datum::from(&raw mut interval)) }
 }

@@ -57,7 +57,7 @@ impl From<&Error> for Parts {
             code: pack_sqlstate(error.sqlstate.0),
             message: c_string(&error.message),
             detail: error.detail.as_deref().map(c_string),
-            hint: error.hint.as_deref().map(c_string),
+            hint: error.hint_sentence().as_deref().map(c_string),
         }
     }
 }

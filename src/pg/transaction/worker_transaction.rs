@@ -6,8 +6,8 @@ use pgrx::pg_sys;
 
 use crate::errors::{Error, Result};
 use crate::pg::failure::{self, Failure};
-use crate::pg::timeout::{self, LockPatience};
 use crate::pg::per_process::PerProcess;
+use crate::pg::timeout::{self, LockPatience};
 use crate::pg::{clock, ereport, interrupts};
 
 extern "C-unwind" {

@@ -5,7 +5,7 @@ use pushy_core::backoff::Backoff;
 
 use crate::errors::{Error, Result, SqlState};
 use crate::pg::ereport;
-use crate::pg::function::Call;
+use crate::pg::function::{shown_length, Call};
 use crate::queue::definition::Definition;
 use crate::settings;
 
@@ -119,15 +119,14 @@ pub fn tell_of_delays(queue: &Definition) {
     if queue.retry_delay_us <= queue.max_retry_delay_us {
         return;
     }
-    let seconds = |us: i64| us as f64 / SECOND_US as f64;
     ereport::notice(
         &Error::new(
             SqlState::SUCCESSFUL_COMPLETION,
             format!(
-                "queue \"{}\" waits {} s after each failed attempt, its max_retry_delay, because its retry_delay of {} s is longer",
+                "queue \"{}\" waits {} after each failed attempt, its max_retry_delay, because its retry_delay of {} is longer",
                 queue.name,
-                seconds(queue.max_retry_delay_us),
-                seconds(queue.retry_delay_us)
+                shown_length(queue.max_retry_delay_us),
+                shown_length(queue.retry_delay_us)
             ),
         )
         .hint("Pass max_retry_delay as well: no attempt is put off longer than that."),
@@ -176,7 +175,7 @@ fn length(call: Call, name: &str, index: usize) -> Result<Option<i64>> {
     match length_us {
         Some(us) if us < 0 => Err(Error::out_of_range(
             name,
-            format!("{} seconds", us as f64 / SECOND_US as f64),
+            call.shown_interval(index),
             "an interval of 0 (none) or more",
         )),
         length_us => Ok(length_us),

@@ -6,7 +6,7 @@ use crate::queue::alter::{find_owned, write};
 use crate::queue::control_channel::{self, Event};
 use crate::queue::definition::Definition;
 use crate::queue::register::{require_fit, trust_handler};
-use crate::queue::{handler_name, restore};
+use crate::queue::{announce, handler_name, restore};
 use crate::sql_function;
 
 sql_function!(pushy_queue_pause_v1, |call| {
@@ -24,7 +24,8 @@ sql_function!(pushy_queue_pause_v1, |call| {
 sql_function!(pushy_queue_resume_v1, |call| {
     transaction::require_writable(c"pushy.queue_resume()");
     let name = call.text("queue", 0)?;
-    let mut queue = find_owned(&name)?;
+    let existing = find_owned(&name)?;
+    let mut queue = existing.clone();
     if queue.is_home() {
         take_new_names(&mut queue)?;
     } else {
@@ -34,8 +35,13 @@ sql_function!(pushy_queue_resume_v1, |call| {
     trust_handler(&mut queue);
     queue.paused = false;
     queue.parked = None;
-    write(&queue)?;
-    control_channel::tell(Event::Resume, &name)
+    if queue != existing {
+        write(&queue)?;
+        control_channel::tell(Event::Resume, &name)?;
+    } else {
+        announce::changed(&queue);
+    }
+    Ok(())
 });
 
 /// Roles and handler may have been renamed, and the handler dropped and created again: its owner's call

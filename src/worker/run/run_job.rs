@@ -3,7 +3,7 @@
 use crate::errors::Error;
 use crate::job::call;
 use crate::job::current::{self, Current};
-use crate::pg::function::Answer;
+use crate::pg::function::{shown_length, Answer};
 use crate::pg::handler::Callable;
 use crate::pg::memory::Context;
 use crate::pg::subtransaction::CallError;
@@ -71,12 +71,13 @@ pub fn run_deferred(timeout_us: i64, current: Option<Current>) -> Result<(), Err
 
 /// The error of a job that ran into its deadline.
 pub fn timeout_error(timeout_us: i64, started_at: Timestamp, now: Timestamp) -> CallError {
+    const MS_US: u64 = 1000;
     CallError {
         sqlstate: "57014".to_owned(),
         message: format!(
-            "the job was stopped after {:.3} s: its timeout is {:.3} s",
-            now.since_us(started_at) as f64 / 1e6,
-            timeout_us as f64 / 1e6
+            "the job was stopped after {}: its timeout is {}",
+            shown_length((now.since_us(started_at) / MS_US * MS_US) as i64),
+            shown_length(timeout_us)
         ),
         hint: Some(if timeout_us == settings::max_job_timeout_us() {
             "pushy.max_job_timeout, which a superuser can raise, lets no job run longer.".to_owned()
