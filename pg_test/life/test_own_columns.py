@@ -5,7 +5,7 @@ import psycopg
 import pytest
 
 from harness.refusal import refused
-from watching import watch
+from stage.watching import watch
 
 TABLES = """
     SELECT c.oid::regclass::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import psycopg
 import pytest
 
-from watching import Watching, watch
+from stage.watching import Watching, watch
 
 
 @dataclass(frozen=True)
