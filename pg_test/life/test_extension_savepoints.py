@@ -44,7 +44,7 @@ def numbers(db) -> list[int]:
     return sorted(n for n, in db.rows("SELECT n FROM done"))
 
 
-@pytest.mark.parametrize("inside, ended", itertools.product(INSIDE, ["COMMIT", "ROLLBACK", "COMMIT PREPARED", "ROLLBACK PREPARED"]))
+@pytest.mark.parametrize("inside, ended", list(itertools.product(INSIDE, ["COMMIT", "ROLLBACK", "COMMIT PREPARED", "ROLLBACK PREPARED"])))
 def test_a_savepoint_that_is_rolled_back_leaves_the_jobs_around_it(db, inside, ended):
     db.sql(SETUP), db.sql(DECLARED)
     # Places in memory of queues that had jobs before.

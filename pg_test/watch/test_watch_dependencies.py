@@ -257,7 +257,7 @@ def changed_within(db, case: Case, number: int, *words: str) -> None:
         assert (bench.write(old), bench.write(maker)) == (expected, expected), words
 
 
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+@pytest.mark.parametrize("case", list(CASES.values()), ids=list(CASES))
 def test_the_next_write_of_an_old_session_tells_what_a_new_session_tells(db, case):
     changed_and_changed_back(db, case)
     if case.in_transaction:
