@@ -306,7 +306,7 @@ def test_a_notice_of_a_granted_channel_is_for_who_had_the_grant_when_it_was_writ
 
 @pytest.mark.parametrize("elsewhere", [False, True], ids=["same cluster", "another cluster"])
 def test_a_restored_channel_stays_closed_until_its_grants_are_found_by_name(make_cluster, elsewhere):
-    from test_life_dump import dump, restore
+    from stage.dumps import dump, restore
     db = make_cluster().database("shop")
     db.sql("CREATE ROLE keeper LOGIN; CREATE ROLE friend LOGIN; CREATE ROLE stranger LOGIN")
     with db.connect(user="keeper") as session:
