@@ -36,7 +36,7 @@ CREATE FUNCTION pushy.queue_alter(
   owner regrole DEFAULT NULL)
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_queue_alter_v1';
 COMMENT ON FUNCTION pushy.queue_alter(text, text, regrole, int, int, int, text, interval, interval, interval, interval, interval, boolean, regrole) IS
-  'Changes some options of a queue and leaves the others as they are. Arguments are those of pushy.queue_register, where 0 is none and NULL leaves it (concurrency => 0 lifts the limit), and owner, another role, which the caller may become and which may become run_as. The next pushy.queue_register sets all of it anew, but for the owner. For the queue''s owner.';
+  'Changes some options of a queue and leaves the others as they are. Arguments are those of pushy.queue_register, where 0 is none and NULL leaves it (concurrency => 0 lifts the limit), and owner, another role, which the caller may become and which may become run_as; a superuser says it where the owner was dropped. The next pushy.queue_register sets all of it anew, but for the owner. For the queue''s owner.';
 
 CREATE FUNCTION pushy.queue_rename(queue text, new_name text)
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_queue_rename_v1';
@@ -56,7 +56,7 @@ COMMENT ON FUNCTION pushy.queue_resume(text) IS
 CREATE FUNCTION pushy.queue_drop(queue text, force boolean DEFAULT false)
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_queue_drop_v1';
 COMMENT ON FUNCTION pushy.queue_drop(text, boolean) IS
-  'Drops a queue with its history, failures and privileges; refused while it has unfinished jobs, or watches or subscriptions feed it. With force the jobs are deleted too, those that run are cancelled, and what feeds it makes no jobs then. A drop that is prepared takes jobs until COMMIT PREPARED, which discards them, published on pushy_control without a queue and shown by no view. For the queue''s owner.';
+  'Drops a queue with its history, failures and privileges; refused while it has unfinished jobs, or perhaps prepared ones, or watches or subscriptions feed it. With force the jobs are deleted too, those that run are cancelled, and what feeds it makes no jobs then. A drop that is prepared takes jobs until COMMIT PREPARED, which discards them, published on pushy_control without a queue and shown by no view. For the queue''s owner.';
 
 CREATE FUNCTION pushy.queue_run(queue text, max_jobs int DEFAULT NULL, until timestamptz DEFAULT NULL)
 RETURNS bigint LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_queue_run_v1';
@@ -86,9 +86,9 @@ COMMENT ON FUNCTION pushy.has_queue_privilege(text, text) IS
 CREATE FUNCTION pushy.has_queue_privilege(queue text, role text, privilege text)
 RETURNS boolean LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_has_queue_privilege_of_v1';
 COMMENT ON FUNCTION pushy.has_queue_privilege(text, text, text) IS
-  'Whether a role, by its exact name, has privilege enqueue, work or monitor on a queue.';
+  'Whether a role, by its exact name, or public, which is everybody, has privilege enqueue, work or monitor on a queue.';
 
 CREATE FUNCTION pushy.resume_after_restore(OUT kind text, OUT name text, OUT resumed boolean, OUT reason text)
 RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_resume_after_restore_v1';
 COMMENT ON FUNCTION pushy.resume_after_restore() IS
-  'Lets queues, watches, channels and subscriptions go on that came here by a restore or a copy of the database and wait so that nothing is done twice. Those that are yours, or all of them for the owner of the extension; a subscription''s reader is to resync, by a job where it feeds a queue. Roles are found by number in the same cluster and by name in another, handlers by name. kind is queue, watch (named "w on public.t"), channel or subscription; reason says what is missing.';
+  'Lets queues, watches, channels and subscriptions go on that came here by a restore or a copy of the database and wait so that nothing is done twice. Those that are yours, or all of them for the owner of the extension; a subscription''s reader is to resync, by a job where it feeds a queue. Roles are found by number in the same cluster and by name in another, handlers by name. kind is queue, watch (named "w on public.t"), channel, subscription, or rows (of a table of Pushy''s that were passed over when the database''s owner loaded a dump; said once, to that role or the extension''s owner); reason says what is missing.';

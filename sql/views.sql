@@ -81,10 +81,10 @@ CREATE VIEW pushy.queues WITH (security_barrier) AS
 SELECT q.queue,
        q.handler,
        CASE WHEN h.is_home
-            THEN COALESCE((SELECT o.rolname FROM pg_catalog.pg_roles o WHERE o.oid OPERATOR(pg_catalog.=) q.run_as), q.run_as_name)
+            THEN (SELECT o.rolname FROM pg_catalog.pg_roles o WHERE o.oid OPERATOR(pg_catalog.=) q.run_as)
             ELSE q.run_as_name END AS run_as,
        CASE WHEN h.is_home
-            THEN COALESCE((SELECT o.rolname FROM pg_catalog.pg_roles o WHERE o.oid OPERATOR(pg_catalog.=) q.owner), q.owner_name)
+            THEN (SELECT o.rolname FROM pg_catalog.pg_roles o WHERE o.oid OPERATOR(pg_catalog.=) q.owner)
             ELSE q.owner_name END AS owner,
        q.concurrency,
        pushy_internal.queue_running(q.queue) AS running,
@@ -113,8 +113,8 @@ COMMENT ON VIEW pushy.queues IS
   'Queues on which you have a privilege, and how their jobs run. An interval of 0 is none.';
 COMMENT ON COLUMN pushy.queues.queue IS 'Name of the queue.';
 COMMENT ON COLUMN pushy.queues.handler IS 'The function that does the work of one job.';
-COMMENT ON COLUMN pushy.queues.run_as IS 'The role with whose rights, and as whose session, jobs run.';
-COMMENT ON COLUMN pushy.queues.owner IS 'The role that registered the queue.';
+COMMENT ON COLUMN pushy.queues.run_as IS 'The role with whose rights, and as whose session, jobs run; NULL: that role is gone.';
+COMMENT ON COLUMN pushy.queues.owner IS 'The role that registered the queue, or was given it; NULL: that role is gone.';
 COMMENT ON COLUMN pushy.queues.concurrency IS 'Executors at a time; NULL: as many as there are.';
 COMMENT ON COLUMN pushy.queues.running IS 'Executors that work on the queue now; NULL where you may not monitor it, and without the preload.';
 COMMENT ON COLUMN pushy.queues.paused IS 'Whether pushy.queue_pause has stopped it.';
@@ -123,7 +123,7 @@ COMMENT ON COLUMN pushy.queues.priority IS 'Priority of jobs that say none: 0 is
 COMMENT ON COLUMN pushy.queues.max_attempts IS 'Attempts before a job is discarded.';
 COMMENT ON COLUMN pushy.queues.backoff IS 'How the wait between attempts grows: exponential, linear or fixed.';
 COMMENT ON COLUMN pushy.queues.retry_delay IS 'The wait after the first failed attempt.';
-COMMENT ON COLUMN pushy.queues.max_retry_delay IS 'No wait between two attempts is longer.';
+COMMENT ON COLUMN pushy.queues.max_retry_delay IS 'No wait between two attempts is longer; 0: there is no bound.';
 COMMENT ON COLUMN pushy.queues.timeout IS 'A job that runs longer is cut short and fails; pushy.max_job_timeout counts where it is shorter.';
 COMMENT ON COLUMN pushy.queues.keep_completed IS 'How long completed jobs stay in pushy.jobs.';
 COMMENT ON COLUMN pushy.queues.keep_discarded IS 'How long discarded and cancelled jobs stay in pushy.jobs.';

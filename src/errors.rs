@@ -167,17 +167,21 @@ impl Error {
         ))
     }
 
-    pub fn not_queue_owner(queue: &str) -> Self {
+    /// `owner`: None for one that is gone.
+    pub fn not_queue_owner(queue: &str, owner: Option<&str>) -> Self {
         Self::new(
             SqlState::INSUFFICIENT_PRIVILEGE,
             format!("must be owner of queue \"{queue}\""),
         )
-        .hint("Use the role that registered the queue, or a member of it.")
+        .hint(match owner {
+            Some(owner) => format!("It belongs to role \"{owner}\": use that role, or a member of it."),
+            None => "The role that owned it was dropped: a superuser can give it another with pushy.queue_alter(queue, owner => …).".to_owned(),
+        })
     }
 
     /// The name is another's, who may have nothing to do with the caller.
     pub fn queue_name_taken(queue: &str, owner: &str) -> Self {
-        Self::not_queue_owner(queue)
+        Self::not_queue_owner(queue, Some(owner))
             .detail(format!("It is registered, and belongs to role \"{owner}\"."))
             .hint(format!(
                 "Queues are named once per database: give yours another name, or connect as role \"{owner}\" or a member of it to change this one."

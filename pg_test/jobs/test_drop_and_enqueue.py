@@ -112,7 +112,7 @@ def test_one_statement_that_drops_and_registers_a_watched_queue_feeds_the_new_on
 def test_what_a_prepared_transaction_adds_to_a_dropped_queue_is_discarded_and_said(db):
     paused_queue(db)
     db.sql("BEGIN; SELECT pushy.enqueue('q'); PREPARE TRANSACTION 'p'")
-    db.sql("SELECT pushy.queue_drop('q')")
+    db.sql("SELECT pushy.queue_drop('q', force => true)")
     since = db.cluster.log.position()
     db.sql("COMMIT PREPARED 'p'")
     db.cluster.log.wait_for("jobs were discarded because their queue was dropped: 1", since)

@@ -287,7 +287,7 @@ def test_whoever_holds_the_row_of_a_ready_job_is_named(fine):
     with fine.connect(autocommit=False) as session:
         assert session.execute("SELECT pushy.enqueue('q', unique_key => 'k')").fetchone() == (job,)
         fine.sql("SELECT pushy.queue_resume('q')")
-        held = f"1 ready job is locked by the transaction of process {session.info.backend_pid}, and run when it has ended"
+        held = f"1 ready job is locked by the transaction of process {session.info.backend_pid}, and runs when it has ended"
         fine.wait_until_told("q", held)
         name = f"holds {fine.name}"
         session.execute(f"PREPARE TRANSACTION '{name}'")

@@ -109,7 +109,8 @@ def test_the_owner_of_a_queue(shop, fate):
     job = shop.value("SELECT pushy.enqueue('q', '1')")
     assert ("is now" if fate == RENAMED else "owner") in parked(shop)
     shown = shop.value("SELECT owner FROM pushy.queues")
-    assert shown == name
+    # Of one that is gone no name is shown, because another may have it.
+    assert shown == (name if fate == RENAMED else None)
     if fate == RENAMED:
         call(shop, name, "SELECT pushy.queue_resume('q')")
     else:
@@ -177,7 +178,7 @@ def test_the_maker_of_a_watch(shop, fate):
             "owner": name, "state": "active", "fix": None, "jobs": 2, "errors": 0}
         return
     seen = shop.row("SELECT owner, state, fix, jobs, errors FROM pushy.watches")
-    assert (seen["owner"], seen["state"], seen["jobs"], seen["errors"]) == (name, "broken", 1, 1)
+    assert (seen["owner"], seen["state"], seen["jobs"], seen["errors"]) == (None, "broken", 1, 1)
     assert "Declare it again with pushy.watch" in seen["fix"]
     if fate == AGAIN:
         assert call(shop, name, "SELECT count(*) FROM pushy.watches") == 0
@@ -193,7 +194,7 @@ def test_the_owner_of_a_subscription(shop, fate):
     call(shop, shop.other, "SELECT pushy.subscription_create('mine', '{c}')")
     name = shop.fate(shop.other, fate)
     shop.sql("SELECT pushy.notify('c', '1', delivery => 'relay')")
-    assert shop.value("SELECT array_agg(DISTINCT owner::text) FROM pushy.subscriptions") == [name]
+    assert shop.value("SELECT array_agg(DISTINCT owner::text) FROM pushy.subscriptions") == [name if fate == RENAMED else None]
     shop.value("CALL pushy.subscription_wait('mine', '20 s')")
     if fate == RENAMED:
         assert call(shop, name, "SELECT payload FROM pushy.subscription_read('mine')") == "1"

@@ -14,6 +14,7 @@ WATCHES = {
     "disabled": ("ALTER TABLE t DISABLE TRIGGER ALL", "disabled", "active"),
     "of a replica": ("ALTER TABLE t ENABLE REPLICA TRIGGER {trigger}", "replica", "active"),
     "its row is lost": ("DELETE FROM pushy_internal.watch", "orphaned", None),
+    "paused without a trigger": ("SELECT pushy.watch_pause('t', 'w'); DROP TRIGGER {trigger} ON t", "broken", "active"),
     "came from elsewhere": ("UPDATE pushy_internal.watch SET home_system = 1", "elsewhere", "active"),
     "may not enqueue": ("ALTER TABLE t OWNER TO tenant; UPDATE pushy_internal.watch SET owner = 'tenant'::regrole, owner_name = 'tenant'", "broken", "active"),
 }
@@ -68,6 +69,11 @@ def test_every_fix_of_a_watch_is_a_statement_that_mends_it(table):
             try:
                 run_fix(db, fix)
                 left = state(db)
+                if case == "paused without a trigger":
+                    # What is declared again keeps its pause.
+                    assert [now for now, _ in left] == ["paused"], left
+                    run_fix(db, left[0][1])
+                    left = state(db)
             except (psycopg.Error, AssertionError) as error:
                 wrong.append((case, kind, fix, str(error)))
                 continue
@@ -75,7 +81,7 @@ def test_every_fix_of_a_watch_is_a_statement_that_mends_it(table):
                 db.sql("SELECT pushy.queue_revoke('q', 'tenant', 'enqueue')")
             if left != ([(after, None)] if after else []):
                 wrong.append((case, kind, fix, left))
-            if case == "a trigger is dropped":
+            if "trigger" in case:
                 same = db.row("SELECT * FROM pushy.watches")
                 wrong += [(case, kind, key, same[key]) for key in declared if key not in ("fix", "state") and same[key] != declared[key]]
     assert wrong == []
@@ -85,7 +91,7 @@ def test_every_fix_of_a_subscription_is_a_statement_that_mends_it(table):
     db = table
     happens = {
         "elsewhere": ("UPDATE pushy_internal.subscription SET home_system = 1", "elsewhere", ["resync"]),
-        "ownerless": ("UPDATE pushy_internal.subscription SET owner = 4000000000", "ownerless", []),
+        "ownerless": ("UPDATE pushy_internal.subscription SET owner = 4000000000", "ownerless", ["active"]),
         "resync": ("UPDATE pushy_internal.log_state SET lost_epoch = 1", "resync", None),
     }
     for options in ("", ", channels => ARRAY['a', '\"B c\"']", ", queue => 'q'"):
@@ -130,3 +136,93 @@ def test_a_watch_that_lost_a_column_says_which_in_words_and_no_statement_that_fa
     end = re.search(r"SELECT pushy\.unwatch\(.*\)$", fix)
     table.sql(end[0])
     assert state(table) == []
+
+
+# What happens to a queue of {owner} whose jobs run as {worker}, with a handler in {author}'s schema and of that role.
+GONE = "DROP OWNED BY {%s}; DROP ROLE {%s}"
+HANDLER = "CREATE FUNCTION {author}.work() RETURNS void LANGUAGE sql AS ''; ALTER FUNCTION {author}.work() OWNER TO {author}"
+QUEUES = {
+    "worker dropped": GONE.replace("%s", "worker"),
+    "worker made again": GONE.replace("%s", "worker") + "; CREATE ROLE {worker} LOGIN",
+    "owner dropped": GONE.replace("%s", "owner"),
+    "owner made again": GONE.replace("%s", "owner") + "; CREATE ROLE {owner} LOGIN",
+    "worker renamed": "ALTER ROLE {worker} RENAME TO {worker}_new",
+    "owner renamed": "ALTER ROLE {owner} RENAME TO {owner}_new",
+    "worker may not log in": "ALTER ROLE {worker} NOLOGIN",
+    "worker has no sessions left": "ALTER ROLE {worker} CONNECTION LIMIT 0",
+    "worker may not connect": "REVOKE CONNECT ON DATABASE {database} FROM PUBLIC",
+    "owner no member": "REVOKE {worker} FROM {owner}",
+    "handler made again": "DROP FUNCTION {author}.work(); " + HANDLER,
+    "handler renamed": "ALTER FUNCTION {author}.work() RENAME TO worked",
+    "no EXECUTE": "REVOKE EXECUTE ON FUNCTION {author}.work() FROM PUBLIC",
+    "no USAGE": "REVOKE USAGE ON SCHEMA {author} FROM PUBLIC",
+    "paused": "SELECT pushy.queue_pause('{queue}')",
+    "dropped, renamed and paused": GONE.replace("%s", "worker") + "; ALTER ROLE {owner} RENAME TO {owner}_new; SELECT pushy.queue_pause('{queue}')",
+    "both dropped": GONE.replace("%s", "worker") + "; " + GONE.replace("%s", "owner"),
+    "both dropped, handler made again": GONE.replace("%s", "worker") + "; " + GONE.replace("%s", "owner") + "; DROP FUNCTION {author}.work(); " + HANDLER,
+}
+# Those in which an executor comes so far as to park the queue.
+PARKED = {"owner dropped", "owner made again", "owner renamed", "owner no member", "handler made again", "handler renamed", "no EXECUTE", "no USAGE"}
+# Who runs what a fix says, and what: words before it say why to ask first.
+SAID = re.compile(r"(?:^|; else(?P<superuser>, as a superuser)?: |, (?:or )?run )(?P<statement>(?:SELECT|GRANT|ALTER|CREATE) .*)$")
+
+
+def follow(db, queue: str, said: str) -> str:
+    """Runs the statement of a fix or a hint, as it stands, as whoever it is for."""
+    found = SAID.search(said.removesuffix("."))
+    assert found, f"no statement in {said}"
+    owner = db.value("SELECT owner::text FROM pushy.queues WHERE queue = %s", queue)
+    for statement in found["statement"].split("; "):
+        ours = statement.startswith("SELECT pushy.") and not found["superuser"] and owner
+        with db.connect(user=owner if ours else "postgres") as session:
+            session.execute(statement)
+    return found["statement"]
+
+
+def mended(db, queue: str, by: str) -> list[str]:
+    """Follows what the queue says until it says no more."""
+    followed = []
+    while True:
+        said = db.rows("SELECT fix FROM pushy.queue_explain(%s) WHERE fix IS NOT NULL LIMIT 1", queue)
+        if by == "hint" and said and not db.value("SELECT paused FROM pushy.queues WHERE queue = %s", queue):
+            try:
+                db.sql("SELECT pushy.queue_resume(%s)", queue)
+                continue
+            except psycopg.Error as error:
+                said = [(error.diag.message_hint,)]
+        if not said:
+            return followed
+        assert len(followed) < 5, followed
+        followed.append(follow(db, queue, said[0][0]))
+
+
+@pytest.fixture
+def renamed(shared_cluster):
+    """Roles that are called so in the end: dropped after the database."""
+    names = []
+    yield names
+    with shared_cluster.connect() as admin:
+        for name in names:
+            admin.execute(f"DROP ROLE IF EXISTS {name}")
+
+
+@pytest.mark.parametrize("by", ["fix", "hint"])
+@pytest.mark.parametrize("parked", [False, True], ids=["at once", "parked"])
+@pytest.mark.parametrize("case", QUEUES)
+def test_every_fix_of_a_queue_mends_it(renamed, role, db, case, parked, by):
+    """As it stands, text for text, by whoever it is for; and no fix leads in a circle."""
+    names = {"owner": role(), "worker": role(), "author": role(), "queue": "q", "database": db.name}
+    renamed += [f"{names[who]}_new" for who in ("owner", "worker")]
+    fill = lambda text: text.format(**names)  # noqa: E731
+    db.sql(fill("CREATE SCHEMA {author} AUTHORIZATION {author}; GRANT USAGE ON SCHEMA {author} TO PUBLIC; GRANT {worker} TO {owner};" + HANDLER))
+    with db.connect(user=names["owner"]) as session:
+        session.execute(fill("SELECT pushy.queue_register('q', '{author}.work()', run_as => '{worker}', keep_completed => '1 hour')"))
+    db.sql(fill(QUEUES[case]))
+    job = None
+    if parked:
+        job = db.value("SELECT pushy.enqueue('q')")
+        if case in PARKED:
+            db.wait_until("SELECT parked IS NOT NULL FROM pushy_internal.queue", True)
+    followed = mended(db, "q", by)
+    done = db.job_wait(job or db.value("SELECT pushy.enqueue('q')"))
+    assert (done["state"], done["attempt"]) == ("completed", 1), followed

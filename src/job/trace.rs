@@ -1,9 +1,12 @@
 //! job_trace: a job with what caused it and what it caused.
 
 use crate::errors::{Error, Result};
+use crate::job::live::{self, Whereabouts};
 use crate::params;
 use crate::pg::spi::{self, Plan};
-use crate::pg::BuiltinOid;
+use crate::pg::{identity, BuiltinOid};
+use crate::queue::definition;
+use crate::queue::privilege::{self, Privilege};
 use crate::sql_function;
 
 /// From the first cause that the caller may see down to the last effect. There is no index on caused_by, which
@@ -33,6 +36,28 @@ static TRACE: Plan = Plan::new(
 
 const COLUMNS: i32 = 11;
 
+/// Who has another privilege on the job's queue may know which one is missing.
+#[cold]
+fn unseen(id: i64) -> Result<Error> {
+    let found = identity::as_owner(|| {
+        let queue_id = match live::find_anywhere(id)? {
+            Some(Whereabouts::Live(job)) => job.queue_id,
+            Some(Whereabouts::Finished(job)) => job.queue_id,
+            None => return Ok(None),
+        };
+        let grants = privilege::grants(queue_id)?;
+        Ok(definition::find_by_id(queue_id)?.map(|queue| (queue, grants)))
+    })?;
+    let role = identity::current_user();
+    let refused = found.map(|(queue, grants)| {
+        privilege::require_for_job(id, &queue, &grants, role, Privilege::Monitor)
+    });
+    Ok(match refused {
+        Some(Err(error)) => error,
+        _ => Error::no_such_job(id),
+    })
+}
+
 // As the caller: the view shows what that role may see.
 sql_function!(pushy_job_trace_v1, |call| {
     let id = call.i64("job_id", 0)?;
@@ -40,7 +65,7 @@ sql_function!(pushy_job_trace_v1, |call| {
         spi::connect(|spi| {
             let found = spi.look(&TRACE, params![id]);
             if found.is_empty() {
-                return Result::Err(Error::no_such_job(id));
+                return Result::Err(unseen(id)?);
             }
             for row in found.rows() {
                 let columns: Vec<_> = (1..=COLUMNS).map(|at| row.answer(at)).collect();

@@ -10,6 +10,7 @@ use super::cache;
 use super::definition::{self, Definition};
 use super::eligibility::{self, Unfit};
 use super::privilege::{self, Privilege};
+use super::restore;
 use super::row_holders;
 use crate::errors::{quote_literal, Error, Result};
 use crate::pg::spi::{self, Plan};
@@ -127,7 +128,7 @@ fn of_gate(queue: &Definition, asked: Closed) -> Option<Finding> {
     match closed {
         Closed::Elsewhere => Some(blocked(
             "the queue was registered in another database or cluster: a restore or a copy does not run by itself (pushy.resume_after_restore() resumes all that came along)",
-            resume(queue),
+            let_it_run_here(queue),
         )),
         Closed::Paused => Some(blocked("the queue is paused", resume(queue))),
         Closed::Unknown => Some(said(
@@ -159,13 +160,22 @@ fn resume(queue: &Definition) -> String {
     format!("SELECT pushy.queue_resume({})", quote_literal(&queue.name))
 }
 
+/// For a queue that came here by a restore or a copy: maybe without its roles.
+fn let_it_run_here(queue: &Definition) -> String {
+    match restore::find_roles(&mut queue.clone()) {
+        Ok(()) => resume(queue),
+        Err(unfit) => unfit.fix(),
+    }
+}
+
 /// What the queue itself says, and whether its role may run its handler.
 fn of_definition(queue: &Definition) -> Vec<Finding> {
-    let mut findings: Vec<Finding> = of_gate(queue, Closed::Paused).into_iter().collect();
+    let mut findings = Vec::new();
+    let paused = of_gate(queue, Closed::Paused);
     let resume = resume(queue);
     if !queue.is_home() {
         // Numbers of roles mean nothing here yet.
-        return findings;
+        return paused.into_iter().collect();
     }
     let unfit = eligibility::check(queue)
         .and_then(|_| eligibility::check_session(queue))
@@ -182,6 +192,8 @@ fn of_definition(queue: &Definition) -> Vec<Finding> {
             then_resume(&unfit, &resume),
         )),
     }
+    // Behind, because what is unfit cannot be resumed.
+    findings.extend(paused);
     findings
 }
 
@@ -189,9 +201,7 @@ fn then_resume(unfit: &Unfit, resume: &str) -> String {
     let fix = unfit.fix();
     if fix.contains(resume) {
         fix
-    } else if unfit.may_be_meant() {
-        format!("{fix}; then {resume}")
-    } else if unfit.is_mended_by_a_statement() {
+    } else if unfit.may_be_meant() || unfit.is_mended_by_a_statement() {
         format!("{fix}; {resume}")
     } else {
         fix

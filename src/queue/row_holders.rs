@@ -40,21 +40,21 @@ pub fn find(queue: &Definition) -> Result<Vec<Finding>> {
         let mut findings = Vec::new();
         for row in holders.rows() {
             let count = row.i64(3);
-            let jobs = if count == 1 {
-                "1 ready job is".to_owned()
+            let (jobs, run) = if count == 1 {
+                ("1 ready job is".to_owned(), "runs when it")
             } else {
-                format!("{count} ready jobs are")
+                (format!("{count} ready jobs are"), "run when it")
             };
             match (row.opt_i32(1), row.opt_text(2)?) {
                 (_, Some(gid)) => {
                     let gid = quote_literal(&gid);
                     findings.push(blocked(
-                        format!("{jobs} locked by prepared transaction {gid}, and run when it has ended"),
+                        format!("{jobs} locked by prepared transaction {gid}, and {run} has ended"),
                         format!("COMMIT PREPARED {gid}, or ROLLBACK PREPARED {gid}"),
                     ));
                 }
                 (Some(pid), None) if !is_executor(pid) => findings.push(said(format!(
-                    "{jobs} locked by the transaction of process {pid}, and run when it has ended"
+                    "{jobs} locked by the transaction of process {pid}, and {run} has ended"
                 ))),
                 _ => {}
             }

@@ -190,7 +190,7 @@ fn tell_of_obstacles(queue_id: i32, waits: bool) -> Result<()> {
         );
         let mut notice = Error::new(SqlState::SUCCESSFUL_COMPLETION, message);
         if waits {
-            notice = notice.detail("It is waited for them all the same, until the timeout, because somebody may mend that.");
+            notice = notice.detail("The call waits for them all the same, until its timeout, because somebody may mend that.");
         }
         ereport::notice(&match finding.fix {
             Some(fix) => notice.hint(fix),

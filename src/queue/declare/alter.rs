@@ -4,9 +4,11 @@ use crate::errors::{quote_literal, Error, Result, SqlState};
 use crate::pg::{identifier, identity, transaction, Oid};
 use crate::queue::control_channel::{self, Event};
 use crate::queue::definition::{self, Definition};
+use crate::queue::eligibility::{self, role_gone, Unfit};
 use crate::queue::options::{self, Options};
-use crate::queue::register::{hold_handler, require_fit, set_handler, set_role, trust_handler};
-use crate::queue::{announce, quota, store};
+use crate::queue::pause::{take_new_names, take_new_names_of_roles};
+use crate::queue::register::{hold_handler, set_handler, set_role, trust_handler};
+use crate::queue::{announce, quota, restore, store};
 use crate::sql_function;
 
 sql_function!(pushy_queue_alter_v1, |call| {
@@ -26,19 +28,38 @@ fn alter(name: &str, options: &Options) -> Result<()> {
     {
         options::tell_of_delays(&queue);
     }
+    let says_what_runs =
+        options.run_as.is_some() || options.handler.is_some() || options.owner.is_some();
+    if says_what_runs && !has_come_without_roles(&existing) {
+        require_home(&queue)?;
+    }
     if let Some(role) = options.run_as {
         set_role(&mut queue, role)?;
+    }
+    if let Some(owner) = options.owner {
+        set_owner(&mut queue, owner)?;
+    }
+    if says_what_runs && !queue.is_home() {
+        // With the roles that were missing it is at home here, and still waits for queue_resume.
+        restore::find_roles(&mut queue.clone())
+            .map_err(|unfit| refused(unfit, &queue, &existing))?;
+        restore::settle(&mut queue)?;
+        queue.paused = true;
+    } else if says_what_runs {
+        // As with queue_resume, its owner's call says that what was renamed or created again is the same.
+        take_new_names_of_roles(&mut queue);
+        if options.handler.is_none() {
+            take_new_names(&mut queue)?;
+        }
     }
     if let Some(handler) = &options.handler {
         set_handler(&mut queue, handler)?;
         hold_handler(&mut queue, &existing);
     }
-    if let Some(owner) = options.owner {
-        set_owner(&mut queue, owner)?;
-    }
-    if options.run_as.is_some() || options.handler.is_some() || options.owner.is_some() {
-        require_home(&queue)?;
-        require_fit(&queue)?;
+    if says_what_runs {
+        eligibility::check(&queue)
+            .and_then(|_| eligibility::check_session(&queue))
+            .map_err(|unfit| refused(unfit, &queue, &existing))?;
         trust_handler(&mut queue);
         queue.parked = None;
     }
@@ -49,9 +70,24 @@ fn alter(name: &str, options: &Options) -> Result<()> {
     Ok(())
 }
 
+/// A queue that a restore or a copy has brought here, without its owner or the role that ran its jobs: it cannot be resumed
+/// with others but here.
+fn has_come_without_roles(queue: &Definition) -> bool {
+    !queue.is_home() && restore::find_roles(&mut queue.clone()).is_err()
+}
+
+/// The error of a queue that would not be fit as the call says it; its hint has what the call has, and what it lacks.
+fn refused(unfit: Unfit, queue: &Definition, existing: &Definition) -> Error {
+    match unfit {
+        Unfit::RoleGone { .. } => role_gone::run_as(queue, existing),
+        Unfit::OwnerGone { .. } => role_gone::owner(queue, existing),
+        unfit => unfit,
+    }
+    .into_error()
+}
+
 /// The queue is another role's from here on: of one that the caller may become, as with ALTER TABLE … OWNER TO.
 fn set_owner(queue: &mut Definition, owner: Oid) -> Result<()> {
-    require_home(queue)?;
     let role = identity::role(owner).ok_or_else(|| {
         Error::new(
             SqlState::UNDEFINED_OBJECT,

@@ -123,7 +123,39 @@ fn drop_queue(name: &str, force: bool) -> Result<()> {
     control_channel::tell(Event::Drop, name)
 }
 
+// Who has written jobs keeps its lock of their table until its end, in no process once it is prepared, when only the lock of
+// its own number says which it is.
+static PREPARED: Plan = Plan::new(
+    "SELECT pg_catalog.string_agg(DISTINCT pg_catalog.quote_literal(x.gid), ', ') \
+       FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_locks own \
+         ON own.virtualtransaction OPERATOR(pg_catalog.=) l.virtualtransaction AND own.pid IS NULL AND own.locktype OPERATOR(pg_catalog.=) 'transactionid'::pg_catalog.text \
+       JOIN pg_catalog.pg_prepared_xacts x ON x.transaction OPERATOR(pg_catalog.=) own.transactionid \
+      WHERE l.pid IS NULL AND l.locktype OPERATOR(pg_catalog.=) 'relation'::pg_catalog.text \
+        AND l.mode OPERATOR(pg_catalog.=) 'RowExclusiveLock'::pg_catalog.text \
+        AND l.database OPERATOR(pg_catalog.=) (SELECT d.oid FROM pg_catalog.pg_database d \
+                                                WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()) \
+        AND l.relation OPERATOR(pg_catalog.=) 'pushy_internal.live_job'::pg_catalog.regclass::pg_catalog.oid",
+    &[],
+);
+
+/// A prepared transaction may have jobs of the queue, which nobody sees: its COMMIT PREPARED would discard them.
+fn refuse_prepared(queue: &Definition) -> Result<()> {
+    let gids = spi::connect(|spi| spi.run(&PREPARED, params![]).row(0).opt_text(1))?;
+    let Some(gids) = gids else {
+        return Ok(());
+    };
+    Err(Error::new(
+        SqlState::OBJECT_IN_USE,
+        format!(
+            "queue \"{}\" may have jobs of prepared transactions that nobody sees yet: {gids}",
+            queue.name
+        ),
+    )
+    .hint("End them with COMMIT PREPARED or ROLLBACK PREPARED, or pass force => true: jobs that they commit are discarded then, and told on pushy_control."))
+}
+
 fn refuse_live_jobs(queue: &Definition) -> Result<()> {
+    refuse_prepared(queue)?;
     let (live, first_due) = spi::connect(|spi| {
         let found = spi.run(&COUNT_LIVE, params![queue.queue_id]);
         Ok((found.row(0).i64(1), found.row(0).opt_text(2)?))
@@ -133,11 +165,21 @@ fn refuse_live_jobs(queue: &Definition) -> Result<()> {
     }
     let name = quote_literal(&queue.name);
     let stands_still = explain::standing(queue).into_iter().next();
+    let them = if live == 1 { "it" } else { "them" };
     // Where none of them would end soon, waiting is no way out.
     let wait = match (stands_still, first_due) {
-        (Some(why), _) => format!("They do not run: {}. Delete them", why.reason),
-        (None, Some(due)) => format!("The first is due at {due}. Delete them"),
-        (None, None) => format!("Wait for them with CALL pushy.jobs_wait({name}), or delete them"),
+        (Some(why), _) => format!(
+            "{} not run: {}. Delete {them}",
+            if live == 1 { "It does" } else { "They do" },
+            why.reason
+        ),
+        (None, Some(due)) => match live {
+            1 => format!("It is due at {due}. Delete it"),
+            _ => format!("The first is due at {due}. Delete them"),
+        },
+        (None, None) => {
+            format!("Wait for {them} with CALL pushy.jobs_wait({name}), or delete {them}")
+        }
     };
     Err(Error::new(
         SqlState::OBJECT_IN_USE,

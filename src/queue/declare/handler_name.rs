@@ -3,6 +3,7 @@
 use crate::errors::{Error, Result, SqlState};
 use crate::pg::failure::Failure;
 use crate::pg::function_catalog::{self as functions, Function};
+use crate::pg::{identifier, identity};
 use crate::queue::eligibility::{self, Unfit};
 
 /// What a handler can take, in the order in which a bare name is tried.
@@ -81,5 +82,12 @@ fn unread(text: &str, failure: Failure) -> Error {
         SqlState::of_server(&failure.sqlstate),
         format!("handler \"{text}\" cannot be resolved: {}", failure.message),
     )
-    .hint("Write it as in 'public.send_mail(jsonb)': a handler takes (jsonb), (pushy.job) or nothing.")
+    .hint(if failure.sqlstate == SqlState::INSUFFICIENT_PRIVILEGE.0 {
+        format!(
+            "Who registers a queue, and the role that runs its jobs, need USAGE on the schema of the handler: its owner can run GRANT USAGE ON SCHEMA … TO {}.",
+            identifier::quoted(&identity::role_name(identity::current_user()))
+        )
+    } else {
+        "Write it as in 'public.send_mail(jsonb)': a handler takes (jsonb), (pushy.job) or nothing.".to_owned()
+    })
 }

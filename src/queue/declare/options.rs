@@ -116,7 +116,8 @@ impl Options {
 
 /// A delay that the longest one cuts short is told, because whoever says both has meant something else.
 pub fn tell_of_delays(queue: &Definition) {
-    if queue.retry_delay_us <= queue.max_retry_delay_us {
+    // 0 is none: nothing cuts delays short.
+    if queue.max_retry_delay_us == 0 || queue.retry_delay_us <= queue.max_retry_delay_us {
         return;
     }
     ereport::notice(

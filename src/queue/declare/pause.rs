@@ -47,12 +47,7 @@ sql_function!(pushy_queue_resume_v1, |call| {
 /// Roles and handler may have been renamed, and the handler dropped and created again: its owner's call
 /// to resume says that it is still the same.
 pub fn take_new_names(queue: &mut Definition) -> Result<()> {
-    if let Some(owner) = identity::role(queue.owner) {
-        queue.owner_name = owner.name;
-    }
-    if let Some(role) = identity::role(queue.run_as) {
-        queue.run_as_name = role.name;
-    }
+    take_new_names_of_roles(queue);
     let function = match functions::function(queue.handler_oid) {
         Some(function) => Some(function),
         None => handler_name::by_stored_signature(&queue.handler)?,
@@ -62,4 +57,13 @@ pub fn take_new_names(queue: &mut Definition) -> Result<()> {
         queue.handler = function.signature;
     }
     Ok(())
+}
+
+pub fn take_new_names_of_roles(queue: &mut Definition) {
+    if let Some(owner) = identity::role(queue.owner) {
+        queue.owner_name = owner.name;
+    }
+    if let Some(role) = identity::role(queue.run_as) {
+        queue.run_as_name = role.name;
+    }
 }

@@ -6,18 +6,20 @@ use std::sync::atomic::Ordering;
 use crate::pg::{BuiltinOid, Oid};
 
 use crate::errors::{quote_literal, Result};
+use crate::installation;
 use crate::job::moves::adopt;
 use crate::log::subscription;
 use crate::pg::spi::{self, Plan};
-use crate::pg::{database, home, identifier, identity};
+use crate::pg::{database, home, identity, transaction};
 use crate::queue::definition::{self, Definition};
-use crate::queue::eligibility::{self, Unfit};
+use crate::queue::eligibility::{self, role_gone, Unfit};
 use crate::queue::{alter, handler_name, park, pause, privilege, register};
 use crate::shared::{self, pending};
 use crate::watch;
 use crate::{channel, params, row, sql_function};
 
 sql_function!(pushy_resume_after_restore_v1, |call| {
+    transaction::require_writable(c"pushy.resume_after_restore()");
     let caller = identity::current_user();
     let resumes_all = identity::owns_extension(caller);
     let queues = identity::as_owner(definition::all)?;
@@ -45,6 +47,10 @@ sql_function!(pushy_resume_after_restore_v1, |call| {
                 obstacle.is_none(),
                 obstacle
             ]);
+        }
+        for (table, what) in installation::take_passed_over()? {
+            let reason = format!("{what}: restore as a superuser to have them, or declare queues and watches again; jobs that were not finished are lost");
+            rows.put(row!["rows", table, false, reason]);
         }
         look_at_everything();
         Ok(())
@@ -115,15 +121,11 @@ pub fn settle(queue: &mut Definition) -> Result<()> {
     Ok(())
 }
 
-fn find_roles(queue: &mut Definition) -> std::result::Result<(), Unfit> {
+/// Owner and role as they are known here.
+pub fn find_roles(queue: &mut Definition) -> std::result::Result<(), Unfit> {
     find_owner(queue, queue.home_system)?;
-    let role =
-        home::role(queue.home_system, queue.run_as, &queue.run_as_name).ok_or_else(|| {
-            Unfit::RoleGone {
-                queue: queue.name.clone(),
-                role: identifier::quoted(&queue.run_as_name),
-            }
-        })?;
+    let role = home::role(queue.home_system, queue.run_as, &queue.run_as_name)
+        .ok_or_else(|| role_gone::run_as(queue, queue))?;
     queue.run_as = role;
     queue.run_as_name = identity::role_name(role);
     Ok(())
@@ -131,11 +133,8 @@ fn find_roles(queue: &mut Definition) -> std::result::Result<(), Unfit> {
 
 /// The owner, as written in the cluster `system`.
 pub fn find_owner(queue: &mut Definition, system: i64) -> std::result::Result<(), Unfit> {
-    let owner =
-        home::role(system, queue.owner, &queue.owner_name).ok_or_else(|| Unfit::OwnerGone {
-            queue: queue.name.clone(),
-            owner: identifier::quoted(&queue.owner_name),
-        })?;
+    let owner = home::role(system, queue.owner, &queue.owner_name)
+        .ok_or_else(|| role_gone::owner(queue, queue))?;
     queue.owner = owner;
     queue.owner_name = identity::role_name(owner);
     Ok(())

@@ -45,8 +45,8 @@ pub enum Unfit {
         returns: String,
     },
     RoleGone {
-        queue: String,
         role: String,
+        fix: String,
     },
     RoleRenamed {
         queue: String,
@@ -54,8 +54,8 @@ pub enum Unfit {
         now: String,
     },
     OwnerGone {
-        queue: String,
         owner: String,
+        fix: String,
     },
     OwnerRenamed {
         queue: String,
@@ -270,14 +270,7 @@ impl Unfit {
             Self::ReturnsPseudoType { .. } => {
                 "A handler returns void or any type that converts to jsonb".to_owned()
             }
-            Self::RoleGone { queue, role } => format!(
-                "Pass a role that exists to pushy.queue_alter({0}, run_as => …), or run CREATE ROLE {role} LOGIN and then SELECT pushy.queue_resume({0})",
-                quote_literal(queue)
-            ),
-            Self::OwnerGone { queue, .. } => format!(
-                "As a superuser: register it again with pushy.queue_register, which makes it yours with its jobs, or SELECT pushy.queue_drop({}, force => true)",
-                quote_literal(queue)
-            ),
+            Self::RoleGone { fix, .. } | Self::OwnerGone { fix, .. } => fix.clone(),
             Self::OwnerMayNotBecome { owner, superuser: true, .. } => format!(
                 "Pass run_as => a role that is no superuser and of which {owner} is a member; a superuser registers the queues that run as one"
             ),

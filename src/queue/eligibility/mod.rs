@@ -4,6 +4,7 @@
 //! batches and parks the queue, queue_explain says it. Catalog look-ups only: no rights are needed.
 
 pub mod ineligible;
+pub mod role_gone;
 
 use crate::pg::function_catalog::{self as functions, Function};
 use crate::pg::{database, identifier, identity, major, worker, BuiltinOid, Oid};
@@ -77,8 +78,8 @@ pub fn check_entry(queue: &Definition) -> Result<(), Unfit> {
 /// The same for a role and a database by number.
 pub fn session_of(database: u32, role: u32) -> Result<(), Unfit> {
     let found = identity::role(Oid::from(role)).ok_or_else(|| Unfit::RoleGone {
-        queue: String::new(),
         role: role.to_string(),
+        fix: "pushy.queue_explain says which role could take its place".to_owned(),
     })?;
     session_as(database, &found)
 }
@@ -122,10 +123,7 @@ fn entry_as(database: u32, role: &identity::Role) -> Result<(), Unfit> {
 
 /// The queue's role as it is now, if it still is the role that was meant.
 fn run_as(queue: &Definition) -> Result<identity::Role, Unfit> {
-    let role = identity::role(queue.run_as).ok_or_else(|| Unfit::RoleGone {
-        queue: queue.name.clone(),
-        role: identifier::quoted(&queue.run_as_name),
-    })?;
+    let role = identity::role(queue.run_as).ok_or_else(|| role_gone::run_as(queue, queue))?;
     if role.name != queue.run_as_name {
         return Err(Unfit::RoleRenamed {
             queue: queue.name.clone(),
@@ -138,10 +136,7 @@ fn run_as(queue: &Definition) -> Result<identity::Role, Unfit> {
 
 fn check_roles(queue: &Definition) -> Result<(), Unfit> {
     let role = run_as(queue)?;
-    let owner = identity::role(queue.owner).ok_or_else(|| Unfit::OwnerGone {
-        queue: queue.name.clone(),
-        owner: identifier::quoted(&queue.owner_name),
-    })?;
+    let owner = identity::role(queue.owner).ok_or_else(|| role_gone::owner(queue, queue))?;
     if owner.name != queue.owner_name {
         return Err(Unfit::OwnerRenamed {
             queue: queue.name.clone(),

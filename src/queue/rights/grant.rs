@@ -42,7 +42,7 @@ sql_function!(pushy_has_queue_privilege_of_v1, |call| {
     let queue = call.text("queue", 0)?;
     let role = call.text("role", 1)?;
     let privilege = call.text("privilege", 2)?;
-    let role = identity::find_role(&role).ok_or_else(|| no_such_role(&role))?;
+    let role = grantee(&role).ok_or_else(|| no_such_role(&role))?;
     has(role, &queue, &privilege)
 });
 

@@ -101,13 +101,14 @@ pub fn is_owner(queue: &Definition, role: Oid) -> bool {
 }
 
 /// Whether `role` has the privilege: as owner, by a grant to it or a role whose rights it has, or to
-/// PUBLIC.
+/// PUBLIC. `role` 0 is PUBLIC.
 pub fn has(queue: &Definition, grants: &[Grant], role: Oid, privilege: Privilege) -> bool {
-    is_owner(queue, role)
+    let is_role = role != Oid::INVALID;
+    (is_role && is_owner(queue, role))
         || grants.iter().any(|grant| {
             grant.privilege == privilege
                 && (grant.grantee == Oid::INVALID
-                    || (queue.is_home() && identity::has_rights_of(role, grant.grantee)))
+                    || (is_role && queue.is_home() && identity::has_rights_of(role, grant.grantee)))
         })
 }
 
@@ -153,6 +154,10 @@ pub fn require_owner(queue: &Definition, role: Oid) -> Result<()> {
     if is_owner(queue, role) {
         Ok(())
     } else {
-        Err(Error::not_queue_owner(&queue.name))
+        let owner = home::role(queue.home_system, queue.owner, &queue.owner_name);
+        Err(Error::not_queue_owner(
+            &queue.name,
+            owner.map(identity::role_name).as_deref(),
+        ))
     }
 }
