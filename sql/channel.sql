@@ -51,7 +51,7 @@ CREATE TABLE pushy_internal.channel_acl (
   grantee      oid         NOT NULL,   -- 0 is PUBLIC
   grantee_name name        NOT NULL,
   privilege    text        NOT NULL CHECK (privilege OPERATOR(pg_catalog.=) 'listen'),
-  topics       text,                   -- a pattern; not used yet
+  topics       text,                   -- for later: NULL
   granted_lsn  bigint      NOT NULL,   -- where the WAL was: what was written before is not read
   granted_at   timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
   PRIMARY KEY (channel, grantee, privilege)
@@ -64,7 +64,7 @@ SELECT pg_catalog.pg_extension_config_dump('pushy_internal.channel_acl', '');
 CREATE FUNCTION pushy.channel_grant(channel text, role text, privilege text DEFAULT 'listen', topics text DEFAULT NULL)
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_channel_grant_v1';
 COMMENT ON FUNCTION pushy.channel_grant(text, text, text, text) IS
-  'Lets a role read a channel, by subscriptions and pushy.notice, and closes the channel to all who are not granted it. channel is written as after LISTEN, role is an exact name or ''public'', and topics is for later. Who grants a channel first owns it, which any role that may use Pushy can do unless another role''s watch publishes on it or another role''s subscription names it; names that begin with pushy_ are Pushy''s own. What was written before the grant is not read, and LISTEN, which asks for no privilege, still hears everything.';
+  'Lets a role read a channel, by subscriptions and pushy.notice, and closes the channel to all who are not granted it. channel is written as after LISTEN, role is an exact name or ''public'', and topics, which is for later, must be NULL. Who grants a channel first owns it, which any role that may use Pushy can do unless another role''s watch publishes on it or another role''s subscription names it; names that begin with pushy_ are Pushy''s own. What was written before the grant is not read, and LISTEN, which asks for no privilege, still hears everything.';
 
 CREATE FUNCTION pushy.channel_revoke(channel text, role text, privilege text DEFAULT 'listen')
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_channel_revoke_v1';
@@ -90,7 +90,7 @@ COMMENT ON VIEW pushy.channel_grants IS
 COMMENT ON COLUMN pushy.channel_grants.channel IS 'What to write after LISTEN.';
 COMMENT ON COLUMN pushy.channel_grants.grantee IS 'The role; public: all; NULL: nobody but the owner.';
 COMMENT ON COLUMN pushy.channel_grants.privilege IS 'What was granted: listen.';
-COMMENT ON COLUMN pushy.channel_grants.topics IS 'A pattern of topics; not used yet.';
+COMMENT ON COLUMN pushy.channel_grants.topics IS 'For later: NULL.';
 COMMENT ON COLUMN pushy.channel_grants.owner IS 'Who granted the channel first: grants and revokes. NULL: that role is gone; a superuser who grants the channel owns it then.';
 COMMENT ON COLUMN pushy.channel_grants.granted_at IS 'When the grant was given: what was written before is not read.';
 

@@ -125,7 +125,7 @@ CREATE FUNCTION pushy.subscription_create(
   from_oldest boolean DEFAULT false)
 RETURNS text LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_subscription_create_v1';
 COMMENT ON FUNCTION pushy.subscription_create(text, text[], text, boolean) IS
-  'Declares a reader of the event log and answers its cursor. One that is there keeps its cursor and takes the new channels and queue, so a service can run it at each start. It reads notices delivered by relay, of channels written as after LISTEN (NULL: all; 1,000 at most), from now on or from the oldest still in the log, and belongs to the current user. With queue, which needs privilege enqueue, each notice becomes a job with arguments {"channel", "payload"}, exactly once; everybody who may publish on such a channel makes these jobs, so the handler must not believe the payload.';
+  'Declares a reader of the event log and answers its cursor. One that is there keeps its cursor, whatever from_oldest says, and takes the new channels and queue, so a service can run it at each start. It reads notices delivered by relay, of channels written as after LISTEN (NULL: all; 1,000 at most), from now on or from the oldest still in the log, and belongs to the current user. With queue, which needs privilege enqueue, each notice becomes a job with arguments {"channel", "payload"}, exactly once; everybody who may publish on such a channel makes these jobs, so the handler must not believe the payload.';
 
 CREATE FUNCTION pushy.subscription_read(
   name text,
@@ -184,17 +184,17 @@ SELECT s.name, s.owner,
 COMMENT ON VIEW pushy.subscriptions IS
   'Readers of the event log that you own, and how far each is behind; all of them for pg_read_all_stats.';
 COMMENT ON COLUMN pushy.subscriptions.name IS 'Name of the subscription.';
-COMMENT ON COLUMN pushy.subscriptions.owner IS 'The role that created the subscription.';
+COMMENT ON COLUMN pushy.subscriptions.owner IS 'The role that created the subscription; NULL: that role is gone.';
 COMMENT ON COLUMN pushy.subscriptions.channels IS 'The channels that it reads, as one writes them after LISTEN, quoted where need be; NULL: all.';
 COMMENT ON COLUMN pushy.subscriptions.channel_names IS 'The channels as they are called, never quoted: what column channel of pushy.subscription_read has; NULL: all.';
 COMMENT ON COLUMN pushy.subscriptions.queue IS 'The queue of which each notice becomes a job.';
 COMMENT ON COLUMN pushy.subscriptions.cursor IS 'The last notice acknowledged, or passed over because it was of another channel.';
-COMMENT ON COLUMN pushy.subscriptions.lag_notices IS 'Notices behind the cursor in the log, of whatever channel.';
+COMMENT ON COLUMN pushy.subscriptions.lag_notices IS 'Notices behind the cursor that the subscription is to read. One look at the view reads 100,000 notices of the log at most; past that whole ticks count, of which the subscription may want a part.';
 COMMENT ON COLUMN pushy.subscriptions.lag_bytes IS 'Bytes of the channels and payloads of the notices behind the cursor.';
-COMMENT ON COLUMN pushy.subscriptions.lag IS 'Age of the oldest notice behind the cursor; NULL where there is none.';
-COMMENT ON COLUMN pushy.subscriptions.resync IS 'Whether the log was emptied past the cursor, so that the reader is to resync with its next read.';
+COMMENT ON COLUMN pushy.subscriptions.lag IS 'Age of the oldest notice that the subscription is to read and has not acknowledged; NULL where there is none.';
+COMMENT ON COLUMN pushy.subscriptions.resync IS 'Whether the reader is to resync with its next read: the log was emptied past the cursor, or the owner was not let into a channel when something was published there.';
 COMMENT ON COLUMN pushy.subscriptions.stopped IS 'Why its notices become no jobs, as soon as its queue is gone or another''s or refuses its owner; tried again when a queue, a privilege or the subscription changes.';
-COMMENT ON COLUMN pushy.subscriptions.state IS 'Whether the subscription does what it should: active, elsewhere, ownerless, stopped, no_relay or resync. elsewhere came by a restore; the owner of an ownerless one was dropped, so a superuser drops it, or creates it again as his; stopped makes no jobs of its notices. no_relay hears nothing new, because no relay can come; the reader of resync is about to be told that notices are missing.';
+COMMENT ON COLUMN pushy.subscriptions.state IS 'Whether the subscription does what it should: active, elsewhere, ownerless, denied, stopped, no_relay or resync. elsewhere came by a restore; the owner of an ownerless one was dropped, so a superuser creates it again as his, which keeps its cursor, or drops it; the owner of a denied one may not read one of its channels, which somebody has granted to others, so its reads are refused; stopped makes no jobs of its notices. no_relay hears nothing new, because no relay can come; the reader of resync is about to be told that notices are missing.';
 COMMENT ON COLUMN pushy.subscriptions.fix IS 'The statement that makes the subscription active or, where none does by itself, what to do in words; NULL: it is active.';
 COMMENT ON COLUMN pushy.subscriptions.created_at IS 'When the subscription was first created.';
 COMMENT ON COLUMN pushy.subscriptions.acked_at IS 'When the subscription was last acknowledged.';

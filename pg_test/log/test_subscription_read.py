@@ -195,8 +195,23 @@ def test_declaring_it_again_keeps_its_cursor_and_takes_new_channels(db):
     for channel in "abab":
         db.sql("SELECT pushy.notify(%s, %s, delivery => 'relay')", channel, channel)
     assert wait(db, "s")
-    db.wait_until("SELECT lag_notices FROM pushy.subscriptions", 4)
+    db.wait_until("SELECT lag_notices FROM pushy.subscriptions", 2)
     db.sql("SELECT pushy.subscription_create('s', '{b}')")
     assert read(db, "s") == [("b", "b"), ("b", "b")]
     db.sql("SELECT pushy.subscription_create('s')")
     assert len(read(db, "s")) == 4
+
+
+def test_a_reader_who_has_read_all_of_its_quiet_channel_is_not_late(db):
+    """While others are busy: lag counts what the subscription is to read, whatever is behind its cursor."""
+    db.sql("SELECT pushy.subscription_create('quiet', '{orders}'), pushy.subscription_create('busy')")
+    db.sql("SELECT pushy.notify('orders', 'one', delivery => 'relay')")
+    assert wait(db, "quiet")
+    db.sql("SELECT pushy.subscription_ack('quiet', (SELECT cursor FROM pushy.subscription_read('quiet')))")
+    db.sql("SELECT pushy.notify('other' || n % 100, n::text, delivery => 'relay') FROM generate_series(1, 1000) n")
+    db.wait_until("SELECT lag_notices FROM pushy.subscriptions WHERE name = 'busy'", 1001)
+    assert db.row("SELECT lag, lag_notices, lag_bytes, state FROM pushy.subscriptions WHERE name = 'quiet'") == \
+        {"lag": None, "lag_notices": 0, "lag_bytes": 0, "state": "active"}
+    db.sql("SELECT pushy.notify('orders', 'two', delivery => 'relay')")
+    db.wait_until("SELECT lag_notices FROM pushy.subscriptions WHERE name = 'quiet'", 1)
+    assert db.row("SELECT lag < '1 minute' AS near, lag_bytes FROM pushy.subscriptions WHERE name = 'quiet'") == {"near": True, "lag_bytes": len("orderstwo")}

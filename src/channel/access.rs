@@ -14,11 +14,16 @@ use crate::pg::{identity, text, Oid};
 pub struct From(i64);
 
 impl From {
-    const THE_BEGINNING: Self = Self(i64::MIN);
+    pub const THE_BEGINNING: Self = Self(i64::MIN);
     const NEVER: Self = Self(i64::MAX);
 
     pub fn reads(self, position: i64) -> bool {
         self != Self::NEVER && position >= self.0
+    }
+
+    /// Whether the role is let in by now and was not at that place of the WAL.
+    pub fn came_after(self, position: i64) -> bool {
+        self != Self::NEVER && position < self.0
     }
 }
 
@@ -52,6 +57,12 @@ impl Hearing {
             known: RefCell::new(heard.collect()),
             knows_all,
         })
+    }
+
+    /// Whether there is no channel of which the role reads but a part.
+    pub fn hears_all(&self) -> bool {
+        let known = self.known.borrow();
+        self.knows_all && known.values().all(|from| *from == From::THE_BEGINNING)
     }
 
     pub fn from(&self, channel: &[u8]) -> Result<From> {

@@ -1,18 +1,15 @@
 //! The SQL functions, declared in `sql/channel.sql`.
 
-use std::cell::Cell;
-
 use super::name::Channel;
 use super::reading::Reading;
 use super::refusals;
-use crate::errors::{Error, Result, SqlState};
+use crate::errors::{Error, Result};
 use crate::job::current;
 use crate::notice::buffer::{self, Delivery, Item};
 use crate::notice::repeats::Repeat;
 use crate::notice::usual;
-use crate::pg::per_process::PerProcess;
-use crate::pg::{ereport, function::Answer, notify, transaction};
-use crate::{row, shared, sql_function};
+use crate::pg::{function::Answer, notify, transaction};
+use crate::{row, sql_function};
 
 sql_function!(pushy_channel_name_v1, |call| {
     let identifier = call.bytes("channel", 0)?;
@@ -45,9 +42,6 @@ sql_function!(pushy_notify_v1, |call| {
         "relay" => {
             transaction::require_primary(c"pushy.notify()");
             transaction::require_leader("pushy.notify()")?;
-            if shared::get().is_none() {
-                warn_of_silence();
-            }
             buffer::add(Item::Notice {
                 channel: channel.as_bytes().into(),
                 payload,
@@ -75,23 +69,6 @@ fn usual_delivery() -> &'static str {
     } else {
         "notify"
     }
-}
-
-static WARNED: PerProcess<Cell<bool>> = PerProcess::new(Cell::new(false));
-
-/// Without the preload no relay comes: LISTENers hear nothing of what is logged. Said once in a session.
-#[cold]
-fn warn_of_silence() {
-    if WARNED.replace(true) {
-        return;
-    }
-    let warning = Error::new(
-        SqlState::WARNING,
-        "what is delivered by relay waits in the event log: the library is not preloaded, so no relay emits it to LISTENers",
-    );
-    ereport::warning(&warning.hint(
-        "Add pushy to shared_preload_libraries in postgresql.conf and restart the server, or pass delivery => 'notify'.",
-    ));
 }
 
 /// The columns of `channel_inspect`; `error` is the message `channel_name` raises for the same text.

@@ -7,7 +7,6 @@ mod grants;
 mod name;
 mod reading;
 mod refusals;
-mod topics;
 
 pub use grants::{move_in_all, move_in_from};
 pub use name::Channel;

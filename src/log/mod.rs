@@ -4,6 +4,7 @@
 //! snapshots, and writes down where it lies: a tick (`tick`). Readers go from tick to tick (`read`).
 
 mod append;
+mod behind;
 pub mod parts;
 pub mod read;
 pub mod state;

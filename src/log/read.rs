@@ -100,16 +100,60 @@ impl Filter {
         })
     }
 
-    /// Whether the reader gets what was written to this channel at a place of the WAL.
-    fn wants(&self, channel: &[u8], position: i64) -> Result<bool> {
-        Ok(match &self.wanted {
+    /// What these channels have, or all, whoever reads them: to count, not to read.
+    pub fn of_anybody(channels: Option<&[Vec<u8>]>) -> Self {
+        let Some(channels) = channels else {
+            return Self::ALL;
+        };
+        let bits = channels.iter().map(|channel| channel_bit(channel));
+        let all = |channel: &Vec<u8>| (channel.clone(), From::THE_BEGINNING);
+        Self {
+            bits: bits.fold(0, |all, bit| all | bit),
+            wanted: Wanted::Channels(channels.iter().map(all).collect()),
+        }
+    }
+
+    /// Whether a tick with these bits of channels may have something for the reader.
+    pub fn may_want(&self, channels: i64) -> bool {
+        channels & self.bits != 0
+    }
+
+    /// Whether the reader gets all that is in a tick.
+    pub fn wants_all(&self) -> bool {
+        match &self.wanted {
             Wanted::Everything => true,
-            Wanted::Heard(hearing) => hearing.from(channel)?.reads(position),
-            Wanted::Channels(channels) => channels
-                .get(channel)
-                .is_some_and(|from| from.reads(position)),
+            Wanted::Heard(hearing) => hearing.hears_all(),
+            Wanted::Channels(_) => false,
+        }
+    }
+
+    /// What the reader gets of what was written to this channel at a place of the WAL.
+    pub fn share(&self, channel: &[u8], position: i64) -> Result<Share> {
+        let from = match &self.wanted {
+            Wanted::Everything => From::THE_BEGINNING,
+            Wanted::Heard(hearing) => hearing.from(channel)?,
+            Wanted::Channels(channels) => match channels.get(channel) {
+                Some(from) => *from,
+                None => return Ok(Share::Nothing),
+            },
+        };
+        Ok(if from.reads(position) {
+            Share::Notice
+        } else if from.came_after(position) {
+            Share::Missed
+        } else {
+            Share::Nothing
         })
     }
+}
+
+/// What a reader gets of an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Share {
+    Notice,
+    /// The reader was let into the channel later: it is told that something is missing.
+    Missed,
+    Nothing,
 }
 
 /// Hands over what comes after a cursor, until `each` has enough (false). Answers how far the reader has come:
@@ -132,68 +176,100 @@ pub fn after(
     let emptied_before = times_emptied();
     let snapshot = snapshot::take_latest();
     let log = Log::new(&tables);
+    let mut way = Way {
+        passed,
+        has_missed: false,
+    };
     for (at, part) in state.parts.iter().enumerate() {
         let next = state.parts.get(at + 1);
-        if next.is_some_and(|next| next.first <= (passed.epoch, passed.tick)) {
+        if next.is_some_and(|next| next.first <= (way.passed.epoch, way.passed.tick)) {
             continue;
         }
+<<<<<<< HEAD
         let ticks = parts::read_ticks(part.part)?;
         let from = (passed.epoch, passed.tick);
+=======
+        let ticks = parts::read_ticks(part.part)?;
+        let from = (way.passed.epoch, way.passed.tick);
+>>>>>>> 05c80cf (log: a reader that a channel was closed to is told so, and to resync when it is let in again; lag counts what it is to read; the relay is woken by the grant that it waits for)
         let enough = tick::of_part(&ticks, part.part, from, &snapshot, |tick| {
-            hand_over(&log, &tick, filter, &mut passed, &mut each)
+            hand_over(&log, &tick, filter, &mut way, &mut each)
         })?;
         if enough {
-            break;
+            return Ok(way.passed);
         }
         // A part was emptied in place during the read, and some of its events may be missing. On a standby nobody counts.
         if transaction::is_in_recovery() || times_emptied() != emptied_before {
             let lost = state::read()?.lost;
-            if passed < lost {
-                passed = lost;
-                if !each(Found::Resync(passed))? {
-                    break;
-                }
+            if way.passed < lost && !way.resync(lost, &mut each)? {
+                return Ok(way.passed);
             }
         }
     }
-    Ok(passed)
+    if way.has_missed {
+        way.resync(way.passed, &mut each)?;
+    }
+    Ok(way.passed)
 }
 
-/// The events of one tick that come after `passed`; false when the reader has enough.
+/// How far a reader has come.
+struct Way {
+    passed: Cursor,
+    /// Passed over without a word: an event of a channel into which the reader was let only later.
+    has_missed: bool,
+}
+
+impl Way {
+    /// Says that events before this place are missing; false when the reader has enough.
+    fn resync(&mut self, at: Cursor, each: &mut impl FnMut(Found) -> Result<bool>) -> Result<bool> {
+        self.passed = at;
+        self.has_missed = false;
+        each(Found::Resync(at))
+    }
+}
+
+/// The events of one tick that come after the place that was passed; false when the reader has enough.
 fn hand_over(
     log: &Log<'_>,
     tick: &Tick,
     filter: &Filter,
-    passed: &mut Cursor,
+    way: &mut Way,
     each: &mut impl FnMut(Found) -> Result<bool>,
 ) -> Result<bool> {
-    if tick.lost && *passed < tick.cursor(0) {
-        *passed = tick.cursor(0);
-        if !each(Found::Resync(*passed))? {
-            return Ok(false);
-        }
+    if tick.lost && way.passed < tick.cursor(0) && !way.resync(tick.cursor(0), each)? {
+        return Ok(false);
     }
-    if tick.last() <= *passed {
+    if tick.last() <= way.passed {
         return Ok(true);
     }
-    if tick.channels & filter.bits == 0 {
-        *passed = tick.last();
+    if !filter.may_want(tick.channels) {
+        way.passed = tick.last();
         return Ok(true);
     }
-    let skip = if tick.cursor(0) <= *passed {
-        passed.n
-    } else {
-        0
-    };
+    let skip = tick.behind(way.passed);
     let mut goes_on = true;
     let mut last: Option<HashMap<Equal, i32>> = None;
     let is_there = log.events(&tick.runs, skip, |n, row| {
-        *passed = tick.cursor(n);
+        let before = std::mem::replace(&mut way.passed, tick.cursor(n));
         let channel = row.opt_bytes(parts::log::CHANNEL).unwrap_or_default();
-        if !filter.wants(&channel, row.i64(parts::log::LSN))? {
-            return Ok(true);
+        match filter.share(&channel, row.i64(parts::log::LSN))? {
+            Share::Notice => {}
+            Share::Missed => {
+                way.has_missed = true;
+                return Ok(true);
+            }
+            Share::Nothing => return Ok(true),
         }
-        let notice = Notice::of(&row, *passed, tick.at, channel);
+        // Said before the next notice, so that a reader is told once of all that it misses there.
+        if way.has_missed {
+            let here = way.passed;
+            goes_on = way.resync(before, each)?;
+            if !goes_on {
+                return Ok(false);
+            }
+            way.passed = here;
+        }
+        let notice = Notice::of(&row, way.passed, tick.at, channel);
         if notice.merge {
             let last = match &mut last {
                 Some(last) => last,
@@ -207,8 +283,7 @@ fn hand_over(
         Ok(goes_on)
     })?;
     if !is_there {
-        *passed = tick.last();
-        goes_on = each(Found::Resync(*passed))?;
+        goes_on = way.resync(tick.last(), each)?;
     }
     Ok(goes_on)
 }
@@ -231,7 +306,7 @@ fn last_of_equals(log: &Log<'_>, tick: &Tick, from: i32) -> Result<HashMap<Equal
 pub type Tables = [Option<ForReading>; PARTS as usize];
 
 /// The parts in use, locked against being truncated, and how far they reach as of then.
-fn open() -> Result<(State, Tables)> {
+pub(super) fn open() -> Result<(State, Tables)> {
     loop {
         let before = state::read()?;
         let mut tables: Tables = Default::default();

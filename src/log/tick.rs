@@ -101,6 +101,17 @@ impl Tick {
         self.cursor(self.events)
     }
 
+    /// How many of its events, the first ones, a reader that is at this place has behind it.
+    pub fn behind(&self, passed: Cursor) -> i32 {
+        if passed < self.cursor(0) {
+            0
+        } else if passed < self.last() {
+            passed.n
+        } else {
+            self.events
+        }
+    }
+
     pub fn seen(&self) -> Option<Seen> {
         Seen::decode(&self.seen)
     }

@@ -4,12 +4,18 @@ use std::sync::atomic::Ordering;
 
 use pushy_core::log::cursor::Cursor;
 
+<<<<<<< HEAD
 use super::parts::{self, log_table, tick_index, tick_table, PARTS};
+=======
+use super::behind::{Behind, Budget};
+use super::parts::{self, log_table, tick_index, tick_table, PARTS};
+use super::read::{self, Filter, Log};
+>>>>>>> 05c80cf (log: a reader that a channel was closed to is told so, and to resync when it is let in again; lag counts what it is to read; the relay is woken by the grant that it waits for)
 use super::state::{self, State};
 use super::subscription::table::{self, Subscription};
 use super::tick::Tick;
 use crate::channel::Channel;
-use crate::errors::{quote_literal, Result};
+use crate::errors::{quote_literal, Result, SqlState};
 use crate::pg::function::{Answer, Call};
 use crate::pg::value::{Interval, Timestamp};
 use crate::pg::{append_only, array, clock, database, identifier, identity, snapshot, text, Oid};
@@ -20,19 +26,19 @@ use crate::{row, shared, sql_function};
 fn each_tick(state: &State, mut each: impl FnMut(&Tick)) -> Result<()> {
     some_ticks(state, |tick| {
         each(tick);
-        true
+        Ok(true)
     })
 }
 
 /// Ticks, oldest first, until `each` has enough (false).
-fn some_ticks(state: &State, mut each: impl FnMut(&Tick) -> bool) -> Result<()> {
+fn some_ticks(state: &State, mut each: impl FnMut(&Tick) -> Result<bool>) -> Result<()> {
     let snapshot = snapshot::take_latest();
     let mut goes_on = true;
     for part in &state.parts {
         let table = parts::read_ticks(part.part)?;
         let index = tick_index(part.part);
         table.read_in_order(index, &[], &snapshot, false, |row| {
-            goes_on = each(&Tick::read(row)?);
+            goes_on = each(&Tick::read(row)?)?;
             Ok(goes_on)
         })?;
         if !goes_on {
@@ -42,64 +48,40 @@ fn some_ticks(state: &State, mut each: impl FnMut(&Tick) -> bool) -> Result<()> 
     Ok(())
 }
 
-/// How much comes after a cursor.
-#[derive(Clone, Default)]
-struct Lag {
-    events: i64,
-    bytes: i64,
-    since: Option<Timestamp>,
-}
-
-impl Lag {
-    fn count(&mut self, tick: &Tick, cursor: Cursor) {
-        if tick.last() <= cursor {
-            return;
-        }
-        let passed = if tick.cursor(0) <= cursor {
-            cursor.n
-        } else {
-            0
-        };
-        let events = i64::from(tick.events - passed);
-        self.events += events;
-        // Of a tick that is read in part, about.
-        self.bytes += tick.bytes * events / i64::from(tick.events).max(1);
-        self.since.get_or_insert(tick.at);
-    }
-}
-
 sql_function!(pushy_subscription_rows_v1, |call| subscription_rows(call));
 
 fn subscription_rows(call: Call) -> Result<Answer> {
     let caller = identity::current_user();
     let sees_all = identity::reads_all_statistics(caller);
     call.answer_rows(|rows| {
-        let (state, known, lags) = identity::as_owner(|| {
-            let state = state::read()?;
+        let (known, filters) = identity::as_owner(|| {
             let mut known = table::all()?;
             known.retain(|known| sees_all || known.is_owner(caller));
-            let mut lags = vec![Lag::default(); known.len()];
-            if !known.is_empty() {
-                each_tick(&state, |tick| {
-                    for (lag, known) in lags.iter_mut().zip(&known) {
-                        lag.count(tick, known.cursor);
-                    }
-                })?;
-            }
-            Ok((state, known, lags))
+            let filters = known.iter().map(heard).collect::<Result<Vec<_>>>()?;
+            Ok((known, filters))
         })?;
+        let (lost, behind) = identity::as_owner(|| behind(&known, &filters))?;
         let now = clock::now();
         let obstacle = obstacle::of_relay();
-        for (known, lag) in known.iter().zip(lags) {
-            let resync = !known.is_home || known.cursor < state.lost;
+        for ((known, (_, denied)), lag) in known.iter().zip(&filters).zip(behind) {
+            let resync = !known.is_home || known.cursor < lost || lag.has_missed;
             let unfed = unfed(known)?;
-            let (condition, fix) =
-                condition(caller, known, resync, unfed.as_ref(), obstacle.as_ref());
+            let (condition, fix) = condition(
+                caller,
+                known,
+                resync,
+                denied.as_deref(),
+                unfed.as_ref(),
+                obstacle.as_ref(),
+            );
             // Told at once, before the relay comes to the next notice.
             let stopped = unfed.map(|unfed| unfed.reason);
+            let owner = known.shown_owner();
             rows.put(row![
                 known.name.as_str(),
-                text::to_name(&known.shown_owner()),
+                owner
+                    .as_deref()
+                    .map_or(Answer::Null, |owner| Answer::Datum(text::to_name(owner))),
                 known
                     .channels
                     .as_deref()
@@ -119,6 +101,41 @@ fn subscription_rows(call: Call) -> Result<Answer> {
         }
         Ok(())
     })
+}
+
+/// What a subscription hears, and what to do where its owner may not read all of its channels: then what they have counts,
+/// because all of it waits.
+fn heard(known: &Subscription) -> Result<(Filter, Option<String>)> {
+    match known.filter() {
+        Ok(filter) => Ok((filter, None)),
+        Err(error) if error.sqlstate == SqlState::INSUFFICIENT_PRIVILEGE => {
+            let fix = error.hint.unwrap_or(error.message);
+            let anybodys = Filter::of_anybody(known.channels.as_deref());
+            Ok((anybodys, Some(fix)))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Up to where the log was emptied, and what each subscription has not read.
+fn behind(
+    known: &[Subscription],
+    filters: &[(Filter, Option<String>)],
+) -> Result<(Cursor, Vec<Behind>)> {
+    let mut behind = vec![Behind::default(); known.len()];
+    if known.is_empty() {
+        return Ok((Cursor::NOWHERE, behind));
+    }
+    let (state, tables) = read::open()?;
+    let log = Log::new(&tables);
+    let mut budget = Budget::new();
+    some_ticks(&state, |tick| {
+        for ((behind, known), (filter, _)) in behind.iter_mut().zip(known).zip(filters) {
+            behind.count(&log, tick, known.cursor, filter, &mut budget)?;
+        }
+        Ok(true)
+    })?;
+    Ok((state.lost, behind))
 }
 
 /// The call that declares it as it is, for its reader to be told to read the tables anew.
@@ -164,6 +181,7 @@ fn condition(
     caller: Oid,
     known: &Subscription,
     resync: bool,
+    denied: Option<&str>,
     unfed: Option<&Finding>,
     obstacle: Option<&Finding>,
 ) -> (&'static str, Option<String>) {
@@ -171,12 +189,17 @@ fn condition(
         return ("elsewhere", Some(from_elsewhere(caller, known)));
     }
     if known.owner_here().is_none() {
-        // Nobody else may read it; a superuser who creates it again takes it over.
-        let fix = format!(
-            "SELECT pushy.subscription_drop({})",
-            quote_literal(&known.name)
-        );
+        // Nobody else may read it; a superuser who creates it again takes it over, with its cursor.
+        let again = created_again(known);
+        let fix = if identity::is_superuser(caller) {
+            again
+        } else {
+            format!("Ask a superuser to take it over, with its cursor, or to drop it; as a superuser: {again}")
+        };
         return ("ownerless", Some(fix));
+    }
+    if let Some(fix) = denied {
+        return ("denied", Some(fix.to_owned()));
     }
     if let Some(unfed) = unfed {
         return ("stopped", unfed.fix.clone());
@@ -217,7 +240,7 @@ fn log_bounds(call: Call) -> Result<Answer> {
         let mut first = None;
         some_ticks(&state::read()?, |tick| {
             first = Some(tick.cursor(0));
-            false
+            Ok(false)
         })?;
         Ok((size(), first))
     })?;

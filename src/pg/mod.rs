@@ -31,8 +31,8 @@ pub use process::{
     worker,
 };
 pub use transaction::{
-    object_lock, role_lock, search_path, sequence, snapshot, spi, subtransaction, table_lock,
-    transaction_end, vacuum,
+    after_commit, object_lock, role_lock, search_path, sequence, snapshot, spi, subtransaction,
+    table_lock, transaction_end, vacuum,
 };
 pub use value::{
     answer, array, columns, composite, jsonb, session_format, slot, text, texts, varlena,

@@ -17,7 +17,7 @@ use crate::pg::spi::{self, Plan};
 use crate::pg::transaction;
 use crate::pg::{clock, ereport, identity, interrupts, jsonb, BuiltinOid};
 use crate::relay::worker::Relay;
-use crate::shared::database::NEVER;
+use crate::shared::database::{Database, NEVER};
 
 /// Jobs of one transaction.
 const MOST_AT_ONCE: usize = 1_000;
@@ -111,6 +111,7 @@ impl Relay {
     pub(in crate::relay) fn feed(&mut self) -> std::result::Result<i64, Failure> {
         let generation = self.place.definitions.load(Ordering::SeqCst);
         if self.feeding.generation != Some(generation) {
+            self.place.log.has_stopped.store(false, Ordering::SeqCst);
             let (any, names) = transaction::run(|| identity::as_owner(table::of_queues))?;
             let fed = |name| Fed {
                 name,
@@ -134,7 +135,7 @@ impl Relay {
         }
         let until = now + STRETCH_US;
         while let Some(index) = self.feeding.waiting.pop_front() {
-            let came = feed_some(&self.feeding.subscriptions[index].name);
+            let came = feed_some(self.place, &self.feeding.subscriptions[index].name);
             let now = clock::now().0;
             match came {
                 Ok(came) => self.feeding.note(index, &came, now),
@@ -154,7 +155,7 @@ impl Relay {
 }
 
 /// One transaction of jobs for one subscription.
-fn feed_some(name: &str) -> std::result::Result<Came, Failure> {
+fn feed_some(place: &Database, name: &str) -> std::result::Result<Came, Failure> {
     let tried = Cell::new(None);
     let fed = transaction::run(|| {
         identity::as_owner(|| match table::find_if_free(name)? {
@@ -176,6 +177,7 @@ fn feed_some(name: &str) -> std::result::Result<Came, Failure> {
         // The server lacks something: the relay waits and tries again.
         Err(failure) if fail::is_infrastructure(&failure.sqlstate) => Err(failure),
         Err(failure) => {
+            place.log.has_stopped.store(true, Ordering::SeqCst);
             stop(name, tried.get(), &failure)?;
             Ok(Came::All)
         }

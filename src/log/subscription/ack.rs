@@ -25,7 +25,7 @@ fn subscription_ack(call: Call) -> Result<bool> {
             return Err(Error::out_of_range(
                 "cursor",
                 format!("\"{cursor}\""),
-                "one of this event log: the cursor is of the log before a restore, or of another database; read the tables anew, then the subscription",
+                "one of this event log: the cursor is of the log before a restore, or of another database; read the tables anew, and go on with what pushy.subscription_read answers",
             ));
         }
         let snapshot = snapshot::take_latest();

@@ -6,7 +6,7 @@ use pushy_core::log::cursor::Cursor;
 
 use super::table;
 use crate::channel::Channel;
-use crate::errors::{Error, Result, SqlState};
+use crate::errors::{quote_literal, Error, Result, SqlState};
 use crate::log::read::Filter;
 use crate::log::{state, tick};
 use crate::params;
@@ -14,7 +14,8 @@ use crate::pg::function::{Answer, Call};
 use crate::pg::home::Home;
 use crate::pg::spi::{self, Plan};
 use crate::pg::{
-    array, identifier, identity, role_lock, sequence, snapshot, transaction, BuiltinOid, Oid,
+    array, ereport, identifier, identity, role_lock, sequence, snapshot, transaction, BuiltinOid,
+    Oid,
 };
 use crate::queue::reference::HeldQueue;
 use crate::shared::pending;
@@ -150,6 +151,9 @@ fn create(call: Call) -> Result<String> {
                     require_share(owner, &name, count)?;
                 }
                 write(&CHANGE, known.number, cursor, owner);
+                if from_oldest && known.is_home {
+                    tell_that_it_stays(&name);
+                }
                 return Ok(cursor);
             }
             require_share(caller, &name, count)?;
@@ -166,6 +170,19 @@ fn create(call: Call) -> Result<String> {
         pending::logged();
     }
     Ok(cursor.shown())
+}
+
+fn tell_that_it_stays(name: &str) {
+    ereport::notice(
+        &Error::new(
+            SqlState::SUCCESSFUL_COMPLETION,
+            format!("subscription \"{name}\" is there and keeps its cursor: from_oldest is for a new one"),
+        )
+        .hint(format!(
+            "To read from the oldest notice: SELECT pushy.subscription_drop({}), and create it again.",
+            quote_literal(name)
+        )),
+    );
 }
 
 /// Exact names of channels written as after LISTEN.

@@ -4,11 +4,11 @@ use pushy_core::log::cursor::Cursor;
 
 use super::ack;
 use super::table::{self, Subscription};
-use crate::errors::{Error, Result};
+use crate::errors::{quote_literal, Error, Result, SqlState};
 use crate::log::read::{self, Found};
 use crate::log::state;
 use crate::pg::function::{Answer, Call};
-use crate::pg::{identity, object_lock, transaction};
+use crate::pg::{ereport, identity, object_lock, transaction};
 use crate::{row, sql_function};
 
 sql_function!(pushy_subscription_read_v1, |call| subscription_read(call));
@@ -16,6 +16,26 @@ sql_function!(pushy_subscription_read_v1, |call| subscription_read(call));
 /// Rows that one call answers at most, and bytes about.
 const MOST: i32 = 100_000;
 const MOST_BYTES: usize = 64 << 20;
+
+/// By a number of which readers of one subscription take turns.
+const LOCKED: &str = "subscription";
+
+/// A transaction that has read keeps others from the subscription until it ends: a prepared one maybe for ever, and no process
+/// shows it.
+#[cold]
+fn tell_who_reads(name: &str, number: u32) -> Result<()> {
+    let holder = identity::as_owner(|| object_lock::prepared_holder(LOCKED, number))?;
+    if let Some(gid) = holder.map(|gid| quote_literal(&gid)) {
+        ereport::notice(
+            &Error::new(
+                SqlState::SUCCESSFUL_COMPLETION,
+                format!("subscription \"{name}\" waits for prepared transaction {gid}, which has read it"),
+            )
+            .hint(format!("COMMIT PREPARED {gid}, or ROLLBACK PREPARED {gid}.")),
+        );
+    }
+    Ok(())
+}
 
 fn subscription_read(call: Call) -> Result<Answer> {
     let name = call.text("name", 0)?;
@@ -33,7 +53,8 @@ fn subscription_read(call: Call) -> Result<Answer> {
     // meanwhile: somebody dropped the one that was met first.
     let mut turn_of = None;
     while after.is_none() && turn_of != Some(known.number) {
-        object_lock::take("subscription", known.number as u32);
+        let number = known.number as u32;
+        object_lock::take(LOCKED, number, || tell_who_reads(&name, number))?;
         turn_of = Some(known.number);
         known = table::owned(&name, caller)?;
     }

@@ -176,10 +176,12 @@ impl Subscription {
             || home::has_rights_of(role, self.home.system, self.owner, &self.owner_name)
     }
 
-    /// The owner's name as it is now, or as it was for one that is gone or not of this place.
-    pub fn shown_owner(&self) -> String {
-        self.owner_here()
-            .map_or_else(|| self.owner_name.clone(), identity::role_name)
+    /// The owner's name as it is now; None: gone, and who has its name is another. Away from home the name as it came.
+    pub fn shown_owner(&self) -> Option<String> {
+        match self.owner_here() {
+            Some(owner) => Some(identity::role_name(owner)),
+            None => (!self.is_home).then(|| self.owner_name.clone()),
+        }
     }
 
     /// What its owner may hear of its channels, now.

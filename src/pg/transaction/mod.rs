@@ -1,5 +1,6 @@
 //! Transactions: those of workers, what there is to know of any, their ends, their snapshots and locks, and the statements in them.
 
+pub mod after_commit;
 pub mod object_lock;
 mod requirement;
 pub mod role_lock;

@@ -1,24 +1,51 @@
 //! A lock by which transactions take turns at something that they share; each holds it until its end.
 
-use pgrx::pg_sys;
+use pgrx::pg_sys::{self, Oid};
 
-use crate::pg::identity;
+use crate::errors::Result;
+use crate::params;
+use crate::pg::spi::{self, Plan};
+use crate::pg::{identity, BuiltinOid};
 
-/// Waits until no other transaction holds lock `number` on our table `table`, and holds it until this one ends. Numbers are
+/// Waits, after `before_a_wait`, until no other transaction holds lock `number` on our table `table`, and holds it until this one ends. Numbers are
 /// not reserved: two users of the same number wait for each other. Writes nothing; on a standby it does nothing.
-pub fn take(table: &str, number: u32) {
+pub fn take(table: &str, number: u32, before_a_wait: impl FnOnce() -> Result<()>) -> Result<()> {
     let Some(table) = identity::internal_relation(table) else {
-        return;
+        return Ok(());
     };
+    let (number, mode) = (Oid::from(number), pg_sys::ExclusiveLock as pg_sys::LOCKMODE);
     // SAFETY: inside a transaction, whose end releases it; an object lock names nothing that must exist.
-    unsafe {
-        if !pg_sys::RecoveryInProgress() {
-            pg_sys::LockDatabaseObject(
-                table,
-                pg_sys::Oid::from(number),
-                0,
-                pg_sys::ExclusiveLock as pg_sys::LOCKMODE,
-            );
-        }
+    let is_free = unsafe {
+        pg_sys::RecoveryInProgress()
+            || pg_sys::ConditionalLockDatabaseObject(table, number, 0, mode)
+    };
+    if !is_free {
+        before_a_wait()?;
+        // SAFETY: as above.
+        unsafe { pg_sys::LockDatabaseObject(table, number, 0, mode) }
     }
+    Ok(())
+}
+
+// In no process: the transaction that has it was prepared.
+static PREPARED_HOLDER: Plan = Plan::new(
+    "SELECT x.gid FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_locks own \
+         ON own.virtualtransaction OPERATOR(pg_catalog.=) l.virtualtransaction AND own.pid IS NULL AND own.locktype OPERATOR(pg_catalog.=) 'transactionid'::pg_catalog.text \
+       JOIN pg_catalog.pg_prepared_xacts x ON x.transaction OPERATOR(pg_catalog.=) own.transactionid \
+      WHERE l.pid IS NULL AND l.locktype OPERATOR(pg_catalog.=) 'object'::pg_catalog.text AND l.granted \
+        AND l.classid OPERATOR(pg_catalog.=) $1 AND l.objid OPERATOR(pg_catalog.=) $2 \
+        AND l.database OPERATOR(pg_catalog.=) (SELECT d.oid FROM pg_catalog.pg_database d \
+                                                WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database())",
+    &[BuiltinOid::OIDOID, BuiltinOid::OIDOID],
+);
+
+/// The prepared transaction that holds the lock, by its name. As the extension's owner.
+pub fn prepared_holder(table: &str, number: u32) -> Result<Option<String>> {
+    let Some(table) = identity::internal_relation(table) else {
+        return Ok(None);
+    };
+    spi::connect(|spi| {
+        let found = spi.run(&PREPARED_HOLDER, params![table, Oid::from(number)]);
+        found.first().map_or(Ok(None), |row| row.opt_text(1))
+    })
 }

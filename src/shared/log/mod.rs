@@ -49,6 +49,8 @@ pub struct LogPlace {
     full_part: AtomicU32,
     /// The part that writers append to is as big as a part should be: the relay should turn to another.
     pub is_crowded: AtomicBool,
+    /// A subscription gives no jobs to its queue: the relay tries again when a queue or a privilege changes.
+    pub has_stopped: AtomicBool,
     /// Events of transactions that have not ended.
     pub pending: AtomicU64,
     /// The last event told to LISTENers.
@@ -82,6 +84,7 @@ impl LogPlace {
             lost,
             full_part,
             is_crowded,
+            has_stopped,
             pending,
             emitted_epoch: _,
             emitted_tick: _,
@@ -90,7 +93,14 @@ impl LogPlace {
         for number in [part, blocks, full_part] {
             number.store(0, Ordering::SeqCst);
         }
-        for flag in [dirty, takes_its_time, hurried, relay_busy, is_crowded] {
+        for flag in [
+            dirty,
+            takes_its_time,
+            hurried,
+            relay_busy,
+            is_crowded,
+            has_stopped,
+        ] {
             flag.store(false, Ordering::SeqCst);
         }
         relay_due.store(NEVER, Ordering::SeqCst);

@@ -9,8 +9,8 @@ use crate::job::moves::cancel::carry_out_to_prepare;
 use crate::pg::per_process::PerProcess;
 use crate::pg::signals;
 use crate::pg::transaction_end::{self, Before, End};
+use crate::pg::{after_commit, identity, transaction};
 use crate::pg::{heap, invalidation};
-use crate::pg::{identity, transaction};
 use crate::queue::{cache, control_channel};
 use crate::shared::cancels::Promise;
 use crate::shared::database::{Presence, NEVER};
@@ -69,6 +69,14 @@ fn has_changed_catalogs() -> bool {
     // What the last statement has changed, too.
     heap::advance_command();
     CATALOGS.replace(invalidation::generation()) != invalidation::generation()
+}
+
+/// The launcher looks at roles and databases, so it is called when they are seen to have changed.
+fn call_for_access() {
+    if let Some(shared) = shared::get() {
+        shared.access_changed.store(true, Ordering::SeqCst);
+        shared.call_launcher();
+    }
 }
 
 /// The slots of queues of which this transaction has said that it changes something.
@@ -326,8 +334,7 @@ impl Pending {
             }
         }
         if self.access {
-            shared.access_changed.store(true, Ordering::SeqCst);
-            shared.call_launcher();
+            after_commit::call(call_for_access);
         }
         for (_, promise) in &self.cancels {
             tell_cancel(shared, database, *promise);
@@ -394,6 +401,9 @@ impl Pending {
             if let Some(slot) = shared.find_database(database) {
                 slot.definitions.fetch_add(1, Ordering::SeqCst);
                 slot.left_out.store(false, Ordering::SeqCst);
+                if slot.log.has_stopped.load(Ordering::SeqCst) {
+                    shared.announce_logged(slot, true);
+                }
             }
         }
         if self.rotated || !self.presence.is_empty() {

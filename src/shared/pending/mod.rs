@@ -18,7 +18,7 @@ use super::untold::Left;
 use crate::pg::per_process::PerProcess;
 use crate::pg::transaction;
 use crate::pg::transaction_end::{self, Observer};
-use crate::pg::{identity, Oid};
+use crate::pg::{after_commit, identity, Oid};
 
 /// Positions of one queue that become ready, or free, when the transaction ends.
 #[derive(Clone, Copy)]
@@ -377,6 +377,7 @@ pub fn rotated() {
 
 /// The launcher tries again at once what it could not start, at commit.
 pub fn access_changed() {
+    after_commit::prepare();
     with(|pending| pending.access = true);
 }
 
