@@ -91,3 +91,33 @@ def test_what_says_no_delivery_goes_by_notify_until_a_relay_can_come_and_by_rela
         wait_for("the writer to read its configuration", lambda: writer.execute("SHOW pushy.databases").fetchone(), lambda seen: seen == ("*",))
         assert len(told(3)) == 2
         db.wait_until("SELECT count(*) FROM pushy.subscription_read('s')", 2)
+
+
+@pytest.mark.parametrize("delivery", ["NULL", "'relay'"])
+def test_what_is_said_while_pushy_is_off_waits_is_said_to_wait_and_is_told_when_it_is_on(make_cluster, delivery):
+    """Alike for a watch and a call, with delivery said or not: off is a pause, so nothing goes past subscriptions by NOTIFY."""
+    db = make_cluster({"pushy.enabled": "off"}).database()
+    db.sql(f"CREATE TABLE t (id int PRIMARY KEY); SELECT pushy.watch('t', channel => 'c', delivery => {delivery}), pushy.subscription_create('s', '{{c}}')")
+    ear = db.listen("c")
+    written, again, called = heard_by(db, "INSERT INTO t VALUES (1)", "INSERT INTO t VALUES (2)", f"SELECT pushy.notify('c', 'n', {delivery})")
+    assert [line.partition(":")[0] for line in written] == ["WARNING what is delivered by relay waits in the event log"]
+    assert "pushy.enabled is off" in written[0] and "ALTER SYSTEM SET pushy.enabled = on" in written[0]
+    assert again == called == [], "once in a session"
+    assert states(db)["c"][0] == states(db)["s"][0] == "no_relay"
+    [[declared]] = heard_by(db, f"SELECT pushy.watch('t', channel => 'other', delivery => {delivery})")
+    assert declared.startswith("NOTICE notices of table public.t wait in the event log")
+    db.sql("ALTER SYSTEM SET pushy.enabled = on")
+    db.sql("SELECT pg_reload_conf()")
+    ear.wait_for(lambda notice: notice.payload == "n")
+    assert len(ear.heard) == 3
+    db.wait_until("SELECT count(*) FROM pushy.subscription_read('s')", 3)
+    assert states(db)["c"] == states(db)["s"] == ("active", None)
+
+
+def test_outside_the_databases_that_are_served_what_asks_for_the_relay_is_told_that_it_waits(make_cluster):
+    db = make_cluster({"pushy.databases": "other"}).database()
+    db.sql("CREATE TABLE t (id int PRIMARY KEY); SELECT pushy.watch('t', channel => 'c'), pushy.watch('t', channel => 'r', delivery => 'relay')")
+    written, plain, called, asked = heard_by(db, "INSERT INTO t VALUES (1)", "SELECT 1", "SELECT pushy.notify('c', 'n')", "SELECT pushy.notify('c', 'n', 'relay')")
+    assert [line.partition(":")[0] for line in written] == ["WARNING what is delivered by relay waits in the event log"] and "pushy.databases" in written[0]
+    assert plain == called == asked == []
+    assert {name: state for name, (state, _) in states(db).items()} == {"c": "active", "r": "no_relay"}

@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use super::buffer::{Delivery, Item};
 use super::repeats::{self, Counter, Said};
+use super::usual;
 use crate::errors::Result;
 use crate::job::moves::enqueue::Request;
 use crate::log::{self, Event};
@@ -43,7 +44,7 @@ pub fn out(items: &[Item]) -> Result<()> {
     }] = items
     {
         // Most transactions: without a list of one.
-        return log::append(&[event(channel, payload, *merge, *cause)]);
+        return to_log(&[event(channel, payload, *merge, *cause)]);
     }
     let mut jobs = Vec::new();
     let mut events = Vec::new();
@@ -90,7 +91,19 @@ fn append(mut events: Vec<Event<'_>>, said: &[Said<'_>]) -> Result<()> {
     }
     let mut told = repeats::told(said).into_iter();
     events.retain(|_| told.next() == Some(true));
-    log::append(&events)
+    to_log(&events)
+}
+
+fn to_log(events: &[Event<'_>]) -> Result<()> {
+    if !usual::is_told() && events.iter().any(is_a_users) {
+        usual::warn_of_silence();
+    }
+    log::append(events)
+}
+
+/// Not what Pushy says itself.
+fn is_a_users(event: &Event<'_>) -> bool {
+    !event.channel.starts_with(b"pushy_")
 }
 
 /// The bytes of the log that these jobs and notices will be counted.

@@ -1,9 +1,11 @@
-//! How notices go where nobody has said it.
+//! How notices go where nobody has said it, and who is told that nobody tells them.
 
 use std::cell::{Cell, OnceCell};
 
+use crate::errors::{Error, SqlState};
 use crate::pg::per_process::PerProcess;
-use crate::pg::{clock, database};
+use crate::pg::{clock, database, ereport};
+use crate::shared::obstacle;
 use crate::{settings, shared};
 
 /// The name of the session's database, which nobody can change while the session is there.
@@ -32,4 +34,35 @@ fn look() -> bool {
             .get_or_init(|| database::name(database::current()))
             .as_deref()
             .is_some_and(settings::runs_in)
+}
+
+/// Whether a relay tells LISTENers soon what is logged. `pushy.enabled = off` is a pause: what is logged meanwhile is told when
+/// it is on again, to subscriptions as well, so nothing is lost by it and nothing goes by NOTIFY instead.
+pub fn is_told() -> bool {
+    settings::enabled() && a_relay_can_come()
+}
+
+static WARNED: PerProcess<Cell<bool>> = PerProcess::new(Cell::new(false));
+
+/// LISTENers hear nothing of what is logged. Said once in a session.
+#[cold]
+pub fn warn_of_silence() {
+    if WARNED.replace(true) {
+        return;
+    }
+    let Some(obstacle) = obstacle::of_workers().into_iter().next() else {
+        return;
+    };
+    let warning = Error::new(
+        SqlState::WARNING,
+        format!(
+            "what is delivered by relay waits in the event log: LISTENers hear nothing of it, because {}",
+            obstacle.reason
+        ),
+    );
+    let notify = "pushy.notify and pushy.watch take delivery => 'notify'.";
+    ereport::warning(&warning.hint(match obstacle.fix {
+        Some(fix) => format!("{fix}. Or say how notices go: {notify}"),
+        None => notify.to_owned(),
+    }));
 }

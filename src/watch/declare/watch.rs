@@ -25,7 +25,7 @@ sql_function!(pushy_watch_v1, |call| {
     let channel = wanted.channel.clone();
     let (has_channel, delivery) = (channel.is_some(), wanted.delivery);
     let is_changed = declare(wanted, &table, arguments::says_name(call))?;
-    if is_changed && has_channel && !usual::a_relay_can_come() {
+    if is_changed && has_channel && !usual::is_told() {
         tell_no_relay(&table, delivery);
     }
     let ident = match channel {
@@ -257,10 +257,13 @@ fn warn(watch: &Definition, table: &Table) -> Result<()> {
     Ok(())
 }
 
-/// Says that no relay can come here: a watch without `delivery` then uses NOTIFY, and one with `relay` waits for it.
+/// Says that no relay comes here: a watch without `delivery` uses NOTIFY where none can, and one with `relay` waits for it.
 fn tell_no_relay(table: &Table, delivery: Option<Way>) {
     let table = &table.qualified;
     let told = match delivery {
+        None if usual::a_relay_can_come() => {
+            format!("notices of table {table} wait in the event log: no relay comes here to emit them")
+        }
         Some(Way::Relay) => format!("notices of table {table} wait in the event log: no relay comes here to emit them"),
         Some(Way::Notify) => return,
         None => format!("notices of table {table} go by NOTIFY, and are not kept in the event log: no relay can come here"),
