@@ -99,6 +99,17 @@ INSERT INTO pushy_internal.home (system, database, extension)
          (SELECT e.oid FROM pg_catalog.pg_extension e WHERE e.extname OPERATOR(pg_catalog.=) 'pushy');
 
 
+-- Not dumped: pg_restore shows no warning, so resume_after_restore tells what was passed over (src/installation/write_guard.rs).
+CREATE TABLE pushy_internal.passed_over (
+  table_name name        NOT NULL,
+  role_name  name        NOT NULL,   -- who loaded the dump
+  at         timestamptz NOT NULL,
+  PRIMARY KEY (table_name)
+) USING heap;
+COMMENT ON TABLE pushy_internal.passed_over IS
+  'Tables of which rows were passed over when the database''s owner loaded a dump, until pushy.resume_after_restore has told it.';
+
+
 CREATE TABLE pushy_internal.queue_acl (
   queue_id     int     NOT NULL,
   grantee      oid     NOT NULL,   -- 0 is PUBLIC

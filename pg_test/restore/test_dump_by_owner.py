@@ -115,6 +115,11 @@ def test_what_the_databases_owner_has_loaded_is_declared_again_and_runs(shop, du
     db = shop.cluster.database(usage="boss", options="OWNER boss")
     assert load(db, "boss", dumps["plain", "boss"]).returncode == 0
     with db.connect(user="boss") as boss:
+        # pg_restore keeps warnings to itself: it is told to who asks, and once.
+        told = boss.execute("SELECT kind, name, resumed, reason FROM pushy.resume_after_restore()").fetchall()
+        assert {name for kind, name, resumed, _ in told if kind == "rows" and resumed is False} >= set(PUSHYS)
+        assert all("passed over when role boss loaded a dump" in reason for _, _, _, reason in told)
+        assert boss.execute("SELECT count(*) FROM pushy.resume_after_restore() WHERE kind = 'rows'").fetchone() == (0,)
         boss.execute("INSERT INTO mine.goods VALUES (2)")
         boss.execute("SELECT pushy.queue_register('q', 'note(jsonb)'), pushy.watch('mine.goods', queue => 'q')")
         assert boss.execute("SELECT state FROM pushy.watches").fetchall() == [("active",)]
@@ -171,6 +176,9 @@ def test_a_forged_dump_brings_no_row_into_any_table(shop, more):
                     let.add((how, dumped))
                 except psycopg.Error as error:
                     assert error.sqlstate in ("42501", "42P10", "42704"), (statement, table, error)
+    # But for the note of that.
+    assert {table for table, in db.rows("SELECT table_name::text FROM pushy_internal.passed_over")} >= set(PUSHYS)
+    db.sql("DELETE FROM pushy_internal.passed_over")
     assert sorted(map(str, db.rows(everything))) == before
     passed_over = {"INSERT", "nothing on conflict", "returning", "MERGE"}
     assert let == {(how, True) for how in passed_over}

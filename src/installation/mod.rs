@@ -4,4 +4,4 @@ mod created;
 mod write_guard;
 
 pub use created::forget_if_gone;
-pub use write_guard::init;
+pub use write_guard::{init, take_passed_over};

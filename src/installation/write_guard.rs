@@ -10,11 +10,13 @@ use std::cell::RefCell;
 use std::ffi::CStr;
 
 use crate::errors::{Error, Result, SqlState};
+use crate::params;
 use crate::pg::per_process::PerProcess;
+use crate::pg::spi::{self, Plan};
 use crate::pg::trigger::{Arriving, Guarded};
 use crate::pg::utility::{self, Hooks, RelationName, Statement};
 use crate::pg::value::Timestamp;
-use crate::pg::{clock, database, ereport, identity, script, worker, Oid};
+use crate::pg::{clock, database, ereport, identity, script, worker, BuiltinOid, Oid};
 use crate::{sql_function, trigger_function};
 
 static HOOKS: Hooks = Hooks {
@@ -110,7 +112,7 @@ trigger_function!(
     } else if worker::is_logical() {
         Err(refused(&row.table()))
     } else {
-        tell_passed_over(row);
+        tell_passed_over(row)?;
         Ok(row.pass_over())
     }
 );
@@ -142,11 +144,16 @@ static TOLD: PerProcess<RefCell<Option<(Timestamp, String)>>> = PerProcess::new(
 
 /// Once for a statement.
 #[cold]
-fn tell_passed_over(row: Arriving) {
+fn tell_passed_over(row: Arriving) -> Result<()> {
     let told = Some((clock::statement_start(), row.table()));
     if TOLD.replace(told.clone()) == told {
-        return;
+        return Ok(());
     }
+    let role = identity::role_name(identity::current_user());
+    identity::as_owner(|| {
+        spi::run(&NOTE, params![row.table(), role, clock::now()]);
+        Ok(())
+    })?;
     ereport::warning(
         &Error::new(
             SqlState::WARNING,
@@ -155,6 +162,39 @@ fn tell_passed_over(row: Arriving) {
         .detail("Only the owner of the extension loads them, because workers act on what they say.")
         .hint("Restore the dump as a superuser to have its queues, jobs, watches and subscriptions, or declare them again."),
     );
+    Ok(())
+}
+
+static NOTE: Plan = Plan::new(
+    "INSERT INTO pushy_internal.passed_over (table_name, role_name, at) VALUES ($1::pg_catalog.name, $2::pg_catalog.name, $3) \
+     ON CONFLICT (table_name) DO UPDATE SET role_name = excluded.role_name, at = excluded.at",
+    &[
+        BuiltinOid::TEXTOID,
+        BuiltinOid::TEXTOID,
+        BuiltinOid::TIMESTAMPTZOID,
+    ],
+);
+
+static TAKE: Plan = Plan::new(
+    "WITH told AS (DELETE FROM pushy_internal.passed_over p RETURNING p.table_name, p.role_name, p.at) \
+     SELECT t.table_name::pg_catalog.text, pg_catalog.format('rows of pushy_internal.%s were passed over when role %I loaded a dump at %s', t.table_name, t.role_name, t.at) \
+       FROM told t ORDER BY 1",
+    &[],
+);
+
+/// What was passed over since this was asked last, for who owns the extension or the database: tables, and when.
+pub fn take_passed_over() -> Result<Vec<(String, String)>> {
+    let caller = identity::current_user();
+    if !identity::owns_extension(caller) && !database::is_owner(database::current(), caller) {
+        return Ok(Vec::new());
+    }
+    identity::as_owner(|| {
+        spi::connect(|spi| {
+            let told = spi.run(&TAKE, params![]);
+            let read = |row: spi::Row<'_>| Ok((row.text(1)?, row.text(2)?));
+            told.rows().map(read).collect()
+        })
+    })
 }
 
 sql_function!(pushy_is_apply_worker_v1, |_call| Result::Ok(
