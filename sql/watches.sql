@@ -105,12 +105,12 @@ COMMENT ON FUNCTION pushy.unwatch(regclass, text) IS
 CREATE FUNCTION pushy.watch_pause(relation regclass, name text DEFAULT NULL)
 RETURNS int LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_watch_pause_v1';
 COMMENT ON FUNCTION pushy.watch_pause(regclass, text) IS
-  'Makes no notices and no jobs of the table''s changes until pushy.watch_resume, to seed it or load it in bulk: one watch by name, or all. Changes made meanwhile are not made up for. For the watch''s maker and the table''s owner.';
+  'Makes no notices and no jobs of the table''s changes until pushy.watch_resume, to seed it or load it in bulk: one watch by name, or all. Answers how many watches that were, paused before or not. Changes made meanwhile are not made up for. For the watch''s maker and the table''s owner.';
 
 CREATE FUNCTION pushy.watch_resume(relation regclass, name text DEFAULT NULL)
 RETURNS int LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_watch_resume_v1';
 COMMENT ON FUNCTION pushy.watch_resume(regclass, text) IS
-  'Makes notices and jobs of the table''s changes again: one watch by name, or all. For the watch''s maker and the table''s owner.';
+  'Makes notices and jobs of the table''s changes again: one watch by name, or all. Answers how many watches that were, paused before or not; one that is broken stays so, with a warning. For the watch''s maker and the table''s owner.';
 
 CREATE FUNCTION pushy.notice(id bigint)
 RETURNS text LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_notice_v1';
@@ -176,7 +176,7 @@ SELECT u.relation, u.name, u.channel, u.channel_name, u.events, u.columns, u.con
          w.merge,
          CASE WHEN c.notices IS NULL THEN NULL
               WHEN h.is_home
-              THEN COALESCE((SELECT o.rolname FROM pg_catalog.pg_roles o WHERE o.oid OPERATOR(pg_catalog.=) w.owner), w.owner_name)
+              THEN (SELECT o.rolname FROM pg_catalog.pg_roles o WHERE o.oid OPERATOR(pg_catalog.=) w.owner)
               ELSE w.owner_name END AS owner,
          s.state,
          CASE
@@ -188,8 +188,11 @@ SELECT u.relation, u.name, u.channel, u.channel_name, u.events, u.columns, u.con
            -- A statement for its maker only: whoever else ran it would be the maker of words that somebody else wrote.
            WHEN s.state OPERATOR(pg_catalog.=) 'broken' AND c.fix IS NULL
                 AND NOT EXISTS (SELECT FROM pg_catalog.pg_roles m WHERE m.oid OPERATOR(pg_catalog.=) w.owner AND m.rolname OPERATOR(pg_catalog.=) CURRENT_USER)
-             THEN pg_catalog.format('Who declared it, %I, declares it again with pushy.watch; or end it: SELECT pushy.unwatch(%L, %L)',
-                                    w.owner_name, r.oid::pg_catalog.regclass, w.name)
+             THEN pg_catalog.format('%s again with pushy.watch; or end it: SELECT pushy.unwatch(%L, %L)',
+                                    COALESCE((SELECT pg_catalog.format('Who declared it, %I, declares it', o.rolname)
+                                                FROM pg_catalog.pg_roles o WHERE o.oid OPERATOR(pg_catalog.=) w.owner),
+                                             'Who declared it is gone: the table''s owner, or a superuser, ends it and declares it'),
+                                    r.oid::pg_catalog.regclass, w.name)
            WHEN s.state OPERATOR(pg_catalog.=) 'broken' THEN COALESCE(c.fix, pg_catalog.format('SELECT pushy.watch(%s)', pg_catalog.concat_ws(', ',
              pg_catalog.format('%L, events => %L', r.oid::pg_catalog.regclass, w.events),
              CASE WHEN w.channel IS NOT NULL AND NOT w.named_by_table THEN pg_catalog.format('channel => %L', pushy.channel_ident(w.channel)) END,
@@ -249,9 +252,9 @@ SELECT u.relation, u.name, u.channel, u.channel_name, u.events, u.columns, u.con
               GROUP BY g.tgrelid) f) t
    CROSS JOIN LATERAL (
      SELECT CASE WHEN NOT h.is_home THEN 'elsewhere'
-                 WHEN w.paused THEN 'paused'
                  WHEN NOT pushy_internal.watch_is_whole(w.relation, w.triggers, w.fingerprint) THEN 'broken'
                  WHEN c.fix IS NOT NULL THEN 'broken'
+                 WHEN w.paused THEN 'paused'
                  WHEN t.disabled THEN 'disabled'
                  WHEN t.enable IS NOT NULL THEN 'replica'
                  WHEN w.channel IS NOT NULL AND (w.delivery OPERATOR(pg_catalog.=) 'relay' OR w.delivery IS NULL AND o.can_come)
@@ -292,7 +295,7 @@ COMMENT ON COLUMN pushy.watches.delivery IS 'How notices go: notify, or relay. A
 COMMENT ON COLUMN pushy.watches.queue IS 'A job per notice goes here; NULL: notices only.';
 COMMENT ON COLUMN pushy.watches.args_expr IS 'The arguments of jobs as SQL over NEW and OLD, as it was written or, since a column was renamed, as the server writes it; NULL: the payload.';
 COMMENT ON COLUMN pushy.watches.merge IS 'Whether equal notices of several transactions may be emitted once: those with payload none or a payload_expr, because the others have the transaction in them.';
-COMMENT ON COLUMN pushy.watches.owner IS 'Who declared it: must be allowed to enqueue.';
+COMMENT ON COLUMN pushy.watches.owner IS 'Who declared it, and must be allowed to enqueue; NULL: that role is gone.';
 COMMENT ON COLUMN pushy.watches.state IS 'Whether the watch does what it should: active, paused, elsewhere, orphaned, broken, disabled, replica or no_relay. elsewhere came by a restore; orphaned has triggers here and no watch, so nothing comes of them until it is declared again, and fix ends them; broken lost a trigger, by hand or with what it used, or somebody has replaced one, or it adds no jobs, because its queue is gone or another''s, or its maker is gone or may not enqueue. disabled and replica say what ALTER TABLE has done to some of its triggers, maybe those of a partition; with no_relay its notices wait in the event log, and no relay can come to emit them.';
 COMMENT ON COLUMN pushy.watches.fix IS 'The statement that makes the watch active or, where none does by itself, what to do in words; NULL: it is active.';
 COMMENT ON COLUMN pushy.watches.notices IS 'Notices since the server started. 8,192 watches of the cluster are counted, of one role (but a superuser) one for four slots that are free; those beyond stay at 0, and work all the same.';

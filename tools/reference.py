@@ -32,7 +32,7 @@ FUNCTIONS = """
     SELECT p.proname::text, pg_get_function_arguments(p.oid), CASE p.prokind WHEN 'p' THEN NULL ELSE pg_get_function_result(p.oid) END,
            obj_description(p.oid, 'pg_proc')
       FROM pg_proc p
-     WHERE p.pronamespace = 'pushy'::regnamespace AND p.prorettype <> 'trigger'::regtype
+     WHERE p.pronamespace = 'pushy'::regnamespace
      ORDER BY p.proname, p.oid"""
 COLUMNS = """
     SELECT c.relname::text, obj_description(c.oid, 'pg_class'), a.attname::text, format_type(a.atttypid, a.atttypmod), col_description(c.oid, a.attnum)

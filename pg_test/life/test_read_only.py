@@ -8,11 +8,12 @@ WRITERS = {
     "queue_drop": "'q'", "queue_grant": "'q', 'public', 'work'", "queue_revoke": "'q', 'public', 'work'", "queue_run": "'q'",
     "enqueue": "'q'", "enqueue_many": "'q', '{1}'", "job_cancel": "{job}", "job_retry": "{job}",
     "watch": "'t', 'heard'", "unwatch": "'t'", "watch_pause": "'t'", "watch_resume": "'t'",
+    "queue_rename": "'q', 'new'", "channel_grant": "'c', 'public'", "channel_revoke": "'c', 'public'", "resume_after_restore": "",
     "subscription_create": "'new'", "subscription_ack": "'s', '0'", "subscription_drop": "'s'",
 }
 READERS = {
     "job_wait": "{job}, '0'", "queue_explain": "'q'", "has_queue_privilege": "'q', 'work'", "job_trace": "{job}",
-    "subscription_read": "'s'", "current_job": "", "channel_name": "'a'", "notify": "'a', 'b', 'relay'",
+    "subscription_read": "'s'", "current_job": "", "channel_ident": "'a'", "channel_inspect": "'a'", "version": "", "channel_name": "'a'", "notify": "'a', 'b', 'relay'",
 }
 
 
@@ -37,5 +38,13 @@ def test_a_writer_is_refused_by_its_own_name_and_a_reader_is_not(ready, name):
             return
         with pytest.raises(psycopg.errors.ReadOnlySqlTransaction) as error:
             session.execute(call)
+        assert "BEGIN READ WRITE" in error.value.diag.message_hint
         assert error.value.diag.message_primary == f"cannot execute pushy.{name}() in a read-only transaction"
         session.rollback()
+
+
+def test_every_function_is_one_or_the_other(ready):
+    """But those that no session calls so: triggers, procedures, what is for a handler, and what needs a number of its own."""
+    others = {"watch_row", "watch_statement", "job_progress", "notice"}
+    functions = {name for name, in ready.rows("SELECT DISTINCT proname::text FROM pg_proc WHERE pronamespace = 'pushy'::regnamespace AND prokind = 'f'")}
+    assert functions - others == set(WRITERS) | set(READERS)

@@ -35,7 +35,7 @@ pub fn require_one(argument: &str, text: &str) -> Result<()> {
     let refused = || {
         Error::new(
             SqlState::SYNTAX_ERROR,
-            format!("{argument} is not an expression: {text}"),
+            format!("{argument} is not an expression: \"{text}\""),
         )
         .hint("Write one SQL expression over NEW and OLD, such as NEW.amount > 100.")
     };

@@ -7,7 +7,7 @@ use pgrx::pg_sys::{self, Oid};
 use crate::errors::{Error, Result, SqlState};
 use crate::pg::memory::Context;
 use crate::pg::slot::{RowType, Slot};
-use crate::pg::text;
+use crate::pg::{function_catalog, identifier, text};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Op {
@@ -40,6 +40,19 @@ unsafe fn data_of(
         )));
     }
     Ok(context.cast::<pg_sys::TriggerData>().cast_const())
+}
+
+/// The trigger that fires and its table, as SQL wants them written.
+///
+/// # Safety
+/// `data` is that of a firing which is under way.
+unsafe fn names(data: *const pg_sys::TriggerData) -> (String, String) {
+    let trigger = text::from_c((*(*data).tg_trigger).tgname);
+    let class = &*(*(*data).tg_relation).rd_rel;
+    let schema = function_catalog::schema_name(class.relnamespace);
+    let table = text::from_c(class.relname.data.as_ptr());
+    let table = format!("{schema}.{}", identifier::quoted(&table));
+    (identifier::quoted(&trigger), table)
 }
 
 #[cold]
@@ -178,11 +191,18 @@ impl Firing {
     pub unsafe fn of(fcinfo: pg_sys::FunctionCallInfo, function: &str) -> Result<Self> {
         let data = data_of(fcinfo, function)?;
         if (*data).tg_event & pg_sys::TRIGGER_EVENT_TIMINGMASK != pg_sys::TRIGGER_EVENT_AFTER {
+            let (trigger, table) = names(data);
             return Err(misused(format!(
-                "function {function} must be fired AFTER the change"
+                "trigger {trigger} on table {table} must fire function {function} AFTER the change"
             )));
         }
         Ok(Self { data })
+    }
+
+    /// The trigger and its table, as SQL wants them written.
+    pub fn names(self) -> (String, String) {
+        // SAFETY: as above.
+        unsafe { names(self.data) }
     }
 
     pub fn op(self) -> Op {

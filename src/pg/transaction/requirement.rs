@@ -3,6 +3,7 @@
 use pgrx::pg_sys;
 
 use crate::errors::{Error, Result, SqlState};
+use crate::pg::ereport;
 
 extern "C-unwind" {
     // Without the guard of the bindings: asked for each row, it raises nothing.
@@ -34,8 +35,22 @@ pub fn require_nonatomic(nonatomic: bool, procedure: &str) -> Result<()> {
 
 /// Refuses a command in a read-only transaction and on a standby (25006), by its own name.
 pub fn require_writable(command: &std::ffi::CStr) {
-    // SAFETY: raises, or does nothing.
-    unsafe { pg_sys::PreventCommandIfReadOnly(command.as_ptr()) }
+    // SAFETY: reads a variable of this process. On a standby every transaction is read-only.
+    if unsafe { pg_sys::XactReadOnly } {
+        refuse_write(command, "in a read-only transaction");
+    }
+}
+
+/// In the server's words, which have no hint.
+#[cold]
+fn refuse_write(command: &std::ffi::CStr, place: &str) {
+    let hint = if is_in_recovery() {
+        "The server is a standby: call it on the primary."
+    } else {
+        "Begin the transaction with BEGIN READ WRITE; if every one is read-only, default_transaction_read_only says so, of the session, the role, the database or the server."
+    };
+    let message = format!("cannot execute {} {place}", command.to_string_lossy());
+    ereport::raise(&Error::new(SqlState::READ_ONLY_TRANSACTION, message).hint(hint));
 }
 
 /// Whether the transaction may not write: it said so, or this is a standby.
@@ -65,13 +80,7 @@ pub fn require_leader(command: &str) -> Result<()> {
 
 /// Refuses a command on a standby, by its own name.
 pub fn require_primary(command: &std::ffi::CStr) {
-    #[cold]
-    fn refuse(command: &std::ffi::CStr) {
-        // SAFETY: raises.
-        unsafe { pg_sys::PreventCommandDuringRecovery(command.as_ptr()) }
-    }
-    // SAFETY: reads shared memory.
-    if unsafe { RecoveryInProgress() } {
-        refuse(command);
+    if is_in_recovery() {
+        refuse_write(command, "during recovery");
     }
 }

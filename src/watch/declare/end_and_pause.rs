@@ -2,7 +2,7 @@
 
 use crate::errors::{Error, Result, SqlState};
 use crate::pg::function::Call;
-use crate::pg::{catalog_trigger, identity, invalidation, text, transaction};
+use crate::pg::{catalog_trigger, ereport, identity, invalidation, text, transaction};
 use crate::sql_function;
 use crate::watch::arguments;
 use crate::watch::declare::watch::require_owner;
@@ -116,9 +116,38 @@ sql_function!(pushy_watch_resume_v1, |call| {
                 .hint("Declare it again with pushy.watch."));
             }
         }
-        set_paused(watch, false)
+        set_paused(watch, false)?;
+        tell_if_broken(watch)
     })
 });
+
+/// Resumed, and silent all the same.
+fn tell_if_broken(watch: &Definition) -> Result<()> {
+    if !watch.is_home() {
+        return Ok(());
+    }
+    let why = if triggers::are_unchanged(watch)? {
+        let queue = watch.queue.as_ref();
+        let obstacle = queue.map(|queue| queue.obstacle(watch.owner, "pushy.watch"));
+        match obstacle.transpose()?.flatten() {
+            Some(obstacle) => format!("adds no jobs: {}", obstacle.reason),
+            None => return Ok(()),
+        }
+    } else {
+        "tells nothing: it has lost a trigger, or somebody has replaced one".to_owned()
+    };
+    ereport::warning(
+        &Error::new(
+            SqlState::WARNING,
+            format!(
+                "watch \"{}\" of table {} is resumed and {why}",
+                watch.name, watch.relation_name
+            ),
+        )
+        .hint("Column fix of pushy.watches says what to do."),
+    );
+    Ok(())
+}
 
 /// The table and its watches that a call is about: one by name, or all.
 fn named(call: Call) -> Result<(Table, Vec<Definition>)> {

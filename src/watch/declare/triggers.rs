@@ -134,13 +134,15 @@ fn make_expressions(
     let trigger = made.map_err(|error| explained(error, watch))?;
     let condition = condition_of(trigger)?.unwrap_or_default();
     let read = || Unplanned::of_condition(watch.relation, &condition, &Expression::TYPES);
-    let unplanned = identity::as_author(maker.author, read)?.ok_or_else(|| {
-        Error::new(
-            SqlState::INTERNAL_ERROR,
-            "the server keeps the watch's expressions in another form than expected",
-        )
-        .hint("This is a bug: please report it with the version of the server.")
-    })?;
+    let unplanned = identity::as_author(maker.author, read)
+        .map_err(|error| explained(error, watch))?
+        .ok_or_else(|| {
+            Error::new(
+                SqlState::INTERNAL_ERROR,
+                "the server keeps the watch's expressions in another form than expected",
+            )
+            .hint("This is a bug: please report it with the version of the server.")
+        })?;
     Ok(Some(Made { trigger, unplanned }))
 }
 
@@ -164,6 +166,9 @@ fn explained(mut error: Error, watch: &Definition) -> Error {
     }
     match error.hint {
         Some(_) => error,
+        None if error.sqlstate == SqlState::INSUFFICIENT_PRIVILEGE => error.hint(
+            "Who declares a watch must be allowed to execute every function in its expressions: whoever owns the function can grant EXECUTE on it, and USAGE on its schema.",
+        ),
         None => error.hint("Expressions of a watch are over NEW and OLD, without subqueries, such as NEW.amount > 100; a condition is boolean."),
     }
 }

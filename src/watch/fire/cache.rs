@@ -164,7 +164,7 @@ pub fn of(firing: Firing) -> Result<Option<Rc<Known>>> {
 
 #[cold]
 fn find(firing: Firing) -> Result<Option<Rc<Known>>> {
-    let claim = Claim::of(&firing).ok_or_else(not_ours)?;
+    let claim = Claim::of(&firing).ok_or_else(|| not_ours(firing))?;
     let watch_id = claim.watch_id;
     let generation = invalidation::generation();
     let (is_silent, kept) = CACHE.with_borrow_mut(|cache| {
@@ -314,12 +314,16 @@ fn log_broken(watch: &Definition) {
     );
 }
 
-pub fn not_ours() -> Error {
+#[cold]
+pub fn not_ours(firing: Firing) -> Error {
+    let (trigger, table) = firing.names();
     Error::new(
         SqlState::INSUFFICIENT_PRIVILEGE,
-        "this trigger was not made by pushy.watch",
+        format!("trigger {trigger} on table {table} was not made by pushy.watch"),
     )
-    .hint("Drop it, and declare the watch with pushy.watch(table).")
+    .hint(format!(
+        "Drop it, DROP TRIGGER {trigger} ON {table}, and declare the watch with pushy.watch."
+    ))
 }
 
 static PARENT: Plan = Plan::new(

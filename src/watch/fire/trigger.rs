@@ -21,7 +21,7 @@ trigger_function!(
 #[cfg_attr(target_os = "linux", link_section = "commit_path")]
 fn row(firing: Firing) -> Result<()> {
     if !firing.is_for_row() {
-        return Err(cache::not_ours());
+        return Err(cache::not_ours(firing));
     }
     let Some(watch) = cache::of(firing)? else {
         return Ok(());
