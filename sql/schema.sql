@@ -99,7 +99,7 @@ INSERT INTO pushy_internal.home (system, database, extension)
          (SELECT e.oid FROM pg_catalog.pg_extension e WHERE e.extname OPERATOR(pg_catalog.=) 'pushy');
 
 
--- Not dumped: pg_restore shows no warning, so resume_after_restore tells what was passed over (src/installation/write_guard.rs).
+-- Not dumped: pg_restore shows no warning, so resume_after_restore tells what was passed over.
 CREATE TABLE pushy_internal.passed_over (
   table_name name        NOT NULL,
   role_name  name        NOT NULL,   -- who loaded the dump

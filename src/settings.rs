@@ -32,7 +32,7 @@ pub fn init(preloading: bool) {
     GucRegistry::define_bool_guc(
         c"pushy.enabled",
         c"Runs jobs; off stops all executors after their running job.",
-        c"Enqueueing, notices and channel checks work all the same.",
+        c"Enqueueing works all the same; what goes by relay waits in the event log.",
         &ENABLED,
         GucContext::Sighup,
         GucFlags::default(),
