@@ -7,12 +7,14 @@ use pgrx::pg_sys;
 
 use crate::pg::per_process::PerProcess;
 
-static WORK: PerProcess<Cell<Option<fn()>>> = PerProcess::new(Cell::new(None));
+type Work = fn();
+
+static WORK: PerProcess<Cell<Option<Work>>> = PerProcess::new(Cell::new(None));
 static IS_REGISTERED: PerProcess<Cell<bool>> = PerProcess::new(Cell::new(false));
 
 /// Has `work` called once, when the transaction that is committing has sent its invalidations. It flips atomics and sets
 /// latches only. Fit for a commit callback.
-pub fn call(work: fn()) {
+pub fn call(work: Work) {
     WORK.set(Some(work));
 }
 
