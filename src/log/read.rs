@@ -185,13 +185,8 @@ pub fn after(
         if next.is_some_and(|next| next.first <= (way.passed.epoch, way.passed.tick)) {
             continue;
         }
-<<<<<<< HEAD
-        let ticks = parts::read_ticks(part.part)?;
-        let from = (passed.epoch, passed.tick);
-=======
         let ticks = parts::read_ticks(part.part)?;
         let from = (way.passed.epoch, way.passed.tick);
->>>>>>> 05c80cf (log: a reader that a channel was closed to is told so, and to resync when it is let in again; lag counts what it is to read; the relay is woken by the grant that it waits for)
         let enough = tick::of_part(&ticks, part.part, from, &snapshot, |tick| {
             hand_over(&log, &tick, filter, &mut way, &mut each)
         })?;

@@ -4,13 +4,9 @@ use std::sync::atomic::Ordering;
 
 use pushy_core::log::cursor::Cursor;
 
-<<<<<<< HEAD
-use super::parts::{self, log_table, tick_index, tick_table, PARTS};
-=======
 use super::behind::{Behind, Budget};
 use super::parts::{self, log_table, tick_index, tick_table, PARTS};
 use super::read::{self, Filter, Log};
->>>>>>> 05c80cf (log: a reader that a channel was closed to is told so, and to resync when it is let in again; lag counts what it is to read; the relay is woken by the grant that it waits for)
 use super::state::{self, State};
 use super::subscription::table::{self, Subscription};
 use super::tick::Tick;
