@@ -114,13 +114,13 @@ GRANT EXECUTE ON FUNCTION pushy_internal.is_apply_worker() TO PUBLIC;
 
 -- Behind the views.
 GRANT EXECUTE ON FUNCTION
-  pushy_internal.queue_visible(text),
-  pushy_internal.queue_monitored(text),
-  pushy_internal.queue_owned(text),
+  pushy_internal.queue_visible(int),
+  pushy_internal.queue_monitored(int),
+  pushy_internal.queue_owned(int),
   pushy_internal.running_jobs(),
-  pushy_internal.queue_running(text),
-  pushy_internal.queue_has_slot(text),
-  pushy_internal.queue_statistics(text),
+  pushy_internal.queue_running(int),
+  pushy_internal.queue_has_slot(int),
+  pushy_internal.queue_statistics(int),
   pushy_internal.worker_rows(),
   pushy_internal.watch_counts(int),
   pushy_internal.is_home(bigint, oid, oid, oid),

@@ -1,14 +1,15 @@
 -- Views for people, and the functions behind them. Each shows a role what it may see: the functions look at
--- current_user, which in a view is who asks, while the tables are read with the rights of the views' owner.
+-- current_user, which in a view is who asks, while the tables are read with the rights of the views' owner. They are asked
+-- by number and answer as of now: a statement may read rows of long ago, when another's queue had the name.
 
-CREATE FUNCTION pushy_internal.queue_visible(queue text)
+CREATE FUNCTION pushy_internal.queue_visible(queue_id int)
 RETURNS boolean LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_queue_visible_v1';
-COMMENT ON FUNCTION pushy_internal.queue_visible(text) IS
+COMMENT ON FUNCTION pushy_internal.queue_visible(int) IS
   'Whether the current user has any privilege on a queue; the filter of pushy.queues. False for a queue that does not exist.';
 
-CREATE FUNCTION pushy_internal.queue_monitored(queue text)
+CREATE FUNCTION pushy_internal.queue_monitored(queue_id int)
 RETURNS boolean LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_queue_monitored_v1';
-COMMENT ON FUNCTION pushy_internal.queue_monitored(text) IS
+COMMENT ON FUNCTION pushy_internal.queue_monitored(int) IS
   'Whether the current user may monitor a queue; the filter of pushy.jobs and pushy.failures. False for a queue that does not exist.';
 
 CREATE FUNCTION pushy_internal.running_jobs(
@@ -21,18 +22,18 @@ RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 2 AS 'MODULE_PATHN
 COMMENT ON FUNCTION pushy_internal.running_jobs() IS
   'The jobs that run in this database now, of queues that the caller may monitor, from shared memory; behind pushy.jobs.';
 
-CREATE FUNCTION pushy_internal.queue_running(queue text)
+CREATE FUNCTION pushy_internal.queue_running(queue_id int)
 RETURNS int LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_queue_running_v1';
-COMMENT ON FUNCTION pushy_internal.queue_running(text) IS
+COMMENT ON FUNCTION pushy_internal.queue_running(int) IS
   'Executors that work on a queue now, from shared memory; behind pushy.queues. NULL for one that the caller may not monitor.';
 
-CREATE FUNCTION pushy_internal.queue_has_slot(queue text)
+CREATE FUNCTION pushy_internal.queue_has_slot(queue_id int)
 RETURNS boolean LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_queue_has_slot_v1';
-COMMENT ON FUNCTION pushy_internal.queue_has_slot(text) IS
+COMMENT ON FUNCTION pushy_internal.queue_has_slot(int) IS
   'Whether a queue has a slot in shared memory (pushy.max_queues), without which its jobs wait; behind pushy.queues. NULL for one on which the caller has no privilege.';
 
 CREATE FUNCTION pushy_internal.queue_statistics(
-  queue text,
+  queue_id int,
   OUT running int,
   OUT enqueued bigint,
   OUT completed bigint,
@@ -53,7 +54,7 @@ CREATE FUNCTION pushy_internal.queue_statistics(
   OUT run_p95 interval,
   OUT run_p99 interval)
 RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 1 AS 'MODULE_PATHNAME', 'pushy_queue_statistics_v1';
-COMMENT ON FUNCTION pushy_internal.queue_statistics(text) IS
+COMMENT ON FUNCTION pushy_internal.queue_statistics(int) IS
   'Counters of a queue, from shared memory; behind pushy.stats. No row for one that the caller may not monitor, or that does not exist.';
 
 CREATE FUNCTION pushy_internal.worker_rows(
@@ -73,9 +74,9 @@ COMMENT ON FUNCTION pushy_internal.worker_rows() IS
   'Processes of Pushy that the caller may see, from shared memory; behind pushy.workers.';
 
 
-CREATE FUNCTION pushy_internal.queue_owned(queue text) RETURNS boolean
+CREATE FUNCTION pushy_internal.queue_owned(queue_id int) RETURNS boolean
 LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_queue_owned_v1';
-COMMENT ON FUNCTION pushy_internal.queue_owned(text) IS 'Whether the current user has the rights of the queue''s owner; behind the view pushy.queue_grants.';
+COMMENT ON FUNCTION pushy_internal.queue_owned(int) IS 'Whether the current user has the rights of the queue''s owner; behind the view pushy.queue_grants.';
 
 CREATE VIEW pushy.queues WITH (security_barrier) AS
 SELECT q.queue,
@@ -87,9 +88,9 @@ SELECT q.queue,
             THEN (SELECT o.rolname FROM pg_catalog.pg_roles o WHERE o.oid OPERATOR(pg_catalog.=) q.owner)
             ELSE q.owner_name END AS owner,
        q.concurrency,
-       pushy_internal.queue_running(q.queue) AS running,
+       pushy_internal.queue_running(q.queue_id) AS running,
        q.paused,
-       CASE WHEN h.is_home AND q.parked IS NULL AND NOT pushy_internal.queue_has_slot(q.queue)
+       CASE WHEN h.is_home AND q.parked IS NULL AND NOT pushy_internal.queue_has_slot(q.queue_id)
             THEN 'all queue slots in shared memory are taken (pushy.max_queues), and it found none'
             WHEN h.is_home THEN q.parked
             ELSE pg_catalog.format('it came here by a restore or a copy and waits for SELECT pushy.queue_resume(%L), or for pushy.resume_after_restore(), which resumes all that came along', q.queue) END AS parked,
@@ -108,7 +109,7 @@ SELECT q.queue,
    SELECT pushy_internal.is_home(q.home_system, q.home_database,
                               (SELECT e.oid FROM pg_catalog.pg_extension e WHERE e.extname OPERATOR(pg_catalog.=) 'pushy'),
                               'pushy_internal.queue'::pg_catalog.regclass::pg_catalog.oid) AS is_home) h
- WHERE pushy_internal.queue_visible(q.queue);
+ WHERE pushy_internal.queue_visible(q.queue_id);
 COMMENT ON VIEW pushy.queues IS
   'Queues on which you have a privilege, and how their jobs run. An interval of 0 is none.';
 COMMENT ON COLUMN pushy.queues.queue IS 'Name of the queue.';
@@ -185,7 +186,7 @@ SELECT j.id,
           FROM pushy_internal.finished_job d) j
   JOIN pushy_internal.queue q ON q.queue_id OPERATOR(pg_catalog.=) j.queue_id
   LEFT JOIN pushy_internal.running_jobs() r ON r.job_id OPERATOR(pg_catalog.=) j.id
- WHERE pushy_internal.queue_monitored(q.queue);
+ WHERE pushy_internal.queue_monitored(q.queue_id);
 COMMENT ON VIEW pushy.jobs IS
   'Jobs of queues that you may monitor: unfinished ones, and finished ones for as long as their queue keeps them.';
 COMMENT ON COLUMN pushy.jobs.id IS 'What pushy.enqueue answered.';
@@ -243,7 +244,7 @@ SELECT f.job_id,
        CASE WHEN f.queue_id OPERATOR(pg_catalog.=) q.queue_id THEN f.context END AS context
   FROM pushy_internal.failure f
   JOIN pushy_internal.queue q ON q.queue_id OPERATOR(pg_catalog.=) f.queue_id
- WHERE pushy_internal.queue_monitored(q.queue);
+ WHERE pushy_internal.queue_monitored(q.queue_id);
 COMMENT ON VIEW pushy.failures IS
   'A row per failed attempt of a job of the queues that you may monitor, for as long as the job is kept.';
 COMMENT ON COLUMN pushy.failures.job_id IS 'The id in pushy.jobs.';
@@ -272,9 +273,10 @@ SELECT q.queue,
    SELECT pushy_internal.is_home(q.home_system, q.home_database,
                               (SELECT e.oid FROM pg_catalog.pg_extension e WHERE e.extname OPERATOR(pg_catalog.=) 'pushy'),
                               'pushy_internal.queue'::pg_catalog.regclass::pg_catalog.oid) AS is_home) h
- WHERE pushy_internal.queue_owned(q.queue)
-    OR a.grantee OPERATOR(pg_catalog.=) 0::pg_catalog.oid
-    OR (h.is_home AND pg_catalog.pg_has_role(a.grantee, 'USAGE'));
+ WHERE pushy_internal.queue_owned(q.queue_id)
+    OR (pushy_internal.queue_visible(q.queue_id)
+        AND (a.grantee OPERATOR(pg_catalog.=) 0::pg_catalog.oid
+             OR (h.is_home AND pg_catalog.pg_has_role(a.grantee, 'USAGE'))));
 COMMENT ON VIEW pushy.queue_grants IS
   'Who may do what with a queue beside its owner: grants on queues that you own, and those to you and to all.';
 COMMENT ON COLUMN pushy.queue_grants.queue IS 'The queue.';
@@ -310,7 +312,7 @@ SELECT u.queue, u.running, u.enqueued, u.completed, u.failed, u.retried, u.disca
                s.wait_p50, s.wait_p95, s.wait_p99, s.run_mean, s.run_p50, s.run_p95, s.run_p99,
                NULL::pg_catalog.int8 AS log_bytes, NULL::pg_catalog.text AS log_oldest
           FROM pushy_internal.queue q
-         CROSS JOIN LATERAL pushy_internal.queue_statistics(q.queue) s
+         CROSS JOIN LATERAL pushy_internal.queue_statistics(q.queue_id) s
         -- A query for one queue does not look at the log: no name is equal to NULL, as the planner sees.
         UNION ALL
         SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, l.bytes, l.oldest

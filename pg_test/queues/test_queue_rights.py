@@ -231,9 +231,10 @@ def test_views_show_a_role_its_own_and_no_more(work, role):
     assert session.execute("SELECT count(*) FROM pushy.queues").fetchone() == (2,)
     assert session.execute("SELECT count(*) FROM pushy.jobs").fetchone() == (1,)
     work.sql(f"GRANT USAGE ON SCHEMA pushy_internal TO {alice}")
-    for queue, rows in ((alice, 1), (bob, 0)):
-        assert len(session.execute(f"SELECT * FROM pushy_internal.queue_statistics('of {queue}')").fetchall()) == rows
-    assert session.execute(f"SELECT pushy_internal.queue_running('of {alice}'), pushy_internal.queue_running('of {bob}')").fetchone() == (0, None)
+    for queue, rows, running in ((alice, 1, 0), (bob, 0, None)):
+        number = work.value("SELECT queue_id FROM pushy_internal.queue WHERE queue = %s", f"of {queue}")
+        assert len(session.execute("SELECT * FROM pushy_internal.queue_statistics(%s)", (number,)).fetchall()) == rows
+        assert session.execute("SELECT pushy_internal.queue_running(%s)", (number,)).fetchone() == (running,)
     refused(session, f"SELECT * FROM pushy.queue_explain('of {bob}')", "42501", "monitor")
 
 

@@ -19,8 +19,8 @@ ARGUMENTS = {
     "watch_resume": "'public.t'::pg_catalog.regclass, 'first'", "watch_counts": "1", "notify": "'news', 'x', 'relay'", "channel_name": "'a'",
     "queue_register": "'dropped', 'public.work(pg_catalog.jsonb)', retry_delay => '10 ms'", "subscription_create": "'sub', ARRAY['news']::pg_catalog.text[]",
     "subscription_read": "'sub'", "subscription_ack": "'sub', '0-0-0'", "subscription_drop": "'sub'", "subscription_wait": "'sub', '10 ms'",
-    "jobs_wait": "'q', '30 s'", "job_progress": "0.5", "watch_elsewhere": "1, 'public.t', 'postgres'", "queue_visible": "'q'",
-    "queue_monitored": "'q'", "queue_has_slot": "'q'", "queue_running": "'q'", "queue_statistics": "'q'", "is_home": "1, 1::pg_catalog.oid", "notice": "{notice}",
+    "jobs_wait": "'q', '30 s'", "job_progress": "0.5", "watch_elsewhere": "1, 'public.t', 'postgres'",
+    "is_home": "1, 1::pg_catalog.oid", "notice": "{notice}",
 }
 GENERIC = {"text": "'q'", "name": "'q'", "int4": "1", "int8": "1", "bool": "true", "jsonb": "'1'", "interval": "'1 s'", "oid": "1::pg_catalog.oid",
            "regclass": "'public.t'::pg_catalog.regclass", "regrole": "'postgres'::pg_catalog.regrole", "float8": "0.5", "timestamptz": "'2026-01-01'"}

@@ -44,8 +44,8 @@ CASES = [  # statement, SQLSTATE, what the message says, what the hint says (Non
     ("CALL pushy.subscription_wait(NULL)", NULL, "name", None),
     ("SELECT pushy.subscription_drop(NULL)", NULL, "name", None),
 
-    ("SELECT pushy_internal.queue_visible(NULL)", NULL, "queue", None),
-    ("SELECT pushy_internal.queue_monitored(NULL)", NULL, "queue", None),
+    ("SELECT pushy_internal.queue_visible(NULL)", NULL, "queue_id", None),
+    ("SELECT pushy_internal.queue_monitored(NULL)", NULL, "queue_id", None),
 
     # Names that are not there.
     ("SELECT pushy.enqueue('nowhere')", UNKNOWN, 'queue "nowhere" does not exist', "queue_register"),

@@ -34,7 +34,7 @@ def test_the_privilege_is_asked_once_per_queue_not_per_job(fine):
     fine.sql("ANALYZE pushy_internal.live_job, pushy_internal.queue, pushy_internal.finished_job")
     seen = plan(fine, "SELECT state, count(*) FROM pushy.jobs GROUP BY state")
     scan = next(line for line in seen.splitlines() if "queue_monitored" in line)
-    assert "Hash" in seen and "queue_monitored(queue)" in scan.replace("q.queue", "queue"), seen
+    assert "Hash" in seen and "queue_monitored(queue_id)" in scan.replace("q.queue_id", "queue_id"), seen
 
 
 def test_stats_count_what_became_of_jobs(fine):

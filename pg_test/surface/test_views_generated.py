@@ -134,7 +134,7 @@ VALUES = {
     "job_id": "(SELECT max(id) FROM pushy.jobs WHERE queue = 'answers')", "fraction": "0.5", "message": "'m'", "relation": "'t'", "channel": "'c'", "events": "'{insert,update}'",
     "columns": "'{v}'", "condition": "'true'", "payload": "'key'", "payload_expr": "NULL", "level": "'row'", "delivery": "'relay'", "args_expr": "NULL",
     "merge": "false", "name": "'w1'", "channel_name": "'c'", "channels": "'{c}'", "from_oldest": "false", "max_notices": "1", "after": "'1-1-1'",
-    "cursor": "(SELECT cursor FROM pushy.subscriptions WHERE name = 's1')", "ready": "NULL", "watch_id": "1", "relation_name": "'public.t'", "owner_name": "'postgres'",
+    "cursor": "(SELECT cursor FROM pushy.subscriptions WHERE name = 's1')", "ready": "NULL", "watch_id": "1", "queue_id": "1", "relation_name": "'public.t'", "owner_name": "'postgres'",
     "home_system": "1", "home_database": "1", "home_extension": "1", "topics": "NULL", "new_name": "'renamed'", "until": "NULL", "triggers": "'{1}'", "fingerprint": "'x'", "owner": "current_user::regrole", "empty": "NULL",
 }
 OF_FUNCTION = {("is_home", "relation"): "1", ("watch_is_whole", "relation"): "'t'::regclass", ("enqueue", "delay"): "NULL", ("enqueue_many", "args"): "ARRAY['{}'::jsonb]", ("enqueue_many", "delay"): "NULL", ("notice", "id"): "1",

@@ -30,6 +30,8 @@ pub struct Known {
 struct Cache {
     generation: u64,
     queues: FxHashMap<String, Rc<Known>>,
+    /// The same by number.
+    numbers: FxHashMap<i32, Rc<Known>>,
     /// How many a view has asked for in vain.
     missed: usize,
 }
@@ -37,6 +39,7 @@ struct Cache {
 static CACHE: PerProcess<RefCell<Cache>> = PerProcess::new(RefCell::new(Cache {
     generation: 0,
     queues: FxHashMap::with_hasher(FxBuildHasher),
+    numbers: FxHashMap::with_hasher(FxBuildHasher),
     missed: 0,
 }));
 
@@ -61,25 +64,66 @@ pub fn version() -> Option<u64> {
 
 /// The queue of this name, from the cache if that is valid.
 pub fn get(name: &str) -> Result<Rc<Known>> {
-    let before = generation().filter(|_| !pending::has_changes());
-    if let Some(generation) = before {
-        let known = CACHE.with_borrow_mut(|cache| {
-            if cache.generation != generation || cache.queues.len() > MOST {
-                cache.start_over(generation);
-            }
-            cache.queues.get(name).cloned()
-        });
-        if let Some(known) = known {
-            return Ok(known);
+    let valid = valid();
+    if let Some(known) = recall(valid, |cache| cache.queues.get(name)) {
+        return Ok(known);
+    }
+    let known = Rc::new(identity::as_owner(|| known(definition::get(name)?))?);
+    remember(valid, &known);
+    Ok(known)
+}
+
+/// The queue of this number, for a view, which may ask for one after the other; None: it is gone.
+pub fn get_of_many(queue_id: i32) -> Result<Option<Rc<Known>>> {
+    let recalled = |valid| recall(valid, |cache| cache.numbers.get(&queue_id));
+    let mut valid = valid();
+    if let Some(known) = recalled(valid) {
+        return Ok(Some(known));
+    }
+    let has_missed_many = CACHE.with_borrow_mut(|cache| {
+        cache.missed += 1;
+        // Once, not again for each that is found from then on.
+        cache.missed == MANY
+    });
+    if has_missed_many {
+        read_all()?;
+        valid = self::valid();
+        if let Some(known) = recalled(valid) {
+            return Ok(Some(known));
         }
     }
-    let known = Rc::new(identity::as_owner(|| read(name))?);
-    if before.is_some() && generation() == before {
-        CACHE.with_borrow_mut(|cache| {
-            cache.queues.insert(name.to_owned(), Rc::clone(&known));
-        });
+    let found = identity::as_owner(|| {
+        let found = definition::find_by_id(queue_id)?;
+        found.map(known).transpose()
+    })?;
+    let found = found.map(Rc::new);
+    found.iter().for_each(|known| remember(valid, known));
+    Ok(found)
+}
+
+/// The generation of what the cache may say to this transaction; None: nothing.
+fn valid() -> Option<u64> {
+    generation().filter(|_| !pending::has_changes())
+}
+
+fn recall(
+    valid: Option<u64>,
+    find: impl FnOnce(&Cache) -> Option<&Rc<Known>>,
+) -> Option<Rc<Known>> {
+    let generation = valid?;
+    CACHE.with_borrow_mut(|cache| {
+        if cache.generation != generation || cache.queues.len() > MOST {
+            cache.start_over(generation);
+        }
+        find(cache).cloned()
+    })
+}
+
+/// Enters what was read since the cache was `valid` so.
+fn remember(valid: Option<u64>, known: &Rc<Known>) {
+    if valid.is_some() && generation() == valid {
+        CACHE.with_borrow_mut(|cache| cache.enter(Rc::clone(known)));
     }
-    Ok(known)
 }
 
 impl Cache {
@@ -88,63 +132,52 @@ impl Cache {
             self.missed = 0;
         }
         self.queues.clear();
+        self.numbers.clear();
         self.generation = generation;
     }
-}
 
-/// The same, for a view, which may ask for one queue after the other.
-pub fn get_of_many(name: &str) -> Result<Rc<Known>> {
-    let has_missed_many = CACHE.with_borrow_mut(|cache| {
-        let is_missed = !cache.queues.contains_key(name);
-        cache.missed += usize::from(is_missed);
-        // Once, not again for each that is found from then on.
-        is_missed && cache.missed == MANY
-    });
-    if has_missed_many {
-        read_all()?;
+    fn enter(&mut self, known: Rc<Known>) {
+        let definition = &known.definition;
+        self.queues
+            .insert(definition.name.clone(), Rc::clone(&known));
+        self.numbers.insert(definition.queue_id, known);
     }
-    get(name)
 }
 
 /// What a queue of this number was called when it was last looked up.
 pub fn name_of(queue_id: i32) -> Option<String> {
     CACHE.with_borrow(|cache| {
-        let mut known = cache.queues.values();
-        let known = known.find(|known| known.definition.queue_id == queue_id);
-        known.map(|known| known.definition.name.clone())
+        let known = cache.numbers.get(&queue_id)?;
+        Some(known.definition.name.clone())
     })
 }
 
-fn read(name: &str) -> Result<Known> {
-    let definition = definition::get(name)?;
-    let grants = privilege::grants(definition.queue_id)?;
-    Ok(known(definition, grants))
-}
-
 fn read_all() -> Result<()> {
-    let Some(before) = generation().filter(|_| !pending::has_changes()) else {
+    let Some(before) = valid() else {
         return Ok(());
     };
     let (queues, mut grants) =
         identity::as_owner(|| Ok((definition::all()?, privilege::all_grants()?)))?;
-    let queues = queues
-        .into_iter()
-        .take(MOST)
-        .map(|definition| {
-            let grants = grants.remove(&definition.queue_id).unwrap_or_default();
-            (definition.name.clone(), Rc::new(known(definition, grants)))
-        })
-        .collect();
+    let queues = queues.into_iter().take(MOST).map(|definition| {
+        let grants = grants.remove(&definition.queue_id).unwrap_or_default();
+        Rc::new(with_grants(definition, grants))
+    });
+    let queues: Vec<Rc<Known>> = queues.collect();
     if generation() == Some(before) {
         CACHE.with_borrow_mut(|cache| {
             cache.start_over(before);
-            cache.queues = queues;
+            queues.into_iter().for_each(|known| cache.enter(known));
         });
     }
     Ok(())
 }
 
-fn known(definition: Definition, grants: Vec<Grant>) -> Known {
+fn known(definition: Definition) -> Result<Known> {
+    let grants = privilege::grants(definition.queue_id)?;
+    Ok(with_grants(definition, grants))
+}
+
+fn with_grants(definition: Definition, grants: Vec<Grant>) -> Known {
     let slot = slot_of(&definition);
     Known {
         definition,

@@ -17,22 +17,22 @@ use crate::{row, sql_function};
 
 sql_function!(pushy_queue_statistics_v1, |call| queue_statistics(call));
 sql_function!(pushy_queue_running_v1, |call| queue_running(
-    &call.text("queue", 0)?
+    visible::asked(call)?
 ));
 
-sql_function!(pushy_queue_has_slot_v1, |call| has_place(
-    &call.text("queue", 0)?
-));
+sql_function!(pushy_queue_has_slot_v1, |call| has_place(visible::asked(
+    call
+)?));
 
 /// NULL for a queue that the caller may not see. True without the preload, where there are no places.
-fn has_place(queue: &str) -> Result<Option<bool>> {
-    let known = visible::known(queue, &Privilege::ALL)?;
+fn has_place(queue_id: i32) -> Result<Option<bool>> {
+    let known = visible::known(queue_id, &Privilege::ALL)?;
     Ok(known.map(|known| known.slot.is_some() || shared::get().is_none()))
 }
 
 /// One row; none for a queue that the caller may not monitor, and without the preload.
 fn queue_statistics(call: Call) -> Result<Answer> {
-    let found = find(&call.text("queue", 0)?)?;
+    let found = find(visible::asked(call)?)?;
     call.answer_rows(|rows| {
         if let Some((slot, statistics)) = found {
             rows.put(&columns(slot, statistics));
@@ -41,13 +41,13 @@ fn queue_statistics(call: Call) -> Result<Answer> {
     })
 }
 
-fn queue_running(queue: &str) -> Result<Option<i32>> {
-    Ok(find(queue)?.map(|(slot, _)| running(slot)))
+fn queue_running(queue_id: i32) -> Result<Option<i32>> {
+    Ok(find(queue_id)?.map(|(slot, _)| running(slot)))
 }
 
 /// What is shared of a queue that the caller may monitor.
-fn find(queue: &str) -> Result<Option<(&'static QueueSlot, &'static Statistics)>> {
-    let slot = visible::known(queue, &[Privilege::Monitor])?.and_then(|known| known.slot);
+fn find(queue_id: i32) -> Result<Option<(&'static QueueSlot, &'static Statistics)>> {
+    let slot = visible::known(queue_id, &[Privilege::Monitor])?.and_then(|known| known.slot);
     Ok(shared::get()
         .zip(slot)
         .map(|(shared, slot)| (&shared.queues()[slot], shared.statistics_of(slot))))

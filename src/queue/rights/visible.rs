@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use crate::errors::{Result, SqlState};
+use crate::errors::{Error, Result};
+use crate::pg::function::Call;
 use crate::pg::identity;
 use crate::queue::cache::{self, Known};
 use crate::queue::definition::{self, Definition};
@@ -32,13 +33,14 @@ pub fn by_id(wanted: Privilege) -> Result<HashMap<i32, Definition>> {
     Ok(queues.into_iter().map(|q| (q.queue_id, q)).collect())
 }
 
-/// The queue, if the current user has one of the privileges. One that a view still sees, and that is
-/// dropped by now, is nobody's.
-pub fn known(queue: &str, wanted: &[Privilege]) -> Result<Option<Rc<Known>>> {
-    let known = match cache::get_of_many(queue) {
-        Ok(known) => known,
-        Err(error) if error.sqlstate == SqlState::UNDEFINED_OBJECT => return Ok(None),
-        Err(error) => return Err(error),
+/// The queue of this number, if the current user has one of the privileges, as of now: the rows of a view may be of an older
+/// snapshot, when another's queue had a name that is the caller's now. One that such a view still sees, and that is dropped by
+/// now, is nobody's.
+pub fn known(queue_id: i32, wanted: &[Privilege]) -> Result<Option<Rc<Known>>> {
+    // A cursor that goes on takes no lock by which it would hear of a role's membership that was revoked.
+    identity::accept_changes();
+    let Some(known) = cache::get_of_many(queue_id)? else {
+        return Ok(None);
     };
     let caller = identity::current_user();
     let has = |privilege| privilege::has(&known.definition, &known.grants, caller, privilege);
@@ -46,22 +48,28 @@ pub fn known(queue: &str, wanted: &[Privilege]) -> Result<Option<Rc<Known>>> {
     Ok(may.then_some(known))
 }
 
-fn has_any(queue: &str, wanted: &[Privilege]) -> Result<bool> {
-    Ok(known(queue, wanted)?.is_some())
+/// The argument of the functions behind the views.
+pub fn asked(call: Call) -> Result<i32> {
+    let queue_id = call.opt_i32(0);
+    queue_id.ok_or_else(|| Error::null_argument("queue_id"))
+}
+
+fn has_any(queue_id: i32, wanted: &[Privilege]) -> Result<bool> {
+    Ok(known(queue_id, wanted)?.is_some())
 }
 
 sql_function!(pushy_queue_visible_v1, |call| has_any(
-    &call.text("queue", 0)?,
+    asked(call)?,
     &Privilege::ALL
 ));
 
 sql_function!(pushy_queue_monitored_v1, |call| has_any(
-    &call.text("queue", 0)?,
+    asked(call)?,
     &[Privilege::Monitor]
 ));
 
 sql_function!(pushy_queue_owned_v1, |call| {
-    let owner = known(&call.text("queue", 0)?, &Privilege::ALL)?;
+    let owner = known(asked(call)?, &Privilege::ALL)?;
     Result::Ok(
         owner.is_some_and(|known| privilege::is_owner(&known.definition, identity::current_user())),
     )
