@@ -55,7 +55,8 @@ fn run_now(queue: &Definition, id: i64, state: JobState) -> Result<bool> {
 /// False when the job is gone from the history: somebody else has just made it run again, or it has expired.
 fn run_again(queue: &Definition, id: i64, finished: &Finished) -> Result<bool> {
     let beside = match &finished.unique_key {
-        Some(key) => match unique_key::find(queue, cache::slot_of(queue), key)? {
+        // A job that waits is let be, however deep it is.
+        Some(key) => match unique_key::find(queue, cache::slot_of(queue), key, i32::MAX, None)? {
             Found::Free { beside } => Some(beside),
             Found::Waiting(_) => return Err(key_waits(queue, id)),
         },

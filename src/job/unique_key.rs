@@ -14,10 +14,11 @@ use pushy_core::gate::Asker;
 use crate::errors::Result;
 use crate::job::current;
 use crate::job::tables::live_job;
+use crate::params;
 use crate::pg::heap::{self, Key, Shared, Table};
-use crate::pg::spi::Tid;
+use crate::pg::spi::{self, Plan, Tid};
 use crate::pg::value::Timestamp;
-use crate::pg::{clock, interrupts};
+use crate::pg::{clock, interrupts, BuiltinOid};
 use crate::queue::definition::Definition;
 use crate::shared::{self, executor, pending};
 
@@ -38,10 +39,19 @@ struct Job {
     position: Option<i64>,
     priority: usize,
     run_at: Timestamp,
+    depth: i32,
 }
 
-/// Looks for a job of the key that waits. As the extension's owner.
-pub fn find(queue: &Definition, slot: Option<usize>, unique_key: &str) -> Result<Found> {
+/// Looks for a job of the key that waits, and makes it as deep as what would have been enqueued if it is deeper: it stands for
+/// both, and a stranger's long chain of causes must not have the jobs of another's change discarded. `depth` and `caused_by` are
+/// those of what would be enqueued. As the extension's owner.
+pub fn find(
+    queue: &Definition,
+    slot: Option<usize>,
+    unique_key: &str,
+    depth: i32,
+    caused_by: Option<i64>,
+) -> Result<Found> {
     let table = heap::open("live_job")?;
     heap::check_columns(&table, live_job::COLUMNS, &live_job::CHECKED)?;
     loop {
@@ -54,7 +64,7 @@ pub fn find(queue: &Definition, slot: Option<usize>, unique_key: &str) -> Result
         if is_last && newest.is_starving(slot) {
             return Ok(Found::Free { beside });
         }
-        match lock_one(&table, queue, slot, &jobs) {
+        match lock_one(&table, queue, slot, &jobs, depth, caused_by) {
             Attempt::Found(id) => return Ok(Found::Waiting(id)),
             Attempt::AllHeld => return Ok(Found::Free { beside }),
             Attempt::Changed => interrupts::check(),
@@ -77,6 +87,7 @@ fn read(table: &Table, queue_id: i32, unique_key: &str) -> Result<Vec<Job>> {
             position: row.opt_i64(live_job::POSITION),
             priority: row.i16(live_job::PRIORITY) as usize,
             run_at: row.timestamp(live_job::RUN_AT),
+            depth: i32::from(row.i16(live_job::DEPTH)),
         });
         Ok(())
     })?;
@@ -91,18 +102,31 @@ enum Attempt {
     Changed,
 }
 
-fn lock_one(table: &Table, queue: &Definition, slot: Option<usize>, jobs: &[Job]) -> Attempt {
+fn lock_one(
+    table: &Table,
+    queue: &Definition,
+    slot: Option<usize>,
+    jobs: &[Job],
+    depth: i32,
+    caused_by: Option<i64>,
+) -> Attempt {
     // A job that this session itself has claimed counts as started.
     for job in jobs.iter().filter(|job| !is_claimed_here(job.id)) {
+        let is_fit = || job.depth <= depth || job.rises_to(depth, caused_by);
         if job.is_own {
-            return Attempt::Found(job.id);
+            if is_fit() {
+                return Attempt::Found(job.id);
+            }
+            continue;
         }
         match table.lock_shared(job.tid) {
             Shared::Locked => {
                 if let Some(slot) = slot {
                     job.announce_at_end(queue, slot);
                 }
-                return Attempt::Found(job.id);
+                if is_fit() {
+                    return Attempt::Found(job.id);
+                }
             }
             Shared::Held => {}
             Shared::Changed => return Attempt::Changed,
@@ -110,6 +134,18 @@ fn lock_one(table: &Table, queue: &Definition, slot: Option<usize>, jobs: &[Job]
     }
     Attempt::AllHeld
 }
+
+// Not where another transaction was answered the job too, because that would be waited for.
+static RISE: Plan = Plan::new(
+    "UPDATE pushy_internal.live_job j SET depth = $2, caused_by = $3 \
+       FROM (SELECT l.id FROM pushy_internal.live_job l WHERE l.id OPERATOR(pg_catalog.=) $1 FOR UPDATE SKIP LOCKED) free \
+      WHERE j.id OPERATOR(pg_catalog.=) free.id",
+    &[
+        BuiltinOid::INT8OID,
+        BuiltinOid::INT2OID,
+        BuiltinOid::INT8OID,
+    ],
+);
 
 /// Whether this very session runs the job, or has it in its batch: its own lock would not stop it.
 fn is_claimed_here(id: i64) -> bool {
@@ -121,6 +157,13 @@ fn is_claimed_here(id: i64) -> bool {
 const PATIENCE_US: i64 = 1_000_000;
 
 impl Job {
+    /// Makes a deeper job, whose row this transaction has locked, as deep as this; false where another has locked it too: then
+    /// one more comes beside it.
+    #[cold]
+    fn rises_to(&self, depth: i32, caused_by: Option<i64>) -> bool {
+        spi::run(&RISE, params![self.id, depth as i16, caused_by]) > 0
+    }
+
     fn announce_at_end(&self, queue: &Definition, slot: usize) {
         let key = queue.key();
         pending::promises(slot, key);

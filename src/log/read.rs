@@ -243,7 +243,7 @@ fn hand_over(
     }
     let skip = tick.behind(way.passed);
     let mut goes_on = true;
-    let mut last: Option<HashMap<Equal, i32>> = None;
+    let mut merged: Option<HashMap<Equal, Merged>> = None;
     let is_there = log.events(&tick.runs, skip, |n, row| {
         let before = std::mem::replace(&mut way.passed, tick.cursor(n));
         let channel = row.opt_bytes(parts::log::CHANNEL).unwrap_or_default();
@@ -264,14 +264,17 @@ fn hand_over(
             }
             way.passed = here;
         }
-        let notice = Notice::of(&row, way.passed, tick.at, channel);
+        let mut notice = Notice::of(&row, way.passed, tick.at, channel);
         if notice.merge {
-            let last = match &mut last {
-                Some(last) => last,
-                None => last.insert(last_of_equals(log, tick, n)?),
+            let merged = match &mut merged {
+                Some(merged) => merged,
+                None => merged.insert(merged_in(log, tick, filter)?),
             };
-            if last.get(&notice.equal()).is_some_and(|last| *last > n) {
-                return Ok(true);
+            if let Some(merged) = merged.get(&notice.equal()) {
+                if merged.last > n {
+                    return Ok(true);
+                }
+                notice.cause = merged.cause;
             }
         }
         goes_on = each(Found::Notice(notice))?;
@@ -283,19 +286,50 @@ fn hand_over(
     Ok(goes_on)
 }
 
-/// Where in a tick, from event `from` on, the last of each set of equal notices to be merged is: only that one is handed over,
-/// so that a reader ends with the last notice wherever in the tick it begins.
-fn last_of_equals(log: &Log<'_>, tick: &Tick, from: i32) -> Result<HashMap<Equal, i32>> {
-    let mut last = HashMap::new();
-    log.events(&tick.runs, from - 1, |n, row| {
-        if row.bool(parts::log::MERGE) {
-            let channel = row.opt_bytes(parts::log::CHANNEL).unwrap_or_default();
+/// A set of equal notices of a tick that are to be merged.
+struct Merged {
+    /// Where in the tick the last of them is: only that one is handed over, so that a reader ends with the last notice
+    /// wherever in the tick it begins.
+    last: i32,
+    /// The least deep of their causes, because the one that is handed over stands for all of them: with another's, the job of
+    /// a change that nothing had caused would be discarded for the depth of a stranger's. Circles end all the same: what is
+    /// handed over is as deep as one of them is, and a job says so many only.
+    cause: Option<(i64, i32)>,
+}
+
+/// Which notices of a tick are merged, of all that the reader gets, also of those before its cursor.
+fn merged_in(log: &Log<'_>, tick: &Tick, filter: &Filter) -> Result<HashMap<Equal, Merged>> {
+    let mut merged: HashMap<Equal, Merged> = HashMap::new();
+    log.events(&tick.runs, 0, |n, row| {
+        if !row.bool(parts::log::MERGE) {
+            return Ok(true);
+        }
+        let channel = row.opt_bytes(parts::log::CHANNEL).unwrap_or_default();
+        if matches!(
+            filter.share(&channel, row.i64(parts::log::LSN))?,
+            Share::Notice
+        ) {
             let notice = Notice::of(&row, tick.cursor(n), tick.at, channel);
-            last.insert(notice.equal(), n);
+            let cause = notice.cause;
+            let all = merged
+                .entry(notice.equal())
+                .or_insert(Merged { last: n, cause });
+            all.last = n;
+            all.cause = less_deep(all.cause, cause);
         }
         Ok(true)
     })?;
-    Ok(last)
+    Ok(merged)
+}
+
+/// Of two causes the one that is less deep: none, or that of the job of lesser depth.
+fn less_deep(one: Option<(i64, i32)>, other: Option<(i64, i32)>) -> Option<(i64, i32)> {
+    let depth = |cause: Option<(i64, i32)>| cause.map_or(-1, |(_, depth)| depth);
+    if depth(other) < depth(one) {
+        other
+    } else {
+        one
+    }
 }
 
 pub type Tables = [Option<ForReading>; PARTS as usize];

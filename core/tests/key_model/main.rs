@@ -4,7 +4,8 @@
 //! ```text
 //! writer      changes a row and enqueues its key. Looks which unfinished jobs of the key there are, as of now. From the
 //!             newest on: try to lock its row in share mode, passing over one that somebody holds alone; gone: look again.
-//!             Locked: that job is the answer. None: insert one beside the newest that was seen; another beside the same:
+//!             Locked: that job is the answer. It is deeper than the writer (a longer chain of causes): where nobody else has locked
+//!             it too, make it as deep, which is to hold it alone; else pass it over. None: insert one beside the newest that was seen; another beside the same:
 //!             wait for its writer if that has not ended, then look again. Commit or roll back: the locks are gone, and what was
 //!             locked or inserted is announced.
 //! executor    takes an announced job if nobody has locked its row, locks it alone, reads the rows, and completes it, or
@@ -12,8 +13,9 @@
 //! ```
 //!
 //! Steps are atomic where the server makes them so: a lock, an insertion into the index, the end of a transaction. Checked
-//! of every world in which nothing more happens: each committed change was seen by a completed run, and no job is
-//! forgotten. And of every world: of jobs that nobody holds alone two wait at most, and one more for each that was given up.
+//! of every world in which nothing more happens: each committed change was seen by a completed run of a job that is no deeper,
+//! and no job is forgotten. And of every world: of jobs that nobody holds alone two of a depth wait at most and three of all, and one
+//! more for each that was given up.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -36,9 +38,11 @@ enum Fault {
     InsertsBlindly,
     /// Who has waited for another's insertion answers that, without a look.
     AnswersConflict,
+    /// The answer is a job that is deeper, and stays so.
+    AnswersDeeper,
 }
 
-const FAULTS: [Fault; 8] = [
+const FAULTS: [Fault; 9] = [
     Fault::CountsClaimed,
     Fault::LocksNothing,
     Fault::UnlocksEarly,
@@ -47,6 +51,7 @@ const FAULTS: [Fault; 8] = [
     Fault::SilentRollback,
     Fault::InsertsBlindly,
     Fault::AnswersConflict,
+    Fault::AnswersDeeper,
 ];
 
 type Rules = Option<Fault>;
@@ -73,6 +78,9 @@ struct Job {
     beside: u8,
     /// The executor that holds it alone.
     held_by: u8,
+    /// The writer that holds it alone, because it has made it less deep.
+    raised_by: u8,
+    is_deep: bool,
     /// The writers that have locked it in share mode, a bit each.
     shared_by: u8,
     announced: bool,
@@ -113,6 +121,18 @@ struct World {
     given_up: u8,
 }
 
+impl Job {
+    /// Nobody but this writer holds it alone.
+    fn is_free(&self, me: usize) -> bool {
+        self.held_by == NOBODY && (self.raised_by == NOBODY || self.raised_by == me as u8)
+    }
+}
+
+/// One writer's change was caused by nothing, the others' by a long chain.
+fn is_deep(writer: usize) -> bool {
+    writer > 0
+}
+
 fn newest(jobs: u8) -> u8 {
     8 - jobs.leading_zeros() as u8
 }
@@ -123,12 +143,15 @@ impl World {
             row: Row::Absent,
             beside: 0,
             held_by: NOBODY,
+            raised_by: NOBODY,
+            is_deep: false,
             shared_by: 0,
             announced: false,
         };
         let mut jobs = [absent; JOBS];
         jobs[0].row = Row::Waits;
         jobs[0].announced = true;
+        jobs[0].is_deep = true;
         World {
             jobs,
             writers: [Writing::Look; WRITERS],
@@ -150,7 +173,9 @@ impl World {
             .jobs
             .iter()
             .filter(|job| job.row == Row::Waits && job.held_by == NOBODY);
-        if waiting.clone().count() > 2 + usize::from(self.given_up) {
+        let of_depth = |deep: bool| waiting.clone().filter(|job| job.is_deep == deep).count();
+        let most = 2 + usize::from(self.given_up);
+        if of_depth(true) > most || of_depth(false) > most || waiting.clone().count() > most + 1 {
             return true;
         }
         let ended = |writer: &Writing| matches!(writer, Writing::Committed | Writing::RolledBack);
@@ -184,11 +209,26 @@ impl World {
                 let job = &mut next.jobs[usize::from(number)];
                 if job.row != Row::Waits {
                     Writing::Look
-                } else if job.held_by == NOBODY || rules == Some(Fault::CountsClaimed) {
-                    if rules != Some(Fault::LocksNothing) && job.held_by == NOBODY {
+                } else if job.is_free(me) || rules == Some(Fault::CountsClaimed) {
+                    if rules != Some(Fault::LocksNothing) && job.is_free(me) {
                         job.shared_by |= 1 << me;
                     }
-                    Writing::Answered
+                    let deeper = job.is_deep && !is_deep(me);
+                    let alone = job.shared_by & !(1 << me) == 0;
+                    if deeper && alone {
+                        if rules != Some(Fault::AnswersDeeper) && job.is_free(me) {
+                            job.raised_by = me as u8;
+                            job.is_deep = false;
+                        }
+                        Writing::Answered
+                    } else if deeper && rules != Some(Fault::AnswersDeeper) {
+                        Writing::Lock {
+                            seen,
+                            left: left & !(1 << number),
+                        }
+                    } else {
+                        Writing::Answered
+                    }
                 } else {
                     Writing::Lock {
                         seen,
@@ -213,6 +253,7 @@ impl World {
                         let free = self.jobs.iter().position(|job| job.row == Row::Absent);
                         let job = &mut next.jobs[free.expect("one for each writer")];
                         job.row = Row::Unborn(me as u8);
+                        job.is_deep = is_deep(me);
                         job.beside = beside;
                         Writing::Answered
                     }
@@ -253,6 +294,10 @@ impl World {
                 job.shared_by &= !(1 << me);
                 job.announced |= announces;
             }
+            if job.raised_by == me as u8 {
+                job.raised_by = NOBODY;
+                job.is_deep = !commits;
+            }
             if job.row == Row::Unborn(me as u8) {
                 job.row = if commits { Row::Waits } else { Row::Gone };
                 job.announced = commits;
@@ -276,6 +321,7 @@ impl World {
                     let job = &mut next.jobs[number];
                     job.announced = false;
                     let is_free = job.held_by == NOBODY
+                        && job.raised_by == NOBODY
                         && (job.shared_by == 0 || rules == Some(Fault::ClaimsShared));
                     if job.row == Row::Waits && is_free {
                         job.held_by = me as u8;
@@ -290,7 +336,11 @@ impl World {
                 done.jobs[usize::from(number)].held_by = NOBODY;
                 let mut given_up = done;
                 done.jobs[usize::from(number)].row = Row::Gone;
-                done.served |= sees;
+                let deep = (0..WRITERS)
+                    .filter(|me| is_deep(*me))
+                    .fold(0, |all, me| all | 1 << me);
+                let too_deep = self.jobs[usize::from(number)].is_deep;
+                done.served |= if too_deep { sees & deep } else { sees };
                 visit(done);
                 if self.failures > 0 {
                     given_up.failures -= 1;

@@ -99,7 +99,10 @@ impl Request {
             return Ok(id);
         }
         loop {
-            match unique_key::find(&self.queue.definition, self.queue.slot, unique_key)? {
+            let Known {
+                definition, slot, ..
+            } = &*self.queue;
+            match unique_key::find(definition, *slot, unique_key, self.depth, self.caused_by)? {
                 Found::Waiting(id) => return Ok(id),
                 Found::Free { beside } => {
                     let id = position::next()?;

@@ -30,6 +30,8 @@ pub(in crate::worker) struct Results {
     pub(in crate::worker) left: Vec<usize>,
     /// The next one met a lock: it comes again as a batch of one, where it may wait.
     pub(in crate::worker) put_off: bool,
+    /// So many of the started ones have nothing deferred to the commit any more.
+    pub(in crate::worker) settled: usize,
     /// When the jobs were through, and what they had deferred began.
     pub(in crate::worker) through_at: Option<Timestamp>,
     /// That is through too: what fails from here on is no code of a user's.
@@ -57,6 +59,12 @@ impl Results {
         done.map(|done| done.started_at)
             .or(failed.map(|failed| failed.started_at))
             .or_else(|| self.cancelled.iter().find(|one| one.0 == index)?.1)
+    }
+
+    /// Whether what the started jobs may have deferred to the commit is not as deep as this.
+    #[inline]
+    pub(in crate::worker) fn are_of_another_depth(&self, claimed: &[Claimed], depth: i32) -> bool {
+        self.settled < self.started && claimed[self.settled].depth != depth
     }
 
     /// Whether what the jobs have deferred runs just now.

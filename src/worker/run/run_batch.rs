@@ -80,6 +80,10 @@ impl Bench {
                 // While it is the only one that has run, it can be rolled back with the transaction.
                 return Err(was_cancelled());
             }
+            if index > 0 && results.are_of_another_depth(claimed, job.depth) {
+                self.run_deferred_before(work, claimed, results)?;
+                before = None;
+            }
             activity.show(job.id);
             let started_at = before.take().unwrap_or_else(clock::now);
             let ran = match self.run_one(work, handler, &callable, claimed, index, started_at)? {
@@ -173,12 +177,6 @@ impl Bench {
         let shared = shared::expect();
         let me = &shared.executors[self.me];
         let started = &claimed[..results.started];
-        let timeouts = started.iter().map(|job| self.timeout_us(work, job));
-        let timeout_us = if timeouts.clone().any(|timeout_us| timeout_us == 0) {
-            0
-        } else {
-            timeouts.max().unwrap_or(0)
-        };
         let now = clock::now();
         results.through_at = Some(now);
         if let ([job], [done]) = (started, &results.done[..]) {
@@ -195,13 +193,9 @@ impl Bench {
         } else {
             LATER_LOCK_TIMEOUT_MS
         });
-        // What is enqueued here was caused by one of these jobs; by which cannot be told, so by the deepest.
-        let deepest = started.iter().max_by_key(|job| job.depth);
-        let cancels = interrupts::release_cancels();
-        run_job::run_deferred(timeout_us, deepest.map(|job| self.current(work, job, now)))?;
+        self.run_deferred_of(work, &started[results.settled..], now)?;
         buffer::expect_share()?;
         results.deferred_ran = true;
-        drop(cancels);
         drop(lock_patience);
         me.leave_job();
         if started.len() == 1 && results.done.len() == 1 && self.accept(work, claimed, 0).is_some()
@@ -209,6 +203,36 @@ impl Bench {
             return Err(was_cancelled());
         }
         Ok(())
+    }
+
+    /// The same of the jobs so far, before one of another depth begins, because what they have deferred to the commit is as
+    /// deep as they are: of a stranger's deep job nothing rubs off on others of its batch, and a circle of jobs still ends.
+    #[cold]
+    fn run_deferred_before(
+        &self,
+        work: &Work,
+        claimed: &[Claimed],
+        results: &mut Results,
+    ) -> Result<()> {
+        let now = clock::now();
+        results.through_at = Some(now);
+        self.run_deferred_of(work, &claimed[results.settled..results.started], now)?;
+        results.through_at = None;
+        results.settled = results.started;
+        Ok(())
+    }
+
+    fn run_deferred_of(&self, work: &Work, jobs: &[Claimed], now: Timestamp) -> Result<()> {
+        let timeouts = jobs.iter().map(|job| self.timeout_us(work, job));
+        let timeout_us = if timeouts.clone().any(|timeout_us| timeout_us == 0) {
+            0
+        } else {
+            timeouts.max().unwrap_or(0)
+        };
+        // By which of them it was caused cannot be told; they are equally deep.
+        let one = jobs.last();
+        let _cancels = interrupts::release_cancels();
+        run_job::run_deferred(timeout_us, one.map(|job| self.current(work, job, now)))
     }
 
     /// Accepts the outcome of a job, and of those before it; answers the cancel that was requested of the job before that.
