@@ -15,6 +15,7 @@ pub mod log;
 pub mod share;
 pub mod suspicion;
 pub mod trigger_text;
+pub mod turns;
 pub mod version;
 
 #[cfg(test)]

@@ -67,10 +67,12 @@ fn explain(queue: &Definition) -> Result<Vec<Finding>> {
         if jobs.ready > 0 {
             findings.extend(of_executors(queue, shared, jobs.ready));
         }
-        if jobs.ready > 0 && findings.is_empty() {
+        if (jobs.ready > 0 || jobs.overdue) && findings.is_empty() {
             findings = identity::as_owner(|| row_holders::find(queue))?;
         }
     }
+    // Where something is in the way, the scheduler is about to do nothing.
+    let stands_still = stands_still || jobs.overdue && !findings.is_empty();
     findings.extend(jobs.explain(queue, stands_still));
     if findings.is_empty() {
         findings.push(said(

@@ -1,4 +1,4 @@
-//! Who keeps ready jobs locked, so that executors pass over them: for queue_explain.
+//! Who keeps jobs locked that are ready or due, so that executors and the scheduler pass over them: for queue_explain.
 
 use super::definition::Definition;
 use crate::errors::{quote_literal, Result};
@@ -13,9 +13,10 @@ use std::sync::atomic::Ordering;
 // A transaction holds a lock on its own number; one that is prepared does so in no process. Rows that several share are left
 // out: their xmax is the number of a group.
 static HOLDERS: Plan = Plan::new(
-    "SELECT l.pid, x.gid, pg_catalog.count(*) \
-       FROM (SELECT j.xmax FROM pushy_internal.live_job j \
-              WHERE j.queue_id OPERATOR(pg_catalog.=) $1 AND j.state OPERATOR(pg_catalog.=) 'a'::pg_catalog.\"char\" \
+    "SELECT l.pid, x.gid, pg_catalog.count(*), pg_catalog.bool_and(j.state OPERATOR(pg_catalog.=) 'a'::pg_catalog.\"char\") \
+       FROM (SELECT j.xmax, j.state FROM pushy_internal.live_job j \
+              WHERE j.queue_id OPERATOR(pg_catalog.=) $1 \
+                AND (j.state OPERATOR(pg_catalog.=) 'a'::pg_catalog.\"char\" OR j.run_at OPERATOR(pg_catalog.<=) pg_catalog.clock_timestamp()) \
               LIMIT 10000) j \
        JOIN pg_catalog.pg_locks l ON l.transactionid OPERATOR(pg_catalog.=) j.xmax \
         AND l.locktype OPERATOR(pg_catalog.=) 'transactionid'::pg_catalog.text AND l.mode OPERATOR(pg_catalog.=) 'ExclusiveLock'::pg_catalog.text \
@@ -24,7 +25,7 @@ static HOLDERS: Plan = Plan::new(
     &[BuiltinOid::INT4OID],
 );
 
-/// Transactions other than executors' that hold ready jobs of the queue; as the extension's owner.
+/// Transactions other than executors' that hold ready or due jobs of the queue; as the extension's owner.
 pub fn find(queue: &Definition) -> Result<Vec<Finding>> {
     let is_executor = |pid: i32| {
         shared::get().is_some_and(|shared| {
@@ -40,10 +41,11 @@ pub fn find(queue: &Definition) -> Result<Vec<Finding>> {
         let mut findings = Vec::new();
         for row in holders.rows() {
             let count = row.i64(3);
+            let kind = if row.bool(4) { "ready" } else { "due" };
             let (jobs, run) = if count == 1 {
-                ("1 ready job is".to_owned(), "runs when it")
+                (format!("1 {kind} job is"), "runs when it")
             } else {
-                (format!("{count} ready jobs are"), "run when it")
+                (format!("{count} {kind} jobs are"), "run when it")
             };
             match (row.opt_i32(1), row.opt_text(2)?) {
                 (_, Some(gid)) => {

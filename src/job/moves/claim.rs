@@ -89,7 +89,8 @@ pub fn claim(
             bytes.set(bytes.get() + job.args_bytes);
             Ok(job)
         };
-        let more = table.lock_in_order("live_job_ready", &keys, &snapshot, are_enough, take)?;
+        let more =
+            table.lock_in_order("live_job_ready", &keys, &snapshot, None, are_enough, take)?;
         claimed.rows.extend(more.rows);
         claimed.passed_over |= more.passed_over;
         claimed.is_enough = more.is_enough;

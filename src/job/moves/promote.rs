@@ -1,5 +1,7 @@
 //! scheduled, retryable → available: jobs whose time has come.
 
+use std::cell::RefCell;
+
 use crate::pg::BuiltinOid;
 use pushy_core::job_state::{JobEvent, JobState};
 
@@ -16,39 +18,22 @@ use crate::pg::{array, clock, database};
 use crate::queue::cache;
 use crate::queue::definition::{self, Definition};
 use crate::shared::queue_slot::QueueKey;
+use pushy_core::turns::{Bounds, Place, Turns};
 
 /// Of what the index of waiting jobs holds: both states in which a job waits.
 const PROMOTED: JobState = JobState::Scheduled.after(JobEvent::Due);
 const _: () = assert!(matches!(JobState::Retryable.after(JobEvent::Due), PROMOTED));
 
-/// A place in the order of waiting jobs: behind the job `id` that waits for `run_at`.
-#[derive(Clone, Copy)]
-pub struct Place {
-    run_at: Timestamp,
-    id: i64,
-}
-
-impl Place {
-    /// Before all that wait for `run_at`.
-    pub fn first(run_at: Timestamp) -> Self {
-        Self {
-            run_at,
-            id: i64::MIN,
-        }
-    }
-}
-
 /// A job that is due.
 struct Due {
     id: i64,
-    run_at: Timestamp,
     queue_id: i32,
     priority: i16,
 }
 
 // Waits for the scheduler, which may be making the same jobs ready.
 static DUE_OF_QUEUE: Plan = Plan::new(
-    "SELECT j.id, j.run_at, j.queue_id, j.priority FROM pushy_internal.live_job j \
+    "SELECT j.id, j.queue_id, j.priority FROM pushy_internal.live_job j \
       WHERE j.position IS NULL AND j.run_at OPERATOR(pg_catalog.<=) $1 \
         AND j.queue_id OPERATOR(pg_catalog.=) $3 \
       ORDER BY j.run_at, j.id LIMIT $2 FOR UPDATE",
@@ -70,28 +55,27 @@ static PROMOTE: Plan = Plan::new(
     ],
 );
 
-/// Makes up to `most` due jobs behind `after` ready, in the order of their times, and says behind which to go on
-/// when there may be more. Those that somebody holds stay as they are. As the extension's owner.
-pub fn promote(queues: &[Definition], after: Place, most: usize) -> Result<Option<Place>> {
-    let due = lock_due(after, most)?;
-    make_ready(queues, &due)?;
-    let last = due.last().filter(|_| due.len() == most);
-    Ok(last.map(|last| Place {
-        run_at: last.run_at,
-        id: last.id,
-    }))
+/// Turns at what waits for this time (µs) or a later one.
+pub fn turns_from(from: i64) -> Turns {
+    Turns::from(from, Bounds::USUAL)
 }
 
-/// As `promote`, of one queue from its first job on and of what is due `until` then, but waits for jobs that somebody holds;
-/// true when there may be more.
+/// Makes due jobs ready that these turns have come to, a thousand at most: false when there are no more. Those that somebody
+/// holds stay as they are. As the extension's owner.
+pub fn promote(queues: &[Definition], turns: &mut Turns) -> Result<bool> {
+    let due = lock_due(queues, turns)?;
+    make_ready(queues, &due)?;
+    Ok(!turns.are_over())
+}
+
+/// Makes jobs of one queue ready, from its first job on, that are due `until` then; waits for jobs that somebody holds; true when there may be more.
 pub fn promote_of(queue: &Definition, until: Timestamp, most: usize) -> Result<bool> {
     let due: Vec<Due> = spi::connect(|spi| {
         let due = spi.run(&DUE_OF_QUEUE, params![until, most as i64, queue.queue_id]);
         let read = |row: spi::Row<'_>| Due {
             id: row.i64(1),
-            run_at: row.timestamp(2),
-            queue_id: row.i32(3),
-            priority: row.i16(4),
+            queue_id: row.i32(2),
+            priority: row.i16(3),
         };
         due.rows().map(read).collect()
     });
@@ -102,37 +86,55 @@ pub fn promote_of(queue: &Definition, until: Timestamp, most: usize) -> Result<b
 /// Reads the index live_job_due behind a place: from its beginning each look walked over the entries of all jobs
 /// that have waited since the last vacuum, and behind an old snapshot the rate fell from 53,000 to 16,000 jobs/s
 /// with the first 800,000.
-fn lock_due(after: Place, most: usize) -> Result<Vec<Due>> {
+fn lock_due(queues: &[Definition], turns: &mut Turns) -> Result<Vec<Due>> {
     let table = open()?;
     let snapshot = snapshot::take();
     let now = clock::now();
+    let after = turns.begin();
+    let from = Timestamp(after.run_at);
     let mut due = Vec::new();
+    let owner_of = |queue_id: i32| {
+        let known = queues.iter().find(|queue| queue.queue_id == queue_id);
+        known.map_or(0, |queue| queue.owner.to_u32())
+    };
+    let walk = RefCell::new(turns);
+    let mut wants = |row: spi::Row<'_>| {
+        let place = Place {
+            run_at: row.timestamp(live_job::RUN_AT).0,
+            id: row.i64(live_job::ID),
+        };
+        walk.borrow_mut()
+            .wants(place, row.i32(live_job::QUEUE_ID), owner_of)
+    };
+    let mut is_enough = false;
     // Others that wait for the very same time, then those that wait for a later one.
     for keys in [
         [
-            Key::timestamp_equals(RUN_AT, after.run_at),
+            Key::timestamp_equals(RUN_AT, from),
             Key::int8_above(ID, after.id),
         ],
         [
-            Key::timestamp_above(RUN_AT, after.run_at),
+            Key::timestamp_above(RUN_AT, from),
             Key::timestamp_at_most(RUN_AT, now),
         ],
     ] {
-        let room = most - due.len();
-        if room == 0 || after.run_at > now {
+        if is_enough || from > now {
             break;
         }
         let take = |row: spi::Row<'_>, _| {
             Ok(Due {
                 id: row.i64(live_job::ID),
-                run_at: row.timestamp(live_job::RUN_AT),
                 queue_id: row.i32(live_job::QUEUE_ID),
                 priority: row.i16(live_job::PRIORITY),
             })
         };
-        let more = table.lock_in_order(INDEX, &keys, &snapshot, |rows| rows >= room, take)?;
+        let are_enough = |_| walk.borrow().has_walked_enough();
+        let more =
+            table.lock_in_order(INDEX, &keys, &snapshot, Some(&mut wants), are_enough, take)?;
+        is_enough = more.is_enough;
         due.extend(more.rows);
     }
+    walk.into_inner().end(is_enough);
     Ok(due)
 }
 

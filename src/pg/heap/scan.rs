@@ -133,6 +133,9 @@ pub struct Locked<T> {
     pub is_enough: bool,
 }
 
+/// Whether a row is to be locked.
+pub type Wants<'a> = &'a mut dyn FnMut(Row<'_>) -> bool;
+
 /// How an attempt to lock the next row ended.
 #[derive(PartialEq, Eq)]
 enum Attempt {
@@ -141,6 +144,8 @@ enum Attempt {
     Locked,
     /// The row is not there any more.
     Gone,
+    /// It is not wanted.
+    Unwanted,
     /// Somebody else holds it, or has changed it since the snapshot.
     Held,
 }
@@ -157,7 +162,7 @@ extern "C-unwind" {
 
 impl Table {
     /// Locks rows FOR UPDATE in the order of an index, as `snapshot` sees them, until so many are enough; that is asked
-    /// before each row. Rows that somebody else holds are skipped, and so are rows that were changed or removed since the
+    /// before each row. `wants` says of each row as the snapshot sees it whether it is one of them. Rows that somebody else holds are skipped, and so are rows that were changed or removed since the
     /// snapshot: whoever changed them announces what they are now. `take` is given each row while its page is pinned:
     /// what outlives the call is copied there.
     pub fn lock_in_order<T>(
@@ -165,6 +170,7 @@ impl Table {
         index: &str,
         keys: &[Key],
         snapshot: &Snapshot,
+        mut wants: Option<Wants<'_>>,
         are_enough: impl Fn(usize) -> bool,
         mut take: impl FnMut(Row<'_>, Tid) -> Result<T>,
     ) -> Result<Locked<T>> {
@@ -184,7 +190,7 @@ impl Table {
                 if is_enough {
                     break;
                 }
-                let attempt = self.try_lock_next(scan, seen, snapshot, locked);
+                let attempt = self.try_lock_next(scan, seen, &mut wants, snapshot, locked);
                 if attempt == Attempt::End {
                     break;
                 }
@@ -194,7 +200,7 @@ impl Table {
                         Ok(row) => rows.push(row),
                         Err(error) => found = Err(error),
                     }
-                } else if rows.is_empty() {
+                } else if rows.is_empty() || attempt == Attempt::Unwanted {
                     // A queue with many rows held by others is a long walk.
                     interrupts::check();
                 }
@@ -286,6 +292,7 @@ impl Table {
         &self,
         scan: pg_sys::IndexScanDesc,
         seen: *mut pg_sys::TupleTableSlot,
+        wants: &mut Option<Wants<'_>>,
         snapshot: &Snapshot,
         locked: *mut pg_sys::TupleTableSlot,
     ) -> Attempt {
@@ -300,6 +307,12 @@ impl Table {
         guarded(|| {
             if !index_getnext_slot(scan, forward, seen) {
                 return Attempt::End;
+            }
+            if let Some(wants) = wants {
+                slot_getsomeattrs_int(seen, (*(*relation).rd_att).natts);
+                if !wants(Row::of_slot(seen)) {
+                    return Attempt::Unwanted;
+                }
             }
             let result = lock(
                 relation,

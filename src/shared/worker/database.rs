@@ -226,6 +226,11 @@ impl Database {
         self.waiting_from.fetch_min(time, Ordering::SeqCst);
     }
 
+    /// Whether jobs may wait for a time that has come.
+    pub fn has_waiting_by(&self, now: i64) -> bool {
+        self.waiting_from.load(Ordering::SeqCst) <= now
+    }
+
     /// Takes the time from which on jobs may wait. The caller looks for them with a later snapshot, and announces the time of
     /// the first that it finds; this same time when its look has failed.
     pub fn take_waiting(&self) -> i64 {

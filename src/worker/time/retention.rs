@@ -71,19 +71,22 @@ pub fn assign_wanted(place: &Database) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Removes what is kept no longer; answers when something is to be removed next.
-pub fn remove() -> Result<Option<i64>, Failure> {
-    let mut is_held = !repeat(|| {
+/// Removes what is kept no longer; answers when something is to be removed next. `between` is done between two of its
+/// transactions.
+pub fn remove(between: &dyn Fn() -> Result<(), Failure>) -> Result<Option<i64>, Failure> {
+    let mut is_held = !repeat(between, || {
         identity::as_owner(|| {
             let removed =
                 spi::connect(|spi| spi.run(&EXPIRE, params![clock::now(), ROWS]).row(0).i64(1));
             Ok(removed == ROWS)
         })
     })?;
-    is_held |= !repeat(|| identity::as_owner(|| Ok(oversize::expire(ROWS) == ROWS as u64)))?;
+    is_held |= !repeat(between, || {
+        identity::as_owner(|| Ok(oversize::expire(ROWS) == ROWS as u64))
+    })?;
     // One time for both steps: a window that ends between two times would be seen by neither.
     let now = clock::now();
-    let again = empty_windows(now)?;
+    let again = empty_windows(now, between)?;
     let next = transaction::run_unless_busy(|| {
         identity::as_owner(|| {
             Ok(spi::connect(|spi| {
@@ -108,7 +111,10 @@ pub fn remove() -> Result<Option<i64>, Failure> {
 
 /// Empties the tables of windows that are over, each in a transaction of its own; answers when to try again those that
 /// somebody uses.
-fn empty_windows(now: Timestamp) -> Result<Option<i64>, Failure> {
+fn empty_windows(
+    now: Timestamp,
+    between: &dyn Fn() -> Result<(), Failure>,
+) -> Result<Option<i64>, Failure> {
     let windows = transaction::run_unless_busy(|| identity::as_owner(|| POOL.windows()))?;
     let Some(windows) = windows else {
         return Ok(Some(now.plus_us(COME_BACK_US).0));
@@ -126,8 +132,9 @@ fn empty_windows(now: Timestamp) -> Result<Option<i64>, Failure> {
     }
     let mut again = None;
     for window in over {
+        between()?;
         let emptied = if in_place {
-            empty_in_place(window)?
+            empty_in_place(window, between)?
         } else {
             transaction::run_unless_busy(|| identity::as_owner(|| POOL.empty(window)))?
         };
@@ -140,7 +147,10 @@ fn empty_windows(now: Timestamp) -> Result<Option<i64>, Failure> {
 
 /// Deletes the rows of a window that is over one by one and vacuums the table, so that a standby's readers are not disturbed;
 /// rows that somebody holds stay, and the window with them.
-fn empty_in_place(window: &Window) -> Result<Option<bool>, Failure> {
+fn empty_in_place(
+    window: &Window,
+    between: &dyn Fn() -> Result<(), Failure>,
+) -> Result<Option<bool>, Failure> {
     let mut from = Some(0);
     while let Some(page) = from {
         let next =
@@ -148,6 +158,7 @@ fn empty_in_place(window: &Window) -> Result<Option<bool>, Failure> {
         let Some(next) = next else { return Ok(None) };
         from = next;
         interrupts::check();
+        between()?;
     }
     vacuum::run(&[&window.member])?;
     transaction::run_unless_busy(|| identity::as_owner(|| POOL.set_free(window)))

@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use crate::worker::recorder::{self, Recorder};
 use crate::worker::{cancels, crash_verdict, database_worker, retention, timers};
+use pushy_core::turns::Turns;
 use pushy_core::version::Fit;
 
 use crate::errors::{Error, SqlState};
+use crate::job::moves::promote;
 use crate::log;
 use crate::pg::failure::Failure;
 use crate::pg::per_process::PerProcess;
@@ -50,11 +52,16 @@ fn scheduler(arg: usize) {
         queues: Vec::new(),
         generation: None,
         comes_back: Cell::new(false),
+        turns: Cell::new(None),
     }
     .live();
 }
 
-/// In the midst of a round: what is due and what was asked for has been taken, and may not be done.
+/// So long (µs) due jobs are made ready, one after another, before the rest of a round has its turn.
+const STRETCH_US: i64 = 100_000;
+
+/// In the midst of a round, or between two of which the second goes on with the jobs of the first: what is due and what was
+/// asked for has been taken, and may not be done.
 static IN_ROUND: PerProcess<Cell<bool>> = PerProcess::new(Cell::new(false));
 
 fn leave() {
@@ -77,6 +84,8 @@ struct Scheduling {
     generation: Option<u64>,
     /// Something was passed over in this round, because somebody holds what it needs.
     comes_back: Cell<bool>,
+    /// Due jobs of which some are ready, and others await their turn.
+    turns: Cell<Option<Turns>>,
 }
 
 impl Scheduling {
@@ -91,7 +100,7 @@ impl Scheduling {
             }
             IN_ROUND.set(true);
             let outcome = self.round(first);
-            IN_ROUND.set(false);
+            IN_ROUND.set(self.has_turns());
             match outcome {
                 Ok(Some(next)) => {
                     failures = 0;
@@ -150,7 +159,7 @@ impl Scheduling {
         self.pass_over(self.carry_out_cancels(first))?;
         // As with the watermarks of queues: take the time, then look, then put back what is next.
         let due = self.place.due.swap(NEVER, Ordering::SeqCst);
-        if due > clock::now().0 && !first {
+        if due > clock::now().0 && !first && !self.has_turns() {
             self.place.announce_due(due);
             return Ok((due != NEVER).then_some(due));
         }
@@ -199,7 +208,7 @@ impl Scheduling {
         if !self.place.orphans_requested.swap(false, Ordering::SeqCst) {
             return Ok(());
         }
-        let found = repeat(timers::discard_orphans);
+        let found = repeat(&|| Ok(()), timers::discard_orphans);
         if !matches!(found, Ok(true)) {
             self.place.orphans_requested.store(true, Ordering::SeqCst);
             self.come_back_unless(false);
@@ -264,17 +273,60 @@ impl Scheduling {
         Ok(())
     }
 
+    /// Answers when something is due next.
     fn keep_time(&self) -> Result<Option<i64>, Failure> {
-        // Before any snapshot: a job that commits too late for the snapshot announces its time after this.
-        let from = self.place.take_waiting();
+        let waiting = self.make_ready()?;
+        self.pass_over(retention::assign_wanted(self.place))?;
+        // Retention is put off, never jobs: they are looked for between two of its transactions.
+        let due = Cell::new(waiting);
+        let keep_on = || {
+            if self.has_turns() || self.place.has_waiting_by(clock::now().0) {
+                due.set(self.make_ready()?);
+            }
+            Ok(())
+        };
+        let removal = self.pass_over(retention::remove(&keep_on))?.flatten();
+        Ok(due.get().into_iter().chain(removal).min())
+    }
+
+    fn has_turns(&self) -> bool {
+        let turns = self.turns.take();
+        let has = turns.is_some();
+        self.turns.set(turns);
+        has
+    }
+
+    /// Makes due jobs ready, for a while; answers when the next are due.
+    fn make_ready(&self) -> Result<Option<i64>, Failure> {
         let began = clock::now();
-        let kept = self.keep_time_from(from);
-        let waiting = kept.as_ref().map_or(Some(from), |kept| kept.0);
+        let mut turns = self.turns.take();
+        self.hear_of_waiting(&mut turns);
+        let Some(mut turns) = turns else {
+            return Ok(None);
+        };
+        let kept = loop {
+            match timers::promote(&self.queues, &mut turns) {
+                Ok(Some(true)) => {}
+                Ok(_) => {
+                    let from = turns.from;
+                    break transaction::run(|| timers::first_waiting(from));
+                }
+                Err(failure) => break Err(failure),
+            }
+            interrupts::check();
+            let mut heard = Some(turns);
+            self.hear_of_waiting(&mut heard);
+            if clock::now().since_us(began) as i64 > STRETCH_US {
+                self.turns.set(heard);
+                return Ok(Some(began.0));
+            }
+            turns = heard.expect("what is there stays");
+        };
+        let waiting = kept.as_ref().map_or(Some(turns.from), |first| *first);
         self.place.announce_waiting(waiting.unwrap_or(NEVER));
-        let (waiting, removal) = kept?;
-        // What was due when the round began and was not done is locked by somebody: another look after COME_BACK_US. What has
+        // What was due when this began and was not done is locked by somebody: another look after COME_BACK_US. What has
         // become due since gets it at once.
-        Ok(waiting.into_iter().chain(removal).min().map(|next| {
+        Ok(kept?.map(|next| {
             if next > began.0 {
                 next
             } else {
@@ -283,19 +335,17 @@ impl Scheduling {
         }))
     }
 
-    /// For which time the first job waits now, none before `from`, and when something is removed next.
-    fn keep_time_from(&self, from: i64) -> Result<(Option<i64>, Option<i64>), Failure> {
-        if from != NEVER {
-            timers::promote(&self.queues, from)?;
+    /// Takes the time from which on jobs wait that have come since. Before any snapshot: a job that commits too late for the
+    /// snapshot announces its time after this.
+    fn hear_of_waiting(&self, turns: &mut Option<Turns>) {
+        let from = self.place.take_waiting();
+        if from == NEVER {
+            return;
         }
-        self.pass_over(retention::assign_wanted(self.place))?;
-        let removal = self.pass_over(retention::remove())?.flatten();
-        let waiting = if from == NEVER {
-            None
-        } else {
-            transaction::run(|| timers::first_waiting(from))?
-        };
-        Ok((waiting, removal))
+        match turns {
+            Some(turns) => turns.hear_of(from),
+            None => *turns = Some(promote::turns_from(from)),
+        }
     }
 
     /// Reads the queues after a change; false when the extension is not here. Reads again while queues change meanwhile,
@@ -403,16 +453,19 @@ impl Scheduling {
     }
 }
 
-/// One transaction after another while `step` says that there may be more; false when somebody holds what it needs.
+/// One transaction after another while `step` says that there may be more, and `between` two of them that; false when
+/// somebody holds what it needs.
 pub(in crate::worker) fn repeat(
+    between: &dyn Fn() -> Result<(), Failure>,
     mut step: impl FnMut() -> crate::errors::Result<bool>,
 ) -> Result<bool, Failure> {
     loop {
         match transaction::run_unless_busy(&mut step)? {
             None => return Ok(false),
             Some(false) => return Ok(true),
-            Some(true) => crate::pg::interrupts::check(),
+            Some(true) => interrupts::check(),
         }
+        between()?;
     }
 }
 

@@ -4,7 +4,7 @@ use rustc_hash::FxHashSet;
 
 use crate::errors::{Error, Result, SqlState};
 use crate::job::moves::discard;
-use crate::job::moves::promote::{self, Place};
+use crate::job::moves::promote;
 use crate::job::{live, promise};
 use crate::params;
 use crate::pg::failure::Failure;
@@ -15,21 +15,17 @@ use crate::queue::cache;
 use crate::queue::definition::{self, Definition};
 use crate::shared::queue_slot::QueueKey;
 use crate::shared::{self, pending, Shared};
-use crate::worker::scheduler::repeat;
+use pushy_core::turns::Turns;
 
 /// Rows per transaction: a scheduler never holds many locks, nor a snapshot for long.
 const ROWS: usize = 1000;
 
-/// Makes the due jobs of all queues ready, but for those that somebody holds. None is looked for that waits for a
-/// time before `from`. False when somebody holds what it needs.
-pub fn promote(queues: &[Definition], from: i64) -> std::result::Result<bool, Failure> {
-    let mut place = Place::first(Timestamp(from));
-    let is_done = repeat(|| {
-        let next = identity::as_owner(|| promote::promote(queues, place, ROWS))?;
-        place = next.unwrap_or(place);
-        Ok(next.is_some())
-    })?;
-    Ok(is_done)
+/// Makes some of the due jobs ready, whose turn it is; false when there are no more. None: somebody holds what it needs.
+pub fn promote(
+    queues: &[Definition],
+    turns: &mut Turns,
+) -> std::result::Result<Option<bool>, Failure> {
+    transaction::run_unless_busy(|| identity::as_owner(|| promote::promote(queues, turns)))
 }
 
 /// The time for which the first job waits, `from` or later; None: not before one is enqueued.

@@ -1,0 +1,359 @@
+//! In which order due jobs are made ready: by their times, and by turns of the queues' owners, because one that has a great
+//! many due at once must not keep the others' jobs and retries waiting.
+//!
+//! A walk in the order of times makes each owner's first jobs ready and passes over those of who has had its share. It comes to
+//! its end soon, because only what is written takes long; then who was passed over has a turn, from the first job that
+//! was passed over on, and the walk looks whether more has become due; and so on. Of each owner the order of times is kept.
+
+use std::collections::{BTreeMap, HashMap};
+
+/// A place in the order of waiting jobs: behind the job `id` that waits for `run_at`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// In microseconds.
+    pub run_at: i64,
+    pub id: i64,
+}
+
+impl Place {
+    /// Before all that wait for `run_at`.
+    pub fn first(run_at: i64) -> Self {
+        Self {
+            run_at,
+            id: i64::MIN,
+        }
+    }
+
+    fn before(self) -> Self {
+        Self {
+            id: self.id.saturating_sub(1),
+            ..self
+        }
+    }
+}
+
+/// How much at a time.
+#[derive(Clone, Copy)]
+pub struct Bounds {
+    /// Jobs made ready in a transaction, at most.
+    pub rows: usize,
+    /// Jobs passed over in a transaction, at most.
+    pub passed: usize,
+    /// Jobs of an owner that the walk makes ready, before the others are left to its turns.
+    pub share: usize,
+}
+
+impl Bounds {
+    /// A scheduler never holds many locks, nor a snapshot for long.
+    pub const USUAL: Self = Self {
+        rows: 1_000,
+        passed: 10_000,
+        share: 1_000,
+    };
+}
+
+/// Whose turn it is: an owner of queues, by number; 0 is the owner of those that are gone.
+pub type Owner = u32;
+
+/// How far due jobs have been made ready: all that wait for a time up to the front, but for those of owners that have more behind
+/// a place of their own.
+pub struct Turns {
+    /// No job was looked for that waits for a time before this.
+    pub from: i64,
+    bounds: Bounds,
+    front: Place,
+    behind: BTreeMap<Owner, Place>,
+    /// What the walk has made ready of each.
+    had: HashMap<Owner, usize>,
+    /// Who owns each queue, as it was met first: a queue that changes hands stays with its jobs.
+    owners: HashMap<i32, Owner>,
+    /// Whose turn it is; None: the walk's.
+    turn: Option<Owner>,
+    /// Who had the last.
+    last: Owner,
+    walk_is_over: bool,
+    /// Of this transaction: jobs wanted, jobs passed over, and the last one of either.
+    wanted: usize,
+    passed: usize,
+    at: Place,
+}
+
+impl Turns {
+    /// Looks for jobs that wait for a time from there on (µs).
+    pub fn from(from: i64, bounds: Bounds) -> Self {
+        let front = Place::first(from);
+        Self {
+            from,
+            bounds,
+            front,
+            behind: BTreeMap::new(),
+            had: HashMap::new(),
+            owners: HashMap::new(),
+            turn: None,
+            last: 0,
+            walk_is_over: false,
+            wanted: 0,
+            passed: 0,
+            at: front,
+        }
+    }
+
+    /// Jobs have come meanwhile that wait for this time (µs) or a later one.
+    pub fn hear_of(&mut self, from: i64) {
+        self.from = self.from.min(from);
+        self.front = self.front.min(Place::first(from));
+        self.walk_is_over = false;
+    }
+
+    /// Nothing that is due is left, but for what somebody holds.
+    pub fn are_over(&self) -> bool {
+        self.walk_is_over && self.behind.is_empty()
+    }
+
+    /// A transaction begins: behind which place it looks.
+    pub fn begin(&mut self) -> Place {
+        self.turn = self.walk_is_over.then(|| self.next_turn()).flatten();
+        // After a turn the walk goes on: more may be due by now.
+        self.walk_is_over = false;
+        self.wanted = 0;
+        self.passed = 0;
+        self.at = match self.turn {
+            Some(owner) => self.behind[&owner],
+            None => self.front,
+        };
+        self.at
+    }
+
+    /// The next of those that wait for a turn, in their circle.
+    fn next_turn(&self) -> Option<Owner> {
+        let later = self.behind.range(self.last + 1..).next();
+        later.or(self.behind.iter().next()).map(|(owner, _)| *owner)
+    }
+
+    /// Whether this job, the next in the order of times, is to be made ready in this transaction.
+    pub fn wants(
+        &mut self,
+        place: Place,
+        queue_id: i32,
+        owner_of: impl FnOnce(i32) -> Owner,
+    ) -> bool {
+        self.at = place;
+        let owner = *self
+            .owners
+            .entry(queue_id)
+            .or_insert_with(|| owner_of(queue_id));
+        let wants = match self.turn {
+            Some(turn) => owner == turn,
+            None => self.walk_wants(place, owner),
+        };
+        if wants {
+            self.wanted += 1;
+        } else {
+            self.passed += 1;
+        }
+        wants
+    }
+
+    fn walk_wants(&mut self, place: Place, owner: Owner) -> bool {
+        if let Some(behind) = self.behind.get_mut(&owner) {
+            // It has come since that owner's last turn.
+            *behind = place.before().min(*behind);
+            return false;
+        }
+        let had = self.had.entry(owner).or_default();
+        *had += 1;
+        if *had > self.bounds.share {
+            self.behind.insert(owner, place.before());
+        }
+        *had <= self.bounds.share
+    }
+
+    pub fn has_walked_enough(&self) -> bool {
+        self.wanted >= self.bounds.rows || self.passed >= self.bounds.passed
+    }
+
+    /// The transaction has come as far as it goes: to the last job that is due, or there may be more.
+    pub fn end(&mut self, has_more: bool) {
+        match self.turn {
+            None => {
+                self.front = self.at;
+                self.walk_is_over = !has_more;
+            }
+            Some(owner) => {
+                self.last = owner;
+                if has_more {
+                    self.behind.insert(owner, self.at);
+                } else {
+                    self.behind.remove(&owner);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::seeded::Seeded;
+
+    const BOUNDS: Bounds = Bounds {
+        rows: 3,
+        passed: 4,
+        share: 2,
+    };
+
+    #[derive(Clone, Copy)]
+    struct Job {
+        place: Place,
+        queue: i32,
+        /// When it came: 0 at the beginning.
+        came: usize,
+        is_held: bool,
+        ready_at: Option<usize>,
+    }
+
+    /// A queue's owner: of two queues one.
+    fn owner_of(queue: i32) -> Owner {
+        (queue / 2) as u32 + 1
+    }
+
+    struct World {
+        jobs: Vec<Job>,
+        now: i64,
+        step: usize,
+    }
+
+    impl World {
+        /// One transaction, as src/job/moves/promote.rs has it.
+        fn step(&mut self, turns: &mut Turns) {
+            self.step += 1;
+            let after = turns.begin();
+            let mut order: Vec<usize> = (0..self.jobs.len()).collect();
+            order.sort_by_key(|job| self.jobs[*job].place);
+            let mut has_more = false;
+            for index in order {
+                let job = &mut self.jobs[index];
+                if job.place <= after || job.place.run_at > self.now || job.ready_at.is_some() {
+                    continue;
+                }
+                if turns.has_walked_enough() {
+                    has_more = true;
+                    break;
+                }
+                if turns.wants(job.place, job.queue, owner_of) && !job.is_held {
+                    job.ready_at = Some(self.step);
+                }
+            }
+            turns.end(has_more || turns.has_walked_enough());
+        }
+    }
+
+    /// Jobs at random, of which some come late and are announced, some are held, and the clock goes on.
+    #[test]
+    fn every_due_job_is_made_ready_and_each_owners_in_order() {
+        for seed in 1..4_000 {
+            let mut random = Seeded::new(seed);
+            let mut pick = |most: u64| random.below(most);
+            let owners = 1 + pick(4);
+            let mut world = World {
+                jobs: Vec::new(),
+                now: 10,
+                step: 0,
+            };
+            let mut turns = Turns::from(0, BOUNDS);
+            for id in 0..30 + pick(30) as i64 {
+                world.jobs.push(Job {
+                    place: Place {
+                        run_at: 1 + pick(12) as i64,
+                        id,
+                    },
+                    queue: pick(2 * owners) as i32,
+                    came: 0,
+                    is_held: pick(10) == 0,
+                    ready_at: None,
+                });
+            }
+            let mut late = 6;
+            while !turns.are_over() || late > 0 {
+                assert!(world.step < 2_000, "seed {seed} never ends");
+                world.step(&mut turns);
+                if late > 0 && pick(6) == 0 {
+                    late -= 1;
+                    world.now += pick(2) as i64;
+                    let run_at = 1 + pick(world.now as u64) as i64;
+                    world.jobs.push(Job {
+                        place: Place {
+                            run_at,
+                            id: world.jobs.len() as i64,
+                        },
+                        queue: pick(2 * owners) as i32,
+                        came: world.step,
+                        is_held: false,
+                        ready_at: None,
+                    });
+                    turns.hear_of(run_at);
+                }
+            }
+            let due = world
+                .jobs
+                .iter()
+                .filter(|job| job.place.run_at <= world.now);
+            for job in due.clone() {
+                assert!(job.is_held != job.ready_at.is_some(), "seed {seed}");
+            }
+            // Of jobs of one owner that were there both, the earlier is not ready later.
+            for one in due.clone() {
+                for other in due.clone() {
+                    let both = one.ready_at.zip(other.ready_at);
+                    let same = owner_of(one.queue) == owner_of(other.queue);
+                    if let (true, Some((first, second))) = (same && one.place < other.place, both) {
+                        assert!(first <= second || one.came >= second, "seed {seed}");
+                    }
+                }
+            }
+        }
+    }
+
+    /// However many are due of one owner, the single job of another is ready after the walk, and what becomes due later after
+    /// one turn.
+    #[test]
+    fn one_owners_flood_delays_nobody() {
+        let job = |id, run_at, queue| Job {
+            place: Place { run_at, id },
+            queue,
+            came: 0,
+            is_held: false,
+            ready_at: None,
+        };
+        let mut jobs: Vec<Job> = (0..1_000).map(|id| job(id, 1, 0)).collect();
+        jobs.push(job(1_000, 2, 2));
+        jobs.push(job(1_001, 3, 2));
+        let mut world = World {
+            jobs,
+            now: 2,
+            step: 0,
+        };
+        let mut turns = Turns::from(0, BOUNDS);
+        while world.jobs[1_000].ready_at.is_none() {
+            world.step(&mut turns);
+        }
+        let ready = |world: &World| {
+            world
+                .jobs
+                .iter()
+                .filter(|job| job.ready_at.is_some())
+                .count()
+        };
+        assert!(ready(&world) <= BOUNDS.share + BOUNDS.rows + 1);
+        world.now = 3;
+        let before = world.step;
+        while world.jobs[1_001].ready_at.is_none() {
+            world.step(&mut turns);
+        }
+        assert!(world.step - before <= 2);
+        while !turns.are_over() {
+            world.step(&mut turns);
+        }
+        assert_eq!(ready(&world), 1_002);
+    }
+}
