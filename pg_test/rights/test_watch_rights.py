@@ -209,6 +209,10 @@ def test_a_maker_who_has_lost_trigger_may_still_end_the_watch(db, heard, as_role
     maker.execute(WATCH)
     db.sql(f"REVOKE TRIGGER ON t FROM {name}")
     assert maker.execute("SELECT pushy.unwatch('t')").fetchone() == (1,)
+    # Its triggers stay, because to drop them locks the table.
+    assert db.rows("SELECT state FROM pushy.watches") == [("orphaned",)]
+    assert heard.after("INSERT INTO t VALUES (1)") == []
+    db.sql("SELECT pushy.unwatch('t')")
     assert db.value("SELECT count(*) FROM pg_trigger WHERE tgrelid = 't'::regclass") == 0
 
 
@@ -260,3 +264,61 @@ def test_an_expression_is_read_along_the_search_path_of_each_firing(db):
         db.sql(f"SET search_path = {path}, public; INSERT INTO public.s VALUES ({id})")
         db.sql("RESET search_path")
         assert [notice.payload for notice in heard.until_now()] == [who]
+
+
+# What a watch's maker may call when nothing was left of its rights on the table.
+AFTER_REVOKE = {
+    "unwatch": "SELECT pushy.unwatch({table}, 'w')",
+    "unwatch all": "SELECT pushy.unwatch({table})",
+    "watch_pause": "SELECT pushy.watch_pause({table}, 'w')",
+    "watch_resume": "SELECT pushy.watch_resume({table}, 'w')",
+    "watch": "SELECT pushy.watch({table}, channel => 'other', name => 'w')",
+    "watch as it is": "SELECT pushy.watch({table}, channel => 'heard', queue => 'fed', name => 'w')",
+    "queue_rename": "SELECT pushy.queue_rename('fed', 'renamed')",
+    "queue_drop": "SELECT pushy.queue_drop('fed', force => true)",
+    "resume_after_restore": "SELECT * FROM pushy.resume_after_restore()",
+    "view": "SELECT * FROM pushy.watches",
+}
+
+
+@pytest.mark.parametrize("kind", ["table", "partitioned"])
+@pytest.mark.parametrize("call", AFTER_REVOKE)
+def test_who_may_make_no_triggers_any_more_locks_nobody_out_of_the_table(db, as_role, role, call, kind):
+    owner = role()
+    db.sql(f"CREATE SCHEMA s AUTHORIZATION {owner}")
+    theirs = db.connect(user=owner)
+    theirs.execute("CREATE TABLE s.t (id int PRIMARY KEY)" if kind == "table" else
+                   "CREATE TABLE s.t (id int PRIMARY KEY) PARTITION BY RANGE (id); CREATE TABLE s.p PARTITION OF s.t DEFAULT")
+    maker, session = as_role("USAGE ON SCHEMA pushy")
+    theirs.execute(f"GRANT USAGE ON SCHEMA s TO {maker}; GRANT TRIGGER ON ALL TABLES IN SCHEMA s TO {maker}")
+    db.sql(f"CREATE SCHEMA own AUTHORIZATION {maker}")
+    session.execute("CREATE FUNCTION own.h(jsonb) RETURNS void LANGUAGE sql AS ''")
+    session.execute("SELECT pushy.queue_register('fed', 'own.h(jsonb)'), pushy.queue_pause('fed')")
+    session.execute("SELECT pushy.watch('s.t', channel => 'heard', queue => 'fed', name => 'w')")
+    theirs.execute(f"REVOKE ALL ON ALL TABLES IN SCHEMA s FROM {maker}; REVOKE ALL ON SCHEMA s FROM {maker}")
+    table = db.value("SELECT 's.t'::regclass::oid")
+    session.execute("BEGIN")
+    try:
+        session.execute(AFTER_REVOKE[call].format(table=table))
+    except psycopg.errors.InsufficientPrivilege:
+        session.execute("ROLLBACK")
+        session.execute("BEGIN")
+    strong = db.rows("SELECT mode FROM pg_locks WHERE pid = %s AND locktype = 'relation' AND relation::regclass::text LIKE 's.%%' "
+                     "AND mode NOT IN ('AccessShareLock', 'RowShareLock')", session.info.backend_pid)
+    assert strong == []
+    theirs.execute("SET lock_timeout = '2 s'")
+    theirs.execute("INSERT INTO s.t VALUES (1)")
+    session.execute("COMMIT")
+    is_ended = call.startswith("unwatch")
+    assert db.value("SELECT count(*) FROM pushy_internal.watch") == (0 if is_ended else 1)
+    theirs.execute("INSERT INTO s.t VALUES (2)")
+    if is_ended:
+        assert db.rows("SELECT state FROM pushy.watches") == [("orphaned",)]
+        assert db.value("SELECT count(*) FROM pushy.jobs") == 1
+        # The maker cannot do it again, and the owner removes what is left.
+        with pytest.raises(psycopg.errors.InsufficientPrivilege, match="must be owner of table"):
+            session.execute(f"SELECT pushy.unwatch({table})")
+        assert theirs.execute("SELECT pushy.unwatch('s.t')").fetchone() == (1,)
+    else:
+        theirs.execute("SELECT pushy.unwatch('s.t')")
+    assert db.value("SELECT count(*) FROM pg_trigger WHERE tgrelid = 's.t'::regclass AND tgname LIKE 'pushy%'") == 0

@@ -326,8 +326,9 @@ static WRITE: Plan = Plan::new(
 );
 
 static DELETE: Plan = Plan::new(
-    "DELETE FROM pushy_internal.watch w WHERE w.watch_id OPERATOR(pg_catalog.=) $1",
-    &[INT4OID],
+    "DELETE FROM pushy_internal.watch w \
+      WHERE w.watch_id OPERATOR(pg_catalog.=) $1 AND w.token::pg_catalog.text OPERATOR(pg_catalog.=) $2",
+    &[INT4OID, TEXTOID],
 );
 
 static SET_PAUSED: Plan = Plan::new(
@@ -343,12 +344,14 @@ pub fn set_paused(watch_id: i32, paused: bool) -> Result<()> {
     Ok(())
 }
 
-/// Removes the row; its triggers are the caller's business.
-pub fn delete(watch_id: i32) -> Result<()> {
-    altered::require_not_open(watch_id)?;
-    spi::run(&DELETE, params![watch_id]);
-    counts::end(watch_id);
-    Ok(())
+/// Removes the row, if nobody has declared the watch anew; its triggers are the caller's business.
+pub fn delete(watch: &Definition) -> Result<bool> {
+    altered::require_not_open(watch.watch_id)?;
+    let deleted = spi::run(&DELETE, params![watch.watch_id, watch.token.as_str()]) > 0;
+    if deleted {
+        counts::end(watch.watch_id);
+    }
+    Ok(deleted)
 }
 
 // Only of watches without a table is it asked where they may have gone, because that reads every trigger of the database.

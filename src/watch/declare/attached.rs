@@ -50,6 +50,11 @@ fn refuse_namesakes(parent: &RelationName, partition: &RelationName) -> Result<(
         // The server says so.
         return Ok(());
     };
+    // The server refuses whoever does not own the table, and the names of its watches are not for everybody.
+    let owner = identity::owner_of(parent);
+    if owner.is_none_or(|owner| !identity::has_rights_of(identity::current_user(), owner)) {
+        return Ok(());
+    }
     match namesake(parent, partition)? {
         Some((relation, watch)) => {
             Err(clash(&Table::look_up(parent)?.qualified, relation, &watch)?)

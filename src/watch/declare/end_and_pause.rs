@@ -2,7 +2,7 @@
 
 use crate::errors::{Error, Result, SqlState};
 use crate::pg::function::Call;
-use crate::pg::{catalog_trigger, ereport, identity, invalidation, text, transaction};
+use crate::pg::{catalog_trigger, ereport, identifier, identity, invalidation, text, transaction};
 use crate::sql_function;
 use crate::watch::arguments;
 use crate::watch::declare::watch::require_owner;
@@ -23,6 +23,9 @@ fn unwatch(call: Call) -> Result<i32> {
         return Ok(0);
     }
     ending.require_owners()?;
+    if !ending.may_touch_table() {
+        return ending.leave();
+    }
     catalog_trigger::lock_table(ending.table.oid);
     // Somebody may have declared one anew before the lock was ours.
     Ending::named(call)?.end()
@@ -66,12 +69,45 @@ impl Ending {
         require_owners(&self.table, &self.watches)
     }
 
+    /// Whether the caller may lock the table, for which having made a watch once is no right.
+    fn may_touch_table(&self) -> bool {
+        catalog_trigger::may_create_on(self.table.oid)
+            || identity::has_rights_of(identity::current_user(), self.table.owner)
+    }
+
+    /// Ends watches without a lock on the table: their triggers stay, and tell nothing. Answers how many there were.
+    fn leave(self) -> Result<i32> {
+        let mut left = Vec::new();
+        for watch in &self.watches {
+            // One that was declared anew meanwhile, by the table's owner say, is another's business.
+            if identity::as_owner(|| definition::delete(watch))? {
+                left.push(identifier::quoted(&watch.name));
+            }
+        }
+        if left.is_empty() {
+            return Ok(0);
+        }
+        invalidation::tell_changed(self.table.oid);
+        ereport::notice(
+            &Error::new(
+                SqlState::SUCCESSFUL_COMPLETION,
+                format!(
+                    "triggers of watch {} stay on table {}, and tell nothing",
+                    left.join(", "),
+                    self.table.qualified
+                ),
+            )
+            .hint("You may make no triggers on it any more, so nobody waits for you there. Its owner removes them with pushy.unwatch."),
+        );
+        Ok(left.len() as i32)
+    }
+
     /// Answers how many there were, by name.
     fn end(self) -> Result<i32> {
         self.require_owners()?;
         let ended = each(&self.table, &self.watches, |watch| {
             triggers::drop(watch)?;
-            identity::as_owner(|| definition::delete(watch.watch_id))
+            identity::as_owner(|| definition::delete(watch).map(|_| ()))
         })?;
         let mut more = 0;
         for name in &self.orphans {

@@ -209,7 +209,7 @@ pub fn warn(firing: Firing, claim: Claim<'_>) -> Result<()> {
             ),
         )
         .hint(format!(
-            "A restore leaves that. Declare the watch again with pushy.watch, or end it: SELECT pushy.unwatch({}, {})",
+            "A restore leaves that, and who ended the watch without the privilege TRIGGER on the table. Declare the watch again with pushy.watch, or end it: SELECT pushy.unwatch({}, {})",
             quote_literal(&table.qualified),
             quote_literal(&name)
         )),
