@@ -104,7 +104,7 @@ pub fn starved(shared: &Shared) -> Option<Finding> {
     let slots = guc::max_worker_processes();
     (shared.starved.load(Ordering::SeqCst) != 0).then(|| {
         blocked(
-            format!("no background worker can be started: all {slots} slots of max_worker_processes are taken, and another start of the server changes their number"),
+            format!("no background worker can be started: all {slots} slots of max_worker_processes are taken{}, and another start of the server changes their number", by_parallel_queries()),
             more_slots(),
         )
     })
@@ -119,6 +119,21 @@ fn more_slots() -> String {
             + settings::max_executors()
             + settings::reserved_executors()
             + 2
+    )
+}
+
+/// Any role may take so many of them by parallel queries.
+fn by_parallel_queries() -> String {
+    let needed = settings::max_executors() + settings::reserved_executors() + 3;
+    let slots = guc::max_worker_processes() as usize;
+    let parallel = guc::max_parallel_workers() as usize;
+    if parallel + needed <= slots {
+        return String::new();
+    }
+    format!(
+        ", of which parallel queries may hold {} (max_parallel_workers: lower it with ALTER SYSTEM SET max_parallel_workers = {} and SELECT pg_reload_conf(), which needs no other start)",
+        parallel.min(slots),
+        slots.saturating_sub(needed)
     )
 }
 

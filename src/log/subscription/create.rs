@@ -230,9 +230,11 @@ fn start(from_oldest: bool) -> Result<Cursor> {
     Ok(newest.map_or(state.last, |tick| tick.last().max(state.last)))
 }
 
+// The one that was looked at: by now another may have its name, or another owner have taken it over.
 static DELETE: Plan = Plan::new(
-    "DELETE FROM pushy_internal.subscription s WHERE s.name OPERATOR(pg_catalog.=) $1",
-    &[BuiltinOid::TEXTOID],
+    "DELETE FROM pushy_internal.subscription s \
+      WHERE s.subscription_id OPERATOR(pg_catalog.=) $1 AND s.owner OPERATOR(pg_catalog.=) $2",
+    &[BuiltinOid::INT4OID, BuiltinOid::OIDOID],
 );
 
 sql_function!(pushy_subscription_drop_v1, |call| {
@@ -244,7 +246,7 @@ sql_function!(pushy_subscription_drop_v1, |call| {
         ),
         _ => error,
     })?;
-    let deleted = identity::as_owner(|| Ok(spi::run(&DELETE, params![name.as_str()])))?;
+    let deleted = identity::as_owner(|| Ok(spi::run(&DELETE, params![known.number, known.owner])))?;
     if deleted == 0 {
         return Err(Error::new(
             SqlState::UNDEFINED_OBJECT,

@@ -219,11 +219,11 @@ static MOVE: Plan = Plan::new(
     "UPDATE pushy_internal.subscription SET epoch = $2, tick = $3, n = $4, home_system = $5, home_database = $6, home_extension = $9, \
             acked_at = COALESCE($7, acked_at), \
             owner = CASE WHEN home_system OPERATOR(pg_catalog.=) $5 THEN owner ELSE $8 END \
-      WHERE name OPERATOR(pg_catalog.=) $1 \
+      WHERE subscription_id OPERATOR(pg_catalog.=) $1 \
         AND (home_system OPERATOR(pg_catalog.<>) $5 OR home_database OPERATOR(pg_catalog.<>) $6 \
              OR home_extension OPERATOR(pg_catalog.<>) $9 OR (epoch, tick, n) OPERATOR(pg_catalog.<) ($2, $3, $4))",
     &[
-        BuiltinOid::TEXTOID,
+        BuiltinOid::INT4OID,
         BuiltinOid::INT8OID,
         BuiltinOid::INT8OID,
         BuiltinOid::INT4OID,
@@ -242,7 +242,7 @@ pub fn move_to(known: &Subscription, cursor: Cursor, acked_at: Option<i64>) -> b
     let moved = spi::run(
         &MOVE,
         params![
-            known.name.as_str(),
+            known.number,
             cursor.epoch,
             cursor.tick,
             cursor.n,

@@ -18,6 +18,12 @@ pub fn max_worker_processes() -> i32 {
     unsafe { pg_sys::max_worker_processes }
 }
 
+/// Those of them that parallel queries of all sessions may hold at a time.
+pub fn max_parallel_workers() -> i32 {
+    // SAFETY: reads a variable of this process.
+    unsafe { pg_sys::max_parallel_workers }
+}
+
 /// Sets a setting for this process, over what the role or the database says; RESET goes there too.
 pub fn force(name: &CStr, value: &str) {
     let value = CString::new(value).expect("no NUL in a setting");
