@@ -13,12 +13,12 @@ use pushy_core::gate::Asker;
 
 use crate::errors::Result;
 use crate::job::current;
+use crate::job::moves::rise;
 use crate::job::tables::live_job;
-use crate::params;
 use crate::pg::heap::{self, Key, Shared, Table};
-use crate::pg::spi::{self, Plan, Tid};
+use crate::pg::spi::Tid;
 use crate::pg::value::Timestamp;
-use crate::pg::{clock, interrupts, BuiltinOid};
+use crate::pg::{clock, interrupts};
 use crate::queue::definition::Definition;
 use crate::shared::{self, executor, pending};
 
@@ -112,7 +112,7 @@ fn lock_one(
 ) -> Attempt {
     // A job that this session itself has claimed counts as started.
     for job in jobs.iter().filter(|job| !is_claimed_here(job.id)) {
-        let is_fit = || job.depth <= depth || job.rises_to(depth, caused_by);
+        let is_fit = || job.depth <= depth || rise::rise(job.id, depth, caused_by);
         if job.is_own {
             if is_fit() {
                 return Attempt::Found(job.id);
@@ -135,18 +135,6 @@ fn lock_one(
     Attempt::AllHeld
 }
 
-// Not where another transaction was answered the job too, because that would be waited for.
-static RISE: Plan = Plan::new(
-    "UPDATE pushy_internal.live_job j SET depth = $2, caused_by = $3 \
-       FROM (SELECT l.id FROM pushy_internal.live_job l WHERE l.id OPERATOR(pg_catalog.=) $1 FOR UPDATE SKIP LOCKED) free \
-      WHERE j.id OPERATOR(pg_catalog.=) free.id",
-    &[
-        BuiltinOid::INT8OID,
-        BuiltinOid::INT2OID,
-        BuiltinOid::INT8OID,
-    ],
-);
-
 /// Whether this very session runs the job, or has it in its batch: its own lock would not stop it.
 fn is_claimed_here(id: i64) -> bool {
     let in_batch = || Some(shared::get()?.executors[executor::mine()?].holds(id));
@@ -157,13 +145,6 @@ fn is_claimed_here(id: i64) -> bool {
 const PATIENCE_US: i64 = 1_000_000;
 
 impl Job {
-    /// Makes a deeper job, whose row this transaction has locked, as deep as this; false where another has locked it too: then
-    /// one more comes beside it.
-    #[cold]
-    fn rises_to(&self, depth: i32, caused_by: Option<i64>) -> bool {
-        spi::run(&RISE, params![self.id, depth as i16, caused_by]) > 0
-    }
-
     fn announce_at_end(&self, queue: &Definition, slot: usize) {
         let key = queue.key();
         pending::promises(slot, key);

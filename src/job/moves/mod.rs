@@ -26,6 +26,7 @@ pub mod failure;
 pub mod give_back;
 pub mod promote;
 pub mod retry;
+pub mod rise;
 mod rows;
 
 use pushy_core::job_state::{JobEvent, JobState};
