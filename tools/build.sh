@@ -19,7 +19,8 @@ forget_folders() {
     read -ra flags <<<"${RUSTFLAGS:-}"
     flags+=(-C link-arg=-Wl,--no-gc-sections)
     export CC_SHELL_ESCAPED_FLAGS=1 CFLAGS=${CFLAGS:-}
-    for flag in "$HOME=home" "$sysroot=rust" "${CARGO_HOME:-$HOME/.cargo}=cargo" "$PWD=pushy"; do
+    # Headers in a tree of tools/majors.sh are called as in the Debian that it is of.
+    for flag in "$HOME=home" "$sysroot=rust" "${CARGO_HOME:-$HOME/.cargo}=cargo" "$PWD=pushy" "$(tools/majors.sh --folder)/$PG_MAJOR="; do
         flags+=("--remap-path-prefix=$flag")
         CFLAGS+=" $(printf %q "-ffile-prefix-map=$flag")"
     done
