@@ -138,6 +138,14 @@ impl Error {
         )
     }
 
+    pub fn no_such_role(role: &str) -> Self {
+        Self::new(
+            SqlState::UNDEFINED_OBJECT,
+            format!("role \"{role}\" does not exist"),
+        )
+        .hint("Write a role's name exactly as pg_roles shows it, or 'public' for everybody.")
+    }
+
     pub fn no_such_queue(queue: &str) -> Self {
         Self::new(
             SqlState::UNDEFINED_OBJECT,

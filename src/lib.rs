@@ -14,11 +14,31 @@ mod log;
 mod notice;
 mod pg;
 mod queue;
+mod queue_run;
 mod relay;
 mod settings;
 mod shared;
 mod watch;
 mod worker;
+
+/// What hangs on queues. Subscriptions are the last, because they want their queues and channels.
+static ON_QUEUES: [queue::dependents::Dependents; 3] = [
+    watch::DEPENDENTS,
+    channel::DEPENDENTS,
+    log::subscription::table::DEPENDENTS,
+];
+static JOBS_OF_QUEUES: queue::dependents::Jobs = job::OF_QUEUES;
+/// What names channels.
+static ON_CHANNELS: [channel::users::Users; 2] = [
+    watch::CHANNEL_USERS,
+    log::subscription::table::CHANNEL_USERS,
+];
+/// What the end of a transaction asks of jobs and queues.
+static ABOVE_PENDING: shared::pending::Above = shared::pending::Above {
+    queue_name: queue::cache::name_of,
+    cancel_to_prepare: job::moves::cancel::cancel_to_prepare,
+    publish_left_out: queue::control_channel::publish_left_out,
+};
 
 pgrx::extension_sql_file!("../sql/schema.sql", name = "schema", bootstrap);
 pgrx::extension_sql_file!(

@@ -3,10 +3,9 @@
 use std::ffi::CString;
 
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
-use pushy_core::capacity::Limits;
+use pushy_core::capacity::{Limits, MOST_AS_A_RULE, MOST_RESERVED};
 
 use crate::errors::{Error, Result};
-use crate::shared::executor::{MOST_AS_A_RULE, MOST_RESERVED};
 
 static ENABLED: GucSetting<bool> = GucSetting::<bool>::new(true);
 static DATABASES: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"*"));

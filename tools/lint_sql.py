@@ -374,7 +374,7 @@ READS_WORDS = {
     r"\b(?:raw_parser|raw_parse\w*)\(": {"src/pg/catalog/identifier.rs", "src/pg/transaction/vacuum.rs"},  # to a tree of names, nothing is looked up
     r"stringToNode\(|expression_planner|\bExecInitExpr|\bExecPrepareExpr|eval_const": {"src/pg/call/expression.rs"},
     r"\btransform[A-Z]\w+\(": {"src/pg/call/literals.rs"},  # where no literal has a value yet
-    r"\bEvaluator::of_\w+\(": {"src/watch/fire/cache.rs"},  # plans: only what a trigger that fires has called, as the writer
+    r"\bEvaluator::of_\w+\(": {"src/watch/fire/cached_watch.rs"},  # plans: only what a trigger that fires has called, as the writer
     r"InputFunctionCall|ReceiveFunctionCall": {"src/pg/value/text.rs"},  # of jsonb
     r"\bto_reg\w+\b,|\breg\w+in\b|stringToQualifiedNameList\(|qualified_name\(|parseTypeString|parseNameAndArgTypes": {
         "src/pg/catalog/function.rs", "src/pg/major.rs"},  # the latter for the former
@@ -386,7 +386,7 @@ READS_WORDS = {
 # (A name that is filled in may be one of theirs.)
 JOB_TABLES = re.compile(r"^(?:live_job|finished_job\w*|failure|x)$")
 MOVES_JOBS = ("src/job/moves/", "src/queue/store.rs", "src/worker/time/retention.rs", "src/job/stored/rotation.rs",
-              "src/relay/part.rs")  # names of parts of the log are filled in there
+              "src/relay/empty.rs")  # names of parts of the log are filled in there
 # Writing without SQL: the rows of a table that was opened by its name.
 WRITES_ROWS = re.compile(r"\b(?:append|delete|insert_unless_there)\(")
 

@@ -110,7 +110,7 @@ pub const fn fold_mean(old_ns: u64, sample_ns: u64) -> u64 {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum BatchEnd {
     /// The queue says `batch => false`, or runs single for a while after a failed batch.
-    Alone,
+    Single,
     /// The job lost to a concurrent transaction; the locks it waited for are best given up.
     ContendedError,
     /// The job used temporary objects, which the next job must not see.
@@ -133,7 +133,7 @@ pub enum BatchEnd {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct AfterJob<'a> {
     /// The queue's jobs run one to a transaction.
-    pub alone: bool,
+    pub single: bool,
     /// Microseconds since the batch began.
     pub elapsed_us: u64,
     /// Jobs run in this batch.
@@ -155,7 +155,7 @@ pub struct AfterJob<'a> {
 /// Whether the batch ends after this job, and the first reason that applies, in the order of [`BatchEnd`].
 pub fn ends_batch(after: &AfterJob) -> Option<BatchEnd> {
     let reasons = [
-        (after.alone, BatchEnd::Alone),
+        (after.single, BatchEnd::Single),
         (
             after.failure.is_some_and(is_contention),
             BatchEnd::ContendedError,
@@ -322,10 +322,10 @@ mod tests {
         let cases = [
             (
                 AfterJob {
-                    alone: true,
+                    single: true,
                     ..none
                 },
-                BatchEnd::Alone,
+                BatchEnd::Single,
             ),
             (
                 AfterJob {
@@ -403,7 +403,7 @@ mod tests {
         let failures = [None, Some("22012"), Some("40001"), Some("55P03")];
         for _ in 0..20_000 {
             let after = AfterJob {
-                alone: random.below(8) == 0,
+                single: random.below(8) == 0,
                 elapsed_us: random.below(30_000),
                 jobs: random.below(300) as u32,
                 subxids: random.below(60) as u32,

@@ -19,6 +19,10 @@ pub const HELD_US: i64 = 500_000;
 pub const START_US: i64 = 10_000_000;
 /// The longest wait (µs) before what failed to start is tried again.
 const MOST_RETRY_US: i64 = 60_000_000;
+/// More executors than any server runs: the most that pushy.max_executors allows, and ...
+pub const MOST_AS_A_RULE: usize = 64;
+/// ... pushy.reserved_executors.
+pub const MOST_RESERVED: usize = 8;
 /// While groups wait for an executor, each may keep one for so long (µs).
 pub const SLICE_US: i64 = 1_000_000;
 
@@ -56,7 +60,7 @@ pub enum Doing {
 }
 
 #[derive(Clone, Copy, Debug)]
-pub struct Executor {
+pub struct ExecutorView {
     pub group: Group,
     pub started_at: i64,
     pub doing: Doing,
@@ -64,7 +68,7 @@ pub struct Executor {
     pub is_asked: bool,
 }
 
-impl Executor {
+impl ExecutorView {
     /// From when on it counts as held, if its batch is still open then, or if it has not come up.
     fn held_from(&self) -> Option<i64> {
         match self.doing {
@@ -90,8 +94,8 @@ impl Executor {
 
 /// What is to be done for a group that could do with an executor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Room {
-    /// There is room for one more.
+pub enum Decision {
+    /// There is capacity for one more.
     Start,
     /// The executor of this index is asked to leave.
     Ask(usize),
@@ -99,14 +103,14 @@ pub enum Room {
     Wait(Option<i64>),
 }
 
-/// Room for an executor of `group`, which has `serving` that are busy.
-pub fn room(
+/// Whether an executor of `group` may start, which has `serving` that are busy.
+pub fn decide(
     group: Group,
     serving: usize,
-    executors: &[Executor],
+    executors: &[ExecutorView],
     limits: &Limits,
     now: i64,
-) -> Room {
+) -> Decision {
     let of_role = executors
         .iter()
         .filter(|executor| executor.group.role == group.role)
@@ -123,34 +127,34 @@ pub fn room(
         .filter(|e| e.group.database == group.database && e.doing == Doing::Coming);
     // When it comes up, or is ended, the launcher looks again.
     if coming.clone().any(|e| e.is_held(now)) {
-        return Room::Wait(None);
+        return Decision::Wait(None);
     }
     if !has_its_share && executors.len() < limits.most + beyond {
         let is_of_reserve = executors.len() >= limits.most;
         return if is_of_reserve && coming.next().is_some() {
-            Room::Wait(None)
+            Decision::Wait(None)
         } else {
-            Room::Start
+            Decision::Start
         };
     }
-    let may_leave = |executor: &Executor| {
+    let may_leave = |executor: &ExecutorView| {
         executor.group != group && (!has_its_share || executor.group.role == group.role)
     };
     if serving > 0 {
-        return more_room(executors, may_leave, now);
+        return free_idle(executors, may_leave, now);
     }
-    match make_room(executors, may_leave, now) {
-        Room::Wait(until) if of_role == 0 && held < limits.reserve => {
+    match free_one(executors, may_leave, now) {
+        Decision::Wait(until) if of_role == 0 && held < limits.reserve => {
             // From then on an executor with an open batch counts as held, and the reserve opens.
-            let held_from = executors.iter().filter_map(Executor::held_from);
-            Room::Wait(
+            let held_from = executors.iter().filter_map(ExecutorView::held_from);
+            Decision::Wait(
                 until
                     .into_iter()
                     .chain(held_from.filter(|from| *from > now))
                     .min(),
             )
         }
-        room => room,
+        decision => decision,
     }
 }
 
@@ -167,7 +171,7 @@ pub struct Seen {
     pub idle_of_role_elsewhere: bool,
 }
 
-/// Whether a look of the launcher's may find room for the group: whenever [`room`] has some, and seldom otherwise, because each
+/// Whether a look of the launcher's may find capacity for the group: whenever [`decide`] has some, and seldom otherwise, because each
 /// call wakes a process. `has_looked`: it has looked lately, and comes back by itself when the idle one may leave.
 pub fn may_find_room(seen: &Seen, limits: &Limits, has_looked: bool) -> bool {
     if seen.of_group == 0 {
@@ -179,15 +183,19 @@ pub fn may_find_room(seen: &Seen, limits: &Limits, has_looked: bool) -> bool {
     seen.all < limits.most || (seen.idle_elsewhere && !has_looked)
 }
 
-/// Room for a group that has no executor: one that is idle, or else the one that has been there longest, leaves. Those
+/// For a group that has no executor: one that is idle, or else the one that has been there longest, leaves. Those
 /// that are held come last.
-pub fn make_room(executors: &[Executor], may_leave: impl Fn(&Executor) -> bool, now: i64) -> Room {
+pub fn free_one(
+    executors: &[ExecutorView],
+    may_leave: impl Fn(&ExecutorView) -> bool,
+    now: i64,
+) -> Decision {
     let others = || executors.iter().enumerate().filter(|(_, e)| may_leave(e));
     if others().any(|(_, e)| e.is_leaving(now)) {
-        return Room::Wait(Some(now + SLICE_US));
+        return Decision::Wait(Some(now + SLICE_US));
     }
     if let Some((idle, _)) = others().find(|(_, e)| matches!(e.doing, Doing::Idle { .. })) {
-        return Room::Ask(idle);
+        return Decision::Ask(idle);
     }
     let oldest = |held: bool| {
         others()
@@ -197,24 +205,28 @@ pub fn make_room(executors: &[Executor], may_leave: impl Fn(&Executor) -> bool, 
     if let Some((index, e)) = oldest(false) {
         let until = e.started_at + SLICE_US;
         return if until > now {
-            Room::Wait(Some(until))
+            Decision::Wait(Some(until))
         } else {
-            Room::Ask(index)
+            Decision::Ask(index)
         };
     }
     match oldest(true) {
         // A held executor leaves when its long job is over.
-        Some((index, _)) if !others().any(|(_, e)| e.is_asked) => Room::Ask(index),
-        _ => Room::Wait(Some(now + SLICE_US)),
+        Some((index, _)) if !others().any(|(_, e)| e.is_asked) => Decision::Ask(index),
+        _ => Decision::Wait(Some(now + SLICE_US)),
     }
 }
 
-/// More room for a group that has an executor: one that has been idle elsewhere for a while leaves. Not sooner,
+/// For a group that has an executor: one that has been idle elsewhere for a while leaves. Not sooner,
 /// because it would be missed there.
-fn more_room(executors: &[Executor], may_leave: impl Fn(&Executor) -> bool, now: i64) -> Room {
+fn free_idle(
+    executors: &[ExecutorView],
+    may_leave: impl Fn(&ExecutorView) -> bool,
+    now: i64,
+) -> Decision {
     let others = || executors.iter().enumerate().filter(|(_, e)| may_leave(e));
     if others().any(|(_, e)| e.is_leaving(now)) {
-        return Room::Wait(Some(now + SLICE_US));
+        return Decision::Wait(Some(now + SLICE_US));
     }
     let longest = others()
         .filter_map(|(index, e)| match e.doing {
@@ -224,24 +236,24 @@ fn more_room(executors: &[Executor], may_leave: impl Fn(&Executor) -> bool, now:
         .min();
     match longest {
         // An executor of another group that becomes idle does not call the launcher: look again.
-        None if others().next().is_some() => Room::Wait(Some(now + SLICE_US)),
-        None => Room::Wait(None),
-        Some((since, _)) if since + SLICE_US > now => Room::Wait(Some(since + SLICE_US)),
-        Some((_, index)) => Room::Ask(index),
+        None if others().next().is_some() => Decision::Wait(Some(now + SLICE_US)),
+        None => Decision::Wait(None),
+        Some((since, _)) if since + SLICE_US > now => Decision::Wait(Some(since + SLICE_US)),
+        Some((_, index)) => Decision::Ask(index),
     }
 }
 
 /// An executor that should leave because there are more than `most`: one of the role that has most of them, which so gives
 /// back what others had to take from the reserve. Where no role has two, one leaves as soon as fewer are held. Idle ones
 /// first, held ones last, and the youngest among equals.
-pub fn surplus(executors: &[Executor], limits: &Limits, now: i64) -> Option<usize> {
-    let stays = |e: &&Executor| !e.is_asked && e.doing != Doing::Going;
+pub fn surplus(executors: &[ExecutorView], limits: &Limits, now: i64) -> Option<usize> {
+    let stays = |e: &&ExecutorView| !e.is_asked && e.doing != Doing::Going;
     let staying = executors.iter().filter(stays).count();
     if staying <= limits.most {
         return None;
     }
     let of_role = |role: u32| {
-        let same = |e: &&Executor| stays(e) && e.group.role == role;
+        let same = |e: &&ExecutorView| stays(e) && e.group.role == role;
         executors.iter().filter(same).count()
     };
     let (index, leaves) = executors
@@ -304,7 +316,7 @@ impl Hangs {
     }
 
     /// What databases hung on may be gone: they are tried again at once, one start at a time as before.
-    pub fn forgive(&mut self) {
+    pub fn retry_now(&mut self) {
         for hang in self.0.values_mut() {
             hang.retry_at = 0;
         }
@@ -326,7 +338,7 @@ impl Hangs {
     pub fn may_start(
         &self,
         database: u32,
-        executors: &[Executor],
+        executors: &[ExecutorView],
         now: i64,
     ) -> Result<(), Option<i64>> {
         let Some(hang) = self.0.get(&database) else {
@@ -335,7 +347,7 @@ impl Hangs {
         if hang.retry_at > now {
             return Err(Some(hang.retry_at));
         }
-        let is_coming = |e: &Executor| e.group.database == database && e.doing == Doing::Coming;
+        let is_coming = |e: &ExecutorView| e.group.database == database && e.doing == Doing::Coming;
         if executors.iter().any(is_coming) {
             return Err(None);
         }

@@ -25,7 +25,7 @@ pub struct Counted {
 
 /// Why a file cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unfit {
+pub enum Unusable {
     /// Written by a version that counts something else.
     OtherVersion,
     /// Cut off, or changed.
@@ -54,30 +54,30 @@ pub fn write(life: &Life, width: usize, queues: &[Counted]) -> Vec<u8> {
 }
 
 /// Reads a file of queues that have `width` counters each, written at the end of `life`.
-pub fn read(bytes: &[u8], life: &Life, width: usize) -> Result<Vec<Counted>, Unfit> {
-    let (content, hash) = bytes.split_last_chunk::<8>().ok_or(Unfit::Torn)?;
+pub fn read(bytes: &[u8], life: &Life, width: usize) -> Result<Vec<Counted>, Unusable> {
+    let (content, hash) = bytes.split_last_chunk::<8>().ok_or(Unusable::Torn)?;
     let mut rest = content;
     let magic: [u8; 8] = take(&mut rest)?;
     if magic != MAGIC {
-        return Err(Unfit::OtherVersion);
+        return Err(Unusable::OtherVersion);
     }
     if u64::from_le_bytes(*hash) != fnv::hash(content) {
-        return Err(Unfit::Torn);
+        return Err(Unusable::Torn);
     }
     if u64::from_le_bytes(take(&mut rest)?) != width as u64 {
-        return Err(Unfit::OtherVersion);
+        return Err(Unusable::OtherVersion);
     }
     if take::<40>(&mut rest)? != *life {
-        return Err(Unfit::OtherLife);
+        return Err(Unusable::OtherLife);
     }
     let queues = u64::from_le_bytes(take(&mut rest)?);
     let queues = (0..queues)
         .map(|_| read_queue(&mut rest, width))
         .collect::<Result<_, _>>()?;
-    rest.is_empty().then_some(queues).ok_or(Unfit::Torn)
+    rest.is_empty().then_some(queues).ok_or(Unusable::Torn)
 }
 
-fn read_queue(rest: &mut &[u8], width: usize) -> Result<Counted, Unfit> {
+fn read_queue(rest: &mut &[u8], width: usize) -> Result<Counted, Unusable> {
     let database = u32::from_le_bytes(take(rest)?);
     let queue_id = i32::from_le_bytes(take(rest)?);
     let epoch = u32::from_le_bytes(take(rest)?);
@@ -85,7 +85,9 @@ fn read_queue(rest: &mut &[u8], width: usize) -> Result<Counted, Unfit> {
         .map(|_| {
             let index = u32::from_le_bytes(take(rest)?) as usize;
             let value = u64::from_le_bytes(take(rest)?);
-            (index < width).then_some((index, value)).ok_or(Unfit::Torn)
+            (index < width)
+                .then_some((index, value))
+                .ok_or(Unusable::Torn)
         })
         .collect::<Result<_, _>>()?;
     Ok(Counted {
@@ -96,8 +98,8 @@ fn read_queue(rest: &mut &[u8], width: usize) -> Result<Counted, Unfit> {
     })
 }
 
-fn take<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], Unfit> {
-    let (first, others) = rest.split_first_chunk().ok_or(Unfit::Torn)?;
+fn take<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], Unusable> {
+    let (first, others) = rest.split_first_chunk().ok_or(Unusable::Torn)?;
     *rest = others;
     Ok(*first)
 }
@@ -140,20 +142,20 @@ mod tests {
             let mut bytes = whole.clone();
             bytes[bit / 8] ^= 1 << (bit % 8);
             let expected = if bit / 8 < MAGIC.len() {
-                Unfit::OtherVersion
+                Unusable::OtherVersion
             } else {
-                Unfit::Torn
+                Unusable::Torn
             };
             assert_eq!(read(&bytes, &LIFE, WIDTH), Err(expected), "{bit}");
         }
         let longer = [&whole[..], &[0]].concat();
-        assert_eq!(read(&longer, &LIFE, WIDTH), Err(Unfit::Torn));
+        assert_eq!(read(&longer, &LIFE, WIDTH), Err(Unusable::Torn));
     }
 
     #[test]
     fn a_file_of_another_life_or_version_is_not_taken() {
         let bytes = write(&LIFE, WIDTH, &counted());
-        assert_eq!(read(&bytes, &[8; 40], WIDTH), Err(Unfit::OtherLife));
-        assert_eq!(read(&bytes, &LIFE, WIDTH + 1), Err(Unfit::OtherVersion));
+        assert_eq!(read(&bytes, &[8; 40], WIDTH), Err(Unusable::OtherLife));
+        assert_eq!(read(&bytes, &LIFE, WIDTH + 1), Err(Unusable::OtherVersion));
     }
 }

@@ -13,7 +13,7 @@ pub enum Presence {
     Present = 1,
     Absent = 2,
     /// It is there with a script that this library does not work with: all is kept as it is until ALTER EXTENSION UPDATE.
-    Unfit = 3,
+    Incompatible = 3,
 }
 
 /// What its definition says against a queue, in a byte: none of it, and the queue may run.
@@ -70,7 +70,7 @@ pub struct Facts {
     pub quiesced: bool,
     pub standing: Standing,
     /// Not tried before, because its last batches failed for want of something in the server, or somebody holds a lock.
-    pub held_until: i64,
+    pub suspended_until: i64,
     /// Executors that work on the queue.
     pub running: u32,
     /// How many there may be; 0: as many as there are.
@@ -86,14 +86,14 @@ pub enum Closed {
     NotServed,
     Unknown,
     Absent,
-    Unfit,
+    Incompatible,
     Quiesced,
     Dropped,
     Unborn,
     Elsewhere,
     Paused,
     Parked,
-    HeldUntil(i64),
+    SuspendedUntil(i64),
     AtItsLimit { running: u32, limit: u32 },
     Quarantined,
 }
@@ -139,7 +139,7 @@ impl Closed {
             self,
             Closed::Unknown
                 | Closed::Unborn
-                | Closed::HeldUntil(_)
+                | Closed::SuspendedUntil(_)
                 | Closed::AtItsLimit { .. }
                 | Closed::Quarantined
         )
@@ -154,7 +154,7 @@ impl Facts {
         presence: Presence::Present,
         quiesced: false,
         standing: Standing::OPEN,
-        held_until: 0,
+        suspended_until: 0,
         running: 0,
         limit: 0,
         quarantined: false,
@@ -168,13 +168,13 @@ impl Facts {
     #[inline]
     pub fn let_in(&self, now: i64, asker: Asker) -> bool {
         self.standing.is_open()
-            && self.held_until <= now
+            && self.suspended_until <= now
             && !self.is_at_its_limit()
             && !self.quiesced
             && match self.presence {
                 Presence::Present => true,
                 Presence::Unknown => !Closed::Unknown.concerns(asker),
-                Presence::Absent | Presence::Unfit => false,
+                Presence::Absent | Presence::Incompatible => false,
             }
             && (self.enabled || !Closed::Disabled.concerns(asker))
             && (self.served || !Closed::NotServed.concerns(asker))
@@ -190,14 +190,14 @@ impl Facts {
             (!self.served).then_some(Closed::NotServed),
             (self.presence == Presence::Unknown).then_some(Closed::Unknown),
             (self.presence == Presence::Absent).then_some(Closed::Absent),
-            (self.presence == Presence::Unfit).then_some(Closed::Unfit),
+            (self.presence == Presence::Incompatible).then_some(Closed::Incompatible),
             self.quiesced.then_some(Closed::Quiesced),
             standing(Standing::DROPPED, Closed::Dropped),
             standing(Standing::UNBORN, Closed::Unborn),
             standing(Standing::ELSEWHERE, Closed::Elsewhere),
             standing(Standing::PAUSED, Closed::Paused),
             standing(Standing::PARKED, Closed::Parked),
-            (self.held_until > now).then_some(Closed::HeldUntil(self.held_until)),
+            (self.suspended_until > now).then_some(Closed::SuspendedUntil(self.suspended_until)),
             self.is_at_its_limit()
                 .then_some(Closed::AtItsLimit { running, limit }),
             self.quarantined.then_some(Closed::Quarantined),
@@ -229,11 +229,11 @@ mod tests {
                     Presence::Unknown,
                     Presence::Present,
                     Presence::Absent,
-                    Presence::Unfit,
+                    Presence::Incompatible,
                 ] {
                     for quiesced in flags {
                         for standing in (0..32).map(Standing::from_u8) {
-                            for held_until in [0, NOW, NOW + 1] {
+                            for suspended_until in [0, NOW, NOW + 1] {
                                 for (running, limit) in [(0, 0), (9, 0), (0, 1), (1, 1), (2, 1)] {
                                     all.extend(flags.map(|quarantined| Facts {
                                         enabled,
@@ -241,7 +241,7 @@ mod tests {
                                         presence,
                                         quiesced,
                                         standing,
-                                        held_until,
+                                        suspended_until,
                                         running,
                                         limit,
                                         quarantined,
@@ -319,10 +319,10 @@ mod tests {
         ),
         (
             Facts {
-                presence: Presence::Unfit,
+                presence: Presence::Incompatible,
                 ..Facts::OPEN
             },
-            Closed::Unfit,
+            Closed::Incompatible,
             "ewla",
             true,
         ),
@@ -382,10 +382,10 @@ mod tests {
         ),
         (
             Facts {
-                held_until: NOW + 1,
+                suspended_until: NOW + 1,
                 ..Facts::OPEN
             },
-            Closed::HeldUntil(NOW + 1),
+            Closed::SuspendedUntil(NOW + 1),
             "ewla",
             false,
         ),

@@ -16,7 +16,7 @@ pub const WAIT_FOR_OTHERS_MS: u32 = 10_000;
 pub const MOST: i16 = 8;
 
 /// How long (ms) a job runs alone that has been suspected so many times.
-pub fn solitude_ms(times: i16) -> u32 {
+pub fn quarantine_ms(times: i16) -> u32 {
     let doubled = FIRST_MS << times.clamp(1, MOST).saturating_sub(1);
     doubled.min(LONGEST_MS)
 }
@@ -37,7 +37,7 @@ mod tests {
             }
             times += 1;
             count += 1;
-            if fuse_ms < solitude_ms(times) {
+            if fuse_ms < quarantine_ms(times) {
                 return (count, false);
             }
         }
@@ -66,7 +66,7 @@ mod tests {
     #[test]
     fn nobody_waits_longer_than_a_minute_for_a_suspect() {
         for times in i16::MIN..=i16::MAX {
-            assert!((FIRST_MS..=LONGEST_MS).contains(&solitude_ms(times)));
+            assert!((FIRST_MS..=LONGEST_MS).contains(&quarantine_ms(times)));
         }
     }
 }

@@ -9,13 +9,13 @@ use std::collections::{BTreeMap, HashMap};
 
 /// A place in the order of waiting jobs: behind the job `id` that waits for `run_at`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place {
+pub struct WaitingCursor {
     /// In microseconds.
     pub run_at: i64,
     pub id: i64,
 }
 
-impl Place {
+impl WaitingCursor {
     /// Before all that wait for `run_at`.
     pub fn first(run_at: i64) -> Self {
         Self {
@@ -61,8 +61,8 @@ pub struct Turns {
     /// No job was looked for that waits for a time before this.
     pub from: i64,
     bounds: Bounds,
-    front: Place,
-    behind: BTreeMap<Owner, Place>,
+    front: WaitingCursor,
+    behind: BTreeMap<Owner, WaitingCursor>,
     /// What the walk has made ready of each.
     had: HashMap<Owner, usize>,
     /// Who owns each queue, as it was met first: a queue that changes hands stays with its jobs.
@@ -75,13 +75,13 @@ pub struct Turns {
     /// Of this transaction: jobs wanted, jobs passed over, and the last one of either.
     wanted: usize,
     passed: usize,
-    at: Place,
+    at: WaitingCursor,
 }
 
 impl Turns {
     /// Looks for jobs that wait for a time from there on (µs).
     pub fn from(from: i64, bounds: Bounds) -> Self {
-        let front = Place::first(from);
+        let front = WaitingCursor::first(from);
         Self {
             from,
             bounds,
@@ -101,7 +101,7 @@ impl Turns {
     /// Jobs have come meanwhile that wait for this time (µs) or a later one.
     pub fn hear_of(&mut self, from: i64) {
         self.from = self.from.min(from);
-        self.front = self.front.min(Place::first(from));
+        self.front = self.front.min(WaitingCursor::first(from));
         self.walk_is_over = false;
     }
 
@@ -111,7 +111,7 @@ impl Turns {
     }
 
     /// A transaction begins: behind which place it looks.
-    pub fn begin(&mut self) -> Place {
+    pub fn begin(&mut self) -> WaitingCursor {
         self.turn = self.walk_is_over.then(|| self.next_turn()).flatten();
         // After a turn the walk goes on: more may be due by now.
         self.walk_is_over = false;
@@ -133,18 +133,18 @@ impl Turns {
     /// Whether this job, the next in the order of times, is to be made ready in this transaction.
     pub fn wants(
         &mut self,
-        place: Place,
+        database_slot: WaitingCursor,
         queue_id: i32,
         owner_of: impl FnOnce(i32) -> Owner,
     ) -> bool {
-        self.at = place;
+        self.at = database_slot;
         let owner = *self
             .owners
             .entry(queue_id)
             .or_insert_with(|| owner_of(queue_id));
         let wants = match self.turn {
             Some(turn) => owner == turn,
-            None => self.walk_wants(place, owner),
+            None => self.walk_wants(database_slot, owner),
         };
         if wants {
             self.wanted += 1;
@@ -154,16 +154,16 @@ impl Turns {
         wants
     }
 
-    fn walk_wants(&mut self, place: Place, owner: Owner) -> bool {
+    fn walk_wants(&mut self, database_slot: WaitingCursor, owner: Owner) -> bool {
         if let Some(behind) = self.behind.get_mut(&owner) {
             // It has come since that owner's last turn.
-            *behind = place.before().min(*behind);
+            *behind = database_slot.before().min(*behind);
             return false;
         }
         let had = self.had.entry(owner).or_default();
         *had += 1;
         if *had > self.bounds.share {
-            self.behind.insert(owner, place.before());
+            self.behind.insert(owner, database_slot.before());
         }
         *had <= self.bounds.share
     }
@@ -204,7 +204,7 @@ mod tests {
 
     #[derive(Clone, Copy)]
     struct Job {
-        place: Place,
+        database_slot: WaitingCursor,
         queue: i32,
         /// When it came: 0 at the beginning.
         came: usize,
@@ -229,18 +229,21 @@ mod tests {
             self.step += 1;
             let after = turns.begin();
             let mut order: Vec<usize> = (0..self.jobs.len()).collect();
-            order.sort_by_key(|job| self.jobs[*job].place);
+            order.sort_by_key(|job| self.jobs[*job].database_slot);
             let mut has_more = false;
             for index in order {
                 let job = &mut self.jobs[index];
-                if job.place <= after || job.place.run_at > self.now || job.ready_at.is_some() {
+                if job.database_slot <= after
+                    || job.database_slot.run_at > self.now
+                    || job.ready_at.is_some()
+                {
                     continue;
                 }
                 if turns.has_walked_enough() {
                     has_more = true;
                     break;
                 }
-                if turns.wants(job.place, job.queue, owner_of) && !job.is_held {
+                if turns.wants(job.database_slot, job.queue, owner_of) && !job.is_held {
                     job.ready_at = Some(self.step);
                 }
             }
@@ -263,7 +266,7 @@ mod tests {
             let mut turns = Turns::from(0, BOUNDS);
             for id in 0..30 + pick(30) as i64 {
                 world.jobs.push(Job {
-                    place: Place {
+                    database_slot: WaitingCursor {
                         run_at: 1 + pick(12) as i64,
                         id,
                     },
@@ -282,7 +285,7 @@ mod tests {
                     world.now += pick(2) as i64;
                     let run_at = 1 + pick(world.now as u64) as i64;
                     world.jobs.push(Job {
-                        place: Place {
+                        database_slot: WaitingCursor {
                             run_at,
                             id: world.jobs.len() as i64,
                         },
@@ -297,7 +300,7 @@ mod tests {
             let due = world
                 .jobs
                 .iter()
-                .filter(|job| job.place.run_at <= world.now);
+                .filter(|job| job.database_slot.run_at <= world.now);
             for job in due.clone() {
                 assert!(job.is_held != job.ready_at.is_some(), "seed {seed}");
             }
@@ -306,7 +309,9 @@ mod tests {
                 for other in due.clone() {
                     let both = one.ready_at.zip(other.ready_at);
                     let same = owner_of(one.queue) == owner_of(other.queue);
-                    if let (true, Some((first, second))) = (same && one.place < other.place, both) {
+                    if let (true, Some((first, second))) =
+                        (same && one.database_slot < other.database_slot, both)
+                    {
                         assert!(first <= second || one.came >= second, "seed {seed}");
                     }
                 }
@@ -319,7 +324,7 @@ mod tests {
     #[test]
     fn one_owners_flood_delays_nobody() {
         let job = |id, run_at, queue| Job {
-            place: Place { run_at, id },
+            database_slot: WaitingCursor { run_at, id },
             queue,
             came: 0,
             is_held: false,

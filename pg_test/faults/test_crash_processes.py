@@ -114,7 +114,7 @@ def test_a_suspect_runs_with_no_other_job_in_the_server(cluster, db):
 
 
 def test_suspects_that_do_not_end_hold_the_others_for_a_while_only(cluster, db):
-    """The solitude of each is over before it is, and neither waits for the end of the other. (A lock would not outlive the crash.)"""
+    """The quarantine of each is over before it is, and neither waits for the end of the other. (A lock would not outlive the crash.)"""
     db.sql("""
         CREATE TABLE door (is_open boolean);
         INSERT INTO door VALUES (false);

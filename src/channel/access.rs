@@ -5,15 +5,15 @@ use std::cell::RefCell;
 
 use rustc_hash::FxHashMap;
 
-use crate::channel::granted::{self, Owned};
+use crate::channel::granted::{self, GrantedChannel};
 use crate::errors::{quote_literal, Error, Result, SqlState};
 use crate::pg::{identity, text, Oid};
 
 /// From which place of the WAL on a role reads a channel: what was written at it, or later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct From(i64);
+pub struct ReadableFrom(i64);
 
-impl From {
+impl ReadableFrom {
     pub const THE_BEGINNING: Self = Self(i64::MIN);
     const NEVER: Self = Self(i64::MAX);
 
@@ -31,14 +31,14 @@ impl From {
 const MOST_AT_ONCE: i64 = 1_000;
 
 /// What a role may read, of any channel.
-pub struct Hearing {
+pub struct ChannelAccess {
     role: Oid,
     /// Of all channels that are not open, or of those met so far.
-    known: RefCell<FxHashMap<Vec<u8>, From>>,
+    known: RefCell<FxHashMap<Vec<u8>, ReadableFrom>>,
     knows_all: bool,
 }
 
-impl Hearing {
+impl ChannelAccess {
     /// As of now.
     pub fn of(role: Oid) -> Result<Self> {
         let owned = identity::as_owner(|| {
@@ -62,20 +62,23 @@ impl Hearing {
     /// Whether there is no channel of which the role reads but a part.
     pub fn hears_all(&self) -> bool {
         let known = self.known.borrow();
-        self.knows_all && known.values().all(|from| *from == From::THE_BEGINNING)
+        self.knows_all
+            && known
+                .values()
+                .all(|from| *from == ReadableFrom::THE_BEGINNING)
     }
 
-    pub fn from(&self, channel: &[u8]) -> Result<From> {
+    pub fn from(&self, channel: &[u8]) -> Result<ReadableFrom> {
         if let Some(from) = self.known.borrow().get(channel) {
             return Ok(*from);
         }
         if self.knows_all {
-            return Ok(From::THE_BEGINNING);
+            return Ok(ReadableFrom::THE_BEGINNING);
         }
         let owned = identity::as_owner(|| granted::of(&[channel.to_vec()]))?;
-        let from = owned
-            .first()
-            .map_or(From::THE_BEGINNING, |owned| owned.heard_by(self.role));
+        let from = owned.first().map_or(ReadableFrom::THE_BEGINNING, |owned| {
+            owned.heard_by(self.role)
+        });
         self.known.borrow_mut().insert(channel.to_vec(), from);
         Ok(from)
     }
@@ -86,7 +89,7 @@ pub fn closed_by(channel: &[u8], role: Oid) -> Result<Option<String>> {
     let owned = identity::as_owner(|| granted::of(&[channel.to_vec()]))?;
     let closed = owned
         .first()
-        .filter(|owned| owned.heard_by(role) == From::NEVER);
+        .filter(|owned| owned.heard_by(role) == ReadableFrom::NEVER);
     Ok(closed.map(|owned| {
         owned.shown_owner().map_or_else(
             || "a role that is gone".to_owned(),
@@ -96,23 +99,23 @@ pub fn closed_by(channel: &[u8], role: Oid) -> Result<Option<String>> {
 }
 
 /// From where on a role reads each of these channels; an error that names one that it may not read at all.
-pub fn require(channels: &[Vec<u8>], role: Oid) -> Result<Vec<From>> {
+pub fn require(channels: &[Vec<u8>], role: Oid) -> Result<Vec<ReadableFrom>> {
     let owned = identity::as_owner(|| granted::of(channels))?;
     channels
         .iter()
         .map(|channel| {
             let Some(owned) = owned.iter().find(|owned| owned.channel == *channel) else {
-                return Ok(From::THE_BEGINNING);
+                return Ok(ReadableFrom::THE_BEGINNING);
             };
             match owned.heard_by(role) {
-                From::NEVER => Err(denied(owned, role)),
+                ReadableFrom::NEVER => Err(denied(owned, role)),
                 from => Ok(from),
             }
         })
         .collect()
 }
 
-fn denied(owned: &Owned, role: Oid) -> Error {
+fn denied(owned: &GrantedChannel, role: Oid) -> Error {
     let channel = crate::channel::Channel::shown_ident(&owned.channel);
     let name = identity::role(role).map(|role| role.name);
     let hint = match &name {
@@ -137,21 +140,21 @@ fn denied(owned: &Owned, role: Oid) -> Error {
     .hint(hint)
 }
 
-impl Owned {
-    fn heard_by(&self, role: Oid) -> From {
+impl GrantedChannel {
+    fn heard_by(&self, role: Oid) -> ReadableFrom {
         if self.is_owned_by(role) {
-            return From::THE_BEGINNING;
+            return ReadableFrom::THE_BEGINNING;
         }
         let grants = self.grants.iter().filter(|grant| {
             grant.is_to_all() || (self.is_home() && identity::has_rights_of(role, grant.grantee))
         });
         let first = grants.map(|grant| grant.since).min();
-        first.map_or(From::NEVER, |since| {
+        first.map_or(ReadableFrom::NEVER, |since| {
             // Places of another cluster's WAL say nothing here, and its log is not here either.
             if self.is_of_this_cluster() {
-                From(since)
+                ReadableFrom(since)
             } else {
-                From::THE_BEGINNING
+                ReadableFrom::THE_BEGINNING
             }
         })
     }

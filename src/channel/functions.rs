@@ -4,11 +4,7 @@ use super::name::Channel;
 use super::reading::Reading;
 use super::refusals;
 use crate::errors::{Error, Result};
-use crate::job::current;
-use crate::notice::buffer::{self, Delivery, Item};
-use crate::notice::repeats::Repeat;
-use crate::notice::usual;
-use crate::pg::{function::Answer, notify, transaction};
+use crate::pg::function::Answer;
 use crate::{row, sql_function};
 
 sql_function!(pushy_channel_name_v1, |call| {
@@ -24,52 +20,6 @@ sql_function!(pushy_channel_ident_v1, |call| {
 sql_function!(pushy_channel_inspect_v1, |call| {
     Result::Ok(call.answer_row(&inspected(call.opt_bytes(0))))
 });
-
-sql_function!(pushy_notify_v1, |call| {
-    let channel = Channel::of_identifier(&call.bytes("channel", 0)?)?.not_ours()?;
-    let payload = call.opt_bytes(1).unwrap_or_default();
-    if payload.len() > notify::PAYLOAD_LIMIT {
-        return Err(refusals::payload_too_long(
-            channel.as_bytes(),
-            payload.len(),
-            notify::PAYLOAD_LIMIT,
-        ));
-    }
-    let delivery = call.opt_text(2)?;
-    let delivery = delivery.as_deref().unwrap_or_else(|| usual_delivery());
-    match delivery {
-        "notify" => notify::send(channel.as_bytes(), &payload),
-        "relay" => {
-            transaction::require_primary(c"pushy.notify()");
-            transaction::require_leader("pushy.notify()")?;
-            buffer::add(Item::Notice {
-                channel: channel.as_bytes().into(),
-                payload,
-                delivery: Delivery::Relay {
-                    merge: false,
-                    cause: current::cause(),
-                },
-                repeat: Repeat::Follows,
-            })?;
-        }
-        other => {
-            return Err(Error::out_of_range(
-                "delivery",
-                format!("\"{other}\""),
-                "'notify', 'relay'",
-            ))
-        }
-    }
-    Ok(())
-});
-
-fn usual_delivery() -> &'static str {
-    if usual::a_relay_can_come() {
-        "relay"
-    } else {
-        "notify"
-    }
-}
 
 /// The columns of `channel_inspect`; `error` is the message `channel_name` raises for the same text.
 fn inspected(identifier: Option<Vec<u8>>) -> [Answer; 9] {

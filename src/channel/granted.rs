@@ -28,7 +28,7 @@ impl Grant {
 
 /// A channel that somebody has granted.
 #[derive(Clone, Debug)]
-pub struct Owned {
+pub struct GrantedChannel {
     /// Its exact name, in the database's encoding.
     pub channel: Vec<u8>,
     pub owner: Oid,
@@ -58,7 +58,7 @@ static OF: Plan = Plan::new(
 );
 
 /// All of the database, as of now; as the extension's owner, as all that follow.
-pub fn all() -> Result<Vec<Owned>> {
+pub fn all() -> Result<Vec<GrantedChannel>> {
     load(&ALL, &[])
 }
 
@@ -86,19 +86,19 @@ pub fn are_more_than(most: i64) -> bool {
 }
 
 /// Those of these names.
-pub fn of(channels: &[Vec<u8>]) -> Result<Vec<Owned>> {
+pub fn of(channels: &[Vec<u8>]) -> Result<Vec<GrantedChannel>> {
     load(&OF, params![array::of_text_bytes(channels)])
 }
 
-fn load(plan: &Plan, params: &[spi::Param]) -> Result<Vec<Owned>> {
+fn load(plan: &Plan, params: &[spi::Param]) -> Result<Vec<GrantedChannel>> {
     spi::connect(|spi| {
-        let mut found: Vec<Owned> = Vec::new();
+        let mut found: Vec<GrantedChannel> = Vec::new();
         for row in spi.run(plan, params).rows() {
             let channel = row.opt_bytes(1).unwrap_or_default();
             let grant = read_grant(&row)?;
             match found.last_mut() {
                 Some(last) if last.channel == channel => last.grants.extend(grant),
-                _ => found.push(Owned {
+                _ => found.push(GrantedChannel {
                     channel,
                     owner: row.oid(2),
                     owner_name: row.text(3)?,
@@ -155,7 +155,7 @@ static CLEAR: Plan = Plan::new(
     &[TEXTOID],
 );
 
-impl Owned {
+impl GrantedChannel {
     pub fn new(channel: &[u8], owner: Oid) -> Self {
         Self {
             channel: channel.to_vec(),
@@ -243,7 +243,7 @@ impl Owned {
     }
 
     /// Makes this database its home: grants to roles that are not here go.
-    pub fn move_in(&mut self) -> Result<()> {
+    pub fn adopt(&mut self) -> Result<()> {
         let owner = self.owner_here().ok_or_else(|| {
             Error::new(
                 SqlState::UNDEFINED_OBJECT,

@@ -1,16 +1,15 @@
 //! channel_grant, channel_revoke, and the function behind the view pushy.channel_grants.
 
-use super::granted::{self, Owned};
+use super::granted::{self, GrantedChannel};
 use super::name::Channel;
 use crate::errors::{quote_literal, Error, Result, SqlState};
-use crate::log::subscription::table;
 use crate::pg::function::{Answer, Call};
 use crate::pg::home::Home;
 use crate::pg::value::Timestamp;
 use crate::pg::{ereport, identifier, identity, text, transaction, Oid};
-use crate::queue::grant::{grantee, no_such_role};
+use crate::queue::dependents::Dependents;
 use crate::shared::pending;
-use crate::{row, settings, sql_function, watch};
+use crate::{row, settings, sql_function, ON_CHANNELS};
 
 const LISTEN: &str = "listen";
 
@@ -27,7 +26,7 @@ sql_function!(pushy_channel_grant_v1, |call| {
         )
         .hint("Leave topics out, which grants the whole channel; a channel for each audience keeps them apart."));
     }
-    let number = grantee(&role).ok_or_else(|| no_such_role(&role))?;
+    let number = identity::grantee(&role).ok_or_else(|| Error::no_such_role(&role))?;
     let owned = take(&channel)?;
     identity::as_owner(|| {
         owned.grant(number, &role, &privilege, None);
@@ -42,7 +41,7 @@ sql_function!(pushy_channel_revoke_v1, |call| {
     let channel = Channel::of_identifier(&call.bytes("channel", 0)?)?;
     let role = call.text("role", 1)?;
     let privilege = read_privilege(call)?;
-    let number = grantee(&role);
+    let number = identity::grantee(&role);
     let Some(owned) = find(channel.as_bytes())? else {
         return Err(Error::new(
             SqlState::UNDEFINED_OBJECT,
@@ -56,7 +55,7 @@ sql_function!(pushy_channel_revoke_v1, |call| {
     require_owner(&owned)?;
     let revoked = identity::as_owner(|| Ok(owned.revoke(number, &role, &privilege)))?;
     if revoked == 0 && number.is_none() {
-        return Err(no_such_role(&role));
+        return Err(Error::no_such_role(&role));
     }
     pending::privileges_changed();
     if revoked > 0 && owned.grants.len() as u64 == revoked {
@@ -65,7 +64,7 @@ sql_function!(pushy_channel_revoke_v1, |call| {
     Result::Ok(())
 });
 
-fn closed(owned: &Owned) -> Error {
+fn closed(owned: &GrantedChannel) -> Error {
     let ident = quote_literal(&Channel::shown_ident(&owned.channel));
     Error::new(
         SqlState::SUCCESSFUL_COMPLETION,
@@ -91,11 +90,11 @@ fn read_privilege(call: Call) -> Result<String> {
     Ok(privilege)
 }
 
-fn find(channel: &[u8]) -> Result<Option<Owned>> {
+fn find(channel: &[u8]) -> Result<Option<GrantedChannel>> {
     identity::as_owner(|| Ok(granted::of(&[channel.to_vec()])?.pop()))
 }
 
-fn require_owner(owned: &Owned) -> Result<()> {
+fn require_owner(owned: &GrantedChannel) -> Result<()> {
     if owned.is_owned_by(identity::current_user()) {
         return Ok(());
     }
@@ -114,7 +113,7 @@ fn require_owner(owned: &Owned) -> Result<()> {
 }
 
 /// The channel as the caller's: as it is, or from now on.
-fn take(channel: &Channel) -> Result<Owned> {
+fn take(channel: &Channel) -> Result<GrantedChannel> {
     let caller = identity::current_user();
     if let Some(mut owned) = find(channel.as_bytes())? {
         require_owner(&owned)?;
@@ -131,7 +130,7 @@ fn take(channel: &Channel) -> Result<Owned> {
             }
         }
         if !owned.is_home() {
-            identity::as_owner(|| owned.move_in())?;
+            identity::as_owner(|| owned.adopt())?;
         }
         return Ok(owned);
     }
@@ -139,7 +138,7 @@ fn take(channel: &Channel) -> Result<Owned> {
         refuse_others(channel, caller)?;
         require_share(channel, caller)?;
     }
-    let owned = Owned::new(channel.as_bytes(), caller);
+    let owned = GrantedChannel::new(channel.as_bytes(), caller);
     identity::as_owner(|| {
         owned.write();
         Ok(())
@@ -168,41 +167,22 @@ fn require_share(channel: &Channel, caller: Oid) -> Result<()> {
 /// comes first.
 fn refuse_others(channel: &Channel, caller: Oid) -> Result<()> {
     let name = text::shown(channel.as_bytes());
-    let refused = |what: &str, whose: Option<Oid>| {
+    for users in &ON_CHANNELS {
+        let Some(whose) = (users.of_another)(channel.as_bytes(), caller)? else {
+            continue;
+        };
         let whose = whose.map_or_else(
             || "a role that is gone".to_owned(),
             |role| format!("role \"{}\"", identity::role_name(role)),
         );
-        Err(Error::new(
+        return Err(Error::new(
             SqlState::INSUFFICIENT_PRIVILEGE,
             format!("channel \"{name}\" is not yours to grant"),
         )
-        .detail(format!(
-            "{what} of {whose} {}.",
-            if what == "A watch" {
-                "publishes on it"
-            } else {
-                "reads it"
-            }
-        ))
-        .hint("That role, if the channel is nobody else's, or a superuser can grant it first."))
-    };
-    let watches = identity::as_owner(|| watch::of_channel(channel.as_bytes()))?;
-    if let Some(watch) = watches.iter().find(|watch| !watch.is_made_by(caller)) {
-        return refused("A watch", watch.owner_here());
+        .detail(format!("{} of {whose} {}.", users.one, users.does))
+        .hint("That role, if the channel is nobody else's, or a superuser can grant it first."));
     }
-    let subscriptions = identity::as_owner(table::all)?;
-    let foreign = subscriptions.iter().find(|known| {
-        let channels = known.channels.iter().flatten();
-        channels
-            .into_iter()
-            .any(|named| named == channel.as_bytes())
-            && !known.is_owner(caller)
-    });
-    match foreign {
-        Some(known) => refused("A subscription", known.owner_here()),
-        None => Ok(()),
-    }
+    Ok(())
 }
 
 sql_function!(pushy_channel_grant_rows_v1, |call| channel_grant_rows(call));
@@ -253,25 +233,33 @@ fn channel_grant_rows(call: Call) -> Result<Answer> {
     })
 }
 
+/// Channels, as queues have them: those that came here go on with the queues.
+pub const DEPENDENTS: Dependents = Dependents {
+    kind: ["channel", "channels"],
+    of_queue: |_| Ok(Vec::new()),
+    adopt_all,
+    adopt_from,
+};
+
 /// Channels that came here by a restore or a copy, of this caller or all: what they are called, and what is in the way.
-pub fn move_in_all(all: bool) -> Result<Vec<(String, Option<String>)>> {
+fn adopt_all(all: bool) -> Result<Vec<(String, Option<String>)>> {
     let caller = identity::current_user();
-    move_in_those(|owned| !owned.is_home() && (all || owned.is_owned_by(caller)))
+    adopt_those(|owned| !owned.is_home() && (all || owned.is_owned_by(caller)))
 }
 
 /// The same for those whose home was `before`, which this database was until pg_upgrade.
-pub fn move_in_from(before: &Home) -> Result<Vec<(String, Option<String>)>> {
-    move_in_those(|owned| owned.was_at_home(before))
+fn adopt_from(before: &Home) -> Result<Vec<(String, Option<String>)>> {
+    adopt_those(|owned| owned.was_at_home(before))
 }
 
-fn move_in_those(wanted: impl Fn(&Owned) -> bool) -> Result<Vec<(String, Option<String>)>> {
+fn adopt_those(wanted: impl Fn(&GrantedChannel) -> bool) -> Result<Vec<(String, Option<String>)>> {
     let mut answered = Vec::new();
     for mut owned in identity::as_owner(granted::all)? {
         if !wanted(&owned) {
             continue;
         }
         let name = Channel::shown_ident(&owned.channel);
-        let moved = identity::as_owner(|| Ok(owned.move_in()))?;
+        let moved = identity::as_owner(|| Ok(owned.adopt()))?;
         answered.push((name, moved.err().map(|error| error.message)));
     }
     if !answered.is_empty() {

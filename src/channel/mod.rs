@@ -6,7 +6,8 @@ mod granted;
 mod grants;
 mod name;
 mod reading;
-mod refusals;
+pub mod refusals;
+pub mod users;
 
-pub use grants::{move_in_all, move_in_from};
+pub use grants::DEPENDENTS;
 pub use name::Channel;

@@ -6,7 +6,7 @@ use pushy_core::version::Fit;
 
 use crate::errors::{Error, Result, SqlState};
 use crate::pg::{database, ereport, identity, script, sequence, transaction};
-use crate::shared::database::{Database, Presence};
+use crate::shared::database::{DatabaseSlot, Presence};
 use crate::shared::{self, pending};
 use crate::{row, sql_function};
 
@@ -17,7 +17,7 @@ sql_function!(pushy_script_begins_v1, |_call| {
     if script::stands() == Fit::LibraryIsOlder {
         return Err(script::refused(Fit::LibraryIsOlder));
     }
-    identity::tell_script_changed();
+    identity::send_script_changed();
     if shared::get().is_some_and(|shared| shared.ensure_database(database::current()).is_some()) {
         pending::presence(Presence::Unknown);
     }
@@ -34,8 +34,8 @@ sql_function!(pushy_version_v1, |call| {
 sql_function!(pushy_extension_created_v1, |_call| {
     match shared::get() {
         Some(shared) => {
-            if let Some(place) = shared.ensure_database(database::current()) {
-                number_on(place)?;
+            if let Some(database_slot) = shared.ensure_database(database::current()) {
+                number_on(database_slot)?;
             }
             pending::presence(Presence::Present);
         }
@@ -54,11 +54,11 @@ sql_function!(pushy_extension_created_v1, |_call| {
 
 /// The new sequences go on behind the numbers that the extension gave out here before, because shared memory knows queues, watches
 /// and jobs by them, and this transaction, or a savepoint of it, may be rolled back.
-fn number_on(place: &Database) -> Result<()> {
+fn number_on(database_slot: &DatabaseSlot) -> Result<()> {
     for (sequence, highest) in [
-        ("queue_id_seq", &place.highest_queue),
-        ("watch_id_seq", &place.highest_watch),
-        ("position_seq", &place.highest_position),
+        ("queue_id_seq", &database_slot.highest_queue),
+        ("watch_id_seq", &database_slot.highest_watch),
+        ("position_seq", &database_slot.highest_position),
     ] {
         let highest = highest.load(Ordering::SeqCst);
         if highest > 0 {
@@ -69,14 +69,14 @@ fn number_on(place: &Database) -> Result<()> {
 }
 
 /// Looks whether the extension is still there, in a worker whose statements failed.
-pub fn forget_if_gone(place: &Database) {
+pub fn forget_if_gone(database_slot: &DatabaseSlot) {
     let gone = transaction::run(|| Ok(identity::extension_oid().is_none()));
     if matches!(gone, Ok(true)) {
-        place.set_presence(Presence::Absent);
+        database_slot.set_presence(Presence::Absent);
         if let Some(shared) = shared::get() {
             shared.free_queues_of(database::current());
         }
-        place
+        database_slot
             .definitions
             .fetch_add(1, std::sync::atomic::Ordering::SeqCst);
     }

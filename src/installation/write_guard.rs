@@ -112,7 +112,7 @@ trigger_function!(
     } else if worker::is_logical() {
         Err(refused(&row.table()))
     } else {
-        tell_passed_over(row)?;
+        warn_of_passed_over(row)?;
         Ok(row.pass_over())
     }
 );
@@ -140,13 +140,14 @@ fn is_load(write: Guarded) -> bool {
 }
 
 /// Of which statement, by when it began, and of which table it was told last.
-static TOLD: PerProcess<RefCell<Option<(Timestamp, String)>>> = PerProcess::new(RefCell::new(None));
+static LAST_WARNED: PerProcess<RefCell<Option<(Timestamp, String)>>> =
+    PerProcess::new(RefCell::new(None));
 
 /// Once for a statement.
 #[cold]
-fn tell_passed_over(row: Arriving) -> Result<()> {
-    let told = Some((clock::statement_start(), row.table()));
-    if TOLD.replace(told.clone()) == told {
+fn warn_of_passed_over(row: Arriving) -> Result<()> {
+    let warned = Some((clock::statement_start(), row.table()));
+    if LAST_WARNED.replace(warned.clone()) == warned {
         return Ok(());
     }
     let role = identity::role_name(identity::current_user());
@@ -190,9 +191,9 @@ pub fn take_passed_over() -> Result<Vec<(String, String)>> {
     }
     identity::as_owner(|| {
         spi::connect(|spi| {
-            let told = spi.run(&TAKE, params![]);
+            let warned = spi.run(&TAKE, params![]);
             let read = |row: spi::Row<'_>| Ok((row.text(1)?, row.text(2)?));
-            told.rows().map(read).collect()
+            warned.rows().map(read).collect()
         })
     })
 }

@@ -5,17 +5,17 @@ use super::moves::cancel::{ask, cancel_free};
 use super::{current, live, promise};
 use crate::errors::{Error, Result, SqlState};
 use crate::pg::{database, identifier, identity, interrupts, transaction, Oid};
-use crate::queue::definition::Definition;
+use crate::queue::definition::QueueDefinition;
 use crate::queue::privilege::{self, Privilege};
 use crate::queue::{control_channel, definition};
-use crate::shared::cancels::PLACES;
-use crate::shared::executor::{self, Standing};
+use crate::shared::cancels::CELLS;
+use crate::shared::executor::{self, HoldState};
 use crate::shared::{self, pending};
 use crate::sql_function;
 
 /// The queue of a job, if the caller has `work` on it; a caller without any privilege on it does not learn that there is such a
 /// job. A job of a dropped queue has no owner any more: only the scheduler may touch it.
-pub fn queue_for_work(job: i64, queue_id: i32) -> Result<Definition> {
+pub fn queue_for_work(job: i64, queue_id: i32) -> Result<QueueDefinition> {
     let caller = identity::current_user();
     let (queue, grants) = identity::as_owner(|| {
         let queue = definition::find_by_id(queue_id)?.ok_or_else(|| Error::no_such_job(job))?;
@@ -41,7 +41,7 @@ fn cancel(id: i64) -> Result<bool> {
     let caller = identity::current_user();
     let cancelled = identity::as_owner(|| cancel_live(&queue, &seen, caller))?;
     if cancelled {
-        control_channel::tell_of_job(control_channel::Of::Cancel, &queue, id)?;
+        control_channel::publish_of_job(control_channel::Of::Cancel, &queue, id)?;
     }
     Ok(cancelled || answer_finished())
 }
@@ -52,7 +52,7 @@ fn answer_finished() -> bool {
     false
 }
 
-fn cancel_live(queue: &Definition, seen: &Live, caller: Oid) -> Result<bool> {
+fn cancel_live(queue: &QueueDefinition, seen: &Live, caller: Oid) -> Result<bool> {
     let id = seen.job.id;
     if has_begun_here(id) {
         return Ok(false);
@@ -60,12 +60,12 @@ fn cancel_live(queue: &Definition, seen: &Live, caller: Oid) -> Result<bool> {
     let mut promise = None;
     loop {
         match (standing(id), promise) {
-            (Some(Standing::Undecided), Some(_)) => {
+            (Some(HoldState::Undecided), Some(_)) => {
                 promise::write(id);
                 return Ok(true);
             }
-            (Some(Standing::Undecided), None) if pending::has_asked(id) => return Ok(true),
-            (Some(Standing::Undecided), None) => {
+            (Some(HoldState::Undecided), None) if pending::has_asked(id) => return Ok(true),
+            (Some(HoldState::Undecided), None) => {
                 // And look again, because the outcome may have been accepted meanwhile.
                 promise = Some(ask(seen, caller).ok_or_else(|| no_place(id, caller))?);
                 continue;
@@ -81,7 +81,7 @@ fn cancel_live(queue: &Definition, seen: &Live, caller: Oid) -> Result<bool> {
             return Ok(true);
         }
         // An executor in the middle of a claim publishes in a moment which jobs it has.
-        if is_being_claimed() || standing(id) == Some(Standing::Undecided) {
+        if is_being_claimed() || standing(id) == Some(HoldState::Undecided) {
             std::thread::yield_now();
             interrupts::check();
             continue;
@@ -109,13 +109,13 @@ fn no_place(id: i64, caller: Oid) -> Error {
         ),
     )
     .detail(format!(
-        "A role may have one for four that are free, of {PLACES} in the cluster."
+        "A role may have one for four that are free, of {CELLS} in the cluster."
     ))
     .hint("Commit the transactions that cancel jobs, and try again.")
 }
 
 /// Whether an executor holds the job, and has accepted its outcome.
-fn standing(id: i64) -> Option<Standing> {
+fn standing(id: i64) -> Option<HoldState> {
     shared::get()?.standing(database::current(), id)
 }
 
@@ -125,7 +125,7 @@ fn has_begun_here(id: i64) -> bool {
         let me = executor::mine()?;
         shared::get()?.executors[me].standing(id)
     };
-    current::id() == Some(id) || in_batch() == Some(Standing::Accepted)
+    current::id() == Some(id) || in_batch() == Some(HoldState::Accepted)
 }
 
 /// Whether an executor has locked jobs, this one perhaps, and not published yet which. Ask before `standing`.

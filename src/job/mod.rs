@@ -6,7 +6,6 @@ pub mod moves;
 pub mod retry;
 mod run;
 pub mod running;
-pub mod session_run;
 mod stored;
 pub mod trace;
 mod unique_key;
@@ -15,3 +14,13 @@ pub mod wait;
 pub use run::{call, claimed, current};
 pub use stored::{history, live, position, promise, rotation, tables};
 use wait::unfinished;
+
+use crate::queue::dependents::Jobs;
+
+/// Jobs, as queues have them.
+pub const OF_QUEUES: Jobs = Jobs {
+    is_running_of: current::is_of,
+    delete_with_queue: moves::discard::delete_with_queue,
+    find_enqueuers: moves::adopt::find_enqueuers,
+    announce_all: moves::adopt::announce_all,
+};

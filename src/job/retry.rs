@@ -5,10 +5,10 @@ use pushy_core::job_state::JobState;
 use super::cancel::queue_for_work;
 use super::live::{self, Finished, Whereabouts};
 use super::moves;
-use super::unique_key::{self, Found};
+use super::unique_key::{self, KeyHolder};
 use crate::errors::{Error, Result, SqlState};
 use crate::pg::{identity, transaction};
-use crate::queue::definition::Definition;
+use crate::queue::definition::QueueDefinition;
 use crate::queue::{cache, control_channel};
 use crate::sql_function;
 
@@ -29,12 +29,12 @@ fn retry(id: i64) -> Result<bool> {
         }
     };
     if let Some(queue) = &retried {
-        control_channel::tell_of_job(control_channel::Of::Retry, queue, id)?;
+        control_channel::publish_of_job(control_channel::Of::Retry, queue, id)?;
     }
     Ok(retried.is_some())
 }
 
-fn run_now(queue: &Definition, id: i64, state: JobState) -> Result<bool> {
+fn run_now(queue: &QueueDefinition, id: i64, state: JobState) -> Result<bool> {
     let job = match live::lock_if_free(id)? {
         Some(job) => job,
         // The holder of a ready job's row runs it. A waiting job's row is held by the scheduler that makes it ready, by an
@@ -53,12 +53,12 @@ fn run_now(queue: &Definition, id: i64, state: JobState) -> Result<bool> {
 }
 
 /// False when the job is gone from the history: somebody else has just made it run again, or it has expired.
-fn run_again(queue: &Definition, id: i64, finished: &Finished) -> Result<bool> {
+fn run_again(queue: &QueueDefinition, id: i64, finished: &Finished) -> Result<bool> {
     let beside = match &finished.unique_key {
         // A job that waits is let be, however deep it is.
         Some(key) => match unique_key::find(queue, cache::slot_of(queue), key, i32::MAX, None)? {
-            Found::Free { beside } => Some(beside),
-            Found::Waiting(_) => return Err(key_waits(queue, id)),
+            KeyHolder::Free { beside } => Some(beside),
+            KeyHolder::Waiting(_) => return Err(key_waits(queue, id)),
         },
         None => None,
     };
@@ -72,7 +72,7 @@ fn run_again(queue: &Definition, id: i64, finished: &Finished) -> Result<bool> {
         .map_or(Ok(false), |_| Err(key_waits(queue, id)))
 }
 
-fn key_waits(queue: &Definition, id: i64) -> Error {
+fn key_waits(queue: &QueueDefinition, id: i64) -> Error {
     Error::new(
         SqlState::UNIQUE_VIOLATION,
         format!(

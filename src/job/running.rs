@@ -8,7 +8,7 @@ use crate::pg::function::{Answer, Call};
 use crate::pg::value::Timestamp;
 use crate::queue::privilege::Privilege;
 use crate::queue::visible;
-use crate::shared::executor::{Executor, ExecutorState, Progress};
+use crate::shared::executor::{ExecutorSlot, ExecutorState, Progress};
 use crate::shared::{self, Shared};
 use crate::{row, sql_function};
 
@@ -60,7 +60,7 @@ fn running_here(shared: &Shared) -> Vec<Running> {
 }
 
 /// The job of one executor; read again when the executor went on to its next job meanwhile.
-fn running_in(executor: &Executor) -> Option<Running> {
+fn running_in(executor: &ExecutorSlot) -> Option<Running> {
     loop {
         let id = executor.job.load(Ordering::SeqCst);
         if id == 0 {

@@ -15,15 +15,15 @@ use crate::errors::Result;
 use crate::job::current;
 use crate::job::moves::rise;
 use crate::job::tables::live_job;
-use crate::pg::heap::{self, Key, Shared, Table};
+use crate::pg::heap::{self, Key, ShareLock, Table};
 use crate::pg::spi::Tid;
 use crate::pg::value::Timestamp;
 use crate::pg::{clock, interrupts};
-use crate::queue::definition::Definition;
+use crate::queue::definition::QueueDefinition;
 use crate::shared::{self, executor, pending};
 
 /// What a key stands for at this moment.
-pub enum Found {
+pub enum KeyHolder {
     /// A job that waits, and starts after this transaction has ended.
     Waiting(i64),
     /// No job of the key waits; `beside`: its newest job, 0: there is none.
@@ -46,28 +46,28 @@ struct Job {
 /// both, and a stranger's long chain of causes must not have the jobs of another's change discarded. `depth` and `caused_by` are
 /// those of what would be enqueued. As the extension's owner.
 pub fn find(
-    queue: &Definition,
+    queue: &QueueDefinition,
     slot: Option<usize>,
     unique_key: &str,
     depth: i32,
     caused_by: Option<i64>,
-) -> Result<Found> {
+) -> Result<KeyHolder> {
     let table = heap::open("live_job")?;
     heap::check_columns(&table, live_job::COLUMNS, &live_job::CHECKED)?;
     loop {
         let jobs = read(&table, queue.queue_id, unique_key)?;
         let Some((newest, others)) = jobs.split_first() else {
-            return Ok(Found::Free { beside: 0 });
+            return Ok(KeyHolder::Free { beside: 0 });
         };
         let beside = newest.id;
         let is_last = !others.iter().any(|other| other.position.is_some());
         if is_last && newest.is_starving(slot) {
-            return Ok(Found::Free { beside });
+            return Ok(KeyHolder::Free { beside });
         }
         match lock_one(&table, queue, slot, &jobs, depth, caused_by) {
-            Attempt::Found(id) => return Ok(Found::Waiting(id)),
-            Attempt::AllHeld => return Ok(Found::Free { beside }),
-            Attempt::Changed => interrupts::check(),
+            ShareAttempt::KeyHolder(id) => return Ok(KeyHolder::Waiting(id)),
+            ShareAttempt::AllHeld => return Ok(KeyHolder::Free { beside }),
+            ShareAttempt::Changed => interrupts::check(),
         }
     }
 }
@@ -95,8 +95,8 @@ fn read(table: &Table, queue_id: i32, unique_key: &str) -> Result<Vec<Job>> {
     Ok(jobs)
 }
 
-enum Attempt {
-    Found(i64),
+enum ShareAttempt {
+    KeyHolder(i64),
     AllHeld,
     /// A job's row has changed since it was read: read again.
     Changed,
@@ -104,35 +104,35 @@ enum Attempt {
 
 fn lock_one(
     table: &Table,
-    queue: &Definition,
+    queue: &QueueDefinition,
     slot: Option<usize>,
     jobs: &[Job],
     depth: i32,
     caused_by: Option<i64>,
-) -> Attempt {
+) -> ShareAttempt {
     // A job that this session itself has claimed counts as started.
     for job in jobs.iter().filter(|job| !is_claimed_here(job.id)) {
         let is_fit = || job.depth <= depth || rise::rise(job.id, depth, caused_by);
         if job.is_own {
             if is_fit() {
-                return Attempt::Found(job.id);
+                return ShareAttempt::KeyHolder(job.id);
             }
             continue;
         }
         match table.lock_shared(job.tid) {
-            Shared::Locked => {
+            ShareLock::Locked => {
                 if let Some(slot) = slot {
                     job.announce_at_end(queue, slot);
                 }
                 if is_fit() {
-                    return Attempt::Found(job.id);
+                    return ShareAttempt::KeyHolder(job.id);
                 }
             }
-            Shared::Held => {}
-            Shared::Changed => return Attempt::Changed,
+            ShareLock::Held => {}
+            ShareLock::Changed => return ShareAttempt::Changed,
         }
     }
-    Attempt::AllHeld
+    ShareAttempt::AllHeld
 }
 
 /// Whether this very session runs the job, or has it in its batch: its own lock would not stop it.
@@ -145,7 +145,7 @@ fn is_claimed_here(id: i64) -> bool {
 const PATIENCE_US: i64 = 1_000_000;
 
 impl Job {
-    fn announce_at_end(&self, queue: &Definition, slot: usize) {
+    fn announce_at_end(&self, queue: &QueueDefinition, slot: usize) {
         let key = queue.key();
         pending::promises(slot, key);
         match self.position {

@@ -15,14 +15,14 @@ use crate::pg::function::Answer;
 use crate::pg::heap::Table;
 use crate::pg::memory::Context;
 use crate::pg::per_process::PerProcess;
-use crate::pg::texts::{Place, Texts};
+use crate::pg::texts::{TextRef, Texts};
 use crate::pg::{database, identifier, identity, transaction, Oid};
 use crate::settings;
-use crate::shared::database::Database;
+use crate::shared::database::DatabaseSlot;
 use crate::shared::{self, pending};
 
 /// A notice on its way to the log.
-pub struct Event<'a> {
+pub struct LoggedNotice<'a> {
     /// The exact name of the channel, and the payload, in the database's encoding.
     pub channel: &'a [u8],
     pub payload: &'a [u8],
@@ -41,7 +41,7 @@ pub const BLOCK: i64 = 8192;
 /// Writes notices to the log: told if this transaction commits, in this order. Costs a row each, and no lock
 /// but a spinlock for a moment.
 #[cfg_attr(target_os = "linux", link_section = "commit_path")]
-pub fn append(events: &[Event<'_>]) -> Result<()> {
+pub fn append(events: &[LoggedNotice<'_>]) -> Result<()> {
     if events.is_empty() {
         return Ok(());
     }
@@ -65,7 +65,7 @@ pub fn counted_bytes(channel: &[u8], payload: &[u8]) -> usize {
 
 /// Refuses what would give the role more of the log than its share.
 #[cold]
-fn charge(role: Oid, part: u32, events: &[Event<'_>]) -> Result<()> {
+fn charge(role: Oid, part: u32, events: &[LoggedNotice<'_>]) -> Result<()> {
     let counted = events
         .iter()
         .map(|event| counted_bytes(event.channel, event.payload));
@@ -113,24 +113,24 @@ fn above_share(role: Oid, has: i64, bytes: i64) -> Error {
 }
 
 #[cfg_attr(target_os = "linux", link_section = "commit_path")]
-fn write(events: &[Event<'_>], bounded: Option<Oid>) -> Result<()> {
+fn write(events: &[LoggedNotice<'_>], bounded: Option<Oid>) -> Result<()> {
     let shared = shared::get();
-    let place = shared.and_then(|shared| shared.ensure_database(database::current()));
-    let part = current_part(place)?;
+    let database_slot = shared.and_then(|shared| shared.ensure_database(database::current()));
+    let part = current_part(database_slot)?;
     if let Some(role) = bounded {
         charge(role, part, events)?;
     }
     let table = parts::open_log(part)?;
     pending::logged();
-    if !has_room(place, part, &table) {
-        if let Some(place) = place {
-            let lost = &place.log.lost;
+    if !may_grow(database_slot, part, &table) {
+        if let Some(database_slot) = database_slot {
+            let lost = &database_slot.log.lost;
             lost.fetch_add(events.len() as u64, Ordering::SeqCst);
         }
         return Ok(());
     }
     let (xid, own_xid) = transaction::my_xids();
-    let to_tell = shared.zip(place);
+    let to_tell = shared.zip(database_slot);
     // A row that is changed after this commit gets a higher position, because each event adds one to the position and more
     // than a byte to the WAL.
     let mut position = transaction::wal_position();
@@ -142,7 +142,7 @@ fn write(events: &[Event<'_>], bounded: Option<Oid>) -> Result<()> {
         kept.append_to(&table, |run| {
             let (of_run, behind) = rest.split_at(run.count.into());
             rest = behind;
-            if let Some((shared, place)) = to_tell {
+            if let Some((shared, database_slot)) = to_tell {
                 let written = Written {
                     part: part as u8,
                     block: run.block,
@@ -153,15 +153,15 @@ fn write(events: &[Event<'_>], bounded: Option<Oid>) -> Result<()> {
                     position,
                     about: about(of_run),
                 };
-                if shared.tell_written(place, &written) {
+                if shared.announce_written(database_slot, &written) {
                     pending::awaited();
                 }
             }
             position += i64::from(run.count);
             last = run.block;
         });
-        if let Some(place) = place {
-            note_size(place, part, last);
+        if let Some(database_slot) = database_slot {
+            note_size(database_slot, part, last);
         }
     }
     kept.give_back();
@@ -169,7 +169,7 @@ fn write(events: &[Event<'_>], bounded: Option<Oid>) -> Result<()> {
 }
 
 /// What the relay can do without reading the rows for.
-fn about(run: &[Event<'_>]) -> Option<About> {
+fn about(run: &[LoggedNotice<'_>]) -> Option<About> {
     let first = run.first()?;
     let share_it = run.iter().all(|event| event.channel == first.channel);
     share_it.then(|| About {
@@ -187,7 +187,7 @@ fn about(run: &[Event<'_>]) -> Option<About> {
 struct Kept {
     texts: Texts,
     /// Channel and payload of each event.
-    places: Vec<(Place, Place)>,
+    texts_of: Vec<(TextRef, TextRef)>,
     rows: Vec<[Answer; parts::log::COLUMNS.len()]>,
 }
 
@@ -205,33 +205,34 @@ impl Kept {
 
     fn give_back(mut self) {
         self.texts.clear(Self::MOST_BYTES);
-        self.places.clear();
-        self.places.shrink_to(Self::MOST_ROWS);
+        self.texts_of.clear();
+        self.texts_of.shrink_to(Self::MOST_ROWS);
         self.rows.clear();
         self.rows.shrink_to(Self::MOST_ROWS);
         KEPT.set(Some(self));
     }
 
     /// Makes a row of each event; a channel is there once while it stays the same.
-    fn fill(&mut self, events: &[Event<'_>], xid: u64, position: i64) {
+    fn fill(&mut self, events: &[LoggedNotice<'_>], xid: u64, position: i64) {
         self.texts.clear(usize::MAX);
-        self.places.clear();
+        self.texts_of.clear();
         self.rows.clear();
         let payloads: usize = events.iter().map(|event| event.payload.len()).sum();
         let first_channel = events.first().map_or(0, |event| event.channel.len());
         self.texts
             .reserve(events.len() + 1, payloads + first_channel);
-        let mut last: Option<(&[u8], Place)> = None;
+        let mut last: Option<(&[u8], TextRef)> = None;
         for event in events {
             let channel = match last {
-                Some((channel, place)) if channel == event.channel => place,
+                Some((channel, text)) if channel == event.channel => text,
                 _ => self.texts.push(event.channel),
             };
             last = Some((event.channel, channel));
-            self.places.push((channel, self.texts.push(event.payload)));
+            self.texts_of
+                .push((channel, self.texts.push(event.payload)));
         }
         // Only now: the texts have moved while they were added.
-        for ((event, places), position) in events.iter().zip(&self.places).zip(position..) {
+        for ((event, texts_of), position) in events.iter().zip(&self.texts_of).zip(position..) {
             let (caused_by, depth) = event.cause.unzip();
             self.rows.push(*params![
                 xid as i64,
@@ -239,8 +240,8 @@ impl Kept {
                 caused_by,
                 depth.map(|depth| depth as i16),
                 event.merge,
-                self.texts.datum(places.0),
-                self.texts.datum(places.1),
+                self.texts.datum(texts_of.0),
+                self.texts.datum(texts_of.1),
             ]);
         }
     }
@@ -265,38 +266,38 @@ fn in_passing(work: impl FnOnce()) {
 }
 
 /// The part that writers append to: from shared memory, or from the table when nobody has looked yet.
-fn current_part(place: Option<&Database>) -> Result<u32> {
-    if let Some(part) = place.and_then(|place| place.log.part()) {
+fn current_part(database_slot: Option<&DatabaseSlot>) -> Result<u32> {
+    if let Some(part) = database_slot.and_then(|database_slot| database_slot.log.part()) {
         return Ok(part);
     }
     let state = state::read()?;
-    if let Some(place) = place {
-        place.log.learn_part(state.part, state.blocks());
+    if let Some(database_slot) = database_slot {
+        database_slot.log.learn_part(state.part, state.blocks());
     }
     Ok(state.part)
 }
 
 /// Whether the part may grow. The last writer has noted whether it is full. Only then the file's size is asked, which takes
 /// a system call, because the limit may have changed.
-fn has_room(place: Option<&Database>, part: u32, table: &Table) -> bool {
-    let Some(place) = place else {
+fn may_grow(database_slot: Option<&DatabaseSlot>, part: u32, table: &Table) -> bool {
+    let Some(database_slot) = database_slot else {
         return !is_full(table.blocks(), 0);
     };
-    if place.log.is_full(part) && !is_full(table.blocks(), place.log.blocks()) {
-        place.log.set_room();
+    if database_slot.log.is_full(part) && !is_full(table.blocks(), database_slot.log.blocks()) {
+        database_slot.log.clear_full();
     }
-    !place.log.is_full(part)
+    !database_slot.log.is_full(part)
 }
 
 /// Tells the relay, and other writers, how far the part has come.
-fn note_size(place: &Database, part: u32, last: u32) {
+fn note_size(database_slot: &DatabaseSlot, part: u32, last: u32) {
     let blocks = last + 1;
-    let before = place.log.blocks();
+    let before = database_slot.log.blocks();
     if is_big(blocks, before) {
-        place.log.is_crowded.store(true, Ordering::SeqCst);
+        database_slot.log.is_crowded.store(true, Ordering::SeqCst);
     }
     if is_full(blocks, before) {
-        place.log.set_full(part);
+        database_slot.log.set_full(part);
     }
 }
 

@@ -5,8 +5,7 @@ use std::sync::atomic::AtomicU64;
 use crate::errors::Result;
 use crate::pg::heap::{self, ForReading, Table};
 
-/// Parts that the log has; as many tables of events and of ticks.
-pub const PARTS: u32 = 6;
+pub use pushy_core::log::PARTS;
 
 /// A part is left when it holds one of so many shares of what the log may, in bytes or in time.
 pub const SHARE: i64 = PARTS as i64 - 1;

@@ -9,7 +9,7 @@ use rustc_hash::FxHashMap;
 use super::parts::{self, PARTS};
 use super::state::{self, State};
 use super::tick::{self, channel_bit, Tick};
-use crate::channel::access::{self, From, Hearing};
+use crate::channel::access::{self, ChannelAccess, ReadableFrom};
 use crate::errors::Result;
 use crate::pg::append_only::Reader;
 use crate::pg::heap::ForReading;
@@ -57,7 +57,7 @@ impl Notice {
 }
 
 /// What comes next for a reader.
-pub enum Found {
+pub enum LogItem {
     Notice(Notice),
     /// Events before this place are missing: emptied before they were read, or never logged.
     Resync(Cursor),
@@ -73,9 +73,9 @@ enum Wanted {
     /// For the relay, which tells LISTENers.
     Everything,
     /// Of any channel, as far as the reader may hear it.
-    Heard(Hearing),
+    Heard(ChannelAccess),
     /// Of these channels, each from a place on; looked up by hash, because a reader may want a thousand.
-    Channels(FxHashMap<Vec<u8>, From>),
+    Channels(FxHashMap<Vec<u8>, ReadableFrom>),
 }
 
 impl Filter {
@@ -88,7 +88,7 @@ impl Filter {
     pub fn of(channels: Option<&[Vec<u8>]>, reader: Oid) -> Result<Self> {
         let Some(channels) = channels else {
             return Ok(Self {
-                wanted: Wanted::Heard(Hearing::of(reader)?),
+                wanted: Wanted::Heard(ChannelAccess::of(reader)?),
                 bits: -1,
             });
         };
@@ -106,7 +106,7 @@ impl Filter {
             return Self::ALL;
         };
         let bits = channels.iter().map(|channel| channel_bit(channel));
-        let all = |channel: &Vec<u8>| (channel.clone(), From::THE_BEGINNING);
+        let all = |channel: &Vec<u8>| (channel.clone(), ReadableFrom::THE_BEGINNING);
         Self {
             bits: bits.fold(0, |all, bit| all | bit),
             wanted: Wanted::Channels(channels.iter().map(all).collect()),
@@ -130,7 +130,7 @@ impl Filter {
     /// What the reader gets of what was written to this channel at a place of the WAL.
     pub fn share(&self, channel: &[u8], position: i64) -> Result<Share> {
         let from = match &self.wanted {
-            Wanted::Everything => From::THE_BEGINNING,
+            Wanted::Everything => ReadableFrom::THE_BEGINNING,
             Wanted::Heard(hearing) => hearing.from(channel)?,
             Wanted::Channels(channels) => match channels.get(channel) {
                 Some(from) => *from,
@@ -161,22 +161,22 @@ pub enum Share {
 pub fn after(
     from: Cursor,
     filter: &Filter,
-    mut each: impl FnMut(Found) -> Result<bool>,
+    mut each: impl FnMut(LogItem) -> Result<bool>,
 ) -> Result<Cursor> {
     let (state, tables) = open()?;
     let mut passed = from;
     if from < state.lost {
         passed = state.lost;
-        if !each(Found::Resync(passed))? {
+        if !each(LogItem::Resync(passed))? {
             return Ok(passed);
         }
     }
-    let place = shared::get().and_then(|shared| shared.find_database(database::current()));
-    let times_emptied = || place.map(|place| place.log.times_emptied());
+    let database_slot = shared::get().and_then(|shared| shared.find_database(database::current()));
+    let times_emptied = || database_slot.map(|database_slot| database_slot.log.times_emptied());
     let emptied_before = times_emptied();
     let snapshot = snapshot::take_latest();
     let log = Log::new(&tables);
-    let mut way = Way {
+    let mut way = Delivery {
         passed,
         has_missed: false,
     };
@@ -208,18 +208,22 @@ pub fn after(
 }
 
 /// How far a reader has come.
-struct Way {
+struct Delivery {
     passed: Cursor,
     /// Passed over without a word: an event of a channel into which the reader was let only later.
     has_missed: bool,
 }
 
-impl Way {
+impl Delivery {
     /// Says that events before this place are missing; false when the reader has enough.
-    fn resync(&mut self, at: Cursor, each: &mut impl FnMut(Found) -> Result<bool>) -> Result<bool> {
+    fn resync(
+        &mut self,
+        at: Cursor,
+        each: &mut impl FnMut(LogItem) -> Result<bool>,
+    ) -> Result<bool> {
         self.passed = at;
         self.has_missed = false;
-        each(Found::Resync(at))
+        each(LogItem::Resync(at))
     }
 }
 
@@ -228,8 +232,8 @@ fn hand_over(
     log: &Log<'_>,
     tick: &Tick,
     filter: &Filter,
-    way: &mut Way,
-    each: &mut impl FnMut(Found) -> Result<bool>,
+    way: &mut Delivery,
+    each: &mut impl FnMut(LogItem) -> Result<bool>,
 ) -> Result<bool> {
     if tick.lost && way.passed < tick.cursor(0) && !way.resync(tick.cursor(0), each)? {
         return Ok(false);
@@ -277,7 +281,7 @@ fn hand_over(
                 notice.cause = merged.cause;
             }
         }
-        goes_on = each(Found::Notice(notice))?;
+        goes_on = each(LogItem::Notice(notice))?;
         Ok(goes_on)
     })?;
     if !is_there {

@@ -16,7 +16,7 @@ pub struct State {
     pub born: i64,
     /// The last event that was emptied.
     pub lost: Cursor,
-    pub told: (i64, i64),
+    pub emitted: (i64, i64),
     /// The last tick when this was written, and what was over then.
     pub last: Cursor,
     pub seen: Option<Seen>,
@@ -78,7 +78,7 @@ pub fn read() -> Result<State> {
                 epoch: row.i64(2),
                 born: row.i64(19),
                 lost: Cursor::new(row.i64(3), row.i64(4), row.i32(5)),
-                told: (row.i64(6), row.i64(7)),
+                emitted: (row.i64(6), row.i64(7)),
                 last: Cursor::new(row.i64(8), row.i64(9), row.i32(10)),
                 seen: row.opt_bytes(11).and_then(|bytes| Seen::decode(&bytes)),
                 parts: table

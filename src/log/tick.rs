@@ -26,7 +26,7 @@ pub struct Tick {
     /// A bit for each part in which its events lie.
     pub parts: i32,
     /// The last tick that LISTENers had been told when this one was written.
-    pub told: (i64, i64),
+    pub emitted: (i64, i64),
     /// Events are missing before it.
     pub lost: bool,
     pub seen: Vec<u8>,
@@ -78,7 +78,7 @@ impl Tick {
             bytes: row.i64(tick::BYTES),
             channels: row.i64(tick::CHANNELS),
             parts: row.i32(tick::PARTS),
-            told: (row.i64(tick::EMITTED_EPOCH), row.i64(tick::EMITTED_TICK)),
+            emitted: (row.i64(tick::EMITTED_EPOCH), row.i64(tick::EMITTED_TICK)),
             lost: row.bool(tick::LOST),
             seen: row.opt_bytes(tick::SEEN).unwrap_or_default(),
             runs,
@@ -129,8 +129,8 @@ pub fn write(part: u32, ticks: &[Tick]) -> Result<()> {
             tick.bytes,
             tick.channels,
             tick.parts,
-            tick.told.0,
-            tick.told.1,
+            tick.emitted.0,
+            tick.emitted.1,
             tick.lost,
             tick.seen.as_slice(),
             runs::encode(&tick.runs),

@@ -258,17 +258,17 @@ fn log_row(call: Call) -> Result<Answer> {
         })?;
         Ok((bytes, all, first, last))
     })?;
-    let place = shared::get().and_then(|shared| shared.find_database(database::current()));
-    let told = place.map(|place| {
-        let log = &place.log;
+    let database_slot = shared::get().and_then(|shared| shared.find_database(database::current()));
+    let emitted = database_slot.map(|database_slot| {
+        let log = &database_slot.log;
         Cursor::new(
             log.emitted_epoch.load(Ordering::SeqCst),
             log.emitted_tick.load(Ordering::SeqCst),
-            log.told_n.load(Ordering::SeqCst),
+            log.emitted_n.load(Ordering::SeqCst),
         )
     });
-    let told = told.filter(|told| *told > Cursor::START);
-    let running = place.filter(|place| place.relay().is_entered());
+    let emitted = emitted.filter(|emitted| *emitted > Cursor::START);
+    let running = database_slot.filter(|database_slot| database_slot.relay().is_entered());
     Ok(call.answer_row(row![
         bytes,
         all,
@@ -276,8 +276,11 @@ fn log_row(call: Call) -> Result<Answer> {
         last.map(|(cursor, _)| cursor.to_string()),
         first.map(|(_, at)| at),
         last.map(|(_, at)| at),
-        told.map(|told| told.to_string()),
-        running.map(|place| place.log.pending.load(Ordering::SeqCst) as i64),
-        place.is_some_and(|place| place.log.part().is_some_and(|part| place.log.is_full(part))),
+        emitted.map(|emitted| emitted.to_string()),
+        running.map(|database_slot| database_slot.log.pending.load(Ordering::SeqCst) as i64),
+        database_slot.is_some_and(|database_slot| database_slot
+            .log
+            .part()
+            .is_some_and(|part| database_slot.log.is_full(part))),
     ]))
 }

@@ -3,14 +3,15 @@
 //! Bounded: past a limit jobs, and notices for the log, of the current savepoint go out early. That is as good,
 //! because the tables follow savepoints as well. Notices for NOTIFY are limited in number.
 
+pub use super::item::{Item, Route};
+use super::item_list::{ItemList, Length};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use super::flush;
-use super::repeats::{Repeat, Said};
+use super::repeats::Repeat;
 use crate::errors::{Error, Result, SqlState};
-use crate::job::moves::enqueue::Request;
 use crate::log;
 use crate::pg::heap;
 use crate::pg::identifier;
@@ -19,197 +20,34 @@ use crate::pg::transaction;
 use crate::pg::transaction_end::{self, Before, End, Observer, SavepointEnd};
 use crate::settings;
 
-/// How a notice goes to those who listen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Delivery {
-    /// NOTIFY, in the transaction that says it.
-    Notify,
-    /// Through the event log; `merge`: with equal ones of other transactions. `cause`: the job that says it,
-    /// and its depth.
-    Relay {
-        merge: bool,
-        cause: Option<(i64, i32)>,
-    },
-}
-
-/// One thing to tell; text in the database's encoding.
-#[derive(Clone)]
-pub enum Item {
-    Notice {
-        channel: Rc<[u8]>,
-        payload: Vec<u8>,
-        delivery: Delivery,
-        repeat: Repeat,
-    },
-    Job {
-        id: i64,
-        request: Rc<Request>,
-        /// A value of type jsonb, as its bytes.
-        args: Vec<u8>,
-    },
-}
-
-impl Item {
-    fn bytes(&self) -> usize {
-        match self {
-            Self::Notice { payload, .. } => payload.len() + size_of::<Self>(),
-            Self::Job { args, .. } => args.len() + size_of::<Self>(),
-        }
-    }
-}
-
-impl Item {
-    fn is_for_notify(&self) -> bool {
-        matches!(
-            self,
-            Self::Notice {
-                delivery: Delivery::Notify,
-                ..
-            }
-        )
-    }
-
-    /// What of a notice is looked at to find its equals.
-    pub fn said(&self) -> Option<Said<'_>> {
-        let Self::Notice {
-            channel,
-            payload,
-            delivery,
-            repeat,
-        } = self
-        else {
-            return None;
-        };
-        Some(Said {
-            channel,
-            payload,
-            cause: match delivery {
-                Delivery::Notify => None,
-                Delivery::Relay { cause, .. } => *cause,
-            },
-            repeat: *repeat,
-        })
-    }
-}
-
-/// Items in order, and what they take.
-struct Pile {
-    items: Vec<Item>,
-    bytes: usize,
-}
-
-/// How much of a pile there was at some time.
-#[derive(Clone, Copy)]
-struct Height {
-    items: usize,
-    bytes: usize,
-}
-
-impl Pile {
-    const EMPTY: Self = Self {
-        items: Vec::new(),
-        bytes: 0,
-    };
-
-    fn height(&self) -> Height {
-        Height {
-            items: self.items.len(),
-            bytes: self.bytes,
-        }
-    }
-
-    /// Whether the items from some height on should go out: the pile is full, and they are a good part of it, because else
-    /// each new item of a savepoint would go out alone where the items below have filled the pile.
-    fn is_full(&self, from: Height) -> bool {
-        const A_PART: usize = 8;
-        let is_over = |bytes, items| bytes >= MOST_BYTES || items >= MOST_ITEMS;
-        is_over(self.bytes, self.items.len())
-            && is_over(
-                (self.bytes - from.bytes) * A_PART,
-                (self.items.len() - from.items) * A_PART,
-            )
-    }
-
-    fn push(&mut self, item: Item) {
-        self.bytes += item.bytes();
-        self.items.push(item);
-    }
-
-    fn cut(&mut self, to: Height) {
-        self.items.truncate(to.items);
-        self.bytes = to.bytes;
-    }
-
-    fn remove(&mut self, index: usize) {
-        self.bytes -= self.items.remove(index).bytes();
-    }
-
-    fn drop_between(&mut self, from: Height, to: Height) {
-        self.items.drain(from.items..to.items);
-        self.bytes -= to.bytes - from.bytes;
-    }
-
-    fn take(&mut self, from: Height) -> Vec<Item> {
-        self.bytes = from.bytes;
-        self.items.split_off(from.items)
-    }
-
-    /// Forgets all items; the memory of a few is kept for the next transaction.
-    #[cfg_attr(target_os = "linux", link_section = "commit_path")]
-    fn clear(&mut self) {
-        const KEPT: usize = 256;
-        self.items.clear();
-        self.items.shrink_to(KEPT);
-        self.bytes = 0;
-    }
-
-    /// Takes all items, and the memory that they are in.
-    fn take_all(&mut self) -> Vec<Item> {
-        self.bytes = 0;
-        std::mem::take(&mut self.items)
-    }
-
-    /// Gives back the memory that `take_all` took, unless items were added meanwhile.
-    fn reuse(&mut self, items: Vec<Item>) {
-        if self.items.capacity() == 0 {
-            self.items = items;
-            self.clear();
-        }
-    }
-}
-
 /// Where the items of a savepoint begin.
-struct Mark {
+struct SavepointStart {
     level: i32,
-    notices: Height,
-    rest: Height,
+    notices: Length,
+    rest: Length,
     /// How many items of `rest` from before this savepoint were written out inside it, ahead of its own. They stay in
     /// `rest`: a rollback to the savepoint takes back what was written.
     copied: usize,
     /// Notices told by NOTIFY before it.
-    told: usize,
+    kept: usize,
 }
 
 struct Buffer {
     /// For NOTIFY, which tells them in the order in which it gets them.
-    notices: Pile,
+    notices: ItemList,
     /// Jobs, and what is logged.
-    rest: Pile,
+    rest: ItemList,
     /// Notices for NOTIFY, those that went out early included.
-    told: usize,
-    marks: Vec<Mark>,
+    kept: usize,
+    marks: Vec<SavepointStart>,
     /// Notices left out, by channel. Not taken back with a savepoint: one word too many does no harm.
     left_out: BTreeMap<Rc<[u8]>, u64>,
 }
 
-/// Above this much, items of the current savepoint go out early.
-const MOST_BYTES: usize = 1 << 20;
-const MOST_ITEMS: usize = 8192;
-
 static BUFFER: PerProcess<RefCell<Buffer>> = PerProcess::new(RefCell::new(Buffer {
-    notices: Pile::EMPTY,
-    rest: Pile::EMPTY,
-    told: 0,
+    notices: ItemList::EMPTY,
+    rest: ItemList::EMPTY,
+    kept: 0,
     marks: Vec::new(),
     left_out: BTreeMap::new(),
 }));
@@ -242,7 +80,7 @@ pub fn add(item: Item) -> Result<()> {
 
 /// Writes jobs and logged notices to their tables before the transaction ends; a rollback to a savepoint takes them back.
 #[cfg_attr(target_os = "linux", link_section = "commit_path")]
-pub fn settle() -> Result<()> {
+pub fn flush_early() -> Result<()> {
     let items = BUFFER.with_borrow_mut(|buffer| {
         if buffer.rest.items.is_empty() {
             return Vec::new();
@@ -287,12 +125,12 @@ impl Buffer {
 
     fn enter(&mut self, level: i32) {
         if self.marks.last().is_none_or(|mark| mark.level < level) {
-            self.marks.push(Mark {
+            self.marks.push(SavepointStart {
                 level,
                 notices: self.notices.height(),
                 rest: self.rest.height(),
                 copied: 0,
-                told: self.told,
+                kept: self.kept,
             });
         }
     }
@@ -302,7 +140,7 @@ impl Buffer {
     /// memory for the rows of one statement.
     fn is_settled(&mut self, item: &Item) -> bool {
         const A_MOMENT: usize = 4;
-        let Some(says) = item.said().filter(|says| says.repeat != Repeat::Counts) else {
+        let Some(says) = item.key().filter(|says| says.repeat != Repeat::Counts) else {
             return false;
         };
         let mark = self.marks.last().expect("entered");
@@ -313,18 +151,18 @@ impl Buffer {
         };
         let recent = from.max(pile.items.len().saturating_sub(A_MOMENT))..pile.items.len();
         for index in recent.rev() {
-            let Some(said) = pile.items[index].said() else {
+            let Some(key) = pile.items[index].key() else {
                 continue;
             };
-            if said.is_same(&says) && said.repeat == says.repeat {
+            if key.is_same(&says) && key.repeat == says.repeat {
                 if says.repeat == Repeat::Replaces && index + 1 < pile.items.len() {
                     pile.remove(index);
-                    self.told -= usize::from(item.is_for_notify());
+                    self.kept -= usize::from(item.is_for_notify());
                     return false;
                 }
                 return true;
             }
-            if says.repeat == Repeat::Follows && said.channel == says.channel {
+            if says.repeat == Repeat::Follows && key.channel == says.channel {
                 return false;
             }
         }
@@ -337,8 +175,8 @@ impl Buffer {
         let Item::Notice { channel, .. } = item else {
             return false;
         };
-        if self.told < settings::max_notices() {
-            self.told += 1;
+        if self.kept < settings::max_notices() {
+            self.kept += 1;
             return false;
         }
         *self.left_out.entry(Rc::clone(channel)).or_default() += 1;
@@ -360,7 +198,7 @@ impl Buffer {
 
     /// Takes the items of the current savepoint from `rest`, behind a copy of those from before the savepoint that have not
     /// gone out.
-    fn take_rest(&mut self, from: Height) -> Vec<Item> {
+    fn take_rest(&mut self, from: Length) -> Vec<Item> {
         let gone = self.marks.iter().map(|mark| mark.copied).max();
         let ahead = gone.unwrap_or(0)..from.items;
         let mut items = self.rest.items[ahead].to_vec();
@@ -393,15 +231,15 @@ impl Buffer {
         while let Some(mark) = self.marks.last().filter(|mark| mark.level >= level) {
             self.notices.cut(mark.notices);
             self.rest.cut(mark.rest);
-            self.told = mark.told;
+            self.kept = mark.kept;
             self.marks.pop();
         }
     }
 
-    fn clear(&mut self) {
+    pub(super) fn clear(&mut self) {
         self.notices.clear();
         self.rest.clear();
-        self.told = 0;
+        self.kept = 0;
         self.marks.clear();
         if !self.left_out.is_empty() {
             self.left_out.clear();
@@ -411,17 +249,17 @@ impl Buffer {
 
 #[cfg_attr(target_os = "linux", link_section = "commit_path")]
 fn before(what: Before) -> Result<()> {
-    let (notices, rest, left_out, told) = BUFFER.with_borrow_mut(|buffer| {
+    let (notices, rest, left_out, kept) = BUFFER.with_borrow_mut(|buffer| {
         let taken = (
             buffer.notices.take_all(),
             buffer.rest.take_all(),
             std::mem::take(&mut buffer.left_out),
-            buffer.told,
+            buffer.kept,
         );
         buffer.clear();
         taken
     });
-    if what == Before::Prepare && told > 0 {
+    if what == Before::Prepare && kept > 0 {
         return Err(Error::new(
             SqlState::FEATURE_NOT_SUPPORTED,
             "cannot PREPARE a transaction that has changed a table watched with delivery notify",
@@ -432,7 +270,7 @@ fn before(what: Before) -> Result<()> {
     flush::notify(&notices);
     flush::out(&rest)?;
     // Notices that writing the jobs has added: that one was discarded at its birth.
-    settle()?;
+    flush_early()?;
     if !left_out.is_empty() {
         for (channel, count) in left_out {
             flush::left_out(&channel, count);

@@ -2,13 +2,13 @@
 
 use std::rc::Rc;
 
-use super::buffer::{Delivery, Item};
-use super::repeats::{self, Counter, Said};
-use super::usual;
+use super::buffer::{Item, Route};
+use super::repeats::{self, NoticeKey, RepeatCounter};
 use crate::errors::Result;
 use crate::job::moves::enqueue::Request;
-use crate::log::{self, Event};
+use crate::log::{self, LoggedNotice};
 use crate::pg::{identity, notify, session, text, transaction, Datum};
+use crate::shared::obstacle;
 
 /// Gives notices to NOTIFY, in order.
 pub fn notify(items: &[Item]) {
@@ -21,11 +21,11 @@ pub fn notify(items: &[Item]) {
     {
         return notify::send(channel, payload);
     }
-    let all: Vec<Said> = items.iter().filter_map(Item::said).collect();
-    let mut counter = Counter::with_capacity(all.len());
-    for (said, told) in all.iter().zip(repeats::told(&all)) {
-        if told {
-            notify::send(said.channel, &counter.distinct(said));
+    let all: Vec<NoticeKey> = items.iter().filter_map(Item::key).collect();
+    let mut counter = RepeatCounter::with_capacity(all.len());
+    for (key, kept) in all.iter().zip(repeats::kept(&all)) {
+        if kept {
+            notify::send(key.channel, &counter.distinct(key));
         }
     }
 }
@@ -39,7 +39,7 @@ pub fn out(items: &[Item]) -> Result<()> {
     if let [Item::Notice {
         channel,
         payload,
-        delivery: Delivery::Relay { merge, cause },
+        delivery: Route::Relay { merge, cause },
         ..
     }] = items
     {
@@ -48,26 +48,26 @@ pub fn out(items: &[Item]) -> Result<()> {
     }
     let mut jobs = Vec::new();
     let mut events = Vec::new();
-    let mut said = Vec::new();
+    let mut key = Vec::new();
     for item in items {
         match item {
             Item::Notice {
                 channel,
                 payload,
-                delivery: Delivery::Relay { merge, cause },
+                delivery: Route::Relay { merge, cause },
                 ..
             } => {
                 if events.is_empty() {
                     events.reserve_exact(items.len());
                 }
                 events.push(event(channel, payload, *merge, *cause));
-                said.extend(item.said());
+                key.extend(item.key());
             }
             Item::Notice { .. } => unreachable!("in a pile of their own"),
             Item::Job { id, request, args } => jobs.push((request, *id, args)),
         }
     }
-    append(events, &said)?;
+    append(events, &key)?;
     enqueue(&jobs)
 }
 
@@ -76,8 +76,8 @@ fn event<'a>(
     payload: &'a [u8],
     merge: bool,
     cause: Option<(i64, i32)>,
-) -> Event<'a> {
-    Event {
+) -> LoggedNotice<'a> {
+    LoggedNotice {
         channel,
         payload,
         merge,
@@ -85,34 +85,34 @@ fn event<'a>(
     }
 }
 
-fn append(mut events: Vec<Event<'_>>, said: &[Said<'_>]) -> Result<()> {
+fn append(mut events: Vec<LoggedNotice<'_>>, key: &[NoticeKey<'_>]) -> Result<()> {
     if events.is_empty() {
         return Ok(());
     }
-    let mut told = repeats::told(said).into_iter();
-    events.retain(|_| told.next() == Some(true));
+    let mut kept = repeats::kept(key).into_iter();
+    events.retain(|_| kept.next() == Some(true));
     to_log(&events)
 }
 
-fn to_log(events: &[Event<'_>]) -> Result<()> {
-    if !usual::is_told() && events.iter().any(is_a_users) {
-        usual::warn_of_silence();
+fn to_log(events: &[LoggedNotice<'_>]) -> Result<()> {
+    if !obstacle::is_emitted() && events.iter().any(is_a_users) {
+        obstacle::warn_of_silence();
     }
     log::append(events)
 }
 
 /// Not what Pushy says itself.
-fn is_a_users(event: &Event<'_>) -> bool {
+fn is_a_users(event: &LoggedNotice<'_>) -> bool {
     !event.channel.starts_with(b"pushy_")
 }
 
 /// The bytes of the log that these jobs and notices will be counted.
 pub fn counted_bytes(items: &[Item]) -> usize {
-    let said: Vec<Said> = items.iter().filter_map(Item::said).collect();
-    let told = repeats::told(&said).into_iter();
-    let counted = said.iter().zip(told).filter(|(_, told)| *told);
+    let key: Vec<NoticeKey> = items.iter().filter_map(Item::key).collect();
+    let kept = repeats::kept(&key).into_iter();
+    let counted = key.iter().zip(kept).filter(|(_, kept)| *kept);
     counted
-        .map(|(said, _)| log::counted_bytes(said.channel, said.payload))
+        .map(|(key, _)| log::counted_bytes(key.channel, key.payload))
         .sum()
 }
 

@@ -12,11 +12,11 @@ use crate::pg::transaction_end::{self, End, Observer, SavepointEnd};
 use crate::pg::utility::{self, Hooks, Statement};
 use crate::pg::{database, shmem, transaction};
 use crate::shared;
-use crate::shared::listened::Counter;
+use crate::shared::listened::ListenerCounter;
 
 struct Channel {
     name: Box<[u8]>,
-    counter: Counter,
+    counter: ListenerCounter,
     /// As of the last commit.
     listened: bool,
 }
@@ -103,7 +103,7 @@ impl Listening {
     }
 
     fn add(&mut self, channel: &[u8]) -> usize {
-        let counter = Counter::of(database::current(), hash(channel));
+        let counter = ListenerCounter::of(database::current(), hash(channel));
         self.channels.push(Channel {
             name: channel.into(),
             counter,
@@ -127,7 +127,7 @@ impl Listening {
     }
 
     /// Counts out what is not listened to (any more).
-    fn settle(&mut self) {
+    fn confirm(&mut self) {
         self.actions.clear();
         self.channels.retain(|known| {
             if !known.listened {
@@ -145,7 +145,7 @@ fn at_end(end: End) {
             if end == End::Commit {
                 all.act();
             }
-            all.settle();
+            all.confirm();
         }
     });
 }
@@ -171,7 +171,7 @@ fn leave() {
             all.actions.clear();
             let channels = &mut all.channels;
             channels.iter_mut().for_each(|known| known.listened = false);
-            all.settle();
+            all.confirm();
         }
     });
 }

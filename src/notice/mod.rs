@@ -3,7 +3,9 @@
 
 pub mod buffer;
 mod flush;
+mod item;
+mod item_list;
 pub mod listening;
+mod notify;
 pub mod oversize;
 pub mod repeats;
-pub mod usual;

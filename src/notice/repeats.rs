@@ -21,56 +21,56 @@ pub enum Repeat {
 
 /// A notice as far as it matters here; equal ones are of the same cause.
 #[derive(Clone, Copy)]
-pub struct Said<'a> {
+pub struct NoticeKey<'a> {
     pub channel: &'a [u8],
     pub payload: &'a [u8],
     pub cause: Option<(i64, i32)>,
     pub repeat: Repeat,
 }
 
-impl Said<'_> {
+impl NoticeKey<'_> {
     pub fn is_same(&self, other: &Self) -> bool {
         self.payload == other.payload && self.channel == other.channel && self.cause == other.cause
     }
 }
 
 /// Whether each notice is told.
-pub fn told(all: &[Said<'_>]) -> Vec<bool> {
-    let mut told = vec![true; all.len()];
-    if all.iter().any(|said| said.repeat == Repeat::Replaces) {
+pub fn kept(all: &[NoticeKey<'_>]) -> Vec<bool> {
+    let mut kept = vec![true; all.len()];
+    if all.iter().any(|key| key.repeat == Repeat::Replaces) {
         let mut later = FxHashSet::default();
-        for (said, told) in all.iter().zip(&mut told).rev() {
-            if said.repeat == Repeat::Replaces {
-                *told = later.insert((said.payload, said.channel, said.cause));
+        for (key, kept) in all.iter().zip(&mut kept).rev() {
+            if key.repeat == Repeat::Replaces {
+                *kept = later.insert((key.payload, key.channel, key.cause));
             }
         }
     }
     // The last word on the channel of the moment, and on those of before.
-    let mut last: Option<&Said> = None;
-    let mut others: FxHashMap<&[u8], &Said> = FxHashMap::default();
-    for (said, told) in all.iter().zip(&mut told).filter(|(_, told)| **told) {
+    let mut last: Option<&NoticeKey> = None;
+    let mut others: FxHashMap<&[u8], &NoticeKey> = FxHashMap::default();
+    for (key, kept) in all.iter().zip(&mut kept).filter(|(_, kept)| **kept) {
         let before = match last {
-            Some(last) if last.channel == said.channel => Some(last),
+            Some(last) if last.channel == key.channel => Some(last),
             Some(last) => {
                 others.insert(last.channel, last);
-                others.get(said.channel).copied()
+                others.get(key.channel).copied()
             }
             None => None,
         };
-        *told = said.repeat != Repeat::Follows || before.is_none_or(|before| !before.is_same(said));
-        last = Some(said);
+        *kept = key.repeat != Repeat::Follows || before.is_none_or(|before| !before.is_same(key));
+        last = Some(key);
     }
-    told
+    kept
 }
 
 /// How many equal ones of the transaction went before: what keeps NOTIFY, which tells equal notices once, from
 /// leaving this one out.
-pub struct Counter<'a>(FxHashMap<(&'a [u8], &'a [u8]), u32>);
+pub struct RepeatCounter<'a>(FxHashMap<(&'a [u8], &'a [u8]), u32>);
 
-/// The longest member that [`Counter::distinct`] adds.
+/// The longest member that [`RepeatCounter::distinct`] adds.
 pub const MEMBER_BYTES: usize = r#","repeat":4294967295"#.len();
 
-impl<'a> Counter<'a> {
+impl<'a> RepeatCounter<'a> {
     pub fn with_capacity(notices: usize) -> Self {
         Self(FxHashMap::with_capacity_and_hasher(
             notices,
@@ -79,11 +79,11 @@ impl<'a> Counter<'a> {
     }
 
     /// The payload as it is told: a repeated one has a member `repeat` more.
-    pub fn distinct(&mut self, said: &Said<'a>) -> Cow<'a, [u8]> {
-        let before = self.0.entry((said.payload, said.channel)).or_default();
+    pub fn distinct(&mut self, key: &NoticeKey<'a>) -> Cow<'a, [u8]> {
+        let before = self.0.entry((key.payload, key.channel)).or_default();
         let repeat = *before;
         *before += 1;
-        match said.payload {
+        match key.payload {
             [object @ .., b'}'] if repeat > 0 => {
                 Cow::Owned([object, format!(r#","repeat":{repeat}}}"#).as_bytes()].concat())
             }

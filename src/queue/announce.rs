@@ -5,13 +5,13 @@ use pushy_core::gate::Standing;
 use crate::errors::Result;
 use crate::pg::database;
 use crate::queue::cache;
-use crate::queue::definition::Definition;
+use crate::queue::definition::QueueDefinition;
 use crate::shared::database::Presence;
 use crate::shared::queue_slot::QueueFacts;
 use crate::shared::{self, pending};
 
 /// A queue is new: it has a place from now on, but nobody runs it before the commit.
-pub fn created(queue: &Definition) -> Result<()> {
+pub fn created(queue: &QueueDefinition) -> Result<()> {
     let facts = queue.facts();
     let unborn = QueueFacts {
         standing: facts.standing.with(Standing::UNBORN, true),
@@ -26,7 +26,7 @@ pub fn created(queue: &Definition) -> Result<()> {
 }
 
 /// A queue's definition is another. One that has no place yet gets one after the commit, from the scheduler.
-pub fn changed(queue: &Definition) {
+pub fn changed(queue: &QueueDefinition) {
     pending::defined(queue.facts());
     mark_present();
 }

@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 use rustc_hash::{FxBuildHasher, FxHashMap};
 
 use super::alter;
-use super::definition::{self, Definition};
+use super::definition::{self, QueueDefinition};
 use super::privilege::{self, Grant};
 use crate::errors::{Error, Result, SqlState};
 use crate::pg::per_process::PerProcess;
@@ -20,8 +20,8 @@ use crate::pg::{database, identity};
 use crate::shared::{self, pending};
 
 /// A queue with all that an enqueue wants to know.
-pub struct Known {
-    pub definition: Definition,
+pub struct CachedQueue {
+    pub definition: QueueDefinition,
     pub grants: Vec<Grant>,
     /// Its slot in shared memory; None as `slot_of` says.
     pub slot: Option<usize>,
@@ -29,9 +29,9 @@ pub struct Known {
 
 struct Cache {
     generation: u64,
-    queues: FxHashMap<String, Rc<Known>>,
+    queues: FxHashMap<String, Rc<CachedQueue>>,
     /// The same by number.
-    numbers: FxHashMap<i32, Rc<Known>>,
+    numbers: FxHashMap<i32, Rc<CachedQueue>>,
     /// How many a view has asked for in vain.
     missed: usize,
 }
@@ -63,7 +63,7 @@ pub fn version() -> Option<u64> {
 }
 
 /// The queue of this name, from the cache if that is valid.
-pub fn get(name: &str) -> Result<Rc<Known>> {
+pub fn get(name: &str) -> Result<Rc<CachedQueue>> {
     let valid = valid();
     if let Some(known) = recall(valid, |cache| cache.queues.get(name)) {
         return Ok(known);
@@ -74,7 +74,7 @@ pub fn get(name: &str) -> Result<Rc<Known>> {
 }
 
 /// The queue of this number, for a view, which may ask for one after the other; None: it is gone.
-pub fn get_of_many(queue_id: i32) -> Result<Option<Rc<Known>>> {
+pub fn get_of_many(queue_id: i32) -> Result<Option<Rc<CachedQueue>>> {
     let recalled = |valid| recall(valid, |cache| cache.numbers.get(&queue_id));
     let mut valid = valid();
     if let Some(known) = recalled(valid) {
@@ -108,8 +108,8 @@ fn valid() -> Option<u64> {
 
 fn recall(
     valid: Option<u64>,
-    find: impl FnOnce(&Cache) -> Option<&Rc<Known>>,
-) -> Option<Rc<Known>> {
+    find: impl FnOnce(&Cache) -> Option<&Rc<CachedQueue>>,
+) -> Option<Rc<CachedQueue>> {
     let generation = valid?;
     CACHE.with_borrow_mut(|cache| {
         if cache.generation != generation || cache.queues.len() > MOST {
@@ -120,7 +120,7 @@ fn recall(
 }
 
 /// Enters what was read since the cache was `valid` so.
-fn remember(valid: Option<u64>, known: &Rc<Known>) {
+fn remember(valid: Option<u64>, known: &Rc<CachedQueue>) {
     if valid.is_some() && generation() == valid {
         CACHE.with_borrow_mut(|cache| cache.enter(Rc::clone(known)));
     }
@@ -136,7 +136,7 @@ impl Cache {
         self.generation = generation;
     }
 
-    fn enter(&mut self, known: Rc<Known>) {
+    fn enter(&mut self, known: Rc<CachedQueue>) {
         let definition = &known.definition;
         self.queues
             .insert(definition.name.clone(), Rc::clone(&known));
@@ -162,7 +162,7 @@ fn read_all() -> Result<()> {
         let grants = grants.remove(&definition.queue_id).unwrap_or_default();
         Rc::new(with_grants(definition, grants))
     });
-    let queues: Vec<Rc<Known>> = queues.collect();
+    let queues: Vec<Rc<CachedQueue>> = queues.collect();
     if generation() == Some(before) {
         CACHE.with_borrow_mut(|cache| {
             cache.start_over(before);
@@ -172,55 +172,55 @@ fn read_all() -> Result<()> {
     Ok(())
 }
 
-fn known(definition: Definition) -> Result<Known> {
+fn known(definition: QueueDefinition) -> Result<CachedQueue> {
     let grants = privilege::grants(definition.queue_id)?;
     Ok(with_grants(definition, grants))
 }
 
-fn with_grants(definition: Definition, grants: Vec<Grant>) -> Known {
+fn with_grants(definition: QueueDefinition, grants: Vec<Grant>) -> CachedQueue {
     let slot = slot_of(&definition);
-    Known {
+    CachedQueue {
         definition,
         grants,
         slot,
     }
 }
 
-/// Why a queue has no place in shared memory: all reasons there are.
+/// Why a queue has no slot in shared memory: all reasons there are.
 #[derive(Clone, Copy, PartialEq)]
-pub enum NoPlace {
+pub enum NoSlot {
     NotPreloaded,
-    /// It came here by a restore or a copy: nothing of it runs, and it takes no place from those that do.
+    /// It came here by a restore or a copy: nothing of it runs, and it takes no slot from those that do.
     Elsewhere,
     AllTaken,
 }
 
-/// The queue's place in shared memory, made if need be.
-pub fn place_of(definition: &Definition) -> std::result::Result<usize, NoPlace> {
-    let shared = shared::get().ok_or(NoPlace::NotPreloaded)?;
+/// The queue's slot in shared memory, made if need be.
+pub fn slot_or_reason(definition: &QueueDefinition) -> std::result::Result<usize, NoSlot> {
+    let shared = shared::get().ok_or(NoSlot::NotPreloaded)?;
     if definition.is_home() {
-        let place = shared.ensure_queue(&definition.facts());
-        place.ok_or(NoPlace::AllTaken)
+        let slot = shared.ensure_queue(&definition.facts());
+        slot.ok_or(NoSlot::AllTaken)
     } else {
-        let place = shared.find_queue(definition.key());
-        place.ok_or(NoPlace::Elsewhere)
+        let slot = shared.find_queue(definition.key());
+        slot.ok_or(NoSlot::Elsewhere)
     }
 }
 
 /// The same where it does not matter why there is none.
-pub fn slot_of(definition: &Definition) -> Option<usize> {
-    place_of(definition).ok()
+pub fn slot_of(definition: &QueueDefinition) -> Option<usize> {
+    slot_or_reason(definition).ok()
 }
 
 /// Whether nothing of the queue runs because it found no place in shared memory.
-pub fn is_placeless(definition: &Definition) -> bool {
-    place_of(definition) == Err(NoPlace::AllTaken)
+pub fn is_placeless(definition: &QueueDefinition) -> bool {
+    slot_or_reason(definition) == Err(NoSlot::AllTaken)
 }
 
-impl NoPlace {
+impl NoSlot {
     /// What refuses a call that cannot do without the place.
     #[cold]
-    pub fn error(self, queue: &Definition) -> Error {
+    pub fn error(self, queue: &QueueDefinition) -> Error {
         match self {
             Self::NotPreloaded => Error::new(
                 SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,

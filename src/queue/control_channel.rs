@@ -6,19 +6,19 @@ use std::sync::atomic::Ordering;
 use pushy_core::channel;
 use serde::Serialize;
 
-use crate::queue::definition::{self, Definition};
+use crate::queue::definition::{self, QueueDefinition};
 
 use crate::errors::Result;
-use crate::notice::buffer::{self, Delivery, Item};
+use crate::notice::buffer::{self, Item, Route};
 use crate::notice::repeats::Repeat;
-use crate::notice::usual;
 use crate::pg::failure::Failure;
 use crate::pg::per_process::PerProcess;
 use crate::pg::spi::{self, Plan};
 use crate::pg::{clock, database, identity, notify, text, transaction, Oid};
-use crate::shared::database::{Database, NEVER};
-use crate::shared::listened::Counter;
-use crate::shared::untold::{self, Left};
+use crate::shared::database::{DatabaseSlot, NEVER};
+use crate::shared::listened::ListenerCounter;
+use crate::shared::obstacle;
+use crate::shared::unpublished::{self, Left};
 use crate::shared::{self, pending};
 
 const CHANNEL: &[u8] = b"pushy_control";
@@ -26,7 +26,7 @@ const CHANNEL: &[u8] = b"pushy_control";
 /// What was done. The words are part of the contract.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Event {
+pub enum ControlEvent {
     Register,
     Alter,
     /// Told with the name that the queue had before.
@@ -47,7 +47,7 @@ pub enum Event {
 struct Message<'a> {
     /// Version of this form.
     v: u32,
-    event: Event,
+    event: ControlEvent,
     /// None: the job's queue was dropped, and with it went its name.
     queue: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -66,7 +66,7 @@ fn is_zero(number: &u64) -> bool {
 }
 
 impl<'a> Message<'a> {
-    fn new(event: Event, queue: Option<&'a str>, job: Option<i64>, by: Oid) -> Self {
+    fn new(event: ControlEvent, queue: Option<&'a str>, job: Option<i64>, by: Oid) -> Self {
         Self {
             v: 1,
             event,
@@ -86,7 +86,7 @@ impl<'a> Message<'a> {
 }
 
 /// Tells of a change of a queue, when this transaction commits.
-pub fn tell(event: Event, queue: &str) -> Result<()> {
+pub fn publish(event: ControlEvent, queue: &str) -> Result<()> {
     if !is_heard() {
         return Ok(());
     }
@@ -95,23 +95,23 @@ pub fn tell(event: Event, queue: &str) -> Result<()> {
 }
 
 /// Tells that a queue has another name, when this transaction commits.
-pub fn tell_renamed(was: &str, queue: &str) -> Result<()> {
+pub fn publish_renamed(was: &str, queue: &str) -> Result<()> {
     if !is_heard() {
         return Ok(());
     }
     let by = identity::current_user();
     log(&Message {
         was: Some(was),
-        ..Message::new(Event::Rename, Some(queue), None, by)
+        ..Message::new(ControlEvent::Rename, Some(queue), None, by)
     })
 }
 
 /// Tells what somebody did to a job, when this transaction commits.
-pub fn tell_of_job(event: Of, queue: &Definition, job: i64) -> Result<()> {
+pub fn publish_of_job(event: Of, queue: &QueueDefinition, job: i64) -> Result<()> {
     if !is_heard() {
         return Ok(());
     }
-    tell_few(event, Some(queue), job, identity::current_user())
+    publish_few(event, Some(queue), job, identity::current_user())
 }
 
 static HAS_READERS: Plan = Plan::new(
@@ -125,7 +125,7 @@ fn is_heard() -> bool {
     let Some(shared) = shared::get() else {
         return true;
     };
-    let counter = Counter::of(database::current(), channel::hash(CHANNEL));
+    let counter = ListenerCounter::of(database::current(), channel::hash(CHANNEL));
     shared.listened.has(counter)
         || identity::as_owner(|| {
             Ok(spi::connect(|spi| {
@@ -139,14 +139,14 @@ fn is_heard() -> bool {
 /// commit waits for no other and does not fail when the server's queue of notices is full. Where no relay can come NOTIFY
 /// tells.
 fn log(message: &Message<'_>) -> Result<()> {
-    if !usual::a_relay_can_come() {
+    if !obstacle::a_relay_can_come() {
         notify::send(CHANNEL, &message.payload());
         return Ok(());
     }
     buffer::add(Item::Notice {
         channel: CHANNEL.into(),
         payload: message.payload(),
-        delivery: Delivery::Relay {
+        delivery: Route::Relay {
             merge: false,
             cause: None,
         },
@@ -156,7 +156,7 @@ fn log(message: &Message<'_>) -> Result<()> {
 
 pub fn parked(queue: &str) -> Result<()> {
     let by = identity::session_user();
-    log(&Message::new(Event::Park, Some(queue), None, by))
+    log(&Message::new(ControlEvent::Park, Some(queue), None, by))
 }
 
 /// Events of a kind that one process tells of single jobs in a second, because a role may cause any number of them. What is more
@@ -171,9 +171,9 @@ pub enum Of {
     Discard,
 }
 
-const KINDS: [Of; untold::KINDS] = [Of::Cancel, Of::Retry, Of::Discard];
+const KINDS: [Of; unpublished::KINDS] = [Of::Cancel, Of::Retry, Of::Discard];
 
-impl From<Of> for Event {
+impl From<Of> for ControlEvent {
     fn from(of: Of) -> Self {
         match of {
             Of::Cancel => Self::Cancel,
@@ -183,29 +183,37 @@ impl From<Of> for Event {
     }
 }
 
-struct Told {
+struct Published {
     second: i64,
-    told: u32,
+    published: u32,
 }
 
-static TOLD: PerProcess<RefCell<[Told; KINDS.len()]>> = PerProcess::new(RefCell::new(
-    [const { Told { second: 0, told: 0 } }; KINDS.len()],
+static PUBLISHED: PerProcess<RefCell<[Published; KINDS.len()]>> = PerProcess::new(RefCell::new(
+    [const {
+        Published {
+            second: 0,
+            published: 0,
+        }
+    }; KINDS.len()],
 ));
 
 /// Whether one more event of the kind may be told in this second. Those that are rolled back count.
 fn may_tell(event: Of) -> bool {
     let second = clock::now().0 / 1_000_000;
-    TOLD.with_borrow_mut(|all| {
-        let told = &mut all[event as usize];
-        if told.second != second {
-            *told = Told { second, told: 0 };
+    PUBLISHED.with_borrow_mut(|all| {
+        let published = &mut all[event as usize];
+        if published.second != second {
+            *published = Published {
+                second,
+                published: 0,
+            };
         }
-        told.told += 1;
-        told.told <= MOST_OF_A_KIND
+        published.published += 1;
+        published.published <= MOST_OF_A_KIND
     })
 }
 
-fn tell_few(event: Of, queue: Option<&Definition>, job: i64, by: Oid) -> Result<()> {
+fn publish_few(event: Of, queue: Option<&QueueDefinition>, job: i64, by: Oid) -> Result<()> {
     // Without the preload nothing is logged, and there is no scheduler.
     if shared::get().is_some() && !may_tell(event) {
         let queue_id = queue.map_or(0, |queue| queue.queue_id);
@@ -218,12 +226,12 @@ fn tell_few(event: Of, queue: Option<&Definition>, job: i64, by: Oid) -> Result<
 
 /// A job is discarded; `queue` is None when its queue is gone.
 #[cold]
-pub fn discarded(queue: Option<&Definition>, job: i64) -> Result<()> {
-    tell_few(Of::Discard, queue, job, identity::session_user())
+pub fn discarded(queue: Option<&QueueDefinition>, job: i64) -> Result<()> {
+    publish_few(Of::Discard, queue, job, identity::session_user())
 }
 
 /// Tells the last of those that were left out.
-fn tell_last(event: Of, left: &Left) -> Result<()> {
+fn publish_last(event: Of, left: &Left) -> Result<()> {
     let queue = identity::as_owner(|| definition::find_by_id(left.queue_id))?;
     let name = queue.as_ref().map(|queue| queue.name.as_str());
     log(&Message {
@@ -233,40 +241,40 @@ fn tell_last(event: Of, left: &Left) -> Result<()> {
 }
 
 /// Before a transaction is prepared: tells what it has left out, because nobody counts it at COMMIT PREPARED.
-pub fn tell_left_out() -> Result<()> {
+pub fn publish_left_out() -> Result<()> {
     let all = pending::take_left_out();
     if all.is_empty() {
         return Ok(());
     }
     transaction::with_snapshot(|| {
         all.iter()
-            .try_for_each(|(kind, left)| tell_last(KINDS[*kind], left))?;
-        buffer::settle()
+            .try_for_each(|(kind, left)| publish_last(KINDS[*kind], left))?;
+        buffer::flush_early()
     })
 }
 
 /// Tells what committed transactions have left out in this database, if its time has come; answers when it comes. In a scheduler.
-pub fn tell_untold(place: &Database) -> std::result::Result<Option<i64>, Failure> {
-    let due = place.untold_due.load(Ordering::SeqCst);
+pub fn publish_late(database_slot: &DatabaseSlot) -> std::result::Result<Option<i64>, Failure> {
+    let due = database_slot.unpublished_due.load(Ordering::SeqCst);
     if due > clock::now().0 {
         return Ok((due != NEVER).then_some(due));
     }
-    place.untold_due.store(NEVER, Ordering::SeqCst);
-    let take = |event: Of| Some((event, place.untold[event as usize].take()?));
+    database_slot.unpublished_due.store(NEVER, Ordering::SeqCst);
+    let take = |event: Of| Some((event, database_slot.unpublished[event as usize].take()?));
     let taken: Vec<(Of, Left)> = KINDS.into_iter().filter_map(take).collect();
-    let told = transaction::run(|| {
+    let published = transaction::run(|| {
         if !is_heard() {
             return Ok(());
         }
         taken
             .iter()
-            .try_for_each(|(event, left)| tell_last(*event, left))
+            .try_for_each(|(event, left)| publish_last(*event, left))
     });
-    if told.is_err() {
+    if published.is_err() {
         for (event, left) in taken {
-            place.untold[event as usize].put_back(left);
+            database_slot.unpublished[event as usize].put_back(left);
         }
-        shared::expect().announce_untold(place);
+        shared::expect().announce_unpublished(database_slot);
     }
-    told.map(|()| None)
+    published.map(|()| None)
 }

@@ -13,7 +13,7 @@ use crate::shared::queue_slot::{QueueFacts, QueueKey};
 
 /// Lengths of time are microseconds; 0 is 'none'.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Definition {
+pub struct QueueDefinition {
     pub queue_id: i32,
     pub name: String,
     pub owner: Oid,
@@ -101,9 +101,9 @@ static ALL: Plan = Plan::new(
     &[],
 );
 
-fn read(row: Row<'_>) -> Result<Definition> {
+fn read(row: Row<'_>) -> Result<QueueDefinition> {
     let backoff = row.text(12)?;
-    Ok(Definition {
+    Ok(QueueDefinition {
         queue_id: row.i32(1),
         name: row.text(2)?,
         owner: row.oid(3),
@@ -131,12 +131,12 @@ fn read(row: Row<'_>) -> Result<Definition> {
     })
 }
 
-fn load(plan: &Plan, params: &[spi::Param]) -> Result<Vec<Definition>> {
+fn load(plan: &Plan, params: &[spi::Param]) -> Result<Vec<QueueDefinition>> {
     spi::connect(|spi| spi.run(plan, params).rows().map(read).collect())
 }
 
 /// The queue of this name; as the extension's owner.
-pub fn find(name: &str) -> Result<Option<Definition>> {
+pub fn find(name: &str) -> Result<Option<QueueDefinition>> {
     Ok(load(&BY_NAME, params![name])?.pop())
 }
 
@@ -144,9 +144,9 @@ pub fn find(name: &str) -> Result<Option<Definition>> {
 /// caller `may` do that. Whoever may not comes to hold no lock and to wait for none, either of which would stop the owner.
 pub fn find_for_update(
     name: &str,
-    may: impl Fn(&Definition) -> Result<bool>,
-) -> Result<Option<Definition>> {
-    let entitled = |found: Option<Definition>| match found {
+    may: impl Fn(&QueueDefinition) -> Result<bool>,
+) -> Result<Option<QueueDefinition>> {
+    let entitled = |found: Option<QueueDefinition>| match found {
         Some(queue) if may(&queue)? => Ok(Some(queue)),
         _ => Ok(None),
     };
@@ -158,46 +158,46 @@ pub fn find_for_update(
 }
 
 /// The same for a caller with the rights of its owner; others get an error.
-pub fn lock_owned(name: &str, caller: Oid) -> Result<Option<Definition>> {
+pub fn lock_owned(name: &str, caller: Oid) -> Result<Option<QueueDefinition>> {
     find_for_update(name, |queue| {
         privilege::require_owner(queue, caller)?;
         Ok(true)
     })
 }
 
-pub fn find_by_id(queue_id: i32) -> Result<Option<Definition>> {
+pub fn find_by_id(queue_id: i32) -> Result<Option<QueueDefinition>> {
     Ok(load(&BY_ID, params![queue_id])?.pop())
 }
 
 /// What `find_if_free` met.
-pub enum Found {
+pub enum LockedQueue {
     /// Its row is locked by this transaction.
-    Locked(Box<Definition>),
+    Locked(Box<QueueDefinition>),
     /// Somebody else holds its row.
     Held,
     Gone,
 }
 
 /// The queue with its row locked, for a worker: it waits for nobody.
-pub fn find_if_free(queue_id: i32) -> Result<Found> {
+pub fn find_if_free(queue_id: i32) -> Result<LockedQueue> {
     Ok(match load(&BY_ID_IF_FREE, params![queue_id])?.pop() {
-        Some(queue) => Found::Locked(Box::new(queue)),
-        None if find_by_id(queue_id)?.is_some() => Found::Held,
-        None => Found::Gone,
+        Some(queue) => LockedQueue::Locked(Box::new(queue)),
+        None if find_by_id(queue_id)?.is_some() => LockedQueue::Held,
+        None => LockedQueue::Gone,
     })
 }
 
 /// The queue of this name, or the error that it does not exist.
-pub fn get(name: &str) -> Result<Definition> {
+pub fn get(name: &str) -> Result<QueueDefinition> {
     find(name)?.ok_or_else(|| Error::no_such_queue(name))
 }
 
 /// All queues of the database.
-pub fn all() -> Result<Vec<Definition>> {
+pub fn all() -> Result<Vec<QueueDefinition>> {
     load(&ALL, &[])
 }
 
-impl Definition {
+impl QueueDefinition {
     pub fn key(&self) -> QueueKey {
         QueueKey {
             database: database::current(),

@@ -3,7 +3,7 @@
 use crate::pg::BuiltinOid;
 use pushy_core::gate::Standing;
 
-use super::definition::{self, Definition, Found};
+use super::definition::{self, LockedQueue, QueueDefinition};
 use super::eligibility;
 use super::{cache, control_channel};
 use crate::errors::{Error, Result, SqlState};
@@ -11,7 +11,7 @@ use crate::params;
 use crate::pg::spi::{self, Plan};
 use crate::pg::{identity, transaction};
 use crate::shared::pending;
-use crate::shared::statistics::Tally;
+use crate::shared::statistics::QueueCounts;
 
 static PARK: Plan = Plan::new(
     "UPDATE pushy_internal.queue SET parked = $2 WHERE queue_id OPERATOR(pg_catalog.=) $1",
@@ -35,26 +35,26 @@ fn await_last_change(queue_id: i32) {
     }
 }
 
-/// Parks the queue, if it is still unfit once its row is locked: somebody may have mended and resumed it meanwhile. No
+/// Parks the queue, if it is still ineligible once its row is locked: somebody may have mended and resumed it meanwhile. No
 /// executor tries a parked queue again before somebody resumes or registers it. False when somebody holds the queue's row, most likely
 /// to alter it: the caller does not wait, and comes back.
-pub fn park(queue: &Definition) -> Result<bool> {
+pub fn park(queue: &QueueDefinition) -> Result<bool> {
     let mut is_held = false;
     let reason = identity::as_owner(|| {
         let now = match definition::find_if_free(queue.queue_id)? {
-            Found::Locked(now) => now,
-            Found::Held => {
+            LockedQueue::Locked(now) => now,
+            LockedQueue::Held => {
                 is_held = true;
                 return Ok(None);
             }
-            Found::Gone => return Ok(None),
+            LockedQueue::Gone => return Ok(None),
         };
         await_last_change(now.queue_id);
         identity::accept_changes();
-        let unfit = eligibility::check(&now).err();
-        let reason = unfit
+        let ineligible = eligibility::check(&now).err();
+        let reason = ineligible
             .filter(|_| now.parked.is_none())
-            .map(|unfit| unfit.reason());
+            .map(|ineligible| ineligible.reason());
         if let Some(reason) = &reason {
             spi::run(&PARK, params![queue.queue_id, reason.as_str()]);
         }
@@ -72,16 +72,16 @@ pub fn park(queue: &Definition) -> Result<bool> {
     )
     .hint("pushy.queue_explain says what to do; then run pushy.queue_resume.");
     transaction::log_at_commit(error);
-    told(queue)?;
+    count_and_publish(queue)?;
     Ok(true)
 }
 
 /// Counts that the queue is parked, and tells it, when this transaction commits.
-pub fn told(queue: &Definition) -> Result<()> {
+pub fn count_and_publish(queue: &QueueDefinition) -> Result<()> {
     if let Some(slot) = cache::slot_of(queue) {
-        let parked = Tally {
+        let parked = QueueCounts {
             parked: 1,
-            ..Tally::default()
+            ..QueueCounts::default()
         };
         pending::count(slot, queue.key(), &parked);
     }

@@ -5,20 +5,20 @@ use std::rc::Rc;
 
 use crate::errors::{quote_literal, Error, Result, SqlState};
 use crate::pg::{identity, Oid};
-use crate::queue::cache::{self, Known};
-use crate::queue::definition::{self, Definition};
+use crate::queue::cache::{self, CachedQueue};
+use crate::queue::definition::{self, QueueDefinition};
 use crate::queue::privilege::{self, Privilege};
 use crate::shared::obstacle::{blocked, Finding};
 
 #[derive(Clone, Debug, PartialEq)]
-pub struct HeldQueue {
+pub struct QueueReference {
     pub name: String,
     pub queue_id: i32,
     /// Who owned it when it was chosen.
     pub owner: Oid,
 }
 
-impl HeldQueue {
+impl QueueReference {
     /// The queue of this name as it is now, for a role that may enqueue.
     pub fn choose(name: &str, role: Oid) -> Result<Self> {
         let known = cache::get(name)?;
@@ -32,13 +32,13 @@ impl HeldQueue {
 
     /// Whether the queue that has the name now is the one meant. One that was dropped and registered again is, if
     /// who owns it could have changed the old one as well: deploy scripts do that.
-    fn is(&self, queue: &Definition) -> bool {
+    fn is(&self, queue: &QueueDefinition) -> bool {
         queue.queue_id == self.queue_id || identity::has_rights_of(queue.owner, self.owner)
     }
 
     /// Whether jobs go to this queue: it has the number, or no queue has that any more and this one is its namesake that is
     /// meant. As the extension's owner.
-    pub fn feeds(&self, queue: &Definition) -> Result<bool> {
+    pub fn feeds(&self, queue: &QueueDefinition) -> Result<bool> {
         if self.queue_id == queue.queue_id {
             return Ok(true);
         }
@@ -48,7 +48,7 @@ impl HeldQueue {
     }
 
     /// The queue of this number, whatever it is called by now; where none has it the one that has the name.
-    fn find(&self) -> Result<Rc<Known>> {
+    fn find(&self) -> Result<Rc<CachedQueue>> {
         let named = cache::get(&self.name);
         if let Ok(known) = &named {
             if known.definition.queue_id == self.queue_id {
@@ -62,7 +62,7 @@ impl HeldQueue {
     }
 
     /// The queue, for jobs that `role`, whose watch or subscription holds it, adds.
-    pub fn open(&self, role: Oid) -> Result<Rc<Known>> {
+    pub fn open(&self, role: Oid) -> Result<Rc<CachedQueue>> {
         let known = self.find()?;
         if !self.is(&known.definition) {
             return Err(Error::new(

@@ -1,6 +1,6 @@
 //! Who keeps jobs locked that are ready or due, so that executors and the scheduler pass over them: for queue_explain.
 
-use super::definition::Definition;
+use super::definition::QueueDefinition;
 use crate::errors::{quote_literal, Result};
 use crate::params;
 use crate::pg::spi::{self, Plan};
@@ -26,7 +26,7 @@ static HOLDERS: Plan = Plan::new(
 );
 
 /// Transactions other than executors' that hold ready or due jobs of the queue; as the extension's owner.
-pub fn find(queue: &Definition) -> Result<Vec<Finding>> {
+pub fn find(queue: &QueueDefinition) -> Result<Vec<Finding>> {
     let is_executor = |pid: i32| {
         shared::get().is_some_and(|shared| {
             let mut executors = shared.executors.iter();

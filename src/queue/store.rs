@@ -2,7 +2,7 @@
 
 use crate::pg::{sequence, BuiltinOid, Oid};
 
-use super::definition::Definition;
+use super::definition::QueueDefinition;
 use crate::params;
 use crate::pg::function::Answer;
 use crate::pg::spi::{self, Plan};
@@ -40,7 +40,7 @@ const COLUMNS: [BuiltinOid; 24] = [
     OIDOID, TEXTOID, INT4OID,
 ];
 
-fn values(queue: &Definition) -> [Answer; 24] {
+fn values(queue: &QueueDefinition) -> [Answer; 24] {
     *params![
         queue.name.as_str(),
         queue.owner,
@@ -82,8 +82,8 @@ static NEXT_ID: Plan = Plan::new(
 );
 
 /// Adds a queue and answers its number; None when the name is taken, or the number meanwhile.
-pub fn insert(queue: &Definition) -> Option<i32> {
-    let numbered = Definition {
+pub fn insert(queue: &QueueDefinition) -> Option<i32> {
+    let numbered = QueueDefinition {
         queue_id: sequence::next_free(&NEXT_ID),
         ..queue.clone()
     };
@@ -95,7 +95,7 @@ pub fn insert(queue: &Definition) -> Option<i32> {
 }
 
 /// Writes all of a queue that is there.
-pub fn update(queue: &Definition) {
+pub fn update(queue: &QueueDefinition) {
     spi::run(&UPDATE, &values(queue));
 }
 
@@ -114,7 +114,7 @@ static DELETE_QUEUE: Plan =
     removal("DELETE FROM pushy_internal.queue q WHERE q.queue_id OPERATOR(pg_catalog.=) $1");
 
 /// Removes a queue with its grants, history and failures; its live jobs are the caller's business.
-pub fn delete(queue: &Definition) {
+pub fn delete(queue: &QueueDefinition) {
     for plan in [
         &DELETE_FAILURES,
         &DELETE_HISTORY,

@@ -7,13 +7,13 @@ use rustc_hash::FxHashSet as HashSet;
 
 use super::worker::Relay;
 use crate::errors::{Error, SqlState};
-use crate::log::read::{self, Filter, Found, Notice};
+use crate::log::read::{self, Filter, LogItem, Notice};
 use crate::pg::failure::Failure;
 use crate::pg::transaction;
 use crate::pg::{clock, ereport, identity, interrupts, notify};
 use crate::shared;
 use crate::shared::database::NEVER;
-use crate::shared::listened::Counter;
+use crate::shared::listened::ListenerCounter;
 
 /// Notices of one transaction.
 const MOST_AT_ONCE: usize = 1_000;
@@ -35,7 +35,7 @@ const CONTROL: &[u8] = b"pushy_control";
 
 /// When telling has failed: the queue of NOTIFY is full because a LISTENer sleeps in a transaction.
 #[derive(Default)]
-pub struct Muted {
+pub struct EmitPause {
     failures: u32,
     until: i64,
 }
@@ -43,7 +43,7 @@ pub struct Muted {
 impl Relay {
     /// Tells all that is in ticks; answers when to try again what could not be told.
     pub(super) fn emit(&mut self) -> i64 {
-        if self.told == self.last {
+        if self.emitted == self.last {
             return NEVER;
         }
         let began = clock::now().0;
@@ -51,19 +51,19 @@ impl Relay {
             return self.muted.until;
         }
         // The clock may have been set back.
-        if began < self.tell_at && self.tell_at - began <= LONGEST_PAUSE_US {
-            return self.tell_at;
+        if began < self.emit_at && self.emit_at - began <= LONGEST_PAUSE_US {
+            return self.emit_at;
         }
         let cost = clock::processor_time_us();
         let outcome = match self.muted.failures {
-            0 => self.tell_all(),
-            _ => make_room().and_then(|()| self.tell_all()),
+            0 => self.emit_all(),
+            _ => advance_tail().and_then(|()| self.emit_all()),
         };
         match outcome {
             Ok(()) => {
                 let cost = clock::processor_time_us() - cost;
-                self.tell_at = clock::now().0 + (PAUSES * cost).min(LONGEST_PAUSE_US);
-                self.muted = Muted::default();
+                self.emit_at = clock::now().0 + (PAUSES * cost).min(LONGEST_PAUSE_US);
+                self.muted = EmitPause::default();
                 NEVER
             }
             Err(failure) => {
@@ -78,18 +78,18 @@ impl Relay {
         }
     }
 
-    fn tell_all(&mut self) -> Result<(), Failure> {
+    fn emit_all(&mut self) -> Result<(), Failure> {
         if let Some(fresh) = self.fresh.take() {
-            self.tell(&fresh.notices)?;
-            self.set_told(fresh.to);
+            self.emit_notices(&fresh.notices)?;
+            self.set_emitted(fresh.to);
         }
-        while self.told < self.last {
+        while self.emitted < self.last {
             let (notices, resync, passed) = self.read_on()?;
             if let Some(at) = resync {
-                tell_resync(at)?;
+                emit_resync(at)?;
             }
-            self.tell(&notices)?;
-            self.set_told(passed);
+            self.emit_notices(&notices)?;
+            self.set_emitted(passed);
             interrupts::check();
         }
         Ok(())
@@ -103,14 +103,14 @@ impl Relay {
         let mut bytes = 0;
         let passed = transaction::run(|| {
             identity::as_owner(|| {
-                read::after(self.told, &Filter::ALL, |found| {
+                read::after(self.emitted, &Filter::ALL, |found| {
                     match found {
-                        Found::Resync(_) if !notices.is_empty() => {
+                        LogItem::Resync(_) if !notices.is_empty() => {
                             is_cut = true;
                             return Ok(false);
                         }
-                        Found::Resync(at) => resync = Some(at),
-                        Found::Notice(notice) => {
+                        LogItem::Resync(at) => resync = Some(at),
+                        LogItem::Notice(notice) => {
                             bytes += notice.payload.len();
                             notices.push(notice);
                         }
@@ -128,13 +128,13 @@ impl Relay {
 
     /// Whether a session listens to the channel of this hash; to be asked of what has committed.
     pub(super) fn is_heard(&self, channel: u64) -> bool {
-        let counter = Counter::of(self.place.oid(), channel);
+        let counter = ListenerCounter::of(self.database_slot.oid(), channel);
         shared::expect().listened.has(counter)
     }
 
     /// Tells notices in order, unless nobody would hear them. NOTIFY tells equal ones of a transaction once; those
     /// that are not to be merged go into transactions of their own.
-    fn tell(&mut self, notices: &[Notice]) -> Result<(), Failure> {
+    fn emit_notices(&mut self, notices: &[Notice]) -> Result<(), Failure> {
         let heard: Vec<&Notice> = notices
             .iter()
             .filter(|notice| self.is_heard(hash(&notice.channel)))
@@ -154,26 +154,28 @@ impl Relay {
                 }
                 Ok(())
             })?;
-            self.set_told(now[count - 1].cursor);
+            self.set_emitted(now[count - 1].cursor);
             rest = later;
         }
         Ok(())
     }
 
-    fn set_told(&mut self, told: Cursor) {
-        self.told = told;
-        self.place.log.set_told(told.epoch, told.tick, told.n);
+    fn set_emitted(&mut self, emitted: Cursor) {
+        self.emitted = emitted;
+        self.database_slot
+            .log
+            .set_emitted(emitted.epoch, emitted.tick, emitted.n);
     }
 }
 
-fn make_room() -> Result<(), Failure> {
+fn advance_tail() -> Result<(), Failure> {
     transaction::run(|| {
-        notify::make_room();
+        notify::advance_tail();
         Ok(())
     })
 }
 
-fn tell_resync(at: Cursor) -> Result<(), Failure> {
+fn emit_resync(at: Cursor) -> Result<(), Failure> {
     let message = format!("{{\"v\":1,\"event\":\"resync\",\"cursor\":\"{at}\"}}");
     transaction::run_within(NOTIFY_LOCK_MS, || {
         notify::send(CONTROL, message.as_bytes());

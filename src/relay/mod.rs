@@ -4,9 +4,9 @@
 //! It runs no user code. It comes when something was logged, and leaves when nothing was for a while.
 
 mod emit;
+mod empty;
 mod part;
 mod queue_sink;
+mod reach;
 mod ticking;
 mod worker;
-
-pub use worker::KIND;

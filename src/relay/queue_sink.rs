@@ -8,7 +8,7 @@ use pushy_core::json;
 
 use crate::errors::{Error, Result, SqlState};
 use crate::job::moves::{enqueue, fail};
-use crate::log::read::{self, Found};
+use crate::log::read::{self, LogItem};
 use crate::log::subscription::read::{start, Start};
 use crate::log::subscription::table::{self, Subscription};
 use crate::params;
@@ -17,7 +17,7 @@ use crate::pg::spi::{self, Plan};
 use crate::pg::transaction;
 use crate::pg::{clock, ereport, identity, interrupts, jsonb, BuiltinOid};
 use crate::relay::worker::Relay;
-use crate::shared::database::{Database, NEVER};
+use crate::shared::database::{DatabaseSlot, NEVER};
 
 /// Jobs of one transaction.
 const MOST_AT_ONCE: usize = 1_000;
@@ -32,8 +32,8 @@ const STRETCH_US: i64 = 20_000;
 
 /// The subscriptions of queues, as they were read last.
 #[derive(Default)]
-pub struct Feeding {
-    subscriptions: Vec<Fed>,
+pub struct QueueSinks {
+    subscriptions: Vec<QueueSink>,
     /// Subscriptions that may have notices to become jobs, by index, the next one first.
     waiting: VecDeque<usize>,
     /// There is a subscription, of a queue or of a reader.
@@ -41,18 +41,18 @@ pub struct Feeding {
     /// The counter of definitions when they were read; None: never.
     generation: Option<u64>,
     /// The last tick for which every subscription was put into `waiting`, or put off.
-    told: Option<(i64, i64)>,
+    emitted: Option<(i64, i64)>,
 }
 
-struct Fed {
+struct QueueSink {
     name: String,
     is_waiting: bool,
     /// Somebody held its row: when (µs) it is tried again, and after how long a wait.
     held: Option<(i64, i64)>,
 }
 
-/// What came of an attempt to feed a subscription.
-enum Came {
+/// What came of an attempt to enqueue what a subscription has.
+enum SinkProgress {
     All,
     /// There may be more.
     Some,
@@ -65,41 +65,41 @@ static STOP: Plan = Plan::new(
     &[BuiltinOid::TEXTOID, BuiltinOid::TEXTOID],
 );
 
-impl Feeding {
+impl QueueSinks {
     /// Whether there is a subscription.
     pub(in crate::relay) fn has_subscriptions(&self) -> bool {
         self.any
     }
 
-    /// Whether notices wait to become jobs: a subscription's turn has not come, or somebody holds its row.
+    /// Whether notices wait to become jobs: another subscription is before theirs, or somebody holds their row.
     pub(in crate::relay) fn is_unfinished(&self) -> bool {
-        !self.waiting.is_empty() || self.subscriptions.iter().any(|fed| fed.held.is_some())
+        !self.waiting.is_empty() || self.subscriptions.iter().any(|sink| sink.held.is_some())
     }
 
     /// Appends to `waiting` the wanted subscriptions that are not in it, unless put off because their row is locked.
-    fn call(&mut self, now: i64, wanted: impl Fn(&Fed) -> bool) {
-        for (index, fed) in self.subscriptions.iter_mut().enumerate() {
-            let is_later = fed.held.is_some_and(|(at, _)| at > now);
-            if !fed.is_waiting && !is_later && wanted(fed) {
-                fed.is_waiting = true;
+    fn call(&mut self, now: i64, wanted: impl Fn(&QueueSink) -> bool) {
+        for (index, sink) in self.subscriptions.iter_mut().enumerate() {
+            let is_later = sink.held.is_some_and(|(at, _)| at > now);
+            if !sink.is_waiting && !is_later && wanted(sink) {
+                sink.is_waiting = true;
                 self.waiting.push_back(index);
             }
         }
     }
 
-    /// What came of the attempt to feed one of them.
-    fn note(&mut self, index: usize, came: &Came, now: i64) {
-        let fed = &mut self.subscriptions[index];
-        fed.is_waiting = matches!(came, Came::Some);
-        fed.held = match came {
-            Came::Held => {
-                let wait_us = fed.held.map_or(FIRST_AGAIN_US, |(_, wait_us)| wait_us * 2);
+    /// What came of the attempt with one of them.
+    fn note(&mut self, index: usize, progress: &SinkProgress, now: i64) {
+        let sink = &mut self.subscriptions[index];
+        sink.is_waiting = matches!(progress, SinkProgress::Some);
+        sink.held = match progress {
+            SinkProgress::Held => {
+                let wait_us = sink.held.map_or(FIRST_AGAIN_US, |(_, wait_us)| wait_us * 2);
                 let wait_us = wait_us.min(LAST_AGAIN_US);
                 Some((now + wait_us, wait_us))
             }
             _ => None,
         };
-        if fed.is_waiting {
+        if sink.is_waiting {
             self.waiting.push_back(index);
         }
     }
@@ -108,83 +108,89 @@ impl Feeding {
 impl Relay {
     /// Gives queues that subscribe what is new, for a while, passing over subscriptions whose row somebody holds: answers
     /// when to go on (µs), 0 for now.
-    pub(in crate::relay) fn feed(&mut self) -> std::result::Result<i64, Failure> {
-        let generation = self.place.definitions.load(Ordering::SeqCst);
-        if self.feeding.generation != Some(generation) {
-            self.place.log.has_stopped.store(false, Ordering::SeqCst);
+    pub(in crate::relay) fn run_sinks(&mut self) -> std::result::Result<i64, Failure> {
+        let generation = self.database_slot.definitions.load(Ordering::SeqCst);
+        if self.sinks.generation != Some(generation) {
+            self.database_slot
+                .log
+                .has_stopped
+                .store(false, Ordering::SeqCst);
             let (any, names) = transaction::run(|| identity::as_owner(table::of_queues))?;
-            let fed = |name| Fed {
+            let sink = |name| QueueSink {
                 name,
                 is_waiting: false,
                 held: None,
             };
-            self.feeding = Feeding {
-                subscriptions: names.into_iter().map(fed).collect(),
+            self.sinks = QueueSinks {
+                subscriptions: names.into_iter().map(sink).collect(),
                 any,
                 generation: Some(generation),
-                ..Feeding::default()
+                ..QueueSinks::default()
             };
         }
         let now = clock::now().0;
         let last = Some((self.last.epoch, self.last.tick));
-        if self.feeding.told != last {
-            self.feeding.told = last;
-            self.feeding.call(now, |_| true);
+        if self.sinks.emitted != last {
+            self.sinks.emitted = last;
+            self.sinks.call(now, |_| true);
         } else {
-            self.feeding.call(now, |fed| fed.held.is_some());
+            self.sinks.call(now, |sink| sink.held.is_some());
         }
         let until = now + STRETCH_US;
-        while let Some(index) = self.feeding.waiting.pop_front() {
-            let came = feed_some(self.place, &self.feeding.subscriptions[index].name);
+        while let Some(index) = self.sinks.waiting.pop_front() {
+            let progress = run_sink(self.database_slot, &self.sinks.subscriptions[index].name);
             let now = clock::now().0;
-            match came {
-                Ok(came) => self.feeding.note(index, &came, now),
+            match progress {
+                Ok(progress) => self.sinks.note(index, &progress, now),
                 Err(failure) => {
-                    self.feeding.waiting.push_front(index);
+                    self.sinks.waiting.push_front(index);
                     return Err(failure);
                 }
             }
             interrupts::check();
-            if now >= until && !self.feeding.waiting.is_empty() {
+            if now >= until && !self.sinks.waiting.is_empty() {
                 return Ok(0);
             }
         }
-        let held = self.feeding.subscriptions.iter().filter_map(|fed| fed.held);
+        let held = self.sinks.subscriptions.iter().filter_map(|sink| sink.held);
         Ok(held.map(|(at, _)| at).min().unwrap_or(NEVER))
     }
 }
 
 /// One transaction of jobs for one subscription.
-fn feed_some(place: &Database, name: &str) -> std::result::Result<Came, Failure> {
+fn run_sink(
+    database_slot: &DatabaseSlot,
+    name: &str,
+) -> std::result::Result<SinkProgress, Failure> {
     let tried = Cell::new(None);
-    let fed = transaction::run(|| {
+    let sink = transaction::run(|| {
         identity::as_owner(|| match table::find_if_free(name)? {
             Some(known) => {
                 tried.set(Some(known.version));
-                Ok(if feed_known(&known)? {
-                    Came::Some
+                Ok(if fill(&known)? {
+                    SinkProgress::Some
                 } else {
-                    Came::All
+                    SinkProgress::All
                 })
             }
-            None if table::find(name)?.is_some() => Ok(Came::Held),
-            None => Ok(Came::All),
+            None if table::find(name)?.is_some() => Ok(SinkProgress::Held),
+            None => Ok(SinkProgress::All),
         })
     });
-    match fed {
-        Ok(fed) => Ok(fed),
-        Err(failure) if failure.is_busy() => Ok(Came::Held),
+    match sink {
+        Ok(sink) => Ok(sink),
+        Err(failure) if failure.is_busy() => Ok(SinkProgress::Held),
         // The server lacks something: the relay waits and tries again.
         Err(failure) if fail::is_infrastructure(&failure.sqlstate) => Err(failure),
         Err(failure) => {
-            place.log.has_stopped.store(true, Ordering::SeqCst);
+            database_slot.log.has_stopped.store(true, Ordering::SeqCst);
             stop(name, tried.get(), &failure)?;
-            Ok(Came::All)
+            Ok(SinkProgress::All)
         }
     }
 }
 
-fn feed_known(known: &Subscription) -> Result<bool> {
+fn fill(known: &Subscription) -> Result<bool> {
     let Some(held) = &known.queue else {
         return Ok(false);
     };
@@ -204,8 +210,8 @@ fn feed_known(known: &Subscription) -> Result<bool> {
     let mut jobs = Vec::new();
     let passed = read::after(from, &filter, |found| {
         let (args, cause) = match found {
-            Found::Resync(_) => (br#"{"resync":true}"#.to_vec(), None),
-            Found::Notice(notice) => (args(&notice.channel, &notice.payload), notice.cause),
+            LogItem::Resync(_) => (br#"{"resync":true}"#.to_vec(), None),
+            LogItem::Notice(notice) => (args(&notice.channel, &notice.payload), notice.cause),
         };
         jobs.push((jsonb::from_json(&args), cause));
         Ok(jobs.len() < MOST_AT_ONCE)
@@ -230,7 +236,7 @@ fn args(channel: &[u8], payload: &[u8]) -> Vec<u8> {
     args
 }
 
-/// It cannot be fed: said in its row, and in the log of the server. `tried`: the row that was found so; one that was written
+/// Its jobs cannot be enqueued: said in its row, and in the log of the server. `tried`: the row that was found so; one that was written
 /// since may be mended, or another's of that name.
 fn stop(name: &str, tried: Option<u32>, failure: &Failure) -> std::result::Result<(), Failure> {
     let said = transaction::run_unless_busy(|| {

@@ -72,7 +72,7 @@ impl Relay {
         self.resume(&state, newest.as_ref());
         self.epoch = epoch;
         self.next_tick = 1;
-        self.place.log.set_part(state.part, state.blocks());
+        self.database_slot.log.set_part(state.part, state.blocks());
         Ok(true)
     }
 
@@ -81,30 +81,30 @@ impl Relay {
         self.part = state.part;
         self.last = state.last;
         self.seen = state.seen.clone().unwrap_or_default();
-        let mut told = state.told;
+        let mut emitted = state.emitted;
         if let Some(newest) = newest.filter(|newest| newest.last() > state.last) {
             self.last = newest.last();
             self.last_at = newest.at.0;
             self.seen = newest.seen().unwrap_or_default();
-            told = told.max(newest.told);
+            emitted = emitted.max(newest.emitted);
         }
-        let log = &self.place.log;
+        let log = &self.database_slot.log;
         // In the life of this server it is known to the event.
         let remembered = Cursor::new(
             log.emitted_epoch.load(Ordering::SeqCst),
             log.emitted_tick.load(Ordering::SeqCst),
-            log.told_n.load(Ordering::SeqCst),
+            log.emitted_n.load(Ordering::SeqCst),
         );
-        self.told = Cursor::new(told.0, told.1, i32::MAX).min(self.last);
-        if remembered > self.told && remembered <= self.last {
-            self.told = remembered;
+        self.emitted = Cursor::new(emitted.0, emitted.1, i32::MAX).min(self.last);
+        if remembered > self.emitted && remembered <= self.last {
+            self.emitted = remembered;
         }
     }
 
     /// Puts what has committed since the last tick into the next. Readers see it when that has committed; what
     /// can be lost in a crash is lost with the transactions it is of.
     pub(super) fn tick(&mut self) -> std::result::Result<(), Failure> {
-        let log = &self.place.log;
+        let log = &self.database_slot.log;
         let overflowed = self.ring.is_none_or(|ring| ring.has_overflowed());
         if overflowed || self.must_scan {
             // Before the snapshot and the read of the log: events written from here on are in the ring, or found, or both.
@@ -126,12 +126,12 @@ impl Relay {
             }
         };
         self.must_scan = self.ring.is_none();
-        self.unticked.settle(&looked.seen);
+        self.unticked.drop_ended(&looked.seen);
         log.pending.store(self.unticked.events(), Ordering::SeqCst);
         let Some(last) = looked.ticks.last() else {
             return Ok(());
         };
-        let known_to = self.fresh.as_ref().map_or(self.told, |fresh| fresh.to);
+        let known_to = self.fresh.as_ref().map_or(self.emitted, |fresh| fresh.to);
         let goes_on = known_to == self.last;
         self.next_tick = last.tick + 1;
         self.last = last.last();
@@ -152,7 +152,7 @@ impl Relay {
             known.notices.extend(notices);
             known.to = self.last;
         }
-        self.place.log.tell_tick();
+        self.database_slot.log.announce_tick();
         Ok(())
     }
 
@@ -166,9 +166,9 @@ impl Relay {
         }
         // After the snapshot: whoever is over in it had told where its events are.
         if let Some(ring) = self.ring {
-            for written in ring.drain(self.place.oid()) {
+            for written in ring.drain(self.database_slot.oid()) {
                 if !self.seen.is_over(written.xid) {
-                    self.unticked.tell(written);
+                    self.unticked.add(written);
                 }
             }
         }
@@ -201,7 +201,7 @@ impl Relay {
             if blocks == 0 {
                 continue;
             }
-            let before = self.place.log.blocks();
+            let before = self.database_slot.log.blocks();
             full |= part == self.part && crate::log::is_full(blocks, before);
             let (seen, unticked) = (&self.seen, &mut self.unticked);
             table.scan(|met| {
@@ -308,7 +308,7 @@ impl Relay {
             bytes: 0,
             channels: 0,
             parts: 0,
-            told: (epoch, tick),
+            emitted: (epoch, tick),
             lost,
             seen: seen.encode(),
             runs: Vec::new(),
@@ -317,10 +317,10 @@ impl Relay {
 
     /// The last tick told whole.
     pub(super) fn emitted_tick(&self) -> (i64, i64) {
-        if self.told == self.last || self.told.n == i32::MAX {
-            (self.told.epoch, self.told.tick)
+        if self.emitted == self.last || self.emitted.n == i32::MAX {
+            (self.emitted.epoch, self.emitted.tick)
         } else {
-            (self.told.epoch, self.told.tick - 1)
+            (self.emitted.epoch, self.emitted.tick - 1)
         }
     }
 }

@@ -8,25 +8,19 @@ use pushy_core::log::cursor::Cursor;
 use pushy_core::log::seen::Seen;
 use pushy_core::log::unticked::Unticked;
 
-use super::emit::Muted;
-use super::queue_sink::Feeding;
+use super::emit::EmitPause;
+use super::queue_sink::QueueSinks;
 use crate::errors::{Error, SqlState};
 use crate::installation;
 use crate::log::read::Notice;
 use crate::pg::failure::Failure;
 use crate::pg::per_process::PerProcess;
-use crate::pg::worker::Kind;
 use crate::pg::{clock, ereport, guc, interrupts, latch, worker};
 use crate::shared;
-use crate::shared::database::{Database, Presence, NEVER};
+use crate::shared::database::{DatabaseSlot, Presence, NEVER};
 use crate::shared::log::Ring;
 use crate::worker::database_worker;
 use crate::{settings, worker_entry};
-
-pub const KIND: Kind = Kind {
-    name: "pushy relay",
-    entry: "pushy_relay_main",
-};
 
 /// Time (µs) between two ticks under load: what commits meanwhile is told together. After a rest the tick comes at once.
 const GAP_US: i64 = 3_000;
@@ -46,10 +40,10 @@ worker_entry!(pushy_relay_main, relay);
 /// `arg`: its ticket.
 fn relay(arg: usize) {
     let shared = shared::expect();
-    let Some(place) = database_worker::come(arg, Database::relay, leave) else {
+    let Some(database_slot) = database_worker::start(arg, DatabaseSlot::relay, leave) else {
         return;
     };
-    place.relay().has_succeeded();
+    database_slot.relay().has_succeeded();
     for (name, value) in [
         (c"synchronous_commit", "off"),
         // In a deadlock with a session that drops the tables, the relay gives way.
@@ -58,9 +52,9 @@ fn relay(arg: usize) {
     ] {
         guc::force(name, value);
     }
-    let ring = shared.take_ring(place);
+    let ring = shared.take_ring(database_slot);
     let mut relay = Relay {
-        place,
+        database_slot,
         ring,
         epoch: 0,
         next_tick: 1,
@@ -70,15 +64,15 @@ fn relay(arg: usize) {
         seen: Seen::default(),
         unticked: Unticked::default(),
         must_scan: true,
-        told: Cursor::START,
+        emitted: Cursor::START,
         fresh: None,
-        muted: Muted::default(),
-        tell_at: 0,
+        muted: EmitPause::default(),
+        emit_at: 0,
         written_down: None,
         reach: None,
         written_here: 0,
         tidy_at: 0,
-        feeding: Feeding::default(),
+        sinks: QueueSinks::default(),
         was_heard: true,
         is_awaited: true,
     };
@@ -89,12 +83,12 @@ fn relay(arg: usize) {
 static IN_ROUND: PerProcess<Cell<bool>> = PerProcess::new(Cell::new(false));
 
 fn leave() {
-    database_worker::go(Database::relay, |shared, place| {
+    database_worker::stop(DatabaseSlot::relay, |shared, database_slot| {
         if IN_ROUND.get() {
-            place.log.set_dirty();
+            database_slot.log.set_dirty();
         }
-        shared.return_ring(place);
-        place.log.relay_busy.store(false, Ordering::SeqCst);
+        shared.return_ring(database_slot);
+        database_slot.log.relay_busy.store(false, Ordering::SeqCst);
     });
 }
 
@@ -107,7 +101,7 @@ pub(super) struct Fresh {
 }
 
 pub struct Relay {
-    pub(super) place: &'static Database,
+    pub(super) database_slot: &'static DatabaseSlot,
     /// None: all rings were taken; then each tick looks through the log.
     pub(super) ring: Option<&'static Ring>,
     /// This life, and its next tick.
@@ -124,13 +118,13 @@ pub struct Relay {
     /// The ring does not say all that was written: the next tick reads the log.
     pub(super) must_scan: bool,
     /// The last event told to LISTENers.
-    pub(super) told: Cursor,
-    /// The notices after `told`, if they are still in memory.
+    pub(super) emitted: Cursor,
+    /// The notices after `emitted`, if they are still in memory.
     pub(super) fresh: Option<Fresh>,
-    pub(super) muted: Muted,
+    pub(super) muted: EmitPause,
     /// When LISTENers are told again, at the earliest (µs).
-    pub(super) tell_at: i64,
-    /// `told` as the table has it.
+    pub(super) emit_at: i64,
+    /// `emitted` as the table has it.
     pub(super) written_down: Option<Cursor>,
     /// The last event in each part.
     pub(super) reach: Option<Vec<Cursor>>,
@@ -138,7 +132,7 @@ pub struct Relay {
     pub(super) written_here: i64,
     /// When free parts are looked at again (µs).
     pub(super) tidy_at: i64,
-    pub(super) feeding: Feeding,
+    pub(super) sinks: QueueSinks,
     /// Somebody listens to a channel of the last notices.
     pub(super) was_heard: bool,
     /// There is a subscription, or a LISTENer on a channel of the last notices.
@@ -156,17 +150,17 @@ impl Relay {
         loop {
             guc::reload_if_asked();
             interrupts::check();
-            if self.place.is_quiesced() || !settings::enabled() {
+            if self.database_slot.is_quiesced() || !settings::enabled() {
                 return;
             }
             IN_ROUND.set(true);
             let outcome = self.round(&mut started, &mut ticked_at, &mut looked_at);
             match outcome {
                 Ok(Some(wait_us)) => {
-                    IN_ROUND.set(self.feeding.is_unfinished());
+                    IN_ROUND.set(self.sinks.is_unfinished());
                     failures = 0;
                     let now = clock::now().0;
-                    if self.told != self.last {
+                    if self.emitted != self.last {
                         rested_at = now;
                     } else if first && self.next_tick == 1 {
                         // The relay came to look, and there was nothing.
@@ -174,12 +168,12 @@ impl Relay {
                         ticked_at = 0;
                     }
                     first = false;
-                    let log = &self.place.log;
+                    let log = &self.database_slot.log;
                     log.relay_busy.store(false, Ordering::SeqCst);
                     worker::show_activity(None);
                     let rest = now - rested_at.max(ticked_at);
                     let linger = settings::executor_linger().as_micros() as i64;
-                    if rest >= linger && !self.feeding.is_unfinished() {
+                    if rest >= linger && !self.sinks.is_unfinished() {
                         // The next one comes when something is logged, or when the log has aged.
                         if self.write_down().is_ok() {
                             let due = self.next_expiry().unwrap_or(NEVER);
@@ -191,7 +185,7 @@ impl Relay {
                     }
                     let next = if rest < REST_US {
                         REST_US - rest
-                    } else if self.feeding.is_unfinished() {
+                    } else if self.sinks.is_unfinished() {
                         COME_BACK_US
                     } else {
                         // What it wrote may grow too old while it rests.
@@ -208,9 +202,9 @@ impl Relay {
                 }
                 Ok(None) => return,
                 Err(failure) => {
-                    self.place.log.set_dirty();
-                    installation::forget_if_gone(self.place);
-                    if self.place.presence() == Presence::Absent {
+                    self.database_slot.log.set_dirty();
+                    installation::forget_if_gone(self.database_slot);
+                    if self.database_slot.presence() == Presence::Absent {
                         return;
                     }
                     failures += 1;
@@ -240,9 +234,9 @@ impl Relay {
                 return Ok(None);
             }
             *started = true;
-            self.place.log.set_dirty();
+            self.database_slot.log.set_dirty();
         }
-        let log = &self.place.log;
+        let log = &self.database_slot.log;
         if log.is_dirty() {
             let now = clock::now().0;
             let gap = if self.is_awaited || log.is_hurried() {
@@ -260,8 +254,8 @@ impl Relay {
             self.tick()?;
         }
         let retry_at = self.emit();
-        let feed_at = pass_over(self.feed())?;
-        self.is_awaited = self.was_heard || self.feeding.has_subscriptions();
+        let sinks_at = pass_over(self.run_sinks())?;
+        self.is_awaited = self.was_heard || self.sinks.has_subscriptions();
         log.set_takes_its_time(!self.is_awaited);
         let now = clock::now().0;
         let is_crowded = log.is_crowded.load(Ordering::SeqCst);
@@ -274,7 +268,7 @@ impl Relay {
         if now - *looked_at >= pause || now < *looked_at {
             *looked_at = now;
             log.is_crowded.store(false, Ordering::SeqCst);
-            look_at = pass_over(self.turn_and_empty().map(|()| NEVER))?;
+            look_at = pass_over(self.switch_and_empty().map(|()| NEVER))?;
             worker::report_statistics();
         } else if is_crowded {
             look_at = *looked_at + pause;
@@ -282,7 +276,7 @@ impl Relay {
         let again_at = if log.is_dirty() {
             0
         } else {
-            retry_at.min(feed_at).min(look_at)
+            retry_at.min(sinks_at).min(look_at)
         };
         Ok(Some(again_at.saturating_sub(clock::now().0)))
     }

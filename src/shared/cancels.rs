@@ -20,7 +20,7 @@ use pushy_core::batch::BatchPlan;
 use pushy_core::share;
 
 /// As many as all executors can hold jobs at a time; one more is refused.
-pub const PLACES: usize = MAX_EXECUTORS * BatchPlan::MAX_JOBS as usize;
+pub const CELLS: usize = MAX_EXECUTORS * BatchPlan::MAX_JOBS as usize;
 
 const FREE: i64 = 0;
 const KEPT: i64 = i64::MIN;
@@ -33,14 +33,14 @@ pub enum Asked {
     Committed,
 }
 
-/// A cancel that was asked for, and its place.
+/// A cancel that was asked for, and its cell.
 #[derive(Clone, Copy, Debug)]
 pub struct Promise {
     pub job: i64,
-    pub place: usize,
+    pub cell: usize,
 }
 
-/// The places, for all databases.
+/// The cells, for all databases.
 #[repr(C)]
 pub struct Cancels {
     /// Places taken.
@@ -49,11 +49,11 @@ pub struct Cancels {
     free_from: AtomicU64,
     /// Places from this on have never been taken.
     used: AtomicU64,
-    places: [Place; PLACES],
+    cells: [CancelCell; CELLS],
 }
 
 #[repr(C)]
-struct Place {
+struct CancelCell {
     /// The job, below zero until its cancel is committed.
     job: AtomicI64,
     database: AtomicU32,
@@ -64,15 +64,15 @@ struct Place {
 impl Cancels {
     /// Places that are taken on behalf of a role.
     pub fn count_of(&self, role: u32) -> u64 {
-        let places = self.places[..self.used.load(Ordering::SeqCst) as usize].iter();
-        let is_of = |place: &&Place| {
-            place.job.load(Ordering::SeqCst) != FREE && place.role.load(Ordering::SeqCst) == role
+        let cells = self.cells[..self.used.load(Ordering::SeqCst) as usize].iter();
+        let is_of = |cell: &&CancelCell| {
+            cell.job.load(Ordering::SeqCst) != FREE && cell.role.load(Ordering::SeqCst) == role
         };
-        places.filter(is_of).count() as u64
+        cells.filter(is_of).count() as u64
     }
 
     pub fn count_free(&self) -> u64 {
-        (PLACES as u64).saturating_sub(self.open.load(Ordering::SeqCst))
+        (CELLS as u64).saturating_sub(self.open.load(Ordering::SeqCst))
     }
 
     /// Asks on behalf of a role for the cancel of a job; None when the role has its share of the places, or all are taken.
@@ -82,21 +82,21 @@ impl Cancels {
             return None;
         }
         let from = self.free_from.load(Ordering::SeqCst) as usize;
-        let place = (from..PLACES).chain(0..from).find(|place| {
-            self.places[*place]
+        let at = (from..CELLS).chain(0..from).find(|at| {
+            self.cells[*at]
                 .job
                 .compare_exchange(FREE, KEPT, Ordering::SeqCst, Ordering::SeqCst)
                 .is_ok()
         })?;
         self.free_from
-            .store((place + 1) as u64 % PLACES as u64, Ordering::SeqCst);
-        self.used.fetch_max(place as u64 + 1, Ordering::SeqCst);
+            .store((at + 1) as u64 % CELLS as u64, Ordering::SeqCst);
+        self.used.fetch_max(at as u64 + 1, Ordering::SeqCst);
         self.open.fetch_add(1, Ordering::SeqCst);
-        let cell = &self.places[place];
+        let cell = &self.cells[at];
         cell.database.store(database, Ordering::SeqCst);
         cell.role.store(role, Ordering::SeqCst);
         cell.job.store(-job, Ordering::SeqCst);
-        Some(Promise { job, place })
+        Some(Promise { job, cell: at })
     }
 
     /// Takes up the cancel of a job that was promised in the server's life before; false when all places are taken.
@@ -117,33 +117,31 @@ impl Cancels {
     }
 
     /// The request was taken back, or rolled back.
-    pub fn give_up(&self, promise: Promise) {
-        self.free(promise.place, -promise.job);
+    pub fn withdraw(&self, promise: Promise) {
+        self.free(promise.cell, -promise.job);
     }
 
     /// The request is committed.
     pub fn commit(&self, promise: Promise) {
-        self.places[promise.place]
+        self.cells[promise.cell]
             .job
             .store(promise.job, Ordering::SeqCst);
     }
 
     /// The job was cancelled, or is gone. By whoever finds that: more than one may.
     pub fn carried_out(&self, promise: Promise) {
-        self.free(promise.place, promise.job);
+        self.free(promise.cell, promise.job);
     }
 
-    fn free(&self, place: usize, taken: i64) {
-        let freed = self.places[place].job.compare_exchange(
-            taken,
-            FREE,
-            Ordering::SeqCst,
-            Ordering::SeqCst,
-        );
+    fn free(&self, at: usize, taken: i64) {
+        let freed =
+            self.cells[at]
+                .job
+                .compare_exchange(taken, FREE, Ordering::SeqCst, Ordering::SeqCst);
         if freed.is_ok() {
             self.open.fetch_sub(1, Ordering::SeqCst);
         }
-        self.free_from.fetch_min(place as u64, Ordering::SeqCst);
+        self.free_from.fetch_min(at as u64, Ordering::SeqCst);
     }
 
     /// Whether a cancel of the job is requested and not carried out. Publish your own step first (see above), then ask.
@@ -169,25 +167,25 @@ impl Cancels {
 
     /// What was committed in a database and is not carried out yet.
     pub fn of(&self, database: u32) -> impl Iterator<Item = Promise> + '_ {
-        self.taken(database).filter_map(|(place, cell)| {
+        self.taken(database).filter_map(|(at, cell)| {
             let job = cell.job.load(Ordering::SeqCst);
-            (job > FREE).then_some(Promise { job, place })
+            (job > FREE).then_some(Promise { job, cell: at })
         })
     }
 
-    fn taken(&self, database: u32) -> impl Iterator<Item = (usize, &Place)> {
+    fn taken(&self, database: u32) -> impl Iterator<Item = (usize, &CancelCell)> {
         let used = match self.open.load(Ordering::SeqCst) {
             0 => 0,
             _ => self.used.load(Ordering::SeqCst) as usize,
         };
-        let places = self.places[..used].iter().enumerate();
-        places.filter(move |(_, cell)| {
+        let cells = self.cells[..used].iter().enumerate();
+        cells.filter(move |(_, cell)| {
             cell.job.load(Ordering::SeqCst) != FREE
                 && cell.database.load(Ordering::SeqCst) == database
         })
     }
 
-    /// The jobs of a database are gone: its extension or itself was dropped. Fit for commit callbacks.
+    /// The jobs of a database are gone: its extension or itself was dropped. May be called in commit callbacks.
     pub fn forget(&self, database: u32) {
         for promise in self.of(database) {
             self.carried_out(promise);

@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::sync::atomic::Ordering;
 
-use pushy_core::counters_file::{self, Counted, Unfit};
+use pushy_core::counters_file::{self, Counted, Unusable};
 
 use crate::errors::{Error, SqlState};
 use crate::pg::{control_file, ereport};
@@ -66,9 +66,9 @@ pub(in crate::shared) fn read(shared: &Shared) {
     match found {
         Ok(Ok(queues)) => queues.iter().for_each(|queue| restore(shared, queue)),
         // The server has crashed since, without this library.
-        Ok(Err(Unfit::OtherLife)) => {}
-        Ok(Err(Unfit::OtherVersion)) => log(format!("\"{PATH}\" is of another version")),
-        Ok(Err(Unfit::Torn)) => log(format!("\"{PATH}\" is damaged")),
+        Ok(Err(Unusable::OtherLife)) => {}
+        Ok(Err(Unusable::OtherVersion)) => log(format!("\"{PATH}\" is of another version")),
+        Ok(Err(Unusable::Torn)) => log(format!("\"{PATH}\" is damaged")),
         Err(error) => log(format!("could not read the control file: {error}")),
     }
 }
@@ -78,9 +78,9 @@ fn restore(shared: &Shared, queue: &Counted) {
         database: queue.database,
         queue_id: queue.queue_id,
     };
-    // No place is left when pushy.max_queues was lowered.
-    if let Some(place) = shared.keep_place(key, queue.epoch) {
-        let counters: [_; COUNTERS] = Statistics::counters(shared.statistics_of(place));
+    // No slot is left when pushy.max_queues was lowered.
+    if let Some(slot) = shared.keep_slot(key, queue.epoch) {
+        let counters: [_; COUNTERS] = Statistics::counters(shared.statistics_of(slot));
         for (index, value) in &queue.counters {
             counters[*index].store(*value, Ordering::Relaxed);
         }

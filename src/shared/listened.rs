@@ -14,9 +14,9 @@ pub struct Listened {
 
 /// The counter of a channel.
 #[derive(Clone, Copy)]
-pub struct Counter(usize);
+pub struct ListenerCounter(usize);
 
-impl Counter {
+impl ListenerCounter {
     /// `channel`: its `pushy_core::channel::hash`.
     pub fn of(database: u32, channel: u64) -> Self {
         // The golden ratio's digits spread the databases' numbers, which are neighbours (Knuth, 6.4).
@@ -27,18 +27,18 @@ impl Counter {
 
 impl Listened {
     /// Before the LISTEN commits: from then on the session is owed what others commit.
-    pub fn add(&self, counter: Counter) {
+    pub fn add(&self, counter: ListenerCounter) {
         self.sessions[counter.0].fetch_add(1, Ordering::SeqCst);
     }
 
     /// After the UNLISTEN has committed, or when the session is over.
-    pub fn remove(&self, counter: Counter) {
+    pub fn remove(&self, counter: ListenerCounter) {
         self.sessions[counter.0].fetch_sub(1, Ordering::SeqCst);
     }
 
     /// False: no session listens to the channel. Ask once the notice is committed: a session that is owed it has committed
     /// its LISTEN before.
-    pub fn has(&self, counter: Counter) -> bool {
+    pub fn has(&self, counter: ListenerCounter) -> bool {
         self.sessions[counter.0].load(Ordering::SeqCst) > 0
     }
 }

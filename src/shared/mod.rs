@@ -11,7 +11,7 @@ pub mod pending;
 mod prepared;
 mod queue;
 mod set_back;
-pub mod untold;
+pub mod unpublished;
 pub mod watch_slot;
 mod worker;
 
@@ -26,8 +26,8 @@ use crate::pg::spinlock::Spinlock;
 use crate::pg::transaction;
 use crate::settings;
 use cancels::Cancels;
-use database::{Database, MAX_DATABASES};
-use executor::{Executor, MAX_EXECUTORS};
+use database::{DatabaseSlot, MAX_DATABASES};
+use executor::{ExecutorSlot, MAX_EXECUTORS};
 use listened::Listened;
 use log::share::{LogShare, MAX_SHARES};
 use log::{Ring, RINGS};
@@ -47,7 +47,7 @@ pub struct Shared {
     slots: Spinlock,
     /// Until then (µs) the launcher need not be called for capacity for a group that has an executor: it knows of no idle
     /// executor that may leave sooner.
-    pub room_looked_for_at: AtomicI64,
+    pub capacity_looked_for_at: AtomicI64,
     /// Number of queue slots, a multiple of 64.
     queue_capacity: AtomicU64,
     /// How many of them are taken.
@@ -57,7 +57,7 @@ pub struct Shared {
     /// When the server started; statistics count from here.
     pub started_at: AtomicI64,
     /// Whether the launcher's last attempt to start a worker failed for want of a worker slot.
-    pub starved: AtomicU8,
+    pub lacks_worker_slot: AtomicU8,
     /// Roles, databases or privileges have changed: what could not be started may start now.
     pub access_changed: AtomicBool,
     /// The flight recorder of the last life has been read.
@@ -67,9 +67,9 @@ pub struct Shared {
     pub endings: AtomicU64,
     pub settled_endings: AtomicU64,
     /// One more than the executor slot that runs a job alone, or wants to; 0: nobody.
-    pub alone: AtomicU64,
-    pub executors: [Executor; MAX_EXECUTORS],
-    pub databases: [Database; MAX_DATABASES],
+    pub quarantine: AtomicU64,
+    pub executors: [ExecutorSlot; MAX_EXECUTORS],
+    pub databases: [DatabaseSlot; MAX_DATABASES],
     pub cancels: Cancels,
     pub watches: [WatchSlot; MAX_WATCHES],
     log_shares: [LogShare; MAX_SHARES],
@@ -95,7 +95,7 @@ fn segment_size() -> usize {
     size_of::<Shared>().next_multiple_of(64)
         + capacity() / 64 * size_of::<AtomicU64>()
         + capacity() * (size_of::<QueueSlot>() + size_of::<Statistics>())
-        + prepared::places(transaction::most_prepared()) * size_of::<prepared::Place>()
+        + prepared::cells(transaction::most_prepared()) * size_of::<prepared::PreparedCell>()
         + 64
 }
 
@@ -163,11 +163,11 @@ impl Shared {
     }
 
     /// Places for prepared transactions.
-    fn prepared(&self) -> &[prepared::Place] {
+    fn prepared(&self) -> &[prepared::PreparedCell] {
         let each = size_of::<QueueSlot>() + size_of::<Statistics>();
         let before = self.bits_size() + self.capacity() * each;
-        let places = prepared::places(transaction::most_prepared());
-        crate::pg::shared_cast::tail(self, before, places)
+        let cells = prepared::cells(transaction::most_prepared());
+        crate::pg::shared_cast::tail(self, before, cells)
     }
 
     fn bits_size(&self) -> usize {

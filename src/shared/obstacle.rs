@@ -1,14 +1,15 @@
 //! What keeps Pushy's workers out of this database, in words, and the statement that changes it: for queue_explain, and
 //! for the states of watches and subscriptions.
 
+use std::cell::{Cell, OnceCell};
 use std::sync::atomic::Ordering;
 
 use pushy_core::gate::{Closed, Facts};
 
-use crate::errors::{quote_literal, Result};
-use crate::notice::usual;
-use crate::pg::{clock, database, guc};
-use crate::shared::database::Database;
+use crate::errors::{quote_literal, Error, Result, SqlState};
+use crate::pg::per_process::PerProcess;
+use crate::pg::{clock, database, ereport, guc};
+use crate::shared::database::DatabaseSlot;
 use crate::shared::Shared;
 use crate::{row, settings, shared, sql_function};
 
@@ -62,11 +63,11 @@ pub fn of_workers() -> Vec<Finding> {
 /// What is known of this database, and nothing of a queue; the settings as this session has read them.
 pub fn facts() -> Facts {
     let name = database::name(database::current()).unwrap_or_default();
-    let place = shared::get().and_then(|shared| shared.find_database(database::current()));
+    let database_slot = shared::get().and_then(|shared| shared.find_database(database::current()));
     Facts {
         enabled: settings::enabled(),
         served: settings::runs_in(&name),
-        quiesced: place.is_some_and(Database::is_quiesced),
+        quiesced: database_slot.is_some_and(DatabaseSlot::is_quiesced),
         ..Facts::OPEN
     }
 }
@@ -100,9 +101,9 @@ fn of_database(closed: Closed) -> Option<Finding> {
 }
 
 /// Whether the launcher found no place for a worker when it last tried.
-pub fn starved(shared: &Shared) -> Option<Finding> {
+pub fn lacks_worker_slot(shared: &Shared) -> Option<Finding> {
     let slots = guc::max_worker_processes();
-    (shared.starved.load(Ordering::SeqCst) != 0).then(|| {
+    (shared.lacks_worker_slot.load(Ordering::SeqCst) != 0).then(|| {
         blocked(
             format!("no background worker can be started: all {slots} slots of max_worker_processes are taken{}, and another start of the server changes their number", by_parallel_queries()),
             more_slots(),
@@ -151,7 +152,7 @@ pub fn of_relay() -> Option<Finding> {
     if !relay.is_absent() {
         return None;
     }
-    starved(shared).or_else(|| {
+    lacks_worker_slot(shared).or_else(|| {
         let left = relay.retry_at() - clock::now().0;
         (left > 0).then(|| {
             said(format!(
@@ -162,8 +163,67 @@ pub fn of_relay() -> Option<Finding> {
     })
 }
 
+/// The name of the session's database, which nobody can change while the session is there.
+static NAME: PerProcess<OnceCell<Option<String>>> = PerProcess::new(OnceCell::new());
+/// The last answer, and the statement (by its start) that it is for: settings change between statements.
+static LAST: PerProcess<Cell<(i64, bool)>> = PerProcess::new(Cell::new((0, false)));
+
+/// Whether this server may start a relay for this database, now or later: the library is preloaded, and `pushy.databases`
+/// names the database. Where one can come notices go by relay, because it spares writers the server-wide lock of NOTIFY
+/// and listeners the notices of others; elsewhere by NOTIFY, because nobody would tell LISTENers what is logged.
+pub fn a_relay_can_come() -> bool {
+    let statement = clock::statement_start().0;
+    let (asked_in, can_come) = LAST.get();
+    if asked_in == statement {
+        return can_come;
+    }
+    let can_come = look();
+    LAST.set((statement, can_come));
+    can_come
+}
+
+#[cold]
+fn look() -> bool {
+    shared::get().is_some()
+        && NAME
+            .get_or_init(|| database::name(database::current()))
+            .as_deref()
+            .is_some_and(settings::runs_in)
+}
+
+/// Whether a relay emits soon to LISTENers what is logged. `pushy.enabled = off` is a pause: what is logged meanwhile is told when
+/// it is on again, to subscriptions as well, so nothing is lost by it and nothing goes by NOTIFY instead.
+pub fn is_emitted() -> bool {
+    settings::enabled() && a_relay_can_come()
+}
+
+static WARNED: PerProcess<Cell<bool>> = PerProcess::new(Cell::new(false));
+
+/// LISTENers hear nothing of what is logged. Said once in a session.
+#[cold]
+pub fn warn_of_silence() {
+    if WARNED.replace(true) {
+        return;
+    }
+    let Some(obstacle) = of_workers().into_iter().next() else {
+        return;
+    };
+    let warning = Error::new(
+        SqlState::WARNING,
+        format!(
+            "what is delivered by relay waits in the event log: LISTENers hear nothing of it, because {}",
+            obstacle.reason
+        ),
+    );
+    let notify = "pushy.notify and pushy.watch take delivery => 'notify'.";
+    ereport::warning(&warning.hint(match obstacle.fix {
+        Some(fix) => format!("{fix}. Or say how notices go: {notify}"),
+        None => notify.to_owned(),
+    }));
+}
+
 sql_function!(pushy_relay_obstacle_v1, |call| {
     let found = of_relay();
     let (reason, fix) = found.map(|found| (found.reason, found.fix)).unzip();
-    Result::Ok(call.answer_row(row![reason, fix.flatten(), usual::a_relay_can_come()]))
+    Result::Ok(call.answer_row(row![reason, fix.flatten(), a_relay_can_come()]))
 });

@@ -20,7 +20,7 @@ const LONGEST: usize = 199;
 const WORDS: usize = MAX_DATABASES / 64;
 
 /// The places in shared memory, for as many prepared transactions as the server takes.
-pub(super) fn places(most_prepared: usize) -> usize {
+pub(super) fn cells(most_prepared: usize) -> usize {
     if most_prepared == 0 {
         0
     } else {
@@ -29,7 +29,7 @@ pub(super) fn places(most_prepared: usize) -> usize {
 }
 
 #[repr(C)]
-pub struct Place {
+pub struct PreparedCell {
     /// 0: free.
     database: AtomicU32,
     length: AtomicU32,
@@ -52,7 +52,7 @@ pub struct Owed {
     pub quiesced: Vec<u32>,
 }
 
-impl Place {
+impl PreparedCell {
     fn is(&self, database: u32, hash: u64, name: &[u8]) -> bool {
         self.database.load(Ordering::Relaxed) == database
             && self.hash.load(Ordering::Relaxed) == hash
@@ -67,7 +67,7 @@ impl Place {
 
 impl Shared {
     /// The transaction is prepared, and keeps workers out of these databases until it ends. False where it found no place: it
-    /// keeps nobody out then. Fit for commit callbacks.
+    /// keeps nobody out then. May be called in commit callbacks.
     pub fn note_prepared(
         &self,
         database: u32,
@@ -82,27 +82,27 @@ impl Shared {
         let is_quiesced = |oid: u32| oid != 0 && quiesced.contains(&oid);
         let slots = self.databases.iter().enumerate();
         let mut words = [0u64; WORDS];
-        for (slot, _) in slots.filter(|(_, place)| is_quiesced(place.oid())) {
+        for (slot, _) in slots.filter(|(_, database_slot)| is_quiesced(database_slot.oid())) {
             words[slot / 64] |= 1 << (slot % 64);
         }
         self.slots.with(|| {
-            let places = self.prepared();
-            let is_free = |place: &&Place| place.database.load(Ordering::Relaxed) == 0;
-            let Some(place) = places.iter().find(is_free) else {
+            let cells = self.prepared();
+            let is_free = |cell: &&PreparedCell| cell.database.load(Ordering::Relaxed) == 0;
+            let Some(cell) = cells.iter().find(is_free) else {
                 return false;
             };
             let serial = self.prepared_so_far.fetch_add(1, Ordering::Relaxed);
-            place.serial.store(serial, Ordering::Relaxed);
-            place.hash.store(hash, Ordering::Relaxed);
-            place.length.store(name.len() as u32, Ordering::Relaxed);
-            for (cell, byte) in place.name.iter().zip(name) {
-                cell.store(*byte, Ordering::Relaxed);
+            cell.serial.store(serial, Ordering::Relaxed);
+            cell.hash.store(hash, Ordering::Relaxed);
+            cell.length.store(name.len() as u32, Ordering::Relaxed);
+            for (letter, byte) in cell.name.iter().zip(name) {
+                letter.store(*byte, Ordering::Relaxed);
             }
-            place.concerns_us.store(concerns_us, Ordering::Relaxed);
-            for (cell, word) in place.quiesced.iter().zip(words) {
-                cell.store(word, Ordering::Relaxed);
+            cell.concerns_us.store(concerns_us, Ordering::Relaxed);
+            for (bits, word) in cell.quiesced.iter().zip(words) {
+                bits.store(word, Ordering::Relaxed);
             }
-            place.database.store(database, Ordering::Relaxed);
+            cell.database.store(database, Ordering::Relaxed);
             true
         })
     }
@@ -112,16 +112,16 @@ impl Shared {
     pub fn finish_prepared(&self, database: u32, name: &[u8]) -> Owed {
         let hash = fnv::hash(name);
         let found = self.slots.with(|| {
-            let places = self.prepared().iter();
-            let place = places
-                .filter(|place| place.is(database, hash, name))
-                .min_by_key(|place| place.serial.load(Ordering::Relaxed))?;
+            let cells = self.prepared().iter();
+            let cell = cells
+                .filter(|cell| cell.is(database, hash, name))
+                .min_by_key(|cell| cell.serial.load(Ordering::Relaxed))?;
             let mut words = [0u64; WORDS];
-            for (word, cell) in words.iter_mut().zip(&place.quiesced) {
+            for (word, cell) in words.iter_mut().zip(&cell.quiesced) {
                 *word = cell.load(Ordering::Relaxed);
             }
-            place.database.store(0, Ordering::Relaxed);
-            Some((place.concerns_us.load(Ordering::Relaxed), words))
+            cell.database.store(0, Ordering::Relaxed);
+            Some((cell.concerns_us.load(Ordering::Relaxed), words))
         });
         let Some((concerns_us, words)) = found else {
             return Owed {
@@ -136,8 +136,8 @@ impl Shared {
             is_known: true,
             concerns_us,
             quiesced: databases
-                .filter(|(slot, place)| is_kept(*slot) && place.oid() != 0)
-                .map(|(_, place)| place.oid())
+                .filter(|(slot, database_slot)| is_kept(*slot) && database_slot.oid() != 0)
+                .map(|(_, database_slot)| database_slot.oid())
                 .collect(),
         }
     }

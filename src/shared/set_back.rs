@@ -4,9 +4,9 @@
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use super::database::{Database, NEVER};
-use super::database_worker::Servant;
-use super::executor::Executor;
+use super::database::{DatabaseSlot, NEVER};
+use super::database_worker::DatabaseWorker;
+use super::executor::ExecutorSlot;
 use super::queue_slot::QueueSlot;
 use super::Shared;
 
@@ -20,27 +20,35 @@ fn not_after(now: i64, times: &[&AtomicI64]) {
 impl Shared {
     /// Called by the launcher, which wakes then whoever may go on.
     pub fn set_back(&self, now: i64) {
-        not_after(now, &[&self.room_looked_for_at, &self.started_at]);
+        not_after(now, &[&self.capacity_looked_for_at, &self.started_at]);
         for slot in self.queues().iter().filter(|slot| slot.key().is_some()) {
             slot.set_back(now);
         }
         for executor in &self.executors {
             executor.set_back(now);
         }
-        for place in self.databases.iter().filter(|place| place.oid() != 0) {
-            place.set_back(now);
+        for database_slot in self
+            .databases
+            .iter()
+            .filter(|database_slot| database_slot.oid() != 0)
+        {
+            database_slot.set_back(now);
         }
     }
 }
 
 impl QueueSlot {
     fn set_back(&self, now: i64) {
-        let until = [&self.held_until, &self.single_until, &self.start_retry_at];
+        let until = [
+            &self.suspended_until,
+            &self.single_until,
+            &self.start_retry_at,
+        ];
         not_after(now, &until);
     }
 }
 
-impl Executor {
+impl ExecutorSlot {
     fn set_back(&self, now: i64) {
         let since = [
             &self.started_at,
@@ -52,24 +60,24 @@ impl Executor {
     }
 }
 
-impl Servant {
+impl DatabaseWorker {
     fn set_back(&self, now: i64) {
         not_after(now, &[&self.since, &self.starting_since, &self.retry_at]);
     }
 }
 
-impl Database {
+impl DatabaseSlot {
     fn set_back(&self, now: i64) {
         not_after(now, &[&self.sweep_rests_until, &self.windows_taken_until]);
         // When their workers wanted to come back, or had found in tables that they should.
-        for due in [&self.due, &self.log.relay_due, &self.untold_due] {
+        for due in [&self.due, &self.log.relay_due, &self.unpublished_due] {
             if due.load(Ordering::SeqCst) != NEVER {
                 not_after(now, &[due]);
             }
         }
-        for servant in &self.servants {
-            servant.set_back(now);
-            servant.wake();
+        for worker in &self.workers {
+            worker.set_back(now);
+            worker.wake();
         }
     }
 }

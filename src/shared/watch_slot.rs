@@ -116,7 +116,7 @@ impl Shared {
     }
 
     /// Adds notices, jobs and errors to the counts of a watch of this database, if the slot is its own still.
-    /// Fit for commit callbacks.
+    /// May be called in commit callbacks.
     pub fn count_watch(&self, watch_id: i32, slot: usize, counts: [u64; 3], now: Timestamp) {
         let slot = &self.watches[slot];
         if slot.key.load(Ordering::Acquire) == key(crate::pg::database::current(), watch_id) {
@@ -125,7 +125,7 @@ impl Shared {
     }
 
     /// The watches of this database that have a slot and have counted something there: they were committed.
-    pub fn told_watches(&self) -> Vec<i32> {
+    pub fn watches_of_slots(&self) -> Vec<i32> {
         let database = u64::from(crate::pg::database::current());
         let told = self.watches.iter().filter_map(|slot| {
             let has_told = [&slot.last_fired_at, &slot.last_error_at]
@@ -137,7 +137,7 @@ impl Shared {
         told.collect()
     }
 
-    /// Gives up the slot of a watch of this database, if it has one. Fit for commit callbacks.
+    /// Gives up the slot of a watch of this database, if it has one. May be called in commit callbacks.
     pub fn free_watch(&self, watch_id: i32) {
         if let Some(slot) = self.find_watch(watch_id) {
             slot.key.store(0, Ordering::Release);

@@ -7,7 +7,7 @@ use crate::pg::{transaction, transaction_end};
 use crate::shared::{self, Shared};
 
 #[derive(Clone, Copy, Default)]
-pub struct Tally {
+pub struct WatchCounts {
     pub notices: u64,
     pub jobs: u64,
     pub errors: u64,
@@ -17,7 +17,7 @@ struct Counted {
     level: i32,
     watch_id: i32,
     slot: usize,
-    tally: Tally,
+    tally: WatchCounts,
 }
 
 struct Gone {
@@ -30,7 +30,7 @@ static GONE: PerProcess<RefCell<Vec<Gone>>> = PerProcess::new(RefCell::new(Vec::
 
 /// Adds to the counts of a watch, in this slot, with the commit.
 #[cfg_attr(target_os = "linux", link_section = "commit_path")]
-pub fn add(watch_id: i32, slot: Option<usize>, tally: Tally) {
+pub fn add(watch_id: i32, slot: Option<usize>, tally: WatchCounts) {
     let Some(slot) = slot else { return };
     transaction_end::expect();
     let level = transaction::nest_level();
@@ -64,9 +64,9 @@ pub fn end(watch_id: i32) {
 
 /// The transaction has committed. Flips atomics only.
 #[cfg_attr(target_os = "linux", link_section = "commit_path")]
-pub fn tell() {
+pub fn announce() {
     let Some(shared) = shared::get() else { return };
-    tell_counted(shared);
+    announce_counted(shared);
     GONE.with(|cell| {
         if let Ok(all) = cell.try_borrow() {
             all.iter().for_each(|gone| shared.free_watch(gone.watch_id));
@@ -74,7 +74,7 @@ pub fn tell() {
     });
 }
 
-fn tell_counted(shared: &Shared) {
+fn announce_counted(shared: &Shared) {
     COUNTED.with(|cell| {
         let Ok(all) = cell.try_borrow() else { return };
         if all.is_empty() {
@@ -82,7 +82,7 @@ fn tell_counted(shared: &Shared) {
         }
         let now = crate::pg::clock::now();
         for counted in all.iter() {
-            let Tally {
+            let WatchCounts {
                 notices,
                 jobs,
                 errors,

@@ -5,11 +5,12 @@ mod declare;
 mod definition;
 mod fire;
 mod statistics;
+mod store;
+mod words;
 
 use declare::{altered, arguments, attached, orphans, restore, table, taken_away, triggers};
-pub use definition::{of_channel, of_queue};
+pub use definition::{CHANNEL_USERS, DEPENDENTS};
 use fire::{cache, notice_json, partition_move, publish, said, statement};
-pub use restore::{move_in_all, move_in_from};
 
 use crate::errors::Result;
 use crate::pg::invalidation;
@@ -47,7 +48,7 @@ fn before(_what: Before) -> Result<()> {
 }
 
 /// Tells what is left of the current savepoint, before the transaction ends.
-pub fn settle() -> Result<()> {
+pub fn publish_rest() -> Result<()> {
     partition_move::end_here()?;
     statement::end_here()
 }
@@ -55,7 +56,7 @@ pub fn settle() -> Result<()> {
 #[cfg_attr(target_os = "linux", link_section = "commit_path")]
 fn at_end(end: End) {
     if end == End::Commit {
-        counts::tell();
+        counts::announce();
     }
     partition_move::forget(0);
     statement::forget(0);

@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::definition::{self, Definition};
+use super::definition::{self, WatchDefinition};
 use super::restore;
 use crate::errors::Result;
 use crate::pg::function::{Answer, Call};
@@ -40,7 +40,7 @@ fn watch_counts(call: Call) -> Result<Answer> {
 }
 
 /// The watch, if the caller has made it or could make one of its table.
-fn visible(watch_id: i32) -> Result<Option<Definition>> {
+fn visible(watch_id: i32) -> Result<Option<WatchDefinition>> {
     let Some(watch) = identity::as_owner(|| definition::find_by_id(watch_id))? else {
         return Ok(None);
     };

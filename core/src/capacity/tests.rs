@@ -21,7 +21,7 @@ struct World {
     roles: Vec<Jobs>,
     /// When each begins to have jobs.
     from: Vec<i64>,
-    executors: Vec<Executor>,
+    executors: Vec<ExecutorView>,
     last_started: Vec<i64>,
     hangs: Hangs,
     now: i64,
@@ -38,7 +38,7 @@ fn database_of(jobs: Jobs) -> u32 {
 
 impl World {
     fn count(&self, role: usize) -> usize {
-        let of_role = |e: &&Executor| e.group.role == role as u32;
+        let of_role = |e: &&ExecutorView| e.group.role == role as u32;
         self.executors.iter().filter(of_role).count()
     }
 
@@ -79,7 +79,7 @@ impl World {
             .filter(|role| self.from[*role] <= self.now)
             .collect();
         let serving = |world: &Self, role: usize| {
-            let busy = |e: &&Executor| e.group.role == role as u32 && !e.is_asked;
+            let busy = |e: &&ExecutorView| e.group.role == role as u32 && !e.is_asked;
             world.executors.iter().filter(busy).count()
         };
         needs.sort_by_key(|role| (serving(self, *role), self.last_started[*role]));
@@ -88,31 +88,31 @@ impl World {
                 database: database_of(self.roles[role]),
                 role: role as u32,
             };
-            let is_coming = |e: &Executor| e.group == group && e.doing == Doing::Coming;
+            let is_coming = |e: &ExecutorView| e.group == group && e.doing == Doing::Coming;
             let may_start = self
                 .hangs
                 .may_start(group.database, &self.executors, self.now);
             if self.executors.iter().any(is_coming) || may_start.is_err() {
                 continue;
             }
-            match room(
+            match decide(
                 group,
                 serving(self, role),
                 &self.executors,
                 &self.limits,
                 self.now,
             ) {
-                Room::Start => {
+                Decision::Start => {
                     self.last_started[role] = self.now;
-                    self.executors.push(Executor {
+                    self.executors.push(ExecutorView {
                         group,
                         started_at: self.now,
                         doing: Doing::Coming,
                         is_asked: false,
                     });
                 }
-                Room::Ask(index) => self.executors[index].is_asked = true,
-                Room::Wait(until) => assert!(until.is_none_or(|until| until > self.now)),
+                Decision::Ask(index) => self.executors[index].is_asked = true,
+                Decision::Wait(until) => assert!(until.is_none_or(|until| until > self.now)),
             }
         }
     }
@@ -273,7 +273,7 @@ fn who_could_do_with_more_looks_again_while_somebody_else_may_become_idle() {
         reserve: 0,
         per_role: 0,
     };
-    let of = |role, doing| Executor {
+    let of = |role, doing| ExecutorView {
         group: Group { database: 1, role },
         started_at: 0,
         doing,
@@ -282,12 +282,12 @@ fn who_could_do_with_more_looks_again_while_somebody_else_may_become_idle() {
     let mine = of(1, Doing::Batch { since: 0 });
     for doing in [Doing::Coming, Doing::Looking, Doing::Batch { since: 0 }] {
         let executors = [mine, of(2, doing)];
-        let found = room(mine.group, 1, &executors, &limits, 10);
-        assert_eq!(found, Room::Wait(Some(10 + SLICE_US)), "{doing:?}");
+        let found = decide(mine.group, 1, &executors, &limits, 10);
+        assert_eq!(found, Decision::Wait(Some(10 + SLICE_US)), "{doing:?}");
     }
     let alone = [mine, mine];
-    let found = room(mine.group, 1, &alone, &limits, 10);
-    assert_eq!(found, Room::Wait(None));
+    let found = decide(mine.group, 1, &alone, &limits, 10);
+    assert_eq!(found, Decision::Wait(None));
 }
 
 #[test]
@@ -370,7 +370,7 @@ fn a_database_that_hung_is_tried_one_start_at_a_time_and_less_and_less_often() {
         now = again;
         assert_eq!(hangs.may_start(1, &[], now), Ok(()));
         assert_eq!(hangs.may_start(2, &[], now), Ok(()));
-        let coming = Executor {
+        let coming = ExecutorView {
             group: Group {
                 database: 1,
                 role: 7,
@@ -394,7 +394,7 @@ fn a_database_that_hung_is_tried_one_start_at_a_time_and_less_and_less_often() {
 }
 
 /// Every three executors of three groups in all that they may be doing.
-fn every_three() -> Vec<Vec<Executor>> {
+fn every_three() -> Vec<Vec<ExecutorView>> {
     const NOW: i64 = 100 * SLICE_US;
     let groups = [(1, 1), (1, 2), (2, 1)].map(|(database, role)| Group { database, role });
     let since = 0;
@@ -410,7 +410,7 @@ fn every_three() -> Vec<Vec<Executor>> {
     for group in groups {
         for doing in doings {
             kinds.extend([false, true].map(|is_asked| {
-                Some(Executor {
+                Some(ExecutorView {
                     group,
                     started_at: since,
                     doing,
@@ -424,7 +424,7 @@ fn every_three() -> Vec<Vec<Executor>> {
         for two in &kinds {
             all.extend(kinds.iter().map(|three| {
                 let some = [*one, *two, *three];
-                some.into_iter().flatten().collect::<Vec<Executor>>()
+                some.into_iter().flatten().collect::<Vec<ExecutorView>>()
             }));
         }
     }
@@ -438,16 +438,16 @@ fn a_commit_calls_the_launcher_whenever_that_would_find_room() {
         database: 1,
         role: 1,
     };
-    let is_idle = |e: &Executor| matches!(e.doing, Doing::Idle { .. });
+    let is_idle = |e: &ExecutorView| matches!(e.doing, Doing::Idle { .. });
     let (mut calls, mut asked) = (0, 0);
     for executors in every_three() {
-        let mine = |e: &&Executor| e.group == group;
+        let mine = |e: &&ExecutorView| e.group == group;
         // These are woken, or awaited, and the launcher is not called.
-        let is_served = |e: &Executor| is_idle(e) || e.doing == Doing::Coming;
+        let is_served = |e: &ExecutorView| is_idle(e) || e.doing == Doing::Coming;
         if executors.iter().filter(mine).any(is_served) {
             continue;
         }
-        let is_serving = |e: &&Executor| e.is_busy() && !e.is_asked;
+        let is_serving = |e: &&ExecutorView| e.is_busy() && !e.is_asked;
         let serving = executors.iter().filter(mine).filter(is_serving).count();
         let elsewhere = || executors.iter().filter(|e| e.group != group && is_idle(e));
         let seen = Seen {
@@ -470,10 +470,10 @@ fn a_commit_calls_the_launcher_whenever_that_would_find_room() {
             asked += 1;
             let may = may_find_room(&seen, &limits, false);
             calls += usize::from(may);
-            match room(group, serving, &executors, &limits, NOW) {
-                Room::Wait(_) => {}
+            match decide(group, serving, &executors, &limits, NOW) {
+                Decision::Wait(_) => {}
                 // Where all of the group are asked to leave, who leaves calls the launcher.
-                Room::Start | Room::Ask(_) => {
+                Decision::Start | Decision::Ask(_) => {
                     assert!(may || serving == 0, "{executors:?} {limits:?}");
                 }
             }

@@ -6,3 +6,6 @@ pub mod seen;
 pub mod unticked;
 mod varint;
 pub mod written;
+
+/// Parts that the log has; as many tables of events and of ticks.
+pub const PARTS: u32 = 6;

@@ -9,20 +9,20 @@ use super::written::Written;
 #[derive(Default)]
 pub struct Unticked {
     /// Told by who wrote them, in that order.
-    told: Vec<Told>,
+    announced: Vec<Announced>,
     /// Found in the log, by their top-level transaction, in the order of their places.
     found: HashMap<u64, Vec<Written>>,
 }
 
 /// Runs that a transaction has told one after the other. Most have one: without a list of it, and without a place
 /// by their number (a fifth of the relay's time under load).
-struct Told {
+struct Announced {
     xid: u64,
     first: Written,
     more: Vec<Written>,
 }
 
-impl Told {
+impl Announced {
     fn all(&self) -> impl Iterator<Item = &Written> {
         std::iter::once(&self.first).chain(&self.more)
     }
@@ -30,8 +30,8 @@ impl Told {
 
 impl Unticked {
     fn all(&self) -> impl Iterator<Item = &Written> {
-        let told = self.told.iter().flat_map(Told::all);
-        self.found.values().flatten().chain(told)
+        let announced = self.announced.iter().flat_map(Announced::all);
+        self.found.values().flatten().chain(announced)
     }
 
     /// Whether the relay has found this run itself, because a writer may tell of it while the relay reads the log. A run is
@@ -50,13 +50,17 @@ impl Unticked {
     }
 
     /// Adds a run that its writer tells of, unless it was found.
-    pub fn tell(&mut self, written: Written) {
+    pub fn add(&mut self, written: Written) {
         if self.has_found(&written) {
             return;
         }
-        match self.told.last_mut().filter(|last| last.xid == written.xid) {
+        match self
+            .announced
+            .last_mut()
+            .filter(|last| last.xid == written.xid)
+        {
             Some(last) => last.more.push(written),
-            None => self.told.push(Told {
+            None => self.announced.push(Announced {
                 xid: written.xid,
                 first: written,
                 more: Vec::new(),
@@ -66,7 +70,7 @@ impl Unticked {
 
     /// Forgets what it knows: the log is looked through from the start.
     pub fn start_over(&mut self) {
-        self.told.clear();
+        self.announced.clear();
         self.found.clear();
     }
 
@@ -89,11 +93,14 @@ impl Unticked {
     /// The runs of transactions that are over and have committed, in the order in which they were written.
     /// `has_committed`: of a transaction or savepoint that is over.
     pub fn due(&self, seen: &Seen, has_committed: impl Fn(u32) -> bool) -> Vec<Written> {
-        let told = self.told.iter().filter(|told| seen.is_over(told.xid));
+        let announced = self
+            .announced
+            .iter()
+            .filter(|announced| seen.is_over(announced.xid));
         let found = self.found.iter().filter(|(xid, _)| seen.is_over(**xid));
         let mut due: Vec<Written> = found
             .flat_map(|(_, found)| found)
-            .chain(told.flat_map(Told::all))
+            .chain(announced.flat_map(Announced::all))
             .filter(|run| has_committed(run.own_xid))
             .copied()
             .collect();
@@ -102,8 +109,9 @@ impl Unticked {
     }
 
     /// Forgets what is over: it is in a tick now, or was rolled back.
-    pub fn settle(&mut self, seen: &Seen) {
-        self.told.retain(|told| !seen.is_over(told.xid));
+    pub fn drop_ended(&mut self, seen: &Seen) {
+        self.announced
+            .retain(|announced| !seen.is_over(announced.xid));
         self.found.retain(|xid, _| !seen.is_over(*xid));
     }
 
@@ -140,31 +148,31 @@ mod tests {
             unticked.find(written(9, 7, first, 1, position));
         }
         for run in [written(9, 7, 1, 2, 100), written(9, 7, 4, 1, 500)] {
-            unticked.tell(run);
+            unticked.add(run);
         }
         assert_eq!(unticked.events(), 3);
-        unticked.tell(written(9, 7, 5, 3, 501));
-        unticked.tell(written(9, 8, 1, 1, 504));
-        unticked.tell(written(10, 7, 1, 1, 90));
+        unticked.add(written(9, 7, 5, 3, 501));
+        unticked.add(written(9, 8, 1, 1, 504));
+        unticked.add(written(10, 7, 1, 1, 90));
         assert_eq!(unticked.events(), 8);
-        unticked.settle(&Seen::new(10, 11, vec![]));
+        unticked.drop_ended(&Seen::new(10, 11, vec![]));
         assert_eq!(unticked.events(), 0);
     }
 
     #[test]
     fn due_is_what_is_over_and_committed_in_the_order_of_writing() {
         let mut unticked = Unticked::default();
-        unticked.tell(written(10, 7, 1, 2, 300));
-        unticked.tell(written(11, 7, 3, 1, 100));
-        unticked.tell(written(10, 7, 4, 1, 400));
-        unticked.tell(written(12, 7, 5, 1, 200));
-        unticked.tell(written(13, 7, 6, 1, 250));
+        unticked.add(written(10, 7, 1, 2, 300));
+        unticked.add(written(11, 7, 3, 1, 100));
+        unticked.add(written(10, 7, 4, 1, 400));
+        unticked.add(written(12, 7, 5, 1, 200));
+        unticked.add(written(13, 7, 6, 1, 250));
         // 12 runs, 13 was rolled back.
         let seen = Seen::new(12, 14, vec![12]);
         let due = unticked.due(&seen, |own_xid| own_xid != 13);
         let positions: Vec<i64> = due.iter().map(|run| run.position).collect();
         assert_eq!(positions, [100, 300, 400]);
-        unticked.settle(&seen);
+        unticked.drop_ended(&seen);
         assert_eq!(unticked.events(), 1);
         assert!(unticked.lies_in(0) && !unticked.lies_in(1));
         unticked.start_over();

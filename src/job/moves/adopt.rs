@@ -5,7 +5,7 @@ use crate::pg::BuiltinOid;
 
 use crate::params;
 use crate::pg::spi::{self, Plan};
-use crate::queue::definition::Definition;
+use crate::queue::definition::QueueDefinition;
 use crate::shared::queue_slot::PRIORITIES;
 use crate::shared::{self, pending};
 
@@ -35,7 +35,7 @@ static FIND_ENQUEUERS: [Plan; 2] = [
 /// In a new cluster, who enqueued the jobs: the roles that the queue still knows by their old number and
 /// their name, and the bootstrap superuser, who is number 10 everywhere. Of others only a number is left,
 /// which means nobody here, or a stranger. As the extension's owner, before the queue's roles are written.
-pub fn find_enqueuers(queue: &Definition) {
+pub fn find_enqueuers(queue: &QueueDefinition) {
     for plan in &FIND_ENQUEUERS {
         spi::run(plan, params![queue.queue_id]);
     }
@@ -43,7 +43,7 @@ pub fn find_enqueuers(queue: &Definition) {
 
 /// The jobs of a queue that was not at home are looked at when this transaction ends: nobody has announced them, and executors
 /// skip what `find_enqueuers` has locked.
-pub fn announce_all(queue: &Definition) {
+pub fn announce_all(queue: &QueueDefinition) {
     if let Some(slot) = shared::get().and_then(|shared| shared.find_queue(queue.key())) {
         for priority in 0..PRIORITIES {
             pending::locked(slot, queue.key(), priority, 0);

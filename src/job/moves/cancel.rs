@@ -12,15 +12,15 @@ use crate::job::promise;
 use crate::pg::value::Timestamp;
 use crate::pg::{clock, database, Oid};
 use crate::queue::cache;
-use crate::queue::definition::{self, Definition};
+use crate::queue::definition::{self, QueueDefinition};
 use crate::shared::cancels::{Asked, Promise};
-use crate::shared::statistics::Tally;
+use crate::shared::statistics::QueueCounts;
 use crate::shared::{self, pending};
 
 /// Ends a job whose row this transaction has locked; counted by the commit. `from`: its state, running while its claim is this
 /// transaction's. `started_at`: when its handler began, if it did.
 pub fn cancel(
-    queue: &Definition,
+    queue: &QueueDefinition,
     slot: Option<usize>,
     from: JobState,
     job: &Claimed,
@@ -29,9 +29,9 @@ pub fn cancel(
     let state = step(job.id, from, JobEvent::Cancel)?;
     end_as(queue, job.id, state, job.attempt, started_at, clock::now());
     if let Some(slot) = slot {
-        let cancelled = Tally {
+        let cancelled = QueueCounts {
             cancelled: 1,
-            ..Tally::default()
+            ..QueueCounts::default()
         };
         pending::count(slot, queue.key(), &cancelled);
     }
@@ -39,7 +39,7 @@ pub fn cancel(
 }
 
 /// The same for a job that no executor holds.
-pub fn cancel_free(queue: &Definition, free: &Live) -> Result<()> {
+pub fn cancel_free(queue: &QueueDefinition, free: &Live) -> Result<()> {
     cancel(queue, cache::slot_of(queue), free.state, &free.job, None)
 }
 
@@ -53,7 +53,7 @@ pub fn ask(seen: &Live, caller: Oid) -> Option<Promise> {
 
 /// Carries out a cancel that has been promised; false, without a wait, when somebody holds the job. `started_at`: when its
 /// handler began, as far as the caller knows. As the extension's owner.
-pub fn carry_out(id: i64, started_at: Option<Timestamp>) -> Result<bool> {
+pub fn cancel_promised(id: i64, started_at: Option<Timestamp>) -> Result<bool> {
     if let Some(seen) = live::look(id)? {
         if let Some(queue) = definition::find_by_id(seen.queue_id)? {
             let Some(free) = live::lock_if_free(id)? else {
@@ -72,7 +72,7 @@ pub fn carry_out(id: i64, started_at: Option<Timestamp>) -> Result<bool> {
 
 /// Before a transaction is prepared: cancels the jobs itself that executors were to cancel at its commit, because nobody
 /// can say when that comes. Waits for whoever holds them, who is interrupted and leaves them as they are.
-pub fn carry_out_to_prepare(promise: Promise) -> Result<()> {
+pub fn cancel_to_prepare(promise: Promise) -> Result<()> {
     if let Some(held) = live::look(promise.job)? {
         let Some(queue) = definition::find_by_id(held.queue_id)? else {
             // This transaction drops the queue, and what is left of its jobs has an end of its own.
@@ -90,7 +90,7 @@ pub fn carry_out_to_prepare(promise: Promise) -> Result<()> {
 
 /// Cancels a job whose row this transaction has locked and whose cancel was promised; true when there is one, or may be:
 /// it is not to be run.
-pub fn is_cancelled_instead(queue: &Definition, id: i64) -> Result<bool> {
+pub fn is_cancelled_instead(queue: &QueueDefinition, id: i64) -> Result<bool> {
     let asked = shared::get().and_then(|shared| shared.cancels.asked(database::current(), id));
     if asked == Some(Asked::Committed) {
         if let Some(mine) = live::lock(id)? {

@@ -19,13 +19,13 @@ const _: JobState = JobState::Available.after(JobEvent::Claim);
 
 /// How much a claim may still take.
 #[derive(Clone, Copy)]
-pub struct Room {
+pub struct ClaimLimit {
     pub jobs: u32,
     /// Of arguments; the job that passes it is the last one.
     pub bytes: usize,
 }
 
-impl Room {
+impl ClaimLimit {
     pub const ONE: Self = Self {
         jobs: 1,
         bytes: usize::MAX,
@@ -49,7 +49,7 @@ pub fn is_in_place(table: &Table) -> bool {
     CLAIMED_IN.get() == table.file()
 }
 
-/// Locks ready jobs of one priority from position `from` on, in order, as many as there is room for, skipping those that
+/// Locks ready jobs of one priority from position `from` on, in order, as many as the limit has, skipping those that
 /// others hold, and says whether there were any. Arguments are copied into `memory`. The caller has taken
 /// the watermark before: the snapshot is taken here, after it.
 ///
@@ -61,7 +61,7 @@ pub fn claim(
     queue_id: i32,
     priority: usize,
     from: u64,
-    room: Room,
+    limit: ClaimLimit,
     memory: &Context,
 ) -> Result<Locked<Claimed>> {
     let table = heap::open("live_job")?;
@@ -70,20 +70,20 @@ pub fn claim(
     let snapshot = snapshot::take();
     let from = from.min(i64::MAX as u64) as i64;
     let mut claimed = Locked {
-        rows: Vec::with_capacity(room.jobs as usize),
+        rows: Vec::with_capacity(limit.jobs as usize),
         passed_over: false,
         is_enough: false,
     };
-    for (from, below) in stretches(from, room.jobs) {
+    for (from, below) in stretches(from, limit.jobs) {
         let mut keys = vec![
             Key::int4_equals(1, queue_id),
             Key::int2_equals(2, priority as i16),
             Key::int8_at_least(3, from),
         ];
         keys.extend(below.map(|below| Key::int8_below(3, below)));
-        let room = room.less(&claimed.rows);
+        let limit = limit.less(&claimed.rows);
         let bytes = Cell::new(0);
-        let are_enough = |rows: usize| rows >= room.jobs as usize || bytes.get() >= room.bytes;
+        let are_enough = |rows: usize| rows >= limit.jobs as usize || bytes.get() >= limit.bytes;
         let take = |row: Row<'_>, tid| {
             let job = read(row, tid, priority, memory)?;
             bytes.set(bytes.get() + job.args_bytes);

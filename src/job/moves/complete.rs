@@ -13,14 +13,14 @@ use crate::pg::function::Answer;
 use crate::pg::heap;
 use crate::pg::spi::{self, Plan};
 use crate::pg::value::{Char, Timestamp};
-use crate::queue::definition::Definition;
+use crate::queue::definition::QueueDefinition;
 use crate::shared::pending;
-use crate::shared::statistics::Tally;
+use crate::shared::statistics::QueueCounts;
 
 const COMPLETED: JobState = JobState::Running.after(JobEvent::Succeed);
 
 /// A job done, its effects in this transaction. `of`: its place among the claimed ones.
-pub struct Done {
+pub struct Completed {
     pub of: usize,
     pub started_at: Timestamp,
     pub finished_at: Timestamp,
@@ -37,10 +37,10 @@ static FORGET_FAILURES: Plan = Plan::new(
 /// fell to 3,400 jobs/s in batches of one, the plan being made for a table that was small then.
 /// They are counted by the commit, all at once.
 pub fn complete(
-    queue: &Definition,
+    queue: &QueueDefinition,
     slot: Option<usize>,
     claimed: &[Claimed],
-    done: &[Done],
+    done: &[Completed],
 ) -> Result<()> {
     let Some(last) = done.last() else {
         return Ok(());
@@ -48,7 +48,7 @@ pub fn complete(
     if queue.keep_completed_us > 0 {
         let kept_us = queue.keep_completed_us;
         let expires_at = last.finished_at.plus_us(kept_us);
-        let row = |done: &Done| {
+        let row = |done: &Completed| {
             let job = &claimed[done.of];
             *params![
                 job.id,
@@ -71,7 +71,7 @@ pub fn complete(
                 done.result,
             ]
         };
-        let is_first = |done: &&Done| claimed[done.of].attempt == 0;
+        let is_first = |done: &&Completed| claimed[done.of].attempt == 0;
         let first_time = done.iter().filter(is_first).count();
         if first_time > 0 {
             history::open_for_completed(first_time, kept_us, expires_at)?
@@ -102,9 +102,9 @@ pub fn complete(
         delete_by_number(done.iter().map(|done| claimed[done.of].id).collect());
     }
     if let Some(slot) = slot {
-        let completed = Tally {
+        let completed = QueueCounts {
             completed: done.len() as u64,
-            ..Tally::default()
+            ..QueueCounts::default()
         };
         pending::count(slot, queue.key(), &completed);
     }

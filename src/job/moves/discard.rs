@@ -14,10 +14,10 @@ use crate::pg::subtransaction::CallError;
 use crate::pg::value::Char;
 use crate::pg::{clock, Datum};
 use crate::queue::control_channel;
-use crate::queue::definition::Definition;
+use crate::queue::definition::QueueDefinition;
 use crate::queue::options;
 use crate::shared::queue_slot::PRIORITIES;
-use crate::shared::statistics::Tally;
+use crate::shared::statistics::QueueCounts;
 use crate::shared::{self, pending};
 use crate::{kept_columns, params};
 
@@ -56,9 +56,9 @@ pub(super) fn at_birth(
     let error = too_deep(id, request.depth, request.caused_by);
     failure::record(id, 0, definition.queue_id, None, now, &error.into())?;
     if let Some(slot) = request.queue.slot {
-        let discarded = Tally {
+        let discarded = QueueCounts {
             discarded: 1,
-            ..Tally::default()
+            ..QueueCounts::default()
         };
         pending::for_later(slot, definition.key(), 1);
         pending::count(slot, definition.key(), &discarded);
@@ -153,7 +153,7 @@ static LEFT: Plan = Plan::new(
 
 /// Deletes the unfinished jobs of a queue that is dropped by force: they have no last state, and are not counted. Those that
 /// somebody holds are cancelled where they run. As the extension's owner.
-pub fn delete_with_queue(queue: &Definition) {
+pub fn delete_with_queue(queue: &QueueDefinition) {
     // Executors skip what we lock; should this transaction roll back, they must look again.
     if let Some(slot) = shared::get().and_then(|shared| shared.find_queue(queue.key())) {
         for priority in 0..PRIORITIES {

@@ -8,18 +8,18 @@ use super::discard;
 use super::rows::Stored;
 use crate::errors::Result;
 use crate::job::tables::live_job;
-use crate::job::unique_key::{self, Found};
+use crate::job::unique_key::{self, KeyHolder};
 use crate::job::{current, position};
 use crate::pg::function::Answer;
 use crate::pg::value::Timestamp;
 use crate::pg::{clock, heap, interrupts, Datum, Oid};
-use crate::queue::cache::Known;
+use crate::queue::cache::CachedQueue;
 use crate::shared::{self, pending};
 use crate::{params, settings};
 
 /// What all jobs of one call have in common.
 pub struct Request {
-    pub(super) queue: Rc<Known>,
+    pub(super) queue: Rc<CachedQueue>,
     /// The role that called, because inside the guard the current user is the extension's owner.
     pub(super) caller: Oid,
     pub(super) enqueued_at: Timestamp,
@@ -38,7 +38,7 @@ pub struct Request {
 
 impl Request {
     /// Jobs that run now, as the queue has it. Whether `caller` may enqueue them is checked before.
-    pub fn plain(queue: Rc<Known>, caller: Oid, now: Timestamp) -> Self {
+    pub fn plain(queue: Rc<CachedQueue>, caller: Oid, now: Timestamp) -> Self {
         let (caused_by, depth) = match current::cause() {
             Some((cause, depth)) => (Some(cause), depth + 1),
             None => (None, 0),
@@ -59,7 +59,7 @@ impl Request {
     }
 
     /// The same for jobs of a watch.
-    pub fn of_watch(queue: Rc<Known>, owner: Oid, now: Timestamp) -> Self {
+    pub fn of_watch(queue: Rc<CachedQueue>, owner: Oid, now: Timestamp) -> Self {
         Self {
             of_watch: true,
             ..Self::plain(queue, owner, now)
@@ -99,12 +99,12 @@ impl Request {
             return Ok(id);
         }
         loop {
-            let Known {
+            let CachedQueue {
                 definition, slot, ..
             } = &*self.queue;
             match unique_key::find(definition, *slot, unique_key, self.depth, self.caused_by)? {
-                Found::Waiting(id) => return Ok(id),
-                Found::Free { beside } => {
+                KeyHolder::Waiting(id) => return Ok(id),
+                KeyHolder::Free { beside } => {
                     let id = position::next()?;
                     let row = self.row(id, args, Some((unique_key, beside)));
                     if heap::open("live_job")?.insert_unless_there(&row) {
@@ -120,7 +120,11 @@ impl Request {
 
 /// Adds jobs that are due now on behalf of `caller`, each with what caused it; as the extension's owner. The
 /// caller's privilege has been looked at.
-pub fn add_for(queue: &Rc<Known>, caller: Oid, jobs: &[(Datum, Option<(i64, i32)>)]) -> Result<()> {
+pub fn add_for(
+    queue: &Rc<CachedQueue>,
+    caller: Oid,
+    jobs: &[(Datum, Option<(i64, i32)>)],
+) -> Result<()> {
     let now = clock::now();
     for jobs in jobs.chunk_by(|one, other| one.1 == other.1) {
         let cause = jobs[0].1;

@@ -16,9 +16,9 @@ use crate::pg::spi::{self, Plan};
 use crate::pg::subtransaction::CallError;
 use crate::pg::value::Timestamp;
 use crate::queue::control_channel;
-use crate::queue::definition::Definition;
+use crate::queue::definition::QueueDefinition;
 use crate::shared::pending;
-use crate::shared::statistics::Tally;
+use crate::shared::statistics::QueueCounts;
 
 /// An attempt that failed.
 pub struct Attempt<'a> {
@@ -44,7 +44,7 @@ static RETRY: Plan = Plan::new(
 /// Either is counted at commit. The job's row is held by this transaction; `from`: its state, running while its claim is this
 /// transaction's.
 pub fn fail(
-    queue: &Definition,
+    queue: &QueueDefinition,
     slot: Option<usize>,
     from: JobState,
     job: &Claimed,
@@ -59,11 +59,11 @@ pub fn fail(
     };
     let state = step(job.id, as_claimed(job.id, from)?, event)?;
     if let Some(slot) = slot {
-        let tally = Tally {
+        let tally = QueueCounts {
             failed: 1,
             retried: u64::from(!is_last),
             discarded: u64::from(is_last),
-            ..Tally::default()
+            ..QueueCounts::default()
         };
         pending::count(slot, queue.key(), &tally);
     }
@@ -99,7 +99,7 @@ pub fn fail(
     Ok(())
 }
 
-fn delay_us(queue: &Definition, attempt: i32) -> i64 {
+fn delay_us(queue: &QueueDefinition, attempt: i32) -> i64 {
     let most = if queue.max_retry_delay_us == 0 {
         i64::MAX / 4
     } else {

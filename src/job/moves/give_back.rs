@@ -10,11 +10,11 @@ use crate::errors::Result;
 use crate::job::claimed::Claimed;
 use crate::params;
 use crate::pg::spi::{self, Plan};
-use crate::queue::definition::Definition;
+use crate::queue::definition::QueueDefinition;
 use crate::shared::pending;
-use crate::shared::statistics::Tally;
+use crate::shared::statistics::QueueCounts;
 
-static STRIKE: Plan = Plan::new(
+static GIVE_BACK: Plan = Plan::new(
     "UPDATE pushy_internal.live_job SET give_backs = give_backs OPERATOR(pg_catalog.+) 1::pg_catalog.int2 \
       WHERE id OPERATOR(pg_catalog.=) $1",
     &[BuiltinOid::INT8OID],
@@ -26,21 +26,21 @@ static SUSPECT: Plan = Plan::new(
 );
 
 /// Times a job may be given back uncharged in a row; the next time is charged.
-pub const MOST_STRIKES: i16 = 3;
+pub const MAX_GIVE_BACKS: i16 = 3;
 
-/// The job was cut short by somebody: it was one of `MOST_STRIKES` times.
+/// The job was cut short by somebody: it was one of `MAX_GIVE_BACKS` times.
 pub fn give_back(
-    queue: &Definition,
+    queue: &QueueDefinition,
     slot: Option<usize>,
     from: JobState,
     job: &Claimed,
 ) -> Result<()> {
-    give_back_by(&STRIKE, queue, slot, from, job)
+    give_back_by(&GIVE_BACK, queue, slot, from, job)
 }
 
 /// The server crashed while the job ran beside others: it runs with no other in the cluster the next time.
 pub fn suspect(
-    queue: &Definition,
+    queue: &QueueDefinition,
     slot: Option<usize>,
     from: JobState,
     job: &Claimed,
@@ -50,7 +50,7 @@ pub fn suspect(
 
 fn give_back_by(
     plan: &'static Plan,
-    queue: &Definition,
+    queue: &QueueDefinition,
     slot: Option<usize>,
     from: JobState,
     job: &Claimed,
@@ -58,9 +58,9 @@ fn give_back_by(
     step(job.id, as_claimed(job.id, from)?, JobEvent::Release)?;
     spi::run(plan, params![job.id]);
     if let Some(slot) = slot {
-        let tally = Tally {
+        let tally = QueueCounts {
             given_back: 1,
-            ..Tally::default()
+            ..QueueCounts::default()
         };
         pending::count(slot, queue.key(), &tally);
     }
@@ -76,7 +76,7 @@ fn give_back_by(
 const RELEASED: JobState = JobState::Running.after(JobEvent::Release);
 
 /// Jobs that were claimed and not run are free again when the transaction ends: nothing is written, and their claim ends with it.
-pub fn release(queue: &Definition, slot: usize, unrun: &[Claimed]) {
+pub fn release(queue: &QueueDefinition, slot: usize, unrun: &[Claimed]) {
     debug_assert!(RELEASED == JobState::Available);
     for job in unrun {
         let priority = job.priority as usize;

@@ -16,9 +16,9 @@ use crate::pg::spi::{self, Plan};
 use crate::pg::value::{Char, Timestamp};
 use crate::pg::{array, clock, database};
 use crate::queue::cache;
-use crate::queue::definition::{self, Definition};
+use crate::queue::definition::{self, QueueDefinition};
 use crate::shared::queue_slot::QueueKey;
-use pushy_core::turns::{Bounds, Place, Turns};
+use pushy_core::turns::{Bounds, Turns, WaitingCursor};
 
 /// Of what the index of waiting jobs holds: both states in which a job waits.
 const PROMOTED: JobState = JobState::Scheduled.after(JobEvent::Due);
@@ -62,14 +62,14 @@ pub fn turns_from(from: i64) -> Turns {
 
 /// Makes due jobs ready that these turns have come to, a thousand at most: false when there are no more. Those that somebody
 /// holds stay as they are. As the extension's owner.
-pub fn promote(queues: &[Definition], turns: &mut Turns) -> Result<bool> {
+pub fn promote(queues: &[QueueDefinition], turns: &mut Turns) -> Result<bool> {
     let due = lock_due(queues, turns)?;
     make_ready(queues, &due)?;
     Ok(!turns.are_over())
 }
 
 /// Makes jobs of one queue ready, from its first job on, that are due `until` then; waits for jobs that somebody holds; true when there may be more.
-pub fn promote_of(queue: &Definition, until: Timestamp, most: usize) -> Result<bool> {
+pub fn promote_of(queue: &QueueDefinition, until: Timestamp, most: usize) -> Result<bool> {
     let due: Vec<Due> = spi::connect(|spi| {
         let due = spi.run(&DUE_OF_QUEUE, params![until, most as i64, queue.queue_id]);
         let read = |row: spi::Row<'_>| Due {
@@ -86,7 +86,7 @@ pub fn promote_of(queue: &Definition, until: Timestamp, most: usize) -> Result<b
 /// Reads the index live_job_due behind a place: from its beginning each look walked over the entries of all jobs
 /// that have waited since the last vacuum, and behind an old snapshot the rate fell from 53,000 to 16,000 jobs/s
 /// with the first 800,000.
-fn lock_due(queues: &[Definition], turns: &mut Turns) -> Result<Vec<Due>> {
+fn lock_due(queues: &[QueueDefinition], turns: &mut Turns) -> Result<Vec<Due>> {
     let table = open()?;
     let snapshot = snapshot::take();
     let now = clock::now();
@@ -99,7 +99,7 @@ fn lock_due(queues: &[Definition], turns: &mut Turns) -> Result<Vec<Due>> {
     };
     let walk = RefCell::new(turns);
     let mut wants = |row: spi::Row<'_>| {
-        let place = Place {
+        let place = WaitingCursor {
             run_at: row.timestamp(live_job::RUN_AT).0,
             id: row.i64(live_job::ID),
         };
@@ -161,7 +161,7 @@ fn open() -> Result<Table> {
     Ok(table)
 }
 
-fn make_ready(queues: &[Definition], due: &[Due]) -> Result<()> {
+fn make_ready(queues: &[QueueDefinition], due: &[Due]) -> Result<()> {
     if due.is_empty() {
         return Ok(());
     }

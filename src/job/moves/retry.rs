@@ -12,8 +12,8 @@ use crate::job::promise;
 use crate::pg::spi::{self, Plan};
 use crate::pg::{clock, database};
 use crate::queue::cache;
-use crate::queue::definition::Definition;
-use crate::shared::statistics::Tally;
+use crate::queue::definition::QueueDefinition;
+use crate::shared::statistics::QueueCounts;
 use crate::shared::{self, pending};
 use crate::{kept_columns, params};
 
@@ -53,7 +53,7 @@ static RUN_AGAIN: Plan = Plan::new(
 );
 
 /// Makes a job that waits ready. Its row is held by this transaction; as the extension's owner.
-pub fn run_now(queue: &Definition, waiting: &Live) -> Result<()> {
+pub fn run_now(queue: &QueueDefinition, waiting: &Live) -> Result<()> {
     let id = waiting.job.id;
     let stored = ready(id, waiting.state)?;
     spi::run(
@@ -67,7 +67,7 @@ pub fn run_now(queue: &Definition, waiting: &Live) -> Result<()> {
 /// Makes a finished job run again, `beside` the newest one of its key; counted by the commit. False when it is gone from the
 /// history, or another of its key came beside that job. As the extension's owner.
 pub fn run_again(
-    queue: &Definition,
+    queue: &QueueDefinition,
     id: i64,
     finished: &Finished,
     beside: Option<i64>,
@@ -88,9 +88,9 @@ pub fn run_again(
     }
     announce(queue, finished.priority, &stored);
     if let Some(slot) = cache::slot_of(queue) {
-        let again = Tally {
+        let again = QueueCounts {
             run_again: 1,
-            ..Tally::default()
+            ..QueueCounts::default()
         };
         pending::count(slot, queue.key(), &again);
     }
@@ -102,7 +102,7 @@ fn ready(id: i64, from: JobState) -> Result<Stored> {
     Ok(Stored::of(state, position::next()?))
 }
 
-fn announce(queue: &Definition, priority: i16, stored: &Stored) {
+fn announce(queue: &QueueDefinition, priority: i16, stored: &Stored) {
     let position = stored.position.expect("a ready job has one");
     announce_ready(queue.key(), cache::slot_of(queue), priority, position);
 }

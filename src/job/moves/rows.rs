@@ -6,7 +6,7 @@ use pushy_core::job_state::JobState;
 use crate::job::history;
 use crate::pg::spi::{self, Plan};
 use crate::pg::value::{Char, Timestamp};
-use crate::queue::definition::Definition;
+use crate::queue::definition::QueueDefinition;
 use crate::shared::queue_slot::QueueKey;
 use crate::shared::{self, pending};
 use crate::{kept_columns, params};
@@ -61,7 +61,7 @@ static MOVE_TO_FINISHED: Plan = Plan::new(
 
 /// Moves an unfinished job, whose row this transaction holds, among the finished ones.
 pub(super) fn end_as(
-    queue: &Definition,
+    queue: &QueueDefinition,
     job: i64,
     state: JobState,
     attempt: i32,

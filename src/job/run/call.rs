@@ -10,13 +10,13 @@ use crate::pg::handler::{self, Callable};
 use crate::pg::insistence;
 use crate::pg::memory::Context;
 use crate::pg::subtransaction::{self, CallError};
-use crate::queue::eligibility::Takes;
+use crate::queue::eligibility::HandlerArgument;
 
 /// Calls the handler in a subtransaction, with the argument it takes. It allocates in
 /// `memory`; its result as jsonb is copied to `kept`. `accept`, asked last, may refuse what the handler has done.
 pub fn call(
     callable: &Callable,
-    takes: Takes,
+    argument: HandlerArgument,
     current: &Current,
     last_error: Option<&str>,
     memory: &Context,
@@ -25,17 +25,17 @@ pub fn call(
 ) -> Result<Answer, CallError> {
     memory.enter(|| {
         subtransaction::run(|| {
-            let argument = match takes {
-                Takes::Nothing => Answer::Null,
-                Takes::Jsonb => current.job.args,
-                Takes::Job => claimed::composite(current, last_error)?,
+            let argument = match argument {
+                HandlerArgument::Nothing => Answer::Null,
+                HandlerArgument::Jsonb => current.job.args,
+                HandlerArgument::Job => claimed::composite(current, last_error)?,
             };
             let argument = match argument {
                 Answer::Datum(datum) => datum,
                 Answer::Null => Datum::from(0usize),
             };
             let result = callable.call(argument)?;
-            if insistence::was_told() {
+            if insistence::was_interrupted() {
                 // The handler caught the interrupt and went on: it is out of time all the same, or cancelled.
                 return Err(insistence::error().into());
             }

@@ -62,23 +62,29 @@ pub fn removal_due(expires_at: Timestamp) -> i64 {
 /// different ones: one request is taken, the others come again with later rows.
 fn count_in_parent(rows: usize, late_us: i64, expires_at: Timestamp) {
     let Some(shared) = shared::get() else { return };
-    let Some(place) = shared.find_database(database::current()) else {
+    let Some(database_slot) = shared.find_database(database::current()) else {
         return;
     };
     let rows = rows as u64;
-    if place.kept_in_parent.fetch_add(rows, Ordering::SeqCst) + rows < WORTH_A_WINDOW {
+    if database_slot
+        .kept_in_parent
+        .fetch_add(rows, Ordering::SeqCst)
+        + rows
+        < WORTH_A_WINDOW
+    {
         return;
     }
-    place.kept_in_parent.store(0, Ordering::SeqCst);
-    if place.windows_taken_until.load(Ordering::SeqCst) > clock::now().0 {
+    database_slot.kept_in_parent.store(0, Ordering::SeqCst);
+    if database_slot.windows_taken_until.load(Ordering::SeqCst) > clock::now().0 {
         return;
     }
     let end = window_end(expires_at, late_us);
-    let asked = place
-        .window_wanted
-        .compare_exchange(0, end, Ordering::SeqCst, Ordering::SeqCst);
+    let asked =
+        database_slot
+            .window_wanted
+            .compare_exchange(0, end, Ordering::SeqCst, Ordering::SeqCst);
     if asked.is_ok() {
-        shared.announce_due(place, 0);
+        shared.announce_due(database_slot, 0);
     }
 }
 

@@ -11,30 +11,32 @@ use crate::pg::per_process::PerProcess;
 use crate::pg::spi::{self, Plan};
 use crate::pg::{database, ereport, identity, sequence, transaction, Oid};
 use crate::shared;
-use crate::shared::database::Database;
+use crate::shared::database::DatabaseSlot;
 
 /// More than are drawn between two looks; what is further ahead was set.
 const LEAP: i64 = 1 << 40;
 /// The same for the first look of a server's life, when the numbers of jobs that are kept are all that is known.
 const FIRST_LEAP: i64 = 1 << 53;
 /// How far a sequence that was set is put ahead, to pass over numbers that others have drawn and not published yet.
-const ROOM: i64 = 100_000;
+const JUMP: i64 = 100_000;
 
 /// The next position, which is also the number of a new job. Drawn anew whenever a job becomes ready,
 /// so that it goes behind those already waiting.
 pub fn next() -> Result<i64> {
     let sequence = identity::expect_relation("position_seq")?;
-    let Some(place) = here() else {
+    let Some(database_slot) = here() else {
         // Without the preload no job runs, and no number can come twice to a running one.
         return Ok(sequence::next(sequence));
     };
-    let before = place.highest_position.load(Ordering::SeqCst);
+    let before = database_slot.highest_position.load(Ordering::SeqCst);
     let drawn = sequence::next(sequence);
     if before > 0 && is_next(before, drawn, LEAP) {
-        place.highest_position.fetch_max(drawn, Ordering::SeqCst);
+        database_slot
+            .highest_position
+            .fetch_max(drawn, Ordering::SeqCst);
         return Ok(drawn);
     }
-    look_into(sequence, place)
+    look_into(sequence, database_slot)
 }
 
 /// What was drawn after `before` was known to be taken.
@@ -42,17 +44,20 @@ fn is_next(before: i64, drawn: i64, leap: i64) -> bool {
     drawn > before && drawn - before < leap
 }
 
-static HERE: PerProcess<std::cell::Cell<Option<&'static Database>>> =
+static HERE: PerProcess<std::cell::Cell<Option<&'static DatabaseSlot>>> =
     PerProcess::new(std::cell::Cell::new(None));
 
-fn here() -> Option<&'static Database> {
+fn here() -> Option<&'static DatabaseSlot> {
     let oid = database::current();
-    if let Some(place) = HERE.get().filter(|place| place.oid() == oid) {
-        return Some(place);
+    if let Some(database_slot) = HERE
+        .get()
+        .filter(|database_slot| database_slot.oid() == oid)
+    {
+        return Some(database_slot);
     }
-    let place = shared::get()?.ensure_database(oid);
-    HERE.set(place);
-    place
+    let database_slot = shared::get()?.ensure_database(oid);
+    HERE.set(database_slot);
+    database_slot
 }
 
 static HIGHEST_KEPT: Plan = Plan::new(
@@ -62,22 +67,29 @@ static HIGHEST_KEPT: Plan = Plan::new(
 
 /// The first draw since the server started, or one that cannot follow those before.
 #[cold]
-fn look_into(sequence: Oid, place: &Database) -> Result<i64> {
+fn look_into(sequence: Oid, database_slot: &DatabaseSlot) -> Result<i64> {
     identity::as_owner(|| {
         let kept = transaction::with_latest_snapshot(|| {
             spi::connect(|spi| spi.look(&HIGHEST_KEPT, params![]).row(0).i64(1))
         });
         loop {
-            let told = place.highest_position.load(Ordering::SeqCst);
+            let told = database_slot.highest_position.load(Ordering::SeqCst);
             let leap = if told > 0 { LEAP } else { FIRST_LEAP };
             // After both: what they know of was drawn before it.
             let drawn = sequence::next(sequence);
             if is_next(told.max(kept), drawn, leap) {
-                place.highest_position.fetch_max(drawn, Ordering::SeqCst);
+                database_slot
+                    .highest_position
+                    .fetch_max(drawn, Ordering::SeqCst);
                 return Ok(drawn);
             }
-            place.highest_position.fetch_max(kept, Ordering::SeqCst);
-            let ahead = place.highest_position.fetch_add(ROOM, Ordering::SeqCst) + ROOM;
+            database_slot
+                .highest_position
+                .fetch_max(kept, Ordering::SeqCst);
+            let ahead = database_slot
+                .highest_position
+                .fetch_add(JUMP, Ordering::SeqCst)
+                + JUMP;
             sequence::set(sequence, ahead);
             say_set(drawn, ahead);
         }

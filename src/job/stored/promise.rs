@@ -8,7 +8,7 @@ use crate::params;
 use crate::pg::spi::{self, Plan};
 use crate::pg::{database, BuiltinOid};
 use crate::shared;
-use crate::shared::database::Database;
+use crate::shared::database::DatabaseSlot;
 
 static WRITE: Plan = Plan::new(
     "INSERT INTO pushy_internal.promised_cancel (job_id) VALUES ($1)",
@@ -41,13 +41,13 @@ pub fn forget(job: i64) {
 
 /// Puts into shared memory what was promised before the server started, unless somebody has; false when there is no room
 /// for all of it yet.
-pub fn recall(place: &Database) -> bool {
-    place.cancels_recalled.load(Ordering::SeqCst) || recall_again(place)
+pub fn recall(database_slot: &DatabaseSlot) -> bool {
+    database_slot.cancels_recalled.load(Ordering::SeqCst) || recall_again(database_slot)
 }
 
 /// The same, whoever has: rows may have come without a commit of ours.
 #[cold]
-pub fn recall_again(place: &Database) -> bool {
+pub fn recall_again(database_slot: &DatabaseSlot) -> bool {
     let cancels = &shared::expect().cancels;
     let here = database::current();
     let promised: Vec<i64> = spi::connect(|spi| {
@@ -55,9 +55,11 @@ pub fn recall_again(place: &Database) -> bool {
         all.rows().map(|row| row.i64(1)).collect()
     });
     if !promised.is_empty() {
-        place.cancels_requested.store(true, Ordering::SeqCst);
+        database_slot
+            .cancels_requested
+            .store(true, Ordering::SeqCst);
     }
     let all = promised.into_iter().all(|job| cancels.recall(here, job));
-    place.cancels_recalled.store(all, Ordering::SeqCst);
+    database_slot.cancels_recalled.store(all, Ordering::SeqCst);
     all
 }

@@ -46,8 +46,8 @@ static CACHE: PerProcess<RefCell<FxHashMap<&'static str, Cached>>> =
 
 /// The counter of changes; None without the preload.
 fn generation() -> Option<u64> {
-    let place = shared::get()?.find_database(database::current())?;
-    Some(place.rotations.load(Ordering::SeqCst))
+    let database_slot = shared::get()?.find_database(database::current())?;
+    Some(database_slot.rotations.load(Ordering::SeqCst))
 }
 
 static WINDOWS: Plan = Plan::new(
@@ -234,7 +234,7 @@ impl Pool {
     }
 
     /// Tables that are not in use and have rows: a restore has brought them.
-    pub fn foundlings(&self) -> Result<Vec<String>> {
+    pub fn tables_of_restore(&self) -> Result<Vec<String>> {
         spi::connect(|spi| {
             let table = spi.run(&FOUNDLINGS, params![self.parent]);
             table.rows().map(|row| row.text(1)).collect::<Result<_>>()

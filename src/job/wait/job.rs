@@ -56,7 +56,7 @@ static ROW: Plan = Plan::new(
     &[BuiltinOid::INT8OID, BuiltinOid::BOOLOID],
 );
 
-struct Seen {
+struct JobRow {
     queue_id: i32,
     finished: bool,
     own: bool,
@@ -65,13 +65,13 @@ struct Seen {
 }
 
 /// The job as of now, whatever the transaction's snapshot.
-fn look(id: i64) -> Result<Option<Seen>> {
+fn look(id: i64) -> Result<Option<JobRow>> {
     transaction::with_latest_snapshot(|| {
         identity::as_owner(|| {
             Ok(spi::connect(|spi| {
                 let states = [(&UNFINISHED_STATE, false), (&FINISHED_STATE, true)];
                 states.into_iter().find_map(|(plan, finished)| {
-                    spi.look(plan, params![id]).first().map(|row| Seen {
+                    spi.look(plan, params![id]).first().map(|row| JobRow {
                         queue_id: row.i32(1),
                         finished,
                         own: transaction::is_own(row.i64(2) as u32),
@@ -122,7 +122,7 @@ fn job_wait(call: Call) -> Result<Answer> {
 
 /// Until the job has finished or is gone, or the deadline. Nobody tells of the jobs of a queue that has no place in shared
 /// memory: whether it has got one is looked at now and then.
-fn wait(id: i64, queue: &definition::Definition, deadline: Instant) -> Result<()> {
+fn wait(id: i64, queue: &definition::QueueDefinition, deadline: Instant) -> Result<()> {
     const AGAIN: Duration = Duration::from_millis(100);
     let Some(shared) = shared::get() else {
         return Ok(());
@@ -138,10 +138,13 @@ fn wait(id: i64, queue: &definition::Definition, deadline: Instant) -> Result<()
             let finished = &shared.queues()[slot].finished;
             return finished.wait_until(left, is_over).unwrap_or(Ok(()));
         }
-        let Some(place) = shared.find_database(database::current()) else {
+        let Some(database_slot) = shared.find_database(database::current()) else {
             return Ok(());
         };
-        if let Some(over) = place.worker_left.wait_until(left.min(AGAIN), is_over) {
+        if let Some(over) = database_slot
+            .worker_left
+            .wait_until(left.min(AGAIN), is_over)
+        {
             return over;
         }
         if left.is_zero() {
@@ -154,7 +157,7 @@ fn wait(id: i64, queue: &definition::Definition, deadline: Instant) -> Result<()
     Ok(())
 }
 
-fn row(id: i64, queue: &definition::Definition) -> Result<Answer> {
+fn row(id: i64, queue: &definition::QueueDefinition) -> Result<Answer> {
     let running = shared::get().is_some_and(|shared| shared.is_running(database::current(), id));
     let row = transaction::with_latest_snapshot(|| {
         identity::as_owner(|| {
@@ -178,7 +181,7 @@ sql_function!(pushy_job_wait_v1, |call| job_wait(call));
 
 /// Raises a NOTICE for each reason that keeps the queue's jobs from running now. No ERROR, because the caller may wait for
 /// somebody to remove it.
-fn tell_of_obstacles(queue_id: i32, waits: bool) -> Result<()> {
+fn notice_obstacles(queue_id: i32, waits: bool) -> Result<()> {
     // Its name may be another queue's by now.
     let Some(queue) = identity::as_owner(|| definition::find_by_id(queue_id))? else {
         return Ok(());
@@ -225,7 +228,7 @@ fn jobs_wait(call: Call) -> Result<Answer> {
             return Ok(call.answer_row(row![true]));
         }
         if !std::mem::replace(&mut told, true) {
-            tell_of_obstacles(queue.queue_id, slot.is_some())?;
+            notice_obstacles(queue.queue_id, slot.is_some())?;
         }
         transaction::commit_in_procedure()?;
         let left = deadline.saturating_duration_since(Instant::now());
@@ -235,7 +238,7 @@ fn jobs_wait(call: Call) -> Result<Answer> {
         match seen {
             Some((slot, seen)) => shared::expect().queues()[slot].wait_drain(seen, left),
             // One that has got a place meanwhile is looked at again.
-            None => slot = Some(cache::place_of(queue).map_err(|why| why.error(queue))?),
+            None => slot = Some(cache::slot_or_reason(queue).map_err(|why| why.error(queue))?),
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::errors::Result;
 use crate::params;
 use crate::pg::spi::{self, Plan};
 use crate::pg::{identity, transaction, BuiltinOid};
-use crate::queue::definition::Definition;
+use crate::queue::definition::QueueDefinition;
 use crate::shared::queue_slot::{QueueKey, QueueSlot, NOTHING};
 use crate::shared::{self, Shared};
 
@@ -29,13 +29,13 @@ static WAITING: Plan = Plan::new(
 );
 
 /// Whether there is an unfinished job. The transaction has no snapshot yet.
-pub fn is_any(queue: &Definition, slot: Option<usize>) -> Result<bool> {
+pub fn is_any(queue: &QueueDefinition, slot: Option<usize>) -> Result<bool> {
     let known = shared::get().zip(slot);
     let known = known.filter(|(shared, slot)| shared.queues()[*slot].is(queue.key()));
     let Some((shared, slot)) = known else {
         return look(|| has(&UNFINISHED, queue.queue_id));
     };
-    let seen = Seen {
+    let seen = QueueActivity {
         shared,
         slot: &shared.queues()[slot],
         key: queue.key(),
@@ -45,13 +45,13 @@ pub fn is_any(queue: &Definition, slot: Option<usize>) -> Result<bool> {
     if seen.is_held() {
         return Ok(true);
     }
-    if let Some(rest) = seen.rest() {
+    if let Some(rest) = seen.idle_mark() {
         // Nothing is ready. A waiting job that became ready meanwhile was announced, and a running one that waits now had
         // a permit; both change `rest`. If that is the same after this look, no job was missed.
         if look(|| has(&WAITING, queue.queue_id))? {
             return Ok(true);
         }
-        if seen.rest() == Some(rest) {
+        if seen.idle_mark() == Some(rest) {
             return Ok(false);
         }
     }
@@ -63,22 +63,22 @@ pub fn is_any(queue: &Definition, slot: Option<usize>) -> Result<bool> {
 }
 
 /// What shared memory says of a queue.
-struct Seen {
+struct QueueActivity {
     shared: &'static Shared,
     slot: &'static QueueSlot,
     key: QueueKey,
 }
 
-impl Seen {
+impl QueueActivity {
     /// Whether an executor has jobs of the queue.
     fn is_held(&self) -> bool {
         let mut executors = self.shared.executors.iter();
         executors.any(|executor| executor.has_jobs_of(self.key))
     }
 
-    fn rest(&self) -> Option<u64> {
-        let place = self.shared.find_database(self.key.database)?;
-        place.rest_of(self.slot)
+    fn idle_mark(&self) -> Option<u64> {
+        let database_slot = self.shared.find_database(self.key.database)?;
+        database_slot.idle_mark_of(self.slot)
     }
 
     /// Whether there is a job from the watermarks on, where most of what is ready begins.

@@ -47,12 +47,12 @@ fn subscription_ack(call: Call) -> Result<bool> {
 /// Whether the cursor's tick is there and has fewer events: no reader was ever given such a cursor, and only by chance would
 /// it pass over nothing. A cursor whose tick was emptied, or lost in a crash, may have been given out.
 fn is_beyond_its_tick(state: &State, cursor: Cursor, snapshot: &Snapshot) -> Result<bool> {
-    let place = (cursor.epoch, cursor.tick);
+    let tick_of_cursor = (cursor.epoch, cursor.tick);
     for part in &state.parts {
         let table = parts::read_ticks(part.part)?;
         let mut found = None;
-        tick::of_part(&table, part.part, place, snapshot, |tick| {
-            found = ((tick.epoch, tick.tick) == place).then(|| tick.last());
+        tick::of_part(&table, part.part, tick_of_cursor, snapshot, |tick| {
+            found = ((tick.epoch, tick.tick) == tick_of_cursor).then(|| tick.last());
             Ok(false)
         })?;
         if let Some(last) = found {

@@ -17,7 +17,7 @@ use crate::pg::{
     array, ereport, identifier, identity, role_lock, sequence, snapshot, transaction, BuiltinOid,
     Oid,
 };
-use crate::queue::reference::HeldQueue;
+use crate::queue::reference::QueueReference;
 use crate::shared::pending;
 use crate::{settings, sql_function};
 
@@ -109,7 +109,7 @@ fn create(call: Call) -> Result<String> {
     let from_oldest = call.opt_bool(3).unwrap_or(false);
     let caller = identity::current_user();
     let queue = queue_name
-        .map(|name| HeldQueue::choose(&name, caller))
+        .map(|name| QueueReference::choose(&name, caller))
         .transpose()?;
     Filter::of(channels.as_deref(), caller)?;
     let count = channels.as_ref().map_or(1, Vec::len);

@@ -5,7 +5,7 @@ use pushy_core::log::cursor::Cursor;
 use super::ack;
 use super::table::{self, Subscription};
 use crate::errors::{quote_literal, Error, Result, SqlState};
-use crate::log::read::{self, Found};
+use crate::log::read::{self, LogItem};
 use crate::log::state;
 use crate::pg::function::{Answer, Call};
 use crate::pg::{ereport, identity, object_lock, transaction};
@@ -91,8 +91,8 @@ fn subscription_read(call: Call) -> Result<Answer> {
                 answered = true;
                 let nothing = Answer::Null;
                 Ok(match found {
-                    Found::Resync(at) => put(at, row![nothing, nothing, nothing, true]),
-                    Found::Notice(notice) => {
+                    LogItem::Resync(at) => put(at, row![nothing, nothing, nothing, true]),
+                    LogItem::Notice(notice) => {
                         bytes += notice.payload.len();
                         let (channel, payload) = (notice.channel, notice.payload);
                         put(notice.cursor, row![channel, payload, notice.at, false])

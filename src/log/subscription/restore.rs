@@ -9,7 +9,7 @@ use crate::pg::home::Home;
 use crate::pg::spi::{self, Plan};
 use crate::pg::{identity, BuiltinOid, Oid};
 use crate::queue::definition;
-use crate::queue::reference::HeldQueue;
+use crate::queue::reference::QueueReference;
 use crate::shared::pending;
 
 static MOVE_IN: Plan = Plan::new(
@@ -32,7 +32,7 @@ static MOVE_IN: Plan = Plan::new(
 
 /// Makes this database the home of all subscriptions that came from elsewhere (`all`), or of the caller's, and has their
 /// readers told to resync; answers for each its name and what still keeps it from going on.
-pub fn move_in_all(all: bool) -> Result<Vec<(String, Option<String>)>> {
+pub fn adopt_all(all: bool) -> Result<Vec<(String, Option<String>)>> {
     let caller = identity::current_user();
     let waits = |known: &Subscription| !known.is_home && (all || known.is_owner(caller));
     let mut answered = Vec::new();
@@ -42,7 +42,7 @@ pub fn move_in_all(all: bool) -> Result<Vec<(String, Option<String>)>> {
             continue;
         };
         let name = known.name.clone();
-        let moved = identity::as_owner(|| Ok(move_in(&known, Cursor::NOWHERE)))?;
+        let moved = identity::as_owner(|| Ok(adopt(&known, Cursor::NOWHERE)))?;
         answered.push((name, moved.err().map(|error| error.message)));
     }
     announce(&answered);
@@ -51,14 +51,14 @@ pub fn move_in_all(all: bool) -> Result<Vec<(String, Option<String>)>> {
 
 /// Makes this database the home of the subscriptions whose home was `before`, which this database was until pg_upgrade: the log
 /// has come too, so their cursors mean what they did.
-pub fn move_in_from(before: &Home) -> Result<Vec<(String, Option<String>)>> {
+pub fn adopt_from(before: &Home) -> Result<Vec<(String, Option<String>)>> {
     let mut answered = Vec::new();
     for known in identity::as_owner(table::all)? {
         if known.home != *before {
             continue;
         }
         let name = known.name.clone();
-        let moved = identity::as_owner(|| Ok(move_in(&known, known.cursor)))?;
+        let moved = identity::as_owner(|| Ok(adopt(&known, known.cursor)))?;
         answered.push((name, moved.err().map(|error| error.message)));
     }
     announce(&answered);
@@ -74,7 +74,7 @@ fn announce(answered: &[(String, Option<String>)]) {
 }
 
 /// As the extension's owner.
-fn move_in(known: &Subscription, cursor: Cursor) -> Result<()> {
+fn adopt(known: &Subscription, cursor: Cursor) -> Result<()> {
     let owner = known.owner_here().ok_or_else(|| {
         Error::new(
             SqlState::UNDEFINED_OBJECT,
@@ -108,10 +108,10 @@ fn move_in(known: &Subscription, cursor: Cursor) -> Result<()> {
 }
 
 /// The queue as it is held here: the number of its owner may be a stranger's in another cluster.
-fn queue_here(held: &HeldQueue) -> Result<HeldQueue> {
+fn queue_here(held: &QueueReference) -> Result<QueueReference> {
     let found = definition::find(&held.name)?;
     let same = found.filter(|queue| queue.queue_id == held.queue_id && queue.is_home());
-    Ok(HeldQueue {
+    Ok(QueueReference {
         owner: same.map_or(Oid::INVALID, |queue| queue.owner),
         ..held.clone()
     })

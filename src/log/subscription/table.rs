@@ -2,14 +2,17 @@
 
 use pushy_core::log::cursor::Cursor;
 
+use super::restore;
+use crate::channel::users::Users;
 use crate::errors::{quote_literal, Error, Result, SqlState};
 use crate::log::read::Filter;
 use crate::params;
 use crate::pg::home::{self, Home};
 use crate::pg::spi::{self, Plan, Row};
 use crate::pg::{array, identity, BuiltinOid, Oid};
-use crate::queue::definition::Definition;
-use crate::queue::reference::HeldQueue;
+use crate::queue::definition::QueueDefinition;
+use crate::queue::dependents::{Dependent, Dependents};
+use crate::queue::reference::QueueReference;
 
 pub struct Subscription {
     /// Never that of another, whatever it is called.
@@ -19,7 +22,7 @@ pub struct Subscription {
     pub owner_name: String,
     /// Exact names, in the database's encoding; None: all.
     pub channels: Option<Vec<Vec<u8>>>,
-    pub queue: Option<HeldQueue>,
+    pub queue: Option<QueueReference>,
     pub cursor: Cursor,
     /// Where it was created.
     pub home: Home,
@@ -74,7 +77,7 @@ fn read(row: Row<'_>) -> Result<Subscription> {
         channels: row
             .datum(5)
             .map(|array| array::text_bytes(array).into_iter().flatten().collect()),
-        queue: row.opt_text(6)?.map(|name| HeldQueue {
+        queue: row.opt_text(6)?.map(|name| QueueReference {
             name,
             queue_id: row.i32(15),
             owner: row.oid(16),
@@ -141,8 +144,39 @@ pub fn all() -> Result<Vec<Subscription>> {
     load(&ALL, &[])
 }
 
-/// Those that feed a queue.
-pub fn of_queue(queue: &Definition) -> Result<Vec<Subscription>> {
+/// Subscriptions, as queues have them.
+pub const DEPENDENTS: Dependents = Dependents {
+    kind: ["subscription", "subscriptions"],
+    of_queue: |queue| {
+        let named = |known: Subscription| Dependent {
+            what: format!("subscription \"{}\"", known.name),
+            end: format!(
+                "SELECT pushy.subscription_drop({})",
+                quote_literal(&known.name)
+            ),
+        };
+        Ok(of_queue(queue)?.into_iter().map(named).collect())
+    },
+    adopt_all: restore::adopt_all,
+    adopt_from: restore::adopt_from,
+};
+
+/// Subscriptions, as channels have them.
+pub const CHANNEL_USERS: Users = Users {
+    one: "A subscription",
+    does: "reads it",
+    of_another: |channel, role| {
+        let subscriptions = identity::as_owner(all)?;
+        let foreign = subscriptions.iter().find(|known| {
+            let channels = known.channels.iter().flatten();
+            channels.into_iter().any(|named| named == channel) && !known.is_owner(role)
+        });
+        Ok(foreign.map(Subscription::owner_here))
+    },
+};
+
+/// Those that enqueue into a queue.
+fn of_queue(queue: &QueueDefinition) -> Result<Vec<Subscription>> {
     let mut feeding = Vec::new();
     for known in all()? {
         if known

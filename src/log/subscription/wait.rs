@@ -21,7 +21,7 @@ fn subscription_wait(call: Call) -> Result<Answer> {
     let name = call.text("name", 0)?;
     let timeout = call.timeout("timeout", 1, USUAL)?;
     transaction::require_nonatomic(call.is_nonatomic_call(), "pushy.subscription_wait")?;
-    let place = shared::get()
+    let database_slot = shared::get()
         .and_then(|shared| shared.ensure_database(database::current()))
         .ok_or_else(|| {
             Error::new(
@@ -34,14 +34,14 @@ fn subscription_wait(call: Call) -> Result<Answer> {
         })?;
     let deadline = Instant::now() + timeout;
     let known = table::owned(&name, identity::current_user())?;
-    let mut definitions = place.definitions.load(Ordering::SeqCst);
+    let mut definitions = database_slot.definitions.load(Ordering::SeqCst);
     let mut filter = known.filter()?;
     let mut passed = known.cursor;
     loop {
-        let ticks = place.log.ticks();
+        let ticks = database_slot.log.ticks();
         // Each look is a transaction of its own; between looks no snapshot is held.
         transaction::commit_in_procedure()?;
-        let now = place.definitions.load(Ordering::SeqCst);
+        let now = database_slot.definitions.load(Ordering::SeqCst);
         if now != definitions {
             // Grants may have changed meanwhile.
             filter = transaction::with_snapshot(|| known.filter())?;
@@ -55,7 +55,7 @@ fn subscription_wait(call: Call) -> Result<Answer> {
             break;
         }
         transaction::commit_in_procedure()?;
-        place.log.wait_tick(ticks, left);
+        database_slot.log.wait_tick(ticks, left);
     }
     if passed > known.cursor && !transaction::is_read_only() {
         transaction::with_snapshot(|| {

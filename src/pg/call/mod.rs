@@ -9,4 +9,5 @@ pub mod notify;
 pub mod result_rows;
 pub mod session;
 pub mod trigger;
+pub mod unplanned;
 pub mod utility;

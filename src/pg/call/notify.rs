@@ -43,7 +43,7 @@ pub fn send(channel: &[u8], payload: &[u8]) {
 
 /// Frees what all LISTENers have read. Whoever sends does it too, but in 15 not once the queue is full: then
 /// it stays full when the one who slept has gone.
-pub fn make_room() {
+pub fn advance_tail() {
     // SAFETY: a function without arguments, which answers a double: not looked at.
     unsafe {
         pg_sys::OidFunctionCall0Coll(

@@ -73,14 +73,14 @@ pub fn is_standby() -> bool {
 }
 
 /// A database as pg_database has it.
-pub struct Database {
+pub struct DatabaseRow {
     pub oid: u32,
     pub name: String,
     pub allows_connections: bool,
 }
 
 /// All databases. For workers that are connected to none; inside a transaction.
-pub fn all() -> Vec<Database> {
+pub fn all() -> Vec<DatabaseRow> {
     let mut found = Vec::new();
     // SAFETY: a catalog scan as in autovacuum's get_database_list: relation opened and closed here,
     // tuples read while the scan holds them.
@@ -96,7 +96,7 @@ pub fn all() -> Vec<Database> {
                 break;
             }
             let form = &*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_database>();
-            found.push(Database {
+            found.push(DatabaseRow {
                 oid: form.oid.to_u32(),
                 name: text::from_c(form.datname.data.as_ptr()),
                 allows_connections: form.datallowconn,

@@ -142,7 +142,7 @@ unsafe extern "C-unwind" fn on_constraint(_arg: pg_sys::Datum, _cache: i32, _has
 }
 
 /// Tells every session, this one included, that a table is another; with the commit of this transaction.
-pub fn tell_changed(relation: pg_sys::Oid) {
+pub fn send(relation: pg_sys::Oid) {
     // SAFETY: a table that exists, locked by the caller.
     unsafe { pg_sys::CacheInvalidateRelcacheByRelid(relation) }
 }

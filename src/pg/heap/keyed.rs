@@ -14,7 +14,7 @@ use crate::pg::transaction;
 
 /// How an attempt to lock a row in share mode ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shared {
+pub enum ShareLock {
     Locked,
     /// Somebody holds it alone, or changes it.
     Held,
@@ -54,7 +54,7 @@ impl Table {
 
     /// Locks a row FOR SHARE until the transaction, or savepoint, ends: nobody changes, claims or removes it meanwhile, and
     /// others may do the same. Waits for nobody.
-    pub fn lock_shared(&self, row: Tid) -> Shared {
+    pub fn lock_shared(&self, row: Tid) -> ShareLock {
         let mut tid = row.raw();
         // SAFETY: the protocol of nodeLockRows.c; the slot is ended here, and by the resource owner after an ERROR.
         let result = unsafe {
@@ -82,9 +82,9 @@ impl Table {
             result
         };
         match result {
-            pg_sys::TM_Result::TM_Ok => Shared::Locked,
-            pg_sys::TM_Result::TM_WouldBlock => Shared::Held,
-            _ => Shared::Changed,
+            pg_sys::TM_Result::TM_Ok => ShareLock::Locked,
+            pg_sys::TM_Result::TM_WouldBlock => ShareLock::Held,
+            _ => ShareLock::Changed,
         }
     }
 

@@ -20,7 +20,7 @@ use super::{ereport, identity, invalidation, major};
 use crate::errors::{Error, Result, SqlState};
 
 pub(super) use append::Slots;
-pub use keyed::Shared;
+pub use keyed::ShareLock;
 pub use scan::{Key, Locked};
 
 /// A table of schema pushy_internal, open until the transaction ends.

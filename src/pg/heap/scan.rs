@@ -138,7 +138,7 @@ pub type Wants<'a> = &'a mut dyn FnMut(Row<'_>) -> bool;
 
 /// How an attempt to lock the next row ended.
 #[derive(PartialEq, Eq)]
-enum Attempt {
+enum RowLock {
     /// There is none.
     End,
     Locked,
@@ -191,16 +191,16 @@ impl Table {
                     break;
                 }
                 let attempt = self.try_lock_next(scan, seen, &mut wants, snapshot, locked);
-                if attempt == Attempt::End {
+                if attempt == RowLock::End {
                     break;
                 }
-                passed_over |= attempt == Attempt::Held;
-                if attempt == Attempt::Locked {
+                passed_over |= attempt == RowLock::Held;
+                if attempt == RowLock::Locked {
                     match take(Row::of_slot(locked), Tid::new((*seen).tts_tid)) {
                         Ok(row) => rows.push(row),
                         Err(error) => found = Err(error),
                     }
-                } else if rows.is_empty() || attempt == Attempt::Unwanted {
+                } else if rows.is_empty() || attempt == RowLock::Unwanted {
                     // A queue with many rows held by others is a long walk.
                     interrupts::check();
                 }
@@ -295,7 +295,7 @@ impl Table {
         wants: &mut Option<Wants<'_>>,
         snapshot: &Snapshot,
         locked: *mut pg_sys::TupleTableSlot,
-    ) -> Attempt {
+    ) -> RowLock {
         let lock = (*(*self.0).rd_tableam)
             .tuple_lock
             .expect("every table access method has it");
@@ -306,12 +306,12 @@ impl Table {
         let forward = pg_sys::ScanDirection::ForwardScanDirection;
         guarded(|| {
             if !index_getnext_slot(scan, forward, seen) {
-                return Attempt::End;
+                return RowLock::End;
             }
             if let Some(wants) = wants {
                 slot_getsomeattrs_int(seen, (*(*relation).rd_att).natts);
                 if !wants(Row::of_slot(seen)) {
-                    return Attempt::Unwanted;
+                    return RowLock::Unwanted;
                 }
             }
             let result = lock(
@@ -329,10 +329,10 @@ impl Table {
                 pg_sys::TM_Result::TM_Ok => {
                     // All columns at once: one by one each walks over those before it (6 % of a batch).
                     slot_getsomeattrs_int(locked, (*(*relation).rd_att).natts);
-                    Attempt::Locked
+                    RowLock::Locked
                 }
-                pg_sys::TM_Result::TM_Deleted => Attempt::Gone,
-                _ => Attempt::Held,
+                pg_sys::TM_Result::TM_Deleted => RowLock::Gone,
+                _ => RowLock::Held,
             }
         })
     }

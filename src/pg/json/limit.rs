@@ -17,22 +17,22 @@ enum Outcome {
 }
 
 #[derive(Clone, Copy)]
-struct Room {
+struct Limit {
     limit: usize,
     outcome: Outcome,
 }
 
-static ROOM: PerProcess<Cell<Room>> = PerProcess::new(Cell::new(Room {
+static LIMIT: PerProcess<Cell<Limit>> = PerProcess::new(Cell::new(Limit {
     limit: usize::MAX,
     outcome: Outcome::Fits,
 }));
 
-/// Puts back the room of before, also where an error leaves.
-struct Outer(Room);
+/// Puts back the limit of before, also where an error leaves.
+struct Outer(Limit);
 
 impl Drop for Outer {
     fn drop(&mut self) {
-        ROOM.set(self.0);
+        LIMIT.set(self.0);
     }
 }
 
@@ -42,12 +42,12 @@ pub fn bounded(
     out: &mut Vec<u8>,
     work: impl FnOnce(&mut Vec<u8>),
 ) -> Result<(), CallError> {
-    let outer = Outer(ROOM.replace(Room {
+    let outer = Outer(LIMIT.replace(Limit {
         limit,
         outcome: Outcome::Fits,
     }));
     work(out);
-    let outcome = ROOM.get().outcome;
+    let outcome = LIMIT.get().outcome;
     drop(outer);
     match outcome {
         Outcome::Fits if out.len() <= limit => Ok(()),
@@ -84,18 +84,19 @@ pub fn is_left(out: &mut Vec<u8>) -> bool {
 
 #[cold]
 fn make(more: usize, out: &mut Vec<u8>) -> bool {
-    let mut room = ROOM.get();
-    if room.outcome != Outcome::Fits {
+    let mut current = LIMIT.get();
+    if current.outcome != Outcome::Fits {
         return false;
     }
-    room.outcome =
-        if out.len().saturating_add(more.min(room.limit)) > room.limit || more > room.limit {
-            Outcome::TooLong
-        } else if out.try_reserve(more).is_err() {
-            Outcome::NoMemory
-        } else {
-            return true;
-        };
-    ROOM.set(room);
+    current.outcome = if out.len().saturating_add(more.min(current.limit)) > current.limit
+        || more > current.limit
+    {
+        Outcome::TooLong
+    } else if out.try_reserve(more).is_err() {
+        Outcome::NoMemory
+    } else {
+        return true;
+    };
+    LIMIT.set(current);
     false
 }

@@ -19,7 +19,7 @@ impl Condition {
         unsafe { pg_sys::ConditionVariableInit(self.0.get()) }
     }
 
-    /// Wakes all sleepers. A spinlock and latches only: fit for commit callbacks.
+    /// Wakes all sleepers. A spinlock and latches only: may be called in commit callbacks.
     pub fn broadcast(&self) {
         // SAFETY: initialised with the segment.
         unsafe { pg_sys::ConditionVariableBroadcast(self.0.get()) }

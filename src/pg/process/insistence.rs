@@ -23,7 +23,7 @@ const AGAIN_MS: u32 = 250;
 const PATIENCE_MS: u32 = 5_000;
 
 /// What a SIGINT is to do.
-pub(in crate::pg) enum Strike {
+pub(in crate::pg) enum Interruption {
     /// It came too late.
     Nothing,
     Interrupt,
@@ -40,7 +40,7 @@ static DEADLINE: AtomicI64 = AtomicI64::new(0);
 /// The timer is running.
 static INSISTING: AtomicBool = AtomicBool::new(false);
 /// The run has been told to stop, by its deadline or its cancel, and how often again since the first interrupt.
-static TOLD: AtomicBool = AtomicBool::new(false);
+static IS_INTERRUPTED: AtomicBool = AtomicBool::new(false);
 static AGAIN: AtomicU32 = AtomicU32::new(0);
 
 /// The job that runs in this process, and the last that was to be cancelled where it runs.
@@ -70,14 +70,14 @@ fn load(cell: &AtomicPtr<AtomicI64>) -> i64 {
     unsafe { cell.as_ref() }.map_or(0, |cell| cell.load(Ordering::SeqCst))
 }
 
-fn is_told() -> bool {
+fn is_interrupted() -> bool {
     let deadline = DEADLINE.load(Ordering::Relaxed);
     let job = load(&JOB);
-    let told = TOLD.load(Ordering::Relaxed)
+    let interrupted = IS_INTERRUPTED.load(Ordering::Relaxed)
         || (deadline != 0 && clock::now().0 >= deadline)
         || (job != 0 && load(&CANCELLED) == job);
-    TOLD.store(told, Ordering::Relaxed);
-    told
+    IS_INTERRUPTED.store(interrupted, Ordering::Relaxed);
+    interrupted
 }
 
 fn set_timer(ms: u32) {
@@ -101,28 +101,28 @@ fn set_timer(ms: u32) {
 }
 
 /// In the handler of SIGINT. `again`: our timer sent it.
-pub(in crate::pg) fn strike(again: bool) -> Strike {
+pub(in crate::pg) fn strike(again: bool) -> Interruption {
     if !again {
         STRUCK.store(true, Ordering::Relaxed);
         if OPEN.load(Ordering::Relaxed) && !INSISTING.swap(true, Ordering::Relaxed) {
             AGAIN.store(0, Ordering::Relaxed);
-            is_told();
+            is_interrupted();
             set_timer(AGAIN_MS);
         }
-        return Strike::Interrupt;
+        return Interruption::Interrupt;
     }
     if !OPEN.load(Ordering::Relaxed) {
-        return Strike::Nothing;
+        return Interruption::Nothing;
     }
-    if !is_told() {
+    if !is_interrupted() {
         // Somebody has cancelled what the handler did just then (pg_cancel_backend), and once is what was asked for.
         stop_timer();
-        return Strike::Nothing;
+        return Interruption::Nothing;
     }
     if AGAIN.fetch_add(1, Ordering::Relaxed) < PATIENCE_MS / AGAIN_MS {
-        Strike::Interrupt
+        Interruption::Interrupt
     } else {
-        Strike::End
+        Interruption::End
     }
 }
 
@@ -138,7 +138,7 @@ pub struct Run(Option<Deadline>);
 /// is cancelled.
 pub fn begin(timeout_us: i64, now: Timestamp) -> Run {
     STRUCK.store(false, Ordering::Relaxed);
-    TOLD.store(false, Ordering::Relaxed);
+    IS_INTERRUPTED.store(false, Ordering::Relaxed);
     let deadline = match timeout_us {
         0 => 0,
         _ => timeout::deadline(timeout_us, now).0,
@@ -175,6 +175,6 @@ pub fn error() -> Error {
 
 /// Whether the run was told to stop, by its deadline or its cancel, and interrupted. If it then ends without an error, it has
 /// caught the cancel and gone on.
-pub fn was_told() -> bool {
-    STRUCK.load(Ordering::Relaxed) && is_told()
+pub fn was_interrupted() -> bool {
+    STRUCK.load(Ordering::Relaxed) && is_interrupted()
 }

@@ -41,7 +41,7 @@ impl ProcessCell {
         let entered = self.0.load(Ordering::SeqCst);
         if entered > 0 {
             // SAFETY: the number was in range when entered, and the array never shrinks. SetLatch
-            // raises nothing and allocates nothing: fit for commit callbacks.
+            // raises nothing and allocates nothing: may be called in commit callbacks.
             unsafe {
                 let process = (*pg_sys::ProcGlobal).allProcs.offset(entered as isize - 1);
                 pg_sys::SetLatch(&mut (*process).procLatch);

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
 
 use pgrx::pg_sys;
 
-use crate::pg::insistence::{self, Strike};
+use crate::pg::insistence::{self, Interruption};
 use crate::pg::major::pqsignal;
 
 // Declared here for their addresses: the bindings wrap functions in a guard that a handler must not use.
@@ -27,7 +27,7 @@ pub const MARK_OVERRAN: u32 = 3;
 
 /// Where the handlers of this process leave their mark; null: nowhere.
 static MARK: AtomicPtr<AtomicU32> = AtomicPtr::new(std::ptr::null_mut());
-/// Set when Pushy itself asked this process to leave: SIGTERM is nobody's fault then.
+/// Set when Pushy itself asked this process to leave: SIGTERM is charged to no job then.
 static EXPECTED: AtomicPtr<AtomicBool> = AtomicPtr::new(std::ptr::null_mut());
 
 /// Lets the handlers mark `mark`, and see in `expected` whether a SIGTERM was asked for by Pushy. Both
@@ -46,7 +46,7 @@ fn is_expected() -> bool {
 fn leave_mark(value: u32) {
     let cell = MARK.load(Ordering::SeqCst);
     if !cell.is_null() {
-        // SAFETY: mark_in took a static reference. Nothing but an atomic store: fit for a handler.
+        // SAFETY: mark_in took a static reference. Nothing but an atomic store: may run in a handler.
         unsafe { (*cell).store(value, Ordering::SeqCst) };
     }
 }
@@ -92,9 +92,9 @@ unsafe extern "C" fn on_cancel(
     _context: *mut libc::c_void,
 ) {
     match insistence::strike((*info).si_code == libc::SI_TIMER) {
-        Strike::Nothing => {}
-        Strike::Interrupt => StatementCancelHandler(signal),
-        Strike::End => {
+        Interruption::Nothing => {}
+        Interruption::Interrupt => StatementCancelHandler(signal),
+        Interruption::End => {
             leave_mark(MARK_OVERRAN);
             die(signal);
         }
@@ -152,7 +152,7 @@ pub fn init_executor() {
     }
 }
 
-/// Cancels what a process runs. Fit for commit callbacks.
+/// Cancels what a process runs. May be called in commit callbacks.
 pub fn cancel(pid: i32) {
     if pid > 0 {
         // SAFETY: a signal to a process of this server; a stale pid means a lost cancel at worst of

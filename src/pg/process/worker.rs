@@ -8,7 +8,7 @@ use pgrx::pg_sys;
 use crate::pg::{major, worker_session};
 
 /// A kind of worker: its name in pg_stat_activity and its C entry point.
-pub struct Kind {
+pub struct WorkerKind {
     pub name: &'static str,
     pub entry: &'static str,
 }
@@ -32,7 +32,7 @@ fn copy(target: &mut [std::ffi::c_char], value: &str) {
     }
 }
 
-fn describe(kind: &Kind, title: &str, arg: usize) -> pg_sys::BackgroundWorker {
+fn describe(kind: &WorkerKind, title: &str, arg: usize) -> pg_sys::BackgroundWorker {
     // SAFETY: plain data; zero is valid for each field.
     let mut worker: pg_sys::BackgroundWorker = unsafe { std::mem::zeroed() };
     copy(&mut worker.bgw_name, title);
@@ -50,7 +50,7 @@ fn describe(kind: &Kind, title: &str, arg: usize) -> pg_sys::BackgroundWorker {
 
 /// Registers a worker that lives as long as the server; while preloading. `restart`: after which time
 /// it is started again if it failed.
-pub fn register_static(kind: &Kind, title: &str, restart: Duration) {
+pub fn register_static(kind: &WorkerKind, title: &str, restart: Duration) {
     let mut worker = describe(kind, title, 0);
     worker.bgw_restart_time = restart.as_secs() as i32;
     // SAFETY: the structure is copied.
@@ -69,7 +69,7 @@ pub enum Status {
 }
 
 /// Starts a worker; this process's latch is set when it starts and stops. None: no slot is free.
-pub fn start(kind: &Kind, title: &str, arg: usize) -> Option<Handle> {
+pub fn start(kind: &WorkerKind, title: &str, arg: usize) -> Option<Handle> {
     let mut worker = describe(kind, title, arg);
     let mut handle = std::ptr::null_mut();
     // SAFETY: the structure is copied; the handle is palloc'd in a context that lives as long as the

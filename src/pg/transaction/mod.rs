@@ -4,6 +4,7 @@ pub mod after_commit;
 pub mod object_lock;
 mod requirement;
 pub mod role_lock;
+mod rows;
 pub mod search_path;
 pub mod sequence;
 pub mod snapshot;

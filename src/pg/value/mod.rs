@@ -10,6 +10,7 @@ pub mod session_format;
 pub mod slot;
 pub mod text;
 pub mod texts;
+pub mod tid;
 pub mod varlena;
 
 pub use scalar::{Char, Interval, Timestamp};

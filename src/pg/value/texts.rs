@@ -11,7 +11,7 @@ pub struct Texts {
 
 /// Which of them.
 #[derive(Clone, Copy)]
-pub struct Place(usize);
+pub struct TextRef(usize);
 
 impl Texts {
     const WORD: usize = size_of::<u64>();
@@ -29,7 +29,7 @@ impl Texts {
     }
 
     /// Adds a text of less than 1 GB, in the database's encoding.
-    pub fn push(&mut self, bytes: &[u8]) -> Place {
+    pub fn push(&mut self, bytes: &[u8]) -> TextRef {
         let (start, size) = (self.words.len(), bytes.len() + pg_sys::VARHDRSZ);
         self.words.resize(start + size.div_ceil(Self::WORD), 0);
         // SAFETY: as many words as the value needs were added just now.
@@ -39,11 +39,11 @@ impl Texts {
             let data = value.add(pg_sys::VARHDRSZ);
             std::ptr::copy_nonoverlapping(bytes.as_ptr(), data, bytes.len());
         }
-        Place(start)
+        TextRef(start)
     }
 
     /// The value, valid until the next `push`, or the end of all of them.
-    pub fn datum(&self, place: Place) -> Datum {
-        Datum::from(self.words[place.0..].as_ptr())
+    pub fn datum(&self, text: TextRef) -> Datum {
+        Datum::from(self.words[text.0..].as_ptr())
     }
 }

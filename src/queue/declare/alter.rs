@@ -2,12 +2,12 @@
 
 use crate::errors::{quote_literal, Error, Result, SqlState};
 use crate::pg::{identifier, identity, transaction, Oid};
-use crate::queue::control_channel::{self, Event};
-use crate::queue::definition::{self, Definition};
-use crate::queue::eligibility::{self, role_gone, Unfit};
+use crate::queue::control_channel::{self, ControlEvent};
+use crate::queue::definition::{self, QueueDefinition};
+use crate::queue::eligibility::{self, role_gone, Ineligible};
 use crate::queue::options::{self, Options};
 use crate::queue::pause::{take_new_names, take_new_names_of_roles};
-use crate::queue::register::{hold_handler, set_handler, set_role, trust_handler};
+use crate::queue::register::{hold_handler, remember_handler_owner, set_handler, set_role};
 use crate::queue::{announce, quota, restore, store};
 use crate::sql_function;
 
@@ -26,7 +26,7 @@ fn alter(name: &str, options: &Options) -> Result<()> {
         .or(options.max_retry_delay_us)
         .is_some()
     {
-        options::tell_of_delays(&queue);
+        options::notice_delays(&queue);
     }
     let says_what_runs =
         options.run_as.is_some() || options.handler.is_some() || options.owner.is_some();
@@ -42,8 +42,8 @@ fn alter(name: &str, options: &Options) -> Result<()> {
     if says_what_runs && !queue.is_home() {
         // With the roles that were missing it is at home here, and still waits for queue_resume.
         restore::find_roles(&mut queue.clone())
-            .map_err(|unfit| refused(unfit, &queue, &existing))?;
-        restore::settle(&mut queue)?;
+            .map_err(|ineligible| refused(ineligible, &queue, &existing))?;
+        restore::make_home(&mut queue)?;
         queue.paused = true;
     } else if says_what_runs {
         // As with queue_resume, its owner's call says that what was renamed or created again is the same.
@@ -59,35 +59,35 @@ fn alter(name: &str, options: &Options) -> Result<()> {
     if says_what_runs {
         eligibility::check(&queue)
             .and_then(|_| eligibility::check_session(&queue))
-            .map_err(|unfit| refused(unfit, &queue, &existing))?;
-        trust_handler(&mut queue);
+            .map_err(|ineligible| refused(ineligible, &queue, &existing))?;
+        remember_handler_owner(&mut queue);
         queue.parked = None;
     }
     if queue != existing {
         write(&queue)?;
-        control_channel::tell(Event::Alter, name)?;
+        control_channel::publish(ControlEvent::Alter, name)?;
     }
     Ok(())
 }
 
 /// A queue that a restore or a copy has brought here, without its owner or the role that ran its jobs: it cannot be resumed
 /// with others but here.
-fn has_come_without_roles(queue: &Definition) -> bool {
+fn has_come_without_roles(queue: &QueueDefinition) -> bool {
     !queue.is_home() && restore::find_roles(&mut queue.clone()).is_err()
 }
 
 /// The error of a queue that would not be fit as the call says it; its hint has what the call has, and what it lacks.
-fn refused(unfit: Unfit, queue: &Definition, existing: &Definition) -> Error {
-    match unfit {
-        Unfit::RoleGone { .. } => role_gone::run_as(queue, existing),
-        Unfit::OwnerGone { .. } => role_gone::owner(queue, existing),
-        unfit => unfit,
+fn refused(ineligible: Ineligible, queue: &QueueDefinition, existing: &QueueDefinition) -> Error {
+    match ineligible {
+        Ineligible::RoleGone { .. } => role_gone::run_as(queue, existing),
+        Ineligible::OwnerGone { .. } => role_gone::owner(queue, existing),
+        ineligible => ineligible,
     }
     .into_error()
 }
 
 /// The queue is another role's from here on: of one that the caller may become, as with ALTER TABLE … OWNER TO.
-fn set_owner(queue: &mut Definition, owner: Oid) -> Result<()> {
+fn set_owner(queue: &mut QueueDefinition, owner: Oid) -> Result<()> {
     let role = identity::role(owner).ok_or_else(|| {
         Error::new(
             SqlState::UNDEFINED_OBJECT,
@@ -118,14 +118,14 @@ fn set_owner(queue: &mut Definition, owner: Oid) -> Result<()> {
 }
 
 /// The queue, its row locked, if the caller has its owner's rights.
-pub fn find_owned(name: &str) -> Result<Definition> {
+pub fn find_owned(name: &str) -> Result<QueueDefinition> {
     let caller = identity::current_user();
     identity::as_owner(|| definition::lock_owned(name, caller))?
         .ok_or_else(|| Error::no_such_queue(name))
 }
 
 /// Writes a changed definition and has everybody told.
-pub fn write(queue: &Definition) -> Result<()> {
+pub fn write(queue: &QueueDefinition) -> Result<()> {
     identity::as_owner(|| {
         store::update(queue);
         Ok(())
@@ -135,7 +135,7 @@ pub fn write(queue: &Definition) -> Result<()> {
 }
 
 /// Refuses a queue that came here by a restore or a copy: its roles may be others.
-pub fn require_home(queue: &Definition) -> Result<()> {
+pub fn require_home(queue: &QueueDefinition) -> Result<()> {
     if queue.is_home() {
         return Ok(());
     }
@@ -143,7 +143,7 @@ pub fn require_home(queue: &Definition) -> Result<()> {
 }
 
 #[cold]
-pub fn elsewhere(queue: &Definition) -> Error {
+pub fn elsewhere(queue: &QueueDefinition) -> Error {
     Error::new(
         SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
         format!(

@@ -3,20 +3,18 @@
 use crate::pg::{transaction, BuiltinOid};
 
 use crate::errors::{quote_literal, Error, Result, SqlState};
-use crate::job::current;
-use crate::job::moves::discard;
-use crate::log::subscription::table;
 use crate::params;
 use crate::pg::identity;
 use crate::pg::spi::{self, Plan};
 use crate::queue::alter::find_owned;
 use crate::queue::cache;
-use crate::queue::control_channel::{self, Event};
-use crate::queue::definition::Definition;
+use crate::queue::control_channel::{self, ControlEvent};
+use crate::queue::definition::QueueDefinition;
+use crate::queue::dependents::Dependent;
 use crate::queue::explain;
 use crate::queue::store;
 use crate::shared::pending;
-use crate::{sql_function, watch};
+use crate::{sql_function, JOBS_OF_QUEUES, ON_QUEUES};
 
 sql_function!(pushy_queue_drop_v1, |call| {
     transaction::require_writable(c"pushy.queue_drop()");
@@ -26,37 +24,21 @@ sql_function!(pushy_queue_drop_v1, |call| {
 });
 
 /// A watch or a subscription that feeds the queue would have nowhere to put its jobs.
-fn refuse_feeding(queue: &Definition) -> Result<()> {
-    let watches = watch::of_queue(queue)?;
-    let subscriptions = table::of_queue(queue)?;
-    let mut feeding: Vec<(String, String)> = Vec::new();
-    for watch in &watches {
-        feeding.push((
-            format!("watch \"{}\" on {}", watch.name, watch.relation_name),
-            format!(
-                "SELECT pushy.unwatch({}, {})",
-                quote_literal(&watch.relation_name),
-                quote_literal(&watch.name)
-            ),
-        ));
+fn refuse_feeding(queue: &QueueDefinition) -> Result<()> {
+    let mut feeding = Vec::new();
+    let mut counts = Vec::new();
+    for kind in &ON_QUEUES {
+        let those = (kind.of_queue)(queue)?;
+        counts.extend(counted(those.len(), kind.kind));
+        feeding.extend(those);
     }
-    for subscription in &subscriptions {
-        feeding.push((
-            format!("subscription \"{}\"", subscription.name),
-            format!(
-                "SELECT pushy.subscription_drop({})",
-                quote_literal(&subscription.name)
-            ),
-        ));
-    }
-    let Some((first, end_it)) = feeding.first() else {
+    let Some(Dependent {
+        what: first,
+        end: end_it,
+    }) = feeding.first()
+    else {
         return Ok(());
     };
-    let counted = [
-        counted(watches.len(), "watch", "watches"),
-        counted(subscriptions.len(), "subscription", "subscriptions"),
-    ];
-    let counted: Vec<String> = counted.into_iter().flatten().collect();
     let (detail, and_the_others) = match feeding.len() {
         1 => (format!("It is {first}."), ""),
         _ => (
@@ -69,7 +51,7 @@ fn refuse_feeding(queue: &Definition) -> Result<()> {
         format!(
             "queue \"{}\" is fed by {}",
             queue.name,
-            counted.join(" and ")
+            counts.join(" and ")
         ),
     )
     .detail(detail)
@@ -78,7 +60,7 @@ fn refuse_feeding(queue: &Definition) -> Result<()> {
     )))
 }
 
-fn counted(count: usize, one: &str, many: &str) -> Option<String> {
+fn counted(count: usize, [one, many]: [&str; 2]) -> Option<String> {
     (count > 0).then(|| format!("{count} {}", if count == 1 { one } else { many }))
 }
 
@@ -92,7 +74,7 @@ static COUNT_LIVE: Plan = Plan::new(
 
 fn drop_queue(name: &str, force: bool) -> Result<()> {
     let queue = find_owned(name)?;
-    if current::is_of(queue.queue_id) {
+    if (JOBS_OF_QUEUES.is_running_of)(queue.queue_id) {
         return Err(Error::new(
             SqlState::OBJECT_IN_USE,
             format!("queue \"{name}\" cannot be dropped by one of its own jobs"),
@@ -113,14 +95,14 @@ fn drop_queue(name: &str, force: bool) -> Result<()> {
             refuse_feeding(&queue)?;
         }
         if force {
-            discard::delete_with_queue(&queue);
+            (JOBS_OF_QUEUES.delete_with_queue)(&queue);
         } else {
             refuse_live_jobs(&queue)?;
         }
         store::delete(&queue);
         Ok(())
     })?;
-    control_channel::tell(Event::Drop, name)
+    control_channel::publish(ControlEvent::Drop, name)
 }
 
 // Who has written jobs keeps its lock of their table until its end, in no process once it is prepared, when only the lock of
@@ -139,7 +121,7 @@ static PREPARED: Plan = Plan::new(
 );
 
 /// A prepared transaction may have jobs of the queue, which nobody sees: its COMMIT PREPARED would discard them.
-fn refuse_prepared(queue: &Definition) -> Result<()> {
+fn refuse_prepared(queue: &QueueDefinition) -> Result<()> {
     let gids = spi::connect(|spi| spi.run(&PREPARED, params![]).row(0).opt_text(1))?;
     let Some(gids) = gids else {
         return Ok(());
@@ -154,7 +136,7 @@ fn refuse_prepared(queue: &Definition) -> Result<()> {
     .hint("End them with COMMIT PREPARED or ROLLBACK PREPARED, or pass force => true: jobs that they commit are discarded then, and told on pushy_control."))
 }
 
-fn refuse_live_jobs(queue: &Definition) -> Result<()> {
+fn refuse_live_jobs(queue: &QueueDefinition) -> Result<()> {
     refuse_prepared(queue)?;
     let (live, first_due) = spi::connect(|spi| {
         let found = spi.run(&COUNT_LIVE, params![queue.queue_id]);

@@ -4,7 +4,7 @@ use crate::errors::{Error, Result, SqlState};
 use crate::pg::failure::Failure;
 use crate::pg::function_catalog::{self as functions, Function};
 use crate::pg::{identifier, identity};
-use crate::queue::eligibility::{self, Unfit};
+use crate::queue::eligibility::{self, Ineligible};
 
 /// What a handler can take, in the order in which a bare name is tried.
 const ARGUMENTS: [&str; 3] = ["(pg_catalog.jsonb)", "(pushy.job)", "()"];
@@ -17,7 +17,7 @@ pub fn resolve(text: &str) -> Result<Function> {
     } else {
         by_name(text)?
     };
-    eligibility::shape(&function).map_err(Unfit::into_error)?;
+    eligibility::form_of_handler(&function).map_err(Ineligible::into_error)?;
     Ok(function)
 }
 
@@ -46,7 +46,7 @@ fn by_name(name: &str) -> Result<Function> {
         found.extend(by_signature(&format!("{name}{arguments}"), name)?);
     }
     match found.len() {
-        0 => Err(Unfit::WrongArguments {
+        0 => Err(Ineligible::WrongArguments {
             handler: name.to_owned(),
         }
         .into_error()),

@@ -6,7 +6,7 @@ use pushy_core::backoff::Backoff;
 use crate::errors::{Error, Result, SqlState};
 use crate::pg::ereport;
 use crate::pg::function::{shown_length, Call};
-use crate::queue::definition::Definition;
+use crate::queue::definition::QueueDefinition;
 use crate::settings;
 
 /// What was said; None is 'not said'. Both functions take them in the same places, behind the queue.
@@ -36,8 +36,8 @@ const DAY_US: i64 = 24 * HOUR_US;
 pub const DEFAULT_KEEP_DISCARDED_US: i64 = 30 * DAY_US;
 
 /// What an omitted argument of queue_register means; sql/queues.sql says the same.
-pub fn defaults(name: String) -> Definition {
-    Definition {
+pub fn defaults(name: String) -> QueueDefinition {
+    QueueDefinition {
         queue_id: 0,
         name,
         owner: Oid::INVALID,
@@ -98,7 +98,7 @@ impl Options {
     }
 
     /// Puts what was said into a definition; handler and role are the callers' to resolve.
-    pub fn apply_to(&self, queue: &mut Definition) {
+    pub fn apply_to(&self, queue: &mut QueueDefinition) {
         if let Some(concurrency) = self.concurrency {
             queue.concurrency = (concurrency > 0).then_some(concurrency);
         }
@@ -115,7 +115,7 @@ impl Options {
 }
 
 /// A delay that the longest one cuts short is told, because whoever says both has meant something else.
-pub fn tell_of_delays(queue: &Definition) {
+pub fn notice_delays(queue: &QueueDefinition) {
     // 0 is none: nothing cuts delays short.
     if queue.max_retry_delay_us == 0 || queue.retry_delay_us <= queue.max_retry_delay_us {
         return;

@@ -3,9 +3,9 @@
 use crate::errors::Result;
 use crate::pg::{function_catalog as functions, identity, transaction};
 use crate::queue::alter::{find_owned, write};
-use crate::queue::control_channel::{self, Event};
-use crate::queue::definition::Definition;
-use crate::queue::register::{require_fit, trust_handler};
+use crate::queue::control_channel::{self, ControlEvent};
+use crate::queue::definition::QueueDefinition;
+use crate::queue::register::{remember_handler_owner, require_eligible};
 use crate::queue::{announce, handler_name, restore};
 use crate::sql_function;
 
@@ -16,7 +16,7 @@ sql_function!(pushy_queue_pause_v1, |call| {
     // One that changes nothing tells nobody.
     if !std::mem::replace(&mut queue.paused, true) {
         write(&queue)?;
-        control_channel::tell(Event::Pause, &name)?;
+        control_channel::publish(ControlEvent::Pause, &name)?;
     }
     Ok(())
 });
@@ -29,15 +29,15 @@ sql_function!(pushy_queue_resume_v1, |call| {
     if queue.is_home() {
         take_new_names(&mut queue)?;
     } else {
-        restore::settle(&mut queue)?;
+        restore::make_home(&mut queue)?;
     }
-    require_fit(&queue)?;
-    trust_handler(&mut queue);
+    require_eligible(&queue)?;
+    remember_handler_owner(&mut queue);
     queue.paused = false;
     queue.parked = None;
     if queue != existing {
         write(&queue)?;
-        control_channel::tell(Event::Resume, &name)?;
+        control_channel::publish(ControlEvent::Resume, &name)?;
     } else {
         announce::changed(&queue);
     }
@@ -46,7 +46,7 @@ sql_function!(pushy_queue_resume_v1, |call| {
 
 /// Roles and handler may have been renamed, and the handler dropped and created again: its owner's call
 /// to resume says that it is still the same.
-pub fn take_new_names(queue: &mut Definition) -> Result<()> {
+pub fn take_new_names(queue: &mut QueueDefinition) -> Result<()> {
     take_new_names_of_roles(queue);
     let function = match functions::function(queue.handler_oid) {
         Some(function) => Some(function),
@@ -59,7 +59,7 @@ pub fn take_new_names(queue: &mut Definition) -> Result<()> {
     Ok(())
 }
 
-pub fn take_new_names_of_roles(queue: &mut Definition) {
+pub fn take_new_names_of_roles(queue: &mut QueueDefinition) {
     if let Some(owner) = identity::role(queue.owner) {
         queue.owner_name = owner.name;
     }

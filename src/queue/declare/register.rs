@@ -6,9 +6,9 @@ use crate::errors::{quote_literal, Error, Result, SqlState};
 use crate::pg::{
     database, ereport, function_catalog as functions, home, identifier, identity, transaction,
 };
-use crate::queue::control_channel::{self, Event};
-use crate::queue::definition::{self, Definition};
-use crate::queue::eligibility::{self, Unfit};
+use crate::queue::control_channel::{self, ControlEvent};
+use crate::queue::definition::{self, QueueDefinition};
+use crate::queue::eligibility::{self, Ineligible};
 use crate::queue::options::{self, Options};
 use crate::queue::{announce, handler_name, privilege, quota, restore, store};
 use crate::sql_function;
@@ -32,11 +32,11 @@ fn register(name: String, handler: &str, options: &Options) -> Result<String> {
     wanted.home_database = database::current();
     set_role(&mut wanted, options.run_as.unwrap_or(caller))?;
     set_handler(&mut wanted, handler).map_err(|error| with_order(&wanted.name, handler, error))?;
-    options::tell_of_delays(&wanted);
+    options::notice_delays(&wanted);
 
     // Around again only when somebody else registers or drops the name at this moment.
     const TRIES: usize = 10;
-    let may = |existing: &Definition| {
+    let may = |existing: &QueueDefinition| {
         privilege::require_owner(existing, caller)
             .map_err(|_| Error::queue_name_taken(&existing.name, &owner_of(existing)))?;
         Ok(true)
@@ -62,21 +62,21 @@ fn register(name: String, handler: &str, options: &Options) -> Result<String> {
 }
 
 /// False: somebody else was quicker.
-fn create(wanted: &mut Definition) -> Result<bool> {
-    require_fit(wanted)?;
+fn create(wanted: &mut QueueDefinition) -> Result<bool> {
+    require_eligible(wanted)?;
     quota::require(wanted.owner)?;
-    trust_handler(wanted);
+    remember_handler_owner(wanted);
     let Some(queue_id) = identity::as_owner(|| Ok(store::insert(wanted)))? else {
         return Ok(false);
     };
     wanted.queue_id = queue_id;
     announce::created(wanted)?;
-    control_channel::tell(Event::Register, &wanted.name)?;
+    control_channel::publish(ControlEvent::Register, &wanted.name)?;
     Ok(true)
 }
 
 /// Everything is as wanted now, but for the owner and the pause; the caller has the owner's rights.
-fn replace(existing: &Definition, wanted: &mut Definition) -> Result<bool> {
+fn replace(existing: &QueueDefinition, wanted: &mut QueueDefinition) -> Result<bool> {
     let caller = identity::current_user();
     wanted.queue_id = existing.queue_id;
     wanted.paused = existing.paused;
@@ -95,8 +95,8 @@ fn replace(existing: &Definition, wanted: &mut Definition) -> Result<bool> {
     }
     wanted.owner_name = identity::role_name(wanted.owner);
     hold_handler(wanted, existing);
-    require_fit(wanted)?;
-    trust_handler(wanted);
+    require_eligible(wanted)?;
+    remember_handler_owner(wanted);
     // A deploy that changes nothing writes nothing and tells nobody.
     if wanted != existing {
         identity::as_owner(|| {
@@ -104,21 +104,21 @@ fn replace(existing: &Definition, wanted: &mut Definition) -> Result<bool> {
             Ok(())
         })?;
         announce::changed(wanted);
-        control_channel::tell(Event::Register, &wanted.name)?;
+        control_channel::publish(ControlEvent::Register, &wanted.name)?;
         if wanted.handler != existing.handler {
-            tell_other_handler(existing, wanted);
+            notice_other_handler(existing, wanted);
         }
     }
     Ok(true)
 }
 
-fn owner_of(queue: &Definition) -> String {
+fn owner_of(queue: &QueueDefinition) -> String {
     home::role(queue.home_system, queue.owner, &queue.owner_name)
         .map_or_else(|| queue.owner_name.clone(), identity::role_name)
 }
 
 /// The queue may be another application's, which has chosen the same name.
-fn tell_other_handler(existing: &Definition, wanted: &Definition) {
+fn notice_other_handler(existing: &QueueDefinition, wanted: &QueueDefinition) {
     ereport::notice(
         &Error::new(
             SqlState::SUCCESSFUL_COMPLETION,
@@ -132,7 +132,7 @@ fn tell_other_handler(existing: &Definition, wanted: &Definition) {
 }
 
 /// The role that runs the jobs: one that the caller may become.
-pub fn set_role(queue: &mut Definition, role: Oid) -> Result<()> {
+pub fn set_role(queue: &mut QueueDefinition, role: Oid) -> Result<()> {
     let caller = identity::current_user();
     let found = identity::role(role).ok_or_else(|| {
         Error::new(
@@ -142,7 +142,7 @@ pub fn set_role(queue: &mut Definition, role: Oid) -> Result<()> {
         .hint("Pass the name of a role as run_as.")
     })?;
     if !identity::may_become(caller, role) {
-        return Err(Unfit::OwnerMayNotBecome {
+        return Err(Ineligible::OwnerMayNotBecome {
             owner: identifier::quoted(&identity::role_name(caller)),
             role: identifier::quoted(&found.name),
             superuser: found.superuser,
@@ -167,7 +167,7 @@ fn with_order(name: &str, handler: &str, error: Error) -> Error {
 }
 
 /// The function that the caller names.
-pub fn set_handler(queue: &mut Definition, handler: &str) -> Result<()> {
+pub fn set_handler(queue: &mut QueueDefinition, handler: &str) -> Result<()> {
     let function = handler_name::resolve(handler)?;
     queue.handler_oid = function.oid;
     queue.handler = function.signature;
@@ -176,7 +176,7 @@ pub fn set_handler(queue: &mut Definition, handler: &str) -> Result<()> {
 }
 
 /// A handler of the name that the queue's handler had is held to its owner too: the name may be a stranger's by now.
-pub fn hold_handler(queue: &mut Definition, existing: &Definition) {
+pub fn hold_handler(queue: &mut QueueDefinition, existing: &QueueDefinition) {
     if queue.handler != existing.handler {
         return;
     }
@@ -192,7 +192,7 @@ pub fn hold_handler(queue: &mut Definition, existing: &Definition) {
 }
 
 /// Remembers whose code the handler is now, once the queue was found fit to run it.
-pub fn trust_handler(queue: &mut Definition) {
+pub fn remember_handler_owner(queue: &mut QueueDefinition) {
     if let Some(function) = functions::function(queue.handler_oid) {
         queue.handler_owner = function.owner;
         queue.handler_owner_name = identity::role_name(function.owner);
@@ -200,8 +200,8 @@ pub fn trust_handler(queue: &mut Definition) {
 }
 
 /// Refuses a definition that could not run.
-pub fn require_fit(queue: &Definition) -> Result<()> {
+pub fn require_eligible(queue: &QueueDefinition) -> Result<()> {
     eligibility::check(queue)
         .and_then(|_| eligibility::check_session(queue))
-        .map_err(Unfit::into_error)
+        .map_err(Ineligible::into_error)
 }

@@ -6,7 +6,7 @@ use crate::pg::spi::{self, Plan};
 use crate::pg::subtransaction::{self, CallError};
 use crate::pg::{identifier, identity, invalidation, transaction, BuiltinOid};
 use crate::queue::control_channel;
-use crate::queue::definition::{self, Definition};
+use crate::queue::definition::{self, QueueDefinition};
 use crate::queue::{alter, announce};
 use crate::{params, sql_function};
 
@@ -43,7 +43,7 @@ fn rename(name: &str, new_name: String) -> Result<()> {
     if identity::as_owner(|| definition::find(&new_name))?.is_some() {
         return Err(taken(&new_name));
     }
-    let queue = Definition {
+    let queue = QueueDefinition {
         name: new_name,
         ..before
     };
@@ -63,17 +63,17 @@ fn rename(name: &str, new_name: String) -> Result<()> {
         other => other.map_err(CallError::into_error)?,
     }
     announce::changed(&queue);
-    control_channel::tell_renamed(name, &queue.name)
+    control_channel::publish_renamed(name, &queue.name)
 }
 
-fn write(queue: &Definition) {
+fn write(queue: &QueueDefinition) {
     let params = params![queue.queue_id, queue.name.as_str()];
     spi::run(&RENAME, params);
     spi::run(&RENAME_IN_SUBSCRIPTIONS, params);
     spi::connect(|spi| {
         for row in spi.run(&RENAME_IN_WATCHES, params).rows() {
             if row.bool(2) {
-                invalidation::tell_changed(row.oid(1));
+                invalidation::send(row.oid(1));
             }
         }
     });

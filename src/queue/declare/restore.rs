@@ -7,16 +7,13 @@ use crate::pg::{BuiltinOid, Oid};
 
 use crate::errors::{quote_literal, Result};
 use crate::installation;
-use crate::job::moves::adopt;
-use crate::log::subscription;
 use crate::pg::spi::{self, Plan};
 use crate::pg::{database, home, identity, transaction};
-use crate::queue::definition::{self, Definition};
-use crate::queue::eligibility::{self, role_gone, Unfit};
+use crate::queue::definition::{self, QueueDefinition};
+use crate::queue::eligibility::{self, role_gone, Ineligible};
 use crate::queue::{alter, handler_name, park, pause, privilege, register};
 use crate::shared::{self, pending};
-use crate::watch;
-use crate::{channel, params, row, sql_function};
+use crate::{params, row, sql_function, JOBS_OF_QUEUES, ON_QUEUES};
 
 sql_function!(pushy_resume_after_restore_v1, |call| {
     transaction::require_writable(c"pushy.resume_after_restore()");
@@ -25,28 +22,18 @@ sql_function!(pushy_resume_after_restore_v1, |call| {
     let queues = identity::as_owner(definition::all)?;
     call.answer_rows(|rows| {
         for queue in queues {
-            let may = |queue: &Definition| Ok(resumes_all || privilege::is_owner(queue, caller));
+            let may = |queue: &QueueDefinition| Ok(resumes_all || privilege::is_owner(queue, caller));
             let found = identity::as_owner(|| definition::find_for_update(&queue.name, may))?;
             let Some(queue) = found else { continue };
             let name = queue.name.clone();
-            if let Some(obstacle) = move_in(queue)? {
+            if let Some(obstacle) = adopt(queue)? {
                 rows.put(row!["queue", name, obstacle.is_none(), obstacle]);
             }
         }
-        for (watch, obstacle) in watch::move_in_all(resumes_all)? {
-            rows.put(row!["watch", watch, obstacle.is_none(), obstacle]);
-        }
-        for (channel, obstacle) in channel::move_in_all(resumes_all)? {
-            rows.put(row!["channel", channel, obstacle.is_none(), obstacle]);
-        }
-        // Last, because they want their queues and channels.
-        for (subscription, obstacle) in subscription::restore::move_in_all(resumes_all)? {
-            rows.put(row![
-                "subscription",
-                subscription,
-                obstacle.is_none(),
-                obstacle
-            ]);
+        for kind in &ON_QUEUES {
+            for (name, obstacle) in (kind.adopt_all)(resumes_all)? {
+                rows.put(row![kind.kind[0], name, obstacle.is_none(), obstacle]);
+            }
         }
         for (table, what) in installation::take_passed_over()? {
             let reason = format!("{what}: restore as a superuser to have them, or declare queues and watches again; jobs that were not finished are lost");
@@ -59,34 +46,36 @@ sql_function!(pushy_resume_after_restore_v1, |call| {
 
 /// What came here may be due, and may bring promises to cancel.
 pub(in crate::queue) fn look_at_everything() {
-    let place = shared::get().and_then(|shared| shared.find_database(database::current()));
-    if let Some(place) = place {
-        place.cancels_recalled.store(false, Ordering::SeqCst);
+    let database_slot = shared::get().and_then(|shared| shared.find_database(database::current()));
+    if let Some(database_slot) = database_slot {
+        database_slot
+            .cancels_recalled
+            .store(false, Ordering::SeqCst);
     }
     pending::sweep();
 }
 
 /// Makes this database the queue's home, and its handler the function of that name where a restore has made it anew; answers
 /// why it does not run all the same. None: it was at home, and nothing of a restore was in its way.
-pub(in crate::queue) fn move_in(mut queue: Definition) -> Result<Option<Option<String>>> {
+pub(in crate::queue) fn adopt(mut queue: QueueDefinition) -> Result<Option<Option<String>>> {
     if queue.is_home() {
         if !eligibility::is_recreated(&queue) {
             return Ok(None);
         }
         pause::take_new_names(&mut queue)?;
-    } else if let Err(obstacle) = settle(&mut queue) {
+    } else if let Err(obstacle) = make_home(&mut queue) {
         return Ok(Some(Some(obstacle.message)));
     }
     queue.parked = eligibility::check(&queue)
         .and_then(|_| eligibility::check_entry(&queue))
         .err()
-        .map(|unfit| unfit.reason());
+        .map(|ineligible| ineligible.reason());
     if queue.parked.is_none() {
-        register::trust_handler(&mut queue);
+        register::remember_handler_owner(&mut queue);
     }
     alter::write(&queue)?;
     if queue.parked.is_some() {
-        park::told(&queue)?;
+        park::count_and_publish(&queue)?;
     }
     Ok(Some(queue.parked.or_else(|| {
         queue.paused.then(|| {
@@ -99,18 +88,18 @@ pub(in crate::queue) fn move_in(mut queue: Definition) -> Result<Option<Option<S
 }
 
 /// Finds roles, grantees and handler: from here on their numbers and names are those of this place.
-pub fn settle(queue: &mut Definition) -> Result<()> {
-    find_roles(queue).map_err(Unfit::into_error)?;
+pub fn make_home(queue: &mut QueueDefinition) -> Result<()> {
+    find_roles(queue).map_err(Ineligible::into_error)?;
     let system = queue.home_system;
     // What can fail comes first: the rows below are rewritten once.
     let function = handler_name::by_stored_signature(&queue.handler)?;
     if !home::has_our_roles(system) {
         identity::as_owner(|| {
-            adopt::find_enqueuers(queue);
+            (JOBS_OF_QUEUES.find_enqueuers)(queue);
             Ok(())
         })?;
     }
-    adopt::announce_all(queue);
+    (JOBS_OF_QUEUES.announce_all)(queue);
     identity::as_owner(|| find_grantees(queue.queue_id, system))?;
     queue.handler_owner =
         home::role(system, queue.handler_owner, &queue.handler_owner_name).unwrap_or(Oid::INVALID);
@@ -122,7 +111,7 @@ pub fn settle(queue: &mut Definition) -> Result<()> {
 }
 
 /// Owner and role as they are known here.
-pub fn find_roles(queue: &mut Definition) -> std::result::Result<(), Unfit> {
+pub fn find_roles(queue: &mut QueueDefinition) -> std::result::Result<(), Ineligible> {
     find_owner(queue, queue.home_system)?;
     let role = home::role(queue.home_system, queue.run_as, &queue.run_as_name)
         .ok_or_else(|| role_gone::run_as(queue, queue))?;
@@ -132,7 +121,7 @@ pub fn find_roles(queue: &mut Definition) -> std::result::Result<(), Unfit> {
 }
 
 /// The owner, as written in the cluster `system`.
-pub fn find_owner(queue: &mut Definition, system: i64) -> std::result::Result<(), Unfit> {
+pub fn find_owner(queue: &mut QueueDefinition, system: i64) -> std::result::Result<(), Ineligible> {
     let owner = home::role(system, queue.owner, &queue.owner_name)
         .ok_or_else(|| role_gone::owner(queue, queue))?;
     queue.owner = owner;

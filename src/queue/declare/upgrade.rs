@@ -12,14 +12,13 @@
 //! number that the old cluster has not given out. It keeps the numbers of roles too.
 
 use crate::errors::{Error, Result, SqlState};
-use crate::log::subscription;
 use crate::params;
 use crate::pg::home::Home;
 use crate::pg::spi::{self, Plan};
 use crate::pg::{identity, transaction, BuiltinOid};
 use crate::queue::definition;
 use crate::queue::restore;
-use crate::{channel, watch};
+use crate::ON_QUEUES;
 
 static READ: Plan = Plan::new(
     "SELECT h.system, h.database, h.extension FROM pushy_internal.home h",
@@ -61,7 +60,7 @@ pub fn go_on() -> Result<()> {
             spi::run(&UPGRADED_FROM, params![before.system]);
             Ok(())
         })?;
-        move_in(&before)?;
+        adopt(&before)?;
     }
     identity::as_owner(|| {
         let params = params![here.system, here.database, here.extension];
@@ -70,7 +69,7 @@ pub fn go_on() -> Result<()> {
     })
 }
 
-fn move_in(before: &Home) -> Result<()> {
+fn adopt(before: &Home) -> Result<()> {
     let mut went_on = 0;
     let mut obstacles = Vec::new();
     let mut note = |name: String, obstacle: Option<String>| match obstacle {
@@ -83,19 +82,14 @@ fn move_in(before: &Home) -> Result<()> {
         }
         let name = format!("queue {}", queue.name);
         let paused = queue.paused;
-        if let Some(obstacle) = restore::move_in(queue)? {
+        if let Some(obstacle) = restore::adopt(queue)? {
             note(name, obstacle.filter(|_| !paused));
         }
     }
-    for (name, obstacle) in watch::move_in_from(before)? {
-        note(format!("watch {name}"), obstacle);
-    }
-    for (name, obstacle) in channel::move_in_from(before)? {
-        note(format!("channel {name}"), obstacle);
-    }
-    // Last, because they want their queues and channels.
-    for (name, obstacle) in subscription::restore::move_in_from(before)? {
-        note(format!("subscription {name}"), obstacle);
+    for kind in &ON_QUEUES {
+        for (name, obstacle) in (kind.adopt_from)(before)? {
+            note(format!("{} {name}", kind.kind[0]), obstacle);
+        }
     }
     restore::look_at_everything();
     if went_on > 0 || !obstacles.is_empty() {

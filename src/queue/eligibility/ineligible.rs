@@ -5,7 +5,7 @@ use crate::pg::{identifier, identity, major};
 
 /// Why a queue's jobs cannot be run. Names are as SQL wants them written.
 #[derive(Clone, Debug)]
-pub enum Unfit {
+pub enum Ineligible {
     HandlerGone {
         queue: String,
         handler: String,
@@ -111,9 +111,9 @@ fn ask(statement: &str) -> String {
     format!("Ask whoever administers it, because it may be meant to be so; else: {statement}")
 }
 
-impl Unfit {
+impl Ineligible {
     /// Whether it is the role's session that is in the way, not the queue: nothing to park it for.
-    pub fn bars_sessions(&self) -> bool {
+    pub fn refuses_sessions(&self) -> bool {
         matches!(
             self,
             Self::NoLogin { .. }

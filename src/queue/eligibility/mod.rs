@@ -8,12 +8,12 @@ pub mod role_gone;
 
 use crate::pg::function_catalog::{self as functions, Function};
 use crate::pg::{database, identifier, identity, major, worker, BuiltinOid, Oid};
-use crate::queue::definition::Definition;
-pub use crate::queue::ineligible::Unfit;
+use crate::queue::definition::QueueDefinition;
+pub use crate::queue::ineligible::Ineligible;
 
 /// What a handler wants to be called with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Takes {
+pub enum HandlerArgument {
     /// The job's arguments.
     Jsonb,
     /// The whole job, as pushy.job.
@@ -25,20 +25,20 @@ pub enum Takes {
 #[derive(Clone, Copy, Debug)]
 pub struct Handler {
     pub oid: Oid,
-    pub takes: Takes,
+    pub argument: HandlerArgument,
     pub returns: Oid,
 }
 
 /// What has to be called for a queue's jobs, or why that must not be done now.
-pub fn check(queue: &Definition) -> Result<Handler, Unfit> {
+pub fn check(queue: &QueueDefinition) -> Result<Handler, Ineligible> {
     check_roles(queue)?;
     let function = find_function(queue)?;
     check_function(queue, &function)
 }
 
 /// Whether a function can be the queue's handler: its form, the role's rights and whose code it is.
-fn check_function(queue: &Definition, function: &Function) -> Result<Handler, Unfit> {
-    let handler = shape(function)?;
+fn check_function(queue: &QueueDefinition, function: &Function) -> Result<Handler, Ineligible> {
+    let handler = form_of_handler(function)?;
     check_rights(queue, function)?;
     check_handler_owner(queue, function)?;
     Ok(handler)
@@ -46,11 +46,11 @@ fn check_function(queue: &Definition, function: &Function) -> Result<Handler, Un
 
 /// Whether the handler's code still belongs to whom it belonged when it was chosen, or to somebody who could act as
 /// the queue's role anyway.
-fn check_handler_owner(queue: &Definition, function: &Function) -> Result<(), Unfit> {
+fn check_handler_owner(queue: &QueueDefinition, function: &Function) -> Result<(), Ineligible> {
     if function.owner == queue.handler_owner || identity::may_become(function.owner, queue.run_as) {
         return Ok(());
     }
-    Err(Unfit::HandlerOfAnother {
+    Err(Ineligible::HandlerOfAnother {
         handler: function.signature.clone(),
         owner: identifier::quoted(&identity::role_name(function.owner)),
         was: identifier::quoted(&queue.handler_owner_name),
@@ -59,16 +59,16 @@ fn check_handler_owner(queue: &Definition, function: &Function) -> Result<(), Un
 }
 
 /// Whether a worker can open a session as the queue's role at all; without that nobody gets to `check`.
-pub fn check_session(queue: &Definition) -> Result<(), Unfit> {
+pub fn check_session(queue: &QueueDefinition) -> Result<(), Ineligible> {
     session_as(database::current(), &run_as(queue)?)
 }
 
 /// Whether the queue's role may have this session of an executor, however many there are: the executor leaves otherwise.
-pub fn check_entry(queue: &Definition) -> Result<(), Unfit> {
+pub fn check_entry(queue: &QueueDefinition) -> Result<(), Ineligible> {
     let role = run_as(queue)?;
     entry_as(database::current(), &role)?;
     if worker::is_outdated() {
-        return Err(Unfit::SessionOutdated {
+        return Err(Ineligible::SessionOutdated {
             role: identifier::quoted(&role.name),
         });
     }
@@ -76,25 +76,25 @@ pub fn check_entry(queue: &Definition) -> Result<(), Unfit> {
 }
 
 /// The same for a role and a database by number.
-pub fn session_of(database: u32, role: u32) -> Result<(), Unfit> {
-    let found = identity::role(Oid::from(role)).ok_or_else(|| Unfit::RoleGone {
+pub fn session_of(database: u32, role: u32) -> Result<(), Ineligible> {
+    let found = identity::role(Oid::from(role)).ok_or_else(|| Ineligible::RoleGone {
         role: role.to_string(),
         fix: "pushy.queue_explain says which role could take its place".to_owned(),
     })?;
     session_as(database, &found)
 }
 
-fn session_as(database: u32, role: &identity::Role) -> Result<(), Unfit> {
+fn session_as(database: u32, role: &identity::Role) -> Result<(), Ineligible> {
     entry_as(database, role)?;
     let limits = database::limits(database);
     if identity::has_too_many_sessions(role) {
-        return Err(Unfit::TooManySessions {
+        return Err(Ineligible::TooManySessions {
             role: identifier::quoted(&role.name),
             limit: role.connection_limit,
         });
     }
     if !role.superuser && database::has_too_many_sessions(database, &limits) {
-        return Err(Unfit::DatabaseFull {
+        return Err(Ineligible::DatabaseFull {
             database: identifier::quoted(&database::name(database).unwrap_or_default()),
             limit: limits.connections,
         });
@@ -102,18 +102,18 @@ fn session_as(database: u32, role: &identity::Role) -> Result<(), Unfit> {
     Ok(())
 }
 
-fn entry_as(database: u32, role: &identity::Role) -> Result<(), Unfit> {
+fn entry_as(database: u32, role: &identity::Role) -> Result<(), Ineligible> {
     let name = || identifier::quoted(&database::name(database).unwrap_or_default());
     let role_name = || identifier::quoted(&role.name);
     let limits = database::limits(database);
     if !limits.allows_connections {
-        return Err(Unfit::DatabaseClosed { database: name() });
+        return Err(Ineligible::DatabaseClosed { database: name() });
     }
     if !role.login && !major::WORKERS_MAY_BE_NOLOGIN {
-        return Err(Unfit::NoLogin { role: role_name() });
+        return Err(Ineligible::NoLogin { role: role_name() });
     }
     if !identity::may_connect(database, role.oid) {
-        return Err(Unfit::NoConnect {
+        return Err(Ineligible::NoConnect {
             role: role_name(),
             database: name(),
         });
@@ -122,10 +122,10 @@ fn entry_as(database: u32, role: &identity::Role) -> Result<(), Unfit> {
 }
 
 /// The queue's role as it is now, if it still is the role that was meant.
-fn run_as(queue: &Definition) -> Result<identity::Role, Unfit> {
+fn run_as(queue: &QueueDefinition) -> Result<identity::Role, Ineligible> {
     let role = identity::role(queue.run_as).ok_or_else(|| role_gone::run_as(queue, queue))?;
     if role.name != queue.run_as_name {
-        return Err(Unfit::RoleRenamed {
+        return Err(Ineligible::RoleRenamed {
             queue: queue.name.clone(),
             role: identifier::quoted(&queue.run_as_name),
             now: identifier::quoted(&role.name),
@@ -134,18 +134,18 @@ fn run_as(queue: &Definition) -> Result<identity::Role, Unfit> {
     Ok(role)
 }
 
-fn check_roles(queue: &Definition) -> Result<(), Unfit> {
+fn check_roles(queue: &QueueDefinition) -> Result<(), Ineligible> {
     let role = run_as(queue)?;
     let owner = identity::role(queue.owner).ok_or_else(|| role_gone::owner(queue, queue))?;
     if owner.name != queue.owner_name {
-        return Err(Unfit::OwnerRenamed {
+        return Err(Ineligible::OwnerRenamed {
             queue: queue.name.clone(),
             owner: identifier::quoted(&queue.owner_name),
             now: identifier::quoted(&owner.name),
         });
     }
     if !identity::may_become(queue.owner, queue.run_as) {
-        return Err(Unfit::OwnerMayNotBecome {
+        return Err(Ineligible::OwnerMayNotBecome {
             owner: identifier::quoted(&owner.name),
             role: identifier::quoted(&role.name),
             superuser: role.superuser,
@@ -154,10 +154,10 @@ fn check_roles(queue: &Definition) -> Result<(), Unfit> {
     Ok(())
 }
 
-fn find_function(queue: &Definition) -> Result<Function, Unfit> {
+fn find_function(queue: &QueueDefinition) -> Result<Function, Ineligible> {
     let function = functions::function(queue.handler_oid).ok_or_else(|| handler_gone(queue))?;
     if function.signature != queue.handler {
-        return Err(Unfit::HandlerRenamed {
+        return Err(Ineligible::HandlerRenamed {
             queue: queue.name.clone(),
             handler: queue.handler.clone(),
             now: function.signature,
@@ -169,41 +169,41 @@ fn find_function(queue: &Definition) -> Result<Function, Unfit> {
 /// A migration that changes what a function returns drops it and creates it again, and so does a restore: it may be another
 /// function now, so its owner says that it is meant, once it is one that could run.
 #[cold]
-fn handler_gone(definition: &Definition) -> Unfit {
+fn handler_gone(definition: &QueueDefinition) -> Ineligible {
     let (queue, handler) = (definition.name.clone(), definition.handler.clone());
     match functions::named(&definition.handler) {
         Ok(Some(function)) => check_function(definition, &function)
             .err()
-            .unwrap_or(Unfit::HandlerRecreated { queue, handler }),
-        _ => Unfit::HandlerGone { queue, handler },
+            .unwrap_or(Ineligible::HandlerRecreated { queue, handler }),
+        _ => Ineligible::HandlerGone { queue, handler },
     }
 }
 
 /// Whether the handler was dropped and created again, and nobody has said that the new one is meant.
-pub fn is_recreated(queue: &Definition) -> bool {
+pub fn is_recreated(queue: &QueueDefinition) -> bool {
     functions::function(queue.handler_oid).is_none()
         && matches!(functions::named(&queue.handler), Ok(Some(_)))
 }
 
 /// Whether a function has the form of a handler.
-pub fn shape(function: &Function) -> Result<Handler, Unfit> {
+pub fn form_of_handler(function: &Function) -> Result<Handler, Ineligible> {
     let handler = function.signature.clone();
     if functions::is_temporary_schema(function.schema) {
-        return Err(Unfit::Temporary { handler });
+        return Err(Ineligible::Temporary { handler });
     }
     match function.kind {
         b'f' => {}
-        b'p' => return Err(Unfit::Procedure { handler }),
-        _ => return Err(Unfit::NotAFunction { handler }),
+        b'p' => return Err(Ineligible::Procedure { handler }),
+        _ => return Err(Ineligible::NotAFunction { handler }),
     }
-    let takes = match function.arguments.as_slice() {
-        [] => Takes::Nothing,
-        [one] if *one == BuiltinOid::JSONBOID.value() => Takes::Jsonb,
-        [one] if Some(*one) == functions::job_type() => Takes::Job,
-        _ => return Err(Unfit::WrongArguments { handler }),
+    let argument = match function.arguments.as_slice() {
+        [] => HandlerArgument::Nothing,
+        [one] if *one == BuiltinOid::JSONBOID.value() => HandlerArgument::Jsonb,
+        [one] if Some(*one) == functions::job_type() => HandlerArgument::Job,
+        _ => return Err(Ineligible::WrongArguments { handler }),
     };
     if function.returns_set {
-        return Err(Unfit::ReturnsSet { handler });
+        return Err(Ineligible::ReturnsSet { handler });
     }
     let returns = function.returns;
     if functions::is_pseudo_type(returns)
@@ -211,37 +211,37 @@ pub fn shape(function: &Function) -> Result<Handler, Unfit> {
             .iter()
             .any(|one| one.value() == returns)
     {
-        return Err(Unfit::ReturnsPseudoType {
+        return Err(Ineligible::ReturnsPseudoType {
             handler,
             returns: functions::type_name(returns),
         });
     }
     Ok(Handler {
         oid: function.oid,
-        takes,
+        argument,
         returns,
     })
 }
 
 /// Whether the queue's role may run the function, and may trust it.
-fn check_rights(queue: &Definition, function: &Function) -> Result<(), Unfit> {
+fn check_rights(queue: &QueueDefinition, function: &Function) -> Result<(), Ineligible> {
     let role = || identifier::quoted(&queue.run_as_name);
     let handler = || function.signature.clone();
     if !identity::may_use_schema(function.schema, queue.run_as) {
-        return Err(Unfit::NoSchemaUsage {
+        return Err(Ineligible::NoSchemaUsage {
             role: role(),
             schema: functions::schema_name(function.schema),
             handler: handler(),
         });
     }
     if !identity::may_execute(function.oid, queue.run_as) {
-        return Err(Unfit::NoExecute {
+        return Err(Ineligible::NoExecute {
             role: role(),
             handler: handler(),
         });
     }
     if identity::is_superuser(queue.run_as) && !identity::is_superuser(function.owner) {
-        return Err(Unfit::SuperuserRunsForeignHandler {
+        return Err(Ineligible::SuperuserRunsForeignHandler {
             role: role(),
             handler: handler(),
             owner: identifier::quoted(&identity::role_name(function.owner)),

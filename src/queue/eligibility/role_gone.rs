@@ -4,29 +4,29 @@
 use crate::errors::quote_literal;
 use crate::pg::function_catalog as functions;
 use crate::pg::{database, home, identifier, identity, Oid};
-use crate::queue::definition::Definition;
+use crate::queue::definition::QueueDefinition;
 use crate::queue::eligibility;
-use crate::queue::ineligible::Unfit;
+use crate::queue::ineligible::Ineligible;
 
 /// The role that runs the jobs is gone. `stored`: what the fix is to change.
 #[cold]
-pub fn run_as(queue: &Definition, stored: &Definition) -> Unfit {
-    Unfit::RoleGone {
+pub fn run_as(queue: &QueueDefinition, stored: &QueueDefinition) -> Ineligible {
+    Ineligible::RoleGone {
         role: identifier::quoted(&queue.run_as_name),
         fix: fix(queue, stored),
     }
 }
 
 #[cold]
-pub fn owner(queue: &Definition, stored: &Definition) -> Unfit {
-    Unfit::OwnerGone {
+pub fn owner(queue: &QueueDefinition, stored: &QueueDefinition) -> Ineligible {
+    Ineligible::OwnerGone {
         owner: identifier::quoted(&queue.owner_name),
         fix: fix(queue, stored),
     }
 }
 
 /// Words, because jobs get the rights of another role; the statement in them, if one will do, runs as it is.
-fn fix(queue: &Definition, stored: &Definition) -> String {
+fn fix(queue: &QueueDefinition, stored: &QueueDefinition) -> String {
     let known = |role, name| home::role(stored.home_system, role, name).is_some();
     let owner_is_gone = !known(stored.owner, &stored.owner_name);
     let by = if owner_is_gone {
@@ -64,7 +64,7 @@ fn fix(queue: &Definition, stored: &Definition) -> String {
 
 /// The queue with roles that are there, and with which it could run. A role that is left stays; for the other one those come
 /// first that get no right they had not: who runs the jobs already, and whose code the handler is.
-fn successors(queue: &Definition) -> Option<Definition> {
+fn successors(queue: &QueueDefinition) -> Option<QueueDefinition> {
     let here = |role, name: &str| home::role(queue.home_system, role, name);
     let function = functions::function(queue.handler_oid)
         .filter(|_| queue.is_home())
@@ -72,7 +72,7 @@ fn successors(queue: &Definition) -> Option<Definition> {
     let owner = here(queue.owner, &queue.owner_name);
     let run_as = here(queue.run_as, &queue.run_as_name);
     let handler_owner = queue.handler_owner_name.as_str();
-    let as_if = |owner: Oid, run_as: Oid| Definition {
+    let as_if = |owner: Oid, run_as: Oid| QueueDefinition {
         owner,
         owner_name: identity::role_name(owner),
         run_as,

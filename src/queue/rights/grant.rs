@@ -2,7 +2,7 @@
 
 use crate::pg::{transaction, BuiltinOid, Oid};
 
-use crate::errors::{Error, Result, SqlState};
+use crate::errors::{Error, Result};
 use crate::pg::identity;
 use crate::pg::spi::{self, Plan};
 use crate::queue::alter::find_owned;
@@ -42,7 +42,7 @@ sql_function!(pushy_has_queue_privilege_of_v1, |call| {
     let queue = call.text("queue", 0)?;
     let role = call.text("role", 1)?;
     let privilege = call.text("privilege", 2)?;
-    let role = grantee(&role).ok_or_else(|| no_such_role(&role))?;
+    let role = identity::grantee(&role).ok_or_else(|| Error::no_such_role(&role))?;
     has(role, &queue, &privilege)
 });
 
@@ -73,30 +73,10 @@ static REVOKE: Plan = Plan::new(
     ],
 );
 
-/// Everybody, as GRANT has it; no role can have this name.
-pub const PUBLIC: &str = "public";
-
-/// A role by its exact name; 0 is PUBLIC.
-pub fn grantee(role: &str) -> Option<Oid> {
-    if role == PUBLIC {
-        Some(Oid::INVALID)
-    } else {
-        identity::find_role(role)
-    }
-}
-
-pub fn no_such_role(role: &str) -> Error {
-    Error::new(
-        SqlState::UNDEFINED_OBJECT,
-        format!("role \"{role}\" does not exist"),
-    )
-    .hint("Write a role's name exactly as pg_roles shows it, or 'public' for everybody.")
-}
-
 fn grant(queue: &str, role: &str, privilege: &str) -> Result<()> {
     let privilege = Privilege::parse(privilege)?;
     let queue = find_owned(queue)?;
-    let grantee = grantee(role).ok_or_else(|| no_such_role(role))?;
+    let grantee = identity::grantee(role).ok_or_else(|| Error::no_such_role(role))?;
     identity::as_owner(|| {
         spi::run(
             &GRANT,
@@ -111,7 +91,7 @@ fn grant(queue: &str, role: &str, privilege: &str) -> Result<()> {
 fn revoke(queue: &str, role: &str, privilege: &str) -> Result<()> {
     let privilege = Privilege::parse(privilege)?;
     let queue = find_owned(queue)?;
-    let grantee = grantee(role);
+    let grantee = identity::grantee(role);
     // A number that no grant has, when the role is gone and only its name is left.
     let number = grantee.unwrap_or(Oid::from(u32::MAX));
     let revoked = identity::as_owner(|| {
@@ -121,7 +101,7 @@ fn revoke(queue: &str, role: &str, privilege: &str) -> Result<()> {
         ))
     })?;
     if revoked == 0 && grantee.is_none() {
-        return Err(no_such_role(role));
+        return Err(Error::no_such_role(role));
     }
     pending::privileges_changed();
     Ok(())

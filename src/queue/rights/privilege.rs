@@ -8,7 +8,7 @@ use crate::errors::{Error, Result};
 use crate::params;
 use crate::pg::spi::{self, Plan};
 use crate::pg::{home, identity};
-use crate::queue::definition::Definition;
+use crate::queue::definition::QueueDefinition;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Privilege {
@@ -95,14 +95,14 @@ pub fn all_grants() -> Result<HashMap<i32, Vec<Grant>>> {
 
 /// Whether `role` has the rights of the queue's owner. In another cluster the owner is who has the name; away from home
 /// grants to roles count for nothing.
-pub fn is_owner(queue: &Definition, role: Oid) -> bool {
+pub fn is_owner(queue: &QueueDefinition, role: Oid) -> bool {
     identity::is_superuser(role)
         || home::has_rights_of(role, queue.home_system, queue.owner, &queue.owner_name)
 }
 
 /// Whether `role` has the privilege: as owner, by a grant to it or a role whose rights it has, or to
 /// PUBLIC. `role` 0 is PUBLIC.
-pub fn has(queue: &Definition, grants: &[Grant], role: Oid, privilege: Privilege) -> bool {
+pub fn has(queue: &QueueDefinition, grants: &[Grant], role: Oid, privilege: Privilege) -> bool {
     let is_role = role != Oid::INVALID;
     (is_role && is_owner(queue, role))
         || grants.iter().any(|grant| {
@@ -115,7 +115,7 @@ pub fn has(queue: &Definition, grants: &[Grant], role: Oid, privilege: Privilege
 /// The error of a role without the privilege. A REVOKE of a role's membership counts from its commit on: a transaction
 /// that takes no new lock would not hear of it.
 pub fn require(
-    queue: &Definition,
+    queue: &QueueDefinition,
     grants: &[Grant],
     role: Oid,
     privilege: Privilege,
@@ -136,7 +136,7 @@ pub fn require(
 /// that no job has, because who counts up would learn the name of every queue.
 pub fn require_for_job(
     job: i64,
-    queue: &Definition,
+    queue: &QueueDefinition,
     grants: &[Grant],
     role: Oid,
     privilege: Privilege,
@@ -149,7 +149,7 @@ pub fn require_for_job(
     require(queue, grants, role, privilege)
 }
 
-pub fn require_owner(queue: &Definition, role: Oid) -> Result<()> {
+pub fn require_owner(queue: &QueueDefinition, role: Oid) -> Result<()> {
     identity::accept_changes();
     if is_owner(queue, role) {
         Ok(())

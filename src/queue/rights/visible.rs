@@ -6,13 +6,13 @@ use std::rc::Rc;
 use crate::errors::{Error, Result};
 use crate::pg::function::Call;
 use crate::pg::identity;
-use crate::queue::cache::{self, Known};
-use crate::queue::definition::{self, Definition};
+use crate::queue::cache::{self, CachedQueue};
+use crate::queue::definition::{self, QueueDefinition};
 use crate::queue::privilege::{self, Grant, Privilege};
 use crate::sql_function;
 
 /// The queues on which the current user has a privilege.
-pub fn with(wanted: Privilege) -> Result<Vec<Definition>> {
+pub fn with(wanted: Privilege) -> Result<Vec<QueueDefinition>> {
     let (queues, mut grants) = identity::as_owner(|| {
         let queues = definition::all()?;
         Ok((queues, privilege::all_grants()?))
@@ -28,7 +28,7 @@ pub fn with(wanted: Privilege) -> Result<Vec<Definition>> {
 }
 
 /// The same by number.
-pub fn by_id(wanted: Privilege) -> Result<HashMap<i32, Definition>> {
+pub fn by_id(wanted: Privilege) -> Result<HashMap<i32, QueueDefinition>> {
     let queues = with(wanted)?;
     Ok(queues.into_iter().map(|q| (q.queue_id, q)).collect())
 }
@@ -36,7 +36,7 @@ pub fn by_id(wanted: Privilege) -> Result<HashMap<i32, Definition>> {
 /// The queue of this number, if the current user has one of the privileges, as of now: the rows of a view may be of an older
 /// snapshot, when another's queue had a name that is the caller's now. One that such a view still sees, and that is dropped by
 /// now, is nobody's.
-pub fn known(queue_id: i32, wanted: &[Privilege]) -> Result<Option<Rc<Known>>> {
+pub fn known(queue_id: i32, wanted: &[Privilege]) -> Result<Option<Rc<CachedQueue>>> {
     // A cursor that goes on takes no lock by which it would hear of a role's membership that was revoked.
     identity::accept_changes();
     let Some(known) = cache::get_of_many(queue_id)? else {

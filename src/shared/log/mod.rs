@@ -10,8 +10,8 @@ use pushy_core::log::written::{About, Written};
 
 use crate::pg::condition::Condition;
 use crate::pg::spinlock::Spinlock;
-use crate::shared::database::{Database, NEVER};
-use crate::shared::listened::Counter;
+use crate::shared::database::{DatabaseSlot, NEVER};
+use crate::shared::listened::ListenerCounter;
 use crate::shared::Shared;
 
 /// Databases whose relays run at a time without having to look for what was written.
@@ -21,7 +21,7 @@ const CELLS: usize = 4096;
 
 /// The event log of one database.
 #[repr(C)]
-pub struct LogPlace {
+pub struct LogShared {
     /// One more than the part that writers append to; 0: ask the table.
     part: AtomicU32,
     /// Pages that this part had when it was opened, with room to be used again: while it is no bigger it is not full.
@@ -56,10 +56,10 @@ pub struct LogPlace {
     /// The last event told to LISTENers.
     pub emitted_epoch: AtomicI64,
     pub emitted_tick: AtomicI64,
-    pub told_n: AtomicI32,
+    pub emitted_n: AtomicI32,
 }
 
-impl LogPlace {
+impl LogShared {
     pub fn init(&self) {
         self.ticked.init();
         self.relay_due.store(NEVER, Ordering::Relaxed);
@@ -88,7 +88,7 @@ impl LogPlace {
             pending,
             emitted_epoch: _,
             emitted_tick: _,
-            told_n: _,
+            emitted_n: _,
         } = self;
         for number in [part, blocks, full_part] {
             number.store(0, Ordering::SeqCst);
@@ -106,13 +106,13 @@ impl LogPlace {
         relay_due.store(NEVER, Ordering::SeqCst);
         lost.store(0, Ordering::SeqCst);
         pending.store(0, Ordering::SeqCst);
-        self.set_told(0, 0, 0);
+        self.set_emitted(0, 0, 0);
     }
 
-    pub fn set_told(&self, epoch: i64, tick: i64, n: i32) {
+    pub fn set_emitted(&self, epoch: i64, tick: i64, n: i32) {
         self.emitted_epoch.store(epoch, Ordering::SeqCst);
         self.emitted_tick.store(tick, Ordering::SeqCst);
-        self.told_n.store(n, Ordering::SeqCst);
+        self.emitted_n.store(n, Ordering::SeqCst);
     }
 
     pub fn part(&self) -> Option<u32> {
@@ -144,7 +144,7 @@ impl LogPlace {
     }
 
     /// Before anything of a part goes, once it is known to be lost.
-    pub fn tell_emptied(&self) {
+    pub fn announce_emptied(&self) {
         self.emptied.fetch_add(1, Ordering::SeqCst);
     }
 
@@ -159,7 +159,7 @@ impl LogPlace {
         self.full_part.store(part + 1, Ordering::SeqCst);
     }
 
-    pub fn set_room(&self) {
+    pub fn clear_full(&self) {
         self.full_part.store(0, Ordering::SeqCst);
     }
 
@@ -167,7 +167,7 @@ impl LogPlace {
     pub fn forget_part(&self) {
         self.part.store(0, Ordering::SeqCst);
         self.blocks.store(0, Ordering::SeqCst);
-        self.set_told(0, 0, 0);
+        self.set_emitted(0, 0, 0);
     }
 
     pub fn is_dirty(&self) -> bool {
@@ -211,7 +211,7 @@ impl LogPlace {
         self.ticks.load(Ordering::SeqCst)
     }
 
-    pub fn tell_tick(&self) {
+    pub fn announce_tick(&self) {
         self.ticks.fetch_add(1, Ordering::SeqCst);
         self.ticked.broadcast();
     }
@@ -241,7 +241,7 @@ struct Cell {
     database: AtomicU32,
     block: AtomicU32,
     /// Part, first line pointer and count in one.
-    place: AtomicU64,
+    location: AtomicU64,
     xid: AtomicU64,
     position: AtomicI64,
     channel: AtomicU64,
@@ -251,12 +251,12 @@ struct Cell {
 
 impl Cell {
     fn put(&self, database: u32, written: &Written) {
-        let place = u64::from(written.part) << 32
+        let location = u64::from(written.part) << 32
             | u64::from(written.first) << 16
             | u64::from(written.count);
         self.database.store(database, Ordering::Relaxed);
         self.block.store(written.block, Ordering::Relaxed);
-        self.place.store(place, Ordering::Relaxed);
+        self.location.store(location, Ordering::Relaxed);
         self.xid.store(written.xid, Ordering::Relaxed);
         self.position.store(written.position, Ordering::Relaxed);
         self.own_xid.store(written.own_xid, Ordering::Relaxed);
@@ -269,12 +269,12 @@ impl Cell {
     }
 
     fn get(&self) -> (u32, Written) {
-        let place = self.place.load(Ordering::Relaxed);
+        let location = self.location.load(Ordering::Relaxed);
         let written = Written {
-            part: (place >> 32) as u8,
+            part: (location >> 32) as u8,
             block: self.block.load(Ordering::Relaxed),
-            first: (place >> 16) as u16,
-            count: place as u16,
+            first: (location >> 16) as u16,
+            count: location as u16,
             xid: self.xid.load(Ordering::Relaxed),
             own_xid: self.own_xid.load(Ordering::Relaxed),
             position: self.position.load(Ordering::Relaxed),
@@ -344,52 +344,55 @@ impl Shared {
     /// Tells the relay where events lie, before their transaction commits. True when somebody waits for them and
     /// the relay does not know.
     #[cfg_attr(target_os = "linux", link_section = "commit_path")]
-    pub fn tell_written(&self, place: &Database, written: &Written) -> bool {
-        let Some(ring) = place.log.ring.load(Ordering::SeqCst).checked_sub(1) else {
+    pub fn announce_written(&self, database_slot: &DatabaseSlot, written: &Written) -> bool {
+        let Some(ring) = database_slot.log.ring.load(Ordering::SeqCst).checked_sub(1) else {
             return false;
         };
-        if self.rings[ring as usize].push(place.oid(), written) {
-            self.announce_logged(place, true);
+        if self.rings[ring as usize].push(database_slot.oid(), written) {
+            self.announce_logged(database_slot, true);
         }
         let is_heard = |about: About| {
-            let counter = Counter::of(place.oid(), about.channel);
+            let counter = ListenerCounter::of(database_slot.oid(), about.channel);
             self.listened.has(counter)
         };
-        place.log.takes_its_time() && written.about.is_none_or(is_heard)
+        database_slot.log.takes_its_time() && written.about.is_none_or(is_heard)
     }
 
     /// Something was committed to the log: the relay comes, or the launcher starts one. `hurry`: and soon, though
     /// it takes its time.
-    pub fn announce_logged(&self, place: &Database, hurry: bool) {
-        let is_news = place.log.set_dirty();
-        if (hurry && place.log.hurry()) || is_news {
-            self.wake_relay(place);
+    pub fn announce_logged(&self, database_slot: &DatabaseSlot, hurry: bool) {
+        let is_news = database_slot.log.set_dirty();
+        if (hurry && database_slot.log.hurry()) || is_news {
+            self.wake_relay(database_slot);
         }
     }
 
-    pub fn wake_relay(&self, place: &Database) {
-        if place.relay().is_entered() {
-            place.relay().wake();
+    pub fn wake_relay(&self, database_slot: &DatabaseSlot) {
+        if database_slot.relay().is_entered() {
+            database_slot.relay().wake();
         } else {
-            self.call_launcher_to(place);
+            self.call_launcher_to(database_slot);
         }
     }
 
     /// A ring for the relay of a database; None when all are taken.
-    pub fn take_ring(&self, place: &Database) -> Option<&Ring> {
-        let oid = place.oid();
+    pub fn take_ring(&self, database_slot: &DatabaseSlot) -> Option<&Ring> {
+        let oid = database_slot.oid();
         let index = self.rings.iter().position(|ring| {
             ring.database
                 .compare_exchange(0, oid, Ordering::SeqCst, Ordering::SeqCst)
                 .is_ok()
         })?;
         self.rings[index].start_over();
-        place.log.ring.store(index as u32 + 1, Ordering::SeqCst);
+        database_slot
+            .log
+            .ring
+            .store(index as u32 + 1, Ordering::SeqCst);
         Some(&self.rings[index])
     }
 
-    pub fn return_ring(&self, place: &Database) {
-        let ring = place.log.ring.swap(0, Ordering::SeqCst);
+    pub fn return_ring(&self, database_slot: &DatabaseSlot) {
+        let ring = database_slot.log.ring.swap(0, Ordering::SeqCst);
         if let Some(index) = ring.checked_sub(1) {
             self.rings[index as usize]
                 .database

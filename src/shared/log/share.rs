@@ -3,7 +3,8 @@
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
-use crate::log::parts::PARTS;
+use pushy_core::log::PARTS;
+
 use crate::shared::Shared;
 
 /// Roles of the whole cluster that are counted at a time; those beyond are not bounded.
@@ -94,7 +95,7 @@ impl Shared {
             .for_each(|share| share.bytes[part as usize].store(0, Ordering::SeqCst));
     }
 
-    /// A database, or the extension in it, is gone. Fit for commit callbacks.
+    /// A database, or the extension in it, is gone. May be called in commit callbacks.
     pub fn forget_log_of(&self, database: u32) {
         self.log_shares_of(database).for_each(LogShare::clear);
     }

@@ -5,18 +5,17 @@ use std::cell::{Cell, RefCell};
 use std::sync::atomic::Ordering;
 
 use crate::errors::{Error, Result, SqlState};
-use crate::job::moves::cancel::carry_out_to_prepare;
 use crate::pg::per_process::PerProcess;
 use crate::pg::signals;
 use crate::pg::transaction_end::{self, Before, End};
 use crate::pg::{after_commit, identity, transaction};
 use crate::pg::{heap, invalidation};
-use crate::queue::{cache, control_channel};
 use crate::shared::cancels::Promise;
 use crate::shared::database::{Presence, NEVER};
-use crate::shared::pending::{Announcement, Change, Pending, Why, PENDING};
+use crate::shared::pending::{Announcement, DefinitionChange, Pending, Why, PENDING};
 use crate::shared::queue_slot::{QueueKey, NOTHING, PRIORITIES};
 use crate::shared::{self, executor, Shared};
+use crate::ABOVE_PENDING;
 
 /// After the other observers, who may still enqueue.
 #[cfg_attr(target_os = "linux", link_section = "commit_path")]
@@ -24,7 +23,7 @@ pub(in crate::shared::pending) fn before(what: Before) -> Result<()> {
     if what == Before::Prepare {
         refuse_permits()?;
         keep_promises()?;
-        control_channel::tell_left_out()?;
+        (ABOVE_PENDING.publish_left_out)()?;
     }
     PENDING.with_borrow_mut(|pending| {
         let Some(shared) = shared::get() else {
@@ -106,7 +105,7 @@ fn end_changing() {
 fn refuse_permits() -> Result<()> {
     let held = PENDING.with_borrow(|pending| pending.permits.first().map(|held| held.1));
     let Some(key) = held else { return Ok(()) };
-    let name = cache::name_of(key.queue_id).unwrap_or_else(|| key.queue_id.to_string());
+    let name = (ABOVE_PENDING.queue_name)(key.queue_id).unwrap_or_else(|| key.queue_id.to_string());
     Err(Error::new(
         SqlState::FEATURE_NOT_SUPPORTED,
         format!("cannot PREPARE a transaction that has run jobs of queue \"{name}\" with pushy.queue_run()"),
@@ -121,22 +120,27 @@ fn keep_promises() -> Result<()> {
     if promises.is_empty() {
         return Ok(());
     }
-    let each = || promises.iter().copied().try_for_each(carry_out_to_prepare);
+    let each = || {
+        promises
+            .iter()
+            .copied()
+            .try_for_each(ABOVE_PENDING.cancel_to_prepare)
+    };
     // A commit has no snapshot.
     transaction::with_snapshot(|| identity::as_owner(each))
 }
 
 /// Whether this transaction itself drops the queue with all its jobs.
-fn is_forced(changes: &[(i32, Change)], dropped: QueueKey) -> bool {
+fn is_forced(changes: &[(i32, DefinitionChange)], dropped: QueueKey) -> bool {
     changes.iter().any(
-        |(_, change)| matches!(change, Change::Dropped { key, forced: true } if *key == dropped),
+        |(_, change)| matches!(change, DefinitionChange::Dropped { key, forced: true } if *key == dropped),
     )
 }
 
 /// Jobs of a queue that is gone would be lost in silence: the transaction that adds them fails.
 #[cold]
 fn refuse(is_there: bool, key: QueueKey) -> Error {
-    let name = cache::name_of(key.queue_id).unwrap_or_else(|| key.queue_id.to_string());
+    let name = (ABOVE_PENDING.queue_name)(key.queue_id).unwrap_or_else(|| key.queue_id.to_string());
     if !is_there {
         return Error::no_such_queue(&name)
             .detail("It was dropped after this transaction had enqueued jobs into it.");
@@ -162,20 +166,20 @@ pub(in crate::shared::pending) fn at_end(end: End) {
                 free_cancels(shared, &pending.cancels, 0);
             }
             if end == End::Commit {
-                pending.tell_commit(shared);
+                pending.announce_commit(shared);
             } else {
                 // A queue that is prepared gets its slot after COMMIT PREPARED, from the scheduler: nobody else would give
                 // it up after ROLLBACK PREPARED.
                 free_created(shared, &pending.changes, 0);
             }
             if end == End::Abort {
-                tell_locked(shared, &pending.announcements);
-                tell_waiting(shared, pending.locked_waiting);
+                announce_locked(shared, &pending.announcements);
+                announce_waiting(shared, pending.locked_waiting);
             }
             if end != End::Commit {
                 reopen(shared, &pending.changes, 0);
             }
-            pending.tell_end(shared, end);
+            pending.give_back_at_end(shared, end);
         }
         pending.clear();
     });
@@ -190,7 +194,7 @@ pub fn ask_for_orphans(shared: &Shared, database: u32) {
 }
 
 #[cfg_attr(target_os = "linux", link_section = "commit_path")]
-pub(in crate::shared::pending) fn tell(shared: &Shared, known: &Announcement) {
+pub(in crate::shared::pending) fn announce(shared: &Shared, known: &Announcement) {
     for (priority, position) in known.low.iter().enumerate() {
         if *position != NOTHING {
             shared.announce(known.index, known.key, priority, *position);
@@ -199,16 +203,16 @@ pub(in crate::shared::pending) fn tell(shared: &Shared, known: &Announcement) {
     shared.wake_for(known.index);
 }
 
-fn tell_locked(shared: &Shared, announcements: &[Announcement]) {
+fn announce_locked(shared: &Shared, announcements: &[Announcement]) {
     for known in announcements {
         if known.why != Why::Ready {
-            tell(shared, known);
+            announce(shared, known);
         }
     }
 }
 
 /// Says from when on jobs wait.
-pub(in crate::shared::pending) fn tell_waiting(shared: &Shared, from: i64) {
+pub(in crate::shared::pending) fn announce_waiting(shared: &Shared, from: i64) {
     if from == NEVER {
         return;
     }
@@ -222,11 +226,11 @@ pub(in crate::shared::pending) fn tell_waiting(shared: &Shared, from: i64) {
 /// Gives up the slots of queues made at `level` or deeper, which nobody else has seen.
 pub(in crate::shared::pending) fn free_created(
     shared: &Shared,
-    changes: &[(i32, Change)],
+    changes: &[(i32, DefinitionChange)],
     level: i32,
 ) {
     for (made_at, change) in changes {
-        if let Change::Created(facts) = change {
+        if let DefinitionChange::Created(facts) = change {
             if *made_at >= level {
                 shared.free_queue(facts.key);
             }
@@ -236,9 +240,13 @@ pub(in crate::shared::pending) fn free_created(
 
 /// Queues whose drop at savepoint `level` or deeper was rolled back take jobs again. So do those of a prepared
 /// transaction: this process does not learn how it ends.
-pub(in crate::shared::pending) fn reopen(shared: &Shared, changes: &[(i32, Change)], level: i32) {
+pub(in crate::shared::pending) fn reopen(
+    shared: &Shared,
+    changes: &[(i32, DefinitionChange)],
+    level: i32,
+) {
     for (made_at, change) in changes {
-        if let Change::Dropped { key, .. } = change {
+        if let DefinitionChange::Dropped { key, .. } = change {
             if let Some(index) = shared.find_queue(*key).filter(|_| *made_at >= level) {
                 shared.queues()[index].reopen();
             }
@@ -248,13 +256,13 @@ pub(in crate::shared::pending) fn reopen(shared: &Shared, changes: &[(i32, Chang
 
 /// Lets everybody see a cancel, and interrupts the job if it runs. Its executor looks when its batch is over; where
 /// there is none, the scheduler must.
-fn tell_cancel(shared: &Shared, database: u32, promise: Promise) {
-    let Some(place) = shared.find_database(database) else {
-        return shared.cancels.give_up(promise);
+fn announce_cancel(shared: &Shared, database: u32, promise: Promise) {
+    let Some(database_slot) = shared.find_database(database) else {
+        return shared.cancels.withdraw(promise);
     };
     shared.cancels.commit(promise);
     if !interrupt(shared, database, promise.job) {
-        shared.ask_for_cancels(place);
+        shared.ask_for_cancels(database_slot);
     }
 }
 
@@ -278,16 +286,16 @@ pub(in crate::shared::pending) fn free_cancels(
     level: i32,
 ) {
     for (_, promise) in cancels.iter().filter(|cancel| cancel.0 >= level) {
-        shared.cancels.give_up(*promise);
+        shared.cancels.withdraw(*promise);
     }
 }
 
 impl Pending {
     #[cfg_attr(target_os = "linux", link_section = "commit_path")]
-    fn tell_commit(&self, shared: &Shared) {
+    fn announce_commit(&self, shared: &Shared) {
         let database = crate::pg::database::current();
         if !self.changes.is_empty() || !self.presence.is_empty() || self.rotated {
-            self.tell_changes(shared, database);
+            self.announce_changes(shared, database);
         }
         if !self.announcements.is_empty() || self.logged || !self.unplaced.is_empty() {
             if let Some(slot) = shared.find_database(database) {
@@ -309,12 +317,12 @@ impl Pending {
             }
             let enqueued = &shared.statistics_of(known.index).enqueued;
             enqueued.fetch_add(known.jobs, Ordering::Relaxed);
-            tell(shared, known);
+            announce(shared, known);
         }
         if !self.unplaced.is_empty() {
-            self.tell_unplaced(shared, database);
+            self.announce_unplaced(shared, database);
         }
-        tell_waiting(shared, self.waiting_from.min(self.locked_waiting));
+        announce_waiting(shared, self.waiting_from.min(self.locked_waiting));
         if self.due != NEVER {
             if let Some(slot) = shared.find_database(database) {
                 shared.announce_due(slot, self.due);
@@ -337,16 +345,16 @@ impl Pending {
             after_commit::call(call_for_access);
         }
         for (_, promise) in &self.cancels {
-            tell_cancel(shared, database, *promise);
+            announce_cancel(shared, database, *promise);
         }
-        if let Some(place) = shared
+        if let Some(database_slot) = shared
             .find_database(database)
-            .filter(|_| !self.untold.is_empty())
+            .filter(|_| !self.left_out.is_empty())
         {
-            for (_, kind, left) in &self.untold {
-                place.untold[*kind].add(*left);
+            for (_, kind, left) in &self.left_out {
+                database_slot.unpublished[*kind].add(*left);
             }
-            shared.announce_untold(place);
+            shared.announce_unpublished(database_slot);
         }
         for count in &self.counts {
             let slot = &shared.queues()[count.index];
@@ -359,7 +367,7 @@ impl Pending {
                 slot.finished.broadcast();
                 // An executor tells with its permit: who waits for all jobs must not wake for each batch.
                 if executor::mine().is_none() {
-                    slot.tell_drain();
+                    slot.announce_drained();
                 }
             }
         }
@@ -369,10 +377,10 @@ impl Pending {
     }
 
     #[cold]
-    fn tell_unplaced(&self, shared: &Shared, database: u32) {
-        let definitions = shared
-            .find_database(database)
-            .map_or(0, |place| place.definitions.load(Ordering::SeqCst));
+    fn announce_unplaced(&self, shared: &Shared, database: u32) {
+        let definitions = shared.find_database(database).map_or(0, |database_slot| {
+            database_slot.definitions.load(Ordering::SeqCst)
+        });
         for (key, before) in &self.unplaced {
             if let Some(index) = shared.find_queue(*key) {
                 for priority in 0..PRIORITIES {
@@ -388,14 +396,14 @@ impl Pending {
     }
 
     fn creates(&self, key: QueueKey) -> bool {
-        self.changes
-            .iter()
-            .any(|(_, change)| matches!(change, Change::Created(facts) if facts.key == key))
+        self.changes.iter().any(
+            |(_, change)| matches!(change, DefinitionChange::Created(facts) if facts.key == key),
+        )
     }
 
     /// What seldom changes: definitions, tables that take turns, the extension itself.
     #[cold]
-    fn tell_changes(&self, shared: &Shared, database: u32) {
+    fn announce_changes(&self, shared: &Shared, database: u32) {
         // Before any process is woken: it must find its cache invalid.
         if !self.changes.is_empty() || !self.presence.is_empty() {
             if let Some(slot) = shared.find_database(database) {
@@ -417,10 +425,10 @@ impl Pending {
         }
         for (_, change) in &self.changes {
             match change {
-                Change::Created(facts) | Change::Defined(facts) => {
+                DefinitionChange::Created(facts) | DefinitionChange::Defined(facts) => {
                     if let Some(index) = shared.find_queue(facts.key) {
                         shared.queues()[index].apply(facts);
-                        shared.queues()[index].tell_drain();
+                        shared.queues()[index].announce_drained();
                         shared.set_ready(index);
                         shared.wake_for(index);
                     } else if let Some(slot) = shared.find_database(database) {
@@ -428,11 +436,11 @@ impl Pending {
                         shared.announce_due(slot, 0);
                     }
                 }
-                Change::Dropped { key, .. } => {
+                DefinitionChange::Dropped { key, .. } => {
                     shared.free_queue(*key);
                     ask_for_orphans(shared, database);
                 }
-                Change::Privileges => {}
+                DefinitionChange::Privileges => {}
             }
         }
         if let Some((_, presence)) = self.presence.last().copied() {
@@ -448,10 +456,10 @@ impl Pending {
                     slot.announce_due(0);
                 }
                 slot.set_presence(presence);
-                slot.forget_untold();
+                slot.forget_unpublished();
                 slot.log.forget_part();
                 slot.scheduler().has_succeeded();
-                slot.scheduler().forgive();
+                slot.scheduler().retry_now();
             }
             shared.call_launcher();
         }
@@ -459,7 +467,7 @@ impl Pending {
 
     /// What is given back however the transaction ended.
     #[cfg_attr(target_os = "linux", link_section = "commit_path")]
-    fn tell_end(&self, shared: &Shared, end: End) {
+    fn give_back_at_end(&self, shared: &Shared, end: End) {
         for known in self.announcements.iter().filter(|known| known.begun) {
             shared.queues()[known.index].end_announcing();
         }

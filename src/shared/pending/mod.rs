@@ -13,12 +13,23 @@ use std::sync::atomic::Ordering;
 use super::cancels::Promise;
 use super::database::{Presence, NEVER};
 use super::queue_slot::{QueueFacts, QueueKey, NOTHING, PRIORITIES};
-use super::statistics::Tally;
-use super::untold::Left;
+use super::statistics::QueueCounts;
+use super::unpublished::Left;
+use crate::errors::Result;
 use crate::pg::per_process::PerProcess;
 use crate::pg::transaction;
 use crate::pg::transaction_end::{self, Observer};
 use crate::pg::{after_commit, identity, Oid};
+
+/// What the end of a transaction asks of the rooms above: `crate::ABOVE_PENDING` is it.
+pub struct Above {
+    /// A queue's name, if this session knows it.
+    pub queue_name: fn(i32) -> Option<String>,
+    /// Carries out a promised cancel in the transaction that is prepared.
+    pub cancel_to_prepare: fn(Promise) -> Result<()>,
+    /// Publishes what pushy_control has left out of this transaction.
+    pub publish_left_out: fn() -> Result<()>,
+}
 
 /// Positions of one queue that become ready, or free, when the transaction ends.
 #[derive(Clone, Copy)]
@@ -46,7 +57,7 @@ enum Why {
 }
 
 #[derive(Clone, Copy)]
-enum Change {
+enum DefinitionChange {
     /// New with this transaction: its slot goes with it when it is rolled back.
     Created(QueueFacts),
     Defined(QueueFacts),
@@ -64,7 +75,7 @@ struct Count {
     level: i32,
     index: usize,
     key: QueueKey,
-    tally: Tally,
+    tally: QueueCounts,
 }
 
 struct Pending {
@@ -73,10 +84,10 @@ struct Pending {
     cancels: Vec<(i32, Promise)>,
     counts: Vec<Count>,
     /// Events that pushy_control leaves out, each kind with the nest level.
-    untold: Vec<(i32, usize, Left)>,
+    left_out: Vec<(i32, usize, Left)>,
     /// Queues without a place in shared memory that have new jobs, each with the database's counter of definitions before.
     unplaced: Vec<(QueueKey, u64)>,
-    changes: Vec<(i32, Change)>,
+    changes: Vec<(i32, DefinitionChange)>,
     /// Of the extension here; the last is what stands at the end.
     presence: Vec<(i32, Presence)>,
     due: i64,
@@ -106,7 +117,7 @@ impl Pending {
         self.announcements.clear();
         self.cancels.clear();
         self.counts.clear();
-        self.untold.clear();
+        self.left_out.clear();
         self.unplaced.clear();
         self.changes.clear();
         self.presence.clear();
@@ -127,10 +138,10 @@ impl Pending {
 
 impl Pending {
     fn leave_out(&mut self, level: i32, kind: usize, left: Left) {
-        let mut known = self.untold.iter_mut();
+        let mut known = self.left_out.iter_mut();
         match known.find(|known| (known.0, known.1) == (level, kind)) {
             Some(known) => known.2.add(left),
-            None => self.untold.push((level, kind, left)),
+            None => self.left_out.push((level, kind, left)),
         }
     }
 }
@@ -139,7 +150,7 @@ static PENDING: PerProcess<RefCell<Pending>> = PerProcess::new(RefCell::new(Pend
     announcements: Vec::new(),
     cancels: Vec::new(),
     counts: Vec::new(),
-    untold: Vec::new(),
+    left_out: Vec::new(),
     unplaced: Vec::new(),
     changes: Vec::new(),
     presence: Vec::new(),
@@ -228,8 +239,10 @@ pub fn for_later(index: usize, key: QueueKey, new_jobs: u64) {
 /// Jobs are ready, or added, of a queue that has no place in shared memory. If it has one at the commit, they are announced
 /// there; whoever gives it one later has the table looked at from the first position.
 pub fn unplaced(key: QueueKey) {
-    let place = super::get().and_then(|shared| shared.find_database(key.database));
-    let definitions = place.map_or(0, |place| place.definitions.load(Ordering::SeqCst));
+    let database_slot = super::get().and_then(|shared| shared.find_database(key.database));
+    let definitions = database_slot.map_or(0, |database_slot| {
+        database_slot.definitions.load(Ordering::SeqCst)
+    });
     with(|pending| {
         if !pending.unplaced.iter().any(|known| known.0 == key) {
             pending.unplaced.push((key, definitions));
@@ -283,15 +296,15 @@ pub fn take_back(promise: Promise) {
     with(|pending| {
         pending
             .cancels
-            .retain(|(_, other)| other.place != promise.place)
+            .retain(|(_, other)| other.cell != promise.cell)
     });
     if let Some(shared) = super::get() {
-        shared.cancels.give_up(promise);
+        shared.cancels.withdraw(promise);
     }
 }
 
 /// Adds to the statistics of the queue in this slot when this transaction commits, and tells those who wait for its jobs.
-pub fn count(index: usize, key: QueueKey, tally: &Tally) {
+pub fn count(index: usize, key: QueueKey, tally: &QueueCounts) {
     let level = transaction::nest_level();
     with(|pending| {
         let known = pending
@@ -319,25 +332,25 @@ pub fn left_out(kind: usize, one: Left) {
 /// What this transaction has left out so far: the caller tells it.
 pub fn take_left_out() -> Vec<(usize, Left)> {
     PENDING.with_borrow_mut(|pending| {
-        let taken = pending.untold.drain(..);
+        let taken = pending.left_out.drain(..);
         taken.map(|(_, kind, left)| (kind, left)).collect()
     })
 }
 
 /// A queue is new with this transaction, its slot made already and not runnable before the commit.
 pub fn created(facts: QueueFacts) {
-    change(Change::Created(facts));
+    change(DefinitionChange::Created(facts));
 }
 
 /// A queue's definition changes at commit.
 pub fn defined(facts: QueueFacts) {
-    change(Change::Defined(facts));
+    change(DefinitionChange::Defined(facts));
 }
 
 /// A queue goes with this commit. From here on to the end of the transaction nobody else commits new jobs of it; answers
 /// whether somebody does so at this moment.
 pub fn dropped(key: QueueKey, forced: bool) -> bool {
-    change(Change::Dropped { key, forced });
+    change(DefinitionChange::Dropped { key, forced });
     let Some(shared) = super::get() else {
         return false;
     };
@@ -346,10 +359,10 @@ pub fn dropped(key: QueueKey, forced: bool) -> bool {
 }
 
 pub fn privileges_changed() {
-    change(Change::Privileges);
+    change(DefinitionChange::Privileges);
 }
 
-fn change(change: Change) {
+fn change(change: DefinitionChange) {
     let level = transaction::nest_level();
     with(|pending| pending.changes.push((level, change)));
 }

@@ -1,6 +1,6 @@
 //! Savepoints: what was collected in one passes to the next outer one, or is forgotten.
 
-use super::announce::{free_cancels, free_created, reopen, tell, tell_waiting};
+use super::announce::{announce, announce_waiting, free_cancels, free_created, reopen};
 use super::{Pending, Why, PENDING};
 use crate::pg::transaction_end::SavepointEnd;
 
@@ -52,8 +52,8 @@ impl Pending {
             count.level = count.level.min(level - 1);
         }
         // Merged, because a session may release any number of savepoints.
-        while let Some(at) = self.untold.iter().position(|known| known.0 >= level) {
-            let (_, kind, left) = self.untold.remove(at);
+        while let Some(at) = self.left_out.iter().position(|known| known.0 >= level) {
+            let (_, kind, left) = self.left_out.remove(at);
             self.leave_out(level - 1, kind, left);
         }
         for change in &mut self.changes {
@@ -70,17 +70,17 @@ impl Pending {
             reopen(shared, &self.changes, level);
             free_cancels(shared, &self.cancels, level);
             // Whatever the level of the lock: an announcement too many costs a look.
-            tell_waiting(shared, self.locked_waiting);
+            announce_waiting(shared, self.locked_waiting);
             for known in &self.announcements {
                 if known.level >= level && known.why != Why::Ready {
-                    tell(shared, known);
+                    announce(shared, known);
                 }
             }
         }
         self.announcements.retain(|known| known.level < level);
         self.cancels.retain(|cancel| cancel.0 < level);
         self.counts.retain(|count| count.level < level);
-        self.untold.retain(|known| known.0 < level);
+        self.left_out.retain(|known| known.0 < level);
         self.changes.retain(|change| change.0 < level);
         self.presence.retain(|presence| presence.0 < level);
     }

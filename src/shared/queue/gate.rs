@@ -5,12 +5,12 @@ use std::sync::atomic::Ordering;
 
 use pushy_core::gate::{self, Asker, Closed, Facts, Presence, Standing};
 
-use crate::shared::database::Database;
+use crate::shared::database::DatabaseSlot;
 use crate::shared::queue_slot::QueueSlot;
 use crate::shared::Shared;
 
 impl Shared {
-    /// Whether the queue in a slot may start a job now. Allocates nothing and raises nothing: fit for commit callbacks.
+    /// Whether the queue in a slot may start a job now. Allocates nothing and raises nothing: may be called in commit callbacks.
     #[inline]
     pub fn lets_in(&self, index: usize, now: i64, asker: Asker) -> bool {
         // Of others than the own queue most have no more to say.
@@ -31,28 +31,32 @@ impl Shared {
                 ..Facts::OPEN
             };
         };
-        let place = self.place_of(slot, key.database);
+        let database_slot = self.database_slot_of(slot, key.database);
         Facts {
             enabled: !self.closed.load(Ordering::SeqCst),
-            served: place.is_some_and(|place| !place.left_out.load(Ordering::SeqCst)),
-            presence: place.map_or(Presence::Absent, Database::presence),
-            quiesced: place.is_some_and(Database::is_quiesced),
+            served: database_slot
+                .is_some_and(|database_slot| !database_slot.left_out.load(Ordering::SeqCst)),
+            presence: database_slot.map_or(Presence::Absent, DatabaseSlot::presence),
+            quiesced: database_slot.is_some_and(DatabaseSlot::is_quiesced),
             standing: slot.standing(),
-            held_until: slot.held_until(),
+            suspended_until: slot.suspended_until(),
             running: slot.running.load(Ordering::SeqCst),
             limit: slot.concurrency.load(Ordering::SeqCst),
-            quarantined: self.alone.load(Ordering::SeqCst) != 0,
+            quarantined: self.quarantine.load(Ordering::SeqCst) != 0,
         }
     }
 
     /// The place of a queue's database: remembered in the queue's slot, because others are passed over on the way to it.
-    fn place_of(&self, slot: &QueueSlot, oid: u32) -> Option<&Database> {
+    fn database_slot_of(&self, slot: &QueueSlot, oid: u32) -> Option<&DatabaseSlot> {
         let remembered = slot.database_at.load(Ordering::Relaxed) as usize;
         let known = self.databases.get(remembered);
-        if known.is_some_and(|place| place.oid() == oid) {
+        if known.is_some_and(|database_slot| database_slot.oid() == oid) {
             return known;
         }
-        let found = self.databases.iter().position(|place| place.oid() == oid)?;
+        let found = self
+            .databases
+            .iter()
+            .position(|database_slot| database_slot.oid() == oid)?;
         slot.database_at.store(found as u32, Ordering::Relaxed);
         self.databases.get(found)
     }

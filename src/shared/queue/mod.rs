@@ -1,6 +1,9 @@
 //! What is shared of queues: a slot each, whether it may start jobs, and who is woken when it has some.
 
+mod announcing;
 mod gate;
+mod idle_mark;
 pub mod queue_slot;
+mod queue_table;
 pub mod statistics;
 pub mod wake;

@@ -33,7 +33,7 @@ pub struct Statistics {
 
 /// What a transaction adds to the counters of a queue.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Tally {
+pub struct QueueCounts {
     pub completed: u64,
     pub failed: u64,
     pub retried: u64,
@@ -44,7 +44,7 @@ pub struct Tally {
     pub parked: u64,
 }
 
-impl Tally {
+impl QueueCounts {
     pub fn add(&mut self, other: &Self) {
         self.completed += other.completed;
         self.failed += other.failed;
@@ -115,7 +115,7 @@ impl Statistics {
         }
     }
 
-    pub fn count(&self, tally: &Tally) {
+    pub fn count(&self, tally: &QueueCounts) {
         for (counter, value) in [
             (&self.completed, tally.completed),
             (&self.failed, tally.failed),

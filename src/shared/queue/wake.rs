@@ -18,7 +18,7 @@ use pushy_core::gate::Asker;
 
 use crate::pg::clock;
 use crate::settings;
-use crate::shared::executor::{Executor, ExecutorState};
+use crate::shared::executor::{ExecutorSlot, ExecutorState};
 use crate::shared::queue_slot::{QueueKey, NOTHING};
 use crate::shared::Shared;
 
@@ -89,7 +89,7 @@ impl Shared {
             return false;
         };
         let role = slot.role.load(Ordering::SeqCst);
-        let is_idle = |executor: &Executor| executor.state() == ExecutorState::Idle;
+        let is_idle = |executor: &ExecutorSlot| executor.state() == ExecutorState::Idle;
         self.executors
             .iter()
             .any(|executor| is_idle(executor) && executor.serves(key.database, role))
@@ -127,7 +127,7 @@ impl Shared {
                 seen.of_group += 1;
             }
         }
-        let has_looked = self.room_looked_for_at.load(Ordering::SeqCst) > now;
+        let has_looked = self.capacity_looked_for_at.load(Ordering::SeqCst) > now;
         let may_start = capacity::may_find_room(&seen, &settings::capacity(), has_looked);
         // The ready bit was set before: a launcher that opens now finds it.
         if may_start && self.lets_in(index, now, Asker::WakeUp) {

@@ -3,10 +3,10 @@
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicU8, Ordering};
 
 use crate::pg::condition::Condition;
-use crate::shared::database_worker::Servant;
-use crate::shared::log::LogPlace;
+use crate::shared::database_worker::DatabaseWorker;
+use crate::shared::log::LogShared;
 use crate::shared::queue_slot::QueueSlot;
-use crate::shared::untold::{Untold, KINDS};
+use crate::shared::unpublished::{Unpublished, KINDS};
 use crate::shared::Shared;
 
 pub use pushy_core::gate::Presence;
@@ -14,7 +14,7 @@ pub use pushy_core::gate::Presence;
 pub const MAX_DATABASES: usize = 1024;
 
 /// Kinds of workers of which a database has one at most.
-pub const SERVANTS: usize = 3;
+pub const WORKERS: usize = 3;
 pub const SCHEDULER: usize = 0;
 pub const RELAY: usize = 1;
 
@@ -22,16 +22,16 @@ pub const RELAY: usize = 1;
 pub const NEVER: i64 = i64::MAX;
 
 #[repr(C, align(64))]
-pub struct Database {
+pub struct DatabaseSlot {
     /// 0: free.
     oid: AtomicU32,
     presence: AtomicU8,
     /// A scheduler has looked for events and orphans from before the server's start.
     pub looked_into: AtomicBool,
     /// The server's log has said that queues here came from elsewhere.
-    pub told_elsewhere: AtomicBool,
+    pub said_elsewhere: AtomicBool,
     /// The server's log has said that queues here found no place.
-    pub told_placeless: AtomicBool,
+    pub said_placeless: AtomicBool,
     /// Changes with every committed change of a queue's definition or privileges.
     pub definitions: AtomicU64,
     /// The counter of definitions (plus one) when the launcher last looked for the database's name.
@@ -44,7 +44,7 @@ pub struct Database {
     /// The earliest time (µs) for which a job may wait in the table; NEVER: none waits. 0: nothing is known of them.
     waiting_from: AtomicI64,
     /// Its workers, by their kind: `SCHEDULER`, `RELAY`, and what else the table of kinds (worker/supervise/launcher/kinds.rs) has.
-    pub servants: [Servant; SERVANTS],
+    pub workers: [DatabaseWorker; WORKERS],
     /// Transactions that need the database empty of our workers: while there are any, no worker is started.
     pub quiesced: AtomicU32,
     /// Broadcast when a worker has left this database.
@@ -77,16 +77,16 @@ pub struct Database {
     pub highest_queue: AtomicI64,
     pub highest_watch: AtomicI64,
     /// What pushy_control left out, of each kind.
-    pub untold: [Untold; KINDS],
+    pub unpublished: [Unpublished; KINDS],
     /// When (µs) that is told; NEVER: there is none.
-    pub untold_due: AtomicI64,
-    pub log: LogPlace,
+    pub unpublished_due: AtomicI64,
+    pub log: LogShared,
 }
 
-impl Database {
+impl DatabaseSlot {
     pub fn init(&self) {
         self.due.store(NEVER, Ordering::Relaxed);
-        self.untold_due.store(NEVER, Ordering::Relaxed);
+        self.unpublished_due.store(NEVER, Ordering::Relaxed);
         self.worker_left.init();
         self.log.init();
     }
@@ -97,15 +97,15 @@ impl Database {
             oid: _,
             presence,
             looked_into,
-            told_elsewhere,
-            told_placeless,
+            said_elsewhere,
+            said_placeless,
             // Sessions that remember a generation must never meet it again.
             definitions: _,
             looked_up,
             left_out,
             due,
             waiting_from,
-            servants,
+            workers,
             quiesced,
             worker_left: _,
             swept_writes,
@@ -123,16 +123,16 @@ impl Database {
             highest_position,
             highest_queue,
             highest_watch,
-            // By `forget_untold`.
-            untold: _,
-            untold_due: _,
+            // By `forget_unpublished`.
+            unpublished: _,
+            unpublished_due: _,
             log,
         } = self;
         presence.store(Presence::Unknown as u8, Ordering::SeqCst);
         for flag in [
             looked_into,
-            told_elsewhere,
-            told_placeless,
+            said_elsewhere,
+            said_placeless,
             left_out,
             sweep_requested,
             sweeping,
@@ -158,17 +158,17 @@ impl Database {
         }
         due.store(NEVER, Ordering::SeqCst);
         quiesced.store(0, Ordering::SeqCst);
-        self.forget_untold();
-        servants.iter().for_each(Servant::reset);
+        self.forget_unpublished();
+        workers.iter().for_each(DatabaseWorker::reset);
         log.reset();
     }
 
-    pub fn scheduler(&self) -> &Servant {
-        &self.servants[SCHEDULER]
+    pub fn scheduler(&self) -> &DatabaseWorker {
+        &self.workers[SCHEDULER]
     }
 
-    pub fn relay(&self) -> &Servant {
-        &self.servants[RELAY]
+    pub fn relay(&self) -> &DatabaseWorker {
+        &self.workers[RELAY]
     }
 
     pub fn oid(&self) -> u32 {
@@ -179,7 +179,7 @@ impl Database {
         match self.presence.load(Ordering::SeqCst) {
             1 => Presence::Present,
             2 => Presence::Absent,
-            3 => Presence::Unfit,
+            3 => Presence::Incompatible,
             _ => Presence::Unknown,
         }
     }
@@ -205,11 +205,11 @@ impl Database {
 
     /// `QueueSlot::rest` of a queue of this database; None also while a sweep is asked for or under way, because it may find
     /// ready rows that no commit has announced.
-    pub fn rest_of(&self, slot: &QueueSlot) -> Option<u64> {
+    pub fn idle_mark_of(&self, slot: &QueueSlot) -> Option<u64> {
         // In this order: the scheduler says that it sweeps before it takes the request.
-        let is_told =
+        let is_announced =
             !self.sweep_requested.load(Ordering::SeqCst) && !self.sweeping.load(Ordering::SeqCst);
-        is_told.then(|| slot.rest()).flatten()
+        is_announced.then(|| slot.idle_mark()).flatten()
     }
 
     pub fn is_quiesced(&self) -> bool {
@@ -221,7 +221,7 @@ impl Database {
         self.due.fetch_min(time, Ordering::SeqCst) > time
     }
 
-    /// Says that jobs may wait in the table for `time` or later. Fit for commit callbacks.
+    /// Says that jobs may wait in the table for `time` or later. May be called in commit callbacks.
     pub fn announce_waiting(&self, time: i64) {
         self.waiting_from.fetch_min(time, Ordering::SeqCst);
     }
@@ -239,13 +239,13 @@ impl Database {
 }
 
 impl Shared {
-    pub fn find_database(&self, oid: u32) -> Option<&Database> {
+    pub fn find_database(&self, oid: u32) -> Option<&DatabaseSlot> {
         self.databases.iter().find(|database| database.oid() == oid)
     }
 
     /// The slot of a database, made if need be; None when all are taken.
     #[cfg_attr(target_os = "linux", link_section = "commit_path")]
-    pub fn ensure_database(&self, oid: u32) -> Option<&Database> {
+    pub fn ensure_database(&self, oid: u32) -> Option<&DatabaseSlot> {
         if let Some(found) = self.find_database(oid) {
             return Some(found);
         }
@@ -271,14 +271,14 @@ impl Shared {
         }
     }
 
-    /// Makes the scheduler carry out cancels of jobs that nobody holds. Fit for commit callbacks.
-    pub fn ask_for_cancels(&self, database: &Database) {
+    /// Makes the scheduler carry out cancels of jobs that nobody holds. May be called in commit callbacks.
+    pub fn ask_for_cancels(&self, database: &DatabaseSlot) {
         database.cancels_requested.store(true, Ordering::SeqCst);
         self.announce_due(database, 0);
     }
 
     /// Tells a database's scheduler, or the launcher while there is none, that something is due at `time`.
-    pub fn announce_due(&self, database: &Database, time: i64) {
+    pub fn announce_due(&self, database: &DatabaseSlot, time: i64) {
         if database.announce_due(time) {
             if database.scheduler().is_entered() {
                 database.scheduler().wake();
@@ -289,7 +289,7 @@ impl Shared {
     }
 
     /// Makes the launcher look for what was announced in a database before, unless no worker comes there.
-    pub fn call_launcher_to(&self, database: &Database) {
+    pub fn call_launcher_to(&self, database: &DatabaseSlot) {
         if !database.left_out.load(Ordering::SeqCst) {
             self.call_launcher();
         }

@@ -28,7 +28,7 @@ impl Life {
     }
 }
 
-/// What a process that was started for a database is given: the database, and which of its servants is meant.
+/// What a process that was started for a database is given: the database, and which of its workers is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ticket {
     pub database: u32,
@@ -49,7 +49,7 @@ impl Ticket {
 }
 
 #[repr(C)]
-pub struct Servant {
+pub struct DatabaseWorker {
     /// The state, and above its 8 bits how many were started. As with executors' slots: from `Connecting` on only the
     /// process itself says that it is gone.
     life: AtomicU64,
@@ -68,7 +68,7 @@ fn life(generation: u32, state: Life) -> u64 {
     u64::from(generation) << 8 | state as u64
 }
 
-impl Servant {
+impl DatabaseWorker {
     /// For another database. A process of the last one that is still there finds that it is not meant.
     pub fn reset(&self) {
         let Self {
@@ -215,7 +215,7 @@ impl Servant {
     }
 
     /// What kept it from coming up may be gone.
-    pub fn forgive(&self) {
+    pub fn retry_now(&self) {
         self.retry_at.store(0, Ordering::SeqCst);
     }
 }

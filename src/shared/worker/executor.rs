@@ -7,15 +7,15 @@ use std::sync::atomic::{
 
 use pushy_core::batch::BatchPlan;
 
+use pushy_core::capacity::{MOST_AS_A_RULE, MOST_RESERVED};
+
 use crate::pg::latch::ProcessCell;
 use crate::pg::per_process::PerProcess;
 use crate::pg::spinlock::Spinlock;
 use crate::shared::queue_slot::QueueKey;
 use crate::shared::Shared;
 
-/// More than any server runs; the settings pushy.max_executors and pushy.reserved_executors are bounded by them.
-pub const MOST_AS_A_RULE: usize = 64;
-pub const MOST_RESERVED: usize = 8;
+/// As many as the settings pushy.max_executors and pushy.reserved_executors allow together.
 pub const MAX_EXECUTORS: usize = MOST_AS_A_RULE + MOST_RESERVED;
 
 /// Bytes of a progress message that are kept.
@@ -75,7 +75,7 @@ impl Ticket {
 }
 
 #[repr(C, align(64))]
-pub struct Executor {
+pub struct ExecutorSlot {
     /// The state, and above its 8 bits how many times the slot was reserved. A slot that is `Starting` is anybody's who takes
     /// it: the process of this generation enters itself, or the launcher gives the start up. From `Connecting` on only the
     /// process itself frees it, so that no two processes ever share one.
@@ -87,11 +87,11 @@ pub struct Executor {
     pub started_at: AtomicI64,
     /// Since when (µs) it has had nothing to do, while it is idle.
     pub idle_since: AtomicI64,
-    /// It was asked to leave (quiesce, fairness, shutdown): its running job is nobody's fault.
+    /// It was asked to leave (quiesce, fairness, shutdown): its running job is not charged.
     pub stop_requested: AtomicBool,
     /// Its process has connected; kept when the slot is free again.
     pub came_up: AtomicBool,
-    /// A batch is open; see `shared.alone`.
+    /// A batch is open; see `shared.quarantine`.
     pub in_batch: AtomicBool,
     /// It has taken watermarks and not announced yet what it leaves of them, or has locked jobs and not published yet
     /// which.
@@ -123,7 +123,7 @@ pub struct Executor {
 
 /// How a batch stands to a job that it holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum HoldState {
     /// It may yet be cancelled.
     Undecided,
     /// It ends as the batch does.
@@ -136,7 +136,7 @@ pub struct Progress {
     pub message: Vec<u8>,
 }
 
-impl Executor {
+impl ExecutorSlot {
     pub fn init(&self) {
         self.progress.store(f64::NAN.to_bits(), Ordering::Relaxed);
     }
@@ -325,7 +325,7 @@ impl Executor {
     }
 
     /// How the open batch stands to this job; None: it does not hold it.
-    pub fn standing(&self, job: i64) -> Option<Standing> {
+    pub fn standing(&self, job: i64) -> Option<HoldState> {
         loop {
             let batch = self.batch_number.load(Ordering::SeqCst);
             let length = self.batch_length.load(Ordering::SeqCst) as usize;
@@ -335,9 +335,9 @@ impl Executor {
             let is_accepted = |index: usize| self.accepted.load(Ordering::SeqCst) as usize > index;
             let standing = index.map(|index| {
                 if is_accepted(index) {
-                    Standing::Accepted
+                    HoldState::Accepted
                 } else {
-                    Standing::Undecided
+                    HoldState::Undecided
                 }
             });
             if self.batch_number.load(Ordering::SeqCst) == batch {
@@ -403,7 +403,11 @@ impl Shared {
 
     /// The executors whose open batches hold this job of this database: one has its row, others may have let go of it a moment
     /// ago.
-    pub fn executors_holding(&self, database: u32, job: i64) -> impl Iterator<Item = &Executor> {
+    pub fn executors_holding(
+        &self,
+        database: u32,
+        job: i64,
+    ) -> impl Iterator<Item = &ExecutorSlot> {
         self.executors.iter().filter(move |executor| {
             executor.state() != ExecutorState::Free
                 && executor.database.load(Ordering::SeqCst) == database
@@ -412,10 +416,10 @@ impl Shared {
     }
 
     /// How the executors stand to this job of this database that hold it: `Undecided` says one only that has its row.
-    pub fn standing(&self, database: u32, job: i64) -> Option<Standing> {
+    pub fn standing(&self, database: u32, job: i64) -> Option<HoldState> {
         self.executors_holding(database, job)
             .filter_map(|executor| executor.standing(job))
-            .max_by_key(|standing| *standing == Standing::Undecided)
+            .max_by_key(|standing| *standing == HoldState::Undecided)
     }
 
     /// Whether an executor of this database is in the middle of a claim.

@@ -14,8 +14,8 @@ use crate::pg::{
     array, catalog_trigger, ereport, identifier, identity, invalidation, text, transaction,
     BuiltinOid, Oid,
 };
-use crate::watch::definition::{self, Definition};
-use crate::watch::table::Table;
+use crate::watch::definition::{self, WatchDefinition};
+use crate::watch::table::WatchedTable;
 use crate::watch::triggers::{self, is_ours, Expression, Wording};
 
 static HOOKS: Hooks = Hooks { before, after };
@@ -27,8 +27,8 @@ pub fn init() {
 
 /// A watch whose triggers are dropped until the running statement has changed the columns that they use.
 #[derive(Clone)]
-struct Open {
-    watch: Definition,
+struct SuspendedWatch {
+    watch: WatchDefinition,
     /// Triggers, also on partitions, that ALTER TABLE had disabled or enabled otherwise: table, trigger, pg_trigger.tgenabled.
     switched: Vec<(Oid, String, u8)>,
 }
@@ -36,7 +36,7 @@ struct Open {
 /// A statement that has dropped triggers, or runs inside one: what a USING expression calls may alter tables too.
 struct Running {
     level: i32,
-    open: Vec<Open>,
+    open: Vec<SuspendedWatch>,
 }
 
 /// The innermost is the last, so each statement finds its own.
@@ -81,7 +81,7 @@ fn after(statement: &Statement) {
 }
 
 /// Without triggers too, inside a statement that has some: its end must not be taken for that one's.
-fn begin(open: Vec<Open>) {
+fn begin(open: Vec<SuspendedWatch>) {
     RUNNING.with_borrow_mut(|all| {
         if all.is_empty() && open.is_empty() {
             return;
@@ -92,7 +92,7 @@ fn begin(open: Vec<Open>) {
 }
 
 /// Watches that the innermost statement makes again; they stay open until [`end`].
-fn innermost() -> Vec<Open> {
+fn innermost() -> Vec<SuspendedWatch> {
     RUNNING.with_borrow(|all| all.last().map_or_else(Vec::new, |last| last.open.clone()))
 }
 
@@ -194,7 +194,11 @@ fn target(relation: &RelationName) -> Option<Oid> {
 }
 
 /// Drops the triggers that would hinder the statement, or says what to do where they cannot be made again.
-fn make_way(relation: &RelationName, retyped: &[String], dropped: &[String]) -> Result<Vec<Open>> {
+fn make_way(
+    relation: &RelationName,
+    retyped: &[String],
+    dropped: &[String],
+) -> Result<Vec<SuspendedWatch>> {
     let columns = [retyped, dropped].concat();
     if columns.is_empty() {
         return Ok(Vec::new());
@@ -206,9 +210,9 @@ fn make_way(relation: &RelationName, retyped: &[String], dropped: &[String]) -> 
         return Ok(Vec::new());
     }
     catalog_trigger::lock_exclusively(oid);
-    let mut watches: Vec<Definition> = Vec::new();
+    let mut watches: Vec<WatchDefinition> = Vec::new();
     for user in users_of(oid, &columns)? {
-        let table = Table::look_up(user.relation)?;
+        let table = WatchedTable::look_up(user.relation)?;
         if dropped.contains(&user.column) {
             return Err(in_use(&user, &table, "cannot be dropped").hint(way_out(
                 &user.watch,
@@ -252,12 +256,12 @@ fn make_way(relation: &RelationName, retyped: &[String], dropped: &[String]) -> 
         let switched = switched(&watch)?;
         take_texts(&mut watch)?;
         triggers::drop(&watch)?;
-        Ok(Open { watch, switched })
+        Ok(SuspendedWatch { watch, switched })
     });
     opened.collect()
 }
 
-fn in_use(user: &User, table: &Table, what: &str) -> Error {
+fn in_use(user: &User, table: &WatchedTable, what: &str) -> Error {
     Error::new(
         SqlState::DEPENDENT_OBJECTS_STILL_EXIST,
         format!(
@@ -267,7 +271,7 @@ fn in_use(user: &User, table: &Table, what: &str) -> Error {
     )
 }
 
-fn way_out(watch: &str, table: &Table, first: &str) -> String {
+fn way_out(watch: &str, table: &WatchedTable, first: &str) -> String {
     format!(
         "{first}: SELECT pushy.unwatch({}, {})",
         quote_literal(&table.qualified),
@@ -276,7 +280,7 @@ fn way_out(watch: &str, table: &Table, first: &str) -> String {
 }
 
 /// Expressions as the server has them, which have followed renames and mean the same in every session.
-fn take_texts(watch: &mut Definition) -> Result<()> {
+fn take_texts(watch: &mut WatchDefinition) -> Result<()> {
     let texts = match watch.expressions {
         Some(trigger) => triggers::texts(trigger)?,
         None => None,
@@ -320,7 +324,7 @@ static SWITCHED: Plan = Plan::new(
     &[BuiltinOid::OIDARRAYOID],
 );
 
-fn switched(watch: &Definition) -> Result<Vec<(Oid, String, u8)>> {
+fn switched(watch: &WatchDefinition) -> Result<Vec<(Oid, String, u8)>> {
     let triggers = array::of_oids(&watch.triggers);
     identity::as_owner(|| {
         spi::connect(|spi| {
@@ -334,12 +338,12 @@ fn switched(watch: &Definition) -> Result<Vec<(Oid, String, u8)>> {
 /// Makes again the triggers that were dropped so that the statement could run.
 fn make_again() -> Result<()> {
     let mut made = Vec::new();
-    for Open {
+    for SuspendedWatch {
         mut watch,
         switched,
     } in innermost()
     {
-        let table = Table::look_up(watch.relation)?;
+        let table = WatchedTable::look_up(watch.relation)?;
         triggers::create(&mut watch, &table, Wording::Servers).map_err(|error| {
             Error {
                 message: format!(
@@ -370,7 +374,7 @@ fn make_again() -> Result<()> {
             }
             watch.write()
         })?;
-        invalidation::tell_changed(watch.relation);
+        invalidation::send(watch.relation);
     }
     Ok(())
 }
@@ -386,7 +390,7 @@ fn rename(relation: &RelationName, from: &str, to: &str) -> Result<()> {
             continue;
         }
         done.push(user.relation);
-        let table = Table::look_up(user.relation)?;
+        let table = WatchedTable::look_up(user.relation)?;
         for mut watch in identity::as_owner(|| definition::of_table(&table))? {
             if !watch.is_home() {
                 continue;
@@ -425,7 +429,7 @@ fn rename(relation: &RelationName, from: &str, to: &str) -> Result<()> {
             }
             if watch != before {
                 identity::as_owner(|| watch.write())?;
-                invalidation::tell_changed(watch.relation);
+                invalidation::send(watch.relation);
             }
         }
     }

@@ -6,9 +6,9 @@ use crate::pg::function::Call;
 use crate::pg::home::Home;
 use crate::pg::trigger::Op;
 use crate::pg::{array, expression, identifier, identity, text, Oid};
-use crate::queue::reference::HeldQueue;
-use crate::watch::definition::{Definition, Level, Payload, Stands, Way};
-use crate::watch::table::Table;
+use crate::queue::reference::QueueReference;
+use crate::watch::definition::{Delivery, Level, Payload, Residence, WatchDefinition};
+use crate::watch::table::WatchedTable;
 
 const CHANNEL: usize = 1;
 const EVENTS: usize = 2;
@@ -25,12 +25,12 @@ const NAME: usize = 12;
 
 /// A definition without number and triggers, checked as far as that is possible before the server sees its
 /// expressions.
-pub fn read(call: Call, table: &Table) -> Result<Definition> {
+pub fn read(call: Call, table: &WatchedTable) -> Result<WatchDefinition> {
     let queue_name = call.opt_text(QUEUE)?;
     let channel = read_channel(call, table, queue_name.as_deref())?;
     let caller = identity::current_user();
     let payload_expr = expression_argument(call, "payload_expr", PAYLOAD_EXPR)?;
-    let mut definition = Definition {
+    let mut definition = WatchDefinition {
         watch_id: 0,
         token: String::new(),
         relation: table.oid,
@@ -47,13 +47,13 @@ pub fn read(call: Call, table: &Table) -> Result<Definition> {
         payload: read_payload(call, payload_expr.is_some())?,
         payload_expr,
         level: word(call, "level", LEVEL, Level::parse, Level::WORDS)?.unwrap_or(Level::Row),
-        delivery: word(call, "delivery", DELIVERY, Way::parse, Way::WORDS)?,
+        delivery: word(call, "delivery", DELIVERY, Delivery::parse, Delivery::WORDS)?,
         queue: None,
         args_expr: expression_argument(call, "args_expr", ARGS_EXPR)?,
         merge: call.opt_bool(MERGE).unwrap_or(false),
         paused: false,
         home: Home::here(),
-        stands: Stands::Home,
+        stands: Residence::Home,
         triggers: Vec::new(),
         expressions: None,
         words: Vec::new(),
@@ -61,7 +61,7 @@ pub fn read(call: Call, table: &Table) -> Result<Definition> {
     };
     check(&definition, queue_name.is_some())?;
     if let Some(queue) = &queue_name {
-        definition.queue = Some(HeldQueue::choose(queue, caller)?);
+        definition.queue = Some(QueueReference::choose(queue, caller)?);
     }
     Ok(definition)
 }
@@ -71,7 +71,7 @@ pub fn says_name(call: Call) -> bool {
     call.datum(NAME).is_some()
 }
 
-fn read_channel(call: Call, table: &Table, queue: Option<&str>) -> Result<Option<Channel>> {
+fn read_channel(call: Call, table: &WatchedTable, queue: Option<&str>) -> Result<Option<Channel>> {
     let channel = match (call.opt_bytes(CHANNEL), queue) {
         (Some(identifier), _) => Channel::declared(&identifier).map(Some),
         (None, Some(_)) => Ok(None),
@@ -191,7 +191,7 @@ fn expression_argument(call: Call, name: &str, index: usize) -> Result<Option<St
 }
 
 /// Refuses what does not go together.
-fn check(wanted: &Definition, has_queue: bool) -> Result<()> {
+fn check(wanted: &WatchDefinition, has_queue: bool) -> Result<()> {
     let conflict = |message: &str, hint: &str| {
         Err(Error::new(SqlState::INVALID_PARAMETER_VALUE, message).hint(hint))
     };
@@ -243,7 +243,7 @@ fn check(wanted: &Definition, has_queue: bool) -> Result<()> {
             );
         }
     }
-    if wanted.merge && wanted.delivery == Some(Way::Notify) {
+    if wanted.merge && wanted.delivery == Some(Delivery::Notify) {
         return conflict(
             "merge => true does not go with delivery => 'notify'",
             "NOTIFY merges equal notices of one transaction only; delivery => 'relay' can merge those of several.",

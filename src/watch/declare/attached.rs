@@ -6,7 +6,7 @@ use crate::params;
 use crate::pg::spi::{self, Plan};
 use crate::pg::utility::{self, Hooks, RelationName, Statement};
 use crate::pg::{ereport, identity, text, BuiltinOid, Oid};
-use crate::watch::table::Table;
+use crate::watch::table::WatchedTable;
 use crate::watch::triggers::is_ours;
 
 static HOOKS: Hooks = Hooks {
@@ -56,9 +56,11 @@ fn refuse_namesakes(parent: &RelationName, partition: &RelationName) -> Result<(
         return Ok(());
     }
     match namesake(parent, partition)? {
-        Some((relation, watch)) => {
-            Err(clash(&Table::look_up(parent)?.qualified, relation, &watch)?)
-        }
+        Some((relation, watch)) => Err(clash(
+            &WatchedTable::look_up(parent)?.qualified,
+            relation,
+            &watch,
+        )?),
         None => Ok(()),
     }
 }
@@ -81,7 +83,7 @@ fn namesake(parent: Oid, partition: Oid) -> Result<Option<(Oid, String)>> {
 }
 
 fn clash(parent: &str, relation: Oid, watch: &str) -> Result<Error> {
-    let table = Table::look_up(relation)?.qualified;
+    let table = WatchedTable::look_up(relation)?.qualified;
     Ok(Error::new(
         SqlState::DUPLICATE_OBJECT,
         format!("tables {parent} and {table} both have a watch \"{watch}\""),

@@ -6,9 +6,9 @@ use crate::pg::{catalog_trigger, ereport, identifier, identity, invalidation, te
 use crate::sql_function;
 use crate::watch::arguments;
 use crate::watch::declare::watch::require_owner;
-use crate::watch::definition::{self, Definition};
+use crate::watch::definition::{self, WatchDefinition};
 use crate::watch::orphans;
-use crate::watch::table::Table;
+use crate::watch::table::WatchedTable;
 use crate::watch::{restore, triggers};
 
 sql_function!(pushy_unwatch_v1, |call| {
@@ -33,14 +33,14 @@ fn unwatch(call: Call) -> Result<i32> {
 
 /// What unwatch is about: watches, and triggers of watches that are not here.
 struct Ending {
-    table: Table,
-    watches: Vec<Definition>,
+    table: WatchedTable,
+    watches: Vec<WatchDefinition>,
     orphans: Vec<String>,
 }
 
 impl Ending {
     fn named(call: Call) -> Result<Self> {
-        let table = Table::look_up(arguments::relation(call)?)?;
+        let table = WatchedTable::look_up(arguments::relation(call)?)?;
         let name = call.opt_text(1)?;
         let mut orphans = orphans::names_of(table.oid)?;
         orphans.retain(|orphan| name.as_ref().is_none_or(|name| name == orphan));
@@ -87,7 +87,7 @@ impl Ending {
         if left.is_empty() {
             return Ok(0);
         }
-        invalidation::tell_changed(self.table.oid);
+        invalidation::send(self.table.oid);
         ereport::notice(
             &Error::new(
                 SqlState::SUCCESSFUL_COMPLETION,
@@ -119,7 +119,7 @@ impl Ending {
 }
 
 /// Nobody knows who made a watch that is not here.
-fn require_table_owner(table: &Table) -> Result<()> {
+fn require_table_owner(table: &WatchedTable) -> Result<()> {
     if identity::has_rights_of(identity::current_user(), table.owner) {
         return Ok(());
     }
@@ -141,7 +141,7 @@ sql_function!(pushy_watch_resume_v1, |call| {
     let (table, watches) = named(call)?;
     each(&table, &watches, |watch| {
         if !watch.is_home() {
-            if let (_, Some(obstacle)) = restore::move_in(watch.clone())? {
+            if let (_, Some(obstacle)) = restore::adopt(watch.clone())? {
                 return Err(Error::new(
                     SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
                     format!(
@@ -158,7 +158,7 @@ sql_function!(pushy_watch_resume_v1, |call| {
 });
 
 /// Resumed, and silent all the same.
-fn tell_if_broken(watch: &Definition) -> Result<()> {
+fn tell_if_broken(watch: &WatchDefinition) -> Result<()> {
     if !watch.is_home() {
         return Ok(());
     }
@@ -186,8 +186,8 @@ fn tell_if_broken(watch: &Definition) -> Result<()> {
 }
 
 /// The table and its watches that a call is about: one by name, or all.
-fn named(call: Call) -> Result<(Table, Vec<Definition>)> {
-    let table = Table::look_up(arguments::relation(call)?)?;
+fn named(call: Call) -> Result<(WatchedTable, Vec<WatchDefinition>)> {
+    let table = WatchedTable::look_up(arguments::relation(call)?)?;
     let mut watches = identity::as_owner(|| definition::of_table(&table))?;
     if let Some(name) = call.opt_text(1)? {
         let names: Vec<String> = watches.iter().map(|watch| watch.name.clone()).collect();
@@ -199,7 +199,7 @@ fn named(call: Call) -> Result<(Table, Vec<Definition>)> {
     Ok((table, watches))
 }
 
-fn no_such_watch(table: &Table, name: &str, names: &[String]) -> Error {
+fn no_such_watch(table: &WatchedTable, name: &str, names: &[String]) -> Error {
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let hint = if names.is_empty() {
         "It has none; SELECT * FROM pushy.watches lists those you may see.".to_owned()
@@ -215,26 +215,26 @@ fn no_such_watch(table: &Table, name: &str, names: &[String]) -> Error {
 
 /// Does something with each, and answers how many there were.
 fn each(
-    table: &Table,
-    watches: &[Definition],
-    work: impl Fn(&Definition) -> Result<()>,
+    table: &WatchedTable,
+    watches: &[WatchDefinition],
+    work: impl Fn(&WatchDefinition) -> Result<()>,
 ) -> Result<i32> {
     require_owners(table, watches)?;
     for watch in watches {
         work(watch)?;
     }
     if !watches.is_empty() {
-        invalidation::tell_changed(table.oid);
+        invalidation::send(table.oid);
     }
     Ok(watches.len() as i32)
 }
 
-fn require_owners(table: &Table, watches: &[Definition]) -> Result<()> {
+fn require_owners(table: &WatchedTable, watches: &[WatchDefinition]) -> Result<()> {
     watches
         .iter()
         .try_for_each(|watch| require_owner(watch, table))
 }
 
-fn set_paused(watch: &Definition, paused: bool) -> Result<()> {
+fn set_paused(watch: &WatchDefinition, paused: bool) -> Result<()> {
     identity::as_owner(|| definition::set_paused(watch.watch_id, paused))
 }

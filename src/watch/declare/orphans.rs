@@ -11,7 +11,7 @@ use crate::pg::per_process::PerProcess;
 use crate::pg::spi::{self, Plan, Row};
 use crate::pg::trigger::Firing;
 use crate::pg::{catalog_trigger, ereport, identity, text, BuiltinOid, Oid};
-use crate::watch::table::Table;
+use crate::watch::table::WatchedTable;
 use crate::watch::triggers::{arguments, is_ours};
 use crate::{params, row, sql_function};
 
@@ -176,7 +176,7 @@ pub fn warn(firing: Firing, claim: Claim<'_>) -> Result<()> {
             let found = spi.run(&ROOT, params![firing.trigger()]);
             found.first().map(|row| row.oid(1))
         });
-        Table::look_up(relation.unwrap_or(firing.relation()))
+        WatchedTable::look_up(relation.unwrap_or(firing.relation()))
     })?;
     let waits = identity::as_owner(|| {
         let token = String::from_utf8_lossy(claim.token);

@@ -5,9 +5,9 @@ use crate::errors::Result;
 use crate::pg::home::Home;
 use crate::pg::spi::{self, Plan};
 use crate::pg::{identity, invalidation, BuiltinOid, Oid};
-use crate::watch::definition::{self, Definition, Stands};
+use crate::watch::definition::{self, Residence, WatchDefinition};
 use crate::watch::orphans;
-use crate::watch::table::Table;
+use crate::watch::table::WatchedTable;
 use crate::watch::triggers::{self, arguments, is_ours};
 use crate::{params, queue, sql_function};
 
@@ -65,22 +65,22 @@ sql_function!(pushy_watch_elsewhere_v1, |call| match call.opt_i32(0) {
 });
 
 /// Makes this database the home of the watches whose home was `before`, which this database was until pg_upgrade.
-pub fn move_in_from(before: &Home) -> Result<Vec<(String, Option<String>)>> {
+pub fn adopt_from(before: &Home) -> Result<Vec<(String, Option<String>)>> {
     let mut watches = identity::as_owner(definition::all)?;
     watches.retain(|watch| watch.home == *before);
-    watches.into_iter().map(move_in).collect()
+    watches.into_iter().map(adopt).collect()
 }
 
 /// Makes this database the home of all watches that came from elsewhere (`all`), or of the caller's; answers for each its
 /// name and what still keeps it from telling. With `all`, also triggers here whose watch is missing.
-pub fn move_in_all(all: bool) -> Result<Vec<(String, Option<String>)>> {
+pub fn adopt_all(all: bool) -> Result<Vec<(String, Option<String>)>> {
     let watches = identity::as_owner(definition::all)?;
     let caller = identity::current_user();
-    let away = |watch: &Definition| !watch.is_home() && (all || watch.is_made_by(caller));
+    let away = |watch: &WatchDefinition| !watch.is_home() && (all || watch.is_made_by(caller));
     let mut answer = Vec::new();
     for watch in watches.into_iter().filter(away) {
         let paused = watch.paused;
-        let (name, obstacle) = move_in(watch)?;
+        let (name, obstacle) = adopt(watch)?;
         let paused = paused.then(|| "the watch is paused; see pushy.watch_resume".to_owned());
         answer.push((name, obstacle.or(paused)));
     }
@@ -88,7 +88,7 @@ pub fn move_in_all(all: bool) -> Result<Vec<(String, Option<String>)>> {
         return Ok(answer);
     }
     for (relation, name) in orphans::all_named()? {
-        let table = Table::look_up(relation)?;
+        let table = WatchedTable::look_up(relation)?;
         let reason = "its triggers are here without it; declare it again with pushy.watch, or end it with pushy.unwatch";
         answer.push((
             format!("{name} on {}", table.qualified),
@@ -98,12 +98,12 @@ pub fn move_in_all(all: bool) -> Result<Vec<(String, Option<String>)>> {
     Ok(answer)
 }
 
-fn named(watch: &Definition) -> String {
+fn named(watch: &WatchDefinition) -> String {
     format!("{} on {}", watch.name, watch.relation_name)
 }
 
 /// Makes this database the watch's home; answers its name, with that of its table here, and what hinders the move.
-pub fn move_in(mut watch: Definition) -> Result<(String, Option<String>)> {
+pub fn adopt(mut watch: WatchDefinition) -> Result<(String, Option<String>)> {
     let found = identity::as_owner(|| Ok(table_elsewhere(watch.watch_id)))?;
     let Some(relation) = found else {
         let reason = format!(
@@ -112,7 +112,7 @@ pub fn move_in(mut watch: Definition) -> Result<(String, Option<String>)> {
         );
         return Ok((named(&watch), Some(reason)));
     };
-    let table = Table::look_up(relation)?;
+    let table = WatchedTable::look_up(relation)?;
     watch.relation_name.clone_from(&table.qualified);
     let name = named(&watch);
     let Some(owner) = watch.owner_here() else {
@@ -166,8 +166,8 @@ pub fn move_in(mut watch: Definition) -> Result<(String, Option<String>)> {
         held.owner = same.map_or(Oid::INVALID, |queue| queue.owner);
     }
     watch.home = Home::here();
-    watch.stands = Stands::Home;
+    watch.stands = Residence::Home;
     identity::as_owner(|| watch.write())?;
-    invalidation::tell_changed(relation);
+    invalidation::send(relation);
     Ok((name, None))
 }

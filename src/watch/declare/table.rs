@@ -6,7 +6,7 @@ use crate::pg::spi::{self, Plan};
 use crate::pg::{catalog_type, identifier, text, BuiltinOid, Oid};
 use crate::watch::triggers::is_ours;
 
-pub struct Table {
+pub struct WatchedTable {
     pub oid: Oid,
     pub owner: Oid,
     /// In the server's encoding, as the name of a channel may be.
@@ -63,7 +63,7 @@ static COLUMNS: Plan = Plan::new(
     &[BuiltinOid::OIDOID],
 );
 
-impl Table {
+impl WatchedTable {
     /// What the catalogs say of a table; an error when there is none of this number.
     pub fn look_up(oid: Oid) -> Result<Self> {
         spi::connect(|spi| {

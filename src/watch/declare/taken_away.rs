@@ -3,10 +3,10 @@
 use crate::channel::Channel;
 use crate::errors::{quote_literal, Error, SqlState};
 use crate::pg::{ereport, text};
-use crate::watch::definition::Definition;
+use crate::watch::definition::WatchDefinition;
 
 /// Tells of a channel or a queue that the watch had and has no more. One that was renamed with its table says so itself.
-pub fn tell(before: &Definition, now: &Definition, renamed: bool) {
+pub fn notice_lost(before: &WatchDefinition, now: &WatchDefinition, renamed: bool) {
     let watch = format!("watch \"{}\" of table {}", now.name, now.relation_name);
     let hint = "To keep both, give this declaration another name => ….";
     if let Some(lost) = before.channel.as_ref().filter(|_| !renamed) {
@@ -30,14 +30,18 @@ pub fn tell(before: &Definition, now: &Definition, renamed: bool) {
 }
 
 /// Tells when from now on a change can be two jobs of one queue, because two watches feed it.
-pub fn tell_twin(now: &Definition, before: Option<&Definition>, watches: &[Definition]) {
+pub fn notice_twin(
+    now: &WatchDefinition,
+    before: Option<&WatchDefinition>,
+    watches: &[WatchDefinition],
+) {
     let Some(queue) = now.queue_name() else {
         return;
     };
     if before.is_some_and(|before| before.queue_name() == Some(queue)) {
         return;
     }
-    let is_twin = |other: &&Definition| {
+    let is_twin = |other: &&WatchDefinition| {
         other.watch_id != now.watch_id
             && other.queue_name() == Some(queue)
             && other.events.iter().any(|event| now.events.contains(event))

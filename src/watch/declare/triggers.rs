@@ -4,8 +4,8 @@
 //! expressions (see crate::pg::expression).
 
 use crate::errors::{quote_literal, Error, Result, SqlState};
-use crate::watch::definition::{self, Definition, Level};
-use crate::watch::table::Table;
+use crate::watch::definition::{self, Level, WatchDefinition};
+use crate::watch::table::WatchedTable;
 use pushy_core::trigger_text;
 
 use crate::pg::expression::Unplanned;
@@ -52,7 +52,7 @@ pub enum Wording {
 }
 
 /// Makes the triggers; their numbers go into the definition.
-pub fn create(watch: &mut Definition, table: &Table, wording: Wording) -> Result<()> {
+pub fn create(watch: &mut WatchDefinition, table: &WatchedTable, wording: Wording) -> Result<()> {
     watch.token = identity::as_owner(definition::new_token)?;
     let maker = Maker {
         base: base_name(watch),
@@ -91,7 +91,7 @@ pub fn create(watch: &mut Definition, table: &Table, wording: Wording) -> Result
 
 /// The kinds of change that must fire. A row that an update moves to another partition fires as a delete and
 /// an insert: with all three it can be told what it was.
-fn fired_by(watch: &Definition, table: &Table) -> Vec<Op> {
+fn fired_by(watch: &WatchDefinition, table: &WatchedTable) -> Vec<Op> {
     let rows = [Op::Insert, Op::Update, Op::Delete];
     let of_rows = |op: &Op| *op != Op::Truncate;
     let mut ops: Vec<Op> = watch.events.clone();
@@ -109,7 +109,7 @@ struct Made {
 
 fn make_expressions(
     maker: &Maker<'_>,
-    watch: &Definition,
+    watch: &WatchDefinition,
     changed: Option<&str>,
 ) -> Result<Option<Made>> {
     let (condition, payload, args) = (&watch.condition, &watch.payload_expr, &watch.args_expr);
@@ -148,7 +148,7 @@ fn make_expressions(
 
 /// The server has read all expressions at once, and does not say in which it found the fault.
 #[cold]
-fn explained(mut error: Error, watch: &Definition) -> Error {
+fn explained(mut error: Error, watch: &WatchDefinition) -> Error {
     let given = [
         ("condition", &watch.condition),
         ("payload_expr", &watch.payload_expr),
@@ -176,8 +176,8 @@ fn explained(mut error: Error, watch: &Definition) -> Error {
 /// The condition that the server itself can check before it queues a firing: only terms that cannot fail, because a watch
 /// never fails a write, and only about rows that the event has.
 fn native_condition(
-    watch: &Definition,
-    table: &Table,
+    watch: &WatchDefinition,
+    table: &WatchedTable,
     op: Op,
     unplanned: &Unplanned,
     changed: Option<&str>,
@@ -213,7 +213,7 @@ struct Maker<'a> {
     base: String,
     /// Its number, its token and its name.
     arguments: String,
-    table: &'a Table,
+    table: &'a WatchedTable,
     wording: Wording,
     author: Author,
 }
@@ -252,7 +252,7 @@ impl Maker<'_> {
 }
 
 /// `pushy_<watch>`, cut where suffixes would not fit, and then with the number to keep it apart.
-fn base_name(watch: &Definition) -> String {
+fn base_name(watch: &WatchDefinition) -> String {
     const LONGEST_SUFFIX: usize = "_expressions".len();
     let whole = format!("pushy_{}", watch.name);
     let most = identifier::LIMIT - LONGEST_SUFFIX;
@@ -307,7 +307,7 @@ static WORDS: Plan = Plan::new(
 );
 
 /// What its triggers say, as the server writes it: the expressions, and then each trigger.
-pub fn words(watch: &Definition) -> Result<Vec<String>> {
+pub fn words(watch: &WatchDefinition) -> Result<Vec<String>> {
     let mut words = match watch.expressions {
         Some(trigger) => texts(trigger)?.unwrap_or_default(),
         None => Vec::new(),
@@ -341,7 +341,7 @@ pub fn print(relation: Oid, triggers: &[Oid]) -> Result<String> {
 }
 
 /// Whether all triggers of a watch at home are there, as it has made them.
-pub fn are_unchanged(watch: &Definition) -> Result<bool> {
+pub fn are_unchanged(watch: &WatchDefinition) -> Result<bool> {
     Ok(print(watch.relation, &watch.triggers)? == watch.print)
 }
 
@@ -393,7 +393,7 @@ static CARRYING: Plan = Plan::new(
 
 /// The triggers of a table that say they are this watch's, and whether each holds its expressions: where a
 /// watch came by a restore, they have other numbers than it knows. As the extension's owner.
-pub fn carrying(watch: &Definition, relation: Oid) -> Vec<(Oid, bool)> {
+pub fn carrying(watch: &WatchDefinition, relation: Oid) -> Vec<(Oid, bool)> {
     spi::connect(|spi| {
         let found = spi.run(&CARRYING, params![watch.watch_id, relation]);
         found.rows().map(|row| (row.oid(1), row.bool(2))).collect()
@@ -401,7 +401,7 @@ pub fn carrying(watch: &Definition, relation: Oid) -> Vec<(Oid, bool)> {
 }
 
 /// Those of a watch's triggers that are (still) there.
-pub fn existing(watch: &Definition) -> Result<Vec<Oid>> {
+pub fn existing(watch: &WatchDefinition) -> Result<Vec<Oid>> {
     if !watch.is_home() {
         let found = identity::as_owner(|| Ok(carrying(watch, watch.relation)))?;
         return Ok(found.into_iter().map(|(trigger, _)| trigger).collect());
@@ -414,7 +414,7 @@ pub fn existing(watch: &Definition) -> Result<Vec<Oid>> {
 }
 
 /// Drops them all. The table is locked.
-pub fn drop(watch: &Definition) -> Result<()> {
+pub fn drop(watch: &WatchDefinition) -> Result<()> {
     for trigger in existing(watch)? {
         catalog_trigger::drop(trigger);
     }

@@ -2,31 +2,30 @@
 
 use crate::channel::{access, Channel};
 use crate::errors::{quote_literal, Error, Result, SqlState};
-use crate::notice::usual;
 use crate::pg::function::Answer;
 use crate::pg::{catalog_trigger, ereport, identifier, identity, invalidation, transaction};
 use crate::queue::announce;
 use crate::shared::obstacle;
 use crate::watch::altered;
 use crate::watch::arguments;
-use crate::watch::definition::{self, Definition, Payload, Stands, Way};
+use crate::watch::definition::{self, Delivery, Payload, Residence, WatchDefinition};
 use crate::watch::orphans;
-use crate::watch::table::Table;
+use crate::watch::table::WatchedTable;
 use crate::watch::taken_away;
 use crate::watch::triggers::{self, Wording};
 use crate::{row, sql_function};
 
 sql_function!(pushy_watch_v1, |call| {
     transaction::require_writable(c"pushy.watch()");
-    let table = Table::look_up(arguments::relation(call)?)?;
+    let table = WatchedTable::look_up(arguments::relation(call)?)?;
     table.require_watchable()?;
     require_trigger_privilege(&table)?;
     let wanted = arguments::read(call, &table)?;
     let channel = wanted.channel.clone();
     let (has_channel, delivery) = (channel.is_some(), wanted.delivery);
     let is_changed = declare(wanted, &table, arguments::says_name(call))?;
-    if is_changed && has_channel && !usual::is_told() {
-        tell_no_relay(&table, delivery);
+    if is_changed && has_channel && !obstacle::is_emitted() {
+        notice_no_relay(&table, delivery);
     }
     let ident = match channel {
         None => Answer::Null,
@@ -35,7 +34,7 @@ sql_function!(pushy_watch_v1, |call| {
     Result::Ok(ident)
 });
 
-fn require_trigger_privilege(table: &Table) -> Result<()> {
+fn require_trigger_privilege(table: &WatchedTable) -> Result<()> {
     if catalog_trigger::may_create_on(table.oid) {
         return Ok(());
     }
@@ -52,7 +51,7 @@ fn require_trigger_privilege(table: &Table) -> Result<()> {
 }
 
 /// Declares it, and answers whether that has changed anything.
-fn declare(mut wanted: Definition, table: &Table, is_named: bool) -> Result<bool> {
+fn declare(mut wanted: WatchDefinition, table: &WatchedTable, is_named: bool) -> Result<bool> {
     let usual_name = (!is_named).then(|| wanted.name.clone());
     if let Some(existing) = find(&mut wanted, usual_name.as_deref(), &watches_of(table)?) {
         if is_as_wanted(existing, &wanted)? {
@@ -61,7 +60,7 @@ fn declare(mut wanted: Definition, table: &Table, is_named: bool) -> Result<bool
     }
     // From here on nobody else declares a watch of this table, or renames it.
     catalog_trigger::lock_table(table.oid);
-    let table = &Table::look_up(table.oid)?;
+    let table = &WatchedTable::look_up(table.oid)?;
     wanted.relation_name.clone_from(&table.qualified);
     wanted.relation_owner = identity::role_name(table.owner);
     let mut renamed = None;
@@ -74,7 +73,7 @@ fn declare(mut wanted: Definition, table: &Table, is_named: bool) -> Result<bool
             altered::require_not_open(existing.watch_id)?;
             wanted.watch_id = existing.watch_id;
             renamed = (existing.name != wanted.name).then(|| existing.name.clone());
-            wanted.paused = existing.paused && existing.stands != Stands::Elsewhere;
+            wanted.paused = existing.paused && existing.stands != Residence::Elsewhere;
             triggers::drop(existing)?;
         }
         None => wanted.watch_id = identity::as_owner(|| Ok(definition::next_id()))?,
@@ -88,13 +87,13 @@ fn declare(mut wanted: Definition, table: &Table, is_named: bool) -> Result<bool
         }
         wanted.write()
     })?;
-    invalidation::tell_changed(table.oid);
+    invalidation::send(table.oid);
     announce::mark_present();
     if let Some(existing) = existing {
-        taken_away::tell(existing, &wanted, renamed.is_some());
+        taken_away::notice_lost(existing, &wanted, renamed.is_some());
     }
-    taken_away::tell_twin(&wanted, existing, &watches);
-    tell_never_merged(&wanted);
+    taken_away::notice_twin(&wanted, existing, &watches);
+    notice_never_merged(&wanted);
     if let Some(before) = renamed {
         ereport::notice(
             &Error::new(
@@ -111,31 +110,31 @@ fn declare(mut wanted: Definition, table: &Table, is_named: bool) -> Result<bool
     Ok(true)
 }
 
-fn watches_of(table: &Table) -> Result<Vec<Definition>> {
+fn watches_of(table: &WatchedTable) -> Result<Vec<WatchDefinition>> {
     identity::as_owner(|| definition::of_table(table))
 }
 
 /// The existing watch that the caller means. A name that the caller did not give gives way where a watch of that name tells
 /// somewhere else.
 fn find<'a>(
-    wanted: &mut Definition,
+    wanted: &mut WatchDefinition,
     usual_name: Option<&str>,
-    watches: &'a [Definition],
-) -> Option<&'a Definition> {
+    watches: &'a [WatchDefinition],
+) -> Option<&'a WatchDefinition> {
     if let Some(usual_name) = usual_name {
         wanted.name = free_name(wanted, usual_name, watches);
     }
     let by_name = watches.iter().find(|existing| existing.name == wanted.name);
     // Or the watch that was named by the table, which may have been renamed since.
     let by_table = || {
-        let is_it = |existing: &&Definition| existing.named_by_table && wanted.named_by_table;
+        let is_it = |existing: &&WatchDefinition| existing.named_by_table && wanted.named_by_table;
         watches.iter().find(is_it)
     };
     by_name.or_else(by_table)
 }
 
 /// The channel's name or the queue's; where a watch of that name tells somewhere else, one that says which of the two it is.
-fn free_name(wanted: &Definition, usual_name: &str, watches: &[Definition]) -> String {
+fn free_name(wanted: &WatchDefinition, usual_name: &str, watches: &[WatchDefinition]) -> String {
     let other_name = format!(
         "{usual_name} ({})",
         if wanted.channel.is_some() {
@@ -146,8 +145,8 @@ fn free_name(wanted: &Definition, usual_name: &str, watches: &[Definition]) -> S
     );
     let named = |name: &str| watches.iter().find(|existing| existing.name == name);
     let is_taken = match named(usual_name) {
-        Some(existing) => !existing.tells_where(wanted),
-        None => named(&other_name).is_some_and(|existing| existing.tells_where(wanted)),
+        Some(existing) => !existing.has_same_target(wanted),
+        None => named(&other_name).is_some_and(|existing| existing.has_same_target(wanted)),
     };
     if is_taken {
         other_name
@@ -157,8 +156,8 @@ fn free_name(wanted: &Definition, usual_name: &str, watches: &[Definition]) -> S
 }
 
 /// A deploy that changes nothing takes no lock.
-fn is_as_wanted(existing: &Definition, wanted: &Definition) -> Result<bool> {
-    let same = Definition {
+fn is_as_wanted(existing: &WatchDefinition, wanted: &WatchDefinition) -> Result<bool> {
+    let same = WatchDefinition {
         watch_id: existing.watch_id,
         token: existing.token.clone(),
         relation_owner: existing.relation_owner.clone(),
@@ -177,7 +176,7 @@ fn is_as_wanted(existing: &Definition, wanted: &Definition) -> Result<bool> {
 }
 
 /// Who may change or end a watch: its maker, and who owns the table.
-pub fn require_owner(watch: &Definition, table: &Table) -> Result<()> {
+pub fn require_owner(watch: &WatchDefinition, table: &WatchedTable) -> Result<()> {
     let caller = identity::current_user();
     if watch.is_made_by(caller) || identity::has_rights_of(caller, table.owner) {
         return Ok(());
@@ -196,7 +195,7 @@ pub fn require_owner(watch: &Definition, table: &Table) -> Result<()> {
 }
 
 /// Warns of what would surprise people.
-fn warn(watch: &Definition, table: &Table) -> Result<()> {
+fn warn(watch: &WatchDefinition, table: &WatchedTable) -> Result<()> {
     let warn = |message: String, hint: &str| {
         ereport::warning(&Error::new(SqlState::WARNING, message).hint(hint));
     };
@@ -258,14 +257,14 @@ fn warn(watch: &Definition, table: &Table) -> Result<()> {
 }
 
 /// Says that no relay comes here: a watch without `delivery` uses NOTIFY where none can, and one with `relay` waits for it.
-fn tell_no_relay(table: &Table, delivery: Option<Way>) {
+fn notice_no_relay(table: &WatchedTable, delivery: Option<Delivery>) {
     let table = &table.qualified;
     let told = match delivery {
-        None if usual::a_relay_can_come() => {
+        None if obstacle::a_relay_can_come() => {
             format!("notices of table {table} wait in the event log: no relay comes here to emit them")
         }
-        Some(Way::Relay) => format!("notices of table {table} wait in the event log: no relay comes here to emit them"),
-        Some(Way::Notify) => return,
+        Some(Delivery::Relay) => format!("notices of table {table} wait in the event log: no relay comes here to emit them"),
+        Some(Delivery::Notify) => return,
         None => format!("notices of table {table} go by NOTIFY, and are not kept in the event log: no relay can come here"),
     };
     let reasons = obstacle::of_workers();
@@ -278,7 +277,7 @@ fn tell_no_relay(table: &Table, delivery: Option<Way>) {
 }
 
 /// `merge` is for notices that can be equal: in these the transaction stands.
-fn tell_never_merged(wanted: &Definition) {
+fn notice_never_merged(wanted: &WatchDefinition) {
     if !wanted.merge || !matches!(wanted.payload, Payload::Key | Payload::Row | Payload::Diff) {
         return;
     }
@@ -295,7 +294,7 @@ fn tell_never_merged(wanted: &Definition) {
     );
 }
 
-fn silence(watch: &Definition) -> String {
+fn silence(watch: &WatchDefinition) -> String {
     format!(
         "To end the watch: SELECT pushy.unwatch({}, {})",
         quote_literal(&watch.relation_name),

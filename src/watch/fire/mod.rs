@@ -1,9 +1,11 @@
 //! A watched table changes: from the trigger that fires to a notice, or a job.
 
 pub mod cache;
+mod cached_watch;
 pub mod notice_json;
 pub mod partition_move;
 pub mod publish;
+mod read;
 pub mod said;
 pub mod statement;
 mod trigger;

@@ -32,7 +32,7 @@ use crate::pg::trigger::Op;
 
 /// What happened to a row.
 #[derive(Clone, Copy)]
-pub enum Change<'a> {
+pub enum RowChange<'a> {
     Insert { new: Tuple<'a> },
     Update { old: Tuple<'a>, new: Tuple<'a> },
     Delete { old: Tuple<'a> },
@@ -42,29 +42,29 @@ pub enum Change<'a> {
 /// In the order of [`Op`].
 const OPS: [Op; 4] = [Op::Insert, Op::Update, Op::Delete, Op::Truncate];
 
-impl<'a> Change<'a> {
+impl<'a> RowChange<'a> {
     pub fn op(&self) -> Op {
         match self {
-            Change::Insert { .. } => Op::Insert,
-            Change::Update { .. } => Op::Update,
-            Change::Delete { .. } => Op::Delete,
-            Change::Truncate => Op::Truncate,
+            RowChange::Insert { .. } => Op::Insert,
+            RowChange::Update { .. } => Op::Update,
+            RowChange::Delete { .. } => Op::Delete,
+            RowChange::Truncate => Op::Truncate,
         }
     }
 
     /// The row as it is after the change, or was before it is gone.
     fn last(&self) -> Option<&Tuple<'a>> {
         match self {
-            Change::Insert { new } | Change::Update { new, .. } => Some(new),
-            Change::Delete { old } => Some(old),
-            Change::Truncate => None,
+            RowChange::Insert { new } | RowChange::Update { new, .. } => Some(new),
+            RowChange::Delete { old } => Some(old),
+            RowChange::Truncate => None,
         }
     }
 }
 
 /// What a notice tells of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum PayloadKind {
     None,
     Key,
     Row,
@@ -111,61 +111,65 @@ impl Shape {
 
     /// The highest attribute that payloads of this kind read, for [`Tuple::of_slot`]. An error tells the
     /// key in any case.
-    pub fn reads_upto(&self, kind: Kind) -> i16 {
+    pub fn reads_upto(&self, kind: PayloadKind) -> i16 {
         match kind {
-            Kind::None | Kind::Key => self.key_columns().map(|key| key.number).max().unwrap_or(0),
-            Kind::Row | Kind::Diff => self.columns.last(),
+            PayloadKind::None | PayloadKind::Key => {
+                self.key_columns().map(|key| key.number).max().unwrap_or(0)
+            }
+            PayloadKind::Row | PayloadKind::Diff => self.columns.last(),
         }
     }
 
     /// Whether payloads of this kind run code of users, which may raise an error.
-    pub fn can_fail(&self, kind: Kind) -> bool {
+    pub fn can_fail(&self, kind: PayloadKind) -> bool {
         match kind {
-            Kind::None => false,
-            Kind::Key => self.key_columns().any(Column::can_fail),
-            Kind::Row | Kind::Diff => self.columns.can_fail(),
+            PayloadKind::None => false,
+            PayloadKind::Key => self.key_columns().any(Column::can_fail),
+            PayloadKind::Row | PayloadKind::Diff => self.columns.can_fail(),
         }
     }
 
     /// Whether a payload of this kind has a large value to write, with which the server may fail.
     #[cfg_attr(target_os = "linux", link_section = "commit_path")]
-    pub fn has_large(&self, kind: Kind, change: &Change) -> bool {
+    pub fn has_large(&self, kind: PayloadKind, change: &RowChange) -> bool {
         let is_large = |row: &Tuple| self.columns.has_large(row);
         match (kind, change) {
             // A key fits into an index.
-            (Kind::None | Kind::Key, _) | (_, Change::Truncate) => false,
-            (_, Change::Insert { new: row } | Change::Delete { old: row }) => is_large(row),
-            (_, Change::Update { old, new }) => is_large(old) || is_large(new),
+            (PayloadKind::None | PayloadKind::Key, _) | (_, RowChange::Truncate) => false,
+            (_, RowChange::Insert { new: row } | RowChange::Delete { old: row }) => is_large(row),
+            (_, RowChange::Update { old, new }) => is_large(old) || is_large(new),
         }
     }
 
     /// Whether payloads of this kind may hold JSON that the type jsonb refuses.
-    pub fn may_be_no_jsonb(&self, kind: Kind) -> bool {
+    pub fn may_be_no_jsonb(&self, kind: PayloadKind) -> bool {
         match kind {
-            Kind::None => false,
-            Kind::Key => self.key_columns().any(Column::may_be_no_jsonb),
-            Kind::Row | Kind::Diff => self.columns.may_be_no_jsonb(),
+            PayloadKind::None => false,
+            PayloadKind::Key => self.key_columns().any(Column::may_be_no_jsonb),
+            PayloadKind::Row | PayloadKind::Diff => self.columns.may_be_no_jsonb(),
         }
     }
 
     /// Appends the notice of one row, or of a TRUNCATE. After an ERROR inside, what was appended so far is
     /// to be dropped.
     #[cfg_attr(target_os = "linux", link_section = "commit_path")]
-    pub fn row(&self, kind: Kind, change: &Change, origin: Origin, out: &mut Vec<u8>) {
-        if kind == Kind::None {
+    pub fn row(&self, kind: PayloadKind, change: &RowChange, origin: Origin, out: &mut Vec<u8>) {
+        if kind == PayloadKind::None {
             return;
         }
         self.begin(change.op(), out);
         self.write_key(change, out);
         match (kind, change) {
-            (Kind::None | Kind::Key, _) | (_, Change::Truncate) => {}
-            (_, Change::Insert { new }) => self.member("new", new, out),
-            (_, Change::Delete { old }) => self.member("old", old, out),
-            (Kind::Row, Change::Update { old, new }) => {
+            (PayloadKind::None | PayloadKind::Key, _) | (_, RowChange::Truncate) => {}
+            (_, RowChange::Insert { new }) => self.member("new", new, out),
+            (_, RowChange::Delete { old }) => self.member("old", old, out),
+            (PayloadKind::Row, RowChange::Update { old, new }) => {
                 self.member("new", new, out);
                 self.member("old", old, out);
             }
-            (Kind::Diff, Change::Update { old, new }) => self.write_changed(old, new, out),
+            (PayloadKind::Diff, RowChange::Update { old, new }) => {
+                self.write_changed(old, new, out)
+            }
         }
         end(origin, out);
     }
@@ -191,7 +195,7 @@ impl Shape {
     pub fn error(
         &self,
         op: Op,
-        change: Option<&Change>,
+        change: Option<&RowChange>,
         origin: Origin,
         error: &Error,
         out: &mut Vec<u8>,
@@ -234,19 +238,19 @@ impl Shape {
     }
 
     /// Room for keys in a notice of a statement of at most `limit` bytes.
-    pub fn room_for_keys(&self, limit: usize) -> usize {
+    pub fn keys_limit(&self, limit: usize) -> usize {
         limit.saturating_sub(self.beginnings[0].len() + STATEMENT_BYTES)
     }
 
     /// Counts a row, and keeps its key while there is room; with room for nothing it is not even written. After an
     /// ERROR inside, cut the keys to what they were.
-    pub fn add(&self, change: &Change, keys: &mut Keys) {
+    pub fn add(&self, change: &RowChange, keys: &mut Keys) {
         keys.count += 1;
         let Some(last) = change.last().filter(|_| !self.key.is_empty()) else {
             keys.is_cut = true;
             return;
         };
-        if keys.is_cut || keys.room == 0 {
+        if keys.is_cut || keys.limit == 0 {
             keys.is_cut = true;
             return;
         }
@@ -255,7 +259,7 @@ impl Shape {
         if let Some(old) = self.old_key(change) {
             append(&mut keys.old, |out| self.write_key_object(old, out));
         }
-        if keys.new.len() + keys.old.len() > keys.room {
+        if keys.new.len() + keys.old.len() > keys.limit {
             keys.cut(before);
         }
     }
@@ -269,9 +273,9 @@ impl Shape {
     }
 
     /// The row before an update that changed its key.
-    fn old_key<'c, 'a>(&self, change: &'c Change<'a>) -> Option<&'c Tuple<'a>> {
+    fn old_key<'c, 'a>(&self, change: &'c RowChange<'a>) -> Option<&'c Tuple<'a>> {
         match change {
-            Change::Update { old, new } => self
+            RowChange::Update { old, new } => self
                 .key_columns()
                 .any(|column| !Tuple::is_same(old, new, column))
                 .then_some(old),
@@ -281,7 +285,7 @@ impl Shape {
 
     /// Appends the key as a member, and the one before.
     #[cfg_attr(target_os = "linux", link_section = "commit_path")]
-    pub fn write_key(&self, change: &Change, out: &mut Vec<u8>) {
+    pub fn write_key(&self, change: &RowChange, out: &mut Vec<u8>) {
         out.extend_from_slice(br#","key":"#);
         match change.last().filter(|_| !self.key.is_empty()) {
             Some(row) => self.write_key_object(row, out),
@@ -333,18 +337,18 @@ pub struct Keys {
     new: Vec<u8>,
     old: Vec<u8>,
     count: u64,
-    room: usize,
+    limit: usize,
     is_cut: bool,
 }
 
 impl Keys {
-    /// Keeps at most `room` bytes.
-    pub fn new(room: usize) -> Self {
+    /// Keeps at most `limit` bytes.
+    pub fn new(limit: usize) -> Self {
         Self {
             new: Vec::new(),
             old: Vec::new(),
             count: 0,
-            room,
+            limit,
             is_cut: false,
         }
     }
@@ -362,7 +366,7 @@ impl Keys {
                 append(list, |out| out.extend_from_slice(more));
             }
         }
-        if self.new.len() + self.old.len() > self.room {
+        if self.new.len() + self.old.len() > self.limit {
             self.cut(before);
         }
     }

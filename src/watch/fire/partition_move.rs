@@ -13,14 +13,14 @@ use crate::pg::per_process::PerProcess;
 use crate::pg::slot::{OwnSlot, Slot};
 use crate::pg::trigger::Op;
 use crate::pg::{transaction, transaction_end};
-use crate::watch::cache::Known;
+use crate::watch::cache::CachedWatch;
 use crate::watch::said::{self, Said};
 
 /// A row that has left its partition and has not arrived in another yet.
-pub struct Left {
+pub struct PartitionMove {
     /// The row before, in the layout of the watched table; dropped before the watch that owns its memory.
     row: OwnSlot,
-    watch: Rc<Known>,
+    watch: Rc<CachedWatch>,
     command: u32,
     level: i32,
     cause: Option<Cause>,
@@ -28,8 +28,8 @@ pub struct Left {
     said: Said,
 }
 
-impl Left {
-    fn is_of(&self, watch: &Known) -> bool {
+impl PartitionMove {
+    fn is_of(&self, watch: &CachedWatch) -> bool {
         self.watch.definition.watch_id == watch.definition.watch_id
     }
 
@@ -39,11 +39,11 @@ impl Left {
 }
 
 /// At most one per watch and savepoint.
-static LEFT: PerProcess<RefCell<Vec<Left>>> = PerProcess::new(RefCell::new(Vec::new()));
+static LEFT: PerProcess<RefCell<Vec<PartitionMove>>> = PerProcess::new(RefCell::new(Vec::new()));
 
 /// Remembers a row that `command` has moved away.
-pub fn left(watch: &Rc<Known>, command: u32, row: Slot<'_>) -> Result<()> {
-    give_up(watch)?;
+pub fn left_partition(watch: &Rc<CachedWatch>, command: u32, row: Slot<'_>) -> Result<()> {
+    publish_as_deletes(watch)?;
     let copy = watch.new_slot();
     copy.copied(row, &watch.context);
     let said = if watch.counts(Op::Delete) {
@@ -51,7 +51,7 @@ pub fn left(watch: &Rc<Known>, command: u32, row: Slot<'_>) -> Result<()> {
     } else {
         Said::Nothing
     };
-    let left = Left {
+    let left = PartitionMove {
         row: copy,
         watch: Rc::clone(watch),
         command,
@@ -65,15 +65,15 @@ pub fn left(watch: &Rc<Known>, command: u32, row: Slot<'_>) -> Result<()> {
 }
 
 /// The row that the same command has moved away, if it is this one that arrives.
-pub fn arrived(watch: &Known, command: Option<u32>) -> Option<Left> {
+pub fn arrived(watch: &CachedWatch, command: Option<u32>) -> Option<PartitionMove> {
     take(|left| left.is_of(watch) && Some(left.command) == command)
 }
 
 /// Rows of a watch that this savepoint has moved and that did not arrive: a trigger has stopped the insert.
 /// They are deleted, then.
-pub fn give_up(watch: &Known) -> Result<()> {
+pub fn publish_as_deletes(watch: &CachedWatch) -> Result<()> {
     let level = transaction::nest_level();
-    give_up_all(|left| left.is_of(watch) && left.level == level)
+    publish_all_as_deletes(|left| left.is_of(watch) && left.level == level)
 }
 
 pub fn is_empty() -> bool {
@@ -82,25 +82,25 @@ pub fn is_empty() -> bool {
 
 /// The transaction is about to commit: all that did not arrive.
 pub fn end_all() -> Result<()> {
-    give_up_all(|_| true)
+    publish_all_as_deletes(|_| true)
 }
 
 /// Rows that this savepoint has moved and that did not arrive.
 pub fn end_here() -> Result<()> {
     let level = transaction::nest_level();
-    give_up_all(|left| left.level == level)
+    publish_all_as_deletes(|left| left.level == level)
 }
 
-fn give_up_all(which: impl Fn(&Left) -> bool) -> Result<()> {
+fn publish_all_as_deletes(which: impl Fn(&PartitionMove) -> bool) -> Result<()> {
     while let Some(left) = take(&which) {
         transaction_end::later(|| {
-            current::on_behalf_of(left.cause, || left.said.tell(&left.watch, Op::Delete))
+            current::on_behalf_of(left.cause, || left.said.publish(&left.watch, Op::Delete))
         })?;
     }
     Ok(())
 }
 
-fn take(which: impl Fn(&Left) -> bool) -> Option<Left> {
+fn take(which: impl Fn(&PartitionMove) -> bool) -> Option<PartitionMove> {
     LEFT.with_borrow_mut(|all| {
         let at = all.iter().position(which)?;
         Some(all.remove(at))

@@ -4,27 +4,27 @@ use std::rc::Rc;
 
 use crate::errors::{Error, Result};
 use crate::job::{current, position};
-use crate::notice::buffer::{self, Delivery, Item};
+use crate::notice::buffer::{self, Item, Route};
 use crate::notice::oversize;
 use crate::notice::repeats::{self, Repeat};
 use crate::pg::trigger::Op;
 use crate::pg::{ereport, notify};
-use crate::queue::reference::HeldQueue;
-use crate::watch::cache::Known;
-use crate::watch::counts::{self, Tally};
-use crate::watch::definition::{Level, Payload, Way};
-use crate::watch::notice_json::{Change, Keys, Kind, NO_KEY};
+use crate::queue::reference::QueueReference;
+use crate::watch::cache::CachedWatch;
+use crate::watch::counts::{self, WatchCounts};
+use crate::watch::definition::{Delivery, Level, Payload};
+use crate::watch::notice_json::{Keys, PayloadKind, RowChange, NO_KEY};
 use crate::watch::said::{self, origin, Said, Words};
 use crate::watch::statement;
 
 /// A table was emptied.
-pub fn truncated(watch: &Rc<Known>) -> Result<()> {
+pub fn truncated(watch: &Rc<CachedWatch>) -> Result<()> {
     let mut payload = Vec::new();
-    if watch.kind != Kind::None {
+    if watch.kind != PayloadKind::None {
         match watch.definition.level {
             Level::Row => watch
                 .shape
-                .row(watch.kind, &Change::Truncate, origin(), &mut payload),
+                .row(watch.kind, &RowChange::Truncate, origin(), &mut payload),
             Level::Statement => {
                 let none = Keys::new(0);
                 watch
@@ -33,29 +33,29 @@ pub fn truncated(watch: &Rc<Known>) -> Result<()> {
             }
         }
     }
-    said::bare(watch, Op::Truncate, payload)?.tell(watch, Op::Truncate)
+    said::bare(watch, Op::Truncate, payload)?.publish(watch, Op::Truncate)
 }
 
 /// A statement is over, with these rows.
-pub fn statement(watch: &Rc<Known>, op: Op, keys: &Keys) -> Result<()> {
+pub fn statement(watch: &Rc<CachedWatch>, op: Op, keys: &Keys) -> Result<()> {
     let mut payload = Vec::new();
-    if watch.kind != Kind::None {
+    if watch.kind != PayloadKind::None {
         watch.shape.statement(op, keys, origin(), &mut payload);
     }
-    said::bare(watch, op, payload)?.tell(watch, op)
+    said::bare(watch, op, payload)?.publish(watch, op)
 }
 
 impl Said {
     /// Sends it where the watch says. No code of users runs.
     #[cfg_attr(target_os = "linux", link_section = "commit_path")]
-    pub fn tell(self, watch: &Rc<Known>, op: Op) -> Result<()> {
+    pub fn publish(self, watch: &Rc<CachedWatch>, op: Op) -> Result<()> {
         match self {
             Self::Nothing | Self::Counts(None) => Ok(()),
             Self::Counts(Some(keys)) => {
                 statement::merge(watch, op, &keys);
                 Ok(())
             }
-            Self::Change(words) => send(watch, op, words, Tally::default()),
+            Self::RowChange(words) => send(watch, op, words, WatchCounts::default()),
             Self::Failure(failure) => {
                 let (error, words) = *failure;
                 log(watch, &error);
@@ -64,9 +64,9 @@ impl Said {
                     watch,
                     op,
                     words,
-                    Tally {
+                    WatchCounts {
                         errors,
-                        ..Tally::default()
+                        ..WatchCounts::default()
                     },
                 )
             }
@@ -75,7 +75,7 @@ impl Said {
 }
 
 #[cfg_attr(target_os = "linux", link_section = "commit_path")]
-fn send(watch: &Rc<Known>, op: Op, words: Words, mut tally: Tally) -> Result<()> {
+fn send(watch: &Rc<CachedWatch>, op: Op, words: Words, mut tally: WatchCounts) -> Result<()> {
     if let (Some(queue), Some(args)) = (&watch.definition.queue, words.args) {
         tally.jobs += add_job(watch, queue, args, &mut tally)?;
     }
@@ -85,7 +85,12 @@ fn send(watch: &Rc<Known>, op: Op, words: Words, mut tally: Tally) -> Result<()>
 }
 
 /// How many jobs were added: none when the watch's owner may not enqueue (any more).
-fn add_job(watch: &Known, queue: &HeldQueue, args: Vec<u8>, tally: &mut Tally) -> Result<u64> {
+fn add_job(
+    watch: &CachedWatch,
+    queue: &QueueReference,
+    args: Vec<u8>,
+    tally: &mut WatchCounts,
+) -> Result<u64> {
     match watch.request(queue) {
         Ok(request) => {
             let id = position::next()?;
@@ -101,7 +106,7 @@ fn add_job(watch: &Known, queue: &HeldQueue, args: Vec<u8>, tally: &mut Tally) -
 }
 
 #[cfg_attr(target_os = "linux", link_section = "commit_path")]
-fn add_notice(watch: &Known, op: Op, payload: Vec<u8>, key: Option<Vec<u8>>) -> Result<u64> {
+fn add_notice(watch: &CachedWatch, op: Op, payload: Vec<u8>, key: Option<Vec<u8>>) -> Result<u64> {
     let Some(channel) = &watch.channel else {
         return Ok(0);
     };
@@ -113,9 +118,9 @@ fn add_notice(watch: &Known, op: Op, payload: Vec<u8>, key: Option<Vec<u8>>) -> 
     buffer::add(Item::Notice {
         channel: Rc::clone(channel),
         payload,
-        delivery: match watch.way() {
-            Way::Notify => Delivery::Notify,
-            Way::Relay => Delivery::Relay {
+        delivery: match watch.delivery() {
+            Delivery::Notify => Route::Notify,
+            Delivery::Relay => Route::Relay {
                 merge: watch.definition.merge,
                 cause: current::cause(),
             },
@@ -126,7 +131,7 @@ fn add_notice(watch: &Known, op: Op, payload: Vec<u8>, key: Option<Vec<u8>>) -> 
 }
 
 /// What an equal notice of the watch means in the same transaction.
-fn repeat(watch: &Known) -> Repeat {
+fn repeat(watch: &CachedWatch) -> Repeat {
     match (watch.definition.payload, watch.definition.level) {
         (Payload::None | Payload::Expression, _) => Repeat::Replaces,
         (Payload::Row | Payload::Diff, _) | (_, Level::Statement) => Repeat::Counts,
@@ -135,9 +140,9 @@ fn repeat(watch: &Known) -> Repeat {
 }
 
 /// Bytes that a payload of the watch may have and be sent as it is: by NOTIFY a member may be added to JSON.
-pub fn longest(watch: &Known) -> usize {
-    match (watch.way(), repeat(watch)) {
-        (Way::Notify, Repeat::Counts | Repeat::Follows) => {
+pub fn longest(watch: &CachedWatch) -> usize {
+    match (watch.delivery(), repeat(watch)) {
+        (Delivery::Notify, Repeat::Counts | Repeat::Follows) => {
             notify::PAYLOAD_LIMIT - repeats::MEMBER_BYTES
         }
         _ => notify::PAYLOAD_LIMIT,
@@ -145,7 +150,7 @@ pub fn longest(watch: &Known) -> usize {
 }
 
 /// Keeps a payload that is too long for NOTIFY, and answers what is sent for it.
-fn refer(watch: &Known, op: Op, key: Option<&[u8]>, payload: &[u8]) -> Result<Vec<u8>> {
+fn refer(watch: &CachedWatch, op: Op, key: Option<&[u8]>, payload: &[u8]) -> Result<Vec<u8>> {
     let id = oversize::keep(watch.channel.as_deref().unwrap_or_default(), payload)?;
     let written = |key: &[u8]| {
         let mut out = Vec::new();
@@ -162,7 +167,7 @@ fn refer(watch: &Known, op: Op, key: Option<&[u8]>, payload: &[u8]) -> Result<Ve
     })
 }
 
-fn log(watch: &Known, error: &Error) {
+fn log(watch: &CachedWatch, error: &Error) {
     if watch.may_log() {
         let definition = &watch.definition;
         ereport::log(&Error {

@@ -25,9 +25,9 @@ use crate::pg::subtransaction::{self, CallError};
 use crate::pg::trigger::Op;
 use crate::pg::{session, text, transaction, transaction_end};
 use crate::settings;
-use crate::watch::cache::Known;
+use crate::watch::cache::CachedWatch;
 use crate::watch::definition::Level;
-use crate::watch::notice_json::{Change, Keys, Kind, Origin, NO_KEY};
+use crate::watch::notice_json::{Keys, Origin, PayloadKind, RowChange, NO_KEY};
 use crate::watch::publish::longest;
 use crate::watch::statement;
 use crate::watch::triggers::Expression;
@@ -38,7 +38,7 @@ pub enum Said {
     Nothing,
     /// A row counts in its statement, or has been counted.
     Counts(Option<Keys>),
-    Change(Words),
+    RowChange(Words),
     /// An expression or a conversion has failed: the write goes on, and the notice (or the job) says so.
     Failure(Box<(Error, Words)>),
 }
@@ -82,7 +82,7 @@ struct Evaluated {
 
 /// What is said of a row; one of a statement's is counted there.
 pub fn now(
-    watch: &Rc<Known>,
+    watch: &Rc<CachedWatch>,
     op: Op,
     old: Option<Slot<'_>>,
     new: Option<Slot<'_>>,
@@ -95,7 +95,7 @@ pub fn now(
 
 /// The same of a row of which nobody knows yet whether it has to be told.
 pub fn ahead(
-    watch: &Rc<Known>,
+    watch: &Rc<CachedWatch>,
     op: Op,
     old: Option<Slot<'_>>,
     new: Option<Slot<'_>>,
@@ -108,12 +108,12 @@ pub fn ahead(
 /// `unchecked`: see fire::changed. `count` counts a row that is told with its statement.
 #[inline(always)]
 fn of_row(
-    watch: &Rc<Known>,
+    watch: &Rc<CachedWatch>,
     op: Op,
     old: Option<Slot<'_>>,
     new: Option<Slot<'_>>,
     unchecked: bool,
-    count: impl FnOnce(&Change<'_>) -> std::result::Result<Said, CallError>,
+    count: impl FnOnce(&RowChange<'_>) -> std::result::Result<Said, CallError>,
 ) -> Result<Said> {
     transaction_end::expect_now();
     let change = change(watch, op, old, new);
@@ -157,22 +157,27 @@ fn of_row(
     }
 }
 
-fn change<'a>(watch: &Known, op: Op, old: Option<Slot<'a>>, new: Option<Slot<'a>>) -> Change<'a> {
+fn change<'a>(
+    watch: &CachedWatch,
+    op: Op,
+    old: Option<Slot<'a>>,
+    new: Option<Slot<'a>>,
+) -> RowChange<'a> {
     let upto = watch.shape.reads_upto(watch.kind);
     let (old, new) = (
         old.map(|row| row.tuple(upto)),
         new.map(|row| row.tuple(upto)),
     );
     match (op, old, new) {
-        (Op::Insert, _, Some(new)) => Change::Insert { new },
-        (Op::Update, Some(old), Some(new)) => Change::Update { old, new },
-        (Op::Delete, Some(old), _) => Change::Delete { old },
-        _ => Change::Truncate,
+        (Op::Insert, _, Some(new)) => RowChange::Insert { new },
+        (Op::Update, Some(old), Some(new)) => RowChange::Update { old, new },
+        (Op::Delete, Some(old), _) => RowChange::Delete { old },
+        _ => RowChange::Truncate,
     }
 }
 
 fn evaluate(
-    watch: &Known,
+    watch: &CachedWatch,
     old: Slot<'_>,
     new: Slot<'_>,
     unchecked: bool,
@@ -215,16 +220,16 @@ fn evaluate(
 }
 
 /// What is said without a row: of a TRUNCATE, or a whole statement.
-pub fn bare(watch: &Rc<Known>, op: Op, payload: Vec<u8>) -> Result<Said> {
+pub fn bare(watch: &Rc<CachedWatch>, op: Op, payload: Vec<u8>) -> Result<Said> {
     words(watch, op, None, payload, Evaluated::default())
 }
 
 /// A payload and the arguments of a job; expressions may have made others.
 #[cfg_attr(target_os = "linux", link_section = "commit_path")]
 fn words(
-    watch: &Rc<Known>,
+    watch: &Rc<CachedWatch>,
     op: Op,
-    change: Option<&Change<'_>>,
+    change: Option<&RowChange<'_>>,
     payload: Vec<u8>,
     evaluated: Evaluated,
 ) -> Result<Said> {
@@ -243,14 +248,14 @@ fn words(
         }
         _ => None,
     };
-    Ok(Said::Change(Words { payload, args, key }))
+    Ok(Said::RowChange(Words { payload, args, key }))
 }
 
 #[cold]
-fn key_member(watch: &Known, change: &Change<'_>) -> Vec<u8> {
+fn key_member(watch: &CachedWatch, change: &RowChange<'_>) -> Vec<u8> {
     let mut key = Vec::new();
     // The key was written before: that it fails now takes a function that answers differently.
-    let written = guarded(watch.shape.can_fail(Kind::Key), || {
+    let written = guarded(watch.shape.can_fail(PayloadKind::Key), || {
         watch.shape.write_key(change, &mut key);
         Ok(())
     });
@@ -260,7 +265,7 @@ fn key_member(watch: &Known, change: &Change<'_>) -> Vec<u8> {
     }
 }
 
-fn default_args(watch: &Known, payload: &[u8]) -> std::result::Result<Vec<u8>, CallError> {
+fn default_args(watch: &CachedWatch, payload: &[u8]) -> std::result::Result<Vec<u8>, CallError> {
     if payload.is_empty() {
         return text::jsonb(b"{}");
     }
@@ -271,9 +276,9 @@ fn default_args(watch: &Known, payload: &[u8]) -> std::result::Result<Vec<u8>, C
 /// What ends the statement or the transaction anyway goes on as an error.
 #[cold]
 fn failed(
-    watch: &Rc<Known>,
+    watch: &Rc<CachedWatch>,
     op: Op,
-    change: Option<&Change<'_>>,
+    change: Option<&RowChange<'_>>,
     error: CallError,
 ) -> Result<Said> {
     let error = error.into_error();
@@ -285,7 +290,7 @@ fn failed(
     }
     let payload = error_payload(watch, op, change, &error);
     let args = watch.definition.queue.as_ref().and_then(|_| {
-        let may_fail = change.is_some() && watch.shape.may_be_no_jsonb(Kind::Key);
+        let may_fail = change.is_some() && watch.shape.may_be_no_jsonb(PayloadKind::Key);
         guarded(may_fail, || text::jsonb(&payload))
             .or_else(|_| text::jsonb(&error_payload(watch, op, None, &error)))
             .ok()
@@ -296,9 +301,14 @@ fn failed(
 }
 
 /// What is told of a change whose payload failed: with its key, unless that is what fails.
-fn error_payload(watch: &Known, op: Op, change: Option<&Change<'_>>, error: &Error) -> Vec<u8> {
+fn error_payload(
+    watch: &CachedWatch,
+    op: Op,
+    change: Option<&RowChange<'_>>,
+    error: &Error,
+) -> Vec<u8> {
     let mut payload = Vec::new();
-    let may_fail = change.is_some() && watch.shape.can_fail(Kind::Key);
+    let may_fail = change.is_some() && watch.shape.can_fail(PayloadKind::Key);
     let written = guarded(may_fail, || {
         watch.shape.error(op, change, origin(), error, &mut payload);
         Ok(())

@@ -11,13 +11,13 @@ use crate::pg::per_process::PerProcess;
 use crate::pg::subtransaction::CallError;
 use crate::pg::trigger::{self, Op};
 use crate::pg::{transaction, transaction_end};
-use crate::watch::cache::Known;
-use crate::watch::notice_json::{Change, Keys, Kind};
+use crate::watch::cache::CachedWatch;
+use crate::watch::notice_json::{Keys, PayloadKind, RowChange};
 use crate::watch::{publish, said};
 
 /// The rows of one statement so far.
-struct Open {
-    watch: Rc<Known>,
+struct OpenStatement {
+    watch: Rc<CachedWatch>,
     op: Op,
     /// Of savepoints.
     level: i32,
@@ -27,43 +27,50 @@ struct Open {
     keys: Keys,
 }
 
-static OPEN: PerProcess<RefCell<Vec<Open>>> = PerProcess::new(RefCell::new(Vec::new()));
+static OPEN: PerProcess<RefCell<Vec<OpenStatement>>> = PerProcess::new(RefCell::new(Vec::new()));
 
 /// Bytes of keys that the arguments of a job have, where no notice bounds them.
-const ROOM_OF_JOB: usize = 1 << 20;
+const JOB_KEYS_LIMIT: usize = 1 << 20;
 
-fn room(watch: &Known) -> usize {
+fn keys_limit(watch: &CachedWatch) -> usize {
     match watch.channel {
-        _ if watch.kind == Kind::None => 0,
-        Some(_) => watch.shape.room_for_keys(publish::longest(watch)),
-        None => ROOM_OF_JOB,
+        _ if watch.kind == PayloadKind::None => 0,
+        Some(_) => watch.shape.keys_limit(publish::longest(watch)),
+        None => JOB_KEYS_LIMIT,
     }
 }
 
 /// Counts a row. Its key may fail to be written, by a type of a user's.
-pub fn add(watch: &Rc<Known>, op: Op, change: &Change<'_>) -> std::result::Result<(), CallError> {
-    let mut open = take(watch, op).unwrap_or_else(|| Open::new(watch, op));
+pub fn add(
+    watch: &Rc<CachedWatch>,
+    op: Op,
+    change: &RowChange<'_>,
+) -> std::result::Result<(), CallError> {
+    let mut open = take(watch, op).unwrap_or_else(|| OpenStatement::new(watch, op));
     let outcome = write(watch, change, &mut open.keys);
     keep(open);
     outcome
 }
 
 /// The key of one row, for [`merge`].
-pub fn keys_of(watch: &Known, change: &Change<'_>) -> std::result::Result<Keys, CallError> {
-    let mut keys = Keys::new(room(watch));
+pub fn keys_of(
+    watch: &CachedWatch,
+    change: &RowChange<'_>,
+) -> std::result::Result<Keys, CallError> {
+    let mut keys = Keys::new(keys_limit(watch));
     write(watch, change, &mut keys).map(|()| keys)
 }
 
 /// Counts a row whose key was written before.
-pub fn merge(watch: &Rc<Known>, op: Op, keys: &Keys) {
-    let mut open = take(watch, op).unwrap_or_else(|| Open::new(watch, op));
+pub fn merge(watch: &Rc<CachedWatch>, op: Op, keys: &Keys) {
+    let mut open = take(watch, op).unwrap_or_else(|| OpenStatement::new(watch, op));
     open.keys.merge(keys);
     keep(open);
 }
 
 fn write(
-    watch: &Known,
-    change: &Change<'_>,
+    watch: &CachedWatch,
+    change: &RowChange<'_>,
     keys: &mut Keys,
 ) -> std::result::Result<(), CallError> {
     let before = keys.length();
@@ -77,13 +84,13 @@ fn write(
     outcome
 }
 
-fn keep(open: Open) {
+fn keep(open: OpenStatement) {
     transaction_end::expect();
     OPEN.with_borrow_mut(|all| all.push(open));
 }
 
 /// The rows so far of the statement whose trigger fires now.
-fn take(watch: &Known, op: Op) -> Option<Open> {
+fn take(watch: &CachedWatch, op: Op) -> Option<OpenStatement> {
     let (level, depth) = (transaction::nest_level(), trigger::depth());
     OPEN.with_borrow_mut(|all| {
         let at = all.iter().rposition(|open| {
@@ -97,9 +104,9 @@ fn take(watch: &Known, op: Op) -> Option<Open> {
 }
 
 /// The statement is over.
-pub fn end(watch: &Known, op: Op) -> Result<()> {
+pub fn end(watch: &CachedWatch, op: Op) -> Result<()> {
     while let Some(open) = take(watch, op) {
-        open.tell()?;
+        open.publish()?;
     }
     Ok(())
 }
@@ -111,7 +118,7 @@ pub fn is_empty() -> bool {
 /// The transaction is about to commit: what no statement's trigger has told.
 pub fn end_all() -> Result<()> {
     while let Some(open) = OPEN.with_borrow_mut(|all| (!all.is_empty()).then(|| all.remove(0))) {
-        open.tell()?;
+        open.publish()?;
     }
     Ok(())
 }
@@ -122,29 +129,29 @@ pub fn end_here() -> Result<()> {
         return Ok(());
     }
     let level = transaction::nest_level();
-    let next = |all: &mut Vec<Open>| {
+    let next = |all: &mut Vec<OpenStatement>| {
         let at = all.iter().position(|open| open.level == level)?;
         Some(all.remove(at))
     };
     while let Some(open) = OPEN.with_borrow_mut(next) {
-        open.tell()?;
+        open.publish()?;
     }
     Ok(())
 }
 
-impl Open {
-    fn new(watch: &Rc<Known>, op: Op) -> Self {
+impl OpenStatement {
+    fn new(watch: &Rc<CachedWatch>, op: Op) -> Self {
         Self {
             watch: Rc::clone(watch),
             op,
             level: transaction::nest_level(),
             depth: trigger::depth(),
             cause: current::cause(),
-            keys: Keys::new(room(watch)),
+            keys: Keys::new(keys_limit(watch)),
         }
     }
 
-    fn tell(&self) -> Result<()> {
+    fn publish(&self) -> Result<()> {
         current::on_behalf_of(self.cause, || {
             publish::statement(&self.watch, self.op, &self.keys)
         })

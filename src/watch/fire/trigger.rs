@@ -6,7 +6,7 @@ use crate::errors::Result;
 use crate::pg::slot::Slot;
 use crate::pg::trigger::{Firing, Op};
 use crate::trigger_function;
-use crate::watch::cache::{self, Known};
+use crate::watch::cache::{self, CachedWatch};
 use crate::watch::{partition_move, publish, said, statement};
 
 trigger_function!(pushy_watch_row_v1, "pushy.watch_row()", |firing| row(
@@ -19,9 +19,9 @@ trigger_function!(
 );
 
 #[cfg_attr(target_os = "linux", link_section = "commit_path")]
-fn row(firing: Firing) -> Result<()> {
+pub(super) fn row(firing: Firing) -> Result<()> {
     if !firing.is_for_row() {
-        return Err(cache::not_ours(firing));
+        return Err(super::read::not_ours(firing));
     }
     let Some(watch) = cache::of(firing)? else {
         return Ok(());
@@ -44,7 +44,7 @@ fn row(firing: Firing) -> Result<()> {
     match op {
         Op::Delete => {
             if let Some(command) = firing.old_row().and_then(Slot::moved_by) {
-                return partition_move::left(
+                return partition_move::left_partition(
                     &watch,
                     command,
                     old.expect("a delete has an old row"),
@@ -65,14 +65,14 @@ fn row(firing: Firing) -> Result<()> {
 /// `unchecked`: an update whose watched columns nobody has compared yet.
 #[cfg_attr(target_os = "linux", link_section = "commit_path")]
 pub(in crate::watch) fn changed(
-    watch: &Rc<Known>,
+    watch: &Rc<CachedWatch>,
     op: Op,
     old: Option<Slot<'_>>,
     new: Option<Slot<'_>>,
     unchecked: bool,
 ) -> Result<()> {
     if watch.counts(op) {
-        said::now(watch, op, old, new, unchecked)?.tell(watch, op)
+        said::now(watch, op, old, new, unchecked)?.publish(watch, op)
     } else {
         Ok(())
     }
@@ -85,6 +85,6 @@ fn of_statement(firing: Firing) -> Result<()> {
     if firing.op() == Op::Truncate {
         return publish::truncated(&watch);
     }
-    partition_move::give_up(&watch)?;
+    partition_move::publish_as_deletes(&watch)?;
     statement::end(&watch, firing.op())
 }

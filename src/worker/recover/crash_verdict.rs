@@ -8,14 +8,14 @@ use crate::errors::Result;
 use crate::job::live;
 use crate::job::live::Live;
 use crate::job::moves::fail::{self, Attempt};
-use crate::job::moves::give_back::{self, MOST_STRIKES};
+use crate::job::moves::give_back::{self, MAX_GIVE_BACKS};
 use crate::pg::failure::Failure;
 use crate::pg::subtransaction::CallError;
 use crate::pg::{clock, identity, transaction};
 use crate::queue::{cache, definition};
 use crate::shared;
 use crate::shared::cancels::Asked;
-use crate::worker::recorder::{Kind, Recorder, Verdict};
+use crate::worker::recorder::{CrashVerdict, Recorder, VerdictKind};
 
 /// How long batches stay of one job after a batch could not be committed.
 pub const SINGLE_US: i64 = 60_000_000;
@@ -23,7 +23,7 @@ pub const SINGLE_US: i64 = 60_000_000;
 /// Carries out all verdicts of this database, in one transaction unless somebody holds a row that one of them needs.
 /// False when some still wait for their job's row. (An executor that finds such a job wakes the scheduler when it lets go
 /// of the row; a session does not.)
-pub fn carry_out(recorder: &Recorder, database: u32) -> std::result::Result<bool, Failure> {
+pub fn apply_all(recorder: &Recorder, database: u32) -> std::result::Result<bool, Failure> {
     let verdicts = recorder.verdicts(database);
     if verdicts.is_empty() {
         return Ok(true);
@@ -31,12 +31,12 @@ pub fn carry_out(recorder: &Recorder, database: u32) -> std::result::Result<bool
     let settled = transaction::run_each(&verdicts, |verdict| {
         // Durably: a job that crashes the server each time at once would else take each charge with it.
         transaction::commit_durably();
-        identity::as_owner(|| judge(verdict))
+        identity::as_owner(|| apply(verdict))
     })?;
     let settled: Vec<bool> = settled.into_iter().map(|done| done == Some(true)).collect();
     for (verdict, done) in verdicts.iter().zip(&settled) {
         if *done {
-            recorder.settle(verdict);
+            recorder.remove(verdict);
         } else {
             recorder.wait(verdict);
         }
@@ -46,12 +46,12 @@ pub fn carry_out(recorder: &Recorder, database: u32) -> std::result::Result<bool
 }
 
 /// Carries out a verdict; false when somebody holds the job's row. It waits then, and so does the job.
-fn judge(verdict: &Verdict) -> Result<bool> {
+fn apply(verdict: &CrashVerdict) -> Result<bool> {
     let Some(queue) = definition::find_by_id(verdict.queue_id)? else {
         return Ok(true);
     };
     let slot = cache::slot_of(&queue);
-    if verdict.kind == Kind::RunSingle {
+    if verdict.kind == VerdictKind::RunSingle {
         if let Some(slot) = slot {
             let until = clock::now().plus_us(SINGLE_US).0;
             let cell = &shared::expect().queues()[slot].single_until;
@@ -75,10 +75,10 @@ fn judge(verdict: &Verdict) -> Result<bool> {
         None => {}
     }
     match verdict.kind {
-        Kind::RunAlone if job.suspicions < suspicion::MOST => {
+        VerdictKind::Quarantine if job.suspicions < suspicion::MOST => {
             give_back::suspect(&queue, slot, state, &job)?;
         }
-        Kind::Terminated if job.give_backs < MOST_STRIKES => {
+        VerdictKind::Terminated if job.give_backs < MAX_GIVE_BACKS => {
             give_back::give_back(&queue, slot, state, &job)?;
         }
         kind => {
@@ -93,19 +93,19 @@ fn judge(verdict: &Verdict) -> Result<bool> {
     Ok(true)
 }
 
-fn reason(kind: Kind) -> CallError {
+fn reason(kind: VerdictKind) -> CallError {
     let (sqlstate, message, hint) = match kind {
-        Kind::EndedSession => (
+        VerdictKind::EndedSession => (
             "57P01",
             "the handler ended its own session",
             "A handler must not terminate the backend it runs in.",
         ),
-        Kind::Overran => (
+        VerdictKind::Overran => (
             "57014",
             "the job did not stop when told, and its executor was ended",
             "It was interrupted again and again for 5 s after its timeout. A handler that catches query_canceled, or every error, raises it again.",
         ),
-        Kind::Terminated => (
+        VerdictKind::Terminated => (
             "57P01",
             "the executor was terminated each time it ran this job",
             "pg_cancel_backend() or pushy.job_cancel() stop a job without its executor.",

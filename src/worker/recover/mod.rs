@@ -1,5 +1,7 @@
 //! After a crash: what ran then, whom it may have been, and how a suspect runs next.
 
 pub mod crash_verdict;
+mod judgement;
 pub mod quarantine;
 pub mod recorder;
+mod unsettled;

@@ -21,23 +21,23 @@ fn holder(slot: usize) -> u64 {
 }
 
 /// Opens a batch; false when somebody wants to be alone: wait on the latch and try again.
-pub fn enter_batch(shared: &Shared, slot: usize) -> bool {
+pub fn open_batch(shared: &Shared, slot: usize) -> bool {
     let me = &shared.executors[slot];
     me.in_batch.store(true, Ordering::SeqCst);
-    let gate = shared.alone.load(Ordering::SeqCst);
+    let gate = shared.quarantine.load(Ordering::SeqCst);
     if gate == 0 || gate == holder(slot) {
         return true;
     }
-    leave_batch(shared, slot);
+    close_batch(shared, slot);
     false
 }
 
 /// Closes the batch, and tells whoever waits to be alone.
-pub fn leave_batch(shared: &Shared, slot: usize) {
+pub fn close_batch(shared: &Shared, slot: usize) {
     shared.executors[slot]
         .in_batch
         .store(false, Ordering::SeqCst);
-    let gate = shared.alone.load(Ordering::SeqCst);
+    let gate = shared.quarantine.load(Ordering::SeqCst);
     if gate != 0 && gate != holder(slot) {
         if let Some(waiting) = shared.executors.get(gate as usize - 1) {
             waiting.process.wake();
@@ -46,12 +46,12 @@ pub fn leave_batch(shared: &Shared, slot: usize) {
 }
 
 /// What an executor brings to a batch that runs alone.
-pub struct Solitude(Reminder);
+pub struct Quarantine(Reminder);
 
 /// The note of this process.
 static NOTE: PerProcess<Cell<Option<&'static Note>>> = PerProcess::new(Cell::new(None));
 
-impl Solitude {
+impl Quarantine {
     /// In an executor that has connected.
     pub fn new(note: &'static Note) -> Self {
         NOTE.set(Some(note));
@@ -61,10 +61,10 @@ impl Solitude {
     /// Waits until no other executor has a batch open, WAIT_FOR_OTHERS_MS at most. False, and the caller gives way, when
     /// another executor has the quarantine or this one was asked to stop. After true no other batch begins until the job,
     /// suspected `times` times, or its quarantine ends.
-    pub fn seek(&self, shared: &Shared, slot: usize, times: i16) -> bool {
+    pub fn enter(&self, shared: &Shared, slot: usize, times: i16) -> bool {
         let taken =
             shared
-                .alone
+                .quarantine
                 .compare_exchange(0, holder(slot), Ordering::SeqCst, Ordering::SeqCst);
         if taken.is_err_and(|gate| gate != holder(slot)) {
             return false;
@@ -83,8 +83,8 @@ impl Solitude {
                 return false;
             }
         }
-        set_alone(true);
-        self.0.arm(suspicion::solitude_ms(times) as i32);
+        set_in_quarantine(true);
+        self.0.arm(suspicion::quarantine_ms(times) as i32);
         true
     }
 
@@ -97,9 +97,9 @@ impl Solitude {
     }
 }
 
-fn set_alone(alone: bool) {
+fn set_in_quarantine(held: bool) {
     if let Some(note) = NOTE.get() {
-        note.set_alone(alone);
+        note.set_in_quarantine(held);
     }
 }
 
@@ -107,13 +107,13 @@ fn set_alone(alone: bool) {
 extern "C-unwind" fn over() {
     if let (Some(shared), Some(slot)) = (shared::get(), shared::executor::mine()) {
         // The note first: once the gate is open, any running job may cause a crash.
-        set_alone(false);
+        set_in_quarantine(false);
         end(shared, slot);
     }
 }
 
 fn is_held_by(shared: &Shared, slot: usize) -> bool {
-    shared.alone.load(Ordering::SeqCst) == holder(slot)
+    shared.quarantine.load(Ordering::SeqCst) == holder(slot)
 }
 
 fn others_in_batch(shared: &Shared, slot: usize) -> bool {
@@ -126,18 +126,19 @@ fn others_in_batch(shared: &Shared, slot: usize) -> bool {
 
 /// Opens the gate again, if it is ours, and wakes those who waited.
 fn end(shared: &Shared, slot: usize) {
-    let ended = shared
-        .alone
-        .compare_exchange(holder(slot), 0, Ordering::SeqCst, Ordering::SeqCst);
+    let ended =
+        shared
+            .quarantine
+            .compare_exchange(holder(slot), 0, Ordering::SeqCst, Ordering::SeqCst);
     if ended.is_ok() {
         shared.wake_executors();
     }
 }
 
 /// What an executor that leaves for good gives up.
-pub fn give_up() {
+pub fn leave_for_good() {
     if let (Some(shared), Some(slot)) = (shared::get(), shared::executor::mine()) {
-        leave_batch(shared, slot);
+        close_batch(shared, slot);
         end(shared, slot);
     }
 }

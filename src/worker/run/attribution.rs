@@ -1,4 +1,4 @@
-//! Who pays for an error: the job, or nobody.
+//! To whom an error is attributed: to the job, which is charged for it, or to nobody.
 
 use std::sync::atomic::Ordering;
 
@@ -8,7 +8,7 @@ use crate::errors::SqlState;
 use crate::job::claimed::Claimed;
 use crate::job::live::{self, Live};
 use crate::job::moves::fail::{self, Attempt};
-use crate::job::moves::give_back::{self, MOST_STRIKES};
+use crate::job::moves::give_back::{self, MAX_GIVE_BACKS};
 use crate::pg::failure::Failure;
 use crate::pg::subtransaction::CallError;
 use crate::pg::transaction;
@@ -16,9 +16,9 @@ use crate::pg::value::Timestamp;
 use crate::pg::{clock, identity, session};
 use crate::shared;
 use crate::shared::cancels::Asked;
-use crate::worker::batch::{Bench, Ended, Work};
+use crate::worker::batch::{BatchRunner, Ended, Work};
 use crate::worker::crash_verdict::SINGLE_US;
-use crate::worker::outcomes::Results;
+use crate::worker::outcomes::Outcomes;
 use crate::worker::run_job;
 
 /// From when to when something ran, and whether its deadline had passed.
@@ -28,8 +28,8 @@ pub(in crate::worker) struct Span {
     pub(in crate::worker) timed_out: bool,
 }
 
-/// Who is to blame for an error.
-pub(in crate::worker) enum Blame {
+/// Whose an error is.
+pub(in crate::worker) enum Attribution {
     Job(CallError),
     /// Its cancel was asked for.
     Cancel(Asked),
@@ -37,29 +37,29 @@ pub(in crate::worker) enum Blame {
     Nobody,
 }
 
-impl Bench {
+impl BatchRunner {
     /// To what a job's error is attributed. `asked`: the cancel that was requested of the job when its outcome was
     /// accepted.
-    pub(in crate::worker) fn blame(
+    pub(in crate::worker) fn attribute(
         &self,
         work: &Work,
         job: &Claimed,
         error: CallError,
         ran: &Span,
         asked: Option<Asked>,
-    ) -> Blame {
+    ) -> Attribution {
         if let Some(asked) = asked {
             // Whatever error the handler made of the interrupt.
-            Blame::Cancel(asked)
+            Attribution::Cancel(asked)
         } else if error.sqlstate != SqlState::QUERY_CANCELED.0 {
-            Blame::Job(error)
+            Attribution::Job(error)
         } else if ran.timed_out {
             let timeout_us = self.timeout_us(work, job);
-            Blame::Job(run_job::timeout_error(timeout_us, ran.started_at, ran.at))
-        } else if job.give_backs < MOST_STRIKES {
-            Blame::Nobody
+            Attribution::Job(run_job::timeout_error(timeout_us, ran.started_at, ran.at))
+        } else if job.give_backs < MAX_GIVE_BACKS {
+            Attribution::Nobody
         } else {
-            Blame::Job(error)
+            Attribution::Job(error)
         }
     }
 
@@ -69,7 +69,7 @@ impl Bench {
         &self,
         work: &mut Work,
         claimed: &[Claimed],
-        results: &Results,
+        outcomes: &Outcomes,
         failure: Failure,
     ) -> Ended {
         // Whoever requests a cancel from here on waits for the job's row.
@@ -78,7 +78,7 @@ impl Bench {
         // What no abort undoes: prepared statements, session locks.
         session::clean_between_jobs();
         self.recorder.note(self.me).leave();
-        self.recorder.note(self.me).set_alone(false);
+        self.recorder.note(self.me).set_in_quarantine(false);
         work.previous = 0;
         work.previous_full = false;
         // What a trigger raises concerns its job alone, also where it says that the server lacks something:
@@ -87,13 +87,13 @@ impl Bench {
         // others of the role have written since the jobs were asked.
         let of_server = fail::is_infrastructure(&failure.sqlstate)
             && failure.sqlstate != SqlState::CONFIGURATION_LIMIT_EXCEEDED.0
-            && !results.is_running_deferred();
+            && !outcomes.is_running_deferred();
         // Somebody holds a lock that the bookkeeping needs after the jobs: they are run again, uncharged.
-        let of_bookkeeping = failure.is_busy() && results.deferred_ran;
-        if of_server || of_bookkeeping || results.started == 0 {
+        let of_bookkeeping = failure.is_busy() && outcomes.deferred_ran;
+        if of_server || of_bookkeeping || outcomes.started == 0 {
             return Ended::Failed(failure);
         }
-        if results.started > 1 || !batch::is_charged(&failure.sqlstate, claimed.len() == 1) {
+        if outcomes.started > 1 || !batch::is_charged(&failure.sqlstate, claimed.len() == 1) {
             let until = clock::now().plus_us(SINGLE_US).0;
             let slot = &shared::expect().queues()[work.slot];
             slot.single_until.store(until, Ordering::Relaxed);
@@ -101,14 +101,14 @@ impl Bench {
         }
         let job = &claimed[0];
         let at = clock::now();
-        let through_at = results.through_at.unwrap_or(at);
+        let through_at = outcomes.through_at.unwrap_or(at);
         let timeout_us = self.timeout_us(work, job);
         let span = Span {
             started_at: through_at,
             at,
             timed_out: timeout_us > 0 && at.since_us(through_at) as i64 >= timeout_us,
         };
-        let started_at = results.done.first().map(|done| done.started_at);
+        let started_at = outcomes.done.first().map(|done| done.started_at);
         let recorded = transaction::run(|| {
             identity::as_owner(|| {
                 let Some(Live {
@@ -123,8 +123,8 @@ impl Bench {
                 let (queue, slot) = (&work.queue, Some(work.slot));
                 // Another may have had the row meanwhile, and have been asked: who has it looks.
                 let asked = self.asked(work, job);
-                match self.blame(work, job, CallError::from(failure), &span, asked) {
-                    Blame::Job(error) => {
+                match self.attribute(work, job, CallError::from(failure), &span, asked) {
+                    Attribution::Job(error) => {
                         let failed = Attempt {
                             started_at,
                             ended_at: at,
@@ -132,9 +132,9 @@ impl Bench {
                         };
                         fail::fail(queue, slot, state, &there, &failed)
                     }
-                    Blame::Nobody => give_back::give_back(queue, slot, state, &there),
+                    Attribution::Nobody => give_back::give_back(queue, slot, state, &there),
                     // Carried out when the batch is closed, or by whoever asks.
-                    Blame::Cancel(_) => Ok(()),
+                    Attribution::Cancel(_) => Ok(()),
                 }
             })
         });

@@ -6,7 +6,7 @@ use pushy_core::batch::{self, BatchPlan};
 
 use crate::errors::Result;
 use crate::job::claimed::Claimed;
-use crate::job::moves::claim::{self, Room};
+use crate::job::moves::claim::{self, ClaimLimit};
 use crate::job::moves::give_back::release;
 use crate::params;
 use crate::pg::failure::{self, Failure};
@@ -15,54 +15,54 @@ use crate::pg::spi::{self, Plan};
 use crate::pg::transaction;
 use crate::pg::{array, BuiltinOid};
 use crate::pg::{catalog_changes, clock, identity, interrupts, session, timeout, worker};
-use crate::queue::definition::Definition;
-use crate::queue::eligibility::{self, Handler, Unfit};
+use crate::queue::definition::QueueDefinition;
+use crate::queue::eligibility::{self, Handler, Ineligible};
 use crate::queue::park;
 use crate::shared::queue_slot::{NOTHING, PRIORITIES};
 use crate::shared::{self, pending, Shared};
 use crate::worker::cancels;
 use crate::worker::executor;
-use crate::worker::outcomes::{self, Results};
-use crate::worker::quarantine::Solitude;
+use crate::worker::outcomes::{self, Outcomes};
+use crate::worker::quarantine::Quarantine;
 use crate::worker::recorder::Recorder;
-use crate::worker::wake_another::Help;
+use crate::worker::wake_another::WakeAnother;
 
 /// A queue as an executor works it.
 pub struct Work {
-    pub queue: Definition,
+    pub queue: QueueDefinition,
     pub name: std::rc::Rc<str>,
     pub slot: usize,
     /// Jobs of the last batch, and whether it ran all it had asked for.
     pub(in crate::worker) previous: u32,
     pub(in crate::worker) previous_full: bool,
-    /// The handler as it was found fit, and the count of catalog changes then.
-    fit: Option<(u64, Handler)>,
+    /// The handler as it was found eligible, and the count of catalog changes then.
+    checked_handler: Option<(u64, Handler)>,
 }
 
 impl Work {
-    pub fn new(queue: Definition, slot: usize) -> Self {
+    pub fn new(queue: QueueDefinition, slot: usize) -> Self {
         Self {
             name: queue.name.as_str().into(),
             queue,
             slot,
             previous: 0,
             previous_full: false,
-            fit: None,
+            checked_handler: None,
         }
     }
 
     /// The handler, if the queue can run. Asked in each batch, but looked up after changes of the catalog
     /// only (7 % of a batch of one).
-    fn handler(&mut self) -> std::result::Result<Handler, Unfit> {
+    fn handler(&mut self) -> std::result::Result<Handler, Ineligible> {
         let changes = catalog_changes::count();
-        if let Some((known, handler)) = self.fit {
+        if let Some((known, handler)) = self.checked_handler {
             if known == changes {
                 return Ok(handler);
             }
         }
         eligibility::check_entry(&self.queue)?;
         let handler = eligibility::check(&self.queue)?;
-        self.fit = Some((changes, handler));
+        self.checked_handler = Some((changes, handler));
         Ok(handler)
     }
 }
@@ -83,17 +83,17 @@ pub enum Ended {
     Busy,
     /// The role has lost its LOGIN or its way into the database, or its session has rights that it has not: this executor
     /// may not stay.
-    Barred,
+    NoSession,
     /// The server lacks something: try again later.
     Failed(Failure),
 }
 
 /// What an executor brings to each of its batches.
-pub struct Bench {
+pub struct BatchRunner {
     pub me: usize,
     pub recorder: &'static Recorder,
-    help: Help,
-    solitude: Solitude,
+    wake_another: WakeAnother,
+    quarantine: Quarantine,
     /// Jobs' arguments and results.
     pub(in crate::worker) batch_memory: Context,
     /// What a handler allocates.
@@ -103,13 +103,13 @@ pub struct Bench {
 /// Memory that stays between batches: given back and asked for again, it cost 4 % of a batch.
 const BATCH_BYTES: usize = 256 * 1024;
 
-impl Bench {
+impl BatchRunner {
     pub fn new(me: usize, recorder: &'static Recorder) -> Self {
         Self {
             me,
             recorder,
-            help: Help::new(),
-            solitude: Solitude::new(recorder.note(me)),
+            wake_another: WakeAnother::new(),
+            quarantine: Quarantine::new(recorder.note(me)),
             batch_memory: Context::keeping(c"pushy batch", BATCH_BYTES),
             job_memory: Context::new(c"pushy job"),
         }
@@ -120,30 +120,30 @@ impl Bench {
     pub fn run(&self, work: &mut Work, is_current: &dyn Fn() -> bool) -> Ended {
         let shared = shared::expect();
         let mut claimed = Vec::new();
-        let mut results = Results::default();
+        let mut outcomes = Outcomes::default();
         let outcome = failure::catch(|| {
             let _held = interrupts::hold_cancels();
             memory::around_transaction(|| {
                 let _bookkeeping = transaction::begin();
                 self.batch_memory.reset();
                 self.batch_memory
-                    .enter(|| self.work(shared, work, is_current, &mut claimed, &mut results))
+                    .enter(|| self.work(shared, work, is_current, &mut claimed, &mut outcomes))
             })
         });
         let ended = match outcome {
             Ok(Ok(ended)) => ended,
-            Ok(Err(error)) => self.fail(work, &claimed, &results, Failure::from(error)),
-            Err(failure) => self.fail(work, &claimed, &results, failure),
+            Ok(Err(error)) => self.fail(work, &claimed, &outcomes, Failure::from(error)),
+            Err(failure) => self.fail(work, &claimed, &outcomes, failure),
         };
         self.recorder.note(self.me).leave();
         let me = &shared.executors[self.me];
         me.claiming.store(false, Ordering::SeqCst);
         me.leave_job();
         me.clear_batch();
-        self.solitude.end(shared, self.me);
-        let left = results.left.iter().map(|index| &claimed[*index]);
+        self.quarantine.end(shared, self.me);
+        let left = outcomes.left.iter().map(|index| &claimed[*index]);
         announce_left(shared, work, left);
-        match cancels::carry_out_of(shared, &claimed, &results) {
+        match cancels::cancel_all_of(shared, &claimed, &outcomes) {
             Ok(()) => ended,
             Err(failure) => Ended::Failed(failure),
         }
@@ -155,13 +155,13 @@ impl Bench {
         work: &mut Work,
         is_current: &dyn Fn() -> bool,
         claimed: &mut Vec<Claimed>,
-        results: &mut Results,
+        outcomes: &mut Outcomes,
     ) -> Result<Ended> {
         match work.handler() {
             Ok(_) => {}
-            Err(unfit) if unfit.bars_sessions() => {
+            Err(ineligible) if ineligible.refuses_sessions() => {
                 transaction::commit();
-                return Ok(Ended::Barred);
+                return Ok(Ended::NoSession);
             }
             Err(_) => {
                 let is_settled = park::park(&work.queue)?;
@@ -223,17 +223,17 @@ impl Bench {
             return Ok(Ended::Unsettled);
         }
         let times = claimed[0].suspicions;
-        if times > 0 && !self.solitude.seek(shared, self.me, times) {
+        if times > 0 && !self.quarantine.enter(shared, self.me, times) {
             release(&work.queue, work.slot, claimed);
             self.commit();
             return Ok(Ended::Worked);
         }
-        self.run_all(work, &handler, single, began, claimed, results)?;
+        self.run_all(work, &handler, single, began, claimed, outcomes)?;
         let note = self.recorder.note(self.me);
-        note.enter_commit(results.started as u32);
-        self.run_deferred(work, claimed, results)?;
-        identity::as_owner(|| outcomes::record(work, claimed, results))?;
-        let ran = results.started;
+        note.enter_commit(outcomes.started as u32);
+        self.run_deferred(work, claimed, outcomes)?;
+        identity::as_owner(|| outcomes::record(work, claimed, outcomes))?;
+        let ran = outcomes.started;
         release(&work.queue, work.slot, &claimed[ran..]);
         let used_temporary = session::used_temporary_objects();
         {
@@ -242,12 +242,12 @@ impl Bench {
             self.commit();
         }
         note.leave();
-        note.set_alone(false);
-        if !shares || results.put_off {
-            work.previous = if results.put_off { 0 } else { ran as u32 };
+        note.set_in_quarantine(false);
+        if !shares || outcomes.put_off {
+            work.previous = if outcomes.put_off { 0 } else { ran as u32 };
             work.previous_full = ran == claimed.len() && ran as u32 == most;
         }
-        outcomes::measure(work, claimed, results);
+        outcomes::measure(work, claimed, outcomes);
         me.jobs_done.fetch_add(ran as u64, Ordering::Relaxed);
         if used_temporary {
             executor::stop_before_temporary_objects_go();
@@ -270,7 +270,7 @@ impl Bench {
     fn claim(&self, shared: &Shared, work: &Work, most: u32) -> Result<Vec<Claimed>> {
         let key = work.queue.key();
         let slot = &shared.queues()[work.slot];
-        let room = Room {
+        let limit = ClaimLimit {
             jobs: most,
             bytes: BatchPlan::MAX_ARGS_BYTES,
         };
@@ -287,7 +287,7 @@ impl Bench {
                 work.queue.queue_id,
                 priority,
                 from,
-                room.less(&claimed),
+                limit.less(&claimed),
                 memory,
             )?;
             if more.passed_over {
@@ -303,13 +303,14 @@ impl Bench {
         }
         if slot.may_be_ready() {
             shared.set_ready(work.slot);
-            self.help.call_for(shared, work.slot, claimed.len());
+            self.wake_another
+                .for_rest_of_claim(shared, work.slot, claimed.len());
         }
         Ok(claimed)
     }
 }
 
-/// The handler, if it is still fit for those who have enqueued these jobs: one of them may have dropped it in the same
+/// The handler, if it is still eligible for those who have enqueued these jobs: one of them may have dropped it in the same
 /// transaction, and another before it began. None: the next batch finds that out, and parks the queue.
 fn still_fit(shared: &Shared, work: &mut Work, claimed: &[Claimed]) -> Result<Option<Handler>> {
     if shared.queues()[work.slot].is_changing() {

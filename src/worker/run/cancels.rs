@@ -10,26 +10,26 @@ use crate::pg::transaction;
 use crate::pg::value::Timestamp;
 use crate::pg::{database, identity};
 use crate::shared::cancels::Promise;
-use crate::shared::database::Database;
+use crate::shared::database::DatabaseSlot;
 use crate::shared::Shared;
-use crate::worker::outcomes::Results;
+use crate::worker::outcomes::Outcomes;
 
 /// Carries out the cancels of jobs of a batch, which holds them no more: what it gave up, put off or rolled back
 /// must not run after all. What somebody has locked is left to the scheduler.
-pub(in crate::worker) fn carry_out_of(
+pub(in crate::worker) fn cancel_all_of(
     shared: &Shared,
     claimed: &[Claimed],
-    results: &Results,
+    outcomes: &Outcomes,
 ) -> Result<(), Failure> {
     let promises: Vec<(Promise, Option<Timestamp>)> = shared
         .cancels
         .of(database::current())
         .filter_map(|promise| {
             let index = claimed.iter().position(|job| job.id == promise.job)?;
-            Some((promise, results.started_at(index)))
+            Some((promise, outcomes.started_at(index)))
         })
         .collect();
-    let done = carry_out(shared, &promises);
+    let done = cancel_all(shared, &promises);
     if !matches!(done, Ok(true)) {
         leave(shared);
     }
@@ -38,20 +38,20 @@ pub(in crate::worker) fn carry_out_of(
 
 /// Takes up what was promised in the server's life before: before the first job is claimed, or judged. False when there is
 /// no room for all of it yet.
-pub fn recall(place: &Database) -> Result<bool, Failure> {
-    if place.cancels_recalled.load(Ordering::SeqCst) {
+pub fn recall(database_slot: &DatabaseSlot) -> Result<bool, Failure> {
+    if database_slot.cancels_recalled.load(Ordering::SeqCst) {
         return Ok(true);
     }
-    transaction::run(|| identity::as_owner(|| Ok(promise::recall(place))))
+    transaction::run(|| identity::as_owner(|| Ok(promise::recall(database_slot))))
 }
 
 /// Carries out what can be, each with when its job began, as far as that is known; true when that was all.
-fn carry_out(shared: &Shared, promises: &[(Promise, Option<Timestamp>)]) -> Result<bool, Failure> {
+fn cancel_all(shared: &Shared, promises: &[(Promise, Option<Timestamp>)]) -> Result<bool, Failure> {
     if promises.is_empty() {
         return Ok(true);
     }
     let done = transaction::run_each(promises, |(promise, started_at)| {
-        identity::as_owner(|| cancel::carry_out(promise.job, *started_at))
+        identity::as_owner(|| cancel::cancel_promised(promise.job, *started_at))
     })?;
     let done: Vec<bool> = done.into_iter().map(|done| done == Some(true)).collect();
     for ((promise, _), _) in promises.iter().zip(&done).filter(|(_, done)| **done) {
@@ -62,9 +62,9 @@ fn carry_out(shared: &Shared, promises: &[(Promise, Option<Timestamp>)]) -> Resu
 
 /// Carries out the cancels of jobs that no executor holds; true when that was all. (When those began that their executor
 /// has let go of is not known here.)
-pub fn carry_out_unheld(shared: &Shared) -> Result<bool, Failure> {
+pub fn cancel_unheld(shared: &Shared) -> Result<bool, Failure> {
     let promises: Vec<_> = unheld(shared).map(|promise| (promise, None)).collect();
-    carry_out(shared, &promises)
+    cancel_all(shared, &promises)
 }
 
 /// Leaves cancels to the scheduler, if there are any.
@@ -72,8 +72,8 @@ pub fn leave(shared: &Shared) {
     if unheld(shared).next().is_none() {
         return;
     }
-    if let Some(place) = shared.find_database(database::current()) {
-        shared.ask_for_cancels(place);
+    if let Some(database_slot) = shared.find_database(database::current()) {
+        shared.ask_for_cancels(database_slot);
     }
 }
 

@@ -9,21 +9,21 @@ use pushy_core::gate::{Asker, Closed};
 use crate::pg::failure::Failure;
 use crate::pg::transaction;
 use crate::pg::{clock, identity};
-use crate::queue::definition::{self, Definition};
-use crate::shared::executor::Executor;
+use crate::queue::definition::{self, QueueDefinition};
+use crate::shared::executor::ExecutorSlot;
 use crate::shared::queue_slot::QueueKey;
 use crate::worker::batch::Work;
-use crate::worker::executor::Executing;
+use crate::worker::executor::Executor;
 
 /// One batch in so many is of the next queue in order that may have work; the others are of queues for which a commit
 /// has announced jobs.
-const ANYBODY: u32 = 4;
+const IN_ORDER_EVERY: u32 = 4;
 
-impl Executing {
+impl Executor {
     /// Forgets what it knows of queues after a change of definitions: each is read when it has work, for there may
     /// be thousands.
     pub(in crate::worker) fn refresh_definitions(&mut self) -> Result<(), Failure> {
-        let generation = self.place.definitions.load(Ordering::SeqCst);
+        let generation = self.database_slot.definitions.load(Ordering::SeqCst);
         if self.generation == Some(generation) {
             return Ok(());
         }
@@ -50,7 +50,7 @@ impl Executing {
         let role = identity::session_user();
         let found =
             transaction::run(|| identity::as_owner(|| definition::find_by_id(key.queue_id)))?;
-        let fits = |queue: &Definition| queue.run_as == role && queue.standing().is_open();
+        let fits = |queue: &QueueDefinition| queue.run_as == role && queue.standing().is_open();
         let work = found.filter(fits).map(|queue| Work::new(queue, slot));
         self.queues.insert(slot, work);
         Ok(())
@@ -74,7 +74,7 @@ impl Executing {
         ready
             .filter(|slot| self.shared.is_of(self.slot, *slot))
             .filter_map(|slot| match self.shared.gate(slot, now, Asker::Executor) {
-                Err(Closed::HeldUntil(until)) => Some(until),
+                Err(Closed::SuspendedUntil(until)) => Some(until),
                 _ => None,
             })
             .map(|until| Duration::from_micros((until - now) as u64))
@@ -87,8 +87,11 @@ impl Executing {
     /// (22,000 jobs/s, one alone 19,000).
     pub(in crate::worker) fn left_by_claims(&self) -> bool {
         const MOST: Duration = Duration::from_micros(50);
-        let group = (self.place.oid(), self.me.role.load(Ordering::SeqCst));
-        let is_claiming = |executor: &Executor| {
+        let group = (
+            self.database_slot.oid(),
+            self.me.role.load(Ordering::SeqCst),
+        );
+        let is_claiming = |executor: &ExecutorSlot| {
             executor.claiming.load(Ordering::SeqCst) && executor.serves(group.0, group.1)
         };
         let since = Instant::now();
@@ -103,11 +106,11 @@ impl Executing {
         self.has_work()
     }
 
-    /// The slot whose turn it is.
+    /// The slot of the queue that is next.
     pub(in crate::worker) fn choose(&mut self) -> Option<usize> {
-        self.turn = self.turn.wrapping_add(1);
+        self.batches = self.batches.wrapping_add(1);
         let next = self.workable().next()?;
-        if self.turn.is_multiple_of(ANYBODY) {
+        if self.batches.is_multiple_of(IN_ORDER_EVERY) {
             return Some(next);
         }
         let is_announced =

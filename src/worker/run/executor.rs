@@ -12,22 +12,22 @@ use crate::installation;
 use crate::pg::failure::Failure;
 use crate::pg::per_process::PerProcess;
 use crate::pg::transaction;
-use crate::pg::worker::Kind;
+use crate::pg::worker::WorkerKind;
 use crate::pg::{
     catalog_changes, clock, database, ereport, guc, insistence, interrupts, latch, shmem, signals,
     worker,
 };
-use crate::shared::database::Database;
-use crate::shared::executor::{self, Executor, ExecutorState, Ticket};
+use crate::shared::database::DatabaseSlot;
+use crate::shared::executor::{self, ExecutorSlot, ExecutorState, Ticket};
 use crate::shared::queue_slot::QueueKey;
 use crate::shared::{self, pending, Shared};
-use crate::worker::batch::{Bench, Ended, Work};
+use crate::worker::batch::{BatchRunner, Ended, Work};
 use crate::worker::cancels;
 use crate::worker::quarantine;
 use crate::worker::recorder;
 use crate::{settings, worker_entry};
 
-pub const KIND: Kind = Kind {
+pub const KIND: WorkerKind = WorkerKind {
     name: "pushy executor",
     entry: "pushy_executor_main",
 };
@@ -67,8 +67,8 @@ fn executor(arg: usize) {
         me.database.load(Ordering::SeqCst),
         me.role.load(Ordering::SeqCst),
     );
-    let place = shared.find_database(group.0);
-    if place.is_none_or(Database::is_quiesced) {
+    let database_slot = shared.find_database(group.0);
+    if database_slot.is_none_or(DatabaseSlot::is_quiesced) {
         return;
     }
     worker::connect(group.0, Some(group.1));
@@ -79,18 +79,18 @@ fn executor(arg: usize) {
     me.set_state(ExecutorState::Busy);
     // The launcher puts off its looks into databases while an executor is on its way.
     shared.launcher.wake();
-    Executing {
+    Executor {
         shared,
         me,
         slot,
-        place: place.expect("checked above"),
-        bench: Bench::new(slot, recorder),
+        database_slot: database_slot.expect("checked above"),
+        bench: BatchRunner::new(slot, recorder),
         queues: FxHashMap::default(),
         has_queues: false,
         generation: None,
         excluded: false,
         next: 0,
-        turn: 0,
+        batches: 0,
     }
     .live();
 }
@@ -136,7 +136,7 @@ pub(in crate::worker) fn stop_before_temporary_objects_go() {
     }
 }
 
-fn log_overrun(me: &Executor) {
+fn log_overrun(me: &ExecutorSlot) {
     let job = me.job.load(Ordering::SeqCst);
     let what = if job == 0 {
         "what the jobs of a batch had deferred to its end".to_owned()
@@ -158,7 +158,7 @@ fn leave() {
         return;
     };
     signals::mark_if_orphaned();
-    quarantine::give_up();
+    quarantine::leave_for_good();
     let me = &shared.executors[slot];
     if let Some(queue) = PERMIT.get() {
         let queue_slot = &shared.queues()[queue.0];
@@ -172,11 +172,11 @@ fn leave() {
     // Cancels of jobs of the batch that ends with this process.
     me.clear_batch();
     cancels::leave(shared);
-    let place = shared.find_database(me.database.load(Ordering::SeqCst));
+    let database_slot = shared.find_database(me.database.load(Ordering::SeqCst));
     executor::set_mine(None);
     me.release();
-    if let Some(place) = place {
-        place.worker_left.broadcast();
+    if let Some(database_slot) = database_slot {
+        database_slot.worker_left.broadcast();
     }
     shared.call_launcher();
 }
@@ -184,12 +184,12 @@ fn leave() {
 /// The queue slot whose permit this process holds.
 static PERMIT: PerProcess<Cell<Option<(usize, QueueKey)>>> = PerProcess::new(Cell::new(None));
 
-pub(in crate::worker) struct Executing {
+pub(in crate::worker) struct Executor {
     pub(in crate::worker) shared: &'static Shared,
-    pub(in crate::worker) me: &'static Executor,
+    pub(in crate::worker) me: &'static ExecutorSlot,
     pub(in crate::worker) slot: usize,
-    pub(in crate::worker) place: &'static Database,
-    bench: Bench,
+    pub(in crate::worker) database_slot: &'static DatabaseSlot,
+    bench: BatchRunner,
     /// Queues read since a definition changed, by slot; None: this executor may not run it.
     pub(in crate::worker) queues: FxHashMap<usize, Option<Work>>,
     /// There are queues of this role.
@@ -198,13 +198,13 @@ pub(in crate::worker) struct Executing {
     excluded: bool,
     /// The counter of definitions when they were read; None: never.
     pub(in crate::worker) generation: Option<u64>,
-    /// The slot to look at first, so that each has its turn.
+    /// Batches so far: one of a few takes its queue in order, so that each queue is served.
     pub(in crate::worker) next: usize,
     /// Batches so far.
-    pub(in crate::worker) turn: u32,
+    pub(in crate::worker) batches: u32,
 }
 
-impl Executing {
+impl Executor {
     fn live(mut self) {
         let mut failures = 0;
         loop {
@@ -220,10 +220,10 @@ impl Executing {
             if !self.has_queues {
                 return;
             }
-            match cancels::recall(self.place) {
+            match cancels::recall(self.database_slot) {
                 Ok(true) => {}
                 Ok(false) => {
-                    // The scheduler carries some out, and makes room.
+                    // The scheduler carries some out, and frees their cells.
                     latch::wait(Some(Duration::from_secs(1)));
                     continue;
                 }
@@ -236,7 +236,7 @@ impl Executing {
                 Some(Ended::Failed(_) | Ended::Worked) => failures = 0,
                 Some(Ended::Empty | Ended::Parked | Ended::Busy | Ended::Unsettled) => {}
                 // The launcher starts another, or logs why no executor of the role comes.
-                Some(Ended::Barred) => return,
+                Some(Ended::NoSession) => return,
                 None if self.left_by_claims() => {}
                 None => {
                     if !self.sleep() {
@@ -249,7 +249,7 @@ impl Executing {
 
     fn must_stop(&self) -> bool {
         self.me.stop_requested.load(Ordering::SeqCst)
-            || self.place.is_quiesced()
+            || self.database_slot.is_quiesced()
             || !settings::enabled()
             || self.excluded
     }
@@ -276,7 +276,7 @@ impl Executing {
             return Some(Ended::Empty);
         };
         if let Err(failure) = self.read_queue(slot, key) {
-            self.hold(slot, key, &failure);
+            self.suspend(slot, key, &failure);
             return Some(Ended::Failed(failure));
         }
         let known = self.queues.get(&slot).and_then(Option::as_ref);
@@ -284,31 +284,32 @@ impl Executing {
             return Some(Ended::Empty);
         }
         PERMIT.set(Some((slot, key)));
-        if !quarantine::enter_batch(self.shared, self.slot) {
+        if !quarantine::open_batch(self.shared, self.slot) {
             self.return_permit(slot, key);
             latch::wait(Some(Duration::from_secs(1)));
             return Some(Ended::Empty);
         }
         let ended = {
-            let (place, generation) = (self.place, self.generation);
-            let is_current = move || generation == Some(place.definitions.load(Ordering::SeqCst));
+            let (database_slot, generation) = (self.database_slot, self.generation);
+            let is_current =
+                move || generation == Some(database_slot.definitions.load(Ordering::SeqCst));
             let work = self.queues.get_mut(&slot).and_then(Option::as_mut);
             self.bench.run(work.expect("seen above"), &is_current)
         };
-        quarantine::leave_batch(self.shared, self.slot);
+        quarantine::close_batch(self.shared, self.slot);
         self.return_permit(slot, key);
         match &ended {
             Ended::Unsettled => {
                 // This executor's lock on the row may have kept the scheduler from carrying out the verdict.
-                self.place.scheduler().wake();
+                self.database_slot.scheduler().wake();
                 latch::wait(Some(Duration::from_secs(1)));
             }
             Ended::Failed(failure) => {
-                self.hold(slot, key, failure);
+                self.suspend(slot, key, failure);
             }
             Ended::Busy => self.come_back(slot, key),
-            Ended::Worked if self.shared.queues()[slot].is_failing() => {
-                self.shared.queues()[slot].release();
+            Ended::Worked if self.shared.queues()[slot].is_suspended() => {
+                self.shared.queues()[slot].end_suspension();
             }
             _ => {}
         }
@@ -316,22 +317,22 @@ impl Executing {
     }
 
     /// The server lacks something: the queue waits.
-    fn hold(&self, slot: usize, key: QueueKey, failure: &Failure) {
+    fn suspend(&self, slot: usize, key: QueueKey, failure: &Failure) {
         if failure.is_busy() {
             return self.come_back(slot, key);
         }
         let queue = &self.shared.queues()[slot];
-        if queue.is(key) && queue.hold(clock::now().0) {
+        if queue.is(key) && queue.suspend(clock::now().0) {
             log_wait(failure);
         }
-        installation::forget_if_gone(self.place);
+        installation::forget_if_gone(self.database_slot);
     }
 
     /// Somebody holds a lock: the queue waits for a moment, and the executor goes on with other queues.
     fn come_back(&self, slot: usize, key: QueueKey) {
         let queue = &self.shared.queues()[slot];
         if queue.is(key) {
-            queue.hold_until(clock::now().plus_us(COME_BACK_US).0);
+            queue.suspend_until(clock::now().plus_us(COME_BACK_US).0);
         }
     }
 
@@ -353,7 +354,8 @@ impl Executing {
         loop {
             interrupts::check();
             self.follow_reload();
-            let changed = self.generation != Some(self.place.definitions.load(Ordering::SeqCst));
+            let changed =
+                self.generation != Some(self.database_slot.definitions.load(Ordering::SeqCst));
             if changed || self.must_stop() || self.has_work() {
                 self.me.become_busy();
                 return true;
@@ -388,7 +390,7 @@ impl Executing {
         if failures == 0 {
             log_wait(failure);
         }
-        installation::forget_if_gone(self.place);
+        installation::forget_if_gone(self.database_slot);
         let until = Instant::now() + wait;
         loop {
             let left = until.saturating_duration_since(Instant::now());

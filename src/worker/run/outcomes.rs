@@ -8,7 +8,7 @@ use pushy_core::{batch, histogram};
 use crate::errors::Result;
 use crate::job::claimed::Claimed;
 use crate::job::moves::cancel::cancel;
-use crate::job::moves::complete::{complete, Done};
+use crate::job::moves::complete::{complete, Completed};
 use crate::job::moves::fail::{fail, Attempt};
 use crate::job::moves::give_back::give_back;
 use crate::pg::subtransaction::CallError;
@@ -19,9 +19,9 @@ use crate::worker::batch::Work;
 
 /// What came of the jobs of a batch so far.
 #[derive(Default)]
-pub(in crate::worker) struct Results {
+pub(in crate::worker) struct Outcomes {
     pub(in crate::worker) started: usize,
-    pub(in crate::worker) done: Vec<Done>,
+    pub(in crate::worker) done: Vec<Completed>,
     pub(in crate::worker) failed: Vec<Failed>,
     pub(in crate::worker) given_back: Vec<usize>,
     /// Each with when it began, if it did.
@@ -38,7 +38,7 @@ pub(in crate::worker) struct Results {
     pub(in crate::worker) deferred_ran: bool,
 }
 
-impl Results {
+impl Outcomes {
     /// A job makes way for its cancel.
     pub(in crate::worker) fn give_way(
         &mut self,
@@ -81,10 +81,14 @@ pub(in crate::worker) struct Failed {
 }
 
 /// Writes down what came of the jobs, which the commit counts; as the extension's owner.
-pub(in crate::worker) fn record(work: &Work, claimed: &[Claimed], results: &Results) -> Result<()> {
+pub(in crate::worker) fn record(
+    work: &Work,
+    claimed: &[Claimed],
+    outcomes: &Outcomes,
+) -> Result<()> {
     let (queue, slot, from) = (&work.queue, Some(work.slot), JobState::Running);
-    complete(queue, slot, claimed, &results.done)?;
-    for failed in &results.failed {
+    complete(queue, slot, claimed, &outcomes.done)?;
+    for failed in &outcomes.failed {
         let attempt = Attempt {
             started_at: Some(failed.started_at),
             ended_at: failed.at,
@@ -92,17 +96,17 @@ pub(in crate::worker) fn record(work: &Work, claimed: &[Claimed], results: &Resu
         };
         fail(queue, slot, from, &claimed[failed.index], &attempt)?;
     }
-    for index in &results.given_back {
+    for index in &outcomes.given_back {
         give_back(queue, slot, from, &claimed[*index])?;
     }
-    for (index, started_at) in &results.cancelled {
+    for (index, started_at) in &outcomes.cancelled {
         cancel(queue, slot, from, &claimed[*index], *started_at)?;
     }
     Ok(())
 }
 
 /// Measures the batch, once its transaction has committed: how long its jobs waited and ran.
-pub(in crate::worker) fn measure(work: &Work, claimed: &[Claimed], results: &Results) {
+pub(in crate::worker) fn measure(work: &Work, claimed: &[Claimed], outcomes: &Outcomes) {
     let shared = shared::expect();
     let slot = &shared.queues()[work.slot];
     if !slot.is(work.queue.key()) {
@@ -116,7 +120,7 @@ pub(in crate::worker) fn measure(work: &Work, claimed: &[Claimed], results: &Res
         }
     };
     let mut run_us = 0;
-    for done in &results.done {
+    for done in &outcomes.done {
         let job = &claimed[done.of];
         let wait = done.started_at.since_us(job.run_at);
         let run = done.finished_at.since_us(done.started_at);
@@ -124,7 +128,7 @@ pub(in crate::worker) fn measure(work: &Work, claimed: &[Claimed], results: &Res
         statistics.wait.0[histogram::bucket(wait)].fetch_add(1, Ordering::Relaxed);
         statistics.run.0[histogram::bucket(run)].fetch_add(1, Ordering::Relaxed);
     }
-    let done = results.done.len() as u64;
+    let done = outcomes.done.len() as u64;
     if let Some(sample_ns) = (run_us * 1000).checked_div(done) {
         let mean = slot.mean_ns.load(Ordering::Relaxed);
         let mean = batch::fold_mean(mean, sample_ns.max(1));

@@ -9,7 +9,7 @@ use pushy_core::batch::{self, AfterJob, BatchPlan};
 use crate::errors::{Error, Result, SqlState};
 use crate::job::claimed::Claimed;
 use crate::job::current::Current;
-use crate::job::moves::complete::Done;
+use crate::job::moves::complete::Completed;
 use crate::job::moves::failure;
 use crate::notice::buffer;
 use crate::pg::function::Answer;
@@ -19,9 +19,9 @@ use crate::pg::value::Timestamp;
 use crate::pg::{clock, identity, interrupts, session, timeout, transaction, worker};
 use crate::queue::eligibility::{self, Handler};
 use crate::shared::cancels::Asked;
-use crate::worker::attribution::{Blame, Span};
-use crate::worker::batch::{Bench, Work};
-use crate::worker::outcomes::{Failed, Results};
+use crate::worker::attribution::{Attribution, Span};
+use crate::worker::batch::{BatchRunner, Work};
+use crate::worker::outcomes::{Failed, Outcomes};
 use crate::worker::run_job;
 use crate::{settings, shared};
 
@@ -32,7 +32,7 @@ const FIRST_LOCK_TIMEOUT_MS: i32 = 200;
 const LATER_LOCK_TIMEOUT_MS: i32 = 50;
 
 /// How a job ended.
-pub(in crate::worker) struct Ran {
+pub(in crate::worker) struct JobOutcome {
     pub(in crate::worker) result: std::result::Result<Answer, CallError>,
     /// It failed, and its deadline had passed.
     pub(in crate::worker) timed_out: bool,
@@ -40,7 +40,7 @@ pub(in crate::worker) struct Ran {
     pub(in crate::worker) refused: Option<Asked>,
 }
 
-impl Bench {
+impl BatchRunner {
     pub(in crate::worker) fn run_all(
         &self,
         work: &Work,
@@ -48,13 +48,13 @@ impl Bench {
         single: bool,
         began: Timestamp,
         claimed: &[Claimed],
-        results: &mut Results,
+        outcomes: &mut Outcomes,
     ) -> Result<()> {
         let shared = shared::expect();
         let me = &shared.executors[self.me];
         let callable = Callable::new(
             handler.oid,
-            handler.takes != eligibility::Takes::Nothing,
+            handler.argument != eligibility::HandlerArgument::Nothing,
             handler.returns,
             &self.batch_memory,
         );
@@ -70,18 +70,18 @@ impl Bench {
             if index > 0 && (job.suspicions > 0 || me.stop_requested.load(Ordering::SeqCst)) {
                 break;
             }
-            if results.started > 0 && !is_later {
+            if outcomes.started > 0 && !is_later {
                 is_later = true;
                 drop(lock_patience.take());
                 lock_patience = Some(timeout::bound_lock_waits(bound(LATER_LOCK_TIMEOUT_MS)));
             }
-            let first_is_done = || results.done.first().is_some_and(|done| done.of == 0);
+            let first_is_done = || outcomes.done.first().is_some_and(|done| done.of == 0);
             if index == 1 && first_is_done() && self.accept(work, claimed, 0).is_some() {
                 // While it is the only one that has run, it can be rolled back with the transaction.
                 return Err(was_cancelled());
             }
-            if index > 0 && results.are_of_another_depth(claimed, job.depth) {
-                self.run_deferred_before(work, claimed, results)?;
+            if index > 0 && outcomes.are_of_another_depth(claimed, job.depth) {
+                self.run_deferred_before(work, claimed, outcomes)?;
                 before = None;
             }
             activity.show(job.id);
@@ -89,8 +89,8 @@ impl Bench {
             let ran = match self.run_one(work, handler, &callable, claimed, index, started_at)? {
                 Ok(ran) => ran,
                 Err(asked) => {
-                    results.started = index + 1;
-                    results.give_way(index, asked, None);
+                    outcomes.started = index + 1;
+                    outcomes.give_way(index, asked, None);
                     continue;
                 }
             };
@@ -99,7 +99,7 @@ impl Bench {
             match ran.result {
                 Ok(result) => {
                     before = Some(now);
-                    results.done.push(Done {
+                    outcomes.done.push(Completed {
                         of: index,
                         started_at,
                         finished_at: now,
@@ -107,7 +107,7 @@ impl Bench {
                     });
                 }
                 Err(error) if !batch::is_charged(&error.sqlstate, is_only) => {
-                    results.put_off = true;
+                    outcomes.put_off = true;
                     break;
                 }
                 Err(error) => {
@@ -117,25 +117,27 @@ impl Bench {
                         at: now,
                         timed_out: ran.timed_out,
                     };
-                    match self.blame(work, job, error, &span, asked) {
-                        Blame::Job(error) => results.failed.push(Failed {
+                    match self.attribute(work, job, error, &span, asked) {
+                        Attribution::Job(error) => outcomes.failed.push(Failed {
                             index,
                             started_at,
                             at: now,
                             error,
                         }),
-                        Blame::Cancel(asked) => results.give_way(index, asked, Some(started_at)),
-                        Blame::Nobody => results.given_back.push(index),
+                        Attribution::Cancel(asked) => {
+                            outcomes.give_way(index, asked, Some(started_at))
+                        }
+                        Attribution::Nobody => outcomes.given_back.push(index),
                     }
                 }
             }
-            results.started = index + 1;
-            if results.given_back.last() == Some(&index) {
+            outcomes.started = index + 1;
+            if outcomes.given_back.last() == Some(&index) {
                 // The job keeps its place, so those behind it must not run before.
                 break;
             }
             let after = AfterJob {
-                alone: single || job.suspicions > 0,
+                single: single || job.suspicions > 0,
                 elapsed_us: now.since_us(began),
                 jobs: index as u32 + 1,
                 subxids: transaction::subtransaction_ids(),
@@ -158,9 +160,9 @@ impl Bench {
             }
         }
         drop(lock_patience);
-        for (index, job) in claimed.iter().enumerate().skip(results.started) {
+        for (index, job) in claimed.iter().enumerate().skip(outcomes.started) {
             if shared.cancels.includes(work.queue.key().database, job.id) {
-                results.cancelled.push((index, None));
+                outcomes.cancelled.push((index, None));
             }
         }
         Ok(())
@@ -172,14 +174,14 @@ impl Bench {
         &self,
         work: &Work,
         claimed: &[Claimed],
-        results: &mut Results,
+        outcomes: &mut Outcomes,
     ) -> Result<()> {
         let shared = shared::expect();
         let me = &shared.executors[self.me];
-        let started = &claimed[..results.started];
+        let started = &claimed[..outcomes.started];
         let now = clock::now();
-        results.through_at = Some(now);
-        if let ([job], [done]) = (started, &results.done[..]) {
+        outcomes.through_at = Some(now);
+        if let ([job], [done]) = (started, &outcomes.done[..]) {
             interrupts::forget_cancel();
             let started_at = done.started_at;
             me.enter_job(work.queue.queue_id, job.id, job.attempt, started_at.0);
@@ -193,12 +195,12 @@ impl Bench {
         } else {
             LATER_LOCK_TIMEOUT_MS
         });
-        self.run_deferred_of(work, &started[results.settled..], now)?;
+        self.run_deferred_of(work, &started[outcomes.settled..], now)?;
         buffer::expect_share()?;
-        results.deferred_ran = true;
+        outcomes.deferred_ran = true;
         drop(lock_patience);
         me.leave_job();
-        if started.len() == 1 && results.done.len() == 1 && self.accept(work, claimed, 0).is_some()
+        if started.len() == 1 && outcomes.done.len() == 1 && self.accept(work, claimed, 0).is_some()
         {
             return Err(was_cancelled());
         }
@@ -212,13 +214,13 @@ impl Bench {
         &self,
         work: &Work,
         claimed: &[Claimed],
-        results: &mut Results,
+        outcomes: &mut Outcomes,
     ) -> Result<()> {
         let now = clock::now();
-        results.through_at = Some(now);
-        self.run_deferred_of(work, &claimed[results.settled..results.started], now)?;
-        results.through_at = None;
-        results.settled = results.started;
+        outcomes.through_at = Some(now);
+        self.run_deferred_of(work, &claimed[outcomes.settled..outcomes.started], now)?;
+        outcomes.through_at = None;
+        outcomes.settled = outcomes.started;
         Ok(())
     }
 
@@ -274,11 +276,12 @@ impl Bench {
         claimed: &[Claimed],
         index: usize,
         started_at: Timestamp,
-    ) -> Result<std::result::Result<Ran, Asked>> {
+    ) -> Result<std::result::Result<JobOutcome, Asked>> {
         let shared = shared::expect();
         let job = &claimed[index];
         let me = &shared.executors[self.me];
-        let last_error = if job.attempt > 0 && handler.takes == eligibility::Takes::Job {
+        let last_error = if job.attempt > 0 && handler.argument == eligibility::HandlerArgument::Job
+        {
             let _bookkeeping = timeout::bound_lock_waits(LATER_LOCK_TIMEOUT_MS);
             identity::as_owner(|| failure::last_message(job.id))?
         } else {
@@ -316,7 +319,7 @@ impl Bench {
         let cancels = interrupts::release_cancels();
         let ran = run_job::run(
             callable,
-            handler.takes,
+            handler.argument,
             &current,
             last_error.as_deref(),
             self.timeout_us(work, job),
@@ -328,7 +331,7 @@ impl Bench {
         me.leave_job();
         note.leave();
         let refused = refused.get();
-        Ok(Ok(Ran {
+        Ok(Ok(JobOutcome {
             result: ran.result,
             timed_out: ran.timed_out,
             refused,

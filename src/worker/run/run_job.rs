@@ -9,11 +9,11 @@ use crate::pg::memory::Context;
 use crate::pg::subtransaction::CallError;
 use crate::pg::value::Timestamp;
 use crate::pg::{clock, guc, insistence, interrupts, session, transaction};
-use crate::queue::eligibility::Takes;
+use crate::queue::eligibility::HandlerArgument;
 use crate::settings;
 
 /// How a job ended.
-pub struct Ran {
+pub struct HandlerOutcome {
     /// The result as jsonb, kept in the batch's memory.
     pub result: Result<Answer, CallError>,
     /// It failed, and its deadline had passed.
@@ -24,28 +24,30 @@ pub struct Ran {
 #[allow(clippy::too_many_arguments)]
 pub fn run(
     callable: &Callable,
-    takes: Takes,
+    argument: HandlerArgument,
     current: &Current,
     last_error: Option<&str>,
     timeout_us: i64,
     memory: &Context,
     batch: &Context,
     accept: impl FnOnce() -> Result<(), CallError>,
-) -> Ran {
+) -> HandlerOutcome {
     memory.reset();
     clock::start_statement();
     // Outside of the subtransaction's own level, so that what the handler SETs is undone with it.
     let settings = guc::nest();
     current::enter(current.clone());
     let run = insistence::begin(timeout_us, clock::statement_start());
-    let result = call::call(callable, takes, current, last_error, memory, batch, accept);
+    let result = call::call(
+        callable, argument, current, last_error, memory, batch, accept,
+    );
     let timed_out = result.is_err() && run.is_over_time();
     drop(run);
     let _held = interrupts::hold_cancels();
     current::leave();
     settings.undo();
     session::clean_between_jobs();
-    Ran { result, timed_out }
+    HandlerOutcome { result, timed_out }
 }
 
 /// Runs what the jobs of this transaction have deferred to its end, constraints above all: COMMIT finds
@@ -57,7 +59,7 @@ pub fn run_deferred(timeout_us: i64, current: Option<Current>) -> Result<(), Err
         Some(current) => current::during(current, transaction::run_deferred),
         None => transaction::run_deferred(),
     }
-    let went_on = insistence::was_told();
+    let went_on = insistence::was_interrupted();
     drop(run);
     let _held = interrupts::hold_cancels();
     settings.undo();

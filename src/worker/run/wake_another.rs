@@ -1,4 +1,4 @@
-//! Help for what a claim leaves: another executor, when this one is not back soon.
+//! Wakes another executor for what a claim leaves, when this one is not back soon.
 //!
 //! Waking an executor for each job left behind would wake two for each short one. But a job may turn out to be long, or a
 //! queue may always have more: so a timer reminds this executor, which wakes another if jobs are still left. (Without it,
@@ -16,19 +16,19 @@ const SOON_MS: i32 = 1;
 /// So many jobs are taken to last longer than `SOON_MS`.
 const MANY: usize = 16;
 
-pub struct Help(Reminder);
+pub struct WakeAnother(Reminder);
 
 /// The reminder is on its way.
 static IS_ARMED: AtomicBool = AtomicBool::new(false);
 
-impl Help {
+impl WakeAnother {
     /// In an executor that has connected.
     pub fn new() -> Self {
-        Self(Reminder::new(remember))
+        Self(Reminder::new(on_reminder))
     }
 
     /// A claim of so many jobs has left others ready: wakes somebody for them, now or in a moment.
-    pub fn call_for(&self, shared: &Shared, index: usize, claimed: usize) {
+    pub fn for_rest_of_claim(&self, shared: &Shared, index: usize, claimed: usize) {
         if is_long(&shared.queues()[index], claimed) {
             shared.wake_for(index);
         } else if !IS_ARMED.swap(true, Ordering::SeqCst) {
@@ -45,7 +45,7 @@ fn is_long(slot: &QueueSlot, claimed: usize) -> bool {
 }
 
 /// Wakes somebody for the first queue of ours that still has something ready. A signal handler.
-extern "C-unwind" fn remember() {
+extern "C-unwind" fn on_reminder() {
     IS_ARMED.store(false, Ordering::SeqCst);
     let (Some(shared), Some(me)) = (shared::get(), executor::mine()) else {
         return;

@@ -4,48 +4,51 @@ use std::cell::Cell;
 
 use crate::pg::per_process::PerProcess;
 use crate::pg::{clock, shmem, signals, worker};
-use crate::shared::database::Database;
-use crate::shared::database_worker::{Servant, Ticket};
+use crate::shared::database::DatabaseSlot;
+use crate::shared::database_worker::{DatabaseWorker, Ticket};
 use crate::shared::{self, Shared};
 
-/// As whose servant this process has entered itself.
-static SERVED: PerProcess<Cell<Option<Ticket>>> = PerProcess::new(Cell::new(None));
+/// As which worker this process has entered itself.
+static STARTED_AS: PerProcess<Cell<Option<Ticket>>> = PerProcess::new(Cell::new(None));
 
 /// Connects this process to the database as its scheduler or relay; None when it is not to be. `arg`: its ticket. `leave` runs
-/// at exit and calls `go`.
-pub fn come(
+/// at exit and calls `stop`.
+pub fn start(
     arg: usize,
-    servant: fn(&Database) -> &Servant,
+    worker: fn(&DatabaseSlot) -> &DatabaseWorker,
     leave: fn(),
-) -> Option<&'static Database> {
+) -> Option<&'static DatabaseSlot> {
     let ticket = Ticket::of_arg(arg);
-    let place = shared::expect().find_database(ticket.database)?;
-    let servant = servant(place);
-    if !servant.enter(ticket, worker::my_pid(), clock::now().0) {
+    let database_slot = shared::expect().find_database(ticket.database)?;
+    let worker = worker(database_slot);
+    if !worker.enter(ticket, worker::my_pid(), clock::now().0) {
         return None;
     }
-    SERVED.set(Some(ticket));
+    STARTED_AS.set(Some(ticket));
     shmem::at_exit(leave);
     signals::init_worker();
-    if place.is_quiesced() {
-        servant.has_come(ticket);
+    if database_slot.is_quiesced() {
+        worker.has_come(ticket);
         return None;
     }
     worker::connect(ticket.database, None);
     // Not before: a worker that cannot connect counts as one that failed to start.
-    servant.has_come(ticket);
-    Some(place)
+    worker.has_come(ticket);
+    Some(database_slot)
 }
 
 /// At exit: `last` is what it has to say of its work.
-pub fn go(servant: fn(&Database) -> &Servant, last: impl FnOnce(&'static Shared, &Database)) {
-    let (Some(shared), Some(ticket)) = (shared::get(), SERVED.take()) else {
+pub fn stop(
+    worker: fn(&DatabaseSlot) -> &DatabaseWorker,
+    last: impl FnOnce(&'static Shared, &DatabaseSlot),
+) {
+    let (Some(shared), Some(ticket)) = (shared::get(), STARTED_AS.take()) else {
         return;
     };
-    if let Some(place) = shared.find_database(ticket.database) {
-        last(shared, place);
-        servant(place).leave(ticket, clock::now().0);
-        place.worker_left.broadcast();
+    if let Some(database_slot) = shared.find_database(ticket.database) {
+        last(shared, database_slot);
+        worker(database_slot).leave(ticket, clock::now().0);
+        database_slot.worker_left.broadcast();
     }
     shared.call_launcher();
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::errors::{Error, SqlState};
 use crate::pg::utility::{self, Hooks, Statement};
 use crate::pg::{database, ereport, identity, session, signals};
-use crate::shared::database::{Database, Presence};
+use crate::shared::database::{DatabaseSlot, Presence};
 use crate::shared::{self, pending, Shared};
 use crate::worker::launcher::kinds::KINDS;
 
@@ -93,12 +93,12 @@ fn after(statement: &Statement) {
         Statement::DropDatabase { name } => {
             // Gone by name now; its slot goes with the commit that follows.
             if database::oid_of(name).is_none() {
-                for place in &shared.databases {
-                    if place.oid() != 0
-                        && place.is_quiesced()
-                        && database::name(place.oid()).is_none()
+                for database_slot in &shared.databases {
+                    if database_slot.oid() != 0
+                        && database_slot.is_quiesced()
+                        && database::name(database_slot.oid()).is_none()
                     {
-                        pending::drops_database(place.oid());
+                        pending::drops_database(database_slot.oid());
                     }
                 }
             }
@@ -130,9 +130,9 @@ fn after(statement: &Statement) {
             if here.is_some_and(|here| here.log.part().is_some() || !owed.is_known) {
                 pending::logged();
             }
-            if here
-                .is_some_and(|here| matches!(here.presence(), Presence::Absent | Presence::Unfit))
-            {
+            if here.is_some_and(|here| {
+                matches!(here.presence(), Presence::Absent | Presence::Incompatible)
+            }) {
                 pending::presence(Presence::Unknown);
             }
         }
@@ -153,21 +153,21 @@ fn after(statement: &Statement) {
 /// Asks all workers to leave a database, waits until they have, and keeps new ones out until this
 /// transaction ends. Running jobs are rolled back, uncharged, and run again.
 fn quiesce(shared: &Shared, oid: u32) {
-    let Some(place) = shared.find_database(oid) else {
+    let Some(database_slot) = shared.find_database(oid) else {
         return;
     };
     if pending::quiesced(oid) {
-        place.quiesced.fetch_add(1, Ordering::SeqCst);
+        database_slot.quiesced.fetch_add(1, Ordering::SeqCst);
     }
-    ask_to_leave(shared, place);
-    place.worker_left.wait_until(PATIENCE, || {
-        ask_to_leave(shared, place);
-        is_empty(shared, place).then_some(())
+    ask_to_leave(shared, database_slot);
+    database_slot.worker_left.wait_until(PATIENCE, || {
+        ask_to_leave(shared, database_slot);
+        is_empty(shared, database_slot).then_some(())
     });
 }
 
-fn ask_to_leave(shared: &Shared, place: &Database) {
-    let oid = place.oid();
+fn ask_to_leave(shared: &Shared, database_slot: &DatabaseSlot) {
+    let oid = database_slot.oid();
     let mine = shared::executor::mine();
     for (slot, executor) in shared.executors.iter().enumerate() {
         if executor.database.load(Ordering::SeqCst) == oid && mine != Some(slot) {
@@ -176,13 +176,15 @@ fn ask_to_leave(shared: &Shared, place: &Database) {
             signals::terminate(executor.pid.load(Ordering::SeqCst));
         }
     }
-    KINDS.iter().for_each(|kind| kind.ask_to_leave(place));
+    KINDS
+        .iter()
+        .for_each(|kind| kind.ask_to_leave(database_slot));
 }
 
-fn is_empty(shared: &Shared, place: &Database) -> bool {
-    let oid = place.oid();
+fn is_empty(shared: &Shared, database_slot: &DatabaseSlot) -> bool {
+    let oid = database_slot.oid();
     let mine = shared::executor::mine();
-    KINDS.iter().all(|kind| kind.of(place).is_absent())
+    KINDS.iter().all(|kind| kind.of(database_slot).is_absent())
         && !shared.executors.iter().enumerate().any(|(slot, executor)| {
             executor.database.load(Ordering::SeqCst) == oid && mine != Some(slot)
         })

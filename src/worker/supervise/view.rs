@@ -9,7 +9,7 @@ use crate::pg::function::{Answer, Call, IntoAnswer};
 use crate::pg::value::Timestamp;
 use crate::pg::{database, identity};
 use crate::queue::definition;
-use crate::shared::executor::{Executor, ExecutorState};
+use crate::shared::executor::{ExecutorSlot, ExecutorState};
 use crate::shared::{self, Shared};
 use crate::worker::launcher::kinds::KINDS;
 use crate::{row, sql_function};
@@ -25,7 +25,7 @@ fn worker_rows(call: Call) -> Result<Answer> {
         let caller = identity::current_user();
         let sees_all = identity::reads_all_statistics(caller);
         if sees_all {
-            for columns in servants(shared) {
+            for columns in workers(shared) {
                 rows.put(&columns);
             }
         }
@@ -42,19 +42,22 @@ fn worker_rows(call: Call) -> Result<Answer> {
 }
 
 /// The launcher, and the workers of which each database has one at most.
-fn servants(shared: &Shared) -> Vec<[Answer; 11]> {
+fn workers(shared: &Shared) -> Vec<[Answer; 11]> {
     let launcher = shared.launcher.pid().map(|pid| {
-        let mut columns = servant("launcher", pid, 0);
+        let mut columns = worker("launcher", pid, 0);
         let closed = shared.closed.load(Ordering::SeqCst);
         columns[4] = if closed { "off" } else { "on" }.into_answer();
         columns
     });
     let of_databases = KINDS.iter().flat_map(|kind| {
-        let taken = shared.databases.iter().filter(|place| place.oid() != 0);
-        let there = taken.filter(|place| kind.of(place).is_entered());
-        there.map(|place| {
-            let mut columns = servant(kind.name, kind.of(place).pid(), place.oid());
-            let (state, since) = (kind.shown)(place);
+        let taken = shared
+            .databases
+            .iter()
+            .filter(|database_slot| database_slot.oid() != 0);
+        let there = taken.filter(|database_slot| kind.of(database_slot).is_entered());
+        there.map(|database_slot| {
+            let mut columns = worker(kind.name, kind.of(database_slot).pid(), database_slot.oid());
+            let (state, since) = (kind.shown)(database_slot);
             columns[4] = state.into_answer();
             columns[5] = since.into_answer();
             columns
@@ -63,7 +66,7 @@ fn servants(shared: &Shared) -> Vec<[Answer; 11]> {
     launcher.into_iter().chain(of_databases).collect()
 }
 
-fn servant(kind: &str, pid: i32, of: u32) -> [Answer; 11] {
+fn worker(kind: &str, pid: i32, of: u32) -> [Answer; 11] {
     let nothing = Answer::Null;
     *row![
         kind,
@@ -80,7 +83,7 @@ fn servant(kind: &str, pid: i32, of: u32) -> [Answer; 11] {
     ]
 }
 
-fn of_executor(executor: &Executor, role: Oid) -> Result<[Answer; 11]> {
+fn of_executor(executor: &ExecutorSlot, role: Oid) -> Result<[Answer; 11]> {
     let job = executor.job.load(Ordering::SeqCst);
     let queue_id = executor.queue_id.load(Ordering::SeqCst);
     let of = executor.database.load(Ordering::SeqCst);

@@ -13,7 +13,7 @@ use crate::pg::standby;
 use crate::pg::transaction;
 use crate::pg::value::Timestamp;
 use crate::pg::{clock, identity, interrupts, vacuum, BuiltinOid};
-use crate::shared::database::Database;
+use crate::shared::database::DatabaseSlot;
 use crate::worker::scheduler::repeat;
 
 /// Rows per transaction.
@@ -52,21 +52,23 @@ static NEXT: Plan = Plan::new(
 
 /// Takes over tables that a restore has filled.
 pub fn adopt() -> Result<(), Failure> {
-    let found = transaction::run(|| identity::as_owner(|| POOL.foundlings()))?;
+    let found = transaction::run(|| identity::as_owner(|| POOL.tables_of_restore()))?;
     transaction::run_each(&found, |member| identity::as_owner(|| POOL.adopt(member)))?;
     Ok(())
 }
 
 /// Gives the window that an executor has asked for a table.
-pub fn assign_wanted(place: &Database) -> Result<(), Failure> {
-    let wanted = place.window_wanted.swap(0, Ordering::SeqCst);
+pub fn assign_wanted(database_slot: &DatabaseSlot) -> Result<(), Failure> {
+    let wanted = database_slot.window_wanted.swap(0, Ordering::SeqCst);
     if wanted == 0 {
         return Ok(());
     }
     let assigned = transaction::run(|| identity::as_owner(|| POOL.assign(Timestamp(wanted))))?;
     if !assigned {
         let until = clock::now().plus_us(AGAIN_US).0;
-        place.windows_taken_until.store(until, Ordering::SeqCst);
+        database_slot
+            .windows_taken_until
+            .store(until, Ordering::SeqCst);
     }
     Ok(())
 }

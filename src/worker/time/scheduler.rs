@@ -16,17 +16,17 @@ use crate::log;
 use crate::pg::failure::Failure;
 use crate::pg::per_process::PerProcess;
 use crate::pg::transaction;
-use crate::pg::worker::Kind;
+use crate::pg::worker::WorkerKind;
 use crate::pg::{clock, database, ereport, guc, identity, interrupts, latch, script, worker};
 use crate::queue::cache;
 use crate::queue::control_channel;
-use crate::queue::definition::Definition;
+use crate::queue::definition::QueueDefinition;
 use crate::queue::upgrade;
-use crate::shared::database::{Database, Presence, NEVER};
+use crate::shared::database::{DatabaseSlot, Presence, NEVER};
 use crate::shared::{self};
 use crate::{settings, worker_entry};
 
-pub const KIND: Kind = Kind {
+pub const KIND: WorkerKind = WorkerKind {
     name: "pushy scheduler",
     entry: "pushy_scheduler_main",
 };
@@ -41,13 +41,13 @@ worker_entry!(pushy_scheduler_main, scheduler);
 
 /// `arg`: its ticket.
 fn scheduler(arg: usize) {
-    let Some(place) = database_worker::come(arg, Database::scheduler, leave) else {
+    let Some(database_slot) = database_worker::start(arg, DatabaseSlot::scheduler, leave) else {
         return;
     };
     let recorder = recorder::open();
     guc::force(c"synchronous_commit", "off");
-    Scheduling {
-        place,
+    Scheduler {
+        database_slot,
         recorder,
         queues: Vec::new(),
         generation: None,
@@ -65,21 +65,25 @@ const STRETCH_US: i64 = 100_000;
 static IN_ROUND: PerProcess<Cell<bool>> = PerProcess::new(Cell::new(false));
 
 fn leave() {
-    database_worker::go(Database::scheduler, |_, place| {
+    database_worker::stop(DatabaseSlot::scheduler, |_, database_slot| {
         if IN_ROUND.get() {
             // Terminated: the next one looks at everything.
-            place.sweep_requested.store(true, Ordering::SeqCst);
-            place.orphans_requested.store(true, Ordering::SeqCst);
-            place.cancels_requested.store(true, Ordering::SeqCst);
-            place.sweeping.store(false, Ordering::SeqCst);
+            database_slot.sweep_requested.store(true, Ordering::SeqCst);
+            database_slot
+                .orphans_requested
+                .store(true, Ordering::SeqCst);
+            database_slot
+                .cancels_requested
+                .store(true, Ordering::SeqCst);
+            database_slot.sweeping.store(false, Ordering::SeqCst);
         }
     });
 }
 
-struct Scheduling {
-    place: &'static Database,
+struct Scheduler {
+    database_slot: &'static DatabaseSlot,
     recorder: &'static Recorder,
-    queues: Vec<Definition>,
+    queues: Vec<QueueDefinition>,
     /// The counter of definitions when they were read; None: never.
     generation: Option<u64>,
     /// Something was passed over in this round, because somebody holds what it needs.
@@ -88,14 +92,14 @@ struct Scheduling {
     turns: Cell<Option<Turns>>,
 }
 
-impl Scheduling {
+impl Scheduler {
     fn live(mut self) {
         let mut failures = 0;
         let mut first = true;
         loop {
             guc::reload_if_asked();
             interrupts::check();
-            if self.place.is_quiesced() || !settings::enabled() {
+            if self.database_slot.is_quiesced() || !settings::enabled() {
                 return;
             }
             IN_ROUND.set(true);
@@ -140,15 +144,15 @@ impl Scheduling {
             return Ok(next);
         }
         let again = clock::now().plus_us(COME_BACK_US).0;
-        self.place.announce_due(again);
+        self.database_slot.announce_due(again);
         Ok(Some(next.map_or(again, |next| next.min(again))))
     }
 
     fn do_what_is_due(&self, first: bool) -> Result<Option<i64>, Failure> {
-        let recalled = self.pass_over(cancels::recall(self.place))?;
+        let recalled = self.pass_over(cancels::recall(self.database_slot))?;
         self.come_back_unless(recalled.unwrap_or(false));
         let judged =
-            self.pass_over(crash_verdict::carry_out(self.recorder, database::current()))?;
+            self.pass_over(crash_verdict::apply_all(self.recorder, database::current()))?;
         self.come_back_unless(judged.unwrap_or(false));
         self.pass_over(self.look_into_past())?;
         let sweep = self.pass_over(self.sweep_if_asked())?.unwrap_or(false);
@@ -158,31 +162,31 @@ impl Scheduling {
         }
         self.pass_over(self.carry_out_cancels(first))?;
         // As with the watermarks of queues: take the time, then look, then put back what is next.
-        let due = self.place.due.swap(NEVER, Ordering::SeqCst);
+        let due = self.database_slot.due.swap(NEVER, Ordering::SeqCst);
         if due > clock::now().0 && !first && !self.has_turns() {
-            self.place.announce_due(due);
+            self.database_slot.announce_due(due);
             return Ok((due != NEVER).then_some(due));
         }
-        let untold = self.pass_over(control_channel::tell_untold(self.place))?;
-        if let Some(at) = untold.flatten() {
-            self.place.announce_due(at);
+        let unpublished = self.pass_over(control_channel::publish_late(self.database_slot))?;
+        if let Some(at) = unpublished.flatten() {
+            self.database_slot.announce_due(at);
         }
         let next = self.keep_time();
         match &next {
             Ok(Some(next)) => {
-                self.place.announce_due(*next);
+                self.database_slot.announce_due(*next);
             }
             Ok(None) => {}
             // The round comes back then, soon.
             Err(failure) if failure.is_busy() => {}
             Err(_) => {
-                self.place.announce_due(due);
+                self.database_slot.announce_due(due);
             }
         }
         worker::report_statistics();
         // Something may have been announced while we looked.
         self.pass_over(next)?;
-        let due = self.place.due.load(Ordering::SeqCst);
+        let due = self.database_slot.due.load(Ordering::SeqCst);
         Ok((due != NEVER).then_some(due))
     }
 
@@ -205,12 +209,18 @@ impl Scheduling {
     }
 
     fn discard_orphans_if_asked(&self) -> Result<(), Failure> {
-        if !self.place.orphans_requested.swap(false, Ordering::SeqCst) {
+        if !self
+            .database_slot
+            .orphans_requested
+            .swap(false, Ordering::SeqCst)
+        {
             return Ok(());
         }
         let found = repeat(&|| Ok(()), timers::discard_orphans);
         if !matches!(found, Ok(true)) {
-            self.place.orphans_requested.store(true, Ordering::SeqCst);
+            self.database_slot
+                .orphans_requested
+                .store(true, Ordering::SeqCst);
             self.come_back_unless(false);
         }
         found.map(|_| ())
@@ -218,14 +228,14 @@ impl Scheduling {
 
     /// Looks for rows that nobody announced, if somebody asked for that; true then.
     fn sweep_if_asked(&self) -> Result<bool, Failure> {
-        let place = self.place;
-        place.sweeping.store(true, Ordering::SeqCst);
-        let asked = place.sweep_requested.swap(false, Ordering::SeqCst);
+        let database_slot = self.database_slot;
+        database_slot.sweeping.store(true, Ordering::SeqCst);
+        let asked = database_slot.sweep_requested.swap(false, Ordering::SeqCst);
         let swept = if asked { self.sweep() } else { Ok(()) };
         if swept.is_err() {
-            place.sweep_requested.store(true, Ordering::SeqCst);
+            database_slot.sweep_requested.store(true, Ordering::SeqCst);
         }
-        place.sweeping.store(false, Ordering::SeqCst);
+        database_slot.sweeping.store(false, Ordering::SeqCst);
         swept.map(|()| asked)
     }
 
@@ -239,18 +249,27 @@ impl Scheduling {
         let ended = clock::now();
         let rest = (RESTS * (ended.0 - began.0)).clamp(0, MOST_US);
         let until = ended.plus_us(rest).0;
-        self.place.sweep_rests_until.store(until, Ordering::SeqCst);
+        self.database_slot
+            .sweep_rests_until
+            .store(until, Ordering::SeqCst);
         Ok(())
     }
 
     /// Carries out cancels of jobs that no executor holds. Jobs that somebody has locked are tried again soon.
     fn carry_out_cancels(&self, first: bool) -> Result<(), Failure> {
-        if !self.place.cancels_requested.swap(false, Ordering::SeqCst) && !first {
+        if !self
+            .database_slot
+            .cancels_requested
+            .swap(false, Ordering::SeqCst)
+            && !first
+        {
             return Ok(());
         }
-        let done = cancels::carry_out_unheld(shared::expect());
+        let done = cancels::cancel_unheld(shared::expect());
         if !matches!(done, Ok(true)) {
-            self.place.cancels_requested.store(true, Ordering::SeqCst);
+            self.database_slot
+                .cancels_requested
+                .store(true, Ordering::SeqCst);
             self.come_back_unless(false);
         }
         done.map(|_| ())
@@ -259,28 +278,30 @@ impl Scheduling {
     /// Once after a start of the server: events logged before it, and jobs left of queues that are gone, are in nobody's
     /// memory.
     fn look_into_past(&self) -> Result<(), Failure> {
-        if self.place.looked_into.load(Ordering::SeqCst) {
+        if self.database_slot.looked_into.load(Ordering::SeqCst) {
             return Ok(());
         }
         if transaction::run(log::is_used)? {
-            shared::expect().announce_logged(self.place, false);
+            shared::expect().announce_logged(self.database_slot, false);
         }
         // Where there are no queues at all, a restore has brought the jobs and not yet the queues.
         if !self.queues.is_empty() {
-            self.place.orphans_requested.store(true, Ordering::SeqCst);
+            self.database_slot
+                .orphans_requested
+                .store(true, Ordering::SeqCst);
         }
-        self.place.looked_into.store(true, Ordering::SeqCst);
+        self.database_slot.looked_into.store(true, Ordering::SeqCst);
         Ok(())
     }
 
     /// Answers when something is due next.
     fn keep_time(&self) -> Result<Option<i64>, Failure> {
         let waiting = self.make_ready()?;
-        self.pass_over(retention::assign_wanted(self.place))?;
+        self.pass_over(retention::assign_wanted(self.database_slot))?;
         // Retention is put off, never jobs: they are looked for between two of its transactions.
         let due = Cell::new(waiting);
         let keep_on = || {
-            if self.has_turns() || self.place.has_waiting_by(clock::now().0) {
+            if self.has_turns() || self.database_slot.has_waiting_by(clock::now().0) {
                 due.set(self.make_ready()?);
             }
             Ok(())
@@ -323,7 +344,8 @@ impl Scheduling {
             turns = heard.expect("what is there stays");
         };
         let waiting = kept.as_ref().map_or(Some(turns.from), |first| *first);
-        self.place.announce_waiting(waiting.unwrap_or(NEVER));
+        self.database_slot
+            .announce_waiting(waiting.unwrap_or(NEVER));
         // What was due when this began and was not done is locked by somebody: another look after COME_BACK_US. What has
         // become due since gets it at once.
         Ok(kept?.map(|next| {
@@ -338,7 +360,7 @@ impl Scheduling {
     /// Takes the time from which on jobs wait that have come since. Before any snapshot: a job that commits too late for the
     /// snapshot announces its time after this.
     fn hear_of_waiting(&self, turns: &mut Option<Turns>) {
-        let from = self.place.take_waiting();
+        let from = self.database_slot.take_waiting();
         if from == NEVER {
             return;
         }
@@ -353,7 +375,7 @@ impl Scheduling {
     fn refresh(&mut self) -> Result<bool, Failure> {
         loop {
             interrupts::check();
-            let generation = self.place.definitions.load(Ordering::SeqCst);
+            let generation = self.database_slot.definitions.load(Ordering::SeqCst);
             if self.generation == Some(generation) {
                 return Ok(true);
             }
@@ -364,9 +386,14 @@ impl Scheduling {
     }
 
     /// Once, because in a copied or restored database nothing runs, and the server's log is where its owner looks first.
-    fn tell_elsewhere(&self) {
+    fn log_elsewhere(&self) {
         let elsewhere = self.queues.iter().filter(|queue| !queue.is_home()).count();
-        if elsewhere == 0 || self.place.told_elsewhere.swap(true, Ordering::SeqCst) {
+        if elsewhere == 0
+            || self
+                .database_slot
+                .said_elsewhere
+                .swap(true, Ordering::SeqCst)
+        {
             return;
         }
         ereport::log(
@@ -379,13 +406,13 @@ impl Scheduling {
     }
 
     /// Once, until all have a place.
-    fn tell_placeless(&self) {
+    fn log_placeless(&self) {
         let placeless: Vec<_> = self
             .queues
             .iter()
             .filter(|queue| cache::is_placeless(queue))
             .collect();
-        let told = &self.place.told_placeless;
+        let told = &self.database_slot.said_placeless;
         let Some(first) = placeless.first() else {
             told.store(false, Ordering::SeqCst);
             return;
@@ -408,17 +435,17 @@ impl Scheduling {
     }
 
     fn read_queues(&mut self, generation: u64) -> Result<bool, Failure> {
-        let is_unfit = transaction::run(|| {
-            let unfit = identity::fit().filter(|fit| *fit != Fit::Works);
-            if let Some(fit) = unfit {
+        let is_incompatible = transaction::run(|| {
+            let misfit = identity::fit().filter(|fit| *fit != Fit::Works);
+            if let Some(fit) = misfit {
                 ereport::log(&script::refused(fit));
             }
-            Ok(unfit.is_some())
+            Ok(misfit.is_some())
         })?;
-        if is_unfit {
+        if is_incompatible {
             // ALTER EXTENSION UPDATE has the database looked at again.
-            self.place.due.store(NEVER, Ordering::SeqCst);
-            self.place.set_presence(Presence::Unfit);
+            self.database_slot.due.store(NEVER, Ordering::SeqCst);
+            self.database_slot.set_presence(Presence::Incompatible);
             return Ok(false);
         }
         let queues = transaction::run(|| {
@@ -431,24 +458,24 @@ impl Scheduling {
             timers::load_queues().map(Some)
         })?;
         let Some(queues) = queues else {
-            self.place.set_presence(Presence::Absent);
-            self.place.due.store(NEVER, Ordering::SeqCst);
+            self.database_slot.set_presence(Presence::Absent);
+            self.database_slot.due.store(NEVER, Ordering::SeqCst);
             self.recorder.forget_database(database::current());
             shared::expect().cancels.forget(database::current());
-            if self.place.definitions.load(Ordering::SeqCst) == generation {
+            if self.database_slot.definitions.load(Ordering::SeqCst) == generation {
                 shared::expect().free_queues_of(database::current());
             } else {
                 // A CREATE EXTENSION has committed while we looked.
-                self.place.set_presence(Presence::Unknown);
+                self.database_slot.set_presence(Presence::Unknown);
             }
             return Ok(false);
         };
         self.queues = queues;
-        self.tell_elsewhere();
-        self.tell_placeless();
+        self.log_elsewhere();
+        self.log_placeless();
         self.generation = Some(generation);
-        self.place.set_presence(Presence::Present);
-        self.place.scheduler().has_succeeded();
+        self.database_slot.set_presence(Presence::Present);
+        self.database_slot.scheduler().has_succeeded();
         Ok(true)
     }
 }

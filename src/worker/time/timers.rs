@@ -12,7 +12,7 @@ use crate::pg::spi::{self, Plan};
 use crate::pg::value::Timestamp;
 use crate::pg::{database, identity, transaction};
 use crate::queue::cache;
-use crate::queue::definition::{self, Definition};
+use crate::queue::definition::{self, QueueDefinition};
 use crate::shared::queue_slot::QueueKey;
 use crate::shared::{self, pending, Shared};
 use pushy_core::turns::Turns;
@@ -22,7 +22,7 @@ const ROWS: usize = 1000;
 
 /// Makes some of the due jobs ready, whose turn it is; false when there are no more. None: somebody holds what it needs.
 pub fn promote(
-    queues: &[Definition],
+    queues: &[QueueDefinition],
     turns: &mut Turns,
 ) -> std::result::Result<Option<bool>, Failure> {
     transaction::run_unless_busy(|| identity::as_owner(|| promote::promote(queues, turns)))
@@ -51,8 +51,8 @@ pub fn sweep() -> Result<()> {
         }
         pending::waiting_from(0);
         free_unwatched();
-        if let Some(place) = shared::expect().find_database(database::current()) {
-            promise::recall_again(place);
+        if let Some(database_slot) = shared::expect().find_database(database::current()) {
+            promise::recall_again(database_slot);
         }
         Ok(())
     })
@@ -64,7 +64,7 @@ static WATCHES: Plan = Plan::new("SELECT w.watch_id FROM pushy_internal.watch w"
 fn free_unwatched() {
     let shared = shared::expect();
     // Before the snapshot with which the rows are read.
-    let had_slots = shared.told_watches();
+    let had_slots = shared.watches_of_slots();
     if had_slots.is_empty() {
         return;
     }
@@ -98,7 +98,7 @@ pub fn discard_orphans() -> Result<bool> {
 }
 
 /// Gives up the slots of queues that are gone, and whose drop could not: it was prepared.
-fn free_dropped(shared: &Shared, had_slots: Vec<QueueKey>, queues: &[Definition]) {
+fn free_dropped(shared: &Shared, had_slots: Vec<QueueKey>, queues: &[QueueDefinition]) {
     let there: FxHashSet<i32> = queues.iter().map(|queue| queue.queue_id).collect();
     for key in had_slots {
         if !there.contains(&key.queue_id) {
@@ -108,7 +108,7 @@ fn free_dropped(shared: &Shared, had_slots: Vec<QueueKey>, queues: &[Definition]
 }
 
 /// All queues of this database, each with a slot in shared memory.
-pub fn load_queues() -> Result<Vec<Definition>> {
+pub fn load_queues() -> Result<Vec<QueueDefinition>> {
     identity::as_owner(|| {
         let shared = shared::expect();
         // Before the snapshot with which the rows are read.

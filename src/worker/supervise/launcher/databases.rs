@@ -3,19 +3,19 @@
 use std::sync::atomic::Ordering;
 
 use crate::errors::{Error, SqlState};
-use crate::pg::database::Database as Listed;
+use crate::pg::database::DatabaseRow;
 use crate::pg::{clock, database, ereport, transaction};
 use crate::settings;
-use crate::shared::database::{Database, Presence};
-use crate::worker::launcher::{Launching, SWEEP_US};
+use crate::shared::database::{DatabaseSlot, Presence};
+use crate::worker::launcher::{Launcher, SWEEP_US};
 
-fn is_served(database: &Listed) -> bool {
+fn is_served(database: &DatabaseRow) -> bool {
     database.allows_connections && settings::runs_in(&database.name)
 }
 
-impl Launching {
+impl Launcher {
     /// Reads pg_database: at the start, after a reload, and when a database is met that is not known.
-    pub(crate) fn refresh_databases(&mut self) {
+    pub(super) fn refresh_databases(&mut self) {
         let found = transaction::run(|| Ok(database::all()));
         let found = match found {
             Ok(found) => found,
@@ -27,8 +27,8 @@ impl Launching {
                 return;
             }
         };
-        for place in &self.shared.databases {
-            let oid = place.oid();
+        for database_slot in &self.shared.databases {
+            let oid = database_slot.oid();
             if oid != 0 && !found.iter().any(|database| database.oid == oid) {
                 self.shared.free_database(oid);
                 self.recorder.forget_database(oid);
@@ -39,9 +39,9 @@ impl Launching {
         // Before the ready bits are read: a process that finds `left_out` does not call the launcher, but has set its
         // bit.
         for database in &found {
-            if let Some(place) = self.shared.find_database(database.oid) {
+            if let Some(database_slot) = self.shared.find_database(database.oid) {
                 let left_out = !is_served(database);
-                place.left_out.store(left_out, Ordering::SeqCst);
+                database_slot.left_out.store(left_out, Ordering::SeqCst);
             }
         }
         self.names = found
@@ -63,12 +63,12 @@ impl Launching {
         }
     }
 
-    pub(crate) fn runs_in(&mut self, place: &Database) -> bool {
-        let oid = place.oid();
-        if !self.names.contains_key(&oid) && place.presence() == Presence::Present {
+    pub(super) fn runs_in(&mut self, database_slot: &DatabaseSlot) -> bool {
+        let oid = database_slot.oid();
+        if !self.names.contains_key(&oid) && database_slot.presence() == Presence::Present {
             // New since we last looked, or not for us: ask once per change of its definitions.
-            let generation = place.definitions.load(Ordering::SeqCst) + 1;
-            if place.looked_up.swap(generation, Ordering::SeqCst) != generation {
+            let generation = database_slot.definitions.load(Ordering::SeqCst) + 1;
+            if database_slot.looked_up.swap(generation, Ordering::SeqCst) != generation {
                 self.refresh_databases();
             }
         }
@@ -76,7 +76,7 @@ impl Launching {
     }
 
     /// Once a minute, if anybody has written: asks the schedulers of databases with new rows to look.
-    pub(crate) fn sweep_if_due(&mut self) {
+    pub(super) fn sweep_if_due(&mut self) {
         let now = clock::now().0;
         if now - self.swept_at < SWEEP_US {
             return;
@@ -89,19 +89,19 @@ impl Launching {
             return;
         }
         let mut is_put_off = false;
-        for place in &self.shared.databases {
-            if place.oid() == 0 || place.presence() != Presence::Present {
+        for database_slot in &self.shared.databases {
+            if database_slot.oid() == 0 || database_slot.presence() != Presence::Present {
                 continue;
             }
-            if place.sweep_rests_until.load(Ordering::SeqCst) > now {
+            if database_slot.sweep_rests_until.load(Ordering::SeqCst) > now {
                 is_put_off = true;
                 continue;
             }
-            let writes = transaction::run(|| Ok(database::rows_written(place.oid())));
+            let writes = transaction::run(|| Ok(database::rows_written(database_slot.oid())));
             let writes = writes.ok().flatten().unwrap_or(xid);
-            if place.swept_writes.swap(writes, Ordering::SeqCst) != writes {
-                place.sweep_requested.store(true, Ordering::SeqCst);
-                place.scheduler().wake();
+            if database_slot.swept_writes.swap(writes, Ordering::SeqCst) != writes {
+                database_slot.sweep_requested.store(true, Ordering::SeqCst);
+                database_slot.scheduler().wake();
             }
         }
         if !is_put_off {

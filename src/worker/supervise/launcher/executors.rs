@@ -8,17 +8,17 @@ use pushy_core::gate::{Asker, Closed};
 use crate::errors::{Error, SqlState};
 use crate::pg::worker::{self, Status};
 use crate::pg::{clock, ereport, signals, transaction};
-use crate::queue::eligibility::{self, Unfit};
+use crate::queue::eligibility::{self, Ineligible};
 use crate::settings;
 use crate::shared::database::NEVER;
-use crate::shared::executor::{Executor, ExecutorState};
+use crate::shared::executor::{ExecutorSlot, ExecutorState};
 use crate::worker::executor;
-use crate::worker::launcher::{look_at_start, Group, Launching, LOST_US};
+use crate::worker::launcher::{look_at_start, Group, Launcher, LOST_US};
 
-impl Launching {
+impl Launcher {
     /// Looks after executors that have ended: what their note says, and those that never came up. Answers when to look at
     /// those that are coming.
-    pub(crate) fn reap_executors(&mut self) -> i64 {
+    pub(super) fn reap_executors(&mut self) -> i64 {
         let shared = self.shared;
         let mut next = NEVER;
         for (slot, executor) in shared.executors.iter().enumerate() {
@@ -28,12 +28,12 @@ impl Launching {
                 if let Some((_, group)) = &ended {
                     if executor.came_up.load(Ordering::SeqCst) {
                         let group = *group;
-                        self.end_trouble(group);
+                        self.clear_start_failures(group);
                     }
                 }
                 if ended.is_some() || self.recorder.is_noted(slot) {
-                    let judged = self.recorder.judge_exit(slot);
-                    self.tell_verdicts(judged);
+                    let judged = self.recorder.find_verdicts_of_exit(slot);
+                    self.announce_verdicts(judged);
                 }
                 continue;
             }
@@ -43,7 +43,7 @@ impl Launching {
             );
             let started_at = executor.started_at.load(Ordering::SeqCst);
             if !state.is_coming() {
-                self.end_trouble(group);
+                self.clear_start_failures(group);
                 self.hangs.came_up(group.0, started_at);
                 continue;
             }
@@ -55,8 +55,8 @@ impl Launching {
             };
             if is_gone && executor.give_up_start() {
                 self.executors.remove(&slot);
-                if let Some(place) = shared.find_database(group.0) {
-                    place.worker_left.broadcast();
+                if let Some(database_slot) = shared.find_database(group.0) {
+                    database_slot.worker_left.broadcast();
                 }
             } else {
                 if state == ExecutorState::Connecting && now - started_at > START_US {
@@ -70,7 +70,7 @@ impl Launching {
 
     /// Ends an executor that has not come up in time.
     #[cold]
-    fn end_start(&mut self, executor: &Executor, group: Group, now: i64) {
+    fn end_start(&mut self, executor: &ExecutorSlot, group: Group, now: i64) {
         if !executor.stop_requested.swap(true, Ordering::SeqCst) {
             let times = self.hangs.ended(group.0, now);
             let trouble = self.groups.entry(group).or_default();
@@ -85,12 +85,12 @@ impl Launching {
         signals::terminate(executor.pid.load(Ordering::SeqCst));
     }
 
-    /// An executor's end was judged: to be carried out by a scheduler, or nobody's fault.
-    fn tell_verdicts(&self, judged: bool) {
+    /// An executor's end was judged: a scheduler carries it out, or no job is charged.
+    fn announce_verdicts(&self, judged: bool) {
         if judged {
-            for place in &self.shared.databases {
-                if place.oid() != 0 && self.recorder.has_verdicts(place.oid()) {
-                    place.scheduler().wake();
+            for database_slot in &self.shared.databases {
+                if database_slot.oid() != 0 && self.recorder.has_verdicts(database_slot.oid()) {
+                    database_slot.scheduler().wake();
                 }
             }
             self.shared.wake_executors();
@@ -114,7 +114,7 @@ impl Launching {
             }
             match shared.gate(index, now, Asker::Launcher) {
                 Ok(()) => {}
-                Err(Closed::HeldUntil(until)) => {
+                Err(Closed::SuspendedUntil(until)) => {
                     self.next_held = self.next_held.min(until);
                     continue;
                 }
@@ -151,11 +151,11 @@ impl Launching {
     }
 
     /// Starts executors for groups in need; answers when to look again.
-    pub(crate) fn start_executors(&mut self) -> i64 {
+    pub(super) fn start_executors(&mut self) -> i64 {
         let now = clock::now().0;
         // Before the ready bits are read: a process that finds an older time here does not call the launcher, but has set its
         // bit. What was to be looked at then is found again, or is over.
-        let looked_for_at = &self.shared.room_looked_for_at;
+        let looked_for_at = &self.shared.capacity_looked_for_at;
         looked_for_at.store(0, Ordering::SeqCst);
         let mut next = self.stop_surplus(now);
         let has_any = settings::max_executors() > 0;
@@ -168,23 +168,23 @@ impl Launching {
                 next = next.min(trouble);
                 continue;
             }
-            let place = self.shared.find_database(group.0);
-            if !place.is_some_and(|place| self.runs_in(place)) {
+            let database_slot = self.shared.find_database(group.0);
+            if !database_slot.is_some_and(|database_slot| self.runs_in(database_slot)) {
                 continue;
             }
             if !has_any {
                 continue;
             }
-            if let Err(at) = self.find_room(group, serving, now) {
+            if let Err(at) = self.find_capacity(group, serving, now) {
                 next = next.min(at);
                 continue;
             }
             match self.start_executor(group, now) {
-                Ok(()) => self.fed(),
+                Ok(()) => self.got_worker_slot(),
                 Err(at) => {
                     next = next.min(at);
-                    if self.starved_since.is_some() && serving == 0 {
-                        next = next.min(self.make_room(group, now));
+                    if self.lacks_worker_slot_since.is_some() && serving == 0 {
+                        next = next.min(self.free_capacity(group, now));
                     }
                     break;
                 }
@@ -203,8 +203,8 @@ impl Launching {
             return Err(now + SLICE_US);
         };
         // Before the slot is reserved: a note in a taken slot does not count as one left behind.
-        let judged = self.recorder.judge_exit(slot);
-        self.tell_verdicts(judged);
+        let judged = self.recorder.find_verdicts_of_exit(slot);
+        self.announce_verdicts(judged);
         let Some(ticket) = shared.executors[slot].reserve(slot, group.0, group.1) else {
             return Err(now + SLICE_US);
         };
@@ -216,9 +216,9 @@ impl Launching {
             let retry_at = trouble.retry_at;
             self.show_retry(group, retry_at);
         }
-        if let Some(unfit) = self.obstacle(group) {
+        if let Some(ineligible) = self.obstacle(group) {
             shared.executors[slot].give_up_start();
-            self.say_waiting(group, &unfit);
+            self.say_waiting(group, &ineligible);
             return Err(now);
         }
         self.said_waiting.remove(&group);
@@ -230,15 +230,15 @@ impl Launching {
                 Ok(())
             }
             None => {
-                self.end_trouble(group);
+                self.clear_start_failures(group);
                 shared.executors[slot].give_up_start();
-                Err(self.starve(now))
+                Err(self.no_worker_slot(now))
             }
         }
     }
 
-    /// An executor of the group has come up, or it is not the group's fault that none has.
-    fn end_trouble(&mut self, group: Group) {
+    /// An executor of the group has come up, or that none has is not for want of its own.
+    fn clear_start_failures(&mut self, group: Group) {
         if self
             .groups
             .remove(&group)
@@ -260,7 +260,7 @@ impl Launching {
     }
 
     /// Why no session of the role can be opened in the database, asked before a worker dies of it.
-    fn obstacle(&self, (database, role): Group) -> Option<Unfit> {
+    fn obstacle(&self, (database, role): Group) -> Option<Ineligible> {
         let asked = transaction::run(|| Ok(eligibility::session_of(database, role).err()));
         // If the look-up itself fails, the worker finds out.
         asked.ok().flatten()
@@ -268,8 +268,8 @@ impl Launching {
 
     /// Says why no executor of the group is started, once as long as that is why: failures are forgotten by much else that
     /// happens meanwhile.
-    fn say_waiting(&mut self, group: Group, unfit: &Unfit) {
-        let reason = unfit.reason();
+    fn say_waiting(&mut self, group: Group, ineligible: &Ineligible) {
+        let reason = ineligible.reason();
         if self.said_waiting.get(&group) == Some(&reason) {
             return;
         }
@@ -283,7 +283,7 @@ impl Launching {
             )
             .hint(format!(
                 "{}. This is said once until they run.",
-                unfit.fix()
+                ineligible.fix()
             )),
         );
         self.said_waiting.insert(group, reason);

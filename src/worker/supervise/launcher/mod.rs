@@ -14,14 +14,14 @@ use std::time::{Duration, Instant};
 use pushy_core::capacity::{Hangs, SLICE_US, START_US};
 
 use self::kinds::KINDS;
-use crate::pg::worker::{self, Handle, Kind};
+use crate::pg::worker::{self, Handle, WorkerKind};
 use crate::pg::{clock, guc, latch, shmem, signals};
 use crate::shared::database::NEVER;
 use crate::shared::{self, Shared};
 use crate::worker::recorder::{self, Recorder};
 use crate::{settings, worker_entry};
 
-const KIND: Kind = Kind {
+const KIND: WorkerKind = WorkerKind {
     name: "pushy launcher",
     entry: "pushy_launcher_main",
 };
@@ -57,14 +57,14 @@ fn launcher(_arg: usize) {
     worker::connect_shared();
     let recorder = recorder::open();
     if !shared.recorder_read.swap(true, Ordering::SeqCst) {
-        recorder.judge_last_life();
+        recorder.find_verdicts_of_last_life();
     }
-    Launching {
+    Launcher {
         shared,
         recorder,
         names: HashMap::new(),
         executors: HashMap::new(),
-        servants: HashMap::new(),
+        workers: HashMap::new(),
         look: None,
         look_after: clock::now().0 + kinds::FIRST_LOOK_US,
         groups: HashMap::new(),
@@ -75,7 +75,7 @@ fn launcher(_arg: usize) {
         looked: (clock::now().0, Instant::now()),
         last_started: HashMap::new(),
         next_held: NEVER,
-        starved_since: None,
+        lacks_worker_slot_since: None,
     }
     .live();
 }
@@ -85,12 +85,12 @@ type Group = (u32, u32);
 
 /// Failures to start executors of a group.
 #[derive(Default)]
-struct Trouble {
+struct StartFailures {
     failures: u32,
     retry_at: i64,
 }
 
-pub struct Launching {
+pub struct Launcher {
     shared: &'static Shared,
     recorder: &'static Recorder,
     /// Databases in which jobs may run, by OID.
@@ -98,12 +98,12 @@ pub struct Launching {
     /// Executors we have started, by slot.
     executors: HashMap<usize, (Handle, Group)>,
     /// By the name of their kind and by database.
-    servants: HashMap<(&'static str, u32), Handle>,
+    workers: HashMap<(&'static str, u32), Handle>,
     /// The database whose scheduler has been started to see what is there, and when.
     look: Option<(u32, i64)>,
     /// No first look into a database begins before this time (µs).
     look_after: i64,
-    groups: HashMap<Group, Trouble>,
+    groups: HashMap<Group, StartFailures>,
     /// Why jobs of a group wait, as the log has it; until nothing is in the way of its executors.
     said_waiting: HashMap<Group, String>,
     hangs: Hangs,
@@ -115,10 +115,10 @@ pub struct Launching {
     last_started: HashMap<Group, i64>,
     /// When the first of the queues that were passed over after a failure may be tried again.
     next_held: i64,
-    starved_since: Option<i64>,
+    lacks_worker_slot_since: Option<i64>,
 }
 
-impl Launching {
+impl Launcher {
     fn live(mut self) {
         self.refresh_databases();
         loop {
@@ -127,11 +127,11 @@ impl Launching {
             }
             self.follow_clock();
             if self.shared.access_changed.swap(false, Ordering::SeqCst) {
-                self.forgive();
+                self.retry_now();
             }
             let mut next = clock::now().0 + SWEEP_US;
             next = next.min(self.reap_executors());
-            next = next.min(self.reap_servants());
+            next = next.min(self.reap_database_workers());
             // Before the ready bits are read: a process that finds `closed` does not call the launcher, but has set its
             // bit.
             let enabled = settings::enabled();
@@ -140,7 +140,7 @@ impl Launching {
                 self.sweep_if_due();
                 // Executors first, because jobs wait for them.
                 next = next.min(self.start_executors());
-                next = next.min(self.start_servants());
+                next = next.min(self.start_database_workers());
             }
             worker::show_activity(None);
             let left = next.saturating_sub(clock::now().0).clamp(1000, SWEEP_US);
@@ -160,25 +160,25 @@ impl Launching {
         self.shared.set_back(now);
         self.hangs.set_back(now);
         self.swept_at = self.swept_at.min(now);
-        self.starved_since = self.starved_since.map(|since| since.min(now));
+        self.lacks_worker_slot_since = self.lacks_worker_slot_since.map(|since| since.min(now));
         self.look = None;
         self.look_after = now;
         for started in self.last_started.values_mut() {
             *started = (*started).min(now);
         }
-        self.forgive();
+        self.retry_now();
     }
 
     /// Tries again at once what failed to start.
-    fn forgive(&mut self) {
+    fn retry_now(&mut self) {
         self.refresh_databases();
         for trouble in self.groups.values_mut() {
             trouble.retry_at = 0;
         }
-        self.hangs.forgive();
-        for place in &self.shared.databases {
+        self.hangs.retry_now();
+        for database_slot in &self.shared.databases {
             for kind in &KINDS {
-                kind.of(place).forgive();
+                kind.of(database_slot).retry_now();
             }
         }
     }

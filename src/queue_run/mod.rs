@@ -9,8 +9,8 @@ use crate::errors::{Error, Result, SqlState};
 use crate::job::call;
 use crate::job::claimed::Claimed;
 use crate::job::current::{self, Current};
-use crate::job::moves::claim::{self, Room};
-use crate::job::moves::complete::{self, Done};
+use crate::job::moves::claim::{self, ClaimLimit};
+use crate::job::moves::complete::{self, Completed};
 use crate::job::moves::fail::{self, Attempt};
 use crate::job::moves::{cancel, failure, promote};
 use crate::job::promise;
@@ -21,8 +21,8 @@ use crate::pg::memory::Context;
 use crate::pg::subtransaction::CallError;
 use crate::pg::value::Timestamp;
 use crate::pg::{clock, database, guc, identifier, identity, transaction};
-use crate::queue::definition::Definition;
-use crate::queue::eligibility::{self, Takes};
+use crate::queue::definition::QueueDefinition;
+use crate::queue::eligibility::{self, HandlerArgument};
 use crate::queue::{alter, cache, privilege};
 use crate::shared::queue_slot::PRIORITIES;
 use crate::shared::{self, pending};
@@ -41,7 +41,7 @@ fn run(name: &str, most: Option<i32>, until: Option<Timestamp>) -> Result<i64> {
     let known = cache::get(name)?;
     let queue = &known.definition;
     privilege::require_owner(queue, identity::current_user())?;
-    require_place()?;
+    require_session()?;
     transaction::require_writable(c"pushy.queue_run()");
     require_role(queue)?;
     alter::require_home(queue)?;
@@ -52,7 +52,7 @@ fn run(name: &str, most: Option<i32>, until: Option<Timestamp>) -> Result<i64> {
         None if cache::is_placeless(queue) => return Err(cache::no_place(name)),
         None => {}
     }
-    let bench = Bench {
+    let bench = SessionRun {
         queue,
         slot,
         until,
@@ -68,13 +68,13 @@ fn run(name: &str, most: Option<i32>, until: Option<Timestamp>) -> Result<i64> {
 }
 
 /// What watches owe for the changes of this transaction becomes jobs now, and not at its end.
-fn settle() -> Result<()> {
-    watch::settle()?;
-    buffer::settle()
+fn publish_and_flush() -> Result<()> {
+    watch::publish_rest()?;
+    buffer::flush_early()
 }
 
 /// Not inside a job, whose session and transaction are an executor's; not on a standby.
-fn require_place() -> Result<()> {
+fn require_session() -> Result<()> {
     if let Some(job) = current::id() {
         return Err(Error::new(
             SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
@@ -93,7 +93,7 @@ fn require_place() -> Result<()> {
 }
 
 /// The session must be one of the role that the queue runs as, or a handler could RESET ROLE to another.
-fn require_role(queue: &Definition) -> Result<()> {
+fn require_role(queue: &QueueDefinition) -> Result<()> {
     let session = identity::session_user();
     if session == queue.run_as && session == identity::current_user() {
         return require_login(queue);
@@ -118,7 +118,7 @@ fn require_role(queue: &Definition) -> Result<()> {
 }
 
 /// Nor may the session have been opened by another: a handler could RESET SESSION AUTHORIZATION.
-fn require_login(queue: &Definition) -> Result<()> {
+fn require_login(queue: &QueueDefinition) -> Result<()> {
     let login = identity::authenticated_user();
     if login == queue.run_as {
         return Ok(());
@@ -139,7 +139,7 @@ fn require_login(queue: &Definition) -> Result<()> {
 }
 
 /// Takes one of the queue's permits until the transaction ends, because its jobs' rows stay locked as long.
-fn take_permit(queue: &Definition, slot: usize) -> Result<()> {
+fn take_permit(queue: &QueueDefinition, slot: usize) -> Result<()> {
     if pending::has_permit(slot, queue.key()) {
         return Ok(());
     }
@@ -179,8 +179,8 @@ mod memory {
     }
 }
 
-struct Bench<'a> {
-    queue: &'a Definition,
+struct SessionRun<'a> {
+    queue: &'a QueueDefinition,
     slot: Option<usize>,
     /// The time that it is taken to be; None: now.
     until: Option<Timestamp>,
@@ -190,18 +190,19 @@ struct Bench<'a> {
     before: Leftovers,
 }
 
-impl Bench<'_> {
+impl SessionRun<'_> {
     /// Runs the next job that is due; false when none is.
     fn run_one(&self) -> Result<bool> {
         self.kept.reset();
         self.memory.reset();
-        settle()?;
+        publish_and_flush()?;
         // Again before each job: the last one may have changed it.
-        let handler = eligibility::check(self.queue).map_err(eligibility::Unfit::into_error)?;
+        let handler =
+            eligibility::check(self.queue).map_err(eligibility::Ineligible::into_error)?;
         let Some(job) = identity::as_owner(|| self.claim())? else {
             return Ok(false);
         };
-        let last_error = if job.attempt > 0 && handler.takes == Takes::Job {
+        let last_error = if job.attempt > 0 && handler.argument == HandlerArgument::Job {
             identity::as_owner(|| failure::last_message(job.id))?
         } else {
             None
@@ -216,7 +217,7 @@ impl Bench<'_> {
         };
         let callable = Callable::new(
             handler.oid,
-            handler.takes != Takes::Nothing,
+            handler.argument != HandlerArgument::Nothing,
             handler.returns,
             self.kept,
         );
@@ -225,7 +226,7 @@ impl Bench<'_> {
         let ended = current::during(current.clone(), || {
             call::call(
                 &callable,
-                handler.takes,
+                handler.argument,
                 &current,
                 last_error.as_deref(),
                 self.memory,
@@ -235,7 +236,7 @@ impl Bench<'_> {
         });
         settings.undo();
         self.before.remove_newer()?;
-        let done = ended.map(|result| Done {
+        let done = ended.map(|result| Completed {
             of: 0,
             started_at,
             finished_at: clock::now(),
@@ -250,15 +251,18 @@ impl Bench<'_> {
     fn claim(&self) -> Result<Option<Claimed>> {
         const ROWS: usize = 1000;
         let queue = self.queue;
-        if let Some(place) = shared::get().and_then(|all| all.find_database(database::current())) {
-            promise::recall(place);
+        if let Some(database_slot) =
+            shared::get().and_then(|all| all.find_database(database::current()))
+        {
+            promise::recall(database_slot);
         }
         let until = self.until.unwrap_or_else(clock::now);
         while promote::promote_of(queue, until, ROWS)? {}
         for priority in 0..PRIORITIES {
             let mut from = 0;
             loop {
-                let taken = claim::claim(queue.queue_id, priority, from, Room::ONE, self.kept)?;
+                let taken =
+                    claim::claim(queue.queue_id, priority, from, ClaimLimit::ONE, self.kept)?;
                 let Some(job) = taken.rows.into_iter().next() else {
                     break;
                 };
@@ -278,7 +282,7 @@ impl Bench<'_> {
         &self,
         job: &Claimed,
         started_at: Timestamp,
-        done: std::result::Result<Done, CallError>,
+        done: std::result::Result<Completed, CallError>,
     ) -> Result<()> {
         match done {
             Ok(done) => {

@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicI32, AtomicI64, AtomicU32, AtomicU64, Ordering};
 
-use super::database::{Database, NEVER};
+use super::database::{DatabaseSlot, NEVER};
 use super::Shared;
 use crate::pg::clock;
 use crate::pg::spinlock::Spinlock;
@@ -43,7 +43,7 @@ impl Left {
 }
 
 #[repr(C)]
-pub struct Untold {
+pub struct Unpublished {
     /// Guards what follows.
     lock: Spinlock,
     count: AtomicU64,
@@ -52,7 +52,7 @@ pub struct Untold {
     by: AtomicU32,
 }
 
-impl Untold {
+impl Unpublished {
     fn change<T>(&self, change: impl FnOnce(&mut Left) -> T) -> T {
         self.lock.with(|| {
             let mut left = Left {
@@ -95,20 +95,20 @@ impl Untold {
     }
 }
 
-impl Database {
-    pub fn forget_untold(&self) {
-        self.untold_due.store(NEVER, Ordering::SeqCst);
-        for untold in &self.untold {
-            untold.take();
+impl DatabaseSlot {
+    pub fn forget_unpublished(&self) {
+        self.unpublished_due.store(NEVER, Ordering::SeqCst);
+        for unpublished in &self.unpublished {
+            unpublished.take();
         }
     }
 }
 
 impl Shared {
-    /// Makes the scheduler tell in a second what was left out. Fit for commit callbacks.
-    pub fn announce_untold(&self, database: &Database) {
+    /// Makes the scheduler tell in a second what was left out. May be called in commit callbacks.
+    pub fn announce_unpublished(&self, database: &DatabaseSlot) {
         let due = clock::now().plus_us(REST_US).0;
-        database.untold_due.fetch_min(due, Ordering::SeqCst);
+        database.unpublished_due.fetch_min(due, Ordering::SeqCst);
         self.announce_due(database, due);
     }
 }

@@ -1,0 +1,45 @@
+"""Rooms of src/ use those below them, and the lint that says so finds what does not."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tools"))
+import lint_rooms  # noqa: E402
+
+
+def test_no_room_uses_one_above_it():
+    assert lint_rooms.in_tree(ROOT) == []
+
+
+@pytest.mark.parametrize("line", [
+    "use crate::watch;",
+    "use crate::watch::definition::Payload;",
+    "use crate::{params, watch};",
+    "use crate::{params, watch::definition};",
+    "    let watches = crate::watch::all();",
+])
+def test_a_queue_that_uses_watches_is_found(tmp_path, line):
+    for room in lint_rooms.USES:
+        (tmp_path / "src" / room).mkdir(parents=True)
+        uses = "".join(f"use crate::{name}::x;\n" for name in lint_rooms.USES[room].split())
+        (tmp_path / "src" / room / "mod.rs").write_text(uses)
+    assert lint_rooms.in_tree(tmp_path) == []
+    (tmp_path / "src" / "queue" / "a.rs").write_text(line)
+    assert [complaint.split(":")[0] for complaint in lint_rooms.in_tree(tmp_path)] == ["src/queue/a.rs"]
+    (tmp_path / "src" / "queue" / "a.rs").write_text(f"// {line}")
+    assert lint_rooms.in_tree(tmp_path) == []
+
+
+def test_what_is_allowed_and_not_used_is_taken_off_the_list(tmp_path):
+    (tmp_path / "src" / "pg").mkdir(parents=True)
+    (tmp_path / "src" / "pg" / "mod.rs").write_text("")
+    assert lint_rooms.in_tree(tmp_path) == ["pg does not use errors any more: take it off the list"]
+
+
+def test_a_room_that_nobody_has_listed_is_found(tmp_path):
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "attic.rs").write_text("")
+    assert lint_rooms.in_tree(tmp_path) == ["src/attic is in no list of rooms: say in tools/lint_rooms.py what it may use"]
