@@ -33,7 +33,7 @@ COMMENT ON FUNCTION pushy.job_cancel(bigint) IS
 CREATE FUNCTION pushy.job_retry(job_id bigint)
 RETURNS boolean LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_job_retry_v1';
 COMMENT ON FUNCTION pushy.job_retry(bigint) IS
-  'Makes a job ready now: one that waits for its time, or a finished one to run again, with one attempt more if they were used up. False when it is ready or running anyway. Needs privilege work on its queue.';
+  'Makes a job ready now: one that waits for its time, or a finished one to run again, with one attempt more if they were used up. False when it is ready or running anyway; an error where this very transaction cancels it. Needs privilege work on its queue.';
 
 CREATE FUNCTION pushy.job_wait(job_id bigint, timeout interval DEFAULT '30 seconds')
 RETURNS pushy.job LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_job_wait_v1';
@@ -43,7 +43,7 @@ COMMENT ON FUNCTION pushy.job_wait(bigint, interval) IS
 CREATE PROCEDURE pushy.jobs_wait(queue text, timeout interval DEFAULT '1 hour', INOUT empty boolean DEFAULT NULL)
 LANGUAGE c AS 'MODULE_PATHNAME', 'pushy_jobs_wait_v1';
 COMMENT ON PROCEDURE pushy.jobs_wait(text, interval, boolean) IS
-  'Waits until a queue has nothing left to do but jobs scheduled for later, holding no snapshot; jobs that wait for another attempt count. empty is false after the timeout (0: it looks once); a NOTICE at once where the queue is paused or cannot run. CALL it outside a transaction block. Needs privilege monitor.';
+  'Waits until a queue has nothing left to do but jobs scheduled for later, holding no snapshot; jobs that wait for another attempt count, and those whose time has come, whoever holds them. empty is false after the timeout (0: it looks once); a NOTICE at once where the queue is paused or cannot run. CALL it outside a transaction block. Needs privilege monitor.';
 
 CREATE FUNCTION pushy.job_progress(fraction double precision, message text DEFAULT NULL)
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_job_progress_v1';

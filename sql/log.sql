@@ -34,7 +34,7 @@ BEGIN
         parts      int    NOT NULL,  -- a bit for each part of the log in which its notices lie
         emitted_epoch bigint NOT NULL, -- the last tick of which all was emitted to LISTENers when this one was written
         emitted_tick  bigint NOT NULL,
-        lost       boolean NOT NULL, -- the log was full: notices are missing before this tick
+        lost       boolean NOT NULL, -- notices are missing before this tick, in no log
         seen       bytea  NOT NULL,  -- which transactions were over
         runs       bytea  NOT NULL,  -- where its notices lie, in order
         PRIMARY KEY (epoch, tick)
@@ -77,6 +77,8 @@ CREATE TABLE pushy_internal.log_state (
   last_tick  bigint  NOT NULL DEFAULT 0,
   last_n     int     NOT NULL DEFAULT 0,
   seen       bytea,
+  -- Notices are in no log: each end of a transaction with a number below is followed by a resync; 0: none is.
+  lost_until bigint  NOT NULL DEFAULT 0,
   PRIMARY KEY (only_row)
 ) USING heap WITH (fillfactor = 50);
 COMMENT ON TABLE pushy_internal.log_state IS
@@ -192,7 +194,7 @@ COMMENT ON COLUMN pushy.subscriptions.cursor IS 'The last notice acknowledged, o
 COMMENT ON COLUMN pushy.subscriptions.lag_notices IS 'Notices behind the cursor that the subscription is to read. One look at the view reads 100,000 notices of the log at most; past that whole ticks count, of which the subscription may want a part.';
 COMMENT ON COLUMN pushy.subscriptions.lag_bytes IS 'Bytes of the channels and payloads of the notices behind the cursor.';
 COMMENT ON COLUMN pushy.subscriptions.lag IS 'Age of the oldest notice that the subscription is to read and has not acknowledged; NULL where there is none.';
-COMMENT ON COLUMN pushy.subscriptions.resync IS 'Whether the reader is to resync with its next read: the log was emptied past the cursor, or the owner was not let into a channel when something was published there.';
+COMMENT ON COLUMN pushy.subscriptions.resync IS 'Whether the reader is to resync with its next read: the log was emptied past the cursor, notices behind it found the log full or no relay that could come, or the owner was not let into a channel when something was published there.';
 COMMENT ON COLUMN pushy.subscriptions.stopped IS 'Why its notices become no jobs, as soon as its queue is gone or another''s or refuses its owner; tried again when a queue, a privilege or the subscription changes.';
 COMMENT ON COLUMN pushy.subscriptions.state IS 'Whether the subscription does what it should: active, elsewhere, ownerless, denied, stopped, no_relay or resync. elsewhere came by a restore; the owner of an ownerless one was dropped, so a superuser creates it again as his, which keeps its cursor, or drops it; the owner of a denied one may not read one of its channels, which somebody has granted to others, so its reads are refused; stopped makes no jobs of its notices. no_relay hears nothing new, because no relay can come; the reader of resync is about to be told that notices are missing.';
 COMMENT ON COLUMN pushy.subscriptions.fix IS 'The statement that makes the subscription active or, where none does by itself, what to do in words; NULL: it is active.';

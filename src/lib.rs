@@ -38,6 +38,7 @@ static ABOVE_PENDING: shared::pending::Above = shared::pending::Above {
     queue_name: queue::cache::name_of,
     cancel_to_prepare: job::moves::cancel::cancel_to_prepare,
     publish_left_out: queue::control_channel::publish_left_out,
+    leave_marker: log::leave_marker,
 };
 
 pgrx::extension_sql_file!("../sql/schema.sql", name = "schema", bootstrap);

@@ -120,3 +120,41 @@ def test_nothing_is_left_when_it_returns_whatever_others_do_with_the_jobs(db):
             ended.set()
     for other in others:
         other.result()  # neither has failed, and so left the queue alone
+
+
+@pytest.mark.parametrize("prepared", [False, True])
+def test_a_job_whose_time_has_come_is_waited_for_and_whoever_holds_its_row_is_named(db, prepared):
+    """The scheduler has passed over it, so that it is still `scheduled`."""
+    db.sql(NOTE)
+    job = db.value("SELECT pushy.enqueue('q', '{\"n\": 1}', delay => '500 ms', unique_key => 'k')")
+    db.jobs_wait("q")  # it is for later
+    with db.connect(autocommit=False) as session:
+        assert session.execute("SELECT pushy.enqueue('q', unique_key => 'k')").fetchone() == (job,)
+        holder = f"process {session.info.backend_pid}"
+        if prepared:
+            holder = f"prepared transaction 'holds {db.name}'"
+            session.execute(f"PREPARE TRANSACTION 'holds {db.name}'")
+        db.wait_until("SELECT run_at < clock_timestamp() - interval '0.5 s' FROM pushy.jobs")
+        assert db.value("SELECT state FROM pushy.jobs") == "scheduled"
+        still_waits(db)
+        db.wait_until_told("q", f"1 job whose time has come is locked by {'the transaction of ' if not prepared else ''}{holder}")
+        assert "about to" not in db.why("q")
+        if prepared:
+            db.sql(f"COMMIT PREPARED 'holds {db.name}'")
+        else:
+            session.commit()
+    db.jobs_wait("q")
+    assert db.value("SELECT state FROM pushy.jobs") == "completed"
+
+
+def test_a_job_whose_time_has_come_is_waited_for_though_nothing_runs(make_cluster):
+    db = make_cluster({"pushy.enabled": "off"}).database()
+    db.sql(NOTE)
+    db.sql("SELECT pushy.enqueue('q', '{\"n\": 1}', delay => '1 hour')")
+    db.jobs_wait("q")
+    db.sql("SELECT pushy.enqueue('q', '{\"n\": 1}', delay => '100 ms')")
+    db.wait_until("SELECT min(run_at) < clock_timestamp() FROM pushy.jobs")
+    still_waits(db)
+    db.cluster.configure(pushy__enabled="on").reload()
+    db.jobs_wait("q")
+    assert db.rows("SELECT state FROM pushy.jobs ORDER BY run_at") == [("completed",), ("scheduled",)]

@@ -10,12 +10,15 @@ use crate::errors::{Error, Result, SqlState};
 use crate::pg::{identity, transaction};
 use crate::queue::definition::QueueDefinition;
 use crate::queue::{cache, control_channel};
+use crate::shared::pending;
 use crate::sql_function;
 
 /// True when the job was made ready; false when it is ready or running as it is.
 fn retry(id: i64) -> Result<bool> {
     let retried = match identity::as_owner(|| live::find_anywhere(id))? {
         None => return Err(Error::no_such_job(id)),
+        // It would be made ready here and cancelled by the commit.
+        Some(Whereabouts::Live(_)) if pending::has_asked(id) => return Err(is_cancelled(id)),
         Some(Whereabouts::Live(live)) => {
             let queue = queue_for_work(id, live.queue_id)?;
             identity::as_owner(|| run_now(&queue, id, live.state))?.then_some(queue)
@@ -81,6 +84,15 @@ fn key_waits(queue: &QueueDefinition, id: i64) -> Error {
         ),
     )
     .hint("Wait for that job, or cancel it.")
+}
+
+fn is_cancelled(id: i64) -> Error {
+    Error::new(
+        SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+        format!("job {id} cannot run again: this transaction cancels it"),
+    )
+    .detail("It runs, and is cancelled when this transaction commits.")
+    .hint("Call pushy.job_retry in a later transaction, when the job is cancelled.")
 }
 
 sql_function!(pushy_job_retry_v1, |call| {

@@ -123,17 +123,14 @@ fn write(events: &[LoggedNotice<'_>], bounded: Option<Oid>) -> Result<()> {
     let table = parts::open_log(part)?;
     pending::logged();
     if !may_grow(database_slot, part, &table) {
-        if let Some(database_slot) = database_slot {
-            let lost = &database_slot.log.lost;
-            lost.fetch_add(events.len() as u64, Ordering::SeqCst);
-        }
+        pending::unlogged();
         return Ok(());
     }
     let (xid, own_xid) = transaction::my_xids();
     let to_tell = shared.zip(database_slot);
     // A row that is changed after this commit gets a higher position, because each event adds one to the position and more
     // than a byte to the WAL.
-    let mut position = transaction::wal_position();
+    let mut position = next_position();
     let mut kept = Kept::take();
     for events in events.chunks(MOST_AT_ONCE) {
         kept.fill(events, xid, position);
@@ -151,6 +148,7 @@ fn write(events: &[LoggedNotice<'_>], bounded: Option<Oid>) -> Result<()> {
                     xid,
                     own_xid,
                     position,
+                    is_marker: false,
                     about: about(of_run),
                 };
                 if shared.announce_written(database_slot, &written) {
@@ -164,8 +162,18 @@ fn write(events: &[LoggedNotice<'_>], bounded: Option<Oid>) -> Result<()> {
             note_size(database_slot, part, last);
         }
     }
+    LAST.set(position);
     kept.give_back();
     Ok(())
+}
+
+/// Behind what this session has written last.
+static LAST: PerProcess<Cell<i64>> = PerProcess::new(Cell::new(0));
+
+/// Where the WAL is, or behind the last event of this session where that has left no WAL: with wal_level = minimal the
+/// transaction that creates the extension writes none of its tables.
+fn next_position() -> i64 {
+    transaction::wal_position().max(LAST.get())
 }
 
 /// What the relay can do without reading the rows for.
@@ -266,7 +274,7 @@ fn in_passing(work: impl FnOnce()) {
 }
 
 /// The part that writers append to: from shared memory, or from the table when nobody has looked yet.
-fn current_part(database_slot: Option<&DatabaseSlot>) -> Result<u32> {
+pub(super) fn current_part(database_slot: Option<&DatabaseSlot>) -> Result<u32> {
     if let Some(part) = database_slot.and_then(|database_slot| database_slot.log.part()) {
         return Ok(part);
     }
@@ -290,7 +298,7 @@ fn may_grow(database_slot: Option<&DatabaseSlot>, part: u32, table: &Table) -> b
 }
 
 /// Tells the relay, and other writers, how far the part has come.
-fn note_size(database_slot: &DatabaseSlot, part: u32, last: u32) {
+pub(super) fn note_size(database_slot: &DatabaseSlot, part: u32, last: u32) {
     let blocks = last + 1;
     let before = database_slot.log.blocks();
     if is_big(blocks, before) {
@@ -307,8 +315,8 @@ pub fn is_big(blocks: u32, before: u32) -> bool {
     blocks > before && i64::from(blocks) * BLOCK >= settings::log_max_size() / parts::SHARE
 }
 
-/// A part as big as the whole log may be: the relay could not turn to another one. Writers are never blocked;
-/// events that find no room are counted, and all readers are told to resync.
+/// A part as big as the whole log may be: the relay could not turn to another one. Writers are never blocked; whose events
+/// find no room leaves a marker (`gap`), and all readers are told to resync.
 pub fn is_full(blocks: u32, before: u32) -> bool {
     blocks > before && i64::from(blocks) * BLOCK >= settings::log_max_size()
 }

@@ -35,7 +35,7 @@ pub struct Behind {
     pub bytes: i64,
     /// When the relay met the first of them.
     pub since: Option<Timestamp>,
-    /// The reader missed something, because it was let into a channel later.
+    /// The reader missed something, because it is in no log, or because the reader was let into a channel later.
     pub has_missed: bool,
 }
 
@@ -49,6 +49,7 @@ impl Behind {
         filter: &Filter,
         budget: &mut Budget,
     ) -> Result<()> {
+        self.has_missed |= tick.lost && tick.cursor(0) > cursor;
         let passed = tick.behind(cursor);
         let left = tick.events - passed;
         if left == 0 || !filter.may_want(tick.channels) {

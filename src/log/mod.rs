@@ -5,6 +5,7 @@
 
 mod append;
 mod behind;
+mod gap;
 pub mod parts;
 pub mod read;
 pub mod state;
@@ -21,3 +22,4 @@ pub fn is_used() -> Result<bool> {
 }
 
 pub use append::{append, counted_bytes, expect_share, is_big, is_full, LoggedNotice, BLOCK};
+pub use gap::{is_marker, leave_marker};

@@ -20,6 +20,8 @@ pub struct State {
     /// The last tick when this was written, and what was over then.
     pub last: Cursor,
     pub seen: Option<Seen>,
+    /// Each end of a transaction with a number below is followed by a resync; 0: none is.
+    pub lost_until: u64,
     /// Parts that are not empty, in the order of their ticks.
     pub parts: Vec<Part>,
 }
@@ -55,7 +57,7 @@ pub struct Free {
 // One row is said to be one: taken for a thousand, the join was worth a JIT compilation of 13 ms each time.
 static READ: Plan = Plan::new(
     "SELECT s.part, s.epoch, s.lost_epoch, s.lost_tick, s.lost_n, s.emitted_epoch, s.emitted_tick, \
-            s.last_epoch, s.last_tick, s.last_n, s.seen, p.part, p.first_epoch, p.first_tick, p.opened_at, p.closed_at, p.bytes, COALESCE(p.blocks, 0), s.born \
+            s.last_epoch, s.last_tick, s.last_n, s.seen, p.part, p.first_epoch, p.first_tick, p.opened_at, p.closed_at, p.bytes, COALESCE(p.blocks, 0), s.born, s.lost_until \
        FROM (SELECT l.* FROM pushy_internal.log_state l LIMIT 1) s CROSS JOIN pushy_internal.log_part p WHERE p.opened_at IS NOT NULL \
       ORDER BY p.first_epoch, p.first_tick, p.opened_at",
     &[],
@@ -81,6 +83,7 @@ pub fn read() -> Result<State> {
                 emitted: (row.i64(6), row.i64(7)),
                 last: Cursor::new(row.i64(8), row.i64(9), row.i32(10)),
                 seen: row.opt_bytes(11).and_then(|bytes| Seen::decode(&bytes)),
+                lost_until: row.i64(20) as u64,
                 parts: table
                     .rows()
                     .map(|row| Part {

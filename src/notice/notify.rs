@@ -6,7 +6,7 @@ use crate::channel::{refusals, Channel};
 use crate::errors::Error;
 use crate::job::current;
 use crate::pg::{notify, transaction};
-use crate::shared::obstacle;
+use crate::shared::{obstacle, pending};
 use crate::sql_function;
 
 sql_function!(pushy_notify_v1, |call| {
@@ -51,6 +51,7 @@ fn usual_delivery() -> &'static str {
     if obstacle::a_relay_can_come() {
         "relay"
     } else {
+        pending::unlogged();
         "notify"
     }
 }

@@ -140,6 +140,7 @@ fn is_heard() -> bool {
 /// tells.
 fn log(message: &Message<'_>) -> Result<()> {
     if !obstacle::a_relay_can_come() {
+        pending::unlogged();
         notify::send(CHANNEL, &message.payload());
         return Ok(());
     }

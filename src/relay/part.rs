@@ -148,6 +148,9 @@ impl Relay {
             log.set_full(self.part);
         } else {
             log.clear_full();
+            if self.must_close {
+                log.set_dirty();
+            }
         }
         Ok(())
     }

@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 
 use pushy_core::channel;
 use pushy_core::log::cursor::{self, Cursor};
+use pushy_core::log::gap::{self, Told};
 use pushy_core::log::runs::Run;
 use pushy_core::log::seen::Seen;
 use pushy_core::log::written::{About, Written};
@@ -11,6 +12,7 @@ use rustc_hash::FxHashSet as HashSet;
 
 use super::worker::{Fresh, Relay};
 use crate::errors::{Error, Result, SqlState};
+use crate::log;
 use crate::log::parts::{self, PARTS};
 use crate::log::read::{Log, Notice, Tables};
 use crate::log::state::{self, State};
@@ -42,9 +44,16 @@ static USE_PART: Plan = Plan::new(
     &[BuiltinOid::INT4OID, BuiltinOid::TIMESTAMPTZOID],
 );
 
+static WAIT_FOR: Plan = Plan::new(
+    "UPDATE pushy_internal.log_state SET lost_until = $1",
+    &[BuiltinOid::INT8OID],
+);
+
 /// What one look at the log found.
 struct Looked {
     seen: Seen,
+    lost_until: u64,
+    has_closed: bool,
     ticks: Vec<Tick>,
     fresh: Option<Vec<Notice>>,
 }
@@ -81,6 +90,7 @@ impl Relay {
         self.part = state.part;
         self.last = state.last;
         self.seen = state.seen.clone().unwrap_or_default();
+        self.lost_until = state.lost_until;
         let mut emitted = state.emitted;
         if let Some(newest) = newest.filter(|newest| newest.last() > state.last) {
             self.last = newest.last();
@@ -114,18 +124,21 @@ impl Relay {
             self.unticked.start_over();
             self.must_scan = true;
         }
-        let lost = log.lost.swap(0, Ordering::SeqCst);
-        let looked = transaction::run(|| identity::as_owner(|| self.look(lost > 0)));
+        // Until what is taken from the gap is written down: this process may end, or its transaction fail.
+        let was_certain = log.gap_is_certain.swap(false, Ordering::SeqCst);
+        let looked = transaction::run(|| identity::as_owner(|| self.look(was_certain)));
         let looked = match looked {
             Ok(looked) => looked,
             Err(failure) => {
-                log.lost.fetch_add(lost, Ordering::SeqCst);
                 // Whatever the failure, the relay may not know all places of events now: the next tick reads the log.
                 self.must_scan = true;
                 return Err(failure);
             }
         };
         self.must_scan = self.ring.is_none();
+        self.lost_until = looked.lost_until;
+        self.must_close = !looked.has_closed && looked.lost_until > 0;
+        log.gap_is_certain.store(true, Ordering::SeqCst);
         self.unticked.drop_ended(&looked.seen);
         log.pending.store(self.unticked.events(), Ordering::SeqCst);
         let Some(last) = looked.ticks.last() else {
@@ -157,12 +170,11 @@ impl Relay {
     }
 
     /// One look, in a transaction: finds what is over and writes it down.
-    fn look(&mut self, lost: bool) -> Result<Looked> {
+    fn look(&mut self, was_certain: bool) -> Result<Looked> {
         let snapshot = snapshot::take_latest();
         let seen = snapshot.seen();
-        let mut lost = lost;
         if self.must_scan {
-            lost |= self.scan()?;
+            self.scan()?;
         }
         // After the snapshot: whoever is over in it had told where its events are.
         if let Some(ring) = self.ring {
@@ -172,10 +184,18 @@ impl Relay {
                 }
             }
         }
-        let due = self.unticked.due(&seen, transaction::has_committed);
+        let mut due = self.unticked.due(&seen, transaction::has_committed);
+        let all = due.len();
+        due.retain(|run| !run.is_marker);
+        let (gap, Told { lost, until }) = self.settle(due.len() < all, was_certain, &seen);
+        if until != self.lost_until {
+            spi::run(&WAIT_FOR, params![until as i64]);
+        }
         if due.is_empty() && !lost {
             return Ok(Looked {
                 seen,
+                lost_until: until,
+                has_closed: gap.has_closed,
                 ticks: Vec::new(),
                 fresh: None,
             });
@@ -188,25 +208,48 @@ impl Relay {
             // A writer was late: the part had been emptied, and is in use again.
             spi::run(&USE_PART, params![part as i32, ticks[0].at]);
         }
-        Ok(Looked { seen, ticks, fresh })
+        Ok(Looked {
+            seen,
+            lost_until: until,
+            has_closed: gap.has_closed,
+            ticks,
+            fresh,
+        })
     }
 
-    /// Looks through the whole log for what is in no tick. True when it is full: events may be missing.
-    fn scan(&mut self) -> Result<bool> {
-        let mut full = false;
+    /// Whether readers are told to resync, and after whose end again. After the snapshot, and the ring.
+    fn settle(&self, is_due: bool, was_certain: bool, seen: &Seen) -> (gap::Tick, Told) {
+        let log = &self.database_slot.log;
+        // While the log is full the gap stays open, so that not each of those who find no room leaves a marker.
+        let has_closed = !log.is_full(self.part);
+        let was_used = if has_closed {
+            log.close_gap()
+        } else {
+            log.take_gap()
+        };
+        let tick = gap::Tick {
+            was_certain,
+            was_used,
+            has_closed,
+            is_due,
+            next: transaction::next_xid(),
+        };
+        (tick, tick.settle(self.lost_until, &self.seen, seen))
+    }
+
+    /// Looks through the whole log for what is in no tick.
+    fn scan(&mut self) -> Result<()> {
         self.unticked.start_over();
         for part in 0..PARTS {
             let table = parts::read_log(part)?;
-            let blocks = table.blocks();
-            if blocks == 0 {
+            if table.blocks() == 0 {
                 continue;
             }
-            let before = self.database_slot.log.blocks();
-            full |= part == self.part && crate::log::is_full(blocks, before);
             let (seen, unticked) = (&self.seen, &mut self.unticked);
             table.scan(|met| {
                 let xid = met.row.i64(parts::log::XID) as u64;
                 if !seen.is_over(xid) {
+                    let channel = met.row.opt_bytes(parts::log::CHANNEL).unwrap_or_default();
                     unticked.find(Written {
                         part: part as u8,
                         block: met.block,
@@ -215,13 +258,14 @@ impl Relay {
                         xid,
                         own_xid: met.xmin,
                         position: met.row.i64(parts::log::LSN),
+                        is_marker: log::is_marker(&channel),
                         about: None,
                     });
                 }
                 Ok(())
             })?;
         }
-        Ok(full)
+        Ok(())
     }
 
     /// Ticks of what is due, and the events themselves unless they are many.

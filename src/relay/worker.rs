@@ -62,6 +62,8 @@ fn relay(arg: usize) {
         last: Cursor::START,
         last_at: 0,
         seen: Seen::default(),
+        lost_until: 0,
+        must_close: false,
         unticked: Unticked::default(),
         must_scan: true,
         emitted: Cursor::START,
@@ -114,6 +116,10 @@ pub struct Relay {
     pub(super) last_at: i64,
     /// Which transactions were over at the last tick.
     pub(super) seen: Seen,
+    /// Each end of a transaction with a number below is followed by a resync; 0: none is.
+    pub(super) lost_until: u64,
+    /// The gap could not be closed while the log was full.
+    pub(super) must_close: bool,
     pub(super) unticked: Unticked,
     /// The ring does not say all that was written: the next tick reads the log.
     pub(super) must_scan: bool,

@@ -115,7 +115,7 @@ pub fn lacks_worker_slot(shared: &Shared) -> Option<Finding> {
 /// declaration has something to tell.
 fn more_slots() -> String {
     format!(
-        "ALTER SYSTEM SET max_worker_processes = {}",
+        "ALTER SYSTEM SET max_worker_processes = {}, and restart the server",
         guc::max_worker_processes() as usize
             + settings::max_executors()
             + settings::reserved_executors()

@@ -1,6 +1,7 @@
 //! The event log's arithmetic: what a tick has seen, where its events lie, where a reader stands.
 
 pub mod cursor;
+pub mod gap;
 pub mod runs;
 pub mod seen;
 pub mod unticked;

@@ -33,6 +33,21 @@ impl Seen {
         xid < self.xmin || (xid < self.xmax && self.running.binary_search(&xid).is_err())
     }
 
+    /// Whether all before this one were over.
+    pub fn are_over_below(&self, xid: u64) -> bool {
+        xid <= self.xmin
+            || (xid <= self.xmax && self.running.first().is_none_or(|first| *first >= xid))
+    }
+
+    /// Whether one before `below` is over that was not over in `before`.
+    pub fn has_ended_since(&self, before: &Self, below: u64) -> bool {
+        let was_running = before.running.iter().take_while(|xid| **xid < below);
+        let are_new = before.xmax..self.xmax.min(below);
+        let still = self.running.iter().filter(|xid| are_new.contains(xid));
+        let new = are_new.end.saturating_sub(are_new.start);
+        was_running.into_iter().any(|xid| self.is_over(*xid)) || (still.count() as u64) < new
+    }
+
     /// Which of two is newer.
     pub fn is_after(&self, other: &Self) -> bool {
         (self.xmax, self.xmin) > (other.xmax, other.xmin)
@@ -76,6 +91,37 @@ mod tests {
         let seen = Seen::new(10, 20, vec![15, 10, 25, 3]);
         let over: Vec<u64> = (8..23).filter(|xid| seen.is_over(*xid)).collect();
         assert_eq!(over, [8, 9, 11, 12, 13, 14, 16, 17, 18, 19]);
+    }
+
+    /// Against a look at each number, for all pairs of small snapshots.
+    #[test]
+    fn who_has_ended_since_and_who_is_over_below() {
+        let mut all = Vec::new();
+        for xmax in 1..6u64 {
+            for bits in 0..1u64 << xmax {
+                let running: Vec<u64> = (0..xmax).filter(|xid| bits & 1 << xid != 0).collect();
+                let xmin = running.first().copied().unwrap_or(xmax);
+                all.push(Seen::new(xmin, xmax, running));
+            }
+        }
+        for now in &all {
+            for below in 0..8 {
+                let are_over = (0..below).all(|xid| now.is_over(xid));
+                assert_eq!(now.are_over_below(below), are_over, "{now:?} {below}");
+                let is_later = |before: &&Seen| {
+                    before.xmax <= now.xmax
+                        && (0..6).all(|xid| now.is_over(xid) || !before.is_over(xid))
+                };
+                for before in all.iter().filter(is_later) {
+                    let has_ended = (0..below).any(|xid| now.is_over(xid) && !before.is_over(xid));
+                    assert_eq!(
+                        now.has_ended_since(before, below),
+                        has_ended,
+                        "{before:?} {now:?} {below}"
+                    );
+                }
+            }
+        }
     }
 
     #[test]

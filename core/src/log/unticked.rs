@@ -79,8 +79,8 @@ impl Unticked {
         let found = self.found.entry(event.xid).or_default();
         match found.last_mut() {
             Some(last)
-                if (last.part, last.block, last.own_xid)
-                    == (event.part, event.block, event.own_xid)
+                if (last.part, last.block, last.own_xid, last.is_marker)
+                    == (event.part, event.block, event.own_xid, event.is_marker)
                     && last.first + last.count == event.first
                     && last.position + i64::from(last.count) == event.position =>
             {
@@ -120,7 +120,8 @@ impl Unticked {
     }
 
     pub fn events(&self) -> u64 {
-        self.all().map(|run| u64::from(run.count)).sum()
+        let events = self.all().filter(|run| !run.is_marker);
+        events.map(|run| u64::from(run.count)).sum()
     }
 }
 
@@ -137,6 +138,7 @@ mod tests {
             xid,
             own_xid: xid as u32,
             position,
+            is_marker: false,
             about: None,
         }
     }

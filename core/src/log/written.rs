@@ -13,6 +13,8 @@ pub struct Written {
     pub own_xid: u32,
     /// Of its first event.
     pub position: i64,
+    /// Not events, but the word that some of the transaction are missing ([`super::gap`]).
+    pub is_marker: bool,
     /// What the relay would read its rows for, if nobody hears them; None: they were found, not told.
     pub about: Option<About>,
 }

@@ -141,7 +141,16 @@ impl Table {
     }
 
     /// All rows there are, committed or not, in the order of their places.
-    pub fn scan(&self, mut each: impl FnMut(Met<'_>) -> Result<()>) -> Result<()> {
+    pub fn scan(&self, each: impl FnMut(Met<'_>) -> Result<()>) -> Result<()> {
+        self.scan_from(0, each)
+    }
+
+    /// The same of the last page.
+    pub fn scan_last_page(&self, each: impl FnMut(Met<'_>) -> Result<()>) -> Result<()> {
+        self.scan_from(self.blocks().saturating_sub(1), each)
+    }
+
+    fn scan_from(&self, first: u32, mut each: impl FnMut(Met<'_>) -> Result<()>) -> Result<()> {
         // SAFETY: the protocol of a sequential scan; a tuple is read while the scan holds its page. After an
         // ERROR the resource owner lets go of the scan.
         unsafe {
@@ -154,6 +163,9 @@ impl Table {
                 std::ptr::null_mut(),
                 flags,
             );
+            if first > 0 {
+                pg_sys::heap_setscanlimits(scan, first, pg_sys::InvalidBlockNumber);
+            }
             let mut outcome = Ok(());
             loop {
                 let tuple = pg_sys::heap_getnext(scan, pg_sys::ScanDirection::ForwardScanDirection);

@@ -19,6 +19,17 @@ pub const RINGS: usize = 32;
 /// Runs that wait for the relay; when there are more, it looks at the log itself.
 const CELLS: usize = 4096;
 
+/// What `LogShared::gap` was when it was closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gap(u64);
+
+impl Gap {
+    /// Whoever drops notices need not leave a marker.
+    const OPEN: u64 = 1;
+    /// Somebody has left none.
+    const USED: u64 = 2;
+}
+
 /// The event log of one database.
 #[repr(C)]
 pub struct LogShared {
@@ -43,8 +54,11 @@ pub struct LogShared {
     /// Ticks written since the server started; broadcast with each.
     ticks: AtomicU64,
     ticked: Condition,
-    /// Events that were not logged for want of room, since the last tick.
-    pub lost: AtomicU64,
+    /// The gap (`pushy_core::log::gap`): how often it was closed, and in the lowest bits whether it is open
+    /// and somebody has found it so.
+    gap: AtomicU64,
+    /// What relays took from the gap is written down, or none ever came.
+    pub gap_is_certain: AtomicBool,
     /// One more than a part that is as big as the whole log may be; 0: none.
     full_part: AtomicU32,
     /// The part that writers append to is as big as a part should be: the relay should turn to another.
@@ -81,7 +95,8 @@ impl LogShared {
             relay_busy,
             relay_due,
             ticked: _,
-            lost,
+            gap: _,
+            gap_is_certain: _,
             full_part,
             is_crowded,
             has_stopped,
@@ -104,9 +119,53 @@ impl LogShared {
             flag.store(false, Ordering::SeqCst);
         }
         relay_due.store(NEVER, Ordering::SeqCst);
-        lost.store(0, Ordering::SeqCst);
         pending.store(0, Ordering::SeqCst);
+        self.forget_gap();
         self.set_emitted(0, 0, 0);
+    }
+
+    /// For a transaction whose notices are in no log, and that has its number: None where a marker stands for it, else what is
+    /// known of the gap for the marker that it is to leave.
+    pub fn join_gap(&self) -> Option<Gap> {
+        let join = |known: u64| (known & Gap::OPEN != 0).then_some(known | Gap::USED);
+        let joined = self
+            .gap
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, join);
+        joined.err().map(Gap)
+    }
+
+    /// A marker has committed that was written when this was known: unless the relay has closed the gap since then, because it
+    /// may have met the marker.
+    pub fn open_gap(&self, known: Gap) {
+        let open = known.0 | Gap::OPEN;
+        let _ = self
+            .gap
+            .compare_exchange(known.0, open, Ordering::SeqCst, Ordering::SeqCst);
+    }
+
+    /// Whoever drops notices from here on leaves a marker; answers whether somebody has found the gap open.
+    pub fn close_gap(&self) -> bool {
+        self.change_gap(|known| (known | Gap::OPEN | Gap::USED) + 1)
+    }
+
+    /// Whether somebody has found the gap open since this was last asked.
+    pub fn take_gap(&self) -> bool {
+        self.change_gap(|known| known & !Gap::USED)
+    }
+
+    fn change_gap(&self, change: impl Fn(u64) -> u64) -> bool {
+        let changed = self
+            .gap
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |known| {
+                Some(change(known))
+            });
+        changed.is_ok_and(|known| known & Gap::USED != 0)
+    }
+
+    /// Another log begins, or none is.
+    fn forget_gap(&self) {
+        self.close_gap();
+        self.gap_is_certain.store(false, Ordering::SeqCst);
     }
 
     pub fn set_emitted(&self, epoch: i64, tick: i64, n: i32) {
@@ -167,6 +226,7 @@ impl LogShared {
     pub fn forget_part(&self) {
         self.part.store(0, Ordering::SeqCst);
         self.blocks.store(0, Ordering::SeqCst);
+        self.forget_gap();
         self.set_emitted(0, 0, 0);
     }
 
@@ -240,7 +300,7 @@ pub struct Ring {
 struct Cell {
     database: AtomicU32,
     block: AtomicU32,
-    /// Part, first line pointer and count in one.
+    /// Whether it is a marker, part, first line pointer and count in one.
     location: AtomicU64,
     xid: AtomicU64,
     position: AtomicI64,
@@ -251,7 +311,8 @@ struct Cell {
 
 impl Cell {
     fn put(&self, database: u32, written: &Written) {
-        let location = u64::from(written.part) << 32
+        let location = u64::from(written.is_marker) << 40
+            | u64::from(written.part) << 32
             | u64::from(written.first) << 16
             | u64::from(written.count);
         self.database.store(database, Ordering::Relaxed);
@@ -278,6 +339,7 @@ impl Cell {
             xid: self.xid.load(Ordering::Relaxed),
             own_xid: self.own_xid.load(Ordering::Relaxed),
             position: self.position.load(Ordering::Relaxed),
+            is_marker: location >> 40 & 1 != 0,
             about: match self.bytes.load(Ordering::Relaxed) {
                 0 => None,
                 bytes => Some(About {

@@ -25,6 +25,9 @@ pub(in crate::shared::pending) fn before(what: Before) -> Result<()> {
         keep_promises()?;
         (ABOVE_PENDING.publish_left_out)()?;
     }
+    if PENDING.with_borrow(|pending| pending.unlogged) {
+        (ABOVE_PENDING.leave_marker)()?;
+    }
     PENDING.with_borrow_mut(|pending| {
         let Some(shared) = shared::get() else {
             return Ok(());
@@ -338,6 +341,10 @@ impl Pending {
         }
         if self.logged {
             if let Some(slot) = shared.find_database(database) {
+                if let Some(known) = self.marker {
+                    // Everybody sees that it has committed.
+                    slot.log.open_gap(known);
+                }
                 shared.announce_logged(slot, self.awaited);
             }
         }

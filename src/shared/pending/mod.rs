@@ -12,6 +12,7 @@ use std::sync::atomic::Ordering;
 
 use super::cancels::Promise;
 use super::database::{Presence, NEVER};
+use super::log::Gap;
 use super::queue_slot::{QueueFacts, QueueKey, NOTHING, PRIORITIES};
 use super::statistics::QueueCounts;
 use super::unpublished::Left;
@@ -29,6 +30,8 @@ pub struct Above {
     pub cancel_to_prepare: fn(Promise) -> Result<()>,
     /// Publishes what pushy_control has left out of this transaction.
     pub publish_left_out: fn() -> Result<()>,
+    /// Leaves the word that notices of this transaction are in no log.
+    pub leave_marker: fn() -> Result<()>,
 }
 
 /// Positions of one queue that become ready, or free, when the transaction ends.
@@ -100,6 +103,10 @@ struct Pending {
     access: bool,
     /// Events were written to the log.
     logged: bool,
+    /// Notices of it are in no log.
+    unlogged: bool,
+    /// The marker that it has left says so: what was known of the gap then.
+    marker: Option<Gap>,
     /// The relay leaves long gaps between ticks, and a LISTENer waits for these events.
     awaited: bool,
     /// Permits of queues held until the end (queue_run).
@@ -128,6 +135,8 @@ impl Pending {
         self.rotated = false;
         self.access = false;
         self.logged = false;
+        self.unlogged = false;
+        self.marker = None;
         self.awaited = false;
         self.permits.clear();
         self.prepares = None;
@@ -161,6 +170,8 @@ static PENDING: PerProcess<RefCell<Pending>> = PerProcess::new(RefCell::new(Pend
     rotated: false,
     access: false,
     logged: false,
+    unlogged: false,
+    marker: None,
     awaited: false,
     permits: Vec::new(),
     prepares: None,
@@ -397,6 +408,20 @@ pub fn access_changed() {
 /// The relay looks into the log, at commit.
 pub fn logged() {
     with(|pending| pending.logged = true);
+}
+
+/// Notices of this transaction are in no log: if it commits, readers are to resync.
+#[cold]
+pub fn unlogged() {
+    with(|pending| {
+        pending.logged = true;
+        pending.unlogged = true;
+    });
+}
+
+/// This transaction has left a marker that says so, when this was known of the gap.
+pub fn left_marker(known: Gap) {
+    with(|pending| pending.marker = Some(known));
 }
 
 /// As `logged`, and the relay comes at once, because a LISTENer waits.

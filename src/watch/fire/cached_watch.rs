@@ -16,7 +16,7 @@ use crate::pg::trigger::{Firing, Op};
 use crate::pg::{clock, identity, invalidation, search_path, Oid};
 use crate::queue::cache;
 use crate::queue::reference::QueueReference;
-use crate::shared::obstacle;
+use crate::shared::{obstacle, pending};
 use crate::watch::definition::{Delivery, WatchDefinition};
 use crate::watch::notice_json::{PayloadKind, Shape};
 use crate::watch::orphans::Claim;
@@ -112,6 +112,7 @@ impl CachedWatch {
             if obstacle::a_relay_can_come() {
                 Delivery::Relay
             } else {
+                pending::unlogged();
                 Delivery::Notify
             }
         })

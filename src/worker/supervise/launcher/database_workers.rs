@@ -68,6 +68,7 @@ impl Launcher {
 
     /// Starts workers where they are wanted; answers when the next one is.
     pub(super) fn start_database_workers(&mut self) -> i64 {
+        self.lacks_slot = false;
         let next = KINDS.iter().map(|kind| self.start(kind)).min();
         next.unwrap_or(NEVER)
     }
@@ -113,6 +114,7 @@ impl Launcher {
                 None => {
                     worker.take_back_start();
                     (kind.puts_back)(self, database_slot, taken);
+                    self.lacks_slot = true;
                     next = next.min(self.no_worker_slot(now));
                     next = next.min(self.free_capacity((oid, 0), now));
                     break;

@@ -172,7 +172,7 @@ impl Launcher {
             if !database_slot.is_some_and(|database_slot| self.runs_in(database_slot)) {
                 continue;
             }
-            if !has_any {
+            if !has_any || self.lacks_slot {
                 continue;
             }
             if let Err(at) = self.find_capacity(group, serving, now) {

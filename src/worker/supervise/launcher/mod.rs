@@ -76,6 +76,7 @@ fn launcher(_arg: usize) {
         last_started: HashMap::new(),
         next_held: NEVER,
         lacks_worker_slot_since: None,
+        lacks_slot: false,
     }
     .live();
 }
@@ -116,6 +117,8 @@ pub struct Launcher {
     /// When the first of the queues that were passed over after a failure may be tried again.
     next_held: i64,
     lacks_worker_slot_since: Option<i64>,
+    /// There was no slot for a scheduler or a relay when one was last to be started.
+    lacks_slot: bool,
 }
 
 impl Launcher {
@@ -138,14 +141,23 @@ impl Launcher {
             self.shared.closed.store(!enabled, Ordering::SeqCst);
             if enabled {
                 self.sweep_if_due();
-                // Executors first, because jobs wait for them.
-                next = next.min(self.start_executors());
-                next = next.min(self.start_database_workers());
+                next = next.min(self.start_all());
             }
             worker::show_activity(None);
             let left = next.saturating_sub(clock::now().0).clamp(1000, SWEEP_US);
             latch::wait(Some(Duration::from_micros(left as u64)));
         }
+    }
+
+    /// Starts what is wanted; answers when to look again. Executors first, because jobs wait for them; but none while a scheduler
+    /// or a relay lacks a slot of the server's, because executors of queues that are never empty would take each that is left.
+    fn start_all(&mut self) -> i64 {
+        if self.lacks_slot {
+            let next = self.start_database_workers();
+            return next.min(self.start_executors());
+        }
+        let next = self.start_executors();
+        next.min(self.start_database_workers())
     }
 
     /// What waits for a time that has gone far away, because the clock was set back, waits no longer.
