@@ -5,6 +5,7 @@ import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import psycopg
 import pytest
 
 from stage.batches import enqueue, states
@@ -239,3 +240,20 @@ def test_two_who_cancel_the_same_job_do_not_wait_for_each_other(held):
     held.cluster.kill(held.executor, signal.SIGCONT)
     assert held.job_wait(held.held)["state"] == "cancelled"
     held.wait_until("SELECT count(*) FROM pushy_internal.promised_cancel", 0)
+
+
+def test_a_running_job_that_a_transaction_cancels_is_not_made_to_run_again_by_it(db):
+    """job_retry would answer that it runs anyway, and the commit would cancel it."""
+    gate = Gate(db)
+    db.sql(f"CREATE FUNCTION work(args jsonb) RETURNS void LANGUAGE sql AS $$ SELECT {gate.stop} $$; SELECT pushy.queue_register('q', 'work')")
+    job = db.value("SELECT pushy.enqueue('q')")
+    gate.wait_for_arrival()
+    with db.connect(autocommit=False) as session:
+        assert session.execute("SELECT pushy.job_cancel(%s)", (job,)).fetchone() == (True,)
+        with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="this transaction cancels it"), session.transaction():
+            session.execute("SELECT pushy.job_retry(%s)", (job,))
+        session.commit()
+    assert db.job_wait(job)["state"] == "cancelled"
+    gate.open()
+    assert db.value("SELECT pushy.job_retry(%s)", job) is True
+    assert db.job_wait(job)["state"] == "completed"

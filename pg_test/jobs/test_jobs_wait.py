@@ -137,7 +137,7 @@ def test_a_job_whose_time_has_come_is_waited_for_and_whoever_holds_its_row_is_na
         db.wait_until("SELECT run_at < clock_timestamp() - interval '0.5 s' FROM pushy.jobs")
         assert db.value("SELECT state FROM pushy.jobs") == "scheduled"
         still_waits(db)
-        db.wait_until_told("q", f"1 job whose time has come is locked by {'the transaction of ' if not prepared else ''}{holder}")
+        db.wait_until_told("q", f"1 due job is locked by {'the transaction of ' if not prepared else ''}{holder}")
         assert "about to" not in db.why("q")
         if prepared:
             db.sql(f"COMMIT PREPARED 'holds {db.name}'")

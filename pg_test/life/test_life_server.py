@@ -454,3 +454,17 @@ def test_a_look_into_a_database_that_meets_a_lock_does_not_keep_others_from_thei
     cluster.configure(pushy__enabled="on").restart()
     # Its own table only: no session of this database says that there is work.
     free.wait_until("SELECT count(*) FROM ledger", 1)
+
+
+def test_executors_that_are_never_idle_do_not_keep_scheduler_and_relay_from_a_slot(make_cluster):
+    """Two slots are the launchers', and two executors of another role's queue take what is left, each anew when one gives way."""
+    db = make_cluster({"max_worker_processes": 4, "pushy.max_executors": 2}).database()
+    db.sql("CREATE FUNCTION slow() RETURNS void LANGUAGE sql AS 'SELECT pg_sleep(0.3)'; CREATE FUNCTION quick() RETURNS void LANGUAGE sql AS '';"
+           "CREATE TABLE w (id int PRIMARY KEY); SELECT pushy.queue_register('q', 'slow()', batch => false, concurrency => 2), pushy.queue_register('d', 'quick()'),"
+           "       pushy.watch('w', delivery => 'relay'), pushy.subscription_create('s', '{w}'); SELECT count(pushy.enqueue('q')) FROM generate_series(1, 400)")
+    db.wait_until("SELECT count(*) FROM pushy.workers WHERE kind = 'executor'", 2)
+    db.sql("INSERT INTO w VALUES (1)")
+    later = db.value("SELECT pushy.enqueue('d', delay => '200 ms')")
+    assert db.value("CALL pushy.subscription_wait('s', '30 s')") is True
+    assert db.job_wait(later)["state"] == "completed"
+    assert db.value("SELECT count(*) > 0 FROM pushy.jobs WHERE queue = 'q' AND state = 'available'"), "all the while there was work"

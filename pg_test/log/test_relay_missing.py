@@ -90,7 +90,7 @@ def test_what_says_no_delivery_goes_by_notify_until_a_relay_can_come_and_by_rela
         db.sql("SELECT pg_reload_conf()")
         wait_for("the writer to read its configuration", lambda: writer.execute("SHOW pushy.databases").fetchone(), lambda seen: seen == ("*",))
         assert len(told(3)) == 2
-        db.wait_until("SELECT count(*) FROM pushy.subscription_read('s')", 2)
+        db.wait_until("SELECT array_agg(resync) FROM pushy.subscription_read('s')", [True, False, False])
 
 
 @pytest.mark.parametrize("delivery", ["NULL", "'relay'"])

@@ -215,3 +215,17 @@ def test_a_reader_who_has_read_all_of_its_quiet_channel_is_not_late(db):
     db.sql("SELECT pushy.notify('orders', 'two', delivery => 'relay')")
     db.wait_until("SELECT lag_notices FROM pushy.subscriptions WHERE name = 'quiet'", 1)
     assert db.row("SELECT lag < '1 minute' AS near, lag_bytes FROM pushy.subscriptions WHERE name = 'quiet'") == {"near": True, "lag_bytes": len("orderstwo")}
+
+
+def test_the_notices_of_a_transaction_that_leaves_no_wal_are_in_order(make_cluster):
+    """With wal_level = minimal nothing of tables that the transaction itself has created goes into the WAL."""
+    db = make_cluster({"wal_level": "minimal", "max_wal_senders": 0}).database(extension=False)
+    with db.connect(autocommit=False) as session:
+        session.execute("CREATE EXTENSION pushy; SELECT pushy.subscription_create('s', '{x}')")
+        for call in range(3):
+            # More than are kept in memory: written in several strokes.
+            session.execute("SELECT count(pushy.notify('x', (%s + n)::text, delivery => 'relay')) FROM generate_series(0, 9999) n", (call * 10000,))
+        session.commit()
+    assert db.value("CALL pushy.subscription_wait('s', '30 s')") is True
+    found = [n for n, in db.rows("SELECT payload::int FROM pushy.subscription_read('s', 100000)")]
+    assert found == list(range(30000))
