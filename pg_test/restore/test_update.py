@@ -165,7 +165,7 @@ def test_an_old_script_is_refused_by_a_new_library_until_it_is_updated_and_nothi
     for call in CALLS:
         message, hint = refusal(session, call)
         assert message == f"library {NEXT} of pushy does not work with script {OWN} of this database", call
-        assert hint == "The extension's owner runs: ALTER EXTENSION pushy UPDATE", call
+        assert hint == "The extension's owner runs: ALTER EXTENSION pushy UPDATE.", call
     server.log.wait_for(f"library {NEXT} of pushy does not work with script {OWN}")
     wait_for("the workers to have left", lambda: workers(server, "shop"), lambda seen: seen == [])
     assert db.rows("SELECT count(*) FROM ledger") == [(0,)]
@@ -266,7 +266,7 @@ class Load:
             try:
                 session.execute("SELECT pushy.enqueue('q', to_jsonb(%s::int))" if number % 2 else "INSERT INTO orders VALUES (%s)", (number,))
             except psycopg.errors.ObjectNotInPrerequisiteState as error:
-                assert error.diag.message_hint == "The extension's owner runs: ALTER EXTENSION pushy UPDATE", error
+                assert error.diag.message_hint == "The extension's owner runs: ALTER EXTENSION pushy UPDATE.", error
                 with self.lock:
                     self.refused += 1
                 continue

@@ -16,7 +16,7 @@ SAID = {
     "name": ["{v}_sub", "{v}_news", "mine"],
     "channel": ["{v}_own", "{v}_news", "mine"],
     "channels": ["{{{v}_own,{v}_news}}"],
-    "identifier": ["{v}_own"],
+    "channel_name": ["{v}_own"],
     "cursor": ["1000000001-1-1"],
     "after": ["1000000001-1-1"],
     "force": ["true"],
@@ -26,7 +26,7 @@ SAID = {
     "timeout": ["1 ms"],
     "unique_key": ["taken"],
     "watch_id": ["1"],
-    "new_name": ["renamed"], "triggers": ["{{1}}"], "print": ["x"],
+    "new_name": ["renamed"], "triggers": ["{{1}}"], "fingerprint": ["x"], "queue_id": ["1", "2"],
     "home_system": ["1"], "home_database": ["1"], "home_extension": ["1"],
 }
 

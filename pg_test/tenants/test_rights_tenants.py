@@ -73,7 +73,10 @@ def test_errors_do_not_tell_whether_a_foreign_job_has_what_arguments(two):
 # Every function of Pushy's with an argument that is a number of something, and how it is called; but watch_elsewhere,
 # which tells what pg_trigger and pg_class do.
 BY_NUMBER = {"job_wait": "SELECT pushy.job_wait({}, '0')", "job_cancel": "SELECT pushy.job_cancel({})", "job_retry": "SELECT pushy.job_retry({})",
-             "job_trace": "SELECT * FROM pushy.job_trace({})", "notice": "SELECT pushy.notice({})", "watch_counts": "SELECT * FROM pushy_internal.watch_counts({})"}
+             "job_trace": "SELECT * FROM pushy.job_trace({})", "notice": "SELECT pushy.notice({})", "watch_counts": "SELECT * FROM pushy_internal.watch_counts({})",
+             "queue_statistics": "SELECT * FROM pushy_internal.queue_statistics({})",
+             **{name: f"SELECT pushy_internal.{name}({{}})"
+                for name in ("queue_visible", "queue_monitored", "queue_owned", "queue_running", "queue_has_slot")}}
 
 
 def test_a_number_of_something_foreign_is_answered_as_one_that_nothing_has(two, role):

@@ -129,7 +129,7 @@ def test_a_timeout_longer_than_allowed_is_refused_where_it_is_declared(db):
                      "SELECT pushy.queue_alter('q', timeout => '0')",
                      "SELECT pushy.enqueue('q', timeout => '0')",
                      "SELECT pushy.enqueue_many('q', '{1}', timeout => '1 hour')"):
-            refused(session, call, "53400", "pushy.max_job_timeout", "10 s")
+            refused(session, call, "53400", "pushy.max_job_timeout", "00:00:10")
         session.execute("SELECT pushy.queue_register('q', 'quick()', timeout => '10 s'), pushy.enqueue('q', timeout => '3 s')")
         # Whoever says nothing asks for nothing.
         session.execute("SELECT pushy.queue_register('q', 'quick()')")
