@@ -88,7 +88,7 @@ def fill_places(db) -> None:
         return ""
     wait_for("a place for each queue", register_rest, lambda refused: refused == "")
     assert db.value("SELECT count(*) FROM pushy_internal.queue") == PLACES
-    with pytest.raises(psycopg.Error, match="no room"):
+    with pytest.raises(psycopg.Error, match="no slot"):
         db.sql("SELECT pushy.queue_register('one too many', 'work(jsonb)')")
 
 

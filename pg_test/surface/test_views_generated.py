@@ -10,15 +10,15 @@ from stage.watching import paused_queue
 
 # Columns that are never NULL, by view; every other column of every view is seen filled and seen NULL.
 NEVER_NULL = {
-    "queues": "queue handler run_as owner paused priority max_attempts backoff retry_delay max_retry_delay timeout keep_completed keep_discarded batch created_at",
+    "queues": "queue handler paused priority max_attempts backoff retry_delay max_retry_delay timeout keep_completed keep_discarded batch created_at",
     "jobs": "id queue args state priority attempt max_attempts run_at enqueued_at depth timeout",
     "failures": "job_id queue attempt failed_at sqlstate message",
     "workers": "kind pid state",
-    "watches": "relation name events payload level merge owner state notices jobs errors",
-    "subscriptions": "name owner cursor lag_notices lag_bytes resync state created_at",
+    "watches": "relation name events payload level merge state notices jobs errors",
+    "subscriptions": "name cursor lag_notices lag_bytes resync state created_at",
     "log": "bytes notices is_full",
     "stats": "",
-    "channel_grants": "channel owner",
+    "channel_grants": "channel",
     "queue_grants": "queue privilege",
 }
 
@@ -105,8 +105,11 @@ def test_every_view_is_read_by_everybody_and_shows_every_column_filled_and_null(
     db.sql("UPDATE pushy_internal.live_job l SET caused_by = 1 WHERE unique_key = 'k'")
     db.sql("UPDATE pushy_internal.subscription SET stopped = 'why', home_system = 0 WHERE name = 's3'")
     db.sql("UPDATE pushy_internal.watch SET paused = true WHERE name = 'w1'")
+    # What is for later.
+    db.sql("UPDATE pushy_internal.channel_acl SET topics = 'post/42' WHERE channel = (SELECT min(channel) FROM pushy_internal.channel_acl)")
     # Of roles that are gone.
-    db.sql("UPDATE pushy_internal.queue SET owner = 1 WHERE queue = 'discards'")
+    db.sql("UPDATE pushy_internal.queue SET owner = 1, run_as = 1 WHERE queue = 'discards'; UPDATE pushy_internal.watch SET owner = 1 WHERE name = 'quiet';"
+           "UPDATE pushy_internal.subscription SET owner = 1 WHERE name = 's1'; UPDATE pushy_internal.channel SET owner = 1 WHERE channel = 'two'")
     db.sql("INSERT INTO pushy_internal.queue_acl (queue_id, grantee, grantee_name, privilege) SELECT queue_id, 1, 'gone', 'work' FROM pushy_internal.queue WHERE queue = 'q'")
     filled, null = set(), set()
     with db.connect() as session:
