@@ -117,7 +117,7 @@ def test_an_orphan_is_told_and_counted_for_no_other_queue(db):
     db.sql("BEGIN")
     job = db.value("SELECT pushy.enqueue('q')")
     db.sql("PREPARE TRANSACTION 'late'")
-    db.sql("SELECT pushy.queue_drop('q', force => true); SELECT pushy.queue_register('q', 'work()')")
+    db.sql("SELECT pushy.queue_drop('q'); SELECT pushy.queue_register('q', 'work()')")
     db.sql("COMMIT PREPARED 'late'")
     told = listener.wait_for_json(event="discard")
     assert (told["queue"], told["job_id"]) == (None, job)

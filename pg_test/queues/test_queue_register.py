@@ -203,8 +203,8 @@ def test_queue_run_runs_what_is_due_in_this_session(fine):
 
 # What jobs are left, and what the hint of queue_drop says beside force.
 LEFT = {
-    "ready, and the queue paused": ("SELECT pushy.queue_pause('q'); SELECT pushy.enqueue('q')", "They do not run: the queue is paused. Delete them: "),
-    "scheduled": ("SET timezone = 'UTC'; SELECT pushy.enqueue('q', run_at => '2100-01-02 03:04:05+00')", "The first is due at 2100-01-02 03:04:05+00. Delete them: "),
+    "ready, and the queue paused": ("SELECT pushy.queue_pause('q'); SELECT pushy.enqueue('q')", "It does not run: the queue is paused. Delete it: "),
+    "scheduled": ("SET timezone = 'UTC'; SELECT pushy.enqueue('q', run_at => '2100-01-02 03:04:05+00')", "It is due at 2100-01-02 03:04:05+00. Delete it: "),
 }
 
 

@@ -1,6 +1,6 @@
 //! queue_drop.
 
-use crate::pg::{transaction, BuiltinOid};
+use crate::pg::{ereport, transaction, BuiltinOid};
 
 use crate::errors::{quote_literal, Error, Result, SqlState};
 use crate::params;
@@ -99,6 +99,7 @@ fn drop_queue(name: &str, force: bool) -> Result<()> {
         } else {
             refuse_live_jobs(&queue)?;
         }
+        notice_prepared(&queue)?;
         store::delete(&queue);
         Ok(())
     })?;
@@ -120,24 +121,26 @@ static PREPARED: Plan = Plan::new(
     &[],
 );
 
-/// A prepared transaction may have jobs of the queue, which nobody sees: its COMMIT PREPARED would discard them.
-fn refuse_prepared(queue: &QueueDefinition) -> Result<()> {
+/// A prepared transaction may have jobs of the queue, which nobody sees: its COMMIT PREPARED discards them. That is said and does
+/// not keep the queue, because nobody can tell whose jobs they are, and a stranger's transaction may stay prepared for ever.
+fn notice_prepared(queue: &QueueDefinition) -> Result<()> {
     let gids = spi::connect(|spi| spi.run(&PREPARED, params![]).row(0).opt_text(1))?;
-    let Some(gids) = gids else {
-        return Ok(());
-    };
-    Err(Error::new(
-        SqlState::OBJECT_IN_USE,
-        format!(
-            "queue \"{}\" may have jobs of prepared transactions that nobody sees yet: {gids}",
-            queue.name
-        ),
-    )
-    .hint("End them with COMMIT PREPARED or ROLLBACK PREPARED, or pass force => true: jobs that they commit are discarded then, and told on pushy_control."))
+    if let Some(gids) = gids {
+        ereport::notice(
+            &Error::new(
+                SqlState::SUCCESSFUL_COMPLETION,
+                format!(
+                    "queue \"{}\" may have jobs of prepared transactions that nobody sees yet: {gids}",
+                    queue.name
+                ),
+            )
+            .hint("Jobs of it that COMMIT PREPARED brings are discarded, and published on pushy_control."),
+        );
+    }
+    Ok(())
 }
 
 fn refuse_live_jobs(queue: &QueueDefinition) -> Result<()> {
-    refuse_prepared(queue)?;
     let (live, first_due) = spi::connect(|spi| {
         let found = spi.run(&COUNT_LIVE, params![queue.queue_id]);
         Ok((found.row(0).i64(1), found.row(0).opt_text(2)?))
