@@ -139,5 +139,6 @@ def test_who_drops_a_queue_hears_of_prepared_transactions_that_may_have_jobs_of_
         said = notices(session)
         session.execute("SELECT pushy.queue_drop('q')")
         assert len(said) == 1 and "prepared transactions that nobody sees yet: 'unseen'" in said[0] and "pushy_control" in said[0]
-        session.execute("ROLLBACK PREPARED 'unseen'; SELECT pushy.queue_register('q', 'work()'), pushy.queue_drop('q')")
+        session.execute("ROLLBACK PREPARED 'unseen'")
+        session.execute("SELECT pushy.queue_register('q', 'work()'), pushy.queue_drop('q')")
         assert len(said) == 1
