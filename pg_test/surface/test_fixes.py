@@ -217,6 +217,9 @@ def test_every_fix_of_a_queue_mends_it(renamed, role, db, case, parked, by):
     db.sql(fill("CREATE SCHEMA {author} AUTHORIZATION {author}; GRANT USAGE ON SCHEMA {author} TO PUBLIC; GRANT {worker} TO {owner};" + HANDLER))
     with db.connect(user=names["owner"]) as session:
         session.execute(fill("SELECT pushy.queue_register('q', '{author}.work()', run_as => '{worker}', keep_completed => '1 hour')"))
+    # The executor that the registration has called would park the queue, perhaps when the fix was followed already.
+    db.job_wait(db.value("SELECT pushy.enqueue('q')"))
+    db.wait_until("SELECT bool_and(state = 'idle') FROM pushy.workers WHERE kind = 'executor' AND database = current_database()", lambda idle: idle is not False)
     db.sql(fill(QUEUES[case]))
     job = None
     if parked:
