@@ -3,65 +3,64 @@
 //! The style is PostgreSQL's own: lower case, no full stop in the message; sentences in detail and
 //! hint. The SQLSTATE is chosen, never defaulted.
 
-use std::collections::BTreeSet;
-use std::sync::{Mutex, PoisonError};
-
 use crate::pg::function::shown_length;
 
 /// A five-character SQLSTATE, as the documentation of PostgreSQL lists them (appendix A).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SqlState(pub &'static str);
+pub struct SqlState(pub [u8; 5]);
 
 impl SqlState {
-    pub const NULL_VALUE_NOT_ALLOWED: Self = Self("22004");
-    pub const INVALID_PARAMETER_VALUE: Self = Self("22023");
-    pub const CHARACTER_NOT_IN_REPERTOIRE: Self = Self("22021");
-    pub const SUCCESSFUL_COMPLETION: Self = Self("00000");
-    pub const WARNING: Self = Self("01000");
-    pub const UNDEFINED_TABLE: Self = Self("42P01");
-    pub const TRIGGER_PROTOCOL_VIOLATED: Self = Self("39P01");
-    pub const DEPENDENT_OBJECTS_STILL_EXIST: Self = Self("2BP01");
-    pub const WRONG_OBJECT_TYPE: Self = Self("42809");
-    pub const DUPLICATE_OBJECT: Self = Self("42710");
-    pub const UNDEFINED_COLUMN: Self = Self("42703");
-    pub const UNIQUE_VIOLATION: Self = Self("23505");
-    pub const READ_ONLY_TRANSACTION: Self = Self("25006");
-    pub const INVALID_TRANSACTION_TERMINATION: Self = Self("2D000");
-    pub const SYNTAX_ERROR: Self = Self("42601");
-    pub const NAME_TOO_LONG: Self = Self("42622");
-    pub const INSUFFICIENT_PRIVILEGE: Self = Self("42501");
-    pub const UNDEFINED_OBJECT: Self = Self("42704");
-    pub const FEATURE_NOT_SUPPORTED: Self = Self("0A000");
-    pub const UNDEFINED_FUNCTION: Self = Self("42883");
-    pub const AMBIGUOUS_FUNCTION: Self = Self("42725");
-    pub const INVALID_FUNCTION_DEFINITION: Self = Self("42P13");
-    pub const CONFIGURATION_LIMIT_EXCEEDED: Self = Self("53400");
-    pub const STATEMENT_TOO_COMPLEX: Self = Self("54001");
-    pub const OBJECT_NOT_IN_PREREQUISITE_STATE: Self = Self("55000");
-    pub const OBJECT_IN_USE: Self = Self("55006");
-    pub const LOCK_NOT_AVAILABLE: Self = Self("55P03");
-    pub const QUERY_CANCELED: Self = Self("57014");
-    pub const INTERNAL_ERROR: Self = Self("XX000");
+    pub const NULL_VALUE_NOT_ALLOWED: Self = Self(*b"22004");
+    pub const INVALID_PARAMETER_VALUE: Self = Self(*b"22023");
+    pub const CHARACTER_NOT_IN_REPERTOIRE: Self = Self(*b"22021");
+    pub const SUCCESSFUL_COMPLETION: Self = Self(*b"00000");
+    pub const WARNING: Self = Self(*b"01000");
+    pub const UNDEFINED_TABLE: Self = Self(*b"42P01");
+    pub const TRIGGER_PROTOCOL_VIOLATED: Self = Self(*b"39P01");
+    pub const DEPENDENT_OBJECTS_STILL_EXIST: Self = Self(*b"2BP01");
+    pub const WRONG_OBJECT_TYPE: Self = Self(*b"42809");
+    pub const DUPLICATE_OBJECT: Self = Self(*b"42710");
+    pub const UNDEFINED_COLUMN: Self = Self(*b"42703");
+    pub const UNIQUE_VIOLATION: Self = Self(*b"23505");
+    pub const READ_ONLY_TRANSACTION: Self = Self(*b"25006");
+    pub const INVALID_TRANSACTION_TERMINATION: Self = Self(*b"2D000");
+    pub const SYNTAX_ERROR: Self = Self(*b"42601");
+    pub const NAME_TOO_LONG: Self = Self(*b"42622");
+    pub const INSUFFICIENT_PRIVILEGE: Self = Self(*b"42501");
+    pub const UNDEFINED_OBJECT: Self = Self(*b"42704");
+    pub const FEATURE_NOT_SUPPORTED: Self = Self(*b"0A000");
+    pub const UNDEFINED_FUNCTION: Self = Self(*b"42883");
+    pub const AMBIGUOUS_FUNCTION: Self = Self(*b"42725");
+    pub const INVALID_FUNCTION_DEFINITION: Self = Self(*b"42P13");
+    pub const CONFIGURATION_LIMIT_EXCEEDED: Self = Self(*b"53400");
+    pub const STATEMENT_TOO_COMPLEX: Self = Self(*b"54001");
+    pub const OBJECT_NOT_IN_PREREQUISITE_STATE: Self = Self(*b"55000");
+    pub const OBJECT_IN_USE: Self = Self(*b"55006");
+    pub const DEADLOCK_DETECTED: Self = Self(*b"40P01");
+    pub const OUT_OF_MEMORY: Self = Self(*b"53200");
+    pub const PROGRAM_LIMIT_EXCEEDED: Self = Self(*b"54000");
+    pub const ADMIN_SHUTDOWN: Self = Self(*b"57P01");
+    pub const CRASH_SHUTDOWN: Self = Self(*b"57P02");
+    pub const LOCK_NOT_AVAILABLE: Self = Self(*b"55P03");
+    pub const QUERY_CANCELED: Self = Self(*b"57014");
+    pub const INTERNAL_ERROR: Self = Self(*b"XX000");
 
-    /// A code that the server chose. Each is kept once for the life of the process; there are some 250.
-    pub fn of_server(code: &str) -> Self {
-        static KNOWN: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
-        let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-        Self(known.get(code).copied().unwrap_or_else(|| {
-            let code: &'static str = Box::leak(code.into());
-            known.insert(code);
-            code
-        }))
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).expect("five ASCII characters")
     }
 }
 
-/// An error on its way to the user.
+/// An error, before it is raised or after it was caught: one of ours on its way to the user, what user code failed with, exactly as
+/// it was raised, or what ended a transaction of a worker. Where and how it is caught (`pg::catch`, `pg::subtransaction`,
+/// `pg::transaction`) says what has been rolled back.
 #[derive(Clone, Debug)]
 pub struct Error {
     pub sqlstate: SqlState,
     pub message: String,
     pub detail: Option<String>,
     pub hint: Option<String>,
+    /// Where in the user's code it was raised, as the server says it; an error of ours has none.
+    pub context: Option<String>,
 }
 
 pub type Result<T> = std::result::Result<T, Error>;
@@ -73,7 +72,13 @@ impl Error {
             message: message.into(),
             detail: None,
             hint: None,
+            context: None,
         }
+    }
+
+    /// Somebody held a lock, and bookkeeping does not wait for that: come back later. A deadlock is the same.
+    pub fn is_busy(&self) -> bool {
+        [SqlState::LOCK_NOT_AVAILABLE, SqlState::DEADLOCK_DETECTED].contains(&self.sqlstate)
     }
 
     pub fn detail(mut self, detail: impl Into<String>) -> Self {

@@ -1,4 +1,4 @@
-//! How long a job waits after a failed attempt.
+//! How long a job waits after a failed attempt, and how long what the server cannot do now.
 
 /// The curve of a queue's retry delays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -60,6 +60,41 @@ pub fn delay_us(kind: Backoff, attempt: u32, base_us: i64, max_us: i64, jitter: 
     delay.saturating_add(shift).clamp(0, max)
 }
 
+/// How long a process of Pushy's own waits when the server lacks something, such as disk space, memory or a process: twice as long
+/// after each failure in a row. Without jitter, because each waits alone.
+#[derive(Clone, Copy, Debug)]
+pub struct ServerBackoff {
+    pub first_us: i64,
+    pub most_us: i64,
+}
+
+/// A queue of which a batch could not be committed, and an executor that could not read its queues.
+pub const EXECUTOR: ServerBackoff = ServerBackoff::of(100_000, 51_200_000);
+pub const SCHEDULER: ServerBackoff = ServerBackoff::of(200_000, 51_200_000);
+pub const RELAY: ServerBackoff = ServerBackoff::of(200_000, 25_600_000);
+/// NOTIFY, whose queue is full.
+pub const NOTIFY: ServerBackoff = ServerBackoff::of(100_000, 3_200_000);
+/// The start of a worker.
+pub const START: ServerBackoff = ServerBackoff::of(500_000, 60_000_000);
+
+impl ServerBackoff {
+    const fn of(first_us: i64, most_us: i64) -> Self {
+        Self { first_us, most_us }
+    }
+
+    /// The delay (µs) after a failure, `before` of which there were in a row before it.
+    pub fn delay_us(self, before: u32) -> i64 {
+        let attempt = before.saturating_add(1);
+        delay_us(
+            Backoff::Exponential,
+            attempt,
+            self.first_us,
+            self.most_us,
+            0.0,
+        )
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -95,6 +130,18 @@ mod tests {
         }
         assert_eq!(Backoff::parse("Linear"), None);
         assert_eq!(Backoff::parse(""), None);
+    }
+
+    #[test]
+    fn what_the_server_lacks_is_asked_for_less_and_less_often() {
+        let seconds = |backoff: ServerBackoff| {
+            [0, 1, 5, 7, 8, 9, u32::MAX].map(|before| backoff.delay_us(before) as f64 / 1e6)
+        };
+        assert_eq!(seconds(EXECUTOR), [0.1, 0.2, 3.2, 12.8, 25.6, 51.2, 51.2]);
+        assert_eq!(seconds(SCHEDULER), [0.2, 0.4, 6.4, 25.6, 51.2, 51.2, 51.2]);
+        assert_eq!(seconds(RELAY), [0.2, 0.4, 6.4, 25.6, 25.6, 25.6, 25.6]);
+        assert_eq!(seconds(NOTIFY), [0.1, 0.2, 3.2, 3.2, 3.2, 3.2, 3.2]);
+        assert_eq!(seconds(START), [0.5, 1.0, 16.0, 60.0, 60.0, 60.0, 60.0]);
     }
 
     #[test]

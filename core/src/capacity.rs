@@ -13,12 +13,12 @@
 
 use std::collections::HashMap;
 
+use crate::backoff;
+
 /// A batch that lasts longer (µs) is one of long jobs: others need not wait for its end.
 pub const HELD_US: i64 = 500_000;
 /// A start that has not come up after so long (µs) is ended.
 pub const START_US: i64 = 10_000_000;
-/// The longest wait (µs) before what failed to start is tried again.
-const MOST_RETRY_US: i64 = 60_000_000;
 /// More executors than any server runs: the most that pushy.max_executors allows, and ...
 pub const MOST_AS_A_RULE: usize = 64;
 /// ... pushy.reserved_executors.
@@ -275,11 +275,6 @@ pub fn surplus(executors: &[ExecutorView], limits: &Limits, now: i64) -> Option<
     must.then_some(index)
 }
 
-/// How long (µs) to wait after so many failures in a row.
-pub fn retry_delay(failures: u32) -> i64 {
-    (500_000i64 << failures.min(8)).min(MOST_RETRY_US)
-}
-
 /// Databases of which a start was ended because it hung.
 #[derive(Default)]
 pub struct Hangs(HashMap<u32, Hang>);
@@ -298,7 +293,7 @@ impl Hangs {
             ended_at: now,
             retry_at: now,
         });
-        hang.retry_at = now + retry_delay(hang.times);
+        hang.retry_at = now + backoff::START.delay_us(hang.times);
         hang.times += 1;
         hang.ended_at = now;
         hang.times

@@ -2,7 +2,6 @@
 
 use super::reading::Reading;
 use crate::errors::{Error, SqlState};
-use crate::pg::failure::Failure;
 use crate::pg::identifier::LIMIT;
 use crate::pg::text;
 
@@ -13,9 +12,9 @@ const HINT: &str =
     "Write it as after LISTEN; pushy.channel_ident(name) quotes an exact name for that.";
 
 /// LISTEN refuses the text: its SQLSTATE and its reason.
-pub fn invalid(text: &[u8], refusal: &Failure) -> Error {
+pub fn invalid(text: &[u8], refusal: &Error) -> Error {
     Error::new(
-        SqlState::of_server(&refusal.sqlstate),
+        refusal.sqlstate,
         format!(
             "invalid channel identifier \"{}\": {}",
             shown(text),

@@ -22,7 +22,7 @@ pub use catalog::trigger as catalog_trigger;
 pub use catalog::type_ as catalog_type;
 pub use catalog::{database, home, identifier, identity, invalidation, script};
 use error::guard;
-pub use error::{ereport, failure, panics};
+pub use error::{catch, ereport, panics};
 pub use heap::append_only;
 pub use memory::{condition, control_file, mapped_file, shared_cast, shmem, spinlock};
 use process::worker_session;

@@ -11,7 +11,6 @@ use crate::queue::definition::{self, QueueDefinition};
 use crate::errors::Result;
 use crate::notice::buffer::{self, Item, Route};
 use crate::notice::repeats::Repeat;
-use crate::pg::failure::Failure;
 use crate::pg::per_process::PerProcess;
 use crate::pg::spi::{self, Plan};
 use crate::pg::{clock, database, identity, notify, text, transaction, Oid};
@@ -255,7 +254,7 @@ pub fn publish_left_out() -> Result<()> {
 }
 
 /// Tells what committed transactions have left out in this database, if its time has come; answers when it comes. In a scheduler.
-pub fn publish_late(database_slot: &DatabaseSlot) -> std::result::Result<Option<i64>, Failure> {
+pub fn publish_late(database_slot: &DatabaseSlot) -> Result<Option<i64>> {
     let due = database_slot.unpublished_due.load(Ordering::SeqCst);
     if due > clock::now().0 {
         return Ok((due != NEVER).then_some(due));

@@ -18,7 +18,6 @@ use crate::notice::buffer;
 use crate::pg::handler::Callable;
 use crate::pg::leftovers::Leftovers;
 use crate::pg::memory::Context;
-use crate::pg::subtransaction::CallError;
 use crate::pg::value::Timestamp;
 use crate::pg::{clock, database, guc, identifier, identity, transaction};
 use crate::queue::definition::QueueDefinition;
@@ -278,19 +277,14 @@ impl SessionRun<'_> {
         Ok(None)
     }
 
-    fn record(
-        &self,
-        job: &Claimed,
-        started_at: Timestamp,
-        done: std::result::Result<Completed, CallError>,
-    ) -> Result<()> {
+    fn record(&self, job: &Claimed, started_at: Timestamp, done: Result<Completed>) -> Result<()> {
         match done {
             Ok(done) => {
                 let jobs = std::slice::from_ref(job);
                 identity::as_owner(|| complete::complete(self.queue, self.slot, jobs, &[done]))
             }
             // Somebody cancels this session's statement, not the job.
-            Err(error) if error.sqlstate == SqlState::QUERY_CANCELED.0 => {
+            Err(error) if error.sqlstate == SqlState::QUERY_CANCELED => {
                 Err(Error::new(SqlState::QUERY_CANCELED, error.message))
             }
             Err(error) => {

@@ -1,19 +1,20 @@
 //! Telling LISTENers: NOTIFY in transactions that touch no table, so that nothing is flushed while the
 //! server-wide lock of NOTIFY is held.
 
+use pushy_core::backoff;
 use pushy_core::channel::hash;
 use pushy_core::log::cursor::Cursor;
 use rustc_hash::FxHashSet as HashSet;
 
 use super::worker::Relay;
-use crate::errors::{Error, SqlState};
+use crate::errors::Result;
 use crate::log::read::{self, Filter, LogItem, Notice};
-use crate::pg::failure::Failure;
 use crate::pg::transaction;
-use crate::pg::{clock, ereport, identity, interrupts, notify};
+use crate::pg::{clock, identity, interrupts, notify};
 use crate::shared;
 use crate::shared::database::NEVER;
 use crate::shared::listened::ListenerCounter;
+use crate::worker::failures_in_row::{FailuresInRow, Waits};
 
 /// Notices of one transaction.
 const MOST_AT_ONCE: usize = 1_000;
@@ -34,10 +35,18 @@ const NOTIFY_LOCK_MS: i32 = 1_000;
 const CONTROL: &[u8] = b"pushy_control";
 
 /// When telling has failed: the queue of NOTIFY is full because a LISTENer sleeps in a transaction.
-#[derive(Default)]
 pub struct EmitPause {
-    failures: u32,
+    failures: FailuresInRow,
     until: i64,
+}
+
+impl EmitPause {
+    pub fn none() -> Self {
+        Self {
+            failures: FailuresInRow::none(backoff::NOTIFY, None, &WAITS),
+            until: 0,
+        }
+    }
 }
 
 impl Relay {
@@ -55,30 +64,27 @@ impl Relay {
             return self.emit_at;
         }
         let cost = clock::processor_time_us();
-        let outcome = match self.muted.failures {
-            0 => self.emit_all(),
-            _ => advance_tail().and_then(|()| self.emit_all()),
+        let outcome = if self.muted.failures.are_none() {
+            self.emit_all()
+        } else {
+            advance_tail().and_then(|()| self.emit_all())
         };
         match outcome {
             Ok(()) => {
                 let cost = clock::processor_time_us() - cost;
                 self.emit_at = clock::now().0 + (PAUSES * cost).min(LONGEST_PAUSE_US);
-                self.muted = EmitPause::default();
+                self.muted = EmitPause::none();
                 NEVER
             }
             Err(failure) => {
-                let failures = self.muted.failures;
-                if failures == 0 {
-                    log_failure(&failure);
-                }
-                self.muted.failures += 1;
-                self.muted.until = clock::now().plus_us(100_000 << failures.min(5)).0;
+                let wait = self.muted.failures.count(&failure);
+                self.muted.until = clock::now().plus_us(wait.as_micros() as i64).0;
                 self.muted.until
             }
         }
     }
 
-    fn emit_all(&mut self) -> Result<(), Failure> {
+    fn emit_all(&mut self) -> Result<()> {
         if let Some(fresh) = self.fresh.take() {
             self.emit_notices(&fresh.notices)?;
             self.set_emitted(fresh.to);
@@ -96,7 +102,7 @@ impl Relay {
     }
 
     /// What comes next: a resync, if it comes before them, notices, and how far that reaches.
-    fn read_on(&self) -> Result<(Vec<Notice>, Option<Cursor>, Cursor), Failure> {
+    fn read_on(&self) -> Result<(Vec<Notice>, Option<Cursor>, Cursor)> {
         let mut notices: Vec<Notice> = Vec::new();
         let mut resync = None;
         let mut is_cut = false;
@@ -134,7 +140,7 @@ impl Relay {
 
     /// Tells notices in order, unless nobody would hear them. NOTIFY tells equal ones of a transaction once; those
     /// that are not to be merged go into transactions of their own.
-    fn emit_notices(&mut self, notices: &[Notice]) -> Result<(), Failure> {
+    fn emit_notices(&mut self, notices: &[Notice]) -> Result<()> {
         let heard: Vec<&Notice> = notices
             .iter()
             .filter(|notice| self.is_heard(hash(&notice.channel)))
@@ -168,14 +174,14 @@ impl Relay {
     }
 }
 
-fn advance_tail() -> Result<(), Failure> {
+fn advance_tail() -> Result<()> {
     transaction::run(|| {
         notify::advance_tail();
         Ok(())
     })
 }
 
-fn emit_resync(at: Cursor) -> Result<(), Failure> {
+fn emit_resync(at: Cursor) -> Result<()> {
     let message = format!("{{\"v\":1,\"event\":\"resync\",\"cursor\":\"{at}\"}}");
     transaction::run_within(NOTIFY_LOCK_MS, || {
         notify::send(CONTROL, message.as_bytes());
@@ -183,15 +189,8 @@ fn emit_resync(at: Cursor) -> Result<(), Failure> {
     })
 }
 
-fn log_failure(failure: &Failure) {
-    ereport::log(
-        &Error::new(
-            SqlState::INTERNAL_ERROR,
-            format!(
-                "LISTENers hear nothing: {} (SQLSTATE {})",
-                failure.message, failure.sqlstate
-            ),
-        )
-        .hint("Nothing is lost while the event log keeps it. If the queue of NOTIFY is full, a LISTENer sits in a transaction, and every other NOTIFY fails: end it. This is said once until they hear again."),
-    );
-}
+static WAITS: Waits = Waits {
+    what: "LISTENers hear nothing",
+    detail: None,
+    hint: "Nothing is lost while the event log keeps it. If the queue of NOTIFY is full, a LISTENer sits in a transaction, and every other NOTIFY fails: end it. This is said once until they hear again.",
+};

@@ -6,7 +6,6 @@ use crate::errors::Result;
 use crate::log::parts::{self, log_table, tick_table};
 use crate::log::state::{self};
 use crate::params;
-use crate::pg::failure::Failure;
 use crate::pg::spi::{self};
 use crate::pg::standby;
 use crate::pg::transaction;
@@ -17,7 +16,7 @@ use pushy_core::log::cursor::Cursor;
 
 impl Relay {
     /// Empties a part: by TRUNCATE if that disturbs nobody, else in place. False when somebody holds even its ticks.
-    pub(super) fn empty(&mut self, part: u32, on_disk: i64) -> std::result::Result<bool, Failure> {
+    pub(super) fn empty(&mut self, part: u32, on_disk: i64) -> Result<bool> {
         if self.may_truncate(on_disk)? && self.truncate(part)? {
             return Ok(true);
         }
@@ -27,7 +26,7 @@ impl Relay {
     /// Whether parts may be truncated while the log has `on_disk` bytes. Where there is a standby, only if these are
     /// twice what the log may hold: truncation disturbs a standby's readers, which a burst of writes may do, and the log's
     /// ordinary round each few minutes may not.
-    fn may_truncate(&self, on_disk: i64) -> std::result::Result<bool, Failure> {
+    fn may_truncate(&self, on_disk: i64) -> Result<bool> {
         if on_disk >= 2 * settings::log_max_size() {
             return Ok(true);
         }
@@ -36,7 +35,7 @@ impl Relay {
 
     /// Frees a part whose ticks and events no reader gets from here on, and cleans it in place. Waits for no transaction
     /// that reads or writes there: what one that has not ended wrote stays.
-    fn abandon(&mut self, part: u32) -> std::result::Result<bool, Failure> {
+    fn abandon(&mut self, part: u32) -> Result<bool> {
         let done = transaction::run_unless_busy(|| {
             identity::as_owner(|| {
                 let lost = self.lose(part)?;
@@ -61,7 +60,7 @@ impl Relay {
     }
 
     /// Makes room in a part that was given up.
-    fn clean(&self, part: u32) -> std::result::Result<(), Failure> {
+    fn clean(&self, part: u32) -> Result<()> {
         let disowned = transaction::run_unless_busy(|| {
             identity::as_owner(|| {
                 let seen = &self.seen;
@@ -88,11 +87,7 @@ impl Relay {
 
     /// Now and then: cleans parts that could not be cleaned when they were given up, and truncates free ones that nobody
     /// holds any more.
-    pub(super) fn tidy(
-        &mut self,
-        sizes: &[i64],
-        now: Timestamp,
-    ) -> std::result::Result<(), Failure> {
+    pub(super) fn tidy(&mut self, sizes: &[i64], now: Timestamp) -> Result<()> {
         if now.0 < self.tidy_at && self.tidy_at - now.0 <= AGAIN_US {
             return Ok(());
         }
@@ -112,7 +107,7 @@ impl Relay {
 
     /// Truncates a part, if nobody uses it and all its events are in ticks. Never waits for the lock, because others would
     /// queue behind the relay. It gets the lock only if no transaction is left that wrote or reads there.
-    fn truncate(&mut self, part: u32) -> std::result::Result<bool, Failure> {
+    fn truncate(&mut self, part: u32) -> Result<bool> {
         let lost = transaction::run(|| {
             identity::as_owner(|| {
                 if !append_only::lock_out(log_table(part))

@@ -1,11 +1,11 @@
 //! From one part of the log to the next: by size and age, and emptying what is too old or too much.
 
 use super::worker::Relay;
+use crate::errors::Result;
 use crate::log::parts::{log_table, tick_table, PARTS, SHARE};
 use crate::log::state::{self, State};
 use crate::log::{is_big, is_full, BLOCK};
 use crate::params;
-use crate::pg::failure::Failure;
 use crate::pg::spi::{self, Plan};
 use crate::pg::standby;
 use crate::pg::transaction;
@@ -82,7 +82,7 @@ pub(super) const NEXT_TO_NOTHING: i64 = 4 * BLOCK;
 
 impl Relay {
     /// Turns to another part when the current one is big or old, and empties others.
-    pub(super) fn switch_and_empty(&mut self) -> std::result::Result<(), Failure> {
+    pub(super) fn switch_and_empty(&mut self) -> Result<()> {
         let now = clock::now();
         let (state, sizes) = transaction::run(|| {
             identity::as_owner(|| {
@@ -163,7 +163,7 @@ impl Relay {
     }
 
     /// Writers go on in another part, if one is free.
-    fn switch(&mut self, used: Option<i64>, now: Timestamp) -> std::result::Result<(), Failure> {
+    fn switch(&mut self, used: Option<i64>, now: Timestamp) -> Result<()> {
         let free = transaction::run(|| identity::as_owner(state::free))?;
         // A part that is still to be cleaned has no room but behind its rows.
         let cleaned = free.iter().find(|free| free.blocks.is_some());
@@ -180,7 +180,7 @@ impl Relay {
         blocks: u32,
         used: Option<i64>,
         now: Timestamp,
-    ) -> std::result::Result<(), Failure> {
+    ) -> Result<()> {
         // The closed part is as old as its last event.
         let closed_at = if self.last_at == 0 {
             now
@@ -202,7 +202,7 @@ impl Relay {
     }
 
     /// Writes down up to where events are in ticks, and told to LISTENers, for a relay that finds no tick.
-    pub(super) fn write_down(&mut self) -> std::result::Result<(), Failure> {
+    pub(super) fn write_down(&mut self) -> Result<()> {
         if self.written_down == Some(self.emitted) {
             return Ok(());
         }

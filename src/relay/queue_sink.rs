@@ -12,7 +12,6 @@ use crate::log::read::{self, LogItem};
 use crate::log::subscription::read::{start, Start};
 use crate::log::subscription::table::{self, Subscription};
 use crate::params;
-use crate::pg::failure::Failure;
 use crate::pg::spi::{self, Plan};
 use crate::pg::transaction;
 use crate::pg::{clock, ereport, identity, interrupts, jsonb, BuiltinOid};
@@ -108,7 +107,7 @@ impl QueueSinks {
 impl Relay {
     /// Gives queues that subscribe what is new, for a while, passing over subscriptions whose row somebody holds: answers
     /// when to go on (µs), 0 for now.
-    pub(in crate::relay) fn run_sinks(&mut self) -> std::result::Result<i64, Failure> {
+    pub(in crate::relay) fn run_sinks(&mut self) -> Result<i64> {
         let generation = self.database_slot.definitions.load(Ordering::SeqCst);
         if self.sinks.generation != Some(generation) {
             self.database_slot
@@ -158,10 +157,7 @@ impl Relay {
 }
 
 /// One transaction of jobs for one subscription.
-fn run_sink(
-    database_slot: &DatabaseSlot,
-    name: &str,
-) -> std::result::Result<SinkProgress, Failure> {
+fn run_sink(database_slot: &DatabaseSlot, name: &str) -> Result<SinkProgress> {
     let tried = Cell::new(None);
     let sink = transaction::run(|| {
         identity::as_owner(|| match table::find_if_free(name)? {
@@ -181,7 +177,7 @@ fn run_sink(
         Ok(sink) => Ok(sink),
         Err(failure) if failure.is_busy() => Ok(SinkProgress::Held),
         // The server lacks something: the relay waits and tries again.
-        Err(failure) if fail::is_infrastructure(&failure.sqlstate) => Err(failure),
+        Err(failure) if fail::is_infrastructure(failure.sqlstate) => Err(failure),
         Err(failure) => {
             database_slot.log.has_stopped.store(true, Ordering::SeqCst);
             stop(name, tried.get(), &failure)?;
@@ -238,7 +234,7 @@ fn args(channel: &[u8], payload: &[u8]) -> Vec<u8> {
 
 /// Its jobs cannot be enqueued: said in its row, and in the log of the server. `tried`: the row that was found so; one that was written
 /// since may be mended, or another's of that name.
-fn stop(name: &str, tried: Option<u32>, failure: &Failure) -> std::result::Result<(), Failure> {
+fn stop(name: &str, tried: Option<u32>, failure: &Error) -> Result<()> {
     let said = transaction::run_unless_busy(|| {
         identity::as_owner(|| {
             // Whoever holds its row declares or drops it: it is said with the next notice, if it is still so.

@@ -18,7 +18,6 @@ use crate::log::read::{Log, Notice, Tables};
 use crate::log::state::{self, State};
 use crate::log::tick::{self, Tick};
 use crate::params;
-use crate::pg::failure::Failure;
 use crate::pg::spi::{self, Plan};
 use crate::pg::transaction;
 use crate::pg::{clock, identity, snapshot, BuiltinOid};
@@ -60,7 +59,7 @@ struct Looked {
 
 impl Relay {
     /// Begins an epoch, written to disk before anything is told in it; false when the extension is not here.
-    pub(super) fn start(&mut self) -> std::result::Result<bool, Failure> {
+    pub(super) fn start(&mut self) -> Result<bool> {
         let found = transaction::run(|| {
             if identity::extension_oid().is_none() {
                 return Ok(None);
@@ -113,7 +112,7 @@ impl Relay {
 
     /// Puts what has committed since the last tick into the next. Readers see it when that has committed; what
     /// can be lost in a crash is lost with the transactions it is of.
-    pub(super) fn tick(&mut self) -> std::result::Result<(), Failure> {
+    pub(super) fn tick(&mut self) -> Result<()> {
         let log = &self.database_slot.log;
         let overflowed = self.ring.is_none_or(|ring| ring.has_overflowed());
         if overflowed || self.must_scan {

@@ -10,16 +10,18 @@ use pushy_core::log::unticked::Unticked;
 
 use super::emit::EmitPause;
 use super::queue_sink::QueueSinks;
-use crate::errors::{Error, SqlState};
+use pushy_core::backoff;
+
+use crate::errors::Result;
 use crate::installation;
 use crate::log::read::Notice;
-use crate::pg::failure::Failure;
 use crate::pg::per_process::PerProcess;
-use crate::pg::{clock, ereport, guc, interrupts, latch, worker};
+use crate::pg::{clock, guc, interrupts, latch, worker};
 use crate::shared;
 use crate::shared::database::{DatabaseSlot, Presence, NEVER};
 use crate::shared::log::Ring;
 use crate::worker::database_worker;
+use crate::worker::failures_in_row::{FailuresInRow, Waits};
 use crate::{settings, worker_entry};
 
 /// Time (µs) between two ticks under load: what commits meanwhile is told together. After a rest the tick comes at once.
@@ -68,7 +70,7 @@ fn relay(arg: usize) {
         must_scan: true,
         emitted: Cursor::START,
         fresh: None,
-        muted: EmitPause::default(),
+        muted: EmitPause::none(),
         emit_at: 0,
         written_down: None,
         reach: None,
@@ -147,7 +149,7 @@ pub struct Relay {
 
 impl Relay {
     fn live(&mut self) {
-        let mut failures = 0;
+        let mut failures = FailuresInRow::none(backoff::RELAY, Some(COME_BACK_US), &WAITS);
         let mut started = false;
         let mut first = true;
         let mut ticked_at = 0;
@@ -164,7 +166,7 @@ impl Relay {
             match outcome {
                 Ok(Some(wait_us)) => {
                     IN_ROUND.set(self.sinks.is_unfinished());
-                    failures = 0;
+                    failures.end();
                     let now = clock::now().0;
                     if self.emitted != self.last {
                         rested_at = now;
@@ -213,16 +215,7 @@ impl Relay {
                     if self.database_slot.presence() == Presence::Absent {
                         return;
                     }
-                    failures += 1;
-                    if failures == 1 {
-                        log_failure(&failure);
-                    }
-                    let wait = if failure.is_busy() {
-                        Duration::from_micros(COME_BACK_US as u64)
-                    } else {
-                        Duration::from_millis(100 << failures.min(8))
-                    };
-                    latch::wait(Some(wait));
+                    latch::wait(Some(failures.count(&failure)));
                 }
             }
         }
@@ -234,7 +227,7 @@ impl Relay {
         started: &mut bool,
         ticked_at: &mut i64,
         looked_at: &mut i64,
-    ) -> Result<Option<i64>, Failure> {
+    ) -> Result<Option<i64>> {
         if !*started {
             if !self.start()? {
                 return Ok(None);
@@ -289,22 +282,15 @@ impl Relay {
 }
 
 /// Passes over a step that needs something which somebody holds; answers when to come back, or the time that the step did.
-fn pass_over(step: Result<i64, Failure>) -> Result<i64, Failure> {
+fn pass_over(step: Result<i64>) -> Result<i64> {
     match step {
         Err(failure) if failure.is_busy() => Ok(clock::now().0 + COME_BACK_US),
         done => done,
     }
 }
 
-fn log_failure(failure: &Failure) {
-    ereport::log(
-        &Error::new(
-            SqlState::INTERNAL_ERROR,
-            format!(
-                "the relay waits: {} (SQLSTATE {})",
-                failure.message, failure.sqlstate
-            ),
-        )
-        .hint("Notices are kept in the event log meanwhile. It tries again, after 0.2 to 26 seconds; this is said once until it succeeds."),
-    );
-}
+static WAITS: Waits = Waits {
+    what: "the relay waits",
+    detail: None,
+    hint: "Notices are kept in the event log meanwhile. It tries again, after 0.2 to 26 seconds; this is said once until it succeeds.",
+};

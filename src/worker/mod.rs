@@ -1,6 +1,7 @@
 //! The background workers: a launcher for the cluster, a scheduler per database on demand, executors per
 //! (database, role). (Relays are in `crate::relay`.)
 
+pub mod failures_in_row;
 mod recover;
 mod run;
 mod supervise;

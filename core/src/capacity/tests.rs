@@ -383,7 +383,7 @@ fn a_database_that_hung_is_tried_one_start_at_a_time_and_less_and_less_often() {
         assert_eq!(hangs.may_start(2, &[coming], now), Ok(()));
         now += START_US;
     }
-    assert!(rests.is_sorted() && rests[0] == 500_000 && rests[9] == MOST_RETRY_US);
+    assert!(rests.is_sorted() && rests[0] == 500_000 && rests[9] == backoff::START.most_us);
     // One that was there before proves nothing.
     hangs.came_up(1, now - 10 * START_US);
     assert_eq!(hangs.ended(1, now), 11);

@@ -10,7 +10,6 @@ use crate::errors::{Error, Result, SqlState};
 use crate::job::history;
 use crate::pg::function::Answer;
 use crate::pg::spi::{self, Plan};
-use crate::pg::subtransaction::CallError;
 use crate::pg::value::Char;
 use crate::pg::{clock, Datum};
 use crate::queue::control_channel;
@@ -54,7 +53,7 @@ pub(super) fn at_birth(
     ];
     history::open_parent(expires_at)?.append(std::iter::once(row.to_vec()));
     let error = too_deep(id, request.depth, request.caused_by);
-    failure::record(id, 0, definition.queue_id, None, now, &error.into())?;
+    failure::record(id, 0, definition.queue_id, None, now, &error)?;
     if let Some(slot) = request.queue.slot {
         let discarded = QueueCounts {
             discarded: 1,
@@ -120,11 +119,7 @@ pub fn orphans(most: usize) -> Result<Vec<i64>> {
         );
         gone.rows().map(|row| (row.i64(1), row.i32(2))).collect()
     });
-    let error = CallError {
-        sqlstate: "42704".to_owned(),
-        message: "the job's queue was dropped".to_owned(),
-        ..CallError::default()
-    };
+    let error = Error::new(SqlState::UNDEFINED_OBJECT, "the job's queue was dropped");
     for (id, queue_id) in &lost {
         // No attempt was made for this.
         failure::record(*id, 0, *queue_id, None, now, &error)?;

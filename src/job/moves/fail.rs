@@ -7,13 +7,12 @@ use pushy_core::job_state::{JobEvent, JobState};
 
 use super::rows::{announce_ready, end_as, Stored};
 use super::{as_claimed, failure, step};
-use crate::errors::Result;
+use crate::errors::{Error, Result, SqlState};
 use crate::job::claimed::Claimed;
 use crate::job::position;
 use crate::params;
 use crate::pg::random;
 use crate::pg::spi::{self, Plan};
-use crate::pg::subtransaction::CallError;
 use crate::pg::value::Timestamp;
 use crate::queue::control_channel;
 use crate::queue::definition::QueueDefinition;
@@ -25,7 +24,7 @@ pub struct Attempt<'a> {
     /// None: nobody knows.
     pub started_at: Option<Timestamp>,
     pub ended_at: Timestamp,
-    pub error: &'a CallError,
+    pub error: &'a Error,
 }
 
 static RETRY: Plan = Plan::new(
@@ -117,6 +116,7 @@ fn delay_us(queue: &QueueDefinition, attempt: i32) -> i64 {
 /// Whether an error of our own statements says that the server lacks something: classes 53 (insufficient
 /// resources) and 58 (system error). To be asked only of what happens around handlers, because what a handler
 /// raises is the handler's, whatever its SQLSTATE.
-pub fn is_infrastructure(sqlstate: &str) -> bool {
+pub fn is_infrastructure(sqlstate: SqlState) -> bool {
+    let sqlstate = sqlstate.as_str();
     sqlstate.starts_with("53") || sqlstate.starts_with("58")
 }

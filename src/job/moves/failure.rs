@@ -4,16 +4,8 @@ use crate::pg::BuiltinOid;
 
 use crate::errors::{Error, Result};
 use crate::params;
-use crate::pg::failure::Failure;
 use crate::pg::spi::{self, Plan};
-use crate::pg::subtransaction::CallError;
 use crate::pg::value::Timestamp;
-
-impl From<Error> for CallError {
-    fn from(error: Error) -> Self {
-        Failure::from(error).into()
-    }
-}
 
 // An attempt is charged once: a second record of it (a verdict after a crash that raced with an
 // ordinary failure) keeps the first.
@@ -52,7 +44,7 @@ pub(super) fn record(
     queue_id: i32,
     started_at: Option<Timestamp>,
     failed_at: Timestamp,
-    error: &CallError,
+    error: &Error,
 ) -> Result<()> {
     spi::run(
         &RECORD,

@@ -1,5 +1,6 @@
 //! One call of a handler for a job.
 
+use crate::errors::Result;
 use crate::pg::Datum;
 
 use crate::job::claimed;
@@ -9,7 +10,7 @@ use crate::pg::function::Answer;
 use crate::pg::handler::{self, Callable};
 use crate::pg::insistence;
 use crate::pg::memory::Context;
-use crate::pg::subtransaction::{self, CallError};
+use crate::pg::subtransaction;
 use crate::queue::eligibility::HandlerArgument;
 
 /// Calls the handler in a subtransaction, with the argument it takes. It allocates in
@@ -21,8 +22,8 @@ pub fn call(
     last_error: Option<&str>,
     memory: &Context,
     kept: &Context,
-    accept: impl FnOnce() -> Result<(), CallError>,
-) -> Result<Answer, CallError> {
+    accept: impl FnOnce() -> Result<()>,
+) -> Result<Answer> {
     memory.enter(|| {
         subtransaction::run(|| {
             let argument = match argument {
@@ -37,7 +38,7 @@ pub fn call(
             let result = callable.call(argument)?;
             if insistence::was_interrupted() {
                 // The handler caught the interrupt and went on: it is out of time all the same, or cancelled.
-                return Err(insistence::error().into());
+                return Err(insistence::error());
             }
             let result = handler::keep_result(result, kept);
             buffer::expect_share()?;

@@ -4,6 +4,7 @@
 //! functions, are dumped as text, and what they use cannot be dropped without them.
 
 pub use super::unplanned::*;
+use crate::errors::Result;
 use std::ffi::{CStr, CString};
 
 use pgrx::pg_sys::{self, BuiltinOid};
@@ -15,7 +16,7 @@ use crate::pg::json::limit;
 use crate::pg::major;
 use crate::pg::memory::Context;
 use crate::pg::slot::{Slot, VirtualColumn};
-use crate::pg::subtransaction::{self, CallError};
+use crate::pg::subtransaction;
 use crate::pg::transaction_end;
 use crate::pg::varlena::Varlena;
 
@@ -50,7 +51,7 @@ impl Compiled {
         node: *mut pg_sys::Node,
         table: pg_sys::Relation,
         domains: &mut Domains,
-    ) -> std::result::Result<Self, CallError> {
+    ) -> Result<Self> {
         let node = expanded(node, table)?;
         domains.note(node);
         pg_sys::ChangeVarNodes(node, pg_sys::PRS2_OLD_VARNO as i32, pg_sys::INNER_VAR, 0);
@@ -73,7 +74,7 @@ impl Compiled {
 pub(super) unsafe fn expanded(
     mut node: *mut pg_sys::Node,
     table: pg_sys::Relation,
-) -> std::result::Result<*mut pg_sys::Node, CallError> {
+) -> Result<*mut pg_sys::Node> {
     for row in [pg_sys::PRS2_OLD_VARNO, pg_sys::PRS2_NEW_VARNO] {
         node = subtransaction::protected(|| major::expand_virtual(node, table, row as i32))?;
     }
@@ -157,7 +158,7 @@ impl Evaluator {
         table: pg_sys::Oid,
         condition: &str,
         types: &[BuiltinOid],
-    ) -> std::result::Result<Option<Self>, CallError> {
+    ) -> Result<Option<Self>> {
         let condition = c_string(condition);
         // SAFETY: a node tree that the server wrote, with types checked on the way down.
         Self::compiled(table, || unsafe { read(&condition, types) })
@@ -168,7 +169,7 @@ impl Evaluator {
     pub fn of_virtual_columns(
         table: pg_sys::Oid,
         columns: &[VirtualColumn],
-    ) -> std::result::Result<Option<Self>, CallError> {
+    ) -> Result<Option<Self>> {
         Self::compiled(table, || {
             let rows = [pg_sys::PRS2_OLD_VARNO, pg_sys::PRS2_NEW_VARNO];
             let of = |row: u32| {
@@ -183,7 +184,7 @@ impl Evaluator {
     fn compiled(
         table: pg_sys::Oid,
         nodes: impl FnOnce() -> Option<Vec<*mut pg_sys::Node>>,
-    ) -> std::result::Result<Option<Self>, CallError> {
+    ) -> Result<Option<Self>> {
         // Planning runs what is immutable in it.
         identity::expect_no_owner();
         transaction_end::expect_now();
@@ -224,8 +225,8 @@ impl Evaluator {
         old: Slot<'_>,
         new: Slot<'_>,
         may_fail: bool,
-        work: impl FnOnce(&Evaluation<'_>) -> std::result::Result<T, CallError>,
-    ) -> std::result::Result<T, CallError> {
+        work: impl FnOnce(&Evaluation<'_>) -> Result<T>,
+    ) -> Result<T> {
         transaction_end::expect_now();
         // SAFETY: slots of the layout that the expressions were compiled for; what they allocate is
         // freed here, or by the subtransaction's abort and the next evaluation.
@@ -248,7 +249,7 @@ pub struct Evaluation<'a>(&'a Evaluator);
 
 impl Evaluation<'_> {
     /// The value of one expression; by reference it lives until the next evaluation.
-    pub fn value(&self, index: usize) -> std::result::Result<Answer, CallError> {
+    pub fn value(&self, index: usize) -> Result<Answer> {
         let state = self.0.expressions[index].state;
         let rows = self.0.rows;
         let mut is_null = false;
@@ -269,7 +270,7 @@ impl Evaluation<'_> {
         })
     }
 
-    pub fn is_true(&self, index: usize) -> std::result::Result<bool, CallError> {
+    pub fn is_true(&self, index: usize) -> Result<bool> {
         Ok(match self.value(index)? {
             Answer::Null => false,
             Answer::Datum(datum) => datum.value() & 0xff != 0,
@@ -277,7 +278,7 @@ impl Evaluation<'_> {
     }
 
     /// The bytes of a value of type text, `most` of them; NULL has none.
-    pub fn bytes(&self, index: usize, most: usize) -> std::result::Result<Vec<u8>, CallError> {
+    pub fn bytes(&self, index: usize, most: usize) -> Result<Vec<u8>> {
         let Answer::Datum(datum) = self.value(index)? else {
             return Ok(Vec::new());
         };
@@ -291,7 +292,7 @@ impl Evaluation<'_> {
     }
 
     /// A value of variable length, as one flat piece with its header.
-    pub fn varlena(&self, index: usize) -> std::result::Result<Option<Vec<u8>>, CallError> {
+    pub fn varlena(&self, index: usize) -> Result<Option<Vec<u8>>> {
         Ok(match self.value(index)? {
             Answer::Null => None,
             Answer::Datum(datum) => Some(crate::pg::text::flat_bytes(datum)),

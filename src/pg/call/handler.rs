@@ -1,11 +1,12 @@
 //! Calling a handler: an SQL function in any language, by its cached look-up, with its result as jsonb.
 
+use crate::errors::Result;
 use pgrx::pg_sys::{self, Datum, Oid};
 
 use crate::pg::function::Answer;
 use crate::pg::identity;
 use crate::pg::memory::Context;
-use crate::pg::subtransaction::{protected, CallError};
+use crate::pg::subtransaction::protected;
 
 /// A function ready to be called; valid for as long as the context it was looked up in.
 pub struct Callable {
@@ -65,7 +66,7 @@ impl Callable {
 
     /// Calls the function; its result is jsonb, or NULL for void. Inside a subtransaction, with an
     /// active snapshot; a result by reference lives in the current memory context.
-    pub fn call(&self, argument: Datum) -> Result<Answer, CallError> {
+    pub fn call(&self, argument: Datum) -> Result<Answer> {
         identity::expect_no_owner();
         // SAFETY: the calls were prepared for one argument or none; `invoke` catches errors. A SIGTERM
         // ends the process inside, as it does a backend in a function.
@@ -98,7 +99,7 @@ unsafe fn set_argument(call: pg_sys::FunctionCallInfo, value: Datum) {
 }
 
 /// Calls through the function manager with an ERROR as data.
-unsafe fn invoke(call: pg_sys::FunctionCallInfo) -> Result<Datum, CallError> {
+unsafe fn invoke(call: pg_sys::FunctionCallInfo) -> Result<Datum> {
     let function = (*(*call).flinfo).fn_addr.expect("fmgr_info sets it");
     (*call).isnull = false;
     protected(|| function(call))

@@ -2,7 +2,7 @@
 
 use pgrx::pg_sys;
 
-use crate::errors::{Error, Result};
+use crate::errors::{Error, Result, SqlState};
 use crate::pg::answer::{unzipped, Answer};
 
 /// The rows of a set-returning function on their way into its tuplestore.
@@ -22,7 +22,7 @@ impl Rows {
             || (*info).allowedModes as u32 & materialize == 0
         {
             return Err(Error::new(
-                crate::errors::SqlState("0A000"),
+                SqlState::FEATURE_NOT_SUPPORTED,
                 "set-valued function called in context that cannot accept a set",
             )
             .hint("Call it in FROM."));

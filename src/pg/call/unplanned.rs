@@ -4,7 +4,6 @@ use super::expression::*;
 use crate::errors::{Error, Result, SqlState};
 use crate::pg::identifier;
 use crate::pg::identity;
-use crate::pg::subtransaction::CallError;
 use pgrx::pg_sys::{self, BuiltinOid};
 use std::ffi::CString;
 
@@ -23,7 +22,7 @@ pub fn require_one(argument: &str, text: &str) -> Result<()> {
         let statement = statement.map_err(|_| refused())?;
         let parsed = identifier::parsed(&statement).map_err(|failure| {
             let mut error = refused().detail(format!("The server says: {}.", failure.message));
-            error.sqlstate = SqlState::of_server(&failure.sqlstate);
+            error.sqlstate = failure.sqlstate;
             error
         })?;
         // SAFETY: raw_parser answers a list of RawStmt; types of nodes are checked before they are read.
@@ -90,7 +89,7 @@ impl Unplanned {
             let table = pg_sys::table_open(table, lock);
             let traits: Result<Vec<Traits>> = nodes
                 .into_iter()
-                .map(|node| Traits::of(expanded(node, table).map_err(CallError::into_error)?))
+                .map(|node| Traits::of(expanded(node, table)?))
                 .collect();
             pg_sys::table_close(table, lock);
             traits.map(|traits| Some(Self(traits)))

@@ -4,7 +4,7 @@ use pgrx::pg_sys::{self, Oid};
 
 use crate::errors::Result;
 use crate::params;
-use crate::pg::failure::{self, Failure};
+use crate::pg::catch::caught;
 use crate::pg::spi::{self, Plan};
 use crate::pg::{identifier, identity, major, text, BuiltinOid};
 
@@ -104,25 +104,25 @@ pub fn type_name(oid: Oid) -> String {
 }
 
 /// The function that `signature` names with its argument types, by the rules of regprocedure: the
-/// current search path and the current user's rights. On a Failure (bad syntax, no such type, no
+/// current search path and the current user's rights. On an Error (bad syntax, no such type, no
 /// right to the schema) the transaction must be rolled back: the caller raises it in its own words.
-pub fn find_by_signature(signature: &str) -> std::result::Result<Option<Oid>, Failure> {
+pub fn find_by_signature(signature: &str) -> Result<Option<Oid>> {
     identity::expect_no_owner();
     // SAFETY: to_regprocedure takes one text and answers an oid or NULL.
-    failure::catch(|| unsafe {
+    caught(|| unsafe {
         let argument = Some(text::to_datum(signature));
         pgrx::direct_function_call::<Oid>(pg_sys::to_regprocedure, &[argument])
     })
 }
 
-/// How many functions of this name a user sees, whatever their arguments. A Failure as above.
-pub fn count_by_name(name: &str) -> std::result::Result<usize, Failure> {
+/// How many functions of this name a user sees, whatever their arguments. An Error as above.
+pub fn count_by_name(name: &str) -> Result<usize> {
     identity::expect_no_owner();
     let Ok(name) = std::ffi::CString::new(text::encode(name)) else {
         return Ok(0);
     };
     // SAFETY: parses the name as the server does; the list is palloc'd.
-    failure::catch(|| unsafe {
+    caught(|| unsafe {
         let names = major::qualified_name(&name);
         let mut found = pg_sys::FuncnameGetCandidates(
             names,

@@ -4,8 +4,8 @@ use std::ffi::{c_char, CStr, CString};
 
 use pgrx::{pg_sys, PgLogLevel};
 
-use crate::errors::{Error, SqlState};
-use crate::pg::failure::{self, Failure};
+use crate::errors::{Error, Result, SqlState};
+use crate::pg::catch::caught;
 use crate::pg::text;
 
 /// Bytes of the longest name. The server compares its own NAMEDATALEN with ours when it loads the library.
@@ -34,7 +34,7 @@ pub fn has_control(name: &str) -> bool {
 }
 
 /// The channel that `LISTEN <text>` listens on, the cut included; else why the server refuses it.
-pub fn listened(text: &[u8]) -> Result<Vec<u8>, Failure> {
+pub fn listened(text: &[u8]) -> Result<Vec<u8>> {
     const LISTEN: &[u8] = b"LISTEN ";
     let statement = CString::new([LISTEN, text].concat()).map_err(|_| not_an_identifier())?;
     let statements = parsed(&statement)?;
@@ -56,7 +56,7 @@ pub fn listened(text: &[u8]) -> Result<Vec<u8>, Failure> {
 
 /// The parse trees of a text in the server's encoding, a list of RawStmt in the current memory context;
 /// else why the parser refuses it. Nothing is looked up.
-pub(in crate::pg) fn parsed(text: &CStr) -> Result<*mut pg_sys::List, Failure> {
+pub(in crate::pg) fn parsed(text: &CStr) -> Result<*mut pg_sys::List> {
     quietly(|| {
         // SAFETY: NUL-terminated; what the parser allocates goes with the current memory context, and it
         // holds nothing else that an error could leave behind.
@@ -64,13 +64,8 @@ pub(in crate::pg) fn parsed(text: &CStr) -> Result<*mut pg_sys::List, Failure> {
     })
 }
 
-fn not_an_identifier() -> Failure {
-    Failure {
-        sqlstate: SqlState::SYNTAX_ERROR.0.to_owned(),
-        message: "more than an identifier".to_owned(),
-        detail: None,
-        hint: None,
-    }
+fn not_an_identifier() -> Error {
+    Error::new(SqlState::SYNTAX_ERROR, "more than an identifier")
 }
 
 unsafe fn parse(statement: *const c_char) -> *mut pg_sys::List {
@@ -80,7 +75,7 @@ unsafe fn parse(statement: *const c_char) -> *mut pg_sys::List {
 /// Runs `parse` and hands back its error; what it has to say below an error (that it cut the name) goes
 /// neither to the client nor to the log. The levels are set as plain variables: as settings they could not
 /// change in a parallel worker.
-fn quietly<T>(parse: impl FnOnce() -> T) -> Result<T, Failure> {
+fn quietly<T>(parse: impl FnOnce() -> T) -> Result<T> {
     let set = |(client, log)| {
         // SAFETY: two integers of this process.
         unsafe {
@@ -92,7 +87,7 @@ fn quietly<T>(parse: impl FnOnce() -> T) -> Result<T, Failure> {
     let levels = unsafe { (pg_sys::client_min_messages, pg_sys::log_min_messages) };
     let silent = PgLogLevel::ERROR as i32;
     set((silent, silent));
-    let result = failure::catch(parse);
+    let result = caught(parse);
     set(levels);
     result
 }

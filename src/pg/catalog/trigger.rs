@@ -5,7 +5,7 @@ use std::ffi::CString;
 use pgrx::pg_sys::{self, Oid};
 
 use crate::errors::{Error, Result, SqlState};
-use crate::pg::failure::{self, Failure};
+use crate::pg::catch::caught;
 use crate::pg::identity::{self, Author};
 use crate::pg::{identifier, literals, search_path, text, utility};
 
@@ -53,7 +53,7 @@ fn create_with(table: Oid, statement: &str, author: Author, events: Events) -> R
         )
     })?;
     let read = || {
-        let parsed = identifier::parsed(&statement).map_err(Failure::into_error)?;
+        let parsed = identifier::parsed(&statement)?;
         // SAFETY: raw_parser answers a list of RawStmt, whose types are checked; the table is locked. Errors unwind, and the
         // abort cleans up.
         unsafe {
@@ -90,8 +90,7 @@ fn create_with(table: Oid, statement: &str, author: Author, events: Events) -> R
         }
         Ok(())
     };
-    failure::catch(|| identity::as_author(author, read))
-        .unwrap_or_else(|failure| Err(failure.into_error()))
+    caught(|| identity::as_author(author, read)).and_then(|outcome| outcome)
 }
 
 /// The same with names looked up in pg_catalog only: for what the server has written under that path. Event triggers do not
@@ -126,10 +125,10 @@ pub fn switch(table: Oid, trigger: &str, state: u8) -> Result<()> {
     };
     // SAFETY: sets a flag of the outermost statement for which event triggers fire, if there is one.
     unsafe { pg_sys::EventTriggerInhibitCommandCollection() };
-    let outcome = failure::catch(switched);
+    let outcome = caught(switched);
     // SAFETY: as above.
     unsafe { pg_sys::EventTriggerUndoInhibitCommandCollection() };
-    outcome.unwrap_or_else(|failure| Err(failure.into_error()))
+    outcome.and_then(|outcome| outcome)
 }
 
 /// Locks a table as ALTER TABLE does that changes a column.

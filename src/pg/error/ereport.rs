@@ -4,7 +4,7 @@ use std::ffi::{c_char, c_int, CStr, CString};
 
 use pgrx::{pg_sys, PgLogLevel};
 
-use crate::errors::Error;
+use crate::errors::{Error, SqlState};
 use crate::pg::guard::guarded;
 use crate::pg::text;
 
@@ -21,21 +21,15 @@ extern "C-unwind" {
 const PERCENT_S: &CStr = c"%s";
 
 /// A SQLSTATE in the server's packed form: six bits a character (MAKE_SQLSTATE in elog.h).
-pub fn pack_sqlstate(sqlstate: &str) -> i32 {
-    sqlstate
-        .bytes()
-        .take(5)
-        .enumerate()
-        .fold(0, |packed, (i, byte)| {
-            packed | ((i32::from(byte) - i32::from(b'0')) & 0x3f) << (6 * i)
-        })
+pub fn pack_sqlstate(sqlstate: SqlState) -> i32 {
+    let six_bits = |byte: u8| (i32::from(byte) - i32::from(b'0')) & 0x3f;
+    (0..5).fold(0, |packed, i| packed | six_bits(sqlstate.0[i]) << (6 * i))
 }
 
-/// The five characters of a packed SQLSTATE.
-pub fn unpack_sqlstate(packed: i32) -> String {
-    (0..5)
-        .map(|i| (((packed >> (6 * i)) & 0x3f) as u8 + b'0') as char)
-        .collect()
+pub fn unpack_sqlstate(packed: i32) -> SqlState {
+    SqlState(std::array::from_fn(|i| {
+        ((packed >> (6 * i)) & 0x3f) as u8 + b'0'
+    }))
 }
 
 fn c_string(message: &str) -> CString {
@@ -54,7 +48,7 @@ struct Parts {
 impl From<&Error> for Parts {
     fn from(error: &Error) -> Self {
         Self {
-            code: pack_sqlstate(error.sqlstate.0),
+            code: pack_sqlstate(error.sqlstate),
             message: c_string(&error.message),
             detail: error.detail.as_deref().map(c_string),
             hint: error.hint_sentence().as_deref().map(c_string),

@@ -1,10 +1,10 @@
 //! How long JSON may become. What would be longer is left out while it is built, and then all of it is refused: its
 //! length cannot be told beforehand, and the server can neither store nor send what is over 1 GB.
 
+use crate::errors::{Error, Result, SqlState};
 use std::cell::Cell;
 
 use crate::pg::per_process::PerProcess;
-use crate::pg::subtransaction::CallError;
 
 /// Up to this many bytes, of one value or of all, nobody counts.
 pub const LARGE: usize = 1 << 16;
@@ -37,11 +37,7 @@ impl Drop for Outer {
 }
 
 /// Runs `work`, which may append to what is written until it has so many bytes; an error when they were not enough.
-pub fn bounded(
-    limit: usize,
-    out: &mut Vec<u8>,
-    work: impl FnOnce(&mut Vec<u8>),
-) -> Result<(), CallError> {
+pub fn bounded(limit: usize, out: &mut Vec<u8>, work: impl FnOnce(&mut Vec<u8>)) -> Result<()> {
     let outer = Outer(LIMIT.replace(Limit {
         limit,
         outcome: Outcome::Fits,
@@ -52,22 +48,20 @@ pub fn bounded(
     match outcome {
         Outcome::Fits if out.len() <= limit => Ok(()),
         Outcome::Fits | Outcome::TooLong => Err(too_long(limit)),
-        Outcome::NoMemory => Err(CallError {
-            sqlstate: "53200".to_owned(),
-            message: "out of memory for the payload".to_owned(),
-            ..CallError::default()
-        }),
+        Outcome::NoMemory => Err(Error::new(
+            SqlState::OUT_OF_MEMORY,
+            "out of memory for the payload",
+        )),
     }
 }
 
 #[cold]
-pub fn too_long(limit: usize) -> CallError {
-    CallError {
-        sqlstate: "54000".to_owned(),
-        message: format!("the payload is longer than {limit} bytes (pushy.max_payload)"),
-        hint: Some("Watch with payload => 'key', and read the row; or raise pushy.max_payload, which is below 1 GB.".to_owned()),
-        ..CallError::default()
-    }
+pub fn too_long(limit: usize) -> Error {
+    Error::new(
+        SqlState::PROGRAM_LIMIT_EXCEEDED,
+        format!("the payload is longer than {limit} bytes (pushy.max_payload)"),
+    )
+    .hint("Watch with payload => 'key', and read the row; or raise pushy.max_payload, which is below 1 GB.")
 }
 
 /// Whether `more` bytes may be appended, as many as a large value has.

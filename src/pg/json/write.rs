@@ -158,7 +158,7 @@ extern "C-unwind" {
 
 /// One call of a function of a user's; its error is caught where the row's is.
 unsafe fn of_user_code<T>(call: impl FnOnce() -> T) -> T {
-    subtransaction::protected(call).unwrap_or_else(|error| error.unwind())
+    subtransaction::protected(call).unwrap_or_else(|error| subtransaction::unwind(error))
 }
 
 unsafe fn with_text(text: *mut std::ffi::c_char, work: impl FnOnce(&[u8])) {

@@ -127,7 +127,7 @@ fn distrust_database(
             false
         }
         Ok(None) => true,
-        Err(failure) => ereport::raise(&failure.into_error()),
+        Err(failure) => ereport::raise(&failure),
     }
 }
 

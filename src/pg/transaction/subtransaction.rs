@@ -15,49 +15,20 @@ extern "C-unwind" {
     fn PopActiveSnapshot();
 }
 
-use crate::errors::Error;
+use crate::errors::{Error, Result};
+use crate::pg::catch::caught;
 use crate::pg::ereport::unpack_sqlstate;
-use crate::pg::failure::Failure;
 use crate::pg::guard::guarded;
 use crate::pg::text;
 
-/// What user code failed with, exactly as it was raised.
-#[derive(Clone, Debug, Default)]
-pub struct CallError {
-    pub sqlstate: String,
-    pub message: String,
-    pub detail: Option<String>,
-    pub hint: Option<String>,
-    pub context: Option<String>,
-}
-
-impl CallError {
-    /// The error to raise again.
-    pub fn into_error(self) -> Error {
-        Failure::from(self).into_error()
-    }
-
-    /// Goes up to [`run`], which answers it as it is: a panic of the bindings has only SQLSTATEs of the server's.
-    pub(in crate::pg) fn unwind(self) -> ! {
-        std::panic::resume_unwind(Box::new(self))
-    }
-}
-
-impl From<crate::pg::failure::Failure> for CallError {
-    fn from(failure: crate::pg::failure::Failure) -> Self {
-        Self {
-            sqlstate: failure.sqlstate,
-            message: failure.message,
-            detail: failure.detail,
-            hint: failure.hint,
-            context: None,
-        }
-    }
+/// Unwinds to [`run`], which answers the error as it is: a panic of the bindings has only SQLSTATEs of the server's.
+pub(in crate::pg) fn unwind(error: Error) -> ! {
+    std::panic::resume_unwind(Box::new(error))
 }
 
 /// Runs `work` in a subtransaction with a snapshot of its own: kept when it answers Ok, else undone.
 /// Memory context and resource owner are as before afterwards.
-pub fn run<T>(work: impl FnOnce() -> Result<T, CallError>) -> Result<T, CallError> {
+pub fn run<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     // SAFETY: the protocol of plpgsql's exception blocks (pl_exec.c, exec_stmt_block).
     unsafe {
         let context = pg_sys::CurrentMemoryContext;
@@ -68,10 +39,7 @@ pub fn run<T>(work: impl FnOnce() -> Result<T, CallError>) -> Result<T, CallErro
             PushActiveSnapshot(GetTransactionSnapshot());
         });
 
-        let result = match crate::pg::failure::catch(work) {
-            Ok(result) => result,
-            Err(failure) => Err(CallError::from(failure)),
-        };
+        let result = caught(work).and_then(|result| result);
 
         let done = result.is_ok();
         guarded(|| {
@@ -94,7 +62,7 @@ pub fn run<T>(work: impl FnOnce() -> Result<T, CallError>) -> Result<T, CallErro
 /// # Safety
 /// `call` is that one call, by a function pointer or a declaration of our own (the bindings' own are guarded,
 /// and would unwind): an ERROR jumps over its frame, which owns nothing that wants to be dropped. After an ERROR a subtransaction, or the transaction, must be aborted.
-pub(in crate::pg) unsafe fn protected<T>(call: impl FnOnce() -> T) -> Result<T, CallError> {
+pub(in crate::pg) unsafe fn protected<T>(call: impl FnOnce() -> T) -> Result<T> {
     let memory = pg_sys::CurrentMemoryContext;
     let exception_stack = pg_sys::PG_exception_stack;
     let context_stack = pg_sys::error_context_stack;
@@ -115,11 +83,11 @@ pub(in crate::pg) unsafe fn protected<T>(call: impl FnOnce() -> T) -> Result<T, 
 }
 
 /// Takes the error just raised out of the server's hands.
-unsafe fn take_error() -> CallError {
+unsafe fn take_error() -> Error {
     let data = pg_sys::CopyErrorData();
     pg_sys::FlushErrorState();
     let optional = |text: *const std::ffi::c_char| (!text.is_null()).then(|| text::from_c(text));
-    let error = CallError {
+    let error = Error {
         sqlstate: unpack_sqlstate((*data).sqlerrcode),
         message: text::from_c((*data).message),
         detail: optional((*data).detail),

@@ -1,17 +1,18 @@
 //! VACUUM by a worker.
 
+use crate::errors::Result;
 use std::ffi::CString;
 
 use pgrx::pg_sys;
 
-use crate::pg::failure::{self, Failure};
+use crate::pg::catch::caught;
 use crate::pg::memory::{self, Context};
 use crate::pg::transaction;
 
 /// Makes room of dead rows in tables of schema pushy_internal, with their index entries, in transactions of its own; outside any.
 /// A table that somebody holds is left for the next time, and none is made shorter: that would take a lock which keeps
 /// everybody out, and which a standby's readers would have to give way to.
-pub fn run(tables: &[&str]) -> Result<(), Failure> {
+pub fn run(tables: &[&str]) -> Result<()> {
     let tables: Vec<String> = tables
         .iter()
         .map(|table| format!("pushy_internal.{table}"))
@@ -24,7 +25,7 @@ pub fn run(tables: &[&str]) -> Result<(), Failure> {
     memory::around_transaction(|| {
         // Outlives the transactions that VACUUM begins and ends.
         let kept = Context::new(c"pushy vacuum");
-        let outcome = failure::catch(|| {
+        let outcome = caught(|| {
             let _bookkeeping = transaction::begin();
             // SAFETY: outside a transaction block, with a snapshot active, as the main loop of a backend does it; VACUUM
             // keeps its list of tables below the context of its portal. The statement is a whole one.

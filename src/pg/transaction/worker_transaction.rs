@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 use pgrx::pg_sys;
 
 use crate::errors::{Error, Result};
-use crate::pg::failure::{self, Failure};
+use crate::pg::catch::caught;
 use crate::pg::per_process::PerProcess;
 use crate::pg::timeout::{self, LockPatience};
 use crate::pg::{clock, ereport, interrupts};
@@ -23,16 +23,14 @@ const BOOKKEEPING_LOCK_MS: i32 = 100;
 /// Runs `work` in a transaction of its own: committed when it answers Ok, else rolled back. For
 /// workers, outside any transaction. Returns to the memory context it was called in.
 ///
-/// Waits for no lock for long: a Failure that `is_busy` says that somebody holds one. Nothing was done then, and the
+/// Waits for no lock for long: an Error that `is_busy` says that somebody holds one. Nothing was done then, and the
 /// caller comes back later, by an event or a timer, and goes on with other things meanwhile.
-pub fn run<T>(work: impl FnOnce() -> Result<T>) -> std::result::Result<T, Failure> {
+pub fn run<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     run_within(BOOKKEEPING_LOCK_MS, work)
 }
 
 /// The same, None where somebody holds a lock.
-pub fn run_unless_busy<T>(
-    work: impl FnOnce() -> Result<T>,
-) -> std::result::Result<Option<T>, Failure> {
+pub fn run_unless_busy<T>(work: impl FnOnce() -> Result<T>) -> Result<Option<T>> {
     match run(work) {
         Err(failure) if failure.is_busy() => Ok(None),
         done => done.map(Some),
@@ -44,7 +42,7 @@ pub fn run_unless_busy<T>(
 pub fn run_each<T, R>(
     things: &[T],
     mut work: impl FnMut(&T) -> Result<R>,
-) -> std::result::Result<Vec<Option<R>>, Failure> {
+) -> Result<Vec<Option<R>>> {
     let all = run_unless_busy(|| things.iter().map(&mut work).collect::<Result<Vec<R>>>())?;
     match all {
         Some(done) => Ok(done.into_iter().map(Some).collect()),
@@ -57,13 +55,10 @@ pub fn run_each<T, R>(
 }
 
 /// As `run`, with another bound on waits for locks, its COMMIT's included: NOTIFY's, which all who notify take in turn.
-pub fn run_within<T>(
-    lock_ms: i32,
-    work: impl FnOnce() -> Result<T>,
-) -> std::result::Result<T, Failure> {
+pub fn run_within<T>(lock_ms: i32, work: impl FnOnce() -> Result<T>) -> Result<T> {
     // SAFETY: the context outlives the call; workers call this at top level only.
     let context = unsafe { pg_sys::CurrentMemoryContext };
-    let outcome = failure::catch(|| {
+    let outcome = caught(|| {
         let _bookkeeping = begin_within(lock_ms);
         let answer = work();
         if answer.is_ok() {
@@ -75,7 +70,7 @@ pub fn run_within<T>(
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => {
             abort();
-            Err(Failure::from(error))
+            Err(error)
         }
         Err(failure) => {
             abort();

@@ -55,7 +55,7 @@ pub fn datum_of_flat(bytes: &[u8]) -> pg_sys::Datum {
 }
 
 /// JSON text in the server's encoding as a flat value of type jsonb; an error where jsonb cannot hold it.
-pub fn jsonb(json: &[u8]) -> std::result::Result<Vec<u8>, crate::pg::subtransaction::CallError> {
+pub fn jsonb(json: &[u8]) -> Result<Vec<u8>> {
     let json = std::ffi::CString::new(json).expect("JSON holds no NUL");
     // SAFETY: jsonb_in reads a C string and answers a palloc'd jsonb; errors come back as data.
     unsafe {
@@ -116,7 +116,7 @@ pub fn decode(bytes: Vec<u8>) -> Result<String> {
 /// Bytes in the database's encoding as UTF-8, for messages: those that are no character of it, or of
 /// UTF-8, as `\xe9`.
 pub fn shown(bytes: &[u8]) -> String {
-    crate::pg::failure::catch(|| decode(bytes.to_vec()))
+    crate::pg::catch::caught(|| decode(bytes.to_vec()))
         .ok()
         .and_then(Result::ok)
         .unwrap_or_else(|| escaped(bytes))
@@ -165,7 +165,7 @@ pub fn encode_lossy(value: &str) -> Cow<'_, [u8]> {
     if value.is_ascii() {
         return Cow::Borrowed(value.as_bytes());
     }
-    crate::pg::failure::catch(|| encode(value)).unwrap_or_else(|_| {
+    crate::pg::catch::caught(|| encode(value)).unwrap_or_else(|_| {
         let ascii = |char: char| u8::try_from(char).ok().filter(u8::is_ascii);
         value
             .chars()

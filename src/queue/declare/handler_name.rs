@@ -1,7 +1,6 @@
 //! From what a user wrote to the one function that is meant, with the user's rights and search path.
 
 use crate::errors::{Error, Result, SqlState};
-use crate::pg::failure::Failure;
 use crate::pg::function_catalog::{self as functions, Function};
 use crate::pg::{identifier, identity};
 use crate::queue::eligibility::{self, Ineligible};
@@ -77,12 +76,12 @@ fn ambiguous(name: &str, found: &[Function]) -> Error {
 }
 
 /// The server could not read the text, or may not look where it points.
-fn unread(text: &str, failure: Failure) -> Error {
+fn unread(text: &str, failure: Error) -> Error {
     Error::new(
-        SqlState::of_server(&failure.sqlstate),
+        failure.sqlstate,
         format!("handler \"{text}\" cannot be resolved: {}", failure.message),
     )
-    .hint(if failure.sqlstate == SqlState::INSUFFICIENT_PRIVILEGE.0 {
+    .hint(if failure.sqlstate == SqlState::INSUFFICIENT_PRIVILEGE {
         format!(
             "Who registers a queue, and the role that runs its jobs, need USAGE on the schema of the handler: its owner can run GRANT USAGE ON SCHEMA … TO {}.",
             identifier::quoted(&identity::role_name(identity::current_user()))

@@ -3,7 +3,7 @@
 
 use crate::errors::{Error, Result, SqlState};
 use crate::pg::spi::{self, Plan};
-use crate::pg::subtransaction::{self, CallError};
+use crate::pg::subtransaction;
 use crate::pg::{identifier, identity, invalidation, transaction, BuiltinOid};
 use crate::queue::control_channel;
 use crate::queue::definition::{self, QueueDefinition};
@@ -57,10 +57,10 @@ fn rename(name: &str, new_name: String) -> Result<()> {
         Ok(())
     });
     match written {
-        Err(error) if error.sqlstate == SqlState::UNIQUE_VIOLATION.0 => {
+        Err(error) if error.sqlstate == SqlState::UNIQUE_VIOLATION => {
             return Err(taken(&queue.name))
         }
-        other => other.map_err(CallError::into_error)?,
+        other => other?,
     }
     announce::changed(&queue);
     control_channel::publish_renamed(name, &queue.name)

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicU8, Ordering};
 
+use pushy_core::backoff;
 use pushy_core::gate::Standing;
 
 use crate::pg::condition::Condition;
@@ -178,7 +179,7 @@ impl QueueSlot {
     /// the first.
     pub fn suspend(&self, now: i64) -> bool {
         let failures = self.failures.fetch_add(1, Ordering::SeqCst);
-        let until = now + (100_000 << failures.min(9));
+        let until = now + backoff::EXECUTOR.delay_us(failures);
         self.suspended_until.store(until, Ordering::SeqCst);
         failures == 0
     }

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicI32, AtomicI64, AtomicU32, AtomicU64, Ordering};
 
-use pushy_core::capacity::retry_delay;
+use pushy_core::backoff;
 
 use crate::pg::latch::ProcessCell;
 
@@ -199,7 +199,7 @@ impl DatabaseWorker {
     fn fail(&self, now: i64) {
         let failures = self.failures.fetch_add(1, Ordering::SeqCst);
         self.retry_at
-            .store(now + retry_delay(failures), Ordering::SeqCst);
+            .store(now + backoff::START.delay_us(failures), Ordering::SeqCst);
     }
 
     pub fn has_failed(&self) -> bool {

@@ -2,7 +2,7 @@
 
 use super::cache::*;
 use super::read::PARENT;
-use crate::errors::{Result, SqlState};
+use crate::errors::{Error, Result, SqlState};
 use crate::job::current::{self};
 use crate::job::moves::enqueue::Request;
 use crate::params;
@@ -11,7 +11,7 @@ use crate::pg::json::limit;
 use crate::pg::memory::Context;
 use crate::pg::slot::{Layout, OwnSlot, RowType, Slot, VirtualColumn};
 use crate::pg::spi::{self};
-use crate::pg::subtransaction::{self, CallError};
+use crate::pg::subtransaction;
 use crate::pg::trigger::{Firing, Op};
 use crate::pg::{clock, identity, invalidation, search_path, Oid};
 use crate::queue::cache;
@@ -71,9 +71,9 @@ struct Compiled {
 impl ByRole {
     fn with<T>(
         &self,
-        compile: impl FnOnce() -> std::result::Result<Evaluator, CallError>,
-        work: impl FnOnce(&Evaluator) -> std::result::Result<T, CallError>,
-    ) -> std::result::Result<T, CallError> {
+        compile: impl FnOnce() -> Result<Evaluator>,
+        work: impl FnOnce(&Evaluator) -> Result<T>,
+    ) -> Result<T> {
         /// Roles that fire a watch by turns in one session, and search paths.
         const MOST: usize = 8;
         let role = identity::current_user();
@@ -150,10 +150,7 @@ impl CachedWatch {
     }
 
     /// Runs `work` with the watch's expressions, compiled at the role's first use.
-    pub fn with_evaluator<T>(
-        &self,
-        work: impl FnOnce(&Evaluator) -> std::result::Result<T, CallError>,
-    ) -> std::result::Result<T, CallError> {
+    pub fn with_evaluator<T>(&self, work: impl FnOnce(&Evaluator) -> Result<T>) -> Result<T> {
         self.evaluators.with(|| self.compiled(), work)
     }
 
@@ -169,7 +166,7 @@ impl CachedWatch {
         slots: &'a [OwnSlot; 2],
         old: Option<Slot<'_>>,
         new: Option<Slot<'_>>,
-    ) -> std::result::Result<[Option<Slot<'a>>; 2], CallError> {
+    ) -> Result<[Option<Slot<'a>>; 2]> {
         let columns = &self.virtual_columns;
         let relation = self.definition.relation;
         let compile = || {
@@ -194,22 +191,21 @@ impl CachedWatch {
         })
     }
 
-    fn compiled(&self) -> std::result::Result<Evaluator, CallError> {
+    fn compiled(&self) -> Result<Evaluator> {
         let condition = self.expressions.as_deref().unwrap_or_default();
         let relation = self.definition.relation;
         if let Some(evaluator) = Evaluator::of_condition(relation, condition, &Expression::TYPES)? {
             return Ok(evaluator);
         }
         // By hand, or with a column or a function by CASCADE.
-        Err(CallError {
-            sqlstate: SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE.0.to_owned(),
-            message: format!(
+        Err(Error::new(
+            SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!(
                 "the expressions of watch \"{}\" were dropped with something they used",
                 self.definition.name
             ),
-            hint: Some("Declare the watch again with pushy.watch.".to_owned()),
-            ..CallError::default()
-        })
+        )
+        .hint("Declare the watch again with pushy.watch."))
     }
 
     /// Where the columns of the fired row lie, when not as in the watched table.

@@ -206,7 +206,7 @@ impl Shape {
             None => out.extend_from_slice(NO_KEY),
         }
         out.extend_from_slice(br#","error":{"sqlstate":"#);
-        json::quoted(error.sqlstate.0.as_bytes(), out);
+        json::quoted(&error.sqlstate.0, out);
         out.extend_from_slice(br#","message":"#);
         // What the message quotes may be long; the whole of it is in the server's log and in the view.
         let message = text::encode_lossy(&error.message);

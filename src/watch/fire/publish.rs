@@ -171,13 +171,11 @@ fn log(watch: &CachedWatch, error: &Error) {
     if watch.may_log() {
         let definition = &watch.definition;
         ereport::log(&Error {
-            sqlstate: error.sqlstate,
             message: format!(
                 "watch \"{}\" on {}: {}",
                 definition.name, definition.relation_name, error.message
             ),
-            detail: error.detail.clone(),
-            hint: error.hint.clone(),
+            ..error.clone()
         });
     }
 }

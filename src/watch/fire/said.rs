@@ -17,11 +17,11 @@
 
 use std::rc::Rc;
 
-use crate::errors::{Error, Result};
+use crate::errors::{Error, Result, SqlState};
 use crate::pg::expression::{Evaluation, Evaluator};
 use crate::pg::json::limit;
 use crate::pg::slot::Slot;
-use crate::pg::subtransaction::{self, CallError};
+use crate::pg::subtransaction;
 use crate::pg::trigger::Op;
 use crate::pg::{session, text, transaction, transaction_end};
 use crate::settings;
@@ -59,10 +59,7 @@ pub fn origin() -> Origin {
 }
 
 /// Runs `work`, in a subtransaction where it may fail.
-pub fn guarded<T>(
-    may_fail: bool,
-    work: impl FnOnce() -> std::result::Result<T, CallError>,
-) -> std::result::Result<T, CallError> {
+pub fn guarded<T>(may_fail: bool, work: impl FnOnce() -> Result<T>) -> Result<T> {
     if may_fail {
         subtransaction::run(work)
     } else {
@@ -113,7 +110,7 @@ fn of_row(
     old: Option<Slot<'_>>,
     new: Option<Slot<'_>>,
     unchecked: bool,
-    count: impl FnOnce(&RowChange<'_>) -> std::result::Result<Said, CallError>,
+    count: impl FnOnce(&RowChange<'_>) -> Result<Said>,
 ) -> Result<Said> {
     transaction_end::expect_now();
     let change = change(watch, op, old, new);
@@ -181,7 +178,7 @@ fn evaluate(
     old: Slot<'_>,
     new: Slot<'_>,
     unchecked: bool,
-) -> std::result::Result<Evaluated, CallError> {
+) -> Result<Evaluated> {
     let definition = &watch.definition;
     let given = [
         (
@@ -265,7 +262,7 @@ fn key_member(watch: &CachedWatch, change: &RowChange<'_>) -> Vec<u8> {
     }
 }
 
-fn default_args(watch: &CachedWatch, payload: &[u8]) -> std::result::Result<Vec<u8>, CallError> {
+fn default_args(watch: &CachedWatch, payload: &[u8]) -> Result<Vec<u8>> {
     if payload.is_empty() {
         return text::jsonb(b"{}");
     }
@@ -279,13 +276,11 @@ fn failed(
     watch: &Rc<CachedWatch>,
     op: Op,
     change: Option<&RowChange<'_>>,
-    error: CallError,
+    error: Error,
 ) -> Result<Said> {
-    let error = error.into_error();
-    const QUERY_CANCELED: &str = "57014";
     const TRANSACTION_ROLLBACK: &str = "40";
-    let code = error.sqlstate.0;
-    if code == QUERY_CANCELED || code.starts_with(TRANSACTION_ROLLBACK) {
+    let sqlstate = error.sqlstate;
+    if sqlstate == SqlState::QUERY_CANCELED || sqlstate.as_str().starts_with(TRANSACTION_ROLLBACK) {
         return Err(error);
     }
     let payload = error_payload(watch, op, change, &error);

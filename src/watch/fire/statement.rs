@@ -8,7 +8,6 @@ use std::rc::Rc;
 use crate::errors::Result;
 use crate::job::current::{self, Cause};
 use crate::pg::per_process::PerProcess;
-use crate::pg::subtransaction::CallError;
 use crate::pg::trigger::{self, Op};
 use crate::pg::{transaction, transaction_end};
 use crate::watch::cache::CachedWatch;
@@ -41,11 +40,7 @@ fn keys_limit(watch: &CachedWatch) -> usize {
 }
 
 /// Counts a row. Its key may fail to be written, by a type of a user's.
-pub fn add(
-    watch: &Rc<CachedWatch>,
-    op: Op,
-    change: &RowChange<'_>,
-) -> std::result::Result<(), CallError> {
+pub fn add(watch: &Rc<CachedWatch>, op: Op, change: &RowChange<'_>) -> Result<()> {
     let mut open = take(watch, op).unwrap_or_else(|| OpenStatement::new(watch, op));
     let outcome = write(watch, change, &mut open.keys);
     keep(open);
@@ -53,10 +48,7 @@ pub fn add(
 }
 
 /// The key of one row, for [`merge`].
-pub fn keys_of(
-    watch: &CachedWatch,
-    change: &RowChange<'_>,
-) -> std::result::Result<Keys, CallError> {
+pub fn keys_of(watch: &CachedWatch, change: &RowChange<'_>) -> Result<Keys> {
     let mut keys = Keys::new(keys_limit(watch));
     write(watch, change, &mut keys).map(|()| keys)
 }
@@ -68,11 +60,7 @@ pub fn merge(watch: &Rc<CachedWatch>, op: Op, keys: &Keys) {
     keep(open);
 }
 
-fn write(
-    watch: &CachedWatch,
-    change: &RowChange<'_>,
-    keys: &mut Keys,
-) -> std::result::Result<(), CallError> {
+fn write(watch: &CachedWatch, change: &RowChange<'_>, keys: &mut Keys) -> Result<()> {
     let before = keys.length();
     let outcome = said::guarded(watch.shape.can_fail(watch.kind), || {
         watch.shape.add(change, keys);

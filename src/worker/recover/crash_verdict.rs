@@ -4,13 +4,11 @@ use std::sync::atomic::Ordering;
 
 use pushy_core::suspicion;
 
-use crate::errors::Result;
+use crate::errors::{Error, Result, SqlState};
 use crate::job::live;
 use crate::job::live::Live;
 use crate::job::moves::fail::{self, Attempt};
 use crate::job::moves::give_back::{self, MAX_GIVE_BACKS};
-use crate::pg::failure::Failure;
-use crate::pg::subtransaction::CallError;
 use crate::pg::{clock, identity, transaction};
 use crate::queue::{cache, definition};
 use crate::shared;
@@ -23,7 +21,7 @@ pub const SINGLE_US: i64 = 60_000_000;
 /// Carries out all verdicts of this database, in one transaction unless somebody holds a row that one of them needs.
 /// False when some still wait for their job's row. (An executor that finds such a job wakes the scheduler when it lets go
 /// of the row; a session does not.)
-pub fn apply_all(recorder: &Recorder, database: u32) -> std::result::Result<bool, Failure> {
+pub fn apply_all(recorder: &Recorder, database: u32) -> Result<bool> {
     let verdicts = recorder.verdicts(database);
     if verdicts.is_empty() {
         return Ok(true);
@@ -93,33 +91,28 @@ fn apply(verdict: &CrashVerdict) -> Result<bool> {
     Ok(true)
 }
 
-fn reason(kind: VerdictKind) -> CallError {
+fn reason(kind: VerdictKind) -> Error {
     let (sqlstate, message, hint) = match kind {
         VerdictKind::EndedSession => (
-            "57P01",
+            SqlState::ADMIN_SHUTDOWN,
             "the handler ended its own session",
             "A handler must not terminate the backend it runs in.",
         ),
         VerdictKind::Overran => (
-            "57014",
+            SqlState::QUERY_CANCELED,
             "the job did not stop when told, and its executor was ended",
             "It was interrupted again and again for 5 s after its timeout. A handler that catches query_canceled, or every error, raises it again.",
         ),
         VerdictKind::Terminated => (
-            "57P01",
+            SqlState::ADMIN_SHUTDOWN,
             "the executor was terminated each time it ran this job",
             "pg_cancel_backend() or pushy.job_cancel() stop a job without its executor.",
         ),
         _ => (
-            "57P02",
+            SqlState::CRASH_SHUTDOWN,
             "the server crashed while this job ran",
             "Look into the server's log for the signal that ended the process.",
         ),
     };
-    CallError {
-        sqlstate: sqlstate.to_owned(),
-        message: message.to_owned(),
-        hint: Some(hint.to_owned()),
-        ..CallError::default()
-    }
+    Error::new(sqlstate, message).hint(hint)
 }

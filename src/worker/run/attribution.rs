@@ -4,13 +4,11 @@ use std::sync::atomic::Ordering;
 
 use pushy_core::batch;
 
-use crate::errors::SqlState;
+use crate::errors::{Error, SqlState};
 use crate::job::claimed::Claimed;
 use crate::job::live::{self, Live};
 use crate::job::moves::fail::{self, Attempt};
 use crate::job::moves::give_back::{self, MAX_GIVE_BACKS};
-use crate::pg::failure::Failure;
-use crate::pg::subtransaction::CallError;
 use crate::pg::transaction;
 use crate::pg::value::Timestamp;
 use crate::pg::{clock, identity, session};
@@ -30,7 +28,7 @@ pub(in crate::worker) struct Span {
 
 /// Whose an error is.
 pub(in crate::worker) enum Attribution {
-    Job(CallError),
+    Job(Error),
     /// Its cancel was asked for.
     Cancel(Asked),
     /// Somebody cancelled the executor, not the job.
@@ -44,14 +42,14 @@ impl BatchRunner {
         &self,
         work: &Work,
         job: &Claimed,
-        error: CallError,
+        error: Error,
         ran: &Span,
         asked: Option<Asked>,
     ) -> Attribution {
         if let Some(asked) = asked {
             // Whatever error the handler made of the interrupt.
             Attribution::Cancel(asked)
-        } else if error.sqlstate != SqlState::QUERY_CANCELED.0 {
+        } else if error.sqlstate != SqlState::QUERY_CANCELED {
             Attribution::Job(error)
         } else if ran.timed_out {
             let timeout_us = self.timeout_us(work, job);
@@ -70,7 +68,7 @@ impl BatchRunner {
         work: &mut Work,
         claimed: &[Claimed],
         outcomes: &Outcomes,
-        failure: Failure,
+        failure: Error,
     ) -> Ended {
         // Whoever requests a cancel from here on waits for the job's row.
         shared::expect().executors[self.me].let_go();
@@ -85,15 +83,16 @@ impl BatchRunner {
         // the others of the queue need not wait for that.
         // Nor does a limit that a superuser has set: what the jobs have to tell may be above their role's share of the log, if
         // others of the role have written since the jobs were asked.
-        let of_server = fail::is_infrastructure(&failure.sqlstate)
-            && failure.sqlstate != SqlState::CONFIGURATION_LIMIT_EXCEEDED.0
+        let of_server = fail::is_infrastructure(failure.sqlstate)
+            && failure.sqlstate != SqlState::CONFIGURATION_LIMIT_EXCEEDED
             && !outcomes.is_running_deferred();
         // Somebody holds a lock that the bookkeeping needs after the jobs: they are run again, uncharged.
         let of_bookkeeping = failure.is_busy() && outcomes.deferred_ran;
         if of_server || of_bookkeeping || outcomes.started == 0 {
             return Ended::Failed(failure);
         }
-        if outcomes.started > 1 || !batch::is_charged(&failure.sqlstate, claimed.len() == 1) {
+        if outcomes.started > 1 || !batch::is_charged(failure.sqlstate.as_str(), claimed.len() == 1)
+        {
             let until = clock::now().plus_us(SINGLE_US).0;
             let slot = &shared::expect().queues()[work.slot];
             slot.single_until.store(until, Ordering::Relaxed);
@@ -123,7 +122,7 @@ impl BatchRunner {
                 let (queue, slot) = (&work.queue, Some(work.slot));
                 // Another may have had the row meanwhile, and have been asked: who has it looks.
                 let asked = self.asked(work, job);
-                match self.attribute(work, job, CallError::from(failure), &span, asked) {
+                match self.attribute(work, job, failure, &span, asked) {
                     Attribution::Job(error) => {
                         let failed = Attempt {
                             started_at,

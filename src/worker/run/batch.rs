@@ -4,12 +4,12 @@ use std::sync::atomic::Ordering;
 
 use pushy_core::batch::{self, BatchPlan};
 
-use crate::errors::Result;
+use crate::errors::{Error, Result};
 use crate::job::claimed::Claimed;
 use crate::job::moves::claim::{self, ClaimLimit};
 use crate::job::moves::give_back::release;
 use crate::params;
-use crate::pg::failure::{self, Failure};
+use crate::pg::catch::caught;
 use crate::pg::memory::{self, Context};
 use crate::pg::spi::{self, Plan};
 use crate::pg::transaction;
@@ -85,7 +85,7 @@ pub enum Ended {
     /// may not stay.
     NoSession,
     /// The server lacks something: try again later.
-    Failed(Failure),
+    Failed(Error),
 }
 
 /// What an executor brings to each of its batches.
@@ -121,7 +121,7 @@ impl BatchRunner {
         let shared = shared::expect();
         let mut claimed = Vec::new();
         let mut outcomes = Outcomes::default();
-        let outcome = failure::catch(|| {
+        let outcome = caught(|| {
             let _held = interrupts::hold_cancels();
             memory::around_transaction(|| {
                 let _bookkeeping = transaction::begin();
@@ -132,7 +132,7 @@ impl BatchRunner {
         });
         let ended = match outcome {
             Ok(Ok(ended)) => ended,
-            Ok(Err(error)) => self.fail(work, &claimed, &outcomes, Failure::from(error)),
+            Ok(Err(error)) => self.fail(work, &claimed, &outcomes, error),
             Err(failure) => self.fail(work, &claimed, &outcomes, failure),
         };
         self.recorder.note(self.me).leave();

@@ -1,11 +1,11 @@
 //! Carrying out cancels that were promised and struck no running job.
 
+use crate::errors::Result;
 use std::sync::atomic::Ordering;
 
 use crate::job::claimed::Claimed;
 use crate::job::moves::cancel;
 use crate::job::promise;
-use crate::pg::failure::Failure;
 use crate::pg::transaction;
 use crate::pg::value::Timestamp;
 use crate::pg::{database, identity};
@@ -20,7 +20,7 @@ pub(in crate::worker) fn cancel_all_of(
     shared: &Shared,
     claimed: &[Claimed],
     outcomes: &Outcomes,
-) -> Result<(), Failure> {
+) -> Result<()> {
     let promises: Vec<(Promise, Option<Timestamp>)> = shared
         .cancels
         .of(database::current())
@@ -38,7 +38,7 @@ pub(in crate::worker) fn cancel_all_of(
 
 /// Takes up what was promised in the server's life before: before the first job is claimed, or judged. False when there is
 /// no room for all of it yet.
-pub fn recall(database_slot: &DatabaseSlot) -> Result<bool, Failure> {
+pub fn recall(database_slot: &DatabaseSlot) -> Result<bool> {
     if database_slot.cancels_recalled.load(Ordering::SeqCst) {
         return Ok(true);
     }
@@ -46,7 +46,7 @@ pub fn recall(database_slot: &DatabaseSlot) -> Result<bool, Failure> {
 }
 
 /// Carries out what can be, each with when its job began, as far as that is known; true when that was all.
-fn cancel_all(shared: &Shared, promises: &[(Promise, Option<Timestamp>)]) -> Result<bool, Failure> {
+fn cancel_all(shared: &Shared, promises: &[(Promise, Option<Timestamp>)]) -> Result<bool> {
     if promises.is_empty() {
         return Ok(true);
     }
@@ -62,7 +62,7 @@ fn cancel_all(shared: &Shared, promises: &[(Promise, Option<Timestamp>)]) -> Res
 
 /// Carries out the cancels of jobs that no executor holds; true when that was all. (When those began that their executor
 /// has let go of is not known here.)
-pub fn cancel_unheld(shared: &Shared) -> Result<bool, Failure> {
+pub fn cancel_unheld(shared: &Shared) -> Result<bool> {
     let promises: Vec<_> = unheld(shared).map(|promise| (promise, None)).collect();
     cancel_all(shared, &promises)
 }

@@ -1,12 +1,10 @@
 //! Which of its queues an executor looks into next: those that may have work, by their bits in shared memory, so
 //! that thousands of others cost nothing.
 
+use crate::errors::Result;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use pushy_core::gate::{Asker, Closed};
-
-use crate::pg::failure::Failure;
 use crate::pg::transaction;
 use crate::pg::{clock, identity};
 use crate::queue::definition::{self, QueueDefinition};
@@ -14,6 +12,7 @@ use crate::shared::executor::ExecutorSlot;
 use crate::shared::queue_slot::QueueKey;
 use crate::worker::batch::Work;
 use crate::worker::executor::Executor;
+use pushy_core::gate::{Asker, Closed};
 
 /// One batch in so many is of the next queue in order that may have work; the others are of queues for which a commit
 /// has announced jobs.
@@ -22,7 +21,7 @@ const IN_ORDER_EVERY: u32 = 4;
 impl Executor {
     /// Forgets what it knows of queues after a change of definitions: each is read when it has work, for there may
     /// be thousands.
-    pub(in crate::worker) fn refresh_definitions(&mut self) -> Result<(), Failure> {
+    pub(in crate::worker) fn refresh_definitions(&mut self) -> Result<()> {
         let generation = self.database_slot.definitions.load(Ordering::SeqCst);
         if self.generation == Some(generation) {
             return Ok(());
@@ -39,11 +38,7 @@ impl Executor {
     }
 
     /// Reads the queue in a slot, unless that is known.
-    pub(in crate::worker) fn read_queue(
-        &mut self,
-        slot: usize,
-        key: QueueKey,
-    ) -> Result<(), Failure> {
+    pub(in crate::worker) fn read_queue(&mut self, slot: usize, key: QueueKey) -> Result<()> {
         if self.queues.contains_key(&slot) {
             return Ok(());
         }

@@ -5,11 +5,11 @@ use std::cell::Cell;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use pushy_core::backoff;
 use rustc_hash::FxHashMap;
 
 use crate::errors::{Error, SqlState};
 use crate::installation;
-use crate::pg::failure::Failure;
 use crate::pg::per_process::PerProcess;
 use crate::pg::transaction;
 use crate::pg::worker::WorkerKind;
@@ -23,6 +23,7 @@ use crate::shared::queue_slot::QueueKey;
 use crate::shared::{self, pending, Shared};
 use crate::worker::batch::{BatchRunner, Ended, Work};
 use crate::worker::cancels;
+use crate::worker::failures_in_row::{FailuresInRow, Waits};
 use crate::worker::quarantine;
 use crate::worker::recorder;
 use crate::{settings, worker_entry};
@@ -206,7 +207,7 @@ pub(in crate::worker) struct Executor {
 
 impl Executor {
     fn live(mut self) {
-        let mut failures = 0;
+        let mut failures = FailuresInRow::none(backoff::EXECUTOR, Some(COME_BACK_US), &WAITS);
         loop {
             interrupts::check();
             self.follow_reload();
@@ -214,7 +215,7 @@ impl Executor {
                 return;
             }
             if let Err(failure) = self.refresh_definitions() {
-                failures = self.back_off(failures, &failure);
+                self.wait_out(failures.count(&failure));
                 continue;
             }
             if !self.has_queues {
@@ -228,12 +229,12 @@ impl Executor {
                     continue;
                 }
                 Err(failure) => {
-                    failures = self.back_off(failures, &failure);
+                    self.wait_out(failures.count(&failure));
                     continue;
                 }
             }
             match self.work_once() {
-                Some(Ended::Failed(_) | Ended::Worked) => failures = 0,
+                Some(Ended::Failed(_) | Ended::Worked) => failures.end(),
                 Some(Ended::Empty | Ended::Parked | Ended::Busy | Ended::Unsettled) => {}
                 // The launcher starts another, or logs why no executor of the role comes.
                 Some(Ended::NoSession) => return,
@@ -317,13 +318,13 @@ impl Executor {
     }
 
     /// The server lacks something: the queue waits.
-    fn suspend(&self, slot: usize, key: QueueKey, failure: &Failure) {
+    fn suspend(&self, slot: usize, key: QueueKey, failure: &Error) {
         if failure.is_busy() {
             return self.come_back(slot, key);
         }
         let queue = &self.shared.queues()[slot];
         if queue.is(key) && queue.suspend(clock::now().0) {
-            log_wait(failure);
+            WAITS.log(failure);
         }
         installation::forget_if_gone(self.database_slot);
     }
@@ -380,39 +381,22 @@ impl Executor {
         }
     }
 
-    /// After a failure to read the definitions: says it once, and waits longer each time.
-    fn back_off(&self, failures: u32, failure: &Failure) -> u32 {
-        let wait = if failure.is_busy() {
-            Duration::from_micros(COME_BACK_US as u64)
-        } else {
-            Duration::from_millis(100 << failures.min(9))
-        };
-        if failures == 0 {
-            log_wait(failure);
-        }
+    /// After a failure to read the definitions.
+    fn wait_out(&self, wait: Duration) {
         installation::forget_if_gone(self.database_slot);
         let until = Instant::now() + wait;
         loop {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() || self.must_stop() {
-                return failures + 1;
+                return;
             }
             latch::wait(Some(left));
         }
     }
 }
 
-/// Says why jobs wait: once, until a batch commits again.
-fn log_wait(failure: &Failure) {
-    ereport::log(
-        &Error::new(
-            SqlState::INTERNAL_ERROR,
-            format!(
-                "jobs wait: {} (SQLSTATE {})",
-                failure.message, failure.sqlstate
-            ),
-        )
-        .detail("Their transaction was rolled back; none is lost.")
-        .hint("Executors try again, after 0.1 to 51 seconds; this is said once until it succeeds."),
-    );
-}
+static WAITS: Waits = Waits {
+    what: "jobs wait",
+    detail: Some("Their transaction was rolled back; none is lost."),
+    hint: "Executors try again, after 0.1 to 51 seconds; this is said once until it succeeds.",
+};

@@ -5,13 +5,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use pushy_core::job_state::JobState;
 use pushy_core::{batch, histogram};
 
-use crate::errors::Result;
+use crate::errors::{Error, Result};
 use crate::job::claimed::Claimed;
 use crate::job::moves::cancel::cancel;
 use crate::job::moves::complete::{complete, Completed};
 use crate::job::moves::fail::{fail, Attempt};
 use crate::job::moves::give_back::give_back;
-use crate::pg::subtransaction::CallError;
 use crate::pg::value::Timestamp;
 use crate::shared;
 use crate::shared::cancels::Asked;
@@ -77,7 +76,7 @@ pub(in crate::worker) struct Failed {
     pub(in crate::worker) index: usize,
     pub(in crate::worker) started_at: Timestamp,
     pub(in crate::worker) at: Timestamp,
-    pub(in crate::worker) error: CallError,
+    pub(in crate::worker) error: Error,
 }
 
 /// Writes down what came of the jobs, which the commit counts; as the extension's owner.

@@ -14,7 +14,6 @@ use crate::job::moves::failure;
 use crate::notice::buffer;
 use crate::pg::function::Answer;
 use crate::pg::handler::Callable;
-use crate::pg::subtransaction::CallError;
 use crate::pg::value::Timestamp;
 use crate::pg::{clock, identity, interrupts, session, timeout, transaction, worker};
 use crate::queue::eligibility::{self, Handler};
@@ -33,7 +32,7 @@ const LATER_LOCK_TIMEOUT_MS: i32 = 50;
 
 /// How a job ended.
 pub(in crate::worker) struct JobOutcome {
-    pub(in crate::worker) result: std::result::Result<Answer, CallError>,
+    pub(in crate::worker) result: Result<Answer>,
     /// It failed, and its deadline had passed.
     pub(in crate::worker) timed_out: bool,
     /// The job had done its work, which was not accepted because its cancel had been requested.
@@ -95,7 +94,7 @@ impl BatchRunner {
                 }
             };
             let now = clock::now();
-            let sqlstate = ran.result.as_ref().err().map(|e| e.sqlstate.clone());
+            let sqlstate = ran.result.as_ref().err().map(|error| error.sqlstate);
             match ran.result {
                 Ok(result) => {
                     before = Some(now);
@@ -106,7 +105,7 @@ impl BatchRunner {
                         result,
                     });
                 }
-                Err(error) if !batch::is_charged(&error.sqlstate, is_only) => {
+                Err(error) if !batch::is_charged(error.sqlstate.as_str(), is_only) => {
                     outcomes.put_off = true;
                     break;
                 }
@@ -145,7 +144,7 @@ impl BatchRunner {
                 had_key: job.unique_key.is_some(),
                 used_temporary: session::used_temporary_objects(),
                 set_constraints: session::take_constraints_set(),
-                failure: sqlstate.as_deref(),
+                failure: sqlstate.as_ref().map(SqlState::as_str),
             };
             if batch::ends_batch(&after).is_some() {
                 break;
@@ -312,9 +311,7 @@ impl BatchRunner {
             if index > 0 {
                 refused.set(self.accept(work, claimed, index));
             }
-            refused
-                .get()
-                .map_or(Ok(()), |_| Err(was_cancelled().into()))
+            refused.get().map_or(Ok(()), |_| Err(was_cancelled()))
         };
         let cancels = interrupts::release_cancels();
         let ran = run_job::run(

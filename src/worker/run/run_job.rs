@@ -1,12 +1,11 @@
 //! One job: its handler in a subtransaction, under a deadline, with nothing left over for the next.
 
-use crate::errors::Error;
+use crate::errors::{Error, Result, SqlState};
 use crate::job::call;
 use crate::job::current::{self, Current};
 use crate::pg::function::{shown_length, Answer};
 use crate::pg::handler::Callable;
 use crate::pg::memory::Context;
-use crate::pg::subtransaction::CallError;
 use crate::pg::value::Timestamp;
 use crate::pg::{clock, guc, insistence, interrupts, session, transaction};
 use crate::queue::eligibility::HandlerArgument;
@@ -15,7 +14,7 @@ use crate::settings;
 /// How a job ended.
 pub struct HandlerOutcome {
     /// The result as jsonb, kept in the batch's memory.
-    pub result: Result<Answer, CallError>,
+    pub result: Result<Answer>,
     /// It failed, and its deadline had passed.
     pub timed_out: bool,
 }
@@ -30,7 +29,7 @@ pub fn run(
     timeout_us: i64,
     memory: &Context,
     batch: &Context,
-    accept: impl FnOnce() -> Result<(), CallError>,
+    accept: impl FnOnce() -> Result<()>,
 ) -> HandlerOutcome {
     memory.reset();
     clock::start_statement();
@@ -52,7 +51,7 @@ pub fn run(
 
 /// Runs what the jobs of this transaction have deferred to its end, constraints above all: COMMIT finds
 /// nothing left to run. Raises its errors, and answers one if it went on when told to stop. `timeout_us`: 0 for none.
-pub fn run_deferred(timeout_us: i64, current: Option<Current>) -> Result<(), Error> {
+pub fn run_deferred(timeout_us: i64, current: Option<Current>) -> Result<()> {
     let settings = guc::nest();
     let run = insistence::begin(timeout_us, clock::now());
     match current {
@@ -72,21 +71,21 @@ pub fn run_deferred(timeout_us: i64, current: Option<Current>) -> Result<(), Err
 }
 
 /// The error of a job that ran into its deadline.
-pub fn timeout_error(timeout_us: i64, started_at: Timestamp, now: Timestamp) -> CallError {
+pub fn timeout_error(timeout_us: i64, started_at: Timestamp, now: Timestamp) -> Error {
     const MS_US: u64 = 1000;
-    CallError {
-        sqlstate: "57014".to_owned(),
-        message: format!(
+    let hint = if timeout_us == settings::max_job_timeout_us() {
+        "pushy.max_job_timeout, which a superuser can raise, lets no job run longer."
+    } else {
+        "Raise the queue's timeout with pushy.queue_alter, or pass timeout to pushy.enqueue."
+    };
+    let ran_for = (now.since_us(started_at) / MS_US * MS_US) as i64;
+    Error::new(
+        SqlState::QUERY_CANCELED,
+        format!(
             "the job was stopped after {}: its timeout is {}",
-            shown_length((now.since_us(started_at) / MS_US * MS_US) as i64),
+            shown_length(ran_for),
             shown_length(timeout_us)
         ),
-        hint: Some(if timeout_us == settings::max_job_timeout_us() {
-            "pushy.max_job_timeout, which a superuser can raise, lets no job run longer.".to_owned()
-        } else {
-            "Raise the queue's timeout with pushy.queue_alter, or pass timeout to pushy.enqueue."
-                .to_owned()
-        }),
-        ..CallError::default()
-    }
+    )
+    .hint(hint)
 }

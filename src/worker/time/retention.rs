@@ -1,13 +1,13 @@
 //! What a scheduler does for history: gives windows of finished jobs their tables, empties those that are
 //! over, removes single rows and payloads of notices that have expired.
 
+use crate::errors::Result;
 use std::sync::atomic::Ordering;
 
 use crate::job::history::{self, POOL};
 use crate::job::rotation::Window;
 use crate::notice::oversize;
 use crate::params;
-use crate::pg::failure::Failure;
 use crate::pg::spi::{self, Plan};
 use crate::pg::standby;
 use crate::pg::transaction;
@@ -51,14 +51,14 @@ static NEXT: Plan = Plan::new(
 );
 
 /// Takes over tables that a restore has filled.
-pub fn adopt() -> Result<(), Failure> {
+pub fn adopt() -> Result<()> {
     let found = transaction::run(|| identity::as_owner(|| POOL.tables_of_restore()))?;
     transaction::run_each(&found, |member| identity::as_owner(|| POOL.adopt(member)))?;
     Ok(())
 }
 
 /// Gives the window that an executor has asked for a table.
-pub fn assign_wanted(database_slot: &DatabaseSlot) -> Result<(), Failure> {
+pub fn assign_wanted(database_slot: &DatabaseSlot) -> Result<()> {
     let wanted = database_slot.window_wanted.swap(0, Ordering::SeqCst);
     if wanted == 0 {
         return Ok(());
@@ -75,7 +75,7 @@ pub fn assign_wanted(database_slot: &DatabaseSlot) -> Result<(), Failure> {
 
 /// Removes what is kept no longer; answers when something is to be removed next. `between` is done between two of its
 /// transactions.
-pub fn remove(between: &dyn Fn() -> Result<(), Failure>) -> Result<Option<i64>, Failure> {
+pub fn remove(between: &dyn Fn() -> Result<()>) -> Result<Option<i64>> {
     let mut is_held = !repeat(between, || {
         identity::as_owner(|| {
             let removed =
@@ -113,10 +113,7 @@ pub fn remove(between: &dyn Fn() -> Result<(), Failure>) -> Result<Option<i64>, 
 
 /// Empties the tables of windows that are over, each in a transaction of its own; answers when to try again those that
 /// somebody uses.
-fn empty_windows(
-    now: Timestamp,
-    between: &dyn Fn() -> Result<(), Failure>,
-) -> Result<Option<i64>, Failure> {
+fn empty_windows(now: Timestamp, between: &dyn Fn() -> Result<()>) -> Result<Option<i64>> {
     let windows = transaction::run_unless_busy(|| identity::as_owner(|| POOL.windows()))?;
     let Some(windows) = windows else {
         return Ok(Some(now.plus_us(COME_BACK_US).0));
@@ -149,10 +146,7 @@ fn empty_windows(
 
 /// Deletes the rows of a window that is over one by one and vacuums the table, so that a standby's readers are not disturbed;
 /// rows that somebody holds stay, and the window with them.
-fn empty_in_place(
-    window: &Window,
-    between: &dyn Fn() -> Result<(), Failure>,
-) -> Result<Option<bool>, Failure> {
+fn empty_in_place(window: &Window, between: &dyn Fn() -> Result<()>) -> Result<Option<bool>> {
     let mut from = Some(0);
     while let Some(page) = from {
         let next =
@@ -167,7 +161,7 @@ fn empty_in_place(
 }
 
 /// Truncates the tables that were emptied in place, when no standby is there any more.
-fn give_back() -> Result<(), Failure> {
+fn give_back() -> Result<()> {
     let free = transaction::run_unless_busy(|| identity::as_owner(|| POOL.free()))?;
     for window in free.iter().flatten() {
         transaction::run_unless_busy(|| identity::as_owner(|| POOL.empty(window)))?;

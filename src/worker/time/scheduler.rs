@@ -5,15 +5,16 @@ use std::cell::Cell;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use crate::worker::failures_in_row::{FailuresInRow, Waits};
 use crate::worker::recorder::{self, Recorder};
 use crate::worker::{cancels, crash_verdict, database_worker, retention, timers};
+use pushy_core::backoff;
 use pushy_core::turns::Turns;
 use pushy_core::version::Fit;
 
-use crate::errors::{Error, SqlState};
+use crate::errors::{Error, Result, SqlState};
 use crate::job::moves::promote;
 use crate::log;
-use crate::pg::failure::Failure;
 use crate::pg::per_process::PerProcess;
 use crate::pg::transaction;
 use crate::pg::worker::WorkerKind;
@@ -94,7 +95,7 @@ struct Scheduler {
 
 impl Scheduler {
     fn live(mut self) {
-        let mut failures = 0;
+        let mut failures = FailuresInRow::none(backoff::SCHEDULER, Some(COME_BACK_US), &WAITS);
         let mut first = true;
         loop {
             guc::reload_if_asked();
@@ -107,7 +108,7 @@ impl Scheduler {
             IN_ROUND.set(self.has_turns());
             match outcome {
                 Ok(Some(next)) => {
-                    failures = 0;
+                    failures.end();
                     first = false;
                     let left = next.saturating_sub(clock::now().0);
                     if left > LINGER_US {
@@ -117,24 +118,13 @@ impl Scheduler {
                     latch::wait(Some(Duration::from_micros(left.max(0) as u64)));
                 }
                 Ok(None) => return,
-                Err(failure) => {
-                    failures += 1;
-                    if failures == 1 {
-                        log_failure(&failure);
-                    }
-                    let wait = if failure.is_busy() {
-                        Duration::from_micros(COME_BACK_US as u64)
-                    } else {
-                        Duration::from_millis(100 << failures.min(9))
-                    };
-                    latch::wait(Some(wait));
-                }
+                Err(failure) => latch::wait(Some(failures.count(&failure))),
             }
         }
     }
 
     /// Does what is due; answers when something is due next, None for never. What somebody holds is passed over.
-    fn round(&mut self, first: bool) -> Result<Option<i64>, Failure> {
+    fn round(&mut self, first: bool) -> Result<Option<i64>> {
         if !self.refresh()? {
             return Ok(None);
         }
@@ -148,7 +138,7 @@ impl Scheduler {
         Ok(Some(next.map_or(again, |next| next.min(again))))
     }
 
-    fn do_what_is_due(&self, first: bool) -> Result<Option<i64>, Failure> {
+    fn do_what_is_due(&self, first: bool) -> Result<Option<i64>> {
         let recalled = self.pass_over(cancels::recall(self.database_slot))?;
         self.come_back_unless(recalled.unwrap_or(false));
         let judged =
@@ -192,7 +182,7 @@ impl Scheduler {
 
     /// None when somebody holds what this step needs: the round goes on with the next step, and another round follows soon.
     /// The step has put back what it was asked to do.
-    fn pass_over<T>(&self, step: Result<T, Failure>) -> Result<Option<T>, Failure> {
+    fn pass_over<T>(&self, step: Result<T>) -> Result<Option<T>> {
         match step {
             Err(failure) if failure.is_busy() => {
                 self.come_back_unless(false);
@@ -208,7 +198,7 @@ impl Scheduler {
         }
     }
 
-    fn discard_orphans_if_asked(&self) -> Result<(), Failure> {
+    fn discard_orphans_if_asked(&self) -> Result<()> {
         if !self
             .database_slot
             .orphans_requested
@@ -227,7 +217,7 @@ impl Scheduler {
     }
 
     /// Looks for rows that nobody announced, if somebody asked for that; true then.
-    fn sweep_if_asked(&self) -> Result<bool, Failure> {
+    fn sweep_if_asked(&self) -> Result<bool> {
         let database_slot = self.database_slot;
         database_slot.sweeping.store(true, Ordering::SeqCst);
         let asked = database_slot.sweep_requested.swap(false, Ordering::SeqCst);
@@ -239,7 +229,7 @@ impl Scheduler {
         swept.map(|()| asked)
     }
 
-    fn sweep(&self) -> Result<(), Failure> {
+    fn sweep(&self) -> Result<()> {
         /// A sweep walks over all rows done since the last vacuum: it gets a hundredth of the time, and rests an hour at
         /// most, because it may have waited for a lock.
         const RESTS: i64 = 100;
@@ -256,7 +246,7 @@ impl Scheduler {
     }
 
     /// Carries out cancels of jobs that no executor holds. Jobs that somebody has locked are tried again soon.
-    fn carry_out_cancels(&self, first: bool) -> Result<(), Failure> {
+    fn carry_out_cancels(&self, first: bool) -> Result<()> {
         if !self
             .database_slot
             .cancels_requested
@@ -277,7 +267,7 @@ impl Scheduler {
 
     /// Once after a start of the server: events logged before it, and jobs left of queues that are gone, are in nobody's
     /// memory.
-    fn look_into_past(&self) -> Result<(), Failure> {
+    fn look_into_past(&self) -> Result<()> {
         if self.database_slot.looked_into.load(Ordering::SeqCst) {
             return Ok(());
         }
@@ -295,7 +285,7 @@ impl Scheduler {
     }
 
     /// Answers when something is due next.
-    fn keep_time(&self) -> Result<Option<i64>, Failure> {
+    fn keep_time(&self) -> Result<Option<i64>> {
         let waiting = self.make_ready()?;
         self.pass_over(retention::assign_wanted(self.database_slot))?;
         // Retention is put off, never jobs: they are looked for between two of its transactions.
@@ -318,7 +308,7 @@ impl Scheduler {
     }
 
     /// Makes due jobs ready, for a while; answers when the next are due.
-    fn make_ready(&self) -> Result<Option<i64>, Failure> {
+    fn make_ready(&self) -> Result<Option<i64>> {
         let began = clock::now();
         let mut turns = self.turns.take();
         self.hear_of_waiting(&mut turns);
@@ -372,7 +362,7 @@ impl Scheduler {
 
     /// Reads the queues after a change; false when the extension is not here. Reads again while queues change meanwhile,
     /// because facts read before a change and written to shared memory after it would undo the change there.
-    fn refresh(&mut self) -> Result<bool, Failure> {
+    fn refresh(&mut self) -> Result<bool> {
         loop {
             interrupts::check();
             let generation = self.database_slot.definitions.load(Ordering::SeqCst);
@@ -434,7 +424,7 @@ impl Scheduler {
         );
     }
 
-    fn read_queues(&mut self, generation: u64) -> Result<bool, Failure> {
+    fn read_queues(&mut self, generation: u64) -> Result<bool> {
         let is_incompatible = transaction::run(|| {
             let misfit = identity::fit().filter(|fit| *fit != Fit::Works);
             if let Some(fit) = misfit {
@@ -483,9 +473,9 @@ impl Scheduler {
 /// One transaction after another while `step` says that there may be more, and `between` two of them that; false when
 /// somebody holds what it needs.
 pub(in crate::worker) fn repeat(
-    between: &dyn Fn() -> Result<(), Failure>,
+    between: &dyn Fn() -> Result<()>,
     mut step: impl FnMut() -> crate::errors::Result<bool>,
-) -> Result<bool, Failure> {
+) -> Result<bool> {
     loop {
         match transaction::run_unless_busy(&mut step)? {
             None => return Ok(false),
@@ -496,15 +486,8 @@ pub(in crate::worker) fn repeat(
     }
 }
 
-fn log_failure(failure: &Failure) {
-    ereport::log(
-        &Error::new(
-            SqlState::INTERNAL_ERROR,
-            format!(
-                "the scheduler waits: {} (SQLSTATE {})",
-                failure.message, failure.sqlstate
-            ),
-        )
-        .hint("It tries again, after 0.2 to 51 seconds; this is said once until it succeeds."),
-    );
-}
+static WAITS: Waits = Waits {
+    what: "the scheduler waits",
+    detail: None,
+    hint: "It tries again, after 0.2 to 51 seconds; this is said once until it succeeds.",
+};

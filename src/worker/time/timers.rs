@@ -7,7 +7,6 @@ use crate::job::moves::discard;
 use crate::job::moves::promote;
 use crate::job::{live, promise};
 use crate::params;
-use crate::pg::failure::Failure;
 use crate::pg::spi::{self, Plan};
 use crate::pg::value::Timestamp;
 use crate::pg::{database, identity, transaction};
@@ -21,10 +20,7 @@ use pushy_core::turns::Turns;
 const ROWS: usize = 1000;
 
 /// Makes some of the due jobs ready, whose turn it is; false when there are no more. None: somebody holds what it needs.
-pub fn promote(
-    queues: &[QueueDefinition],
-    turns: &mut Turns,
-) -> std::result::Result<Option<bool>, Failure> {
+pub fn promote(queues: &[QueueDefinition], turns: &mut Turns) -> Result<Option<bool>> {
     transaction::run_unless_busy(|| identity::as_owner(|| promote::promote(queues, turns)))
 }
 

@@ -2,7 +2,8 @@
 
 use std::sync::atomic::Ordering;
 
-use pushy_core::capacity::{retry_delay, SLICE_US, START_US};
+use pushy_core::backoff;
+use pushy_core::capacity::{SLICE_US, START_US};
 use pushy_core::gate::{Asker, Closed};
 
 use crate::errors::{Error, SqlState};
@@ -74,7 +75,7 @@ impl Launcher {
         if !executor.stop_requested.swap(true, Ordering::SeqCst) {
             let times = self.hangs.ended(group.0, now);
             let trouble = self.groups.entry(group).or_default();
-            trouble.retry_at = now + retry_delay(trouble.failures);
+            trouble.retry_at = now + backoff::START.delay_us(trouble.failures);
             let retry_at = trouble.retry_at;
             self.show_retry(group, retry_at);
             if times == 1 {
@@ -210,7 +211,7 @@ impl Launcher {
         };
         // A start counts as failed until the executor has come up: one that never does is tried less and less often.
         let trouble = self.groups.entry(group).or_default();
-        trouble.retry_at = now + retry_delay(trouble.failures);
+        trouble.retry_at = now + backoff::START.delay_us(trouble.failures);
         trouble.failures += 1;
         if trouble.failures > 1 {
             let retry_at = trouble.retry_at;
