@@ -9,7 +9,8 @@ use crate::queue::definition::QueueDefinition;
 use crate::queue::privilege::{self, Privilege};
 use crate::queue::{control_channel, definition};
 use crate::shared::cancels::CELLS;
-use crate::shared::executor::{self, HoldState};
+use crate::shared::executor;
+use crate::shared::executor_batch::HoldState;
 use crate::shared::{self, pending};
 use crate::sql_function;
 

@@ -4,14 +4,13 @@ use std::cell::Cell;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use pushy_core::backoff;
 use pushy_core::log::cursor::Cursor;
 use pushy_core::log::seen::Seen;
 use pushy_core::log::unticked::Unticked;
 
 use super::emit::EmitPause;
 use super::queue_sink::QueueSinks;
-use pushy_core::backoff;
-
 use crate::errors::Result;
 use crate::installation;
 use crate::log::read::Notice;

@@ -16,7 +16,7 @@ pub mod watch_slot;
 mod worker;
 
 pub use queue::{queue_slot, statistics};
-pub use worker::{database, database_worker, executor};
+pub use worker::{database, database_worker, executor, executor_batch};
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicU8, Ordering};
 

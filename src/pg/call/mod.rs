@@ -8,6 +8,7 @@ pub mod literals;
 pub mod notify;
 pub mod result_rows;
 pub mod session;
+pub mod statement;
 pub mod trigger;
 pub mod unplanned;
 pub mod utility;

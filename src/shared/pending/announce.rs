@@ -1,77 +1,16 @@
-//! The end of a transaction: what was collected is told. In callbacks, which only flip atomics, set latches
+//! The end of a transaction: what was collected is announced. In callbacks, which only flip atomics, set latches
 //! and send signals.
 
-use std::cell::{Cell, RefCell};
 use std::sync::atomic::Ordering;
 
-use crate::errors::{Error, Result, SqlState};
-use crate::pg::per_process::PerProcess;
+use crate::pg::after_commit;
 use crate::pg::signals;
-use crate::pg::transaction_end::{self, Before, End};
-use crate::pg::{after_commit, identity, transaction};
-use crate::pg::{heap, invalidation};
+use crate::pg::transaction_end::{self, End};
 use crate::shared::cancels::Promise;
-use crate::shared::database::{Presence, NEVER};
+use crate::shared::database::NEVER;
 use crate::shared::pending::{Announcement, DefinitionChange, Pending, Why, PENDING};
-use crate::shared::queue_slot::{QueueKey, NOTHING, PRIORITIES};
+use crate::shared::queue_slot::NOTHING;
 use crate::shared::{self, executor, Shared};
-use crate::ABOVE_PENDING;
-
-/// After the other observers, who may still enqueue.
-#[cfg_attr(target_os = "linux", link_section = "commit_path")]
-pub(in crate::shared::pending) fn before(what: Before) -> Result<()> {
-    if what == Before::Prepare {
-        refuse_permits()?;
-        keep_promises()?;
-        (ABOVE_PENDING.publish_left_out)()?;
-    }
-    if PENDING.with_borrow(|pending| pending.unlogged) {
-        (ABOVE_PENDING.leave_marker)()?;
-    }
-    PENDING.with_borrow_mut(|pending| {
-        let Some(shared) = shared::get() else {
-            return Ok(());
-        };
-        let Pending {
-            announcements,
-            changes,
-            ..
-        } = pending;
-        let has_changed = what == Before::Commit
-            && announcements.iter().any(|known| known.why == Why::Ready)
-            && has_changed_catalogs();
-        if has_changed {
-            transaction_end::expect_release(end_changing);
-        }
-        for known in announcements {
-            if known.why != Why::Ready {
-                continue;
-            }
-            if has_changed {
-                begin_changing(shared, known.index);
-            }
-            let slot = &shared.queues()[known.index];
-            if what == Before::Commit {
-                slot.begin_announcing();
-                known.begun = true;
-            }
-            // In this order: see `QueueSlot::close`.
-            if known.promised && !slot.takes_jobs_of(known.key) && !is_forced(changes, known.key) {
-                return Err(refuse(slot.is(known.key), known.key));
-            }
-        }
-        Ok(())
-    })
-}
-
-/// What this session knew of catalogs when it last collected something: a change of its own since, or of somebody's.
-static CATALOGS: PerProcess<Cell<u64>> = PerProcess::new(Cell::new(1));
-
-fn has_changed_catalogs() -> bool {
-    // What the last statement has changed, too.
-    heap::advance_command();
-    CATALOGS.replace(invalidation::generation()) != invalidation::generation()
-}
 
 /// The launcher looks at roles and databases, so it is called when they are seen to have changed.
 fn call_for_access() {
@@ -79,81 +18,6 @@ fn call_for_access() {
         shared.access_changed.store(true, Ordering::SeqCst);
         shared.call_launcher();
     }
-}
-
-/// The slots of queues of which this transaction has said that it changes something.
-static CHANGING: PerProcess<RefCell<Vec<usize>>> = PerProcess::new(RefCell::new(Vec::new()));
-
-#[cold]
-fn begin_changing(shared: &Shared, index: usize) {
-    CHANGING.with_borrow_mut(|all| {
-        all.push(index);
-        shared.queues()[index].begin_changing();
-    });
-}
-
-/// Everybody can know by now what it has changed.
-fn end_changing() {
-    CHANGING.with(|cell| {
-        let Some((shared, mut all)) = shared::get().zip(cell.try_borrow_mut().ok()) else {
-            return;
-        };
-        all.drain(..)
-            .for_each(|index| shared.queues()[index].end_changing());
-    });
-}
-
-/// What queue_run has run holds a permit of its queue, which nobody could give back at COMMIT PREPARED. Without it, others would
-/// run the next job of a queue of concurrency 1 before this transaction has ended.
-fn refuse_permits() -> Result<()> {
-    let held = PENDING.with_borrow(|pending| pending.permits.first().map(|held| held.1));
-    let Some(key) = held else { return Ok(()) };
-    let name = (ABOVE_PENDING.queue_name)(key.queue_id).unwrap_or_else(|| key.queue_id.to_string());
-    Err(Error::new(
-        SqlState::FEATURE_NOT_SUPPORTED,
-        format!("cannot PREPARE a transaction that has run jobs of queue \"{name}\" with pushy.queue_run()"),
-    )
-    .hint("COMMIT it, or let executors run the jobs."))
-}
-
-/// Cancels that are promised at the commit of this session are carried out by the transaction that is prepared.
-fn keep_promises() -> Result<()> {
-    let promises: Vec<Promise> =
-        PENDING.with_borrow(|pending| pending.cancels.iter().map(|asked| asked.1).collect());
-    if promises.is_empty() {
-        return Ok(());
-    }
-    let each = || {
-        promises
-            .iter()
-            .copied()
-            .try_for_each(ABOVE_PENDING.cancel_to_prepare)
-    };
-    // A commit has no snapshot.
-    transaction::with_snapshot(|| identity::as_owner(each))
-}
-
-/// Whether this transaction itself drops the queue with all its jobs.
-fn is_forced(changes: &[(i32, DefinitionChange)], dropped: QueueKey) -> bool {
-    changes.iter().any(
-        |(_, change)| matches!(change, DefinitionChange::Dropped { key, forced: true } if *key == dropped),
-    )
-}
-
-/// Jobs of a queue that is gone would be lost in silence: the transaction that adds them fails.
-#[cold]
-fn refuse(is_there: bool, key: QueueKey) -> Error {
-    let name = (ABOVE_PENDING.queue_name)(key.queue_id).unwrap_or_else(|| key.queue_id.to_string());
-    if !is_there {
-        return Error::no_such_queue(&name)
-            .detail("It was dropped after this transaction had enqueued jobs into it.");
-    }
-    Error::new(
-        SqlState::OBJECT_IN_USE,
-        format!("queue \"{name}\" is being dropped"),
-    )
-    .detail("This transaction has enqueued jobs into it.")
-    .hint("Try again when the transaction that drops it has ended.")
 }
 
 #[cfg_attr(target_os = "linux", link_section = "commit_path")]
@@ -380,95 +244,6 @@ impl Pending {
         }
         if let Some(dropped) = self.dropped_database {
             shared.free_database(dropped);
-        }
-    }
-
-    #[cold]
-    fn announce_unplaced(&self, shared: &Shared, database: u32) {
-        let definitions = shared.find_database(database).map_or(0, |database_slot| {
-            database_slot.definitions.load(Ordering::SeqCst)
-        });
-        for (key, before) in &self.unplaced {
-            if let Some(index) = shared.find_queue(*key) {
-                for priority in 0..PRIORITIES {
-                    shared.announce(index, *key, priority, 0);
-                }
-                shared.wake_for(index);
-            }
-            if *before != definitions {
-                // The queue may have been dropped meanwhile; a drop that comes later looks itself.
-                ask_for_orphans(shared, database);
-            }
-        }
-    }
-
-    fn creates(&self, key: QueueKey) -> bool {
-        self.changes.iter().any(
-            |(_, change)| matches!(change, DefinitionChange::Created(facts) if facts.key == key),
-        )
-    }
-
-    /// What seldom changes: definitions, tables that take turns, the extension itself.
-    #[cold]
-    fn announce_changes(&self, shared: &Shared, database: u32) {
-        // Before any process is woken: it must find its cache invalid.
-        if !self.changes.is_empty() || !self.presence.is_empty() {
-            if let Some(slot) = shared.find_database(database) {
-                slot.definitions.fetch_add(1, Ordering::SeqCst);
-                slot.left_out.store(false, Ordering::SeqCst);
-                if slot.log.has_stopped.load(Ordering::SeqCst) {
-                    shared.announce_logged(slot, true);
-                }
-            }
-        }
-        if self.rotated || !self.presence.is_empty() {
-            if let Some(slot) = shared.find_database(database) {
-                slot.rotations.fetch_add(1, Ordering::SeqCst);
-            }
-        }
-        let was_gone = |(_, presence): &(i32, Presence)| *presence == Presence::Absent;
-        if self.presence.iter().any(was_gone) {
-            shared.free_queues_but(database, |key| self.creates(key));
-        }
-        for (_, change) in &self.changes {
-            match change {
-                DefinitionChange::Created(facts) | DefinitionChange::Defined(facts) => {
-                    if let Some(index) = shared.find_queue(facts.key) {
-                        shared.queues()[index].apply(facts);
-                        shared.queues()[index].announce_drained();
-                        shared.set_ready(index);
-                        shared.wake_for(index);
-                    } else if let Some(slot) = shared.find_database(database) {
-                        // The scheduler reads the queues, and gives it a place.
-                        shared.announce_due(slot, 0);
-                    }
-                }
-                DefinitionChange::Dropped { key, .. } => {
-                    shared.free_queue(*key);
-                    ask_for_orphans(shared, database);
-                }
-                DefinitionChange::Privileges => {}
-            }
-        }
-        if let Some((_, presence)) = self.presence.last().copied() {
-            if presence == Presence::Absent {
-                shared.free_queues_of(database);
-                shared.cancels.forget(database);
-                shared.free_watches_of(database);
-                shared.forget_log_of(database);
-            }
-            if let Some(slot) = shared.find_database(database) {
-                if presence == Presence::Present && slot.presence() == Presence::Unknown {
-                    // Nobody has looked yet what is due here: the server has just started.
-                    slot.announce_due(0);
-                }
-                slot.set_presence(presence);
-                slot.forget_unpublished();
-                slot.log.forget_part();
-                slot.scheduler().has_succeeded();
-                slot.scheduler().retry_now();
-            }
-            shared.call_launcher();
         }
     }
 

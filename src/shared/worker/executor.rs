@@ -6,13 +6,11 @@ use std::sync::atomic::{
 };
 
 use pushy_core::batch::BatchPlan;
-
 use pushy_core::capacity::{MOST_AS_A_RULE, MOST_RESERVED};
 
 use crate::pg::latch::ProcessCell;
 use crate::pg::per_process::PerProcess;
 use crate::pg::spinlock::Spinlock;
-use crate::shared::queue_slot::QueueKey;
 use crate::shared::Shared;
 
 /// As many as the settings pushy.max_executors and pushy.reserved_executors allow together.
@@ -107,27 +105,18 @@ pub struct ExecutorSlot {
     /// Since when (µs) its batch is open; 0: none is.
     pub batch_began: AtomicI64,
     /// Jobs claimed by the open batch, running ones included; `batch_length` are valid.
-    batch: [AtomicI64; BatchPlan::MAX_JOBS as usize],
-    batch_length: AtomicU32,
+    pub(super) batch: [AtomicI64; BatchPlan::MAX_JOBS as usize],
+    pub(super) batch_length: AtomicU32,
     /// The number of the open batch, and of how many of its jobs, from the first on, the outcome is accepted: no cancel
     /// reaches these any more, they commit or roll back with the batch.
-    batch_number: AtomicU64,
-    accepted: AtomicU32,
+    pub(super) batch_number: AtomicU64,
+    pub(super) accepted: AtomicU32,
     /// Guards what follows.
     lock: Spinlock,
     /// Fraction done as bits of an f64; the message in the database's encoding.
     progress: AtomicU64,
     message: [AtomicU8; MESSAGE_BYTES],
     message_length: AtomicU32,
-}
-
-/// How a batch stands to a job that it holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HoldState {
-    /// It may yet be cancelled.
-    Undecided,
-    /// It ends as the batch does.
-    Accepted,
 }
 
 /// What job_progress last said.
@@ -287,70 +276,6 @@ impl ExecutorSlot {
         }
     }
 
-    pub fn set_batch(&self, queue_id: i32, jobs: impl ExactSizeIterator<Item = i64>) {
-        self.batch_number.fetch_add(1, Ordering::SeqCst);
-        self.accepted.store(0, Ordering::SeqCst);
-        self.queue_id.store(queue_id, Ordering::Relaxed);
-        let mut length = 0;
-        for (cell, job) in self.batch.iter().zip(jobs) {
-            cell.store(job, Ordering::Relaxed);
-            length += 1;
-        }
-        self.batch_length.store(length, Ordering::SeqCst);
-    }
-
-    pub fn clear_batch(&self) {
-        self.batch_began.store(0, Ordering::SeqCst);
-        self.batch_length.store(0, Ordering::SeqCst);
-    }
-
-    /// Whether jobs of this queue are in the open batch.
-    pub fn has_jobs_of(&self, queue: QueueKey) -> bool {
-        self.batch_length.load(Ordering::SeqCst) != 0
-            && self.queue_id.load(Ordering::SeqCst) == queue.queue_id
-            && self.database.load(Ordering::SeqCst) == queue.database
-    }
-
-    /// Publishes that the outcome of the first `jobs` jobs of the batch is accepted. The caller then reads the requests for
-    /// cancels (see `cancels`).
-    pub fn accept(&self, jobs: usize) {
-        self.accepted.store(jobs as u32, Ordering::SeqCst);
-    }
-
-    /// Before it lets go of the rows of its batch, by a commit or a rollback: it decides nothing of these jobs any more. From
-    /// then on another may have their rows before this executor has closed its batch, so whoever would cancel such a job waits
-    /// for its row.
-    pub fn let_go(&self) {
-        self.accept(self.batch.len());
-    }
-
-    /// How the open batch stands to this job; None: it does not hold it.
-    pub fn standing(&self, job: i64) -> Option<HoldState> {
-        loop {
-            let batch = self.batch_number.load(Ordering::SeqCst);
-            let length = self.batch_length.load(Ordering::SeqCst) as usize;
-            let index = self.batch[..length.min(self.batch.len())]
-                .iter()
-                .position(|cell| cell.load(Ordering::Relaxed) == job);
-            let is_accepted = |index: usize| self.accepted.load(Ordering::SeqCst) as usize > index;
-            let standing = index.map(|index| {
-                if is_accepted(index) {
-                    HoldState::Accepted
-                } else {
-                    HoldState::Undecided
-                }
-            });
-            if self.batch_number.load(Ordering::SeqCst) == batch {
-                return standing;
-            }
-        }
-    }
-
-    /// Whether the open batch holds this job, running or waiting for its turn.
-    pub fn holds(&self, job: i64) -> bool {
-        self.standing(job).is_some()
-    }
-
     /// `message` in the database's encoding, already cut to MESSAGE_BYTES on a character.
     pub fn set_progress(&self, fraction: f64, message: &[u8]) {
         self.lock.with(|| {
@@ -399,27 +324,6 @@ impl Shared {
             executor.job.load(Ordering::SeqCst) == job
                 && executor.database.load(Ordering::SeqCst) == database
         })
-    }
-
-    /// The executors whose open batches hold this job of this database: one has its row, others may have let go of it a moment
-    /// ago.
-    pub fn executors_holding(
-        &self,
-        database: u32,
-        job: i64,
-    ) -> impl Iterator<Item = &ExecutorSlot> {
-        self.executors.iter().filter(move |executor| {
-            executor.state() != ExecutorState::Free
-                && executor.database.load(Ordering::SeqCst) == database
-                && executor.holds(job)
-        })
-    }
-
-    /// How the executors stand to this job of this database that hold it: `Undecided` says one only that has its row.
-    pub fn standing(&self, database: u32, job: i64) -> Option<HoldState> {
-        self.executors_holding(database, job)
-            .filter_map(|executor| executor.standing(job))
-            .max_by_key(|standing| *standing == HoldState::Undecided)
     }
 
     /// Whether an executor of this database is in the middle of a claim.

@@ -3,3 +3,4 @@
 pub mod database;
 pub mod database_worker;
 pub mod executor;
+pub mod executor_batch;

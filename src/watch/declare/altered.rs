@@ -1,9 +1,10 @@
 //! ALTER TABLE of columns that a watch uses. The server refuses to change the type of a column that a trigger's
-//! condition uses, so the triggers are made again around the statement; and `columns` and expressions follow a column
-//! that is renamed.
+//! condition uses, so the triggers are made again around the statement.
 
 use std::cell::RefCell;
 
+use super::column_users::{target, users_of, User};
+use super::renamed_column;
 use crate::errors::{quote_literal, Error, Result, SqlState};
 use crate::params;
 use crate::pg::per_process::PerProcess;
@@ -11,12 +12,11 @@ use crate::pg::spi::{self, Plan};
 use crate::pg::transaction_end;
 use crate::pg::utility::{self, Hooks, RelationName, Statement};
 use crate::pg::{
-    array, catalog_trigger, ereport, identifier, identity, invalidation, text, transaction,
-    BuiltinOid, Oid,
+    array, catalog_trigger, ereport, identity, invalidation, text, transaction, BuiltinOid, Oid,
 };
 use crate::watch::definition::{self, WatchDefinition};
 use crate::watch::table::WatchedTable;
-use crate::watch::triggers::{self, is_ours, Expression, Wording};
+use crate::watch::triggers::{self, Expression, Wording};
 
 static HOOKS: Hooks = Hooks { before, after };
 
@@ -74,7 +74,7 @@ fn after(statement: &Statement) {
         Statement::AlterColumns { .. } => raised(make_again()),
         Statement::RenameColumn { relation, from, to } => {
             let (from, to) = (text::shown(from.to_bytes()), text::shown(to.to_bytes()));
-            raised(rename(relation, &from, &to));
+            raised(renamed_column::rename(relation, &from, &to));
         }
         _ => {}
     }
@@ -123,74 +123,6 @@ fn raised(outcome: Result<()>) {
     if let Err(error) = outcome {
         ereport::raise(&error);
     }
-}
-
-// The table, those that inherit its columns, and those whose type it is.
-macro_rules! affected {
-    () => {
-        "WITH RECURSIVE altered(oid) AS ( \
-            SELECT $1 \
-            UNION \
-            SELECT n.oid FROM altered, LATERAL ( \
-               SELECT i.inhrelid AS oid FROM pg_catalog.pg_inherits i WHERE i.inhparent OPERATOR(pg_catalog.=) altered.oid \
-               UNION ALL \
-               SELECT c.oid FROM pg_catalog.pg_class c JOIN pg_catalog.pg_type y ON y.oid OPERATOR(pg_catalog.=) c.reloftype \
-                WHERE y.typrelid OPERATOR(pg_catalog.=) altered.oid) n)"
-    };
-}
-
-static USERS: Plan = Plan::new(
-    concat!(
-        affected!(),
-        " SELECT t.oid, t.tgrelid, a.attname::pg_catalog.text, t.tgargs \
-            FROM altered JOIN pg_catalog.pg_trigger t ON t.tgrelid OPERATOR(pg_catalog.=) altered.oid AND ",
-        is_ours!(),
-        " JOIN pg_catalog.pg_depend d ON d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_trigger'::pg_catalog.regclass::pg_catalog.oid \
-             AND d.objid OPERATOR(pg_catalog.=) t.oid AND d.refobjid OPERATOR(pg_catalog.=) t.tgrelid \
-             AND d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass::pg_catalog.oid \
-            JOIN pg_catalog.pg_attribute a ON a.attrelid OPERATOR(pg_catalog.=) d.refobjid \
-             AND a.attnum::pg_catalog.int4 OPERATOR(pg_catalog.=) d.refobjsubid \
-           WHERE a.attname OPERATOR(pg_catalog.=) ANY ($2) ORDER BY t.tgrelid, t.oid"
-    ),
-    &[BuiltinOid::OIDOID, BuiltinOid::NAMEARRAYOID],
-);
-
-/// A trigger that uses one of the columns.
-struct User {
-    trigger: Oid,
-    relation: Oid,
-    column: String,
-    /// The watch's name, as the trigger's arguments have it.
-    watch: String,
-}
-
-fn users_of(relation: Oid, columns: &[String]) -> Result<Vec<User>> {
-    identity::as_owner(|| {
-        spi::connect(|spi| {
-            let names = array::of_names(columns.iter().map(String::as_str));
-            let found = spi.run(&USERS, params![relation, names]);
-            let read = |row: spi::Row<'_>| {
-                let arguments = row.opt_bytes(4).unwrap_or_default();
-                let watch = arguments.split(|byte| *byte == 0).nth(2);
-                Ok(User {
-                    trigger: row.oid(1),
-                    relation: row.oid(2),
-                    column: row.text(3)?,
-                    watch: text::shown(watch.unwrap_or_default()),
-                })
-            };
-            found.rows().map(read).collect()
-        })
-    })
-}
-
-/// The statement's table, where there may be watches and the caller may alter it.
-fn target(relation: &RelationName) -> Option<Oid> {
-    identity::extension_owner()?;
-    // Pushy's own have no watches, and an update script alters them before they fit the library.
-    let oid = relation.find().filter(|oid| !identity::is_in_pushy(*oid))?;
-    let owner = identity::owner_of(oid)?;
-    identity::has_rights_of(identity::current_user(), owner).then_some(oid)
 }
 
 /// Drops the triggers that would hinder the statement, or says what to do where they cannot be made again.
@@ -280,7 +212,7 @@ fn way_out(watch: &str, table: &WatchedTable, first: &str) -> String {
 }
 
 /// Expressions as the server has them, which have followed renames and mean the same in every session.
-fn take_texts(watch: &mut WatchDefinition) -> Result<()> {
+pub(super) fn take_texts(watch: &mut WatchDefinition) -> Result<()> {
     let texts = match watch.expressions {
         Some(trigger) => triggers::texts(trigger)?,
         None => None,
@@ -375,63 +307,6 @@ fn make_again() -> Result<()> {
             watch.write()
         })?;
         invalidation::send(watch.relation);
-    }
-    Ok(())
-}
-
-/// Renames a column in the definitions of watches, as the server has done in their triggers.
-fn rename(relation: &RelationName, from: &str, to: &str) -> Result<()> {
-    let Some(oid) = target(relation) else {
-        return Ok(());
-    };
-    let mut done: Vec<Oid> = Vec::new();
-    for user in users_of(oid, &[to.to_owned()])? {
-        if done.contains(&user.relation) {
-            continue;
-        }
-        done.push(user.relation);
-        let table = WatchedTable::look_up(user.relation)?;
-        for mut watch in identity::as_owner(|| definition::of_table(&table))? {
-            if !watch.is_home() {
-                continue;
-            }
-            let before = watch.clone();
-            for column in watch.columns.iter_mut().flatten() {
-                if column == from {
-                    to.clone_into(column);
-                }
-            }
-            let mut kept = watch.clone();
-            // What somebody has put in the place of a trigger is none of the watch's words.
-            let is_unchanged = triggers::are_unchanged(&watch)?;
-            if is_unchanged {
-                take_texts(&mut kept)?;
-            }
-            let name = identifier::quoted(to);
-            let uses = |text: &Option<String>| {
-                text.as_ref().is_some_and(|text| {
-                    ["new", "old"]
-                        .iter()
-                        .any(|row| text.contains(&format!("{row}.{name}")))
-                })
-            };
-            for (text, kept) in [
-                (&mut watch.condition, kept.condition),
-                (&mut watch.payload_expr, kept.payload_expr),
-                (&mut watch.args_expr, kept.args_expr),
-            ] {
-                if is_unchanged && uses(&kept) {
-                    *text = kept;
-                }
-            }
-            if is_unchanged {
-                watch.words = triggers::words(&watch)?;
-            }
-            if watch != before {
-                identity::as_owner(|| watch.write())?;
-                invalidation::send(watch.relation);
-            }
-        }
     }
     Ok(())
 }

@@ -3,8 +3,10 @@
 pub mod altered;
 pub mod arguments;
 pub mod attached;
+mod column_users;
 pub mod end_and_pause;
 pub mod orphans;
+mod renamed_column;
 pub mod restore;
 pub mod table;
 pub mod taken_away;

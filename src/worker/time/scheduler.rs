@@ -5,26 +5,22 @@ use std::cell::Cell;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::worker::failures_in_row::{FailuresInRow, Waits};
-use crate::worker::recorder::{self, Recorder};
-use crate::worker::{cancels, crash_verdict, database_worker, retention, timers};
 use pushy_core::backoff;
 use pushy_core::turns::Turns;
-use pushy_core::version::Fit;
 
-use crate::errors::{Error, Result, SqlState};
-use crate::job::moves::promote;
+use crate::errors::Result;
 use crate::log;
 use crate::pg::per_process::PerProcess;
 use crate::pg::transaction;
 use crate::pg::worker::WorkerKind;
-use crate::pg::{clock, database, ereport, guc, identity, interrupts, latch, script, worker};
-use crate::queue::cache;
+use crate::pg::{clock, database, guc, interrupts, latch, worker};
 use crate::queue::control_channel;
 use crate::queue::definition::QueueDefinition;
-use crate::queue::upgrade;
-use crate::shared::database::{DatabaseSlot, Presence, NEVER};
-use crate::shared::{self};
+use crate::shared;
+use crate::shared::database::{DatabaseSlot, NEVER};
+use crate::worker::failures_in_row::{FailuresInRow, Waits};
+use crate::worker::recorder::{self, Recorder};
+use crate::worker::{cancels, crash_verdict, database_worker, retention, timers};
 use crate::{settings, worker_entry};
 
 pub const KIND: WorkerKind = WorkerKind {
@@ -33,7 +29,7 @@ pub const KIND: WorkerKind = WorkerKind {
 };
 
 /// After so long (µs) what somebody's lock has kept from being done is tried again.
-const COME_BACK_US: i64 = 1_000_000;
+pub(super) const COME_BACK_US: i64 = 1_000_000;
 
 /// It stays when something is due within this time, and leaves otherwise.
 const LINGER_US: i64 = 5_000_000;
@@ -58,9 +54,6 @@ fn scheduler(arg: usize) {
     .live();
 }
 
-/// So long (µs) due jobs are made ready, one after another, before the rest of a round has its turn.
-const STRETCH_US: i64 = 100_000;
-
 /// In the midst of a round, or between two of which the second goes on with the jobs of the first: what is due and what was
 /// asked for has been taken, and may not be done.
 static IN_ROUND: PerProcess<Cell<bool>> = PerProcess::new(Cell::new(false));
@@ -81,16 +74,16 @@ fn leave() {
     });
 }
 
-struct Scheduler {
-    database_slot: &'static DatabaseSlot,
-    recorder: &'static Recorder,
-    queues: Vec<QueueDefinition>,
+pub(super) struct Scheduler {
+    pub(super) database_slot: &'static DatabaseSlot,
+    pub(super) recorder: &'static Recorder,
+    pub(super) queues: Vec<QueueDefinition>,
     /// The counter of definitions when they were read; None: never.
-    generation: Option<u64>,
+    pub(super) generation: Option<u64>,
     /// Something was passed over in this round, because somebody holds what it needs.
     comes_back: Cell<bool>,
     /// Due jobs of which some are ready, and others await their turn.
-    turns: Cell<Option<Turns>>,
+    pub(super) turns: Cell<Option<Turns>>,
 }
 
 impl Scheduler {
@@ -182,7 +175,7 @@ impl Scheduler {
 
     /// None when somebody holds what this step needs: the round goes on with the next step, and another round follows soon.
     /// The step has put back what it was asked to do.
-    fn pass_over<T>(&self, step: Result<T>) -> Result<Option<T>> {
+    pub(super) fn pass_over<T>(&self, step: Result<T>) -> Result<Option<T>> {
         match step {
             Err(failure) if failure.is_busy() => {
                 self.come_back_unless(false);
@@ -282,191 +275,6 @@ impl Scheduler {
         }
         self.database_slot.looked_into.store(true, Ordering::SeqCst);
         Ok(())
-    }
-
-    /// Answers when something is due next.
-    fn keep_time(&self) -> Result<Option<i64>> {
-        let waiting = self.make_ready()?;
-        self.pass_over(retention::assign_wanted(self.database_slot))?;
-        // Retention is put off, never jobs: they are looked for between two of its transactions.
-        let due = Cell::new(waiting);
-        let keep_on = || {
-            if self.has_turns() || self.database_slot.has_waiting_by(clock::now().0) {
-                due.set(self.make_ready()?);
-            }
-            Ok(())
-        };
-        let removal = self.pass_over(retention::remove(&keep_on))?.flatten();
-        Ok(due.get().into_iter().chain(removal).min())
-    }
-
-    fn has_turns(&self) -> bool {
-        let turns = self.turns.take();
-        let has = turns.is_some();
-        self.turns.set(turns);
-        has
-    }
-
-    /// Makes due jobs ready, for a while; answers when the next are due.
-    fn make_ready(&self) -> Result<Option<i64>> {
-        let began = clock::now();
-        let mut turns = self.turns.take();
-        self.hear_of_waiting(&mut turns);
-        let Some(mut turns) = turns else {
-            return Ok(None);
-        };
-        let kept = loop {
-            match timers::promote(&self.queues, &mut turns) {
-                Ok(Some(true)) => {}
-                Ok(_) => {
-                    let from = turns.from;
-                    break transaction::run(|| timers::first_waiting(from));
-                }
-                Err(failure) => break Err(failure),
-            }
-            interrupts::check();
-            let mut heard = Some(turns);
-            self.hear_of_waiting(&mut heard);
-            if clock::now().since_us(began) as i64 > STRETCH_US {
-                self.turns.set(heard);
-                return Ok(Some(began.0));
-            }
-            turns = heard.expect("what is there stays");
-        };
-        let waiting = kept.as_ref().map_or(Some(turns.from), |first| *first);
-        self.database_slot
-            .announce_waiting(waiting.unwrap_or(NEVER));
-        // What was due when this began and was not done is locked by somebody: another look after COME_BACK_US. What has
-        // become due since gets it at once.
-        Ok(kept?.map(|next| {
-            if next > began.0 {
-                next
-            } else {
-                clock::now().plus_us(COME_BACK_US).0
-            }
-        }))
-    }
-
-    /// Takes the time from which on jobs wait that have come since. Before any snapshot: a job that commits too late for the
-    /// snapshot announces its time after this.
-    fn hear_of_waiting(&self, turns: &mut Option<Turns>) {
-        let from = self.database_slot.take_waiting();
-        if from == NEVER {
-            return;
-        }
-        match turns {
-            Some(turns) => turns.hear_of(from),
-            None => *turns = Some(promote::turns_from(from)),
-        }
-    }
-
-    /// Reads the queues after a change; false when the extension is not here. Reads again while queues change meanwhile,
-    /// because facts read before a change and written to shared memory after it would undo the change there.
-    fn refresh(&mut self) -> Result<bool> {
-        loop {
-            interrupts::check();
-            let generation = self.database_slot.definitions.load(Ordering::SeqCst);
-            if self.generation == Some(generation) {
-                return Ok(true);
-            }
-            if !self.read_queues(generation)? {
-                return Ok(false);
-            }
-        }
-    }
-
-    /// Once, because in a copied or restored database nothing runs, and the server's log is where its owner looks first.
-    fn log_elsewhere(&self) {
-        let elsewhere = self.queues.iter().filter(|queue| !queue.is_home()).count();
-        if elsewhere == 0
-            || self
-                .database_slot
-                .said_elsewhere
-                .swap(true, Ordering::SeqCst)
-        {
-            return;
-        }
-        ereport::log(
-            &Error::new(
-                SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
-                format!("{elsewhere} queues of this database came here by a restore or a copy, and do not run"),
-            )
-            .hint("Once nothing is done twice by it, run in this database: SELECT * FROM pushy.resume_after_restore()"),
-        );
-    }
-
-    /// Once, until all have a place.
-    fn log_placeless(&self) {
-        let placeless: Vec<_> = self
-            .queues
-            .iter()
-            .filter(|queue| cache::is_placeless(queue))
-            .collect();
-        let told = &self.database_slot.said_placeless;
-        let Some(first) = placeless.first() else {
-            told.store(false, Ordering::SeqCst);
-            return;
-        };
-        if told.swap(true, Ordering::SeqCst) {
-            return;
-        }
-        ereport::log(
-            &Error::new(
-                SqlState::CONFIGURATION_LIMIT_EXCEEDED,
-                format!(
-                    "{} queues of this database do not run: {}",
-                    placeless.len(),
-                    cache::all_taken()
-                ),
-            )
-            .detail(format!("The first is queue \"{}\".", first.name))
-            .hint("Raise pushy.max_queues in postgresql.conf and restart the server, or drop queues no longer used. Their jobs are kept; this is said once until all queues have a place."),
-        );
-    }
-
-    fn read_queues(&mut self, generation: u64) -> Result<bool> {
-        let is_incompatible = transaction::run(|| {
-            let misfit = identity::fit().filter(|fit| *fit != Fit::Works);
-            if let Some(fit) = misfit {
-                ereport::log(&script::refused(fit));
-            }
-            Ok(misfit.is_some())
-        })?;
-        if is_incompatible {
-            // ALTER EXTENSION UPDATE has the database looked at again.
-            self.database_slot.due.store(NEVER, Ordering::SeqCst);
-            self.database_slot.set_presence(Presence::Incompatible);
-            return Ok(false);
-        }
-        let queues = transaction::run(|| {
-            if identity::extension_oid().is_none() || worker::is_binary_upgrade() {
-                return Ok(None);
-            }
-            if self.generation.is_none() {
-                upgrade::go_on()?;
-            }
-            timers::load_queues().map(Some)
-        })?;
-        let Some(queues) = queues else {
-            self.database_slot.set_presence(Presence::Absent);
-            self.database_slot.due.store(NEVER, Ordering::SeqCst);
-            self.recorder.forget_database(database::current());
-            shared::expect().cancels.forget(database::current());
-            if self.database_slot.definitions.load(Ordering::SeqCst) == generation {
-                shared::expect().free_queues_of(database::current());
-            } else {
-                // A CREATE EXTENSION has committed while we looked.
-                self.database_slot.set_presence(Presence::Unknown);
-            }
-            return Ok(false);
-        };
-        self.queues = queues;
-        self.log_elsewhere();
-        self.log_placeless();
-        self.generation = Some(generation);
-        self.database_slot.set_presence(Presence::Present);
-        self.database_slot.scheduler().has_succeeded();
-        Ok(true)
     }
 }
 

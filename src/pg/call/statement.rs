@@ -1,0 +1,300 @@
+//! Utility statements that concern us, recognised by their parse trees.
+
+use std::ffi::{c_char, CStr};
+
+use pgrx::pg_sys;
+
+/// A statement that concerns us.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Statement {
+    DropDatabase {
+        name: std::ffi::CString,
+    },
+    RenameDatabase {
+        name: std::ffi::CString,
+    },
+    MoveDatabase {
+        name: std::ffi::CString,
+    },
+    /// CREATE DATABASE from this template.
+    CopyDatabase {
+        template: std::ffi::CString,
+        /// Its number is chosen.
+        is_numbered: bool,
+    },
+    DropExtension,
+    /// What these roles own, which may be the extension.
+    DropOwned {
+        roles: Vec<Whose>,
+    },
+    AlterExtension,
+    RenameSchema {
+        name: std::ffi::CString,
+    },
+    /// ALTER TABLE … ATTACH PARTITION.
+    AttachPartition {
+        parent: RelationName,
+        partition: RelationName,
+    },
+    /// A role, a database or a privilege changes: who could not connect may be able to now.
+    ChangeAccess,
+    /// PREPARE TRANSACTION; what it says is done when the statement is over.
+    Prepare {
+        name: std::ffi::CString,
+    },
+    /// COMMIT PREPARED or ROLLBACK PREPARED.
+    FinishPrepared {
+        name: std::ffi::CString,
+    },
+    SetConstraints,
+    /// ALTER TABLE or ALTER TYPE adds, drops or changes columns: these change their type, those are dropped without CASCADE.
+    AlterColumns {
+        relation: RelationName,
+        retyped: Vec<std::ffi::CString>,
+        dropped: Vec<std::ffi::CString>,
+    },
+    CreateTrigger {
+        relation: RelationName,
+    },
+    RenameColumn {
+        relation: RelationName,
+        from: std::ffi::CString,
+        to: std::ffi::CString,
+    },
+    Listen {
+        channel: std::ffi::CString,
+    },
+    /// One channel, or all.
+    Unlisten {
+        channel: Option<std::ffi::CString>,
+    },
+}
+
+/// A role as a statement names it.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Whose {
+    Named(std::ffi::CString),
+    CurrentUser,
+    SessionUser,
+}
+
+/// A relation as a statement names it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct RelationName {
+    schema: Option<std::ffi::CString>,
+    name: std::ffi::CString,
+}
+
+impl RelationName {
+    unsafe fn of(variable: *mut pg_sys::RangeVar) -> Self {
+        let schema = (*variable).schemaname;
+        Self {
+            schema: (!schema.is_null()).then(|| text(schema)),
+            name: text((*variable).relname),
+        }
+    }
+
+    /// The relation that is meant, along the current search path.
+    pub fn find(&self) -> Option<pg_sys::Oid> {
+        let schema = self.schema.as_ref();
+        // SAFETY: the strings outlive the look-up, which only reads them; nothing is locked.
+        let oid = unsafe {
+            let variable = pg_sys::makeRangeVar(
+                schema.map_or(std::ptr::null_mut(), |schema| schema.as_ptr().cast_mut()),
+                self.name.as_ptr().cast_mut(),
+                -1,
+            );
+            pg_sys::RangeVarGetRelidExtended(
+                variable,
+                pg_sys::NoLock as pg_sys::LOCKMODE,
+                pg_sys::RVROption::RVR_MISSING_OK,
+                None,
+                std::ptr::null_mut(),
+            )
+        };
+        (oid != pg_sys::Oid::INVALID).then_some(oid)
+    }
+}
+
+/// Recognises a statement by its parse tree.
+#[cfg_attr(target_os = "linux", link_section = "commit_path")]
+pub(super) unsafe fn recognise(node: *mut pg_sys::Node) -> Option<Statement> {
+    use pg_sys::NodeTag::{
+        T_AlterDatabaseStmt, T_AlterExtensionStmt, T_AlterRoleStmt, T_AlterTableStmt,
+        T_ConstraintsSetStmt, T_CreateTrigStmt, T_CreatedbStmt, T_DiscardStmt, T_DropOwnedStmt,
+        T_DropStmt, T_DropdbStmt, T_GrantRoleStmt, T_GrantStmt, T_ListenStmt, T_RenameStmt,
+        T_TransactionStmt, T_UnlistenStmt,
+    };
+    match (*node).type_ {
+        T_DropdbStmt => Some(Statement::DropDatabase {
+            name: text((*node.cast::<pg_sys::DropdbStmt>()).dbname),
+        }),
+        T_RenameStmt => {
+            let rename = node.cast::<pg_sys::RenameStmt>();
+            match (*rename).renameType {
+                pg_sys::ObjectType::OBJECT_DATABASE => Some(Statement::RenameDatabase {
+                    name: text((*rename).subname),
+                }),
+                pg_sys::ObjectType::OBJECT_ROLE => Some(Statement::ChangeAccess),
+                pg_sys::ObjectType::OBJECT_SCHEMA => Some(Statement::RenameSchema {
+                    name: text((*rename).subname),
+                }),
+                pg_sys::ObjectType::OBJECT_COLUMN | pg_sys::ObjectType::OBJECT_ATTRIBUTE => {
+                    Some(Statement::RenameColumn {
+                        relation: RelationName::of((*rename).relation),
+                        from: text((*rename).subname),
+                        to: text((*rename).newname),
+                    })
+                }
+                _ => None,
+            }
+        }
+        T_AlterTableStmt => altered_table(&*node.cast::<pg_sys::AlterTableStmt>()),
+        T_AlterDatabaseStmt => {
+            let alter = node.cast::<pg_sys::AlterDatabaseStmt>();
+            Some(match option(&(*alter).options, c"tablespace") {
+                Some(_) => Statement::MoveDatabase {
+                    name: text((*alter).dbname),
+                },
+                None => Statement::ChangeAccess,
+            })
+        }
+        T_GrantStmt => ((*node.cast::<pg_sys::GrantStmt>()).objtype
+            == pg_sys::ObjectType::OBJECT_DATABASE)
+            .then_some(Statement::ChangeAccess),
+        T_AlterRoleStmt | T_GrantRoleStmt => Some(Statement::ChangeAccess),
+        T_CreateTrigStmt => Some(Statement::CreateTrigger {
+            relation: RelationName::of((*node.cast::<pg_sys::CreateTrigStmt>()).relation),
+        }),
+        T_ConstraintsSetStmt => Some(Statement::SetConstraints),
+        T_ListenStmt => Some(Statement::Listen {
+            channel: text((*node.cast::<pg_sys::ListenStmt>()).conditionname),
+        }),
+        T_UnlistenStmt => {
+            let channel = (*node.cast::<pg_sys::UnlistenStmt>()).conditionname;
+            Some(Statement::Unlisten {
+                channel: (!channel.is_null()).then(|| text(channel)),
+            })
+        }
+        T_DiscardStmt => ((*node.cast::<pg_sys::DiscardStmt>()).target
+            == pg_sys::DiscardMode::DISCARD_ALL)
+            .then_some(Statement::Unlisten { channel: None }),
+        T_CreatedbStmt => {
+            let create = node.cast::<pg_sys::CreatedbStmt>();
+            // Said or not, something is copied (createdb in dbcommands.c).
+            let template = option(&(*create).options, c"template");
+            Some(Statement::CopyDatabase {
+                template: template.unwrap_or_else(|| c"template1".to_owned()),
+                is_numbered: list((*create).options).any(|option| {
+                    CStr::from_ptr((*option.cast::<pg_sys::DefElem>()).defname) == c"oid"
+                }),
+            })
+        }
+        T_DropStmt => {
+            let drop = node.cast::<pg_sys::DropStmt>();
+            let is_extension = (*drop).removeType == pg_sys::ObjectType::OBJECT_EXTENSION;
+            (is_extension && list((*drop).objects).any(|name| is_pushy(name)))
+                .then_some(Statement::DropExtension)
+        }
+        T_DropOwnedStmt => Some(Statement::DropOwned {
+            roles: list((*node.cast::<pg_sys::DropOwnedStmt>()).roles)
+                .map(|role| whose(role.cast()))
+                .collect(),
+        }),
+        T_AlterExtensionStmt => {
+            let alter = node.cast::<pg_sys::AlterExtensionStmt>();
+            (CStr::from_ptr((*alter).extname) == c"pushy").then_some(Statement::AlterExtension)
+        }
+        T_TransactionStmt => {
+            use pg_sys::TransactionStmtKind::{
+                TRANS_STMT_COMMIT_PREPARED, TRANS_STMT_PREPARE, TRANS_STMT_ROLLBACK_PREPARED,
+            };
+            let statement = node.cast::<pg_sys::TransactionStmt>();
+            match (*statement).kind {
+                TRANS_STMT_PREPARE => Some(Statement::Prepare {
+                    name: text((*statement).gid),
+                }),
+                TRANS_STMT_COMMIT_PREPARED | TRANS_STMT_ROLLBACK_PREPARED => {
+                    Some(Statement::FinishPrepared {
+                        name: text((*statement).gid),
+                    })
+                }
+                _ => None,
+            }
+        }
+        _ => None,
+    }
+}
+
+unsafe fn altered_table(alter: &pg_sys::AlterTableStmt) -> Option<Statement> {
+    let (mut retyped, mut dropped) = (Vec::new(), Vec::new());
+    let mut is_other = false;
+    for command in list(alter.cmds) {
+        let command = &*command.cast::<pg_sys::AlterTableCmd>();
+        match command.subtype {
+            pg_sys::AlterTableType::AT_AlterColumnType => retyped.push(text(command.name)),
+            pg_sys::AlterTableType::AT_DropColumn
+                if command.behavior != pg_sys::DropBehavior::DROP_CASCADE =>
+            {
+                dropped.push(text(command.name));
+            }
+            pg_sys::AlterTableType::AT_AddColumn | pg_sys::AlterTableType::AT_DropColumn => {
+                is_other = true;
+            }
+            // Always the only one of its statement.
+            pg_sys::AlterTableType::AT_AttachPartition => {
+                let name = (*command.def.cast::<pg_sys::PartitionCmd>()).name;
+                return Some(Statement::AttachPartition {
+                    parent: RelationName::of(alter.relation),
+                    partition: RelationName::of(name),
+                });
+            }
+            _ => {}
+        }
+    }
+    (is_other || !retyped.is_empty() || !dropped.is_empty()).then(|| Statement::AlterColumns {
+        relation: RelationName::of(alter.relation),
+        retyped,
+        dropped,
+    })
+}
+
+unsafe fn text(pointer: *const c_char) -> std::ffi::CString {
+    CStr::from_ptr(pointer).to_owned()
+}
+
+unsafe fn list(list: *mut pg_sys::List) -> impl Iterator<Item = *mut pg_sys::Node> {
+    let length = if list.is_null() { 0 } else { (*list).length };
+    (0..length).map(move |at| (*(*list).elements.offset(at as isize)).ptr_value.cast())
+}
+
+unsafe fn whose(role: *mut pg_sys::RoleSpec) -> Whose {
+    match (*role).roletype {
+        pg_sys::RoleSpecType::ROLESPEC_CSTRING => Whose::Named(text((*role).rolename)),
+        pg_sys::RoleSpecType::ROLESPEC_SESSION_USER => Whose::SessionUser,
+        _ => Whose::CurrentUser,
+    }
+}
+
+unsafe fn is_pushy(name: *mut pg_sys::Node) -> bool {
+    string(name).is_some_and(|name| name == c"pushy")
+}
+
+unsafe fn string<'a>(node: *mut pg_sys::Node) -> Option<&'a CStr> {
+    if node.is_null() || (*node).type_ != pg_sys::NodeTag::T_String {
+        return None;
+    }
+    let value = (*node.cast::<pg_sys::String>()).sval;
+    Some(CStr::from_ptr(value))
+}
+
+/// The string value of an option (DefElem) of a statement.
+unsafe fn option(options: &*mut pg_sys::List, name: &CStr) -> Option<std::ffi::CString> {
+    for node in list(*options) {
+        let option = node.cast::<pg_sys::DefElem>();
+        if CStr::from_ptr((*option).defname) == name {
+            return string((*option).arg).map(CStr::to_owned);
+        }
+    }
+    None
+}

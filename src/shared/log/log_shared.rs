@@ -1,0 +1,270 @@
+//! The event log of one database, as writers and readers share it.
+
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU32, AtomicU64, Ordering};
+
+use crate::pg::condition::Condition;
+use crate::shared::database::NEVER;
+
+/// What `LogShared::gap` was when it was closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gap(u64);
+
+impl Gap {
+    /// Whoever drops notices need not leave a marker.
+    const OPEN: u64 = 1;
+    /// Somebody has left none.
+    const USED: u64 = 2;
+}
+
+/// The event log of one database.
+#[repr(C)]
+pub struct LogShared {
+    /// One more than the part that writers append to; 0: ask the table.
+    part: AtomicU32,
+    /// Pages that this part had when it was opened, with room to be used again: while it is no bigger it is not full.
+    blocks: AtomicU32,
+    /// Changes when a part was emptied in place: whoever reads it may have missed what went.
+    emptied: AtomicU64,
+    /// One more than the ring of the relay; 0: none runs, nobody needs to be told where things lie.
+    pub(super) ring: AtomicU32,
+    /// Something may have been committed that is in no tick.
+    dirty: AtomicBool,
+    /// The relay has found nobody who waits for ticks, and leaves more time between them.
+    takes_its_time: AtomicBool,
+    /// Somebody waits all the same.
+    hurried: AtomicBool,
+    /// It has something to do: for pushy.workers.
+    pub relay_busy: AtomicBool,
+    /// When the relay is to come although nothing was written (µs): the log ages.
+    pub relay_due: AtomicI64,
+    /// Ticks written since the server started; broadcast with each.
+    ticks: AtomicU64,
+    ticked: Condition,
+    /// The gap (`pushy_core::log::gap`): how often it was closed, and in the lowest bits whether it is open
+    /// and somebody has found it so.
+    gap: AtomicU64,
+    /// What relays took from the gap is written down, or none ever came.
+    pub gap_is_certain: AtomicBool,
+    /// One more than a part that is as big as the whole log may be; 0: none.
+    full_part: AtomicU32,
+    /// The part that writers append to is as big as a part should be: the relay should turn to another.
+    pub is_crowded: AtomicBool,
+    /// A subscription gives no jobs to its queue: the relay tries again when a queue or a privilege changes.
+    pub has_stopped: AtomicBool,
+    /// Events of transactions that have not ended.
+    pub pending: AtomicU64,
+    /// The last event told to LISTENers.
+    pub emitted_epoch: AtomicI64,
+    pub emitted_tick: AtomicI64,
+    pub emitted_n: AtomicI32,
+}
+
+impl LogShared {
+    pub fn init(&self) {
+        self.ticked.init();
+        self.relay_due.store(NEVER, Ordering::Relaxed);
+    }
+
+    /// For another database, or another life of the extension.
+    pub fn reset(&self) {
+        let Self {
+            part,
+            blocks,
+            // Readers that remember one of these must never meet it again.
+            emptied: _,
+            ticks: _,
+            // The relay gives its ring back when it leaves.
+            ring: _,
+            dirty,
+            takes_its_time,
+            hurried,
+            relay_busy,
+            relay_due,
+            ticked: _,
+            gap: _,
+            gap_is_certain: _,
+            full_part,
+            is_crowded,
+            has_stopped,
+            pending,
+            emitted_epoch: _,
+            emitted_tick: _,
+            emitted_n: _,
+        } = self;
+        for number in [part, blocks, full_part] {
+            number.store(0, Ordering::SeqCst);
+        }
+        for flag in [
+            dirty,
+            takes_its_time,
+            hurried,
+            relay_busy,
+            is_crowded,
+            has_stopped,
+        ] {
+            flag.store(false, Ordering::SeqCst);
+        }
+        relay_due.store(NEVER, Ordering::SeqCst);
+        pending.store(0, Ordering::SeqCst);
+        self.forget_gap();
+        self.set_emitted(0, 0, 0);
+    }
+
+    /// For a transaction whose notices are in no log, and that has its number: None where a marker stands for it, else what is
+    /// known of the gap for the marker that it is to leave.
+    pub fn join_gap(&self) -> Option<Gap> {
+        let join = |known: u64| (known & Gap::OPEN != 0).then_some(known | Gap::USED);
+        let joined = self
+            .gap
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, join);
+        joined.err().map(Gap)
+    }
+
+    /// A marker has committed that was written when this was known: unless the relay has closed the gap since then, because it
+    /// may have met the marker.
+    pub fn open_gap(&self, known: Gap) {
+        let open = known.0 | Gap::OPEN;
+        let _ = self
+            .gap
+            .compare_exchange(known.0, open, Ordering::SeqCst, Ordering::SeqCst);
+    }
+
+    /// Whoever drops notices from here on leaves a marker; answers whether somebody has found the gap open.
+    pub fn close_gap(&self) -> bool {
+        self.change_gap(|known| (known | Gap::OPEN | Gap::USED) + 1)
+    }
+
+    /// Whether somebody has found the gap open since this was last asked.
+    pub fn take_gap(&self) -> bool {
+        self.change_gap(|known| known & !Gap::USED)
+    }
+
+    fn change_gap(&self, change: impl Fn(u64) -> u64) -> bool {
+        let changed = self
+            .gap
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |known| {
+                Some(change(known))
+            });
+        changed.is_ok_and(|known| known & Gap::USED != 0)
+    }
+
+    /// Another log begins, or none is.
+    fn forget_gap(&self) {
+        self.close_gap();
+        self.gap_is_certain.store(false, Ordering::SeqCst);
+    }
+
+    pub fn set_emitted(&self, epoch: i64, tick: i64, n: i32) {
+        self.emitted_epoch.store(epoch, Ordering::SeqCst);
+        self.emitted_tick.store(tick, Ordering::SeqCst);
+        self.emitted_n.store(n, Ordering::SeqCst);
+    }
+
+    pub fn part(&self) -> Option<u32> {
+        self.part.load(Ordering::SeqCst).checked_sub(1)
+    }
+
+    /// What somebody read from the table, unless the relay has said otherwise since.
+    pub fn learn_part(&self, part: u32, blocks: u32) {
+        let learned = self
+            .part
+            .compare_exchange(0, part + 1, Ordering::SeqCst, Ordering::SeqCst);
+        if learned.is_ok() {
+            self.blocks.store(blocks, Ordering::SeqCst);
+        }
+    }
+
+    pub fn set_part(&self, part: u32, blocks: u32) {
+        self.blocks.store(blocks, Ordering::SeqCst);
+        self.part.store(part + 1, Ordering::SeqCst);
+    }
+
+    /// Pages of the part that writers append to which it had when it was opened.
+    pub fn blocks(&self) -> u32 {
+        self.blocks.load(Ordering::SeqCst)
+    }
+
+    pub fn times_emptied(&self) -> u64 {
+        self.emptied.load(Ordering::SeqCst)
+    }
+
+    /// Before anything of a part goes, once it is known to be lost.
+    pub fn announce_emptied(&self) {
+        self.emptied.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Whether events that are for this part find no room.
+    pub fn is_full(&self, part: u32) -> bool {
+        self.full_part.load(Ordering::SeqCst) == part + 1
+    }
+
+    /// `part`, to which the caller has just written, has reached its size. The number names no later filling of that
+    /// part when it is read, because a part is not emptied before the caller's transaction ends.
+    pub fn set_full(&self, part: u32) {
+        self.full_part.store(part + 1, Ordering::SeqCst);
+    }
+
+    pub fn clear_full(&self) {
+        self.full_part.store(0, Ordering::SeqCst);
+    }
+
+    /// The extension came or went: what was known is of another log.
+    pub fn forget_part(&self) {
+        self.part.store(0, Ordering::SeqCst);
+        self.blocks.store(0, Ordering::SeqCst);
+        self.forget_gap();
+        self.set_emitted(0, 0, 0);
+    }
+
+    pub fn is_dirty(&self) -> bool {
+        self.dirty.load(Ordering::SeqCst)
+    }
+
+    /// Takes the mark off: before the relay takes its snapshot.
+    pub fn take_dirty(&self) {
+        self.hurried.store(false, Ordering::SeqCst);
+        self.dirty.store(false, Ordering::SeqCst);
+    }
+
+    /// Puts the mark on; true when it was off.
+    pub fn set_dirty(&self) -> bool {
+        // A plain load first: under load the mark is on, and a swap would take the cache line.
+        !self.dirty.load(Ordering::SeqCst) && !self.dirty.swap(true, Ordering::SeqCst)
+    }
+
+    pub fn set_takes_its_time(&self, yes: bool) {
+        // A plain load first: writers read it.
+        if self.takes_its_time() != yes {
+            self.takes_its_time.store(yes, Ordering::SeqCst);
+        }
+    }
+
+    pub(super) fn takes_its_time(&self) -> bool {
+        self.takes_its_time.load(Ordering::SeqCst)
+    }
+
+    pub fn is_hurried(&self) -> bool {
+        self.hurried.load(Ordering::SeqCst)
+    }
+
+    /// True when nobody had asked for it since the last tick.
+    pub(super) fn hurry(&self) -> bool {
+        !self.is_hurried() && !self.hurried.swap(true, Ordering::SeqCst)
+    }
+
+    /// How many ticks there have been: read it, look at the tables, then `wait_tick`.
+    pub fn ticks(&self) -> u64 {
+        self.ticks.load(Ordering::SeqCst)
+    }
+
+    pub fn announce_tick(&self) {
+        self.ticks.fetch_add(1, Ordering::SeqCst);
+        self.ticked.broadcast();
+    }
+
+    /// Sleeps until there was a tick since `seen` was read, or `timeout` has passed.
+    pub fn wait_tick(&self, seen: u64, timeout: std::time::Duration) {
+        self.ticked
+            .wait_until(timeout, || (self.ticks() != seen).then_some(()));
+    }
+}

@@ -1,0 +1,291 @@
+//! What a transaction does, collected as it does it: each function remembers one kind of thing for the end.
+
+use std::sync::atomic::Ordering;
+
+use super::{with, Announcement, Count, DefinitionChange, Pending, Why, PENDING};
+use crate::pg::transaction;
+use crate::pg::transaction_end;
+use crate::pg::{after_commit, identity, Oid};
+use crate::shared;
+use crate::shared::cancels::Promise;
+use crate::shared::database::Presence;
+use crate::shared::log::Gap;
+use crate::shared::queue_slot::{QueueFacts, QueueKey, NOTHING, PRIORITIES};
+use crate::shared::statistics::QueueCounts;
+use crate::shared::unpublished::Left;
+
+impl Pending {
+    pub(super) fn leave_out(&mut self, level: i32, kind: usize, left: Left) {
+        let mut known = self.left_out.iter_mut();
+        match known.find(|known| (known.0, known.1) == (level, kind)) {
+            Some(known) => known.2.add(left),
+            None => self.left_out.push((level, kind, left)),
+        }
+    }
+}
+
+fn add(index: usize, key: QueueKey, priority: usize, position: u64, why: Why, jobs: u64) {
+    with_announcement(index, key, why, |known| {
+        known.low[priority] = known.low[priority].min(position);
+        known.jobs += jobs;
+    });
+}
+
+fn with_announcement(
+    index: usize,
+    key: QueueKey,
+    why: Why,
+    change: impl FnOnce(&mut Announcement),
+) {
+    let level = transaction::nest_level();
+    with(|pending| {
+        let known = pending.announcements.iter_mut().rev().find(|known| {
+            known.index == index && known.key == key && known.level == level && known.why == why
+        });
+        if let Some(known) = known {
+            change(known);
+        } else {
+            let mut new = Announcement {
+                index,
+                key,
+                level,
+                why,
+                low: [NOTHING; PRIORITIES],
+                jobs: 0,
+                promised: false,
+                begun: false,
+            };
+            change(&mut new);
+            pending.announcements.push(new);
+        }
+    });
+}
+
+/// The caller was answered job numbers: its commit is refused if the queue is gone, or is being dropped.
+pub fn promises(index: usize, key: QueueKey) {
+    with_announcement(index, key, Why::Ready, |known| known.promised = true);
+}
+
+/// A row becomes ready at commit. `new_jobs` counts in the queue's statistics.
+pub fn ready(index: usize, key: QueueKey, priority: usize, position: i64, new_jobs: u64) {
+    add(index, key, priority, position as u64, Why::Ready, new_jobs);
+}
+
+/// Jobs are added that are not due yet: they count in the queue's statistics, and nothing is ready.
+pub fn for_later(index: usize, key: QueueKey, new_jobs: u64) {
+    add(index, key, 0, NOTHING, Why::Ready, new_jobs);
+}
+
+/// Jobs are ready, or added, of a queue that has no place in shared memory. If it has one at the commit, they are announced
+/// there; whoever gives it one later has the table looked at from the first position.
+pub fn unplaced(key: QueueKey) {
+    let database_slot = shared::get().and_then(|shared| shared.find_database(key.database));
+    let definitions = database_slot.map_or(0, |database_slot| {
+        database_slot.definitions.load(Ordering::SeqCst)
+    });
+    with(|pending| {
+        if !pending.unplaced.iter().any(|known| known.0 == key) {
+            pending.unplaced.push((key, definitions));
+        }
+    });
+}
+
+/// A ready row is locked until this transaction ends, and may be free after it.
+pub fn locked(index: usize, key: QueueKey, priority: usize, position: i64) {
+    add(index, key, priority, position as u64, Why::Locked, 0);
+}
+
+/// A job that waits for `time` (µs) is locked until this transaction ends: the scheduler passes over it.
+pub fn locked_waiting(time: i64) {
+    with(|pending| pending.locked_waiting = pending.locked_waiting.min(time));
+}
+
+/// The watermark of a priority was taken; unless this transaction commits, it is put back.
+pub fn claimed(index: usize, key: QueueKey, priority: usize, from: u64) {
+    add(index, key, priority, from, Why::Claimed, 0);
+}
+
+/// Something is due at `time` (µs) once this transaction has committed.
+pub fn due(time: i64) {
+    with(|pending| pending.due = pending.due.min(time));
+}
+
+/// Jobs wait for `time` (µs), the first of them, once this transaction has committed; 0: look at all that wait.
+pub fn waiting_from(time: i64) {
+    with(|pending| pending.waiting_from = pending.waiting_from.min(time));
+}
+
+/// Asks on behalf of a role for the cancel of a job that an executor holds: promised at commit. None when too many are
+/// asked for at a time.
+pub fn ask_cancel(role: Oid, database: u32, job: i64) -> Option<Promise> {
+    let level = transaction::nest_level();
+    let unbound = identity::is_superuser(role);
+    let cancels = &shared::get()?.cancels;
+    let promise = cancels.ask(role.to_u32(), unbound, database, job)?;
+    with(|pending| pending.cancels.push((level, promise)));
+    Some(promise)
+}
+
+/// Whether this transaction has asked for the cancel of this job.
+pub fn has_asked(job: i64) -> bool {
+    PENDING.with_borrow(|pending| pending.cancels.iter().any(|(_, known)| known.job == job))
+}
+
+/// Withdraws the request for a cancel: the job's outcome was accepted first.
+pub fn take_back(promise: Promise) {
+    with(|pending| {
+        pending
+            .cancels
+            .retain(|(_, other)| other.cell != promise.cell)
+    });
+    if let Some(shared) = shared::get() {
+        shared.cancels.withdraw(promise);
+    }
+}
+
+/// Adds to the statistics of the queue in this slot when this transaction commits, and tells those who wait for its jobs.
+pub fn count(index: usize, key: QueueKey, tally: &QueueCounts) {
+    let level = transaction::nest_level();
+    with(|pending| {
+        let known = pending
+            .counts
+            .iter_mut()
+            .find(|known| known.level == level && known.index == index && known.key == key);
+        match known {
+            Some(known) => known.tally.add(tally),
+            None => pending.counts.push(Count {
+                level,
+                index,
+                key,
+                tally: *tally,
+            }),
+        }
+    });
+}
+
+/// An event of this kind is left out of pushy_control: a scheduler tells the last of them, once this transaction has committed.
+pub fn left_out(kind: usize, one: Left) {
+    let level = transaction::nest_level();
+    with(|pending| pending.leave_out(level, kind, one));
+}
+
+/// What this transaction has left out so far: the caller tells it.
+pub fn take_left_out() -> Vec<(usize, Left)> {
+    PENDING.with_borrow_mut(|pending| {
+        let taken = pending.left_out.drain(..);
+        taken.map(|(_, kind, left)| (kind, left)).collect()
+    })
+}
+
+/// A queue is new with this transaction, its slot made already and not runnable before the commit.
+pub fn created(facts: QueueFacts) {
+    change(DefinitionChange::Created(facts));
+}
+
+/// A queue's definition changes at commit.
+pub fn defined(facts: QueueFacts) {
+    change(DefinitionChange::Defined(facts));
+}
+
+/// A queue goes with this commit. From here on to the end of the transaction nobody else commits new jobs of it; answers
+/// whether somebody does so at this moment.
+pub fn dropped(key: QueueKey, forced: bool) -> bool {
+    change(DefinitionChange::Dropped { key, forced });
+    let Some(shared) = shared::get() else {
+        return false;
+    };
+    let slot = shared.find_queue(key);
+    slot.is_some_and(|index| shared.queues()[index].close())
+}
+
+pub fn privileges_changed() {
+    change(DefinitionChange::Privileges);
+}
+
+fn change(change: DefinitionChange) {
+    let level = transaction::nest_level();
+    with(|pending| pending.changes.push((level, change)));
+}
+
+/// Whether this transaction has changed definitions or privileges: caches do not serve it then.
+pub fn has_changes() -> bool {
+    PENDING.with_borrow(|pending| !pending.changes.is_empty() || !pending.presence.is_empty())
+}
+
+/// The extension appears in, or disappears from, this database at commit.
+pub fn presence(presence: Presence) {
+    let level = transaction::nest_level();
+    with(|pending| pending.presence.push((level, presence)));
+}
+
+/// The scheduler looks for rows nobody announced, at commit.
+pub fn sweep() {
+    with(|pending| pending.sweep = true);
+}
+
+/// The assignment of tables to windows changes at commit: processes that have cached it read it again.
+pub fn rotated() {
+    with(|pending| pending.rotated = true);
+}
+
+/// The launcher tries again at once what it could not start, at commit.
+pub fn access_changed() {
+    after_commit::prepare();
+    with(|pending| pending.access = true);
+}
+
+/// The relay looks into the log, at commit.
+pub fn logged() {
+    with(|pending| pending.logged = true);
+}
+
+/// Notices of this transaction are in no log: if it commits, readers are to resync.
+#[cold]
+pub fn unlogged() {
+    with(|pending| {
+        pending.logged = true;
+        pending.unlogged = true;
+    });
+}
+
+/// This transaction has left a marker that says so, when this was known of the gap.
+pub fn left_marker(known: Gap) {
+    with(|pending| pending.marker = Some(known));
+}
+
+/// As `logged`, and the relay comes at once, because a LISTENer waits.
+pub fn awaited() {
+    with(|pending| pending.awaited = true);
+}
+
+/// The permit of the queue in this slot goes back when the transaction ends.
+pub fn holds_permit(index: usize, key: QueueKey) {
+    with(|pending| pending.permits.push((index, key)));
+}
+
+/// Whether this transaction holds a permit of the queue in this slot.
+pub fn has_permit(index: usize, key: QueueKey) -> bool {
+    PENDING.with_borrow(|pending| pending.permits.contains(&(index, key)))
+}
+
+/// Workers may enter this database again when the transaction ends. False when that was said before.
+pub fn quiesced(database: u32) -> bool {
+    with(|pending| {
+        let is_new = !pending.quiesced.contains(&database);
+        if is_new {
+            pending.quiesced.push(database);
+        }
+        is_new
+    })
+}
+
+/// The transaction is about to be prepared under this name.
+pub fn prepares(name: &[u8]) {
+    transaction_end::expect_prepare();
+    // Without `expect`: a transaction that has collected nothing does not concern us.
+    PENDING.with_borrow_mut(|pending| pending.prepares = Some(name.to_vec()));
+}
+
+pub fn drops_database(database: u32) {
+    with(|pending| pending.dropped_database = Some(database));
+}

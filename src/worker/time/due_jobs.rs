@@ -1,0 +1,94 @@
+//! A scheduler's due jobs: made ready for a while, between the other steps of a round, until none is left.
+
+use std::cell::Cell;
+
+use pushy_core::turns::Turns;
+
+use super::scheduler::{Scheduler, COME_BACK_US};
+use crate::errors::Result;
+use crate::job::moves::promote;
+use crate::pg::transaction;
+use crate::pg::{clock, interrupts};
+use crate::shared::database::NEVER;
+use crate::worker::{retention, timers};
+
+/// So long (µs) due jobs are made ready, one after another, before the rest of a round has its turn.
+const STRETCH_US: i64 = 100_000;
+
+impl Scheduler {
+    /// Answers when something is due next.
+    pub(super) fn keep_time(&self) -> Result<Option<i64>> {
+        let waiting = self.make_ready()?;
+        self.pass_over(retention::assign_wanted(self.database_slot))?;
+        // Retention is put off, never jobs: they are looked for between two of its transactions.
+        let due = Cell::new(waiting);
+        let keep_on = || {
+            if self.has_turns() || self.database_slot.has_waiting_by(clock::now().0) {
+                due.set(self.make_ready()?);
+            }
+            Ok(())
+        };
+        let removal = self.pass_over(retention::remove(&keep_on))?.flatten();
+        Ok(due.get().into_iter().chain(removal).min())
+    }
+
+    pub(super) fn has_turns(&self) -> bool {
+        let turns = self.turns.take();
+        let has = turns.is_some();
+        self.turns.set(turns);
+        has
+    }
+
+    /// Makes due jobs ready, for a while; answers when the next are due.
+    fn make_ready(&self) -> Result<Option<i64>> {
+        let began = clock::now();
+        let mut turns = self.turns.take();
+        self.hear_of_waiting(&mut turns);
+        let Some(mut turns) = turns else {
+            return Ok(None);
+        };
+        let kept = loop {
+            match timers::promote(&self.queues, &mut turns) {
+                Ok(Some(true)) => {}
+                Ok(_) => {
+                    let from = turns.from;
+                    break transaction::run(|| timers::first_waiting(from));
+                }
+                Err(failure) => break Err(failure),
+            }
+            interrupts::check();
+            let mut heard = Some(turns);
+            self.hear_of_waiting(&mut heard);
+            if clock::now().since_us(began) as i64 > STRETCH_US {
+                self.turns.set(heard);
+                return Ok(Some(began.0));
+            }
+            turns = heard.expect("what is there stays");
+        };
+        let waiting = kept.as_ref().map_or(Some(turns.from), |first| *first);
+        self.database_slot
+            .announce_waiting(waiting.unwrap_or(NEVER));
+        // What was due when this began and was not done is locked by somebody: another look after COME_BACK_US. What has
+        // become due since gets it at once.
+        Ok(kept?.map(|next| {
+            if next > began.0 {
+                next
+            } else {
+                clock::now().plus_us(COME_BACK_US).0
+            }
+        }))
+    }
+
+    /// Takes the time from which on jobs wait that have come since. Before any snapshot: a job that commits too late for the
+    /// snapshot announces its time after this.
+    fn hear_of_waiting(&self, turns: &mut Option<Turns>) {
+        let from = self.database_slot.take_waiting();
+        if from == NEVER {
+            return;
+        }
+        match turns {
+            Some(turns) => turns.hear_of(from),
+            None => *turns = Some(promote::turns_from(from)),
+        }
+    }
+}

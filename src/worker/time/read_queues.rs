@@ -1,0 +1,126 @@
+//! A scheduler's queues: read again whenever a definition has changed, and what the log says of those that cannot run.
+
+use std::sync::atomic::Ordering;
+
+use pushy_core::version::Fit;
+
+use super::scheduler::Scheduler;
+use crate::errors::{Error, Result, SqlState};
+use crate::pg::transaction;
+use crate::pg::{database, ereport, identity, interrupts, script, worker};
+use crate::queue::cache;
+use crate::queue::upgrade;
+use crate::shared;
+use crate::shared::database::{Presence, NEVER};
+use crate::worker::timers;
+
+impl Scheduler {
+    /// Reads the queues after a change; false when the extension is not here. Reads again while queues change meanwhile,
+    /// because facts read before a change and written to shared memory after it would undo the change there.
+    pub(super) fn refresh(&mut self) -> Result<bool> {
+        loop {
+            interrupts::check();
+            let generation = self.database_slot.definitions.load(Ordering::SeqCst);
+            if self.generation == Some(generation) {
+                return Ok(true);
+            }
+            if !self.read_queues(generation)? {
+                return Ok(false);
+            }
+        }
+    }
+
+    /// Once, because in a copied or restored database nothing runs, and the server's log is where its owner looks first.
+    fn log_elsewhere(&self) {
+        let elsewhere = self.queues.iter().filter(|queue| !queue.is_home()).count();
+        if elsewhere == 0
+            || self
+                .database_slot
+                .said_elsewhere
+                .swap(true, Ordering::SeqCst)
+        {
+            return;
+        }
+        ereport::log(
+            &Error::new(
+                SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("{elsewhere} queues of this database came here by a restore or a copy, and do not run"),
+            )
+            .hint("Once nothing is done twice by it, run in this database: SELECT * FROM pushy.resume_after_restore()"),
+        );
+    }
+
+    /// Once, until all have a place.
+    fn log_placeless(&self) {
+        let placeless: Vec<_> = self
+            .queues
+            .iter()
+            .filter(|queue| cache::is_placeless(queue))
+            .collect();
+        let told = &self.database_slot.said_placeless;
+        let Some(first) = placeless.first() else {
+            told.store(false, Ordering::SeqCst);
+            return;
+        };
+        if told.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        ereport::log(
+            &Error::new(
+                SqlState::CONFIGURATION_LIMIT_EXCEEDED,
+                format!(
+                    "{} queues of this database do not run: {}",
+                    placeless.len(),
+                    cache::all_taken()
+                ),
+            )
+            .detail(format!("The first is queue \"{}\".", first.name))
+            .hint("Raise pushy.max_queues in postgresql.conf and restart the server, or drop queues no longer used. Their jobs are kept; this is said once until all queues have a place."),
+        );
+    }
+
+    fn read_queues(&mut self, generation: u64) -> Result<bool> {
+        let is_incompatible = transaction::run(|| {
+            let misfit = identity::fit().filter(|fit| *fit != Fit::Works);
+            if let Some(fit) = misfit {
+                ereport::log(&script::refused(fit));
+            }
+            Ok(misfit.is_some())
+        })?;
+        if is_incompatible {
+            // ALTER EXTENSION UPDATE has the database looked at again.
+            self.database_slot.due.store(NEVER, Ordering::SeqCst);
+            self.database_slot.set_presence(Presence::Incompatible);
+            return Ok(false);
+        }
+        let queues = transaction::run(|| {
+            if identity::extension_oid().is_none() || worker::is_binary_upgrade() {
+                return Ok(None);
+            }
+            if self.generation.is_none() {
+                upgrade::go_on()?;
+            }
+            timers::load_queues().map(Some)
+        })?;
+        let Some(queues) = queues else {
+            self.database_slot.set_presence(Presence::Absent);
+            self.database_slot.due.store(NEVER, Ordering::SeqCst);
+            self.recorder.forget_database(database::current());
+            shared::expect().cancels.forget(database::current());
+            if self.database_slot.definitions.load(Ordering::SeqCst) == generation {
+                shared::expect().free_queues_of(database::current());
+            } else {
+                // A CREATE EXTENSION has committed while we looked.
+                self.database_slot.set_presence(Presence::Unknown);
+            }
+            return Ok(false);
+        };
+        self.queues = queues;
+        self.log_elsewhere();
+        self.log_placeless();
+        self.generation = Some(generation);
+        self.database_slot.set_presence(Presence::Present);
+        self.database_slot.scheduler().has_succeeded();
+        Ok(true)
+    }
+}
