@@ -1,6 +1,6 @@
 //! Which executors there may be: a bound for all, a share for each role, and a reserve for roles that have none.
 //!
-//! An executor serves a group, which is a database and a role. As a rule there are `Limits::most` executors. One that has
+//! An executor serves a pair: one role in one database ([`ExecutorKey`]). As a rule there are `Limits::most` executors. One that has
 //! been on the same batch for longer than [`HELD_US`] is *held* by a long job: it can be asked to leave, and will not soon. For a role
 //! that has no executor at all, held ones do not count, up to `Limits::reserve` of them. So such a role gets one within a
 //! second as long as fewer than `most + reserve` executors are held, whoever holds them, and a role alone may use `most` at full speed.
@@ -23,11 +23,11 @@ pub const START_US: i64 = 10_000_000;
 pub const MOST_AS_A_RULE: usize = 64;
 /// ... pushy.reserved_executors.
 pub const MOST_RESERVED: usize = 8;
-/// While groups wait for an executor, each may keep one for so long (µs).
+/// While pairs wait for an executor, each may keep one for so long (µs).
 pub const SLICE_US: i64 = 1_000_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Group {
+pub struct ExecutorKey {
     pub database: u32,
     pub role: u32,
 }
@@ -61,7 +61,7 @@ pub enum Doing {
 
 #[derive(Clone, Copy, Debug)]
 pub struct ExecutorView {
-    pub group: Group,
+    pub pair: ExecutorKey,
     pub started_at: i64,
     pub doing: Doing,
     /// It was asked to leave when its batch ends.
@@ -92,7 +92,7 @@ impl ExecutorView {
     }
 }
 
-/// What is to be done for a group that could do with an executor.
+/// What is to be done for a pair that could do with an executor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
     /// There is capacity for one more.
@@ -103,9 +103,9 @@ pub enum Decision {
     Wait(Option<i64>),
 }
 
-/// Whether an executor of `group` may start, which has `serving` that are busy.
+/// Whether an executor of `pair` may start, which has `serving` that are busy.
 pub fn decide(
-    group: Group,
+    pair: ExecutorKey,
     serving: usize,
     executors: &[ExecutorView],
     limits: &Limits,
@@ -113,7 +113,7 @@ pub fn decide(
 ) -> Decision {
     let of_role = executors
         .iter()
-        .filter(|executor| executor.group.role == group.role)
+        .filter(|executor| executor.pair.role == pair.role)
         .count();
     let has_its_share = limits.per_role > 0 && of_role >= limits.per_role;
     let held = executors.iter().filter(|e| e.is_held(now)).count();
@@ -124,7 +124,7 @@ pub fn decide(
     };
     let mut coming = executors
         .iter()
-        .filter(|e| e.group.database == group.database && e.doing == Doing::Coming);
+        .filter(|e| e.pair.database == pair.database && e.doing == Doing::Coming);
     // When it comes up, or is ended, the launcher looks again.
     if coming.clone().any(|e| e.is_held(now)) {
         return Decision::Wait(None);
@@ -138,7 +138,7 @@ pub fn decide(
         };
     }
     let may_leave = |executor: &ExecutorView| {
-        executor.group != group && (!has_its_share || executor.group.role == group.role)
+        executor.pair != pair && (!has_its_share || executor.pair.role == pair.role)
     };
     if serving > 0 {
         return free_idle(executors, may_leave, now);
@@ -158,23 +158,23 @@ pub fn decide(
     }
 }
 
-/// What a commit counts of executors before it calls the launcher for a group of which none is idle.
+/// What a commit counts of executors before it calls the launcher for a pair of which none is idle.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Seen {
     pub all: usize,
     pub of_role: usize,
-    /// Of the group, but for those on their way out.
-    pub of_group: usize,
-    /// One of another group is idle.
+    /// Of the pair, but for those on their way out.
+    pub of_pair: usize,
+    /// One of another pair is idle.
     pub idle_elsewhere: bool,
     /// One of the same role is, in another database.
     pub idle_of_role_elsewhere: bool,
 }
 
-/// Whether a look of the launcher's may find capacity for the group: whenever [`decide`] has some, and seldom otherwise, because each
+/// Whether a look of the launcher's may find capacity for the pair: whenever [`decide`] has some, and seldom otherwise, because each
 /// call wakes a process. `has_looked`: it has looked lately, and comes back by itself when the idle one may leave.
 pub fn may_find_room(seen: &Seen, limits: &Limits, has_looked: bool) -> bool {
-    if seen.of_group == 0 {
+    if seen.of_pair == 0 {
         return true;
     }
     if limits.per_role > 0 && seen.of_role >= limits.per_role {
@@ -183,7 +183,7 @@ pub fn may_find_room(seen: &Seen, limits: &Limits, has_looked: bool) -> bool {
     seen.all < limits.most || (seen.idle_elsewhere && !has_looked)
 }
 
-/// For a group that has no executor: one that is idle, or else the one that has been there longest, leaves. Those
+/// For a pair that has no executor: one that is idle, or else the one that has been there longest, leaves. Those
 /// that are held come last.
 pub fn free_one(
     executors: &[ExecutorView],
@@ -217,7 +217,7 @@ pub fn free_one(
     }
 }
 
-/// For a group that has an executor: one that has been idle elsewhere for a while leaves. Not sooner,
+/// For a pair that has an executor: one that has been idle elsewhere for a while leaves. Not sooner,
 /// because it would be missed there.
 fn free_idle(
     executors: &[ExecutorView],
@@ -235,7 +235,7 @@ fn free_idle(
         })
         .min();
     match longest {
-        // An executor of another group that becomes idle does not call the launcher: look again.
+        // An executor of another pair that becomes idle does not call the launcher: look again.
         None if others().next().is_some() => Decision::Wait(Some(now + SLICE_US)),
         None => Decision::Wait(None),
         Some((since, _)) if since + SLICE_US > now => Decision::Wait(Some(since + SLICE_US)),
@@ -253,7 +253,7 @@ pub fn surplus(executors: &[ExecutorView], limits: &Limits, now: i64) -> Option<
         return None;
     }
     let of_role = |role: u32| {
-        let same = |e: &&ExecutorView| stays(e) && e.group.role == role;
+        let same = |e: &&ExecutorView| stays(e) && e.pair.role == role;
         executors.iter().filter(same).count()
     };
     let (index, leaves) = executors
@@ -262,16 +262,11 @@ pub fn surplus(executors: &[ExecutorView], limits: &Limits, now: i64) -> Option<
         .filter(|(_, e)| stays(e) && e.doing != Doing::Coming)
         .max_by_key(|(_, e)| {
             let is_idle = matches!(e.doing, Doing::Idle { .. });
-            (
-                of_role(e.group.role),
-                is_idle,
-                !e.is_held(now),
-                e.started_at,
-            )
+            (of_role(e.pair.role), is_idle, !e.is_held(now), e.started_at)
         })?;
     let reserve = if limits.most == 0 { 0 } else { limits.reserve };
     let held = executors.iter().filter(|e| e.is_held(now)).count();
-    let must = of_role(leaves.group.role) > 1 || staying > limits.most + held.min(reserve);
+    let must = of_role(leaves.pair.role) > 1 || staying > limits.most + held.min(reserve);
     must.then_some(index)
 }
 
@@ -342,7 +337,7 @@ impl Hangs {
         if hang.retry_at > now {
             return Err(Some(hang.retry_at));
         }
-        let is_coming = |e: &ExecutorView| e.group.database == database && e.doing == Doing::Coming;
+        let is_coming = |e: &ExecutorView| e.pair.database == database && e.doing == Doing::Coming;
         if executors.iter().any(is_coming) {
             return Err(None);
         }

@@ -34,7 +34,7 @@ const MOST_AT_ONCE: i64 = 1_000;
 pub struct ChannelAccess {
     role: Oid,
     /// Of all channels that are not open, or of those met so far.
-    known: RefCell<FxHashMap<Vec<u8>, ReadableFrom>>,
+    answers: RefCell<FxHashMap<Vec<u8>, ReadableFrom>>,
     knows_all: bool,
 }
 
@@ -54,22 +54,22 @@ impl ChannelAccess {
         });
         Ok(Self {
             role,
-            known: RefCell::new(heard.collect()),
+            answers: RefCell::new(heard.collect()),
             knows_all,
         })
     }
 
     /// Whether there is no channel of which the role reads but a part.
     pub fn hears_all(&self) -> bool {
-        let known = self.known.borrow();
+        let answers = self.answers.borrow();
         self.knows_all
-            && known
+            && answers
                 .values()
                 .all(|from| *from == ReadableFrom::THE_BEGINNING)
     }
 
     pub fn from(&self, channel: &[u8]) -> Result<ReadableFrom> {
-        if let Some(from) = self.known.borrow().get(channel) {
+        if let Some(from) = self.answers.borrow().get(channel) {
             return Ok(*from);
         }
         if self.knows_all {
@@ -79,7 +79,7 @@ impl ChannelAccess {
         let from = owned.first().map_or(ReadableFrom::THE_BEGINNING, |owned| {
             owned.heard_by(self.role)
         });
-        self.known.borrow_mut().insert(channel.to_vec(), from);
+        self.answers.borrow_mut().insert(channel.to_vec(), from);
         Ok(from)
     }
 }

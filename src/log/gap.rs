@@ -31,10 +31,10 @@ fn leave() -> Result<()> {
     let (xid, own_xid) = transaction::my_xids();
     let database_slot =
         shared::get().and_then(|shared| shared.ensure_database(database::current()));
-    let known = match database_slot {
+    let gap = match database_slot {
         Some(slot) => match slot.log.join_gap() {
             None => return Ok(()),
-            known => known,
+            gap => gap,
         },
         None if STANDS_FOR_LONG.get() => return Ok(()),
         None => None,
@@ -73,8 +73,8 @@ fn leave() -> Result<()> {
         shared.announce_written(database_slot, &written);
         note_size(database_slot, part, run.block);
     });
-    if let Some(known) = known {
-        pending::left_marker(known);
+    if let Some(gap) = gap {
+        pending::left_marker(gap);
     }
     Ok(())
 }

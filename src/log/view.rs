@@ -50,21 +50,24 @@ fn subscription_rows(call: Call) -> Result<Answer> {
     let caller = identity::current_user();
     let sees_all = identity::reads_all_statistics(caller);
     call.answer_rows(|rows| {
-        let (known, filters) = identity::as_owner(|| {
-            let mut known = table::all()?;
-            known.retain(|known| sees_all || known.is_owner(caller));
-            let filters = known.iter().map(heard).collect::<Result<Vec<_>>>()?;
-            Ok((known, filters))
+        let (subscriptions, filters) = identity::as_owner(|| {
+            let mut subscriptions = table::all()?;
+            subscriptions.retain(|subscription| sees_all || subscription.is_owner(caller));
+            let filters = subscriptions
+                .iter()
+                .map(heard)
+                .collect::<Result<Vec<_>>>()?;
+            Ok((subscriptions, filters))
         })?;
-        let (lost, behind) = identity::as_owner(|| behind(&known, &filters))?;
+        let (lost, behind) = identity::as_owner(|| behind(&subscriptions, &filters))?;
         let now = clock::now();
         let obstacle = obstacle::of_relay();
-        for ((known, (_, denied)), lag) in known.iter().zip(&filters).zip(behind) {
-            let resync = !known.is_home || known.cursor < lost || lag.has_missed;
-            let unfed = unfed(known)?;
+        for ((subscription, (_, denied)), lag) in subscriptions.iter().zip(&filters).zip(behind) {
+            let resync = !subscription.is_home || subscription.cursor < lost || lag.has_missed;
+            let unfed = unfed(subscription)?;
             let (condition, fix) = condition(
                 caller,
-                known,
+                subscription,
                 resync,
                 denied.as_deref(),
                 unfed.as_ref(),
@@ -72,27 +75,27 @@ fn subscription_rows(call: Call) -> Result<Answer> {
             );
             // Told at once, before the relay comes to the next notice.
             let stopped = unfed.map(|unfed| unfed.reason);
-            let owner = known.shown_owner();
+            let owner = subscription.shown_owner();
             rows.put(row![
-                known.name.as_str(),
+                subscription.name.as_str(),
                 owner
                     .as_deref()
                     .map_or(Answer::Null, |owner| Answer::Datum(text::to_name(owner))),
-                known
+                subscription
                     .channels
                     .as_deref()
                     .map_or(Answer::Null, array::of_text_bytes),
-                known.queue.as_ref().map(|queue| queue.name.as_str()),
-                known.cursor.shown(),
+                subscription.queue.as_ref().map(|queue| queue.name.as_str()),
+                subscription.cursor.shown(),
                 lag.events,
                 lag.bytes,
                 lag.since.map(|since| Interval(now.since_us(since) as i64)),
                 resync,
-                stopped.as_deref().or(known.stopped.as_deref()),
+                stopped.as_deref().or(subscription.stopped.as_deref()),
                 condition,
                 fix,
-                Timestamp(known.created_at),
-                known.acked_at.map(Timestamp),
+                Timestamp(subscription.created_at),
+                subscription.acked_at.map(Timestamp),
             ]);
         }
         Ok(())
@@ -101,12 +104,12 @@ fn subscription_rows(call: Call) -> Result<Answer> {
 
 /// What a subscription hears, and what to do where its owner may not read all of its channels: then what they have counts,
 /// because all of it waits.
-fn heard(known: &Subscription) -> Result<(Filter, Option<String>)> {
-    match known.filter() {
+fn heard(subscription: &Subscription) -> Result<(Filter, Option<String>)> {
+    match subscription.filter() {
         Ok(filter) => Ok((filter, None)),
         Err(error) if error.sqlstate == SqlState::INSUFFICIENT_PRIVILEGE => {
             let fix = error.hint.unwrap_or(error.message);
-            let anybodys = Filter::of_anybody(known.channels.as_deref());
+            let anybodys = Filter::of_anybody(subscription.channels.as_deref());
             Ok((anybodys, Some(fix)))
         }
         Err(error) => Err(error),
@@ -115,19 +118,21 @@ fn heard(known: &Subscription) -> Result<(Filter, Option<String>)> {
 
 /// Up to where the log was emptied, and what each subscription has not read.
 fn behind(
-    known: &[Subscription],
+    subscriptions: &[Subscription],
     filters: &[(Filter, Option<String>)],
 ) -> Result<(Cursor, Vec<Behind>)> {
-    let mut behind = vec![Behind::default(); known.len()];
-    if known.is_empty() {
+    let mut behind = vec![Behind::default(); subscriptions.len()];
+    if subscriptions.is_empty() {
         return Ok((Cursor::NOWHERE, behind));
     }
     let (state, tables) = read::open()?;
     let log = Log::new(&tables);
     let mut budget = Budget::new();
     some_ticks(&state, |tick| {
-        for ((behind, known), (filter, _)) in behind.iter_mut().zip(known).zip(filters) {
-            behind.count(&log, tick, known.cursor, filter, &mut budget)?;
+        for ((behind, subscription), (filter, _)) in
+            behind.iter_mut().zip(subscriptions).zip(filters)
+        {
+            behind.count(&log, tick, subscription.cursor, filter, &mut budget)?;
         }
         Ok(true)
     })?;
@@ -135,37 +140,37 @@ fn behind(
 }
 
 /// The call that declares it as it is, for its reader to be told to read the tables anew.
-fn created_again(known: &Subscription) -> String {
-    let mut call = quote_literal(&known.name);
-    if let Some(channels) = &known.channels {
+fn created_again(subscription: &Subscription) -> String {
+    let mut call = quote_literal(&subscription.name);
+    if let Some(channels) = &subscription.channels {
         let idents: Vec<String> = channels
             .iter()
             .map(|channel| quote_literal(&Channel::shown_ident(channel)))
             .collect();
         call += &format!(", channels => ARRAY[{}]", idents.join(", "));
     }
-    if let Some(queue) = &known.queue {
+    if let Some(queue) = &subscription.queue {
         call += &format!(", queue => {}", quote_literal(&queue.name));
     }
     format!("SELECT pushy.subscription_create({call})")
 }
 
 /// A statement for its owner only: whoever else ran it would take it over, with what its owner chose.
-fn from_elsewhere(caller: Oid, known: &Subscription) -> String {
-    if known.owner_here() == Some(caller) {
-        return created_again(known);
+fn from_elsewhere(caller: Oid, subscription: &Subscription) -> String {
+    if subscription.owner_here() == Some(caller) {
+        return created_again(subscription);
     }
-    let name = quote_literal(&known.name);
+    let name = quote_literal(&subscription.name);
     format!(
         "Its owner, {}, runs pushy.subscription_create({name}, …) again or SELECT * FROM pushy.resume_after_restore(); or end it: SELECT pushy.subscription_drop({name})",
-        identifier::quoted(&known.owner_name)
+        identifier::quoted(&subscription.owner_name)
     )
 }
 
 /// What keeps its notices from becoming jobs of its queue.
-fn unfed(known: &Subscription) -> Result<Option<Finding>> {
-    match (&known.queue, known.owner_here()) {
-        (Some(queue), Some(owner)) if known.is_home => {
+fn unfed(subscription: &Subscription) -> Result<Option<Finding>> {
+    match (&subscription.queue, subscription.owner_here()) {
+        (Some(queue), Some(owner)) if subscription.is_home => {
             queue.obstacle(owner, "pushy.subscription_create")
         }
         _ => Ok(None),
@@ -175,18 +180,18 @@ fn unfed(known: &Subscription) -> Result<Option<Finding>> {
 /// The state of a subscription, and what makes it active.
 fn condition(
     caller: Oid,
-    known: &Subscription,
+    subscription: &Subscription,
     resync: bool,
     denied: Option<&str>,
     unfed: Option<&Finding>,
     obstacle: Option<&Finding>,
 ) -> (&'static str, Option<String>) {
-    if !known.is_home {
-        return ("elsewhere", Some(from_elsewhere(caller, known)));
+    if !subscription.is_home {
+        return ("elsewhere", Some(from_elsewhere(caller, subscription)));
     }
-    if known.owner_here().is_none() {
+    if subscription.owner_here().is_none() {
         // Nobody else may read it; a superuser who creates it again takes it over, with its cursor.
-        let again = created_again(known);
+        let again = created_again(subscription);
         let fix = if identity::is_superuser(caller) {
             again
         } else {
@@ -200,7 +205,7 @@ fn condition(
     if let Some(unfed) = unfed {
         return ("stopped", unfed.fix.clone());
     }
-    if known.stopped.is_some() {
+    if subscription.stopped.is_some() {
         let fix = "Mend what column stopped says: it is tried again when a queue or a privilege changes, and with the next notice.";
         return ("stopped", Some(fix.to_owned()));
     }
@@ -210,7 +215,7 @@ fn condition(
     }
     if resync {
         // No statement: who runs the read must also read the tables, which only the reader's program does.
-        let fix = if known.queue.is_some() {
+        let fix = if subscription.queue.is_some() {
             "Nothing is to be run: its queue is about to get a job with resync, whose handler reads the tables anew"
         } else {
             "Let its reader go on: its next read begins with a row with resync, which says to read the tables anew and to acknowledge"

@@ -99,7 +99,7 @@ impl Listening {
     fn find(&self, channel: &[u8]) -> Option<usize> {
         self.channels
             .iter()
-            .position(|known| *known.name == *channel)
+            .position(|entry| *entry.name == *channel)
     }
 
     fn add(&mut self, channel: &[u8]) -> usize {
@@ -121,7 +121,7 @@ impl Listening {
                 Action::UnlistenAll => self
                     .channels
                     .iter_mut()
-                    .for_each(|known| known.listened = false),
+                    .for_each(|entry| entry.listened = false),
             }
         }
     }
@@ -129,11 +129,11 @@ impl Listening {
     /// Counts out what is not listened to (any more).
     fn confirm(&mut self) {
         self.actions.clear();
-        self.channels.retain(|known| {
-            if !known.listened {
-                shared::expect().listened.remove(known.counter);
+        self.channels.retain(|entry| {
+            if !entry.listened {
+                shared::expect().listened.remove(entry.counter);
             }
-            known.listened
+            entry.listened
         });
     }
 }
@@ -170,7 +170,7 @@ fn leave() {
         if let Ok(mut all) = cell.try_borrow_mut() {
             all.actions.clear();
             let channels = &mut all.channels;
-            channels.iter_mut().for_each(|known| known.listened = false);
+            channels.iter_mut().for_each(|entry| entry.listened = false);
             all.confirm();
         }
     });

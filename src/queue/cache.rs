@@ -65,20 +65,20 @@ pub fn version() -> Option<u64> {
 /// The queue of this name, from the cache if that is valid.
 pub fn get(name: &str) -> Result<Rc<CachedQueue>> {
     let valid = valid();
-    if let Some(known) = recall(valid, |cache| cache.queues.get(name)) {
-        return Ok(known);
+    if let Some(cached) = recall(valid, |cache| cache.queues.get(name)) {
+        return Ok(cached);
     }
-    let known = Rc::new(identity::as_owner(|| known(definition::get(name)?))?);
-    remember(valid, &known);
-    Ok(known)
+    let cached = Rc::new(identity::as_owner(|| read_grants(definition::get(name)?))?);
+    remember(valid, &cached);
+    Ok(cached)
 }
 
 /// The queue of this number, for a view, which may ask for one after the other; None: it is gone.
 pub fn get_of_many(queue_id: i32) -> Result<Option<Rc<CachedQueue>>> {
     let recalled = |valid| recall(valid, |cache| cache.numbers.get(&queue_id));
     let mut valid = valid();
-    if let Some(known) = recalled(valid) {
-        return Ok(Some(known));
+    if let Some(cached) = recalled(valid) {
+        return Ok(Some(cached));
     }
     let has_missed_many = CACHE.with_borrow_mut(|cache| {
         cache.missed += 1;
@@ -88,16 +88,16 @@ pub fn get_of_many(queue_id: i32) -> Result<Option<Rc<CachedQueue>>> {
     if has_missed_many {
         read_all()?;
         valid = self::valid();
-        if let Some(known) = recalled(valid) {
-            return Ok(Some(known));
+        if let Some(cached) = recalled(valid) {
+            return Ok(Some(cached));
         }
     }
     let found = identity::as_owner(|| {
         let found = definition::find_by_id(queue_id)?;
-        found.map(known).transpose()
+        found.map(read_grants).transpose()
     })?;
     let found = found.map(Rc::new);
-    found.iter().for_each(|known| remember(valid, known));
+    found.iter().for_each(|cached| remember(valid, cached));
     Ok(found)
 }
 
@@ -120,9 +120,9 @@ fn recall(
 }
 
 /// Enters what was read since the cache was `valid` so.
-fn remember(valid: Option<u64>, known: &Rc<CachedQueue>) {
+fn remember(valid: Option<u64>, cached: &Rc<CachedQueue>) {
     if valid.is_some() && generation() == valid {
-        CACHE.with_borrow_mut(|cache| cache.enter(Rc::clone(known)));
+        CACHE.with_borrow_mut(|cache| cache.enter(Rc::clone(cached)));
     }
 }
 
@@ -136,19 +136,19 @@ impl Cache {
         self.generation = generation;
     }
 
-    fn enter(&mut self, known: Rc<CachedQueue>) {
-        let definition = &known.definition;
+    fn enter(&mut self, cached: Rc<CachedQueue>) {
+        let definition = &cached.definition;
         self.queues
-            .insert(definition.name.clone(), Rc::clone(&known));
-        self.numbers.insert(definition.queue_id, known);
+            .insert(definition.name.clone(), Rc::clone(&cached));
+        self.numbers.insert(definition.queue_id, cached);
     }
 }
 
 /// What a queue of this number was called when it was last looked up.
 pub fn name_of(queue_id: i32) -> Option<String> {
     CACHE.with_borrow(|cache| {
-        let known = cache.numbers.get(&queue_id)?;
-        Some(known.definition.name.clone())
+        let cached = cache.numbers.get(&queue_id)?;
+        Some(cached.definition.name.clone())
     })
 }
 
@@ -166,13 +166,13 @@ fn read_all() -> Result<()> {
     if generation() == Some(before) {
         CACHE.with_borrow_mut(|cache| {
             cache.start_over(before);
-            queues.into_iter().for_each(|known| cache.enter(known));
+            queues.into_iter().for_each(|cached| cache.enter(cached));
         });
     }
     Ok(())
 }
 
-fn known(definition: QueueDefinition) -> Result<CachedQueue> {
+fn read_grants(definition: QueueDefinition) -> Result<CachedQueue> {
     let grants = privilege::grants(definition.queue_id)?;
     Ok(with_grants(definition, grants))
 }

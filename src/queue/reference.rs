@@ -21,12 +21,12 @@ pub struct QueueReference {
 impl QueueReference {
     /// The queue of this name as it is now, for a role that may enqueue.
     pub fn choose(name: &str, role: Oid) -> Result<Self> {
-        let known = cache::get(name)?;
-        privilege::require(&known.definition, &known.grants, role, Privilege::Enqueue)?;
+        let cached = cache::get(name)?;
+        privilege::require(&cached.definition, &cached.grants, role, Privilege::Enqueue)?;
         Ok(Self {
             name: name.to_owned(),
-            queue_id: known.definition.queue_id,
-            owner: known.definition.owner,
+            queue_id: cached.definition.queue_id,
+            owner: cached.definition.owner,
         })
     }
 
@@ -50,8 +50,8 @@ impl QueueReference {
     /// The queue of this number, whatever it is called by now; where none has it the one that has the name.
     fn find(&self) -> Result<Rc<CachedQueue>> {
         let named = cache::get(&self.name);
-        if let Ok(known) = &named {
-            if known.definition.queue_id == self.queue_id {
+        if let Ok(cached) = &named {
+            if cached.definition.queue_id == self.queue_id {
                 return named;
             }
         }
@@ -63,8 +63,8 @@ impl QueueReference {
 
     /// The queue, for jobs that `role`, whose watch or subscription holds it, adds.
     pub fn open(&self, role: Oid) -> Result<Rc<CachedQueue>> {
-        let known = self.find()?;
-        if !self.is(&known.definition) {
+        let cached = self.find()?;
+        if !self.is(&cached.definition) {
             return Err(Error::new(
                 SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
                 format!(
@@ -84,8 +84,8 @@ impl QueueReference {
             )
             .hint("Declare it again, as a role that may enqueue."));
         }
-        privilege::require(&known.definition, &known.grants, role, Privilege::Enqueue)?;
-        Ok(known)
+        privilege::require(&cached.definition, &cached.grants, role, Privilege::Enqueue)?;
+        Ok(cached)
     }
 
     /// What keeps `role` from adding jobs, and what to do about it; `again` says how to declare anew what holds the queue.

@@ -26,8 +26,8 @@ sql_function!(pushy_queue_has_slot_v1, |call| has_place(visible::asked(
 
 /// NULL for a queue that the caller may not see. True without the preload, where there are no places.
 fn has_place(queue_id: i32) -> Result<Option<bool>> {
-    let known = visible::known(queue_id, &Privilege::ALL)?;
-    Ok(known.map(|known| known.slot.is_some() || shared::get().is_none()))
+    let cached = visible::queue(queue_id, &Privilege::ALL)?;
+    Ok(cached.map(|cached| cached.slot.is_some() || shared::get().is_none()))
 }
 
 /// One row; none for a queue that the caller may not monitor, and without the preload.
@@ -47,7 +47,7 @@ fn queue_running(queue_id: i32) -> Result<Option<i32>> {
 
 /// What is shared of a queue that the caller may monitor.
 fn find(queue_id: i32) -> Result<Option<(&'static QueueSlot, &'static Statistics)>> {
-    let slot = visible::known(queue_id, &[Privilege::Monitor])?.and_then(|known| known.slot);
+    let slot = visible::queue(queue_id, &[Privilege::Monitor])?.and_then(|cached| cached.slot);
     Ok(shared::get()
         .zip(slot)
         .map(|(shared, slot)| (&shared.queues()[slot], shared.statistics_of(slot))))

@@ -37,21 +37,21 @@ fn run(name: &str, most: Option<i32>, until: Option<Timestamp>) -> Result<i64> {
     if let Some(most) = most.filter(|most| *most < 0) {
         return Err(Error::out_of_range("max_jobs", most, "0 or more"));
     }
-    let known = cache::get(name)?;
-    let queue = &known.definition;
+    let cached = cache::get(name)?;
+    let queue = &cached.definition;
     privilege::require_owner(queue, identity::current_user())?;
     require_session()?;
     transaction::require_writable(c"pushy.queue_run()");
     require_role(queue)?;
     alter::require_home(queue)?;
-    let slot = known.slot;
+    let slot = cached.slot;
     match slot {
         Some(slot) => take_permit(queue, slot)?,
         // Nobody counts permits there.
         None if cache::is_placeless(queue) => return Err(cache::no_place(name)),
         None => {}
     }
-    let bench = SessionRun {
+    let run = SessionRun {
         queue,
         slot,
         until,
@@ -60,7 +60,7 @@ fn run(name: &str, most: Option<i32>, until: Option<Timestamp>) -> Result<i64> {
         before: Leftovers::look()?,
     };
     let mut ran = 0;
-    while most.is_none_or(|most| ran < i64::from(most)) && bench.run_one()? {
+    while most.is_none_or(|most| ran < i64::from(most)) && run.run_one()? {
         ran += 1;
     }
     Ok(ran)

@@ -249,7 +249,7 @@ impl Relay {
             .map(|at| (at + keep).max(now + keep.min(AGAIN_US)));
         // A part that somebody held when it was emptied is still to be truncated.
         let is_untidy = |part: u32| {
-            let is_free = state.parts.iter().all(|known| known.part != part);
+            let is_free = state.parts.iter().all(|other| other.part != part);
             is_free && size_of(part) > NEXT_TO_NOTHING
         };
         let untidy = transaction::run(|| {

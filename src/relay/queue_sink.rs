@@ -161,9 +161,9 @@ fn run_sink(database_slot: &DatabaseSlot, name: &str) -> Result<SinkProgress> {
     let tried = Cell::new(None);
     let sink = transaction::run(|| {
         identity::as_owner(|| match table::find_if_free(name)? {
-            Some(known) => {
-                tried.set(Some(known.version));
-                Ok(if fill(&known)? {
+            Some(subscription) => {
+                tried.set(Some(subscription.version));
+                Ok(if fill(&subscription)? {
                     SinkProgress::Some
                 } else {
                     SinkProgress::All
@@ -186,12 +186,12 @@ fn run_sink(database_slot: &DatabaseSlot, name: &str) -> Result<SinkProgress> {
     }
 }
 
-fn fill(known: &Subscription) -> Result<bool> {
-    let Some(held) = &known.queue else {
+fn fill(subscription: &Subscription) -> Result<bool> {
+    let Some(held) = &subscription.queue else {
         return Ok(false);
     };
-    let queue = held.open(known.owner)?;
-    if !known.is_home {
+    let queue = held.open(subscription.owner)?;
+    if !subscription.is_home {
         // As with queues: nothing is done twice by a copy, until somebody declares it here.
         return Err(Error::new(
             SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
@@ -199,10 +199,10 @@ fn fill(known: &Subscription) -> Result<bool> {
         )
         .hint("Run pushy.subscription_create again."));
     }
-    let Start::At(from) = start(known)? else {
+    let Start::At(from) = start(subscription)? else {
         return Ok(false);
     };
-    let filter = known.filter()?;
+    let filter = subscription.filter()?;
     let mut jobs = Vec::new();
     let passed = read::after(from, &filter, |found| {
         let (args, cause) = match found {
@@ -213,11 +213,11 @@ fn fill(known: &Subscription) -> Result<bool> {
         Ok(jobs.len() < MOST_AT_ONCE)
     })?;
     if passed > from {
-        enqueue::add_for(&queue, known.owner, &jobs)?;
-        table::move_to(known, passed, Some(clock::now().0));
+        enqueue::add_for(&queue, subscription.owner, &jobs)?;
+        table::move_to(subscription, passed, Some(clock::now().0));
     }
-    if known.stopped.is_some() {
-        spi::run(&STOP, params![known.name.as_str(), None::<&str>]);
+    if subscription.stopped.is_some() {
+        spi::run(&STOP, params![subscription.name.as_str(), None::<&str>]);
     }
     Ok(jobs.len() >= MOST_AT_ONCE)
 }
@@ -238,10 +238,10 @@ fn stop(name: &str, tried: Option<u32>, failure: &Error) -> Result<()> {
     let said = transaction::run_unless_busy(|| {
         identity::as_owner(|| {
             // Whoever holds its row declares or drops it: it is said with the next notice, if it is still so.
-            let known = table::find_if_free(name)?;
-            let is_new = known.is_some_and(|known| {
-                tried == Some(known.version)
-                    && known.stopped.as_deref() != Some(failure.message.as_str())
+            let subscription = table::find_if_free(name)?;
+            let is_new = subscription.is_some_and(|subscription| {
+                tried == Some(subscription.version)
+                    && subscription.stopped.as_deref() != Some(failure.message.as_str())
             });
             if is_new {
                 spi::run(&STOP, params![name, failure.message.as_str()]);

@@ -50,11 +50,11 @@ impl Relay {
     fn find_reach(&self, state: &State) -> Result<Vec<Cursor>> {
         let mut reach = vec![Cursor::START; PARTS as usize];
         let snapshot = snapshot::take_latest();
-        for known in &state.parts {
-            let table = parts::read_ticks(known.part)?;
-            let index = tick_index(known.part);
+        for used in &state.parts {
+            let table = parts::read_ticks(used.part)?;
+            let index = tick_index(used.part);
             table.read_in_order(index, &[], &snapshot, false, |row| {
-                reached(&mut reach, known.part, &Tick::read(row)?);
+                reached(&mut reach, used.part, &Tick::read(row)?);
                 Ok(true)
             })?;
         }

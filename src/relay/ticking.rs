@@ -152,17 +152,17 @@ impl Relay {
         self.remember_reach(&looked.ticks);
         self.written_here += looked.ticks.iter().map(Tick::bytes_on_disk).sum::<i64>();
         let fresh = looked.fresh.filter(|fresh| {
-            let waiting = self.fresh.as_ref().map_or(0, |known| known.notices.len());
+            let waiting = self.fresh.as_ref().map_or(0, |fresh| fresh.notices.len());
             // What does not fit, or comes after what did not, is read again.
             goes_on && waiting + fresh.len() <= MOST_FRESH
         });
         if let Some(notices) = fresh {
-            let known = self.fresh.get_or_insert_with(|| Fresh {
+            let fresh = self.fresh.get_or_insert_with(|| Fresh {
                 notices: Vec::new(),
                 to: self.last,
             });
-            known.notices.extend(notices);
-            known.to = self.last;
+            fresh.notices.extend(notices);
+            fresh.to = self.last;
         }
         self.database_slot.log.announce_tick();
         Ok(())

@@ -45,9 +45,9 @@ pub struct Shared {
     pub closed: AtomicBool,
     /// Guards the making and freeing of queue and database slots, not their reading.
     slots: Spinlock,
-    /// Until then (µs) the launcher need not be called for capacity for a group that has an executor: it knows of no idle
+    /// Until then (µs) the launcher need not be called for capacity for a role in a database that has an executor: it knows of no idle
     /// executor that may leave sooner.
-    pub capacity_looked_for_at: AtomicI64,
+    pub no_capacity_until: AtomicI64,
     /// Number of queue slots, a multiple of 64.
     queue_capacity: AtomicU64,
     /// How many of them are taken.

@@ -20,7 +20,7 @@ fn not_after(now: i64, times: &[&AtomicI64]) {
 impl Shared {
     /// Called by the launcher, which wakes then whoever may go on.
     pub fn set_back(&self, now: i64) {
-        not_after(now, &[&self.capacity_looked_for_at, &self.started_at]);
+        not_after(now, &[&self.no_capacity_until, &self.started_at]);
         for slot in self.queues().iter().filter(|slot| slot.key().is_some()) {
             slot.set_back(now);
         }

@@ -35,15 +35,15 @@ pub fn add(watch_id: i32, slot: Option<usize>, tally: WatchCounts) {
     transaction_end::expect();
     let level = transaction::nest_level();
     COUNTED.with_borrow_mut(|all| {
-        let known = all
+        let entry = all
             .iter_mut()
             .rev()
-            .find(|known| known.level == level && known.slot == slot);
-        match known {
-            Some(known) => {
-                known.tally.notices += tally.notices;
-                known.tally.jobs += tally.jobs;
-                known.tally.errors += tally.errors;
+            .find(|entry| entry.level == level && entry.slot == slot);
+        match entry {
+            Some(entry) => {
+                entry.tally.notices += tally.notices;
+                entry.tally.jobs += tally.jobs;
+                entry.tally.errors += tally.errors;
             }
             None => all.push(Counted {
                 level,

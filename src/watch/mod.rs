@@ -8,9 +8,9 @@ mod statistics;
 mod store;
 mod words;
 
-use declare::{altered, arguments, attached, orphans, restore, table, taken_away, triggers};
+use declare::{altered, arguments, attached, orphans, restore, side_effects, table, triggers};
 pub use definition::{CHANNEL_USERS, DEPENDENTS};
-use fire::{cache, notice_json, partition_move, publish, said, statement};
+use fire::{cache, content, notice_json, partition_move, publish, statement};
 
 use crate::errors::Result;
 use crate::pg::invalidation;

@@ -38,7 +38,7 @@ fn database_of(jobs: Jobs) -> u32 {
 
 impl World {
     fn count(&self, role: usize) -> usize {
-        let of_role = |e: &&ExecutorView| e.group.role == role as u32;
+        let of_role = |e: &&ExecutorView| e.pair.role == role as u32;
         self.executors.iter().filter(of_role).count()
     }
 
@@ -48,14 +48,14 @@ impl World {
         let roles = self.roles.clone();
         let hangs = &mut self.hangs;
         self.executors.retain_mut(|e| {
-            if roles[e.group.role as usize] == Jobs::Hanging {
+            if roles[e.pair.role as usize] == Jobs::Hanging {
                 let stays = now - e.started_at < START_US;
                 if !stays {
-                    hangs.ended(e.group.database, now);
+                    hangs.ended(e.pair.database, now);
                 }
                 return stays;
             }
-            let is_over = match (e.doing, roles[e.group.role as usize]) {
+            let is_over = match (e.doing, roles[e.pair.role as usize]) {
                 (Doing::Batch { .. }, Jobs::Endless) => false,
                 (Doing::Batch { since }, Jobs::Long) => now - since >= 3_000_000,
                 _ => true,
@@ -66,7 +66,7 @@ impl World {
             if is_over {
                 e.doing = Doing::Batch { since: now };
             }
-            hangs.came_up(e.group.database, e.started_at);
+            hangs.came_up(e.pair.database, e.started_at);
             true
         });
     }
@@ -79,24 +79,24 @@ impl World {
             .filter(|role| self.from[*role] <= self.now)
             .collect();
         let serving = |world: &Self, role: usize| {
-            let busy = |e: &&ExecutorView| e.group.role == role as u32 && !e.is_asked;
+            let busy = |e: &&ExecutorView| e.pair.role == role as u32 && !e.is_asked;
             world.executors.iter().filter(busy).count()
         };
         needs.sort_by_key(|role| (serving(self, *role), self.last_started[*role]));
         for role in needs {
-            let group = Group {
+            let pair = ExecutorKey {
                 database: database_of(self.roles[role]),
                 role: role as u32,
             };
-            let is_coming = |e: &ExecutorView| e.group == group && e.doing == Doing::Coming;
+            let is_coming = |e: &ExecutorView| e.pair == pair && e.doing == Doing::Coming;
             let may_start = self
                 .hangs
-                .may_start(group.database, &self.executors, self.now);
+                .may_start(pair.database, &self.executors, self.now);
             if self.executors.iter().any(is_coming) || may_start.is_err() {
                 continue;
             }
             match decide(
-                group,
+                pair,
                 serving(self, role),
                 &self.executors,
                 &self.limits,
@@ -105,7 +105,7 @@ impl World {
                 Decision::Start => {
                     self.last_started[role] = self.now;
                     self.executors.push(ExecutorView {
-                        group,
+                        pair,
                         started_at: self.now,
                         doing: Doing::Coming,
                         is_asked: false,
@@ -274,7 +274,7 @@ fn who_could_do_with_more_looks_again_while_somebody_else_may_become_idle() {
         per_role: 0,
     };
     let of = |role, doing| ExecutorView {
-        group: Group { database: 1, role },
+        pair: ExecutorKey { database: 1, role },
         started_at: 0,
         doing,
         is_asked: false,
@@ -282,11 +282,11 @@ fn who_could_do_with_more_looks_again_while_somebody_else_may_become_idle() {
     let mine = of(1, Doing::Batch { since: 0 });
     for doing in [Doing::Coming, Doing::Looking, Doing::Batch { since: 0 }] {
         let executors = [mine, of(2, doing)];
-        let found = decide(mine.group, 1, &executors, &limits, 10);
+        let found = decide(mine.pair, 1, &executors, &limits, 10);
         assert_eq!(found, Decision::Wait(Some(10 + SLICE_US)), "{doing:?}");
     }
     let alone = [mine, mine];
-    let found = decide(mine.group, 1, &alone, &limits, 10);
+    let found = decide(mine.pair, 1, &alone, &limits, 10);
     assert_eq!(found, Decision::Wait(None));
 }
 
@@ -371,7 +371,7 @@ fn a_database_that_hung_is_tried_one_start_at_a_time_and_less_and_less_often() {
         assert_eq!(hangs.may_start(1, &[], now), Ok(()));
         assert_eq!(hangs.may_start(2, &[], now), Ok(()));
         let coming = ExecutorView {
-            group: Group {
+            pair: ExecutorKey {
                 database: 1,
                 role: 7,
             },
@@ -393,10 +393,10 @@ fn a_database_that_hung_is_tried_one_start_at_a_time_and_less_and_less_often() {
     assert_eq!(hangs.may_start(1, &[], now), Ok(()));
 }
 
-/// Every three executors of three groups in all that they may be doing.
+/// Every three executors of three pairs in all that they may be doing.
 fn every_three() -> Vec<Vec<ExecutorView>> {
     const NOW: i64 = 100 * SLICE_US;
-    let groups = [(1, 1), (1, 2), (2, 1)].map(|(database, role)| Group { database, role });
+    let pairs = [(1, 1), (1, 2), (2, 1)].map(|(database, role)| ExecutorKey { database, role });
     let since = 0;
     let doings = [
         Doing::Coming,
@@ -407,11 +407,11 @@ fn every_three() -> Vec<Vec<ExecutorView>> {
         Doing::Going,
     ];
     let mut kinds = vec![None];
-    for group in groups {
+    for pair in pairs {
         for doing in doings {
             kinds.extend([false, true].map(|is_asked| {
                 Some(ExecutorView {
-                    group,
+                    pair,
                     started_at: since,
                     doing,
                     is_asked,
@@ -434,14 +434,14 @@ fn every_three() -> Vec<Vec<ExecutorView>> {
 #[test]
 fn a_commit_calls_the_launcher_whenever_that_would_find_room() {
     const NOW: i64 = 100 * SLICE_US;
-    let group = Group {
+    let pair = ExecutorKey {
         database: 1,
         role: 1,
     };
     let is_idle = |e: &ExecutorView| matches!(e.doing, Doing::Idle { .. });
     let (mut calls, mut asked) = (0, 0);
     for executors in every_three() {
-        let mine = |e: &&ExecutorView| e.group == group;
+        let mine = |e: &&ExecutorView| e.pair == pair;
         // These are woken, or awaited, and the launcher is not called.
         let is_served = |e: &ExecutorView| is_idle(e) || e.doing == Doing::Coming;
         if executors.iter().filter(mine).any(is_served) {
@@ -449,17 +449,17 @@ fn a_commit_calls_the_launcher_whenever_that_would_find_room() {
         }
         let is_serving = |e: &&ExecutorView| e.is_busy() && !e.is_asked;
         let serving = executors.iter().filter(mine).filter(is_serving).count();
-        let elsewhere = || executors.iter().filter(|e| e.group != group && is_idle(e));
+        let elsewhere = || executors.iter().filter(|e| e.pair != pair && is_idle(e));
         let seen = Seen {
             all: executors.len(),
-            of_role: executors.iter().filter(|e| e.group.role == 1).count(),
-            of_group: executors
+            of_role: executors.iter().filter(|e| e.pair.role == 1).count(),
+            of_pair: executors
                 .iter()
                 .filter(mine)
                 .filter(|e| e.doing != Doing::Going)
                 .count(),
             idle_elsewhere: elsewhere().next().is_some(),
-            idle_of_role_elsewhere: elsewhere().any(|e| e.group.role == 1),
+            idle_of_role_elsewhere: elsewhere().any(|e| e.pair.role == 1),
         };
         for (most, per_role) in [(1, 0), (2, 0), (3, 0), (4, 0), (2, 1), (3, 2), (4, 1)] {
             let limits = Limits {
@@ -470,9 +470,9 @@ fn a_commit_calls_the_launcher_whenever_that_would_find_room() {
             asked += 1;
             let may = may_find_room(&seen, &limits, false);
             calls += usize::from(may);
-            match decide(group, serving, &executors, &limits, NOW) {
+            match decide(pair, serving, &executors, &limits, NOW) {
                 Decision::Wait(_) => {}
-                // Where all of the group are asked to leave, who leaves calls the launcher.
+                // Where all of the pair are asked to leave, who leaves calls the launcher.
                 Decision::Start | Decision::Ask(_) => {
                     assert!(may || serving == 0, "{executors:?} {limits:?}");
                 }

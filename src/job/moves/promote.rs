@@ -94,8 +94,8 @@ fn lock_due(queues: &[QueueDefinition], turns: &mut Turns) -> Result<Vec<Due>> {
     let from = Timestamp(after.run_at);
     let mut due = Vec::new();
     let owner_of = |queue_id: i32| {
-        let known = queues.iter().find(|queue| queue.queue_id == queue_id);
-        known.map_or(0, |queue| queue.owner.to_u32())
+        let found = queues.iter().find(|queue| queue.queue_id == queue_id);
+        found.map_or(0, |queue| queue.owner.to_u32())
     };
     let walk = RefCell::new(turns);
     let mut wants = |row: spi::Row<'_>| {
@@ -179,8 +179,8 @@ fn make_ready(queues: &[QueueDefinition], due: &[Due]) -> Result<()> {
         ],
     );
     for (job, position) in due.iter().zip(&positions) {
-        let known = queues.iter().find(|queue| queue.queue_id == job.queue_id);
-        let slot = match known {
+        let found = queues.iter().find(|queue| queue.queue_id == job.queue_id);
+        let slot = match found {
             Some(queue) => cache::slot_of(queue),
             None => slot_of_new(job.queue_id)?,
         };

@@ -36,7 +36,7 @@ pub fn next() -> Result<i64> {
             .fetch_max(drawn, Ordering::SeqCst);
         return Ok(drawn);
     }
-    look_into(sequence, database_slot)
+    read_highest(sequence, database_slot)
 }
 
 /// What was drawn after `before` was known to be taken.
@@ -67,7 +67,7 @@ static HIGHEST_KEPT: Plan = Plan::new(
 
 /// The first draw since the server started, or one that cannot follow those before.
 #[cold]
-fn look_into(sequence: Oid, database_slot: &DatabaseSlot) -> Result<i64> {
+fn read_highest(sequence: Oid, database_slot: &DatabaseSlot) -> Result<i64> {
     identity::as_owner(|| {
         let kept = transaction::with_latest_snapshot(|| {
             spi::connect(|spi| spi.look(&HIGHEST_KEPT, params![]).row(0).i64(1))

@@ -130,13 +130,13 @@ impl Pool {
     }
 
     fn cached(&self, generation: u64) -> Result<Rc<[Window]>> {
-        let known = CACHE.with_borrow(|cache| {
+        let cached = CACHE.with_borrow(|cache| {
             cache
                 .get(self.parent)
                 .filter(|cached| cached.generation == generation)
                 .map(|cached| Rc::clone(&cached.windows))
         });
-        if let Some(windows) = known {
+        if let Some(windows) = cached {
             return Ok(windows);
         }
         let windows: Rc<[Window]> = self.windows()?.into();
@@ -179,7 +179,7 @@ impl Pool {
         let windows = self.windows()?;
         if windows
             .iter()
-            .any(|known| known.removes_after == removes_after)
+            .any(|existing| existing.removes_after == removes_after)
         {
             return Ok(true);
         }

@@ -132,9 +132,9 @@ fn wait(id: i64, queue: &definition::QueueDefinition, deadline: Instant) -> Resu
         other => Some(other.map(|_| ())),
     };
     let mut queue = Some(queue.clone());
-    while let Some(known) = &queue {
+    while let Some(definition) = &queue {
         let left = deadline.saturating_duration_since(Instant::now());
-        if let Some(slot) = cache::slot_of(known) {
+        if let Some(slot) = cache::slot_of(definition) {
             let finished = &shared.queues()[slot].finished;
             return finished.wait_until(left, is_over).unwrap_or(Ok(()));
         }
@@ -151,7 +151,7 @@ fn wait(id: i64, queue: &definition::QueueDefinition, deadline: Instant) -> Resu
             return Ok(());
         }
         queue = transaction::with_latest_snapshot(|| {
-            identity::as_owner(|| definition::find_by_id(known.queue_id))
+            identity::as_owner(|| definition::find_by_id(definition.queue_id))
         })?;
     }
     Ok(())
@@ -208,17 +208,17 @@ fn jobs_wait(call: Call) -> Result<Answer> {
     let name = call.text("queue", 0)?;
     let timeout = call.timeout("timeout", 1, USUAL_OF_ALL)?;
     transaction::require_nonatomic(call.is_nonatomic_call(), "pushy.jobs_wait")?;
-    let known = cache::get(&name)?;
-    let queue = &known.definition;
+    let cached = cache::get(&name)?;
+    let queue = &cached.definition;
     privilege::require(
         queue,
-        &known.grants,
+        &cached.grants,
         identity::current_user(),
         Privilege::Monitor,
     )?;
     let deadline = Instant::now() + timeout;
     let mut told = false;
-    let mut slot = known.slot;
+    let mut slot = cached.slot;
     loop {
         let seen = slot.map(|slot| (slot, shared::expect().queues()[slot].drains()));
         // Each look is a transaction of its own; between looks no snapshot is held.

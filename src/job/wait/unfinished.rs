@@ -31,9 +31,9 @@ static WAITING: Plan = Plan::new(
 
 /// Whether there is an unfinished job. The transaction has no snapshot yet.
 pub fn is_any(queue: &QueueDefinition, slot: Option<usize>) -> Result<bool> {
-    let known = shared::get().zip(slot);
-    let known = known.filter(|(shared, slot)| shared.queues()[*slot].is(queue.key()));
-    let Some((shared, slot)) = known else {
+    let placed = shared::get().zip(slot);
+    let placed = placed.filter(|(shared, slot)| shared.queues()[*slot].is(queue.key()));
+    let Some((shared, slot)) = placed else {
         return look(|| has(&UNFINISHED, queue.queue_id));
     };
     let seen = QueueActivity {

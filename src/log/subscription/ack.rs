@@ -18,7 +18,7 @@ fn subscription_ack(call: Call) -> Result<bool> {
     transaction::require_writable(c"pushy.subscription_ack()");
     let name = call.text("name", 0)?;
     let cursor = parse("cursor", &call.text("cursor", 1)?)?;
-    let known = table::owned(&name, identity::current_user())?;
+    let subscription = table::owned(&name, identity::current_user())?;
     identity::as_owner(|| {
         let state = state::read()?;
         if !cursor.is_of_log(state.born) {
@@ -40,7 +40,7 @@ fn subscription_ack(call: Call) -> Result<bool> {
                 &format!("what pushy.subscription_read answered; the newest is {newest}"),
             ));
         }
-        Ok(table::move_to(&known, cursor, Some(clock::now().0)))
+        Ok(table::move_to(&subscription, cursor, Some(clock::now().0)))
     })
 }
 

@@ -136,22 +136,26 @@ fn create(call: Call) -> Result<String> {
             spi::run(plan, written) > 0
         };
         loop {
-            if let Some(known) = table::lock_owned(&name, caller)? {
+            if let Some(subscription) = table::lock_owned(&name, caller)? {
                 // After a restore its cursor is of another place: its reader is told to resync, as if nobody had created it
                 // again.
-                let cursor = if known.is_home {
-                    known.cursor
+                let cursor = if subscription.is_home {
+                    subscription.cursor
                 } else {
                     Cursor::NOWHERE
                 };
-                let has_owner = known.is_home && identity::role_exists(known.owner);
-                let owner = if has_owner { known.owner } else { caller };
+                let has_owner = subscription.is_home && identity::role_exists(subscription.owner);
+                let owner = if has_owner {
+                    subscription.owner
+                } else {
+                    caller
+                };
                 // A service that starts again waits for nobody.
-                if !has_owner || count > known.channels.as_ref().map_or(1, Vec::len) {
+                if !has_owner || count > subscription.channels.as_ref().map_or(1, Vec::len) {
                     require_share(owner, &name, count)?;
                 }
-                write(&CHANGE, known.number, cursor, owner);
-                if from_oldest && known.is_home {
+                write(&CHANGE, subscription.number, cursor, owner);
+                if from_oldest && subscription.is_home {
                     tell_that_it_stays(&name);
                 }
                 return Ok(cursor);
@@ -240,13 +244,18 @@ static DELETE: Plan = Plan::new(
 sql_function!(pushy_subscription_drop_v1, |call| {
     transaction::require_writable(c"pushy.subscription_drop()");
     let name = call.text("name", 0)?;
-    let known = table::owned(&name, identity::current_user()).map_err(|error| match error.sqlstate {
+    let subscription = table::owned(&name, identity::current_user()).map_err(|error| match error.sqlstate {
         SqlState::UNDEFINED_OBJECT => error.hint(
             "Nothing is left to do, if the name is right; the view pushy.subscriptions lists yours.",
         ),
         _ => error,
     })?;
-    let deleted = identity::as_owner(|| Ok(spi::run(&DELETE, params![known.number, known.owner])))?;
+    let deleted = identity::as_owner(|| {
+        Ok(spi::run(
+            &DELETE,
+            params![subscription.number, subscription.owner],
+        ))
+    })?;
     if deleted == 0 {
         return Err(Error::new(
             SqlState::UNDEFINED_OBJECT,
@@ -254,7 +263,7 @@ sql_function!(pushy_subscription_drop_v1, |call| {
         )
         .hint("Nothing is left to do."));
     }
-    if known.queue.is_some() {
+    if subscription.queue.is_some() {
         pending::privileges_changed();
     }
     Result::Ok(())

@@ -48,17 +48,17 @@ fn subscription_read(call: Call) -> Result<Answer> {
         .map(|text| ack::parse("after", &text))
         .transpose()?;
     let caller = identity::current_user();
-    let mut known = table::owned(&name, caller)?;
+    let mut subscription = table::owned(&name, caller)?;
     // Two readers of one subscription take turns: what one acknowledges the other never gets. Its number may be another
     // meanwhile: somebody dropped the one that was met first.
     let mut turn_of = None;
-    while after.is_none() && turn_of != Some(known.number) {
-        let number = known.number as u32;
+    while after.is_none() && turn_of != Some(subscription.number) {
+        let number = subscription.number as u32;
         object_lock::take(LOCKED, number, || tell_who_reads(&name, number))?;
-        turn_of = Some(known.number);
-        known = table::owned(&name, caller)?;
+        turn_of = Some(subscription.number);
+        subscription = table::owned(&name, caller)?;
     }
-    let filter = known.filter()?;
+    let filter = subscription.filter()?;
     if most == 0 {
         return call.answer_rows(|_| Ok(()));
     }
@@ -75,7 +75,7 @@ fn subscription_read(call: Call) -> Result<Answer> {
                 // Its reader is told to resync.
                 Some(after) if !after.is_of_log(state::read()?.born) => Cursor::NOWHERE,
                 Some(after) => after,
-                None => match start(&known)? {
+                None => match start(&subscription)? {
                     Start::At(cursor) => cursor,
                     Start::Elsewhere(cursor) => {
                         let nothing = Answer::Null;
@@ -101,9 +101,9 @@ fn subscription_read(call: Call) -> Result<Answer> {
                 })
             })?;
             // Only events of other channels: the log may be emptied of them without a word.
-            let passed_over = !answered && after.is_none() && known.is_home;
-            if passed_over && passed > known.cursor && !transaction::is_read_only() {
-                table::move_to(&known, passed, None);
+            let passed_over = !answered && after.is_none() && subscription.is_home;
+            if passed_over && passed > subscription.cursor && !transaction::is_read_only() {
+                table::move_to(&subscription, passed, None);
             }
             Ok(())
         })
@@ -117,9 +117,9 @@ pub enum Start {
     Elsewhere(Cursor),
 }
 
-pub fn start(known: &Subscription) -> Result<Start> {
-    if known.is_home {
-        return Ok(Start::At(known.cursor));
+pub fn start(subscription: &Subscription) -> Result<Start> {
+    if subscription.is_home {
+        return Ok(Start::At(subscription.cursor));
     }
     Ok(Start::Elsewhere(state::read()?.lost))
 }

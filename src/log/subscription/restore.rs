@@ -34,15 +34,17 @@ static MOVE_IN: Plan = Plan::new(
 /// readers told to resync; answers for each its name and what still keeps it from going on.
 pub fn adopt_all(all: bool) -> Result<Vec<(String, Option<String>)>> {
     let caller = identity::current_user();
-    let waits = |known: &Subscription| !known.is_home && (all || known.is_owner(caller));
+    let waits = |subscription: &Subscription| {
+        !subscription.is_home && (all || subscription.is_owner(caller))
+    };
     let mut answered = Vec::new();
-    for known in identity::as_owner(table::all)?.into_iter().filter(waits) {
-        let locked = identity::as_owner(|| table::lock(&known.name))?;
-        let Some(known) = locked.filter(waits) else {
+    for subscription in identity::as_owner(table::all)?.into_iter().filter(waits) {
+        let locked = identity::as_owner(|| table::lock(&subscription.name))?;
+        let Some(subscription) = locked.filter(waits) else {
             continue;
         };
-        let name = known.name.clone();
-        let moved = identity::as_owner(|| Ok(adopt(&known, Cursor::NOWHERE)))?;
+        let name = subscription.name.clone();
+        let moved = identity::as_owner(|| Ok(adopt(&subscription, Cursor::NOWHERE)))?;
         answered.push((name, moved.err().map(|error| error.message)));
     }
     announce(&answered);
@@ -53,12 +55,12 @@ pub fn adopt_all(all: bool) -> Result<Vec<(String, Option<String>)>> {
 /// has come too, so their cursors mean what they did.
 pub fn adopt_from(before: &Home) -> Result<Vec<(String, Option<String>)>> {
     let mut answered = Vec::new();
-    for known in identity::as_owner(table::all)? {
-        if known.home != *before {
+    for subscription in identity::as_owner(table::all)? {
+        if subscription.home != *before {
             continue;
         }
-        let name = known.name.clone();
-        let moved = identity::as_owner(|| Ok(adopt(&known, known.cursor)))?;
+        let name = subscription.name.clone();
+        let moved = identity::as_owner(|| Ok(adopt(&subscription, subscription.cursor)))?;
         answered.push((name, moved.err().map(|error| error.message)));
     }
     announce(&answered);
@@ -74,16 +76,16 @@ fn announce(answered: &[(String, Option<String>)]) {
 }
 
 /// As the extension's owner.
-fn adopt(known: &Subscription, cursor: Cursor) -> Result<()> {
-    let owner = known.owner_here().ok_or_else(|| {
+fn adopt(subscription: &Subscription, cursor: Cursor) -> Result<()> {
+    let owner = subscription.owner_here().ok_or_else(|| {
         Error::new(
             SqlState::UNDEFINED_OBJECT,
-            format!("role \"{}\" does not exist", known.owner_name),
+            format!("role \"{}\" does not exist", subscription.owner_name),
         )
         .hint("A superuser can create the subscription again, and owns it then.")
     })?;
-    known.filter()?;
-    let queue = known.queue.as_ref().map(queue_here).transpose()?;
+    subscription.filter()?;
+    let queue = subscription.queue.as_ref().map(queue_here).transpose()?;
     if let Some(queue) = &queue {
         queue.open(owner)?;
     }
@@ -92,7 +94,7 @@ fn adopt(known: &Subscription, cursor: Cursor) -> Result<()> {
     spi::run(
         &MOVE_IN,
         params![
-            known.name.as_str(),
+            subscription.name.as_str(),
             epoch,
             tick,
             n,

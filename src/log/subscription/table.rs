@@ -148,11 +148,11 @@ pub fn all() -> Result<Vec<Subscription>> {
 pub const DEPENDENTS: Dependents = Dependents {
     kind: ["subscription", "subscriptions"],
     of_queue: |queue| {
-        let named = |known: Subscription| Dependent {
-            what: format!("subscription \"{}\"", known.name),
+        let named = |subscription: Subscription| Dependent {
+            what: format!("subscription \"{}\"", subscription.name),
             end: format!(
                 "SELECT pushy.subscription_drop({})",
-                quote_literal(&known.name)
+                quote_literal(&subscription.name)
             ),
         };
         Ok(of_queue(queue)?.into_iter().map(named).collect())
@@ -167,9 +167,9 @@ pub const CHANNEL_USERS: Users = Users {
     does: "reads it",
     of_another: |channel, role| {
         let subscriptions = identity::as_owner(all)?;
-        let foreign = subscriptions.iter().find(|known| {
-            let channels = known.channels.iter().flatten();
-            channels.into_iter().any(|named| named == channel) && !known.is_owner(role)
+        let foreign = subscriptions.iter().find(|subscription| {
+            let channels = subscription.channels.iter().flatten();
+            channels.into_iter().any(|named| named == channel) && !subscription.is_owner(role)
         });
         Ok(foreign.map(Subscription::owner_here))
     },
@@ -178,13 +178,13 @@ pub const CHANNEL_USERS: Users = Users {
 /// Those that enqueue into a queue.
 fn of_queue(queue: &QueueDefinition) -> Result<Vec<Subscription>> {
     let mut feeding = Vec::new();
-    for known in all()? {
-        if known
+    for subscription in all()? {
+        if subscription
             .queue
             .as_ref()
             .map_or(Ok(false), |held| held.feeds(queue))?
         {
-            feeding.push(known);
+            feeding.push(subscription);
         }
     }
     Ok(feeding)
@@ -271,19 +271,19 @@ static MOVE: Plan = Plan::new(
 
 /// Moves the cursor forward; false when it is there already. `acked_at`: it was acknowledged then, not only
 /// passed over. One that came here from another cluster is at home from then on, and its owner's number is the one here.
-pub fn move_to(known: &Subscription, cursor: Cursor, acked_at: Option<i64>) -> bool {
+pub fn move_to(subscription: &Subscription, cursor: Cursor, acked_at: Option<i64>) -> bool {
     let here = Home::here();
     let moved = spi::run(
         &MOVE,
         params![
-            known.number,
+            subscription.number,
             cursor.epoch,
             cursor.tick,
             cursor.n,
             here.system,
             here.database,
             acked_at,
-            known.owner_here().unwrap_or(Oid::INVALID),
+            subscription.owner_here().unwrap_or(Oid::INVALID),
             here.extension,
         ],
     );

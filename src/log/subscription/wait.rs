@@ -33,10 +33,10 @@ fn subscription_wait(call: Call) -> Result<Answer> {
             )
         })?;
     let deadline = Instant::now() + timeout;
-    let known = table::owned(&name, identity::current_user())?;
+    let subscription = table::owned(&name, identity::current_user())?;
     let mut definitions = database_slot.definitions.load(Ordering::SeqCst);
-    let mut filter = known.filter()?;
-    let mut passed = known.cursor;
+    let mut filter = subscription.filter()?;
+    let mut passed = subscription.cursor;
     loop {
         let ticks = database_slot.log.ticks();
         // Each look is a transaction of its own; between looks no snapshot is held.
@@ -44,10 +44,10 @@ fn subscription_wait(call: Call) -> Result<Answer> {
         let now = database_slot.definitions.load(Ordering::SeqCst);
         if now != definitions {
             // Grants may have changed meanwhile.
-            filter = transaction::with_snapshot(|| known.filter())?;
+            filter = transaction::with_snapshot(|| subscription.filter())?;
             definitions = now;
         }
-        if !known.is_home || look(&mut passed, &filter)? {
+        if !subscription.is_home || look(&mut passed, &filter)? {
             return Ok(call.answer_row(row![true]));
         }
         let left = deadline.saturating_duration_since(Instant::now());
@@ -57,9 +57,9 @@ fn subscription_wait(call: Call) -> Result<Answer> {
         transaction::commit_in_procedure()?;
         database_slot.log.wait_tick(ticks, left);
     }
-    if passed > known.cursor && !transaction::is_read_only() {
+    if passed > subscription.cursor && !transaction::is_read_only() {
         transaction::with_snapshot(|| {
-            identity::as_owner(|| Ok(table::move_to(&known, passed, None)))
+            identity::as_owner(|| Ok(table::move_to(&subscription, passed, None)))
         })?;
     }
     Ok(call.answer_row(row![false]))

@@ -56,7 +56,7 @@ unsafe fn types_of(condition: *mut pg_sys::Node, table: Oid, text: &CStr) -> Vec
         });
     }
     let (mut types, mut count) = (std::ptr::null_mut(), 0);
-    let (found, known) = (&mut types, &mut count);
+    let (found, length) = (&mut types, &mut count);
     // As CreateTriggerFiringOn() of trigger.c reads a condition.
     let lock = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
     let table = pg_sys::table_open(table, lock);
@@ -69,7 +69,7 @@ unsafe fn types_of(condition: *mut pg_sys::Node, table: Oid, text: &CStr) -> Vec
     }
     // Neither has the guard of the bindings.
     guarded(|| {
-        setup_parse_variable_parameters(state, found, known);
+        setup_parse_variable_parameters(state, found, length);
         let kind = pg_sys::ParseExprKind::EXPR_KIND_TRIGGER_WHEN;
         transformWhereClause(state, copy, kind, c"WHEN".as_ptr());
     });

@@ -89,21 +89,21 @@ pub fn depend_on_domains(hashes: &[u32], before: u64) {
 
 fn grow() {
     GENERATION.set(GENERATION.get() + 1);
-    for known in [&RELATIONS, &DOMAINS] {
-        known.with(|cell| {
-            if let Ok(mut known) = cell.try_borrow_mut() {
-                known.clear();
+    for interesting in [&RELATIONS, &DOMAINS] {
+        interesting.with(|cell| {
+            if let Ok(mut interesting) = cell.try_borrow_mut() {
+                interesting.clear();
             }
         });
     }
 }
 
 /// Whether a message names something of interest; 0: it names everything.
-fn concerns_us(known: &PerProcess<RefCell<FxHashSet<u32>>>, named: u32) -> bool {
+fn concerns_us(interesting: &PerProcess<RefCell<FxHashSet<u32>>>, named: u32) -> bool {
     named == 0
-        || known.with(|cell| {
+        || interesting.with(|cell| {
             cell.try_borrow()
-                .map_or(true, |known| known.contains(&named))
+                .map_or(true, |interesting| interesting.contains(&named))
         })
 }
 

@@ -23,7 +23,7 @@ pub struct Composite {
     type_oid: Oid,
     /// How deep it lies in a table's column.
     depth: u32,
-    known: RefCell<(u64, Rc<Columns>)>,
+    cached: RefCell<(u64, Rc<Columns>)>,
 }
 
 impl Array {
@@ -96,7 +96,7 @@ impl Composite {
         Self {
             type_oid,
             depth: nesting.depth,
-            known: RefCell::new(Self::look_up(type_oid, nesting)),
+            cached: RefCell::new(Self::look_up(type_oid, nesting)),
         }
     }
 
@@ -120,14 +120,14 @@ impl Composite {
         // SAFETY: type cache look-ups of an existing type.
         unsafe {
             let identifier = pg_sys::assign_record_type_identifier(self.type_oid, -1);
-            let known = self.known.borrow().clone();
-            if known.0 == identifier {
-                return known.1;
+            let cached = self.cached.borrow().clone();
+            if cached.0 == identifier {
+                return cached.1;
             }
             let budget = Nesting::budget();
             let found = Self::look_up(self.type_oid, Nesting::at(self.depth, &budget));
             let columns = found.1.clone();
-            self.known.replace(found);
+            self.cached.replace(found);
             columns
         }
     }

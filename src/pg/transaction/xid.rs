@@ -26,7 +26,7 @@ pub fn my_xids() -> (u64, u32) {
     // SAFETY: reads a variable.
     let own = match unsafe { GetCurrentTransactionIdIfAny().into_inner() } {
         0 => assign(),
-        known => known,
+        xid => xid,
     };
     (xid(), own)
 }
@@ -92,7 +92,7 @@ pub fn xid() -> u64 {
     // SAFETY: reads a variable.
     match unsafe { GetTopFullTransactionIdIfAny().value } {
         0 => assign(),
-        known => known,
+        xid => xid,
     }
 }
 

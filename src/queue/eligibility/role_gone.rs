@@ -27,8 +27,8 @@ pub fn owner(queue: &QueueDefinition, stored: &QueueDefinition) -> Ineligible {
 
 /// Words, because jobs get the rights of another role; the statement in them, if one will do, runs as it is.
 fn fix(queue: &QueueDefinition, stored: &QueueDefinition) -> String {
-    let known = |role, name| home::role(stored.home_system, role, name).is_some();
-    let owner_is_gone = !known(stored.owner, &stored.owner_name);
+    let is_here = |role, name| home::role(stored.home_system, role, name).is_some();
+    let owner_is_gone = !is_here(stored.owner, &stored.owner_name);
     let by = if owner_is_gone {
         ", as a superuser"
     } else {
@@ -50,7 +50,7 @@ fn fix(queue: &QueueDefinition, stored: &QueueDefinition) -> String {
         }
     };
     say("owner", chosen.owner, stored.owner, owner_is_gone);
-    let run_as_is_gone = !known(stored.run_as, &stored.run_as_name);
+    let run_as_is_gone = !is_here(stored.run_as, &stored.run_as_name);
     say("run_as", chosen.run_as, stored.run_as, run_as_is_gone);
     let resume = if stored.is_home() {
         String::new()

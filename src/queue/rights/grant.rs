@@ -109,11 +109,11 @@ fn revoke(queue: &str, role: &str, privilege: &str) -> Result<()> {
 
 fn has(role: Oid, queue: &str, privilege: &str) -> Result<bool> {
     let privilege = Privilege::parse(privilege)?;
-    let known = cache::get(queue)?;
+    let cached = cache::get(queue)?;
     identity::accept_changes();
     Ok(privilege::has(
-        &known.definition,
-        &known.grants,
+        &cached.definition,
+        &cached.grants,
         role,
         privilege,
     ))

@@ -36,16 +36,16 @@ pub fn by_id(wanted: Privilege) -> Result<HashMap<i32, QueueDefinition>> {
 /// The queue of this number, if the current user has one of the privileges, as of now: the rows of a view may be of an older
 /// snapshot, when another's queue had a name that is the caller's now. One that such a view still sees, and that is dropped by
 /// now, is nobody's.
-pub fn known(queue_id: i32, wanted: &[Privilege]) -> Result<Option<Rc<CachedQueue>>> {
+pub fn queue(queue_id: i32, wanted: &[Privilege]) -> Result<Option<Rc<CachedQueue>>> {
     // A cursor that goes on takes no lock by which it would hear of a role's membership that was revoked.
     identity::accept_changes();
-    let Some(known) = cache::get_of_many(queue_id)? else {
+    let Some(cached) = cache::get_of_many(queue_id)? else {
         return Ok(None);
     };
     let caller = identity::current_user();
-    let has = |privilege| privilege::has(&known.definition, &known.grants, caller, privilege);
+    let has = |privilege| privilege::has(&cached.definition, &cached.grants, caller, privilege);
     let may = wanted.iter().any(|privilege| has(*privilege));
-    Ok(may.then_some(known))
+    Ok(may.then_some(cached))
 }
 
 /// The argument of the functions behind the views.
@@ -55,7 +55,7 @@ pub fn asked(call: Call) -> Result<i32> {
 }
 
 fn has_any(queue_id: i32, wanted: &[Privilege]) -> Result<bool> {
-    Ok(known(queue_id, wanted)?.is_some())
+    Ok(queue(queue_id, wanted)?.is_some())
 }
 
 sql_function!(pushy_queue_visible_v1, |call| has_any(
@@ -69,8 +69,10 @@ sql_function!(pushy_queue_monitored_v1, |call| has_any(
 ));
 
 sql_function!(pushy_queue_owned_v1, |call| {
-    let owner = known(asked(call)?, &Privilege::ALL)?;
+    let owner = queue(asked(call)?, &Privilege::ALL)?;
     Result::Ok(
-        owner.is_some_and(|known| privilege::is_owner(&known.definition, identity::current_user())),
+        owner.is_some_and(|cached| {
+            privilege::is_owner(&cached.definition, identity::current_user())
+        }),
     )
 });

@@ -113,7 +113,7 @@ impl LogShared {
     /// For a transaction whose notices are in no log, and that has its number: None where a marker stands for it, else what is
     /// known of the gap for the marker that it is to leave.
     pub fn join_gap(&self) -> Option<Gap> {
-        let join = |known: u64| (known & Gap::OPEN != 0).then_some(known | Gap::USED);
+        let join = |gap: u64| (gap & Gap::OPEN != 0).then_some(gap | Gap::USED);
         let joined = self
             .gap
             .fetch_update(Ordering::SeqCst, Ordering::SeqCst, join);
@@ -122,30 +122,28 @@ impl LogShared {
 
     /// A marker has committed that was written when this was known: unless the relay has closed the gap since then, because it
     /// may have met the marker.
-    pub fn open_gap(&self, known: Gap) {
-        let open = known.0 | Gap::OPEN;
+    pub fn open_gap(&self, gap: Gap) {
+        let open = gap.0 | Gap::OPEN;
         let _ = self
             .gap
-            .compare_exchange(known.0, open, Ordering::SeqCst, Ordering::SeqCst);
+            .compare_exchange(gap.0, open, Ordering::SeqCst, Ordering::SeqCst);
     }
 
     /// Whoever drops notices from here on leaves a marker; answers whether somebody has found the gap open.
     pub fn close_gap(&self) -> bool {
-        self.change_gap(|known| (known | Gap::OPEN | Gap::USED) + 1)
+        self.change_gap(|gap| (gap | Gap::OPEN | Gap::USED) + 1)
     }
 
     /// Whether somebody has found the gap open since this was last asked.
     pub fn take_gap(&self) -> bool {
-        self.change_gap(|known| known & !Gap::USED)
+        self.change_gap(|gap| gap & !Gap::USED)
     }
 
     fn change_gap(&self, change: impl Fn(u64) -> u64) -> bool {
         let changed = self
             .gap
-            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |known| {
-                Some(change(known))
-            });
-        changed.is_ok_and(|known| known & Gap::USED != 0)
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |gap| Some(change(gap)));
+        changed.is_ok_and(|gap| gap & Gap::USED != 0)
     }
 
     /// Another log begins, or none is.

@@ -61,19 +61,19 @@ pub fn ask_for_orphans(shared: &Shared, database: u32) {
 }
 
 #[cfg_attr(target_os = "linux", link_section = "commit_path")]
-pub(in crate::shared::pending) fn announce(shared: &Shared, known: &Announcement) {
-    for (priority, position) in known.low.iter().enumerate() {
+pub(in crate::shared::pending) fn announce(shared: &Shared, announcement: &Announcement) {
+    for (priority, position) in announcement.low.iter().enumerate() {
         if *position != NOTHING {
-            shared.announce(known.index, known.key, priority, *position);
+            shared.announce(announcement.index, announcement.key, priority, *position);
         }
     }
-    shared.wake_for(known.index);
+    shared.wake_for(announcement.index);
 }
 
 fn announce_locked(shared: &Shared, announcements: &[Announcement]) {
-    for known in announcements {
-        if known.why != Why::Ready {
-            announce(shared, known);
+    for announcement in announcements {
+        if announcement.why != Why::Ready {
+            announce(shared, announcement);
         }
     }
 }
@@ -172,19 +172,19 @@ impl Pending {
                 }
             }
         }
-        for known in &self.announcements {
-            if known.why == Why::Claimed {
+        for announcement in &self.announcements {
+            if announcement.why == Why::Claimed {
                 continue;
             }
-            let slot = &shared.queues()[known.index];
-            if !slot.is(known.key) {
+            let slot = &shared.queues()[announcement.index];
+            if !slot.is(announcement.key) {
                 // The queue was dropped after this transaction had looked it up.
                 ask_for_orphans(shared, database);
                 continue;
             }
-            let enqueued = &shared.statistics_of(known.index).enqueued;
-            enqueued.fetch_add(known.jobs, Ordering::Relaxed);
-            announce(shared, known);
+            let enqueued = &shared.statistics_of(announcement.index).enqueued;
+            enqueued.fetch_add(announcement.jobs, Ordering::Relaxed);
+            announce(shared, announcement);
         }
         if !self.unplaced.is_empty() {
             self.announce_unplaced(shared, database);
@@ -205,9 +205,9 @@ impl Pending {
         }
         if self.logged {
             if let Some(slot) = shared.find_database(database) {
-                if let Some(known) = self.marker {
+                if let Some(gap) = self.marker {
                     // Everybody sees that it has committed.
-                    slot.log.open_gap(known);
+                    slot.log.open_gap(gap);
                 }
                 shared.announce_logged(slot, self.awaited);
             }
@@ -250,8 +250,12 @@ impl Pending {
     /// What is given back however the transaction ended.
     #[cfg_attr(target_os = "linux", link_section = "commit_path")]
     fn give_back_at_end(&self, shared: &Shared, end: End) {
-        for known in self.announcements.iter().filter(|known| known.begun) {
-            shared.queues()[known.index].end_announcing();
+        for announcement in self
+            .announcements
+            .iter()
+            .filter(|announcement| announcement.begun)
+        {
+            shared.queues()[announcement.index].end_announcing();
         }
         for (index, key) in &self.permits {
             shared.queues()[*index].return_permit(*key);

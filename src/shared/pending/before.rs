@@ -34,26 +34,31 @@ pub(in crate::shared::pending) fn before(what: Before) -> Result<()> {
             ..
         } = pending;
         let has_changed = what == Before::Commit
-            && announcements.iter().any(|known| known.why == Why::Ready)
+            && announcements
+                .iter()
+                .any(|announcement| announcement.why == Why::Ready)
             && has_changed_catalogs();
         if has_changed {
             transaction_end::expect_release(end_changing);
         }
-        for known in announcements {
-            if known.why != Why::Ready {
+        for announcement in announcements {
+            if announcement.why != Why::Ready {
                 continue;
             }
             if has_changed {
-                begin_changing(shared, known.index);
+                begin_changing(shared, announcement.index);
             }
-            let slot = &shared.queues()[known.index];
+            let slot = &shared.queues()[announcement.index];
             if what == Before::Commit {
                 slot.begin_announcing();
-                known.begun = true;
+                announcement.begun = true;
             }
             // In this order: see `QueueSlot::close`.
-            if known.promised && !slot.takes_jobs_of(known.key) && !is_forced(changes, known.key) {
-                return Err(refuse(slot.is(known.key), known.key));
+            if announcement.promised
+                && !slot.takes_jobs_of(announcement.key)
+                && !is_forced(changes, announcement.key)
+            {
+                return Err(refuse(slot.is(announcement.key), announcement.key));
             }
         }
         Ok(())

@@ -16,18 +16,18 @@ use crate::shared::unpublished::Left;
 
 impl Pending {
     pub(super) fn leave_out(&mut self, level: i32, kind: usize, left: Left) {
-        let mut known = self.left_out.iter_mut();
-        match known.find(|known| (known.0, known.1) == (level, kind)) {
-            Some(known) => known.2.add(left),
+        let mut entry = self.left_out.iter_mut();
+        match entry.find(|entry| (entry.0, entry.1) == (level, kind)) {
+            Some(entry) => entry.2.add(left),
             None => self.left_out.push((level, kind, left)),
         }
     }
 }
 
 fn add(index: usize, key: QueueKey, priority: usize, position: u64, why: Why, jobs: u64) {
-    with_announcement(index, key, why, |known| {
-        known.low[priority] = known.low[priority].min(position);
-        known.jobs += jobs;
+    with_announcement(index, key, why, |announcement| {
+        announcement.low[priority] = announcement.low[priority].min(position);
+        announcement.jobs += jobs;
     });
 }
 
@@ -39,11 +39,14 @@ fn with_announcement(
 ) {
     let level = transaction::nest_level();
     with(|pending| {
-        let known = pending.announcements.iter_mut().rev().find(|known| {
-            known.index == index && known.key == key && known.level == level && known.why == why
+        let announcement = pending.announcements.iter_mut().rev().find(|announcement| {
+            announcement.index == index
+                && announcement.key == key
+                && announcement.level == level
+                && announcement.why == why
         });
-        if let Some(known) = known {
-            change(known);
+        if let Some(announcement) = announcement {
+            change(announcement);
         } else {
             let mut new = Announcement {
                 index,
@@ -63,7 +66,9 @@ fn with_announcement(
 
 /// The caller was answered job numbers: its commit is refused if the queue is gone, or is being dropped.
 pub fn promises(index: usize, key: QueueKey) {
-    with_announcement(index, key, Why::Ready, |known| known.promised = true);
+    with_announcement(index, key, Why::Ready, |announcement| {
+        announcement.promised = true
+    });
 }
 
 /// A row becomes ready at commit. `new_jobs` counts in the queue's statistics.
@@ -84,7 +89,7 @@ pub fn unplaced(key: QueueKey) {
         database_slot.definitions.load(Ordering::SeqCst)
     });
     with(|pending| {
-        if !pending.unplaced.iter().any(|known| known.0 == key) {
+        if !pending.unplaced.iter().any(|entry| entry.0 == key) {
             pending.unplaced.push((key, definitions));
         }
     });
@@ -128,7 +133,7 @@ pub fn ask_cancel(role: Oid, database: u32, job: i64) -> Option<Promise> {
 
 /// Whether this transaction has asked for the cancel of this job.
 pub fn has_asked(job: i64) -> bool {
-    PENDING.with_borrow(|pending| pending.cancels.iter().any(|(_, known)| known.job == job))
+    PENDING.with_borrow(|pending| pending.cancels.iter().any(|(_, entry)| entry.job == job))
 }
 
 /// Withdraws the request for a cancel: the job's outcome was accepted first.
@@ -147,12 +152,12 @@ pub fn take_back(promise: Promise) {
 pub fn count(index: usize, key: QueueKey, tally: &QueueCounts) {
     let level = transaction::nest_level();
     with(|pending| {
-        let known = pending
+        let entry = pending
             .counts
             .iter_mut()
-            .find(|known| known.level == level && known.index == index && known.key == key);
-        match known {
-            Some(known) => known.tally.add(tally),
+            .find(|entry| entry.level == level && entry.index == index && entry.key == key);
+        match entry {
+            Some(entry) => entry.tally.add(tally),
             None => pending.counts.push(Count {
                 level,
                 index,
@@ -249,8 +254,8 @@ pub fn unlogged() {
 }
 
 /// This transaction has left a marker that says so, when this was known of the gap.
-pub fn left_marker(known: Gap) {
-    with(|pending| pending.marker = Some(known));
+pub fn left_marker(gap: Gap) {
+    with(|pending| pending.marker = Some(gap));
 }
 
 /// As `logged`, and the relay comes at once, because a LISTENer waits.

@@ -21,24 +21,24 @@ impl Pending {
     fn raise_level(&mut self, level: i32) {
         let mut at = 0;
         while at < self.announcements.len() {
-            let known = self.announcements[at];
-            if known.level < level {
+            let announcement = self.announcements[at];
+            if announcement.level < level {
                 at += 1;
                 continue;
             }
             let parent = self.announcements.iter().position(|other| {
                 other.level == level - 1
-                    && other.index == known.index
-                    && other.key == known.key
-                    && other.why == known.why
+                    && other.index == announcement.index
+                    && other.key == announcement.key
+                    && other.why == announcement.why
             });
             if let Some(parent) = parent {
                 let parent = &mut self.announcements[parent];
-                for (low, other) in parent.low.iter_mut().zip(known.low) {
+                for (low, other) in parent.low.iter_mut().zip(announcement.low) {
                     *low = (*low).min(other);
                 }
-                parent.jobs += known.jobs;
-                parent.promised |= known.promised;
+                parent.jobs += announcement.jobs;
+                parent.promised |= announcement.promised;
                 self.announcements.swap_remove(at);
             } else {
                 self.announcements[at].level = level - 1;
@@ -52,7 +52,7 @@ impl Pending {
             count.level = count.level.min(level - 1);
         }
         // Merged, because a session may release any number of savepoints.
-        while let Some(at) = self.left_out.iter().position(|known| known.0 >= level) {
+        while let Some(at) = self.left_out.iter().position(|entry| entry.0 >= level) {
             let (_, kind, left) = self.left_out.remove(at);
             self.leave_out(level - 1, kind, left);
         }
@@ -71,16 +71,17 @@ impl Pending {
             free_cancels(shared, &self.cancels, level);
             // Whatever the level of the lock: an announcement too many costs a look.
             announce_waiting(shared, self.locked_waiting);
-            for known in &self.announcements {
-                if known.level >= level && known.why != Why::Ready {
-                    announce(shared, known);
+            for announcement in &self.announcements {
+                if announcement.level >= level && announcement.why != Why::Ready {
+                    announce(shared, announcement);
                 }
             }
         }
-        self.announcements.retain(|known| known.level < level);
+        self.announcements
+            .retain(|announcement| announcement.level < level);
         self.cancels.retain(|cancel| cancel.0 < level);
         self.counts.retain(|count| count.level < level);
-        self.left_out.retain(|known| known.0 < level);
+        self.left_out.retain(|entry| entry.0 < level);
         self.changes.retain(|change| change.0 < level);
         self.presence.retain(|presence| presence.0 < level);
     }

@@ -49,9 +49,9 @@ impl Shared {
     /// The place of a queue's database: remembered in the queue's slot, because others are passed over on the way to it.
     fn database_slot_of(&self, slot: &QueueSlot, oid: u32) -> Option<&DatabaseSlot> {
         let remembered = slot.database_at.load(Ordering::Relaxed) as usize;
-        let known = self.databases.get(remembered);
-        if known.is_some_and(|database_slot| database_slot.oid() == oid) {
-            return known;
+        let candidate = self.databases.get(remembered);
+        if candidate.is_some_and(|database_slot| database_slot.oid() == oid) {
+            return candidate;
         }
         let found = self
             .databases

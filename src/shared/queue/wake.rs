@@ -95,7 +95,7 @@ impl Shared {
             .any(|executor| is_idle(executor) && executor.serves(key.database, role))
     }
 
-    /// Wakes somebody who can work on this queue: an idle executor of its group, else the launcher.
+    /// Wakes somebody who can work on this queue: an idle executor of its role in its database, else the launcher.
     pub fn wake_for(&self, index: usize) {
         let slot = &self.queues()[index];
         let Some(key) = slot.key() else { return };
@@ -124,10 +124,10 @@ impl Shared {
                 return;
             }
             if state != ExecutorState::Stopping {
-                seen.of_group += 1;
+                seen.of_pair += 1;
             }
         }
-        let has_looked = self.capacity_looked_for_at.load(Ordering::SeqCst) > now;
+        let has_looked = self.no_capacity_until.load(Ordering::SeqCst) > now;
         let may_start = capacity::may_find_room(&seen, &settings::capacity(), has_looked);
         // The ready bit was set before: a launcher that opens now finds it.
         if may_start && self.lets_in(index, now, Asker::WakeUp) {

@@ -27,7 +27,7 @@ pub struct DatabaseSlot {
     oid: AtomicU32,
     presence: AtomicU8,
     /// A scheduler has looked for events and orphans from before the server's start.
-    pub looked_into: AtomicBool,
+    pub is_inspected: AtomicBool,
     /// The server's log has said that queues here came from elsewhere.
     pub said_elsewhere: AtomicBool,
     /// The server's log has said that queues here found no place.
@@ -35,7 +35,7 @@ pub struct DatabaseSlot {
     /// Changes with every committed change of a queue's definition or privileges.
     pub definitions: AtomicU64,
     /// The counter of definitions (plus one) when the launcher last looked for the database's name.
-    pub looked_up: AtomicU64,
+    pub name_read_at: AtomicU64,
     /// No worker comes here (pushy.databases, a database that takes no connections), as far as the launcher knows:
     /// it is not woken in vain. Taken back with each change of definitions, at which it looks again.
     pub left_out: AtomicBool,
@@ -96,12 +96,12 @@ impl DatabaseSlot {
         let Self {
             oid: _,
             presence,
-            looked_into,
+            is_inspected,
             said_elsewhere,
             said_placeless,
             // Sessions that remember a generation must never meet it again.
             definitions: _,
-            looked_up,
+            name_read_at,
             left_out,
             due,
             waiting_from,
@@ -130,7 +130,7 @@ impl DatabaseSlot {
         } = self;
         presence.store(Presence::Unknown as u8, Ordering::SeqCst);
         for flag in [
-            looked_into,
+            is_inspected,
             said_elsewhere,
             said_placeless,
             left_out,
@@ -153,7 +153,7 @@ impl DatabaseSlot {
         ] {
             time.store(0, Ordering::SeqCst);
         }
-        for count in [looked_up, swept_writes, kept_in_parent] {
+        for count in [name_read_at, swept_writes, kept_in_parent] {
             count.store(0, Ordering::SeqCst);
         }
         due.store(NEVER, Ordering::SeqCst);

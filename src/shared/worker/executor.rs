@@ -6,7 +6,7 @@ use std::sync::atomic::{
 };
 
 use pushy_core::batch::BatchPlan;
-use pushy_core::capacity::{MOST_AS_A_RULE, MOST_RESERVED};
+use pushy_core::capacity::{ExecutorKey, MOST_AS_A_RULE, MOST_RESERVED};
 
 use crate::pg::latch::ProcessCell;
 use crate::pg::per_process::PerProcess;
@@ -155,11 +155,19 @@ impl ExecutorSlot {
                 .is_ok()
     }
 
+    /// Whom it serves.
+    pub fn executor_key(&self) -> ExecutorKey {
+        ExecutorKey {
+            database: self.database.load(Ordering::SeqCst),
+            role: self.role.load(Ordering::SeqCst),
+        }
+    }
+
     pub fn serves(&self, database: u32, role: u32) -> bool {
         self.database.load(Ordering::SeqCst) == database && self.role.load(Ordering::SeqCst) == role
     }
 
-    /// Reserves this free slot, of this number, for a group; the launcher only.
+    /// Reserves this free slot, of this number, for a role in a database; the launcher only.
     pub fn reserve(&self, slot: usize, database: u32, role: u32) -> Option<Ticket> {
         if self.state() != ExecutorState::Free {
             return None;

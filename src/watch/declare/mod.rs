@@ -8,7 +8,7 @@ pub mod end_and_pause;
 pub mod orphans;
 mod renamed_column;
 pub mod restore;
+pub mod side_effects;
 pub mod table;
-pub mod taken_away;
 pub mod triggers;
 mod watch;

@@ -10,8 +10,8 @@ use crate::watch::altered;
 use crate::watch::arguments;
 use crate::watch::definition::{self, Delivery, Payload, Residence, WatchDefinition};
 use crate::watch::orphans;
+use crate::watch::side_effects;
 use crate::watch::table::WatchedTable;
-use crate::watch::taken_away;
 use crate::watch::triggers::{self, Wording};
 use crate::{row, sql_function};
 
@@ -90,9 +90,9 @@ fn declare(mut wanted: WatchDefinition, table: &WatchedTable, is_named: bool) ->
     invalidation::send(table.oid);
     announce::mark_present();
     if let Some(existing) = existing {
-        taken_away::notice_lost(existing, &wanted, renamed.is_some());
+        side_effects::notice_lost(existing, &wanted, renamed.is_some());
     }
-    taken_away::notice_twin(&wanted, existing, &watches);
+    side_effects::notice_twin(&wanted, existing, &watches);
     notice_never_merged(&wanted);
     if let Some(before) = renamed {
         ereport::notice(

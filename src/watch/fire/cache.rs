@@ -61,12 +61,12 @@ pub fn of(firing: Firing) -> Result<Option<Rc<CachedWatch>>> {
         let last = cache.last.as_ref().filter(|_| is_current)?;
         (last.0 == trigger).then(|| last.1.clone())
     });
-    if let Some(known) = last {
-        return Ok(known);
+    if let Some(cached) = last {
+        return Ok(cached);
     }
-    let known = find(firing)?;
-    CACHE.with_borrow_mut(|cache| cache.last = Some((trigger, known.clone())));
-    Ok(known)
+    let cached = find(firing)?;
+    CACHE.with_borrow_mut(|cache| cache.last = Some((trigger, cached.clone())));
+    Ok(cached)
 }
 
 #[cold]
@@ -91,7 +91,7 @@ fn find(firing: Firing) -> Result<Option<Rc<CachedWatch>>> {
     }
     invalidation::depend_on(firing.relation());
     let number = match kept {
-        Some(known) => Number::Watch(known),
+        Some(watch) => Number::Watch(watch),
         None => identity::as_owner(|| read(watch_id))?,
     };
     // Reading may have taken in messages: what was read before them is not kept.
@@ -100,13 +100,13 @@ fn find(firing: Firing) -> Result<Option<Rc<CachedWatch>>> {
             CACHE.with_borrow_mut(work);
         }
     };
-    if let Number::Watch(known) = &number {
+    if let Number::Watch(watch) = &number {
         keep(&|cache| {
-            cache.watches.insert(watch_id, Rc::clone(known));
+            cache.watches.insert(watch_id, Rc::clone(watch));
         });
     }
     match number {
-        Number::Watch(known) if known.owns(firing, claim)? => return Ok(Some(known)),
+        Number::Watch(watch) if watch.owns(firing, claim)? => return Ok(Some(watch)),
         Number::Silent { token } if token.as_bytes() == claim.token => {}
         _ => orphans::warn(firing, claim)?,
     }

@@ -214,8 +214,8 @@ impl CachedWatch {
         if relation == self.definition.relation {
             return None;
         }
-        if let Some(known) = self.layouts.borrow().get(&relation) {
-            return known.clone();
+        if let Some(layout) = self.layouts.borrow().get(&relation) {
+            return layout.clone();
         }
         invalidation::depend_on(relation);
         let partition = firing.row_type(&self.context);
@@ -250,8 +250,8 @@ impl CachedWatch {
             cause: current::cause(),
             version,
         });
-        if let (Some(common), Some((known, request))) = (common, &*self.request.borrow()) {
-            if *known == common {
+        if let (Some(common), Some((kept, request))) = (common, &*self.request.borrow()) {
+            if *kept == common {
                 return Ok(Rc::clone(request));
             }
         }

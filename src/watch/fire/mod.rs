@@ -2,10 +2,10 @@
 
 pub mod cache;
 mod cached_watch;
+pub mod content;
 pub mod notice_json;
 pub mod partition_move;
 pub mod publish;
 mod read;
-pub mod said;
 pub mod statement;
 mod trigger;

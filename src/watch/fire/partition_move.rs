@@ -1,7 +1,7 @@
 //! Rows that an UPDATE moves to another partition. The server fires a delete there and an insert here, one
 //! right after the other; together they are the update that the user wrote. Whether there is a second is known only when
 //! something else happens, which may be the commit: what would be told of the delete alone is said when the first fires
-//! ([`said`]), because code of users that ran later would run as somebody else, with another's search_path, and where no
+//! ([`content`]), because code of users that ran later would run as somebody else, with another's search_path, and where no
 //! timeout stops it.
 
 use std::cell::RefCell;
@@ -14,7 +14,7 @@ use crate::pg::slot::{OwnSlot, Slot};
 use crate::pg::trigger::Op;
 use crate::pg::{transaction, transaction_end};
 use crate::watch::cache::CachedWatch;
-use crate::watch::said::{self, Said};
+use crate::watch::content::{self, Content};
 
 /// A row that has left its partition and has not arrived in another yet.
 pub struct PartitionMove {
@@ -25,7 +25,7 @@ pub struct PartitionMove {
     level: i32,
     cause: Option<Cause>,
     /// What is told if it does not arrive.
-    said: Said,
+    content: Content,
 }
 
 impl PartitionMove {
@@ -46,10 +46,10 @@ pub fn left_partition(watch: &Rc<CachedWatch>, command: u32, row: Slot<'_>) -> R
     publish_as_deletes(watch)?;
     let copy = watch.new_slot();
     copy.copied(row, &watch.context);
-    let said = if watch.counts(Op::Delete) {
-        said::ahead(watch, Op::Delete, Some(row), None)?
+    let content = if watch.counts(Op::Delete) {
+        content::ahead(watch, Op::Delete, Some(row), None)?
     } else {
-        Said::Nothing
+        Content::Nothing
     };
     let left = PartitionMove {
         row: copy,
@@ -57,7 +57,7 @@ pub fn left_partition(watch: &Rc<CachedWatch>, command: u32, row: Slot<'_>) -> R
         command,
         level: transaction::nest_level(),
         cause: current::cause(),
-        said,
+        content,
     };
     transaction_end::expect();
     LEFT.with_borrow_mut(|all| all.push(left));
@@ -94,7 +94,7 @@ pub fn end_here() -> Result<()> {
 fn publish_all_as_deletes(which: impl Fn(&PartitionMove) -> bool) -> Result<()> {
     while let Some(left) = take(&which) {
         transaction_end::later(|| {
-            current::on_behalf_of(left.cause, || left.said.publish(&left.watch, Op::Delete))
+            current::on_behalf_of(left.cause, || left.content.publish(&left.watch, Op::Delete))
         })?;
     }
     Ok(())

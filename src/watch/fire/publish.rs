@@ -11,10 +11,10 @@ use crate::pg::trigger::Op;
 use crate::pg::{ereport, notify};
 use crate::queue::reference::QueueReference;
 use crate::watch::cache::CachedWatch;
+use crate::watch::content::{self, origin, Body, Content};
 use crate::watch::counts::{self, WatchCounts};
 use crate::watch::definition::{Delivery, Level, Payload};
 use crate::watch::notice_json::{Keys, PayloadKind, RowChange, NO_KEY};
-use crate::watch::said::{self, origin, Said, Words};
 use crate::watch::statement;
 
 /// A table was emptied.
@@ -33,7 +33,7 @@ pub fn truncated(watch: &Rc<CachedWatch>) -> Result<()> {
             }
         }
     }
-    said::bare(watch, Op::Truncate, payload)?.publish(watch, Op::Truncate)
+    content::bare(watch, Op::Truncate, payload)?.publish(watch, Op::Truncate)
 }
 
 /// A statement is over, with these rows.
@@ -42,10 +42,10 @@ pub fn statement(watch: &Rc<CachedWatch>, op: Op, keys: &Keys) -> Result<()> {
     if watch.kind != PayloadKind::None {
         watch.shape.statement(op, keys, origin(), &mut payload);
     }
-    said::bare(watch, op, payload)?.publish(watch, op)
+    content::bare(watch, op, payload)?.publish(watch, op)
 }
 
-impl Said {
+impl Content {
     /// Sends it where the watch says. No code of users runs.
     #[cfg_attr(target_os = "linux", link_section = "commit_path")]
     pub fn publish(self, watch: &Rc<CachedWatch>, op: Op) -> Result<()> {
@@ -55,15 +55,15 @@ impl Said {
                 statement::merge(watch, op, &keys);
                 Ok(())
             }
-            Self::RowChange(words) => send(watch, op, words, WatchCounts::default()),
+            Self::RowChange(body) => send(watch, op, body, WatchCounts::default()),
             Self::Failure(failure) => {
-                let (error, words) = *failure;
+                let (error, body) = *failure;
                 log(watch, &error);
                 let errors = 1;
                 send(
                     watch,
                     op,
-                    words,
+                    body,
                     WatchCounts {
                         errors,
                         ..WatchCounts::default()
@@ -75,11 +75,11 @@ impl Said {
 }
 
 #[cfg_attr(target_os = "linux", link_section = "commit_path")]
-fn send(watch: &Rc<CachedWatch>, op: Op, words: Words, mut tally: WatchCounts) -> Result<()> {
-    if let (Some(queue), Some(args)) = (&watch.definition.queue, words.args) {
+fn send(watch: &Rc<CachedWatch>, op: Op, body: Body, mut tally: WatchCounts) -> Result<()> {
+    if let (Some(queue), Some(args)) = (&watch.definition.queue, body.args) {
         tally.jobs += add_job(watch, queue, args, &mut tally)?;
     }
-    tally.notices += add_notice(watch, op, words.payload, words.key)?;
+    tally.notices += add_notice(watch, op, body.payload, body.key)?;
     counts::add(watch.definition.watch_id, watch.counter, tally);
     Ok(())
 }

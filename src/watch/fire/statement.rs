@@ -12,7 +12,7 @@ use crate::pg::trigger::{self, Op};
 use crate::pg::{transaction, transaction_end};
 use crate::watch::cache::CachedWatch;
 use crate::watch::notice_json::{Keys, PayloadKind, RowChange};
-use crate::watch::{publish, said};
+use crate::watch::{content, publish};
 
 /// The rows of one statement so far.
 struct OpenStatement {
@@ -62,7 +62,7 @@ pub fn merge(watch: &Rc<CachedWatch>, op: Op, keys: &Keys) {
 
 fn write(watch: &CachedWatch, change: &RowChange<'_>, keys: &mut Keys) -> Result<()> {
     let before = keys.length();
-    let outcome = said::guarded(watch.shape.can_fail(watch.kind), || {
+    let outcome = content::guarded(watch.shape.can_fail(watch.kind), || {
         watch.shape.add(change, keys);
         Ok(())
     });

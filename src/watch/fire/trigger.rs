@@ -7,7 +7,7 @@ use crate::pg::slot::Slot;
 use crate::pg::trigger::{Firing, Op};
 use crate::trigger_function;
 use crate::watch::cache::{self, CachedWatch};
-use crate::watch::{partition_move, publish, said, statement};
+use crate::watch::{content, partition_move, publish, statement};
 
 trigger_function!(pushy_watch_row_v1, "pushy.watch_row()", |firing| row(
     firing
@@ -72,7 +72,7 @@ pub(in crate::watch) fn changed(
     unchecked: bool,
 ) -> Result<()> {
     if watch.counts(op) {
-        said::now(watch, op, old, new, unchecked)?.publish(watch, op)
+        content::now(watch, op, old, new, unchecked)?.publish(watch, op)
     } else {
         Ok(())
     }

@@ -11,7 +11,7 @@ impl Recorder {
     /// At the first start of the launcher since the server's shared memory was made: reads what the
     /// executors of before left behind.
     pub fn find_verdicts_of_last_life(&self) {
-        let known = (
+        let expected = (
             MAGIC,
             database::system_identifier(),
             mapped_file::boot_number(),
@@ -21,15 +21,15 @@ impl Recorder {
             self.system.load(Ordering::SeqCst),
             self.boot.load(Ordering::SeqCst),
         );
-        if known == found {
+        if expected == found {
             self.find_verdicts_of_crash();
         } else {
             for verdict in &self.verdicts {
                 verdict.kind.store(0, Ordering::SeqCst);
             }
-            self.system.store(known.1, Ordering::SeqCst);
-            self.boot.store(known.2, Ordering::SeqCst);
-            self.magic.store(known.0, Ordering::SeqCst);
+            self.system.store(expected.1, Ordering::SeqCst);
+            self.boot.store(expected.2, Ordering::SeqCst);
+            self.magic.store(expected.0, Ordering::SeqCst);
         }
         for note in &self.notes {
             note.clear();

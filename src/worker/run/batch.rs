@@ -55,8 +55,8 @@ impl Work {
     /// only (7 % of a batch of one).
     fn handler(&mut self) -> std::result::Result<Handler, Ineligible> {
         let changes = catalog_changes::count();
-        if let Some((known, handler)) = self.checked_handler {
-            if known == changes {
+        if let Some((checked_at, handler)) = self.checked_handler {
+            if checked_at == changes {
                 return Ok(handler);
             }
         }

@@ -2,6 +2,7 @@
 //! that thousands of others cost nothing.
 
 use crate::errors::Result;
+use pushy_core::capacity::ExecutorKey;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -82,12 +83,9 @@ impl Executor {
     /// (22,000 jobs/s, one alone 19,000).
     pub(in crate::worker) fn left_by_claims(&self) -> bool {
         const MOST: Duration = Duration::from_micros(50);
-        let group = (
-            self.database_slot.oid(),
-            self.me.role.load(Ordering::SeqCst),
-        );
+        let ExecutorKey { database, role } = self.me.executor_key();
         let is_claiming = |executor: &ExecutorSlot| {
-            executor.claiming.load(Ordering::SeqCst) && executor.serves(group.0, group.1)
+            executor.claiming.load(Ordering::SeqCst) && executor.serves(database, role)
         };
         let since = Instant::now();
         // Bounded: by MOST.

@@ -27,6 +27,7 @@ use crate::worker::failures_in_row::{FailuresInRow, Waits};
 use crate::worker::quarantine;
 use crate::worker::recorder;
 use crate::{settings, worker_entry};
+use pushy_core::capacity::ExecutorKey;
 
 pub const KIND: WorkerKind = WorkerKind {
     name: "pushy executor",
@@ -64,15 +65,12 @@ fn executor(arg: usize) {
     }
     signals::init_executor();
 
-    let group = (
-        me.database.load(Ordering::SeqCst),
-        me.role.load(Ordering::SeqCst),
-    );
-    let database_slot = shared.find_database(group.0);
+    let ExecutorKey { database, role } = me.executor_key();
+    let database_slot = shared.find_database(database);
     if database_slot.is_none_or(DatabaseSlot::is_quiesced) {
         return;
     }
-    worker::connect(group.0, Some(group.1));
+    worker::connect(database, Some(role));
     shmem::before_exit(stop);
     follow_settings();
     catalog_changes::watch();
@@ -85,7 +83,7 @@ fn executor(arg: usize) {
         me,
         slot,
         database_slot: database_slot.expect("checked above"),
-        bench: BatchRunner::new(slot, recorder),
+        runner: BatchRunner::new(slot, recorder),
         queues: FxHashMap::default(),
         has_queues: false,
         generation: None,
@@ -190,7 +188,7 @@ pub(in crate::worker) struct Executor {
     pub(in crate::worker) me: &'static ExecutorSlot,
     pub(in crate::worker) slot: usize,
     pub(in crate::worker) database_slot: &'static DatabaseSlot,
-    bench: BatchRunner,
+    runner: BatchRunner,
     /// Queues read since a definition changed, by slot; None: this executor may not run it.
     pub(in crate::worker) queues: FxHashMap<usize, Option<Work>>,
     /// There are queues of this role.
@@ -280,8 +278,8 @@ impl Executor {
             self.suspend(slot, key, &failure);
             return Some(Ended::Failed(failure));
         }
-        let known = self.queues.get(&slot).and_then(Option::as_ref);
-        if known.is_none_or(|work| work.queue.key() != key) || !shared_slot.take_permit() {
+        let work = self.queues.get(&slot).and_then(Option::as_ref);
+        if work.is_none_or(|work| work.queue.key() != key) || !shared_slot.take_permit() {
             return Some(Ended::Empty);
         }
         PERMIT.set(Some((slot, key)));
@@ -295,7 +293,7 @@ impl Executor {
             let is_current =
                 move || generation == Some(database_slot.definitions.load(Ordering::SeqCst));
             let work = self.queues.get_mut(&slot).and_then(Option::as_mut);
-            self.bench.run(work.expect("seen above"), &is_current)
+            self.runner.run(work.expect("seen above"), &is_current)
         };
         quarantine::close_batch(self.shared, self.slot);
         self.return_permit(slot, key);

@@ -137,7 +137,7 @@ impl Scheduler {
         let judged =
             self.pass_over(crash_verdict::apply_all(self.recorder, database::current()))?;
         self.come_back_unless(judged.unwrap_or(false));
-        self.pass_over(self.look_into_past())?;
+        self.pass_over(self.inspect())?;
         let sweep = self.pass_over(self.sweep_if_asked())?.unwrap_or(false);
         self.pass_over(self.discard_orphans_if_asked())?;
         if first || sweep {
@@ -260,8 +260,8 @@ impl Scheduler {
 
     /// Once after a start of the server: events logged before it, and jobs left of queues that are gone, are in nobody's
     /// memory.
-    fn look_into_past(&self) -> Result<()> {
-        if self.database_slot.looked_into.load(Ordering::SeqCst) {
+    fn inspect(&self) -> Result<()> {
+        if self.database_slot.is_inspected.load(Ordering::SeqCst) {
             return Ok(());
         }
         if transaction::run(log::is_used)? {
@@ -273,7 +273,9 @@ impl Scheduler {
                 .orphans_requested
                 .store(true, Ordering::SeqCst);
         }
-        self.database_slot.looked_into.store(true, Ordering::SeqCst);
+        self.database_slot
+            .is_inspected
+            .store(true, Ordering::SeqCst);
         Ok(())
     }
 }

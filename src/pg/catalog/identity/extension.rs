@@ -15,7 +15,7 @@ use crate::pg::{invalidation, script, text};
 /// told of, names cost as much as the row that is written (4 % of an insert).
 struct CatalogCache {
     generation: u64,
-    relations: Vec<KnownRelation>,
+    relations: Vec<CachedRelation>,
     owner: Option<Owner>,
     extension: Option<Oid>,
 }
@@ -27,13 +27,13 @@ pub(super) struct Owner {
     pub(super) fit: Fit,
 }
 
-struct KnownRelation {
+struct CachedRelation {
     schema: Schema,
     name: String,
     relation: Oid,
 }
 
-static KNOWN: PerProcess<RefCell<CatalogCache>> =
+static CACHE: PerProcess<RefCell<CatalogCache>> =
     PerProcess::new(RefCell::new(CatalogCache::EMPTY));
 
 impl CatalogCache {
@@ -57,14 +57,14 @@ impl CatalogCache {
 
 /// Keeps what `look_up` finds about a relation of ours as long as that is true.
 fn kept<T: Copy>(
-    known: impl Fn(&CatalogCache) -> Option<T>,
+    cached: impl Fn(&CatalogCache) -> Option<T>,
     look_up: impl FnOnce() -> Option<(Oid, T)>,
     keep: impl FnOnce(&mut CatalogCache, T),
 ) -> Option<T> {
     let generation = invalidation::generation();
-    let found = KNOWN.with_borrow_mut(|kept| {
+    let found = CACHE.with_borrow_mut(|kept| {
         kept.refresh(generation);
-        known(kept)
+        cached(kept)
     });
     if found.is_some() {
         return found;
@@ -73,7 +73,7 @@ fn kept<T: Copy>(
     // The look-up may have taken in that something is another: then it is looked up again next time.
     if invalidation::generation() == generation {
         invalidation::depend_on(relation);
-        KNOWN.with_borrow_mut(|kept| keep(kept, found));
+        CACHE.with_borrow_mut(|kept| keep(kept, found));
     }
     Some(found)
 }
@@ -119,14 +119,15 @@ pub fn public_relation(name: &str) -> Option<Oid> {
 #[cfg_attr(target_os = "linux", link_section = "commit_path")]
 fn relation_in(schema: Schema, name: &str) -> Option<Oid> {
     kept(
-        |known| {
-            let mut relations = known.relations.iter();
-            let found = relations.find(|known| known.schema == schema && known.name == name);
-            found.map(|known| known.relation)
+        |cache| {
+            let mut relations = cache.relations.iter();
+            let found =
+                relations.find(|relation| relation.schema == schema && relation.name == name);
+            found.map(|relation| relation.relation)
         },
         || find_relation(schema, name).map(|relation| (relation, relation)),
-        |known, relation| {
-            known.relations.push(KnownRelation {
+        |cache, relation| {
+            cache.relations.push(CachedRelation {
                 schema,
                 name: name.to_owned(),
                 relation,
@@ -204,14 +205,14 @@ pub fn send_script_changed() {
 
 pub(super) fn owner() -> Option<Owner> {
     kept(
-        |known| known.owner,
+        |cache| cache.owner,
         || {
             let relation = internal_relation("queue")?;
             let role = owner_of(relation)?;
             let fit = script::stands();
             Some((relation, Owner { role, fit }))
         },
-        |known, owner| known.owner = Some(owner),
+        |cache, owner| cache.owner = Some(owner),
     )
 }
 
@@ -235,10 +236,10 @@ pub fn owner_of(relation: Oid) -> Option<Oid> {
 /// The OID of the extension in this database: new with each CREATE EXTENSION, so it is the epoch.
 pub fn extension_oid() -> Option<Oid> {
     kept(
-        |known| known.extension,
+        |cache| cache.extension,
         // Its tables come and go with it; without them nothing is kept.
         || Some((internal_relation("queue")?, find_extension()?)),
-        |known, extension| known.extension = Some(extension),
+        |cache, extension| cache.extension = Some(extension),
     )
 }
 

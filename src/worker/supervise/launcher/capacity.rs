@@ -3,14 +3,14 @@
 
 use std::sync::atomic::Ordering;
 
-use pushy_core::capacity::{self, Decision, Doing, ExecutorView, SLICE_US};
+use pushy_core::capacity::{self, Decision, Doing, ExecutorKey, ExecutorView, SLICE_US};
 
 use crate::errors::{Error, SqlState};
 use crate::pg::ereport;
 use crate::settings;
 use crate::shared::database::NEVER;
 use crate::shared::executor::{self, ExecutorState};
-use crate::worker::launcher::{Group, Launcher};
+use crate::worker::launcher::Launcher;
 
 /// The postmaster frees the slot of a worker that has ended within this time.
 const SLOT_RETURN_US: i64 = 50_000;
@@ -28,10 +28,7 @@ fn observe(executor: &executor::ExecutorSlot) -> Option<ExecutorView> {
         ExecutorState::Busy => Doing::Looking,
     };
     Some(ExecutorView {
-        group: capacity::Group {
-            database: executor.database.load(Ordering::SeqCst),
-            role: executor.role.load(Ordering::SeqCst),
-        },
+        pair: executor.executor_key(),
         started_at: executor.started_at.load(Ordering::SeqCst),
         doing,
         is_asked: executor.stop_requested.load(Ordering::SeqCst),
@@ -47,27 +44,31 @@ impl Launcher {
             .unzip()
     }
 
-    /// Whether an executor of the group, of which so many are busy, may start now; if not, when to look again. Another may have
+    /// Whether an executor of the pair, of which so many are busy, may start now; if not, when to look again. Another may have
     /// been asked to leave for it.
-    pub(super) fn find_capacity(&self, group: Group, serving: usize, now: i64) -> Result<(), i64> {
+    pub(super) fn find_capacity(
+        &self,
+        pair: ExecutorKey,
+        serving: usize,
+        now: i64,
+    ) -> Result<(), i64> {
         let (slots, executors) = self.observe_all();
         self.hangs
-            .may_start(group.0, &executors, now)
+            .may_start(pair.database, &executors, now)
             .map_err(|at| at.unwrap_or(NEVER))?;
-        let decision = capacity::decide(of(group), serving, &executors, &settings::capacity(), now);
+        let decision = capacity::decide(pair, serving, &executors, &settings::capacity(), now);
         if let (Decision::Wait(Some(until)), true) = (decision, serving > 0) {
             // Commits need not call the launcher before.
-            let looked_for_at = &self.shared.capacity_looked_for_at;
-            looked_for_at.store(until, Ordering::SeqCst);
+            let no_capacity_until = &self.shared.no_capacity_until;
+            no_capacity_until.store(until, Ordering::SeqCst);
         }
         self.act_on(decision, &slots, now)
     }
 
-    /// All worker slots of the server are taken, and this group has no worker: an executor leaves. Answers when to look again.
-    pub(super) fn free_capacity(&self, group: Group, now: i64) -> i64 {
+    /// All worker slots of the server are taken, and this pair has no worker: an executor leaves. Answers when to look again.
+    pub(super) fn free_capacity(&self, pair: ExecutorKey, now: i64) -> i64 {
         let (slots, executors) = self.observe_all();
-        let group = of(group);
-        let decision = capacity::free_one(&executors, |executor| executor.group != group, now);
+        let decision = capacity::free_one(&executors, |executor| executor.pair != pair, now);
         self.act_on(decision, &slots, now).err().unwrap_or(NEVER)
     }
 
@@ -122,8 +123,4 @@ impl Launcher {
         self.shared.lacks_worker_slot.store(0, Ordering::SeqCst);
         self.lacks_worker_slot_since = None;
     }
-}
-
-fn of((database, role): Group) -> capacity::Group {
-    capacity::Group { database, role }
 }

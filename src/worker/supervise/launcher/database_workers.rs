@@ -8,7 +8,8 @@ use crate::pg::worker::{self, Status};
 use crate::pg::{clock, signals};
 use crate::shared::database::NEVER;
 use crate::worker::launcher::kinds::{DatabaseKind, KINDS};
-use crate::worker::launcher::{look_at_start, Launcher, LOST_US, MOST_START_US};
+use crate::worker::launcher::{next_check_of_start, Launcher, LOST_US, MOST_START_US};
+use pushy_core::capacity::ExecutorKey;
 
 /// So many workers of databases that have failed before may hang at a time.
 const MOST_HANGING: usize = 2;
@@ -19,11 +20,11 @@ impl Launcher {
     pub(super) fn reap_database_workers(&mut self) -> i64 {
         let next = KINDS.iter().map(|kind| self.reap(kind)).min();
         // A database may be gone, or closed.
-        let known = |oid: u32| self.names.contains_key(&oid);
+        let is_served = |oid: u32| self.names.contains_key(&oid);
         let has_failed = self.shared.databases.iter().any(|database_slot| {
             database_slot.oid() != 0
                 && database_slot.scheduler().has_failed()
-                && known(database_slot.oid())
+                && is_served(database_slot.oid())
         });
         if has_failed {
             self.refresh_databases();
@@ -59,7 +60,7 @@ impl Launcher {
             if worker.is_connecting() && now - since > START_US {
                 signals::terminate(worker.pid());
             }
-            next = next.min(look_at_start(since, now));
+            next = next.min(next_check_of_start(since, now));
         }
         self.workers
             .retain(|(name, oid), _| *name != kind.name || !ended.contains(oid));
@@ -116,7 +117,12 @@ impl Launcher {
                     (kind.puts_back)(self, database_slot, taken);
                     self.lacks_slot = true;
                     next = next.min(self.no_worker_slot(now));
-                    next = next.min(self.free_capacity((oid, 0), now));
+                    // Not of any executor's: whichever executor leaves makes room.
+                    let nobodys = ExecutorKey {
+                        database: oid,
+                        role: 0,
+                    };
+                    next = next.min(self.free_capacity(nobodys, now));
                     break;
                 }
             }

@@ -32,7 +32,7 @@ impl Launcher {
             if oid != 0 && !found.iter().any(|database| database.oid == oid) {
                 self.shared.free_database(oid);
                 self.recorder.forget_database(oid);
-                self.last_started.retain(|group, _| group.0 != oid);
+                self.last_started.retain(|pair, _| pair.database != oid);
                 self.hangs.retain(|other| other != oid);
             }
         }
@@ -68,7 +68,11 @@ impl Launcher {
         if !self.names.contains_key(&oid) && database_slot.presence() == Presence::Present {
             // New since we last looked, or not for us: ask once per change of its definitions.
             let generation = database_slot.definitions.load(Ordering::SeqCst) + 1;
-            if database_slot.looked_up.swap(generation, Ordering::SeqCst) != generation {
+            if database_slot
+                .name_read_at
+                .swap(generation, Ordering::SeqCst)
+                != generation
+            {
                 self.refresh_databases();
             }
         }

@@ -1,9 +1,9 @@
-//! Executors: started for groups that have work and nobody to do it, looked after when they have ended.
+//! Executors: started for pairs that have work and nobody to do it, looked after when they have ended.
 
 use std::sync::atomic::Ordering;
 
 use pushy_core::backoff;
-use pushy_core::capacity::{SLICE_US, START_US};
+use pushy_core::capacity::{ExecutorKey, SLICE_US, START_US};
 use pushy_core::gate::{Asker, Closed};
 
 use crate::errors::{Error, SqlState};
@@ -14,7 +14,7 @@ use crate::settings;
 use crate::shared::database::NEVER;
 use crate::shared::executor::{ExecutorSlot, ExecutorState};
 use crate::worker::executor;
-use crate::worker::launcher::{look_at_start, Group, Launcher, LOST_US};
+use crate::worker::launcher::{next_check_of_start, Launcher, LOST_US};
 
 impl Launcher {
     /// Looks after executors that have ended: what their note says, and those that never came up. Answers when to look at
@@ -26,10 +26,10 @@ impl Launcher {
             let state = executor.state();
             if state == ExecutorState::Free {
                 let ended = self.executors.remove(&slot);
-                if let Some((_, group)) = &ended {
+                if let Some((_, pair)) = &ended {
                     if executor.came_up.load(Ordering::SeqCst) {
-                        let group = *group;
-                        self.clear_start_failures(group);
+                        let pair = *pair;
+                        self.clear_start_failures(pair);
                     }
                 }
                 if ended.is_some() || self.recorder.is_noted(slot) {
@@ -38,14 +38,11 @@ impl Launcher {
                 }
                 continue;
             }
-            let group = (
-                executor.database.load(Ordering::SeqCst),
-                executor.role.load(Ordering::SeqCst),
-            );
+            let pair = executor.executor_key();
             let started_at = executor.started_at.load(Ordering::SeqCst);
             if !state.is_coming() {
-                self.clear_start_failures(group);
-                self.hangs.came_up(group.0, started_at);
+                self.clear_start_failures(pair);
+                self.hangs.came_up(pair.database, started_at);
                 continue;
             }
             let now = clock::now().0;
@@ -56,14 +53,14 @@ impl Launcher {
             };
             if is_gone && executor.give_up_start() {
                 self.executors.remove(&slot);
-                if let Some(database_slot) = shared.find_database(group.0) {
+                if let Some(database_slot) = shared.find_database(pair.database) {
                     database_slot.worker_left.broadcast();
                 }
             } else {
                 if state == ExecutorState::Connecting && now - started_at > START_US {
-                    self.end_start(executor, group, now);
+                    self.end_start(executor, pair, now);
                 }
-                next = next.min(look_at_start(started_at, now));
+                next = next.min(next_check_of_start(started_at, now));
             }
         }
         next
@@ -71,16 +68,16 @@ impl Launcher {
 
     /// Ends an executor that has not come up in time.
     #[cold]
-    fn end_start(&mut self, executor: &ExecutorSlot, group: Group, now: i64) {
+    fn end_start(&mut self, executor: &ExecutorSlot, pair: ExecutorKey, now: i64) {
         if !executor.stop_requested.swap(true, Ordering::SeqCst) {
-            let times = self.hangs.ended(group.0, now);
-            let trouble = self.groups.entry(group).or_default();
+            let times = self.hangs.ended(pair.database, now);
+            let trouble = self.start_failures.entry(pair).or_default();
             trouble.retry_at = now + backoff::START.delay_us(trouble.failures);
             let retry_at = trouble.retry_at;
-            self.show_retry(group, retry_at);
+            self.show_retry(pair, retry_at);
             if times == 1 {
-                let name = self.names.get(&group.0).cloned();
-                say_hanging(&name.unwrap_or_else(|| group.0.to_string()));
+                let name = self.names.get(&pair.database).cloned();
+                say_hanging(&name.unwrap_or_else(|| pair.database.to_string()));
             }
         }
         signals::terminate(executor.pid.load(Ordering::SeqCst));
@@ -98,15 +95,15 @@ impl Launcher {
         }
     }
 
-    /// The groups that have work no executor will take, each once, in the order of their turn.
-    fn groups_in_need(&mut self) -> Vec<(Group, usize)> {
+    /// The pairs that have work no executor will take, each once, in the order of their turn.
+    fn pairs_in_need(&mut self) -> Vec<(ExecutorKey, usize)> {
         let shared = self.shared;
         let now = clock::now().0;
-        let mut needs: Vec<(Group, usize)> = Vec::new();
+        let mut needs: Vec<(ExecutorKey, usize)> = Vec::new();
         self.next_held = NEVER;
         for index in shared.ready_from(0) {
             let slot = &shared.queues()[index];
-            let Some(key) = slot.key() else {
+            let Some(queue) = slot.key() else {
                 shared.clear_ready(index);
                 continue;
             };
@@ -121,15 +118,18 @@ impl Launcher {
                 }
                 Err(_) => continue,
             }
-            let group = (key.database, slot.role.load(Ordering::SeqCst));
-            if !needs.iter().any(|(known, _)| *known == group) {
-                needs.push((group, 0));
+            let pair = ExecutorKey {
+                database: queue.database,
+                role: slot.role.load(Ordering::SeqCst),
+            };
+            if !needs.iter().any(|(other, _)| *other == pair) {
+                needs.push((pair, 0));
             }
         }
-        needs.retain_mut(|(group, serving)| {
+        needs.retain_mut(|(pair, serving)| {
             let mut coming = false;
             for executor in &shared.executors {
-                if !executor.serves(group.0, group.1) {
+                if !executor.serves(pair.database, pair.role) {
                     continue;
                 }
                 match executor.state() {
@@ -143,49 +143,49 @@ impl Launcher {
             }
             !coming
         });
-        // Groups without any executor come first, and among them the one whose last executor started longest ago.
-        needs.sort_by_key(|(group, serving)| {
-            let started = self.last_started.get(group).copied().unwrap_or(0);
+        // Pairs without any executor come first, and among them the one whose last executor started longest ago.
+        needs.sort_by_key(|(pair, serving)| {
+            let started = self.last_started.get(pair).copied().unwrap_or(0);
             (*serving, started)
         });
         needs
     }
 
-    /// Starts executors for groups in need; answers when to look again.
+    /// Starts executors for pairs in need; answers when to look again.
     pub(super) fn start_executors(&mut self) -> i64 {
         let now = clock::now().0;
         // Before the ready bits are read: a process that finds an older time here does not call the launcher, but has set its
         // bit. What was to be looked at then is found again, or is over.
-        let looked_for_at = &self.shared.capacity_looked_for_at;
-        looked_for_at.store(0, Ordering::SeqCst);
+        let no_capacity_until = &self.shared.no_capacity_until;
+        no_capacity_until.store(0, Ordering::SeqCst);
         let mut next = self.stop_surplus(now);
         let has_any = settings::max_executors() > 0;
-        for (group, serving) in self.groups_in_need() {
+        for (pair, serving) in self.pairs_in_need() {
             let trouble = self
-                .groups
-                .get(&group)
+                .start_failures
+                .get(&pair)
                 .map_or(0, |trouble| trouble.retry_at);
             if trouble > now {
                 next = next.min(trouble);
                 continue;
             }
-            let database_slot = self.shared.find_database(group.0);
+            let database_slot = self.shared.find_database(pair.database);
             if !database_slot.is_some_and(|database_slot| self.runs_in(database_slot)) {
                 continue;
             }
             if !has_any || self.lacks_slot {
                 continue;
             }
-            if let Err(at) = self.find_capacity(group, serving, now) {
+            if let Err(at) = self.find_capacity(pair, serving, now) {
                 next = next.min(at);
                 continue;
             }
-            match self.start_executor(group, now) {
+            match self.start_executor(pair, now) {
                 Ok(()) => self.got_worker_slot(),
                 Err(at) => {
                     next = next.min(at);
                     if self.lacks_worker_slot_since.is_some() && serving == 0 {
-                        next = next.min(self.free_capacity(group, now));
+                        next = next.min(self.free_capacity(pair, now));
                     }
                     break;
                 }
@@ -194,7 +194,7 @@ impl Launcher {
         next.min(self.next_held)
     }
 
-    fn start_executor(&mut self, group: Group, now: i64) -> Result<(), i64> {
+    fn start_executor(&mut self, pair: ExecutorKey, now: i64) -> Result<(), i64> {
         let shared = self.shared;
         let free = shared
             .executors
@@ -206,51 +206,51 @@ impl Launcher {
         // Before the slot is reserved: a note in a taken slot does not count as one left behind.
         let judged = self.recorder.find_verdicts_of_exit(slot);
         self.announce_verdicts(judged);
-        let Some(ticket) = shared.executors[slot].reserve(slot, group.0, group.1) else {
+        let Some(ticket) = shared.executors[slot].reserve(slot, pair.database, pair.role) else {
             return Err(now + SLICE_US);
         };
         // A start counts as failed until the executor has come up: one that never does is tried less and less often.
-        let trouble = self.groups.entry(group).or_default();
+        let trouble = self.start_failures.entry(pair).or_default();
         trouble.retry_at = now + backoff::START.delay_us(trouble.failures);
         trouble.failures += 1;
         if trouble.failures > 1 {
             let retry_at = trouble.retry_at;
-            self.show_retry(group, retry_at);
+            self.show_retry(pair, retry_at);
         }
-        if let Some(ineligible) = self.obstacle(group) {
+        if let Some(ineligible) = self.obstacle(pair) {
             shared.executors[slot].give_up_start();
-            self.say_waiting(group, &ineligible);
+            self.say_waiting(pair, &ineligible);
             return Err(now);
         }
-        self.said_waiting.remove(&group);
-        let title = format!("pushy executor: {}", self.names[&group.0]);
+        self.said_waiting.remove(&pair);
+        let title = format!("pushy executor: {}", self.names[&pair.database]);
         match worker::start(&executor::KIND, &title, ticket.to_arg()) {
             Some(handle) => {
-                self.executors.insert(slot, (handle, group));
-                self.last_started.insert(group, now);
+                self.executors.insert(slot, (handle, pair));
+                self.last_started.insert(pair, now);
                 Ok(())
             }
             None => {
-                self.clear_start_failures(group);
+                self.clear_start_failures(pair);
                 shared.executors[slot].give_up_start();
                 Err(self.no_worker_slot(now))
             }
         }
     }
 
-    /// An executor of the group has come up, or that none has is not for want of its own.
-    fn clear_start_failures(&mut self, group: Group) {
+    /// An executor of the pair has come up, or that none has is not for want of its own.
+    fn clear_start_failures(&mut self, pair: ExecutorKey) {
         if self
-            .groups
-            .remove(&group)
+            .start_failures
+            .remove(&pair)
             .is_some_and(|was| was.failures > 1)
         {
-            self.show_retry(group, 0);
+            self.show_retry(pair, 0);
         }
     }
 
     /// Says for queue_explain when the next start is tried; 0: none has failed.
-    fn show_retry(&self, (database, role): Group, retry_at: i64) {
+    fn show_retry(&self, ExecutorKey { database, role }: ExecutorKey, retry_at: i64) {
         for slot in self.shared.queues() {
             if slot.key().is_some_and(|key| key.database == database)
                 && slot.role.load(Ordering::SeqCst) == role
@@ -261,17 +261,17 @@ impl Launcher {
     }
 
     /// Why no session of the role can be opened in the database, asked before a worker dies of it.
-    fn obstacle(&self, (database, role): Group) -> Option<Ineligible> {
+    fn obstacle(&self, ExecutorKey { database, role }: ExecutorKey) -> Option<Ineligible> {
         let asked = transaction::run(|| Ok(eligibility::session_of(database, role).err()));
         // If the look-up itself fails, the worker finds out.
         asked.ok().flatten()
     }
 
-    /// Says why no executor of the group is started, once as long as that is why: failures are forgotten by much else that
+    /// Says why no executor of the pair is started, once as long as that is why: failures are forgotten by much else that
     /// happens meanwhile.
-    fn say_waiting(&mut self, group: Group, ineligible: &Ineligible) {
+    fn say_waiting(&mut self, pair: ExecutorKey, ineligible: &Ineligible) {
         let reason = ineligible.reason();
-        if self.said_waiting.get(&group) == Some(&reason) {
+        if self.said_waiting.get(&pair) == Some(&reason) {
             return;
         }
         ereport::log(
@@ -279,7 +279,7 @@ impl Launcher {
                 SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
                 format!(
                     "jobs in database \"{}\" wait: {}",
-                    self.names[&group.0], reason
+                    self.names[&pair.database], reason
                 ),
             )
             .hint(format!(
@@ -287,7 +287,7 @@ impl Launcher {
                 ineligible.fix()
             )),
         );
-        self.said_waiting.insert(group, reason);
+        self.said_waiting.insert(pair, reason);
     }
 }
 

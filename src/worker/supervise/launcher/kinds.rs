@@ -44,8 +44,8 @@ pub static KINDS: [DatabaseKind; 2] = [
         process: &scheduler::KIND,
         cell: SCHEDULER,
         wanted: Launcher::scheduler_wanted,
-        takes: Launcher::take_first_look,
-        puts_back: |launching, database_slot, _| launching.forget_look(database_slot),
+        takes: Launcher::take_inspection,
+        puts_back: |launching, database_slot, _| launching.forget_inspection(database_slot),
         one_after_another: true,
         ask_to_leave: terminate,
         shown: |_| (None, None),
@@ -116,9 +116,9 @@ fn relay_wanted(database_slot: &DatabaseSlot) -> i64 {
 /// A scheduler is started so long before something is due: it takes some milliseconds to come up.
 const LEAD_US: i64 = 200_000;
 /// So long after its start the server is left to those who connect again.
-pub(super) const FIRST_LOOK_US: i64 = 100_000;
+pub(super) const FIRST_INSPECTION_US: i64 = 100_000;
 /// A look that takes longer, for somebody holds a lock, does not keep others from beginning.
-const MOST_LOOK_US: i64 = 1_000_000;
+const MOST_INSPECTION_US: i64 = 1_000_000;
 /// The longest rest after a look.
 const MOST_REST_US: i64 = 50_000;
 /// The longest wait for an executor that is on its way.
@@ -136,52 +136,54 @@ impl Launcher {
             return NEVER;
         }
         let due = self.scheduler_due(database_slot);
-        if self.is_first_look(database_slot) {
-            due.max(self.next_look(now))
+        if self.is_inspection(database_slot) {
+            due.max(self.next_inspection(now))
         } else {
             due
         }
     }
 
-    fn take_first_look(&mut self, database_slot: &DatabaseSlot, now: i64) -> i64 {
-        if self.is_first_look(database_slot) {
-            self.look = Some((database_slot.oid(), now));
+    fn take_inspection(&mut self, database_slot: &DatabaseSlot, now: i64) -> i64 {
+        if self.is_inspection(database_slot) {
+            self.inspected = Some((database_slot.oid(), now));
         }
         0
     }
 
-    fn forget_look(&mut self, database_slot: &DatabaseSlot) {
-        self.look = self.look.filter(|(oid, _)| *oid != database_slot.oid());
+    fn forget_inspection(&mut self, database_slot: &DatabaseSlot) {
+        self.inspected = self
+            .inspected
+            .filter(|(oid, _)| *oid != database_slot.oid());
     }
 
     /// When the next look into a database that nobody has asked for may begin. Each takes some 10 ms of a core, and
     /// at a start of the server those who connect again want the cores too: one at a time, as long a rest after
     /// each as it took, and none while an executor is on its way to a job.
-    fn next_look(&mut self, now: i64) -> i64 {
-        if let Some((oid, began)) = self.look {
+    fn next_inspection(&mut self, now: i64) -> i64 {
+        if let Some((oid, began)) = self.inspected {
             let database_slot = self.shared.find_database(oid);
             let is_over = database_slot.is_none_or(|database_slot| {
-                database_slot.looked_into.load(Ordering::SeqCst)
+                database_slot.is_inspected.load(Ordering::SeqCst)
                     || database_slot.scheduler().is_absent()
             });
-            if !is_over && now < began + MOST_LOOK_US {
-                return began + MOST_LOOK_US;
+            if !is_over && now < began + MOST_INSPECTION_US {
+                return began + MOST_INSPECTION_US;
             }
-            self.look = None;
-            self.look_after = now + (now - began).min(MOST_REST_US);
+            self.inspected = None;
+            self.inspect_after = now + (now - began).min(MOST_REST_US);
         }
         let executors = self.shared.executors.iter();
         let coming = executors.filter(|executor| executor.state().is_coming());
         // Each tells us when it has come up.
         let given_up_at =
             coming.map(|executor| executor.started_at.load(Ordering::SeqCst) + MOST_WAIT_US);
-        given_up_at.fold(self.look_after, i64::max)
+        given_up_at.fold(self.inspect_after, i64::max)
     }
 
     /// Whether the scheduler would be started for nothing but to see what is there. Somebody may have enqueued
     /// already: that job waits for an executor, not for the scheduler.
-    fn is_first_look(&self, database_slot: &DatabaseSlot) -> bool {
-        !database_slot.looked_into.load(Ordering::SeqCst) && !self.is_asked_for(database_slot)
+    fn is_inspection(&self, database_slot: &DatabaseSlot) -> bool {
+        !database_slot.is_inspected.load(Ordering::SeqCst) && !self.is_asked_for(database_slot)
     }
 
     /// When the scheduler of a database is wanted, 0 for now.

@@ -1,5 +1,5 @@
 //! The launcher: one for the cluster, without a database. Starts a scheduler where one is due and
-//! executors where there is work, within pushy.max_executors, and gives each group its turn.
+//! executors where there is work, within pushy.max_executors, and gives each pair its turn.
 
 mod capacity;
 mod database_workers;
@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use pushy_core::capacity::{Hangs, SLICE_US, START_US};
+use pushy_core::capacity::{ExecutorKey, Hangs, SLICE_US, START_US};
 
 use self::kinds::KINDS;
 use crate::pg::worker::{self, Handle, WorkerKind};
@@ -65,14 +65,14 @@ fn launcher(_arg: usize) {
         names: HashMap::new(),
         executors: HashMap::new(),
         workers: HashMap::new(),
-        look: None,
-        look_after: clock::now().0 + kinds::FIRST_LOOK_US,
-        groups: HashMap::new(),
+        inspected: None,
+        inspect_after: clock::now().0 + kinds::FIRST_INSPECTION_US,
+        start_failures: HashMap::new(),
         said_waiting: HashMap::new(),
         hangs: Hangs::default(),
         last_xid: 0,
         swept_at: clock::now().0,
-        looked: (clock::now().0, Instant::now()),
+        clocks: (clock::now().0, Instant::now()),
         last_started: HashMap::new(),
         next_held: NEVER,
         lacks_worker_slot_since: None,
@@ -81,10 +81,7 @@ fn launcher(_arg: usize) {
     .live();
 }
 
-/// Who an executor serves: (database, role).
-type Group = (u32, u32);
-
-/// Failures to start executors of a group.
+/// Failures to start executors of a pair.
 #[derive(Default)]
 struct StartFailures {
     failures: u32,
@@ -97,23 +94,23 @@ pub struct Launcher {
     /// Databases in which jobs may run, by OID.
     names: HashMap<u32, String>,
     /// Executors we have started, by slot.
-    executors: HashMap<usize, (Handle, Group)>,
+    executors: HashMap<usize, (Handle, ExecutorKey)>,
     /// By the name of their kind and by database.
     workers: HashMap<(&'static str, u32), Handle>,
     /// The database whose scheduler has been started to see what is there, and when.
-    look: Option<(u32, i64)>,
-    /// No first look into a database begins before this time (µs).
-    look_after: i64,
-    groups: HashMap<Group, StartFailures>,
-    /// Why jobs of a group wait, as the log has it; until nothing is in the way of its executors.
-    said_waiting: HashMap<Group, String>,
+    inspected: Option<(u32, i64)>,
+    /// No inspection of a database begins before this time (µs).
+    inspect_after: i64,
+    start_failures: HashMap<ExecutorKey, StartFailures>,
+    /// Why jobs of a pair wait, as the log has it; until nothing is in the way of its executors.
+    said_waiting: HashMap<ExecutorKey, String>,
     hangs: Hangs,
     last_xid: u64,
     swept_at: i64,
     /// What clock and stopwatch said the last time.
-    looked: (i64, Instant),
-    /// When an executor of a group was last started: the group that has waited longest is next.
-    last_started: HashMap<Group, i64>,
+    clocks: (i64, Instant),
+    /// When an executor of a pair was last started: the pair that has waited longest is next.
+    last_started: HashMap<ExecutorKey, i64>,
     /// When the first of the queues that were passed over after a failure may be tried again.
     next_held: i64,
     lacks_worker_slot_since: Option<i64>,
@@ -163,8 +160,8 @@ impl Launcher {
     /// What waits for a time that has gone far away, because the clock was set back, waits no longer.
     fn follow_clock(&mut self) {
         let now = clock::now().0;
-        let (clock, stopwatch) = self.looked;
-        self.looked = (now, Instant::now());
+        let (clock, stopwatch) = self.clocks;
+        self.clocks = (now, Instant::now());
         let expected = clock.saturating_add(stopwatch.elapsed().as_micros() as i64);
         if expected - now < SET_BACK_US {
             return;
@@ -173,8 +170,8 @@ impl Launcher {
         self.hangs.set_back(now);
         self.swept_at = self.swept_at.min(now);
         self.lacks_worker_slot_since = self.lacks_worker_slot_since.map(|since| since.min(now));
-        self.look = None;
-        self.look_after = now;
+        self.inspected = None;
+        self.inspect_after = now;
         for started in self.last_started.values_mut() {
             *started = (*started).min(now);
         }
@@ -184,7 +181,7 @@ impl Launcher {
     /// Tries again at once what failed to start.
     fn retry_now(&mut self) {
         self.refresh_databases();
-        for trouble in self.groups.values_mut() {
+        for trouble in self.start_failures.values_mut() {
             trouble.retry_at = 0;
         }
         self.hangs.retry_now();
@@ -197,6 +194,6 @@ impl Launcher {
 }
 
 /// When to look again at a start that has not come up.
-fn look_at_start(since: i64, now: i64) -> i64 {
+fn next_check_of_start(since: i64, now: i64) -> i64 {
     (since + START_US + 1).max(now + SLICE_US)
 }

@@ -9,7 +9,7 @@
 //! | a row | in its firing | nothing to do |
 //! | a statement's rows | keys and conditions in each row's firing | bytes of keys |
 //! | a row that arrives in another partition | in the firing of its insert, and before it in that of its delete, of which nothing is told | nothing to do |
-//! | a row that leaves and does not arrive ([`moved`](crate::watch::moved)) | in the firing of its delete | a [`Said`] |
+//! | a row that leaves and does not arrive ([`moved`](crate::watch::moved)) | in the firing of its delete | a [`Content`] |
 //! | what is left at a commit, PREPARE or queue_run | never: [`transaction_end::later`] | the same |
 //! | a cascade of a deferred foreign key | in the firing, when the server runs the cascade, as it says | as above |
 //!
@@ -33,17 +33,17 @@ use crate::watch::statement;
 use crate::watch::triggers::Expression;
 
 /// What is told of a change, as bytes.
-pub enum Said {
+pub enum Content {
     /// The watch is about other changes.
     Nothing,
     /// A row counts in its statement, or has been counted.
     Counts(Option<Keys>),
-    RowChange(Words),
+    RowChange(Body),
     /// An expression or a conversion has failed: the write goes on, and the notice (or the job) says so.
-    Failure(Box<(Error, Words)>),
+    Failure(Box<(Error, Body)>),
 }
 
-pub struct Words {
+pub struct Body {
     pub payload: Vec<u8>,
     /// Of a job, a value of type jsonb; None without a queue.
     pub args: Option<Vec<u8>>,
@@ -84,9 +84,9 @@ pub fn now(
     old: Option<Slot<'_>>,
     new: Option<Slot<'_>>,
     unchecked: bool,
-) -> Result<Said> {
+) -> Result<Content> {
     of_row(watch, op, old, new, unchecked, |change| {
-        statement::add(watch, op, change).map(|()| Said::Counts(None))
+        statement::add(watch, op, change).map(|()| Content::Counts(None))
     })
 }
 
@@ -96,9 +96,9 @@ pub fn ahead(
     op: Op,
     old: Option<Slot<'_>>,
     new: Option<Slot<'_>>,
-) -> Result<Said> {
+) -> Result<Content> {
     of_row(watch, op, old, new, false, |change| {
-        statement::keys_of(watch, change).map(|keys| Said::Counts(Some(keys)))
+        statement::keys_of(watch, change).map(|keys| Content::Counts(Some(keys)))
     })
 }
 
@@ -110,8 +110,8 @@ fn of_row(
     old: Option<Slot<'_>>,
     new: Option<Slot<'_>>,
     unchecked: bool,
-    count: impl FnOnce(&RowChange<'_>) -> Result<Said>,
-) -> Result<Said> {
+    count: impl FnOnce(&RowChange<'_>) -> Result<Content>,
+) -> Result<Content> {
     transaction_end::expect_now();
     let change = change(watch, op, old, new);
     let evaluated = if watch.has_expressions() {
@@ -120,7 +120,7 @@ fn of_row(
             new.unwrap_or_else(|| watch.no_row()),
         );
         match evaluate(watch, old, new, unchecked) {
-            Ok(evaluated) if !evaluated.passes => return Ok(Said::Nothing),
+            Ok(evaluated) if !evaluated.passes => return Ok(Content::Nothing),
             Ok(evaluated) => evaluated,
             Err(error) => return failed(watch, op, Some(&change), error),
         }
@@ -149,7 +149,7 @@ fn of_row(
     });
     watch.note_length(&payload);
     match written {
-        Ok(()) => words(watch, op, Some(&change), payload, evaluated),
+        Ok(()) => of_payload(watch, op, Some(&change), payload, evaluated),
         Err(error) => failed(watch, op, Some(&change), error),
     }
 }
@@ -217,19 +217,19 @@ fn evaluate(
 }
 
 /// What is said without a row: of a TRUNCATE, or a whole statement.
-pub fn bare(watch: &Rc<CachedWatch>, op: Op, payload: Vec<u8>) -> Result<Said> {
-    words(watch, op, None, payload, Evaluated::default())
+pub fn bare(watch: &Rc<CachedWatch>, op: Op, payload: Vec<u8>) -> Result<Content> {
+    of_payload(watch, op, None, payload, Evaluated::default())
 }
 
 /// A payload and the arguments of a job; expressions may have made others.
 #[cfg_attr(target_os = "linux", link_section = "commit_path")]
-fn words(
+fn of_payload(
     watch: &Rc<CachedWatch>,
     op: Op,
     change: Option<&RowChange<'_>>,
     payload: Vec<u8>,
     evaluated: Evaluated,
-) -> Result<Said> {
+) -> Result<Content> {
     let args = match (&watch.definition.queue, evaluated.args) {
         (None, _) => None,
         (Some(_), Some(args)) => Some(args),
@@ -245,7 +245,7 @@ fn words(
         }
         _ => None,
     };
-    Ok(Said::RowChange(Words { payload, args, key }))
+    Ok(Content::RowChange(Body { payload, args, key }))
 }
 
 #[cold]
@@ -277,7 +277,7 @@ fn failed(
     op: Op,
     change: Option<&RowChange<'_>>,
     error: Error,
-) -> Result<Said> {
+) -> Result<Content> {
     const TRANSACTION_ROLLBACK: &str = "40";
     let sqlstate = error.sqlstate;
     if sqlstate == SqlState::QUERY_CANCELED || sqlstate.as_str().starts_with(TRANSACTION_ROLLBACK) {
@@ -291,8 +291,8 @@ fn failed(
             .ok()
     });
     let key = None;
-    let words = Words { payload, args, key };
-    Ok(Said::Failure(Box::new((error, words))))
+    let body = Body { payload, args, key };
+    Ok(Content::Failure(Box::new((error, body))))
 }
 
 /// What is told of a change whose payload failed: with its key, unless that is what fails.
