@@ -25,7 +25,7 @@ impl BatchPlan {
     /// ... and has this many jobs at most, because one of them may turn out to be long.
     pub const MAX_SHARED_JOBS: u32 = 8;
     /// A batch that holds jobs it has not begun asks after this long whether somebody is idle, in microseconds.
-    pub const LOOK_AROUND_US: u64 = 200;
+    pub const ASK_FOR_IDLE_US: u64 = 200;
 }
 
 /// How many rows to claim for the next batch of a queue: 1 to [`BatchPlan::MAX_JOBS`].

@@ -104,7 +104,7 @@ pub enum Asker {
     /// An executor that chooses a queue, or who wakes it: it reads the settings itself, and leaves. What it finds in its database
     /// is there. A quarantine it waits for.
     Executor,
-    /// Who calls the launcher for a queue. What somebody has just enqueued tells that the database has the extension.
+    /// Who calls the launcher for a queue. Where somebody has just enqueued, the database has the extension.
     WakeUp,
     /// The launcher, which looks into pg_database itself.
     Launcher,

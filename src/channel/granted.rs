@@ -71,7 +71,11 @@ static COUNT_OF: Plan = Plan::new(
 pub fn count_of(owner: Oid) -> i64 {
     role_lock::lock(owner);
     transaction::with_latest_snapshot(|| {
-        spi::connect(|spi| spi.look(&COUNT_OF, params![owner]).row(0).i64(1))
+        spi::connect(|spi| {
+            spi.run_in_active_snapshot(&COUNT_OF, params![owner])
+                .row(0)
+                .i64(1)
+        })
     })
 }
 

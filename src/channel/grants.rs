@@ -163,7 +163,7 @@ fn require_share(channel: &Channel, caller: Oid) -> Result<()> {
     .hint("Use fewer channels, or ask a superuser to grant it or to raise pushy.max_channels_per_role."))
 }
 
-/// A channel on which others' watches tell, or that others' subscriptions name, is not closed to them by whoever
+/// A channel on which others' watches publish, or that others' subscriptions name, is not closed to them by whoever
 /// comes first.
 fn refuse_others(channel: &Channel, caller: Oid) -> Result<()> {
     let name = text::shown(channel.as_bytes());

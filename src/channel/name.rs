@@ -40,7 +40,7 @@ impl Channel {
         Ok(self)
     }
 
-    /// The same, for a channel that the caller tells on or owns: not one of Pushy's own.
+    /// The same, for a channel that the caller publishes on or owns: not one of Pushy's own.
     pub fn not_ours(self) -> Result<Self> {
         if self.0.starts_with(OURS) {
             return Err(refusals::ours(&self.0));

@@ -139,7 +139,7 @@ fn is_load(write: Guarded) -> bool {
         && database::is_owner(database::current(), identity::current_user())
 }
 
-/// Of which statement, by when it began, and of which table it was told last.
+/// Of which statement, by when it began, and of which table the last WARNING was.
 static LAST_WARNED: PerProcess<RefCell<Option<(Timestamp, String)>>> =
     PerProcess::new(RefCell::new(None));
 

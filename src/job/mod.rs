@@ -1,4 +1,4 @@
-//! Jobs: from enqueue to the end of the last attempt, and what is told of them.
+//! Jobs: from enqueue to the end of the last attempt, and what is published of them.
 
 pub mod cancel;
 pub mod enqueue;

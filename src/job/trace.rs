@@ -63,7 +63,7 @@ sql_function!(pushy_job_trace_v1, |call| {
     let id = call.i64("job_id", 0)?;
     call.answer_rows(|rows| {
         spi::connect(|spi| {
-            let found = spi.look(&TRACE, params![id]);
+            let found = spi.run_in_active_snapshot(&TRACE, params![id]);
             if found.is_empty() {
                 return Result::Err(unseen(id)?);
             }

@@ -26,7 +26,7 @@ pub struct LoggedNotice<'a> {
     /// The exact name of the channel, and the payload, in the database's encoding.
     pub channel: &'a [u8],
     pub payload: &'a [u8],
-    /// Told once if the same notice is in the same tick.
+    /// Emitted once if the same notice is in the same tick.
     pub merge: bool,
     /// The job that wrote it, and its depth.
     pub cause: Option<(i64, i32)>,
@@ -38,7 +38,7 @@ const MOST_AT_ONCE: usize = 1000;
 /// Bytes of a page.
 pub const BLOCK: i64 = 8192;
 
-/// Writes notices to the log: told if this transaction commits, in this order. Costs a row each, and no lock
+/// Writes notices to the log: published if this transaction commits, in this order. Costs a row each, and no lock
 /// but a spinlock for a moment.
 #[cfg_attr(target_os = "linux", link_section = "commit_path")]
 pub fn append(events: &[LoggedNotice<'_>]) -> Result<()> {
@@ -297,7 +297,7 @@ fn may_grow(database_slot: Option<&DatabaseSlot>, part: u32, table: &Table) -> b
     !database_slot.log.is_full(part)
 }
 
-/// Tells the relay, and other writers, how far the part has come.
+/// Notes for the relay, and for other writers, how far the part has come.
 pub(super) fn note_size(database_slot: &DatabaseSlot, part: u32, last: u32) {
     let blocks = last + 1;
     let before = database_slot.log.blocks();
@@ -316,7 +316,7 @@ pub fn is_big(blocks: u32, before: u32) -> bool {
 }
 
 /// A part as big as the whole log may be: the relay could not turn to another one. Writers are never blocked; whose events
-/// find no room leaves a marker (`gap`), and all readers are told to resync.
+/// find no room leaves a marker (`gap`), and all readers get a resync.
 pub fn is_full(blocks: u32, before: u32) -> bool {
     blocks > before && i64::from(blocks) * BLOCK >= settings::log_max_size()
 }

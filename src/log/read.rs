@@ -70,7 +70,7 @@ pub struct Filter {
 }
 
 enum Wanted {
-    /// For the relay, which tells LISTENers.
+    /// For the relay, which emits to LISTENers.
     Everything,
     /// Of any channel, as far as the reader may hear it.
     Heard(ChannelAccess),
@@ -151,7 +151,7 @@ impl Filter {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Share {
     Notice,
-    /// The reader was let into the channel later: it is told that something is missing.
+    /// The reader was let into the channel later: it gets a resync, because something is missing.
     Missed,
     Nothing,
 }
@@ -259,7 +259,7 @@ fn hand_over(
             }
             Share::Nothing => return Ok(true),
         }
-        // Said before the next notice, so that a reader is told once of all that it misses there.
+        // Said before the next notice, so that a reader gets one resync for all that it misses there.
         if way.has_missed {
             let here = way.passed;
             goes_on = way.resync(before, each)?;

@@ -67,7 +67,7 @@ static READ: Plan = Plan::new(
 pub fn read() -> Result<State> {
     transaction::with_latest_snapshot(|| {
         spi::connect(|spi| {
-            let table = spi.look(&READ, params![]);
+            let table = spi.run_in_active_snapshot(&READ, params![]);
             let Some(row) = table.first() else {
                 return Err(Error::new(
                     SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,

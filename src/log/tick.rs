@@ -25,7 +25,7 @@ pub struct Tick {
     pub channels: i64,
     /// A bit for each part in which its events lie.
     pub parts: i32,
-    /// The last tick that LISTENers had been told when this one was written.
+    /// The last tick that had been emitted to LISTENers when this one was written.
     pub emitted: (i64, i64),
     /// Events are missing before it.
     pub lost: bool,

@@ -73,7 +73,7 @@ fn subscription_rows(call: Call) -> Result<Answer> {
                 unfed.as_ref(),
                 obstacle.as_ref(),
             );
-            // Told at once, before the relay comes to the next notice.
+            // Shown at once, before the relay comes to the next notice.
             let stopped = unfed.map(|unfed| unfed.reason);
             let owner = subscription.shown_owner();
             rows.put(row![
@@ -139,7 +139,7 @@ fn behind(
     Ok((state.lost, behind))
 }
 
-/// The call that declares it as it is, for its reader to be told to read the tables anew.
+/// The call that declares it as it is, so that its reader gets a resync.
 fn created_again(subscription: &Subscription) -> String {
     let mut call = quote_literal(&subscription.name);
     if let Some(channels) = &subscription.channels {

@@ -1,4 +1,4 @@
-//! What the current transaction will tell, kept in order and per savepoint until just before its commit.
+//! What the current transaction will publish, kept in order and per savepoint until just before its commit.
 //!
 //! Bounded: past a limit jobs, and notices for the log, of the current savepoint go out early. That is as good,
 //! because the tables follow savepoints as well. Notices for NOTIFY are limited in number.
@@ -28,12 +28,12 @@ struct SavepointStart {
     /// How many items of `rest` from before this savepoint were written out inside it, ahead of its own. They stay in
     /// `rest`: a rollback to the savepoint takes back what was written.
     copied: usize,
-    /// Notices told by NOTIFY before it.
+    /// Notices emitted by NOTIFY before it.
     kept: usize,
 }
 
 struct Buffer {
-    /// For NOTIFY, which tells them in the order in which it gets them.
+    /// For NOTIFY, which delivers them in the order in which it gets them.
     notices: ItemList,
     /// Jobs, and what is logged.
     rest: ItemList,
@@ -63,7 +63,7 @@ pub fn init() {
     transaction_end::observe(&OBSERVER);
 }
 
-/// Tells something when the transaction commits.
+/// Publishes something when the transaction commits.
 #[cfg_attr(target_os = "linux", link_section = "commit_path")]
 pub fn add(item: Item) -> Result<()> {
     transaction_end::expect();
@@ -96,7 +96,7 @@ pub fn flush_early() -> Result<()> {
     Ok(())
 }
 
-/// Refuses what the transaction has to tell, if the commit would because it is above the role's share of the event log.
+/// Refuses what the transaction has to publish, if the commit would because it is above the role's share of the event log.
 pub fn expect_share() -> Result<()> {
     if settings::log_max_size_per_role() == 0 {
         return Ok(());

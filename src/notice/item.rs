@@ -17,7 +17,7 @@ pub enum Route {
     },
 }
 
-/// One thing to tell; text in the database's encoding.
+/// One thing to publish; text in the database's encoding.
 #[derive(Clone)]
 pub enum Item {
     Notice {

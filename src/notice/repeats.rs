@@ -1,6 +1,6 @@
-//! Notices of one transaction that say the same: which of them are told.
+//! Notices of one transaction that say the same: which of them are published.
 //!
-//! Who applies notices in their order must end with what the table has. So a row or a count is told as often as
+//! Who applies notices in their order must end with what the table has. So a row or a count is published as often as
 //! it was said, a key unless its equal was the last word on the channel, and a text that is the whole message once,
 //! in the place of the last: of 1, 2, 1, 2 that is 1, 2, and never 2, 1.
 
@@ -8,14 +8,14 @@ use std::borrow::Cow;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
-/// What a notice is worth when an equal one was told before it in the same transaction, on the same channel.
+/// What a notice is worth when an equal one was published before it in the same transaction, on the same channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Repeat {
-    /// Told each time. A row or a count (JSON).
+    /// Published each time. A row or a count (JSON).
     Counts,
-    /// Told unless its equal was the last on the channel. JSON, or by relay any text.
+    /// Published unless its equal was the last on the channel. JSON, or by relay any text.
     Follows,
-    /// Told once, in the place of the last. An empty payload, or the user's text.
+    /// Published once, in the place of the last. An empty payload, or the user's text.
     Replaces,
 }
 
@@ -34,7 +34,7 @@ impl NoticeKey<'_> {
     }
 }
 
-/// Whether each notice is told.
+/// Whether each notice is published.
 pub fn kept(all: &[NoticeKey<'_>]) -> Vec<bool> {
     let mut kept = vec![true; all.len()];
     if all.iter().any(|key| key.repeat == Repeat::Replaces) {
@@ -63,7 +63,7 @@ pub fn kept(all: &[NoticeKey<'_>]) -> Vec<bool> {
     kept
 }
 
-/// How many equal ones of the transaction went before: what keeps NOTIFY, which tells equal notices once, from
+/// How many equal ones of the transaction went before: what keeps NOTIFY, which delivers equal notices once, from
 /// leaving this one out.
 pub struct RepeatCounter<'a>(FxHashMap<(&'a [u8], &'a [u8]), u32>);
 
@@ -78,7 +78,7 @@ impl<'a> RepeatCounter<'a> {
         ))
     }
 
-    /// The payload as it is told: a repeated one has a member `repeat` more.
+    /// The payload as it is emitted: a repeated one has a member `repeat` more.
     pub fn distinct(&mut self, key: &NoticeKey<'a>) -> Cow<'a, [u8]> {
         let before = self.0.entry((key.payload, key.channel)).or_default();
         let repeat = *before;

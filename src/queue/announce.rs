@@ -1,4 +1,4 @@
-//! Telling shared memory of queues, when the transaction commits.
+//! What shared memory has of queues, announced when the transaction commits.
 
 use pushy_core::gate::Standing;
 

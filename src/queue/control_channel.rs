@@ -28,14 +28,14 @@ const CHANNEL: &[u8] = b"pushy_control";
 pub enum ControlEvent {
     Register,
     Alter,
-    /// Told with the name that the queue had before.
+    /// Published with the name that the queue had before.
     Rename,
     Pause,
     Resume,
     Drop,
     /// The queue cannot run, as an executor or resume_after_restore has found.
     Park,
-    /// One job, told with its id; as those that follow.
+    /// One job, published with its id; as those that follow.
     Cancel,
     Retry,
     /// It failed for the last time, was enqueued beyond pushy.max_depth, or its queue is gone.
@@ -84,7 +84,7 @@ impl<'a> Message<'a> {
     }
 }
 
-/// Tells of a change of a queue, when this transaction commits.
+/// Publishes a change of a queue, when this transaction commits.
 pub fn publish(event: ControlEvent, queue: &str) -> Result<()> {
     if !is_heard() {
         return Ok(());
@@ -93,7 +93,7 @@ pub fn publish(event: ControlEvent, queue: &str) -> Result<()> {
     log(&Message::new(event, Some(queue), None, by))
 }
 
-/// Tells that a queue has another name, when this transaction commits.
+/// Publishes that a queue has another name, when this transaction commits.
 pub fn publish_renamed(was: &str, queue: &str) -> Result<()> {
     if !is_heard() {
         return Ok(());
@@ -105,7 +105,7 @@ pub fn publish_renamed(was: &str, queue: &str) -> Result<()> {
     })
 }
 
-/// Tells what somebody did to a job, when this transaction commits.
+/// Publishes what somebody did to a job, when this transaction commits.
 pub fn publish_of_job(event: Of, queue: &QueueDefinition, job: i64) -> Result<()> {
     if !is_heard() {
         return Ok(());
@@ -134,7 +134,7 @@ fn is_heard() -> bool {
         .unwrap_or(true)
 }
 
-/// Tells through the event log, because a transaction that has said NOTIFY cannot be prepared, and because an executor's
+/// Publishes through the event log, because a transaction that has said NOTIFY cannot be prepared, and because an executor's
 /// commit waits for no other and does not fail when the server's queue of notices is full. Where no relay can come NOTIFY
 /// tells.
 fn log(message: &Message<'_>) -> Result<()> {
@@ -159,11 +159,11 @@ pub fn parked(queue: &str) -> Result<()> {
     log(&Message::new(ControlEvent::Park, Some(queue), None, by))
 }
 
-/// Events of a kind that one process tells of single jobs in a second, because a role may cause any number of them. What is more
-/// is counted by the commit, and a scheduler tells the last of them a second later, with how many there were.
+/// Events of a kind that one process publishes of single jobs in a second, because a role may cause any number of them. What is more
+/// is counted by the commit, and a scheduler publishes the last of them a second later, with how many there were.
 const MOST_OF_A_KIND: u32 = 10;
 
-/// What is told of a single job.
+/// What is published of a single job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Of {
     Cancel,
@@ -197,7 +197,7 @@ static PUBLISHED: PerProcess<RefCell<[Published; KINDS.len()]>> = PerProcess::ne
     }; KINDS.len()],
 ));
 
-/// Whether one more event of the kind may be told in this second. Those that are rolled back count.
+/// Whether one more event of the kind may be published in this second. Those that are rolled back count.
 fn may_tell(event: Of) -> bool {
     let second = clock::now().0 / 1_000_000;
     PUBLISHED.with_borrow_mut(|all| {
@@ -230,7 +230,7 @@ pub fn discarded(queue: Option<&QueueDefinition>, job: i64) -> Result<()> {
     publish_few(Of::Discard, queue, job, identity::session_user())
 }
 
-/// Tells the last of those that were left out.
+/// Publishes the last of those that were left out.
 fn publish_last(event: Of, left: &Left) -> Result<()> {
     let queue = identity::as_owner(|| definition::find_by_id(left.queue_id))?;
     let name = queue.as_ref().map(|queue| queue.name.as_str());
@@ -240,7 +240,7 @@ fn publish_last(event: Of, left: &Left) -> Result<()> {
     })
 }
 
-/// Before a transaction is prepared: tells what it has left out, because nobody counts it at COMMIT PREPARED.
+/// Before a transaction is prepared: publishes what it has left out, because nobody counts it at COMMIT PREPARED.
 pub fn publish_left_out() -> Result<()> {
     let all = pending::take_left_out();
     if all.is_empty() {
@@ -253,7 +253,7 @@ pub fn publish_left_out() -> Result<()> {
     })
 }
 
-/// Tells what committed transactions have left out in this database, if its time has come; answers when it comes. In a scheduler.
+/// Publishes what committed transactions have left out in this database, if its time has come; answers when it comes. In a scheduler.
 pub fn publish_late(database_slot: &DatabaseSlot) -> Result<Option<i64>> {
     let due = database_slot.unpublished_due.load(Ordering::SeqCst);
     if due > clock::now().0 {

@@ -76,7 +76,7 @@ pub fn park(queue: &QueueDefinition) -> Result<bool> {
     Ok(true)
 }
 
-/// Counts that the queue is parked, and tells it, when this transaction commits.
+/// Counts that the queue is parked, and publishes it, when this transaction commits.
 pub fn count_and_publish(queue: &QueueDefinition) -> Result<()> {
     if let Some(slot) = cache::slot_of(queue) {
         let parked = QueueCounts {

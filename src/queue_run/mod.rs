@@ -57,7 +57,7 @@ fn run(name: &str, most: Option<i32>, until: Option<Timestamp>) -> Result<i64> {
         until,
         kept: memory::kept(),
         memory: memory::of_job(),
-        before: Leftovers::look()?,
+        before: Leftovers::now()?,
     };
     let mut ran = 0;
     while most.is_none_or(|most| ran < i64::from(most)) && run.run_one()? {

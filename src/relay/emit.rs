@@ -1,4 +1,4 @@
-//! Telling LISTENers: NOTIFY in transactions that touch no table, so that nothing is flushed while the
+//! Emitting to LISTENers: NOTIFY in transactions that touch no table, so that nothing is flushed while the
 //! server-wide lock of NOTIFY is held.
 
 use pushy_core::backoff;
@@ -22,7 +22,7 @@ const MOST_AT_ONCE: usize = 1_000;
 const MOST_BYTES: usize = 1 << 20;
 
 /// NOTIFY wakes every LISTENer of the database, whatever channel it listens to. So that with many of them the
-/// writers keep their CPUs, telling is followed by a pause of so many times the processor time that it took, up to
+/// writers keep their CPUs, emitting is followed by a pause of so many times the processor time that it took, up to
 /// so long (µs): with 90, some 15 ms; with one, no more than there is between two ticks.
 const PAUSES: i64 = 50;
 const LONGEST_PAUSE_US: i64 = 30_000;
@@ -31,10 +31,10 @@ const LONGEST_PAUSE_US: i64 = 30_000;
 /// disk or a synchronous standby: time for some hundred commits, not for a standby that is gone.
 const NOTIFY_LOCK_MS: i32 = 1_000;
 
-/// Where LISTENers are told that notices are missing.
+/// Where LISTENers hear that notices are missing.
 const CONTROL: &[u8] = b"pushy_control";
 
-/// When telling has failed: the queue of NOTIFY is full because a LISTENer sleeps in a transaction.
+/// When emitting has failed: the queue of NOTIFY is full because a LISTENer sleeps in a transaction.
 pub struct EmitPause {
     failures: FailuresInRow,
     until: i64,
@@ -50,7 +50,7 @@ impl EmitPause {
 }
 
 impl Relay {
-    /// Tells all that is in ticks; answers when to try again what could not be told.
+    /// Emits all that is in ticks; answers when to try again what could not be emitted.
     pub(super) fn emit(&mut self) -> i64 {
         if self.emitted == self.last {
             return NEVER;
@@ -138,7 +138,7 @@ impl Relay {
         shared::expect().listened.has(counter)
     }
 
-    /// Tells notices in order, unless nobody would hear them. NOTIFY tells equal ones of a transaction once; those
+    /// Emits notices in order, unless nobody would hear them. NOTIFY delivers equal ones of a transaction once; those
     /// that are not to be merged go into transactions of their own.
     fn emit_notices(&mut self, notices: &[Notice]) -> Result<()> {
         let heard: Vec<&Notice> = notices

@@ -115,7 +115,7 @@ impl Relay {
                 {
                     return Ok(None);
                 }
-                // Every writer of the part has ended, and had told the relay before: its events are in a tick, or known here.
+                // Every writer of the part has ended, and had announced its events before: each events are in a tick, or known here.
                 let Some(ring) = self.ring.filter(|ring| !ring.has_overflowed()) else {
                     return self.empty_unless_needed(part);
                 };

@@ -1,4 +1,4 @@
-//! The relay of one database: finds what was committed to the event log, puts it into ticks, tells LISTENers,
+//! The relay of one database: finds what was committed to the event log, puts it into ticks, emits to LISTENers,
 //! gives notices to queues that subscribe, and turns from one part of the log to the next.
 //!
 //! It runs no user code. It comes when something was logged, and leaves when nothing was for a while.

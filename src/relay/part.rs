@@ -155,7 +155,7 @@ impl Relay {
         Ok(())
     }
 
-    /// Whether a tick tells of something that was written to the current part since it was opened.
+    /// Whether a tick has something that was written to the current part since it was opened.
     fn is_written(&self, state: &State, size: i64) -> bool {
         let current = state.parts.iter().find(|part| part.part == self.part);
         let first = current.map_or((0, 0), |part| part.first);
@@ -201,7 +201,7 @@ impl Relay {
         Ok(())
     }
 
-    /// Writes down up to where events are in ticks, and told to LISTENers, for a relay that finds no tick.
+    /// Writes down up to where events are in ticks, and emitted to LISTENers, for a relay that finds no tick.
     pub(super) fn write_down(&mut self) -> Result<()> {
         if self.written_down == Some(self.emitted) {
             return Ok(());

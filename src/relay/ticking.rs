@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use pushy_core::channel;
 use pushy_core::log::cursor::{self, Cursor};
-use pushy_core::log::gap::{self, Told};
+use pushy_core::log::gap::{self, Settled};
 use pushy_core::log::runs::Run;
 use pushy_core::log::seen::Seen;
 use pushy_core::log::written::{About, Written};
@@ -22,7 +22,7 @@ use crate::pg::spi::{self, Plan};
 use crate::pg::transaction;
 use crate::pg::{clock, identity, snapshot, BuiltinOid};
 
-/// Events of a tick that are kept in memory, to be told without reading them again.
+/// Events of a tick that are kept in memory, to be emitted without reading them again.
 const MOST_FRESH: usize = 2_000;
 
 static TIMELINE: Plan = Plan::new(
@@ -49,7 +49,7 @@ static WAIT_FOR: Plan = Plan::new(
 );
 
 /// What one look at the log found.
-struct Looked {
+struct TickOutcome {
     seen: Seen,
     lost_until: u64,
     has_closed: bool,
@@ -58,7 +58,7 @@ struct Looked {
 }
 
 impl Relay {
-    /// Begins an epoch, written to disk before anything is told in it; false when the extension is not here.
+    /// Begins an epoch, written to disk before anything is emitted in it; false when the extension is not here.
     pub(super) fn start(&mut self) -> Result<bool> {
         let found = transaction::run(|| {
             if identity::extension_oid().is_none() {
@@ -125,8 +125,8 @@ impl Relay {
         }
         // Until what is taken from the gap is written down: this process may end, or its transaction fail.
         let was_certain = log.gap_is_certain.swap(false, Ordering::SeqCst);
-        let looked = transaction::run(|| identity::as_owner(|| self.look(was_certain)));
-        let looked = match looked {
+        let outcome = transaction::run(|| identity::as_owner(|| self.tick_once(was_certain)));
+        let outcome = match outcome {
             Ok(looked) => looked,
             Err(failure) => {
                 // Whatever the failure, the relay may not know all places of events now: the next tick reads the log.
@@ -135,12 +135,12 @@ impl Relay {
             }
         };
         self.must_scan = self.ring.is_none();
-        self.lost_until = looked.lost_until;
-        self.must_close = !looked.has_closed && looked.lost_until > 0;
+        self.lost_until = outcome.lost_until;
+        self.must_close = !outcome.has_closed && outcome.lost_until > 0;
         log.gap_is_certain.store(true, Ordering::SeqCst);
-        self.unticked.drop_ended(&looked.seen);
+        self.unticked.drop_ended(&outcome.seen);
         log.pending.store(self.unticked.events(), Ordering::SeqCst);
-        let Some(last) = looked.ticks.last() else {
+        let Some(last) = outcome.ticks.last() else {
             return Ok(());
         };
         let known_to = self.fresh.as_ref().map_or(self.emitted, |fresh| fresh.to);
@@ -148,10 +148,10 @@ impl Relay {
         self.next_tick = last.tick + 1;
         self.last = last.last();
         self.last_at = last.at.0;
-        self.seen = looked.seen;
-        self.remember_reach(&looked.ticks);
-        self.written_here += looked.ticks.iter().map(Tick::bytes_on_disk).sum::<i64>();
-        let fresh = looked.fresh.filter(|fresh| {
+        self.seen = outcome.seen;
+        self.remember_reach(&outcome.ticks);
+        self.written_here += outcome.ticks.iter().map(Tick::bytes_on_disk).sum::<i64>();
+        let fresh = outcome.fresh.filter(|fresh| {
             let waiting = self.fresh.as_ref().map_or(0, |fresh| fresh.notices.len());
             // What does not fit, or comes after what did not, is read again.
             goes_on && waiting + fresh.len() <= MOST_FRESH
@@ -169,13 +169,13 @@ impl Relay {
     }
 
     /// One look, in a transaction: finds what is over and writes it down.
-    fn look(&mut self, was_certain: bool) -> Result<Looked> {
+    fn tick_once(&mut self, was_certain: bool) -> Result<TickOutcome> {
         let snapshot = snapshot::take_latest();
         let seen = snapshot.seen();
         if self.must_scan {
             self.scan()?;
         }
-        // After the snapshot: whoever is over in it had told where its events are.
+        // After the snapshot: whoever is over in it had announced where its events are.
         if let Some(ring) = self.ring {
             for written in ring.drain(self.database_slot.oid()) {
                 if !self.seen.is_over(written.xid) {
@@ -186,12 +186,12 @@ impl Relay {
         let mut due = self.unticked.due(&seen, transaction::has_committed);
         let all = due.len();
         due.retain(|run| !run.is_marker);
-        let (gap, Told { lost, until }) = self.settle(due.len() < all, was_certain, &seen);
+        let (gap, Settled { lost, until }) = self.settle(due.len() < all, was_certain, &seen);
         if until != self.lost_until {
             spi::run(&WAIT_FOR, params![until as i64]);
         }
         if due.is_empty() && !lost {
-            return Ok(Looked {
+            return Ok(TickOutcome {
                 seen,
                 lost_until: until,
                 has_closed: gap.has_closed,
@@ -207,7 +207,7 @@ impl Relay {
             // A writer was late: the part had been emptied, and is in use again.
             spi::run(&USE_PART, params![part as i32, ticks[0].at]);
         }
-        Ok(Looked {
+        Ok(TickOutcome {
             seen,
             lost_until: until,
             has_closed: gap.has_closed,
@@ -216,8 +216,8 @@ impl Relay {
         })
     }
 
-    /// Whether readers are told to resync, and after whose end again. After the snapshot, and the ring.
-    fn settle(&self, is_due: bool, was_certain: bool, seen: &Seen) -> (gap::Tick, Told) {
+    /// Whether readers get a resync, and after whose end again. After the snapshot, and the ring.
+    fn settle(&self, is_due: bool, was_certain: bool, seen: &Seen) -> (gap::Tick, Settled) {
         let log = &self.database_slot.log;
         // While the log is full the gap stays open, so that not each of those who find no room leaves a marker.
         let has_closed = !log.is_full(self.part);
@@ -358,7 +358,7 @@ impl Relay {
         }
     }
 
-    /// The last tick told whole.
+    /// The last tick emitted whole.
     pub(super) fn emitted_tick(&self) -> (i64, i64) {
         if self.emitted == self.last || self.emitted.n == i32::MAX {
             (self.emitted.epoch, self.emitted.tick)

@@ -23,17 +23,17 @@ use crate::worker::database_worker;
 use crate::worker::failures_in_row::{FailuresInRow, Waits};
 use crate::{settings, worker_entry};
 
-/// Time (µs) between two ticks under load: what commits meanwhile is told together. After a rest the tick comes at once.
+/// Time (µs) between two ticks under load: what commits meanwhile is in one tick. After a rest the tick comes at once.
 const GAP_US: i64 = 3_000;
 /// The same while there is no subscription, and no LISTENer on a channel of the last notices.
 const LONG_GAP_US: i64 = 20_000;
 /// After so long (µs) what somebody's lock has kept from being done is tried again.
 const COME_BACK_US: i64 = 500_000;
 /// So long (µs) sizes and ages of the log are not looked at again.
-const LOOK_US: i64 = 200_000;
+const CHECK_PARTS_US: i64 = 200_000;
 /// The same while the part that writers append to has reached its size.
-const LOOK_WHEN_CROWDED_US: i64 = 10_000;
-/// After so much rest, how far LISTENers were told is written down.
+const CHECK_WHEN_CROWDED_US: i64 = 10_000;
+/// After so much rest it is written down how far was emitted.
 const REST_US: i64 = 5_000_000;
 
 worker_entry!(pushy_relay_main, relay);
@@ -124,12 +124,12 @@ pub struct Relay {
     pub(super) unticked: Unticked,
     /// The ring does not say all that was written: the next tick reads the log.
     pub(super) must_scan: bool,
-    /// The last event told to LISTENers.
+    /// The last event emitted to LISTENers.
     pub(super) emitted: Cursor,
     /// The notices after `emitted`, if they are still in memory.
     pub(super) fresh: Option<Fresh>,
     pub(super) muted: EmitPause,
-    /// When LISTENers are told again, at the earliest (µs).
+    /// When it emits again, at the earliest (µs).
     pub(super) emit_at: i64,
     /// `emitted` as the table has it.
     pub(super) written_down: Option<Cursor>,
@@ -152,7 +152,7 @@ impl Relay {
         let mut started = false;
         let mut first = true;
         let mut ticked_at = 0;
-        let mut looked_at = 0;
+        let mut parts_checked_at = 0;
         let mut rested_at = clock::now().0;
         loop {
             guc::reload_if_asked();
@@ -161,7 +161,7 @@ impl Relay {
                 return;
             }
             IN_ROUND.set(true);
-            let outcome = self.round(&mut started, &mut ticked_at, &mut looked_at);
+            let outcome = self.round(&mut started, &mut ticked_at, &mut parts_checked_at);
             match outcome {
                 Ok(Some(wait_us)) => {
                     IN_ROUND.set(self.sinks.is_unfinished());
@@ -202,7 +202,7 @@ impl Relay {
                     };
                     let wait = wait_us.min(next).max(0);
                     let wait = Duration::from_micros(wait as u64);
-                    // What was told before an orderly restart is not told again after it.
+                    // What was emitted before an orderly restart is not emitted again after it.
                     latch::wait_unless_ended(Some(wait), || {
                         let _ = self.write_down();
                     });
@@ -225,7 +225,7 @@ impl Relay {
         &mut self,
         started: &mut bool,
         ticked_at: &mut i64,
-        looked_at: &mut i64,
+        parts_checked_at: &mut i64,
     ) -> Result<Option<i64>> {
         if !*started {
             if !self.start()? {
@@ -258,23 +258,23 @@ impl Relay {
         let now = clock::now().0;
         let is_crowded = log.is_crowded.load(Ordering::SeqCst);
         let pause = if is_crowded {
-            LOOK_WHEN_CROWDED_US
+            CHECK_WHEN_CROWDED_US
         } else {
-            LOOK_US
+            CHECK_PARTS_US
         };
-        let mut look_at = NEVER;
-        if now - *looked_at >= pause || now < *looked_at {
-            *looked_at = now;
+        let mut check_parts_at = NEVER;
+        if now - *parts_checked_at >= pause || now < *parts_checked_at {
+            *parts_checked_at = now;
             log.is_crowded.store(false, Ordering::SeqCst);
-            look_at = pass_over(self.switch_and_empty().map(|()| NEVER))?;
+            check_parts_at = pass_over(self.switch_and_empty().map(|()| NEVER))?;
             worker::report_statistics();
         } else if is_crowded {
-            look_at = *looked_at + pause;
+            check_parts_at = *parts_checked_at + pause;
         }
         let again_at = if log.is_dirty() {
             0
         } else {
-            retry_at.min(sinks_at).min(look_at)
+            retry_at.min(sinks_at).min(check_parts_at)
         };
         Ok(Some(again_at.saturating_sub(clock::now().0)))
     }

@@ -112,7 +112,7 @@ pub fn lacks_worker_slot(shared: &Shared) -> Option<Finding> {
 }
 
 /// Room for all of Pushy's workers beside those that took what there is: a scheduler, and the relay, which every
-/// declaration has something to tell.
+/// declaration has something to say.
 fn more_slots() -> String {
     format!(
         "ALTER SYSTEM SET max_worker_processes = {}, and restart the server",
@@ -142,7 +142,7 @@ pub fn reloading(setting: &str) -> String {
     format!("ALTER SYSTEM SET {setting}; SELECT pg_reload_conf()")
 }
 
-/// Why no relay comes to tell what is logged here; None while one is there, or would come.
+/// Why no relay comes to emit what is logged here; None while one is there, or would come.
 pub fn of_relay() -> Option<Finding> {
     if let Some(finding) = of_workers().into_iter().next() {
         return Some(finding);
@@ -170,20 +170,20 @@ static LAST: PerProcess<Cell<(i64, bool)>> = PerProcess::new(Cell::new((0, false
 
 /// Whether this server may start a relay for this database, now or later: the library is preloaded, and `pushy.databases`
 /// names the database. Where one can come notices go by relay, because it spares writers the server-wide lock of NOTIFY
-/// and listeners the notices of others; elsewhere by NOTIFY, because nobody would tell LISTENers what is logged.
+/// and listeners the notices of others; elsewhere by NOTIFY, because nobody would emit to LISTENers what is logged.
 pub fn a_relay_can_come() -> bool {
     let statement = clock::statement_start().0;
     let (asked_in, can_come) = LAST.get();
     if asked_in == statement {
         return can_come;
     }
-    let can_come = look();
+    let can_come = find_out();
     LAST.set((statement, can_come));
     can_come
 }
 
 #[cold]
-fn look() -> bool {
+fn find_out() -> bool {
     shared::get().is_some()
         && NAME
             .get_or_init(|| database::name(database::current()))
@@ -191,7 +191,7 @@ fn look() -> bool {
             .is_some_and(settings::runs_in)
 }
 
-/// Whether a relay emits soon to LISTENers what is logged. `pushy.enabled = off` is a pause: what is logged meanwhile is told when
+/// Whether a relay emits soon to LISTENers what is logged. `pushy.enabled = off` is a pause: what is logged meanwhile is emitted when
 /// it is on again, to subscriptions as well, so nothing is lost by it and nothing goes by NOTIFY instead.
 pub fn is_emitted() -> bool {
     settings::enabled() && a_relay_can_come()

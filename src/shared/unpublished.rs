@@ -1,5 +1,5 @@
 //! Events of single jobs that pushy_control left out: how many of each kind in a database, and the last one. Counted by the commit
-//! of what was done, and told by the database's scheduler.
+//! of what was done, and published by the database's scheduler.
 
 use std::sync::atomic::{AtomicI32, AtomicI64, AtomicU32, AtomicU64, Ordering};
 
@@ -10,7 +10,7 @@ use crate::pg::spinlock::Spinlock;
 
 pub const KINDS: usize = 3;
 
-/// So long (µs) after the first that is left out the last one is told.
+/// So long (µs) after the first that is left out the last one is published.
 const REST_US: i64 = 1_000_000;
 
 /// Events of a kind that were left out.
@@ -74,7 +74,7 @@ impl Unpublished {
         self.change(|left| left.add(later));
     }
 
-    /// It could not be told.
+    /// It could not be published.
     pub fn put_back(&self, before: Left) {
         self.change(|left| {
             let mut all = before;
@@ -105,7 +105,7 @@ impl DatabaseSlot {
 }
 
 impl Shared {
-    /// Makes the scheduler tell in a second what was left out. May be called in commit callbacks.
+    /// Makes the scheduler publish in a second what was left out. May be called in commit callbacks.
     pub fn announce_unpublished(&self, database: &DatabaseSlot) {
         let due = clock::now().plus_us(REST_US).0;
         database.unpublished_due.fetch_min(due, Ordering::SeqCst);

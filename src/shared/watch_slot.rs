@@ -1,4 +1,4 @@
-//! One slot per watch that has fired since the server started: how much it has told.
+//! One slot per watch that has fired since the server started: how much it has published.
 
 use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 
@@ -127,14 +127,14 @@ impl Shared {
     /// The watches of this database that have a slot and have counted something there: they were committed.
     pub fn watches_of_slots(&self) -> Vec<i32> {
         let database = u64::from(crate::pg::database::current());
-        let told = self.watches.iter().filter_map(|slot| {
-            let has_told = [&slot.last_fired_at, &slot.last_error_at]
+        let counts = self.watches.iter().filter_map(|slot| {
+            let has_counted = [&slot.last_fired_at, &slot.last_error_at]
                 .iter()
                 .any(|at| at.load(Ordering::Relaxed) != 0);
             let key = slot.key.load(Ordering::Acquire);
-            (has_told && key >> 32 == database).then_some(key as u32 as i32)
+            (has_counted && key >> 32 == database).then_some(key as u32 as i32)
         });
-        told.collect()
+        counts.collect()
     }
 
     /// Gives up the slot of a watch of this database, if it has one. May be called in commit callbacks.

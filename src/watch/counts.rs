@@ -1,4 +1,4 @@
-//! How much each watch has told: counted in shared memory when the transaction commits.
+//! How much each watch has published: counted in shared memory when the transaction commits.
 
 use std::cell::RefCell;
 

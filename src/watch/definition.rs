@@ -94,7 +94,7 @@ pub const CHANNEL_USERS: Users = Users {
 };
 
 impl WatchDefinition {
-    /// Whether both watches tell on the same channel, or have none and feed the same queue.
+    /// Whether both watches publish on the same channel, or have none and feed the same queue.
     pub fn has_same_target(&self, other: &Self) -> bool {
         match (&self.channel, &other.channel) {
             (None, None) => self.queue_name() == other.queue_name(),

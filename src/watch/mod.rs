@@ -29,13 +29,13 @@ pub fn init_statements() {
     attached::init();
 }
 
-/// Once, at load; before the buffer of notices, which takes what is told before a commit.
+/// Once, at load; before the buffer of notices, which takes what is published before a commit.
 pub fn init() {
     invalidation::init();
     transaction_end::observe(&OBSERVER);
 }
 
-/// Tells what is left. A look at a queue wants a snapshot, and a commit has none.
+/// Publishes what is left. A look at a queue wants a snapshot, and a commit has none.
 #[cfg_attr(target_os = "linux", link_section = "commit_path")]
 fn before(_what: Before) -> Result<()> {
     if partition_move::is_empty() && statement::is_empty() {
@@ -47,7 +47,7 @@ fn before(_what: Before) -> Result<()> {
     })
 }
 
-/// Tells what is left of the current savepoint, before the transaction ends.
+/// Publishes what is left of the current savepoint, before the transaction ends.
 pub fn publish_rest() -> Result<()> {
     partition_move::end_here()?;
     statement::end_here()

@@ -175,7 +175,7 @@ static OF_CHANNEL: Plan = Plan::new(
     &[TEXTOID],
 );
 
-/// The watches that tell on a channel of this exact name.
+/// The watches that publish on a channel of this exact name.
 pub(super) fn of_channel(channel: &[u8]) -> Result<Vec<WatchDefinition>> {
     load(&OF_CHANNEL, params![text::bytes_to_datum(channel)])
 }

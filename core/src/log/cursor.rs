@@ -23,7 +23,7 @@ impl Cursor {
         n: 0,
     };
 
-    /// Before everything, also where nothing was emptied yet: whoever reads on from here is told to resync.
+    /// Before everything, also where nothing was emptied yet: whoever reads on from here gets a resync.
     pub const NOWHERE: Self = Self {
         epoch: -1,
         tick: 0,

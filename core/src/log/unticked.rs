@@ -8,13 +8,13 @@ use super::written::Written;
 
 #[derive(Default)]
 pub struct Unticked {
-    /// Told by who wrote them, in that order.
+    /// Announced by who wrote them, in that order.
     announced: Vec<Announced>,
     /// Found in the log, by their top-level transaction, in the order of their places.
     found: HashMap<u64, Vec<Written>>,
 }
 
-/// Runs that a transaction has told one after the other. Most have one: without a list of it, and without a place
+/// Runs that a transaction has announced one after the other. Most have one: without a list of it, and without a place
 /// by their number (a fifth of the relay's time under load).
 struct Announced {
     xid: u64,
@@ -34,7 +34,7 @@ impl Unticked {
         self.found.values().flatten().chain(announced)
     }
 
-    /// Whether the relay has found this run itself, because a writer may tell of it while the relay reads the log. A run is
+    /// Whether the relay has found this run itself, because a writer may announce it while the relay reads the log. A run is
     /// on its page whole or not at all.
     fn has_found(&self, written: &Written) -> bool {
         let Some(found) = self.found.get(&written.xid) else {
@@ -49,7 +49,7 @@ impl Unticked {
         })
     }
 
-    /// Adds a run that its writer tells of, unless it was found.
+    /// Adds a run that its writer announces, unless it was found.
     pub fn add(&mut self, written: Written) {
         if self.has_found(&written) {
             return;

@@ -1,4 +1,4 @@
-//! Where writers have put events, as they tell it before they commit.
+//! Where writers have put events, as they announce it before they commit.
 
 /// Neighbours in the log, and who wrote them.
 #[derive(Clone, Copy, Debug)]
@@ -15,7 +15,7 @@ pub struct Written {
     pub position: i64,
     /// Not events, but the word that some of the transaction are missing ([`super::gap`]).
     pub is_marker: bool,
-    /// What the relay would read its rows for, if nobody hears them; None: they were found, not told.
+    /// What the relay would read its rows for, if nobody hears them; None: they were found, not announced.
     pub about: Option<About>,
 }
 

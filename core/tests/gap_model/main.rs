@@ -16,7 +16,7 @@ const WRITERS: usize = 2;
 /// What is done in another order than it should be, or not at all.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Fault {
-    /// A transaction leaves no marker: what it dropped is counted in shared memory and told with the next tick.
+    /// A transaction leaves no marker: what it dropped is counted in shared memory and published with the next tick.
     LeavesNoMarker,
     /// The gap opens before the transaction has committed that has left the marker.
     OpensEarly,
@@ -46,7 +46,7 @@ enum Fault {
     UsesInSilence,
     /// It does not wait though a marker's transaction may yet open the gap.
     IgnoresComing,
-    /// It tells of markers only.
+    /// It has markers only.
     TellsOnce,
     /// COMMIT PREPARED calls no relay.
     ForgetsPrepared,
@@ -398,7 +398,7 @@ fn crash(world: &World, found: &mut dyn FnMut(World)) {
     }
 }
 
-/// The relay rests, nobody calls it, and somebody's notices are missing of whom no reader was told.
+/// The relay rests, nobody calls it, and somebody's notices are missing, for which no reader got a resync.
 fn is_bad(world: &World) -> bool {
     let is_missed = |writer: &Writer| writer.stage == Stage::Committed && !writer.told;
     world.relay == Relay::Rests && !world.dirty && world.writers.iter().any(is_missed)

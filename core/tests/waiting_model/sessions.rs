@@ -72,7 +72,7 @@ impl World {
         visit(next);
     }
 
-    /// The row is there, then the sweep is asked for, and then the scheduler is told.
+    /// The row is there, then the sweep is asked for, and then the scheduler is woken.
     pub fn step_prepared(&self, row: Row, visit: &mut impl FnMut(World)) {
         let mut next = *self;
         match self.prepared.done {

@@ -54,7 +54,7 @@ pub fn ask(seen: &Live, caller: Oid) -> Option<Promise> {
 /// Carries out a cancel that has been promised; false, without a wait, when somebody holds the job. `started_at`: when its
 /// handler began, as far as the caller knows. As the extension's owner.
 pub fn cancel_promised(id: i64, started_at: Option<Timestamp>) -> Result<bool> {
-    if let Some(seen) = live::look(id)? {
+    if let Some(seen) = live::get(id)? {
         if let Some(queue) = definition::find_by_id(seen.queue_id)? {
             let Some(free) = live::lock_if_free(id)? else {
                 return Ok(false);
@@ -73,7 +73,7 @@ pub fn cancel_promised(id: i64, started_at: Option<Timestamp>) -> Result<bool> {
 /// Before a transaction is prepared: cancels the jobs itself that executors were to cancel at its commit, because nobody
 /// can say when that comes. Waits for whoever holds them, who is interrupted and leaves them as they are.
 pub fn cancel_to_prepare(promise: Promise) -> Result<()> {
-    if let Some(held) = live::look(promise.job)? {
+    if let Some(held) = live::get(promise.job)? {
         let Some(queue) = definition::find_by_id(held.queue_id)? else {
             // This transaction drops the queue, and what is left of its jobs has an end of its own.
             return Ok(());

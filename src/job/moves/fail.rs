@@ -39,7 +39,7 @@ static RETRY: Plan = Plan::new(
     ],
 );
 
-/// Charges an attempt, whatever the error's SQLSTATE, and decides what is next: another attempt, or the end, which is told.
+/// Charges an attempt, whatever the error's SQLSTATE, and decides what is next: another attempt, or the end, which is published.
 /// Either is counted at commit. The job's row is held by this transaction; `from`: its state, running while its claim is this
 /// transaction's.
 pub fn fail(

@@ -31,7 +31,7 @@ macro_rules! select {
     };
 }
 
-static LOOK: Plan = Plan::new(select!(""), &[BuiltinOid::INT8OID]);
+static UNLOCKED: Plan = Plan::new(select!(""), &[BuiltinOid::INT8OID]);
 static LOCK_FREE: Plan = Plan::new(select!(" FOR UPDATE SKIP LOCKED"), &[BuiltinOid::INT8OID]);
 static LOCK: Plan = Plan::new(select!(" FOR UPDATE"), &[BuiltinOid::INT8OID]);
 
@@ -66,8 +66,8 @@ fn find(plan: &Plan, id: i64) -> Result<Option<Live>> {
 }
 
 /// The job without a lock; as the extension's owner, as are the next two.
-pub fn look(id: i64) -> Result<Option<Live>> {
-    find(&LOOK, id)
+pub fn get(id: i64) -> Result<Option<Live>> {
+    find(&UNLOCKED, id)
 }
 
 /// The job with its row locked, unless somebody else holds it.
@@ -102,7 +102,7 @@ pub fn first_ready(queue_id: i32, priority: usize, from: u64) -> Option<i64> {
     })
 }
 
-/// Executors skip the row while this transaction locks it, and only this transaction can tell them when it is free.
+/// Executors skip the row while this transaction locks it, and only this transaction can announce when it is free.
 pub fn announce_at_end(live: &Live) {
     if live.state != JobState::Available {
         return;
@@ -142,10 +142,10 @@ static FINISHED: Plan = Plan::new(
 pub fn find_anywhere(id: i64) -> Result<Option<Whereabouts>> {
     loop {
         interrupts::check();
-        if let Some(live) = look(id)? {
+        if let Some(live) = get(id)? {
             return Ok(Some(Whereabouts::Live(live)));
         }
-        let (finished, is_live_again) = look_finished(id)?;
+        let (finished, is_live_again) = get_finished(id)?;
         if !is_live_again {
             return Ok(finished.map(Whereabouts::Finished));
         }
@@ -153,7 +153,7 @@ pub fn find_anywhere(id: i64) -> Result<Option<Whereabouts>> {
 }
 
 /// The job if it is finished and still kept, and whether it is not finished.
-fn look_finished(id: i64) -> Result<(Option<Finished>, bool)> {
+fn get_finished(id: i64) -> Result<(Option<Finished>, bool)> {
     spi::connect(|spi| {
         let found = spi.run(&FINISHED, params![id]);
         let row = found.first().expect("one row, whatever is kept");

@@ -36,7 +36,7 @@ pub fn next() -> Result<i64> {
             .fetch_max(drawn, Ordering::SeqCst);
         return Ok(drawn);
     }
-    read_highest(sequence, database_slot)
+    draw_past_kept(sequence, database_slot)
 }
 
 /// What was drawn after `before` was known to be taken.
@@ -67,17 +67,21 @@ static HIGHEST_KEPT: Plan = Plan::new(
 
 /// The first draw since the server started, or one that cannot follow those before.
 #[cold]
-fn read_highest(sequence: Oid, database_slot: &DatabaseSlot) -> Result<i64> {
+fn draw_past_kept(sequence: Oid, database_slot: &DatabaseSlot) -> Result<i64> {
     identity::as_owner(|| {
         let kept = transaction::with_latest_snapshot(|| {
-            spi::connect(|spi| spi.look(&HIGHEST_KEPT, params![]).row(0).i64(1))
+            spi::connect(|spi| {
+                spi.run_in_active_snapshot(&HIGHEST_KEPT, params![])
+                    .row(0)
+                    .i64(1)
+            })
         });
         loop {
-            let told = database_slot.highest_position.load(Ordering::SeqCst);
-            let leap = if told > 0 { LEAP } else { FIRST_LEAP };
+            let highest = database_slot.highest_position.load(Ordering::SeqCst);
+            let leap = if highest > 0 { LEAP } else { FIRST_LEAP };
             // After both: what they know of was drawn before it.
             let drawn = sequence::next(sequence);
-            if is_next(told.max(kept), drawn, leap) {
+            if is_next(highest.max(kept), drawn, leap) {
                 database_slot
                     .highest_position
                     .fetch_max(drawn, Ordering::SeqCst);

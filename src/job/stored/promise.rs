@@ -1,4 +1,4 @@
-//! Promises of cancels in the table: who is told that a job which an executor holds will be cancelled finds it so after a
+//! Promises of cancels in the table: who was answered that a job which an executor holds will be cancelled finds it so after a
 //! crash, a restart and a promotion too. What runs looks into shared memory only (`shared::cancels`); the table is
 //! read once in a life of the server, before anything is claimed.
 

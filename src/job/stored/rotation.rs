@@ -162,7 +162,7 @@ impl Pool {
     fn read(&self, plan: &Plan) -> Result<Vec<Window>> {
         transaction::with_latest_snapshot(|| {
             spi::connect(|spi| {
-                let table = spi.look(plan, params![self.parent]);
+                let table = spi.run_in_active_snapshot(plan, params![self.parent]);
                 let read = |row: spi::Row<'_>| {
                     Ok(Window {
                         member: row.text(1)?,
@@ -221,11 +221,11 @@ impl Pool {
 
     /// Frees a table whose rows were deleted; false when some are left, which somebody held.
     pub fn set_free(&self, window: &Window) -> Result<bool> {
-        let look = format!(
+        let any_row = format!(
             "SELECT 1 FROM ONLY pushy_internal.{} LIMIT 1",
             window.member
         );
-        let is_empty = spi::run_once(&look, |table| table.is_empty());
+        let is_empty = spi::run_once(&any_row, |table| table.is_empty());
         if is_empty {
             spi::run(&SET_FREE, params![window.member.as_str()]);
             pending::rotated();

@@ -65,18 +65,20 @@ struct JobRow {
 }
 
 /// The job as of now, whatever the transaction's snapshot.
-fn look(id: i64) -> Result<Option<JobRow>> {
+fn read_row(id: i64) -> Result<Option<JobRow>> {
     transaction::with_latest_snapshot(|| {
         identity::as_owner(|| {
             Ok(spi::connect(|spi| {
                 let states = [(&UNFINISHED_STATE, false), (&FINISHED_STATE, true)];
                 states.into_iter().find_map(|(plan, finished)| {
-                    spi.look(plan, params![id]).first().map(|row| JobRow {
-                        queue_id: row.i32(1),
-                        finished,
-                        own: transaction::is_own(row.i64(2) as u32),
-                        untried: !finished && row.i32(3) == 0,
-                    })
+                    spi.run_in_active_snapshot(plan, params![id])
+                        .first()
+                        .map(|row| JobRow {
+                            queue_id: row.i32(1),
+                            finished,
+                            own: transaction::is_own(row.i64(2) as u32),
+                            untried: !finished && row.i32(3) == 0,
+                        })
                 })
             }))
         })
@@ -93,7 +95,7 @@ fn job_wait(call: Call) -> Result<Answer> {
             "0 to 1 minute, because a function that waits holds its snapshot; for longer waits CALL pushy.jobs_wait(queue, timeout)",
         ));
     }
-    let seen = look(id)?.ok_or_else(|| Error::no_such_job(id))?;
+    let seen = read_row(id)?.ok_or_else(|| Error::no_such_job(id))?;
     let caller = identity::current_user();
     let queue = identity::as_owner(|| definition::find_by_id(seen.queue_id))?
         .ok_or_else(|| Error::no_such_job(id))?;
@@ -114,20 +116,20 @@ fn job_wait(call: Call) -> Result<Answer> {
     let row = row(id, &queue);
     // An executor's commit is usually not on disk yet: flush before its outcome is answered. Not for an untried job: its
     // caller polls, and would wait for the disk each time.
-    if !look(id)?.is_some_and(|seen| seen.untried) {
+    if !read_row(id)?.is_some_and(|seen| seen.untried) {
         transaction::flush_commits();
     }
     row
 }
 
-/// Until the job has finished or is gone, or the deadline. Nobody tells of the jobs of a queue that has no place in shared
+/// Until the job has finished or is gone, or the deadline. Nobody announces the jobs of a queue that has no place in shared
 /// memory: whether it has got one is looked at now and then.
 fn wait(id: i64, queue: &definition::QueueDefinition, deadline: Instant) -> Result<()> {
     const AGAIN: Duration = Duration::from_millis(100);
     let Some(shared) = shared::get() else {
         return Ok(());
     };
-    let is_over = || match look(id) {
+    let is_over = || match read_row(id) {
         Ok(Some(seen)) if !seen.finished => None,
         other => Some(other.map(|_| ())),
     };
@@ -162,7 +164,7 @@ fn row(id: i64, queue: &definition::QueueDefinition) -> Result<Answer> {
     let row = transaction::with_latest_snapshot(|| {
         identity::as_owner(|| {
             Ok(spi::connect(|spi| {
-                spi.look(&ROW, params![id, running])
+                spi.run_in_active_snapshot(&ROW, params![id, running])
                     .first()
                     .map_or(Answer::Null, |row| row.answer_varlena(1))
             }))
@@ -217,7 +219,7 @@ fn jobs_wait(call: Call) -> Result<Answer> {
         Privilege::Monitor,
     )?;
     let deadline = Instant::now() + timeout;
-    let mut told = false;
+    let mut noticed = false;
     let mut slot = cached.slot;
     loop {
         let seen = slot.map(|slot| (slot, shared::expect().queues()[slot].drains()));
@@ -227,7 +229,7 @@ fn jobs_wait(call: Call) -> Result<Answer> {
             transaction::flush_commits();
             return Ok(call.answer_row(row![true]));
         }
-        if !std::mem::replace(&mut told, true) {
+        if !std::mem::replace(&mut noticed, true) {
             notice_obstacles(queue.queue_id, slot.is_some())?;
         }
         transaction::commit_in_procedure()?;

@@ -34,7 +34,7 @@ pub fn is_any(queue: &QueueDefinition, slot: Option<usize>) -> Result<bool> {
     let placed = shared::get().zip(slot);
     let placed = placed.filter(|(shared, slot)| shared.queues()[*slot].is(queue.key()));
     let Some((shared, slot)) = placed else {
-        return look(|| has(&UNFINISHED, queue.queue_id));
+        return in_snapshot(|| has(&UNFINISHED, queue.queue_id));
     };
     let seen = QueueActivity {
         shared,
@@ -49,14 +49,14 @@ pub fn is_any(queue: &QueueDefinition, slot: Option<usize>) -> Result<bool> {
     if let Some(rest) = seen.idle_mark() {
         // Nothing is ready. A waiting job that became ready meanwhile was announced, and a running one that waits now had
         // a permit; both change `rest`. If that is the same after this look, no job was missed.
-        if look(|| has(&WAITING, queue.queue_id))? {
+        if in_snapshot(|| has(&WAITING, queue.queue_id))? {
             return Ok(true);
         }
         if seen.idle_mark() == Some(rest) {
             return Ok(false);
         }
     }
-    let found = look(|| seen.has_ready() || has(&UNFINISHED, queue.queue_id))?;
+    let found = in_snapshot(|| seen.has_ready() || has(&UNFINISHED, queue.queue_id))?;
     if !found {
         seen.slot.is_empty_after(times);
     }
@@ -91,8 +91,8 @@ impl QueueActivity {
     }
 }
 
-fn look(look: impl FnOnce() -> bool) -> Result<bool> {
-    transaction::with_snapshot(|| identity::as_owner(|| Ok(look())))
+fn in_snapshot(read: impl FnOnce() -> bool) -> Result<bool> {
+    transaction::with_snapshot(|| identity::as_owner(|| Ok(read())))
 }
 
 fn has(plan: &Plan, queue_id: i32) -> bool {

@@ -82,7 +82,7 @@ fn require_share(owner: Oid, name: &str, channels: usize) -> Result<()> {
     role_lock::lock(owner);
     let others = transaction::with_latest_snapshot(|| {
         spi::connect(|spi| {
-            let counted = spi.look(&COUNT_CHANNELS, params![owner, name]);
+            let counted = spi.run_in_active_snapshot(&COUNT_CHANNELS, params![owner, name]);
             counted.row(0).i64(1)
         })
     });
@@ -137,7 +137,7 @@ fn create(call: Call) -> Result<String> {
         };
         loop {
             if let Some(subscription) = table::lock_owned(&name, caller)? {
-                // After a restore its cursor is of another place: its reader is told to resync, as if nobody had created it
+                // After a restore its cursor is of another place: its reader gets a resync, as if nobody had created it
                 // again.
                 let cursor = if subscription.is_home {
                     subscription.cursor

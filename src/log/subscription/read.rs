@@ -72,7 +72,7 @@ fn subscription_read(call: Call) -> Result<Answer> {
         };
         identity::as_owner(|| {
             let from = match after {
-                // Its reader is told to resync.
+                // Its reader gets a resync.
                 Some(after) if !after.is_of_log(state::read()?.born) => Cursor::NOWHERE,
                 Some(after) => after,
                 None => match start(&subscription)? {
@@ -113,7 +113,7 @@ fn subscription_read(call: Call) -> Result<Answer> {
 /// Where a reader goes on.
 pub enum Start {
     At(Cursor),
-    /// Its cursor is of another database: it is to be told so, and begins here.
+    /// Its cursor is of another database: the reader gets a resync, and begins here.
     Elsewhere(Cursor),
 }
 

@@ -31,7 +31,7 @@ static MOVE_IN: Plan = Plan::new(
 );
 
 /// Makes this database the home of all subscriptions that came from elsewhere (`all`), or of the caller's, and has their
-/// readers told to resync; answers for each its name and what still keeps it from going on.
+/// readers given a resync; answers for each its name and what still keeps it from going on.
 pub fn adopt_all(all: bool) -> Result<Vec<(String, Option<String>)>> {
     let caller = identity::current_user();
     let waits = |subscription: &Subscription| {

@@ -47,7 +47,7 @@ fn subscription_wait(call: Call) -> Result<Answer> {
             filter = transaction::with_snapshot(|| subscription.filter())?;
             definitions = now;
         }
-        if !subscription.is_home || look(&mut passed, &filter)? {
+        if !subscription.is_home || has_more(&mut passed, &filter)? {
             return Ok(call.answer_row(row![true]));
         }
         let left = deadline.saturating_duration_since(Instant::now());
@@ -66,7 +66,7 @@ fn subscription_wait(call: Call) -> Result<Answer> {
 }
 
 /// Whether there is something to read; what is not for this reader is passed over.
-fn look(passed: &mut Cursor, filter: &Filter) -> Result<bool> {
+fn has_more(passed: &mut Cursor, filter: &Filter) -> Result<bool> {
     transaction::with_snapshot(|| {
         identity::as_owner(|| {
             let mut found = false;

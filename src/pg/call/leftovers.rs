@@ -42,7 +42,7 @@ pub struct Leftovers {
 
 impl Leftovers {
     /// What there is now.
-    pub fn look() -> Result<Self> {
+    pub fn now() -> Result<Self> {
         identity::as_owner(|| {
             Ok(Self {
                 statements: names(&STATEMENTS),
@@ -55,7 +55,7 @@ impl Leftovers {
     /// Removes what has come since: what cannot be removed, such as a table of which a deferred trigger is to fire,
     /// stays until the transaction ends.
     pub fn remove_newer(&self) -> Result<()> {
-        let now = Self::look()?;
+        let now = Self::now()?;
         for name in now.cursors.difference(&self.cursors) {
             close_cursor(name);
         }

@@ -23,12 +23,12 @@ static IS_FORMER: Plan = Plan::new(
 pub fn has_our_roles(system: i64) -> bool {
     #[cold]
     fn is_former(system: i64) -> bool {
-        let look = || {
+        let read = || {
             Ok(spi::connect(|spi| {
                 spi.run(&IS_FORMER, params![system]).row(0).bool(1)
             }))
         };
-        identity::as_owner(look).unwrap_or(false)
+        identity::as_owner(read).unwrap_or(false)
     }
     system == database::system_identifier() || is_former(system)
 }

@@ -1,4 +1,4 @@
-//! Caches of what the catalogs say: told when it may have changed.
+//! Caches of what the catalogs say: invalidated when it may have changed.
 
 use std::cell::{Cell, RefCell};
 
@@ -127,7 +127,7 @@ unsafe extern "C-unwind" fn on_other(_arg: pg_sys::Datum, _cache: i32, _hash: u3
     grow();
 }
 
-/// A constraint does not say whose it is. ALTER DOMAIN … DROP CONSTRAINT tells its own transaction of the domain only with the next
+/// A constraint does not say whose it is. ALTER DOMAIN … DROP CONSTRAINT invalidates the domain in its own transaction only with the next
 /// command that writes (AlterDomainDropConstraint in typecmds.c, after the last CommandCounterIncrement).
 #[pg_guard]
 unsafe extern "C-unwind" fn on_constraint(_arg: pg_sys::Datum, _cache: i32, _hash: u32) {
@@ -141,7 +141,7 @@ unsafe extern "C-unwind" fn on_constraint(_arg: pg_sys::Datum, _cache: i32, _has
     }
 }
 
-/// Tells every session, this one included, that a table is another; with the commit of this transaction.
+/// Invalidates a table in every session, this one included; with the commit of this transaction.
 pub fn send(relation: pg_sys::Oid) {
     // SAFETY: a table that exists, locked by the caller.
     unsafe { pg_sys::CacheInvalidateRelcacheByRelid(relation) }

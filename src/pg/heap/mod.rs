@@ -175,13 +175,13 @@ pub fn check_columns(table: &Table, names: &[&str], checked: &AtomicU64) -> Resu
         return Ok(());
     }
     invalidation::depend_on(oid);
-    look_at_columns(table, names)?;
+    compare_columns(table, names)?;
     checked.store(now, Ordering::Relaxed);
     Ok(())
 }
 
 #[cold]
-fn look_at_columns(table: &Table, names: &[&str]) -> Result<()> {
+fn compare_columns(table: &Table, names: &[&str]) -> Result<()> {
     // SAFETY: the descriptor and its attributes live as long as the table is open.
     let fits = unsafe {
         let count = (*(*table.0).rd_att).natts as usize;

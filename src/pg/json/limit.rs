@@ -1,5 +1,5 @@
 //! How long JSON may become. What would be longer is left out while it is built, and then all of it is refused: its
-//! length cannot be told beforehand, and the server can neither store nor send what is over 1 GB.
+//! length cannot be known beforehand, and the server can neither store nor send what is over 1 GB.
 
 use crate::errors::{Error, Result, SqlState};
 use std::cell::Cell;

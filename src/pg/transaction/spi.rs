@@ -133,7 +133,7 @@ impl Spi {
 
     /// Runs a query under the active snapshot, not a new one: for rows that must agree with those of the caller's
     /// statement, and inside `transaction::with_latest_snapshot`. Never for a definition or a privilege.
-    pub fn look(&self, plan: &Plan, params: &[Param]) -> Rows<'_> {
+    pub fn run_in_active_snapshot(&self, plan: &Plan, params: &[Param]) -> Rows<'_> {
         debug_assert_eq!(plan.types.len(), params.len(), "{}", plan.sql);
         let (mut values, nulls) = bind(params);
         // SAFETY: connected (self exists); as many values as the plan has parameters.

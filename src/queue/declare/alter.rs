@@ -124,7 +124,7 @@ pub fn find_owned(name: &str) -> Result<QueueDefinition> {
         .ok_or_else(|| Error::no_such_queue(name))
 }
 
-/// Writes a changed definition and has everybody told.
+/// Writes a changed definition, and announces it to all.
 pub fn write(queue: &QueueDefinition) -> Result<()> {
     identity::as_owner(|| {
         store::update(queue);

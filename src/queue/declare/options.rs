@@ -1,4 +1,4 @@
-//! How a queue's jobs run, as queue_register and queue_alter are told: read, checked, applied.
+//! How a queue's jobs run, as queue_register and queue_alter are asked: read, checked, applied.
 
 use crate::pg::Oid;
 use pushy_core::backoff::Backoff;
@@ -114,7 +114,7 @@ impl Options {
     }
 }
 
-/// A delay that the longest one cuts short is told, because whoever says both has meant something else.
+/// A NOTICE to the client of a delay that the longest one cuts short, because whoever says both has meant something else.
 pub fn notice_delays(queue: &QueueDefinition) {
     // 0 is none: nothing cuts delays short.
     if queue.max_retry_delay_us == 0 || queue.retry_delay_us <= queue.max_retry_delay_us {

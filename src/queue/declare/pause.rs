@@ -13,7 +13,7 @@ sql_function!(pushy_queue_pause_v1, |call| {
     transaction::require_writable(c"pushy.queue_pause()");
     let name = call.text("queue", 0)?;
     let mut queue = find_owned(&name)?;
-    // One that changes nothing tells nobody.
+    // One that changes nothing announces nothing.
     if !std::mem::replace(&mut queue.paused, true) {
         write(&queue)?;
         control_channel::publish(ControlEvent::Pause, &name)?;

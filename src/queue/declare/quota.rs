@@ -23,7 +23,11 @@ pub fn require(owner: Oid) -> Result<()> {
     role_lock::lock(owner);
     let here = identity::as_owner(|| {
         Ok(transaction::with_latest_snapshot(|| {
-            spi::connect(|spi| spi.look(&COUNT, params![owner]).row(0).i64(1))
+            spi::connect(|spi| {
+                spi.run_in_active_snapshot(&COUNT, params![owner])
+                    .row(0)
+                    .i64(1)
+            })
         }))
     })?;
     let own = shared::get().map_or(here, |shared| here.max(shared.queues_of(owner.to_u32())));

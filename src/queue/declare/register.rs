@@ -97,7 +97,7 @@ fn replace(existing: &QueueDefinition, wanted: &mut QueueDefinition) -> Result<b
     hold_handler(wanted, existing);
     require_eligible(wanted)?;
     remember_handler_owner(wanted);
-    // A deploy that changes nothing writes nothing and tells nobody.
+    // A deploy that changes nothing writes nothing and announces nothing.
     if wanted != existing {
         identity::as_owner(|| {
             store::update(wanted);

@@ -23,7 +23,7 @@ static RENAME: Plan = Plan::new(
     &[BuiltinOid::INT4OID, BuiltinOid::TEXTOID],
 );
 
-// Those of a table that is gone are nobody's to tell.
+// Those of a table that is gone fire no more.
 static RENAME_IN_WATCHES: Plan = Plan::new(
     "UPDATE pushy_internal.watch w SET queue = $2 WHERE w.queue_id OPERATOR(pg_catalog.=) $1 \
      RETURNING w.relation, EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid OPERATOR(pg_catalog.=) w.relation)",

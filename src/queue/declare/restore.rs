@@ -39,13 +39,13 @@ sql_function!(pushy_resume_after_restore_v1, |call| {
             let reason = format!("{what}: restore as a superuser to have them, or declare queues and watches again; jobs that were not finished are lost");
             rows.put(row!["rows", table, false, reason]);
         }
-        look_at_everything();
+        ask_for_sweep();
         Ok(())
     })
 });
 
 /// What came here may be due, and may bring promises to cancel.
-pub(in crate::queue) fn look_at_everything() {
+pub(in crate::queue) fn ask_for_sweep() {
     let database_slot = shared::get().and_then(|shared| shared.find_database(database::current()));
     if let Some(database_slot) = database_slot {
         database_slot
@@ -106,7 +106,7 @@ pub fn make_home(queue: &mut QueueDefinition) -> Result<()> {
     queue.home_system = database::system_identifier();
     queue.home_database = database::current();
     queue.handler_oid = function.map_or(Oid::INVALID, |function| function.oid);
-    look_at_everything();
+    ask_for_sweep();
     Ok(())
 }
 

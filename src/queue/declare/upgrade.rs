@@ -91,7 +91,7 @@ fn adopt(before: &Home) -> Result<()> {
             note(format!("{} {name}", kind.kind[0]), obstacle);
         }
     }
-    restore::look_at_everything();
+    restore::ask_for_sweep();
     if went_on > 0 || !obstacles.is_empty() {
         log(went_on, &obstacles);
     }

@@ -132,7 +132,7 @@ pub fn require(
     }
 }
 
-/// The same for a job that is named by its number: who has no privilege on its queue is told what is told of a number
+/// The same for a job that is named by its number: who has no privilege on its queue is answered as for a number
 /// that no job has, because who counts up would learn the name of every queue.
 pub fn require_for_job(
     job: i64,

@@ -25,7 +25,7 @@ pub struct LogShared {
     blocks: AtomicU32,
     /// Changes when a part was emptied in place: whoever reads it may have missed what went.
     emptied: AtomicU64,
-    /// One more than the ring of the relay; 0: none runs, nobody needs to be told where things lie.
+    /// One more than the ring of the relay; 0: none runs, nobody asks where things lie.
     pub(super) ring: AtomicU32,
     /// Something may have been committed that is in no tick.
     dirty: AtomicBool,
@@ -53,7 +53,7 @@ pub struct LogShared {
     pub has_stopped: AtomicBool,
     /// Events of transactions that have not ended.
     pub pending: AtomicU64,
-    /// The last event told to LISTENers.
+    /// The last event emitted to LISTENers.
     pub emitted_epoch: AtomicI64,
     pub emitted_tick: AtomicI64,
     pub emitted_n: AtomicI32,

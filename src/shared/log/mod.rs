@@ -1,4 +1,4 @@
-//! What writers tell the relay of their database: that there is something, and where it lies.
+//! What writers announce to the relay of their database: that there is something, and where it lies.
 
 mod log_shared;
 mod ring;
@@ -19,7 +19,7 @@ use crate::shared::Shared;
 pub const RINGS: usize = 32;
 
 impl Shared {
-    /// Tells the relay where events lie, before their transaction commits. True when somebody waits for them and
+    /// Announces to the relay where events lie, before their transaction commits. True when somebody waits for them and
     /// the relay does not know.
     #[cfg_attr(target_os = "linux", link_section = "commit_path")]
     pub fn announce_written(&self, database_slot: &DatabaseSlot, written: &Written) -> bool {

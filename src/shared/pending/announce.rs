@@ -236,7 +236,7 @@ impl Pending {
             shared.statistics_of(count.index).count(&count.tally);
             if count.tally.finished() > 0 {
                 slot.finished.broadcast();
-                // An executor tells with its permit: who waits for all jobs must not wake for each batch.
+                // An executor announces it with its permit, because who waits for all jobs must not wake for each batch.
                 if executor::mine().is_none() {
                     slot.announce_drained();
                 }

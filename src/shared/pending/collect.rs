@@ -148,7 +148,7 @@ pub fn take_back(promise: Promise) {
     }
 }
 
-/// Adds to the statistics of the queue in this slot when this transaction commits, and tells those who wait for its jobs.
+/// Adds to the statistics of the queue in this slot when this transaction commits, and wakes those who wait for its jobs.
 pub fn count(index: usize, key: QueueKey, tally: &QueueCounts) {
     let level = transaction::nest_level();
     with(|pending| {
@@ -168,13 +168,13 @@ pub fn count(index: usize, key: QueueKey, tally: &QueueCounts) {
     });
 }
 
-/// An event of this kind is left out of pushy_control: a scheduler tells the last of them, once this transaction has committed.
+/// An event of this kind is left out of pushy_control: a scheduler publishes the last of them, once this transaction has committed.
 pub fn left_out(kind: usize, one: Left) {
     let level = transaction::nest_level();
     with(|pending| pending.leave_out(level, kind, one));
 }
 
-/// What this transaction has left out so far: the caller tells it.
+/// What this transaction has left out so far: the caller publishes it.
 pub fn take_left_out() -> Vec<(usize, Left)> {
     PENDING.with_borrow_mut(|pending| {
         let taken = pending.left_out.drain(..);

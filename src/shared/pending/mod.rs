@@ -57,11 +57,11 @@ struct Announcement {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Why {
-    /// Rows made ready: told at commit.
+    /// Rows made ready: announced at commit.
     Ready,
-    /// Rows locked: told at commit and at abort, the lock being gone either way.
+    /// Rows locked: announced at commit and at abort, because the lock is gone either way.
     Locked,
-    /// A watermark taken by a claim: told at abort only, with the locks of the batch gone.
+    /// A watermark taken by a claim: announced at abort only, when the locks of the batch are gone.
     Claimed,
 }
 

@@ -1,4 +1,4 @@
-//! A queue without ready jobs, told from one whose rows a look has passed over because somebody held them.
+//! A queue without ready jobs, as against one whose rows a claim has passed over because somebody held them.
 
 use super::queue_slot::*;
 use std::sync::atomic::Ordering;

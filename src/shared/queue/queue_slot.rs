@@ -37,7 +37,7 @@ impl QueueKey {
 #[derive(Clone, Copy, Debug)]
 pub struct QueueFacts {
     pub key: QueueKey,
-    /// OID of the extension: tells queues of one CREATE EXTENSION from those of the next.
+    /// OID of the extension: queues of one CREATE EXTENSION are not those of the next.
     pub epoch: u32,
     pub role: u32,
     /// Whose it is, in this cluster; 0: it came from elsewhere.
@@ -65,7 +65,7 @@ pub struct QueueSlot {
     pub(in crate::shared) permits: AtomicU64,
     /// Transactions that commit now, with jobs that they announce in a moment.
     pub(in crate::shared) announcing: AtomicU32,
-    /// Transactions that commit now, with jobs, and have changed catalogs: not everybody is told yet of what they changed.
+    /// Transactions that commit now, with jobs, and have changed catalogs: not every session knows yet what they changed.
     /// Of whatever queue the slot had when each began to.
     pub(in crate::shared) changing: AtomicU32,
     /// A transaction that drops the queue has not ended yet.
@@ -225,7 +225,7 @@ impl QueueSlot {
             .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |running| {
                 running.checked_sub(1)
             });
-        // Ready jobs of a queue that may not run bring no executor that would tell of the drain later.
+        // Ready jobs of a queue that may not run bring no executor that would announce the drain later.
         if before == Ok(1) && !(self.may_be_ready() && self.standing().is_open()) {
             self.announce_drained();
         }

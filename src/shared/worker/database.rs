@@ -78,7 +78,7 @@ pub struct DatabaseSlot {
     pub highest_watch: AtomicI64,
     /// What pushy_control left out, of each kind.
     pub unpublished: [Unpublished; KINDS],
-    /// When (µs) that is told; NEVER: there is none.
+    /// When (µs) that is published; NEVER: there is none.
     pub unpublished_due: AtomicI64,
     pub log: LogShared,
 }
@@ -277,7 +277,7 @@ impl Shared {
         self.announce_due(database, 0);
     }
 
-    /// Tells a database's scheduler, or the launcher while there is none, that something is due at `time`.
+    /// Announces to a database's scheduler, or to the launcher while there is none, that something is due at `time`.
     pub fn announce_due(&self, database: &DatabaseSlot, time: i64) {
         if database.announce_due(time) {
             if database.scheduler().is_entered() {

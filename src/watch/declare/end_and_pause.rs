@@ -75,7 +75,7 @@ impl Ending {
             || identity::has_rights_of(identity::current_user(), self.table.owner)
     }
 
-    /// Ends watches without a lock on the table: their triggers stay, and tell nothing. Answers how many there were.
+    /// Ends watches without a lock on the table: their triggers stay, and publish nothing. Answers how many there were.
     fn leave(self) -> Result<i32> {
         let mut left = Vec::new();
         for watch in &self.watches {

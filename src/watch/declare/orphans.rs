@@ -1,5 +1,5 @@
 //! Triggers of watches that are not here: a dump of one table, of the schema, or without Pushy's schemas brings
-//! them alone. They tell nothing, warn, and go when their watch is declared again or ended.
+//! them alone. They publish nothing, warn, and go when their watch is declared again or ended.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -161,7 +161,7 @@ static WAITS: Plan = Plan::new(
     &[BuiltinOid::INT4OID, BuiltinOid::TEXTOID, BuiltinOid::OIDOID],
 );
 
-/// Once a session and table: the write goes on, and nobody is told of it.
+/// Once a session and table: the write goes on, and nothing is published of it.
 #[cold]
 pub fn warn(firing: Firing, claim: Claim<'_>) -> Result<()> {
     static WARNED: PerProcess<RefCell<FxHashSet<u32>>> =

@@ -1,5 +1,5 @@
 //! Watches that came here by a restore or a copy of the database: their triggers are there, under other
-//! numbers, and tell nothing before somebody says so.
+//! numbers, and publish nothing before somebody says so.
 
 use crate::errors::Result;
 use crate::pg::home::Home;
@@ -51,7 +51,7 @@ pub fn table_elsewhere(watch_id: i32) -> Option<Oid> {
     let here = Home::here();
     spi::connect(|spi| {
         let params = params![watch_id, here.system, here.database, here.extension];
-        let found = spi.look(&ELSEWHERE, params);
+        let found = spi.run_in_active_snapshot(&ELSEWHERE, params);
         found
             .row(0)
             .datum(1)
@@ -72,7 +72,7 @@ pub fn adopt_from(before: &Home) -> Result<Vec<(String, Option<String>)>> {
 }
 
 /// Makes this database the home of all watches that came from elsewhere (`all`), or of the caller's; answers for each its
-/// name and what still keeps it from telling. With `all`, also triggers here whose watch is missing.
+/// name and what still keeps it from publishing. With `all`, also triggers here whose watch is missing.
 pub fn adopt_all(all: bool) -> Result<Vec<(String, Option<String>)>> {
     let watches = identity::as_owner(definition::all)?;
     let caller = identity::current_user();

@@ -5,7 +5,7 @@ use crate::errors::{quote_literal, Error, SqlState};
 use crate::pg::{ereport, text};
 use crate::watch::definition::WatchDefinition;
 
-/// Tells of a channel or a queue that the watch had and has no more. One that was renamed with its table says so itself.
+/// A NOTICE to the client, of a channel or a queue that the watch had and has no more. One that was renamed with its table says so itself.
 pub fn notice_lost(before: &WatchDefinition, now: &WatchDefinition, renamed: bool) {
     let watch = format!("watch \"{}\" of table {}", now.name, now.relation_name);
     let hint = "To keep both, give this declaration another name => ….";
@@ -29,7 +29,7 @@ pub fn notice_lost(before: &WatchDefinition, now: &WatchDefinition, renamed: boo
     }
 }
 
-/// Tells when from now on a change can be two jobs of one queue, because two watches feed it.
+/// A NOTICE to the client when from now on a change can be two jobs of one queue, because two watches feed it.
 pub fn notice_twin(
     now: &WatchDefinition,
     before: Option<&WatchDefinition>,

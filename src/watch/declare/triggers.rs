@@ -90,7 +90,7 @@ pub fn create(watch: &mut WatchDefinition, table: &WatchedTable, wording: Wordin
 }
 
 /// The kinds of change that must fire. A row that an update moves to another partition fires as a delete and
-/// an insert: with all three it can be told what it was.
+/// an insert: with all three it can be seen what it was.
 fn fired_by(watch: &WatchDefinition, table: &WatchedTable) -> Vec<Op> {
     let rows = [Op::Insert, Op::Update, Op::Delete];
     let of_rows = |op: &Op| *op != Op::Truncate;
@@ -189,7 +189,7 @@ fn native_condition(
     }
     let mut terms = Vec::new();
     if let (Op::Update, Some(changed), Some(columns)) = (op, changed, &watch.columns) {
-        // A trigger without a condition tells the trigger function that nobody has compared the columns.
+        // From a trigger without a condition the trigger function knows that nobody has compared the columns.
         if !table.compares_safely(columns) {
             return None;
         }

@@ -114,7 +114,7 @@ fn watches_of(table: &WatchedTable) -> Result<Vec<WatchDefinition>> {
     identity::as_owner(|| definition::of_table(table))
 }
 
-/// The existing watch that the caller means. A name that the caller did not give gives way where a watch of that name tells
+/// The existing watch that the caller means. A name that the caller did not give gives way where a watch of that name publishes
 /// somewhere else.
 fn find<'a>(
     wanted: &mut WatchDefinition,
@@ -133,7 +133,7 @@ fn find<'a>(
     by_name.or_else(by_table)
 }
 
-/// The channel's name or the queue's; where a watch of that name tells somewhere else, one that says which of the two it is.
+/// The channel's name or the queue's; where a watch of that name publishes somewhere else, one that says which of the two it is.
 fn free_name(wanted: &WatchDefinition, usual_name: &str, watches: &[WatchDefinition]) -> String {
     let other_name = format!(
         "{usual_name} ({})",
@@ -223,14 +223,14 @@ fn warn(watch: &WatchDefinition, table: &WatchedTable) -> Result<()> {
         );
     }
     let says_rows_by_key = matches!(watch.payload, Payload::Key | Payload::Diff);
-    let is_told = watch.channel.is_some() || watch.args_expr.is_none();
-    if says_rows_by_key && is_told && !table.has_key() {
-        let told = match (&watch.channel, &watch.args_expr) {
+    let is_published = watch.channel.is_some() || watch.args_expr.is_none();
+    if says_rows_by_key && is_published && !table.has_key() {
+        let what = match (&watch.channel, &watch.args_expr) {
             (Some(_), _) => "notices",
             _ => "jobs",
         };
         warn(
-            format!("table {table_name} has no key: its {told} do not say which row"),
+            format!("table {table_name} has no key: its {what} do not say which row"),
             &format!(
                 "Give it a primary key or a replica identity, or watch it with payload => 'row'. {}",
                 silence(watch)
@@ -259,7 +259,7 @@ fn warn(watch: &WatchDefinition, table: &WatchedTable) -> Result<()> {
 /// Says that no relay comes here: a watch without `delivery` uses NOTIFY where none can, and one with `relay` waits for it.
 fn notice_no_relay(table: &WatchedTable, delivery: Option<Delivery>) {
     let table = &table.qualified;
-    let told = match delivery {
+    let message = match delivery {
         None if obstacle::a_relay_can_come() => {
             format!("notices of table {table} wait in the event log: no relay comes here to emit them")
         }
@@ -272,7 +272,7 @@ fn notice_no_relay(table: &WatchedTable, delivery: Option<Delivery>) {
         .first()
         .map(|first| first.fix.clone().unwrap_or_else(|| first.reason.clone()));
     ereport::notice(
-        &Error::new(SqlState::SUCCESSFUL_COMPLETION, told).hint(hint.unwrap_or_default()),
+        &Error::new(SqlState::SUCCESSFUL_COMPLETION, message).hint(hint.unwrap_or_default()),
     );
 }
 

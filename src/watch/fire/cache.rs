@@ -28,7 +28,7 @@ pub(super) struct Common {
 pub(super) enum Number {
     /// No watch here has it.
     Nobodys,
-    /// Its watch tells nothing: it is paused, broken, or came here by a restore.
+    /// Its watch publishes nothing: it is paused, broken, or came here by a restore.
     Silent {
         token: String,
     },
@@ -38,7 +38,7 @@ pub(super) enum Number {
 struct Cache {
     generation: u64,
     watches: FxHashMap<i32, Rc<CachedWatch>>,
-    /// Triggers whose firings nobody is told of. By trigger, because a number may be another watch's.
+    /// Triggers whose firings publish nothing. By trigger, because a number may be another watch's.
     silent: FxHashSet<Oid>,
     /// The trigger that fired last, of the many rows of a statement, and its watch.
     last: Option<(Oid, Option<Rc<CachedWatch>>)>,
@@ -51,7 +51,7 @@ static CACHE: PerProcess<RefCell<Cache>> = PerProcess::new(RefCell::new(Cache {
     last: None,
 }));
 
-/// The watch that a trigger of this firing belongs to; None when nothing is to be told: it is paused, broken, not
+/// The watch that a trigger of this firing belongs to; None when nothing is to be published: it is paused, broken, not
 /// at home, or not here at all.
 #[cfg_attr(target_os = "linux", link_section = "commit_path")]
 pub fn of(firing: Firing) -> Result<Option<Rc<CachedWatch>>> {

@@ -273,7 +273,7 @@ impl CachedWatch {
         due
     }
 
-    /// Whether changes of this kind are to be told.
+    /// Whether changes of this kind are to be published.
     pub fn counts(&self, op: Op) -> bool {
         self.definition.events.contains(&op)
     }

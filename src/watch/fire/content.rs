@@ -1,14 +1,14 @@
-//! What a watch says of a row: everything for which code of users runs, in the firing that is told of it.
+//! What a watch says of a row: everything for which code of users runs, in the firing for that row.
 //!
 //! Code of users are the watch's expressions, what generates virtual columns, and the casts and output functions of the types
 //! in a payload. It runs here and nowhere else, while the trigger fires: as the writer, with the settings of the statement and
 //! of the functions around it, under its timeouts and where it can be cancelled.
 //!
-//! | told | code of users runs | what comes later has |
+//! | published | code of users runs | what comes later has |
 //! | --- | --- | --- |
 //! | a row | in its firing | nothing to do |
 //! | a statement's rows | keys and conditions in each row's firing | bytes of keys |
-//! | a row that arrives in another partition | in the firing of its insert, and before it in that of its delete, of which nothing is told | nothing to do |
+//! | a row that arrives in another partition | in the firing of its insert, and before it in that of its delete, of which nothing is published | nothing to do |
 //! | a row that leaves and does not arrive ([`moved`](crate::watch::moved)) | in the firing of its delete | a [`Content`] |
 //! | what is left at a commit, PREPARE or queue_run | never: [`transaction_end::later`] | the same |
 //! | a cascade of a deferred foreign key | in the firing, when the server runs the cascade, as it says | as above |
@@ -32,7 +32,7 @@ use crate::watch::publish::longest;
 use crate::watch::statement;
 use crate::watch::triggers::Expression;
 
-/// What is told of a change, as bytes.
+/// What is published of a change, as bytes.
 pub enum Content {
     /// The watch is about other changes.
     Nothing,
@@ -90,7 +90,7 @@ pub fn now(
     })
 }
 
-/// The same of a row of which nobody knows yet whether it has to be told.
+/// The same of a row of which nobody knows yet whether it has to be published.
 pub fn ahead(
     watch: &Rc<CachedWatch>,
     op: Op,
@@ -102,7 +102,7 @@ pub fn ahead(
     })
 }
 
-/// `unchecked`: see fire::changed. `count` counts a row that is told with its statement.
+/// `unchecked`: see fire::changed. `count` counts a row that is published with its statement.
 #[inline(always)]
 fn of_row(
     watch: &Rc<CachedWatch>,
@@ -295,7 +295,7 @@ fn failed(
     Ok(Content::Failure(Box::new((error, body))))
 }
 
-/// What is told of a change whose payload failed: with its key, unless that is what fails.
+/// What is published of a change whose payload failed: with its key, unless that is what fails.
 fn error_payload(
     watch: &CachedWatch,
     op: Op,

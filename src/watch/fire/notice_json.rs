@@ -17,7 +17,7 @@
 //! | `keys_complete` | per statement | false when some keys are not there: too many, no key, `truncate` |
 //! | `notice`, `bytes` | a reference | the whole payload is `pushy.notice(notice)` and this long; no `new`, `old` |
 //! | `error` | an expression or a conversion failed, or the payload would be too long | `{"sqlstate": …, "message": …}`; no `new`, `old` |
-//! | `repeat` | by NOTIFY | how many equal notices of its transaction were told before it; not there when none was |
+//! | `repeat` | by NOTIFY | how many equal notices of its transaction were emitted before it; not there when none was |
 //! | `pid`, `xid` | always | the writer's process, its transaction as `pg_current_xact_id` has it |
 //!
 //! Payload `none` is empty, without an envelope. Values are as [`crate::pg::json`] has them.
@@ -62,7 +62,7 @@ impl<'a> RowChange<'a> {
     }
 }
 
-/// What a notice tells of a row.
+/// What a notice says of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PayloadKind {
     None,
@@ -109,7 +109,7 @@ impl Shape {
         }
     }
 
-    /// The highest attribute that payloads of this kind read, for [`Tuple::of_slot`]. An error tells the
+    /// The highest attribute that payloads of this kind read, for [`Tuple::of_slot`]. An error has the
     /// key in any case.
     pub fn reads_upto(&self, kind: PayloadKind) -> i16 {
         match kind {

@@ -1,6 +1,6 @@
 //! Rows that an UPDATE moves to another partition. The server fires a delete there and an insert here, one
 //! right after the other; together they are the update that the user wrote. Whether there is a second is known only when
-//! something else happens, which may be the commit: what would be told of the delete alone is said when the first fires
+//! something else happens, which may be the commit: what would be published of the delete alone is made when the first fires
 //! ([`content`]), because code of users that ran later would run as somebody else, with another's search_path, and where no
 //! timeout stops it.
 
@@ -24,7 +24,7 @@ pub struct PartitionMove {
     command: u32,
     level: i32,
     cause: Option<Cause>,
-    /// What is told if it does not arrive.
+    /// What is published if it does not arrive.
     content: Content,
 }
 

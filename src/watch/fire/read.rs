@@ -47,7 +47,7 @@ pub(super) fn read(watch_id: i32) -> Result<Number> {
     }
     let relation = definition.relation;
     if !triggers::are_unchanged(&definition)? {
-        // With one missing the others would tell of changes that its condition excluded, or of some events only; one that
+        // With one missing the others would publish changes that its condition excluded, or of some events only; one that
         // was replaced has the words of somebody else, who has not the rights of the watch's maker.
         log_broken(&definition);
         return Ok(Number::Silent {

@@ -1,5 +1,5 @@
-//! Watches with a notice per statement: rows are counted as they fire, and told when the statement's own
-//! trigger fires. A statement that names a partition fires none of its parent: its rows are told with the
+//! Watches with a notice per statement: rows are counted as they fire, and published when the statement's own
+//! trigger fires. A statement that names a partition fires none of its parent: its rows are published with the
 //! next that does, or before the commit.
 
 use std::cell::RefCell;
@@ -103,7 +103,7 @@ pub fn is_empty() -> bool {
     OPEN.with_borrow(Vec::is_empty)
 }
 
-/// The transaction is about to commit: what no statement's trigger has told.
+/// The transaction is about to commit: what no statement's trigger has published.
 pub fn end_all() -> Result<()> {
     while let Some(open) = OPEN.with_borrow_mut(|all| (!all.is_empty()).then(|| all.remove(0))) {
         open.publish()?;

@@ -60,7 +60,7 @@ fn apply(verdict: &CrashVerdict) -> Result<bool> {
     // Its transaction may have committed before the end came, or a session may have run it since: then
     // the row is gone, or its attempt another.
     let Some(Live { state, job, .. }) = live::lock_if_free(verdict.job)? else {
-        let held = live::look(verdict.job)?;
+        let held = live::get(verdict.job)?;
         return Ok(held.is_none_or(|held| held.job.attempt != verdict.attempt));
     };
     if job.attempt != verdict.attempt {

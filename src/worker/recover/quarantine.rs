@@ -32,7 +32,7 @@ pub fn open_batch(shared: &Shared, slot: usize) -> bool {
     false
 }
 
-/// Closes the batch, and tells whoever waits to be alone.
+/// Closes the batch, and wakes whoever waits to be alone.
 pub fn close_batch(shared: &Shared, slot: usize) {
     shared.executors[slot]
         .in_batch

@@ -51,7 +51,7 @@ pub enum VerdictKind {
     Terminated = 4,
     /// The server crashed while a batch of several committed: batches of one for a while.
     RunSingle = 5,
-    /// It did not stop when its timeout or its cancel told it to, and its executor was ended.
+    /// It did not stop when its timeout or its cancel interrupted it, and its executor was ended.
     Overran = 6,
 }
 

@@ -81,7 +81,7 @@ impl BatchRunner {
         work.previous_full = false;
         // What a trigger raises concerns its job alone, also where it says that the server lacks something:
         // the others of the queue need not wait for that.
-        // Nor does a limit that a superuser has set: what the jobs have to tell may be above their role's share of the log, if
+        // Nor does a limit that a superuser has set: what the jobs have to publish may be above their role's share of the log, if
         // others of the role have written since the jobs were asked.
         let of_server = fail::is_infrastructure(failure.sqlstate)
             && failure.sqlstate != SqlState::CONFIGURATION_LIMIT_EXCEEDED

@@ -325,7 +325,7 @@ static ENQUEUERS: Plan = Plan::new(
     &[BuiltinOid::INT8ARRAYOID],
 );
 
-/// Waits until those who have enqueued these jobs, which can be seen, have told what they changed in the catalogs: a moment.
+/// Waits until those who have enqueued these jobs, which can be seen, have announced what they changed in the catalogs: a moment.
 #[cold]
 fn await_enqueuers(claimed: &[Claimed]) -> Result<()> {
     let ids: Vec<i64> = claimed.iter().map(|job| job.id).collect();

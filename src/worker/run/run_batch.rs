@@ -64,7 +64,7 @@ impl BatchRunner {
         let mut activity = Activity::of(&work.name);
         // A job begins when the one before it has ended.
         let mut before = None;
-        let mut looked_around = began;
+        let mut asked_for_idle = began;
         for (index, job) in claimed.iter().enumerate() {
             if index > 0 && (job.suspicions > 0 || me.stop_requested.load(Ordering::SeqCst)) {
                 break;
@@ -149,8 +149,8 @@ impl BatchRunner {
             if batch::ends_batch(&after).is_some() {
                 break;
             }
-            if now.since_us(looked_around) >= BatchPlan::LOOK_AROUND_US {
-                looked_around = now;
+            if now.since_us(asked_for_idle) >= BatchPlan::ASK_FOR_IDLE_US {
+                asked_for_idle = now;
                 let holds_some = index + 1 < claimed.len();
                 if holds_some && shared.has_idle_for(work.slot, now.0) {
                     // The commit announces the rest of the claim, which wakes the idle executor.

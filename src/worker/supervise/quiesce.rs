@@ -114,7 +114,7 @@ fn after(statement: &Statement) {
         // pushy.databases may name it now, or no longer.
         Statement::RenameDatabase { .. } | Statement::ChangeAccess => pending::access_changed(),
         // What was prepared may have made rows ready, or unlocked them, changed queues or created the
-        // extension: nobody else tells.
+        // extension: nobody else announces it.
         Statement::FinishPrepared { name } => {
             let owed = shared.finish_prepared(database::current(), name.to_bytes());
             for oid in owed.quiesced {

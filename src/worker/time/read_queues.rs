@@ -57,12 +57,12 @@ impl Scheduler {
             .iter()
             .filter(|queue| cache::is_placeless(queue))
             .collect();
-        let told = &self.database_slot.said_placeless;
+        let was_logged = &self.database_slot.said_placeless;
         let Some(first) = placeless.first() else {
-            told.store(false, Ordering::SeqCst);
+            was_logged.store(false, Ordering::SeqCst);
             return;
         };
-        if told.swap(true, Ordering::SeqCst) {
+        if was_logged.swap(true, Ordering::SeqCst) {
             return;
         }
         ereport::log(

@@ -12,7 +12,7 @@ use crate::pg::per_process::PerProcess;
 use crate::pg::{invalidation, script, text};
 
 /// What the catalogs said of Pushy's schemas, until something of it changes: looked up for each commit that is
-/// told of, names cost as much as the row that is written (4 % of an insert).
+/// published, names cost as much as the row that is written (4 % of an insert).
 struct CatalogCache {
     generation: u64,
     relations: Vec<CachedRelation>,
@@ -196,7 +196,7 @@ pub fn fit() -> Option<Fit> {
     owner().map(|owner| owner.fit)
 }
 
-/// Tells every session that the script may be another, with the commit of this transaction: pg_extension tells nobody.
+/// Invalidates in every session which script is installed, with the commit of this transaction, because a change of pg_extension invalidates nothing.
 pub fn send_script_changed() {
     if let Some(relation) = internal_relation("queue") {
         invalidation::send(relation);

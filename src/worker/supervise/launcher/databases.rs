@@ -86,7 +86,7 @@ impl Launcher {
             return;
         }
         self.swept_at = now;
-        // Who may connect where was perhaps changed by hand (UPDATE pg_database), which nobody tells.
+        // Who may connect where was perhaps changed by hand (UPDATE pg_database), which nobody announces.
         self.refresh_databases();
         let xid = transaction::next_xid();
         if xid == self.last_xid {

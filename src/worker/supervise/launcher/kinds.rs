@@ -174,7 +174,7 @@ impl Launcher {
         }
         let executors = self.shared.executors.iter();
         let coming = executors.filter(|executor| executor.state().is_coming());
-        // Each tells us when it has come up.
+        // Each wakes the launcher when it has come up.
         let given_up_at =
             coming.map(|executor| executor.started_at.load(Ordering::SeqCst) + MOST_WAIT_US);
         given_up_at.fold(self.inspect_after, i64::max)
