@@ -43,7 +43,7 @@ COMMENT ON FUNCTION pushy.job_wait(bigint, interval) IS
 CREATE PROCEDURE pushy.jobs_wait(queue text, timeout interval DEFAULT '1 hour', INOUT empty boolean DEFAULT NULL)
 LANGUAGE c AS 'MODULE_PATHNAME', 'pushy_jobs_wait_v1';
 COMMENT ON PROCEDURE pushy.jobs_wait(text, interval, boolean) IS
-  'Waits until a queue has nothing left to do but jobs scheduled for later, holding no snapshot. Jobs that wait for another attempt, or whose time has come, count, whoever holds them; empty is false after the timeout (0: it looks once), and a NOTICE tells at once where the queue is paused or cannot run. CALL it outside a transaction block. Needs privilege monitor.';
+  'Waits until a queue has nothing left to do but jobs scheduled for later, holding no snapshot. Jobs that wait for another attempt, whose time has come, or that somebody commits at this moment, count, whoever holds them; empty is false after the timeout (0: it looks once), and a NOTICE tells at once where the queue is paused or cannot run. CALL it outside a transaction block. Needs privilege monitor.';
 
 CREATE FUNCTION pushy.job_progress(fraction double precision, message text DEFAULT NULL)
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_job_progress_v1';

@@ -158,3 +158,25 @@ def test_a_job_whose_time_has_come_is_waited_for_though_nothing_runs(make_cluste
     db.cluster.configure(pushy__enabled="on").reload()
     db.jobs_wait("q")
     assert db.rows("SELECT state FROM pushy.jobs ORDER BY run_at") == [("completed",), ("scheduled",)]
+
+
+def test_whoever_has_waited_for_all_jobs_can_drop_the_queue(make_cluster):
+    """Also where a transaction that enqueues has begun to commit and nobody sees its job yet, or no more."""
+    db = make_cluster({"synchronous_commit": "local", "synchronous_standby_names": "nobody"}).database()
+    db.sql(NOTE)
+    with db.connect(autocommit=False) as late, db.connect() as waiter, ThreadPoolExecutor(2) as threads:
+        late.execute("SET LOCAL synchronous_commit = on; SELECT pushy.enqueue('q', '{\"n\": 1}')")
+        commit = threads.submit(late.commit)
+        try:
+            db.wait_until("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'", 1)
+            still_waits(db)
+            with pytest.raises(psycopg.errors.ObjectInUse, match="being committed at this moment"):
+                db.sql("SELECT pushy.queue_drop('q')")
+            waited = threads.submit(lambda: waiter.execute("CALL pushy.jobs_wait('q')").fetchone())
+            db.wait_until("SELECT wait_event_type FROM pg_stat_activity WHERE pid = %s" % waiter.info.backend_pid, "Extension")
+        finally:
+            db.cluster.configure(synchronous_standby_names="").reload()
+        commit.result()
+        assert waited.result() == (True,)
+    db.sql("SELECT pushy.queue_drop('q')")
+    assert db.value("SELECT count(*) FROM done") == 1

@@ -225,11 +225,13 @@ fn jobs_wait(call: Call) -> Result<Answer> {
         let seen = slot.map(|slot| (slot, shared::expect().queues()[slot].drains()));
         // Each look is a transaction of its own; between looks no snapshot is held.
         transaction::commit_in_procedure()?;
-        if !unfinished::is_any(queue, slot)? {
+        let is_any = unfinished::is_any(queue, slot)?;
+        let is_quiet = |slot: usize| shared::expect().queues()[slot].nobody_announces();
+        if !is_any && slot.is_none_or(is_quiet) {
             transaction::flush_commits();
             return Ok(call.answer_row(row![true]));
         }
-        if !std::mem::replace(&mut noticed, true) {
+        if is_any && !std::mem::replace(&mut noticed, true) {
             notice_obstacles(queue.queue_id, slot.is_some())?;
         }
         transaction::commit_in_procedure()?;

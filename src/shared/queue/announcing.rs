@@ -10,7 +10,23 @@ impl QueueSlot {
     }
 
     pub fn end_announcing(&self) {
-        self.announcing.fetch_sub(1, Ordering::SeqCst);
+        let others = self.announcing.fetch_sub(1, Ordering::SeqCst) - 1;
+        if others == 0 && self.end_awaited.load(Ordering::SeqCst) {
+            self.tell_end();
+        }
+    }
+
+    #[cold]
+    fn tell_end(&self) {
+        self.end_awaited.store(false, Ordering::SeqCst);
+        self.announce_drained();
+    }
+
+    /// Whether nobody commits jobs of the queue now. Else the last of those who do raises `drains`: their jobs may be done
+    /// already, but a drop of the queue is refused until they have ended.
+    pub fn nobody_announces(&self) -> bool {
+        self.end_awaited.store(true, Ordering::SeqCst);
+        self.announcing.load(Ordering::SeqCst) == 0
     }
 
     /// What a transaction changed in the catalogs may be unknown where its jobs can be seen, until `end_changing`.

@@ -65,6 +65,8 @@ pub struct QueueSlot {
     pub(in crate::shared) permits: AtomicU64,
     /// Transactions that commit now, with jobs that they announce in a moment.
     pub(in crate::shared) announcing: AtomicU32,
+    /// A session that waits for all jobs wants to know when none of these is left.
+    pub(in crate::shared) end_awaited: AtomicBool,
     /// Transactions that commit now, with jobs, and have changed catalogs: not every session knows yet what they changed.
     /// Of whatever queue the slot had when each began to.
     pub(in crate::shared) changing: AtomicU32,
@@ -260,6 +262,7 @@ impl QueueSlot {
             // Transactions that end now take their own back.
             announcing: _,
             changing: _,
+            end_awaited,
             closing,
             passed_over,
             passed_over_gone,
@@ -282,7 +285,7 @@ impl QueueSlot {
         for time in [single_until, start_retry_at] {
             time.store(0, Ordering::Relaxed);
         }
-        for flag in [closing, announced] {
+        for flag in [end_awaited, closing, announced] {
             flag.store(false, Ordering::Relaxed);
         }
         self.end_suspension();
