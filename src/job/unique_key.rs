@@ -64,7 +64,7 @@ pub fn find(
         if is_last && newest.is_starving(slot) {
             return Ok(KeyHolder::Free { beside });
         }
-        match lock_one(&table, queue, slot, &jobs, depth, caused_by) {
+        match lock_one(&table, queue, slot, &jobs, depth, caused_by)? {
             ShareAttempt::KeyHolder(id) => return Ok(KeyHolder::Waiting(id)),
             ShareAttempt::AllHeld => return Ok(KeyHolder::Free { beside }),
             ShareAttempt::Changed => interrupts::check(),
@@ -109,13 +109,14 @@ fn lock_one(
     jobs: &[Job],
     depth: i32,
     caused_by: Option<i64>,
-) -> ShareAttempt {
+) -> Result<ShareAttempt> {
     // A job that this session itself has claimed counts as started.
     for job in jobs.iter().filter(|job| !is_claimed_here(job.id)) {
-        let is_fit = || job.depth <= depth || rise::rise(job.id, depth, caused_by);
+        let is_fit =
+            || -> Result<bool> { Ok(job.depth <= depth || rise::rise(job.id, depth, caused_by)?) };
         if job.is_own {
-            if is_fit() {
-                return ShareAttempt::KeyHolder(job.id);
+            if is_fit()? {
+                return Ok(ShareAttempt::KeyHolder(job.id));
             }
             continue;
         }
@@ -124,15 +125,15 @@ fn lock_one(
                 if let Some(slot) = slot {
                     job.announce_at_end(queue, slot);
                 }
-                if is_fit() {
-                    return ShareAttempt::KeyHolder(job.id);
+                if is_fit()? {
+                    return Ok(ShareAttempt::KeyHolder(job.id));
                 }
             }
             ShareLock::Held => {}
-            ShareLock::Changed => return ShareAttempt::Changed,
+            ShareLock::Changed => return Ok(ShareAttempt::Changed),
         }
     }
-    ShareAttempt::AllHeld
+    Ok(ShareAttempt::AllHeld)
 }
 
 /// Whether this very session runs the job, or has it in its batch: its own lock would not stop it.

@@ -11,8 +11,8 @@ use crate::queue::definition::{self, QueueDefinition};
 use crate::errors::Result;
 use crate::notice::buffer::{self, Item, Route};
 use crate::notice::repeats::Repeat;
+use crate::pg::heap;
 use crate::pg::per_process::PerProcess;
-use crate::pg::spi::{self, Plan};
 use crate::pg::{clock, database, identity, notify, text, transaction, Oid};
 use crate::shared::database::{DatabaseSlot, NEVER};
 use crate::shared::listened::ListenerCounter;
@@ -113,11 +113,6 @@ pub fn publish_of_job(event: Of, queue: &QueueDefinition, job: i64) -> Result<()
     publish_few(event, Some(queue), job, identity::current_user())
 }
 
-static HAS_READERS: Plan = Plan::new(
-    "SELECT EXISTS (SELECT FROM pushy_internal.subscription)",
-    &[],
-);
-
 /// Whether a session listens, or a subscription may read it: for nobody no relay is started, which would take one of the
 /// server's few slots for workers in each database where a queue is registered.
 fn is_heard() -> bool {
@@ -126,12 +121,7 @@ fn is_heard() -> bool {
     };
     let counter = ListenerCounter::of(database::current(), channel::hash(CHANNEL));
     shared.listened.has(counter)
-        || identity::as_owner(|| {
-            Ok(spi::connect(|spi| {
-                spi.run(&HAS_READERS, &[]).row(0).bool(1)
-            }))
-        })
-        .unwrap_or(true)
+        || identity::as_owner(|| heap::has_rows("subscription")).unwrap_or(true)
 }
 
 /// Publishes through the event log, because a transaction that has said NOTIFY cannot be prepared, and because an executor's

@@ -1,13 +1,15 @@
 //! A queue as registered: one row of pushy_internal.queue.
 
-use crate::pg::{BuiltinOid, Oid};
+use std::sync::atomic::AtomicU64;
+
+use crate::pg::Oid;
 use pushy_core::backoff::Backoff;
 use pushy_core::gate::Standing;
 
 use super::privilege;
 use crate::errors::{Error, Result};
-use crate::params;
-use crate::pg::spi::{self, Plan, Row};
+use crate::pg::heap::{self, Holder, Key};
+use crate::pg::spi::Row;
 use crate::pg::{database, identity};
 use crate::shared::queue_slot::{QueueFacts, QueueKey};
 
@@ -44,100 +46,96 @@ pub struct QueueDefinition {
     pub home_database: u32,
 }
 
-/// The columns of a definition, in the order that `read` wants.
-macro_rules! columns {
-    () => {
-        "q.queue_id, q.queue, q.owner, q.owner_name::pg_catalog.text, \
-         q.run_as, q.run_as_name::pg_catalog.text, q.handler_oid, q.handler, \
-         q.concurrency, q.priority, q.max_attempts, q.backoff, \
-         q.retry_delay_us, q.max_retry_delay_us, q.timeout_us, \
-         q.keep_completed_us, q.keep_discarded_us, q.batch, q.paused, q.parked, \
-         q.home_system, q.home_database, q.handler_owner, q.handler_owner_name::pg_catalog.text"
-    };
+/// The table, whose columns a definition is read from as they stand there.
+mod table {
+    use std::sync::atomic::AtomicU64;
+
+    pub static CHECKED: AtomicU64 = AtomicU64::new(0);
+    crate::columns! {
+        QUEUE_ID "queue_id",
+        QUEUE "queue",
+        OWNER "owner",
+        OWNER_NAME "owner_name",
+        RUN_AS "run_as",
+        RUN_AS_NAME "run_as_name",
+        HANDLER_OID "handler_oid",
+        HANDLER "handler",
+        HANDLER_OWNER "handler_owner",
+        HANDLER_OWNER_NAME "handler_owner_name",
+        CONCURRENCY "concurrency",
+        PRIORITY "priority",
+        MAX_ATTEMPTS "max_attempts",
+        BACKOFF "backoff",
+        RETRY_DELAY_US "retry_delay_us",
+        MAX_RETRY_DELAY_US "max_retry_delay_us",
+        TIMEOUT_US "timeout_us",
+        KEEP_COMPLETED_US "keep_completed_us",
+        KEEP_DISCARDED_US "keep_discarded_us",
+        BATCH "batch",
+        PAUSED "paused",
+        PARKED "parked",
+        HOME_SYSTEM "home_system",
+        HOME_DATABASE "home_database",
+        CREATED_AT "created_at",
+        CHANGED_AT "changed_at",
+    }
 }
 
-static BY_NAME: Plan = Plan::new(
-    concat!(
-        "SELECT ",
-        columns!(),
-        " FROM pushy_internal.queue q WHERE q.queue OPERATOR(pg_catalog.=) $1"
-    ),
-    &[BuiltinOid::TEXTOID],
-);
+/// Unique indexes.
+const BY_NAME: &str = "queue_queue_key";
+const BY_ID: &str = "queue_pkey";
 
-static BY_NAME_LOCKED: Plan = Plan::new(
-    concat!(
-        "SELECT ",
-        columns!(),
-        " FROM pushy_internal.queue q WHERE q.queue OPERATOR(pg_catalog.=) $1 FOR UPDATE"
-    ),
-    &[BuiltinOid::TEXTOID],
-);
+const SHAPE: (&[&str], &AtomicU64) = (table::COLUMNS, &table::CHECKED);
 
-static BY_ID_IF_FREE: Plan = Plan::new(
-    concat!(
-        "SELECT ",
-        columns!(),
-        " FROM pushy_internal.queue q WHERE q.queue_id OPERATOR(pg_catalog.=) $1 FOR UPDATE SKIP LOCKED"
-    ),
-    &[BuiltinOid::INT4OID],
-);
-
-static BY_ID: Plan = Plan::new(
-    concat!(
-        "SELECT ",
-        columns!(),
-        " FROM pushy_internal.queue q WHERE q.queue_id OPERATOR(pg_catalog.=) $1"
-    ),
-    &[BuiltinOid::INT4OID],
-);
-
-static ALL: Plan = Plan::new(
-    concat!(
-        "SELECT ",
-        columns!(),
-        " FROM pushy_internal.queue q ORDER BY q.queue_id"
-    ),
-    &[],
-);
-
-fn read(row: Row<'_>) -> Result<QueueDefinition> {
-    let backoff = row.text(12)?;
+fn read(row: &Row<'_>) -> Result<QueueDefinition> {
+    use table::*;
+    let backoff = row.text(BACKOFF)?;
     Ok(QueueDefinition {
-        queue_id: row.i32(1),
-        name: row.text(2)?,
-        owner: row.oid(3),
-        owner_name: row.text(4)?,
-        run_as: row.oid(5),
-        run_as_name: row.text(6)?,
-        handler_oid: row.oid(7),
-        handler: row.text(8)?,
-        concurrency: row.opt_i32(9),
-        priority: row.i32(10),
-        max_attempts: row.i32(11),
+        queue_id: row.i32(QUEUE_ID),
+        name: row.text(QUEUE)?,
+        owner: row.oid(OWNER),
+        owner_name: row.name(OWNER_NAME),
+        run_as: row.oid(RUN_AS),
+        run_as_name: row.name(RUN_AS_NAME),
+        handler_oid: row.oid(HANDLER_OID),
+        handler: row.text(HANDLER)?,
+        concurrency: row.opt_i32(CONCURRENCY),
+        priority: row.i32(PRIORITY),
+        max_attempts: row.i32(MAX_ATTEMPTS),
         backoff: Backoff::parse(&backoff).expect("constrained by the table"),
-        retry_delay_us: row.i64(13),
-        max_retry_delay_us: row.i64(14),
-        timeout_us: row.i64(15),
-        keep_completed_us: row.i64(16),
-        keep_discarded_us: row.i64(17),
-        batch: row.bool(18),
-        paused: row.bool(19),
-        parked: row.opt_text(20)?,
-        home_system: row.i64(21),
-        home_database: row.oid(22).to_u32(),
-        handler_owner: row.oid(23),
-        handler_owner_name: row.text(24)?,
+        retry_delay_us: row.i64(RETRY_DELAY_US),
+        max_retry_delay_us: row.i64(MAX_RETRY_DELAY_US),
+        timeout_us: row.i64(TIMEOUT_US),
+        keep_completed_us: row.i64(KEEP_COMPLETED_US),
+        keep_discarded_us: row.i64(KEEP_DISCARDED_US),
+        batch: row.bool(BATCH),
+        paused: row.bool(PAUSED),
+        parked: row.opt_text(PARKED)?,
+        home_system: row.i64(HOME_SYSTEM),
+        home_database: row.oid(HOME_DATABASE).to_u32(),
+        handler_owner: row.oid(HANDLER_OWNER),
+        handler_owner_name: row.name(HANDLER_OWNER_NAME),
     })
 }
 
-fn load(plan: &Plan, params: &[spi::Param]) -> Result<Vec<QueueDefinition>> {
-    spi::connect(|spi| spi.run(plan, params).rows().map(read).collect())
+/// Those that an index has of these keys.
+fn look(index: &str, keys: &[Key]) -> Result<Vec<QueueDefinition>> {
+    let mut found = Vec::new();
+    heap::read_now("queue", SHAPE, index, keys, |row, _| {
+        found.push(read(&row)?);
+        Ok(true)
+    })?;
+    Ok(found)
+}
+
+/// The one that a unique index has of these keys, with its row locked until the transaction ends.
+fn lock(index: &str, keys: &[Key], holder: Holder) -> Result<Option<QueueDefinition>> {
+    heap::lock_now("queue", SHAPE, index, keys, holder, |row, _| read(&row))
 }
 
 /// The queue of this name; as the extension's owner.
 pub fn find(name: &str) -> Result<Option<QueueDefinition>> {
-    Ok(load(&BY_NAME, params![name])?.pop())
+    Ok(look(BY_NAME, &[Key::text_equals(1, name)])?.pop())
 }
 
 /// The same with its row locked until the transaction ends, because changes of one queue come one after another: where the
@@ -154,7 +152,11 @@ pub fn find_for_update(
         return Ok(None);
     }
     // Another queue may have the name by now.
-    entitled(load(&BY_NAME_LOCKED, params![name])?.pop())
+    entitled(lock(
+        BY_NAME,
+        &[Key::text_equals(1, name)],
+        Holder::WaitedFor,
+    )?)
 }
 
 /// The same for a caller with the rights of its owner; others get an error.
@@ -166,7 +168,7 @@ pub fn lock_owned(name: &str, caller: Oid) -> Result<Option<QueueDefinition>> {
 }
 
 pub fn find_by_id(queue_id: i32) -> Result<Option<QueueDefinition>> {
-    Ok(load(&BY_ID, params![queue_id])?.pop())
+    Ok(look(BY_ID, &[Key::int4_equals(1, queue_id)])?.pop())
 }
 
 /// What `find_if_free` met.
@@ -180,11 +182,13 @@ pub enum LockedQueue {
 
 /// The queue with its row locked, for a worker: it waits for nobody.
 pub fn find_if_free(queue_id: i32) -> Result<LockedQueue> {
-    Ok(match load(&BY_ID_IF_FREE, params![queue_id])?.pop() {
-        Some(queue) => LockedQueue::Locked(Box::new(queue)),
-        None if find_by_id(queue_id)?.is_some() => LockedQueue::Held,
-        None => LockedQueue::Gone,
-    })
+    Ok(
+        match lock(BY_ID, &[Key::int4_equals(1, queue_id)], Holder::LetBe)? {
+            Some(queue) => LockedQueue::Locked(Box::new(queue)),
+            None if find_by_id(queue_id)?.is_some() => LockedQueue::Held,
+            None => LockedQueue::Gone,
+        },
+    )
 }
 
 /// The queue of this name, or the error that it does not exist.
@@ -194,7 +198,7 @@ pub fn get(name: &str) -> Result<QueueDefinition> {
 
 /// All queues of the database.
 pub fn all() -> Result<Vec<QueueDefinition>> {
-    load(&ALL, &[])
+    look(BY_ID, &[])
 }
 
 impl QueueDefinition {

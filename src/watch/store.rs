@@ -6,6 +6,7 @@ use super::{altered, counts};
 use crate::errors::{Error, Result, SqlState};
 use crate::params;
 use crate::pg::function::Answer;
+use crate::pg::heap::{self, Key};
 use crate::pg::home::Home;
 use crate::pg::spi::{self, Plan, Row};
 use crate::pg::trigger::Op;
@@ -15,28 +16,56 @@ use BuiltinOid::{
     BOOLOID, INT4OID, INT8OID, NAMEARRAYOID, OIDARRAYOID, OIDOID, TEXTARRAYOID, TEXTOID,
 };
 
-// A table that was renamed is called by its new name.
-macro_rules! columns {
-    () => {
-        "w.watch_id, w.relation, \
-         COALESCE((SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) \
-                     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace \
-                    WHERE c.oid OPERATOR(pg_catalog.=) w.relation AND pushy_internal.is_home(w.home_system, w.home_database, w.home_extension, w.relation)), \
-                  w.relation_name), w.name, w.owner, w.owner_name::pg_catalog.text, w.channel, \
-         w.events, w.columns, w.condition, w.payload, w.payload_expr, w.level, w.delivery, w.queue, \
-         w.args_expr, w.merge, w.paused, w.home_system, w.home_database, w.triggers, w.expression_trigger, w.queue_id, w.queue_owner, \
-         w.token::pg_catalog.text, w.relation_owner_name::pg_catalog.text, w.home_extension, w.named_by_table, w.trigger_texts, w.fingerprint"
-    };
+/// The table, whose columns a definition is read from as they stand there.
+mod table {
+    use std::sync::atomic::AtomicU64;
+
+    pub static CHECKED: AtomicU64 = AtomicU64::new(0);
+    crate::columns! {
+        WATCH_ID "watch_id",
+        TOKEN "token",
+        RELATION "relation",
+        RELATION_NAME "relation_name",
+        RELATION_OWNER_NAME "relation_owner_name",
+        NAME "name",
+        NAMED_BY_TABLE "named_by_table",
+        OWNER "owner",
+        OWNER_NAME "owner_name",
+        CHANNEL "channel",
+        EVENTS "events",
+        COLUMN_NAMES "columns",
+        CONDITION "condition",
+        PAYLOAD "payload",
+        PAYLOAD_EXPR "payload_expr",
+        LEVEL "level",
+        DELIVERY "delivery",
+        QUEUE "queue",
+        QUEUE_ID "queue_id",
+        QUEUE_OWNER "queue_owner",
+        ARGS_EXPR "args_expr",
+        MERGE "merge",
+        PAUSED "paused",
+        HOME_SYSTEM "home_system",
+        HOME_DATABASE "home_database",
+        HOME_EXTENSION "home_extension",
+        TRIGGERS "triggers",
+        EXPRESSION_TRIGGER "expression_trigger",
+        TRIGGER_TEXTS "trigger_texts",
+        FINGERPRINT "fingerprint",
+        CREATED_AT "created_at",
+        CHANGED_AT "changed_at",
+    }
 }
 
-static BY_ID: Plan = Plan::new(
-    concat!(
-        "SELECT ",
-        columns!(),
-        " FROM pushy_internal.watch w WHERE w.watch_id OPERATOR(pg_catalog.=) $1"
-    ),
-    &[INT4OID],
-);
+// The columns of the table in its order.
+macro_rules! columns {
+    () => {
+        "w.watch_id, w.token, w.relation, w.relation_name, w.relation_owner_name, w.name, w.named_by_table, w.owner, w.owner_name, \
+         w.channel, w.events, w.columns, w.condition, w.payload, w.payload_expr, w.level, w.delivery, w.queue, w.queue_id, \
+         w.queue_owner, w.args_expr, w.merge, w.paused, w.home_system, w.home_database, w.home_extension, w.triggers, \
+         w.expression_trigger, w.trigger_texts, w.fingerprint"
+    };
+}
 
 static OF_TABLE: Plan = Plan::new(
     concat!(
@@ -48,15 +77,6 @@ static OF_TABLE: Plan = Plan::new(
           ORDER BY w.name, h.is_home DESC"
     ),
     &[OIDOID],
-);
-
-static ALL: Plan = Plan::new(
-    concat!(
-        "SELECT ",
-        columns!(),
-        " FROM pushy_internal.watch w ORDER BY w.watch_id"
-    ),
-    &[],
 );
 
 static OF_QUEUE: Plan = Plan::new(
@@ -71,62 +91,85 @@ static OF_QUEUE: Plan = Plan::new(
 
 fn read(row: Row<'_>) -> Result<WatchDefinition> {
     let constrained = "constrained by the table";
-    let events = array::texts(row.datum(8).expect(constrained))?;
+    let events = array::texts(row.datum(table::EVENTS).expect(constrained))?;
     let home = Home {
-        system: row.i64(19),
-        database: row.oid(20),
-        extension: row.oid(27),
+        system: row.i64(table::HOME_SYSTEM),
+        database: row.oid(table::HOME_DATABASE),
+        extension: row.oid(table::HOME_EXTENSION),
+    };
+    let relation = row.oid(table::RELATION);
+    // A table that was renamed is called by its new name.
+    let is_here = home.is_here();
+    let qualified = if is_here {
+        identity::quoted_name(relation)
+    } else {
+        None
+    };
+    let stands = match (is_here, &qualified) {
+        (false, _) => Residence::Elsewhere,
+        (true, None) => Residence::Bereft,
+        (true, Some(_)) => Residence::Home,
     };
     Ok(WatchDefinition {
-        watch_id: row.i32(1),
-        relation: row.oid(2),
-        relation_name: row.text(3)?,
-        name: row.text(4)?,
-        owner: row.oid(5),
-        owner_name: row.text(6)?,
-        channel: row.opt_bytes(7),
+        watch_id: row.i32(table::WATCH_ID),
+        relation,
+        relation_name: match qualified {
+            Some(name) => name,
+            None => row.text(table::RELATION_NAME)?,
+        },
+        name: row.text(table::NAME)?,
+        owner: row.oid(table::OWNER),
+        owner_name: row.name(table::OWNER_NAME),
+        channel: row.opt_bytes(table::CHANNEL),
         events: events
             .iter()
             .flatten()
             .map(|word| Op::parse(word).expect(constrained))
             .collect(),
         columns: row
-            .datum(9)
+            .datum(table::COLUMN_NAMES)
             .map(|names| array::names(names).into_iter().flatten().collect()),
-        condition: row.opt_text(10)?,
-        payload: Payload::parse(&row.text(11)?).expect(constrained),
-        payload_expr: row.opt_text(12)?,
-        level: Level::parse(&row.text(13)?).expect(constrained),
+        condition: row.opt_text(table::CONDITION)?,
+        payload: Payload::parse(&row.text(table::PAYLOAD)?).expect(constrained),
+        payload_expr: row.opt_text(table::PAYLOAD_EXPR)?,
+        level: Level::parse(&row.text(table::LEVEL)?).expect(constrained),
         delivery: row
-            .opt_text(14)?
+            .opt_text(table::DELIVERY)?
             .map(|word| Delivery::parse(&word).expect(constrained)),
-        queue: row.opt_text(15)?.map(|name| QueueReference {
+        queue: row.opt_text(table::QUEUE)?.map(|name| QueueReference {
             name,
-            queue_id: row.i32(23),
-            owner: row.oid(24),
+            queue_id: row.i32(table::QUEUE_ID),
+            owner: row.oid(table::QUEUE_OWNER),
         }),
-        args_expr: row.opt_text(16)?,
-        merge: row.bool(17),
-        paused: row.bool(18),
+        args_expr: row.opt_text(table::ARGS_EXPR)?,
+        merge: row.bool(table::MERGE),
+        paused: row.bool(table::PAUSED),
         home,
-        stands: if !home.is_here() {
-            Residence::Elsewhere
-        } else if identity::owner_of(row.oid(2)).is_none() {
-            Residence::Bereft
-        } else {
-            Residence::Home
-        },
-        triggers: array::oids(row.datum(21).expect(constrained)),
-        expressions: row.datum(22).map(|oid| Oid::from(oid.value() as u32)),
-        token: row.text(25)?,
-        relation_owner: row.text(26)?,
-        named_by_table: row.bool(28),
-        words: array::texts(row.datum(29).expect(constrained))?
+        stands,
+        triggers: array::oids(row.datum(table::TRIGGERS).expect(constrained)),
+        expressions: row
+            .datum(table::EXPRESSION_TRIGGER)
+            .map(|oid| Oid::from(oid.value() as u32)),
+        token: row.uuid(table::TOKEN),
+        relation_owner: row.name(table::RELATION_OWNER_NAME),
+        named_by_table: row.bool(table::NAMED_BY_TABLE),
+        words: array::texts(row.datum(table::TRIGGER_TEXTS).expect(constrained))?
             .into_iter()
             .flatten()
             .collect(),
-        print: row.text(30)?,
+        print: row.text(table::FINGERPRINT)?,
     })
+}
+
+/// Those that the index of numbers has of these keys, in its order.
+fn look(keys: &[Key]) -> Result<Vec<WatchDefinition>> {
+    let mut found = Vec::new();
+    let shape = (table::COLUMNS, &table::CHECKED);
+    heap::read_now("watch", shape, "watch_pkey", keys, |row, _| {
+        found.push(read(row)?);
+        Ok(true)
+    })?;
+    Ok(found)
 }
 
 fn load(plan: &Plan, params: &[spi::Param]) -> Result<Vec<WatchDefinition>> {
@@ -135,7 +178,7 @@ fn load(plan: &Plan, params: &[spi::Param]) -> Result<Vec<WatchDefinition>> {
 
 /// The watch of this number; as the extension's owner, as all that follow.
 pub fn find_by_id(watch_id: i32) -> Result<Option<WatchDefinition>> {
-    Ok(load(&BY_ID, params![watch_id])?.pop())
+    Ok(look(&[Key::int4_equals(1, watch_id)])?.pop())
 }
 
 /// The watches of a table, by name; also those that a restore or a copy has brought.
@@ -148,7 +191,7 @@ pub fn of_table(table: &WatchedTable) -> Result<Vec<WatchDefinition>> {
 }
 
 pub fn all() -> Result<Vec<WatchDefinition>> {
-    load(&ALL, &[])
+    look(&[])
 }
 
 /// The watches that enqueue into a queue.

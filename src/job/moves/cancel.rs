@@ -27,7 +27,7 @@ pub fn cancel(
     started_at: Option<Timestamp>,
 ) -> Result<()> {
     let state = step(job.id, from, JobEvent::Cancel)?;
-    end_as(queue, job.id, state, job.attempt, started_at, clock::now());
+    end_as(queue, job.id, state, job.attempt, started_at, clock::now())?;
     if let Some(slot) = slot {
         let cancelled = QueueCounts {
             cancelled: 1,
@@ -66,7 +66,7 @@ pub fn cancel_promised(id: i64, started_at: Option<Timestamp>) -> Result<bool> {
             }
         }
     }
-    promise::forget(id);
+    promise::forget(id)?;
     Ok(true)
 }
 
@@ -83,7 +83,7 @@ pub fn cancel_to_prepare(promise: Promise) -> Result<()> {
             cancel_free(&queue, &free)?;
         }
     }
-    promise::forget(promise.job);
+    promise::forget(promise.job)?;
     pending::take_back(promise);
     Ok(())
 }
@@ -95,7 +95,7 @@ pub fn is_cancelled_instead(queue: &QueueDefinition, id: i64) -> Result<bool> {
     if asked == Some(Asked::Committed) {
         if let Some(mine) = live::lock(id)? {
             cancel_free(queue, &mine)?;
-            promise::forget(id);
+            promise::forget(id)?;
         }
     }
     Ok(asked.is_some())

@@ -76,7 +76,7 @@ pub fn fail(
         failed.error,
     )?;
     if is_last {
-        end_as(queue, job.id, state, attempt, started_at, now);
+        end_as(queue, job.id, state, attempt, started_at, now)?;
         return control_channel::discarded(Some(queue), job.id);
     }
     let delay = delay_us(queue, attempt);

@@ -4,6 +4,7 @@ use crate::pg::BuiltinOid;
 
 use crate::errors::{Error, Result};
 use crate::params;
+use crate::pg::heap::{self, Holder, Key};
 use crate::pg::spi::{self, Plan};
 use crate::pg::value::Timestamp;
 
@@ -77,4 +78,16 @@ pub fn last_message(job: i64) -> Result<Option<String>> {
             .first()
             .map_or(Ok(None), |row| row.opt_text(1))
     })
+}
+
+/// Removes what a job was refused for before it made an attempt: jobs that never failed have no failures (history.rs).
+pub(super) fn forget_refusal(job: i64) -> Result<()> {
+    let table = heap::open("failure")?;
+    let keys = [Key::int8_equals(1, job), Key::int4_equals(2, 0)];
+    let refusal = table.lock_now("failure_pkey", &keys, Holder::WaitedFor, |_, tid| Ok(tid))?;
+    if let Some(refusal) = refusal {
+        table.delete(std::iter::once(refusal));
+        heap::advance_command();
+    }
+    Ok(())
 }

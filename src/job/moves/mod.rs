@@ -24,6 +24,7 @@ pub mod enqueue;
 pub mod fail;
 pub mod failure;
 pub mod give_back;
+mod out_of_history;
 pub mod promote;
 pub mod retry;
 pub mod rise;

@@ -4,51 +4,31 @@ use crate::pg::BuiltinOid;
 use pushy_core::job_state::{JobEvent, JobState};
 
 use super::rows::{announce_ready, Stored};
-use super::step;
+use super::{failure, out_of_history, step};
 use crate::errors::Result;
 use crate::job::live::{Finished, Live};
-use crate::job::position;
-use crate::job::promise;
-use crate::pg::spi::{self, Plan};
+use crate::job::tables::finished_job;
+use crate::job::{position, promise};
+use crate::params;
+use crate::pg::function::Answer;
+use crate::pg::heap;
+use crate::pg::spi::{self, Plan, Row};
+use crate::pg::value::Timestamp;
 use crate::pg::{clock, database};
 use crate::queue::cache;
 use crate::queue::definition::QueueDefinition;
 use crate::shared::statistics::QueueCounts;
 use crate::shared::{self, pending};
-use crate::{kept_columns, params};
 
+// By its place, as a move among the finished ones.
 static MAKE_READY: Plan = Plan::new(
     "UPDATE pushy_internal.live_job SET state = $2, position = $3, run_at = $4, give_backs = 0, suspicions = 0 \
-      WHERE id OPERATOR(pg_catalog.=) $1",
+      WHERE ctid OPERATOR(pg_catalog.=) $1",
     &[
-        BuiltinOid::INT8OID,
+        BuiltinOid::TIDOID,
         BuiltinOid::CHAROID,
         BuiltinOid::INT8OID,
         BuiltinOid::TIMESTAMPTZOID,
-    ],
-);
-
-// The attempts made stay counted; one more is allowed where they were used up. A refusal for its depth, which is no
-// attempt, is forgotten: jobs that never failed have no failures (history.rs).
-static RUN_AGAIN: Plan = Plan::new(
-    concat!(
-        "WITH again AS (DELETE FROM pushy_internal.finished_job f WHERE f.id OPERATOR(pg_catalog.=) $1 RETURNING f.*), \
-         refusal AS (DELETE FROM pushy_internal.failure x WHERE x.job_id OPERATOR(pg_catalog.=) $1 AND x.attempt OPERATOR(pg_catalog.=) 0) \
-         INSERT INTO pushy_internal.live_job (beside, position, run_at, state, attempt, max_attempts, ",
-        kept_columns!(),
-        ") SELECT $6, $2, $3, $4, attempt, \
-                  CASE WHEN COALESCE(max_attempts, $5) OPERATOR(pg_catalog.>) attempt THEN max_attempts \
-                       ELSE attempt OPERATOR(pg_catalog.+) 1 END, ",
-        kept_columns!(),
-        " FROM again ON CONFLICT (queue_id, unique_key, beside) WHERE unique_key IS NOT NULL DO NOTHING"
-    ),
-    &[
-        BuiltinOid::INT8OID,
-        BuiltinOid::INT8OID,
-        BuiltinOid::TIMESTAMPTZOID,
-        BuiltinOid::CHAROID,
-        BuiltinOid::INT4OID,
-        BuiltinOid::INT8OID,
     ],
 );
 
@@ -58,7 +38,7 @@ pub fn run_now(queue: &QueueDefinition, waiting: &Live) -> Result<()> {
     let stored = ready(id, waiting.state)?;
     spi::run(
         &MAKE_READY,
-        params![id, stored.state, stored.position, clock::now()],
+        params![waiting.job.tid, stored.state, stored.position, clock::now()],
     );
     announce(queue, waiting.job.priority, &stored);
     Ok(())
@@ -74,15 +54,18 @@ pub fn run_again(
 ) -> Result<bool> {
     let stored = ready(id, finished.state)?;
     let (now, most) = (clock::now(), queue.max_attempts);
-    let moved = spi::run(
-        &RUN_AGAIN,
-        params![id, stored.position, now, stored.state, most, beside],
-    );
-    if moved == 0 {
+    let Some(finished_row) =
+        out_of_history::lock(id, |row| live_row(row, &stored, now, most, beside))?
+    else {
+        return Ok(false);
+    };
+    if !heap::open("live_job")?.insert_unless_there(&finished_row.job) {
         return Ok(false);
     }
+    finished_row.remove();
+    failure::forget_refusal(id)?;
     // It is cancelled, whatever becomes of this transaction; before the row can be seen, which others would cancel again.
-    promise::forget(id);
+    promise::forget(id)?;
     if let Some(shared) = shared::get() {
         shared.cancels.forget_job(database::current(), id);
     }
@@ -95,6 +78,45 @@ pub fn run_again(
         pending::count(slot, queue.key(), &again);
     }
     Ok(true)
+}
+
+/// The row of a finished job as it is among those that are not. The attempts made stay counted; one more is allowed where they
+/// were used up.
+fn live_row(
+    row: Row<'_>,
+    stored: &Stored,
+    now: Timestamp,
+    queue_max_attempts: i32,
+    beside: Option<i64>,
+) -> [Answer; 18] {
+    use finished_job::*;
+    let attempt = row.i32(ATTEMPT);
+    let own_max_attempts = row.opt_i32(MAX_ATTEMPTS);
+    let may_run = own_max_attempts.unwrap_or(queue_max_attempts) > attempt;
+    *params![
+        row.i64(ID),
+        stored.position,
+        now,
+        row.timestamp(ENQUEUED_AT),
+        row.opt_i64(TIMEOUT_US),
+        row.opt_i64(CAUSED_BY),
+        row.i32(QUEUE_ID),
+        row.oid(ENQUEUED_BY),
+        attempt,
+        if may_run {
+            own_max_attempts
+        } else {
+            Some(attempt + 1)
+        },
+        row.i16(PRIORITY),
+        row.i16(DEPTH),
+        0i16,
+        stored.state,
+        0i16,
+        row.answer_copied(UNIQUE_KEY),
+        beside,
+        row.answer_copied(ARGS),
+    ]
 }
 
 fn ready(id: i64, from: JobState) -> Result<Stored> {

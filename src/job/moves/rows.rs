@@ -3,7 +3,8 @@
 use crate::pg::BuiltinOid;
 use pushy_core::job_state::JobState;
 
-use crate::job::history;
+use crate::errors::Result;
+use crate::job::{history, live};
 use crate::pg::spi::{self, Plan};
 use crate::pg::value::{Char, Timestamp};
 use crate::queue::definition::QueueDefinition;
@@ -40,9 +41,10 @@ pub(super) fn announce_ready(key: QueueKey, slot: Option<usize>, priority: i16, 
     }
 }
 
+// By its place, because an index would be remembered of a SERIALIZABLE transaction: a page with the jobs of others.
 static MOVE_TO_FINISHED: Plan = Plan::new(
     concat!(
-        "WITH gone AS (DELETE FROM pushy_internal.live_job j WHERE j.id OPERATOR(pg_catalog.=) $1 RETURNING j.*) \
+        "WITH gone AS (DELETE FROM pushy_internal.live_job j WHERE j.ctid OPERATOR(pg_catalog.=) $1 RETURNING j.*) \
          INSERT INTO pushy_internal.finished_job (expires_at, started_at, finished_at, attempt, state, run_at, max_attempts, ",
         kept_columns!(),
         ") SELECT $2, $3, $4, $5, $6, run_at, max_attempts, ",
@@ -50,7 +52,7 @@ static MOVE_TO_FINISHED: Plan = Plan::new(
         " FROM gone"
     ),
     &[
-        BuiltinOid::INT8OID,
+        BuiltinOid::TIDOID,
         BuiltinOid::TIMESTAMPTZOID,
         BuiltinOid::TIMESTAMPTZOID,
         BuiltinOid::TIMESTAMPTZOID,
@@ -67,13 +69,16 @@ pub(super) fn end_as(
     attempt: i32,
     started_at: Option<Timestamp>,
     now: Timestamp,
-) {
+) -> Result<()> {
     debug_assert!(state.is_terminal());
+    let Some(held) = live::get(job)? else {
+        return Ok(());
+    };
     let expires_at = now.plus_us(queue.keep_discarded_us);
     spi::run(
         &MOVE_TO_FINISHED,
         params![
-            job,
+            held.job.tid,
             expires_at,
             started_at,
             now,
@@ -82,4 +87,5 @@ pub(super) fn end_as(
         ],
     );
     pending::due(history::removal_due(expires_at));
+    Ok(())
 }

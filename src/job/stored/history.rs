@@ -6,7 +6,9 @@ use std::sync::atomic::Ordering;
 use crate::errors::Result;
 use crate::job::rotation::Pool;
 use crate::job::tables::finished_job;
-use crate::pg::heap::{self, Table};
+use crate::pg::heap::{self, Key, Table};
+use crate::pg::snapshot::{self, Snapshot};
+use crate::pg::spi::{self, Plan, Row};
 use crate::pg::value::Timestamp;
 use crate::pg::{clock, database};
 use crate::shared::{self, pending};
@@ -92,4 +94,61 @@ fn count_in_parent(rows: usize, late_us: i64, expires_at: Timestamp) {
 fn window_end(expires_at: Timestamp, late_us: i64) -> i64 {
     let over = expires_at.0.rem_euclid(late_us);
     expires_at.plus_us((late_us - over) % late_us).0
+}
+
+static WINDOWS: Plan = Plan::new(
+    "SELECT c.relname::pg_catalog.text \
+       FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) i.inhrelid \
+      WHERE i.inhparent OPERATOR(pg_catalog.=) 'pushy_internal.finished_job'::pg_catalog.regclass",
+    &[],
+);
+
+/// All tables that keep finished jobs, the parent first; as the extension's owner, as are the next.
+pub fn tables() -> Result<Vec<String>> {
+    let mut tables = vec!["finished_job".to_owned()];
+    spi::connect(|spi| {
+        for row in spi.run(&WINDOWS, &[]).rows() {
+            tables.push(row.text(1)?);
+        }
+        Ok(tables)
+    })
+}
+
+/// The index of a table's numbers.
+pub fn by_id(table: &str) -> String {
+    format!("{table}_pkey")
+}
+
+/// Looks for a finished job as a snapshot sees it, and answers which table keeps it.
+pub fn find(
+    id: i64,
+    snapshot: &Snapshot,
+    mut each: impl FnMut(Row<'_>) -> Result<()>,
+) -> Result<Option<String>> {
+    for name in tables()? {
+        let table = heap::open_for_reading(&name)?;
+        let (mut is_there, keys) = (false, [Key::int8_equals(1, id)]);
+        table.read_in_order(&by_id(&name), &keys, snapshot, false, |row| {
+            is_there = true;
+            each(row)?;
+            Ok(false)
+        })?;
+        if is_there {
+            return Ok(Some(name));
+        }
+    }
+    Ok(None)
+}
+
+/// The highest number of a finished job; 0: there is none.
+pub fn highest_id() -> Result<i64> {
+    let (now, mut highest) = (snapshot::take_latest(), 0);
+    for name in tables()? {
+        let table = heap::open_for_reading(&name)?;
+        table.read_in_order(&by_id(&name), &[], &now, true, |row| {
+            highest = highest.max(row.i64(finished_job::ID));
+            Ok(false)
+        })?;
+    }
+    Ok(highest)
 }

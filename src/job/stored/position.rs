@@ -6,10 +6,9 @@
 use std::sync::atomic::Ordering;
 
 use crate::errors::{Error, Result, SqlState};
-use crate::params;
+use crate::job::history;
 use crate::pg::per_process::PerProcess;
-use crate::pg::spi::{self, Plan};
-use crate::pg::{database, ereport, identity, sequence, transaction, Oid};
+use crate::pg::{database, ereport, identity, sequence, Oid};
 use crate::shared;
 use crate::shared::database::DatabaseSlot;
 
@@ -60,22 +59,11 @@ fn here() -> Option<&'static DatabaseSlot> {
     database_slot
 }
 
-static HIGHEST_KEPT: Plan = Plan::new(
-    "SELECT COALESCE(pg_catalog.max(f.id), 0) FROM pushy_internal.finished_job f",
-    &[],
-);
-
 /// The first draw since the server started, or one that cannot follow those before.
 #[cold]
 fn draw_past_kept(sequence: Oid, database_slot: &DatabaseSlot) -> Result<i64> {
     identity::as_owner(|| {
-        let kept = transaction::with_latest_snapshot(|| {
-            spi::connect(|spi| {
-                spi.run_in_active_snapshot(&HIGHEST_KEPT, params![])
-                    .row(0)
-                    .i64(1)
-            })
-        });
+        let kept = history::highest_id()?;
         loop {
             let highest = database_slot.highest_position.load(Ordering::SeqCst);
             let leap = if highest > 0 { LEAP } else { FIRST_LEAP };

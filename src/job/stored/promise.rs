@@ -4,23 +4,16 @@
 
 use std::sync::atomic::Ordering;
 
+use crate::errors::Result;
 use crate::params;
+use crate::pg::heap::{self, Key};
 use crate::pg::spi::{self, Plan};
-use crate::pg::{database, BuiltinOid};
+use crate::pg::{database, snapshot, BuiltinOid};
 use crate::shared;
 use crate::shared::database::DatabaseSlot;
 
 static WRITE: Plan = Plan::new(
     "INSERT INTO pushy_internal.promised_cancel (job_id) VALUES ($1)",
-    &[BuiltinOid::INT8OID],
-);
-
-/// What others just write or remove is theirs, and not waited for.
-static FORGET: Plan = Plan::new(
-    "DELETE FROM pushy_internal.promised_cancel p \
-      USING (SELECT o.job_id, o.promise FROM pushy_internal.promised_cancel o WHERE o.job_id OPERATOR(pg_catalog.=) $1 \
-                FOR UPDATE SKIP LOCKED) free \
-      WHERE p.job_id OPERATOR(pg_catalog.=) free.job_id AND p.promise OPERATOR(pg_catalog.=) free.promise",
     &[BuiltinOid::INT8OID],
 );
 
@@ -34,9 +27,24 @@ pub fn write(job: i64) {
     spi::run(&WRITE, params![job]);
 }
 
-/// The job is cancelled, or gone, with this transaction at the latest.
-pub fn forget(job: i64) {
-    spi::run(&FORGET, params![job]);
+/// The job is cancelled, or gone, with this transaction at the latest. What others just write or remove is theirs, and not
+/// waited for.
+pub fn forget(job: i64) -> Result<()> {
+    let table = heap::open("promised_cancel")?;
+    let (keys, now) = ([Key::int8_equals(1, job)], snapshot::take_latest());
+    let found = table.lock_in_order(
+        "promised_cancel_pkey",
+        &keys,
+        &now,
+        None,
+        |_| false,
+        |_, tid| Ok(tid),
+    )?;
+    if !found.rows.is_empty() {
+        table.delete(found.rows.into_iter());
+        heap::advance_command();
+    }
+    Ok(())
 }
 
 /// Puts into shared memory what was promised before the server started, unless somebody has; false when there is no room

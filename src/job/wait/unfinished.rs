@@ -34,7 +34,7 @@ pub fn is_any(queue: &QueueDefinition, slot: Option<usize>) -> Result<bool> {
     let placed = shared::get().zip(slot);
     let placed = placed.filter(|(shared, slot)| shared.queues()[*slot].is(queue.key()));
     let Some((shared, slot)) = placed else {
-        return in_snapshot(|| has(&UNFINISHED, queue.queue_id));
+        return in_snapshot(|| Ok(has(&UNFINISHED, queue.queue_id)));
     };
     let seen = QueueActivity {
         shared,
@@ -49,14 +49,14 @@ pub fn is_any(queue: &QueueDefinition, slot: Option<usize>) -> Result<bool> {
     if let Some(rest) = seen.idle_mark() {
         // Nothing is ready. A waiting job that became ready meanwhile was announced, and a running one that waits now had
         // a permit; both change `rest`. If that is the same after this look, no job was missed.
-        if in_snapshot(|| has(&WAITING, queue.queue_id))? {
+        if in_snapshot(|| Ok(has(&WAITING, queue.queue_id)))? {
             return Ok(true);
         }
         if seen.idle_mark() == Some(rest) {
             return Ok(false);
         }
     }
-    let found = in_snapshot(|| seen.has_ready() || has(&UNFINISHED, queue.queue_id))?;
+    let found = in_snapshot(|| Ok(seen.has_ready()? || has(&UNFINISHED, queue.queue_id)))?;
     if !found {
         seen.slot.is_empty_after(times);
     }
@@ -83,16 +83,20 @@ impl QueueActivity {
     }
 
     /// Whether there is a job from the watermarks on, where most of what is ready begins.
-    fn has_ready(&self) -> bool {
+    fn has_ready(&self) -> Result<bool> {
         let lows = self.slot.low.iter().map(|low| low.load(Ordering::SeqCst));
-        lows.enumerate()
-            .filter(|(_, from)| *from != NOTHING && *from != 0)
-            .any(|(priority, from)| live::first_ready(self.key.queue_id, priority, from).is_some())
+        for (priority, from) in lows.enumerate() {
+            let may_have = from != NOTHING && from != 0;
+            if may_have && live::first_ready(self.key.queue_id, priority, from)?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 }
 
-fn in_snapshot(read: impl FnOnce() -> bool) -> Result<bool> {
-    transaction::with_snapshot(|| identity::as_owner(|| Ok(read())))
+fn in_snapshot(read: impl FnOnce() -> Result<bool>) -> Result<bool> {
+    transaction::with_snapshot(|| identity::as_owner(read))
 }
 
 fn has(plan: &Plan, queue_id: i32) -> bool {

@@ -10,7 +10,7 @@ use super::{advance_command, find, Key, Table};
 use crate::errors::Result;
 use crate::pg::function::Answer;
 use crate::pg::spi::{Row, Tid};
-use crate::pg::transaction;
+use crate::pg::{interrupts, snapshot, transaction};
 
 /// How an attempt to lock a row in share mode ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +20,13 @@ pub enum ShareLock {
     Held,
     /// It is another by now, or gone.
     Changed,
+}
+
+/// What becomes of a wish to lock a row that somebody else has locked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holder {
+    WaitedFor,
+    LetBe,
 }
 
 impl Table {
@@ -52,33 +59,97 @@ impl Table {
         outcome
     }
 
-    /// Locks a row FOR SHARE until the transaction, or savepoint, ends: nobody changes, claims or removes it meanwhile, and
-    /// others may do the same. Waits for nobody.
-    pub fn lock_shared(&self, row: Tid) -> ShareLock {
-        let mut tid = row.raw();
-        // SAFETY: the protocol of nodeLockRows.c; the slot is ended here, and by the resource owner after an ERROR.
-        let result = unsafe {
-            let locked = pg_sys::table_slot_create(self.raw(), std::ptr::null_mut());
+    /// Where the row is that a unique index has of these keys, as of now.
+    fn place_of(&self, index: &str, keys: &[Key]) -> Result<Option<Tid>> {
+        let mut place = None;
+        self.walk(index, keys, &snapshot::take_latest(), false, |_, tid| {
+            place = Some(tid);
+            Ok(false)
+        })?;
+        Ok(place)
+    }
+
+    /// Locks the row FOR UPDATE that a unique index has of these keys, until the transaction, or savepoint, ends, and reads it as
+    /// it is then. None where there is none, or where somebody else holds it and `holder` says not to wait.
+    pub fn lock_now<T>(
+        &self,
+        index: &str,
+        keys: &[Key],
+        holder: Holder,
+        mut take: impl FnMut(Row<'_>, Tid) -> Result<T>,
+    ) -> Result<Option<T>> {
+        loop {
+            let Some(place) = self.place_of(index, keys)? else {
+                return Ok(None);
+            };
+            // SAFETY: the slot is ended here, and by the resource owner after an ERROR.
+            let slot = unsafe { pg_sys::table_slot_create(self.raw(), std::ptr::null_mut()) };
+            let update = pg_sys::LockTupleMode::LockTupleExclusive;
+            let result = self.lock_at(place, update, holder, slot);
+            let taken = (result == pg_sys::TM_Result::TM_Ok).then(|| {
+                // SAFETY: the slot has the row that was locked.
+                unsafe { pg_sys::slot_getsomeattrs_int(slot, (*(*self.raw()).rd_att).natts) };
+                take(Row::of_slot(slot), place)
+            });
+            // SAFETY: made above; nothing of it is used any more.
+            unsafe { pg_sys::ExecDropSingleTupleTableSlot(slot) };
+            match taken {
+                Some(taken) => return taken.map(Some),
+                None if result == pg_sys::TM_Result::TM_WouldBlock => return Ok(None),
+                // It is another by now, or gone.
+                None => {
+                    advance_command();
+                    interrupts::check();
+                }
+            }
+        }
+    }
+
+    fn lock_at(
+        &self,
+        place: Tid,
+        mode: pg_sys::LockTupleMode::Type,
+        holder: Holder,
+        slot: *mut pg_sys::TupleTableSlot,
+    ) -> pg_sys::TM_Result::Type {
+        let mut tid = place.raw();
+        let policy = match holder {
+            Holder::WaitedFor => pg_sys::LockWaitPolicy::LockWaitBlock,
+            Holder::LetBe => pg_sys::LockWaitPolicy::LockWaitSkip,
+        };
+        // SAFETY: the protocol of nodeLockRows.c, with a slot of this table.
+        unsafe {
             let lock = (*(*self.raw()).rd_tableam)
                 .tuple_lock
                 .expect("every table access method has it");
             let mut failure: pg_sys::TM_FailureData = std::mem::zeroed();
             let (relation, command) = (self.raw(), pg_sys::GetCurrentCommandId(false));
             let (tid, failure) = (&mut tid, &mut failure);
-            let result = crate::pg::guard::guarded(|| {
+            crate::pg::guard::guarded(|| {
                 lock(
                     relation,
                     tid,
                     present(),
-                    locked,
+                    slot,
                     command,
-                    pg_sys::LockTupleMode::LockTupleShare,
-                    pg_sys::LockWaitPolicy::LockWaitSkip,
+                    mode,
+                    policy,
                     0,
                     failure,
                 )
-            });
-            pg_sys::ExecDropSingleTupleTableSlot(locked);
+            })
+        }
+    }
+
+    /// Locks a row FOR SHARE until the transaction, or savepoint, ends: nobody changes, claims or removes it meanwhile, and
+    /// others may do the same. Waits for nobody.
+    pub fn lock_shared(&self, row: Tid) -> ShareLock {
+        let share = pg_sys::LockTupleMode::LockTupleShare;
+        // SAFETY: the slot is ended here, and by the resource owner after an ERROR.
+        let result = unsafe {
+            let slot = pg_sys::table_slot_create(self.raw(), std::ptr::null_mut());
+            let result = self.lock_at(row, share, Holder::LetBe, slot);
+            pg_sys::ExecDropSingleTupleTableSlot(slot);
             result
         };
         match result {

@@ -15,12 +15,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use pgrx::pg_sys::{self, Oid};
 
 use super::guard::guarded;
-use super::spi::Tid;
-use super::{ereport, identity, invalidation, major};
+use super::spi::{Row, Tid};
+use super::{ereport, identity, invalidation, major, snapshot};
 use crate::errors::{Error, Result, SqlState};
 
 pub(super) use append::Slots;
-pub use keyed::ShareLock;
+pub use keyed::{Holder, ShareLock};
 pub use scan::{Key, Locked};
 
 /// A table of schema pushy_internal, open until the transaction ends.
@@ -215,6 +215,45 @@ fn has_other_columns(table: Oid) -> Error {
         format!("table {table} does not fit the loaded library: its columns are others"),
     )
     .hint("Undo what somebody has altered, or run ALTER EXTENSION pushy UPDATE, and restart the server if the library was replaced while it ran.")
+}
+
+/// Reads the rows that an index of a table has of these keys, as they are at this moment, until `each` says that it has
+/// enough (false). No predicate lock remembers it: [`Table::read_in_order`].
+pub fn read_now(
+    table: &str,
+    (columns, checked): (&[&str], &AtomicU64),
+    index: &str,
+    keys: &[Key],
+    each: impl FnMut(Row<'_>, Tid) -> Result<bool>,
+) -> Result<()> {
+    let table = open_for_reading(table)?;
+    check_columns(&table, columns, checked)?;
+    table.walk(index, keys, &snapshot::take_latest(), false, each)
+}
+
+/// Whether a table has rows at this moment.
+pub fn has_rows(table: &str) -> Result<bool> {
+    let (index, mut any) = (format!("{table}_pkey"), false);
+    let table = open_for_reading(table)?;
+    table.read_in_order(&index, &[], &snapshot::take_latest(), false, |_| {
+        any = true;
+        Ok(false)
+    })?;
+    Ok(any)
+}
+
+/// Locks the row that a unique index of a table has of these keys: [`Table::lock_now`].
+pub fn lock_now<T>(
+    table: &str,
+    (columns, checked): (&[&str], &AtomicU64),
+    index: &str,
+    keys: &[Key],
+    holder: Holder,
+    take: impl FnMut(Row<'_>, Tid) -> Result<T>,
+) -> Result<Option<T>> {
+    let table = open(table)?;
+    check_columns(&table, columns, checked)?;
+    table.lock_now(index, keys, holder, take)
 }
 
 /// The columns of a table in its order: their names, and their numbers from 1.

@@ -9,7 +9,7 @@ use crate::pg::guard::guarded;
 use crate::pg::snapshot::Snapshot;
 use crate::pg::spi::{Row, Tid};
 use crate::pg::value::Timestamp;
-use crate::pg::{interrupts, major};
+use crate::pg::{interrupts, major, transaction};
 
 /// A condition on a column of an index (from 1): how it compares, by which function, with what.
 pub struct Key {
@@ -160,9 +160,20 @@ extern "C-unwind" {
     fn slot_getsomeattrs_int(slot: *mut pg_sys::TupleTableSlot, attributes: std::ffi::c_int);
 }
 
+/// What to scan an index with to find what `snapshot` sees, and whether that meets rows that it does not see. The server
+/// remembers what a SERIALIZABLE transaction reads with a snapshot of a moment only (SerializationNeededForRead in predicate.c):
+/// there the scan meets every version of a row, of which the snapshot sees one at most.
+fn scanned(snapshot: &Snapshot) -> (pg_sys::Snapshot, bool) {
+    if transaction::is_serializable() {
+        (&raw mut pg_sys::SnapshotAnyData, true)
+    } else {
+        (snapshot.raw(), false)
+    }
+}
+
 impl Table {
     /// Locks rows FOR UPDATE in the order of an index, as `snapshot` sees them, until so many are enough; that is asked
-    /// before each row. `wants` says of each row as the snapshot sees it whether it is one of them. Rows that somebody else holds are skipped, and so are rows that were changed or removed since the
+    /// before each row. No predicate lock remembers it, as in `read_in_order`. `wants` says of each row as the snapshot sees it whether it is one of them. Rows that somebody else holds are skipped, and so are rows that were changed or removed since the
     /// snapshot: whoever changed them announces what they are now. `take` is given each row while its page is pinned:
     /// what outlives the call is copied there.
     pub fn lock_in_order<T>(
@@ -178,11 +189,12 @@ impl Table {
         let mut found = Ok(Vec::new());
         let mut passed_over = false;
         let mut is_enough = false;
+        let (scanned, is_any) = scanned(snapshot);
         // SAFETY: the protocol of an index scan (indexam.c) and of nodeLockRows.c; slots and scan are
         // ended here, and by the resource owner after an ERROR.
         unsafe {
             let index = pg_sys::index_open(index, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
-            let scan = self.begin_scan(index, keys, snapshot.raw());
+            let scan = self.begin_scan(index, keys, scanned);
             let seen = pg_sys::table_slot_create(self.0, std::ptr::null_mut());
             let locked = pg_sys::table_slot_create(self.0, std::ptr::null_mut());
             while let Ok(rows) = &mut found {
@@ -190,7 +202,7 @@ impl Table {
                 if is_enough {
                     break;
                 }
-                let attempt = self.try_lock_next(scan, seen, &mut wants, snapshot, locked);
+                let attempt = self.try_lock_next(scan, seen, &mut wants, snapshot, is_any, locked);
                 if attempt == RowLock::End {
                     break;
                 }
@@ -253,7 +265,8 @@ impl Table {
     }
 
     /// Reads rows in the order of an index, or against it, as `snapshot` sees them, until `each` says that it
-    /// has enough (false).
+    /// has enough (false). No predicate lock remembers what a SERIALIZABLE transaction reads here, because tables and pages
+    /// are those of all tenants: what a stranger writes beside it would make the transaction fail.
     pub fn read_in_order(
         &self,
         index: &str,
@@ -262,6 +275,18 @@ impl Table {
         backward: bool,
         mut each: impl FnMut(Row<'_>) -> Result<bool>,
     ) -> Result<()> {
+        self.walk(index, keys, snapshot, backward, |row, _| each(row))
+    }
+
+    /// The same, with the place of each row.
+    pub(super) fn walk(
+        &self,
+        index: &str,
+        keys: &[Key],
+        snapshot: &Snapshot,
+        backward: bool,
+        mut each: impl FnMut(Row<'_>, Tid) -> Result<bool>,
+    ) -> Result<()> {
         let index = find(index)?;
         let direction = if backward {
             pg_sys::ScanDirection::BackwardScanDirection
@@ -269,15 +294,20 @@ impl Table {
             pg_sys::ScanDirection::ForwardScanDirection
         };
         let mut outcome = Ok(true);
+        let (scanned, is_any) = scanned(snapshot);
         // SAFETY: the protocol of an index scan (indexam.c); ended here, and by the resource owner after an
         // ERROR. The tuple is the slot's, which keeps its page pinned while `each` reads it.
         unsafe {
             let index = pg_sys::index_open(index, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
-            let scan = self.begin_scan(index, keys, snapshot.raw());
+            let scan = self.begin_scan(index, keys, scanned);
             let seen = pg_sys::table_slot_create(self.0, std::ptr::null_mut());
             while matches!(outcome, Ok(true)) && pg_sys::index_getnext_slot(scan, direction, seen) {
+                if is_any && !self.is_seen(seen, snapshot) {
+                    interrupts::check();
+                    continue;
+                }
                 pg_sys::slot_getsomeattrs_int(seen, (*(*self.0).rd_att).natts);
-                outcome = each(Row::of_slot(seen));
+                outcome = each(Row::of_slot(seen), Tid::new((*seen).tts_tid));
                 interrupts::check();
             }
             pg_sys::ExecDropSingleTupleTableSlot(seen);
@@ -287,6 +317,18 @@ impl Table {
         outcome.map(|_| ())
     }
 
+    /// Whether the snapshot sees the version of a row that a scan has met.
+    ///
+    /// # Safety
+    /// The slot has a row of this table.
+    unsafe fn is_seen(&self, met: *mut pg_sys::TupleTableSlot, snapshot: &Snapshot) -> bool {
+        let satisfies = (*(*self.0).rd_tableam)
+            .tuple_satisfies_snapshot
+            .expect("every table access method has it");
+        let (relation, snapshot) = (self.0, snapshot.raw());
+        guarded(|| satisfies(relation, met, snapshot))
+    }
+
     /// Goes on to the next row, in `seen`, and locks it, in `locked`.
     unsafe fn try_lock_next(
         &self,
@@ -294,12 +336,13 @@ impl Table {
         seen: *mut pg_sys::TupleTableSlot,
         wants: &mut Option<Wants<'_>>,
         snapshot: &Snapshot,
+        is_any: bool,
         locked: *mut pg_sys::TupleTableSlot,
     ) -> RowLock {
         let lock = (*(*self.0).rd_tableam)
             .tuple_lock
             .expect("every table access method has it");
-        let (relation, snapshot) = (self.0, snapshot.raw());
+        let (relation, raw) = (self.0, snapshot.raw());
         let command = pg_sys::GetCurrentCommandId(false);
         let mut failure: pg_sys::TM_FailureData = std::mem::zeroed();
         let failure = &mut failure;
@@ -307,6 +350,9 @@ impl Table {
         guarded(|| {
             if !index_getnext_slot(scan, forward, seen) {
                 return RowLock::End;
+            }
+            if is_any && !self.is_seen(seen, snapshot) {
+                return RowLock::Unwanted;
             }
             if let Some(wants) = wants {
                 slot_getsomeattrs_int(seen, (*(*relation).rd_att).natts);
@@ -317,7 +363,7 @@ impl Table {
             let result = lock(
                 relation,
                 &mut (*seen).tts_tid,
-                snapshot,
+                raw,
                 locked,
                 command,
                 pg_sys::LockTupleMode::LockTupleExclusive,

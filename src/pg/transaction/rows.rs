@@ -167,6 +167,20 @@ impl Row<'_> {
         unsafe { text::from_datum(self.present(column)) }
     }
 
+    pub fn name(&self, column: i32) -> String {
+        // SAFETY: a `name` here, which ends with a NUL.
+        unsafe { text::from_c(self.present(column).cast_mut_ptr()) }
+    }
+
+    /// A uuid, as it is written.
+    pub fn uuid(&self, column: i32) -> String {
+        // SAFETY: a `uuid` here, which is 16 bytes.
+        let bytes = unsafe { &*self.present(column).cast_mut_ptr::<[u8; 16]>() };
+        let mut quoted = Vec::with_capacity(38);
+        pushy_core::json::uuid(bytes, &mut quoted);
+        String::from_utf8_lossy(&quoted[1..quoted.len() - 1]).into_owned()
+    }
+
     /// A by-reference value of variable length (text, jsonb, composite), copied into `context` and
     /// detoasted, so that it outlives SPI and the row.
     pub fn varlena_in(&self, column: i32, context: pg_sys::MemoryContext) -> Option<pg_sys::Datum> {
@@ -177,6 +191,14 @@ impl Row<'_> {
             pg_sys::MemoryContextSwitchTo(old);
             pg_sys::Datum::from(copy)
         })
+    }
+
+    /// The same into the current memory context; NULL is one.
+    pub fn answer_copied(&self, column: i32) -> Answer {
+        // SAFETY: the current context is live.
+        let context = unsafe { pg_sys::CurrentMemoryContext };
+        self.varlena_in(column, context)
+            .map_or(Answer::Null, Answer::Datum)
     }
 
     /// The same into the memory of the caller of SPI, for a function's answer.
@@ -192,16 +214,5 @@ impl Row<'_> {
                 Answer::Datum(pg_sys::Datum::from(copy))
             },
         }
-    }
-}
-
-impl Row<'_> {
-    pub fn tid(&self, column: i32) -> Tid {
-        // SAFETY: the statement selects a ctid here.
-        Tid::new(unsafe {
-            *self
-                .present(column)
-                .cast_mut_ptr::<pg_sys::ItemPointerData>()
-        })
     }
 }

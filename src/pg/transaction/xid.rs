@@ -37,6 +37,12 @@ pub fn has_committed(xid: u32) -> bool {
     unsafe { pg_sys::TransactionIdDidCommit(pg_sys::TransactionId::from(xid)) }
 }
 
+/// Whether the server follows what this transaction reads and writes, to refuse what no serial order of transactions explains.
+pub fn is_serializable() -> bool {
+    // SAFETY: a variable of this process.
+    unsafe { pg_sys::XactIsoLevel == pg_sys::XACT_SERIALIZABLE as i32 }
+}
+
 /// Where the WAL is written: never the same before and after somebody's commit.
 pub fn wal_position() -> i64 {
     // SAFETY: reads shared memory, under a spinlock of the server; raises nothing.

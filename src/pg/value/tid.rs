@@ -2,6 +2,8 @@
 
 use pgrx::pg_sys;
 
+use crate::pg::function::{Answer, IntoAnswer};
+
 /// Where a row stands in its table (ctid).
 #[derive(Clone, Copy, Debug)]
 pub struct Tid(pg_sys::ItemPointerData);
@@ -13,5 +15,18 @@ impl Tid {
 
     pub(in crate::pg) fn raw(self) -> pg_sys::ItemPointerData {
         self.0
+    }
+}
+
+impl IntoAnswer for Tid {
+    fn into_answer(self) -> Answer {
+        // SAFETY: room for one, in the current memory context.
+        let copy = unsafe {
+            let copy = pg_sys::palloc(size_of::<pg_sys::ItemPointerData>())
+                .cast::<pg_sys::ItemPointerData>();
+            *copy = self.0;
+            copy
+        };
+        Answer::Datum(pg_sys::Datum::from(copy))
     }
 }

@@ -2,11 +2,10 @@
 
 use std::collections::HashMap;
 
-use crate::pg::{BuiltinOid, Oid};
+use crate::pg::Oid;
 
 use crate::errors::{Error, Result};
-use crate::params;
-use crate::pg::spi::{self, Plan};
+use crate::pg::heap::{self, Key};
 use crate::pg::{home, identity};
 use crate::queue::definition::QueueDefinition;
 
@@ -53,44 +52,46 @@ pub struct Grant {
     pub privilege: Privilege,
 }
 
-static OF_QUEUE: Plan = Plan::new(
-    "SELECT a.grantee, a.privilege FROM pushy_internal.queue_acl a \
-      WHERE a.queue_id OPERATOR(pg_catalog.=) $1",
-    &[BuiltinOid::INT4OID],
-);
+mod table {
+    use std::sync::atomic::AtomicU64;
 
-/// What is granted on a queue; as the extension's owner.
-pub fn grants(queue_id: i32) -> Result<Vec<Grant>> {
-    spi::connect(|spi| {
-        spi.run(&OF_QUEUE, params![queue_id])
-            .rows()
-            .map(|row| {
-                Ok(Grant {
-                    grantee: row.oid(1),
-                    privilege: Privilege::parse(&row.text(2)?)?,
-                })
-            })
-            .collect()
+    pub static CHECKED: AtomicU64 = AtomicU64::new(0);
+    crate::columns! {
+        QUEUE_ID "queue_id",
+        GRANTEE "grantee",
+        GRANTEE_NAME "grantee_name",
+        PRIVILEGE "privilege",
+    }
+}
+
+fn look(keys: &[Key], mut each: impl FnMut(i32, Grant)) -> Result<()> {
+    let shape = (table::COLUMNS, &table::CHECKED);
+    heap::read_now("queue_acl", shape, "queue_acl_pkey", keys, |row, _| {
+        let grant = Grant {
+            grantee: row.oid(table::GRANTEE),
+            privilege: Privilege::parse(&row.text(table::PRIVILEGE)?)?,
+        };
+        each(row.i32(table::QUEUE_ID), grant);
+        Ok(true)
     })
 }
 
-static ALL: Plan = Plan::new(
-    "SELECT a.queue_id, a.grantee, a.privilege FROM pushy_internal.queue_acl a",
-    &[],
-);
+/// What is granted on a queue; as the extension's owner.
+pub fn grants(queue_id: i32) -> Result<Vec<Grant>> {
+    let mut found = Vec::new();
+    look(&[Key::int4_equals(1, queue_id)], |_, grant| {
+        found.push(grant)
+    })?;
+    Ok(found)
+}
 
 /// What is granted on all queues, by their numbers.
 pub fn all_grants() -> Result<HashMap<i32, Vec<Grant>>> {
-    spi::connect(|spi| {
-        let mut found: HashMap<i32, Vec<Grant>> = HashMap::new();
-        for row in spi.run(&ALL, params![]).rows() {
-            found.entry(row.i32(1)).or_default().push(Grant {
-                grantee: row.oid(2),
-                privilege: Privilege::parse(&row.text(3)?)?,
-            });
-        }
-        Ok(found)
-    })
+    let mut found: HashMap<i32, Vec<Grant>> = HashMap::new();
+    look(&[], |queue_id, grant| {
+        found.entry(queue_id).or_default().push(grant)
+    })?;
+    Ok(found)
 }
 
 /// Whether `role` has the rights of the queue's owner. In another cluster the owner is who has the name; away from home

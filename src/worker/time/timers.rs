@@ -40,7 +40,7 @@ pub fn sweep() -> Result<()> {
                 continue;
             };
             for priority in 0..crate::shared::queue_slot::PRIORITIES {
-                if let Some(first) = live::first_ready(queue.queue_id, priority, 0) {
+                if let Some(first) = live::first_ready(queue.queue_id, priority, 0)? {
                     pending::ready(slot, queue.key(), priority, first, 0);
                 }
             }

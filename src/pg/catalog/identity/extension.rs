@@ -9,7 +9,7 @@ use pushy_core::version::Fit;
 
 use crate::errors::{Error, Result, SqlState};
 use crate::pg::per_process::PerProcess;
-use crate::pg::{invalidation, script, text};
+use crate::pg::{identifier, invalidation, script, text};
 
 /// What the catalogs said of Pushy's schemas, until something of it changes: looked up for each commit that is
 /// published, names cost as much as the row that is written (4 % of an insert).
@@ -164,6 +164,24 @@ pub fn relation_name(relation: Oid) -> String {
         }
         format!("{}.{}", text::from_c(schema), text::from_c(name))
     }
+}
+
+/// Schema and name of a relation, quoted where need be; None: it is gone.
+pub fn quoted_name(relation: Oid) -> Option<String> {
+    // SAFETY: syscache look-ups inside a transaction, and copies of what they answer.
+    let (schema, name) = unsafe {
+        let name = pg_sys::get_rel_name(relation);
+        let schema = pg_sys::get_namespace_name(pg_sys::get_rel_namespace(relation));
+        if name.is_null() || schema.is_null() {
+            return None;
+        }
+        (text::from_c(schema), text::from_c(name))
+    };
+    Some(format!(
+        "{}.{}",
+        identifier::quoted(&schema),
+        identifier::quoted(&name)
+    ))
 }
 
 /// Whether a schema of this name is the extension's, here.
