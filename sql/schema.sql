@@ -82,6 +82,15 @@ COMMENT ON TABLE pushy_internal.queue IS 'Queues as registered; see the view pus
 ALTER SEQUENCE pushy_internal.queue_id_seq OWNED BY pushy_internal.queue.queue_id;
 
 
+-- Views show nothing of it, and no queue gets its number, until a scheduler has removed what it has left.
+CREATE TABLE pushy_internal.dropped_queue (
+  queue_id   int         NOT NULL,
+  dropped_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+  PRIMARY KEY (queue_id)
+) USING heap;
+COMMENT ON TABLE pushy_internal.dropped_queue IS 'Queues whose history and failures are still to be removed.';
+
+
 -- Not dumped, on purpose: a database that has it was not restored but taken over, by pg_upgrade.
 CREATE TABLE pushy_internal.home (
   system    bigint NOT NULL,
@@ -277,6 +286,7 @@ SELECT pg_catalog.pg_extension_config_dump('pushy_internal.queue_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('pushy_internal.position_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('pushy_internal.queue', '');
 SELECT pg_catalog.pg_extension_config_dump('pushy_internal.queue_acl', '');
+SELECT pg_catalog.pg_extension_config_dump('pushy_internal.dropped_queue', '');
 SELECT pg_catalog.pg_extension_config_dump('pushy_internal.live_job', '');
 SELECT pg_catalog.pg_extension_config_dump('pushy_internal.finished_job', '');
 SELECT pg_catalog.pg_extension_config_dump('pushy_internal.failure', '');

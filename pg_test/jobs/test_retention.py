@@ -78,8 +78,57 @@ def test_a_job_of_a_window_runs_again(db):
 
 def test_a_dropped_queue_takes_its_jobs_out_of_windows(db):
     member = fill_a_window(db)
+    db.sql("SELECT pushy.queue_register('stays', 'note(jsonb)', keep_completed => '80 days')")
+    enqueue(db, 100, queue="stays")
     db.sql("SELECT pushy.queue_drop('q')")
-    assert rows_in(db, member) == 0 and rows_in(db, "finished_job") == 0
+    assert db.rows("SELECT DISTINCT queue FROM pushy.jobs WHERE queue <> 'wake'") == [("stays",)]
+    later(db)
+    assert rows_in(db, member) + rows_in(db, "finished_job") == 100
+
+
+def later(db):
+    """The time comes when what dropped queues have left is removed."""
+    db.sql("UPDATE pushy_internal.dropped_queue SET dropped_at = dropped_at - interval '10 minutes'")
+    db.sql("UPDATE pushy_internal.finished_job SET finished_at = finished_at - interval '10 minutes'")
+    db.sql("UPDATE pushy_internal.failure SET failed_at = failed_at - interval '10 minutes'")
+    wake_scheduler(db)
+    db.wait_until("SELECT count(*) FROM pushy_internal.dropped_queue", 0)
+
+
+def test_a_drop_does_not_read_what_others_have_done(db):
+    fill_a_window(db)
+    db.sql("SELECT pushy.queue_register('small', 'note(jsonb)')")
+    with db.connect(autocommit=False) as session:
+        session.execute("SELECT pushy.queue_drop('small')")
+        read = session.execute(
+            "SELECT sum(seq_scan + coalesce(idx_scan, 0)) FROM pg_stat_xact_user_tables "
+            "WHERE schemaname = 'pushy_internal' AND (relname LIKE 'finished_job%' OR relname = 'failure')").fetchone()
+        assert read == (0,)
+
+
+def test_failures_of_a_dropped_queue_are_removed_those_of_unfinished_jobs_too(db):
+    db.sql("""CREATE FUNCTION fails(jsonb) RETURNS void LANGUAGE plpgsql AS $$BEGIN RAISE 'no'; END$$;
+              SELECT pushy.queue_register('bad', 'fails(jsonb)', max_attempts => 1);
+              SELECT pushy.queue_register('again', 'fails(jsonb)', retry_delay => '1 day')""")
+    bad = db.value("SELECT pushy.enqueue('bad')")
+    db.value("SELECT pushy.enqueue('again')")
+    db.job_wait(bad)
+    db.wait_until("SELECT count(*) FROM pushy.failures", 2)
+    db.sql("SELECT pushy.queue_drop('bad'); SELECT pushy.queue_drop('again', force => true)")
+    assert db.value("SELECT count(*) FROM pushy.failures") == 0
+    later(db)
+    assert rows_in(db, "failure") == 0
+    assert db.value("SELECT count(*) FROM pushy_internal.finished_job WHERE state = 'd'") == 0
+
+
+def test_no_queue_gets_the_number_of_one_whose_history_is_still_there(db):
+    enqueue(db, 1)
+    number = db.value("SELECT queue_id FROM pushy_internal.queue WHERE queue = 'q'")
+    db.sql("SELECT pushy.queue_drop('q')")
+    db.sql("SELECT setval('pushy_internal.queue_id_seq', %s, false)", number)
+    db.sql("SELECT pushy.queue_register('new', 'note(jsonb)')")
+    assert db.value("SELECT queue_id FROM pushy_internal.queue WHERE queue = 'new'") != number
+    assert db.value("SELECT count(*) FROM pushy.jobs") == 0
 
 
 def test_another_length_of_keeping_has_windows_of_its_own(db):

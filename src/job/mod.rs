@@ -12,7 +12,7 @@ mod unique_key;
 pub mod wait;
 
 pub use run::{call, claimed, current};
-pub use stored::{history, live, position, promise, rotation, tables};
+pub use stored::{history, live, position, promise, purge, rotation, tables};
 use wait::unfinished;
 
 use crate::queue::dependents::Jobs;

@@ -6,6 +6,7 @@ pub mod control_channel;
 mod declare;
 pub mod definition;
 pub mod dependents;
+pub mod dropped;
 pub mod eligibility;
 pub mod explain;
 pub mod park;

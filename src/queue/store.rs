@@ -3,6 +3,7 @@
 use crate::pg::{sequence, BuiltinOid, Oid};
 
 use super::definition::QueueDefinition;
+use super::dropped;
 use crate::params;
 use crate::pg::function::Answer;
 use crate::pg::spi::{self, Plan};
@@ -73,6 +74,7 @@ fn values(queue: &QueueDefinition) -> [Answer; 24] {
 // not of others has left what holds a number that it comes to again.
 static NEXT_ID: Plan = Plan::new(
     "SELECT n.id, EXISTS (SELECT FROM pushy_internal.queue q WHERE q.queue_id OPERATOR(pg_catalog.=) n.id) \
+                  OR EXISTS (SELECT FROM pushy_internal.dropped_queue d WHERE d.queue_id OPERATOR(pg_catalog.=) n.id) \
                   OR EXISTS (SELECT FROM pushy_internal.queue_acl a WHERE a.queue_id OPERATOR(pg_catalog.=) n.id) \
                   OR EXISTS (SELECT FROM pushy_internal.watch w WHERE w.queue_id OPERATOR(pg_catalog.=) n.id) \
                   OR EXISTS (SELECT FROM pushy_internal.subscription s WHERE s.queue_id OPERATOR(pg_catalog.=) n.id) \
@@ -104,23 +106,15 @@ const fn removal(sql: &'static str) -> Plan {
     Plan::new(sql, &[INT4OID])
 }
 
-static DELETE_FAILURES: Plan =
-    removal("DELETE FROM pushy_internal.failure f WHERE f.queue_id OPERATOR(pg_catalog.=) $1");
-static DELETE_HISTORY: Plan =
-    removal("DELETE FROM pushy_internal.finished_job j WHERE j.queue_id OPERATOR(pg_catalog.=) $1");
 static DELETE_GRANTS: Plan =
     removal("DELETE FROM pushy_internal.queue_acl a WHERE a.queue_id OPERATOR(pg_catalog.=) $1");
 static DELETE_QUEUE: Plan =
     removal("DELETE FROM pushy_internal.queue q WHERE q.queue_id OPERATOR(pg_catalog.=) $1");
 
-/// Removes a queue with its grants, history and failures; its live jobs are the caller's business.
+/// Removes a queue with its grants, and leaves its history and failures to the scheduler; its live jobs are the caller's business.
 pub fn delete(queue: &QueueDefinition) {
-    for plan in [
-        &DELETE_FAILURES,
-        &DELETE_HISTORY,
-        &DELETE_GRANTS,
-        &DELETE_QUEUE,
-    ] {
+    dropped::leave(queue.queue_id);
+    for plan in [&DELETE_GRANTS, &DELETE_QUEUE] {
         spi::run(plan, params![queue.queue_id]);
     }
 }

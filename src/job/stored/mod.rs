@@ -4,5 +4,6 @@ pub mod history;
 pub mod live;
 pub mod position;
 pub mod promise;
+pub mod purge;
 pub mod rotation;
 pub mod tables;

@@ -110,6 +110,21 @@ static RELEASE: Plan = Plan::new(
     &[BuiltinOid::TEXTOID],
 );
 
+/// Deletes rows of some pages of a table, from page `from` on, of which `which` (SQL) holds, but for those that somebody holds;
+/// answers the page to go on with, None behind the last. As the extension's owner.
+pub fn delete_pages(table: &str, from: i64, which: &str) -> Option<i64> {
+    const PAGES: i64 = 64;
+    let pages = append_only::bytes(table) / append_only::PAGE;
+    let next = from + PAGES;
+    spi::command(&format!(
+        "DELETE FROM ONLY pushy_internal.{table} t WHERE t.ctid OPERATOR(pg_catalog.=) ANY (ARRAY( \
+           SELECT l.ctid FROM ONLY pushy_internal.{table} l \
+            WHERE l.ctid OPERATOR(pg_catalog.>=) '({from},0)'::pg_catalog.tid \
+              AND l.ctid OPERATOR(pg_catalog.<) '({next},0)'::pg_catalog.tid AND {which} FOR UPDATE OF l SKIP LOCKED))"
+    ));
+    (next < pages).then_some(next)
+}
+
 impl Pool {
     /// A table for rows that are to be removed at `from` or later, and by `until`, open for writing; None
     /// when none is assigned. As the extension's owner.
@@ -206,17 +221,7 @@ impl Pool {
     /// Deletes the rows of some pages of a table whose window is over, from page `from` on, but for those that somebody
     /// holds; answers the page to go on with, None behind the last.
     pub fn delete_some(&self, window: &Window, from: i64) -> Result<Option<i64>> {
-        const PAGES: i64 = 64;
-        let member = &window.member;
-        let pages = append_only::bytes(member) / append_only::PAGE;
-        let next = from + PAGES;
-        spi::command(&format!(
-            "DELETE FROM ONLY pushy_internal.{member} t WHERE t.ctid OPERATOR(pg_catalog.=) ANY (ARRAY( \
-               SELECT l.ctid FROM ONLY pushy_internal.{member} l \
-                WHERE l.ctid OPERATOR(pg_catalog.>=) '({from},0)'::pg_catalog.tid \
-                  AND l.ctid OPERATOR(pg_catalog.<) '({next},0)'::pg_catalog.tid FOR UPDATE SKIP LOCKED))"
-        ));
-        Ok((next < pages).then_some(next))
+        Ok(delete_pages(&window.member, from, "true"))
     }
 
     /// Frees a table whose rows were deleted; false when some are left, which somebody held.

@@ -5,6 +5,7 @@ use crate::errors::Result;
 use std::sync::atomic::Ordering;
 
 use crate::job::history::{self, POOL};
+use crate::job::purge;
 use crate::job::rotation::Window;
 use crate::notice::oversize;
 use crate::params;
@@ -13,6 +14,7 @@ use crate::pg::standby;
 use crate::pg::transaction;
 use crate::pg::value::Timestamp;
 use crate::pg::{clock, identity, interrupts, vacuum, BuiltinOid};
+use crate::queue::dropped;
 use crate::shared::database::DatabaseSlot;
 use crate::worker::scheduler::repeat;
 
@@ -89,6 +91,7 @@ pub fn remove(between: &dyn Fn() -> Result<()>) -> Result<Option<i64>> {
     // One time for both steps: a window that ends between two times would be seen by neither.
     let now = clock::now();
     let again = empty_windows(now, between)?;
+    let purge = purge_dropped(now, between)?;
     let next = transaction::run_unless_busy(|| {
         identity::as_owner(|| {
             Ok(spi::connect(|spi| {
@@ -107,8 +110,44 @@ pub fn remove(between: &dyn Fn() -> Result<()>) -> Result<Option<i64>> {
         .flatten()
         .into_iter()
         .chain(again)
+        .chain(purge)
         .chain(come_back)
         .min())
+}
+
+/// Removes what dropped queues have left, some pages in a transaction, once the time has come; answers when that is.
+fn purge_dropped(now: Timestamp, between: &dyn Fn() -> Result<()>) -> Result<Option<i64>> {
+    let look = || Ok((dropped::bounds(), purge::tables()?));
+    let looked = transaction::run_unless_busy(|| identity::as_owner(look))?;
+    let Some((bounds, tables)) = looked else {
+        return Ok(Some(now.plus_us(COME_BACK_US).0));
+    };
+    let Some((first, last)) = bounds else {
+        return Ok(None);
+    };
+    if dropped::removal_due(first) > now.0 {
+        return Ok(Some(dropped::removal_due(first)));
+    }
+    for (table, at) in &tables {
+        let mut from = Some(0);
+        while let Some(page) = from {
+            let delete = || Ok(purge::delete_some(table, at, page));
+            let next = transaction::run_unless_busy(|| identity::as_owner(delete))?;
+            let Some(next) = next else {
+                return Ok(Some(now.plus_us(AGAIN_US).0));
+            };
+            from = next;
+            interrupts::check();
+            between()?;
+        }
+    }
+    transaction::run_unless_busy(|| {
+        identity::as_owner(|| {
+            dropped::forget(last);
+            Ok(())
+        })
+    })?;
+    Ok(None)
 }
 
 /// Empties the tables of windows that are over, each in a transaction of its own; answers when to try again those that
