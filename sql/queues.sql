@@ -56,7 +56,7 @@ COMMENT ON FUNCTION pushy.queue_resume(text) IS
 CREATE FUNCTION pushy.queue_drop(queue text, force boolean DEFAULT false)
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_queue_drop_v1';
 COMMENT ON FUNCTION pushy.queue_drop(text, boolean) IS
-  'Drops a queue with its privileges, history and failures, which nobody sees any more and the scheduler removes some ten minutes later; refused while it has unfinished jobs, or watches or subscriptions feed it. With force the jobs are deleted too, those that run are cancelled, and what feeds it makes no jobs then. A drop that is prepared takes jobs until COMMIT PREPARED, which discards them, published on pushy_control without a queue and shown by no view. For the queue''s owner.';
+  'Drops a queue with its history, failures and privileges; refused while it has unfinished jobs, or watches or subscriptions feed it. With force the jobs are deleted too, those that run are cancelled, and what feeds it makes no jobs then. A drop that is prepared takes jobs until COMMIT PREPARED, which discards them, published on pushy_control without a queue and shown by no view. For the queue''s owner.';
 
 CREATE FUNCTION pushy.queue_run(queue text, max_jobs int DEFAULT NULL, until timestamptz DEFAULT NULL)
 RETURNS bigint LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_queue_run_v1';
