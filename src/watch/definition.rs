@@ -1,8 +1,11 @@
 //! A watch as declared: one row of pushy_internal.watch.
 
 use super::restore;
-pub use super::store::*;
-pub use super::words::*;
+pub use super::store::{
+    all, delete, find_by_id, forget_lost, new_token, next_id, of_table, set_paused,
+};
+use super::store::{of_channel, of_queue};
+pub use super::words::{Delivery, Level, Payload};
 use crate::channel::users::Users;
 use crate::errors::quote_literal;
 use crate::pg::home::{self, Home};

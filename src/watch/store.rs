@@ -1,6 +1,6 @@
 //! Watches in their table, pushy_internal.watch.
 
-use super::definition::*;
+use super::definition::{Delivery, Level, Payload, Residence, WatchDefinition};
 use super::table::WatchedTable;
 use super::{altered, counts};
 use crate::errors::{Error, Result, SqlState};

@@ -3,7 +3,8 @@
 //! The server keeps them for us as the WHEN condition of a trigger: so they follow renamed columns and
 //! functions, are dumped as text, and what they use cannot be dropped without them.
 
-pub use super::unplanned::*;
+use super::unplanned::{expressions_of, is_of, is_safe};
+pub use super::unplanned::{require_one, Unplanned};
 use crate::errors::Result;
 use std::ffi::{CStr, CString};
 

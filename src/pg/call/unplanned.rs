@@ -1,6 +1,6 @@
 //! Expressions of a watch before they are planned: what they may be, and what they use.
 
-use super::expression::*;
+use super::expression::{c_string, expanded, read};
 use crate::errors::{Error, Result, SqlState};
 use crate::pg::identifier;
 use crate::pg::identity;

@@ -16,7 +16,16 @@ pub mod vacuum;
 mod worker_transaction;
 mod xid;
 
-pub use requirement::*;
+pub use requirement::{
+    commit_in_procedure, is_in_recovery, is_read_only, require_leader, require_nonatomic,
+    require_primary, require_writable,
+};
 pub use snapshot::{with_latest_snapshot, with_snapshot};
-pub use worker_transaction::*;
-pub use xid::*;
+pub use worker_transaction::{
+    abort, begin, commit, commit_durably, flush_commits, log_at_commit, run, run_deferred,
+    run_each, run_unless_busy, run_within,
+};
+pub use xid::{
+    await_end, has_committed, is_own, most_prepared, my_xids, nest_level, next_xid,
+    subtransaction_ids, wal_position, xid,
+};

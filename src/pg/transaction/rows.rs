@@ -1,6 +1,6 @@
 //! The rows that a statement answers, and their values.
 
-use super::spi::*;
+use super::spi::{Spi, Tid};
 use crate::errors::Result;
 use crate::pg::function::Answer;
 use crate::pg::text;

@@ -1,6 +1,6 @@
 //! Executors that a queue would want: in use, of others, or not to be started.
 
-use super::*;
+use super::of_gate;
 use crate::errors::quote_literal;
 use crate::pg::{clock, database, identifier};
 use crate::queue::definition::QueueDefinition;

@@ -3,8 +3,8 @@
 mod executors;
 mod jobs;
 
-use executors::*;
-use jobs::*;
+use executors::{at_its_limit, of_executors, working_on};
+use jobs::Jobs;
 
 use pushy_core::gate::{Closed, Facts};
 

@@ -1,6 +1,6 @@
 //! Who commits jobs of a queue announces them, and says before that it is about to: a drop waits for that, or refuses.
 
-use super::queue_slot::*;
+use super::queue_slot::{QueueKey, QueueSlot};
 use std::sync::atomic::Ordering;
 
 impl QueueSlot {

@@ -1,6 +1,6 @@
 //! A queue without ready jobs, as against one whose rows a claim has passed over because somebody held them.
 
-use super::queue_slot::*;
+use super::queue_slot::QueueSlot;
 use std::sync::atomic::Ordering;
 
 impl QueueSlot {

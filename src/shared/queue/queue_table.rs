@@ -1,6 +1,6 @@
 //! The slots of all queues: finding one, taking one, giving it up.
 
-use super::queue_slot::*;
+use super::queue_slot::{QueueFacts, QueueKey, QueueSlot, FREED, NEVER};
 use crate::shared::database::Presence;
 use crate::shared::Shared;
 use pushy_core::gate::Standing;

@@ -1,6 +1,6 @@
 //! A watch as a session that has fired it keeps it: evaluators, layouts, requests, the length of its last payload.
 
-use super::cache::*;
+use super::cache::Common;
 use super::read::PARENT;
 use crate::errors::{Error, Result, SqlState};
 use crate::job::current::{self};

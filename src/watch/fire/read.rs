@@ -1,7 +1,7 @@
 //! All that a firing wants to know of a watch, read from the catalogs at once.
 
-use super::cache::*;
-use super::cached_watch::*;
+use super::cache::Number;
+use super::cached_watch::{ByRole, CachedWatch};
 use crate::errors::{Error, Result, SqlState};
 use crate::params;
 use crate::pg::memory::Context;

@@ -1,6 +1,6 @@
 //! From the notes of executors that have ended to verdicts on their jobs.
 
-use super::recorder::*;
+use super::recorder::{Note, Recorder, VerdictKind, MAGIC};
 use crate::pg::signals::{MARK_NONE, MARK_OVERRAN, MARK_TERMINATED};
 use crate::pg::{database, mapped_file};
 use crate::shared::executor::MAX_EXECUTORS;

@@ -1,6 +1,6 @@
 //! Verdicts that are not carried out yet: what they keep from running, and their end.
 
-use super::recorder::*;
+use super::recorder::{CrashVerdict, Recorder, VerdictKind};
 use crate::pg::value::Timestamp;
 use crate::shared::executor::ExecutorState;
 use crate::shared::queue_slot::QueueKey;
