@@ -264,14 +264,7 @@ fn log_row(call: Call) -> Result<Answer> {
         Ok((bytes, all, first, last))
     })?;
     let database_slot = shared::get().and_then(|shared| shared.find_database(database::current()));
-    let emitted = database_slot.map(|database_slot| {
-        let log = &database_slot.log;
-        Cursor::new(
-            log.emitted_epoch.load(Ordering::SeqCst),
-            log.emitted_tick.load(Ordering::SeqCst),
-            log.emitted_n.load(Ordering::SeqCst),
-        )
-    });
+    let emitted = database_slot.map(|database_slot| database_slot.log.emitted());
     let emitted = emitted.filter(|emitted| *emitted > Cursor::START);
     let running = database_slot.filter(|database_slot| database_slot.relay().is_entered());
     Ok(call.answer_row(row![

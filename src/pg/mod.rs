@@ -31,7 +31,7 @@ pub use process::{
     worker,
 };
 pub use transaction::{
-    after_commit, object_lock, role_lock, search_path, sequence, snapshot, spi, subtransaction,
+    object_lock, release, role_lock, search_path, sequence, snapshot, spi, subtransaction,
     table_lock, transaction_end, vacuum,
 };
 pub use value::{

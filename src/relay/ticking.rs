@@ -97,13 +97,9 @@ impl Relay {
             self.seen = newest.seen().unwrap_or_default();
             emitted = emitted.max(newest.emitted);
         }
-        let log = &self.database_slot.log;
+
         // In the life of this server it is known to the event.
-        let remembered = Cursor::new(
-            log.emitted_epoch.load(Ordering::SeqCst),
-            log.emitted_tick.load(Ordering::SeqCst),
-            log.emitted_n.load(Ordering::SeqCst),
-        );
+        let remembered = self.database_slot.log.emitted();
         self.emitted = Cursor::new(emitted.0, emitted.1, i32::MAX).min(self.last);
         if remembered > self.emitted && remembered <= self.last {
             self.emitted = remembered;

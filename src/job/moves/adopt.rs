@@ -6,7 +6,6 @@ use crate::pg::BuiltinOid;
 use crate::params;
 use crate::pg::spi::{self, Plan};
 use crate::queue::definition::QueueDefinition;
-use crate::shared::queue_slot::PRIORITIES;
 use crate::shared::{self, pending};
 
 macro_rules! find_enqueuers {
@@ -45,9 +44,7 @@ pub fn find_enqueuers(queue: &QueueDefinition) {
 /// skip what `find_enqueuers` has locked.
 pub fn announce_all(queue: &QueueDefinition) {
     if let Some(slot) = shared::get().and_then(|shared| shared.find_queue(queue.key())) {
-        for priority in 0..PRIORITIES {
-            pending::locked(slot, queue.key(), priority, 0);
-        }
+        pending::all_locked(slot, queue.key());
     }
     pending::waiting_from(0);
 }

@@ -15,7 +15,6 @@ use crate::pg::{clock, Datum};
 use crate::queue::control_channel;
 use crate::queue::definition::QueueDefinition;
 use crate::queue::options;
-use crate::shared::queue_slot::PRIORITIES;
 use crate::shared::statistics::QueueCounts;
 use crate::shared::{self, pending};
 use crate::{kept_columns, params};
@@ -151,9 +150,7 @@ static LEFT: Plan = Plan::new(
 pub fn delete_with_queue(queue: &QueueDefinition) {
     // Executors skip what we lock; should this transaction roll back, they must look again.
     if let Some(slot) = shared::get().and_then(|shared| shared.find_queue(queue.key())) {
-        for priority in 0..PRIORITIES {
-            pending::locked(slot, queue.key(), priority, 0);
-        }
+        pending::all_locked(slot, queue.key());
     }
     spi::run(&DELETE_OF_QUEUE, params![queue.queue_id]);
     let held: Vec<i64> = spi::connect(|spi| {

@@ -10,6 +10,7 @@ use std::ffi::{CStr, CString};
 
 use pgrx::pg_sys::{self, BuiltinOid};
 
+use crate::pg::catalog::cached_row;
 use crate::pg::function::Answer;
 use crate::pg::identity;
 use crate::pg::invalidation;
@@ -94,18 +95,22 @@ impl Domains {
 
     /// A domain and what it is a domain of, whose checks it has too.
     unsafe fn note_type(&mut self, mut type_oid: pg_sys::Oid) {
-        let cache = pg_sys::SysCacheIdentifier::TYPEOID as i32;
+        let cache = pg_sys::SysCacheIdentifier::TYPEOID;
         let none = pg_sys::Datum::null();
         while pg_sys::get_typtype(type_oid) as u8 == pg_sys::TYPTYPE_DOMAIN {
             let key = pg_sys::Datum::from(type_oid);
-            self.0
-                .push(pg_sys::GetSysCacheHashValue(cache, key, none, none, none));
-            let tuple = pg_sys::SearchSysCache1(cache, key);
-            if tuple.is_null() {
+            self.0.push(pg_sys::GetSysCacheHashValue(
+                cache as i32,
+                key,
+                none,
+                none,
+                none,
+            ));
+            let read = |form: &pg_sys::FormData_pg_type| form.typbasetype;
+            let Some(base) = cached_row::of_oid(cache, type_oid, read) else {
                 return;
-            }
-            type_oid = (*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_type>()).typbasetype;
-            pg_sys::ReleaseSysCache(tuple);
+            };
+            type_oid = base;
         }
     }
 

@@ -2,6 +2,7 @@
 
 use pgrx::pg_sys;
 
+use crate::pg::catalog::cached_row;
 use crate::pg::{major, text};
 
 /// The OID of this session's database.
@@ -19,6 +20,13 @@ pub fn name(oid: u32) -> Option<String> {
     }
 }
 
+/// What `read` finds in the row of a database; None where it is gone.
+fn read_row<T>(oid: u32, read: impl FnOnce(&pg_sys::FormData_pg_database) -> T) -> Option<T> {
+    let cache = pg_sys::SysCacheIdentifier::DATABASEOID;
+    // SAFETY: the cache of pg_database.
+    unsafe { cached_row::of_oid(cache, pg_sys::Oid::from(oid), read) }
+}
+
 /// Who is let into a database.
 #[derive(Default)]
 pub struct Limits {
@@ -29,21 +37,11 @@ pub struct Limits {
 }
 
 pub fn limits(oid: u32) -> Limits {
-    // SAFETY: a syscache look-up; the tuple is released here.
-    unsafe {
-        let cache = pg_sys::SysCacheIdentifier::DATABASEOID as i32;
-        let tuple = pg_sys::SearchSysCache1(cache, pg_sys::Oid::from(oid).into());
-        if tuple.is_null() {
-            return Limits::default();
-        }
-        let form = &*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_database>();
-        let limits = Limits {
-            allows_connections: form.datallowconn,
-            connections: form.datconnlimit,
-        };
-        pg_sys::ReleaseSysCache(tuple);
-        limits
-    }
+    let limits = read_row(oid, |form| Limits {
+        allows_connections: form.datallowconn,
+        connections: form.datconnlimit,
+    });
+    limits.unwrap_or_default()
 }
 
 /// Whether the server refuses one more session of a database because of its CONNECTION LIMIT; workers do not
@@ -128,17 +126,7 @@ pub fn encoding_name() -> String {
 
 /// Who owns a database; None where it is gone.
 pub fn owner(oid: u32) -> Option<pg_sys::Oid> {
-    // SAFETY: a syscache look-up; the tuple is released here.
-    unsafe {
-        let cache = pg_sys::SysCacheIdentifier::DATABASEOID as i32;
-        let tuple = pg_sys::SearchSysCache1(cache, pg_sys::Oid::from(oid).into());
-        if tuple.is_null() {
-            return None;
-        }
-        let owner = (*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_database>()).datdba;
-        pg_sys::ReleaseSysCache(tuple);
-        Some(owner)
-    }
+    read_row(oid, |form| form.datdba)
 }
 
 /// Whether `role` owns a database, or has its owner's rights.
@@ -149,20 +137,8 @@ pub fn is_owner(oid: u32, role: pg_sys::Oid) -> bool {
 /// Whether `role` may create a database from this one: CREATEDB, and its owner or it a template
 /// (createdb in dbcommands.c).
 pub fn may_copy(oid: u32, role: pg_sys::Oid) -> bool {
-    // SAFETY: syscache look-ups; the tuple is released before the function ends.
-    unsafe {
-        let creator = crate::pg::identity::role(role);
-        if !creator.is_some_and(|creator| creator.superuser || creator.createdb) {
-            return false;
-        }
-        let cache = pg_sys::SysCacheIdentifier::DATABASEOID as i32;
-        let tuple = pg_sys::SearchSysCache1(cache, pg_sys::Oid::from(oid).into());
-        if tuple.is_null() {
-            return false;
-        }
-        let form = pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_database>();
-        let is_template = (*form).datistemplate;
-        pg_sys::ReleaseSysCache(tuple);
-        is_template || is_owner(oid, role)
-    }
+    let creator = crate::pg::identity::role(role);
+    creator.is_some_and(|creator| creator.superuser || creator.createdb)
+        && read_row(oid, |form| form.datistemplate)
+            .is_some_and(|is_template| is_template || is_owner(oid, role))
 }

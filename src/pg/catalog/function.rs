@@ -4,6 +4,7 @@ use pgrx::pg_sys::{self, Oid};
 
 use crate::errors::Result;
 use crate::params;
+use crate::pg::catalog::cached_row;
 use crate::pg::catch::caught;
 use crate::pg::spi::{self, Plan};
 use crate::pg::{identifier, identity, major, text, BuiltinOid};
@@ -23,30 +24,24 @@ pub struct Function {
 
 /// The function of this OID, if it exists.
 pub fn function(oid: Oid) -> Option<Function> {
-    // SAFETY: a syscache look-up; everything is copied before the tuple is released.
+    // SAFETY: the cache of pg_proc; the name of what is there.
     unsafe {
-        let cache = pg_sys::SysCacheIdentifier::PROCOID as i32;
-        let tuple = pg_sys::SearchSysCache1(cache, oid.into());
-        if tuple.is_null() {
-            return None;
-        }
-        let form = &*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_proc>();
-        let arguments = form
-            .proargtypes
-            .values
-            .as_slice(form.pronargs as usize)
-            .to_vec();
-        let mut found = Function {
+        let cache = pg_sys::SysCacheIdentifier::PROCOID;
+        let read = |form: &pg_sys::FormData_pg_proc| Function {
             oid,
             owner: form.proowner,
             schema: form.pronamespace,
             kind: form.prokind as u8,
             returns_set: form.proretset,
             returns: form.prorettype,
-            arguments,
+            arguments: form
+                .proargtypes
+                .values
+                .as_slice(form.pronargs as usize)
+                .to_vec(),
             signature: String::new(),
         };
-        pg_sys::ReleaseSysCache(tuple);
+        let mut found = cached_row::of_oid(cache, oid, read)?;
         let signature =
             identifier::quoting_little(|| text::from_c(pg_sys::format_procedure_qualified(oid)));
         // What nearly every handler takes, as people write it.

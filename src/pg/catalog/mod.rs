@@ -1,5 +1,6 @@
 //! What the catalogs say: of roles, databases, the extension, functions, types; and who asks.
 
+pub(in crate::pg) mod cached_row;
 pub mod changes;
 pub mod database;
 pub mod function;

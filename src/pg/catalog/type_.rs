@@ -2,6 +2,7 @@
 
 use pgrx::pg_sys::{self, Oid};
 
+use crate::pg::catalog::cached_row;
 use crate::pg::{identifier, text};
 
 /// How values of a type are found equal: the `=` of its default order or hash, which no search path can hide.
@@ -15,18 +16,14 @@ pub struct Equality {
 /// None for a type that has no equality (json, point).
 pub fn equality(type_oid: Oid) -> Option<Equality> {
     // SAFETY: the type cache raises for a type that does not exist; the caller has it from pg_attribute.
-    // The tuple of the operator is released after its fields are copied.
     unsafe {
         let entry = pg_sys::lookup_type_cache(type_oid, pg_sys::TYPECACHE_EQ_OPR as i32);
-        let cache = pg_sys::SysCacheIdentifier::OPEROID as i32;
-        let tuple = pg_sys::SearchSysCache1(cache, (*entry).eq_opr.into());
-        if tuple.is_null() {
-            return None;
-        }
-        let form = &*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_operator>();
-        let (schema, takes) = (form.oprnamespace, form.oprleft);
-        let name = text::from_c(form.oprname.data.as_ptr());
-        pg_sys::ReleaseSysCache(tuple);
+        let cache = pg_sys::SysCacheIdentifier::OPEROID;
+        let read = |form: &pg_sys::FormData_pg_operator| {
+            let name = text::from_c(form.oprname.data.as_ptr());
+            (form.oprnamespace, form.oprleft, name)
+        };
+        let (schema, takes, name) = cached_row::of_oid(cache, (*entry).eq_opr, read)?;
         let schema_name = pg_sys::get_namespace_name(schema);
         if schema_name.is_null() {
             return None;

@@ -1,7 +1,7 @@
 //! Transactions: those of workers, what there is to know of any, their ends, their snapshots and locks, and the statements in them.
 
-pub mod after_commit;
 pub mod object_lock;
+pub mod release;
 mod requirement;
 pub mod role_lock;
 mod rows;

@@ -27,15 +27,27 @@ pub fn take(table: &str, number: u32, before_a_wait: impl FnOnce() -> Result<()>
     Ok(())
 }
 
-// In no process: the transaction that has it was prepared.
+/// SQL: FROM and WHERE of the locks `l` in this database that prepared transactions `x` hold. A prepared transaction is in no
+/// process, and only the lock of its own number says which it is.
+macro_rules! prepared_locks {
+    () => {
+        " FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_locks own \
+              ON own.virtualtransaction OPERATOR(pg_catalog.=) l.virtualtransaction AND own.pid IS NULL AND own.locktype OPERATOR(pg_catalog.=) 'transactionid'::pg_catalog.text \
+            JOIN pg_catalog.pg_prepared_xacts x ON x.transaction OPERATOR(pg_catalog.=) own.transactionid \
+           WHERE l.pid IS NULL \
+             AND l.database OPERATOR(pg_catalog.=) (SELECT d.oid FROM pg_catalog.pg_database d \
+                                                     WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database())"
+    };
+}
+pub(crate) use prepared_locks;
+
 static PREPARED_HOLDER: Plan = Plan::new(
-    "SELECT x.gid FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_locks own \
-         ON own.virtualtransaction OPERATOR(pg_catalog.=) l.virtualtransaction AND own.pid IS NULL AND own.locktype OPERATOR(pg_catalog.=) 'transactionid'::pg_catalog.text \
-       JOIN pg_catalog.pg_prepared_xacts x ON x.transaction OPERATOR(pg_catalog.=) own.transactionid \
-      WHERE l.pid IS NULL AND l.locktype OPERATOR(pg_catalog.=) 'object'::pg_catalog.text AND l.granted \
-        AND l.classid OPERATOR(pg_catalog.=) $1 AND l.objid OPERATOR(pg_catalog.=) $2 \
-        AND l.database OPERATOR(pg_catalog.=) (SELECT d.oid FROM pg_catalog.pg_database d \
-                                                WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database())",
+    concat!(
+        "SELECT x.gid",
+        prepared_locks!(),
+        " AND l.locktype OPERATOR(pg_catalog.=) 'object'::pg_catalog.text AND l.granted \
+          AND l.classid OPERATOR(pg_catalog.=) $1 AND l.objid OPERATOR(pg_catalog.=) $2"
+    ),
     &[BuiltinOid::OIDOID, BuiltinOid::OIDOID],
 );
 

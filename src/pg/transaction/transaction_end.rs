@@ -117,34 +117,6 @@ fn ask() {
     ASKED.store(true, Ordering::Relaxed);
 }
 
-/// Called once the locks of this transaction are gone and its messages about the catalogs are sent, which comes after the
-/// `at_end` of a commit; or when it is rolled back. As that one, it flips atomics only.
-pub fn expect_release(release: fn()) {
-    static REGISTERED: AtomicBool = AtomicBool::new(false);
-    if !REGISTERED.load(Ordering::Relaxed) {
-        // SAFETY: registered for the life of the process; may raise an ERROR before anything has changed.
-        unsafe { pg_sys::RegisterResourceReleaseCallback(Some(on_release), std::ptr::null_mut()) };
-        REGISTERED.store(true, Ordering::Relaxed);
-    }
-    RELEASE.set(Some(release));
-}
-
-type Release = Cell<Option<fn()>>;
-static RELEASE: PerProcess<Release> = PerProcess::new(Cell::new(None));
-
-unsafe extern "C-unwind" fn on_release(
-    phase: pg_sys::ResourceReleasePhase::Type,
-    _is_commit: bool,
-    is_top_level: bool,
-    _arg: *mut std::ffi::c_void,
-) {
-    if is_top_level && phase == pg_sys::ResourceReleasePhase::RESOURCE_RELEASE_AFTER_LOCKS {
-        if let Some(release) = RELEASE.take() {
-            release();
-        }
-    }
-}
-
 static EXPECTED: AtomicBool = AtomicBool::new(false);
 static PREPARING: AtomicBool = AtomicBool::new(false);
 /// Whether the server tells us of ends: from the first `expect` of this process on.

@@ -1,5 +1,6 @@
 //! queue_drop.
 
+use crate::pg::object_lock::prepared_locks;
 use crate::pg::{ereport, transaction, BuiltinOid};
 
 use crate::errors::{quote_literal, Error, Result, SqlState};
@@ -106,18 +107,15 @@ fn drop_queue(name: &str, force: bool) -> Result<()> {
     control_channel::publish(ControlEvent::Drop, name)
 }
 
-// Who has written jobs keeps its lock of their table until its end, in no process once it is prepared, when only the lock of
-// its own number says which it is.
+// Who has written jobs keeps its lock of their table until its end.
 static PREPARED: Plan = Plan::new(
-    "SELECT pg_catalog.string_agg(DISTINCT pg_catalog.quote_literal(x.gid), ', ') \
-       FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_locks own \
-         ON own.virtualtransaction OPERATOR(pg_catalog.=) l.virtualtransaction AND own.pid IS NULL AND own.locktype OPERATOR(pg_catalog.=) 'transactionid'::pg_catalog.text \
-       JOIN pg_catalog.pg_prepared_xacts x ON x.transaction OPERATOR(pg_catalog.=) own.transactionid \
-      WHERE l.pid IS NULL AND l.locktype OPERATOR(pg_catalog.=) 'relation'::pg_catalog.text \
-        AND l.mode OPERATOR(pg_catalog.=) 'RowExclusiveLock'::pg_catalog.text \
-        AND l.database OPERATOR(pg_catalog.=) (SELECT d.oid FROM pg_catalog.pg_database d \
-                                                WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()) \
-        AND l.relation OPERATOR(pg_catalog.=) 'pushy_internal.live_job'::pg_catalog.regclass::pg_catalog.oid",
+    concat!(
+        "SELECT pg_catalog.string_agg(DISTINCT pg_catalog.quote_literal(x.gid), ', ')",
+        prepared_locks!(),
+        " AND l.locktype OPERATOR(pg_catalog.=) 'relation'::pg_catalog.text \
+          AND l.mode OPERATOR(pg_catalog.=) 'RowExclusiveLock'::pg_catalog.text \
+          AND l.relation OPERATOR(pg_catalog.=) 'pushy_internal.live_job'::pg_catalog.regclass::pg_catalog.oid"
+    ),
     &[],
 );
 

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU32, AtomicU64, Ordering};
 
+use pushy_core::log::cursor::Cursor;
+
 use crate::pg::condition::Condition;
 use crate::shared::database::NEVER;
 
@@ -54,9 +56,9 @@ pub struct LogShared {
     /// Events of transactions that have not ended.
     pub pending: AtomicU64,
     /// The last event emitted to LISTENers.
-    pub emitted_epoch: AtomicI64,
-    pub emitted_tick: AtomicI64,
-    pub emitted_n: AtomicI32,
+    emitted_epoch: AtomicI64,
+    emitted_tick: AtomicI64,
+    emitted_n: AtomicI32,
 }
 
 impl LogShared {
@@ -150,6 +152,15 @@ impl LogShared {
     fn forget_gap(&self) {
         self.close_gap();
         self.gap_is_certain.store(false, Ordering::SeqCst);
+    }
+
+    /// How far LISTENers have heard.
+    pub fn emitted(&self) -> Cursor {
+        Cursor::new(
+            self.emitted_epoch.load(Ordering::SeqCst),
+            self.emitted_tick.load(Ordering::SeqCst),
+            self.emitted_n.load(Ordering::SeqCst),
+        )
     }
 
     pub fn set_emitted(&self, epoch: i64, tick: i64, n: i32) {

@@ -3,7 +3,7 @@
 
 use std::sync::atomic::Ordering;
 
-use crate::pg::after_commit;
+use crate::pg::release;
 use crate::pg::signals;
 use crate::pg::transaction_end::{self, End};
 use crate::shared::cancels::Promise;
@@ -213,7 +213,7 @@ impl Pending {
             }
         }
         if self.access {
-            after_commit::call(call_for_access);
+            release::call(call_for_access);
         }
         for (_, promise) in &self.cancels {
             announce_cancel(shared, database, *promise);

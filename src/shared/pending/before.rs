@@ -4,8 +4,8 @@ use std::cell::{Cell, RefCell};
 
 use crate::errors::{Error, Result, SqlState};
 use crate::pg::per_process::PerProcess;
-use crate::pg::transaction_end::{self, Before};
-use crate::pg::{heap, invalidation};
+use crate::pg::transaction_end::Before;
+use crate::pg::{heap, invalidation, release};
 use crate::pg::{identity, transaction};
 use crate::shared::cancels::Promise;
 use crate::shared::pending::{DefinitionChange, Pending, Why, PENDING};
@@ -39,7 +39,8 @@ pub(in crate::shared::pending) fn before(what: Before) -> Result<()> {
                 .any(|announcement| announcement.why == Why::Ready)
             && has_changed_catalogs();
         if has_changed {
-            transaction_end::expect_release(end_changing);
+            release::prepare();
+            release::call(end_changing);
         }
         for announcement in announcements {
             if announcement.why != Why::Ready {

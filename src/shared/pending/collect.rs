@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use super::{with, Announcement, Count, DefinitionChange, Pending, Why, PENDING};
 use crate::pg::transaction;
 use crate::pg::transaction_end;
-use crate::pg::{after_commit, identity, Oid};
+use crate::pg::{identity, release, Oid};
 use crate::shared;
 use crate::shared::cancels::Promise;
 use crate::shared::database::Presence;
@@ -98,6 +98,13 @@ pub fn unplaced(key: QueueKey) {
 /// A ready row is locked until this transaction ends, and may be free after it.
 pub fn locked(index: usize, key: QueueKey, priority: usize, position: i64) {
     add(index, key, priority, position as u64, Why::Locked, 0);
+}
+
+/// Any ready rows of a queue may be locked until this transaction ends, and free after it.
+pub fn all_locked(index: usize, key: QueueKey) {
+    for priority in 0..PRIORITIES {
+        locked(index, key, priority, 0);
+    }
 }
 
 /// A job that waits for `time` (µs) is locked until this transaction ends: the scheduler passes over it.
@@ -235,7 +242,7 @@ pub fn rotated() {
 
 /// The launcher tries again at once what it could not start, at commit.
 pub fn access_changed() {
-    after_commit::prepare();
+    release::prepare();
     with(|pending| pending.access = true);
 }
 

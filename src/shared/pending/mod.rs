@@ -10,10 +10,10 @@ mod savepoint;
 
 pub use announce::{ask_for_orphans, interrupt};
 pub use collect::{
-    access_changed, ask_cancel, awaited, claimed, count, created, defined, dropped, drops_database,
-    due, for_later, has_asked, has_changes, has_permit, holds_permit, left_marker, left_out,
-    locked, locked_waiting, logged, prepares, presence, privileges_changed, promises, quiesced,
-    ready, rotated, sweep, take_back, take_left_out, unlogged, unplaced, waiting_from,
+    access_changed, all_locked, ask_cancel, awaited, claimed, count, created, defined, dropped,
+    drops_database, due, for_later, has_asked, has_changes, has_permit, holds_permit, left_marker,
+    left_out, locked, locked_waiting, logged, prepares, presence, privileges_changed, promises,
+    quiesced, ready, rotated, sweep, take_back, take_left_out, unlogged, unplaced, waiting_from,
 };
 
 use std::cell::RefCell;

@@ -7,6 +7,13 @@ use crate::shared::queue_slot::QueueKey;
 use crate::shared::Shared;
 use std::sync::atomic::Ordering;
 
+/// How many endings there have been; None when all have been seen settled, which costs two loads.
+#[inline]
+fn unsettled_endings(shared: &Shared) -> Option<u64> {
+    let endings = shared.endings.load(Ordering::SeqCst);
+    (endings != shared.settled_endings.load(Ordering::SeqCst)).then_some(endings)
+}
+
 impl Recorder {
     /// Whether one of these jobs, whose rows the caller holds, has a crash verdict that is not given or not carried out.
     /// Until then it must not run: each executor could run it once more without a charge.
@@ -16,10 +23,9 @@ impl Recorder {
         queue: QueueKey,
         jobs: impl Iterator<Item = i64> + Clone,
     ) -> bool {
-        let endings = shared.endings.load(Ordering::SeqCst);
-        if endings == shared.settled_endings.load(Ordering::SeqCst) {
+        let Some(endings) = unsettled_endings(shared) else {
             return false;
-        }
+        };
         self.is_any_unsettled(shared, endings, |verdict| {
             verdict.database == queue.database
                 && match verdict.kind {
@@ -33,10 +39,9 @@ impl Recorder {
     /// behind it may start before: while the verdict is carried out the job's row is locked, and a claim would pass over it.
     /// A verdict that waits for a session's lock keeps no job from starting.
     pub fn is_order_unsettled(&self, shared: &Shared, queue: QueueKey) -> bool {
-        let endings = shared.endings.load(Ordering::SeqCst);
-        if endings == shared.settled_endings.load(Ordering::SeqCst) {
+        let Some(endings) = unsettled_endings(shared) else {
             return false;
-        }
+        };
         self.is_any_unsettled(shared, endings, |verdict| {
             verdict.database == queue.database
                 && verdict.queue_id == queue.queue_id

@@ -8,6 +8,7 @@ use pgrx::pg_sys::{self, Oid};
 use pushy_core::version::Fit;
 
 use crate::errors::{Error, Result, SqlState};
+use crate::pg::catalog::cached_row;
 use crate::pg::per_process::PerProcess;
 use crate::pg::{identifier, invalidation, script, text};
 
@@ -237,17 +238,12 @@ pub(super) fn owner() -> Option<Owner> {
 /// The owner of a relation; None where there is none of this number.
 #[cold]
 pub fn owner_of(relation: Oid) -> Option<Oid> {
-    // SAFETY: a syscache look-up; the tuple is released before the function ends.
+    let cache = pg_sys::SysCacheIdentifier::RELOID;
+    // SAFETY: the cache of pg_class.
     unsafe {
-        let cache = pg_sys::SysCacheIdentifier::RELOID as i32;
-        let tuple = pg_sys::SearchSysCache1(cache, relation.into());
-        if tuple.is_null() {
-            return None;
-        }
-        let form = pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_class>();
-        let owner = (*form).relowner;
-        pg_sys::ReleaseSysCache(tuple);
-        Some(owner)
+        cached_row::of_oid(cache, relation, |form: &pg_sys::FormData_pg_class| {
+            form.relowner
+        })
     }
 }
 

@@ -1,5 +1,6 @@
 //! Roles: who is asking, and which one is meant.
 
+use crate::pg::catalog::cached_row;
 use crate::pg::function::Answer;
 use crate::pg::text;
 use crate::pg::utility::Whose;
@@ -40,24 +41,17 @@ pub struct Role {
 
 /// The role of this OID, if there is one.
 pub fn role(oid: Oid) -> Option<Role> {
-    // SAFETY: a syscache look-up; everything is copied before the tuple is released.
+    // SAFETY: the cache of pg_authid; its names end with NUL.
     unsafe {
-        let cache = pg_sys::SysCacheIdentifier::AUTHOID as i32;
-        let tuple = pg_sys::SearchSysCache1(cache, oid.into());
-        if tuple.is_null() {
-            return None;
-        }
-        let form = &*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_authid>();
-        let role = Role {
+        let cache = pg_sys::SysCacheIdentifier::AUTHOID;
+        cached_row::of_oid(cache, oid, |form: &pg_sys::FormData_pg_authid| Role {
             oid,
             name: text::from_c(form.rolname.data.as_ptr()),
             superuser: form.rolsuper,
             createdb: form.rolcreatedb,
             login: form.rolcanlogin,
             connection_limit: form.rolconnlimit,
-        };
-        pg_sys::ReleaseSysCache(tuple);
-        Some(role)
+        })
     }
 }
 
