@@ -1,7 +1,7 @@
 """Every SQL text of Pushy's own names what it means with its schema: functions, operators, types, relations, collations, and
 operators that have no place for one (CASE x WHEN, NULLIF, IN, BETWEEN, IS DISTINCT FROM, LIKE, USING), which are not written.
 
-The search path is pinned where these texts run (src/pg/transaction/search_path.rs), and installed under that of CREATE EXTENSION; this
+The search path is pinned where these texts run (src/pg/sql/search_path.rs), and installed under that of CREATE EXTENSION; this
 is the second lock. It reads sql/*.sql, with the bodies of DO and what they EXECUTE, and the statements in src/**/*.rs.
 
     tools/lint_sql.py            complaints about this tree; exit status 1 where there are any
@@ -371,7 +371,7 @@ def read_tree(root: Path) -> Iterator[tuple[Path, str | Unread]]:
 # What makes the server read a text, plan it or call what it names, and the files that may: each knows whose words they are.
 # A literal is read by its type's input function, which runs the checks of a domain.
 READS_WORDS = {
-    r"\b(?:raw_parser|raw_parse\w*)\(": {"src/pg/catalog/identifier.rs", "src/pg/transaction/vacuum.rs"},  # to a tree of names, nothing is looked up
+    r"\b(?:raw_parser|raw_parse\w*)\(": {"src/pg/catalog/identifier.rs", "src/pg/sql/vacuum.rs"},  # to a tree of names, nothing is looked up
     r"stringToNode\(|expression_planner|\bExecInitExpr|\bExecPrepareExpr|eval_const": {"src/pg/call/expression.rs"},
     r"\btransform[A-Z]\w+\(": {"src/pg/call/literals.rs"},  # where no literal has a value yet
     r"\bEvaluator::of_\w+\(": {"src/watch/fire/cached_watch.rs"},  # plans: only what a trigger that fires has called, as the writer
@@ -434,8 +434,8 @@ def in_tree(root: Path = ROOT) -> list[str]:
         opened = re.findall(r"heap::open\(\"(\w+)\"\)|history::(open_\w+)\(", code)
         if not str(where).startswith(MOVES_JOBS) and WRITES_ROWS.search(code) and any(by or JOB_TABLES.match(name) for name, by in opened):
             found.append(f"{where}: rows of jobs are written by src/job/moves/ only, where the state machine is asked")
-        if str(where) != "src/pg/transaction/spi.rs" and re.search(r"\bSPI_(?:prepare|exec|cursor)", path.read_text()):
-            found.append(f"{where}: SPI is entered by src/pg/transaction/spi.rs only, which pins the search path")
+        if str(where) != "src/pg/sql/spi.rs" and re.search(r"\bSPI_(?:prepare|exec|cursor)", path.read_text()):
+            found.append(f"{where}: SPI is entered by src/pg/sql/spi.rs only, which pins the search path")
     read = 0
     for where, text in read_tree(root):
         if isinstance(text, Unread):

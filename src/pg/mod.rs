@@ -11,6 +11,7 @@ pub mod json;
 pub mod major;
 pub mod memory;
 mod process;
+mod sql;
 pub mod transaction;
 pub mod value;
 
@@ -30,9 +31,9 @@ pub use process::{
     clock, guc, insistence, interrupts, latch, per_process, random, signals, standby, timeout,
     worker,
 };
+pub use sql::{search_path, sequence, spi, vacuum};
 pub use transaction::{
-    object_lock, release, role_lock, search_path, sequence, snapshot, spi, subtransaction,
-    table_lock, transaction_end, vacuum,
+    object_lock, release, role_lock, snapshot, subtransaction, table_lock, transaction_end,
 };
 pub use value::{
     answer, array, columns, composite, jsonb, session_format, slot, text, texts, varlena,

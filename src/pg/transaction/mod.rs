@@ -1,18 +1,13 @@
-//! Transactions: those of workers, what there is to know of any, their ends, their snapshots and locks, and the statements in them.
+//! Transactions: those of workers, what there is to know of any, their ends, their snapshots and locks.
 
 pub mod object_lock;
 pub mod release;
 mod requirement;
 pub mod role_lock;
-mod rows;
-pub mod search_path;
-pub mod sequence;
 pub mod snapshot;
-pub mod spi;
 pub mod subtransaction;
 pub mod table_lock;
 pub mod transaction_end;
-pub mod vacuum;
 mod worker_transaction;
 mod xid;
 
