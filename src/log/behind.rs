@@ -2,8 +2,9 @@
 
 use pushy_core::log::cursor::Cursor;
 
+use super::filter::{Filter, Share};
 use super::parts::log;
-use super::read::{Filter, Log, Share};
+use super::read::Log;
 use super::tick::Tick;
 use crate::errors::Result;
 use crate::pg::value::Timestamp;

@@ -5,6 +5,7 @@
 
 mod append;
 mod behind;
+pub mod filter;
 mod gap;
 pub mod parts;
 pub mod read;

@@ -5,8 +5,9 @@ use std::sync::atomic::Ordering;
 use pushy_core::log::cursor::Cursor;
 
 use super::behind::{Behind, Budget};
+use super::filter::Filter;
 use super::parts::{self, log_table, tick_index, tick_table, PARTS};
-use super::read::{self, Filter, Log};
+use super::read::{self, Log};
 use super::state::{self, State};
 use super::subscription::table::{self, Subscription};
 use super::tick::Tick;

@@ -8,7 +8,8 @@ use rustc_hash::FxHashSet as HashSet;
 
 use super::worker::Relay;
 use crate::errors::Result;
-use crate::log::read::{self, Filter, LogItem, Notice};
+use crate::log::filter::Filter;
+use crate::log::read::{self, LogItem, Notice};
 use crate::pg::transaction;
 use crate::pg::{clock, identity, interrupts, notify};
 use crate::shared;

@@ -8,7 +8,8 @@ mod statistics;
 mod store;
 mod words;
 
-use declare::{altered, arguments, attached, orphans, restore, side_effects, table, triggers};
+use declare::follow::{altered, attached};
+use declare::{arguments, orphans, restore, side_effects, table, trigger_words, triggers};
 pub use definition::{CHANNEL_USERS, DEPENDENTS};
 use fire::{cache, content, notice_json, partition_move, publish, statement};
 

@@ -7,7 +7,7 @@ use pushy_core::log::cursor::Cursor;
 use super::table;
 use crate::channel::Channel;
 use crate::errors::{quote_literal, Error, Result, SqlState};
-use crate::log::read::Filter;
+use crate::log::filter::Filter;
 use crate::log::{state, tick};
 use crate::params;
 use crate::pg::function::{Answer, Call};

@@ -5,7 +5,7 @@ use pushy_core::log::cursor::Cursor;
 use super::restore;
 use crate::channel::users::Users;
 use crate::errors::{quote_literal, Error, Result, SqlState};
-use crate::log::read::Filter;
+use crate::log::filter::Filter;
 use crate::params;
 use crate::pg::home::{self, Home};
 use crate::pg::spi::{self, Plan, Row};

@@ -7,7 +7,8 @@ use pushy_core::log::cursor::Cursor;
 
 use super::table;
 use crate::errors::{Error, Result, SqlState};
-use crate::log::read::{self, Filter};
+use crate::log::filter::Filter;
+use crate::log::read;
 use crate::pg::function::{Answer, Call};
 use crate::pg::{database, identity, transaction};
 use crate::{row, shared, sql_function};

@@ -9,6 +9,7 @@ use crate::watch::declare::watch::require_owner;
 use crate::watch::definition::{self, WatchDefinition};
 use crate::watch::orphans;
 use crate::watch::table::WatchedTable;
+use crate::watch::trigger_words;
 use crate::watch::{restore, triggers};
 
 sql_function!(pushy_unwatch_v1, |call| {
@@ -162,7 +163,7 @@ fn tell_if_broken(watch: &WatchDefinition) -> Result<()> {
     if !watch.is_home() {
         return Ok(());
     }
-    let why = if triggers::are_unchanged(watch)? {
+    let why = if trigger_words::are_unchanged(watch)? {
         let queue = watch.queue.as_ref();
         let obstacle = queue.map(|queue| queue.obstacle(watch.owner, "pushy.watch"));
         match obstacle.transpose()?.flatten() {

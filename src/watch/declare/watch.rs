@@ -12,6 +12,7 @@ use crate::watch::definition::{self, Delivery, Payload, Residence, WatchDefiniti
 use crate::watch::orphans;
 use crate::watch::side_effects;
 use crate::watch::table::WatchedTable;
+use crate::watch::trigger_words;
 use crate::watch::triggers::{self, Wording};
 use crate::{row, sql_function};
 
@@ -171,7 +172,7 @@ fn is_as_wanted(existing: &WatchDefinition, wanted: &WatchDefinition) -> Result<
     };
     Ok(same == *existing
         && existing.is_home()
-        && triggers::are_unchanged(existing)?
+        && trigger_words::are_unchanged(existing)?
         && !orphans::names_of(existing.relation)?.contains(&existing.name))
 }
 

@@ -12,7 +12,7 @@ use crate::pg::{array, ereport, identity, invalidation, BuiltinOid};
 use crate::shared;
 use crate::watch::definition::{self, Payload, Residence, WatchDefinition};
 use crate::watch::notice_json::{PayloadKind, Shape};
-use crate::watch::triggers::{self};
+use crate::watch::trigger_words;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
@@ -46,7 +46,7 @@ pub(super) fn read(watch_id: i32) -> Result<Number> {
         }
     }
     let relation = definition.relation;
-    if !triggers::are_unchanged(&definition)? {
+    if !trigger_words::are_unchanged(&definition)? {
         // With one missing the others would publish changes that its condition excluded, or of some events only; one that
         // was replaced has the words of somebody else, who has not the rights of the watch's maker.
         log_broken(&definition);
@@ -55,7 +55,7 @@ pub(super) fn read(watch_id: i32) -> Result<Number> {
         });
     }
     let expressions = match definition.expressions {
-        Some(trigger) => triggers::condition_of(trigger)?,
+        Some(trigger) => trigger_words::condition_of(trigger)?,
         None => None,
     };
     let context = Context::new(c"pushy watch");

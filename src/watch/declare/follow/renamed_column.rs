@@ -7,7 +7,7 @@ use crate::pg::utility::RelationName;
 use crate::pg::{identifier, identity, invalidation, Oid};
 use crate::watch::definition;
 use crate::watch::table::WatchedTable;
-use crate::watch::triggers;
+use crate::watch::trigger_words;
 
 /// Renames a column in the definitions of watches, as the server has done in their triggers.
 pub(super) fn rename(relation: &RelationName, from: &str, to: &str) -> Result<()> {
@@ -33,7 +33,7 @@ pub(super) fn rename(relation: &RelationName, from: &str, to: &str) -> Result<()
             }
             let mut kept = watch.clone();
             // What somebody has put in the place of a trigger is none of the watch's words.
-            let is_unchanged = triggers::are_unchanged(&watch)?;
+            let is_unchanged = trigger_words::are_unchanged(&watch)?;
             if is_unchanged {
                 take_texts(&mut kept)?;
             }
@@ -55,7 +55,7 @@ pub(super) fn rename(relation: &RelationName, from: &str, to: &str) -> Result<()
                 }
             }
             if is_unchanged {
-                watch.words = triggers::words(&watch)?;
+                watch.words = trigger_words::words(&watch)?;
             }
             if watch != before {
                 identity::as_owner(|| watch.write())?;
