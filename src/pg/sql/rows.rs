@@ -1,6 +1,6 @@
 //! The rows that a statement answers, and their values.
 
-use super::spi::{Spi, Tid};
+use super::spi::Spi;
 use crate::errors::Result;
 use crate::pg::function::Answer;
 use crate::pg::text;
