@@ -88,7 +88,12 @@ const BY_ID: &str = "queue_pkey";
 const SHAPE: (&[&str], &AtomicU64) = (table::COLUMNS, &table::CHECKED);
 
 fn read(row: &Row<'_>) -> Result<QueueDefinition> {
-    use table::*;
+    use table::{
+        BACKOFF, BATCH, CONCURRENCY, HANDLER, HANDLER_OID, HANDLER_OWNER, HANDLER_OWNER_NAME,
+        HOME_DATABASE, HOME_SYSTEM, KEEP_COMPLETED_US, KEEP_DISCARDED_US, MAX_ATTEMPTS,
+        MAX_RETRY_DELAY_US, OWNER, OWNER_NAME, PARKED, PAUSED, PRIORITY, QUEUE, QUEUE_ID,
+        RETRY_DELAY_US, RUN_AS, RUN_AS_NAME, TIMEOUT_US,
+    };
     let backoff = row.text(BACKOFF)?;
     Ok(QueueDefinition {
         queue_id: row.i32(QUEUE_ID),

@@ -89,7 +89,10 @@ fn live_row(
     queue_max_attempts: i32,
     beside: Option<i64>,
 ) -> [Answer; 18] {
-    use finished_job::*;
+    use finished_job::{
+        ARGS, ATTEMPT, CAUSED_BY, DEPTH, ENQUEUED_AT, ENQUEUED_BY, ID, MAX_ATTEMPTS, PRIORITY,
+        QUEUE_ID, TIMEOUT_US, UNIQUE_KEY,
+    };
     let attempt = row.i32(ATTEMPT);
     let own_max_attempts = row.opt_i32(MAX_ATTEMPTS);
     let may_run = own_max_attempts.unwrap_or(queue_max_attempts) > attempt;

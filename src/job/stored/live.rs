@@ -27,7 +27,10 @@ const SHAPE: (&[&str], &AtomicU64) = (live_job::COLUMNS, &live_job::CHECKED);
 const BY_ID: &str = "live_job_pkey";
 
 fn read(row: Row<'_>, tid: Tid) -> Result<Live> {
-    use live_job::*;
+    use live_job::{
+        ATTEMPT, CAUSED_BY, DEPTH, ENQUEUED_AT, ENQUEUED_BY, GIVE_BACKS, ID, MAX_ATTEMPTS,
+        POSITION, PRIORITY, QUEUE_ID, RUN_AT, STATE, SUSPICIONS, TIMEOUT_US, UNIQUE_KEY,
+    };
     Ok(Live {
         queue_id: row.i32(QUEUE_ID),
         state: JobState::from_code(row.byte(STATE)).expect("constrained by the table"),
@@ -149,7 +152,7 @@ fn get_finished(id: i64) -> Result<(Option<Finished>, bool)> {
     let now = snapshot::take_latest();
     let mut finished = None;
     history::find(id, &now, |row| {
-        use finished_job::*;
+        use finished_job::{PRIORITY, QUEUE_ID, STATE, UNIQUE_KEY};
         finished = Some(Finished {
             queue_id: row.i32(QUEUE_ID),
             state: JobState::from_code(row.byte(STATE)).expect("constrained by the table"),
