@@ -130,12 +130,17 @@ fn read_grant(row: &Row<'_>) -> Result<Option<Grant>> {
     }))
 }
 
-static WRITE: Plan = Plan::new(
+static INSERT: Plan = Plan::new(
     "INSERT INTO pushy_internal.channel (channel, owner, owner_name, home_system, home_database) \
-     VALUES ($1, $2, $3::pg_catalog.name, $4, $5) \
-     ON CONFLICT (channel) DO UPDATE SET owner = excluded.owner, owner_name = excluded.owner_name, \
-         home_system = excluded.home_system, home_database = excluded.home_database",
+     VALUES ($1, $2, $3::pg_catalog.name, $4, $5) ON CONFLICT (channel) DO NOTHING",
     &[TEXTOID, OIDOID, TEXTOID, INT8OID, OIDOID],
+);
+
+// Only where it is whose it was when that was asked: by now it may be another's.
+static UPDATE: Plan = Plan::new(
+    "UPDATE pushy_internal.channel c SET owner = $2, owner_name = $3::pg_catalog.name, home_system = $4, home_database = $5 \
+      WHERE c.channel OPERATOR(pg_catalog.=) $1 AND c.owner OPERATOR(pg_catalog.=) $6 AND c.home_system OPERATOR(pg_catalog.=) $7",
+    &[TEXTOID, OIDOID, TEXTOID, INT8OID, OIDOID, OIDOID, INT8OID],
 );
 
 static GRANT: Plan = Plan::new(
@@ -209,14 +214,40 @@ impl GrantedChannel {
         self.owner_here().map(identity::role_name)
     }
 
-    pub fn write(&self) {
+    /// Adds it; false when somebody else was quicker.
+    pub fn insert(&self) -> bool {
         let channel = crate::pg::text::bytes_to_datum(&self.channel);
         let home = Oid::from(self.home_database);
         let owner_name = self.owner_name.as_str();
-        spi::run(
-            &WRITE,
-            params![channel, self.owner, owner_name, self.home_system, home],
-        );
+        let written = params![channel, self.owner, owner_name, self.home_system, home];
+        spi::run(&INSERT, written) > 0
+    }
+
+    /// Writes whose it is and where it is at home, if it is still `before`'s.
+    pub fn update(&self, before: &Self) -> Result<()> {
+        let channel = crate::pg::text::bytes_to_datum(&self.channel);
+        let home = Oid::from(self.home_database);
+        let owner_name = self.owner_name.as_str();
+        let written = params![
+            channel,
+            self.owner,
+            owner_name,
+            self.home_system,
+            home,
+            before.owner,
+            before.home_system
+        ];
+        if spi::run(&UPDATE, written) > 0 {
+            return Ok(());
+        }
+        Err(Error::new(
+            SqlState::OBJECT_IN_USE,
+            format!(
+                "channel \"{}\" was taken over by another meanwhile",
+                crate::pg::text::shown(&self.channel)
+            ),
+        )
+        .hint("Try again."))
     }
 
     /// Lets a role read what is written from now on.
@@ -261,15 +292,16 @@ impl GrantedChannel {
             .iter()
             .map(|grant| self.grantee_here(grant))
             .collect();
+        let here = Self::new(&self.channel, owner);
+        here.update(self)?;
         *self = Self {
             grants: std::mem::take(&mut self.grants),
-            ..Self::new(&self.channel, owner)
+            ..here
         };
         spi::run(
             &CLEAR,
             params![crate::pg::text::bytes_to_datum(&self.channel)],
         );
-        self.write();
         for (grant, grantee) in self.grants.iter().zip(grantees) {
             let since = if kept_places {
                 grant.since

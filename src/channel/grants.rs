@@ -5,6 +5,8 @@ use super::name::Channel;
 use crate::errors::{quote_literal, Error, Result, SqlState};
 use crate::pg::function::{Answer, Call};
 use crate::pg::home::Home;
+use crate::pg::name_lock::{self, Named};
+use crate::pg::object_lock::Hold;
 use crate::pg::value::Timestamp;
 use crate::pg::{ereport, identifier, identity, text, transaction, Oid};
 use crate::queue::dependents::Dependents;
@@ -115,35 +117,53 @@ fn require_owner(owned: &GrantedChannel) -> Result<()> {
 /// The channel as the caller's: as it is, or from now on.
 fn take(channel: &Channel) -> Result<GrantedChannel> {
     let caller = identity::current_user();
-    if let Some(mut owned) = find(channel.as_bytes())? {
-        require_owner(&owned)?;
-        if owned.owner_here().is_none() {
-            // Only a superuser comes here.
-            owned.owner = caller;
-            owned.owner_name = identity::role_name(caller);
-            if owned.is_home() {
-                identity::as_owner(|| {
-                    owned.write();
-                    Ok(())
-                })?;
-                return Ok(owned);
-            }
+    loop {
+        if let Some(owned) = find(channel.as_bytes())? {
+            return keep(owned, caller);
         }
-        if !owned.is_home() {
-            identity::as_owner(|| owned.adopt())?;
+        // Whoever is refused comes to hold nothing, nor to wait.
+        require_free(channel, caller)?;
+        name_lock::take(Named::Channel, channel.as_bytes(), Hold::Alone)?;
+        // What others have declared on it was waited for, and is seen now.
+        if let Some(owned) = find(channel.as_bytes())? {
+            return keep(owned, caller);
         }
-        return Ok(owned);
+        require_free(channel, caller)?;
+        if !identity::is_superuser(caller) {
+            require_share(channel, caller)?;
+        }
+        let owned = GrantedChannel::new(channel.as_bytes(), caller);
+        if identity::as_owner(|| Ok(owned.insert()))? {
+            return Ok(owned);
+        }
     }
-    if !identity::is_superuser(caller) {
-        refuse_others(channel, caller)?;
-        require_share(channel, caller)?;
+}
+
+/// One that has an owner, for a caller with that owner's rights.
+fn keep(mut owned: GrantedChannel, caller: Oid) -> Result<GrantedChannel> {
+    require_owner(&owned)?;
+    if owned.owner_here().is_none() {
+        // Only a superuser comes here.
+        let before = owned.clone();
+        owned.owner = caller;
+        owned.owner_name = identity::role_name(caller);
+        if owned.is_home() {
+            identity::as_owner(|| owned.update(&before))?;
+            return Ok(owned);
+        }
     }
-    let owned = GrantedChannel::new(channel.as_bytes(), caller);
-    identity::as_owner(|| {
-        owned.write();
-        Ok(())
-    })?;
+    if !owned.is_home() {
+        identity::as_owner(|| owned.adopt())?;
+    }
     Ok(owned)
+}
+
+/// Refuses a channel that others use; a superuser closes it all the same.
+fn require_free(channel: &Channel, caller: Oid) -> Result<()> {
+    if identity::is_superuser(caller) {
+        return Ok(());
+    }
+    refuse_others(channel, caller)
 }
 
 /// Refuses one more channel of a role that has closed so many: others look through them.

@@ -12,6 +12,8 @@ use crate::log::{state, tick};
 use crate::params;
 use crate::pg::function::{Answer, Call};
 use crate::pg::home::Home;
+use crate::pg::name_lock::{self, Named};
+use crate::pg::object_lock::Hold;
 use crate::pg::spi::{self, Plan};
 use crate::pg::{
     array, ereport, identifier, identity, role_lock, sequence, snapshot, transaction, BuiltinOid,
@@ -154,12 +156,19 @@ fn create(call: Call) -> Result<String> {
                 if !has_owner || count > subscription.channels.as_ref().map_or(1, Vec::len) {
                     require_share(owner, &name, count)?;
                 }
+                let had = subscription.channels.as_deref().unwrap_or_default();
+                share_names(channels.as_deref(), had, caller)?;
                 write(&CHANGE, subscription.number, cursor, owner);
                 if from_oldest && subscription.is_home {
                     tell_that_it_stays(&name);
                 }
                 return Ok(cursor);
             }
+            name_lock::take(Named::Subscription, name.as_bytes(), Hold::Alone)?;
+            if table::find(&name)?.is_some() {
+                continue;
+            }
+            share_names(channels.as_deref(), &[], caller)?;
             require_share(caller, &name, count)?;
             let cursor = start(from_oldest)?;
             let number = sequence::next_free(&NEXT_ID);
@@ -174,6 +183,19 @@ fn create(call: Call) -> Result<String> {
         pending::logged();
     }
     Ok(cursor.shown())
+}
+
+/// Waits for who closes one of these channels at this moment, and asks again whether the caller may read them; not for those that it had.
+fn share_names(channels: Option<&[Vec<u8>]>, had: &[Vec<u8>], caller: Oid) -> Result<()> {
+    let mut new: Vec<Vec<u8>> = channels.unwrap_or_default().to_vec();
+    new.retain(|channel| !had.contains(channel));
+    // In one order, because two that create at the same time would wait for each other.
+    new.sort();
+    for channel in &new {
+        name_lock::take(Named::Channel, channel, Hold::Shared)?;
+    }
+    Filter::of(Some(&new), caller)?;
+    Ok(())
 }
 
 fn tell_that_it_stays(name: &str) {

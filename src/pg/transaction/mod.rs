@@ -1,5 +1,6 @@
 //! Transactions: those of workers, what there is to know of any, their ends, their snapshots and locks.
 
+pub mod name_lock;
 pub mod object_lock;
 pub mod release;
 mod requirement;

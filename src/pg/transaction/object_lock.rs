@@ -10,10 +10,32 @@ use crate::pg::{identity, BuiltinOid};
 /// Waits, after `before_a_wait`, until no other transaction holds lock `number` on our table `table`, and holds it until this one ends. Numbers are
 /// not reserved: two users of the same number wait for each other. Writes nothing; on a standby it does nothing.
 pub fn take(table: &str, number: u32, before_a_wait: impl FnOnce() -> Result<()>) -> Result<()> {
+    lock(table, number, Hold::Alone, before_a_wait)
+}
+
+/// Beside whom a lock is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hold {
+    Alone,
+    /// Others may hold it so too.
+    Shared,
+}
+
+/// The same, alone or beside others.
+pub fn lock(
+    table: &str,
+    number: u32,
+    hold: Hold,
+    before_a_wait: impl FnOnce() -> Result<()>,
+) -> Result<()> {
     let Some(table) = identity::internal_relation(table) else {
         return Ok(());
     };
-    let (number, mode) = (Oid::from(number), pg_sys::ExclusiveLock as pg_sys::LOCKMODE);
+    let mode = match hold {
+        Hold::Alone => pg_sys::ExclusiveLock,
+        Hold::Shared => pg_sys::ShareLock,
+    } as pg_sys::LOCKMODE;
+    let number = Oid::from(number);
     // SAFETY: inside a transaction, whose end releases it; an object lock names nothing that must exist.
     let is_free = unsafe {
         pg_sys::RecoveryInProgress()

@@ -3,6 +3,8 @@
 use crate::pg::Oid;
 
 use crate::errors::{quote_literal, Error, Result, SqlState};
+use crate::pg::name_lock::{self, Named};
+use crate::pg::object_lock::Hold;
 use crate::pg::{
     database, ereport, function_catalog as functions, home, identifier, identity, transaction,
 };
@@ -64,6 +66,10 @@ fn register(name: String, handler: &str, options: &Options) -> Result<String> {
 /// False: somebody else was quicker.
 fn create(wanted: &mut QueueDefinition) -> Result<bool> {
     require_eligible(wanted)?;
+    name_lock::take(Named::Queue, wanted.name.as_bytes(), Hold::Alone)?;
+    if identity::as_owner(|| definition::find(&wanted.name))?.is_some() {
+        return Ok(false);
+    }
     quota::require(wanted.owner)?;
     remember_handler_owner(wanted);
     let Some(queue_id) = identity::as_owner(|| Ok(store::insert(wanted)))? else {

@@ -3,6 +3,8 @@
 
 use crate::errors::{Error, Result, SqlState};
 use crate::pg::spi::{self, Plan};
+use crate::pg::name_lock::{self, Named};
+use crate::pg::object_lock::Hold;
 use crate::pg::subtransaction;
 use crate::pg::{identifier, identity, invalidation, transaction, BuiltinOid};
 use crate::queue::control_channel;
@@ -40,7 +42,12 @@ fn rename(name: &str, new_name: String) -> Result<()> {
     if before.name == new_name {
         return Ok(());
     }
-    if identity::as_owner(|| definition::find(&new_name))?.is_some() {
+    let is_taken = || identity::as_owner(|| Ok(definition::find(&new_name)?.is_some()));
+    if is_taken()? {
+        return Err(taken(&new_name));
+    }
+    name_lock::take(Named::Queue, new_name.as_bytes(), Hold::Alone)?;
+    if is_taken()? {
         return Err(taken(&new_name));
     }
     let queue = QueueDefinition {

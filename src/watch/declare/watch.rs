@@ -3,6 +3,8 @@
 use crate::channel::{access, Channel};
 use crate::errors::{quote_literal, Error, Result, SqlState};
 use crate::pg::function::Answer;
+use crate::pg::name_lock::{self, Named};
+use crate::pg::object_lock::Hold;
 use crate::pg::{catalog_trigger, ereport, identifier, identity, invalidation, transaction};
 use crate::queue::announce;
 use crate::shared::obstacle;
@@ -58,6 +60,10 @@ fn declare(mut wanted: WatchDefinition, table: &WatchedTable, is_named: bool) ->
         if is_as_wanted(existing, &wanted)? {
             return Ok(false);
         }
+    }
+    // Before the table's lock, because the channel's may be waited for: somebody may be closing it.
+    if let Some(channel) = &wanted.channel {
+        name_lock::take(Named::Channel, channel, Hold::Shared)?;
     }
     // From here on nobody else declares a watch of this table, or renames it.
     catalog_trigger::lock_table(table.oid);
