@@ -1,13 +1,11 @@
 //! The extension coming to and leaving a database.
 
-use std::sync::atomic::Ordering;
-
 use pushy_core::version::Fit;
 
 use crate::errors::{Error, Result, SqlState};
-use crate::pg::{database, ereport, identity, script, sequence, transaction};
+use crate::pg::{database, ereport, identity, script, transaction};
 use crate::shared::database::{DatabaseSlot, Presence};
-use crate::shared::{self, pending};
+use crate::shared::{self, numbers, pending};
 use crate::{row, sql_function};
 
 // Called by the install script: the workers learn of this database when it commits.
@@ -35,7 +33,7 @@ sql_function!(pushy_extension_created_v1, |_call| {
     match shared::get() {
         Some(shared) => {
             if let Some(database_slot) = shared.ensure_database(database::current()) {
-                number_on(database_slot)?;
+                numbers::number_on(database_slot)?;
             }
             pending::presence(Presence::Present);
         }
@@ -51,22 +49,6 @@ sql_function!(pushy_extension_created_v1, |_call| {
     }
     Result::Ok(())
 });
-
-/// The new sequences go on behind the numbers that the extension gave out here before, because shared memory knows queues, watches
-/// and jobs by them, and this transaction, or a savepoint of it, may be rolled back.
-fn number_on(database_slot: &DatabaseSlot) -> Result<()> {
-    for (sequence, highest) in [
-        ("queue_id_seq", &database_slot.highest_queue),
-        ("watch_id_seq", &database_slot.highest_watch),
-        ("position_seq", &database_slot.highest_position),
-    ] {
-        let highest = highest.load(Ordering::SeqCst);
-        if highest > 0 {
-            sequence::set(identity::expect_relation(sequence)?, highest);
-        }
-    }
-    Ok(())
-}
 
 /// Looks whether the extension is still there, in a worker whose statements failed.
 pub fn forget_if_gone(database_slot: &DatabaseSlot) {

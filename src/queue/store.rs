@@ -1,12 +1,14 @@
 //! Writing pushy_internal.queue; as the extension's owner.
 
-use crate::pg::{sequence, BuiltinOid, Oid};
+use crate::pg::{BuiltinOid, Oid};
 
 use super::definition::QueueDefinition;
 use super::dropped;
+use crate::errors::Result;
 use crate::params;
 use crate::pg::function::Answer;
 use crate::pg::spi::{self, Plan};
+use crate::shared::numbers::{self, Numbered};
 
 use BuiltinOid::{BOOLOID, INT4OID, INT8OID, OIDOID, TEXTOID};
 
@@ -70,30 +72,41 @@ fn values(queue: &QueueDefinition) -> [Answer; 24] {
     ]
 }
 
-// A number that no queue has had, and that nothing holds: the sequence may have been set, or a restore of some tables and
-// not of others has left what holds a number that it comes to again.
-static NEXT_ID: Plan = Plan::new(
-    "SELECT n.id, EXISTS (SELECT FROM pushy_internal.queue q WHERE q.queue_id OPERATOR(pg_catalog.=) n.id) \
-                  OR EXISTS (SELECT FROM pushy_internal.dropped_queue d WHERE d.queue_id OPERATOR(pg_catalog.=) n.id) \
-                  OR EXISTS (SELECT FROM pushy_internal.queue_acl a WHERE a.queue_id OPERATOR(pg_catalog.=) n.id) \
-                  OR EXISTS (SELECT FROM pushy_internal.watch w WHERE w.queue_id OPERATOR(pg_catalog.=) n.id) \
-                  OR EXISTS (SELECT FROM pushy_internal.subscription s WHERE s.queue_id OPERATOR(pg_catalog.=) n.id) \
-                  OR EXISTS (SELECT FROM pushy_internal.live_job j WHERE j.queue_id OPERATOR(pg_catalog.=) n.id AND j.position IS NOT NULL) \
-       FROM (SELECT pg_catalog.nextval('pushy_internal.queue_id_seq'::pg_catalog.regclass)::pg_catalog.int4 AS id) n",
+// All that holds a queue by its number, whether or not the queue is there: jobs that wait for their time too, for which there is no index.
+static HIGHEST_KEPT: Plan = Plan::new(
+    "SELECT COALESCE(GREATEST((SELECT pg_catalog.max(q.queue_id) FROM pushy_internal.queue q), \
+                              (SELECT pg_catalog.max(d.queue_id) FROM pushy_internal.dropped_queue d), \
+                              (SELECT pg_catalog.max(a.queue_id) FROM pushy_internal.queue_acl a), \
+                              (SELECT pg_catalog.max(w.queue_id) FROM pushy_internal.watch w), \
+                              (SELECT pg_catalog.max(s.queue_id) FROM pushy_internal.subscription s), \
+                              (SELECT pg_catalog.max(j.queue_id) FROM pushy_internal.live_job j), 0))::pg_catalog.int8",
     &[],
 );
 
+static NUMBERS: Numbered = Numbered::queues(|| numbers::highest_in(&HIGHEST_KEPT));
+
+// A restore of some tables and not of others may have left what holds a number that comes next.
+static IS_HELD: Plan = Plan::new(
+    "SELECT EXISTS (SELECT FROM pushy_internal.queue q WHERE q.queue_id OPERATOR(pg_catalog.=) $1) \
+         OR EXISTS (SELECT FROM pushy_internal.dropped_queue d WHERE d.queue_id OPERATOR(pg_catalog.=) $1) \
+         OR EXISTS (SELECT FROM pushy_internal.queue_acl a WHERE a.queue_id OPERATOR(pg_catalog.=) $1) \
+         OR EXISTS (SELECT FROM pushy_internal.watch w WHERE w.queue_id OPERATOR(pg_catalog.=) $1) \
+         OR EXISTS (SELECT FROM pushy_internal.subscription s WHERE s.queue_id OPERATOR(pg_catalog.=) $1) \
+         OR EXISTS (SELECT FROM pushy_internal.live_job j WHERE j.queue_id OPERATOR(pg_catalog.=) $1 AND j.position IS NOT NULL)",
+    &[INT4OID],
+);
+
 /// Adds a queue and answers its number; None when the name is taken, or the number meanwhile.
-pub fn insert(queue: &QueueDefinition) -> Option<i32> {
+pub fn insert(queue: &QueueDefinition) -> Result<Option<i32>> {
     let numbered = QueueDefinition {
-        queue_id: sequence::next_free(&NEXT_ID),
+        queue_id: NUMBERS.draw_free(&IS_HELD)?,
         ..queue.clone()
     };
-    spi::connect(|spi| {
+    Ok(spi::connect(|spi| {
         spi.run(&INSERT, &values(&numbered))
             .first()
             .map(|row| row.i32(1))
-    })
+    }))
 }
 
 /// Writes all of a queue that is there.

@@ -6,6 +6,7 @@ pub mod cancels;
 mod counters_file;
 pub mod listened;
 pub mod log;
+pub mod numbers;
 pub mod obstacle;
 pub mod pending;
 mod prepared;

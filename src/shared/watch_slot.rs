@@ -95,9 +95,7 @@ impl Shared {
             slot.start(owner);
             slot.key.store(key, Ordering::Release);
             if let Some(place) = self.find_database(crate::pg::database::current()) {
-                place
-                    .highest_watch
-                    .fetch_max(watch_id.into(), Ordering::SeqCst);
+                place.watch_numbers.pass_over(watch_id.into());
             }
             Some(free)
         })

@@ -1,5 +1,6 @@
 //! Watches: a table's changes become notices, or jobs.
 
+mod changes;
 mod counts;
 mod declare;
 mod definition;

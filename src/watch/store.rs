@@ -10,8 +10,9 @@ use crate::pg::heap::{self, Key};
 use crate::pg::home::Home;
 use crate::pg::spi::{self, Plan, Row};
 use crate::pg::trigger::Op;
-use crate::pg::{array, identity, sequence, text, BuiltinOid, Oid};
+use crate::pg::{array, identity, text, BuiltinOid, Oid};
 use crate::queue::{self, reference::QueueReference};
+use crate::shared::numbers::{self, Numbered};
 use BuiltinOid::{
     BOOLOID, INT4OID, INT8OID, NAMEARRAYOID, OIDARRAYOID, OIDOID, TEXTARRAYOID, TEXTOID,
 };
@@ -223,15 +224,20 @@ pub(super) fn of_channel(channel: &[u8]) -> Result<Vec<WatchDefinition>> {
     load(&OF_CHANNEL, params![text::bytes_to_datum(channel)])
 }
 
-// A number that no watch has: the sequence may have been set, by a restore too.
-static NEXT_ID: Plan = Plan::new(
-    "SELECT n.id, EXISTS (SELECT FROM pushy_internal.watch w WHERE w.watch_id OPERATOR(pg_catalog.=) n.id) \
-       FROM (SELECT pg_catalog.nextval('pushy_internal.watch_id_seq'::pg_catalog.regclass)::pg_catalog.int4 AS id) n",
+static HIGHEST_KEPT: Plan = Plan::new(
+    "SELECT COALESCE(GREATEST(pg_catalog.max(w.watch_id), 0), 0)::pg_catalog.int8 FROM pushy_internal.watch w",
     &[],
 );
 
-pub fn next_id() -> i32 {
-    sequence::next_free(&NEXT_ID)
+static NUMBERS: Numbered = Numbered::watches(|| numbers::highest_in(&HIGHEST_KEPT));
+
+static IS_HELD: Plan = Plan::new(
+    "SELECT EXISTS (SELECT FROM pushy_internal.watch w WHERE w.watch_id OPERATOR(pg_catalog.=) $1)",
+    &[INT4OID],
+);
+
+pub fn next_id() -> Result<i32> {
+    NUMBERS.draw_free(&IS_HELD)
 }
 
 static NEW_TOKEN: Plan = Plan::new("SELECT pg_catalog.gen_random_uuid()::pg_catalog.text", &[]);
@@ -240,8 +246,9 @@ pub fn new_token() -> Result<String> {
     spi::connect(|spi| spi.run(&NEW_TOKEN, &[]).row(0).text(1))
 }
 
+// A pause is neither taken back nor renewed, because it may have come since the watch was read; one that came from elsewhere has none.
 static WRITE: Plan = Plan::new(
-    "INSERT INTO pushy_internal.watch (watch_id, relation, relation_name, name, owner, owner_name, channel, events, columns, \
+    "INSERT INTO pushy_internal.watch AS w (watch_id, relation, relation_name, name, owner, owner_name, channel, events, columns, \
          condition, payload, payload_expr, level, delivery, queue, args_expr, merge, paused, home_system, \
          home_database, triggers, expression_trigger, queue_id, queue_owner, token, relation_owner_name, home_extension, named_by_table, trigger_texts, fingerprint) \
      VALUES ($1, $2, $3, $4, $5, $6::pg_catalog.name, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, \
@@ -252,7 +259,9 @@ static WRITE: Plan = Plan::new(
          payload = excluded.payload, payload_expr = excluded.payload_expr, level = excluded.level, \
          delivery = excluded.delivery, queue = excluded.queue, \
          queue_id = excluded.queue_id, queue_owner = excluded.queue_owner, args_expr = excluded.args_expr, \
-         merge = excluded.merge, paused = excluded.paused, home_system = excluded.home_system, \
+         merge = excluded.merge, \
+         paused = w.paused AND (w.home_system, w.home_database, w.home_extension) OPERATOR(pg_catalog.=) (excluded.home_system, excluded.home_database, excluded.home_extension), \
+         home_system = excluded.home_system, \
          home_database = excluded.home_database, triggers = excluded.triggers, \
          expression_trigger = excluded.expression_trigger, token = excluded.token, relation_owner_name = excluded.relation_owner_name, \
          home_extension = excluded.home_extension, named_by_table = excluded.named_by_table, trigger_texts = excluded.trigger_texts, fingerprint = excluded.fingerprint, changed_at = pg_catalog.clock_timestamp() \
@@ -326,7 +335,7 @@ impl WatchDefinition {
         Ok(())
     }
 
-    /// Writes a new one, whose number somebody may have drawn at the same time, if the sequence was set in between.
+    /// Writes a new one, whose number a restore may have brought at this moment.
     pub fn write_new(&self) -> Result<()> {
         if self.put(true) > 0 {
             return Ok(());
@@ -338,7 +347,7 @@ impl WatchDefinition {
                 self.watch_id, self.name
             ),
         )
-        .hint("Run it again. Somebody has set sequence pushy_internal.watch_id_seq, as a role with pg_write_all_data may."))
+        .hint("Run it again."))
     }
 
     fn put(&self, is_new: bool) -> u64 {

@@ -68,10 +68,7 @@ impl Request {
 
     /// Adds jobs without a unique key and answers their numbers; as the extension's owner.
     pub fn add(&self, args: &[Datum]) -> Result<Vec<i64>> {
-        let ids = args
-            .iter()
-            .map(|_| position::next())
-            .collect::<Result<Vec<i64>>>()?;
+        let ids: Vec<i64> = position::next_of(args.len())?.collect();
         let jobs: Vec<(i64, Datum)> = ids.iter().copied().zip(args.iter().copied()).collect();
         self.add_numbered(&jobs)?;
         Ok(ids)

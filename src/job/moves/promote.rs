@@ -166,10 +166,7 @@ fn make_ready(queues: &[QueueDefinition], due: &[Due]) -> Result<()> {
         return Ok(());
     }
     let ids: Vec<i64> = due.iter().map(|job| job.id).collect();
-    let positions = due
-        .iter()
-        .map(|_| position::next())
-        .collect::<Result<Vec<i64>>>()?;
+    let positions: Vec<i64> = position::next_of(due.len())?.collect();
     spi::run(
         &PROMOTE,
         params![

@@ -16,10 +16,10 @@ use crate::pg::name_lock::{self, Named};
 use crate::pg::object_lock::Hold;
 use crate::pg::spi::{self, Plan};
 use crate::pg::{
-    array, ereport, identifier, identity, role_lock, sequence, snapshot, transaction, BuiltinOid,
-    Oid,
+    array, ereport, identifier, identity, role_lock, snapshot, transaction, BuiltinOid, Oid,
 };
 use crate::queue::reference::QueueReference;
+use crate::shared::numbers::{self, Numbered};
 use crate::shared::pending;
 use crate::{settings, sql_function};
 
@@ -57,10 +57,16 @@ const COLUMNS: &[BuiltinOid] = &[
     BuiltinOid::OIDOID,
 ];
 
-static NEXT_ID: Plan = Plan::new(
-    "SELECT n.id, EXISTS (SELECT FROM pushy_internal.subscription s WHERE s.subscription_id OPERATOR(pg_catalog.=) n.id) \
-       FROM (SELECT pg_catalog.nextval('pushy_internal.subscription_id_seq'::pg_catalog.regclass)::pg_catalog.int4 AS id) n",
+static HIGHEST_KEPT: Plan = Plan::new(
+    "SELECT COALESCE(GREATEST(pg_catalog.max(s.subscription_id), 0), 0)::pg_catalog.int8 FROM pushy_internal.subscription s",
     &[],
+);
+
+static NUMBERS: Numbered = Numbered::subscriptions(|| numbers::highest_in(&HIGHEST_KEPT));
+
+static IS_HELD: Plan = Plan::new(
+    "SELECT EXISTS (SELECT FROM pushy_internal.subscription s WHERE s.subscription_id OPERATOR(pg_catalog.=) $1)",
+    &[BuiltinOid::INT4OID],
 );
 
 /// Channels of one subscription: its row is read with each look, by the relay too if it feeds a queue.
@@ -171,7 +177,7 @@ fn create(call: Call) -> Result<String> {
             share_names(channels.as_deref(), &[], caller)?;
             require_share(caller, &name, count)?;
             let cursor = start(from_oldest)?;
-            let number = sequence::next_free(&NEXT_ID);
+            let number = NUMBERS.draw_free(&IS_HELD)?;
             if write(&INSERT, number, cursor, caller) {
                 return Ok(cursor);
             }

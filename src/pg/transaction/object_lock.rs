@@ -63,6 +63,17 @@ macro_rules! prepared_locks {
 }
 pub(crate) use prepared_locks;
 
+/// Does something while no other process does the same with this object of ours, and lets the lock go at once.
+pub fn briefly<T>(object: Oid, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let mode = pg_sys::ExclusiveLock as pg_sys::LOCKMODE;
+    // SAFETY: inside a transaction, whose abort releases what an ERROR leaves; an object lock names nothing that must exist.
+    unsafe { pg_sys::LockDatabaseObject(object, Oid::INVALID, 0, mode) }
+    let outcome = work();
+    // SAFETY: as above; held by this process.
+    unsafe { pg_sys::UnlockDatabaseObject(object, Oid::INVALID, 0, mode) }
+    outcome
+}
+
 static PREPARED_HOLDER: Plan = Plan::new(
     concat!(
         "SELECT x.gid",

@@ -72,7 +72,7 @@ fn create(wanted: &mut QueueDefinition) -> Result<bool> {
     }
     quota::require(wanted.owner)?;
     remember_handler_owner(wanted);
-    let Some(queue_id) = identity::as_owner(|| Ok(store::insert(wanted)))? else {
+    let Some(queue_id) = identity::as_owner(|| store::insert(wanted))? else {
         return Ok(false);
     };
     wanted.queue_id = queue_id;

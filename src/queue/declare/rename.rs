@@ -2,9 +2,9 @@
 //! watches and subscriptions that feed it.
 
 use crate::errors::{Error, Result, SqlState};
-use crate::pg::spi::{self, Plan};
 use crate::pg::name_lock::{self, Named};
 use crate::pg::object_lock::Hold;
+use crate::pg::spi::{self, Plan};
 use crate::pg::subtransaction;
 use crate::pg::{identifier, identity, invalidation, transaction, BuiltinOid};
 use crate::queue::control_channel;

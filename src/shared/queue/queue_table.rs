@@ -114,8 +114,8 @@ impl Shared {
         })?;
         self.set_ready(index);
         if let Some(database_slot) = self.find_database(facts.key.database) {
-            let highest = &database_slot.highest_queue;
-            highest.fetch_max(facts.key.queue_id.into(), Ordering::SeqCst);
+            let number = facts.key.queue_id.into();
+            database_slot.queue_numbers.pass_over(number);
         }
         Some(index)
     }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicU8, O
 use crate::pg::condition::Condition;
 use crate::shared::database_worker::DatabaseWorker;
 use crate::shared::log::LogShared;
+use crate::shared::numbers::{self, Numbers};
 use crate::shared::queue_slot::QueueSlot;
 use crate::shared::unpublished::{Unpublished, KINDS};
 use crate::shared::Shared;
@@ -71,11 +72,11 @@ pub struct DatabaseSlot {
     pub kept_in_parent: AtomicU64,
     /// Jobs may be left of a dropped queue.
     pub orphans_requested: AtomicBool,
-    /// The highest position drawn so far, or little less; 0: none since the server started.
-    pub highest_position: AtomicI64,
-    /// The highest numbers of a queue and of a watch that has had a slot since the server started.
-    pub highest_queue: AtomicI64,
-    pub highest_watch: AtomicI64,
+    /// Numbers of jobs, which are positions, of queues, watches and subscriptions.
+    pub positions: Numbers,
+    pub queue_numbers: Numbers,
+    pub watch_numbers: Numbers,
+    pub subscription_numbers: Numbers,
     /// What pushy_control left out, of each kind.
     pub unpublished: [Unpublished; KINDS],
     /// When (µs) that is published; NEVER: there is none.
@@ -120,9 +121,10 @@ impl DatabaseSlot {
             windows_taken_until,
             kept_in_parent,
             orphans_requested,
-            highest_position,
-            highest_queue,
-            highest_watch,
+            positions: _,
+            queue_numbers: _,
+            watch_numbers: _,
+            subscription_numbers: _,
             // By `forget_unpublished`.
             unpublished: _,
             unpublished_due: _,
@@ -147,9 +149,6 @@ impl DatabaseSlot {
             sweep_rests_until,
             window_wanted,
             windows_taken_until,
-            highest_position,
-            highest_queue,
-            highest_watch,
         ] {
             time.store(0, Ordering::SeqCst);
         }
@@ -159,6 +158,9 @@ impl DatabaseSlot {
         due.store(NEVER, Ordering::SeqCst);
         quiesced.store(0, Ordering::SeqCst);
         self.forget_unpublished();
+        for (_, numbers) in numbers::all(self) {
+            numbers.reset();
+        }
         workers.iter().for_each(DatabaseWorker::reset);
         log.reset();
     }

@@ -5,6 +5,7 @@ use crate::errors::Result;
 use crate::pg::home::Home;
 use crate::pg::spi::{self, Plan};
 use crate::pg::{identity, invalidation, BuiltinOid, Oid};
+use crate::watch::changes;
 use crate::watch::definition::{self, Residence, WatchDefinition};
 use crate::watch::orphans;
 use crate::watch::table::WatchedTable;
@@ -168,7 +169,7 @@ pub fn adopt(mut watch: WatchDefinition) -> Result<(String, Option<String>)> {
     }
     watch.home = Home::here();
     watch.stands = Residence::Home;
-    identity::as_owner(|| watch.write())?;
+    identity::as_owner(|| changes::settle(&watch))?;
     invalidation::send(relation);
     Ok((name, None))
 }

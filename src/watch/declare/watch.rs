@@ -83,7 +83,7 @@ fn declare(mut wanted: WatchDefinition, table: &WatchedTable, is_named: bool) ->
             wanted.paused = existing.paused && existing.stands != Residence::Elsewhere;
             triggers::drop(existing)?;
         }
-        None => wanted.watch_id = identity::as_owner(|| Ok(definition::next_id()))?,
+        None => wanted.watch_id = identity::as_owner(definition::next_id)?,
     }
     orphans::drop(table.oid, &wanted.name)?;
     triggers::create(&mut wanted, table, Wording::Callers)?;

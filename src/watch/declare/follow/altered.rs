@@ -14,6 +14,7 @@ use crate::pg::utility::{self, Hooks, RelationName, Statement};
 use crate::pg::{
     array, catalog_trigger, ereport, identity, invalidation, text, transaction, BuiltinOid, Oid,
 };
+use crate::watch::changes;
 use crate::watch::definition::{self, WatchDefinition};
 use crate::watch::table::WatchedTable;
 use crate::watch::trigger_words;
@@ -297,17 +298,15 @@ fn make_again() -> Result<()> {
         made.push(watch);
     }
     end();
-    for mut watch in made {
-        identity::as_owner(|| {
-            // The row keeps the expressions as they were written; only the triggers have the server's wording.
-            if let Some(written) = definition::find_by_id(watch.watch_id)? {
-                watch.condition = written.condition;
-                watch.payload_expr = written.payload_expr;
-                watch.args_expr = written.args_expr;
-            }
-            watch.write()
-        })?;
-        invalidation::send(watch.relation);
+    for watch in made {
+        // What is written says what is new, because another session may have paused the watch meanwhile; its expressions stay as
+        // they were written, only the triggers have the server's wording.
+        if identity::as_owner(|| Ok(changes::attach(&watch)))? {
+            invalidation::send(watch.relation);
+        } else {
+            // Its maker, who may touch the table no more, has ended it meanwhile.
+            triggers::drop(&watch)?;
+        }
     }
     Ok(())
 }

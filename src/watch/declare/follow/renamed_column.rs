@@ -5,9 +5,9 @@ use super::column_users::{target, users_of};
 use crate::errors::Result;
 use crate::pg::utility::RelationName;
 use crate::pg::{identifier, identity, invalidation, Oid};
-use crate::watch::definition;
 use crate::watch::table::WatchedTable;
 use crate::watch::trigger_words;
+use crate::watch::{changes, definition};
 
 /// Renames a column in the definitions of watches, as the server has done in their triggers.
 pub(super) fn rename(relation: &RelationName, from: &str, to: &str) -> Result<()> {
@@ -58,7 +58,7 @@ pub(super) fn rename(relation: &RelationName, from: &str, to: &str) -> Result<()
                 watch.words = trigger_words::words(&watch)?;
             }
             if watch != before {
-                identity::as_owner(|| watch.write())?;
+                identity::as_owner(|| changes::reword(&watch))?;
                 invalidation::send(watch.relation);
             }
         }
