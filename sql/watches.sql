@@ -214,7 +214,10 @@ SELECT u.relation, u.name, u.channel, u.channel_name, u.events, u.columns, u.con
          c.errors,
          c.last_fired_at,
          c.last_error_at
-    FROM pushy_internal.watch w
+    FROM (
+     -- Others' watches are left out before anything more is asked of them. OFFSET keeps that in this order.
+     SELECT w.* FROM pushy_internal.watch w
+      WHERE (SELECT c.notices FROM pushy_internal.watch_counts(w.watch_id) c) IS NOT NULL OFFSET 0) w
    CROSS JOIN LATERAL (SELECT pushy_internal.is_home(w.home_system, w.home_database, w.home_extension, w.relation) AS is_home) h
    -- Numbers mean something at home only.
     JOIN pg_catalog.pg_class r
@@ -226,7 +229,8 @@ SELECT u.relation, u.name, u.channel, u.channel_name, u.events, u.columns, u.con
    CROSS JOIN LATERAL (
      SELECT (w.watch_id::pg_catalog.text::pg_catalog.bytea OPERATOR(pg_catalog.||) pg_catalog.decode('00', 'hex')
              OPERATOR(pg_catalog.||) w.token::pg_catalog.text::pg_catalog.bytea OPERATOR(pg_catalog.||) pg_catalog.decode('00', 'hex')) AS args) a
-   -- Its triggers, and those of them, on partitions too, that ALTER TABLE has kept from firing.
+   -- Its triggers, and those of them, on partitions too, that ALTER TABLE has kept from firing. pg_partition_tree() would wait for
+   -- whoever has locked a partition.
    CROSS JOIN LATERAL (
      SELECT pg_catalog.bool_or(f.disabled) AS disabled,
             pg_catalog.string_agg(f.enable, '; ' ORDER BY f.relation) AS enable
@@ -243,8 +247,12 @@ SELECT u.relation, u.name, u.channel, u.channel_name, u.events, u.columns, u.con
                        FROM pg_catalog.pg_trigger k
                       WHERE k.tgrelid OPERATOR(pg_catalog.=) w.relation
                          OR k.tgrelid OPERATOR(pg_catalog.=) ANY (
-                              ARRAY(SELECT p.relid::pg_catalog.oid FROM pg_catalog.pg_partition_tree(r.oid) p
-                                     WHERE r.relkind OPERATOR(pg_catalog.=) 'p'::pg_catalog."char"))) g
+                              ARRAY(WITH RECURSIVE below(oid) AS (
+                                      SELECT i.inhrelid FROM pg_catalog.pg_inherits i
+                                       WHERE i.inhparent OPERATOR(pg_catalog.=) r.oid AND r.relkind OPERATOR(pg_catalog.=) 'p'::pg_catalog."char"
+                                      UNION ALL
+                                      SELECT i.inhrelid FROM below b JOIN pg_catalog.pg_inherits i ON i.inhparent OPERATOR(pg_catalog.=) b.oid)
+                                    SELECT b.oid FROM below b))) g
               WHERE g.oid OPERATOR(pg_catalog.=) ANY (w.triggers)
                  OR pg_catalog.substring(g.tgargs, 1, pg_catalog.length(a.args)) OPERATOR(pg_catalog.=) a.args
                     AND g.tgparentid OPERATOR(pg_catalog.<>) 0::pg_catalog.oid

@@ -5,6 +5,7 @@ pub mod batch;
 pub mod bits;
 pub mod capacity;
 pub mod channel;
+pub mod circle;
 pub mod counters_file;
 pub mod fnv;
 pub mod gate;

@@ -1,16 +1,17 @@
 //! Queues that subscribe: each notice becomes a job, exactly once, because the cursor moves in the same transaction.
 
 use std::cell::Cell;
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
+use pushy_core::circle::{Circle, Owner};
 use pushy_core::json;
 
 use crate::errors::{Error, Result, SqlState};
 use crate::job::moves::{enqueue, fail};
 use crate::log::read::{self, LogItem};
 use crate::log::subscription::read::{start, Start};
-use crate::log::subscription::table::{self, Subscription};
+use crate::log::subscription::table::{self, OfQueue, Subscription};
 use crate::params;
 use crate::pg::spi::{self, Plan};
 use crate::pg::transaction;
@@ -25,16 +26,17 @@ const MOST_AT_ONCE: usize = 1_000;
 const FIRST_AGAIN_US: i64 = 20_000;
 const LAST_AGAIN_US: i64 = 1_000_000;
 
-/// So long (µs) subscriptions are served, one after another, before LISTENers are served again: many subscriptions, or one
+/// So long (µs) subscriptions are served, by turns of their owners, before LISTENers are served again: many subscriptions, or one
 /// that is far behind, keep nobody waiting.
 const STRETCH_US: i64 = 20_000;
 
 /// The subscriptions of queues, as they were read last.
 #[derive(Default)]
 pub struct QueueSinks {
-    subscriptions: Vec<QueueSink>,
-    /// Subscriptions that may have notices to become jobs, by index, the next one first.
-    waiting: VecDeque<usize>,
+    subscriptions: BTreeMap<i32, QueueSink>,
+    /// Subscriptions that may have notices to become jobs, by their numbers. They wait on when definitions have changed, because
+    /// anybody may change some of his own all the time.
+    waiting: Circle,
     /// There is a subscription, of a queue or of a reader.
     any: bool,
     /// The counter of definitions when they were read; None: never.
@@ -45,7 +47,7 @@ pub struct QueueSinks {
 
 struct QueueSink {
     name: String,
-    is_waiting: bool,
+    owner: Owner,
     /// Somebody held its row: when (µs) it is tried again, and after how long a wait.
     held: Option<(i64, i64)>,
 }
@@ -72,24 +74,44 @@ impl QueueSinks {
 
     /// Whether notices wait to become jobs: another subscription is before theirs, or somebody holds their row.
     pub(in crate::relay) fn is_unfinished(&self) -> bool {
-        !self.waiting.is_empty() || self.subscriptions.iter().any(|sink| sink.held.is_some())
+        !self.waiting.is_empty() || self.subscriptions.values().any(|sink| sink.held.is_some())
     }
 
-    /// Appends to `waiting` the wanted subscriptions that are not in it, unless put off because their row is locked.
+    /// Takes them as they are by now: who waits keeps its place.
+    fn replace(&mut self, any: bool, read: Vec<OfQueue>, generation: u64) {
+        let mut before = std::mem::take(&mut self.subscriptions);
+        let sinks = read.into_iter().map(|(number, name, owner)| {
+            let held = before.remove(&number).and_then(|sink| sink.held);
+            let owner = owner.to_u32();
+            (number, QueueSink { name, owner, held })
+        });
+        self.subscriptions = sinks.collect();
+        let subscriptions = &self.subscriptions;
+        self.waiting.retain(|owner, number| {
+            let sink = subscriptions.get(&number);
+            sink.is_some_and(|sink| sink.owner == owner)
+        });
+        self.any = any;
+        self.generation = Some(generation);
+        // What stopped one may be mended.
+        self.emitted = None;
+    }
+
+    /// Puts the wanted subscriptions among those that wait, unless put off because their row is locked.
     fn call(&mut self, now: i64, wanted: impl Fn(&QueueSink) -> bool) {
-        for (index, sink) in self.subscriptions.iter_mut().enumerate() {
+        for (number, sink) in &self.subscriptions {
             let is_later = sink.held.is_some_and(|(at, _)| at > now);
-            if !sink.is_waiting && !is_later && wanted(sink) {
-                sink.is_waiting = true;
-                self.waiting.push_back(index);
+            if !is_later && wanted(sink) {
+                self.waiting.push(sink.owner, *number);
             }
         }
     }
 
     /// What came of the attempt with one of them.
-    fn note(&mut self, index: usize, progress: &SinkProgress, now: i64) {
-        let sink = &mut self.subscriptions[index];
-        sink.is_waiting = matches!(progress, SinkProgress::Some);
+    fn note(&mut self, number: i32, progress: &SinkProgress, now: i64) {
+        let Some(sink) = self.subscriptions.get_mut(&number) else {
+            return;
+        };
         sink.held = match progress {
             SinkProgress::Held => {
                 let wait_us = sink.held.map_or(FIRST_AGAIN_US, |(_, wait_us)| wait_us * 2);
@@ -98,8 +120,8 @@ impl QueueSinks {
             }
             _ => None,
         };
-        if sink.is_waiting {
-            self.waiting.push_back(index);
+        if matches!(progress, SinkProgress::Some) {
+            self.waiting.push(sink.owner, number);
         }
     }
 }
@@ -114,18 +136,8 @@ impl Relay {
                 .log
                 .has_stopped
                 .store(false, Ordering::SeqCst);
-            let (any, names) = transaction::run(|| identity::as_owner(table::of_queues))?;
-            let sink = |name| QueueSink {
-                name,
-                is_waiting: false,
-                held: None,
-            };
-            self.sinks = QueueSinks {
-                subscriptions: names.into_iter().map(sink).collect(),
-                any,
-                generation: Some(generation),
-                ..QueueSinks::default()
-            };
+            let (any, read) = transaction::run(|| identity::as_owner(table::of_queues))?;
+            self.sinks.replace(any, read, generation);
         }
         let now = clock::now().0;
         let last = Some((self.last.epoch, self.last.tick));
@@ -136,13 +148,16 @@ impl Relay {
             self.sinks.call(now, |sink| sink.held.is_some());
         }
         let until = now + STRETCH_US;
-        while let Some(index) = self.sinks.waiting.pop_front() {
-            let progress = run_sink(self.database_slot, &self.sinks.subscriptions[index].name);
+        while let Some(number) = self.sinks.waiting.next() {
+            let Some(sink) = self.sinks.subscriptions.get(&number) else {
+                continue;
+            };
+            let progress = run_sink(self.database_slot, &sink.name);
             let now = clock::now().0;
             match progress {
-                Ok(progress) => self.sinks.note(index, &progress, now),
+                Ok(progress) => self.sinks.note(number, &progress, now),
                 Err(failure) => {
-                    self.sinks.waiting.push_front(index);
+                    self.sinks.waiting.put_back(sink.owner, number);
                     return Err(failure);
                 }
             }
@@ -151,7 +166,11 @@ impl Relay {
                 return Ok(0);
             }
         }
-        let held = self.sinks.subscriptions.iter().filter_map(|sink| sink.held);
+        let held = self
+            .sinks
+            .subscriptions
+            .values()
+            .filter_map(|sink| sink.held);
         Ok(held.map(|(at, _)| at).min().unwrap_or(NEVER))
     }
 }

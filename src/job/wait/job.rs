@@ -10,7 +10,7 @@ use crate::job::unfinished;
 use crate::pg::ereport;
 use crate::pg::function::{Answer, Call};
 use crate::pg::spi::{self, Plan};
-use crate::pg::{database, identity, transaction};
+use crate::pg::{database, identity, transaction, Oid};
 use crate::queue::privilege::{self, Privilege};
 use crate::queue::{cache, definition, explain};
 use crate::shared;
@@ -97,10 +97,7 @@ fn job_wait(call: Call) -> Result<Answer> {
     }
     let seen = read_row(id)?.ok_or_else(|| Error::no_such_job(id))?;
     let caller = identity::current_user();
-    let queue = identity::as_owner(|| definition::find_by_id(seen.queue_id))?
-        .ok_or_else(|| Error::no_such_job(id))?;
-    let grants = identity::as_owner(|| privilege::grants(queue.queue_id))?;
-    privilege::require_for_job(id, &queue, &grants, caller, Privilege::Monitor)?;
+    let queue = monitored(id, seen.queue_id, caller)?;
     if !seen.finished {
         if seen.own {
             return Err(Error::new(
@@ -112,6 +109,8 @@ fn job_wait(call: Call) -> Result<Answer> {
             .hint("Commit first, then wait."));
         }
         wait(id, &queue, Instant::now() + timeout)?;
+        // It may have been taken back meanwhile.
+        monitored(id, seen.queue_id, caller)?;
     }
     let row = row(id, &queue);
     // An executor's commit is usually not on disk yet: flush before its outcome is answered. Not for an untried job: its
@@ -120,6 +119,16 @@ fn job_wait(call: Call) -> Result<Answer> {
         transaction::flush_commits();
     }
     row
+}
+
+/// The queue of a job, as of now, for a role that may see its jobs now.
+fn monitored(id: i64, queue_id: i32, caller: Oid) -> Result<definition::QueueDefinition> {
+    identity::accept_changes();
+    let queue = identity::as_owner(|| definition::find_by_id(queue_id))?
+        .ok_or_else(|| Error::no_such_job(id))?;
+    let grants = identity::as_owner(|| privilege::grants(queue.queue_id))?;
+    privilege::require_for_job(id, &queue, &grants, caller, Privilege::Monitor)?;
+    Ok(queue)
 }
 
 /// Until the job has finished or is gone, or the deadline. Nobody announces the jobs of a queue that has no place in shared

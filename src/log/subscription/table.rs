@@ -126,16 +126,20 @@ pub fn find_if_free(name: &str) -> Result<Option<Subscription>> {
 }
 
 static OF_QUEUES: Plan = Plan::new(
-    "SELECT s.name, s.queue IS NOT NULL FROM pushy_internal.subscription s ORDER BY s.name",
+    "SELECT s.subscription_id, s.name, s.owner, s.queue IS NOT NULL FROM pushy_internal.subscription s ORDER BY s.name",
     &[],
 );
 
-/// Whether there is a subscription, and the names of those of queues.
-pub fn of_queues() -> Result<(bool, Vec<String>)> {
+/// A subscription that feeds a queue: its number, its name and its owner.
+pub type OfQueue = (i32, String, Oid);
+
+/// Whether there is a subscription, and those of queues.
+pub fn of_queues() -> Result<(bool, Vec<OfQueue>)> {
     spi::connect(|spi| {
         let all = spi.run(&OF_QUEUES, &[]);
-        let of_queues = all.rows().filter(|row| row.bool(2)).map(|row| row.text(1));
-        Ok((!all.is_empty(), of_queues.collect::<Result<_>>()?))
+        let of_queues = all.rows().filter(|row| row.bool(4));
+        let read = of_queues.map(|row| Ok((row.i32(1), row.text(2)?, row.oid(3))));
+        Ok((!all.is_empty(), read.collect::<Result<_>>()?))
     })
 }
 
