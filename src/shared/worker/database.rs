@@ -72,6 +72,8 @@ pub struct DatabaseSlot {
     pub kept_in_parent: AtomicU64,
     /// Jobs may be left of a dropped queue.
     pub orphans_requested: AtomicBool,
+    /// Before this time (µs) nobody looks for them, because the last look took long.
+    pub orphans_rest_until: AtomicI64,
     /// Numbers of jobs, which are positions, of queues, watches and subscriptions.
     pub positions: Numbers,
     pub queue_numbers: Numbers,
@@ -121,6 +123,7 @@ impl DatabaseSlot {
             windows_taken_until,
             kept_in_parent,
             orphans_requested,
+            orphans_rest_until,
             positions: _,
             queue_numbers: _,
             watch_numbers: _,
@@ -147,6 +150,7 @@ impl DatabaseSlot {
         for time in [
             waiting_from,
             sweep_rests_until,
+            orphans_rest_until,
             window_wanted,
             windows_taken_until,
         ] {

@@ -139,16 +139,24 @@ impl Scheduler {
         self.come_back_unless(judged.unwrap_or(false));
         self.pass_over(self.inspect())?;
         let sweep = self.pass_over(self.sweep_if_asked())?.unwrap_or(false);
-        self.pass_over(self.discard_orphans_if_asked())?;
         if first || sweep {
             self.pass_over(retention::adopt())?;
         }
         self.pass_over(self.carry_out_cancels(first))?;
+        self.do_what_has_its_time(first)?;
+        // Behind due jobs, because it looks through all jobs, and anybody can have it asked for.
+        self.pass_over(self.discard_orphans_if_asked())?;
+        // Something may have been announced while we looked.
+        let due = self.database_slot.due.load(Ordering::SeqCst);
+        Ok((due != NEVER).then_some(due))
+    }
+
+    fn do_what_has_its_time(&self, first: bool) -> Result<()> {
         // As with the watermarks of queues: take the time, then look, then put back what is next.
         let due = self.database_slot.due.swap(NEVER, Ordering::SeqCst);
         if due > clock::now().0 && !first && !self.has_turns() {
             self.database_slot.announce_due(due);
-            return Ok((due != NEVER).then_some(due));
+            return Ok(());
         }
         let unpublished = self.pass_over(control_channel::publish_late(self.database_slot))?;
         if let Some(at) = unpublished.flatten() {
@@ -167,10 +175,8 @@ impl Scheduler {
             }
         }
         worker::report_statistics();
-        // Something may have been announced while we looked.
         self.pass_over(next)?;
-        let due = self.database_slot.due.load(Ordering::SeqCst);
-        Ok((due != NEVER).then_some(due))
+        Ok(())
     }
 
     /// None when somebody holds what this step needs: the round goes on with the next step, and another round follows soon.
@@ -191,7 +197,18 @@ impl Scheduler {
         }
     }
 
+    /// A look goes through all jobs that wait: it gets a hundredth of the time, and rests a minute at most.
     fn discard_orphans_if_asked(&self) -> Result<()> {
+        const RESTS: i64 = 100;
+        const MOST_US: i64 = 60_000_000;
+        let (slot, began) = (self.database_slot, clock::now());
+        let rests_until = slot.orphans_rest_until.load(Ordering::SeqCst);
+        if (began.0..began.0 + MOST_US).contains(&rests_until) {
+            if slot.orphans_requested.load(Ordering::SeqCst) {
+                slot.announce_due(rests_until);
+            }
+            return Ok(());
+        }
         if !self
             .database_slot
             .orphans_requested
@@ -200,6 +217,9 @@ impl Scheduler {
             return Ok(());
         }
         let found = repeat(&|| Ok(()), timers::discard_orphans);
+        let rest = (RESTS * (clock::now().0 - began.0)).clamp(0, MOST_US);
+        let rests_until = clock::now().plus_us(rest).0;
+        slot.orphans_rest_until.store(rests_until, Ordering::SeqCst);
         if !matches!(found, Ok(true)) {
             self.database_slot
                 .orphans_requested

@@ -3,6 +3,7 @@
 
 use std::sync::atomic::Ordering;
 
+use crate::pg::clock;
 use crate::pg::signals;
 use crate::pg::value::Timestamp;
 use crate::pg::worker::WorkerKind;
@@ -202,6 +203,7 @@ impl Launcher {
     fn is_asked_for(&self, database_slot: &DatabaseSlot) -> bool {
         database_slot.sweep_requested.load(Ordering::SeqCst)
             || database_slot.orphans_requested.load(Ordering::SeqCst)
+                && database_slot.orphans_rest_until.load(Ordering::SeqCst) <= clock::now().0
             || self.recorder.has_verdicts(database_slot.oid())
     }
 }
