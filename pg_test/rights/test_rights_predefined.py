@@ -2,7 +2,6 @@
 
 import itertools
 import re
-from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
@@ -196,19 +195,22 @@ def test_setting_the_sequence_of_positions_harms_no_job(make_cluster):
     for value in (1, 3, END, END - 2, 2 ** 62, 1):
         with db.connect(user="etl") as etl:
             etl.execute("SELECT setval('pushy_internal.position_seq', %s)", (value,))
-        since = cluster.log.position()
         run(db, count=4)
         later = db.value("SELECT pushy.enqueue('q', '99', delay => '20 ms')")
         assert db.job_wait(later)["state"] == "completed"
         enqueued += 5
+    # Numbers are in memory; in its next life the server finds what the sequence was set to.
+    for value in (1, END):
+        with db.connect(user="etl") as etl:
+            etl.execute("SELECT setval('pushy_internal.position_seq', %s)", (value,))
+        since = cluster.log.position()
+        cluster.restart()
+        run(db, count=4)
+        enqueued += 4
         cluster.log.wait_for("position_seq was set by somebody", since)
-    with db.connect(user="etl") as etl:
-        etl.execute("SELECT setval('pushy_internal.position_seq', 1)")
-    cluster.restart()
-    run(db, count=4)
-    assert db.rows("SELECT count(*), count(DISTINCT id) FROM pushy.jobs") == [(enqueued + 4, enqueued + 4)]
+    assert db.rows("SELECT count(*), count(DISTINCT id) FROM pushy.jobs") == [(enqueued, enqueued)]
     assert db.rows("SELECT * FROM pushy.failures") == []
-    assert db.value("SELECT count(*) FROM ledger") == enqueued + 4
+    assert db.value("SELECT count(*) FROM ledger") == enqueued
 
 
 NUMBERED = {"queue": "queue_id", "watch": "watch_id", "subscription": "subscription_id"}
@@ -237,25 +239,18 @@ def test_a_sequence_that_was_set_stops_nobody_and_meets_nobody(shop, role, at):
         run(shop, count=2)
 
 
-def test_a_number_that_two_draw_at_the_same_time_is_that_of_the_first(shop, role):
-    """Where the sequence is set between the two, and neither sees the other's row."""
+def test_two_who_draw_at_the_same_time_have_two_numbers(shop, role):
+    """Also where the sequence is set between the two, and neither sees the other's row."""
     etl = granted(shop, role, ["pg_write_all_data"])
     shop.sql("CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY)")
     calls = {"queue": "SELECT pushy.queue_register('{}', 'note(jsonb)')", "watch": "SELECT pushy.watch('{}')"}
     for table, call in calls.items():
-        with shop.connect(autocommit=False) as first, shop.connect() as second, ThreadPoolExecutor(1) as thread:
+        with shop.connect(autocommit=False) as first, shop.connect() as second:
             first.execute(call.format("a"))
             number = first.execute(f"SELECT max({NUMBERED[table]}) FROM pushy_internal.{table}").fetchone()[0]
             etl.execute("SELECT setval(%s, %s, false)", (f"pushy_internal.{NUMBERED[table]}_seq", number))
-            answer = thread.submit(second.execute, call.format("b"))
-            shop.wait_until("SELECT wait_event_type FROM pg_stat_activity WHERE pid = %s", "Lock", params=(second.info.backend_pid,))
+            second.execute(call.format("b"))
             first.commit()
-            if table == "queue":
-                answer.result()
-            else:
-                with pytest.raises(psycopg.errors.ObjectInUse, match="taken by another meanwhile"):
-                    answer.result()
-                second.execute(call.format("b"))
         names = f"SELECT {'queue' if table == 'queue' else 'name'} FROM pushy_internal.{table} WHERE {NUMBERED[table]} = %s"
         assert shop.rows(names, number) == [("a",)]
 
