@@ -35,7 +35,7 @@ impl Circle {
     }
 
     /// The next one, of the next owner in the circle.
-    pub fn next(&mut self) -> Option<i32> {
+    pub fn take_next(&mut self) -> Option<i32> {
         let later = self.waiting.range(self.last.saturating_add(1)..).next();
         let owner = *later.or_else(|| self.waiting.iter().next())?.0;
         self.last = owner;
@@ -106,7 +106,7 @@ mod tests {
                         }
                     }
                 }
-                let Some(thing) = circle.next() else {
+                let Some(thing) = circle.take_next() else {
                     assert!(waiting.values().all(VecDeque::is_empty), "seed {seed}");
                     continue;
                 };

@@ -148,7 +148,7 @@ impl Relay {
             self.sinks.call(now, |sink| sink.held.is_some());
         }
         let until = now + STRETCH_US;
-        while let Some(number) = self.sinks.waiting.next() {
+        while let Some(number) = self.sinks.waiting.take_next() {
             let Some(sink) = self.sinks.subscriptions.get(&number) else {
                 continue;
             };

@@ -191,13 +191,17 @@ fn create(call: Call) -> Result<String> {
     Ok(cursor.shown())
 }
 
+/// Names of channels that one call holds at most.
+const MOST_NAMES: usize = 64;
+
 /// Waits for who closes one of these channels at this moment, and asks again whether the caller may read them; not for those that it had.
 fn share_names(channels: Option<&[Vec<u8>]>, had: &[Vec<u8>], caller: Oid) -> Result<()> {
     let mut new: Vec<Vec<u8>> = channels.unwrap_or_default().to_vec();
     new.retain(|channel| !had.contains(channel));
-    // In one order, because two that create at the same time would wait for each other.
+    // In one order, because two that create at the same time would wait for each other; and not so many that the server's table of
+    // locks, which all share, would be full.
     new.sort();
-    for channel in &new {
+    for channel in new.iter().take(MOST_NAMES) {
         name_lock::take(Named::Channel, channel, Hold::Shared)?;
     }
     Filter::of(Some(&new), caller)?;
