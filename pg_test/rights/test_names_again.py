@@ -81,6 +81,7 @@ HOLDERS = {
     "live_job.queue_id": "test_life_roles: orphans",
     "finished_job.queue_id": "goes with its queue",
     "failure.queue_id": "goes with its queue",
+    "dropped_queue.queue_id": "test_retention: test_no_queue_gets_the_number_of_one_whose_history_is_still_there",
 }
 # Where a database stands; compared with where we are.
 PLACES = {"home_database", "home_extension", "database", "extension"}

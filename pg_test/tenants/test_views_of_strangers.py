@@ -94,3 +94,23 @@ def test_a_stranger_who_declares_all_the_time_starves_no_subscription(two):
         finally:
             ends.set()
             thread.join()
+
+
+def test_names_that_a_stranger_makes_unreadable_are_shown_to_all(shared_cluster):
+    """SQL_ASCII takes any bytes for a name, so that a table or a handler can be renamed to what is no UTF-8."""
+    db = shared_cluster.database(options="TEMPLATE template0 ENCODING 'SQL_ASCII' LOCALE 'C'")
+    try:
+        db.sql("""CREATE SCHEMA m;
+            CREATE FUNCTION m.f(jsonb) RETURNS void LANGUAGE sql AS '';
+            CREATE TABLE m.t (id int PRIMARY KEY, x text);
+            SELECT pushy.queue_register('q', 'm.f(jsonb)'), pushy.watch('m.t', queue => 'q', channel => 'c', condition => 'NEW.x IS NOT NULL')""")
+        views = [name for name, in db.rows("SELECT viewname::text FROM pg_views WHERE schemaname = 'pushy'")]
+        with db.connect() as session:
+            session.execute("SET client_encoding = 'SQL_ASCII'")
+            for renamed in (b'ALTER FUNCTION m.f(jsonb) RENAME TO "f\xff"', b'ALTER TABLE m.t RENAME x TO "x\xff"', b'ALTER TABLE m.t RENAME TO "t\xff"',
+                            b'ALTER SCHEMA m RENAME TO "m\xff"', b'ALTER TABLE "m\xff"."t\xff" DROP COLUMN "x\xff" CASCADE'):
+                session.execute(renamed)
+                for what in (*(f"pushy.{view}" for view in views), "pushy.resume_after_restore()", "pushy.queue_explain('q')"):
+                    session.execute(f"SELECT count(r::text) FROM {what} r")
+    finally:
+        db.drop()
