@@ -104,7 +104,7 @@ def test_names_that_a_stranger_makes_unreadable_are_shown_to_all(shared_cluster)
             CREATE FUNCTION m.f(jsonb) RETURNS void LANGUAGE sql AS '';
             CREATE TABLE m.t (id int PRIMARY KEY, x text);
             SELECT pushy.queue_register('q', 'm.f(jsonb)'), pushy.watch('m.t', queue => 'q', channel => 'c', condition => 'NEW.x IS NOT NULL')""")
-        views = [name for name, in db.rows("SELECT viewname::text FROM pg_views WHERE schemaname = 'pushy'")]
+        views = [name.decode() for name, in db.rows("SELECT viewname::text FROM pg_views WHERE schemaname = 'pushy'")]
         with db.connect() as session:
             session.execute("SET client_encoding = 'SQL_ASCII'")
             for renamed in (b'ALTER FUNCTION m.f(jsonb) RENAME TO "f\xff"', b'ALTER TABLE m.t RENAME x TO "x\xff"', b'ALTER TABLE m.t RENAME TO "t\xff"',
