@@ -7,13 +7,13 @@ use std::cell::Cell;
 use pushy_core::log::written::Written;
 
 use super::append::{current_part, note_size};
+use super::log_snapshot::LogSnapshot;
 use super::parts;
-use super::{state, tick};
 use crate::errors::Result;
 use crate::params;
 use crate::pg::heap::Table;
 use crate::pg::per_process::PerProcess;
-use crate::pg::{database, identity, snapshot, transaction};
+use crate::pg::{database, identity, transaction};
 use crate::shared::{self, pending};
 
 /// One stands in the log, and none that is in no tick can get into one while this server runs, because it has no shared memory and
@@ -87,9 +87,9 @@ pub fn is_marker(channel: &[u8]) -> bool {
 /// Whether the last page, to which nothing but markers is added while the log is full, has one that has committed and is in no
 /// tick. For a database without a place in shared memory, which has no relay.
 fn stands(table: &Table) -> Result<bool> {
-    let state = state::read()?;
-    let newest = tick::newest(&state, &snapshot::take_latest())?;
-    let seen = newest.and_then(|tick| tick.seen()).or(state.seen);
+    let log = LogSnapshot::take()?;
+    let newest = log.newest_tick()?;
+    let seen = newest.and_then(|tick| tick.seen()).or(log.seen.clone());
     let seen = seen.unwrap_or_default();
     let mut stands = false;
     table.scan_last_page(|met| {

@@ -7,6 +7,7 @@ mod append;
 mod behind;
 pub mod filter;
 mod gap;
+pub mod log_snapshot;
 pub mod parts;
 pub mod read;
 pub mod state;

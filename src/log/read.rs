@@ -6,17 +6,15 @@ use pushy_core::log::cursor::Cursor;
 use pushy_core::log::runs::Run;
 
 use super::filter::{Filter, Share};
+use super::log_snapshot::LogSnapshot;
 use super::parts::{self, PARTS};
-use super::state::{self, State};
-use super::tick::{self, Tick};
+use super::state;
+use super::tick::Tick;
 use crate::errors::Result;
 use crate::pg::append_only::Reader;
 use crate::pg::heap::ForReading;
-use crate::pg::snapshot;
 use crate::pg::spi::Row;
 use crate::pg::value::Timestamp;
-use crate::pg::{database, transaction};
-use crate::shared;
 
 /// An event as its readers get it, in the database's encoding.
 #[derive(Clone, Debug)]
@@ -69,45 +67,30 @@ pub fn after(
     filter: &Filter,
     mut each: impl FnMut(LogItem) -> Result<bool>,
 ) -> Result<Cursor> {
-    let (state, tables) = open()?;
-    let mut passed = from;
-    if from < state.lost {
-        passed = state.lost;
-        if !each(LogItem::Resync(passed))? {
-            return Ok(passed);
-        }
-    }
-    let database_slot = shared::get().and_then(|shared| shared.find_database(database::current()));
-    let times_emptied = || database_slot.map(|database_slot| database_slot.log.times_emptied());
-    let emptied_before = times_emptied();
-    let snapshot = snapshot::take_latest();
+    let (snapshot, tables) = open()?;
     let log = Log::new(&tables);
     let mut way = Delivery {
-        passed,
+        passed: from,
         has_missed: false,
     };
-    for (at, part) in state.parts.iter().enumerate() {
-        let next = state.parts.get(at + 1);
+    if !way.pass_lost(&snapshot, &mut each)? {
+        return Ok(way.passed);
+    }
+    for (at, part) in snapshot.parts.iter().enumerate() {
+        let next = snapshot.parts.get(at + 1);
         if next.is_some_and(|next| next.first <= (way.passed.epoch, way.passed.tick)) {
             continue;
         }
-        let ticks = parts::read_ticks(part.part)?;
         let from = (way.passed.epoch, way.passed.tick);
-        let enough = tick::of_part(&ticks, part.part, from, &snapshot, |tick| {
-            hand_over(&log, &tick, filter, &mut way, &mut each)
+        let enough = snapshot.each_tick_from(part.part, from, |tick| {
+            Ok(way.pass_lost(&snapshot, &mut each)?
+                && hand_over(&log, &tick, filter, &mut way, &mut each)?)
         })?;
         if enough {
             return Ok(way.passed);
         }
-        // A part was emptied in place during the read, and some of its events may be missing. On a standby nobody counts.
-        if transaction::is_in_recovery() || times_emptied() != emptied_before {
-            let lost = state::read()?.lost;
-            if way.passed < lost && !way.resync(lost, &mut each)? {
-                return Ok(way.passed);
-            }
-        }
     }
-    if way.has_missed {
+    if way.pass_lost(&snapshot, &mut each)? && way.has_missed {
         way.resync(way.passed, &mut each)?;
     }
     Ok(way.passed)
@@ -121,6 +104,16 @@ struct Delivery {
 }
 
 impl Delivery {
+    /// Says that events were emptied before they were read, if some were; false when the reader has enough.
+    fn pass_lost(
+        &mut self,
+        snapshot: &LogSnapshot,
+        each: &mut impl FnMut(LogItem) -> Result<bool>,
+    ) -> Result<bool> {
+        let lost = snapshot.lost_since()?;
+        Ok(self.passed >= lost || self.resync(lost, each)?)
+    }
+
     /// Says that events before this place are missing; false when the reader has enough.
     fn resync(
         &mut self,
@@ -244,19 +237,19 @@ fn less_deep(one: Option<(i64, i32)>, other: Option<(i64, i32)>) -> Option<(i64,
 
 pub type Tables = [Option<ForReading>; PARTS as usize];
 
-/// The parts in use, locked against being truncated, and how far they reach as of then.
-pub(super) fn open() -> Result<(State, Tables)> {
+/// The log as of now, and the parts in use then, locked against being truncated.
+pub(super) fn open() -> Result<(LogSnapshot, Tables)> {
     loop {
-        let before = state::read()?;
+        let before = state::read()?.parts;
         let mut tables: Tables = Default::default();
-        for part in &before.parts {
+        for part in &before {
             let table = parts::read_log(part.part)?;
             tables[part.part as usize] = Some(table);
         }
-        // This state knows of parts that were emptied before the locks; none is truncated from here on.
-        let state = state::read()?;
-        if state.parts == before.parts {
-            return Ok((state, tables));
+        // It knows of parts that were emptied before the locks; none is truncated from here on.
+        let snapshot = LogSnapshot::take()?;
+        if snapshot.parts == before {
+            return Ok((snapshot, tables));
         }
     }
 }

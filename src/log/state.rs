@@ -63,39 +63,41 @@ static READ: Plan = Plan::new(
     &[],
 );
 
-/// The state as of now, whatever the transaction's snapshot; as the extension's owner.
+/// The state as of now, whatever the transaction's snapshot; as the extension's owner. For ticks, too: `LogSnapshot`.
 pub fn read() -> Result<State> {
-    transaction::with_latest_snapshot(|| {
-        spi::connect(|spi| {
-            let table = spi.run_in_active_snapshot(&READ, params![]);
-            let Some(row) = table.first() else {
-                return Err(Error::new(
-                    SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
-                    "pushy_internal.log_state has lost its row",
-                )
-                .hint("Drop the extension and create it again."));
-            };
-            Ok(State {
-                part: row.i32(1) as u32,
-                epoch: row.i64(2),
-                born: row.i64(19),
-                lost: Cursor::new(row.i64(3), row.i64(4), row.i32(5)),
-                emitted: (row.i64(6), row.i64(7)),
-                last: Cursor::new(row.i64(8), row.i64(9), row.i32(10)),
-                seen: row.opt_bytes(11).and_then(|bytes| Seen::decode(&bytes)),
-                lost_until: row.i64(20) as u64,
-                parts: table
-                    .rows()
-                    .map(|row| Part {
-                        part: row.i32(12) as u32,
-                        first: (row.i64(13), row.i64(14)),
-                        opened_at: row.i64(15),
-                        closed_at: row.opt_i64(16),
-                        used: row.opt_i64(17),
-                        blocks: row.i32(18) as u32,
-                    })
-                    .collect(),
-            })
+    transaction::with_latest_snapshot(read_in_active_snapshot)
+}
+
+pub(super) fn read_in_active_snapshot() -> Result<State> {
+    spi::connect(|spi| {
+        let table = spi.run_in_active_snapshot(&READ, params![]);
+        let Some(row) = table.first() else {
+            return Err(Error::new(
+                SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+                "pushy_internal.log_state has lost its row",
+            )
+            .hint("Drop the extension and create it again."));
+        };
+        Ok(State {
+            part: row.i32(1) as u32,
+            epoch: row.i64(2),
+            born: row.i64(19),
+            lost: Cursor::new(row.i64(3), row.i64(4), row.i32(5)),
+            emitted: (row.i64(6), row.i64(7)),
+            last: Cursor::new(row.i64(8), row.i64(9), row.i32(10)),
+            seen: row.opt_bytes(11).and_then(|bytes| Seen::decode(&bytes)),
+            lost_until: row.i64(20) as u64,
+            parts: table
+                .rows()
+                .map(|row| Part {
+                    part: row.i32(12) as u32,
+                    first: (row.i64(13), row.i64(14)),
+                    opened_at: row.i64(15),
+                    closed_at: row.opt_i64(16),
+                    used: row.opt_i64(17),
+                    blocks: row.i32(18) as u32,
+                })
+                .collect(),
         })
     })
 }

@@ -5,12 +5,9 @@ use pushy_core::log::cursor::Cursor;
 use pushy_core::log::runs::{self, Run};
 use pushy_core::log::seen::Seen;
 
-use super::parts::{self, tick_index};
-use super::state::State;
+use super::parts;
 use crate::errors::{Error, Result, SqlState};
 use crate::params;
-use crate::pg::heap::{Key, Table};
-use crate::pg::snapshot::Snapshot;
 use crate::pg::spi::Row;
 use crate::pg::value::Timestamp;
 
@@ -138,47 +135,4 @@ pub fn write(part: u32, ticks: &[Tick]) -> Result<()> {
         .to_vec()
     }));
     Ok(())
-}
-
-/// The newest tick there is.
-pub fn newest(state: &State, snapshot: &Snapshot) -> Result<Option<Tick>> {
-    for part in state.parts.iter().rev() {
-        let table = parts::read_ticks(part.part)?;
-        let mut found = None;
-        table.read_in_order(tick_index(part.part), &[], snapshot, true, |row| {
-            found = Some(Tick::read(row)?);
-            Ok(false)
-        })?;
-        if found.is_some() {
-            return Ok(found);
-        }
-    }
-    Ok(None)
-}
-
-/// The ticks of one part from `from` on, until `each` has enough (false); whether it had.
-pub fn of_part(
-    table: &Table,
-    part: u32,
-    from: (i64, i64),
-    snapshot: &Snapshot,
-    mut each: impl FnMut(Tick) -> Result<bool>,
-) -> Result<bool> {
-    let index = tick_index(part);
-    let mut enough = false;
-    let mut see = |row: Row<'_>| {
-        enough = !each(Tick::read(row)?)?;
-        Ok(!enough)
-    };
-    let same_epoch = [Key::int8_equals(1, from.0), Key::int8_at_least(2, from.1)];
-    table.read_in_order(index, &same_epoch, snapshot, false, &mut see)?;
-    if !enough {
-        let later = [Key::int8_at_least(1, from.0.saturating_add(1))];
-        let mut see = |row: Row<'_>| {
-            enough = !each(Tick::read(row)?)?;
-            Ok(!enough)
-        };
-        table.read_in_order(index, &later, snapshot, false, &mut see)?;
-    }
-    Ok(enough)
 }

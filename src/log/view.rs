@@ -6,44 +6,17 @@ use pushy_core::log::cursor::Cursor;
 
 use super::behind::{Behind, Budget};
 use super::filter::Filter;
-use super::parts::{self, log_table, tick_index, tick_table, PARTS};
+use super::log_snapshot::LogSnapshot;
+use super::parts::{log_table, tick_table, PARTS};
 use super::read::{self, Log};
-use super::state::{self, State};
 use super::subscription::table::{self, Subscription};
-use super::tick::Tick;
 use crate::channel::Channel;
 use crate::errors::{quote_literal, Result, SqlState};
 use crate::pg::function::{Answer, Call};
 use crate::pg::value::{Interval, Timestamp};
-use crate::pg::{append_only, array, clock, database, identifier, identity, snapshot, text, Oid};
+use crate::pg::{append_only, array, clock, database, identifier, identity, text, Oid};
 use crate::shared::obstacle::{self, Finding};
 use crate::{row, shared, sql_function};
-
-/// All ticks there are, oldest first. A hundred thousand take about 0.1 s: for people who look.
-fn each_tick(state: &State, mut each: impl FnMut(&Tick)) -> Result<()> {
-    some_ticks(state, |tick| {
-        each(tick);
-        Ok(true)
-    })
-}
-
-/// Ticks, oldest first, until `each` has enough (false).
-fn some_ticks(state: &State, mut each: impl FnMut(&Tick) -> Result<bool>) -> Result<()> {
-    let snapshot = snapshot::take_latest();
-    let mut goes_on = true;
-    for part in &state.parts {
-        let table = parts::read_ticks(part.part)?;
-        let index = tick_index(part.part);
-        table.read_in_order(index, &[], &snapshot, false, |row| {
-            goes_on = each(&Tick::read(row)?)?;
-            Ok(goes_on)
-        })?;
-        if !goes_on {
-            break;
-        }
-    }
-    Ok(())
-}
 
 sql_function!(pushy_subscription_rows_v1, |call| subscription_rows(call));
 
@@ -126,18 +99,18 @@ fn behind(
     if subscriptions.is_empty() {
         return Ok((Cursor::NOWHERE, behind));
     }
-    let (state, tables) = read::open()?;
-    let log = Log::new(&tables);
+    let (log, tables) = read::open()?;
+    let events = Log::new(&tables);
     let mut budget = Budget::new();
-    some_ticks(&state, |tick| {
+    log.each_tick(|tick| {
         for ((behind, subscription), (filter, _)) in
             behind.iter_mut().zip(subscriptions).zip(filters)
         {
-            behind.count(&log, tick, subscription.cursor, filter, &mut budget)?;
+            behind.count(&events, &tick, subscription.cursor, filter, &mut budget)?;
         }
         Ok(true)
     })?;
-    Ok((state.lost, behind))
+    Ok((log.lost, behind))
 }
 
 /// The call that declares it as it is, so that its reader gets a resync.
@@ -240,7 +213,7 @@ sql_function!(pushy_log_bounds_v1, |call| log_bounds(call));
 fn log_bounds(call: Call) -> Result<Answer> {
     let (bytes, first) = identity::as_owner(|| {
         let mut first = None;
-        some_ticks(&state::read()?, |tick| {
+        LogSnapshot::take()?.each_tick(|tick| {
             first = Some(tick.cursor(0));
             Ok(false)
         })?;
@@ -253,14 +226,16 @@ sql_function!(pushy_log_row_v1, |call| log_row(call));
 
 fn log_row(call: Call) -> Result<Answer> {
     let (bytes, all, first, last) = identity::as_owner(|| {
-        let state = state::read()?;
+        let log = LogSnapshot::take()?;
         let bytes = size();
         let mut all = 0i64;
         let (mut first, mut last) = (None, None);
-        each_tick(&state, |tick| {
+        // A hundred thousand take about 0.1 s: for people who look.
+        log.each_tick(|tick| {
             all += i64::from(tick.events);
             first.get_or_insert((tick.cursor(0), tick.at));
             last = Some((tick.last(), tick.at));
+            Ok(true)
         })?;
         Ok((bytes, all, first, last))
     })?;

@@ -6,6 +6,7 @@ use crate::errors::Result;
 use crate::log::parts::{self, log_table, tick_table};
 use crate::log::state::{self};
 use crate::params;
+use crate::pg::heap::Table;
 use crate::pg::spi::{self};
 use crate::pg::standby;
 use crate::pg::transaction;
@@ -61,13 +62,13 @@ impl Relay {
 
     /// Makes room in a part that was given up.
     fn clean(&self, part: u32) -> Result<()> {
+        let seen = &self.seen;
+        let is_over =
+            |row: &spi::Row<'_>| seen.is_over(row.i64(crate::log::parts::log::XID) as u64);
         let disowned = transaction::run_unless_busy(|| {
             identity::as_owner(|| {
-                let seen = &self.seen;
-                let is_over =
-                    |row: spi::Row<'_>| seen.is_over(row.i64(crate::log::parts::log::XID) as u64);
-                parts::read_log(part)?.disown(is_over);
-                parts::read_ticks(part)?.disown(|_| true);
+                parts::open_log(part)?.disown(|row| is_over(&row));
+                parts::open_ticks(part)?.disown(|_| true);
                 Ok(())
             })
         })?;
@@ -77,8 +78,11 @@ impl Relay {
         vacuum::run(&[log_table(part), tick_table(part)])?;
         transaction::run_unless_busy(|| {
             identity::as_owner(|| {
-                let blocks = blocks_of(part) as i32;
-                spi::run(&CLEANED, params![part as i32, blocks]);
+                let log = parts::read_log(part)?;
+                // VACUUM passes over a table that somebody vacuums, and over pages that somebody looks at.
+                if 2 * pages_with(&log, is_over)? <= log.blocks() {
+                    spi::run(&CLEANED, params![part as i32, log.blocks() as i32]);
+                }
                 Ok(())
             })
         })?;
@@ -169,4 +173,17 @@ impl Relay {
         ));
         Ok(lost)
     }
+}
+
+/// Pages that have rows of this kind.
+fn pages_with(table: &Table, is_one: impl Fn(&spi::Row<'_>) -> bool) -> Result<u32> {
+    let (mut pages, mut last) = (0, None);
+    table.scan(|met| {
+        if last != Some(met.block) && is_one(&met.row) {
+            last = Some(met.block);
+            pages += 1;
+        }
+        Ok(())
+    })?;
+    Ok(pages)
 }

@@ -2,12 +2,12 @@
 
 use super::worker::Relay;
 use crate::errors::Result;
-use crate::log::parts::{self, tick_index, PARTS};
-use crate::log::state::{self, State};
+use crate::log::log_snapshot::LogSnapshot;
+use crate::log::parts::PARTS;
 use crate::log::tick::Tick;
 use crate::params;
 use crate::pg::spi::{self, Plan};
-use crate::pg::{snapshot, BuiltinOid};
+use crate::pg::BuiltinOid;
 use crate::shared;
 use pushy_core::log::cursor::Cursor;
 
@@ -28,37 +28,34 @@ fn reached(reach: &mut [Cursor], written_in: u32, tick: &Tick) {
     }
 }
 
+/// For each part the last tick that is lost when the part is emptied: the tick is stored in it, or some of its
+/// events are.
+fn find_reach(log: &LogSnapshot) -> Result<Vec<Cursor>> {
+    let mut reach = vec![Cursor::START; PARTS as usize];
+    for used in &log.parts {
+        log.each_tick_from(used.part, (0, 0), |tick| {
+            reached(&mut reach, used.part, &tick);
+            Ok(true)
+        })?;
+    }
+    Ok(reach)
+}
+
 impl Relay {
     /// Writes down that what lies in a part is lost to readers; answers up to where.
     pub(super) fn lose(&mut self, part: u32) -> Result<Cursor> {
-        let state = state::read()?;
+        let log = LogSnapshot::take()?;
         if self.reach.is_none() {
-            self.reach = Some(self.find_reach(&state)?);
+            self.reach = Some(find_reach(&log)?);
         }
         let reach = self
             .reach
             .as_ref()
             .map_or(Cursor::START, |reach| reach[part as usize]);
-        let lost = state.lost.max(reach);
+        let lost = log.lost.max(reach);
         spi::run(&LOSE, params![lost.epoch, lost.tick, lost.n]);
         self.write_down_here();
         Ok(lost)
-    }
-
-    /// For each part the last tick that is lost when the part is emptied: the tick is stored in it, or some of its
-    /// events are.
-    fn find_reach(&self, state: &State) -> Result<Vec<Cursor>> {
-        let mut reach = vec![Cursor::START; PARTS as usize];
-        let snapshot = snapshot::take_latest();
-        for used in &state.parts {
-            let table = parts::read_ticks(used.part)?;
-            let index = tick_index(used.part);
-            table.read_in_order(index, &[], &snapshot, false, |row| {
-                reached(&mut reach, used.part, &Tick::read(row)?);
-                Ok(true)
-            })?;
-        }
-        Ok(reach)
     }
 
     pub(super) fn remember_reach(&mut self, ticks: &[Tick]) {

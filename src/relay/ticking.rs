@@ -13,9 +13,10 @@ use rustc_hash::FxHashSet as HashSet;
 use super::worker::{Fresh, Relay};
 use crate::errors::{Error, Result, SqlState};
 use crate::log;
+use crate::log::log_snapshot::LogSnapshot;
 use crate::log::parts::{self, PARTS};
 use crate::log::read::{Log, Notice, Tables};
-use crate::log::state::{self, State};
+use crate::log::state::State;
 use crate::log::tick::{self, Tick};
 use crate::params;
 use crate::pg::spi::{self, Plan};
@@ -65,22 +66,22 @@ impl Relay {
                 return Ok(None);
             }
             identity::as_owner(|| {
-                let state = state::read()?;
+                let log = LogSnapshot::take()?;
+                let newest = log.newest_tick()?;
                 let timeline = spi::connect(|spi| spi.run(&TIMELINE, params![]).row(0).i32(1));
-                let epoch = cursor::next_epoch(state.epoch, timeline as u32, state.born);
+                let epoch = cursor::next_epoch(log.epoch, timeline as u32, log.born);
                 spi::run(&BEGIN_EPOCH, params![epoch]);
                 transaction::commit_durably();
-                let newest = tick::newest(&state, &snapshot::take_latest())?;
-                Ok(Some((state, epoch, newest)))
+                Ok(Some((log, epoch, newest)))
             })
         })?;
-        let Some((state, epoch, newest)) = found else {
+        let Some((log, epoch, newest)) = found else {
             return Ok(false);
         };
-        self.resume(&state, newest.as_ref());
+        self.resume(&log, newest.as_ref());
         self.epoch = epoch;
         self.next_tick = 1;
-        self.database_slot.log.set_part(state.part, state.blocks());
+        self.database_slot.log.set_part(log.part, log.blocks());
         Ok(true)
     }
 

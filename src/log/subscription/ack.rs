@@ -4,11 +4,8 @@ use pushy_core::log::cursor::Cursor;
 
 use super::table;
 use crate::errors::{Error, Result};
-use crate::log::parts;
-use crate::log::state::{self, State};
-use crate::log::tick;
+use crate::log::log_snapshot::LogSnapshot;
 use crate::pg::function::Call;
-use crate::pg::snapshot::{self, Snapshot};
 use crate::pg::{clock, identity, transaction};
 use crate::sql_function;
 
@@ -20,20 +17,17 @@ fn subscription_ack(call: Call) -> Result<bool> {
     let cursor = parse("cursor", &call.text("cursor", 1)?)?;
     let subscription = table::owned(&name, identity::current_user())?;
     identity::as_owner(|| {
-        let state = state::read()?;
-        if !cursor.is_of_log(state.born) {
+        let log = LogSnapshot::take()?;
+        if !cursor.is_of_log(log.born) {
             return Err(Error::out_of_range(
                 "cursor",
                 format!("\"{cursor}\""),
                 "one of this event log: the cursor is of the log before a restore, or of another database; read the tables anew, and go on with what pushy.subscription_read answers",
             ));
         }
-        let snapshot = snapshot::take_latest();
-        let newest = tick::newest(&state, &snapshot)?;
-        let newest = newest
-            .map_or(state.last, |tick| tick.last())
-            .max(state.last);
-        if cursor > newest || is_beyond_its_tick(&state, cursor, &snapshot)? {
+        let newest = log.newest_tick()?;
+        let newest = newest.map_or(log.last, |tick| tick.last()).max(log.last);
+        if cursor > newest || is_beyond_its_tick(&log, cursor)? {
             return Err(Error::out_of_range(
                 "cursor",
                 format!("\"{cursor}\""),
@@ -46,12 +40,11 @@ fn subscription_ack(call: Call) -> Result<bool> {
 
 /// Whether the cursor's tick is there and has fewer events: no reader was ever given such a cursor, and only by chance would
 /// it pass over nothing. A cursor whose tick was emptied, or lost in a crash, may have been given out.
-fn is_beyond_its_tick(state: &State, cursor: Cursor, snapshot: &Snapshot) -> Result<bool> {
+fn is_beyond_its_tick(log: &LogSnapshot, cursor: Cursor) -> Result<bool> {
     let tick_of_cursor = (cursor.epoch, cursor.tick);
-    for part in &state.parts {
-        let table = parts::read_ticks(part.part)?;
+    for part in &log.parts {
         let mut found = None;
-        tick::of_part(&table, part.part, tick_of_cursor, snapshot, |tick| {
+        log.each_tick_from(part.part, tick_of_cursor, |tick| {
             found = ((tick.epoch, tick.tick) == tick_of_cursor).then(|| tick.last());
             Ok(false)
         })?;

@@ -8,7 +8,7 @@ use super::table;
 use crate::channel::Channel;
 use crate::errors::{quote_literal, Error, Result, SqlState};
 use crate::log::filter::Filter;
-use crate::log::{state, tick};
+use crate::log::log_snapshot::LogSnapshot;
 use crate::params;
 use crate::pg::function::{Answer, Call};
 use crate::pg::home::Home;
@@ -16,7 +16,7 @@ use crate::pg::name_lock::{self, Named};
 use crate::pg::object_lock::Hold;
 use crate::pg::spi::{self, Plan};
 use crate::pg::{
-    array, ereport, identifier, identity, role_lock, snapshot, transaction, BuiltinOid, Oid,
+    array, ereport, identifier, identity, role_lock, transaction, BuiltinOid, Oid,
 };
 use crate::queue::reference::QueueReference;
 use crate::shared::numbers::{self, Numbered};
@@ -258,12 +258,12 @@ fn read_channels(call: Call) -> Result<Option<Vec<Vec<u8>>>> {
 
 /// Where a new reader stands: behind the newest event in a tick, or before the oldest.
 fn start(from_oldest: bool) -> Result<Cursor> {
-    let state = state::read()?;
+    let log = LogSnapshot::take()?;
     if from_oldest {
-        return Ok(state.lost);
+        return Ok(log.lost);
     }
-    let newest = tick::newest(&state, &snapshot::take_latest())?;
-    Ok(newest.map_or(state.last, |tick| tick.last().max(state.last)))
+    let newest = log.newest_tick()?;
+    Ok(newest.map_or(log.last, |tick| tick.last().max(log.last)))
 }
 
 // The one that was looked at: by now another may have its name, or another owner have taken it over.

@@ -211,7 +211,7 @@ impl Table {
                 }
                 if is_over(Row::of_tuple(tuple, (*self.raw()).rd_att)) {
                     let buffer = (*scan.cast::<pg_sys::HeapScanDescData>()).rs_cbuf;
-                    pg_sys::LockBuffer(buffer, pg_sys::BUFFER_LOCK_EXCLUSIVE as _);
+                    self.lock_not_all_visible(buffer, &mut (*tuple).t_self);
                     let mask = &mut (*(*tuple).t_data).t_infomask;
                     *mask &= !(pg_sys::HEAP_XMIN_COMMITTED as u16);
                     *mask |= pg_sys::HEAP_XMIN_INVALID as u16;
@@ -221,6 +221,24 @@ impl Table {
                 crate::pg::interrupts::check();
             }
             pg_sys::heap_endscan(scan);
+        }
+    }
+
+    /// Locks a page, to change the hints of this row. Where somebody's VACUUM has found that
+    /// everybody sees all of the page, the row is deleted first: that takes the mark from the page and from the visibility map,
+    /// in the WAL as on disk, and none can be put there again while this transaction runs.
+    ///
+    /// # Safety
+    /// The page is pinned, and the row is on it.
+    unsafe fn lock_not_all_visible(&self, buffer: pg_sys::Buffer, row: pg_sys::ItemPointer) {
+        let is_all_visible = || {
+            pg_sys::LockBuffer(buffer, pg_sys::BUFFER_LOCK_EXCLUSIVE as _);
+            let page = pg_sys::BufferGetPage(buffer).cast::<pg_sys::PageHeaderData>();
+            u32::from((*page).pd_flags) & pg_sys::PD_ALL_VISIBLE != 0
+        };
+        while is_all_visible() {
+            pg_sys::LockBuffer(buffer, pg_sys::BUFFER_LOCK_UNLOCK as _);
+            pg_sys::simple_heap_delete(self.raw(), row);
         }
     }
 

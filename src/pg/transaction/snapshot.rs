@@ -48,6 +48,17 @@ impl Snapshot {
         )
     }
 
+    /// Runs `work` with this one active.
+    pub fn with_active<T>(&self, work: impl FnOnce() -> T) -> T {
+        // SAFETY: registered; after an ERROR the abort pops it.
+        unsafe {
+            pg_sys::PushActiveSnapshot(self.0);
+            let result = work();
+            pg_sys::PopActiveSnapshot();
+            result
+        }
+    }
+
     pub fn raw(&self) -> pg_sys::Snapshot {
         self.0
     }
