@@ -13,6 +13,7 @@ pub mod histogram;
 pub mod job_state;
 pub mod json;
 pub mod log;
+pub mod pace;
 pub mod share;
 pub mod suspicion;
 pub mod trigger_text;

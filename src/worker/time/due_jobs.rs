@@ -4,7 +4,7 @@ use std::cell::Cell;
 
 use pushy_core::turns::Turns;
 
-use super::scheduler::{Scheduler, COME_BACK_US};
+use super::scheduler::{after_look, Scheduler};
 use crate::errors::Result;
 use crate::job::moves::promote;
 use crate::pg::transaction;
@@ -19,7 +19,7 @@ impl Scheduler {
     /// Answers when something is due next.
     pub(super) fn keep_time(&self) -> Result<Option<i64>> {
         let waiting = self.make_ready()?;
-        self.pass_over(retention::assign_wanted(self.database_slot))?;
+        self.pass_over(retention::assign_wanted(self.database_slot));
         // Retention is put off, never jobs: they are looked for between two of its transactions.
         let due = Cell::new(waiting);
         let keep_on = || {
@@ -28,7 +28,9 @@ impl Scheduler {
             }
             Ok(())
         };
-        let removal = self.pass_over(retention::remove(&keep_on))?.flatten();
+        let removal = self.pass_over(retention::remove(&keep_on));
+        let again = || Some(clock::now().plus_us(retention::AGAIN_US).0);
+        let removal = removal.unwrap_or_else(again);
         Ok(due.get().into_iter().chain(removal).min())
     }
 
@@ -68,15 +70,7 @@ impl Scheduler {
         let waiting = kept.as_ref().map_or(Some(turns.from), |first| *first);
         self.database_slot
             .announce_waiting(waiting.unwrap_or(NEVER));
-        // What was due when this began and was not done is locked by somebody: another look after COME_BACK_US. What has
-        // become due since gets it at once.
-        Ok(kept?.map(|next| {
-            if next > began.0 {
-                next
-            } else {
-                clock::now().plus_us(COME_BACK_US).0
-            }
-        }))
+        Ok(kept?.map(|next| after_look(began, next)))
     }
 
     /// Takes the time from which on jobs wait that have come since. Before any snapshot: a job that commits too late for the

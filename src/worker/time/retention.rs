@@ -16,14 +16,14 @@ use crate::pg::value::Timestamp;
 use crate::pg::{clock, identity, interrupts, vacuum, BuiltinOid};
 use crate::queue::dropped;
 use crate::shared::database::DatabaseSlot;
-use crate::worker::scheduler::repeat;
+use crate::worker::scheduler::{after_look, repeat};
 
 /// Rows per transaction.
 const ROWS: i64 = 1000;
 /// After so long (µs) what somebody's lock has kept from being done is tried again.
 const COME_BACK_US: i64 = 1_000_000;
 /// A table that somebody uses is tried again after this time, and so are tables when all are taken.
-const AGAIN_US: i64 = 60_000_000;
+pub(super) const AGAIN_US: i64 = 60_000_000;
 
 /// Rows that stand alone, with their failures; what somebody holds, by job_retry say, stays with all that belongs to it.
 static EXPIRE: Plan = Plan::new(
@@ -78,6 +78,7 @@ pub fn assign_wanted(database_slot: &DatabaseSlot) -> Result<()> {
 /// Removes what is kept no longer; answers when something is to be removed next. `between` is done between two of its
 /// transactions.
 pub fn remove(between: &dyn Fn() -> Result<()>) -> Result<Option<i64>> {
+    let began = clock::now();
     let mut is_held = !repeat(between, || {
         identity::as_owner(|| {
             let removed =
@@ -98,7 +99,7 @@ pub fn remove(between: &dyn Fn() -> Result<()>) -> Result<Option<i64>> {
                 let table = spi.run(&NEXT, params![now, POOL.parent]);
                 let row = table.row(0);
                 let singles = [row.opt_i64(1), row.opt_i64(3)];
-                let due = |at: i64| history::removal_due(Timestamp(at));
+                let due = |at: i64| after_look(began, history::removal_due(Timestamp(at)));
                 let singles = singles.into_iter().flatten().map(due);
                 singles.chain(row.opt_i64(2)).min()
             }))

@@ -6,12 +6,14 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use pushy_core::backoff;
+use pushy_core::pace::Pace;
 use pushy_core::turns::Turns;
 
-use crate::errors::Result;
+use crate::errors::{Error, Result};
 use crate::log;
 use crate::pg::per_process::PerProcess;
 use crate::pg::transaction;
+use crate::pg::value::Timestamp;
 use crate::pg::worker::WorkerKind;
 use crate::pg::{clock, database, guc, interrupts, latch, worker};
 use crate::queue::control_channel;
@@ -29,10 +31,10 @@ pub const KIND: WorkerKind = WorkerKind {
 };
 
 /// After so long (µs) what somebody's lock has kept from being done is tried again.
-pub(super) const COME_BACK_US: i64 = 1_000_000;
+const COME_BACK_US: i64 = 1_000_000;
 
 /// It stays when something is due within this time, and leaves otherwise.
-const LINGER_US: i64 = 5_000_000;
+const LINGER: Duration = Duration::from_secs(5);
 
 worker_entry!(pushy_scheduler_main, scheduler);
 
@@ -49,6 +51,7 @@ fn scheduler(arg: usize) {
         queues: Vec::new(),
         generation: None,
         comes_back: Cell::new(false),
+        failed: Cell::new(None),
         turns: Cell::new(None),
     }
     .live();
@@ -82,6 +85,8 @@ pub(super) struct Scheduler {
     pub(super) generation: Option<u64>,
     /// Something was passed over in this round, because somebody holds what it needs.
     comes_back: Cell<bool>,
+    /// Why a step of this round could not be done, the first of them; the others were done.
+    failed: Cell<Option<Error>>,
     /// Due jobs of which some are ready, and others await their turn.
     pub(super) turns: Cell<Option<Turns>>,
 }
@@ -89,6 +94,7 @@ pub(super) struct Scheduler {
 impl Scheduler {
     fn live(mut self) {
         let mut failures = FailuresInRow::none(backoff::SCHEDULER, Some(COME_BACK_US), &WAITS);
+        let mut pace = Pace::default();
         let mut first = true;
         loop {
             guc::reload_if_asked();
@@ -100,17 +106,25 @@ impl Scheduler {
             let outcome = self.round(first);
             IN_ROUND.set(self.has_turns());
             match outcome {
-                Ok(Some(next)) => {
-                    failures.end();
-                    first = false;
-                    let left = next.saturating_sub(clock::now().0);
-                    if left > LINGER_US {
+                Ok(next) => {
+                    let failed = self.failed.take();
+                    let Some(next) = next.or(failed.is_some().then_some(NEVER)) else {
                         return;
+                    };
+                    let mut left =
+                        Duration::from_micros(pace.sleep_us(next, clock::now().0) as u64);
+                    if let Some(failure) = failed {
+                        left = left.min(failures.count(&failure));
+                    } else {
+                        failures.end();
+                        first = false;
+                        if left > LINGER {
+                            return;
+                        }
                     }
                     worker::show_activity(None);
-                    latch::wait(Some(Duration::from_micros(left.max(0) as u64)));
+                    latch::wait(Some(left));
                 }
-                Ok(None) => return,
                 Err(failure) => latch::wait(Some(failures.count(&failure))),
             }
         }
@@ -118,10 +132,11 @@ impl Scheduler {
 
     /// Does what is due; answers when something is due next, None for never. What somebody holds is passed over.
     fn round(&mut self, first: bool) -> Result<Option<i64>> {
+        self.comes_back.set(false);
+        self.failed.set(None);
         if !self.refresh()? {
             return Ok(None);
         }
-        self.comes_back.set(false);
         let next = self.do_what_is_due(first)?;
         if !self.comes_back.get() {
             return Ok(next);
@@ -132,20 +147,19 @@ impl Scheduler {
     }
 
     fn do_what_is_due(&self, first: bool) -> Result<Option<i64>> {
-        let recalled = self.pass_over(cancels::recall(self.database_slot))?;
+        let recalled = self.pass_over(cancels::recall(self.database_slot));
         self.come_back_unless(recalled.unwrap_or(false));
-        let judged =
-            self.pass_over(crash_verdict::apply_all(self.recorder, database::current()))?;
+        let judged = self.pass_over(crash_verdict::apply_all(self.recorder, database::current()));
         self.come_back_unless(judged.unwrap_or(false));
-        self.pass_over(self.inspect())?;
-        let sweep = self.pass_over(self.sweep_if_asked())?.unwrap_or(false);
+        self.pass_over(self.inspect());
+        let sweep = self.pass_over(self.sweep_if_asked()).unwrap_or(false);
         if first || sweep {
-            self.pass_over(retention::adopt())?;
+            self.pass_over(retention::adopt());
         }
-        self.pass_over(self.carry_out_cancels(first))?;
+        self.pass_over(self.carry_out_cancels(first));
         self.do_what_has_its_time(first)?;
         // Behind due jobs, because it looks through all jobs, and anybody can have it asked for.
-        self.pass_over(self.discard_orphans_if_asked())?;
+        self.pass_over(self.discard_orphans_if_asked());
         // Something may have been announced while we looked.
         let due = self.database_slot.due.load(Ordering::SeqCst);
         Ok((due != NEVER).then_some(due))
@@ -158,37 +172,38 @@ impl Scheduler {
             self.database_slot.announce_due(due);
             return Ok(());
         }
-        let unpublished = self.pass_over(control_channel::publish_late(self.database_slot))?;
+        let unpublished = self.pass_over(control_channel::publish_late(self.database_slot));
         if let Some(at) = unpublished.flatten() {
             self.database_slot.announce_due(at);
         }
-        let next = self.keep_time();
-        match &next {
+        match self.keep_time() {
             Ok(Some(next)) => {
-                self.database_slot.announce_due(*next);
+                self.database_slot.announce_due(next);
             }
             Ok(None) => {}
-            // The round comes back then, soon.
-            Err(failure) if failure.is_busy() => {}
-            Err(_) => {
+            // Another round follows, soon.
+            Err(failure) if failure.is_busy() => self.come_back_unless(false),
+            Err(failure) => {
                 self.database_slot.announce_due(due);
+                return Err(failure);
             }
         }
         worker::report_statistics();
-        self.pass_over(next)?;
         Ok(())
     }
 
-    /// None when somebody holds what this step needs: the round goes on with the next step, and another round follows soon.
-    /// The step has put back what it was asked to do.
-    pub(super) fn pass_over<T>(&self, step: Result<T>) -> Result<Option<T>> {
+    /// None when this step could not be done: the round goes on with the next step, because none needs another, and another
+    /// round follows, soon where somebody holds what the step needs. It has put back what it was asked to do.
+    pub(super) fn pass_over<T>(&self, step: Result<T>) -> Option<T> {
         match step {
-            Err(failure) if failure.is_busy() => {
-                self.come_back_unless(false);
-                Ok(None)
+            Ok(done) => return Some(done),
+            Err(failure) if failure.is_busy() => self.come_back_unless(false),
+            Err(failure) => {
+                let before = self.failed.take();
+                self.failed.set(before.or(Some(failure)));
             }
-            done => done.map(Some),
         }
+        None
     }
 
     fn come_back_unless(&self, all_is_done: bool) {
@@ -298,6 +313,15 @@ impl Scheduler {
             .store(true, Ordering::SeqCst);
         Ok(())
     }
+}
+
+/// When to look again after a look that began then and found this time to be next: what was due by then and was not done is
+/// locked by somebody. What has become due since gets its look at once.
+pub(in crate::worker) fn after_look(began: Timestamp, next: i64) -> i64 {
+    if next > began.0 {
+        return next;
+    }
+    clock::now().plus_us(COME_BACK_US).0
 }
 
 /// One transaction after another while `step` says that there may be more, and `between` two of them that; false when
