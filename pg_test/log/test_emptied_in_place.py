@@ -5,6 +5,7 @@ import subprocess
 import threading
 import time
 
+import pytest
 from stage.flow import Flow
 from harness import account
 from harness.waiting import wait_for
@@ -100,6 +101,44 @@ def test_all_tables_read_for_three_times_the_retention_cost_no_notice_and_the_lo
     backup.rollback()
     # Given back to the disk by itself, once nobody reads and nobody writes.
     wait_for("the log to shrink", lambda: log_bytes(db), lambda size: size < MB, deadline=150)
+
+
+@pytest.mark.parametrize("after", ["nothing", "a crash"])
+def test_a_vacuum_by_somebody_else_keeps_no_part_from_being_used_again(make_cluster, after):
+    """VACUUM by hand, by autovacuum, or against wraparound marks pages as seen by everybody. What is emptied there is gone all the
+    same, the marks are right at each moment, also after a crash, and the log stays as big as it may be."""
+    most = 1
+    db = make_cluster({"pushy.log_max_size": f"{most}MB"}).database()
+    db.sql("CREATE EXTENSION pg_visibility; SELECT pushy.subscription_create('news', '{news}')")
+    reader = Reader(db)
+    backup = db.connect(autocommit=False)
+    backup.execute(f"LOCK TABLE {tables(db)} IN ACCESS SHARE MODE")
+    parts = [f"pushy_internal.{kind}_{part}" for kind in ("log", "tick") for part in range(6)]
+    marked = 0
+
+    def assert_marks_are_right():
+        # Of a part that is being emptied this moment, too.
+        for part in parts:
+            assert db.rows(f"SELECT * FROM pg_check_visible('{part}')") == [], part
+
+    for round in range(40):
+        db.sql("SELECT pushy.notify('news', n || ':' || repeat('x', 1000), delivery => 'relay') FROM generate_series(%s::int, %s::int) n",
+               round * 100 + 1, round * 100 + 100)
+        wait_for("what was told", reader.read, lambda seen: seen == round * 100 + 100)
+        db.sql("VACUUM (FREEZE)" if round % 2 else "VACUUM")
+        assert_marks_are_right()
+        marked += sum(db.value(f"SELECT all_visible FROM pg_visibility_map_summary('{part}')") for part in parts)
+        assert log_bytes(db) < 4 * most * MB, f"{log_bytes(db)} in round {round}"
+        if after == "a crash" and round == 30:
+            backup.close()
+            db.cluster.crash()
+            reader.session = db.connect()
+            assert_marks_are_right()
+            backup = db.connect(autocommit=False)
+            backup.execute(f"LOCK TABLE {tables(db)} IN ACCESS SHARE MODE")
+    assert reader.resyncs == 0
+    assert marked > 100, "VACUUM has found nothing to mark"
+    backup.rollback()
 
 
 def test_who_reads_slowly_while_its_part_is_emptied_in_place_is_told(make_cluster):

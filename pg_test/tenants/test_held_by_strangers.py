@@ -1,7 +1,9 @@
 """No worker waits for what somebody else holds: every function, every row and every table of Pushy is held in turn, in an
 open or a prepared transaction, while another tenant's jobs and notices must go on."""
 
+import os
 import re
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -203,6 +205,54 @@ def test_rows_held_delay_nobody_else(db, tenants, mode):
     assert longest_wait(db) < LONGEST_WAIT * PATIENCE
     holder.execute(f"ROLLBACK PREPARED 'held {db.name}'" if mode == "prepared" else "ROLLBACK")
     victim.goes_on()
+
+
+@pytest.mark.parametrize("mode", ["open", "prepared"])
+def test_no_row_held_makes_a_worker_spin(db, tenants, mode):
+    """Whatever a worker wants and somebody holds is tried again in a moment, not at once: what is held in each table in turn, with
+    something due that needs it, costs next to no processor time."""
+    make_mallory, victim = tenants
+    mallory = make_mallory("m1")
+    held, costs = [], {}
+    for table in tables(db):
+        # Due for long: retention removes a minute's rows at once.
+        mallory.becomes(mallory.enqueue('{"fail": 1}'), "discarded")
+        db.sql("UPDATE pushy_internal.finished_job SET expires_at = now() - interval '10 min';"
+               " INSERT INTO pushy_internal.oversize_notice (id, expires_at, lsn, channel, payload)"
+               " SELECT coalesce(max(id), 0) + 1, now() - interval '10 min', 0, '', '' FROM pushy_internal.oversize_notice")
+        with db.connect() as holder:
+            holder.execute("BEGIN")
+            column = holder.execute("SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attnum = 1", [f"pushy_internal.{table}"]).fetchone()[0]
+            if table.startswith(LOG) and table not in ("log_part", "log_state"):
+                rows = holder.execute(f"SELECT 1 FROM ONLY pushy_internal.{table} FOR UPDATE")
+            else:
+                rows = holder.execute(f"UPDATE ONLY pushy_internal.{table} SET {column} = {column}")
+            if rows.rowcount > 0:
+                held.append(table)
+            if mode == "prepared":
+                holder.execute(f"PREPARE TRANSACTION 'held {db.name}'")
+            mallory.stir()
+            costs[table] = processor_time_of_workers(db, 1.0)
+            holder.execute(f"ROLLBACK PREPARED 'held {db.name}'" if mode == "prepared" else "ROLLBACK")
+    assert {table: cost for table, cost in costs.items() if cost > 0.2} == {}
+    assert {"queue", "live_job", "finished_job", "failure", "subscription", "oversize_notice", "log_part", "log_state", "watch"} <= set(held)
+    victim.goes_on()
+
+
+def processor_time_of_workers(db, seconds: float) -> float:
+    """What the workers use (s) while so many seconds pass."""
+    pids = [pid for pid, in db.rows("SELECT pid FROM pg_stat_activity WHERE backend_type LIKE 'pushy%'")]
+
+    def used(pid: int) -> float:
+        try:
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        except FileNotFoundError:
+            return 0.0
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    before = {pid: used(pid) for pid in pids}
+    db.sql("SELECT pg_sleep(%s)", seconds)
+    return sum(max(0.0, used(pid) - before[pid]) for pid in pids)
 
 
 @pytest.mark.parametrize("mode", ["ACCESS SHARE", "ROW SHARE", "ROW EXCLUSIVE", "SHARE UPDATE EXCLUSIVE"])

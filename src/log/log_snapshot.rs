@@ -51,6 +51,11 @@ impl LogSnapshot {
         })
     }
 
+    /// The state alone, which may outlive the transaction.
+    pub fn into_state(self) -> State {
+        self.state
+    }
+
     /// Up to where ticks and events may be missing that there were then, because parts were emptied in place since. Asked
     /// after a tick was met and before it is believed that none is missing before it: the relay counts first, and takes the
     /// rows afterwards, in any order.

@@ -72,16 +72,16 @@ impl Relay {
                 let epoch = cursor::next_epoch(log.epoch, timeline as u32, log.born);
                 spi::run(&BEGIN_EPOCH, params![epoch]);
                 transaction::commit_durably();
-                Ok(Some((log, epoch, newest)))
+                Ok(Some((log.into_state(), epoch, newest)))
             })
         })?;
-        let Some((log, epoch, newest)) = found else {
+        let Some((state, epoch, newest)) = found else {
             return Ok(false);
         };
-        self.resume(&log, newest.as_ref());
+        self.resume(&state, newest.as_ref());
         self.epoch = epoch;
         self.next_tick = 1;
-        self.database_slot.log.set_part(log.part, log.blocks());
+        self.database_slot.log.set_part(state.part, state.blocks());
         Ok(true)
     }
 
