@@ -299,7 +299,7 @@ COMMENT ON COLUMN pushy.watches.condition IS 'SQL over NEW and OLD, as it was wr
 COMMENT ON COLUMN pushy.watches.payload IS 'What a notice says: none, key, row, diff, or expression.';
 COMMENT ON COLUMN pushy.watches.payload_expr IS 'The payload as SQL over NEW and OLD, as it was written or, since a column was renamed, as the server writes it.';
 COMMENT ON COLUMN pushy.watches.level IS 'A notice per row, or per statement.';
-COMMENT ON COLUMN pushy.watches.delivery IS 'How notices go: notify, or relay. A watch that says neither goes by relay, and by NOTIFY as long as no relay can come here.';
+COMMENT ON COLUMN pushy.watches.delivery IS 'How notices go: notify, or relay. A watch that says neither goes by relay, and by NOTIFY as long as no relay can come here: relay is shown for both.';
 COMMENT ON COLUMN pushy.watches.queue IS 'A job per notice goes here; NULL: notices only.';
 COMMENT ON COLUMN pushy.watches.args_expr IS 'The arguments of jobs as SQL over NEW and OLD, as it was written or, since a column was renamed, as the server writes it; NULL: the payload.';
 COMMENT ON COLUMN pushy.watches.merge IS 'Whether equal notices of several transactions may be emitted once: those with payload none or a payload_expr, because the others have the transaction in them.';

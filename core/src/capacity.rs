@@ -69,7 +69,7 @@ pub struct ExecutorView {
 }
 
 impl ExecutorView {
-    /// From when on it counts as held, if its batch is still open then, or if it has not come up.
+    /// When it becomes held, should its batch still be open then, or its process not have come up.
     fn held_from(&self) -> Option<i64> {
         match self.doing {
             Doing::Batch { since } => Some(since + HELD_US),

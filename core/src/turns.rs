@@ -133,18 +133,18 @@ impl Turns {
     /// Whether this job, the next in the order of times, is to be made ready in this transaction.
     pub fn wants(
         &mut self,
-        database_slot: WaitingCursor,
+        cursor: WaitingCursor,
         queue_id: i32,
         owner_of: impl FnOnce(i32) -> Owner,
     ) -> bool {
-        self.at = database_slot;
+        self.at = cursor;
         let owner = *self
             .owners
             .entry(queue_id)
             .or_insert_with(|| owner_of(queue_id));
         let wants = match self.turn {
             Some(turn) => owner == turn,
-            None => self.walk_wants(database_slot, owner),
+            None => self.walk_wants(cursor, owner),
         };
         if wants {
             self.wanted += 1;
@@ -154,16 +154,16 @@ impl Turns {
         wants
     }
 
-    fn walk_wants(&mut self, database_slot: WaitingCursor, owner: Owner) -> bool {
+    fn walk_wants(&mut self, cursor: WaitingCursor, owner: Owner) -> bool {
         if let Some(behind) = self.behind.get_mut(&owner) {
             // It has come since that owner's last turn.
-            *behind = database_slot.before().min(*behind);
+            *behind = cursor.before().min(*behind);
             return false;
         }
         let had = self.had.entry(owner).or_default();
         *had += 1;
         if *had > self.bounds.share {
-            self.behind.insert(owner, database_slot.before());
+            self.behind.insert(owner, cursor.before());
         }
         *had <= self.bounds.share
     }
@@ -204,7 +204,7 @@ mod tests {
 
     #[derive(Clone, Copy)]
     struct Job {
-        database_slot: WaitingCursor,
+        cursor: WaitingCursor,
         queue: i32,
         /// When it came: 0 at the beginning.
         came: usize,
@@ -229,21 +229,18 @@ mod tests {
             self.step += 1;
             let after = turns.begin();
             let mut order: Vec<usize> = (0..self.jobs.len()).collect();
-            order.sort_by_key(|job| self.jobs[*job].database_slot);
+            order.sort_by_key(|job| self.jobs[*job].cursor);
             let mut has_more = false;
             for index in order {
                 let job = &mut self.jobs[index];
-                if job.database_slot <= after
-                    || job.database_slot.run_at > self.now
-                    || job.ready_at.is_some()
-                {
+                if job.cursor <= after || job.cursor.run_at > self.now || job.ready_at.is_some() {
                     continue;
                 }
                 if turns.has_walked_enough() {
                     has_more = true;
                     break;
                 }
-                if turns.wants(job.database_slot, job.queue, owner_of) && !job.is_held {
+                if turns.wants(job.cursor, job.queue, owner_of) && !job.is_held {
                     job.ready_at = Some(self.step);
                 }
             }
@@ -266,7 +263,7 @@ mod tests {
             let mut turns = Turns::from(0, BOUNDS);
             for id in 0..30 + pick(30) as i64 {
                 world.jobs.push(Job {
-                    database_slot: WaitingCursor {
+                    cursor: WaitingCursor {
                         run_at: 1 + pick(12) as i64,
                         id,
                     },
@@ -285,7 +282,7 @@ mod tests {
                     world.now += pick(2) as i64;
                     let run_at = 1 + pick(world.now as u64) as i64;
                     world.jobs.push(Job {
-                        database_slot: WaitingCursor {
+                        cursor: WaitingCursor {
                             run_at,
                             id: world.jobs.len() as i64,
                         },
@@ -300,7 +297,7 @@ mod tests {
             let due = world
                 .jobs
                 .iter()
-                .filter(|job| job.database_slot.run_at <= world.now);
+                .filter(|job| job.cursor.run_at <= world.now);
             for job in due.clone() {
                 assert!(job.is_held != job.ready_at.is_some(), "seed {seed}");
             }
@@ -309,8 +306,7 @@ mod tests {
                 for other in due.clone() {
                     let both = one.ready_at.zip(other.ready_at);
                     let same = owner_of(one.queue) == owner_of(other.queue);
-                    if let (true, Some((first, second))) =
-                        (same && one.database_slot < other.database_slot, both)
+                    if let (true, Some((first, second))) = (same && one.cursor < other.cursor, both)
                     {
                         assert!(first <= second || one.came >= second, "seed {seed}");
                     }
@@ -324,7 +320,7 @@ mod tests {
     #[test]
     fn one_owners_flood_delays_nobody() {
         let job = |id, run_at, queue| Job {
-            database_slot: WaitingCursor { run_at, id },
+            cursor: WaitingCursor { run_at, id },
             queue,
             came: 0,
             is_held: false,

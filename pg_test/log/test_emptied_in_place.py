@@ -118,18 +118,18 @@ def test_a_vacuum_by_somebody_else_keeps_no_part_from_being_used_again(make_clus
 
     def assert_marks_are_right():
         # Of a part that is being emptied this moment, too.
-        for part in parts:
-            assert db.rows(f"SELECT * FROM pg_check_visible('{part}')") == [], part
+        wrong = " UNION ALL ".join(f"SELECT '{part}' FROM pg_check_visible('{part}')" for part in parts)
+        assert db.rows(wrong) == []
 
-    for round in range(40):
-        db.sql("SELECT pushy.notify('news', n || ':' || repeat('x', 1000), delivery => 'relay') FROM generate_series(%s::int, %s::int) n",
+    for round in range(24):
+        db.sql("SELECT pushy.notify('news', n || ':' || repeat('x', 2000), delivery => 'relay') FROM generate_series(%s::int, %s::int) n",
                round * 100 + 1, round * 100 + 100)
         wait_for("what was told", reader.read, lambda seen: seen == round * 100 + 100)
-        db.sql("VACUUM (FREEZE)" if round % 2 else "VACUUM")
+        db.sql(f"VACUUM {'(FREEZE)' if round % 2 else ''} {', '.join(parts)}")
         assert_marks_are_right()
-        marked += sum(db.value(f"SELECT all_visible FROM pg_visibility_map_summary('{part}')") for part in parts)
+        marked += db.value("SELECT " + " + ".join(f"(pg_visibility_map_summary('{part}')).all_visible" for part in parts))
         assert log_bytes(db) < 4 * most * MB, f"{log_bytes(db)} in round {round}"
-        if after == "a crash" and round == 30:
+        if after == "a crash" and round == 16:
             backup.close()
             db.cluster.crash()
             reader.session = db.connect()

@@ -158,7 +158,9 @@ def test_cursors_are_never_given_out_twice(make_cluster):
         for n in range(5):
             db.sql("SELECT bump(%s)", n + 1)
         db.sql("CALL pushy.subscription_wait('s', '20 s')")
-        for cursor, payload in db.rows("SELECT cursor, payload FROM pushy.subscription_read('s', 1000)"):
+        found = db.rows("SELECT cursor, payload FROM pushy.subscription_read('s', 1000)")
+        assert found
+        for cursor, payload in found:
             assert seen.setdefault(cursor, payload) == payload
         db.cluster.crash(relay(db))
     flow.assert_balanced()

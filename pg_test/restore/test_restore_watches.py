@@ -198,7 +198,9 @@ def test_a_trigger_without_its_watch_warns_once_a_session_and_table(shop):
             session.execute("INSERT INTO u VALUES (5), (6); DELETE FROM u")
     (severity, message, hint), = said
     assert (severity, message) == ("WARNING", 'changes of table public.u make no notices and no jobs: its triggers of watch "condition" are here without the watch')
-    for state, fix in target.rows("SELECT state, fix FROM pushy.watches WHERE relation = 'u'::regclass"):
+    orphaned = target.rows("SELECT state, fix FROM pushy.watches WHERE relation = 'u'::regclass")
+    assert orphaned
+    for state, fix in orphaned:
         assert (state, fix.split("pushy.unwatch")[0]) == ("orphaned", "SELECT ")
         target.sql("SELECT" + fix.split("SELECT")[1])
     assert "SELECT pushy.unwatch('public.u', 'condition')" in hint

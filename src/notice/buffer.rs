@@ -127,8 +127,8 @@ impl Buffer {
         if self.marks.last().is_none_or(|mark| mark.level < level) {
             self.marks.push(SavepointStart {
                 level,
-                notices: self.notices.height(),
-                rest: self.rest.height(),
+                notices: self.notices.length(),
+                rest: self.rest.length(),
                 copied: 0,
                 kept: self.kept,
             });

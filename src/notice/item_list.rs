@@ -25,7 +25,7 @@ impl ItemList {
         bytes: 0,
     };
 
-    pub(super) fn height(&self) -> Length {
+    pub(super) fn length(&self) -> Length {
         Length {
             items: self.items.len(),
             bytes: self.bytes,

@@ -1,6 +1,6 @@
 //! Emptying a part of the log: truncated where nobody minds, else in place.
 
-use super::part::{blocks_of, AGAIN_US, CLEANED, FREE, NEXT_TO_NOTHING, TIDY_US};
+use super::part::{AGAIN_US, CLEANED, FREE, NEXT_TO_NOTHING, TIDY_US};
 use super::worker::Relay;
 use crate::errors::Result;
 use crate::log::parts::{self, log_table, tick_table};

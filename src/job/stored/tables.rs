@@ -12,7 +12,7 @@ macro_rules! kept_columns {
 pub mod live_job {
     use std::sync::atomic::AtomicU64;
 
-    /// OID of the table whose columns were found to be these.
+    /// The table, and the generation of its definition, whose columns were found to be these.
     pub static CHECKED: AtomicU64 = AtomicU64::new(0);
     crate::columns! {
         ID "id",
@@ -39,7 +39,7 @@ pub mod live_job {
 pub mod finished_job {
     use std::sync::atomic::AtomicU64;
 
-    /// OID of the table whose columns were found to be these.
+    /// The table, and the generation of its definition, whose columns were found to be these.
     pub static CHECKED: AtomicU64 = AtomicU64::new(0);
     crate::columns! {
         ID "id",

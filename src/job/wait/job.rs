@@ -145,7 +145,8 @@ fn wait(id: i64, queue: &definition::QueueDefinition, deadline: Instant) -> Resu
     let mut queue = Some(queue.clone());
     while let Some(definition) = &queue {
         let left = deadline.saturating_duration_since(Instant::now());
-        if let Some(slot) = cache::slot_of(definition) {
+        // Not made here: the queue may be dropped by now.
+        if let Some(slot) = shared.find_queue(definition.key()) {
             let finished = &shared.queues()[slot].finished;
             return finished.wait_until(left, is_over).unwrap_or(Ok(()));
         }
@@ -161,11 +162,14 @@ fn wait(id: i64, queue: &definition::QueueDefinition, deadline: Instant) -> Resu
         if left.is_zero() {
             return Ok(());
         }
-        queue = transaction::with_latest_snapshot(|| {
-            identity::as_owner(|| definition::find_by_id(definition.queue_id))
-        })?;
+        queue = find_now(definition.queue_id)?;
     }
     Ok(())
+}
+
+/// The queue's definition as it is now; None when it was dropped.
+fn find_now(queue_id: i32) -> Result<Option<definition::QueueDefinition>> {
+    transaction::with_latest_snapshot(|| identity::as_owner(|| definition::find_by_id(queue_id)))
 }
 
 fn row(id: i64, queue: &definition::QueueDefinition) -> Result<Answer> {
@@ -250,8 +254,13 @@ fn jobs_wait(call: Call) -> Result<Answer> {
         }
         match seen {
             Some((slot, seen)) => shared::expect().queues()[slot].wait_drain(seen, left),
-            // One that has got a place meanwhile is looked at again.
-            None => slot = Some(cache::slot_or_reason(queue).map_err(|why| why.error(queue))?),
+            // One that has got a place meanwhile is looked at again. Of one that is gone nothing is left.
+            None => match find_now(queue.queue_id)? {
+                Some(now) => {
+                    slot = Some(cache::slot_or_reason(&now).map_err(|why| why.error(&now))?)
+                }
+                None => return Ok(call.answer_row(row![true])),
+            },
         }
     }
 }

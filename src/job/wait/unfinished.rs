@@ -46,13 +46,13 @@ pub fn is_any(queue: &QueueDefinition, slot: Option<usize>) -> Result<bool> {
     if seen.is_held() {
         return Ok(true);
     }
-    if let Some(rest) = seen.idle_mark() {
+    if let Some(mark) = seen.idle_mark() {
         // Nothing is ready. A waiting job that became ready meanwhile was announced, and a running one that waits now had
-        // a permit; both change `rest`. If that is the same after this look, no job was missed.
+        // a permit; both change the mark. If that is the same after this look, no job was missed.
         if in_snapshot(|| Ok(has(&WAITING, queue.queue_id)))? {
             return Ok(true);
         }
-        if seen.idle_mark() == Some(rest) {
+        if seen.idle_mark() == Some(mark) {
             return Ok(false);
         }
     }

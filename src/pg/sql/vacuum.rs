@@ -22,9 +22,10 @@ pub fn run(tables: &[&str]) -> Result<()> {
         tables.join(", ")
     );
     let command = CString::new(command).expect("names of ours");
+    // Outlives the transactions that VACUUM begins and ends. Dropped when it is not current any more: from 18 on the end of a
+    // transaction makes current what was so at its beginning.
+    let kept = Context::new(c"pushy vacuum");
     memory::around_transaction(|| {
-        // Outlives the transactions that VACUUM begins and ends.
-        let kept = Context::new(c"pushy vacuum");
         let outcome = caught(|| {
             let _bookkeeping = transaction::begin();
             // SAFETY: outside a transaction block, with a snapshot active, as the main loop of a backend does it; VACUUM

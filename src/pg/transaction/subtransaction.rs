@@ -61,7 +61,8 @@ pub fn run<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
 ///
 /// # Safety
 /// `call` is that one call, by a function pointer or a declaration of our own (the bindings' own are guarded,
-/// and would unwind): an ERROR jumps over its frame, which owns nothing that wants to be dropped. After an ERROR a subtransaction, or the transaction, must be aborted.
+/// and would unwind): an ERROR jumps over its frame, which owns nothing that wants to be dropped. After an ERROR a subtransaction,
+/// or the transaction, must be aborted.
 pub(in crate::pg) unsafe fn protected<T>(call: impl FnOnce() -> T) -> Result<T> {
     let memory = pg_sys::CurrentMemoryContext;
     let exception_stack = pg_sys::PG_exception_stack;

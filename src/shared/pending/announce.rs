@@ -242,7 +242,7 @@ impl Pending {
                 }
             }
         }
-        if let Some(dropped) = self.dropped_database {
+        for dropped in self.dropped_databases.iter().copied() {
             shared.free_database(dropped);
         }
     }
@@ -272,7 +272,7 @@ impl Pending {
         }
         for oid in &self.quiesced {
             if let Some(slot) = shared.find_database(*oid) {
-                slot.quiesced.fetch_sub(1, Ordering::SeqCst);
+                slot.end_quiesce();
                 for (index, queue) in shared.queues().iter().enumerate() {
                     if queue.key().is_some_and(|key| key.database == *oid) {
                         shared.set_ready(index);

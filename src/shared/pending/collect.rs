@@ -299,5 +299,5 @@ pub fn prepares(name: &[u8]) {
 }
 
 pub fn drops_database(database: u32) {
-    with(|pending| pending.dropped_database = Some(database));
+    with(|pending| pending.dropped_databases.push(database));
 }

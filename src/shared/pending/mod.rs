@@ -122,7 +122,7 @@ struct Pending {
     /// Databases kept empty of workers until the end, each once.
     quiesced: Vec<u32>,
     /// Databases to forget at commit.
-    dropped_database: Option<u32>,
+    dropped_databases: Vec<u32>,
 }
 
 impl Pending {
@@ -147,7 +147,7 @@ impl Pending {
         self.permits.clear();
         self.prepares = None;
         self.quiesced.clear();
-        self.dropped_database = None;
+        self.dropped_databases.clear();
     }
 }
 
@@ -172,7 +172,7 @@ static PENDING: PerProcess<RefCell<Pending>> = PerProcess::new(RefCell::new(Pend
     permits: Vec::new(),
     prepares: None,
     quiesced: Vec::new(),
-    dropped_database: None,
+    dropped_databases: Vec::new(),
 }));
 
 fn with<T>(work: impl FnOnce(&mut Pending) -> T) -> T {

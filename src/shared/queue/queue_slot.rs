@@ -210,7 +210,7 @@ impl QueueSlot {
                 (limit == 0 || running < limit).then_some(running + 1)
             })
             .inspect(|_| {
-                // Before the watermarks are taken: see `rest`.
+                // Before the watermarks are taken: see `idle_mark`.
                 self.permits.fetch_add(1, Ordering::SeqCst);
             })
             .is_ok()

@@ -1,4 +1,4 @@
-//! What is counted of a queue, since the server last crashed or was stopped at once (see [`crate::shared::kept`]).
+//! What is counted of a queue, since the server last crashed or was stopped at once (see `shared::counters_file`).
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

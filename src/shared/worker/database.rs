@@ -209,13 +209,21 @@ impl DatabaseSlot {
         witnessed.is_ok()
     }
 
-    /// `QueueSlot::rest` of a queue of this database; None also while a sweep is asked for or under way, because it may find
+    /// `QueueSlot::idle_mark` of a queue of this database; None also while a sweep is asked for or under way, because it may find
     /// ready rows that no commit has announced.
     pub fn idle_mark_of(&self, slot: &QueueSlot) -> Option<u64> {
         // In this order: the scheduler says that it sweeps before it takes the request.
         let is_announced =
             !self.sweep_requested.load(Ordering::SeqCst) && !self.sweeping.load(Ordering::SeqCst);
         is_announced.then(|| slot.idle_mark()).flatten()
+    }
+
+    /// One of those has ended. The place may have been given to another database since: it is never below none.
+    pub fn end_quiesce(&self) {
+        let ended = |transactions: u32| transactions.checked_sub(1);
+        let _ = self
+            .quiesced
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, ended);
     }
 
     pub fn is_quiesced(&self) -> bool {

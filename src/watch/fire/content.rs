@@ -9,7 +9,7 @@
 //! | a row | in its firing | nothing to do |
 //! | a statement's rows | keys and conditions in each row's firing | bytes of keys |
 //! | a row that arrives in another partition | in the firing of its insert, and before it in that of its delete, of which nothing is published | nothing to do |
-//! | a row that leaves and does not arrive ([`moved`](crate::watch::moved)) | in the firing of its delete | a [`Content`] |
+//! | a row that leaves and does not arrive ([`partition_move`](crate::watch::fire::partition_move)) | in the firing of its delete | a [`Content`] |
 //! | what is left at a commit, PREPARE or queue_run | never: [`transaction_end::later`] | the same |
 //! | a cascade of a deferred foreign key | in the firing, when the server runs the cascade, as it says | as above |
 //!
@@ -102,7 +102,7 @@ pub fn ahead(
     })
 }
 
-/// `unchecked`: see fire::changed. `count` counts a row that is published with its statement.
+/// `unchecked`: see `trigger::changed`. `count` counts a row that is published with its statement.
 #[inline(always)]
 fn of_row(
     watch: &Rc<CachedWatch>,

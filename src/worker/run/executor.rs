@@ -197,9 +197,9 @@ pub(in crate::worker) struct Executor {
     excluded: bool,
     /// The counter of definitions when they were read; None: never.
     pub(in crate::worker) generation: Option<u64>,
-    /// Batches so far: one of a few takes its queue in order, so that each queue is served.
+    /// The slot behind that of the last batch: where the next look begins.
     pub(in crate::worker) next: usize,
-    /// Batches so far.
+    /// Batches so far: one of a few takes its queue in order, so that each queue is served.
     pub(in crate::worker) batches: u32,
 }
 
