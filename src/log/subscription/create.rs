@@ -15,9 +15,7 @@ use crate::pg::home::Home;
 use crate::pg::name_lock::{self, Named};
 use crate::pg::object_lock::Hold;
 use crate::pg::spi::{self, Plan};
-use crate::pg::{
-    array, ereport, identifier, identity, role_lock, transaction, BuiltinOid, Oid,
-};
+use crate::pg::{array, ereport, identifier, identity, role_lock, transaction, BuiltinOid, Oid};
 use crate::queue::reference::QueueReference;
 use crate::shared::numbers::{self, Numbered};
 use crate::shared::pending;
