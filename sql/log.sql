@@ -65,6 +65,8 @@ CREATE TABLE pushy_internal.log_state (
   epoch      bigint  NOT NULL DEFAULT 0,   -- the newest life of the relay
   -- Seconds since 2026, when this log began: its epochs are none of those of the log before, which a restore in place has ended.
   born       bigint  NOT NULL,
+  -- The server's timeline when readers were last told that they may have read what it does not have.
+  timeline   int     NOT NULL,
   -- The last notice that was emptied.
   lost_epoch bigint  NOT NULL DEFAULT 0,
   lost_tick  bigint  NOT NULL DEFAULT 0,
@@ -83,8 +85,11 @@ CREATE TABLE pushy_internal.log_state (
 ) USING heap WITH (fillfactor = 50);
 COMMENT ON TABLE pushy_internal.log_state IS
   'One row: how far the event log was emptied and emitted. Written when the relay starts, falls idle, or switches to another part.';
-INSERT INTO pushy_internal.log_state (born)
-  VALUES (pg_catalog.date_part('epoch', pg_catalog.clock_timestamp())::pg_catalog.int8 OPERATOR(pg_catalog.-) 1767225600::pg_catalog.int8);
+INSERT INTO pushy_internal.log_state (born, timeline)
+  VALUES (pg_catalog.date_part('epoch', pg_catalog.clock_timestamp())::pg_catalog.int8 OPERATOR(pg_catalog.-) 1767225600::pg_catalog.int8,
+          -- The first eight digits of a WAL file's name.
+          ('x'::pg_catalog.text OPERATOR(pg_catalog.||) pg_catalog.substr(pg_catalog.pg_walfile_name(
+            pg_catalog.pg_current_wal_insert_lsn()), 1, 8))::pg_catalog.bit(32)::pg_catalog.int4);
 
 
 CREATE SEQUENCE pushy_internal.subscription_id_seq AS int CYCLE;
@@ -194,7 +199,7 @@ COMMENT ON COLUMN pushy.subscriptions.cursor IS 'The last notice acknowledged, o
 COMMENT ON COLUMN pushy.subscriptions.lag_notices IS 'Notices behind the cursor that the subscription is to read. One look at the view reads 100,000 notices of the log at most; past that whole ticks count, of which the subscription may want a part.';
 COMMENT ON COLUMN pushy.subscriptions.lag_bytes IS 'Bytes of the channels and payloads of the notices behind the cursor.';
 COMMENT ON COLUMN pushy.subscriptions.lag IS 'Age of the oldest notice that the subscription is to read and has not acknowledged; NULL where there is none.';
-COMMENT ON COLUMN pushy.subscriptions.resync IS 'Whether the reader is told to resync with its next read. The log was emptied past the cursor, notices behind it found the log full or no relay that could come, or the owner was not let into a channel when something was published there.';
+COMMENT ON COLUMN pushy.subscriptions.resync IS 'Whether the reader is told to resync with its next read. The log was emptied past the cursor, notices behind it found the log full or no relay that could come, a standby was promoted that may lack what was read, or the owner was not let into a channel when something was published there.';
 COMMENT ON COLUMN pushy.subscriptions.stopped IS 'Why its notices become no jobs, as soon as its queue is gone or another''s or refuses its owner; tried again when a queue, a privilege or the subscription changes.';
 COMMENT ON COLUMN pushy.subscriptions.state IS 'Whether the subscription does what it should: active, elsewhere, ownerless, denied, stopped, no_relay or resync. elsewhere came by a restore; the owner of an ownerless one was dropped, so a superuser creates it again as his, which keeps its cursor, or drops it; the owner of a denied one may not read one of its channels, which somebody has granted to others, so its reads are refused; stopped makes no jobs of its notices. no_relay hears nothing new, because no relay can come; the reader of resync is about to be told that notices are missing.';
 COMMENT ON COLUMN pushy.subscriptions.fix IS 'The statement that makes the subscription active or, where none does by itself, what to do in words; NULL: it is active.';

@@ -195,6 +195,6 @@ def test_promotion_of_a_standby_goes_on_with_new_cursors(make_cluster):
     standby.promote()
     flow.db = there
     there.sql("SELECT bump(1)")
-    flow.assert_balanced()
+    flow.assert_balanced(resyncs=1)
     assert there.value("SELECT epoch FROM pushy_internal.log_state") > epoch + 900_000_000, "a new timeline"
     wait_for("the standby's relay", lambda: there.workers("relay"), lambda found: len(found) == 1)

@@ -117,6 +117,7 @@ class Faults:
         world = self.world
         world.standby.configure(synchronous_standby_names="", pushy__enabled="on").reload()
         world.standby.promote()
+        world.promotions += 1
         world.primary = world.primary.replaced_by(world.standby)
         world.primary.wait_ready()
         world.follow()

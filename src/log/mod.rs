@@ -10,6 +10,7 @@ mod gap;
 pub mod log_snapshot;
 pub mod parts;
 pub mod read;
+pub mod standing;
 pub mod state;
 pub mod subscription;
 pub mod tick;
@@ -25,3 +26,4 @@ pub fn is_used() -> Result<bool> {
 
 pub use append::{append, counted_bytes, expect_share, is_big, is_full, LoggedNotice, BLOCK};
 pub use gap::{is_marker, leave_marker};
+pub use standing::is_timeline_news;

@@ -4,10 +4,12 @@ use std::collections::HashMap;
 
 use pushy_core::log::cursor::Cursor;
 use pushy_core::log::runs::Run;
+use pushy_core::log::standing::Standing;
 
 use super::filter::{Filter, Share};
 use super::log_snapshot::LogSnapshot;
 use super::parts::{self, PARTS};
+use super::standing;
 use super::state;
 use super::tick::Tick;
 use crate::errors::Result;
@@ -71,6 +73,7 @@ pub fn after(
     let log = Log::new(&tables);
     let mut way = Delivery {
         passed: from,
+        is_gone: standing::of(&snapshot, from)? == Standing::Gone,
         has_missed: false,
     };
     if !way.pass_lost(&snapshot, &mut each)? {
@@ -90,8 +93,12 @@ pub fn after(
             return Ok(way.passed);
         }
     }
-    if way.pass_lost(&snapshot, &mut each)? && way.has_missed {
-        way.resync(way.passed, &mut each)?;
+    if way.pass_lost(&snapshot, &mut each)? {
+        if way.is_gone {
+            way.resync(standing::newest(&snapshot)?, &mut each)?;
+        } else if way.has_missed {
+            way.resync(way.passed, &mut each)?;
+        }
     }
     Ok(way.passed)
 }
@@ -99,6 +106,8 @@ pub fn after(
 /// How far a reader has come.
 struct Delivery {
     passed: Cursor,
+    /// It has come to what is there no more.
+    is_gone: bool,
     /// Passed over without a word: an event of a channel into which the reader was let only later.
     has_missed: bool,
 }
@@ -121,6 +130,7 @@ impl Delivery {
         each: &mut impl FnMut(LogItem) -> Result<bool>,
     ) -> Result<bool> {
         self.passed = at;
+        self.is_gone = false;
         self.has_missed = false;
         each(LogItem::Resync(at))
     }
@@ -134,7 +144,8 @@ fn hand_over(
     way: &mut Delivery,
     each: &mut impl FnMut(LogItem) -> Result<bool>,
 ) -> Result<bool> {
-    if tick.lost && way.passed < tick.cursor(0) && !way.resync(tick.cursor(0), each)? {
+    let is_missing = tick.lost || way.is_gone;
+    if is_missing && way.passed < tick.cursor(0) && !way.resync(tick.cursor(0), each)? {
         return Ok(false);
     }
     if tick.last() <= way.passed {

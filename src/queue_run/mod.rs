@@ -260,8 +260,16 @@ impl SessionRun<'_> {
         for priority in 0..PRIORITIES {
             let mut from = 0;
             loop {
-                let taken =
-                    claim::claim(queue.queue_id, priority, from, ClaimLimit::ONE, self.kept)?;
+                // It takes no watermark: executors look at what it passes over themselves.
+                let passed_over = |_, _| {};
+                let taken = claim::claim(
+                    queue.queue_id,
+                    priority,
+                    from,
+                    ClaimLimit::ONE,
+                    self.kept,
+                    passed_over,
+                )?;
                 let Some(job) = taken.rows.into_iter().next() else {
                     break;
                 };

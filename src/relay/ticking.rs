@@ -16,7 +16,7 @@ use crate::log;
 use crate::log::log_snapshot::LogSnapshot;
 use crate::log::parts::{self, PARTS};
 use crate::log::read::{Log, Notice, Tables};
-use crate::log::state::State;
+use crate::log::state::{self, State};
 use crate::log::tick::{self, Tick};
 use crate::params;
 use crate::pg::spi::{self, Plan};
@@ -26,16 +26,14 @@ use crate::pg::{clock, identity, snapshot, BuiltinOid};
 /// Events of a tick that are kept in memory, to be emitted without reading them again.
 const MOST_FRESH: usize = 2_000;
 
-static TIMELINE: Plan = Plan::new(
-    // The first eight digits of a WAL file's name.
-    "SELECT ('x'::pg_catalog.text OPERATOR(pg_catalog.||) pg_catalog.substr(pg_catalog.pg_walfile_name( \
-              pg_catalog.pg_current_wal_insert_lsn()), 1, 8))::pg_catalog.bit(32)::pg_catalog.int4",
-    &[],
-);
-
 static BEGIN_EPOCH: Plan = Plan::new(
     "UPDATE pushy_internal.log_state SET epoch = $1",
     &[BuiltinOid::INT8OID],
+);
+
+static TAKE_TIMELINE: Plan = Plan::new(
+    "UPDATE pushy_internal.log_state SET timeline = $1",
+    &[BuiltinOid::INT4OID],
 );
 
 static USE_PART: Plan = Plan::new(
@@ -68,19 +66,21 @@ impl Relay {
             identity::as_owner(|| {
                 let log = LogSnapshot::take()?;
                 let newest = log.newest_tick()?;
-                let timeline = spi::connect(|spi| spi.run(&TIMELINE, params![]).row(0).i32(1));
+                let timeline = state::timeline();
                 let epoch = cursor::next_epoch(log.epoch, timeline as u32, log.born);
                 spi::run(&BEGIN_EPOCH, params![epoch]);
                 transaction::commit_durably();
-                Ok(Some((log.into_state(), epoch, newest)))
+                Ok(Some((log.into_state(), epoch, timeline, newest)))
             })
         })?;
-        let Some((state, epoch, newest)) = found else {
+        let Some((state, epoch, timeline, newest)) = found else {
             return Ok(false);
         };
         self.resume(&state, newest.as_ref());
         self.epoch = epoch;
         self.next_tick = 1;
+        self.new_timeline = Some(timeline).filter(|timeline| *timeline != state.timeline);
+        self.database_slot.log.begin_epoch(epoch);
         self.database_slot.log.set_part(state.part, state.blocks());
         Ok(true)
     }
@@ -132,6 +132,7 @@ impl Relay {
             }
         };
         self.must_scan = self.ring.is_none();
+        self.new_timeline = None;
         self.lost_until = outcome.lost_until;
         self.must_close = !outcome.has_closed && outcome.lost_until > 0;
         log.gap_is_certain.store(true, Ordering::SeqCst);
@@ -184,6 +185,12 @@ impl Relay {
         let all = due.len();
         due.retain(|run| !run.is_marker);
         let (gap, Settled { lost, until }) = self.settle(due.len() < all, was_certain, &seen);
+        // Readers may have read what this server had not received when it was promoted. In one transaction with the tick that
+        // says so: until that is written, whoever comes next owes it.
+        if let Some(timeline) = self.new_timeline {
+            spi::run(&TAKE_TIMELINE, params![timeline]);
+        }
+        let lost = lost || self.new_timeline.is_some();
         if until != self.lost_until {
             spi::run(&WAIT_FOR, params![until as i64]);
         }

@@ -64,6 +64,7 @@ fn relay(arg: usize) {
         last_at: 0,
         seen: Seen::default(),
         lost_until: 0,
+        new_timeline: None,
         must_close: false,
         unticked: Unticked::default(),
         must_scan: true,
@@ -119,6 +120,8 @@ pub struct Relay {
     pub(super) seen: Seen,
     /// Each end of a transaction with a number below is followed by a resync; 0: none is.
     pub(super) lost_until: u64,
+    /// The server's timeline, where readers have not been told that it is another.
+    pub(super) new_timeline: Option<i32>,
     /// The gap could not be closed while the log was full.
     pub(super) must_close: bool,
     pub(super) unticked: Unticked,

@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 /// The place of one event. An epoch is one life of the relay, so a place is never given out twice.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Cursor {
     pub epoch: i64,
     pub tick: i64,

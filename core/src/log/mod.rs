@@ -4,6 +4,7 @@ pub mod cursor;
 pub mod gap;
 pub mod runs;
 pub mod seen;
+pub mod standing;
 pub mod unticked;
 mod varint;
 pub mod written;

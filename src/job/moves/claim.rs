@@ -8,7 +8,7 @@ use crate::errors::Result;
 use crate::job::claimed::Claimed;
 use crate::job::tables::live_job;
 use crate::pg::function::Answer;
-use crate::pg::heap::{self, Key, Locked, Table};
+use crate::pg::heap::{self, Asked, Key, Locked, Table};
 use crate::pg::memory::Context;
 use crate::pg::per_process::PerProcess;
 use crate::pg::snapshot;
@@ -50,7 +50,7 @@ pub fn is_in_place(table: &Table) -> bool {
 }
 
 /// Locks ready jobs of one priority from position `from` on, in order, as many as the limit has, skipping those that
-/// others hold, and says whether there were any. Arguments are copied into `memory`. The caller has taken
+/// others hold, and says whether there were any; `held` is given the number and position of each of these. Arguments are copied into `memory`. The caller has taken
 /// the watermark before: the snapshot is taken here, after it.
 ///
 /// Reads the index live_job_ready from the watermark on: without it each claim walks over the dead
@@ -63,6 +63,7 @@ pub fn claim(
     from: u64,
     limit: ClaimLimit,
     memory: &Context,
+    mut held: impl FnMut(i64, i64),
 ) -> Result<Locked<Claimed>> {
     let table = heap::open("live_job")?;
     heap::check_columns(&table, live_job::COLUMNS, &live_job::CHECKED)?;
@@ -89,8 +90,13 @@ pub fn claim(
             bytes.set(bytes.get() + job.args_bytes);
             Ok(job)
         };
-        let more =
-            table.lock_in_order("live_job_ready", &keys, &snapshot, None, are_enough, take)?;
+        let mut held = |row: Row<'_>| held(row.i64(live_job::ID), row.i64(live_job::POSITION));
+        let asked = Asked {
+            wants: None,
+            held: Some(&mut held),
+        };
+        let index = "live_job_ready";
+        let more = table.lock_in_order(index, &keys, &snapshot, asked, are_enough, take)?;
         claimed.rows.extend(more.rows);
         claimed.passed_over |= more.passed_over;
         claimed.is_enough = more.is_enough;

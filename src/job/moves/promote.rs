@@ -10,7 +10,7 @@ use crate::errors::Result;
 use crate::job::position;
 use crate::job::tables::live_job;
 use crate::params;
-use crate::pg::heap::{self, Key, Table};
+use crate::pg::heap::{self, Asked, Key, Table};
 use crate::pg::snapshot;
 use crate::pg::spi::{self, Plan};
 use crate::pg::value::{Char, Timestamp};
@@ -129,8 +129,17 @@ fn lock_due(queues: &[QueueDefinition], turns: &mut Turns) -> Result<Vec<Due>> {
             })
         };
         let are_enough = |_| walk.borrow().has_walked_enough();
-        let more =
-            table.lock_in_order(INDEX, &keys, &snapshot, Some(&mut wants), are_enough, take)?;
+        let more = table.lock_in_order(
+            INDEX,
+            &keys,
+            &snapshot,
+            Asked {
+                wants: Some(&mut wants),
+                held: None,
+            },
+            are_enough,
+            take,
+        )?;
         is_enough = more.is_enough;
         due.extend(more.rows);
     }

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use crate::errors::Result;
 use crate::params;
-use crate::pg::heap::{self, Key};
+use crate::pg::heap::{self, Asked, Key};
 use crate::pg::spi::{self, Plan};
 use crate::pg::{database, snapshot, BuiltinOid};
 use crate::shared;
@@ -36,7 +36,7 @@ pub fn forget(job: i64) -> Result<()> {
         "promised_cancel_pkey",
         &keys,
         &now,
-        None,
+        Asked::default(),
         |_| false,
         |_, tid| Ok(tid),
     )?;

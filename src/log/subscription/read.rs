@@ -5,8 +5,9 @@ use pushy_core::log::cursor::Cursor;
 use super::ack;
 use super::table::{self, Subscription};
 use crate::errors::{quote_literal, Error, Result, SqlState};
+use crate::log::log_snapshot::LogSnapshot;
 use crate::log::read::{self, LogItem};
-use crate::log::state;
+use crate::log::{standing, state};
 use crate::pg::function::{Answer, Call};
 use crate::pg::{ereport, identity, object_lock, transaction};
 use crate::{row, sql_function};
@@ -72,9 +73,16 @@ fn subscription_read(call: Call) -> Result<Answer> {
         };
         identity::as_owner(|| {
             let from = match after {
-                // Its reader gets a resync.
-                Some(after) if !after.is_of_log(state::read()?.born) => Cursor::NOWHERE,
-                Some(after) => after,
+                Some(after) => {
+                    let log = LogSnapshot::take()?;
+                    if after.is_of_log(log.born) {
+                        standing::of_argument("after", &log, after)?;
+                        after
+                    } else {
+                        // Its reader gets a resync.
+                        Cursor::NOWHERE
+                    }
+                }
                 None => match start(&subscription)? {
                     Start::At(cursor) => cursor,
                     Start::Elsewhere(cursor) => {
@@ -106,7 +114,12 @@ fn subscription_read(call: Call) -> Result<Answer> {
                 table::move_to(&subscription, passed, None);
             }
             Ok(())
-        })
+        })?;
+        if left < most {
+            // What is answered, and its cursors, stay true after a crash: the reader may apply it elsewhere.
+            transaction::flush_commits();
+        }
+        Ok(())
     })
 }
 

@@ -21,7 +21,7 @@ use crate::errors::{Error, Result, SqlState};
 
 pub(super) use append::Slots;
 pub use keyed::{Holder, ShareLock};
-pub use scan::{Key, Locked};
+pub use scan::{Asked, Key, Locked};
 
 /// A table of schema pushy_internal, open until the transaction ends.
 pub struct Table(pg_sys::Relation);

@@ -136,6 +136,13 @@ pub struct Locked<T> {
 /// Whether a row is to be locked.
 pub type Wants<'a> = &'a mut dyn FnMut(Row<'_>) -> bool;
 
+/// What is asked about rows that are met, as the snapshot sees them: whether each is wanted, and about those that somebody else holds.
+#[derive(Default)]
+pub struct Asked<'a> {
+    pub wants: Option<Wants<'a>>,
+    pub held: Option<&'a mut dyn FnMut(Row<'_>)>,
+}
+
 /// How an attempt to lock the next row ended.
 #[derive(PartialEq, Eq)]
 enum RowLock {
@@ -173,15 +180,19 @@ fn scanned(snapshot: &Snapshot) -> (pg_sys::Snapshot, bool) {
 
 impl Table {
     /// Locks rows FOR UPDATE in the order of an index, as `snapshot` sees them, until so many are enough; that is asked
-    /// before each row. No predicate lock remembers it, as in `read_in_order`. `wants` says of each row as the snapshot sees it whether it is one of them. Rows that somebody else holds are skipped, and so are rows that were changed or removed since the
-    /// snapshot: whoever changed them announces what they are now. `take` is given each row while its page is pinned:
+    /// before each row. No predicate lock remembers it, as in `read_in_order`. `wants` says of each row as the snapshot sees it whether it is one of them.
+    /// Rows that somebody else holds are skipped, and so are rows that were changed or removed since the
+    /// snapshot: `held` is given each of them as the snapshot sees it. `take` is given each row while its page is pinned:
     /// what outlives the call is copied there.
     pub fn lock_in_order<T>(
         &self,
         index: &str,
         keys: &[Key],
         snapshot: &Snapshot,
-        mut wants: Option<Wants<'_>>,
+        Asked {
+            mut wants,
+            mut held,
+        }: Asked<'_>,
         are_enough: impl Fn(usize) -> bool,
         mut take: impl FnMut(Row<'_>, Tid) -> Result<T>,
     ) -> Result<Locked<T>> {
@@ -206,7 +217,12 @@ impl Table {
                 if attempt == RowLock::End {
                     break;
                 }
-                passed_over |= attempt == RowLock::Held;
+                if attempt == RowLock::Held {
+                    passed_over = true;
+                    if let Some(held) = &mut held {
+                        held(Row::of_slot(seen));
+                    }
+                }
                 if attempt == RowLock::Locked {
                     match take(Row::of_slot(locked), Tid::new((*seen).tts_tid)) {
                         Ok(row) => rows.push(row),
@@ -378,7 +394,10 @@ impl Table {
                     RowLock::Locked
                 }
                 pg_sys::TM_Result::TM_Deleted => RowLock::Gone,
-                _ => RowLock::Held,
+                _ => {
+                    slot_getsomeattrs_int(seen, (*(*relation).rd_att).natts);
+                    RowLock::Held
+                }
             }
         })
     }

@@ -5,12 +5,26 @@ use std::time::Duration;
 
 use pgrx::pg_sys;
 
+use crate::pg::transaction;
+
 /// A condition variable that lives in shared memory.
 #[repr(transparent)]
 pub struct Condition(UnsafeCell<pg_sys::ConditionVariable>);
 
 // SAFETY: the server's own spinlock inside guards it.
 unsafe impl Sync for Condition {}
+
+/// On a standby nobody announces what has come by replication: whoever waits looks again after so long.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
+
+/// How long to sleep before another look.
+fn patience(left: Duration) -> Duration {
+    if transaction::is_in_recovery() {
+        left.min(LOOK_AGAIN)
+    } else {
+        left
+    }
+}
 
 impl Condition {
     /// Prepares zeroed memory, once, before anybody else sees it.
@@ -25,8 +39,15 @@ impl Condition {
         unsafe { pg_sys::ConditionVariableBroadcast(self.0.get()) }
     }
 
+    /// Sleeps until `has_changed`, or `timeout` has passed, and now and then on a standby: a caller that has read what is
+    /// announced looks at the tables then, and comes back.
+    pub fn wait_change(&self, timeout: Duration, has_changed: impl Fn() -> bool) {
+        self.wait_until(patience(timeout), || has_changed().then_some(()));
+    }
+
     /// Sleeps until `ready` answers, or None when `timeout` has passed. `ready` runs with this
-    /// process already on the list of sleepers, so a change after it is never missed.
+    /// process already on the list of sleepers, so a change after it is never missed. It looks at what it waits for, not only
+    /// at what was announced of it: for that is `wait_change`.
     pub fn wait_until<T>(
         &self,
         timeout: Duration,
@@ -51,7 +72,7 @@ impl Condition {
                 pg_sys::ConditionVariableTimedSleep(
                     self.0.get(),
                     // The server takes 24 days at most: after them the loop goes on.
-                    left.as_millis().clamp(1, i32::MAX as u128) as std::ffi::c_long,
+                    patience(left).as_millis().clamp(1, i32::MAX as u128) as std::ffi::c_long,
                     pg_sys::PG_WAIT_EXTENSION,
                 );
             }

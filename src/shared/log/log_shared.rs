@@ -39,6 +39,8 @@ pub struct LogShared {
     pub relay_busy: AtomicBool,
     /// When the relay is to come although nothing was written (µs): the log ages.
     pub relay_due: AtomicI64,
+    /// The newest life of a relay that began since the server started or was promoted; 0: none.
+    begun_epoch: AtomicI64,
     /// Ticks written since the server started; broadcast with each.
     ticks: AtomicU64,
     ticked: Condition,
@@ -82,6 +84,7 @@ impl LogShared {
             hurried,
             relay_busy,
             relay_due,
+            begun_epoch,
             ticked: _,
             gap: _,
             gap_is_certain: _,
@@ -108,6 +111,7 @@ impl LogShared {
         }
         relay_due.store(NEVER, Ordering::SeqCst);
         pending.store(0, Ordering::SeqCst);
+        begun_epoch.store(0, Ordering::SeqCst);
         self.forget_gap();
         self.set_emitted(0, 0, 0);
     }
@@ -167,6 +171,14 @@ impl LogShared {
         self.emitted_epoch.store(epoch, Ordering::SeqCst);
         self.emitted_tick.store(tick, Ordering::SeqCst);
         self.emitted_n.store(n, Ordering::SeqCst);
+    }
+
+    pub fn begin_epoch(&self, epoch: i64) {
+        self.begun_epoch.store(epoch, Ordering::SeqCst);
+    }
+
+    pub fn begun_epoch(&self) -> i64 {
+        self.begun_epoch.load(Ordering::SeqCst)
     }
 
     pub fn part(&self) -> Option<u32> {
@@ -271,9 +283,8 @@ impl LogShared {
         self.ticked.broadcast();
     }
 
-    /// Sleeps until there was a tick since `seen` was read, or `timeout` has passed.
+    /// Sleeps until there was a tick since `seen` was read, or `timeout` has passed; on a standby for a moment.
     pub fn wait_tick(&self, seen: u64, timeout: std::time::Duration) {
-        self.ticked
-            .wait_until(timeout, || (self.ticks() != seen).then_some(()));
+        self.ticked.wait_change(timeout, || self.ticks() != seen);
     }
 }

@@ -2,6 +2,7 @@
 
 mod announcing;
 mod gate;
+mod held;
 mod idle_mark;
 pub mod queue_slot;
 mod queue_table;

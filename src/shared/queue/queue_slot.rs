@@ -76,6 +76,9 @@ pub struct QueueSlot {
     /// unfinished job.
     pub(in crate::shared) passed_over: AtomicU64,
     pub(in crate::shared) passed_over_gone: AtomicU64,
+    /// Priorities, as bits, of which claims have passed over ready jobs that no executor holds, and the lowest position of these.
+    pub(in crate::shared) held_priorities: AtomicU32,
+    pub(in crate::shared) held_from: AtomicU64,
     /// What its definition says against it.
     pub(in crate::shared) standing: AtomicU8,
     /// Where the place of its database is, as far as somebody has looked: see `Shared::facts`.
@@ -168,8 +171,7 @@ impl QueueSlot {
 
     /// Sleeps until the queue has run dry since `seen` was read, or `timeout` has passed.
     pub fn wait_drain(&self, seen: u64, timeout: std::time::Duration) {
-        self.drained
-            .wait_until(timeout, || (self.drains() != seen).then_some(()));
+        self.drained.wait_change(timeout, || self.drains() != seen);
     }
 
     /// When executors may try the queue again (µs); 0 or past: now.
@@ -266,6 +268,8 @@ impl QueueSlot {
             closing,
             passed_over,
             passed_over_gone,
+            held_priorities,
+            held_from,
             single_until,
             // By `release`.
             suspended_until: _,
@@ -282,6 +286,8 @@ impl QueueSlot {
         for count in [passed_over, passed_over_gone, mean_ns] {
             count.store(0, Ordering::Relaxed);
         }
+        held_priorities.store(0, Ordering::Relaxed);
+        held_from.store(NOTHING, Ordering::Relaxed);
         for time in [single_until, start_retry_at] {
             time.store(0, Ordering::Relaxed);
         }

@@ -62,6 +62,8 @@ pub struct DatabaseSlot {
     pub cancels_requested: AtomicBool,
     /// Those that were promised in the server's life before are in shared memory again.
     pub cancels_recalled: AtomicBool,
+    /// Claims have passed over ready jobs that no executor holds: what was noted of them is in the slots of their queues.
+    pub has_held: AtomicBool,
     /// Changes with every committed change of pushy_internal.rotation.
     pub rotations: AtomicU64,
     /// The end (µs) of a window of finished jobs that an executor wants a table for; 0: none.
@@ -116,6 +118,7 @@ impl DatabaseSlot {
             sweeping,
             sweep_rests_until,
             cancels_requested,
+            has_held,
             cancels_recalled,
             // As `definitions`.
             rotations: _,
@@ -142,6 +145,7 @@ impl DatabaseSlot {
             sweep_requested,
             sweeping,
             cancels_requested,
+            has_held,
             cancels_recalled,
             orphans_requested,
         ] {

@@ -283,15 +283,27 @@ impl BatchRunner {
             }
             pending::claimed(work.slot, key, priority, from);
             let memory = &self.batch_memory;
+            let mut held_at = None;
+            let held = |job, position| {
+                // An executor announces what becomes of its jobs; of anybody else's lock nobody hears.
+                let has_holder = || shared.executors_holding(key.database, job).next().is_some();
+                if held_at.is_none() && !has_holder() {
+                    held_at = Some(position as u64);
+                }
+            };
             let more = claim::claim(
                 work.queue.queue_id,
                 priority,
                 from,
                 limit.less(&claimed),
                 memory,
+                held,
             )?;
             if more.passed_over {
                 slot.pass_over();
+            }
+            if let Some(position) = held_at {
+                shared.note_held(work.slot, key, priority, position);
             }
             if let Some(last) = more.rows.last().filter(|_| more.is_enough) {
                 shared.announce(work.slot, key, priority, last.position as u64 + 1);

@@ -15,7 +15,8 @@ use crate::pg::per_process::PerProcess;
 use crate::pg::transaction;
 use crate::pg::value::Timestamp;
 use crate::pg::worker::WorkerKind;
-use crate::pg::{clock, database, guc, interrupts, latch, worker};
+use crate::pg::{clock, database, guc, identity, interrupts, latch, worker};
+use crate::queue::cache;
 use crate::queue::control_channel;
 use crate::queue::definition::QueueDefinition;
 use crate::shared;
@@ -172,6 +173,9 @@ impl Scheduler {
             self.database_slot.announce_due(due);
             return Ok(());
         }
+        if self.database_slot.has_held.swap(false, Ordering::SeqCst) {
+            self.announce_held();
+        }
         let unpublished = self.pass_over(control_channel::publish_late(self.database_slot));
         if let Some(at) = unpublished.flatten() {
             self.database_slot.announce_due(at);
@@ -209,6 +213,15 @@ impl Scheduler {
     fn come_back_unless(&self, all_is_done: bool) {
         if !all_is_done {
             self.comes_back.set(true);
+        }
+    }
+
+    /// Has the ready jobs tried again that somebody kept locked.
+    fn announce_held(&self) {
+        for queue in &self.queues {
+            if let Some(slot) = cache::slot_of(queue) {
+                shared::expect().announce_held(slot, queue.key());
+            }
         }
     }
 
@@ -299,7 +312,8 @@ impl Scheduler {
         if self.database_slot.is_inspected.load(Ordering::SeqCst) {
             return Ok(());
         }
-        if transaction::run(log::is_used)? {
+        let is_relay_due = || Ok(log::is_used()? || log::is_timeline_news()?);
+        if transaction::run(|| identity::as_owner(is_relay_due))? {
             shared::expect().announce_logged(self.database_slot, false);
         }
         // Where there are no queues at all, a restore has brought the jobs and not yet the queues.
