@@ -11,7 +11,7 @@ CREATE FUNCTION pushy.enqueue(
   unique_key text DEFAULT NULL)
 RETURNS bigint LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_enqueue_v1';
 COMMENT ON FUNCTION pushy.enqueue(text, jsonb, timestamptz, interval, int, int, interval, text) IS
-  'Adds a job to a queue in this transaction and answers its number. The job runs once this transaction has committed, at run_at or after delay if given; priority is 0 (first) to 9 (last), and what is left out is as the queue says. While a job with this unique_key waits (one that has started does not count), its number is answered instead: it keeps its own args, time and priority, and starts after this transaction has ended, so put only the key into args and read the row in the handler. Needs privilege enqueue.';
+  'Adds a job to a queue in this transaction and answers its number. The job runs once this transaction has committed, at run_at or after delay if given; priority is 0 (first) to 9 (last), and what is left out, or NULL, is as the queue says; args are {} then. While a job with this unique_key waits (one that has started does not count), its number is answered instead: it keeps its own args, time and priority, and starts after this transaction has ended, so put only the key into args and read the row in the handler. Needs privilege enqueue.';
 
 CREATE FUNCTION pushy.enqueue_many(
   queue text,
@@ -23,7 +23,7 @@ CREATE FUNCTION pushy.enqueue_many(
   timeout interval DEFAULT NULL)
 RETURNS SETOF bigint LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 100 AS 'MODULE_PATHNAME', 'pushy_enqueue_many_v1';
 COMMENT ON FUNCTION pushy.enqueue_many(text, jsonb[], timestamptz, interval, int, int, interval) IS
-  'Adds a job for each element of args in one statement and answers their numbers in order; otherwise as pushy.enqueue.';
+  'Adds a job for each element of args in one statement and answers their numbers in order; otherwise as pushy.enqueue, but that no element is NULL.';
 
 CREATE FUNCTION pushy.job_cancel(job_id bigint)
 RETURNS boolean LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_job_cancel_v1';
@@ -38,12 +38,12 @@ COMMENT ON FUNCTION pushy.job_retry(bigint) IS
 CREATE FUNCTION pushy.job_wait(job_id bigint, timeout interval DEFAULT '30 seconds')
 RETURNS pushy.job LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_job_wait_v1';
 COMMENT ON FUNCTION pushy.job_wait(bigint, interval) IS
-  'Waits until a job has finished or the timeout, a minute at most (0: it looks once), is over, and answers it as it is then: look at its state. Refuses a job of its own transaction. Needs privilege monitor on its queue.';
+  'Waits until a job has finished or the timeout, a minute at most (0: it looks once), is over, and answers it as it is then: look at its state. A completed job of a queue that keeps none is answered without its result. Refuses a job of its own transaction. Needs privilege monitor on its queue.';
 
 CREATE PROCEDURE pushy.jobs_wait(queue text, timeout interval DEFAULT '1 hour', INOUT empty boolean DEFAULT NULL)
 LANGUAGE c AS 'MODULE_PATHNAME', 'pushy_jobs_wait_v1';
 COMMENT ON PROCEDURE pushy.jobs_wait(text, interval, boolean) IS
-  'Waits until a queue has nothing left to do but jobs scheduled for later, holding no snapshot. Jobs that wait for another attempt, whose time has come, or that somebody commits at this moment, count, whoever holds them; empty is false after the timeout (0: it looks once), and a NOTICE tells at once where the queue is paused or cannot run. CALL it outside a transaction block. Needs privilege monitor.';
+  'Waits until a queue has nothing left to do but jobs scheduled for later, holding no snapshot. Jobs that wait for another attempt, whose time has come, or that somebody commits at this moment, count, whoever holds them; empty is false after the timeout (0: it looks once), and a NOTICE tells at once where the queue is paused or cannot run. CALL it outside a transaction block; PL/pgSQL wants a variable for empty, as in CALL pushy.jobs_wait(''q'', ''1 hour'', is_empty). Needs privilege monitor.';
 
 CREATE FUNCTION pushy.job_progress(fraction double precision, message text DEFAULT NULL)
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_job_progress_v1';

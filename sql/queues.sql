@@ -41,7 +41,7 @@ COMMENT ON FUNCTION pushy.queue_alter(text, text, regrole, int, int, int, text, 
 CREATE FUNCTION pushy.queue_rename(queue text, new_name text)
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_queue_rename_v1';
 COMMENT ON FUNCTION pushy.queue_rename(text, text) IS
-  'Gives a queue another name. Its jobs, history and privileges, and the watches and subscriptions that feed it, stay with it; who enqueues by the old name is refused, or finds another queue that has the name by then. For the queue''s owner.';
+  'Gives a queue another name. Its jobs, history and privileges, and the watches and subscriptions that feed it, stay with it; who enqueues by the old name is refused, or finds another queue that has the name by then. A watch that has the queue''s name takes the new one when it is declared again. For the queue''s owner.';
 
 CREATE FUNCTION pushy.queue_pause(queue text)
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_queue_pause_v1';

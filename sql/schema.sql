@@ -26,7 +26,7 @@ $$;
 CREATE SCHEMA pushy;
 COMMENT ON EXTENSION pushy IS NULL;
 COMMENT ON SCHEMA pushy IS
-  'Notices, queues and jobs that run inside the server. \df+ pushy.* is the manual; start with pushy.queue_register. A role that is to use it needs GRANT USAGE ON SCHEMA pushy.';
+  'Notices, queues and jobs that run inside the server. \df+ pushy.* is the manual; start with pushy.queue_register. A role that is to use it, unless it owns the database, needs GRANT USAGE ON SCHEMA pushy.';
 
 CREATE SCHEMA pushy_internal;
 COMMENT ON SCHEMA pushy_internal IS

@@ -12,7 +12,8 @@ CREATE TABLE pushy_internal.watch (
   relation_name text        NOT NULL,
   relation_owner_name name  NOT NULL,
   name          text        NOT NULL,
-  named_by_table boolean    NOT NULL,   -- name and channel are the table's: they follow when it is renamed
+  -- Whose name it has, and follows when that is renamed: its table's, and the channel too, or its queue's. NULL: the caller's choice.
+  named_by      text        CHECK (named_by OPERATOR(pg_catalog.=) ANY (ARRAY['table', 'queue'])),
   owner         oid         NOT NULL,
   owner_name    name        NOT NULL,
   channel       text,                   -- its exact name; NULL: jobs only
@@ -185,6 +186,9 @@ SELECT u.relation, u.name, u.channel, u.channel_name, u.events, u.columns, u.con
            WHEN s.state OPERATOR(pg_catalog.=) 'broken' AND c.fix IS NULL AND y.missing IS NOT NULL
              THEN pg_catalog.format('Declare it again with pushy.watch without what is no column of %s any more: %s; or end it: SELECT pushy.unwatch(%L, %L)',
                                     r.oid::pg_catalog.regclass, y.missing, r.oid::pg_catalog.regclass, w.name)
+           WHEN s.state OPERATOR(pg_catalog.=) 'broken' AND c.fix IS NULL AND z.missing IS NOT NULL
+             THEN pg_catalog.format('Create what its expressions use and is gone, %s, and declare it again with pushy.watch, or declare it without; or end it: SELECT pushy.unwatch(%L, %L)',
+                                    z.missing, r.oid::pg_catalog.regclass, w.name)
            -- A statement for its maker only: whoever else ran it would be the maker of words that somebody else wrote.
            WHEN s.state OPERATOR(pg_catalog.=) 'broken' AND c.fix IS NULL
                 AND NOT EXISTS (SELECT FROM pg_catalog.pg_roles m WHERE m.oid OPERATOR(pg_catalog.=) w.owner AND m.rolname OPERATOR(pg_catalog.=) CURRENT_USER)
@@ -195,7 +199,7 @@ SELECT u.relation, u.name, u.channel, u.channel_name, u.events, u.columns, u.con
                                     r.oid::pg_catalog.regclass, w.name)
            WHEN s.state OPERATOR(pg_catalog.=) 'broken' THEN COALESCE(c.fix, pg_catalog.format('SELECT pushy.watch(%s)', pg_catalog.concat_ws(', ',
              pg_catalog.format('%L, events => %L', r.oid::pg_catalog.regclass, w.events),
-             CASE WHEN w.channel IS NOT NULL AND NOT w.named_by_table THEN pg_catalog.format('channel => %L', pushy.channel_ident(w.channel)) END,
+             CASE WHEN w.channel IS NOT NULL AND COALESCE(w.named_by, '') OPERATOR(pg_catalog.<>) 'table' THEN pg_catalog.format('channel => %L', pushy.channel_ident(w.channel)) END,
              CASE WHEN w.columns IS NOT NULL THEN pg_catalog.format('columns => %L', w.columns) END,
              CASE WHEN w.condition IS NOT NULL THEN pg_catalog.format('condition => %L', w.condition) END,
              CASE WHEN w.payload_expr IS NOT NULL THEN pg_catalog.format('payload_expr => %L', w.payload_expr)
@@ -205,7 +209,7 @@ SELECT u.relation, u.name, u.channel, u.channel_name, u.events, u.columns, u.con
              CASE WHEN w.queue IS NOT NULL THEN pg_catalog.format('queue => %L', w.queue) END,
              CASE WHEN w.args_expr IS NOT NULL THEN pg_catalog.format('args_expr => %L', w.args_expr) END,
              CASE WHEN w.merge THEN 'merge => true' END,
-             CASE WHEN NOT w.named_by_table THEN pg_catalog.format('name => %L', w.name) END)))
+             CASE WHEN w.named_by IS NULL THEN pg_catalog.format('name => %L', w.name) END)))
            WHEN s.state OPERATOR(pg_catalog.=) 'no_relay' THEN COALESCE(o.fix, o.reason)
            ELSE t.enable
          END AS fix,
@@ -280,6 +284,30 @@ SELECT u.relation, u.name, u.channel, u.channel_name, u.events, u.columns, u.con
       WHERE s.state OPERATOR(pg_catalog.=) 'broken'
         AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute d
                          WHERE d.attrelid OPERATOR(pg_catalog.=) r.oid AND d.attname::pg_catalog.text OPERATOR(pg_catalog.=) m.name)) y
+   -- And functions, types and operators, likewise, as far as words tell: what no schema has, outside of texts.
+   CROSS JOIN LATERAL (
+     SELECT pg_catalog.string_agg(DISTINCT m.what, ', ' ORDER BY m.what) AS missing
+       FROM (SELECT pg_catalog.regexp_replace(pg_catalog.concat_ws(' ; ', w.condition, w.payload_expr, w.args_expr),
+                                              '''(?:[^'']|'''')*''|[$][[:alpha:]_]*[$].*?[$][[:alpha:]_]*[$]', '''''', 'g') AS words) e
+      CROSS JOIN LATERAL (
+        SELECT pg_catalog.format('function %I', f.name) AS what
+          FROM (SELECT CASE WHEN pg_catalog.starts_with(x.found[1], '"') THEN pg_catalog.btrim(x.found[1], '"') ELSE pg_catalog.lower(x.found[1]) END AS name
+                  FROM pg_catalog.regexp_matches(e.words, '("(?:[^"]|"")+"|[[:<:]][[:alpha:]_][[:alnum:]_$]*)[[:space:]]*[(]', 'g') x(found)) f
+         WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_proc p WHERE p.proname::pg_catalog.text OPERATOR(pg_catalog.=) f.name)
+           AND NOT EXISTS (SELECT FROM pg_catalog.pg_type p WHERE p.typname::pg_catalog.text OPERATOR(pg_catalog.=) f.name)
+           AND NOT EXISTS (SELECT FROM pg_catalog.pg_get_keywords() k WHERE k.word OPERATOR(pg_catalog.=) f.name)
+         UNION ALL
+        SELECT pg_catalog.format('type %I', f.name)
+          FROM (SELECT CASE WHEN pg_catalog.starts_with(x.found[1], '"') THEN pg_catalog.btrim(x.found[1], '"') ELSE pg_catalog.lower(x.found[1]) END AS name
+                  FROM pg_catalog.regexp_matches(e.words, '::[[:space:]]*(?:[[:alpha:]_][[:alnum:]_$]*[.])?("(?:[^"]|"")+"|[[:alpha:]_][[:alnum:]_$]*)', 'g') x(found)) f
+         WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_type p WHERE p.typname::pg_catalog.text OPERATOR(pg_catalog.=) f.name)
+           AND NOT EXISTS (SELECT FROM pg_catalog.pg_get_keywords() k WHERE k.word OPERATOR(pg_catalog.=) f.name)
+         UNION ALL
+        SELECT pg_catalog.format('operator %s', x.found[1])
+          FROM pg_catalog.regexp_matches(e.words, '([-+*/<>=~!@#%^&|`?]+)', 'g') x(found)
+         WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_operator p WHERE p.oprname::pg_catalog.text OPERATOR(pg_catalog.=) x.found[1])
+           AND x.found[1] OPERATOR(pg_catalog.!~) '^(!=|=>)$|--|/[*]|[*]/') m
+      WHERE s.state OPERATOR(pg_catalog.=) 'broken' AND c.fix IS NULL AND y.missing IS NULL) z
    WHERE c.notices IS NOT NULL
   UNION ALL
   SELECT o.relation::pg_catalog.regclass, o.name, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 'orphaned',

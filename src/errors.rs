@@ -26,7 +26,9 @@ impl SqlState {
     pub const INVALID_TRANSACTION_TERMINATION: Self = Self(*b"2D000");
     pub const SYNTAX_ERROR: Self = Self(*b"42601");
     pub const NAME_TOO_LONG: Self = Self(*b"42622");
+    pub const INVALID_SCHEMA_NAME: Self = Self(*b"3F000");
     pub const INSUFFICIENT_PRIVILEGE: Self = Self(*b"42501");
+    pub const DATATYPE_MISMATCH: Self = Self(*b"42804");
     pub const UNDEFINED_OBJECT: Self = Self(*b"42704");
     pub const FEATURE_NOT_SUPPORTED: Self = Self(*b"0A000");
     pub const UNDEFINED_FUNCTION: Self = Self(*b"42883");

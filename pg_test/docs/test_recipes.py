@@ -58,7 +58,7 @@ def set_up(db, name: str) -> None:
 
 def test_every_block_is_run_by_a_test():
     assert set(BLOCKS) == {"subscribers.sql", "listener.py", "copies.sql", "copier.py", "monitoring.sql", "monitor.py", "cache.sql", "product_cache.py",
-                           "services.sql", "figures.sql", "dashboard.py"}
+                           "services.sql", "figures.sql", "dashboard.py", "dead_letters.sql", "dead_errors.sql", "dead_again.sql"}
 
 
 def test_subscribers_hear_what_is_committed(db, run):
@@ -168,3 +168,16 @@ def test_figures_are_live(db, run):
     assert dashboard.line() == "Ulm 1 10.5"
     db.sql("INSERT INTO sale (shop, amount) VALUES ('Ulm', 2)")
     assert dashboard.line() == "Ulm 2 12.5"
+
+
+def test_jobs_that_failed_for_good_are_found_and_run_again_in_bulk(db):
+    set_up(db, "dead_letters.sql")
+    db.jobs_wait("bookings")
+    errors, jobs = BLOCKS["dead_errors.sql"].strip().split(";\n")
+    assert sorted(row[:2] for row in db.rows(errors)) == [(f"account {n} does not exist", 2) for n in (1, 2, 3)]
+    assert [args["cents"] for _, args, *_ in db.rows(jobs)] == [20, 50]
+    db.sql("INSERT INTO account VALUES (3, 0)")
+    assert db.rows(BLOCKS["dead_again.sql"]) == [(2,)]
+    db.jobs_wait("bookings")
+    assert db.value("SELECT cents FROM account") == 70
+    assert db.rows("SELECT state, count(*) FROM pushy.jobs GROUP BY state ORDER BY state") == [("completed", 2), ("discarded", 4)]

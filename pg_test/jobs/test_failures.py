@@ -1,8 +1,12 @@
 """Failing jobs: charged, tried again when it is time, discarded after the last attempt, with every error kept."""
 
 import datetime
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+
+from harness.gate import Gate
+from harness.refusal import refused
 
 
 def failing(db, options: str = "") -> None:
@@ -105,3 +109,46 @@ def test_a_failing_job_does_not_hold_up_the_others(db):
     good = db.value("SELECT pushy.enqueue('q', '{\"succeeds_at\": 1}')")
     assert db.job_wait(good)["state"] == "completed"
     db.wait_until("SELECT state::text FROM pushy.jobs WHERE id = %s", "retryable", params=(bad,))
+
+
+@pytest.mark.parametrize("body, sqlstate, hint", [
+    ("PERFORM 1 FROM notes", "42P01", "with that role's search_path, not with yours"),
+    ("PERFORM noted()", "42883", "with that role's search_path, not with yours"),
+    ("PERFORM nowhere.noted()", "3F000", "write names with their schema"),
+    ("PERFORM pushy.current_job()", "42501", "GRANT USAGE ON SCHEMA pushy TO {role}"),
+    ("RAISE 'mine' USING ERRCODE = '42P01', HINT = 'my own'", "42P01", "my own"),
+])
+def test_what_a_handler_does_not_find_or_may_not_use_says_what_its_session_is(db, role, body, sqlstate, hint):
+    name = role()
+    db.sql(f"CREATE SCHEMA app; CREATE TABLE app.notes (n int); CREATE FUNCTION app.noted() RETURNS void LANGUAGE sql AS ''; GRANT USAGE ON SCHEMA app TO {name};"
+           f"CREATE FUNCTION app.work() RETURNS void LANGUAGE plpgsql AS $$BEGIN {body}; END$$; REVOKE USAGE ON SCHEMA pushy FROM {name}, PUBLIC;"
+           f"SELECT pushy.queue_register('q', 'app.work()', run_as => '{name}', max_attempts => 1)")
+    assert db.job_wait(db.value("SELECT pushy.enqueue('q')"))["state"] == "discarded"
+    [(state, said)] = db.rows("SELECT sqlstate, hint FROM pushy.failures")
+    assert state == sqlstate and hint.format(role=name) in said, said
+    if hint == "my own":
+        assert said == hint
+
+
+def test_job_wait_answers_the_attempt_that_runs_as_the_view_does(db):
+    gate = Gate(db)
+    db.sql(f"CREATE FUNCTION gated() RETURNS void LANGUAGE plpgsql AS $$BEGIN PERFORM {gate.stop}; END$$; SELECT pushy.queue_register('q', 'gated()', batch => false)")
+    job = db.value("SELECT pushy.enqueue('q')")
+    gate.wait_for_arrival()
+    running = "SELECT state, attempt, started_at FROM "
+    assert db.row(f"{running} pushy.job_wait(%s, '0')", job) == db.row(f"{running} pushy.jobs WHERE id = %s", job) | {"state": "running", "attempt": 1}
+    gate.open()
+    assert db.job_wait(job)["attempt"] == 1
+
+
+def test_a_job_that_completes_while_it_is_waited_for_is_answered_also_where_its_queue_keeps_none(db):
+    gate = Gate(db)
+    db.sql(f"CREATE FUNCTION gated() RETURNS void LANGUAGE plpgsql AS $$BEGIN PERFORM {gate.stop}; END$$; SELECT pushy.queue_register('q', 'gated()', batch => false, keep_completed => '0')")
+    job = db.value("SELECT pushy.enqueue('q', '{\"n\": 7}')")
+    gate.wait_for_arrival()
+    with db.connect() as waiter, ThreadPoolExecutor(1) as threads:
+        waited = threads.submit(lambda: waiter.execute("SELECT state, args, attempt FROM pushy.job_wait(%s, '1 minute')", (job,)).fetchone())
+        db.wait_until("SELECT wait_event_type FROM pg_stat_activity WHERE pid = %s" % waiter.info.backend_pid, "Extension")
+        gate.open()
+        assert waited.result() == ("completed", {"n": 7}, 1)
+    refused(db.main, f"SELECT pushy.job_wait({job})", "42704", str(job))

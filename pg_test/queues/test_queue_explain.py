@@ -9,6 +9,9 @@ from harness.versions import skip_unless_workers_must_log_in
 from stage.life import end_executors
 
 
+NOTHING = "no unfinished job is in the queue; what an open transaction has enqueued is not seen before its commit"
+
+
 @pytest.fixture
 def fine(db):
     db.sql("CREATE FUNCTION fine(args jsonb) RETURNS void LANGUAGE sql AS 'SELECT'; SELECT pushy.queue_register('q', 'fine')")
@@ -20,7 +23,7 @@ def explained(db, queue="q"):
 
 
 def test_an_idle_queue_has_nothing_to_do(fine):
-    assert explained(fine) == [("no unfinished job is in the queue", None)]
+    assert explained(fine) == [(NOTHING, None)]
 
 
 def test_a_pause_is_the_first_thing_said_and_its_fix_works(fine):
@@ -142,7 +145,8 @@ def test_a_setting_that_stops_everything_is_told_and_the_fix_starts_it(make_clus
     db.sql("SELECT pushy.enqueue('q')")
     [(said, how), *_] = explained(db)
     assert reason in said and fix in how
-    for statement in how.split("; "):
+    # Words: two statements in one message would be one transaction, in which ALTER SYSTEM does not run.
+    for statement in how.removeprefix("Run ").removesuffix(" as a statement of its own").split(", then "):
         db.sql(statement)
     db.jobs_wait("q")
 
@@ -169,7 +173,7 @@ def test_executors_that_do_not_come_up_are_told_with_the_next_try(make_cluster):
     db.wait_until_told("q", "did not come up; the next is tried in")
     place.with_name("away").rename(place)
     db.jobs_wait("q")
-    assert explained(db) == [("no unfinished job is in the queue", None)]
+    assert explained(db) == [(NOTHING, None)]
 
 
 def test_a_queue_that_waits_for_the_server_is_told_with_the_next_try(fine):
@@ -298,3 +302,58 @@ def test_whoever_holds_the_row_of_a_ready_job_is_named(fine):
     assert name in reason
     fine.sql(fix.split(", or ")[1])
     assert fine.job_wait(job)["state"] == "completed"
+
+
+def test_one_running_job_and_none_that_waits_is_said_to_run_and_no_more(make_cluster):
+    db = make_cluster({"pushy.max_executors": 3}).database()
+    gate = gated(db, 1, concurrency=1)
+    [pid] = gate.wait_for_arrival(1)
+    [(reason, fix)] = explained(db)
+    assert reason.startswith("jobs are running: job ") and f"in process {pid}" in reason and "wait for their turn" not in reason and fix is None
+    gate.open()
+    db.jobs_wait("q")
+
+
+def test_whoever_holds_the_lock_that_a_handler_waits_for_is_named(db):
+    db.sql("CREATE TABLE t (id int); INSERT INTO t VALUES (1); CREATE FUNCTION work() RETURNS void LANGUAGE sql AS 'UPDATE public.t SET id = id';"
+           "SELECT pushy.queue_register('q', 'work()', batch => false)")
+    with db.connect(autocommit=False) as session:
+        session.execute("UPDATE t SET id = 2")
+        db.sql("SELECT pushy.enqueue('q')")
+        db.wait_until_told("q", f"in process [0-9]+, which waits for a lock that process {session.info.backend_pid} holds")
+    db.jobs_wait("q")
+
+
+def test_what_has_failed_last_is_told_and_what_was_discarded_with_the_way_to_run_it_again(db):
+    db.sql("CREATE FUNCTION bad() RETURNS void LANGUAGE plpgsql AS $$BEGIN RAISE 'no % today', 'luck'; END$$;"
+           "SELECT pushy.queue_register('q', 'bad()', retry_delay => '1 hour')")
+    job = db.value("SELECT pushy.enqueue('q')")
+    db.wait_until("SELECT state FROM pushy.jobs WHERE id = %s", "retryable", params=(job,))
+    [(reason, _)] = explained(db)
+    assert f"; the last to fail was job {job} at " in reason and reason.endswith(": no luck today")
+    db.sql("SELECT pushy.queue_alter('q', max_attempts => 1), pushy.job_cancel(%s)", job)
+    job = db.value("SELECT pushy.enqueue('q')")
+    assert db.job_wait(job)["state"] == "discarded"
+    db.sql("CREATE OR REPLACE FUNCTION bad() RETURNS void LANGUAGE sql AS ''")
+    reason, fix = db.wait_until_told("q", "discarded in the last day")
+    assert reason.startswith(f"1 job was discarded in the last day, the last was job {job} at ")
+    look, again = fix.removeprefix("Look at ").split("; to run them again: ")
+    assert (job, "no luck today") in [(row[0], row[6]) for row in db.rows(look)] and db.rows(again) == [(True,)]
+    assert db.job_wait(job)["state"] == "completed"
+    assert "discarded" not in str(explained(db))
+
+
+def test_a_due_job_whose_row_is_held_is_told_once(fine):
+    fine.sql("SELECT pushy.enqueue('q', delay => '200 ms', unique_key => 'k')")
+    with fine.connect(autocommit=False) as session:
+        session.execute("SELECT pushy.enqueue('q', unique_key => 'k')")
+        fine.wait_until_told("q", "due job is locked by the transaction of process")
+        assert [reason for reason, _ in explained(fine) if "due since" in reason] == []
+    fine.jobs_wait("q")
+
+
+def test_a_parked_queue_whose_handler_has_another_form_is_told_to_be_resumed(fine):
+    fine.sql("DROP FUNCTION fine(jsonb); CREATE FUNCTION fine(args jsonb) RETURNS SETOF int LANGUAGE sql AS 'SELECT 1'; SELECT pushy.enqueue('q')")
+    fine.wait_until("SELECT parked FROM pushy.queues", lambda parked: parked is not None)
+    [(_, fix), *_] = explained(fine)
+    assert fix.endswith("; then run SELECT pushy.queue_resume('q')"), fix

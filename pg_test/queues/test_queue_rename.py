@@ -165,3 +165,25 @@ def test_who_waits_for_a_queue_that_is_renamed_is_told_nothing_of_its_namesake(h
         held.sql("SELECT pushy.queue_rename('old', 'new')")
         session.execute("CALL pushy.jobs_wait('new', '10 ms')")
     assert notices == ['jobs of queue "new" do not run now: the queue is paused']
+
+
+def test_a_watch_that_is_named_by_its_queue_is_found_again_under_the_queues_new_name(db):
+    """The deploy script after a rename: one job for each change, whatever the queue that has the old name by then."""
+    db.sql("CREATE FUNCTION work(args jsonb) RETURNS void LANGUAGE sql AS ''; CREATE TABLE t (id int PRIMARY KEY); SELECT pushy.queue_register('old', 'work(jsonb)');"
+           "SELECT pushy.watch('t', queue => 'old', events => '{insert}'), pushy.watch_pause('t'), pushy.queue_pause('old'), pushy.queue_rename('old', 'new')")
+    with db.connect() as session:
+        said = []
+        session.add_notice_handler(lambda notice: said.append(notice.message_primary))
+        for _ in range(2):
+            session.execute("SELECT pushy.watch('t', queue => 'new', events => '{insert}')")
+    assert said == ['watch "old" of table public.t is called "new" now, as its queue is']
+    assert db.rows("SELECT name, queue, state FROM pushy.watches") == [("new", "new", "paused")], "it keeps its pause"
+    db.sql("SELECT pushy.watch_resume('t'), pushy.queue_register('old', 'work(jsonb)'), pushy.queue_pause('old');"
+           "SELECT pushy.watch('t', queue => 'old', events => '{insert}'), pushy.watch('t', queue => 'new', events => '{insert}'); INSERT INTO t VALUES (1)")
+    assert db.rows("SELECT queue FROM pushy.jobs ORDER BY 1") == [("new",), ("old",)]
+
+
+def test_a_watch_that_was_given_its_name_keeps_it_when_its_queue_is_renamed(db):
+    db.sql("CREATE FUNCTION work(args jsonb) RETURNS void LANGUAGE sql AS ''; CREATE TABLE t (id int PRIMARY KEY); SELECT pushy.queue_register('old', 'work(jsonb)');"
+           "SELECT pushy.watch('t', queue => 'old', name => 'old'), pushy.queue_rename('old', 'new'), pushy.watch('t', queue => 'new', name => 'old')")
+    assert db.rows("SELECT name, queue FROM pushy.watches") == [("old", "new")]

@@ -14,7 +14,7 @@ CASES = [  # statement, SQLSTATE, what the message says, what the hint says (Non
     ("SELECT pushy.enqueue(NULL)", NULL, "queue", None),
     ("SELECT pushy.enqueue_many(NULL, '{}')", NULL, "queue", None),
     ("SELECT pushy.enqueue_many('q', NULL)", NULL, "args", None),
-    ("SELECT pushy.enqueue_many('q', ARRAY['1', NULL]::jsonb[])", NULL, "args", None),
+    ("SELECT pushy.enqueue_many('q', ARRAY['1', NULL]::jsonb[])", NULL, "args[2]", "'{}'"),
     ("SELECT pushy.queue_alter(NULL)", NULL, "queue", None),
     ("SELECT pushy.queue_pause(NULL)", NULL, "queue", None),
     ("SELECT pushy.queue_resume(NULL)", NULL, "queue", None),
@@ -73,7 +73,16 @@ CASES = [  # statement, SQLSTATE, what the message says, what the hint says (Non
     ("SELECT pushy.job_cancel(-1)", UNKNOWN, "-1", None),
     ("SELECT pushy.queue_grant('q', 'nobody_of_that_name', 'enqueue')", UNKNOWN, "nobody_of_that_name", None),
 
+    ("SELECT pushy.enqueue('Q')", UNKNOWN, '"Q"', "There is a queue 'q'"),
+    ("SELECT pushy.queue_alter('Q')", UNKNOWN, '"Q"', "There is a queue 'q'"),
+    ("SELECT pushy.queue_explain('Q')", UNKNOWN, '"Q"', "There is a queue 'q'"),
+    ("CALL pushy.jobs_wait('Q', '1 s')", UNKNOWN, '"Q"', "told apart by case"),
+
     # Handlers.
+    ("SELECT pushy.queue_register('new', 'SendMail(jsonb)')", UNKNOWN_FUNCTION, "SendMail", """'public."SendMail"(jsonb)'"""),
+    ("SELECT pushy.queue_register('new', 'SendMail')", UNKNOWN_FUNCTION, "SendMail", """'public."SendMail"(jsonb)'"""),
+    ("SELECT pushy.queue_register('new', 'two(jsonb)')", UNKNOWN_FUNCTION, "two", "public.two(integer,integer) does not"),
+    ("SELECT pushy.queue_register('new', 'public.hidden()')", UNKNOWN_FUNCTION, "hidden", "'aside.hidden()'"),
     ("SELECT pushy.queue_register('new', 'nothing()')", UNKNOWN_FUNCTION, "nothing", None),
     ("SELECT pushy.queue_register('new', 'nothing')", UNKNOWN_FUNCTION, "nothing", None),
     ("SELECT pushy.queue_register('new', '')", "42", "", None),
@@ -116,6 +125,8 @@ CASES = [  # statement, SQLSTATE, what the message says, what the hint says (Non
     ("SELECT pushy.watch('w', condition => 'id > 1')", "42702", "id", "NEW.amount"),
     ("SELECT pushy.watch('w', condition => 'NEW.id')", "42804", "boolean", "a condition is boolean"),
     ("SELECT pushy.watch('w', condition => 'abs(NEW.id)')", "42804", "boolean", "a condition is boolean"),
+    ("SELECT pushy.watch('w', condition => 'NEW.word = \"paid\"')", "42703", "paid", "single quotes: 'paid'"),
+    ("SELECT pushy.watch('w', queue => 'q', args_expr => '$${\"id\":1}$$')", "42804", "", "::jsonb"),
     ("SELECT pushy.watch('w', events => '{truncate}', condition => 'NEW.id > 1')", INVALID, "condition", "rows"),
     ("SELECT pushy.watch('w', events => '{truncate}', payload_expr => '1')", INVALID, "payload_expr", "rows"),
 
@@ -132,7 +143,9 @@ def database(shared_cluster):
         CREATE FUNCTION fine() RETURNS void LANGUAGE sql AS 'SELECT';
         CREATE FUNCTION two(int, int) RETURNS void LANGUAGE sql AS 'SELECT';
         CREATE FUNCTION many(jsonb) RETURNS SETOF int LANGUAGE sql AS 'SELECT 1';
-        CREATE TABLE w (id int PRIMARY KEY);
+        CREATE FUNCTION "SendMail"(jsonb) RETURNS void LANGUAGE sql AS 'SELECT';
+        CREATE SCHEMA aside; CREATE FUNCTION aside.hidden() RETURNS void LANGUAGE sql AS 'SELECT';
+        CREATE TABLE w (id int PRIMARY KEY, word text);
         SELECT pushy.queue_register('q', 'fine()')""")
     yield database
     database.drop()
@@ -247,3 +260,18 @@ def test_an_owner_without_a_session_is_advised_to_name_a_role_that_has_one(datab
 def test_jobs_wait_wants_to_be_called_outside_a_transaction_block(database):
     with database.connect(autocommit=False) as session, pytest.raises(psycopg.errors.InvalidTransactionTermination):
         session.execute("CALL pushy.jobs_wait('q')")
+
+
+def test_a_block_of_plpgsql_gives_jobs_wait_a_variable(database):
+    database.sql("DO $$ DECLARE is_empty boolean; BEGIN CALL pushy.jobs_wait('q', '10 s', is_empty); ASSERT is_empty; END $$")
+
+
+def test_a_superuser_is_told_first_to_let_jobs_run_as_the_handlers_owner(database, role):
+    name = role()
+    database.sql(f"CREATE FUNCTION theirs(jsonb) RETURNS void LANGUAGE sql AS ''; ALTER FUNCTION theirs(jsonb) OWNER TO {name}")
+    with pytest.raises(psycopg.Error, match="superuser") as refused:
+        database.sql("SELECT pushy.queue_register('theirs', 'theirs(jsonb)')")
+    assert refused.value.diag.message_hint.startswith(f"Pass run_as => '{name}', so that the jobs run as the handler's owner;")
+    database.sql(f"SELECT pushy.queue_register('theirs', 'theirs(jsonb)', run_as => '{name}')")
+    assert database.job_wait(database.value("SELECT pushy.enqueue('theirs')"))["state"] == "completed"
+    database.sql("SELECT pushy.queue_drop('theirs'); DROP FUNCTION theirs(jsonb)")

@@ -138,6 +138,21 @@ def test_a_watch_that_lost_a_column_says_which_in_words_and_no_statement_that_fa
     assert state(table) == []
 
 
+@pytest.mark.parametrize("make, use, drop, gone", [
+    ("CREATE FUNCTION fits(int) RETURNS boolean IMMUTABLE LANGUAGE sql AS 'SELECT true'", "NEW.v <> ''gone(1) ::none'' AND public.fits (NEW.id)", "FUNCTION fits", "function fits"),
+    ("CREATE DOMAIN small AS int", "NEW.id::small > 0 AND coalesce(NEW.v, OLD.v) <> $x$ gone(1) $x$", "DOMAIN small", "type small"),
+    ("CREATE OPERATOR ==== (LEFTARG = int, RIGHTARG = int, FUNCTION = int4eq)", "NEW.id ==== NEW.id", "OPERATOR ==== (int, int)", "operator ===="),
+])
+def test_a_watch_that_lost_a_function_a_type_or_an_operator_says_which(table, make, use, drop, gone):
+    table.sql(f"{make}; SELECT pushy.watch('t', condition => '{use}', name => 'w'); DROP {drop} CASCADE")
+    [(now, fix)] = state(table)
+    assert now == "broken" and f"what its expressions use and is gone, {gone}, and declare it again" in fix and not STATEMENT.match(fix)
+    table.sql(make)
+    [(now, fix)] = state(table)
+    run_fix(table, fix)
+    assert state(table) == [("active", None)]
+
+
 # What happens to a queue of {owner} whose jobs run as {worker}, with a handler in {author}'s schema and of that role.
 GONE = "DROP OWNED BY {%s}; DROP ROLE {%s}"
 HANDLER = "CREATE FUNCTION {author}.work() RETURNS void LANGUAGE sql AS ''; ALTER FUNCTION {author}.work() OWNER TO {author}"

@@ -100,7 +100,7 @@ def test_a_broken_watch_says_so_when_it_is_resumed(shop):
         [name] = session.execute("SELECT tgname FROM pg_trigger WHERE tgrelid = 'app.t'::regclass LIMIT 1").fetchone()
         session.execute(psycopg.sql.SQL("DROP TRIGGER {} ON app.t").format(psycopg.sql.Identifier(name)))
         assert session.execute("SELECT pushy.watch_resume('app.t', 'w')").fetchone() == (1,)
-        assert len(said) == 1 and said[0].startswith('WARNING: watch "w" of table app.t is resumed and tells nothing'), said
+        assert len(said) == 1 and said[0].startswith('WARNING: watch "w" of table app.t was resumed, but it publishes nothing'), said
 
 
 def test_a_subscription_that_is_there_says_that_it_keeps_its_cursor(shop):
@@ -142,3 +142,35 @@ def test_who_drops_a_queue_hears_of_prepared_transactions_that_may_have_jobs_of_
         session.execute("ROLLBACK PREPARED 'unseen'")
         session.execute("SELECT pushy.queue_register('q', 'work()'), pushy.queue_drop('q')")
         assert len(said) == 1
+
+
+@pytest.mark.parametrize("before, now, told", [
+    (", queue => 'q'", ", queue => 'p'", 'subscription "s" feeds queue "p" now, and no longer "q"'),
+    (", queue => 'q'", "", 'subscription "s" no longer feeds queue "q"'),
+    ("", ", queue => 'q'", 'subscription "s" feeds queue "q" now'),
+    (", queue => 'q'", ", queue => 'q'", None),
+])
+def test_a_subscription_that_is_declared_with_another_queue_says_so(shop, before, now, told):
+    with shop.connect(user=shop.owner) as session:
+        session.execute("SELECT pushy.queue_register('p', 'app.work(jsonb)')")
+        said = notices(session)
+        session.execute(f"SELECT pushy.subscription_create('s'{before})")
+        session.execute(f"SELECT pushy.subscription_create('s'{now})")
+    assert [line.split(" HINT")[0] for line in said] == ([f"NOTICE: {told}"] if told else [])
+
+
+def test_who_drops_a_queue_with_jobs_of_its_own_transaction_is_not_told_to_wait_for_them(shop):
+    with shop.connect(user=shop.owner, autocommit=False) as session:
+        session.execute("SELECT pushy.enqueue('q', '1')")
+        refused(session, "SELECT pushy.queue_drop('q')", "55006", "This transaction has enqueued some: commit it before you wait")
+
+
+@pytest.mark.parametrize("events, condition, row", [
+    ("insert", "OLD.id > 1", "OLD"), ("delete", "NEW.id > 1", "NEW"), ("insert,update", "OLD.id > 1", None), ("insert", "NEW.id > 1", None), ("delete", "OLD.id > 1", None),
+])
+def test_a_condition_over_a_row_that_is_never_there_is_told(shop, events, condition, row):
+    with shop.connect(user=shop.owner) as session:
+        said = notices(session)
+        session.execute("SELECT pushy.watch('app.t', events => %s, condition => %s)", (f"{{{events}}}", condition))
+    assert len(said) == (1 if row else 0), said
+    assert not row or f"looks at {row}, which is all NULL for {events}" in said[0]

@@ -87,3 +87,12 @@ def test_a_second_watch_that_feeds_the_same_queue_is_told(db):
         ("NOTICE", 'watches "a" and "b" of table public.orders both feed queue "orders": a change can be two jobs')]
     assert declared(db, "'orders', channel => 'b', queue => 'orders'") == []
     assert declared(db, "'orders', channel => 'c', queue => 'orders', events => '{truncate}'") == []
+
+
+def test_a_second_watch_that_publishes_on_the_same_channel_is_told(db):
+    db.sql(MAKE)
+    assert declared(db, "'orders', name => 'a', channel => 'C'") == []
+    assert declared(db, "'orders', name => 'b', channel => 'C'") == [
+        ("NOTICE", 'watches "a" and "b" of table public.orders both publish on channel c: a change can be two notices')]
+    assert declared(db, "'orders', name => 'b', channel => 'C'") == []
+    assert declared(db, "'orders', name => 'd', channel => 'C', events => '{truncate}'") == []

@@ -125,7 +125,10 @@ fn enqueue_many(call: Call) -> Result<Answer> {
         .into_iter()
         .enumerate()
         .map(|(at, element)| {
-            element.ok_or_else(|| Error::null_argument(&format!("args[{}]", at + 1)))
+            element.ok_or_else(|| {
+                Error::null_argument(&format!("args[{}]", at + 1))
+                    .hint("Write '{}' for a job without arguments; only args as a whole can be left out, of pushy.enqueue.")
+            })
         })
         .collect::<Result<Vec<Datum>>>()?;
     let request = read_request(call, &queue)?;

@@ -2,8 +2,8 @@
 
 pub mod cancel;
 pub mod enqueue;
+mod job_retry;
 pub mod moves;
-pub mod retry;
 mod run;
 pub mod running;
 mod stored;

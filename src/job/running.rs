@@ -59,6 +59,13 @@ fn running_here(shared: &Shared) -> Vec<Running> {
         .collect()
 }
 
+/// Of a job that an executor of this database runs now: which attempt it is, and since when.
+pub fn attempt(id: i64) -> Option<(i32, Timestamp)> {
+    let running = shared::get().map(running_here).unwrap_or_default();
+    let job = running.into_iter().find(|job| job.id == id)?;
+    Some((job.attempt, job.started_at))
+}
+
 /// The job of one executor; read again when the executor went on to its next job meanwhile.
 fn running_in(executor: &ExecutorSlot) -> Option<Running> {
     loop {

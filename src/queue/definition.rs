@@ -7,10 +7,11 @@ use pushy_core::backoff::Backoff;
 use pushy_core::gate::Standing;
 
 use super::privilege;
-use crate::errors::{Error, Result};
+use crate::errors::{quote_literal, Error, Result};
+use crate::params;
 use crate::pg::heap::{self, Holder, Key};
-use crate::pg::spi::Row;
-use crate::pg::{database, identity};
+use crate::pg::spi::{self, Plan, Row};
+use crate::pg::{database, identity, BuiltinOid};
 use crate::shared::queue_slot::{QueueFacts, QueueKey};
 
 /// Lengths of time are microseconds; 0 is 'none'.
@@ -198,7 +199,35 @@ pub fn find_if_free(queue_id: i32) -> Result<LockedQueue> {
 
 /// The queue of this name, or the error that it does not exist.
 pub fn get(name: &str) -> Result<QueueDefinition> {
-    find(name)?.ok_or_else(|| Error::no_such_queue(name))
+    match find(name)? {
+        Some(queue) => Ok(queue),
+        None => Err(no_such(name)?),
+    }
+}
+
+static ALIKE: Plan = Plan::new(
+    "SELECT q.queue FROM pushy_internal.queue q \
+      WHERE pg_catalog.lower(q.queue) OPERATOR(pg_catalog.=) pg_catalog.lower($1) ORDER BY 1 LIMIT 1",
+    &[BuiltinOid::TEXTOID],
+);
+
+/// That there is no queue of this name, and which there is that differs by case only.
+#[cold]
+pub fn no_such(name: &str) -> Result<Error> {
+    let alike = identity::as_owner(|| {
+        spi::connect(|spi| {
+            let found = spi.run(&ALIKE, params![name]);
+            found.first().map(|row| row.text(1)).transpose()
+        })
+    })?;
+    let error = Error::no_such_queue(name);
+    Ok(match alike {
+        Some(alike) => error.hint(format!(
+            "There is a queue {}: names of queues are told apart by case.",
+            quote_literal(&alike)
+        )),
+        None => error,
+    })
 }
 
 /// All queues of the database.

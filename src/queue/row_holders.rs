@@ -25,6 +25,25 @@ static HOLDERS: Plan = Plan::new(
     &[BuiltinOid::INT4OID],
 );
 
+static BLOCKERS: Plan = Plan::new(
+    "SELECT DISTINCT b.pid FROM pg_catalog.unnest(pg_catalog.pg_blocking_pids($1)) b(pid) ORDER BY 1",
+    &[BuiltinOid::INT4OID],
+);
+
+/// Whose locks a process waits for, in words; None where it waits for none. As the extension's owner.
+pub fn blockers(pid: i32) -> Option<String> {
+    let blockers: Vec<String> = spi::connect(|spi| {
+        let found = spi.run(&BLOCKERS, params![pid]);
+        let named = |row: spi::Row<'_>| match row.i32(1) {
+            // As pg_blocking_pids says it.
+            0 => "a prepared transaction".to_owned(),
+            pid => format!("process {pid}"),
+        };
+        found.rows().map(named).collect()
+    });
+    (!blockers.is_empty()).then(|| blockers.join(" and "))
+}
+
 /// Transactions other than executors' that hold ready or due jobs of the queue; as the extension's owner.
 pub fn find(queue: &QueueDefinition) -> Result<Vec<Finding>> {
     let is_executor = |pid: i32| {
@@ -52,7 +71,7 @@ pub fn find(queue: &QueueDefinition) -> Result<Vec<Finding>> {
                     let gid = quote_literal(&gid);
                     findings.push(blocked(
                         format!("{jobs} locked by prepared transaction {gid}, and {run} has ended"),
-                        format!("COMMIT PREPARED {gid}, or ROLLBACK PREPARED {gid}"),
+                        format!("Run COMMIT PREPARED {gid}, or ROLLBACK PREPARED {gid}"),
                     ));
                 }
                 (Some(pid), None) if !is_executor(pid) => findings.push(said(format!(

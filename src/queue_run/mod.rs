@@ -11,8 +11,8 @@ use crate::job::claimed::Claimed;
 use crate::job::current::{self, Current};
 use crate::job::moves::claim::{self, ClaimLimit};
 use crate::job::moves::complete::{self, Completed};
-use crate::job::moves::fail::{self, Attempt};
-use crate::job::moves::{cancel, failure, promote};
+use crate::job::moves::retry_or_discard::{self, Attempt};
+use crate::job::moves::{cancel, failure_rows, promote};
 use crate::job::promise;
 use crate::notice::buffer;
 use crate::pg::handler::Callable;
@@ -202,7 +202,7 @@ impl SessionRun<'_> {
             return Ok(false);
         };
         let last_error = if job.attempt > 0 && handler.argument == HandlerArgument::Job {
-            identity::as_owner(|| failure::last_message(job.id))?
+            identity::as_owner(|| failure_rows::last_message(job.id))?
         } else {
             None
         };
@@ -302,7 +302,9 @@ impl SessionRun<'_> {
                     error: &error,
                 };
                 let from = JobState::Running;
-                identity::as_owner(|| fail::fail(self.queue, self.slot, from, job, &failed))
+                identity::as_owner(|| {
+                    retry_or_discard::fail(self.queue, self.slot, from, job, &failed)
+                })
             }
         }
     }

@@ -8,7 +8,7 @@ use pushy_core::circle::{Circle, Owner};
 use pushy_core::json;
 
 use crate::errors::{Error, Result, SqlState};
-use crate::job::moves::{enqueue, fail};
+use crate::job::moves::{enqueue, retry_or_discard};
 use crate::log::read::{self, LogItem};
 use crate::log::subscription::read::{start, Start};
 use crate::log::subscription::table::{self, OfQueue, Subscription};
@@ -196,7 +196,7 @@ fn run_sink(database_slot: &DatabaseSlot, name: &str) -> Result<SinkProgress> {
         Ok(sink) => Ok(sink),
         Err(failure) if failure.is_busy() => Ok(SinkProgress::Held),
         // The server lacks something: the relay waits and tries again.
-        Err(failure) if fail::is_infrastructure(failure.sqlstate) => Err(failure),
+        Err(failure) if retry_or_discard::is_infrastructure(failure.sqlstate) => Err(failure),
         Err(failure) => {
             database_slot.log.has_stopped.store(true, Ordering::SeqCst);
             stop(name, tried.get(), &failure)?;

@@ -115,7 +115,7 @@ pub fn lacks_worker_slot(shared: &Shared) -> Option<Finding> {
 /// declaration has something to say.
 fn more_slots() -> String {
     format!(
-        "ALTER SYSTEM SET max_worker_processes = {}, and restart the server",
+        "Run ALTER SYSTEM SET max_worker_processes = {}, and restart the server",
         guc::max_worker_processes() as usize
             + settings::max_executors()
             + settings::reserved_executors()
@@ -138,8 +138,11 @@ fn by_parallel_queries() -> String {
     )
 }
 
+/// Words: two statements in one message are one transaction, in which ALTER SYSTEM does not run.
 pub fn reloading(setting: &str) -> String {
-    format!("ALTER SYSTEM SET {setting}; SELECT pg_reload_conf()")
+    format!(
+        "Run ALTER SYSTEM SET {setting}, then SELECT pg_reload_conf() as a statement of its own"
+    )
 }
 
 /// Why no relay comes to emit what is logged here; None while one is there, or would come.

@@ -5,7 +5,7 @@ pub use super::store::{
     all, delete, find_by_id, forget_lost, new_token, next_id, of_table, set_paused,
 };
 use super::store::{of_channel, of_queue};
-pub use super::words::{Delivery, Level, Payload};
+pub use super::words::{Delivery, Level, NamedBy, Payload};
 use crate::channel::users::Users;
 use crate::errors::quote_literal;
 use crate::pg::home::{self, Home};
@@ -37,8 +37,8 @@ pub struct WatchDefinition {
     /// The owner of the table when it was declared, by name.
     pub relation_owner: String,
     pub name: String,
-    /// The caller gave neither name nor channel: both are the table's.
-    pub named_by_table: bool,
+    /// The caller gave neither name nor channel: the name is the table's, as the channel is, or the queue's.
+    pub named_by: Option<NamedBy>,
     pub owner: Oid,
     pub owner_name: String,
     /// The exact name, in the server's encoding; None: jobs only.
@@ -103,6 +103,15 @@ impl WatchDefinition {
             (None, None) => self.queue_name() == other.queue_name(),
             (mine, other) => mine == other,
         }
+    }
+
+    /// Whether both are jobs of one queue, whatever that was called when they were named.
+    pub fn feeds_same_queue(&self, other: &Self) -> bool {
+        self.queue_id().is_some() && self.queue_id() == other.queue_id()
+    }
+
+    fn queue_id(&self) -> Option<i32> {
+        self.queue.as_ref().map(|queue| queue.queue_id)
     }
 
     pub fn queue_name(&self) -> Option<&str> {

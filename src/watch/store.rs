@@ -1,6 +1,6 @@
 //! Watches in their table, pushy_internal.watch.
 
-use super::definition::{Delivery, Level, Payload, Residence, WatchDefinition};
+use super::definition::{Delivery, Level, NamedBy, Payload, Residence, WatchDefinition};
 use super::table::WatchedTable;
 use super::{altered, counts};
 use crate::errors::{Error, Result, SqlState};
@@ -29,7 +29,7 @@ mod table {
         RELATION_NAME "relation_name",
         RELATION_OWNER_NAME "relation_owner_name",
         NAME "name",
-        NAMED_BY_TABLE "named_by_table",
+        NAMED_BY "named_by",
         OWNER "owner",
         OWNER_NAME "owner_name",
         CHANNEL "channel",
@@ -61,7 +61,7 @@ mod table {
 // The columns of the table in its order.
 macro_rules! columns {
     () => {
-        "w.watch_id, w.token, w.relation, w.relation_name, w.relation_owner_name, w.name, w.named_by_table, w.owner, w.owner_name, \
+        "w.watch_id, w.token, w.relation, w.relation_name, w.relation_owner_name, w.name, w.named_by, w.owner, w.owner_name, \
          w.channel, w.events, w.columns, w.condition, w.payload, w.payload_expr, w.level, w.delivery, w.queue, w.queue_id, \
          w.queue_owner, w.args_expr, w.merge, w.paused, w.home_system, w.home_database, w.home_extension, w.triggers, \
          w.expression_trigger, w.trigger_texts, w.fingerprint"
@@ -153,7 +153,9 @@ fn read(row: Row<'_>) -> Result<WatchDefinition> {
             .map(|oid| Oid::from(oid.value() as u32)),
         token: row.uuid(table::TOKEN),
         relation_owner: row.name(table::RELATION_OWNER_NAME),
-        named_by_table: row.bool(table::NAMED_BY_TABLE),
+        named_by: row
+            .opt_text(table::NAMED_BY)?
+            .map(|word| NamedBy::parse(&word).expect(constrained)),
         words: array::texts(row.datum(table::TRIGGER_TEXTS).expect(constrained))?
             .into_iter()
             .flatten()
@@ -250,7 +252,7 @@ pub fn new_token() -> Result<String> {
 static WRITE: Plan = Plan::new(
     "INSERT INTO pushy_internal.watch AS w (watch_id, relation, relation_name, name, owner, owner_name, channel, events, columns, \
          condition, payload, payload_expr, level, delivery, queue, args_expr, merge, paused, home_system, \
-         home_database, triggers, expression_trigger, queue_id, queue_owner, token, relation_owner_name, home_extension, named_by_table, trigger_texts, fingerprint) \
+         home_database, triggers, expression_trigger, queue_id, queue_owner, token, relation_owner_name, home_extension, named_by, trigger_texts, fingerprint) \
      VALUES ($1, $2, $3, $4, $5, $6::pg_catalog.name, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, \
          $19, $20, $21, $22, $23, $24, $25::pg_catalog.uuid, $26::pg_catalog.name, $27, $28, $30, $31) \
      ON CONFLICT (watch_id) DO UPDATE SET relation = excluded.relation, relation_name = excluded.relation_name, name = excluded.name, \
@@ -264,12 +266,12 @@ static WRITE: Plan = Plan::new(
          home_system = excluded.home_system, \
          home_database = excluded.home_database, triggers = excluded.triggers, \
          expression_trigger = excluded.expression_trigger, token = excluded.token, relation_owner_name = excluded.relation_owner_name, \
-         home_extension = excluded.home_extension, named_by_table = excluded.named_by_table, trigger_texts = excluded.trigger_texts, fingerprint = excluded.fingerprint, changed_at = pg_catalog.clock_timestamp() \
+         home_extension = excluded.home_extension, named_by = excluded.named_by, trigger_texts = excluded.trigger_texts, fingerprint = excluded.fingerprint, changed_at = pg_catalog.clock_timestamp() \
          WHERE NOT $29",
     &[
         INT4OID, OIDOID, TEXTOID, TEXTOID, OIDOID, TEXTOID, TEXTOID, TEXTARRAYOID, NAMEARRAYOID,
         TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, BOOLOID, BOOLOID, INT8OID,
-        OIDOID, OIDARRAYOID, OIDOID, INT4OID, OIDOID, TEXTOID, TEXTOID, OIDOID, BOOLOID, BOOLOID,
+        OIDOID, OIDARRAYOID, OIDOID, INT4OID, OIDOID, TEXTOID, TEXTOID, OIDOID, TEXTOID, BOOLOID,
         TEXTARRAYOID, TEXTOID,
     ],
 );
@@ -385,7 +387,7 @@ impl WatchDefinition {
                 self.token.as_str(),
                 self.relation_owner.as_str(),
                 self.home.extension,
-                self.named_by_table,
+                self.named_by.map(NamedBy::as_str),
                 is_new,
                 array::of_texts(self.words.iter().map(String::as_str)),
                 self.print.as_str(),

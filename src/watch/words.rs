@@ -6,6 +6,7 @@ use crate::pg::trigger::Op;
 macro_rules! words {
     ($type:ident { $($variant:ident = $word:literal),* $(,)? }) => {
         impl $type {
+            #[allow(dead_code)] // not every kind is an argument
             pub const WORDS: &'static [&'static str] = &[$($word),*];
 
             pub const fn as_str(self) -> &'static str {
@@ -52,5 +53,14 @@ pub enum Delivery {
 }
 
 words!(Delivery { Notify = "notify", Relay = "relay" });
+
+/// Whose name a watch has for which nobody has chosen one, and whose new name it takes when it is declared again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NamedBy {
+    Table,
+    Queue,
+}
+
+words!(NamedBy { Table = "table", Queue = "queue" });
 
 words!(Op { Insert = "insert", Update = "update", Delete = "delete", Truncate = "truncate" });

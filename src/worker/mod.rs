@@ -9,11 +9,12 @@ mod time;
 
 use recover::{crash_verdict, quarantine, recorder};
 use run::{attribution, batch, cancels, executor, outcomes, run_job, wake_another};
-pub use supervise::{database_worker, launcher, quiesce};
+use supervise::drop_database;
+pub use supervise::{database_worker, launcher};
 use time::{retention, scheduler, timers};
 
 /// Registers the launcher; while preloading.
 pub fn init() {
     launcher::register();
-    quiesce::init();
+    drop_database::init();
 }

@@ -5,7 +5,7 @@ use crate::pg::BuiltinOid;
 use pushy_core::job_state::{Birth, JobEvent, JobState};
 
 use super::enqueue::Request;
-use super::failure;
+use super::failure_rows;
 use crate::errors::{Error, Result, SqlState};
 use crate::job::history;
 use crate::pg::function::Answer;
@@ -52,7 +52,7 @@ pub(super) fn at_birth(
     ];
     history::open_parent(expires_at)?.append(std::iter::once(row.to_vec()));
     let error = too_deep(id, request.depth, request.caused_by);
-    failure::record(id, 0, definition.queue_id, None, now, &error)?;
+    failure_rows::record(id, 0, definition.queue_id, None, now, &error)?;
     if let Some(slot) = request.queue.slot {
         let discarded = QueueCounts {
             discarded: 1,
@@ -121,7 +121,7 @@ pub fn orphans(most: usize) -> Result<Vec<i64>> {
     let error = Error::new(SqlState::UNDEFINED_OBJECT, "the job's queue was dropped");
     for (id, queue_id) in &lost {
         // No attempt was made for this.
-        failure::record(*id, 0, *queue_id, None, now, &error)?;
+        failure_rows::record(*id, 0, *queue_id, None, now, &error)?;
         control_channel::discarded(None, *id)?;
     }
     if !lost.is_empty() {

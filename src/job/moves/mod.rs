@@ -8,10 +8,10 @@
 //! | [`promote`] | scheduled, retryable | available |
 //! | [`claim`] | available | running: a row lock, nothing is written |
 //! | [`complete`] | running | completed |
-//! | [`fail`] | running, or available after a crash | retryable (and on to available), discarded |
+//! | [`retry_or_discard`] | running, or available after a crash | retryable (and on to available), discarded |
 //! | [`give_back`] | the same | available |
 //! | [`cancel`] | all that are not finished | cancelled |
-//! | [`retry`] | all but available and running | available |
+//! | [`run_on_request`] | all but available and running | available |
 //! | [`discard`] | the same as `cancel`, of a queue that is gone | discarded, or deleted with the queue |
 //! | [`adopt`] | | the same, of another owner: jobs that a restore has brought |
 
@@ -21,14 +21,15 @@ pub mod claim;
 pub mod complete;
 pub mod discard;
 pub mod enqueue;
-pub mod fail;
-pub mod failure;
+mod failure_hint;
+pub mod failure_rows;
 pub mod give_back;
 mod out_of_history;
 pub mod promote;
-pub mod retry;
+pub mod retry_or_discard;
 pub mod rise;
 mod rows;
+pub mod run_on_request;
 
 use pushy_core::job_state::{JobEvent, JobState};
 

@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 
 use crate::job::claimed::Claimed;
-use crate::job::moves::failure;
+use crate::job::moves::failure_rows;
 
 use crate::errors::Result;
 use crate::pg::function::Answer;
@@ -85,7 +85,7 @@ sql_function!(pushy_current_job_v1, |_call| {
             return Ok(Answer::Null);
         };
         let last_error = if current.job.attempt > 0 {
-            identity::as_owner(|| failure::last_message(current.job.id))?
+            identity::as_owner(|| failure_rows::last_message(current.job.id))?
         } else {
             None
         };

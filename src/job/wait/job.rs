@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use crate::pg::BuiltinOid;
 
 use crate::errors::{Error, Result, SqlState};
-use crate::job::unfinished;
+use crate::job::{running, unfinished};
 use crate::pg::ereport;
 use crate::pg::function::{Answer, Call};
-use crate::pg::spi::{self, Plan};
+use crate::pg::spi::{self, Plan, Row};
 use crate::pg::{database, identity, transaction, Oid};
 use crate::queue::privilege::{self, Privilege};
 use crate::queue::{cache, definition, explain};
@@ -33,17 +33,18 @@ static FINISHED_STATE: Plan = Plan::new(
     &[BuiltinOid::INT8OID],
 );
 
-// The job as a value of type pushy.job; $2: an executor runs it just now.
-static ROW: Plan = Plan::new(
-    "SELECT ROW(j.id, q.queue, j.args, \
+// The job as a value of type pushy.job; $2 and $3: the attempt that an executor makes just now, and since when.
+macro_rules! job {
+    ($cast:literal) => {
+        concat!("SELECT (ROW(j.id, q.queue, j.args, \
             CASE WHEN j.state OPERATOR(pg_catalog.=) 's' THEN 'scheduled' WHEN j.state OPERATOR(pg_catalog.=) 'r' THEN 'retryable' \
                  WHEN j.state OPERATOR(pg_catalog.=) 'c' THEN 'completed' WHEN j.state OPERATOR(pg_catalog.=) 'd' THEN 'discarded' \
-                 WHEN j.state OPERATOR(pg_catalog.=) 'k' THEN 'cancelled' WHEN $2 THEN 'running' ELSE 'available' END, \
-            j.priority, j.attempt, COALESCE(j.max_attempts, q.max_attempts), j.run_at, j.enqueued_at, \
+                 WHEN j.state OPERATOR(pg_catalog.=) 'k' THEN 'cancelled' WHEN r.attempt IS NOT NULL THEN 'running' ELSE 'available' END, \
+            j.priority, COALESCE(r.attempt, j.attempt), COALESCE(j.max_attempts, q.max_attempts), j.run_at, j.enqueued_at, \
             (SELECT r.rolname FROM pg_catalog.pg_roles r WHERE r.oid OPERATOR(pg_catalog.=) j.enqueued_by), \
-            j.unique_key, j.caused_by, j.depth, j.started_at, j.finished_at, j.result, \
+            j.unique_key, j.caused_by, j.depth, COALESCE(r.started_at, j.started_at), j.finished_at, j.result, \
             (SELECT f.message FROM pushy_internal.failure f WHERE f.job_id OPERATOR(pg_catalog.=) j.id \
-              ORDER BY f.attempt DESC LIMIT 1))::pushy.job \
+              ORDER BY f.attempt DESC LIMIT 1))::pushy.job)", $cast, " \
        FROM (SELECT l.id, l.queue_id, l.args, l.state, l.priority, l.attempt, l.max_attempts, l.run_at, l.enqueued_at, \
                     l.enqueued_by, l.unique_key, l.caused_by, l.depth, NULL::pg_catalog.timestamptz AS started_at, \
                     NULL::pg_catalog.timestamptz AS finished_at, NULL::pg_catalog.jsonb AS result \
@@ -52,8 +53,22 @@ static ROW: Plan = Plan::new(
              SELECT d.id, d.queue_id, d.args, d.state, d.priority, d.attempt, d.max_attempts, d.run_at, d.enqueued_at, \
                     d.enqueued_by, d.unique_key, d.caused_by, d.depth, d.started_at, d.finished_at, d.result \
                FROM pushy_internal.finished_job d WHERE d.id OPERATOR(pg_catalog.=) $1) j \
-       JOIN pushy_internal.queue q ON q.queue_id OPERATOR(pg_catalog.=) j.queue_id",
-    &[BuiltinOid::INT8OID, BuiltinOid::BOOLOID],
+       JOIN pushy_internal.queue q ON q.queue_id OPERATOR(pg_catalog.=) j.queue_id \
+       LEFT JOIN (SELECT $2 AS attempt, $3 AS started_at) r ON j.state OPERATOR(pg_catalog.=) 'a'::pg_catalog.\"char\"")
+    };
+}
+const OF_JOB: &[BuiltinOid] = &[
+    BuiltinOid::INT8OID,
+    BuiltinOid::INT4OID,
+    BuiltinOid::TIMESTAMPTZOID,
+];
+static ROW: Plan = Plan::new(job!(""), OF_JOB);
+static TEXT: Plan = Plan::new(job!("::pg_catalog.text"), OF_JOB);
+
+// A job as it was, completed.
+static COMPLETED: Plan = Plan::new(
+    "SELECT pg_catalog.jsonb_populate_record($1::pushy.job, '{\"state\": \"completed\"}'::pg_catalog.jsonb)",
+    &[BuiltinOid::TEXTOID],
 );
 
 struct JobRow {
@@ -97,7 +112,8 @@ fn job_wait(call: Call) -> Result<Answer> {
     }
     let seen = read_row(id)?.ok_or_else(|| Error::no_such_job(id))?;
     let caller = identity::current_user();
-    let queue = monitored(id, seen.queue_id, caller)?;
+    let mut queue = monitored(id, seen.queue_id, caller)?;
+    let mut waited_for = None;
     if !seen.finished {
         if seen.own {
             return Err(Error::new(
@@ -108,11 +124,18 @@ fn job_wait(call: Call) -> Result<Answer> {
             )
             .hint("Commit first, then wait."));
         }
+        if queue.keep_completed_us == 0 {
+            waited_for = read(&TEXT, id, |row| row.text(1))?;
+        }
         wait(id, &queue, Instant::now() + timeout)?;
         // It may have been taken back meanwhile.
-        monitored(id, seen.queue_id, caller)?;
+        queue = monitored(id, seen.queue_id, caller)?;
     }
-    let row = row(id, &queue);
+    let row = match (row(id)?, waited_for) {
+        (Answer::Null, Some(waited_for)) => completed(id, &queue, &waited_for),
+        (Answer::Null, None) => Err(Error::no_such_job(id)),
+        (row, _) => Ok(row),
+    };
     // An executor's commit is usually not on disk yet: flush before its outcome is answered. Not for an untried job: its
     // caller polls, and would wait for the disk each time.
     if !read_row(id)?.is_some_and(|seen| seen.untried) {
@@ -172,24 +195,34 @@ fn find_now(queue_id: i32) -> Result<Option<definition::QueueDefinition>> {
     transaction::with_latest_snapshot(|| identity::as_owner(|| definition::find_by_id(queue_id)))
 }
 
-fn row(id: i64, queue: &definition::QueueDefinition) -> Result<Answer> {
-    let running = shared::get().is_some_and(|shared| shared.is_running(database::current(), id));
-    let row = transaction::with_latest_snapshot(|| {
+/// The job as it is now; NULL where it is gone.
+fn row(id: i64) -> Result<Answer> {
+    read(&ROW, id, |row| Ok(row.answer_varlena(1))).map(|row| row.unwrap_or(Answer::Null))
+}
+
+fn read<T>(plan: &Plan, id: i64, value: impl FnOnce(Row<'_>) -> Result<T>) -> Result<Option<T>> {
+    let (attempt, started_at) = running::attempt(id).unzip();
+    transaction::with_latest_snapshot(|| {
         identity::as_owner(|| {
-            Ok(spi::connect(|spi| {
-                spi.run_in_active_snapshot(&ROW, params![id, running])
-                    .first()
-                    .map_or(Answer::Null, |row| row.answer_varlena(1))
-            }))
+            spi::connect(|spi| {
+                let found = spi.run_in_active_snapshot(plan, params![id, attempt, started_at]);
+                found.first().map(value).transpose()
+            })
         })
-    })?;
-    if matches!(row, Answer::Null) {
-        return Err(Error::no_such_job(id).detail(format!(
-            "It was there and has finished; queue \"{}\" keeps no completed jobs.",
-            queue.name
-        )));
+    })
+}
+
+/// A job that has ended while it was waited for, and of which nothing is kept. Only completed jobs go so soon; those that ended
+/// otherwise are removed by retention, a minute later at least, and with their queue.
+fn completed(id: i64, queue: &definition::QueueDefinition, was: &str) -> Result<Answer> {
+    if queue.keep_completed_us != 0 {
+        return Err(Error::no_such_job(id));
     }
-    Ok(row)
+    identity::as_owner(|| {
+        Ok(spi::connect(|spi| {
+            spi.run(&COMPLETED, params![was]).row(0).answer_varlena(1)
+        }))
+    })
 }
 
 sql_function!(pushy_job_wait_v1, |call| job_wait(call));

@@ -163,6 +163,7 @@ fn create(call: Call) -> Result<String> {
                 let had = subscription.channels.as_deref().unwrap_or_default();
                 share_names(channels.as_deref(), had, caller)?;
                 write(&CHANGE, subscription.number, cursor, owner);
+                notice_other_queue(&subscription, queue.as_ref());
                 if from_oldest && subscription.is_home {
                     tell_that_it_stays(&name);
                 }
@@ -204,6 +205,34 @@ fn share_names(channels: Option<&[Vec<u8>]>, had: &[Vec<u8>], caller: Oid) -> Re
     }
     Filter::of(Some(&new), caller)?;
     Ok(())
+}
+
+/// A queue that it has fed, and feeds no more, or one that it had not: a service may have chosen the name of another.
+fn notice_other_queue(before: &table::Subscription, now: Option<&QueueReference>) {
+    let name = |queue: &QueueReference| queue.name.clone();
+    if before.queue.as_ref().map(name) == now.map(name) {
+        return;
+    }
+    let does = match (&before.queue, now) {
+        (Some(lost), Some(now)) => {
+            format!(
+                "feeds queue \"{}\" now, and no longer \"{}\"",
+                now.name, lost.name
+            )
+        }
+        (Some(lost), None) => format!("no longer feeds queue \"{}\"", lost.name),
+        (None, now) => format!(
+            "feeds queue \"{}\" now",
+            now.map_or("", |now| now.name.as_str())
+        ),
+    };
+    ereport::notice(
+        &Error::new(
+            SqlState::SUCCESSFUL_COMPLETION,
+            format!("subscription \"{}\" {does}", before.name),
+        )
+        .hint("To keep both, give this declaration another name."),
+    );
 }
 
 fn tell_that_it_stays(name: &str) {

@@ -73,6 +73,23 @@ pub fn named(signature: &str) -> Result<Option<Function>> {
     Ok(named.into_iter().filter_map(function).find(is_it))
 }
 
+static ALIKE: Plan = Plan::new(
+    "SELECT p.oid FROM pg_catalog.pg_proc p \
+      WHERE pg_catalog.lower(p.proname::pg_catalog.text) OPERATOR(pg_catalog.=) pg_catalog.lower($1) ORDER BY 1 LIMIT 10",
+    &[BuiltinOid::TEXTOID],
+);
+
+/// Functions of this name, whatever their schema, their arguments and the case of their letters: some of them, for a message.
+pub fn alike(name: &str) -> Result<Vec<Function>> {
+    let alike: Vec<Oid> = identity::as_owner(|| {
+        Ok(spi::connect(|spi| {
+            let found = spi.run(&ALIKE, params![name]);
+            found.rows().map(|row| row.oid(1)).collect()
+        }))
+    })?;
+    Ok(alike.into_iter().filter_map(function).collect())
+}
+
 /// The name of a schema, as SQL wants it written.
 pub fn schema_name(schema: Oid) -> String {
     // SAFETY: a syscache look-up; a palloc'd name, or null.

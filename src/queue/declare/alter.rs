@@ -120,8 +120,10 @@ fn set_owner(queue: &mut QueueDefinition, owner: Oid) -> Result<()> {
 /// The queue, its row locked, if the caller has its owner's rights.
 pub fn find_owned(name: &str) -> Result<QueueDefinition> {
     let caller = identity::current_user();
-    identity::as_owner(|| definition::lock_owned(name, caller))?
-        .ok_or_else(|| Error::no_such_queue(name))
+    match identity::as_owner(|| definition::lock_owned(name, caller))? {
+        Some(queue) => Ok(queue),
+        None => Err(definition::no_such(name)?),
+    }
 }
 
 /// Writes a changed definition, and announces it to all.

@@ -73,6 +73,23 @@ static COUNT_LIVE: Plan = Plan::new(
     &[BuiltinOid::INT4OID],
 );
 
+static WRITERS: Plan = Plan::new(
+    "SELECT DISTINCT j.xmin::pg_catalog.text::pg_catalog.int8 \
+       FROM (SELECT l.xmin FROM pushy_internal.live_job l WHERE l.queue_id OPERATOR(pg_catalog.=) $1 LIMIT 10000) j",
+    &[BuiltinOid::INT4OID],
+);
+
+/// Whether this transaction has enqueued some of them.
+fn has_own_jobs(queue: &QueueDefinition) -> bool {
+    spi::connect(|spi| {
+        let writers = spi.run(&WRITERS, params![queue.queue_id]);
+        let is_own = writers
+            .rows()
+            .any(|row| transaction::is_own(row.i64(1) as u32));
+        is_own
+    })
+}
+
 fn drop_queue(name: &str, force: bool) -> Result<()> {
     let queue = find_owned(name)?;
     if (JOBS_OF_QUEUES.is_running_of)(queue.queue_id) {
@@ -160,6 +177,11 @@ fn refuse_live_jobs(queue: &QueueDefinition) -> Result<()> {
             1 => format!("It is due at {due}. Delete it"),
             _ => format!("The first is due at {due}. Delete them"),
         },
+        (None, None) if has_own_jobs(queue) => {
+            format!(
+                "This transaction has enqueued some: commit it before you wait, or delete {them}"
+            )
+        }
         (None, None) => {
             format!("Wait for {them} with CALL pushy.jobs_wait({name}), or delete {them}")
         }

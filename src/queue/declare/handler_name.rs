@@ -1,6 +1,6 @@
 //! From what a user wrote to the one function that is meant, with the user's rights and search path.
 
-use crate::errors::{Error, Result, SqlState};
+use crate::errors::{quote_literal, Error, Result, SqlState};
 use crate::pg::function_catalog::{self as functions, Function};
 use crate::pg::{identifier, identity};
 use crate::queue::eligibility::{self, Ineligible};
@@ -12,7 +12,10 @@ const ARGUMENTS: [&str; 3] = ["(pg_catalog.jsonb)", "(pushy.job)", "()"];
 /// the form of a handler; whether the queue's role may run it is another question.
 pub fn resolve(text: &str) -> Result<Function> {
     let function = if text.trim_end().ends_with(')') {
-        by_signature(text, text)?.ok_or_else(|| undefined(text))?
+        match by_signature(text, text)? {
+            Some(function) => function,
+            None => return Err(undefined(text)?),
+        }
     } else {
         by_name(text)?
     };
@@ -38,7 +41,7 @@ fn by_signature(signature: &str, written: &str) -> Result<Option<Function>> {
 fn by_name(name: &str) -> Result<Function> {
     let all = functions::count_by_name(name).map_err(|failure| unread(name, failure))?;
     if all == 0 {
-        return Err(undefined(name));
+        return Err(undefined(name)?);
     }
     let mut found = Vec::new();
     for arguments in ARGUMENTS {
@@ -54,12 +57,40 @@ fn by_name(name: &str) -> Result<Function> {
     }
 }
 
-fn undefined(text: &str) -> Error {
-    Error::new(
+/// With what there is of that name: in another schema, with other arguments, or with capital letters, which want quotes.
+#[cold]
+fn undefined(text: &str) -> Result<Error> {
+    let error = Error::new(
         SqlState::UNDEFINED_FUNCTION,
         format!("handler {text} does not exist"),
-    )
-    .hint("Write it as in 'public.send_mail(jsonb)'; a name without a schema is looked for along search_path.")
+    );
+    let name = text.split('(').next().unwrap_or_default();
+    let name = name.rsplit('.').next().unwrap_or_default();
+    let alike = functions::alike(name.trim().trim_matches('"'))?;
+    let Some(first) = alike.first() else {
+        return Ok(error.hint("Write it as in 'public.send_mail(jsonb)'; a name without a schema is looked for along search_path."));
+    };
+    let (fit, unfit): (Vec<&Function>, Vec<&Function>) = alike
+        .iter()
+        .partition(|function| eligibility::form_of_handler(function).is_ok());
+    let said: Vec<&str> = fit
+        .iter()
+        .chain(&unfit)
+        .map(|function| function.signature.as_str())
+        .collect();
+    let hint = match fit.first() {
+        Some(meant) => format!(
+            "Write it with its schema, and its quotes if it has some: {}.",
+            quote_literal(&meant.signature)
+        ),
+        None => format!(
+            "A handler takes (jsonb), (pushy.job) or nothing: {} does not.",
+            first.signature
+        ),
+    };
+    Ok(error
+        .detail(format!("There is {}.", said.join(" and ")))
+        .hint(hint))
 }
 
 fn ambiguous(name: &str, found: &[Function]) -> Error {

@@ -221,6 +221,21 @@ impl Ineligible {
         ) && !self.may_be_meant()
     }
 
+    /// Whether it is the function that has to be another, or another's.
+    pub fn is_of_handler(&self) -> bool {
+        matches!(
+            self,
+            Self::Temporary { .. }
+                | Self::Procedure { .. }
+                | Self::NotAFunction { .. }
+                | Self::WrongArguments { .. }
+                | Self::ReturnsSet { .. }
+                | Self::ReturnsPseudoType { .. }
+                | Self::HandlerOfAnother { .. }
+                | Self::SuperuserRunsForeignHandler { .. }
+        )
+    }
+
     /// Whether somebody has perhaps done it on purpose, so that who reads of it is to ask and not to paste.
     pub fn may_be_meant(&self) -> bool {
         matches!(
@@ -250,8 +265,12 @@ impl Ineligible {
                 format!("SELECT pushy.queue_resume({})", quote_literal(queue))
             }
             // Words: whoever pastes a statement lets code run that somebody else has put there.
-            Self::HandlerOfAnother { handler, owner, role, .. }
-            | Self::SuperuserRunsForeignHandler { handler, owner, role } => format!(
+            // First the way that gives nobody more rights.
+            Self::SuperuserRunsForeignHandler { handler, owner, role } => format!(
+                "Pass run_as => {}, so that the jobs run as the handler's owner; to run them as {role}, read {handler} first, because {owner} has written it, and make {role} its owner with ALTER FUNCTION",
+                quote_literal(owner)
+            ),
+            Self::HandlerOfAnother { handler, owner, role, .. } => format!(
                 "Read {handler} first, because {owner} has written it; if its code is to run as {role}, make {role} its owner with ALTER FUNCTION"
             ),
             Self::Temporary { .. } => {

@@ -2,8 +2,9 @@
 
 use super::of_gate;
 use crate::errors::quote_literal;
-use crate::pg::{clock, database, identifier};
+use crate::pg::{clock, database, identifier, identity};
 use crate::queue::definition::QueueDefinition;
+use crate::queue::row_holders;
 use crate::settings;
 use crate::shared::executor::{ExecutorSlot, ExecutorState};
 use crate::shared::obstacle::{blocked, reloading, said, Finding};
@@ -18,6 +19,10 @@ pub(super) fn of_executors(queue: &QueueDefinition, shared: &Shared, ready: i64)
         return Vec::new();
     };
     let slot = &shared.queues()[index];
+    let workers = working_on(queue, shared);
+    if !workers.is_empty() && ready <= workers.len() as i64 {
+        return vec![running(&workers)];
+    }
     if let Some(full) = of_gate(
         queue,
         Closed::AtItsLimit {
@@ -27,13 +32,9 @@ pub(super) fn of_executors(queue: &QueueDefinition, shared: &Shared, ready: i64)
     ) {
         return vec![full];
     }
-    let workers = working_on(queue, shared);
     let mut findings = Vec::new();
     if !workers.is_empty() {
-        findings.push(said(format!("jobs are running: {}", workers.join(", "))));
-        if ready <= workers.len() as i64 {
-            return findings;
-        }
+        findings.push(running(&workers));
     }
     findings.extend(of_those_that_wait(queue, slot, shared).or_else(|| {
         let behind =
@@ -41,6 +42,10 @@ pub(super) fn of_executors(queue: &QueueDefinition, shared: &Shared, ready: i64)
         (!workers.is_empty()).then(|| said(behind))
     }));
     findings
+}
+
+fn running(workers: &[String]) -> Finding {
+    said(format!("jobs are running: {}", workers.join(", ")))
 }
 
 /// Why no executor takes those that nobody runs.
@@ -126,7 +131,11 @@ fn all_are_busy(queue: &QueueDefinition, shared: &Shared, count: usize) -> Strin
         said += &format!(", and {beyond} of the reserve (pushy.reserved_executors)");
     }
     let others = count - executors_of(queue, shared).count().min(count);
-    said += &format!(": {others} of them work for other roles or databases");
+    said += &match others {
+        0 => ": all of them work for this role".to_owned(),
+        1 => ": 1 of them works for another role or database".to_owned(),
+        _ => format!(": {others} of them work for other roles or databases"),
+    };
     let began = in_use(shared).map(|executor| executor.batch_began.load(Ordering::SeqCst));
     if let Some(longest) = began.filter(|began| *began != 0).min() {
         let seconds = (clock::now().0 - longest) as f64 / 1e6;
@@ -177,7 +186,14 @@ pub(super) fn working_on(queue: &QueueDefinition, shared: &Shared) -> Vec<String
         .filter_map(|executor| {
             let job = executor.job.load(Ordering::SeqCst);
             let pid = executor.pid.load(Ordering::SeqCst);
-            (job != 0).then(|| format!("job {job} in process {pid}"))
+            let waits = |pid| {
+                let blockers = identity::as_owner(|| Ok(row_holders::blockers(pid)));
+                let blockers = blockers.ok().flatten();
+                blockers.map_or_else(String::new, |blockers| {
+                    format!(", which waits for a lock that {blockers} holds")
+                })
+            };
+            (job != 0).then(|| format!("job {job} in process {pid}{}", waits(pid)))
         })
         .collect()
 }

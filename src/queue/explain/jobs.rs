@@ -3,7 +3,7 @@
 use crate::errors::{quote_literal, Result};
 use crate::params;
 use crate::pg::spi::{self, Plan};
-use crate::pg::BuiltinOid;
+use crate::pg::{clock, BuiltinOid};
 use crate::queue::definition::QueueDefinition;
 use crate::shared::obstacle::{blocked, said, Finding};
 
@@ -15,6 +15,8 @@ pub(super) struct Jobs {
     /// When the first of those that wait is due, as this session writes a time.
     next_due: Option<String>,
     pub(super) overdue: bool,
+    /// Of those that wait for another attempt, the last that failed: which, when and why.
+    last_failure: Option<String>,
     /// Names of prepared transactions of this database, which may hold jobs that nobody sees.
     prepared: Option<String>,
 }
@@ -32,9 +34,55 @@ static COUNT: Plan = Plan::new(
     &[BuiltinOid::INT4OID],
 );
 
+static LAST_FAILURE: Plan = Plan::new(
+    "SELECT pg_catalog.format('job %s at %s: %s', f.job_id, f.failed_at, f.message) \
+       FROM pushy_internal.live_job j JOIN pushy_internal.failure f ON f.job_id OPERATOR(pg_catalog.=) j.id \
+      WHERE j.queue_id OPERATOR(pg_catalog.=) $1 AND j.state OPERATOR(pg_catalog.=) 'r'::pg_catalog.\"char\" \
+      ORDER BY f.failed_at DESC LIMIT 1",
+    &[BuiltinOid::INT4OID],
+);
+
+// By what is removed next; where the queue has kept them for another time until lately, some are not found.
+static DISCARDED: Plan = Plan::new(
+    "SELECT pg_catalog.count(*), (pg_catalog.array_agg(d.last ORDER BY d.finished_at DESC))[1] \
+       FROM (SELECT f.finished_at, pg_catalog.format('job %s at %s', f.id, f.finished_at) AS last \
+               FROM ONLY pushy_internal.finished_job f \
+              WHERE f.queue_id OPERATOR(pg_catalog.=) $1 AND f.state OPERATOR(pg_catalog.=) 'd'::pg_catalog.\"char\" \
+                AND f.expires_at OPERATOR(pg_catalog.>) $2 AND f.finished_at OPERATOR(pg_catalog.>) $3 \
+              LIMIT 10000) d",
+    &[BuiltinOid::INT4OID, BuiltinOid::TIMESTAMPTZOID, BuiltinOid::TIMESTAMPTZOID],
+);
+
+/// Jobs that were discarded in the last day: nothing runs them again by itself. As the extension's owner.
+pub(super) fn discarded(queue: &QueueDefinition) -> Result<Option<Finding>> {
+    const DAY_US: i64 = 24 * 3_600_000_000;
+    let since = clock::now().plus_us(-DAY_US);
+    let expire_after = since.plus_us(queue.keep_discarded_us);
+    let (count, last) = spi::connect(|spi| {
+        let params = params![queue.queue_id, expire_after, since];
+        let found = spi.run(&DISCARDED, params);
+        Ok((found.row(0).i64(1), found.row(0).opt_text(2)?))
+    })?;
+    let name = quote_literal(&queue.name);
+    Ok(last.map(|last| {
+        blocked(
+            format!(
+                "{} discarded in the last day, the last was {last}",
+                if count == 1 { "1 job was".to_owned() } else { format!("{count} jobs were") }
+            ),
+            format!(
+                // for people to run
+                "Look at SELECT * FROM pushy.failures WHERE queue = {name}; to run them again: SELECT pushy.job_retry(id) FROM pushy.jobs WHERE queue = {name} AND state = 'discarded'"
+            ),
+        )
+    }))
+}
+
 impl Jobs {
     pub(super) fn count(queue: &QueueDefinition) -> Result<Self> {
         spi::connect(|spi| {
+            let failed = spi.run(&LAST_FAILURE, params![queue.queue_id]);
+            let last_failure = failed.first().map(|row| row.text(1)).transpose()?;
             let table = spi.run(&COUNT, params![queue.queue_id]);
             let row = table.row(0);
             Ok(Self {
@@ -43,18 +91,28 @@ impl Jobs {
                 retryable: row.i64(3),
                 next_due: row.opt_text(4)?,
                 overdue: row.bool(5),
+                last_failure,
                 prepared: row.opt_text(6)?,
             })
         })
     }
 
-    pub(super) fn explain(&self, queue: &QueueDefinition, stands_still: bool) -> Vec<Finding> {
+    pub(super) fn explain(
+        &self,
+        queue: &QueueDefinition,
+        stands_still: bool,
+        names_holders: bool,
+    ) -> Vec<Finding> {
         let mut findings = Vec::new();
         let next = self.next_due.as_deref().unwrap_or("never");
         if self.ready + self.scheduled + self.retryable == 0 {
-            findings.push(said("no unfinished job is in the queue"));
+            findings.push(said(
+                "no unfinished job is in the queue; what an open transaction has enqueued is not seen before its commit",
+            ));
         }
-        if self.overdue {
+        if self.overdue && names_holders {
+            // Who keeps them from being taken up was said.
+        } else if self.overdue {
             let who = if stands_still {
                 ""
             } else {
@@ -64,13 +122,14 @@ impl Jobs {
         } else if self.retryable > 0 {
             findings.push(blocked(
                 format!(
-                    "{} failed and {} next attempt; the first waiting job is due at {next}",
+                    "{} failed and {} next attempt; the first waiting job is due at {next}{}",
                     jobs(self.retryable),
                     if self.retryable == 1 {
                         "waits for its"
                     } else {
                         "wait for their"
-                    }
+                    },
+                    self.last_failure.as_ref().map_or_else(String::new, |last| format!("; the last to fail was {last}"))
                 ),
                 format!(
                     // for people to run

@@ -8,7 +8,7 @@ use jobs::Jobs;
 
 use pushy_core::gate::{Closed, Facts};
 
-use crate::errors::{quote_literal, Error, Result};
+use crate::errors::{quote_literal, Result};
 use crate::pg::{clock, identity};
 use crate::queue::cache;
 use crate::queue::definition::{self, QueueDefinition};
@@ -34,7 +34,7 @@ sql_function!(pushy_queue_explain_v1, |call| {
 
 fn find(name: &str) -> Result<QueueDefinition> {
     let (queue, grants) = identity::as_owner(|| {
-        let queue = definition::find(name)?.ok_or_else(|| Error::no_such_queue(name))?;
+        let queue = definition::get(name)?;
         let grants = privilege::grants(queue.queue_id)?;
         Ok((queue, grants))
     })?;
@@ -58,6 +58,7 @@ pub fn standing(queue: &QueueDefinition) -> Vec<Finding> {
 fn explain(queue: &QueueDefinition) -> Result<Vec<Finding>> {
     let mut findings = standing(queue);
     let stands_still = !findings.is_empty();
+    let mut names_holders = false;
     let jobs = identity::as_owner(|| Jobs::count(queue))?;
     if let (true, Some(shared)) = (findings.is_empty(), shared::get()) {
         if jobs.ready > 0 || jobs.overdue {
@@ -68,11 +69,13 @@ fn explain(queue: &QueueDefinition) -> Result<Vec<Finding>> {
         }
         if (jobs.ready > 0 || jobs.overdue) && findings.is_empty() {
             findings = identity::as_owner(|| row_holders::find(queue))?;
+            names_holders = !findings.is_empty();
         }
     }
     // Where something is in the way, the scheduler is about to do nothing.
     let stands_still = stands_still || jobs.overdue && !findings.is_empty();
-    findings.extend(jobs.explain(queue, stands_still));
+    findings.extend(jobs.explain(queue, stands_still, names_holders));
+    findings.extend(identity::as_owner(|| jobs::discarded(queue))?);
     if findings.is_empty() {
         findings.push(said(
             "nothing is in the way: ready jobs start as soon as an executor looks",
@@ -111,7 +114,7 @@ fn server(queue: &QueueDefinition) -> Vec<Finding> {
         findings.push(blocked(
             format!("{}, and this queue found none", cache::all_taken()),
             format!(
-                "ALTER SYSTEM SET pushy.max_queues = {}; then restart the server. Or drop queues no longer used",
+                "Run ALTER SYSTEM SET pushy.max_queues = {}, and restart the server; or drop queues no longer used",
                 2 * settings::max_queues()
             ),
         ));
@@ -202,6 +205,8 @@ fn then_resume(ineligible: &Ineligible, resume: &str) -> String {
     let fix = ineligible.fix();
     if fix.contains(resume) {
         fix
+    } else if ineligible.is_of_handler() {
+        format!("{fix}; then run {resume}")
     } else if ineligible.may_be_meant() || ineligible.is_mended_by_a_statement() {
         format!("{fix}; {resume}")
     } else {

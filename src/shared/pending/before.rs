@@ -105,7 +105,9 @@ fn refuse_permits() -> Result<()> {
     let name = (ABOVE_PENDING.queue_name)(key.queue_id).unwrap_or_else(|| key.queue_id.to_string());
     Err(Error::new(
         SqlState::FEATURE_NOT_SUPPORTED,
-        format!("cannot PREPARE a transaction that has run jobs of queue \"{name}\" with pushy.queue_run()"),
+        format!(
+            "cannot PREPARE a transaction that has called pushy.queue_run() for queue \"{name}\""
+        ),
     )
     .hint("COMMIT it, or let executors run the jobs."))
 }

@@ -326,14 +326,6 @@ pub fn set_mine(slot: Option<usize>) {
 }
 
 impl Shared {
-    /// Whether an executor of this database runs this job just now.
-    pub fn is_running(&self, database: u32, job: i64) -> bool {
-        self.executors.iter().any(|executor| {
-            executor.job.load(Ordering::SeqCst) == job
-                && executor.database.load(Ordering::SeqCst) == database
-        })
-    }
-
     /// Whether an executor of this database is in the middle of a claim.
     pub fn is_claiming(&self, database: u32) -> bool {
         self.executors.iter().any(|executor| {

@@ -7,7 +7,7 @@ use crate::pg::home::Home;
 use crate::pg::trigger::Op;
 use crate::pg::{array, expression, identifier, identity, text, Oid};
 use crate::queue::reference::QueueReference;
-use crate::watch::definition::{Delivery, Level, Payload, Residence, WatchDefinition};
+use crate::watch::definition::{Delivery, Level, NamedBy, Payload, Residence, WatchDefinition};
 use crate::watch::table::WatchedTable;
 
 const CHANNEL: usize = 1;
@@ -37,7 +37,7 @@ pub fn read(call: Call, table: &WatchedTable) -> Result<WatchDefinition> {
         relation_name: table.qualified.clone(),
         relation_owner: identity::role_name(table.owner),
         name: read_name(call, channel.as_ref(), queue_name.as_deref())?,
-        named_by_table: queue_name.is_none() && call.datum(CHANNEL).is_none() && !says_name(call),
+        named_by: named_by(call, queue_name.is_some()),
         owner: caller,
         owner_name: identity::role_name(caller),
         channel: channel.map(Channel::into_bytes),
@@ -64,6 +64,15 @@ pub fn read(call: Call, table: &WatchedTable) -> Result<WatchDefinition> {
         definition.queue = Some(QueueReference::choose(queue, caller)?);
     }
     Ok(definition)
+}
+
+fn named_by(call: Call, has_queue: bool) -> Option<NamedBy> {
+    let is_left = !says_name(call) && call.datum(CHANNEL).is_none();
+    is_left.then_some(if has_queue {
+        NamedBy::Queue
+    } else {
+        NamedBy::Table
+    })
 }
 
 /// Whether the caller has named the watch.

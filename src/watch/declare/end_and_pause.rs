@@ -93,7 +93,7 @@ impl Ending {
             &Error::new(
                 SqlState::SUCCESSFUL_COMPLETION,
                 format!(
-                    "triggers of watch {} stay on table {}, and tell nothing",
+                    "triggers of watch {} stay on table {}, and publish nothing",
                     left.join(", "),
                     self.table.qualified
                 ),
@@ -167,17 +167,18 @@ fn tell_if_broken(watch: &WatchDefinition) -> Result<()> {
         let queue = watch.queue.as_ref();
         let obstacle = queue.map(|queue| queue.obstacle(watch.owner, "pushy.watch"));
         match obstacle.transpose()?.flatten() {
-            Some(obstacle) => format!("adds no jobs: {}", obstacle.reason),
+            Some(obstacle) => format!("it adds no jobs: {}", obstacle.reason),
             None => return Ok(()),
         }
     } else {
-        "tells nothing: it has lost a trigger, or somebody has replaced one".to_owned()
+        "it publishes nothing, because it has lost a trigger or somebody has replaced one"
+            .to_owned()
     };
     ereport::warning(
         &Error::new(
             SqlState::WARNING,
             format!(
-                "watch \"{}\" of table {} is resumed and {why}",
+                "watch \"{}\" of table {} was resumed, but {why}",
                 watch.name, watch.relation_name
             ),
         )

@@ -1,7 +1,9 @@
-//! What a declaration changes without saying it: the channel or the queue that a watch had, and a second job for each change.
+//! What a declaration changes or means without saying it: the channel or the queue that a watch had, a second job or notice for each
+//! change, a condition that looks at a row that is not there.
 
 use crate::channel::Channel;
 use crate::errors::{quote_literal, Error, SqlState};
+use crate::pg::trigger::Op;
 use crate::pg::{ereport, text};
 use crate::watch::definition::WatchDefinition;
 
@@ -29,37 +31,74 @@ pub fn notice_lost(before: &WatchDefinition, now: &WatchDefinition, renamed: boo
     }
 }
 
-/// A NOTICE to the client when from now on a change can be two jobs of one queue, because two watches feed it.
+/// A NOTICE to the client when from now on a change can be two jobs of one queue, or two notices on one channel, because two
+/// watches of the table say so.
 pub fn notice_twin(
     now: &WatchDefinition,
     before: Option<&WatchDefinition>,
     watches: &[WatchDefinition],
 ) {
-    let Some(queue) = now.queue_name() else {
-        return;
+    let of = |has_same: &dyn Fn(&WatchDefinition) -> bool| {
+        let is_twin = |other: &&WatchDefinition| {
+            other.watch_id != now.watch_id
+                && has_same(other)
+                && other.events.iter().any(|event| now.events.contains(event))
+        };
+        let is_new = !before.is_some_and(has_same);
+        watches.iter().find(is_twin).filter(|_| is_new)
     };
-    if before.is_some_and(|before| before.queue_name() == Some(queue)) {
-        return;
+    if let Some(queue) = now.queue_name() {
+        if let Some(twin) = of(&|other| other.queue_name() == Some(queue)) {
+            tell_twin(
+                now,
+                twin,
+                &format!("feed queue \"{queue}\": a change can be two jobs"),
+            );
+        }
     }
-    let is_twin = |other: &&WatchDefinition| {
-        other.watch_id != now.watch_id
-            && other.queue_name() == Some(queue)
-            && other.events.iter().any(|event| now.events.contains(event))
+    if let Some(channel) = &now.channel {
+        if let Some(twin) = of(&|other| other.channel.as_ref() == Some(channel)) {
+            let channel = ident(channel);
+            tell_twin(
+                now,
+                twin,
+                &format!("publish on channel {channel}: a change can be two notices"),
+            );
+        }
+    }
+}
+
+fn tell_twin(now: &WatchDefinition, twin: &WatchDefinition, do_what: &str) {
+    notice(
+        format!(
+            "watches \"{}\" and \"{}\" of table {} both {do_what}",
+            twin.name, now.name, now.relation_name
+        ),
+        &format!(
+            "If the new one was to replace the other, pass name => {}, and end this one: SELECT pushy.unwatch({}, {})",
+            quote_literal(&twin.name),
+            quote_literal(&now.relation_name),
+            quote_literal(&now.name)
+        ),
+    );
+}
+
+/// A NOTICE to the client where the condition looks at a row that no watched event has, so that all of it is NULL: mostly such a
+/// condition never holds.
+pub fn notice_blind(watch: &WatchDefinition, uses_old: bool, uses_new: bool) {
+    let (row, event) = match watch.events.as_slice() {
+        [Op::Insert] if uses_old => ("OLD", Op::Insert),
+        [Op::Delete] if uses_new => ("NEW", Op::Delete),
+        _ => return,
     };
-    if let Some(twin) = watches.iter().find(is_twin) {
-        notice(
-            format!(
-                "watches \"{}\" and \"{}\" of table {} both feed queue \"{queue}\": a change can be two jobs",
-                twin.name, now.name, now.relation_name
-            ),
-            &format!(
-                "If the new one was to replace the other, pass name => {}, and end this one: SELECT pushy.unwatch({}, {})",
-                quote_literal(&twin.name),
-                quote_literal(&now.relation_name),
-                quote_literal(&now.name)
-            ),
-        );
-    }
+    let event = event.as_str();
+    notice(
+        format!(
+            "condition of watch \"{}\" looks at {row}, which is all NULL for {event}, and no other event is watched",
+            watch.name
+        ),
+        &format!("A comparison with NULL is never true: nothing may come of this watch. Leave {row} out of the condition, or add events to events => '{{{event}}}'."),
+    );
 }
 
 fn ident(channel: &[u8]) -> String {

@@ -11,6 +11,7 @@ use crate::pg::spi::{self, Plan};
 use crate::pg::trigger::Op;
 use crate::pg::{catalog_trigger, identifier, identity, text, BuiltinOid, Oid};
 use crate::watch::definition::{self, Level, WatchDefinition};
+use crate::watch::side_effects;
 use crate::watch::table::WatchedTable;
 use crate::watch::trigger_words;
 
@@ -67,6 +68,11 @@ pub fn create(watch: &mut WatchDefinition, table: &WatchedTable, wording: Wordin
         None => None,
     };
     let expressions = make_expressions(&maker, watch, changed.as_deref())?;
+    if let (Wording::Callers, Some(made)) = (wording, &expressions) {
+        let condition = Expression::Condition.index();
+        let uses_old = made.unplanned.uses_old(condition);
+        side_effects::notice_blind(watch, uses_old, made.unplanned.uses_new(condition));
+    }
     watch.expressions = expressions.as_ref().map(|made| made.trigger);
     watch.triggers = Vec::new();
     for op in fired_by(watch, table) {
@@ -163,6 +169,9 @@ fn explained(mut error: Error, watch: &WatchDefinition) -> Error {
             all => format!("It is in one of these: {}", all.join("; ")),
         });
     }
+    if let Some(hint) = of_quotes(&error, watch) {
+        return error.hint(hint);
+    }
     match error.hint {
         Some(_) => error,
         None if error.sqlstate == SqlState::INSUFFICIENT_PRIVILEGE => error.hint(
@@ -170,6 +179,31 @@ fn explained(mut error: Error, watch: &WatchDefinition) -> Error {
         ),
         None => error.hint("Expressions of a watch are over NEW and OLD, without subqueries, such as NEW.amount > 100; a condition is boolean."),
     }
+}
+
+/// The two faults that come of quotes: a text in double quotes is the name of a column, and a constant has no type.
+#[cold]
+fn of_quotes(error: &Error, watch: &WatchDefinition) -> Option<String> {
+    let given = [&watch.condition, &watch.payload_expr, &watch.args_expr];
+    let mut quoted = given
+        .into_iter()
+        .flatten()
+        .flat_map(|text| text.split('"').skip(1).step_by(2));
+    if error.sqlstate == SqlState::UNDEFINED_COLUMN {
+        let name = quoted.find(|name| !name.is_empty() && error.message.contains(name))?;
+        return Some(format!(
+            "Double quotes are for names of columns; write a text in single quotes: {}.",
+            quote_literal(name)
+        ));
+    }
+    let is_constant = |text: &String| text.trim_start().starts_with(['\'', '$']);
+    let args = watch.args_expr.as_ref().filter(|args| is_constant(args))?;
+    (error.sqlstate == SqlState::DATATYPE_MISMATCH).then(|| {
+        format!(
+            "A constant has no type by itself: write args_expr => {}.",
+            quote_literal(&format!("{}::jsonb", args.trim()))
+        )
+    })
 }
 
 /// The condition that the server itself can check before it queues a firing: only terms that cannot fail, because a watch

@@ -10,7 +10,7 @@ use crate::queue::announce;
 use crate::shared::obstacle;
 use crate::watch::altered;
 use crate::watch::arguments;
-use crate::watch::definition::{self, Delivery, Payload, Residence, WatchDefinition};
+use crate::watch::definition::{self, Delivery, NamedBy, Payload, Residence, WatchDefinition};
 use crate::watch::orphans;
 use crate::watch::side_effects;
 use crate::watch::table::WatchedTable;
@@ -106,11 +106,17 @@ fn declare(mut wanted: WatchDefinition, table: &WatchedTable, is_named: bool) ->
             &Error::new(
                 SqlState::SUCCESSFUL_COMPLETION,
                 format!(
-                    "watch \"{before}\" of table {} is called \"{}\" now, as its channel is",
-                    table.qualified, wanted.name
+                    "watch \"{before}\" of table {} is called \"{}\" now, as its {} is",
+                    table.qualified,
+                    wanted.name,
+                    if wanted.named_by == Some(NamedBy::Queue) { "queue" } else { "channel" }
                 ),
             )
-            .hint("Name and channel of this watch are its table's. What listens to the old channel hears no more of it."),
+            .hint(if wanted.named_by == Some(NamedBy::Queue) {
+                "The name of this watch is its queue's, which was renamed."
+            } else {
+                "Name and channel of this watch are its table's. What listens to the old channel hears no more of it."
+            }),
         );
     }
     warn(&wanted, table)?;
@@ -132,12 +138,19 @@ fn find<'a>(
         wanted.name = free_name(wanted, usual_name, watches);
     }
     let by_name = watches.iter().find(|existing| existing.name == wanted.name);
-    // Or the watch that was named by the table, which may have been renamed since.
-    let by_table = || {
-        let is_it = |existing: &&WatchDefinition| existing.named_by_table && wanted.named_by_table;
+    // Or the watch that was named by the table, or by its queue, which may have been renamed since.
+    let by_source = || {
+        let is_it = |existing: &&WatchDefinition| {
+            existing.named_by == wanted.named_by
+                && match wanted.named_by {
+                    Some(NamedBy::Table) => true,
+                    Some(NamedBy::Queue) => existing.feeds_same_queue(wanted),
+                    None => false,
+                }
+        };
         watches.iter().find(is_it)
     };
-    by_name.or_else(by_table)
+    by_name.or_else(by_source)
 }
 
 /// The channel's name or the queue's; where a watch of that name publishes somewhere else, one that says which of the two it is.

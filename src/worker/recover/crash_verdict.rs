@@ -7,8 +7,8 @@ use pushy_core::suspicion;
 use crate::errors::{Error, Result, SqlState};
 use crate::job::live;
 use crate::job::live::Live;
-use crate::job::moves::fail::{self, Attempt};
 use crate::job::moves::give_back::{self, MAX_GIVE_BACKS};
+use crate::job::moves::retry_or_discard::{self, Attempt};
 use crate::pg::{clock, identity, transaction};
 use crate::queue::{cache, definition};
 use crate::shared;
@@ -85,7 +85,7 @@ fn apply(verdict: &CrashVerdict) -> Result<bool> {
                 ended_at: clock::now(),
                 error: &reason(kind),
             };
-            fail::fail(&queue, slot, state, &job, &failed)?;
+            retry_or_discard::fail(&queue, slot, state, &job, &failed)?;
         }
     }
     Ok(true)

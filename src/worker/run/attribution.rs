@@ -7,8 +7,8 @@ use pushy_core::batch;
 use crate::errors::{Error, SqlState};
 use crate::job::claimed::Claimed;
 use crate::job::live::{self, Live};
-use crate::job::moves::fail::{self, Attempt};
 use crate::job::moves::give_back::{self, MAX_GIVE_BACKS};
+use crate::job::moves::retry_or_discard::{self, Attempt};
 use crate::pg::transaction;
 use crate::pg::value::Timestamp;
 use crate::pg::{clock, identity, session};
@@ -83,7 +83,7 @@ impl BatchRunner {
         // the others of the queue need not wait for that.
         // Nor does a limit that a superuser has set: what the jobs have to publish may be above their role's share of the log, if
         // others of the role have written since the jobs were asked.
-        let of_server = fail::is_infrastructure(failure.sqlstate)
+        let of_server = retry_or_discard::is_infrastructure(failure.sqlstate)
             && failure.sqlstate != SqlState::CONFIGURATION_LIMIT_EXCEEDED
             && !outcomes.is_running_deferred();
         // Somebody holds a lock that the bookkeeping needs after the jobs: they are run again, uncharged.
@@ -129,7 +129,7 @@ impl BatchRunner {
                             ended_at: at,
                             error: &error,
                         };
-                        fail::fail(queue, slot, state, &there, &failed)
+                        retry_or_discard::fail(queue, slot, state, &there, &failed)
                     }
                     Attribution::Nobody => give_back::give_back(queue, slot, state, &there),
                     // Carried out when the batch is closed, or by whoever asks.

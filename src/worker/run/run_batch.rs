@@ -10,7 +10,7 @@ use crate::errors::{Error, Result, SqlState};
 use crate::job::claimed::Claimed;
 use crate::job::current::Current;
 use crate::job::moves::complete::Completed;
-use crate::job::moves::failure;
+use crate::job::moves::failure_rows;
 use crate::notice::buffer;
 use crate::pg::function::Answer;
 use crate::pg::handler::Callable;
@@ -282,7 +282,7 @@ impl BatchRunner {
         let last_error = if job.attempt > 0 && handler.argument == eligibility::HandlerArgument::Job
         {
             let _bookkeeping = timeout::bound_lock_waits(LATER_LOCK_TIMEOUT_MS);
-            identity::as_owner(|| failure::last_message(job.id))?
+            identity::as_owner(|| failure_rows::last_message(job.id))?
         } else {
             None
         };

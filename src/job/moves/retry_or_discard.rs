@@ -1,4 +1,4 @@
-//! running → retryable, and on to available where the next attempt is due at once; running → discarded. After a crash from
+//! An attempt failed: whether the job is tried again, and when, or ends. running → retryable, and on to available where the next attempt is due at once; running → discarded. After a crash from
 //! available, because the claim is gone with its process.
 
 use crate::pg::BuiltinOid;
@@ -6,7 +6,7 @@ use pushy_core::backoff;
 use pushy_core::job_state::{JobEvent, JobState};
 
 use super::rows::{announce_ready, end_as, Stored};
-use super::{as_claimed, failure, step};
+use super::{as_claimed, failure_hint, failure_rows, step};
 use crate::errors::{Error, Result, SqlState};
 use crate::job::claimed::Claimed;
 use crate::job::position;
@@ -67,14 +67,8 @@ pub fn fail(
         pending::count(slot, queue.key(), &tally);
     }
     let (started_at, now) = (failed.started_at, failed.ended_at);
-    failure::record(
-        job.id,
-        attempt,
-        queue.queue_id,
-        started_at,
-        now,
-        failed.error,
-    )?;
+    let error = failure_hint::hinted(queue, failed.error);
+    failure_rows::record(job.id, attempt, queue.queue_id, started_at, now, &error)?;
     if is_last {
         end_as(queue, job.id, state, attempt, started_at, now)?;
         return control_channel::discarded(Some(queue), job.id);

@@ -1,4 +1,4 @@
-//! Running a job now: one that waits for its time, or one that is finished, once more.
+//! pushy.job_retry, running a job now because somebody asks for it: one that waits for its time, or one that is finished, once more.
 
 use pushy_core::job_state::JobState;
 
@@ -51,7 +51,7 @@ fn run_now(queue: &QueueDefinition, id: i64, state: JobState) -> Result<bool> {
     if job.state == JobState::Available {
         return Ok(false);
     }
-    moves::retry::run_now(queue, &job)?;
+    moves::run_on_request::run_now(queue, &job)?;
     Ok(true)
 }
 
@@ -65,7 +65,7 @@ fn run_again(queue: &QueueDefinition, id: i64, finished: &Finished) -> Result<bo
         },
         None => None,
     };
-    if moves::retry::run_again(queue, id, finished, beside)? {
+    if moves::run_on_request::run_again(queue, id, finished, beside)? {
         return Ok(true);
     }
     // Another job of the same key was enqueued just now; the error takes this move back.

@@ -4,7 +4,7 @@ use crate::pg::BuiltinOid;
 use pushy_core::job_state::{JobEvent, JobState};
 
 use super::rows::{announce_ready, Stored};
-use super::{failure, out_of_history, step};
+use super::{failure_rows, out_of_history, step};
 use crate::errors::Result;
 use crate::job::live::{Finished, Live};
 use crate::job::tables::finished_job;
@@ -63,7 +63,7 @@ pub fn run_again(
         return Ok(false);
     }
     finished_row.remove();
-    failure::forget_refusal(id)?;
+    failure_rows::forget_refusal(id)?;
     // It is cancelled, whatever becomes of this transaction; before the row can be seen, which others would cancel again.
     promise::forget(id)?;
     if let Some(shared) = shared::get() {

@@ -1,6 +1,6 @@
-//! Getting our workers out of a database for statements that need it empty, or need the extension's
-//! tables unlocked: DROP DATABASE, RENAME, SET TABLESPACE, use as a template, DROP and ALTER EXTENSION.
-//! They come back when the transaction ends, if there is still something to come back to.
+//! DROP DATABASE, and the other statements that need a database empty, or the extension's tables unlocked (RENAME, SET
+//! TABLESPACE, use as a template, DROP and ALTER EXTENSION): our workers leave before them, and come back when the transaction
+//! ends, if there is still something to come back to. What FINISH PREPARED brings is announced here, too.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
