@@ -155,7 +155,7 @@ COMMENT ON FUNCTION pushy.subscription_ack(text, text) IS
 CREATE PROCEDURE pushy.subscription_wait(name text, timeout interval DEFAULT '1 hour', INOUT ready boolean DEFAULT NULL)
 LANGUAGE c AS 'MODULE_PATHNAME', 'pushy_subscription_wait_v1';
 COMMENT ON PROCEDURE pushy.subscription_wait(text, interval, boolean) IS
-  'Waits until a subscription has something to read, holding no snapshot and asking nothing meanwhile; ready is false after the timeout. CALL it outside a transaction block. For the subscription''s owner.';
+  'Waits until a subscription has something to read, holding no snapshot and asking nothing meanwhile; ready is false after the timeout. CALL it outside a transaction block; PL/pgSQL wants a variable for ready. For the subscription''s owner.';
 
 CREATE FUNCTION pushy.subscription_drop(name text)
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_subscription_drop_v1';
