@@ -307,9 +307,11 @@ def test_no_statement_of_a_worker_locks_rows_without_skipping_those_that_are_hel
     source = REPOSITORY / "src"
     files = {path.relative_to(source).as_posix(): path.read_text() for path in source.rglob("*.rs")}
     waiting = {name for name, text in files.items() if re.search(r"FOR (NO KEY )?(UPDATE|SHARE)(?! OF \w+ SKIP LOCKED| SKIP LOCKED)[^,;.)]*\"", text)}
-    assert waiting == {"queue/definition.rs", "log/subscription/table.rs", "job/stored/live.rs", "job/moves/promote.rs"}
+    assert waiting == {"log/subscription/table.rs", "job/moves/promote.rs"}
+    by_heap = {name for name, text in files.items() if "lock_now(" in text and not name.startswith("pg/")}
+    assert by_heap == {"queue/definition.rs", "job/stored/live.rs", "job/moves/failure_rows.rs", "job/moves/out_of_history.rs"}
     # Their functions that wait.
-    waits = re.compile(r"find_for_update|lock_owned|live::lock\(|promote_of|object_lock::take")
+    waits = re.compile(r"find_for_update|lock_owned|live::lock\(|lock_now|out_of_history|promote_of|object_lock::take")
     of_workers = [name for name, text in files.items() if name.startswith(("worker/", "relay/")) or name in ("job/stored/rotation.rs", "queue/park.rs")
                   if waits.search(text)]
     assert of_workers == []
