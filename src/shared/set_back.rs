@@ -68,7 +68,12 @@ impl DatabaseWorker {
 
 impl DatabaseSlot {
     fn set_back(&self, now: i64) {
-        not_after(now, &[&self.sweep_rests_until, &self.windows_taken_until]);
+        let rests = [
+            &self.sweep_rests_until,
+            &self.windows_taken_until,
+            &self.orphans_rest_until,
+        ];
+        not_after(now, &rests);
         // When their workers wanted to come back, or had found in tables that they should.
         for due in [&self.due, &self.log.relay_due, &self.unpublished_due] {
             if due.load(Ordering::SeqCst) != NEVER {
