@@ -72,7 +72,7 @@ GRANT EXECUTE ON FUNCTION
   pushy.queue_revoke(text, text, text),
   pushy.has_queue_privilege(text, text),
   pushy.has_queue_privilege(text, text, text),
-  pushy.resume_after_restore()
+  pushy.resume_after_restore(boolean)
   TO PUBLIC;
 
 GRANT EXECUTE ON FUNCTION
@@ -119,7 +119,7 @@ GRANT EXECUTE ON FUNCTION
   pushy_internal.queue_owned(int),
   pushy_internal.running_jobs(),
   pushy_internal.queue_running(int),
-  pushy_internal.queue_has_slot(int),
+  pushy_internal.queue_obstacle(int),
   pushy_internal.queue_statistics(int),
   pushy_internal.worker_rows(),
   pushy_internal.watch_counts(int),

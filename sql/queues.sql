@@ -88,7 +88,7 @@ RETURNS boolean LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy
 COMMENT ON FUNCTION pushy.has_queue_privilege(text, text, text) IS
   'Whether a role, by its exact name, or public, which is everybody, has privilege enqueue, work or monitor on a queue.';
 
-CREATE FUNCTION pushy.resume_after_restore(OUT kind text, OUT name text, OUT resumed boolean, OUT reason text)
+CREATE FUNCTION pushy.resume_after_restore(drop_rest boolean DEFAULT false, OUT kind text, OUT name text, OUT resumed boolean, OUT reason text)
 RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_resume_after_restore_v1';
-COMMENT ON FUNCTION pushy.resume_after_restore() IS
-  'Lets queues, watches, channels and subscriptions go on that came here by a restore or a copy of the database and wait so that nothing is done twice. Those that are yours, or all of them for the owner of the extension; a subscription''s reader is to resync, by a job where it feeds a queue. Roles are found by number in the same cluster and by name in another, handlers by name. kind is queue, watch (named "w on public.t"), channel, subscription, or rows (of a table of Pushy''s that were passed over when the database''s owner loaded a dump; said once, to that role or the extension''s owner); reason says what is missing.';
+COMMENT ON FUNCTION pushy.resume_after_restore(boolean) IS
+  'Lets queues, watches, channels and subscriptions go on that came here by a restore or a copy of the database and wait so that nothing is done twice. Those that are yours, or all of them for the owner of the extension; a subscription''s reader is to resync, by a job where it feeds a queue. Roles are found by number in the same cluster and by name in another, handlers by name. kind is queue, watch (named "w on public.t"), channel, subscription, rows (of a table of Pushy''s that were passed over when a dump was loaded; said once, to the extension''s owner or who loaded it), or jobs (that were loaded without their queue, because one of its name was here: they never run, and with drop_rest the owner of the extension deletes them); reason says what is missing.';

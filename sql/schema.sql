@@ -41,7 +41,10 @@ SELECT pushy_internal.script_begins();
 
 -- CYCLE, as all of ours: set to its end by somebody, it starts anew, and numbers in use are passed over.
 CREATE SEQUENCE pushy_internal.queue_id_seq AS int CYCLE;
-COMMENT ON SEQUENCE pushy_internal.queue_id_seq IS 'Numbers of queues.';
+COMMENT ON SEQUENCE pushy_internal.queue_id_seq IS 'Numbers of queues: above zero, while those of a loaded dump are below.';
+-- From anywhere on (below 2^30, as far as a first look follows it), because dumps of two databases may be loaded into a third, where a number is to be one queue's.
+SELECT pg_catalog.setval('pushy_internal.queue_id_seq'::pg_catalog.regclass,
+                         1::pg_catalog.int8 OPERATOR(pg_catalog.+) pg_catalog.floor(pg_catalog.random() OPERATOR(pg_catalog.*) 1000000000::pg_catalog.float8)::pg_catalog.int8);
 
 CREATE TABLE pushy_internal.queue (
   queue_id         int         NOT NULL,  -- never given out twice: watches and subscriptions hold their queue by it
@@ -98,10 +101,14 @@ CREATE TABLE pushy_internal.home (
   extension oid    NOT NULL,
   -- Clusters that pg_upgrade has made this one of: their numbers of roles are this one's.
   former    bigint[] NOT NULL DEFAULT '{}',
+  -- What the numbers of queues in a dump are mixed with when it is loaded (write_guard/loaded.rs): another one once a loaded queue
+  -- runs here, so that a dump which is loaded later brings nothing to it.
+  load_salt int     NOT NULL DEFAULT pg_catalog.floor(pg_catalog.random() OPERATOR(pg_catalog.*) 2147483647::pg_catalog.float8)::pg_catalog.int4,
+  adopted   int[]   NOT NULL DEFAULT '{}',   -- loaded queues that run here, or did
   PRIMARY KEY (system)
 ) USING heap;
 COMMENT ON TABLE pushy_internal.home IS
-  'One row: the cluster, the database and the number of the extension where it has lived until now. By it a scheduler sees that pg_upgrade was here.';
+  'One row: the cluster, the database and the number of the extension where it has lived until now. By it a scheduler sees that pg_upgrade was here. And what numbers of queues become when a dump is loaded.';
 INSERT INTO pushy_internal.home (system, database, extension)
   SELECT (pg_catalog.pg_control_system()).system_identifier,
          (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()),
@@ -113,10 +120,11 @@ CREATE TABLE pushy_internal.passed_over (
   table_name name        NOT NULL,
   role_name  name        NOT NULL,   -- who loaded the dump
   at         timestamptz NOT NULL,
-  PRIMARY KEY (table_name)
+  why        text        NOT NULL,
+  PRIMARY KEY (table_name, why)
 ) USING heap;
 COMMENT ON TABLE pushy_internal.passed_over IS
-  'Tables of which rows were passed over when the database''s owner loaded a dump, until pushy.resume_after_restore has told it.';
+  'Tables of which rows were passed over when somebody loaded a dump, until pushy.resume_after_restore has told it.';
 
 
 CREATE TABLE pushy_internal.queue_acl (

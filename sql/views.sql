@@ -27,10 +27,10 @@ RETURNS int LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_queue
 COMMENT ON FUNCTION pushy_internal.queue_running(int) IS
   'Executors that work on a queue now, from shared memory; behind pushy.queues. NULL for one that the caller may not monitor.';
 
-CREATE FUNCTION pushy_internal.queue_has_slot(queue_id int)
-RETURNS boolean LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_queue_has_slot_v1';
-COMMENT ON FUNCTION pushy_internal.queue_has_slot(int) IS
-  'Whether a queue has a slot in shared memory (pushy.max_queues), without which its jobs wait; behind pushy.queues. NULL for one on which the caller has no privilege.';
+CREATE FUNCTION pushy_internal.queue_obstacle(queue_id int)
+RETURNS text LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_queue_obstacle_v1';
+COMMENT ON FUNCTION pushy_internal.queue_obstacle(int) IS
+  'What no executor finds, because none can come: no slot in shared memory (pushy.max_queues), or a role that may have no session; behind pushy.queues. NULL if nothing is, and for a queue on which the caller has no privilege.';
 
 CREATE FUNCTION pushy_internal.queue_statistics(
   queue_id int,
@@ -90,9 +90,7 @@ SELECT q.queue,
        q.concurrency,
        pushy_internal.queue_running(q.queue_id) AS running,
        q.paused,
-       CASE WHEN h.is_home AND q.parked IS NULL AND NOT pushy_internal.queue_has_slot(q.queue_id)
-            THEN 'all queue slots in shared memory are taken (pushy.max_queues), and it found none'
-            WHEN h.is_home THEN q.parked
+       CASE WHEN h.is_home THEN COALESCE(q.parked, pushy_internal.queue_obstacle(q.queue_id))
             ELSE pg_catalog.format('it came here by a restore or a copy and waits for SELECT pushy.queue_resume(%L), or for pushy.resume_after_restore(), which resumes all that came along', q.queue) END AS parked,
        q.priority,
        q.max_attempts,
@@ -119,7 +117,7 @@ COMMENT ON COLUMN pushy.queues.owner IS 'The role that registered the queue, or 
 COMMENT ON COLUMN pushy.queues.concurrency IS 'Executors at a time; NULL: as many as there are.';
 COMMENT ON COLUMN pushy.queues.running IS 'Executors that work on the queue now; NULL where you may not monitor it, and without the preload.';
 COMMENT ON COLUMN pushy.queues.paused IS 'Whether pushy.queue_pause has stopped it.';
-COMMENT ON COLUMN pushy.queues.parked IS 'Why the queue does not run: what an executor has found, that it came from elsewhere, or that no queue slot was free for it; pushy.queue_explain says what to do.';
+COMMENT ON COLUMN pushy.queues.parked IS 'Why the queue does not run: what an executor has found, that its role may have no session now, that it came from elsewhere, or that no queue slot was free for it; pushy.queue_explain says what to do.';
 COMMENT ON COLUMN pushy.queues.priority IS 'Priority of jobs that say none: 0 is first, 9 last.';
 COMMENT ON COLUMN pushy.queues.max_attempts IS 'Attempts before a job is discarded.';
 COMMENT ON COLUMN pushy.queues.backoff IS 'How the wait between attempts grows: exponential, linear or fixed.';

@@ -16,7 +16,7 @@ COMMENT ON FUNCTION pushy_internal.refuse_write() IS
 CREATE FUNCTION pushy_internal.pass_over_row()
 RETURNS trigger LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_pass_over_row_v1';
 COMMENT ON FUNCTION pushy_internal.pass_over_row() IS
-  'Internal: what a row trigger on the tables of a dump calls. Lets rows of the table''s owner in, and passes over those of the database''s owner, with a warning.';
+  'Internal: what a row trigger on the tables of a dump calls. Lets rows of the table''s owner in, as what waits for pushy.resume_after_restore, and passes over those of the database''s owner, with a warning.';
 
 -- On every table that there is; ALWAYS, because session_replication_role can be granted. The tables of a dump have a second one:
 -- the database's owner, who may dump them, loads the dump without an error and these tables without a row.
@@ -44,7 +44,7 @@ BEGIN
         'FOR EACH STATEMENT EXECUTE FUNCTION pushy_internal.refuse_write(''dumped''); '
         'CREATE TRIGGER pass_over_row BEFORE INSERT ON %1$s FOR EACH ROW EXECUTE FUNCTION pushy_internal.pass_over_row(); '
         'ALTER TABLE %1$s ENABLE ALWAYS TRIGGER pass_over_row; '
-        'COMMENT ON TRIGGER pass_over_row ON %1$s IS ''Passes over the rows that the database''''s owner loads from a dump, because refuse_write lets the statement begin.''',
+        'COMMENT ON TRIGGER pass_over_row ON %1$s IS ''Takes the rows of a dump in as what waits, and passes over those that the database''''s owner loads, because refuse_write lets the statement begin.''',
         name);
     ELSE
       EXECUTE pg_catalog.format(

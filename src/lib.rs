@@ -28,6 +28,12 @@ static ON_QUEUES: [queue::dependents::Dependents; 3] = [
     log::subscription::table::DEPENDENTS,
 ];
 static JOBS_OF_QUEUES: queue::dependents::Jobs = job::OF_QUEUES;
+/// Numbers that a dump has are not given out.
+static NUMBERS: installation::Numbers = installation::Numbers {
+    highest: job::position::highest,
+    pass_over: job::position::pass_over,
+    subscription: log::subscription::next_number,
+};
 /// What names channels.
 static ON_CHANNELS: [channel::users::Users; 2] = [
     watch::CHANNEL_USERS,

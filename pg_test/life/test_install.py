@@ -23,7 +23,7 @@ OPEN_INTERNALS = {
     # The condition of a trigger, asked as whoever applies a subscription.
     "is_apply_worker",
     # Behind the views, which run them as whoever looks.
-    "queue_has_slot", "queue_monitored", "queue_owned", "queue_running", "queue_visible", "queue_statistics", "running_jobs", "watch_counts",
+    "queue_obstacle", "queue_monitored", "queue_owned", "queue_running", "queue_visible", "queue_statistics", "running_jobs", "watch_counts",
     "is_home", "watch_elsewhere", "watch_is_whole", "watch_orphans", "worker_rows", "subscription_rows", "log_row", "log_bounds",
     "channel_grant_rows", "relay_obstacle",
 }

@@ -223,7 +223,7 @@ def test_a_template_copy_waits_until_it_is_told_to_run(db):
         admin.execute(f"CREATE DATABASE {copy.name} TEMPLATE {db.name}")
     try:
         assert "pushy.resume_after_restore()" in explained(copy)[0][0] and explained(copy)[0][1] == "SELECT pushy.queue_resume('q')"
-        refused(copy.main, "CALL pushy.jobs_wait('q', '10 s')", "55000", "another database or cluster", "SELECT pushy.queue_resume('q')")
+        refused(copy.main, "CALL pushy.jobs_wait('q', '10 s')", "55000", "by a restore or a copy", "SELECT pushy.queue_resume('q')")
         assert copy.main.execute("CALL pushy.jobs_wait('gone', '10 s')").fetchone() == (True,), "nothing is left to wait for"
         assert copy.rows("SELECT name, resumed, reason FROM pushy.resume_after_restore() ORDER BY name") == [
             ("gone", True, None), ("q", False, "the queue is paused; SELECT pushy.queue_resume('q')")]

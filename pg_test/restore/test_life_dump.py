@@ -46,7 +46,8 @@ def test_jobs_that_a_restore_in_place_has_brought_run_when_their_queue_is_resume
     db.sql("UPDATE pushy_internal.queue SET home_system = 1;"
            "INSERT INTO pushy_internal.live_job (id, position, run_at, enqueued_at, queue_id, enqueued_by, priority, depth, state, args) "
            "SELECT n, nullif(n, 6000), now() - interval '1 s', now(), queue_id, 10, 3, 0, CASE n WHEN 6000 THEN 's' ELSE 'a' END::\"char\", '{}' "
-           "FROM pushy_internal.queue, unnest('{5000,6000}'::bigint[]) n")
+           "FROM pushy_internal.queue, unnest('{5000,6000}'::bigint[]) n;"
+           "UPDATE pushy_internal.live_job SET queue_id = q.queue_id FROM pushy_internal.queue q")
     before = db.value("SELECT clock_timestamp()")
     db.sql("SELECT pushy.queue_resume('q')")
     db.wait_until("SELECT count(*) FROM pushy_internal.live_job", 0, 60)
@@ -126,7 +127,8 @@ def test_jobs_that_a_restore_brings_before_their_queues_are_not_taken_for_orphan
     db.sql(LEDGER)
     db.sql("SELECT pushy.queue_register('q', 'note(jsonb)'), pushy.queue_pause('q')")
     job = db.value("SELECT pushy.enqueue('q', '1')")
-    db.sql("CREATE TABLE aside AS TABLE pushy_internal.queue; DELETE FROM pushy_internal.queue")
+    db.sql("CREATE TABLE aside AS TABLE pushy_internal.queue; DELETE FROM pushy_internal.queue;"
+           "CREATE TABLE jobs AS TABLE pushy_internal.live_job; DELETE FROM pushy_internal.live_job; INSERT INTO pushy_internal.live_job TABLE jobs")
     since = db.cluster.log.position()
     db.cluster.configure(pushy__databases=db.name).restart()
     db.cluster.log.wait_for(r'background worker "pushy scheduler" \(PID \d+\) exited', since)
@@ -134,14 +136,14 @@ def test_jobs_that_a_restore_brings_before_their_queues_are_not_taken_for_orphan
     assert db.job_wait(job)["state"] == "completed"
 
 
-def test_a_queue_restored_in_place_says_that_its_handler_is_another_and_is_resumed_with_it(shop):
-    """pg_restore --clean of a database into itself: same place, other functions."""
+def test_a_queue_restored_in_place_waits_and_is_resumed_with_the_handler_that_came_with_it(shop):
+    """pg_restore --clean of a database into itself: same place, other functions, and jobs of yesterday."""
     backup = dump(shop, "--clean", "--if-exists")
     shop.sql("SELECT pushy.queue_drop('p', true)")
     shop.close()
     shop.cluster.psql("shop", backup)
     assert shop.rows("SELECT reason, fix FROM pushy.queue_explain('q')")[0] == (
-        "handler public.note(jsonb) was dropped and created again", "SELECT pushy.queue_resume('q')")
+        "the queue came here by a restore or a copy of the database, and does not run by itself (pushy.resume_after_restore() resumes all that came along)", "SELECT pushy.queue_resume('q')")
     assert dict(shop.rows("SELECT name, resumed FROM pushy.resume_after_restore()")) == {"q": True, "p": False}
     run(shop)
     assert shop.rows("SELECT name, resumed, reason FROM pushy.resume_after_restore()") == [], "nothing was away"

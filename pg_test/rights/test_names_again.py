@@ -369,7 +369,8 @@ def test_a_number_that_something_still_holds_is_given_to_no_queue(shop):
     shop.sql("SELECT pushy.queue_register('a', 'note(jsonb)')")
     number = shop.value("SELECT queue_id FROM pushy_internal.queue")
     shop.sql(f"SELECT setval('pushy_internal.queue_id_seq', {number}, false);"
-             f"INSERT INTO pushy_internal.queue_acl VALUES ({number + 1}, 0, 'public', 'monitor')")
+             f"INSERT INTO pushy_internal.queue_acl VALUES ({number + 1}, 0, 'public', 'monitor');"
+             f"UPDATE pushy_internal.queue_acl SET queue_id = {number + 1}")
     shop.sql("SELECT pushy.queue_register('b', 'note(jsonb)')")
     assert shop.value("SELECT queue_id FROM pushy_internal.queue WHERE queue = 'b'") == number + 2
 

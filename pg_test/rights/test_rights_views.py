@@ -55,7 +55,7 @@ BEHIND = {
     "queue_visible": ("SELECT pushy_internal.queue_visible({number})", [(False,)]),
     "queue_monitored": ("SELECT pushy_internal.queue_monitored({number})", [(False,)]),
     "queue_owned": ("SELECT pushy_internal.queue_owned({number})", [(False,)]),
-    "queue_has_slot": ("SELECT pushy_internal.queue_has_slot({number})", [(None,)]),
+    "queue_obstacle": ("SELECT pushy_internal.queue_obstacle({number})", [(None,)]),
     "queue_running": ("SELECT pushy_internal.queue_running({number})", [(None,)]),
     "queue_statistics": ("SELECT * FROM pushy_internal.queue_statistics({number})", []),
     "running_jobs": ("SELECT * FROM pushy_internal.running_jobs()", []),

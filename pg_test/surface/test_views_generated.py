@@ -101,6 +101,8 @@ def test_every_view_is_read_by_everybody_and_shows_every_column_filled_and_null(
     # What only the server itself makes: a failure that has no more than it must, a job that came by a restore.
     db.sql("INSERT INTO pushy_internal.failure (job_id, queue_id, attempt, failed_at, sqlstate, message) "
            "SELECT id, queue_id, 2, now(), 'P0001', 'm' FROM pushy_internal.live_job LIMIT 1")
+    # What is inserted is taken for a dump's.
+    db.sql("UPDATE pushy_internal.failure f SET queue_id = l.queue_id FROM pushy_internal.live_job l WHERE l.id = f.job_id AND f.queue_id < 0")
     db.sql("UPDATE pushy_internal.live_job SET enqueued_by = 0 WHERE unique_key = 'k'")
     db.sql("UPDATE pushy_internal.live_job l SET caused_by = 1 WHERE unique_key = 'k'")
     db.sql("UPDATE pushy_internal.subscription SET stopped = 'why', home_system = 0 WHERE name = 's3'")
@@ -110,7 +112,8 @@ def test_every_view_is_read_by_everybody_and_shows_every_column_filled_and_null(
     # Of roles that are gone.
     db.sql("UPDATE pushy_internal.queue SET owner = 1, run_as = 1 WHERE queue = 'discards'; UPDATE pushy_internal.watch SET owner = 1 WHERE name = 'quiet';"
            "UPDATE pushy_internal.subscription SET owner = 1 WHERE name = 's1'; UPDATE pushy_internal.channel SET owner = 1 WHERE channel = 'two'")
-    db.sql("INSERT INTO pushy_internal.queue_acl (queue_id, grantee, grantee_name, privilege) SELECT queue_id, 1, 'gone', 'work' FROM pushy_internal.queue WHERE queue = 'q'")
+    db.sql("INSERT INTO pushy_internal.queue_acl (queue_id, grantee, grantee_name, privilege) SELECT queue_id, 1, 'gone', 'work' FROM pushy_internal.queue WHERE queue = 'q';"
+           "UPDATE pushy_internal.queue_acl SET queue_id = (SELECT queue_id FROM pushy_internal.queue WHERE queue = 'q') WHERE grantee = 1")
     filled, null = set(), set()
     with db.connect() as session:
         session.execute("SELECT pushy.subscription_ack('s2', cursor) FROM pushy.subscription_read('s2', 1)")
@@ -133,7 +136,7 @@ def test_every_view_is_read_by_everybody_and_shows_every_column_filled_and_null(
 VALUES = {
     "queue": "'q'", "handler": "'nothing()'", "run_as": "current_user::regrole", "concurrency": "1", "priority": "5", "max_attempts": "3", "backoff": "'fixed'",
     "retry_delay": "'1 s'", "max_retry_delay": "'1 h'", "timeout": "'1 s'", "keep_completed": "'1 h'", "keep_discarded": "'1 h'", "batch": "true",
-    "force": "true", "max_jobs": "1", "role": "'public'", "privilege": "'monitor'", "args": "'{}'", "run_at": "now()", "delay": "'0'", "unique_key": "'x'",
+    "force": "true", "drop_rest": "true", "max_jobs": "1", "role": "'public'", "privilege": "'monitor'", "args": "'{}'", "run_at": "now()", "delay": "'0'", "unique_key": "'x'",
     "job_id": "(SELECT max(id) FROM pushy.jobs WHERE queue = 'answers')", "fraction": "0.5", "message": "'m'", "relation": "'t'", "channel": "'c'", "events": "'{insert,update}'",
     "columns": "'{v}'", "condition": "'true'", "payload": "'key'", "payload_expr": "NULL", "level": "'row'", "delivery": "'relay'", "args_expr": "NULL",
     "merge": "false", "name": "'w1'", "channel_name": "'c'", "channels": "'{c}'", "from_oldest": "false", "max_notices": "1", "after": "'1-1-1'",

@@ -113,7 +113,7 @@ def test_every_function_is_known_here(db):
         # What reads.
         "channel_name", "channel_inspect", "channel_ident", "queue_explain", "has_queue_privilege", "job_wait", "jobs_wait",
         "current_job", "job_trace", "notice", "subscription_wait", "job_progress", "queue_visible", "queue_monitored", "running_jobs",
-        "queue_has_slot", "queue_running", "queue_statistics", "worker_rows", "watch_counts", "is_home", "watch_elsewhere",
+        "queue_obstacle", "queue_running", "queue_statistics", "worker_rows", "watch_counts", "is_home", "watch_elsewhere",
         "subscription_rows", "log_row", "log_bounds", "relay_obstacle", "channel_grant_rows",
         # Triggers: 'the watched write'.
         "watch_row", "watch_statement",

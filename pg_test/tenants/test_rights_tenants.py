@@ -76,7 +76,7 @@ BY_NUMBER = {"job_wait": "SELECT pushy.job_wait({}, '0')", "job_cancel": "SELECT
              "job_trace": "SELECT * FROM pushy.job_trace({})", "notice": "SELECT pushy.notice({})", "watch_counts": "SELECT * FROM pushy_internal.watch_counts({})",
              "queue_statistics": "SELECT * FROM pushy_internal.queue_statistics({})",
              **{name: f"SELECT pushy_internal.{name}({{}})"
-                for name in ("queue_visible", "queue_monitored", "queue_owned", "queue_running", "queue_has_slot")}}
+                for name in ("queue_visible", "queue_monitored", "queue_owned", "queue_running", "queue_obstacle")}}
 
 
 def test_a_number_of_something_foreign_is_answered_as_one_that_nothing_has(two, role):

@@ -9,11 +9,12 @@
 use std::cell::RefCell;
 use std::ffi::CStr;
 
+use super::loaded;
 use crate::errors::{Error, Result, SqlState};
 use crate::params;
 use crate::pg::per_process::PerProcess;
 use crate::pg::spi::{self, Plan};
-use crate::pg::trigger::{Arriving, Guarded};
+use crate::pg::trigger::{Arriving, Becomes, Guarded};
 use crate::pg::utility::{self, Hooks, RelationName, Statement};
 use crate::pg::value::Timestamp;
 use crate::pg::{clock, database, ereport, identity, script, worker, BuiltinOid, Oid};
@@ -22,6 +23,7 @@ use crate::{sql_function, trigger_function};
 static HOOKS: Hooks = Hooks {
     before: refuse,
     after: |_| {},
+    skips,
 };
 
 /// Once, while preloading.
@@ -35,6 +37,14 @@ fn refuse(statement: &Statement) {
         Statement::RenameSchema { name } => refuse_rename(name),
         Statement::AlterColumns { relation, .. } | Statement::RenameColumn { relation, .. } => {
             refuse_other_columns(relation);
+        }
+        Statement::SwitchTriggers {
+            relation,
+            is_all: false,
+        } => {
+            if let Some(stay) = triggers_stay(relation) {
+                ereport::raise(&stay);
+            }
         }
         _ => {}
     }
@@ -77,6 +87,39 @@ fn refuse_other_columns(relation: &RelationName) {
     );
 }
 
+/// pg_restore --disable-triggers wants no triggers on a table that it loads, and by them Pushy knows that it is loaded: without them
+/// jobs of elsewhere would run here. None where they may be switched; whoever may not alter the table gets the server's own error.
+fn triggers_stay(relation: &RelationName) -> Option<Error> {
+    if script::is_running() || worker::is_binary_upgrade() {
+        return None;
+    }
+    let ours = relation.find().filter(|oid| identity::is_in_pushy(*oid))?;
+    if !identity::owns_extension(identity::current_user()) {
+        return None;
+    }
+    let name = identity::relation_name(ours);
+    let stay = Error::new(
+        SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+        format!("triggers of {name} stay as they are: it is a table of extension pushy"),
+    );
+    Some(
+        stay.detail("By them Pushy knows what a dump has brought, which is not to run before somebody says so.")
+            .hint("Nothing need be done; what is loaded waits for pushy.resume_after_restore()."),
+    )
+}
+
+/// A statement that does nothing but switch triggers of a table of Pushy's does nothing.
+fn skips(statement: &Statement) -> bool {
+    let Statement::SwitchTriggers { relation, .. } = statement else {
+        return false;
+    };
+    let stay = triggers_stay(relation);
+    if let Some(stay) = &stay {
+        ereport::warning(stay);
+    }
+    stay.is_some()
+}
+
 fn refuse_trigger(relation: &RelationName) {
     let found = relation.find();
     let is_ours = found.is_some_and(identity::is_in_pushy);
@@ -107,13 +150,14 @@ trigger_function!(
     pushy_pass_over_row_v1,
     "pushy_internal.pass_over_row()",
     Arriving,
-    |row| if have_rights_of(row.owner()) {
+    |row| if identity::is_owner_acting() || script::is_running() || worker::is_binary_upgrade() {
         Ok(row.let_in())
+    } else if have_rights_of(row.owner()) {
+        loaded::take_in(row)
     } else if worker::is_logical() {
         Err(refused(&row.table()))
     } else {
-        warn_of_passed_over(row)?;
-        Ok(row.pass_over())
+        pass_over(row, &NO_RIGHTS)
     }
 );
 
@@ -139,20 +183,32 @@ fn is_load(write: Guarded) -> bool {
         && database::is_owner(database::current(), identity::current_user())
 }
 
+/// Why rows are passed over: as the WARNING says it, and what is to be done.
+pub(super) struct Why {
+    pub(super) why: &'static str,
+    pub(super) hint: &'static str,
+}
+
+static NO_RIGHTS: Why = Why {
+    why: "only the owner of the extension loads them, because workers act on what they say",
+    hint: "Restore the dump as a superuser to have its queues, jobs, watches and subscriptions, or declare them again; jobs that were not finished are lost.",
+};
+
 /// Of which statement, by when it began, and of which table the last WARNING was.
 static LAST_WARNED: PerProcess<RefCell<Option<(Timestamp, String)>>> =
     PerProcess::new(RefCell::new(None));
 
-/// Once for a statement.
+/// The row is not inserted, which is said once for a statement.
 #[cold]
-fn warn_of_passed_over(row: Arriving) -> Result<()> {
+pub(super) fn pass_over(row: Arriving, why: &Why) -> Result<Becomes> {
     let warned = Some((clock::statement_start(), row.table()));
     if LAST_WARNED.replace(warned.clone()) == warned {
-        return Ok(());
+        return Ok(row.pass_over());
     }
     let role = identity::role_name(identity::current_user());
+    let reason = format!("{}: {}", why.why, why.hint);
     identity::as_owner(|| {
-        spi::run(&NOTE, params![row.table(), role, clock::now()]);
+        spi::run(&NOTE, params![row.table(), role, clock::now(), reason]);
         Ok(())
     })?;
     ereport::warning(
@@ -160,25 +216,26 @@ fn warn_of_passed_over(row: Arriving) -> Result<()> {
             SqlState::WARNING,
             format!("rows of pushy_internal.{} are passed over", row.table()),
         )
-        .detail("Only the owner of the extension loads them, because workers act on what they say.")
-        .hint("Restore the dump as a superuser to have its queues, jobs, watches and subscriptions, or declare them again."),
+        .detail(format!("The reason: {}.", why.why))
+        .hint(why.hint),
     );
-    Ok(())
+    Ok(row.pass_over())
 }
 
 static NOTE: Plan = Plan::new(
-    "INSERT INTO pushy_internal.passed_over (table_name, role_name, at) VALUES ($1::pg_catalog.name, $2::pg_catalog.name, $3) \
-     ON CONFLICT (table_name) DO UPDATE SET role_name = excluded.role_name, at = excluded.at",
+    "INSERT INTO pushy_internal.passed_over (table_name, role_name, at, why) VALUES ($1::pg_catalog.name, $2::pg_catalog.name, $3, $4) \
+     ON CONFLICT (table_name, why) DO UPDATE SET role_name = excluded.role_name, at = excluded.at",
     &[
         BuiltinOid::TEXTOID,
         BuiltinOid::TEXTOID,
         BuiltinOid::TIMESTAMPTZOID,
+        BuiltinOid::TEXTOID,
     ],
 );
 
 static TAKE: Plan = Plan::new(
-    "WITH told AS (DELETE FROM pushy_internal.passed_over p RETURNING p.table_name, p.role_name, p.at) \
-     SELECT t.table_name::pg_catalog.text, pg_catalog.format('rows of pushy_internal.%s were passed over when role %I loaded a dump at %s', t.table_name, t.role_name, t.at) \
+    "WITH told AS (DELETE FROM pushy_internal.passed_over p RETURNING p.table_name, p.role_name, p.at, p.why) \
+     SELECT t.table_name::pg_catalog.text, pg_catalog.format('rows of pushy_internal.%s were passed over when role %I loaded a dump at %s, because %s', t.table_name, t.role_name, t.at, t.why) \
        FROM told t ORDER BY 1",
     &[],
 );

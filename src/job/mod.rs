@@ -23,4 +23,7 @@ pub const OF_QUEUES: Jobs = Jobs {
     delete_with_queue: moves::discard::delete_with_queue,
     find_enqueuers: moves::adopt::find_enqueuers,
     announce_all: moves::adopt::announce_all,
+    adopted: moves::adopt::adopted,
+    count_rest: moves::adopt::count_rest,
+    drop_rest: moves::adopt::drop_rest,
 };

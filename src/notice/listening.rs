@@ -46,6 +46,7 @@ static LISTENING: PerProcess<RefCell<Listening>> = PerProcess::new(RefCell::new(
 static HOOKS: Hooks = Hooks {
     before,
     after: |_| {},
+    skips: utility::skip_none,
 };
 
 static OBSERVER: Observer = Observer {

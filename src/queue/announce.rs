@@ -31,6 +31,26 @@ pub fn changed(queue: &QueueDefinition) {
     mark_present();
 }
 
+/// Whether a queue that came to be at home with this transaction has a place; takes one, as one that is new.
+pub fn takes_place(queue: &QueueDefinition) -> bool {
+    let Some(shared) = shared::get() else {
+        return true;
+    };
+    let facts = queue.facts();
+    if shared.find_queue(facts.key).is_some() {
+        return true;
+    }
+    let unborn = QueueFacts {
+        standing: facts.standing.with(Standing::UNBORN, true),
+        ..facts
+    };
+    let has_place = shared.ensure_queue(&unborn).is_some();
+    if has_place {
+        pending::created(facts);
+    }
+    has_place
+}
+
 /// The launcher need not look for the extension here: it is there.
 pub fn mark_present() {
     let here = shared::get().and_then(|shared| shared.ensure_database(database::current()));

@@ -153,15 +153,17 @@ pub fn parked(queue: &str) -> Result<()> {
 /// is counted by the commit, and a scheduler publishes the last of them a second later, with how many there were.
 const MOST_OF_A_KIND: u32 = 10;
 
-/// What is published of a single job.
+/// What is published of a single job, and later than it is known of a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Of {
     Cancel,
     Retry,
     Discard,
+    /// Of a queue whose role may have no session: the launcher has found that, which publishes nothing itself.
+    Park,
 }
 
-const KINDS: [Of; unpublished::KINDS] = [Of::Cancel, Of::Retry, Of::Discard];
+const KINDS: [Of; unpublished::KINDS] = [Of::Cancel, Of::Retry, Of::Discard, Of::Park];
 
 impl From<Of> for ControlEvent {
     fn from(of: Of) -> Self {
@@ -169,6 +171,7 @@ impl From<Of> for ControlEvent {
             Of::Cancel => Self::Cancel,
             Of::Retry => Self::Retry,
             Of::Discard => Self::Discard,
+            Of::Park => Self::Park,
         }
     }
 }
@@ -220,13 +223,25 @@ pub fn discarded(queue: Option<&QueueDefinition>, job: i64) -> Result<()> {
     publish_few(Of::Discard, queue, job, identity::session_user())
 }
 
+/// A queue of a role that may have no session waits, as the launcher has found: published in a second, by the scheduler.
+pub fn waits_for_session(
+    shared: &shared::Shared,
+    database_slot: &DatabaseSlot,
+    queue_id: i32,
+    role: u32,
+) {
+    database_slot.unpublished[Of::Park as usize].add(Left::one(0, queue_id, role));
+    shared.announce_unpublished(database_slot);
+}
+
 /// Publishes the last of those that were left out.
 fn publish_last(event: Of, left: &Left) -> Result<()> {
     let queue = identity::as_owner(|| definition::find_by_id(left.queue_id))?;
     let name = queue.as_ref().map(|queue| queue.name.as_str());
+    let job = (left.job != 0).then_some(left.job);
     log(&Message {
         left_out: left.count - 1,
-        ..Message::new(event.into(), name, Some(left.job), left.by.into())
+        ..Message::new(event.into(), name, job, left.by.into())
     })
 }
 

@@ -37,4 +37,10 @@ pub struct Jobs {
     pub find_enqueuers: fn(&QueueDefinition),
     /// Announces those that no commit here has announced.
     pub announce_all: fn(&QueueDefinition),
+    /// Jobs of a loaded queue, by its number, are at home from here on.
+    pub adopted: fn(i32),
+    /// How many unfinished jobs were loaded without their queue.
+    pub count_rest: fn() -> i64,
+    /// Removes all that was loaded so.
+    pub drop_rest: fn(),
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use pushy_core::histogram::quantile;
 
 use super::privilege::Privilege;
-use super::visible;
+use super::{cache, eligibility, visible};
 use crate::errors::Result;
 use crate::pg::clock;
 use crate::pg::function::{Answer, Call};
@@ -20,14 +20,21 @@ sql_function!(pushy_queue_running_v1, |call| queue_running(
     visible::asked(call)?
 ));
 
-sql_function!(pushy_queue_has_slot_v1, |call| has_place(visible::asked(
+sql_function!(pushy_queue_obstacle_v1, |call| obstacle(visible::asked(
     call
 )?));
 
-/// NULL for a queue that the caller may not see. True without the preload, where there are no places.
-fn has_place(queue_id: i32) -> Result<Option<bool>> {
-    let cached = visible::queue(queue_id, &Privilege::ALL)?;
-    Ok(cached.map(|cached| cached.slot.is_some() || shared::get().is_none()))
+/// What keeps a queue from running that nobody has stopped or parked, until somebody mends it: none of what waits for an executor. NULL
+/// also for a queue that the caller may not see.
+fn obstacle(queue_id: i32) -> Result<Option<String>> {
+    let Some(cached) = visible::queue(queue_id, &Privilege::ALL)? else {
+        return Ok(None);
+    };
+    if cached.slot.is_none() && shared::get().is_some() {
+        return Ok(Some(format!("{}, and it found none", cache::all_taken())));
+    }
+    let ineligible = eligibility::check_session(&cached.definition).err();
+    Ok(ineligible.map(|ineligible| ineligible.reason()))
 }
 
 /// One row; none for a queue that the caller may not monitor, and without the preload.

@@ -1,5 +1,5 @@
-//! Events of single jobs that pushy_control left out: how many of each kind in a database, and the last one. Counted by the commit
-//! of what was done, and published by the database's scheduler.
+//! Events of single jobs that pushy_control left out, and queues that the launcher found without a session for their role: how many of
+//! each kind in a database, and the last one. Published by the database's scheduler.
 
 use std::sync::atomic::{AtomicI32, AtomicI64, AtomicU32, AtomicU64, Ordering};
 
@@ -8,7 +8,7 @@ use super::Shared;
 use crate::pg::clock;
 use crate::pg::spinlock::Spinlock;
 
-pub const KINDS: usize = 3;
+pub const KINDS: usize = 4;
 
 /// So long (µs) after the first that is left out the last one is published.
 const REST_US: i64 = 1_000_000;
@@ -17,7 +17,7 @@ const REST_US: i64 = 1_000_000;
 #[derive(Clone, Copy, Debug)]
 pub struct Left {
     pub count: u64,
-    /// The last of them: its job, its queue and who did it.
+    /// The last of them: its job (0: it is the queue's), its queue and who did it.
     pub job: i64,
     pub queue_id: i32,
     pub by: u32,

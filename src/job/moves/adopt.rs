@@ -48,3 +48,66 @@ pub fn announce_all(queue: &QueueDefinition) {
     }
     pending::waiting_from(0);
 }
+
+static KEEP_PROMISES: Plan = Plan::new(
+    "UPDATE pushy_internal.promised_cancel p SET job_id = l.id FROM pushy_internal.live_job l \
+      WHERE l.queue_id OPERATOR(pg_catalog.=) $1 AND p.job_id OPERATOR(pg_catalog.=) OPERATOR(pg_catalog.-) l.id",
+    &[BuiltinOid::INT4OID],
+);
+
+/// A dump of later may have been loaded beside.
+static FORGET_FINISHED: Plan = Plan::new(
+    "DELETE FROM pushy_internal.live_job j WHERE j.queue_id OPERATOR(pg_catalog.=) $1 \
+        AND EXISTS (SELECT FROM pushy_internal.finished_job f WHERE f.id OPERATOR(pg_catalog.=) j.id) RETURNING j.id",
+    &[BuiltinOid::INT4OID],
+);
+
+/// A loaded queue is at home from here on: promises to cancel its jobs count, and what has finished does not run. As the
+/// extension's owner.
+pub fn adopted(queue_id: i32) {
+    for plan in [&KEEP_PROMISES, &FORGET_FINISHED] {
+        spi::run(plan, params![queue_id]);
+    }
+}
+
+macro_rules! without_queue {
+    ($row:literal) => {
+        concat!(
+            $row, ".queue_id OPERATOR(pg_catalog.<) 0 \
+             AND NOT EXISTS (SELECT FROM pushy_internal.queue q WHERE q.queue_id OPERATOR(pg_catalog.=) ", $row, ".queue_id) \
+             AND NOT EXISTS (SELECT FROM pushy_internal.home h WHERE ", $row, ".queue_id OPERATOR(pg_catalog.=) ANY (h.adopted))"
+        )
+    };
+}
+
+static COUNT_REST: Plan = Plan::new(
+    concat!(
+        "SELECT pg_catalog.count(*) FROM pushy_internal.live_job j WHERE ",
+        without_queue!("j")
+    ),
+    &[],
+);
+
+/// Unfinished jobs that were loaded without their queue. As the extension's owner, as is the next one.
+pub fn count_rest() -> i64 {
+    spi::connect(|spi| spi.run(&COUNT_REST, &[]).row(0).i64(1))
+}
+
+static DROP_REST: [Plan; 5] = [
+    Plan::new(concat!("DELETE FROM pushy_internal.live_job j WHERE ", without_queue!("j")), &[]),
+    Plan::new(concat!("DELETE FROM pushy_internal.finished_job j WHERE ", without_queue!("j")), &[]),
+    Plan::new(concat!("DELETE FROM pushy_internal.failure f WHERE ", without_queue!("f")), &[]),
+    Plan::new(concat!("DELETE FROM pushy_internal.queue_acl a WHERE ", without_queue!("a")), &[]),
+    Plan::new(
+        "DELETE FROM pushy_internal.promised_cancel p WHERE p.job_id OPERATOR(pg_catalog.<) 0 \
+            AND NOT EXISTS (SELECT FROM pushy_internal.live_job j WHERE j.id OPERATOR(pg_catalog.=) OPERATOR(pg_catalog.-) p.job_id)",
+        &[],
+    ),
+];
+
+/// Removes all that was loaded without its queue.
+pub fn drop_rest() {
+    for plan in &DROP_REST {
+        spi::run(plan, &[]);
+    }
+}

@@ -6,12 +6,14 @@ use pushy_core::job_state::{Birth, JobEvent, JobState};
 
 use super::enqueue::Request;
 use super::failure_rows;
+use super::rows::end_as;
 use crate::errors::{Error, Result, SqlState};
+use crate::job::claimed::Claimed;
 use crate::job::history;
 use crate::pg::function::Answer;
 use crate::pg::spi::{self, Plan};
-use crate::pg::value::Char;
-use crate::pg::{clock, Datum};
+use crate::pg::value::{Char, Timestamp};
+use crate::pg::{clock, transaction, Datum};
 use crate::queue::control_channel;
 use crate::queue::definition::QueueDefinition;
 use crate::queue::options;
@@ -81,6 +83,8 @@ static ORPHANS: Plan = Plan::new(
         "WITH lost AS ( \
            SELECT j.id FROM pushy_internal.live_job j \
             WHERE NOT EXISTS (SELECT 1 FROM pushy_internal.queue q WHERE q.queue_id OPERATOR(pg_catalog.=) j.queue_id) \
+              AND (j.queue_id OPERATOR(pg_catalog.>) 0 \
+                   OR EXISTS (SELECT FROM pushy_internal.home h WHERE j.queue_id OPERATOR(pg_catalog.=) ANY (h.adopted))) \
             LIMIT $2 FOR UPDATE SKIP LOCKED), \
          gone AS ( \
            DELETE FROM pushy_internal.live_job j USING lost WHERE j.id OPERATOR(pg_catalog.=) lost.id RETURNING j.*) \
@@ -88,7 +92,7 @@ static ORPHANS: Plan = Plan::new(
         kept_columns!(),
         ") SELECT $3, $1, $4, run_at, attempt, max_attempts, ",
         kept_columns!(),
-        " FROM gone RETURNING id, queue_id"
+        " FROM gone ON CONFLICT DO NOTHING RETURNING id, queue_id"
     ),
     &[
         BuiltinOid::TIMESTAMPTZOID,
@@ -105,7 +109,8 @@ const _: () = assert!(
         && matches!(JobState::Retryable.after(JobEvent::Orphan), ORPHANED)
 );
 
-/// Discards up to `most` jobs whose queue was dropped while they were being enqueued, and answers their numbers. Their queue
+/// Discards up to `most` jobs whose queue was dropped while they were being enqueued, and answers their numbers; not jobs that were
+/// loaded, whose queue may come yet. Their queue
 /// has taken with it how long it kept them, its name and its counters; so they are kept as long as a queue keeps them by default,
 /// and are not counted. As the extension's owner.
 pub fn orphans(most: usize) -> Result<Vec<i64>> {
@@ -128,6 +133,47 @@ pub fn orphans(most: usize) -> Result<Vec<i64>> {
         pending::due(history::removal_due(expires_at));
     }
     Ok(lost.into_iter().map(|(id, _)| id).collect())
+}
+
+static HAS_FINISHED: Plan = Plan::new(
+    "SELECT EXISTS (SELECT FROM pushy_internal.finished_job f WHERE f.id OPERATOR(pg_catalog.=) $1)",
+    &[BuiltinOid::INT8OID],
+);
+
+/// Discards a job beside which a finished one of its number is kept, as somebody may have written it into the table: no attempt of it
+/// could be completed. The finished one stays, and this one is only said. False if there is none. As the extension's owner.
+#[cold]
+pub fn finished_before(
+    queue: &QueueDefinition,
+    slot: Option<usize>,
+    job: &Claimed,
+    started_at: Option<Timestamp>,
+    now: Timestamp,
+) -> Result<bool> {
+    let has_finished = spi::connect(|spi| spi.run(&HAS_FINISHED, params![job.id]).row(0).bool(1));
+    if !has_finished {
+        return Ok(false);
+    }
+    let attempt = job.attempt + 1;
+    let state = JobState::Running.after(JobEvent::FailLast);
+    let error = Error::new(
+        SqlState::UNIQUE_VIOLATION,
+        format!("job {} was discarded: a finished job of its number is kept", job.id),
+    )
+    .hint("Only rows that somebody has written into Pushy's tables can bring that about. Leave them to Pushy's functions, and to dumps that are loaded whole.");
+    failure_rows::record(job.id, attempt, queue.queue_id, started_at, now, &error)?;
+    end_as(queue, job.id, state, attempt, started_at, now)?;
+    if let Some(slot) = slot {
+        let discarded = QueueCounts {
+            failed: 1,
+            discarded: 1,
+            ..QueueCounts::default()
+        };
+        pending::count(slot, queue.key(), &discarded);
+    }
+    transaction::log_at_commit(error);
+    control_channel::discarded(Some(queue), job.id)?;
+    Ok(true)
 }
 
 /// A job that an executor holds is not waited for: it is cancelled where it runs, and what is left of

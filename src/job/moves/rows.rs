@@ -49,7 +49,7 @@ static MOVE_TO_FINISHED: Plan = Plan::new(
         kept_columns!(),
         ") SELECT $2, $3, $4, $5, $6, run_at, max_attempts, ",
         kept_columns!(),
-        " FROM gone"
+        " FROM gone ON CONFLICT DO NOTHING"
     ),
     &[
         BuiltinOid::TIDOID,
@@ -61,7 +61,8 @@ static MOVE_TO_FINISHED: Plan = Plan::new(
     ],
 );
 
-/// Moves an unfinished job, whose row this transaction holds, among the finished ones.
+/// Moves an unfinished job, whose row this transaction holds, among the finished ones. Where one of its number is among them already,
+/// which only rows written by others than Pushy can bring about, that one stays.
 pub(super) fn end_as(
     queue: &QueueDefinition,
     job: i64,

@@ -4,7 +4,7 @@ use crate::errors::Result;
 use crate::job::history;
 use crate::job::tables::live_job;
 use crate::pg::{heap, snapshot};
-use crate::shared::numbers::Numbered;
+use crate::shared::numbers::{self, Numbered};
 
 static POSITIONS: Numbered = Numbered::jobs(highest_kept);
 
@@ -18,6 +18,19 @@ pub fn next() -> Result<i64> {
 pub fn next_of(count: usize) -> Result<impl Iterator<Item = i64> + Clone> {
     let first = POSITIONS.draw(count)?;
     Ok(first..first + count as i64)
+}
+
+/// The highest number that is known to be taken; 0: none is.
+pub fn highest() -> i64 {
+    numbers::here().map_or(0, |slot| slot.positions.highest())
+}
+
+/// A job of this number was loaded: numbers of others go on behind it. Without the preload the dump has set the sequence.
+#[cold]
+pub fn pass_over(job: i64) {
+    if let Some(slot) = numbers::here() {
+        slot.positions.pass_over(job.min(i64::MAX / 2));
+    }
 }
 
 fn highest_kept() -> Result<i64> {

@@ -17,8 +17,9 @@ static WRITE: Plan = Plan::new(
     &[BuiltinOid::INT8OID],
 );
 
+/// Those that were loaded with a dump are below zero until their queue is at home.
 static ALL: Plan = Plan::new(
-    "SELECT DISTINCT p.job_id FROM pushy_internal.promised_cancel p",
+    "SELECT DISTINCT p.job_id FROM pushy_internal.promised_cancel p WHERE p.job_id OPERATOR(pg_catalog.>) 0",
     &[],
 );
 

@@ -67,6 +67,11 @@ static IS_HELD: Plan = Plan::new(
     &[BuiltinOid::INT4OID],
 );
 
+/// A number that no subscription has. As the extension's owner.
+pub fn next_number() -> Result<i32> {
+    NUMBERS.draw_free(&IS_HELD)
+}
+
 /// Channels of one subscription: its row is read with each look, by the relay too if it feeds a queue.
 const MOST_CHANNELS: usize = 1_000;
 
@@ -176,7 +181,7 @@ fn create(call: Call) -> Result<String> {
             share_names(channels.as_deref(), &[], caller)?;
             require_share(caller, &name, count)?;
             let cursor = start(from_oldest)?;
-            let number = NUMBERS.draw_free(&IS_HELD)?;
+            let number = next_number()?;
             if write(&INSERT, number, cursor, caller) {
                 return Ok(cursor);
             }

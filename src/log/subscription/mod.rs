@@ -6,3 +6,5 @@ pub mod read;
 pub mod restore;
 pub mod table;
 mod wait;
+
+pub use create::next_number;

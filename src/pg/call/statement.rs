@@ -56,6 +56,12 @@ pub enum Statement {
     CreateTrigger {
         relation: RelationName,
     },
+    /// ALTER TABLE … ENABLE or DISABLE TRIGGER, of one or of all.
+    SwitchTriggers {
+        relation: RelationName,
+        /// It does nothing else.
+        is_all: bool,
+    },
     RenameColumn {
         relation: RelationName,
         from: std::ffi::CString,
@@ -228,7 +234,7 @@ pub(super) unsafe fn recognise(node: *mut pg_sys::Node) -> Option<Statement> {
 
 unsafe fn altered_table(alter: &pg_sys::AlterTableStmt) -> Option<Statement> {
     let (mut retyped, mut dropped) = (Vec::new(), Vec::new());
-    let mut is_other = false;
+    let (mut is_other, mut switches) = (false, 0);
     for command in list(alter.cmds) {
         let command = &*command.cast::<pg_sys::AlterTableCmd>();
         match command.subtype {
@@ -241,6 +247,14 @@ unsafe fn altered_table(alter: &pg_sys::AlterTableStmt) -> Option<Statement> {
             pg_sys::AlterTableType::AT_AddColumn | pg_sys::AlterTableType::AT_DropColumn => {
                 is_other = true;
             }
+            pg_sys::AlterTableType::AT_EnableTrig
+            | pg_sys::AlterTableType::AT_EnableAlwaysTrig
+            | pg_sys::AlterTableType::AT_EnableReplicaTrig
+            | pg_sys::AlterTableType::AT_DisableTrig
+            | pg_sys::AlterTableType::AT_EnableTrigAll
+            | pg_sys::AlterTableType::AT_DisableTrigAll
+            | pg_sys::AlterTableType::AT_EnableTrigUser
+            | pg_sys::AlterTableType::AT_DisableTrigUser => switches += 1,
             // Always the only one of its statement.
             pg_sys::AlterTableType::AT_AttachPartition => {
                 let name = (*command.def.cast::<pg_sys::PartitionCmd>()).name;
@@ -251,6 +265,13 @@ unsafe fn altered_table(alter: &pg_sys::AlterTableStmt) -> Option<Statement> {
             }
             _ => {}
         }
+    }
+    // With columns that change beside it is a change of columns.
+    if switches > 0 && !is_other && retyped.is_empty() && dropped.is_empty() {
+        return Some(Statement::SwitchTriggers {
+            relation: RelationName::of(alter.relation),
+            is_all: switches == list(alter.cmds).count(),
+        });
     }
     (is_other || !retyped.is_empty() || !dropped.is_empty()).then(|| Statement::AlterColumns {
         relation: RelationName::of(alter.relation),

@@ -158,6 +158,59 @@ impl Arriving {
     pub fn pass_over(self) -> Becomes {
         Becomes(std::ptr::null_mut())
     }
+
+    fn value(self, column: &CStr) -> Option<pg_sys::Datum> {
+        let mut is_null = true;
+        // SAFETY: the row of an insertion and its descriptor; the columns that are asked for are never virtual.
+        unsafe {
+            let descriptor = (*(*self.data).tg_relation).rd_att;
+            let number = pg_sys::SPI_fnumber(descriptor, column.as_ptr());
+            if number <= 0 {
+                return None;
+            }
+            let row = (*self.data).tg_trigtuple;
+            let value = pg_sys::SPI_getbinval(row, descriptor, number, &mut is_null);
+            (!is_null).then_some(value)
+        }
+    }
+
+    /// The value of a column of this type; None: it is NULL, or the table has none of this name.
+    pub fn int4(self, column: &CStr) -> Option<i32> {
+        self.value(column).map(|value| value.value() as i32)
+    }
+
+    pub fn int8(self, column: &CStr) -> Option<i64> {
+        self.value(column).map(|value| value.value() as i64)
+    }
+
+    pub fn text(self, column: &CStr) -> Result<Option<String>> {
+        // SAFETY: the column is of type text, as the caller says.
+        self.value(column)
+            .map(|value| unsafe { text::from_datum(value) })
+            .transpose()
+    }
+
+    /// It is inserted with other values in these columns, which the table has, of types that are passed by value.
+    pub fn with(self, columns: &[(&CStr, pg_sys::Datum)]) -> Becomes {
+        // SAFETY: as above; the new row is made in the memory of the firing, as the server expects it.
+        unsafe {
+            let descriptor = (*(*self.data).tg_relation).rd_att;
+            let mut numbers: Vec<i32> = columns
+                .iter()
+                .map(|(column, _)| pg_sys::SPI_fnumber(descriptor, column.as_ptr()))
+                .collect();
+            let mut values: Vec<pg_sys::Datum> = columns.iter().map(|(_, value)| *value).collect();
+            let mut nulls = vec![false; columns.len()];
+            Becomes(pg_sys::heap_modify_tuple_by_cols(
+                (*self.data).tg_trigtuple,
+                descriptor,
+                columns.len() as i32,
+                numbers.as_mut_ptr(),
+                values.as_mut_ptr(),
+                nulls.as_mut_ptr(),
+            ))
+        }
+    }
 }
 
 /// What a trigger function answers to the server.

@@ -13,6 +13,13 @@ pub use super::statement::{RelationName, Statement, Whose};
 pub struct Hooks {
     pub before: fn(&Statement),
     pub after: fn(&Statement),
+    /// Asked between the two: whether the statement is to do nothing.
+    pub skips: fn(&Statement) -> bool,
+}
+
+/// Of hooks that let every statement do what it says.
+pub fn skip_none(_: &Statement) -> bool {
+    false
 }
 
 const MOST_HOOKS: usize = 5;
@@ -44,10 +51,12 @@ fn hooks() -> impl Iterator<Item = &'static Hooks> {
 }
 
 #[pg_guard]
-unsafe extern "C-unwind" fn run_before(node: *mut pg_sys::Node) {
-    if let Some(found) = recognise(node) {
-        hooks().for_each(|hooks| (hooks.before)(&found));
-    }
+unsafe extern "C-unwind" fn run_before(node: *mut pg_sys::Node) -> bool {
+    let Some(found) = recognise(node) else {
+        return false;
+    };
+    hooks().for_each(|hooks| (hooks.before)(&found));
+    hooks().any(|hooks| (hooks.skips)(&found))
 }
 
 #[pg_guard]
@@ -74,8 +83,8 @@ unsafe extern "C-unwind" fn on_utility(
 ) {
     let node = (*statement).utilityStmt;
     let is_ours = recognise(node).is_some();
-    if is_ours {
-        run_before(node);
+    if is_ours && run_before(node) {
+        return;
     }
     let next = PREVIOUS.unwrap_or(raw_standard_process_utility);
     next(

@@ -149,7 +149,7 @@ pub fn elsewhere(queue: &QueueDefinition) -> Error {
     Error::new(
         SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
         format!(
-            "queue \"{}\" was registered in another database or cluster, and does not run here",
+            "queue \"{}\" came here by a restore or a copy of the database, and does not run",
             queue.name
         ),
     )

@@ -5,13 +5,13 @@ use std::sync::atomic::Ordering;
 
 use crate::pg::{BuiltinOid, Oid};
 
-use crate::errors::{quote_literal, Result};
+use crate::errors::{quote_literal, Error, Result, SqlState};
 use crate::installation;
 use crate::pg::spi::{self, Plan};
 use crate::pg::{database, home, identity, transaction};
 use crate::queue::definition::{self, QueueDefinition};
 use crate::queue::eligibility::{self, role_gone, Ineligible};
-use crate::queue::{alter, handler_name, park, pause, privilege, register};
+use crate::queue::{alter, announce, cache, handler_name, park, pause, privilege, register};
 use crate::shared::{self, pending};
 use crate::{params, row, sql_function, JOBS_OF_QUEUES, ON_QUEUES};
 
@@ -19,10 +19,19 @@ sql_function!(pushy_resume_after_restore_v1, |call| {
     transaction::require_writable(c"pushy.resume_after_restore()");
     let caller = identity::current_user();
     let resumes_all = identity::owns_extension(caller);
+    let drops_rest = call.opt_bool(0).unwrap_or(false);
+    if drops_rest && !resumes_all {
+        return Err(Error::new(
+            SqlState::INSUFFICIENT_PRIVILEGE,
+            "only the owner of the extension drops the rest of a dump",
+        )
+        .hint("Call it without drop_rest: it resumes what is yours."));
+    }
     let queues = identity::as_owner(definition::all)?;
     call.answer_rows(|rows| {
         for queue in queues {
-            let may = |queue: &QueueDefinition| Ok(resumes_all || privilege::is_owner(queue, caller));
+            let may =
+                |queue: &QueueDefinition| Ok(resumes_all || privilege::is_owner(queue, caller));
             let found = identity::as_owner(|| definition::find_for_update(&queue.name, may))?;
             let Some(queue) = found else { continue };
             let name = queue.name.clone();
@@ -36,13 +45,34 @@ sql_function!(pushy_resume_after_restore_v1, |call| {
             }
         }
         for (table, what) in installation::take_passed_over()? {
-            let reason = format!("{what}: restore as a superuser to have them, or declare queues and watches again; jobs that were not finished are lost");
-            rows.put(row!["rows", table, false, reason]);
+            rows.put(row!["rows", table, false, what]);
+        }
+        if resumes_all {
+            if let Some(reason) = rest(drops_rest)? {
+                rows.put(row!["jobs", "without their queue", false, reason]);
+            }
         }
         ask_for_sweep();
         Ok(())
     })
 });
+
+/// What was loaded without its queue, in words; removes it, if asked to.
+fn rest(is_dropped: bool) -> Result<Option<String>> {
+    identity::as_owner(|| {
+        let jobs = (JOBS_OF_QUEUES.count_rest)();
+        if is_dropped {
+            (JOBS_OF_QUEUES.drop_rest)();
+        }
+        Ok(match (jobs, is_dropped) {
+            (0, _) => None,
+            (jobs, true) => Some(format!("dropped, because they were loaded without their queue: unfinished jobs, {jobs}")),
+            (jobs, false) => Some(format!(
+                "they were loaded without their queue, whose row was not loaded, or met a queue of its name here, and never run: unfinished jobs, {jobs}. To drop them: SELECT * FROM pushy.resume_after_restore(drop_rest => true). To have them, rename or drop the queue that is here and load table pushy_internal.queue of the dump again; or restore the whole dump into an empty database"
+            )),
+        })
+    })
+}
 
 /// What came here may be due, and may bring promises to cancel.
 pub(in crate::queue) fn ask_for_sweep() {
@@ -77,14 +107,23 @@ pub(in crate::queue) fn adopt(mut queue: QueueDefinition) -> Result<Option<Optio
     if queue.parked.is_some() {
         park::count_and_publish(&queue)?;
     }
-    Ok(Some(queue.parked.or_else(|| {
-        queue.paused.then(|| {
-            format!(
-                "the queue is paused; SELECT pushy.queue_resume({})",
-                quote_literal(&queue.name)
-            )
-        })
-    })))
+    let why_paused = || {
+        format!(
+            "the queue is paused; SELECT pushy.queue_resume({})",
+            quote_literal(&queue.name)
+        )
+    };
+    let why_placeless = || {
+        format!(
+            "{}, and this queue found none: raise it and restart the server, or drop queues",
+            cache::all_taken()
+        )
+    };
+    if queue.parked.is_some() || queue.paused {
+        return Ok(Some(queue.parked.or_else(|| Some(why_paused()))));
+    }
+    let has_place = announce::takes_place(&queue);
+    Ok(Some((!has_place).then(why_placeless)))
 }
 
 /// Finds roles, grantees and handler: from here on their numbers and names are those of this place.
@@ -96,6 +135,13 @@ pub fn make_home(queue: &mut QueueDefinition) -> Result<()> {
     if !home::has_our_roles(system) {
         identity::as_owner(|| {
             (JOBS_OF_QUEUES.find_enqueuers)(queue);
+            Ok(())
+        })?;
+    }
+    if queue.home_database == 0 {
+        identity::as_owner(|| {
+            installation::adopted(queue.queue_id);
+            (JOBS_OF_QUEUES.adopted)(queue.queue_id);
             Ok(())
         })?;
     }

@@ -131,7 +131,7 @@ fn of_gate(queue: &QueueDefinition, asked: Closed) -> Option<Finding> {
     let seconds_until = |time: i64| (time - now) as f64 / 1e6;
     match closed {
         Closed::Elsewhere => Some(blocked(
-            "the queue was registered in another database or cluster: a restore or a copy does not run by itself (pushy.resume_after_restore() resumes all that came along)",
+            "the queue came here by a restore or a copy of the database, and does not run by itself (pushy.resume_after_restore() resumes all that came along)",
             let_it_run_here(queue),
         )),
         Closed::Paused => Some(blocked("the queue is paused", resume(queue))),

@@ -7,6 +7,7 @@ use pushy_core::batch;
 use crate::errors::{Error, SqlState};
 use crate::job::claimed::Claimed;
 use crate::job::live::{self, Live};
+use crate::job::moves::discard;
 use crate::job::moves::give_back::{self, MAX_GIVE_BACKS};
 use crate::job::moves::retry_or_discard::{self, Attempt};
 use crate::pg::transaction;
@@ -120,6 +121,12 @@ impl BatchRunner {
                     return Ok(());
                 }
                 let (queue, slot) = (&work.queue, Some(work.slot));
+                if outcomes.deferred_ran && failure.sqlstate == SqlState::UNIQUE_VIOLATION {
+                    let ended = discard::finished_before(queue, slot, &there, started_at, at)?;
+                    if ended {
+                        return Ok(());
+                    }
+                }
                 // Another may have had the row meanwhile, and have been asked: who has it looks.
                 let asked = self.asked(work, job);
                 match self.attribute(work, job, failure, &span, asked) {

@@ -12,7 +12,11 @@ use crate::shared::database::{DatabaseSlot, Presence};
 use crate::shared::{self, pending, Shared};
 use crate::worker::launcher::kinds::KINDS;
 
-static HOOKS: Hooks = Hooks { before, after };
+static HOOKS: Hooks = Hooks {
+    before,
+    after,
+    skips: utility::skip_none,
+};
 
 pub fn init() {
     utility::install(&HOOKS);
@@ -66,6 +70,7 @@ fn before(statement: &Statement) {
         | Statement::SetConstraints
         | Statement::AlterColumns { .. }
         | Statement::CreateTrigger { .. }
+        | Statement::SwitchTriggers { .. }
         | Statement::RenameColumn { .. }
         | Statement::Listen { .. }
         | Statement::RenameSchema { .. }
@@ -142,6 +147,7 @@ fn after(statement: &Statement) {
         | Statement::Prepare { .. }
         | Statement::AlterColumns { .. }
         | Statement::CreateTrigger { .. }
+        | Statement::SwitchTriggers { .. }
         | Statement::RenameColumn { .. }
         | Statement::Listen { .. }
         | Statement::RenameSchema { .. }

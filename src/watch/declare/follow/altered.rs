@@ -20,7 +20,11 @@ use crate::watch::table::WatchedTable;
 use crate::watch::trigger_words;
 use crate::watch::triggers::{self, Expression, Wording};
 
-static HOOKS: Hooks = Hooks { before, after };
+static HOOKS: Hooks = Hooks {
+    before,
+    after,
+    skips: utility::skip_none,
+};
 
 /// Once, while preloading.
 pub fn init() {

@@ -12,6 +12,7 @@ use crate::watch::triggers::is_ours;
 static HOOKS: Hooks = Hooks {
     before,
     after: |_| {},
+    skips: utility::skip_none,
 };
 
 /// Once, while preloading.

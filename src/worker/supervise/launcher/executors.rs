@@ -9,6 +9,7 @@ use pushy_core::gate::{Asker, Closed};
 use crate::errors::{Error, SqlState};
 use crate::pg::worker::{self, Status};
 use crate::pg::{clock, ereport, signals, transaction};
+use crate::queue::control_channel;
 use crate::queue::eligibility::{self, Ineligible};
 use crate::settings;
 use crate::shared::database::NEVER;
@@ -288,6 +289,25 @@ impl Launcher {
             )),
         );
         self.said_waiting.insert(pair, reason);
+        self.count_waiting(pair);
+    }
+
+    /// Counts the queues that wait, as those that an executor parks, and has them published. They go on by themselves when the role
+    /// may have a session again.
+    fn count_waiting(&self, ExecutorKey { database, role }: ExecutorKey) {
+        let Some(database_slot) = self.shared.find_database(database) else {
+            return;
+        };
+        for (index, slot) in self.shared.queues().iter().enumerate() {
+            let Some(key) = slot.key().filter(|key| key.database == database) else {
+                continue;
+            };
+            if slot.role.load(Ordering::SeqCst) == role && slot.standing().is_open() {
+                let parked = &self.shared.statistics_of(index).parked;
+                parked.fetch_add(1, Ordering::Relaxed);
+                control_channel::waits_for_session(self.shared, database_slot, key.queue_id, role);
+            }
+        }
     }
 }
 

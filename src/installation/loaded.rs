@@ -1,0 +1,197 @@
+//! Rows of a dump that somebody with the rights of the tables' owner loads: into a new database, or beside what is here.
+//!
+//! What a dump says of elsewhere, or of yesterday, is not to run before somebody says so, and never as a part of what is
+//! here. So a loaded row comes in changed: its queue gets a number that is no queue's here, the same in every table, and its home
+//! is nowhere, until pushy.resume_after_restore or queue_resume makes this database its home.
+//!
+//! | a loaded row | becomes |
+//! | --- | --- |
+//! | of a queue, a watch, a channel, a subscription | one that came from elsewhere |
+//! | with the number of a queue (jobs, failures, grants, watches, subscriptions) | that of the loaded queue, which may not be here: then nothing reads it |
+//! | of an unfinished job that has finished here, or a finished one that is here | passed over |
+//! | of a promise to cancel | one for a loaded job only |
+//! | of who reads a channel that is granted here | passed over |
+
+use std::cell::Cell;
+
+use crate::errors::Result;
+use crate::installation::write_guard::{pass_over, Why};
+use crate::pg::per_process::PerProcess;
+use crate::pg::spi::{self, Plan};
+use crate::pg::trigger::{Arriving, Becomes};
+use crate::pg::value::Timestamp;
+use crate::pg::{clock, home, identity, BuiltinOid, Datum};
+use crate::{params, NUMBERS};
+
+static HAS_FINISHED: Why = Why {
+    why: "their jobs have finished here, and are not to run again",
+    hint: "Nothing need be done. To have another state of the database, restore the whole dump into an empty one, or with --clean.",
+};
+static IS_HERE: Why = Why {
+    why: "jobs of their numbers are here",
+    hint: "Nothing need be done. To have another state of the database, restore the whole dump into an empty one, or with --clean.",
+};
+static IS_GRANTED: Why = Why {
+    why: "their channels are granted here, by others than the dump says",
+    hint: "Grant what is missing with pushy.channel_grant.",
+};
+
+/// What a statement that loads knows, looked up with its first row.
+#[derive(Clone, Copy)]
+struct Loading {
+    statement: Timestamp,
+    salt: i32,
+    /// No job has had a higher number here.
+    issued: i64,
+}
+
+static LOADING: PerProcess<Cell<Option<Loading>>> = PerProcess::new(Cell::new(None));
+
+static LOOK: Plan = Plan::new(
+    "SELECT h.load_salt, s.last_value FROM pushy_internal.home h, pushy_internal.position_seq s",
+    &[],
+);
+
+impl Loading {
+    fn now() -> Result<Self> {
+        let statement = clock::statement_start();
+        if let Some(known) = LOADING.get().filter(|known| known.statement == statement) {
+            return Ok(known);
+        }
+        let (salt, last) = identity::as_owner(|| {
+            Ok(spi::connect(|spi| {
+                let row = spi.run(&LOOK, &[]);
+                (row.row(0).i32(1), row.row(0).i64(2))
+            }))
+        })?;
+        let known = Self {
+            statement,
+            salt,
+            // The sequence is ahead of what was given out.
+            issued: match (NUMBERS.highest)() {
+                0 => last,
+                highest => highest,
+            },
+        };
+        LOADING.set(Some(known));
+        Ok(known)
+    }
+
+    /// What a queue of the dump is called here: below zero, as no queue is that was registered here.
+    fn number(self, queue_id: i32) -> i32 {
+        (queue_id ^ self.salt) | i32::MIN
+    }
+}
+
+/// The row as it comes in; of somebody who has the rights of the table's owner.
+pub(super) fn take_in(row: Arriving) -> Result<Becomes> {
+    let loading = Loading::now()?;
+    let table = row.table();
+    let mut columns = Vec::new();
+    if let Some(queue_id) = row.int4(c"queue_id") {
+        columns.push((c"queue_id", Datum::from(loading.number(queue_id))));
+    }
+    match table.as_str() {
+        "queue" | "watch" | "channel" => columns.push((c"home_database", NOWHERE)),
+        "subscription" => {
+            let number = identity::as_owner(NUMBERS.subscription)?;
+            columns.push((c"home_database", NOWHERE));
+            columns.push((c"subscription_id", Datum::from(number)));
+        }
+        "promised_cancel" => {
+            let job = row.int8(c"job_id").unwrap_or_default();
+            columns.push((c"job_id", Datum::from(-job.abs())));
+        }
+        "channel_acl" if is_granted_here(row)? => return pass_over(row, &IS_GRANTED),
+        "live_job" if is_known(row, loading, &FINISHED_HERE)? => {
+            return pass_over(row, &HAS_FINISHED);
+        }
+        table if table.starts_with("finished_job") && is_known(row, loading, &ANY_HERE)? => {
+            return pass_over(row, &IS_HERE);
+        }
+        _ => {}
+    }
+    Ok(if columns.is_empty() {
+        row.let_in()
+    } else {
+        row.with(&columns)
+    })
+}
+
+/// No database has this number.
+const NOWHERE: Datum = Datum::null();
+
+static FINISHED_HERE: Plan = Plan::new(
+    "SELECT EXISTS (SELECT FROM pushy_internal.finished_job f WHERE f.id OPERATOR(pg_catalog.=) $1)",
+    &[BuiltinOid::INT8OID],
+);
+static ANY_HERE: Plan = Plan::new(
+    "SELECT EXISTS (SELECT FROM pushy_internal.live_job j WHERE j.id OPERATOR(pg_catalog.=) $1 \
+                AND (j.queue_id OPERATOR(pg_catalog.>) 0 OR EXISTS (SELECT FROM pushy_internal.home h WHERE j.queue_id OPERATOR(pg_catalog.=) ANY (h.adopted)))) \
+            OR EXISTS (SELECT FROM pushy_internal.finished_job f WHERE f.id OPERATOR(pg_catalog.=) $1)",
+    &[BuiltinOid::INT8OID],
+);
+
+/// Whether a job of the row's number is here; its number is not given out again.
+fn is_known(row: Arriving, loading: Loading, plan: &Plan) -> Result<bool> {
+    let Some(job) = row.int8(c"id") else {
+        return Ok(false);
+    };
+    (NUMBERS.pass_over)(job);
+    if job > loading.issued {
+        return Ok(false);
+    }
+    identity::as_owner(|| {
+        Ok(spi::connect(|spi| {
+            spi.run(plan, params![job]).row(0).bool(1)
+        }))
+    })
+}
+
+static CHANNEL_HERE: Plan = Plan::new(
+    "SELECT EXISTS (SELECT FROM pushy_internal.channel c WHERE c.channel OPERATOR(pg_catalog.=) $1 \
+                       AND c.home_system OPERATOR(pg_catalog.=) $2 AND c.home_database OPERATOR(pg_catalog.=) $3)",
+    &[
+        BuiltinOid::TEXTOID,
+        BuiltinOid::INT8OID,
+        BuiltinOid::OIDOID,
+    ],
+);
+
+/// By others than the dump says, or by the same since: whom they have taken a grant from does not get it back.
+fn is_granted_here(row: Arriving) -> Result<bool> {
+    let Some(channel) = row.text(c"channel")? else {
+        return Ok(false);
+    };
+    let home::Home {
+        system, database, ..
+    } = home::Home::here();
+    identity::as_owner(|| {
+        Ok(spi::connect(|spi| {
+            let params = params![channel, system, database];
+            spi.run(&CHANNEL_HERE, params).row(0).bool(1)
+        }))
+    })
+}
+
+static ADOPTED: Plan = Plan::new(
+    "UPDATE pushy_internal.home SET adopted = adopted OPERATOR(pg_catalog.||) $1, \
+            load_salt = pg_catalog.floor(pg_catalog.random() OPERATOR(pg_catalog.*) 2147483647::pg_catalog.float8)::pg_catalog.int4",
+    &[BuiltinOid::INT4OID],
+);
+
+/// A loaded queue is at home from here on, and what is loaded later is not of it. As the extension's owner.
+pub fn adopted(queue_id: i32) {
+    LOADING.set(None);
+    spi::run(&ADOPTED, params![queue_id]);
+}
+
+/// What a load asks of numbers, in the rooms above.
+pub struct Numbers {
+    /// The highest of a job that is known to be taken; 0: none is.
+    pub highest: fn() -> i64,
+    /// A job has this one.
+    pub pass_over: fn(i64),
+    /// A new one for a subscription.
+    pub subscription: fn() -> Result<i32>,
+}
