@@ -286,6 +286,11 @@ impl GrantedChannel {
             )
             .hint("A superuser can grant the channel, and owns it then.")
         })?;
+        self.adopt_for(owner)
+    }
+
+    /// The same, for an owner who may be another than before.
+    pub fn adopt_for(&mut self, owner: Oid) -> Result<()> {
         let kept_places = self.is_of_this_cluster();
         let grantees: Vec<_> = self
             .grants

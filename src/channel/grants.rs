@@ -142,18 +142,15 @@ fn take(channel: &Channel) -> Result<GrantedChannel> {
 /// One that has an owner, for a caller with that owner's rights.
 fn keep(mut owned: GrantedChannel, caller: Oid) -> Result<GrantedChannel> {
     require_owner(&owned)?;
-    if owned.owner_here().is_none() {
-        // Only a superuser comes here.
+    let owner = owned.owner_here();
+    if !owned.is_home() {
+        // Whose owner is gone is for a superuser only, who owns it then.
+        identity::as_owner(|| owned.adopt_for(owner.unwrap_or(caller)))?;
+    } else if owner.is_none() {
         let before = owned.clone();
         owned.owner = caller;
         owned.owner_name = identity::role_name(caller);
-        if owned.is_home() {
-            identity::as_owner(|| owned.update(&before))?;
-            return Ok(owned);
-        }
-    }
-    if !owned.is_home() {
-        identity::as_owner(|| owned.adopt())?;
+        identity::as_owner(|| owned.update(&before))?;
     }
     Ok(owned)
 }
