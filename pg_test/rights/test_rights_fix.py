@@ -58,6 +58,6 @@ def test_a_handler_that_somebody_else_has_put_in_its_place_is_not_handed_over_by
     job = db.value("SELECT pushy.enqueue('nightly')")
     db.wait_until("SELECT parked IS NOT NULL FROM pushy.queues")
     fix = paste(db, "SELECT fix FROM pushy.queue_explain('nightly') WHERE fix IS NOT NULL")
-    assert fix.startswith(f"Read {name}.nightly(jsonb) first")
+    assert fix.startswith(f"Pass run_as => '{name}'") and f"read {name}.nightly(jsonb) first" in fix
     assert db.value("SELECT attempt FROM pushy.jobs WHERE id = %s", job) == 0
     assert not is_superuser(db)
