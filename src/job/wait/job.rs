@@ -35,8 +35,8 @@ static FINISHED_STATE: Plan = Plan::new(
 
 // The job as a value of type pushy.job; $2 and $3: the attempt that an executor makes just now, and since when.
 macro_rules! job {
-    ($cast:literal) => {
-        concat!("SELECT (ROW(j.id, q.queue, j.args, \
+    () => {
+        "SELECT ROW(j.id, q.queue, j.args, \
             CASE WHEN j.state OPERATOR(pg_catalog.=) 's' THEN 'scheduled' WHEN j.state OPERATOR(pg_catalog.=) 'r' THEN 'retryable' \
                  WHEN j.state OPERATOR(pg_catalog.=) 'c' THEN 'completed' WHEN j.state OPERATOR(pg_catalog.=) 'd' THEN 'discarded' \
                  WHEN j.state OPERATOR(pg_catalog.=) 'k' THEN 'cancelled' WHEN r.attempt IS NOT NULL THEN 'running' ELSE 'available' END, \
@@ -44,7 +44,7 @@ macro_rules! job {
             (SELECT r.rolname FROM pg_catalog.pg_roles r WHERE r.oid OPERATOR(pg_catalog.=) j.enqueued_by), \
             j.unique_key, j.caused_by, j.depth, COALESCE(r.started_at, j.started_at), j.finished_at, j.result, \
             (SELECT f.message FROM pushy_internal.failure f WHERE f.job_id OPERATOR(pg_catalog.=) j.id \
-              ORDER BY f.attempt DESC LIMIT 1))::pushy.job)", $cast, " \
+              ORDER BY f.attempt DESC LIMIT 1))::pushy.job AS job \
        FROM (SELECT l.id, l.queue_id, l.args, l.state, l.priority, l.attempt, l.max_attempts, l.run_at, l.enqueued_at, \
                     l.enqueued_by, l.unique_key, l.caused_by, l.depth, NULL::pg_catalog.timestamptz AS started_at, \
                     NULL::pg_catalog.timestamptz AS finished_at, NULL::pg_catalog.jsonb AS result \
@@ -54,7 +54,7 @@ macro_rules! job {
                     d.enqueued_by, d.unique_key, d.caused_by, d.depth, d.started_at, d.finished_at, d.result \
                FROM pushy_internal.finished_job d WHERE d.id OPERATOR(pg_catalog.=) $1) j \
        JOIN pushy_internal.queue q ON q.queue_id OPERATOR(pg_catalog.=) j.queue_id \
-       LEFT JOIN (SELECT $2 AS attempt, $3 AS started_at) r ON j.state OPERATOR(pg_catalog.=) 'a'::pg_catalog.\"char\"")
+       LEFT JOIN (SELECT $2 AS attempt, $3 AS started_at) r ON j.state OPERATOR(pg_catalog.=) 'a'::pg_catalog.\"char\""
     };
 }
 const OF_JOB: &[BuiltinOid] = &[
@@ -62,8 +62,11 @@ const OF_JOB: &[BuiltinOid] = &[
     BuiltinOid::INT4OID,
     BuiltinOid::TIMESTAMPTZOID,
 ];
-static ROW: Plan = Plan::new(job!(""), OF_JOB);
-static TEXT: Plan = Plan::new(job!("::pg_catalog.text"), OF_JOB);
+static ROW: Plan = Plan::new(job!(), OF_JOB);
+static TEXT: Plan = Plan::new(
+    concat!("SELECT t.job::pg_catalog.text FROM (", job!(), ") t"),
+    OF_JOB,
+);
 
 // A job as it was, completed.
 static COMPLETED: Plan = Plan::new(
