@@ -117,7 +117,7 @@ COMMENT ON COLUMN pushy.queues.owner IS 'The role that registered the queue, or 
 COMMENT ON COLUMN pushy.queues.concurrency IS 'Executors at a time; NULL: as many as there are.';
 COMMENT ON COLUMN pushy.queues.running IS 'Executors that work on the queue now; NULL where you may not monitor it, and without the preload.';
 COMMENT ON COLUMN pushy.queues.paused IS 'Whether pushy.queue_pause has stopped it.';
-COMMENT ON COLUMN pushy.queues.parked IS 'Why the queue does not run: what an executor has found, that its role may have no session now, that it came from elsewhere, or that no queue slot was free for it; pushy.queue_explain says what to do.';
+COMMENT ON COLUMN pushy.queues.parked IS 'Why the queue does not run; pushy.queue_explain says what to do. It is what an executor has found, that its role may have no session now, that the queue came from elsewhere, or that no queue slot was free for it.';
 COMMENT ON COLUMN pushy.queues.priority IS 'Priority of jobs that say none: 0 is first, 9 last.';
 COMMENT ON COLUMN pushy.queues.max_attempts IS 'Attempts before a job is discarded.';
 COMMENT ON COLUMN pushy.queues.backoff IS 'How the wait between attempts grows: exponential, linear or fixed.';

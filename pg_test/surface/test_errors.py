@@ -169,7 +169,17 @@ def test_every_function_was_tried(database):
     functions = {name for name, in database.rows(
         "SELECT proname FROM pg_proc WHERE pronamespace = 'pushy'::regnamespace "
         "AND has_function_privilege('public', oid, 'EXECUTE') AND pronargs > 0 AND proname NOT LIKE 'channel%' AND proname <> 'notify'")}
+    # All that it takes is a boolean: see who may not say it, below.
+    functions.remove("resume_after_restore")
     assert {name for name in functions if f"pushy.{name}(" not in tried} == set()
+
+
+def test_the_rest_of_a_dump_is_dropped_by_the_extensions_owner_only(database, role):
+    name = role()
+    database.sql(f"GRANT USAGE ON SCHEMA pushy TO {name}")
+    with database.connect(user=name) as session, pytest.raises(psycopg.errors.InsufficientPrivilege) as refused:
+        session.execute("SELECT * FROM pushy.resume_after_restore(drop_rest => true)")
+    assert "without drop_rest" in refused.value.diag.message_hint
 
 
 def test_no_function_answers_null_in_silence(database):
