@@ -76,7 +76,7 @@ def test_a_handler_in_a_schema_that_the_role_may_not_use_is_refused(db, role):
 def test_a_superusers_queue_does_not_run_what_somebody_else_can_replace(work, role):
     name = role()
     work.sql(f"ALTER FUNCTION work(jsonb) OWNER TO {name}")
-    refused(work.main, "SELECT pushy.queue_register('q', 'work')", "42501", name, "Read public.work(jsonb) first")
+    refused(work.main, "SELECT pushy.queue_register('q', 'work')", "42501", name, "read public.work(jsonb) first")
 
 
 # -- handlers that are none --------------------------------------------------------------------------------------
