@@ -1,5 +1,5 @@
-//! Events of single jobs that pushy_control left out, and queues that the launcher found without a session for their role: how many of
-//! each kind in a database, and the last one. Published by the database's scheduler.
+//! Events of single jobs that pushy_control left out, and of queues whose role the launcher found to have no session: how many of each
+//! kind in a database, and the last one. Published by the database's scheduler.
 
 use std::sync::atomic::{AtomicI32, AtomicI64, AtomicU32, AtomicU64, Ordering};
 

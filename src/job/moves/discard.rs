@@ -110,9 +110,8 @@ const _: () = assert!(
 );
 
 /// Discards up to `most` jobs whose queue was dropped while they were being enqueued, and answers their numbers; not jobs that were
-/// loaded, whose queue may come yet. Their queue
-/// has taken with it how long it kept them, its name and its counters; so they are kept as long as a queue keeps them by default,
-/// and are not counted. As the extension's owner.
+/// loaded, whose queue may come yet. The queue that was dropped has taken with it how long it kept them, its name and its counters;
+/// so they are kept as long as a queue keeps them by default, and are not counted. As the extension's owner.
 pub fn orphans(most: usize) -> Result<Vec<i64>> {
     let now = clock::now();
     let expires_at = now.plus_us(options::DEFAULT_KEEP_DISCARDED_US);

@@ -1,5 +1,5 @@
-//! An attempt failed: whether the job is tried again, and when, or ends. running → retryable, and on to available where the next attempt is due at once; running → discarded. After a crash from
-//! available, because the claim is gone with its process.
+//! An attempt failed: whether the job is tried again, and when, or ends. running → retryable, and on to available where the next
+//! attempt is due at once; running → discarded. After a crash from available, because the claim is gone with its process.
 
 use crate::pg::BuiltinOid;
 use pushy_core::backoff;
