@@ -101,7 +101,7 @@ CREATE TABLE pushy_internal.home (
   extension oid    NOT NULL,
   -- Clusters that pg_upgrade has made this one of: their numbers of roles are this one's.
   former    bigint[] NOT NULL DEFAULT '{}',
-  -- What the numbers of queues in a dump are mixed with when it is loaded (src/installation/loaded.rs): another one once a loaded queue
+  -- What the numbers of queues in a dump are mixed with when it is loaded: another one once a loaded queue
   -- runs here, so that a dump which is loaded later brings nothing to it.
   load_salt int     NOT NULL DEFAULT pg_catalog.floor(pg_catalog.random() OPERATOR(pg_catalog.*) 2147483647::pg_catalog.float8)::pg_catalog.int4,
   adopted   int[]   NOT NULL DEFAULT '{}',   -- loaded queues that run here, or did
