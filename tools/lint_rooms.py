@@ -2,7 +2,9 @@
 """Data flows one way: each room of src/ uses the rooms that are named here, and no others.
 
 A room is a folder of src/, or a file there. A room below that needs something of a room above declares what it needs, and src/lib.rs fills it in
-(`ON_QUEUES`, `ON_CHANNELS`, `JOBS_OF_QUEUES`, `ABOVE_PENDING`). Rooms that are named and not used are complaints too: the list is short by itself."""
+(`ON_QUEUES`, `ON_CHANNELS`, `JOBS_OF_QUEUES`, `ABOVE_PENDING`). Rooms that are named and not used are complaints too: the list is short by itself.
+
+And no guard stands in another: the closure of `guarded` lies above a frame of C, where the unwinding of the one inside ends the process."""
 
 import re
 import sys
@@ -54,8 +56,28 @@ def rooms(root: Path) -> dict[str, dict[str, list[str]]]:
     return {room: {name: files for name, files in names.items() if name in found and name != room} for room, names in found.items()}
 
 
-def in_tree(root: Path = ROOT) -> list[str]:
+# A binding has a guard in it, and any method may have one or panic; but for these.
+GUARDS = re.compile(r"\bguarded\(")
+IN_GUARD = re.compile(r"\bpg_sys::(?!MemoryContextSwitchTo\b)\w+\(|\bself\.(?!raw\b)\w+\(|\bguarded\(")
+
+
+def nested_guards(root: Path) -> list[str]:
+    """Calls in closures of `guarded` that have a guard of their own, or may."""
     complaints = []
+    for path in sorted((root / "src").rglob("*.rs")):
+        code = re.sub(r"//.*", "", path.read_text())
+        for begin in GUARDS.finditer(code):
+            depth, end = 1, begin.end()
+            while depth and end < len(code):
+                depth += {"(": 1, ")": -1}.get(code[end], 0)
+                end += 1
+            complaints += [f"{path.relative_to(root)}: {call.group()}) in a closure of guarded(): call what the server has by a declaration of our own, "
+                           "and what is ours outside" for call in IN_GUARD.finditer(code, begin.end(), end)]
+    return complaints
+
+
+def in_tree(root: Path = ROOT) -> list[str]:
+    complaints = nested_guards(root)
     order = list(USES)
     for room, names in sorted(rooms(root).items()):
         if room not in USES:

@@ -43,3 +43,17 @@ def test_a_room_that_nobody_has_listed_is_found(tmp_path):
     (tmp_path / "src").mkdir()
     (tmp_path / "src" / "attic.rs").write_text("")
     assert lint_rooms.in_tree(tmp_path) == ["src/attic is in no list of rooms: say in tools/lint_rooms.py what it may use"]
+
+
+@pytest.mark.parametrize("call, is_found", [
+    ("next(scan)", False),
+    ("heap_insert(self.raw(), pg_sys::Datum::from(1))", False),
+    ("pg_sys::MemoryContextSwitchTo(context)", False),
+    ("pg_sys::table_open(oid, lock)", True),
+    ("self.is_seen(slot)", True),
+    ("guarded(|| next(scan))", True),
+])
+def test_a_guard_in_a_guard_is_found(tmp_path, call, is_found):
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "a.rs").write_text(f"unsafe {{ guarded(|| {{ {call} }}); pg_sys::table_close(table) }}")
+    assert bool(lint_rooms.nested_guards(tmp_path)) == is_found

@@ -121,6 +121,63 @@ def test_failures_of_a_dropped_queue_are_removed_those_of_unfinished_jobs_too(db
     assert db.value("SELECT count(*) FROM pushy_internal.finished_job WHERE state = 'd'") == 0
 
 
+def number_of(db, queue):
+    return db.value("SELECT queue_id FROM pushy_internal.queue WHERE queue = %s", queue)
+
+
+def long_ago(db):
+    """What is done was done before what is dropped from now on, even if that becomes due at once."""
+    db.sql("UPDATE pushy_internal.finished_job SET finished_at = finished_at - interval '20 minutes'")
+    db.sql("UPDATE pushy_internal.failure SET failed_at = failed_at - interval '20 minutes'")
+
+
+DUE = "UPDATE pushy_internal.dropped_queue SET dropped_at = dropped_at - interval '%s minutes'"
+OF_QUEUE = "SELECT count(*) FROM pushy_internal.finished_job WHERE queue_id = %s"
+
+
+def test_a_queue_whose_drop_commits_while_others_are_purged_is_purged_itself(db):
+    """It was forgotten with them, because it was dropped before them, and its history stayed."""
+    db.sql("""CREATE FUNCTION fails(jsonb) RETURNS void LANGUAGE plpgsql AS $$BEGIN RAISE 'no'; END$$;
+              SELECT pushy.queue_register('bad', 'fails(jsonb)', max_attempts => 1);
+              CREATE TABLE go ();
+              CREATE FUNCTION wait_for_go() RETURNS trigger LANGUAGE plpgsql AS
+                $$BEGIN WHILE NOT EXISTS (SELECT FROM public.go) LOOP PERFORM pg_catalog.pg_sleep(0.01); END LOOP; RETURN OLD; END$$;
+              CREATE TRIGGER wait_for_go BEFORE DELETE ON pushy_internal.failure FOR EACH ROW EXECUTE FUNCTION wait_for_go()""")
+    db.job_wait(db.value("SELECT pushy.enqueue('bad')"))
+    enqueue(db, 1)
+    late, bad = number_of(db, "q"), number_of(db, "bad")
+    long_ago(db)
+    with db.connect(autocommit=False) as dropper:
+        dropper.execute("SELECT pushy.queue_drop('q')")
+        dropper.execute(DUE % 15)
+        db.sql("SELECT pushy.queue_drop('bad')")
+        db.sql(DUE % 12)
+        wake_scheduler(db)
+        db.wait_until("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'pushy scheduler' "
+                      "AND wait_event = 'PgSleep'", 1)
+        dropper.commit()
+    db.sql("INSERT INTO go DEFAULT VALUES")
+    db.wait_until("SELECT count(*) FROM pushy_internal.dropped_queue WHERE queue_id = %s", 0, params=(bad,))
+    wake_scheduler(db)
+    db.wait_until("SELECT count(*) FROM pushy_internal.dropped_queue", 0)
+    assert db.value(OF_QUEUE, late) == 0
+
+
+def test_a_dropped_queue_is_remembered_while_somebody_holds_a_row_of_its_history(db):
+    enqueue(db, 10)
+    queue = number_of(db, "q")
+    long_ago(db)
+    with db.connect(autocommit=False) as holder:
+        holder.execute("SELECT FROM pushy_internal.finished_job WHERE queue_id = %s LIMIT 1 FOR UPDATE", (queue,))
+        db.sql("SELECT pushy.queue_drop('q')")
+        db.sql(DUE % 15)
+        wake_scheduler(db)
+        db.wait_until(OF_QUEUE, 1, params=(queue,))
+    wake_scheduler(db)
+    db.wait_until("SELECT count(*) FROM pushy_internal.dropped_queue", 0)
+    assert db.value(OF_QUEUE, queue) == 0
+
+
 def test_no_queue_gets_the_number_of_one_whose_history_is_still_there(db):
     enqueue(db, 1)
     number = db.value("SELECT queue_id FROM pushy_internal.queue WHERE queue = 'q'")

@@ -122,3 +122,51 @@ def test_who_waits_for_a_prepared_transaction_is_told_its_name(make_cluster):
         (message, hint), = said
         assert f"waits for prepared transaction 'held {number}'" in message and f"ROLLBACK PREPARED 'held {number}'" in hint
         db.sql(f"ROLLBACK PREPARED 'held {number}'")
+
+
+DECLARED = {
+    "queue": "SELECT pushy.queue_register('{}', 'f()')",
+    "channel": "SELECT pushy.channel_grant('{}', 'postgres')",
+    "subscription": "SELECT pushy.subscription_create('{}')",
+}
+
+
+@pytest.mark.parametrize("kind", DECLARED)
+def test_who_waits_for_an_open_transaction_is_told_so_and_who_declares_another_name_waits_for_nobody(db, kind):
+    """These two have one 32-bit hash that anybody can compute, which kept everybody from the one who may declare the other."""
+    db.sql("CREATE FUNCTION f() RETURNS void LANGUAGE sql AS ''")
+    said = []
+    with db.connect(autocommit=False) as first, db.connect() as second:
+        first.execute(DECLARED[kind].format("c128898"))
+        second.add_notice_handler(lambda diagnostic: said.append(diagnostic.message_primary))
+        second.execute("SET lock_timeout = '300 ms'")
+        second.execute(DECLARED[kind].format("c153422"))
+        assert said == []
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            second.execute(DECLARED[kind].format("c128898"))
+        assert said == [f'{kind} "c128898" waits for an open transaction, which has declared it or something on it']
+
+
+def test_who_reads_a_channel_and_who_closes_it_do_not_wait_for_each_other(db, role):
+    name = role()
+    sessions = [db.connect(user=name) for _ in range(3)]
+    counted, reader, closer = sessions
+    reader.execute("SELECT pushy.subscription_create('s', '{a}')")
+    counted.execute("BEGIN; SELECT pushy.subscription_create('other', '{b}')")
+    said: list[str] = []
+
+    def waiting(session, statement: str) -> threading.Thread:
+        thread = threading.Thread(target=lambda: said.append(attempt(session, statement)))
+        thread.start()
+        waits = "SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = %s"
+        wait_for("it to wait", lambda: db.value(waits, session.info.backend_pid), bool)
+        return thread
+
+    # Both count the role's channels, which it does in another transaction.
+    threads = [waiting(reader, "SELECT pushy.subscription_create('s', '{a,c}')"), waiting(closer, "SELECT pushy.channel_grant('c', current_user)")]
+    counted.execute("COMMIT")
+    for thread in threads:
+        thread.join()
+    for session in sessions:
+        session.close()
+    assert said == ["done", "done"]

@@ -4,13 +4,14 @@
 use crate::params;
 use crate::pg::spi::{self, Plan};
 use crate::pg::value::Timestamp;
-use crate::pg::{clock, BuiltinOid};
+use crate::pg::{array, clock, BuiltinOid};
 use crate::shared::pending;
 
 /// So seldom (µs) is the history read, however many queues are dropped.
 const LATER_US: i64 = 600_000_000;
 
-/// When a scheduler removes what a queue has left that was dropped at this moment, at the latest.
+/// When a scheduler removes what a queue has left that was dropped at this moment: then at the earliest, but with that of one dropped
+/// before it.
 pub fn removal_due(dropped_at: Timestamp) -> i64 {
     dropped_at.plus_us(LATER_US).0
 }
@@ -26,27 +27,33 @@ pub fn leave(queue_id: i32) {
     pending::due(removal_due(clock::now()));
 }
 
-static BOUNDS: Plan = Plan::new(
-    "SELECT pg_catalog.min(d.dropped_at), pg_catalog.max(d.dropped_at) FROM pushy_internal.dropped_queue d",
+static ALL: Plan = Plan::new(
+    "SELECT d.queue_id::pg_catalog.int8, d.dropped_at FROM pushy_internal.dropped_queue d ORDER BY d.dropped_at",
     &[],
 );
 
-/// When the first and the last queue were dropped of which something may be left; None: there is none.
-pub fn bounds() -> Option<(Timestamp, Timestamp)> {
+/// Queues of which something may be left, and when the first of them was dropped.
+pub struct Dropped {
+    pub first_at: Timestamp,
+    queues: Vec<i64>,
+}
+
+/// None: there is none.
+pub fn all() -> Option<Dropped> {
     spi::connect(|spi| {
-        let found = spi.run(&BOUNDS, &[]);
-        let row = found.row(0);
-        let (first, last) = row.opt_i64(1).zip(row.opt_i64(2))?;
-        Some((Timestamp(first), Timestamp(last)))
+        let found = spi.run(&ALL, &[]);
+        let first_at = found.first()?.timestamp(2);
+        let queues = found.rows().map(|row| row.i64(1)).collect();
+        Some(Dropped { first_at, queues })
     })
 }
 
 static FORGET: Plan = Plan::new(
-    "DELETE FROM pushy_internal.dropped_queue d WHERE d.dropped_at OPERATOR(pg_catalog.<=) $1",
-    &[BuiltinOid::TIMESTAMPTZOID],
+    "DELETE FROM pushy_internal.dropped_queue d WHERE d.queue_id OPERATOR(pg_catalog.=) ANY ($1)",
+    &[BuiltinOid::INT8ARRAYOID],
 );
 
-/// Nothing is left of those that were dropped by then.
-pub fn forget(dropped_by: Timestamp) {
-    spi::run(&FORGET, params![dropped_by]);
+/// Nothing is left of these. Of others that were dropped before them nothing may have been removed: their transactions were open.
+pub fn forget(dropped: &Dropped) {
+    spi::run(&FORGET, params![array::of_int8s(&dropped.queues)]);
 }

@@ -100,7 +100,10 @@ impl QueueSinks {
     /// Puts the wanted subscriptions among those that wait, unless put off because their row is locked.
     fn call(&mut self, now: i64, wanted: impl Fn(&QueueSink) -> bool) {
         for (number, sink) in &self.subscriptions {
-            let is_later = sink.held.is_some_and(|(at, _)| at > now);
+            // The clock may have been set back.
+            let is_later = sink
+                .held
+                .is_some_and(|(at, _)| at > now && at - now <= LAST_AGAIN_US);
             if !is_later && wanted(sink) {
                 self.waiting.push(sink.owner, *number);
             }

@@ -8,7 +8,7 @@ mod supervise;
 mod time;
 
 use recover::{crash_verdict, quarantine, recorder};
-use run::{attribution, batch, cancels, executor, outcomes, run_job, wake_another};
+use run::{attribution, batch, cancels, executor, held_rows, outcomes, run_job, wake_another};
 use supervise::drop_database;
 pub use supervise::{database_worker, launcher};
 use time::{retention, scheduler, timers};

@@ -1,7 +1,8 @@
 //! Removes what dropped queues have left among finished jobs and failures.
 
 use crate::errors::Result;
-use crate::job::{history, rotation};
+use crate::job::history;
+use crate::job::rotation::{self, Deleted};
 
 /// The tables to be gone through, each with its column of the moment that a row is of. As the extension's owner, as is the next.
 pub fn tables() -> Result<Vec<(String, &'static str)>> {
@@ -12,9 +13,8 @@ pub fn tables() -> Result<Vec<(String, &'static str)>> {
         .collect())
 }
 
-/// Removes rows of dropped queues from some pages, but for what came after the drop: that has an end of its own. Answers the page
-/// to go on with, None behind the last.
-pub fn delete_some(table: &str, at: &str, from: i64) -> Option<i64> {
+/// Removes rows of dropped queues from some pages, but for what came after the drop: that has an end of its own.
+pub fn delete_some(table: &str, at: &str, from: i64) -> Deleted {
     let of_dropped = format!(
         "EXISTS (SELECT FROM pushy_internal.dropped_queue d WHERE d.queue_id OPERATOR(pg_catalog.=) l.queue_id \
                     AND d.dropped_at OPERATOR(pg_catalog.>=) l.{at})"

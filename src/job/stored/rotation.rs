@@ -110,19 +110,36 @@ static RELEASE: Plan = Plan::new(
     &[BuiltinOid::TEXTOID],
 );
 
-/// Deletes rows of some pages of a table, from page `from` on, of which `which` (SQL) holds, but for those that somebody holds;
-/// answers the page to go on with, None behind the last. As the extension's owner.
-pub fn delete_pages(table: &str, from: i64, which: &str) -> Option<i64> {
+/// What came of the deletion of rows of some pages.
+pub struct Deleted {
+    /// The page to go on with, None behind the last.
+    pub next: Option<i64>,
+    /// Somebody held some of the rows: they are still there.
+    pub passed_over: bool,
+}
+
+/// Deletes rows of some pages of a table, from page `from` on, of which `which` (SQL) holds, but for those that somebody holds.
+/// As the extension's owner.
+pub fn delete_pages(table: &str, from: i64, which: &str) -> Deleted {
     const PAGES: i64 = 64;
     let pages = append_only::bytes(table) / append_only::PAGE;
     let next = from + PAGES;
-    spi::command(&format!(
-        "DELETE FROM ONLY pushy_internal.{table} t WHERE t.ctid OPERATOR(pg_catalog.=) ANY (ARRAY( \
-           SELECT l.ctid FROM ONLY pushy_internal.{table} l \
-            WHERE l.ctid OPERATOR(pg_catalog.>=) '({from},0)'::pg_catalog.tid \
-              AND l.ctid OPERATOR(pg_catalog.<) '({next},0)'::pg_catalog.tid AND {which} FOR UPDATE OF l SKIP LOCKED))"
-    ));
-    (next < pages).then_some(next)
+    let delete = format!(
+        "WITH met AS MATERIALIZED ( \
+                SELECT l.ctid AS place FROM ONLY pushy_internal.{table} l \
+                 WHERE l.ctid OPERATOR(pg_catalog.>=) '({from},0)'::pg_catalog.tid \
+                   AND l.ctid OPERATOR(pg_catalog.<) '({next},0)'::pg_catalog.tid AND {which}), \
+              gone AS ( \
+                DELETE FROM ONLY pushy_internal.{table} t WHERE t.ctid OPERATOR(pg_catalog.=) ANY (ARRAY( \
+                   SELECT l.ctid FROM ONLY pushy_internal.{table} l \
+                    WHERE l.ctid OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT met.place FROM met)) FOR UPDATE OF l SKIP LOCKED)) \
+                RETURNING 1) \
+         SELECT (SELECT pg_catalog.count(*) FROM gone) OPERATOR(pg_catalog.<) (SELECT pg_catalog.count(*) FROM met)"
+    );
+    Deleted {
+        next: (next < pages).then_some(next),
+        passed_over: spi::run_once(&delete, |found| found.row(0).bool(1)),
+    }
 }
 
 impl Pool {
@@ -221,7 +238,7 @@ impl Pool {
     /// Deletes the rows of some pages of a table whose window is over, from page `from` on, but for those that somebody
     /// holds; answers the page to go on with, None behind the last.
     pub fn delete_some(&self, window: &Window, from: i64) -> Result<Option<i64>> {
-        Ok(delete_pages(&window.member, from, "true"))
+        Ok(delete_pages(&window.member, from, "true").next)
     }
 
     /// Frees a table whose rows were deleted; false when some are left, which somebody held.

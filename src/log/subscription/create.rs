@@ -161,12 +161,13 @@ fn create(call: Call) -> Result<String> {
                 } else {
                     caller
                 };
+                // Channels before the role, as pushy.channel_grant() takes them: else the two would wait for each other.
+                let had = subscription.channels.as_deref().unwrap_or_default();
+                share_names(channels.as_deref(), had, caller)?;
                 // A service that starts again waits for nobody.
                 if !has_owner || count > subscription.channels.as_ref().map_or(1, Vec::len) {
                     require_share(owner, &name, count)?;
                 }
-                let had = subscription.channels.as_deref().unwrap_or_default();
-                share_names(channels.as_deref(), had, caller)?;
                 write(&CHANGE, subscription.number, cursor, owner);
                 notice_other_queue(&subscription, queue.as_ref());
                 if from_oldest && subscription.is_home {
@@ -198,7 +199,8 @@ fn create(call: Call) -> Result<String> {
 /// Names of channels that one call holds at most.
 const MOST_NAMES: usize = 64;
 
-/// Waits for who closes one of these channels at this moment, and asks again whether the caller may read them; not for those that it had.
+/// Waits for who closes one of these channels at this moment, if it is one of the first `MOST_NAMES` in order, and asks again of all whether
+/// the caller may read them; not of those that it had.
 fn share_names(channels: Option<&[Vec<u8>]>, had: &[Vec<u8>], caller: Oid) -> Result<()> {
     let mut new: Vec<Vec<u8>> = channels.unwrap_or_default().to_vec();
     new.retain(|channel| !had.contains(channel));

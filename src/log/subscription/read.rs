@@ -9,6 +9,7 @@ use crate::log::log_snapshot::LogSnapshot;
 use crate::log::read::{self, LogItem};
 use crate::log::{standing, state};
 use crate::pg::function::{Answer, Call};
+use crate::pg::object_lock::Number;
 use crate::pg::{ereport, identity, object_lock, transaction};
 use crate::{row, sql_function};
 
@@ -25,7 +26,7 @@ const LOCKED: &str = "subscription";
 /// shows it.
 #[cold]
 fn tell_who_reads(name: &str, number: u32) -> Result<()> {
-    let holder = identity::as_owner(|| object_lock::prepared_holder(LOCKED, number))?;
+    let holder = identity::as_owner(|| object_lock::prepared_holder(LOCKED, Number(number, 0)))?;
     if let Some(gid) = holder.map(|gid| quote_literal(&gid)) {
         ereport::notice(
             &Error::new(

@@ -6,7 +6,6 @@ use pgrx::pg_sys::{self, Oid};
 use pushy_core::version::{fit, Fit};
 
 use crate::errors::{Error, SqlState};
-use crate::pg::guard::guarded;
 use crate::pg::text;
 
 /// Versions of the script before this one whose tables and functions this library works with. A version goes out of this list
@@ -57,7 +56,7 @@ pub fn installed() -> Option<String> {
     // SAFETY: a scan of pg_extension by its index on the name, inside a transaction; an abort closes what an ERROR leaves open. The
     // arrays have room for all columns of the tuple, which lives until the scan ends.
     unsafe {
-        let found = guarded(|| {
+        let found = {
             let catalog = pg_sys::table_open(pg_sys::ExtensionRelationId, lock);
             let mut key = pg_sys::ScanKeyData::default();
             pg_sys::ScanKeyInit(
@@ -83,7 +82,7 @@ pub fn installed() -> Option<String> {
             pg_sys::systable_endscan(scan);
             pg_sys::table_close(catalog, lock);
             version
-        });
+        };
         found.map(|version| {
             let copy = text::from_c(version);
             pg_sys::pfree(version.cast());

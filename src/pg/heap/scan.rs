@@ -127,7 +127,7 @@ impl Key {
 /// What `lock_in_order` found.
 pub struct Locked<T> {
     pub rows: Vec<T>,
-    /// Somebody else held rows before the last one.
+    /// Somebody else held rows before the last one, or has changed them since the snapshot.
     pub passed_over: bool,
     /// There were enough: behind the last one there may be more.
     pub is_enough: bool,
@@ -153,11 +153,13 @@ enum RowLock {
     Gone,
     /// It is not wanted.
     Unwanted,
-    /// Somebody else holds it, or has changed it since the snapshot.
+    /// Somebody else has changed it since the snapshot.
+    Changed,
+    /// Somebody else holds it.
     Held,
 }
 
-// Called within one guard for each row: three were 2 % of a batch.
+// Called within one guard for each row of which nothing is asked: three were 2 % of a batch.
 extern "C-unwind" {
     fn index_getnext_slot(
         scan: pg_sys::IndexScanDesc,
@@ -182,7 +184,7 @@ impl Table {
     /// Locks rows FOR UPDATE in the order of an index, as `snapshot` sees them, until so many are enough; that is asked
     /// before each row. No predicate lock remembers it, as in `read_in_order`. `wants` says of each row as the snapshot sees it whether it is one of them.
     /// Rows that somebody else holds are skipped, and so are rows that were changed or removed since the
-    /// snapshot: `held` is given each of them as the snapshot sees it. `take` is given each row while its page is pinned:
+    /// snapshot: `held` is given each of those that somebody else holds, as the snapshot sees it, and none of the others. `take` is given each row while its page is pinned:
     /// what outlives the call is copied there.
     pub fn lock_in_order<T>(
         &self,
@@ -217,11 +219,9 @@ impl Table {
                 if attempt == RowLock::End {
                     break;
                 }
-                if attempt == RowLock::Held {
-                    passed_over = true;
-                    if let Some(held) = &mut held {
-                        held(Row::of_slot(seen));
-                    }
+                passed_over |= matches!(attempt, RowLock::Held | RowLock::Changed);
+                if let (RowLock::Held, Some(held)) = (&attempt, &mut held) {
+                    held(Row::of_slot(seen));
                 }
                 if attempt == RowLock::Locked {
                     match take(Row::of_slot(locked), Tid::new((*seen).tts_tid)) {
@@ -363,18 +363,28 @@ impl Table {
         let mut failure: pg_sys::TM_FailureData = std::mem::zeroed();
         let failure = &mut failure;
         let forward = pg_sys::ScanDirection::ForwardScanDirection;
-        guarded(|| {
-            if !index_getnext_slot(scan, forward, seen) {
+        let is_asked = is_any || wants.is_some();
+        if is_asked {
+            let is_there = guarded(|| {
+                let is_there = index_getnext_slot(scan, forward, seen);
+                if is_there {
+                    slot_getsomeattrs_int(seen, (*(*relation).rd_att).natts);
+                }
+                is_there
+            });
+            if !is_there {
                 return RowLock::End;
             }
-            if is_any && !self.is_seen(seen, snapshot) {
+            // Outside of the guard: one has a guard of its own, the other is any code of ours.
+            let is_wanted = (!is_any || self.is_seen(seen, snapshot))
+                && wants.as_mut().is_none_or(|wants| wants(Row::of_slot(seen)));
+            if !is_wanted {
                 return RowLock::Unwanted;
             }
-            if let Some(wants) = wants {
-                slot_getsomeattrs_int(seen, (*(*relation).rd_att).natts);
-                if !wants(Row::of_slot(seen)) {
-                    return RowLock::Unwanted;
-                }
+        }
+        guarded(|| {
+            if !is_asked && !index_getnext_slot(scan, forward, seen) {
+                return RowLock::End;
             }
             let result = lock(
                 relation,
@@ -394,6 +404,7 @@ impl Table {
                     RowLock::Locked
                 }
                 pg_sys::TM_Result::TM_Deleted => RowLock::Gone,
+                pg_sys::TM_Result::TM_Updated => RowLock::Changed,
                 _ => {
                     slot_getsomeattrs_int(seen, (*(*relation).rd_att).natts);
                     RowLock::Held

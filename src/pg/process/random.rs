@@ -29,6 +29,24 @@ pub fn secret_number() -> Result<i64> {
     }
 }
 
+/// A hash by a key that the cluster keeps to itself, from its initdb on: nobody can tell beforehand which names have the same.
+#[expect(
+    deprecated,
+    reason = "what replaces it may be another hash with the next compiler, and prepared transactions outlive that"
+)]
+pub fn keyed_hash(bytes: &[u8]) -> u64 {
+    use std::hash::{Hasher, SipHasher};
+    // SAFETY: 32 bytes of the control file in memory, random since initdb, which the server shows to no role; it reads them to hash.
+    let nonce = unsafe {
+        pg_sys::GetMockAuthenticationNonce()
+            .cast::<[u64; 2]>()
+            .read_unaligned()
+    };
+    let mut hasher = SipHasher::new_with_keys(nonce[0], nonce[1]);
+    hasher.write(bytes);
+    hasher.finish()
+}
+
 /// A number in [-1, 1], different in each process.
 pub fn jitter() -> f64 {
     static STATE: PerProcess<Cell<u64>> = PerProcess::new(Cell::new(0));

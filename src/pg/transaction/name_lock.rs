@@ -1,11 +1,9 @@
 //! A lock on a name that somebody declares: the next to declare it waits for the end of the transaction that does, and finds what
 //! it has left. Without the lock both would look, find nothing, and write.
 
-use pushy_core::fnv;
-
 use crate::errors::{quote_literal, Error, Result, SqlState};
-use crate::pg::object_lock::{self, Hold};
-use crate::pg::{ereport, identity, text};
+use crate::pg::object_lock::{self, Hold, Number};
+use crate::pg::{ereport, identity, random, text};
 
 /// What is found by its name: each kind by the index that keeps its names apart.
 #[derive(Clone, Copy)]
@@ -34,30 +32,42 @@ impl Named {
 }
 
 /// Holds the name until the transaction ends. Who owns the name closes it to others, and holds it alone; who only uses it shares it.
-/// The wait for an open transaction is as long as lock_timeout allows; a prepared one, which nobody sees, is named in a NOTICE.
+/// The wait for an open transaction is as long as lock_timeout allows, and a NOTICE says that there is one; a prepared one, which
+/// nobody sees, by its name. Which other names have the same number is a secret of the cluster: else anybody would find one, declare it,
+/// and keep all others from this name.
 pub fn take(named: Named, name: &[u8], hold: Hold) -> Result<()> {
-    let hash = fnv::hash(name);
-    let number = (hash ^ (hash >> 32)) as u32;
+    let hash = random::keyed_hash(name);
+    let number = Number(hash as u32, (hash >> 32) as u16);
     object_lock::lock(named.index(), number, hold, || {
         say_who_declares(named, name, number)
     })
 }
 
 #[cold]
-fn say_who_declares(named: Named, name: &[u8], number: u32) -> Result<()> {
+fn say_who_declares(named: Named, name: &[u8], number: Number) -> Result<()> {
     let holder = identity::as_owner(|| object_lock::prepared_holder(named.index(), number))?;
-    if let Some(gid) = holder.map(|gid| quote_literal(&gid)) {
-        ereport::notice(
-            &Error::new(
-                SqlState::SUCCESSFUL_COMPLETION,
-                format!(
-                    "{} \"{}\" waits for prepared transaction {gid}, which has declared it or something on it",
-                    named.word(),
-                    text::shown(name)
-                ),
-            )
-            .hint(format!("COMMIT PREPARED {gid}, or ROLLBACK PREPARED {gid}.")),
-        );
-    }
+    let (who, hint) = match holder.map(|gid| quote_literal(&gid)) {
+        Some(gid) => (
+            format!("prepared transaction {gid}"),
+            format!("COMMIT PREPARED {gid}, or ROLLBACK PREPARED {gid}."),
+        ),
+        None => (
+            "an open transaction".to_owned(),
+            "It ends with that one's COMMIT or ROLLBACK; SELECT pg_blocking_pids(pid), from another session, says which session it is. \
+             SET lock_timeout bounds the wait."
+                .to_owned(),
+        ),
+    };
+    ereport::notice(
+        &Error::new(
+            SqlState::SUCCESSFUL_COMPLETION,
+            format!(
+                "{} \"{}\" waits for {who}, which has declared it or something on it",
+                named.word(),
+                text::shown(name)
+            ),
+        )
+        .hint(hint),
+    );
     Ok(())
 }

@@ -10,8 +10,12 @@ use crate::pg::{identity, BuiltinOid};
 /// Waits, after `before_a_wait`, until no other transaction holds lock `number` on our table `table`, and holds it until this one ends. Numbers are
 /// not reserved: two users of the same number wait for each other. Writes nothing; on a standby it does nothing.
 pub fn take(table: &str, number: u32, before_a_wait: impl FnOnce() -> Result<()>) -> Result<()> {
-    lock(table, number, Hold::Alone, before_a_wait)
+    lock(table, Number(number, 0), Hold::Alone, before_a_wait)
 }
+
+/// The number of a lock, of as many bits as the server's locks on objects have.
+#[derive(Clone, Copy)]
+pub struct Number(pub u32, pub u16);
 
 /// Beside whom a lock is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +28,7 @@ pub enum Hold {
 /// The same, alone or beside others.
 pub fn lock(
     table: &str,
-    number: u32,
+    Number(number, part): Number,
     hold: Hold,
     before_a_wait: impl FnOnce() -> Result<()>,
 ) -> Result<()> {
@@ -39,12 +43,12 @@ pub fn lock(
     // SAFETY: inside a transaction, whose end releases it; an object lock names nothing that must exist.
     let is_free = unsafe {
         pg_sys::RecoveryInProgress()
-            || pg_sys::ConditionalLockDatabaseObject(table, number, 0, mode)
+            || pg_sys::ConditionalLockDatabaseObject(table, number, part, mode)
     };
     if !is_free {
         before_a_wait()?;
         // SAFETY: as above.
-        unsafe { pg_sys::LockDatabaseObject(table, number, 0, mode) }
+        unsafe { pg_sys::LockDatabaseObject(table, number, part, mode) }
     }
     Ok(())
 }
@@ -79,18 +83,21 @@ static PREPARED_HOLDER: Plan = Plan::new(
         "SELECT x.gid",
         prepared_locks!(),
         " AND l.locktype OPERATOR(pg_catalog.=) 'object'::pg_catalog.text AND l.granted \
-          AND l.classid OPERATOR(pg_catalog.=) $1 AND l.objid OPERATOR(pg_catalog.=) $2"
+          AND l.classid OPERATOR(pg_catalog.=) $1 AND l.objid OPERATOR(pg_catalog.=) $2 AND l.objsubid OPERATOR(pg_catalog.=) $3"
     ),
-    &[BuiltinOid::OIDOID, BuiltinOid::OIDOID],
+    &[BuiltinOid::OIDOID, BuiltinOid::OIDOID, BuiltinOid::INT2OID],
 );
 
 /// The prepared transaction that holds the lock, by its name. As the extension's owner.
-pub fn prepared_holder(table: &str, number: u32) -> Result<Option<String>> {
+pub fn prepared_holder(table: &str, Number(number, part): Number) -> Result<Option<String>> {
     let Some(table) = identity::internal_relation(table) else {
         return Ok(None);
     };
     spi::connect(|spi| {
-        let found = spi.run(&PREPARED_HOLDER, params![table, Oid::from(number)]);
+        let found = spi.run(
+            &PREPARED_HOLDER,
+            params![table, Oid::from(number), part as i16],
+        );
         found.first().map_or(Ok(None), |row| row.opt_text(1))
     })
 }

@@ -22,6 +22,7 @@ use crate::shared::queue_slot::{NOTHING, PRIORITIES};
 use crate::shared::{self, pending, Shared};
 use crate::worker::cancels;
 use crate::worker::executor;
+use crate::worker::held_rows::HeldRows;
 use crate::worker::outcomes::{self, Outcomes};
 use crate::worker::quarantine::Quarantine;
 use crate::worker::recorder::Recorder;
@@ -198,9 +199,13 @@ impl BatchRunner {
             most
         };
         me.claiming.store(true, Ordering::SeqCst);
-        *claimed = self.claim(shared, work, asked)?;
+        let mut met = HeldRows::default();
+        *claimed = self.claim(shared, work, asked, &mut met)?;
         me.set_batch(work.queue.queue_id, claimed.iter().map(|job| job.id));
         me.claiming.store(false, Ordering::SeqCst);
+        if !met.are_none() {
+            met.note(shared, me, work.slot, work.queue.key());
+        }
         if claimed.is_empty() {
             self.commit();
             return Ok(Ended::Empty);
@@ -267,7 +272,14 @@ impl BatchRunner {
 
     /// Takes the watermarks and locks up to `most` jobs (fewer if their arguments are big), priority 0 first. Unless this
     /// transaction commits, the watermarks are put back.
-    fn claim(&self, shared: &Shared, work: &Work, most: u32) -> Result<Vec<Claimed>> {
+    /// `met`: rows that somebody else holds.
+    fn claim(
+        &self,
+        shared: &Shared,
+        work: &Work,
+        most: u32,
+        met: &mut HeldRows,
+    ) -> Result<Vec<Claimed>> {
         let key = work.queue.key();
         let slot = &shared.queues()[work.slot];
         let limit = ClaimLimit {
@@ -283,14 +295,7 @@ impl BatchRunner {
             }
             pending::claimed(work.slot, key, priority, from);
             let memory = &self.batch_memory;
-            let mut held_at = None;
-            let held = |job, position| {
-                // An executor announces what becomes of its jobs; of anybody else's lock nobody hears.
-                let has_holder = || shared.executors_holding(key.database, job).next().is_some();
-                if held_at.is_none() && !has_holder() {
-                    held_at = Some(position as u64);
-                }
-            };
+            let held = |job, position| met.meet(shared, key.database, priority, job, position);
             let more = claim::claim(
                 work.queue.queue_id,
                 priority,
@@ -301,9 +306,6 @@ impl BatchRunner {
             )?;
             if more.passed_over {
                 slot.pass_over();
-            }
-            if let Some(position) = held_at {
-                shared.note_held(work.slot, key, priority, position);
             }
             if let Some(last) = more.rows.last().filter(|_| more.is_enough) {
                 shared.announce(work.slot, key, priority, last.position as u64 + 1);

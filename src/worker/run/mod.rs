@@ -5,6 +5,7 @@ pub mod batch;
 pub mod cancels;
 pub mod choose_queue;
 pub mod executor;
+pub mod held_rows;
 pub mod outcomes;
 pub mod run_batch;
 pub mod run_job;

@@ -118,37 +118,44 @@ pub fn remove(between: &dyn Fn() -> Result<()>) -> Result<Option<i64>> {
 
 /// Removes what dropped queues have left, some pages in a transaction, once the time has come; answers when that is.
 fn purge_dropped(now: Timestamp, between: &dyn Fn() -> Result<()>) -> Result<Option<i64>> {
-    let look = || Ok((dropped::bounds(), purge::tables()?));
+    let look = || Ok((dropped::all(), purge::tables()?));
     let looked = transaction::run_unless_busy(|| identity::as_owner(look))?;
-    let Some((bounds, tables)) = looked else {
-        return Ok(Some(now.plus_us(COME_BACK_US).0));
+    let come_back = Some(now.plus_us(COME_BACK_US).0);
+    let Some((dropped, tables)) = looked else {
+        return Ok(come_back);
     };
-    let Some((first, last)) = bounds else {
+    let Some(dropped) = dropped else {
         return Ok(None);
     };
-    if dropped::removal_due(first) > now.0 {
-        return Ok(Some(dropped::removal_due(first)));
+    let due = dropped::removal_due(dropped.first_at);
+    if due > now.0 {
+        return Ok(Some(due));
     }
+    let mut is_gone = true;
     for (table, at) in &tables {
         let mut from = Some(0);
         while let Some(page) = from {
             let delete = || Ok(purge::delete_some(table, at, page));
-            let next = transaction::run_unless_busy(|| identity::as_owner(delete))?;
-            let Some(next) = next else {
+            let deleted = transaction::run_unless_busy(|| identity::as_owner(delete))?;
+            let Some(deleted) = deleted else {
                 return Ok(Some(now.plus_us(AGAIN_US).0));
             };
-            from = next;
+            is_gone &= !deleted.passed_over;
+            from = deleted.next;
             interrupts::check();
             between()?;
         }
     }
-    transaction::run_unless_busy(|| {
+    if !is_gone {
+        return Ok(Some(now.plus_us(AGAIN_US).0));
+    }
+    let forgotten = transaction::run_unless_busy(|| {
         identity::as_owner(|| {
-            dropped::forget(last);
+            dropped::forget(&dropped);
             Ok(())
         })
     })?;
-    Ok(None)
+    Ok(if forgotten.is_some() { None } else { come_back })
 }
 
 /// Empties the tables of windows that are over, each in a transaction of its own; answers when to try again those that
