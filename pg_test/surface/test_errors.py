@@ -179,6 +179,7 @@ def test_the_rest_of_a_dump_is_dropped_by_the_extensions_owner_only(database, ro
     database.sql(f"GRANT USAGE ON SCHEMA pushy TO {name}")
     with database.connect(user=name) as session, pytest.raises(psycopg.errors.InsufficientPrivilege) as refused:
         session.execute("SELECT * FROM pushy.resume_after_restore(drop_rest => true)")
+    database.sql(f"DROP OWNED BY {name}")
     assert "without drop_rest" in refused.value.diag.message_hint
 
 
