@@ -109,7 +109,8 @@ def test_a_running_job_is_shown_with_its_progress(db):
     assert seen["started_at"] is not None
     worker = db.row("SELECT * FROM pushy.workers WHERE job_id = %s", job)
     assert (worker["kind"], worker["pid"], worker["queue"], worker["state"], worker["progress"]) == ("executor", pid, "q", "busy", 0.25), worker
-    assert db.value("SELECT running FROM pushy.queues") == 1
+    # An executor that was called too and finds no job counts until it has looked.
+    db.wait_until("SELECT running FROM pushy.queues", 1)
     gate.open()
     db.jobs_wait("q")
     assert db.row("SELECT state, progress FROM pushy.jobs WHERE id = %s", job) == {"state": "completed", "progress": None}
