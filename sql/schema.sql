@@ -39,7 +39,7 @@ COMMENT ON FUNCTION pushy_internal.script_begins() IS
 SELECT pushy_internal.script_begins();
 
 
--- CYCLE, as all of ours: set to its end by somebody, it starts anew, and numbers in use are passed over.
+-- Only kept here, because numbers are given out from shared memory: CYCLE is without effect.
 CREATE SEQUENCE pushy_internal.queue_id_seq AS int CYCLE;
 COMMENT ON SEQUENCE pushy_internal.queue_id_seq IS 'Numbers of queues: above zero, while those of a loaded dump are below.';
 -- From anywhere on (below 2^30, as far as a first look follows it), because dumps of two databases may be loaded into a third, where a number is to be one queue's.
@@ -137,7 +137,7 @@ CREATE TABLE pushy_internal.queue_acl (
 COMMENT ON TABLE pushy_internal.queue_acl IS 'Privileges on queues; see pushy.queue_grant.';
 
 
--- CYCLE: set to its end by somebody, it starts anew, and is then put where it was.
+-- Only kept here, as that of queues.
 CREATE SEQUENCE pushy_internal.position_seq CYCLE;
 COMMENT ON SEQUENCE pushy_internal.position_seq IS
   'Numbers of jobs, and positions in the order of ready jobs: a job''s first position is its number.';

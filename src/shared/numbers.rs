@@ -1,5 +1,5 @@
-//! Numbers of jobs, queues, watches and subscriptions, which never come twice: counted in shared memory, and kept in a sequence for the
-//! next life of the server.
+//! Numbers of jobs, queues, watches and subscriptions: counted in shared memory, so that none comes twice in one life of the server, and kept in a
+//! sequence for the next.
 //!
 //! Not drawn by nextval(), for two reasons. It makes its sequence the session's last one, so that lastval() after a write of a
 //! watched table would be of a sequence that is not the caller's. And a role with pg_write_all_data may set any sequence, which has

@@ -339,7 +339,7 @@ fn starts_that_hang_keep_no_other_database_waiting() {
                             roles,
                         };
                         let waits = world.run(90);
-                        // One place of the reserve for those that hang, and one for the role that never lets go.
+                        // One executor of the reserve for those that hang, and one for the role that never lets go.
                         if reserve > 1 + endless || (reserve > endless && most > hanging) {
                             let bound = SLICE_US + 2 * HELD_US + 4 * TICK_US;
                             assert!(
