@@ -11,33 +11,89 @@ def sequences(db) -> set[str]:
     return {name for name, in db.rows("SELECT sequencename FROM pg_sequences WHERE schemaname LIKE 'pushy%'")}
 
 
+def declared(db) -> set[tuple[str, int]]:
+    return set(db.rows("SELECT 'queue', queue_id FROM pushy_internal.queue UNION ALL SELECT 'watch', watch_id FROM pushy_internal.watch"
+                       " UNION ALL SELECT 'subscription', subscription_id FROM pushy_internal.subscription"))
+
+
+def declare(db, names):
+    for name in names:
+        db.sql(f"SELECT pushy.queue_register('{name}', 'f(jsonb)'), pushy.watch('t', queue => '{name}'), pushy.subscription_create('{name}')")
+
+
 @pytest.mark.parametrize("restarted", [False, True], ids=["running", "restarted"])
 def test_no_number_comes_again_where_a_sequence_was_set_back(make_cluster, restarted):
     cluster = make_cluster({"max_prepared_transactions": 5})
     db = cluster.database()
     assert sequences(db) == SEQUENCES
     db.sql("CREATE FUNCTION f(jsonb) RETURNS void LANGUAGE sql AS ''; CREATE TABLE t (id int PRIMARY KEY)")
-    for name in "abc":
-        db.sql(f"SELECT pushy.queue_register('{name}', 'f(jsonb)'), pushy.watch('t', queue => '{name}'), pushy.subscription_create('{name}')")
-    numbers = ("SELECT queue_id FROM pushy_internal.queue UNION ALL SELECT 1000 + watch_id FROM pushy_internal.watch"
-               " UNION ALL SELECT 2000 + subscription_id FROM pushy_internal.subscription")
-    before = {number for number, in db.rows(numbers)}
+    declare(db, "abc")
+    before = declared(db)
     if restarted:
         # What a table holds keeps its number.
+        jobs = {number for number, in db.rows("SELECT pushy.enqueue('a') FROM generate_series(1, 5)")}
+        db.jobs_wait("a")
         for name in SEQUENCES:
             db.sql(f"SELECT setval('pushy_internal.{name}', 1, false)")
         cluster.restart()
         db.close()
+        assert db.value("SELECT pushy.enqueue('a')") > max(jobs)
+        db.jobs_wait("a")
     else:
         # Nothing holds them any more, and transactions that have not ended may know them.
         for name in "abc":
             db.sql(f"SELECT pushy.unwatch('t', '{name}'), pushy.subscription_drop('{name}'), pushy.queue_drop('{name}')")
         for name in SEQUENCES:
             db.sql(f"SELECT setval('pushy_internal.{name}', 1, false)")
-    for name in "xyz":
-        db.sql(f"SELECT pushy.queue_register('{name}', 'f(jsonb)'), pushy.watch('t', queue => '{name}'), pushy.subscription_create('{name}')")
-    after = {number for number, in db.rows(numbers)}
+    declare(db, "xyz")
+    after = declared(db)
     assert len(after - before) == 9, (before, after)
+
+
+LAST = 2 ** 31 - 1
+
+
+def test_numbers_of_what_is_declared_begin_again_after_the_last_one(make_cluster):
+    cluster = make_cluster()
+    db = cluster.database()
+    db.sql("CREATE FUNCTION f(jsonb) RETURNS void LANGUAGE sql AS ''; CREATE TABLE t (id int PRIMARY KEY)")
+    # The first few are held, and so is the last: by a row, because nothing is drawn to there.
+    for column in ("queue_id", "watch_id", "subscription_id"):
+        db.sql(f"SELECT setval('pushy_internal.{column}_seq', 1, false)")
+    declare(db, "abc")
+    for column in ("queue_id", "watch_id", "subscription_id"):
+        table = column.removesuffix("_id")
+        db.sql(f"UPDATE pushy_internal.{table} SET {column} = {LAST} WHERE {column} = (SELECT max({column}) FROM pushy_internal.{table})")
+        db.sql(f"SELECT setval('pushy_internal.{column}_seq', {LAST - 1})")
+    before = declared(db)
+    cluster.restart()
+    db.close()
+    declare(db, "vwxyz")
+    after = declared(db)
+    assert before <= after and len(after - before) == 15, (before, after)
+    assert all(0 < number <= LAST for _, number in after)
+    # The next life goes on behind them.
+    cluster.restart()
+    db.close()
+    declare(db, "m")
+    assert len(declared(db) - after) == 3
+
+
+@pytest.mark.parametrize("rolled_back", ["ROLLBACK", "ROLLBACK TO s"])
+def test_a_script_that_is_rolled_back_leaves_the_sequence_ahead_of_what_was_drawn(make_cluster, rolled_back):
+    db = make_cluster().database()
+    db.sql("CREATE FUNCTION f(jsonb) RETURNS void LANGUAGE sql AS ''; SELECT pushy.queue_register('a', 'f(jsonb)'), pushy.enqueue('a')")
+    db.jobs_wait("a")
+    with db.connect(autocommit=False) as session:
+        session.execute("SAVEPOINT s")
+        session.execute("DROP EXTENSION pushy CASCADE")
+        session.execute("CREATE EXTENSION pushy")
+        session.execute("SELECT pushy.queue_register('a', 'f(jsonb)')")
+        session.execute("SELECT pushy.enqueue('a') FROM generate_series(1, 1000)")
+        session.execute(rolled_back)
+        session.commit()
+    drawn = db.value("SELECT pushy.enqueue('a')")
+    assert db.value("SELECT last_value FROM pushy_internal.position_seq") >= drawn
 
 
 def test_an_open_enqueue_does_not_come_into_the_next_queue(db, role):

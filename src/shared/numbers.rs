@@ -1,32 +1,41 @@
-//! Numbers of jobs, queues, watches and subscriptions: counted in shared memory, so that none comes twice in one life of the server, and kept in a
-//! sequence for the next.
+//! Numbers of jobs, queues, watches and subscriptions, of which no two at a time have the same: counted upwards in shared memory, and kept in
+//! a sequence for the next life of the server. What is declared has an int, so its numbers begin again at 1 after the last one, and
+//! those that something holds are passed over.
 //!
 //! Not drawn by nextval(), for two reasons. It makes its sequence the session's last one, so that lastval() after a write of a
 //! watched table would be of a sequence that is not the caller's. And a role with pg_write_all_data may set any sequence, which has
-//! no trigger to keep it out: a number that comes again would be that of somebody's job, queue or watch.
+//! no trigger to keep it out: a number that comes again would be that of somebody's job, queue or watch. A restore sets them too.
 
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use super::database::DatabaseSlot;
 use crate::errors::{Error, Result, SqlState};
 use crate::pg::per_process::PerProcess;
 use crate::pg::spi::{self, Plan};
-use crate::pg::{database, ereport, identity, object_lock, sequence};
+use crate::pg::{database, ereport, identity, object_lock, sequence, transaction};
 use crate::{params, shared};
 
 /// Numbers of one kind in a database.
 #[derive(Default)]
 pub struct Numbers {
-    /// The highest that was given out, or passed over.
+    /// The highest that was given out, or passed over: how far was counted, where numbers begin again.
     highest: AtomicI64,
-    /// What the sequence was set to: numbers up to it are given out from memory. 0: the sequence has not been looked at.
+    /// What the sequence was set to: numbers up to it are given out from memory. Or one of the two below.
     reserved: AtomicI64,
+    /// That somebody has set the sequence was said in this life of the server.
+    said_set: AtomicBool,
 }
+
+/// The sequence has not been looked at in this life of the server.
+const UNSEEN: i64 = 0;
+/// The sequence may be another than the one that was looked at.
+const FORGOTTEN: i64 = -1;
 
 impl Numbers {
     pub fn reset(&self) {
         self.highest.store(0, Ordering::SeqCst);
-        self.reserved.store(0, Ordering::SeqCst);
+        self.reserved.store(UNSEEN, Ordering::SeqCst);
+        self.said_set.store(false, Ordering::SeqCst);
     }
 
     /// The highest number that is known; 0: none is.
@@ -39,9 +48,11 @@ impl Numbers {
         self.highest.fetch_max(number, Ordering::SeqCst);
     }
 
-    /// Its sequence is another by now: a script has made it.
-    pub fn forget_sequence(&self) {
-        self.reserved.store(0, Ordering::SeqCst);
+    /// Its sequence is another by now: a script has made it, or that was rolled back.
+    fn forget_sequence(&self) {
+        if self.reserved.load(Ordering::SeqCst) != UNSEEN {
+            self.reserved.store(FORGOTTEN, Ordering::SeqCst);
+        }
     }
 }
 
@@ -53,11 +64,22 @@ pub struct Numbered {
     kept: fn() -> Result<i64>,
     /// Numbers that the sequence is ahead, so that few draws write it.
     ahead: i64,
-    /// How far a sequence that somebody has set is followed: while the server runs, and at the first draw of its life, when the tables
-    /// are all that is known.
-    followed: [i64; 2],
-    /// What is passed over where the sequence is not followed, because transactions that are prepared may have drawn it.
+    /// The last number: the one after it is 1.
+    most: i64,
+    /// How far a sequence that somebody has set is followed.
+    followed: Followed,
+    /// What is passed over at the first look where the sequence may have been set back, because transactions that are prepared may
+    /// have drawn it.
     jump: i64,
+}
+
+struct Followed {
+    /// While the server runs, and its memory knows better.
+    running: i64,
+    /// At the first look of its life, beyond what the tables hold.
+    first: i64,
+    /// Then, where they hold nothing: a sequence may begin anywhere.
+    empty: i64,
 }
 
 impl Numbered {
@@ -68,7 +90,12 @@ impl Numbered {
             of: |slot| &slot.positions,
             kept,
             ahead: 256,
-            followed: [1 << 40, 1 << 53],
+            most: i64::MAX,
+            followed: Followed {
+                running: 1 << 40,
+                first: 1 << 53,
+                empty: 1 << 53,
+            },
             jump: 100_000,
         }
     }
@@ -84,7 +111,12 @@ impl Numbered {
             of,
             kept,
             ahead: 0,
-            followed: [0, 1 << 30],
+            most: LAST_DECLARED,
+            followed: Followed {
+                running: 0,
+                first: 1 << 20,
+                empty: 1 << 30,
+            },
             jump: 1_000,
         }
     }
@@ -126,8 +158,13 @@ impl Numbered {
     /// A number of what is declared, that nothing holds: `is_held` asks the tables. As the extension's owner.
     pub fn draw_free(&self, is_held: &Plan) -> Result<i32> {
         loop {
-            let drawn = self.draw(1)? as i32;
-            let is_held = spi::connect(|spi| spi.run(is_held, params![drawn]).row(0).bool(1));
+            let drawn = within(self.draw(1)?, self.most) as i32;
+            let is_held = transaction::with_latest_snapshot(|| {
+                spi::connect(|spi| {
+                    let held = spi.run_in_active_snapshot(is_held, params![drawn]);
+                    held.row(0).bool(1)
+                })
+            });
             if !is_held {
                 return Ok(drawn);
             }
@@ -142,13 +179,14 @@ impl Numbered {
             object_lock::briefly(sequence, || {
                 let stored = sequence::last(sequence);
                 let reserved = numbers.reserved.load(Ordering::SeqCst);
-                if stored != reserved {
+                let is_as_left = reserved > UNSEEN && stored == within(reserved, self.most);
+                if !is_as_left {
                     self.find_out(numbers, reserved, stored)?;
                 }
                 let last = numbers.highest.fetch_add(count, Ordering::SeqCst) + count;
-                if last > reserved || stored != reserved {
+                if last > reserved || !is_as_left {
                     let ahead = last + self.ahead;
-                    sequence::set(sequence, ahead);
+                    sequence::set(sequence, within(ahead, self.most));
                     numbers.reserved.store(ahead, Ordering::SeqCst);
                 }
                 Ok(last - count + 1)
@@ -156,19 +194,28 @@ impl Numbered {
         })
     }
 
-    /// The sequence is not as it was left: nobody has looked at it since the server started, or somebody has set it.
+    /// The sequence is not as it was left: nobody has looked at it since the server started, it is another, or somebody has set it.
     fn find_out(&self, numbers: &Numbers, reserved: i64, stored: i64) -> Result<()> {
-        numbers.pass_over((self.kept)()?);
+        // Asked before the tables, which have the numbers of one that commits meanwhile.
+        let may_be_drawn = reserved == UNSEEN && is_any_prepared();
+        numbers.pass_over((self.kept)()?.min(HIGHEST_BELIEVED));
         let known = numbers.highest();
-        let followed = self.followed[usize::from(reserved == 0)];
-        if stored >= known && stored - known < followed {
+        let followed = match (reserved, known) {
+            (UNSEEN, 0) => self.followed.empty,
+            (UNSEEN, _) => self.followed.first,
+            _ => self.followed.running,
+        };
+        let is_followed = stored >= known && stored - known < followed;
+        if is_followed {
             numbers.pass_over(stored);
-            return Ok(());
         }
-        if reserved == 0 {
-            numbers.pass_over(known + self.jump);
+        if may_be_drawn || (reserved == UNSEEN && !is_followed) {
+            numbers.pass_over(numbers.highest() + self.jump);
         }
-        say_set(self.sequence, stored, numbers.highest());
+        // Numbers went on in the sequence that was forgotten.
+        if !is_followed && reserved != FORGOTTEN && !numbers.said_set.swap(true, Ordering::SeqCst) {
+            say_set(self.sequence, stored, within(numbers.highest(), self.most));
+        }
         Ok(())
     }
 
@@ -179,16 +226,39 @@ impl Numbered {
             let sequence = identity::expect_relation(self.sequence)?;
             object_lock::briefly(sequence, || {
                 let before = sequence::last(sequence);
-                sequence::set(sequence, before + count);
+                sequence::set(sequence, within(before + count, self.most));
                 Ok(before + 1)
             })
         })
     }
 }
 
-/// What a query of the highest number says.
+/// What is declared has a number of type int.
+const LAST_DECLARED: i64 = i32::MAX as i64;
+
+/// A row that was loaded leaves numbers for others, whatever it says.
+const HIGHEST_BELIEVED: i64 = i64::MAX / 2;
+
+/// The number that is as far as this was counted: after `most` comes 1.
+fn within(counted: i64, most: i64) -> i64 {
+    (counted - 1) % most + 1
+}
+
+static IS_ANY_PREPARED: Plan = Plan::new(
+    "SELECT EXISTS (SELECT FROM pg_catalog.pg_prepared_xacts x WHERE x.database OPERATOR(pg_catalog.=) pg_catalog.current_database())",
+    &[],
+);
+
+/// What a transaction has written that is prepared, nobody sees.
+fn is_any_prepared() -> bool {
+    spi::connect(|spi| spi.run(&IS_ANY_PREPARED, &[]).row(0).bool(1))
+}
+
+/// What a query of the highest number says, of all that is committed by now.
 pub fn highest_in(plan: &Plan) -> Result<i64> {
-    Ok(spi::connect(|spi| spi.run(plan, &[]).row(0).i64(1)))
+    Ok(transaction::with_latest_snapshot(|| {
+        spi::connect(|spi| spi.run_in_active_snapshot(plan, &[]).row(0).i64(1))
+    }))
 }
 
 static HERE: PerProcess<std::cell::Cell<Option<&'static DatabaseSlot>>> =
@@ -205,22 +275,41 @@ pub fn here() -> Option<&'static DatabaseSlot> {
     slot
 }
 
-/// The sequence that each kind is kept in, by the numbers in memory.
-pub fn all(slot: &DatabaseSlot) -> [(&'static str, &Numbers); 4] {
+/// The sequence that each kind is kept in, its last number, and the numbers in memory.
+fn all(slot: &DatabaseSlot) -> [(&'static str, i64, &Numbers); 4] {
     [
-        ("position_seq", &slot.positions),
-        ("queue_id_seq", &slot.queue_numbers),
-        ("watch_id_seq", &slot.watch_numbers),
-        ("subscription_id_seq", &slot.subscription_numbers),
+        ("position_seq", i64::MAX, &slot.positions),
+        ("queue_id_seq", LAST_DECLARED, &slot.queue_numbers),
+        ("watch_id_seq", LAST_DECLARED, &slot.watch_numbers),
+        (
+            "subscription_id_seq",
+            LAST_DECLARED,
+            &slot.subscription_numbers,
+        ),
     ]
+}
+
+/// For another database.
+pub fn reset(slot: &DatabaseSlot) {
+    for (_, _, numbers) in all(slot) {
+        numbers.reset();
+    }
+}
+
+/// A script that has made the sequences anew was rolled back: those from before are here again. At the end of a transaction or a savepoint.
+pub fn forget_sequences(slot: &DatabaseSlot) {
+    for (_, _, numbers) in all(slot) {
+        numbers.forget_sequence();
+    }
 }
 
 /// The new sequences go on behind the numbers that the extension gave out here before, because shared memory knows queues, watches
 /// and jobs by them, and the transaction that makes them, or a savepoint of it, may be rolled back.
 pub fn number_on(slot: &DatabaseSlot) -> Result<()> {
-    for (sequence, numbers) in all(slot) {
+    for (sequence, most, numbers) in all(slot) {
         if numbers.highest() > 0 {
-            sequence::set(identity::expect_relation(sequence)?, numbers.highest());
+            let sequence = identity::expect_relation(sequence)?;
+            sequence::set(sequence, within(numbers.highest(), most));
         }
         numbers.forget_sequence();
     }
@@ -233,6 +322,6 @@ fn say_set(sequence: &str, stored: i64, highest: i64) {
             SqlState::WARNING,
             format!("sequence pushy_internal.{sequence} was set by somebody, to {stored} or so: numbers go on behind {highest}"),
         )
-        .hint("A role with pg_write_all_data may set every sequence of the database: take it from whom you do not trust."),
+        .hint("A restore sets it: then nothing need be done. If there was none, it was a role with pg_write_all_data, which may set every sequence of the database: take it from whom you do not trust."),
     );
 }

@@ -7,10 +7,10 @@ use crate::pg::release;
 use crate::pg::signals;
 use crate::pg::transaction_end::{self, End};
 use crate::shared::cancels::Promise;
-use crate::shared::database::NEVER;
+use crate::shared::database::{Presence, NEVER};
 use crate::shared::pending::{Announcement, DefinitionChange, Pending, Why, PENDING};
 use crate::shared::queue_slot::NOTHING;
-use crate::shared::{self, executor, Shared};
+use crate::shared::{self, executor, numbers, Shared};
 
 /// The launcher looks at roles and databases, so it is called when they are seen to have changed.
 fn call_for_access() {
@@ -45,6 +45,7 @@ pub(in crate::shared::pending) fn at_end(end: End) {
             }
             if end != End::Commit {
                 reopen(shared, &pending.changes, 0);
+                forget_sequences(shared, &pending.presence, 0);
             }
             pending.give_back_at_end(shared, end);
         }
@@ -117,6 +118,19 @@ pub(in crate::shared::pending) fn reopen(
             if let Some(index) = shared.find_queue(*key).filter(|_| *made_at >= level) {
                 shared.queues()[index].reopen();
             }
+        }
+    }
+}
+
+/// Sequences that a script has made at savepoint `level` or deeper are gone, and those from before are here again.
+pub(in crate::shared::pending) fn forget_sequences(
+    shared: &Shared,
+    presence: &[(i32, Presence)],
+    level: i32,
+) {
+    if presence.iter().any(|change| change.0 >= level) {
+        if let Some(slot) = shared.find_database(crate::pg::database::current()) {
+            numbers::forget_sequences(slot);
         }
     }
 }

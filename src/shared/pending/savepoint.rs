@@ -1,6 +1,8 @@
 //! Savepoints: what was collected in one passes to the next outer one, or is forgotten.
 
-use super::announce::{announce, announce_waiting, free_cancels, free_created, reopen};
+use super::announce::{
+    announce, announce_waiting, forget_sequences, free_cancels, free_created, reopen,
+};
 use super::{Pending, Why, PENDING};
 use crate::pg::transaction_end::SavepointEnd;
 
@@ -71,6 +73,7 @@ impl Pending {
             free_cancels(shared, &self.cancels, level);
             // Whatever the level of the lock: an announcement too many costs a look.
             announce_waiting(shared, self.locked_waiting);
+            forget_sequences(shared, &self.presence, level);
             for announcement in &self.announcements {
                 if announcement.level >= level && announcement.why != Why::Ready {
                     announce(shared, announcement);

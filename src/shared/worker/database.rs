@@ -166,9 +166,7 @@ impl DatabaseSlot {
         due.store(NEVER, Ordering::SeqCst);
         quiesced.store(0, Ordering::SeqCst);
         self.forget_unpublished();
-        for (_, numbers) in numbers::all(self) {
-            numbers.reset();
-        }
+        numbers::reset(self);
         workers.iter().for_each(DatabaseWorker::reset);
         log.reset();
     }
