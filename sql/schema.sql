@@ -39,7 +39,7 @@ COMMENT ON FUNCTION pushy_internal.script_begins() IS
 SELECT pushy_internal.script_begins();
 
 
--- Only kept here, because numbers are given out from shared memory: CYCLE is without effect.
+-- Numbers are given out from shared memory, and kept here for the next life of the server. CYCLE, as all of ours: after the last comes 1, and those in use are passed over.
 CREATE SEQUENCE pushy_internal.queue_id_seq AS int CYCLE;
 COMMENT ON SEQUENCE pushy_internal.queue_id_seq IS 'Numbers of queues: above zero, while those of a loaded dump are below.';
 -- From anywhere on (below 2^30, as far as a first look follows it), because dumps of two databases may be loaded into a third, where a number is to be one queue's.
@@ -47,7 +47,7 @@ SELECT pg_catalog.setval('pushy_internal.queue_id_seq'::pg_catalog.regclass,
                          1::pg_catalog.int8 OPERATOR(pg_catalog.+) pg_catalog.floor(pg_catalog.random() OPERATOR(pg_catalog.*) 1000000000::pg_catalog.float8)::pg_catalog.int8);
 
 CREATE TABLE pushy_internal.queue (
-  queue_id         int         NOT NULL,  -- never given out twice: watches and subscriptions hold their queue by it
+  queue_id         int         NOT NULL,  -- no queue's as long as anything has it: watches and subscriptions hold their queue by it
   queue            text        NOT NULL,
   -- Roles and handler by OID and by name: after a restore the two may disagree, and then nothing runs.
   owner            oid         NOT NULL,
@@ -137,7 +137,7 @@ CREATE TABLE pushy_internal.queue_acl (
 COMMENT ON TABLE pushy_internal.queue_acl IS 'Privileges on queues; see pushy.queue_grant.';
 
 
--- Only kept here, as that of queues.
+-- Kept here as that of queues; set to its end by somebody, it is not followed.
 CREATE SEQUENCE pushy_internal.position_seq CYCLE;
 COMMENT ON SEQUENCE pushy_internal.position_seq IS
   'Numbers of jobs, and positions in the order of ready jobs: a job''s first position is its number.';

@@ -5,7 +5,7 @@ COMMENT ON SEQUENCE pushy_internal.watch_id_seq IS 'Numbers of watches.';
 
 CREATE TABLE pushy_internal.watch (
   watch_id      int         NOT NULL,
-  -- What its triggers carry beside its number: after a restore, a number alone may be another watch's.
+  -- What its triggers say whose they are by: a number may be another watch's after a restore, so a watch that is loaded gets a new one.
   token         uuid        NOT NULL,
   -- The table by OID and by name as it was when declared: after a restore they find it, the name or its triggers.
   relation      oid         NOT NULL,
@@ -51,6 +51,8 @@ CREATE TABLE pushy_internal.watch (
 COMMENT ON TABLE pushy_internal.watch IS 'Watches as declared; see the view pushy.watches.';
 CREATE UNIQUE INDEX watch_name ON pushy_internal.watch (relation, name, home_system, home_database, home_extension);
 COMMENT ON INDEX pushy_internal.watch_name IS 'One watch per table and name.';
+CREATE UNIQUE INDEX watch_token ON pushy_internal.watch (token);
+COMMENT ON INDEX pushy_internal.watch_token IS 'How a trigger that fires finds its watch.';
 ALTER SEQUENCE pushy_internal.watch_id_seq OWNED BY pushy_internal.watch.watch_id;
 
 SELECT pg_catalog.pg_extension_config_dump('pushy_internal.watch_id_seq', '');
@@ -231,8 +233,7 @@ SELECT u.relation, u.name, u.channel, u.channel_name, u.events, u.columns, u.con
    CROSS JOIN pushy_internal.relay_obstacle() o
    -- What the arguments of its triggers, and of their copies on partitions, begin with.
    CROSS JOIN LATERAL (
-     SELECT (w.watch_id::pg_catalog.text::pg_catalog.bytea OPERATOR(pg_catalog.||) pg_catalog.decode('00', 'hex')
-             OPERATOR(pg_catalog.||) w.token::pg_catalog.text::pg_catalog.bytea OPERATOR(pg_catalog.||) pg_catalog.decode('00', 'hex')) AS args) a
+     SELECT (w.token::pg_catalog.text::pg_catalog.bytea OPERATOR(pg_catalog.||) pg_catalog.decode('00', 'hex')) AS args) a
    -- Its triggers, and those of them, on partitions too, that ALTER TABLE has kept from firing. pg_partition_tree() would wait for
    -- whoever has locked a partition.
    CROSS JOIN LATERAL (

@@ -33,6 +33,7 @@ static NUMBERS: installation::Numbers = installation::Numbers {
     highest: job::position::highest,
     pass_over: job::position::pass_over,
     subscription: log::subscription::next_number,
+    watch: watch::next_number,
 };
 /// What names channels.
 static ON_CHANNELS: [channel::users::Users; 2] = [

@@ -297,3 +297,21 @@ def test_numbers_of_loaded_jobs_are_not_given_out_again(db, shop):
     db.sql("INSERT INTO pushy_internal.live_job (id, position, run_at, enqueued_at, queue_id, enqueued_by, priority, depth, state, args) "
            "VALUES (%s, 1, now(), now(), 1, 10, 3, 0, 'a', '{}')", ahead)
     assert db.value("SELECT min(n) FROM (SELECT pushy.enqueue('q') AS n FROM generate_series(1, 10)) e") > ahead
+
+
+def test_watches_of_a_dump_that_is_loaded_beside_others_arrive(shop):
+    """Theirs and ours had the same numbers, so that none of them came."""
+    db = shop.cluster.database()
+    deploy(db, ("b",))
+    db.sql("SELECT pushy.watch('goods', queue => 'b', name => 'ours')")
+    watches = "SELECT name, queue, home_database <> 0 FROM pushy_internal.watch ORDER BY 1"
+    file = dump(shop, ["-Fc"])
+    for _ in range(2):
+        # The second time they are here.
+        done = load(db, file, ["--data-only", "-t", "watch"], ())
+        assert done.returncode == 0, done.stderr
+        assert db.rows(watches) == [("a", "a", False), ("ours", "b", True)]
+    assert db.value("SELECT count(DISTINCT watch_id) FROM pushy_internal.watch") == 2
+    said = db.value("SELECT string_agg(reason, ' ') FROM pushy.resume_after_restore() WHERE kind = 'rows'")
+    assert "these watches are here" in said
+    db.drop()

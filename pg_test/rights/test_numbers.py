@@ -96,6 +96,161 @@ def test_a_script_that_is_rolled_back_leaves_the_sequence_ahead_of_what_was_draw
     assert db.value("SELECT last_value FROM pushy_internal.position_seq") >= drawn
 
 
+# What a role with pg_write_all_data may do to a sequence: {held} is the highest number of a table, {end} the last one there is.
+ATTACKS = {
+    "nothing": "SELECT 1",
+    "back to its start": "SELECT setval('{name}', 1, false)",
+    "back to what is held": "SELECT setval('{name}', {held})",
+    "back to before what is held": "SELECT setval('{name}', {held} - 1)",
+    "far ahead": "SELECT setval('{name}', {end} / 2)",
+    "to its end": "SELECT setval('{name}', {end})",
+    "around": "SELECT setval('{name}', {end}), nextval('{name}')",
+}
+HELD = {"position_seq": "SELECT max(greatest(id, position)) FROM pushy_internal.live_job"} | {
+    f"{number}_id_seq": f"SELECT max({number}_id) FROM pushy_internal.{number}" for number in ("queue", "watch", "subscription")}
+
+
+def attack(db, statement):
+    with db.connect(user="etl") as etl:
+        for name, held in HELD.items():
+            end = 2 ** 63 - 1 if name == "position_seq" else LAST
+            etl.execute(statement.format(name=f"pushy_internal.{name}", held=db.value(held), end=end))
+
+
+def script(ending):
+    """DROP and CREATE EXTENSION in one transaction, which draws numbers of each kind, and ends so."""
+    def happens(cluster, databases):
+        for db in databases:
+            with db.connect(autocommit=False) as session:
+                for statement in ("SAVEPOINT s", "DROP EXTENSION pushy CASCADE", "CREATE EXTENSION pushy", "GRANT USAGE ON SCHEMA pushy TO public",
+                                  "SELECT pushy.queue_register('strict', 'note(jsonb)', concurrency => 1), pushy.queue_pause('strict'), pushy.watch('t'), pushy.subscription_create('s')",
+                                  "SELECT pushy.enqueue('strict') FROM generate_series(1, 600)", ending):
+                    session.execute(statement)
+                session.commit()
+        return databases
+    return happens
+
+
+def restarts(cluster, databases):
+    cluster.restart()
+    return databases
+
+
+def crashes(cluster, databases):
+    cluster.crash()
+    return databases
+
+
+def fails_over(cluster, databases):
+    standby = cluster.standby()
+    for db in databases:
+        there = db.of(standby)
+        there.wait_until("SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn", True, params=(db.value("SELECT pg_current_wal_flush_lsn()"),))
+        there.close()
+    cluster.stop("immediate")
+    standby.promote()
+    return [db.of(standby) for db in databases]
+
+
+HAPPENS = {
+    "nothing": lambda cluster, databases: databases, "a restart": restarts, "a crash": crashes, "a promotion": fails_over,
+    "a script rolled back": script("ROLLBACK"), "a script rolled back to a savepoint": script("ROLLBACK TO s"), "a script": script("SELECT 1"),
+}
+
+
+def furnish(db, prepares):
+    """Jobs in strict order of which the first has come to stand behind the others, what is declared, and the same in a transaction that is prepared."""
+    db.sql("CREATE FUNCTION f(jsonb) RETURNS void LANGUAGE sql AS ''; CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE u (id int PRIMARY KEY);"
+           "CREATE TABLE ran (n serial, job bigint)")
+    db.sql("CREATE FUNCTION note(jsonb) RETURNS void LANGUAGE sql AS 'INSERT INTO public.ran (job) SELECT id FROM pushy.current_job()'")
+    declare(db, "abc")
+    db.sql("SELECT pushy.queue_register('strict', 'note(jsonb)', concurrency => 1), pushy.queue_pause('strict')")
+    first = db.value("SELECT pushy.enqueue('strict', delay => '1 day')")
+    order = [number for number, in db.rows("SELECT pushy.enqueue('strict') FROM generate_series(1, 300)")]
+    db.sql("SELECT pushy.job_retry(%s)", first)
+    order.append(first)
+    if prepares:
+        with db.connect(autocommit=False) as session:
+            session.execute("SELECT pushy.queue_register('late', 'f(jsonb)'), pushy.watch('u', queue => 'late'), pushy.subscription_create('late')")
+            order.append(session.execute("SELECT pushy.enqueue('strict')").fetchone()[0])
+            session.execute(f"PREPARE TRANSACTION '{db.name}'")
+    return order
+
+
+@pytest.mark.parametrize("what", HAPPENS)
+def test_no_number_is_two_things_whatever_was_done_to_the_sequences_and_happened_then(make_cluster, what):
+    cluster = make_cluster({"max_prepared_transactions": 20, "wal_level": "replica", "hot_standby": "on"})
+    with cluster.connect() as admin:
+        admin.execute("CREATE ROLE etl LOGIN IN ROLE pg_write_all_data")
+    databases = [cluster.database() for _ in ATTACKS]
+    # A script would wait for the end of one that is prepared.
+    prepares, is_script = "script" not in what, what == "a script"
+    orders = [furnish(db, prepares) for db in databases]
+    before = [declared(db) for db in databases]
+    for db, statement in zip(databases, ATTACKS.values()):
+        attack(db, statement)
+        db.close()
+    databases = HAPPENS[what](cluster, databases)
+    for how, db, order, was in zip(ATTACKS, databases, orders, before):
+        db.close()
+        new = [number for number, in db.rows("SELECT pushy.enqueue('strict') FROM generate_series(1, 600)")]
+        assert min(new) > max(order), how
+        assert max(new) < 2 ** 53, how
+        declare(db, "xyz")
+        if prepares:
+            db.sql(f"COMMIT PREPARED '{db.name}'")
+        is_ = declared(db)
+        assert is_script or was <= is_, how
+        assert len(is_ - was) == (12 if prepares else 9) + 3 * is_script, (how, is_ - was)
+        order = [number for number, in db.rows("SELECT id FROM pushy_internal.live_job ORDER BY position")] if is_script else order + new
+        db.sql("SELECT pushy.queue_resume('strict')")
+        db.jobs_wait("strict")
+        assert [job for job, in db.rows("SELECT job FROM ran ORDER BY n")] == order, how
+
+
+# A row that is loaded, and says number or position {number}.
+ROWS = {
+    "live_job": "(id, position, run_at, enqueued_at, queue_id, enqueued_by, priority, depth, state, args) VALUES ({number}, 1, now(), now(), 1, 10, 3, 0, 'a', '{{}}')",
+    "live_job, position": "(id, position, run_at, enqueued_at, queue_id, enqueued_by, priority, depth, state, args) VALUES (1000, {number}, now(), now(), 1, 10, 3, 0, 'a', '{{}}')",
+    "finished_job": "(id, expires_at, run_at, enqueued_at, finished_at, queue_id, enqueued_by, attempt, priority, depth, state, args)"
+                    " VALUES ({number}, now() + '1 day', now(), now(), now(), 1, 10, 1, 3, 0, 'c', '{{}}')",
+    "failure": "(job_id, attempt, queue_id, failed_at, sqlstate, message) VALUES ({number}, 1, 1, now(), 'XX000', 'no')",
+}
+
+
+@pytest.mark.parametrize("restarted", [False, True], ids=["running", "restarted"])
+def test_a_number_of_a_job_is_not_given_out_where_any_table_says_it(make_cluster, restarted):
+    cluster = make_cluster()
+    databases = {table: cluster.database() for table in ROWS}
+    for table, db in databases.items():
+        db.sql("CREATE FUNCTION f(jsonb) RETURNS void LANGUAGE sql AS ''; SELECT pushy.queue_register('q', 'f(jsonb)')")
+        db.sql(f"INSERT INTO pushy_internal.{table.split(',')[0]} {ROWS[table].format(number=100_000)}")
+        db.sql("SELECT setval('pushy_internal.position_seq', 1, false)")
+        db.close()
+    if restarted:
+        cluster.restart()
+    for table, db in databases.items():
+        assert db.value("SELECT pushy.enqueue('q')") > 100_000, table
+
+
+def test_a_dump_that_is_loaded_over_its_own_database_runs_no_job_twice_where_the_sequence_was_set_back(make_cluster):
+    """The first row that was loaded believed the sequence, where no number had been drawn since the server started."""
+    cluster = make_cluster()
+    db = cluster.database()
+    db.sql("CREATE FUNCTION f(jsonb) RETURNS void LANGUAGE sql AS ''; SELECT pushy.queue_register('q', 'f(jsonb)'), pushy.queue_pause('q')")
+    db.sql("SELECT pushy.enqueue('q') FROM generate_series(1, 5)")
+    account = ["-h", cluster.folder, "-p", cluster.port, "-U", "postgres"]
+    path = cluster.folder / "jobs.dump"
+    cluster.run("pg_dump", *account, "-Fc", "-f", path, db.name)
+    db.sql("SELECT pushy.queue_resume('q')")
+    db.jobs_wait("q")
+    db.sql("SELECT setval('pushy_internal.position_seq', 1, false)")
+    db.close()
+    cluster.restart()
+    cluster.run("pg_restore", *account, "-d", db.name, "--data-only", "-t", "live_job", path)
+    assert db.value("SELECT count(*) FROM pushy_internal.live_job") == 0
+
+
 def test_an_open_enqueue_does_not_come_into_the_next_queue(db, role):
     victim, mallory = role(), role("IN ROLE pg_write_all_data")
     db.sql("CREATE FUNCTION f(jsonb) RETURNS void LANGUAGE sql AS ''")

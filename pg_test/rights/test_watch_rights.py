@@ -122,10 +122,10 @@ def test_a_writer_who_may_not_look_at_catalogs_writes_all_the_same(db, heard, as
     assert heard.after("INSERT INTO t VALUES (1)", session=writer) == [("insert", 1)]
 
 
-def test_a_trigger_made_by_hand_with_anothers_number_does_nothing_for_its_maker(db, heard, as_role):
+def test_a_trigger_made_by_hand_with_anothers_token_does_nothing_for_its_maker(db, heard, as_role):
     paused_queue(db)
     watch(db, "t", queue="q")
-    arguments = ", ".join(f"'{argument}'" for argument in db.rows("SELECT watch_id, token, name FROM pushy_internal.watch")[0])
+    arguments = ", ".join(f"'{argument}'" for argument in db.rows("SELECT token, name FROM pushy_internal.watch")[0])
     db.sql("CREATE SCHEMA mine; GRANT ALL ON SCHEMA mine TO PUBLIC")
     _, forger = as_role("TRIGGER, INSERT ON t")
     forger.execute("CREATE TABLE mine.other (id int PRIMARY KEY, v int)")
@@ -145,7 +145,7 @@ def test_a_trigger_made_by_hand_with_anothers_number_does_nothing_for_its_maker(
     "BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION pushy.watch_row('1')",
     "AFTER INSERT ON t FOR EACH ROW EXECUTE FUNCTION pushy.watch_row()",
     "AFTER INSERT ON t FOR EACH ROW EXECUTE FUNCTION pushy.watch_row('x')",
-    "AFTER INSERT ON t FOR EACH ROW EXECUTE FUNCTION pushy.watch_row('99999999999999999999')",
+    "AFTER INSERT ON t FOR EACH ROW EXECUTE FUNCTION pushy.watch_row('a0eebc99-9c0b-4ef8-bb6d', 'x')",
     "AFTER INSERT ON t FOR EACH ROW EXECUTE FUNCTION pushy.watch_statement('1')",
     "AFTER INSERT ON t FOR EACH STATEMENT EXECUTE FUNCTION pushy.watch_row('1')",
     "AFTER TRUNCATE ON t FOR EACH STATEMENT EXECUTE FUNCTION pushy.watch_row('1')"])

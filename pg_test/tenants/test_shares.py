@@ -113,9 +113,9 @@ def test_counters_of_watches_are_left_for_whoever_has_none(make_cluster):
             BEGIN
                 SELECT * INTO w FROM pushy_internal.watch;
                 FOR n IN 2 .. 1700 LOOP
-                    w.watch_id := w.watch_id + 1; w.name := n;
-                    EXECUTE format('CREATE TRIGGER c%s AFTER INSERT ON t FOR EACH ROW EXECUTE FUNCTION pushy.watch_row(%L, %L, %L)',
-                                   n, w.watch_id, w.token, w.name);
+                    w.watch_id := w.watch_id + 1; w.token := gen_random_uuid(); w.name := n;
+                    EXECUTE format('CREATE TRIGGER c%s AFTER INSERT ON t FOR EACH ROW EXECUTE FUNCTION pushy.watch_row(%L, %L)',
+                                   n, w.token, w.name);
                     SELECT oid INTO trigger FROM pg_trigger WHERE tgrelid = 't'::regclass AND tgname = 'c' || n;
                     w.triggers := ARRAY[trigger];
                     -- As src/watch/declare/triggers.rs makes it: else the copy is no watch.

@@ -419,7 +419,7 @@ def test_a_restored_watch_does_not_go_to_a_table_of_somebody_else_who_has_made_s
     db = make_cluster().database("shop")
     db.sql("CREATE ROLE mallory; CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE trap (id int PRIMARY KEY); ALTER TABLE trap OWNER TO mallory")
     watch(db, "t")
-    arguments = ", ".join(f"'{argument}'" for argument in db.rows("SELECT watch_id, token, name FROM pushy_internal.watch")[0])
+    arguments = ", ".join(f"'{argument}'" for argument in db.rows("SELECT token, name FROM pushy_internal.watch")[0])
     for event in ["insert", "update", "delete"]:
         db.sql(f"""SET ROLE mallory; CREATE TRIGGER pushy_heard_{event} AFTER {event} ON trap FOR EACH ROW
                    EXECUTE FUNCTION pushy.watch_row({arguments}); RESET ROLE""")

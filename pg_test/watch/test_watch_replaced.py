@@ -26,7 +26,7 @@ REPLACEMENTS = {
     "no condition": "AFTER INSERT OR UPDATE OR DELETE ON {t} FOR EACH ROW EXECUTE FUNCTION {same}",
     "another level": "AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON {t} FOR EACH STATEMENT EXECUTE FUNCTION {same}",
     "columns": "AFTER UPDATE OF v ON {t} FOR EACH ROW EXECUTE FUNCTION {same}",
-    "other arguments": "AFTER UPDATE ON {t} FOR EACH ROW EXECUTE FUNCTION pushy.watch_row('1', 'x', 'y')",
+    "other arguments": "AFTER UPDATE ON {t} FOR EACH ROW EXECUTE FUNCTION pushy.watch_row('a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11', 'y')",
     "before": "BEFORE UPDATE ON {t} FOR EACH STATEMENT EXECUTE FUNCTION {same}",
 }
 
@@ -139,7 +139,7 @@ def test_a_replaced_triggers_words_are_not_taken_for_declared_ones(db, mallory, 
     declare(db, "t", {"args_expr": "jsonb_build_object('id', NEW.v)", "condition": "NEW.v > 0"}, ["insert", "update"])
     declared = db.row("SELECT condition, args_expr FROM pushy.watches")
     name = next(name for _, name, _ in triggers(db, "t") if name.endswith("_expressions"))
-    same = "pushy.watch_row('1', 'x', 'y')"
+    same = "pushy.watch_row('a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11', 'y')"
     mallory.execute(f"""
         CREATE OR REPLACE TRIGGER "{name}" AFTER UPDATE ON public.t FOR EACH ROW
           WHEN (false AND ROW(NULL, (NEW.v > 0) IS TRUE, NULL, pg_catalog.to_jsonb(jsonb_build_object('evil', NEW.v))) IS NULL) EXECUTE FUNCTION {same}""")

@@ -11,8 +11,11 @@
 //! | of an unfinished job that has finished here, or a finished one that is here | passed over |
 //! | of a promise to cancel | one for a loaded job only |
 //! | of who reads a channel that is granted here | passed over |
+//! | of a watch that is here, or whose table has one of its name that was declared here | passed over |
+//! | of another watch, and of a subscription | one with a number of its own |
 
 use std::cell::Cell;
+use std::ffi::CStr;
 
 use crate::errors::Result;
 use crate::installation::write_guard::{pass_over, Why};
@@ -35,6 +38,10 @@ static IS_GRANTED: Why = Why {
     why: "their channels are granted here, by others than the dump says",
     hint: "Grant what is missing with pushy.channel_grant.",
 };
+static IS_WATCHED: Why = Why {
+    why: "these watches are here, or their tables have others of their names",
+    hint: "Nothing need be done. To have a watch as the dump has it, declare it with pushy.watch.",
+};
 
 /// What a statement that loads knows, looked up with its first row.
 #[derive(Clone, Copy)]
@@ -47,10 +54,7 @@ struct Loading {
 
 static LOADING: PerProcess<Cell<Option<Loading>>> = PerProcess::new(Cell::new(None));
 
-static LOOK: Plan = Plan::new(
-    "SELECT h.load_salt, s.last_value FROM pushy_internal.home h, pushy_internal.position_seq s",
-    &[],
-);
+static SALT: Plan = Plan::new("SELECT h.load_salt FROM pushy_internal.home h", &[]);
 
 impl Loading {
     fn now() -> Result<Self> {
@@ -58,20 +62,10 @@ impl Loading {
         if let Some(known) = LOADING.get().filter(|known| known.statement == statement) {
             return Ok(known);
         }
-        let (salt, last) = identity::as_owner(|| {
-            Ok(spi::connect(|spi| {
-                let row = spi.run(&LOOK, &[]);
-                (row.row(0).i32(1), row.row(0).i64(2))
-            }))
-        })?;
         let known = Self {
             statement,
-            salt,
-            // The sequence is ahead of what was given out.
-            issued: match (NUMBERS.highest)() {
-                0 => last,
-                highest => highest,
-            },
+            salt: identity::as_owner(|| Ok(spi::connect(|spi| spi.run(&SALT, &[]).row(0).i32(1))))?,
+            issued: (NUMBERS.highest)()?,
         };
         LOADING.set(Some(known));
         Ok(known)
@@ -87,12 +81,22 @@ impl Loading {
 pub(super) fn take_in(row: Arriving) -> Result<Becomes> {
     let loading = Loading::now()?;
     let table = row.table();
+    for column in numbers_in(&table) {
+        // Not given out again.
+        row.int8(column).into_iter().for_each(NUMBERS.pass_over);
+    }
     let mut columns = Vec::new();
     if let Some(queue_id) = row.int4(c"queue_id") {
         columns.push((c"queue_id", Datum::from(loading.number(queue_id))));
     }
     match table.as_str() {
-        "queue" | "watch" | "channel" => columns.push((c"home_database", NOWHERE)),
+        "watch" if is_watched_here(row)? => return pass_over(row, &IS_WATCHED),
+        "watch" => {
+            let number = identity::as_owner(NUMBERS.watch)?;
+            columns.push((c"home_database", NOWHERE));
+            columns.push((c"watch_id", Datum::from(number)));
+        }
+        "queue" | "channel" => columns.push((c"home_database", NOWHERE)),
         "subscription" => {
             let number = identity::as_owner(NUMBERS.subscription)?;
             columns.push((c"home_database", NOWHERE));
@@ -132,12 +136,21 @@ static ANY_HERE: Plan = Plan::new(
     &[BuiltinOid::INT8OID],
 );
 
-/// Whether a job of the row's number is here; its number is not given out again.
+/// Columns that say a job's number, or a position.
+fn numbers_in(table: &str) -> &'static [&'static CStr] {
+    match table {
+        "live_job" => &[c"id", c"position"],
+        "failure" | "promised_cancel" => &[c"job_id"],
+        _ if table.starts_with("finished_job") => &[c"id"],
+        _ => &[],
+    }
+}
+
+/// Whether a job of the row's number is here.
 fn is_known(row: Arriving, loading: Loading, plan: &Plan) -> Result<bool> {
     let Some(job) = row.int8(c"id") else {
         return Ok(false);
     };
-    (NUMBERS.pass_over)(job);
     if job > loading.issued {
         return Ok(false);
     }
@@ -174,6 +187,32 @@ fn is_granted_here(row: Arriving) -> Result<bool> {
     })
 }
 
+static WATCH_HERE: Plan = Plan::new(
+    "SELECT EXISTS (SELECT FROM pushy_internal.watch w WHERE w.token OPERATOR(pg_catalog.=) $1) \
+         OR EXISTS (SELECT FROM pushy_internal.watch w \
+                     WHERE w.name OPERATOR(pg_catalog.=) $2 AND w.relation OPERATOR(pg_catalog.=) pg_catalog.to_regclass($3)::pg_catalog.oid \
+                       AND pushy_internal.is_home(w.home_system, w.home_database, w.home_extension, w.relation))",
+    &[
+        BuiltinOid::UUIDOID,
+        BuiltinOid::TEXTOID,
+        BuiltinOid::TEXTOID,
+    ],
+);
+
+/// The watch itself, or one of the same table and name that lives.
+fn is_watched_here(row: Arriving) -> Result<bool> {
+    let Some(token) = row.uuid(c"token") else {
+        return Ok(false);
+    };
+    let (name, relation) = (row.text(c"name")?, row.text(c"relation_name")?);
+    identity::as_owner(|| {
+        Ok(spi::connect(|spi| {
+            let params = params![token, name, relation];
+            spi.run(&WATCH_HERE, params).row(0).bool(1)
+        }))
+    })
+}
+
 static ADOPTED: Plan = Plan::new(
     "UPDATE pushy_internal.home SET adopted = adopted OPERATOR(pg_catalog.||) $1, \
             load_salt = pg_catalog.floor(pg_catalog.random() OPERATOR(pg_catalog.*) 2147483647::pg_catalog.float8)::pg_catalog.int4",
@@ -188,10 +227,11 @@ pub fn adopted(queue_id: i32) {
 
 /// What a load asks of numbers, in the rooms above.
 pub struct Numbers {
-    /// The highest of a job that is known to be taken; 0: none is.
-    pub highest: fn() -> i64,
-    /// A job has this one.
+    /// No job has had a higher one here.
+    pub highest: fn() -> Result<i64>,
+    /// A job has this one, or it is a position.
     pub pass_over: fn(i64),
-    /// A new one for a subscription.
+    /// A new one for a subscription, or a watch.
     pub subscription: fn() -> Result<i32>,
+    pub watch: fn() -> Result<i32>,
 }

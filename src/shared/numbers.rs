@@ -22,8 +22,8 @@ pub struct Numbers {
     highest: AtomicI64,
     /// What the sequence was set to: numbers up to it are given out from memory. Or one of the two below.
     reserved: AtomicI64,
-    /// That somebody has set the sequence was said in this life of the server.
-    said_set: AtomicBool,
+    /// That the sequence is not followed was said in this life of the server.
+    said_left: AtomicBool,
 }
 
 /// The sequence has not been looked at in this life of the server.
@@ -35,7 +35,7 @@ impl Numbers {
     pub fn reset(&self) {
         self.highest.store(0, Ordering::SeqCst);
         self.reserved.store(UNSEEN, Ordering::SeqCst);
-        self.said_set.store(false, Ordering::SeqCst);
+        self.said_left.store(false, Ordering::SeqCst);
     }
 
     /// The highest number that is known; 0: none is.
@@ -66,13 +66,14 @@ pub struct Numbered {
     ahead: i64,
     /// The last number: the one after it is 1.
     most: i64,
-    /// How far a sequence that somebody has set is followed.
+    /// How far a sequence that is not as it was left is followed.
     followed: Followed,
     /// What is passed over at the first look where the sequence may have been set back, because transactions that are prepared may
     /// have drawn it.
     jump: i64,
 }
 
+/// Never beyond `FURTHEST`, so that nobody who sets a sequence again and again uses all numbers up.
 struct Followed {
     /// While the server runs, and its memory knows better.
     running: i64,
@@ -93,8 +94,8 @@ impl Numbered {
             most: i64::MAX,
             followed: Followed {
                 running: 1 << 40,
-                first: 1 << 53,
-                empty: 1 << 53,
+                first: FURTHEST,
+                empty: FURTHEST,
             },
             jump: 100_000,
         }
@@ -198,14 +199,17 @@ impl Numbered {
     fn find_out(&self, numbers: &Numbers, reserved: i64, stored: i64) -> Result<()> {
         // Asked before the tables, which have the numbers of one that commits meanwhile.
         let may_be_drawn = reserved == UNSEEN && is_any_prepared();
-        numbers.pass_over((self.kept)()?.min(HIGHEST_BELIEVED));
+        if reserved == UNSEEN {
+            // Afterwards memory knows, of what is loaded too.
+            numbers.pass_over((self.kept)()?.min(HIGHEST_BELIEVED));
+        }
         let known = numbers.highest();
         let followed = match (reserved, known) {
             (UNSEEN, 0) => self.followed.empty,
             (UNSEEN, _) => self.followed.first,
             _ => self.followed.running,
         };
-        let is_followed = stored >= known && stored - known < followed;
+        let is_followed = stored >= known && stored - known < followed && stored < FURTHEST;
         if is_followed {
             numbers.pass_over(stored);
         }
@@ -213,10 +217,22 @@ impl Numbered {
             numbers.pass_over(numbers.highest() + self.jump);
         }
         // Numbers went on in the sequence that was forgotten.
-        if !is_followed && reserved != FORGOTTEN && !numbers.said_set.swap(true, Ordering::SeqCst) {
-            say_set(self.sequence, stored, within(numbers.highest(), self.most));
+        if !is_followed && reserved != FORGOTTEN && !numbers.said_left.swap(true, Ordering::SeqCst)
+        {
+            say_left(self.sequence, stored, within(numbers.highest(), self.most));
         }
         Ok(())
+    }
+
+    /// No number above this one was given out here.
+    pub fn highest(&self) -> Result<i64> {
+        match here().map(self.of) {
+            Some(numbers) if numbers.reserved.load(Ordering::SeqCst) != UNSEEN => {
+                Ok(numbers.highest())
+            }
+            // Looks, where nobody has yet.
+            _ => self.draw(1),
+        }
     }
 
     /// Without the preload nothing is in memory.
@@ -225,7 +241,9 @@ impl Numbered {
         identity::as_owner(|| {
             let sequence = identity::expect_relation(self.sequence)?;
             object_lock::briefly(sequence, || {
-                let before = sequence::last(sequence);
+                let kept = (self.kept)()?.min(HIGHEST_BELIEVED);
+                let stored = sequence::last(sequence);
+                let before = kept.max(if stored < FURTHEST { stored } else { 0 });
                 sequence::set(sequence, within(before + count, self.most));
                 Ok(before + 1)
             })
@@ -238,6 +256,9 @@ const LAST_DECLARED: i64 = i32::MAX as i64;
 
 /// A row that was loaded leaves numbers for others, whatever it says.
 const HIGHEST_BELIEVED: i64 = i64::MAX / 2;
+
+/// A sequence that somebody has set is followed up to here: the numbers behind it are as exact in a double.
+const FURTHEST: i64 = 1 << 52;
 
 /// The number that is as far as this was counted: after `most` comes 1.
 fn within(counted: i64, most: i64) -> i64 {
@@ -316,12 +337,12 @@ pub fn number_on(slot: &DatabaseSlot) -> Result<()> {
     Ok(())
 }
 
-fn say_set(sequence: &str, stored: i64, highest: i64) {
+fn say_left(sequence: &str, stored: i64, highest: i64) {
     ereport::log(
         &Error::new(
             SqlState::WARNING,
-            format!("sequence pushy_internal.{sequence} was set by somebody, to {stored} or so: numbers go on behind {highest}"),
+            format!("sequence pushy_internal.{sequence} is at {stored}, where numbers do not go on: they do behind {highest}"),
         )
-        .hint("A restore sets it: then nothing need be done. If there was none, it was a role with pg_write_all_data, which may set every sequence of the database: take it from whom you do not trust."),
+        .hint("A restore sets it, and numbers of queues, watches and subscriptions begin again after 2^31: then nothing need be done. Else it was a role with pg_write_all_data, which may set every sequence of the database: take it from whom you do not trust."),
     );
 }

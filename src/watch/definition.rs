@@ -2,7 +2,7 @@
 
 use super::restore;
 pub use super::store::{
-    all, delete, find_by_id, forget_lost, new_token, next_id, of_table, set_paused,
+    all, delete, find_by_id, find_by_token, forget_lost, new_token, next_id, of_table, set_paused,
 };
 use super::store::{of_channel, of_queue};
 pub use super::words::{Delivery, Level, NamedBy, Payload};

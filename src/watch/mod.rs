@@ -11,7 +11,7 @@ mod words;
 
 use declare::follow::{altered, attached};
 use declare::{arguments, orphans, restore, side_effects, table, trigger_words, triggers};
-pub use definition::{CHANNEL_USERS, DEPENDENTS};
+pub use definition::{next_id as next_number, CHANNEL_USERS, DEPENDENTS};
 use fire::{cache, content, notice_json, partition_move, publish, statement};
 
 use crate::errors::Result;

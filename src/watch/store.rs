@@ -1,5 +1,7 @@
 //! Watches in their table, pushy_internal.watch.
 
+use pushy_core::json::read_uuid;
+
 use super::definition::{Delivery, Level, NamedBy, Payload, Residence, WatchDefinition};
 use super::table::WatchedTable;
 use super::{altered, counts};
@@ -164,11 +166,11 @@ fn read(row: Row<'_>) -> Result<WatchDefinition> {
     })
 }
 
-/// Those that the index of numbers has of these keys, in its order.
-fn look(keys: &[Key]) -> Result<Vec<WatchDefinition>> {
+/// Those that an index has of these keys, in its order.
+fn look(index: &str, keys: &[Key]) -> Result<Vec<WatchDefinition>> {
     let mut found = Vec::new();
     let shape = (table::COLUMNS, &table::CHECKED);
-    heap::read_now("watch", shape, "watch_pkey", keys, |row, _| {
+    heap::read_now("watch", shape, index, keys, |row, _| {
         found.push(read(row)?);
         Ok(true)
     })?;
@@ -181,7 +183,15 @@ fn load(plan: &Plan, params: &[spi::Param]) -> Result<Vec<WatchDefinition>> {
 
 /// The watch of this number; as the extension's owner, as all that follow.
 pub fn find_by_id(watch_id: i32) -> Result<Option<WatchDefinition>> {
-    Ok(look(&[Key::int4_equals(1, watch_id)])?.pop())
+    Ok(look("watch_pkey", &[Key::int4_equals(1, watch_id)])?.pop())
+}
+
+/// The watch whose triggers carry this.
+pub fn find_by_token(token: &str) -> Result<Option<WatchDefinition>> {
+    match read_uuid(token) {
+        Some(token) => Ok(look("watch_token", &[Key::uuid_equals(1, token)])?.pop()),
+        None => Ok(None),
+    }
 }
 
 /// The watches of a table, by name; also those that a restore or a copy has brought.
@@ -194,7 +204,7 @@ pub fn of_table(table: &WatchedTable) -> Result<Vec<WatchDefinition>> {
 }
 
 pub fn all() -> Result<Vec<WatchDefinition>> {
-    look(&[])
+    look("watch_pkey", &[])
 }
 
 /// The watches that enqueue into a queue.

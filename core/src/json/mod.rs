@@ -9,7 +9,7 @@ mod string;
 
 pub use moment::{date, interval, timestamp, timestamptz, Interval};
 pub use number::{float4, float8, int8, integer, money, numeric};
-pub use string::{hex, quoted, quoted_length, uuid};
+pub use string::{hex, quoted, quoted_length, read_uuid, uuid};
 
 /// What `write` appends.
 #[cfg(test)]

@@ -77,6 +77,17 @@ pub fn uuid(bytes: &[u8; 16], out: &mut Vec<u8>) {
     out.push(b'"');
 }
 
+/// What [`uuid`] writes, between its quotes.
+pub fn read_uuid(text: &str) -> Option<[u8; 16]> {
+    let groups: Vec<&str> = text.split('-').collect();
+    let lengths = groups.iter().map(|group| group.len());
+    let digits = groups.concat();
+    if !lengths.eq([8, 4, 4, 4, 12]) || !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+        return None;
+    }
+    Some(u128::from_str_radix(&digits, 16).ok()?.to_be_bytes())
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::of;
@@ -116,5 +127,18 @@ mod tests {
             of(|out| uuid(&bytes, out)),
             "\"00112233-4455-6677-8899-aabbccddeeff\""
         );
+        assert_eq!(
+            read_uuid("00112233-4455-6677-8899-AABBccddeeff"),
+            Some(bytes)
+        );
+        for other in [
+            "",
+            "1",
+            "00112233445566778899aabbccddeeff",
+            "00112233-4455-6677-8899-aabbccddeefg",
+            "0011223-34455-6677-8899-aabbccddeeff",
+        ] {
+            assert_eq!(read_uuid(other), None, "{other}");
+        }
     }
 }

@@ -183,6 +183,10 @@ impl Arriving {
         self.value(column).map(|value| value.value() as i64)
     }
 
+    pub fn uuid(self, column: &CStr) -> Option<pg_sys::Datum> {
+        self.value(column)
+    }
+
     pub fn text(self, column: &CStr) -> Result<Option<String>> {
         // SAFETY: the column is of type text, as the caller says.
         self.value(column)

@@ -60,6 +60,21 @@ impl Key {
         }
     }
 
+    pub fn uuid_equals(column: i16, value: [u8; 16]) -> Self {
+        // SAFETY: as many bytes as a uuid has, in memory that outlives the scan.
+        let value = unsafe {
+            let bytes = pg_sys::palloc(value.len()).cast::<[u8; 16]>();
+            bytes.write(value);
+            Datum::from(bytes)
+        };
+        Self {
+            column,
+            strategy: pg_sys::BTEqualStrategyNumber,
+            function: pg_sys::F_UUID_EQ,
+            value,
+        }
+    }
+
     pub fn int8_at_least(column: i16, value: i64) -> Self {
         Self {
             column,

@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 
+use pushy_core::json::read_uuid;
 use rustc_hash::{FxBuildHasher, FxHashSet};
 
 use crate::errors::{quote_literal, Error, Result, SqlState};
@@ -18,8 +19,7 @@ use crate::{params, row, sql_function};
 /// What the arguments of a trigger say: whose it is.
 #[derive(Clone, Copy)]
 pub struct Claim<'a> {
-    pub watch_id: i32,
-    pub token: &'a [u8],
+    pub token: &'a str,
     pub name: &'a [u8],
 }
 
@@ -27,9 +27,9 @@ impl<'a> Claim<'a> {
     /// None where pushy.watch has not made it.
     pub fn of(firing: &'a Firing) -> Option<Self> {
         Some(Self {
-            watch_id: firing.argument(0)?.to_str().ok()?.parse().ok()?,
-            token: firing.argument(1)?.to_bytes(),
-            name: firing.argument(2)?.to_bytes(),
+            token: (firing.argument(0)?.to_str().ok())
+                .filter(|token| read_uuid(token).is_some())?,
+            name: firing.argument(1)?.to_bytes(),
         })
     }
 }
@@ -91,7 +91,7 @@ static ALL: Plan = Plan::new(
 
 fn read(row: Row<'_>) -> Orphan {
     let arguments = row.opt_bytes(3).unwrap_or_default();
-    let name = arguments.split(|byte| *byte == 0).nth(2);
+    let name = arguments.split(|byte| *byte == 0).nth(1);
     Orphan {
         trigger: row.oid(1),
         relation: row.oid(2),
@@ -155,10 +155,10 @@ static ROOT: Plan = Plan::new(
 // The watch of these triggers is there, and is not at home in this table yet.
 static WAITS: Plan = Plan::new(
     "SELECT EXISTS (SELECT FROM pushy_internal.watch w \
-                     WHERE w.watch_id OPERATOR(pg_catalog.=) $1 AND w.token::pg_catalog.text OPERATOR(pg_catalog.=) $2 \
+                     WHERE w.token OPERATOR(pg_catalog.=) $1::pg_catalog.uuid \
                        AND NOT pushy_internal.is_home(w.home_system, w.home_database, w.home_extension, w.relation) \
-                       AND pushy_internal.watch_elsewhere(w.watch_id) OPERATOR(pg_catalog.=) $3)",
-    &[BuiltinOid::INT4OID, BuiltinOid::TEXTOID, BuiltinOid::OIDOID],
+                       AND pushy_internal.watch_elsewhere(w.watch_id) OPERATOR(pg_catalog.=) $2)",
+    &[BuiltinOid::TEXTOID, BuiltinOid::OIDOID],
 );
 
 /// Once a session and table: the write goes on, and nothing is published of it.
@@ -179,8 +179,7 @@ pub fn warn(firing: Firing, claim: Claim<'_>) -> Result<()> {
         WatchedTable::look_up(relation.unwrap_or(firing.relation()))
     })?;
     let waits = identity::as_owner(|| {
-        let token = String::from_utf8_lossy(claim.token);
-        let params = params![claim.watch_id, &*token, table.oid];
+        let params = params![claim.token, table.oid];
         Ok(spi::connect(|spi| spi.run(&WAITS, params).row(0).bool(1)))
     })?;
     if waits {

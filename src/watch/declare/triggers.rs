@@ -56,7 +56,7 @@ pub fn create(watch: &mut WatchDefinition, table: &WatchedTable, wording: Wordin
     watch.token = identity::as_owner(definition::new_token)?;
     let maker = Maker {
         base: base_name(watch),
-        arguments: [&watch.watch_id.to_string(), &watch.token, &watch.name]
+        arguments: [&watch.token, &watch.name]
             .map(|argument| quote_literal(argument))
             .join(", "),
         table,
@@ -244,7 +244,7 @@ fn native_condition(
 
 struct Maker<'a> {
     base: String,
-    /// Its number, its token and its name.
+    /// Its token and its name.
     arguments: String,
     table: &'a WatchedTable,
     wording: Wording,
@@ -319,8 +319,7 @@ pub(in crate::watch) use is_ours;
 /// SQL: what pg_trigger.tgargs of the triggers of watch w begin with.
 macro_rules! arguments {
     () => {
-        "(w.watch_id::pg_catalog.text::pg_catalog.bytea OPERATOR(pg_catalog.||) pg_catalog.decode('00', 'hex') \
-          OPERATOR(pg_catalog.||) w.token::pg_catalog.text::pg_catalog.bytea OPERATOR(pg_catalog.||) pg_catalog.decode('00', 'hex'))"
+        "(w.token::pg_catalog.text::pg_catalog.bytea OPERATOR(pg_catalog.||) pg_catalog.decode('00', 'hex'))"
     };
 }
 pub(in crate::watch) use arguments;

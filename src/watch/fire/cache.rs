@@ -24,21 +24,20 @@ pub(super) struct Common {
     pub(super) version: u64,
 }
 
-/// What there is of a number that triggers carry.
-pub(super) enum Number {
+/// What there is of a token that triggers carry.
+pub(super) enum Found {
     /// No watch here has it.
     Nobodys,
     /// Its watch publishes nothing: it is paused, broken, or came here by a restore.
-    Silent {
-        token: String,
-    },
+    Silent,
     Watch(Rc<CachedWatch>),
 }
 
 struct Cache {
     generation: u64,
-    watches: FxHashMap<i32, Rc<CachedWatch>>,
-    /// Triggers whose firings publish nothing. By trigger, because a number may be another watch's.
+    /// By token.
+    watches: FxHashMap<String, Rc<CachedWatch>>,
+    /// Triggers whose firings publish nothing. By trigger, because not each that carries a watch's token is the watch's.
     silent: FxHashSet<Oid>,
     /// The trigger that fired last, of the many rows of a statement, and its watch.
     last: Option<(Oid, Option<Rc<CachedWatch>>)>,
@@ -72,7 +71,6 @@ pub fn of(firing: Firing) -> Result<Option<Rc<CachedWatch>>> {
 #[cold]
 fn find(firing: Firing) -> Result<Option<Rc<CachedWatch>>> {
     let claim = Claim::of(&firing).ok_or_else(|| not_ours(firing))?;
-    let watch_id = claim.watch_id;
     let generation = invalidation::generation();
     let (is_silent, kept) = CACHE.with_borrow_mut(|cache| {
         if cache.generation != generation {
@@ -83,16 +81,16 @@ fn find(firing: Firing) -> Result<Option<Rc<CachedWatch>>> {
         }
         (
             cache.silent.contains(&firing.trigger()),
-            cache.watches.get(&watch_id).cloned(),
+            cache.watches.get(claim.token).cloned(),
         )
     });
     if is_silent {
         return Ok(None);
     }
     invalidation::depend_on(firing.relation());
-    let number = match kept {
-        Some(watch) => Number::Watch(watch),
-        None => identity::as_owner(|| read(watch_id))?,
+    let found = match kept {
+        Some(watch) => Found::Watch(watch),
+        None => identity::as_owner(|| read(claim.token))?,
     };
     // Reading may have taken in messages: what was read before them is not kept.
     let keep = |work: &dyn Fn(&mut Cache)| {
@@ -100,14 +98,16 @@ fn find(firing: Firing) -> Result<Option<Rc<CachedWatch>>> {
             CACHE.with_borrow_mut(work);
         }
     };
-    if let Number::Watch(watch) = &number {
+    if let Found::Watch(watch) = &found {
         keep(&|cache| {
-            cache.watches.insert(watch_id, Rc::clone(watch));
+            cache
+                .watches
+                .insert(claim.token.to_owned(), Rc::clone(watch));
         });
     }
-    match number {
-        Number::Watch(watch) if watch.owns(firing, claim)? => return Ok(Some(watch)),
-        Number::Silent { token } if token.as_bytes() == claim.token => {}
+    match found {
+        Found::Watch(watch) if watch.owns(firing)? => return Ok(Some(watch)),
+        Found::Silent => {}
         _ => orphans::warn(firing, claim)?,
     }
     keep(&|cache| {

@@ -19,7 +19,6 @@ use crate::queue::reference::QueueReference;
 use crate::shared::{obstacle, pending};
 use crate::watch::definition::{Delivery, WatchDefinition};
 use crate::watch::notice_json::{PayloadKind, Shape};
-use crate::watch::orphans::Claim;
 use crate::watch::triggers::Expression;
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::cell::{Cell, RefCell};
@@ -119,12 +118,9 @@ impl CachedWatch {
     }
 
     /// Whether it has made this trigger. One that a restore has brought, or somebody has made by hand with its
-    /// number and token, would have the rights of the watch's owner on its queue.
-    pub(super) fn owns(&self, firing: Firing, claim: Claim<'_>) -> Result<bool> {
+    /// token, would have the rights of the watch's owner on its queue.
+    pub(super) fn owns(&self, firing: Firing) -> Result<bool> {
         let trigger = firing.trigger();
-        if *claim.token != *self.definition.token.as_bytes() {
-            return Ok(false);
-        }
         if self.trusted.borrow().contains(&trigger) {
             return Ok(true);
         }

@@ -1,6 +1,6 @@
 //! All that a firing wants to know of a watch, read from the catalogs at once.
 
-use super::cache::Number;
+use super::cache::Found;
 use super::cached_watch::{ByRole, CachedWatch};
 use crate::errors::{Error, Result, SqlState};
 use crate::params;
@@ -30,29 +30,23 @@ static FACTS: Plan = Plan::new(
 );
 
 /// As the extension's owner: a writer may have lost the right to look at catalogs.
-pub(super) fn read(watch_id: i32) -> Result<Number> {
-    let Some(definition) = definition::find_by_id(watch_id)? else {
-        return Ok(Number::Nobodys);
+pub(super) fn read(token: &str) -> Result<Found> {
+    let Some(definition) = definition::find_by_token(token)? else {
+        return Ok(Found::Nobodys);
     };
     invalidation::depend_on(definition.relation);
     match definition.stands {
         // Its table is gone: triggers that carry its token came with another.
-        Residence::Bereft => return Ok(Number::Nobodys),
+        Residence::Bereft => return Ok(Found::Nobodys),
         Residence::Home if !definition.paused => {}
-        Residence::Home | Residence::Elsewhere => {
-            return Ok(Number::Silent {
-                token: definition.token,
-            })
-        }
+        Residence::Home | Residence::Elsewhere => return Ok(Found::Silent),
     }
     let relation = definition.relation;
     if !trigger_words::are_unchanged(&definition)? {
         // With one missing the others would publish changes that its condition excluded, or of some events only; one that
         // was replaced has the words of somebody else, who has not the rights of the watch's maker.
         log_broken(&definition);
-        return Ok(Number::Silent {
-            token: definition.token,
-        });
+        return Ok(Found::Silent);
     }
     let expressions = match definition.expressions {
         Some(trigger) => trigger_words::condition_of(trigger)?,
@@ -73,7 +67,7 @@ pub(super) fn read(watch_id: i32) -> Result<Number> {
         );
         (shape, row.bool(3))
     });
-    Ok(Number::Watch(Rc::new(CachedWatch {
+    Ok(Found::Watch(Rc::new(CachedWatch {
         channel: definition.channel.as_deref().map(Rc::from),
         kind: match definition.payload {
             Payload::None => PayloadKind::None,
@@ -86,7 +80,7 @@ pub(super) fn read(watch_id: i32) -> Result<Number> {
         counter: shared::get().and_then(|shared| {
             let owner = definition.owner;
             let is_bounded = !identity::is_superuser(owner);
-            shared.ensure_watch(watch_id, owner.to_u32(), is_bounded)
+            shared.ensure_watch(definition.watch_id, owner.to_u32(), is_bounded)
         }),
         expressions,
         evaluators: ByRole::default(),

@@ -76,7 +76,7 @@ fn namesake(parent: Oid, partition: Oid) -> Result<Option<(Oid, String)>> {
             let found = spi.run(&NAMESAKES, params![parent, partition]);
             found.first().map(|row| {
                 let arguments = row.opt_bytes(2).unwrap_or_default();
-                let name = arguments.split(|byte| *byte == 0).nth(2);
+                let name = arguments.split(|byte| *byte == 0).nth(1);
                 (row.oid(1), text::shown(name.unwrap_or_default()))
             })
         }))

@@ -53,7 +53,7 @@ pub(super) fn users_of(relation: Oid, columns: &[String]) -> Result<Vec<User>> {
             let found = spi.run(&USERS, params![relation, names]);
             let read = |row: spi::Row<'_>| {
                 let arguments = row.opt_bytes(4).unwrap_or_default();
-                let watch = arguments.split(|byte| *byte == 0).nth(2);
+                let watch = arguments.split(|byte| *byte == 0).nth(1);
                 Ok(User {
                     trigger: row.oid(1),
                     relation: row.oid(2),
