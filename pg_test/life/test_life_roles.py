@@ -2,12 +2,14 @@
 ever, and they run on after the repair."""
 
 import re
+import time
 
 import psycopg
 import pytest
 
 from harness.gate import Gate
 from harness.versions import skip_unless_workers_must_log_in
+from harness.waiting import wait_for
 from stage.life import LEDGER, end_executors, run
 
 
@@ -58,6 +60,42 @@ def test_a_role_without_a_session_waits_without_a_worker_dying_of_it(tenant, dam
     assert log.count(reason) == 1, log
     tenant.sql(repair.format(**names))
     assert tenant.job_wait(job, deadline=10)["state"] == "completed"
+
+
+def test_what_repairs_it_may_be_prepared(tenant):
+    """The next start is tried at once, long before its time."""
+    began = time.monotonic()
+    tenant.sql(f"REVOKE CONNECT ON DATABASE {tenant.name} FROM PUBLIC")
+    job = tenant.value("SELECT pushy.enqueue('q', '2')")
+    with tenant.connect(autocommit=False) as session:
+        session.execute(f"GRANT CONNECT ON DATABASE {tenant.name} TO {tenant.tenant}")
+        session.execute(f"PREPARE TRANSACTION '{tenant.name}'")
+    # Starts are refused after 0, 0.5, 1.5, 3.5, 7.5 and 15.5 seconds, and the next would be after 31.5.
+    wait_for("six refusals", lambda: time.monotonic() - began, lambda passed: passed > 17)
+    tenant.sql(f"COMMIT PREPARED '{tenant.name}'")
+    assert tenant.job_wait(job)["state"] == "completed"
+    assert time.monotonic() - began < 29
+
+
+def test_who_may_not_enter_takes_no_executor_from_others(make_cluster):
+    """With one executor for all, which is idle: nobody who could use its place asks for it."""
+    cluster = make_cluster({"pushy.max_executors": 1, "pushy.reserved_executors": 0, "pushy.executor_linger": "5min"})
+    db = cluster.database()
+    skip_unless_workers_must_log_in(db)
+    db.sql(LEDGER)
+    db.sql("CREATE ROLE tenant LOGIN; GRANT INSERT ON ledger TO tenant; SELECT pushy.queue_register('q', 'note(jsonb)');"
+           "SELECT pushy.queue_register('theirs', 'note(jsonb)', run_as => 'tenant')")
+    db.sql("ALTER ROLE tenant NOLOGIN")
+    run(db)
+    [executor] = db.workers()
+    job = db.value("SELECT pushy.enqueue('theirs', '2')")
+    # It may have been said of the queue alone.
+    cluster.log.wait_for(f'jobs in database "{db.name}" wait: .*not permitted to log in')
+    for _ in range(10):
+        run(db)
+        assert db.workers() == [executor]
+    db.sql("ALTER ROLE tenant LOGIN")
+    assert db.job_wait(job)["state"] == "completed"
 
 
 @pytest.mark.parametrize("damage, reason, repair", SESSION, ids=["NOLOGIN", "no CONNECT"])

@@ -33,6 +33,28 @@ def test_what_is_too_old_is_emptied_and_its_readers_are_told_once(make_cluster):
     flow.assert_balanced()
 
 
+def test_what_is_too_old_is_emptied_though_the_relay_could_not_see_when(make_cluster):
+    """It wants to leave, somebody holds what it has to look at first, and nothing is written any more."""
+    db = make_cluster({"pushy.log_keep": "20s", "pushy.executor_linger": "8s"}).database()
+    db.sql("SELECT pushy.subscription_create('s', '{row}'); SELECT pushy.notify('row', 'x', delivery => 'relay')")
+    # After a rest the relay writes down how far it is; then it looks at this table no more until it wants to leave.
+    before = db.value("SELECT last_tick FROM pushy_internal.log_state")
+    db.wait_until("SELECT last_tick FROM pushy_internal.log_state", lambda tick: tick > before)
+    assert log(db)["notices"] == 1
+
+    def waits() -> bool | None:
+        """Whether the relay waits for a lock; None: it is gone."""
+        relays = db.rows("SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE backend_type = 'pushy relay' AND datname = current_database()")
+        return bool(relays[0][0]) if relays else None
+    with db.connect(autocommit=False) as holder:
+        holder.execute("LOCK TABLE pushy_internal.log_part IN ACCESS EXCLUSIVE MODE")
+        # Two looks before it leaves, of which the second is the one that counts, and it looks again.
+        for _ in range(4):
+            wait_for("a look before the relay leaves", waits, lambda waits: waits is not False)
+            wait_for("that look to fail", waits, lambda waits: waits is not True)
+    db.wait_until("SELECT notices FROM pushy.log", 0, deadline=100)
+
+
 def test_what_is_too_much_is_emptied_unread(make_cluster):
     db = make_cluster({"pushy.log_max_size": "4MB"}).database()
     Flow(db)

@@ -1,5 +1,7 @@
 """Durable subscriptions: read, acknowledge, wait."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import psycopg
 import pytest
 
@@ -48,6 +50,27 @@ def test_a_cursor_that_was_never_given_out_is_refused(db):
             db.sql("SELECT pushy.subscription_ack('s', %s)", never)
     assert len(read(db, "s")) == 4
     assert [db.value("SELECT pushy.subscription_ack('s', %s)", row["cursor"]) for row in found] == [True] * 4
+
+
+@pytest.mark.parametrize("statement", ["SELECT pushy.subscription_ack('s', %s)", "SELECT count(*) FROM pushy.subscription_read('s', 100, %s)"])
+def test_a_cursor_is_good_while_its_part_is_truncated(db, statement):
+    """As the relay does it, which holds the part for as long as its transaction takes: who waits for that with a cursor in hand
+    knows what was lost as of before."""
+    db.value("SELECT pushy.subscription_create('s', '{orders}')")
+    db.sql("SELECT pushy.notify('orders', n::text, delivery => 'relay') FROM generate_series(1, 3) n")
+    db.wait_until("SELECT count(*) FROM pushy.subscription_read('s')", 3)
+    cursor = rows(db, "s")[0]["cursor"]
+    epoch, tick, _ = map(int, cursor.split("-"))
+    part = db.value("SELECT part FROM pushy_internal.log_state")
+    with db.connect(autocommit=False) as relay, db.connect() as reader, ThreadPoolExecutor(1) as threads:
+        relay.execute(f"LOCK TABLE pushy_internal.log_{part}, pushy_internal.tick_{part} IN ACCESS EXCLUSIVE MODE")
+        answer = threads.submit(lambda: reader.execute(statement, (cursor,)).fetchone())
+        db.wait_until("SELECT cardinality(pg_blocking_pids(%s))", 1, params=(reader.info.backend_pid,))
+        relay.execute("UPDATE pushy_internal.log_state SET lost_epoch = %s, lost_tick = %s, lost_n = 3", (epoch, tick))
+        relay.execute(f"TRUNCATE ONLY pushy_internal.log_{part}, ONLY pushy_internal.tick_{part}")
+        relay.commit()
+        # True: it was acknowledged. 1: the resync that says what was lost.
+        assert answer.result() == (1,)
 
 
 def test_a_notice_job_is_run_once_for_each_notice(db):

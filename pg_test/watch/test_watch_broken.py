@@ -145,3 +145,19 @@ def test_broken_in_the_transaction_that_writes(db):
     db.sql("BEGIN; INSERT INTO t VALUES (1, 1, true); ALTER TABLE t DROP COLUMN vip CASCADE; INSERT INTO t VALUES (2, 1); DELETE FROM t; COMMIT")
     assert told(db, "t") == ("broken", True, 2), "the first row was told as a notice and a job, before"
     assert "is broken and makes no notices and no jobs" in db.cluster.log.since()
+
+
+def test_the_log_says_so_once_a_session_and_declaration(db):
+    """Each change of a definition has the watch read anew, and a table may be written all day."""
+    create(db, "t", False)
+    since = db.cluster.log.position()
+    with db.connect() as session:
+        for times, column in enumerate(["vip", "note"], start=1):
+            declare(db, "t", {"channel": "c", "columns": [column]})
+            session.execute("INSERT INTO t (id, amount) VALUES (1, 1)")
+            db.sql(f"ALTER TABLE t DROP COLUMN {column} CASCADE")
+            for _ in range(3):
+                db.sql("ALTER TABLE t ALTER COLUMN amount SET STATISTICS 10")
+                session.execute("UPDATE t SET amount = amount + 1; DELETE FROM t; INSERT INTO t (id, amount) VALUES (1, 1)")
+            session.execute("DELETE FROM t")
+            assert db.cluster.log.since(since).count("is broken and makes no notices and no jobs") == times

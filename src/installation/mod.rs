@@ -4,6 +4,6 @@ mod created;
 mod loaded;
 mod write_guard;
 
-pub use created::forget_if_gone;
+pub use created::{forget_if_gone, Traces};
 pub use loaded::{adopted, Numbers};
 pub use write_guard::{init, take_passed_over};

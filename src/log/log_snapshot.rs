@@ -58,14 +58,20 @@ impl LogSnapshot {
 
     /// Up to where ticks and events may be missing that there were then, because parts were emptied in place since. Asked
     /// after a tick was met and before it is believed that none is missing before it: the relay counts first, and takes the
-    /// rows afterwards, in any order.
+    /// rows afterwards, in any order. Only for a reader that has locked the parts against TRUNCATE, which nobody counts.
     pub fn lost_since(&self) -> Result<Cursor> {
         // On a standby nobody counts.
         let (known, lost) = self.emptied.get();
-        let times_emptied = times_emptied();
-        if times_emptied == known && !transaction::is_in_recovery() {
+        if times_emptied() == known && !transaction::is_in_recovery() {
             return Ok(lost);
         }
+        self.lost_by_now()
+    }
+
+    /// The same as the table has it now. Asked after a tick was not found, because whoever looked for it may have waited for the
+    /// TRUNCATE of its part, which had committed when the look began.
+    pub fn lost_by_now(&self) -> Result<Cursor> {
+        let times_emptied = times_emptied();
         let lost = state::read()?.lost;
         self.emptied.set((times_emptied, lost));
         Ok(lost)

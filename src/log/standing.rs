@@ -22,8 +22,13 @@ pub fn of(log: &LogSnapshot, cursor: Cursor) -> Result<Standing> {
         return Ok(Standing::Known);
     }
     let last = last_of_tick(log, cursor)?;
-    // A part may have been emptied in place meanwhile.
-    Ok(known(log.lost_since()?).standing(cursor, last))
+    // The part of a tick that is not there may have been emptied since the snapshot was taken, in place or by TRUNCATE.
+    let lost = if last.is_none() {
+        log.lost_by_now()?
+    } else {
+        log.lost
+    };
+    Ok(known(lost).standing(cursor, last))
 }
 
 fn is_of_here(epoch: i64) -> bool {

@@ -37,30 +37,31 @@ fn await_last_change(queue_id: i32) {
 
 /// Parks the queue, if it is still ineligible once its row is locked: somebody may have mended and resumed it meanwhile. No
 /// executor tries a parked queue again before somebody resumes or registers it. False when somebody holds the queue's row, most likely
-/// to alter it: the caller does not wait, and comes back.
-pub fn park(queue: &QueueDefinition) -> Result<bool> {
+/// to alter it: the caller does not wait, and comes back. By the queue's number, because what the caller knows of it may be older
+/// than the row that is locked.
+pub fn park(queue_id: i32) -> Result<bool> {
     let mut is_held = false;
-    let reason = identity::as_owner(|| {
-        let now = match definition::find_if_free(queue.queue_id)? {
-            LockedQueue::Locked(now) => now,
+    let parked = identity::as_owner(|| {
+        let queue = match definition::find_if_free(queue_id)? {
+            LockedQueue::Locked(queue) => queue,
             LockedQueue::Held => {
                 is_held = true;
                 return Ok(None);
             }
             LockedQueue::Gone => return Ok(None),
         };
-        await_last_change(now.queue_id);
+        await_last_change(queue_id);
         identity::accept_changes();
-        let ineligible = eligibility::check(&now).err();
+        let ineligible = eligibility::check(&queue).err();
         let reason = ineligible
-            .filter(|_| now.parked.is_none())
+            .filter(|_| queue.parked.is_none())
             .map(|ineligible| ineligible.reason());
         if let Some(reason) = &reason {
-            spi::run(&PARK, params![queue.queue_id, reason.as_str()]);
+            spi::run(&PARK, params![queue_id, reason.as_str()]);
         }
-        Ok(reason)
+        Ok(reason.map(|reason| (queue, reason)))
     })?;
-    let Some(reason) = reason else {
+    let Some((queue, reason)) = parked else {
         return Ok(!is_held);
     };
     let mut facts = queue.facts();
@@ -72,7 +73,7 @@ pub fn park(queue: &QueueDefinition) -> Result<bool> {
     )
     .hint("pushy.queue_explain says what to do; then run pushy.queue_resume.");
     transaction::log_at_commit(error);
-    count_and_publish(queue)?;
+    count_and_publish(&queue)?;
     Ok(true)
 }
 

@@ -12,6 +12,7 @@ use crate::pg::transaction;
 use crate::pg::value::Timestamp;
 use crate::pg::{append_only, clock, identity, BuiltinOid};
 use crate::settings;
+use crate::shared::database::NEVER;
 
 /// When to look again for what could not be emptied.
 pub(super) const AGAIN_US: i64 = 60_000_000;
@@ -232,11 +233,11 @@ impl Relay {
         );
     }
 
-    /// When something in the log will be too old.
-    pub(super) fn next_expiry(&self) -> Option<i64> {
+    /// When something in the log will be too old; NEVER where there is nothing.
+    pub(super) fn next_expiry(&self) -> Result<i64> {
         let keep = settings::log_keep().as_micros() as i64;
-        let state = transaction::run(|| identity::as_owner(state::read)).ok()?;
-        let here = transaction::run(|| identity::as_owner(|| Ok(size_of(self.part)))).ok()?;
+        let state = transaction::run(|| identity::as_owner(state::read))?;
+        let here = transaction::run(|| identity::as_owner(|| Ok(size_of(self.part))))?;
         let ages = state.parts.iter().filter_map(|part| match part.closed_at {
             Some(closed_at) => Some(closed_at),
             None if self.is_written(&state, here) => Some(part.opened_at.max(self.last_at)),
@@ -254,8 +255,8 @@ impl Relay {
         };
         let untidy = transaction::run(|| {
             identity::as_owner(|| Ok((0..PARTS).any(is_untidy) && !standby::may_be_there()))
-        });
-        let untidy = untidy.ok()?.then_some(now + AGAIN_US);
-        aged.into_iter().chain(untidy).min()
+        })?;
+        let untidy = untidy.then_some(now + AGAIN_US);
+        Ok(aged.into_iter().chain(untidy).min().unwrap_or(NEVER))
     }
 }

@@ -10,6 +10,7 @@ use pushy_core::log::seen::Seen;
 use pushy_core::log::unticked::Unticked;
 
 use super::emit::EmitPause;
+use super::part::AGAIN_US;
 use super::queue_sink::QueueSinks;
 use crate::errors::Result;
 use crate::installation;
@@ -83,6 +84,9 @@ fn relay(arg: usize) {
     relay.live();
 }
 
+/// The relay has said when the next one is to come.
+static HAS_SAID_DUE: PerProcess<Cell<bool>> = PerProcess::new(Cell::new(false));
+
 /// A round has cleared flags and may not have acted on them yet.
 static IN_ROUND: PerProcess<Cell<bool>> = PerProcess::new(Cell::new(false));
 
@@ -90,6 +94,11 @@ fn leave() {
     database_worker::stop(DatabaseSlot::relay, |shared, database_slot| {
         if IN_ROUND.get() {
             database_slot.log.set_dirty();
+        }
+        if !HAS_SAID_DUE.get() {
+            // Something in the log may grow too old, though nothing is written any more.
+            let due = clock::now().plus_us(AGAIN_US).0;
+            database_slot.log.relay_due.fetch_min(due, Ordering::SeqCst);
         }
         shared.return_ring(database_slot);
         database_slot.log.relay_busy.store(false, Ordering::SeqCst);
@@ -183,20 +192,26 @@ impl Relay {
                     worker::show_activity(None);
                     let rest = now - rested_at.max(ticked_at);
                     let linger = settings::executor_linger().as_micros() as i64;
+                    let mut could_not_leave = false;
                     if rest >= linger && !self.sinks.is_unfinished() {
                         // The next one comes when something is logged, or when the log has aged.
-                        if self.write_down().is_ok() {
-                            let due = self.next_expiry().unwrap_or(NEVER);
-                            log.relay_due.store(due, Ordering::SeqCst);
-                            return;
+                        match self.write_down().and_then(|()| self.next_expiry()) {
+                            Ok(due) => {
+                                log.relay_due.store(due, Ordering::SeqCst);
+                                HAS_SAID_DUE.set(true);
+                                return;
+                            }
+                            // Somebody holds what it looks at.
+                            Err(failure) if failure.is_busy() => could_not_leave = true,
+                            Err(_) => return,
                         }
                     } else if rest >= REST_US {
                         let _ = self.write_down();
                     }
-                    let next = if rest < REST_US {
-                        REST_US - rest
-                    } else if self.sinks.is_unfinished() {
+                    let next = if could_not_leave || self.sinks.is_unfinished() {
                         COME_BACK_US
+                    } else if rest < REST_US {
+                        REST_US - rest
                     } else {
                         // What it wrote may grow too old while it rests.
                         (linger - rest)

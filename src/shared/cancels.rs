@@ -40,6 +40,13 @@ pub struct Promise {
     pub cell: usize,
 }
 
+/// A promise of the server's life before.
+#[derive(Clone, Copy, Debug)]
+pub enum Recalled {
+    WasHere,
+    Now(Promise),
+}
+
 /// The cells, for all databases.
 #[repr(C)]
 pub struct Cancels {
@@ -99,14 +106,16 @@ impl Cancels {
         Some(Promise { job, cell: at })
     }
 
-    /// Takes up the cancel of a job that was promised in the server's life before; false when all places are taken.
-    pub fn recall(&self, database: u32, job: i64) -> bool {
+    /// Takes up the cancel of a job that was promised in the server's life before, unless it is here; None when all places are
+    /// taken.
+    pub fn recall(&self, database: u32, job: i64) -> Option<Recalled> {
         const NOBODY: u32 = 0;
         if self.includes(database, job) {
-            return true;
+            return Some(Recalled::WasHere);
         }
-        let promise = self.ask(NOBODY, true, database, job);
-        promise.map(|promise| self.commit(promise)).is_some()
+        let promise = self.ask(NOBODY, true, database, job)?;
+        self.commit(promise);
+        Some(Recalled::Now(promise))
     }
 
     /// Whoever makes a cancelled job run again forgets that its cancel was promised.

@@ -46,6 +46,8 @@ pub struct Shared {
     pub closed: AtomicBool,
     /// Guards the making and freeing of queue and database slots, not their reading.
     slots: Spinlock,
+    /// Guards the taking of watch slots: all are looked through, for which others need not wait to take a queue's.
+    watch_slots: Spinlock,
     /// Until then (µs) the launcher need not be called for capacity for a role in a database that has an executor: it knows of no idle
     /// executor that may leave sooner.
     pub no_capacity_until: AtomicI64,

@@ -50,6 +50,13 @@ impl WatchSlot {
         owner.store(maker, Ordering::Relaxed);
     }
 
+    /// Gives the slot up, if it is this watch's still.
+    fn free(&self, key: u64) {
+        let _ = self
+            .key
+            .compare_exchange(key, 0, Ordering::AcqRel, Ordering::Relaxed);
+    }
+
     fn count(&self, [notices, jobs, errors]: [u64; 3], now: Timestamp) {
         self.notices.fetch_add(notices, Ordering::Relaxed);
         self.jobs.fetch_add(jobs, Ordering::Relaxed);
@@ -67,50 +74,52 @@ impl Shared {
     /// The slot of a watch of this database, if it has fired.
     pub fn find_watch(&self, watch_id: i32) -> Option<&WatchSlot> {
         let key = key(crate::pg::database::current(), watch_id);
-        self.watches
-            .iter()
-            .find(|slot| slot.key.load(Ordering::Acquire) == key)
+        self.find_watch_slot(key).map(|at| &self.watches[at])
     }
 
     /// The number of the slot of a watch, taken if need be; None when all are, or when its maker has its share of them.
     pub fn ensure_watch(&self, watch_id: i32, owner: u32, is_bounded: bool) -> Option<usize> {
         let key = key(crate::pg::database::current(), watch_id);
-        let find = |wanted: u64| {
-            self.watches
-                .iter()
-                .position(|slot| slot.key.load(Ordering::Acquire) == wanted)
-        };
-        if let Some(found) = find(key) {
+        if let Some(found) = self.find_watch_slot(key) {
             return Some(found);
         }
-        self.slots.with(|| {
-            if let Some(found) = find(key) {
-                return Some(found);
-            }
-            let free = find(0)?;
-            if is_bounded && !self.may_count_one_more(owner) {
-                return None;
-            }
-            let slot = &self.watches[free];
-            slot.start(owner);
-            slot.key.store(key, Ordering::Release);
-            if let Some(place) = self.find_database(crate::pg::database::current()) {
-                place.watch_numbers.pass_over(watch_id.into());
-            }
-            Some(free)
-        })
+        let taken = self
+            .watch_slots
+            .with(|| self.take_watch_slot(key, owner, is_bounded))?;
+        if let Some(place) = self.find_database(crate::pg::database::current()) {
+            place.watch_numbers.pass_over(watch_id.into());
+        }
+        Some(taken)
     }
 
-    fn may_count_one_more(&self, owner: u32) -> bool {
-        let (mut own, mut free) = (0, 0);
-        for slot in &self.watches {
-            if slot.key.load(Ordering::Relaxed) == 0 {
-                free += 1;
-            } else if slot.owner.load(Ordering::Relaxed) == owner {
-                own += 1;
+    fn find_watch_slot(&self, wanted: u64) -> Option<usize> {
+        self.watches
+            .iter()
+            .position(|slot| slot.key.load(Ordering::Acquire) == wanted)
+    }
+
+    /// With the lock of the watches' slots: one look at each.
+    fn take_watch_slot(&self, wanted: u64, owner: u32, is_bounded: bool) -> Option<usize> {
+        let (mut own, mut free, mut first_free) = (0, 0, None);
+        for (at, slot) in self.watches.iter().enumerate() {
+            match slot.key.load(Ordering::Acquire) {
+                found if found == wanted => return Some(at),
+                0 => {
+                    free += 1;
+                    first_free = first_free.or(Some(at));
+                }
+                _ if slot.owner.load(Ordering::Relaxed) == owner => own += 1,
+                _ => {}
             }
         }
-        share::may_take(own, free)
+        let taken = first_free?;
+        if is_bounded && !share::may_take(own, free) {
+            return None;
+        }
+        let slot = &self.watches[taken];
+        slot.start(owner);
+        slot.key.store(wanted, Ordering::Release);
+        Some(taken)
     }
 
     /// Adds notices, jobs and errors to the counts of a watch of this database, if the slot is its own still.
@@ -138,15 +147,16 @@ impl Shared {
     /// Gives up the slot of a watch of this database, if it has one. May be called in commit callbacks.
     pub fn free_watch(&self, watch_id: i32) {
         if let Some(slot) = self.find_watch(watch_id) {
-            slot.key.store(0, Ordering::Release);
+            slot.free(key(crate::pg::database::current(), watch_id));
         }
     }
 
     /// Gives up the slots of a database's watches: it, or the extension in it, is gone.
     pub fn free_watches_of(&self, database: u32) {
         for slot in &self.watches {
-            if slot.key.load(Ordering::Acquire) >> 32 == u64::from(database) {
-                slot.key.store(0, Ordering::Release);
+            let key = slot.key.load(Ordering::Acquire);
+            if key >> 32 == u64::from(database) {
+                slot.free(key);
             }
         }
     }

@@ -1,6 +1,8 @@
 //! Every interleaving of a reader of the event log (src/log/read.rs, src/log/log_snapshot.rs) and of a relay that empties parts in
 //! place and uses them again (src/relay/empty.rs): no event is passed over without a resync, none that is still there by one, and
-//! none comes after a later one. And of broken variants, each of which must be caught.
+//! none comes after a later one. The same of somebody who acknowledges a cursor that a reader was given, or names it as the place to
+//! read from (src/log/standing.rs), and has locked no part, so that parts are truncated meanwhile too: the cursor is never refused.
+//! And of broken variants, each of which must be caught.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -84,9 +86,13 @@ enum Fault {
     CountsEarly,
     /// It takes rows before it commits.
     CleansEarly,
+    /// Who finds no tick of a cursor asks the counter whether anything was lost since the snapshot.
+    CursorAsksCounter,
+    /// It asks nothing.
+    CursorAsksNever,
 }
 
-const FAULTS: [Fault; 10] = [
+const FAULTS: [Fault; 12] = [
     Fault::CountsAfterState,
     Fault::CountsAfterSnapshot,
     Fault::TakesTwoSnapshots,
@@ -97,7 +103,21 @@ const FAULTS: [Fault; 10] = [
     Fault::CountsLate,
     Fault::CountsEarly,
     Fault::CleansEarly,
+    Fault::CursorAsksCounter,
+    Fault::CursorAsksNever,
 ];
+
+/// Who looks at the log, and how the relay empties parts meanwhile.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Case {
+    /// A reader, which has locked the parts: they are emptied in place.
+    Reads,
+    /// Somebody with a cursor, who has locked nothing.
+    CursorInPlace,
+    CursorTruncated,
+}
+
+const CASES: [Case; 3] = [Case::Reads, Case::CursorInPlace, Case::CursorTruncated];
 
 /// Where the reader is.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
@@ -116,6 +136,10 @@ enum Stage {
     Asked(Option<u8>, u8),
     /// It is to hand over this tick.
     Hands(u8),
+    /// It looks for the tick of its cursor, the last that it has passed.
+    Looks,
+    /// It has found none.
+    Misses,
     Done,
 }
 
@@ -145,6 +169,11 @@ struct World {
 }
 
 impl World {
+    /// The tick of the cursor is neither there nor lost: it is refused.
+    fn refuse_unless_lost(&mut self, lost: u8) {
+        self.is_bad |= self.passed >= lost;
+    }
+
     fn resync(&mut self, to: u8) {
         let over = (1u8 << to) - (1 << self.passed);
         self.covered |= over;
@@ -155,7 +184,7 @@ impl World {
     }
 }
 
-fn relay(world: &World, fault: Option<Fault>, found: &mut dyn FnMut(World)) {
+fn relay(world: &World, case: Case, fault: Option<Fault>, found: &mut dyn FnMut(World)) {
     let mut step = |change: &dyn Fn(&mut World)| {
         let mut next = *world;
         change(&mut next);
@@ -167,6 +196,16 @@ fn relay(world: &World, fault: Option<Fault>, found: &mut dyn FnMut(World)) {
         all.filter(|commit| matches!(commit, Commit::Empty(_)))
             .count() as u8
     };
+    if case == Case::CursorTruncated {
+        if usize::from(world.version) < COMMITS.len() {
+            step(&|next| {
+                next.version += 1;
+                // The rows go with the commit, for each snapshot.
+                next.gone = (1u8 << tables_of(next.version).lost) - 1;
+            });
+        }
+        return;
+    }
     let lost = (1u8 << tables_of(world.version).lost) - 1;
     let is_clean = world.gone & lost == lost && world.gone_events & lost == lost;
     let has_counted = world.counter >= emptied(world.version);
@@ -203,7 +242,7 @@ fn relay(world: &World, fault: Option<Fault>, found: &mut dyn FnMut(World)) {
     }
 }
 
-fn open(world: &World, done: u8, fault: Option<Fault>, found: &mut dyn FnMut(World)) {
+fn open(world: &World, done: u8, case: Case, fault: Option<Fault>, found: &mut dyn FnMut(World)) {
     let mut next = *world;
     let state = |next: &mut World| {
         next.state = world.version;
@@ -237,7 +276,12 @@ fn open(world: &World, done: u8, fault: Option<Fault>, found: &mut dyn FnMut(Wor
         }
     };
     next.stage = Stage::Opens(done + 1);
-    if last {
+    if last && case != Case::Reads {
+        next.stage = match next.passed < next.lost {
+            true => Stage::Done,
+            false => Stage::Looks,
+        };
+    } else if last {
         // A reader is told first what was lost before it came.
         if next.passed < next.lost {
             let lost = next.lost;
@@ -248,7 +292,14 @@ fn open(world: &World, done: u8, fault: Option<Fault>, found: &mut dyn FnMut(Wor
     found(next);
 }
 
-fn read(world: &World, fault: Option<Fault>, found: &mut dyn FnMut(World)) {
+/// The part where this tick was at first. A cursor is looked for in no other, because one that was emptied is in no list.
+fn part_of(tick: u8) -> usize {
+    let ticks = tables_of(0).ticks;
+    let part = ticks.iter().position(|ticks| ticks & 1 << tick != 0);
+    part.expect("a tick that was given")
+}
+
+fn read(world: &World, case: Case, fault: Option<Fault>, found: &mut dyn FnMut(World)) {
     let mut to = |stage: Stage, change: &dyn Fn(&mut World)| {
         let mut next = *world;
         next.stage = stage;
@@ -263,11 +314,15 @@ fn read(world: &World, fault: Option<Fault>, found: &mut dyn FnMut(World)) {
     let hand_or_seek = |held: Option<u8>| held.map_or(Stage::Seeks, Stage::Hands);
     match world.stage {
         Stage::Nothing => {
-            for passed in 0..TICKS {
+            let given = match case {
+                Case::Reads => TICKS,
+                Case::CursorInPlace | Case::CursorTruncated => 4,
+            };
+            for passed in 0..given {
                 to(Stage::Opens(0), &|next| next.passed = passed);
             }
         }
-        Stage::Opens(done) => open(world, done, fault, found),
+        Stage::Opens(done) => open(world, done, case, fault, found),
         Stage::Seeks => {
             let Some(part) = tables_of(world.state)
                 .parts
@@ -323,6 +378,25 @@ fn read(world: &World, fault: Option<Fault>, found: &mut dyn FnMut(World)) {
             to(Stage::Done, &|next| hand_over(next, tick));
             to(Stage::Seeks, &|next| hand_over(next, tick));
         }
+        Stage::Looks => {
+            let ticks = tables_of(world.seen).ticks[part_of(world.passed)] & !world.gone;
+            match ticks & 1 << world.passed {
+                0 => to(Stage::Misses, &|_| {}),
+                _ => to(Stage::Done, &|_| {}),
+            }
+        }
+        Stage::Misses => to(Stage::Done, &|next| {
+            let asks = match fault {
+                Some(Fault::CursorAsksCounter) => world.counter != world.known,
+                Some(Fault::CursorAsksNever) => false,
+                _ => true,
+            };
+            let lost = match asks {
+                true => tables_of(world.version).lost,
+                false => world.lost,
+            };
+            next.refuse_unless_lost(lost);
+        }),
         Stage::Done => {}
     }
 }
@@ -341,23 +415,31 @@ fn hand_over(world: &mut World, tick: u8) {
     world.passed = tick + 1;
 }
 
-fn explore(fault: Option<Fault>) -> (usize, bool) {
+fn explore(case: Case, fault: Option<Fault>) -> (usize, bool) {
     common::explore(
         World::default(),
         |world| world.is_bad,
         |world, found| {
-            relay(world, fault, found);
-            read(world, fault, found);
+            relay(world, case, fault, found);
+            read(world, case, fault, found);
         },
     )
 }
 
 #[test]
 fn what_is_emptied_during_a_read_is_followed_by_a_resync() {
-    common::assert_holds(&[()], |()| explore(None));
+    common::assert_holds(&[Case::Reads], |case| explore(case, None));
+}
+
+#[test]
+fn a_cursor_that_was_given_is_not_refused() {
+    for case in [Case::CursorInPlace, Case::CursorTruncated] {
+        let (worlds, bad) = explore(case, None);
+        assert!(!bad && worlds > 100, "{case:?}: {worlds} worlds");
+    }
 }
 
 #[test]
 fn each_fault_is_caught() {
-    common::assert_caught(&FAULTS, &[()], |(), fault| explore(Some(fault)).1);
+    common::assert_caught(&FAULTS, &CASES, |case, fault| explore(case, Some(fault)).1);
 }

@@ -4,12 +4,15 @@
 
 use std::sync::atomic::Ordering;
 
+use rustc_hash::FxHashSet;
+
 use crate::errors::Result;
 use crate::params;
 use crate::pg::heap::{self, Asked, Key};
 use crate::pg::spi::{self, Plan};
 use crate::pg::{database, snapshot, BuiltinOid};
 use crate::shared;
+use crate::shared::cancels::Recalled;
 use crate::shared::database::DatabaseSlot;
 
 static WRITE: Plan = Plan::new(
@@ -59,16 +62,37 @@ pub fn recall(database_slot: &DatabaseSlot) -> bool {
 pub fn recall_again(database_slot: &DatabaseSlot) -> bool {
     let cancels = &shared::expect().cancels;
     let here = database::current();
-    let promised: Vec<i64> = spi::connect(|spi| {
-        let all = spi.run(&ALL, params![]);
-        all.rows().map(|row| row.i64(1)).collect()
-    });
+    let promised = read_all();
     if !promised.is_empty() {
         database_slot
             .cancels_requested
             .store(true, Ordering::SeqCst);
     }
-    let all = promised.into_iter().all(|job| cancels.recall(here, job));
+    let mut all = true;
+    let mut recalled = Vec::new();
+    for job in promised {
+        match cancels.recall(here, job) {
+            Some(Recalled::Now(promise)) => recalled.push(promise),
+            Some(Recalled::WasHere) => {}
+            None => all = false,
+        }
+    }
+    if !recalled.is_empty() {
+        // Somebody may have carried one out since the table was read, and job_retry may have made that job run again, which found
+        // nothing to forget in shared memory.
+        let still = read_all();
+        recalled.retain(|promise| !still.contains(&promise.job));
+        recalled
+            .into_iter()
+            .for_each(|promise| cancels.carried_out(promise));
+    }
     database_slot.cancels_recalled.store(all, Ordering::SeqCst);
     all
+}
+
+fn read_all() -> FxHashSet<i64> {
+    spi::connect(|spi| {
+        let all = spi.run(&ALL, params![]);
+        all.rows().map(|row| row.i64(1)).collect()
+    })
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 pub struct Spinlock(AtomicU32);
 
 impl Spinlock {
-    /// Runs a few plain instructions alone. Never anything of the server inside.
+    /// Runs plain loads and stores alone, of a bounded number of slots at most. Never anything of the server inside.
     pub fn with<T>(&self, work: impl FnOnce() -> T) -> T {
         let mut spins = 0u32;
         while self

@@ -3,7 +3,7 @@
 
 use std::sync::atomic::Ordering;
 
-use crate::pg::release;
+use crate::pg::release::AtRelease;
 use crate::pg::signals;
 use crate::pg::transaction_end::{self, End};
 use crate::shared::cancels::Promise;
@@ -13,6 +13,8 @@ use crate::shared::queue_slot::NOTHING;
 use crate::shared::{self, executor, numbers, Shared};
 
 /// The launcher looks at roles and databases, so it is called when they are seen to have changed.
+pub(super) static CALL_FOR_ACCESS: AtRelease = AtRelease::new(call_for_access);
+
 fn call_for_access() {
     if let Some(shared) = shared::get() {
         shared.access_changed.store(true, Ordering::SeqCst);
@@ -211,6 +213,8 @@ impl Pending {
         }
         if self.sweep {
             if let Some(slot) = shared.find_database(database) {
+                // What was prepared may be CREATE EXTENSION.
+                slot.doubt_looks();
                 // Rows that no commit has announced may be of a queue that is gone.
                 slot.orphans_requested.store(true, Ordering::SeqCst);
                 slot.sweep_requested.store(true, Ordering::SeqCst);
@@ -227,7 +231,7 @@ impl Pending {
             }
         }
         if self.access {
-            release::call(call_for_access);
+            CALL_FOR_ACCESS.call();
         }
         for (_, promise) in &self.cancels {
             announce_cancel(shared, database, *promise);

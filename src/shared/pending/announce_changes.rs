@@ -88,7 +88,7 @@ impl Pending {
                     // Nobody has looked yet what is due here: the server has just started.
                     slot.announce_due(0);
                 }
-                slot.set_presence(presence);
+                slot.announce_presence(presence);
                 slot.forget_unpublished();
                 slot.log.forget_part();
                 slot.scheduler().has_succeeded();

@@ -4,8 +4,9 @@ use std::cell::{Cell, RefCell};
 
 use crate::errors::{Error, Result, SqlState};
 use crate::pg::per_process::PerProcess;
+use crate::pg::release::AtRelease;
 use crate::pg::transaction_end::Before;
-use crate::pg::{heap, invalidation, release};
+use crate::pg::{heap, invalidation};
 use crate::pg::{identity, transaction};
 use crate::shared::cancels::Promise;
 use crate::shared::pending::{DefinitionChange, Pending, Why, PENDING};
@@ -39,8 +40,8 @@ pub(in crate::shared::pending) fn before(what: Before) -> Result<()> {
                 .any(|announcement| announcement.why == Why::Ready)
             && has_changed_catalogs();
         if has_changed {
-            release::prepare();
-            release::call(end_changing);
+            END_CHANGING.prepare();
+            END_CHANGING.call();
         }
         for announcement in announcements {
             if announcement.why != Why::Ready {
@@ -87,6 +88,8 @@ fn begin_changing(shared: &Shared, index: usize) {
 }
 
 /// Everybody can know by now what it has changed.
+static END_CHANGING: AtRelease = AtRelease::new(end_changing);
+
 fn end_changing() {
     CHANGING.with(|cell| {
         let Some((shared, mut all)) = shared::get().zip(cell.try_borrow_mut().ok()) else {

@@ -2,10 +2,11 @@
 
 use std::sync::atomic::Ordering;
 
+use super::announce::CALL_FOR_ACCESS;
 use super::{with, Announcement, Count, DefinitionChange, Pending, Why, PENDING};
 use crate::pg::transaction;
 use crate::pg::transaction_end;
-use crate::pg::{identity, release, Oid};
+use crate::pg::{identity, Oid};
 use crate::shared;
 use crate::shared::cancels::Promise;
 use crate::shared::database::Presence;
@@ -242,7 +243,7 @@ pub fn rotated() {
 
 /// The launcher tries again at once what it could not start, at commit.
 pub fn access_changed() {
-    release::prepare();
+    CALL_FOR_ACCESS.prepare();
     with(|pending| pending.access = true);
 }
 

@@ -1,6 +1,6 @@
 //! One slot per database: whether the extension is there, and when its scheduler is due.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 
 use crate::pg::condition::Condition;
 use crate::shared::database_worker::DatabaseWorker;
@@ -26,7 +26,8 @@ pub const NEVER: i64 = i64::MAX;
 pub struct DatabaseSlot {
     /// 0: free.
     oid: AtomicU32,
-    presence: AtomicU8,
+    /// A `Presence`, and above it how often a commit has said one.
+    presence: AtomicU64,
     /// A scheduler has looked for events and orphans from before the server's start.
     pub is_inspected: AtomicBool,
     /// The server's log has said that queues here came from elsewhere.
@@ -88,6 +89,19 @@ pub struct DatabaseSlot {
     pub log: LogShared,
 }
 
+/// The bits of a `Presence`.
+const PRESENCE: u64 = 0b11;
+
+/// What was said of the extension's presence when somebody began to look for it. Between the look and what it concludes others may
+/// create or drop the extension, and theirs is the later word.
+#[derive(Clone, Copy, Debug)]
+pub struct Look(u64);
+
+fn store_presence(cell: &AtomicU64, presence: Presence) {
+    let next = |said: u64| Some(((said & !PRESENCE) + PRESENCE + 1) | presence as u64);
+    let _ = cell.fetch_update(Ordering::SeqCst, Ordering::SeqCst, next);
+}
+
 impl DatabaseSlot {
     pub fn init(&self) {
         self.due.store(NEVER, Ordering::Relaxed);
@@ -136,7 +150,7 @@ impl DatabaseSlot {
             unpublished_due: _,
             log,
         } = self;
-        presence.store(Presence::Unknown as u8, Ordering::SeqCst);
+        store_presence(presence, Presence::Unknown);
         for flag in [
             is_inspected,
             said_elsewhere,
@@ -184,7 +198,7 @@ impl DatabaseSlot {
     }
 
     pub fn presence(&self) -> Presence {
-        match self.presence.load(Ordering::SeqCst) {
+        match self.presence.load(Ordering::SeqCst) & PRESENCE {
             1 => Presence::Present,
             2 => Presence::Absent,
             3 => Presence::Incompatible,
@@ -192,19 +206,39 @@ impl DatabaseSlot {
         }
     }
 
-    pub fn set_presence(&self, presence: Presence) {
-        self.presence.store(presence as u8, Ordering::SeqCst);
+    /// A commit brings the extension or takes it away. Looks that began before this conclude nothing.
+    pub fn announce_presence(&self, presence: Presence) {
+        store_presence(&self.presence, presence);
+    }
+
+    /// A commit has perhaps brought the extension: looks that began before this conclude nothing.
+    pub fn doubt_looks(&self) {
+        self.announce_presence(self.presence());
+    }
+
+    /// Before a look whether the extension is there.
+    pub fn begin_look(&self) -> Look {
+        Look(self.presence.load(Ordering::SeqCst))
+    }
+
+    /// Says what a look has found; false, and nothing is said, where a commit has said something since the look began.
+    pub fn conclude_look(&self, look: Look, presence: Presence) -> bool {
+        let found = (look.0 & !PRESENCE) | presence as u64;
+        self.presence
+            .compare_exchange(look.0, found, Ordering::SeqCst, Ordering::SeqCst)
+            .is_ok()
     }
 
     /// Notes that the extension is there, because something of it was committed here, though no scheduler may have looked
     /// since the server started. True when that is news: then the scheduler has yet to find out what is due.
     pub fn witness(&self) -> bool {
-        let witnessed = self.presence.compare_exchange(
-            Presence::Unknown as u8,
-            Presence::Present as u8,
-            Ordering::SeqCst,
-            Ordering::SeqCst,
-        );
+        let witness = |presence: u64| {
+            (presence & PRESENCE == Presence::Unknown as u64)
+                .then_some(presence | Presence::Present as u64)
+        };
+        let witnessed = self
+            .presence
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, witness);
         if witnessed.is_ok() {
             self.announce_due(0);
         }

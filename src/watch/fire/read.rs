@@ -5,6 +5,7 @@ use super::cached_watch::{ByRole, CachedWatch};
 use crate::errors::{Error, Result, SqlState};
 use crate::params;
 use crate::pg::memory::Context;
+use crate::pg::per_process::PerProcess;
 use crate::pg::slot::{OwnSlot, RowType};
 use crate::pg::spi::{self, Plan};
 use crate::pg::trigger::Firing;
@@ -13,6 +14,7 @@ use crate::shared;
 use crate::watch::definition::{self, Payload, Residence, WatchDefinition};
 use crate::watch::notice_json::{PayloadKind, Shape};
 use crate::watch::trigger_words;
+use rustc_hash::{FxBuildHasher, FxHashSet};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
@@ -101,8 +103,15 @@ pub(super) fn read(token: &str) -> Result<Found> {
     })))
 }
 
+/// Once a session and declaration, because the watch is read anew after each change of a definition.
 #[cold]
 fn log_broken(watch: &WatchDefinition) {
+    static LOGGED: PerProcess<RefCell<FxHashSet<(i32, String)>>> =
+        PerProcess::new(RefCell::new(FxHashSet::with_hasher(FxBuildHasher)));
+    let declaration = (watch.watch_id, watch.token.clone());
+    if !LOGGED.with_borrow_mut(|logged| logged.insert(declaration)) {
+        return;
+    }
     ereport::log(
         &Error::new(
             SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,

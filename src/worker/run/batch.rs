@@ -165,7 +165,7 @@ impl BatchRunner {
                 return Ok(Ended::NoSession);
             }
             Err(_) => {
-                let is_settled = park::park(&work.queue)?;
+                let is_settled = park::park(work.queue.queue_id)?;
                 transaction::commit();
                 return Ok(if is_settled {
                     Ended::Parked

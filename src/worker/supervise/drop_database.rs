@@ -118,7 +118,7 @@ fn after(statement: &Statement) {
         Statement::AlterExtension => pending::privileges_changed(),
         // pushy.databases may name it now, or no longer.
         Statement::RenameDatabase { .. } | Statement::ChangeAccess => pending::access_changed(),
-        // What was prepared may have made rows ready, or unlocked them, changed queues or created the
+        // What was prepared may have made rows ready, or unlocked them, changed queues or what roles may do, or created the
         // extension: nobody else announces it.
         Statement::FinishPrepared { name } => {
             let owed = shared.finish_prepared(database::current(), name.to_bytes());
@@ -130,6 +130,7 @@ fn after(statement: &Statement) {
             }
             pending::sweep();
             pending::privileges_changed();
+            pending::access_changed();
             let here = shared.ensure_database(database::current());
             // The first that was ever logged here may have been prepared before the server was started.
             if here.is_some_and(|here| here.log.part().is_some() || !owed.is_known) {

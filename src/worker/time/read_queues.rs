@@ -6,12 +6,13 @@ use pushy_core::version::Fit;
 
 use super::scheduler::Scheduler;
 use crate::errors::{Error, Result, SqlState};
+use crate::installation::Traces;
 use crate::pg::transaction;
 use crate::pg::{database, ereport, identity, interrupts, script, worker};
 use crate::queue::cache;
 use crate::queue::upgrade;
 use crate::shared;
-use crate::shared::database::{Presence, NEVER};
+use crate::shared::database::{Look, Presence, NEVER};
 use crate::worker::timers;
 
 impl Scheduler {
@@ -79,7 +80,10 @@ impl Scheduler {
         );
     }
 
+    /// False when the extension is not here. Where a commit brings or takes it meanwhile, what was read counts for nothing.
     fn read_queues(&mut self, generation: u64) -> Result<bool> {
+        let shared = shared::expect();
+        let traces = Traces::begin_look(shared, self.database_slot);
         let is_incompatible = transaction::run(|| {
             let misfit = identity::fit().filter(|fit| *fit != Fit::Works);
             if let Some(fit) = misfit {
@@ -90,8 +94,7 @@ impl Scheduler {
         if is_incompatible {
             // ALTER EXTENSION UPDATE has the database looked at again.
             self.database_slot.due.store(NEVER, Ordering::SeqCst);
-            self.database_slot.set_presence(Presence::Incompatible);
-            return Ok(false);
+            return Ok(!self.concludes(traces.look(), Presence::Incompatible));
         }
         let queues = transaction::run(|| {
             if identity::extension_oid().is_none() || worker::is_binary_upgrade() {
@@ -103,24 +106,30 @@ impl Scheduler {
             timers::load_queues().map(Some)
         })?;
         let Some(queues) = queues else {
-            self.database_slot.set_presence(Presence::Absent);
-            self.database_slot.due.store(NEVER, Ordering::SeqCst);
-            self.recorder.forget_database(database::current());
-            shared::expect().cancels.forget(database::current());
-            if self.database_slot.definitions.load(Ordering::SeqCst) == generation {
-                shared::expect().free_queues_of(database::current());
+            let is_gone = traces.forget(shared, self.database_slot);
+            if is_gone {
+                self.recorder.forget_database(database::current());
             } else {
-                // A CREATE EXTENSION has committed while we looked.
-                self.database_slot.set_presence(Presence::Unknown);
+                self.generation = None;
             }
-            return Ok(false);
+            return Ok(!is_gone);
         };
         self.queues = queues;
         self.log_elsewhere();
         self.log_placeless();
         self.generation = Some(generation);
-        self.database_slot.set_presence(Presence::Present);
-        self.database_slot.scheduler().has_succeeded();
+        if self.concludes(traces.look(), Presence::Present) {
+            self.database_slot.scheduler().has_succeeded();
+        }
         Ok(true)
+    }
+
+    /// Says what the look has found, unless a commit has said something meanwhile: then the queues are read again.
+    fn concludes(&mut self, look: Look, presence: Presence) -> bool {
+        let concludes = self.database_slot.conclude_look(look, presence);
+        if !concludes {
+            self.generation = None;
+        }
+        concludes
     }
 }

@@ -15,8 +15,9 @@ extern "C-unwind" {
     fn SetUserIdAndSecContext(user: Oid, context: i32);
 }
 
-/// Restores the user of before when dropped, also when an ERROR unwinds through it; a longjmp past it
-/// ends in an abort, which restores too.
+/// Restores the user of before, and the count of guards, when dropped, also when an ERROR unwinds through it. No ERROR may jump past
+/// it, because an abort puts back the user only: whatever raises one is called through the guards of the bindings, which make it
+/// unwind.
 struct Guard {
     user: Oid,
     context: i32,

@@ -35,6 +35,24 @@ fn observe(executor: &executor::ExecutorSlot) -> Option<ExecutorView> {
     })
 }
 
+/// Where there is capacity for an executor.
+pub(super) enum Capacity {
+    Free,
+    /// When the executor in this slot has left.
+    After(usize),
+}
+
+impl Capacity {
+    /// As it was decided of the executors in these slots; if there is none, when to look again.
+    fn of(decision: Decision, slots: &[usize]) -> Result<Self, i64> {
+        match decision {
+            Decision::Start => Ok(Self::Free),
+            Decision::Ask(index) => Ok(Self::After(slots[index])),
+            Decision::Wait(until) => Err(until.unwrap_or(NEVER)),
+        }
+    }
+}
+
 impl Launcher {
     /// All executors there are, each with its slot.
     fn observe_all(&self) -> (Vec<usize>, Vec<ExecutorView>) {
@@ -44,14 +62,14 @@ impl Launcher {
             .unzip()
     }
 
-    /// Whether an executor of the pair, of which so many are busy, may start now; if not, when to look again. Another may have
-    /// been asked to leave for it.
+    /// Whether there is capacity for an executor of the pair, of which so many are busy, or another may be asked to leave for it;
+    /// if not, when to look again.
     pub(super) fn find_capacity(
         &self,
         pair: ExecutorKey,
         serving: usize,
         now: i64,
-    ) -> Result<(), i64> {
+    ) -> Result<Capacity, i64> {
         let (slots, executors) = self.observe_all();
         self.hangs
             .may_start(pair.database, &executors, now)
@@ -62,25 +80,27 @@ impl Launcher {
             let no_capacity_until = &self.shared.no_capacity_until;
             no_capacity_until.store(until, Ordering::SeqCst);
         }
-        self.act_on(decision, &slots, now)
+        Capacity::of(decision, &slots)
     }
 
     /// All worker slots of the server are taken, and this pair has no worker: an executor leaves. Answers when to look again.
     pub(super) fn free_capacity(&self, pair: ExecutorKey, now: i64) -> i64 {
         let (slots, executors) = self.observe_all();
         let decision = capacity::free_one(&executors, |executor| executor.pair != pair, now);
-        self.act_on(decision, &slots, now).err().unwrap_or(NEVER)
+        let freed = Capacity::of(decision, &slots);
+        let freed = freed.and_then(|capacity| self.take_capacity(&capacity, now));
+        freed.err().unwrap_or(NEVER)
     }
 
-    fn act_on(&self, decision: Decision, slots: &[usize], now: i64) -> Result<(), i64> {
-        match decision {
-            Decision::Start => Ok(()),
-            Decision::Ask(index) => {
+    /// Takes what `find_capacity` has found. If another executor has to leave for it first: when to look again.
+    pub(super) fn take_capacity(&self, capacity: &Capacity, now: i64) -> Result<(), i64> {
+        match capacity {
+            Capacity::Free => Ok(()),
+            Capacity::After(slot) => {
                 // The executor's exit wakes the launcher.
-                self.shared.executors[slots[index]].ask_to_stop();
+                self.shared.executors[*slot].ask_to_stop();
                 Err(now + SLICE_US)
             }
-            Decision::Wait(until) => Err(until.unwrap_or(NEVER)),
         }
     }
 

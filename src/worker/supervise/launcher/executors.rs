@@ -177,7 +177,21 @@ impl Launcher {
             if !has_any || self.lacks_slot {
                 continue;
             }
-            if let Err(at) = self.find_capacity(pair, serving, now) {
+            let capacity = match self.find_capacity(pair, serving, now) {
+                Ok(capacity) => capacity,
+                Err(at) => {
+                    next = next.min(at);
+                    continue;
+                }
+            };
+            // Before another executor is asked to leave for it.
+            if let Some(ineligible) = self.obstacle(pair) {
+                next = next.min(self.count_start_failure(pair, now));
+                self.say_waiting(pair, &ineligible);
+                continue;
+            }
+            self.said_waiting.remove(&pair);
+            if let Err(at) = self.take_capacity(&capacity, now) {
                 next = next.min(at);
                 continue;
             }
@@ -210,20 +224,8 @@ impl Launcher {
         let Some(ticket) = shared.executors[slot].reserve(slot, pair.database, pair.role) else {
             return Err(now + SLICE_US);
         };
-        // A start counts as failed until the executor has come up: one that never does is tried less and less often.
-        let trouble = self.start_failures.entry(pair).or_default();
-        trouble.retry_at = now + backoff::START.delay_us(trouble.failures);
-        trouble.failures += 1;
-        if trouble.failures > 1 {
-            let retry_at = trouble.retry_at;
-            self.show_retry(pair, retry_at);
-        }
-        if let Some(ineligible) = self.obstacle(pair) {
-            shared.executors[slot].give_up_start();
-            self.say_waiting(pair, &ineligible);
-            return Err(now);
-        }
-        self.said_waiting.remove(&pair);
+        // A start counts as failed until the executor has come up.
+        self.count_start_failure(pair, now);
         let title = format!("pushy executor: {}", self.names[&pair.database]);
         match worker::start(&executor::KIND, &title, ticket.to_arg()) {
             Some(handle) => {
@@ -237,6 +239,18 @@ impl Launcher {
                 Err(self.no_worker_slot(now))
             }
         }
+    }
+
+    /// A pair whose executor does not come up is tried less and less often. Answers when it is tried again.
+    fn count_start_failure(&mut self, pair: ExecutorKey, now: i64) -> i64 {
+        let trouble = self.start_failures.entry(pair).or_default();
+        trouble.retry_at = now + backoff::START.delay_us(trouble.failures);
+        trouble.failures += 1;
+        let (failures, retry_at) = (trouble.failures, trouble.retry_at);
+        if failures > 1 {
+            self.show_retry(pair, retry_at);
+        }
+        retry_at
     }
 
     /// An executor of the pair has come up, or that none has is not for want of its own.
