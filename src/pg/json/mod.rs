@@ -22,6 +22,7 @@ use std::cell::Cell;
 
 use pgrx::pg_sys::{self, Oid};
 
+use super::invalidation::{self, Row};
 use super::session_format::{self, Formats};
 use nested::{Array, Composite};
 pub use write::list;
@@ -194,6 +195,8 @@ unsafe fn cast_to_json(type_oid: Oid) -> Option<Oid> {
     if !is_of_user(type_oid) {
         return None;
     }
+    // A watch is kept with the cast that it has found, or has not.
+    invalidation::depend_on_row(Row::cast(type_oid, pg_sys::JSONOID));
     let mut function = Oid::INVALID;
     let path = pg_sys::find_coercion_pathway(
         pg_sys::JSONOID,

@@ -73,7 +73,7 @@ static CATALOGS: PerProcess<Cell<u64>> = PerProcess::new(Cell::new(1));
 fn has_changed_catalogs() -> bool {
     // What the last statement has changed, too.
     heap::advance_command();
-    CATALOGS.replace(invalidation::generation()) != invalidation::generation()
+    CATALOGS.replace(invalidation::changes()) != invalidation::changes()
 }
 
 /// The slots of queues of which this transaction has said that it changes something.

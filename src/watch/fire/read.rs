@@ -4,12 +4,13 @@ use super::cache::Found;
 use super::cached_watch::{ByRole, CachedWatch};
 use crate::errors::{Error, Result, SqlState};
 use crate::params;
+use crate::pg::invalidation::{self, Row};
 use crate::pg::memory::Context;
 use crate::pg::per_process::PerProcess;
 use crate::pg::slot::{OwnSlot, RowType};
 use crate::pg::spi::{self, Plan};
 use crate::pg::trigger::Firing;
-use crate::pg::{array, ereport, identity, invalidation, BuiltinOid};
+use crate::pg::{array, ereport, identity, BuiltinOid};
 use crate::shared;
 use crate::watch::definition::{self, Payload, Residence, WatchDefinition};
 use crate::watch::notice_json::{PayloadKind, Shape};
@@ -54,6 +55,10 @@ pub(super) fn read(token: &str) -> Result<Found> {
         Some(trigger) => trigger_words::condition_of(trigger)?,
         None => None,
     };
+    // Notices name the schema; whether a superuser declared the watch decides what counts it.
+    let owner = definition.owner;
+    invalidation::depend_on_row(Row::schema_of(relation));
+    invalidation::depend_on_row(Row::role(owner));
     let context = Context::new(c"pushy watch");
     let row_type = RowType::of_table(relation, &context);
     let (shape, is_partitioned) = spi::connect(|spi| {
@@ -80,7 +85,6 @@ pub(super) fn read(token: &str) -> Result<Found> {
         shape,
         is_partitioned,
         counter: shared::get().and_then(|shared| {
-            let owner = definition.owner;
             let is_bounded = !identity::is_superuser(owner);
             shared.ensure_watch(definition.watch_id, owner.to_u32(), is_bounded)
         }),

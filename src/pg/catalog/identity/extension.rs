@@ -9,8 +9,9 @@ use pushy_core::version::Fit;
 
 use crate::errors::{Error, Result, SqlState};
 use crate::pg::catalog::cached_row;
+use crate::pg::invalidation::{self, Row};
 use crate::pg::per_process::PerProcess;
-use crate::pg::{identifier, invalidation, script, text};
+use crate::pg::{identifier, script, text};
 
 /// What the catalogs said of Pushy's schemas, until something of it changes: looked up for each commit that is
 /// published, names cost as much as the row that is written (4 % of an insert).
@@ -141,6 +142,8 @@ fn relation_in(schema: Schema, name: &str) -> Option<Oid> {
 fn find_relation(schema: Schema, name: &str) -> Option<Oid> {
     let name = CString::new(name).ok()?;
     let schema = schema.oid()?;
+    // It may be renamed.
+    invalidation::depend_on_row(Row::schema(schema));
     // SAFETY: a syscache look-up inside a transaction.
     let relation = unsafe { pg_sys::get_relname_relid(name.as_ptr(), schema) };
     (relation != Oid::INVALID).then_some(relation)

@@ -1,6 +1,6 @@
 //! Expressions of a watch before they are planned: what they may be, and what they use.
 
-use super::expression::{c_string, expanded, read};
+use super::{c_string, expanded, read};
 use crate::errors::{Error, Result, SqlState};
 use crate::pg::identifier;
 use crate::pg::identity;
@@ -152,12 +152,9 @@ unsafe extern "C-unwind" fn is_leaky(function: pg_sys::Oid, _: *mut std::ffi::c_
     !pg_sys::get_func_leakproof(function)
 }
 
-/// Whether a function in it is not marked leakproof, whatever its arguments, or a node in it does more than call functions: one
-/// runs the checks of a domain, with what their owner has put there.
-unsafe extern "C-unwind" fn may_fail(
-    node: *mut pg_sys::Node,
-    context: *mut std::ffi::c_void,
-) -> bool {
+/// Whether what a node of an expression does, beside of plain work, is to call functions that
+/// `check_functions_in_node` tells of.
+pub(super) fn calls_functions_alone(tag: pg_sys::NodeTag) -> bool {
     use pg_sys::NodeTag::{
         T_ArrayExpr, T_BoolExpr, T_BooleanTest, T_CaseExpr, T_CaseTestExpr, T_CaseWhen,
         T_CoalesceExpr, T_CoerceViaIO, T_CollateExpr, T_Const, T_DistinctExpr, T_FieldSelect,
@@ -165,36 +162,42 @@ unsafe extern "C-unwind" fn may_fail(
         T_RelabelType, T_RowExpr, T_SQLValueFunction, T_ScalarArrayOpExpr, T_SubscriptingRef,
         T_Var,
     };
-    let calls_functions_alone = |tag| {
-        matches!(
-            tag,
-            T_ArrayExpr
-                | T_BoolExpr
-                | T_BooleanTest
-                | T_CaseExpr
-                | T_CaseTestExpr
-                | T_CaseWhen
-                | T_CoalesceExpr
-                | T_CoerceViaIO
-                | T_CollateExpr
-                | T_Const
-                | T_DistinctExpr
-                | T_FieldSelect
-                | T_FuncExpr
-                | T_List
-                | T_NamedArgExpr
-                | T_NullIfExpr
-                | T_NullTest
-                | T_OpExpr
-                | T_Param
-                | T_RelabelType
-                | T_RowExpr
-                | T_SQLValueFunction
-                | T_ScalarArrayOpExpr
-                | T_SubscriptingRef
-                | T_Var
-        )
-    };
+    matches!(
+        tag,
+        T_ArrayExpr
+            | T_BoolExpr
+            | T_BooleanTest
+            | T_CaseExpr
+            | T_CaseTestExpr
+            | T_CaseWhen
+            | T_CoalesceExpr
+            | T_CoerceViaIO
+            | T_CollateExpr
+            | T_Const
+            | T_DistinctExpr
+            | T_FieldSelect
+            | T_FuncExpr
+            | T_List
+            | T_NamedArgExpr
+            | T_NullIfExpr
+            | T_NullTest
+            | T_OpExpr
+            | T_Param
+            | T_RelabelType
+            | T_RowExpr
+            | T_SQLValueFunction
+            | T_ScalarArrayOpExpr
+            | T_SubscriptingRef
+            | T_Var
+    )
+}
+
+/// Whether a function in it is not marked leakproof, whatever its arguments, or a node in it does more than call functions: one
+/// runs the checks of a domain, with what their owner has put there.
+unsafe extern "C-unwind" fn may_fail(
+    node: *mut pg_sys::Node,
+    context: *mut std::ffi::c_void,
+) -> bool {
     !node.is_null()
         && (!calls_functions_alone((*node).type_)
             || pg_sys::check_functions_in_node(node, Some(is_leaky), context)

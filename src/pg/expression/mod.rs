@@ -3,17 +3,20 @@
 //! The server keeps them for us as the WHEN condition of a trigger: so they follow renamed columns and
 //! functions, are dumped as text, and what they use cannot be dropped without them.
 
-use super::unplanned::{expressions_of, is_of, is_safe};
-pub use super::unplanned::{require_one, Unplanned};
+mod compiled_from;
+pub(in crate::pg) mod literals;
+mod unplanned;
+
 use crate::errors::Result;
+use compiled_from::CompiledFrom;
 use std::ffi::{CStr, CString};
+use unplanned::{expressions_of, is_of, is_safe};
+pub use unplanned::{require_one, Unplanned};
 
 use pgrx::pg_sys::{self, BuiltinOid};
 
-use crate::pg::catalog::cached_row;
 use crate::pg::function::Answer;
 use crate::pg::identity;
-use crate::pg::invalidation;
 use crate::pg::json::limit;
 use crate::pg::major;
 use crate::pg::memory::Context;
@@ -52,10 +55,10 @@ impl Compiled {
     pub(super) unsafe fn of(
         node: *mut pg_sys::Node,
         table: pg_sys::Relation,
-        domains: &mut Domains,
+        from: &mut CompiledFrom,
     ) -> Result<Self> {
         let node = expanded(node, table)?;
-        domains.note(node);
+        from.note(node);
         pg_sys::ChangeVarNodes(node, pg_sys::PRS2_OLD_VARNO as i32, pg_sys::INNER_VAR, 0);
         pg_sys::ChangeVarNodes(node, pg_sys::PRS2_NEW_VARNO as i32, pg_sys::OUTER_VAR, 0);
         let (mut relations, mut others) = (std::ptr::null_mut(), std::ptr::null_mut());
@@ -63,8 +66,7 @@ impl Compiled {
         let planned = subtransaction::protected(|| {
             raw_expression_planner(node.cast(), dependencies.0, dependencies.1)
         })?;
-        domains.note(planned.cast());
-        domains.note_planners(others);
+        from.note_planned(planned.cast(), others);
         Ok(Self {
             state: pg_sys::ExecInitExpr(planned, std::ptr::null_mut()),
             is_safe: is_safe(planned.cast()),
@@ -81,62 +83,6 @@ pub(super) unsafe fn expanded(
         node = subtransaction::protected(|| major::expand_virtual(node, table, row as i32))?;
     }
     Ok(node)
-}
-
-/// The domains that an expression was compiled with, by their hash in the syscache. A domain's checks are compiled into the
-/// expression, and one that has no check is left out of it; all else that the server looks up, it looks up anew.
-#[derive(Default)]
-struct Domains(Vec<u32>);
-
-impl Domains {
-    unsafe fn note(&mut self, node: *mut pg_sys::Node) {
-        note_domains(node, std::ptr::from_mut(self).cast());
-    }
-
-    /// A domain and what it is a domain of, whose checks it has too.
-    unsafe fn note_type(&mut self, mut type_oid: pg_sys::Oid) {
-        let cache = pg_sys::SysCacheIdentifier::TYPEOID;
-        let none = pg_sys::Datum::null();
-        while pg_sys::get_typtype(type_oid) as u8 == pg_sys::TYPTYPE_DOMAIN {
-            let key = pg_sys::Datum::from(type_oid);
-            self.0.push(pg_sys::GetSysCacheHashValue(
-                cache as i32,
-                key,
-                none,
-                none,
-                none,
-            ));
-            let read = |form: &pg_sys::FormData_pg_type| form.typbasetype;
-            let Some(base) = cached_row::of_oid(cache, type_oid, read) else {
-                return;
-            };
-            type_oid = base;
-        }
-    }
-
-    /// Those of function bodies that the planner has put in place of calls.
-    unsafe fn note_planners(&mut self, others: *mut pg_sys::List) {
-        for at in 0..pg_sys::list_length(others) {
-            let item = &*pg_sys::list_nth(others, at).cast::<pg_sys::PlanInvalItem>();
-            if item.cacheId == pg_sys::SysCacheIdentifier::TYPEOID as i32 {
-                self.0.push(item.hashValue);
-            }
-        }
-    }
-}
-
-unsafe extern "C-unwind" fn note_domains(
-    node: *mut pg_sys::Node,
-    domains: *mut std::ffi::c_void,
-) -> bool {
-    use pg_sys::NodeTag::{T_CoerceToDomain, T_Const, T_RelabelType};
-    if node.is_null() {
-        return false;
-    }
-    if matches!((*node).type_, T_CoerceToDomain | T_Const | T_RelabelType) {
-        (*domains.cast::<Domains>()).note_type(pg_sys::exprType(node));
-    }
-    pg_sys::expression_tree_walker(node, Some(note_domains), domains)
 }
 
 pub(super) fn c_string(condition: &str) -> CString {
@@ -202,15 +148,14 @@ impl Evaluator {
             let Some(nodes) = nodes() else {
                 return (Ok(None), std::ptr::null_mut());
             };
-            let messages = invalidation::type_messages();
-            let mut domains = Domains::default();
+            let mut from = CompiledFrom::nothing();
             let table = pg_sys::table_open(table, lock);
             let expressions: std::result::Result<Vec<_>, _> = nodes
                 .into_iter()
-                .map(|node| Compiled::of(node, table, &mut domains))
+                .map(|node| Compiled::of(node, table, &mut from))
                 .collect();
             pg_sys::table_close(table, lock);
-            invalidation::depend_on_domains(&domains.0, messages);
+            from.depend();
             (expressions.map(Some), pg_sys::CreateStandaloneExprContext())
         });
         Ok(expressions?.map(|expressions| Self {
