@@ -1,5 +1,7 @@
 """The views: what they count, and that looking is cheap."""
 
+import threading
+
 import pytest
 
 from harness.gate import Gate
@@ -109,11 +111,28 @@ def test_a_running_job_is_shown_with_its_progress(db):
     assert seen["started_at"] is not None
     worker = db.row("SELECT * FROM pushy.workers WHERE job_id = %s", job)
     assert (worker["kind"], worker["pid"], worker["queue"], worker["state"], worker["progress"]) == ("executor", pid, "q", "busy", 0.25), worker
-    # An executor that was called too and finds no job counts until it has looked.
-    db.wait_until("SELECT running FROM pushy.queues", 1)
+    assert db.value("SELECT running FROM pushy.queues") == 1
     gate.open()
     db.jobs_wait("q")
     assert db.row("SELECT state, progress FROM pushy.jobs WHERE id = %s", job) == {"state": "completed", "progress": None}
+
+
+def test_an_executor_that_looks_for_a_job_is_not_shown_as_running_one(db):
+    db.sql("CREATE FUNCTION fine() RETURNS void LANGUAGE sql AS 'SELECT'; SELECT pushy.queue_register('q', 'fine()')")
+    db.job_wait(db.value("SELECT pushy.enqueue('q')"))
+    with db.connect(autocommit=False) as enqueuer, db.connect(autocommit=False) as locker:
+        job = enqueuer.execute("SELECT pushy.enqueue('q')").fetchone()[0]
+        # It has the lock before any executor, because it has asked first.
+        locking = threading.Thread(target=locker.execute, args=("LOCK TABLE pushy_internal.live_job IN EXCLUSIVE MODE",))
+        locking.start()
+        waits = "SELECT FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE NOT l.granted AND l.relation = 'pushy_internal.live_job'::regclass"
+        db.wait_until(f"SELECT count(*) FROM ({waits}) w", 1)
+        enqueuer.commit()
+        locking.join()
+        looking = f"SELECT running FROM pushy.queues WHERE EXISTS ({waits} AND a.backend_type = 'pushy executor')"
+        assert db.wait_until(looking, lambda running: running is not None) == 0
+        locker.commit()
+    db.job_wait(job)
 
 
 def test_workers_are_shown_to_their_role_and_to_monitors(db, role):

@@ -11,6 +11,7 @@ use crate::pg::clock;
 use crate::pg::function::{Answer, Call};
 use crate::pg::value::Interval;
 use crate::shared;
+use crate::shared::executor::ExecutorState;
 use crate::shared::queue_slot::QueueSlot;
 use crate::shared::statistics::{Histogram, Statistics};
 use crate::{row, sql_function};
@@ -49,7 +50,7 @@ fn queue_statistics(call: Call) -> Result<Answer> {
 }
 
 fn queue_running(queue_id: i32) -> Result<Option<i32>> {
-    Ok(find(queue_id)?.map(|(slot, _)| running(slot)))
+    Ok(find(queue_id)?.map(|(slot, _)| running(slot) as i32))
 }
 
 /// What is shared of a queue that the caller may monitor.
@@ -60,8 +61,16 @@ fn find(queue_id: i32) -> Result<Option<(&'static QueueSlot, &'static Statistics
         .map(|(shared, slot)| (&shared.queues()[slot], shared.statistics_of(slot))))
 }
 
-fn running(slot: &QueueSlot) -> i32 {
-    slot.running.load(Ordering::Relaxed) as i32
+/// Who has jobs of the queue in hand. Of its permits more may be taken: by executors that look whether there is a job.
+fn running(slot: &QueueSlot) -> usize {
+    let (Some(shared), Some(key)) = (shared::get(), slot.key()) else {
+        return 0;
+    };
+    let have_jobs = shared
+        .executors
+        .iter()
+        .filter(|executor| executor.state() != ExecutorState::Free && executor.has_jobs_of(key));
+    have_jobs.count() + slot.sessions() as usize
 }
 
 fn columns(slot: &QueueSlot, statistics: &Statistics) -> [Answer; 19] {
@@ -71,7 +80,7 @@ fn columns(slot: &QueueSlot, statistics: &Statistics) -> [Answer; 19] {
     let runs: u64 = statistics.run.counts().iter().sum();
     let mean = (runs > 0).then(|| Interval((read(&statistics.run_us) / runs as i64).max(0)));
     *row![
-        running(slot),
+        running(slot) as i32,
         read(&statistics.enqueued),
         read(&statistics.completed),
         read(&statistics.failed),

@@ -81,7 +81,7 @@ fn require_session() -> Result<()> {
         )
         .hint("What a handler enqueues runs by itself when its job commits."));
     }
-    if database::is_standby() {
+    if transaction::is_in_recovery() {
         return Err(Error::new(
             SqlState::READ_ONLY_TRANSACTION,
             "queue_run cannot run jobs on a standby",
@@ -142,7 +142,7 @@ fn take_permit(queue: &QueueDefinition, slot: usize) -> Result<()> {
     if pending::has_permit(slot, queue.key()) {
         return Ok(());
     }
-    if !shared::expect().queues()[slot].take_permit() {
+    if !shared::expect().queues()[slot].take_permit_of_session() {
         return Err(Error::new(
             SqlState::LOCK_NOT_AVAILABLE,
             format!(

@@ -276,7 +276,7 @@ impl Pending {
             shared.queues()[announcement.index].end_announcing();
         }
         for (index, key) in &self.permits {
-            shared.queues()[*index].return_permit(*key);
+            shared.queues()[*index].return_permit_of_session(*key);
             shared.set_ready(*index);
             shared.wake_for(*index);
         }

@@ -61,6 +61,8 @@ pub struct QueueSlot {
     pub concurrency: AtomicU32,
     /// Executors that work on it now.
     pub running: AtomicU32,
+    /// Those of them that sessions hold which have called queue_run.
+    sessions: AtomicU32,
     /// Permits given so far.
     pub(in crate::shared) permits: AtomicU64,
     /// Transactions that commit now, with jobs that they announce in a moment.
@@ -179,7 +181,7 @@ impl QueueSlot {
         self.suspended_until.load(Ordering::SeqCst)
     }
 
-    /// Keeps executors from the queue for 0.1 to 51 seconds, longer after each failure in a row; true for
+    /// Keeps executors from the queue as `backoff::EXECUTOR` says, longer after each failure in a row; true for
     /// the first.
     pub fn suspend(&self, now: i64) -> bool {
         let failures = self.failures.fetch_add(1, Ordering::SeqCst);
@@ -216,6 +218,30 @@ impl QueueSlot {
                 self.permits.fetch_add(1, Ordering::SeqCst);
             })
             .is_ok()
+    }
+
+    /// The same for a session, which runs jobs itself.
+    pub fn take_permit_of_session(&self) -> bool {
+        let is_taken = self.take_permit();
+        self.sessions
+            .fetch_add(u32::from(is_taken), Ordering::SeqCst);
+        is_taken
+    }
+
+    /// Gives that back.
+    pub fn return_permit_of_session(&self, key: QueueKey) {
+        if self.is(key) {
+            let less = |sessions: u32| sessions.checked_sub(1);
+            let _ = self
+                .sessions
+                .fetch_update(Ordering::SeqCst, Ordering::SeqCst, less);
+        }
+        self.return_permit(key);
+    }
+
+    /// Sessions that run jobs of it.
+    pub fn sessions(&self) -> u32 {
+        self.sessions.load(Ordering::SeqCst)
     }
 
     /// Gives back a permit of this queue; true when none was left, so that somebody may have gone
@@ -258,6 +284,7 @@ impl QueueSlot {
             // Looked at before it is believed.
             database_at: _,
             running,
+            sessions,
             // These grow only: who compares two looks must not meet the first again.
             permits: _,
             drains: _,
@@ -283,6 +310,7 @@ impl QueueSlot {
         } = self;
         epoch.store(facts.epoch, Ordering::Relaxed);
         running.store(0, Ordering::Relaxed);
+        sessions.store(0, Ordering::Relaxed);
         for count in [passed_over, passed_over_gone, mean_ns] {
             count.store(0, Ordering::Relaxed);
         }
