@@ -12,12 +12,12 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicU8, Ordering};
 
 use pushy_core::fnv;
 
-use super::database::MAX_DATABASES;
 use super::Shared;
 
 /// Bytes of a name: one less than GIDSIZE in access/xact.h.
 const LONGEST: usize = 199;
-const WORDS: usize = MAX_DATABASES / 64;
+/// Databases that one transaction keeps workers out of.
+const MOST_QUIESCED: usize = 32;
 
 /// The places in shared memory, for as many prepared transactions as the server takes.
 pub(super) fn cells(most_prepared: usize) -> usize {
@@ -38,8 +38,8 @@ pub struct PreparedCell {
     hash: AtomicU64,
     /// Grows from place taken to place taken.
     serial: AtomicU64,
-    /// The databases, by their slots, that the transaction keeps workers out of.
-    quiesced: [AtomicU64; WORDS],
+    /// The databases that the transaction keeps workers out of; 0 behind them. Not their slots, which may be others' by its end.
+    quiesced: [AtomicU32; MOST_QUIESCED],
 }
 
 /// What is to be done when a prepared transaction ends.
@@ -75,16 +75,10 @@ impl Shared {
         concerns_us: bool,
         quiesced: &[u32],
     ) -> bool {
-        if name.is_empty() || name.len() > LONGEST {
+        if name.is_empty() || name.len() > LONGEST || quiesced.len() > MOST_QUIESCED {
             return false;
         }
         let hash = fnv::hash(name);
-        let is_quiesced = |oid: u32| oid != 0 && quiesced.contains(&oid);
-        let slots = self.databases.iter().enumerate();
-        let mut words = [0u64; WORDS];
-        for (slot, _) in slots.filter(|(_, database_slot)| is_quiesced(database_slot.oid())) {
-            words[slot / 64] |= 1 << (slot % 64);
-        }
         self.slots.with(|| {
             let cells = self.prepared();
             let is_free = |cell: &&PreparedCell| cell.database.load(Ordering::Relaxed) == 0;
@@ -99,46 +93,49 @@ impl Shared {
                 letter.store(*byte, Ordering::Relaxed);
             }
             cell.concerns_us.store(concerns_us, Ordering::Relaxed);
-            for (bits, word) in cell.quiesced.iter().zip(words) {
-                bits.store(word, Ordering::Relaxed);
+            let none = std::iter::repeat(&0);
+            for (kept, oid) in cell.quiesced.iter().zip(quiesced.iter().chain(none)) {
+                kept.store(*oid, Ordering::Relaxed);
             }
             cell.database.store(database, Ordering::Relaxed);
             true
         })
     }
 
-    /// COMMIT PREPARED or ROLLBACK PREPARED has ended the transaction. Of two of a name the older one: the newer was prepared
-    /// before this was said.
-    pub fn finish_prepared(&self, database: u32, name: &[u8]) -> Owed {
+    /// Which transaction of this name is prepared: asked before it is ended, because then another may be prepared under the name.
+    /// None: it was not noted.
+    pub fn find_prepared(&self, database: u32, name: &[u8]) -> Option<u64> {
         let hash = fnv::hash(name);
-        let found = self.slots.with(|| {
+        self.slots.with(|| {
             let cells = self.prepared().iter();
-            let cell = cells
-                .filter(|cell| cell.is(database, hash, name))
-                .min_by_key(|cell| cell.serial.load(Ordering::Relaxed))?;
-            let mut words = [0u64; WORDS];
-            for (word, cell) in words.iter_mut().zip(&cell.quiesced) {
-                *word = cell.load(Ordering::Relaxed);
-            }
-            cell.database.store(0, Ordering::Relaxed);
-            Some((cell.concerns_us.load(Ordering::Relaxed), words))
+            let named = cells.filter(|cell| cell.is(database, hash, name));
+            // Of an older one somebody else is about to say that it has ended.
+            named.map(|cell| cell.serial.load(Ordering::Relaxed)).max()
+        })
+    }
+
+    /// COMMIT PREPARED or ROLLBACK PREPARED has ended the transaction that was found.
+    pub fn finish_prepared(&self, found: Option<u64>) -> Owed {
+        let noted = found.and_then(|serial| {
+            self.slots.with(|| {
+                let cell = self.prepared().iter().find(|cell| {
+                    cell.database.load(Ordering::Relaxed) != 0
+                        && cell.serial.load(Ordering::Relaxed) == serial
+                })?;
+                let mut quiesced = [0; MOST_QUIESCED];
+                for (oid, kept) in quiesced.iter_mut().zip(&cell.quiesced) {
+                    *oid = kept.load(Ordering::Relaxed);
+                }
+                cell.database.store(0, Ordering::Relaxed);
+                Some((cell.concerns_us.load(Ordering::Relaxed), quiesced))
+            })
         });
-        let Some((concerns_us, words)) = found else {
-            return Owed {
-                is_known: false,
-                concerns_us: true,
-                quiesced: Vec::new(),
-            };
-        };
-        let is_kept = |slot: usize| words[slot / 64] >> (slot % 64) & 1 != 0;
-        let databases = self.databases.iter().enumerate();
         Owed {
-            is_known: true,
-            concerns_us,
-            quiesced: databases
-                .filter(|(slot, database_slot)| is_kept(*slot) && database_slot.oid() != 0)
-                .map(|(_, database_slot)| database_slot.oid())
-                .collect(),
+            is_known: noted.is_some(),
+            concerns_us: noted.is_none_or(|noted| noted.0),
+            quiesced: noted.map_or_else(Vec::new, |noted| {
+                noted.1.into_iter().take_while(|oid| *oid != 0).collect()
+            }),
         }
     }
 }

@@ -2,10 +2,12 @@
 //! TABLESPACE, use as a template, DROP and ALTER EXTENSION): our workers leave before them, and come back when the transaction
 //! ends, if there is still something to come back to. What FINISH PREPARED brings is announced here, too.
 
+use std::cell::Cell;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::errors::{Error, SqlState};
+use crate::pg::per_process::PerProcess;
 use crate::pg::utility::{self, Hooks, Statement};
 use crate::pg::{database, ereport, identity, session, signals};
 use crate::shared::database::{DatabaseSlot, Presence};
@@ -21,6 +23,9 @@ static HOOKS: Hooks = Hooks {
 pub fn init() {
     utility::install(&HOOKS);
 }
+
+/// The prepared transaction that this session is about to end.
+static FINISHES: PerProcess<Cell<Option<u64>>> = PerProcess::new(Cell::new(None));
 
 /// How long to wait for workers to leave; then the statement's own check has the last word.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -65,8 +70,10 @@ fn before(statement: &Statement) {
             }
         }
         Statement::Prepare { name } => pending::prepares(name.to_bytes()),
-        Statement::FinishPrepared { .. }
-        | Statement::ChangeAccess
+        Statement::FinishPrepared { name } => {
+            FINISHES.set(shared.find_prepared(database::current(), name.to_bytes()));
+        }
+        Statement::ChangeAccess
         | Statement::SetConstraints
         | Statement::AlterColumns { .. }
         | Statement::CreateTrigger { .. }
@@ -120,8 +127,8 @@ fn after(statement: &Statement) {
         Statement::RenameDatabase { .. } | Statement::ChangeAccess => pending::access_changed(),
         // What was prepared may have made rows ready, or unlocked them, changed queues or what roles may do, or created the
         // extension: nobody else announces it.
-        Statement::FinishPrepared { name } => {
-            let owed = shared.finish_prepared(database::current(), name.to_bytes());
+        Statement::FinishPrepared { .. } => {
+            let owed = shared.finish_prepared(FINISHES.take());
             for oid in owed.quiesced {
                 pending::quiesced(oid);
             }
