@@ -1,5 +1,7 @@
 //! How long a job waits after a failed attempt, and how long what the server cannot do now.
 
+use std::fmt;
+
 /// The curve of a queue's retry delays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Backoff {
@@ -68,6 +70,11 @@ pub struct ServerBackoff {
     pub most_us: i64,
 }
 
+/// What somebody holds a lock of is tried again after so long (µs), however often that has been so: by executors and the relay ...
+pub const HELD_US: i64 = 500_000;
+/// ... and by a scheduler, which has other things to do.
+pub const HELD_OF_SCHEDULER_US: i64 = 1_000_000;
+
 /// A queue of which a batch could not be committed, and an executor that could not read its queues.
 pub const EXECUTOR: ServerBackoff = ServerBackoff::of(100_000, 51_200_000);
 pub const SCHEDULER: ServerBackoff = ServerBackoff::of(200_000, 51_200_000);
@@ -92,6 +99,14 @@ impl ServerBackoff {
             self.most_us,
             0.0,
         )
+    }
+}
+
+/// As messages say it: `0.1 to 51 seconds`.
+impl fmt::Display for ServerBackoff {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let first = self.first_us as f64 / 1e6;
+        write!(out, "{first} to {:.0} seconds", self.most_us as f64 / 1e6)
     }
 }
 
@@ -142,6 +157,21 @@ mod tests {
         assert_eq!(seconds(RELAY), [0.2, 0.4, 6.4, 25.6, 25.6, 25.6, 25.6]);
         assert_eq!(seconds(NOTIFY), [0.1, 0.2, 3.2, 3.2, 3.2, 3.2, 3.2]);
         assert_eq!(seconds(START), [0.5, 1.0, 16.0, 60.0, 60.0, 60.0, 60.0]);
+    }
+
+    #[test]
+    fn messages_say_how_long_is_waited() {
+        let words = [EXECUTOR, SCHEDULER, RELAY, NOTIFY, START].map(|backoff| backoff.to_string());
+        assert_eq!(
+            words,
+            [
+                "0.1 to 51 seconds",
+                "0.2 to 51 seconds",
+                "0.2 to 26 seconds",
+                "0.1 to 3 seconds",
+                "0.5 to 60 seconds"
+            ]
+        );
     }
 
     #[test]

@@ -133,3 +133,21 @@ def test_the_first_failure_of_a_new_queue_is_tried_again_at_its_time(db):
     db.wait_until("SELECT count(*) FROM pushy.jobs WHERE state = 'discarded' AND attempt = 2", queues)
     # Forgotten ones wait for the sweep of the minute.
     assert db.rows("SELECT queue, finished_at - enqueued_at FROM pushy.jobs WHERE finished_at - enqueued_at > '10 s'") == []
+
+
+def test_jobs_that_cannot_be_made_ready_keep_no_others_and_no_removal_waiting(db):
+    db.sql("SELECT pushy.queue_register('bad', 'nothing(jsonb)'); SELECT pushy.queue_register('brief', 'nothing(jsonb)', keep_completed => '50 ms')")
+    bad_queue = db.value("SELECT queue_id FROM pushy_internal.queue WHERE queue = 'bad'")
+    db.sql(f"""CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+                 $$BEGIN IF OLD.queue_id = {bad_queue} THEN RAISE 'refused'; END IF; RETURN NEW; END$$;
+               CREATE TRIGGER refuse BEFORE UPDATE ON pushy_internal.live_job FOR EACH ROW EXECUTE FUNCTION refuse()""")
+    start = db.cluster.log.position()
+    bad = db.value("SELECT pushy.enqueue('bad', delay => '10 ms')")
+    db.cluster.log.wait_for("the scheduler waits: refused", since=start)
+    for delay in ("10 ms", "100 ms"):
+        assert db.job_wait(enqueue(db.main, delay))["state"] == "completed"
+    brief = db.value("SELECT pushy.enqueue('brief', delay => '10 ms')")
+    db.wait_until("SELECT count(*) FROM pushy.jobs WHERE id = %s", 0, params=(brief,))
+    assert db.job(bad)["state"] == "scheduled"
+    db.sql("DROP TRIGGER refuse ON pushy_internal.live_job")
+    assert db.job_wait(bad)["state"] == "completed"

@@ -44,7 +44,7 @@ pub struct EmitPause {
 impl EmitPause {
     pub fn none() -> Self {
         Self {
-            failures: FailuresInRow::none(backoff::NOTIFY, None, &WAITS),
+            failures: FailuresInRow::none(None, &WAITS),
             until: 0,
         }
     }
@@ -194,4 +194,5 @@ static WAITS: Waits = Waits {
     what: "LISTENers hear nothing",
     detail: None,
     hint: "Nothing is lost while the event log keeps it. If the queue of NOTIFY is full, a LISTENer sits in a transaction, and every other NOTIFY fails: end it. This is said once until they hear again.",
+    backoff: backoff::NOTIFY,
 };

@@ -2,7 +2,6 @@
 
 use std::cell::Cell;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use pushy_core::backoff;
 use pushy_core::log::cursor::Cursor;
@@ -22,14 +21,13 @@ use crate::shared::database::{DatabaseSlot, Presence, NEVER};
 use crate::shared::log::Ring;
 use crate::worker::database_worker;
 use crate::worker::failures_in_row::{FailuresInRow, Waits};
+use crate::worker::idle_rounds::IdleRounds;
 use crate::{settings, worker_entry};
 
 /// Time (µs) between two ticks under load: what commits meanwhile is in one tick. After a rest the tick comes at once.
 const GAP_US: i64 = 3_000;
 /// The same while there is no subscription, and no LISTENer on a channel of the last notices.
 const LONG_GAP_US: i64 = 20_000;
-/// After so long (µs) what somebody's lock has kept from being done is tried again.
-const COME_BACK_US: i64 = 500_000;
 /// So long (µs) sizes and ages of the log are not looked at again.
 const CHECK_PARTS_US: i64 = 200_000;
 /// The same while the part that writers append to has reached its size.
@@ -160,7 +158,8 @@ pub struct Relay {
 
 impl Relay {
     fn live(&mut self) {
-        let mut failures = FailuresInRow::none(backoff::RELAY, Some(COME_BACK_US), &WAITS);
+        let mut failures = FailuresInRow::none(Some(backoff::HELD_US), &WAITS);
+        let mut idle = IdleRounds::default();
         let mut started = false;
         let mut first = true;
         let mut ticked_at = 0;
@@ -173,6 +172,8 @@ impl Relay {
                 return;
             }
             IN_ROUND.set(true);
+            let progress = |relay: &Self| (relay.epoch, relay.next_tick, relay.last, relay.emitted);
+            let before = progress(self);
             let outcome = self.round(&mut started, &mut ticked_at, &mut parts_checked_at);
             match outcome {
                 Ok(Some(wait_us)) => {
@@ -209,7 +210,7 @@ impl Relay {
                         let _ = self.write_down();
                     }
                     let next = if could_not_leave || self.sinks.is_unfinished() {
-                        COME_BACK_US
+                        backoff::HELD_US
                     } else if rest < REST_US {
                         REST_US - rest
                     } else {
@@ -218,8 +219,8 @@ impl Relay {
                             .min(settings::log_keep().as_micros() as i64)
                             .max(GAP_US)
                     };
-                    let wait = wait_us.min(next).max(0);
-                    let wait = Duration::from_micros(wait as u64);
+                    let has_worked = progress(self) != before;
+                    let wait = idle.sleep("the relay", wait_us.min(next), has_worked);
                     // What was emitted before an orderly restart is not emitted again after it.
                     latch::wait_unless_ended(Some(wait), || {
                         let _ = self.write_down();
@@ -301,7 +302,7 @@ impl Relay {
 /// Passes over a step that needs something which somebody holds; answers when to come back, or the time that the step did.
 fn pass_over(step: Result<i64>) -> Result<i64> {
     match step {
-        Err(failure) if failure.is_busy() => Ok(clock::now().0 + COME_BACK_US),
+        Err(failure) if failure.is_busy() => Ok(clock::now().0 + backoff::HELD_US),
         done => done,
     }
 }
@@ -309,5 +310,6 @@ fn pass_over(step: Result<i64>) -> Result<i64> {
 static WAITS: Waits = Waits {
     what: "the relay waits",
     detail: None,
-    hint: "Notices are kept in the event log meanwhile. It tries again, after 0.2 to 26 seconds; this is said once until it succeeds.",
+    hint: "Notices are kept in the event log meanwhile. It tries again, after {after}; this is said once until it succeeds.",
+    backoff: backoff::RELAY,
 };

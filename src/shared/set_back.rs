@@ -72,6 +72,7 @@ impl DatabaseSlot {
             &self.sweep_rests_until,
             &self.windows_taken_until,
             &self.orphans_rest_until,
+            &self.purge_rests_until,
         ];
         not_after(now, &rests);
         // When their workers wanted to come back, or had found in tables that they should.

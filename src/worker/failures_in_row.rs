@@ -11,7 +11,9 @@ use crate::pg::ereport;
 pub struct Waits {
     pub what: &'static str,
     pub detail: Option<&'static str>,
+    /// With the times after which it tries again in place of `{after}`.
     pub hint: &'static str,
+    pub backoff: ServerBackoff,
 }
 
 impl Waits {
@@ -25,7 +27,8 @@ impl Waits {
         );
         ereport::log(&Error {
             detail: self.detail.map(str::to_owned),
-            ..Error::new(SqlState::INTERNAL_ERROR, message).hint(self.hint)
+            ..Error::new(SqlState::INTERNAL_ERROR, message)
+                .hint(self.hint.replace("{after}", &self.backoff.to_string()))
         });
     }
 }
@@ -33,17 +36,15 @@ impl Waits {
 /// Failures since something last succeeded.
 pub struct FailuresInRow {
     count: u32,
-    backoff: ServerBackoff,
     /// So long (µs) it waits while somebody holds a lock, however often that has been so; None: as for any failure.
     busy_us: Option<i64>,
     waits: &'static Waits,
 }
 
 impl FailuresInRow {
-    pub fn none(backoff: ServerBackoff, busy_us: Option<i64>, waits: &'static Waits) -> Self {
+    pub fn none(busy_us: Option<i64>, waits: &'static Waits) -> Self {
         Self {
             count: 0,
-            backoff,
             busy_us,
             waits,
         }
@@ -66,7 +67,7 @@ impl FailuresInRow {
         let wait_us = self
             .busy_us
             .filter(|_| failure.is_busy())
-            .unwrap_or_else(|| self.backoff.delay_us(self.count));
+            .unwrap_or_else(|| self.waits.backoff.delay_us(self.count));
         self.count = self.count.saturating_add(1);
         Duration::from_micros(wait_us as u64)
     }

@@ -2,6 +2,7 @@
 //! (database, role). (Relays are in `crate::relay`.)
 
 pub mod failures_in_row;
+pub mod idle_rounds;
 mod recover;
 mod run;
 mod supervise;

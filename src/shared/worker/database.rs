@@ -77,6 +77,8 @@ pub struct DatabaseSlot {
     pub orphans_requested: AtomicBool,
     /// Before this time (µs) nobody looks for them, because the last look took long.
     pub orphans_rest_until: AtomicI64,
+    /// Until then (µs) the history is not read again for what dropped queues have left.
+    pub purge_rests_until: AtomicI64,
     /// Numbers of jobs, which are positions, of queues, watches and subscriptions.
     pub positions: Numbers,
     pub queue_numbers: Numbers,
@@ -141,6 +143,7 @@ impl DatabaseSlot {
             kept_in_parent,
             orphans_requested,
             orphans_rest_until,
+            purge_rests_until,
             positions: _,
             queue_numbers: _,
             watch_numbers: _,
@@ -169,6 +172,7 @@ impl DatabaseSlot {
             waiting_from,
             sweep_rests_until,
             orphans_rest_until,
+            purge_rests_until,
             window_wanted,
             windows_taken_until,
         ] {

@@ -24,6 +24,7 @@ use crate::shared::{self, pending, Shared};
 use crate::worker::batch::{BatchRunner, Ended, Work};
 use crate::worker::cancels;
 use crate::worker::failures_in_row::{FailuresInRow, Waits};
+use crate::worker::idle_rounds::IdleRounds;
 use crate::worker::quarantine;
 use crate::worker::recorder;
 use crate::{settings, worker_entry};
@@ -33,9 +34,6 @@ pub const KIND: WorkerKind = WorkerKind {
     name: "pushy executor",
     entry: "pushy_executor_main",
 };
-
-/// After so long (µs) what somebody's lock has kept from being done is tried again.
-const COME_BACK_US: i64 = 500_000;
 
 worker_entry!(pushy_executor_main, executor);
 
@@ -205,7 +203,9 @@ pub(in crate::worker) struct Executor {
 
 impl Executor {
     fn live(mut self) {
-        let mut failures = FailuresInRow::none(backoff::EXECUTOR, Some(COME_BACK_US), &WAITS);
+        const WHO: &str = "an executor";
+        let mut idle = IdleRounds::default();
+        let mut failures = FailuresInRow::none(Some(backoff::HELD_US), &WAITS);
         loop {
             interrupts::check();
             self.follow_reload();
@@ -232,11 +232,16 @@ impl Executor {
                 }
             }
             match self.work_once() {
-                Some(Ended::Failed(_) | Ended::Worked) => failures.end(),
-                Some(Ended::Empty | Ended::Parked | Ended::Busy | Ended::Unsettled) => {}
+                Some(Ended::Failed(_) | Ended::Worked) => {
+                    failures.end();
+                    idle.note(WHO, true);
+                }
+                Some(Ended::Empty | Ended::Parked | Ended::Busy | Ended::Unsettled) => {
+                    idle.note(WHO, false);
+                }
                 // The launcher starts another, or logs why no executor of the role comes.
                 Some(Ended::NoSession) => return,
-                None if self.left_by_claims() => {}
+                None if self.left_by_claims() => idle.note(WHO, false),
                 None => {
                     if !self.sleep() {
                         return;
@@ -331,7 +336,7 @@ impl Executor {
     fn come_back(&self, slot: usize, key: QueueKey) {
         let queue = &self.shared.queues()[slot];
         if queue.is(key) {
-            queue.suspend_until(clock::now().plus_us(COME_BACK_US).0);
+            queue.suspend_until(clock::now().plus_us(backoff::HELD_US).0);
         }
     }
 
@@ -396,5 +401,6 @@ impl Executor {
 static WAITS: Waits = Waits {
     what: "jobs wait",
     detail: Some("Their transaction was rolled back; none is lost."),
-    hint: "Executors try again, after 0.1 to 51 seconds; this is said once until it succeeds.",
+    hint: "Executors try again, after {after}; this is said once until it succeeds.",
+    backoff: backoff::EXECUTOR,
 };

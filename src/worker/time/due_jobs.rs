@@ -4,7 +4,7 @@ use std::cell::Cell;
 
 use pushy_core::turns::Turns;
 
-use super::scheduler::{after_look, Scheduler};
+use super::scheduler::{after_look, repeat, Scheduler};
 use crate::errors::Result;
 use crate::job::moves::promote;
 use crate::pg::transaction;
@@ -16,22 +16,43 @@ use crate::worker::{retention, timers};
 const STRETCH_US: i64 = 100_000;
 
 impl Scheduler {
-    /// Answers when something is due next.
-    pub(super) fn keep_time(&self) -> Result<Option<i64>> {
-        let waiting = self.make_ready()?;
+    /// Answers when something is due next, and whether the jobs that are due by now are to be tried again.
+    pub(super) fn keep_time(&self) -> (Option<i64>, bool) {
+        let has_failed = Cell::new(false);
+        let make_ready = || {
+            let made = self.make_ready();
+            let failed = made.as_ref().is_err_and(|failure| !failure.is_busy());
+            has_failed.set(has_failed.get() || failed);
+            self.pass_over(made).flatten()
+        };
+        let waiting = make_ready();
+        if has_failed.get() {
+            self.make_ready_by_queue();
+        }
         self.pass_over(retention::assign_wanted(self.database_slot));
         // Retention is put off, never jobs: they are looked for between two of its transactions.
         let due = Cell::new(waiting);
         let keep_on = || {
-            if self.has_turns() || self.database_slot.has_waiting_by(clock::now().0) {
-                due.set(self.make_ready()?);
+            let are_due = || self.has_turns() || self.database_slot.has_waiting_by(clock::now().0);
+            if !has_failed.get() && are_due() {
+                due.set(make_ready());
             }
             Ok(())
         };
-        let removal = self.pass_over(retention::remove(&keep_on));
+        let removal = self.pass_over(retention::remove(self.database_slot, &keep_on));
         let again = || Some(clock::now().plus_us(retention::AGAIN_US).0);
         let removal = removal.unwrap_or_else(again);
-        Ok(due.get().into_iter().chain(removal).min())
+        let next = due.get().into_iter().chain(removal).min();
+        (next, has_failed.get())
+    }
+
+    /// What could not be made ready together is made ready queue by queue, so that the jobs of one do not keep those of others
+    /// waiting. All stay announced.
+    #[cold]
+    fn make_ready_by_queue(&self) {
+        for queue in &self.queues {
+            self.pass_over(repeat(&|| Ok(()), || timers::promote_of(queue)));
+        }
     }
 
     pub(super) fn has_turns(&self) -> bool {

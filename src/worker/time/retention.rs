@@ -1,6 +1,8 @@
 //! What a scheduler does for history: gives windows of finished jobs their tables, empties those that are
 //! over, removes single rows and payloads of notices that have expired.
 
+use pushy_core::backoff;
+
 use crate::errors::Result;
 use std::sync::atomic::Ordering;
 
@@ -20,8 +22,6 @@ use crate::worker::scheduler::{after_look, repeat};
 
 /// Rows per transaction.
 const ROWS: i64 = 1000;
-/// After so long (µs) what somebody's lock has kept from being done is tried again.
-const COME_BACK_US: i64 = 1_000_000;
 /// A table that somebody uses is tried again after this time, and so are tables when all are taken.
 pub(super) const AGAIN_US: i64 = 60_000_000;
 
@@ -77,7 +77,10 @@ pub fn assign_wanted(database_slot: &DatabaseSlot) -> Result<()> {
 
 /// Removes what is kept no longer; answers when something is to be removed next. `between` is done between two of its
 /// transactions.
-pub fn remove(between: &dyn Fn() -> Result<()>) -> Result<Option<i64>> {
+pub fn remove(
+    database_slot: &DatabaseSlot,
+    between: &dyn Fn() -> Result<()>,
+) -> Result<Option<i64>> {
     let began = clock::now();
     let mut is_held = !repeat(between, || {
         identity::as_owner(|| {
@@ -92,7 +95,7 @@ pub fn remove(between: &dyn Fn() -> Result<()>) -> Result<Option<i64>> {
     // One time for both steps: a window that ends between two times would be seen by neither.
     let now = clock::now();
     let again = empty_windows(now, between)?;
-    let purge = purge_dropped(now, between)?;
+    let purge = purge_dropped(database_slot, now, between)?;
     let next = transaction::run_unless_busy(|| {
         identity::as_owner(|| {
             Ok(spi::connect(|spi| {
@@ -106,7 +109,7 @@ pub fn remove(between: &dyn Fn() -> Result<()>) -> Result<Option<i64>> {
         })
     })?;
     is_held |= next.is_none();
-    let come_back = is_held.then(|| now.plus_us(COME_BACK_US).0);
+    let come_back = is_held.then(|| now.plus_us(backoff::HELD_OF_SCHEDULER_US).0);
     Ok(next
         .flatten()
         .into_iter()
@@ -117,10 +120,14 @@ pub fn remove(between: &dyn Fn() -> Result<()>) -> Result<Option<i64>> {
 }
 
 /// Removes what dropped queues have left, some pages in a transaction, once the time has come; answers when that is.
-fn purge_dropped(now: Timestamp, between: &dyn Fn() -> Result<()>) -> Result<Option<i64>> {
+fn purge_dropped(
+    database_slot: &DatabaseSlot,
+    now: Timestamp,
+    between: &dyn Fn() -> Result<()>,
+) -> Result<Option<i64>> {
     let look = || Ok((dropped::all(), purge::tables()?));
     let looked = transaction::run_unless_busy(|| identity::as_owner(look))?;
-    let come_back = Some(now.plus_us(COME_BACK_US).0);
+    let come_back = Some(now.plus_us(backoff::HELD_OF_SCHEDULER_US).0);
     let Some((dropped, tables)) = looked else {
         return Ok(come_back);
     };
@@ -128,9 +135,19 @@ fn purge_dropped(now: Timestamp, between: &dyn Fn() -> Result<()>) -> Result<Opt
         return Ok(None);
     };
     let due = dropped::removal_due(dropped.first_at);
+    let rests = &database_slot.purge_rests_until;
+    let due = due.max(rests.load(Ordering::SeqCst));
     if due > now.0 {
         return Ok(Some(due));
     }
+    // What somebody holds is looked for in all of the history again, for a hundredth of the time at most.
+    let rest = || {
+        const RESTS: i64 = 100;
+        let took = clock::now().since_us(now) as i64;
+        let rests_for = RESTS * took;
+        rests.store(clock::now().plus_us(rests_for).0, Ordering::SeqCst);
+        Ok(Some(clock::now().plus_us(rests_for.max(AGAIN_US)).0))
+    };
     let mut is_gone = true;
     for (table, at) in &tables {
         let mut from = Some(0);
@@ -138,7 +155,7 @@ fn purge_dropped(now: Timestamp, between: &dyn Fn() -> Result<()>) -> Result<Opt
             let delete = || Ok(purge::delete_some(table, at, page));
             let deleted = transaction::run_unless_busy(|| identity::as_owner(delete))?;
             let Some(deleted) = deleted else {
-                return Ok(Some(now.plus_us(AGAIN_US).0));
+                return rest();
             };
             is_gone &= !deleted.passed_over;
             from = deleted.next;
@@ -147,7 +164,7 @@ fn purge_dropped(now: Timestamp, between: &dyn Fn() -> Result<()>) -> Result<Opt
         }
     }
     if !is_gone {
-        return Ok(Some(now.plus_us(AGAIN_US).0));
+        return rest();
     }
     let forgotten = transaction::run_unless_busy(|| {
         identity::as_owner(|| {
@@ -163,7 +180,7 @@ fn purge_dropped(now: Timestamp, between: &dyn Fn() -> Result<()>) -> Result<Opt
 fn empty_windows(now: Timestamp, between: &dyn Fn() -> Result<()>) -> Result<Option<i64>> {
     let windows = transaction::run_unless_busy(|| identity::as_owner(|| POOL.windows()))?;
     let Some(windows) = windows else {
-        return Ok(Some(now.plus_us(COME_BACK_US).0));
+        return Ok(Some(now.plus_us(backoff::HELD_OF_SCHEDULER_US).0));
     };
     let over: Vec<&Window> = windows
         .iter()

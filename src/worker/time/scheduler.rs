@@ -31,9 +31,6 @@ pub const KIND: WorkerKind = WorkerKind {
     entry: "pushy_scheduler_main",
 };
 
-/// After so long (µs) what somebody's lock has kept from being done is tried again.
-const COME_BACK_US: i64 = 1_000_000;
-
 /// It stays when something is due within this time, and leaves otherwise.
 const LINGER: Duration = Duration::from_secs(5);
 
@@ -94,7 +91,7 @@ pub(super) struct Scheduler {
 
 impl Scheduler {
     fn live(mut self) {
-        let mut failures = FailuresInRow::none(backoff::SCHEDULER, Some(COME_BACK_US), &WAITS);
+        let mut failures = FailuresInRow::none(Some(backoff::HELD_OF_SCHEDULER_US), &WAITS);
         let mut pace = Pace::default();
         let mut first = true;
         loop {
@@ -142,7 +139,7 @@ impl Scheduler {
         if !self.comes_back.get() {
             return Ok(next);
         }
-        let again = clock::now().plus_us(COME_BACK_US).0;
+        let again = clock::now().plus_us(backoff::HELD_OF_SCHEDULER_US).0;
         self.database_slot.announce_due(again);
         Ok(Some(next.map_or(again, |next| next.min(again))))
     }
@@ -158,7 +155,7 @@ impl Scheduler {
             self.pass_over(retention::adopt());
         }
         self.pass_over(self.carry_out_cancels(first));
-        self.do_what_has_its_time(first)?;
+        self.do_what_has_its_time(first);
         // Behind due jobs, because it looks through all jobs, and anybody can have it asked for.
         self.pass_over(self.discard_orphans_if_asked());
         // Something may have been announced while we looked.
@@ -166,12 +163,12 @@ impl Scheduler {
         Ok((due != NEVER).then_some(due))
     }
 
-    fn do_what_has_its_time(&self, first: bool) -> Result<()> {
+    fn do_what_has_its_time(&self, first: bool) {
         // As with the watermarks of queues: take the time, then look, then put back what is next.
         let due = self.database_slot.due.swap(NEVER, Ordering::SeqCst);
         if due > clock::now().0 && !first && !self.has_turns() {
             self.database_slot.announce_due(due);
-            return Ok(());
+            return;
         }
         if self.database_slot.has_held.swap(false, Ordering::SeqCst) {
             self.announce_held();
@@ -180,20 +177,14 @@ impl Scheduler {
         if let Some(at) = unpublished.flatten() {
             self.database_slot.announce_due(at);
         }
-        match self.keep_time() {
-            Ok(Some(next)) => {
-                self.database_slot.announce_due(next);
-            }
-            Ok(None) => {}
-            // Another round follows, soon.
-            Err(failure) if failure.is_busy() => self.come_back_unless(false),
-            Err(failure) => {
-                self.database_slot.announce_due(due);
-                return Err(failure);
-            }
+        let (next, is_to_be_tried_again) = self.keep_time();
+        if let Some(next) = next {
+            self.database_slot.announce_due(next);
+        }
+        if is_to_be_tried_again {
+            self.database_slot.announce_due(due);
         }
         worker::report_statistics();
-        Ok(())
     }
 
     /// None when this step could not be done: the round goes on with the next step, because none needs another, and another
@@ -335,7 +326,7 @@ pub(in crate::worker) fn after_look(began: Timestamp, next: i64) -> i64 {
     if next > began.0 {
         return next;
     }
-    clock::now().plus_us(COME_BACK_US).0
+    clock::now().plus_us(backoff::HELD_OF_SCHEDULER_US).0
 }
 
 /// One transaction after another while `step` says that there may be more, and `between` two of them that; false when
@@ -357,5 +348,6 @@ pub(in crate::worker) fn repeat(
 static WAITS: Waits = Waits {
     what: "the scheduler waits",
     detail: None,
-    hint: "It tries again, after 0.2 to 51 seconds; this is said once until it succeeds.",
+    hint: "It tries again, after {after}; this is said once until it succeeds.",
+    backoff: backoff::SCHEDULER,
 };

@@ -9,7 +9,7 @@ use crate::job::{live, promise};
 use crate::params;
 use crate::pg::spi::{self, Plan};
 use crate::pg::value::Timestamp;
-use crate::pg::{database, identity, transaction};
+use crate::pg::{clock, database, identity, transaction};
 use crate::queue::cache;
 use crate::queue::definition::{self, QueueDefinition};
 use crate::shared::queue_slot::QueueKey;
@@ -22,6 +22,11 @@ const ROWS: usize = 1000;
 /// Makes some of the due jobs ready, whose turn it is; false when there are no more. None: somebody holds what it needs.
 pub fn promote(queues: &[QueueDefinition], turns: &mut Turns) -> Result<Option<bool>> {
     transaction::run_unless_busy(|| identity::as_owner(|| promote::promote(queues, turns)))
+}
+
+/// Makes some of the due jobs of one queue ready; true when there may be more.
+pub fn promote_of(queue: &QueueDefinition) -> Result<bool> {
+    identity::as_owner(|| promote::promote_of(queue, clock::now(), ROWS))
 }
 
 /// The time for which the first job waits, `from` or later; None: not before one is enqueued.

@@ -334,6 +334,6 @@ fn say_hanging(database: &str) {
                 START_US / 1_000_000
             ),
         )
-        .hint("Somebody holds what every new session of the database needs (VACUUM FULL or LOCK of a table of pg_catalog): pg_locks says who. It is tried again, after 0.5 to 60 seconds; this is said once until they run."),
+        .hint(format!("Somebody holds what every new session of the database needs (VACUUM FULL or LOCK of a table of pg_catalog): pg_locks says who. It is tried again, after {}; this is said once until they run.", backoff::START)),
     );
 }
