@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Format, clippy without a warning, licences, names without a schema in any SQL text, what the pages name, rooms that use others in a circle, the server's
+# Format, clippy without a warning, licences, names without a schema in any SQL text, what the pages name, rooms that use others in a circle, names in comments that are gone, the server's
 # symbols, plain ASCII where it must be, and pgspot over the install script.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -16,6 +16,7 @@ tools/package/third_party.py check
 target/venv/bin/python tools/lint_sql.py
 target/venv/bin/python tools/lint_loops.py
 tools/lint_docs.py
+tools/lint_names.py
 tools/lint_rooms.py
 tools/symbols.py
 # CREATE EXTENSION converts the script to the database's encoding, and EUC_JP has no 'dash' of Unicode's.
