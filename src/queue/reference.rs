@@ -30,7 +30,9 @@ impl QueueReference {
         })
     }
 
-    /// Whether the queue that has the name now is the one meant. One that was dropped and registered again is, if
+    /// Whether the queue that was found is the one meant. One of the number is, whoever owns it: pushy.queue_alter gives a queue away with
+    /// all that feeds it, a restore brings queues and what feeds them with their numbers, and whether the role may enqueue is asked
+    /// in any case. Of a name, one that was dropped and registered again is, if
     /// who owns it could have changed the old one as well: deploy scripts do that.
     fn is(&self, queue: &QueueDefinition) -> bool {
         queue.queue_id == self.queue_id || identity::has_rights_of(queue.owner, self.owner)

@@ -8,7 +8,7 @@ use pushy_core::gate::{Closed, Facts};
 
 use crate::errors::{quote_literal, Error, Result, SqlState};
 use crate::pg::per_process::PerProcess;
-use crate::pg::{clock, database, ereport, guc};
+use crate::pg::{clock, database, ereport, guc, transaction};
 use crate::shared::database::DatabaseSlot;
 use crate::shared::Shared;
 use crate::{row, settings, shared, sql_function};
@@ -41,13 +41,13 @@ pub fn of_workers() -> Vec<Finding> {
             "Add pushy to shared_preload_libraries in postgresql.conf, as in shared_preload_libraries = 'pushy', and restart the server",
         ));
     }
-    if database::is_standby() {
+    if transaction::is_in_recovery() {
         findings.push(said(
             "the server is a standby: jobs run on the primary, and here after its promotion",
         ));
     }
     let launcher_is_missing = shared::get().is_some_and(|shared| !shared.launcher.is_entered());
-    if launcher_is_missing && !database::is_standby() {
+    if launcher_is_missing && !transaction::is_in_recovery() {
         findings.push(blocked(
             format!(
                 "Pushy's launcher is not running: it is being started again, or found all {} slots of max_worker_processes taken, whose number another start of the server changes",

@@ -65,11 +65,6 @@ pub fn system_identifier() -> i64 {
     unsafe { pg_sys::GetSystemIdentifier() as i64 }
 }
 
-pub fn is_standby() -> bool {
-    // SAFETY: reads shared memory.
-    unsafe { pg_sys::RecoveryInProgress() }
-}
-
 /// A database as pg_database has it.
 pub struct DatabaseRow {
     pub oid: u32,

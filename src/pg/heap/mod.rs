@@ -6,6 +6,7 @@
 
 mod append;
 pub mod append_only;
+mod key;
 mod keyed;
 mod scan;
 
@@ -20,8 +21,9 @@ use super::{ereport, identity, invalidation, major, snapshot};
 use crate::errors::{Error, Result, SqlState};
 
 pub(super) use append::Slots;
+pub use key::Key;
 pub use keyed::{Holder, ShareLock};
-pub use scan::{Asked, Key, Locked};
+pub use scan::{Asked, Locked};
 
 /// A table of schema pushy_internal, open until the transaction ends.
 pub struct Table(pg_sys::Relation);

@@ -2,6 +2,7 @@
 
 use pgrx::pg_sys::{self, Oid};
 
+use super::is_in_recovery;
 use crate::errors::Result;
 use crate::params;
 use crate::pg::spi::{self, Plan};
@@ -42,8 +43,7 @@ pub fn lock(
     let number = Oid::from(number);
     // SAFETY: inside a transaction, whose end releases it; an object lock names nothing that must exist.
     let is_free = unsafe {
-        pg_sys::RecoveryInProgress()
-            || pg_sys::ConditionalLockDatabaseObject(table, number, part, mode)
+        is_in_recovery() || pg_sys::ConditionalLockDatabaseObject(table, number, part, mode)
     };
     if !is_free {
         before_a_wait()?;

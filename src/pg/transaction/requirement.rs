@@ -56,7 +56,7 @@ fn refuse_write(command: &std::ffi::CStr, place: &str) {
 /// Whether the transaction may not write: it said so, or this is a standby.
 pub fn is_read_only() -> bool {
     // SAFETY: reads variables of this process.
-    unsafe { pg_sys::XactReadOnly || pg_sys::RecoveryInProgress() }
+    unsafe { pg_sys::XactReadOnly || RecoveryInProgress() }
 }
 
 /// Whether this is a standby.

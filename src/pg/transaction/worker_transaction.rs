@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 
 use pgrx::pg_sys;
 
+use super::is_in_recovery;
 use crate::errors::{Error, Result};
 use crate::pg::catch::caught;
 use crate::pg::per_process::PerProcess;
@@ -13,7 +14,6 @@ use crate::pg::{clock, ereport, interrupts};
 extern "C-unwind" {
     // Without the guards of the bindings: they raise nothing.
     fn GetXLogInsertRecPtr() -> pg_sys::XLogRecPtr;
-    fn RecoveryInProgress() -> bool;
 }
 
 /// A worker's own statement waits so long for a lock, then its transaction is rolled back: a transaction of a user
@@ -115,7 +115,7 @@ pub fn flush_commits() {
         size_of::<pg_sys::XLogLongPageHeaderData>().next_multiple_of(8) as u64;
     // SAFETY: reads shared memory; a flush raises an ERROR or waits for the disk.
     unsafe {
-        if RecoveryInProgress() {
+        if is_in_recovery() {
             return;
         }
         let next = GetXLogInsertRecPtr();

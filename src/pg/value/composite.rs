@@ -2,24 +2,11 @@
 
 use pgrx::pg_sys::{self, Datum, Oid};
 
-use crate::pg::function::Answer;
+use crate::pg::answer::{unzipped, Answer};
 
 /// A value of the composite type with these columns, in the current memory context.
 pub fn form(type_oid: Oid, columns: &[Answer]) -> Datum {
-    let mut values: Vec<Datum> = Vec::with_capacity(columns.len());
-    let mut nulls: Vec<bool> = Vec::with_capacity(columns.len());
-    for column in columns {
-        match column {
-            Answer::Null => {
-                values.push(Datum::from(0usize));
-                nulls.push(true);
-            }
-            Answer::Datum(datum) => {
-                values.push(*datum);
-                nulls.push(false);
-            }
-        }
-    }
+    let (mut values, mut nulls) = unzipped(columns);
     // SAFETY: the descriptor is pinned by this function and as wide as the columns (checked).
     unsafe {
         let desc = pg_sys::lookup_rowtype_tupdesc_copy(type_oid, -1);

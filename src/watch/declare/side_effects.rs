@@ -3,8 +3,8 @@
 
 use crate::channel::Channel;
 use crate::errors::{quote_literal, Error, SqlState};
+use crate::pg::ereport;
 use crate::pg::trigger::Op;
-use crate::pg::{ereport, text};
 use crate::watch::definition::WatchDefinition;
 
 /// A NOTICE to the client, of a channel or a queue that the watch had and has no more. One that was renamed with its table says so itself.
@@ -14,10 +14,16 @@ pub fn notice_lost(before: &WatchDefinition, now: &WatchDefinition, renamed: boo
     if let Some(lost) = before.channel.as_ref().filter(|_| !renamed) {
         if now.channel.as_ref() != Some(lost) {
             let now = match &now.channel {
-                Some(now) => format!("publishes on channel {} now, and no longer on", ident(now)),
+                Some(now) => format!(
+                    "publishes on channel {} now, and no longer on",
+                    Channel::shown_ident(now)
+                ),
                 None => "no longer publishes on channel".to_owned(),
             };
-            notice(format!("{watch} {now} {}", ident(lost)), hint);
+            notice(
+                format!("{watch} {now} {}", Channel::shown_ident(lost)),
+                hint,
+            );
         }
     }
     if let Some(lost) = before.queue_name() {
@@ -58,7 +64,7 @@ pub fn notice_twin(
     }
     if let Some(channel) = &now.channel {
         if let Some(twin) = of(&|other| other.channel.as_ref() == Some(channel)) {
-            let channel = ident(channel);
+            let channel = Channel::shown_ident(channel);
             tell_twin(
                 now,
                 twin,
@@ -99,11 +105,6 @@ pub fn notice_blind(watch: &WatchDefinition, uses_old: bool, uses_new: bool) {
         ),
         &format!("A comparison with NULL is never true: nothing may come of this watch. Leave {row} out of the condition, or add events to events => '{{{event}}}'."),
     );
-}
-
-fn ident(channel: &[u8]) -> String {
-    let ident = Channel::exact(channel).map(|channel| text::shown(&channel.ident()));
-    ident.unwrap_or_else(|_| text::shown(channel))
 }
 
 fn notice(message: String, hint: &str) {
