@@ -179,6 +179,40 @@ def test_a_dropped_queue_is_remembered_while_somebody_holds_a_row_of_its_history
     assert db.value(OF_QUEUE, queue) == 0
 
 
+def rows_read(db, turns):
+    """Rows of the history that schedulers read one after the other in so many of their turns."""
+    rows = "SELECT sum(seq_tup_read) FROM pg_stat_user_tables WHERE relname LIKE 'finished_job%'"
+    schedulers = "FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'pushy scheduler'"
+    before = db.value(rows)
+    for _ in range(turns):
+        wake_scheduler(db)
+    # At its end it says what it has counted.
+    db.sql(f"SELECT pg_terminate_backend(pid) {schedulers}")
+    db.wait_until(f"SELECT count(*) {schedulers}", 0)
+    return db.value(rows) - before
+
+
+def test_a_held_row_of_a_dropped_queue_does_not_have_the_history_read_at_each_turn(db):
+    """It was read whole whenever anything was due, as long as somebody held one row of it."""
+    turns, others = 12, 5000
+    db.sql("SELECT pushy.queue_register('stays', 'note(jsonb)', keep_completed => '80 days')")
+    enqueue(db, others, queue="stays")
+    enqueue(db, 2)
+    queue = number_of(db, "q")
+    long_ago(db)
+    # What removes single rows goes through a small table so, too.
+    db.sql("ANALYZE pushy_internal.finished_job")
+    with db.connect(autocommit=False) as holder:
+        holder.execute("SELECT FROM pushy_internal.finished_job WHERE queue_id = %s LIMIT 1 FOR UPDATE", (queue,))
+        db.sql("SELECT pushy.queue_drop('q')")
+        db.sql(DUE % 15)
+        read = rows_read(db, turns)
+        assert db.value(OF_QUEUE, queue) == 1
+        assert others <= read <= turns / 2 * others, read
+    db.wait_until("SELECT count(*) FROM pushy_internal.dropped_queue", lambda left: wake_scheduler(db) or left == 0)
+    assert db.value(OF_QUEUE, queue) == 0
+
+
 def test_no_queue_gets_the_number_of_one_whose_history_is_still_there(db):
     enqueue(db, 1)
     number = db.value("SELECT queue_id FROM pushy_internal.queue WHERE queue = 'q'")
