@@ -372,8 +372,8 @@ def read_tree(root: Path) -> Iterator[tuple[Path, str | Unread]]:
 # A literal is read by its type's input function, which runs the checks of a domain.
 READS_WORDS = {
     r"\b(?:raw_parser|raw_parse\w*)\(": {"src/pg/catalog/identifier.rs", "src/pg/sql/vacuum.rs"},  # to a tree of names, nothing is looked up
-    r"stringToNode\(|expression_planner|\bExecInitExpr|\bExecPrepareExpr|eval_const": {"src/pg/call/expression.rs"},
-    r"\btransform[A-Z]\w+\(": {"src/pg/call/literals.rs"},  # where no literal has a value yet
+    r"stringToNode\(|expression_planner|\bExecInitExpr|\bExecPrepareExpr|eval_const": {"src/pg/expression/mod.rs"},
+    r"\btransform[A-Z]\w+\(": {"src/pg/expression/literals.rs"},  # where no literal has a value yet
     r"\bEvaluator::of_\w+\(": {"src/watch/fire/cached_watch.rs"},  # plans: only what a trigger that fires has called, as the writer
     r"InputFunctionCall|ReceiveFunctionCall": {"src/pg/value/text.rs"},  # of jsonb
     r"\bto_reg\w+\b,|\breg\w+in\b|stringToQualifiedNameList\(|qualified_name\(|parseTypeString|parseNameAndArgTypes": {

@@ -200,7 +200,7 @@ def test_a_held_row_of_a_dropped_queue_does_not_have_the_history_read_at_each_tu
     enqueue(db, 2)
     queue = number_of(db, "q")
     long_ago(db)
-    # What removes single rows goes through a small table so, too.
+    # So that what removes single rows goes by the index.
     db.sql("ANALYZE pushy_internal.finished_job")
     with db.connect(autocommit=False) as holder:
         holder.execute("SELECT FROM pushy_internal.finished_job WHERE queue_id = %s LIMIT 1 FOR UPDATE", (queue,))
