@@ -34,7 +34,8 @@ installcheck: ## pg_test/sql against the running server of PGHOST, PGPORT, PGUSE
 	    --inputdir=pg_test --outputdir=target/installcheck --dbname=contrib_regression \
 	    --load-extension=pushy $(REGRESS_OPTS) $(REGRESS)
 
-demo: setup ## the main job on a server of its own, which stays up to play with
+demo: ## the main job on a server of its own, which stays up to play with
+	@tools/setup.sh demo
 	@tools/build.sh release
 	@$(PYTHON) tools/demo.py start
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Everything the build and the tests need (tools/setup.sh build: the build alone), on a Debian with only Rust. Steps already done are skipped.
+# Everything the build and the tests need, on a Debian with only Rust (tools/setup.sh build: the build alone; demo: the build and the demo). Steps already done
+# are skipped.
 # For the PostgreSQL that PG_CONFIG says, whose packages are installed if it is one of Debian's (tools/postgres.sh).
 # It installs packages (through sudo unless root) and never touches or starts a cluster of this machine.
 set -euo pipefail
@@ -15,8 +16,9 @@ PACKAGES=(clang libclang-dev gcc make pkg-config)
 if [[ $PG_CONFIG == /usr/lib/postgresql/* ]]; then
     PACKAGES+=("postgresql-$PG_MAJOR" "postgresql-server-dev-$PG_MAJOR")
 fi
+[ "$kind" = build ] || PACKAGES+=(python3 python3-venv)
 if [ "$kind" = all ]; then
-    PACKAGES+=(python3 python3-venv patchelf libpostgresql-jdbc-java)
+    PACKAGES+=(patchelf libpostgresql-jdbc-java)
     [[ $PG_CONFIG != /usr/lib/postgresql/* ]] || PACKAGES+=("postgresql-plpython3-$PG_MAJOR")
     # Any JDK serves the test of JDBC.
     command -v javac >/dev/null || PACKAGES+=(default-jdk-headless)
@@ -183,7 +185,9 @@ packages
 headers
 cargo_pgrx
 pgrx_init
-[ "$kind" = all ] || exit 0
+[ "$kind" != build ] || exit 0
 python_venv
+# Of clients in other languages the tests alone make use.
+[ "$kind" = all ] || exit 0
 node_packages
 rust_clients

@@ -41,16 +41,34 @@ pub fn lock(
         Hold::Shared => pg_sys::ShareLock,
     } as pg_sys::LOCKMODE;
     let number = Oid::from(number);
-    // SAFETY: inside a transaction, whose end releases it; an object lock names nothing that must exist.
-    let is_free = unsafe {
-        is_in_recovery() || pg_sys::ConditionalLockDatabaseObject(table, number, part, mode)
-    };
-    if !is_free {
+    if !is_in_recovery() && !taken_at_once(table, number, part, mode) {
         before_a_wait()?;
-        // SAFETY: as above.
+        // SAFETY: inside a transaction, whose end releases it.
         unsafe { pg_sys::LockDatabaseObject(table, number, part, mode) }
     }
     Ok(())
+}
+
+/// ConditionalLockDatabaseObject(), which not every release has: a library that names it is neither built for 16.2 nor loaded by it.
+fn taken_at_once(class: Oid, object: Oid, part: u16, mode: pg_sys::LOCKMODE) -> bool {
+    // SAFETY: inside a transaction, whose end releases it; an object lock names nothing that must exist.
+    unsafe {
+        let tag = pg_sys::LOCKTAG {
+            locktag_field1: pg_sys::MyDatabaseId.into(),
+            locktag_field2: class.into(),
+            locktag_field3: object.into(),
+            locktag_field4: part,
+            locktag_type: pg_sys::LockTagType::LOCKTAG_OBJECT as u8,
+            locktag_lockmethodid: pg_sys::DEFAULT_LOCKMETHOD as u8,
+        };
+        let taken = pg_sys::LockAcquire(&tag, mode, false, true);
+        if taken == pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL {
+            return false;
+        }
+        // What whoever held it before has changed is seen from here on.
+        pg_sys::AcceptInvalidationMessages();
+        true
+    }
 }
 
 /// SQL: FROM and WHERE of the locks `l` in this database that prepared transactions `x` hold. A prepared transaction is in no
