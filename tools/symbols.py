@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Compares every function of the server that src/ declares by hand with what each supported major has.
+"""Compares every function of the server that src/ declares by hand with what each supported major has, and looks for those that it calls.
 
 A library names such a symbol and is refused at load when the server exports none of that name (PostgreSQL 18 turned pqsignal into
 a macro for pqsignal_be), and nothing checks that the declaration fits. So each is looked up in the bindings that pgrx has made
@@ -175,6 +175,21 @@ def installed_headers(major: int) -> str | None:
     return re.sub(r"\s*pg_attribute_\w+(\(\d+, \d+\))?", "", "\n".join((folder / name).read_text() for name in names))
 
 
+# Inline in the headers: pgrx compiles them into the library.
+INLINE = {"ExecClearTuple", "ExecMaterializeSlot", "list_length", "list_nth"}
+CALL = re.compile(r"\bpg_sys::(\w+)\s*\(")
+
+
+def called(major: int, bound: str):
+    """(file, symbol) of each function of the bindings that is called for every major. pgrx brings them for the newest release of a major, and
+    servers of an older one, for which it makes its own, may have fewer."""
+    bound_functions = set(re.findall(r"\bpub fn (\w+)\(", bound)) - INLINE
+    for path in sorted((ROOT / "src").rglob("*.rs")):
+        if path != ROOT / "src" / "pg" / "major.rs":
+            for symbol in sorted(set(CALL.findall(path.read_text())) & bound_functions):
+                yield path.relative_to(ROOT), symbol
+
+
 def check(major: int) -> list[str]:
     bound, symbols, headers = bindings(major), exported(major), installed_headers(major)
     table = dict(c_signature(line) for line in HEADERS.strip().splitlines())
@@ -199,6 +214,8 @@ def check(major: int) -> list[str]:
             wrong.append(f"{where}: declared {signature}, but it is {right}")
         if symbols is not None and symbol not in symbols:
             wrong.append(f"{where}: the server exports none")
+    if symbols is not None:
+        wrong += [f"{path}: {symbol} with PostgreSQL {major}: the server exports none" for path, symbol in called(major, bound) if symbol not in symbols]
     return wrong
 
 
