@@ -54,6 +54,10 @@ CREATE TABLE pushy_internal.channel_acl (
   topics       text,                   -- for later: NULL
   granted_lsn  bigint      NOT NULL,   -- where the WAL was: what was written before is not read
   granted_at   timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+  -- Where its channel was at home when it was given, as in the row of the channel: it counts only while it is there still, so what a
+  -- dump brings is of no channel but one of that dump.
+  home_system   bigint NOT NULL,
+  home_database oid    NOT NULL,
   PRIMARY KEY (channel, grantee, privilege)
 ) USING heap;
 COMMENT ON TABLE pushy_internal.channel_acl IS 'Who reads the channels of pushy_internal.channel; see the view pushy.channel_grants.';

@@ -151,7 +151,7 @@ impl GrantedChannel {
         let first = grants.map(|grant| grant.since).min();
         first.map_or(ReadableFrom::NEVER, |since| {
             // Places of another cluster's WAL say nothing here, and its log is not here either.
-            if self.is_of_this_cluster() {
+            if self.is_of_this_cluster() || self.is_loaded() {
                 ReadableFrom(since)
             } else {
                 ReadableFrom::THE_BEGINNING

@@ -43,7 +43,8 @@ macro_rules! select {
         concat!(
             "SELECT c.channel, c.owner, c.owner_name::pg_catalog.text, c.home_system, c.home_database, \
                     a.grantee, a.grantee_name::pg_catalog.text, a.privilege, a.topics, a.granted_lsn, a.granted_at \
-               FROM pushy_internal.channel c LEFT JOIN pushy_internal.channel_acl a ON a.channel OPERATOR(pg_catalog.=) c.channel ",
+               FROM pushy_internal.channel c LEFT JOIN pushy_internal.channel_acl a ON a.channel OPERATOR(pg_catalog.=) c.channel \
+                    AND a.home_system OPERATOR(pg_catalog.=) c.home_system AND a.home_database OPERATOR(pg_catalog.=) c.home_database ",
             $which,
             " ORDER BY c.channel, a.grantee_name"
         )
@@ -143,11 +144,18 @@ static UPDATE: Plan = Plan::new(
     &[TEXTOID, OIDOID, TEXTOID, INT8OID, OIDOID, OIDOID, INT8OID],
 );
 
+// One that was given is not given later by being given again. A place that is ahead of the WAL is another server's, or of a time
+// that a restore has undone; a row of another home is none of this channel's.
 static GRANT: Plan = Plan::new(
-    "INSERT INTO pushy_internal.channel_acl (channel, grantee, grantee_name, privilege, topics, granted_lsn) \
-     VALUES ($1, $2, $3::pg_catalog.name, $4, $5, $6) \
-     ON CONFLICT (channel, grantee, privilege) DO UPDATE SET grantee_name = excluded.grantee_name, topics = excluded.topics",
-    &[TEXTOID, OIDOID, TEXTOID, TEXTOID, TEXTOID, INT8OID],
+    "INSERT INTO pushy_internal.channel_acl AS a (channel, grantee, grantee_name, privilege, topics, granted_lsn, home_system, home_database) \
+     VALUES ($1, $2, $3::pg_catalog.name, $4, $5, $6, $7, $8) \
+     ON CONFLICT (channel, grantee, privilege) DO UPDATE SET grantee_name = excluded.grantee_name, topics = excluded.topics, \
+            home_system = excluded.home_system, home_database = excluded.home_database, \
+            granted_lsn = CASE WHEN a.home_system OPERATOR(pg_catalog.=) excluded.home_system AND a.home_database OPERATOR(pg_catalog.=) excluded.home_database \
+                               THEN LEAST(a.granted_lsn, excluded.granted_lsn) ELSE excluded.granted_lsn END",
+    &[
+        TEXTOID, OIDOID, TEXTOID, TEXTOID, TEXTOID, INT8OID, INT8OID, OIDOID,
+    ],
 );
 
 /// Also by name, for a role that is gone.
@@ -163,6 +171,28 @@ static CLEAR: Plan = Plan::new(
     "DELETE FROM pushy_internal.channel_acl a WHERE a.channel OPERATOR(pg_catalog.=) $1",
     &[TEXTOID],
 );
+
+static COUNT_REST: Plan = Plan::new(
+    "SELECT pg_catalog.count(*) FROM pushy_internal.channel_acl a \
+      WHERE NOT EXISTS (SELECT FROM pushy_internal.channel c WHERE c.channel OPERATOR(pg_catalog.=) a.channel \
+                           AND c.home_system OPERATOR(pg_catalog.=) a.home_system AND c.home_database OPERATOR(pg_catalog.=) a.home_database)",
+    &[],
+);
+static DROP_REST: Plan = Plan::new(
+    "DELETE FROM pushy_internal.channel_acl a \
+      WHERE NOT EXISTS (SELECT FROM pushy_internal.channel c WHERE c.channel OPERATOR(pg_catalog.=) a.channel \
+                           AND c.home_system OPERATOR(pg_catalog.=) a.home_system AND c.home_database OPERATOR(pg_catalog.=) a.home_database)",
+    &[],
+);
+
+/// How many grants were loaded without their channel, and count for nobody; removes them, if asked to. As the extension's owner.
+pub fn rest(is_dropped: bool) -> i64 {
+    if is_dropped {
+        spi::run(&DROP_REST, &[]) as i64
+    } else {
+        spi::connect(|spi| spi.run(&COUNT_REST, &[]).row(0).i64(1))
+    }
+}
 
 impl GrantedChannel {
     pub fn new(channel: &[u8], owner: Oid) -> Self {
@@ -183,6 +213,11 @@ impl GrantedChannel {
     /// Whether the grants were made here, in this cluster and database.
     pub fn is_home(&self) -> bool {
         self.is_of_this_cluster() && self.home_database == database::current()
+    }
+
+    /// It came with a dump, and waits: the places of its grants are of when that was loaded.
+    pub fn is_loaded(&self) -> bool {
+        self.home_database == 0
     }
 
     pub fn was_at_home(&self, place: &Home) -> bool {
@@ -214,13 +249,22 @@ impl GrantedChannel {
         self.owner_here().map(identity::role_name)
     }
 
-    /// Adds it; false when somebody else was quicker.
+    /// Adds it, without what a dump has brought for one of its name; false when somebody else was quicker.
     pub fn insert(&self) -> bool {
         let channel = crate::pg::text::bytes_to_datum(&self.channel);
         let home = Oid::from(self.home_database);
         let owner_name = self.owner_name.as_str();
         let written = params![channel, self.owner, owner_name, self.home_system, home];
-        spi::run(&INSERT, written) > 0
+        let is_new = spi::run(&INSERT, written) > 0;
+        if is_new {
+            self.clear();
+        }
+        is_new
+    }
+
+    fn clear(&self) {
+        let channel = crate::pg::text::bytes_to_datum(&self.channel);
+        spi::run(&CLEAR, params![channel]);
     }
 
     /// Writes whose it is and where it is at home, if it is still `before`'s.
@@ -263,10 +307,18 @@ impl GrantedChannel {
 
     fn put(&self, grantee: Oid, name: &str, privilege: &str, topics: Option<&str>, since: i64) {
         let channel = crate::pg::text::bytes_to_datum(&self.channel);
-        spi::run(
-            &GRANT,
-            params![channel, grantee, name, privilege, topics, since],
-        );
+        let home = Oid::from(self.home_database);
+        let given = params![
+            channel,
+            grantee,
+            name,
+            privilege,
+            topics,
+            since,
+            self.home_system,
+            home
+        ];
+        spi::run(&GRANT, given);
     }
 
     /// How many grants there were; `grantee` None: only by its name.
@@ -291,7 +343,8 @@ impl GrantedChannel {
 
     /// The same, for an owner who may be another than before.
     pub fn adopt_for(&mut self, owner: Oid) -> Result<()> {
-        let kept_places = self.is_of_this_cluster();
+        let keeps_places = self.is_of_this_cluster() || self.is_loaded();
+        let now = transaction::wal_position();
         let grantees: Vec<_> = self
             .grants
             .iter()
@@ -303,15 +356,12 @@ impl GrantedChannel {
             grants: std::mem::take(&mut self.grants),
             ..here
         };
-        spi::run(
-            &CLEAR,
-            params![crate::pg::text::bytes_to_datum(&self.channel)],
-        );
+        self.clear();
         for (grant, grantee) in self.grants.iter().zip(grantees) {
-            let since = if kept_places {
-                grant.since
+            let since = if keeps_places {
+                grant.since.min(now)
             } else {
-                transaction::wal_position()
+                now
             };
             if let Some((grantee, name)) = grantee {
                 let topics = grant.topics.as_deref();

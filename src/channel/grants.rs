@@ -9,7 +9,7 @@ use crate::pg::name_lock::{self, Named};
 use crate::pg::object_lock::Hold;
 use crate::pg::value::Timestamp;
 use crate::pg::{ereport, identifier, identity, text, transaction, Oid};
-use crate::queue::dependents::Dependents;
+use crate::queue::dependents::{Dependents, Rest};
 use crate::shared::pending;
 use crate::{row, settings, sql_function, ON_CHANNELS};
 
@@ -256,7 +256,23 @@ pub const DEPENDENTS: Dependents = Dependents {
     of_queue: |_| Ok(Vec::new()),
     adopt_all,
     adopt_from,
+    rest,
 };
+
+/// Grants that were loaded without their channel, in words; removes them, if asked to.
+fn rest(is_dropped: bool) -> Result<Option<Rest>> {
+    let grants = identity::as_owner(|| Ok(granted::rest(is_dropped)))?;
+    let reason = match (grants, is_dropped) {
+        (0, _) => return Ok(None),
+        (grants, true) => format!(
+            "dropped, because they were loaded without their channel: grants, {grants}"
+        ),
+        (grants, false) => format!(
+            "they were loaded without their channel, and let nobody in: grants, {grants}. To drop them: SELECT * FROM pushy.resume_after_restore(drop_rest => true). To have them, load table pushy_internal.channel of the dump, too"
+        ),
+    };
+    Ok(Some(("grants without their channel", reason)))
+}
 
 /// Channels that came here by a restore or a copy, of this caller or all: what they are called, and what is in the way.
 fn adopt_all(all: bool) -> Result<Vec<(String, Option<String>)>> {

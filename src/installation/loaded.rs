@@ -10,7 +10,10 @@
 //! | with the number of a queue (jobs, failures, grants, watches, subscriptions) | that of the loaded queue, which may not be here: then nothing reads it |
 //! | of an unfinished job that has finished here, or a finished one that is here | passed over |
 //! | of a promise to cancel | one for a loaded job only |
-//! | of who reads a channel that is granted here | passed over |
+//! | of a queue or a subscription of whose name there is one here | passed over |
+//! | of a channel that is granted here, and of who reads it | passed over |
+//! | of one that was loaded before, and of who reads it | what the last dump says |
+//! | of who reads another channel | a grant from now on, that counts with a channel of the same dump only |
 //! | of a watch that is here, or whose table has one of its name that was declared here | passed over |
 //! | of another watch, and of a subscription | one with a number of its own |
 
@@ -23,7 +26,7 @@ use crate::pg::per_process::PerProcess;
 use crate::pg::spi::{self, Plan};
 use crate::pg::trigger::{Arriving, Becomes};
 use crate::pg::value::Timestamp;
-use crate::pg::{clock, home, identity, BuiltinOid, Datum};
+use crate::pg::{clock, home, identity, transaction, BuiltinOid, Datum, Oid};
 use crate::{params, NUMBERS};
 
 static HAS_FINISHED: Why = Why {
@@ -37,6 +40,10 @@ static IS_HERE: Why = Why {
 static IS_GRANTED: Why = Why {
     why: "their channels are granted here, by others than the dump says",
     hint: "Grant what is missing with pushy.channel_grant.",
+};
+static IS_NAMED: Why = Why {
+    why: "others of their names are here",
+    hint: "Nothing need be done. To have one as the dump has it, rename or drop the one that is here, and load the table of the dump again.",
 };
 static IS_WATCHED: Why = Why {
     why: "these watches are here, or their tables have others of their names",
@@ -96,7 +103,27 @@ pub(super) fn take_in(row: Arriving) -> Result<Becomes> {
             columns.push((c"home_database", NOWHERE));
             columns.push((c"watch_id", Datum::from(number)));
         }
-        "queue" | "channel" => columns.push((c"home_database", NOWHERE)),
+        "queue" if is_named_here(row, c"queue", &QUEUE_HERE)? => {
+            return pass_over(row, &IS_NAMED);
+        }
+        "queue" => columns.push((c"home_database", NOWHERE)),
+        "channel" | "channel_acl" if is_granted_here(row)? => {
+            return pass_over(row, &IS_GRANTED);
+        }
+        "channel" => {
+            replace_channel(row)?;
+            columns.push((c"home_database", NOWHERE));
+        }
+        "channel_acl" => {
+            replace_grant(row)?;
+            columns.push((c"home_database", NOWHERE));
+            // Its place is of another server's WAL, or of a time that is undone.
+            let now = Datum::from(transaction::wal_position());
+            columns.push((c"granted_lsn", now));
+        }
+        "subscription" if is_named_here(row, c"name", &SUBSCRIPTION_HERE)? => {
+            return pass_over(row, &IS_NAMED);
+        }
         "subscription" => {
             let number = identity::as_owner(NUMBERS.subscription)?;
             columns.push((c"home_database", NOWHERE));
@@ -106,7 +133,6 @@ pub(super) fn take_in(row: Arriving) -> Result<Becomes> {
             let job = row.int8(c"job_id").unwrap_or_default();
             columns.push((c"job_id", Datum::from(-job.abs())));
         }
-        "channel_acl" if is_granted_here(row)? => return pass_over(row, &IS_GRANTED),
         "live_job" if is_known(row, loading, &FINISHED_HERE)? => {
             return pass_over(row, &HAS_FINISHED);
         }
@@ -183,6 +209,54 @@ fn is_granted_here(row: Arriving) -> Result<bool> {
         Ok(spi::connect(|spi| {
             let params = params![channel, system, database];
             spi.run(&CHANNEL_HERE, params).row(0).bool(1)
+        }))
+    })
+}
+
+static REPLACE_CHANNEL: Plan = Plan::new(
+    "WITH gone AS (DELETE FROM pushy_internal.channel c WHERE c.channel OPERATOR(pg_catalog.=) $1 RETURNING c.channel) \
+     DELETE FROM pushy_internal.channel_acl a USING gone WHERE a.channel OPERATOR(pg_catalog.=) gone.channel",
+    &[BuiltinOid::TEXTOID],
+);
+static REPLACE_GRANT: Plan = Plan::new(
+    "DELETE FROM pushy_internal.channel_acl a WHERE a.channel OPERATOR(pg_catalog.=) $1 \
+        AND a.grantee OPERATOR(pg_catalog.=) $2 AND a.privilege OPERATOR(pg_catalog.=) $3",
+    &[BuiltinOid::TEXTOID, BuiltinOid::OIDOID, BuiltinOid::TEXTOID],
+);
+
+/// What was loaded before and would be in the row's way goes: the last dump says how a channel is that waits, and whom it lets in.
+fn replace_channel(row: Arriving) -> Result<()> {
+    let channel = row.text(c"channel")?;
+    identity::as_owner(|| {
+        spi::run(&REPLACE_CHANNEL, params![channel]);
+        Ok(())
+    })
+}
+
+fn replace_grant(row: Arriving) -> Result<()> {
+    let (channel, privilege) = (row.text(c"channel")?, row.text(c"privilege")?);
+    let grantee = Oid::from(row.int4(c"grantee").unwrap_or_default() as u32);
+    identity::as_owner(|| {
+        spi::run(&REPLACE_GRANT, params![channel, grantee, privilege]);
+        Ok(())
+    })
+}
+
+static QUEUE_HERE: Plan = Plan::new(
+    "SELECT EXISTS (SELECT FROM pushy_internal.queue q WHERE q.queue OPERATOR(pg_catalog.=) $1)",
+    &[BuiltinOid::TEXTOID],
+);
+static SUBSCRIPTION_HERE: Plan = Plan::new(
+    "SELECT EXISTS (SELECT FROM pushy_internal.subscription s WHERE s.name OPERATOR(pg_catalog.=) $1)",
+    &[BuiltinOid::TEXTOID],
+);
+
+/// A name that is taken would end the whole COPY.
+fn is_named_here(row: Arriving, column: &CStr, plan: &Plan) -> Result<bool> {
+    let name = row.text(column)?;
+    identity::as_owner(|| {
+        Ok(spi::connect(|spi| {
+            spi.run(plan, params![name]).row(0).bool(1)
         }))
     })
 }

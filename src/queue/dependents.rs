@@ -15,6 +15,9 @@ pub struct Dependent {
 /// A thing that has a home, by its name, and why it does not go on there.
 pub type Adopted = (String, Option<String>);
 
+/// What hangs on nothing, as `resume_after_restore` names it, and what becomes of it.
+pub type Rest = (&'static str, String);
+
 /// One kind of things.
 pub struct Dependents {
     /// As `resume_after_restore` shows it, and its plural.
@@ -25,6 +28,8 @@ pub struct Dependents {
     pub adopt_all: fn(bool) -> Result<Vec<Adopted>>,
     /// The same for those whose home was here until pg_upgrade.
     pub adopt_from: fn(&Home) -> Result<Vec<Adopted>>,
+    /// What was loaded and hangs on nothing, and what becomes of it, in words; removes it (true).
+    pub rest: fn(bool) -> Result<Option<Rest>>,
 }
 
 /// What a queue asks of its jobs.

@@ -83,6 +83,7 @@ pub const DEPENDENTS: Dependents = Dependents {
     },
     adopt_all: restore::adopt_all,
     adopt_from: restore::adopt_from,
+    rest: |_| Ok(None),
 };
 
 /// Watches, as channels have them.

@@ -163,6 +163,7 @@ pub const DEPENDENTS: Dependents = Dependents {
     },
     adopt_all: restore::adopt_all,
     adopt_from: restore::adopt_from,
+    rest: |_| Ok(None),
 };
 
 /// Subscriptions, as channels have them.

@@ -51,6 +51,11 @@ sql_function!(pushy_resume_after_restore_v1, |call| {
             if let Some(reason) = rest(drops_rest)? {
                 rows.put(row!["jobs", "without their queue", false, reason]);
             }
+            for kind in &ON_QUEUES {
+                if let Some((name, reason)) = (kind.rest)(drops_rest)? {
+                    rows.put(row![kind.kind[0], name, false, reason]);
+                }
+            }
         }
         ask_for_sweep();
         Ok(())
