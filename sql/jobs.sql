@@ -28,17 +28,17 @@ COMMENT ON FUNCTION pushy.enqueue_many(text, jsonb[], timestamptz, interval, int
 CREATE FUNCTION pushy.job_cancel(job_id bigint)
 RETURNS boolean LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_job_cancel_v1';
 COMMENT ON FUNCTION pushy.job_cancel(bigint) IS
-  'Cancels a job: one that waits in this transaction, one that runs when this transaction commits, its effects rolled back. True means that it ends as cancelled unless this transaction is rolled back; false, that it has finished or is the one that calls. Where a job is just ending, the call waits for that. Needs privilege work on its queue.';
+  'Cancels a job: one that waits in this transaction, one that runs when this transaction commits, its effects rolled back. True means that it ends as cancelled unless this transaction is rolled back; false, that it has finished, since the statement began perhaps, or is the one that calls. Where a job is just ending, the call waits for that. Needs privilege work on its queue.';
 
 CREATE FUNCTION pushy.job_retry(job_id bigint)
 RETURNS boolean LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_job_retry_v1';
 COMMENT ON FUNCTION pushy.job_retry(bigint) IS
-  'Makes a job ready now: one that waits for its time, or a finished one to run again, with one attempt more if they were used up. False when it is ready or running anyway; an error where this very transaction cancels it. Needs privilege work on its queue.';
+  'Makes a job ready now: one that waits for its time, or a finished one to run again, with one attempt more if they were used up. False when it is ready or running anyway, when another job of its unique key waits, which runs in its place, or when it has ended since the statement began and nothing of it is kept; an error where this very transaction cancels it. Needs privilege work on its queue.';
 
 CREATE FUNCTION pushy.job_wait(job_id bigint, timeout interval DEFAULT '30 seconds')
 RETURNS pushy.job LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_job_wait_v1';
 COMMENT ON FUNCTION pushy.job_wait(bigint, interval) IS
-  'Waits until a job has finished or the timeout, a minute at most (0: it looks once), is over, and answers it as it is then: look at its state. A completed job of a queue that keeps none is answered without its result. Refuses a job of its own transaction. Needs privilege monitor on its queue.';
+  'Waits until a job has finished or the timeout, a minute at most (0: it looks once), is over, and answers it as it is then: look at its state. A completed job of a queue that keeps none (keep_completed => ''0'') is answered without its result where the wait began before its end, and does not exist any more for one that begins later. Refuses a job of its own transaction. Needs privilege monitor on its queue.';
 
 CREATE PROCEDURE pushy.jobs_wait(queue text, timeout interval DEFAULT '1 hour', INOUT empty boolean DEFAULT NULL)
 LANGUAGE c AS 'MODULE_PATHNAME', 'pushy_jobs_wait_v1';

@@ -109,7 +109,7 @@ SELECT q.queue,
                               'pushy_internal.queue'::pg_catalog.regclass::pg_catalog.oid) AS is_home) h
  WHERE pushy_internal.queue_visible(q.queue_id);
 COMMENT ON VIEW pushy.queues IS
-  'Queues on which you have a privilege, and how their jobs run. An interval of 0 is none.';
+  'Queues on which you have a privilege, and how their jobs run. An interval of 0 is none; lengths of time are kept as they were counted, a month as 30 days and a year as 12 months.';
 COMMENT ON COLUMN pushy.queues.queue IS 'Name of the queue.';
 COMMENT ON COLUMN pushy.queues.handler IS 'The function that does the work of one job.';
 COMMENT ON COLUMN pushy.queues.run_as IS 'The role with whose rights, and as whose session, jobs run; NULL: that role is gone.';

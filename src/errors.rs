@@ -166,7 +166,7 @@ impl Error {
             SqlState::UNDEFINED_OBJECT,
             format!("job {id} does not exist"),
         )
-        .hint("It may have finished longer ago than its queue keeps history (keep_completed, keep_discarded), or be of a queue on which you have no privilege.")
+        .hint("It may have finished longer ago than its queue keeps history (keep_completed, keep_discarded; at once where that is 0), or be of a queue on which you have no privilege.")
     }
 
     pub fn queue_denied(queue: &str, privilege: &str, role: &str) -> Self {

@@ -79,7 +79,7 @@ def test_those_that_wait_behind_running_ones_are_told_what_for(make_cluster):
     assert ["jobs are running" in reason for reason, _ in explained(db)] == [True]
     db.sql("SELECT pushy.enqueue('q')")
     [(running, _), (others, fix)] = explained(db)
-    assert "jobs are running" in running and others.startswith("all 1 executors are busy") and "pushy.max_executors = 2" in fix
+    assert "jobs are running" in running and others.startswith("the only executor is busy (pushy.max_executors): it works for ") and "pushy.max_executors = 2" in fix
     gate.open()
     db.jobs_wait("q")
 

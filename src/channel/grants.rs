@@ -188,16 +188,22 @@ fn refuse_others(channel: &Channel, caller: Oid) -> Result<()> {
         let Some(whose) = (users.of_another)(channel.as_bytes(), caller)? else {
             continue;
         };
-        let whose = whose.map_or_else(
-            || "a role that is gone".to_owned(),
-            |role| format!("role \"{}\"", identity::role_name(role)),
-        );
+        let (whose, way_out) = match whose {
+            Some(role) => (
+                format!("role \"{}\"", identity::role_name(role)),
+                "That role, if the channel is nobody else's, or a superuser can grant it first.",
+            ),
+            None => (
+                "a role that is gone".to_owned(),
+                "A superuser can grant it first.",
+            ),
+        };
         return Err(Error::new(
             SqlState::INSUFFICIENT_PRIVILEGE,
             format!("channel \"{name}\" is not yours to grant"),
         )
         .detail(format!("{} of {whose} {}.", users.one, users.does))
-        .hint("That role, if the channel is nobody else's, or a superuser can grant it first."));
+        .hint(way_out));
     }
     Ok(())
 }
@@ -254,6 +260,7 @@ fn channel_grant_rows(call: Call) -> Result<Answer> {
 pub const DEPENDENTS: Dependents = Dependents {
     kind: ["channel", "channels"],
     of_queue: |_| Ok(Vec::new()),
+    forget_lost: |_| Ok(Vec::new()),
     adopt_all,
     adopt_from,
     rest,

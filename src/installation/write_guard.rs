@@ -4,7 +4,7 @@
 //! pg_write_all_data may write every table; only a trigger keeps it out. Pushy's own statements run as the owner; its
 //! direct writes fire no triggers. The database's owner, who dumps these tables, loads such a dump without an error, and
 //! without its rows: a row that was written into a dump is as good as one written here. Nobody else puts a trigger there, whatever was granted: it would run as the owner.
-//! And nobody renames the schema, or changes the columns of a table but by a script of the extension.
+//! And nobody renames the schema, or what is in it, or changes the columns of a table but by a script of the extension.
 
 use std::cell::RefCell;
 use std::ffi::CStr;
@@ -15,7 +15,7 @@ use crate::params;
 use crate::pg::per_process::PerProcess;
 use crate::pg::spi::{self, Plan};
 use crate::pg::trigger::{Arriving, Becomes, Guarded};
-use crate::pg::utility::{self, Hooks, RelationName, Statement};
+use crate::pg::utility::{self, Hooks, MovedObject, RelationName, Statement};
 use crate::pg::value::Timestamp;
 use crate::pg::{clock, database, ereport, identity, script, worker, BuiltinOid, Oid};
 use crate::{sql_function, trigger_function};
@@ -35,6 +35,7 @@ fn refuse(statement: &Statement) {
     match statement {
         Statement::CreateTrigger { relation } => refuse_trigger(relation),
         Statement::RenameSchema { name } => refuse_rename(name),
+        Statement::MoveObject { object } => refuse_move(object),
         Statement::AlterColumns { relation, .. } | Statement::RenameColumn { relation, .. } => {
             refuse_other_columns(relation);
         }
@@ -65,6 +66,29 @@ fn refuse_rename(schema: &CStr) {
         )
         .hint("Leave it, or drop the extension first: DROP EXTENSION pushy."),
     );
+}
+
+/// What the extension has made is found by its name: by triggers, by what a script of its next version says, and by all who call it.
+/// Whoever may not move it gets the server's own error.
+fn refuse_move(object: &MovedObject) {
+    if script::is_running()
+        || worker::is_binary_upgrade()
+        || !identity::owns_extension(identity::current_user())
+    {
+        return;
+    }
+    let is_ours =
+        identity::extension_oid().is_some() && object.extension() == identity::extension_oid();
+    if is_ours {
+        ereport::raise(
+            &Error::new(
+                SqlState::FEATURE_NOT_SUPPORTED,
+                "what extension pushy has made keeps its name and its schema",
+            )
+            .detail("Triggers of watches, workers and scripts of updates find it by them.")
+            .hint("Leave it, and make a function or a view of your own that calls it."),
+        );
+    }
 }
 
 /// Rows are read and written by the places of their columns. Whoever may not alter the table gets the server's own error.

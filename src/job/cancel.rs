@@ -27,11 +27,20 @@ pub fn queue_for_work(job: i64, queue_id: i32) -> Result<QueueDefinition> {
     Ok(queue)
 }
 
+/// Refuses a job that is not there, but where the running statement saw it when it began: then it has ended since, and nothing of it
+/// is kept. Whoever cancels or retries all that a query finds is not failed by that.
+#[cold]
+pub fn require_seen(id: i64) -> Result<()> {
+    let seen = identity::as_owner(|| Ok(live::queue_when_seen(id)))?;
+    let queue_id = seen.ok_or_else(|| Error::no_such_job(id))?;
+    queue_for_work(id, queue_id).map(|_| ())
+}
+
 /// True when the job will end as cancelled, unless the caller's transaction is rolled back; false when the job is finished, or
 /// is itself the caller.
 fn cancel(id: i64) -> Result<bool> {
     let seen = match identity::as_owner(|| live::find_anywhere(id))? {
-        None => return Err(Error::no_such_job(id)),
+        None => return require_seen(id).map(|()| answer_finished()),
         Some(Whereabouts::Live(live)) => live,
         Some(Whereabouts::Finished(finished)) => {
             queue_for_work(id, finished.queue_id)?;

@@ -2,39 +2,65 @@
 
 use pushy_core::job_state::JobState;
 
-use super::cancel::queue_for_work;
+use super::cancel::{queue_for_work, require_seen};
 use super::live::{self, Finished, Whereabouts};
 use super::moves;
 use super::unique_key::{self, KeyHolder};
 use crate::errors::{Error, Result, SqlState};
-use crate::pg::{identity, transaction};
+use crate::pg::{identity, interrupts, transaction};
 use crate::queue::definition::QueueDefinition;
 use crate::queue::{cache, control_channel};
 use crate::shared::pending;
 use crate::sql_function;
 
-/// True when the job was made ready; false when it is ready or running as it is.
+/// True when the job was made ready. False when it needs no more runs than it has: it is ready or running as it is, another of its
+/// key runs in its place, or it has ended since the statement began. None of these is an error, because a statement that retries
+/// all that a query finds would retry none then.
 fn retry(id: i64) -> Result<bool> {
-    let retried = match identity::as_owner(|| live::find_anywhere(id))? {
-        None => return Err(Error::no_such_job(id)),
-        // It would be made ready here and cancelled by the commit.
-        Some(Whereabouts::Live(_)) if pending::has_asked(id) => return Err(is_cancelled(id)),
-        Some(Whereabouts::Live(live)) => {
-            let queue = queue_for_work(id, live.queue_id)?;
-            identity::as_owner(|| run_now(&queue, id, live.state))?.then_some(queue)
-        }
-        Some(Whereabouts::Finished(finished)) => {
-            let queue = queue_for_work(id, finished.queue_id)?;
-            if !identity::as_owner(|| run_again(&queue, id, &finished))? {
-                return retry(id);
+    loop {
+        let (queue, attempt) = match identity::as_owner(|| live::find_anywhere(id))? {
+            None => return require_seen(id).map(|()| false),
+            // It would be made ready here and cancelled by the commit.
+            Some(Whereabouts::Live(_)) if pending::has_asked(id) => return Err(is_cancelled(id)),
+            Some(Whereabouts::Live(live)) => {
+                let queue = queue_for_work(id, live.queue_id)?;
+                let is_ready = identity::as_owner(|| run_now(&queue, id, live.state))?;
+                (queue, Retry::of(is_ready))
             }
-            Some(queue)
+            Some(Whereabouts::Finished(finished)) => {
+                let queue = queue_for_work(id, finished.queue_id)?;
+                let attempt = identity::as_owner(|| run_again(&queue, id, &finished))?;
+                (queue, attempt)
+            }
+        };
+        match attempt {
+            Retry::MadeReady => {
+                control_channel::publish_of_job(control_channel::Of::Retry, &queue, id)?;
+                return Ok(true);
+            }
+            Retry::Needless => return Ok(false),
+            Retry::Moved => interrupts::check(),
         }
-    };
-    if let Some(queue) = &retried {
-        control_channel::publish_of_job(control_channel::Of::Retry, queue, id)?;
     }
-    Ok(retried.is_some())
+}
+
+/// How an attempt to make a job ready ended.
+enum Retry {
+    MadeReady,
+    /// It runs as it is, or another of its key does.
+    Needless,
+    /// It is gone from where it was found, or another of its key came: look again.
+    Moved,
+}
+
+impl Retry {
+    fn of(is_ready: bool) -> Self {
+        if is_ready {
+            Self::MadeReady
+        } else {
+            Self::Needless
+        }
+    }
 }
 
 fn run_now(queue: &QueueDefinition, id: i64, state: JobState) -> Result<bool> {
@@ -55,35 +81,21 @@ fn run_now(queue: &QueueDefinition, id: i64, state: JobState) -> Result<bool> {
     Ok(true)
 }
 
-/// False when the job is gone from the history: somebody else has just made it run again, or it has expired.
-fn run_again(queue: &QueueDefinition, id: i64, finished: &Finished) -> Result<bool> {
+/// `Moved` when the job is gone from the history, because somebody else has just made it run again, or it has expired; or when
+/// another of its key was enqueued just now, which is found next time.
+fn run_again(queue: &QueueDefinition, id: i64, finished: &Finished) -> Result<Retry> {
     let beside = match &finished.unique_key {
-        // A job that waits is let be, however deep it is.
+        // A job that waits is let be, however deep it is; it starts after this transaction has ended.
         Some(key) => match unique_key::find(queue, cache::slot_of(queue), key, i32::MAX, None)? {
             KeyHolder::Free { beside } => Some(beside),
-            KeyHolder::Waiting(_) => return Err(key_waits(queue, id)),
+            KeyHolder::Waiting(_) => return Ok(Retry::Needless),
         },
         None => None,
     };
     if moves::run_on_request::run_again(queue, id, finished, beside)? {
-        return Ok(true);
+        return Ok(Retry::MadeReady);
     }
-    // Another job of the same key was enqueued just now; the error takes this move back.
-    finished
-        .unique_key
-        .as_ref()
-        .map_or(Ok(false), |_| Err(key_waits(queue, id)))
-}
-
-fn key_waits(queue: &QueueDefinition, id: i64) -> Error {
-    Error::new(
-        SqlState::UNIQUE_VIOLATION,
-        format!(
-            "job {id} cannot run again: another of queue \"{}\" waits that has its unique key",
-            queue.name
-        ),
-    )
-    .hint("Wait for that job, or cancel it.")
+    Ok(Retry::Moved)
 }
 
 fn is_cancelled(id: i64) -> Error {

@@ -35,8 +35,8 @@ pub use process::{
 };
 pub use sql::{search_path, sequence, spi, vacuum};
 pub use transaction::{
-    name_lock, object_lock, release, role_lock, snapshot, subtransaction, table_lock,
-    transaction_end,
+    name_lock, object_lock, prepared_wait, release, role_lock, snapshot, subtransaction,
+    table_lock, transaction_end,
 };
 pub use value::{
     answer, array, columns, composite, jsonb, session_format, slot, text, texts, varlena,

@@ -135,7 +135,7 @@ fn look(index: &str, keys: &[Key]) -> Result<Vec<QueueDefinition>> {
 }
 
 /// The one that a unique index has of these keys, with its row locked until the transaction ends.
-fn lock(index: &str, keys: &[Key], holder: Holder) -> Result<Option<QueueDefinition>> {
+fn lock(index: &str, keys: &[Key], holder: Holder<'_>) -> Result<Option<QueueDefinition>> {
     heap::lock_now("queue", SHAPE, index, keys, holder, |row, _| read(&row))
 }
 
@@ -161,7 +161,7 @@ pub fn find_for_update(
     entitled(lock(
         BY_NAME,
         &[Key::text_equals(1, name)],
-        Holder::WaitedFor,
+        Holder::WaitedFor(&|| format!("queue \"{name}\"")),
     )?)
 }
 

@@ -22,8 +22,11 @@ pub type Rest = (&'static str, String);
 pub struct Dependents {
     /// As `resume_after_restore` shows it, and its plural.
     pub kind: [&'static str; 2],
-    /// Those that enqueue into a queue, with the rights of the extension's owner.
+    /// Those that enqueue into a queue, or would after a restore, so not what nothing can make enqueue any more; with the rights of the extension's owner.
     pub of_queue: fn(&QueueDefinition) -> Result<Vec<Dependent>>,
+    /// Removes those whose object was dropped; with true also those that a restore has brought without their object, which are
+    /// answered by name. With the rights of the extension's owner.
+    pub forget_lost: fn(bool) -> Result<Vec<String>>,
     /// Makes this database the home of those that came here by a restore: of all (true), or of the caller's.
     pub adopt_all: fn(bool) -> Result<Vec<Adopted>>,
     /// The same for those whose home was here until pg_upgrade.

@@ -30,7 +30,7 @@ static BLOCKERS: Plan = Plan::new(
     &[BuiltinOid::INT4OID],
 );
 
-/// Whose locks a process waits for, in words; None where it waits for none. As the extension's owner.
+/// Whose locks a process waits for, in words: who holds them. None where it waits for none. As the extension's owner.
 pub fn blockers(pid: i32) -> Option<String> {
     let blockers: Vec<String> = spi::connect(|spi| {
         let found = spi.run(&BLOCKERS, params![pid]);
@@ -41,7 +41,8 @@ pub fn blockers(pid: i32) -> Option<String> {
         };
         found.rows().map(named).collect()
     });
-    (!blockers.is_empty()).then(|| blockers.join(" and "))
+    let hold = if blockers.len() == 1 { "holds" } else { "hold" };
+    (!blockers.is_empty()).then(|| format!("{} {hold}", blockers.join(" and ")))
 }
 
 /// Transactions other than executors' that hold ready or due jobs of the queue; as the extension's owner.

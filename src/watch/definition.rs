@@ -79,8 +79,14 @@ pub const DEPENDENTS: Dependents = Dependents {
                 quote_literal(&watch.name)
             ),
         };
-        Ok(of_queue(queue)?.into_iter().map(named).collect())
+        let feeds = |watch: &WatchDefinition| watch.has_table() && watch.owner_here().is_some();
+        Ok(of_queue(queue)?
+            .into_iter()
+            .filter(feeds)
+            .map(named)
+            .collect())
     },
+    forget_lost,
     adopt_all: restore::adopt_all,
     adopt_from: restore::adopt_from,
     rest: |_| Ok(None),
@@ -92,8 +98,11 @@ pub const CHANNEL_USERS: Users = Users {
     does: "publishes on it",
     of_another: |channel, role| {
         let watches = identity::as_owner(|| of_channel(channel))?;
-        let foreign = watches.iter().find(|watch| !watch.is_made_by(role));
-        Ok(foreign.map(WatchDefinition::owner_here))
+        let mut foreign = watches.iter().filter(|watch| !watch.is_made_by(role));
+        identity::as_owner(|| {
+            let foreign = foreign.find(|watch| watch.has_table());
+            Ok(foreign.map(WatchDefinition::owner_here))
+        })
     },
 };
 
@@ -130,6 +139,12 @@ impl WatchDefinition {
 
     pub fn is_home(&self) -> bool {
         self.stands == Residence::Home
+    }
+
+    /// Whether the table is here that it is about, at home or as a restore has brought it: else it fires no more. As the extension's
+    /// owner.
+    pub fn has_table(&self) -> bool {
+        self.is_home() || restore::table_elsewhere(self.watch_id).is_some()
     }
 
     /// Who declared it, as known here; None: gone.

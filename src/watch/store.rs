@@ -299,15 +299,17 @@ static SET_PAUSED: Plan = Plan::new(
 );
 
 /// Changes nothing else: somebody may be declaring the watch anew.
-pub fn set_paused(watch_id: i32, paused: bool) -> Result<()> {
-    altered::require_not_open(watch_id)?;
-    spi::run(&SET_PAUSED, params![watch_id, paused]);
+pub fn set_paused(watch: &WatchDefinition, paused: bool) -> Result<()> {
+    altered::require_not_open(watch.watch_id)?;
+    watch.lock()?;
+    spi::run(&SET_PAUSED, params![watch.watch_id, paused]);
     Ok(())
 }
 
 /// Removes the row, if nobody has declared the watch anew; its triggers are the caller's business.
 pub fn delete(watch: &WatchDefinition) -> Result<bool> {
     altered::require_not_open(watch.watch_id)?;
+    watch.lock()?;
     let deleted = spi::run(&DELETE, params![watch.watch_id, watch.token.as_str()]) > 0;
     if deleted {
         counts::end(watch.watch_id);
@@ -315,35 +317,56 @@ pub fn delete(watch: &WatchDefinition) -> Result<bool> {
     Ok(deleted)
 }
 
-// Only of watches without a table is it asked where they may have gone, because that reads every trigger of the database.
+// Only of watches without a table is it asked where they may have gone, because that reads every trigger of the database. Those that
+// somebody else forgets at this moment are let be: his transaction may be open for long.
 static FORGET_LOST: Plan = Plan::new(
-    "WITH lost AS MATERIALIZED ( \
+    "WITH away AS MATERIALIZED ( \
         SELECT w.watch_id FROM pushy_internal.watch w \
-         WHERE w.home_system OPERATOR(pg_catalog.=) $1 AND w.home_database OPERATOR(pg_catalog.=) $2 \
-           AND w.home_extension OPERATOR(pg_catalog.=) $3 \
-           AND NOT pushy_internal.is_home(w.home_system, w.home_database, w.home_extension, w.relation)) \
+         WHERE ($4 OR w.home_system OPERATOR(pg_catalog.=) $1 AND w.home_database OPERATOR(pg_catalog.=) $2 \
+                      AND w.home_extension OPERATOR(pg_catalog.=) $3) \
+           AND NOT pushy_internal.is_home(w.home_system, w.home_database, w.home_extension, w.relation)), \
+     lost AS MATERIALIZED ( \
+        SELECT w.watch_id FROM pushy_internal.watch w JOIN away a ON a.watch_id OPERATOR(pg_catalog.=) w.watch_id \
+         WHERE pushy_internal.watch_elsewhere(w.watch_id) IS NULL FOR UPDATE OF w SKIP LOCKED) \
      DELETE FROM pushy_internal.watch w USING lost l \
       WHERE w.watch_id OPERATOR(pg_catalog.=) l.watch_id \
-        AND pushy_internal.watch_elsewhere(l.watch_id) IS NULL \
-     RETURNING w.watch_id",
-    &[INT8OID, OIDOID, OIDOID],
+     RETURNING w.watch_id, pg_catalog.format('%s on %s', w.name, w.relation_name), \
+               (w.home_system, w.home_database, w.home_extension) OPERATOR(pg_catalog.=) ($1, $2, $3)",
+    &[INT8OID, OIDOID, OIDOID, BOOLOID],
 );
 
-/// Removes watches whose table was dropped, and did not come back by a restore.
-pub fn forget_lost() {
+/// Removes watches whose table was dropped, and did not come back by a restore; `all`: also those that a restore has brought without
+/// their table. Answers these by name.
+pub fn forget_lost(all: bool) -> Result<Vec<String>> {
     let here = Home::here();
     spi::connect(|spi| {
-        let params = params![here.system, here.database, here.extension];
+        let params = params![here.system, here.database, here.extension, all];
         let lost = spi.run(&FORGET_LOST, params);
-        lost.rows().for_each(|row| counts::end(row.i32(1)));
-    });
+        let mut brought = Vec::new();
+        for row in lost.rows() {
+            counts::end(row.i32(1));
+            if !row.bool(3) {
+                brought.push(row.text(2)?);
+            }
+        }
+        Ok(brought)
+    })
 }
 
 impl WatchDefinition {
     /// Writes it anew.
     pub fn write(&self) -> Result<()> {
         altered::require_not_open(self.watch_id)?;
+        self.lock()?;
         self.put(false);
+        Ok(())
+    }
+
+    /// Locks its row, if it is there.
+    fn lock(&self) -> Result<()> {
+        let what = || format!("watch \"{}\" of table {}", self.name, self.relation_name);
+        let keys = [Key::int4_equals(1, self.watch_id)];
+        heap::lock_before_write("watch", "watch_pkey", &keys, &what)?;
         Ok(())
     }
 

@@ -84,7 +84,9 @@ pub fn last_message(job: i64) -> Result<Option<String>> {
 pub(super) fn forget_refusal(job: i64) -> Result<()> {
     let table = heap::open("failure")?;
     let keys = [Key::int8_equals(1, job), Key::int4_equals(2, 0)];
-    let refusal = table.lock_now("failure_pkey", &keys, Holder::WaitedFor, |_, tid| Ok(tid))?;
+    let what = || format!("the failure of job {job}");
+    let holder = Holder::WaitedFor(&what);
+    let refusal = table.lock_now("failure_pkey", &keys, holder, |_, tid| Ok(tid))?;
     if let Some(refusal) = refusal {
         table.delete(std::iter::once(refusal));
         heap::advance_command();

@@ -23,7 +23,9 @@ pub fn lock<T>(id: i64, mut read: impl FnMut(Row<'_>) -> T) -> Result<Option<Hel
     heap::check_columns(&table, finished_job::COLUMNS, &finished_job::CHECKED)?;
     let keys = [Key::int8_equals(1, id)];
     let take = |row: Row<'_>, tid| Ok((read(row), tid));
-    let locked = table.lock_now(&history::by_id(&name), &keys, Holder::WaitedFor, take)?;
+    let what = || format!("job {id}");
+    let holder = Holder::WaitedFor(&what);
+    let locked = table.lock_now(&history::by_id(&name), &keys, holder, take)?;
     Ok(locked.map(|(job, tid)| Held { job, table, tid }))
 }
 

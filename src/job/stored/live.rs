@@ -5,10 +5,11 @@ use std::sync::atomic::AtomicU64;
 use pushy_core::job_state::JobState;
 
 use crate::errors::Result;
+use crate::params;
 use crate::pg::function::Answer;
 use crate::pg::heap::{self, Holder, Key};
-use crate::pg::spi::{Row, Tid};
-use crate::pg::{database, interrupts, snapshot};
+use crate::pg::spi::{self, Plan, Row, Tid};
+use crate::pg::{database, interrupts, snapshot, BuiltinOid};
 
 use crate::job::claimed::Claimed;
 use crate::job::history;
@@ -72,7 +73,7 @@ pub fn get(id: i64) -> Result<Option<Live>> {
     Ok(found)
 }
 
-fn lock_row(id: i64, holder: Holder) -> Result<Option<Live>> {
+fn lock_row(id: i64, holder: Holder<'_>) -> Result<Option<Live>> {
     let keys = [Key::int8_equals(1, id)];
     let locked = heap::lock_now("live_job", SHAPE, BY_ID, &keys, holder, read)?;
     Ok(locked.inspect(announce_at_end))
@@ -85,7 +86,7 @@ pub fn lock_if_free(id: i64) -> Result<Option<Live>> {
 
 /// The job with its row locked, once nobody else holds it.
 pub fn lock(id: i64) -> Result<Option<Live>> {
-    lock_row(id, Holder::WaitedFor)
+    lock_row(id, Holder::WaitedFor(&|| format!("job {id}")))
 }
 
 /// The position of the first ready job of a queue and priority that is not below `from`, held or not. As the
@@ -144,6 +145,20 @@ pub fn find_anywhere(id: i64) -> Result<Option<Whereabouts>> {
             return Ok(finished.map(Whereabouts::Finished));
         }
     }
+}
+
+static WHEN_SEEN: Plan = Plan::new(
+    "SELECT l.queue_id FROM pushy_internal.live_job l WHERE l.id OPERATOR(pg_catalog.=) $1 \
+     UNION ALL SELECT f.queue_id FROM pushy_internal.finished_job f WHERE f.id OPERATOR(pg_catalog.=) $1 LIMIT 1",
+    &[BuiltinOid::INT8OID],
+);
+
+/// The queue of a job that the running statement's snapshot shows, though it may be gone by now; as the extension's owner.
+pub fn queue_when_seen(id: i64) -> Option<i32> {
+    spi::connect(|spi| {
+        let found = spi.run_in_active_snapshot(&WHEN_SEEN, params![id]);
+        found.first().map(|row| row.i32(1))
+    })
 }
 
 /// The job if it is finished and still kept, and whether it is not finished: both under one snapshot, which finds a job that

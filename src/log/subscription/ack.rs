@@ -34,6 +34,7 @@ fn subscription_ack(call: Call) -> Result<bool> {
                 "one whose notices are here: a crash or a promotion has taken back what was read up to this cursor; roll back its effects, and go on with what pushy.subscription_read answers",
             ));
         }
+        table::lock(&name)?;
         Ok(table::move_to(&subscription, cursor, Some(clock::now().0)))
     })
 }

@@ -317,6 +317,7 @@ sql_function!(pushy_subscription_drop_v1, |call| {
         _ => error,
     })?;
     let deleted = identity::as_owner(|| {
+        table::lock(&name)?;
         Ok(spi::run(
             &DELETE,
             params![subscription.number, subscription.owner],

@@ -4,13 +4,13 @@ use pushy_core::log::cursor::Cursor;
 
 use super::ack;
 use super::table::{self, Subscription};
-use crate::errors::{quote_literal, Error, Result, SqlState};
+use crate::errors::{Error, Result};
 use crate::log::log_snapshot::LogSnapshot;
 use crate::log::read::{self, LogItem};
 use crate::log::{standing, state};
 use crate::pg::function::{Answer, Call};
 use crate::pg::object_lock::Number;
-use crate::pg::{ereport, identity, object_lock, transaction};
+use crate::pg::{identity, object_lock, prepared_wait, transaction};
 use crate::{row, sql_function};
 
 sql_function!(pushy_subscription_read_v1, |call| subscription_read(call));
@@ -27,14 +27,8 @@ const LOCKED: &str = "subscription";
 #[cold]
 fn tell_who_reads(name: &str, number: u32) -> Result<()> {
     let holder = identity::as_owner(|| object_lock::prepared_holder(LOCKED, Number(number, 0)))?;
-    if let Some(gid) = holder.map(|gid| quote_literal(&gid)) {
-        ereport::notice(
-            &Error::new(
-                SqlState::SUCCESSFUL_COMPLETION,
-                format!("subscription \"{name}\" waits for prepared transaction {gid}, which has read it"),
-            )
-            .hint(format!("COMMIT PREPARED {gid}, or ROLLBACK PREPARED {gid}.")),
-        );
+    if let Some(gid) = holder {
+        prepared_wait::say(&format!("subscription \"{name}\""), "has read it", &gid);
     }
     Ok(())
 }

@@ -7,6 +7,7 @@ use crate::channel::users::Users;
 use crate::errors::{quote_literal, Error, Result, SqlState};
 use crate::log::filter::Filter;
 use crate::params;
+use crate::pg::heap::{self, Key};
 use crate::pg::home::{self, Home};
 use crate::pg::spi::{self, Plan, Row};
 use crate::pg::{array, identity, BuiltinOid, Oid};
@@ -117,6 +118,9 @@ pub fn lock_owned(name: &str, caller: Oid) -> Result<Option<Subscription>> {
 
 /// The same whoever asks: the caller has found that it may.
 pub fn lock(name: &str) -> Result<Option<Subscription>> {
+    let what = || format!("subscription \"{name}\"");
+    let keys = [Key::text_equals(1, name)];
+    heap::lock_before_write("subscription", "subscription_pkey", &keys, &what)?;
     Ok(load(&BY_NAME_LOCKED, params![name])?.pop())
 }
 
@@ -159,8 +163,15 @@ pub const DEPENDENTS: Dependents = Dependents {
                 quote_literal(&subscription.name)
             ),
         };
-        Ok(of_queue(queue)?.into_iter().map(named).collect())
+        // Whose owner is gone adds no jobs.
+        let feeds = |subscription: &Subscription| subscription.owner_here().is_some();
+        Ok(of_queue(queue)?
+            .into_iter()
+            .filter(feeds)
+            .map(named)
+            .collect())
     },
+    forget_lost: |_| Ok(Vec::new()),
     adopt_all: restore::adopt_all,
     adopt_from: restore::adopt_from,
     rest: |_| Ok(None),
@@ -172,9 +183,12 @@ pub const CHANNEL_USERS: Users = Users {
     does: "reads it",
     of_another: |channel, role| {
         let subscriptions = identity::as_owner(all)?;
+        // Nobody's is in nobody's way.
         let foreign = subscriptions.iter().find(|subscription| {
-            let channels = subscription.channels.iter().flatten();
-            channels.into_iter().any(|named| named == channel) && !subscription.is_owner(role)
+            let mut channels = subscription.channels.iter().flatten();
+            channels.any(|named| named == channel)
+                && !subscription.is_owner(role)
+                && subscription.owner_here().is_some()
         });
         Ok(foreign.map(Subscription::owner_here))
     },

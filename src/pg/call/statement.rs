@@ -67,6 +67,10 @@ pub enum Statement {
         from: std::ffi::CString,
         to: std::ffi::CString,
     },
+    /// ALTER … RENAME or SET SCHEMA of something that is in a schema.
+    MoveObject {
+        object: MovedObject,
+    },
     Listen {
         channel: std::ffi::CString,
     },
@@ -89,6 +93,61 @@ pub enum Whose {
 pub struct RelationName {
     schema: Option<std::ffi::CString>,
     name: std::ffi::CString,
+}
+
+/// An object as a statement names it; to be looked up while that runs.
+#[derive(Debug, PartialEq, Eq)]
+pub struct MovedObject {
+    kind: pg_sys::ObjectType::Type,
+    relation: Option<RelationName>,
+    node: *mut pg_sys::Node,
+}
+
+impl MovedObject {
+    unsafe fn of(
+        kind: pg_sys::ObjectType::Type,
+        relation: *mut pg_sys::RangeVar,
+        node: *mut pg_sys::Node,
+    ) -> Self {
+        Self {
+            kind,
+            relation: (!relation.is_null()).then(|| RelationName::of(relation)),
+            node,
+        }
+    }
+
+    /// The extension that it belongs to: a relation, or what hangs on one, a function or a type.
+    pub fn extension(&self) -> Option<pg_sys::Oid> {
+        use pg_sys::ObjectType::{
+            OBJECT_AGGREGATE, OBJECT_DOMAIN, OBJECT_FUNCTION, OBJECT_PROCEDURE, OBJECT_ROUTINE,
+            OBJECT_TYPE,
+        };
+        let (class, oid) = match &self.relation {
+            Some(relation) => (pg_sys::RelationRelationId, relation.find()?),
+            // SAFETY: the statement's own node, which the grammar makes of this type, while the statement runs; what is missing is no
+            // error, and nothing is locked.
+            None => unsafe {
+                match self.kind {
+                    OBJECT_AGGREGATE | OBJECT_FUNCTION | OBJECT_PROCEDURE | OBJECT_ROUTINE => (
+                        pg_sys::ProcedureRelationId,
+                        pg_sys::LookupFuncWithArgs(self.kind, self.node.cast(), true),
+                    ),
+                    OBJECT_DOMAIN | OBJECT_TYPE => {
+                        let name = pg_sys::makeTypeNameFromNameList(self.node.cast());
+                        let oid = pg_sys::LookupTypeNameOid(std::ptr::null_mut(), name, true);
+                        (pg_sys::TypeRelationId, oid)
+                    }
+                    _ => return None,
+                }
+            },
+        };
+        if oid == pg_sys::Oid::INVALID {
+            return None;
+        }
+        // SAFETY: a look-up in pg_depend.
+        let extension = unsafe { pg_sys::getExtensionOfObject(class, oid) };
+        (extension != pg_sys::Oid::INVALID).then_some(extension)
+    }
 }
 
 impl RelationName {
@@ -126,10 +185,10 @@ impl RelationName {
 #[cfg_attr(target_os = "linux", link_section = "commit_path")]
 pub(super) unsafe fn recognise(node: *mut pg_sys::Node) -> Option<Statement> {
     use pg_sys::NodeTag::{
-        T_AlterDatabaseStmt, T_AlterExtensionStmt, T_AlterRoleStmt, T_AlterTableStmt,
-        T_ConstraintsSetStmt, T_CreateTrigStmt, T_CreatedbStmt, T_DiscardStmt, T_DropOwnedStmt,
-        T_DropStmt, T_DropdbStmt, T_GrantRoleStmt, T_GrantStmt, T_ListenStmt, T_RenameStmt,
-        T_TransactionStmt, T_UnlistenStmt,
+        T_AlterDatabaseStmt, T_AlterExtensionStmt, T_AlterObjectSchemaStmt, T_AlterRoleStmt,
+        T_AlterTableStmt, T_ConstraintsSetStmt, T_CreateTrigStmt, T_CreatedbStmt, T_DiscardStmt,
+        T_DropOwnedStmt, T_DropStmt, T_DropdbStmt, T_GrantRoleStmt, T_GrantStmt, T_ListenStmt,
+        T_RenameStmt, T_TransactionStmt, T_UnlistenStmt,
     };
     match (*node).type_ {
         T_DropdbStmt => Some(Statement::DropDatabase {
@@ -152,8 +211,16 @@ pub(super) unsafe fn recognise(node: *mut pg_sys::Node) -> Option<Statement> {
                         to: text((*rename).newname),
                     })
                 }
-                _ => None,
+                kind => Some(Statement::MoveObject {
+                    object: MovedObject::of(kind, (*rename).relation, (*rename).object),
+                }),
             }
+        }
+        T_AlterObjectSchemaStmt => {
+            let alter = &*node.cast::<pg_sys::AlterObjectSchemaStmt>();
+            Some(Statement::MoveObject {
+                object: MovedObject::of(alter.objectType, alter.relation, alter.object),
+            })
         }
         T_AlterTableStmt => altered_table(&*node.cast::<pg_sys::AlterTableStmt>()),
         T_AlterDatabaseStmt => {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 use pgrx::{pg_guard, pg_sys};
 
 use super::statement::recognise;
-pub use super::statement::{RelationName, Statement, Whose};
+pub use super::statement::{MovedObject, RelationName, Statement, Whose};
 
 /// What to do around them. `before` may raise; `after` runs when the statement has succeeded.
 pub struct Hooks {

@@ -10,9 +10,9 @@ use crate::pg::identity::{self, Author};
 use crate::pg::{identifier, literals, search_path, text, utility};
 
 /// Keeps everybody else from changing a table's triggers, and from writing it, until the transaction ends.
-pub fn lock_table(relation: Oid) {
-    // SAFETY: what CREATE TRIGGER takes; waits as lock_timeout allows.
-    unsafe { pg_sys::LockRelationOid(relation, pg_sys::ShareRowExclusiveLock as pg_sys::LOCKMODE) }
+pub fn lock_table(relation: Oid) -> Result<()> {
+    // What CREATE TRIGGER takes.
+    crate::pg::table_lock::wait_for(relation, pg_sys::ShareRowExclusiveLock)
 }
 
 /// Whether the current user may make triggers on a table; not on one that is gone.
@@ -132,9 +132,8 @@ pub fn switch(table: Oid, trigger: &str, state: u8) -> Result<()> {
 }
 
 /// Locks a table as ALTER TABLE does that changes a column.
-pub fn lock_exclusively(relation: Oid) {
-    // SAFETY: waits as lock_timeout allows.
-    unsafe { pg_sys::LockRelationOid(relation, pg_sys::AccessExclusiveLock as pg_sys::LOCKMODE) }
+pub fn lock_exclusively(relation: Oid) -> Result<()> {
+    crate::pg::table_lock::wait_for(relation, pg_sys::AccessExclusiveLock)
 }
 
 /// The trigger of this name on a table.

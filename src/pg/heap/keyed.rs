@@ -10,7 +10,7 @@ use super::{advance_command, find, Key, Table};
 use crate::errors::Result;
 use crate::pg::function::Answer;
 use crate::pg::spi::{Row, Tid};
-use crate::pg::{interrupts, snapshot, transaction};
+use crate::pg::{interrupts, prepared_wait, snapshot, transaction};
 
 /// How an attempt to lock a row in share mode ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,9 +23,10 @@ pub enum ShareLock {
 }
 
 /// What becomes of a wish to lock a row that somebody else has locked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Holder {
-    WaitedFor,
+#[derive(Clone, Copy)]
+pub enum Holder<'a> {
+    /// What waits is told which prepared transaction it waits for; this says what it is.
+    WaitedFor(&'a dyn Fn() -> String),
     LetBe,
 }
 
@@ -75,9 +76,10 @@ impl Table {
         &self,
         index: &str,
         keys: &[Key],
-        holder: Holder,
+        holder: Holder<'_>,
         mut take: impl FnMut(Row<'_>, Tid) -> Result<T>,
     ) -> Result<Option<T>> {
+        let mut is_said = false;
         loop {
             let Some(place) = self.place_of(index, keys)? else {
                 return Ok(None);
@@ -85,7 +87,14 @@ impl Table {
             // SAFETY: the slot is ended here, and by the resource owner after an ERROR.
             let slot = unsafe { pg_sys::table_slot_create(self.raw(), std::ptr::null_mut()) };
             let update = pg_sys::LockTupleMode::LockTupleExclusive;
-            let result = self.lock_at(place, update, holder, slot);
+            let mut result =
+                self.lock_at(place, update, pg_sys::LockWaitPolicy::LockWaitSkip, slot);
+            if let (pg_sys::TM_Result::TM_WouldBlock, Holder::WaitedFor(what)) = (result, holder) {
+                if !std::mem::replace(&mut is_said, true) {
+                    prepared_wait::say_which(&what(), "holds it", &self.holders_of(place))?;
+                }
+                result = self.lock_at(place, update, pg_sys::LockWaitPolicy::LockWaitBlock, slot);
+            }
             let taken = (result == pg_sys::TM_Result::TM_Ok).then(|| {
                 // SAFETY: the slot has the row that was locked.
                 unsafe { pg_sys::slot_getsomeattrs_int(slot, (*(*self.raw()).rd_att).natts) };
@@ -109,14 +118,10 @@ impl Table {
         &self,
         place: Tid,
         mode: pg_sys::LockTupleMode::Type,
-        holder: Holder,
+        policy: pg_sys::LockWaitPolicy::Type,
         slot: *mut pg_sys::TupleTableSlot,
     ) -> pg_sys::TM_Result::Type {
         let mut tid = place.raw();
-        let policy = match holder {
-            Holder::WaitedFor => pg_sys::LockWaitPolicy::LockWaitBlock,
-            Holder::LetBe => pg_sys::LockWaitPolicy::LockWaitSkip,
-        };
         // SAFETY: the protocol of nodeLockRows.c, with a slot of this table.
         unsafe {
             let lock = (*(*self.raw()).rd_tableam)
@@ -141,6 +146,46 @@ impl Table {
         }
     }
 
+    /// The open transactions, prepared ones among them, that hold the row at this place: the numbers of their top levels.
+    #[cold]
+    fn holders_of(&self, place: Tid) -> Vec<u32> {
+        let mut tid = place.raw();
+        let mut xids = Vec::new();
+        // SAFETY: the slot has the row while its header is read, and is ended here, or by the resource owner after an ERROR. Members
+        // of a multixact are allocated in the current memory context. Only of a transaction that is open is it asked whose part it is.
+        unsafe {
+            let slot = pg_sys::table_slot_create(self.raw(), std::ptr::null_mut());
+            let fetch = (*(*self.raw()).rd_tableam)
+                .tuple_fetch_row_version
+                .expect("every table access method has it");
+            let (relation, any) = (self.raw(), &raw mut pg_sys::SnapshotAnyData);
+            let tid = &mut tid;
+            if crate::pg::guard::guarded(|| fetch(relation, tid, any, slot)) {
+                let mut is_copy = false;
+                let tuple = pg_sys::ExecFetchSlotHeapTuple(slot, false, &mut is_copy);
+                let header = (*tuple).t_data;
+                let mask = u32::from((*header).t_infomask);
+                let xmax = (*header).t_choice.t_heap.t_xmax;
+                if mask & pg_sys::HEAP_XMAX_INVALID != 0 {
+                    // Whoever held it has let go of it.
+                } else if mask & pg_sys::HEAP_XMAX_IS_MULTI != 0 {
+                    let mut members = std::ptr::null_mut();
+                    let is_lock = mask & pg_sys::HEAP_XMAX_LOCK_ONLY != 0;
+                    let count = pg_sys::GetMultiXactIdMembers(xmax, &mut members, false, is_lock);
+                    xids.extend((0..count.max(0) as usize).map(|at| (*members.add(at)).xid));
+                } else {
+                    xids.push(xmax);
+                }
+                xids.retain(|xid| pg_sys::TransactionIdIsInProgress(*xid));
+                for xid in &mut xids {
+                    *xid = pg_sys::SubTransGetTopmostTransaction(*xid);
+                }
+            }
+            pg_sys::ExecDropSingleTupleTableSlot(slot);
+        }
+        xids.into_iter().map(u32::from).collect()
+    }
+
     /// Locks a row FOR SHARE until the transaction, or savepoint, ends: nobody changes, claims or removes it meanwhile, and
     /// others may do the same. Waits for nobody.
     pub fn lock_shared(&self, row: Tid) -> ShareLock {
@@ -148,7 +193,7 @@ impl Table {
         // SAFETY: the slot is ended here, and by the resource owner after an ERROR.
         let result = unsafe {
             let slot = pg_sys::table_slot_create(self.raw(), std::ptr::null_mut());
-            let result = self.lock_at(row, share, Holder::LetBe, slot);
+            let result = self.lock_at(row, share, pg_sys::LockWaitPolicy::LockWaitSkip, slot);
             pg_sys::ExecDropSingleTupleTableSlot(slot);
             result
         };

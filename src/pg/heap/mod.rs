@@ -250,12 +250,24 @@ pub fn lock_now<T>(
     (columns, checked): (&[&str], &AtomicU64),
     index: &str,
     keys: &[Key],
-    holder: Holder,
+    holder: Holder<'_>,
     take: impl FnMut(Row<'_>, Tid) -> Result<T>,
 ) -> Result<Option<T>> {
     let table = open(table)?;
     check_columns(&table, columns, checked)?;
     table.lock_now(index, keys, holder, take)
+}
+
+/// Locks the same row and reads nothing of it, before SQL that would wait for it and not say for whom. False where there is none.
+pub fn lock_before_write(
+    table: &str,
+    index: &str,
+    keys: &[Key],
+    what: &dyn Fn() -> String,
+) -> Result<bool> {
+    let holder = Holder::WaitedFor(what);
+    let locked = open(table)?.lock_now(index, keys, holder, |_, _| Ok(()))?;
+    Ok(locked.is_some())
 }
 
 /// The columns of a table in its order: their names, and their numbers from 1.

@@ -2,6 +2,7 @@
 
 pub mod name_lock;
 pub mod object_lock;
+pub mod prepared_wait;
 pub mod release;
 mod requirement;
 pub mod role_lock;

@@ -1,9 +1,9 @@
 //! A lock on a name that somebody declares: the next to declare it waits for the end of the transaction that does, and finds what
 //! it has left. Without the lock both would look, find nothing, and write.
 
-use crate::errors::{quote_literal, Error, Result, SqlState};
+use crate::errors::{Error, Result, SqlState};
 use crate::pg::object_lock::{self, Hold, Number};
-use crate::pg::{ereport, identity, random, text};
+use crate::pg::{ereport, identity, prepared_wait, random, text};
 
 /// What is found by its name: each kind by the index that keeps its names apart.
 #[derive(Clone, Copy)]
@@ -46,28 +46,21 @@ pub fn take(named: Named, name: &[u8], hold: Hold) -> Result<()> {
 #[cold]
 fn say_who_declares(named: Named, name: &[u8], number: Number) -> Result<()> {
     let holder = identity::as_owner(|| object_lock::prepared_holder(named.index(), number))?;
-    let (who, hint) = match holder.map(|gid| quote_literal(&gid)) {
-        Some(gid) => (
-            format!("prepared transaction {gid}"),
-            format!("COMMIT PREPARED {gid}, or ROLLBACK PREPARED {gid}."),
-        ),
-        None => (
-            "an open transaction".to_owned(),
-            "It ends with that one's COMMIT or ROLLBACK; SELECT pg_blocking_pids(pid), from another session, says which session it is. \
-             SET lock_timeout bounds the wait."
-                .to_owned(),
-        ),
-    };
-    ereport::notice(
-        &Error::new(
-            SqlState::SUCCESSFUL_COMPLETION,
-            format!(
-                "{} \"{}\" waits for {who}, which has declared it or something on it",
-                named.word(),
-                text::shown(name)
+    const HAS_DONE: &str = "has declared it or something on it";
+    let what = format!("{} \"{}\"", named.word(), text::shown(name));
+    let Some(gid) = holder else {
+        ereport::notice(
+            &Error::new(
+                SqlState::SUCCESSFUL_COMPLETION,
+                format!("{what} waits for an open transaction, which {HAS_DONE}"),
+            )
+            .hint(
+                "It ends with that one's COMMIT or ROLLBACK; SELECT pg_blocking_pids(pid), from another session, says which session it is. \
+                 SET lock_timeout bounds the wait.",
             ),
-        )
-        .hint(hint),
-    );
+        );
+        return Ok(());
+    };
+    prepared_wait::say(&what, HAS_DONE, &gid);
     Ok(())
 }

@@ -1,8 +1,13 @@
-//! Locks on whole tables that are taken at once or not at all: nobody queues behind somebody who waits.
+//! Locks on whole tables: on ours they are taken at once or not at all, so that nobody queues behind somebody who waits.
 
-use pgrx::pg_sys;
+use pgrx::pg_sys::{self, Oid};
 
-use crate::pg::identity;
+use super::object_lock::prepared_locks;
+use super::prepared_wait;
+use crate::errors::Result;
+use crate::params;
+use crate::pg::spi::{self, Plan};
+use crate::pg::{identity, BuiltinOid};
 
 /// What a lock keeps away.
 #[derive(Clone, Copy)]
@@ -23,4 +28,44 @@ pub fn try_lock(table: &str, lock: Lock) -> bool {
         // SAFETY: inside a transaction, which lets go of it.
         unsafe { pg_sys::ConditionalLockRelationOid(oid, mode as pg_sys::LOCKMODE) }
     })
+}
+
+/// Locks any table until the transaction ends; waits as lock_timeout allows.
+pub(in crate::pg) fn wait_for(table: Oid, mode: u32) -> Result<()> {
+    let mode = mode as pg_sys::LOCKMODE;
+    // SAFETY: inside a transaction, which lets go of it.
+    if unsafe { pg_sys::ConditionalLockRelationOid(table, mode) } {
+        return Ok(());
+    }
+    say_which(table)?;
+    // SAFETY: as above.
+    unsafe { pg_sys::LockRelationOid(table, mode) }
+    Ok(())
+}
+
+// Modes in which a table is only read are in the way of few.
+static PREPARED_HOLDER: Plan = Plan::new(
+    concat!(
+        "SELECT x.gid",
+        prepared_locks!(),
+        " AND l.locktype OPERATOR(pg_catalog.=) 'relation'::pg_catalog.text AND l.granted \
+          AND l.relation OPERATOR(pg_catalog.=) $1 AND l.mode OPERATOR(pg_catalog.<>) 'AccessShareLock'::pg_catalog.text \
+          AND l.mode OPERATOR(pg_catalog.<>) 'RowShareLock'::pg_catalog.text ORDER BY x.prepared LIMIT 1"
+    ),
+    &[BuiltinOid::OIDOID],
+);
+
+#[cold]
+fn say_which(table: Oid) -> Result<()> {
+    let holder = identity::as_owner(|| {
+        spi::connect(|spi| {
+            let found = spi.run(&PREPARED_HOLDER, params![table]);
+            found.first().map(|row| row.text(1)).transpose()
+        })
+    })?;
+    if let Some(gid) = holder {
+        let table = identity::quoted_name(table).unwrap_or_default();
+        prepared_wait::say(&format!("table {table}"), "has changed it", &gid);
+    }
+    Ok(())
 }

@@ -118,6 +118,9 @@ fn drop_queue(name: &str, force: bool) -> Result<()> {
             refuse_live_jobs(&queue)?;
         }
         notice_prepared(&queue)?;
+        for kind in &ON_QUEUES {
+            (kind.forget_lost)(false)?;
+        }
         store::delete(&queue);
         Ok(())
     })?;

@@ -48,13 +48,26 @@ fn by_name(name: &str) -> Result<Function> {
         found.extend(by_signature(&format!("{name}{arguments}"), name)?);
     }
     match found.len() {
-        0 => Err(Ineligible::WrongArguments {
-            handler: name.to_owned(),
-        }
-        .into_error()),
+        0 => Err(wrong_arguments(name)?),
         1 => Ok(found.remove(0)),
         _ => Err(ambiguous(name, &found)),
     }
+}
+
+/// With what there is of that name.
+#[cold]
+fn wrong_arguments(name: &str) -> Result<Error> {
+    let error = Ineligible::WrongArguments {
+        handler: name.to_owned(),
+    }
+    .into_error();
+    let bare = name.rsplit('.').next().unwrap_or_default();
+    let alike = functions::alike(bare.trim().trim_matches('"'))?;
+    let there: Vec<&str> = alike.iter().map(|f| f.signature.as_str()).collect();
+    Ok(match there.as_slice() {
+        [] => error,
+        there => error.detail(format!("There is {}.", there.join(" and "))),
+    })
 }
 
 /// With what there is of that name: in another schema, with other arguments, or with capital letters, which want quotes.

@@ -111,7 +111,9 @@ fn replace(existing: &QueueDefinition, wanted: &mut QueueDefinition) -> Result<b
         })?;
         announce::changed(wanted);
         control_channel::publish(ControlEvent::Register, &wanted.name)?;
-        if wanted.handler != existing.handler {
+        // One that was renamed is the same.
+        let is_same = existing.is_home() && wanted.handler_oid == existing.handler_oid;
+        if wanted.handler != existing.handler && !is_same {
             notice_other_handler(existing, wanted);
         }
     }

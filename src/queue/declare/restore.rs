@@ -40,6 +40,11 @@ sql_function!(pushy_resume_after_restore_v1, |call| {
             }
         }
         for kind in &ON_QUEUES {
+            for name in identity::as_owner(|| (kind.forget_lost)(drops_rest))? {
+                let reason =
+                    "dropped, because its table is not here, or has another owner than before";
+                rows.put(row![kind.kind[0], name, false, reason]);
+            }
             for (name, obstacle) in (kind.adopt_all)(resumes_all)? {
                 rows.put(row![kind.kind[0], name, obstacle.is_none(), obstacle]);
             }

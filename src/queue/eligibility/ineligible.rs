@@ -281,7 +281,7 @@ impl Ineligible {
             }
             Self::NotAFunction { .. } => "Use a plain function".to_owned(),
             Self::WrongArguments { .. } => {
-                "A handler takes (jsonb), (pushy.job) or nothing".to_owned()
+                "A handler takes (jsonb), (pushy.job) or nothing; an argument that has a DEFAULT counts as well".to_owned()
             }
             Self::ReturnsSet { .. } => {
                 "A handler returns one value or void: let it return an array or jsonb".to_owned()

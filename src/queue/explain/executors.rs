@@ -91,7 +91,9 @@ fn of_those_that_wait(
         )
     };
     let idle = self::in_use(shared).filter(gives_way).count();
-    Some(if idle > 0 {
+    Some(if idle > 0 && in_use == 1 {
+        said("the only executor is idle for another role or database: it leaves, and one is started for this queue in its place")
+    } else if idle > 0 {
         said(format!(
             "all {in_use} executors are in use, but {idle} of them {} for other roles or databases: one leaves, and an executor is started for this queue in its place",
             if idle == 1 { "is idle" } else { "are idle" }
@@ -125,14 +127,22 @@ fn role_at_its_share(queue: &QueueDefinition, shared: &Shared) -> Option<Finding
 /// What holds the executors, in numbers: whose jobs they run is not for everybody to know.
 fn all_are_busy(queue: &QueueDefinition, shared: &Shared, count: usize) -> String {
     let most = settings::max_executors();
-    let mut said = format!("all {most} executors are busy (pushy.max_executors)");
+    let mut said = format!(
+        "{} busy (pushy.max_executors)",
+        match most {
+            1 => "the only executor is".to_owned(),
+            _ => format!("all {most} executors are"),
+        }
+    );
     if count > most {
         let beyond = count - most;
         said += &format!(", and {beyond} of the reserve (pushy.reserved_executors)");
     }
     let others = count - executors_of(queue, shared).count().min(count);
     said += &match others {
+        0 if count == 1 => ": it works for this role".to_owned(),
         0 => ": all of them work for this role".to_owned(),
+        1 if count == 1 => ": it works for another role or database".to_owned(),
         1 => ": 1 of them works for another role or database".to_owned(),
         _ => format!(": {others} of them work for other roles or databases"),
     };
@@ -190,7 +200,7 @@ pub(super) fn working_on(queue: &QueueDefinition, shared: &Shared) -> Vec<String
                 let blockers = identity::as_owner(|| Ok(row_holders::blockers(pid)));
                 let blockers = blockers.ok().flatten();
                 blockers.map_or_else(String::new, |blockers| {
-                    format!(", which waits for a lock that {blockers} holds")
+                    format!(", which waits for a lock that {blockers}")
                 })
             };
             (job != 0).then(|| format!("job {job} in process {pid}{}", waits(pid)))

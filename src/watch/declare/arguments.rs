@@ -27,6 +27,9 @@ const NAME: usize = 12;
 /// expressions.
 pub fn read(call: Call, table: &WatchedTable) -> Result<WatchDefinition> {
     let queue_name = call.opt_text(QUEUE)?;
+    if let Some(queue) = &queue_name {
+        identifier::require_name("queue", queue)?;
+    }
     let channel = read_channel(call, table, queue_name.as_deref())?;
     let caller = identity::current_user();
     let payload_expr = expression_argument(call, "payload_expr", PAYLOAD_EXPR)?;
@@ -98,7 +101,10 @@ fn read_name(call: Call, channel: Option<&Channel>, queue: Option<&str>) -> Resu
             |channel| text::shown(channel.as_bytes()),
         ),
     };
-    identifier::require_name("name", &name)?;
+    // What was made a name of has its own rules, which its own argument says.
+    if says_name(call) {
+        identifier::require_name("name", &name)?;
+    }
     Ok(name)
 }
 

@@ -27,7 +27,7 @@ fn unwatch(call: Call) -> Result<i32> {
     if !ending.may_touch_table() {
         return ending.leave();
     }
-    catalog_trigger::lock_table(ending.table.oid);
+    catalog_trigger::lock_table(ending.table.oid)?;
     // Somebody may have declared one anew before the lock was ours.
     Ending::named(call)?.end()
 }
@@ -238,5 +238,5 @@ fn require_owners(table: &WatchedTable, watches: &[WatchDefinition]) -> Result<(
 }
 
 fn set_paused(watch: &WatchDefinition, paused: bool) -> Result<()> {
-    identity::as_owner(|| definition::set_paused(watch.watch_id, paused))
+    identity::as_owner(|| definition::set_paused(watch, paused))
 }

@@ -1,7 +1,7 @@
 //! Watches that came here by a restore or a copy of the database: their triggers are there, under other
 //! numbers, and publish nothing before somebody says so.
 
-use crate::errors::Result;
+use crate::errors::{quote_literal, Result};
 use crate::pg::home::Home;
 use crate::pg::spi::{self, Plan};
 use crate::pg::{identity, invalidation, BuiltinOid, Oid};
@@ -70,7 +70,18 @@ sql_function!(pushy_watch_elsewhere_v1, |call| match call.opt_i32(0) {
 pub fn adopt_from(before: &Home) -> Result<Vec<(String, Option<String>)>> {
     let mut watches = identity::as_owner(definition::all)?;
     watches.retain(|watch| watch.home == *before);
-    watches.into_iter().map(adopt).collect()
+    let mut answer = Vec::new();
+    for watch in watches {
+        // pg_upgrade brings every table: this one was dropped before.
+        let is_lost = identity::as_owner(|| {
+            let is_lost = !watch.has_table();
+            Ok(is_lost && definition::delete(&watch)?)
+        })?;
+        if !is_lost {
+            answer.push(adopt(watch)?);
+        }
+    }
+    Ok(answer)
 }
 
 /// Makes this database the home of all watches that came from elsewhere (`all`), or of the caller's; answers for each its
@@ -109,7 +120,7 @@ pub fn adopt(mut watch: WatchDefinition) -> Result<(String, Option<String>)> {
     let found = identity::as_owner(|| Ok(table_elsewhere(watch.watch_id)))?;
     let Some(relation) = found else {
         let reason = format!(
-            "table {} does not exist, or has another owner than before",
+            "table {} does not exist, or has another owner than before; once it is there, run this again, or the extension's owner drops the watch: SELECT * FROM pushy.resume_after_restore(drop_rest => true)",
             watch.relation_name
         );
         return Ok((named(&watch), Some(reason)));
@@ -118,7 +129,12 @@ pub fn adopt(mut watch: WatchDefinition) -> Result<(String, Option<String>)> {
     watch.relation_name.clone_from(&table.qualified);
     let name = named(&watch);
     let Some(owner) = watch.owner_here() else {
-        let reason = format!("role \"{}\" does not exist", watch.owner_name);
+        let reason = format!(
+            "role \"{}\" does not exist; create it and run this again, or the table's owner ends the watch: SELECT pushy.unwatch({}, {})",
+            watch.owner_name,
+            quote_literal(&watch.relation_name),
+            quote_literal(&watch.name)
+        );
         return Ok((name, Some(reason)));
     };
     let watches = identity::as_owner(|| definition::of_table(&table))?;

@@ -2,10 +2,11 @@
 //! change, a condition that looks at a row that is not there.
 
 use crate::channel::Channel;
-use crate::errors::{quote_literal, Error, SqlState};
-use crate::pg::ereport;
+use crate::errors::{quote_literal, Error, Result, SqlState};
 use crate::pg::trigger::Op;
-use crate::watch::definition::WatchDefinition;
+use crate::pg::{ereport, identity};
+use crate::watch::definition::{NamedBy, WatchDefinition};
+use crate::watch::store;
 
 /// A NOTICE to the client, of a channel or a queue that the watch had and has no more. One that was renamed with its table says so itself.
 pub fn notice_lost(before: &WatchDefinition, now: &WatchDefinition, renamed: bool) {
@@ -72,6 +73,47 @@ pub fn notice_twin(
             );
         }
     }
+}
+
+/// A NOTICE to the client when a channel that was named after the table is that of another table too, which has the same name in another
+/// schema: a notice does not say of which of the two it is.
+pub fn notice_namesake(now: &WatchDefinition, before: Option<&WatchDefinition>) -> Result<()> {
+    let Some(channel) = now
+        .channel
+        .as_ref()
+        .filter(|_| now.named_by == Some(NamedBy::Table))
+    else {
+        return Ok(());
+    };
+    if before.is_some_and(|before| before.channel.as_ref() == Some(channel)) {
+        return Ok(());
+    }
+    let namesake = identity::as_owner(|| {
+        let mut watches = store::of_channel(channel)?.into_iter();
+        Ok(watches.find(|other| {
+            other.watch_id != now.watch_id
+                && other.relation_name != now.relation_name
+                && other.has_table()
+        }))
+    })?;
+    let Some(namesake) = namesake else {
+        return Ok(());
+    };
+    let which = if namesake.is_made_by(identity::current_user()) {
+        format!("of table {}", namesake.relation_name)
+    } else {
+        "of another role".to_owned()
+    };
+    notice(
+        format!(
+            "watch \"{}\" of table {} publishes on channel {}, as a watch {which} does",
+            now.name,
+            now.relation_name,
+            Channel::shown_ident(channel)
+        ),
+        "The channel is named after the table, without its schema. To tell them apart, end this watch with pushy.unwatch and declare it with a channel => … of its own.",
+    );
+    Ok(())
 }
 
 fn tell_twin(now: &WatchDefinition, twin: &WatchDefinition, do_what: &str) {

@@ -66,7 +66,7 @@ fn declare(mut wanted: WatchDefinition, table: &WatchedTable, is_named: bool) ->
         name_lock::take(Named::Channel, channel, Hold::Shared)?;
     }
     // From here on nobody else declares a watch of this table, or renames it.
-    catalog_trigger::lock_table(table.oid);
+    catalog_trigger::lock_table(table.oid)?;
     let table = &WatchedTable::look_up(table.oid)?;
     wanted.relation_name.clone_from(&table.qualified);
     wanted.relation_owner = identity::role_name(table.owner);
@@ -88,7 +88,7 @@ fn declare(mut wanted: WatchDefinition, table: &WatchedTable, is_named: bool) ->
     orphans::drop(table.oid, &wanted.name)?;
     triggers::create(&mut wanted, table, Wording::Callers)?;
     identity::as_owner(|| {
-        definition::forget_lost();
+        definition::forget_lost(false)?;
         if is_new {
             return wanted.write_new();
         }
@@ -100,6 +100,7 @@ fn declare(mut wanted: WatchDefinition, table: &WatchedTable, is_named: bool) ->
         side_effects::notice_lost(existing, &wanted, renamed.is_some());
     }
     side_effects::notice_twin(&wanted, existing, &watches);
+    side_effects::notice_namesake(&wanted, existing)?;
     notice_never_merged(&wanted);
     if let Some(before) = renamed {
         ereport::notice(

@@ -82,6 +82,7 @@ fn before(statement: &Statement) {
         | Statement::Listen { .. }
         | Statement::RenameSchema { .. }
         | Statement::AttachPartition { .. }
+        | Statement::MoveObject { .. }
         | Statement::Unlisten { .. } => {}
     }
 }
@@ -160,6 +161,7 @@ fn after(statement: &Statement) {
         | Statement::Listen { .. }
         | Statement::RenameSchema { .. }
         | Statement::AttachPartition { .. }
+        | Statement::MoveObject { .. }
         | Statement::Unlisten { .. } => {}
     }
 }

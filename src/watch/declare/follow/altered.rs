@@ -147,7 +147,7 @@ fn make_way(
     if users_of(oid, &columns)?.is_empty() {
         return Ok(Vec::new());
     }
-    catalog_trigger::lock_exclusively(oid);
+    catalog_trigger::lock_exclusively(oid)?;
     let mut watches: Vec<WatchDefinition> = Vec::new();
     for user in users_of(oid, &columns)? {
         let table = WatchedTable::look_up(user.relation)?;

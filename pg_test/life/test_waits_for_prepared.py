@@ -1,0 +1,58 @@
+"""A prepared transaction may stay for ever, and no process shows it: each call that waits for one says for which."""
+
+import psycopg
+import pytest
+
+SCENE = """
+    CREATE FUNCTION work() RETURNS void LANGUAGE sql AS ''; CREATE TABLE t (id int PRIMARY KEY);
+    SELECT pushy.queue_register('q', 'work()'), pushy.queue_pause('q'), pushy.queue_grant('q', 'pg_monitor');
+    SELECT pushy.watch('t', 'c', name => 'w'), pushy.subscription_create('s', '{c}');
+    SELECT pushy.channel_grant('d', 'pg_monitor');
+    SELECT pushy.enqueue('q', delay => '1 day'), pushy.job_cancel(pushy.enqueue('q', priority => 9))"""
+LATER = "(SELECT id FROM pushy.jobs WHERE state = 'scheduled')"
+CANCELLED = "(SELECT id FROM pushy.jobs WHERE state = 'cancelled')"
+
+# What stays prepared, and what waits for it: each of the first with each of the second.
+KINDS = {
+    "queue": (["queue_pause('q')", "queue_resume('q')", "queue_alter('q', max_attempts => 7)", "queue_grant('q', 'pg_monitor', 'work')", "queue_rename('q', 'r')"],
+              ["queue_pause('q')", "queue_resume('q')", "queue_alter('q', max_attempts => 8)", "queue_grant('q', 'pg_monitor', 'work')", "queue_revoke('q', 'pg_monitor')",
+               "queue_rename('q', 'x')", "queue_drop('q', force => true)", "queue_register('q', 'work()')", "resume_after_restore()"]),
+    "watch": (["watch_pause('t', 'w')", "watch('t', 'c', name => 'w', payload => 'none')", "unwatch('t', 'w')"],
+              ["watch_pause('t', 'w')", "watch_resume('t', 'w')", "watch('t', 'c', name => 'w', payload => 'row')", "unwatch('t', 'w')"]),
+    "job": ([f"job_cancel({LATER})", f"job_retry({LATER})"], [f"job_cancel({LATER})", f"job_retry({LATER})"]),
+    "finished job": ([f"job_retry({CANCELLED})"], [f"job_retry({CANCELLED})"]),
+    "subscription": (["subscription_create('s', '{c,e}')", "subscription_drop('s')"],
+                     ["subscription_create('s', '{c,f}')", "subscription_drop('s')", "subscription_ack('s', (SELECT cursor FROM pushy.subscriptions))"]),
+    "new": (["queue_register('n', 'work()')", "channel_grant('n', 'public')", "subscription_create('n', '{c}')"],) * 2,
+}
+
+
+def waits(db, call: str) -> list[str]:
+    """The NOTICEs of a call that waits, which is ended by lock_timeout."""
+    said = []
+    with db.connect() as session:
+        session.add_notice_handler(lambda diag: said.append(f"{diag.message_primary} {diag.message_hint}"))
+        session.execute("SET lock_timeout = '50ms'")
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            session.execute(f"SELECT pushy.{call}")
+    return said
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_wait_names_the_prepared_transaction(db, kind):
+    db.sql(SCENE)
+    gid = f"prepared in {db.name}"
+    prepared, waiting = KINDS[kind]
+    silent = []
+    for first in prepared:
+        with db.connect(autocommit=False) as session:
+            session.execute(f"SELECT pushy.{first}")
+            session.execute(f"PREPARE TRANSACTION '{gid}'")
+        for call in waiting:
+            if kind == "new" and call != first:
+                continue
+            named = [line for line in waits(db, call) if f"waits for prepared transaction '{gid}', which " in line and f"ROLLBACK PREPARED '{gid}'" in line]
+            if len(named) != 1:
+                silent.append((first, call, named))
+        db.sql(f"ROLLBACK PREPARED '{gid}'")
+    assert silent == []
