@@ -24,10 +24,11 @@ of_major() {
     target/venv/bin/python -m pytest pg_test -q -n "${PUSHY_TEST_SERVERS:-4}" "$@"
 }
 
-# What pg_upgrade is tried from has to be of these sources too: what was built once is built again.
+# What pg_upgrade is tried from has to be of these sources too: what was built once is built again, but where its tree is gone.
 for old in 15 16; do
     if [ -d "target/package-dev-$old" ] || [ -d "/usr/include/postgresql/$old/server" ]; then
-        (use_major "$old"; tools/build.sh dev)
+        (use_major "$old"; tools/build.sh dev) &
+        wait $! || [ $? = $NOT_DOWNLOADED ]
     fi
 done
 
