@@ -12,6 +12,7 @@ mod installation;
 mod job;
 mod log;
 mod notice;
+mod obstacle;
 mod pg;
 mod queue;
 mod queue_run;

@@ -71,7 +71,7 @@ def test_a_killed_bystander_charges_nobody(cluster, db):
 
 
 @pytest.mark.parametrize("kind", ["launcher", "scheduler"])
-def test_a_killed_servant_charges_nobody_and_comes_back(cluster, db, kind):
+def test_a_killed_database_worker_charges_nobody_and_comes_back(cluster, db, kind):
     ledger, gate = gated(db)
     ledger.enqueue(delay="3 s")
     for _ in range(4):

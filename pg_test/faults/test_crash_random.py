@@ -33,7 +33,7 @@ class Chaos:
 
     def step(self) -> str:
         self.enqueue()
-        fault = self.random.choice([self.kill_executor, self.kill_executor, self.kill_backend, self.kill_servant,
+        fault = self.random.choice([self.kill_executor, self.kill_executor, self.kill_backend, self.kill_database_worker,
                                     self.terminate, self.cancel, self.stop, self.enqueue])
         fault()
         self.look()
@@ -92,7 +92,7 @@ class Chaos:
     def kill_backend(self) -> None:
         self.cluster.crash()
 
-    def kill_servant(self) -> None:
+    def kill_database_worker(self) -> None:
         pids = self.pids(self.random.choice(["pushy launcher", "pushy scheduler"]))
         if pids:
             self.crash(pids)

@@ -1,14 +1,11 @@
 //! A channel's exact name.
 
-use pushy_core::channel::{is_plain, quoted};
+use pushy_core::channel::{is_ours, is_plain, quoted};
 
 use super::reading::Reading;
 use super::refusals;
 use crate::errors::Result;
 use crate::pg::{identifier, text};
-
-/// How the names of Pushy's own channels begin: pushy_control, and what is to come.
-const OURS: &[u8] = b"pushy_";
 
 /// The exact name of a channel: 1 to [`identifier::LIMIT`] bytes in the server's encoding.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,7 +39,7 @@ impl Channel {
 
     /// The same, for a channel that the caller publishes on or owns: not one of Pushy's own.
     pub fn not_ours(self) -> Result<Self> {
-        if self.0.starts_with(OURS) {
+        if is_ours(&self.0) {
             return Err(refusals::ours(&self.0));
         }
         Ok(self)

@@ -2,39 +2,17 @@
 
 use super::live::{Live, Whereabouts};
 use super::moves::cancel::{ask, cancel_free};
+use super::work_right::{queue_for_work, require_seen};
 use super::{current, live, promise};
 use crate::errors::{Error, Result, SqlState};
 use crate::pg::{database, identifier, identity, interrupts, transaction, Oid};
+use crate::queue::control_channel;
 use crate::queue::definition::QueueDefinition;
-use crate::queue::privilege::{self, Privilege};
-use crate::queue::{control_channel, definition};
 use crate::shared::cancels::CELLS;
 use crate::shared::executor;
 use crate::shared::executor_batch::HoldState;
 use crate::shared::{self, pending};
 use crate::sql_function;
-
-/// The queue of a job, if the caller has `work` on it; a caller without any privilege on it does not learn that there is such a
-/// job. A job of a dropped queue has no owner any more: only the scheduler may touch it.
-pub fn queue_for_work(job: i64, queue_id: i32) -> Result<QueueDefinition> {
-    let caller = identity::current_user();
-    let (queue, grants) = identity::as_owner(|| {
-        let queue = definition::find_by_id(queue_id)?.ok_or_else(|| Error::no_such_job(job))?;
-        let grants = privilege::grants(queue_id)?;
-        Ok((queue, grants))
-    })?;
-    privilege::require_for_job(job, &queue, &grants, caller, Privilege::Work)?;
-    Ok(queue)
-}
-
-/// Refuses a job that is not there, but where the running statement saw it when it began: then it has ended since, and nothing of it
-/// is kept. Whoever cancels or retries all that a query finds is not failed by that.
-#[cold]
-pub fn require_seen(id: i64) -> Result<()> {
-    let seen = identity::as_owner(|| Ok(live::queue_when_seen(id)))?;
-    let queue_id = seen.ok_or_else(|| Error::no_such_job(id))?;
-    queue_for_work(id, queue_id).map(|_| ())
-}
 
 /// True when the job will end as cancelled, unless the caller's transaction is rolled back; false when the job is finished, or
 /// is itself the caller.
@@ -69,7 +47,7 @@ fn cancel_live(queue: &QueueDefinition, seen: &Live, caller: Oid) -> Result<bool
     }
     let mut promise = None;
     loop {
-        match (standing(id), promise) {
+        match (hold_state(id), promise) {
             (Some(HoldState::Undecided), Some(_)) => {
                 promise::write(id);
                 return Ok(true);
@@ -91,7 +69,7 @@ fn cancel_live(queue: &QueueDefinition, seen: &Live, caller: Oid) -> Result<bool
             return Ok(true);
         }
         // An executor in the middle of a claim publishes in a moment which jobs it has.
-        if is_being_claimed() || standing(id) == Some(HoldState::Undecided) {
+        if is_being_claimed() || hold_state(id) == Some(HoldState::Undecided) {
             std::thread::yield_now();
             interrupts::check();
             continue;
@@ -125,15 +103,15 @@ fn no_place(id: i64, caller: Oid) -> Error {
 }
 
 /// Whether an executor holds the job, and has accepted its outcome.
-fn standing(id: i64) -> Option<HoldState> {
-    shared::get()?.standing(database::current(), id)
+fn hold_state(id: i64) -> Option<HoldState> {
+    shared::get()?.hold_state(database::current(), id)
 }
 
 /// Whether this very session runs the job, or has run it in its open batch: then the job ends with this transaction.
 fn has_begun_here(id: i64) -> bool {
     let in_batch = || {
         let me = executor::mine()?;
-        shared::get()?.executors[me].standing(id)
+        shared::get()?.executors[me].hold_state(id)
     };
     current::id() == Some(id) || in_batch() == Some(HoldState::Accepted)
 }

@@ -2,10 +2,10 @@
 
 use pushy_core::job_state::JobState;
 
-use super::cancel::{queue_for_work, require_seen};
 use super::live::{self, Finished, Whereabouts};
 use super::moves;
 use super::unique_key::{self, KeyHolder};
+use super::work_right::{queue_for_work, require_seen};
 use crate::errors::{Error, Result, SqlState};
 use crate::pg::{identity, interrupts, transaction};
 use crate::queue::definition::QueueDefinition;

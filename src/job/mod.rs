@@ -10,6 +10,7 @@ mod stored;
 pub mod trace;
 mod unique_key;
 pub mod wait;
+mod work_right;
 
 pub use run::{call, claimed, current};
 pub use stored::{history, live, position, promise, purge, rotation, tables};

@@ -10,7 +10,7 @@ use super::parts;
 use super::state;
 use crate::errors::{Error, Result, SqlState};
 use crate::params;
-use crate::pg::append_only::Neighbours;
+use crate::pg::append_only::{self, Neighbours};
 use crate::pg::function::Answer;
 use crate::pg::heap::Table;
 use crate::pg::memory::Context;
@@ -35,9 +35,6 @@ pub struct LoggedNotice<'a> {
 /// Rows that are built in memory at a time.
 const MOST_AT_ONCE: usize = 1000;
 
-/// Bytes of a page.
-pub const BLOCK: i64 = 8192;
-
 /// Writes notices to the log: published if this transaction commits, in this order. Costs a row each, and no lock
 /// but a spinlock for a moment.
 #[cfg_attr(target_os = "linux", link_section = "commit_path")]
@@ -56,7 +53,7 @@ const ROW_BYTES: usize = 64;
 
 /// What a notice counts of its role's share of the log. What Pushy itself says is not counted.
 pub fn counted_bytes(channel: &[u8], payload: &[u8]) -> usize {
-    if channel.starts_with(b"pushy_") {
+    if channel::is_ours(channel) {
         0
     } else {
         channel.len() + payload.len() + ROW_BYTES
@@ -127,7 +124,7 @@ fn write(events: &[LoggedNotice<'_>], bounded: Option<Oid>) -> Result<()> {
         return Ok(());
     }
     let (xid, own_xid) = transaction::my_xids();
-    let to_tell = shared.zip(database_slot);
+    let to_announce = shared.zip(database_slot);
     // A row that is changed after this commit gets a higher position, because each event adds one to the position and more
     // than a byte to the WAL.
     let mut position = next_position();
@@ -139,7 +136,7 @@ fn write(events: &[LoggedNotice<'_>], bounded: Option<Oid>) -> Result<()> {
         kept.append_to(&table, |run| {
             let (of_run, behind) = rest.split_at(run.count.into());
             rest = behind;
-            if let Some((shared, database_slot)) = to_tell {
+            if let Some((shared, database_slot)) = to_announce {
                 let written = Written {
                     part: part as u8,
                     block: run.block,
@@ -312,11 +309,12 @@ pub(super) fn note_size(database_slot: &DatabaseSlot, part: u32, last: u32) {
 /// A part that holds its share of what the log may: another should take over. `before`: the pages that it had when it was
 /// opened; while it is no bigger there is room between its rows.
 pub fn is_big(blocks: u32, before: u32) -> bool {
-    blocks > before && i64::from(blocks) * BLOCK >= settings::log_max_size() / parts::SHARE
+    blocks > before
+        && i64::from(blocks) * append_only::PAGE >= settings::log_max_size() / parts::SHARE
 }
 
 /// A part as big as the whole log may be: the relay could not turn to another one. Writers are never blocked; whose events
 /// find no room leaves a marker (`gap`), and all readers get a resync.
 pub fn is_full(blocks: u32, before: u32) -> bool {
-    blocks > before && i64::from(blocks) * BLOCK >= settings::log_max_size()
+    blocks > before && i64::from(blocks) * append_only::PAGE >= settings::log_max_size()
 }

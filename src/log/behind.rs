@@ -4,7 +4,7 @@ use pushy_core::log::cursor::Cursor;
 
 use super::filter::{Filter, Share};
 use super::parts::log;
-use super::read::Log;
+use super::read::EventFetcher;
 use super::tick::Tick;
 use crate::errors::Result;
 use crate::pg::value::Timestamp;
@@ -44,7 +44,7 @@ impl Behind {
     /// Counts what the tick has for a reader that is at this place.
     pub fn count(
         &mut self,
-        events: &Log<'_>,
+        events: &EventFetcher<'_>,
         tick: &Tick,
         cursor: Cursor,
         filter: &Filter,

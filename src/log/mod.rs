@@ -24,6 +24,6 @@ pub fn is_used() -> Result<bool> {
     Ok((0..parts::PARTS).any(|part| append_only::total_bytes(parts::log_table(part)) > 0))
 }
 
-pub use append::{append, counted_bytes, expect_share, is_big, is_full, LoggedNotice, BLOCK};
+pub use append::{append, counted_bytes, expect_share, is_big, is_full, LoggedNotice};
 pub use gap::{is_marker, leave_marker};
 pub use standing::is_timeline_news;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use pushy_core::log::cursor::Cursor;
 use pushy_core::log::runs::Run;
-use pushy_core::log::standing::Standing;
+use pushy_core::log::standing::CursorStanding;
 
 use super::filter::{Filter, Share};
 use super::log_snapshot::LogSnapshot;
@@ -70,10 +70,10 @@ pub fn after(
     mut each: impl FnMut(LogItem) -> Result<bool>,
 ) -> Result<Cursor> {
     let (snapshot, tables) = open()?;
-    let log = Log::new(&tables);
+    let log = EventFetcher::new(&tables);
     let mut way = Delivery {
         passed: from,
-        is_gone: standing::of(&snapshot, from)? == Standing::Gone,
+        is_gone: standing::of(&snapshot, from)? == CursorStanding::Gone,
         has_missed: false,
     };
     if !way.pass_lost(&snapshot, &mut each)? {
@@ -138,7 +138,7 @@ impl Delivery {
 
 /// The events of one tick that come after the place that was passed; false when the reader has enough.
 fn hand_over(
-    log: &Log<'_>,
+    log: &EventFetcher<'_>,
     tick: &Tick,
     filter: &Filter,
     way: &mut Delivery,
@@ -212,7 +212,11 @@ struct Merged {
 }
 
 /// Which notices of a tick are merged, of all that the reader gets, also of those before its cursor.
-fn merged_in(log: &Log<'_>, tick: &Tick, filter: &Filter) -> Result<HashMap<Equal, Merged>> {
+fn merged_in(
+    log: &EventFetcher<'_>,
+    tick: &Tick,
+    filter: &Filter,
+) -> Result<HashMap<Equal, Merged>> {
     let mut merged: HashMap<Equal, Merged> = HashMap::new();
     log.events(&tick.runs, 0, |n, row| {
         if !row.bool(parts::log::MERGE) {
@@ -266,11 +270,11 @@ pub(super) fn open() -> Result<(LogSnapshot, Tables)> {
 }
 
 /// Fetches events by their addresses.
-pub struct Log<'tables> {
+pub struct EventFetcher<'tables> {
     readers: Vec<Option<Reader<'tables>>>,
 }
 
-impl<'tables> Log<'tables> {
+impl<'tables> EventFetcher<'tables> {
     pub fn new(tables: &'tables Tables) -> Self {
         let readers = tables
             .iter()

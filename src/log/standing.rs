@@ -1,7 +1,7 @@
 //! Whether the log has what a reader's cursor says it has read.
 
 use pushy_core::log::cursor::Cursor;
-use pushy_core::log::standing::{Log, Standing};
+use pushy_core::log::standing::{CursorStanding, LogExtent};
 
 use super::log_snapshot::LogSnapshot;
 use super::state;
@@ -10,8 +10,8 @@ use crate::pg::{database, transaction};
 use crate::shared;
 
 /// Where the cursor stands; as the extension's owner.
-pub fn of(log: &LogSnapshot, cursor: Cursor) -> Result<Standing> {
-    let known = |lost: Cursor| Log {
+pub fn of(log: &LogSnapshot, cursor: Cursor) -> Result<CursorStanding> {
+    let known = |lost: Cursor| LogExtent {
         epoch: log.epoch,
         is_epoch_of_here: is_of_here(log.epoch),
         lost,
@@ -19,7 +19,7 @@ pub fn of(log: &LogSnapshot, cursor: Cursor) -> Result<Standing> {
     };
     let now = known(log.lost);
     if !now.should_have(cursor) {
-        return Ok(Standing::Known);
+        return Ok(CursorStanding::Known);
     }
     let last = last_of_tick(log, cursor)?;
     // The part of a tick that is not there may have been emptied since the snapshot was taken, in place or by TRUNCATE.
@@ -59,9 +59,9 @@ pub fn newest(log: &LogSnapshot) -> Result<Cursor> {
 }
 
 /// The same of a cursor that a caller wrote in the argument of this name; refuses one that no reader was given.
-pub fn of_argument(argument: &str, log: &LogSnapshot, cursor: Cursor) -> Result<Standing> {
+pub fn of_argument(argument: &str, log: &LogSnapshot, cursor: Cursor) -> Result<CursorStanding> {
     let standing = of(log, cursor)?;
-    if standing != Standing::NeverGiven {
+    if standing != CursorStanding::NeverGiven {
         return Ok(standing);
     }
     let newest = newest(log)?;

@@ -8,14 +8,14 @@ use super::behind::{Behind, Budget};
 use super::filter::Filter;
 use super::log_snapshot::LogSnapshot;
 use super::parts::{log_table, tick_table, PARTS};
-use super::read::{self, Log};
+use super::read::{self, EventFetcher};
 use super::subscription::table::{self, Subscription};
 use crate::channel::Channel;
 use crate::errors::{quote_literal, Result, SqlState};
+use crate::obstacle::{self, Finding};
 use crate::pg::function::{Answer, Call};
 use crate::pg::value::{Interval, Timestamp};
 use crate::pg::{append_only, array, clock, database, identifier, identity, text, Oid};
-use crate::shared::obstacle::{self, Finding};
 use crate::{row, shared, sql_function};
 
 sql_function!(pushy_subscription_rows_v1, |call| subscription_rows(call));
@@ -100,7 +100,7 @@ fn behind(
         return Ok((Cursor::NOWHERE, behind));
     }
     let (log, tables) = read::open()?;
-    let events = Log::new(&tables);
+    let events = EventFetcher::new(&tables);
     let mut budget = Budget::new();
     log.each_tick(|tick| {
         for ((behind, subscription), (filter, _)) in

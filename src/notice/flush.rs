@@ -2,13 +2,15 @@
 
 use std::rc::Rc;
 
+use pushy_core::channel;
+
 use super::buffer::{Item, Route};
 use super::repeats::{self, NoticeKey, RepeatCounter};
 use crate::errors::Result;
 use crate::job::moves::enqueue::Request;
 use crate::log::{self, LoggedNotice};
+use crate::obstacle;
 use crate::pg::{identity, notify, session, text, transaction, Datum};
-use crate::shared::obstacle;
 
 /// Gives notices to NOTIFY, in order.
 pub fn notify(items: &[Item]) {
@@ -103,7 +105,7 @@ fn to_log(events: &[LoggedNotice<'_>]) -> Result<()> {
 
 /// Not what Pushy says itself.
 fn is_a_users(event: &LoggedNotice<'_>) -> bool {
-    !event.channel.starts_with(b"pushy_")
+    !channel::is_ours(event.channel)
 }
 
 /// The bytes of the log that these jobs and notices will be counted.

@@ -5,8 +5,9 @@ use super::repeats::Repeat;
 use crate::channel::{refusals, Channel};
 use crate::errors::Error;
 use crate::job::current;
+use crate::obstacle;
 use crate::pg::{notify, transaction};
-use crate::shared::{obstacle, pending};
+use crate::shared::pending;
 use crate::sql_function;
 
 sql_function!(pushy_notify_v1, |call| {

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::sync::atomic::Ordering;
 
-use pushy_core::channel;
+use pushy_core::channel::{self, CONTROL};
 use serde::Serialize;
 
 use crate::queue::definition::{self, QueueDefinition};
@@ -11,16 +11,14 @@ use crate::queue::definition::{self, QueueDefinition};
 use crate::errors::Result;
 use crate::notice::buffer::{self, Item, Route};
 use crate::notice::repeats::Repeat;
+use crate::obstacle;
 use crate::pg::heap;
 use crate::pg::per_process::PerProcess;
 use crate::pg::{clock, database, identity, notify, text, transaction, Oid};
 use crate::shared::database::{DatabaseSlot, NEVER};
 use crate::shared::listened::ListenerCounter;
-use crate::shared::obstacle;
 use crate::shared::unpublished::{self, Left};
 use crate::shared::{self, pending};
-
-const CHANNEL: &[u8] = b"pushy_control";
 
 /// What was done. The words are part of the contract.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -90,7 +88,7 @@ pub fn publish(event: ControlEvent, queue: &str) -> Result<()> {
         return Ok(());
     }
     let by = identity::current_user();
-    log(&Message::new(event, Some(queue), None, by))
+    publish_message(&Message::new(event, Some(queue), None, by))
 }
 
 /// Publishes that a queue has another name, when this transaction commits.
@@ -99,7 +97,7 @@ pub fn publish_renamed(was: &str, queue: &str) -> Result<()> {
         return Ok(());
     }
     let by = identity::current_user();
-    log(&Message {
+    publish_message(&Message {
         was: Some(was),
         ..Message::new(ControlEvent::Rename, Some(queue), None, by)
     })
@@ -119,22 +117,22 @@ fn is_heard() -> bool {
     let Some(shared) = shared::get() else {
         return true;
     };
-    let counter = ListenerCounter::of(database::current(), channel::hash(CHANNEL));
+    let counter = ListenerCounter::of(database::current(), channel::hash(CONTROL));
     shared.listened.has(counter)
         || identity::as_owner(|| heap::has_rows("subscription")).unwrap_or(true)
 }
 
 /// Publishes through the event log, because a transaction that has said NOTIFY cannot be prepared, and because an executor's
 /// commit waits for no other and does not fail when the server's queue of notices is full. Where no relay can come NOTIFY
-/// tells.
-fn log(message: &Message<'_>) -> Result<()> {
+/// publishes.
+fn publish_message(message: &Message<'_>) -> Result<()> {
     if !obstacle::a_relay_can_come() {
         pending::unlogged();
-        notify::send(CHANNEL, &message.payload());
+        notify::send(CONTROL, &message.payload());
         return Ok(());
     }
     buffer::add(Item::Notice {
-        channel: CHANNEL.into(),
+        channel: CONTROL.into(),
         payload: message.payload(),
         delivery: Route::Relay {
             merge: false,
@@ -146,7 +144,7 @@ fn log(message: &Message<'_>) -> Result<()> {
 
 pub fn parked(queue: &str) -> Result<()> {
     let by = identity::session_user();
-    log(&Message::new(ControlEvent::Park, Some(queue), None, by))
+    publish_message(&Message::new(ControlEvent::Park, Some(queue), None, by))
 }
 
 /// Events of a kind that one process publishes of single jobs in a second, because a role may cause any number of them. What is more
@@ -191,7 +189,7 @@ static PUBLISHED: PerProcess<RefCell<[Published; KINDS.len()]>> = PerProcess::ne
 ));
 
 /// Whether one more event of the kind may be published in this second. Those that are rolled back count.
-fn may_tell(event: Of) -> bool {
+fn may_publish(event: Of) -> bool {
     let second = clock::now().0 / 1_000_000;
     PUBLISHED.with_borrow_mut(|all| {
         let published = &mut all[event as usize];
@@ -208,13 +206,13 @@ fn may_tell(event: Of) -> bool {
 
 fn publish_few(event: Of, queue: Option<&QueueDefinition>, job: i64, by: Oid) -> Result<()> {
     // Without the preload nothing is logged, and there is no scheduler.
-    if shared::get().is_some() && !may_tell(event) {
+    if shared::get().is_some() && !may_publish(event) {
         let queue_id = queue.map_or(0, |queue| queue.queue_id);
         pending::left_out(event as usize, Left::one(job, queue_id, by.to_u32()));
         return Ok(());
     }
     let name = queue.map(|queue| queue.name.as_str());
-    log(&Message::new(event.into(), name, Some(job), by))
+    publish_message(&Message::new(event.into(), name, Some(job), by))
 }
 
 /// A job is discarded; `queue` is None when its queue is gone.
@@ -239,7 +237,7 @@ fn publish_last(event: Of, left: &Left) -> Result<()> {
     let queue = identity::as_owner(|| definition::find_by_id(left.queue_id))?;
     let name = queue.as_ref().map(|queue| queue.name.as_str());
     let job = (left.job != 0).then_some(left.job);
-    log(&Message {
+    publish_message(&Message {
         left_out: left.count - 1,
         ..Message::new(event.into(), name, job, left.by.into())
     })

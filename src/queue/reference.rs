@@ -4,11 +4,11 @@
 use std::rc::Rc;
 
 use crate::errors::{quote_literal, Error, Result, SqlState};
+use crate::obstacle::{blocked, Finding};
 use crate::pg::{identity, Oid};
 use crate::queue::cache::{self, CachedQueue};
 use crate::queue::definition::{self, QueueDefinition};
 use crate::queue::privilege::{self, Privilege};
-use crate::shared::obstacle::{blocked, Finding};
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct QueueReference {

@@ -2,10 +2,10 @@
 
 use super::definition::QueueDefinition;
 use crate::errors::{quote_literal, Result};
+use crate::obstacle::{blocked, said, Finding};
 use crate::params;
 use crate::pg::spi::{self, Plan};
 use crate::pg::BuiltinOid;
-use crate::shared::obstacle::{blocked, said, Finding};
 use crate::shared::{self, executor::ExecutorState};
 
 use std::sync::atomic::Ordering;

@@ -2,7 +2,7 @@
 //! server-wide lock of NOTIFY is held.
 
 use pushy_core::backoff;
-use pushy_core::channel::hash;
+use pushy_core::channel::{hash, CONTROL};
 use pushy_core::log::cursor::Cursor;
 use rustc_hash::FxHashSet as HashSet;
 
@@ -31,9 +31,6 @@ const LONGEST_PAUSE_US: i64 = 30_000;
 /// How long (ms) COMMIT waits for NOTIFY's lock. Every notifying transaction takes it, and keeps it while it waits for the
 /// disk or a synchronous standby: time for some hundred commits, not for a standby that is gone.
 const NOTIFY_LOCK_MS: i32 = 1_000;
-
-/// Where LISTENers hear that notices are missing.
-const CONTROL: &[u8] = b"pushy_control";
 
 /// When emitting has failed: the queue of NOTIFY is full because a LISTENer sleeps in a transaction.
 pub struct EmitPause {

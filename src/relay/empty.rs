@@ -9,9 +9,10 @@ use crate::params;
 use crate::pg::heap::Table;
 use crate::pg::spi::{self};
 use crate::pg::standby;
+use crate::pg::table_lock::{self, Lock};
 use crate::pg::transaction;
 use crate::pg::value::Timestamp;
-use crate::pg::{append_only, identity, vacuum};
+use crate::pg::{identity, vacuum};
 use crate::settings;
 use pushy_core::log::cursor::Cursor;
 
@@ -114,12 +115,12 @@ impl Relay {
     fn truncate(&mut self, part: u32) -> Result<bool> {
         let lost = transaction::run(|| {
             identity::as_owner(|| {
-                if !append_only::lock_out(log_table(part))
-                    || !append_only::lock_out(tick_table(part))
+                if !table_lock::try_lock(log_table(part), Lock::AccessExclusive)
+                    || !table_lock::try_lock(tick_table(part), Lock::AccessExclusive)
                 {
                     return Ok(None);
                 }
-                // Every writer of the part has ended, and had announced its events before: each events are in a tick, or known here.
+                // Every writer of the part has ended, and had announced its events before: the events of each are in a tick, or known here.
                 let Some(ring) = self.ring.filter(|ring| !ring.has_overflowed()) else {
                     return self.empty_unless_needed(part);
                 };

@@ -4,7 +4,7 @@ use super::worker::Relay;
 use crate::errors::Result;
 use crate::log::parts::{log_table, tick_table, PARTS, SHARE};
 use crate::log::state::{self, State};
-use crate::log::{is_big, is_full, BLOCK};
+use crate::log::{is_big, is_full};
 use crate::params;
 use crate::pg::spi::{self, Plan};
 use crate::pg::standby;
@@ -75,11 +75,11 @@ fn size_of(part: u32) -> i64 {
 
 /// Pages of the rows of a part.
 pub(super) fn blocks_of(part: u32) -> u32 {
-    (append_only::bytes(log_table(part)) / BLOCK) as u32
+    (append_only::bytes(log_table(part)) / append_only::PAGE) as u32
 }
 
 /// Bytes of empty tables with an index, about.
-pub(super) const NEXT_TO_NOTHING: i64 = 4 * BLOCK;
+pub(super) const NEXT_TO_NOTHING: i64 = 4 * append_only::PAGE;
 
 impl Relay {
     /// Turns to another part when the current one is big or old, and empties others.
@@ -160,7 +160,7 @@ impl Relay {
     fn is_written(&self, state: &State, size: i64) -> bool {
         let current = state.parts.iter().find(|part| part.part == self.part);
         let first = current.map_or((0, 0), |part| part.first);
-        size > 2 * BLOCK && first <= (self.last.epoch, self.last.tick)
+        size > 2 * append_only::PAGE && first <= (self.last.epoch, self.last.tick)
     }
 
     /// Writers go on in another part, if one is free.

@@ -15,7 +15,7 @@ use crate::errors::{Error, Result, SqlState};
 use crate::log;
 use crate::log::log_snapshot::LogSnapshot;
 use crate::log::parts::{self, PARTS};
-use crate::log::read::{Log, Notice, Tables};
+use crate::log::read::{EventFetcher, Notice, Tables};
 use crate::log::state::{self, State};
 use crate::log::tick::{self, Tick};
 use crate::params;
@@ -285,7 +285,7 @@ impl Relay {
                 *slot = Some(parts::read_log(u32::from(run.part))?);
             }
         }
-        let log = Log::new(&tables);
+        let log = EventFetcher::new(&tables);
         let heard = due.iter().filter(|run| self.unheard(run).is_none());
         let total: usize = heard.map(|run| usize::from(run.count)).sum();
         let mut fresh = (total <= MOST_FRESH && !lost).then(|| Vec::with_capacity(total));

@@ -7,7 +7,6 @@ mod counters_file;
 pub mod listened;
 pub mod log;
 pub mod numbers;
-pub mod obstacle;
 pub mod pending;
 mod prepared;
 mod queue;

@@ -56,7 +56,7 @@ pub struct WatchDefinition {
     pub merge: bool,
     pub paused: bool,
     pub home: Home,
-    pub stands: Residence,
+    pub residence: Residence,
     /// Its triggers by OID; those of partitions are copies of them.
     pub triggers: Vec<Oid>,
     /// The trigger that holds the expressions.
@@ -138,7 +138,7 @@ impl WatchDefinition {
     }
 
     pub fn is_home(&self) -> bool {
-        self.stands == Residence::Home
+        self.residence == Residence::Home
     }
 
     /// Whether the table is here that it is about, at home or as a restore has brought it: else it fires no more. As the extension's

@@ -108,7 +108,7 @@ fn read(row: Row<'_>) -> Result<WatchDefinition> {
     } else {
         None
     };
-    let stands = match (is_here, &qualified) {
+    let residence = match (is_here, &qualified) {
         (false, _) => Residence::Elsewhere,
         (true, None) => Residence::Bereft,
         (true, Some(_)) => Residence::Home,
@@ -148,7 +148,7 @@ fn read(row: Row<'_>) -> Result<WatchDefinition> {
         merge: row.bool(table::MERGE),
         paused: row.bool(table::PAUSED),
         home,
-        stands,
+        residence,
         triggers: array::oids(row.datum(table::TRIGGERS).expect(constrained)),
         expressions: row
             .datum(table::EXPRESSION_TRIGGER)

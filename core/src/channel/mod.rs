@@ -10,9 +10,11 @@ mod blank;
 mod escape_character;
 mod hash;
 mod identifier;
+mod ours;
 mod quoting;
 mod unicode_escapes;
 
 pub use hash::hash;
 pub use identifier::{longest_operator, Form, Identifier, Server};
+pub use ours::{is_ours, CONTROL};
 pub use quoting::{is_plain, quoted};

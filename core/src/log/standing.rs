@@ -5,7 +5,7 @@ use super::cursor::Cursor;
 
 /// What the log says of a cursor's tick.
 #[derive(Clone, Copy, Debug)]
-pub struct Log {
+pub struct LogExtent {
     /// The newest life of a relay, and whether it began in this life of the server, on its timeline.
     pub epoch: i64,
     pub is_epoch_of_here: bool,
@@ -16,7 +16,7 @@ pub struct Log {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Standing {
+pub enum CursorStanding {
     /// Its tick is there, or was emptied.
     Known,
     /// Its tick may have been read and is gone for ever: its reader gets a resync.
@@ -27,7 +27,7 @@ pub enum Standing {
     NeverGiven,
 }
 
-impl Log {
+impl LogExtent {
     /// Whether the cursor is in no part that was emptied, so that its tick has to be looked for.
     pub fn should_have(&self, cursor: Cursor) -> bool {
         let is_between_epochs = cursor.tick == 0 && cursor.epoch <= self.epoch;
@@ -35,16 +35,16 @@ impl Log {
     }
 
     /// `last`: the last event of the cursor's tick, if that is there.
-    pub fn standing(&self, cursor: Cursor, last: Option<Cursor>) -> Standing {
+    pub fn standing(&self, cursor: Cursor, last: Option<Cursor>) -> CursorStanding {
         match last {
-            _ if !self.should_have(cursor) => Standing::Known,
-            Some(last) if cursor <= last => Standing::Known,
-            Some(_) => Standing::NeverGiven,
+            _ if !self.should_have(cursor) => CursorStanding::Known,
+            Some(last) if cursor <= last => CursorStanding::Known,
+            Some(_) => CursorStanding::NeverGiven,
             // Each tick of a life comes before the next life begins, in the WAL too.
-            None if cursor.epoch < self.epoch => Standing::Gone,
-            None if self.is_in_recovery => Standing::Ahead,
-            None if self.is_epoch_of_here => Standing::NeverGiven,
-            None => Standing::Gone,
+            None if cursor.epoch < self.epoch => CursorStanding::Gone,
+            None if self.is_in_recovery => CursorStanding::Ahead,
+            None if self.is_epoch_of_here => CursorStanding::NeverGiven,
+            None => CursorStanding::Gone,
         }
     }
 }
@@ -55,37 +55,45 @@ mod tests {
 
     #[test]
     fn a_cursor_without_its_tick_is_gone_ahead_or_was_never_given() {
-        let log = Log {
+        let log = LogExtent {
             epoch: 5,
             is_epoch_of_here: true,
             lost: Cursor::new(3, 2, 7),
             is_in_recovery: false,
         };
-        let elsewhere = Log {
+        let elsewhere = LogExtent {
             is_epoch_of_here: false,
             ..log
         };
-        let standby = Log {
+        let standby = LogExtent {
             is_in_recovery: true,
             ..elsewhere
         };
         let cases = [
             // (cursor, last event of its tick, here, before a relay came, on a standby)
-            ((3, 2, i32::MAX), None, [Standing::Known; 3]),
-            ((2, 9, 1), None, [Standing::Known; 3]),
-            ((4, 0, i32::MAX), None, [Standing::Known; 3]),
-            ((3, 3, 1), Some(1), [Standing::Known; 3]),
-            ((3, 3, 2), Some(1), [Standing::NeverGiven; 3]),
-            ((3, 3, 1), None, [Standing::Gone; 3]),
+            ((3, 2, i32::MAX), None, [CursorStanding::Known; 3]),
+            ((2, 9, 1), None, [CursorStanding::Known; 3]),
+            ((4, 0, i32::MAX), None, [CursorStanding::Known; 3]),
+            ((3, 3, 1), Some(1), [CursorStanding::Known; 3]),
+            ((3, 3, 2), Some(1), [CursorStanding::NeverGiven; 3]),
+            ((3, 3, 1), None, [CursorStanding::Gone; 3]),
             (
                 (5, 1, 1),
                 None,
-                [Standing::NeverGiven, Standing::Gone, Standing::Ahead],
+                [
+                    CursorStanding::NeverGiven,
+                    CursorStanding::Gone,
+                    CursorStanding::Ahead,
+                ],
             ),
             (
                 (6, 0, 0),
                 None,
-                [Standing::NeverGiven, Standing::Gone, Standing::Ahead],
+                [
+                    CursorStanding::NeverGiven,
+                    CursorStanding::Gone,
+                    CursorStanding::Ahead,
+                ],
             ),
         ];
         for ((epoch, tick, n), last, expected) in cases {

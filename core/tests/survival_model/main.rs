@@ -6,7 +6,7 @@
 mod common;
 
 use pushy_core::log::cursor::{next_epoch, Cursor};
-use pushy_core::log::standing::{Log, Standing};
+use pushy_core::log::standing::{CursorStanding, LogExtent};
 
 /// Events, each of its own transaction.
 const EVENTS: u8 = 2;
@@ -217,7 +217,7 @@ fn relay(world: &World, fault: Option<Fault>, found: &mut dyn FnMut(World)) {
 fn read(world: &World, reader: Reader, fault: Option<Fault>, found: &mut dyn FnMut(World)) {
     let now = tables(world);
     let mut next = *world;
-    let log = Log {
+    let log = LogExtent {
         epoch: now.epoch,
         is_epoch_of_here: world.begun_epoch == now.epoch && now.epoch > 0,
         lost: Cursor::START,
@@ -230,10 +230,10 @@ fn read(world: &World, reader: Reader, fault: Option<Fault>, found: &mut dyn FnM
         .find(|(at, ..)| (at.epoch, at.tick) == (from.epoch, from.tick));
     let standing = log.standing(from, there.map(|(at, ..)| *at));
     assert!(
-        standing != Standing::NeverGiven || fault.is_some(),
+        standing != CursorStanding::NeverGiven || fault.is_some(),
         "{world:?}"
     );
-    let mut is_gone = standing == Standing::Gone && fault != Some(Fault::BelievesCursors);
+    let mut is_gone = standing == CursorStanding::Gone && fault != Some(Fault::BelievesCursors);
     let mut passed = from;
     let mut is_told = false;
     let mut answered = false;

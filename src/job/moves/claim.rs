@@ -50,7 +50,7 @@ pub fn is_in_place(table: &Table) -> bool {
 }
 
 /// Locks ready jobs of one priority from position `from` on, in order, as many as the limit has, skipping those that
-/// others hold, and says whether there were any; `held` is given the number and position of each of these. Arguments are copied into `memory`. The caller has taken
+/// others hold, and says whether others held any; calls `held` with the number and position of each job that others hold. Arguments are copied into `memory`. The caller has taken
 /// the watermark before: the snapshot is taken here, after it.
 ///
 /// Reads the index live_job_ready from the watermark on: without it each claim walks over the dead

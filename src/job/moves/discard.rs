@@ -1,5 +1,5 @@
 //! Jobs whose end no attempt decides: discarded at birth, because a chain of causes is too long; orphans, whose queue is gone;
-//! deleted with their queue. (What failed for the last time is in `fail`.)
+//! deleted with their queue. (What failed for the last time is in retry_or_discard.rs.)
 
 use crate::pg::BuiltinOid;
 use pushy_core::job_state::{Birth, JobEvent, JobState};

@@ -158,7 +158,7 @@ impl Request {
         }
     }
 
-    /// Inserts jobs without a unique key. With the queue and its privileges cached, a sequence value and
+    /// Inserts jobs without a unique key. With the queue and its privileges cached, a number from shared memory and
     /// this are the whole cost of an enqueue; as an INSERT with a kept plan it took half as long again.
     fn insert(&self, jobs: impl Iterator<Item = (i64, Datum)>) -> Result<()> {
         let table = heap::open("live_job")?;

@@ -237,7 +237,7 @@ fn notice_obstacles(queue_id: i32, waits: bool) -> Result<()> {
     let Some(queue) = identity::as_owner(|| definition::find_by_id(queue_id))? else {
         return Ok(());
     };
-    for finding in explain::standing(&queue) {
+    for finding in explain::standing_findings(&queue) {
         let message = format!(
             "jobs of queue \"{}\" do not run now: {}",
             queue.name, finding.reason

@@ -1,7 +1,7 @@
 //! subscription_ack.
 
 use pushy_core::log::cursor::Cursor;
-use pushy_core::log::standing::Standing;
+use pushy_core::log::standing::CursorStanding;
 
 use super::table;
 use crate::errors::{Error, Result};
@@ -27,7 +27,7 @@ fn subscription_ack(call: Call) -> Result<bool> {
                 "one of this event log: the cursor is of the log before a restore, or of another database; read the tables anew, and go on with what pushy.subscription_read answers",
             ));
         }
-        if standing::of_argument("cursor", &log, cursor)? == Standing::Gone {
+        if standing::of_argument("cursor", &log, cursor)? == CursorStanding::Gone {
             return Err(Error::out_of_range(
                 "cursor",
                 format!("\"{cursor}\""),

@@ -171,7 +171,7 @@ fn create(call: Call) -> Result<String> {
                 write(&CHANGE, subscription.number, cursor, owner);
                 notice_other_queue(&subscription, queue.as_ref());
                 if from_oldest && subscription.is_home {
-                    tell_that_it_stays(&name);
+                    say_that_it_stays(&name);
                 }
                 return Ok(cursor);
             }
@@ -242,7 +242,7 @@ fn notice_other_queue(before: &table::Subscription, now: Option<&QueueReference>
     );
 }
 
-fn tell_that_it_stays(name: &str) {
+fn say_that_it_stays(name: &str) {
     ereport::notice(
         &Error::new(
             SqlState::SUCCESSFUL_COMPLETION,

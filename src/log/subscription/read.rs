@@ -25,7 +25,7 @@ const LOCKED: &str = "subscription";
 /// A transaction that has read keeps others from the subscription until it ends: a prepared one maybe for ever, and no process
 /// shows it.
 #[cold]
-fn tell_who_reads(name: &str, number: u32) -> Result<()> {
+fn say_who_reads(name: &str, number: u32) -> Result<()> {
     let holder = identity::as_owner(|| object_lock::prepared_holder(LOCKED, Number(number, 0)))?;
     if let Some(gid) = holder {
         prepared_wait::say(&format!("subscription \"{name}\""), "has read it", &gid);
@@ -50,7 +50,7 @@ fn subscription_read(call: Call) -> Result<Answer> {
     let mut turn_of = None;
     while after.is_none() && turn_of != Some(subscription.number) {
         let number = subscription.number as u32;
-        object_lock::take(LOCKED, number, || tell_who_reads(&name, number))?;
+        object_lock::take(LOCKED, number, || say_who_reads(&name, number))?;
         turn_of = Some(subscription.number);
         subscription = table::owned(&name, caller)?;
     }

@@ -317,17 +317,6 @@ impl Drop for Reader<'_> {
     }
 }
 
-/// A lock on a relation of ours that keeps everybody out, if it can be had without waiting; kept until the
-/// transaction ends.
-pub fn lock_out(name: &str) -> bool {
-    identity::internal_relation(name).is_some_and(|oid| {
-        // SAFETY: an existing relation; never waits.
-        unsafe {
-            pg_sys::ConditionalLockRelationOid(oid, pg_sys::AccessExclusiveLock as pg_sys::LOCKMODE)
-        }
-    })
-}
-
 /// Bytes of a page.
 pub const PAGE: i64 = pg_sys::BLCKSZ as i64;
 

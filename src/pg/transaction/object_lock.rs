@@ -1,4 +1,4 @@
-//! A lock by which transactions take turns at something that they share; each holds it until its end.
+//! A lock for which transactions wait one after the other, because they share something; each holds it until its end.
 
 use pgrx::pg_sys::{self, Oid};
 

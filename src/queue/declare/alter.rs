@@ -76,7 +76,7 @@ fn has_come_without_roles(queue: &QueueDefinition) -> bool {
     !queue.is_home() && restore::find_roles(&mut queue.clone()).is_err()
 }
 
-/// The error of a queue that would not be fit as the call says it; its hint has what the call has, and what it lacks.
+/// The error of a queue that would not be eligible as the call says it; its hint has what the call has, and what it lacks.
 fn refused(ineligible: Ineligible, queue: &QueueDefinition, existing: &QueueDefinition) -> Error {
     match ineligible {
         Ineligible::RoleGone { .. } => role_gone::run_as(queue, existing),

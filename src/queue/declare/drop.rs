@@ -167,7 +167,7 @@ fn refuse_live_jobs(queue: &QueueDefinition) -> Result<()> {
         return Ok(());
     }
     let name = quote_literal(&queue.name);
-    let stands_still = explain::standing(queue).into_iter().next();
+    let stands_still = explain::standing_findings(queue).into_iter().next();
     let them = if live == 1 { "it" } else { "them" };
     // Where none of them would end soon, waiting is no way out.
     let wait = match (stands_still, first_due) {

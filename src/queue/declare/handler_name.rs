@@ -83,15 +83,15 @@ fn undefined(text: &str) -> Result<Error> {
     let Some(first) = alike.first() else {
         return Ok(error.hint("Write it as in 'public.send_mail(jsonb)'; a name without a schema is looked for along search_path."));
     };
-    let (fit, unfit): (Vec<&Function>, Vec<&Function>) = alike
+    let (handlers, others): (Vec<&Function>, Vec<&Function>) = alike
         .iter()
         .partition(|function| eligibility::form_of_handler(function).is_ok());
-    let said: Vec<&str> = fit
+    let said: Vec<&str> = handlers
         .iter()
-        .chain(&unfit)
+        .chain(&others)
         .map(|function| function.signature.as_str())
         .collect();
-    let hint = match fit.first() {
+    let hint = match handlers.first() {
         Some(meant) => format!(
             "Write it with its schema, and its quotes if it has some: {}.",
             quote_literal(&meant.signature)

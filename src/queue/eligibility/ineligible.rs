@@ -322,7 +322,7 @@ impl Ineligible {
         }
     }
 
-    /// The error of a call that wants the queue to be fit.
+    /// The error of a call that wants the queue to be eligible.
     pub fn into_error(self) -> Error {
         let hint = match &self {
             // A role that owns things and has no session is meant to stay so.

@@ -2,12 +2,12 @@
 
 use super::of_gate;
 use crate::errors::quote_literal;
+use crate::obstacle::{blocked, reloading, said, Finding};
 use crate::pg::{clock, database, identifier, identity};
 use crate::queue::definition::QueueDefinition;
 use crate::queue::row_holders;
 use crate::settings;
 use crate::shared::executor::{ExecutorSlot, ExecutorState};
-use crate::shared::obstacle::{blocked, reloading, said, Finding};
 use crate::shared::queue_slot::QueueSlot;
 use crate::shared::Shared;
 use pushy_core::gate::Closed;

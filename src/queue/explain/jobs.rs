@@ -1,11 +1,11 @@
 //! The jobs of a queue that waits: how many there are, and what they wait for.
 
 use crate::errors::{quote_literal, Result};
+use crate::obstacle::{blocked, said, Finding};
 use crate::params;
 use crate::pg::spi::{self, Plan};
 use crate::pg::{clock, BuiltinOid};
 use crate::queue::definition::QueueDefinition;
-use crate::shared::obstacle::{blocked, said, Finding};
 
 /// How many unfinished jobs wait for what.
 pub(super) struct Jobs {

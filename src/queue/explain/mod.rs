@@ -9,6 +9,7 @@ use jobs::Jobs;
 use pushy_core::gate::{Closed, Facts};
 
 use crate::errors::{quote_literal, Result};
+use crate::obstacle::{self, blocked, lacks_worker_slot, reloading, said, Finding};
 use crate::pg::{clock, identity};
 use crate::queue::cache;
 use crate::queue::definition::{self, QueueDefinition};
@@ -16,7 +17,6 @@ use crate::queue::eligibility::{self, Ineligible};
 use crate::queue::privilege::{self, Privilege};
 use crate::queue::restore;
 use crate::queue::row_holders;
-use crate::shared::obstacle::{self, blocked, lacks_worker_slot, reloading, said, Finding};
 use crate::shared::{self};
 use crate::{row, settings, sql_function};
 
@@ -48,7 +48,7 @@ fn find(name: &str) -> Result<QueueDefinition> {
 }
 
 /// What keeps every job of the queue from running until somebody acts.
-pub fn standing(queue: &QueueDefinition) -> Vec<Finding> {
+pub fn standing_findings(queue: &QueueDefinition) -> Vec<Finding> {
     let mut findings = server(queue);
     findings.extend(of_definition(queue));
     findings
@@ -56,7 +56,7 @@ pub fn standing(queue: &QueueDefinition) -> Vec<Finding> {
 
 /// What is known, the things that block everything first.
 fn explain(queue: &QueueDefinition) -> Result<Vec<Finding>> {
-    let mut findings = standing(queue);
+    let mut findings = standing_findings(queue);
     let stands_still = !findings.is_empty();
     let mut names_holders = false;
     let jobs = identity::as_owner(|| Jobs::count(queue))?;
@@ -196,7 +196,7 @@ fn of_definition(queue: &QueueDefinition) -> Vec<Finding> {
             then_resume(&ineligible, &resume),
         )),
     }
-    // Behind, because what is unfit cannot be resumed.
+    // Behind, because what is ineligible cannot be resumed.
     findings.extend(paused);
     findings
 }

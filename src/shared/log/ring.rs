@@ -109,7 +109,7 @@ impl Ring {
         self.overflowed.load(Ordering::SeqCst)
     }
 
-    /// Takes what is in it. The reader allocates first: the lock is a spinlock.
+    /// Takes what is in it. The list is made between two holds of the lock, which is a spinlock.
     pub fn drain(&self, database: u32) -> Vec<Written> {
         // Writers only add, and never over what has not been read: no lock while reading.
         let (head, tail) = self.lock.with(|| {

@@ -12,12 +12,12 @@ impl QueueSlot {
     pub fn end_announcing(&self) {
         let others = self.announcing.fetch_sub(1, Ordering::SeqCst) - 1;
         if others == 0 && self.end_awaited.load(Ordering::SeqCst) {
-            self.tell_end();
+            self.announce_end();
         }
     }
 
     #[cold]
-    fn tell_end(&self) {
+    fn announce_end(&self) {
         self.end_awaited.store(false, Ordering::SeqCst);
         self.announce_drained();
     }

@@ -54,7 +54,7 @@ impl ExecutorSlot {
     }
 
     /// How the open batch stands to this job; None: it does not hold it.
-    pub fn standing(&self, job: i64) -> Option<HoldState> {
+    pub fn hold_state(&self, job: i64) -> Option<HoldState> {
         loop {
             let batch = self.batch_number.load(Ordering::SeqCst);
             let length = self.batch_length.load(Ordering::SeqCst) as usize;
@@ -77,7 +77,7 @@ impl ExecutorSlot {
 
     /// Whether the open batch holds this job, running or waiting for its turn.
     pub fn holds(&self, job: i64) -> bool {
-        self.standing(job).is_some()
+        self.hold_state(job).is_some()
     }
 }
 
@@ -97,9 +97,9 @@ impl Shared {
     }
 
     /// How the executors stand to this job of this database that hold it: `Undecided` says one only that has its row.
-    pub fn standing(&self, database: u32, job: i64) -> Option<HoldState> {
+    pub fn hold_state(&self, database: u32, job: i64) -> Option<HoldState> {
         self.executors_holding(database, job)
-            .filter_map(|executor| executor.standing(job))
+            .filter_map(|executor| executor.hold_state(job))
             .max_by_key(|standing| *standing == HoldState::Undecided)
     }
 }

@@ -56,7 +56,7 @@ pub fn read(call: Call, table: &WatchedTable) -> Result<WatchDefinition> {
         merge: call.opt_bool(MERGE).unwrap_or(false),
         paused: false,
         home: Home::here(),
-        stands: Residence::Home,
+        residence: Residence::Home,
         triggers: Vec::new(),
         expressions: None,
         words: Vec::new(),

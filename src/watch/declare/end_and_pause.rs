@@ -154,12 +154,12 @@ sql_function!(pushy_watch_resume_v1, |call| {
             }
         }
         set_paused(watch, false)?;
-        tell_if_broken(watch)
+        say_if_broken(watch)
     })
 });
 
 /// Resumed, and silent all the same.
-fn tell_if_broken(watch: &WatchDefinition) -> Result<()> {
+fn say_if_broken(watch: &WatchDefinition) -> Result<()> {
     if !watch.is_home() {
         return Ok(());
     }

@@ -184,7 +184,7 @@ pub fn adopt(mut watch: WatchDefinition) -> Result<(String, Option<String>)> {
         held.owner = same.map_or(Oid::INVALID, |queue| queue.owner);
     }
     watch.home = Home::here();
-    watch.stands = Residence::Home;
+    watch.residence = Residence::Home;
     identity::as_owner(|| changes::settle(&watch))?;
     invalidation::send(relation);
     Ok((name, None))

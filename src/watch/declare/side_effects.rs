@@ -56,7 +56,7 @@ pub fn notice_twin(
     };
     if let Some(queue) = now.queue_name() {
         if let Some(twin) = of(&|other| other.queue_name() == Some(queue)) {
-            tell_twin(
+            say_twin(
                 now,
                 twin,
                 &format!("feed queue \"{queue}\": a change can be two jobs"),
@@ -66,7 +66,7 @@ pub fn notice_twin(
     if let Some(channel) = &now.channel {
         if let Some(twin) = of(&|other| other.channel.as_ref() == Some(channel)) {
             let channel = Channel::shown_ident(channel);
-            tell_twin(
+            say_twin(
                 now,
                 twin,
                 &format!("publish on channel {channel}: a change can be two notices"),
@@ -116,7 +116,7 @@ pub fn notice_namesake(now: &WatchDefinition, before: Option<&WatchDefinition>) 
     Ok(())
 }
 
-fn tell_twin(now: &WatchDefinition, twin: &WatchDefinition, do_what: &str) {
+fn say_twin(now: &WatchDefinition, twin: &WatchDefinition, do_what: &str) {
     notice(
         format!(
             "watches \"{}\" and \"{}\" of table {} both {do_what}",

@@ -2,12 +2,12 @@
 
 use crate::channel::{access, Channel};
 use crate::errors::{quote_literal, Error, Result, SqlState};
+use crate::obstacle;
 use crate::pg::function::Answer;
 use crate::pg::name_lock::{self, Named};
 use crate::pg::object_lock::Hold;
 use crate::pg::{catalog_trigger, ereport, identifier, identity, invalidation, transaction};
 use crate::queue::announce;
-use crate::shared::obstacle;
 use crate::watch::altered;
 use crate::watch::arguments;
 use crate::watch::definition::{self, Delivery, NamedBy, Payload, Residence, WatchDefinition};
@@ -80,7 +80,7 @@ fn declare(mut wanted: WatchDefinition, table: &WatchedTable, is_named: bool) ->
             altered::require_not_open(existing.watch_id)?;
             wanted.watch_id = existing.watch_id;
             renamed = (existing.name != wanted.name).then(|| existing.name.clone());
-            wanted.paused = existing.paused && existing.stands != Residence::Elsewhere;
+            wanted.paused = existing.paused && existing.residence != Residence::Elsewhere;
             triggers::drop(existing)?;
         }
         None => wanted.watch_id = identity::as_owner(definition::next_id)?,

@@ -38,7 +38,7 @@ pub(super) fn read(token: &str) -> Result<Found> {
         return Ok(Found::Nobodys);
     };
     invalidation::depend_on(definition.relation);
-    match definition.stands {
+    match definition.residence {
         // Its table is gone: triggers that carry its token came with another.
         Residence::Bereft => return Ok(Found::Nobodys),
         Residence::Home if !definition.paused => {}

@@ -216,7 +216,7 @@ impl BatchRunner {
             self.commit();
             return Ok(Ended::Worked);
         }
-        let Some(handler) = still_fit(shared, work, claimed)? else {
+        let Some(handler) = still_eligible(shared, work, claimed)? else {
             release(&work.queue, work.slot, claimed);
             self.commit();
             return Ok(Ended::Worked);
@@ -326,7 +326,11 @@ impl BatchRunner {
 
 /// The handler, if it is still eligible for those who have enqueued these jobs: one of them may have dropped it in the same
 /// transaction, and another before it began. None: the next batch finds that out, and parks the queue.
-fn still_fit(shared: &Shared, work: &mut Work, claimed: &[Claimed]) -> Result<Option<Handler>> {
+fn still_eligible(
+    shared: &Shared,
+    work: &mut Work,
+    claimed: &[Claimed],
+) -> Result<Option<Handler>> {
     if shared.queues()[work.slot].is_changing() {
         await_enqueuers(claimed)?;
     }

@@ -91,7 +91,7 @@ impl DatabaseKind {
         (self.ask_to_leave)(self.of(database_slot));
     }
 
-    /// How many of this kind are on their way, since `from` or later.
+    /// When those of this kind that are on their way were started.
     pub(super) fn coming<'a>(
         &'a self,
         places: &'a [DatabaseSlot],

@@ -1,0 +1,12 @@
+//! The names of Pushy's own channels.
+
+/// How they begin: pushy_control, and what is to come.
+const BEGINNING: &[u8] = b"pushy_";
+
+/// Where it is published what is done to queues and jobs, and where LISTENers hear that notices are missing.
+pub const CONTROL: &[u8] = b"pushy_control";
+
+/// Whether a channel is one of Pushy's own.
+pub fn is_ours(channel: &[u8]) -> bool {
+    channel.starts_with(BEGINNING)
+}
