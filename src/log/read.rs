@@ -62,57 +62,102 @@ pub enum LogItem {
     Resync(Cursor),
 }
 
-/// Hands over what comes after a cursor, until `each` has enough (false). Answers how far the reader has come:
-/// the place of the last one handed over, or of the last one passed over. As the extension's owner.
-pub fn after(
-    from: Cursor,
-    filter: &Filter,
-    mut each: impl FnMut(LogItem) -> Result<bool>,
-) -> Result<Cursor> {
-    let (snapshot, tables) = open()?;
-    let log = EventFetcher::new(&tables);
-    let mut way = Delivery {
-        passed: from,
-        is_gone: standing::of(&snapshot, from)? == CursorStanding::Gone,
-        has_missed: false,
-    };
-    if !way.pass_lost(&snapshot, &mut each)? {
-        return Ok(way.passed);
-    }
-    for (at, part) in snapshot.parts.iter().enumerate() {
-        let next = snapshot.parts.get(at + 1);
-        if next.is_some_and(|next| next.first <= (way.passed.epoch, way.passed.tick)) {
-            continue;
-        }
-        let from = (way.passed.epoch, way.passed.tick);
-        let enough = snapshot.each_tick_from(part.part, from, |tick| {
-            Ok(way.pass_lost(&snapshot, &mut each)?
-                && hand_over(&log, &tick, filter, &mut way, &mut each)?)
-        })?;
-        if enough {
-            return Ok(way.passed);
-        }
-    }
-    if way.pass_lost(&snapshot, &mut each)? {
-        if way.is_gone {
-            way.resync(standing::newest(&snapshot)?, &mut each)?;
-        } else if way.has_missed {
-            way.resync(way.passed, &mut each)?;
-        }
-    }
-    Ok(way.passed)
+/// How many ticks and events one look may go through, whatever of them is for its reader: some 5 ms.
+#[derive(Clone, Copy)]
+pub struct Stretch(pub usize);
+
+impl Stretch {
+    /// Of a worker, or of a session between two of its transactions: others have their turn, and no snapshot is held for long.
+    pub const TURN: Self = Self(5_000);
+    /// Of a session, in a statement of its own.
+    pub const WHOLE: Self = Self(usize::MAX);
 }
 
 /// How far a reader has come.
+pub struct Reached {
+    /// The place of the last one handed over, or of the last one passed over.
+    pub passed: Cursor,
+    /// The stretch is over: there may be more.
+    pub is_cut: bool,
+}
+
+/// Hands over what comes after a cursor, until `each` has enough (false), or as much has been gone through as the stretch allows.
+/// As the extension's owner.
+pub fn after(
+    from: Cursor,
+    filter: &Filter,
+    stretch: Stretch,
+    mut each: impl FnMut(LogItem) -> Result<bool>,
+) -> Result<Reached> {
+    let mut way = Delivery {
+        passed: from,
+        is_gone: false,
+        has_missed: false,
+        left: stretch.0,
+    };
+    way.go(filter, &mut each)?;
+    Ok(Reached {
+        passed: way.passed,
+        is_cut: way.left == 0,
+    })
+}
+/// A reader on its way through the log.
 struct Delivery {
     passed: Cursor,
     /// It has come to what is there no more.
     is_gone: bool,
     /// Passed over without a word: an event of a channel into which the reader was let only later.
     has_missed: bool,
+    /// What is left of its stretch.
+    left: usize,
 }
 
 impl Delivery {
+    fn go(
+        &mut self,
+        filter: &Filter,
+        each: &mut impl FnMut(LogItem) -> Result<bool>,
+    ) -> Result<()> {
+        let (snapshot, tables) = open()?;
+        let log = EventFetcher::new(&tables);
+        self.is_gone = standing::of(&snapshot, self.passed)? == CursorStanding::Gone;
+        if !self.pass_lost(&snapshot, each)? {
+            return Ok(());
+        }
+        for (at, part) in snapshot.parts.iter().enumerate() {
+            let next = snapshot.parts.get(at + 1);
+            if next.is_some_and(|next| next.first <= (self.passed.epoch, self.passed.tick)) {
+                continue;
+            }
+            let from = (self.passed.epoch, self.passed.tick);
+            let is_enough = snapshot.each_tick_from(part.part, from, |tick| {
+                Ok(self.pass_lost(&snapshot, each)?
+                    && hand_over(&log, &tick, filter, self, each)?)
+            })?;
+            if is_enough {
+                if self.has_missed {
+                    // Who goes on from here does not know of it.
+                    self.resync(self.passed, each)?;
+                }
+                return Ok(());
+            }
+        }
+        if self.pass_lost(&snapshot, each)? {
+            if self.is_gone {
+                self.resync(standing::newest(&snapshot)?, each)?;
+            } else if self.has_missed {
+                self.resync(self.passed, each)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes past a tick or an event; false when the stretch is over.
+    fn step(&mut self) -> bool {
+        self.left = self.left.saturating_sub(1);
+        self.left > 0
+    }
+
     /// Says that events were emptied before they were read, if some were; false when the reader has enough.
     fn pass_lost(
         &mut self,
@@ -151,29 +196,30 @@ fn hand_over(
     if tick.last() <= way.passed {
         return Ok(true);
     }
+    let mut goes_on = way.step();
     if !filter.may_want(tick.channels) {
         way.passed = tick.last();
-        return Ok(true);
+        return Ok(goes_on);
     }
     let skip = tick.behind(way.passed);
-    let mut goes_on = true;
     let mut merged: Option<HashMap<Equal, Merged>> = None;
     let is_there = log.events(&tick.runs, skip, |n, row| {
         let before = std::mem::replace(&mut way.passed, tick.cursor(n));
+        goes_on = way.step();
         let channel = row.opt_bytes(parts::log::CHANNEL).unwrap_or_default();
         match filter.share(&channel, row.i64(parts::log::LSN))? {
             Share::Notice => {}
             Share::Missed => {
                 way.has_missed = true;
-                return Ok(true);
+                return Ok(goes_on);
             }
-            Share::Nothing => return Ok(true),
+            Share::Nothing => return Ok(goes_on),
         }
         // Said before the next notice, so that a reader gets one resync for all that it misses there.
         if way.has_missed {
             let here = way.passed;
-            goes_on = way.resync(before, each)?;
-            if !goes_on {
+            if !way.resync(before, each)? {
+                goes_on = false;
                 return Ok(false);
             }
             way.passed = here;
@@ -186,16 +232,16 @@ fn hand_over(
             };
             if let Some(merged) = merged.get(&notice.equal()) {
                 if merged.last > n {
-                    return Ok(true);
+                    return Ok(goes_on);
                 }
                 notice.cause = merged.cause;
             }
         }
-        goes_on = each(LogItem::Notice(notice))?;
+        goes_on &= each(LogItem::Notice(notice))?;
         Ok(goes_on)
     })?;
     if !is_there {
-        goes_on = way.resync(tick.last(), each)?;
+        goes_on = way.resync(tick.last(), each)? && way.left > 0;
     }
     Ok(goes_on)
 }

@@ -9,7 +9,7 @@ use rustc_hash::FxHashSet as HashSet;
 use super::worker::Relay;
 use crate::errors::Result;
 use crate::log::filter::Filter;
-use crate::log::read::{self, LogItem, Notice};
+use crate::log::read::{self, LogItem, Notice, Stretch};
 use crate::pg::transaction;
 use crate::pg::{clock, identity, interrupts, notify};
 use crate::shared;
@@ -27,6 +27,9 @@ const MOST_BYTES: usize = 1 << 20;
 /// so long (µs): with 90, some 15 ms; with one, no more than there is between two ticks.
 const PAUSES: i64 = 50;
 const LONGEST_PAUSE_US: i64 = 30_000;
+
+/// So long (µs) it emits before subscriptions and ticks have their turn again.
+const STRETCH_US: i64 = 20_000;
 
 /// How long (ms) COMMIT waits for NOTIFY's lock. Every notifying transaction takes it, and keeps it while it waits for the
 /// disk or a synchronous standby: time for some hundred commits, not for a standby that is gone.
@@ -48,7 +51,7 @@ impl EmitPause {
 }
 
 impl Relay {
-    /// Emits all that is in ticks; answers when to try again what could not be emitted.
+    /// Emits what is in ticks; answers when to go on with what was not emitted.
     pub(super) fn emit(&mut self) -> i64 {
         if self.emitted == self.last {
             return NEVER;
@@ -63,12 +66,16 @@ impl Relay {
         }
         let cost = clock::processor_time_us();
         let outcome = if self.muted.failures.are_none() {
-            self.emit_all()
+            self.emit_some()
         } else {
-            advance_tail().and_then(|()| self.emit_all())
+            advance_tail().and_then(|()| self.emit_some())
         };
         match outcome {
-            Ok(()) => {
+            Ok(false) => {
+                self.muted = EmitPause::none();
+                clock::now().0
+            }
+            Ok(true) => {
                 let cost = clock::processor_time_us() - cost;
                 self.emit_at = clock::now().0 + (PAUSES * cost).min(LONGEST_PAUSE_US);
                 self.muted = EmitPause::none();
@@ -82,7 +89,9 @@ impl Relay {
         }
     }
 
-    fn emit_all(&mut self) -> Result<()> {
+    /// Emits what is in ticks, for a while; true when that was all.
+    fn emit_some(&mut self) -> Result<bool> {
+        let until = clock::now().0 + STRETCH_US;
         if let Some(fresh) = self.fresh.take() {
             self.emit_notices(&fresh.notices)?;
             self.set_emitted(fresh.to);
@@ -95,8 +104,11 @@ impl Relay {
             self.emit_notices(&notices)?;
             self.set_emitted(passed);
             interrupts::check();
+            if clock::now().0 >= until {
+                break;
+            }
         }
-        Ok(())
+        Ok(self.emitted == self.last)
     }
 
     /// What comes next: a resync, if it comes before them, notices, and how far that reaches.
@@ -105,9 +117,9 @@ impl Relay {
         let mut resync = None;
         let mut is_cut = false;
         let mut bytes = 0;
-        let passed = transaction::run(|| {
+        let reached = transaction::run(|| {
             identity::as_owner(|| {
-                read::after(self.emitted, &Filter::ALL, |found| {
+                read::after(self.emitted, &Filter::ALL, Stretch::TURN, |found| {
                     match found {
                         LogItem::Resync(_) if !notices.is_empty() => {
                             is_cut = true;
@@ -125,7 +137,7 @@ impl Relay {
         })?;
         let passed = match notices.last() {
             Some(last) if is_cut => last.cursor,
-            _ => passed,
+            _ => reached.passed,
         };
         Ok((notices, resync, passed))
     }

@@ -9,7 +9,7 @@ use pushy_core::json;
 
 use crate::errors::{Error, Result, SqlState};
 use crate::job::moves::{enqueue, retry_or_discard};
-use crate::log::read::{self, LogItem};
+use crate::log::read::{self, LogItem, Stretch};
 use crate::log::subscription::read::{start, Start};
 use crate::log::subscription::table::{self, OfQueue, Subscription};
 use crate::params;
@@ -226,7 +226,7 @@ fn fill(subscription: &Subscription) -> Result<bool> {
     };
     let filter = subscription.filter()?;
     let mut jobs = Vec::new();
-    let passed = read::after(from, &filter, |found| {
+    let reached = read::after(from, &filter, Stretch::TURN, |found| {
         let (args, cause) = match found {
             LogItem::Resync(_) => (br#"{"resync":true}"#.to_vec(), None),
             LogItem::Notice(notice) => (args(&notice.channel, &notice.payload), notice.cause),
@@ -234,14 +234,14 @@ fn fill(subscription: &Subscription) -> Result<bool> {
         jobs.push((jsonb::from_json(&args), cause));
         Ok(jobs.len() < MOST_AT_ONCE)
     })?;
-    if passed > from {
+    if reached.passed > from {
         enqueue::add_for(&queue, subscription.owner, &jobs)?;
-        table::move_to(subscription, passed, Some(clock::now().0));
+        table::move_to(subscription, reached.passed, Some(clock::now().0));
     }
     if subscription.stopped.is_some() {
         spi::run(&STOP, params![subscription.name.as_str(), None::<&str>]);
     }
-    Ok(jobs.len() >= MOST_AT_ONCE)
+    Ok(jobs.len() >= MOST_AT_ONCE || reached.is_cut)
 }
 
 /// What a job of a notice is given, in the database's encoding: in SQL_ASCII any bytes.

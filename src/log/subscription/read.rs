@@ -6,7 +6,7 @@ use super::ack;
 use super::table::{self, Subscription};
 use crate::errors::{Error, Result};
 use crate::log::log_snapshot::LogSnapshot;
-use crate::log::read::{self, LogItem};
+use crate::log::read::{self, LogItem, Stretch};
 use crate::log::{standing, state};
 use crate::pg::function::{Answer, Call};
 use crate::pg::object_lock::Number;
@@ -90,7 +90,7 @@ fn subscription_read(call: Call) -> Result<Answer> {
                 },
             };
             let mut answered = false;
-            let passed = read::after(from, &filter, |found| {
+            let reached = read::after(from, &filter, Stretch::WHOLE, |found| {
                 answered = true;
                 let nothing = Answer::Null;
                 Ok(match found {
@@ -105,8 +105,8 @@ fn subscription_read(call: Call) -> Result<Answer> {
             })?;
             // Only events of other channels: the log may be emptied of them without a word.
             let passed_over = !answered && after.is_none() && subscription.is_home;
-            if passed_over && passed > subscription.cursor && !transaction::is_read_only() {
-                table::move_to(&subscription, passed, None);
+            if passed_over && reached.passed > subscription.cursor && !transaction::is_read_only() {
+                table::move_to(&subscription, reached.passed, None);
             }
             Ok(())
         })?;

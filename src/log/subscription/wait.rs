@@ -8,9 +8,9 @@ use pushy_core::log::cursor::Cursor;
 use super::table;
 use crate::errors::{Error, Result, SqlState};
 use crate::log::filter::Filter;
-use crate::log::read;
+use crate::log::read::{self, Stretch};
 use crate::pg::function::{Answer, Call};
-use crate::pg::{database, identity, transaction};
+use crate::pg::{database, identity, interrupts, transaction};
 use crate::{row, shared, sql_function};
 
 /// As sql/log.sql has it.
@@ -48,12 +48,21 @@ fn subscription_wait(call: Call) -> Result<Answer> {
             filter = transaction::with_snapshot(|| subscription.filter())?;
             definitions = now;
         }
-        if !subscription.is_home || has_more(&mut passed, &filter)? {
+        let look = if subscription.is_home {
+            look(&mut passed, &filter)?
+        } else {
+            Look::Found
+        };
+        if matches!(look, Look::Found) {
             return Ok(call.answer_row(row![true]));
         }
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
             break;
+        }
+        if matches!(look, Look::NotYet) {
+            interrupts::check();
+            continue;
         }
         transaction::commit_in_procedure()?;
         database_slot.log.wait_tick(ticks, left);
@@ -66,19 +75,32 @@ fn subscription_wait(call: Call) -> Result<Answer> {
     Ok(call.answer_row(row![false]))
 }
 
-/// Whether there is something to read; what is not for this reader is passed over.
-fn has_more(passed: &mut Cursor, filter: &Filter) -> Result<bool> {
+/// What a look has found.
+enum Look {
+    Found,
+    /// The log goes on behind where it ended.
+    NotYet,
+    Nothing,
+}
+
+/// Looks for something to read, a stretch of the log; what is not for this reader is passed over.
+fn look(passed: &mut Cursor, filter: &Filter) -> Result<Look> {
     transaction::with_snapshot(|| {
         identity::as_owner(|| {
             let mut found = false;
-            let reached = read::after(*passed, filter, |_| {
+            let reached = read::after(*passed, filter, Stretch::TURN, |_| {
                 found = true;
                 Ok(false)
             })?;
-            if !found {
-                *passed = reached;
+            if found {
+                return Ok(Look::Found);
             }
-            Ok(found)
+            *passed = reached.passed;
+            Ok(if reached.is_cut {
+                Look::NotYet
+            } else {
+                Look::Nothing
+            })
         })
     })
 }
