@@ -14,6 +14,7 @@ pub mod job_state;
 pub mod json;
 pub mod log;
 pub mod pace;
+pub mod rest;
 pub mod share;
 pub mod suspicion;
 pub mod trigger_text;

@@ -131,8 +131,7 @@ impl Delivery {
             }
             let from = (self.passed.epoch, self.passed.tick);
             let is_enough = snapshot.each_tick_from(part.part, from, |tick| {
-                Ok(self.pass_lost(&snapshot, each)?
-                    && hand_over(&log, &tick, filter, self, each)?)
+                Ok(self.pass_lost(&snapshot, each)? && hand_over(&log, &tick, filter, self, each)?)
             })?;
             if is_enough {
                 if self.has_missed {

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use pushy_core::circle::{Circle, Owner};
 use pushy_core::json;
+use pushy_core::rest::Rest;
 
 use crate::errors::{Error, Result, SqlState};
 use crate::job::moves::{enqueue, retry_or_discard};
@@ -41,6 +42,10 @@ pub struct QueueSinks {
     any: bool,
     /// The counter of definitions when they were read; None: never.
     generation: Option<u64>,
+    /// Until then (µs) they are not read again, because the last reading took long.
+    rest_until: i64,
+    /// They have changed since, and wait for that.
+    is_stale: bool,
     /// The last tick for which every subscription was put into `waiting`, or put off.
     emitted: Option<(i64, i64)>,
 }
@@ -74,7 +79,9 @@ impl QueueSinks {
 
     /// Whether notices wait to become jobs: another subscription is before theirs, or somebody holds their row.
     pub(in crate::relay) fn is_unfinished(&self) -> bool {
-        !self.waiting.is_empty() || self.subscriptions.values().any(|sink| sink.held.is_some())
+        self.is_stale
+            || !self.waiting.is_empty()
+            || self.subscriptions.values().any(|sink| sink.held.is_some())
     }
 
     /// Takes them as they are by now: who waits keeps its place.
@@ -133,15 +140,7 @@ impl Relay {
     /// Gives queues that subscribe what is new, for a while, passing over subscriptions whose row somebody holds: answers
     /// when to go on (µs), 0 for now.
     pub(in crate::relay) fn run_sinks(&mut self) -> Result<i64> {
-        let generation = self.database_slot.definitions.load(Ordering::SeqCst);
-        if self.sinks.generation != Some(generation) {
-            self.database_slot
-                .log
-                .has_stopped
-                .store(false, Ordering::SeqCst);
-            let (any, read) = transaction::run(|| identity::as_owner(table::of_queues))?;
-            self.sinks.replace(any, read, generation);
-        }
+        self.read_sinks()?;
         let now = clock::now().0;
         let last = Some((self.last.epoch, self.last.tick));
         if self.sinks.emitted != last {
@@ -174,7 +173,33 @@ impl Relay {
             .subscriptions
             .values()
             .filter_map(|sink| sink.held);
-        Ok(held.map(|(at, _)| at).min().unwrap_or(NEVER))
+        let stale = self.sinks.is_stale.then_some(self.sinks.rest_until);
+        let again = held.map(|(at, _)| at).chain(stale);
+        Ok(again.min().unwrap_or(NEVER))
+    }
+
+    /// Reads the subscriptions after a change of a definition; while that rests, it goes on with those that were read last,
+    /// because anybody changes some of his own all the time.
+    fn read_sinks(&mut self) -> Result<()> {
+        let generation = self.database_slot.definitions.load(Ordering::SeqCst);
+        let began = clock::now().0;
+        self.sinks.is_stale = self
+            .sinks
+            .generation
+            .is_some_and(|known| known != generation)
+            && Rest::DEFINITIONS.is_on(self.sinks.rest_until, began);
+        if self.sinks.is_stale || self.sinks.generation == Some(generation) {
+            return Ok(());
+        }
+        self.database_slot
+            .log
+            .has_stopped
+            .store(false, Ordering::SeqCst);
+        let (any, read) = transaction::run(|| identity::as_owner(table::of_queues))?;
+        self.sinks.replace(any, read, generation);
+        let now = clock::now().0;
+        self.sinks.rest_until = Rest::DEFINITIONS.until(now - began, now);
+        Ok(())
     }
 }
 

@@ -69,6 +69,8 @@ impl DatabaseWorker {
 impl DatabaseSlot {
     fn set_back(&self, now: i64) {
         let rests = [
+            &self.queues_rest_until,
+            &self.asked_sweeps_rest_until,
             &self.sweep_rests_until,
             &self.windows_taken_until,
             &self.orphans_rest_until,

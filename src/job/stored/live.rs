@@ -105,6 +105,44 @@ pub fn first_ready(queue_id: i32, priority: usize, from: u64) -> Result<Option<i
     Ok(first)
 }
 
+/// What a look for the first ready job has come to.
+pub enum FirstReady {
+    At(i64),
+    None,
+    /// As many rows were met as it may meet, done ones too: the look goes on from this position.
+    Not(i64),
+}
+
+/// The same, after as many rows at most, counted down, of which those that were done since the last vacuum may be millions.
+pub fn first_ready_of_some(
+    queue_id: i32,
+    priority: usize,
+    from: i64,
+    left: &mut usize,
+) -> Result<FirstReady> {
+    let keys = [
+        Key::int4_equals(1, queue_id),
+        Key::int2_equals(2, priority as i16),
+        Key::int8_at_least(3, from),
+    ];
+    let mut found = FirstReady::None;
+    let (columns, checked) = SHAPE;
+    let table = heap::open_for_reading("live_job")?;
+    heap::check_columns(&table, columns, checked)?;
+    let now = snapshot::take_latest();
+    table.read_versions("live_job_ready", &keys, &now, |row, is_seen| {
+        let position = row.opt_i64(live_job::POSITION).unwrap_or(from);
+        *left = left.saturating_sub(1);
+        if is_seen {
+            found = FirstReady::At(position);
+        } else if *left == 0 {
+            found = FirstReady::Not(position);
+        }
+        Ok(!is_seen && *left > 0)
+    })?;
+    Ok(found)
+}
+
 /// Executors skip the row while this transaction locks it, and only this transaction can announce when it is free.
 pub fn announce_at_end(live: &Live) {
     if live.state != JobState::Available {

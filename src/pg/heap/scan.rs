@@ -189,6 +189,40 @@ impl Table {
         backward: bool,
         mut each: impl FnMut(Row<'_>, Tid) -> Result<bool>,
     ) -> Result<()> {
+        let scanned = scanned(snapshot);
+        self.walk_versions(
+            index,
+            keys,
+            snapshot,
+            backward,
+            scanned,
+            |row, tid, is_seen| Ok(!is_seen || each(row, tid)?),
+        )
+    }
+
+    /// The same with the versions of rows that the snapshot does not see too; of each is said whether it does.
+    pub fn read_versions(
+        &self,
+        index: &str,
+        keys: &[Key],
+        snapshot: &Snapshot,
+        mut each: impl FnMut(Row<'_>, bool) -> Result<bool>,
+    ) -> Result<()> {
+        let scanned = (&raw mut pg_sys::SnapshotAnyData, true);
+        self.walk_versions(index, keys, snapshot, false, scanned, |row, _, is_seen| {
+            each(row, is_seen)
+        })
+    }
+
+    fn walk_versions(
+        &self,
+        index: &str,
+        keys: &[Key],
+        snapshot: &Snapshot,
+        backward: bool,
+        (scanned, is_any): (pg_sys::Snapshot, bool),
+        mut each: impl FnMut(Row<'_>, Tid, bool) -> Result<bool>,
+    ) -> Result<()> {
         let index = find(index)?;
         let direction = if backward {
             pg_sys::ScanDirection::BackwardScanDirection
@@ -196,7 +230,6 @@ impl Table {
             pg_sys::ScanDirection::ForwardScanDirection
         };
         let mut outcome = Ok(true);
-        let (scanned, is_any) = scanned(snapshot);
         // SAFETY: the protocol of an index scan (indexam.c); ended here, and by the resource owner after an
         // ERROR. The tuple is the slot's, which keeps its page pinned while `each` reads it.
         unsafe {
@@ -204,12 +237,9 @@ impl Table {
             let scan = self.begin_scan(index, keys, scanned);
             let seen = pg_sys::table_slot_create(self.0, std::ptr::null_mut());
             while matches!(outcome, Ok(true)) && pg_sys::index_getnext_slot(scan, direction, seen) {
-                if is_any && !self.is_seen(seen, snapshot) {
-                    interrupts::check();
-                    continue;
-                }
+                let is_seen = !is_any || self.is_seen(seen, snapshot);
                 pg_sys::slot_getsomeattrs_int(seen, (*(*self.0).rd_att).natts);
-                outcome = each(Row::of_slot(seen), Tid::new((*seen).tts_tid));
+                outcome = each(Row::of_slot(seen), Tid::new((*seen).tts_tid), is_seen);
                 interrupts::check();
             }
             pg_sys::ExecDropSingleTupleTableSlot(seen);

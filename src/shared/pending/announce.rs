@@ -218,6 +218,7 @@ impl Pending {
                 // Rows that no commit has announced may be of a queue that is gone.
                 slot.orphans_requested.store(true, Ordering::SeqCst);
                 slot.sweep_requested.store(true, Ordering::SeqCst);
+                shared.announce_due(slot, 0);
                 shared.call_launcher();
             }
         }

@@ -60,7 +60,7 @@ impl Pending {
             match change {
                 DefinitionChange::Created(facts) | DefinitionChange::Defined(facts) => {
                     if let Some(index) = shared.find_queue(facts.key) {
-                        shared.queues()[index].apply(facts);
+                        shared.queues()[index].say(facts);
                         shared.queues()[index].announce_drained();
                         shared.set_ready(index);
                         shared.wake_for(index);
@@ -89,6 +89,8 @@ impl Pending {
                     slot.announce_due(0);
                 }
                 slot.announce_presence(presence);
+                // Its tables may be others by now.
+                slot.queues_rest_until.store(0, Ordering::SeqCst);
                 slot.forget_unpublished();
                 slot.log.forget_part();
                 slot.scheduler().has_succeeded();

@@ -26,8 +26,19 @@ impl Shared {
         self.announce_due(database_slot, clock::now().plus_us(AGAIN_US).0);
     }
 
-    /// Announces again what was noted of this queue.
-    pub fn announce_held(&self, index: usize, key: QueueKey) {
+    /// Announces again what was noted of the queues of a database.
+    pub fn announce_all_held(&self, database: u32) {
+        for (index, slot) in self.queues().iter().enumerate() {
+            if slot.held_priorities.load(Ordering::SeqCst) != 0 {
+                if let Some(key) = slot.key().filter(|key| key.database == database) {
+                    self.announce_held(index, key);
+                }
+            }
+        }
+    }
+
+    /// The same of one.
+    fn announce_held(&self, index: usize, key: QueueKey) {
         let slot = &self.queues()[index];
         let priorities = slot.held_priorities.swap(0, Ordering::SeqCst);
         if priorities == 0 {

@@ -83,6 +83,8 @@ pub struct QueueSlot {
     pub(in crate::shared) held_from: AtomicU64,
     /// What its definition says against it.
     pub(in crate::shared) standing: AtomicU8,
+    /// How many commits have said here what the definition says since.
+    pub(in crate::shared) said: AtomicU64,
     /// Where the place of its database is, as far as somebody has looked: see `Shared::facts`.
     pub(in crate::shared) database_at: AtomicU32,
     /// Until then (µs) batches are of one job: a larger one failed to commit.
@@ -150,8 +152,30 @@ impl QueueSlot {
         self.standing.store(standing.as_u8(), Ordering::SeqCst);
     }
 
-    /// Takes what a committed change of the definition says.
-    pub fn apply(&self, facts: &QueueFacts) {
+    /// A commit says what the definition says from here on.
+    pub(in crate::shared) fn say(&self, facts: &QueueFacts) {
+        // First: who applies what it has read before learns that this came.
+        self.said.fetch_add(1, Ordering::SeqCst);
+        self.apply(facts);
+    }
+
+    /// To be asked before the definition is read.
+    pub fn said(&self) -> u64 {
+        self.said.load(Ordering::SeqCst)
+    }
+
+    /// Takes what was read of the definition, unless a commit has said something later; false when one may have, in the midst of
+    /// that: the definition is to be read again.
+    pub fn apply_unless_said(&self, facts: &QueueFacts, said: u64) -> bool {
+        if self.said() != said {
+            return true;
+        }
+        self.apply(facts);
+        self.said() == said
+    }
+
+    /// Takes what the definition says.
+    fn apply(&self, facts: &QueueFacts) {
         self.role.store(facts.role, Ordering::SeqCst);
         self.owner.store(facts.owner, Ordering::SeqCst);
         self.concurrency.store(facts.concurrency, Ordering::SeqCst);
@@ -288,6 +312,7 @@ impl QueueSlot {
             // These grow only: who compares two looks must not meet the first again.
             permits: _,
             drains: _,
+            said: _,
             // Transactions that end now take their own back.
             announcing: _,
             changing: _,

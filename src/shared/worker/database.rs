@@ -36,6 +36,8 @@ pub struct DatabaseSlot {
     pub said_placeless: AtomicBool,
     /// Changes with every committed change of a queue's definition or privileges.
     pub definitions: AtomicU64,
+    /// Before this time (µs) the scheduler does not read all queues again after a change, because the last reading took long.
+    pub queues_rest_until: AtomicI64,
     /// The counter of definitions (plus one) when the launcher last looked for the database's name.
     pub name_read_at: AtomicU64,
     /// No worker comes here (pushy.databases, a database that takes no connections), as far as the launcher knows:
@@ -55,6 +57,8 @@ pub struct DatabaseSlot {
     pub swept_writes: AtomicU64,
     /// The sweep was asked for: COMMIT PREPARED, resume after a restore.
     pub sweep_requested: AtomicBool,
+    /// Before this time (µs) the scheduler begins no other, whoever asked for it.
+    pub asked_sweeps_rest_until: AtomicI64,
     /// A sweep is under way.
     pub sweeping: AtomicBool,
     /// Before this time (µs) the launcher does not ask for the sweep of the minute, because the last sweep took long.
@@ -122,6 +126,7 @@ impl DatabaseSlot {
             said_placeless,
             // Sessions that remember a generation must never meet it again.
             definitions: _,
+            queues_rest_until,
             name_read_at,
             left_out,
             due,
@@ -131,6 +136,7 @@ impl DatabaseSlot {
             worker_left: _,
             swept_writes,
             sweep_requested,
+            asked_sweeps_rest_until,
             sweeping,
             sweep_rests_until,
             cancels_requested,
@@ -169,7 +175,9 @@ impl DatabaseSlot {
             flag.store(false, Ordering::SeqCst);
         }
         for time in [
+            queues_rest_until,
             waiting_from,
+            asked_sweeps_rest_until,
             sweep_rests_until,
             orphans_rest_until,
             purge_rests_until,

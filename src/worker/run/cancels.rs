@@ -60,11 +60,23 @@ fn cancel_all(shared: &Shared, promises: &[(Promise, Option<Timestamp>)]) -> Res
     Ok(!done.contains(&false))
 }
 
-/// Carries out the cancels of jobs that no executor holds; true when that was all. (When those began that their executor
-/// has let go of is not known here.)
-pub fn cancel_unheld(shared: &Shared) -> Result<bool> {
-    let promises: Vec<_> = unheld(shared).map(|promise| (promise, None)).collect();
-    cancel_all(shared, &promises)
+/// Cancels of a turn.
+const MOST_AT_ONCE: usize = 500;
+
+/// Carries out the cancels of some jobs that no executor holds, in the order of their numbers behind that of `after`: true when that was all
+/// of these, and the last of them where there are more. (When those began that their executor has let go of is not known
+/// here.)
+pub fn cancel_some(shared: &Shared, after: i64) -> Result<(bool, Option<i64>)> {
+    let mut promises: Vec<_> = unheld(shared)
+        .filter(|promise| promise.job > after)
+        .map(|promise| (promise, None))
+        .collect();
+    promises.sort_unstable_by_key(|(promise, _)| promise.job);
+    let has_more = promises.len() > MOST_AT_ONCE;
+    promises.truncate(MOST_AT_ONCE);
+    let last = promises.last().map(|(promise, _)| promise.job);
+    let all = cancel_all(shared, &promises)?;
+    Ok((all, last.filter(|_| has_more)))
 }
 
 /// Leaves cancels to the scheduler, if there are any.

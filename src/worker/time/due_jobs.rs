@@ -33,8 +33,7 @@ impl Scheduler {
         // Retention is put off, never jobs: they are looked for between two of its transactions.
         let due = Cell::new(waiting);
         let keep_on = || {
-            let are_due = || self.has_turns() || self.database_slot.has_waiting_by(clock::now().0);
-            if !has_failed.get() && are_due() {
+            if !has_failed.get() && self.are_jobs_due() {
                 due.set(make_ready());
             }
             Ok(())
@@ -53,6 +52,10 @@ impl Scheduler {
         for queue in &self.queues {
             self.pass_over(repeat(&|| Ok(()), || timers::promote_of(queue)));
         }
+    }
+
+    pub(super) fn are_jobs_due(&self) -> bool {
+        self.has_turns() || self.database_slot.has_waiting_by(clock::now().0)
     }
 
     pub(super) fn has_turns(&self) -> bool {

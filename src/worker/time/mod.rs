@@ -4,4 +4,5 @@ mod due_jobs;
 mod read_queues;
 pub mod retention;
 pub mod scheduler;
+mod sweep;
 pub mod timers;

@@ -2,13 +2,14 @@
 
 use std::sync::atomic::Ordering;
 
+use pushy_core::rest::Rest;
 use pushy_core::version::Fit;
 
 use super::scheduler::Scheduler;
 use crate::errors::{Error, Result, SqlState};
 use crate::installation::Traces;
 use crate::pg::transaction;
-use crate::pg::{database, ereport, identity, interrupts, script, worker};
+use crate::pg::{clock, database, ereport, identity, interrupts, script, worker};
 use crate::queue::cache;
 use crate::queue::upgrade;
 use crate::shared;
@@ -16,19 +17,37 @@ use crate::shared::database::{Look, Presence, NEVER};
 use crate::worker::timers;
 
 impl Scheduler {
-    /// Reads the queues after a change; false when the extension is not here. Reads again while queues change meanwhile,
-    /// because facts read before a change and written to shared memory after it would undo the change there.
+    /// Reads the queues after a change, once: what changes meanwhile is read in a later round, because anybody changes some of his
+    /// own all the time. False when the extension is not here. While reading rests, everything goes on with the queues that were
+    /// read last: who changes one says so in shared memory himself, and who makes jobs of a new one ready reads it.
     pub(super) fn refresh(&mut self) -> Result<bool> {
-        loop {
-            interrupts::check();
-            let generation = self.database_slot.definitions.load(Ordering::SeqCst);
-            if self.generation == Some(generation) {
-                return Ok(true);
-            }
-            if !self.read_queues(generation)? {
-                return Ok(false);
-            }
+        interrupts::check();
+        let generation = self.database_slot.definitions.load(Ordering::SeqCst);
+        if self.generation == Some(generation) || self.is_reading_put_off() {
+            return Ok(true);
         }
+        let began = clock::now();
+        let is_here = self.read_queues(generation)?;
+        let now = clock::now().0;
+        let until = Rest::DEFINITIONS.until(now - began.0, now);
+        self.database_slot
+            .queues_rest_until
+            .store(until, Ordering::SeqCst);
+        Ok(is_here)
+    }
+
+    fn is_reading_put_off(&self) -> bool {
+        let until = self.database_slot.queues_rest_until.load(Ordering::SeqCst);
+        self.generation.is_some()
+            && self.database_slot.presence() == Presence::Present
+            && Rest::DEFINITIONS.is_on(until, clock::now().0)
+    }
+
+    /// When (µs) queues that have changed are read.
+    pub(super) fn next_reading(&self) -> Option<i64> {
+        let generation = self.database_slot.definitions.load(Ordering::SeqCst);
+        let until = self.database_slot.queues_rest_until.load(Ordering::SeqCst);
+        (self.generation != Some(generation)).then(|| until.max(clock::now().0))
     }
 
     /// Once, because in a copied or restored database nothing runs, and the server's log is where its owner looks first.
@@ -103,7 +122,7 @@ impl Scheduler {
             if self.generation.is_none() {
                 upgrade::go_on()?;
             }
-            timers::load_queues().map(Some)
+            timers::load_queues(generation).map(Some)
         })?;
         let Some(queues) = queues else {
             let is_gone = traces.forget(shared, self.database_slot);

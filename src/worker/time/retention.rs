@@ -4,6 +4,7 @@
 use pushy_core::backoff;
 
 use crate::errors::Result;
+use std::cell::Cell;
 use std::sync::atomic::Ordering;
 
 use crate::job::history::{self, POOL};
@@ -22,6 +23,8 @@ use crate::worker::scheduler::{after_look, repeat};
 
 /// Rows per transaction.
 const ROWS: i64 = 1000;
+/// So long (µs) single rows are removed before the rest of a round has its turn.
+const STRETCH_US: i64 = 200_000;
 /// A table that somebody uses is tried again after this time, and so are tables when all are taken.
 pub(super) const AGAIN_US: i64 = 60_000_000;
 
@@ -82,15 +85,24 @@ pub fn remove(
     between: &dyn Fn() -> Result<()>,
 ) -> Result<Option<i64>> {
     let began = clock::now();
+    let more_at = Cell::new(None);
+    let goes_on = |may_be_more: bool| {
+        let now = clock::now();
+        let is_over = may_be_more && now.since_us(began) as i64 > STRETCH_US;
+        if is_over {
+            more_at.set(Some(now.0));
+        }
+        may_be_more && !is_over
+    };
     let mut is_held = !repeat(between, || {
         identity::as_owner(|| {
             let removed =
                 spi::connect(|spi| spi.run(&EXPIRE, params![clock::now(), ROWS]).row(0).i64(1));
-            Ok(removed == ROWS)
+            Ok(goes_on(removed == ROWS))
         })
     })?;
     is_held |= !repeat(between, || {
-        identity::as_owner(|| Ok(oversize::expire(ROWS) == ROWS as u64))
+        identity::as_owner(|| Ok(goes_on(oversize::expire(ROWS) == ROWS as u64)))
     })?;
     // One time for both steps: a window that ends between two times would be seen by neither.
     let now = clock::now();
@@ -116,6 +128,7 @@ pub fn remove(
         .chain(again)
         .chain(purge)
         .chain(come_back)
+        .chain(more_at.get())
         .min())
 }
 

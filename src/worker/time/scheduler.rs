@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use pushy_core::backoff;
 use pushy_core::pace::Pace;
+use pushy_core::rest::Rest;
 use pushy_core::turns::Turns;
 
+use super::sweep::Sweep;
 use crate::errors::{Error, Result};
 use crate::log;
 use crate::pg::per_process::PerProcess;
@@ -16,7 +18,6 @@ use crate::pg::transaction;
 use crate::pg::value::Timestamp;
 use crate::pg::worker::WorkerKind;
 use crate::pg::{clock, database, guc, identity, interrupts, latch, worker};
-use crate::queue::cache;
 use crate::queue::control_channel;
 use crate::queue::definition::QueueDefinition;
 use crate::shared;
@@ -51,18 +52,22 @@ fn scheduler(arg: usize) {
         comes_back: Cell::new(false),
         failed: Cell::new(None),
         turns: Cell::new(None),
+        sweep: None,
+        cancels: Cell::new((0, true)),
     }
     .live();
 }
 
-/// In the midst of a round, or between two of which the second goes on with the jobs of the first: what is due and what was
+/// In the midst of a round, or between two of which the second goes on with the jobs or the sweep of the first: what is due and what was
 /// asked for has been taken, and may not be done.
 static IN_ROUND: PerProcess<Cell<bool>> = PerProcess::new(Cell::new(false));
 
 fn leave() {
     database_worker::stop(DatabaseSlot::scheduler, |_, database_slot| {
         if IN_ROUND.get() {
-            // Terminated: the next one looks at everything.
+            // Terminated: the next one looks at everything, at once, though sweeps may rest.
+            database_slot.announce_waiting(0);
+            database_slot.announce_due(0);
             database_slot.sweep_requested.store(true, Ordering::SeqCst);
             database_slot
                 .orphans_requested
@@ -87,6 +92,10 @@ pub(super) struct Scheduler {
     failed: Cell<Option<Error>>,
     /// Due jobs of which some are ready, and others await their turn.
     pub(super) turns: Cell<Option<Turns>>,
+    /// The sweep under way.
+    pub(super) sweep: Option<Sweep>,
+    /// The last job whose cancel was tried, behind which the next turn goes on, and whether all up to there were carried out.
+    cancels: Cell<(i64, bool)>,
 }
 
 impl Scheduler {
@@ -102,7 +111,7 @@ impl Scheduler {
             }
             IN_ROUND.set(true);
             let outcome = self.round(first);
-            IN_ROUND.set(self.has_turns());
+            IN_ROUND.set(self.has_turns() || self.sweep.is_some());
             match outcome {
                 Ok(next) => {
                     let failed = self.failed.take();
@@ -133,6 +142,7 @@ impl Scheduler {
         self.comes_back.set(false);
         self.failed.set(None);
         if !self.refresh()? {
+            self.forget_sweep();
             return Ok(None);
         }
         let next = self.do_what_is_due(first)?;
@@ -144,20 +154,29 @@ impl Scheduler {
         Ok(Some(next.map_or(again, |next| next.min(again))))
     }
 
-    fn do_what_is_due(&self, first: bool) -> Result<Option<i64>> {
+    fn do_what_is_due(&mut self, first: bool) -> Result<Option<i64>> {
         let recalled = self.pass_over(cancels::recall(self.database_slot));
         self.come_back_unless(recalled.unwrap_or(false));
         let judged = self.pass_over(crash_verdict::apply_all(self.recorder, database::current()));
         self.come_back_unless(judged.unwrap_or(false));
         self.pass_over(self.inspect());
-        let sweep = self.pass_over(self.sweep_if_asked()).unwrap_or(false);
-        if first || sweep {
+        if first {
             self.pass_over(retention::adopt());
         }
         self.pass_over(self.carry_out_cancels(first));
         self.do_what_has_its_time(first);
-        // Behind due jobs, because it looks through all jobs, and anybody can have it asked for.
+        // Behind due jobs, because these look through all jobs, and anybody can have them asked for.
+        let begun = self.begin_sweep_if_asked();
+        if self.pass_over(begun).unwrap_or(false) {
+            self.pass_over(retention::adopt());
+        }
+        let swept = self.go_on_with_sweep();
+        self.pass_over(swept);
         self.pass_over(self.discard_orphans_if_asked());
+        let rest = [self.next_reading(), self.next_sweep()];
+        for at in rest.into_iter().flatten() {
+            self.database_slot.announce_due(at);
+        }
         // Something may have been announced while we looked.
         let due = self.database_slot.due.load(Ordering::SeqCst);
         Ok((due != NEVER).then_some(due))
@@ -171,7 +190,7 @@ impl Scheduler {
             return;
         }
         if self.database_slot.has_held.swap(false, Ordering::SeqCst) {
-            self.announce_held();
+            shared::expect().announce_all_held(database::current());
         }
         let unpublished = self.pass_over(control_channel::publish_late(self.database_slot));
         if let Some(at) = unpublished.flatten() {
@@ -207,74 +226,33 @@ impl Scheduler {
         }
     }
 
-    /// Has the ready jobs tried again that somebody kept locked.
-    fn announce_held(&self) {
-        for queue in &self.queues {
-            if let Some(slot) = cache::slot_of(queue) {
-                shared::expect().announce_held(slot, queue.key());
-            }
-        }
-    }
-
-    /// A look goes through all jobs that wait: it gets a hundredth of the time, and rests a minute at most.
+    /// A look goes through all jobs that wait: it rests, unless it has found as many as it discards at a time.
     fn discard_orphans_if_asked(&self) -> Result<()> {
-        const RESTS: i64 = 100;
-        const MOST_US: i64 = 60_000_000;
         let (slot, began) = (self.database_slot, clock::now());
         let rests_until = slot.orphans_rest_until.load(Ordering::SeqCst);
-        if (began.0..began.0 + MOST_US).contains(&rests_until) {
+        if Rest::ORPHANS.is_on(rests_until, began.0) {
             if slot.orphans_requested.load(Ordering::SeqCst) {
                 slot.announce_due(rests_until);
             }
             return Ok(());
         }
-        if !self
-            .database_slot
-            .orphans_requested
-            .swap(false, Ordering::SeqCst)
-        {
+        if !slot.orphans_requested.swap(false, Ordering::SeqCst) {
             return Ok(());
         }
-        let found = repeat(&|| Ok(()), timers::discard_orphans);
-        let rest = (RESTS * (clock::now().0 - began.0)).clamp(0, MOST_US);
-        let rests_until = clock::now().plus_us(rest).0;
+        let found = transaction::run_unless_busy(timers::discard_orphans);
+        let now = clock::now().0;
+        if matches!(found, Ok(Some(true))) {
+            slot.orphans_requested.store(true, Ordering::SeqCst);
+            slot.announce_due(now);
+            return Ok(());
+        }
+        let rests_until = Rest::ORPHANS.until(now - began.0, now);
         slot.orphans_rest_until.store(rests_until, Ordering::SeqCst);
-        if !matches!(found, Ok(true)) {
-            self.database_slot
-                .orphans_requested
-                .store(true, Ordering::SeqCst);
+        if !matches!(found, Ok(Some(_))) {
+            slot.orphans_requested.store(true, Ordering::SeqCst);
             self.come_back_unless(false);
         }
         found.map(|_| ())
-    }
-
-    /// Looks for rows that nobody announced, if somebody asked for that; true then.
-    fn sweep_if_asked(&self) -> Result<bool> {
-        let database_slot = self.database_slot;
-        database_slot.sweeping.store(true, Ordering::SeqCst);
-        let asked = database_slot.sweep_requested.swap(false, Ordering::SeqCst);
-        let swept = if asked { self.sweep() } else { Ok(()) };
-        if swept.is_err() {
-            database_slot.sweep_requested.store(true, Ordering::SeqCst);
-        }
-        database_slot.sweeping.store(false, Ordering::SeqCst);
-        swept.map(|()| asked)
-    }
-
-    fn sweep(&self) -> Result<()> {
-        /// A sweep walks over all rows done since the last vacuum: it gets a hundredth of the time, and rests an hour at
-        /// most, because it may have waited for a lock.
-        const RESTS: i64 = 100;
-        const MOST_US: i64 = 3_600_000_000;
-        let began = clock::now();
-        transaction::run(timers::sweep)?;
-        let ended = clock::now();
-        let rest = (RESTS * (ended.0 - began.0)).clamp(0, MOST_US);
-        let until = ended.plus_us(rest).0;
-        self.database_slot
-            .sweep_rests_until
-            .store(until, Ordering::SeqCst);
-        Ok(())
     }
 
     /// Carries out cancels of jobs that no executor holds. Jobs that somebody has locked are tried again soon.
@@ -287,12 +265,22 @@ impl Scheduler {
         {
             return Ok(());
         }
-        let done = cancels::cancel_unheld(shared::expect());
-        if !matches!(done, Ok(true)) {
+        let (after, were_done) = self.cancels.replace((0, true));
+        let done = cancels::cancel_some(shared::expect(), after);
+        let (are_done, more_after) = match &done {
+            Ok((all, more_after)) => (*all && were_done, *more_after),
+            Err(_) => (false, None),
+        };
+        if !are_done || more_after.is_some() {
             self.database_slot
                 .cancels_requested
                 .store(true, Ordering::SeqCst);
-            self.come_back_unless(false);
+        }
+        if let Some(last) = more_after {
+            self.cancels.set((last, are_done));
+            self.database_slot.announce_due(clock::now().0);
+        } else {
+            self.come_back_unless(are_done);
         }
         done.map(|_| ())
     }

@@ -1,19 +1,18 @@
-//! What a scheduler does at its times: makes due jobs ready, finds what nobody announced.
+//! What a scheduler does at its times: makes due jobs ready, discards those whose queue is gone, gives queues their slots.
 
-use rustc_hash::FxHashSet;
+use std::sync::atomic::Ordering;
+
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::errors::{Error, Result, SqlState};
 use crate::job::moves::discard;
 use crate::job::moves::promote;
-use crate::job::{live, promise};
-use crate::params;
-use crate::pg::spi::{self, Plan};
 use crate::pg::value::Timestamp;
 use crate::pg::{clock, database, identity, transaction};
 use crate::queue::cache;
 use crate::queue::definition::{self, QueueDefinition};
 use crate::shared::queue_slot::QueueKey;
-use crate::shared::{self, pending, Shared};
+use crate::shared::{self, Shared};
 use pushy_core::turns::Turns;
 
 /// Rows per transaction: a scheduler never holds many locks, nor a snapshot for long.
@@ -33,51 +32,6 @@ pub fn promote_of(queue: &QueueDefinition) -> Result<bool> {
 pub fn first_waiting(from: i64) -> Result<Option<i64>> {
     let first = identity::as_owner(|| promote::first_waiting(Timestamp(from)))?;
     Ok(first.map(|first| first.0))
-}
-
-/// Announces the first ready job of each queue and priority: rows that came without a commit of ours,
-/// by COMMIT PREPARED or by replication, or whose lock somebody else gave up. And has all that wait looked at.
-/// Reads the queues itself: one that was registered since the scheduler has read them may have such rows too.
-pub fn sweep() -> Result<()> {
-    identity::as_owner(|| {
-        for queue in &definition::all()? {
-            let Some(slot) = cache::slot_of(queue) else {
-                continue;
-            };
-            for priority in 0..crate::shared::queue_slot::PRIORITIES {
-                if let Some(first) = live::first_ready(queue.queue_id, priority, 0)? {
-                    pending::ready(slot, queue.key(), priority, first, 0);
-                }
-            }
-        }
-        pending::waiting_from(0);
-        free_unwatched();
-        if let Some(database_slot) = shared::expect().find_database(database::current()) {
-            promise::recall_again(database_slot);
-        }
-        Ok(())
-    })
-}
-
-static WATCHES: Plan = Plan::new("SELECT w.watch_id FROM pushy_internal.watch w", &[]);
-
-/// Gives up the slots of watches that are gone, whose `unwatch` was prepared.
-fn free_unwatched() {
-    let shared = shared::expect();
-    // Before the snapshot with which the rows are read.
-    let had_slots = shared.watches_of_slots();
-    if had_slots.is_empty() {
-        return;
-    }
-    let there: FxHashSet<i32> = spi::connect(|spi| {
-        let watches = spi.run(&WATCHES, params![]);
-        watches.rows().map(|row| row.i32(1)).collect()
-    });
-    for watch_id in had_slots {
-        if !there.contains(&watch_id) {
-            shared.free_watch(watch_id);
-        }
-    }
 }
 
 /// Discards jobs whose queue was dropped while they were being enqueued; true when there may be more.
@@ -108,29 +62,77 @@ fn free_dropped(shared: &Shared, had_slots: Vec<QueueKey>, queues: &[QueueDefini
     }
 }
 
-/// All queues of this database, each with a slot in shared memory.
-pub fn load_queues() -> Result<Vec<QueueDefinition>> {
+/// A definition that commits change while it is read is read again so often at most, before others have their turn.
+const MOST_READS: usize = 3;
+
+/// All queues of this database, each with a slot in shared memory. `generation`: the counter of definitions before.
+pub fn load_queues(generation: u64) -> Result<Vec<QueueDefinition>> {
     identity::as_owner(|| {
         let shared = shared::expect();
         // Before the snapshot with which the rows are read.
         let had_slots = shared.born_queues_of(database::current());
+        let said: FxHashMap<i32, u64> = had_slots
+            .iter()
+            .filter_map(|key| {
+                let index = shared.find_queue(*key)?;
+                Some((key.queue_id, shared.queues()[index].said()))
+            })
+            .collect();
         let queues = definition::all()?;
         free_dropped(shared, had_slots, &queues);
         for queue in &queues {
-            let is_new = shared.find_queue(queue.key()).is_none();
-            if let Some(index) = cache::slot_of(queue) {
-                // Also where the slot is older than this definition: a restart of the scheduler heals.
-                let slot = &shared.queues()[index];
-                let facts = queue.facts();
-                let started = facts.standing.is_open() && (is_new || !slot.standing().is_open());
-                slot.apply(&facts);
-                if started {
-                    shared.set_ready(index);
-                    shared.wake_for(index);
-                }
-            }
+            take_up(
+                shared,
+                queue,
+                said.get(&queue.queue_id).copied(),
+                generation,
+            )?;
         }
         shared.forget_kept_of(database::current());
         Ok(queues)
     })
+}
+
+/// Has shared memory say what the definition says, unless a commit has said something later there. `said`: how many had when the
+/// definition was read; None: the queue had no slot.
+fn take_up(
+    shared: &Shared,
+    queue: &QueueDefinition,
+    said: Option<u64>,
+    generation: u64,
+) -> Result<()> {
+    let is_new = shared.find_queue(queue.key()).is_none();
+    let Some(index) = cache::slot_of(queue) else {
+        return Ok(());
+    };
+    // Also where the slot is older than this definition: a restart of the scheduler heals.
+    let slot = &shared.queues()[index];
+    let was_open = !is_new && slot.standing().is_open();
+    let is_current = match said {
+        Some(said) => slot.apply_unless_said(&queue.facts(), said),
+        // Who has changed it meanwhile found no slot.
+        None => {
+            slot.apply_unless_said(&queue.facts(), slot.said()) && definitions() == Some(generation)
+        }
+    };
+    let mut reads = 0;
+    let mut is_current = is_current;
+    while !is_current && reads < MOST_READS {
+        reads += 1;
+        let said = slot.said();
+        let Some(queue) = definition::find_by_id(queue.queue_id)? else {
+            break;
+        };
+        is_current = slot.apply_unless_said(&queue.facts(), said);
+    }
+    if slot.standing().is_open() && !was_open {
+        shared.set_ready(index);
+        shared.wake_for(index);
+    }
+    Ok(())
+}
+
+fn definitions() -> Option<u64> {
+    let database_slot = shared::expect().find_database(database::current())?;
+    Some(database_slot.definitions.load(Ordering::SeqCst))
 }

@@ -193,15 +193,21 @@ impl Launcher {
             return 0;
         }
         let due = database_slot.due.load(Ordering::SeqCst);
-        if due == NEVER {
+        let due = if due == NEVER {
             NEVER
         } else {
             due.saturating_sub(LEAD_US)
+        };
+        if database_slot.sweep_requested.load(Ordering::SeqCst) {
+            let rests_until = database_slot.asked_sweeps_rest_until.load(Ordering::SeqCst);
+            return due.min(rests_until);
         }
+        due
     }
 
     fn is_asked_for(&self, database_slot: &DatabaseSlot) -> bool {
         database_slot.sweep_requested.load(Ordering::SeqCst)
+            && database_slot.asked_sweeps_rest_until.load(Ordering::SeqCst) <= clock::now().0
             || database_slot.orphans_requested.load(Ordering::SeqCst)
                 && database_slot.orphans_rest_until.load(Ordering::SeqCst) <= clock::now().0
             || self.recorder.has_verdicts(database_slot.oid())
