@@ -3,6 +3,8 @@
 //! The style is PostgreSQL's own: lower case, no full stop in the message; sentences in detail and
 //! hint. The SQLSTATE is chosen, never defaulted.
 
+pub use pushy_core::hidden::quote_literal;
+
 use crate::pg::function::shown_length;
 
 /// A five-character SQLSTATE, as the documentation of PostgreSQL lists them (appendix A).
@@ -201,14 +203,5 @@ impl Error {
             .hint(format!(
                 "Queues are named once per database: give yours another name, or connect as role \"{owner}\" or a member of it to change this one."
             ))
-    }
-}
-
-/// `value` as an SQL string constant, for hints that can be pasted.
-pub fn quote_literal(value: &str) -> String {
-    if value.contains('\\') {
-        format!("E'{}'", value.replace('\\', "\\\\").replace('\'', "''"))
-    } else {
-        format!("'{}'", value.replace('\'', "''"))
     }
 }

@@ -9,6 +9,7 @@ pub mod circle;
 pub mod counters_file;
 pub mod fnv;
 pub mod gate;
+pub mod hidden;
 pub mod histogram;
 pub mod job_state;
 pub mod json;

@@ -1,6 +1,7 @@
 //! A channel's exact name.
 
 use pushy_core::channel::{is_ours, is_plain, quoted};
+use pushy_core::hidden;
 
 use super::reading::Reading;
 use super::refusals;
@@ -27,12 +28,12 @@ impl Channel {
         Self::of_identifier(text)?.checked()
     }
 
-    /// Refuses control characters, which LISTEN and NOTIFY take in a name.
+    /// Refuses control characters and invisible ones, which LISTEN and NOTIFY take in a name.
     pub fn checked(self) -> Result<Self> {
-        let is_control = self.0.iter().any(u8::is_ascii_control)
-            || identifier::has_control(&text::shown(&self.0));
-        if is_control {
-            return Err(refusals::control(&self.0));
+        let is_hidden = self.0.iter().any(u8::is_ascii_control)
+            || text::shown(&self.0).contains(hidden::is_hidden);
+        if is_hidden {
+            return Err(refusals::hidden(&self.0));
         }
         Ok(self)
     }

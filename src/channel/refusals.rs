@@ -1,6 +1,8 @@
 //! Why a text is no channel, in words.
 
 use super::reading::Reading;
+use pushy_core::hidden;
+
 use crate::errors::{Error, SqlState};
 use crate::pg::identifier::LIMIT;
 use crate::pg::text;
@@ -69,12 +71,12 @@ pub fn too_long(name: &[u8]) -> Error {
 }
 
 /// A name that nothing is declared on.
-pub fn control(name: &[u8]) -> Error {
+pub fn hidden(name: &[u8]) -> Error {
     Error::new(
         SqlState::INVALID_PARAMETER_VALUE,
         format!(
-            "channel name \"{}\" has control characters",
-            text::shown(name).escape_debug()
+            "channel name \"{}\" has control characters or invisible ones",
+            hidden::shown(&text::shown(name))
         ),
     )
     .hint("Use a name without them; LISTEN and NOTIFY would take it.")

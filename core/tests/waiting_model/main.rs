@@ -4,21 +4,23 @@
 //! ```text
 //! commit      the row is visible; fetch_min(waiting_from, its time); fetch_min(due, its time), and if that was later
 //!             set the scheduler's latch. COMMIT PREPARED: ask for a sweep, set the latch.
-//! round       reset the latch. A sweep is asked for: waiting_from = due = 0. Swap(due, NEVER): put back if it is not yet.
+//! round       reset the latch. Read the queues, if they have changed and that does not rest. Swap(due, NEVER): put back if it is not yet.
 //!             from = swap(waiting_from, NEVER). Make rows ready that wait for a time from there to now, some at a time, each time
 //!             going on behind the last, skipping locked ones. Look which row waits first now, from `from` on, locked or
 //!             not: fetch_min(waiting_from, its time); fetch_min(due, its time, or soon if that is past).
-//!             A failure puts back what was taken; who is terminated asks for a sweep.
+//!             A sweep is asked for: waiting_from = due = 0; or it rests, and fetch_min(due, when that is over).
+//!             A failure puts back what was taken; who is terminated sets waiting_from = due = 0 and asks for a sweep.
 //! sleep       until `due` as it is then, or the latch is set.
 //! queue       is registered by a transaction before those that enqueue into it; a counter of definitions goes up after its
-//!             commit. The scheduler reads the queues where the counter is another than it knows, at the beginning of its
-//!             round. Who makes a row ready announces it, also where the queue came after that; a sweep reads the queues
+//!             commit. The scheduler reads the queues where the counter is another than it knows, once in a round, because
+//!             others may raise it all the time. Who makes a row ready announces it, also where the queue came after that; a sweep reads the queues
 //!             itself.
 //! ```
 //!
 //! Steps are single reads and writes of shared memory, in one order that all processes see. Times are 1 to 3; the clock
 //! goes on whenever it likes. Checked of every world: no row is due and free, and none is ready that nobody has announced,
-//! while the scheduler sleeps with nobody about to wake it.
+//! while the scheduler sleeps with nobody about to wake it, but for rows by COMMIT PREPARED until the sweep's rest is over; nor
+//! does it read the queues twice before it looks for due rows.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -45,8 +47,14 @@ pub enum Fault {
     PutsNothingBack,
     /// Or, after a failure, what it had taken.
     SilentFailure,
-    /// Terminated, it asks for no sweep.
+    /// Terminated, it says nothing.
     SilentEnd,
+    /// Or it asks for a sweep only, which may rest.
+    EndTrustsSweep,
+    /// While a sweep rests, it does not say when that is over.
+    RestsForEver,
+    /// It reads the queues until none has changed meanwhile.
+    ReadsUntilQuiet,
     /// A sweep does not make it look at all that wait.
     SweepsReadyOnly,
     /// It resets its latch after it has looked.
@@ -57,7 +65,7 @@ pub enum Fault {
     SweepsKnownOnly,
 }
 
-const FAULTS: [Fault; 12] = [
+const FAULTS: [Fault; 15] = [
     Fault::DueBeforeWaiting,
     Fault::AnnounceBeforeCommit,
     Fault::SilentCommit,
@@ -66,6 +74,9 @@ const FAULTS: [Fault; 12] = [
     Fault::PutsNothingBack,
     Fault::SilentFailure,
     Fault::SilentEnd,
+    Fault::EndTrustsSweep,
+    Fault::RestsForEver,
+    Fault::ReadsUntilQuiet,
     Fault::SweepsReadyOnly,
     Fault::ResetsLate,
     Fault::AnnouncesKnownOnly,
@@ -81,14 +92,17 @@ pub enum Beside {
     Trouble,
     /// A row comes by COMMIT PREPARED.
     Prepared,
+    /// Somebody changes a queue of his own all the time.
+    Storm,
     /// The queue of the rows is registered in the midst of a round; a row of it is ready by COMMIT PREPARED.
     NewQueue,
 }
 
-const BESIDE: [Beside; 4] = [
+const BESIDE: [Beside; 5] = [
     Beside::Locker,
     Beside::Trouble,
     Beside::Prepared,
+    Beside::Storm,
     Beside::NewQueue,
 ];
 

@@ -1,6 +1,6 @@
 //! The scheduler: its rounds, and what may happen to it in the midst of one.
 
-use crate::world::{Row, World, NEVER, ROWS, TIMES};
+use crate::world::{Row, World, LAST, NEVER, ROWS, TIMES};
 use crate::{Fault, Rules};
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -20,6 +20,8 @@ pub struct Scheduler {
     /// The counter of definitions when the queues were read, and whether that of the rows was among them.
     read_at: u8,
     knows_queue: bool,
+    /// How often it has read them in this round, before it looked for due rows.
+    reads: u8,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -51,7 +53,16 @@ impl Scheduler {
             first: NEVER,
             read_at: 0,
             knows_queue,
+            reads: 0,
         }
+    }
+
+    pub fn has_read_twice(&self) -> bool {
+        self.reads > 1
+    }
+
+    pub fn wakes_by(&self, time: u8) -> bool {
+        self.alarm <= time
     }
 
     pub fn sleeps(&self, world: &World) -> bool {
@@ -90,14 +101,32 @@ impl World {
                 At::Refresh
             }
             At::Refresh => {
-                if me.read_at != self.definitions {
+                let has_changed = me.read_at != self.definitions;
+                if has_changed {
+                    // Reading rests.
+                    let mut rests = *self;
+                    rests.scheduler.at = At::TakeDue;
+                    visit(rests);
                     next.scheduler.read_at = self.definitions;
                     next.scheduler.knows_queue = self.has_queue;
+                    next.scheduler.reads = me.reads + 1;
                 }
-                At::Sweep
+                if has_changed && rules.breaks(Fault::ReadsUntilQuiet) {
+                    At::Refresh
+                } else {
+                    At::TakeDue
+                }
             }
             At::Sweep => {
                 if self.sweep_requested {
+                    if self.clock < LAST {
+                        let mut rests = *self;
+                        if !rules.breaks(Fault::RestsForEver) {
+                            rests.announce_due(self.clock + 1);
+                        }
+                        rests.scheduler.at = At::SetAlarm;
+                        visit(rests);
+                    }
                     next.sweep_requested = false;
                     if me.knows_queue || !rules.breaks(Fault::SweepsKnownOnly) {
                         next.announce_silent();
@@ -107,12 +136,13 @@ impl World {
                         next.waiting_from = 0;
                     }
                 }
-                At::TakeDue
+                At::SetAlarm
             }
             At::TakeDue => {
+                next.scheduler.reads = 0;
                 next.scheduler.due = self.due;
                 if self.due > self.clock {
-                    At::SetAlarm
+                    At::Sweep
                 } else {
                     next.due = NEVER;
                     if late {
@@ -162,7 +192,7 @@ impl World {
                 if me.first != NEVER {
                     next.announce_due(me.first.max(self.clock));
                 }
-                At::SetAlarm
+                At::Sweep
             }
             At::SetAlarm => {
                 next.scheduler.forgets_its_round();
@@ -237,6 +267,10 @@ impl World {
             if !rules.breaks(Fault::SilentEnd) {
                 ended.sweep_requested = true;
                 ended.latch = true;
+                if !rules.breaks(Fault::EndTrustsSweep) {
+                    ended.waiting_from = 0;
+                    ended.due = 0;
+                }
             }
             ended.scheduler.alarm = ended.due;
             visit(ended);

@@ -15,6 +15,10 @@ impl Committer {
         Committer { done: 0 }
     }
 
+    pub fn has_begun(&self) -> bool {
+        self.done > 0
+    }
+
     /// It has not begun to commit, or has said all it has to say.
     pub fn has_told(&self) -> bool {
         self.done == 0 || self.done == STEPS
@@ -72,14 +76,17 @@ impl World {
         visit(next);
     }
 
-    /// The row is there, then the sweep is asked for, and then the scheduler is woken.
+    /// The row is there, then the sweep is asked for, and then the scheduler is woken. Its commit changes queues too.
     pub fn step_prepared(&self, row: Row, visit: &mut impl FnMut(World)) {
         let mut next = *self;
         match self.prepared.done {
             0 if !self.has_queue => return,
             0 => next.rows[2] = row,
             1 => next.sweep_requested = true,
-            2 => next.latch = true,
+            2 => {
+                next.due = 0;
+                next.latch = true;
+            }
             _ => return,
         }
         next.prepared.done += 1;

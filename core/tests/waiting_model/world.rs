@@ -10,7 +10,7 @@ pub const ROWS: usize = 3;
 /// What each of them waits for: the one enqueued later may be due before the other.
 pub const TIMES: [u8; ROWS] = [2, 1, 2];
 /// The last time there is.
-const LAST: u8 = 3;
+pub const LAST: u8 = 3;
 /// A time that never comes.
 pub const NEVER: u8 = 9;
 
@@ -85,6 +85,10 @@ impl World {
             Beside::Locker => self.step_locker(visit),
             Beside::Trouble => self.step_trouble(rules, visit),
             Beside::Prepared => self.step_prepared(Row::Waiting, visit),
+            Beside::Storm => visit(World {
+                definitions: 1 - self.definitions,
+                ..*self
+            }),
             Beside::NewQueue => {
                 self.step_register(visit);
                 self.step_prepared(Row::Silent, visit);
@@ -108,12 +112,24 @@ impl World {
         earlier
     }
 
-    /// A row is due and nobody holds it, or is ready in silence, the scheduler sleeps, and nobody is about to wake it.
+    /// A row is due and nobody holds it, or is ready in silence, the scheduler sleeps, and nobody is about to wake it. Or it reads
+    /// queues instead.
     pub fn has_forgotten_a_row(&self) -> bool {
+        if self.scheduler.has_read_twice() {
+            return true;
+        }
         let told = self.committers.iter().all(Committer::has_told) && self.prepared.has_told();
         let is_due =
             |row: usize| self.waits(row) && !self.is_locked(row) && TIMES[row] <= self.clock;
         let is_silent = |row: usize| self.rows[row] == Row::Silent;
-        told && self.scheduler.sleeps(self) && (0..ROWS).any(|row| is_due(row) || is_silent(row))
+        // A sweep comes for the row of COMMIT PREPARED, when its rest is over.
+        let is_to_come = |row: usize| {
+            row == 2
+                && self.prepared.has_begun()
+                && self.sweep_requested
+                && self.scheduler.wakes_by(LAST)
+        };
+        let is_forgotten = |row: usize| (is_due(row) || is_silent(row)) && !is_to_come(row);
+        told && self.scheduler.sleeps(self) && (0..ROWS).any(is_forgotten)
     }
 }

@@ -3,6 +3,7 @@
 use std::ffi::{c_char, CStr, CString};
 
 use pgrx::{pg_sys, PgLogLevel};
+use pushy_core::hidden;
 
 use crate::errors::{Error, Result, SqlState};
 use crate::pg::catch::caught;
@@ -11,34 +12,25 @@ use crate::pg::text;
 /// Bytes of the longest name. The server compares its own NAMEDATALEN with ours when it loads the library.
 pub const LIMIT: usize = pg_sys::NAMEDATALEN as usize - 1;
 
-/// Refuses what nobody should be called: nothing, what is longer than the server's own names, control
-/// characters (C0, DEL, C1), which hide in logs, terminals and files of lines, and blanks at either end, which no view shows.
+/// Refuses what nobody should be called: nothing, what is longer than the server's own names, control characters, which hide in
+/// logs, terminals and files of lines, invisible ones, by which a name looks like another's, and blanks at either end, which no
+/// view shows.
 pub fn require_name(argument: &str, name: &str) -> crate::errors::Result<()> {
     let bytes = text::encode(name).len();
-    let shown = if has_control(name) {
-        format!("\"{}\"", name.escape_debug())
+    let shown = if name.contains(hidden::is_hidden) {
+        format!("\"{}\"", hidden::shown(name))
     } else if bytes == 0 || bytes > LIMIT {
         format!("a name of {bytes} bytes")
-    } else if name.trim_matches(is_unseen) != name {
-        format!("\"{}\"", name.escape_debug())
+    } else if name.trim() != name {
+        format!("\"{name}\"")
     } else {
         return Ok(());
     };
     Err(Error::out_of_range(
         argument,
         shown,
-        &format!("1 to {LIMIT} bytes without control characters, and no blank at either end"),
+        &format!("1 to {LIMIT} bytes without control characters and invisible ones, and no blank at either end"),
     ))
-}
-
-/// Blanks, and what is drawn as nothing.
-fn is_unseen(character: char) -> bool {
-    character.is_whitespace()
-        || matches!(character, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2064}' | '\u{feff}')
-}
-
-pub fn has_control(name: &str) -> bool {
-    name.chars().any(char::is_control)
 }
 
 /// The channel that `LISTEN <text>` listens on, the cut included; else why the server refuses it.

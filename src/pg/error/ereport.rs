@@ -3,6 +3,7 @@
 use std::ffi::{c_char, c_int, CStr, CString};
 
 use pgrx::{pg_sys, PgLogLevel};
+use pushy_core::hidden;
 
 use crate::errors::{Error, SqlState};
 use crate::pg::guard::guarded;
@@ -33,7 +34,8 @@ pub fn unpack_sqlstate(packed: i32) -> SqlState {
 }
 
 fn c_string(message: &str) -> CString {
-    let message = message.replace('\0', "\\0");
+    // Names and texts of others may be in it.
+    let message = hidden::of_message(message);
     CString::new(text::encode_lossy(&message)).unwrap_or_default()
 }
 

@@ -130,7 +130,7 @@ fn drop_queue(name: &str, force: bool) -> Result<()> {
 // Who has written jobs keeps its lock of their table until its end.
 static PREPARED: Plan = Plan::new(
     concat!(
-        "SELECT pg_catalog.string_agg(DISTINCT pg_catalog.quote_literal(x.gid), ', ')",
+        "SELECT DISTINCT x.gid",
         prepared_locks!(),
         " AND l.locktype OPERATOR(pg_catalog.=) 'relation'::pg_catalog.text \
           AND l.mode OPERATOR(pg_catalog.=) 'RowExclusiveLock'::pg_catalog.text \
@@ -142,8 +142,13 @@ static PREPARED: Plan = Plan::new(
 /// A prepared transaction may have jobs of the queue, which nobody sees: its COMMIT PREPARED discards them. That is said and does
 /// not keep the queue, because nobody can tell whose jobs they are, and a stranger's transaction may stay prepared for ever.
 fn notice_prepared(queue: &QueueDefinition) -> Result<()> {
-    let gids = spi::connect(|spi| spi.run(&PREPARED, params![]).row(0).opt_text(1))?;
-    if let Some(gids) = gids {
+    let gids = spi::connect(|spi| {
+        let found = spi.run(&PREPARED, params![]);
+        let gids = found.rows().map(|row| Ok(quote_literal(&row.text(1)?)));
+        gids.collect::<Result<Vec<_>>>()
+    })?;
+    if !gids.is_empty() {
+        let gids = gids.join(", ");
         ereport::notice(
             &Error::new(
                 SqlState::SUCCESSFUL_COMPLETION,

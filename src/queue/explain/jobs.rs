@@ -27,11 +27,15 @@ static COUNT: Plan = Plan::new(
             pg_catalog.count(*) FILTER (WHERE j.state OPERATOR(pg_catalog.=) 'r'::pg_catalog.\"char\"), \
             pg_catalog.min(j.run_at) FILTER (WHERE j.position IS NULL)::pg_catalog.text, \
             COALESCE(pg_catalog.min(j.run_at) FILTER (WHERE j.position IS NULL) \
-                     OPERATOR(pg_catalog.<=) pg_catalog.clock_timestamp(), false), \
-            (SELECT pg_catalog.string_agg(x.gid, ', ') FROM pg_catalog.pg_prepared_xacts x \
-              WHERE x.database OPERATOR(pg_catalog.=) pg_catalog.current_database()) \
+                     OPERATOR(pg_catalog.<=) pg_catalog.clock_timestamp(), false) \
        FROM pushy_internal.live_job j WHERE j.queue_id OPERATOR(pg_catalog.=) $1",
     &[BuiltinOid::INT4OID],
+);
+
+static PREPARED: Plan = Plan::new(
+    "SELECT x.gid FROM pg_catalog.pg_prepared_xacts x \
+      WHERE x.database OPERATOR(pg_catalog.=) pg_catalog.current_database() ORDER BY x.prepared, x.gid",
+    &[],
 );
 
 static LAST_FAILURE: Plan = Plan::new(
@@ -83,6 +87,9 @@ impl Jobs {
         spi::connect(|spi| {
             let failed = spi.run(&LAST_FAILURE, params![queue.queue_id]);
             let last_failure = failed.first().map(|row| row.text(1)).transpose()?;
+            let prepared = spi.run(&PREPARED, params![]);
+            let gids = prepared.rows().map(|row| Ok(quote_literal(&row.text(1)?)));
+            let gids = gids.collect::<Result<Vec<_>>>()?;
             let table = spi.run(&COUNT, params![queue.queue_id]);
             let row = table.row(0);
             Ok(Self {
@@ -92,7 +99,7 @@ impl Jobs {
                 next_due: row.opt_text(4)?,
                 overdue: row.bool(5),
                 last_failure,
-                prepared: row.opt_text(6)?,
+                prepared: (!gids.is_empty()).then(|| gids.join(", ")),
             })
         })
     }

@@ -10,6 +10,11 @@ use crate::queue::reference::QueueReference;
 use crate::watch::definition::{Delivery, Level, NamedBy, Payload, Residence, WatchDefinition};
 use crate::watch::table::WatchedTable;
 
+/// Bytes of an expression: it is kept, and views read it again and again.
+const MOST_BYTES: usize = 16_384;
+/// As many columns as a table has at most (MaxHeapAttributeNumber).
+const MOST_COLUMNS: usize = 1_600;
+
 const CHANNEL: usize = 1;
 const EVENTS: usize = 2;
 const COLUMNS: usize = 3;
@@ -136,12 +141,13 @@ fn read_columns(call: Call) -> Result<Option<Vec<String>>> {
         .into_iter()
         .map(|name| name.ok_or_else(|| Error::null_argument("columns")))
         .collect::<Result<Vec<_>>>()?;
+    let refused =
+        |what: &str| Error::out_of_range("columns", what, "names of columns; NULL means all");
     if names.is_empty() {
-        return Err(Error::out_of_range(
-            "columns",
-            "an empty array",
-            "names of columns; NULL means all",
-        ));
+        return Err(refused("an empty array"));
+    }
+    if names.len() > MOST_COLUMNS {
+        return Err(refused(&format!("an array of {} names", names.len())));
     }
     Ok(Some(names))
 }
@@ -200,6 +206,13 @@ fn listed(words: &[&str]) -> String {
 fn expression_argument(call: Call, name: &str, index: usize) -> Result<Option<String>> {
     let text = call.opt_text(index)?;
     if let Some(text) = &text {
+        if text.len() > MOST_BYTES {
+            return Err(Error::out_of_range(
+                name,
+                format!("an expression of {} bytes", text.len()),
+                &format!("{MOST_BYTES} bytes at most; a function of yours may do more"),
+            ));
+        }
         expression::require_one(name, text)?;
     }
     Ok(text)
