@@ -164,6 +164,8 @@ def test_without_usage_a_role_has_nothing_and_with_it_everything_it_is_granted(s
 # -- names --------------------------------------------------------------------------------------------------------
 
 CONTROLS = [*range(1, 32), 127, *range(128, 160)]
+# Those that show nothing, or turn the direction of others.
+INVISIBLE = [0xad, 0x61c, 0x115f, 0x180e, 0x200b, 0x200d, 0x200e, 0x2028, 0x202e, 0x2060, 0x2066, 0x3164, 0xfe0f, 0xfeff, 0xe0041]
 # Each function with an argument that names a queue, a watch, a subscription or a channel: how to call it with a name, and whether it declares.
 NAMING = {
     "queue_register": ("SELECT pushy.queue_register({}, 'h()')", "declares"),
@@ -205,13 +207,13 @@ def naming(db):
     return calls
 
 
-def test_names_with_control_characters_are_declared_nowhere(db):
+def test_names_with_control_characters_or_invisible_ones_are_declared_nowhere(db):
     db.sql("CREATE TABLE t (i int PRIMARY KEY); CREATE FUNCTION h() RETURNS void LANGUAGE sql AS ''")
     calls = naming(db)
     assert len(calls) > 25, sorted(calls)
     seen = set()
     for what, (call, kind) in calls.items():
-        for code in CONTROLS if kind != LOOKS_UP else (10,):
+        for code in CONTROLS + INVISIBLE if kind != LOOKS_UP else (10,):
             statement = call.format(f"'a' || chr({code})", ident=f"""'"a' || chr({code}) || '"'""")
             try:
                 db.sql(statement)

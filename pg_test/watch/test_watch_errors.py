@@ -263,3 +263,13 @@ def test_whatever_says_which_row_by_its_key_warns_where_there_is_none(db, option
     told.clear()
     db.sql("SELECT pushy.unwatch('keyless'); SELECT pushy.watch('keyless', payload => 'row'); SELECT pushy.watch('keyless', queue => 'q', args_expr => 'to_jsonb(1)')")
     assert told == []
+
+
+@pytest.mark.parametrize("argument", ["condition", "payload_expr", "args_expr"])
+def test_an_expression_has_a_bound_because_it_is_kept(db, heard, argument):
+    queue = {"queue": paused_queue(db)} if argument == "args_expr" else {}
+    with pytest.raises(psycopg.errors.InvalidParameterValue) as refusal:
+        watch(db, "t", **queue, **{argument: "NEW.v > 0 /*" + "x" * 16_384 + "*/"})
+    assert argument in refusal.value.diag.message_primary and "16384 bytes at most" in refusal.value.diag.message_hint
+    with pytest.raises(psycopg.errors.InvalidParameterValue, match="1601 names"):
+        db.sql("SELECT pushy.watch('t', channel => 'c', columns => array_fill('v'::name, ARRAY[1601]))")

@@ -46,6 +46,8 @@ pub struct QueueSinks {
     rest_until: i64,
     /// They have changed since, and wait for that.
     is_stale: bool,
+    /// Turns that have moved one on.
+    turns: u64,
     /// The last tick for which every subscription was put into `waiting`, or put off.
     emitted: Option<(i64, i64)>,
 }
@@ -75,6 +77,11 @@ impl QueueSinks {
     /// Whether there is a subscription.
     pub(in crate::relay) fn has_subscriptions(&self) -> bool {
         self.any
+    }
+
+    /// How many turns have moved a subscription on.
+    pub(in crate::relay) fn turns(&self) -> u64 {
+        self.turns
     }
 
     /// Whether notices wait to become jobs: another subscription is before theirs, or somebody holds their row.
@@ -131,6 +138,7 @@ impl QueueSinks {
             _ => None,
         };
         if matches!(progress, SinkProgress::Some) {
+            self.turns += 1;
             self.waiting.push(sink.owner, number);
         }
     }

@@ -172,7 +172,10 @@ impl Relay {
                 return;
             }
             IN_ROUND.set(true);
-            let progress = |relay: &Self| (relay.epoch, relay.next_tick, relay.last, relay.emitted);
+            let progress = |relay: &Self| {
+                let (ticks, sinks) = ((relay.epoch, relay.next_tick), relay.sinks.turns());
+                (ticks, relay.last, relay.emitted, sinks)
+            };
             let before = progress(self);
             let outcome = self.round(&mut started, &mut ticked_at, &mut parts_checked_at);
             match outcome {
