@@ -49,10 +49,10 @@ def test_the_way_out_that_is_said_ends_it(db, prepared):
     assert db.value(f"SELECT {literal}") == GID
 
 
-def test_a_message_writes_out_what_hides_in_the_name_of_a_table(db):
-    db.sql('CREATE TABLE "t\x1b[2K" (i int)')
+def test_a_message_writes_out_what_hides_in_the_name_of_a_column(db):
+    db.sql("CREATE TABLE t (i int PRIMARY KEY)")
     with pytest.raises(psycopg.Error) as refusal:
-        db.sql("""SELECT pushy.watch('"t\x1b[2K"', channel => 'c')""")
+        db.sql("SELECT pushy.watch('t', columns => ARRAY['no\x1b[2K']::name[])")
     diag = refusal.value.diag
     said = " ".join(filter(None, (diag.message_primary, diag.message_detail, diag.message_hint)))
     assert "\x1b" not in said and "\\u001B" in said, said
