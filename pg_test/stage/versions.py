@@ -86,7 +86,7 @@ def put_next(installed: Installation, change: str = CHANGE, begin: str = BEGIN) 
 
 def put_library(installed: Installation, *works_with: str) -> None:
     """A library that works with these versions of the script, its own first. Renamed onto the old file: a server that runs goes on with that."""
-    library = next(installed.root.rglob("lib/pushy.so"))
+    library = next(installed.root.rglob("pushy.so"))
     content = library.read_bytes()
     found, = MARK.finditer(content)
     room = found.end(1) - found.start(1)
