@@ -1,5 +1,7 @@
 """A prepared transaction may stay for ever, and no process shows it: each call that waits for one says for which."""
 
+import itertools
+
 import psycopg
 import pytest
 
@@ -23,6 +25,7 @@ KINDS = {
     "finished job": ([f"job_retry({CANCELLED})"], [f"job_retry({CANCELLED})"]),
     "subscription": (["subscription_create('s', '{c,e}')", "subscription_drop('s')"],
                      ["subscription_create('s', '{c,f}')", "subscription_drop('s')", "subscription_ack('s', (SELECT cursor FROM pushy.subscriptions))"]),
+    "channel": (["channel_grant('d', 'public')", "channel_revoke('d', 'pg_monitor')"], ["channel_grant('d', 'public')", "channel_revoke('d', 'pg_monitor')"]),
     "new": (["queue_register('n', 'work()')", "channel_grant('n', 'public')", "subscription_create('n', '{c}')"],) * 2,
 }
 
@@ -56,3 +59,20 @@ def test_each_wait_names_the_prepared_transaction(db, kind):
                 silent.append((first, call, named))
         db.sql(f"ROLLBACK PREPARED '{gid}'")
     assert silent == []
+
+
+def test_another_queue_of_a_role_waits_for_the_prepared_one_and_says_so(db, role):
+    owner = role()
+    db.sql("CREATE FUNCTION work() RETURNS void LANGUAGE sql AS ''")
+    for call, other in itertools.permutations(["queue_register('a', 'work()', run_as => '{}')", "queue_register('b', 'work()', run_as => '{}')"]):
+        with db.connect(owner, autocommit=False) as session:
+            session.execute(f"SELECT pushy.{call.format(owner)}")
+            session.execute(f"PREPARE TRANSACTION 'of {db.name}'")
+        said = []
+        with db.connect(owner) as session:
+            session.add_notice_handler(lambda diag: said.append(diag.message_primary))
+            session.execute("SET lock_timeout = '50ms'")
+            with pytest.raises(psycopg.errors.LockNotAvailable):
+                session.execute(f"SELECT pushy.{other.format(owner)}")
+        assert said == [f"role {owner} waits for prepared transaction 'of {db.name}', which has declared something that is counted for the role"]
+        db.sql(f"ROLLBACK PREPARED 'of {db.name}'")

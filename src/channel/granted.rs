@@ -2,6 +2,7 @@
 
 use crate::errors::{Error, Result, SqlState};
 use crate::params;
+use crate::pg::heap::{self, Key};
 use crate::pg::home::Home;
 use crate::pg::spi::{self, Plan, Row};
 use crate::pg::{array, database, home, identity, role_lock, transaction, BuiltinOid, Oid};
@@ -69,15 +70,15 @@ static COUNT_OF: Plan = Plan::new(
 );
 
 /// How many a role owns, once no other transaction of the role can add one.
-pub fn count_of(owner: Oid) -> i64 {
-    role_lock::lock(owner);
-    transaction::with_latest_snapshot(|| {
+pub fn count_of(owner: Oid) -> Result<i64> {
+    role_lock::lock(owner)?;
+    Ok(transaction::with_latest_snapshot(|| {
         spi::connect(|spi| {
             spi.run_in_active_snapshot(&COUNT_OF, params![owner])
                 .row(0)
                 .i64(1)
         })
-    })
+    }))
 }
 
 /// More than `most` channels, or grants.
@@ -292,6 +293,19 @@ impl GrantedChannel {
             ),
         )
         .hint("Try again."))
+    }
+
+    /// Locks its row: changes of one channel come one after another, and who waits is told for which prepared transaction.
+    pub fn lock(&self) -> Result<()> {
+        let name = crate::pg::text::shown(&self.channel);
+        let what = || format!("channel \"{name}\"");
+        heap::lock_before_write(
+            "channel",
+            "channel_pkey",
+            &[Key::text_equals(1, &name)],
+            &what,
+        )?;
+        Ok(())
     }
 
     /// Lets a role read what is written from now on.

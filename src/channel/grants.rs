@@ -55,6 +55,7 @@ sql_function!(pushy_channel_revoke_v1, |call| {
         .hint("It is open to every role that may use Pushy; pushy.channel_grant closes it to all others."));
     };
     require_owner(&owned)?;
+    identity::as_owner(|| owned.lock())?;
     let revoked = identity::as_owner(|| Ok(owned.revoke(number, &role, &privilege)))?;
     if revoked == 0 && number.is_none() {
         return Err(Error::no_such_role(&role));
@@ -142,6 +143,7 @@ fn take(channel: &Channel) -> Result<GrantedChannel> {
 /// One that has an owner, for a caller with that owner's rights.
 fn keep(mut owned: GrantedChannel, caller: Oid) -> Result<GrantedChannel> {
     require_owner(&owned)?;
+    identity::as_owner(|| owned.lock())?;
     let owner = owned.owner_here();
     if !owned.is_home() {
         // Whose owner is gone is for a superuser only, who owns it then.
@@ -166,7 +168,7 @@ fn require_free(channel: &Channel, caller: Oid) -> Result<()> {
 /// Refuses one more channel of a role that has closed so many: others look through them.
 fn require_share(channel: &Channel, caller: Oid) -> Result<()> {
     let most = settings::max_channels_per_role();
-    if most == 0 || identity::as_owner(|| Ok(granted::count_of(caller)))? < most {
+    if most == 0 || identity::as_owner(|| granted::count_of(caller))? < most {
         return Ok(());
     }
     Err(Error::new(

@@ -90,7 +90,7 @@ fn require_share(owner: Oid, name: &str, channels: usize) -> Result<()> {
         return Ok(());
     }
     // Another transaction of the role may be about to add some.
-    role_lock::lock(owner);
+    role_lock::lock(owner)?;
     let others = transaction::with_latest_snapshot(|| {
         spi::connect(|spi| {
             let counted = spi.run_in_active_snapshot(&COUNT_CHANNELS, params![owner, name]);

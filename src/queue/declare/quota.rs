@@ -20,7 +20,7 @@ pub fn require(owner: Oid) -> Result<()> {
         return Ok(());
     }
     // Another transaction of the role may be about to add one, here or in another database.
-    role_lock::lock(owner);
+    role_lock::lock(owner)?;
     let here = identity::as_owner(|| {
         Ok(transaction::with_latest_snapshot(|| {
             spi::connect(|spi| {
