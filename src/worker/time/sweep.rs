@@ -66,6 +66,7 @@ impl Sweep {
     /// Announces the first ready job of each queue and priority, of some: true when there are more.
     fn go_on(&mut self) -> Result<bool> {
         let mut left = self.rows;
+        // Bounded: by what is left, of which each look takes some.
         while let Some((slot, key)) = self.queues.get(self.done / PRIORITIES) {
             if left <= LOOK {
                 return Ok(true);

@@ -117,6 +117,7 @@ fn take_up(
     };
     let mut reads = 0;
     let mut is_current = is_current;
+    // Bounded: by MOST_READS.
     while !is_current && reads < MOST_READS {
         reads += 1;
         let said = slot.said();
