@@ -101,10 +101,9 @@ CREATE TABLE pushy_internal.home (
   extension oid    NOT NULL,
   -- Clusters that pg_upgrade has made this one of: their numbers of roles are this one's.
   former    bigint[] NOT NULL DEFAULT '{}',
-  -- What the numbers of queues in a dump are mixed with when it is loaded: another one once a loaded queue
-  -- runs here, so that a dump which is loaded later brings nothing to it.
+  -- What the numbers of queues in a dump are mixed with when it is loaded: the same for good, because the tables of a dump come one
+  -- by one, and a row must find the queue of another.
   load_salt int     NOT NULL DEFAULT pg_catalog.floor(pg_catalog.random() OPERATOR(pg_catalog.*) 2147483647::pg_catalog.float8)::pg_catalog.int4,
-  adopted   int[]   NOT NULL DEFAULT '{}',   -- loaded queues that run here, or did
   PRIMARY KEY (system)
 ) USING heap;
 COMMENT ON TABLE pushy_internal.home IS
@@ -113,6 +112,17 @@ INSERT INTO pushy_internal.home (system, database, extension)
   SELECT (pg_catalog.pg_control_system()).system_identifier,
          (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()),
          (SELECT e.oid FROM pg_catalog.pg_extension e WHERE e.extname OPERATOR(pg_catalog.=) 'pushy');
+
+
+-- Not dumped. Each row is inserted alone, and none is changed: nobody who resumes a queue, or loads one, waits for another.
+CREATE TABLE pushy_internal.loaded_queue (
+  queue_id     int  NOT NULL,   -- below zero
+  mark         uuid NOT NULL DEFAULT pg_catalog.gen_random_uuid(),
+  number_there int,             -- in the dump; its jobs keep their numbers. NULL: it runs here, or did, and is no queue's that is loaded later
+  PRIMARY KEY (queue_id, mark)
+) USING heap;
+COMMENT ON TABLE pushy_internal.loaded_queue IS
+  'What is known of queues that a dump has brought: whose jobs keep the numbers that they have there, and which run here by now.';
 
 
 -- Not dumped: pg_restore shows no warning, so resume_after_restore tells what was passed over.
@@ -186,8 +196,9 @@ COMMENT ON INDEX pushy_internal.live_job_unique IS 'One job that waits for each 
 -- Nobody can write into the row of a job that an executor holds. A number of its own for each promise, because who cancels
 -- a job waits for nobody who cancels the same.
 CREATE TABLE pushy_internal.promised_cancel (
-  job_id  bigint NOT NULL,
-  promise uuid   NOT NULL DEFAULT pg_catalog.gen_random_uuid(),
+  job_id   bigint NOT NULL,   -- below zero: of a loaded job whose queue is not at home yet
+  promise  uuid   NOT NULL DEFAULT pg_catalog.gen_random_uuid(),
+  queue_id int    NOT NULL,
   PRIMARY KEY (job_id, promise)
 ) USING heap;
 COMMENT ON TABLE pushy_internal.promised_cancel IS 'Cancels of jobs that an executor held when pushy.job_cancel answered true, until they are carried out: read after a crash.';
@@ -263,7 +274,7 @@ CREATE TABLE pushy_internal.failure (
   detail      text,
   hint        text,
   context     text,
-  PRIMARY KEY (job_id, attempt)
+  PRIMARY KEY (job_id, queue_id, attempt)
 ) USING heap;
 COMMENT ON TABLE pushy_internal.failure IS 'A row per failed attempt; see the view pushy.failures.';
 

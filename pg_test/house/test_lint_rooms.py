@@ -1,5 +1,6 @@
 """Rooms of src/ use those below them, and the lint that says so finds what does not."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -57,3 +58,11 @@ def test_a_guard_in_a_guard_is_found(tmp_path, call, is_found):
     (tmp_path / "src").mkdir()
     (tmp_path / "src" / "a.rs").write_text(f"unsafe {{ guarded(|| {{ {call} }}); pg_sys::table_close(table) }}")
     assert bool(lint_rooms.nested_guards(tmp_path)) == is_found
+
+
+def test_a_queue_comes_home_in_one_way():
+    """Its jobs, grants and promises come with it there, and what is loaded later does not. Elsewhere a home is read, or is that of the row."""
+    writes = re.compile(r"home_(?:system|database)(?: = (?!existing\.)|: database::)")
+    found = {path.name: len(writes.findall(path.read_text().split("static UPDATE")[0])) for path in (ROOT / "src" / "queue").rglob("*.rs")}
+    # The other one asks only whether it could run with other roles.
+    assert {name: count for name, count in found.items() if count} == {"restore.rs": 2, "role_gone.rs": 2}

@@ -132,8 +132,10 @@ def test_jobs_that_a_restore_brings_before_their_queues_are_not_taken_for_orphan
     since = db.cluster.log.position()
     db.cluster.configure(pushy__databases=db.name).restart()
     db.cluster.log.wait_for(r'background worker "pushy scheduler" \(PID \d+\) exited', since)
+    loaded = db.value("SELECT id FROM pushy_internal.live_job")
+    assert loaded % 2 ** 42 == job and loaded != job, "numbers have been given out here, of which it may be another's"
     db.sql("INSERT INTO pushy_internal.queue TABLE aside; SELECT pushy.queue_resume('q')")
-    assert db.job_wait(job)["state"] == "completed"
+    assert db.job_wait(loaded)["state"] == "completed"
 
 
 def test_a_queue_restored_in_place_waits_and_is_resumed_with_the_handler_that_came_with_it(shop):

@@ -102,7 +102,8 @@ def test_every_view_is_read_by_everybody_and_shows_every_column_filled_and_null(
     db.sql("INSERT INTO pushy_internal.failure (job_id, queue_id, attempt, failed_at, sqlstate, message) "
            "SELECT id, queue_id, 2, now(), 'P0001', 'm' FROM pushy_internal.live_job LIMIT 1")
     # What is inserted is taken for a dump's.
-    db.sql("UPDATE pushy_internal.failure f SET queue_id = l.queue_id FROM pushy_internal.live_job l WHERE l.id = f.job_id AND f.queue_id < 0")
+    db.sql("UPDATE pushy_internal.failure f SET queue_id = l.queue_id, job_id = l.id FROM pushy_internal.live_job l "
+           "WHERE l.id = f.job_id % (1::bigint << 42) AND f.queue_id < 0")
     db.sql("UPDATE pushy_internal.live_job SET enqueued_by = 0 WHERE unique_key = 'k'")
     db.sql("UPDATE pushy_internal.live_job l SET caused_by = 1 WHERE unique_key = 'k'")
     db.sql("UPDATE pushy_internal.subscription SET stopped = 'why', home_system = 0 WHERE name = 's3'")

@@ -8,8 +8,8 @@
 //! | --- | --- |
 //! | of a queue, a watch, a channel, a subscription | one that came from elsewhere |
 //! | with the number of a queue (jobs, failures, grants, watches, subscriptions) | that of the loaded queue, which may not be here: then nothing reads it |
-//! | of an unfinished job that has finished here, or a finished one that is here | passed over |
-//! | of a promise to cancel | one for a loaded job only |
+//! | of a job, a failure, a promise to cancel | that of the loaded job, which may have another number (loading.rs) |
+//! | of what is here already, the same: of a job that has finished here, or is here (here_already.rs) | passed over |
 //! | of a queue or a subscription of whose name there is one here | passed over |
 //! | of a channel that is granted here, and of who reads it | passed over |
 //! | of one that was loaded before, and of who reads it | what the last dump says |
@@ -17,26 +17,17 @@
 //! | of a watch that is here, or whose table has one of its name that was declared here | passed over |
 //! | of another watch, and of a subscription | one with a number of its own |
 
-use std::cell::Cell;
 use std::ffi::CStr;
 
 use crate::errors::Result;
+use crate::installation::here_already::{self, Placed};
+use crate::installation::loading;
 use crate::installation::write_guard::{pass_over, Why};
-use crate::pg::per_process::PerProcess;
 use crate::pg::spi::{self, Plan};
 use crate::pg::trigger::{Arriving, Becomes};
-use crate::pg::value::Timestamp;
-use crate::pg::{clock, home, identity, transaction, BuiltinOid, Datum, Oid};
+use crate::pg::{home, identity, transaction, BuiltinOid, Datum, Oid};
 use crate::{params, NUMBERS};
 
-static HAS_FINISHED: Why = Why {
-    why: "their jobs have finished here, and are not to run again",
-    hint: "Nothing need be done. To have another state of the database, restore the whole dump into an empty one, or with --clean.",
-};
-static IS_HERE: Why = Why {
-    why: "jobs of their numbers are here",
-    hint: "Nothing need be done. To have another state of the database, restore the whole dump into an empty one, or with --clean.",
-};
 static IS_GRANTED: Why = Why {
     why: "their channels are granted here, by others than the dump says",
     hint: "Grant what is missing with pushy.channel_grant.",
@@ -50,51 +41,16 @@ static IS_WATCHED: Why = Why {
     hint: "Nothing need be done. To have a watch as the dump has it, declare it with pushy.watch.",
 };
 
-/// What a statement that loads knows, looked up with its first row.
-#[derive(Clone, Copy)]
-struct Loading {
-    statement: Timestamp,
-    salt: i32,
-    /// No job has had a higher number here.
-    issued: i64,
-}
-
-static LOADING: PerProcess<Cell<Option<Loading>>> = PerProcess::new(Cell::new(None));
-
-static SALT: Plan = Plan::new("SELECT h.load_salt FROM pushy_internal.home h", &[]);
-
-impl Loading {
-    fn now() -> Result<Self> {
-        let statement = clock::statement_start();
-        if let Some(known) = LOADING.get().filter(|known| known.statement == statement) {
-            return Ok(known);
-        }
-        let known = Self {
-            statement,
-            salt: identity::as_owner(|| Ok(spi::connect(|spi| spi.run(&SALT, &[]).row(0).i32(1))))?,
-            issued: (NUMBERS.highest)()?,
-        };
-        LOADING.set(Some(known));
-        Ok(known)
-    }
-
-    /// What a queue of the dump is called here: below zero, as no queue is that was registered here.
-    fn number(self, queue_id: i32) -> i32 {
-        (queue_id ^ self.salt) | i32::MIN
-    }
-}
-
 /// The row as it comes in; of somebody who has the rights of the table's owner.
 pub(super) fn take_in(row: Arriving) -> Result<Becomes> {
-    let loading = Loading::now()?;
     let table = row.table();
-    for column in numbers_in(&table) {
-        // Not given out again.
-        row.int8(column).into_iter().for_each(NUMBERS.pass_over);
-    }
     let mut columns = Vec::new();
-    if let Some(queue_id) = row.int4(c"queue_id") {
-        columns.push((c"queue_id", Datum::from(loading.number(queue_id))));
+    if let Some(queue) = row.int4(c"queue_id") {
+        let placed = loading::with(|loading| here_already::place(row, &table, queue, loading))?;
+        match placed {
+            Placed::Here(why) => return pass_over(row, why),
+            Placed::As(those) => columns = those,
+        }
     }
     match table.as_str() {
         "watch" if is_watched_here(row)? => return pass_over(row, &IS_WATCHED),
@@ -129,16 +85,6 @@ pub(super) fn take_in(row: Arriving) -> Result<Becomes> {
             columns.push((c"home_database", NOWHERE));
             columns.push((c"subscription_id", Datum::from(number)));
         }
-        "promised_cancel" => {
-            let job = row.int8(c"job_id").unwrap_or_default();
-            columns.push((c"job_id", Datum::from(-job.abs())));
-        }
-        "live_job" if is_known(row, loading, &FINISHED_HERE)? => {
-            return pass_over(row, &HAS_FINISHED);
-        }
-        table if table.starts_with("finished_job") && is_known(row, loading, &ANY_HERE)? => {
-            return pass_over(row, &IS_HERE);
-        }
         _ => {}
     }
     Ok(if columns.is_empty() {
@@ -150,42 +96,6 @@ pub(super) fn take_in(row: Arriving) -> Result<Becomes> {
 
 /// No database has this number.
 const NOWHERE: Datum = Datum::null();
-
-static FINISHED_HERE: Plan = Plan::new(
-    "SELECT EXISTS (SELECT FROM pushy_internal.finished_job f WHERE f.id OPERATOR(pg_catalog.=) $1)",
-    &[BuiltinOid::INT8OID],
-);
-static ANY_HERE: Plan = Plan::new(
-    "SELECT EXISTS (SELECT FROM pushy_internal.live_job j WHERE j.id OPERATOR(pg_catalog.=) $1 \
-                AND (j.queue_id OPERATOR(pg_catalog.>) 0 OR EXISTS (SELECT FROM pushy_internal.home h WHERE j.queue_id OPERATOR(pg_catalog.=) ANY (h.adopted)))) \
-            OR EXISTS (SELECT FROM pushy_internal.finished_job f WHERE f.id OPERATOR(pg_catalog.=) $1)",
-    &[BuiltinOid::INT8OID],
-);
-
-/// Columns that say a job's number, or a position.
-fn numbers_in(table: &str) -> &'static [&'static CStr] {
-    match table {
-        "live_job" => &[c"id", c"position"],
-        "failure" | "promised_cancel" => &[c"job_id"],
-        _ if table.starts_with("finished_job") => &[c"id"],
-        _ => &[],
-    }
-}
-
-/// Whether a job of the row's number is here.
-fn is_known(row: Arriving, loading: Loading, plan: &Plan) -> Result<bool> {
-    let Some(job) = row.int8(c"id") else {
-        return Ok(false);
-    };
-    if job > loading.issued {
-        return Ok(false);
-    }
-    identity::as_owner(|| {
-        Ok(spi::connect(|spi| {
-            spi.run(plan, params![job]).row(0).bool(1)
-        }))
-    })
-}
 
 static CHANNEL_HERE: Plan = Plan::new(
     "SELECT EXISTS (SELECT FROM pushy_internal.channel c WHERE c.channel OPERATOR(pg_catalog.=) $1 \
@@ -287,23 +197,11 @@ fn is_watched_here(row: Arriving) -> Result<bool> {
     })
 }
 
-static ADOPTED: Plan = Plan::new(
-    "UPDATE pushy_internal.home SET adopted = adopted OPERATOR(pg_catalog.||) $1, \
-            load_salt = pg_catalog.floor(pg_catalog.random() OPERATOR(pg_catalog.*) 2147483647::pg_catalog.float8)::pg_catalog.int4",
-    &[BuiltinOid::INT4OID],
-);
-
-/// A loaded queue is at home from here on, and what is loaded later is not of it. As the extension's owner.
-pub fn adopted(queue_id: i32) {
-    LOADING.set(None);
-    spi::run(&ADOPTED, params![queue_id]);
-}
-
 /// What a load asks of numbers, in the rooms above.
 pub struct Numbers {
-    /// No job has had a higher one here.
-    pub highest: fn() -> Result<i64>,
-    /// A job has this one, or it is a position.
+    /// From which on jobs may have been given theirs here, and the highest that one has.
+    pub drawn_from: fn() -> Result<(i64, i64)>,
+    /// A loaded job has this one, or it is a position.
     pub pass_over: fn(i64),
     /// A new one for a subscription, or a watch.
     pub subscription: fn() -> Result<i32>,

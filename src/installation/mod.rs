@@ -1,9 +1,12 @@
 //! The extension in a database: made, dropped, and its tables kept from writes that are not Pushy's.
 
 mod created;
+mod here_already;
 mod loaded;
+mod loading;
 mod write_guard;
 
 pub use created::{forget_if_gone, Traces};
-pub use loaded::{adopted, Numbers};
+pub use loaded::Numbers;
+pub use loading::come_home;
 pub use write_guard::{init, take_passed_over};

@@ -202,7 +202,7 @@ impl SessionRun<'_> {
             return Ok(false);
         };
         let last_error = if job.attempt > 0 && handler.argument == HandlerArgument::Job {
-            identity::as_owner(|| failure_rows::last_message(job.id))?
+            identity::as_owner(|| failure_rows::last_message(job.id, self.queue.queue_id))?
         } else {
             None
         };

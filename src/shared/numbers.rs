@@ -8,6 +8,8 @@
 
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
+use pushy_core::loaded::LOCAL;
+
 use super::database::DatabaseSlot;
 use crate::errors::{Error, Result, SqlState};
 use crate::pg::per_process::PerProcess;
@@ -22,6 +24,8 @@ pub struct Numbers {
     highest: AtomicI64,
     /// What the sequence was set to: numbers up to it are given out from memory. Or one of the two below.
     reserved: AtomicI64,
+    /// The first that was given out here, or may have been: none below was. Or `NEVER`, `UNKNOWN` or `JUST_NOW`.
+    drawn_from: AtomicI64,
     /// That the sequence is not followed was said in this life of the server.
     said_left: AtomicBool,
 }
@@ -31,9 +35,17 @@ const UNSEEN: i64 = 0;
 /// The sequence may be another than the one that was looked at.
 const FORGOTTEN: i64 = -1;
 
+/// Nobody has looked in this life of the server.
+const UNKNOWN: i64 = 0;
+/// The first is being given out, by who holds the lock of `reserve`.
+const JUST_NOW: i64 = -1;
+/// No number was given out here.
+pub const NEVER: i64 = i64::MAX;
+
 impl Numbers {
     pub fn reset(&self) {
         self.highest.store(0, Ordering::SeqCst);
+        self.drawn_from.store(UNKNOWN, Ordering::SeqCst);
         self.reserved.store(UNSEEN, Ordering::SeqCst);
         self.said_left.store(false, Ordering::SeqCst);
     }
@@ -46,6 +58,15 @@ impl Numbers {
     /// Somebody has this number: others go on behind it.
     pub fn pass_over(&self, number: i64) {
         self.highest.fetch_max(number, Ordering::SeqCst);
+    }
+
+    /// Numbers are given out from now on. Who loads passes over the number of a row first and looks here then, so in between it is to
+    /// wait: what was passed over is below.
+    fn begin(&self) {
+        if matches!(self.drawn_from.load(Ordering::SeqCst), UNKNOWN | NEVER) {
+            self.drawn_from.store(JUST_NOW, Ordering::SeqCst);
+            self.drawn_from.store(self.highest() + 1, Ordering::SeqCst);
+        }
     }
 
     /// Its sequence is another by now: a script has made it, or that was rolled back.
@@ -184,6 +205,7 @@ impl Numbered {
                 if !is_as_left {
                     self.find_out(numbers, reserved, stored)?;
                 }
+                numbers.begin();
                 let last = numbers.highest.fetch_add(count, Ordering::SeqCst) + count;
                 if last > reserved || !is_as_left {
                     let ahead = last + self.ahead;
@@ -224,15 +246,40 @@ impl Numbered {
         Ok(())
     }
 
-    /// No number above this one was given out here.
-    pub fn highest(&self) -> Result<i64> {
-        match here().map(self.of) {
-            Some(numbers) if numbers.reserved.load(Ordering::SeqCst) != UNSEEN => {
-                Ok(numbers.highest())
-            }
-            // Looks, where nobody has yet.
-            _ => self.draw(1),
+    /// From which number on they may have been given out here, or `NEVER`; and the highest that anything has. `has_any`: whether anything
+    /// has one, as the tables say. For who loads: numbers below are free of ours, and stay so.
+    pub fn drawn_from(&self, has_any: fn() -> Result<bool>) -> Result<(i64, i64)> {
+        let Some(numbers) = here().map(self.of) else {
+            return identity::as_owner(|| {
+                let kept = (self.kept)()?.min(HIGHEST_BELIEVED);
+                Ok((if has_any()? { kept + 1 } else { NEVER }, kept))
+            });
+        };
+        let known = numbers.drawn_from.load(Ordering::SeqCst);
+        if known > UNKNOWN {
+            return Ok((known, numbers.highest()));
         }
+        let known = self.find_first(numbers, has_any)?;
+        Ok((known, numbers.highest()))
+    }
+
+    #[cold]
+    fn find_first(&self, numbers: &Numbers, has_any: fn() -> Result<bool>) -> Result<i64> {
+        identity::as_owner(|| {
+            let sequence = identity::expect_relation(self.sequence)?;
+            object_lock::briefly(sequence, || {
+                if numbers.drawn_from.load(Ordering::SeqCst) == UNKNOWN {
+                    let is_begun = is_any_prepared() || has_any()?;
+                    numbers.pass_over((self.kept)()?.min(HIGHEST_BELIEVED));
+                    if is_begun {
+                        numbers.begin();
+                    } else {
+                        numbers.drawn_from.store(NEVER, Ordering::SeqCst);
+                    }
+                }
+                Ok(numbers.drawn_from.load(Ordering::SeqCst))
+            })
+        })
     }
 
     /// Without the preload nothing is in memory.
@@ -257,8 +304,8 @@ const LAST_DECLARED: i64 = i32::MAX as i64;
 /// A row that was loaded leaves numbers for others, whatever it says.
 const HIGHEST_BELIEVED: i64 = i64::MAX / 2;
 
-/// A sequence that somebody has set is followed up to here: the numbers behind it are as exact in a double.
-const FURTHEST: i64 = 1 << 52;
+/// A sequence that somebody has set is followed up to here: behind it come as many again before those of loaded jobs.
+const FURTHEST: i64 = LOCAL / 2;
 
 /// The number that is as far as this was counted: after `most` comes 1.
 fn within(counted: i64, most: i64) -> i64 {
@@ -321,6 +368,7 @@ pub fn reset(slot: &DatabaseSlot) {
 pub fn forget_sequences(slot: &DatabaseSlot) {
     for (_, _, numbers) in all(slot) {
         numbers.forget_sequence();
+        numbers.drawn_from.store(UNKNOWN, Ordering::SeqCst);
     }
 }
 
@@ -333,6 +381,8 @@ pub fn number_on(slot: &DatabaseSlot) -> Result<()> {
             sequence::set(sequence, within(numbers.highest(), most));
         }
         numbers.forget_sequence();
+        // Its tables are empty, and nobody else sees them yet.
+        numbers.drawn_from.store(NEVER, Ordering::SeqCst);
     }
     Ok(())
 }

@@ -51,14 +51,16 @@ pub fn announce_all(queue: &QueueDefinition) {
 
 static KEEP_PROMISES: Plan = Plan::new(
     "UPDATE pushy_internal.promised_cancel p SET job_id = l.id FROM pushy_internal.live_job l \
-      WHERE l.queue_id OPERATOR(pg_catalog.=) $1 AND p.job_id OPERATOR(pg_catalog.=) OPERATOR(pg_catalog.-) l.id",
+      WHERE p.queue_id OPERATOR(pg_catalog.=) $1 AND p.job_id OPERATOR(pg_catalog.<) 0 \
+        AND l.id OPERATOR(pg_catalog.=) OPERATOR(pg_catalog.-) p.job_id AND l.queue_id OPERATOR(pg_catalog.=) $1",
     &[BuiltinOid::INT4OID],
 );
 
 /// A dump of later may have been loaded beside.
 static FORGET_FINISHED: Plan = Plan::new(
     "DELETE FROM pushy_internal.live_job j WHERE j.queue_id OPERATOR(pg_catalog.=) $1 \
-        AND EXISTS (SELECT FROM pushy_internal.finished_job f WHERE f.id OPERATOR(pg_catalog.=) j.id) RETURNING j.id",
+        AND EXISTS (SELECT FROM pushy_internal.finished_job f WHERE f.id OPERATOR(pg_catalog.=) j.id \
+                       AND f.enqueued_at OPERATOR(pg_catalog.=) j.enqueued_at) RETURNING j.id",
     &[BuiltinOid::INT4OID],
 );
 
@@ -75,7 +77,7 @@ macro_rules! without_queue {
         concat!(
             $row, ".queue_id OPERATOR(pg_catalog.<) 0 \
              AND NOT EXISTS (SELECT FROM pushy_internal.queue q WHERE q.queue_id OPERATOR(pg_catalog.=) ", $row, ".queue_id) \
-             AND NOT EXISTS (SELECT FROM pushy_internal.home h WHERE ", $row, ".queue_id OPERATOR(pg_catalog.=) ANY (h.adopted))"
+             AND NOT EXISTS (SELECT FROM pushy_internal.loaded_queue h WHERE h.queue_id OPERATOR(pg_catalog.=) ", $row, ".queue_id AND h.number_there IS NULL)"
         )
     };
 }

@@ -28,8 +28,8 @@ pub struct Completed {
 }
 
 static FORGET_FAILURES: Plan = Plan::new(
-    "DELETE FROM pushy_internal.failure f WHERE f.job_id OPERATOR(pg_catalog.=) ANY ($1)",
-    &[BuiltinOid::INT8ARRAYOID],
+    "DELETE FROM pushy_internal.failure f WHERE f.job_id OPERATOR(pg_catalog.=) ANY ($1) AND f.queue_id OPERATOR(pg_catalog.=) $2",
+    &[BuiltinOid::INT8ARRAYOID, BuiltinOid::INT4OID],
 );
 
 /// Completes jobs whose rows this transaction holds. A batch is one multi-insert into the history and a
@@ -90,7 +90,8 @@ pub fn complete(
             .map(|job| job.id)
             .collect();
         if !failed_before.is_empty() {
-            spi::run(&FORGET_FAILURES, params![array::of_int8s(&failed_before)]);
+            let params = params![array::of_int8s(&failed_before), queue.queue_id];
+            spi::run(&FORGET_FAILURES, params);
         }
     }
     let table = heap::open("live_job")?;

@@ -84,7 +84,7 @@ static ORPHANS: Plan = Plan::new(
            SELECT j.id FROM pushy_internal.live_job j \
             WHERE NOT EXISTS (SELECT 1 FROM pushy_internal.queue q WHERE q.queue_id OPERATOR(pg_catalog.=) j.queue_id) \
               AND (j.queue_id OPERATOR(pg_catalog.>) 0 \
-                   OR EXISTS (SELECT FROM pushy_internal.home h WHERE j.queue_id OPERATOR(pg_catalog.=) ANY (h.adopted))) \
+                   OR EXISTS (SELECT FROM pushy_internal.loaded_queue h WHERE h.queue_id OPERATOR(pg_catalog.=) j.queue_id AND h.number_there IS NULL)) \
             LIMIT $2 FOR UPDATE SKIP LOCKED), \
          gone AS ( \
            DELETE FROM pushy_internal.live_job j USING lost WHERE j.id OPERATOR(pg_catalog.=) lost.id RETURNING j.*) \

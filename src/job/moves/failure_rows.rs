@@ -12,7 +12,7 @@ use crate::pg::value::Timestamp;
 // ordinary failure) keeps the first.
 static RECORD: Plan = Plan::new(
     "INSERT INTO pushy_internal.failure (job_id, attempt, queue_id, started_at, failed_at, sqlstate, message, detail, hint, context) \
-     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (job_id, attempt) DO NOTHING",
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (job_id, queue_id, attempt) DO NOTHING",
     &[
         BuiltinOid::INT8OID,
         BuiltinOid::INT4OID,
@@ -66,24 +66,29 @@ pub(super) fn record(
 }
 
 static LAST_MESSAGE: Plan = Plan::new(
-    "SELECT f.message FROM pushy_internal.failure f WHERE f.job_id OPERATOR(pg_catalog.=) $1 \
+    "SELECT f.message FROM pushy_internal.failure f WHERE f.job_id OPERATOR(pg_catalog.=) $1 AND f.queue_id OPERATOR(pg_catalog.=) $2 \
       ORDER BY f.attempt DESC LIMIT 1",
-    &[BuiltinOid::INT8OID],
+    &[BuiltinOid::INT8OID, BuiltinOid::INT4OID],
 );
 
-/// The message of a job's last failure; as the extension's owner.
-pub fn last_message(job: i64) -> Result<Option<String>> {
+/// The message of a job's last failure; as the extension's owner. By its queue too, as everywhere: a failure that was loaded may be of
+/// another job of that number.
+pub fn last_message(job: i64, queue_id: i32) -> Result<Option<String>> {
     spi::connect(|spi| {
-        spi.run(&LAST_MESSAGE, params![job])
+        spi.run(&LAST_MESSAGE, params![job, queue_id])
             .first()
             .map_or(Ok(None), |row| row.opt_text(1))
     })
 }
 
 /// Removes what a job was refused for before it made an attempt: jobs that never failed have no failures (history.rs).
-pub(super) fn forget_refusal(job: i64) -> Result<()> {
+pub(super) fn forget_refusal(job: i64, queue_id: i32) -> Result<()> {
     let table = heap::open("failure")?;
-    let keys = [Key::int8_equals(1, job), Key::int4_equals(2, 0)];
+    let keys = [
+        Key::int8_equals(1, job),
+        Key::int4_equals(2, queue_id),
+        Key::int4_equals(3, 0),
+    ];
     let what = || format!("the failure of job {job}");
     let holder = Holder::WaitedFor(&what);
     let refusal = table.lock_now("failure_pkey", &keys, holder, |_, tid| Ok(tid))?;

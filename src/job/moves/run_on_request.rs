@@ -63,7 +63,7 @@ pub fn run_again(
         return Ok(false);
     }
     finished_row.remove();
-    failure_rows::forget_refusal(id)?;
+    failure_rows::forget_refusal(id, queue.queue_id)?;
     // It is cancelled, whatever becomes of this transaction; before the row can be seen, which others would cancel again.
     promise::forget(id)?;
     if let Some(shared) = shared::get() {

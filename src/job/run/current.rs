@@ -85,7 +85,7 @@ sql_function!(pushy_current_job_v1, |_call| {
             return Ok(Answer::Null);
         };
         let last_error = if current.job.attempt > 0 {
-            identity::as_owner(|| failure_rows::last_message(current.job.id))?
+            identity::as_owner(|| failure_rows::last_message(current.job.id, current.queue_id))?
         } else {
             None
         };

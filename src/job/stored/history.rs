@@ -140,12 +140,13 @@ pub fn find(
     Ok(None)
 }
 
-/// The highest number of a finished job; 0: there is none.
-pub fn highest_id() -> Result<i64> {
+/// The highest number below this one of a finished job; 0: there is none.
+pub fn highest_id(below: i64) -> Result<i64> {
     let (now, mut highest) = (snapshot::take_latest(), 0);
     for name in tables()? {
         let table = heap::open_for_reading(&name)?;
-        table.read_in_order(&by_id(&name), &[], &now, true, |row| {
+        let keys = [Key::int8_below(1, below)];
+        table.read_in_order(&by_id(&name), &keys, &now, true, |row| {
             highest = highest.max(row.i64(finished_job::ID));
             Ok(false)
         })?;

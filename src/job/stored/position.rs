@@ -1,10 +1,14 @@
 //! The order of ready jobs: a job's first position is its number.
 
+use pushy_core::loaded::LOCAL;
+
 use crate::errors::Result;
 use crate::job::history;
 use crate::job::tables::live_job;
-use crate::pg::spi::Plan;
-use crate::pg::{heap, snapshot};
+use crate::params;
+use crate::pg::heap::{self, Key};
+use crate::pg::spi::{self, Plan};
+use crate::pg::{snapshot, transaction, BuiltinOid};
 use crate::shared::numbers::{self, Numbered};
 
 static POSITIONS: Numbered = Numbered::jobs(highest_kept);
@@ -21,16 +25,31 @@ pub fn next_of(count: usize) -> Result<impl Iterator<Item = i64> + Clone> {
     Ok(first..first + count as i64)
 }
 
-/// No job has had a higher number here.
-pub fn highest() -> Result<i64> {
-    POSITIONS.highest()
+/// From which number on jobs may have been given theirs here, and the highest that one has.
+pub fn drawn_from() -> Result<(i64, i64)> {
+    POSITIONS.drawn_from(is_any_here)
 }
 
-/// A job that was loaded has this number or position: those of others go on behind it. Without the preload the tables are asked.
+static IS_ANY_HERE: Plan = Plan::new(
+    "SELECT EXISTS (SELECT FROM pushy_internal.live_job) OR EXISTS (SELECT FROM pushy_internal.finished_job)",
+    &[],
+);
+
+fn is_any_here() -> Result<bool> {
+    Ok(transaction::with_latest_snapshot(|| {
+        spi::connect(|spi| {
+            spi.run_in_active_snapshot(&IS_ANY_HERE, params![])
+                .row(0)
+                .bool(1)
+        })
+    }))
+}
+
+/// A job that was loaded has this number or position: those of others go on behind it, unless it is none that is given out here. Without the preload the tables are asked.
 #[cold]
 pub fn pass_over(number: i64) {
-    if let Some(slot) = numbers::here() {
-        slot.positions.pass_over(number.min(i64::MAX / 2));
+    if let Some(slot) = numbers::here().filter(|_| number < LOCAL) {
+        slot.positions.pass_over(number);
     }
 }
 
@@ -38,31 +57,43 @@ pub fn pass_over(number: i64) {
 // group of the index, which begins with queue and priority.
 static HIGHEST_POSITION: Plan = Plan::new(
     "WITH RECURSIVE g AS ( \
-        (SELECT j.queue_id, j.priority, j.position FROM pushy_internal.live_job j WHERE j.position IS NOT NULL \
+        (SELECT j.queue_id, j.priority, j.position FROM pushy_internal.live_job j \
+          WHERE j.position OPERATOR(pg_catalog.<) $1 \
           ORDER BY j.queue_id DESC, j.priority DESC, j.position DESC LIMIT 1) \
         UNION ALL \
         SELECT n.queue_id, n.priority, n.position FROM g, LATERAL ( \
             SELECT j.queue_id, j.priority, j.position FROM pushy_internal.live_job j \
-             WHERE j.position IS NOT NULL AND (j.queue_id, j.priority) OPERATOR(pg_catalog.<) (g.queue_id, g.priority) \
+             WHERE j.position OPERATOR(pg_catalog.<) $1 AND (j.queue_id, j.priority) OPERATOR(pg_catalog.<) (g.queue_id, g.priority) \
              ORDER BY j.queue_id DESC, j.priority DESC, j.position DESC LIMIT 1) n) \
      SELECT COALESCE(pg_catalog.max(g.position), 0) FROM g",
-    &[],
+    &[BuiltinOid::INT8OID],
 );
 
 /// Of all that says a job's number, whether or not the job is there: a restore may have brought the one without the other.
 fn highest_kept() -> Result<i64> {
-    let mut highest = history::highest_id()?;
+    let mut highest = history::highest_id(LOCAL)?;
     let now = snapshot::take_latest();
     for (name, index, number) in [
         ("live_job", "live_job_pkey", live_job::ID),
         ("failure", "failure_pkey", 1),
         ("promised_cancel", "promised_cancel_pkey", 1),
     ] {
-        heap::open_for_reading(name)?.read_in_order(index, &[], &now, true, |row| {
-            highest = highest.max(row.i64(number));
-            Ok(false)
-        })?;
+        heap::open_for_reading(name)?.read_in_order(
+            index,
+            &[Key::int8_below(1, LOCAL)],
+            &now,
+            true,
+            |row| {
+                highest = highest.max(row.i64(number));
+                Ok(false)
+            },
+        )?;
     }
-    let position = numbers::highest_in(&HIGHEST_POSITION)?;
+    let position = transaction::with_latest_snapshot(|| {
+        spi::connect(|spi| {
+            let found = spi.run_in_active_snapshot(&HIGHEST_POSITION, params![LOCAL]);
+            found.row(0).i64(1)
+        })
+    });
     Ok(highest.max(position))
 }

@@ -16,8 +16,8 @@ use crate::shared::cancels::Recalled;
 use crate::shared::database::DatabaseSlot;
 
 static WRITE: Plan = Plan::new(
-    "INSERT INTO pushy_internal.promised_cancel (job_id) VALUES ($1)",
-    &[BuiltinOid::INT8OID],
+    "INSERT INTO pushy_internal.promised_cancel (job_id, queue_id) VALUES ($1, $2)",
+    &[BuiltinOid::INT8OID, BuiltinOid::INT4OID],
 );
 
 /// Those that were loaded with a dump are below zero until their queue is at home.
@@ -27,8 +27,8 @@ static ALL: Plan = Plan::new(
 );
 
 /// Promises the cancel of a job with the commit of this transaction. As the extension's owner, as are the others.
-pub fn write(job: i64) {
-    spi::run(&WRITE, params![job]);
+pub fn write(job: i64, queue_id: i32) {
+    spi::run(&WRITE, params![job, queue_id]);
 }
 
 /// The job is cancelled, or gone, with this transaction at the latest. What others just write or remove is theirs, and not

@@ -43,7 +43,7 @@ macro_rules! job {
             j.priority, COALESCE(r.attempt, j.attempt), COALESCE(j.max_attempts, q.max_attempts), j.run_at, j.enqueued_at, \
             (SELECT r.rolname FROM pg_catalog.pg_roles r WHERE r.oid OPERATOR(pg_catalog.=) j.enqueued_by), \
             j.unique_key, j.caused_by, j.depth, COALESCE(r.started_at, j.started_at), j.finished_at, j.result, \
-            (SELECT f.message FROM pushy_internal.failure f WHERE f.job_id OPERATOR(pg_catalog.=) j.id \
+            (SELECT f.message FROM pushy_internal.failure f WHERE f.job_id OPERATOR(pg_catalog.=) j.id AND f.queue_id OPERATOR(pg_catalog.=) j.queue_id \
               ORDER BY f.attempt DESC LIMIT 1))::pushy.job AS job \
        FROM (SELECT l.id, l.queue_id, l.args, l.state, l.priority, l.attempt, l.max_attempts, l.run_at, l.enqueued_at, \
                     l.enqueued_by, l.unique_key, l.caused_by, l.depth, NULL::pg_catalog.timestamptz AS started_at, \

@@ -5,9 +5,7 @@ use crate::pg::Oid;
 use crate::errors::{quote_literal, Error, Result, SqlState};
 use crate::pg::name_lock::{self, Named};
 use crate::pg::object_lock::Hold;
-use crate::pg::{
-    database, ereport, function_catalog as functions, home, identifier, identity, transaction,
-};
+use crate::pg::{ereport, function_catalog as functions, home, identifier, identity, transaction};
 use crate::queue::control_channel::{self, ControlEvent};
 use crate::queue::definition::{self, QueueDefinition};
 use crate::queue::eligibility::{self, Ineligible};
@@ -30,8 +28,6 @@ fn register(name: String, handler: &str, options: &Options) -> Result<String> {
     options.apply_to(&mut wanted);
     wanted.owner = caller;
     wanted.owner_name = identity::role_name(caller);
-    wanted.home_system = database::system_identifier();
-    wanted.home_database = database::current();
     set_role(&mut wanted, options.run_as.unwrap_or(caller))?;
     set_handler(&mut wanted, handler).map_err(|error| with_order(&wanted.name, handler, error))?;
     options::notice_delays(&wanted);
@@ -72,6 +68,7 @@ fn create(wanted: &mut QueueDefinition) -> Result<bool> {
     }
     quota::require(wanted.owner)?;
     remember_handler_owner(wanted);
+    restore::begin_here(wanted);
     let Some(queue_id) = identity::as_owner(|| store::insert(wanted))? else {
         return Ok(false);
     };
@@ -88,13 +85,14 @@ fn replace(existing: &QueueDefinition, wanted: &mut QueueDefinition) -> Result<b
     wanted.paused = existing.paused;
     wanted.owner = existing.owner;
     wanted.owner_name.clone_from(&existing.owner_name);
+    wanted.home_system = existing.home_system;
+    wanted.home_database = existing.home_database;
     if !existing.is_home() {
-        let system = existing.home_system;
-        if restore::find_owner(wanted, system).is_err() {
+        if restore::find_owner(wanted, existing.home_system).is_err() {
             // As below.
             wanted.owner = caller;
         }
-        identity::as_owner(|| restore::find_grantees(wanted.queue_id, system))?;
+        restore::come_home(existing, wanted)?;
     } else if identity::role(existing.owner).is_none() {
         // Nobody but a superuser comes here then, and takes it over.
         wanted.owner = caller;

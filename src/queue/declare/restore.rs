@@ -136,34 +136,42 @@ pub(in crate::queue) fn adopt(mut queue: QueueDefinition) -> Result<Option<Optio
     Ok(Some((!has_place).then(why_placeless)))
 }
 
-/// Finds roles, grantees and handler: from here on their numbers and names are those of this place.
+/// Finds roles, grantees and handler as a queue says them, and brings it home with them.
 pub fn make_home(queue: &mut QueueDefinition) -> Result<()> {
     find_roles(queue).map_err(Ineligible::into_error)?;
-    let system = queue.home_system;
-    // What can fail comes first: the rows below are rewritten once.
+    let existing = queue.clone();
+    let system = existing.home_system;
+    // What can fail comes first: the rows of its jobs are rewritten once.
     let function = handler_name::by_stored_signature(&queue.handler)?;
-    if !home::has_our_roles(system) {
-        identity::as_owner(|| {
-            (JOBS_OF_QUEUES.find_enqueuers)(queue);
-            Ok(())
-        })?;
-    }
-    if queue.home_database == 0 {
-        identity::as_owner(|| {
-            installation::adopted(queue.queue_id);
-            (JOBS_OF_QUEUES.adopted)(queue.queue_id);
-            Ok(())
-        })?;
-    }
-    (JOBS_OF_QUEUES.announce_all)(queue);
-    identity::as_owner(|| find_grantees(queue.queue_id, system))?;
+    queue.handler_oid = function.map_or(Oid::INVALID, |function| function.oid);
     queue.handler_owner =
         home::role(system, queue.handler_owner, &queue.handler_owner_name).unwrap_or(Oid::INVALID);
-    queue.home_system = database::system_identifier();
-    queue.home_database = database::current();
-    queue.handler_oid = function.map_or(Oid::INVALID, |function| function.oid);
+    come_home(&existing, queue)
+}
+
+/// The one way home of a queue that is elsewhere: with its jobs, which are to be found, none a second time, and its grants, of which
+/// numbers and names are those of this place from here on. `queue` is written then, with its roles.
+pub fn come_home(existing: &QueueDefinition, queue: &mut QueueDefinition) -> Result<()> {
+    identity::as_owner(|| {
+        if !home::has_our_roles(existing.home_system) {
+            (JOBS_OF_QUEUES.find_enqueuers)(existing);
+        }
+        if existing.home_database == 0 {
+            installation::come_home(existing.queue_id);
+            (JOBS_OF_QUEUES.adopted)(existing.queue_id);
+        }
+        (JOBS_OF_QUEUES.announce_all)(existing);
+        find_grantees(existing.queue_id, existing.home_system)
+    })?;
+    begin_here(queue);
     ask_for_sweep();
     Ok(())
+}
+
+/// Of a queue that is made here, or comes home.
+pub fn begin_here(queue: &mut QueueDefinition) {
+    queue.home_system = database::system_identifier();
+    queue.home_database = database::current();
 }
 
 /// Owner and role as they are known here.
@@ -204,7 +212,7 @@ static PUT_GRANT: Plan = Plan::new(
 );
 
 /// Grantees, as written in the cluster `system`; grants to roles that are not here are dropped. As the extension's owner.
-pub fn find_grantees(queue_id: i32, system: i64) -> Result<()> {
+fn find_grantees(queue_id: i32, system: i64) -> Result<()> {
     let grants: Vec<(Oid, String, String)> = spi::connect(|spi| {
         let taken = spi.run(&TAKE_GRANTS, params![queue_id]);
         let read = |row: spi::Row<'_>| Ok((row.oid(1), row.text(2)?, row.text(3)?));

@@ -40,7 +40,7 @@ static PREPARED: Plan = Plan::new(
 
 static LAST_FAILURE: Plan = Plan::new(
     "SELECT pg_catalog.format('job %s at %s: %s', f.job_id, f.failed_at, f.message) \
-       FROM pushy_internal.live_job j JOIN pushy_internal.failure f ON f.job_id OPERATOR(pg_catalog.=) j.id \
+       FROM pushy_internal.live_job j JOIN pushy_internal.failure f ON f.job_id OPERATOR(pg_catalog.=) j.id AND f.queue_id OPERATOR(pg_catalog.=) j.queue_id \
       WHERE j.queue_id OPERATOR(pg_catalog.=) $1 AND j.state OPERATOR(pg_catalog.=) 'r'::pg_catalog.\"char\" \
       ORDER BY f.failed_at DESC LIMIT 1",
     &[BuiltinOid::INT4OID],

@@ -282,7 +282,7 @@ impl BatchRunner {
         let last_error = if job.attempt > 0 && handler.argument == eligibility::HandlerArgument::Job
         {
             let _bookkeeping = timeout::bound_lock_waits(LATER_LOCK_TIMEOUT_MS);
-            identity::as_owner(|| failure_rows::last_message(job.id))?
+            identity::as_owner(|| failure_rows::last_message(job.id, work.queue.queue_id))?
         } else {
             None
         };

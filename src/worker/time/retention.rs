@@ -31,18 +31,20 @@ pub(super) const AGAIN_US: i64 = 60_000_000;
 /// Rows that stand alone, with their failures; what somebody holds, by job_retry say, stays with all that belongs to it.
 static EXPIRE: Plan = Plan::new(
     "WITH old AS MATERIALIZED ( \
-            SELECT f.id FROM ONLY pushy_internal.finished_job f WHERE f.expires_at OPERATOR(pg_catalog.<=) $1 \
+            SELECT f.id, f.queue_id FROM ONLY pushy_internal.finished_job f WHERE f.expires_at OPERATOR(pg_catalog.<=) $1 \
              LIMIT $2 FOR UPDATE SKIP LOCKED), \
           free AS MATERIALIZED ( \
-            SELECT x.job_id, x.attempt FROM pushy_internal.failure x, old WHERE x.job_id OPERATOR(pg_catalog.=) old.id \
+            SELECT x.job_id, x.queue_id, x.attempt FROM pushy_internal.failure x, old \
+             WHERE x.job_id OPERATOR(pg_catalog.=) old.id AND x.queue_id OPERATOR(pg_catalog.=) old.queue_id \
                FOR UPDATE OF x SKIP LOCKED), \
           gone AS ( \
             DELETE FROM ONLY pushy_internal.finished_job f USING old WHERE f.id OPERATOR(pg_catalog.=) old.id \
-               AND NOT EXISTS (SELECT 1 FROM pushy_internal.failure x WHERE x.job_id OPERATOR(pg_catalog.=) old.id \
-                  AND NOT EXISTS (SELECT 1 FROM free WHERE free.job_id OPERATOR(pg_catalog.=) x.job_id \
+               AND NOT EXISTS (SELECT 1 FROM pushy_internal.failure x WHERE x.job_id OPERATOR(pg_catalog.=) old.id AND x.queue_id OPERATOR(pg_catalog.=) old.queue_id \
+                  AND NOT EXISTS (SELECT 1 FROM free WHERE free.job_id OPERATOR(pg_catalog.=) x.job_id AND free.queue_id OPERATOR(pg_catalog.=) x.queue_id \
                                      AND free.attempt OPERATOR(pg_catalog.=) x.attempt)) \
-            RETURNING f.id), \
-          failures AS (DELETE FROM pushy_internal.failure x USING gone WHERE x.job_id OPERATOR(pg_catalog.=) gone.id RETURNING 1) \
+            RETURNING f.id, f.queue_id), \
+          failures AS (DELETE FROM pushy_internal.failure x USING gone \
+             WHERE x.job_id OPERATOR(pg_catalog.=) gone.id AND x.queue_id OPERATOR(pg_catalog.=) gone.queue_id RETURNING 1) \
      SELECT (SELECT pg_catalog.count(*) FROM gone)",
     &[BuiltinOid::TIMESTAMPTZOID, BuiltinOid::INT8OID],
 );
