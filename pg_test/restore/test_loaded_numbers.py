@@ -225,7 +225,7 @@ def test_a_dump_of_the_same_database_passes_over_what_is_here_and_says_so(server
             assert table in told and what in told, told
         assert db.rows("SELECT id, state FROM pushy.jobs ORDER BY 1") == before
     come_home(db, "resume")
-    assert wrong(db, {n: 1 for _, n in UNFINISHED}) == []
+    assert wrong(db, dict.fromkeys([101, 102, *(n for _, n in UNFINISHED)], 1)) == []
     db.drop()
 
 
