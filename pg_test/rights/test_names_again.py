@@ -81,6 +81,8 @@ HOLDERS = {
     "live_job.queue_id": "test_life_roles: orphans",
     "finished_job.queue_id": "goes with its queue",
     "failure.queue_id": "goes with its queue",
+    "promised_cancel.queue_id": "test_loaded_beside: test_a_promised_cancel_that_is_loaded_is_of_the_loaded_job; else by its job",
+    "loaded_queue.queue_id": "below zero, and no queue's again",
     "dropped_queue.queue_id": "test_retention: test_no_queue_gets_the_number_of_one_whose_history_is_still_there",
 }
 # Where a database stands; compared with where we are.
