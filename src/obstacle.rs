@@ -105,7 +105,7 @@ pub fn lacks_worker_slot(shared: &Shared) -> Option<Finding> {
     let slots = guc::max_worker_processes();
     (shared.lacks_worker_slot.load(Ordering::SeqCst) != 0).then(|| {
         blocked(
-            format!("no background worker can be started: all {slots} slots of max_worker_processes are taken{}, and another start of the server changes their number", by_parallel_queries()),
+            format!("no background worker can be started: all {slots} slots of max_worker_processes are taken, {} of them by Pushy's workers{}, and another start of the server changes their number", by_us(shared), by_parallel_queries(shared)),
             more_slots(),
         )
     })
@@ -123,8 +123,19 @@ fn more_slots() -> String {
     )
 }
 
-/// Any role may take so many of them by parallel queries.
-fn by_parallel_queries() -> String {
+/// Slots that Pushy's own workers take.
+fn by_us(shared: &Shared) -> usize {
+    let databases = shared.databases.iter().filter(|slot| slot.oid() != 0);
+    let workers = databases.flat_map(|slot| &slot.workers);
+    1 + shared.executors_in_use() + workers.filter(|worker| !worker.is_absent()).count()
+}
+
+/// Any role may take so many of them by parallel queries, if others than Pushy's workers, and the one that starts those of
+/// subscriptions, take any.
+fn by_parallel_queries(shared: &Shared) -> String {
+    if by_us(shared) + 1 >= guc::max_worker_processes() as usize {
+        return String::new();
+    }
     let needed = settings::max_executors() + settings::reserved_executors() + 3;
     let slots = guc::max_worker_processes() as usize;
     let parallel = guc::max_parallel_workers() as usize;

@@ -18,6 +18,7 @@ pub mod log;
 pub mod pace;
 pub mod rest;
 pub mod share;
+pub mod slots;
 pub mod suspicion;
 pub mod trigger_text;
 pub mod turns;

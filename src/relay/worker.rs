@@ -177,6 +177,7 @@ impl Relay {
                 (ticks, relay.last, relay.emitted, sinks)
             };
             let before = progress(self);
+            self.database_slot.relay().set_rests(false);
             let outcome = self.round(&mut started, &mut ticked_at, &mut parts_checked_at);
             match outcome {
                 Ok(Some(wait_us)) => {
@@ -197,11 +198,13 @@ impl Relay {
                     let rest = now - rested_at.max(ticked_at);
                     let linger = settings::executor_linger().as_micros() as i64;
                     let mut could_not_leave = false;
-                    if rest >= linger && !self.sinks.is_unfinished() {
-                        // The next one comes when something is logged, or when the log has aged.
+                    let is_asked = self.database_slot.relay().is_asked_for_slot();
+                    if is_asked || rest >= linger && !self.sinks.is_unfinished() {
+                        // The next one comes when something is logged, when what is owed can be done, or when the log has aged.
                         match self.write_down().and_then(|()| self.next_expiry()) {
                             Ok(due) => {
-                                log.relay_due.store(due, Ordering::SeqCst);
+                                let owed = now.saturating_add(wait_us);
+                                log.relay_due.store(due.min(owed), Ordering::SeqCst);
                                 HAS_SAID_DUE.set(true);
                                 return;
                             }
@@ -224,6 +227,8 @@ impl Relay {
                     };
                     let has_worked = progress(self) != before;
                     let wait = idle.sleep("the relay", wait_us.min(next), has_worked);
+                    let owes = log.is_dirty() || self.sinks.is_unfinished();
+                    self.database_slot.relay().set_rests(!owes);
                     // What was emitted before an orderly restart is not emitted again after it.
                     latch::wait_unless_ended(Some(wait), || {
                         let _ = self.write_down();
@@ -236,7 +241,14 @@ impl Relay {
                     if self.database_slot.presence() == Presence::Absent {
                         return;
                     }
-                    latch::wait(Some(failures.count(&failure)));
+                    let left = failures.count(&failure);
+                    let me = self.database_slot.relay();
+                    if me.is_asked_for_slot() {
+                        me.put_off(clock::now().0 + left.as_micros() as i64);
+                        return;
+                    }
+                    me.set_rests(true);
+                    latch::wait(Some(left));
                 }
             }
         }

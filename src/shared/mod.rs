@@ -12,6 +12,7 @@ mod prepared;
 mod queue;
 mod set_back;
 pub mod unpublished;
+mod untold;
 pub mod watch_slot;
 mod worker;
 
@@ -78,6 +79,7 @@ pub struct Shared {
     pub listened: Listened,
     /// Transactions prepared since the server started.
     prepared_so_far: AtomicU64,
+    untold: [untold::UntoldCell; untold::MOST_UNTOLD],
     /// For the relays that run.
     pub rings: [Ring; RINGS],
 }

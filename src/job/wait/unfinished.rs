@@ -78,6 +78,9 @@ impl QueueActivity {
     }
 
     fn idle_mark(&self) -> Option<u64> {
+        if self.shared.has_untold(self.key.database) {
+            return None;
+        }
         let database_slot = self.shared.find_database(self.key.database)?;
         database_slot.idle_mark_of(self.slot)
     }

@@ -23,6 +23,6 @@ pub use worker_transaction::{
     run_each, run_unless_busy, run_within,
 };
 pub use xid::{
-    await_end, has_committed, is_own, is_serializable, most_prepared, my_xids, nest_level,
-    next_xid, subtransaction_ids, wal_position, xid,
+    await_end, has_committed, is_own, is_running, is_serializable, most_prepared, my_xids,
+    nest_level, next_xid, subtransaction_ids, wal_position, xid, xid_if_any,
 };

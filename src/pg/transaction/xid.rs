@@ -102,6 +102,18 @@ pub fn xid() -> u64 {
     }
 }
 
+/// The number of this transaction, without its epoch; 0: it has none.
+pub fn xid_if_any() -> u32 {
+    // SAFETY: reads a variable.
+    unsafe { GetTopFullTransactionIdIfAny().value as u32 }
+}
+
+/// Whether a transaction is open or prepared. What it has committed can be seen once it is not.
+pub fn is_running(xid: u32) -> bool {
+    // SAFETY: looks at the processes' and the prepared transactions' numbers, under a lock of the server's that it takes and releases.
+    unsafe { pg_sys::TransactionIdIsInProgress(pg_sys::TransactionId::from(xid)) }
+}
+
 /// The next transaction id to be given out: unchanged means nobody has written since.
 pub fn next_xid() -> u64 {
     // SAFETY: takes XidGenLock shared for a moment.

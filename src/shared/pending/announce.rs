@@ -4,8 +4,8 @@
 use std::sync::atomic::Ordering;
 
 use crate::pg::release::AtRelease;
-use crate::pg::signals;
 use crate::pg::transaction_end::{self, End};
+use crate::pg::{clock, signals, transaction};
 use crate::shared::cancels::Promise;
 use crate::shared::database::{Presence, NEVER};
 use crate::shared::pending::{Announcement, DefinitionChange, Pending, Why, PENDING};
@@ -288,6 +288,11 @@ impl Pending {
             if shared.note_prepared(here, name, concerns_us, &self.quiesced) {
                 return;
             }
+        }
+        if end == End::Prepare && self.prepares.is_none() {
+            // By a worker that applies a subscription, of whose COMMIT PREPARED no statement tells.
+            let here = crate::pg::database::current();
+            shared.note_untold(here, transaction::xid_if_any(), clock::now().0);
         }
         for oid in &self.quiesced {
             if let Some(slot) = shared.find_database(*oid) {

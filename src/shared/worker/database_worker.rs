@@ -1,8 +1,9 @@
 //! A worker that a database has one of: its scheduler, its relay.
 
-use std::sync::atomic::{AtomicI32, AtomicI64, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU32, AtomicU64, Ordering};
 
 use pushy_core::backoff;
+use pushy_core::slots::{self, Doing};
 
 use crate::pg::latch::ProcessCell;
 
@@ -62,6 +63,10 @@ pub struct DatabaseWorker {
     /// How many in a row did not come up, and before when (µs) no other is tried.
     failures: AtomicU32,
     pub(in crate::shared) retry_at: AtomicI64,
+    /// It waits for more to do.
+    rests: AtomicBool,
+    /// When (µs) it was asked to leave, because another lacks a worker slot of the server's; 0: it was not.
+    asked_at: AtomicI64,
 }
 
 fn life(generation: u32, state: Life) -> u64 {
@@ -79,7 +84,11 @@ impl DatabaseWorker {
             starting_since,
             failures,
             retry_at,
+            rests,
+            asked_at,
         } = self;
+        rests.store(false, Ordering::SeqCst);
+        asked_at.store(0, Ordering::SeqCst);
         self.begin(Life::Absent);
         process.leave();
         pid.store(0, Ordering::SeqCst);
@@ -109,6 +118,8 @@ impl DatabaseWorker {
     /// The launcher registers one, of this database; there is none.
     pub fn set_starting(&self, database: u32, now: i64) -> Ticket {
         self.starting_since.store(now, Ordering::SeqCst);
+        self.rests.store(false, Ordering::SeqCst);
+        self.asked_at.store(0, Ordering::SeqCst);
         let generation = self.begin(Life::Starting);
         Ticket {
             database,
@@ -158,8 +169,9 @@ impl DatabaseWorker {
         given_up
     }
 
-    /// There was no place for its process: nobody's failure.
-    pub fn take_back_start(&self) {
+    /// There was no place for its process: nobody's failure, and the one before was the last.
+    pub fn take_back_start(&self, last_started: i64) {
+        self.starting_since.store(last_started, Ordering::SeqCst);
         let generation = (self.life.load(Ordering::SeqCst) >> 8) as u32;
         self.change(generation, Life::Starting, Life::Absent);
     }
@@ -194,6 +206,47 @@ impl DatabaseWorker {
 
     pub fn is_connecting(&self) -> bool {
         self.state() == Life::Connecting
+    }
+
+    /// When (µs) the last one was started; 0: none was.
+    pub fn last_started(&self) -> i64 {
+        self.starting_since.load(Ordering::SeqCst)
+    }
+
+    /// This process waits for more to do, or goes on.
+    pub fn set_rests(&self, rests: bool) {
+        self.rests.store(rests, Ordering::SeqCst);
+    }
+
+    /// Asks it to leave as soon as what it is about is done, and to come again in its turn.
+    pub fn ask_for_slot(&self, now: i64) {
+        self.asked_at.store(now, Ordering::SeqCst);
+        self.wake();
+    }
+
+    pub fn is_asked_for_slot(&self) -> bool {
+        self.asked_at.load(Ordering::SeqCst) != 0
+    }
+
+    /// As one that takes a worker slot of the server's; None: there is none.
+    pub fn in_slot(&self) -> Option<slots::Worker> {
+        let doing = match self.state() {
+            Life::Absent => return None,
+            Life::Starting | Life::Connecting => Doing::Coming,
+            Life::Here if self.rests.load(Ordering::SeqCst) => Doing::Rests,
+            Life::Here => Doing::Works,
+        };
+        let asked_at = self.asked_at.load(Ordering::SeqCst);
+        Some(slots::Worker {
+            started_at: self.last_started(),
+            doing,
+            asked_at: (asked_at != 0).then_some(asked_at),
+        })
+    }
+
+    /// No other is tried before this time (µs).
+    pub fn put_off(&self, until: i64) {
+        self.retry_at.store(until, Ordering::SeqCst);
     }
 
     fn fail(&self, now: i64) {

@@ -110,6 +110,8 @@ impl Scheduler {
                 return;
             }
             IN_ROUND.set(true);
+            let me = self.database_slot.scheduler();
+            me.set_rests(false);
             let outcome = self.round(first);
             IN_ROUND.set(self.has_turns() || self.sweep.is_some());
             match outcome {
@@ -129,10 +131,26 @@ impl Scheduler {
                             return;
                         }
                     }
+                    if me.is_asked_for_slot() {
+                        // The next one goes on, in its turn.
+                        let due = clock::now().0 + left.as_micros() as i64;
+                        self.database_slot.announce_due(due);
+                        IN_ROUND.set(false);
+                        return;
+                    }
                     worker::show_activity(None);
+                    me.set_rests(!self.has_turns());
                     latch::wait(Some(left));
                 }
-                Err(failure) => latch::wait(Some(failures.count(&failure))),
+                Err(failure) => {
+                    let left = failures.count(&failure);
+                    if me.is_asked_for_slot() {
+                        me.put_off(clock::now().0 + left.as_micros() as i64);
+                        return;
+                    }
+                    me.set_rests(true);
+                    latch::wait(Some(left));
+                }
             }
         }
     }
@@ -294,6 +312,10 @@ impl Scheduler {
         let is_relay_due = || Ok(log::is_used()? || log::is_timeline_news()?);
         if transaction::run(|| identity::as_owner(is_relay_due))? {
             shared::expect().announce_logged(self.database_slot, false);
+        }
+        for xid in transaction::run(timers::prepared_here)? {
+            // A subscription of PostgreSQL's may have prepared it before the server's start.
+            shared::expect().note_untold(database::current(), xid, clock::now().0);
         }
         // Where there are no queues at all, a restore has brought the jobs and not yet the queues.
         if !self.queues.is_empty() {

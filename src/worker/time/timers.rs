@@ -8,7 +8,7 @@ use crate::errors::{Error, Result, SqlState};
 use crate::job::moves::discard;
 use crate::job::moves::promote;
 use crate::pg::value::Timestamp;
-use crate::pg::{clock, database, identity, transaction};
+use crate::pg::{clock, database, identity, transaction, BuiltinOid, Oid};
 use crate::queue::cache;
 use crate::queue::definition::{self, QueueDefinition};
 use crate::shared::queue_slot::QueueKey;
@@ -26,6 +26,24 @@ pub fn promote(queues: &[QueueDefinition], turns: &mut Turns) -> Result<Option<b
 /// Makes some of the due jobs of one queue ready; true when there may be more.
 pub fn promote_of(queue: &QueueDefinition) -> Result<bool> {
     identity::as_owner(|| promote::promote_of(queue, clock::now(), ROWS))
+}
+
+static PREPARED_HERE: Plan = Plan::new(
+    "SELECT p.transaction::pg_catalog.text::pg_catalog.int8 FROM pg_catalog.pg_prepared_xact() p WHERE p.dbid OPERATOR(pg_catalog.=) $1",
+    &[BuiltinOid::OIDOID],
+);
+
+/// Transactions of this database that are prepared.
+pub fn prepared_here() -> Result<Vec<u32>> {
+    if transaction::most_prepared() == 0 {
+        return Ok(Vec::new());
+    }
+    identity::as_owner(|| {
+        Ok(spi::connect(|spi| {
+            let found = spi.run(&PREPARED_HERE, params![Oid::from(database::current())]);
+            found.rows().map(|row| row.i64(1) as u32).collect()
+        }))
+    })
 }
 
 /// The time for which the first job waits, `from` or later; None: not before one is enqueued.

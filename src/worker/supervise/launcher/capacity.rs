@@ -4,12 +4,15 @@
 use std::sync::atomic::Ordering;
 
 use pushy_core::capacity::{self, Decision, Doing, ExecutorKey, ExecutorView, SLICE_US};
+use pushy_core::slots::{self, Class, Leaves};
 
 use crate::errors::{Error, SqlState};
 use crate::pg::ereport;
 use crate::settings;
 use crate::shared::database::NEVER;
-use crate::shared::executor::{self, ExecutorState};
+use crate::shared::database_worker::DatabaseWorker;
+use crate::shared::executor::{self, ExecutorSlot, ExecutorState};
+use crate::worker::launcher::kinds::KINDS;
 use crate::worker::launcher::Launcher;
 
 /// The postmaster frees the slot of a worker that has ended within this time.
@@ -53,6 +56,29 @@ impl Capacity {
     }
 }
 
+/// An executor as one that takes a worker slot of the server's.
+fn in_slot(executor: &ExecutorView, now: i64) -> slots::Worker {
+    let is_held = executor.is_held(now);
+    slots::Worker {
+        started_at: executor.started_at,
+        doing: match executor.doing {
+            Doing::Coming => slots::Doing::Coming,
+            Doing::Going => slots::Doing::Going,
+            Doing::Idle { .. } => slots::Doing::Rests,
+            Doing::Batch { .. } if is_held => slots::Doing::Held,
+            Doing::Batch { .. } | Doing::Looking => slots::Doing::Works,
+        },
+        asked_at: executor.is_asked.then_some(now),
+    }
+}
+
+/// Whoever takes a slot.
+#[derive(Clone, Copy)]
+enum Taker {
+    Executor(&'static ExecutorSlot),
+    OfDatabase(&'static DatabaseWorker),
+}
+
 impl Launcher {
     /// All executors there are, each with its slot.
     fn observe_all(&self) -> (Vec<usize>, Vec<ExecutorView>) {
@@ -83,13 +109,35 @@ impl Launcher {
         Capacity::of(decision, &slots)
     }
 
-    /// All worker slots of the server are taken, and this pair has no worker: an executor leaves. Answers when to look again.
-    pub(super) fn free_capacity(&self, pair: ExecutorKey, now: i64) -> i64 {
-        let (slots, executors) = self.observe_all();
-        let decision = capacity::free_one(&executors, |executor| executor.pair != pair, now);
-        let freed = Capacity::of(decision, &slots);
-        let freed = freed.and_then(|capacity| self.take_capacity(&capacity, now));
-        freed.err().unwrap_or(NEVER)
+    /// All worker slots of the server are taken, and somebody has no worker: this pair, or a database (None). Another's leaves, be it
+    /// an executor, a scheduler or a relay. Answers when to look again.
+    pub(super) fn make_room(&self, pair: Option<ExecutorKey>, now: i64) -> i64 {
+        let since = self.lacks_worker_slot_since.unwrap_or(now);
+        if now - since < SLOT_RETURN_US {
+            return since + SLOT_RETURN_US;
+        }
+        let shared = self.shared;
+        let executors = shared.executors.iter().filter_map(|executor| {
+            let seen = observe(executor).filter(|seen| Some(seen.pair) != pair)?;
+            Some((Taker::Executor(executor), in_slot(&seen, now)))
+        });
+        let databases = shared.databases.iter().filter(|slot| slot.oid() != 0);
+        let of_databases = databases.flat_map(|slot| {
+            let workers = KINDS.iter().map(|kind| kind.of(slot));
+            workers.filter_map(|worker| Some((Taker::OfDatabase(worker), worker.in_slot()?)))
+        });
+        let (takers, workers): (Vec<_>, Vec<_>) = executors.chain(of_databases).unzip();
+        match slots::who_leaves(&workers, now) {
+            Leaves::Nobody(until) => until,
+            // Its exit wakes the launcher.
+            Leaves::Ask(index) => {
+                match takers[index] {
+                    Taker::Executor(executor) => executor.ask_to_stop(),
+                    Taker::OfDatabase(worker) => worker.ask_for_slot(now),
+                }
+                now + SLICE_US
+            }
+        }
     }
 
     /// Takes what `find_capacity` has found. If another executor has to leave for it first: when to look again.
@@ -123,6 +171,7 @@ impl Launcher {
     /// No worker slot is free: the log says so once, with the setting to raise, until a start has succeeded. Not at the first
     /// look, because a worker that has just ended gives its slot back a moment later.
     pub(super) fn no_worker_slot(&mut self, now: i64) -> i64 {
+        self.found_no_slot = true;
         let since = *self.lacks_worker_slot_since.get_or_insert(now);
         if now - since < SLICE_US {
             return now + SLOT_RETURN_US;
@@ -139,7 +188,14 @@ impl Launcher {
         now + SLICE_US
     }
 
-    pub(super) fn got_worker_slot(&mut self) {
+    /// One of the class was started.
+    pub(super) fn got_worker_slot(&mut self, class: Class) {
+        self.turn.started(class);
+        self.has_started = true;
+    }
+
+    /// There was a slot for all that was wanted.
+    pub(super) fn nobody_lacks_a_slot(&mut self) {
         self.shared.lacks_worker_slot.store(0, Ordering::SeqCst);
         self.lacks_worker_slot_since = None;
     }

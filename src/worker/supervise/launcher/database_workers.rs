@@ -3,13 +3,13 @@
 use std::collections::HashSet;
 
 use pushy_core::capacity::START_US;
+use pushy_core::slots::Class;
 
 use crate::pg::worker::{self, Status};
 use crate::pg::{clock, signals};
-use crate::shared::database::NEVER;
+use crate::shared::database::{DatabaseSlot, NEVER};
 use crate::worker::launcher::kinds::{DatabaseKind, KINDS};
 use crate::worker::launcher::{next_check_of_start, Launcher, LOST_US, MOST_START_US};
-use pushy_core::capacity::ExecutorKey;
 
 /// So many workers of databases that have failed before may hang at a time.
 const MOST_HANGING: usize = 2;
@@ -67,67 +67,91 @@ impl Launcher {
         next
     }
 
-    /// Starts workers where they are wanted; answers when the next one is.
+    /// Starts workers where they are wanted, the one that was started longest ago first; answers when the next one is.
     pub(super) fn start_database_workers(&mut self) -> i64 {
-        self.lacks_slot = false;
-        let next = KINDS.iter().map(|kind| self.start(kind)).min();
-        next.unwrap_or(NEVER)
-    }
-
-    fn start(&mut self, kind: &'static DatabaseKind) -> i64 {
+        self.turn.begins(Class::OfDatabases);
         let now = clock::now().0;
-        let mut next = NEVER;
         let shared = self.shared;
-        let coming = kind.coming(&shared.databases);
-        let mut starting = coming.filter(|since| *since >= now - MOST_START_US).count();
-        for database_slot in shared
-            .databases
-            .iter()
-            .filter(|database_slot| database_slot.oid() != 0)
-        {
-            let (oid, worker) = (database_slot.oid(), kind.of(database_slot));
-            if database_slot.is_quiesced() || !worker.is_absent() {
-                continue;
-            }
-            let due = (kind.wanted)(self, database_slot, now).max(worker.retry_at());
-            if due > now {
-                next = next.min(due);
-                continue;
-            }
-            if !self.runs_in(database_slot) {
-                continue;
-            }
-            if kind.one_after_another && starting > 0 {
-                continue;
-            }
-            if worker.has_failed() && self.hanging(kind, now) >= MOST_HANGING {
-                continue;
-            }
-            let taken = (kind.takes)(self, database_slot, now);
-            let ticket = worker.set_starting(oid, now);
-            let title = format!("{}: {}", kind.process.name, self.names[&oid]);
-            match worker::start(kind.process, &title, ticket.to_arg()) {
-                Some(handle) => {
-                    self.workers.insert((kind.name, oid), handle);
-                    starting += 1;
-                    self.got_worker_slot();
-                }
-                None => {
-                    worker.take_back_start();
-                    (kind.puts_back)(self, database_slot, taken);
-                    self.lacks_slot = true;
-                    next = next.min(self.no_worker_slot(now));
-                    // Not of any executor's: whichever executor leaves makes room.
-                    let nobodys = ExecutorKey {
-                        database: oid,
-                        role: 0,
-                    };
-                    next = next.min(self.free_capacity(nobodys, now));
-                    break;
+        let mut next = NEVER;
+        let mut wanted = Vec::new();
+        for kind in &KINDS {
+            for database_slot in shared.databases.iter().filter(|slot| slot.oid() != 0) {
+                match self.is_wanted(kind, database_slot, now) {
+                    Ok(()) => wanted.push((kind, database_slot)),
+                    Err(at) => next = next.min(at),
                 }
             }
         }
+        wanted.sort_by_key(|(kind, database_slot)| kind.of(database_slot).last_started());
+        let mut has_started = false;
+        for (kind, database_slot) in wanted {
+            if self.turn.is_others(Class::OfDatabases) {
+                self.turn.lacked(Class::OfDatabases);
+                return if has_started { now } else { next };
+            }
+            // Again, because one that was started meanwhile may be in the way.
+            match self.is_wanted(kind, database_slot, now) {
+                Ok(()) => {}
+                Err(at) => {
+                    next = next.min(at);
+                    continue;
+                }
+            }
+            if !self.start(kind, database_slot, now) {
+                next = next.min(self.no_worker_slot(now));
+                self.turn.lacked(Class::OfDatabases);
+                return next.min(self.make_room(None, now));
+            }
+            has_started = true;
+            self.got_worker_slot(Class::OfDatabases);
+        }
         next
+    }
+
+    /// Whether one is to be started now; if not, when to look again.
+    fn is_wanted(
+        &mut self,
+        kind: &'static DatabaseKind,
+        database_slot: &'static DatabaseSlot,
+        now: i64,
+    ) -> Result<(), i64> {
+        let worker = kind.of(database_slot);
+        if database_slot.is_quiesced() || !worker.is_absent() {
+            return Err(NEVER);
+        }
+        let due = (kind.wanted)(self, database_slot, now).max(worker.retry_at());
+        if due > now {
+            return Err(due);
+        }
+        let is_starting = |since: i64| kind.one_after_another && since >= now - MOST_START_US;
+        let waits = !self.runs_in(database_slot)
+            || kind.coming(&self.shared.databases).any(is_starting)
+            || worker.has_failed() && self.hanging(kind, now) >= MOST_HANGING;
+        if waits {
+            return Err(NEVER);
+        }
+        Ok(())
+    }
+
+    /// False: no slot is free.
+    fn start(
+        &mut self,
+        kind: &'static DatabaseKind,
+        database_slot: &'static DatabaseSlot,
+        now: i64,
+    ) -> bool {
+        let (oid, worker) = (database_slot.oid(), kind.of(database_slot));
+        let taken = (kind.takes)(self, database_slot, now);
+        let last_started = worker.last_started();
+        let ticket = worker.set_starting(oid, now);
+        let title = format!("{}: {}", kind.process.name, self.names[&oid]);
+        if let Some(handle) = worker::start(kind.process, &title, ticket.to_arg()) {
+            self.workers.insert((kind.name, oid), handle);
+            return true;
+        }
+        worker.take_back_start(last_started);
+        (kind.puts_back)(self, database_slot, taken);
+        false
     }
 
     /// How many of a kind hang in their start: each takes a slot of the server's workers. While many do, none is started in a

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use pushy_core::backoff;
 use pushy_core::capacity::{ExecutorKey, SLICE_US, START_US};
 use pushy_core::gate::{Asker, Closed};
+use pushy_core::slots::Class;
 
 use crate::errors::{Error, SqlState};
 use crate::pg::worker::{self, Status};
@@ -160,6 +161,8 @@ impl Launcher {
         let no_capacity_until = &self.shared.no_capacity_until;
         no_capacity_until.store(0, Ordering::SeqCst);
         let mut next = self.stop_surplus(now);
+        self.turn.begins(Class::Executors);
+        let mut has_started = false;
         let has_any = settings::max_executors() > 0;
         for (pair, serving) in self.pairs_in_need() {
             let trouble = self
@@ -174,7 +177,16 @@ impl Launcher {
             if !database_slot.is_some_and(|database_slot| self.runs_in(database_slot)) {
                 continue;
             }
-            if !has_any || self.lacks_slot {
+            if !has_any {
+                continue;
+            }
+            if self.turn.lacks(Class::OfDatabases)
+                && (serving > 0 || self.turn.is_others(Class::Executors))
+            {
+                if serving == 0 {
+                    self.turn.lacked(Class::Executors);
+                    next = if has_started { now } else { next };
+                }
                 continue;
             }
             let capacity = match self.find_capacity(pair, serving, now) {
@@ -196,11 +208,15 @@ impl Launcher {
                 continue;
             }
             match self.start_executor(pair, now) {
-                Ok(()) => self.got_worker_slot(),
+                Ok(()) => {
+                    has_started = true;
+                    self.got_worker_slot(Class::Executors);
+                }
                 Err(at) => {
                     next = next.min(at);
-                    if self.lacks_worker_slot_since.is_some() && serving == 0 {
-                        next = next.min(self.free_capacity(pair, now));
+                    if self.found_no_slot && serving == 0 {
+                        self.turn.lacked(Class::Executors);
+                        next = next.min(self.make_room(Some(pair), now));
                     }
                     break;
                 }

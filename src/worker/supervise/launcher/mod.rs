@@ -12,6 +12,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use pushy_core::capacity::{ExecutorKey, Hangs, SLICE_US, START_US};
+use pushy_core::slots::{Class, Turn};
 
 use self::kinds::KINDS;
 use crate::pg::worker::{self, Handle, WorkerKind};
@@ -76,7 +77,9 @@ fn launcher(_arg: usize) {
         last_started: HashMap::new(),
         next_held: NEVER,
         lacks_worker_slot_since: None,
-        lacks_slot: false,
+        turn: Turn::default(),
+        found_no_slot: false,
+        has_started: false,
     }
     .live();
 }
@@ -114,8 +117,12 @@ pub struct Launcher {
     /// When the first of the queues that were passed over after a failure may be tried again.
     next_held: i64,
     lacks_worker_slot_since: Option<i64>,
-    /// There was no slot for a scheduler or a relay when one was last to be started.
-    lacks_slot: bool,
+    /// Who lacks a worker slot of the server's, and whose turn the next one is.
+    turn: Turn,
+    /// No slot was free in this round.
+    found_no_slot: bool,
+    /// One was, since everybody last had one.
+    has_started: bool,
 }
 
 impl Launcher {
@@ -132,6 +139,7 @@ impl Launcher {
             let mut next = clock::now().0 + SWEEP_US;
             next = next.min(self.reap_executors());
             next = next.min(self.reap_database_workers());
+            next = next.min(self.shared.announce_untold(clock::now().0));
             // Before the ready bits are read: a process that finds `closed` does not call the launcher, but has set its
             // bit.
             let enabled = settings::enabled();
@@ -146,15 +154,24 @@ impl Launcher {
         }
     }
 
-    /// Starts what is wanted; answers when to look again. Executors first, because jobs wait for them; but none while a scheduler
-    /// or a relay lacks a slot of the server's, because executors of queues that are never empty would take each that is left.
+    /// Starts what is wanted; answers when to look again. Executors first, because jobs wait for them, and by turns with
+    /// schedulers and relays while these lack a slot of the server's, because executors of queues that are never empty, and
+    /// relays of many databases, would take each that is left.
     fn start_all(&mut self) -> i64 {
-        if self.lacks_slot {
+        self.found_no_slot = false;
+        let next = if self.turn.first() == Class::OfDatabases {
             let next = self.start_database_workers();
-            return next.min(self.start_executors());
+            next.min(self.start_executors())
+        } else {
+            let next = self.start_executors();
+            next.min(self.start_database_workers())
+        };
+        self.turn.ends();
+        if !self.found_no_slot && !self.turn.anybody_lacks() && self.has_started {
+            self.has_started = false;
+            self.nobody_lacks_a_slot();
         }
-        let next = self.start_executors();
-        next.min(self.start_database_workers())
+        next
     }
 
     /// What waits for a time that has gone far away, because the clock was set back, waits no longer.
