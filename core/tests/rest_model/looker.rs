@@ -23,6 +23,7 @@ pub struct Looker {
 enum At {
     Begin,
     Times,
+    Untold,
     SweepRequested,
     Sweeping,
     Permits,
@@ -88,8 +89,12 @@ impl World {
                 me.at = if fault == Some(Fault::AsksLate) {
                     At::Waiting
                 } else {
-                    At::SweepRequested
+                    At::Untold
                 };
+            }
+            At::Untold => {
+                let rests = !self.untold || fault == Some(Fault::IgnoresUntold);
+                me.at = go_on(rests, At::SweepRequested);
             }
             At::SweepRequested => me.at = go_on(!self.sweep_requested, At::Sweeping),
             At::Sweeping => me.at = go_on(!self.sweeping, At::Permits),
@@ -125,7 +130,7 @@ impl World {
                 } else if fault == Some(Fault::AsksOnce) {
                     next.told_nothing();
                 } else {
-                    me.at = At::SweepRequested;
+                    me.at = At::Untold;
                 }
             }
             At::Table => {

@@ -38,9 +38,13 @@ enum Fault {
     SweepsLate,
     /// What was passed over is counted after the look that found nothing.
     CountsPassedOverLate,
+    /// Whoever looks does not ask for transactions of whose end nobody is told.
+    IgnoresUntold,
+    /// One of them is forgotten before the sweep is asked for.
+    ForgetsEarly,
 }
 
-const FAULTS: [Fault; 11] = [
+const FAULTS: [Fault; 13] = [
     Fault::CommitsInSilence,
     Fault::EndsBeforeAnnouncing,
     Fault::CountsPermitLate,
@@ -52,6 +56,8 @@ const FAULTS: [Fault; 11] = [
     Fault::AsksLate,
     Fault::SweepsLate,
     Fault::CountsPassedOverLate,
+    Fault::IgnoresUntold,
+    Fault::ForgetsEarly,
 ];
 
 /// Who is at work beside the executor and the one who looks: all at once would be too many worlds.
@@ -63,9 +69,16 @@ enum Others {
     Canceller,
     /// One commits what was prepared, and the scheduler sweeps.
     Sweep,
+    /// A subscription's worker prepares and commits, of which nobody is told; the launcher sees it, and the scheduler sweeps.
+    Untold,
 }
 
-const OTHERS: [Others; 3] = [Others::Movers, Others::Canceller, Others::Sweep];
+const OTHERS: [Others; 4] = [
+    Others::Movers,
+    Others::Canceller,
+    Others::Sweep,
+    Others::Untold,
+];
 
 /// What a model is of.
 #[derive(Clone, Copy)]

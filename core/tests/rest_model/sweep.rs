@@ -14,9 +14,9 @@ impl Silent {
         Silent { at: 0 }
     }
 
-    /// Its client has been answered.
+    /// Its client has been answered; of an untold one everybody sees the rows.
     pub fn is_known(&self) -> bool {
-        self.at == 2
+        self.at >= 2
     }
 }
 
@@ -26,6 +26,25 @@ impl World {
         match self.silent.at {
             0 => next.rows[2] = Row::Ready,
             1 => next.sweep_requested = true,
+            _ => return,
+        }
+        next.silent.at += 1;
+        visit(next);
+    }
+}
+
+impl World {
+    /// PREPARE is noted; then the row is there, and only the launcher's look at what was noted tells anybody.
+    pub fn step_untold(&self, fault: Option<Fault>, visit: &mut impl FnMut(World)) {
+        let mut next = *self;
+        let early = fault == Some(Fault::ForgetsEarly);
+        match self.silent.at {
+            0 => next.untold = true,
+            1 => next.rows[2] = Row::Ready,
+            2 if early => next.untold = false,
+            3 if early => next.sweep_requested = true,
+            2 => next.sweep_requested = true,
+            3 => next.untold = false,
             _ => return,
         }
         next.silent.at += 1;

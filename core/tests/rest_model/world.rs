@@ -42,6 +42,7 @@ pub struct World {
     pub passed_over_gone: u8,
     pub sweep_requested: bool,
     pub sweeping: bool,
+    pub untold: bool,
     pub executor: Executor,
     pub enqueuer: Mover,
     pub promoter: Mover,
@@ -67,6 +68,7 @@ impl World {
             passed_over_gone: 0,
             sweep_requested: false,
             sweeping: false,
+            untold: false,
             executor: Executor::new(),
             enqueuer: Mover::new(),
             promoter: Mover::new(),
@@ -96,6 +98,10 @@ impl World {
             }
             Others::Sweep => {
                 self.step_silent(&mut visit);
+                self.step_scheduler(rules.fault, &mut visit);
+            }
+            Others::Untold => {
+                self.step_untold(rules.fault, &mut visit);
                 self.step_scheduler(rules.fault, &mut visit);
             }
         }

@@ -104,7 +104,7 @@ impl World {
             let job_is_over = wanted.habit != Habit::Long || now >= wanted.began + LONG_US;
             let leaves_at = match (worker.asked_at, wanted.habit) {
                 (None, _) => i64::MAX,
-                (Some(asked), Habit::Stuck) => asked + 4 * SLICE_US,
+                (Some(asked), Habit::Stuck) => asked + 12 * SLICE_US,
                 (Some(asked), _) => asked + TICK_US,
             };
             if job_is_over && leaves_at <= now {
@@ -218,8 +218,13 @@ impl World {
             let those = self.wanted.iter().filter(|wanted| wanted.habit == habit);
             those.count() as i64
         };
-        // Whoever is stuck keeps its slot for so long.
-        let stuck = 2 * count(Habit::Stuck) * 5 * SLICE_US;
+        // Whoever is stuck keeps its slot, and others only while there is no other slot, or until it is seen to be stuck.
+        let stays = if count(Habit::Stuck) < self.slots as i64 {
+            SLICE_US
+        } else {
+            20 * SLICE_US
+        };
+        let stuck = 2 * count(Habit::Stuck) * stays;
         let others = self.wanted.len() as i64 * (SLICE_US + 5 * TICK_US);
         let most = 2 * others + 2 * count(Habit::Long) * LONG_US + stuck;
         let by_stays = SECONDS * 1_000_000 / STAY_US * self.slots as i64;

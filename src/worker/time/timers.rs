@@ -7,6 +7,8 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use crate::errors::{Error, Result, SqlState};
 use crate::job::moves::discard;
 use crate::job::moves::promote;
+use crate::params;
+use crate::pg::spi::{self, Plan};
 use crate::pg::value::Timestamp;
 use crate::pg::{clock, database, identity, transaction, BuiltinOid, Oid};
 use crate::queue::cache;
