@@ -308,6 +308,24 @@ def test_a_server_without_any_slot_for_us_says_so_and_works(make_cluster):
     assert db.value("SELECT pushy.queue_run('q')") == 1
 
 
+def test_a_launcher_that_cannot_map_its_recorder_says_so_once_and_goes_on_when_it_can(db_of):
+    db = db_of()
+    job = db.value("SELECT pushy.enqueue('q', '1', delay => '1 s')")
+    db.cluster.stop()
+    file = db.cluster.data / "pg_stat_tmp" / "pushy.recorder"
+    file.unlink(missing_ok=True)
+    file.mkdir()
+    since = db.cluster.log.position()
+    db.cluster.start()
+    db.cluster.log.wait_for("could not map", since)
+    # Long enough for the server to start a launcher again that has ended.
+    started = db.value("SELECT clock_timestamp()")
+    db.wait_until("SELECT clock_timestamp() > %s + interval '4 s'", True, params=(started,))
+    file.rmdir()
+    assert db.job_wait(job)["state"] == "completed"
+    assert len(re.findall("could not map", db.cluster.log.since(since))) == 1
+
+
 # -- two-phase commit --------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("end, runs", [("COMMIT", 2), ("ROLLBACK", 1)])

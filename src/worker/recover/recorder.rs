@@ -6,11 +6,14 @@
 
 use std::sync::atomic::{AtomicI32, AtomicI64, AtomicU32, AtomicU64, Ordering};
 
-use crate::errors::{Error, SqlState};
+use pushy_core::backoff;
+
+use crate::errors::{Error, Result, SqlState};
 use crate::pg::signals::MARK_NONE;
 use crate::pg::value::Timestamp;
-use crate::pg::{ereport, mapped_file};
+use crate::pg::{ereport, latch, mapped_file};
 use crate::shared::executor::MAX_EXECUTORS;
+use crate::worker::failures_in_row::{FailuresInRow, Waits};
 
 const PATH: &str = "pg_stat_tmp/pushy.recorder";
 pub(super) const MAGIC: u64 = 0x7075_7368_7966_6c03;
@@ -115,16 +118,37 @@ pub struct Recorder {
 /// Maps the recorder, in a worker that cannot do without; an error ends it. An unusable one (of another
 /// cluster or boot) is wiped by the launcher.
 pub fn open() -> &'static Recorder {
-    mapped_file::map::<Recorder>(PATH).unwrap_or_else(|error| {
-        ereport::raise(
-            &Error::new(
-                SqlState::INTERNAL_ERROR,
-                format!("could not map \"{PATH}\": {error}"),
-            )
-            .hint("The data directory must be writable and have room for a few kilobytes."),
+    map().unwrap_or_else(|failure| ereport::raise(&failure))
+}
+
+/// The same in the launcher, which the server would start again every second: it waits until there is one.
+pub fn await_one() -> &'static Recorder {
+    let mut failures = FailuresInRow::none(backoff::START, None, &WAITS);
+    loop {
+        match map() {
+            Ok(recorder) => return recorder,
+            Err(failure) => latch::wait(Some(failures.count(&failure))),
+        }
+    }
+}
+
+fn map() -> Result<&'static Recorder> {
+    mapped_file::map::<Recorder>(PATH).map_err(|error| {
+        Error::new(
+            SqlState::INTERNAL_ERROR,
+            format!("could not map \"{PATH}\": {error}"),
         )
+        .hint(ROOM)
     })
 }
+
+const ROOM: &str = "The data directory must be writable and have room for a few kilobytes.";
+
+static WAITS: Waits = Waits {
+    what: "jobs wait",
+    detail: Some(ROOM),
+    hint: "It is tried again, after 0.5 to 60 seconds; this is said once until it succeeds.",
+};
 
 impl Note {
     /// Before a job starts. The number last: a note is complete when it is there.

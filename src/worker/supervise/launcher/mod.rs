@@ -56,7 +56,7 @@ fn launcher(_arg: usize) {
     });
     signals::init_worker();
     worker::connect_shared();
-    let recorder = recorder::open();
+    let recorder = recorder::await_one();
     if !shared.recorder_read.swap(true, Ordering::SeqCst) {
         recorder.find_verdicts_of_last_life();
     }
