@@ -123,7 +123,7 @@ pub fn open() -> &'static Recorder {
 
 /// The same in the launcher, which the server would start again every second: it waits until there is one.
 pub fn await_one() -> &'static Recorder {
-    let mut failures = FailuresInRow::none(backoff::START, None, &WAITS);
+    let mut failures = FailuresInRow::none(None, &WAITS);
     loop {
         match map() {
             Ok(recorder) => return recorder,
@@ -145,9 +145,10 @@ fn map() -> Result<&'static Recorder> {
 const ROOM: &str = "The data directory must be writable and have room for a few kilobytes.";
 
 static WAITS: Waits = Waits {
+    backoff: backoff::START,
     what: "jobs wait",
     detail: Some(ROOM),
-    hint: "It is tried again, after 0.5 to 60 seconds; this is said once until it succeeds.",
+    hint: "It is tried again, after {after}; this is said once until it succeeds.",
 };
 
 impl Note {

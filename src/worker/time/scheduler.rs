@@ -131,15 +131,18 @@ impl Scheduler {
                             return;
                         }
                     }
-                    if me.is_asked_for_slot() {
-                        // The next one goes on, in its turn.
+                    if me.is_asked_for_slot() && self.sweep.is_none() {
+                        // The next one goes on, in its turn; it would begin the sweep anew.
+                        if self.has_turns() {
+                            self.database_slot.announce_waiting(0);
+                        }
                         let due = clock::now().0 + left.as_micros() as i64;
                         self.database_slot.announce_due(due);
                         IN_ROUND.set(false);
                         return;
                     }
                     worker::show_activity(None);
-                    me.set_rests(!self.has_turns());
+                    me.set_rests(!self.has_turns() && self.sweep.is_none());
                     latch::wait(Some(left));
                 }
                 Err(failure) => {
