@@ -39,7 +39,7 @@ def test_what_is_committed_in_two_phases_is_announced(pair, between):
     if between != "nothing":
         here.cluster.restart()
         there.wait_until("SELECT count(*) FROM pg_stat_subscription WHERE pid IS NOT NULL", 1)
-        # The scheduler has looked what was prepared before.
+        # An executor has looked for all that is ready, whether or not a scheduler has looked what was prepared before.
         there.sql("SELECT pushy.enqueue('q', '{\"key\": {\"n\": 0}}')")
         there.wait_until("SELECT count(*) FROM ran", 2)
     here.sql("COMMIT PREPARED 'x'")

@@ -51,8 +51,14 @@ impl Shared {
         }
     }
 
-    /// Whether what such a transaction has committed may not be announced yet.
+    /// Whether what such a transaction has committed may not be announced yet. Of those from before the server's start nothing is
+    /// known until a scheduler has looked.
     pub fn has_untold(&self, database: u32) -> bool {
+        let slot = self.find_database(database);
+        let is_inspected = slot.is_some_and(|slot| slot.is_inspected.load(Ordering::SeqCst));
+        if !is_inspected && transaction::most_prepared() > 0 {
+            return true;
+        }
         let mut cells = self.untold.iter();
         cells.any(|cell| cell.database.load(Ordering::SeqCst) == database)
     }

@@ -320,6 +320,12 @@ impl Scheduler {
             // A subscription of PostgreSQL's may have prepared it before the server's start.
             shared::expect().note_untold(database::current(), xid, clock::now().0);
         }
+        if transaction::most_prepared() > 0 {
+            // Or committed it since the start, of which nobody was told.
+            self.database_slot
+                .sweep_requested
+                .store(true, Ordering::SeqCst);
+        }
         // Where there are no queues at all, a restore has brought the jobs and not yet the queues.
         if !self.queues.is_empty() {
             self.database_slot
