@@ -127,13 +127,10 @@ fn role_at_its_share(queue: &QueueDefinition, shared: &Shared) -> Option<Finding
 /// What holds the executors, in numbers: whose jobs they run is not for everybody to know.
 fn all_are_busy(queue: &QueueDefinition, shared: &Shared, count: usize) -> String {
     let most = settings::max_executors();
-    let mut said = format!(
-        "{} busy (pushy.max_executors)",
-        match most {
-            1 => "the only executor is".to_owned(),
-            _ => format!("all {most} executors are"),
-        }
-    );
+    let mut said = match most {
+        1 => "the only executor is busy (pushy.max_executors)".to_owned(),
+        _ => format!("all {most} executors are busy (pushy.max_executors)"),
+    };
     if count > most {
         let beyond = count - most;
         said += &format!(", and {beyond} of the reserve (pushy.reserved_executors)");
