@@ -65,7 +65,7 @@ def test_as_many_roles_with_endless_jobs_as_the_reserve_has_places_stop_nobody(m
     db.gate.wait_for_arrival(3)
     # The fourth waits: one bound and two in reserve are held, a role each. It is told by what.
     job = db.session[3].execute("SELECT pushy.enqueue('quick3')").fetchone()[0]
-    reason, _ = db.wait_until_told("quick3", "executors are busy")
+    reason, _ = db.wait_until_told("quick3", "the only executor is busy")
     assert "and 2 of the reserve (pushy.reserved_executors): 3 of them work for other roles" in reason
     db.gate.open()
     assert db.job_wait(job)["state"] == "completed"

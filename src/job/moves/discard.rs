@@ -11,9 +11,9 @@ use crate::errors::{Error, Result, SqlState};
 use crate::job::claimed::Claimed;
 use crate::job::history;
 use crate::pg::function::Answer;
-use crate::pg::spi::{self, Plan};
+use crate::pg::spi::{self, Plan, Tid};
 use crate::pg::value::{Char, Timestamp};
-use crate::pg::{clock, transaction, Datum};
+use crate::pg::{append_only, clock, transaction, Datum};
 use crate::queue::control_channel;
 use crate::queue::definition::QueueDefinition;
 use crate::queue::options;
@@ -82,7 +82,8 @@ static ORPHANS: Plan = Plan::new(
     concat!(
         "WITH lost AS ( \
            SELECT j.id FROM pushy_internal.live_job j \
-            WHERE NOT EXISTS (SELECT 1 FROM pushy_internal.queue q WHERE q.queue_id OPERATOR(pg_catalog.=) j.queue_id) \
+            WHERE j.ctid OPERATOR(pg_catalog.>=) $5 AND j.ctid OPERATOR(pg_catalog.<) $6 \
+              AND NOT EXISTS (SELECT 1 FROM pushy_internal.queue q WHERE q.queue_id OPERATOR(pg_catalog.=) j.queue_id) \
               AND (j.queue_id OPERATOR(pg_catalog.>) 0 \
                    OR EXISTS (SELECT FROM pushy_internal.loaded_queue h WHERE h.queue_id OPERATOR(pg_catalog.=) j.queue_id AND h.number_there IS NULL)) \
             LIMIT $2 FOR UPDATE SKIP LOCKED), \
@@ -99,8 +100,13 @@ static ORPHANS: Plan = Plan::new(
         BuiltinOid::INT8OID,
         BuiltinOid::TIMESTAMPTZOID,
         BuiltinOid::CHAROID,
+        BuiltinOid::TIDOID,
+        BuiltinOid::TIDOID,
     ],
 );
+
+/// Pages of a turn: some milliseconds, because the due jobs of all wait meanwhile.
+const PAGES: u32 = 512;
 
 /// In whatever state an orphan waits, and what nobody has locked waits.
 const ORPHANED: JobState = JobState::Available.after(JobEvent::Orphan);
@@ -109,16 +115,23 @@ const _: () = assert!(
         && matches!(JobState::Retryable.after(JobEvent::Orphan), ORPHANED)
 );
 
-/// Discards up to `most` jobs whose queue was dropped while they were being enqueued, and answers their numbers; not jobs that were
-/// loaded, whose queue may come yet. The queue that was dropped has taken with it how long it kept them, its name and its counters;
+/// Discards up to `most` jobs whose queue was dropped while they were being enqueued, from page `from` of the table on, and answers their
+/// numbers and the page to go on with, None behind the last; not jobs that were loaded, whose queue may come yet. The queue that was dropped has taken with it how long it kept them, its name and its counters;
 /// so they are kept as long as a queue keeps them by default, and are not counted. As the extension's owner.
-pub fn orphans(most: usize) -> Result<Vec<i64>> {
+pub fn orphans(from: u32, most: usize) -> Result<(Vec<i64>, Option<u32>)> {
     let now = clock::now();
     let expires_at = now.plus_us(options::DEFAULT_KEEP_DISCARDED_US);
     let lost: Vec<(i64, i32)> = spi::connect(|spi| {
         let gone = spi.run(
             &ORPHANS,
-            params![now, most as i64, expires_at, Char(ORPHANED.code())],
+            params![
+                now,
+                most as i64,
+                expires_at,
+                Char(ORPHANED.code()),
+                Tid::before_page(from),
+                Tid::before_page(from.saturating_add(PAGES))
+            ],
         );
         gone.rows().map(|row| (row.i64(1), row.i32(2))).collect()
     });
@@ -131,7 +144,14 @@ pub fn orphans(most: usize) -> Result<Vec<i64>> {
     if !lost.is_empty() {
         pending::due(history::removal_due(expires_at));
     }
-    Ok(lost.into_iter().map(|(id, _)| id).collect())
+    let behind = from.saturating_add(PAGES);
+    let pages = append_only::bytes("live_job") / append_only::PAGE;
+    let next = if lost.len() == most {
+        Some(from)
+    } else {
+        (i64::from(behind) < pages).then_some(behind)
+    };
+    Ok((lost.into_iter().map(|(id, _)| id).collect(), next))
 }
 
 static HAS_FINISHED: Plan = Plan::new(

@@ -164,8 +164,12 @@ impl Table {
                 let mut is_copy = false;
                 let tuple = pg_sys::ExecFetchSlotHeapTuple(slot, false, &mut is_copy);
                 let header = (*tuple).t_data;
+                // Together, because another locker changes both, in the page that the row still is in.
+                let page = (*slot.cast::<pg_sys::BufferHeapTupleTableSlot>()).buffer;
+                pg_sys::LockBuffer(page, pg_sys::BUFFER_LOCK_SHARE as _);
                 let mask = u32::from((*header).t_infomask);
                 let xmax = (*header).t_choice.t_heap.t_xmax;
+                pg_sys::LockBuffer(page, pg_sys::BUFFER_LOCK_UNLOCK as _);
                 if mask & pg_sys::HEAP_XMAX_INVALID != 0 {
                     // Whoever held it has let go of it.
                 } else if mask & pg_sys::HEAP_XMAX_IS_MULTI != 0 {

@@ -13,6 +13,18 @@ impl Tid {
         Self(tid)
     }
 
+    /// Before all rows of a page.
+    pub fn before_page(page: u32) -> Self {
+        let ip_blkid = pg_sys::BlockIdData {
+            bi_hi: (page >> 16) as u16,
+            bi_lo: page as u16,
+        };
+        Self(pg_sys::ItemPointerData {
+            ip_blkid,
+            ip_posid: 0,
+        })
+    }
+
     pub(in crate::pg) fn raw(self) -> pg_sys::ItemPointerData {
         self.0
     }

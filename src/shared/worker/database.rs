@@ -225,7 +225,7 @@ impl DatabaseSlot {
 
     /// A commit has perhaps brought the extension: looks that began before this conclude nothing.
     pub fn doubt_looks(&self) {
-        self.announce_presence(self.presence());
+        self.presence.fetch_add(PRESENCE + 1, Ordering::SeqCst);
     }
 
     /// Before a look whether the extension is there.

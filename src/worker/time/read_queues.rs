@@ -46,7 +46,11 @@ impl Scheduler {
     /// When (µs) queues that have changed are read.
     pub(super) fn next_reading(&self) -> Option<i64> {
         let generation = self.database_slot.definitions.load(Ordering::SeqCst);
-        let until = self.database_slot.queues_rest_until.load(Ordering::SeqCst);
+        let until = match self.generation {
+            Some(_) => self.database_slot.queues_rest_until.load(Ordering::SeqCst),
+            // What has not been read yet is not put off.
+            None => 0,
+        };
         (self.generation != Some(generation)).then(|| until.max(clock::now().0))
     }
 

@@ -54,11 +54,12 @@ fn scheduler(arg: usize) {
         turns: Cell::new(None),
         sweep: None,
         cancels: Cell::new((0, true)),
+        orphans: Cell::new(None),
     }
     .live();
 }
 
-/// In the midst of a round, or between two of which the second goes on with the jobs or the sweep of the first: what is due and what was
+/// In the midst of a round, or between two of which the second goes on with the jobs, the sweep or a look of the first: what is due and what was
 /// asked for has been taken, and may not be done.
 static IN_ROUND: PerProcess<Cell<bool>> = PerProcess::new(Cell::new(false));
 
@@ -96,6 +97,16 @@ pub(super) struct Scheduler {
     pub(super) sweep: Option<Sweep>,
     /// The last job whose cancel was tried, behind which the next turn goes on, and whether all up to there were carried out.
     cancels: Cell<(i64, bool)>,
+    /// The look for jobs whose queue is gone that is under way.
+    orphans: Cell<Option<OrphanLook>>,
+}
+
+/// How far a look has come through the table of jobs, and how long (µs) that took.
+#[derive(Clone, Copy, Default)]
+struct OrphanLook {
+    /// A page of the table.
+    from: u32,
+    took_us: i64,
 }
 
 impl Scheduler {
@@ -113,7 +124,7 @@ impl Scheduler {
             let me = self.database_slot.scheduler();
             me.set_rests(false);
             let outcome = self.round(first);
-            IN_ROUND.set(self.has_turns() || self.sweep.is_some());
+            IN_ROUND.set(self.has_turns() || self.sweep.is_some() || self.is_on_its_way());
             match outcome {
                 Ok(next) => {
                     let failed = self.failed.take();
@@ -136,6 +147,7 @@ impl Scheduler {
                         if self.has_turns() {
                             self.database_slot.announce_waiting(0);
                         }
+                        self.put_back_looks();
                         let due = clock::now().0 + left.as_micros() as i64;
                         self.database_slot.announce_due(due);
                         IN_ROUND.set(false);
@@ -247,27 +259,34 @@ impl Scheduler {
         }
     }
 
-    /// A look goes through all jobs that wait: it rests, unless it has found as many as it discards at a time.
+    /// A look goes through all jobs that wait, some pages in a round: then it rests. What is asked for meanwhile is another look's.
     fn discard_orphans_if_asked(&self) -> Result<()> {
         let (slot, began) = (self.database_slot, clock::now());
-        let rests_until = slot.orphans_rest_until.load(Ordering::SeqCst);
-        if Rest::ORPHANS.is_on(rests_until, began.0) {
-            if slot.orphans_requested.load(Ordering::SeqCst) {
-                slot.announce_due(rests_until);
+        let look = match self.orphans.take() {
+            Some(look) => look,
+            None => {
+                let rests_until = slot.orphans_rest_until.load(Ordering::SeqCst);
+                if Rest::ORPHANS.is_on(rests_until, began.0) {
+                    if slot.orphans_requested.load(Ordering::SeqCst) {
+                        slot.announce_due(rests_until);
+                    }
+                    return Ok(());
+                }
+                if !slot.orphans_requested.swap(false, Ordering::SeqCst) {
+                    return Ok(());
+                }
+                OrphanLook::default()
             }
-            return Ok(());
-        }
-        if !slot.orphans_requested.swap(false, Ordering::SeqCst) {
-            return Ok(());
-        }
-        let found = transaction::run_unless_busy(timers::discard_orphans);
+        };
+        let found = transaction::run_unless_busy(|| timers::discard_orphans(look.from));
         let now = clock::now().0;
-        if matches!(found, Ok(Some(true))) {
-            slot.orphans_requested.store(true, Ordering::SeqCst);
+        let took_us = look.took_us + (now - began.0);
+        if let Ok(Some(Some(from))) = found {
+            self.orphans.set(Some(OrphanLook { from, took_us }));
             slot.announce_due(now);
             return Ok(());
         }
-        let rests_until = Rest::ORPHANS.until(now - began.0, now);
+        let rests_until = Rest::ORPHANS.until(took_us, now);
         slot.orphans_rest_until.store(rests_until, Ordering::SeqCst);
         if !matches!(found, Ok(Some(_))) {
             slot.orphans_requested.store(true, Ordering::SeqCst);
@@ -276,34 +295,48 @@ impl Scheduler {
         found.map(|_| ())
     }
 
-    /// Carries out cancels of jobs that no executor holds. Jobs that somebody has locked are tried again soon.
+    /// Carries out cancels of jobs that no executor holds, some in a round. Jobs that somebody has locked are tried again soon.
     fn carry_out_cancels(&self, first: bool) -> Result<()> {
-        if !self
-            .database_slot
-            .cancels_requested
-            .swap(false, Ordering::SeqCst)
-            && !first
-        {
+        let requested = &self.database_slot.cancels_requested;
+        let (after, were_done) = self.cancels.replace((0, true));
+        // What is asked for on the way through may be of a job that was passed: it stays asked for.
+        if after == 0 && !requested.swap(false, Ordering::SeqCst) && !first {
             return Ok(());
         }
-        let (after, were_done) = self.cancels.replace((0, true));
         let done = cancels::cancel_some(shared::expect(), after);
         let (are_done, more_after) = match &done {
             Ok((all, more_after)) => (*all && were_done, *more_after),
             Err(_) => (false, None),
         };
-        if !are_done || more_after.is_some() {
+        if let Some(last) = more_after {
+            self.cancels.set((last, are_done));
+        } else if !are_done {
+            requested.store(true, Ordering::SeqCst);
+            self.come_back_unless(false);
+        }
+        if more_after.is_some() || requested.load(Ordering::SeqCst) && are_done {
+            self.database_slot.announce_due(clock::now().0);
+        }
+        done.map(|_| ())
+    }
+
+    /// It has begun to look at all jobs, or at all cancels, for which it was asked.
+    fn is_on_its_way(&self) -> bool {
+        self.orphans.get().is_some() || self.cancels.get().0 > 0
+    }
+
+    /// The next scheduler begins anew.
+    fn put_back_looks(&self) {
+        if self.orphans.take().is_some() {
+            self.database_slot
+                .orphans_requested
+                .store(true, Ordering::SeqCst);
+        }
+        if self.cancels.replace((0, true)).0 > 0 {
             self.database_slot
                 .cancels_requested
                 .store(true, Ordering::SeqCst);
         }
-        if let Some(last) = more_after {
-            self.cancels.set((last, are_done));
-            self.database_slot.announce_due(clock::now().0);
-        } else {
-            self.come_back_unless(are_done);
-        }
-        done.map(|_| ())
     }
 
     /// Once after a start of the server: events logged before it, and jobs left of queues that are gone, are in nobody's

@@ -54,9 +54,10 @@ pub fn first_waiting(from: i64) -> Result<Option<i64>> {
     Ok(first.map(|first| first.0))
 }
 
-/// Discards jobs whose queue was dropped while they were being enqueued; true when there may be more.
-pub fn discard_orphans() -> Result<bool> {
-    let lost = identity::as_owner(|| discard::orphans(ROWS))?;
+/// Discards jobs whose queue was dropped while they were being enqueued, of some pages of the table from page `from` on; answers the page
+/// to go on with, None behind the last.
+pub fn discard_orphans(from: u32) -> Result<Option<u32>> {
+    let (lost, next) = identity::as_owner(|| discard::orphans(from, ROWS))?;
     if let Some(first) = lost.first() {
         transaction::log_at_commit(
             Error::new(
@@ -69,7 +70,7 @@ pub fn discard_orphans() -> Result<bool> {
             .detail(format!("The first is job {first}.")),
         );
     }
-    Ok(lost.len() == ROWS)
+    Ok(next)
 }
 
 /// Gives up the slots of queues that are gone, and whose drop could not: it was prepared.
