@@ -6,7 +6,7 @@ from harness.installation import REPOSITORY
 
 SOURCE = REPOSITORY / "src"
 NO_TIMES = {
-    "highest": "a number or position", "reserved": "a number or position", "position": "a place in the WAL", "job": "a number", "cancelled": "a number",
+    "highest": "a number or position", "drawn_from": "a number", "reserved": "a number or position", "position": "a place in the WAL", "job": "a number", "cancelled": "a number",
     "batch": "numbers", "emitted_epoch": "an epoch", "begun_epoch": "an epoch", "bytes": "a size", "emitted_tick": "a tick",
 }
 FROM_TABLES = {"waiting_from": "for when jobs were enqueued", "window_wanted": "the end of a table's window"}

@@ -429,7 +429,7 @@ def test_a_restored_watch_does_not_go_to_a_table_of_somebody_else_who_has_made_s
     trap = ("heard on public.trap", False, "its triggers are here without it; declare ")
     assert copy.rows(resume) == [("heard on public.u", True, None), trap]
     lost = ("heard on public.t", False, "table public.t does not exist, or has anot")
-    for what in ("DROP TABLE u", "ALTER TABLE trap RENAME TO t", "UPDATE pushy_internal.watch SET home_system = 1"):
+    for what in ("UPDATE pushy_internal.watch SET home_system = 1; DROP TABLE u", "ALTER TABLE trap RENAME TO t"):
         db.sql(what)
         found = db.rows(resume)
         assert found[0] == lost and found[1][0].startswith("heard on public.t"), (what, found)

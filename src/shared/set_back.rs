@@ -62,7 +62,13 @@ impl ExecutorSlot {
 
 impl DatabaseWorker {
     fn set_back(&self, now: i64) {
-        not_after(now, &[&self.since, &self.starting_since, &self.retry_at]);
+        let times = [
+            &self.since,
+            &self.starting_since,
+            &self.retry_at,
+            &self.asked_at,
+        ];
+        not_after(now, &times);
     }
 }
 

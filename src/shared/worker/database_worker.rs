@@ -66,7 +66,7 @@ pub struct DatabaseWorker {
     /// It waits for more to do.
     rests: AtomicBool,
     /// When (µs) it was asked to leave, because another lacks a worker slot of the server's; 0: it was not.
-    asked_at: AtomicI64,
+    pub(in crate::shared) asked_at: AtomicI64,
 }
 
 fn life(generation: u32, state: Life) -> u64 {
