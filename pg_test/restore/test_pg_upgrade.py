@@ -39,7 +39,8 @@ def old(request, tmp_path_factory, scratch):
         pytest.skip("not an upgrade that is tried")
     folder = scratch / f"old{request.param}.{request.node.name[:4]}.{id(request)}"
     installation = older_installation(folder / "pg", request.param)
-    cluster = Cluster(folder / "c", installation).create().start()
+    # Whoever is idle leaves, because a database is copied that nobody is in.
+    cluster = Cluster(folder / "c", installation, {"pushy.executor_linger": "1s"}).create().start()
     yield cluster
     cluster.remove()
 

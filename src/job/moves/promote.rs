@@ -31,17 +31,28 @@ struct Due {
     priority: i16,
 }
 
+macro_rules! due_of_queue {
+    () => {
+        "SELECT j.id, j.queue_id, j.priority FROM pushy_internal.live_job j \
+          WHERE j.position IS NULL AND j.run_at OPERATOR(pg_catalog.<=) $1 \
+            AND j.queue_id OPERATOR(pg_catalog.=) $3 \
+          ORDER BY j.run_at, j.id LIMIT $2"
+    };
+}
+
+const DUE_PARAMETERS: &[BuiltinOid] = &[
+    BuiltinOid::TIMESTAMPTZOID,
+    BuiltinOid::INT8OID,
+    BuiltinOid::INT4OID,
+];
+
 // Waits for the scheduler, which may be making the same jobs ready.
-static DUE_OF_QUEUE: Plan = Plan::new(
-    "SELECT j.id, j.queue_id, j.priority FROM pushy_internal.live_job j \
-      WHERE j.position IS NULL AND j.run_at OPERATOR(pg_catalog.<=) $1 \
-        AND j.queue_id OPERATOR(pg_catalog.=) $3 \
-      ORDER BY j.run_at, j.id LIMIT $2 FOR UPDATE",
-    &[
-        BuiltinOid::TIMESTAMPTZOID,
-        BuiltinOid::INT8OID,
-        BuiltinOid::INT4OID,
-    ],
+static DUE_OF_QUEUE: Plan = Plan::new(concat!(due_of_queue!(), " FOR UPDATE"), DUE_PARAMETERS);
+
+// Waits for nobody, as workers may not.
+static UNHELD_OF_QUEUE: Plan = Plan::new(
+    concat!(due_of_queue!(), " FOR UPDATE SKIP LOCKED"),
+    DUE_PARAMETERS,
 );
 
 static PROMOTE: Plan = Plan::new(
@@ -70,8 +81,22 @@ pub fn promote(queues: &[QueueDefinition], turns: &mut Turns) -> Result<bool> {
 
 /// Makes jobs of one queue ready, from its first job on, that are due `until` then; waits for jobs that somebody holds; true when there may be more.
 pub fn promote_of(queue: &QueueDefinition, until: Timestamp, most: usize) -> Result<bool> {
+    promote_found(&DUE_OF_QUEUE, queue, until, most)
+}
+
+/// The same, but jobs that somebody holds stay as they are.
+pub fn promote_unheld_of(queue: &QueueDefinition, until: Timestamp, most: usize) -> Result<bool> {
+    promote_found(&UNHELD_OF_QUEUE, queue, until, most)
+}
+
+fn promote_found(
+    due_of_queue: &'static Plan,
+    queue: &QueueDefinition,
+    until: Timestamp,
+    most: usize,
+) -> Result<bool> {
     let due: Vec<Due> = spi::connect(|spi| {
-        let due = spi.run(&DUE_OF_QUEUE, params![until, most as i64, queue.queue_id]);
+        let due = spi.run(due_of_queue, params![until, most as i64, queue.queue_id]);
         let read = |row: spi::Row<'_>| Due {
             id: row.i64(1),
             queue_id: row.i32(2),

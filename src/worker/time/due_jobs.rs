@@ -50,7 +50,7 @@ impl Scheduler {
     #[cold]
     fn make_ready_by_queue(&self) {
         for queue in &self.queues {
-            self.pass_over(repeat(&|| Ok(()), || timers::promote_of(queue)));
+            self.pass_over(repeat(&|| Ok(()), || timers::promote_unheld_of(queue)));
         }
     }
 

@@ -26,8 +26,8 @@ pub fn promote(queues: &[QueueDefinition], turns: &mut Turns) -> Result<Option<b
 }
 
 /// Makes some of the due jobs of one queue ready; true when there may be more.
-pub fn promote_of(queue: &QueueDefinition) -> Result<bool> {
-    identity::as_owner(|| promote::promote_of(queue, clock::now(), ROWS))
+pub fn promote_unheld_of(queue: &QueueDefinition) -> Result<bool> {
+    identity::as_owner(|| promote::promote_unheld_of(queue, clock::now(), ROWS))
 }
 
 static PREPARED_HERE: Plan = Plan::new(
