@@ -18,6 +18,8 @@ impl Rest {
     pub const SWEEP: Self = Self::of(100, 60 * Self::MINUTE_US);
     /// Looking through all jobs that wait for those whose queue is gone.
     pub const ORPHANS: Self = Self::of(100, Self::MINUTE_US);
+    /// Looking through all of the history again for what dropped queues have left, because somebody held some of it.
+    pub const PURGE: Self = Self::of(100, 60 * Self::MINUTE_US);
 
     const fn of(times: i64, most_us: i64) -> Self {
         Self { times, most_us }

@@ -2,6 +2,7 @@
 //! over, removes single rows and payloads of notices that have expired.
 
 use pushy_core::backoff;
+use pushy_core::rest::Rest;
 
 use crate::errors::Result;
 use std::cell::Cell;
@@ -155,13 +156,11 @@ fn purge_dropped(
     if due > now.0 {
         return Ok(Some(due));
     }
-    // What somebody holds is looked for in all of the history again, for a hundredth of the time at most.
     let rest = || {
-        const RESTS: i64 = 100;
-        let took = clock::now().since_us(now) as i64;
-        let rests_for = RESTS * took;
-        rests.store(clock::now().plus_us(rests_for).0, Ordering::SeqCst);
-        Ok(Some(clock::now().plus_us(rests_for.max(AGAIN_US)).0))
+        let ended = clock::now().0;
+        let until = Rest::PURGE.until(ended - now.0, ended);
+        rests.store(until, Ordering::SeqCst);
+        Ok(Some(until.max(ended + AGAIN_US)))
     };
     let mut is_gone = true;
     for (table, at) in &tables {
