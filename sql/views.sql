@@ -52,8 +52,9 @@ CREATE FUNCTION pushy_internal.queue_statistics(
   OUT run_mean interval,
   OUT run_p50 interval,
   OUT run_p95 interval,
-  OUT run_p99 interval)
-RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 1 AS 'MODULE_PATHNAME', 'pushy_queue_statistics_v1';
+  OUT run_p99 interval,
+  OUT snoozed bigint)
+RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 1 AS 'MODULE_PATHNAME', 'pushy_queue_statistics_v2';
 COMMENT ON FUNCTION pushy_internal.queue_statistics(int) IS
   'Counters of a queue, from shared memory; behind pushy.stats. No row for one that the caller may not monitor, or that does not exist.';
 
@@ -80,7 +81,7 @@ COMMENT ON FUNCTION pushy_internal.queue_owned(int) IS 'Whether the current user
 
 CREATE VIEW pushy.queues WITH (security_barrier) AS
 SELECT q.queue,
-       q.handler,
+       CASE WHEN q.handler OPERATOR(pg_catalog.<>) '' THEN q.handler END AS handler,
        CASE WHEN h.is_home
             THEN (SELECT o.rolname FROM pg_catalog.pg_roles o WHERE o.oid OPERATOR(pg_catalog.=) q.run_as)
             ELSE q.run_as_name END AS run_as,
@@ -88,7 +89,10 @@ SELECT q.queue,
             THEN (SELECT o.rolname FROM pg_catalog.pg_roles o WHERE o.oid OPERATOR(pg_catalog.=) q.owner)
             ELSE q.owner_name END AS owner,
        q.concurrency,
-       pushy_internal.queue_running(q.queue_id) AS running,
+       CASE WHEN q.handler OPERATOR(pg_catalog.<>) '' THEN pushy_internal.queue_running(q.queue_id)
+            WHEN pushy_internal.queue_monitored(q.queue_id)
+            THEN (SELECT pg_catalog.count(*)::pg_catalog.int4 FROM pushy_internal.lease s WHERE s.queue_id OPERATOR(pg_catalog.=) q.queue_id)
+       END AS running,
        q.paused,
        CASE WHEN h.is_home THEN COALESCE(q.parked, pushy_internal.queue_obstacle(q.queue_id))
             ELSE pg_catalog.format('it came here by a restore or a copy and waits for SELECT pushy.queue_resume(%L), or for pushy.resume_after_restore(), which resumes all that came along', q.queue) END AS parked,
@@ -101,7 +105,8 @@ SELECT q.queue,
        pg_catalog.justify_hours(q.keep_completed_us  OPERATOR(pg_catalog.*) '1 microsecond'::pg_catalog.interval) AS keep_completed,
        pg_catalog.justify_hours(q.keep_discarded_us  OPERATOR(pg_catalog.*) '1 microsecond'::pg_catalog.interval) AS keep_discarded,
        q.batch,
-       q.created_at
+       q.created_at,
+       pg_catalog.justify_hours(q.lease_us           OPERATOR(pg_catalog.*) '1 microsecond'::pg_catalog.interval) AS lease
   FROM pushy_internal.queue q
  CROSS JOIN LATERAL (
    SELECT pushy_internal.is_home(q.home_system, q.home_database,
@@ -111,11 +116,11 @@ SELECT q.queue,
 COMMENT ON VIEW pushy.queues IS
   'Queues on which you have a privilege, and how their jobs run. An interval of 0 is none; lengths of time are kept as they were counted, a month as 30 days and a year as 12 months.';
 COMMENT ON COLUMN pushy.queues.queue IS 'Name of the queue.';
-COMMENT ON COLUMN pushy.queues.handler IS 'The function that does the work of one job.';
+COMMENT ON COLUMN pushy.queues.handler IS 'The function that does the work of one job; NULL where workers outside do it.';
 COMMENT ON COLUMN pushy.queues.run_as IS 'The role with whose rights, and as whose session, jobs run; NULL: that role is gone.';
 COMMENT ON COLUMN pushy.queues.owner IS 'The role that registered the queue, or was given it; NULL: that role is gone.';
-COMMENT ON COLUMN pushy.queues.concurrency IS 'Executors at a time; NULL: as many as there are.';
-COMMENT ON COLUMN pushy.queues.running IS 'Executors that work on the queue now; NULL where you may not monitor it, and without the preload.';
+COMMENT ON COLUMN pushy.queues.concurrency IS 'Executors, or leased jobs, at a time; NULL: no limit of its own.';
+COMMENT ON COLUMN pushy.queues.running IS 'Executors that work on the queue now, or jobs that workers outside have leased; NULL where you may not monitor it, and without the preload.';
 COMMENT ON COLUMN pushy.queues.paused IS 'Whether pushy.queue_pause has stopped it.';
 COMMENT ON COLUMN pushy.queues.parked IS 'Why the queue does not run; pushy.queue_explain says what to do. It is what an executor has found, that its role may have no session now, that the queue came from elsewhere, or that no queue slot was free for it.';
 COMMENT ON COLUMN pushy.queues.priority IS 'Priority of jobs that say none: 0 is first, 9 last.';
@@ -128,6 +133,7 @@ COMMENT ON COLUMN pushy.queues.keep_completed IS 'How long completed jobs stay i
 COMMENT ON COLUMN pushy.queues.keep_discarded IS 'How long discarded and cancelled jobs stay in pushy.jobs.';
 COMMENT ON COLUMN pushy.queues.batch IS 'Whether short jobs may share a transaction.';
 COMMENT ON COLUMN pushy.queues.created_at IS 'When the queue was first registered.';
+COMMENT ON COLUMN pushy.queues.lease IS 'How long a worker outside has a job where its claim says nothing else; 0: until its session ends.';
 
 
 -- An equality that cannot leak is asked before the filter, of foreign rows too, and EXPLAIN ANALYZE would tell how many
@@ -143,12 +149,13 @@ SELECT j.id,
             WHEN j.state OPERATOR(pg_catalog.=) 'd'::pg_catalog."char" THEN 'discarded'
             WHEN j.state OPERATOR(pg_catalog.=) 'k'::pg_catalog."char" THEN 'cancelled'
             WHEN r.job_id IS NOT NULL                                  THEN 'running'
+            WHEN j.state OPERATOR(pg_catalog.=) 'x'::pg_catalog."char" THEN 'running'
             WHEN j.state OPERATOR(pg_catalog.=) 's'::pg_catalog."char" THEN 'scheduled'
             WHEN j.state OPERATOR(pg_catalog.=) 'r'::pg_catalog."char" THEN 'retryable'
             ELSE 'available'
        END AS state,
        j.priority::pg_catalog.int4 AS priority,
-       COALESCE(r.attempt, j.attempt) AS attempt,
+       COALESCE(r.attempt, j.leased_attempt, j.attempt) AS attempt,
        COALESCE(j.max_attempts, q.max_attempts) AS max_attempts,
        j.run_at,
        j.enqueued_at,
@@ -168,19 +175,26 @@ SELECT j.id,
          WHERE f.job_id OPERATOR(pg_catalog.=) j.id AND f.queue_id OPERATOR(pg_catalog.=) q.queue_id
          ORDER BY f.attempt DESC
          LIMIT 1) AS last_error,
-       r.progress,
-       r.progress_message,
+       COALESCE(r.progress, j.progress) AS progress,
+       COALESCE(r.progress_message, CASE WHEN j.queue_id OPERATOR(pg_catalog.=) q.queue_id THEN j.progress_message END) AS progress_message,
        pg_catalog.justify_hours(COALESCE(j.timeout_us, q.timeout_us)
                                 OPERATOR(pg_catalog.*) '1 microsecond'::pg_catalog.interval) AS timeout,
-       j.expires_at
+       j.expires_at,
+       (SELECT c.state
+          FROM pushy_internal.checkpoint c
+         WHERE c.job_id OPERATOR(pg_catalog.=) j.id AND c.queue_id OPERATOR(pg_catalog.=) q.queue_id) AS checkpoint
   FROM (SELECT l.id, l.queue_id, l.state, l.priority, l.attempt, l.max_attempts, l.run_at, l.enqueued_at, l.enqueued_by,
                l.unique_key, l.caused_by, l.depth, l.timeout_us, l.args,
-               NULL::pg_catalog.timestamptz AS started_at, NULL::pg_catalog.timestamptz AS finished_at,
-               NULL::pg_catalog.jsonb AS result, NULL::pg_catalog.timestamptz AS expires_at
+               s.leased_at AS started_at, NULL::pg_catalog.timestamptz AS finished_at,
+               NULL::pg_catalog.jsonb AS result, NULL::pg_catalog.timestamptz AS expires_at,
+               CASE WHEN s.job_id IS NOT NULL THEN l.attempt OPERATOR(pg_catalog.+) 1 END AS leased_attempt,
+               s.fraction::pg_catalog.float8 AS progress, s.message AS progress_message
           FROM pushy_internal.live_job l
+          LEFT JOIN pushy_internal.lease s ON s.job_id OPERATOR(pg_catalog.=) l.id
         UNION ALL
         SELECT d.id, d.queue_id, d.state, d.priority, d.attempt, d.max_attempts, d.run_at, d.enqueued_at, d.enqueued_by,
-               d.unique_key, d.caused_by, d.depth, d.timeout_us, d.args, d.started_at, d.finished_at, d.result, d.expires_at
+               d.unique_key, d.caused_by, d.depth, d.timeout_us, d.args, d.started_at, d.finished_at, d.result, d.expires_at,
+               NULL::pg_catalog.int4, NULL::pg_catalog.float8, NULL::pg_catalog.text
           FROM pushy_internal.finished_job d) j
   JOIN pushy_internal.queue q ON q.queue_id OPERATOR(pg_catalog.=) j.queue_id
   LEFT JOIN pushy_internal.running_jobs() r ON r.job_id OPERATOR(pg_catalog.=) j.id
@@ -209,6 +223,36 @@ COMMENT ON COLUMN pushy.jobs.progress IS 'From 0 to 1, as the handler last said 
 COMMENT ON COLUMN pushy.jobs.progress_message IS 'What the handler last said with pushy.job_progress.';
 COMMENT ON COLUMN pushy.jobs.timeout IS 'How long an attempt may run; 0: for ever. pushy.max_job_timeout counts where it is shorter.';
 COMMENT ON COLUMN pushy.jobs.expires_at IS 'When a finished job may be removed.';
+COMMENT ON COLUMN pushy.jobs.checkpoint IS 'What a job that is not completed has last said with pushy.job_checkpoint.';
+
+
+CREATE VIEW pushy.leases WITH (security_barrier) AS
+SELECT s.job_id,
+       q.queue,
+       CASE WHEN s.queue_id OPERATOR(pg_catalog.=) q.queue_id THEN s.worker END AS worker,
+       CASE WHEN s.queue_id OPERATOR(pg_catalog.=) q.queue_id
+                 AND pg_catalog.pg_get_userbyid(s.claimed_by)
+                 OPERATOR(pg_catalog.<>) pg_catalog.format('unknown (OID=%s)', s.claimed_by)::pg_catalog.name
+            THEN pg_catalog.pg_get_userbyid(s.claimed_by) END AS claimed_by,
+       s.leased_at,
+       s.until,
+       s.until OPERATOR(pg_catalog.<=) pg_catalog.clock_timestamp() AS over,
+       s.fraction::pg_catalog.float8 AS progress,
+       CASE WHEN s.queue_id OPERATOR(pg_catalog.=) q.queue_id THEN s.message END AS progress_message
+  FROM pushy_internal.lease s
+  JOIN pushy_internal.queue q ON q.queue_id OPERATOR(pg_catalog.=) s.queue_id
+ WHERE pushy_internal.queue_monitored(q.queue_id);
+COMMENT ON VIEW pushy.leases IS
+  'Jobs that workers outside have claimed, and procedures that run, of queues that you may monitor. The tokens are their workers'' alone.';
+COMMENT ON COLUMN pushy.leases.job_id IS 'The job.';
+COMMENT ON COLUMN pushy.leases.queue IS 'The queue of the job.';
+COMMENT ON COLUMN pushy.leases.worker IS 'The name that the worker gave to pushy.job_claim; NULL where it gave none, and for a procedure in the server.';
+COMMENT ON COLUMN pushy.leases.claimed_by IS 'The role that claimed it; NULL when that was dropped.';
+COMMENT ON COLUMN pushy.leases.leased_at IS 'When it was claimed.';
+COMMENT ON COLUMN pushy.leases.until IS 'When the lease ends, unless it is extended; infinity: with the session, or the executor, that has claimed it.';
+COMMENT ON COLUMN pushy.leases.over IS 'Whether the lease is over, and the job is about to be taken back.';
+COMMENT ON COLUMN pushy.leases.progress IS 'From 0 to 1, as the worker last said with pushy.job_extend.';
+COMMENT ON COLUMN pushy.leases.progress_message IS 'What the worker said with it.';
 
 
 CREATE FUNCTION pushy.job_trace(
@@ -257,6 +301,28 @@ COMMENT ON COLUMN pushy.failures.hint IS 'The hint of the error.';
 COMMENT ON COLUMN pushy.failures.context IS 'Where the error was raised, as the handler''s language says.';
 
 
+CREATE VIEW pushy.job_logs WITH (security_barrier) AS
+SELECT l.job_id,
+       q.queue,
+       l.attempt,
+       l.line,
+       l.said_at,
+       CASE WHEN l.queue_id OPERATOR(pg_catalog.=) q.queue_id THEN l.level END AS level,
+       CASE WHEN l.queue_id OPERATOR(pg_catalog.=) q.queue_id THEN l.message END AS message
+  FROM pushy_internal.job_log l
+  JOIN pushy_internal.queue q ON q.queue_id OPERATOR(pg_catalog.=) l.queue_id
+ WHERE pushy_internal.queue_monitored(q.queue_id);
+COMMENT ON VIEW pushy.job_logs IS
+  'What handlers and workers outside have said with pushy.job_log, of jobs of the queues that you may monitor, for as long as the job is kept.';
+COMMENT ON COLUMN pushy.job_logs.job_id IS 'The id in pushy.jobs.';
+COMMENT ON COLUMN pushy.job_logs.queue IS 'The queue of the job.';
+COMMENT ON COLUMN pushy.job_logs.attempt IS 'The attempt that said it; the first is 1.';
+COMMENT ON COLUMN pushy.job_logs.line IS 'The order in which it was said, from 1; of a job the last 1,000 lines are kept.';
+COMMENT ON COLUMN pushy.job_logs.said_at IS 'When it was said.';
+COMMENT ON COLUMN pushy.job_logs.level IS 'debug, info, warning or error.';
+COMMENT ON COLUMN pushy.job_logs.message IS 'What was said.';
+
+
 CREATE VIEW pushy.queue_grants WITH (security_barrier) AS
 SELECT q.queue,
        CASE WHEN a.grantee OPERATOR(pg_catalog.=) 0::pg_catalog.oid THEN 'public'
@@ -279,7 +345,7 @@ COMMENT ON VIEW pushy.queue_grants IS
   'Who may do what with a queue beside its owner: grants on queues that you own, and those to you and to all.';
 COMMENT ON COLUMN pushy.queue_grants.queue IS 'The queue.';
 COMMENT ON COLUMN pushy.queue_grants.grantee IS 'The role; public: all; NULL: that role is gone (pushy.queue_revoke takes the name it had).';
-COMMENT ON COLUMN pushy.queue_grants.privilege IS 'enqueue, work or monitor.';
+COMMENT ON COLUMN pushy.queue_grants.privilege IS 'enqueue, work, monitor or claim.';
 COMMENT ON COLUMN pushy.queue_grants.owner IS 'The queue''s owner, who granted it; NULL: that role is gone.';
 
 
@@ -305,20 +371,24 @@ COMMENT ON COLUMN pushy.workers.progress_message IS 'What the handler last said 
 -- UNION ALL stands in a query of its own: flattened, as PostgreSQL does at the top of a view, it has no barrier.
 CREATE VIEW pushy.stats WITH (security_barrier) AS
 SELECT u.queue, u.running, u.enqueued, u.completed, u.failed, u.retried, u.discarded, u.cancelled, u.given_back, u.run_again, u.parked, u.batches, u.rate_1m,
-       u.wait_p50, u.wait_p95, u.wait_p99, u.run_mean, u.run_p50, u.run_p95, u.run_p99, u.log_bytes, u.log_oldest
-  FROM (SELECT q.queue, s.running, s.enqueued, s.completed, s.failed, s.retried, s.discarded, s.cancelled, s.given_back, s.run_again, s.parked, s.batches, s.rate_1m,
+       u.wait_p50, u.wait_p95, u.wait_p99, u.run_mean, u.run_p50, u.run_p95, u.run_p99, u.log_bytes, u.log_oldest, u.snoozed
+  FROM (SELECT q.queue,
+               CASE WHEN q.handler OPERATOR(pg_catalog.<>) '' THEN s.running
+                    ELSE (SELECT pg_catalog.count(*)::pg_catalog.int4 FROM pushy_internal.lease l WHERE l.queue_id OPERATOR(pg_catalog.=) q.queue_id)
+               END AS running,
+               s.enqueued, s.completed, s.failed, s.retried, s.discarded, s.cancelled, s.given_back, s.run_again, s.parked, s.batches, s.rate_1m,
                s.wait_p50, s.wait_p95, s.wait_p99, s.run_mean, s.run_p50, s.run_p95, s.run_p99,
-               NULL::pg_catalog.int8 AS log_bytes, NULL::pg_catalog.text AS log_oldest
+               NULL::pg_catalog.int8 AS log_bytes, NULL::pg_catalog.text AS log_oldest, s.snoozed
           FROM pushy_internal.queue q
          CROSS JOIN LATERAL pushy_internal.queue_statistics(q.queue_id) s
         -- A query for one queue does not look at the log: no name is equal to NULL, as the planner sees.
         UNION ALL
-        SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, l.bytes, l.oldest
+        SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, l.bytes, l.oldest, NULL
           FROM pushy_internal.log_bounds() l) u;
 COMMENT ON VIEW pushy.stats IS
   'Counts and latencies of queues that you may monitor; read from shared memory, no job is looked at. They go on after a clean restart (smart or fast), as PostgreSQL''s own do, and begin at zero after a crash, an immediate stop and a promotion of a standby. One row more, with no queue, is of the event log, of which pushy.log says more.';
 COMMENT ON COLUMN pushy.stats.queue IS 'Name of the queue; NULL: the row of the event log.';
-COMMENT ON COLUMN pushy.stats.running IS 'Executors that work on the queue now.';
+COMMENT ON COLUMN pushy.stats.running IS 'Executors that work on the queue now, or jobs that workers outside have leased.';
 COMMENT ON COLUMN pushy.stats.enqueued IS 'Jobs enqueued and committed.';
 COMMENT ON COLUMN pushy.stats.completed IS 'Jobs completed.';
 COMMENT ON COLUMN pushy.stats.failed IS 'Attempts that failed, whatever came next.';
@@ -339,3 +409,4 @@ COMMENT ON COLUMN pushy.stats.run_p95 IS 'Time that 95 % of the handlers'' runs 
 COMMENT ON COLUMN pushy.stats.run_p99 IS 'Time that 99 % of the handlers'' runs did not exceed; as exact as wait_p50.';
 COMMENT ON COLUMN pushy.stats.log_bytes IS 'Bytes of the event log on disk, in its row.';
 COMMENT ON COLUMN pushy.stats.log_oldest IS 'Cursor of the oldest tick that can still be read, in the row of the event log; NULL while there is none.';
+COMMENT ON COLUMN pushy.stats.snoozed IS 'Attempts whose handlers have put their jobs off with pushy.job_snooze: not charged.';

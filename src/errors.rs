@@ -37,6 +37,7 @@ impl SqlState {
     pub const AMBIGUOUS_FUNCTION: Self = Self(*b"42725");
     pub const INVALID_FUNCTION_DEFINITION: Self = Self(*b"42P13");
     pub const CONFIGURATION_LIMIT_EXCEEDED: Self = Self(*b"53400");
+    pub const RAISE_EXCEPTION: Self = Self(*b"P0001");
     pub const STATEMENT_TOO_COMPLEX: Self = Self(*b"54001");
     pub const OBJECT_NOT_IN_PREREQUISITE_STATE: Self = Self(*b"55000");
     pub const OBJECT_IN_USE: Self = Self(*b"55006");
@@ -46,6 +47,7 @@ impl SqlState {
     pub const ADMIN_SHUTDOWN: Self = Self(*b"57P01");
     pub const CRASH_SHUTDOWN: Self = Self(*b"57P02");
     pub const LOCK_NOT_AVAILABLE: Self = Self(*b"55P03");
+    pub const CONNECTION_FAILURE: Self = Self(*b"08006");
     pub const QUERY_CANCELED: Self = Self(*b"57014");
     pub const INTERNAL_ERROR: Self = Self(*b"XX000");
 

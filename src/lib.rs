@@ -57,7 +57,12 @@ pgrx::extension_sql_file!(
 );
 pgrx::extension_sql_file!("../sql/queues.sql", name = "queues", requires = ["channel"]);
 pgrx::extension_sql_file!("../sql/jobs.sql", name = "jobs", requires = ["queues"]);
-pgrx::extension_sql_file!("../sql/watches.sql", name = "watches", requires = ["jobs"]);
+pgrx::extension_sql_file!("../sql/leases.sql", name = "leases", requires = ["jobs"]);
+pgrx::extension_sql_file!(
+    "../sql/watches.sql",
+    name = "watches",
+    requires = ["leases"]
+);
 pgrx::extension_sql_file!("../sql/log.sql", name = "log", requires = ["watches"]);
 pgrx::extension_sql_file!("../sql/views.sql", name = "views", requires = ["log"]);
 pgrx::extension_sql_file!(

@@ -1,4 +1,5 @@
-"""The main job, played on a server of its own: `demo.py start` leaves the server running, `demo.py stop` ends it."""
+"""The main job, played on a server of its own: `demo.py start` leaves the server running, `demo.py stop` ends it; `demo.py farm`
+plays the farm (demo_farm.py) instead, and leaves its server too."""
 
 import os
 import random
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -17,6 +19,8 @@ from harness.cluster import Cluster  # noqa: E402
 from harness.database import Database  # noqa: E402
 from harness.installation import Installation  # noqa: E402
 from harness.scratch import stop_servers  # noqa: E402
+
+import demo_farm  # noqa: E402
 
 REMEMBERED = REPOSITORY / "target" / "demo"  # holds the path of the running demo's folder
 BRANCHES = 10
@@ -29,9 +33,16 @@ def main() -> None:
     if sys.argv[1:] == ["stop"]:
         stop()
     elif sys.argv[1:] == ["start"]:
-        start()
+        start(main_job)
+    elif sys.argv[1:] == ["farm"]:
+        start(lambda demo: demo_farm.play(demo, tell))
     else:
-        sys.exit("usage: demo.py start | stop")
+        sys.exit("usage: demo.py start | farm | stop")
+
+
+def main_job(demo: "Demo") -> None:
+    demo.roll_up()
+    demo.troubles()
 
 
 def stop() -> None:
@@ -46,20 +57,20 @@ def stop() -> None:
     print("The demo's server is stopped and deleted.")
 
 
-def start() -> None:
+def start(played: Callable[["Demo"], None]) -> None:
     if REMEMBERED.exists():
         stop()
     folder = Path(tempfile.mkdtemp(prefix="pushy-demo-", dir=os.environ.get("TMPDIR")))
     folder.chmod(0o755)
     REMEMBERED.write_text(str(folder))
     try:
-        play(folder)
+        play(folder, played)
     except BaseException:
         stop()
         raise
 
 
-def play(folder: Path) -> None:
+def play(folder: Path, played: Callable[["Demo"], None]) -> None:
     tell("A PostgreSQL of its own, with Pushy preloaded")
     installation = Installation.of_build(folder / "pg", "release")
     cluster = Cluster(folder / "s", installation, {
@@ -67,9 +78,7 @@ def play(folder: Path) -> None:
         "track_commit_timestamp": "on"},
         port=random.randint(20000, 32000)).create().start()
     print(f"   {installation.version}, in {folder}")
-    demo = Demo(cluster, cluster.database("shop"))
-    demo.roll_up()
-    demo.troubles()
+    played(Demo(cluster, cluster.database("shop")))
     tell("The server keeps running. Look around:")
     print(f"   psql -h {cluster.folder} -p {cluster.port} -U postgres shop")
     print(r"   \df+ pushy.*      SELECT * FROM pushy.queues;      SELECT * FROM pushy.stats;")
@@ -169,7 +178,7 @@ class Demo:
         self.show("SELECT * FROM pushy.queue_explain('nightly')")
 
     def play_file(self, name: str) -> None:
-        self.cluster.psql("shop", (REPOSITORY / "demo" / name).read_text(), "-q")
+        self.cluster.psql(self.shop.name, (REPOSITORY / "demo" / name).read_text(), "-q")
 
     def show_file(self, name: str) -> None:
         """What a file asks of Pushy, without its comments."""
@@ -181,7 +190,7 @@ class Demo:
         lines = [line for line in query.splitlines() if line.strip()]
         margin = min(len(line) - len(line.lstrip()) for line in lines)
         print("\n".join(f"   {'shop=#' if n == 0 else '      '} {line[margin:]}" for n, line in enumerate(lines)) + ";")
-        for line in self.cluster.psql("shop", query, "-P", "footer=off").strip("\n").splitlines():
+        for line in self.cluster.psql(self.shop.name, query, "-P", "footer=off").strip("\n").splitlines():
             print(f"   {line}".rstrip())
         print()
 

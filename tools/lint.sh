@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Format, clippy without a warning, licences, names without a schema in any SQL text, what the pages name, rooms that use others in a circle, names in comments that are gone, the server's
-# symbols, plain ASCII where it must be, and pgspot over the install script.
+# symbols, plain ASCII where it must be, pgspot over the scripts, and the clients as packages.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . tools/cargo.sh
@@ -25,4 +25,11 @@ if LC_ALL=C grep -nP '[^\x00-\x7F]' sql/*.sql pushy.control; then
     exit 1
 fi
 tools/build.sh dev
-target/venv/bin/pgspot $(find target/package-dev-$PG_MAJOR -name 'pushy--*.sql')
+target/venv/bin/pgspot $(find target/package-dev-$PG_MAJOR -name 'pushy--*.sql' ! -name 'pushy--*--*.sql')
+# After the script that it updates, which made the schemas and the views that it replaces.
+for update in sql/pushy--*--*.sql; do
+    [ -e "$update" ] || continue
+    old=${update#sql/pushy--}
+    target/venv/bin/pgspot -a "sql/archive/pushy--${old%%--*}.sql" "$update"
+done
+tools/package/clients.sh

@@ -14,7 +14,7 @@ import book  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 # A path of the sources: it has a folder of the top in front, or is a file of the top.
-PATH = re.compile(r"`((?:src|core|docs|tools|bench|sql|pg_test|demo|\.ci|\.cargo)/[\w./*-]*|\w+\.(?:toml|control|ld|json|md))`")
+PATH = re.compile(r"`((?:src|core|docs|tools|bench|sql|pg_test|demo|clients|\.ci|\.cargo)/[\w./*-]*|\w+\.(?:toml|control|ld|json|md))`")
 WITHIN = re.compile(r"`((?:harness|torture|stage)/[\w./-]*)`")  # of pg_test, where that is what a page is about
 LINK = re.compile(r"\]\(([^)#:\s]*)(?:#([^)\s]+))?\)")
 TAGS = {"sql", "console", "python", "json", "yaml", "text", "rust", "conf", ""}

@@ -28,7 +28,7 @@ USES = {
     "watch": "errors pg settings shared obstacle queue channel job notice",
     "queue_run": "errors pg shared queue job notice watch",
     "worker": "errors pg settings shared installation queue log job notice",
-    "relay": "errors pg settings shared installation log job worker",
+    "relay": "errors pg settings shared installation queue log job worker",
 }
 # ... but for these, because a notice may be a job that is owed, while what is done to queues and jobs is published on pushy_control;
 # and an error writes lengths of time as the server does.

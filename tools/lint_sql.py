@@ -410,6 +410,8 @@ def of_jobs(where: Path, text: str) -> list[str]:
 
 # What sql/*.sql makes, with its schema; those of the loops there by the beginning of their names.
 MADE = re.compile(r"^CREATE (?:UNIQUE )?(?:TABLE|VIEW|FUNCTION|PROCEDURE|SEQUENCE|TYPE|INDEX) (?:(pushy\w*)\.(\w+)|(\w+) ON (pushy\w*)\.)", re.M)
+# In a script that updates.
+RENAMED = re.compile(r"^ALTER (?:TABLE|VIEW|FUNCTION|PROCEDURE|SEQUENCE|TYPE|INDEX) (pushy\w*)\.\w+(?:\([^)]*\))? RENAME TO (\w+)", re.M)
 MADE_BY_LOOPS = re.compile(r"pushy_internal\.(?:finished_job|log|tick)_")
 
 
@@ -423,6 +425,7 @@ def in_tree(root: Path = ROOT) -> list[str]:
     found = []
     scripts = "".join(path.read_text() for path in sorted((root / "sql").glob("*.sql")))
     made = {f"{schema or of_index}.{name or index}" for schema, name, index, of_index in MADE.findall(scripts)}
+    made |= {f"{schema}.{name}" for schema, name in RENAMED.findall(scripts)}
     # Settings have names of this form too.
     made |= {name for path in (root / "src").glob("settings.rs") for name in re.findall(r'c"(pushy\.\w+)"', path.read_text())}
     for path in sorted((root / "src").rglob("*.rs")):

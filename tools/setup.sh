@@ -169,6 +169,19 @@ node_packages() {
     fi
 }
 
+# Where Node.js looks for them: beside the sources.
+typescript_packages() {
+    local modules=clients/typescript/node_modules
+    if ! command -v npm >/dev/null; then
+        return
+    elif cmp -s clients/typescript/package-lock.json $modules/installed.json; then
+        have "Node.js packages of the TypeScript client"
+    else
+        step "Node.js packages of the TypeScript client ($modules)" npm ci --prefix clients/typescript --no-audit --no-fund
+        cp clients/typescript/package-lock.json $modules/installed.json
+    fi
+}
+
 rust_clients() {
     local client=target/rust_client
     if cmp -s pg_test/rust_client/Cargo.lock $client/built.lock; then
@@ -190,4 +203,5 @@ python_venv
 # Of clients in other languages the tests alone make use.
 [ "$kind" = all ] || exit 0
 node_packages
+typescript_packages
 rust_clients

@@ -20,7 +20,7 @@ pub const HELD_US: i64 = 500_000;
 /// A start that has not come up after so long (µs) is ended.
 pub const START_US: i64 = 10_000_000;
 /// More executors than any server runs: the most that pushy.max_executors allows, and ...
-pub const MOST_AS_A_RULE: usize = 64;
+pub const MOST_AS_A_RULE: usize = 1_016;
 /// ... pushy.reserved_executors.
 pub const MOST_RESERVED: usize = 8;
 /// While pairs wait for an executor, each may keep one for so long (µs).

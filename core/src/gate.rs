@@ -30,6 +30,8 @@ impl Standing {
     pub const ELSEWHERE: Self = Self(4);
     pub const PAUSED: Self = Self(8);
     pub const PARKED: Self = Self(16);
+    /// It has no handler: its jobs are done by workers outside.
+    pub const OUTSIDE: Self = Self(32);
 
     pub const fn from_u8(bits: u8) -> Self {
         Self(bits)
@@ -52,9 +54,18 @@ impl Standing {
         self.0 & one.0 != 0
     }
 
-    /// Where it is not, the queue is closed to everybody.
+    /// Where it is not, the queue is closed to every executor.
     pub const fn is_open(self) -> bool {
         self.0 == 0
+    }
+
+    /// Whether nothing of it concerns this asker.
+    #[inline]
+    const fn is_open_to(self, asker: Asker) -> bool {
+        match asker {
+            Asker::Executor | Asker::WakeUp | Asker::Launcher => self.is_open(),
+            Asker::Anybody | Asker::Outside => self.0 & !Self::OUTSIDE.0 == 0,
+        }
     }
 }
 
@@ -93,8 +104,13 @@ pub enum Closed {
     Elsewhere,
     Paused,
     Parked,
+    /// Workers outside do its jobs, and no executor.
+    Outside,
     SuspendedUntil(i64),
-    AtItsLimit { running: u32, limit: u32 },
+    AtItsLimit {
+        running: u32,
+        limit: u32,
+    },
     Quarantined,
 }
 
@@ -110,14 +126,17 @@ pub enum Asker {
     Launcher,
     /// Who wants to know whether a job would start if it were ready.
     Anybody,
+    /// A worker outside that claims jobs.
+    Outside,
 }
 
 impl Asker {
-    pub const ALL: [Asker; 4] = [
+    pub const ALL: [Asker; 5] = [
         Asker::Executor,
         Asker::WakeUp,
         Asker::Launcher,
         Asker::Anybody,
+        Asker::Outside,
     ];
 }
 
@@ -127,7 +146,8 @@ impl Closed {
         match self {
             Closed::Disabled => !matches!(asker, Asker::Executor),
             Closed::NotServed => !matches!(asker, Asker::Executor | Asker::Launcher),
-            Closed::Unknown => !matches!(asker, Asker::Executor | Asker::WakeUp),
+            Closed::Unknown => !matches!(asker, Asker::Executor | Asker::WakeUp | Asker::Outside),
+            Closed::Outside => !matches!(asker, Asker::Anybody | Asker::Outside),
             Closed::Quarantined => matches!(asker, Asker::Anybody),
             _ => true,
         }
@@ -167,7 +187,7 @@ impl Facts {
     /// Whether no reason concerns this asker: the same as `gate`, in the few instructions that a batch and a commit have for it.
     #[inline]
     pub fn let_in(&self, now: i64, asker: Asker) -> bool {
-        self.standing.is_open()
+        self.standing.is_open_to(asker)
             && self.suspended_until <= now
             && !self.is_at_its_limit()
             && !self.quiesced
@@ -197,6 +217,7 @@ impl Facts {
             standing(Standing::ELSEWHERE, Closed::Elsewhere),
             standing(Standing::PAUSED, Closed::Paused),
             standing(Standing::PARKED, Closed::Parked),
+            standing(Standing::OUTSIDE, Closed::Outside),
             (self.suspended_until > now).then_some(Closed::SuspendedUntil(self.suspended_until)),
             self.is_at_its_limit()
                 .then_some(Closed::AtItsLimit { running, limit }),
@@ -232,7 +253,7 @@ mod tests {
                     Presence::Incompatible,
                 ] {
                     for quiesced in flags {
-                        for standing in (0..32).map(Standing::from_u8) {
+                        for standing in (0..64).map(Standing::from_u8) {
                             for suspended_until in [0, NOW, NOW + 1] {
                                 for (running, limit) in [(0, 0), (9, 0), (0, 1), (1, 1), (2, 1)] {
                                     all.extend(flags.map(|quarantined| Facts {
@@ -270,24 +291,25 @@ mod tests {
                     "{facts:?} {asker:?}"
                 );
             }
-            // Who only wants to know passes over nothing.
+            // Who only wants to know passes over nothing but who does the jobs.
+            let others = reasons.iter().filter(|closed| **closed != Closed::Outside);
             assert_eq!(
                 gate(&facts, NOW, Asker::Anybody).is_ok(),
-                reasons.is_empty()
+                others.count() == 0
             );
         }
     }
 
-    /// One fact against a queue each, the reason that it is, whom it concerns (Executor, WakeUp, Launcher, Anybody), and
+    /// One fact against a queue each, the reason that it is, whom it concerns (Executor, WakeUp, Launcher, Anybody, Outside), and
     /// whether it stays.
-    const EACH: [(Facts, Closed, &str, bool); 14] = [
+    const EACH: [(Facts, Closed, &str, bool); 15] = [
         (
             Facts {
                 enabled: false,
                 ..Facts::OPEN
             },
             Closed::Disabled,
-            ".wla",
+            ".wlao",
             true,
         ),
         (
@@ -296,7 +318,7 @@ mod tests {
                 ..Facts::OPEN
             },
             Closed::NotServed,
-            ".w.a",
+            ".w.ao",
             true,
         ),
         (
@@ -305,7 +327,7 @@ mod tests {
                 ..Facts::OPEN
             },
             Closed::Unknown,
-            "..la",
+            "..la.",
             false,
         ),
         (
@@ -314,7 +336,7 @@ mod tests {
                 ..Facts::OPEN
             },
             Closed::Absent,
-            "ewla",
+            "ewlao",
             true,
         ),
         (
@@ -323,7 +345,7 @@ mod tests {
                 ..Facts::OPEN
             },
             Closed::Incompatible,
-            "ewla",
+            "ewlao",
             true,
         ),
         (
@@ -332,7 +354,7 @@ mod tests {
                 ..Facts::OPEN
             },
             Closed::Quiesced,
-            "ewla",
+            "ewlao",
             true,
         ),
         (
@@ -341,7 +363,7 @@ mod tests {
                 ..Facts::OPEN
             },
             Closed::Dropped,
-            "ewla",
+            "ewlao",
             true,
         ),
         (
@@ -350,7 +372,7 @@ mod tests {
                 ..Facts::OPEN
             },
             Closed::Unborn,
-            "ewla",
+            "ewlao",
             false,
         ),
         (
@@ -359,7 +381,7 @@ mod tests {
                 ..Facts::OPEN
             },
             Closed::Elsewhere,
-            "ewla",
+            "ewlao",
             true,
         ),
         (
@@ -368,7 +390,7 @@ mod tests {
                 ..Facts::OPEN
             },
             Closed::Paused,
-            "ewla",
+            "ewlao",
             true,
         ),
         (
@@ -377,7 +399,7 @@ mod tests {
                 ..Facts::OPEN
             },
             Closed::Parked,
-            "ewla",
+            "ewlao",
             true,
         ),
         (
@@ -386,7 +408,7 @@ mod tests {
                 ..Facts::OPEN
             },
             Closed::SuspendedUntil(NOW + 1),
-            "ewla",
+            "ewlao",
             false,
         ),
         (
@@ -399,8 +421,17 @@ mod tests {
                 running: 2,
                 limit: 2,
             },
-            "ewla",
+            "ewlao",
             false,
+        ),
+        (
+            Facts {
+                standing: Standing::OUTSIDE,
+                ..Facts::OPEN
+            },
+            Closed::Outside,
+            "ewl..",
+            true,
         ),
         (
             Facts {
@@ -408,7 +439,7 @@ mod tests {
                 ..Facts::OPEN
             },
             Closed::Quarantined,
-            "...a",
+            "...a.",
             false,
         ),
     ];
@@ -430,7 +461,7 @@ mod tests {
 
     #[test]
     fn a_byte_keeps_what_stands_against_a_queue() {
-        for bits in 0..32 {
+        for bits in 0..64 {
             let standing = Standing::from_u8(bits);
             assert_eq!(standing.as_u8(), bits);
             assert_eq!(standing.is_open(), bits == 0);

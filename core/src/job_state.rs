@@ -1,4 +1,4 @@
-//! The life of a job: seven states, nine events, one function that says which move is legal.
+//! The life of a job: seven states, ten events, one function that says which move is legal.
 //!
 //! ```text
 //!   scheduled ──Due──▶ available ──Claim──▶ running ──Succeed──▶ completed
@@ -10,13 +10,13 @@
 //! Not drawn: scheduled, available and retryable jobs can be cancelled; a verdict after a crash moves
 //! an available job as it would have moved a running one, and one whose promotion the crash took back after `Due`; `RetryNow` makes any job but an available or
 //! running one available; `Orphan` discards what waits for a queue that is gone. A job that is due again at once after a
-//! failure makes two moves in one: `FailAgain`, then `Due`. A job that is deleted with its queue (`queue_drop` by force) has no
+//! failure makes two moves in one: `FailAgain`, then `Due`. `Snooze` puts a running job off, uncharged: it is scheduled again. A job that is deleted with its queue (`queue_drop` by force) has no
 //! last state.
 //!
 //! `src/job/moves/` carries out what this page allows, and nothing else writes a job's state. (docs/design.md)
 
-/// Where a job stands. `Running` is virtual: it is read from executor slots and never stored, since
-/// a claim is a row lock and writes nothing.
+/// Where a job stands. Of a job inside the server `Running` is virtual: it is read from executor slots and never stored, since
+/// an executor's claim is a row lock and writes nothing. Of a leased job it is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum JobState {
     /// Due in the future.
@@ -75,11 +75,13 @@ pub enum JobEvent {
     FailLast,
     /// The claim was given up, or vanished with its process; nothing is charged.
     Release,
+    /// Whoever runs it puts it off; nothing is charged.
+    Snooze,
     /// `job_cancel`.
     Cancel,
     /// `job_retry`: run now, also when it was finished.
     RetryNow,
-    /// Its queue is gone, and it has no claim.
+    /// Its queue is gone, and no executor has claimed it.
     Orphan,
 }
 
@@ -105,13 +107,15 @@ impl JobState {
             // An available job fails, or is given back, when the server crashed while it ran: by the time of the verdict
             // the row lock that made it running is gone.
             (Running | Available, Release) => Some(Available),
+            (Running, Snooze) => Some(Scheduled),
             (Running | Available, FailAgain) => Some(Retryable),
             (Running | Available, FailLast) => Some(Discarded),
             (Scheduled | Available | Running | Retryable, Cancel) => Some(Cancelled),
             (Scheduled | Retryable | Completed | Discarded | Cancelled, RetryNow) => {
                 Some(Available)
             }
-            (Scheduled | Available | Retryable, Orphan) => Some(Discarded),
+            // A running one: its lease is over, and there is no queue to try it again.
+            (Scheduled | Available | Running | Retryable, Orphan) => Some(Discarded),
             _ => None,
         }
     }
@@ -150,8 +154,7 @@ impl JobState {
         Self::ALL.into_iter().find(|state| state.as_str() == word)
     }
 
-    /// The byte that stands for the state in the job table. `Running` has one, for logs and traces,
-    /// though no row ever carries it.
+    /// The byte that stands for the state in the job table.
     pub const fn code(self) -> u8 {
         match self {
             JobState::Scheduled => b's',
@@ -172,13 +175,14 @@ impl JobState {
 
 impl JobEvent {
     /// Every event.
-    pub const ALL: [JobEvent; 9] = [
+    pub const ALL: [JobEvent; 10] = [
         JobEvent::Due,
         JobEvent::Claim,
         JobEvent::Succeed,
         JobEvent::FailAgain,
         JobEvent::FailLast,
         JobEvent::Release,
+        JobEvent::Snooze,
         JobEvent::Cancel,
         JobEvent::RetryNow,
         JobEvent::Orphan,
@@ -193,6 +197,7 @@ impl JobEvent {
             JobEvent::FailAgain => "fail again",
             JobEvent::FailLast => "fail for the last time",
             JobEvent::Release => "release",
+            JobEvent::Snooze => "be put off",
             JobEvent::Cancel => "cancel",
             JobEvent::RetryNow => "retry now",
             JobEvent::Orphan => "lose its queue",
@@ -207,14 +212,14 @@ mod tests {
 
     /// Rows: states; columns: events in the order of [`JobEvent::ALL`]; `.` is refused.
     const TABLE: [(JobState, &str); 7] = [
-        // Due, Claim, Succeed, FailAgain, FailLast, Release, Cancel, RetryNow, Orphan
-        (JobState::Scheduled, "a.....kad"),
-        (JobState::Available, ".x.rdak.d"),
-        (JobState::Running, "..crdak.."),
-        (JobState::Retryable, "a.....kad"),
-        (JobState::Completed, ".......a."),
-        (JobState::Discarded, ".......a."),
-        (JobState::Cancelled, ".......a."),
+        // Due, Claim, Succeed, FailAgain, FailLast, Release, Snooze, Cancel, RetryNow, Orphan
+        (JobState::Scheduled, "a......kad"),
+        (JobState::Available, ".x.rda.k.d"),
+        (JobState::Running, "..crdask.d"),
+        (JobState::Retryable, "a......kad"),
+        (JobState::Completed, "........a."),
+        (JobState::Discarded, "........a."),
+        (JobState::Cancelled, "........a."),
     ];
 
     #[test]

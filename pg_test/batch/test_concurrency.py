@@ -51,6 +51,25 @@ def test_no_limit_means_as_many_as_there_are_executors(gated):
     gated.jobs_wait("q")
 
 
+def test_there_are_as_many_executors_as_the_server_has_slots_for(make_cluster):
+    db = make_cluster({"max_worker_processes": 84, "pushy.max_executors": 72}).database()
+    gate = Gate(db)
+    db.sql(f"""
+        CREATE FUNCTION gated(args jsonb) RETURNS void LANGUAGE plpgsql AS $$BEGIN PERFORM {gate.stop}; END$$;
+        SELECT pushy.queue_register('q', 'gated(jsonb)', batch => false);
+        SELECT pushy.enqueue_many('q', array_fill('1'::jsonb, ARRAY[100]))""")
+    gate.wait_for_arrival(72)
+    assert db.value("SELECT count(*) FROM pushy.jobs WHERE state = 'running'") == 72
+    # One of those beyond the 64th is struck, and its job comes back.
+    job, pid = db.rows("SELECT job_id, pid FROM pushy.workers WHERE job_id IS NOT NULL ORDER BY since DESC LIMIT 1")[0]
+    db.sql("SELECT pg_terminate_backend(%s)", pid)
+    db.wait_until("SELECT count(*) FROM pushy.workers WHERE pid = %s", 0, params=(pid,))
+    gate.open()
+    db.jobs_wait("q", 60)
+    assert db.value("SELECT count(*) FROM pushy.jobs WHERE state = 'completed'") == 100
+    assert db.rows("SELECT * FROM pushy.failures") == [] and db.job(job)["state"] == "completed"
+
+
 def test_a_slow_job_among_quick_ones_leaves_the_rest_to_another_executor(make_cluster):
     """One that is known for quick jobs calls nobody for each that it leaves: it must when one of them is slow."""
     db = make_cluster({"pushy.max_executors": 2}).database()

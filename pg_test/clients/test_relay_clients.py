@@ -3,7 +3,6 @@ test_rust_client.py.)"""
 
 import asyncio
 import json
-import os
 import shutil
 import subprocess
 import threading
@@ -12,9 +11,8 @@ import asyncpg
 import psycopg
 import pytest
 
-from harness import account
 from harness.installation import REPOSITORY
-from harness.waiting import wait_for
+from stage import bouncer
 
 NOTIFY = "SELECT pushy.notify('\"News\"', n::text, delivery => 'relay') FROM generate_series(1, 20) n"
 EXPECTED = [("News", str(n)) for n in range(1, 21)]
@@ -53,37 +51,10 @@ def test_node_postgres(db):
     assert [(notice["channel"], notice["payload"]) for notice in map(json.loads, out.splitlines())] == EXPECTED
 
 
-# Not every PATH has the folder where Debian puts it.
-PGBOUNCER = shutil.which("pgbouncer", path=os.environ["PATH"] + ":/usr/sbin")
-
-
-@pytest.mark.skipif(PGBOUNCER is None, reason="no pgbouncer")
+@bouncer.needed
 def test_subscriptions_through_pgbouncer_in_transaction_mode(db):
     """Nothing is kept in a session: two readers share one server connection between their transactions."""
-    folder, port = db.cluster.folder / "bouncer", db.cluster.port + 1
-    folder.mkdir()
-    (folder / "users").write_text('"postgres" ""\n')
-    (folder / "ini").write_text(f"""
-[databases]
-{db.name} = host={db.cluster.folder} port={db.cluster.port} dbname={db.name} user=postgres
-[pgbouncer]
-pool_mode = transaction
-default_pool_size = 2
-listen_addr =
-listen_port = {port}
-unix_socket_dir = {folder}
-auth_type = trust
-auth_file = {folder}/users
-""")
-    for path in (folder, *folder.iterdir()):
-        account.give(path)
-    who = account.unprivileged()
-    log = open(folder / "log", "w")
-    bouncer = subprocess.Popen([PGBOUNCER, folder / "ini"], user=who.pw_uid, group=who.pw_gid, extra_groups=[],
-                               stdout=log, stderr=subprocess.STDOUT)
-    try:
-        wait_for("pgbouncer's socket", lambda: (folder / f".s.PGSQL.{port}").exists(), bool)
-        dsn = f"host={folder} port={port} dbname={db.name} user=postgres"
+    with bouncer.in_transaction_mode(db) as dsn:
         db.sql("SELECT pushy.subscription_create('a', '{\"News\"}'); SELECT pushy.subscription_create('b', '{\"News\"}')".replace('"News"', '\\"News\\"'))
         taken: dict[str, list[str]] = {"a": [], "b": []}
 
@@ -103,6 +74,3 @@ auth_file = {folder}/users
         for thread in readers:
             thread.join(60)
         assert taken == {"a": [n for _, n in EXPECTED], "b": [n for _, n in EXPECTED]}
-    finally:
-        bouncer.kill()
-        bouncer.wait()

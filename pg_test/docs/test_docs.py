@@ -151,7 +151,7 @@ def cells(page: str, head: str) -> list[list[str]]:
 
 
 def test_the_options_of_a_queue_are_those_of_the_function_with_its_defaults():
-    declared = (ROOT / "sql" / "queues.sql").read_text().split("handler text,", 1)[1].split(")\nRETURNS", 1)[0]
+    declared = (ROOT / "sql" / "queues.sql").read_text().split("handler text DEFAULT NULL,", 1)[1].split(")\nRETURNS", 1)[0]
     defaults = {name: value.strip("'") for name, value in re.findall(r"^ +(\w+) \w+ DEFAULT (.+?),?$", declared, re.M)}
     shown = {name: default for name, default, _ in cells("queues.md", "argument | default")}
     assert shown.keys() == defaults.keys()

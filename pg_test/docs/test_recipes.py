@@ -2,11 +2,13 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
 
 import pytest
+from harness.gate import Gate
 from harness.installation import REPOSITORY
 from harness.waiting import DEADLINE
 
@@ -19,7 +21,7 @@ class Program:
 
     def __init__(self, path, db):
         environment = os.environ | {"PGHOST": str(db.cluster.folder), "PGPORT": str(db.cluster.port), "PGUSER": "postgres",
-                                    "PGDATABASE": db.name, "PYTHONUNBUFFERED": "1"}
+                                    "PGDATABASE": db.name, "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(REPOSITORY / "clients" / "python" / "src")}
         self.process = subprocess.Popen([sys.executable, path], env=environment, stdout=subprocess.PIPE, text=True)
         # A program that says nothing more is ended, and its output with it.
         self.guard = threading.Timer(DEADLINE, self.process.kill)
@@ -58,7 +60,8 @@ def set_up(db, name: str) -> None:
 
 def test_every_block_is_run_by_a_test():
     assert set(BLOCKS) == {"subscribers.sql", "listener.py", "copies.sql", "copier.py", "monitoring.sql", "monitor.py", "cache.sql", "product_cache.py",
-                           "services.sql", "figures.sql", "dashboard.py", "dead_letters.sql", "dead_errors.sql", "dead_again.sql"}
+                           "services.sql", "figures.sql", "dashboard.py", "chunks.sql", "nightly.sql", "django_orders.py", "django_worker.py", "sqlalchemy_orders.py", "sqlalchemy_worker.py",
+                           "dead_letters.sql", "dead_errors.sql", "dead_again.sql"}
 
 
 def test_subscribers_hear_what_is_committed(db, run):
@@ -168,6 +171,96 @@ def test_figures_are_live(db, run):
     assert dashboard.line() == "Ulm 1 10.5"
     db.sql("INSERT INTO sale (shop, amount) VALUES ('Ulm', 2)")
     assert dashboard.line() == "Ulm 2 12.5"
+
+
+def test_a_table_is_worked_through_in_chunks_and_each_row_counts_once(db):
+    """The first attempt is ended in the midst of it."""
+    set_up(db, "chunks.sql")
+    db.sql("INSERT INTO visit (page, at) SELECT 'p' || n % 3, now() - interval '2 days' FROM generate_series(1, 5000) n")
+    db.sql("INSERT INTO visit (page) VALUES ('p1')")
+    gate = Gate(db)
+    db.sql(f"""
+        CREATE FUNCTION stop() RETURNS trigger LANGUAGE plpgsql AS
+            $$BEGIN IF (SELECT count(*) FROM public.visit) < 2500 THEN PERFORM {gate.stop}; END IF; RETURN NULL; END$$;
+        CREATE TRIGGER stop AFTER DELETE ON visit FOR EACH STATEMENT EXECUTE FUNCTION stop()""")
+    set_up(db, "nightly.sql")
+    (pid,) = gate.wait_for_arrival()
+    job = db.value("SELECT id FROM pushy.jobs")
+    assert db.value("SELECT checkpoint FROM pushy.jobs") == {"done": 2000}
+    db.sql("SELECT pg_terminate_backend(%s)", pid)
+    gate.open()
+    assert db.job_wait(job)["state"] == "completed"
+    assert db.rows("SELECT page, sum(visits)::int FROM page_visits GROUP BY page ORDER BY page") == [("p0", 1666), ("p1", 1667), ("p2", 1667)]
+    assert db.value("SELECT count(*) FROM visit") == 1
+    assert db.value("SELECT message FROM pushy.job_logs") == f"rolled up what was before {db.value('SELECT current_date')}"
+
+
+DJANGO = """
+import os, threading, django
+from django.conf import settings
+settings.configure(USE_TZ=True, DEFAULT_AUTO_FIELD="django.db.models.BigAutoField", INSTALLED_APPS=[], DATABASES={"default": {
+    "ENGINE": "django.db.backends.postgresql", "HOST": os.environ["PGHOST"], "PORT": os.environ["PGPORT"], "USER": "postgres", "NAME": os.environ["PGDATABASE"]}})
+django.setup()
+"""
+SQLALCHEMY = """
+import os, threading
+from sqlalchemy import create_engine
+from sqlalchemy.orm import Session
+engine = create_engine("postgresql+psycopg://", connect_args={"dbname": os.environ["PGDATABASE"]})
+"""
+# An order, one that is rolled back, and the worker until it has mailed both of those that were placed.
+PLAY = {"django": """
+with connection.schema_editor() as editor:
+    editor.create_model(Order)
+connection.cursor().execute("SELECT pushy.queue_register('mails', max_attempts => 8)")
+try:
+    with transaction.atomic():
+        place_order("never@example.org")
+        raise ZeroDivisionError
+except ZeroDivisionError:
+    pass
+for address in ("ann@example.org", "bob@example.org"):
+    order = place_order(address)
+    # Who repeats it is answered the same job.
+    assert enqueue("mails", {"order": order.pk}, unique_key=f"order/{order.pk}") == enqueue("mails", {"order": order.pk}, unique_key=f"order/{order.pk}")
+""", "sqlalchemy": """
+Base.metadata.create_all(engine)
+with Session(engine) as session:
+    session.execute(text("SELECT pushy.queue_register('mails', max_attempts => 8)"))
+    session.commit()
+    place_order(session, "never@example.org")
+    session.rollback()
+    for address in ("ann@example.org", "bob@example.org"):
+        place_order(session, address)
+        session.commit()
+"""}
+
+
+@pytest.mark.parametrize("framework", ["django", "sqlalchemy"])
+def test_frameworks_enqueue_in_their_transactions_and_complete_in_those_of_their_handlers(db, tmp_path, framework):
+    table = {"django": "shop_order", "sqlalchemy": "orders"}[framework]
+    path = tmp_path / "play.py"
+    path.write_text({"django": DJANGO, "sqlalchemy": SQLALCHEMY}[framework] + BLOCKS[f"{framework}_orders.py"] + PLAY[framework]
+                    + BLOCKS[f"{framework}_worker.py"] + 'print("working", flush=True)\nworker.run()\n')
+    program = Program(path, db)
+    try:
+        assert program.line() == "working"
+        db.wait_until("SELECT array_agg(state::text) FROM pushy.jobs", ["completed", "completed"])
+        assert db.rows(f"SELECT address, mails FROM {table} ORDER BY id") == [("ann@example.org", 1), ("bob@example.org", 1)]
+        # A handler whose job is cancelled meanwhile writes nothing.
+        db.sql(f"INSERT INTO {table} (address, mails) VALUES ('cid@example.org', 0)")
+        with db.connect(autocommit=False) as holder:
+            holder.execute(f"SELECT FROM {table} WHERE address LIKE 'cid%' FOR UPDATE")
+            job = db.value(f"SELECT pushy.enqueue('mails', jsonb_build_object('order', id)) FROM {table} WHERE address LIKE 'cid%'")
+            db.wait_until("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()", 1)
+            db.sql("SELECT pushy.job_cancel(%s)", job)
+            holder.rollback()
+        program.process.send_signal(signal.SIGTERM)
+        program.process.wait(DEADLINE)
+        assert db.value("SELECT state FROM pushy.jobs WHERE id = %s", job) == "cancelled"
+        assert db.value(f"SELECT mails FROM {table} WHERE address LIKE 'cid%'") == 0
+    finally:
+        program.stop()
 
 
 def test_jobs_that_failed_for_good_are_found_and_run_again_in_bulk(db):

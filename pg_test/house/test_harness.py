@@ -7,10 +7,11 @@ import psycopg
 import pytest
 
 from harness.installation import REPOSITORY
+from stage.versions import OWN
 
 
 def test_a_database_has_the_extension(db):
-    assert db.value("SELECT extversion FROM pg_extension WHERE extname = 'pushy'") == "0.1.0"
+    assert db.value("SELECT extversion FROM pg_extension WHERE extname = 'pushy'") == OWN
 
 
 def test_two_databases_of_a_server_do_not_meet(db, shared_cluster):

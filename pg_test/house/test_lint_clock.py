@@ -9,7 +9,7 @@ NO_TIMES = {
     "highest": "a number or position", "drawn_from": "a number", "reserved": "a number or position", "position": "a place in the WAL", "job": "a number", "cancelled": "a number",
     "batch": "numbers", "emitted_epoch": "an epoch", "begun_epoch": "an epoch", "bytes": "a size", "emitted_tick": "a tick",
 }
-FROM_TABLES = {"waiting_from": "for when jobs were enqueued", "window_wanted": "the end of a table's window"}
+FROM_TABLES = {"waiting_from": "for when jobs were enqueued", "lease_ends": "until when jobs are leased", "window_wanted": "the end of a table's window"}
 SHOWN_ONLY = {"last_fired_at": "no later than now when it is shown", "last_error_at": "as the one before"}
 
 

@@ -118,8 +118,9 @@ def test_destdir_takes_everything_and_the_live_server_nothing(house, empty):
 def test_uninstall_leaves_nothing_of_any_version(empty):
     before = files(empty.root)
     install(empty, TREE)
-    assert len(files(empty.root)) == len(before) + 3
-    (empty.sharedir / "extension" / "pushy--0.0.9--0.1.0.sql").write_text("")
+    scripts = len(list((REPOSITORY / "sql").glob("pushy--*--*.sql")))
+    assert len(files(empty.root)) == len(before) + 3 + scripts, "library, control, script, and an update from each version"
+    (empty.sharedir / "extension" / "pushy--0.0.8--0.0.9.sql").write_text("")
     install(empty, "--remove")
     assert files(empty.root) == before
 

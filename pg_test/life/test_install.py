@@ -11,7 +11,8 @@ SCHEMAS = ("pushy", "pushy_internal")
 # Schema pushy. A function that is added has to be added here.
 FUNCTIONS = {
     "channel_grant", "channel_ident", "channel_inspect", "channel_name", "channel_revoke", "current_job", "enqueue", "enqueue_many", "has_queue_privilege",
-    "job_cancel", "job_progress", "job_retry", "job_trace", "job_wait", "jobs_wait", "notify", "queue_alter", "queue_drop",
+    "job_claim", "job_claim_wait", "job_complete", "job_extend", "job_fail", "job_release", "jobs_settle", "queue_channel",
+    "job_cancel", "job_checkpoint", "job_discard", "job_log", "job_progress", "job_retry", "job_retry_in", "job_snooze", "job_trace", "job_wait", "jobs_wait", "notify", "queue_alter", "queue_drop",
     "queue_explain", "queue_grant", "queue_pause", "queue_register", "queue_rename", "queue_resume", "queue_revoke", "queue_run",
     "notice", "resume_after_restore", "subscription_ack", "subscription_create", "subscription_drop",
     "subscription_read", "subscription_wait", "unwatch", "version", "watch", "watch_pause", "watch_resume",
@@ -27,7 +28,7 @@ OPEN_INTERNALS = {
     "is_home", "watch_elsewhere", "watch_is_whole", "watch_orphans", "worker_rows", "subscription_rows", "log_row", "log_bounds",
     "channel_grant_rows", "relay_obstacle",
 }
-VIEWS = {"queues", "jobs", "failures", "workers", "stats", "watches", "subscriptions", "log", "channel_grants", "queue_grants"}
+VIEWS = {"queues", "jobs", "failures", "job_logs", "leases", "workers", "stats", "watches", "subscriptions", "log", "channel_grants", "queue_grants"}
 
 MEMBERS = """
     SELECT classid::regclass::text, objid, pg_describe_object(classid, objid, 0) AS what
@@ -59,7 +60,7 @@ def test_schema_pushy_holds_what_people_use_and_nothing_else(db):
     functions = db.rows("SELECT proname::text, has_function_privilege('public', oid, 'EXECUTE') FROM pg_proc WHERE pronamespace = 'pushy'::regnamespace")
     assert set(functions) == {(name, True) for name in FUNCTIONS}
     relations = db.rows("SELECT relkind::text, relname::text FROM pg_class WHERE relnamespace = 'pushy'::regnamespace")
-    assert set(relations) == {("c", "job")} | {("v", view) for view in VIEWS}
+    assert set(relations) == {("c", "job"), ("c", "claimed_job")} | {("v", view) for view in VIEWS}
 
 
 def test_the_public_may_call_of_the_rest_what_the_views_call(db):

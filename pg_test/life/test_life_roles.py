@@ -225,12 +225,17 @@ def test_a_handler_taken_away_parks_the_queue_and_loses_no_job(tenant, damage, r
     assert {tenant.job_wait(job)["state"] for job in jobs} == {"completed"}
 
 
-def test_a_handler_replaced_by_a_procedure_parks_the_queue(tenant):
+def test_a_handler_replaced_by_a_procedure_parks_the_queue_until_it_is_said_to_be_meant(tenant):
     tenant.sql("DROP FUNCTION note(jsonb); CREATE PROCEDURE note(args jsonb) LANGUAGE sql AS ''")
     tenant.sql("SELECT pushy.enqueue('q', '2')")
     tenant.wait_until("SELECT parked FROM pushy_internal.queue", lambda parked: parked is not None)
-    with pytest.raises(psycopg.Error, match="procedures"):
+    tenant.sql("ALTER PROCEDURE note(jsonb) SECURITY DEFINER")
+    with pytest.raises(psycopg.Error, match="lets such a one end no transaction"):
         tenant.sql("SELECT pushy.queue_resume('q')")
+    tenant.sql(f"ALTER PROCEDURE note(jsonb) SECURITY INVOKER; GRANT EXECUTE ON PROCEDURE note(jsonb) TO {tenant.tenant}")
+    tenant.sql("SELECT pushy.queue_resume('q')")
+    tenant.jobs_wait("q")
+    assert tenant.value("SELECT count(*) FROM pushy.jobs WHERE state = 'completed' AND args = '2'") == 1
 
 
 def test_a_superusers_queue_parks_when_its_handler_changes_hands(db, role):

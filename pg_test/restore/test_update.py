@@ -114,6 +114,50 @@ def test_every_archived_version_is_updated_to_what_the_present_script_makes(inst
             assert made_by_update(server, version, OWN) == made_at_once(server, OWN), version
 
 
+COLUMNS = """
+    SELECT config::regclass::text, a.attname::text, a.attnotnull AND NOT a.atthasdef
+      FROM pg_extension, unnest(extconfig) config JOIN pg_class c ON c.oid = config AND c.relkind = 'r'
+      JOIN pg_attribute a ON a.attrelid = config AND a.attnum > 0 AND NOT a.attisdropped
+     WHERE extname = 'pushy'"""
+
+
+def test_a_dump_of_each_archived_version_finds_its_columns_and_no_other_must_be_said(installed, server):
+    """CREATE EXTENSION in a dump makes the present version, and COPY names the columns that the dumped one had."""
+    for version in versions.archived():
+        versions.put_script(installed, version, versions.script(version))
+        old, new = (server.database(extension=False) for _ in range(2))
+        old.sql(f"CREATE EXTENSION pushy VERSION '{version}'")
+        new.sql("CREATE EXTENSION pushy")
+        had, has = ({(table, column): must for table, column, must in db.rows(COLUMNS)} for db in (old, new))
+        assert had.keys() - has.keys() == set(), version
+        assert [column for column, must in has.items() if must and column[0] in {table for table, _ in had} and column not in had] == [], version
+
+
+def test_whoever_updates_makes_nothing_of_his_own_and_gives_others_nothing(installed, server):
+    """One superuser has installed it; another, whose default privileges give all that he makes to somebody, updates it."""
+    for version in versions.archived():
+        if version == OWN:
+            continue
+        versions.put_script(installed, version, versions.script(version))
+        db = server.database(extension=False)
+        db.sql("""CREATE ROLE installer SUPERUSER; CREATE ROLE updater SUPERUSER; CREATE ROLE somebody;
+                  ALTER DEFAULT PRIVILEGES FOR ROLE updater GRANT ALL ON TABLES TO somebody, PUBLIC; ALTER DEFAULT PRIVILEGES FOR ROLE updater GRANT ALL ON ROUTINES TO somebody;
+                  ALTER DEFAULT PRIVILEGES FOR ROLE updater GRANT ALL ON TYPES TO somebody, PUBLIC; ALTER DEFAULT PRIVILEGES FOR ROLE updater GRANT ALL ON SEQUENCES TO somebody""")
+        db.sql(f"SET ROLE installer; CREATE EXTENSION pushy VERSION '{version}'")
+        db.sql("SET ROLE updater; ALTER EXTENSION pushy UPDATE; RESET ROLE")
+        of_others = db.rows("""
+            SELECT d.classid::regclass::text, pg_describe_object(d.classid, d.objid, 0), o.owner::regrole::text, o.acl::text
+              FROM pg_depend d
+              JOIN LATERAL (SELECT relowner, relacl FROM pg_class WHERE d.classid = 'pg_class'::regclass AND oid = d.objid
+                            UNION ALL SELECT proowner, proacl FROM pg_proc WHERE d.classid = 'pg_proc'::regclass AND oid = d.objid
+                            UNION ALL SELECT typowner, typacl FROM pg_type WHERE d.classid = 'pg_type'::regclass AND oid = d.objid) o (owner, acl) ON true
+             WHERE d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e' AND d.refobjid = (SELECT oid FROM pg_extension WHERE extname = 'pushy')
+               AND (o.owner <> 'installer'::regrole OR o.acl::text ~ 'somebody|updater')""")
+        assert of_others == []
+        # The row type of a table has no privileges, and PUBLIC what was given by name.
+        assert {(kind, name, rest.replace("installer", "postgres")) for kind, name, rest in versions.shape(db)} == made_at_once(server, OWN)
+
+
 def test_an_update_to_the_next_version_makes_what_its_install_script_makes_and_a_forgotten_line_is_seen(installed, server):
     server.stop()
     versions.put_next(installed)
@@ -121,9 +165,9 @@ def test_an_update_to_the_next_version_makes_what_its_install_script_makes_and_a
     server.start()
     fresh = made_at_once(server, NEXT)
     assert len(fresh) > 500 and made_by_update(server, OWN, NEXT) == fresh
-    for forgotten in ("GRANT EXECUTE ON FUNCTION pushy.lease_count() TO PUBLIC;", "ALTER TABLE pushy_internal.lease ENABLE ALWAYS TRIGGER refuse_write;",
-                      "ALTER TABLE pushy_internal.subscription ALTER COLUMN topics TYPE varchar;", "COMMENT ON VIEW pushy.leases IS 'Leases.';",
-                      "SELECT pg_catalog.pg_extension_config_dump('pushy_internal.lease', '');", " COST 2"):
+    for forgotten in ("GRANT EXECUTE ON FUNCTION pushy.parcel_count() TO PUBLIC;", "ALTER TABLE pushy_internal.parcel ENABLE ALWAYS TRIGGER refuse_write;",
+                      "ALTER TABLE pushy_internal.subscription ALTER COLUMN stamp TYPE varchar;", "COMMENT ON VIEW pushy.parcels IS 'Parcels.';",
+                      "SELECT pg_catalog.pg_extension_config_dump('pushy_internal.parcel', '');", " COST 2"):
         versions.put(installed, f"pushy--{OWN}--{NEXT}.sql", versions.BEGIN + versions.CHANGE.replace(forgotten, ""))
         assert made_by_update(server, OWN, NEXT) != fresh, forgotten
 

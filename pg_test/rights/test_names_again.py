@@ -83,6 +83,10 @@ HOLDERS = {
     "failure.queue_id": "goes with its queue",
     "promised_cancel.queue_id": "test_loaded_beside: test_a_promised_cancel_that_is_loaded_is_of_the_loaded_job; else by its job",
     "loaded_queue.queue_id": "below zero, and no queue's again",
+    "job_log.queue_id": "goes with its queue",
+    "checkpoint.queue_id": "goes with its queue",
+    "lease.queue_id": "goes with its job",
+    "lease.claimed_by": "test_the_role_that_claimed_a_job",
     "dropped_queue.queue_id": "test_retention: test_no_queue_gets_the_number_of_one_whose_history_is_still_there",
 }
 # Where a database stands; compared with where we are.
@@ -228,6 +232,18 @@ def test_who_enqueued_a_job(shop, fate):
     assert shop.job_wait(job)["enqueued_by"] == expected
     assert shop.rows("SELECT by::text FROM seen") == [(expected,)]
     assert shop.job(job)["enqueued_by"] == expected
+
+
+@pytest.mark.parametrize("fate", FATES)
+def test_the_role_that_claimed_a_job(shop, fate):
+    shop.sql("SELECT pushy.queue_register('out'), pushy.queue_grant('out', 'public', 'claim'); SELECT pushy.enqueue('out')")
+    with shop.connect(user=shop.other) as session:
+        job, token = session.execute("SELECT job_id, token FROM pushy.job_claim('out')").fetchone()
+    name = shop.fate(shop.other, fate)
+    expected = name if fate == RENAMED else None
+    assert shop.rows("SELECT job_id, claimed_by::text FROM pushy.leases") == [(job, expected)]
+    # Its token is what proves a claim.
+    assert shop.value("SELECT pushy.job_complete(%s, %s)", job, token) is True
 
 
 # -- handlers -----------------------------------------------------------------------------------------------------

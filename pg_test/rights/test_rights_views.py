@@ -18,7 +18,7 @@ def theirs(db, role):
         for statement in (
                 "CREATE TABLE t (i int PRIMARY KEY)",
                 "CREATE FUNCTION h(args jsonb) RETURNS text LANGUAGE plpgsql AS $$BEGIN"
-                f" IF args->>'fail' IS NOT NULL THEN RAISE EXCEPTION '{SECRET}' USING DETAIL = '{SECRET}', HINT = '{SECRET}'; END IF; RETURN '{SECRET}'; END$$",
+                f" PERFORM pushy.job_log('{SECRET}'); IF args->>'fail' IS NOT NULL THEN RAISE EXCEPTION '{SECRET}' USING DETAIL = '{SECRET}', HINT = '{SECRET}'; END IF; RETURN '{SECRET}'; END$$",
                 "SELECT pushy.queue_register('q', 'h(jsonb)', max_attempts => 1)",
                 "SELECT pushy.channel_grant('c', current_user::text)",
                 "SELECT pushy.subscription_create('s', '{c}')",
@@ -27,13 +27,15 @@ def theirs(db, role):
                 "INSERT INTO t VALUES (1)",
                 f"SELECT pushy.enqueue('q', '{{\"fail\": 1}}', unique_key => '{SECRET}')",
                 "CALL pushy.jobs_wait('q', '60 s')",
+                f"SELECT pushy.queue_register('out'), pushy.enqueue('out', '\"{SECRET}\"')",
+                f"SELECT pushy.job_extend(job_id, token, message => '{SECRET}') FROM pushy.job_claim('out', worker => '{SECRET}')",
                 "SELECT pushy.queue_pause('q')",
                 f"SELECT pushy.enqueue('q', '\"{SECRET}\"', unique_key => '{SECRET}')"):
             session.execute(statement)
     return db
 
 
-VIEWS = ("queues", "jobs", "failures", "workers", "stats", "watches", "subscriptions", "channel_grants", "queue_grants")
+VIEWS = ("queues", "jobs", "failures", "job_logs", "leases", "workers", "stats", "watches", "subscriptions", "channel_grants", "queue_grants")
 
 
 def test_no_view_shows_a_row_of_anothers(theirs):
@@ -46,7 +48,7 @@ def test_no_view_shows_a_row_of_anothers(theirs):
             rows = [row for row in rows if not (view == "stats" and row[0] is None or view == "workers" and row[0] != "executor")]
             assert rows == [], view
     with theirs.connect(user=theirs.owner) as owner:
-        for view in ("queues", "jobs", "failures", "watches", "subscriptions", "channel_grants"):
+        for view in ("queues", "jobs", "failures", "job_logs", "leases", "watches", "subscriptions", "channel_grants"):
             assert owner.execute(f"SELECT count(*) FROM pushy.{view}").fetchone() != (0,), view
 
 

@@ -16,30 +16,30 @@ MARK = re.compile(rb"pushy works with scripts \[([^\]]*)\]")
 BEGIN = "SELECT pushy_internal.script_begins();\n"
 # What the made-up version adds: something of each kind that an update script is about.
 CHANGE = """
-CREATE TABLE pushy_internal.lease (job_id bigint NOT NULL, until timestamptz NOT NULL, PRIMARY KEY (job_id)) USING heap;
-COMMENT ON TABLE pushy_internal.lease IS 'Leases.';
-REVOKE ALL ON pushy_internal.lease FROM PUBLIC;
-CREATE TRIGGER refuse_write BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON pushy_internal.lease
+CREATE TABLE pushy_internal.parcel (job_id bigint NOT NULL, until timestamptz NOT NULL, PRIMARY KEY (job_id)) USING heap;
+COMMENT ON TABLE pushy_internal.parcel IS 'Parcels.';
+REVOKE ALL ON pushy_internal.parcel FROM PUBLIC;
+CREATE TRIGGER refuse_write BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON pushy_internal.parcel
   FOR EACH STATEMENT EXECUTE FUNCTION pushy_internal.refuse_write('dumped');
-ALTER TABLE pushy_internal.lease ENABLE ALWAYS TRIGGER refuse_write;
-SELECT pg_catalog.pg_extension_config_dump('pushy_internal.lease', '');
-GRANT SELECT, INSERT ON pushy_internal.lease TO pg_database_owner;
+ALTER TABLE pushy_internal.parcel ENABLE ALWAYS TRIGGER refuse_write;
+SELECT pg_catalog.pg_extension_config_dump('pushy_internal.parcel', '');
+GRANT SELECT, INSERT ON pushy_internal.parcel TO pg_database_owner;
 
-ALTER TABLE pushy_internal.subscription ADD COLUMN topics text;
-ALTER TABLE pushy_internal.subscription ALTER COLUMN topics TYPE varchar;
+ALTER TABLE pushy_internal.subscription ADD COLUMN stamp text;
+ALTER TABLE pushy_internal.subscription ALTER COLUMN stamp TYPE varchar;
 
-CREATE FUNCTION pushy.lease_count() RETURNS bigint LANGUAGE sql AS 'SELECT pg_catalog.count(*) FROM pushy_internal.lease';
-COMMENT ON FUNCTION pushy.lease_count() IS 'Leases.';
-REVOKE ALL ON FUNCTION pushy.lease_count() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION pushy.lease_count() TO PUBLIC;
+CREATE FUNCTION pushy.parcel_count() RETURNS bigint LANGUAGE sql AS 'SELECT pg_catalog.count(*) FROM pushy_internal.parcel';
+COMMENT ON FUNCTION pushy.parcel_count() IS 'Parcels.';
+REVOKE ALL ON FUNCTION pushy.parcel_count() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION pushy.parcel_count() TO PUBLIC;
 
 CREATE OR REPLACE FUNCTION pushy.job_cancel(job_id bigint)
 RETURNS boolean LANGUAGE c VOLATILE PARALLEL UNSAFE COST 2 AS 'MODULE_PATHNAME', 'pushy_job_cancel_v1';
 COMMENT ON FUNCTION pushy.job_cancel(bigint) IS 'Cancels a job.';
 
-CREATE VIEW pushy.leases WITH (security_barrier) AS SELECT l.job_id, l.until FROM pushy_internal.lease l;
-COMMENT ON VIEW pushy.leases IS 'Leases.';
-GRANT SELECT ON pushy.leases TO PUBLIC;
+CREATE VIEW pushy.parcels WITH (security_barrier) AS SELECT p.job_id, p.until FROM pushy_internal.parcel p;
+COMMENT ON VIEW pushy.parcels IS 'Parcels.';
+GRANT SELECT ON pushy.parcels TO PUBLIC;
 """
 
 
@@ -111,6 +111,9 @@ UNION ALL SELECT 'relation of', identity, concat_ws(' ', relkind, relpersistence
 UNION ALL SELECT 'column of', identity, concat_ws(' ', attnum, attname, format_type(atttypid, atttypmod), attnotnull, attstorage, attacl::text,
        pg_get_expr(adbin, adrelid), col_description(relation.oid, attnum))
   FROM relation JOIN pg_attribute a ON a.attrelid = relation.oid AND attnum > 0 AND NOT attisdropped LEFT JOIN pg_attrdef d ON (adrelid, adnum) = (attrelid, attnum)
+UNION ALL SELECT 'attribute of', identity, concat_ws(' ', attnum, attname, format_type(atttypid, atttypmod))
+  FROM member JOIN pg_type t ON t.oid = objid AND classid = 'pg_type'::regclass JOIN pg_attribute a ON a.attrelid = t.typrelid AND attnum > 0 AND NOT attisdropped
+UNION ALL SELECT 'privileges on', identity, coalesce(typacl::text, '') FROM member JOIN pg_type t ON t.oid = objid AND classid = 'pg_type'::regclass
 UNION ALL SELECT 'constraint of', identity, concat_ws(' ', conname, pg_get_constraintdef(k.oid)) FROM relation JOIN pg_constraint k ON conrelid = relation.oid
 UNION ALL SELECT 'index of', identity, concat_ws(' ', pg_get_indexdef(indexrelid), obj_description(indexrelid, 'pg_class'))
   FROM relation JOIN pg_index ON indrelid = relation.oid

@@ -1,16 +1,26 @@
 """Bad input to every function: the SQLSTATE, a message that names the value, a hint where something can be done."""
 
+import json
+
 import psycopg
 import pytest
 from harness.versions import skip_unless_workers_must_log_in
 
 NULL, RANGE, UNKNOWN_FUNCTION, UNKNOWN, INVALID = "22004", "22003", "42883", "42704", "22023"
 
+TOKEN = "'00000000-0000-0000-0000-000000000000'"
+HELD = ["job_complete", "job_fail", "job_extend", "job_release"]
+
+
+def settle(outcome: str, **more) -> str:
+    said = {"job_id": 1, "token": TOKEN.strip("'"), "outcome": outcome, **more}
+    return f"SELECT pushy.jobs_settle('{json.dumps([said])}')"
+
+
 CASES = [  # statement, SQLSTATE, what the message says, what the hint says (None: need not be there)
 
     # NULL where a value is due names the argument.
     ("SELECT pushy.queue_register(NULL, 'fine()')", NULL, "queue", None),
-    ("SELECT pushy.queue_register('new', NULL)", NULL, "handler", None),
     ("SELECT pushy.enqueue(NULL)", NULL, "queue", None),
     ("SELECT pushy.enqueue_many(NULL, '{}')", NULL, "queue", None),
     ("SELECT pushy.enqueue_many('q', NULL)", NULL, "args", None),
@@ -46,6 +56,13 @@ CASES = [  # statement, SQLSTATE, what the message says, what the hint says (Non
 
     ("SELECT pushy_internal.queue_visible(NULL)", NULL, "queue_id", None),
     ("SELECT pushy_internal.queue_monitored(NULL)", NULL, "queue_id", None),
+
+    ("SELECT pushy.job_claim(NULL)", NULL, "queue", None),
+    ("CALL pushy.job_claim_wait(NULL)", NULL, "queue", None),
+    ("SELECT pushy.queue_channel(NULL)", NULL, "queue", None),
+    ("SELECT pushy.jobs_settle(NULL)", NULL, "outcomes", None),
+    *((f"SELECT pushy.{call}(NULL, {TOKEN})", NULL, "job_id", None) for call in HELD),
+    *((f"SELECT pushy.{call}(1, NULL)", NULL, "token", None) for call in HELD),
 
     # Names that are not there.
     ("SELECT pushy.enqueue('nowhere')", UNKNOWN, 'queue "nowhere" does not exist', "queue_register"),
@@ -90,6 +107,9 @@ CASES = [  # statement, SQLSTATE, what the message says, what the hint says (Non
     ("SELECT pushy.queue_register('new', 'two(int, int)')", "42", "two", "jsonb"),
     ("SELECT pushy.queue_register('new', 'pg_catalog.count(*)')", "42", "count", None),
     ("SELECT pushy.queue_register('new', 'many(jsonb)')", "42", "many", None),
+    ("SELECT pushy.queue_register('new', 'definer()')", "42P13", "SECURITY DEFINER", "ALTER PROCEDURE public.definer() SECURITY INVOKER"),
+    ("SELECT pushy.queue_register('new', 'sets()')", "42P13", "SET clauses", "ALTER PROCEDURE public.sets() RESET ALL"),
+    ("SELECT pushy.queue_register('new', 'answers(jsonb)')", "42P13", "OUT or INOUT", "a function can return"),
 
     ("SELECT pushy.queue_register('fine()', 'mails')", UNKNOWN_FUNCTION, "mails", "pushy.queue_register('mails', 'fine()')"),
 
@@ -130,8 +150,52 @@ CASES = [  # statement, SQLSTATE, what the message says, what the hint says (Non
     ("SELECT pushy.watch('w', events => '{truncate}', condition => 'NEW.id > 1')", INVALID, "condition", "rows"),
     ("SELECT pushy.watch('w', events => '{truncate}', payload_expr => '1')", INVALID, "payload_expr", "rows"),
 
+    # Workers outside.
+    ("SELECT pushy.job_claim('nowhere')", UNKNOWN, '"nowhere"', "queue_register"),
+    ("SELECT pushy.job_claim('q')", "55000", 'queue "q" has a handler', "pushy.queue_register('q')"),
+    ("SELECT pushy.queue_channel('q')", "55000", 'queue "q" has a handler', "pushy.queue_register('q')"),
+    ("CALL pushy.job_claim_wait('q', '0')", "55000", 'queue "q" has a handler', "pushy.queue_register('q')"),
+    ("SELECT pushy.queue_run('out')", "55000", 'queue "out" has no handler', "pushy.job_claim('out')"),
+    ("SELECT pushy.job_claim('out', -1)", INVALID, "-1", "1000"),
+    ("SELECT pushy.job_claim('out', 1001)", INVALID, "1001", "1000"),
+    ("SELECT pushy.job_claim('out', lease => '-1 s')", INVALID, "lease", "0 for a claim that ends with this session"),
+    ("SELECT pushy.job_claim('out', worker => repeat('w', 201))", INVALID, "201 bytes", "200 bytes"),
+    ("SELECT pushy.queue_register('new', lease => '-1 s')", INVALID, "lease", None),
+    (f"SELECT pushy.job_fail(1, {TOKEN}, sqlstate => 'wrong')", INVALID, '"wrong"', "P0001"),
+    (f"SELECT pushy.job_fail(1, {TOKEN}, retry_in => '1 s', discard => true)", INVALID, "retry_in and discard", "for none"),
+    (f"SELECT pushy.job_fail(1, {TOKEN}, retry_in => '-1 s')", INVALID, "retry_in", None),
+    (f"SELECT pushy.job_release(1, {TOKEN}, '-1 s')", INVALID, "delay", None),
+    (f"SELECT pushy.job_extend(1, {TOKEN}, fraction => 2)", INVALID, "fraction", None),
+    (f"SELECT pushy.job_extend(1, {TOKEN}, lease => '-1 s')", INVALID, "lease", None),
+    ("SELECT pushy.jobs_settle('{}')", INVALID, "outcomes", "complete"),
+    ("SELECT pushy.jobs_settle('[{}]')", INVALID, "job_id", "complete"),
+    ("SELECT pushy.jobs_settle('[1]')", INVALID, "outcomes", "complete"),
+    (settle("done"), INVALID, "done", "complete"),
+    (settle("complete", other=1), INVALID, "other", "complete"),
+    (settle("snooze"), NULL, "delay", None),
+    (settle("snooze", delay=-1), INVALID, "delay", None),
+    (settle("fail", retry_in=1e300), INVALID, "retry_in", None),
+    (settle("complete", token="x"), INVALID, '"x"', None),
+
+    # Words for handlers; what a handler says wrongly is in test_words.py.
+    ("SELECT pushy.job_checkpoint(NULL)", NULL, "state", None),
+    ("SELECT pushy.job_retry_in(NULL)", NULL, "delay", None),
+    ("SELECT pushy.job_snooze()", NULL, "delay", None),
+    ("SELECT pushy.job_snooze('-1 s')", INVALID, "delay", "0 or more"),
+    ("SELECT pushy.job_snooze('1 s', now())", INVALID, "delay and until", "until for a time"),
+    ("SELECT pushy.job_log(NULL)", NULL, "message", None),
+    ("SELECT pushy.job_log('x', 'loud')", INVALID, '"loud"', "debug, info, warning or error"),
+    ("SELECT pushy.job_log('x', job_id => 1)", NULL, "token", None),
+    (f"SELECT pushy.job_log('x', token => {TOKEN})", NULL, "job_id", None),
+
     # In the wrong place.
     ("SELECT pushy.job_progress(0.5, 'half')", "55000", "job", None),
+    ("SELECT pushy.job_checkpoint('1')", "55000", "running job", "handler"),
+    ("SELECT pushy.job_snooze('1 s')", "55000", "running job", "handler"),
+    ("SELECT pushy.job_discard('why')", "55000", "running job", "handler"),
+    ("SELECT pushy.job_retry_in('1 s')", "55000", "running job", "handler"),
+    ("SELECT pushy.job_log('x')", "55000", "running job", "job_id and token"),
+    ("SELECT pushy.queue_run('steps')", "0A000", "is a procedure", "CALL"),
     ("DO $$BEGIN PERFORM pushy.job_wait(pushy.enqueue('q'), '1 s'); END$$", "55000", "transaction", None),
 ]
 
@@ -143,10 +207,14 @@ def database(shared_cluster):
         CREATE FUNCTION fine() RETURNS void LANGUAGE sql AS 'SELECT';
         CREATE FUNCTION two(int, int) RETURNS void LANGUAGE sql AS 'SELECT';
         CREATE FUNCTION many(jsonb) RETURNS SETOF int LANGUAGE sql AS 'SELECT 1';
+        CREATE PROCEDURE steps() LANGUAGE sql AS '';
+        CREATE PROCEDURE definer() LANGUAGE sql SECURITY DEFINER AS '';
+        CREATE PROCEDURE sets() LANGUAGE sql SET search_path = public AS '';
+        CREATE PROCEDURE answers(INOUT args jsonb) LANGUAGE plpgsql AS 'BEGIN END';
         CREATE FUNCTION "SendMail"(jsonb) RETURNS void LANGUAGE sql AS 'SELECT';
         CREATE SCHEMA aside; CREATE FUNCTION aside.hidden() RETURNS void LANGUAGE sql AS 'SELECT';
         CREATE TABLE w (id int PRIMARY KEY, word text);
-        SELECT pushy.queue_register('q', 'fine()')""")
+        SELECT pushy.queue_register('steps', 'steps()'), pushy.queue_register('q', 'fine()'), pushy.queue_register('out')""")
     yield database
     database.drop()
 

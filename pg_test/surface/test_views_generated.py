@@ -10,9 +10,11 @@ from stage.watching import paused_queue
 
 # Columns that are never NULL, by view; every other column of every view is seen filled and seen NULL.
 NEVER_NULL = {
-    "queues": "queue handler paused priority max_attempts backoff retry_delay max_retry_delay timeout keep_completed keep_discarded batch created_at",
+    "queues": "queue paused priority max_attempts backoff retry_delay max_retry_delay timeout keep_completed keep_discarded batch lease created_at",
     "jobs": "id queue args state priority attempt max_attempts run_at enqueued_at depth timeout",
     "failures": "job_id queue attempt failed_at sqlstate message",
+    "job_logs": "job_id queue attempt line said_at level message",
+    "leases": "job_id queue leased_at until over",
     "workers": "kind pid state",
     "watches": "relation name events payload level merge state notices jobs errors",
     "subscriptions": "name cursor lag_notices lag_bytes resync state created_at",
@@ -62,17 +64,20 @@ def everything(db, role):
             CREATE FUNCTION answers(args jsonb) RETURNS jsonb LANGUAGE sql AS 'SELECT args';
             CREATE FUNCTION fails() RETURNS void LANGUAGE plpgsql AS $$BEGIN RAISE 'no' USING DETAIL = 'd', HINT = 'h'; END$$;
             CREATE FUNCTION stops() RETURNS void LANGUAGE plpgsql AS $$BEGIN PERFORM pushy.job_progress(0.5, 'half'); PERFORM {gate.stop}; END$$;
+            CREATE PROCEDURE steps() LANGUAGE plpgsql AS $$BEGIN PERFORM pushy.job_log('said'), pushy.job_checkpoint('1'); COMMIT; RAISE 'no'; END$$;
             CREATE FUNCTION gone() RETURNS void LANGUAGE sql AS '';
             SELECT pushy.queue_register('q', 'nothing()'), pushy.queue_pause('q'), pushy.queue_register('limited', 'nothing()', concurrency => 1),
                    pushy.queue_register('answers', 'answers(jsonb)'), pushy.queue_register('fails', 'fails()', retry_delay => '1 h'),
-                   pushy.queue_register('discards', 'fails()', max_attempts => 1), pushy.queue_register('stops', 'stops()', timeout => '1 h'), pushy.queue_register('gone', 'gone()')""")
-        session.execute(f"SELECT pushy.queue_grant(q, '{grantee}', p) FROM unnest('{{q,answers,fails,discards,stops}}'::text[]) q, unnest('{{enqueue,work,monitor}}'::text[]) p")
+                   pushy.queue_register('discards', 'fails()', max_attempts => 1), pushy.queue_register('stops', 'stops()', timeout => '1 h'), pushy.queue_register('gone', 'gone()'), pushy.queue_register('steps', 'steps()', retry_delay => '1 h'),
+                   pushy.queue_register('out'), pushy.enqueue_many('out', '{{1,2,3}}')""")
+        session.execute("SELECT pushy.job_claim('out', worker => 'w'), pushy.job_extend(job_id, token, fraction => 0.5, message => 'half') FROM pushy.job_claim('out')")
+        session.execute(f"SELECT pushy.queue_grant(q, '{grantee}', p) FROM unnest('{{q,answers,fails,discards,stops,steps}}'::text[]) q, unnest('{{enqueue,work,monitor}}'::text[]) p")
         assert watches(OfSession(session)) > 60
         session.execute("SELECT pushy.watch('t', name => 'fails', channel => 'c', payload_expr => '(1 / (NEW.v - NEW.v))::text'), "
                         "pushy.watch('t', name => 'quiet', channel => 'c', events => '{truncate}')")
         session.execute("DROP FUNCTION gone()")
         session.execute("""SELECT pushy.enqueue('q', run_at => 'tomorrow'), pushy.enqueue('q', unique_key => 'k'), pushy.job_cancel(pushy.enqueue('q')),
-                                  pushy.enqueue('answers', '1'), pushy.enqueue('fails'), pushy.enqueue('discards'), pushy.enqueue('stops'), pushy.enqueue('limited')""")
+                                  pushy.enqueue('answers', '1'), pushy.enqueue('fails'), pushy.enqueue('discards'), pushy.enqueue('steps'), pushy.enqueue('stops'), pushy.enqueue('limited')""")
         session.execute(f"""SELECT pushy.channel_grant('one', '{grantee}'), pushy.channel_grant('two', '{grantee}'), pushy.channel_grant('three', '{grantee}');
                            SELECT pushy.channel_revoke('three', '{grantee}')""")
         session.execute("""SELECT pushy.subscription_create('s1'), pushy.subscription_create('s2', '{c}'), pushy.subscription_create('s3', '{c}', queue => 'q')""")
@@ -80,7 +85,7 @@ def everything(db, role):
     gate.wait_for_arrival()
     for queue in ("answers", "discards", "limited"):
         db.jobs_wait(queue)
-    db.wait_until("SELECT count(*) FROM pushy.failures", 2)
+    db.wait_until("SELECT count(*) FROM pushy.failures", 3)
     # As an executor writes it down; when it does is not of interest here.
     db.sql("UPDATE pushy_internal.queue SET parked = 'function gone() does not exist' WHERE queue = 'gone'")
     yield db, {"superuser": "postgres", "owner": owner, "grantee": grantee, "stranger": stranger}
@@ -113,7 +118,7 @@ def test_every_view_is_read_by_everybody_and_shows_every_column_filled_and_null(
     # Of roles that are gone.
     db.sql("UPDATE pushy_internal.queue SET owner = 1, run_as = 1 WHERE queue = 'discards'; UPDATE pushy_internal.watch SET owner = 1 WHERE name = 'quiet';"
            "UPDATE pushy_internal.subscription SET owner = 1 WHERE name = 's1'; UPDATE pushy_internal.channel SET owner = 1 WHERE channel = 'two'")
-    db.sql("INSERT INTO pushy_internal.queue_acl (queue_id, grantee, grantee_name, privilege) SELECT queue_id, 1, 'gone', 'work' FROM pushy_internal.queue WHERE queue = 'q';"
+    db.sql("UPDATE pushy_internal.lease SET claimed_by = 1 WHERE worker = 'w'; INSERT INTO pushy_internal.queue_acl (queue_id, grantee, grantee_name, privilege) SELECT queue_id, 1, 'gone', 'work' FROM pushy_internal.queue WHERE queue = 'q';"
            "UPDATE pushy_internal.queue_acl SET queue_id = (SELECT queue_id FROM pushy_internal.queue WHERE queue = 'q') WHERE grantee = 1")
     filled, null = set(), set()
     with db.connect() as session:
@@ -140,20 +145,24 @@ VALUES = {
     "force": "true", "drop_rest": "true", "max_jobs": "1", "role": "'public'", "privilege": "'monitor'", "args": "'{}'", "run_at": "now()", "delay": "'0'", "unique_key": "'x'",
     "job_id": "(SELECT max(id) FROM pushy.jobs WHERE queue = 'answers')", "fraction": "0.5", "message": "'m'", "relation": "'t'", "channel": "'c'", "events": "'{insert,update}'",
     "columns": "'{v}'", "condition": "'true'", "payload": "'key'", "payload_expr": "NULL", "level": "'row'", "delivery": "'relay'", "args_expr": "NULL",
+    "token": "'00000000-0000-0000-0000-000000000000'", "result": "'1'", "error": "'no'", "sqlstate": "'P0001'", "detail": "'d'", "retry_in": "'1 s'", "discard": "false",
+    "state": "'1'", "reason": "'r'",
+    "lease": "'1 s'", "worker": "'w'", "outcomes": "'[]'",
     "merge": "false", "name": "'w1'", "channel_name": "'c'", "channels": "'{c}'", "from_oldest": "false", "max_notices": "1", "after": "'1-1-1'",
     "cursor": "(SELECT cursor FROM pushy.subscriptions WHERE name = 's1')", "ready": "NULL", "watch_id": "1", "queue_id": "1", "relation_name": "'public.t'", "owner_name": "'postgres'",
     "home_system": "1", "home_database": "1", "home_extension": "1", "topics": "NULL", "new_name": "'renamed'", "until": "NULL", "triggers": "'{1}'", "fingerprint": "'x'", "owner": "current_user::regrole", "empty": "NULL",
 }
-OF_FUNCTION = {("is_home", "relation"): "1", ("watch_is_whole", "relation"): "'t'::regclass", ("enqueue", "delay"): "NULL", ("enqueue_many", "args"): "ARRAY['{}'::jsonb]", ("enqueue_many", "delay"): "NULL", ("notice", "id"): "1",
+OF_FUNCTION = {("is_home", "relation"): "1", ("watch_is_whole", "relation"): "'t'::regclass", ("enqueue", "delay"): "NULL", ("job_log", "level"): "'info'", ("job_snooze", "until"): "now()", ("enqueue_many", "args"): "ARRAY['{}'::jsonb]", ("enqueue_many", "delay"): "NULL", ("notice", "id"): "1", ("job_fail", "discard"): "NULL", ("queue_channel", "queue"): "'out'", ("job_claim", "queue"): "'out'", ("job_claim_wait", "queue"): "'out'",
                ("watch_pause", "name"): "'w1'", ("channel_grant", "privilege"): "'listen'", ("channel_revoke", "privilege"): "'listen'", ("has_queue_privilege", "role"): "current_user"} | {
     (f"subscription_{verb}", "name"): "'s1'" for verb in ("create", "read", "ack", "wait", "drop")}
 
 # Errors that say what is amiss with the call as it stands, whatever the argument: not of a NULL.
 BESIDE_THE_POINT = {
     "job_progress": {"55000"},      # no job runs here
+    "job_snooze": {"55000", "22023", "22004"}, "job_discard": {"55000"}, "job_retry_in": {"55000"}, "job_log": {"55000", "22004"},
     "notice": {"42704"},            # there is none
     "channel_revoke": {"42704"},    # nobody has it
-    "subscription_wait": {"2D000"}, "jobs_wait": {"2D000"},  # CALL in a transaction
+    "subscription_wait": {"2D000"}, "jobs_wait": {"2D000"}, "job_claim_wait": {"2D000"},  # CALL in a transaction
 }
 
 
@@ -174,7 +183,7 @@ def test_null_for_an_argument_is_refused_by_its_name_or_is_its_default(db):
     """One at a time, of every function: 22004 where a value is due, and never a NULL answered in silence to a user."""
     paused_queue(db)
     db.sql("CREATE FUNCTION answers(args jsonb) RETURNS jsonb LANGUAGE sql AS 'SELECT args'; CREATE TABLE t (id int PRIMARY KEY, v int);"
-           "SELECT pushy.queue_register('answers', 'answers(jsonb)'), pushy.watch('t', channel => 'c', name => 'w1'), pushy.subscription_create('s1')")
+           "SELECT pushy.queue_register('answers', 'answers(jsonb)'), pushy.queue_register('out'), pushy.watch('t', channel => 'c', name => 'w1'), pushy.subscription_create('s1')")
     db.job_wait(db.value("SELECT pushy.enqueue('answers')"))
     wrong = []
     for schema, name, arguments, is_procedure in routines(db):

@@ -29,6 +29,13 @@ CALLS = {
     "enqueue_many": "SELECT pushy.enqueue_many('{m}_q', ARRAY['{{}}'::jsonb, '{{}}'])",
     "job_cancel": "SELECT pushy.job_cancel({later}), pushy.job_cancel({ready})",
     "job_retry": "SELECT pushy.job_retry({discarded}), pushy.job_retry({later})",
+    "job_claim": "SELECT * FROM pushy.job_claim('{m}_out', 1, '1 ms')",
+    "job_complete": "SELECT pushy.job_complete(job_id, token) FROM pushy.job_claim('{m}_out')",
+    "job_fail": "SELECT pushy.job_fail(job_id, token, retry_in => '1 ms') FROM pushy.job_claim('{m}_out')",
+    "job_extend": "SELECT pushy.job_extend(job_id, token, '1 ms') FROM pushy.job_claim('{m}_out')",
+    "job_release": "SELECT pushy.job_release(job_id, token, '1 ms') FROM pushy.job_claim('{m}_out')",
+    "job_log": "SELECT pushy.job_log('x', 'info', job_id, token) FROM pushy.job_claim('{m}_out')",
+    "jobs_settle": "SELECT pushy.jobs_settle(jsonb_build_array(jsonb_build_object('job_id', job_id, 'token', token, 'outcome', 'complete'))) FROM pushy.job_claim('{m}_out')",
     "watch": "SELECT pushy.watch('{m}.watched', queue => '{m}_q', columns => '{{n}}')",
     "unwatch": "SELECT pushy.unwatch('{m}.watched')",
     "watch_pause": "SELECT pushy.watch_pause('{m}.watched')",
@@ -54,6 +61,9 @@ class Mallory(Tenant):
         self.run(f"SELECT pushy.queue_grant('{name}_gone', 'postgres', 'work')")
         self.run(f"SELECT pushy.queue_register('{name}_run', '{name}.gone()')")
         self.run(f"SELECT pushy.queue_pause('{name}_run')")
+        self.run(f"SELECT pushy.queue_register('{name}_out'), pushy.enqueue_many('{name}_out', '{{1,2}}')")
+        # What is leased already: its end comes while something else is held.
+        self.run(f"SELECT pushy.job_claim('{name}_out', 1, '300 ms')")
         self.run(f"SELECT pushy.enqueue('{name}_run')")
         self.run(f"CREATE TABLE {name}.watched (n int PRIMARY KEY, t text)")
         self.run(f"SELECT pushy.watch('{name}.watched', queue => '{name}_q')")
@@ -114,7 +124,9 @@ def test_every_function_is_known_here(db):
         "channel_name", "channel_inspect", "channel_ident", "queue_explain", "has_queue_privilege", "job_wait", "jobs_wait",
         "current_job", "job_trace", "notice", "subscription_wait", "job_progress", "queue_visible", "queue_monitored", "running_jobs",
         "queue_obstacle", "queue_running", "queue_statistics", "worker_rows", "watch_counts", "is_home", "watch_elsewhere",
-        "subscription_rows", "log_row", "log_bounds", "relay_obstacle", "channel_grant_rows",
+        "job_claim_wait", "queue_channel", "subscription_rows", "log_row", "log_bounds", "relay_obstacle", "channel_grant_rows",
+        # Words of a handler, in its own transaction or none.
+        "job_snooze", "job_discard", "job_retry_in", "job_checkpoint",
         # Triggers: 'the watched write'.
         "watch_row", "watch_statement",
         # For the extension's owner, who may lock whole tables as well.

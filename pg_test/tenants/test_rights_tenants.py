@@ -10,6 +10,7 @@ from stage.life import LEDGER
 CALLS = {  # who may: the owner, and whoever has the privilege
     "enqueue": ["SELECT pushy.enqueue('q', '1')", "SELECT pushy.enqueue_many('q', '{1}')"],
     "work": ["SELECT pushy.job_cancel({job})", "SELECT pushy.job_retry({job})"],
+    "claim": ["SELECT pushy.job_claim('q')", "SELECT pushy.queue_channel('q')", "CALL pushy.job_claim_wait('q', '0')"],
     "monitor": ["SELECT pushy.job_wait({job}, '0')", "SELECT * FROM pushy.queue_explain('q')", "CALL pushy.jobs_wait('q', '1 ms')"],
     None: ["SELECT pushy.queue_pause('q')", "SELECT pushy.queue_resume('q')", "SELECT pushy.queue_alter('q', priority => 0)",
            "SELECT pushy.queue_drop('q', force => true)", "SELECT pushy.queue_grant('q', 'public', 'work')",
@@ -33,7 +34,7 @@ def two(db, role):
     return db
 
 
-@pytest.mark.parametrize("granted", ["enqueue", "work", "monitor", None])
+@pytest.mark.parametrize("granted", ["enqueue", "work", "monitor", "claim", None])
 def test_a_privilege_opens_its_own_calls_and_no_others(two, granted):
     if granted:
         with two.connect(user=two.mine) as session:
@@ -54,7 +55,7 @@ def test_a_privilege_opens_its_own_calls_and_no_others(two, granted):
 
 def test_nothing_of_a_foreign_queue_is_shown(two):
     with two.connect(user=two.other) as session:
-        for view in ("queues", "jobs", "failures", "stats"):
+        for view in ("queues", "jobs", "failures", "stats", "leases"):
             assert session.execute(f"SELECT * FROM pushy.{view} WHERE queue IS NOT NULL").fetchall() == [], view
         shown = str(session.execute("SELECT * FROM pushy.workers").fetchall())
         assert "secret" not in shown and two.mine not in shown
@@ -72,7 +73,8 @@ def test_errors_do_not_tell_whether_a_foreign_job_has_what_arguments(two):
 
 # Every function of Pushy's with an argument that is a number of something, and how it is called; but watch_elsewhere,
 # which tells what pg_trigger and pg_class do.
-BY_NUMBER = {"job_wait": "SELECT pushy.job_wait({}, '0')", "job_cancel": "SELECT pushy.job_cancel({})", "job_retry": "SELECT pushy.job_retry({})",
+TOKEN = "'00000000-0000-0000-0000-000000000000'"
+BY_NUMBER = {**{name: f"SELECT pushy.{name}({{}}, {TOKEN})" for name in ("job_complete", "job_fail", "job_extend", "job_release")}, "job_log": f"SELECT pushy.job_log('x', 'info', {{}}, {TOKEN})", "job_wait": "SELECT pushy.job_wait({}, '0')", "job_cancel": "SELECT pushy.job_cancel({})", "job_retry": "SELECT pushy.job_retry({})",
              "job_trace": "SELECT * FROM pushy.job_trace({})", "notice": "SELECT pushy.notice({})", "watch_counts": "SELECT * FROM pushy_internal.watch_counts({})",
              "queue_statistics": "SELECT * FROM pushy_internal.queue_statistics({})",
              **{name: f"SELECT pushy_internal.{name}({{}})"

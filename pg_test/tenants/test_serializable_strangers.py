@@ -2,6 +2,8 @@
 how far that goes, and this how far it does not: what the server remembers of a transaction is what it reads, so nothing of Pushy's
 tables is remembered of what applications call all day."""
 
+import json
+import string
 import threading
 
 import psycopg
@@ -82,6 +84,22 @@ CALLS = {
     "job_cancel of a finished job": "SELECT pushy.job_cancel({finished})",
     "job_retry of a job that waits": "SELECT pushy.job_retry({later})",
     "job_retry of a finished job": "SELECT pushy.job_retry({finished})",
+    "job_claim": "SELECT job_id FROM pushy.job_claim('{to_claim}')",
+    "job_claim by name": "SELECT job_id FROM pushy.job_claim('{to_claim}', 10, worker => 'w{key}')",
+    "job_extend": "SELECT pushy.job_extend({claimed}, fraction => 0.5)",
+    "job_log": "SELECT pushy.job_log('said', 'info', {claimed})",
+    "job_log beyond what is kept": "SELECT pushy.job_log('said', 'info', {said_much})",
+    "job_complete": "SELECT pushy.job_complete({claimed})",
+    "job_complete with lines": "SELECT pushy.job_complete({said_much})",
+    "job_complete after a failure": "SELECT pushy.job_complete({tried})",
+    "job_complete after a failure where nothing is kept": "SELECT pushy.job_complete({tried_and_forgotten})",
+    "job_fail": "SELECT pushy.job_fail({claimed}, 'no')",
+    "job_fail for good": "SELECT pushy.job_fail({claimed}, 'no', discard => true)",
+    "job_fail with lines": "SELECT pushy.job_fail({said_much}, 'no', discard => true)",
+    "job_cancel with lines": "SELECT pushy.job_cancel({said_much_by_number})",
+    "jobs_settle": "SELECT pushy.jobs_settle('{settled}')",
+    "job_release": "SELECT pushy.job_release({claimed})",
+    "job_release for later": "SELECT pushy.job_release({claimed}, '1 hour')",
 }
 
 # What a stranger declares and does with its own things.
@@ -114,7 +132,8 @@ def more_of_theirs(theirs):
         session.execute("CREATE TABLE mine.t (id int PRIMARY KEY)")
     with db.connect(user=db.victim) as session:
         session.execute("SELECT pushy.queue_register('paused', 'h(jsonb)'); SELECT pushy.queue_pause('paused')")
-        session.execute("SELECT pushy.enqueue('paused', unique_key => 'waits')")
+        session.execute("SELECT pushy.enqueue('paused', unique_key => 'waits'), pushy.queue_register('outside', concurrency => 100, retry_delay => '0')")
+        session.execute("SELECT pushy.queue_register('forgetful', keep_completed => '0', retry_delay => '0')")
         for table, options in {
             "told": "channel => 'c'",
             "told_at_once": "channel => 'c', delivery => 'notify'",
@@ -130,15 +149,38 @@ def call(db, what: str, key: int) -> str:
             given = "".join(f", {name} => '{value}'" for name, value in options.items())
             return session.execute(f"SELECT pushy.enqueue('{queue}'{given})").fetchone()[0]
 
-    ids = dict.fromkeys(("waiting", "later", "finished"), 0)
-    if "{waiting}" in CALLS[what]:
-        ids["waiting"] = job("paused")
-    if "{later}" in CALLS[what]:
-        ids["later"] = job("paused", delay="1 hour")
-    if "{finished}" in CALLS[what]:
-        ids["finished"] = job("o")
-        db.jobs_wait("o")
-    return CALLS[what].format(key=key, **ids)
+    def claim(queue: str, before: str | None = None) -> tuple[int, str]:
+        """A job that is claimed, by its number and token; `before` is done with it first."""
+        with db.connect(user=db.victim) as session:
+            def claimed():
+                return session.execute("SELECT job_id, token FROM pushy.job_claim(%s)", (queue,)).fetchone()
+
+            job(queue)
+            got = claimed()
+            if before == "say much":
+                session.execute("SELECT count(pushy.job_log('said', 'info', %s, %s)) FROM generate_series(1, 1000)", got)
+            if before == "fail":
+                session.execute("SELECT pushy.job_fail(%s, %s, 'no')", got)
+                got = claimed()
+            return got
+
+    made = {
+        "waiting": lambda: job("paused"),
+        "later": lambda: job("paused", delay="1 hour"),
+        "finished": lambda: (job("o"), db.jobs_wait("o"))[0],
+        "to_claim": lambda: (job("outside"), "outside")[1],
+        "claimed": lambda: "{}, '{}'".format(*claim("outside")),
+        "said_much": lambda: "{}, '{}'".format(*claim("outside", "say much")),
+        "said_much_by_number": lambda: claim("outside", "say much")[0],
+        "tried": lambda: "{}, '{}'".format(*claim("outside", "fail")),
+        "tried_and_forgotten": lambda: "{}, '{}'".format(*claim("forgetful", "fail")),
+        "settled": lambda: json.dumps([
+            {"job_id": job_id, "token": str(token), "outcome": outcome, **options}
+            for outcome, options in {"complete": {}, "fail": {}, "discard": {}, "release": {}, "snooze": {"delay": 60, "error": "busy"}, "extend": {"lease": 60}}.items()
+            for job_id, token in [claim("outside", "say much" if outcome == "complete" else None)]]),
+    }
+    wanted = {name for _, name, _, _ in string.Formatter().parse(CALLS[what]) if name and name != "key"}
+    return CALLS[what].format(key=key, **{name: made[name]() for name in wanted})
 
 
 @pytest.mark.parametrize("what", CALLS)

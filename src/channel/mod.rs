@@ -5,6 +5,7 @@ mod functions;
 mod granted;
 mod grants;
 mod name;
+mod of_queue;
 mod reading;
 pub mod refusals;
 pub mod users;

@@ -54,6 +54,16 @@ pub(super) fn place(
             let may_be = loading.may_be_here(job, number)?;
             (may_be && is_failure(row, candidates(queue, job, link, number))?).then_some(&IS_HERE)
         }
+        "lease" | "job_log" | "checkpoint" => {
+            let job = row.int8(c"job_id").unwrap_or_default();
+            // Where the job goes when its lease ends.
+            row.int8(c"position")
+                .into_iter()
+                .for_each(NUMBERS.pass_over);
+            let number = loading.job(queue, job)?;
+            columns.push((c"job_id", Datum::from(number)));
+            is_beside_job(row, table, number, link)?.then_some(&IS_HERE)
+        }
         "promised_cancel" => {
             let job = row.int8(c"job_id").unwrap_or_default().saturating_abs();
             let number = loading.job(queue, job)?;
@@ -108,10 +118,9 @@ fn place_job(
     let (Some(job), Some(enqueued_at)) = (row.int8(c"id"), row.int8(c"enqueued_at")) else {
         return Ok(None);
     };
-    // Positions are of the queue, where later ones come behind.
-    row.int8(c"position")
-        .into_iter()
-        .for_each(NUMBERS.pass_over);
+    // Positions are of the queue, where later ones come behind. A leased one may come back where it stood first.
+    let position = row.int8(c"position");
+    (NUMBERS.pass_over)(position.unwrap_or(loaded::first_position(job)));
     let mut number = loading.job(queue, job)?;
     let enqueued_at = Timestamp(enqueued_at);
     if loading.may_be_here(job, number)? {
@@ -188,6 +197,43 @@ fn is_failure(row: Arriving, numbers: Vec<i64>) -> Result<bool> {
     };
     let params = params![array::of_int8s(&numbers), attempt, Timestamp(failed_at)];
     ask(&FAILURE, params, |row| row.bool(1))
+}
+
+// Of one that runs here, or of another one's that was loaded: that one was never leased to whom the dump says, nor said what it says.
+static JOB_OF_OTHERS: Plan = Plan::new(
+    "SELECT EXISTS (SELECT FROM (SELECT j.queue_id FROM pushy_internal.live_job j WHERE j.id OPERATOR(pg_catalog.=) $1 \
+                                 UNION ALL \
+                                 SELECT f.queue_id FROM pushy_internal.finished_job f WHERE f.id OPERATOR(pg_catalog.=) $1) j \
+                     WHERE j.queue_id OPERATOR(pg_catalog.<>) $2)",
+    &[INT8OID, INT4OID],
+);
+
+static LEASE: Plan = Plan::new(
+    "SELECT EXISTS (SELECT FROM pushy_internal.lease l WHERE l.job_id OPERATOR(pg_catalog.=) $1)",
+    &[INT8OID],
+);
+
+static CHECKPOINT: Plan = Plan::new(
+    "SELECT EXISTS (SELECT FROM pushy_internal.checkpoint c WHERE c.job_id OPERATOR(pg_catalog.=) $1)",
+    &[INT8OID],
+);
+
+static LINE: Plan = Plan::new(
+    "SELECT EXISTS (SELECT FROM pushy_internal.job_log l WHERE l.job_id OPERATOR(pg_catalog.=) $1 AND l.line OPERATOR(pg_catalog.=) $2)",
+    &[INT8OID, INT4OID],
+);
+
+/// Whether what the dump keeps beside a job is of a number that is another's here, or that has such a thing already.
+fn is_beside_job(row: Arriving, table: &str, number: i64, link: Link) -> Result<bool> {
+    let is = |row: crate::pg::spi::Row<'_>| row.bool(1);
+    if ask(&JOB_OF_OTHERS, params![number, link.number], is)? {
+        return Ok(true);
+    }
+    match table {
+        "lease" => ask(&LEASE, params![number], is),
+        "checkpoint" => ask(&CHECKPOINT, params![number], is),
+        _ => ask(&LINE, params![number, row.int4(c"line")], is),
+    }
 }
 
 static PROMISE: Plan = Plan::new(

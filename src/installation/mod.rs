@@ -4,6 +4,7 @@ mod created;
 mod here_already;
 mod loaded;
 mod loading;
+mod retired;
 mod write_guard;
 
 pub use created::{forget_if_gone, Traces};

@@ -1,5 +1,7 @@
 //! Cancelling a job: before it runs, in the caller's transaction; while it runs, at the caller's commit.
 
+use pushy_core::job_state::JobState;
+
 use super::live::{Live, Whereabouts};
 use super::moves::cancel::{ask, cancel_free};
 use super::work_right::{queue_for_work, require_seen};
@@ -65,6 +67,9 @@ fn cancel_live(queue: &QueueDefinition, seen: &Live, caller: Oid) -> Result<bool
             (_, None) => {}
         }
         if let Some(free) = live::lock_if_free(id)? {
+            if is_held_without_lock(&free) {
+                continue;
+            }
             cancel_free(queue, &free)?;
             return Ok(true);
         }
@@ -79,9 +84,18 @@ fn cancel_live(queue: &QueueDefinition, seen: &Live, caller: Oid) -> Result<bool
         let Some(free) = live::lock(id)? else {
             return Ok(false);
         };
+        if is_held_without_lock(&free) {
+            continue;
+        }
         cancel_free(queue, &free)?;
         return Ok(true);
     }
+}
+
+/// Whether an executor runs this job, whose row the caller has locked, in transactions of its own: it is asked to cancel it, and
+/// cannot accept an outcome before the caller's end.
+fn is_held_without_lock(free: &Live) -> bool {
+    free.state == JobState::Running && hold_state(free.job.id) == Some(HoldState::Undecided)
 }
 
 #[cold]

@@ -64,6 +64,10 @@ impl Retry {
 }
 
 fn run_now(queue: &QueueDefinition, id: i64, state: JobState) -> Result<bool> {
+    // A leased one's row is free, and its holder is not to wait for this transaction.
+    if state == JobState::Running {
+        return Ok(false);
+    }
     let job = match live::lock_if_free(id)? {
         Some(job) => job,
         // The holder of a ready job's row runs it. A waiting job's row is held by the scheduler that makes it ready, by an
@@ -74,7 +78,7 @@ fn run_now(queue: &QueueDefinition, id: i64, state: JobState) -> Result<bool> {
             None => return Ok(false),
         },
     };
-    if job.state == JobState::Available {
+    if matches!(job.state, JobState::Available | JobState::Running) {
         return Ok(false);
     }
     moves::run_on_request::run_now(queue, &job)?;

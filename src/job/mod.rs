@@ -3,6 +3,7 @@
 pub mod cancel;
 pub mod enqueue;
 mod job_retry;
+pub mod lease;
 pub mod moves;
 mod run;
 pub mod running;
@@ -12,8 +13,8 @@ mod unique_key;
 pub mod wait;
 mod work_right;
 
-pub use run::{call, claimed, current};
-pub use stored::{history, live, position, promise, purge, rotation, tables};
+pub use run::{call, claimed, current, log, words};
+pub use stored::{checkpoint, history, live, position, promise, purge, rotation, tables};
 use wait::unfinished;
 
 use crate::queue::dependents::Jobs;

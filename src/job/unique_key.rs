@@ -10,6 +10,7 @@
 use std::sync::atomic::Ordering;
 
 use pushy_core::gate::Asker;
+use pushy_core::job_state::JobState;
 
 use crate::errors::Result;
 use crate::job::current;
@@ -36,6 +37,8 @@ struct Job {
     tid: Tid,
     /// This transaction has written its row: nobody else sees it yet.
     is_own: bool,
+    /// A worker outside has claimed it: it counts as started.
+    is_leased: bool,
     position: Option<i64>,
     priority: usize,
     run_at: Timestamp,
@@ -84,6 +87,7 @@ fn read(table: &Table, queue_id: i32, unique_key: &str) -> Result<Vec<Job>> {
             id: row.i64(live_job::ID),
             tid,
             is_own,
+            is_leased: row.byte(live_job::STATE) == JobState::Running.code(),
             position: row.opt_i64(live_job::POSITION),
             priority: row.i16(live_job::PRIORITY) as usize,
             run_at: row.timestamp(live_job::RUN_AT),
@@ -111,7 +115,8 @@ fn lock_one(
     caused_by: Option<i64>,
 ) -> Result<ShareAttempt> {
     // A job that this session itself has claimed counts as started.
-    for job in jobs.iter().filter(|job| !is_claimed_here(job.id)) {
+    let waits = |job: &&Job| !job.is_leased && !is_claimed_here(job.id);
+    for job in jobs.iter().filter(waits) {
         let is_fit =
             || -> Result<bool> { Ok(job.depth <= depth || rise::rise(job.id, depth, caused_by)?) };
         if job.is_own {

@@ -26,6 +26,12 @@ pub(super) const BYPASS_ROLELOGINCHECK: u32 = 0;
 #[cfg(not(any(feature = "pg15", feature = "pg16")))]
 pub(super) const BYPASS_ROLELOGINCHECK: u32 = pg_sys::BGWORKER_BYPASS_ROLELOGINCHECK;
 
+/// Where a list of processes has none (proclist_types.h).
+#[cfg(any(feature = "pg15", feature = "pg16"))]
+pub(super) const NO_PROCESS: i32 = pg_sys::INVALID_PGPROCNO as i32;
+#[cfg(not(any(feature = "pg15", feature = "pg16")))]
+pub(super) const NO_PROCESS: i32 = pg_sys::INVALID_PROC_NUMBER;
+
 /// Deadlines of sessions that not every major has: a worker's are Pushy's own.
 #[cfg(any(feature = "pg15", feature = "pg16"))]
 pub(super) const DEADLINES: &[&CStr] = &[];
@@ -180,6 +186,43 @@ pub(super) unsafe fn qualified_name(name: &CStr) -> *mut pg_sys::List {
     return pg_sys::stringToQualifiedNameList(name.as_ptr());
     #[cfg(not(feature = "pg15"))]
     return pg_sys::stringToQualifiedNameList(name.as_ptr(), std::ptr::null_mut());
+}
+
+// -- calls --------------------------------------------------------------------------------------------------------
+
+/// Runs a portal of one utility statement to its end, at top level. Raises; without the guard of the bindings, for
+/// subtransaction::protected.
+pub(super) unsafe fn run_portal(portal: pg_sys::Portal, dest: *mut pg_sys::DestReceiver) {
+    const ALL: std::ffi::c_long = std::ffi::c_long::MAX;
+    #[cfg(not(feature = "pg18"))]
+    {
+        extern "C-unwind" {
+            fn PortalRun(
+                portal: pg_sys::Portal,
+                count: std::ffi::c_long,
+                is_top_level: bool,
+                run_once: bool,
+                dest: *mut pg_sys::DestReceiver,
+                altdest: *mut pg_sys::DestReceiver,
+                qc: *mut pg_sys::QueryCompletion,
+            ) -> bool;
+        }
+        PortalRun(portal, ALL, true, true, dest, dest, std::ptr::null_mut());
+    }
+    #[cfg(feature = "pg18")]
+    {
+        extern "C-unwind" {
+            fn PortalRun(
+                portal: pg_sys::Portal,
+                count: std::ffi::c_long,
+                is_top_level: bool,
+                dest: *mut pg_sys::DestReceiver,
+                altdest: *mut pg_sys::DestReceiver,
+                qc: *mut pg_sys::QueryCompletion,
+            ) -> bool;
+        }
+        PortalRun(portal, ALL, true, dest, dest, std::ptr::null_mut());
+    }
 }
 
 // -- statistics ---------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ pub mod transaction;
 pub mod value;
 
 use call::result_rows;
-pub use call::{function, handler, leftovers, notify, session, trigger, utility};
+pub use call::{function, handler, leftovers, notify, procedure, session, trigger, utility};
 pub use catalog::changes as catalog_changes;
 pub use catalog::function as function_catalog;
 pub use catalog::trigger as catalog_trigger;

@@ -7,7 +7,7 @@ use pushy_core::backoff::Backoff;
 use pushy_core::gate::Standing;
 
 use super::privilege;
-use crate::errors::{quote_literal, Error, Result};
+use crate::errors::{quote_literal, Error, Result, SqlState};
 use crate::params;
 use crate::pg::heap::{self, Holder, Key};
 use crate::pg::spi::{self, Plan, Row};
@@ -40,6 +40,8 @@ pub struct QueueDefinition {
     pub keep_completed_us: i64,
     pub keep_discarded_us: i64,
     pub batch: bool,
+    /// How long a worker outside has a job where its claim says nothing else.
+    pub lease_us: i64,
     pub paused: bool,
     /// Why an executor gave up on it.
     pub parked: Option<String>,
@@ -79,6 +81,7 @@ mod table {
         HOME_DATABASE "home_database",
         CREATED_AT "created_at",
         CHANGED_AT "changed_at",
+        LEASE_US "lease_us",
     }
 }
 
@@ -91,7 +94,7 @@ const SHAPE: (&[&str], &AtomicU64) = (table::COLUMNS, &table::CHECKED);
 fn read(row: &Row<'_>) -> Result<QueueDefinition> {
     use table::{
         BACKOFF, BATCH, CONCURRENCY, HANDLER, HANDLER_OID, HANDLER_OWNER, HANDLER_OWNER_NAME,
-        HOME_DATABASE, HOME_SYSTEM, KEEP_COMPLETED_US, KEEP_DISCARDED_US, MAX_ATTEMPTS,
+        HOME_DATABASE, HOME_SYSTEM, KEEP_COMPLETED_US, KEEP_DISCARDED_US, LEASE_US, MAX_ATTEMPTS,
         MAX_RETRY_DELAY_US, OWNER, OWNER_NAME, PARKED, PAUSED, PRIORITY, QUEUE, QUEUE_ID,
         RETRY_DELAY_US, RUN_AS, RUN_AS_NAME, TIMEOUT_US,
     };
@@ -121,6 +124,7 @@ fn read(row: &Row<'_>) -> Result<QueueDefinition> {
         home_database: row.oid(HOME_DATABASE).to_u32(),
         handler_owner: row.oid(HANDLER_OWNER),
         handler_owner_name: row.name(HANDLER_OWNER_NAME),
+        lease_us: row.i64(LEASE_US),
     })
 }
 
@@ -249,12 +253,36 @@ impl QueueDefinition {
             && self.home_database == database::current()
     }
 
+    /// Whether workers outside do its jobs, because it has no handler.
+    pub fn is_outside(&self) -> bool {
+        self.handler.is_empty()
+    }
+
+    /// An error where it has a handler.
+    pub fn require_outside(&self) -> Result<()> {
+        if self.is_outside() {
+            return Ok(());
+        }
+        let name = quote_literal(&self.name);
+        Err(Error::new(
+            SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!(
+                "queue \"{}\" has a handler, {}: executors inside the server do its jobs",
+                self.name, self.handler
+            ),
+        )
+        .hint(format!(
+            "For workers outside register it without a handler: SELECT pushy.queue_register({name})"
+        )))
+    }
+
     /// What it says against running.
     pub fn standing(&self) -> Standing {
         Standing::OPEN
             .with(Standing::PAUSED, self.paused)
             .with(Standing::PARKED, self.parked.is_some())
             .with(Standing::ELSEWHERE, !self.is_home())
+            .with(Standing::OUTSIDE, self.is_outside())
     }
 
     /// What shared memory keeps of it.
@@ -268,8 +296,13 @@ impl QueueDefinition {
             } else {
                 0
             },
-            concurrency: self.concurrency.unwrap_or(0) as u32,
+            // Workers outside are counted by their leases.
+            concurrency: match self.concurrency {
+                Some(limit) if !self.is_outside() => limit as u32,
+                _ => 0,
+            },
             standing: self.standing(),
+            channel: super::channel_name::hash_of(self),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod announce;
 pub mod cache;
+pub mod channel_name;
 pub mod control_channel;
 mod declare;
 pub mod definition;
@@ -9,6 +10,7 @@ pub mod dependents;
 pub mod dropped;
 pub mod eligibility;
 pub mod explain;
+pub mod leased;
 pub mod park;
 pub mod reference;
 mod rights;

@@ -16,7 +16,7 @@ use crate::shared::queue_slot::QueueSlot;
 use crate::shared::statistics::{Histogram, Statistics};
 use crate::{row, sql_function};
 
-sql_function!(pushy_queue_statistics_v1, |call| queue_statistics(call));
+sql_function!(pushy_queue_statistics_v2, |call| queue_statistics(call));
 sql_function!(pushy_queue_running_v1, |call| queue_running(
     visible::asked(call)?
 ));
@@ -73,7 +73,7 @@ fn running(slot: &QueueSlot) -> usize {
     have_jobs.count() + slot.sessions() as usize
 }
 
-fn columns(slot: &QueueSlot, statistics: &Statistics) -> [Answer; 19] {
+fn columns(slot: &QueueSlot, statistics: &Statistics) -> [Answer; 20] {
     let second = clock::now().0 as u64 / 1_000_000;
     let [wait_p50, wait_p95, wait_p99] = quantiles(&statistics.wait);
     let [run_p50, run_p95, run_p99] = quantiles(&statistics.run);
@@ -99,6 +99,7 @@ fn columns(slot: &QueueSlot, statistics: &Statistics) -> [Answer; 19] {
         run_p50,
         run_p95,
         run_p99,
+        read(&statistics.snoozed),
     ]
 }
 

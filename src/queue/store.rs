@@ -18,9 +18,9 @@ static INSERT: Plan = Plan::new(
     "INSERT INTO pushy_internal.queue (queue, owner, owner_name, run_as, run_as_name, handler_oid, handler, \
          concurrency, priority, max_attempts, backoff, retry_delay_us, max_retry_delay_us, timeout_us, \
          keep_completed_us, keep_discarded_us, batch, paused, parked, home_system, home_database, \
-         handler_owner, handler_owner_name, queue_id) \
+         handler_owner, handler_owner_name, queue_id, lease_us) \
      VALUES ($1, $2, $3::pg_catalog.name, $4, $5::pg_catalog.name, $6, $7, $8, $9, $10, $11, $12, $13, \
-         $14, $15, $16, $17, $18, $19, $20, $21, $22, $23::pg_catalog.name, $24) \
+         $14, $15, $16, $17, $18, $19, $20, $21, $22, $23::pg_catalog.name, $24, $25) \
      ON CONFLICT DO NOTHING RETURNING queue_id",
     &COLUMNS,
 );
@@ -31,19 +31,19 @@ static UPDATE: Plan = Plan::new(
          priority = $9, max_attempts = $10, backoff = $11, retry_delay_us = $12, \
          max_retry_delay_us = $13, timeout_us = $14, keep_completed_us = $15, \
          keep_discarded_us = $16, batch = $17, paused = $18, parked = $19, home_system = $20, \
-         home_database = $21, handler_owner = $22, handler_owner_name = $23::pg_catalog.name, \
+         home_database = $21, handler_owner = $22, handler_owner_name = $23::pg_catalog.name, lease_us = $25, \
          changed_at = pg_catalog.clock_timestamp() \
       WHERE queue_id OPERATOR(pg_catalog.=) $24 AND queue OPERATOR(pg_catalog.=) $1",
     &COLUMNS,
 );
 
-const COLUMNS: [BuiltinOid; 24] = [
+const COLUMNS: [BuiltinOid; 25] = [
     TEXTOID, OIDOID, TEXTOID, OIDOID, TEXTOID, OIDOID, TEXTOID, INT4OID, INT4OID, INT4OID, TEXTOID,
     INT8OID, INT8OID, INT8OID, INT8OID, INT8OID, BOOLOID, BOOLOID, TEXTOID, INT8OID, OIDOID,
-    OIDOID, TEXTOID, INT4OID,
+    OIDOID, TEXTOID, INT4OID, INT8OID,
 ];
 
-fn values(queue: &QueueDefinition) -> [Answer; 24] {
+fn values(queue: &QueueDefinition) -> [Answer; 25] {
     *params![
         queue.name.as_str(),
         queue.owner,
@@ -69,6 +69,7 @@ fn values(queue: &QueueDefinition) -> [Answer; 24] {
         queue.handler_owner,
         queue.handler_owner_name.as_str(),
         queue.queue_id,
+        queue.lease_us,
     ]
 }
 
@@ -92,6 +93,7 @@ static IS_HELD: Plan = Plan::new(
          OR EXISTS (SELECT FROM pushy_internal.queue_acl a WHERE a.queue_id OPERATOR(pg_catalog.=) $1) \
          OR EXISTS (SELECT FROM pushy_internal.watch w WHERE w.queue_id OPERATOR(pg_catalog.=) $1) \
          OR EXISTS (SELECT FROM pushy_internal.subscription s WHERE s.queue_id OPERATOR(pg_catalog.=) $1) \
+         OR EXISTS (SELECT FROM pushy_internal.lease l WHERE l.queue_id OPERATOR(pg_catalog.=) $1) \
          OR EXISTS (SELECT FROM pushy_internal.live_job j WHERE j.queue_id OPERATOR(pg_catalog.=) $1 AND j.position IS NOT NULL)",
     &[INT4OID],
 );
@@ -124,7 +126,8 @@ static DELETE_GRANTS: Plan =
 static DELETE_QUEUE: Plan =
     removal("DELETE FROM pushy_internal.queue q WHERE q.queue_id OPERATOR(pg_catalog.=) $1");
 
-/// Removes a queue with its grants, and leaves its history and failures to the scheduler; its live jobs are the caller's business.
+/// Removes a queue with its grants, and leaves its history, failures, logs and checkpoints to the scheduler; its live jobs are
+/// the caller's business.
 pub fn delete(queue: &QueueDefinition) {
     dropped::leave(queue.queue_id);
     for plan in [&DELETE_GRANTS, &DELETE_QUEUE] {

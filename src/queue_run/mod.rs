@@ -7,19 +7,22 @@ use pushy_core::job_state::JobState;
 
 use crate::errors::{Error, Result, SqlState};
 use crate::job::call;
+use crate::job::checkpoint;
 use crate::job::claimed::Claimed;
-use crate::job::current::{self, Current};
+use crate::job::current::{self, Current, Earlier};
+use crate::job::log;
 use crate::job::moves::claim::{self, ClaimLimit};
 use crate::job::moves::complete::{self, Completed};
 use crate::job::moves::retry_or_discard::{self, Attempt};
-use crate::job::moves::{cancel, failure_rows, promote};
+use crate::job::moves::{cancel, promote, snooze};
 use crate::job::promise;
+use crate::job::words::{self, Word};
 use crate::notice::buffer;
 use crate::pg::handler::Callable;
 use crate::pg::leftovers::Leftovers;
 use crate::pg::memory::Context;
 use crate::pg::value::Timestamp;
-use crate::pg::{clock, database, guc, identifier, identity, transaction};
+use crate::pg::{clock, database, guc, identifier, identity, snapshot, transaction};
 use crate::queue::definition::QueueDefinition;
 use crate::queue::eligibility::{self, HandlerArgument};
 use crate::queue::{alter, cache, privilege};
@@ -137,6 +140,19 @@ fn require_login(queue: &QueueDefinition) -> Result<()> {
     .hint(format!("Connect as {role}.")))
 }
 
+/// A procedure ends transactions, and this one is the caller's.
+#[cold]
+fn no_procedures(queue: &QueueDefinition) -> Error {
+    Error::new(
+        SqlState::FEATURE_NOT_SUPPORTED,
+        format!(
+            "queue_run cannot run queue \"{}\": its handler {} is a procedure",
+            queue.name, queue.handler
+        ),
+    )
+    .hint("CALL the procedure with a job's arguments, or enqueue a job and let an executor run it.")
+}
+
 /// Takes one of the queue's permits until the transaction ends, because its jobs' rows stay locked as long.
 fn take_permit(queue: &QueueDefinition, slot: usize) -> Result<()> {
     if pending::has_permit(slot, queue.key()) {
@@ -198,13 +214,17 @@ impl SessionRun<'_> {
         // Again before each job: the last one may have changed it.
         let handler =
             eligibility::check(self.queue).map_err(eligibility::Ineligible::into_error)?;
+        if handler.is_procedure {
+            return Err(no_procedures(self.queue));
+        }
         let Some(job) = identity::as_owner(|| self.claim())? else {
             return Ok(false);
         };
-        let last_error = if job.attempt > 0 && handler.argument == HandlerArgument::Job {
-            identity::as_owner(|| failure_rows::last_message(job.id, self.queue.queue_id))?
+        let earlier = if Earlier::is_any(&job) && handler.argument == HandlerArgument::Job {
+            let queue_id = self.queue.queue_id;
+            identity::as_owner(|| Earlier::of(&job, queue_id, |id| checkpoint::of(id, self.kept)))?
         } else {
-            None
+            Earlier::NOTHING
         };
         let started_at = clock::now();
         let current = Current {
@@ -222,17 +242,21 @@ impl SessionRun<'_> {
         );
         // What the handler SETs, prepares or creates in pg_temp ends with its job, as in an executor.
         let settings = guc::nest();
+        log::forget();
+        let listening = words::listen();
         let ended = current::during(current.clone(), || {
             call::call(
                 &callable,
                 handler.argument,
                 &current,
-                last_error.as_deref(),
+                &earlier,
                 self.memory,
                 self.kept,
                 || Ok(()),
             )
         });
+        drop(listening);
+        let word = words::take();
         settings.undo();
         self.before.remove_newer()?;
         let done = ended.map(|result| Completed {
@@ -241,7 +265,7 @@ impl SessionRun<'_> {
             finished_at: clock::now(),
             result,
         });
-        self.record(&job, started_at, done)?;
+        self.record(&job, started_at, done, word)?;
         Ok(true)
     }
 
@@ -262,14 +286,19 @@ impl SessionRun<'_> {
             loop {
                 // It takes no watermark: executors look at what it passes over themselves.
                 let passed_over = |_, _| {};
-                let taken = claim::claim(
-                    queue.queue_id,
-                    priority,
-                    from,
-                    ClaimLimit::ONE,
-                    self.kept,
-                    passed_over,
-                )?;
+                let taken = {
+                    let snapshot = snapshot::take();
+                    let one = ClaimLimit::ONE;
+                    claim::claim(
+                        queue.queue_id,
+                        priority,
+                        from,
+                        one,
+                        &snapshot,
+                        self.kept,
+                        passed_over,
+                    )?
+                };
                 let Some(job) = taken.rows.into_iter().next() else {
                     break;
                 };
@@ -285,27 +314,44 @@ impl SessionRun<'_> {
         Ok(None)
     }
 
-    fn record(&self, job: &Claimed, started_at: Timestamp, done: Result<Completed>) -> Result<()> {
-        match done {
-            Ok(done) => {
+    fn record(
+        &self,
+        job: &Claimed,
+        started_at: Timestamp,
+        done: Result<Completed>,
+        word: Option<Word>,
+    ) -> Result<()> {
+        let from = JobState::Running;
+        let is_done = done.is_ok() && word.is_none();
+        match (done, word) {
+            (Ok(_), Some(Word::Snooze(due))) => {
+                identity::as_owner(|| snooze::snooze(self.queue, self.slot, from, job, due))
+            }
+            (Ok(done), _) => {
                 let jobs = std::slice::from_ref(job);
                 identity::as_owner(|| complete::complete(self.queue, self.slot, jobs, &[done]))
             }
             // Somebody cancels this session's statement, not the job.
-            Err(error) if error.sqlstate == SqlState::QUERY_CANCELED => {
+            (Err(error), _) if error.sqlstate == SqlState::QUERY_CANCELED => {
                 Err(Error::new(SqlState::QUERY_CANCELED, error.message))
             }
-            Err(error) => {
+            (Err(error), word) => {
+                let (error, next) = words::of_failure(word, error);
                 let failed = Attempt {
                     started_at: Some(started_at),
                     ended_at: clock::now(),
                     error: &error,
+                    next,
                 };
-                let from = JobState::Running;
                 identity::as_owner(|| {
                     retry_or_discard::fail(self.queue, self.slot, from, job, &failed)
-                })
+                })?;
+                Ok(())
             }
+        }?;
+        if log::is_any() && !(is_done && self.queue.keep_completed_us == 0) {
+            identity::as_owner(|| log::write(self.queue.queue_id, std::iter::once(job)))?;
         }
+        Ok(())
     }
 }

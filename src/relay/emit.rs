@@ -33,7 +33,7 @@ const STRETCH_US: i64 = 20_000;
 
 /// How long (ms) COMMIT waits for NOTIFY's lock. Every notifying transaction takes it, and keeps it while it waits for the
 /// disk or a synchronous standby: time for some hundred commits, not for a standby that is gone.
-const NOTIFY_LOCK_MS: i32 = 1_000;
+pub(super) const NOTIFY_LOCK_MS: i32 = 1_000;
 
 /// When emitting has failed: the queue of NOTIFY is full because a LISTENer sleeps in a transaction.
 pub struct EmitPause {

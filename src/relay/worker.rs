@@ -71,6 +71,7 @@ fn relay(arg: usize) {
         fresh: None,
         muted: EmitPause::none(),
         emit_at: 0,
+        told_queues_at: 0,
         written_down: None,
         reach: None,
         written_here: 0,
@@ -92,6 +93,7 @@ fn leave() {
     database_worker::stop(DatabaseSlot::relay, |shared, database_slot| {
         if IN_ROUND.get() {
             database_slot.log.set_dirty();
+            shared.put_back_queues_to_tell(database_slot);
         }
         if !HAS_SAID_DUE.get() {
             // Something in the log may grow too old, though nothing is written any more.
@@ -141,6 +143,8 @@ pub struct Relay {
     pub(super) muted: EmitPause,
     /// When it emits again, at the earliest (µs).
     pub(super) emit_at: i64,
+    /// When LISTENers of queues were told last (µs).
+    pub(super) told_queues_at: i64,
     /// `emitted` as the table has it.
     pub(super) written_down: Option<Cursor>,
     /// The last event in each part.
@@ -195,7 +199,7 @@ impl Relay {
                     let log = &self.database_slot.log;
                     log.relay_busy.store(false, Ordering::SeqCst);
                     worker::show_activity(None);
-                    let rest = now - rested_at.max(ticked_at);
+                    let rest = now - rested_at.max(ticked_at).max(self.told_queues_at);
                     let linger = settings::executor_linger().as_micros() as i64;
                     let mut could_not_leave = false;
                     let is_asked = self.database_slot.relay().is_asked_for_slot();
@@ -285,7 +289,14 @@ impl Relay {
             log.take_dirty();
             self.tick()?;
         }
-        let retry_at = self.emit();
+        let queues_at = match self.tell_queues() {
+            Err(failure) => {
+                shared::expect().put_back_queues_to_tell(self.database_slot);
+                pass_over(Err(failure))?
+            }
+            told => told?,
+        };
+        let retry_at = self.emit().min(queues_at);
         let sinks_at = pass_over(self.run_sinks())?;
         self.is_awaited = self.was_heard || self.sinks.has_subscriptions();
         log.set_takes_its_time(!self.is_awaited);

@@ -15,12 +15,11 @@
 
 use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 
-use super::executor::MAX_EXECUTORS;
 use pushy_core::batch::BatchPlan;
 use pushy_core::share;
 
-/// As many as all executors can hold jobs at a time; one more is refused.
-pub const CELLS: usize = MAX_EXECUTORS * BatchPlan::MAX_JOBS as usize;
+/// As many as some executors can hold jobs at a time; one more is refused.
+pub const CELLS: usize = 72 * BatchPlan::MAX_JOBS as usize;
 
 const FREE: i64 = 0;
 const KEPT: i64 = i64::MIN;

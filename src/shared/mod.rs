@@ -10,6 +10,7 @@ pub mod numbers;
 pub mod pending;
 mod prepared;
 mod queue;
+mod sessions;
 mod set_back;
 pub mod unpublished;
 mod untold;
@@ -28,7 +29,7 @@ use crate::pg::transaction;
 use crate::settings;
 use cancels::Cancels;
 use database::{DatabaseSlot, MAX_DATABASES};
-use executor::{ExecutorSlot, MAX_EXECUTORS};
+use executor::Executors;
 use listened::Listened;
 use log::share::{LogShare, MAX_SHARES};
 use log::{Ring, RINGS};
@@ -71,7 +72,7 @@ pub struct Shared {
     pub settled_endings: AtomicU64,
     /// One more than the executor slot that runs a job alone, or wants to; 0: nobody.
     pub quarantine: AtomicU64,
-    pub executors: [ExecutorSlot; MAX_EXECUTORS],
+    pub executors: Executors,
     pub databases: [DatabaseSlot; MAX_DATABASES],
     pub cancels: Cancels,
     pub watches: [WatchSlot; MAX_WATCHES],
@@ -80,6 +81,9 @@ pub struct Shared {
     /// Transactions prepared since the server started.
     prepared_so_far: AtomicU64,
     untold: [untold::UntoldCell; untold::MOST_UNTOLD],
+    /// The number of this life of the server, and how many sessions of it were entered so far (sessions.rs).
+    life: AtomicU64,
+    sessions_so_far: AtomicU64,
     /// For the relays that run.
     pub rings: [Ring; RINGS],
 }
@@ -99,7 +103,9 @@ fn segment_size() -> usize {
     size_of::<Shared>().next_multiple_of(64)
         + capacity() / 64 * size_of::<AtomicU64>()
         + capacity() * (size_of::<QueueSlot>() + size_of::<Statistics>())
-        + prepared::cells(transaction::most_prepared()) * size_of::<prepared::PreparedCell>()
+        + (prepared::cells(transaction::most_prepared()) * size_of::<prepared::PreparedCell>())
+            .next_multiple_of(64)
+        + sessions::cells() * size_of::<AtomicU64>()
         + 64
 }
 
@@ -114,9 +120,7 @@ fn init_segment(base: *mut u8) {
     for database in &shared.databases {
         database.init();
     }
-    for executor in &shared.executors {
-        executor.init();
-    }
+    shared.init_sessions();
     counters_file::read(shared);
 }
 
@@ -172,6 +176,15 @@ impl Shared {
         let before = self.bits_size() + self.capacity() * each;
         let cells = prepared::cells(transaction::most_prepared());
         crate::pg::shared_cast::tail(self, before, cells)
+    }
+
+    /// The number of the session of each process; 0: it has none.
+    fn sessions(&self) -> &[AtomicU64] {
+        let each = size_of::<QueueSlot>() + size_of::<Statistics>();
+        let prepared =
+            prepared::cells(transaction::most_prepared()) * size_of::<prepared::PreparedCell>();
+        let before = self.bits_size() + self.capacity() * each + prepared.next_multiple_of(64);
+        crate::pg::shared_cast::tail(self, before, sessions::cells())
     }
 
     fn bits_size(&self) -> usize {

@@ -43,6 +43,8 @@ impl QueueSlot {
             &self.suspended_until,
             &self.single_until,
             &self.start_retry_at,
+            &self.signalled_at,
+            &self.asked_at,
         ];
         not_after(now, &until);
     }
@@ -83,6 +85,7 @@ impl DatabaseSlot {
             &self.purge_rests_until,
         ];
         not_after(now, &rests);
+        self.look_at_all_leases();
         // When their workers wanted to come back, or had found in tables that they should.
         for due in [&self.due, &self.log.relay_due, &self.unpublished_due] {
             if due.load(Ordering::SeqCst) != NEVER {

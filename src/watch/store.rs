@@ -153,7 +153,7 @@ fn read(row: Row<'_>) -> Result<WatchDefinition> {
         expressions: row
             .datum(table::EXPRESSION_TRIGGER)
             .map(|oid| Oid::from(oid.value() as u32)),
-        token: row.uuid(table::TOKEN),
+        token: row.uuid(table::TOKEN).to_string(),
         relation_owner: row.name(table::RELATION_OWNER_NAME),
         named_by: row
             .opt_text(table::NAMED_BY)?

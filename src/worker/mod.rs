@@ -8,8 +8,11 @@ mod run;
 mod supervise;
 mod time;
 
-use recover::{crash_verdict, quarantine, recorder};
-use run::{attribution, batch, cancels, executor, held_rows, outcomes, run_job, wake_another};
+use recover::{crash_verdict, lost_holds, quarantine, recorder};
+use run::{
+    attribution, batch, cancels, executor, held_rows, outcomes, run_batch, run_job, run_procedure,
+    wake_another,
+};
 use supervise::drop_database;
 pub use supervise::{database_worker, launcher};
 use time::{retention, scheduler, timers};

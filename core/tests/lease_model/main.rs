@@ -12,7 +12,8 @@
 //!             then reads the leases that are over; locks each, passing over a locked one (and comes back), looks again
 //!             whether it is over, and charges the attempt. Then reads when the next one ends.
 //! connection  a lease may end with its holder's session instead of at a time. The session enters itself in shared memory
-//!             before it commits the claim; at its end it is removed, and then the scheduler is called.
+//!             before it commits the claim; at its end it is removed, and then the scheduler is called. If it ended with the server,
+//!             the job is given back, uncharged but counted.
 //! crash       transactions that were open are gone, and shared memory; the scheduler that starts afterwards reads all leases.
 //! ```
 //!
@@ -67,9 +68,11 @@ enum Fault {
     EntersLate,
     /// A session calls the scheduler before it is removed.
     CallsEarly,
+    /// What a crash gives back is never charged.
+    GivesBackForFree,
 }
 
-const FAULTS: [Fault; 18] = [
+const FAULTS: [Fault; 19] = [
     Fault::AnnouncesEarly,
     Fault::AnnouncesNothing,
     Fault::SilentRollback,
@@ -88,6 +91,7 @@ const FAULTS: [Fault; 18] = [
     Fault::CancelLeavesToken,
     Fault::EntersLate,
     Fault::CallsEarly,
+    Fault::GivesBackForFree,
 ];
 
 type Rules = Option<Fault>;
@@ -122,7 +126,7 @@ const BOUND: Case = Case {
     ..TIMED
 };
 
-const CASES: [Case; 8] = [
+const CASES: [Case; 9] = [
     Case {
         cancels: true,
         ..TIMED
@@ -146,6 +150,11 @@ const CASES: [Case; 8] = [
     },
     Case {
         same_name: true,
+        ..BOUND
+    },
+    // More crashes than a job may be given back.
+    Case {
+        crashes: 2,
         ..BOUND
     },
     Case {

@@ -1,7 +1,8 @@
 //! scheduler: comes when a lease is over, and charges the attempt; and who cancels the job.
 
 use crate::world::{
-    Canceller, NextEnd, Scheduler, State, World, CANCELLER, NEVER, NOBODY, NO_TOKEN, SCHEDULER,
+    Canceller, NextEnd, Scheduler, State, World, CANCELLER, MAX_GIVE_BACKS, NEVER, NOBODY,
+    NO_TOKEN, SCHEDULER,
 };
 use crate::{Case, Fault, Rules};
 
@@ -91,7 +92,14 @@ impl World {
                 } else {
                     self.promised > self.now
                 };
-                next.charge();
+                let is_old = case.bound && self.row.life != self.crashes;
+                let may_give_back =
+                    self.row.give_backs < MAX_GIVE_BACKS || rules == Some(Fault::GivesBackForFree);
+                if is_old && may_give_back {
+                    next.give_back();
+                } else {
+                    next.charge();
+                }
                 next.scheduler = Scheduler::Expired;
             }
             Scheduler::Expired => {

@@ -1,7 +1,8 @@
 //! worker: claims, holds, completes, fails, releases, extends, dies; and the end of its session.
 
 use crate::world::{
-    Change, State, Worker, World, LENGTH, MAX_ATTEMPTS, MAX_GIVE_BACKS, NEVER, NOBODY, NO_TOKEN,
+    Change, State, Worker, World, LENGTH, MAX_ATTEMPTS, MAX_GIVE_BACKS, MAX_RELEASES, NEVER,
+    NOBODY, NO_TOKEN,
 };
 use crate::{Case, Fault, Rules};
 
@@ -104,7 +105,9 @@ impl World {
                     &[Change::Extend(LENGTH)]
                 };
                 for change in changes {
-                    if !case.extends && matches!(change, Change::Extend(_)) {
+                    if !case.extends && matches!(change, Change::Extend(_))
+                        || self.releases == MAX_RELEASES && *change == Change::Release
+                    {
                         continue;
                     }
                     visit(go(
@@ -182,6 +185,7 @@ impl World {
         };
         next.claims += 1;
         next.row.state = State::Leased;
+        next.row.life = self.crashes;
         next.row.token = token;
         next.row.worker = if case.bound {
             me as u8
@@ -233,12 +237,9 @@ impl World {
             }
             Change::Fail => self.charge(),
             Change::Release => {
-                if self.row.give_backs == MAX_GIVE_BACKS {
-                    self.charge();
-                } else {
-                    self.row.give_backs += 1;
-                    self.row.state = State::Ready;
-                }
+                // Uncharged, as often as its worker likes.
+                self.releases += 1;
+                self.row.state = State::Ready;
             }
             Change::Extend(length) => {
                 // The holder of now is promised what it was promised, or what it asks for.
@@ -251,6 +252,14 @@ impl World {
             self.row.token = NO_TOKEN;
             self.row.until = NEVER;
         }
+    }
+
+    /// The server ended the session of its holder.
+    pub fn give_back(&mut self) {
+        self.row.give_backs += 1;
+        self.row.state = State::Ready;
+        self.row.token = NO_TOKEN;
+        self.row.until = NEVER;
     }
 
     pub fn charge(&mut self) {

@@ -13,6 +13,8 @@ pub const NEVER: u8 = u8::MAX;
 pub const LAST: u8 = 3;
 pub const MAX_ATTEMPTS: u8 = 2;
 pub const MAX_GIVE_BACKS: u8 = 1;
+/// Looked at, not a limit.
+pub const MAX_RELEASES: u8 = 1;
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub enum State {
@@ -33,6 +35,8 @@ pub struct Row {
     pub until: u8,
     pub attempts: u8,
     pub give_backs: u8,
+    /// In which life of the server it was leased: how many crashes were still to come.
+    pub life: u8,
 }
 
 /// What a transaction of a worker is about to store.
@@ -137,6 +141,7 @@ pub struct World {
     pub scheduler: Scheduler,
     pub next_token: u8,
     pub claims: u8,
+    pub releases: u8,
     pub completions: u8,
     /// A holder was promised its lease until then, by the token of now.
     pub promised: u8,
@@ -157,6 +162,7 @@ impl World {
                 until: NEVER,
                 attempts: 0,
                 give_backs: 0,
+                life: case.crashes,
             },
             locked_by: NOBODY,
             announced: true,
@@ -172,6 +178,7 @@ impl World {
             scheduler: Scheduler::Sleeps { wake_at: NEVER },
             next_token: 1,
             claims: 0,
+            releases: 0,
             completions: 0,
             promised: 0,
             was_cancelled: false,
@@ -182,7 +189,10 @@ impl World {
     }
 
     pub fn is_bad(&self, case: Case) -> bool {
-        if self.broken || self.completions > 1 || self.claims > MAX_ATTEMPTS + MAX_GIVE_BACKS {
+        if self.broken
+            || self.completions > 1
+            || self.claims > MAX_ATTEMPTS + MAX_GIVE_BACKS + self.releases
+        {
             return true;
         }
         if self.completions > 0 && (self.was_cancelled || self.row.state != State::Completed) {

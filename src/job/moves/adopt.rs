@@ -2,36 +2,53 @@
 //! and no commit has announced them.
 
 use crate::pg::BuiltinOid;
+use pushy_core::job_state::{JobEvent, JobState};
+use pushy_core::loaded::LOCAL;
 
+use super::discard::LEASES_OF_QUEUE;
 use crate::params;
 use crate::pg::spi::{self, Plan};
+use crate::pg::value::Char;
 use crate::queue::definition::QueueDefinition;
 use crate::shared::{self, pending};
 
-macro_rules! find_enqueuers {
-    ($table:literal) => {
+macro_rules! find_roles {
+    ($table:literal, $role:literal) => {
         concat!(
             "UPDATE pushy_internal.",
             $table,
-            " j SET enqueued_by = COALESCE( \
+            " j SET ",
+            $role,
+            " = COALESCE( \
                 (SELECT r.oid FROM pg_catalog.pg_roles r JOIN \
                    (SELECT q.owner, q.owner_name FROM pushy_internal.queue q WHERE q.queue_id OPERATOR(pg_catalog.=) $1 \
                     UNION SELECT q.run_as, q.run_as_name FROM pushy_internal.queue q WHERE q.queue_id OPERATOR(pg_catalog.=) $1 \
                     UNION SELECT a.grantee, a.grantee_name FROM pushy_internal.queue_acl a WHERE a.queue_id OPERATOR(pg_catalog.=) $1) \
                    AS there (role, name) ON there.name OPERATOR(pg_catalog.=) r.rolname \
-                  WHERE there.role OPERATOR(pg_catalog.=) j.enqueued_by), \
+                  WHERE there.role OPERATOR(pg_catalog.=) j.",
+            $role,
+            "), \
                 0::pg_catalog.oid) \
-              WHERE j.queue_id OPERATOR(pg_catalog.=) $1 AND j.enqueued_by OPERATOR(pg_catalog.<>) 10::pg_catalog.oid"
+              WHERE j.queue_id OPERATOR(pg_catalog.=) $1 AND j.",
+            $role,
+            " OPERATOR(pg_catalog.<>) 10::pg_catalog.oid"
         )
     };
 }
 
-static FIND_ENQUEUERS: [Plan; 2] = [
-    Plan::new(find_enqueuers!("live_job"), &[BuiltinOid::INT4OID]),
-    Plan::new(find_enqueuers!("finished_job"), &[BuiltinOid::INT4OID]),
+static FIND_ENQUEUERS: [Plan; 3] = [
+    Plan::new(
+        find_roles!("live_job", "enqueued_by"),
+        &[BuiltinOid::INT4OID],
+    ),
+    Plan::new(
+        find_roles!("finished_job", "enqueued_by"),
+        &[BuiltinOid::INT4OID],
+    ),
+    Plan::new(find_roles!("lease", "claimed_by"), &[BuiltinOid::INT4OID]),
 ];
 
-/// In a new cluster, who enqueued the jobs: the roles that the queue still knows by their old number and
+/// In a new cluster, who enqueued the jobs, and who has claimed them: the roles that the queue still knows by their old number and
 /// their name, and the bootstrap superuser, who is number 10 everywhere. Of others only a number is left,
 /// which means nobody here, or a stranger. As the extension's owner, before the queue's roles are written.
 pub fn find_enqueuers(queue: &QueueDefinition) {
@@ -49,6 +66,19 @@ pub fn announce_all(queue: &QueueDefinition) {
     pending::waiting_from(0);
 }
 
+macro_rules! of_others {
+    ($table:literal) => {
+        concat!(
+            "DELETE FROM pushy_internal.",
+            $table,
+            " x WHERE x.queue_id OPERATOR(pg_catalog.<>) $1 AND EXISTS ( \
+                SELECT FROM pushy_internal.live_job j WHERE j.id OPERATOR(pg_catalog.=) x.job_id AND j.queue_id OPERATOR(pg_catalog.=) $1 \
+                UNION ALL \
+                SELECT FROM pushy_internal.finished_job f WHERE f.id OPERATOR(pg_catalog.=) x.job_id AND f.queue_id OPERATOR(pg_catalog.=) $1)"
+        )
+    };
+}
+
 static KEEP_PROMISES: Plan = Plan::new(
     "UPDATE pushy_internal.promised_cancel p SET job_id = l.id FROM pushy_internal.live_job l \
       WHERE p.queue_id OPERATOR(pg_catalog.=) $1 AND p.job_id OPERATOR(pg_catalog.<) 0 \
@@ -64,12 +94,58 @@ static FORGET_FINISHED: Plan = Plan::new(
     &[BuiltinOid::INT4OID],
 );
 
+/// Leased where they come from, by a lease that was not loaded: ready again, where they stood first.
+static RELEASE_UNLEASED: Plan = Plan::new(
+    "UPDATE pushy_internal.live_job j SET state = $2, position = j.id OPERATOR(pg_catalog.&) $4 \
+      WHERE j.queue_id OPERATOR(pg_catalog.=) $1 AND j.state OPERATOR(pg_catalog.=) $3 \
+        AND NOT EXISTS (SELECT FROM pushy_internal.lease l WHERE l.job_id OPERATOR(pg_catalog.=) j.id \
+                           AND l.queue_id OPERATOR(pg_catalog.=) $1)",
+    &[
+        BuiltinOid::INT4OID,
+        BuiltinOid::CHAROID,
+        BuiltinOid::CHAROID,
+        BuiltinOid::INT8OID,
+    ],
+);
+
+/// What was loaded under the number of a job of the queue, of another job: that one had to have another number.
+static FORGET_OTHERS: [Plan; 3] = [
+    Plan::new(of_others!("lease"), &[BuiltinOid::INT4OID]),
+    Plan::new(of_others!("job_log"), &[BuiltinOid::INT4OID]),
+    Plan::new(of_others!("checkpoint"), &[BuiltinOid::INT4OID]),
+];
+
+/// A session of this number there is none of, and the session that the dump means has claimed nothing here, even if it goes on.
+static FORGET_SESSIONS: Plan = Plan::new(
+    "UPDATE pushy_internal.lease l SET session = -1 WHERE l.queue_id OPERATOR(pg_catalog.=) $1 AND l.session IS NOT NULL",
+    &[BuiltinOid::INT4OID],
+);
+
+/// What a job's number says of that: `loaded::first_position`.
+const FIRST_POSITION: i64 = LOCAL - 1;
+
+const LEASED: JobState = JobState::Available.after(JobEvent::Claim);
+const FREE: JobState = LEASED.after(JobEvent::Release);
+
 /// A loaded queue is at home from here on: promises to cancel its jobs count, and what has finished does not run. As the
 /// extension's owner.
 pub fn adopted(queue_id: i32) {
-    for plan in [&KEEP_PROMISES, &FORGET_FINISHED] {
+    for plan in [
+        &KEEP_PROMISES,
+        &FORGET_FINISHED,
+        &LEASES_OF_QUEUE,
+        &FORGET_SESSIONS,
+    ] {
         spi::run(plan, params![queue_id]);
     }
+    for plan in &FORGET_OTHERS {
+        spi::run(plan, params![queue_id]);
+    }
+    let (free, leased) = (Char(FREE.code()), Char(LEASED.code()));
+    spi::run(
+        &RELEASE_UNLEASED,
+        params![queue_id, free, leased, FIRST_POSITION],
+    );
 }
 
 macro_rules! without_queue {
@@ -95,10 +171,13 @@ pub fn count_rest() -> i64 {
     spi::connect(|spi| spi.run(&COUNT_REST, &[]).row(0).i64(1))
 }
 
-static DROP_REST: [Plan; 5] = [
+static DROP_REST: [Plan; 8] = [
     Plan::new(concat!("DELETE FROM pushy_internal.live_job j WHERE ", without_queue!("j")), &[]),
     Plan::new(concat!("DELETE FROM pushy_internal.finished_job j WHERE ", without_queue!("j")), &[]),
     Plan::new(concat!("DELETE FROM pushy_internal.failure f WHERE ", without_queue!("f")), &[]),
+    Plan::new(concat!("DELETE FROM pushy_internal.lease l WHERE ", without_queue!("l")), &[]),
+    Plan::new(concat!("DELETE FROM pushy_internal.job_log l WHERE ", without_queue!("l")), &[]),
+    Plan::new(concat!("DELETE FROM pushy_internal.checkpoint c WHERE ", without_queue!("c")), &[]),
     Plan::new(concat!("DELETE FROM pushy_internal.queue_acl a WHERE ", without_queue!("a")), &[]),
     Plan::new(
         "DELETE FROM pushy_internal.promised_cancel p WHERE p.job_id OPERATOR(pg_catalog.<) 0 \

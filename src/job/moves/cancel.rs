@@ -4,7 +4,7 @@
 use pushy_core::job_state::{JobEvent, JobState};
 
 use super::rows::end_as;
-use super::step;
+use super::{lease, step};
 use crate::errors::Result;
 use crate::job::claimed::Claimed;
 use crate::job::live::{self, Live};
@@ -40,6 +40,7 @@ pub fn cancel(
 
 /// The same for a job that no executor holds.
 pub fn cancel_free(queue: &QueueDefinition, free: &Live) -> Result<()> {
+    lease::end_with(queue, free.job.id, free.state)?;
     cancel(queue, cache::slot_of(queue), free.state, &free.job, None)
 }
 
@@ -62,6 +63,7 @@ pub fn cancel_promised(id: i64, started_at: Option<Timestamp>) -> Result<bool> {
             // Else somebody else has, and the job was made to run again since.
             if shared::expect().cancels.includes(database::current(), id) {
                 let slot = cache::slot_of(&queue);
+                lease::end_with(&queue, id, free.state)?;
                 cancel(&queue, slot, free.state, &free.job, started_at)?;
             }
         }

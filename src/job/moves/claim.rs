@@ -11,7 +11,7 @@ use crate::pg::function::Answer;
 use crate::pg::heap::{self, Asked, Key, Locked, Table};
 use crate::pg::memory::Context;
 use crate::pg::per_process::PerProcess;
-use crate::pg::snapshot;
+use crate::pg::snapshot::Snapshot;
 use crate::pg::spi::{Row, Tid};
 
 // Of what the index of ready jobs holds, and without a word in the row.
@@ -50,8 +50,8 @@ pub fn is_in_place(table: &Table) -> bool {
 }
 
 /// Locks ready jobs of one priority from position `from` on, in order, as many as the limit has, skipping those that
-/// others hold, and says whether others held any; calls `held` with the number and position of each job that others hold. Arguments are copied into `memory`. The caller has taken
-/// the watermark before: the snapshot is taken here, after it.
+/// others hold, and says whether there were any; `held` is given the number and position of each of these. Arguments are copied into
+/// `memory`. The caller has taken the watermark before it took the snapshot.
 ///
 /// Reads the index live_job_ready from the watermark on: without it each claim walks over the dead
 /// entries of all jobs done since the last vacuum. As `SELECT … FOR UPDATE SKIP LOCKED` by SPI this
@@ -62,13 +62,13 @@ pub fn claim(
     priority: usize,
     from: u64,
     limit: ClaimLimit,
+    snapshot: &Snapshot,
     memory: &Context,
     mut held: impl FnMut(i64, i64),
 ) -> Result<Locked<Claimed>> {
     let table = heap::open("live_job")?;
     heap::check_columns(&table, live_job::COLUMNS, &live_job::CHECKED)?;
     CLAIMED_IN.set(table.file());
-    let snapshot = snapshot::take();
     let from = from.min(i64::MAX as u64) as i64;
     let mut claimed = Locked {
         rows: Vec::with_capacity(limit.jobs as usize),
@@ -96,7 +96,7 @@ pub fn claim(
             held: Some(&mut held),
         };
         let index = "live_job_ready";
-        let more = table.lock_in_order(index, &keys, &snapshot, asked, are_enough, take)?;
+        let more = table.lock_in_order(index, &keys, snapshot, asked, are_enough, take)?;
         claimed.rows.extend(more.rows);
         claimed.passed_over |= more.passed_over;
         claimed.is_enough = more.is_enough;
@@ -134,6 +134,7 @@ fn read(row: Row<'_>, tid: Tid, priority: usize, memory: &Context) -> Result<Cla
         give_backs: row.i16(live_job::GIVE_BACKS),
         suspicions: row.i16(live_job::SUSPICIONS),
         unique_key: row.opt_text(live_job::UNIQUE_KEY)?,
+        noted: row.opt_i32(live_job::SNOOZES).is_some(),
         args_bytes: row.length(live_job::ARGS),
         args: row
             .varlena_in(live_job::ARGS, memory.raw())

@@ -1,17 +1,14 @@
 //! running → completed.
 
-use crate::pg::BuiltinOid;
 use pushy_core::job_state::{JobEvent, JobState};
 
-use super::claim;
+use super::{claim, failure_rows};
 use crate::errors::Result;
 use crate::job::claimed::Claimed;
-use crate::job::history;
+use crate::job::{checkpoint, history, live, log};
 use crate::params;
-use crate::pg::array;
 use crate::pg::function::Answer;
-use crate::pg::heap;
-use crate::pg::spi::{self, Plan};
+use crate::pg::heap::{self, Table};
 use crate::pg::value::{Char, Timestamp};
 use crate::queue::definition::QueueDefinition;
 use crate::shared::pending;
@@ -26,11 +23,6 @@ pub struct Completed {
     pub finished_at: Timestamp,
     pub result: Answer,
 }
-
-static FORGET_FAILURES: Plan = Plan::new(
-    "DELETE FROM pushy_internal.failure f WHERE f.job_id OPERATOR(pg_catalog.=) ANY ($1) AND f.queue_id OPERATOR(pg_catalog.=) $2",
-    &[BuiltinOid::INT8ARRAYOID, BuiltinOid::INT4OID],
-);
 
 /// Completes jobs whose rows this transaction holds. A batch is one multi-insert into the history and a
 /// deletion by ctid for each job; as one SQL statement (DELETE … RETURNING, INSERT) with a kept plan it
@@ -71,14 +63,14 @@ pub fn complete(
                 done.result,
             ]
         };
-        let is_first = |done: &&Completed| claimed[done.of].attempt == 0;
+        let is_first = |done: &&Completed| !has_past(&claimed[done.of]);
         let first_time = done.iter().filter(is_first).count();
         if first_time > 0 {
             history::open_for_completed(first_time, kept_us, expires_at)?
                 .append(done.iter().filter(is_first).map(row));
         }
         if first_time < done.len() {
-            // They may have failures, which are removed with single rows only.
+            // They may have failures or a log, which are removed with single rows only.
             history::open_parent(expires_at)?
                 .append(done.iter().filter(|done| !is_first(done)).map(row));
         }
@@ -86,21 +78,23 @@ pub fn complete(
         let failed_before: Vec<i64> = done
             .iter()
             .map(|done| &claimed[done.of])
-            .filter(|job| job.attempt > 0)
+            .filter(|job| has_past(job))
             .map(|job| job.id)
             .collect();
         if !failed_before.is_empty() {
-            let params = params![array::of_int8s(&failed_before), queue.queue_id];
-            spi::run(&FORGET_FAILURES, params);
+            failure_rows::remove(&failed_before, queue.queue_id)?;
+            log::remove(&failed_before)?;
         }
+    }
+    if done.iter().any(|done| claimed[done.of].noted) {
+        forget_checkpoints(done.iter().map(|done| &claimed[done.of]))?;
     }
     let table = heap::open("live_job")?;
     if claim::is_in_place(&table) {
         table.delete(done.iter().map(|done| claimed[done.of].tid));
         heap::advance_command();
     } else {
-        drop(table);
-        delete_by_number(done.iter().map(|done| claimed[done.of].id).collect());
+        delete_from(&table, done.iter().map(|done| claimed[done.of].id))?;
     }
     if let Some(slot) = slot {
         let completed = QueueCounts {
@@ -112,12 +106,24 @@ pub fn complete(
     Ok(())
 }
 
-static DELETE: Plan = Plan::new(
-    "DELETE FROM pushy_internal.live_job j WHERE j.id OPERATOR(pg_catalog.=) ANY ($1)",
-    &[BuiltinOid::INT8ARRAYOID],
-);
+/// Whether something may be kept of the attempts before, or of this one.
+#[inline]
+fn has_past(job: &Claimed) -> bool {
+    job.attempt > 0 || job.noted || (log::is_any() && log::has_of(job.id))
+}
 
 #[cold]
-fn delete_by_number(ids: Vec<i64>) {
-    spi::run(&DELETE, params![array::of_int8s(&ids)]);
+fn forget_checkpoints<'a>(jobs: impl Iterator<Item = &'a Claimed>) -> Result<()> {
+    let noted: Vec<i64> = jobs.filter(|job| job.noted).map(|job| job.id).collect();
+    checkpoint::remove(&noted)
+}
+
+/// Wherever they are by now.
+#[cold]
+fn delete_from(table: &Table, ids: impl Iterator<Item = i64>) -> Result<()> {
+    for id in ids {
+        table.delete(live::place(id)?.into_iter());
+    }
+    heap::advance_command();
+    Ok(())
 }

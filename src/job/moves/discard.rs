@@ -5,15 +5,15 @@ use crate::pg::BuiltinOid;
 use pushy_core::job_state::{Birth, JobEvent, JobState};
 
 use super::enqueue::Request;
-use super::failure_rows;
 use super::rows::end_as;
+use super::{failure_rows, hold};
 use crate::errors::{Error, Result, SqlState};
 use crate::job::claimed::Claimed;
 use crate::job::history;
 use crate::pg::function::Answer;
 use crate::pg::spi::{self, Plan, Tid};
 use crate::pg::value::{Char, Timestamp};
-use crate::pg::{append_only, clock, transaction, Datum};
+use crate::pg::{append_only, array, clock, transaction, Datum};
 use crate::queue::control_channel;
 use crate::queue::definition::QueueDefinition;
 use crate::queue::options;
@@ -142,6 +142,8 @@ pub fn orphans(from: u32, most: usize) -> Result<(Vec<i64>, Option<u32>)> {
         control_channel::discarded(None, *id)?;
     }
     if !lost.is_empty() {
+        let ids: Vec<i64> = lost.iter().map(|(id, _)| *id).collect();
+        spi::run(&LEASES_OF, params![array::of_int8s(&ids)]);
         pending::due(history::removal_due(expires_at));
     }
     let behind = from.saturating_add(PAGES);
@@ -153,6 +155,19 @@ pub fn orphans(from: u32, most: usize) -> Result<(Vec<i64>, Option<u32>)> {
     };
     Ok((lost.into_iter().map(|(id, _)| id).collect(), next))
 }
+
+static LEASES_OF: Plan = Plan::new(
+    "DELETE FROM pushy_internal.lease l WHERE l.job_id OPERATOR(pg_catalog.=) ANY ($1)",
+    &[BuiltinOid::INT8ARRAYOID],
+);
+
+/// Those that are of no leased job of the queue.
+pub(super) static LEASES_OF_QUEUE: Plan = Plan::new(
+    "DELETE FROM pushy_internal.lease l WHERE l.queue_id OPERATOR(pg_catalog.=) $1 \
+        AND NOT EXISTS (SELECT FROM pushy_internal.live_job j WHERE j.id OPERATOR(pg_catalog.=) l.job_id \
+                           AND j.queue_id OPERATOR(pg_catalog.=) $1 AND j.state OPERATOR(pg_catalog.=) 'x'::pg_catalog.\"char\")",
+    &[BuiltinOid::INT4OID],
+);
 
 static HAS_FINISHED: Plan = Plan::new(
     "SELECT EXISTS (SELECT FROM pushy_internal.finished_job f WHERE f.id OPERATOR(pg_catalog.=) $1)",
@@ -217,10 +232,13 @@ pub fn delete_with_queue(queue: &QueueDefinition) {
     if let Some(slot) = shared::get().and_then(|shared| shared.find_queue(queue.key())) {
         pending::all_locked(slot, queue.key());
     }
+    let mut held = hold::held_of(queue);
     spi::run(&DELETE_OF_QUEUE, params![queue.queue_id]);
-    let held: Vec<i64> = spi::connect(|spi| {
+    spi::run(&LEASES_OF_QUEUE, params![queue.queue_id]);
+    spi::connect(|spi| {
         let left = spi.run(&LEFT, params![queue.queue_id]);
-        left.rows().map(|row| row.i64(1)).collect()
+        let left = left.rows().map(|row| row.i64(1));
+        held.extend(left.filter(|job| !held.contains(job)).collect::<Vec<_>>());
     });
     // As far as there is room for requests: the others end as orphans.
     for job in held {

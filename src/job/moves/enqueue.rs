@@ -169,7 +169,7 @@ impl Request {
 
     /// A row of the table; `unique`: its key, and beside which job of that key it stands.
     #[inline]
-    fn row(&self, id: i64, args: Datum, unique: Option<(&str, i64)>) -> [Answer; 18] {
+    fn row(&self, id: i64, args: Datum, unique: Option<(&str, i64)>) -> [Answer; 19] {
         let stored = Stored::of(self.birth().state(), id);
         *params![
             id,
@@ -190,6 +190,7 @@ impl Request {
             unique.map(|unique| unique.0),
             unique.map(|unique| unique.1),
             args,
+            None::<i32>,
         ]
     }
 

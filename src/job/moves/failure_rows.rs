@@ -3,8 +3,10 @@
 use crate::pg::BuiltinOid;
 
 use crate::errors::{Error, Result};
+use crate::job::tables::failure as table;
 use crate::params;
 use crate::pg::heap::{self, Holder, Key};
+use crate::pg::snapshot;
 use crate::pg::spi::{self, Plan};
 use crate::pg::value::Timestamp;
 
@@ -65,20 +67,32 @@ pub(super) fn record(
     Ok(())
 }
 
-static LAST_MESSAGE: Plan = Plan::new(
-    "SELECT f.message FROM pushy_internal.failure f WHERE f.job_id OPERATOR(pg_catalog.=) $1 AND f.queue_id OPERATOR(pg_catalog.=) $2 \
-      ORDER BY f.attempt DESC LIMIT 1",
-    &[BuiltinOid::INT8OID, BuiltinOid::INT4OID],
-);
-
 /// The message of a job's last failure; as the extension's owner. By its queue too, as everywhere: a failure that was loaded may be of
 /// another job of that number.
 pub fn last_message(job: i64, queue_id: i32) -> Result<Option<String>> {
-    spi::connect(|spi| {
-        spi.run(&LAST_MESSAGE, params![job, queue_id])
-            .first()
-            .map_or(Ok(None), |row| row.opt_text(1))
-    })
+    let mut message = None;
+    let now = snapshot::take_latest();
+    let failures = heap::open_for_reading("failure")?;
+    heap::check_columns(&failures, table::COLUMNS, &table::CHECKED)?;
+    let keys = of_job(job, queue_id);
+    failures.read_in_order("failure_pkey", &keys, &now, true, |row| {
+        message = row.opt_text(table::MESSAGE)?;
+        Ok(false)
+    })?;
+    Ok(message)
+}
+
+fn of_job(job: i64, queue_id: i32) -> [Key; 2] {
+    [Key::int8_equals(1, job), Key::int4_equals(2, queue_id)]
+}
+
+/// Removes those of some jobs of a queue; as the extension's owner.
+pub(super) fn remove(jobs: &[i64], queue_id: i32) -> Result<()> {
+    let table = heap::open("failure")?;
+    for job in jobs {
+        table.delete_of("failure_pkey", &of_job(*job, queue_id))?;
+    }
+    Ok(())
 }
 
 /// Removes what a job was refused for before it made an attempt: jobs that never failed have no failures (history.rs).

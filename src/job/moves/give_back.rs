@@ -8,6 +8,7 @@ use super::rows::announce_ready;
 use super::{as_claimed, step};
 use crate::errors::Result;
 use crate::job::claimed::Claimed;
+use crate::job::live;
 use crate::params;
 use crate::pg::spi::{self, Plan};
 use crate::queue::definition::QueueDefinition;
@@ -16,17 +17,23 @@ use crate::shared::statistics::QueueCounts;
 
 static GIVE_BACK: Plan = Plan::new(
     "UPDATE pushy_internal.live_job SET give_backs = give_backs OPERATOR(pg_catalog.+) 1::pg_catalog.int2 \
-      WHERE id OPERATOR(pg_catalog.=) $1",
-    &[BuiltinOid::INT8OID],
+      WHERE ctid OPERATOR(pg_catalog.=) $1",
+    &[BuiltinOid::TIDOID],
 );
 
 static SUSPECT: Plan = Plan::new(
-    "UPDATE pushy_internal.live_job SET suspicions = suspicions OPERATOR(pg_catalog.+) 1::pg_catalog.int2 WHERE id OPERATOR(pg_catalog.=) $1",
-    &[BuiltinOid::INT8OID],
+    "UPDATE pushy_internal.live_job SET suspicions = suspicions OPERATOR(pg_catalog.+) 1::pg_catalog.int2 WHERE ctid OPERATOR(pg_catalog.=) $1",
+    &[BuiltinOid::TIDOID],
 );
 
 /// Times a job may be given back uncharged in a row; the next time is charged.
 pub const MAX_GIVE_BACKS: i16 = 3;
+
+/// A job that is given back and claimed again at once.
+pub(super) fn count(job: i64) -> Result<()> {
+    spi::run(&GIVE_BACK, params![live::place(job)?]);
+    Ok(())
+}
 
 /// The job was cut short by somebody: it was one of `MAX_GIVE_BACKS` times.
 pub fn give_back(
@@ -56,7 +63,7 @@ fn give_back_by(
     job: &Claimed,
 ) -> Result<()> {
     step(job.id, as_claimed(job.id, from)?, JobEvent::Release)?;
-    spi::run(plan, params![job.id]);
+    spi::run(plan, params![live::place(job.id)?]);
     if let Some(slot) = slot {
         let tally = QueueCounts {
             given_back: 1,

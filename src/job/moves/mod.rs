@@ -7,9 +7,12 @@
 //! | [`enqueue`] | nothing | available, scheduled, or discarded at once |
 //! | [`promote`] | scheduled, retryable | available |
 //! | [`claim`] | available | running: a row lock, nothing is written |
+//! | [`lease`] | available; running | running, and back: a claim that outlives its transaction, and is stored |
+//! | [`hold`] | available; running | running, and back: the claim of an executor for a procedure |
 //! | [`complete`] | running | completed |
 //! | [`retry_or_discard`] | running, or available after a crash | retryable (and on to available), discarded |
-//! | [`give_back`] | the same | available |
+//! | [`snooze`] | running | scheduled (and on to available) |
+//! | [`give_back`] | the same as `retry_or_discard` | available |
 //! | [`cancel`] | all that are not finished | cancelled |
 //! | [`run_on_request`] | all but available and running | available |
 //! | [`discard`] | the same as `cancel`, of a queue that is gone | discarded, or deleted with the queue |
@@ -24,12 +27,15 @@ pub mod enqueue;
 mod failure_hint;
 pub mod failure_rows;
 pub mod give_back;
+pub mod hold;
+pub mod lease;
 mod out_of_history;
 pub mod promote;
 pub mod retry_or_discard;
 pub mod rise;
 mod rows;
 pub mod run_on_request;
+pub mod snooze;
 
 use pushy_core::job_state::{JobEvent, JobState};
 

@@ -9,7 +9,7 @@ use super::rows::{announce_ready, end_as, Stored};
 use super::{as_claimed, failure_hint, failure_rows, step};
 use crate::errors::{Error, Result, SqlState};
 use crate::job::claimed::Claimed;
-use crate::job::position;
+use crate::job::{live, position};
 use crate::params;
 use crate::pg::random;
 use crate::pg::spi::{self, Plan};
@@ -25,13 +25,24 @@ pub struct Attempt<'a> {
     pub started_at: Option<Timestamp>,
     pub ended_at: Timestamp,
     pub error: &'a Error,
+    /// What whoever ran the job wants to be next; None: as the queue says.
+    pub next: Option<Next>,
+}
+
+/// What follows a failed attempt.
+#[derive(Clone, Copy, Debug)]
+pub enum Next {
+    /// Another attempt after so long (µs), if one is left.
+    RetryIn(i64),
+    /// None, even if attempts are left.
+    Discard,
 }
 
 static RETRY: Plan = Plan::new(
     "UPDATE pushy_internal.live_job SET attempt = $2, state = $3, position = $4, run_at = $5, give_backs = 0, suspicions = 0 \
-      WHERE id OPERATOR(pg_catalog.=) $1",
+      WHERE ctid OPERATOR(pg_catalog.=) $1",
     &[
-        BuiltinOid::INT8OID,
+        BuiltinOid::TIDOID,
         BuiltinOid::INT4OID,
         BuiltinOid::CHAROID,
         BuiltinOid::INT8OID,
@@ -48,9 +59,10 @@ pub fn fail(
     from: JobState,
     job: &Claimed,
     failed: &Attempt<'_>,
-) -> Result<()> {
+) -> Result<JobState> {
     let attempt = job.attempt + 1;
-    let is_last = attempt >= job.max_attempts.unwrap_or(queue.max_attempts);
+    let is_last = matches!(failed.next, Some(Next::Discard))
+        || attempt >= job.max_attempts.unwrap_or(queue.max_attempts);
     let event = if is_last {
         JobEvent::FailLast
     } else {
@@ -71,25 +83,35 @@ pub fn fail(
     failure_rows::record(job.id, attempt, queue.queue_id, started_at, now, &error)?;
     if is_last {
         end_as(queue, job.id, state, attempt, started_at, now)?;
-        return control_channel::discarded(Some(queue), job.id);
+        control_channel::discarded(Some(queue), job.id)?;
+        return Ok(state);
     }
-    let delay = delay_us(queue, attempt);
+    let delay = match failed.next {
+        Some(Next::RetryIn(delay)) => delay,
+        _ => delay_us(queue, attempt),
+    };
     let due = now.plus_us(delay);
-    let stored = if delay == 0 {
+    let (state, stored) = if delay == 0 {
         let state = step(job.id, state, JobEvent::Due)?;
-        Stored::of(state, position::next()?)
+        (state, Stored::of(state, position::next()?))
     } else {
-        Stored::of(state, 0)
+        (state, Stored::of(state, 0))
     };
     spi::run(
         &RETRY,
-        params![job.id, attempt, stored.state, stored.position, due],
+        params![
+            live::place(job.id)?,
+            attempt,
+            stored.state,
+            stored.position,
+            due
+        ],
     );
     match stored.position {
         Some(position) => announce_ready(queue.key(), slot, job.priority, position),
         None => pending::waiting_from(due.0),
     }
-    Ok(())
+    Ok(state)
 }
 
 fn delay_us(queue: &QueueDefinition, attempt: i32) -> i64 {

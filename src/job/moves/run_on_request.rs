@@ -88,7 +88,7 @@ fn live_row(
     now: Timestamp,
     queue_max_attempts: i32,
     beside: Option<i64>,
-) -> [Answer; 18] {
+) -> [Answer; 19] {
     use finished_job::{
         ARGS, ATTEMPT, CAUSED_BY, DEPTH, ENQUEUED_AT, ENQUEUED_BY, ID, MAX_ATTEMPTS, PRIORITY,
         QUEUE_ID, TIMEOUT_US, UNIQUE_KEY,
@@ -119,6 +119,7 @@ fn live_row(
         row.answer_copied(UNIQUE_KEY),
         beside,
         row.answer_copied(ARGS),
+        0i32,
     ]
 }
 

@@ -4,7 +4,8 @@ use crate::errors::Result;
 use crate::pg::Datum;
 
 use crate::job::claimed;
-use crate::job::current::Current;
+use crate::job::current::{Current, Earlier};
+use crate::job::words;
 use crate::notice::buffer;
 use crate::pg::function::Answer;
 use crate::pg::handler::{self, Callable};
@@ -19,7 +20,7 @@ pub fn call(
     callable: &Callable,
     argument: HandlerArgument,
     current: &Current,
-    last_error: Option<&str>,
+    earlier: &Earlier,
     memory: &Context,
     kept: &Context,
     accept: impl FnOnce() -> Result<()>,
@@ -29,7 +30,7 @@ pub fn call(
             let argument = match argument {
                 HandlerArgument::Nothing => Answer::Null,
                 HandlerArgument::Jsonb => current.job.args,
-                HandlerArgument::Job => claimed::composite(current, last_error)?,
+                HandlerArgument::Job => claimed::composite(current, earlier)?,
             };
             let argument = match argument {
                 Answer::Datum(datum) => datum,
@@ -40,6 +41,7 @@ pub fn call(
                 // The handler caught the interrupt and went on: it is out of time all the same, or cancelled.
                 return Err(insistence::error());
             }
+            words::expect_none_caught()?;
             let result = handler::keep_result(result, kept);
             buffer::expect_share()?;
             accept().map(|()| result)

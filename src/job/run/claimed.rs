@@ -3,7 +3,7 @@
 use crate::pg::Oid;
 
 use crate::errors::{Error, Result, SqlState};
-use crate::job::current::{self, Current};
+use crate::job::current::{self, Current, Earlier};
 use crate::pg::function::Answer;
 use crate::pg::spi::Tid;
 use crate::pg::value::Timestamp;
@@ -32,18 +32,20 @@ pub struct Claimed {
     /// How often it was suspected after a crash: if ever, it runs with no other job in the cluster.
     pub suspicions: i16,
     pub unique_key: Option<String>,
+    /// A handler has put it off, or a log or a checkpoint is kept of it.
+    pub noted: bool,
     pub args: Answer,
     pub args_bytes: usize,
 }
 
 /// The job as a value of type pushy.job.
-pub fn composite(current: &Current, last_error: Option<&str>) -> Result<Answer> {
+pub fn composite(current: &Current, earlier: &Earlier) -> Result<Answer> {
     let type_oid = function_catalog::job_type().ok_or_else(|| {
         Error::new(SqlState::UNDEFINED_OBJECT, "type pushy.job does not exist")
             .hint("Run: CREATE EXTENSION pushy")
     })?;
     Ok(Answer::Datum(composite::form(
         type_oid,
-        &current::columns(current, last_error),
+        &current::columns(current, earlier),
     )))
 }

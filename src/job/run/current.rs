@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 
+use crate::job::checkpoint;
 use crate::job::claimed::Claimed;
 use crate::job::moves::failure_rows;
 
@@ -75,6 +76,19 @@ pub fn is_of(queue_id: i32) -> bool {
     CURRENT.with_borrow(|current| current.as_ref().is_some_and(|c| c.queue_id == queue_id))
 }
 
+pub fn job_and_queue() -> Option<(i64, i32)> {
+    CURRENT.with_borrow(|current| current.as_ref().map(|c| (c.job.id, c.queue_id)))
+}
+
+/// A checkpoint is kept of the running job from now on.
+pub fn note() {
+    CURRENT.with_borrow_mut(|current| {
+        if let Some(current) = current {
+            current.job.noted = true;
+        }
+    });
+}
+
 pub fn id() -> Option<i64> {
     CURRENT.with_borrow(|current| current.as_ref().map(|c| c.job.id))
 }
@@ -84,17 +98,56 @@ sql_function!(pushy_current_job_v1, |_call| {
         let Some(current) = current else {
             return Ok(Answer::Null);
         };
-        let last_error = if current.job.attempt > 0 {
-            identity::as_owner(|| failure_rows::last_message(current.job.id, current.queue_id))?
+        let earlier = if Earlier::is_any(&current.job) {
+            identity::as_owner(|| Earlier::of(&current.job, current.queue_id, checkpoint::of_here))?
         } else {
-            None
+            Earlier::NOTHING
         };
-        crate::job::claimed::composite(current, last_error.as_deref())
+        crate::job::claimed::composite(current, &earlier)
     })
 });
 
+/// What the attempts before have left.
+pub struct Earlier {
+    last_error: Option<String>,
+    checkpoint: Answer,
+}
+
+impl Earlier {
+    pub const NOTHING: Self = Self {
+        last_error: None,
+        checkpoint: Answer::Null,
+    };
+
+    /// Whether there may be something.
+    #[inline]
+    pub fn is_any(job: &Claimed) -> bool {
+        job.attempt > 0 || job.noted
+    }
+
+    /// As the extension's owner. `checkpoint` reads the last one.
+    #[cold]
+    pub fn of(
+        job: &Claimed,
+        queue_id: i32,
+        checkpoint: impl FnOnce(i64) -> Answer,
+    ) -> Result<Self> {
+        Ok(Self {
+            last_error: match job.attempt {
+                0 => None,
+                _ => failure_rows::last_message(job.id, queue_id)?,
+            },
+            checkpoint: if job.noted {
+                checkpoint(job.id)
+            } else {
+                Answer::Null
+            },
+        })
+    }
+}
+
 /// The columns of pushy.job as parameters of a row.
-pub fn columns(current: &Current, last_error: Option<&str>) -> Vec<Answer> {
+pub fn columns(current: &Current, earlier: &Earlier) -> Vec<Answer> {
     let job = &current.job;
     params![
         job.id,
@@ -113,7 +166,8 @@ pub fn columns(current: &Current, last_error: Option<&str>) -> Vec<Answer> {
         current.started_at,
         Answer::Null,
         Answer::Null,
-        last_error,
+        earlier.last_error.as_deref(),
+        earlier.checkpoint,
     ]
     .to_vec()
 }

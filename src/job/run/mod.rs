@@ -3,4 +3,6 @@
 pub mod call;
 pub mod claimed;
 pub mod current;
+pub mod log;
 pub mod progress;
+pub mod words;

@@ -8,6 +8,7 @@ use crate::errors::Result;
 use crate::params;
 use crate::pg::function::Answer;
 use crate::pg::heap::{self, Holder, Key};
+use crate::pg::memory::Context;
 use crate::pg::spi::{self, Plan, Row, Tid};
 use crate::pg::{database, interrupts, snapshot, BuiltinOid};
 
@@ -30,7 +31,7 @@ const BY_ID: &str = "live_job_pkey";
 fn read(row: Row<'_>, tid: Tid) -> Result<Live> {
     use live_job::{
         ATTEMPT, CAUSED_BY, DEPTH, ENQUEUED_AT, ENQUEUED_BY, GIVE_BACKS, ID, MAX_ATTEMPTS,
-        POSITION, PRIORITY, QUEUE_ID, RUN_AT, STATE, SUSPICIONS, TIMEOUT_US, UNIQUE_KEY,
+        POSITION, PRIORITY, QUEUE_ID, RUN_AT, SNOOZES, STATE, SUSPICIONS, TIMEOUT_US, UNIQUE_KEY,
     };
     Ok(Live {
         queue_id: row.i32(QUEUE_ID),
@@ -50,6 +51,7 @@ fn read(row: Row<'_>, tid: Tid) -> Result<Live> {
             give_backs: row.i16(GIVE_BACKS),
             suspicions: row.i16(SUSPICIONS),
             unique_key: row.opt_text(UNIQUE_KEY)?,
+            noted: row.opt_i32(SNOOZES).is_some(),
             priority: row.i16(PRIORITY),
             args: Answer::Null,
             args_bytes: 0,
@@ -221,4 +223,33 @@ fn get_finished(id: i64) -> Result<(Option<Finished>, bool)> {
         Ok(false)
     })?;
     Ok((finished, is_live))
+}
+
+/// The arguments of a job whose row this transaction has locked, in `memory`; as the extension's owner.
+pub fn args(id: i64, memory: &Context) -> Result<Answer> {
+    read_args(id, |row| {
+        let args = row.varlena_in(live_job::ARGS, memory.raw());
+        args.map_or(Answer::Null, Answer::Datum)
+    })
+}
+
+/// The same, in the memory of the caller.
+pub fn args_here(id: i64) -> Result<Answer> {
+    read_args(id, |row| row.answer_copied(live_job::ARGS))
+}
+
+fn read_args(id: i64, copy: impl Fn(&Row<'_>) -> Answer) -> Result<Answer> {
+    let mut args = Answer::Null;
+    let keys = [Key::int8_equals(1, id)];
+    heap::read_now("live_job", SHAPE, BY_ID, &keys, |row, _| {
+        args = copy(&row);
+        Ok(false)
+    })?;
+    Ok(args)
+}
+
+/// Where the row is by now of a job that this transaction has locked: for statements that find it by its place, because an index
+/// would be remembered of a SERIALIZABLE transaction. As the extension's owner.
+pub fn place(id: i64) -> Result<Option<Tid>> {
+    Ok(get(id)?.map(|live| live.job.tid))
 }

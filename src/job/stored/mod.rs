@@ -1,5 +1,6 @@
 //! Jobs as their tables hold them.
 
+pub mod checkpoint;
 pub mod history;
 pub mod live;
 pub mod position;

@@ -69,6 +69,12 @@ static HIGHEST_POSITION: Plan = Plan::new(
     &[BuiltinOid::INT8OID],
 );
 
+// To which a leased job may go back. All leases are read, once in the server's life.
+static HIGHEST_LEASED: Plan = Plan::new(
+    "SELECT COALESCE(pg_catalog.max(l.position), 0) FROM pushy_internal.lease l WHERE l.position OPERATOR(pg_catalog.<) $1",
+    &[BuiltinOid::INT8OID],
+);
+
 /// Of all that says a job's number, whether or not the job is there: a restore may have brought the one without the other.
 fn highest_kept() -> Result<i64> {
     let mut highest = history::highest_id(LOCAL)?;
@@ -77,6 +83,9 @@ fn highest_kept() -> Result<i64> {
         ("live_job", "live_job_pkey", live_job::ID),
         ("failure", "failure_pkey", 1),
         ("promised_cancel", "promised_cancel_pkey", 1),
+        ("lease", "lease_pkey", 1),
+        ("job_log", "job_log_pkey", 1),
+        ("checkpoint", "checkpoint_pkey", 1),
     ] {
         heap::open_for_reading(name)?.read_in_order(
             index,
@@ -90,10 +99,15 @@ fn highest_kept() -> Result<i64> {
         )?;
     }
     let position = transaction::with_latest_snapshot(|| {
-        spi::connect(|spi| {
-            let found = spi.run_in_active_snapshot(&HIGHEST_POSITION, params![LOCAL]);
-            found.row(0).i64(1)
-        })
+        let positions = [&HIGHEST_POSITION, &HIGHEST_LEASED];
+        let highest_of = |plan| {
+            spi::connect(|spi| {
+                spi.run_in_active_snapshot(plan, params![LOCAL])
+                    .row(0)
+                    .i64(1)
+            })
+        };
+        positions.map(highest_of)
     });
-    Ok(highest.max(position))
+    Ok(position.into_iter().fold(highest, i64::max))
 }

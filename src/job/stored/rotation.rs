@@ -13,13 +13,14 @@ use std::sync::atomic::Ordering;
 use rustc_hash::{FxBuildHasher, FxHashMap};
 
 use crate::errors::Result;
+use crate::job::tables::rotation as table;
 use crate::params;
 use crate::pg::heap::{self, Table};
 use crate::pg::per_process::PerProcess;
 use crate::pg::spi::{self, Plan};
 use crate::pg::table_lock::{self, Lock};
 use crate::pg::value::Timestamp;
-use crate::pg::{append_only, clock, database, transaction, BuiltinOid};
+use crate::pg::{append_only, clock, database, BuiltinOid};
 use crate::shared::{self, pending};
 
 /// Tables that take turns.
@@ -49,18 +50,6 @@ fn generation() -> Option<u64> {
     let database_slot = shared::get()?.find_database(database::current())?;
     Some(database_slot.rotations.load(Ordering::SeqCst))
 }
-
-static WINDOWS: Plan = Plan::new(
-    "SELECT r.member::pg_catalog.text, r.removes_after FROM pushy_internal.rotation r \
-      WHERE r.pool OPERATOR(pg_catalog.=) $1 AND NOT r.is_free ORDER BY r.removes_after",
-    &[BuiltinOid::TEXTOID],
-);
-
-static FREE: Plan = Plan::new(
-    "SELECT r.member::pg_catalog.text, r.removes_after FROM pushy_internal.rotation r \
-      WHERE r.pool OPERATOR(pg_catalog.=) $1 AND r.is_free",
-    &[BuiltinOid::TEXTOID],
-);
 
 static SET_FREE: Plan = Plan::new(
     "UPDATE pushy_internal.rotation SET is_free = true WHERE member OPERATOR(pg_catalog.=) $1::pg_catalog.name",
@@ -183,27 +172,28 @@ impl Pool {
     /// The tables in use, the one that is emptied first before the others; as of now, whatever the
     /// transaction's snapshot. As the extension's owner, as are the next.
     pub fn windows(&self) -> Result<Vec<Window>> {
-        self.read(&WINDOWS)
+        self.read(false)
     }
 
     /// Tables that were emptied in place and have not been used since.
     pub fn free(&self) -> Result<Vec<Window>> {
-        self.read(&FREE)
+        self.read(true)
     }
 
-    fn read(&self, plan: &Plan) -> Result<Vec<Window>> {
-        transaction::with_latest_snapshot(|| {
-            spi::connect(|spi| {
-                let table = spi.run_in_active_snapshot(plan, params![self.parent]);
-                let read = |row: spi::Row<'_>| {
-                    Ok(Window {
-                        member: row.text(1)?,
-                        removes_after: row.timestamp(2),
-                    })
-                };
-                table.rows().map(read).collect()
-            })
-        })
+    fn read(&self, are_free: bool) -> Result<Vec<Window>> {
+        let mut windows = Vec::new();
+        let shape = (table::COLUMNS, &table::CHECKED);
+        heap::read_now("rotation", shape, "rotation_pkey", &[], |row, _| {
+            if row.text(table::POOL)? == self.parent && row.bool(table::IS_FREE) == are_free {
+                windows.push(Window {
+                    member: row.name(table::MEMBER),
+                    removes_after: row.timestamp(table::REMOVES_AFTER),
+                });
+            }
+            Ok(true)
+        })?;
+        windows.sort_by_key(|window| window.removes_after);
+        Ok(windows)
     }
 
     /// Takes a table into use; false when none is free. By one process at a time.

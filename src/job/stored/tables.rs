@@ -33,6 +33,7 @@ pub mod live_job {
         UNIQUE_KEY "unique_key",
         BESIDE "beside",
         ARGS "args",
+        SNOOZES "snoozes",
     }
 }
 
@@ -60,5 +61,74 @@ pub mod finished_job {
         UNIQUE_KEY "unique_key",
         ARGS "args",
         RESULT "result",
+    }
+}
+
+pub mod lease {
+    use std::sync::atomic::AtomicU64;
+
+    /// The table, and the generation of its definition, whose columns were found to be these.
+    pub static CHECKED: AtomicU64 = AtomicU64::new(0);
+    crate::columns! {
+        JOB_ID "job_id",
+        UNTIL "until",
+        TOKEN "token",
+        LEASED_AT "leased_at",
+        POSITION "position",
+        QUEUE_ID "queue_id",
+        CLAIMED_BY "claimed_by",
+        SESSION "session",
+        FRACTION "fraction",
+        WORKER "worker",
+        MESSAGE "message",
+        INSIDE "inside",
+    }
+}
+
+pub mod failure {
+    use std::sync::atomic::AtomicU64;
+
+    /// The table, and the generation of its definition, whose columns were found to be these.
+    pub static CHECKED: AtomicU64 = AtomicU64::new(0);
+    crate::columns! {
+        JOB_ID "job_id",
+        ATTEMPT "attempt",
+        QUEUE_ID "queue_id",
+        STARTED_AT "started_at",
+        FAILED_AT "failed_at",
+        SQLSTATE "sqlstate",
+        MESSAGE "message",
+        DETAIL "detail",
+        HINT "hint",
+        CONTEXT "context",
+    }
+}
+
+pub mod job_log {
+    use std::sync::atomic::AtomicU64;
+
+    /// The table, and the generation of its definition, whose columns were found to be these.
+    pub static CHECKED: AtomicU64 = AtomicU64::new(0);
+    crate::columns! {
+        JOB_ID "job_id",
+        LINE "line",
+        ATTEMPT "attempt",
+        QUEUE_ID "queue_id",
+        SAID_AT "said_at",
+        LEVEL "level",
+        MESSAGE "message",
+    }
+}
+
+pub mod rotation {
+    use std::sync::atomic::AtomicU64;
+
+    /// The table, and the generation of its definition, whose columns were found to be these.
+    pub static CHECKED: AtomicU64 = AtomicU64::new(0);
+    crate::columns! {
+        POOL "pool",
+        MEMBER "member",
+        REMOVES_AFTER "removes_after",
+        IS_FREE "is_free",
     }
 }

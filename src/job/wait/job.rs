@@ -39,19 +39,23 @@ macro_rules! job {
         "SELECT ROW(j.id, q.queue, j.args, \
             CASE WHEN j.state OPERATOR(pg_catalog.=) 's' THEN 'scheduled' WHEN j.state OPERATOR(pg_catalog.=) 'r' THEN 'retryable' \
                  WHEN j.state OPERATOR(pg_catalog.=) 'c' THEN 'completed' WHEN j.state OPERATOR(pg_catalog.=) 'd' THEN 'discarded' \
-                 WHEN j.state OPERATOR(pg_catalog.=) 'k' THEN 'cancelled' WHEN r.attempt IS NOT NULL THEN 'running' ELSE 'available' END, \
-            j.priority, COALESCE(r.attempt, j.attempt), COALESCE(j.max_attempts, q.max_attempts), j.run_at, j.enqueued_at, \
+                 WHEN j.state OPERATOR(pg_catalog.=) 'k' THEN 'cancelled' WHEN r.attempt IS NOT NULL OR j.state OPERATOR(pg_catalog.=) 'x' THEN 'running' ELSE 'available' END, \
+            j.priority, COALESCE(r.attempt, j.leased_attempt, j.attempt), COALESCE(j.max_attempts, q.max_attempts), j.run_at, j.enqueued_at, \
             (SELECT r.rolname FROM pg_catalog.pg_roles r WHERE r.oid OPERATOR(pg_catalog.=) j.enqueued_by), \
             j.unique_key, j.caused_by, j.depth, COALESCE(r.started_at, j.started_at), j.finished_at, j.result, \
             (SELECT f.message FROM pushy_internal.failure f WHERE f.job_id OPERATOR(pg_catalog.=) j.id AND f.queue_id OPERATOR(pg_catalog.=) j.queue_id \
-              ORDER BY f.attempt DESC LIMIT 1))::pushy.job AS job \
+              ORDER BY f.attempt DESC LIMIT 1), \
+            (SELECT c.state FROM pushy_internal.checkpoint c WHERE c.job_id OPERATOR(pg_catalog.=) j.id))::pushy.job AS job \
        FROM (SELECT l.id, l.queue_id, l.args, l.state, l.priority, l.attempt, l.max_attempts, l.run_at, l.enqueued_at, \
-                    l.enqueued_by, l.unique_key, l.caused_by, l.depth, NULL::pg_catalog.timestamptz AS started_at, \
-                    NULL::pg_catalog.timestamptz AS finished_at, NULL::pg_catalog.jsonb AS result \
-               FROM pushy_internal.live_job l WHERE l.id OPERATOR(pg_catalog.=) $1 \
+                    l.enqueued_by, l.unique_key, l.caused_by, l.depth, s.leased_at AS started_at, \
+                    NULL::pg_catalog.timestamptz AS finished_at, NULL::pg_catalog.jsonb AS result, \
+                    CASE WHEN s.job_id IS NOT NULL THEN l.attempt OPERATOR(pg_catalog.+) 1 END AS leased_attempt \
+               FROM pushy_internal.live_job l \
+               LEFT JOIN pushy_internal.lease s ON s.job_id OPERATOR(pg_catalog.=) l.id WHERE l.id OPERATOR(pg_catalog.=) $1 \
              UNION ALL \
              SELECT d.id, d.queue_id, d.args, d.state, d.priority, d.attempt, d.max_attempts, d.run_at, d.enqueued_at, \
-                    d.enqueued_by, d.unique_key, d.caused_by, d.depth, d.started_at, d.finished_at, d.result \
+                    d.enqueued_by, d.unique_key, d.caused_by, d.depth, d.started_at, d.finished_at, d.result, \
+                    NULL::pg_catalog.int4 \
                FROM pushy_internal.finished_job d WHERE d.id OPERATOR(pg_catalog.=) $1) j \
        JOIN pushy_internal.queue q ON q.queue_id OPERATOR(pg_catalog.=) j.queue_id \
        LEFT JOIN (SELECT $2 AS attempt, $3 AS started_at) r ON j.state OPERATOR(pg_catalog.=) 'a'::pg_catalog.\"char\""

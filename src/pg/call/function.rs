@@ -11,8 +11,9 @@ use crate::errors::{Error, Result};
 use crate::pg::answer::unzipped;
 pub use crate::pg::answer::{Answer, IntoAnswer};
 use crate::pg::result_rows::Rows;
-use crate::pg::text;
-use crate::pg::value::Timestamp;
+use crate::pg::value::{Timestamp, Uuid};
+use crate::pg::varlena::Varlena;
+use crate::pg::{jsonb, text};
 
 /// One call of an SQL function: its arguments and the way to answer.
 #[derive(Clone, Copy)]
@@ -40,6 +41,13 @@ impl Call {
 
     fn required<T>(name: &str, value: Option<T>) -> Result<T> {
         value.ok_or_else(|| Error::null_argument(name))
+    }
+
+    /// Bytes of an argument of variable length; 0 for NULL.
+    pub fn length(self, index: usize) -> usize {
+        // SAFETY: declared as text or jsonb in sql/.
+        self.datum(index)
+            .map_or(0, |datum| unsafe { Varlena::of(datum).length() })
     }
 
     pub fn opt_bytes(self, index: usize) -> Option<Vec<u8>> {
@@ -88,6 +96,19 @@ impl Call {
     pub fn opt_oid(self, index: usize) -> Option<pg_sys::Oid> {
         self.datum(index)
             .map(|datum| pg_sys::Oid::from(datum.value() as u32))
+    }
+
+    pub fn uuid(self, name: &str, index: usize) -> Result<Uuid> {
+        let datum = Self::required(name, self.datum(index))?;
+        // SAFETY: declared as uuid in sql/, which is sixteen bytes.
+        Ok(Uuid(unsafe { *datum.cast_mut_ptr::<[u8; 16]>() }))
+    }
+
+    /// A jsonb, as JSON.
+    pub fn json(self, name: &str, index: usize) -> Result<String> {
+        let datum = Self::required(name, self.datum(index))?;
+        // SAFETY: declared as jsonb in sql/.
+        unsafe { jsonb::to_json(datum) }
     }
 
     pub fn opt_timestamp(self, index: usize) -> Option<Timestamp> {

@@ -4,6 +4,7 @@ pub mod function;
 pub mod handler;
 pub mod leftovers;
 pub mod notify;
+pub mod procedure;
 pub mod result_rows;
 pub mod session;
 pub mod statement;

@@ -29,6 +29,43 @@ pub fn clean_between_jobs() {
     }
 }
 
+/// The same after a procedure, whose commits have kept what it has set: settings, the session's role, temporary objects. In a
+/// transaction of its own, with nothing of the procedure's left open.
+pub fn clean_after_procedure() {
+    extern "C-unwind" {
+        fn PortalErrorCleanup();
+        fn ResetAllOptions();
+        fn SetPGVariable(name: *const std::ffi::c_char, args: *mut pg_sys::List, is_local: bool);
+    }
+    // SAFETY: what DISCARD ALL calls (discard.c), and RESET ROLE; before it what the server's main loop does after an error,
+    // because a loop over a query that was open at a commit holds its portal pinned.
+    unsafe {
+        guarded(|| {
+            PortalErrorCleanup();
+            SetPGVariable(
+                c"session_authorization".as_ptr(),
+                std::ptr::null_mut(),
+                false,
+            );
+            SetPGVariable(c"role".as_ptr(), std::ptr::null_mut(), false);
+            ResetAllOptions();
+        });
+    }
+    clean_between_jobs();
+    take_constraints_set();
+    if has_temporary_schema() {
+        drop_temporary_objects();
+    }
+}
+
+/// Whether this session has ever made a temporary object that was committed.
+pub fn has_temporary_schema() -> bool {
+    let (mut namespace, mut toast) = (pg_sys::Oid::INVALID, pg_sys::Oid::INVALID);
+    // SAFETY: writes both.
+    unsafe { pg_sys::GetTempNamespaceState(&mut namespace, &mut toast) };
+    namespace != pg_sys::Oid::INVALID
+}
+
 /// Whether the transaction has touched temporary objects.
 pub fn used_temporary_objects() -> bool {
     // SAFETY: reads a variable of this process.

@@ -11,11 +11,23 @@ pub(in crate::pg) unsafe fn of_oid<Form, T>(
     oid: Oid,
     read: impl FnOnce(&Form) -> T,
 ) -> Option<T> {
+    of_oid_with(cache, oid, |form, _| read(form))
+}
+
+/// The same, where a column is asked for that may be NULL or of any length.
+///
+/// # Safety
+/// As of `of_oid`.
+pub(in crate::pg) unsafe fn of_oid_with<Form, T>(
+    cache: pg_sys::SysCacheIdentifier::Type,
+    oid: Oid,
+    read: impl FnOnce(&Form, pg_sys::HeapTuple) -> T,
+) -> Option<T> {
     let tuple = pg_sys::SearchSysCache1(cache as i32, oid.into());
     if tuple.is_null() {
         return None;
     }
-    let found = read(&*pg_sys::GETSTRUCT(tuple).cast::<Form>());
+    let found = read(&*pg_sys::GETSTRUCT(tuple).cast::<Form>(), tuple);
     pg_sys::ReleaseSysCache(tuple);
     Some(found)
 }

@@ -16,6 +16,10 @@ pub struct Function {
     /// 'f' function, 'p' procedure, 'a' aggregate, 'w' window function.
     pub kind: u8,
     pub returns_set: bool,
+    /// SECURITY DEFINER.
+    pub is_of_definer: bool,
+    /// It has SET clauses.
+    pub has_settings: bool,
     pub returns: Oid,
     pub arguments: Vec<Oid>,
     /// `schema.name(types)`: always the same text, whatever the session's settings.
@@ -27,12 +31,18 @@ pub fn function(oid: Oid) -> Option<Function> {
     // SAFETY: the cache of pg_proc; the name of what is there.
     unsafe {
         let cache = pg_sys::SysCacheIdentifier::PROCOID;
-        let read = |form: &pg_sys::FormData_pg_proc| Function {
+        let read = |form: &pg_sys::FormData_pg_proc, tuple| Function {
             oid,
             owner: form.proowner,
             schema: form.pronamespace,
             kind: form.prokind as u8,
             returns_set: form.proretset,
+            is_of_definer: form.prosecdef,
+            has_settings: !pg_sys::heap_attisnull(
+                tuple,
+                pg_sys::Anum_pg_proc_proconfig as i32,
+                std::ptr::null_mut(),
+            ),
             returns: form.prorettype,
             arguments: form
                 .proargtypes
@@ -41,7 +51,7 @@ pub fn function(oid: Oid) -> Option<Function> {
                 .to_vec(),
             signature: String::new(),
         };
-        let mut found = cached_row::of_oid(cache, oid, read)?;
+        let mut found = cached_row::of_oid_with(cache, oid, read)?;
         let signature =
             identifier::quoting_little(|| text::from_c(pg_sys::format_procedure_qualified(oid)));
         // What nearly every handler takes, as people write it.

@@ -32,6 +32,14 @@ impl Key {
         }
     }
 
+    pub fn int4_below(column: i16, value: i32) -> Self {
+        Self {
+            strategy: pg_sys::BTLessStrategyNumber,
+            function: pg_sys::F_INT4LT,
+            ..Self::int4_equals(column, value)
+        }
+    }
+
     pub fn int8_equals(column: i16, value: i64) -> Self {
         Self {
             column,

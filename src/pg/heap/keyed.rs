@@ -114,6 +114,32 @@ impl Table {
         }
     }
 
+    /// Deletes the rows that an index has of these keys, as they are at this moment. Who holds one is waited for; one that
+    /// somebody else has deleted, or changed, meanwhile is let be.
+    pub fn delete_of(&self, index: &str, keys: &[Key]) -> Result<()> {
+        let mut places = Vec::new();
+        self.walk(index, keys, &snapshot::take_latest(), false, |_, tid| {
+            places.push(tid);
+            Ok(true)
+        })?;
+        if places.is_empty() {
+            return Ok(());
+        }
+        let update = pg_sys::LockTupleMode::LockTupleExclusive;
+        let waits = pg_sys::LockWaitPolicy::LockWaitBlock;
+        // SAFETY: the slot is ended here, and by the resource owner after an ERROR.
+        unsafe {
+            let slot = pg_sys::table_slot_create(self.raw(), std::ptr::null_mut());
+            places.retain(|place| {
+                self.lock_at(*place, update, waits, slot) == pg_sys::TM_Result::TM_Ok
+            });
+            pg_sys::ExecDropSingleTupleTableSlot(slot);
+        }
+        self.delete(places.into_iter());
+        advance_command();
+        Ok(())
+    }
+
     fn lock_at(
         &self,
         place: Tid,

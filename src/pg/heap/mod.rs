@@ -270,6 +270,15 @@ pub fn lock_before_write(
     Ok(locked.is_some())
 }
 
+/// Deletes the rows of these jobs, by which the index begins: [`Table::delete_of`].
+pub fn delete_of_jobs(table: &str, index: &str, jobs: &[i64]) -> Result<()> {
+    let table = open(table)?;
+    for job in jobs {
+        table.delete_of(index, &[Key::int8_equals(1, *job)])?;
+    }
+    Ok(())
+}
+
 /// The columns of a table in its order: their names, and their numbers from 1.
 #[macro_export]
 macro_rules! columns {

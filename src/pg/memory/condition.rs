@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use pgrx::pg_sys;
 
-use crate::pg::transaction;
+use crate::pg::{major, transaction};
 
 /// A condition variable that lives in shared memory.
 #[repr(transparent)]
@@ -37,6 +37,22 @@ impl Condition {
     pub fn broadcast(&self) {
         // SAFETY: initialised with the segment.
         unsafe { pg_sys::ConditionVariableBroadcast(self.0.get()) }
+    }
+
+    /// Wakes the one who has slept longest. May be called in commit callbacks. Who is woken and dies of it wakes nobody else.
+    pub fn signal(&self) {
+        // SAFETY: initialised with the segment; a spinlock and a latch only.
+        unsafe { pg_sys::ConditionVariableSignal(self.0.get()) }
+    }
+
+    /// Whether somebody sleeps, or is about to.
+    pub fn has_sleepers(&self) -> bool {
+        // SAFETY: initialised with the segment; one aligned int, read without the spinlock: a sleeper who comes just now
+        // looks again at what it waits for, once it is on the list.
+        unsafe {
+            let head = std::ptr::addr_of!((*self.0.get()).wakeup.head);
+            head.read_volatile() != major::NO_PROCESS
+        }
     }
 
     /// Sleeps until `has_changed`, or `timeout` has passed, and now and then on a standby: a caller that has read what is

@@ -10,12 +10,22 @@ use pgrx::pg_sys;
 #[repr(transparent)]
 pub struct ProcessCell(AtomicI32);
 
+/// Of how many processes that run SQL the server has places.
+pub fn most_processes() -> usize {
+    // SAFETY: reads what is computed once, before anybody asks for shared memory.
+    unsafe { pg_sys::MaxBackends }.max(0) as usize
+}
+
+/// This process's place in the array of processes, below `most_processes` for one that runs SQL.
+pub fn my_number() -> usize {
+    // SAFETY: MyProc points into allProcs for every process attached to shared memory.
+    unsafe { pg_sys::MyProc.offset_from((*pg_sys::ProcGlobal).allProcs) as usize }
+}
+
 impl ProcessCell {
     /// Enters this process.
     pub fn enter(&self) {
-        // SAFETY: MyProc points into allProcs for every process attached to shared memory.
-        let number = unsafe { pg_sys::MyProc.offset_from((*pg_sys::ProcGlobal).allProcs) };
-        self.0.store(number as i32 + 1, Ordering::SeqCst);
+        self.0.store(my_number() as i32 + 1, Ordering::SeqCst);
     }
 
     pub fn leave(&self) {

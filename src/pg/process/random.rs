@@ -7,6 +7,7 @@ use crate::errors::{Error, Result, SqlState};
 use std::cell::Cell;
 
 use crate::pg::per_process::PerProcess;
+use crate::pg::value::Uuid;
 
 /// A number above 0 that nobody can guess, of as many bits as JSON numbers keep in JavaScript.
 pub fn secret_number() -> Result<i64> {
@@ -16,11 +17,7 @@ pub fn secret_number() -> Result<i64> {
         // SAFETY: fills exactly the eight bytes.
         let filled = unsafe { pg_sys::pg_strong_random(bytes.as_mut_ptr().cast(), bytes.len()) };
         if !filled {
-            return Err(Error::new(
-                SqlState::INTERNAL_ERROR,
-                "the server has no random numbers to give",
-            )
-            .hint("Look at the operating system's source of randomness."));
+            return Err(no_random_numbers());
         }
         let number = u64::from_ne_bytes(bytes) >> (u64::BITS - BITS);
         if number > 0 {
@@ -45,6 +42,38 @@ pub fn keyed_hash(bytes: &[u8]) -> u64 {
     let mut hasher = SipHasher::new_with_keys(nonce[0], nonce[1]);
     hasher.write(bytes);
     hasher.finish()
+}
+
+/// 128 bits that nobody can guess.
+pub fn secret_uuid() -> Result<Uuid> {
+    let mut bytes = [0u8; 16];
+    // SAFETY: fills exactly the sixteen bytes.
+    if unsafe { pg_sys::pg_strong_random(bytes.as_mut_ptr().cast(), bytes.len()) } {
+        Ok(Uuid(bytes))
+    } else {
+        Err(no_random_numbers())
+    }
+}
+
+/// 31 bits other than last time, above 0; the clock's where the server has no random numbers.
+pub fn life() -> u64 {
+    let mut bytes = [0u8; 8];
+    // SAFETY: fills exactly the eight bytes.
+    let filled = unsafe { pg_sys::pg_strong_random(bytes.as_mut_ptr().cast(), bytes.len()) };
+    let number = if filled {
+        u64::from_ne_bytes(bytes)
+    } else {
+        crate::pg::clock::now().0 as u64
+    };
+    (number & 0x7fff_ffff).max(1)
+}
+
+fn no_random_numbers() -> Error {
+    Error::new(
+        SqlState::INTERNAL_ERROR,
+        "the server has no random numbers to give",
+    )
+    .hint("Look at the operating system's source of randomness.")
 }
 
 /// A number in [-1, 1], different in each process.

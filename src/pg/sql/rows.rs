@@ -4,7 +4,7 @@ use super::spi::Spi;
 use crate::errors::Result;
 use crate::pg::function::Answer;
 use crate::pg::text;
-use crate::pg::value::Timestamp;
+use crate::pg::value::{Timestamp, Uuid};
 use crate::pg::varlena::Varlena;
 use pgrx::pg_sys;
 
@@ -141,6 +141,12 @@ impl Row<'_> {
         Timestamp(self.i64(column))
     }
 
+    pub fn uuid(&self, column: i32) -> Uuid {
+        let datum = self.present(column);
+        // SAFETY: the caller selects a uuid here, which is sixteen bytes.
+        Uuid(unsafe { *datum.cast_mut_ptr::<[u8; 16]>() })
+    }
+
     pub fn opt_text(&self, column: i32) -> Result<Option<String>> {
         // SAFETY: the statement selects text here.
         self.datum(column)
@@ -170,15 +176,6 @@ impl Row<'_> {
     pub fn name(&self, column: i32) -> String {
         // SAFETY: a `name` here, which ends with a NUL.
         unsafe { text::from_c(self.present(column).cast_mut_ptr()) }
-    }
-
-    /// A uuid, as it is written.
-    pub fn uuid(&self, column: i32) -> String {
-        // SAFETY: a `uuid` here, which is 16 bytes.
-        let bytes = unsafe { &*self.present(column).cast_mut_ptr::<[u8; 16]>() };
-        let mut quoted = Vec::with_capacity(38);
-        pushy_core::json::uuid(bytes, &mut quoted);
-        String::from_utf8_lossy(&quoted[1..quoted.len() - 1]).into_owned()
     }
 
     /// A by-reference value of variable length (text, jsonb, composite), copied into `context` and

@@ -3,7 +3,7 @@
 use pgrx::pg_sys;
 
 use crate::pg::text;
-use crate::pg::value::{Char, Interval, Timestamp};
+use crate::pg::value::{Char, Interval, Timestamp, Uuid};
 
 /// What a function answers.
 #[derive(Clone, Copy)]
@@ -115,6 +115,17 @@ impl<T: IntoAnswer> IntoAnswer for Option<T> {
 impl IntoAnswer for Timestamp {
     fn into_answer(self) -> Answer {
         self.0.into_answer()
+    }
+}
+
+impl IntoAnswer for Uuid {
+    fn into_answer(self) -> Answer {
+        // SAFETY: palloc'd and filled; a uuid is its sixteen bytes, passed by reference.
+        unsafe {
+            let copy = pg_sys::palloc(self.0.len()).cast::<u8>();
+            std::ptr::copy_nonoverlapping(self.0.as_ptr(), copy, self.0.len());
+            Answer::Datum(pg_sys::Datum::from(copy))
+        }
     }
 }
 

@@ -4,7 +4,9 @@ use pgrx::pg_sys::{self, Datum, Oid};
 
 use crate::errors::Result;
 use crate::pg::function::{Answer, IntoAnswer};
+use crate::pg::spi::Tid;
 use crate::pg::text;
+use crate::pg::value::Uuid;
 
 /// How elements of a type are stored (pg_type.dat).
 struct Element {
@@ -32,6 +34,12 @@ const OID: Element = Element {
     by_value: true,
     align: b'i',
 };
+const TID: Element = Element {
+    oid: pg_sys::TIDOID,
+    length: 6,
+    by_value: false,
+    align: b's',
+};
 const INT2: Element = Element {
     oid: pg_sys::INT2OID,
     length: 2,
@@ -43,6 +51,12 @@ const INT8: Element = Element {
     length: 8,
     by_value: true,
     align: b'd',
+};
+const UUID: Element = Element {
+    oid: pg_sys::UUIDOID,
+    length: 16,
+    by_value: false,
+    align: b'c',
 };
 const JSONB: Element = Element {
     oid: pg_sys::JSONBOID,
@@ -166,4 +180,20 @@ pub fn of_int8s(values: &[i64]) -> Answer {
         values.iter().map(|value| Datum::from(*value)).collect(),
         &INT8,
     )
+}
+
+pub fn of_tids(values: impl IntoIterator<Item = Tid>) -> Answer {
+    let datum = |tid: Tid| match tid.into_answer() {
+        Answer::Datum(datum) => datum,
+        Answer::Null => unreachable!("a place is not NULL"),
+    };
+    array(values.into_iter().map(datum).collect(), &TID)
+}
+
+pub fn of_uuids(values: impl IntoIterator<Item = Uuid>) -> Answer {
+    let datum = |uuid: Uuid| match uuid.into_answer() {
+        Answer::Datum(datum) => datum,
+        Answer::Null => unreachable!("a uuid is not NULL"),
+    };
+    array(values.into_iter().map(datum).collect(), &UUID)
 }

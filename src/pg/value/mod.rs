@@ -13,4 +13,4 @@ pub mod texts;
 pub mod tid;
 pub mod varlena;
 
-pub use scalar::{Char, Interval, Timestamp};
+pub use scalar::{Char, Interval, Timestamp, Uuid};

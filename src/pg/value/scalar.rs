@@ -1,4 +1,4 @@
-//! Values of types that Rust has not: timestamptz, interval, "char".
+//! Values of types that Rust has not: timestamptz, interval, uuid, "char".
 
 /// Microseconds since 2000-01-01 UTC: a timestamptz.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,6 +29,35 @@ impl Timestamp {
 /// Microseconds, as an interval of so much time: days count as 24 hours.
 #[derive(Clone, Copy, Debug)]
 pub struct Interval(pub i64);
+
+/// A value of type uuid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Uuid(pub [u8; 16]);
+
+impl Uuid {
+    /// As the server writes one: 32 digits, with hyphens anywhere or nowhere.
+    pub fn parse(text: &str) -> Option<Self> {
+        let digits: Vec<u8> = text
+            .bytes()
+            .filter(|byte| *byte != b'-')
+            .map(|byte| (byte as char).to_digit(16).map(|digit| digit as u8))
+            .collect::<Option<_>>()?;
+        let pairs: Vec<u8> = digits
+            .chunks_exact(2)
+            .map(|pair| pair[0] << 4 | pair[1])
+            .collect();
+        (digits.len() == 32).then(|| pairs.try_into().map(Self).ok())?
+    }
+}
+
+/// As the server writes one.
+impl std::fmt::Display for Uuid {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut quoted = Vec::with_capacity(38);
+        pushy_core::json::uuid(&self.0, &mut quoted);
+        out.write_str(&String::from_utf8_lossy(&quoted[1..quoted.len() - 1]))
+    }
+}
 
 /// A value of type "char".
 #[derive(Clone, Copy, Debug)]

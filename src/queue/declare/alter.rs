@@ -7,11 +7,13 @@ use crate::queue::definition::{self, QueueDefinition};
 use crate::queue::eligibility::{self, role_gone, Ineligible};
 use crate::queue::options::{self, Options};
 use crate::queue::pause::{take_new_names, take_new_names_of_roles};
-use crate::queue::register::{hold_handler, remember_handler_owner, set_handler, set_role};
+use crate::queue::register::{
+    hold_handler, remember_handler_owner, require_unleased, set_handler, set_role,
+};
 use crate::queue::{announce, quota, restore, store};
 use crate::sql_function;
 
-sql_function!(pushy_queue_alter_v1, |call| {
+sql_function!(pushy_queue_alter_v2, |call| {
     transaction::require_writable(c"pushy.queue_alter()");
     let queue = call.text("queue", 0)?;
     alter(&queue, &Options::read_with_owner(call)?)
@@ -53,12 +55,12 @@ fn alter(name: &str, options: &Options) -> Result<()> {
         }
     }
     if let Some(handler) = &options.handler {
+        require_unleased(&existing)?;
         set_handler(&mut queue, handler)?;
         hold_handler(&mut queue, &existing);
     }
     if says_what_runs {
-        eligibility::check(&queue)
-            .and_then(|_| eligibility::check_session(&queue))
+        eligibility::check_declared(&queue)
             .map_err(|ineligible| refused(ineligible, &queue, &existing))?;
         remember_handler_owner(&mut queue);
         queue.parked = None;

@@ -67,7 +67,7 @@ fn counted(count: usize, [one, many]: [&str; 2]) -> Option<String> {
 
 static COUNT_LIVE: Plan = Plan::new(
     "SELECT pg_catalog.count(*), \
-            CASE WHEN pg_catalog.count(*) OPERATOR(pg_catalog.=) pg_catalog.count(*) FILTER (WHERE j.position IS NULL) \
+            CASE WHEN pg_catalog.count(*) OPERATOR(pg_catalog.=) pg_catalog.count(*) FILTER (WHERE j.position IS NULL AND j.state OPERATOR(pg_catalog.<>) 'x'::pg_catalog.\"char\") \
                  THEN pg_catalog.min(j.run_at) FILTER (WHERE j.run_at OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp())::pg_catalog.text END \
        FROM pushy_internal.live_job j WHERE j.queue_id OPERATOR(pg_catalog.=) $1",
     &[BuiltinOid::INT4OID],

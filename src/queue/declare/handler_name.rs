@@ -25,6 +25,9 @@ pub fn resolve(text: &str) -> Result<Function> {
 
 /// The function of a signature as queues keep it, whatever type named jsonb is on the search path.
 pub fn by_stored_signature(signature: &str) -> Result<Option<Function>> {
+    if signature.is_empty() {
+        return Ok(None);
+    }
     match signature.strip_suffix("(jsonb)") {
         Some(name) => by_signature(&format!("{name}{}", ARGUMENTS[0]), signature),
         None => by_signature(signature, signature),

@@ -24,12 +24,15 @@ pub struct Options {
     pub keep_completed_us: Option<i64>,
     pub keep_discarded_us: Option<i64>,
     pub batch: Option<bool>,
+    /// 0: until the session ends that has claimed the job.
+    pub lease_us: Option<i64>,
     /// For queue_alter only.
     pub owner: Option<Oid>,
 }
 
 const SECOND_US: i64 = 1_000_000;
 const TIMEOUT_US: i64 = 60 * SECOND_US;
+const LEASE_US: i64 = 60 * SECOND_US;
 const HOUR_US: i64 = 3_600 * SECOND_US;
 const DAY_US: i64 = 24 * HOUR_US;
 
@@ -58,6 +61,7 @@ pub fn defaults(name: String) -> QueueDefinition {
         keep_completed_us: HOUR_US,
         keep_discarded_us: DEFAULT_KEEP_DISCARDED_US,
         batch: true,
+        lease_us: LEASE_US,
         paused: false,
         parked: None,
         home_system: 0,
@@ -66,7 +70,20 @@ pub fn defaults(name: String) -> QueueDefinition {
 }
 
 impl Options {
+    /// Those of queue_register.
     pub fn read(call: Call) -> Result<Self> {
+        Self::read_with_lease(call, 13)
+    }
+
+    /// Those of queue_alter, which has one more.
+    pub fn read_with_owner(call: Call) -> Result<Self> {
+        Ok(Self {
+            owner: call.opt_oid(13),
+            ..Self::read_with_lease(call, 14)?
+        })
+    }
+
+    fn read_with_lease(call: Call, lease: usize) -> Result<Self> {
         Ok(Self {
             handler: call.opt_text(1)?,
             run_as: call.opt_oid(2),
@@ -85,15 +102,8 @@ impl Options {
             keep_completed_us: length(call, "keep_completed", 10)?,
             keep_discarded_us: length(call, "keep_discarded", 11)?,
             batch: call.opt_bool(12),
+            lease_us: length(call, "lease", lease)?,
             owner: None,
-        })
-    }
-
-    /// Those of queue_alter, which has one more.
-    pub fn read_with_owner(call: Call) -> Result<Self> {
-        Ok(Self {
-            owner: call.opt_oid(13),
-            ..Self::read(call)?
         })
     }
 
@@ -111,6 +121,7 @@ impl Options {
         put(&mut queue.keep_completed_us, self.keep_completed_us);
         put(&mut queue.keep_discarded_us, self.keep_discarded_us);
         put(&mut queue.batch, self.batch);
+        put(&mut queue.lease_us, self.lease_us);
     }
 }
 

@@ -48,6 +48,9 @@ sql_function!(pushy_queue_resume_v1, |call| {
 /// to resume says that it is still the same.
 pub fn take_new_names(queue: &mut QueueDefinition) -> Result<()> {
     take_new_names_of_roles(queue);
+    if queue.is_outside() {
+        return Ok(());
+    }
     let function = match functions::function(queue.handler_oid) {
         Some(function) => Some(function),
         None => handler_name::by_stored_signature(&queue.handler)?,

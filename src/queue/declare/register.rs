@@ -10,26 +10,28 @@ use crate::queue::control_channel::{self, ControlEvent};
 use crate::queue::definition::{self, QueueDefinition};
 use crate::queue::eligibility::{self, Ineligible};
 use crate::queue::options::{self, Options};
-use crate::queue::{announce, handler_name, privilege, quota, restore, store};
+use crate::queue::{announce, handler_name, leased, privilege, quota, restore, store};
 use crate::sql_function;
 
-sql_function!(pushy_queue_register_v1, |call| {
+sql_function!(pushy_queue_register_v2, |call| {
     transaction::require_writable(c"pushy.queue_register()");
     let name = call.text("queue", 0)?;
-    let handler = call.text("handler", 1)?;
     identifier::require_name("queue", &name)?;
-    register(name, &handler, &Options::read(call)?)
+    register(name, &Options::read(call)?)
 });
 
-/// Registers a queue and answers its handler's signature.
-fn register(name: String, handler: &str, options: &Options) -> Result<String> {
+/// Registers a queue and answers its handler's signature, None where workers outside do its jobs.
+fn register(name: String, options: &Options) -> Result<Option<String>> {
     let caller = identity::current_user();
     let mut wanted = options::defaults(name);
     options.apply_to(&mut wanted);
     wanted.owner = caller;
     wanted.owner_name = identity::role_name(caller);
     set_role(&mut wanted, options.run_as.unwrap_or(caller))?;
-    set_handler(&mut wanted, handler).map_err(|error| with_order(&wanted.name, handler, error))?;
+    if let Some(handler) = &options.handler {
+        let name = wanted.name.clone();
+        set_handler(&mut wanted, handler).map_err(|error| with_order(&name, handler, error))?;
+    }
     options::notice_delays(&wanted);
 
     // Around again only when somebody else registers or drops the name at this moment.
@@ -46,7 +48,7 @@ fn register(name: String, handler: &str, options: &Options) -> Result<String> {
             None => create(&mut wanted)?,
         };
         if written {
-            return Ok(wanted.handler);
+            return Ok((!wanted.is_outside()).then_some(wanted.handler));
         }
     }
     Err(Error::new(
@@ -98,6 +100,9 @@ fn replace(existing: &QueueDefinition, wanted: &mut QueueDefinition) -> Result<b
         wanted.owner = caller;
     }
     wanted.owner_name = identity::role_name(wanted.owner);
+    if !wanted.is_outside() {
+        require_unleased(existing)?;
+    }
     hold_handler(wanted, existing);
     require_eligible(wanted)?;
     remember_handler_owner(wanted);
@@ -118,6 +123,28 @@ fn replace(existing: &QueueDefinition, wanted: &mut QueueDefinition) -> Result<b
     Ok(true)
 }
 
+/// Refuses a handler for a queue whose jobs workers outside do just now: no queue is done by both.
+pub fn require_unleased(queue: &QueueDefinition) -> Result<()> {
+    if !queue.is_outside() {
+        return Ok(());
+    }
+    let count = identity::as_owner(|| leased::count(queue.queue_id))?;
+    if count == 0 {
+        return Ok(());
+    }
+    let name = &queue.name;
+    let jobs = if count == 1 {
+        "1 job of it is".to_owned()
+    } else {
+        format!("{count} jobs of it are")
+    };
+    Err(Error::new(
+        SqlState::OBJECT_IN_USE,
+        format!("queue \"{name}\" cannot be given a handler now: {jobs} leased to workers outside"),
+    )
+    .hint("Pause it with pushy.queue_pause, wait until pushy.leases shows none of it, and try again; or give the handler a queue of its own."))
+}
+
 fn owner_of(queue: &QueueDefinition) -> String {
     home::role(queue.home_system, queue.owner, &queue.owner_name)
         .map_or_else(|| queue.owner_name.clone(), identity::role_name)
@@ -125,15 +152,23 @@ fn owner_of(queue: &QueueDefinition) -> String {
 
 /// The queue may be another application's, which has chosen the same name.
 fn notice_other_handler(existing: &QueueDefinition, wanted: &QueueDefinition) {
-    ereport::notice(
-        &Error::new(
-            SqlState::SUCCESSFUL_COMPLETION,
-            format!(
-                "queue \"{}\" runs {} now, and no longer {}",
-                wanted.name, wanted.handler, existing.handler
-            ),
+    let (name, now) = (&wanted.name, &wanted.handler);
+    let message = if wanted.is_outside() {
+        format!(
+            "jobs of queue \"{name}\" wait for workers outside now, and {} no longer runs",
+            existing.handler
         )
-        .hint("Queues are named once per database: if the other handler is another application's or tenant's, give each a name of its own."),
+    } else if existing.is_outside() {
+        format!("queue \"{name}\" runs {now} now, and no longer waits for workers outside")
+    } else {
+        format!(
+            "queue \"{name}\" runs {now} now, and no longer {}",
+            existing.handler
+        )
+    };
+    ereport::notice(
+        &Error::new(SqlState::SUCCESSFUL_COMPLETION, message)
+            .hint("Queues are named once per database: if the other handler is another application's or tenant's, give each a name of its own."),
     );
 }
 
@@ -207,7 +242,5 @@ pub fn remember_handler_owner(queue: &mut QueueDefinition) {
 
 /// Refuses a definition that could not run.
 pub fn require_eligible(queue: &QueueDefinition) -> Result<()> {
-    eligibility::check(queue)
-        .and_then(|_| eligibility::check_session(queue))
-        .map_err(Ineligible::into_error)
+    eligibility::check_declared(queue).map_err(Ineligible::into_error)
 }

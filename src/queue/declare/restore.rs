@@ -106,10 +106,12 @@ pub(in crate::queue) fn adopt(mut queue: QueueDefinition) -> Result<Option<Optio
     } else if let Err(obstacle) = make_home(&mut queue) {
         return Ok(Some(Some(obstacle.message)));
     }
-    queue.parked = eligibility::check(&queue)
-        .and_then(|_| eligibility::check_entry(&queue))
-        .err()
-        .map(|ineligible| ineligible.reason());
+    let ineligible = if queue.is_outside() {
+        eligibility::check_declared(&queue)
+    } else {
+        eligibility::check(&queue).and_then(|_| eligibility::check_entry(&queue))
+    };
+    queue.parked = ineligible.err().map(|ineligible| ineligible.reason());
     if queue.parked.is_none() {
         register::remember_handler_owner(&mut queue);
     }

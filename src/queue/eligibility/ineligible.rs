@@ -6,6 +6,9 @@ use crate::pg::{identifier, identity, major};
 /// Why a queue's jobs cannot be run. Names are as SQL wants them written.
 #[derive(Clone, Debug)]
 pub enum Ineligible {
+    Outside {
+        queue: String,
+    },
     HandlerGone {
         queue: String,
         handler: String,
@@ -28,7 +31,13 @@ pub enum Ineligible {
     Temporary {
         handler: String,
     },
-    Procedure {
+    ProcedureOfDefiner {
+        handler: String,
+    },
+    ProcedureWithSettings {
+        handler: String,
+    },
+    ProcedureAnswers {
         handler: String,
     },
     NotAFunction {
@@ -76,6 +85,7 @@ pub enum Ineligible {
     NoExecute {
         role: String,
         handler: String,
+        is_procedure: bool,
     },
     SuperuserRunsForeignHandler {
         role: String,
@@ -144,8 +154,17 @@ impl Ineligible {
             Self::Temporary { handler } => {
                 format!("handler {handler} is temporary: no worker can see it")
             }
-            Self::Procedure { handler } => {
-                format!("procedures as handlers are not supported yet: {handler}")
+            Self::Outside { queue } => {
+                format!("queue \"{queue}\" has no handler: workers outside do its jobs")
+            }
+            Self::ProcedureOfDefiner { handler } => format!(
+                "procedure {handler} is SECURITY DEFINER, and PostgreSQL lets such a one end no transaction"
+            ),
+            Self::ProcedureWithSettings { handler } => format!(
+                "procedure {handler} has SET clauses, and PostgreSQL lets such a one end no transaction"
+            ),
+            Self::ProcedureAnswers { handler } => {
+                format!("procedure {handler} has OUT or INOUT parameters")
             }
             Self::NotAFunction { handler } => {
                 format!("handler {handler} is an aggregate or a window function")
@@ -173,7 +192,7 @@ impl Ineligible {
                 schema,
                 handler,
             } => format!("role {role} has no USAGE on schema {schema} of handler {handler}"),
-            Self::NoExecute { role, handler } => {
+            Self::NoExecute { role, handler, .. } => {
                 format!("role {role} may not execute handler {handler}")
             }
             Self::SuperuserRunsForeignHandler {
@@ -207,8 +226,11 @@ impl Ineligible {
         !matches!(
             self,
             Self::HandlerGone { .. }
+                | Self::Outside { .. }
                 | Self::Temporary { .. }
-                | Self::Procedure { .. }
+                | Self::ProcedureOfDefiner { .. }
+                | Self::ProcedureWithSettings { .. }
+                | Self::ProcedureAnswers { .. }
                 | Self::NotAFunction { .. }
                 | Self::WrongArguments { .. }
                 | Self::ReturnsSet { .. }
@@ -226,7 +248,9 @@ impl Ineligible {
         matches!(
             self,
             Self::Temporary { .. }
-                | Self::Procedure { .. }
+                | Self::ProcedureOfDefiner { .. }
+                | Self::ProcedureWithSettings { .. }
+                | Self::ProcedureAnswers { .. }
                 | Self::NotAFunction { .. }
                 | Self::WrongArguments { .. }
                 | Self::ReturnsSet { .. }
@@ -276,8 +300,18 @@ impl Ineligible {
             Self::Temporary { .. } => {
                 "Create the handler in a schema that stays".to_owned()
             }
-            Self::Procedure { .. } => {
-                "Use a function: it runs in the transaction that completes the job".to_owned()
+            Self::Outside { queue } => format!(
+                "Claim its jobs with pushy.job_claim({}), or give it a handler with pushy.queue_alter",
+                quote_literal(queue)
+            ),
+            Self::ProcedureOfDefiner { handler } => format!(
+                "Run ALTER PROCEDURE {handler} SECURITY INVOKER and say the role with run_as, or make it a function"
+            ),
+            Self::ProcedureWithSettings { handler } => format!(
+                "Run ALTER PROCEDURE {handler} RESET ALL and set them for the role with ALTER ROLE, or in its body with SET LOCAL after each COMMIT; or make it a function"
+            ),
+            Self::ProcedureAnswers { .. } => {
+                "A procedure that is a handler takes (jsonb), (pushy.job) or nothing, and answers nothing: a function can return a result".to_owned()
             }
             Self::NotAFunction { .. } => "Use a plain function".to_owned(),
             Self::WrongArguments { .. } => {
@@ -300,8 +334,13 @@ impl Ineligible {
             Self::NoSchemaUsage { role, schema, .. } => {
                 ask(&format!("GRANT USAGE ON SCHEMA {schema} TO {role}"))
             }
-            Self::NoExecute { role, handler } => {
-                ask(&format!("GRANT EXECUTE ON FUNCTION {handler} TO {role}"))
+            Self::NoExecute {
+                role,
+                handler,
+                is_procedure,
+            } => {
+                let kind = if *is_procedure { "PROCEDURE" } else { "FUNCTION" };
+                ask(&format!("GRANT EXECUTE ON {kind} {handler} TO {role}"))
             }
             Self::NoLogin { role } => ask(&format!("ALTER ROLE {role} LOGIN")),
             Self::NoConnect { role, database } => {
@@ -338,10 +377,13 @@ impl Ineligible {
     fn sqlstate(&self) -> SqlState {
         match self {
             Self::HandlerGone { .. } => SqlState::UNDEFINED_FUNCTION,
-            Self::Procedure { .. } => SqlState::FEATURE_NOT_SUPPORTED,
+            Self::Outside { .. } => SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
             Self::Temporary { .. }
             | Self::NotAFunction { .. }
             | Self::WrongArguments { .. }
+            | Self::ProcedureOfDefiner { .. }
+            | Self::ProcedureWithSettings { .. }
+            | Self::ProcedureAnswers { .. }
             | Self::ReturnsSet { .. }
             | Self::ReturnsPseudoType { .. } => SqlState::INVALID_FUNCTION_DEFINITION,
             Self::RoleGone { .. } | Self::OwnerGone { .. } => SqlState::UNDEFINED_OBJECT,

@@ -27,11 +27,27 @@ pub struct Handler {
     pub oid: Oid,
     pub argument: HandlerArgument,
     pub returns: Oid,
+    /// CALLed, in transactions of its own.
+    pub is_procedure: bool,
+}
+
+/// Whether a queue can be declared like this: with a handler that its role may run in a session, or for workers outside.
+pub fn check_declared(queue: &QueueDefinition) -> Result<(), Ineligible> {
+    if queue.is_outside() {
+        return check_roles(queue);
+    }
+    check(queue)?;
+    check_session(queue)
 }
 
 /// What has to be called for a queue's jobs, or why that must not be done now.
 pub fn check(queue: &QueueDefinition) -> Result<Handler, Ineligible> {
     check_roles(queue)?;
+    if queue.is_outside() {
+        return Err(Ineligible::Outside {
+            queue: queue.name.clone(),
+        });
+    }
     let function = find_function(queue)?;
     check_function(queue, &function)
 }
@@ -193,7 +209,7 @@ pub fn form_of_handler(function: &Function) -> Result<Handler, Ineligible> {
     }
     match function.kind {
         b'f' => {}
-        b'p' => return Err(Ineligible::Procedure { handler }),
+        b'p' => check_procedure(function)?,
         _ => return Err(Ineligible::NotAFunction { handler }),
     }
     let argument = match function.arguments.as_slice() {
@@ -220,7 +236,24 @@ pub fn form_of_handler(function: &Function) -> Result<Handler, Ineligible> {
         oid: function.oid,
         argument,
         returns,
+        is_procedure: function.kind == b'p',
     })
+}
+
+/// Whether a procedure may end transactions: the server lets none that acts as its owner, or with settings of its own
+/// (ExecuteCallStmt in functioncmds.c).
+fn check_procedure(function: &Function) -> Result<(), Ineligible> {
+    let handler = || function.signature.clone();
+    if function.is_of_definer {
+        return Err(Ineligible::ProcedureOfDefiner { handler: handler() });
+    }
+    if function.has_settings {
+        return Err(Ineligible::ProcedureWithSettings { handler: handler() });
+    }
+    if function.returns != BuiltinOid::VOIDOID.value() {
+        return Err(Ineligible::ProcedureAnswers { handler: handler() });
+    }
+    Ok(())
 }
 
 /// Whether the queue's role may run the function, and may trust it.
@@ -238,6 +271,7 @@ fn check_rights(queue: &QueueDefinition, function: &Function) -> Result<(), Inel
         return Err(Ineligible::NoExecute {
             role: role(),
             handler: handler(),
+            is_procedure: function.kind == b'p',
         });
     }
     if identity::is_superuser(queue.run_as) && !identity::is_superuser(function.owner) {

@@ -6,6 +6,8 @@ use crate::params;
 use crate::pg::spi::{self, Plan};
 use crate::pg::{clock, BuiltinOid};
 use crate::queue::definition::QueueDefinition;
+use crate::shared::Shared;
+use std::sync::atomic::Ordering;
 
 /// How many unfinished jobs wait for what.
 pub(super) struct Jobs {
@@ -15,6 +17,9 @@ pub(super) struct Jobs {
     /// When the first of those that wait is due, as this session writes a time.
     next_due: Option<String>,
     pub(super) overdue: bool,
+    /// How many workers outside have leased, and until when the first of them.
+    leased: i64,
+    first_end: Option<String>,
     /// Of those that wait for another attempt, the last that failed: which, when and why.
     last_failure: Option<String>,
     /// Names of prepared transactions of this database, which may hold jobs that nobody sees.
@@ -25,9 +30,11 @@ static COUNT: Plan = Plan::new(
     "SELECT pg_catalog.count(*) FILTER (WHERE j.state OPERATOR(pg_catalog.=) 'a'::pg_catalog.\"char\"), \
             pg_catalog.count(*) FILTER (WHERE j.state OPERATOR(pg_catalog.=) 's'::pg_catalog.\"char\"), \
             pg_catalog.count(*) FILTER (WHERE j.state OPERATOR(pg_catalog.=) 'r'::pg_catalog.\"char\"), \
-            pg_catalog.min(j.run_at) FILTER (WHERE j.position IS NULL)::pg_catalog.text, \
-            COALESCE(pg_catalog.min(j.run_at) FILTER (WHERE j.position IS NULL) \
-                     OPERATOR(pg_catalog.<=) pg_catalog.clock_timestamp(), false) \
+            pg_catalog.min(j.run_at) FILTER (WHERE j.position IS NULL AND j.state OPERATOR(pg_catalog.<>) 'x'::pg_catalog.\"char\")::pg_catalog.text, \
+            COALESCE(pg_catalog.min(j.run_at) FILTER (WHERE j.position IS NULL AND j.state OPERATOR(pg_catalog.<>) 'x'::pg_catalog.\"char\") \
+                     OPERATOR(pg_catalog.<=) pg_catalog.clock_timestamp(), false), \
+            (SELECT pg_catalog.count(*) FROM pushy_internal.lease l WHERE l.queue_id OPERATOR(pg_catalog.=) $1), \
+            (SELECT pg_catalog.min(l.until)::pg_catalog.text FROM pushy_internal.lease l WHERE l.queue_id OPERATOR(pg_catalog.=) $1) \
        FROM pushy_internal.live_job j WHERE j.queue_id OPERATOR(pg_catalog.=) $1",
     &[BuiltinOid::INT4OID],
 );
@@ -100,8 +107,60 @@ impl Jobs {
                 overdue: row.bool(5),
                 last_failure,
                 prepared: (!gids.is_empty()).then(|| gids.join(", ")),
+                leased: row.i64(6),
+                first_end: row.opt_text(7)?,
             })
         })
+    }
+
+    /// Why ready jobs of a queue for workers outside wait.
+    pub(super) fn of_workers_outside(&self, queue: &QueueDefinition, shared: &Shared) -> Finding {
+        if let Some(limit) = queue
+            .concurrency
+            .filter(|limit| i64::from(*limit) <= self.leased)
+        {
+            return self.at_its_limit(queue, limit);
+        }
+        let slot = shared
+            .find_queue(queue.key())
+            .map(|index| &shared.queues()[index]);
+        if slot.is_some_and(|slot| slot.claimable.has_sleepers()) {
+            return said("a worker outside waits, and is about to claim");
+        }
+        let asked_at = slot.map_or(0, |slot| slot.asked_at.load(Ordering::Relaxed));
+        if asked_at == 0 {
+            return said("no worker outside has asked for jobs since the server started");
+        }
+        let seconds = clock::now().0.saturating_sub(asked_at).max(0) as f64 / 1e6;
+        said(format!(
+            "no worker outside has asked for jobs for {seconds:.1} s"
+        ))
+    }
+
+    fn at_its_limit(&self, queue: &QueueDefinition, limit: i32) -> Finding {
+        let until = self.until();
+        if limit == 1 {
+            return said(format!(
+                "jobs of the queue are leased one after the other, as its concurrency of 1 says: one is leased {until}"
+            ));
+        }
+        blocked(
+            format!(
+                "as many jobs are leased to workers outside as the queue's concurrency of {limit} allows, the first {until}"
+            ),
+            format!(
+                "SELECT pushy.queue_alter({}, concurrency => {})",
+                quote_literal(&queue.name),
+                limit + 1
+            ),
+        )
+    }
+
+    fn until(&self) -> String {
+        match self.first_end.as_deref() {
+            Some("infinity") | None => "until its session ends".to_owned(),
+            Some(end) => format!("until {end}"),
+        }
     }
 
     pub(super) fn explain(
@@ -112,7 +171,15 @@ impl Jobs {
     ) -> Vec<Finding> {
         let mut findings = Vec::new();
         let next = self.next_due.as_deref().unwrap_or("never");
-        if self.ready + self.scheduled + self.retryable == 0 {
+        if self.leased > 0 && self.ready == 0 {
+            let (count, until) = (jobs(self.leased), self.until());
+            let verb = if self.leased == 1 { "is" } else { "are" };
+            let first = if self.leased == 1 { "" } else { ", the first" };
+            findings.push(said(format!(
+                "{count} {verb} leased to workers outside{first} {until}"
+            )));
+        }
+        if self.ready + self.scheduled + self.retryable + self.leased == 0 {
             findings.push(said(
                 "no unfinished job is in the queue; what an open transaction has enqueued is not seen before its commit",
             ));

@@ -61,10 +61,13 @@ fn explain(queue: &QueueDefinition) -> Result<Vec<Finding>> {
     let mut names_holders = false;
     let jobs = identity::as_owner(|| Jobs::count(queue))?;
     if let (true, Some(shared)) = (findings.is_empty(), shared::get()) {
-        if jobs.ready > 0 || jobs.overdue {
+        let is_outside = queue.is_outside();
+        if (jobs.ready > 0 && !is_outside) || jobs.overdue {
             findings.extend(lacks_worker_slot(shared));
         }
-        if jobs.ready > 0 {
+        if jobs.ready > 0 && is_outside {
+            findings.push(jobs.of_workers_outside(queue, shared));
+        } else if jobs.ready > 0 {
             findings.extend(of_executors(queue, shared, jobs.ready));
         }
         if (jobs.ready > 0 || jobs.overdue) && findings.is_empty() {
@@ -103,7 +106,7 @@ fn facts(queue: &QueueDefinition) -> Facts {
 /// What stops every queue of the server or the database.
 fn server(queue: &QueueDefinition) -> Vec<Finding> {
     let mut findings = obstacle::of_workers();
-    if shared::get().is_some() && settings::max_executors() == 0 {
+    if shared::get().is_some() && settings::max_executors() == 0 && !queue.is_outside() {
         findings.push(blocked(
             "pushy.max_executors is 0",
             reloading("pushy.max_executors = 2"),
@@ -156,7 +159,8 @@ fn of_gate(queue: &QueueDefinition, asked: Closed) -> Option<Finding> {
         | Closed::Quiesced
         | Closed::Dropped
         | Closed::Unborn
-        | Closed::Parked => None,
+        | Closed::Parked
+        | Closed::Outside => None,
     }
 }
 
@@ -181,9 +185,7 @@ fn of_definition(queue: &QueueDefinition) -> Vec<Finding> {
         // Numbers of roles mean nothing here yet.
         return paused.into_iter().collect();
     }
-    let ineligible = eligibility::check(queue)
-        .and_then(|_| eligibility::check_session(queue))
-        .err();
+    let ineligible = eligibility::check_declared(queue).err();
     match (&queue.parked, ineligible) {
         (None, None) => {}
         (None, Some(ineligible)) => findings.push(blocked(ineligible.reason(), ineligible.fix())),

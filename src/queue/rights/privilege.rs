@@ -13,20 +13,23 @@ use crate::queue::definition::QueueDefinition;
 pub enum Privilege {
     /// Add jobs.
     Enqueue,
-    /// Cancel, retry, and do jobs from outside.
+    /// Cancel and retry.
     Work,
     /// See arguments, results and errors.
     Monitor,
+    /// Do jobs from outside.
+    Claim,
 }
 
 impl Privilege {
-    pub const ALL: [Self; 3] = [Self::Enqueue, Self::Work, Self::Monitor];
+    pub const ALL: [Self; 4] = [Self::Enqueue, Self::Work, Self::Monitor, Self::Claim];
 
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Enqueue => "enqueue",
             Self::Work => "work",
             Self::Monitor => "monitor",
+            Self::Claim => "claim",
         }
     }
 
@@ -38,7 +41,7 @@ impl Privilege {
                 Error::out_of_range(
                     "privilege",
                     format!("\"{word}\""),
-                    "'enqueue', 'work', 'monitor'",
+                    "'enqueue', 'work', 'monitor', 'claim'",
                 )
             })
     }

@@ -35,6 +35,8 @@ pub struct LogShared {
     takes_its_time: AtomicBool,
     /// Somebody waits all the same.
     hurried: AtomicBool,
+    /// LISTENers of queues are to be told that these have work.
+    pub tells_queues: AtomicBool,
     /// It has something to do: for pushy.workers.
     pub relay_busy: AtomicBool,
     /// When the relay is to come although nothing was written (µs): the log ages.
@@ -82,6 +84,7 @@ impl LogShared {
             dirty,
             takes_its_time,
             hurried,
+            tells_queues,
             relay_busy,
             relay_due,
             begun_epoch,
@@ -103,6 +106,7 @@ impl LogShared {
             dirty,
             takes_its_time,
             hurried,
+            tells_queues,
             relay_busy,
             is_crowded,
             has_stopped,

@@ -3,6 +3,8 @@
 
 use std::sync::atomic::Ordering;
 
+use pushy_core::gate::Standing;
+
 use crate::pg::release::AtRelease;
 use crate::pg::transaction_end::{self, End};
 use crate::pg::{clock, signals, transaction};
@@ -206,6 +208,13 @@ impl Pending {
             self.announce_unplaced(shared, database);
         }
         announce_waiting(shared, self.waiting_from.min(self.locked_waiting));
+        if self.lease_ends != NEVER {
+            if let Some(slot) = shared.find_database(database) {
+                // Before the scheduler is woken: it looks from there on.
+                slot.announce_lease_end(self.lease_ends);
+                shared.announce_due(slot, self.lease_ends);
+            }
+        }
         if self.due != NEVER {
             if let Some(slot) = shared.find_database(database) {
                 shared.announce_due(slot, self.due);
@@ -277,9 +286,13 @@ impl Pending {
             shared.queues()[announcement.index].end_announcing();
         }
         for (index, key) in &self.permits {
-            shared.queues()[*index].return_permit_of_session(*key);
-            shared.set_ready(*index);
-            shared.wake_for(*index);
+            let slot = &shared.queues()[*index];
+            slot.return_permit_of_session(*key);
+            // For workers outside it was no limit: nobody has gone without.
+            if !slot.standing().has(Standing::OUTSIDE) {
+                shared.set_ready(*index);
+                shared.wake_for(*index);
+            }
         }
         if let (End::Prepare, Some(name)) = (end, &self.prepares) {
             // What keeps workers out of databases does so until COMMIT PREPARED or ROLLBACK PREPARED.

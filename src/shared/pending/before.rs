@@ -2,6 +2,8 @@
 
 use std::cell::{Cell, RefCell};
 
+use pushy_core::gate::Standing;
+
 use crate::errors::{Error, Result, SqlState};
 use crate::pg::per_process::PerProcess;
 use crate::pg::release::AtRelease;
@@ -19,6 +21,7 @@ use crate::ABOVE_PENDING;
 pub(in crate::shared::pending) fn before(what: Before) -> Result<()> {
     if what == Before::Prepare {
         refuse_permits()?;
+        refuse_leases()?;
         keep_promises()?;
         (ABOVE_PENDING.publish_left_out)()?;
     }
@@ -103,7 +106,15 @@ fn end_changing() {
 /// What queue_run has run holds a permit of its queue, which nobody could give back at COMMIT PREPARED. Without it, others would
 /// run the next job of a queue of concurrency 1 before this transaction has ended.
 fn refuse_permits() -> Result<()> {
-    let held = PENDING.with_borrow(|pending| pending.permits.first().map(|held| held.1));
+    // Who claims for workers outside is told by `refuse_leases`.
+    let is_inside = |index: usize| {
+        let standing = shared::get().map(|shared| shared.queues()[index].standing());
+        standing.is_none_or(|standing| !standing.has(Standing::OUTSIDE))
+    };
+    let held = PENDING.with_borrow(|pending| {
+        let mut permits = pending.permits.iter();
+        permits.find(|held| is_inside(held.0)).map(|held| held.1)
+    });
     let Some(key) = held else { return Ok(()) };
     let name = (ABOVE_PENDING.queue_name)(key.queue_id).unwrap_or_else(|| key.queue_id.to_string());
     Err(Error::new(
@@ -113,6 +124,20 @@ fn refuse_permits() -> Result<()> {
         ),
     )
     .hint("COMMIT it, or let executors run the jobs."))
+}
+
+/// A worker is answered its claim before the transaction is prepared, and its lease would run before COMMIT PREPARED.
+fn refuse_leases() -> Result<()> {
+    if !PENDING.with_borrow(|pending| pending.leases) {
+        return Ok(());
+    }
+    Err(Error::new(
+        SqlState::FEATURE_NOT_SUPPORTED,
+        "cannot PREPARE a transaction that has claimed jobs or extended their leases",
+    )
+    .hint(
+        "Claim jobs in a transaction of their own, and complete them in the one that is prepared.",
+    ))
 }
 
 /// Cancels that are promised at the commit of this session are carried out by the transaction that is prepared.

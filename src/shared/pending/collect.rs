@@ -128,6 +128,14 @@ pub fn waiting_from(time: i64) {
     with(|pending| pending.waiting_from = pending.waiting_from.min(time));
 }
 
+/// A lease ends at `time` (µs), once this transaction has committed, which cannot be prepared.
+pub fn lease_ends(time: i64) {
+    with(|pending| {
+        pending.lease_ends = pending.lease_ends.min(time);
+        pending.leases = true;
+    });
+}
+
 /// Asks on behalf of a role for the cancel of a job that an executor holds: promised at commit. None when too many are
 /// asked for at a time.
 pub fn ask_cancel(role: Oid, database: u32, job: i64) -> Option<Promise> {

@@ -11,9 +11,10 @@ mod savepoint;
 pub use announce::{ask_for_orphans, interrupt};
 pub use collect::{
     access_changed, all_locked, ask_cancel, awaited, claimed, count, created, defined, dropped,
-    drops_database, due, for_later, has_asked, has_changes, has_permit, holds_permit, left_marker,
-    left_out, locked, locked_waiting, logged, prepares, presence, privileges_changed, promises,
-    quiesced, ready, rotated, sweep, take_back, take_left_out, unlogged, unplaced, waiting_from,
+    drops_database, due, for_later, has_asked, has_changes, has_permit, holds_permit, lease_ends,
+    left_marker, left_out, locked, locked_waiting, logged, prepares, presence, privileges_changed,
+    promises, quiesced, ready, rotated, sweep, take_back, take_left_out, unlogged, unplaced,
+    waiting_from,
 };
 
 use std::cell::RefCell;
@@ -104,6 +105,10 @@ struct Pending {
     waiting_from: i64,
     /// The earliest time (µs) for which a job waits that this transaction has locked.
     locked_waiting: i64,
+    /// The earliest time (µs) at which a lease ends that this transaction has written.
+    lease_ends: i64,
+    /// Jobs were leased: nobody could say to whom before COMMIT PREPARED.
+    leases: bool,
     sweep: bool,
     rotated: bool,
     access: bool,
@@ -137,6 +142,8 @@ impl Pending {
         self.due = NEVER;
         self.waiting_from = NEVER;
         self.locked_waiting = NEVER;
+        self.lease_ends = NEVER;
+        self.leases = false;
         self.sweep = false;
         self.rotated = false;
         self.access = false;
@@ -162,6 +169,8 @@ static PENDING: PerProcess<RefCell<Pending>> = PerProcess::new(RefCell::new(Pend
     due: NEVER,
     waiting_from: NEVER,
     locked_waiting: NEVER,
+    lease_ends: NEVER,
+    leases: false,
     sweep: false,
     rotated: false,
     access: false,

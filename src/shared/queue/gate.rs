@@ -17,6 +17,11 @@ impl Shared {
         self.queues()[index].standing().is_open() && self.facts(index).let_in(now, asker)
     }
 
+    /// The same for a worker outside that claims jobs.
+    pub fn lets_in_outside(&self, index: usize, now: i64) -> bool {
+        self.facts(index).let_in(now, Asker::Outside)
+    }
+
     /// The same, and why not.
     pub fn gate(&self, index: usize, now: i64, asker: Asker) -> Result<(), Closed> {
         gate::gate(&self.facts(index), now, asker)

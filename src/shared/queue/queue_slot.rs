@@ -45,6 +45,8 @@ pub struct QueueFacts {
     /// How many executors at a time; 0: as many as there are.
     pub concurrency: u32,
     pub standing: Standing,
+    /// The hash of the channel where LISTENers hear of work; 0: it has none.
+    pub channel: u64,
 }
 
 /// One queue. Its statistics are in an array of their own (`Shared::statistics_of`): they are eight times as big, and a
@@ -105,6 +107,19 @@ pub struct QueueSlot {
     pub low: [AtomicU64; PRIORITIES],
     /// Broadcast whenever jobs of this queue finished.
     pub finished: Condition,
+    /// Signalled when a worker outside may claim jobs: one sleeper for one announcement.
+    pub claimable: Condition,
+    /// When (µs) that was last signalled, and nobody has claimed since; 0: never.
+    pub signalled_at: AtomicI64,
+    /// How many times there was a reason to.
+    signals: AtomicU64,
+    /// When (µs) a worker outside last asked for jobs; 0: not since the server started.
+    pub asked_at: AtomicI64,
+    /// The hash of its channel, whether LISTENers there have been told of what is ready or are about to be, and whether the relay has
+    /// yet to tell them.
+    channel: AtomicU64,
+    pub is_told: AtomicBool,
+    pub to_tell: AtomicBool,
     /// Broadcast when no job of this queue is ready or running any more, after `drains` was raised: sessions that wait for
     /// all jobs must not wake for each batch.
     pub(in crate::shared) drained: Condition,
@@ -119,6 +134,40 @@ impl QueueSlot {
     pub(super) fn init(&self) {
         self.finished.init();
         self.drained.init();
+        self.claimable.init();
+    }
+
+    /// How many times there was something to claim, or room to claim it in.
+    pub fn signals(&self) -> u64 {
+        self.signals.load(Ordering::SeqCst)
+    }
+
+    /// Says that there is.
+    pub(in crate::shared) fn count_signal(&self) {
+        self.signals.fetch_add(1, Ordering::SeqCst);
+    }
+
+    pub(in crate::shared) fn channel(&self) -> u64 {
+        self.channel.load(Ordering::SeqCst)
+    }
+
+    /// Notes that somebody is about to claim, at a time (µs) that was never noted before.
+    pub(in crate::shared) fn note_claimer(&self, now: i64) {
+        let later = |noted: i64| Some(now.max(noted + 1));
+        let _ = self
+            .signalled_at
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, later);
+    }
+
+    pub fn noted(&self) -> i64 {
+        self.signalled_at.load(Ordering::SeqCst)
+    }
+
+    /// Nobody has claimed since `noted`, and there was nothing to claim.
+    pub fn forget_claimer(&self, noted: i64) {
+        let _ = self
+            .signalled_at
+            .compare_exchange(noted, 0, Ordering::SeqCst, Ordering::SeqCst);
     }
 
     /// The queue here, if the slot is taken.
@@ -179,6 +228,10 @@ impl QueueSlot {
         self.role.store(facts.role, Ordering::SeqCst);
         self.owner.store(facts.owner, Ordering::SeqCst);
         self.concurrency.store(facts.concurrency, Ordering::SeqCst);
+        let channel = self.channel.swap(facts.channel, Ordering::SeqCst);
+        if self.standing() != facts.standing || channel != facts.channel {
+            self.is_told.store(false, Ordering::SeqCst);
+        }
         self.set_standing(facts.standing);
         // What was in the way may be gone with the change.
         self.end_suspension();
@@ -305,6 +358,8 @@ impl QueueSlot {
             owner: _,
             concurrency: _,
             standing: _,
+            channel: _,
+            is_told: _,
             // Looked at before it is believed.
             database_at: _,
             running,
@@ -318,6 +373,7 @@ impl QueueSlot {
             changing: _,
             end_awaited,
             closing,
+            to_tell,
             passed_over,
             passed_over_gone,
             held_priorities,
@@ -332,6 +388,11 @@ impl QueueSlot {
             low,
             finished: _,
             drained: _,
+            claimable: _,
+            signalled_at,
+            asked_at,
+            // Grows only.
+            signals: _,
         } = self;
         epoch.store(facts.epoch, Ordering::Relaxed);
         running.store(0, Ordering::Relaxed);
@@ -341,10 +402,10 @@ impl QueueSlot {
         }
         held_priorities.store(0, Ordering::Relaxed);
         held_from.store(NOTHING, Ordering::Relaxed);
-        for time in [single_until, start_retry_at] {
+        for time in [single_until, start_retry_at, signalled_at, asked_at] {
             time.store(0, Ordering::Relaxed);
         }
-        for flag in [end_awaited, closing, announced] {
+        for flag in [end_awaited, closing, announced, to_tell] {
             flag.store(false, Ordering::Relaxed);
         }
         self.end_suspension();

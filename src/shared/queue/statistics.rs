@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use pushy_core::histogram::BUCKETS;
+use pushy_core::histogram::{self, BUCKETS};
 
 use crate::pg::clock;
 
@@ -17,6 +17,8 @@ pub struct Statistics {
     pub cancelled: AtomicU64,
     /// Attempts that were cut short and not charged.
     pub given_back: AtomicU64,
+    /// Attempts whose handlers put their jobs off.
+    pub snoozed: AtomicU64,
     /// Finished jobs that were made to run again.
     pub run_again: AtomicU64,
     /// Times that the queue was parked.
@@ -40,6 +42,7 @@ pub struct QueueCounts {
     pub discarded: u64,
     pub cancelled: u64,
     pub given_back: u64,
+    pub snoozed: u64,
     pub run_again: u64,
     pub parked: u64,
 }
@@ -52,6 +55,7 @@ impl QueueCounts {
         self.discarded += other.discarded;
         self.cancelled += other.cancelled;
         self.given_back += other.given_back;
+        self.snoozed += other.snoozed;
         self.run_again += other.run_again;
         self.parked += other.parked;
     }
@@ -63,7 +67,7 @@ impl QueueCounts {
 }
 
 /// Counters of a queue.
-pub(in crate::shared) const COUNTERS: usize = 11 + 2 * BUCKETS;
+pub(in crate::shared) const COUNTERS: usize = 12 + 2 * BUCKETS;
 
 /// Seconds that a rate looks back.
 pub const RATE_SECONDS: usize = 64;
@@ -88,6 +92,7 @@ impl Statistics {
             &self.discarded,
             &self.cancelled,
             &self.given_back,
+            &self.snoozed,
             &self.run_again,
             &self.parked,
             &self.batches,
@@ -115,6 +120,13 @@ impl Statistics {
         }
     }
 
+    /// How long a completed job has waited and run (µs).
+    pub fn count_times(&self, wait: u64, run: u64) {
+        self.wait.0[histogram::bucket(wait)].fetch_add(1, Ordering::Relaxed);
+        self.run.0[histogram::bucket(run)].fetch_add(1, Ordering::Relaxed);
+        self.run_us.fetch_add(run, Ordering::Relaxed);
+    }
+
     pub fn count(&self, tally: &QueueCounts) {
         for (counter, value) in [
             (&self.completed, tally.completed),
@@ -123,6 +135,7 @@ impl Statistics {
             (&self.discarded, tally.discarded),
             (&self.cancelled, tally.cancelled),
             (&self.given_back, tally.given_back),
+            (&self.snoozed, tally.snoozed),
             (&self.run_again, tally.run_again),
             (&self.parked, tally.parked),
         ] {

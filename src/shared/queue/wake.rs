@@ -14,13 +14,18 @@ use std::sync::atomic::Ordering;
 
 use pushy_core::bits;
 use pushy_core::capacity::{self, Seen};
-use pushy_core::gate::Asker;
+use pushy_core::gate::{Asker, Standing};
 
 use crate::pg::clock;
 use crate::settings;
+use crate::shared::database::DatabaseSlot;
 use crate::shared::executor::{ExecutorSlot, ExecutorState};
-use crate::shared::queue_slot::{QueueKey, NOTHING};
+use crate::shared::listened::ListenerCounter;
+use crate::shared::queue_slot::{QueueKey, QueueSlot, NOTHING};
 use crate::shared::Shared;
+
+/// A worker that was woken claims within so long (µs), or another is woken.
+const CLAIM_WITHIN_US: i64 = 1_000_000;
 
 impl Shared {
     pub fn set_ready(&self, index: usize) {
@@ -95,11 +100,104 @@ impl Shared {
             .any(|executor| is_idle(executor) && executor.serves(key.database, role))
     }
 
+    /// Wakes one of those who wait to claim jobs of this queue. It may die before it claims: then the scheduler wakes another.
+    /// `core/tests/claim_wait_model/` walks every interleaving.
+    fn wake_outside(&self, index: usize, key: QueueKey, now: i64) {
+        let slot = &self.queues()[index];
+        // Before the look for sleepers: who is about to sleep reads it after it is on the list.
+        slot.count_signal();
+        let has_work = || slot.may_be_ready() && self.lets_in_outside(index, now);
+        if self.has_listeners(slot, key) && has_work() {
+            self.tell_listeners(slot, key);
+        }
+        if slot.claimable.has_sleepers() && self.lets_in_outside(index, now) {
+            self.expect_claim(index, key, now);
+            slot.claimable.signal();
+        }
+    }
+
+    fn has_listeners(&self, slot: &QueueSlot, key: QueueKey) -> bool {
+        let counter = ListenerCounter::of(key.database, slot.channel());
+        self.listened.has(counter)
+    }
+
+    /// The relay tells LISTENers of an empty queue that has work: once, until a claim has looked.
+    fn tell_listeners(&self, slot: &QueueSlot, key: QueueKey) {
+        if slot.is_told.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        slot.to_tell.store(true, Ordering::SeqCst);
+        if let Some(place) = self.find_database(key.database) {
+            place.log.tells_queues.store(true, Ordering::SeqCst);
+            self.wake_relay(place);
+        }
+    }
+
+    /// The queues of a database whose LISTENers are to be told, and whoever takes them tells them.
+    pub fn take_queues_to_tell(&self, database: u32) -> Vec<QueueKey> {
+        let slots = self.queues().iter();
+        slots
+            .filter(|slot| slot.to_tell.load(Ordering::SeqCst))
+            .filter_map(|slot| {
+                slot.key()
+                    .filter(|key| key.database == database)
+                    .zip(Some(slot))
+            })
+            .filter(|(_, slot)| slot.to_tell.swap(false, Ordering::SeqCst))
+            .map(|(key, _)| key)
+            .collect()
+    }
+
+    /// They may not have been told: those of all queues are told again that have heard of something.
+    pub fn put_back_queues_to_tell(&self, database: &DatabaseSlot) {
+        for slot in self.queues() {
+            let is_here = || slot.key().is_some_and(|key| key.database == database.oid());
+            if slot.is_told.load(Ordering::SeqCst) && is_here() {
+                slot.to_tell.store(true, Ordering::SeqCst);
+            }
+        }
+        database.log.tells_queues.store(true, Ordering::SeqCst);
+    }
+
+    /// Somebody was told that there is something to claim.
+    pub fn expect_claim(&self, index: usize, key: QueueKey, now: i64) {
+        self.queues()[index].note_claimer(now);
+        if let Some(place) = self.find_database(key.database) {
+            self.announce_due(place, now + CLAIM_WITHIN_US);
+        }
+    }
+
+    /// Wakes another worker outside where the one that was woken has not claimed in time; answers when to look again.
+    pub fn wake_another_outside(&self, index: usize) -> Option<i64> {
+        let slot = &self.queues()[index];
+        let key = slot.key()?;
+        let now = clock::now().0;
+        let noted = slot.signalled_at.load(Ordering::SeqCst);
+        if noted == 0 {
+            return None;
+        }
+        let due = noted + CLAIM_WITHIN_US;
+        if now < due {
+            return Some(due);
+        }
+        if !self.is_ready(index) {
+            // Somebody looks just now, or claims: that takes back what was noted, or sets the bit again.
+            return Some(now + CLAIM_WITHIN_US);
+        }
+        slot.forget_claimer(noted);
+        self.wake_outside(index, key, now);
+        let again = slot.signalled_at.load(Ordering::SeqCst);
+        (again != 0).then_some(again + CLAIM_WITHIN_US)
+    }
+
     /// Wakes somebody who can work on this queue: an idle executor of its role in its database, else the launcher.
     pub fn wake_for(&self, index: usize) {
         let slot = &self.queues()[index];
         let Some(key) = slot.key() else { return };
         let now = clock::now().0;
+        if slot.standing().has(Standing::OUTSIDE) {
+            return self.wake_outside(index, key, now);
+        }
         if !self.lets_in(index, now, Asker::Executor) {
             // The process that makes the queue runnable, or returns the permit, looks again; after a failure the executor
             // that met it, or the launcher, comes back in time.

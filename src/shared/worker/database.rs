@@ -47,6 +47,10 @@ pub struct DatabaseSlot {
     pub due: AtomicI64,
     /// The earliest time (µs) for which a job may wait in the table; NEVER: none waits. 0: nothing is known of them.
     waiting_from: AtomicI64,
+    /// The earliest time (µs) at which a lease may end; NEVER: there is none. 0: nothing is known of them.
+    lease_ends: AtomicI64,
+    /// It was looked for leases of sessions that have ended, and none has ended since.
+    pub sessions_known: AtomicBool,
     /// Its workers, by their kind: `SCHEDULER`, `RELAY`, and what else the table of kinds (worker/supervise/launcher/kinds.rs) has.
     pub workers: [DatabaseWorker; WORKERS],
     /// Transactions that need the database empty of our workers: while there are any, no worker is started.
@@ -67,6 +71,10 @@ pub struct DatabaseSlot {
     pub cancels_requested: AtomicBool,
     /// Those that were promised in the server's life before are in shared memory again.
     pub cancels_recalled: AtomicBool,
+    /// Executors that have ended, or let go of a procedure's job, without a word of how that ended.
+    lost_holds: AtomicU64,
+    /// So many of these, and the last life of the server, were looked for.
+    recovered_holds: AtomicU64,
     /// Claims have passed over ready jobs that no executor holds: what was noted of them is in the slots of their queues.
     pub has_held: AtomicBool,
     /// Changes with every committed change of pushy_internal.rotation.
@@ -131,6 +139,8 @@ impl DatabaseSlot {
             left_out,
             due,
             waiting_from,
+            lease_ends,
+            sessions_known,
             workers,
             quiesced,
             worker_left: _,
@@ -142,6 +152,8 @@ impl DatabaseSlot {
             cancels_requested,
             has_held,
             cancels_recalled,
+            lost_holds,
+            recovered_holds,
             // As `definitions`.
             rotations: _,
             window_wanted,
@@ -171,6 +183,7 @@ impl DatabaseSlot {
             has_held,
             cancels_recalled,
             orphans_requested,
+            sessions_known,
         ] {
             flag.store(false, Ordering::SeqCst);
         }
@@ -178,6 +191,7 @@ impl DatabaseSlot {
             queues_rest_until,
             waiting_from,
             asked_sweeps_rest_until,
+            lease_ends,
             sweep_rests_until,
             orphans_rest_until,
             purge_rests_until,
@@ -186,7 +200,13 @@ impl DatabaseSlot {
         ] {
             time.store(0, Ordering::SeqCst);
         }
-        for count in [name_read_at, swept_writes, kept_in_parent] {
+        for count in [
+            name_read_at,
+            swept_writes,
+            kept_in_parent,
+            lost_holds,
+            recovered_holds,
+        ] {
             count.store(0, Ordering::SeqCst);
         }
         due.store(NEVER, Ordering::SeqCst);
@@ -297,6 +317,43 @@ impl DatabaseSlot {
     /// the first that it finds; this same time when its look has failed.
     pub fn take_waiting(&self) -> i64 {
         self.waiting_from.swap(NEVER, Ordering::SeqCst)
+    }
+
+    /// Says that the lease of a procedure's job may be nobody's. By the executor that held it, after it has taken its
+    /// token back.
+    pub fn lose_hold(&self) {
+        self.lost_holds.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// How often that was said, and once more for what was lost before the server started.
+    pub fn lost_holds(&self) -> u64 {
+        self.lost_holds.load(Ordering::SeqCst) + 1
+    }
+
+    /// All that were lost when `lost` was read are put back.
+    pub fn have_recovered(&self, lost: u64) {
+        self.recovered_holds.fetch_max(lost, Ordering::SeqCst);
+    }
+
+    pub fn has_lost_holds(&self) -> bool {
+        self.recovered_holds.load(Ordering::SeqCst) != self.lost_holds()
+    }
+
+    /// Says that a lease may end at `time`. May be called in commit callbacks.
+    pub fn announce_lease_end(&self, time: i64) {
+        self.lease_ends.fetch_min(time, Ordering::SeqCst);
+    }
+
+    /// The clock was set back: those that were to end in a moment have hours.
+    pub fn look_at_all_leases(&self) {
+        if self.lease_ends.load(Ordering::SeqCst) != NEVER {
+            self.announce_lease_end(0);
+        }
+    }
+
+    /// Takes the time from which on leases may end; as `take_waiting`.
+    pub fn take_lease_ends(&self) -> i64 {
+        self.lease_ends.swap(NEVER, Ordering::SeqCst)
     }
 }
 

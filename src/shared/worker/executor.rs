@@ -11,6 +11,7 @@ use pushy_core::capacity::{ExecutorKey, MOST_AS_A_RULE, MOST_RESERVED};
 use crate::pg::latch::ProcessCell;
 use crate::pg::per_process::PerProcess;
 use crate::pg::spinlock::Spinlock;
+use crate::pg::value::Uuid;
 use crate::shared::Shared;
 
 /// As many as the settings pushy.max_executors and pushy.reserved_executors allow together.
@@ -60,14 +61,14 @@ pub struct Ticket {
 
 impl Ticket {
     pub fn to_arg(self) -> usize {
-        (self.generation as usize) << 8 | self.slot
+        (self.generation as usize) << 16 | self.slot
     }
 
     pub fn of_arg(arg: usize) -> Self {
-        const { assert!(MAX_EXECUTORS <= 1 << 8) }
+        const { assert!(MAX_EXECUTORS <= 1 << 16) }
         Self {
-            slot: arg & 0xff,
-            generation: arg as u64 >> 8,
+            slot: arg & 0xffff,
+            generation: arg as u64 >> 16,
         }
     }
 }
@@ -111,6 +112,9 @@ pub struct ExecutorSlot {
     /// reaches these any more, they commit or roll back with the batch.
     pub(super) batch_number: AtomicU64,
     pub(super) accepted: AtomicU32,
+    /// A part of the token of the lease by which it holds a procedure's job, as all can see from before the lease is committed; 0: it
+    /// holds none.
+    hold: AtomicU64,
     /// Guards what follows.
     lock: Spinlock,
     /// Fraction done as bits of an f64; the message in the database's encoding.
@@ -126,7 +130,7 @@ pub struct Progress {
 }
 
 impl ExecutorSlot {
-    pub fn init(&self) {
+    fn init(&self) {
         self.progress.store(f64::NAN.to_bits(), Ordering::Relaxed);
     }
 
@@ -221,6 +225,7 @@ impl ExecutorSlot {
     pub fn release(&self) {
         self.leave_job();
         self.clear_batch();
+        self.clear_hold();
         self.process.leave();
         self.in_batch.store(false, Ordering::SeqCst);
         self.claiming.store(false, Ordering::SeqCst);
@@ -284,6 +289,15 @@ impl ExecutorSlot {
         }
     }
 
+    /// Before the lease with this token is committed.
+    pub fn set_hold(&self, token: Uuid) {
+        self.hold.store(hold_of(token), Ordering::SeqCst);
+    }
+
+    pub fn clear_hold(&self) {
+        self.hold.store(0, Ordering::SeqCst);
+    }
+
     /// `message` in the database's encoding, already cut to MESSAGE_BYTES on a character.
     pub fn set_progress(&self, fraction: f64, message: &[u8]) {
         self.lock.with(|| {
@@ -314,6 +328,60 @@ impl ExecutorSlot {
     }
 }
 
+/// The slots, of which most servers use two. Whoever walks over them walks over those that were ever reserved.
+#[repr(C)]
+pub struct Executors {
+    slots: [ExecutorSlot; MAX_EXECUTORS],
+    /// Slots from this on have never been reserved: nobody has written there, and nobody need read it.
+    used: AtomicU32,
+}
+
+impl Executors {
+    pub fn iter(&self) -> std::slice::Iter<'_, ExecutorSlot> {
+        self.slots[..self.used.load(Ordering::SeqCst) as usize].iter()
+    }
+
+    pub fn get(&self, slot: usize) -> Option<&ExecutorSlot> {
+        self.slots.get(slot)
+    }
+
+    /// A free slot, the lowest, which counts as used from here on; the launcher only.
+    pub fn find_free(&self) -> Option<usize> {
+        let is_free = |slot: &ExecutorSlot| slot.state() == ExecutorState::Free;
+        let free = self.slots.iter().position(is_free)?;
+        if free as u32 >= self.used.load(Ordering::SeqCst) {
+            self.slots[free].init();
+            self.used.store(free as u32 + 1, Ordering::SeqCst);
+        }
+        Some(free)
+    }
+}
+
+impl std::ops::Index<usize> for Executors {
+    type Output = ExecutorSlot;
+
+    fn index(&self, slot: usize) -> &ExecutorSlot {
+        &self.slots[slot]
+    }
+}
+
+impl<'a> IntoIterator for &'a Executors {
+    type Item = &'a ExecutorSlot;
+    type IntoIter = std::slice::Iter<'a, ExecutorSlot>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+/// A token of which all bits are random, as one word that is not 0.
+fn hold_of(token: Uuid) -> u64 {
+    let Some((half, _)) = token.0.split_first_chunk::<8>() else {
+        return 1;
+    };
+    u64::from_le_bytes(*half) | 1
+}
+
 static MINE: PerProcess<Cell<Option<usize>>> = PerProcess::new(Cell::new(None));
 
 /// The slot of this process, if it is an executor.
@@ -326,6 +394,13 @@ pub fn set_mine(slot: Option<usize>) {
 }
 
 impl Shared {
+    /// Whether an executor holds a job by the lease with this token.
+    pub fn is_held(&self, token: Uuid) -> bool {
+        let hold = hold_of(token);
+        let mut executors = self.executors.iter();
+        executors.any(|executor| executor.hold.load(Ordering::SeqCst) == hold)
+    }
+
     /// Whether an executor of this database is in the middle of a claim.
     pub fn is_claiming(&self, database: u32) -> bool {
         self.executors.iter().any(|executor| {

@@ -8,6 +8,7 @@ use crate::errors::{Error, Result, SqlState};
 use crate::job::live;
 use crate::job::live::Live;
 use crate::job::moves::give_back::{self, MAX_GIVE_BACKS};
+use crate::job::moves::hold;
 use crate::job::moves::retry_or_discard::{self, Attempt};
 use crate::pg::{clock, identity, transaction};
 use crate::queue::{cache, definition};
@@ -59,10 +60,11 @@ fn apply(verdict: &CrashVerdict) -> Result<bool> {
     }
     // Its transaction may have committed before the end came, or a session may have run it since: then
     // the row is gone, or its attempt another.
-    let Some(Live { state, job, .. }) = live::lock_if_free(verdict.job)? else {
+    let Some(found) = live::lock_if_free(verdict.job)? else {
         let held = live::get(verdict.job)?;
         return Ok(held.is_none_or(|held| held.job.attempt != verdict.attempt));
     };
+    let Live { state, job, .. } = hold::put_back(shared::expect(), found)?;
     if job.attempt != verdict.attempt {
         return Ok(true);
     }
@@ -84,6 +86,7 @@ fn apply(verdict: &CrashVerdict) -> Result<bool> {
                 started_at: Some(verdict.started_at),
                 ended_at: clock::now(),
                 error: &reason(kind),
+                next: None,
             };
             retry_or_discard::fail(&queue, slot, state, &job, &failed)?;
         }

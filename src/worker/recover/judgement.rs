@@ -27,6 +27,7 @@ impl Recorder {
             for verdict in &self.verdicts {
                 verdict.kind.store(0, Ordering::SeqCst);
             }
+            self.verdicts_used.store(0, Ordering::SeqCst);
             self.system.store(expected.1, Ordering::SeqCst);
             self.boot.store(expected.2, Ordering::SeqCst);
             self.magic.store(expected.0, Ordering::SeqCst);
@@ -97,9 +98,12 @@ impl Recorder {
             VerdictKind::Crashed | VerdictKind::Quarantine => &self.verdicts[..],
             _ => &self.verdicts[..MAX_EXECUTORS],
         };
-        let Some(cell) = cells.iter().find(|cell| !cell.is_taken()) else {
+        let Some(index) = cells.iter().position(|cell| !cell.is_taken()) else {
             return;
         };
+        let cell = &self.verdicts[index];
+        self.verdicts_used
+            .fetch_max(index as u64 + 1, Ordering::SeqCst);
         let verdict = note.verdict(kind);
         cell.database.store(verdict.database, Ordering::SeqCst);
         cell.queue_id.store(verdict.queue_id, Ordering::SeqCst);

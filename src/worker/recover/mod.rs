@@ -2,6 +2,7 @@
 
 pub mod crash_verdict;
 mod judgement;
+pub mod lost_holds;
 pub mod quarantine;
 pub mod recorder;
 mod unsettled;

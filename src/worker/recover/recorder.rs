@@ -16,7 +16,7 @@ use crate::shared::executor::MAX_EXECUTORS;
 use crate::worker::failures_in_row::{FailuresInRow, Waits};
 
 const PATH: &str = "pg_stat_tmp/pushy.recorder";
-pub(super) const MAGIC: u64 = 0x7075_7368_7966_6c03;
+pub(super) const MAGIC: u64 = 0x7075_7368_7966_6c04;
 /// Verdicts that wait for the scheduler of their database.
 const MAX_VERDICTS: usize = 2 * MAX_EXECUTORS;
 
@@ -111,6 +111,8 @@ pub struct Recorder {
     pub(super) magic: AtomicU64,
     pub(super) system: AtomicI64,
     pub(super) boot: AtomicU64,
+    /// Verdicts from this on were never made.
+    pub(super) verdicts_used: AtomicU64,
     pub(super) notes: [Note; MAX_EXECUTORS],
     pub(super) verdicts: [CrashVerdictCell; MAX_VERDICTS],
 }

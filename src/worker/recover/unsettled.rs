@@ -80,7 +80,8 @@ impl Recorder {
     }
 
     fn all_verdicts(&self) -> impl Iterator<Item = CrashVerdict> + '_ {
-        self.verdicts
+        let used = self.verdicts_used.load(Ordering::SeqCst) as usize;
+        self.verdicts[..used.min(self.verdicts.len())]
             .iter()
             .enumerate()
             .filter_map(|(index, cell)| {

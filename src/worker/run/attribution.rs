@@ -135,8 +135,9 @@ impl BatchRunner {
                             started_at,
                             ended_at: at,
                             error: &error,
+                            next: None,
                         };
-                        retry_or_discard::fail(queue, slot, state, &there, &failed)
+                        retry_or_discard::fail(queue, slot, state, &there, &failed).map(|_| ())
                     }
                     Attribution::Nobody => give_back::give_back(queue, slot, state, &there),
                     // Carried out when the batch is closed, or by whoever asks.

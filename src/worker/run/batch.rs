@@ -6,15 +6,16 @@ use pushy_core::batch::{self, BatchPlan};
 
 use crate::errors::{Error, Result};
 use crate::job::claimed::Claimed;
+use crate::job::log;
 use crate::job::moves::claim::{self, ClaimLimit};
 use crate::job::moves::give_back::release;
 use crate::params;
 use crate::pg::catch::caught;
 use crate::pg::memory::{self, Context};
 use crate::pg::spi::{self, Plan};
-use crate::pg::transaction;
 use crate::pg::{array, BuiltinOid};
 use crate::pg::{catalog_changes, clock, identity, interrupts, session, timeout, worker};
+use crate::pg::{snapshot, transaction};
 use crate::queue::definition::QueueDefinition;
 use crate::queue::eligibility::{self, Handler, Ineligible};
 use crate::queue::park;
@@ -26,6 +27,7 @@ use crate::worker::held_rows::HeldRows;
 use crate::worker::outcomes::{self, Outcomes};
 use crate::worker::quarantine::Quarantine;
 use crate::worker::recorder::Recorder;
+use crate::worker::run_procedure;
 use crate::worker::wake_another::WakeAnother;
 
 /// A queue as an executor works it.
@@ -122,6 +124,7 @@ impl BatchRunner {
         let shared = shared::expect();
         let mut claimed = Vec::new();
         let mut outcomes = Outcomes::default();
+        log::forget();
         let outcome = caught(|| {
             let _held = interrupts::hold_cancels();
             memory::around_transaction(|| {
@@ -132,7 +135,8 @@ impl BatchRunner {
             })
         });
         let ended = match outcome {
-            Ok(Ok(ended)) => ended,
+            Ok(Ok(ended)) if outcomes.held.is_none() => ended,
+            Ok(Ok(_)) => self.run_procedure(work, &claimed, &mut outcomes),
             Ok(Err(error)) => self.fail(work, &claimed, &outcomes, error),
             Err(failure) => self.fail(work, &claimed, &outcomes, failure),
         };
@@ -141,6 +145,9 @@ impl BatchRunner {
         me.claiming.store(false, Ordering::SeqCst);
         me.leave_job();
         me.clear_batch();
+        if outcomes.held.is_some() {
+            run_procedure::let_go(shared, me);
+        }
         self.quarantine.end(shared, self.me);
         let left = outcomes.left.iter().map(|index| &claimed[*index]);
         announce_left(shared, work, left);
@@ -158,8 +165,8 @@ impl BatchRunner {
         claimed: &mut Vec<Claimed>,
         outcomes: &mut Outcomes,
     ) -> Result<Ended> {
-        match work.handler() {
-            Ok(_) => {}
+        let handler = match work.handler() {
+            Ok(handler) => handler,
             Err(ineligible) if ineligible.refuses_sessions() => {
                 transaction::commit();
                 return Ok(Ended::NoSession);
@@ -173,7 +180,7 @@ impl BatchRunner {
                     Ended::Busy
                 });
             }
-        }
+        };
         if work.queue.concurrency == Some(1)
             && self.recorder.is_order_unsettled(shared, work.queue.key())
         {
@@ -185,7 +192,9 @@ impl BatchRunner {
         // From then on the launcher counts how long it takes.
         me.batch_began.store(began.0, Ordering::SeqCst);
         let slot = &shared.queues()[work.slot];
-        let single = !work.queue.batch || slot.single_until.load(Ordering::Relaxed) > began.0;
+        let single = handler.is_procedure
+            || !work.queue.batch
+            || slot.single_until.load(Ordering::Relaxed) > began.0;
         let mean = slot.mean_ns.load(Ordering::Relaxed);
         let most = if single {
             1
@@ -232,6 +241,15 @@ impl BatchRunner {
             release(&work.queue, work.slot, claimed);
             self.commit();
             return Ok(Ended::Worked);
+        }
+        if handler.is_procedure && claimed.len() > 1 {
+            // It has come since the claim.
+            release(&work.queue, work.slot, claimed);
+            self.commit();
+            return Ok(Ended::Worked);
+        }
+        if handler.is_procedure {
+            return self.hold(work, handler, claimed, outcomes);
         }
         self.run_all(work, &handler, single, began, claimed, outcomes)?;
         let note = self.recorder.note(self.me);
@@ -301,6 +319,7 @@ impl BatchRunner {
                 priority,
                 from,
                 limit.less(&claimed),
+                &snapshot::take(),
                 memory,
                 held,
             )?;

@@ -25,8 +25,10 @@ use crate::worker::batch::{BatchRunner, Ended, Work};
 use crate::worker::cancels;
 use crate::worker::failures_in_row::{FailuresInRow, Waits};
 use crate::worker::idle_rounds::IdleRounds;
+use crate::worker::lost_holds;
 use crate::worker::quarantine;
 use crate::worker::recorder;
+use crate::worker::run_procedure;
 use crate::{settings, worker_entry};
 use pushy_core::capacity::ExecutorKey;
 
@@ -157,6 +159,8 @@ fn leave() {
     signals::mark_if_orphaned();
     quarantine::leave_for_good();
     let me = &shared.executors[slot];
+    // Before the permit is returned: who takes it next puts the job back first.
+    run_procedure::let_go(shared, me);
     if let Some(queue) = PERMIT.get() {
         let queue_slot = &shared.queues()[queue.0];
         queue_slot.return_permit(queue.1);
@@ -293,6 +297,9 @@ impl Executor {
             latch::wait(Some(Duration::from_secs(1)));
             return Some(Ended::Empty);
         }
+        if self.database_slot.has_lost_holds() {
+            self.recover_holds();
+        }
         let ended = {
             let (database_slot, generation) = (self.database_slot, self.generation);
             let is_current =
@@ -318,6 +325,17 @@ impl Executor {
             _ => {}
         }
         Some(ended)
+    }
+
+    /// Of a queue that keeps its order no job may start before one that an executor has left. What cannot be put back now is held by
+    /// somebody, for whom nobody waits.
+    #[cold]
+    fn recover_holds(&self) {
+        if let Err(failure) = lost_holds::recover(self.shared, self.database_slot) {
+            if !failure.is_busy() {
+                WAITS.log(&failure);
+            }
+        }
     }
 
     /// The server lacks something: the queue waits.
@@ -398,7 +416,7 @@ impl Executor {
     }
 }
 
-static WAITS: Waits = Waits {
+pub(in crate::worker) static WAITS: Waits = Waits {
     what: "jobs wait",
     detail: Some("Their transaction was rolled back; none is lost."),
     hint: "Executors try again, after {after}; this is said once until it succeeds.",

@@ -9,4 +9,5 @@ pub mod held_rows;
 pub mod outcomes;
 pub mod run_batch;
 pub mod run_job;
+pub mod run_procedure;
 pub mod wake_another;

@@ -7,14 +7,18 @@ use pushy_core::{batch, histogram};
 
 use crate::errors::{Error, Result};
 use crate::job::claimed::Claimed;
+use crate::job::log;
 use crate::job::moves::cancel::cancel;
 use crate::job::moves::complete::{complete, Completed};
 use crate::job::moves::give_back::give_back;
-use crate::job::moves::retry_or_discard::{fail, Attempt};
+use crate::job::moves::retry_or_discard::{fail, Attempt, Next};
+use crate::job::moves::snooze::snooze;
+use crate::job::words::Word;
 use crate::pg::value::Timestamp;
 use crate::shared;
 use crate::shared::cancels::Asked;
 use crate::worker::batch::Work;
+use crate::worker::run_procedure::Held;
 
 /// What came of the jobs of a batch so far.
 #[derive(Default)]
@@ -23,10 +27,14 @@ pub(in crate::worker) struct Outcomes {
     pub(in crate::worker) done: Vec<Completed>,
     pub(in crate::worker) failed: Vec<Failed>,
     pub(in crate::worker) given_back: Vec<usize>,
+    /// Put off by their handlers, which have done what they did: since when each ran, and until when it waits.
+    pub(in crate::worker) snoozed: Vec<Snoozed>,
     /// Each with when it began, if it did.
     pub(in crate::worker) cancelled: Vec<(usize, Option<Timestamp>)>,
     /// As they were: their cancel was asked for by a transaction that has not ended yet.
     pub(in crate::worker) left: Vec<usize>,
+    /// The one job is a procedure's, held by a lease that has this number.
+    pub(in crate::worker) held: Option<Held>,
     /// The next one met a lock: it comes again as a batch of one, where it may wait.
     pub(in crate::worker) put_off: bool,
     /// So many of the started ones have nothing deferred to the commit any more.
@@ -38,6 +46,23 @@ pub(in crate::worker) struct Outcomes {
 }
 
 impl Outcomes {
+    /// A handler has returned and put its job off.
+    #[cold]
+    pub(in crate::worker) fn put_off_by(
+        &mut self,
+        index: usize,
+        started_at: Timestamp,
+        word: Option<Word>,
+    ) {
+        if let Some(Word::Snooze(due)) = word {
+            self.snoozed.push(Snoozed {
+                index,
+                started_at,
+                due,
+            });
+        }
+    }
+
     /// A job makes way for its cancel.
     pub(in crate::worker) fn give_way(
         &mut self,
@@ -57,6 +82,10 @@ impl Outcomes {
         let failed = self.failed.iter().find(|failed| failed.index == index);
         done.map(|done| done.started_at)
             .or(failed.map(|failed| failed.started_at))
+            .or_else(|| {
+                let snoozed = self.snoozed.iter().find(|one| one.index == index);
+                snoozed.map(|one| one.started_at)
+            })
             .or_else(|| self.cancelled.iter().find(|one| one.0 == index)?.1)
     }
 
@@ -77,6 +106,14 @@ pub(in crate::worker) struct Failed {
     pub(in crate::worker) started_at: Timestamp,
     pub(in crate::worker) at: Timestamp,
     pub(in crate::worker) error: Error,
+    /// What its handler wants to be next.
+    pub(in crate::worker) next: Option<Next>,
+}
+
+pub(in crate::worker) struct Snoozed {
+    pub(in crate::worker) index: usize,
+    pub(in crate::worker) started_at: Timestamp,
+    pub(in crate::worker) due: Timestamp,
 }
 
 /// Writes down what came of the jobs, which the commit counts; as the extension's owner.
@@ -92,8 +129,12 @@ pub(in crate::worker) fn record(
             started_at: Some(failed.started_at),
             ended_at: failed.at,
             error: &failed.error,
+            next: failed.next,
         };
         fail(queue, slot, from, &claimed[failed.index], &attempt)?;
+    }
+    for snoozed in &outcomes.snoozed {
+        snooze(queue, slot, from, &claimed[snoozed.index], snoozed.due)?;
     }
     for index in &outcomes.given_back {
         give_back(queue, slot, from, &claimed[*index])?;
@@ -101,7 +142,23 @@ pub(in crate::worker) fn record(
     for (index, started_at) in &outcomes.cancelled {
         cancel(queue, slot, from, &claimed[*index], *started_at)?;
     }
+    if log::is_any() {
+        write_log(work, claimed, outcomes)?;
+    }
     Ok(())
+}
+
+/// What was said by those that have ended and are kept.
+#[cold]
+fn write_log(work: &Work, claimed: &[Claimed], outcomes: &Outcomes) -> Result<()> {
+    let is_kept = |index: &usize| {
+        let is_done = || outcomes.done.iter().any(|done| done.of == *index);
+        !(outcomes.given_back.contains(index)
+            || outcomes.left.contains(index)
+            || (work.queue.keep_completed_us == 0 && is_done()))
+    };
+    let ended = (0..outcomes.started).filter(is_kept);
+    log::write(work.queue.queue_id, ended.map(|index| &claimed[index]))
 }
 
 /// Measures the batch, once its transaction has committed: how long its jobs waited and ran.

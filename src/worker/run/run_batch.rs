@@ -7,10 +7,11 @@ use std::sync::atomic::Ordering;
 use pushy_core::batch::{self, AfterJob, BatchPlan};
 
 use crate::errors::{Error, Result, SqlState};
+use crate::job::checkpoint;
 use crate::job::claimed::Claimed;
-use crate::job::current::Current;
+use crate::job::current::{Current, Earlier};
 use crate::job::moves::complete::Completed;
-use crate::job::moves::failure_rows;
+use crate::job::words::{self, Word};
 use crate::notice::buffer;
 use crate::pg::function::Answer;
 use crate::pg::handler::Callable;
@@ -37,6 +38,8 @@ pub(in crate::worker) struct JobOutcome {
     pub(in crate::worker) timed_out: bool,
     /// The job had done its work, which was not accepted because its cancel had been requested.
     pub(in crate::worker) refused: Option<Asked>,
+    /// What its handler has said of its end.
+    pub(in crate::worker) word: Option<Word>,
 }
 
 impl BatchRunner {
@@ -96,6 +99,7 @@ impl BatchRunner {
             let now = clock::now();
             let sqlstate = ran.result.as_ref().err().map(|error| error.sqlstate);
             match ran.result {
+                Ok(_) if ran.word.is_some() => outcomes.put_off_by(index, started_at, ran.word),
                 Ok(result) => {
                     before = Some(now);
                     outcomes.done.push(Completed {
@@ -117,12 +121,16 @@ impl BatchRunner {
                         timed_out: ran.timed_out,
                     };
                     match self.attribute(work, job, error, &span, asked) {
-                        Attribution::Job(error) => outcomes.failed.push(Failed {
-                            index,
-                            started_at,
-                            at: now,
-                            error,
-                        }),
+                        Attribution::Job(error) => {
+                            let (error, next) = words::of_failure(ran.word, error);
+                            outcomes.failed.push(Failed {
+                                index,
+                                started_at,
+                                at: now,
+                                error,
+                                next,
+                            })
+                        }
                         Attribution::Cancel(asked) => {
                             outcomes.give_way(index, asked, Some(started_at))
                         }
@@ -256,7 +264,12 @@ impl BatchRunner {
         settings::capped_timeout_us(job.timeout_us.unwrap_or(work.queue.timeout_us))
     }
 
-    fn current(&self, work: &Work, job: &Claimed, started_at: Timestamp) -> Current {
+    pub(in crate::worker) fn current(
+        &self,
+        work: &Work,
+        job: &Claimed,
+        started_at: Timestamp,
+    ) -> Current {
         Current {
             queue: std::rc::Rc::clone(&work.name),
             queue_id: work.queue.queue_id,
@@ -279,13 +292,14 @@ impl BatchRunner {
         let shared = shared::expect();
         let job = &claimed[index];
         let me = &shared.executors[self.me];
-        let last_error = if job.attempt > 0 && handler.argument == eligibility::HandlerArgument::Job
-        {
-            let _bookkeeping = timeout::bound_lock_waits(LATER_LOCK_TIMEOUT_MS);
-            identity::as_owner(|| failure_rows::last_message(job.id, work.queue.queue_id))?
-        } else {
-            None
-        };
+        let earlier =
+            if Earlier::is_any(job) && handler.argument == eligibility::HandlerArgument::Job {
+                let _bookkeeping = timeout::bound_lock_waits(LATER_LOCK_TIMEOUT_MS);
+                let (memory, queue_id) = (&self.batch_memory, work.queue.queue_id);
+                identity::as_owner(|| Earlier::of(job, queue_id, |id| checkpoint::of(id, memory)))?
+            } else {
+                Earlier::NOTHING
+            };
         let current = self.current(work, job, started_at);
         let note = self.recorder.note(self.me);
         note.enter(
@@ -318,7 +332,7 @@ impl BatchRunner {
             callable,
             handler.argument,
             &current,
-            last_error.as_deref(),
+            &earlier,
             self.timeout_us(work, job),
             &self.job_memory,
             &self.batch_memory,
@@ -332,6 +346,7 @@ impl BatchRunner {
             result: ran.result,
             timed_out: ran.timed_out,
             refused,
+            word: ran.word,
         }))
     }
 }
@@ -342,14 +357,14 @@ fn was_cancelled() -> Error {
 }
 
 /// Queue and job as pg_stat_activity shows them; never arguments.
-struct Activity {
+pub(in crate::worker) struct Activity {
     text: Vec<u8>,
     /// Bytes before the job's number.
     fixed: usize,
 }
 
 impl Activity {
-    fn of(queue: &str) -> Self {
+    pub(in crate::worker) fn of(queue: &str) -> Self {
         let text = format!("pushy queue {queue}: job ").into_bytes();
         Self {
             fixed: text.len(),
@@ -357,7 +372,7 @@ impl Activity {
         }
     }
 
-    fn show(&mut self, job: i64) {
+    pub(in crate::worker) fn show(&mut self, job: i64) {
         self.text.truncate(self.fixed);
         let mut left = job.unsigned_abs();
         // Bounded: by the digits of the number.

@@ -2,12 +2,15 @@
 
 use crate::errors::{Error, Result, SqlState};
 use crate::job::call;
-use crate::job::current::{self, Current};
+use crate::job::current::{self, Current, Earlier};
+use crate::job::words::{self, Word};
+use crate::notice::buffer;
 use crate::pg::function::{shown_length, Answer};
 use crate::pg::handler::Callable;
 use crate::pg::memory::Context;
+use crate::pg::procedure::{self, Argument};
 use crate::pg::value::Timestamp;
-use crate::pg::{clock, guc, insistence, interrupts, session, transaction};
+use crate::pg::{clock, guc, insistence, interrupts, session, transaction, Oid};
 use crate::queue::eligibility::HandlerArgument;
 use crate::settings;
 
@@ -17,6 +20,8 @@ pub struct HandlerOutcome {
     pub result: Result<Answer>,
     /// It failed, and its deadline had passed.
     pub timed_out: bool,
+    /// What it has said of its end.
+    pub word: Option<Word>,
 }
 
 /// Runs a job in this transaction. `timeout_us`: 0 for none. `batch`: memory for the result. `accept` is asked last.
@@ -25,7 +30,7 @@ pub fn run(
     callable: &Callable,
     argument: HandlerArgument,
     current: &Current,
-    last_error: Option<&str>,
+    earlier: &Earlier,
     timeout_us: i64,
     memory: &Context,
     batch: &Context,
@@ -37,16 +42,56 @@ pub fn run(
     let settings = guc::nest();
     current::enter(current.clone());
     let run = insistence::begin(timeout_us, clock::statement_start());
-    let result = call::call(
-        callable, argument, current, last_error, memory, batch, accept,
-    );
+    let listening = words::listen();
+    let result = call::call(callable, argument, current, earlier, memory, batch, accept);
+    drop(listening);
     let timed_out = result.is_err() && run.is_over_time();
     drop(run);
     let _held = interrupts::hold_cancels();
     current::leave();
     settings.undo();
     session::clean_between_jobs();
-    HandlerOutcome { result, timed_out }
+    HandlerOutcome {
+        result,
+        timed_out,
+        word: words::take(),
+    }
+}
+
+/// CALLs a procedure for a job, in transactions of its own: none is open before it, and none after it.
+#[cold]
+pub fn run_procedure(
+    procedure: Oid,
+    argument: Option<Argument>,
+    current: &Current,
+    timeout_us: i64,
+    memory: &Context,
+) -> HandlerOutcome {
+    memory.reset();
+    clock::start_statement();
+    current::enter(current.clone());
+    let run = insistence::begin(timeout_us, clock::statement_start());
+    let listening = words::listen();
+    let result = procedure::call(procedure, argument, memory, || {
+        if insistence::was_interrupted() {
+            return Err(insistence::error());
+        }
+        words::expect_none_caught()?;
+        buffer::expect_share()
+    });
+    let timed_out = result.is_err() && run.is_over_time();
+    drop(listening);
+    drop(run);
+    let _held = interrupts::hold_cancels();
+    if result.is_err() {
+        transaction::abort();
+    }
+    current::leave();
+    HandlerOutcome {
+        result: result.map(|()| Answer::Null),
+        timed_out,
+        word: words::take(),
+    }
 }
 
 /// Runs what the jobs of this transaction have deferred to its end, constraints above all: COMMIT finds

@@ -41,7 +41,8 @@ impl Scheduler {
         let removal = self.pass_over(retention::remove(self.database_slot, &keep_on));
         let again = || Some(clock::now().plus_us(retention::AGAIN_US).0);
         let removal = removal.unwrap_or_else(again);
-        let next = due.get().into_iter().chain(removal).min();
+        let nexts = due.get().into_iter().chain(removal);
+        let next = nexts.chain(self.keep_leases()).min();
         (next, has_failed.get())
     }
 

@@ -29,7 +29,7 @@ const STRETCH_US: i64 = 200_000;
 /// A table that somebody uses is tried again after this time, and so are tables when all are taken.
 pub(super) const AGAIN_US: i64 = 60_000_000;
 
-/// Rows that stand alone, with their failures; what somebody holds, by job_retry say, stays with all that belongs to it.
+/// Rows that stand alone, with their failures, logs and checkpoints; what somebody holds, by job_retry say, stays with all that belongs to it.
 static EXPIRE: Plan = Plan::new(
     "WITH old AS MATERIALIZED ( \
             SELECT f.id, f.queue_id FROM ONLY pushy_internal.finished_job f WHERE f.expires_at OPERATOR(pg_catalog.<=) $1 \
@@ -45,6 +45,10 @@ static EXPIRE: Plan = Plan::new(
                                      AND free.attempt OPERATOR(pg_catalog.=) x.attempt)) \
             RETURNING f.id, f.queue_id), \
           failures AS (DELETE FROM pushy_internal.failure x USING gone \
+             WHERE x.job_id OPERATOR(pg_catalog.=) gone.id AND x.queue_id OPERATOR(pg_catalog.=) gone.queue_id RETURNING 1), \
+          logs AS (DELETE FROM pushy_internal.job_log x USING gone \
+             WHERE x.job_id OPERATOR(pg_catalog.=) gone.id AND x.queue_id OPERATOR(pg_catalog.=) gone.queue_id RETURNING 1), \
+          checkpoints AS (DELETE FROM pushy_internal.checkpoint x USING gone \
              WHERE x.job_id OPERATOR(pg_catalog.=) gone.id AND x.queue_id OPERATOR(pg_catalog.=) gone.queue_id RETURNING 1) \
      SELECT (SELECT pg_catalog.count(*) FROM gone)",
     &[BuiltinOid::TIMESTAMPTZOID, BuiltinOid::INT8OID],
@@ -166,7 +170,7 @@ fn purge_dropped(
     for (table, at) in &tables {
         let mut from = Some(0);
         while let Some(page) = from {
-            let delete = || Ok(purge::delete_some(table, at, page));
+            let delete = || Ok(purge::delete_some(table, *at, page));
             let deleted = transaction::run_unless_busy(|| identity::as_owner(delete))?;
             let Some(deleted) = deleted else {
                 return rest();

@@ -10,6 +10,7 @@ use pushy_core::pace::Pace;
 use pushy_core::rest::Rest;
 use pushy_core::turns::Turns;
 
+use super::leases_due::LeaseLooks;
 use super::sweep::Sweep;
 use crate::errors::{Error, Result};
 use crate::log;
@@ -24,7 +25,7 @@ use crate::shared;
 use crate::shared::database::{DatabaseSlot, NEVER};
 use crate::worker::failures_in_row::{FailuresInRow, Waits};
 use crate::worker::recorder::{self, Recorder};
-use crate::worker::{cancels, crash_verdict, database_worker, retention, timers};
+use crate::worker::{cancels, crash_verdict, database_worker, lost_holds, retention, timers};
 use crate::{settings, worker_entry};
 
 pub const KIND: WorkerKind = WorkerKind {
@@ -55,11 +56,12 @@ fn scheduler(arg: usize) {
         sweep: None,
         cancels: Cell::new((0, true)),
         orphans: Cell::new(None),
+        leases: Cell::default(),
     }
     .live();
 }
 
-/// In the midst of a round, or between two of which the second goes on with the jobs, the sweep or a look of the first: what is due and what was
+/// In the midst of a round, or between two of which the second goes on with the jobs, the leases, the sweep or a look of the first: what is due and what was
 /// asked for has been taken, and may not be done.
 static IN_ROUND: PerProcess<Cell<bool>> = PerProcess::new(Cell::new(false));
 
@@ -77,6 +79,8 @@ fn leave() {
                 .cancels_requested
                 .store(true, Ordering::SeqCst);
             database_slot.sweeping.store(false, Ordering::SeqCst);
+            database_slot.announce_lease_end(0);
+            database_slot.sessions_known.store(false, Ordering::SeqCst);
         }
     });
 }
@@ -99,6 +103,7 @@ pub(super) struct Scheduler {
     cancels: Cell<(i64, bool)>,
     /// The look for jobs whose queue is gone that is under way.
     orphans: Cell<Option<OrphanLook>>,
+    pub(super) leases: Cell<LeaseLooks>,
 }
 
 /// How far a look has come through the table of jobs, and how long (µs) that took.
@@ -124,7 +129,8 @@ impl Scheduler {
             let me = self.database_slot.scheduler();
             me.set_rests(false);
             let outcome = self.round(first);
-            IN_ROUND.set(self.has_turns() || self.sweep.is_some() || self.is_on_its_way());
+            let has_more = self.has_turns() || self.leases.get().are_midway();
+            IN_ROUND.set(has_more || self.sweep.is_some());
             match outcome {
                 Ok(next) => {
                     let failed = self.failed.take();
@@ -176,6 +182,7 @@ impl Scheduler {
         self.failed.set(None);
         if !self.refresh()? {
             self.forget_sweep();
+            self.leases.take();
             return Ok(None);
         }
         let next = self.do_what_is_due(first)?;
@@ -190,6 +197,9 @@ impl Scheduler {
     fn do_what_is_due(&mut self, first: bool) -> Result<Option<i64>> {
         let recalled = self.pass_over(cancels::recall(self.database_slot));
         self.come_back_unless(recalled.unwrap_or(false));
+        let recovered = lost_holds::recover(shared::expect(), self.database_slot);
+        let recovered = self.pass_over(recovered);
+        self.come_back_unless(recovered.unwrap_or(false));
         let judged = self.pass_over(crash_verdict::apply_all(self.recorder, database::current()));
         self.come_back_unless(judged.unwrap_or(false));
         self.pass_over(self.inspect());
@@ -253,7 +263,7 @@ impl Scheduler {
         None
     }
 
-    fn come_back_unless(&self, all_is_done: bool) {
+    pub(super) fn come_back_unless(&self, all_is_done: bool) {
         if !all_is_done {
             self.comes_back.set(true);
         }

@@ -50,9 +50,15 @@ impl Sweep {
             }
         }
         pending::waiting_from(0);
+        // Leases too may have come with a load.
+        pending::lease_ends(0);
         free_unwatched();
         if let Some(database_slot) = shared::expect().find_database(database::current()) {
             promise::recall_again(database_slot);
+            // So may those of sessions and executors that are not here.
+            database_slot.sessions_known.store(false, Ordering::SeqCst);
+            database_slot.lose_hold();
+            pending::due(0);
         }
         Ok(Self {
             queues,

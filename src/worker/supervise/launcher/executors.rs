@@ -227,11 +227,7 @@ impl Launcher {
 
     fn start_executor(&mut self, pair: ExecutorKey, now: i64) -> Result<(), i64> {
         let shared = self.shared;
-        let free = shared
-            .executors
-            .iter()
-            .position(|executor| executor.state() == ExecutorState::Free);
-        let Some(slot) = free else {
+        let Some(slot) = shared.executors.find_free() else {
             return Err(now + SLICE_US);
         };
         // Before the slot is reserved: a note in a taken slot does not count as one left behind.

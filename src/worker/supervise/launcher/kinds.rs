@@ -107,7 +107,8 @@ impl DatabaseKind {
 fn relay_wanted(database_slot: &DatabaseSlot) -> i64 {
     if database_slot.presence() != Presence::Present {
         NEVER
-    } else if database_slot.log.is_dirty() {
+    } else if database_slot.log.is_dirty() || database_slot.log.tells_queues.load(Ordering::SeqCst)
+    {
         0
     } else {
         database_slot.log.relay_due.load(Ordering::SeqCst)

@@ -1,0 +1,73 @@
+"""One connection of the worker, opened when it is first needed and again after it broke."""
+
+import asyncio
+from typing import Any
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+# A dead network is noticed within a minute or so, because a worker that only waits would not notice it by itself.
+DEFAULTS = {
+    "application_name": "pushy worker",
+    "client_encoding": "UTF8",
+    "connect_timeout": "10",
+    "keepalives_idle": "30",
+    "keepalives_interval": "10",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "60000",
+}
+
+ANSWER_S = 30.0
+
+# The server may say otherwise when it is asked again: a conflict, a time-out, a lock, a limit, a restart.
+PASSING = ("08", "25006", "40", "53", "55P03", "57", "58")
+
+
+class Unreachable(Exception):
+    """The server was not reached, or its answer was lost: it may have done what it was asked."""
+
+
+def may_pass(error: psycopg.Error) -> bool:
+    """Whether the same statement may succeed later."""
+    return (error.sqlstate or "").startswith(PASSING)
+
+
+class Link:
+    def __init__(self, conninfo: str) -> None:
+        given = conninfo_to_dict(conninfo)
+        self._conninfo = make_conninfo("", **{**DEFAULTS, **given})
+        self._connection: psycopg.AsyncConnection[tuple[Any, ...]] | None = None
+
+    async def fetch(self, statement: str, parameters: tuple[Any, ...], timeout: float = ANSWER_S) -> list[tuple[Any, ...]]:
+        """Runs one statement; raises Unreachable, or psycopg.Error where the server refuses it."""
+        try:
+            async with asyncio.timeout(timeout):
+                return await self._fetch(statement, parameters)
+        except TimeoutError as error:
+            await self.close()
+            raise Unreachable(f"no answer in {timeout:.0f} s") from error
+
+    async def _fetch(self, statement: str, parameters: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+        if self._connection is None:
+            try:
+                # No statement stays prepared, because the next one may go to another session of a pooler.
+                self._connection = await psycopg.AsyncConnection.connect(self._conninfo, autocommit=True, prepare_threshold=None)
+            except psycopg.Error as error:
+                raise Unreachable(str(error).strip()) from error
+        try:
+            cursor = await self._connection.execute(statement, parameters)
+            return await cursor.fetchall()
+        except psycopg.Error as error:
+            if not self._connection.closed:
+                raise
+            self._connection = None
+            raise Unreachable(str(error).strip()) from error
+
+    @property
+    def is_open(self) -> bool:
+        return self._connection is not None
+
+    async def close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()

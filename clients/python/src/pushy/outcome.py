@@ -1,0 +1,80 @@
+"""How an attempt ended, as the server is told."""
+
+import json
+import re
+import traceback
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeAlias
+
+from .metrics import Event
+
+MOST_ERROR = 1_000  # characters
+MOST_DETAIL = 8_000
+
+Seconds: TypeAlias = float | timedelta
+
+
+@dataclass(slots=True, frozen=True)
+class Outcome:
+    event: Event
+    kind: str
+    fields: dict[str, Any]
+
+    def encode(self, job_id: int, token: str) -> str:
+        """One element of the array that pushy.jobs_settle takes; raises TypeError or ValueError for a result that is no JSON."""
+        return json.dumps({"job_id": job_id, "token": token, "outcome": self.kind, **self.fields}, allow_nan=False)
+
+
+def completed(result: Any) -> Outcome:
+    return Outcome("completed", "complete", {} if result is None else {"result": result})
+
+
+def failed(error: BaseException) -> Outcome:
+    return Outcome("failed", "fail", describe(error))
+
+
+def retried(delay: Seconds, reason: str) -> Outcome:
+    return Outcome("failed", "fail", {"error": storable(reason, MOST_ERROR), "retry_in": seconds(delay)})
+
+
+def snoozed(delay: Seconds, reason: str | None) -> Outcome:
+    said = {} if reason is None else {"error": storable(reason, MOST_ERROR)}
+    return Outcome("snoozed", "snooze", {"delay": seconds(delay), **said})
+
+
+def discarded(reason: str) -> Outcome:
+    return Outcome("discarded", "discard", {"error": storable(reason, MOST_ERROR)})
+
+
+RELEASED = Outcome("released", "release", {})
+
+
+def seconds(delay: Seconds) -> float:
+    number = delay.total_seconds() if isinstance(delay, timedelta) else float(delay)
+    if not 0 <= number < float("inf"):
+        raise ValueError(f"a delay is a number of seconds from 0 on, not {delay!r}")
+    return number
+
+
+def storable(text: str, most: int) -> str:
+    """PostgreSQL stores neither U+0000 nor halves of surrogate pairs."""
+    return text.replace("\0", "\\0").encode("utf-8", "replace").decode()[:most]
+
+
+def describe(error: BaseException) -> dict[str, str]:
+    """error, sqlstate where the database was the cause, and as detail the end of the traceback, which has the innermost call."""
+    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    detail = "".join(traceback.format_exception(error)).rstrip()
+    described = {"error": storable(text, MOST_ERROR), "detail": storable(detail[-MOST_DETAIL:], MOST_DETAIL)}
+    code = sqlstate_of(error)
+    return described if code is None else {**described, "sqlstate": code}
+
+
+def sqlstate_of(error: BaseException) -> str | None:
+    """Of the driver's error, or of one that Django (__cause__) or SQLAlchemy (orig) has wrapped."""
+    for candidate in (error, getattr(error, "orig", None), error.__cause__):
+        code = getattr(candidate, "sqlstate", None)
+        if isinstance(code, str) and re.fullmatch("[0-9A-Z]{5}", code):
+            return code
+    return None

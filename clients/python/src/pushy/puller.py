@@ -1,0 +1,238 @@
+"""One queue of a worker: claims as many jobs as there is room for, starts them, and sleeps in the server while there are none."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import os
+import socket
+import time
+import uuid
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+
+from . import outcome, statements
+from .backoff import Backoff
+from .job import Job
+from .link import ANSWER_S, Link, Unreachable
+from .threads import Threads
+
+if TYPE_CHECKING:
+    from .worker import Handler, Worker
+
+MOST_JOBS = 1_000  # of one claim, as the server allows
+WAIT_S = 60.0  # then it asks again, so that a connection that died unseen is noticed
+
+
+@dataclass(slots=True)
+class Request:
+    """A claim that was not answered yet. Repeated under the same name, it answers what the server has given to that name."""
+
+    name: str
+    max_jobs: int
+
+
+class Puller:
+    def __init__(self, worker: Worker, handler: Handler) -> None:
+        self.worker = worker
+        self.queue = handler.queue
+        self.lease = handler.lease
+        self.running: set[Job] = set()
+        self._handler = handler
+        self._link = Link(worker.conninfo)
+        self._threads = None if handler.is_async else Threads(f"pushy-{handler.queue}", handler.concurrency)
+        self._ready: deque[Job] = deque()
+        self._changed = asyncio.Event()
+        self._request: Request | None = None
+        self._requests = 0
+        self._who = f"{socket.gethostname()[:64]}:{os.getpid()}:{uuid.uuid4()}"
+        self._what = f"claiming jobs of queue {self.queue}"
+        self._stopping = False
+        self._pulling: asyncio.Task[None] | None = None
+
+    def start(self) -> asyncio.Task[None]:
+        self._pulling = asyncio.create_task(self._pull(), name=f"pushy {self.queue}")
+        return self._pulling
+
+    def stop(self) -> None:
+        """No more claims. One whose answer is on its way is waited for, because its jobs would be leased to nobody."""
+        self._stopping = True
+        while self._ready:
+            waited = self._ready.popleft()
+            if waited.cancelled:
+                self._drop(waited)
+            else:
+                self._give_back(waited)
+        if self._pulling is not None and self._request is None:
+            self._pulling.cancel()
+        self._changed.set()
+
+    async def drained(self) -> None:
+        """Nothing is asked for, and no handler runs."""
+        if self._pulling is not None:
+            await asyncio.wait([self._pulling])
+        while self.running:
+            self._changed.clear()
+            await self._changed.wait()
+
+    async def close(self) -> None:
+        if self._pulling is not None:
+            self._pulling.cancel()
+            await asyncio.wait([self._pulling], timeout=1)
+        if self._threads is not None:
+            self._threads.close()
+        await self._link.close()
+
+    async def _pull(self) -> None:
+        backoff = Backoff()
+        vain = Backoff(first=0.005, most=0.2)
+        was_told = False
+        while True:
+            try:
+                if self._request is None:
+                    room = await self._room()
+                    self._requests += 1
+                    self._request = Request(f"{self._who}:{self._requests}", room)
+                asked = self._request.max_jobs
+                jobs = await self._claim(self._request)
+                self._request = None
+                if self._stopping:
+                    for job in jobs:
+                        self._give_back(job)
+                    return
+                self.worker.report.well(self._what)
+                backoff.reset()
+                for job in jobs:
+                    self._admit(job)
+                if jobs:
+                    vain.reset()
+                elif was_told:
+                    # Others were faster. If that goes on, the wait is of no use.
+                    await asyncio.sleep(vain.next())
+                was_told = len(jobs) < asked and await self._wait()
+            except Unreachable as error:
+                await self._rest(backoff, error)
+            except psycopg.Error as error:
+                # The server said no, so this name holds nothing.
+                self._request = None
+                if self._stopping:
+                    return
+                await self._rest(backoff, error)
+
+    async def _rest(self, backoff: Backoff, error: Exception) -> None:
+        pause = backoff.next()
+        self.worker.report.trouble(self._what, error, queue=self.queue)
+        self.worker.report.count("backoff", self.queue, pause)
+        await asyncio.sleep(pause)
+
+    async def _room(self) -> int:
+        while (room := self._handler.concurrency + self._handler.prefetch - len(self.running) - len(self._ready)) <= 0:
+            self._changed.clear()
+            await self._changed.wait()
+        return min(room, MOST_JOBS)
+
+    async def _claim(self, request: Request) -> list[Job]:
+        sent_at = time.monotonic()
+        rows = await self._link.fetch(statements.CLAIM, (self.queue, request.max_jobs, self._handler.lease, request.name))
+        if rows:
+            self.worker.report.count("claimed", self.queue, time.monotonic() - sent_at)
+        if any(row[-1] is None for row in rows):
+            # Closing gives them back: such a lease ends with its connection.
+            await self._link.close()
+            raise psycopg.NotSupportedError(
+                f'the leases of queue "{self.queue}" end with the connection, which a worker shares: give its handler a lease'
+            )
+        return [Job(self, sent_at, row) for row in rows]
+
+    async def _wait(self) -> bool:
+        rows = await self._link.fetch(statements.WAIT, (self.queue, WAIT_S), WAIT_S + ANSWER_S)
+        return rows[0][0] is True
+
+    def _admit(self, job: Job) -> None:
+        self.worker.extender.hold(job)
+        if len(self.running) < self._handler.concurrency:
+            self._start(job)
+        else:
+            self._ready.append(job)
+
+    def _start(self, job: Job) -> None:
+        self.running.add(job)
+        job.started_at = time.monotonic()
+        self.worker.report.count("started", self.queue, job.started_at - job.claimed_at)
+        if self._threads is None:
+            job.task = asyncio.create_task(self._attempt(job))
+            job.task.add_done_callback(functools.partial(self._attempted, job))
+        else:
+            self._threads.submit(functools.partial(self._attempt_in_thread, job))
+
+    async def _attempt(self, job: Job) -> Any:
+        try:
+            return await self._handler.function(job)
+        except (SystemExit, KeyboardInterrupt) as error:
+            # Of the handler, not of the program.
+            raise RuntimeError(f"the handler raised {type(error).__name__}") from error
+
+    def _attempted(self, job: Job, task: asyncio.Task[Any]) -> None:
+        if task.cancelled():
+            self._ended(job, asyncio.CancelledError(), None)
+        elif (error := task.exception()) is not None:
+            self._ended(job, error, None)
+        else:
+            self._ended(job, None, task.result())
+
+    def _attempt_in_thread(self, job: Job) -> None:
+        error: BaseException | None = None
+        result = None
+        try:
+            result = self._handler.function(job)
+        except BaseException as raised:
+            error = raised
+        self.worker.call(self._ended, job, error, result)
+
+    def _ended(self, job: Job, error: BaseException | None, result: Any) -> None:
+        self.running.remove(job)
+        self._changed.set()
+        self.worker.extender.let_go(job)
+        if not job.is_over:
+            job.is_over = True
+            said = job.outcome(error, result)
+            if said is not None:
+                self.worker.settler.settle(job, said)
+            self._tell(job, said, error)
+        while self._ready and len(self.running) < self._handler.concurrency:
+            waited = self._ready.popleft()
+            if waited.cancelled:
+                self._drop(waited)
+            else:
+                self._start(waited)
+
+    def _tell(self, job: Job, said: outcome.Outcome | None, error: BaseException | None) -> None:
+        event = said.event if said is not None else "lost" if job.cancel_reason == "lost" else "completed"
+        ran = job.ran()
+        self.worker.report.count(event, self.queue, ran)
+        level = {"completed": logging.DEBUG, "failed": logging.WARNING}.get(event, logging.INFO)
+        fields = {"event": event, "queue": self.queue, "job_id": job.id, "attempt": job.attempt, "seconds": ran}
+        why = f": {said.fields['error']}" if said is not None and "error" in said.fields else ""
+        self.worker.report.log(level, f"job {job.id} of queue {self.queue} {event}{why}", **fields)
+
+    def _give_back(self, job: Job) -> None:
+        """Unstarted, or still running when the worker ends."""
+        job.is_over = True
+        self.worker.extender.let_go(job)
+        self.worker.settler.settle(job, outcome.RELEASED)
+        self._tell(job, outcome.RELEASED, None)
+
+    def _drop(self, job: Job) -> None:
+        """Its lease ended while it waited here."""
+        job.is_over = True
+        self._tell(job, None, None)
+
+    def abandon(self) -> None:
+        """Releases what still runs: the handlers had their time."""
+        for job in list(self.running):
+            if not job.is_over and job.cancel_reason != "lost":
+                self._give_back(job)

@@ -1,0 +1,193 @@
+"""A worker: handlers of queues, and the life of the process that runs them."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from .extender import Extender
+from .job import Job
+from .link import Link
+from .metrics import Metrics
+from .outcome import Seconds, seconds
+from .puller import Puller
+from .report import Report
+from .settler import Settler
+
+GRACE_S = 25.0  # Kubernetes kills after 30
+CANCEL_GRACE_S = 1.0
+SETTLE_S = 3.0
+
+F = TypeVar("F", bound=Callable[[Job], Any])
+
+
+@dataclass(slots=True, frozen=True)
+class Handler:
+    queue: str
+    function: Callable[[Job], Any]
+    is_async: bool
+    concurrency: int
+    prefetch: int
+    lease: float | None
+
+
+class Worker:
+    """Runs handlers for the jobs of one database.
+
+    conninfo    as libpq takes it; what it leaves out comes from the environment
+    grace       seconds that handlers have to end after SIGTERM or stop(); then they are cancelled and their jobs released
+    metrics     called with what happened: see pushy.Metrics
+    logger      the logger "pushy" if left out
+
+    It opens two connections, and one for each queue.
+    """
+
+    def __init__(
+        self,
+        conninfo: str = "",
+        *,
+        grace: Seconds = GRACE_S,
+        metrics: Metrics | None = None,
+        logger: logging.Logger | None = None,
+    ) -> None:
+        self.conninfo = conninfo
+        self.report = Report(logger or logging.getLogger("pushy"), metrics)
+        self._grace = seconds(grace)
+        self._handlers: dict[str, Handler] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stops = 0
+        self._stopping: asyncio.Event
+        self._hurrying: asyncio.Event
+        self.settler: Settler
+        self.extender: Extender
+
+    def handler(self, queue: str, *, concurrency: int = 10, prefetch: int = 0, lease: Seconds | None = None) -> Callable[[F], F]:
+        """Registers a function for a queue: `async def`, which runs in the worker's event loop, or `def`, which runs in a thread.
+
+        concurrency how many run at a time in this process
+        prefetch    how many more are claimed and wait here, for queues of very short jobs
+        lease       how long a job is the worker's if it dies, extended while the handler runs; as the queue says if left out
+        """
+        if concurrency < 1 or prefetch < 0:
+            raise ValueError(f"concurrency is at least 1 and prefetch at least 0, not {concurrency} and {prefetch}")
+        lease_s = None if lease is None else seconds(lease)
+        if lease_s == 0:
+            raise ValueError("a lease of 0 ends with the connection that claimed it, which a worker shares: leave it out or make it longer")
+        if queue in self._handlers:
+            raise ValueError(f'queue "{queue}" has a handler already, {self._handlers[queue].function!r}')
+
+        def register(function: F) -> F:
+            is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))
+            self._handlers[queue] = Handler(queue, function, is_async, concurrency, prefetch, lease_s)
+            return function
+
+        return register
+
+    def run(self) -> None:
+        """Runs until SIGTERM or SIGINT; a second one gives the handlers no more time."""
+        # Not asyncio.run, because that would wait for handlers that do not heed their cancellation.
+        loop = asyncio.SelectorEventLoop() if sys.platform == "win32" else asyncio.new_event_loop()
+        try:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                try:
+                    loop.add_signal_handler(number, self.stop)
+                except NotImplementedError:
+                    signal.signal(number, lambda *_: self.stop())
+            loop.run_until_complete(self.run_async())
+            loop.run_until_complete(loop.shutdown_asyncgens())
+        finally:
+            loop.close()
+
+    def stop(self) -> None:
+        """Lets the worker end: no more claims, and the handlers have their grace. Of any thread; called again, they have none."""
+        self._stops += 1
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._stop)
+
+    def _stop(self) -> None:
+        if self._stops > 0:
+            self._stopping.set()
+        if self._stops > 1:
+            self._hurrying.set()
+
+    def call(self, function: Callable[..., None], *arguments: Any) -> None:
+        """Of any thread: calls a function in the worker's loop, which may be closed already."""
+        if self._loop is None:
+            return  # a thread that was abandoned
+        try:
+            inside = asyncio.get_running_loop() is self._loop
+        except RuntimeError:
+            inside = False
+        if inside:
+            function(*arguments)
+            return
+        try:
+            self._loop.call_soon_threadsafe(function, *arguments)
+        except RuntimeError:
+            pass  # closed meanwhile
+
+    async def run_async(self) -> None:
+        """As run, within a program's own event loop and without handling signals: call stop() instead."""
+        if not self._handlers:
+            raise RuntimeError("a worker has at least one handler: register it with @worker.handler(queue)")
+        self._stopping = asyncio.Event()
+        self._hurrying = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._stop()
+        links = [Link(self.conninfo), Link(self.conninfo)]
+        self.settler = Settler(links[0], self.report)
+        self.extender = Extender(links[1], self.report)
+        pullers = [Puller(self, handler) for handler in self._handlers.values()]
+        services: list[asyncio.Task[Any]] = [asyncio.create_task(self.settler.run()), asyncio.create_task(self.extender.run())]
+        pulling: list[asyncio.Task[Any]] = [puller.start() for puller in pullers]
+        self.report.log(logging.INFO, f"working for {', '.join(self._handlers)}", event="working")
+        stopping: asyncio.Task[Any] = asyncio.create_task(self._stopping.wait())
+        try:
+            await asyncio.wait([stopping, *services, *pulling], return_when=asyncio.FIRST_COMPLETED)
+            await self._end(pullers)
+        finally:
+            for task in (stopping, *services):
+                task.cancel()
+            await asyncio.gather(*(puller.close() for puller in pullers))
+            await asyncio.wait([stopping, *services], timeout=1)
+            await asyncio.gather(*(link.close() for link in links))
+            self._loop = None
+            self._stops = 0
+        for task in (*services, *pulling):
+            # None ends by itself, but by a fault of this library.
+            if task.done() and not task.cancelled():
+                task.result()
+
+    async def _end(self, pullers: list[Puller]) -> None:
+        self.report.log(logging.INFO, "stopping", event="stopping")
+        for puller in pullers:
+            puller.stop()
+        drained: asyncio.Task[Any] = asyncio.create_task(self._drained(pullers))
+        hurrying: asyncio.Task[Any] = asyncio.create_task(self._hurrying.wait())
+        await asyncio.wait([drained, hurrying], timeout=self._grace, return_when=asyncio.FIRST_COMPLETED)
+        hurrying.cancel()
+        if not drained.done():
+            for puller in pullers:
+                for job in list(puller.running):
+                    job.cancel("stopping")
+            await asyncio.wait([drained], timeout=CANCEL_GRACE_S)
+            for puller in pullers:
+                puller.abandon()
+            drained.cancel()
+        try:
+            async with asyncio.timeout(SETTLE_S):
+                await self.settler.drained()
+        except TimeoutError:
+            self.report.log(logging.ERROR, "stopped before all outcomes were settled; their leases will run out", event="stopped")
+        else:
+            self.report.log(logging.INFO, "stopped", event="stopped")
+
+    async def _drained(self, pullers: list[Puller]) -> None:
+        for puller in pullers:
+            await puller.drained()

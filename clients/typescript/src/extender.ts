@@ -1,0 +1,141 @@
+/** Extends the leases of jobs whose handlers run, and reports their progress: many in one statement. */
+
+import pg from 'pg'
+import { Backoff } from './backoff.js'
+import { Bell } from './bell.js'
+import type { Held } from './job.js'
+import type { Link } from './link.js'
+import type { Report } from './report.js'
+import { EXTEND } from './statements.js'
+
+const REPORT_EVERY_MS = 1_000
+const WHAT = 'extending leases'
+
+export class Extender {
+  readonly #link: Link
+  readonly #report: Report
+  readonly #held = new Map<number, Held>()
+  readonly #bell = new Bell()
+  #wakesAt = Infinity
+  #ended = false
+
+  constructor(link: Link, report: Report) {
+    this.#link = link
+    this.#report = report
+  }
+
+  hold(job: Held): void {
+    const before = this.#held.get(job.id)
+    if (before !== undefined) this.#lose(before, 'its lease was over, and it was claimed again')
+    this.#held.set(job.id, job)
+    this.#notLaterThan(job.extendAt)
+  }
+
+  letGo(job: Held): void {
+    if (this.#held.get(job.id) === job) this.#held.delete(job.id)
+  }
+
+  reportSoon(job: Held): void {
+    if (this.#held.get(job.id) !== job) return
+    job.extendAt = Math.min(job.extendAt, Math.max(performance.now(), job.reportedAt + REPORT_EVERY_MS))
+    this.#notLaterThan(job.extendAt)
+  }
+
+  end(): void {
+    this.#ended = true
+    this.#bell.ring()
+  }
+
+  async run(): Promise<void> {
+    const backoff = new Backoff(100, 2_000)
+    let notBefore = 0
+    while (!this.#ended) {
+      const now = performance.now()
+      const jobs = this.#extended()
+      if (now >= notBefore && jobs.some((job) => job.extendAt <= now)) {
+        // Those that are almost due come along.
+        if (await this.#extend(jobs.filter((job) => job.extendAt - job.leaseMs / 12 <= now))) {
+          backoff.reset()
+          this.#report.well(WHAT)
+        } else {
+          const pauseMs = backoff.nextMs()
+          this.#report.count('backoff', '', pauseMs / 1000)
+          notBefore = performance.now() + pauseMs
+        }
+      }
+      this.#endThoseThatAreOver()
+      const left = this.#extended()
+      const nextAt = Math.max(notBefore, Math.min(...left.map((job) => job.extendAt)))
+      this.#wakesAt = Math.min(nextAt, ...left.map((job) => job.endsAt))
+      await this.#bell.wait(this.#wakesAt - performance.now())
+    }
+  }
+
+  /** Not those whose rows their handlers' own transactions have locked, because an extension would wait for them. */
+  #extended(): Held[] {
+    return [...this.#held.values()].filter((job) => !job.completing)
+  }
+
+  #notLaterThan(at: number): void {
+    if (at < this.#wakesAt) {
+      this.#wakesAt = at
+      this.#bell.ring()
+    }
+  }
+
+  /** Whether the server answered. */
+  async #extend(jobs: Held[]): Promise<boolean> {
+    const sentAt = performance.now()
+    const said = jobs.map((job) => job.progressed)
+    const values = [
+      jobs.map((job) => job.id),
+      jobs.map((job) => job.token),
+      jobs.map((job) => job.extendByS),
+      said.map((share) => share?.fraction ?? null),
+      said.map((share) => share?.message ?? null),
+    ]
+    // No later than when the first of them is over, because then its handler is to be told.
+    const timeoutMs = Math.max(1_000, Math.min(...jobs.map((job) => job.endsAt)) - sentAt)
+    let answers: Map<number, string | null | undefined>
+    try {
+      answers = new Map((await this.#link.fetch(EXTEND, values, { timeoutMs })).map(([id, answer]) => [Number(id), answer]))
+    } catch (error) {
+      if (error instanceof pg.DatabaseError && jobs.length > 1) return await this.#extendEach(jobs)
+      this.#report.trouble(WHAT, error)
+      return false
+    }
+    this.#report.count('extended', '', (performance.now() - sentAt) / 1000)
+    for (const [n, job] of jobs.entries()) {
+      const answer = answers.get(job.id)
+      if (answer === 'f') this.#lose(job, 'somebody cancelled it, or its lease was over')
+      if (answer !== 't') continue
+      job.sentAt = job.reportedAt = sentAt
+      job.extendAt = sentAt + job.leaseMs / 3
+      if (job.progressed === said[n]) job.progressed = undefined
+      else this.reportSoon(job)
+    }
+    return jobs.every((job) => typeof answers.get(job.id) === 'string')
+  }
+
+  /** Each alone, because one whose row somebody has locked must not hold up the others. */
+  async #extendEach(jobs: Held[]): Promise<boolean> {
+    let all = true
+    for (const job of jobs) if (!job.completing && !(await this.#extend([job]))) all = false
+    return all
+  }
+
+  #endThoseThatAreOver(): void {
+    const now = performance.now()
+    for (const job of this.#extended()) {
+      if (job.endsAt <= now) this.#lose(job, 'its lease is over, and the server did not extend it')
+    }
+  }
+
+  #lose(job: Held, why: string): void {
+    this.letGo(job)
+    if (job.isOver || job.completing) return
+    const fields = { event: 'lost', queue: job.queue, jobId: job.id, attempt: job.attempt }
+    this.#report.log('warn', `job ${job.id} is no longer this worker's: ${why}`, fields)
+    job.cancel('lost')
+  }
+}

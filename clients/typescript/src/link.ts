@@ -1,0 +1,129 @@
+/** One connection of the worker, opened when it is first needed and again after it broke. */
+
+import { connect, type Socket } from 'node:net'
+import pg from 'pg'
+import type { Connection, Row } from './connection.js'
+
+export interface FetchOptions {
+  /** Then the connection is given up, because its answer does not come; half a minute if left out. */
+  timeoutMs?: number
+  /** Cancels the statement in the server. */
+  signal?: AbortSignal
+}
+
+/** The server was not reached, or its answer was lost: it may have done what it was asked. */
+export class Unreachable extends Error {
+  override name = 'Unreachable'
+}
+
+/** The server may say otherwise when it is asked again: a conflict, a time-out, a lock, a limit, a restart. */
+export function mayPass(error: pg.DatabaseError): boolean {
+  return /^(08|25006|40|53|55P03|57|58)/.test(error.code ?? '')
+}
+
+/** By code, because the word for FATAL is in the server's language. */
+const ENDS_SESSION = /^(08|57P|25P03|28|53300)/
+
+export const ANSWER_MS = 30_000
+const CANCEL_MS = 1_000
+
+/** What node-postgres has, and its types do not say. */
+interface Internals {
+  connection: { stream: Socket }
+  processID: number
+  secretKey: number
+  host: string
+  port: number
+}
+
+export class Link {
+  readonly #config: pg.ClientConfig
+  #client: pg.Client | undefined
+
+  constructor(connection: Connection) {
+    this.#config = {
+      application_name: 'pushy worker',
+      connectionTimeoutMillis: 10_000,
+      keepAlive: true,
+      keepAliveInitialDelayMillis: 30_000,
+      ...(typeof connection === 'string' ? { connectionString: connection } : connection),
+    }
+  }
+
+  get isOpen(): boolean {
+    return this.#client !== undefined
+  }
+
+  /** Runs one statement; throws Unreachable, or pg.DatabaseError where the server refuses it. */
+  async fetch(text: string, values: unknown[], options: FetchOptions = {}): Promise<Row[]> {
+    const client = this.#client ?? (await this.#open())
+    if (options.signal?.aborted) throw options.signal.reason
+    const timers: NodeJS.Timeout[] = []
+    const giveUp = (): void => this.#drop(client)
+    const cancel = (): void => {
+      requestCancel(client)
+      timers.push(setTimeout(giveUp, CANCEL_MS))
+    }
+    timers.push(setTimeout(cancel, options.timeoutMs ?? ANSWER_MS))
+    options.signal?.addEventListener('abort', cancel)
+    try {
+      // Without a name, so that no statement stays prepared: the next one may go to another session of a pooler.
+      const query = { text, values, rowMode: 'array' as const, types: { getTypeParser: () => (value: string) => value } }
+      return (await client.query<Row>(query as pg.QueryArrayConfig)).rows
+    } catch (error) {
+      if (error instanceof pg.DatabaseError && !ENDS_SESSION.test(error.code ?? '')) throw error
+      this.#drop(client)
+      throw new Unreachable((error as Error).message, { cause: error })
+    } finally {
+      for (const timer of timers) clearTimeout(timer)
+      options.signal?.removeEventListener('abort', cancel)
+    }
+  }
+
+  async close(): Promise<void> {
+    const client = this.#client
+    if (client === undefined) return
+    this.#client = undefined
+    const timer = setTimeout(() => destroy(client), CANCEL_MS)
+    await client.end().catch(() => undefined)
+    clearTimeout(timer)
+  }
+
+  async #open(): Promise<pg.Client> {
+    const client = new pg.Client(this.#config)
+    // Without a listener an idle connection that breaks would end the program.
+    client.on('error', () => this.#drop(client))
+    client.on('end', () => this.#drop(client))
+    try {
+      await client.connect()
+    } catch (error) {
+      destroy(client)
+      throw new Unreachable((error as Error).message || String(error), { cause: error })
+    }
+    this.#client = client
+    return client
+  }
+
+  #drop(client: pg.Client): void {
+    if (this.#client === client) this.#client = undefined
+    destroy(client)
+  }
+}
+
+function destroy(client: pg.Client): void {
+  ;(client as unknown as Internals).connection.stream.destroy()
+}
+
+/** A CancelRequest: a connection of its own, as the protocol has it. Where a proxy refuses it, the statement's connection is closed. */
+function requestCancel(client: pg.Client): void {
+  const { host, port, processID, secretKey } = client as unknown as Internals
+  const message = Buffer.alloc(16)
+  message.writeInt32BE(16, 0)
+  message.writeInt32BE(80877102, 4)
+  message.writeInt32BE(processID, 8)
+  message.writeInt32BE(secretKey, 12)
+  const socket = host.startsWith('/') ? connect(`${host}/.s.PGSQL.${port}`) : connect(port, host)
+  socket.on('error', () => undefined)
+  socket.setTimeout(CANCEL_MS, () => socket.destroy())
+  socket.end(message)
+}

@@ -1,0 +1,240 @@
+/** One queue of a worker: claims as many jobs as there is room for, starts them, and sleeps in the server while there are none. */
+
+import { randomUUID } from 'node:crypto'
+import { hostname } from 'node:os'
+import { setTimeout as sleep } from 'node:timers/promises'
+import pg from 'pg'
+import { Backoff } from './backoff.js'
+import { Bell } from './bell.js'
+import type { Connection } from './connection.js'
+import type { Extender } from './extender.js'
+import { Held, type Job, type Keeper } from './job.js'
+import { ANSWER_MS, Link, Unreachable } from './link.js'
+import { type Outcome, RELEASED } from './outcome.js'
+import type { Level, MetricsEvent, Report } from './report.js'
+import type { Settler } from './settler.js'
+import { CLAIM, WAIT } from './statements.js'
+
+const MOST_JOBS = 1_000 // of one claim, as the server allows
+const WAIT_S = 60 // then it asks again, so that a connection that died unseen is noticed
+
+export interface Handler {
+  queue: string
+  handle: (job: Job<never>) => unknown
+  concurrency: number
+  prefetch: number
+  leaseS: number | null
+}
+
+export interface Services {
+  settler: Settler
+  extender: Extender
+  report: Report
+}
+
+/** A claim that was not answered yet. Repeated under the same name, it answers what the server has given to that name. */
+interface Request {
+  name: string
+  maxJobs: number
+}
+
+export class Puller implements Keeper {
+  readonly queue: string
+  readonly leaseS: number | null
+  readonly running = new Set<Held>()
+  readonly #handler: Handler
+  readonly #services: Services
+  readonly #link: Link
+  readonly #ready: Held[] = []
+  readonly #changed = new Bell()
+  readonly #stop = new AbortController()
+  readonly #close = new AbortController()
+  readonly #who = `${hostname().slice(0, 64)}:${process.pid}:${randomUUID()}`
+  readonly #what: string
+  #request: Request | undefined
+  #requests = 0
+  #pulling: Promise<void> | undefined
+
+  constructor(connection: Connection, services: Services, handler: Handler) {
+    this.queue = handler.queue
+    this.leaseS = handler.leaseS
+    this.#handler = handler
+    this.#services = services
+    this.#link = new Link(connection)
+    this.#what = `claiming jobs of queue ${handler.queue}`
+  }
+
+  log(job: Held, level: string, message: string): void {
+    this.#services.settler.log(job, level, message)
+  }
+
+  reportSoon(job: Held): void {
+    this.#services.extender.reportSoon(job)
+  }
+
+  /** Until stop(). */
+  run(): Promise<void> {
+    this.#pulling = this.#pull()
+    return this.#pulling
+  }
+
+  /** No more claims. One whose answer is on its way is waited for, because its jobs would be leased to nobody. */
+  stop(): void {
+    for (const job of this.#ready.splice(0)) job.cancelReason === 'lost' ? this.#drop(job) : this.#giveBack(job)
+    this.#stop.abort()
+    this.#changed.ring()
+  }
+
+  /** Nothing is asked for, and no handler runs. */
+  async drained(): Promise<void> {
+    await this.#pulling
+    while (this.running.size > 0) await this.#changed.wait()
+  }
+
+  /** Releases what still runs: the handlers had their time. */
+  abandon(): number {
+    const left = [...this.running].filter((job) => !job.isOver)
+    for (const job of left) job.cancelReason === 'lost' ? this.#drop(job) : this.#giveBack(job)
+    return left.length
+  }
+
+  async close(): Promise<void> {
+    this.#close.abort()
+    await this.#link.close()
+  }
+
+  get #stopping(): boolean {
+    return this.#stop.signal.aborted
+  }
+
+  async #pull(): Promise<void> {
+    const backoff = new Backoff()
+    const vain = new Backoff(5, 200)
+    let wasTold = false
+    while (!this.#stopping || (this.#request !== undefined && !this.#close.signal.aborted)) {
+      try {
+        if (this.#request === undefined) {
+          const room = await this.#room()
+          if (this.#stopping) return
+          this.#request = { name: `${this.#who}:${++this.#requests}`, maxJobs: room }
+        }
+        const asked = this.#request.maxJobs
+        const jobs = await this.#claim(this.#request)
+        this.#request = undefined
+        if (this.#stopping) {
+          for (const job of jobs) this.#giveBack(job)
+          return
+        }
+        this.#services.report.well(this.#what)
+        backoff.reset()
+        for (const job of jobs) this.#admit(job)
+        if (jobs.length > 0) vain.reset()
+        // Others were faster. If that goes on, the wait is of no use.
+        else if (wasTold) await this.#sleep(vain.nextMs())
+        wasTold = jobs.length < asked && (await this.#wait())
+      } catch (error) {
+        // The server said no, so this name holds nothing.
+        if (!(error instanceof Unreachable)) this.#request = undefined
+        if (this.#stopping && this.#request === undefined) return
+        if (!(error instanceof Unreachable) && !(error instanceof pg.DatabaseError)) throw error
+        const pauseMs = backoff.nextMs()
+        this.#services.report.trouble(this.#what, error, { queue: this.queue })
+        this.#services.report.count('backoff', this.queue, pauseMs / 1000)
+        await this.#sleep(pauseMs)
+      }
+    }
+  }
+
+  /** Cut short by stop(), unless a claim is to be repeated. */
+  async #sleep(pauseMs: number): Promise<void> {
+    const { signal } = this.#request === undefined ? this.#stop : this.#close
+    await sleep(pauseMs, undefined, { signal }).catch(() => undefined)
+  }
+
+  async #room(): Promise<number> {
+    for (;;) {
+      const room = this.#handler.concurrency + this.#handler.prefetch - this.running.size - this.#ready.length
+      if (room > 0 || this.#stopping) return Math.min(room, MOST_JOBS)
+      await this.#changed.wait()
+    }
+  }
+
+  async #claim(request: Request): Promise<Held[]> {
+    const sentAt = performance.now()
+    const rows = await this.#link.fetch(CLAIM, [this.queue, request.maxJobs, this.leaseS, request.name], {
+      signal: this.#close.signal,
+    })
+    if (rows.length > 0) this.#services.report.count('claimed', this.queue, (performance.now() - sentAt) / 1000)
+    if (rows.some((row) => row.at(-1) === null)) {
+      // Closing gives them back: such a lease ends with its connection.
+      await this.#link.close()
+      this.#request = undefined
+      const message = `the leases of queue "${this.queue}" end with the connection, which a worker shares: give its handler a lease`
+      throw new Unreachable(message)
+    }
+    return rows.map((row) => new Held(this, sentAt, row))
+  }
+
+  async #wait(): Promise<boolean> {
+    if (this.#stopping) return false
+    const options = { timeoutMs: WAIT_S * 1000 + ANSWER_MS, signal: this.#stop.signal }
+    const rows = await this.#link.fetch(WAIT, [this.queue, WAIT_S], options)
+    return rows[0]?.[0] === 't'
+  }
+
+  #admit(job: Held): void {
+    this.#services.extender.hold(job)
+    if (this.running.size < this.#handler.concurrency) void this.#run(job)
+    else this.#ready.push(job)
+  }
+
+  async #run(job: Held): Promise<void> {
+    this.running.add(job)
+    job.startedAt = performance.now()
+    this.#services.report.count('started', this.queue, (job.startedAt - job.claimedAt) / 1000)
+    let ended: { result: unknown } | { error: unknown }
+    try {
+      ended = { result: await this.#handler.handle(job as Job<unknown> as Job<never>) }
+    } catch (error) {
+      ended = { error }
+    }
+    this.running.delete(job)
+    this.#changed.ring()
+    this.#services.extender.letGo(job)
+    if (!job.isOver) {
+      job.isOver = true
+      const outcome = job.outcome(ended)
+      if (outcome !== undefined) this.#services.settler.settle(job, outcome)
+      this.#tell(job, outcome)
+    }
+    while (this.#ready.length > 0 && this.running.size < this.#handler.concurrency) {
+      const waited = this.#ready.shift() as Held
+      if (waited.cancelReason === undefined) void this.#run(waited)
+      else this.#drop(waited)
+    }
+  }
+
+  #tell(job: Held, outcome: Outcome | undefined): void {
+    const event: MetricsEvent = outcome?.event ?? (job.cancelReason === 'lost' ? 'lost' : 'completed')
+    const seconds = (performance.now() - job.startedAt) / 1000
+    this.#services.report.count(event, this.queue, seconds)
+    const level: Level = event === 'completed' ? 'debug' : event === 'failed' ? 'warn' : 'info'
+    const why = outcome?.fields.error === undefined ? '' : `: ${outcome.fields.error}`
+    const fields = { event, queue: this.queue, jobId: job.id, attempt: job.attempt, seconds }
+    this.#services.report.log(level, `job ${job.id} of queue ${this.queue} ${event}${why}`, fields)
+  }
+
+  /** Unstarted, or still running when the worker ends. */
+  #giveBack(job: Held): void {
+    job.isOver = true
+    this.#services.extender.letGo(job)
+    this.#services.settler.settle(job, RELEASED)
+    this.#tell(job, RELEASED)
+  }
+
+  /** Its lease ended while it waited here, or its handler did not heed that. */
+  #drop(job: Held): void {
+    job.isOver = true
+    this.#tell(job, undefined)
+  }
+}

@@ -1,0 +1,320 @@
+//! Every interleaving of workers outside that wait for something to claim (src/job/lease/wait.rs, src/shared/queue/wake.rs), and of
+//! broken variants, each of which must be caught.
+//!
+//! ```text
+//! enqueuer    commits a job, then announces it: sets the ready bit, and if somebody is on the list of sleepers notes the time and
+//!             signals the first of them, who leaves the list.
+//! waiter      looks: reads the noted time, clears the bit, reads the table. If a job is there it notes the time, sets the bit again, and
+//!             then claims. Else it forgets the noted time if that is still the one it has read, goes on the list, looks at the bit once more, and sleeps until it is signalled. It may die anywhere.
+//! claim       forgets the noted time, clears the bit, takes one job, and announces what is left.
+//! scheduler   comes a while after the noted time. If nobody has claimed since, and the bit is set, it signals the next sleeper. If
+//!             the bit is clear, it comes again: somebody looks just now.
+//! ```
+//!
+//! Steps are atomic where the server makes them so: an atomic operation, a look at the table, the list under its spinlock. Checked
+//! of every world at rest: no job is ready while a waiter sleeps. And of every world: who was not signalled and saw no bit does not
+//! wake, so one job wakes one waiter until the scheduler comes.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Fault {
+    /// The bit is set after the look for sleepers.
+    SignalsFirst,
+    /// Nobody is signalled.
+    SignalsNobody,
+    /// Who goes to sleep does not look at the bit again.
+    SleepsBlindly,
+    /// It looks at the bit before it is on the list.
+    ListsLate,
+    /// A look that finds a job leaves the bit clear.
+    KeepsBitClear,
+    /// The table is read before the bit is cleared.
+    ReadsFirst,
+    /// A claim leaves jobs behind and says nothing.
+    LeavesSilently,
+    /// The scheduler is not told of a signal.
+    NotesNothing,
+    /// A look forgets whatever time is noted.
+    LookForgets,
+    /// Who finds a job without a signal notes nothing.
+    FindsUnnoted,
+}
+
+const FAULTS: [Fault; 10] = [
+    Fault::SignalsFirst,
+    Fault::SignalsNobody,
+    Fault::SleepsBlindly,
+    Fault::ListsLate,
+    Fault::KeepsBitClear,
+    Fault::ReadsFirst,
+    Fault::LeavesSilently,
+    Fault::NotesNothing,
+    Fault::LookForgets,
+    Fault::FindsUnnoted,
+];
+
+type Rules = Option<Fault>;
+
+const ENQUEUERS: usize = 2;
+const WAITERS: usize = 3;
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Announcing {
+    Bit,
+    Signal,
+    Done,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Enqueuer {
+    Begins,
+    Announces(Announcing),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Waiter {
+    Clears,
+    /// With the time that was noted before.
+    Reads(u8),
+    /// Has read the table: whether a job is there.
+    Found(bool, u8),
+    Lists,
+    Rechecks,
+    Sleeps,
+    ClaimClears,
+    ClaimTakes,
+    /// Announces what its claim has left.
+    Announces(Announcing),
+    Dead,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct World {
+    jobs: u8,
+    bit: bool,
+    /// Sleepers, a bit each; the lowest was there first.
+    list: u8,
+    /// One more with each signal; 0: nobody was signalled, or somebody has claimed since.
+    noted: u8,
+    signals: u8,
+    enqueuers: [Enqueuer; ENQUEUERS],
+    waiters: [Waiter; WAITERS],
+    deaths: u8,
+}
+
+impl World {
+    fn new(case: Case) -> World {
+        let mut waiters = [Waiter::Dead; WAITERS];
+        waiters[..case.waiters].fill(Waiter::Clears);
+        let mut enqueuers = [Enqueuer::Announces(Announcing::Done); ENQUEUERS];
+        enqueuers[..case.enqueuers].fill(Enqueuer::Begins);
+        World {
+            jobs: 0,
+            bit: true,
+            list: 0,
+            noted: 0,
+            signals: 0,
+            enqueuers,
+            waiters,
+            deaths: case.deaths,
+        }
+    }
+
+    fn is_bad(&self) -> bool {
+        let done = |enqueuer: &Enqueuer| *enqueuer == Enqueuer::Announces(Announcing::Done);
+        let rests = |(me, waiter): (usize, &Waiter)| match waiter {
+            Waiter::Sleeps => self.list >> me & 1 == 1,
+            Waiter::Dead => true,
+            _ => false,
+        };
+        let is_at_rest = self.enqueuers.iter().all(done)
+            && self.waiters.iter().enumerate().all(rests)
+            && (self.noted == 0 || !self.bit);
+        is_at_rest && self.jobs > 0 && self.waiters.contains(&Waiter::Sleeps)
+    }
+
+    fn signal(&mut self, rules: Rules) {
+        if self.list == 0 || rules == Some(Fault::SignalsNobody) {
+            return;
+        }
+        if rules != Some(Fault::NotesNothing) {
+            self.signals += 1;
+            self.noted = self.signals;
+        }
+        self.list &= self.list - 1;
+    }
+
+    /// The next step of an announcement.
+    fn announce(&mut self, rules: Rules, at: Announcing) -> Announcing {
+        let signals_first = rules == Some(Fault::SignalsFirst);
+        match at {
+            Announcing::Bit if signals_first => {
+                self.signal(rules);
+                Announcing::Signal
+            }
+            Announcing::Bit => {
+                self.bit = true;
+                Announcing::Signal
+            }
+            Announcing::Signal if signals_first => {
+                self.bit = true;
+                Announcing::Done
+            }
+            Announcing::Signal => {
+                self.signal(rules);
+                Announcing::Done
+            }
+            Announcing::Done => Announcing::Done,
+        }
+    }
+
+    fn successors(&self, rules: Rules, visit: &mut dyn FnMut(World)) {
+        for me in 0..ENQUEUERS {
+            let mut next = *self;
+            next.enqueuers[me] = match self.enqueuers[me] {
+                Enqueuer::Begins => {
+                    next.jobs += 1;
+                    Enqueuer::Announces(Announcing::Bit)
+                }
+                Enqueuer::Announces(Announcing::Done) => continue,
+                Enqueuer::Announces(at) => Enqueuer::Announces(next.announce(rules, at)),
+            };
+            visit(next);
+        }
+        for me in 0..WAITERS {
+            self.step_waiter(rules, me, visit);
+        }
+        // A while later.
+        if self.noted > 0 && self.bit {
+            let mut next = *self;
+            next.noted = 0;
+            next.signal(rules);
+            visit(next);
+        }
+    }
+
+    fn step_waiter(&self, rules: Rules, me: usize, visit: &mut dyn FnMut(World)) {
+        let mut next = *self;
+        let reads_first = rules == Some(Fault::ReadsFirst);
+        let lists_late = rules == Some(Fault::ListsLate);
+        next.waiters[me] = match self.waiters[me] {
+            Waiter::Clears if reads_first => Waiter::Found(self.jobs > 0, self.noted),
+            Waiter::Clears => {
+                next.bit = false;
+                Waiter::Reads(self.noted)
+            }
+            Waiter::Reads(noted) => Waiter::Found(self.jobs > 0, noted),
+            Waiter::Found(true, _) => {
+                // It is as good as signalled.
+                if !matches!(rules, Some(Fault::FindsUnnoted | Fault::NotesNothing)) {
+                    next.signals += 1;
+                    next.noted = next.signals;
+                }
+                next.bit = rules != Some(Fault::KeepsBitClear);
+                Waiter::ClaimClears
+            }
+            Waiter::Found(false, noted) => {
+                next.bit &= !reads_first;
+                if self.noted == noted || rules == Some(Fault::LookForgets) {
+                    next.noted = 0;
+                }
+                if lists_late {
+                    Waiter::Rechecks
+                } else {
+                    Waiter::Lists
+                }
+            }
+            Waiter::Lists => {
+                next.list |= 1 << me;
+                if lists_late || rules == Some(Fault::SleepsBlindly) {
+                    Waiter::Sleeps
+                } else {
+                    Waiter::Rechecks
+                }
+            }
+            Waiter::Rechecks if self.bit => {
+                next.list &= !(1 << me);
+                Waiter::Clears
+            }
+            Waiter::Rechecks if lists_late => Waiter::Lists,
+            Waiter::Rechecks => Waiter::Sleeps,
+            Waiter::Sleeps if self.list >> me & 1 == 1 => {
+                self.die(me, visit);
+                return;
+            }
+            Waiter::Sleeps => Waiter::Clears,
+            Waiter::ClaimClears => {
+                next.noted = 0;
+                next.bit = false;
+                Waiter::ClaimTakes
+            }
+            Waiter::ClaimTakes => {
+                next.jobs = self.jobs.saturating_sub(1);
+                if next.jobs > 0 && rules != Some(Fault::LeavesSilently) {
+                    Waiter::Announces(Announcing::Bit)
+                } else {
+                    Waiter::Clears
+                }
+            }
+            Waiter::Announces(Announcing::Done) => Waiter::Clears,
+            Waiter::Announces(at) => Waiter::Announces(next.announce(rules, at)),
+            Waiter::Dead => return,
+        };
+        visit(next);
+        // In the midst of a look or a claim its transaction's end puts back what it has taken.
+        if !matches!(
+            self.waiters[me],
+            Waiter::Reads(_) | Waiter::Found(..) | Waiter::ClaimTakes | Waiter::Announces(_)
+        ) {
+            self.die(me, visit);
+        }
+    }
+
+    fn die(&self, me: usize, visit: &mut dyn FnMut(World)) {
+        if self.deaths == 0 {
+            return;
+        }
+        let mut next = *self;
+        next.deaths -= 1;
+        next.list &= !(1 << me);
+        next.waiters[me] = Waiter::Dead;
+        visit(next);
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Case {
+    enqueuers: usize,
+    waiters: usize,
+    /// How many of them die.
+    deaths: u8,
+}
+
+const fn case(enqueuers: usize, waiters: usize, deaths: u8) -> Case {
+    Case {
+        enqueuers,
+        waiters,
+        deaths,
+    }
+}
+
+// With three waiters, two of whom die, a look that forgets what another has noted loses a job.
+const CASES: [Case; 2] = [case(2, 2, 2), case(1, 3, 2)];
+
+fn explore(case: Case, rules: Rules) -> (usize, bool) {
+    common::explore(World::new(case), World::is_bad, |world, mut visit| {
+        world.successors(rules, &mut visit);
+    })
+}
+
+#[test]
+fn no_job_is_ready_while_a_waiter_sleeps() {
+    common::assert_holds(&CASES, |case| explore(case, None));
+}
+
+#[test]
+fn each_broken_variant_lets_a_job_wait() {
+    common::assert_caught(&FAULTS, &CASES, |case, fault| explore(case, Some(fault)).1);
+}

@@ -1,0 +1,304 @@
+"""Workers outside: claims that are leases, fenced by tokens."""
+
+import json
+import threading
+import uuid
+
+import psycopg
+import pytest
+
+from harness.waiting import wait_for
+from stage.leases import claim, enqueue, state
+
+
+@pytest.fixture
+def mails(db):
+    """A database with queue `mails`, whose jobs workers outside do."""
+    db.sql("SELECT pushy.queue_register('mails', retry_delay => '0', max_attempts => 3)")
+    return db
+
+
+def test_a_queue_without_a_handler_waits_for_workers(mails):
+    [job] = enqueue(mails)
+    assert mails.value("SELECT pushy.queue_register('mails')") is None
+    assert state(mails, job) == "available"
+    row = mails.row("SELECT job_id, queue, args, attempt, max_attempts, priority, unique_key, depth, lease_until > now() AS holds"
+                    " FROM pushy.job_claim('mails')")
+    assert row == {"job_id": job, "queue": "mails", "args": {"n": 0}, "attempt": 1, "max_attempts": 25, "priority": 5,
+                   "unique_key": None, "depth": 0, "holds": True}
+    assert state(mails, job) == "running"
+    assert claim(mails) == []
+
+
+def test_a_completion_keeps_its_result_and_is_said_once(mails):
+    [job] = enqueue(mails)
+    [(_, token)] = claim(mails)
+    assert mails.value("SELECT pushy.job_complete(%s, %s, '{\"sent\": true}')", job, token) is True
+    assert mails.row("SELECT state, attempt, result FROM pushy.jobs WHERE id = %s", job) == {
+        "state": "completed", "attempt": 1, "result": {"sent": True}}
+    assert mails.value("SELECT pushy.job_complete(%s, %s)", job, token) is False
+    assert mails.value("SELECT count(*) FROM pushy_internal.lease") == 0
+
+
+def test_who_does_not_know_the_token_changes_nothing(mails):
+    [job] = enqueue(mails)
+    [(_, token)] = claim(mails)
+    other = uuid.uuid4()
+    assert mails.value("SELECT pushy.job_complete(%s, %s)", job, other) is False
+    assert mails.value("SELECT pushy.job_fail(%s, %s)", job, other) is None
+    assert mails.value("SELECT pushy.job_release(%s, %s)", job, other) is False
+    assert mails.value("SELECT pushy.job_extend(%s, %s)", job, other) is False
+    assert mails.value("SELECT pushy.job_complete(%s, %s)", job + 1, token) is False
+    assert state(mails, job) == "running"
+    assert mails.value("SELECT pushy.job_complete(%s, %s)", job, token) is True
+
+
+def test_a_failed_attempt_is_charged_and_told(mails):
+    [job] = enqueue(mails)
+    for attempt, expected in [(1, "available"), (2, "available"), (3, "discarded")]:
+        [(_, token)] = claim(mails)
+        assert mails.value("SELECT pushy.job_fail(%s, %s, 'no route', '08001', 'mx1')", job, token) == expected
+        assert mails.row("SELECT attempt, sqlstate, message, detail FROM pushy.failures WHERE job_id = %s ORDER BY attempt DESC LIMIT 1",
+                         job) == {"attempt": attempt, "sqlstate": "08001", "message": "no route", "detail": "mx1"}
+    assert claim(mails) == []
+
+
+def test_a_worker_says_when_to_try_again_or_never(mails):
+    later, never = enqueue(mails, 2)
+    tokens = dict(claim(mails, 2))
+    assert mails.value("SELECT pushy.job_fail(%s, %s, retry_in => '1 hour')", later, tokens[later]) == "retryable"
+    assert mails.value("SELECT pushy.job_fail(%s, %s, discard => true)", never, tokens[never]) == "discarded"
+    assert mails.value("SELECT run_at > now() + interval '59 minutes' FROM pushy.jobs WHERE id = %s", later) is True
+
+
+def test_a_lease_that_is_over_is_charged_and_its_holder_comes_too_late(mails):
+    [job] = enqueue(mails)
+    [(_, token)] = claim(mails, lease="0.2 s", worker="w1")
+    mails.wait_until("SELECT state FROM pushy.jobs WHERE id = %s", "available", params=(job,))
+    assert mails.value("SELECT pushy.job_complete(%s, %s)", job, token) is False
+    assert mails.value("SELECT pushy.job_extend(%s, %s)", job, token) is False
+    assert mails.row("SELECT attempt, sqlstate FROM pushy.failures WHERE job_id = %s", job) == {"attempt": 1, "sqlstate": "08006"}
+    [(again, second)] = claim(mails)
+    assert again == job and second != token
+
+
+def test_a_lease_that_is_extended_holds(mails):
+    [job] = enqueue(mails)
+    [(_, token)] = claim(mails, lease="0.3 s")
+    assert mails.value("SELECT pushy.job_extend(%s, %s, '1 hour', 0.5, 'half')", job, token) is True
+    # Another lease ends later than the first one's time: the scheduler has looked by then.
+    [other] = enqueue(mails)
+    claim(mails, lease="0.5 s")
+    mails.wait_until("SELECT state FROM pushy.jobs WHERE id = %s", "available", params=(other,))
+    assert state(mails, job) == "running"
+    assert mails.value("SELECT pushy.job_complete(%s, %s)", job, token) is True
+
+
+def test_a_released_job_is_uncharged_and_keeps_its_place(mails):
+    first, second = enqueue(mails, 2)
+    [(_, token)] = claim(mails)
+    assert mails.value("SELECT pushy.job_release(%s, %s)", first, token) is True
+    assert mails.value("SELECT attempt FROM pushy.jobs WHERE id = %s", first) == 0
+    assert [job for job, _ in claim(mails, 2)] == [first, second]
+
+
+def test_a_released_job_may_wait(mails):
+    [job] = enqueue(mails)
+    [(_, token)] = claim(mails)
+    assert mails.value("SELECT pushy.job_release(%s, %s, '1 hour')", job, token) is True
+    assert state(mails, job) == "scheduled"
+    assert mails.value("SELECT pushy.job_retry(%s)", job) is True
+    assert [found for found, _ in claim(mails)] == [job]
+
+
+def test_who_repeats_a_call_gets_what_he_holds_under_other_tokens(mails):
+    jobs = enqueue(mails, 3)
+    before = dict(claim(mails, 2, worker="w1"))
+    after = dict(claim(mails, 3, worker="w1"))
+    assert sorted(before) == jobs[:2] and sorted(after) == jobs
+    assert not set(before.values()) & set(after.values())
+    assert mails.value("SELECT pushy.job_complete(%s, %s)", jobs[0], before[jobs[0]]) is False
+    assert mails.value("SELECT pushy.job_complete(%s, %s)", jobs[0], after[jobs[0]]) is True
+
+
+def test_who_repeats_a_call_for_ever_is_charged(mails):
+    [job] = enqueue(mails)
+    seen = [len(claim(mails, worker="w1")) for _ in range(40)]
+    assert state(mails, job) == "discarded"
+    # Three attempts, each claimed once and given back three times.
+    assert sum(seen) == 12
+
+
+def test_a_claim_that_is_rolled_back_never_was(mails):
+    [job] = enqueue(mails)
+    with mails.connect(autocommit=False) as session:
+        assert session.execute("SELECT job_id FROM pushy.job_claim('mails')").fetchone() == (job,)
+        assert claim(mails) == []
+        session.rollback()
+    assert [found for found, _ in claim(mails)] == [job]
+
+
+def test_effects_of_a_completion_are_done_once(mails):
+    mails.sql("CREATE TABLE sent (job bigint)")
+    [job] = enqueue(mails)
+    [(_, token)] = claim(mails)
+    with mails.connect(autocommit=False) as session:
+        session.execute("INSERT INTO sent VALUES (%s)", [job])
+        assert session.execute("SELECT pushy.job_complete(%s, %s)", [job, token]).fetchone() == (True,)
+        session.rollback()
+    assert state(mails, job) == "running" and mails.value("SELECT count(*) FROM sent") == 0
+    assert mails.value("SELECT pushy.job_complete(%s, %s)", job, token) is True
+
+
+def test_a_cancelled_job_is_no_longer_its_worker_s(mails):
+    [job] = enqueue(mails)
+    [(_, token)] = claim(mails)
+    assert mails.value("SELECT pushy.job_cancel(%s)", job) is True
+    assert state(mails, job) == "cancelled"
+    assert mails.value("SELECT pushy.job_extend(%s, %s)", job, token) is False
+    assert mails.value("SELECT pushy.job_complete(%s, %s)", job, token) is False
+
+
+def test_no_more_are_leased_than_the_queue_s_concurrency(mails):
+    mails.sql("SELECT pushy.queue_alter('mails', concurrency => 2)")
+    jobs = enqueue(mails, 5)
+    held = dict(claim(mails, 5))
+    assert sorted(held) == jobs[:2] and claim(mails, 5) == []
+    assert mails.value("SELECT pushy.job_complete(%s, %s)", jobs[0], held[jobs[0]]) is True
+    assert [job for job, _ in claim(mails, 5)] == [jobs[2]]
+
+
+def test_a_key_whose_job_is_leased_comes_beside_it(mails):
+    [job] = enqueue(mails, unique_key="k")
+    claim(mails)
+    [other] = enqueue(mails, unique_key="k")
+    assert other != job
+    assert [found for found, _ in claim(mails)] == [other]
+
+
+def test_a_paused_queue_gives_nothing_and_ends_what_is_leased(mails):
+    [job, _] = enqueue(mails, 2)
+    [(_, token)] = claim(mails)
+    mails.sql("SELECT pushy.queue_pause('mails')")
+    assert claim(mails) == []
+    assert mails.value("SELECT pushy.job_complete(%s, %s)", job, token) is True
+
+
+def test_a_queue_has_a_handler_or_workers_outside(mails):
+    mails.sql("CREATE FUNCTION send() RETURNS void LANGUAGE sql AS ''")
+    mails.sql("SELECT pushy.queue_register('inside', 'send()')")
+    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match='queue "inside" has a handler') as refused:
+        mails.sql("SELECT * FROM pushy.job_claim('inside')")
+    assert "pushy.queue_register('inside')" in refused.value.diag.message_hint
+    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="has no handler"):
+        mails.sql("SELECT pushy.queue_run('mails')")
+
+
+def test_a_claim_cannot_be_prepared(make_cluster):
+    db = make_cluster({"max_prepared_transactions": 5}).database()
+    db.sql("SELECT pushy.queue_register('mails')")
+    enqueue(db)
+    with db.connect(autocommit=False) as session:
+        session.execute("SELECT * FROM pushy.job_claim('mails')")
+        with pytest.raises(psycopg.errors.FeatureNotSupported, match="claimed jobs"):
+            session.execute("PREPARE TRANSACTION 'p'")
+
+
+def test_many_outcomes_are_one_statement(mails):
+    jobs = enqueue(mails, 5)
+    tokens = dict(claim(mails, 5))
+    said = [{"job_id": jobs[0], "token": str(tokens[jobs[0]]), "outcome": "complete", "result": {"big": 12345678901234567890}},
+            {"job_id": jobs[1], "token": str(tokens[jobs[1]]), "outcome": "fail", "error": "no", "retry_in": 3600},
+            {"job_id": jobs[2], "token": str(tokens[jobs[2]]), "outcome": "release", "delay": 3600},
+            {"job_id": jobs[3], "token": str(uuid.uuid4()), "outcome": "complete"},
+            {"job_id": jobs[4], "token": str(tokens[jobs[4]]), "outcome": "extend", "lease": 600}]
+    assert mails.value("SELECT pushy.jobs_settle(%s)", json.dumps(said)) == 4
+    assert [state(mails, job) for job in jobs] == ["completed", "retryable", "scheduled", "running", "running"]
+    assert mails.value("SELECT result::text FROM pushy.jobs WHERE id = %s", jobs[0]) == '{"big": 12345678901234567890}'
+
+
+def test_a_crash_loses_no_lease(make_cluster):
+    db = make_cluster({"pushy.synchronous_commit": "on"}).database()
+    db.sql("SELECT pushy.queue_register('mails', retry_delay => '0')")
+    kept, lost = enqueue(db, 2)
+    [(_, token)] = claim(db, lease="1 hour")
+    claim(db, lease="0.3 s")
+    db.cluster.crash()
+    db.wait_until("SELECT state FROM pushy.jobs WHERE id = %s", "available", params=(lost,))
+    assert state(db, kept) == "running"
+    assert db.value("SELECT pushy.job_complete(%s, %s)", kept, token) is True
+
+
+def test_who_waits_is_woken_by_a_job_and_by_nothing_else(mails):
+    assert mails.value("CALL pushy.job_claim_wait('mails', '0')") is False
+    waiter = Waiter(mails)
+    waiter.assert_sleeps()
+    [job] = enqueue(mails)
+    assert waiter.ended() is True
+    assert [found for found, _ in claim(mails)] == [job]
+    assert mails.value("CALL pushy.job_claim_wait('mails', '0.2 s')") is False
+
+
+def test_one_job_wakes_one_waiter_and_the_next_if_that_one_does_not_claim(mails):
+    waiters = [Waiter(mails) for _ in range(3)]
+    for waiter in waiters:
+        waiter.assert_sleeps()
+    enqueue(mails)
+    wait_for("one to be woken", lambda: sum(waiter.is_over() for waiter in waiters), lambda count: count == 1)
+    # It never claims.
+    wait_for("another to be woken", lambda: sum(waiter.is_over() for waiter in waiters), lambda count: count == 2)
+    assert len(claim(mails)) == 1
+    left = next(waiter for waiter in waiters if not waiter.is_over())
+    enqueue(mails)
+    assert left.ended() is True
+
+
+def test_who_waits_is_woken_by_whatever_makes_a_job_ready(mails):
+    def woken_by(*statements: str) -> None:
+        waiter = Waiter(mails)
+        waiter.assert_sleeps()
+        for statement in statements:
+            mails.sql(statement)
+        assert waiter.ended() is True, statements
+
+    woken_by("SELECT pushy.enqueue('mails', delay => '0.3 s')")
+    [(job, token)] = claim(mails)
+    woken_by(f"SELECT pushy.job_fail({job}, '{token}', retry_in => '0.2 s')")
+    [(job, token)] = claim(mails)
+    woken_by(f"SELECT pushy.job_release({job}, '{token}')")
+    [(job, token)] = claim(mails, lease="0.5 s")
+    woken_by()
+    [(job, token)] = claim(mails)
+    mails.sql("SELECT pushy.queue_pause('mails')")
+    enqueue(mails)
+    woken_by("SELECT pushy.queue_resume('mails')")
+    claim(mails)
+    mails.sql("SELECT pushy.queue_alter('mails', concurrency => 2)")
+    enqueue(mails)
+    woken_by(f"SELECT pushy.job_complete({job}, '{token}')")
+
+
+class Waiter:
+    """A session that waits for something to claim."""
+
+    def __init__(self, db):
+        self.db, self.session = db, db.connect()
+        self.pid = self.session.info.backend_pid
+        self.ready = None
+        self.thread = threading.Thread(target=self._wait, daemon=True)
+        self.thread.start()
+
+    def _wait(self) -> None:
+        self.ready = self.session.execute("CALL pushy.job_claim_wait('mails', '30 s')").fetchone()[0]
+
+    def assert_sleeps(self) -> None:
+        """It sleeps, holding no snapshot."""
+        self.db.wait_until("SELECT wait_event = 'Extension' AND backend_xmin IS NULL AND backend_xid IS NULL FROM pg_stat_activity WHERE pid = %s",
+                           True, params=(self.pid,))
+
+    def is_over(self) -> bool:
+        return self.ready is not None
+
+    def ended(self) -> bool | None:
+        self.thread.join(30)
+        return self.ready

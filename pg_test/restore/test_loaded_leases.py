@@ -1,0 +1,140 @@
+"""Leases, logs and checkpoints of jobs that a dump brings: they go with their jobs, hold nothing for ever, and end nothing of what is here."""
+
+import pytest
+
+from harness.gate import Gate
+from stage.leases import claim, enqueue, state
+
+OUTSIDE = "SELECT pushy.queue_register('mails', lease => '1 hour', max_attempts => 3, retry_delay => '0')"
+
+
+@pytest.fixture(scope="module")
+def server(new_cluster):
+    cluster = new_cluster()
+    yield cluster
+    cluster.remove()
+
+
+class Shop:
+    """A database with a job of each kind of lease, and its dump in one file."""
+
+    def __init__(self, server):
+        self.db = db = server.database()
+        gate = Gate(db)
+        db.sql(f"""
+            {OUTSIDE};
+            CREATE TABLE chunks (n int);
+            CREATE PROCEDURE work() LANGUAGE plpgsql AS $$
+            DECLARE done int := coalesce(((pushy.current_job()).checkpoint->>'done')::int, 0);
+            BEGIN
+                FOR n IN done + 1 .. 2 LOOP
+                    INSERT INTO public.chunks VALUES (n);
+                    PERFORM pushy.job_checkpoint(jsonb_build_object('done', n));
+                    COMMIT;
+                    IF n = 1 AND current_database() = '{db.name}' THEN PERFORM {gate.stop}; END IF;
+                END LOOP;
+            END $$;
+            CREATE FUNCTION later() RETURNS void LANGUAGE plpgsql AS
+                $$BEGIN PERFORM pushy.job_log('not now'), pushy.job_checkpoint('[1]'), pushy.job_snooze('1 day'); END$$;
+            SELECT pushy.queue_register('inside', 'work()'), pushy.queue_register('later', 'later()')""")
+        self.timed, self.over, self.bound, self.free = enqueue(db, 4)
+        ((_, self.token), _), = [claim(db, 2)]
+        self.session = db.connect()
+        self.session.execute("SELECT pushy.job_claim('mails', lease => '0')")
+        assert db.value("SELECT pushy.job_log('begun', 'info', %s, %s)", self.timed, self.token)
+        self.inside = db.value("SELECT pushy.enqueue('inside')")
+        self.put_off = db.value("SELECT pushy.enqueue('later')")
+        gate.wait_for_arrival()
+        db.wait_until("SELECT state::text FROM pushy.jobs WHERE id = %s", "scheduled", params=(self.put_off,))
+        self.numbers = {table: {job for job, in db.rows(f"SELECT job_id FROM pushy_internal.{table}")} for table in ("lease", "job_log", "checkpoint")}
+        self.file = server.folder / f"{db.name}.dump"
+        server.run("pg_dump", "-h", server.folder, "-p", server.port, "-U", "postgres", "-Fc", "-f", self.file, db.name)
+        gate.open()
+        db.job_wait(self.inside)
+
+    def load(self, db, *options, without=()):
+        where = ["-h", db.cluster.folder, "-p", db.cluster.port, "-U", "postgres", "-d", db.name]
+        if without:
+            entries = db.cluster.run("pg_restore", "-l", self.file).stdout.splitlines()
+            chosen = db.cluster.folder / f"{db.name}.list"
+            chosen.write_text("\n".join(entry for entry in entries if not any(f" TABLE DATA pushy_internal {table} " in entry for table in without)))
+            options = [*options, "-L", chosen]
+        return db.cluster.run("pg_restore", *where, *options, self.file, check=False)
+
+
+@pytest.fixture(scope="module")
+def shop(server):
+    shop = Shop(server)
+    yield shop
+    shop.session.close()
+
+
+def states(db) -> dict:
+    return dict(db.rows("SELECT id, state FROM pushy.jobs"))
+
+
+def test_a_copy_keeps_what_holds_by_time_and_nothing_of_sessions_and_executors_that_are_not_there(shop, server):
+    copy = server.database(extension=False)
+    assert shop.load(copy).returncode == 0
+    running = {shop.timed: "running", shop.over: "running", shop.bound: "running", shop.free: "available", shop.inside: "running", shop.put_off: "scheduled"}
+    assert states(copy) == running, "as it was dumped, until somebody says that it is at home"
+    assert copy.value("SELECT count(*) FROM pushy.leases") == 4
+    assert copy.rows("SELECT job_id, message FROM pushy.job_logs ORDER BY job_id") == [(shop.timed, "begun"), (shop.put_off, "not now")]
+    copy.sql("UPDATE pushy_internal.lease SET until = leased_at + '1 us' WHERE job_id = %s", shop.over)
+    copy.sql("SELECT pushy.resume_after_restore()")
+    # Over: charged, as anywhere. Of a session, which goes on and has claimed nothing here: free, and nobody is charged.
+    copy.wait_until("SELECT array_agg(job_id) FROM pushy.leases", [shop.timed])
+    assert copy.rows("SELECT job_id, attempt, sqlstate FROM pushy.failures") == [(shop.over, 1, "08006")]
+    assert copy.rows("SELECT id, attempt FROM pushy.jobs WHERE queue = 'mails' AND state = 'available' ORDER BY id") == [(shop.over, 1), (shop.bound, 0), (shop.free, 0)]
+    # The procedure goes on after its checkpoint.
+    assert copy.job_wait(shop.inside)["state"] == "completed"
+    assert copy.rows("SELECT n FROM chunks ORDER BY n") == [(1,), (2,)]
+    assert copy.value("SELECT checkpoint FROM pushy.jobs WHERE id = %s", shop.put_off) == [1]
+    # Who has the token has the job here too.
+    assert copy.value("SELECT pushy.job_complete(%s, %s)", shop.timed, shop.token)
+    assert {job for job, _ in claim(copy, 10)} == {shop.over, shop.bound, shop.free}
+    assert state(shop.db, shop.timed) == "running", "the original is left alone"
+
+
+@pytest.mark.parametrize("without", [("lease",), ("lease", "job_log", "checkpoint"), ("checkpoint",), ("job_log",)], ids="-".join)
+def test_jobs_whose_leases_were_not_loaded_are_free(shop, server, without):
+    copy = server.database(extension=False)
+    shop.load(copy, without=without)
+    copy.sql("SELECT pushy.resume_after_restore()")
+    assert copy.job_wait(shop.inside)["state"] == "completed"
+    copy.wait_until("SELECT count(*) FROM pushy.leases", 0 if "lease" in without else 2)
+    expected = {shop.bound, shop.free} | ({shop.timed, shop.over} if "lease" in without else set())
+    assert {job for job, _ in claim(copy, 10)} == expected
+    assert copy.value("SELECT count(*) FROM pushy_internal.lease WHERE job_id = %s", shop.inside) == 0
+
+
+@pytest.mark.parametrize("table", ["lease", "job_log", "checkpoint"])
+def test_what_comes_without_its_jobs_holds_nobody_and_is_dropped(shop, server, table):
+    db = server.database()
+    db.sql(OUTSIDE)
+    shop.load(db, "--data-only", "-t", table)
+    assert db.value(f"SELECT count(*) FROM pushy_internal.{table}") > 0
+    # Numbers that the dump has are not given out again.
+    assert set(enqueue(db, 8)).isdisjoint(shop.numbers[table])
+    claimed = claim(db, 8)
+    assert len(claimed) == 8
+    db.sql("SELECT pushy.resume_after_restore(drop_rest => true)")
+    assert db.value(f"SELECT count(*) FROM pushy_internal.{table} WHERE queue_id < 0") == 0
+    assert all(db.value("SELECT pushy.job_complete(%s, %s)", job, token) for job, token in claimed)
+
+
+def test_what_is_of_a_job_here_is_not_the_dumps(shop, server):
+    """Numbers of jobs are others' elsewhere."""
+    db = server.database()
+    db.sql(OUTSIDE)
+    mine = enqueue(db, 8)
+    assert set(mine) >= {shop.timed, shop.over, shop.bound}
+    claimed = claim(db, 8)
+    before = db.rows("SELECT * FROM pushy_internal.lease ORDER BY job_id")
+    shop.load(db, "--data-only")
+    assert db.rows("SELECT * FROM pushy_internal.lease WHERE queue_id > 0 ORDER BY job_id") == before
+    assert db.rows("SELECT * FROM pushy.job_logs") == []
+    assert not db.value("SELECT pushy.job_complete(%s, %s)", shop.timed, shop.token)
+    db.sql("SELECT pushy.resume_after_restore(drop_rest => true)")
+    assert all(db.value("SELECT pushy.job_complete(%s, %s)", job, token) for job, token in claimed)
+    assert db.value("SELECT count(*) FROM pushy_internal.lease") == 0

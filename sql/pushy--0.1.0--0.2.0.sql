@@ -1,0 +1,520 @@
+-- From 0.1.0 to 0.2.0: workers outside and their leases, procedures as handlers, words by which a handler ends its attempt.
+
+SELECT pushy_internal.script_begins();
+
+-- Tables
+ALTER TABLE pushy_internal.queue
+  ADD COLUMN lease_us bigint NOT NULL DEFAULT 60000000 CHECK (lease_us OPERATOR(pg_catalog.>=) 0);
+ALTER TABLE pushy_internal.queue_acl DROP CONSTRAINT queue_acl_privilege_check;
+ALTER TABLE pushy_internal.queue_acl ADD CONSTRAINT queue_acl_privilege_check
+  CHECK (privilege OPERATOR(pg_catalog.=) ANY (ARRAY['enqueue', 'work', 'monitor', 'claim']));
+
+ALTER TABLE pushy_internal.live_job ADD COLUMN snoozes int;
+ALTER TABLE pushy_internal.live_job DROP CONSTRAINT live_job_state;
+ALTER TABLE pushy_internal.live_job ADD CONSTRAINT live_job_state CHECK (
+  (state OPERATOR(pg_catalog.=) 'a'::pg_catalog."char" AND position IS NOT NULL)
+  OR (state OPERATOR(pg_catalog.=) ANY (ARRAY['s'::pg_catalog."char", 'r'::pg_catalog."char", 'x'::pg_catalog."char"]) AND position IS NULL));
+DROP INDEX pushy_internal.live_job_due;
+
+CREATE INDEX live_job_due ON pushy_internal.live_job (run_at, id)
+  WHERE position IS NULL AND state OPERATOR(pg_catalog.<>) 'x'::pg_catalog."char";
+COMMENT ON INDEX pushy_internal.live_job_due IS 'Jobs waiting for their time.';
+
+-- Claims that outlive a transaction. Beside the job's row, because a lease that is extended would write its arguments anew each time.
+-- Who changes a lease has locked the job's row before.
+CREATE TABLE pushy_internal.lease (
+  job_id     bigint      NOT NULL,
+  until      timestamptz NOT NULL,   -- infinity: until the session that has claimed it ends
+  token      uuid        NOT NULL,   -- who does not know it changes nothing
+  leased_at  timestamptz NOT NULL,
+  position   bigint      NOT NULL,   -- where the job stood: it goes back there when it is released
+  queue_id   int         NOT NULL,
+  claimed_by oid         NOT NULL,
+  session    bigint,                 -- the session whose end ends it, by a number that no other has; NULL: it ends by time
+  fraction   real,                   -- what job_extend said last
+  worker     text,
+  message    text,
+  inside     boolean     NOT NULL DEFAULT false,   -- of an executor, for a procedure: it ends with that process
+  PRIMARY KEY (job_id)
+) USING heap WITH (
+  autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000,
+  autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 100000
+);
+COMMENT ON TABLE pushy_internal.lease IS 'Jobs that workers outside have claimed, and procedures that run; see the view pushy.leases.';
+CREATE INDEX lease_end ON pushy_internal.lease (until, job_id);
+COMMENT ON INDEX pushy_internal.lease_end IS 'Which lease ends next.';
+CREATE INDEX lease_worker ON pushy_internal.lease (queue_id, worker);
+COMMENT ON INDEX pushy_internal.lease_worker IS 'What a worker holds, and how much of a queue is leased.';
+CREATE INDEX lease_session ON pushy_internal.lease (session, job_id) WHERE session IS NOT NULL;
+COMMENT ON INDEX pushy_internal.lease_session IS 'Leases that end with a session.';
+CREATE INDEX lease_inside ON pushy_internal.lease (job_id) WHERE inside;
+COMMENT ON INDEX pushy_internal.lease_inside IS 'What executors hold, or held before they ended.';
+
+-- Beside the job's row, as its failures: few jobs have one of these.
+CREATE TABLE pushy_internal.job_log (
+  job_id   bigint      NOT NULL,
+  line     int         NOT NULL,   -- in the order of saying, from 1; the first are gone where there were many
+  attempt  int         NOT NULL,
+  queue_id int         NOT NULL,
+  said_at  timestamptz NOT NULL,
+  level    text        NOT NULL CHECK (level OPERATOR(pg_catalog.=) ANY (ARRAY['debug', 'info', 'warning', 'error'])),
+  message  text        NOT NULL,
+  PRIMARY KEY (job_id, line)
+) USING heap;
+COMMENT ON TABLE pushy_internal.job_log IS 'What handlers have said with pushy.job_log; see the view pushy.job_logs.';
+
+CREATE TABLE pushy_internal.checkpoint (
+  job_id   bigint      NOT NULL,
+  queue_id int         NOT NULL,
+  state    jsonb       NOT NULL,
+  PRIMARY KEY (job_id)
+) USING heap WITH (fillfactor = 50);
+COMMENT ON TABLE pushy_internal.checkpoint IS 'How far an unfinished job was at its last pushy.job_checkpoint, for its next attempt.';
+
+ALTER TYPE pushy.job ADD ATTRIBUTE checkpoint jsonb;
+
+CREATE TYPE pushy.claimed_job AS (
+  job_id       bigint,
+  token        uuid,
+  queue        text,
+  args         jsonb,
+  attempt      int,
+  max_attempts int,
+  priority     int,
+  run_at       timestamptz,
+  enqueued_at  timestamptz,
+  enqueued_by  name,
+  unique_key   text,
+  caused_by    bigint,
+  depth        int,
+  lease_until  timestamptz,
+  last_error   text
+);
+COMMENT ON TYPE pushy.claimed_job IS
+  'One job as a worker outside has claimed it. token is what it proves its claim with; attempt is the number of this attempt, from 1; last_error is of the one before.';
+
+SELECT pg_catalog.pg_extension_config_dump('pushy_internal.lease', '');
+SELECT pg_catalog.pg_extension_config_dump('pushy_internal.job_log', '');
+SELECT pg_catalog.pg_extension_config_dump('pushy_internal.checkpoint', '');
+
+-- What keeps writers out of the new tables, as write_guard.sql has it.
+DO $$
+DECLARE
+  name pg_catalog.text;
+BEGIN
+  FOREACH name IN ARRAY ARRAY['pushy_internal.lease', 'pushy_internal.job_log', 'pushy_internal.checkpoint'] LOOP
+    EXECUTE pg_catalog.format(
+      'CREATE TRIGGER refuse_write BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON %1$s '
+      'FOR EACH STATEMENT EXECUTE FUNCTION pushy_internal.refuse_write(''dumped''); '
+      'ALTER TABLE %1$s ENABLE ALWAYS TRIGGER refuse_write; '
+      'COMMENT ON TRIGGER refuse_write ON %1$s IS ''Keeps out everybody but the owner, whatever privileges they have.''; '
+      'CREATE TRIGGER pass_over_row BEFORE INSERT ON %1$s FOR EACH ROW EXECUTE FUNCTION pushy_internal.pass_over_row(); '
+      'ALTER TABLE %1$s ENABLE ALWAYS TRIGGER pass_over_row; '
+      'COMMENT ON TRIGGER pass_over_row ON %1$s IS ''Takes the rows of a dump in as what waits, and passes over those that the database''''s owner loads, because refuse_write lets the statement begin.''; '
+      'CREATE TRIGGER refuse_applied AFTER INSERT OR UPDATE OR DELETE ON %1$s '
+      'FOR EACH ROW WHEN (pushy_internal.is_apply_worker()) EXECUTE FUNCTION pushy_internal.refuse_write(); '
+      'ALTER TABLE %1$s ENABLE ALWAYS TRIGGER refuse_applied; '
+      'COMMENT ON TRIGGER refuse_applied ON %1$s IS ''Keeps out rows that logical replication brings by a subscription of anybody but the owner.''', name);
+  END LOOP;
+END
+$$;
+
+-- Functions with other arguments than before
+DROP FUNCTION pushy.queue_register(text, text, regrole, int, int, int, text, interval, interval, interval, interval, interval, boolean);
+DROP FUNCTION pushy.queue_alter(text, text, regrole, int, int, int, text, interval, interval, interval, interval, interval, boolean, regrole);
+
+CREATE FUNCTION pushy.queue_register(
+  queue text,
+  handler text DEFAULT NULL,
+  -- quote_ident: current_user::regrole alone fails for a role "Bob".
+  run_as regrole DEFAULT pg_catalog.quote_ident(current_user)::pg_catalog.regrole,
+  concurrency int DEFAULT NULL,
+  priority int DEFAULT 5,
+  max_attempts int DEFAULT 25,
+  backoff text DEFAULT 'exponential',
+  retry_delay interval DEFAULT '1 second',
+  max_retry_delay interval DEFAULT '1 day',
+  timeout interval DEFAULT '1 minute',
+  keep_completed interval DEFAULT '1 hour',
+  keep_discarded interval DEFAULT '30 days',
+  batch boolean DEFAULT true,
+  lease interval DEFAULT '1 minute')
+RETURNS text LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_queue_register_v2';
+COMMENT ON FUNCTION pushy.queue_register(text, text, regrole, int, int, int, text, interval, interval, interval, interval, interval, boolean, interval) IS
+  'Declares a queue, with the function that does its jobs, and answers the signature of that function (NULL for none). Run it with every deploy, because what is left out is its default again, only owner and pause stay; handler takes (jsonb), (pushy.job) or nothing: ''public.send_mail(jsonb)'', or a name that only one such function has. Jobs run as run_as, which the caller may become, as many at a time as concurrency (NULL or 0: as there are executors; 1: in strict order), up to max_attempts times with backoff exponential, linear or fixed from retry_delay to max_retry_delay, cut short after timeout (0: never), kept for keep_completed or keep_discarded; batch => false commits each alone. Without a handler its jobs are claimed by workers outside, each for lease (see pushy.job_claim).';
+
+CREATE FUNCTION pushy.queue_alter(
+  queue text,
+  handler text DEFAULT NULL,
+  run_as regrole DEFAULT NULL,
+  concurrency int DEFAULT NULL,
+  priority int DEFAULT NULL,
+  max_attempts int DEFAULT NULL,
+  backoff text DEFAULT NULL,
+  retry_delay interval DEFAULT NULL,
+  max_retry_delay interval DEFAULT NULL,
+  timeout interval DEFAULT NULL,
+  keep_completed interval DEFAULT NULL,
+  keep_discarded interval DEFAULT NULL,
+  batch boolean DEFAULT NULL,
+  owner regrole DEFAULT NULL,
+  lease interval DEFAULT NULL)
+RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_queue_alter_v2';
+COMMENT ON FUNCTION pushy.queue_alter(text, text, regrole, int, int, int, text, interval, interval, interval, interval, interval, boolean, regrole, interval) IS
+  'Changes some options of a queue and leaves the others as they are. Arguments are those of pushy.queue_register, where 0 is none and NULL leaves it (concurrency => 0 lifts the limit), and owner, another role, which the caller may become and which may become run_as; a superuser says it where the owner was dropped. The next pushy.queue_register sets all of it anew, but for the owner. For the queue''s owner.';
+
+-- Words for handlers
+CREATE FUNCTION pushy.job_checkpoint(state jsonb)
+RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_job_checkpoint_v1';
+COMMENT ON FUNCTION pushy.job_checkpoint(jsonb) IS
+  'Called by a handler: how far its job is, kept by the handler''s next COMMIT, in the place of what was said before. The next attempt finds it in (pushy.current_job()).checkpoint; it is gone when the job is completed. For procedures, and for functions that end with pushy.job_snooze.';
+
+CREATE FUNCTION pushy.job_snooze(delay interval DEFAULT NULL, until timestamptz DEFAULT NULL, reason text DEFAULT NULL)
+RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_job_snooze_v1';
+COMMENT ON FUNCTION pushy.job_snooze(interval, timestamptz, text) IS
+  'Called by a handler: when it returns, its job is put off for delay, or until then, and comes again. What the handler has done is kept, the attempt is not charged, and reason goes to pushy.job_logs. An error after it fails the attempt all the same.';
+
+CREATE FUNCTION pushy.job_discard(reason text DEFAULT NULL)
+RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_job_discard_v1';
+COMMENT ON FUNCTION pushy.job_discard(text) IS
+  'Called by a handler: ends the attempt by an error, and the job with it, attempts left or not. What was done since the last COMMIT is undone; reason is the message in pushy.failures. Whoever catches the error does not change that.';
+
+CREATE FUNCTION pushy.job_retry_in(delay interval, reason text DEFAULT NULL)
+RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_job_retry_in_v1';
+COMMENT ON FUNCTION pushy.job_retry_in(interval, text) IS
+  'Called by a handler: ends the attempt by an error; the next one comes after delay instead of the queue''s backoff, if one is left. The attempt is charged and undone as any failed one; reason is its message in pushy.failures.';
+
+CREATE FUNCTION pushy.job_log(message text, level text DEFAULT 'info', job_id bigint DEFAULT NULL, token uuid DEFAULT NULL)
+RETURNS boolean LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_job_log_v1';
+COMMENT ON FUNCTION pushy.job_log(text, text, bigint, uuid) IS
+  'Says something about the running job, or about one that the caller has claimed (job_id, token), shown in pushy.job_logs. level is debug, info, warning or error. A handler''s words are kept when its attempt ends, whether it succeeds or fails; at most 100 of an attempt, 1,000 of a job (the newest) and 2,000 bytes of each. False where the claim is over.';
+
+-- Workers outside: claiming jobs for a time, and saying how they ended.
+
+CREATE FUNCTION pushy.job_claim(queue text, max_jobs int DEFAULT 1, lease interval DEFAULT NULL, worker text DEFAULT NULL)
+RETURNS SETOF pushy.claimed_job LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 10 AS 'MODULE_PATHNAME', 'pushy_job_claim_v1';
+COMMENT ON FUNCTION pushy.job_claim(text, int, interval, text) IS
+  'Claims up to max_jobs ready jobs of a queue without a handler, and answers them in order; none where nothing is ready or the queue is paused. The claims hold from this transaction''s commit on, for lease (NULL: as the queue says; 0: until this session ends). Who repeats a call with the same worker because the answer was lost gets the jobs that this worker holds, with new tokens, so give each call a worker name of its own. Needs privilege claim.';
+
+CREATE FUNCTION pushy.job_complete(job_id bigint, token uuid, result jsonb DEFAULT NULL)
+RETURNS boolean LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_job_complete_v1';
+COMMENT ON FUNCTION pushy.job_complete(bigint, uuid, jsonb) IS
+  'Completes a claimed job, in this transaction: what else the transaction writes is done exactly once. It answers false, and nothing changed, where the token is not the one of the job''s claim of now: its lease was over, or somebody cancelled it. Needs privilege claim.';
+
+CREATE FUNCTION pushy.job_fail(
+  job_id bigint,
+  token uuid,
+  error text DEFAULT NULL,
+  sqlstate text DEFAULT NULL,
+  detail text DEFAULT NULL,
+  retry_in interval DEFAULT NULL,
+  discard boolean DEFAULT NULL)
+RETURNS text LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_job_fail_v1';
+COMMENT ON FUNCTION pushy.job_fail(bigint, uuid, text, text, text, interval, boolean) IS
+  'Says that an attempt at a claimed job failed, charges it, and answers the job''s new state. That is retryable (available where it is due at once) after retry_in or the queue''s backoff, discarded after the last attempt or with discard. NULL, and nothing changed, where the token is not the one of the job''s claim of now. Needs privilege claim.';
+
+CREATE FUNCTION pushy.job_extend(
+  job_id bigint,
+  token uuid,
+  lease interval DEFAULT NULL,
+  fraction double precision DEFAULT NULL,
+  message text DEFAULT NULL)
+RETURNS boolean LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_job_extend_v1';
+COMMENT ON FUNCTION pushy.job_extend(bigint, uuid, interval, double precision, text) IS
+  'Lets a claim hold for lease from now on (NULL: as the queue says; 0: until this session ends), and says how far the job is. What it says, from 0 to 1 and a word, is shown in pushy.leases and pushy.jobs. False: stop, because the job is no longer yours. Needs privilege claim.';
+
+CREATE FUNCTION pushy.job_release(job_id bigint, token uuid, delay interval DEFAULT NULL)
+RETURNS boolean LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_job_release_v1';
+COMMENT ON FUNCTION pushy.job_release(bigint, uuid, interval) IS
+  'Gives a claimed job back, uncharged: to its old place, or to be ready after delay. False, and nothing changed, where the token is not the one of the job''s claim of now. Needs privilege claim.';
+
+CREATE FUNCTION pushy.jobs_settle(outcomes jsonb)
+RETURNS int LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_jobs_settle_v1';
+COMMENT ON FUNCTION pushy.jobs_settle(jsonb) IS
+  'Says how many claimed jobs ended, in one statement, and answers of how many the token was the one of their claim. outcomes is an array of objects with job_id, token and outcome: complete (with result), fail (error, sqlstate, detail, retry_in), discard (error, sqlstate, detail), release (delay), snooze (delay, and as error why, for pushy.job_logs) or extend (lease, fraction, message); lengths of time in seconds. Needs privilege claim.';
+
+CREATE PROCEDURE pushy.job_claim_wait(queue text, timeout interval DEFAULT '1 minute', INOUT ready boolean DEFAULT NULL)
+LANGUAGE c AS 'MODULE_PATHNAME', 'pushy_job_claim_wait_v1';
+COMMENT ON PROCEDURE pushy.job_claim_wait(text, interval, boolean) IS
+  'Waits until a queue has jobs that pushy.job_claim would answer, holding no snapshot; ready is false after the timeout (0: it looks once). Of those who wait one is woken for each job, and must claim at once: after a second the next is woken. CALL it outside a transaction block. Needs privilege claim.';
+
+CREATE FUNCTION pushy.queue_channel(queue text)
+RETURNS text LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_queue_channel_v1';
+COMMENT ON FUNCTION pushy.queue_channel(text) IS
+  'Answers what to write after LISTEN to hear when a queue for workers outside has work and had none. It is told once, until somebody has claimed, so claim after LISTEN and after each notice, until nothing comes. It changes with the queue''s name. Needs privilege claim.';
+
+-- Views. Columns are added behind those that were there, because views of others may stand on these.
+ALTER FUNCTION pushy_internal.queue_statistics(int) RENAME TO queue_statistics_before;
+CREATE FUNCTION pushy_internal.queue_statistics(
+  queue_id int,
+  OUT running int,
+  OUT enqueued bigint,
+  OUT completed bigint,
+  OUT failed bigint,
+  OUT retried bigint,
+  OUT discarded bigint,
+  OUT cancelled bigint,
+  OUT given_back bigint,
+  OUT run_again bigint,
+  OUT parked bigint,
+  OUT batches bigint,
+  OUT rate_1m double precision,
+  OUT wait_p50 interval,
+  OUT wait_p95 interval,
+  OUT wait_p99 interval,
+  OUT run_mean interval,
+  OUT run_p50 interval,
+  OUT run_p95 interval,
+  OUT run_p99 interval,
+  OUT snoozed bigint)
+RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 1 AS 'MODULE_PATHNAME', 'pushy_queue_statistics_v2';
+COMMENT ON FUNCTION pushy_internal.queue_statistics(int) IS
+  'Counters of a queue, from shared memory; behind pushy.stats. No row for one that the caller may not monitor, or that does not exist.';
+
+CREATE OR REPLACE VIEW pushy.queues WITH (security_barrier) AS
+SELECT q.queue,
+       CASE WHEN q.handler OPERATOR(pg_catalog.<>) '' THEN q.handler END AS handler,
+       CASE WHEN h.is_home
+            THEN (SELECT o.rolname FROM pg_catalog.pg_roles o WHERE o.oid OPERATOR(pg_catalog.=) q.run_as)
+            ELSE q.run_as_name END AS run_as,
+       CASE WHEN h.is_home
+            THEN (SELECT o.rolname FROM pg_catalog.pg_roles o WHERE o.oid OPERATOR(pg_catalog.=) q.owner)
+            ELSE q.owner_name END AS owner,
+       q.concurrency,
+       CASE WHEN q.handler OPERATOR(pg_catalog.<>) '' THEN pushy_internal.queue_running(q.queue_id)
+            WHEN pushy_internal.queue_monitored(q.queue_id)
+            THEN (SELECT pg_catalog.count(*)::pg_catalog.int4 FROM pushy_internal.lease s WHERE s.queue_id OPERATOR(pg_catalog.=) q.queue_id)
+       END AS running,
+       q.paused,
+       CASE WHEN h.is_home THEN COALESCE(q.parked, pushy_internal.queue_obstacle(q.queue_id))
+            ELSE pg_catalog.format('it came here by a restore or a copy and waits for SELECT pushy.queue_resume(%L), or for pushy.resume_after_restore(), which resumes all that came along', q.queue) END AS parked,
+       q.priority,
+       q.max_attempts,
+       q.backoff,
+       pg_catalog.justify_hours(q.retry_delay_us     OPERATOR(pg_catalog.*) '1 microsecond'::pg_catalog.interval) AS retry_delay,
+       pg_catalog.justify_hours(q.max_retry_delay_us OPERATOR(pg_catalog.*) '1 microsecond'::pg_catalog.interval) AS max_retry_delay,
+       pg_catalog.justify_hours(q.timeout_us         OPERATOR(pg_catalog.*) '1 microsecond'::pg_catalog.interval) AS timeout,
+       pg_catalog.justify_hours(q.keep_completed_us  OPERATOR(pg_catalog.*) '1 microsecond'::pg_catalog.interval) AS keep_completed,
+       pg_catalog.justify_hours(q.keep_discarded_us  OPERATOR(pg_catalog.*) '1 microsecond'::pg_catalog.interval) AS keep_discarded,
+       q.batch,
+       q.created_at,
+       pg_catalog.justify_hours(q.lease_us           OPERATOR(pg_catalog.*) '1 microsecond'::pg_catalog.interval) AS lease
+  FROM pushy_internal.queue q
+ CROSS JOIN LATERAL (
+   SELECT pushy_internal.is_home(q.home_system, q.home_database,
+                              (SELECT e.oid FROM pg_catalog.pg_extension e WHERE e.extname OPERATOR(pg_catalog.=) 'pushy'),
+                              'pushy_internal.queue'::pg_catalog.regclass::pg_catalog.oid) AS is_home) h
+ WHERE pushy_internal.queue_visible(q.queue_id);
+
+CREATE OR REPLACE VIEW pushy.jobs WITH (security_barrier) AS
+SELECT j.id,
+       q.queue,
+       j.args,
+       CASE WHEN j.queue_id OPERATOR(pg_catalog.<>) q.queue_id THEN NULL
+            WHEN j.state OPERATOR(pg_catalog.=) 'c'::pg_catalog."char" THEN 'completed'
+            WHEN j.state OPERATOR(pg_catalog.=) 'd'::pg_catalog."char" THEN 'discarded'
+            WHEN j.state OPERATOR(pg_catalog.=) 'k'::pg_catalog."char" THEN 'cancelled'
+            WHEN r.job_id IS NOT NULL                                  THEN 'running'
+            WHEN j.state OPERATOR(pg_catalog.=) 'x'::pg_catalog."char" THEN 'running'
+            WHEN j.state OPERATOR(pg_catalog.=) 's'::pg_catalog."char" THEN 'scheduled'
+            WHEN j.state OPERATOR(pg_catalog.=) 'r'::pg_catalog."char" THEN 'retryable'
+            ELSE 'available'
+       END AS state,
+       j.priority::pg_catalog.int4 AS priority,
+       COALESCE(r.attempt, j.leased_attempt, j.attempt) AS attempt,
+       COALESCE(j.max_attempts, q.max_attempts) AS max_attempts,
+       j.run_at,
+       j.enqueued_at,
+       -- Of a role that is gone the server says 'unknown (OID=...)', which another role may be called.
+       CASE WHEN j.queue_id OPERATOR(pg_catalog.=) q.queue_id
+                 AND pg_catalog.pg_get_userbyid(j.enqueued_by)
+                 OPERATOR(pg_catalog.<>) pg_catalog.format('unknown (OID=%s)', j.enqueued_by)::pg_catalog.name
+            THEN pg_catalog.pg_get_userbyid(j.enqueued_by) END AS enqueued_by,
+       CASE WHEN j.queue_id OPERATOR(pg_catalog.=) q.queue_id THEN j.unique_key END AS unique_key,
+       j.caused_by,
+       j.depth::pg_catalog.int4 AS depth,
+       COALESCE(r.started_at, j.started_at) AS started_at,
+       j.finished_at,
+       j.result,
+       (SELECT f.message
+          FROM pushy_internal.failure f
+         WHERE f.job_id OPERATOR(pg_catalog.=) j.id AND f.queue_id OPERATOR(pg_catalog.=) q.queue_id
+         ORDER BY f.attempt DESC
+         LIMIT 1) AS last_error,
+       COALESCE(r.progress, j.progress) AS progress,
+       COALESCE(r.progress_message, CASE WHEN j.queue_id OPERATOR(pg_catalog.=) q.queue_id THEN j.progress_message END) AS progress_message,
+       pg_catalog.justify_hours(COALESCE(j.timeout_us, q.timeout_us)
+                                OPERATOR(pg_catalog.*) '1 microsecond'::pg_catalog.interval) AS timeout,
+       j.expires_at,
+       (SELECT c.state
+          FROM pushy_internal.checkpoint c
+         WHERE c.job_id OPERATOR(pg_catalog.=) j.id AND c.queue_id OPERATOR(pg_catalog.=) q.queue_id) AS checkpoint
+  FROM (SELECT l.id, l.queue_id, l.state, l.priority, l.attempt, l.max_attempts, l.run_at, l.enqueued_at, l.enqueued_by,
+               l.unique_key, l.caused_by, l.depth, l.timeout_us, l.args,
+               s.leased_at AS started_at, NULL::pg_catalog.timestamptz AS finished_at,
+               NULL::pg_catalog.jsonb AS result, NULL::pg_catalog.timestamptz AS expires_at,
+               CASE WHEN s.job_id IS NOT NULL THEN l.attempt OPERATOR(pg_catalog.+) 1 END AS leased_attempt,
+               s.fraction::pg_catalog.float8 AS progress, s.message AS progress_message
+          FROM pushy_internal.live_job l
+          LEFT JOIN pushy_internal.lease s ON s.job_id OPERATOR(pg_catalog.=) l.id
+        UNION ALL
+        SELECT d.id, d.queue_id, d.state, d.priority, d.attempt, d.max_attempts, d.run_at, d.enqueued_at, d.enqueued_by,
+               d.unique_key, d.caused_by, d.depth, d.timeout_us, d.args, d.started_at, d.finished_at, d.result, d.expires_at,
+               NULL::pg_catalog.int4, NULL::pg_catalog.float8, NULL::pg_catalog.text
+          FROM pushy_internal.finished_job d) j
+  JOIN pushy_internal.queue q ON q.queue_id OPERATOR(pg_catalog.=) j.queue_id
+  LEFT JOIN pushy_internal.running_jobs() r ON r.job_id OPERATOR(pg_catalog.=) j.id
+ WHERE pushy_internal.queue_monitored(q.queue_id);
+
+CREATE OR REPLACE VIEW pushy.stats WITH (security_barrier) AS
+SELECT u.queue, u.running, u.enqueued, u.completed, u.failed, u.retried, u.discarded, u.cancelled, u.given_back, u.run_again, u.parked, u.batches, u.rate_1m,
+       u.wait_p50, u.wait_p95, u.wait_p99, u.run_mean, u.run_p50, u.run_p95, u.run_p99, u.log_bytes, u.log_oldest, u.snoozed
+  FROM (SELECT q.queue,
+               CASE WHEN q.handler OPERATOR(pg_catalog.<>) '' THEN s.running
+                    ELSE (SELECT pg_catalog.count(*)::pg_catalog.int4 FROM pushy_internal.lease l WHERE l.queue_id OPERATOR(pg_catalog.=) q.queue_id)
+               END AS running,
+               s.enqueued, s.completed, s.failed, s.retried, s.discarded, s.cancelled, s.given_back, s.run_again, s.parked, s.batches, s.rate_1m,
+               s.wait_p50, s.wait_p95, s.wait_p99, s.run_mean, s.run_p50, s.run_p95, s.run_p99,
+               NULL::pg_catalog.int8 AS log_bytes, NULL::pg_catalog.text AS log_oldest, s.snoozed
+          FROM pushy_internal.queue q
+         CROSS JOIN LATERAL pushy_internal.queue_statistics(q.queue_id) s
+        -- A query for one queue does not look at the log: no name is equal to NULL, as the planner sees.
+        UNION ALL
+        SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, l.bytes, l.oldest, NULL
+          FROM pushy_internal.log_bounds() l) u;
+
+DROP FUNCTION pushy_internal.queue_statistics_before(int);
+
+CREATE VIEW pushy.leases WITH (security_barrier) AS
+SELECT s.job_id,
+       q.queue,
+       CASE WHEN s.queue_id OPERATOR(pg_catalog.=) q.queue_id THEN s.worker END AS worker,
+       CASE WHEN s.queue_id OPERATOR(pg_catalog.=) q.queue_id
+                 AND pg_catalog.pg_get_userbyid(s.claimed_by)
+                 OPERATOR(pg_catalog.<>) pg_catalog.format('unknown (OID=%s)', s.claimed_by)::pg_catalog.name
+            THEN pg_catalog.pg_get_userbyid(s.claimed_by) END AS claimed_by,
+       s.leased_at,
+       s.until,
+       s.until OPERATOR(pg_catalog.<=) pg_catalog.clock_timestamp() AS over,
+       s.fraction::pg_catalog.float8 AS progress,
+       CASE WHEN s.queue_id OPERATOR(pg_catalog.=) q.queue_id THEN s.message END AS progress_message
+  FROM pushy_internal.lease s
+  JOIN pushy_internal.queue q ON q.queue_id OPERATOR(pg_catalog.=) s.queue_id
+ WHERE pushy_internal.queue_monitored(q.queue_id);
+COMMENT ON VIEW pushy.leases IS
+  'Jobs that workers outside have claimed, and procedures that run, of queues that you may monitor. The tokens are their workers'' alone.';
+COMMENT ON COLUMN pushy.leases.job_id IS 'The job.';
+COMMENT ON COLUMN pushy.leases.queue IS 'The queue of the job.';
+COMMENT ON COLUMN pushy.leases.worker IS 'The name that the worker gave to pushy.job_claim; NULL where it gave none, and for a procedure in the server.';
+COMMENT ON COLUMN pushy.leases.claimed_by IS 'The role that claimed it; NULL when that was dropped.';
+COMMENT ON COLUMN pushy.leases.leased_at IS 'When it was claimed.';
+COMMENT ON COLUMN pushy.leases.until IS 'When the lease ends, unless it is extended; infinity: with the session, or the executor, that has claimed it.';
+COMMENT ON COLUMN pushy.leases.over IS 'Whether the lease is over, and the job is about to be taken back.';
+COMMENT ON COLUMN pushy.leases.progress IS 'From 0 to 1, as the worker last said with pushy.job_extend.';
+COMMENT ON COLUMN pushy.leases.progress_message IS 'What the worker said with it.';
+
+CREATE VIEW pushy.job_logs WITH (security_barrier) AS
+SELECT l.job_id,
+       q.queue,
+       l.attempt,
+       l.line,
+       l.said_at,
+       CASE WHEN l.queue_id OPERATOR(pg_catalog.=) q.queue_id THEN l.level END AS level,
+       CASE WHEN l.queue_id OPERATOR(pg_catalog.=) q.queue_id THEN l.message END AS message
+  FROM pushy_internal.job_log l
+  JOIN pushy_internal.queue q ON q.queue_id OPERATOR(pg_catalog.=) l.queue_id
+ WHERE pushy_internal.queue_monitored(q.queue_id);
+COMMENT ON VIEW pushy.job_logs IS
+  'What handlers and workers outside have said with pushy.job_log, of jobs of the queues that you may monitor, for as long as the job is kept.';
+COMMENT ON COLUMN pushy.job_logs.job_id IS 'The id in pushy.jobs.';
+COMMENT ON COLUMN pushy.job_logs.queue IS 'The queue of the job.';
+COMMENT ON COLUMN pushy.job_logs.attempt IS 'The attempt that said it; the first is 1.';
+COMMENT ON COLUMN pushy.job_logs.line IS 'The order in which it was said, from 1; of a job the last 1,000 lines are kept.';
+COMMENT ON COLUMN pushy.job_logs.said_at IS 'When it was said.';
+COMMENT ON COLUMN pushy.job_logs.level IS 'debug, info, warning or error.';
+COMMENT ON COLUMN pushy.job_logs.message IS 'What was said.';
+
+-- Words that changed
+COMMENT ON FUNCTION pushy.queue_grant(text, text, text) IS
+  'Gives a role a privilege on a queue: enqueue (add jobs), work (cancel and retry them), claim (do them from outside) or monitor (see their arguments, results and errors). role is an exact name, or public for everybody. For the queue''s owner, who has all four.';
+COMMENT ON COLUMN pushy.queues.handler IS 'The function that does the work of one job; NULL where workers outside do it.';
+COMMENT ON COLUMN pushy.queues.concurrency IS 'Executors, or leased jobs, at a time; NULL: no limit of its own.';
+COMMENT ON COLUMN pushy.queues.running IS 'Executors that work on the queue now, or jobs that workers outside have leased; NULL where you may not monitor it, and without the preload.';
+COMMENT ON COLUMN pushy.queues.lease IS 'How long a worker outside has a job where its claim says nothing else; 0: until its session ends.';
+COMMENT ON COLUMN pushy.jobs.checkpoint IS 'What a job that is not completed has last said with pushy.job_checkpoint.';
+COMMENT ON COLUMN pushy.queue_grants.privilege IS 'enqueue, work, monitor or claim.';
+COMMENT ON COLUMN pushy.stats.running IS 'Executors that work on the queue now, or jobs that workers outside have leased.';
+COMMENT ON COLUMN pushy.stats.snoozed IS 'Attempts whose handlers have put their jobs off with pushy.job_snooze: not charged.';
+
+-- The new objects belong to whom the others belong to, whoever runs this. What default privileges gave to others is taken back;
+-- then they are given as grants.sql has it.
+DO $$
+DECLARE
+  owner pg_catalog.text := (SELECT c.relowner::pg_catalog.regrole::pg_catalog.text FROM pg_catalog.pg_class c
+                             WHERE c.oid OPERATOR(pg_catalog.=) 'pushy_internal.queue'::pg_catalog.regclass::pg_catalog.oid);
+  made pg_catalog.record;
+  other pg_catalog.text;
+BEGIN
+  FOR made IN
+    SELECT CASE WHEN c.relkind OPERATOR(pg_catalog.=) 'v'::pg_catalog."char" THEN 'VIEW' ELSE 'TABLE' END AS kind, 'TABLE' AS granted,
+           c.oid::pg_catalog.regclass::pg_catalog.text AS name, c.relacl AS acl
+      FROM pg_catalog.pg_class c
+     WHERE c.oid OPERATOR(pg_catalog.=) ANY (ARRAY['pushy_internal.lease', 'pushy_internal.job_log', 'pushy_internal.checkpoint',
+             'pushy.leases', 'pushy.job_logs']::pg_catalog.regclass[]::pg_catalog.oid[])
+    UNION ALL
+    SELECT 'ROUTINE', 'ROUTINE', p.oid::pg_catalog.regprocedure::pg_catalog.text, p.proacl
+      FROM pg_catalog.pg_proc p
+     WHERE p.oid OPERATOR(pg_catalog.=) ANY (ARRAY[
+             'pushy.queue_register(text, text, regrole, int, int, int, text, interval, interval, interval, interval, interval, boolean, interval)',
+             'pushy.queue_alter(text, text, regrole, int, int, int, text, interval, interval, interval, interval, interval, boolean, regrole, interval)',
+             'pushy.job_checkpoint(jsonb)',
+             'pushy.job_snooze(interval, timestamptz, text)',
+             'pushy.job_discard(text)',
+             'pushy.job_retry_in(interval, text)',
+             'pushy.job_log(text, text, bigint, uuid)',
+             'pushy.job_claim(text, int, interval, text)',
+             'pushy.job_complete(bigint, uuid, jsonb)',
+             'pushy.job_fail(bigint, uuid, text, text, text, interval, boolean)',
+             'pushy.job_extend(bigint, uuid, interval, double precision, text)',
+             'pushy.job_release(bigint, uuid, interval)',
+             'pushy.jobs_settle(jsonb)',
+             'pushy.job_claim_wait(text, interval, boolean)',
+             'pushy.queue_channel(text)',
+             'pushy_internal.queue_statistics(int)']::pg_catalog.regprocedure[]::pg_catalog.oid[])
+    UNION ALL
+    SELECT 'TYPE', 'TYPE', t.oid::pg_catalog.regtype::pg_catalog.text, t.typacl
+      FROM pg_catalog.pg_type t WHERE t.oid OPERATOR(pg_catalog.=) 'pushy.claimed_job'::pg_catalog.regtype::pg_catalog.oid
+  LOOP
+    EXECUTE pg_catalog.format('ALTER %s %s OWNER TO %s', made.kind, made.name, owner);
+    EXECUTE pg_catalog.format('REVOKE ALL ON %s %s FROM PUBLIC', made.granted, made.name);
+    FOR other IN
+      SELECT DISTINCT e.grantee::pg_catalog.regrole::pg_catalog.text
+        FROM pg_catalog.aclexplode(made.acl) e
+       WHERE e.grantee OPERATOR(pg_catalog.<>) e.grantor AND e.grantee OPERATOR(pg_catalog.<>) 0::pg_catalog.oid
+    LOOP
+      EXECUTE pg_catalog.format('REVOKE ALL ON %s %s FROM %s', made.granted, made.name, other);
+    END LOOP;
+  END LOOP;
+END
+$$;
+GRANT USAGE ON TYPE pushy.claimed_job TO PUBLIC;
+GRANT SELECT ON pushy.leases, pushy.job_logs TO PUBLIC;
+GRANT SELECT, INSERT ON pushy_internal.lease, pushy_internal.job_log, pushy_internal.checkpoint TO pg_database_owner;
+GRANT EXECUTE ON FUNCTION
+  pushy.queue_register(text, text, regrole, int, int, int, text, interval, interval, interval, interval, interval, boolean, interval),
+  pushy.queue_alter(text, text, regrole, int, int, int, text, interval, interval, interval, interval, interval, boolean, regrole, interval),
+  pushy.job_checkpoint(jsonb),
+  pushy.job_snooze(interval, timestamptz, text),
+  pushy.job_discard(text),
+  pushy.job_retry_in(interval, text),
+  pushy.job_log(text, text, bigint, uuid),
+  pushy.job_claim(text, int, interval, text),
+  pushy.job_complete(bigint, uuid, jsonb),
+  pushy.job_fail(bigint, uuid, text, text, text, interval, boolean),
+  pushy.job_extend(bigint, uuid, interval, double precision, text),
+  pushy.job_release(bigint, uuid, interval),
+  pushy.jobs_settle(jsonb),
+  pushy.queue_channel(text),
+  pushy_internal.queue_statistics(int)
+  TO PUBLIC;
+GRANT EXECUTE ON PROCEDURE pushy.job_claim_wait(text, interval, boolean) TO PUBLIC;

@@ -1,0 +1,109 @@
+//! A job that the caller says it holds: found by its number, locked, and compared with the token of its lease.
+
+use std::sync::atomic::AtomicU64;
+
+use pushy_core::job_state::JobState;
+
+use crate::errors::Result;
+use crate::job::claimed::Claimed;
+use crate::job::live;
+use crate::job::tables::lease as table;
+use crate::pg::heap::{self, Key};
+use crate::pg::identity;
+use crate::pg::spi::Tid;
+use crate::pg::value::{Timestamp, Uuid};
+use crate::queue::cache;
+use crate::queue::definition::QueueDefinition;
+use crate::queue::privilege::{self, Privilege};
+
+/// A leased job whose row this transaction has locked.
+pub struct Held {
+    pub queue: QueueDefinition,
+    pub slot: Option<usize>,
+    pub job: Claimed,
+    pub lease: Lease,
+}
+
+/// The lease of a job.
+pub struct Lease {
+    /// Where its row is, as long as the job's row is locked and nothing was written to it.
+    pub tid: Tid,
+    pub queue_id: i32,
+    pub token: Uuid,
+    pub until: Timestamp,
+    pub leased_at: Timestamp,
+    pub position: i64,
+    pub worker: Option<String>,
+    /// The session whose end ends it.
+    pub session: Option<i64>,
+}
+
+const SHAPE: (&[&str], &AtomicU64) = (table::COLUMNS, &table::CHECKED);
+
+/// The lease of a job, as it is at this moment; as the extension's owner, as are the next two.
+pub fn lease_of(job: i64) -> Result<Option<Lease>> {
+    let mut lease = None;
+    let keys = [Key::int8_equals(1, job)];
+    heap::read_now("lease", SHAPE, "lease_pkey", &keys, |row, tid| {
+        lease = Some(Lease {
+            tid,
+            token: row.uuid(table::TOKEN),
+            until: row.timestamp(table::UNTIL),
+            leased_at: row.timestamp(table::LEASED_AT),
+            position: row.i64(table::POSITION),
+            worker: row.opt_text(table::WORKER)?,
+            session: row.opt_i64(table::SESSION),
+            queue_id: row.i32(table::QUEUE_ID),
+        });
+        Ok(false)
+    })?;
+    Ok(lease)
+}
+
+/// The jobs that a worker of this name holds of a queue, in their order, so many at most.
+pub fn of_worker(queue_id: i32, worker: &str, most: usize) -> Result<Vec<i64>> {
+    let mut held = Vec::new();
+    let keys = [Key::int4_equals(1, queue_id), Key::text_equals(2, worker)];
+    heap::read_now("lease", SHAPE, "lease_worker", &keys, |row, _| {
+        held.push((row.i64(table::POSITION), row.i64(table::JOB_ID)));
+        Ok(true)
+    })?;
+    held.sort_unstable();
+    held.truncate(most);
+    Ok(held.into_iter().map(|(_, job)| job).collect())
+}
+
+/// The job, its row locked, if the caller may do jobs of its queue and knows the token of its claim. None where there is no such job,
+/// or no longer, or none that the caller may know of: all of these are told as a claim that is lost.
+pub fn find(job: i64, token: Uuid) -> Result<Option<Held>> {
+    let caller = identity::current_user();
+    let Some(seen) = identity::as_owner(|| lease_of(job))? else {
+        return Ok(None);
+    };
+    let Some(known) = cache::get_of_many(seen.queue_id)? else {
+        return Ok(None);
+    };
+    let (queue, grants) = (&known.definition, &known.grants);
+    identity::accept_changes();
+    let has = |any: &Privilege| privilege::has(queue, grants, caller, *any);
+    if !Privilege::ALL.iter().any(has) {
+        return Ok(None);
+    }
+    privilege::require(queue, grants, caller, Privilege::Claim)?;
+    // Before the lock: whoever comes late shall not wait for those who work on the job now.
+    if seen.token != token {
+        return Ok(None);
+    }
+    identity::as_owner(|| {
+        let Some(live) = live::lock(job)?.filter(|live| live.state == JobState::Running) else {
+            return Ok(None);
+        };
+        let lease = lease_of(job)?.filter(|lease| lease.token == token);
+        Ok(lease.map(|lease| Held {
+            slot: known.slot.or_else(|| cache::slot_of(queue)),
+            queue: queue.clone(),
+            job: live.job,
+            lease,
+        }))
+    })
+}

@@ -1,0 +1,13 @@
+//! Workers outside: jobs that are claimed for a time by programs that are no part of the server (job_claim), and what these say
+//! of them (job_complete, job_fail, job_extend, job_release, jobs_settle).
+//!
+//! A lease is a row beside the job's. Its token is what counts: who does not know the one of now changes nothing. Whatever
+//! happens to a lease happens to a job whose row is locked first, so that two who know the token come one after the other.
+
+mod answer;
+mod claim;
+pub mod expire;
+mod extend;
+pub(super) mod held;
+mod settle;
+mod wait;

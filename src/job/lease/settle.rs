@@ -1,0 +1,119 @@
+//! jobs_settle: how many claimed jobs ended, in one statement.
+
+use serde::Deserialize;
+
+use crate::errors::{Error, Result, SqlState};
+use crate::job::lease::{answer, extend};
+use crate::pg::function::{Answer, Call};
+use crate::pg::value::Uuid;
+use crate::pg::{jsonb, transaction};
+use crate::sql_function;
+
+sql_function!(pushy_jobs_settle_v1, |call| {
+    transaction::require_writable(c"pushy.jobs_settle()");
+    settle(call)
+});
+
+#[derive(Deserialize, Clone, Copy, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+enum Kind {
+    Complete,
+    Fail,
+    Release,
+    Snooze,
+    Discard,
+    Extend,
+}
+
+/// One element of the array; lengths of time in seconds.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Outcome<'a> {
+    job_id: i64,
+    token: String,
+    outcome: Kind,
+    #[serde(borrow)]
+    result: Option<&'a serde_json::value::RawValue>,
+    error: Option<String>,
+    sqlstate: Option<String>,
+    detail: Option<String>,
+    retry_in: Option<f64>,
+    discard: Option<bool>,
+    delay: Option<f64>,
+    lease: Option<f64>,
+    fraction: Option<f64>,
+    message: Option<String>,
+}
+
+/// Of how many the caller held the job.
+fn settle(call: Call) -> Result<i32> {
+    let text = call.json("outcomes", 0)?;
+    let mut outcomes: Vec<Outcome<'_>> =
+        serde_json::from_str(&text).map_err(|error| wrong(&error))?;
+    // Whoever settles the same jobs at the same time locks them in the same order.
+    outcomes.sort_by_key(|outcome| outcome.job_id);
+    let mut settled = 0;
+    for outcome in &outcomes {
+        settled += i32::from(outcome.settle()?);
+    }
+    Ok(settled)
+}
+
+impl Outcome<'_> {
+    fn settle(&self) -> Result<bool> {
+        let token = Uuid::parse(&self.token)
+            .ok_or_else(|| Error::out_of_range("token", format!("\"{}\"", self.token), "a uuid"))?;
+        match self.outcome {
+            Kind::Complete => {
+                let result = self.result.map_or(Answer::Null, |result| {
+                    Answer::Datum(jsonb::from_json(result.get().as_bytes()))
+                });
+                answer::complete(self.job_id, token, result)
+            }
+            Kind::Fail | Kind::Discard => {
+                let error = answer::error(
+                    self.error.clone(),
+                    self.sqlstate.clone(),
+                    self.detail.clone(),
+                )?;
+                let is_last = self.outcome == Kind::Discard || self.discard == Some(true);
+                let next = answer::next(length("retry_in", self.retry_in)?, is_last)?;
+                Ok(answer::fail(self.job_id, token, &error, next)?.is_some())
+            }
+            Kind::Snooze => {
+                let delay = length("delay", self.delay)?;
+                let delay = delay.ok_or_else(|| Error::null_argument("delay"))?;
+                answer::snooze(self.job_id, token, delay, self.error.as_deref())
+            }
+            Kind::Release => answer::release(self.job_id, token, length("delay", self.delay)?),
+            Kind::Extend => extend::extend(
+                self.job_id,
+                token,
+                length("lease", self.lease)?,
+                self.fraction,
+                self.message.clone(),
+            ),
+        }
+    }
+}
+
+/// Seconds as microseconds.
+fn length(name: &str, seconds: Option<f64>) -> Result<Option<i64>> {
+    /// As long as an interval may be that is added to a time.
+    const MOST: f64 = 1e12;
+    match seconds {
+        Some(seconds) if !(0.0..MOST).contains(&seconds) => {
+            Err(Error::out_of_range(name, seconds, "seconds, 0 or more"))
+        }
+        seconds => Ok(seconds.map(|seconds| (seconds * 1e6) as i64)),
+    }
+}
+
+#[cold]
+fn wrong(error: &serde_json::Error) -> Error {
+    Error::new(
+        SqlState::INVALID_PARAMETER_VALUE,
+        format!("outcomes is not an array of outcomes: {error}"),
+    )
+    .hint(r#"Pass for instance '[{"job_id": 1, "token": "…", "outcome": "complete"}]'."#)
+}
