@@ -8,7 +8,7 @@ use pushy_core::loaded;
 use crate::errors::Result;
 use crate::installation::loading::{ask, Link, Loading};
 use crate::installation::write_guard::Why;
-use crate::pg::spi::Plan;
+use crate::pg::spi::{Plan, Row};
 use crate::pg::trigger::Arriving;
 use crate::pg::value::Timestamp;
 use crate::pg::{array, BuiltinOid, Datum};
@@ -62,7 +62,9 @@ pub(super) fn place(
                 .for_each(NUMBERS.pass_over);
             let number = loading.job(queue, job)?;
             columns.push((c"job_id", Datum::from(number)));
-            is_beside_job(row, table, number, link)?.then_some(&IS_HERE)
+            let numbers = candidates(queue, job, link, number);
+            (is_anothers(number, link)? || is_kept(row, table, number, numbers)?)
+                .then_some(&IS_HERE)
         }
         "promised_cancel" => {
             let job = row.int8(c"job_id").unwrap_or_default().saturating_abs();
@@ -199,7 +201,7 @@ fn is_failure(row: Arriving, numbers: Vec<i64>) -> Result<bool> {
     ask(&FAILURE, params, |row| row.bool(1))
 }
 
-// Of one that runs here, or of another one's that was loaded: that one was never leased to whom the dump says, nor said what it says.
+// That one was never leased to whom the dump says, nor said what it says.
 static JOB_OF_OTHERS: Plan = Plan::new(
     "SELECT EXISTS (SELECT FROM (SELECT j.queue_id FROM pushy_internal.live_job j WHERE j.id OPERATOR(pg_catalog.=) $1 \
                                  UNION ALL \
@@ -208,9 +210,22 @@ static JOB_OF_OTHERS: Plan = Plan::new(
     &[INT8OID, INT4OID],
 );
 
+fn is_anothers(number: i64, link: Link) -> Result<bool> {
+    ask(&JOB_OF_OTHERS, params![number, link.number], |row| {
+        row.bool(1)
+    })
+}
+
 static LEASE: Plan = Plan::new(
-    "SELECT EXISTS (SELECT FROM pushy_internal.lease l WHERE l.job_id OPERATOR(pg_catalog.=) $1)",
-    &[INT8OID],
+    "SELECT EXISTS (SELECT FROM pushy_internal.lease l WHERE l.job_id OPERATOR(pg_catalog.=) $1 \
+                       OR (l.job_id OPERATOR(pg_catalog.=) ANY ($2) AND l.token OPERATOR(pg_catalog.=) $3))",
+    &[INT8OID, INT8ARRAYOID, UUIDOID],
+);
+
+static LINE: Plan = Plan::new(
+    "SELECT EXISTS (SELECT FROM pushy_internal.job_log l WHERE l.line OPERATOR(pg_catalog.=) $3 \
+                       AND (l.job_id OPERATOR(pg_catalog.=) $1 OR (l.job_id OPERATOR(pg_catalog.=) ANY ($2) AND l.said_at OPERATOR(pg_catalog.=) $4)))",
+    &[INT8OID, INT8ARRAYOID, INT4OID, TIMESTAMPTZOID],
 );
 
 static CHECKPOINT: Plan = Plan::new(
@@ -218,21 +233,18 @@ static CHECKPOINT: Plan = Plan::new(
     &[INT8OID],
 );
 
-static LINE: Plan = Plan::new(
-    "SELECT EXISTS (SELECT FROM pushy_internal.job_log l WHERE l.job_id OPERATOR(pg_catalog.=) $1 AND l.line OPERATOR(pg_catalog.=) $2)",
-    &[INT8OID, INT4OID],
-);
-
-/// Whether what the dump keeps beside a job is of a number that is another's here, or that has such a thing already.
-fn is_beside_job(row: Arriving, table: &str, number: i64, link: Link) -> Result<bool> {
-    let is = |row: crate::pg::spi::Row<'_>| row.bool(1);
-    if ask(&JOB_OF_OTHERS, params![number, link.number], is)? {
-        return Ok(true);
-    }
+/// Whether the same is here, or another of this number, beside which it cannot be.
+fn is_kept(row: Arriving, table: &str, number: i64, numbers: Vec<i64>) -> Result<bool> {
+    let numbers = array::of_int8s(&numbers);
+    let is = |row: Row<'_>| row.bool(1);
     match table {
-        "lease" => ask(&LEASE, params![number], is),
+        "lease" => ask(&LEASE, params![number, numbers, row.uuid(c"token")], is),
         "checkpoint" => ask(&CHECKPOINT, params![number], is),
-        _ => ask(&LINE, params![number, row.int4(c"line")], is),
+        _ => {
+            let said_at = row.int8(c"said_at").map(Timestamp);
+            let line = params![number, numbers, row.int4(c"line"), said_at];
+            ask(&LINE, line, is)
+        }
     }
 }
 

@@ -71,7 +71,7 @@ macro_rules! of_others {
         concat!(
             "DELETE FROM pushy_internal.",
             $table,
-            " x WHERE x.queue_id OPERATOR(pg_catalog.<>) $1 AND EXISTS ( \
+            " x WHERE x.queue_id OPERATOR(pg_catalog.<) 0 AND x.queue_id OPERATOR(pg_catalog.<>) $1 AND EXISTS ( \
                 SELECT FROM pushy_internal.live_job j WHERE j.id OPERATOR(pg_catalog.=) x.job_id AND j.queue_id OPERATOR(pg_catalog.=) $1 \
                 UNION ALL \
                 SELECT FROM pushy_internal.finished_job f WHERE f.id OPERATOR(pg_catalog.=) x.job_id AND f.queue_id OPERATOR(pg_catalog.=) $1)"
