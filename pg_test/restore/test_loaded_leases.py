@@ -15,6 +15,20 @@ def server(new_cluster):
     cluster.remove()
 
 
+HANDLERS = """
+    CREATE PROCEDURE work() LANGUAGE plpgsql AS $$
+    DECLARE done int := coalesce(((pushy.current_job()).checkpoint->>'done')::int, 0);
+    BEGIN
+        FOR n IN done + 1 .. 2 LOOP
+            INSERT INTO public.chunks VALUES (n);
+            PERFORM pushy.job_checkpoint(jsonb_build_object('done', n));
+            COMMIT;
+        END LOOP;
+    END $$;
+    CREATE FUNCTION later() RETURNS void LANGUAGE plpgsql AS
+        $$BEGIN PERFORM pushy.job_log('not now'), pushy.job_checkpoint('[1]'), pushy.job_snooze('1 day'); END$$"""
+
+
 class Shop:
     """A database with a job of each kind of lease, and its dump in one file."""
 
@@ -24,18 +38,7 @@ class Shop:
         db.sql(f"""
             {OUTSIDE};
             CREATE TABLE chunks (n int);
-            CREATE PROCEDURE work() LANGUAGE plpgsql AS $$
-            DECLARE done int := coalesce(((pushy.current_job()).checkpoint->>'done')::int, 0);
-            BEGIN
-                FOR n IN done + 1 .. 2 LOOP
-                    INSERT INTO public.chunks VALUES (n);
-                    PERFORM pushy.job_checkpoint(jsonb_build_object('done', n));
-                    COMMIT;
-                    IF n = 1 AND current_database() = '{db.name}' THEN PERFORM {gate.stop}; END IF;
-                END LOOP;
-            END $$;
-            CREATE FUNCTION later() RETURNS void LANGUAGE plpgsql AS
-                $$BEGIN PERFORM pushy.job_log('not now'), pushy.job_checkpoint('[1]'), pushy.job_snooze('1 day'); END$$;
+            {HANDLERS.replace("COMMIT;", f"COMMIT; IF n = 1 AND current_database() = '{db.name}' THEN PERFORM {gate.stop}; END IF;")};
             SELECT pushy.queue_register('inside', 'work()'), pushy.queue_register('later', 'later()')""")
         self.timed, self.over, self.bound, self.free = enqueue(db, 4)
         ((_, self.token), _), = [claim(db, 2)]
@@ -133,8 +136,66 @@ def test_what_is_of_a_job_here_is_not_the_dumps(shop, server):
     before = db.rows("SELECT * FROM pushy_internal.lease ORDER BY job_id")
     shop.load(db, "--data-only")
     assert db.rows("SELECT * FROM pushy_internal.lease WHERE queue_id > 0 ORDER BY job_id") == before
-    assert db.rows("SELECT * FROM pushy.job_logs") == []
+    assert db.rows("SELECT * FROM pushy.job_logs WHERE job_id = ANY (%s)", mine) == []
     assert not db.value("SELECT pushy.job_complete(%s, %s)", shop.timed, shop.token)
+    db.sql("SELECT pushy.queue_drop('inside', true), pushy.queue_drop('later', true)")
     db.sql("SELECT pushy.resume_after_restore(drop_rest => true)")
     assert all(db.value("SELECT pushy.job_complete(%s, %s)", job, token) for job, token in claimed)
     assert db.value("SELECT count(*) FROM pushy_internal.lease") == 0
+
+
+BESIDE = ["lease", "job_log", "checkpoint"]
+ORDERS = {"at once": [()], "jobs first": [("live_job",), BESIDE, ("queue",)], "leases first": [BESIDE, ("queue",), ("live_job",)]}
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_they_go_with_their_jobs_to_other_numbers(shop, server, order):
+    """Where a database has given out numbers of its own, jobs of a dump have others."""
+    db = server.database()
+    db.sql(f"CREATE TABLE chunks (n int); {HANDLERS}; {OUTSIDE.replace('mails', 'here')}")
+    db.sql("SELECT count(pushy.enqueue('here', to_jsonb(n))) FROM generate_series(1, 8) n")
+    mine = db.rows("SELECT job_id, token FROM pushy.job_claim('here', 8)")
+    for again in range(2):
+        for tables in ORDERS[order]:
+            said = shop.load(db, "--data-only", "-n", "pushy_internal", *(option for table in tables for option in ("-t", table))).stderr
+            assert "ERROR" not in said and (again or "WARNING" not in said), said
+    assert db.value("SELECT count(*) FROM pushy_internal.lease WHERE queue_id < 0") == 4
+    db.sql("SELECT pushy.resume_after_restore()")
+    numbers = dict(db.rows("SELECT (args ->> 'n')::int, id FROM pushy.jobs WHERE queue = 'mails'"))
+    timed, over, bound, free = (numbers[n] for n in range(4))
+    assert not {timed, over, bound, free} & {shop.timed, shop.over, shop.bound, shop.free}
+    db.wait_until("SELECT array_agg(job_id ORDER BY job_id) FROM pushy.leases WHERE queue = 'mails'", sorted([timed, over]))
+    assert db.rows("SELECT job_id, message FROM pushy.job_logs WHERE queue = 'mails'") == [(timed, "begun")]
+    assert db.value("SELECT pushy.job_complete(%s, %s)", timed, shop.token)
+    inside, put_off = (db.value("SELECT id FROM pushy.jobs WHERE queue = %s", queue) for queue in ("inside", "later"))
+    assert db.job_wait(inside)["state"] == "completed"
+    assert db.rows("SELECT n FROM chunks ORDER BY n") == [(2,)], "after its checkpoint"
+    assert db.rows("SELECT job_id, message FROM pushy.job_logs WHERE queue = 'later'") == [(put_off, "not now")]
+    assert db.value("SELECT checkpoint FROM pushy.jobs WHERE id = %s", put_off) == [1]
+    # Behind nobody who came later.
+    later = enqueue(db, 2)
+    assert [job for job, _ in claim(db, 10)] == [bound, free, *later]
+    assert all(db.value("SELECT pushy.job_complete(%s, %s)", job, token) for job, token in mine)
+
+
+def test_a_job_whose_lease_did_not_come_stands_where_it_stood_first_under_its_other_number(shop, server):
+    db = server.database()
+    db.sql(f"CREATE TABLE chunks (n int); {HANDLERS}; {OUTSIDE.replace('mails', 'here')}")
+    db.sql("SELECT pushy.enqueue('here')")
+    shop.load(db, "--data-only", "-n", "pushy_internal", without=("lease",))
+    db.sql("SELECT pushy.resume_after_restore()")
+    loaded = [job for job, in db.rows("SELECT id FROM pushy.jobs WHERE queue = 'mails' ORDER BY args ->> 'n'")]
+    later = enqueue(db, 2)
+    assert [job for job, _ in claim(db, 10)] == [*loaded, *later]
+
+
+def test_what_is_loaded_under_the_number_of_anothers_job_is_not_that_ones(shop, server):
+    """As where two databases had it, of which both are loaded, and one's job had to have another number."""
+    copy = server.database(extension=False)
+    assert shop.load(copy).returncode == 0
+    for table in BESIDE:
+        copy.sql(f"UPDATE pushy_internal.{table} SET queue_id = -1, job_id = %s WHERE job_id = (SELECT min(job_id) FROM pushy_internal.{table})", shop.free)
+    copy.sql("SELECT pushy.resume_after_restore()")
+    for table in BESIDE:
+        assert copy.value(f"SELECT count(*) FROM pushy_internal.{table} WHERE job_id = %s", shop.free) == 0, table
+    assert shop.free in {job for job, _ in claim(copy, 10)}

@@ -37,7 +37,7 @@ extern "C-unwind" {
         snapshot: pg_sys::Snapshot,
     );
     fn PortalDrop(portal: pg_sys::Portal, is_top_commit: bool);
-    fn palloc0(size: usize) -> *mut std::ffi::c_void;
+    fn palloc0(size: pg_sys::Size) -> *mut std::ffi::c_void;
     fn lappend(list: *mut pg_sys::List, datum: *mut std::ffi::c_void) -> *mut pg_sys::List;
     fn makeConst(
         consttype: Oid,
