@@ -12,7 +12,7 @@ use crate::job::lease::expire;
 use crate::pg::value::Timestamp;
 use crate::pg::{clock, identity, interrupts, transaction};
 use crate::shared;
-use crate::shared::database::NEVER;
+use crate::shared::database::{DatabaseSlot, NEVER};
 
 /// Rows per transaction.
 const ROWS: usize = 500;
@@ -30,6 +30,16 @@ pub(super) struct LeaseLooks {
 impl LeaseLooks {
     pub(super) fn are_midway(&self) -> bool {
         self.over.is_some() || self.sessions.is_some()
+    }
+
+    /// Has the next scheduler look again.
+    pub(super) fn give_up(self, slot: &DatabaseSlot) {
+        if let Some(look) = self.over {
+            slot.announce_lease_end(look.from.min(look.heard));
+        }
+        if self.sessions.is_some() {
+            slot.sessions_known.store(false, Ordering::SeqCst);
+        }
     }
 }
 

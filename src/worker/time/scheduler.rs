@@ -61,7 +61,7 @@ fn scheduler(arg: usize) {
     .live();
 }
 
-/// In the midst of a round, or between two of which the second goes on with the jobs, the leases, the sweep or a look of the first: what is due and what was
+/// In the midst of a round, or between two of which the second goes on with the jobs, the sweep or a look of the first: what is due and what was
 /// asked for has been taken, and may not be done.
 static IN_ROUND: PerProcess<Cell<bool>> = PerProcess::new(Cell::new(false));
 
@@ -129,8 +129,7 @@ impl Scheduler {
             let me = self.database_slot.scheduler();
             me.set_rests(false);
             let outcome = self.round(first);
-            let has_more = self.has_turns() || self.leases.get().are_midway();
-            IN_ROUND.set(has_more || self.sweep.is_some());
+            IN_ROUND.set(self.has_turns() || self.sweep.is_some() || self.is_on_its_way());
             match outcome {
                 Ok(next) => {
                     let failed = self.failed.take();
@@ -160,7 +159,7 @@ impl Scheduler {
                         return;
                     }
                     worker::show_activity(None);
-                    me.set_rests(!self.has_turns() && self.sweep.is_none());
+                    me.set_rests(!IN_ROUND.get());
                     latch::wait(Some(left));
                 }
                 Err(failure) => {
@@ -330,13 +329,14 @@ impl Scheduler {
         done.map(|_| ())
     }
 
-    /// It has begun to look at all jobs, or at all cancels, for which it was asked.
+    /// It has begun to look at all jobs, at all cancels, or at leases, for which it was asked.
     fn is_on_its_way(&self) -> bool {
-        self.orphans.get().is_some() || self.cancels.get().0 > 0
+        self.orphans.get().is_some() || self.cancels.get().0 > 0 || self.leases.get().are_midway()
     }
 
     /// The next scheduler begins anew.
     fn put_back_looks(&self) {
+        self.leases.take().give_up(self.database_slot);
         if self.orphans.take().is_some() {
             self.database_slot
                 .orphans_requested
