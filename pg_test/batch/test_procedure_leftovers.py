@@ -73,8 +73,9 @@ def test_listen_is_refused_in_a_procedure(db):
     assert "LISTEN" in db.job_wait(db.value("SELECT pushy.enqueue('q')"))["last_error"]
 
 
-def test_a_function_of_the_same_role_finds_the_session_clean_after_a_procedure(db):
-    """They share the executor."""
+def test_a_function_of_the_same_role_finds_the_session_clean_after_a_procedure(make_cluster):
+    """They share the executor, because there is one."""
+    db = make_cluster({"pushy.max_executors": 1}).database()
     db.sql("""
         CREATE PROCEDURE work() LANGUAGE plpgsql AS $$
         DECLARE r record;

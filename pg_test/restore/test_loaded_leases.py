@@ -157,7 +157,7 @@ def test_they_go_with_their_jobs_to_other_numbers(shop, server, order):
     mine = db.rows("SELECT job_id, token FROM pushy.job_claim('here', 8)")
     for again in range(2):
         for tables in ORDERS[order]:
-            said = shop.load(db, "--data-only", "-n", "pushy_internal", *(option for table in tables for option in ("-t", table))).stderr
+            said = shop.load(db, "--data-only", "-n", "pushy_internal", *(option for table in tables for option in ("-t", table))).stderr or ""
             assert "ERROR" not in said and (again or "WARNING" not in said), said
     assert db.value("SELECT count(*) FROM pushy_internal.lease WHERE queue_id < 0") == 4
     db.sql("SELECT pushy.resume_after_restore()")
