@@ -49,7 +49,9 @@ class Server:
         return f"host={self.folder} user=postgres dbname={database}"
 
     def connect(self, database: str) -> psycopg.Connection[Any]:
-        return psycopg.connect(self.conninfo(database), autocommit=True)
+        # Who looks at the jobs of all, serializable, may be refused: the database may say so of its workers.
+        options = r"-c default_transaction_isolation=read\ committed"
+        return psycopg.connect(self.conninfo(database), autocommit=True, options=options)
 
     @contextlib.contextmanager
     def database(self) -> Iterator["Database"]:
