@@ -48,8 +48,9 @@ def test_a_role_without_a_session_waits_without_a_worker_dying_of_it(tenant, dam
     if "NOLOGIN" in damage:
         skip_unless_workers_must_log_in(tenant)
     names = {"role": tenant.tenant, "db": tenant.name}
-    tenant.sql(damage.format(**names))
+    # Before: where an executor has just ended, the launcher may look for another one at once.
     since = tenant.cluster.log.position()
+    tenant.sql(damage.format(**names))
     job = tenant.value("SELECT pushy.enqueue('q', '2')")
     tenant.cluster.log.wait_for(f'jobs in database "{tenant.name}" wait: .*{reason}', since)
     others_run(tenant)
