@@ -66,8 +66,9 @@ def test_the_image_has_the_extensions_files_and_nothing_else(tmp_path):
         entries = tar.getmembers()
         script = TREE.rglob(f"pushy--{VERSION}.sql")
         assert tar.extractfile(f"share/extension/pushy--{VERSION}.sql").read() == next(script).read_bytes()
-    assert [entry.name for entry in entries if entry.isfile()] == [
-        "lib/pushy.so", "licenses/pushy/LICENSE", "licenses/pushy/THIRD-PARTY", f"share/extension/pushy--{VERSION}.sql", "share/extension/pushy.control"]
+    updates = sorted(f"share/extension/{path.name}" for path in (REPOSITORY / "sql").glob("pushy--*--*.sql"))
+    assert updates and [entry.name for entry in entries if entry.isfile()] == [
+        "lib/pushy.so", "licenses/pushy/LICENSE", "licenses/pushy/THIRD-PARTY", *updates, f"share/extension/pushy--{VERSION}.sql", "share/extension/pushy.control"]
     assert {(entry.uid, entry.gid, entry.mtime, entry.mode) for entry in entries} == {(0, 0, 1700000000, 0o644), (0, 0, 1700000000, 0o755)}
 
 
