@@ -95,6 +95,10 @@ impl Class {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Turn {
     lack: [bool; 2],
+    /// In this round one of the class has left a slot to the other class, because that has its turn ...
+    passed_on: [bool; 2],
+    /// ... and an executor for a pair that has one already, because a database lacks one.
+    spared_one: bool,
     databases_first: bool,
 }
 
@@ -118,9 +122,22 @@ impl Turn {
     /// A class begins to start what it wants.
     pub fn begins(&mut self, class: Class) {
         self.lack[class as usize] = false;
+        self.passed_on[class as usize] = false;
+        self.spared_one &= class != Class::Executors;
     }
 
-    /// One of the class found no slot, or leaves it to the other class.
+    /// One of the class leaves a slot to the other class, whose turn it is.
+    pub fn passed_on(&mut self, class: Class) {
+        self.lacked(class);
+        self.passed_on[class as usize] = true;
+    }
+
+    /// A pair that has an executor gets no other while databases lack a worker.
+    pub fn spared_one(&mut self) {
+        self.spared_one = true;
+    }
+
+    /// One of the class found no slot.
     pub fn lacked(&mut self, class: Class) {
         self.lack[class as usize] = true;
     }
@@ -132,9 +149,14 @@ impl Turn {
         }
     }
 
-    /// All that is wanted was tried.
-    pub fn ends(&mut self) {
+    /// All that is wanted was tried. True: who has left a slot to others is to try now, because nobody is before them any more, and nothing
+    /// that happens would call the launcher for them.
+    pub fn ends(&mut self) -> bool {
         self.databases_first &= self.anybody_lacks();
+        let is_next = |class: Class| self.passed_on[class as usize] && !self.is_others(class);
+        is_next(Class::Executors)
+            || is_next(Class::OfDatabases)
+            || self.spared_one && !self.lacks(Class::OfDatabases)
     }
 
     /// Whether a slot that is free now is the other class's.

@@ -10,6 +10,7 @@ pub mod numbers;
 pub mod pending;
 mod prepared;
 mod queue;
+pub mod ready_at_end;
 mod sessions;
 mod set_back;
 pub mod unpublished;
@@ -80,7 +81,6 @@ pub struct Shared {
     pub listened: Listened,
     /// Transactions prepared since the server started.
     prepared_so_far: AtomicU64,
-    untold: [untold::UntoldCell; untold::MOST_UNTOLD],
     /// The number of this life of the server, and how many sessions of it were entered so far (sessions.rs).
     life: AtomicU64,
     sessions_so_far: AtomicU64,
@@ -105,7 +105,8 @@ fn segment_size() -> usize {
         + capacity() * (size_of::<QueueSlot>() + size_of::<Statistics>())
         + (prepared::cells(transaction::most_prepared()) * size_of::<prepared::PreparedCell>())
             .next_multiple_of(64)
-        + sessions::cells() * size_of::<AtomicU64>()
+        + (sessions::cells() * size_of::<AtomicU64>()).next_multiple_of(64)
+        + untold::cells(transaction::most_prepared()) * size_of::<untold::UntoldCell>()
         + 64
 }
 
@@ -178,13 +179,23 @@ impl Shared {
         crate::pg::shared_cast::tail(self, before, cells)
     }
 
-    /// The number of the session of each process; 0: it has none.
-    fn sessions(&self) -> &[AtomicU64] {
+    fn before_sessions(&self) -> usize {
         let each = size_of::<QueueSlot>() + size_of::<Statistics>();
         let prepared =
             prepared::cells(transaction::most_prepared()) * size_of::<prepared::PreparedCell>();
-        let before = self.bits_size() + self.capacity() * each + prepared.next_multiple_of(64);
-        crate::pg::shared_cast::tail(self, before, sessions::cells())
+        self.bits_size() + self.capacity() * each + prepared.next_multiple_of(64)
+    }
+
+    /// The number of the session of each process; 0: it has none.
+    fn sessions(&self) -> &[AtomicU64] {
+        crate::pg::shared_cast::tail(self, self.before_sessions(), sessions::cells())
+    }
+
+    /// Places for prepared transactions of whose end no statement tells.
+    fn untold(&self) -> &[untold::UntoldCell] {
+        let sessions = (sessions::cells() * size_of::<AtomicU64>()).next_multiple_of(64);
+        let cells = untold::cells(transaction::most_prepared());
+        crate::pg::shared_cast::tail(self, self.before_sessions() + sessions, cells)
     }
 
     fn bits_size(&self) -> usize {

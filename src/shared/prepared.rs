@@ -1,17 +1,18 @@
 //! Transactions that were prepared since the server started: which of them concern Pushy, by their names.
 //!
-//! COMMIT PREPARED does not know what its transaction had collected, so a sweep looks for whatever that may have been, and each
-//! session reads its definitions anew. Transactions that have nothing to do with Pushy spare a server that, because some
-//! applications prepare all of theirs. A transaction that is not found here was prepared before the server started, or by a
+//! COMMIT PREPARED does not know what its transaction had collected. Where that was jobs and events only, they are noted here and
+//! announced with it; else a sweep looks for whatever it may have been, and each session reads its definitions anew.
+//! Transactions that have nothing to do with Pushy spare a server both, because some applications prepare all of theirs. A transaction that is not found here was prepared before the server started, or by a
 //! subscription of PostgreSQL's own, and counts as one that concerns Pushy.
 //!
 //! A place is taken when PREPARE has succeeded, before anybody else can end the transaction, and none is ever taken away: there
 //! are as many as transactions can be prepared, and more for those who have just ended one and not said so here.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicU8, Ordering};
 
 use pushy_core::fnv;
 
+use super::ready_at_end::{Brings, BringsCell};
 use super::Shared;
 
 /// Bytes of a name: one less than GIDSIZE in access/xact.h.
@@ -34,7 +35,7 @@ pub struct PreparedCell {
     database: AtomicU32,
     length: AtomicU32,
     name: [AtomicU8; LONGEST],
-    concerns_us: AtomicBool,
+    brings: BringsCell,
     hash: AtomicU64,
     /// Grows from place taken to place taken.
     serial: AtomicU64,
@@ -47,7 +48,7 @@ pub struct PreparedCell {
 pub struct Owed {
     /// It was prepared in this life of the server.
     pub is_known: bool,
-    pub concerns_us: bool,
+    pub brings: Brings,
     /// The databases that workers may enter again.
     pub quiesced: Vec<u32>,
 }
@@ -72,7 +73,7 @@ impl Shared {
         &self,
         database: u32,
         name: &[u8],
-        concerns_us: bool,
+        brings: &Brings,
         quiesced: &[u32],
     ) -> bool {
         if name.is_empty() || name.len() > LONGEST || quiesced.len() > MOST_QUIESCED {
@@ -92,7 +93,7 @@ impl Shared {
             for (letter, byte) in cell.name.iter().zip(name) {
                 letter.store(*byte, Ordering::Relaxed);
             }
-            cell.concerns_us.store(concerns_us, Ordering::Relaxed);
+            cell.brings.set(brings);
             let none = std::iter::repeat(&0);
             for (kept, oid) in cell.quiesced.iter().zip(quiesced.iter().chain(none)) {
                 kept.store(*oid, Ordering::Relaxed);
@@ -127,12 +128,12 @@ impl Shared {
                     *oid = kept.load(Ordering::Relaxed);
                 }
                 cell.database.store(0, Ordering::Relaxed);
-                Some((cell.concerns_us.load(Ordering::Relaxed), quiesced))
+                Some((cell.brings.get(), quiesced))
             })
         });
         Owed {
             is_known: noted.is_some(),
-            concerns_us: noted.is_none_or(|noted| noted.0),
+            brings: noted.map_or(Brings::Anything, |noted| noted.0),
             quiesced: noted.map_or_else(Vec::new, |noted| {
                 noted.1.into_iter().take_while(|oid| *oid != 0).collect()
             }),

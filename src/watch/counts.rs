@@ -4,7 +4,7 @@ use std::cell::RefCell;
 
 use crate::pg::per_process::PerProcess;
 use crate::pg::{transaction, transaction_end};
-use crate::shared::{self, Shared};
+use crate::shared::{self, pending, Shared};
 
 #[derive(Clone, Copy, Default)]
 pub struct WatchCounts {
@@ -57,7 +57,7 @@ pub fn add(watch_id: i32, slot: Option<usize>, tally: WatchCounts) {
 
 /// A watch has ended: with the commit its slot is free for another.
 pub fn end(watch_id: i32) {
-    transaction_end::expect();
+    pending::unsaid();
     let level = transaction::nest_level();
     GONE.with_borrow_mut(|all| all.push(Gone { level, watch_id }));
 }

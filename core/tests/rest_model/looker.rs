@@ -93,7 +93,7 @@ impl World {
                 };
             }
             At::Untold => {
-                let rests = !self.untold || fault == Some(Fault::IgnoresUntold);
+                let rests = !self.beyond && !self.untold || fault == Some(Fault::IgnoresUntold);
                 me.at = go_on(rests, At::SweepRequested);
             }
             At::SweepRequested => me.at = go_on(!self.sweep_requested, At::Sweeping),

@@ -42,9 +42,11 @@ enum Fault {
     IgnoresUntold,
     /// One of them is forgotten before the sweep is asked for.
     ForgetsEarly,
+    /// Those that found no place count as looked for before the sweep is asked for that finds them.
+    SettlesEarly,
 }
 
-const FAULTS: [Fault; 13] = [
+const FAULTS: [Fault; 14] = [
     Fault::CommitsInSilence,
     Fault::EndsBeforeAnnouncing,
     Fault::CountsPermitLate,
@@ -58,6 +60,7 @@ const FAULTS: [Fault; 13] = [
     Fault::CountsPassedOverLate,
     Fault::IgnoresUntold,
     Fault::ForgetsEarly,
+    Fault::SettlesEarly,
 ];
 
 /// Who is at work beside the executor and the one who looks: all at once would be too many worlds.
@@ -69,15 +72,24 @@ enum Others {
     Canceller,
     /// One commits what was prepared, and the scheduler sweeps.
     Sweep,
+    /// The same, and what it makes ready was noted when it was prepared.
+    Noted,
     /// A subscription's worker prepares and commits, of which nobody is told; the launcher sees it, and the scheduler sweeps.
     Untold,
+    /// The same, noted.
+    UntoldNoted,
+    /// The same, and there is no place for a note.
+    Placeless,
 }
 
-const OTHERS: [Others; 4] = [
+const OTHERS: [Others; 7] = [
     Others::Movers,
     Others::Canceller,
     Others::Sweep,
+    Others::Noted,
     Others::Untold,
+    Others::UntoldNoted,
+    Others::Placeless,
 ];
 
 /// What a model is of.

@@ -43,6 +43,10 @@ pub struct World {
     pub sweep_requested: bool,
     pub sweeping: bool,
     pub untold: bool,
+    /// One found no place, and nobody has looked for it yet.
+    pub beyond: bool,
+    /// How far the scheduler's look for it, and the launcher's at what that has noted, have come.
+    pub inspector: u8,
     pub executor: Executor,
     pub enqueuer: Mover,
     pub promoter: Mover,
@@ -69,6 +73,8 @@ impl World {
             sweep_requested: false,
             sweeping: false,
             untold: false,
+            beyond: false,
+            inspector: 0,
             executor: Executor::new(),
             enqueuer: Mover::new(),
             promoter: Mover::new(),
@@ -97,11 +103,18 @@ impl World {
                 self.step_canceller(&mut visit);
             }
             Others::Sweep => {
-                self.step_silent(&mut visit);
+                self.step_silent(false, &mut visit);
                 self.step_scheduler(rules.fault, &mut visit);
             }
+            Others::Noted => self.step_silent(true, &mut visit),
             Others::Untold => {
-                self.step_untold(rules.fault, &mut visit);
+                self.step_untold(false, rules.fault, &mut visit);
+                self.step_scheduler(rules.fault, &mut visit);
+            }
+            Others::UntoldNoted => self.step_untold(true, rules.fault, &mut visit),
+            Others::Placeless => {
+                self.step_placeless(&mut visit);
+                self.step_inspector(rules.fault, &mut visit);
                 self.step_scheduler(rules.fault, &mut visit);
             }
         }

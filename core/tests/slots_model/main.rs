@@ -4,10 +4,11 @@
 //! ```text
 //! worker      comes when it is wanted and gets a slot; works, rests until it is wanted again, lingers; asked to leave, it does so when its
 //!             round or its long job is over, and is wanted again when there is something to do.
-//! launcher    begins with the class whose turn it is, and in it with the worker that was started longest ago; while one lacks a slot asks one to leave.
+//! launcher    comes when somebody is wanted or has left, and at the time that it has said; begins with the class whose turn it is, and in it with the
+//!             worker that was started longest ago; while one lacks a slot asks one to leave.
 //! ```
 //!
-//! Checked of every world: nobody who is wanted waits for longer than each of the others may stay, and the long jobs last; there are no more starts than
+//! Checked of every world: nobody who is wanted stands beside a free slot, unless the launcher comes at once; nobody who is wanted waits for longer than each of the others may stay, and the long jobs last; there are no more starts than
 //! each slot may have by its workers' stays.
 
 use pushy_core::capacity::{HELD_US, SLICE_US};
@@ -31,15 +32,18 @@ enum Fault {
     ByNumber,
     /// One that was asked and does not leave is waited for.
     WaitsForever,
+    /// Who has left a slot to the other class is not looked for when that lacks none any more.
+    PassesOnForGood,
 }
 
-const FAULTS: [Fault; 6] = [
+const FAULTS: [Fault; 7] = [
     Fault::OnlyExecutors,
     Fault::WorkersStay,
     Fault::NoStay,
     Fault::DatabasesFirst,
     Fault::ByNumber,
     Fault::WaitsForever,
+    Fault::PassesOnForGood,
 ];
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -50,14 +54,17 @@ enum Habit {
     Every(i64),
     /// Executors only: jobs of three seconds.
     Long,
+    /// Another executor for a pair that has one: comes only where nobody lacks a slot, and nobody leaves for it.
+    Another,
     /// Of databases only: it works, and does not leave for long when asked, because somebody holds what it needs.
     Stuck,
 }
 
-const WANTED: [(Class, Habit); 7] = [
+const WANTED: [(Class, Habit); 8] = [
     (Class::Executors, Habit::Busy),
     (Class::Executors, Habit::Every(100_000)),
     (Class::Executors, Habit::Long),
+    (Class::Executors, Habit::Another),
     (Class::OfDatabases, Habit::Busy),
     (Class::OfDatabases, Habit::Every(100_000)),
     (Class::OfDatabases, Habit::Every(5_000_000)),
@@ -81,22 +88,34 @@ struct World {
     turn: Turn,
     fault: Option<Fault>,
     now: i64,
+    /// When the launcher comes next, if nobody calls it before.
+    next: i64,
+    is_called: bool,
     starts: usize,
     longest: i64,
+    stood_beside_a_slot: bool,
 }
 
 impl World {
     fn work(&mut self) {
         let now = self.now;
+        let mut others = self.wanted.iter();
+        let has_executor = others.any(|one| {
+            one.habit == Habit::Busy && one.class == Class::Executors && one.there.is_some()
+        });
         for wanted in &mut self.wanted {
             let due = match wanted.habit {
+                Habit::Another => has_executor,
                 Habit::Every(pause) => now >= wanted.done_at + pause,
                 _ => true,
             };
             let Some(worker) = &mut wanted.there else {
                 if due {
+                    self.is_called |= wanted.wanted_since.is_none();
                     let since = *wanted.wanted_since.get_or_insert(now);
-                    self.longest = self.longest.max(now - since);
+                    if wanted.habit != Habit::Another {
+                        self.longest = self.longest.max(now - since);
+                    }
                 }
                 continue;
             };
@@ -109,6 +128,7 @@ impl World {
             };
             if job_is_over && leaves_at <= now {
                 wanted.there = None;
+                self.is_called = true;
                 continue;
             }
             if job_is_over {
@@ -126,6 +146,8 @@ impl World {
     }
 
     fn launch(&mut self) {
+        self.is_called = false;
+        self.next = i64::MAX;
         let databases_first =
             self.fault == Some(Fault::DatabasesFirst) || self.turn.first() == Class::OfDatabases;
         let mut order = [Class::Executors, Class::OfDatabases];
@@ -139,9 +161,17 @@ impl World {
                 .filter(|index| absent(&self.wanted[*index]))
                 .collect();
             if self.fault != Some(Fault::ByNumber) {
-                needs.sort_by_key(|index| self.wanted[*index].last_started);
+                needs.sort_by_key(|index| {
+                    let wanted = &self.wanted[*index];
+                    (wanted.habit == Habit::Another, wanted.last_started)
+                });
             }
             for index in needs {
+                let is_another = self.wanted[index].habit == Habit::Another;
+                if is_another && self.turn.lacks(Class::OfDatabases) {
+                    self.turn.spared_one();
+                    continue;
+                }
                 let is_others = match self.fault {
                     Some(Fault::DatabasesFirst) => {
                         class == Class::Executors && self.turn.lacks(Class::OfDatabases)
@@ -149,10 +179,13 @@ impl World {
                     _ => self.turn.is_others(class),
                 };
                 if is_others {
-                    self.turn.lacked(class);
+                    self.turn.passed_on(class);
                     break;
                 }
                 let there = self.wanted.iter().filter(|one| one.there.is_some()).count();
+                if there >= self.slots && is_another {
+                    break;
+                }
                 if there >= self.slots {
                     self.turn.lacked(class);
                     self.make_room();
@@ -171,7 +204,13 @@ impl World {
                 });
             }
         }
-        self.turn.ends();
+        if self.turn.ends() && self.fault != Some(Fault::PassesOnForGood) {
+            self.next = self.now;
+        }
+        let there = self.wanted.iter().filter(|one| one.there.is_some()).count();
+        let mut all = self.wanted.iter();
+        let is_wanted = all.any(|wanted| wanted.wanted_since.is_some());
+        self.stood_beside_a_slot |= is_wanted && there < self.slots && self.next > self.now;
     }
 
     fn make_room(&mut self) {
@@ -203,15 +242,21 @@ impl World {
             Leaves::Ask(index) => {
                 let asked = self.wanted[seen[index]].there.as_mut();
                 asked.expect("seen there").asked_at = Some(now);
+                self.next = self.next.min(now + SLICE_US);
             }
-            Leaves::Nobody(until) => assert!(until > now),
+            Leaves::Nobody(until) => {
+                assert!(until > now);
+                self.next = self.next.min(until);
+            }
         }
     }
 
     fn is_bad(&mut self) -> bool {
         while self.now < SECONDS * 1_000_000 {
             self.work();
-            self.launch();
+            if self.is_called || self.next <= self.now {
+                self.launch();
+            }
             self.now += TICK_US;
         }
         let count = |habit: Habit| {
@@ -229,7 +274,7 @@ impl World {
         let most = 2 * others + 2 * count(Habit::Long) * LONG_US + stuck;
         let by_stays = SECONDS * 1_000_000 / STAY_US * self.slots as i64;
         let most_starts = by_stays as usize + self.wanted.len();
-        self.longest > most || self.starts > most_starts
+        self.stood_beside_a_slot || self.longest > most || self.starts > most_starts
     }
 }
 
@@ -266,8 +311,11 @@ fn bad_worlds(fault: Option<Fault>) -> (usize, usize) {
                 turn: Turn::default(),
                 fault,
                 now: 0,
+                next: 0,
+                is_called: false,
                 starts: 0,
                 longest: 0,
+                stood_beside_a_slot: false,
             };
             let is_bad = world.is_bad();
             if is_bad && fault.is_none() {

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use pushy_core::gate::Standing;
 
 use crate::pg::release::AtRelease;
-use crate::pg::transaction_end::{self, End};
+use crate::pg::transaction_end::End;
 use crate::pg::{clock, signals, transaction};
 use crate::shared::cancels::Promise;
 use crate::shared::database::{Presence, NEVER};
@@ -225,8 +225,7 @@ impl Pending {
                 // What was prepared may be CREATE EXTENSION.
                 slot.doubt_looks();
                 // Rows that no commit has announced may be of a queue that is gone.
-                slot.orphans_requested.store(true, Ordering::SeqCst);
-                slot.sweep_requested.store(true, Ordering::SeqCst);
+                slot.request_looks();
                 shared.announce_due(slot, 0);
                 shared.call_launcher();
             }
@@ -275,6 +274,18 @@ impl Pending {
         }
     }
 
+    /// Whoever ends the transaction finds what is to be announced then. True where that includes the databases that it keeps workers out of:
+    /// it does so until COMMIT PREPARED or ROLLBACK PREPARED.
+    fn note_prepared(&self, shared: &Shared) -> bool {
+        let (here, brings) = (crate::pg::database::current(), self.brings(shared));
+        if let Some(name) = &self.prepares {
+            return shared.note_prepared(here, name, &brings, &self.quiesced);
+        }
+        // By a worker that applies a subscription, of whose COMMIT PREPARED no statement tells.
+        shared.note_untold(here, transaction::xid_if_any(), clock::now().0, &brings);
+        false
+    }
+
     /// What is given back however the transaction ended.
     #[cfg_attr(target_os = "linux", link_section = "commit_path")]
     fn give_back_at_end(&self, shared: &Shared, end: End) {
@@ -294,18 +305,8 @@ impl Pending {
                 shared.wake_for(*index);
             }
         }
-        if let (End::Prepare, Some(name)) = (end, &self.prepares) {
-            // What keeps workers out of databases does so until COMMIT PREPARED or ROLLBACK PREPARED.
-            let here = crate::pg::database::current();
-            let concerns_us = transaction_end::is_expected();
-            if shared.note_prepared(here, name, concerns_us, &self.quiesced) {
-                return;
-            }
-        }
-        if end == End::Prepare && self.prepares.is_none() {
-            // By a worker that applies a subscription, of whose COMMIT PREPARED no statement tells.
-            let here = crate::pg::database::current();
-            shared.note_untold(here, transaction::xid_if_any(), clock::now().0);
+        if end == End::Prepare && self.note_prepared(shared) {
+            return;
         }
         for oid in &self.quiesced {
             if let Some(slot) = shared.find_database(*oid) {

@@ -244,6 +244,11 @@ pub fn sweep() {
     with(|pending| pending.sweep = true);
 }
 
+/// The transaction brings more than is collected here: should it be prepared, its end has everything looked at.
+pub fn unsaid() {
+    with(|pending| pending.unsaid = true);
+}
+
 /// The assignment of tables to windows changes at commit: processes that have cached it read it again.
 pub fn rotated() {
     with(|pending| pending.rotated = true);

@@ -6,6 +6,7 @@ mod announce;
 mod announce_changes;
 mod before;
 mod collect;
+mod prepare;
 mod savepoint;
 
 pub use announce::{ask_for_orphans, interrupt};
@@ -14,7 +15,7 @@ pub use collect::{
     drops_database, due, for_later, has_asked, has_changes, has_permit, holds_permit, lease_ends,
     left_marker, left_out, locked, locked_waiting, logged, prepares, presence, privileges_changed,
     promises, quiesced, ready, rotated, sweep, take_back, take_left_out, unlogged, unplaced,
-    waiting_from,
+    unsaid, waiting_from,
 };
 
 use std::cell::RefCell;
@@ -110,6 +111,8 @@ struct Pending {
     /// Jobs were leased: nobody could say to whom before COMMIT PREPARED.
     leases: bool,
     sweep: bool,
+    /// It brings something of which nothing else is said here, and which a sweep finds after COMMIT PREPARED.
+    unsaid: bool,
     rotated: bool,
     access: bool,
     /// Events were written to the log.
@@ -145,6 +148,7 @@ impl Pending {
         self.lease_ends = NEVER;
         self.leases = false;
         self.sweep = false;
+        self.unsaid = false;
         self.rotated = false;
         self.access = false;
         self.logged = false;
@@ -172,6 +176,7 @@ static PENDING: PerProcess<RefCell<Pending>> = PerProcess::new(RefCell::new(Pend
     lease_ends: NEVER,
     leases: false,
     sweep: false,
+    unsaid: false,
     rotated: false,
     access: false,
     logged: false,

@@ -21,11 +21,11 @@ pub struct QueueKey {
 }
 
 impl QueueKey {
-    pub(super) fn packed(self) -> u64 {
+    pub(in crate::shared) fn packed(self) -> u64 {
         (u64::from(self.database) << 32) | u64::from(self.queue_id as u32)
     }
 
-    pub(super) fn unpacked(packed: u64) -> Self {
+    pub(in crate::shared) fn unpacked(packed: u64) -> Self {
         Self {
             database: (packed >> 32) as u32,
             queue_id: packed as u32 as i32,

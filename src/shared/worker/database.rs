@@ -63,6 +63,9 @@ pub struct DatabaseSlot {
     pub sweep_requested: AtomicBool,
     /// Before this time (µs) the scheduler begins no other, whoever asked for it.
     pub asked_sweeps_rest_until: AtomicI64,
+    /// Transactions of whose end nobody tells that found no place (untold.rs), and how many of them the scheduler has looked for.
+    pub untold_beyond: AtomicU64,
+    pub untold_inspected: AtomicU64,
     /// A sweep is under way.
     pub sweeping: AtomicBool,
     /// Before this time (µs) the launcher does not ask for the sweep of the minute, because the last sweep took long.
@@ -147,6 +150,8 @@ impl DatabaseSlot {
             swept_writes,
             sweep_requested,
             asked_sweeps_rest_until,
+            untold_beyond,
+            untold_inspected,
             sweeping,
             sweep_rests_until,
             cancels_requested,
@@ -206,6 +211,8 @@ impl DatabaseSlot {
             kept_in_parent,
             lost_holds,
             recovered_holds,
+            untold_beyond,
+            untold_inspected,
         ] {
             count.store(0, Ordering::SeqCst);
         }

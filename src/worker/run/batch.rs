@@ -80,6 +80,8 @@ pub enum Ended {
     /// One of the jobs, or one before them in a queue that keeps its order, may have a verdict that is not given or not
     /// carried out: the launcher, or the scheduler, sets this executor's latch when it has done so.
     Unsettled,
+    /// Another executor runs a suspected job alone, or waits to: it sets this executor's latch when that is over.
+    Alone,
     /// The queue cannot run: it is parked now.
     Parked,
     /// Nothing could be done, because somebody holds the queue's row: try again in a moment.

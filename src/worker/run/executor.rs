@@ -37,6 +37,9 @@ pub const KIND: WorkerKind = WorkerKind {
     entry: "pushy_executor_main",
 };
 
+/// So long (µs) it waits for what others do.
+const OTHERS_US: i64 = 1_000_000;
+
 worker_entry!(pushy_executor_main, executor);
 
 /// `arg`: its ticket for the slot that the launcher reserved.
@@ -227,7 +230,7 @@ impl Executor {
                 Ok(true) => {}
                 Ok(false) => {
                     // The scheduler carries some out, and frees their cells.
-                    latch::wait(Some(Duration::from_secs(1)));
+                    latch::wait(Some(idle.sleep(WHO, OTHERS_US, false)));
                     continue;
                 }
                 Err(failure) => {
@@ -240,8 +243,12 @@ impl Executor {
                     failures.end();
                     idle.note(WHO, true);
                 }
-                Some(Ended::Empty | Ended::Parked | Ended::Busy | Ended::Unsettled) => {
+                Some(Ended::Empty | Ended::Parked | Ended::Busy) => {
                     idle.note(WHO, false);
+                }
+                // Somebody sets the latch; the bound is for one that dies without a word.
+                Some(Ended::Unsettled | Ended::Alone) => {
+                    latch::wait(Some(idle.sleep(WHO, OTHERS_US, false)));
                 }
                 // The launcher starts another, or logs why no executor of the role comes.
                 Some(Ended::NoSession) => return,
@@ -294,8 +301,7 @@ impl Executor {
         PERMIT.set(Some((slot, key)));
         if !quarantine::open_batch(self.shared, self.slot) {
             self.return_permit(slot, key);
-            latch::wait(Some(Duration::from_secs(1)));
-            return Some(Ended::Empty);
+            return Some(Ended::Alone);
         }
         if self.database_slot.has_lost_holds() {
             self.recover_holds();
@@ -313,7 +319,6 @@ impl Executor {
             Ended::Unsettled => {
                 // This executor's lock on the row may have kept the scheduler from carrying out the verdict.
                 self.database_slot.scheduler().wake();
-                latch::wait(Some(Duration::from_secs(1)));
             }
             Ended::Failed(failure) => {
                 self.suspend(slot, key, failure);

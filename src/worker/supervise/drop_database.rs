@@ -10,7 +10,8 @@ use crate::errors::{Error, SqlState};
 use crate::pg::per_process::PerProcess;
 use crate::pg::utility::{self, Hooks, Statement};
 use crate::pg::{database, ereport, identity, session, signals};
-use crate::shared::database::{DatabaseSlot, Presence};
+use crate::shared::database::{DatabaseSlot, Presence, NEVER};
+use crate::shared::ready_at_end::{Brings, ReadyAtEnd};
 use crate::shared::{self, pending, Shared};
 use crate::worker::launcher::kinds::KINDS;
 
@@ -127,27 +128,19 @@ fn after(statement: &Statement) {
         // pushy.databases may name it now, or no longer.
         Statement::RenameDatabase { .. } | Statement::ChangeAccess => pending::access_changed(),
         // What was prepared may have made rows ready, or unlocked them, changed queues or what roles may do, or created the
-        // extension: nobody else announces it.
+        // extension: nobody else announces it. Undone it has at least unlocked them.
         Statement::FinishPrepared { .. } => {
             let owed = shared.finish_prepared(FINISHES.take());
             for oid in owed.quiesced {
                 pending::quiesced(oid);
             }
-            if !owed.concerns_us {
-                return;
-            }
-            pending::sweep();
-            pending::privileges_changed();
-            pending::access_changed();
-            let here = shared.ensure_database(database::current());
-            // The first that was ever logged here may have been prepared before the server was started.
-            if here.is_some_and(|here| here.log.part().is_some() || !owed.is_known) {
-                pending::logged();
-            }
-            if here.is_some_and(|here| {
-                matches!(here.presence(), Presence::Absent | Presence::Incompatible)
-            }) {
-                pending::presence(Presence::Unknown);
+            let is_announced = match &owed.brings {
+                Brings::Nothing => true,
+                Brings::Ready(ready) => announces(shared, ready),
+                Brings::Anything => false,
+            };
+            if !is_announced {
+                announce_anything(shared, owed.is_known);
             }
         }
         Statement::SetConstraints => session::constraints_set(),
@@ -163,6 +156,43 @@ fn after(statement: &Statement) {
         | Statement::AttachPartition { .. }
         | Statement::MoveObject { .. }
         | Statement::Unlisten { .. } => {}
+    }
+}
+
+/// What a prepared transaction has made ready is announced with the commit of this one, as if it were its own; false where a queue has no
+/// slot.
+fn announces(shared: &Shared, ready: &ReadyAtEnd) -> bool {
+    let Some(slots) = shared.slots_of(ready) else {
+        return false;
+    };
+    for (slot, first) in slots.into_iter().zip(ready.firsts()) {
+        // How many jobs were enqueued is not noted: none is counted.
+        pending::ready(slot, first.key, first.priority, first.position as i64, 0);
+    }
+    if ready.waiting_from != NEVER {
+        pending::waiting_from(ready.waiting_from);
+    }
+    if ready.logged {
+        pending::logged();
+    }
+    true
+}
+
+/// It may have brought whatever can be prepared.
+#[cold]
+fn announce_anything(shared: &Shared, is_known: bool) {
+    pending::sweep();
+    pending::privileges_changed();
+    pending::access_changed();
+    let here = shared.ensure_database(database::current());
+    // The first that was ever logged here may have been prepared before the server was started.
+    if here.is_some_and(|here| here.log.part().is_some() || !is_known) {
+        pending::logged();
+    }
+    let is_away =
+        |here: &DatabaseSlot| matches!(here.presence(), Presence::Absent | Presence::Incompatible);
+    if here.is_some_and(is_away) {
+        pending::presence(Presence::Unknown);
     }
 }
 

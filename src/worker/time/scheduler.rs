@@ -350,35 +350,45 @@ impl Scheduler {
     }
 
     /// Once after a start of the server: events logged before it, and jobs left of queues that are gone, are in nobody's
-    /// memory.
+    /// memory. And where transactions found no place among those of whose end nobody tells.
     fn inspect(&self) -> Result<()> {
         if self.database_slot.is_inspected.load(Ordering::SeqCst) {
+            if self.database_slot.has_beyond() {
+                self.inspect_untold()?;
+                self.ask_for_orphans();
+                // Some may have found none again.
+                self.come_back_unless(!self.database_slot.has_beyond());
+            }
             return Ok(());
         }
         let is_relay_due = || Ok(log::is_used()? || log::is_timeline_news()?);
         if transaction::run(|| identity::as_owner(is_relay_due))? {
             shared::expect().announce_logged(self.database_slot, false);
         }
-        for xid in transaction::run(timers::prepared_here)? {
-            // A subscription of PostgreSQL's may have prepared it before the server's start.
-            shared::expect().note_untold(database::current(), xid, clock::now().0);
-        }
         if transaction::most_prepared() > 0 {
-            // Or committed it since the start, of which nobody was told.
-            self.database_slot
-                .sweep_requested
-                .store(true, Ordering::SeqCst);
+            // A subscription of PostgreSQL's may have prepared some before the server's start, or committed them since.
+            self.inspect_untold()?;
         }
-        // Where there are no queues at all, a restore has brought the jobs and not yet the queues.
+        self.ask_for_orphans();
+        self.database_slot
+            .is_inspected
+            .store(true, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// Where there are no queues at all, a restore has brought the jobs and not yet the queues.
+    fn ask_for_orphans(&self) {
         if !self.queues.is_empty() {
             self.database_slot
                 .orphans_requested
                 .store(true, Ordering::SeqCst);
         }
-        self.database_slot
-            .is_inspected
-            .store(true, Ordering::SeqCst);
-        Ok(())
+    }
+
+    fn inspect_untold(&self) -> Result<()> {
+        shared::expect().inspect_untold(self.database_slot, clock::now().0, || {
+            transaction::run(timers::prepared_here)
+        })
     }
 }
 

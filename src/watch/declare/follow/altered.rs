@@ -9,11 +9,11 @@ use crate::errors::{quote_literal, Error, Result, SqlState};
 use crate::params;
 use crate::pg::per_process::PerProcess;
 use crate::pg::spi::{self, Plan};
-use crate::pg::transaction_end;
 use crate::pg::utility::{self, Hooks, RelationName, Statement};
 use crate::pg::{
     array, catalog_trigger, ereport, identity, invalidation, text, transaction, BuiltinOid, Oid,
 };
+use crate::shared::pending;
 use crate::watch::changes;
 use crate::watch::definition::{self, WatchDefinition};
 use crate::watch::table::WatchedTable;
@@ -189,7 +189,8 @@ fn make_way(
             }
         }
     }
-    transaction_end::expect();
+    // Also asks for `forget`.
+    pending::unsaid();
     let opened = watches.into_iter().map(|mut watch| {
         let switched = switched(&watch)?;
         take_texts(&mut watch)?;

@@ -83,11 +83,10 @@ impl Launcher {
             }
         }
         wanted.sort_by_key(|(kind, database_slot)| kind.of(database_slot).last_started());
-        let mut has_started = false;
         for (kind, database_slot) in wanted {
             if self.turn.is_others(Class::OfDatabases) {
-                self.turn.lacked(Class::OfDatabases);
-                return if has_started { now } else { next };
+                self.turn.passed_on(Class::OfDatabases);
+                return next;
             }
             // Again, because one that was started meanwhile may be in the way.
             match self.is_wanted(kind, database_slot, now) {
@@ -102,7 +101,6 @@ impl Launcher {
                 self.turn.lacked(Class::OfDatabases);
                 return next.min(self.make_room(None, now));
             }
-            has_started = true;
             self.got_worker_slot(Class::OfDatabases);
         }
         next

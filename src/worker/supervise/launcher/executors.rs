@@ -162,7 +162,6 @@ impl Launcher {
         no_capacity_until.store(0, Ordering::SeqCst);
         let mut next = self.stop_surplus(now);
         self.turn.begins(Class::Executors);
-        let mut has_started = false;
         let has_any = settings::max_executors() > 0;
         for (pair, serving) in self.pairs_in_need() {
             let trouble = self
@@ -180,13 +179,12 @@ impl Launcher {
             if !has_any {
                 continue;
             }
-            if self.turn.lacks(Class::OfDatabases)
-                && (serving > 0 || self.turn.is_others(Class::Executors))
-            {
-                if serving == 0 {
-                    self.turn.lacked(Class::Executors);
-                    next = if has_started { now } else { next };
-                }
+            if serving == 0 && self.turn.is_others(Class::Executors) {
+                self.turn.passed_on(Class::Executors);
+                continue;
+            }
+            if serving > 0 && self.turn.lacks(Class::OfDatabases) {
+                self.turn.spared_one();
                 continue;
             }
             let capacity = match self.find_capacity(pair, serving, now) {
@@ -208,10 +206,7 @@ impl Launcher {
                 continue;
             }
             match self.start_executor(pair, now) {
-                Ok(()) => {
-                    has_started = true;
-                    self.got_worker_slot(Class::Executors);
-                }
+                Ok(()) => self.got_worker_slot(Class::Executors),
                 Err(at) => {
                     next = next.min(at);
                     if self.found_no_slot && serving == 0 {

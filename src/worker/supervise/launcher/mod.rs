@@ -159,14 +159,16 @@ impl Launcher {
     /// relays of many databases, would take each that is left.
     fn start_all(&mut self) -> i64 {
         self.found_no_slot = false;
-        let next = if self.turn.first() == Class::OfDatabases {
+        let mut next = if self.turn.first() == Class::OfDatabases {
             let next = self.start_database_workers();
             next.min(self.start_executors())
         } else {
             let next = self.start_executors();
             next.min(self.start_database_workers())
         };
-        self.turn.ends();
+        if self.turn.ends() {
+            next = clock::now().0;
+        }
         if !self.found_no_slot && !self.turn.anybody_lacks() && self.has_started {
             self.has_started = false;
             self.nobody_lacks_a_slot();
