@@ -82,7 +82,8 @@ def test_a_superusers_queue_does_not_run_what_somebody_else_can_replace(work, ro
 # -- handlers that are none --------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("create, handler, sqlstate, says", [
-    ("CREATE PROCEDURE p(args jsonb) LANGUAGE sql AS 'SELECT'", "p(jsonb)", "0A000", "function"),
+    ("CREATE PROCEDURE p(args jsonb, OUT n int) LANGUAGE sql AS 'SELECT 1'", "p(jsonb)", "42P13", "answers nothing"),
+    ("CREATE PROCEDURE p(args jsonb) LANGUAGE sql SET work_mem = 64 AS 'SELECT'", "p(jsonb)", "42P13", "SET clauses"),
     ("CREATE FUNCTION t() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'", "t()", "42P13", "trigger"),
     ("CREATE FUNCTION pg_temp.t() RETURNS void LANGUAGE sql AS 'SELECT'", "pg_temp.t()", "42P13", "temporary"),
     ("CREATE FUNCTION m(jsonb, int DEFAULT 1) RETURNS void LANGUAGE sql AS 'SELECT'", "m", "42P13", "jsonb"),

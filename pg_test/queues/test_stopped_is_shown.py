@@ -18,7 +18,10 @@ DAMAGE = {
     "HandlerRenamed": "ALTER FUNCTION code.work(jsonb) RENAME TO again",
     "HandlerRenamed: moved": "CREATE SCHEMA other; GRANT USAGE ON SCHEMA other TO PUBLIC; ALTER FUNCTION code.work(jsonb) SET SCHEMA other",
     "HandlerOfAnother": "ALTER FUNCTION code.work(jsonb) OWNER TO {stranger}",
-    "Procedure": "DROP FUNCTION code.work(jsonb); SET ROLE {worker}; CREATE PROCEDURE code.work(jsonb) LANGUAGE sql AS ''; RESET ROLE",
+    "HandlerRecreated: a procedure": "DROP FUNCTION code.work(jsonb); SET ROLE {worker}; CREATE PROCEDURE code.work(jsonb) LANGUAGE sql AS ''; RESET ROLE",
+    "ProcedureOfDefiner": "DROP FUNCTION code.work(jsonb); SET ROLE {worker}; CREATE PROCEDURE code.work(jsonb) LANGUAGE sql SECURITY DEFINER AS ''; RESET ROLE",
+    "ProcedureWithSettings": "DROP FUNCTION code.work(jsonb); SET ROLE {worker}; CREATE PROCEDURE code.work(jsonb) LANGUAGE sql SET search_path = pg_catalog AS ''; RESET ROLE",
+    "ProcedureAnswers": "DROP FUNCTION code.work(jsonb); SET ROLE {worker}; CREATE PROCEDURE code.work(jsonb, OUT n int) LANGUAGE sql AS 'SELECT 1'; RESET ROLE",
     "NotAFunction": "DROP FUNCTION code.work(jsonb); CREATE AGGREGATE code.work(jsonb) (SFUNC = jsonb_concat, STYPE = jsonb)",
     "ReturnsSet": "DROP FUNCTION code.work(jsonb); SET ROLE {worker}; CREATE FUNCTION code.work(jsonb) RETURNS SETOF int LANGUAGE sql AS 'SELECT 1'; RESET ROLE",
     "ReturnsPseudoType": "DROP FUNCTION code.work(jsonb); CREATE FUNCTION code.work(jsonb) RETURNS cstring STRICT LANGUAGE internal AS 'jsonb_out'; ALTER FUNCTION code.work(jsonb) OWNER TO {worker}",
@@ -36,6 +39,7 @@ DAMAGE = {
     "DatabaseFull": "ALTER DATABASE \"{db}\" CONNECTION LIMIT 0",
 }
 NOT_TRIED = {
+    "Outside": "a queue without a handler is not stopped: workers outside do its jobs",
     "Temporary": "a handler is refused that is, and none becomes temporary",
     "WrongArguments": "another function has other arguments: the handler is gone",
     "SessionOutdated": "the executor leaves, and another one comes: there is nothing to mend",
