@@ -54,10 +54,10 @@ class Server:
         return psycopg.connect(self.conninfo(database), autocommit=True, options=options)
 
     @contextlib.contextmanager
-    def database(self) -> Iterator["Database"]:
+    def database(self, options: str = "") -> Iterator["Database"]:
         name = f"t{time.monotonic_ns()}"
         with self.connect("postgres") as connection:
-            connection.execute(f"CREATE DATABASE {name}")  # type: ignore[arg-type]
+            connection.execute(f"CREATE DATABASE {name} {options}")  # type: ignore[arg-type]
         with self.connect(name) as connection:
             connection.execute((DEV / "prepare.sql").read_bytes())
         yield Database(self, name)

@@ -1,15 +1,17 @@
-/** Extends the leases of jobs whose handlers run, and reports their progress: many in one statement. */
+/** Extends the leases of jobs until their outcomes are answered, and reports their progress: many in one statement. */
 
 import pg from 'pg'
 import { Backoff } from './backoff.js'
 import { Bell } from './bell.js'
 import type { Held } from './job.js'
-import type { Link } from './link.js'
+import { isOfOne, type Link } from './link.js'
 import type { Report } from './report.js'
-import { EXTEND } from './statements.js'
+import { EXTEND, HASTE, PATIENCE } from './statements.js'
 
 const REPORT_EVERY_MS = 1_000
+const BUSY_MS = 1_000 // until one is tried again whose row somebody has locked
 const WHAT = 'extending leases'
+const WHAT_WAITS = 'extending leases of jobs whose rows are locked'
 
 export class Extender {
   readonly #link: Link
@@ -50,11 +52,8 @@ export class Extender {
     const backoff = new Backoff(100, 2_000)
     let notBefore = 0
     while (!this.#ended) {
-      const now = performance.now()
-      const jobs = this.#extended()
-      if (now >= notBefore && jobs.some((job) => job.extendAt <= now)) {
-        // Those that are almost due come along.
-        if (await this.#extend(jobs.filter((job) => job.extendAt - job.leaseMs / 12 <= now))) {
+      if (performance.now() >= notBefore) {
+        if (await this.#extendDue()) {
           backoff.reset()
           this.#report.well(WHAT)
         } else {
@@ -83,8 +82,47 @@ export class Extender {
     }
   }
 
-  /** Whether the server answered. */
-  async #extend(jobs: Held[]): Promise<boolean> {
+  /** Whether the server answered. Those that are almost due come along; one of those whose rows somebody has locked comes after. */
+  async #extendDue(): Promise<boolean> {
+    const now = performance.now()
+    const along = this.#extended().filter((job) => !job.isBusy && job.extendAt - job.leaseMs / 12 <= now)
+    if (along.some((job) => job.extendAt <= now) && !(await this.#extendTogether(along))) return false
+    let busy: Held | undefined
+    for (const job of this.#extended()) if (job.isBusy && (busy === undefined || job.extendAt < busy.extendAt)) busy = job
+    return busy === undefined || busy.extendAt > now || (await this.#extendAlone(busy))
+  }
+
+  async #extendTogether(jobs: Held[]): Promise<boolean> {
+    try {
+      return await this.#extend(jobs, PATIENCE)
+    } catch {
+      // Each alone, because one whose row somebody has locked must not hold up the others.
+      for (const job of jobs) if (!job.completing && !(await this.#extendAlone(job))) return false
+      return true
+    }
+  }
+
+  async #extendAlone(job: Held): Promise<boolean> {
+    try {
+      const answered = await this.#extend([job], HASTE)
+      if (job.isBusy && answered) {
+        job.isBusy = false
+        if (![...this.#held.values()].some((other) => other.isBusy)) this.#report.well(WHAT_WAITS)
+      }
+      return answered
+    } catch (error) {
+      this.#report.trouble(WHAT_WAITS, error)
+      if (!isOfOne(error as pg.DatabaseError)) return false
+      job.isBusy = true
+      job.reportedAt = performance.now()
+      job.extendAt = job.reportedAt + Math.min(BUSY_MS, job.leaseMs / 6)
+      return true
+    }
+  }
+
+  /** Whether the server was reached; throws a pg.DatabaseError. */
+  async #extend(jobs: Held[], lockTimeout: string): Promise<boolean> {
+    if (this.#ended) return false
     const sentAt = performance.now()
     const said = jobs.map((job) => job.progressed)
     const values = [
@@ -93,6 +131,7 @@ export class Extender {
       jobs.map((job) => job.extendByS),
       said.map((share) => share?.fraction ?? null),
       said.map((share) => share?.message ?? null),
+      lockTimeout,
     ]
     // No later than when the first of them is over, because then its handler is to be told.
     const timeoutMs = Math.max(1_000, Math.min(...jobs.map((job) => job.endsAt)) - sentAt)
@@ -100,7 +139,7 @@ export class Extender {
     try {
       answers = new Map((await this.#link.fetch(EXTEND, values, { timeoutMs })).map(([id, answer]) => [Number(id), answer]))
     } catch (error) {
-      if (error instanceof pg.DatabaseError && jobs.length > 1) return await this.#extendEach(jobs)
+      if (error instanceof pg.DatabaseError) throw error
       this.#report.trouble(WHAT, error)
       return false
     }
@@ -115,13 +154,6 @@ export class Extender {
       else this.reportSoon(job)
     }
     return jobs.every((job) => typeof answers.get(job.id) === 'string')
-  }
-
-  /** Each alone, because one whose row somebody has locked must not hold up the others. */
-  async #extendEach(jobs: Held[]): Promise<boolean> {
-    let all = true
-    for (const job of jobs) if (!job.completing && !(await this.#extend([job]))) all = false
-    return all
   }
 
   #endThoseThatAreOver(): void {

@@ -12,6 +12,8 @@ export interface Queryable {
 
 export type CancelReason = 'lost' | 'stopping'
 
+const LEVELS = ['debug', 'info', 'warning', 'error']
+
 /** What a job asks of its worker. */
 export interface Keeper {
   readonly queue: string
@@ -43,7 +45,7 @@ export interface Job<Args = unknown> {
   discard(reason: string): never
   /** Ends the attempt as failed, charged; the next one is due after delayMs, whatever the queue's backoff. */
   retryIn(delayMs: number, reason: string): never
-  /** Keeps a line with the job; it is sent before the job's outcome. */
+  /** Keeps a line with the job; it is sent before the job's outcome. The levels: debug, info, warning, error. */
   log(message: string, level?: string): void
   /** How far the job is, from 0 to 1, and a word about it; sent once a second at most. */
   progress(fraction: number, message?: string): void
@@ -59,6 +61,8 @@ export class Held implements Job {
   readonly id: number
   readonly queue: string
   readonly args: unknown
+  /** Thrown in its attempt, because what one job has in it is nothing to others. */
+  readonly unreadable: Error | undefined
   readonly attempt: number
   readonly maxAttempts: number | null
   readonly enqueuedAt: Date
@@ -77,24 +81,31 @@ export class Held implements Job {
   startedAt: number
   progressed: { fraction: number; message: string | null } | undefined
   completing = false
+  /** Its handler has ended, or was given up. */
   isOver = false
+  /** Somebody has locked its row: it is extended alone. */
+  isBusy = false
   cancelReason: CancelReason | undefined
   #word: Outcome | undefined
   readonly #abort = new AbortController()
   readonly #keeper: Keeper
 
   constructor(keeper: Keeper, sentAt: number, row: Row) {
-    const [id, token, args, attempt, maxAttempts, enqueuedAt, uniqueKey, lastError, leaseS] = row
+    const [id, token, args, attempt, maxAttempts, enqueuedUs, uniqueKey, lastError, leaseUs] = row
     this.id = Number(id)
     this.queue = keeper.queue
     this.token = String(token)
-    this.args = JSON.parse(args ?? 'null')
+    try {
+      this.args = JSON.parse(args ?? 'null')
+    } catch (error) {
+      this.unreadable = new Error(`the arguments cannot be read: ${(error as Error).message}`, { cause: error })
+    }
     this.attempt = Number(attempt)
     this.maxAttempts = maxAttempts === null ? null : Number(maxAttempts)
-    this.enqueuedAt = new Date(Number(enqueuedAt) * 1000)
+    this.enqueuedAt = new Date(Number(enqueuedUs) / 1000)
     this.uniqueKey = uniqueKey ?? null
     this.lastError = lastError ?? null
-    this.leaseMs = Number(leaseS) * 1000
+    this.leaseMs = leaseUs === null ? Infinity : Number(leaseUs) / 1000
     this.extendByS = keeper.leaseS
     this.claimedAt = this.sentAt = this.reportedAt = this.startedAt = sentAt
     this.extendAt = sentAt + this.leaseMs / 3
@@ -118,7 +129,8 @@ export class Held implements Job {
   }
 
   log(message: string, level = 'info'): void {
-    this.#keeper.log(this, level, message)
+    if (!LEVELS.includes(level)) throw new RangeError(`a level is ${LEVELS.join(', ')}, not ${level}`)
+    this.#keeper.log(this, level, String(message))
   }
 
   progress(fraction: number, message?: string): void {

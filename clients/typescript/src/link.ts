@@ -21,6 +21,11 @@ export function mayPass(error: pg.DatabaseError): boolean {
   return /^(08|25006|40|53|55P03|57|58)/.test(error.code ?? '')
 }
 
+/** Whether, of what may pass, it is one job that is in the way: the server takes others meanwhile. */
+export function isOfOne(error: pg.DatabaseError): boolean {
+  return /^(40|55P03|57014)/.test(error.code ?? '')
+}
+
 /** By code, because the word for FATAL is in the server's language. */
 const ENDS_SESSION = /^(08|57P|25P03|28|53300)/
 
@@ -29,7 +34,10 @@ const CANCEL_MS = 1_000
 
 /** What node-postgres has, and its types do not say. */
 interface Internals {
-  connection: { stream: Socket }
+  connection: {
+    stream: Socket
+    on(event: 'parameterStatus', heard: (said: { parameterName: string; parameterValue: string }) => void): void
+  }
   processID: number
   secretKey: number
   host: string
@@ -48,10 +56,6 @@ export class Link {
       keepAliveInitialDelayMillis: 30_000,
       ...(typeof connection === 'string' ? { connectionString: connection } : connection),
     }
-  }
-
-  get isOpen(): boolean {
-    return this.#client !== undefined
   }
 
   /** Runs one statement; throws Unreachable, or pg.DatabaseError where the server refuses it. */
@@ -94,8 +98,15 @@ export class Link {
     // Without a listener an idle connection that breaks would end the program.
     client.on('error', () => this.#drop(client))
     client.on('end', () => this.#drop(client))
+    let encoding: string | undefined
+    ;(client as unknown as Internals).connection.on('parameterStatus', ({ parameterName, parameterValue }) => {
+      if (parameterName === 'server_encoding') encoding = parameterValue
+    })
     try {
       await client.connect()
+      // There any bytes are text, and the server would refuse a whole claim for one job that is no UTF-8, again and again. Poolers
+      // know of this setting.
+      if (encoding === 'SQL_ASCII') await client.query("SET client_encoding = 'SQL_ASCII'")
     } catch (error) {
       destroy(client)
       throw new Unreachable((error as Error).message || String(error), { cause: error })

@@ -47,6 +47,13 @@ export function encode(outcome: Outcome, jobId: number, token: string): string {
   return JSON.stringify({ job_id: jobId, token, outcome: outcome.kind, ...outcome.fields })
 }
 
+/** The same outcome with nothing but ASCII in its texts. */
+export function plain(encoded: string): string {
+  return JSON.stringify(JSON.parse(encoded), (_, value: unknown) =>
+    typeof value === 'string' ? value.replace(/[^\0-\x7f]/gu, '?') : value,
+  )
+}
+
 /** PostgreSQL stores neither U+0000 nor halves of surrogate pairs. */
 export function storable(text: string, most: number): string {
   return text.slice(0, most).replaceAll('\0', '\\0').replace(/[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]/g, '?')
@@ -58,13 +65,22 @@ function seconds(delayMs: number): number {
 }
 
 function describe(error: unknown): Outcome['fields'] {
+  try {
+    return described(error)
+  } catch {
+    // The error's own methods: its job is to be failed all the same.
+    return { error: 'thrown: what throws when it is asked what it is' }
+  }
+}
+
+function described(error: unknown): Outcome['fields'] {
   if (!(error instanceof Error)) return { error: storable(`thrown: ${String(error)}`, MOST_ERROR) }
-  const described = {
+  const said = {
     error: storable(error.message ? `${error.name}: ${error.message}` : error.name, MOST_ERROR),
-    detail: storable(error.stack ?? '', MOST_DETAIL),
+    detail: storable(String(error.stack ?? ''), MOST_DETAIL),
   }
   const sqlstate = sqlstateOf(error) ?? sqlstateOf(error.cause)
-  return sqlstate === undefined ? described : { ...described, sqlstate }
+  return sqlstate === undefined ? said : { ...said, sqlstate }
 }
 
 /** Of an error of node-postgres, which has a severity, too: a code alone may be Node's (EPIPE). */

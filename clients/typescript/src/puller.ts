@@ -32,6 +32,11 @@ export interface Services {
   report: Report
 }
 
+/** The queue is not for workers that share a connection. */
+class Bound extends Error {
+  override name = 'Bound'
+}
+
 /** A claim that was not answered yet. Repeated under the same name, it answers what the server has given to that name. */
 interface Request {
   name: string
@@ -52,6 +57,8 @@ export class Puller implements Keeper {
   readonly #who = `${hostname().slice(0, 64)}:${process.pid}:${randomUUID()}`
   readonly #what: string
   #request: Request | undefined
+  /** The leases of the queue end with the connection. */
+  #isBound = false
   #requests = 0
   #pulling: Promise<void> | undefined
 
@@ -116,7 +123,8 @@ export class Puller implements Keeper {
         if (this.#request === undefined) {
           const room = await this.#room()
           if (this.#stopping) return
-          this.#request = { name: `${this.#who}:${++this.#requests}`, maxJobs: room }
+          // To find that nothing has changed, one job is enough.
+          this.#request = { name: `${this.#who}:${++this.#requests}`, maxJobs: this.#isBound ? 1 : room }
         }
         const asked = this.#request.maxJobs
         const jobs = await this.#claim(this.#request)
@@ -133,10 +141,11 @@ export class Puller implements Keeper {
         else if (wasTold) await this.#sleep(vain.nextMs())
         wasTold = jobs.length < asked && (await this.#wait())
       } catch (error) {
-        // The server said no, so this name holds nothing.
-        if (!(error instanceof Unreachable)) this.#request = undefined
+        // The server said no, so this name holds nothing. After any other error it may hold jobs.
+        if (error instanceof pg.DatabaseError || error instanceof Bound) this.#request = undefined
         if (this.#stopping && this.#request === undefined) return
-        if (!(error instanceof Unreachable) && !(error instanceof pg.DatabaseError)) throw error
+        // A fault of this library is no reason to leave the other queues.
+        if (!(error instanceof Unreachable) && this.#request !== undefined) await this.#link.close()
         const pauseMs = backoff.nextMs()
         this.#services.report.trouble(this.#what, error, { queue: this.queue })
         this.#services.report.count('backoff', this.queue, pauseMs / 1000)
@@ -165,21 +174,27 @@ export class Puller implements Keeper {
       signal: this.#close.signal,
     })
     if (rows.length > 0) this.#services.report.count('claimed', this.queue, (performance.now() - sentAt) / 1000)
-    if (rows.some((row) => row.at(-1) === null)) {
-      // Closing gives them back: such a lease ends with its connection.
-      await this.#link.close()
-      this.#request = undefined
-      const message = `the leases of queue "${this.queue}" end with the connection, which a worker shares: give its handler a lease`
-      throw new Unreachable(message)
+    const jobs = rows.map((row) => new Held(this, sentAt, row))
+    this.#isBound = jobs.some((job) => job.leaseMs === Infinity)
+    if (this.#isBound) {
+      // By their tokens, and with the connection left open, because a lease that ends with its session is charged.
+      for (const job of jobs) this.#giveBack(job)
+      throw new Bound(`the leases of queue "${this.queue}" end with the connection, which a worker shares: give its handler a lease`)
     }
-    return rows.map((row) => new Held(this, sentAt, row))
+    return jobs
   }
 
   async #wait(): Promise<boolean> {
     if (this.#stopping) return false
     const options = { timeoutMs: WAIT_S * 1000 + ANSWER_MS, signal: this.#stop.signal }
-    const rows = await this.#link.fetch(WAIT, [this.queue, WAIT_S], options)
-    return rows[0]?.[0] === 't'
+    try {
+      const rows = await this.#link.fetch(WAIT, [this.queue, WAIT_S], options)
+      return rows[0]?.[0] === 't'
+    } catch (error) {
+      // A statement_timeout that is shorter, or somebody has cancelled it: a wait that is over.
+      if (error instanceof pg.DatabaseError && error.code === '57014') return false
+      throw error
+    }
   }
 
   #admit(job: Held): void {
@@ -194,17 +209,17 @@ export class Puller implements Keeper {
     this.#services.report.count('started', this.queue, (job.startedAt - job.claimedAt) / 1000)
     let ended: { result: unknown } | { error: unknown }
     try {
+      if (job.unreadable !== undefined) throw job.unreadable
       ended = { result: await this.#handler.handle(job as Job<unknown> as Job<never>) }
     } catch (error) {
       ended = { error }
     }
     this.running.delete(job)
     this.#changed.ring()
-    this.#services.extender.letGo(job)
     if (!job.isOver) {
       job.isOver = true
       const outcome = job.outcome(ended)
-      if (outcome !== undefined) this.#services.settler.settle(job, outcome)
+      this.#settle(job, outcome)
       this.#tell(job, outcome)
     }
     while (this.#ready.length > 0 && this.running.size < this.#handler.concurrency) {
@@ -212,6 +227,13 @@ export class Puller implements Keeper {
       if (waited.cancelReason === undefined) void this.#run(waited)
       else this.#drop(waited)
     }
+  }
+
+  #settle(job: Held, outcome: Outcome | undefined): void {
+    if (outcome === undefined) return this.#services.extender.letGo(job)
+    // Its lease is extended until the outcome is answered, which may take longer: the handler's own transaction is over.
+    job.completing = false
+    this.#services.settler.settle(job, outcome)
   }
 
   #tell(job: Held, outcome: Outcome | undefined): void {
@@ -227,8 +249,7 @@ export class Puller implements Keeper {
   /** Unstarted, or still running when the worker ends. */
   #giveBack(job: Held): void {
     job.isOver = true
-    this.#services.extender.letGo(job)
-    this.#services.settler.settle(job, RELEASED)
+    this.#settle(job, RELEASED)
     this.#tell(job, RELEASED)
   }
 

@@ -37,6 +37,15 @@ export const toStandardError: Logger = {
   error: (message, fields) => line('error', message, fields),
 }
 
+/** Whatever was thrown: what throws when it is asked what it is, too. */
+function text(error: unknown): string {
+  try {
+    return error instanceof Error ? `${error.name}: ${error.message}` : String(error)
+  } catch {
+    return 'what throws when it is asked what it is'
+  }
+}
+
 function line(level: Level, message: string, fields: Fields): void {
   process.stderr.write(`${JSON.stringify({ at: new Date().toISOString(), level, message, ...fields })}\n`)
 }
@@ -64,13 +73,13 @@ export class Report {
       this.#logger[level](message, fields)
     } catch (error) {
       // A job must not be lost by what the program's logger makes of it.
-      toStandardError.error(`the logger failed: ${String(error)}`, { event: 'trouble' })
+      toStandardError.error(`the logger failed: ${text(error)}`, { event: 'trouble' })
     }
   }
 
   /** Says that `what` does not work; the same thing is not said again before `well`. */
   trouble(what: string, error: unknown, fields: Fields = {}): void {
-    const said = error instanceof Error ? `${error.name}: ${error.message}` : String(error)
+    const said = text(error)
     if (this.#troubles.get(what) !== said) {
       this.#troubles.set(what, said)
       this.log('error', `${what}: ${said}`, { event: 'trouble', sqlstate: (error as { code?: unknown } | null)?.code, ...fields })

@@ -1,20 +1,23 @@
 /** Tells the server how attempts ended, and what they logged: many in one statement. */
 
-import { setTimeout as sleep } from 'node:timers/promises'
 import pg from 'pg'
 import { Backoff } from './backoff.js'
 import { Bell } from './bell.js'
 import type { Held } from './job.js'
-import { type Link, mayPass, Unreachable } from './link.js'
-import { encode, failed, MOST_ERROR, type Outcome, storable } from './outcome.js'
+import { isOfOne, type Link, mayPass, Unreachable } from './link.js'
+import { encode, failed, MOST_ERROR, type Outcome, plain, storable } from './outcome.js'
 import type { Report } from './report.js'
-import { LOG, SETTLE } from './statements.js'
+import { HASTE, LOG, PATIENCE, SETTLE } from './statements.js'
 
 const PACE_MS = 3 // between two statements while handlers are busy
+const HURRY_MS = 100 // between two attempts when the worker stops
 const MOST_OUTCOMES = 1_000
 const MOST_CHARACTERS = 4_000_000
 const MOST_LINES = 10_000 // kept while the server cannot be reached, the newest
+const MOST_LINES_OF_JOB = 1_000 // as the server keeps
 const WHAT = 'settling jobs'
+const WHAT_WAITS = 'settling jobs whose rows are locked'
+const WHAT_LINES = 'keeping log lines'
 
 interface Settlement {
   job: Held
@@ -24,19 +27,40 @@ interface Settlement {
   isRepeated: boolean
 }
 
+interface Line {
+  job: Held
+  message: string
+  level: string
+}
+
+/** What is to be said of a job whose row somebody has locked: the lines, then the outcome, alone and at a time of their own. */
+class Waiting {
+  lines: Line[] = []
+  settlement: Settlement | undefined
+  readonly backoff = new Backoff(100, 5_000)
+  due = 0
+
+  constructor(readonly job: Held) {}
+}
+
 export class Settler {
   readonly #link: Link
   readonly #report: Report
+  readonly #settled: (job: Held) => void
   readonly #bell = new Bell()
   #pending: Settlement[] = []
-  #lines: [string, string, number, string][] = []
+  #lines: Line[] = []
+  readonly #waiting = new Map<Held, Waiting>()
   #isBusy = false
-  readonly #end = new AbortController()
+  #hurries = false
+  #ended = false
   #drained: (() => void) | undefined
 
-  constructor(link: Link, report: Report) {
+  /** `settled` is called when the server has answered a job's outcome: until then somebody has to extend its lease. */
+  constructor(link: Link, report: Report, settled: (job: Held) => void) {
     this.#link = link
     this.#report = report
+    this.#settled = settled
   }
 
   settle(job: Held, outcome: Outcome): void {
@@ -46,13 +70,16 @@ export class Settler {
 
   log(job: Held, level: string, message: string): void {
     if (this.#lines.length >= MOST_LINES) this.#lines.shift()
-    this.#lines.push([storable(message, MOST_ERROR), storable(level, 20), job.id, job.token])
+    this.#lines.push({ job, message: storable(message, MOST_ERROR), level })
     this.#bell.ring()
   }
 
-  /** Whether all was told in time. */
+  /** Whether all was told in time. From now on no pause is longer than HURRY_MS, because the worker stops. */
   async drain(timeoutMs: number): Promise<boolean> {
-    if (!this.#isBusy && this.#pending.length === 0 && this.#lines.length === 0) return true
+    if (!this.#isBusy && this.#isIdle()) return true
+    this.#hurries = true
+    for (const waiting of this.#waiting.values()) waiting.due = 0
+    this.#bell.ring()
     return await new Promise((resolve) => {
       const timer = setTimeout(() => resolve(false), timeoutMs)
       this.#drained = () => {
@@ -62,35 +89,84 @@ export class Settler {
     })
   }
 
+  /** How many outcomes are not told yet. */
+  left(): number {
+    return this.#pending.length + [...this.#waiting.values()].filter((waiting) => waiting.settlement !== undefined).length
+  }
+
   end(): void {
-    this.#end.abort()
+    this.#ended = true
     this.#bell.ring()
+  }
+
+  #isIdle(): boolean {
+    return this.#pending.length === 0 && this.#lines.length === 0 && this.#waiting.size === 0
   }
 
   async run(): Promise<void> {
     const backoff = new Backoff()
     let last = -Infinity
-    for (;;) {
-      await this.#bell.wait(this.#pending.length > 0 || this.#lines.length > 0 ? 0 : Infinity)
-      if (this.#end.signal.aborted) return
+    while (!this.#ended) {
+      if (this.#pending.length === 0 && this.#lines.length === 0) {
+        const due = Math.min(...[...this.#waiting.values()].map((waiting) => waiting.due))
+        await this.#bell.wait(due - performance.now())
+      }
+      if (this.#ended) return
       this.#isBusy = true
-      const pauseMs = last + PACE_MS - performance.now()
-      if (pauseMs > 0) await sleep(pauseMs)
+      await this.#rest(last + PACE_MS - performance.now())
       last = performance.now()
-      const batch = this.#batch()
-      const left = await this.#tell(batch)
-      if (left.length > 0) {
-        this.#pending.unshift(...left)
-        const restMs = backoff.nextMs()
-        this.#report.count('backoff', '', restMs / 1000)
-        await sleep(restMs, undefined, { signal: this.#end.signal }).catch(() => undefined)
-      } else {
+      try {
+        await this.#tell()
         backoff.reset()
         this.#report.well(WHAT)
+      } catch (error) {
+        if (!(error instanceof Unreachable) && !(error instanceof pg.DatabaseError)) throw error
+        // The server takes nothing at all.
+        this.#report.trouble(WHAT, error)
+        const pauseMs = backoff.nextMs()
+        this.#report.count('backoff', '', pauseMs / 1000)
+        await this.#rest(pauseMs)
       }
       this.#isBusy = false
-      if (this.#pending.length === 0 && this.#lines.length === 0) this.#drained?.()
+      if (this.#isIdle()) {
+        this.#report.well(WHAT_WAITS)
+        this.#drained?.()
+      }
     }
+  }
+
+  /** Whatever comes meanwhile; cut short when the worker stops. */
+  async #rest(pauseMs: number): Promise<void> {
+    const until = performance.now() + pauseMs
+    for (;;) {
+      const hurry = this.#hurries ? Math.min(until, performance.now() + HURRY_MS) : until
+      const left = hurry - performance.now()
+      if (left <= 0 || this.#ended) return
+      const hurried = this.#hurries
+      await this.#bell.wait(left)
+      if (hurried) return
+    }
+  }
+
+  /** One batch of what is new, and one of those that wait: so neither holds up the other. */
+  async #tell(): Promise<void> {
+    const fresh: Line[] = []
+    for (const line of this.#lines.splice(0)) (this.#waiting.get(line.job)?.lines ?? fresh).push(line)
+    // At once, because the lines of a job come before its outcome.
+    let batch = this.#batch()
+    if (fresh.length > 0) {
+      try {
+        await this.#log(fresh)
+      } catch (error) {
+        this.#pending.unshift(...batch)
+        throw error
+      }
+      batch = batch.filter((each) => !this.#waits(each))
+    }
+    if (batch.length > 0) await this.#settle(batch)
+    let first: Waiting | undefined
+    for (const waiting of this.#waiting.values()) if (first === undefined || waiting.due < first.due) first = waiting
+    if (first !== undefined && first.due <= performance.now()) await this.#tellAlone(first)
   }
 
   /** The first ones; those that are told again by themselves. */
@@ -103,60 +179,138 @@ export class Settler {
       room -= each.encoded.length
       size++
     }
-    return this.#pending.splice(0, size)
+    return this.#pending.splice(0, size).filter((each) => !this.#waits(each))
   }
 
-  /** Answers what is to be told again. */
-  async #tell(batch: Settlement[]): Promise<Settlement[]> {
+  /** Behind the lines of its job, if those wait. */
+  #waits(told: Settlement): boolean {
+    const waiting = this.#waiting.get(told.job)
+    if (waiting !== undefined) waiting.settlement = told
+    return waiting !== undefined
+  }
+
+  async #log(lines: Line[]): Promise<void> {
     try {
-      await this.#log()
-      if (batch.length > 0) await this.#send(batch)
-      return []
+      await this.#write(lines, PATIENCE)
     } catch (error) {
-      if (error instanceof Unreachable) {
-        this.#report.trouble(WHAT, error)
-        for (const each of batch) each.isRepeated = true
-        return batch
-      }
-      if (!(error instanceof pg.DatabaseError)) throw error
-      if (batch.length > 1) return await this.#tellEach(batch)
-      if (!mayPass(error)) return batch.flatMap((each) => this.#refused(each, error))
-      this.#report.trouble(WHAT, error)
-      return batch
-    }
-  }
-
-  /** Each alone, because one that the server refuses must not hold up the others. */
-  async #tellEach(batch: Settlement[]): Promise<Settlement[]> {
-    const left: Settlement[] = []
-    for (const [n, each] of batch.entries()) {
-      const again = await this.#tell([each])
-      left.push(...again)
-      if (again.length > 0 && !this.#link.isOpen) return [...left, ...batch.slice(n + 1)]
-    }
-    return left
-  }
-
-  async #log(): Promise<void> {
-    const lines = this.#lines
-    if (lines.length === 0) return
-    this.#lines = []
-    try {
-      await this.#link.fetch(LOG, [0, 1, 2, 3].map((column) => lines.map((line) => line[column])))
-    } catch (error) {
-      if (error instanceof Unreachable) {
-        this.#lines = [...lines, ...this.#lines].slice(-MOST_LINES)
+      if (!(error instanceof pg.DatabaseError)) {
+        this.#keep(lines)
         throw error
       }
-      this.#report.trouble('keeping log lines', error)
+      // Those of each job alone, because one that the server refuses must not hold up, or lose, those of the others.
+      const ofJobs = new Map<Held, Line[]>()
+      for (const line of lines) ofJobs.set(line.job, [...(ofJobs.get(line.job) ?? []), line])
+      const left = [...ofJobs.values()]
+      for (const [n, ofJob] of left.entries()) {
+        try {
+          await this.#write(ofJob, HASTE)
+        } catch (error) {
+          if (!(error instanceof pg.DatabaseError)) {
+            this.#keep(left.slice(n).flat())
+            throw error
+          }
+          if (mayPass(error)) this.#wait((ofJob[0] as Line).job, error).lines.push(...ofJob)
+          else this.#report.trouble(WHAT_LINES, error)
+        }
+      }
     }
   }
 
-  async #send(batch: Settlement[]): Promise<void> {
+  /** Where the server cannot be reached. */
+  #keep(lines: Line[]): void {
+    this.#lines = [...lines, ...this.#lines].slice(-MOST_LINES)
+  }
+
+  async #settle(batch: Settlement[]): Promise<void> {
+    try {
+      await this.#send(batch, PATIENCE)
+    } catch (error) {
+      // Each alone, because one that the server refuses must not hold up the others.
+      if (error instanceof pg.DatabaseError) return await this.#settleEach(batch)
+      for (const each of batch) each.isRepeated = true
+      this.#pending.unshift(...batch)
+      throw error
+    }
+  }
+
+  async #settleEach(batch: Settlement[]): Promise<void> {
+    for (const [n, each] of batch.entries()) {
+      try {
+        await this.#send([each], HASTE)
+      } catch (error) {
+        if (!(error instanceof pg.DatabaseError)) {
+          each.isRepeated = true
+          this.#pending.unshift(...batch.slice(n))
+          throw error
+        }
+        if (!mayPass(error)) {
+          const instead = this.#refused(each, error)
+          if (instead !== undefined) this.#pending.push(instead)
+          continue
+        }
+        this.#wait(each.job, error).settlement = each
+        if (!isOfOne(error)) {
+          this.#pending.unshift(...batch.slice(n + 1))
+          throw error
+        }
+      }
+    }
+  }
+
+  #wait(job: Held, error: pg.DatabaseError): Waiting {
+    const waiting = this.#waiting.get(job) ?? new Waiting(job)
+    this.#waiting.set(job, waiting)
+    this.#report.trouble(WHAT_WAITS, error)
+    const pauseMs = waiting.backoff.nextMs()
+    this.#report.count('backoff', job.queue, pauseMs / 1000)
+    waiting.due = performance.now() + (this.#hurries ? Math.min(pauseMs, HURRY_MS) : pauseMs)
+    return waiting
+  }
+
+  async #tellAlone(waiting: Waiting): Promise<void> {
+    let lines = waiting.lines.splice(0).slice(-MOST_LINES_OF_JOB)
+    try {
+      if (lines.length > 0) await this.#write(lines, HASTE)
+      lines = []
+      if (waiting.settlement !== undefined) await this.#send([waiting.settlement], HASTE)
+    } catch (error) {
+      const isLine = lines.length > 0
+      if (!(error instanceof pg.DatabaseError) || mayPass(error)) waiting.lines.unshift(...lines)
+      if (!(error instanceof pg.DatabaseError)) {
+        if (!isLine && waiting.settlement !== undefined) waiting.settlement.isRepeated = true
+        throw error
+      }
+      if (mayPass(error)) {
+        this.#wait(waiting.job, error)
+        if (!isOfOne(error)) throw error
+        return
+      }
+      if (isLine) {
+        this.#report.trouble(WHAT_LINES, error)
+        return // its outcome is told in the next round
+      }
+      if (waiting.settlement !== undefined) waiting.settlement = this.#refused(waiting.settlement, error)
+      if (waiting.settlement !== undefined) return
+    }
+    if (waiting.lines.length === 0) this.#waiting.delete(waiting.job)
+  }
+
+  async #write(lines: Line[], lockTimeout: string): Promise<void> {
+    const columns = [
+      lines.map((line) => line.message),
+      lines.map((line) => line.level),
+      lines.map((line) => line.job.id),
+      lines.map((line) => line.job.token),
+    ]
+    await this.#link.fetch(LOG, [...columns, lockTimeout])
+  }
+
+  async #send(batch: Settlement[], lockTimeout: string): Promise<void> {
     const began = performance.now()
     const outcomes = `[${batch.map((each) => each.encoded).join(',')}]`
-    const rows = await this.#link.fetch(SETTLE, [outcomes])
+    const rows = await this.#link.fetch(SETTLE, [outcomes, lockTimeout])
     const took = (performance.now() - began) / 1000
+    for (const each of batch) this.#settled(each.job)
     const queues = new Set(batch.map((each) => each.job.queue))
     this.#report.count('settled', queues.size === 1 ? (batch[0]?.job.queue ?? '') : '', took)
     const late = batch.length - Number(rows[0]?.[0])
@@ -170,15 +324,21 @@ export class Settler {
     }
   }
 
-  #refused(told: Settlement, error: pg.DatabaseError): Settlement[] {
+  /** What is to be told instead, if anything. */
+  #refused(told: Settlement, error: pg.DatabaseError): Settlement | undefined {
     const { job, kind } = told
     const fields = { event: 'trouble', queue: job.queue, jobId: job.id, sqlstate: error.code }
-    if (kind === 'complete' && error.code?.startsWith('22')) {
+    const isOfText = /^(22|0A)/.test(error.code ?? '')
+    if (kind === 'complete' && isOfText) {
       this.#report.log('error', `the result of job ${job.id} cannot be stored: ${error.message}`, fields)
-      return [settlement(job, failed(error))]
+      return settlement(job, failed(error))
     }
+    const inAscii = plain(told.encoded)
+    // The encoding of the database has not what the error says.
+    if (isOfText && inAscii !== told.encoded) return { ...told, encoded: inAscii }
     this.#report.log('error', `the outcome of job ${job.id} was refused, and its lease will run out: ${error.message}`, fields)
-    return []
+    this.#settled(job)
+    return undefined
   }
 }
 

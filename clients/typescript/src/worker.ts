@@ -10,9 +10,10 @@ import { type Handler, Puller } from './puller.js'
 import { type Logger, type Metrics, Report, toStandardError } from './report.js'
 import { Settler } from './settler.js'
 
-const GRACE_MS = 25_000 // Kubernetes kills after 30 seconds
 const CANCEL_GRACE_MS = 1_000
 const SETTLE_MS = 3_000
+// With the two above and one for closing less than 30 seconds, after which Kubernetes kills.
+const GRACE_MS = 24_000
 
 export interface WorkerOptions {
   /** What handlers have to end after SIGTERM or stop(); then they are aborted and their jobs released. */
@@ -108,8 +109,8 @@ export class Worker {
   /** Answers how many handlers were left behind. */
   async #work(): Promise<number> {
     const links = [new Link(this.#connection), new Link(this.#connection)] as const
-    const settler = new Settler(links[0], this.#report)
     const extender = new Extender(links[1], this.#report)
+    const settler = new Settler(links[0], this.#report, (job) => extender.letGo(job))
     const services = { settler, extender, report: this.#report }
     const pullers = [...this.#handlers.values()].map((handler) => new Puller(this.#connection, services, handler))
     const serving = [settler.run(), extender.run()]
@@ -143,7 +144,7 @@ export class Worker {
     }
     this.#hurry.abort()
     if (await settler.drain(SETTLE_MS)) this.#report.log('info', 'stopped', { event: 'stopped' })
-    else this.#report.log('error', 'stopped before all outcomes were settled; their leases will run out', { event: 'stopped' })
+    else this.#report.log('error', `stopped before all outcomes were settled; the leases of ${settler.left()} will run out`, { event: 'stopped' })
     return abandoned
   }
 }

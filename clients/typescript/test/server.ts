@@ -68,9 +68,9 @@ export class Server {
     }
   }
 
-  async database(): Promise<Database> {
+  async database(options = ''): Promise<Database> {
     const name = `t${process.hrtime.bigint()}`
-    await this.query('postgres', `CREATE DATABASE ${name}`)
+    await this.query('postgres', `CREATE DATABASE ${name} ${options}`)
     await this.query(name, PREPARE)
     return new Database(this, name)
   }

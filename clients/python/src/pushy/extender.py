@@ -1,4 +1,4 @@
-"""Extends the leases of jobs whose handlers run, and reports their progress: many in one statement."""
+"""Extends the leases of jobs until their outcomes are answered, and reports their progress: many in one statement."""
 
 import asyncio
 import logging
@@ -10,11 +10,13 @@ import psycopg
 from . import statements
 from .backoff import Backoff
 from .job import Job
-from .link import Link, Unreachable
+from .link import Link, Unreachable, is_of_one
 from .report import Report
 
 REPORT_EVERY_S = 1.0
+BUSY_S = 1.0  # until one is tried again whose row somebody has locked
 WHAT = "extending leases"
+WHAT_WAITS = "extending leases of jobs whose rows are locked"
 
 
 class Extender:
@@ -53,17 +55,13 @@ class Extender:
     async def run(self) -> None:
         backoff = Backoff(most=2.0)
         while True:
-            now = time.monotonic()
-            # Those that are almost due come along.
-            along = [job for job in self._extended() if job.extend_at - job.lease / 12 <= now]
             pause = 0.0
-            if any(job.extend_at <= now for job in along):
-                if await self._extend(along):
-                    backoff.reset()
-                    self._report.well(WHAT)
-                else:
-                    pause = backoff.next()
-                    self._report.count("backoff", "", pause)
+            if await self._extend_due():
+                backoff.reset()
+                self._report.well(WHAT)
+            else:
+                pause = backoff.next()
+                self._report.count("backoff", "", pause)
             self._end_those_that_are_over()
             now = time.monotonic()
             next_at = min((job.extend_at for job in self._extended()), default=math.inf)
@@ -78,8 +76,44 @@ class Extender:
             except TimeoutError:
                 pass
 
-    async def _extend(self, jobs: list[Job]) -> bool:
-        """Whether the server answered."""
+    async def _extend_due(self) -> bool:
+        """Whether the server answered. Those that are almost due come along; one of those whose rows somebody has locked comes after."""
+        now = time.monotonic()
+        along = [job for job in self._extended() if not job.is_busy and job.extend_at - job.lease / 12 <= now]
+        if any(job.extend_at <= now for job in along) and not await self._extend_together(along):
+            return False
+        busy = min((job for job in self._extended() if job.is_busy), key=lambda job: job.extend_at, default=None)
+        return busy is None or busy.extend_at > now or await self._extend_alone(busy)
+
+    async def _extend_together(self, jobs: list[Job]) -> bool:
+        try:
+            return await self._extend(jobs, statements.PATIENCE)
+        except psycopg.Error:
+            # Each alone, because one whose row somebody has locked must not hold up the others.
+            for job in jobs:
+                if not job.completing and not await self._extend_alone(job):
+                    return False
+            return True
+
+    async def _extend_alone(self, job: Job) -> bool:
+        try:
+            answered = await self._extend([job], statements.HASTE)
+        except psycopg.Error as error:
+            self._report.trouble(WHAT_WAITS, error)
+            if not is_of_one(error):
+                return False
+            job.is_busy = True
+            job.reported_at = time.monotonic()
+            job.extend_at = job.reported_at + min(BUSY_S, job.lease / 6)
+            return True
+        if job.is_busy and answered:
+            job.is_busy = False
+            if not any(other.is_busy for other in self._held.values()):
+                self._report.well(WHAT_WAITS)
+        return answered
+
+    async def _extend(self, jobs: list[Job], lock_timeout: str) -> bool:
+        """Whether the server was reached."""
         sent_at = time.monotonic()
         said = [(job, job.progressed) for job in jobs]
         shares = [share or (None, None) for _, share in said]
@@ -89,18 +123,13 @@ class Extender:
             [job.extend_by for job in jobs],
             [fraction for fraction, _ in shares],
             [message for _, message in shares],
+            lock_timeout,
         )
         # No later than when the first of them is over, because then its handler is to be told.
         patience = max(1.0, min(job.ends_at for job in jobs) - sent_at)
         try:
             rows = await self._link.fetch(statements.EXTEND, parameters, patience)
         except Unreachable as error:
-            self._report.trouble(WHAT, error)
-            return False
-        except psycopg.Error as error:
-            if len(jobs) > 1:
-                # Each alone, because one whose row somebody has locked must not hold up the others.
-                return all([await self._extend([job]) for job in jobs if not job.completing])
             self._report.trouble(WHAT, error)
             return False
         self._report.count("extended", "", time.monotonic() - sent_at)

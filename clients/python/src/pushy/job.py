@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
+import math
 import time
 from collections.abc import Awaitable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from . import outcome, statements
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 CancelReason = Literal["lost", "stopping"]
 
+EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+LEVELS = ("debug", "info", "warning", "error")
+
 
 class Job:
     """A claimed job. Its words (snooze, discard, retry_in) end the attempt from wherever they are called; the first one counts."""
@@ -26,7 +30,7 @@ class Job:
     __slots__ = (
         "id", "queue", "args", "attempt", "max_attempts", "enqueued_at", "unique_key", "last_error",
         "token", "lease", "extend_by", "claimed_at", "sent_at", "extend_at", "reported_at", "progressed", "started_at",
-        "word", "completing", "cancel_reason", "task", "is_over", "_puller",
+        "word", "completing", "cancel_reason", "task", "is_over", "is_busy", "unreadable", "_puller",
     )  # fmt: skip
 
     id: int
@@ -39,9 +43,17 @@ class Job:
     last_error: str | None  # of the attempt before
 
     def __init__(self, puller: Puller, sent_at: float, row: tuple[Any, ...]) -> None:
-        self.id, self.token, args, self.attempt, self.max_attempts, self.enqueued_at, self.unique_key, self.last_error, self.lease = row
+        self.id, self.token, args, self.attempt, self.max_attempts, enqueued_us, self.unique_key, self.last_error, lease_us = row
         self.queue = puller.queue
-        self.args = json.loads(args)
+        self.enqueued_at = EPOCH + timedelta(microseconds=enqueued_us)
+        self.lease = math.inf if lease_us is None else lease_us / 1e6
+        # Raised in its attempt, because what one job has in it is nothing to others.
+        self.unreadable: ValueError | None = None
+        try:
+            self.args = json.loads(args)
+        except Exception as error:  # an integer of more than 4,300 digits, a thousand arrays in each other
+            self.args = None
+            self.unreadable = ValueError(f"the arguments cannot be read: {type(error).__name__}: {error}")
         # What each extension asks for: nothing, where the queue says how long.
         self.extend_by = puller.lease
         # By the monotonic clock, and from before the claim was sent: so it ends here no later than in the server.
@@ -55,7 +67,8 @@ class Job:
         self.completing = False
         self.cancel_reason: CancelReason | None = None
         self.task: asyncio.Task[Any] | None = None
-        self.is_over = False
+        self.is_over = False  # its handler has ended, or was given up
+        self.is_busy = False  # somebody has locked its row: it is extended alone
         self._puller = puller
 
     def __repr__(self) -> str:
@@ -87,8 +100,10 @@ class Job:
         raise RetriedLater(reason)
 
     def log(self, message: str, level: str = "info") -> None:
-        """Keeps a line with the job; it is sent before the job's outcome. Of any thread."""
-        self._puller.worker.call(self._puller.worker.settler.log, self, message, level)
+        """Keeps a line with the job; it is sent before the job's outcome. Of any thread. The levels: debug, info, warning, error."""
+        if level not in LEVELS:
+            raise ValueError(f"a level is {', '.join(LEVELS)}, not {level!r}")
+        self._puller.worker.call(self._puller.worker.settler.log, self, str(message), level)
 
     def progress(self, fraction: float, message: str | None = None) -> None:
         """How far the job is, from 0 to 1, and a word about it; sent once a second at most. Of any thread."""

@@ -4,6 +4,8 @@ import asyncio
 from typing import Any
 
 import psycopg
+from psycopg.abc import Buffer
+from psycopg.adapt import Loader
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 # A dead network is noticed within a minute or so, because a worker that only waits would not notice it by itself.
@@ -19,6 +21,9 @@ DEFAULTS = {
 
 ANSWER_S = 30.0
 
+# Of one job's row, or of one statement: others may do. The rest of what passes is of the server.
+OF_ONE = ("40", "55P03", "57014")
+
 # The server may say otherwise when it is asked again: a conflict, a time-out, a lock, a limit, a restart.
 PASSING = ("08", "25006", "40", "53", "55P03", "57", "58")
 
@@ -30,6 +35,22 @@ class Unreachable(Exception):
 def may_pass(error: psycopg.Error) -> bool:
     """Whether the same statement may succeed later."""
     return (error.sqlstate or "").startswith(PASSING)
+
+
+def is_of_one(error: psycopg.Error) -> bool:
+    """Whether, of what may pass, it is one job that is in the way: the server takes others meanwhile."""
+    return (error.sqlstate or "").startswith(OF_ONE)
+
+
+# In a database with this encoding any bytes are text.
+ANY = "SQL_ASCII"
+
+
+class Text(Loader):
+    """What is no UTF-8 is kept as os.fsdecode keeps it."""
+
+    def load(self, data: Buffer) -> str:
+        return bytes(data).decode("utf-8", "surrogateescape")
 
 
 class Link:
@@ -50,8 +71,7 @@ class Link:
     async def _fetch(self, statement: str, parameters: tuple[Any, ...]) -> list[tuple[Any, ...]]:
         if self._connection is None:
             try:
-                # No statement stays prepared, because the next one may go to another session of a pooler.
-                self._connection = await psycopg.AsyncConnection.connect(self._conninfo, autocommit=True, prepare_threshold=None)
+                self._connection = await self._open()
             except psycopg.Error as error:
                 raise Unreachable(str(error).strip()) from error
         try:
@@ -63,9 +83,17 @@ class Link:
             self._connection = None
             raise Unreachable(str(error).strip()) from error
 
-    @property
-    def is_open(self) -> bool:
-        return self._connection is not None
+    async def _open(self) -> psycopg.AsyncConnection[tuple[Any, ...]]:
+        # No statement stays prepared, because the next one may go to another session of a pooler.
+        connection = await psycopg.AsyncConnection.connect(self._conninfo, autocommit=True, prepare_threshold=None)
+        given = conninfo_to_dict(self._conninfo)
+        if connection.info.parameter_status("server_encoding") == ANY and given["client_encoding"] != ANY:
+            # Else the server would refuse a whole claim for one job that is no UTF-8, again and again.
+            await connection.close()
+            self._conninfo = make_conninfo("", **{**given, "client_encoding": ANY})
+            return await self._open()
+        connection.adapters.register_loader("text", Text)
+        return connection
 
     async def close(self) -> None:
         connection, self._connection = self._connection, None

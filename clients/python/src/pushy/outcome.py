@@ -23,7 +23,11 @@ class Outcome:
 
     def encode(self, job_id: int, token: str) -> str:
         """One element of the array that pushy.jobs_settle takes; raises TypeError or ValueError for a result that is no JSON."""
-        return json.dumps({"job_id": job_id, "token": token, "outcome": self.kind, **self.fields}, allow_nan=False)
+        said = {"job_id": job_id, "token": token, "outcome": self.kind, **self.fields}
+        # Without escapes, because a server with another encoding than UTF-8 takes the characters that it has, and few escapes.
+        encoded = json.dumps(said, allow_nan=False, ensure_ascii=False)
+        encoded.encode()  # halves of surrogate pairs are no text
+        return encoded
 
 
 def completed(result: Any) -> Outcome:
@@ -62,12 +66,28 @@ def storable(text: str, most: int) -> str:
     return text.replace("\0", "\\0").encode("utf-8", "replace").decode()[:most]
 
 
+def plain(encoded: str) -> str:
+    """The same outcome with nothing but ASCII in its texts."""
+
+    def ascii_only(value: Any) -> Any:
+        return value.encode("ascii", "replace").decode() if isinstance(value, str) else value
+
+    return json.dumps({name: ascii_only(value) for name, value in json.loads(encoded).items()})
+
+
 def describe(error: BaseException) -> dict[str, str]:
     """error, sqlstate where the database was the cause, and as detail the end of the traceback, which has the innermost call."""
-    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    detail = "".join(traceback.format_exception(error)).rstrip()
-    described = {"error": storable(text, MOST_ERROR), "detail": storable(detail[-MOST_DETAIL:], MOST_DETAIL)}
-    code = sqlstate_of(error)
+    name = type(error).__name__
+    try:
+        said = str(error)
+        detail = "".join(traceback.format_exception(error)).rstrip()
+        code = sqlstate_of(error)
+    except Exception as worse:  # an error's own methods: its job is to be failed all the same
+        return {"error": storable(f"{name}, which raises {type(worse).__name__} when it is asked what it is", MOST_ERROR)}
+    described = {
+        "error": storable(f"{name}: {said}" if said else name, MOST_ERROR),
+        "detail": storable(detail[-MOST_DETAIL:], MOST_DETAIL),
+    }
     return described if code is None else {**described, "sqlstate": code}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import math
 import os
 import socket
 import time
@@ -51,6 +52,7 @@ class Puller:
         self._requests = 0
         self._who = f"{socket.gethostname()[:64]}:{os.getpid()}:{uuid.uuid4()}"
         self._what = f"claiming jobs of queue {self.queue}"
+        self._is_bound = False  # the leases of the queue end with the connection
         self._stopping = False
         self._pulling: asyncio.Task[None] | None = None
 
@@ -79,10 +81,11 @@ class Puller:
             self._changed.clear()
             await self._changed.wait()
 
-    async def close(self) -> None:
+    def cancel(self) -> None:
         if self._pulling is not None:
             self._pulling.cancel()
-            await asyncio.wait([self._pulling], timeout=1)
+
+    async def close(self) -> None:
         if self._threads is not None:
             self._threads.close()
         await self._link.close()
@@ -96,7 +99,8 @@ class Puller:
                 if self._request is None:
                     room = await self._room()
                     self._requests += 1
-                    self._request = Request(f"{self._who}:{self._requests}", room)
+                    # To find that nothing has changed, one job is enough.
+                    self._request = Request(f"{self._who}:{self._requests}", 1 if self._is_bound else room)
                 asked = self._request.max_jobs
                 jobs = await self._claim(self._request)
                 self._request = None
@@ -122,6 +126,11 @@ class Puller:
                 if self._stopping:
                     return
                 await self._rest(backoff, error)
+            except Exception as error:
+                # A fault of this library, or of what a role has set: no reason to leave the other queues. The name is kept, because
+                # it may hold jobs.
+                await self._link.close()
+                await self._rest(backoff, error)
 
     async def _rest(self, backoff: Backoff, error: Exception) -> None:
         pause = backoff.next()
@@ -140,16 +149,23 @@ class Puller:
         rows = await self._link.fetch(statements.CLAIM, (self.queue, request.max_jobs, self._handler.lease, request.name))
         if rows:
             self.worker.report.count("claimed", self.queue, time.monotonic() - sent_at)
-        if any(row[-1] is None for row in rows):
-            # Closing gives them back: such a lease ends with its connection.
-            await self._link.close()
+        jobs = [Job(self, sent_at, row) for row in rows]
+        self._is_bound = any(math.isinf(job.lease) for job in jobs)
+        if self._is_bound:
+            # By their tokens, and with the connection left open, because a lease that ends with its session is charged.
+            for job in jobs:
+                self._give_back(job)
             raise psycopg.NotSupportedError(
                 f'the leases of queue "{self.queue}" end with the connection, which a worker shares: give its handler a lease'
             )
-        return [Job(self, sent_at, row) for row in rows]
+        return jobs
 
     async def _wait(self) -> bool:
-        rows = await self._link.fetch(statements.WAIT, (self.queue, WAIT_S), WAIT_S + ANSWER_S)
+        try:
+            rows = await self._link.fetch(statements.WAIT, (self.queue, WAIT_S), WAIT_S + ANSWER_S)
+        except psycopg.errors.QueryCanceled:
+            # A statement_timeout that is shorter, or somebody has cancelled it: a wait that is over.
+            return False
         return rows[0][0] is True
 
     def _admit(self, job: Job) -> None:
@@ -169,9 +185,14 @@ class Puller:
         else:
             self._threads.submit(functools.partial(self._attempt_in_thread, job))
 
+    def _begin(self, job: Job) -> Any:
+        if job.unreadable is not None:
+            raise job.unreadable
+        return self._handler.function(job)
+
     async def _attempt(self, job: Job) -> Any:
         try:
-            return await self._handler.function(job)
+            return await self._begin(job)
         except (SystemExit, KeyboardInterrupt) as error:
             # Of the handler, not of the program.
             raise RuntimeError(f"the handler raised {type(error).__name__}") from error
@@ -188,7 +209,7 @@ class Puller:
         error: BaseException | None = None
         result = None
         try:
-            result = self._handler.function(job)
+            result = self._begin(job)
         except BaseException as raised:
             error = raised
         self.worker.call(self._ended, job, error, result)
@@ -196,12 +217,10 @@ class Puller:
     def _ended(self, job: Job, error: BaseException | None, result: Any) -> None:
         self.running.remove(job)
         self._changed.set()
-        self.worker.extender.let_go(job)
         if not job.is_over:
             job.is_over = True
             said = job.outcome(error, result)
-            if said is not None:
-                self.worker.settler.settle(job, said)
+            self._settle(job, said)
             self._tell(job, said, error)
         while self._ready and len(self.running) < self._handler.concurrency:
             waited = self._ready.popleft()
@@ -209,6 +228,14 @@ class Puller:
                 self._drop(waited)
             else:
                 self._start(waited)
+
+    def _settle(self, job: Job, said: outcome.Outcome | None) -> None:
+        if said is None:
+            self.worker.extender.let_go(job)
+            return
+        # Its lease is extended until the outcome is answered, which may take longer: the handler's own transaction is over.
+        job.completing = False
+        self.worker.settler.settle(job, said)
 
     def _tell(self, job: Job, said: outcome.Outcome | None, error: BaseException | None) -> None:
         event = said.event if said is not None else "lost" if job.cancel_reason == "lost" else "completed"
@@ -222,8 +249,7 @@ class Puller:
     def _give_back(self, job: Job) -> None:
         """Unstarted, or still running when the worker ends."""
         job.is_over = True
-        self.worker.extender.let_go(job)
-        self.worker.settler.settle(job, outcome.RELEASED)
+        self._settle(job, outcome.RELEASED)
         self._tell(job, outcome.RELEASED, None)
 
     def _drop(self, job: Job) -> None:

@@ -1,6 +1,7 @@
 """The worker's log and metrics: what is wrong is said once, and once more when it is well again."""
 
 import logging
+import sys
 from typing import Any
 
 from .metrics import Event, Metrics
@@ -22,8 +23,12 @@ class Report:
 
     def log(self, level: int, message: str, /, **fields: Any) -> None:
         """fields become attributes of the record: event, queue, job_id, attempt, and what else the message names."""
-        if self._logger.isEnabledFor(level):
-            self._logger.log(level, message, extra=fields)
+        try:
+            if self._logger.isEnabledFor(level):
+                self._logger.log(level, message, extra=fields)
+        except Exception as error:
+            # A job must not be lost by what the program's logger makes of it.
+            print(f"pushy: the logger raised {type(error).__name__} at: {message}", file=sys.stderr)
 
     def trouble(self, what: str, error: BaseException, **fields: Any) -> None:
         """Says that `what` does not work; the same thing is not said again before `well`."""

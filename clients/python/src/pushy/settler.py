@@ -4,23 +4,29 @@ import asyncio
 import logging
 import time
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 import psycopg
 
 from . import outcome, statements
 from .backoff import Backoff
 from .job import Job
-from .link import Link, Unreachable, may_pass
+from .link import Link, Unreachable, is_of_one, may_pass
 from .outcome import Outcome
 from .report import Report
 
 PACE_S = 0.003  # between two statements while handlers are busy
+HURRY_S = 0.1  # between two attempts when the worker stops
 MOST_OUTCOMES = 1_000
 MOST_CHARACTERS = 4_000_000
 MOST_LINES = 10_000  # kept while the server cannot be reached, the newest
+MOST_LINES_OF_JOB = 1_000  # as the server keeps
 
 WHAT = "settling jobs"
+WHAT_WAITS = "settling jobs whose rows are locked"
+WHAT_LINES = "keeping log lines"
 
 
 @dataclass(slots=True)
@@ -30,21 +36,43 @@ class Settlement:
     is_repeated: bool = False  # it may have been heard already, so that being too late is no news
 
 
+@dataclass(slots=True)
+class Line:
+    job: Job
+    message: str
+    level: str
+
+
+@dataclass(slots=True)
+class Waiting:
+    """What is to be said of a job whose row somebody has locked: the lines, then the outcome, alone and at a time of their own."""
+
+    job: Job
+    lines: list[Line] = field(default_factory=list)
+    settlement: Settlement | None = None
+    backoff: Backoff = field(default_factory=lambda: Backoff(most=5.0))
+    due: float = 0.0
+
+
 class Settler:
-    def __init__(self, link: Link, report: Report) -> None:
+    """settled is called when the server has answered a job's outcome: until then somebody has to extend its lease."""
+
+    def __init__(self, link: Link, report: Report, settled: Callable[[Job], None]) -> None:
         self._link = link
         self._report = report
+        self._settled = settled
         self._pending: deque[Settlement] = deque()
-        self._lines: list[tuple[str, str, int, str]] = []
+        self._lines: list[Line] = []
+        self._waiting: dict[Job, Waiting] = {}
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
-        self.hurry = False
+        self._hurry = asyncio.Event()
 
     def settle(self, job: Job, said: Outcome) -> None:
         try:
             encoded = said.encode(job.id, job.token)
-        except (TypeError, ValueError, RecursionError) as error:
+        except Exception as error:  # of a result's own methods, too
             encoded = outcome.failed(error).encode(job.id, job.token)
         self._pending.append(Settlement(job, encoded))
         self._work()
@@ -52,12 +80,20 @@ class Settler:
     def log(self, job: Job, message: str, level: str) -> None:
         if len(self._lines) >= MOST_LINES:
             del self._lines[0]
-        self._lines.append((outcome.storable(message, outcome.MOST_ERROR), outcome.storable(level, 20), job.id, job.token))
+        self._lines.append(Line(job, outcome.storable(message, outcome.MOST_ERROR), level))
         self._work()
 
     async def drained(self) -> None:
-        self.hurry = True
+        """Until all is told. From now on no pause is longer than HURRY_S, because the worker stops."""
+        self._hurry.set()
+        for waiting in self._waiting.values():
+            waiting.due = 0.0
+        self._wake.set()
         await self._idle.wait()
+
+    def left(self) -> int:
+        """How many outcomes are not told yet."""
+        return len(self._pending) + sum(waiting.settlement is not None for waiting in self._waiting.values())
 
     def _work(self) -> None:
         self._idle.clear()
@@ -67,26 +103,64 @@ class Settler:
         backoff = Backoff()
         last = 0.0
         while True:
-            await self._wake.wait()
+            await self._work_to_do()
             pause = last + PACE_S - time.monotonic()
-            if pause > 0 and not self.hurry:
+            if pause > 0 and not self._hurry.is_set():
                 await asyncio.sleep(pause)
-            self._wake.clear()
             last = time.monotonic()
-            batch = self._batch()
-            left = await self._tell(batch)
-            if left:
-                self._pending.extendleft(reversed(left))
-                pause = backoff.next()
-                self._report.count("backoff", "", pause)
-                await asyncio.sleep(pause)
+            try:
+                await self._tell()
+            except (Unreachable, psycopg.Error) as error:
+                # The server takes nothing at all.
+                self._report.trouble(WHAT, error)
+                await self._rest(backoff.next())
             else:
                 backoff.reset()
                 self._report.well(WHAT)
-            if self._pending or self._lines:
-                self._wake.set()
-            else:
+            if not (self._pending or self._lines or self._waiting):
+                self._report.well(WHAT_WAITS)
                 self._idle.set()
+
+    async def _work_to_do(self) -> None:
+        if not (self._pending or self._lines):
+            due = min((waiting.due for waiting in self._waiting.values()), default=None)
+            try:
+                async with asyncio.timeout(None if due is None else max(0.0, due - time.monotonic())):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+        self._wake.clear()
+
+    async def _rest(self, pause: float) -> None:
+        self._report.count("backoff", "", pause)
+        try:
+            async with asyncio.timeout(pause):
+                await self._hurry.wait()
+                await asyncio.sleep(HURRY_S)
+        except TimeoutError:
+            pass
+
+    async def _tell(self) -> None:
+        """One batch of what is new, and one of those that wait: so neither holds up the other."""
+        lines, self._lines = self._lines, []
+        new: list[Line] = []
+        for line in lines:
+            waiting = self._waiting.get(line.job)
+            (new if waiting is None else waiting.lines).append(line)
+        # At once, because the lines of a job come before its outcome.
+        batch = self._batch()
+        if new:
+            try:
+                await self._log(new)
+            except BaseException:
+                self._pending.extendleft(reversed(batch))
+                raise
+            batch = [each for each in batch if not self._waits(each)]
+        if batch:
+            await self._settle(batch)
+        waiting = min(self._waiting.values(), key=lambda waiting: waiting.due, default=None)
+        if waiting is not None and waiting.due <= time.monotonic():
+            await self._tell_alone(waiting)
 
     def _batch(self) -> list[Settlement]:
         """The first ones; those that are told again by themselves."""
@@ -95,58 +169,135 @@ class Settler:
         while self._pending and len(batch) < MOST_OUTCOMES and room > 0:
             if self._pending[0].is_repeated != (batch or self._pending)[0].is_repeated:
                 break
-            batch.append(self._pending.popleft())
-            room -= len(batch[-1].encoded)
+            first = self._pending.popleft()
+            if not self._waits(first):
+                batch.append(first)
+                room -= len(first.encoded)
         return batch
 
-    async def _tell(self, batch: list[Settlement]) -> list[Settlement]:
-        """Answers what is to be told again."""
-        try:
-            await self._log()
-            if batch:
-                await self._send(batch)
-            return []
-        except Unreachable as error:
-            self._report.trouble(WHAT, error)
-            for each in batch:
-                each.is_repeated = True
-            return batch
-        except psycopg.Error as error:
-            if len(batch) > 1:
-                # Each alone, because one that the server refuses must not hold up the others.
-                return await self._tell_each(batch)
-            if may_pass(error):
-                self._report.trouble(WHAT, error)
-                return batch
-            return self._refused(batch[0], error)
+    def _waits(self, told: Settlement) -> bool:
+        """Behind the lines of its job, if those wait."""
+        waiting = self._waiting.get(told.job)
+        if waiting is None:
+            return False
+        waiting.settlement = told
+        return True
 
-    async def _tell_each(self, batch: list[Settlement]) -> list[Settlement]:
-        left: list[Settlement] = []
-        for n, each in enumerate(batch):
-            again = await self._tell([each])
-            left += again
-            if again and not self._link.is_open:
-                return left + batch[n + 1 :]
-        return left
-
-    async def _log(self) -> None:
-        lines = self._lines
-        if not lines:
-            return
-        self._lines = []
+    async def _log(self, lines: list[Line]) -> None:
         try:
-            await self._link.fetch(statements.LOG, tuple(map(list, zip(*lines, strict=True))))
-        except psycopg.Error as error:
-            self._report.trouble("keeping log lines", error)
+            with self._lines_kept(lines):
+                await self._write(lines, statements.PATIENCE)
+        except psycopg.Error:
+            # Those of each job alone, because one that the server refuses must not hold up, or lose, those of the others.
+            of_jobs: dict[Job, list[Line]] = {}
+            for line in lines:
+                of_jobs.setdefault(line.job, []).append(line)
+            left = list(of_jobs.values())
+            while left:
+                with self._lines_kept([line for of_job in left for line in of_job]):
+                    try:
+                        await self._write(left[0], statements.HASTE)
+                    except psycopg.Error as error:
+                        if may_pass(error):
+                            self._wait(left[0][0].job, error).lines += left[0]
+                        else:
+                            self._report.trouble(WHAT_LINES, error)
+                del left[0]
+
+    @contextmanager
+    def _lines_kept(self, lines: list[Line]) -> Iterator[None]:
+        """Where the server cannot be reached."""
+        try:
+            yield
         except Unreachable:
             self._lines = [*lines, *self._lines][-MOST_LINES:]
             raise
 
-    async def _send(self, batch: list[Settlement]) -> None:
+    async def _settle(self, batch: list[Settlement]) -> None:
+        try:
+            await self._send(batch, statements.PATIENCE)
+        except Unreachable:
+            for each in batch:
+                each.is_repeated = True
+            self._pending.extendleft(reversed(batch))
+            raise
+        except psycopg.Error:
+            # Each alone, because one that the server refuses must not hold up the others.
+            await self._settle_each(batch)
+
+    async def _settle_each(self, batch: list[Settlement]) -> None:
+        for n, each in enumerate(batch):
+            try:
+                await self._send([each], statements.HASTE)
+            except Unreachable:
+                each.is_repeated = True
+                self._pending.extendleft(reversed(batch[n:]))
+                raise
+            except psycopg.Error as error:
+                if not may_pass(error):
+                    refused = self._refused(each, error)
+                    if refused is not None:
+                        self._pending.append(refused)
+                    continue
+                self._wait(each.job, error).settlement = each
+                if not is_of_one(error):
+                    self._pending.extendleft(reversed(batch[n + 1 :]))
+                    raise
+
+    def _wait(self, job: Job, error: psycopg.Error) -> Waiting:
+        waiting = self._waiting.setdefault(job, Waiting(job))
+        self._report.trouble(WHAT_WAITS, error)
+        pause = waiting.backoff.next()
+        self._report.count("backoff", job.queue, pause)
+        waiting.due = time.monotonic() + (min(pause, HURRY_S) if self._hurry.is_set() else pause)
+        return waiting
+
+    async def _tell_alone(self, waiting: Waiting) -> None:
+        lines, waiting.lines = waiting.lines[-MOST_LINES_OF_JOB:], []
+        try:
+            if lines:
+                await self._write(lines, statements.HASTE)
+                lines = []
+            if waiting.settlement is not None:
+                await self._send([waiting.settlement], statements.HASTE)
+        except Unreachable:
+            if waiting.settlement is not None and not lines:
+                waiting.settlement.is_repeated = True
+            waiting.lines = lines + waiting.lines
+            raise
+        except psycopg.Error as error:
+            if may_pass(error):
+                waiting.lines = lines + waiting.lines
+                self._wait(waiting.job, error)
+                if not is_of_one(error):
+                    raise
+                return
+            if lines:
+                self._report.trouble(WHAT_LINES, error)
+                return  # its outcome is told in the next round
+            if waiting.settlement is not None:
+                waiting.settlement = self._refused(waiting.settlement, error)
+                if waiting.settlement is not None:
+                    return
+        if not waiting.lines:
+            del self._waiting[waiting.job]
+
+    async def _write(self, lines: list[Line], lock_timeout: str) -> None:
+        columns = (
+            [line.message for line in lines],
+            [line.level for line in lines],
+            [line.job.id for line in lines],
+            [line.job.token for line in lines],
+        )
+        await self._link.fetch(statements.LOG, (*columns, lock_timeout))
+
+    async def _send(self, batch: list[Settlement], lock_timeout: str) -> None:
         began = time.monotonic()
         outcomes = "[" + ",".join(each.encoded for each in batch) + "]"
-        rows = await self._link.fetch(statements.SETTLE, (outcomes,))
+        rows = await self._link.fetch(statements.SETTLE, (outcomes, lock_timeout))
         took = time.monotonic() - began
+        for each in batch:
+            self._settled(each.job)
         queues = {each.job.queue for each in batch}
         self._report.count("settled", queues.pop() if len(queues) == 1 else "", took)
         late = len(batch) - rows[0][0]
@@ -160,11 +311,17 @@ class Settler:
                 job_ids=[each.job.id for each in batch],
             )
 
-    def _refused(self, told: Settlement, error: psycopg.Error) -> list[Settlement]:
+    def _refused(self, told: Settlement, error: psycopg.Error) -> Settlement | None:
+        """What is to be told instead, if anything."""
         job = told.job
         fields = {"event": "trouble", "queue": job.queue, "job_id": job.id, "sqlstate": error.sqlstate}
-        if '"outcome": "complete"' in told.encoded and (error.sqlstate or "").startswith("22"):
+        is_of_text = (error.sqlstate or "").startswith(("22", "0A"))
+        if is_of_text and '"outcome": "complete"' in told.encoded:
             self._report.log(logging.ERROR, f"the result of job {job.id} cannot be stored: {error}", **fields)
-            return [Settlement(job, outcome.failed(error).encode(job.id, job.token))]
+            return Settlement(job, outcome.failed(error).encode(job.id, job.token))
+        if is_of_text and (plain := outcome.plain(told.encoded)) != told.encoded:
+            # The encoding of the database has not what the error says.
+            return Settlement(job, plain)
         self._report.log(logging.ERROR, f"the outcome of job {job.id} was refused, and its lease will run out: {error}", **fields)
-        return []
+        self._settled(job)
+        return None

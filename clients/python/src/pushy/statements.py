@@ -3,30 +3,36 @@
 unnest of several arrays is syntax, which the server knows by the bare name only.
 """
 
+# Times are microseconds, because how a session writes any other (DateStyle, extra_float_digits) is a role's to say.
 CLAIM = """
-SELECT job_id, token::text, args::text, attempt, max_attempts, enqueued_at, unique_key, last_error,
-  CASE WHEN pg_catalog.isfinite(lease_until)
-    THEN pg_catalog.date_part('epoch', lease_until OPERATOR(pg_catalog.-) pg_catalog.clock_timestamp()) END
+SELECT job_id, token::text, args::text, attempt, max_attempts,
+  pg_catalog.int8(pg_catalog.date_part('epoch', enqueued_at) OPERATOR(pg_catalog.*) 1e6::float8), unique_key, last_error,
+  CASE WHEN pg_catalog.isfinite(lease_until) THEN pg_catalog.int8(pg_catalog.date_part('epoch',
+    lease_until OPERATOR(pg_catalog.-) pg_catalog.clock_timestamp()) OPERATOR(pg_catalog.*) 1e6::float8) END
 FROM pushy.job_claim(%s::text, %s::int, pg_catalog.make_interval(secs => %s::float8), %s::text)
 """
 
 WAIT = "CALL pushy.job_claim_wait(%s::text, pg_catalog.make_interval(secs => %s::float8), NULL)"
 
-# Who has locked a job's row, to cancel it for example, may keep it locked for long: then 55P03, and each is tried alone.
-# The limit is that of the transaction, so it leaves nothing in the session.
-SETTLE = "SELECT pushy.jobs_settle(%s::jsonb) FROM pg_catalog.set_config('lock_timeout', '500ms', true)"
+# Who has locked a job's row, to cancel it for example, may keep it locked for long: then 55P03, and each job is tried alone, in haste,
+# because there may be many. The limit is that of the transaction, so it leaves nothing in the session.
+PATIENCE = "500ms"
+HASTE = "20ms"
+
+SETTLE = "SELECT pushy.jobs_settle(%s::jsonb) FROM pg_catalog.set_config('lock_timeout', %s, true)"
 
 # A sort comes before the functions of a SELECT list that are volatile: so rows are locked in one order by every worker.
 EXTEND = """
 SELECT e.job_id, pushy.job_extend(e.job_id, e.token, pg_catalog.make_interval(secs => e.lease), e.fraction, e.message)
 FROM unnest(%s::bigint[], %s::uuid[], %s::float8[], %s::float8[], %s::text[]) AS e (job_id, token, lease, fraction, message),
-  pg_catalog.set_config('lock_timeout', '500ms', true)
+  pg_catalog.set_config('lock_timeout', %s, true)
 ORDER BY e.job_id
 """
 
 LOG = """
 SELECT pushy.job_log(l.message, l.level, l.job_id, l.token)
-FROM unnest(%s::text[], %s::text[], %s::bigint[], %s::uuid[]) WITH ORDINALITY AS l (message, level, job_id, token, n)
+FROM unnest(%s::text[], %s::text[], %s::bigint[], %s::uuid[]) WITH ORDINALITY AS l (message, level, job_id, token, n),
+  pg_catalog.set_config('lock_timeout', %s, true)
 ORDER BY l.n
 """
 

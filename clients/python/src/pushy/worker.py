@@ -20,9 +20,10 @@ from .puller import Puller
 from .report import Report
 from .settler import Settler
 
-GRACE_S = 25.0  # Kubernetes kills after 30
 CANCEL_GRACE_S = 1.0
 SETTLE_S = 3.0
+CLOSE_S = 1.0
+GRACE_S = 24.0  # with the three above less than 30, after which Kubernetes kills
 
 F = TypeVar("F", bound=Callable[[Job], Any])
 
@@ -141,8 +142,8 @@ class Worker:
         self._loop = asyncio.get_running_loop()
         self._stop()
         links = [Link(self.conninfo), Link(self.conninfo)]
-        self.settler = Settler(links[0], self.report)
         self.extender = Extender(links[1], self.report)
+        self.settler = Settler(links[0], self.report, self.extender.let_go)
         pullers = [Puller(self, handler) for handler in self._handlers.values()]
         services: list[asyncio.Task[Any]] = [asyncio.create_task(self.settler.run()), asyncio.create_task(self.extender.run())]
         pulling: list[asyncio.Task[Any]] = [puller.start() for puller in pullers]
@@ -154,9 +155,10 @@ class Worker:
         finally:
             for task in (stopping, *services):
                 task.cancel()
-            await asyncio.gather(*(puller.close() for puller in pullers))
-            await asyncio.wait([stopping, *services], timeout=1)
-            await asyncio.gather(*(link.close() for link in links))
+            for puller in pullers:
+                puller.cancel()
+            await asyncio.wait([stopping, *services, *pulling], timeout=CLOSE_S)
+            await asyncio.gather(*(puller.close() for puller in pullers), *(link.close() for link in links))
             self._loop = None
             self._stops = 0
         for task in (*services, *pulling):
@@ -184,7 +186,7 @@ class Worker:
             async with asyncio.timeout(SETTLE_S):
                 await self.settler.drained()
         except TimeoutError:
-            self.report.log(logging.ERROR, "stopped before all outcomes were settled; their leases will run out", event="stopped")
+            self.report.log(logging.ERROR, f"stopped before all outcomes were settled; the leases of {self.settler.left()} will run out", event="stopped")
         else:
             self.report.log(logging.INFO, "stopped", event="stopped")
 
