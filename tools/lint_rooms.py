@@ -4,6 +4,8 @@
 A room is a folder of src/, or a file there. A room below that needs something of a room above declares what it needs, and src/lib.rs fills it in
 (`ON_QUEUES`, `ON_CHANNELS`, `JOBS_OF_QUEUES`, `ABOVE_PENDING`). Rooms that are named and not used are complaints too: the list is short by itself.
 
+Folders of a room that are named in FOLDERS are rooms in the same way.
+
 And no guard stands in another: the closure of `guarded` lies above a frame of C, where the unwinding of the one inside ends the process."""
 
 import re
@@ -34,6 +36,9 @@ USES = {
 # and an error writes lengths of time as the server does.
 CIRCLES = {("queue", "notice"), ("job", "notice"), ("errors", "pg")}
 
+# From below to above: a folder uses those that stand before it. What lies beside the folders uses none of them.
+FOLDERS = {"worker": "recover run time supervise"}
+
 USED = re.compile(r"\bcrate::(?:(\w+)|\{((?:[^{};]|\{[^{};]*\})*)\};)")
 
 
@@ -57,6 +62,26 @@ def rooms(root: Path) -> dict[str, dict[str, list[str]]]:
     return {room: {name: files for name, files in names.items() if name in found and name != room} for room, names in found.items()}
 
 
+def between_folders(root: Path) -> list[str]:
+    """Files in a room's folders that use a folder above theirs."""
+    complaints = []
+    for room, folders in FOLDERS.items():
+        order, top = folders.split(), root / "src" / room
+        at = {path.stem if path.stem != "mod" else path.parent.name: path.relative_to(top).parts[0] for path in top.rglob("*.rs") if path.parent != top}
+        for path in sorted(top.rglob("*.rs")):
+            if path == top / "mod.rs":
+                continue
+            mine = path.relative_to(top).parts[0]
+            if path.parent != top and mine not in order:
+                complaints.append(f"src/{room}/{mine} is in no list of folders: say in tools/lint_rooms.py where it stands")
+                continue
+            below = order[: order.index(mine) + 1] if mine in order else []
+            inner = re.sub(rf"\bcrate::{room}\b", "crate", path.read_text())
+            complaints += [f"{path.relative_to(root)}: {mine} must not use {at[name]} ({name}), which stands above it"
+                           for name in sorted(used(inner)) if name in at and at[name] not in below]
+    return complaints
+
+
 # A binding has a guard in it, and any method may have one or panic; but for these.
 GUARDS = re.compile(r"\bguarded\(")
 IN_GUARD = re.compile(r"\bpg_sys::(?!MemoryContextSwitchTo\b)\w+\(|\bself\.(?!raw\b)\w+\(|\bguarded\(")
@@ -78,7 +103,7 @@ def nested_guards(root: Path) -> list[str]:
 
 
 def in_tree(root: Path = ROOT) -> list[str]:
-    complaints = nested_guards(root)
+    complaints = nested_guards(root) + between_folders(root)
     order = list(USES)
     for room, names in sorted(rooms(root).items()):
         if room not in USES:

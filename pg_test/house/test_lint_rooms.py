@@ -46,6 +46,23 @@ def test_a_room_that_nobody_has_listed_is_found(tmp_path):
     assert lint_rooms.in_tree(tmp_path) == ["src/attic is in no list of rooms: say in tools/lint_rooms.py what it may use"]
 
 
+@pytest.mark.parametrize("file, line, is_found", [
+    ("time/a.rs", "use crate::worker::executors;", True),
+    ("time/a.rs", "use crate::worker::{recorder, executors};", True),
+    ("time/a.rs", "use crate::worker::supervise::launcher;", True),
+    ("time/a.rs", "use crate::worker::recorder;", False),
+    ("start.rs", "use crate::worker::recorder;", True),
+    ("supervise/a.rs", "use crate::worker::start;", False),
+])
+def test_a_folder_that_uses_one_above_it_is_found(tmp_path, file, line, is_found):
+    for path in ("mod.rs", "start.rs", "recover/recorder.rs", "run/a.rs", "time/a.rs", "supervise/mod.rs", "supervise/launcher/executors.rs"):
+        (tmp_path / "src/worker" / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "src/worker" / path).write_text("")
+    assert lint_rooms.between_folders(tmp_path) == []
+    (tmp_path / "src/worker" / file).write_text(line)
+    assert [complaint.split(":")[0] for complaint in lint_rooms.between_folders(tmp_path)] == [f"src/worker/{file}"] * is_found
+
+
 @pytest.mark.parametrize("call, is_found", [
     ("next(scan)", False),
     ("heap_insert(self.raw(), pg_sys::Datum::from(1))", False),

@@ -1,10 +1,8 @@
 //! A watch as declared: one row of pushy_internal.watch.
 
 use super::restore;
-pub use super::store::{
-    all, delete, find_by_id, find_by_token, forget_lost, new_token, next_id, of_table, set_paused,
-};
-use super::store::{of_channel, of_queue};
+use super::stored::find::{of_channel, of_queue};
+use super::stored::lost::forget_lost;
 pub use super::words::{Delivery, Level, NamedBy, Payload};
 use crate::channel::users::Users;
 use crate::errors::quote_literal;

@@ -1,18 +1,19 @@
 //! Watches: a table's changes become notices, or jobs.
 
-mod changes;
 mod counts;
 mod declare;
 mod definition;
 mod fire;
 mod statistics;
-mod store;
+mod stored;
 mod words;
 
 use declare::follow::{altered, attached};
 use declare::{arguments, orphans, restore, side_effects, table, trigger_words, triggers};
-pub use definition::{next_id as next_number, CHANNEL_USERS, DEPENDENTS};
+pub use definition::{CHANNEL_USERS, DEPENDENTS};
 use fire::{cache, content, notice_json, partition_move, publish, statement};
+pub use number::next_id as next_number;
+use stored::{changes, find, lost, number, write};
 
 use crate::errors::Result;
 use crate::pg::invalidation;

@@ -3,13 +3,14 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::definition::{self, WatchDefinition};
+use super::definition::WatchDefinition;
 use super::restore;
 use crate::errors::Result;
 use crate::pg::function::{Answer, Call};
 use crate::pg::home::Home;
 use crate::pg::{catalog_trigger, identity, Oid};
 use crate::shared::{self, watch_slot};
+use crate::watch::find;
 use crate::{row, sql_function};
 
 sql_function!(pushy_watch_counts_v1, |call| watch_counts(call));
@@ -41,7 +42,7 @@ fn watch_counts(call: Call) -> Result<Answer> {
 
 /// The watch, if the caller has made it or could make one of its table.
 fn visible(watch_id: i32) -> Result<Option<WatchDefinition>> {
-    let Some(watch) = identity::as_owner(|| definition::find_by_id(watch_id))? else {
+    let Some(watch) = identity::as_owner(|| find::by_id(watch_id))? else {
         return Ok(None);
     };
     let relation = if watch.is_home() {

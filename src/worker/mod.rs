@@ -1,6 +1,7 @@
 //! The background workers: a launcher for the cluster, a scheduler per database on demand, executors per
 //! (database, role). (Relays are in `crate::relay`.)
 
+pub mod database_worker;
 pub mod failures_in_row;
 pub mod idle_rounds;
 mod recover;
@@ -14,8 +15,8 @@ use run::{
     wake_another,
 };
 use supervise::drop_database;
-pub use supervise::{database_worker, launcher};
-use time::{retention, scheduler, timers};
+pub use supervise::launcher;
+use time::{retention, scheduler};
 
 /// Registers the launcher; while preloading.
 pub fn init() {

@@ -6,10 +6,11 @@ use crate::pg::{catalog_trigger, ereport, identifier, identity, invalidation, te
 use crate::sql_function;
 use crate::watch::arguments;
 use crate::watch::declare::watch::require_owner;
-use crate::watch::definition::{self, WatchDefinition};
+use crate::watch::definition::WatchDefinition;
 use crate::watch::orphans;
 use crate::watch::table::WatchedTable;
 use crate::watch::trigger_words;
+use crate::watch::{find, write};
 use crate::watch::{restore, triggers};
 
 sql_function!(pushy_unwatch_v1, |call| {
@@ -48,7 +49,7 @@ impl Ending {
         let watches = if orphans.is_empty() {
             named(call)?.1
         } else {
-            let mut watches = identity::as_owner(|| definition::of_table(&table))?;
+            let mut watches = identity::as_owner(|| find::of_table(&table))?;
             watches.retain(|watch| name.as_ref().is_none_or(|name| *name == watch.name));
             watches
         };
@@ -81,7 +82,7 @@ impl Ending {
         let mut left = Vec::new();
         for watch in &self.watches {
             // One that was declared anew meanwhile, by the table's owner say, is another's business.
-            if identity::as_owner(|| definition::delete(watch))? {
+            if identity::as_owner(|| write::delete(watch))? {
                 left.push(identifier::quoted(&watch.name));
             }
         }
@@ -108,7 +109,7 @@ impl Ending {
         self.require_owners()?;
         let ended = each(&self.table, &self.watches, |watch| {
             triggers::drop(watch)?;
-            identity::as_owner(|| definition::delete(watch).map(|_| ()))
+            identity::as_owner(|| write::delete(watch).map(|_| ()))
         })?;
         let mut more = 0;
         for name in &self.orphans {
@@ -190,7 +191,7 @@ fn say_if_broken(watch: &WatchDefinition) -> Result<()> {
 /// The table and its watches that a call is about: one by name, or all.
 fn named(call: Call) -> Result<(WatchedTable, Vec<WatchDefinition>)> {
     let table = WatchedTable::look_up(arguments::relation(call)?)?;
-    let mut watches = identity::as_owner(|| definition::of_table(&table))?;
+    let mut watches = identity::as_owner(|| find::of_table(&table))?;
     if let Some(name) = call.opt_text(1)? {
         let names: Vec<String> = watches.iter().map(|watch| watch.name.clone()).collect();
         watches.retain(|watch| watch.name == name);
@@ -238,5 +239,5 @@ fn require_owners(table: &WatchedTable, watches: &[WatchDefinition]) -> Result<(
 }
 
 fn set_paused(watch: &WatchDefinition, paused: bool) -> Result<()> {
-    identity::as_owner(|| definition::set_paused(watch, paused))
+    identity::as_owner(|| write::set_paused(watch, paused))
 }

@@ -6,11 +6,12 @@ use crate::pg::home::Home;
 use crate::pg::spi::{self, Plan};
 use crate::pg::{identity, invalidation, BuiltinOid, Oid};
 use crate::watch::changes;
-use crate::watch::definition::{self, Residence, WatchDefinition};
+use crate::watch::definition::{Residence, WatchDefinition};
 use crate::watch::orphans;
 use crate::watch::table::WatchedTable;
 use crate::watch::trigger_words;
 use crate::watch::triggers::{self, arguments, is_ours};
+use crate::watch::{find, write};
 use crate::{params, queue, sql_function};
 
 // The table of the stored name, if it has triggers of the watch. Else the one table that has such triggers, whatever its
@@ -68,14 +69,14 @@ sql_function!(pushy_watch_elsewhere_v1, |call| match call.opt_i32(0) {
 
 /// Makes this database the home of the watches whose home was `before`, which this database was until pg_upgrade.
 pub fn adopt_from(before: &Home) -> Result<Vec<(String, Option<String>)>> {
-    let mut watches = identity::as_owner(definition::all)?;
+    let mut watches = identity::as_owner(find::all)?;
     watches.retain(|watch| watch.home == *before);
     let mut answer = Vec::new();
     for watch in watches {
         // pg_upgrade brings every table: this one was dropped before.
         let is_lost = identity::as_owner(|| {
             let is_lost = !watch.has_table();
-            Ok(is_lost && definition::delete(&watch)?)
+            Ok(is_lost && write::delete(&watch)?)
         })?;
         if !is_lost {
             answer.push(adopt(watch)?);
@@ -87,7 +88,7 @@ pub fn adopt_from(before: &Home) -> Result<Vec<(String, Option<String>)>> {
 /// Makes this database the home of all watches that came from elsewhere (`all`), or of the caller's; answers for each its
 /// name and what still keeps it from publishing. With `all`, also triggers here whose watch is missing.
 pub fn adopt_all(all: bool) -> Result<Vec<(String, Option<String>)>> {
-    let watches = identity::as_owner(definition::all)?;
+    let watches = identity::as_owner(find::all)?;
     let caller = identity::current_user();
     let away = |watch: &WatchDefinition| !watch.is_home() && (all || watch.is_made_by(caller));
     let mut answer = Vec::new();
@@ -137,7 +138,7 @@ pub fn adopt(mut watch: WatchDefinition) -> Result<(String, Option<String>)> {
         );
         return Ok((name, Some(reason)));
     };
-    let watches = identity::as_owner(|| definition::of_table(&table))?;
+    let watches = identity::as_owner(|| find::of_table(&table))?;
     if watches
         .iter()
         .any(|other| other.name == watch.name && other.is_home())

@@ -6,7 +6,7 @@ use crate::errors::{quote_literal, Error, Result, SqlState};
 use crate::pg::trigger::Op;
 use crate::pg::{ereport, identity};
 use crate::watch::definition::{NamedBy, WatchDefinition};
-use crate::watch::store;
+use crate::watch::find;
 
 /// A NOTICE to the client, of a channel or a queue that the watch had and has no more. One that was renamed with its table says so itself.
 pub fn notice_lost(before: &WatchDefinition, now: &WatchDefinition, renamed: bool) {
@@ -89,7 +89,7 @@ pub fn notice_namesake(now: &WatchDefinition, before: Option<&WatchDefinition>) 
         return Ok(());
     }
     let namesake = identity::as_owner(|| {
-        let mut watches = store::of_channel(channel)?.into_iter();
+        let mut watches = find::of_channel(channel)?.into_iter();
         Ok(watches.find(|other| {
             other.watch_id != now.watch_id
                 && other.relation_name != now.relation_name

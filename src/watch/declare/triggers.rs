@@ -10,7 +10,8 @@ use crate::pg::identity::Author;
 use crate::pg::spi::{self, Plan};
 use crate::pg::trigger::Op;
 use crate::pg::{catalog_trigger, identifier, identity, text, BuiltinOid, Oid};
-use crate::watch::definition::{self, Level, WatchDefinition};
+use crate::watch::definition::{Level, WatchDefinition};
+use crate::watch::number;
 use crate::watch::side_effects;
 use crate::watch::table::WatchedTable;
 use crate::watch::trigger_words;
@@ -53,7 +54,7 @@ pub enum Wording {
 
 /// Makes the triggers; their numbers go into the definition.
 pub fn create(watch: &mut WatchDefinition, table: &WatchedTable, wording: Wording) -> Result<()> {
-    watch.token = identity::as_owner(definition::new_token)?;
+    watch.token = identity::as_owner(number::new_token)?;
     let maker = Maker {
         base: base_name(watch),
         arguments: [&watch.token, &watch.name]

@@ -10,12 +10,13 @@ use crate::pg::{catalog_trigger, ereport, identifier, identity, invalidation, tr
 use crate::queue::announce;
 use crate::watch::altered;
 use crate::watch::arguments;
-use crate::watch::definition::{self, Delivery, NamedBy, Payload, Residence, WatchDefinition};
+use crate::watch::definition::{Delivery, NamedBy, Payload, Residence, WatchDefinition};
 use crate::watch::orphans;
 use crate::watch::side_effects;
 use crate::watch::table::WatchedTable;
 use crate::watch::trigger_words;
 use crate::watch::triggers::{self, Wording};
+use crate::watch::{find, lost, number};
 use crate::{row, sql_function};
 
 sql_function!(pushy_watch_v1, |call| {
@@ -83,12 +84,12 @@ fn declare(mut wanted: WatchDefinition, table: &WatchedTable, is_named: bool) ->
             wanted.paused = existing.paused && existing.residence != Residence::Elsewhere;
             triggers::drop(existing)?;
         }
-        None => wanted.watch_id = identity::as_owner(definition::next_id)?,
+        None => wanted.watch_id = identity::as_owner(number::next_id)?,
     }
     orphans::drop(table.oid, &wanted.name)?;
     triggers::create(&mut wanted, table, Wording::Callers)?;
     identity::as_owner(|| {
-        definition::forget_lost(false)?;
+        lost::forget_lost(false)?;
         if is_new {
             return wanted.write_new();
         }
@@ -125,7 +126,7 @@ fn declare(mut wanted: WatchDefinition, table: &WatchedTable, is_named: bool) ->
 }
 
 fn watches_of(table: &WatchedTable) -> Result<Vec<WatchDefinition>> {
-    identity::as_owner(|| definition::of_table(table))
+    identity::as_owner(|| find::of_table(table))
 }
 
 /// The existing watch that the caller means. A name that the caller did not give gives way where a watch of that name publishes

@@ -12,7 +12,8 @@ use crate::pg::spi::{self, Plan};
 use crate::pg::trigger::Firing;
 use crate::pg::{array, ereport, identity, BuiltinOid};
 use crate::shared;
-use crate::watch::definition::{self, Payload, Residence, WatchDefinition};
+use crate::watch::definition::{Payload, Residence, WatchDefinition};
+use crate::watch::find;
 use crate::watch::notice_json::{PayloadKind, Shape};
 use crate::watch::trigger_words;
 use rustc_hash::{FxBuildHasher, FxHashSet};
@@ -34,7 +35,7 @@ static FACTS: Plan = Plan::new(
 
 /// As the extension's owner: a writer may have lost the right to look at catalogs.
 pub(super) fn read(token: &str) -> Result<Found> {
-    let Some(definition) = definition::find_by_token(token)? else {
+    let Some(definition) = find::by_token(token)? else {
         return Ok(Found::Nobodys);
     };
     invalidation::depend_on(definition.relation);

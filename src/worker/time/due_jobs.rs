@@ -7,10 +7,14 @@ use pushy_core::turns::Turns;
 use super::scheduler::{after_look, repeat, Scheduler};
 use crate::errors::Result;
 use crate::job::moves::promote;
-use crate::pg::transaction;
-use crate::pg::{clock, interrupts};
+use crate::pg::value::Timestamp;
+use crate::pg::{clock, identity, interrupts, transaction};
+use crate::queue::definition::QueueDefinition;
 use crate::shared::database::NEVER;
-use crate::worker::{retention, timers};
+use crate::worker::retention;
+
+/// Rows per transaction: a scheduler never holds many locks, nor a snapshot for long.
+const ROWS: usize = 1000;
 
 /// So long (µs) due jobs are made ready, one after another, before the rest of a round has its turn.
 const STRETCH_US: i64 = 100_000;
@@ -51,7 +55,7 @@ impl Scheduler {
     #[cold]
     fn make_ready_by_queue(&self) {
         for queue in &self.queues {
-            self.pass_over(repeat(&|| Ok(()), || timers::promote_unheld_of(queue)));
+            self.pass_over(repeat(&|| Ok(()), || promote_unheld_of(queue)));
         }
     }
 
@@ -75,11 +79,11 @@ impl Scheduler {
             return Ok(None);
         };
         let kept = loop {
-            match timers::promote(&self.queues, &mut turns) {
+            match promote_some(&self.queues, &mut turns) {
                 Ok(Some(true)) => {}
                 Ok(_) => {
                     let from = turns.from;
-                    break transaction::run(|| timers::first_waiting(from));
+                    break transaction::run(|| first_waiting(from));
                 }
                 Err(failure) => break Err(failure),
             }
@@ -110,4 +114,20 @@ impl Scheduler {
             None => *turns = Some(promote::turns_from(from)),
         }
     }
+}
+
+/// Makes some of the due jobs ready, whose turn it is; false when there are no more. None: somebody holds what it needs.
+fn promote_some(queues: &[QueueDefinition], turns: &mut Turns) -> Result<Option<bool>> {
+    transaction::run_unless_busy(|| identity::as_owner(|| promote::promote(queues, turns)))
+}
+
+/// Makes some of the due jobs of one queue ready; true when there may be more.
+fn promote_unheld_of(queue: &QueueDefinition) -> Result<bool> {
+    identity::as_owner(|| promote::promote_unheld_of(queue, clock::now(), ROWS))
+}
+
+/// The time for which the first job waits, `from` or later; None: not before one is enqueued.
+fn first_waiting(from: i64) -> Result<Option<i64>> {
+    let first = identity::as_owner(|| promote::first_waiting(Timestamp(from)))?;
+    Ok(first.map(|first| first.0))
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use pushy_core::rest::Rest;
 use pushy_core::version::Fit;
 
+use super::queue_slots;
 use super::scheduler::Scheduler;
 use crate::errors::{Error, Result, SqlState};
 use crate::installation::Traces;
@@ -14,7 +15,6 @@ use crate::queue::cache;
 use crate::queue::upgrade;
 use crate::shared;
 use crate::shared::database::{Look, Presence, NEVER};
-use crate::worker::timers;
 
 impl Scheduler {
     /// Reads the queues after a change, once: what changes meanwhile is read in a later round, because anybody changes some of his
@@ -126,7 +126,7 @@ impl Scheduler {
             if self.generation.is_none() {
                 upgrade::go_on()?;
             }
-            timers::load_queues(generation).map(Some)
+            queue_slots::load_queues(generation).map(Some)
         })?;
         let Some(queues) = queues else {
             let is_gone = traces.forget(shared, self.database_slot);

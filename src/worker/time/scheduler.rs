@@ -7,25 +7,25 @@ use std::time::Duration;
 
 use pushy_core::backoff;
 use pushy_core::pace::Pace;
-use pushy_core::rest::Rest;
 use pushy_core::turns::Turns;
 
 use super::leases_due::LeaseLooks;
+use super::left_cancels::CancelLook;
+use super::orphans::OrphanLook;
 use super::sweep::Sweep;
 use crate::errors::{Error, Result};
-use crate::log;
 use crate::pg::per_process::PerProcess;
 use crate::pg::transaction;
 use crate::pg::value::Timestamp;
 use crate::pg::worker::WorkerKind;
-use crate::pg::{clock, database, guc, identity, interrupts, latch, worker};
+use crate::pg::{clock, database, guc, interrupts, latch, worker};
 use crate::queue::control_channel;
 use crate::queue::definition::QueueDefinition;
 use crate::shared;
 use crate::shared::database::{DatabaseSlot, NEVER};
 use crate::worker::failures_in_row::{FailuresInRow, Waits};
 use crate::worker::recorder::{self, Recorder};
-use crate::worker::{cancels, crash_verdict, database_worker, lost_holds, retention, timers};
+use crate::worker::{cancels, crash_verdict, database_worker, lost_holds, retention};
 use crate::{settings, worker_entry};
 
 pub const KIND: WorkerKind = WorkerKind {
@@ -54,7 +54,7 @@ fn scheduler(arg: usize) {
         failed: Cell::new(None),
         turns: Cell::new(None),
         sweep: None,
-        cancels: Cell::new((0, true)),
+        cancels: Cell::default(),
         orphans: Cell::new(None),
         leases: Cell::default(),
     }
@@ -99,19 +99,11 @@ pub(super) struct Scheduler {
     pub(super) turns: Cell<Option<Turns>>,
     /// The sweep under way.
     pub(super) sweep: Option<Sweep>,
-    /// The last job whose cancel was tried, behind which the next turn goes on, and whether all up to there were carried out.
-    cancels: Cell<(i64, bool)>,
+    /// The look at cancels that is under way.
+    pub(super) cancels: Cell<CancelLook>,
     /// The look for jobs whose queue is gone that is under way.
-    orphans: Cell<Option<OrphanLook>>,
+    pub(super) orphans: Cell<Option<OrphanLook>>,
     pub(super) leases: Cell<LeaseLooks>,
-}
-
-/// How far a look has come through the table of jobs, and how long (µs) that took.
-#[derive(Clone, Copy, Default)]
-struct OrphanLook {
-    /// A page of the table.
-    from: u32,
-    took_us: i64,
 }
 
 impl Scheduler {
@@ -268,70 +260,11 @@ impl Scheduler {
         }
     }
 
-    /// A look goes through all jobs that wait, some pages in a round: then it rests. What is asked for meanwhile is another look's.
-    fn discard_orphans_if_asked(&self) -> Result<()> {
-        let (slot, began) = (self.database_slot, clock::now());
-        let look = match self.orphans.take() {
-            Some(look) => look,
-            None => {
-                let rests_until = slot.orphans_rest_until.load(Ordering::SeqCst);
-                if Rest::ORPHANS.is_on(rests_until, began.0) {
-                    if slot.orphans_requested.load(Ordering::SeqCst) {
-                        slot.announce_due(rests_until);
-                    }
-                    return Ok(());
-                }
-                if !slot.orphans_requested.swap(false, Ordering::SeqCst) {
-                    return Ok(());
-                }
-                OrphanLook::default()
-            }
-        };
-        let found = transaction::run_unless_busy(|| timers::discard_orphans(look.from));
-        let now = clock::now().0;
-        let took_us = look.took_us + (now - began.0);
-        if let Ok(Some(Some(from))) = found {
-            self.orphans.set(Some(OrphanLook { from, took_us }));
-            slot.announce_due(now);
-            return Ok(());
-        }
-        let rests_until = Rest::ORPHANS.until(took_us, now);
-        slot.orphans_rest_until.store(rests_until, Ordering::SeqCst);
-        if !matches!(found, Ok(Some(_))) {
-            slot.orphans_requested.store(true, Ordering::SeqCst);
-            self.come_back_unless(false);
-        }
-        found.map(|_| ())
-    }
-
-    /// Carries out cancels of jobs that no executor holds, some in a round. Jobs that somebody has locked are tried again soon.
-    fn carry_out_cancels(&self, first: bool) -> Result<()> {
-        let requested = &self.database_slot.cancels_requested;
-        let (after, were_done) = self.cancels.replace((0, true));
-        // What is asked for on the way through may be of a job that was passed: it stays asked for.
-        if after == 0 && !requested.swap(false, Ordering::SeqCst) && !first {
-            return Ok(());
-        }
-        let done = cancels::cancel_some(shared::expect(), after);
-        let (are_done, more_after) = match &done {
-            Ok((all, more_after)) => (*all && were_done, *more_after),
-            Err(_) => (false, None),
-        };
-        if let Some(last) = more_after {
-            self.cancels.set((last, are_done));
-        } else if !are_done {
-            requested.store(true, Ordering::SeqCst);
-            self.come_back_unless(false);
-        }
-        if more_after.is_some() || requested.load(Ordering::SeqCst) && are_done {
-            self.database_slot.announce_due(clock::now().0);
-        }
-        done.map(|_| ())
-    }
-
     /// It has begun to look at all jobs, at all cancels, or at leases, for which it was asked.
     fn is_on_its_way(&self) -> bool {
-        self.orphans.get().is_some() || self.cancels.get().0 > 0 || self.leases.get().are_midway()
+        self.orphans.get().is_some()
+            || self.cancels.get().is_midway()
+            || self.leases.get().are_midway()
     }
 
     /// The next scheduler begins anew.
@@ -342,53 +275,11 @@ impl Scheduler {
                 .orphans_requested
                 .store(true, Ordering::SeqCst);
         }
-        if self.cancels.replace((0, true)).0 > 0 {
+        if self.cancels.take().is_midway() {
             self.database_slot
                 .cancels_requested
                 .store(true, Ordering::SeqCst);
         }
-    }
-
-    /// Once after a start of the server: events logged before it, and jobs left of queues that are gone, are in nobody's
-    /// memory. And where transactions found no place among those of whose end nobody tells.
-    fn inspect(&self) -> Result<()> {
-        if self.database_slot.is_inspected.load(Ordering::SeqCst) {
-            if self.database_slot.has_beyond() {
-                self.inspect_untold()?;
-                self.ask_for_orphans();
-                // Some may have found none again.
-                self.come_back_unless(!self.database_slot.has_beyond());
-            }
-            return Ok(());
-        }
-        let is_relay_due = || Ok(log::is_used()? || log::is_timeline_news()?);
-        if transaction::run(|| identity::as_owner(is_relay_due))? {
-            shared::expect().announce_logged(self.database_slot, false);
-        }
-        if transaction::most_prepared() > 0 {
-            // A subscription of PostgreSQL's may have prepared some before the server's start, or committed them since.
-            self.inspect_untold()?;
-        }
-        self.ask_for_orphans();
-        self.database_slot
-            .is_inspected
-            .store(true, Ordering::SeqCst);
-        Ok(())
-    }
-
-    /// Where there are no queues at all, a restore has brought the jobs and not yet the queues.
-    fn ask_for_orphans(&self) {
-        if !self.queues.is_empty() {
-            self.database_slot
-                .orphans_requested
-                .store(true, Ordering::SeqCst);
-        }
-    }
-
-    fn inspect_untold(&self) -> Result<()> {
-        shared::expect().inspect_untold(self.database_slot, clock::now().0, || {
-            transaction::run(timers::prepared_here)
-        })
     }
 }
 

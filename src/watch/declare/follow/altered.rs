@@ -15,7 +15,8 @@ use crate::pg::{
 };
 use crate::shared::pending;
 use crate::watch::changes;
-use crate::watch::definition::{self, WatchDefinition};
+use crate::watch::definition::WatchDefinition;
+use crate::watch::find;
 use crate::watch::table::WatchedTable;
 use crate::watch::trigger_words;
 use crate::watch::triggers::{self, Expression, Wording};
@@ -164,7 +165,7 @@ fn make_way(
         {
             continue;
         }
-        let of_table = identity::as_owner(|| definition::of_table(&table))?;
+        let of_table = identity::as_owner(|| find::of_table(&table))?;
         let watch = of_table
             .into_iter()
             .find(|watch| watch.is_home() && watch.triggers.contains(&user.trigger));

@@ -7,7 +7,7 @@ use crate::pg::utility::RelationName;
 use crate::pg::{identifier, identity, invalidation, Oid};
 use crate::watch::table::WatchedTable;
 use crate::watch::trigger_words;
-use crate::watch::{changes, definition};
+use crate::watch::{changes, find};
 
 /// Renames a column in the definitions of watches, as the server has done in their triggers.
 pub(super) fn rename(relation: &RelationName, from: &str, to: &str) -> Result<()> {
@@ -21,7 +21,7 @@ pub(super) fn rename(relation: &RelationName, from: &str, to: &str) -> Result<()
         }
         done.push(user.relation);
         let table = WatchedTable::look_up(user.relation)?;
-        for mut watch in identity::as_owner(|| definition::of_table(&table))? {
+        for mut watch in identity::as_owner(|| find::of_table(&table))? {
             if !watch.is_home() {
                 continue;
             }

@@ -1,13 +1,13 @@
 //! Changes of a watch that are written while others may change it too: each writes what it is about, and nothing else, because a
 //! definition as it was read some time ago would take back what others have written since. As the extension's owner.
 
-use super::altered;
-use super::definition::WatchDefinition;
 use crate::errors::Result;
 use crate::params;
 use crate::pg::function::Answer;
 use crate::pg::spi::{self, Plan};
 use crate::pg::{array, BuiltinOid, Oid};
+use crate::watch::altered;
+use crate::watch::definition::WatchDefinition;
 
 use BuiltinOid::{INT4OID, INT8OID, NAMEARRAYOID, OIDARRAYOID, OIDOID, TEXTARRAYOID, TEXTOID};
 

@@ -1,77 +1,15 @@
-//! What a scheduler does at its times: makes due jobs ready, discards those whose queue is gone, gives queues their slots.
+//! The queues of a scheduler's database in shared memory: each has a slot, which says what its definition says.
 
 use std::sync::atomic::Ordering;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use crate::errors::{Error, Result, SqlState};
-use crate::job::moves::discard;
-use crate::job::moves::promote;
-use crate::params;
-use crate::pg::spi::{self, Plan};
-use crate::pg::value::Timestamp;
-use crate::pg::{clock, database, identity, transaction, BuiltinOid, Oid};
+use crate::errors::Result;
+use crate::pg::{database, identity};
 use crate::queue::cache;
 use crate::queue::definition::{self, QueueDefinition};
 use crate::shared::queue_slot::QueueKey;
 use crate::shared::{self, Shared};
-use pushy_core::turns::Turns;
-
-/// Rows per transaction: a scheduler never holds many locks, nor a snapshot for long.
-const ROWS: usize = 1000;
-
-/// Makes some of the due jobs ready, whose turn it is; false when there are no more. None: somebody holds what it needs.
-pub fn promote(queues: &[QueueDefinition], turns: &mut Turns) -> Result<Option<bool>> {
-    transaction::run_unless_busy(|| identity::as_owner(|| promote::promote(queues, turns)))
-}
-
-/// Makes some of the due jobs of one queue ready; true when there may be more.
-pub fn promote_unheld_of(queue: &QueueDefinition) -> Result<bool> {
-    identity::as_owner(|| promote::promote_unheld_of(queue, clock::now(), ROWS))
-}
-
-static PREPARED_HERE: Plan = Plan::new(
-    "SELECT p.transaction::pg_catalog.text::pg_catalog.int8 FROM pg_catalog.pg_prepared_xact() p WHERE p.dbid OPERATOR(pg_catalog.=) $1",
-    &[BuiltinOid::OIDOID],
-);
-
-/// Transactions of this database that are prepared.
-pub fn prepared_here() -> Result<Vec<u32>> {
-    if transaction::most_prepared() == 0 {
-        return Ok(Vec::new());
-    }
-    identity::as_owner(|| {
-        Ok(spi::connect(|spi| {
-            let found = spi.run(&PREPARED_HERE, params![Oid::from(database::current())]);
-            found.rows().map(|row| row.i64(1) as u32).collect()
-        }))
-    })
-}
-
-/// The time for which the first job waits, `from` or later; None: not before one is enqueued.
-pub fn first_waiting(from: i64) -> Result<Option<i64>> {
-    let first = identity::as_owner(|| promote::first_waiting(Timestamp(from)))?;
-    Ok(first.map(|first| first.0))
-}
-
-/// Discards jobs whose queue was dropped while they were being enqueued, of some pages of the table from page `from` on; answers the page
-/// to go on with, None behind the last.
-pub fn discard_orphans(from: u32) -> Result<Option<u32>> {
-    let (lost, next) = identity::as_owner(|| discard::orphans(from, ROWS))?;
-    if let Some(first) = lost.first() {
-        transaction::log_at_commit(
-            Error::new(
-                SqlState::UNDEFINED_OBJECT,
-                format!(
-                    "jobs were discarded because their queue was dropped: {}",
-                    lost.len()
-                ),
-            )
-            .detail(format!("The first is job {first}.")),
-        );
-    }
-    Ok(next)
-}
 
 /// Gives up the slots of queues that are gone, and whose drop could not: it was prepared.
 fn free_dropped(shared: &Shared, had_slots: Vec<QueueKey>, queues: &[QueueDefinition]) {
@@ -87,7 +25,7 @@ fn free_dropped(shared: &Shared, had_slots: Vec<QueueKey>, queues: &[QueueDefini
 const MOST_READS: usize = 3;
 
 /// All queues of this database, each with a slot in shared memory. `generation`: the counter of definitions before.
-pub fn load_queues(generation: u64) -> Result<Vec<QueueDefinition>> {
+pub(super) fn load_queues(generation: u64) -> Result<Vec<QueueDefinition>> {
     identity::as_owner(|| {
         let shared = shared::expect();
         // Before the snapshot with which the rows are read.
