@@ -30,7 +30,7 @@ static ON_QUEUES: [queue::dependents::Dependents; 3] = [
 ];
 static JOBS_OF_QUEUES: queue::dependents::Jobs = job::OF_QUEUES;
 /// Numbers that a dump has are not given out.
-static NUMBERS: installation::Numbers = installation::Numbers {
+static NUMBERS: installation::NumbersGiven = installation::NumbersGiven {
     drawn_from: job::position::drawn_from,
     pass_over: job::position::pass_over,
     subscription: log::subscription::next_number,

@@ -6,7 +6,7 @@ use crate::errors::{quote_literal, Error, Result, SqlState};
 use crate::pg::function::{Answer, Call};
 use crate::pg::home::Home;
 use crate::pg::name_lock::{self, Named};
-use crate::pg::object_lock::Hold;
+use crate::pg::object_lock::LockMode;
 use crate::pg::value::Timestamp;
 use crate::pg::{ereport, identifier, identity, text, transaction, Oid};
 use crate::queue::dependents::{Dependents, Rest};
@@ -124,7 +124,7 @@ fn take(channel: &Channel) -> Result<GrantedChannel> {
         }
         // Whoever is refused comes to hold nothing, nor to wait.
         require_free(channel, caller)?;
-        name_lock::take(Named::Channel, channel.as_bytes(), Hold::Alone)?;
+        name_lock::take(Named::Channel, channel.as_bytes(), LockMode::Alone)?;
         // What others have declared on it was waited for, and is seen now.
         if let Some(owned) = find(channel.as_bytes())? {
             return keep(owned, caller);

@@ -198,7 +198,7 @@ fn is_watched_here(row: Arriving) -> Result<bool> {
 }
 
 /// What a load asks of numbers, in the rooms above.
-pub struct Numbers {
+pub struct NumbersGiven {
     /// From which on jobs may have been given theirs here, and the highest that one has.
     pub drawn_from: fn() -> Result<(i64, i64)>,
     /// A loaded job has this one, or it is a position.

@@ -16,7 +16,7 @@ use std::sync::atomic::Ordering;
 use pushy_core::loaded::{self, LOCAL};
 
 use crate::errors::Result;
-use crate::pg::object_lock::{self, Hold, Number};
+use crate::pg::object_lock::{self, LockMode, Number};
 use crate::pg::per_process::PerProcess;
 use crate::pg::spi::{self, Plan};
 use crate::pg::value::Timestamp;
@@ -212,7 +212,7 @@ impl Loading {
         };
         if keeps {
             KEEPER.set(Some(clock::transaction_start()));
-            object_lock::lock("loaded_queue", Number(0, 0), Hold::Shared, || Ok(()))?;
+            object_lock::lock("loaded_queue", Number(0, 0), LockMode::Shared, || Ok(()))?;
             identity::as_owner(|| {
                 spi::run(&KEEP, params![number, queue]);
                 Ok(())

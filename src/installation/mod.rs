@@ -8,6 +8,6 @@ mod retired;
 mod write_guard;
 
 pub use created::{forget_if_gone, Traces};
-pub use loaded::Numbers;
+pub use loaded::NumbersGiven;
 pub use loading::come_home;
 pub use write_guard::{init, take_passed_over};

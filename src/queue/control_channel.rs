@@ -161,7 +161,7 @@ pub enum Of {
     Park,
 }
 
-const KINDS: [Of; unpublished::KINDS] = [Of::Cancel, Of::Retry, Of::Discard, Of::Park];
+const LEFT_OUT: [Of; unpublished::LEFT_OUT_KINDS] = [Of::Cancel, Of::Retry, Of::Discard, Of::Park];
 
 impl From<Of> for ControlEvent {
     fn from(of: Of) -> Self {
@@ -179,13 +179,13 @@ struct Published {
     published: u32,
 }
 
-static PUBLISHED: PerProcess<RefCell<[Published; KINDS.len()]>> = PerProcess::new(RefCell::new(
+static PUBLISHED: PerProcess<RefCell<[Published; LEFT_OUT.len()]>> = PerProcess::new(RefCell::new(
     [const {
         Published {
             second: 0,
             published: 0,
         }
-    }; KINDS.len()],
+    }; LEFT_OUT.len()],
 ));
 
 /// Whether one more event of the kind may be published in this second. Those that are rolled back count.
@@ -251,7 +251,7 @@ pub fn publish_left_out() -> Result<()> {
     }
     transaction::with_snapshot(|| {
         all.iter()
-            .try_for_each(|(kind, left)| publish_last(KINDS[*kind], left))?;
+            .try_for_each(|(kind, left)| publish_last(LEFT_OUT[*kind], left))?;
         buffer::flush_early()
     })
 }
@@ -264,7 +264,7 @@ pub fn publish_late(database_slot: &DatabaseSlot) -> Result<Option<i64>> {
     }
     database_slot.unpublished_due.store(NEVER, Ordering::SeqCst);
     let take = |event: Of| Some((event, database_slot.unpublished[event as usize].take()?));
-    let taken: Vec<(Of, Left)> = KINDS.into_iter().filter_map(take).collect();
+    let taken: Vec<(Of, Left)> = LEFT_OUT.into_iter().filter_map(take).collect();
     let published = transaction::run(|| {
         if !is_heard() {
             return Ok(());

@@ -37,7 +37,7 @@ const REST_US: i64 = 5_000_000;
 
 worker_entry!(pushy_relay_main, relay);
 
-/// `arg`: its ticket.
+/// `arg`: which start it is.
 fn relay(arg: usize) {
     let shared = shared::expect();
     let Some(database_slot) = database_worker::start(arg, DatabaseSlot::relay, leave) else {

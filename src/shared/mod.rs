@@ -67,10 +67,10 @@ pub struct Shared {
     pub access_changed: AtomicBool,
     /// The flight recorder of the last life has been read.
     pub recorder_read: AtomicBool,
-    /// Executors that have left and verdicts on them so far, and how many of those have been seen settled:
+    /// Executors that have left and verdicts on them so far, and how many of those have been seen closed:
     /// while they differ, the recorder is asked before what was claimed is run.
     pub endings: AtomicU64,
-    pub settled_endings: AtomicU64,
+    pub closed_endings: AtomicU64,
     /// One more than the executor slot that runs a job alone, or wants to; 0: nobody.
     pub quarantine: AtomicU64,
     pub executors: Executors,

@@ -8,7 +8,7 @@ use super::Shared;
 use crate::pg::clock;
 use crate::pg::spinlock::Spinlock;
 
-pub const KINDS: usize = 4;
+pub const LEFT_OUT_KINDS: usize = 4;
 
 /// So long (µs) after the first that is left out the last one is published.
 const REST_US: i64 = 1_000_000;

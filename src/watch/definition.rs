@@ -1,9 +1,9 @@
 //! A watch as declared: one row of pushy_internal.watch.
 
+pub use super::options::{Delivery, Level, NamedBy, Payload};
 use super::restore;
 use super::stored::find::{of_channel, of_queue};
 use super::stored::lost::forget_lost;
-pub use super::words::{Delivery, Level, NamedBy, Payload};
 use crate::channel::users::Users;
 use crate::errors::quote_literal;
 use crate::pg::home::{self, Home};
@@ -60,7 +60,7 @@ pub struct WatchDefinition {
     /// The trigger that holds the expressions.
     pub expressions: Option<Oid>,
     /// What the triggers said when they were made, as the server writes it: the only thing about them that a restore keeps.
-    pub words: Vec<String>,
+    pub trigger_texts: Vec<String>,
     /// The fingerprint of the triggers when they were made, which they still have.
     pub print: String,
 }

@@ -4,12 +4,12 @@ mod counts;
 mod declare;
 mod definition;
 mod fire;
+mod options;
 mod statistics;
 mod stored;
-mod words;
 
 use declare::follow::{altered, attached};
-use declare::{arguments, orphans, restore, side_effects, table, trigger_words, triggers};
+use declare::{arguments, orphans, restore, side_effects, table, trigger_texts, triggers};
 pub use definition::{CHANNEL_USERS, DEPENDENTS};
 use fire::{cache, content, notice_json, partition_move, publish, statement};
 pub use number::next_id as next_number;

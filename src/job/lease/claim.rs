@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use crate::errors::{Error, Result};
 use crate::job::claimed::Claimed;
-use crate::job::lease::held;
+use crate::job::lease::leased_job;
 use crate::job::live;
 use crate::job::moves;
 use crate::job::moves::claim::{self, ClaimLimit};
@@ -13,7 +13,7 @@ use crate::job::moves::failure_rows;
 use crate::job::moves::lease::{self, Terms};
 use crate::pg::function::{Answer, Call};
 use crate::pg::memory::Context;
-use crate::pg::object_lock::{self, Hold, Number};
+use crate::pg::object_lock::{self, LockMode, Number};
 use crate::pg::value::{Timestamp, Uuid};
 use crate::pg::{clock, identity, random, snapshot, transaction};
 use crate::queue::alter;
@@ -159,7 +159,7 @@ fn claim(
         // Others of the queue wait with it whose names have the same number, which is a secret of the cluster.
         let part = (random::keyed_hash(worker.as_bytes()) % u64::from(u16::MAX)) as u16 + 1;
         let number = Number(queue.queue_id as u32, part);
-        object_lock::lock("lease", number, Hold::Alone, || Ok(()))?;
+        object_lock::lock("lease", number, LockMode::Alone, || Ok(()))?;
     }
     let mut leased = again(known, most, terms, memory)?;
     if !is_open(known, terms.now) {
@@ -212,13 +212,13 @@ fn again(
         return Ok(Vec::new());
     };
     let queue = &known.definition;
-    let held = held::of_worker(queue.queue_id, worker, most as usize)?;
+    let held = leased_job::of_worker(queue.queue_id, worker, most as usize)?;
     let mut leased = Vec::with_capacity(held.len());
     for id in held {
         let Some(live) = live::lock(id)? else {
             continue;
         };
-        let Some(lease) = held::lease_of(id)? else {
+        let Some(lease) = leased_job::lease_of(id)? else {
             continue;
         };
         if lease.worker.as_deref() != Some(worker) {

@@ -2,7 +2,7 @@
 
 use crate::errors::{Error, Result, SqlState};
 use crate::job::claimed::Claimed;
-use crate::job::lease::held::{self, Lease};
+use crate::job::lease::leased_job::{self, Lease};
 use crate::job::live;
 use crate::job::moves::give_back::MAX_GIVE_BACKS;
 use crate::job::moves::lease;
@@ -64,7 +64,7 @@ pub fn end(id: i64, now: Timestamp) -> Result<bool> {
         return is_gone(id);
     };
     // Again, now that the row is locked: it may have been extended.
-    let Some(lease) = held::lease_of(id)?.filter(|lease| lease.until <= now) else {
+    let Some(lease) = leased_job::lease_of(id)?.filter(|lease| lease.until <= now) else {
         return Ok(true);
     };
     // An orphan, which the sweep of those ends; or not at home here yet: then all are looked at.
@@ -113,7 +113,8 @@ pub fn end_of_session(session: i64, id: i64) -> Result<bool> {
     let Some(live) = live::lock_if_free(id)? else {
         return is_gone(id);
     };
-    let Some(lease) = held::lease_of(id)?.filter(|lease| lease.session == Some(session)) else {
+    let Some(lease) = leased_job::lease_of(id)?.filter(|lease| lease.session == Some(session))
+    else {
         return Ok(true);
     };
     let queue = definition::find_by_id(live.queue_id)?;

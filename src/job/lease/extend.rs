@@ -2,7 +2,7 @@
 
 use crate::errors::{Error, Result};
 use crate::job::lease::claim::{end_of, read_lease};
-use crate::job::lease::held;
+use crate::job::lease::leased_job;
 use crate::params;
 use crate::pg::spi::{self, Plan};
 use crate::pg::value::Uuid;
@@ -43,14 +43,14 @@ pub(super) fn extend(
     if let Some(wrong) = fraction.filter(|fraction| !(0.0..=1.0).contains(fraction)) {
         return Err(Error::out_of_range("fraction", wrong, "0 to 1"));
     }
-    let Some(held) = held::find(job, token)? else {
+    let Some(leased) = leased_job::find(job, token)? else {
         return Ok(false);
     };
-    let lease = &held.lease;
+    let lease = &leased.lease;
     let (until, session) = match (lease_us, lease.session) {
         // It goes on until that session ends.
         (None, Some(_)) => (lease.until, lease.session),
-        _ => end_of(lease_us.unwrap_or(held.queue.lease_us), clock::now()),
+        _ => end_of(lease_us.unwrap_or(leased.queue.lease_us), clock::now()),
     };
     let message = message.as_deref().map(|message| cut(message, MOST));
     identity::as_owner(|| {

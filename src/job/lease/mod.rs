@@ -4,10 +4,10 @@
 //! A lease is a row beside the job's. Its token is what counts: who does not know the one of now changes nothing. Whatever
 //! happens to a lease happens to a job whose row is locked first, so that two who know the token come one after the other.
 
-mod answer;
 mod claim;
 pub mod expire;
 mod extend;
-pub(super) mod held;
+pub(super) mod leased_job;
+mod outcome;
 mod settle;
 mod wait;

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use crate::errors::{Error, Result, SqlState};
-use crate::job::lease::{answer, extend};
+use crate::job::lease::{extend, outcome};
 use crate::pg::function::{Answer, Call};
 use crate::pg::value::Uuid;
 use crate::pg::{jsonb, transaction};
@@ -16,7 +16,7 @@ sql_function!(pushy_jobs_settle_v1, |call| {
 
 #[derive(Deserialize, Clone, Copy, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
-enum Kind {
+enum Ended {
     Complete,
     Fail,
     Release,
@@ -31,7 +31,7 @@ enum Kind {
 struct Outcome<'a> {
     job_id: i64,
     token: String,
-    outcome: Kind,
+    outcome: Ended,
     #[serde(borrow)]
     result: Option<&'a serde_json::value::RawValue>,
     error: Option<String>,
@@ -64,29 +64,29 @@ impl Outcome<'_> {
         let token = Uuid::parse(&self.token)
             .ok_or_else(|| Error::out_of_range("token", format!("\"{}\"", self.token), "a uuid"))?;
         match self.outcome {
-            Kind::Complete => {
+            Ended::Complete => {
                 let result = self.result.map_or(Answer::Null, |result| {
                     Answer::Datum(jsonb::from_json(result.get().as_bytes()))
                 });
-                answer::complete(self.job_id, token, result)
+                outcome::complete(self.job_id, token, result)
             }
-            Kind::Fail | Kind::Discard => {
-                let error = answer::error(
+            Ended::Fail | Ended::Discard => {
+                let error = outcome::error(
                     self.error.clone(),
                     self.sqlstate.clone(),
                     self.detail.clone(),
                 )?;
-                let is_last = self.outcome == Kind::Discard || self.discard == Some(true);
-                let next = answer::next(length("retry_in", self.retry_in)?, is_last)?;
-                Ok(answer::fail(self.job_id, token, &error, next)?.is_some())
+                let is_last = self.outcome == Ended::Discard || self.discard == Some(true);
+                let next = outcome::next(length("retry_in", self.retry_in)?, is_last)?;
+                Ok(outcome::fail(self.job_id, token, &error, next)?.is_some())
             }
-            Kind::Snooze => {
+            Ended::Snooze => {
                 let delay = length("delay", self.delay)?;
                 let delay = delay.ok_or_else(|| Error::null_argument("delay"))?;
-                answer::snooze(self.job_id, token, delay, self.error.as_deref())
+                outcome::snooze(self.job_id, token, delay, self.error.as_deref())
             }
-            Kind::Release => answer::release(self.job_id, token, length("delay", self.delay)?),
-            Kind::Extend => extend::extend(
+            Ended::Release => outcome::release(self.job_id, token, length("delay", self.delay)?),
+            Ended::Extend => extend::extend(
                 self.job_id,
                 token,
                 length("lease", self.lease)?,

@@ -232,7 +232,7 @@ pub fn delete_with_queue(queue: &QueueDefinition) {
     if let Some(slot) = shared::get().and_then(|shared| shared.find_queue(queue.key())) {
         pending::all_locked(slot, queue.key());
     }
-    let mut held = hold::held_of(queue);
+    let mut held = hold::jobs_of(queue);
     spi::run(&DELETE_OF_QUEUE, params![queue.queue_id]);
     spi::run(&LEASES_OF_QUEUE, params![queue.queue_id]);
     spi::connect(|spi| {

@@ -13,7 +13,7 @@ use super::rows::announce_ready;
 use super::{cancel, give_back, lease, snooze, step};
 use crate::errors::Result;
 use crate::job::claimed::Claimed;
-use crate::job::lease::held;
+use crate::job::lease::leased_job;
 use crate::job::live::{self, Live};
 use crate::params;
 use crate::pg::random;
@@ -24,8 +24,8 @@ use crate::queue::cache;
 use crate::queue::definition::{self, QueueDefinition};
 use crate::shared::{self, Shared};
 
-const HELD: JobState = JobState::Available.after(JobEvent::Claim);
-const FREE: JobState = HELD.after(JobEvent::Release);
+const CLAIMED: JobState = JobState::Available.after(JobEvent::Claim);
+const FREE: JobState = CLAIMED.after(JobEvent::Release);
 
 // A log and a checkpoint may come of it, in transactions of which the job's end knows nothing.
 static TAKE: Plan = Plan::new(
@@ -51,7 +51,7 @@ static INSERT: Plan = Plan::new(
 /// this claim from every other. As the extension's owner.
 pub fn hold(queue: &QueueDefinition, job: &Claimed, now: Timestamp) -> Result<Uuid> {
     let token = random::secret_uuid()?;
-    spi::run(&TAKE, params![job.id, Char(HELD.code())]);
+    spi::run(&TAKE, params![job.id, Char(CLAIMED.code())]);
     spi::run(
         &INSERT,
         params![
@@ -67,7 +67,7 @@ pub fn hold(queue: &QueueDefinition, job: &Claimed, now: Timestamp) -> Result<Uu
 }
 
 /// What became of a job that an executor has held.
-pub enum Held {
+pub enum Found {
     /// Its row is locked by this transaction, and may move.
     Mine(Claimed),
     /// Somebody else has ended the claim: the job is cancelled, or its queue is dropped.
@@ -77,17 +77,20 @@ pub enum Held {
 }
 
 /// Locks the row of a job that this process holds. As the extension's owner.
-pub fn find(job: i64, token: Uuid) -> Result<Held> {
-    let is_mine =
-        || Ok::<_, crate::errors::Error>(held::lease_of(job)?.is_some_and(|it| it.token == token));
+pub fn find(job: i64, token: Uuid) -> Result<Found> {
+    let is_mine = || {
+        Ok::<_, crate::errors::Error>(
+            leased_job::lease_of(job)?.is_some_and(|it| it.token == token),
+        )
+    };
     if !is_mine()? {
-        return Ok(Held::Gone);
+        return Ok(Found::Gone);
     }
     Ok(match live::lock_if_free(job)? {
-        Some(live) if live.state == HELD && is_mine()? => Held::Mine(live.job),
-        Some(_) => Held::Gone,
-        None if live::get(job)?.is_none() => Held::Gone,
-        None => Held::Busy,
+        Some(live) if live.state == CLAIMED && is_mine()? => Found::Mine(live.job),
+        Some(_) => Found::Gone,
+        None if live::get(job)?.is_none() => Found::Gone,
+        None => Found::Busy,
     })
 }
 
@@ -100,7 +103,7 @@ pub fn complete(
 ) -> Result<()> {
     let mut job = job;
     job.args = live::args_here(job.id)?;
-    lease::end_with(queue, job.id, HELD)?;
+    lease::end_with(queue, job.id, CLAIMED)?;
     complete::complete(queue, slot, &[job], &[done])
 }
 
@@ -111,8 +114,8 @@ pub fn fail(
     job: &Claimed,
     failed: &Attempt<'_>,
 ) -> Result<()> {
-    lease::end_with(queue, job.id, HELD)?;
-    retry_or_discard::fail(queue, slot, HELD, job, failed).map(|_| ())
+    lease::end_with(queue, job.id, CLAIMED)?;
+    retry_or_discard::fail(queue, slot, CLAIMED, job, failed).map(|_| ())
 }
 
 /// The procedure has put its job off.
@@ -122,8 +125,8 @@ pub fn snooze(
     job: &Claimed,
     due: Timestamp,
 ) -> Result<()> {
-    lease::end_with(queue, job.id, HELD)?;
-    snooze::snooze(queue, slot, HELD, job, due)
+    lease::end_with(queue, job.id, CLAIMED)?;
+    snooze::snooze(queue, slot, CLAIMED, job, due)
 }
 
 /// Its cancel was promised.
@@ -133,8 +136,8 @@ pub fn cancel(
     job: &Claimed,
     started_at: Option<Timestamp>,
 ) -> Result<()> {
-    lease::end_with(queue, job.id, HELD)?;
-    cancel::cancel(queue, slot, HELD, job, started_at)
+    lease::end_with(queue, job.id, CLAIMED)?;
+    cancel::cancel(queue, slot, CLAIMED, job, started_at)
 }
 
 /// Somebody has cut the attempt short, or may cancel the job: back to its place, uncharged.
@@ -179,7 +182,7 @@ pub fn recover(shared: &Shared) -> Result<bool> {
     });
     let mut all = true;
     for (id, token) in inside {
-        if shared.is_held(token) {
+        if shared.shows_hold(token) {
             continue;
         }
         match live::lock_if_free(id)? {
@@ -201,7 +204,7 @@ fn is_elsewhere(queue_id: i32) -> Result<bool> {
 /// A job whose row this transaction has locked, as its executor found it if that has ended without a word. By the token of its lease,
 /// because another executor may have the job still in its batch, from a run before.
 pub fn put_back(shared: &Shared, live: Live) -> Result<Live> {
-    if live.state != HELD {
+    if live.state != CLAIMED {
         return Ok(live);
     }
     let id = live.job.id;
@@ -210,10 +213,10 @@ pub fn put_back(shared: &Shared, live: Live) -> Result<Live> {
         found.first().map(|row| (row.uuid(1), row.i64(2)))
     });
     // None: a worker's outside.
-    let Some((_, position)) = lease.filter(|(token, _)| !shared.is_held(*token)) else {
+    let Some((_, position)) = lease.filter(|(token, _)| !shared.shows_hold(*token)) else {
         return Ok(live);
     };
-    let state = step(id, HELD, JobEvent::Release)?;
+    let state = step(id, CLAIMED, JobEvent::Release)?;
     debug_assert!(state == FREE);
     spi::run(&PUT_BACK, params![id, Char(state.code()), position]);
     lease::end_lost(id)?;
@@ -232,7 +235,7 @@ pub fn put_back(shared: &Shared, live: Live) -> Result<Live> {
 }
 
 /// Jobs of a queue that executors hold without a lock.
-pub fn held_of(queue: &QueueDefinition) -> Vec<i64> {
+pub fn jobs_of(queue: &QueueDefinition) -> Vec<i64> {
     static OF_QUEUE: Plan = Plan::new(
         "SELECT l.job_id FROM pushy_internal.lease l WHERE l.inside AND l.queue_id OPERATOR(pg_catalog.=) $1",
         &[BuiltinOid::INT4OID],

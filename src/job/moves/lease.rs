@@ -10,7 +10,7 @@ use super::rows::announce_ready;
 use super::{give_back, snooze, step};
 use crate::errors::Result;
 use crate::job::claimed::Claimed;
-use crate::job::lease::held::{self, Lease};
+use crate::job::lease::leased_job::{self, Lease};
 use crate::job::live;
 use crate::params;
 use crate::pg::array;
@@ -135,7 +135,7 @@ fn end(job: i64, from: JobState) -> Result<()> {
     if from != LEASED {
         return Ok(());
     }
-    if let Some(lease) = held::lease_of(job)? {
+    if let Some(lease) = leased_job::lease_of(job)? {
         heap::open("lease")?.delete(std::iter::once(lease.tid));
         heap::advance_command();
     }

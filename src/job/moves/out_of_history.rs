@@ -8,14 +8,14 @@ use crate::pg::snapshot;
 use crate::pg::spi::{Row, Tid};
 
 /// A finished job whose row this transaction has locked.
-pub struct Held<T> {
+pub struct Kept<T> {
     pub job: T,
     table: Table,
     tid: Tid,
 }
 
 /// Locks a finished job, and reads it; None where it is not kept any more.
-pub fn lock<T>(id: i64, mut read: impl FnMut(Row<'_>) -> T) -> Result<Option<Held<T>>> {
+pub fn lock<T>(id: i64, mut read: impl FnMut(Row<'_>) -> T) -> Result<Option<Kept<T>>> {
     let Some(name) = history::find(id, &snapshot::take_latest(), |_| Ok(()))? else {
         return Ok(None);
     };
@@ -26,10 +26,10 @@ pub fn lock<T>(id: i64, mut read: impl FnMut(Row<'_>) -> T) -> Result<Option<Hel
     let what = || format!("job {id}");
     let holder = Holder::WaitedFor(&what);
     let locked = table.lock_now(&history::by_id(&name), &keys, holder, take)?;
-    Ok(locked.map(|(job, tid)| Held { job, table, tid }))
+    Ok(locked.map(|(job, tid)| Kept { job, table, tid }))
 }
 
-impl<T> Held<T> {
+impl<T> Kept<T> {
     /// Removes it from the history.
     pub fn remove(self) {
         self.table.delete(std::iter::once(self.tid));

@@ -6,7 +6,7 @@ use std::cell::{Cell, RefCell};
 use crate::errors::{Error, Result, SqlState};
 use crate::job::claimed::Claimed;
 use crate::job::current;
-use crate::job::lease::held::{self, Held};
+use crate::job::lease::leased_job::{self, LeasedJob};
 use crate::job::moves::snooze;
 use crate::job::tables::job_log as table;
 use crate::params;
@@ -225,28 +225,28 @@ fn job_log(call: Call) -> Result<bool> {
 }
 
 fn of_claimed(line: &Line, token: Uuid) -> Result<bool> {
-    let Some(held) = held::find(line.job, token)? else {
+    let Some(leased) = leased_job::find(line.job, token)? else {
         return Ok(false);
     };
-    identity::as_owner(|| keep(&held, line))?;
+    identity::as_owner(|| keep(&leased, line))?;
     Ok(true)
 }
 
 /// Keeps a line of a claimed job; as the extension's owner, as is the next.
-fn keep(held: &Held, line: &Line) -> Result<()> {
-    if !held.job.noted {
+fn keep(leased: &LeasedJob, line: &Line) -> Result<()> {
+    if !leased.job.noted {
         snooze::note(line.job)?;
     }
-    append(&held.job, held.queue.queue_id, line)
+    append(&leased.job, leased.queue.queue_id, line)
 }
 
 /// Why a worker outside puts its job off.
-pub fn put_off(held: &Held, said_at: Timestamp, reason: &str) -> Result<()> {
+pub fn put_off(leased: &LeasedJob, said_at: Timestamp, reason: &str) -> Result<()> {
     let line = Line {
-        job: held.job.id,
+        job: leased.job.id,
         said_at,
         level: Level::Info,
         message: text::cut(reason.as_bytes(), MOST_BYTES).to_vec(),
     };
-    keep(held, &line)
+    keep(leased, &line)
 }

@@ -13,7 +13,7 @@ use crate::params;
 use crate::pg::function::{Answer, Call};
 use crate::pg::home::Home;
 use crate::pg::name_lock::{self, Named};
-use crate::pg::object_lock::Hold;
+use crate::pg::object_lock::LockMode;
 use crate::pg::spi::{self, Plan};
 use crate::pg::{array, ereport, identifier, identity, role_lock, transaction, BuiltinOid, Oid};
 use crate::queue::reference::QueueReference;
@@ -175,7 +175,7 @@ fn create(call: Call) -> Result<String> {
                 }
                 return Ok(cursor);
             }
-            name_lock::take(Named::Subscription, name.as_bytes(), Hold::Alone)?;
+            name_lock::take(Named::Subscription, name.as_bytes(), LockMode::Alone)?;
             if table::find(&name)?.is_some() {
                 continue;
             }
@@ -208,7 +208,7 @@ fn share_names(channels: Option<&[Vec<u8>]>, had: &[Vec<u8>], caller: Oid) -> Re
     // locks, which all share, would be full.
     new.sort();
     for channel in new.iter().take(MOST_NAMES) {
-        name_lock::take(Named::Channel, channel, Hold::Shared)?;
+        name_lock::take(Named::Channel, channel, LockMode::Shared)?;
     }
     Filter::of(Some(&new), caller)?;
     Ok(())

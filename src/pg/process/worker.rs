@@ -7,13 +7,13 @@ use pgrx::pg_sys;
 
 use crate::pg::{major, worker_session};
 
-/// A kind of worker: its name in pg_stat_activity and its C entry point.
-pub struct WorkerKind {
+/// A process that is a worker: its name in pg_stat_activity and its C entry point.
+pub struct WorkerProcess {
     pub name: &'static str,
     pub entry: &'static str,
 }
 
-/// Defines the C entry point of a kind of worker: `fn body(arg: usize)`.
+/// Defines the C entry point of a worker's process: `fn body(arg: usize)`.
 #[macro_export]
 macro_rules! worker_entry {
     ($symbol:ident, $body:path) => {
@@ -32,13 +32,13 @@ fn copy(target: &mut [std::ffi::c_char], value: &str) {
     }
 }
 
-fn describe(kind: &WorkerKind, title: &str, arg: usize) -> pg_sys::BackgroundWorker {
+fn describe(process: &WorkerProcess, title: &str, arg: usize) -> pg_sys::BackgroundWorker {
     // SAFETY: plain data; zero is valid for each field.
     let mut worker: pg_sys::BackgroundWorker = unsafe { std::mem::zeroed() };
     copy(&mut worker.bgw_name, title);
-    copy(&mut worker.bgw_type, kind.name);
+    copy(&mut worker.bgw_type, process.name);
     copy(&mut worker.bgw_library_name, "pushy");
-    copy(&mut worker.bgw_function_name, kind.entry);
+    copy(&mut worker.bgw_function_name, process.entry);
     worker.bgw_flags =
         (pg_sys::BGWORKER_SHMEM_ACCESS | pg_sys::BGWORKER_BACKEND_DATABASE_CONNECTION) as i32;
     // Not on a standby before it is promoted.
@@ -50,8 +50,8 @@ fn describe(kind: &WorkerKind, title: &str, arg: usize) -> pg_sys::BackgroundWor
 
 /// Registers a worker that lives as long as the server; while preloading. `restart`: after which time
 /// it is started again if it failed.
-pub fn register_static(kind: &WorkerKind, title: &str, restart: Duration) {
-    let mut worker = describe(kind, title, 0);
+pub fn register_static(process: &WorkerProcess, title: &str, restart: Duration) {
+    let mut worker = describe(process, title, 0);
     worker.bgw_restart_time = restart.as_secs() as i32;
     // SAFETY: the structure is copied.
     unsafe { pg_sys::RegisterBackgroundWorker(&mut worker) }
@@ -69,8 +69,8 @@ pub enum Status {
 }
 
 /// Starts a worker; this process's latch is set when it starts and stops. None: no slot is free.
-pub fn start(kind: &WorkerKind, title: &str, arg: usize) -> Option<Handle> {
-    let mut worker = describe(kind, title, arg);
+pub fn start(process: &WorkerProcess, title: &str, arg: usize) -> Option<Handle> {
+    let mut worker = describe(process, title, arg);
     let mut handle = std::ptr::null_mut();
     // SAFETY: the structure is copied; the handle is palloc'd in a context that lives as long as the
     // process, and freed by Drop.
@@ -109,7 +109,7 @@ pub fn connect_shared() {
     unsafe {
         pg_sys::BackgroundWorkerInitializeConnection(std::ptr::null(), std::ptr::null(), 0);
     }
-    worker_session::settle();
+    worker_session::set_up();
 }
 
 /// Connects to a database as `role`, or as the bootstrap superuser (None). A failure is FATAL.
@@ -126,9 +126,9 @@ pub fn connect(database: u32, role: Option<u32>) {
     }
     match role {
         Some(role) => {
-            worker_session::settle_of_role(database, pg_sys::Oid::from(role), &configured);
+            worker_session::set_up_for_role(database, pg_sys::Oid::from(role), &configured);
         }
-        None => worker_session::settle(),
+        None => worker_session::set_up(),
     }
 }
 

@@ -1,5 +1,5 @@
 //! What the session of a worker must be, of whatever kind, over what the configuration, ALTER SYSTEM, ALTER DATABASE and
-//! ALTER ROLE say. `worker::connect` settles it: no kind of worker can forget it.
+//! ALTER ROLE say. `worker::connect` sets it up: no kind of worker can forget it.
 
 use std::cell::Cell;
 use std::ffi::{CStr, CString};
@@ -42,8 +42,8 @@ pub(in crate::pg) fn take_deadlines() {
     }
 }
 
-/// Settles the session of this process, which has just connected.
-pub(in crate::pg) fn settle() {
+/// Sets up the session of this process, which has just connected.
+pub(in crate::pg) fn set_up() {
     for (name, value) in FORCED {
         guc::force(name, value);
     }
@@ -105,7 +105,7 @@ fn distrust_database(
     if said.is_empty() {
         return false;
     }
-    let settled = transaction::run(|| {
+    let to_set = transaction::run(|| {
         if owner_may_become(database, role) {
             return Ok(None);
         }
@@ -113,15 +113,15 @@ fn distrust_database(
             Some(_) => identity::as_owner(|| Ok(said_of_all(name))),
             None => Ok(None),
         };
-        let settled = said.iter().map(|(name, value)| {
+        let to_set = said.iter().map(|(name, value)| {
             let value = of_all(name)?.or_else(|| value.clone());
             Ok((*name, value.unwrap_or_default()))
         });
-        settled.collect::<Result<Vec<_>>>().map(Some)
+        to_set.collect::<Result<Vec<_>>>().map(Some)
     });
-    match settled {
-        Ok(Some(settled)) => {
-            for (name, value) in &settled {
+    match to_set {
+        Ok(Some(to_set)) => {
+            for (name, value) in &to_set {
                 guc::set_for_database(name, value);
             }
             false
@@ -148,13 +148,13 @@ struct Given {
 
 static GIVEN: PerProcess<Cell<Option<Given>>> = PerProcess::new(Cell::new(None));
 
-/// Settles the session of a role, which has just connected, and notes what it was given. Outside a transaction.
-pub(in crate::pg) fn settle_of_role(
+/// Sets up the session of a role, which has just connected, and notes what it was given. Outside a transaction.
+pub(in crate::pg) fn set_up_for_role(
     database: u32,
     role: Oid,
     configured: &[(&'static CStr, Option<CString>)],
 ) {
-    settle();
+    set_up();
     // As the server has set it from the look at the role with which the session began; before, it is said of the role that a
     // setting of the role or the database has put in its place.
     let superuser = guc::value(c"is_superuser").as_deref() == Some(c"on");

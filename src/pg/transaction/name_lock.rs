@@ -2,7 +2,7 @@
 //! it has left. Without the lock both would look, find nothing, and write.
 
 use crate::errors::{Error, Result, SqlState};
-use crate::pg::object_lock::{self, Hold, Number};
+use crate::pg::object_lock::{self, LockMode, Number};
 use crate::pg::{ereport, identity, prepared_wait, random, text};
 
 /// What is found by its name: each kind by the index that keeps its names apart.
@@ -35,10 +35,10 @@ impl Named {
 /// The wait for an open transaction is as long as lock_timeout allows, and a NOTICE says that there is one; a prepared one, which
 /// nobody sees, by its name. Which other names have the same number is a secret of the cluster: else anybody would find one, declare it,
 /// and keep all others from this name.
-pub fn take(named: Named, name: &[u8], hold: Hold) -> Result<()> {
+pub fn take(named: Named, name: &[u8], mode: LockMode) -> Result<()> {
     let hash = random::keyed_hash(name);
     let number = Number(hash as u32, (hash >> 32) as u16);
-    object_lock::lock(named.index(), number, hold, || {
+    object_lock::lock(named.index(), number, mode, || {
         say_who_declares(named, name, number)
     })
 }

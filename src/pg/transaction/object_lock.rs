@@ -11,7 +11,7 @@ use crate::pg::{identity, BuiltinOid};
 /// Waits, after `before_a_wait`, until no other transaction holds lock `number` on our table `table`, and holds it until this one ends. Numbers are
 /// not reserved: two users of the same number wait for each other. Writes nothing; on a standby it does nothing.
 pub fn take(table: &str, number: u32, before_a_wait: impl FnOnce() -> Result<()>) -> Result<()> {
-    lock(table, Number(number, 0), Hold::Alone, before_a_wait)
+    lock(table, Number(number, 0), LockMode::Alone, before_a_wait)
 }
 
 /// The number of a lock, of as many bits as the server's locks on objects have.
@@ -20,7 +20,7 @@ pub struct Number(pub u32, pub u16);
 
 /// Beside whom a lock is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Hold {
+pub enum LockMode {
     Alone,
     /// Others may hold it so too.
     Shared,
@@ -30,15 +30,15 @@ pub enum Hold {
 pub fn lock(
     table: &str,
     Number(number, part): Number,
-    hold: Hold,
+    mode: LockMode,
     before_a_wait: impl FnOnce() -> Result<()>,
 ) -> Result<()> {
     let Some(table) = identity::internal_relation(table) else {
         return Ok(());
     };
-    let mode = match hold {
-        Hold::Alone => pg_sys::ExclusiveLock,
-        Hold::Shared => pg_sys::ShareLock,
+    let mode = match mode {
+        LockMode::Alone => pg_sys::ExclusiveLock,
+        LockMode::Shared => pg_sys::ShareLock,
     } as pg_sys::LOCKMODE;
     let number = Oid::from(number);
     if !is_in_recovery() && !taken_at_once(table, number, part, mode) {

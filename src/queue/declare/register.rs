@@ -4,7 +4,7 @@ use crate::pg::Oid;
 
 use crate::errors::{quote_literal, Error, Result, SqlState};
 use crate::pg::name_lock::{self, Named};
-use crate::pg::object_lock::Hold;
+use crate::pg::object_lock::LockMode;
 use crate::pg::{ereport, function_catalog as functions, home, identifier, identity, transaction};
 use crate::queue::control_channel::{self, ControlEvent};
 use crate::queue::definition::{self, QueueDefinition};
@@ -64,7 +64,7 @@ fn register(name: String, options: &Options) -> Result<Option<String>> {
 /// False: somebody else was quicker.
 fn create(wanted: &mut QueueDefinition) -> Result<bool> {
     require_eligible(wanted)?;
-    name_lock::take(Named::Queue, wanted.name.as_bytes(), Hold::Alone)?;
+    name_lock::take(Named::Queue, wanted.name.as_bytes(), LockMode::Alone)?;
     if identity::as_owner(|| definition::find(&wanted.name))?.is_some() {
         return Ok(false);
     }

@@ -3,7 +3,7 @@
 
 use crate::errors::{Error, Result, SqlState};
 use crate::pg::name_lock::{self, Named};
-use crate::pg::object_lock::Hold;
+use crate::pg::object_lock::LockMode;
 use crate::pg::spi::{self, Plan};
 use crate::pg::subtransaction;
 use crate::pg::{identifier, identity, invalidation, transaction, BuiltinOid};
@@ -46,7 +46,7 @@ fn rename(name: &str, new_name: String) -> Result<()> {
     if is_taken()? {
         return Err(taken(&new_name));
     }
-    name_lock::take(Named::Queue, new_name.as_bytes(), Hold::Alone)?;
+    name_lock::take(Named::Queue, new_name.as_bytes(), LockMode::Alone)?;
     if is_taken()? {
         return Err(taken(&new_name));
     }

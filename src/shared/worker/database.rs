@@ -7,7 +7,7 @@ use crate::shared::database_worker::DatabaseWorker;
 use crate::shared::log::LogShared;
 use crate::shared::numbers::{self, Numbers};
 use crate::shared::queue_slot::QueueSlot;
-use crate::shared::unpublished::{Unpublished, KINDS};
+use crate::shared::unpublished::{Unpublished, LEFT_OUT_KINDS};
 use crate::shared::Shared;
 
 pub use pushy_core::gate::Presence;
@@ -100,7 +100,7 @@ pub struct DatabaseSlot {
     pub watch_numbers: Numbers,
     pub subscription_numbers: Numbers,
     /// What pushy_control left out, of each kind.
-    pub unpublished: [Unpublished; KINDS],
+    pub unpublished: [Unpublished; LEFT_OUT_KINDS],
     /// When (µs) that is published; NEVER: there is none.
     pub unpublished_due: AtomicI64,
     pub log: LogShared,

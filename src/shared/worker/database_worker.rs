@@ -31,12 +31,12 @@ impl Life {
 
 /// What a process that was started for a database is given: the database, and which of its workers is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ticket {
+pub struct WorkerStart {
     pub database: u32,
     generation: u32,
 }
 
-impl Ticket {
+impl WorkerStart {
     pub fn to_arg(self) -> usize {
         (self.generation as usize) << 32 | self.database as usize
     }
@@ -116,20 +116,20 @@ impl DatabaseWorker {
     }
 
     /// The launcher registers one, of this database; there is none.
-    pub fn set_starting(&self, database: u32, now: i64) -> Ticket {
+    pub fn set_starting(&self, database: u32, now: i64) -> WorkerStart {
         self.starting_since.store(now, Ordering::SeqCst);
         self.rests.store(false, Ordering::SeqCst);
         self.asked_at.store(0, Ordering::SeqCst);
         let generation = self.begin(Life::Starting);
-        Ticket {
+        WorkerStart {
             database,
             generation,
         }
     }
 
     /// Enters this process, the first thing it does; false when its start was given up.
-    pub fn enter(&self, ticket: Ticket, pid: i32, now: i64) -> bool {
-        let entered = self.change(ticket.generation, Life::Starting, Life::Connecting);
+    pub fn enter(&self, start: WorkerStart, pid: i32, now: i64) -> bool {
+        let entered = self.change(start.generation, Life::Starting, Life::Connecting);
         if entered {
             self.process.enter();
             self.pid.store(pid, Ordering::SeqCst);
@@ -139,14 +139,14 @@ impl DatabaseWorker {
     }
 
     /// It has connected, or leaves because it is not wanted now, which is no failure.
-    pub fn has_come(&self, ticket: Ticket) {
-        self.change(ticket.generation, Life::Connecting, Life::Here);
+    pub fn has_come(&self, start: WorkerStart) {
+        self.change(start.generation, Life::Connecting, Life::Here);
     }
 
     /// This process leaves. One that has not come up counts as failed: its database may be gone, full, or held by somebody.
-    pub fn leave(&self, ticket: Ticket, now: i64) {
+    pub fn leave(&self, start: WorkerStart, now: i64) {
         let current = self.life.load(Ordering::SeqCst);
-        if (current >> 8) as u32 != ticket.generation {
+        if (current >> 8) as u32 != start.generation {
             return;
         }
         if current as u8 == Life::Connecting as u8 {
@@ -155,7 +155,7 @@ impl DatabaseWorker {
         self.process.leave();
         self.pid.store(0, Ordering::SeqCst);
         self.life
-            .store(life(ticket.generation, Life::Absent), Ordering::SeqCst);
+            .store(life(start.generation, Life::Absent), Ordering::SeqCst);
     }
 
     /// The process that was to come has not entered itself, and from here on cannot; false when there is none such. Counts as

@@ -54,12 +54,12 @@ impl ExecutorState {
 
 /// What a process that was started for a slot is given: the slot, and which of its lives is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ticket {
+pub struct ExecutorStart {
     pub slot: usize,
     generation: u64,
 }
 
-impl Ticket {
+impl ExecutorStart {
     pub fn to_arg(self) -> usize {
         (self.generation as usize) << 16 | self.slot
     }
@@ -172,7 +172,7 @@ impl ExecutorSlot {
     }
 
     /// Reserves this free slot, of this number, for a role in a database; the launcher only.
-    pub fn reserve(&self, slot: usize, database: u32, role: u32) -> Option<Ticket> {
+    pub fn reserve(&self, slot: usize, database: u32, role: u32) -> Option<ExecutorStart> {
         if self.state() != ExecutorState::Free {
             return None;
         }
@@ -192,12 +192,12 @@ impl ExecutorSlot {
             generation << 8 | ExecutorState::Starting as u64,
             Ordering::SeqCst,
         );
-        Some(Ticket { slot, generation })
+        Some(ExecutorStart { slot, generation })
     }
 
     /// Enters this process, the first thing it does; false when its start was given up, and the slot may be another's.
-    pub fn enter(&self, ticket: Ticket, pid: i32) -> bool {
-        let life = |state: ExecutorState| ticket.generation << 8 | state as u64;
+    pub fn enter(&self, start: ExecutorStart, pid: i32) -> bool {
+        let life = |state: ExecutorState| start.generation << 8 | state as u64;
         let (starting, connecting) = (
             life(ExecutorState::Starting),
             life(ExecutorState::Connecting),
@@ -395,7 +395,7 @@ pub fn set_mine(slot: Option<usize>) {
 
 impl Shared {
     /// Whether an executor holds a job by the lease with this token.
-    pub fn is_held(&self, token: Uuid) -> bool {
+    pub fn shows_hold(&self, token: Uuid) -> bool {
         let hold = hold_of(token);
         let mut executors = self.executors.iter();
         executors.any(|executor| executor.hold.load(Ordering::SeqCst) == hold)

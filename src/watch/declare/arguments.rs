@@ -64,7 +64,7 @@ pub fn read(call: Call, table: &WatchedTable) -> Result<WatchDefinition> {
         residence: Residence::Home,
         triggers: Vec::new(),
         expressions: None,
-        words: Vec::new(),
+        trigger_texts: Vec::new(),
         print: String::new(),
     };
     check(&definition, queue_name.is_some())?;

@@ -9,7 +9,7 @@ use crate::watch::declare::watch::require_owner;
 use crate::watch::definition::WatchDefinition;
 use crate::watch::orphans;
 use crate::watch::table::WatchedTable;
-use crate::watch::trigger_words;
+use crate::watch::trigger_texts;
 use crate::watch::{find, write};
 use crate::watch::{restore, triggers};
 
@@ -164,7 +164,7 @@ fn say_if_broken(watch: &WatchDefinition) -> Result<()> {
     if !watch.is_home() {
         return Ok(());
     }
-    let why = if trigger_words::are_unchanged(watch)? {
+    let why = if trigger_texts::are_unchanged(watch)? {
         let queue = watch.queue.as_ref();
         let obstacle = queue.map(|queue| queue.obstacle(watch.owner, "pushy.watch"));
         match obstacle.transpose()?.flatten() {

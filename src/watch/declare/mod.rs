@@ -7,6 +7,6 @@ pub mod orphans;
 pub mod restore;
 pub mod side_effects;
 pub mod table;
-pub mod trigger_words;
+pub mod trigger_texts;
 pub mod triggers;
 mod watch;

@@ -9,7 +9,7 @@ use crate::watch::changes;
 use crate::watch::definition::{Residence, WatchDefinition};
 use crate::watch::orphans;
 use crate::watch::table::WatchedTable;
-use crate::watch::trigger_words;
+use crate::watch::trigger_texts;
 use crate::watch::triggers::{self, arguments, is_ours};
 use crate::watch::{find, write};
 use crate::{params, queue, sql_function};
@@ -167,7 +167,9 @@ pub fn adopt(mut watch: WatchDefinition) -> Result<(String, Option<String>)> {
     let is_holder = watch.expressions.is_some();
     watch.expressions = holds.first().copied();
     watch.triggers = triggers.into_iter().map(|(oid, _)| oid).collect();
-    if holds.len() != usize::from(is_holder) || trigger_words::words(&watch)? != watch.words {
+    if holds.len() != usize::from(is_holder)
+        || trigger_texts::of_watch(&watch)? != watch.trigger_texts
+    {
         let reason = format!(
             "its triggers on table {} are not those that were declared, or their expressions are not; declare it again with pushy.watch",
             watch.relation_name
@@ -178,7 +180,7 @@ pub fn adopt(mut watch: WatchDefinition) -> Result<(String, Option<String>)> {
     watch.relation_owner = identity::role_name(table.owner);
     watch.owner = owner;
     watch.owner_name = identity::role_name(owner);
-    watch.print = trigger_words::print(relation, &watch.triggers)?;
+    watch.print = trigger_texts::print(relation, &watch.triggers)?;
     if let Some(held) = &mut watch.queue {
         let queue = identity::as_owner(|| queue::definition::find(&held.name))?;
         let same = queue.filter(|queue| queue.queue_id == held.queue_id && queue.is_home());
@@ -186,7 +188,7 @@ pub fn adopt(mut watch: WatchDefinition) -> Result<(String, Option<String>)> {
     }
     watch.home = Home::here();
     watch.residence = Residence::Home;
-    identity::as_owner(|| changes::settle(&watch))?;
+    identity::as_owner(|| changes::bring_home(&watch))?;
     invalidation::send(relation);
     Ok((name, None))
 }

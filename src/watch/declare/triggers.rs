@@ -14,7 +14,7 @@ use crate::watch::definition::{Level, WatchDefinition};
 use crate::watch::number;
 use crate::watch::side_effects;
 use crate::watch::table::WatchedTable;
-use crate::watch::trigger_words;
+use crate::watch::trigger_texts;
 
 /// The expressions of a watch, in the order in which its trigger holds them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,8 +90,8 @@ pub fn create(watch: &mut WatchDefinition, table: &WatchedTable, wording: Wordin
         }
     }
     watch.triggers.extend(watch.expressions);
-    watch.words = trigger_words::words(watch)?;
-    watch.print = trigger_words::print(watch.relation, &watch.triggers)?;
+    watch.trigger_texts = trigger_texts::of_watch(watch)?;
+    watch.print = trigger_texts::print(watch.relation, &watch.triggers)?;
     Ok(())
 }
 
@@ -138,7 +138,7 @@ fn make_expressions(
     let condition = format!("false AND ROW({}) IS NULL", row.join(", "));
     let made = maker.make("expressions", Op::Update, true, Some(&condition));
     let trigger = made.map_err(|error| explained(error, watch))?;
-    let condition = trigger_words::condition_of(trigger)?.unwrap_or_default();
+    let condition = trigger_texts::condition_of(trigger)?.unwrap_or_default();
     let read = || Unplanned::of_condition(watch.relation, &condition, &Expression::TYPES);
     let unplanned = identity::as_author(maker.author, read)
         .map_err(|error| explained(error, watch))?

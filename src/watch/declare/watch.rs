@@ -5,7 +5,7 @@ use crate::errors::{quote_literal, Error, Result, SqlState};
 use crate::obstacle;
 use crate::pg::function::Answer;
 use crate::pg::name_lock::{self, Named};
-use crate::pg::object_lock::Hold;
+use crate::pg::object_lock::LockMode;
 use crate::pg::{catalog_trigger, ereport, identifier, identity, invalidation, transaction};
 use crate::queue::announce;
 use crate::watch::altered;
@@ -14,7 +14,7 @@ use crate::watch::definition::{Delivery, NamedBy, Payload, Residence, WatchDefin
 use crate::watch::orphans;
 use crate::watch::side_effects;
 use crate::watch::table::WatchedTable;
-use crate::watch::trigger_words;
+use crate::watch::trigger_texts;
 use crate::watch::triggers::{self, Wording};
 use crate::watch::{find, lost, number};
 use crate::{row, sql_function};
@@ -64,7 +64,7 @@ fn declare(mut wanted: WatchDefinition, table: &WatchedTable, is_named: bool) ->
     }
     // Before the table's lock, because the channel's may be waited for: somebody may be closing it.
     if let Some(channel) = &wanted.channel {
-        name_lock::take(Named::Channel, channel, Hold::Shared)?;
+        name_lock::take(Named::Channel, channel, LockMode::Shared)?;
     }
     // From here on nobody else declares a watch of this table, or renames it.
     catalog_trigger::lock_table(table.oid)?;
@@ -187,13 +187,13 @@ fn is_as_wanted(existing: &WatchDefinition, wanted: &WatchDefinition) -> Result<
         paused: existing.paused,
         triggers: existing.triggers.clone(),
         expressions: existing.expressions,
-        words: existing.words.clone(),
+        trigger_texts: existing.trigger_texts.clone(),
         print: existing.print.clone(),
         ..wanted.clone()
     };
     Ok(same == *existing
         && existing.is_home()
-        && trigger_words::are_unchanged(existing)?
+        && trigger_texts::are_unchanged(existing)?
         && !orphans::names_of(existing.relation)?.contains(&existing.name))
 }
 

@@ -15,7 +15,7 @@ use crate::shared;
 use crate::watch::definition::{Payload, Residence, WatchDefinition};
 use crate::watch::find;
 use crate::watch::notice_json::{PayloadKind, Shape};
-use crate::watch::trigger_words;
+use crate::watch::trigger_texts;
 use rustc_hash::{FxBuildHasher, FxHashSet};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -46,14 +46,14 @@ pub(super) fn read(token: &str) -> Result<Found> {
         Residence::Home | Residence::Elsewhere => return Ok(Found::Silent),
     }
     let relation = definition.relation;
-    if !trigger_words::are_unchanged(&definition)? {
+    if !trigger_texts::are_unchanged(&definition)? {
         // With one missing the others would publish changes that its condition excluded, or of some events only; one that
         // was replaced has the words of somebody else, who has not the rights of the watch's maker.
         log_broken(&definition);
         return Ok(Found::Silent);
     }
     let expressions = match definition.expressions {
-        Some(trigger) => trigger_words::condition_of(trigger)?,
+        Some(trigger) => trigger_texts::condition_of(trigger)?,
         None => None,
     };
     // Notices name the schema; whether a superuser declared the watch decides what counts it.

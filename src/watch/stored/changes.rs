@@ -25,7 +25,7 @@ pub fn attach(watch: &WatchDefinition) -> bool {
         array::of_oids(&watch.triggers),
         watch.expressions,
         watch.token.as_str(),
-        array::of_texts(watch.words.iter().map(String::as_str)),
+        array::of_texts(watch.trigger_texts.iter().map(String::as_str)),
         watch.print.as_str(),
     ];
     spi::run(&ATTACH, attached) > 0
@@ -49,13 +49,13 @@ pub fn reword(watch: &WatchDefinition) -> Result<()> {
         watch.condition.as_deref(),
         watch.payload_expr.as_deref(),
         watch.args_expr.as_deref(),
-        array::of_texts(watch.words.iter().map(String::as_str)),
+        array::of_texts(watch.trigger_texts.iter().map(String::as_str)),
     ];
     spi::run(&REWORD, reworded);
     Ok(())
 }
 
-static SETTLE: Plan = Plan::new(
+static BRING_HOME: Plan = Plan::new(
     "UPDATE pushy_internal.watch w SET relation = $2, relation_name = $3, relation_owner_name = $4::pg_catalog.name, \
             owner = $5, owner_name = $6::pg_catalog.name, queue_owner = CASE WHEN w.queue_owner IS NOT NULL THEN $7 END, \
             home_system = $8, home_database = $9, home_extension = $10, triggers = $11, expression_trigger = $12, fingerprint = $13, \
@@ -67,10 +67,10 @@ static SETTLE: Plan = Plan::new(
 );
 
 /// It came from elsewhere, and this database is its home now.
-pub fn settle(watch: &WatchDefinition) -> Result<()> {
+pub fn bring_home(watch: &WatchDefinition) -> Result<()> {
     altered::require_not_open(watch.watch_id)?;
     let queue_owner = watch.queue.as_ref().map(|queue| queue.owner);
-    let settled = params![
+    let brought = params![
         watch.watch_id,
         watch.relation,
         watch.relation_name.as_str(),
@@ -85,6 +85,6 @@ pub fn settle(watch: &WatchDefinition) -> Result<()> {
         watch.expressions,
         watch.print.as_str(),
     ];
-    spi::run(&SETTLE, settled);
+    spi::run(&BRING_HOME, brought);
     Ok(())
 }

@@ -128,7 +128,7 @@ pub(super) fn read(row: Row<'_>) -> Result<WatchDefinition> {
         named_by: row
             .opt_text(table::NAMED_BY)?
             .map(|word| NamedBy::parse(&word).expect(constrained)),
-        words: array::texts(row.datum(table::TRIGGER_TEXTS).expect(constrained))?
+        trigger_texts: array::texts(row.datum(table::TRIGGER_TEXTS).expect(constrained))?
             .into_iter()
             .flatten()
             .collect(),

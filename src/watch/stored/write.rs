@@ -109,7 +109,7 @@ impl WatchDefinition {
                 self.home.extension,
                 self.named_by.map(NamedBy::as_str),
                 is_new,
-                array::of_texts(self.words.iter().map(String::as_str)),
+                array::of_texts(self.trigger_texts.iter().map(String::as_str)),
                 self.print.as_str(),
             ],
         )

@@ -27,13 +27,16 @@ pub fn apply_all(recorder: &Recorder, database: u32) -> Result<bool> {
     if verdicts.is_empty() {
         return Ok(true);
     }
-    let settled = transaction::run_each(&verdicts, |verdict| {
+    let carried_out = transaction::run_each(&verdicts, |verdict| {
         // Durably: a job that crashes the server each time at once would else take each charge with it.
         transaction::commit_durably();
         identity::as_owner(|| apply(verdict))
     })?;
-    let settled: Vec<bool> = settled.into_iter().map(|done| done == Some(true)).collect();
-    for (verdict, done) in verdicts.iter().zip(&settled) {
+    let carried_out: Vec<bool> = carried_out
+        .into_iter()
+        .map(|done| done == Some(true))
+        .collect();
+    for (verdict, done) in verdicts.iter().zip(&carried_out) {
         if *done {
             recorder.remove(verdict);
         } else {
@@ -41,7 +44,7 @@ pub fn apply_all(recorder: &Recorder, database: u32) -> Result<bool> {
         }
     }
     shared::expect().wake_executors();
-    Ok(!settled.contains(&false))
+    Ok(!carried_out.contains(&false))
 }
 
 /// Carries out a verdict; false when somebody holds the job's row. It waits then, and so does the job.

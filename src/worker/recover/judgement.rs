@@ -91,7 +91,7 @@ impl Recorder {
     }
 
     fn add_verdict(&self, kind: VerdictKind, note: &Note) {
-        // The cells run out only when sessions lock the jobs of unsettled verdicts. Then one more executor's end goes
+        // The cells run out only when sessions lock the jobs of verdicts that are awaited. Then one more executor's end goes
         // uncharged. Crashes of the server have the other half of the cells, so that no session can keep them from being
         // judged.
         let cells = match kind {

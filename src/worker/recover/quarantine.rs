@@ -1,8 +1,8 @@
 //! Running one job with no other in the cluster: a job under suspicion after a crash, so that the next
 //! crash tells who it is. For a while only (`pushy_core::suspicion`): the others wait.
 //!
-//! An executor that opens a batch first publishes that, then looks at the gate; one that wants to be alone first takes the
-//! gate, then looks for open batches. So one of the two sees the other.
+//! An executor that opens a batch first publishes that, then looks who is alone; one that wants to be alone first
+//! says so, then looks for open batches. So one of the two sees the other.
 
 use std::cell::Cell;
 use std::sync::atomic::Ordering;
@@ -24,8 +24,8 @@ fn holder(slot: usize) -> u64 {
 pub fn open_batch(shared: &Shared, slot: usize) -> bool {
     let me = &shared.executors[slot];
     me.in_batch.store(true, Ordering::SeqCst);
-    let gate = shared.quarantine.load(Ordering::SeqCst);
-    if gate == 0 || gate == holder(slot) {
+    let alone = shared.quarantine.load(Ordering::SeqCst);
+    if alone == 0 || alone == holder(slot) {
         return true;
     }
     close_batch(shared, slot);
@@ -37,9 +37,9 @@ pub fn close_batch(shared: &Shared, slot: usize) {
     shared.executors[slot]
         .in_batch
         .store(false, Ordering::SeqCst);
-    let gate = shared.quarantine.load(Ordering::SeqCst);
-    if gate != 0 && gate != holder(slot) {
-        if let Some(waiting) = shared.executors.get(gate as usize - 1) {
+    let alone = shared.quarantine.load(Ordering::SeqCst);
+    if alone != 0 && alone != holder(slot) {
+        if let Some(waiting) = shared.executors.get(alone as usize - 1) {
             waiting.process.wake();
         }
     }
@@ -66,7 +66,7 @@ impl Quarantine {
             shared
                 .quarantine
                 .compare_exchange(0, holder(slot), Ordering::SeqCst, Ordering::SeqCst);
-        if taken.is_err_and(|gate| gate != holder(slot)) {
+        if taken.is_err_and(|alone| alone != holder(slot)) {
             return false;
         }
         let wait = Duration::from_millis(suspicion::WAIT_FOR_OTHERS_MS.into());
@@ -106,7 +106,7 @@ fn set_in_quarantine(held: bool) {
 /// The job has been alone for long enough: the others go on beside it. A signal handler.
 extern "C-unwind" fn over() {
     if let (Some(shared), Some(slot)) = (shared::get(), shared::executor::mine()) {
-        // The note first: once the gate is open, any running job may cause a crash.
+        // The note first: once the others go on, any running job may cause a crash.
         set_in_quarantine(false);
         end(shared, slot);
     }
@@ -124,7 +124,7 @@ fn others_in_batch(shared: &Shared, slot: usize) -> bool {
         .any(|(other, executor)| other != slot && executor.in_batch.load(Ordering::SeqCst))
 }
 
-/// Opens the gate again, if it is ours, and wakes those who waited.
+/// Lets the others go on, if this one is alone, and wakes those who waited.
 fn end(shared: &Shared, slot: usize) {
     let ended =
         shared

@@ -79,7 +79,7 @@ pub enum Ended {
     Empty,
     /// One of the jobs, or one before them in a queue that keeps its order, may have a verdict that is not given or not
     /// carried out: the launcher, or the scheduler, sets this executor's latch when it has done so.
-    Unsettled,
+    AwaitsVerdict,
     /// Another executor runs a suspected job alone, or waits to: it sets this executor's latch when that is over.
     Alone,
     /// The queue cannot run: it is parked now.
@@ -137,7 +137,7 @@ impl BatchRunner {
             })
         });
         let ended = match outcome {
-            Ok(Ok(ended)) if outcomes.held.is_none() => ended,
+            Ok(Ok(ended)) if outcomes.hold.is_none() => ended,
             Ok(Ok(_)) => self.run_procedure(work, &claimed, &mut outcomes),
             Ok(Err(error)) => self.fail(work, &claimed, &outcomes, error),
             Err(failure) => self.fail(work, &claimed, &outcomes, failure),
@@ -147,7 +147,7 @@ impl BatchRunner {
         me.claiming.store(false, Ordering::SeqCst);
         me.leave_job();
         me.clear_batch();
-        if outcomes.held.is_some() {
+        if outcomes.hold.is_some() {
             run_procedure::let_go(shared, me);
         }
         self.quarantine.end(shared, self.me);
@@ -174,9 +174,9 @@ impl BatchRunner {
                 return Ok(Ended::NoSession);
             }
             Err(_) => {
-                let is_settled = park::park(work.queue.queue_id)?;
+                let is_parked = park::park(work.queue.queue_id)?;
                 transaction::commit();
-                return Ok(if is_settled {
+                return Ok(if is_parked {
                     Ended::Parked
                 } else {
                     Ended::Busy
@@ -184,10 +184,10 @@ impl BatchRunner {
             }
         };
         if work.queue.concurrency == Some(1)
-            && self.recorder.is_order_unsettled(shared, work.queue.key())
+            && self.recorder.order_awaits_verdict(shared, work.queue.key())
         {
             transaction::commit();
-            return Ok(Ended::Unsettled);
+            return Ok(Ended::AwaitsVerdict);
         }
         let began = clock::now();
         let me = &shared.executors[self.me];
@@ -233,10 +233,10 @@ impl BatchRunner {
             return Ok(Ended::Worked);
         };
         let ids = claimed.iter().map(|job| job.id);
-        if self.recorder.is_unsettled(shared, work.queue.key(), ids) {
+        if self.recorder.awaits_verdict(shared, work.queue.key(), ids) {
             release(&work.queue, work.slot, claimed);
             self.commit();
-            return Ok(Ended::Unsettled);
+            return Ok(Ended::AwaitsVerdict);
         }
         let times = claimed[0].suspicions;
         if times > 0 && !self.quarantine.enter(shared, self.me, times) {

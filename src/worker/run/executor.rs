@@ -12,13 +12,13 @@ use crate::errors::{Error, SqlState};
 use crate::installation;
 use crate::pg::per_process::PerProcess;
 use crate::pg::transaction;
-use crate::pg::worker::WorkerKind;
+use crate::pg::worker::WorkerProcess;
 use crate::pg::{
     catalog_changes, clock, database, ereport, guc, insistence, interrupts, latch, shmem, signals,
     worker,
 };
 use crate::shared::database::DatabaseSlot;
-use crate::shared::executor::{self, ExecutorSlot, ExecutorState, Ticket};
+use crate::shared::executor::{self, ExecutorSlot, ExecutorStart, ExecutorState};
 use crate::shared::queue_slot::QueueKey;
 use crate::shared::{self, pending, Shared};
 use crate::worker::batch::{BatchRunner, Ended, Work};
@@ -32,7 +32,7 @@ use crate::worker::run_procedure;
 use crate::{settings, worker_entry};
 use pushy_core::capacity::ExecutorKey;
 
-pub const KIND: WorkerKind = WorkerKind {
+pub const PROCESS: WorkerProcess = WorkerProcess {
     name: "pushy executor",
     entry: "pushy_executor_main",
 };
@@ -42,13 +42,13 @@ const OTHERS_US: i64 = 1_000_000;
 
 worker_entry!(pushy_executor_main, executor);
 
-/// `arg`: its ticket for the slot that the launcher reserved.
+/// `arg`: which start it is, of the slot that the launcher reserved.
 fn executor(arg: usize) {
     let shared = shared::expect();
-    let ticket = Ticket::of_arg(arg);
-    let slot = ticket.slot;
+    let start = ExecutorStart::of_arg(arg);
+    let slot = start.slot;
     let me = &shared.executors[slot];
-    if !me.enter(ticket, worker::my_pid()) {
+    if !me.enter(start, worker::my_pid()) {
         return;
     }
     executor::set_mine(Some(slot));
@@ -247,7 +247,7 @@ impl Executor {
                     idle.note(WHO, false);
                 }
                 // Somebody sets the latch; the bound is for one that dies without a word.
-                Some(Ended::Unsettled | Ended::Alone) => {
+                Some(Ended::AwaitsVerdict | Ended::Alone) => {
                     latch::wait(Some(idle.sleep(WHO, OTHERS_US, false)));
                 }
                 // The launcher starts another, or logs why no executor of the role comes.
@@ -316,7 +316,7 @@ impl Executor {
         quarantine::close_batch(self.shared, self.slot);
         self.return_permit(slot, key);
         match &ended {
-            Ended::Unsettled => {
+            Ended::AwaitsVerdict => {
                 // This executor's lock on the row may have kept the scheduler from carrying out the verdict.
                 self.database_slot.scheduler().wake();
             }

@@ -18,7 +18,7 @@ use crate::pg::value::Timestamp;
 use crate::shared;
 use crate::shared::cancels::Asked;
 use crate::worker::batch::Work;
-use crate::worker::run_procedure::Held;
+use crate::worker::run_procedure::Hold;
 
 /// What came of the jobs of a batch so far.
 #[derive(Default)]
@@ -34,11 +34,11 @@ pub(in crate::worker) struct Outcomes {
     /// As they were: their cancel was asked for by a transaction that has not ended yet.
     pub(in crate::worker) left: Vec<usize>,
     /// The one job is a procedure's, held by a lease that has this number.
-    pub(in crate::worker) held: Option<Held>,
+    pub(in crate::worker) hold: Option<Hold>,
     /// The next one met a lock: it comes again as a batch of one, where it may wait.
     pub(in crate::worker) put_off: bool,
     /// So many of the started ones have nothing deferred to the commit any more.
-    pub(in crate::worker) settled: usize,
+    pub(in crate::worker) deferred_ran_of: usize,
     /// When the jobs were through, and what they had deferred began.
     pub(in crate::worker) through_at: Option<Timestamp>,
     /// That is through too: what fails from here on is no code of a user's.
@@ -92,7 +92,7 @@ impl Outcomes {
     /// Whether what the started jobs may have deferred to the commit is not as deep as this.
     #[inline]
     pub(in crate::worker) fn are_of_another_depth(&self, claimed: &[Claimed], depth: i32) -> bool {
-        self.settled < self.started && claimed[self.settled].depth != depth
+        self.deferred_ran_of < self.started && claimed[self.deferred_ran_of].depth != depth
     }
 
     /// Whether what the jobs have deferred runs just now.

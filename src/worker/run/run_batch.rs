@@ -202,7 +202,7 @@ impl BatchRunner {
         } else {
             LATER_LOCK_TIMEOUT_MS
         });
-        self.run_deferred_of(work, &started[outcomes.settled..], now)?;
+        self.run_deferred_of(work, &started[outcomes.deferred_ran_of..], now)?;
         buffer::expect_share()?;
         outcomes.deferred_ran = true;
         drop(lock_patience);
@@ -225,9 +225,13 @@ impl BatchRunner {
     ) -> Result<()> {
         let now = clock::now();
         outcomes.through_at = Some(now);
-        self.run_deferred_of(work, &claimed[outcomes.settled..outcomes.started], now)?;
+        self.run_deferred_of(
+            work,
+            &claimed[outcomes.deferred_ran_of..outcomes.started],
+            now,
+        )?;
         outcomes.through_at = None;
-        outcomes.settled = outcomes.started;
+        outcomes.deferred_ran_of = outcomes.started;
         Ok(())
     }
 

@@ -39,14 +39,14 @@ const AGAIN: Duration = Duration::from_millis(100);
 
 /// A job that this executor holds by a lease.
 #[derive(Clone, Copy)]
-pub(in crate::worker) struct Held {
+pub(in crate::worker) struct Hold {
     token: Uuid,
     handler: Handler,
     /// Where it stands when it is given back.
     position: i64,
 }
 
-/// This process may hold a job by a lease: from before that is committed until it is settled.
+/// This process may hold a job by a lease: from before that is committed until its end is written.
 static HOLDS: PerProcess<Cell<bool>> = PerProcess::new(Cell::new(false));
 
 /// Before the permit is returned, whoever takes it next must see that a lease may be lost: one that was not settled is put back by
@@ -82,7 +82,7 @@ impl BatchRunner {
         let token = identity::as_owner(|| hold::hold(&work.queue, job, clock::now()))?;
         HOLDS.set(true);
         shared::expect().executors[self.me].set_hold(token);
-        outcomes.held = Some(Held {
+        outcomes.hold = Some(Hold {
             token,
             handler,
             position: job.position,
@@ -101,17 +101,17 @@ impl BatchRunner {
     ) -> Ended {
         let _held = interrupts::hold_cancels();
         memory::around_transaction(|| {
-            let held = outcomes.held.expect("asked by the caller");
+            let hold = outcomes.hold.expect("asked by the caller");
             let job = &claimed[0];
-            let argument = match self.argument(work, &held.handler, job) {
+            let argument = match self.argument(work, &hold.handler, job) {
                 Ok(argument) => argument,
                 Err(failure) => {
-                    self.settle(work, job, &held, Outcome::NotRun, outcomes);
+                    self.settle(work, job, &hold, Outcome::NotRun, outcomes);
                     return Ended::Failed(failure);
                 }
             };
             let started_at = clock::now();
-            let outcome = self.perform(work, &held.handler, argument, job, started_at);
+            let outcome = self.perform(work, &hold.handler, argument, job, started_at);
             let cleaned = transaction::run(|| {
                 session::clean_after_procedure();
                 Ok(())
@@ -119,7 +119,7 @@ impl BatchRunner {
             if session::has_temporary_schema() {
                 executor::stop_before_temporary_objects_go();
             }
-            self.settle(work, job, &held, outcome, outcomes);
+            self.settle(work, job, &hold, outcome, outcomes);
             outcomes::measure(work, claimed, outcomes);
             let me = &shared::expect().executors[self.me];
             me.jobs_done.fetch_add(1, Ordering::Relaxed);
@@ -212,7 +212,7 @@ impl BatchRunner {
         &self,
         work: &Work,
         job: &Claimed,
-        held: &Held,
+        hold: &Hold,
         outcome: Outcome,
         outcomes: &mut Outcomes,
     ) {
@@ -222,7 +222,7 @@ impl BatchRunner {
         loop {
             interrupts::check();
             let settled = transaction::run(|| {
-                identity::as_owner(|| self.settle_once(work, job, held, &outcome, outcomes))
+                identity::as_owner(|| self.settle_once(work, job, hold, &outcome, outcomes))
             });
             let wait = match settled {
                 Ok(true) => {
@@ -260,15 +260,15 @@ impl BatchRunner {
         &self,
         work: &Work,
         claimed: &Claimed,
-        held: &Held,
+        hold: &Hold,
         outcome: &Outcome,
         outcomes: &mut Outcomes,
     ) -> Result<bool> {
         let (queue, slot) = (&work.queue, Some(work.slot));
-        let job = match hold::find(claimed.id, held.token)? {
-            hold::Held::Mine(job) => job,
-            hold::Held::Gone => return Ok(true),
-            hold::Held::Busy => return Ok(false),
+        let job = match hold::find(claimed.id, hold.token)? {
+            hold::Found::Mine(job) => job,
+            hold::Found::Gone => return Ok(true),
+            hold::Found::Busy => return Ok(false),
         };
         // With the row locked: who finds that the outcome is accepted waits for the row.
         let asked = {
@@ -277,7 +277,7 @@ impl BatchRunner {
         };
         outcomes.left.clear();
         outcomes.done.clear();
-        let give_back = |is_counted| hold::give_back(queue, slot, &job, held.position, is_counted);
+        let give_back = |is_counted| hold::give_back(queue, slot, &job, hold.position, is_counted);
         let (ran, started_at, ended_at) = match (outcome, asked) {
             (_, Some(Asked::Open)) => {
                 outcomes.left.push(0);

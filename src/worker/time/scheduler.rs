@@ -17,7 +17,7 @@ use crate::errors::{Error, Result};
 use crate::pg::per_process::PerProcess;
 use crate::pg::transaction;
 use crate::pg::value::Timestamp;
-use crate::pg::worker::WorkerKind;
+use crate::pg::worker::WorkerProcess;
 use crate::pg::{clock, database, guc, interrupts, latch, worker};
 use crate::queue::control_channel;
 use crate::queue::definition::QueueDefinition;
@@ -28,7 +28,7 @@ use crate::worker::recorder::{self, Recorder};
 use crate::worker::{cancels, crash_verdict, database_worker, lost_holds, retention};
 use crate::{settings, worker_entry};
 
-pub const KIND: WorkerKind = WorkerKind {
+pub const PROCESS: WorkerProcess = WorkerProcess {
     name: "pushy scheduler",
     entry: "pushy_scheduler_main",
 };
@@ -38,7 +38,7 @@ const LINGER: Duration = Duration::from_secs(5);
 
 worker_entry!(pushy_scheduler_main, scheduler);
 
-/// `arg`: its ticket.
+/// `arg`: which start it is.
 fn scheduler(arg: usize) {
     let Some(database_slot) = database_worker::start(arg, DatabaseSlot::scheduler, leave) else {
         return;

@@ -18,7 +18,7 @@ use crate::watch::changes;
 use crate::watch::definition::WatchDefinition;
 use crate::watch::find;
 use crate::watch::table::WatchedTable;
-use crate::watch::trigger_words;
+use crate::watch::trigger_texts;
 use crate::watch::triggers::{self, Expression, Wording};
 
 static HOOKS: Hooks = Hooks {
@@ -170,7 +170,7 @@ fn make_way(
             .into_iter()
             .find(|watch| watch.is_home() && watch.triggers.contains(&user.trigger));
         match watch {
-            Some(watch) if trigger_words::are_unchanged(&watch)? => watches.push(watch),
+            Some(watch) if trigger_texts::are_unchanged(&watch)? => watches.push(watch),
             // What would be made again are another's words, with the rights of the watch's maker.
             Some(watch) => {
                 return Err(in_use(
@@ -222,7 +222,7 @@ fn way_out(watch: &str, table: &WatchedTable, first: &str) -> String {
 /// Expressions as the server has them, which have followed renames and mean the same in every session.
 pub(super) fn take_texts(watch: &mut WatchDefinition) -> Result<()> {
     let texts = match watch.expressions {
-        Some(trigger) => trigger_words::texts(trigger)?,
+        Some(trigger) => trigger_texts::texts(trigger)?,
         None => None,
     };
     let Some(texts) = texts else { return Ok(()) };

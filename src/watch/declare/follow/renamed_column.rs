@@ -6,7 +6,7 @@ use crate::errors::Result;
 use crate::pg::utility::RelationName;
 use crate::pg::{identifier, identity, invalidation, Oid};
 use crate::watch::table::WatchedTable;
-use crate::watch::trigger_words;
+use crate::watch::trigger_texts;
 use crate::watch::{changes, find};
 
 /// Renames a column in the definitions of watches, as the server has done in their triggers.
@@ -33,7 +33,7 @@ pub(super) fn rename(relation: &RelationName, from: &str, to: &str) -> Result<()
             }
             let mut kept = watch.clone();
             // What somebody has put in the place of a trigger is none of the watch's words.
-            let is_unchanged = trigger_words::are_unchanged(&watch)?;
+            let is_unchanged = trigger_texts::are_unchanged(&watch)?;
             if is_unchanged {
                 take_texts(&mut kept)?;
             }
@@ -55,7 +55,7 @@ pub(super) fn rename(relation: &RelationName, from: &str, to: &str) -> Result<()
                 }
             }
             if is_unchanged {
-                watch.words = trigger_words::words(&watch)?;
+                watch.trigger_texts = trigger_texts::of_watch(&watch)?;
             }
             if watch != before {
                 identity::as_owner(|| changes::reword(&watch))?;

@@ -141,9 +141,9 @@ impl Launcher {
         let (oid, worker) = (database_slot.oid(), kind.of(database_slot));
         let taken = (kind.takes)(self, database_slot, now);
         let last_started = worker.last_started();
-        let ticket = worker.set_starting(oid, now);
+        let start = worker.set_starting(oid, now);
         let title = format!("{}: {}", kind.process.name, self.names[&oid]);
-        if let Some(handle) = worker::start(kind.process, &title, ticket.to_arg()) {
+        if let Some(handle) = worker::start(kind.process, &title, start.to_arg()) {
             self.workers.insert((kind.name, oid), handle);
             return true;
         }

@@ -228,13 +228,13 @@ impl Launcher {
         // Before the slot is reserved: a note in a taken slot does not count as one left behind.
         let judged = self.recorder.find_verdicts_of_exit(slot);
         self.announce_verdicts(judged);
-        let Some(ticket) = shared.executors[slot].reserve(slot, pair.database, pair.role) else {
+        let Some(start) = shared.executors[slot].reserve(slot, pair.database, pair.role) else {
             return Err(now + SLICE_US);
         };
         // A start counts as failed until the executor has come up.
         self.count_start_failure(pair, now);
         let title = format!("pushy executor: {}", self.names[&pair.database]);
-        match worker::start(&executor::KIND, &title, ticket.to_arg()) {
+        match worker::start(&executor::PROCESS, &title, start.to_arg()) {
             Some(handle) => {
                 self.executors.insert(slot, (handle, pair));
                 self.last_started.insert(pair, now);

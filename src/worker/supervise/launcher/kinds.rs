@@ -6,14 +6,14 @@ use std::sync::atomic::Ordering;
 use crate::pg::clock;
 use crate::pg::signals;
 use crate::pg::value::Timestamp;
-use crate::pg::worker::WorkerKind;
+use crate::pg::worker::WorkerProcess;
 use crate::shared::database::{DatabaseSlot, Presence, NEVER, RELAY, SCHEDULER, WORKERS};
 use crate::shared::database_worker::DatabaseWorker;
 use crate::worker::launcher::Launcher;
 use crate::worker::scheduler;
 
 /// In src/relay/worker.rs, which the server finds by its name.
-const RELAY_PROCESS: WorkerKind = WorkerKind {
+const RELAY_PROCESS: WorkerProcess = WorkerProcess {
     name: "pushy relay",
     entry: "pushy_relay_main",
 };
@@ -22,7 +22,7 @@ pub struct DatabaseKind {
     /// As `pushy.workers` has it.
     pub name: &'static str,
     /// Its process.
-    pub(super) process: &'static WorkerKind,
+    pub(super) process: &'static WorkerProcess,
     /// Its place among the workers of a database in shared memory.
     cell: usize,
     /// From when on (µs) one is wanted in a database that has none, 0 for now; NEVER where none is, or may not come.
@@ -42,7 +42,7 @@ pub struct DatabaseKind {
 pub static KINDS: [DatabaseKind; 2] = [
     DatabaseKind {
         name: "scheduler",
-        process: &scheduler::KIND,
+        process: &scheduler::PROCESS,
         cell: SCHEDULER,
         wanted: Launcher::scheduler_wanted,
         takes: Launcher::take_inspection,

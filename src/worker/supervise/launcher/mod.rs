@@ -15,14 +15,14 @@ use pushy_core::capacity::{ExecutorKey, Hangs, SLICE_US, START_US};
 use pushy_core::slots::{Class, Turn};
 
 use self::kinds::KINDS;
-use crate::pg::worker::{self, Handle, WorkerKind};
+use crate::pg::worker::{self, Handle, WorkerProcess};
 use crate::pg::{clock, guc, latch, shmem, signals};
 use crate::shared::database::NEVER;
 use crate::shared::{self, Shared};
 use crate::worker::recorder::{self, Recorder};
 use crate::{settings, worker_entry};
 
-const KIND: WorkerKind = WorkerKind {
+const PROCESS: WorkerProcess = WorkerProcess {
     name: "pushy launcher",
     entry: "pushy_launcher_main",
 };
@@ -38,7 +38,7 @@ const LOST_US: i64 = SWEEP_US;
 const MOST_START_US: i64 = 1_000_000;
 
 pub fn register() {
-    worker::register_static(&KIND, "pushy launcher", Duration::from_secs(1));
+    worker::register_static(&PROCESS, "pushy launcher", Duration::from_secs(1));
 }
 
 worker_entry!(pushy_launcher_main, launcher);

@@ -17,7 +17,7 @@ use crate::queue::definition::QueueDefinition;
 use crate::queue::privilege::{self, Privilege};
 
 /// A leased job whose row this transaction has locked.
-pub struct Held {
+pub struct LeasedJob {
     pub queue: QueueDefinition,
     pub slot: Option<usize>,
     pub job: Claimed,
@@ -75,7 +75,7 @@ pub fn of_worker(queue_id: i32, worker: &str, most: usize) -> Result<Vec<i64>> {
 
 /// The job, its row locked, if the caller may do jobs of its queue and knows the token of its claim. None where there is no such job,
 /// or no longer, or none that the caller may know of: all of these are told as a claim that is lost.
-pub fn find(job: i64, token: Uuid) -> Result<Option<Held>> {
+pub fn find(job: i64, token: Uuid) -> Result<Option<LeasedJob>> {
     let caller = identity::current_user();
     let Some(seen) = identity::as_owner(|| lease_of(job))? else {
         return Ok(None);
@@ -99,7 +99,7 @@ pub fn find(job: i64, token: Uuid) -> Result<Option<Held>> {
             return Ok(None);
         };
         let lease = lease_of(job)?.filter(|lease| lease.token == token);
-        Ok(lease.map(|lease| Held {
+        Ok(lease.map(|lease| LeasedJob {
             slot: known.slot.or_else(|| cache::slot_of(queue)),
             queue: queue.clone(),
             job: live.job,

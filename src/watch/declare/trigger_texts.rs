@@ -1,4 +1,4 @@
-//! What the triggers of a watch say, as the server has them: their expressions, their words, and a fingerprint by which it is seen
+//! What the triggers of a watch say, as the server has them: their expressions, their definitions, and a fingerprint by which it is seen
 //! whether they are still what the watch has made.
 
 use pushy_core::trigger_text;
@@ -49,17 +49,17 @@ static WORDS: Plan = Plan::new(
 );
 
 /// What its triggers say, as the server writes it: the expressions, and then each trigger.
-pub fn words(watch: &WatchDefinition) -> Result<Vec<String>> {
-    let mut words = match watch.expressions {
+pub fn of_watch(watch: &WatchDefinition) -> Result<Vec<String>> {
+    let mut said = match watch.expressions {
         Some(trigger) => texts(trigger)?.unwrap_or_default(),
         None => Vec::new(),
     };
     let triggers = crate::pg::array::of_oids(&watch.triggers);
     spi::connect(|spi| {
         for row in spi.run(&WORDS, params![triggers]).rows() {
-            words.push(row.text(1)?);
+            said.push(row.text(1)?);
         }
-        Ok(words)
+        Ok(said)
     })
 }
 

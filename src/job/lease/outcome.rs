@@ -3,7 +3,7 @@
 use pushy_core::job_state::JobState;
 
 use crate::errors::{Error, Result, SqlState};
-use crate::job::lease::held::{self, Held};
+use crate::job::lease::leased_job::{self, LeasedJob};
 use crate::job::moves::complete::Completed;
 use crate::job::moves::lease;
 use crate::job::moves::retry_or_discard::{Attempt, Next};
@@ -51,15 +51,15 @@ fn read_length(call: Call, name: &str, index: usize) -> Result<Option<i64>> {
 
 /// False: the caller holds the job no longer.
 pub(super) fn complete(job: i64, token: Uuid, result: Answer) -> Result<bool> {
-    let Some(held) = held::find(job, token)? else {
+    let Some(leased) = leased_job::find(job, token)? else {
         return Ok(false);
     };
-    let Held {
+    let LeasedJob {
         queue,
         slot,
         mut job,
         lease,
-    } = held;
+    } = leased;
     identity::as_owner(|| {
         job.args = live::args_here(job.id)?;
         let done = Completed {
@@ -124,42 +124,47 @@ pub(super) fn fail(
     error: &Error,
     next: Option<Next>,
 ) -> Result<Option<JobState>> {
-    let Some(held) = held::find(job, token)? else {
+    let Some(leased) = leased_job::find(job, token)? else {
         return Ok(None);
     };
     let failed = Attempt {
-        started_at: Some(held.lease.leased_at),
+        started_at: Some(leased.lease.leased_at),
         ended_at: clock::now(),
         error,
         next,
     };
-    identity::as_owner(|| lease::fail(&held.queue, held.slot, &held.job, &failed)).map(Some)
+    identity::as_owner(|| lease::fail(&leased.queue, leased.slot, &leased.job, &failed)).map(Some)
 }
 
 /// False: the caller holds the job no longer.
 pub(super) fn release(job: i64, token: Uuid, delay_us: Option<i64>) -> Result<bool> {
-    let Some(held) = held::find(job, token)? else {
+    let Some(leased) = leased_job::find(job, token)? else {
         return Ok(false);
     };
-    let (queue, slot, job) = (&held.queue, held.slot, &held.job);
+    let (queue, slot, job) = (&leased.queue, leased.slot, &leased.job);
     identity::as_owner(|| match delay_us {
         Some(delay) if delay > 0 => lease::snooze(queue, slot, job, clock::now().plus_us(delay)),
-        _ => lease::release(queue, slot, job, held.lease.position),
+        _ => lease::release(queue, slot, job, leased.lease.position),
     })?;
     Ok(true)
 }
 
 /// The worker puts the job off for so long, and may say why. False: it holds it no longer.
 pub(super) fn snooze(job: i64, token: Uuid, delay_us: i64, reason: Option<&str>) -> Result<bool> {
-    let Some(held) = held::find(job, token)? else {
+    let Some(leased) = leased_job::find(job, token)? else {
         return Ok(false);
     };
     let now = clock::now();
     identity::as_owner(|| {
         if let Some(reason) = reason {
-            log::put_off(&held, now, reason)?;
+            log::put_off(&leased, now, reason)?;
         }
-        lease::snooze(&held.queue, held.slot, &held.job, now.plus_us(delay_us))
+        lease::snooze(
+            &leased.queue,
+            leased.slot,
+            &leased.job,
+            now.plus_us(delay_us),
+        )
     })?;
     Ok(true)
 }

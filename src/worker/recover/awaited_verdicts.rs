@@ -7,26 +7,26 @@ use crate::shared::queue_slot::QueueKey;
 use crate::shared::Shared;
 use std::sync::atomic::Ordering;
 
-/// How many endings there have been; None when all have been seen settled, which costs two loads.
+/// How many endings there have been; None when all have been seen closed, which costs two loads.
 #[inline]
-fn unsettled_endings(shared: &Shared) -> Option<u64> {
+fn open_endings(shared: &Shared) -> Option<u64> {
     let endings = shared.endings.load(Ordering::SeqCst);
-    (endings != shared.settled_endings.load(Ordering::SeqCst)).then_some(endings)
+    (endings != shared.closed_endings.load(Ordering::SeqCst)).then_some(endings)
 }
 
 impl Recorder {
     /// Whether one of these jobs, whose rows the caller holds, has a crash verdict that is not given or not carried out.
     /// Until then it must not run: each executor could run it once more without a charge.
-    pub fn is_unsettled(
+    pub fn awaits_verdict(
         &self,
         shared: &Shared,
         queue: QueueKey,
         jobs: impl Iterator<Item = i64> + Clone,
     ) -> bool {
-        let Some(endings) = unsettled_endings(shared) else {
+        let Some(endings) = open_endings(shared) else {
             return false;
         };
-        self.is_any_unsettled(shared, endings, |verdict| {
+        self.is_any_awaited(shared, endings, |verdict| {
             verdict.database == queue.database
                 && match verdict.kind {
                     VerdictKind::RunSingle => verdict.queue_id == queue.queue_id,
@@ -38,18 +38,18 @@ impl Recorder {
     /// Whether a job of this queue has a verdict that is not given or not carried out. In a queue that keeps its order no job
     /// behind it may start before: while the verdict is carried out the job's row is locked, and a claim would pass over it.
     /// A verdict that waits for a session's lock keeps no job from starting.
-    pub fn is_order_unsettled(&self, shared: &Shared, queue: QueueKey) -> bool {
-        let Some(endings) = unsettled_endings(shared) else {
+    pub fn order_awaits_verdict(&self, shared: &Shared, queue: QueueKey) -> bool {
+        let Some(endings) = open_endings(shared) else {
             return false;
         };
-        self.is_any_unsettled(shared, endings, |verdict| {
+        self.is_any_awaited(shared, endings, |verdict| {
             verdict.database == queue.database
                 && verdict.queue_id == queue.queue_id
                 && !verdict.waits
         })
     }
 
-    fn is_any_unsettled(
+    fn is_any_awaited(
         &self,
         shared: &Shared,
         endings: u64,
@@ -74,7 +74,7 @@ impl Recorder {
             here |= concerns(&verdict);
         }
         if !anywhere {
-            shared.settled_endings.fetch_max(endings, Ordering::SeqCst);
+            shared.closed_endings.fetch_max(endings, Ordering::SeqCst);
         }
         here
     }
