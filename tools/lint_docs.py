@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What the pages name is there: files, headings, tests, paths of the sources; and the site has every page.
+"""What the pages name is there: files, headings, tests, paths of the sources, functions and types in them; and the site has every page.
 
     tools/lint_docs.py              complaints about this tree; exit status 1 where there are any
 """
@@ -15,6 +15,8 @@ import book  # noqa: E402
 ROOT = Path(__file__).resolve().parents[1]
 # A path of the sources: it has a folder of the top in front, or is a file of the top.
 PATH = re.compile(r"`((?:src|core|docs|tools|bench|sql|pg_test|demo|clients|\.ci|\.cargo)/[\w./*-]*|\w+\.(?:toml|control|ld|json|md))`")
+# What a file of the sources declares: `src/queue/cache.rs::get`.
+DECLARED = re.compile(r"`((?:src|core)/[\w./-]+\.rs)::(\w+)`")
 WITHIN = re.compile(r"`((?:harness|torture|stage)/[\w./-]*)`")  # of pg_test, where that is what a page is about
 LINK = re.compile(r"\]\(([^)#:\s]*)(?:#([^)\s]+))?\)")
 TAGS = {"sql", "console", "python", "json", "yaml", "text", "rust", "conf", ""}
@@ -59,6 +61,12 @@ def names(page: Path, root: Path) -> list[str]:
     for path in PATH.findall(text):
         if path not in NOT_OURS and not any(root.glob(path.rstrip("/"))):
             found.append(f"{path}, which is not there")
+    for path, name in DECLARED.findall(text):
+        file = root / path
+        if not file.exists():
+            found.append(f"{path}, which is not there")
+        elif not re.search(rf"\b(?:fn|struct|enum|trait|const|static) {name}\b", file.read_text()):
+            found.append(f"{path}::{name}, which is not there")
     for path in WITHIN.findall(text):
         if not (root / "pg_test" / path).exists():
             found.append(f"pg_test/{path}, which is not there")

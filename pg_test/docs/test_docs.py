@@ -44,6 +44,8 @@ def test_the_pages_name_what_there_is():
     ("[a](nowhere.md)", "link to nowhere.md, which is not there"),
     ("[a](#no-such-heading)", "link to #no-such-heading, and page.md has no such heading"),
     ("`src/no_such.rs`", "src/no_such.rs, which is not there"),
+    ("`src/no_such.rs::init`", "src/no_such.rs, which is not there"),
+    ("`src/settings.rs::no_such`", "src/settings.rs::no_such, which is not there"),
     ("`test_no_such.py`", "test_no_such.py, which is not there"),
     ("`test_enqueue.py::test_no_such`", "test_enqueue.py::test_no_such, which is not there"),
     ("```mermaid\n```", "a block tagged mermaid, of which nobody knows how to try it"),
@@ -53,8 +55,15 @@ def test_the_lint_of_pages_sees_what_is_wrong(text, complaint, tmp_path):
     for name in ("src", "pg_test"):
         (tmp_path / name).symlink_to(ROOT / name)
     page = tmp_path / "docs" / "page.md"
-    page.write_text(f"# Page\n\n{text}\n\n[well](#page) `src/lib.rs` `test_enqueue.py`\n")
+    page.write_text(f"# Page\n\n{text}\n\n[well](#page) `src/lib.rs` `src/settings.rs::init` `test_enqueue.py`\n")
     assert lint_docs.links(page, tmp_path) + lint_docs.names(page, tmp_path) + lint_docs.fences(page) == [complaint]
+
+
+def test_each_of_the_six_questions_is_answered_with_a_place_in_the_sources():
+    page = (ROOT / "docs" / "contributing.md").read_text()
+    answers = re.findall(r"^\| [^|]+\? \| (.+) \|$", page.split("## Six questions", 1)[1].split("\n## ", 1)[0], re.M)
+    assert len(answers) == 6
+    assert all(lint_docs.DECLARED.search(answer) for answer in answers), answers
 
 
 def test_a_page_that_nobody_lists_is_seen(tmp_path):
