@@ -6,23 +6,23 @@ use std::sync::atomic::Ordering;
 use crate::errors::{Error, Result};
 use crate::job::claimed::Claimed;
 use crate::job::lease::leased_job;
+use crate::job::lease::length::{end_of, read_lease};
+use crate::job::lease::ready::{free_leases, is_open, note_asked, take};
 use crate::job::live;
 use crate::job::moves;
-use crate::job::moves::claim::{self, ClaimLimit};
+use crate::job::moves::claim::ClaimLimit;
 use crate::job::moves::failure_rows;
 use crate::job::moves::lease::{self, Terms};
 use crate::pg::function::{Answer, Call};
 use crate::pg::memory::Context;
 use crate::pg::object_lock::{self, LockMode, Number};
-use crate::pg::value::{Timestamp, Uuid};
-use crate::pg::{clock, identity, random, snapshot, transaction};
+use crate::pg::value::Uuid;
+use crate::pg::{clock, identity, random, transaction};
 use crate::queue::alter;
 use crate::queue::cache::{self, CachedQueue};
 use crate::queue::definition::QueueDefinition;
-use crate::queue::leased;
 use crate::queue::privilege::{self, Privilege};
-use crate::shared::queue_slot::{NOTHING, PRIORITIES};
-use crate::shared::{self, pending};
+use crate::shared;
 use crate::{row, sql_function};
 
 sql_function!(pushy_job_claim_v1, |call| {
@@ -98,46 +98,6 @@ fn read_worker(call: Call) -> Result<Option<String>> {
     Ok(worker)
 }
 
-/// How long a lease is to be (µs); 0: until the session ends; None: as the queue says.
-pub(super) fn read_lease(call: Call, name: &str, index: usize) -> Result<Option<i64>> {
-    match call.opt_interval_us(name, index)? {
-        Some(us) if us < 0 => Err(Error::out_of_range(
-            name,
-            call.shown_interval(index),
-            "an interval above 0, or 0 for a claim that ends with this session",
-        )),
-        lease_us => Ok(lease_us),
-    }
-}
-
-/// When a lease of so long (µs) ends, and the session that it ends with.
-pub(super) fn end_of(lease_us: i64, now: Timestamp) -> (Timestamp, Option<i64>) {
-    // Without the preload nothing is claimed.
-    match shared::get().filter(|_| lease_us == 0) {
-        Some(shared) => (Timestamp::INFINITY, Some(shared.enter_session())),
-        None => (now.plus_us(lease_us), None),
-    }
-}
-
-/// Whether the queue starts jobs now. Without the preload nothing ends a lease.
-fn is_open(known: &CachedQueue, now: Timestamp) -> bool {
-    let Some(shared) = shared::get() else {
-        return false;
-    };
-    known
-        .slot
-        .is_some_and(|slot| shared.lets_in_outside(slot, now.0))
-}
-
-/// Somebody asks for jobs: queue_explain says since when nobody has.
-pub(super) fn note_asked(known: &CachedQueue, now: Timestamp) {
-    if let Some((shared, slot)) = shared::get().zip(known.slot) {
-        shared.queues()[slot]
-            .asked_at
-            .store(now.0, Ordering::Relaxed);
-    }
-}
-
 /// For the arguments of one call's jobs.
 fn memory() -> &'static Context {
     thread_local! {
@@ -161,7 +121,7 @@ fn claim(
         let number = Number(queue.queue_id as u32, part);
         object_lock::lock("lease", number, LockMode::Alone, || Ok(()))?;
     }
-    let mut leased = again(known, most, terms, memory)?;
+    let mut leased = claim_again(known, most, terms, memory)?;
     if !is_open(known, terms.now) {
         return Ok(leased);
     }
@@ -192,17 +152,8 @@ fn claim(
     Ok(leased)
 }
 
-/// How many jobs of the queue may be leased beside those that are. As the extension's owner.
-pub(super) fn free_leases(queue: &QueueDefinition) -> Result<u32> {
-    let Some(limit) = queue.concurrency else {
-        return Ok(u32::MAX);
-    };
-    let held = leased::count(queue.queue_id)?;
-    Ok((i64::from(limit) - held).clamp(0, i64::from(u32::MAX)) as u32)
-}
-
 /// What the worker of this name holds already: its last call was answered, and the answer was lost.
-fn again(
+fn claim_again(
     known: &Rc<CachedQueue>,
     most: u32,
     terms: &Terms<'_>,
@@ -241,100 +192,6 @@ fn again(
         leased.push(Leased { job, token });
     }
     Ok(leased)
-}
-
-/// Locks ready jobs, in order, passing over those that somebody holds. Unless this transaction commits, others look again. `free`: how
-/// many may be leased.
-fn take(
-    known: &CachedQueue,
-    room: ClaimLimit,
-    free: u32,
-    memory: &Context,
-) -> Result<Vec<Claimed>> {
-    let queue = &known.definition;
-    let (Some(shared), Some(index)) = (shared::get(), known.slot) else {
-        return Ok(Vec::new());
-    };
-    let key = queue.key();
-    let slot = &shared.queues()[index];
-    let mut claimed: Vec<Claimed> = Vec::new();
-    if !pending::has_permit(index, key) && slot.take_permit_of_session() {
-        // Until this transaction ends, what it has taken of the watermarks is neither ready nor leased: jobs_wait waits for it.
-        pending::holds_permit(index, key);
-    }
-    slot.signalled_at.store(0, Ordering::SeqCst);
-    shared.clear_ready(index);
-    for priority in 0..PRIORITIES {
-        let from = shared.take_low(index, priority);
-        if from == NOTHING {
-            continue;
-        }
-        pending::claimed(index, key, priority, from);
-        let room = room.less(&claimed);
-        let mut held_at = None;
-        let more = {
-            // The latest, because a job that the transaction's own does not show may be ready.
-            let snapshot = snapshot::take_latest();
-            claim::claim(
-                queue.queue_id,
-                priority,
-                from,
-                room,
-                &snapshot,
-                memory,
-                |_, position| held_at = held_at.or(Some(position)),
-            )?
-        };
-        if let Some(position) = held_at {
-            shared.note_held(index, key, priority, position as u64);
-        }
-        if more.passed_over {
-            slot.pass_over();
-        }
-        if let Some(last) = more.rows.last().filter(|_| more.is_enough) {
-            shared.announce(index, key, priority, last.position as u64 + 1);
-        }
-        claimed.extend(more.rows);
-        if more.is_enough {
-            break;
-        }
-    }
-    if slot.may_be_ready() {
-        shared.set_ready(index);
-        // Else a lease that ends lets others in.
-        if free > claimed.len() as u32 {
-            shared.wake_for(index);
-        }
-    }
-    Ok(claimed)
-}
-
-/// Whether there is a ready job, whoever holds it. What was announced and is gone is forgotten, as by a claim that finds nothing. As
-/// the extension's owner.
-pub(super) fn is_any_ready(queue: &QueueDefinition, index: usize) -> Result<bool> {
-    let shared = shared::expect();
-    let (slot, key) = (&shared.queues()[index], queue.key());
-    let noted = slot.signalled_at.load(Ordering::SeqCst);
-    shared.clear_ready(index);
-    for priority in 0..PRIORITIES {
-        let from = shared.take_low(index, priority);
-        if from == NOTHING {
-            continue;
-        }
-        pending::claimed(index, key, priority, from);
-        if let Some(first) = live::first_ready(queue.queue_id, priority, from)? {
-            shared.announce(index, key, priority, first as u64);
-        }
-    }
-    let is_any = slot.may_be_ready();
-    if is_any {
-        // Before the bit: whoever else is told of it may die before it claims.
-        shared.expect_claim(index, key, clock::now().0);
-        shared.set_ready(index);
-    } else {
-        slot.forget_claimer(noted);
-    }
-    Ok(is_any)
 }
 
 /// The columns of type pushy.claimed_job.

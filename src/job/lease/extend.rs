@@ -1,8 +1,8 @@
 //! job_extend: a claim holds for longer, and its worker says how far it is.
 
 use crate::errors::{Error, Result};
-use crate::job::lease::claim::{end_of, read_lease};
 use crate::job::lease::leased_job;
+use crate::job::lease::length::{end_of, read_lease};
 use crate::params;
 use crate::pg::spi::{self, Plan};
 use crate::pg::value::Uuid;

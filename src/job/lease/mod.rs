@@ -8,6 +8,8 @@ mod claim;
 pub mod expire;
 mod extend;
 pub(super) mod leased_job;
+mod length;
 mod outcome;
+mod ready;
 mod settle;
 mod wait;

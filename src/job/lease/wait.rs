@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::errors::Result;
-use crate::job::lease::claim::{free_leases, is_any_ready, note_asked};
+use crate::job::lease::ready::{free_leases, is_any_ready, note_asked};
 use crate::pg::function::{Answer, Call};
 use crate::pg::{clock, identity, transaction};
 use crate::queue::cache::{self, CachedQueue};

@@ -24,10 +24,10 @@ use crate::shared::{self, pending, Shared};
 use crate::worker::cancels;
 use crate::worker::executor;
 use crate::worker::held_rows::HeldRows;
+use crate::worker::hold;
 use crate::worker::outcomes::{self, Outcomes};
 use crate::worker::quarantine::Quarantine;
 use crate::worker::recorder::Recorder;
-use crate::worker::run_procedure;
 use crate::worker::wake_another::WakeAnother;
 
 /// A queue as an executor works it.
@@ -148,7 +148,7 @@ impl BatchRunner {
         me.leave_job();
         me.clear_batch();
         if outcomes.hold.is_some() {
-            run_procedure::let_go(shared, me);
+            hold::let_go(shared, me);
         }
         self.quarantine.end(shared, self.me);
         let left = outcomes.left.iter().map(|index| &claimed[*index]);

@@ -24,11 +24,11 @@ use crate::shared::{self, pending, Shared};
 use crate::worker::batch::{BatchRunner, Ended, Work};
 use crate::worker::cancels;
 use crate::worker::failures_in_row::{FailuresInRow, Waits};
+use crate::worker::hold;
 use crate::worker::idle_rounds::IdleRounds;
 use crate::worker::lost_holds;
 use crate::worker::quarantine;
 use crate::worker::recorder;
-use crate::worker::run_procedure;
 use crate::{settings, worker_entry};
 use pushy_core::capacity::ExecutorKey;
 
@@ -163,7 +163,7 @@ fn leave() {
     quarantine::leave_for_good();
     let me = &shared.executors[slot];
     // Before the permit is returned: who takes it next puts the job back first.
-    run_procedure::let_go(shared, me);
+    hold::let_go(shared, me);
     if let Some(queue) = PERMIT.get() {
         let queue_slot = &shared.queues()[queue.0];
         queue_slot.return_permit(queue.1);

@@ -18,7 +18,7 @@ use crate::pg::value::Timestamp;
 use crate::shared;
 use crate::shared::cancels::Asked;
 use crate::worker::batch::Work;
-use crate::worker::run_procedure::Hold;
+use crate::worker::hold::Hold;
 
 /// What came of the jobs of a batch so far.
 #[derive(Default)]

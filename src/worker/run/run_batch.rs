@@ -1,7 +1,6 @@
 //! The jobs of a batch, one after another, and what they have deferred to its end.
 
 use std::cell::Cell;
-use std::ffi::CStr;
 use std::sync::atomic::Ordering;
 
 use pushy_core::batch::{self, AfterJob, BatchPlan};
@@ -9,21 +8,22 @@ use pushy_core::batch::{self, AfterJob, BatchPlan};
 use crate::errors::{Error, Result, SqlState};
 use crate::job::checkpoint;
 use crate::job::claimed::Claimed;
-use crate::job::current::{Current, Earlier};
+use crate::job::current::Earlier;
 use crate::job::moves::complete::Completed;
 use crate::job::words::{self, Word};
 use crate::notice::buffer;
 use crate::pg::function::Answer;
 use crate::pg::handler::Callable;
 use crate::pg::value::Timestamp;
-use crate::pg::{clock, identity, interrupts, session, timeout, transaction, worker};
+use crate::pg::{clock, identity, interrupts, session, timeout, transaction};
 use crate::queue::eligibility::{self, Handler};
+use crate::shared;
 use crate::shared::cancels::Asked;
+use crate::worker::activity::Activity;
 use crate::worker::attribution::{Attribution, Span};
 use crate::worker::batch::{BatchRunner, Work};
 use crate::worker::outcomes::{Failed, Outcomes};
 use crate::worker::run_job;
-use crate::{settings, shared};
 
 /// How long the first job of a batch waits for a lock while others are claimed behind it: longer than a batch of another
 /// executor holds its locks. A job that is put off comes again with none behind it, and may wait.
@@ -248,41 +248,6 @@ impl BatchRunner {
         run_job::run_deferred(timeout_us, one.map(|job| self.current(work, job, now)))
     }
 
-    /// Accepts the outcome of a job, and of those before it; answers the cancel that was requested of the job before that.
-    pub(in crate::worker) fn accept(
-        &self,
-        work: &Work,
-        claimed: &[Claimed],
-        index: usize,
-    ) -> Option<Asked> {
-        shared::expect().executors[self.me].accept(index + 1);
-        self.asked(work, &claimed[index])
-    }
-
-    pub(in crate::worker) fn asked(&self, work: &Work, job: &Claimed) -> Option<Asked> {
-        let database = work.queue.key().database;
-        shared::expect().cancels.asked(database, job.id)
-    }
-
-    pub(in crate::worker) fn timeout_us(&self, work: &Work, job: &Claimed) -> i64 {
-        settings::capped_timeout_us(job.timeout_us.unwrap_or(work.queue.timeout_us))
-    }
-
-    pub(in crate::worker) fn current(
-        &self,
-        work: &Work,
-        job: &Claimed,
-        started_at: Timestamp,
-    ) -> Current {
-        Current {
-            queue: std::rc::Rc::clone(&work.name),
-            queue_id: work.queue.queue_id,
-            max_attempts: job.max_attempts.unwrap_or(work.queue.max_attempts),
-            started_at,
-            job: job.clone(),
-        }
-    }
-
     /// Runs a job; the error is the cancel that was requested before it began.
     pub(in crate::worker) fn run_one(
         &self,
@@ -293,9 +258,7 @@ impl BatchRunner {
         index: usize,
         started_at: Timestamp,
     ) -> Result<std::result::Result<JobOutcome, Asked>> {
-        let shared = shared::expect();
         let job = &claimed[index];
-        let me = &shared.executors[self.me];
         let earlier =
             if Earlier::is_any(job) && handler.argument == eligibility::HandlerArgument::Job {
                 let _bookkeeping = timeout::bound_lock_waits(LATER_LOCK_TIMEOUT_MS);
@@ -305,21 +268,7 @@ impl BatchRunner {
                 Earlier::NOTHING
             };
         let current = self.current(work, job, started_at);
-        let note = self.recorder.note(self.me);
-        note.enter(
-            work.queue.key().database,
-            work.queue.queue_id,
-            job.id,
-            job.attempt,
-            started_at,
-        );
-        // A caller of job_cancel first writes its request and then looks which jobs run; the executor first publishes which
-        // job runs and then reads the requests. So one of the two sees the other.
-        interrupts::forget_cancel();
-        me.enter_job(work.queue.queue_id, job.id, job.attempt, started_at.0);
-        if let Some(asked) = self.asked(work, job) {
-            me.leave_job();
-            note.leave();
+        if let Some(asked) = self.begin(work, job, started_at) {
             return Ok(Err(asked));
         }
         // The first job is accepted when another begins, or at the end: until then the transaction is that job's alone, and
@@ -343,8 +292,7 @@ impl BatchRunner {
             accept,
         );
         drop(cancels);
-        me.leave_job();
-        note.leave();
+        self.end();
         let refused = refused.get();
         Ok(Ok(JobOutcome {
             result: ran.result,
@@ -358,39 +306,4 @@ impl BatchRunner {
 #[cold]
 fn was_cancelled() -> Error {
     Error::new(SqlState::QUERY_CANCELED, "the job was cancelled")
-}
-
-/// Queue and job as pg_stat_activity shows them; never arguments.
-pub(in crate::worker) struct Activity {
-    text: Vec<u8>,
-    /// Bytes before the job's number.
-    fixed: usize,
-}
-
-impl Activity {
-    pub(in crate::worker) fn of(queue: &str) -> Self {
-        let text = format!("pushy queue {queue}: job ").into_bytes();
-        Self {
-            fixed: text.len(),
-            text,
-        }
-    }
-
-    pub(in crate::worker) fn show(&mut self, job: i64) {
-        self.text.truncate(self.fixed);
-        let mut left = job.unsigned_abs();
-        // Bounded: by the digits of the number.
-        loop {
-            self.text.push(b'0' + (left % 10) as u8);
-            left /= 10;
-            if left == 0 {
-                break;
-            }
-        }
-        self.text[self.fixed..].reverse();
-        self.text.push(0);
-        if let Ok(text) = CStr::from_bytes_with_nul(&self.text) {
-            worker::show_activity(Some(text));
-        }
-    }
 }
