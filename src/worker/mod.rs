@@ -11,8 +11,8 @@ mod time;
 
 use recover::{crash_verdict, lost_holds, quarantine, recorder};
 use run::{
-    activity, attribution, batch, cancels, executor, held_rows, hold, outcomes, procedure_outcome,
-    run_job, wake_another,
+    activity, attribution, batch, cancels, executor, executor_process, held_rows, hold, outcomes,
+    procedure_outcome, run_job, wake_another, work,
 };
 use supervise::drop_database;
 pub use supervise::launcher;

@@ -1,8 +1,7 @@
-//! One slot per queue: its watermarks, its permits, who waits for it.
+//! One slot per queue: what shared memory has of it.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicU8, Ordering};
 
-use pushy_core::backoff;
 use pushy_core::gate::Standing;
 
 use crate::pg::condition::Condition;
@@ -64,7 +63,7 @@ pub struct QueueSlot {
     /// Executors that work on it now.
     pub running: AtomicU32,
     /// Those of them that sessions hold which have called queue_run.
-    sessions: AtomicU32,
+    pub(super) sessions: AtomicU32,
     /// Permits given so far.
     pub(in crate::shared) permits: AtomicU64,
     /// Transactions that commit now, with jobs that they announce in a moment.
@@ -251,93 +250,6 @@ impl QueueSlot {
     /// Sleeps until the queue has run dry since `seen` was read, or `timeout` has passed.
     pub fn wait_drain(&self, seen: u64, timeout: std::time::Duration) {
         self.drained.wait_change(timeout, || self.drains() != seen);
-    }
-
-    /// When executors may try the queue again (µs); 0 or past: now.
-    pub fn suspended_until(&self) -> i64 {
-        self.suspended_until.load(Ordering::SeqCst)
-    }
-
-    /// Keeps executors from the queue as `backoff::EXECUTOR` says, longer after each failure in a row; true for
-    /// the first.
-    pub fn suspend(&self, now: i64) -> bool {
-        let failures = self.failures.fetch_add(1, Ordering::SeqCst);
-        let until = now + backoff::EXECUTOR.delay_us(failures);
-        self.suspended_until.store(until, Ordering::SeqCst);
-        failures == 0
-    }
-
-    /// Keeps executors from the queue until a time (µs), because somebody holds a lock.
-    pub fn suspend_until(&self, time: i64) {
-        self.suspended_until.store(time, Ordering::SeqCst);
-    }
-
-    /// A batch has committed: the next failure is a first one.
-    pub fn end_suspension(&self) {
-        self.suspended_until.store(0, Ordering::SeqCst);
-        self.failures.store(0, Ordering::SeqCst);
-    }
-
-    /// Whether the queue has failed since a batch last committed.
-    pub fn is_suspended(&self) -> bool {
-        self.failures.load(Ordering::SeqCst) != 0
-    }
-
-    /// Takes one of the queue's permits; false when all are in use.
-    pub fn take_permit(&self) -> bool {
-        self.running
-            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |running| {
-                let limit = self.concurrency.load(Ordering::SeqCst);
-                (limit == 0 || running < limit).then_some(running + 1)
-            })
-            .inspect(|_| {
-                // Before the watermarks are taken: see `idle_mark`.
-                self.permits.fetch_add(1, Ordering::SeqCst);
-            })
-            .is_ok()
-    }
-
-    /// The same for a session, which runs jobs itself.
-    pub fn take_permit_of_session(&self) -> bool {
-        let is_taken = self.take_permit();
-        self.sessions
-            .fetch_add(u32::from(is_taken), Ordering::SeqCst);
-        is_taken
-    }
-
-    /// Gives that back.
-    pub fn return_permit_of_session(&self, key: QueueKey) {
-        if self.is(key) {
-            let less = |sessions: u32| sessions.checked_sub(1);
-            let _ = self
-                .sessions
-                .fetch_update(Ordering::SeqCst, Ordering::SeqCst, less);
-        }
-        self.return_permit(key);
-    }
-
-    /// Sessions that run jobs of it.
-    pub fn sessions(&self) -> u32 {
-        self.sessions.load(Ordering::SeqCst)
-    }
-
-    /// Gives back a permit of this queue; true when none was left, so that somebody may have gone
-    /// without. A slot that has another queue by now is left alone.
-    pub fn return_permit(&self, key: QueueKey) -> bool {
-        if !self.is(key) {
-            return false;
-        }
-        let before = self
-            .running
-            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |running| {
-                running.checked_sub(1)
-            });
-        // Ready jobs of a queue that may not run bring no executor that would announce the drain later.
-        if before == Ok(1) && !(self.may_be_ready() && self.standing().is_open()) {
-            self.announce_drained();
-        }
-        let limit = self.concurrency.load(Ordering::SeqCst);
-        limit != 0 && before.is_ok_and(|running| running >= limit)
     }
 
     /// Whether some priority may have ready jobs.

@@ -4,3 +4,4 @@ pub mod database;
 pub mod database_worker;
 pub mod executor;
 pub mod executor_batch;
+mod presence;

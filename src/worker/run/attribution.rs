@@ -15,10 +15,11 @@ use crate::pg::value::Timestamp;
 use crate::pg::{clock, identity, session};
 use crate::shared;
 use crate::shared::cancels::Asked;
-use crate::worker::batch::{BatchRunner, Ended, Work};
+use crate::worker::batch::{BatchRunner, Ended};
 use crate::worker::crash_verdict::SINGLE_US;
 use crate::worker::outcomes::Outcomes;
 use crate::worker::run_job;
+use crate::worker::work::Work;
 
 /// From when to when something ran, and whether its deadline had passed.
 pub(in crate::worker) struct Span {

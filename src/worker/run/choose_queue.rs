@@ -11,8 +11,8 @@ use crate::pg::{clock, identity};
 use crate::queue::definition::{self, QueueDefinition};
 use crate::shared::executor::ExecutorSlot;
 use crate::shared::queue_slot::QueueKey;
-use crate::worker::batch::Work;
 use crate::worker::executor::Executor;
+use crate::worker::work::Work;
 use pushy_core::gate::{Asker, Closed};
 
 /// One batch in so many is of the next queue in order that may have work; the others are of queues for which a commit

@@ -11,8 +11,9 @@ use crate::pg::{clock, database, identity, transaction};
 use crate::queue::eligibility::Handler;
 use crate::shared::executor::ExecutorSlot;
 use crate::shared::{self, Shared};
-use crate::worker::batch::{BatchRunner, Ended, Work};
+use crate::worker::batch::{BatchRunner, Ended};
 use crate::worker::outcomes::Outcomes;
+use crate::worker::work::Work;
 
 /// A job that this executor holds by a lease.
 #[derive(Clone, Copy)]

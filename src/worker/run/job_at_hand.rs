@@ -7,7 +7,8 @@ use crate::pg::value::Timestamp;
 use crate::settings;
 use crate::shared;
 use crate::shared::cancels::Asked;
-use crate::worker::batch::{BatchRunner, Work};
+use crate::worker::batch::BatchRunner;
+use crate::worker::work::Work;
 
 impl BatchRunner {
     /// The job begins, unless its cancel was requested before: then that is the answer, and the job has ended.

@@ -17,8 +17,8 @@ use crate::job::words::Word;
 use crate::pg::value::Timestamp;
 use crate::shared;
 use crate::shared::cancels::Asked;
-use crate::worker::batch::Work;
 use crate::worker::hold::Hold;
+use crate::worker::work::Work;
 
 /// What came of the jobs of a batch so far.
 #[derive(Default)]

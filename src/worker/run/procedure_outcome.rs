@@ -16,11 +16,12 @@ use crate::pg::{ereport, identity, interrupts, latch, transaction};
 use crate::shared;
 use crate::shared::cancels::Asked;
 use crate::worker::attribution::{Attribution, Span};
-use crate::worker::batch::{BatchRunner, Work};
+use crate::worker::batch::BatchRunner;
 use crate::worker::executor;
 use crate::worker::hold::{forget, Hold};
 use crate::worker::outcomes::Outcomes;
 use crate::worker::run_job::HandlerOutcome;
+use crate::worker::work::Work;
 
 /// So long somebody's lock on the job's row is waited for; then the job is left to whoever finds it free.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -21,9 +21,10 @@ use crate::shared;
 use crate::shared::cancels::Asked;
 use crate::worker::activity::Activity;
 use crate::worker::attribution::{Attribution, Span};
-use crate::worker::batch::{BatchRunner, Work};
+use crate::worker::batch::BatchRunner;
 use crate::worker::outcomes::{Failed, Outcomes};
 use crate::worker::run_job;
+use crate::worker::work::Work;
 
 /// How long the first job of a batch waits for a lock while others are claimed behind it: longer than a batch of another
 /// executor holds its locks. A job that is put off comes again with none behind it, and may wait.

@@ -17,11 +17,12 @@ use crate::pg::{
 use crate::queue::eligibility::{Handler, HandlerArgument};
 use crate::shared;
 use crate::worker::activity::Activity;
-use crate::worker::batch::{BatchRunner, Ended, Work};
-use crate::worker::executor;
+use crate::worker::batch::{BatchRunner, Ended};
+use crate::worker::executor_process;
 use crate::worker::outcomes::{self, Outcomes};
 use crate::worker::procedure_outcome::Outcome;
 use crate::worker::run_job;
+use crate::worker::work::Work;
 
 impl BatchRunner {
     /// Runs the job that is held, and settles it. Outside of any transaction.
@@ -50,7 +51,7 @@ impl BatchRunner {
                 Ok(())
             });
             if session::has_temporary_schema() {
-                executor::stop_before_temporary_objects_go();
+                executor_process::stop_before_temporary_objects_go();
             }
             self.settle(work, job, &hold, outcome, outcomes);
             outcomes::measure(work, claimed, outcomes);

@@ -15,7 +15,7 @@ use crate::queue::eligibility::{self, Ineligible};
 use crate::settings;
 use crate::shared::database::NEVER;
 use crate::shared::executor::{ExecutorSlot, ExecutorState};
-use crate::worker::executor;
+use crate::worker::executor_process;
 use crate::worker::launcher::{next_check_of_start, Launcher, LOST_US};
 
 impl Launcher {
@@ -234,7 +234,7 @@ impl Launcher {
         // A start counts as failed until the executor has come up.
         self.count_start_failure(pair, now);
         let title = format!("pushy executor: {}", self.names[&pair.database]);
-        match worker::start(&executor::PROCESS, &title, start.to_arg()) {
+        match worker::start(&executor_process::PROCESS, &title, start.to_arg()) {
             Some(handle) => {
                 self.executors.insert(slot, (handle, pair));
                 self.last_started.insert(pair, now);
