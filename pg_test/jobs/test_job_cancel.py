@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import psycopg
 import pytest
 
-from stage.batches import enqueue, states
+from stage.batches import enqueue, run_while_executors_are, states
 from harness.gate import Gate
 
 JOBS = 3000
@@ -54,15 +54,7 @@ def test_whoever_is_told_true_has_a_cancelled_job(flowing, struck):
     enqueue(db, JOBS)
     told: list[tuple[int, bool]] = []
     threads = [threading.Thread(target=cancel_at_random, args=(db, seed, told)) for seed in range(4)]
-    for thread in threads:
-        thread.start()
-    while any(thread.is_alive() for thread in threads):
-        if struck:
-            call = random.choice(["pg_cancel_backend", "pg_terminate_backend"])
-            db.sql(f"SELECT {call}(pid) FROM pushy.workers WHERE kind = 'executor' AND job_id IS NOT NULL ORDER BY random() LIMIT 1")
-        threads[0].join(0.1)
-    for thread in threads:
-        thread.join()
+    run_while_executors_are(struck, db, threads)
     db.jobs_wait("q")
     ended = dict(db.rows("SELECT id, state::text FROM pushy.jobs"))
     assert len(ended) == JOBS

@@ -8,6 +8,7 @@ import pytest
 
 from harness.gate import Gate
 from harness.waiting import wait_for
+from stage.batches import run_while_executors_are
 
 
 @pytest.fixture
@@ -230,13 +231,7 @@ def test_no_change_is_swallowed(db, struck):
         END $$;
         SELECT pushy.queue_register('copies', 'copies(jsonb)', max_attempts => 1000, retry_delay => '3 ms')""")
     threads = [threading.Thread(target=change_at_random, args=(db, seed)) for seed in range(WRITERS)]
-    for thread in threads:
-        thread.start()
-    while any(thread.is_alive() for thread in threads):
-        if struck:
-            call = random.choice(["pg_cancel_backend", "pg_terminate_backend"])
-            db.sql(f"SELECT {call}(pid) FROM pushy.workers WHERE kind = 'executor' AND job_id IS NOT NULL ORDER BY random() LIMIT 1")
-        threads[0].join(0.1)
+    run_while_executors_are(struck, db, threads)
     db.jobs_wait("copies")
     assert db.rows("SELECT id, s.v, c.v FROM source s JOIN copy c USING (id) WHERE s.v <> c.v") == []
     assert db.value("SELECT min(v) FROM source") > 20

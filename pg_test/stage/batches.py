@@ -1,5 +1,8 @@
 """Jobs that run many to a transaction, and what they leave behind to be counted."""
 
+import random
+from threading import Thread
+
 
 def enqueue(db, count: int, queue: str = "q") -> list[int]:
     """Enqueues `count` jobs with the arguments {"n": 1}, {"n": 2} … at once; their numbers in that order."""
@@ -30,3 +33,16 @@ def sizes(db, queue: str = "q") -> list[int]:
     """How many completed jobs each transaction had, their handlers having answered pg_current_xact_id()."""
     return [size for size, in db.rows(
         "SELECT count(*) FROM pushy.jobs WHERE queue = %s AND state = 'completed' GROUP BY result ORDER BY 1", queue)]
+
+
+def run_while_executors_are(struck: bool, db, threads: list[Thread]) -> None:
+    """Runs these threads to their end; meanwhile executors that have a job are cancelled or terminated at random, if they are to be struck."""
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        if struck:
+            call = random.choice(["pg_cancel_backend", "pg_terminate_backend"])
+            db.sql(f"SELECT {call}(pid) FROM pushy.workers WHERE kind = 'executor' AND job_id IS NOT NULL ORDER BY random() LIMIT 1")
+        threads[0].join(0.1)
+    for thread in threads:
+        thread.join()

@@ -9,5 +9,6 @@ mod part;
 mod queue_sink;
 mod queues;
 mod reach;
+mod start;
 mod ticking;
 mod worker;

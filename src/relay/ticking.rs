@@ -3,7 +3,6 @@
 use std::sync::atomic::Ordering;
 
 use pushy_core::channel;
-use pushy_core::log::cursor::{self, Cursor};
 use pushy_core::log::gap::{self, Settled};
 use pushy_core::log::runs::Run;
 use pushy_core::log::seen::Seen;
@@ -13,10 +12,8 @@ use rustc_hash::FxHashSet as HashSet;
 use super::worker::{Fresh, Relay};
 use crate::errors::{Error, Result, SqlState};
 use crate::log;
-use crate::log::log_snapshot::LogSnapshot;
 use crate::log::parts::{self, PARTS};
 use crate::log::read::{EventFetcher, Notice, Tables};
-use crate::log::state::{self, State};
 use crate::log::tick::{self, Tick};
 use crate::params;
 use crate::pg::spi::{self, Plan};
@@ -25,11 +22,6 @@ use crate::pg::{clock, identity, snapshot, BuiltinOid};
 
 /// Events of a tick that are kept in memory, to be emitted without reading them again.
 const MOST_FRESH: usize = 2_000;
-
-static BEGIN_EPOCH: Plan = Plan::new(
-    "UPDATE pushy_internal.log_state SET epoch = $1",
-    &[BuiltinOid::INT8OID],
-);
 
 static TAKE_TIMELINE: Plan = Plan::new(
     "UPDATE pushy_internal.log_state SET timeline = $1",
@@ -57,56 +49,6 @@ struct TickOutcome {
 }
 
 impl Relay {
-    /// Begins an epoch, written to disk before anything is emitted in it; false when the extension is not here.
-    pub(super) fn start(&mut self) -> Result<bool> {
-        let found = transaction::run(|| {
-            if identity::extension_oid().is_none() {
-                return Ok(None);
-            }
-            identity::as_owner(|| {
-                let log = LogSnapshot::take()?;
-                let newest = log.newest_tick()?;
-                let timeline = state::timeline();
-                let epoch = cursor::next_epoch(log.epoch, timeline as u32, log.born);
-                spi::run(&BEGIN_EPOCH, params![epoch]);
-                transaction::commit_durably();
-                Ok(Some((log.into_state(), epoch, timeline, newest)))
-            })
-        })?;
-        let Some((state, epoch, timeline, newest)) = found else {
-            return Ok(false);
-        };
-        self.resume(&state, newest.as_ref());
-        self.epoch = epoch;
-        self.next_tick = 1;
-        self.new_timeline = Some(timeline).filter(|timeline| *timeline != state.timeline);
-        self.database_slot.log.begin_epoch(epoch);
-        self.database_slot.log.set_part(state.part, state.blocks());
-        Ok(true)
-    }
-
-    /// Takes up what the relay before had come to.
-    fn resume(&mut self, state: &State, newest: Option<&Tick>) {
-        self.part = state.part;
-        self.last = state.last;
-        self.seen = state.seen.clone().unwrap_or_default();
-        self.lost_until = state.lost_until;
-        let mut emitted = state.emitted;
-        if let Some(newest) = newest.filter(|newest| newest.last() > state.last) {
-            self.last = newest.last();
-            self.last_at = newest.at.0;
-            self.seen = newest.seen().unwrap_or_default();
-            emitted = emitted.max(newest.emitted);
-        }
-
-        // In the life of this server it is known to the event.
-        let remembered = self.database_slot.log.emitted();
-        self.emitted = Cursor::new(emitted.0, emitted.1, i32::MAX).min(self.last);
-        if remembered > self.emitted && remembered <= self.last {
-            self.emitted = remembered;
-        }
-    }
-
     /// Puts what has committed since the last tick into the next. Readers see it when that has committed; what
     /// can be lost in a crash is lost with the transactions it is of.
     pub(super) fn tick(&mut self) -> Result<()> {

@@ -9,7 +9,9 @@ mod statistics;
 mod stored;
 
 use declare::follow::{altered, attached};
-use declare::{arguments, orphans, restore, side_effects, table, trigger_texts, triggers};
+use declare::{
+    arguments, orphans, restore, side_effects, table, trigger_texts, triggers, triggers_there,
+};
 pub use definition::{CHANNEL_USERS, DEPENDENTS};
 use fire::{cache, content, notice_json, partition_move, publish, statement};
 pub use number::next_id as next_number;

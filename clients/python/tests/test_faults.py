@@ -16,20 +16,26 @@ import pushy
 from pushy.link import Link, Unreachable
 
 
-def test_a_lost_answer_to_a_claim_leaves_no_job_to_nobody(db: Database, start, monkeypatch: pytest.MonkeyPatch) -> None:
-    db.queue(lease="1 hour")
-    worker = pushy.Worker(db.conninfo)
+def lose_one_answer(monkeypatch: pytest.MonkeyPatch, call: str) -> list:
+    """The first answer with something in it to a statement with this call does not arrive: its parameters are then in the list."""
     real, lost = Link.fetch, []
 
     async def fetch(self: Link, statement: str, parameters, *rest):
         rows = await real(self, statement, parameters, *rest)
-        if "job_claim(" in statement and rows and not lost:
-            lost.append(parameters[-1])
+        if call in statement and rows and not lost:
+            lost.append(parameters)
             await self.close()
             raise Unreachable("the answer was lost")
         return rows
 
     monkeypatch.setattr(Link, "fetch", fetch)
+    return lost
+
+
+def test_a_lost_answer_to_a_claim_leaves_no_job_to_nobody(db: Database, start, monkeypatch: pytest.MonkeyPatch) -> None:
+    db.queue(lease="1 hour")
+    worker = pushy.Worker(db.conninfo)
+    lost = lose_one_answer(monkeypatch, "job_claim(")
 
     @worker.handler("q")
     async def handle(job: pushy.Job) -> None:
@@ -59,17 +65,7 @@ def test_each_claim_has_a_name_of_its_own(db: Database, start, claims) -> None:
 def test_a_lost_answer_to_a_settlement_changes_nothing(db: Database, start, monkeypatch: pytest.MonkeyPatch, caplog) -> None:
     db.queue()
     worker = pushy.Worker(db.conninfo)
-    real, lost = Link.fetch, []
-
-    async def fetch(self: Link, statement: str, parameters, *rest):
-        rows = await real(self, statement, parameters, *rest)
-        if "jobs_settle(" in statement and not lost:
-            lost.append(parameters)
-            await self.close()
-            raise Unreachable("the answer was lost")
-        return rows
-
-    monkeypatch.setattr(Link, "fetch", fetch)
+    lost = lose_one_answer(monkeypatch, "jobs_settle(")
 
     @worker.handler("q")
     async def handle(job: pushy.Job) -> None:

@@ -12,7 +12,6 @@ use crate::pg::{clock, snapshot};
 use crate::queue::cache::CachedQueue;
 use crate::queue::definition::QueueDefinition;
 use crate::queue::leased;
-use crate::shared::queue_slot::{NOTHING, PRIORITIES};
 use crate::shared::{self, pending};
 
 /// Whether the queue starts jobs now. Without the preload nothing ends a lease.
@@ -63,13 +62,7 @@ pub(super) fn take(
         pending::holds_permit(index, key);
     }
     slot.signalled_at.store(0, Ordering::SeqCst);
-    shared.clear_ready(index);
-    for priority in 0..PRIORITIES {
-        let from = shared.take_low(index, priority);
-        if from == NOTHING {
-            continue;
-        }
-        pending::claimed(index, key, priority, from);
+    for (priority, from) in pending::take_watermarks(shared, index, key) {
         let room = room.less(&claimed);
         let mut held_at = None;
         let more = {
@@ -115,13 +108,7 @@ pub(super) fn is_any_ready(queue: &QueueDefinition, index: usize) -> Result<bool
     let shared = shared::expect();
     let (slot, key) = (&shared.queues()[index], queue.key());
     let noted = slot.signalled_at.load(Ordering::SeqCst);
-    shared.clear_ready(index);
-    for priority in 0..PRIORITIES {
-        let from = shared.take_low(index, priority);
-        if from == NOTHING {
-            continue;
-        }
-        pending::claimed(index, key, priority, from);
+    for (priority, from) in pending::take_watermarks(shared, index, key) {
         if let Some(first) = live::first_ready(queue.queue_id, priority, from)? {
             shared.announce(index, key, priority, first as u64);
         }

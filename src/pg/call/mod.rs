@@ -3,6 +3,7 @@
 pub mod function;
 pub mod handler;
 pub mod leftovers;
+mod named;
 pub mod notify;
 pub mod procedure;
 pub mod result_rows;

@@ -4,6 +4,8 @@ use std::ffi::{c_char, CStr};
 
 use pgrx::pg_sys;
 
+use super::named::{MovedObject, RelationName, Whose};
+
 /// A statement that concerns us.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Statement {
@@ -78,107 +80,6 @@ pub enum Statement {
     Unlisten {
         channel: Option<std::ffi::CString>,
     },
-}
-
-/// A role as a statement names it.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Whose {
-    Named(std::ffi::CString),
-    CurrentUser,
-    SessionUser,
-}
-
-/// A relation as a statement names it.
-#[derive(Debug, PartialEq, Eq)]
-pub struct RelationName {
-    schema: Option<std::ffi::CString>,
-    name: std::ffi::CString,
-}
-
-/// An object as a statement names it; to be looked up while that runs.
-#[derive(Debug, PartialEq, Eq)]
-pub struct MovedObject {
-    kind: pg_sys::ObjectType::Type,
-    relation: Option<RelationName>,
-    node: *mut pg_sys::Node,
-}
-
-impl MovedObject {
-    unsafe fn of(
-        kind: pg_sys::ObjectType::Type,
-        relation: *mut pg_sys::RangeVar,
-        node: *mut pg_sys::Node,
-    ) -> Self {
-        Self {
-            kind,
-            relation: (!relation.is_null()).then(|| RelationName::of(relation)),
-            node,
-        }
-    }
-
-    /// The extension that it belongs to: a relation, or what hangs on one, a function or a type.
-    pub fn extension(&self) -> Option<pg_sys::Oid> {
-        use pg_sys::ObjectType::{
-            OBJECT_AGGREGATE, OBJECT_DOMAIN, OBJECT_FUNCTION, OBJECT_PROCEDURE, OBJECT_ROUTINE,
-            OBJECT_TYPE,
-        };
-        let (class, oid) = match &self.relation {
-            Some(relation) => (pg_sys::RelationRelationId, relation.find()?),
-            // SAFETY: the statement's own node, which the grammar makes of this type, while the statement runs; what is missing is no
-            // error, and nothing is locked.
-            None => unsafe {
-                match self.kind {
-                    OBJECT_AGGREGATE | OBJECT_FUNCTION | OBJECT_PROCEDURE | OBJECT_ROUTINE => (
-                        pg_sys::ProcedureRelationId,
-                        pg_sys::LookupFuncWithArgs(self.kind, self.node.cast(), true),
-                    ),
-                    OBJECT_DOMAIN | OBJECT_TYPE => {
-                        let name = pg_sys::makeTypeNameFromNameList(self.node.cast());
-                        let oid = pg_sys::LookupTypeNameOid(std::ptr::null_mut(), name, true);
-                        (pg_sys::TypeRelationId, oid)
-                    }
-                    _ => return None,
-                }
-            },
-        };
-        if oid == pg_sys::Oid::INVALID {
-            return None;
-        }
-        // SAFETY: a look-up in pg_depend.
-        let extension = unsafe { pg_sys::getExtensionOfObject(class, oid) };
-        (extension != pg_sys::Oid::INVALID).then_some(extension)
-    }
-}
-
-impl RelationName {
-    unsafe fn of(variable: *mut pg_sys::RangeVar) -> Self {
-        let schema = (*variable).schemaname;
-        Self {
-            schema: (!schema.is_null()).then(|| text(schema)),
-            name: text((*variable).relname),
-        }
-    }
-
-    /// The relation that is meant, along the current search path.
-    pub fn find(&self) -> Option<pg_sys::Oid> {
-        let schema = self.schema.as_ref();
-        // SAFETY: the strings outlive the look-up, which only reads them; nothing is locked.
-        let oid = unsafe {
-            let variable = pg_sys::makeRangeVar(
-                schema.map_or(std::ptr::null_mut(), |schema| schema.as_ptr().cast_mut()),
-                self.name.as_ptr().cast_mut(),
-                -1,
-            );
-            pg_sys::RangeVarGetRelidExtended(
-                variable,
-                pg_sys::NoLock as pg_sys::LOCKMODE,
-                pg_sys::RVROption::RVR_MISSING_OK,
-                None,
-                std::ptr::null_mut(),
-            )
-        };
-        (oid != pg_sys::Oid::INVALID).then_some(oid)
-    }
 }
 
 /// Recognises a statement by its parse tree.
@@ -347,7 +248,7 @@ unsafe fn altered_table(alter: &pg_sys::AlterTableStmt) -> Option<Statement> {
     })
 }
 
-unsafe fn text(pointer: *const c_char) -> std::ffi::CString {
+pub(super) unsafe fn text(pointer: *const c_char) -> std::ffi::CString {
     CStr::from_ptr(pointer).to_owned()
 }
 

@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 use pgrx::{pg_guard, pg_sys};
 
+pub use super::named::{MovedObject, RelationName, Whose};
 use super::statement::recognise;
-pub use super::statement::{MovedObject, RelationName, Statement, Whose};
+pub use super::statement::Statement;
 
 /// What to do around them. `before` may raise; `after` runs when the statement has succeeded.
 pub struct Hooks {

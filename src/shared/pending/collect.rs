@@ -14,6 +14,7 @@ use crate::shared::log::Gap;
 use crate::shared::queue_slot::{QueueFacts, QueueKey, NOTHING, PRIORITIES};
 use crate::shared::statistics::QueueCounts;
 use crate::shared::unpublished::Left;
+use crate::shared::Shared;
 
 impl Pending {
     pub(super) fn leave_out(&mut self, level: i32, kind: usize, left: Left) {
@@ -113,9 +114,22 @@ pub fn locked_waiting(time: i64) {
     with(|pending| pending.locked_waiting = pending.locked_waiting.min(time));
 }
 
-/// The watermark of a priority was taken; unless this transaction commits, it is put back.
-pub fn claimed(index: usize, key: QueueKey, priority: usize, from: u64) {
-    add(index, key, priority, from, Why::Claimed, 0);
+/// Takes the watermarks of a queue for a claim, each when it is asked for, priority 0 first: the priorities that may have ready jobs,
+/// and from which position on. Unless this transaction commits, they are put back.
+pub fn take_watermarks(
+    shared: &Shared,
+    index: usize,
+    key: QueueKey,
+) -> impl Iterator<Item = (usize, u64)> + '_ {
+    shared.clear_ready(index);
+    (0..PRIORITIES).filter_map(move |priority| {
+        let from = shared.take_low(index, priority);
+        if from == NOTHING {
+            return None;
+        }
+        add(index, key, priority, from, Why::Claimed, 0);
+        Some((priority, from))
+    })
 }
 
 /// Something is due at `time` (µs) once this transaction has committed.

@@ -11,11 +11,11 @@ mod savepoint;
 
 pub use announce::{ask_for_orphans, interrupt};
 pub use collect::{
-    access_changed, all_locked, ask_cancel, awaited, claimed, count, created, defined, dropped,
+    access_changed, all_locked, ask_cancel, awaited, count, created, defined, dropped,
     drops_database, due, for_later, has_asked, has_changes, has_permit, holds_permit, lease_ends,
     left_marker, left_out, locked, locked_waiting, logged, prepares, presence, privileges_changed,
-    promises, quiesced, ready, rotated, sweep, take_back, take_left_out, unlogged, unplaced,
-    unsaid, waiting_from,
+    promises, quiesced, ready, rotated, sweep, take_back, take_left_out, take_watermarks, unlogged,
+    unplaced, unsaid, waiting_from,
 };
 
 use std::cell::RefCell;

@@ -8,10 +8,11 @@ use crate::watch::arguments;
 use crate::watch::declare::watch::require_owner;
 use crate::watch::definition::WatchDefinition;
 use crate::watch::orphans;
+use crate::watch::restore;
 use crate::watch::table::WatchedTable;
 use crate::watch::trigger_texts;
+use crate::watch::triggers_there;
 use crate::watch::{find, write};
-use crate::watch::{restore, triggers};
 
 sql_function!(pushy_unwatch_v1, |call| {
     transaction::require_writable(c"pushy.unwatch()");
@@ -108,7 +109,7 @@ impl Ending {
     fn end(self) -> Result<i32> {
         self.require_owners()?;
         let ended = each(&self.table, &self.watches, |watch| {
-            triggers::drop(watch)?;
+            triggers_there::drop(watch)?;
             identity::as_owner(|| write::delete(watch).map(|_| ()))
         })?;
         let mut more = 0;

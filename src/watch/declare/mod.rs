@@ -2,6 +2,7 @@
 
 pub mod arguments;
 pub mod end_and_pause;
+mod expression_faults;
 pub mod follow;
 pub mod orphans;
 pub mod restore;
@@ -9,4 +10,5 @@ pub mod side_effects;
 pub mod table;
 pub mod trigger_texts;
 pub mod triggers;
+pub mod triggers_there;
 mod watch;

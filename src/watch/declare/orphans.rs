@@ -13,7 +13,7 @@ use crate::pg::spi::{self, Plan, Row};
 use crate::pg::trigger::Firing;
 use crate::pg::{catalog_trigger, ereport, identity, text, BuiltinOid, Oid};
 use crate::watch::table::WatchedTable;
-use crate::watch::triggers::{arguments, is_ours};
+use crate::watch::triggers_there::{arguments, is_ours};
 use crate::{params, row, sql_function};
 
 /// What the arguments of a trigger say: whose it is.

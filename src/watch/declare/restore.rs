@@ -10,7 +10,7 @@ use crate::watch::definition::{Residence, WatchDefinition};
 use crate::watch::orphans;
 use crate::watch::table::WatchedTable;
 use crate::watch::trigger_texts;
-use crate::watch::triggers::{self, arguments, is_ours};
+use crate::watch::triggers_there::{self, arguments, is_ours};
 use crate::watch::{find, write};
 use crate::{params, queue, sql_function};
 
@@ -149,7 +149,7 @@ pub fn adopt(mut watch: WatchDefinition) -> Result<(String, Option<String>)> {
         );
         return Ok((name, Some(reason)));
     }
-    let triggers = identity::as_owner(|| Ok(triggers::carrying(&watch, table.oid)))?;
+    let triggers = identity::as_owner(|| Ok(triggers_there::carrying(&watch, table.oid)))?;
     if triggers.len() != watch.triggers.len() {
         let reason = format!(
             "table {} has {} of its {} triggers; declare it again with pushy.watch",

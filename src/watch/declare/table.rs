@@ -4,7 +4,7 @@ use crate::errors::{Error, Result, SqlState};
 use crate::params;
 use crate::pg::spi::{self, Plan};
 use crate::pg::{catalog_type, identifier, text, BuiltinOid, Oid};
-use crate::watch::triggers::is_ours;
+use crate::watch::triggers_there::is_ours;
 
 pub struct WatchedTable {
     pub oid: Oid,

@@ -3,11 +3,10 @@
 //! A trigger per event, and one that never fires: its condition is where the server keeps the watch's
 //! expressions (see crate::pg::expression).
 
+use super::expression_faults::explained;
 use crate::errors::{quote_literal, Error, Result, SqlState};
-use crate::params;
 use crate::pg::expression::Unplanned;
 use crate::pg::identity::Author;
-use crate::pg::spi::{self, Plan};
 use crate::pg::trigger::Op;
 use crate::pg::{catalog_trigger, identifier, identity, text, BuiltinOid, Oid};
 use crate::watch::definition::{Level, WatchDefinition};
@@ -152,61 +151,6 @@ fn make_expressions(
     Ok(Some(Made { trigger, unplanned }))
 }
 
-/// The server has read all expressions at once, and does not say in which it found the fault.
-#[cold]
-fn explained(mut error: Error, watch: &WatchDefinition) -> Error {
-    let given = [
-        ("condition", &watch.condition),
-        ("payload_expr", &watch.payload_expr),
-        ("args_expr", &watch.args_expr),
-    ];
-    let given: Vec<String> = given
-        .iter()
-        .filter_map(|(name, text)| Some(format!("{name} => {}", text.as_deref()?)))
-        .collect();
-    if error.detail.is_none() && !given.is_empty() {
-        error.detail = Some(match given.as_slice() {
-            [one] => format!("It is in {one}"),
-            all => format!("It is in one of these: {}", all.join("; ")),
-        });
-    }
-    if let Some(hint) = of_quotes(&error, watch) {
-        return error.hint(hint);
-    }
-    match error.hint {
-        Some(_) => error,
-        None if error.sqlstate == SqlState::INSUFFICIENT_PRIVILEGE => error.hint(
-            "Who declares a watch must be allowed to execute every function in its expressions: whoever owns the function can grant EXECUTE on it, and USAGE on its schema.",
-        ),
-        None => error.hint("Expressions of a watch are over NEW and OLD, without subqueries, such as NEW.amount > 100; a condition is boolean."),
-    }
-}
-
-/// The two faults that come of quotes: a text in double quotes is the name of a column, and a constant has no type.
-#[cold]
-fn of_quotes(error: &Error, watch: &WatchDefinition) -> Option<String> {
-    let given = [&watch.condition, &watch.payload_expr, &watch.args_expr];
-    let mut quoted = given
-        .into_iter()
-        .flatten()
-        .flat_map(|text| text.split('"').skip(1).step_by(2));
-    if error.sqlstate == SqlState::UNDEFINED_COLUMN {
-        let name = quoted.find(|name| !name.is_empty() && error.message.contains(name))?;
-        return Some(format!(
-            "Double quotes are for names of columns; write a text in single quotes: {}.",
-            quote_literal(name)
-        ));
-    }
-    let is_constant = |text: &String| text.trim_start().starts_with(['\'', '$']);
-    let args = watch.args_expr.as_ref().filter(|args| is_constant(args))?;
-    (error.sqlstate == SqlState::DATATYPE_MISMATCH).then(|| {
-        format!(
-            "A constant has no type by itself: write args_expr => {}.",
-            quote_literal(&format!("{}::jsonb", args.trim()))
-        )
-    })
-}
-
 /// The condition that the server itself can check before it queues a firing: only terms that cannot fail, because a watch
 /// never fails a write, and only about rows that the event has.
 fn native_condition(
@@ -299,72 +243,4 @@ fn base_name(watch: &WatchDefinition) -> String {
         cut.pop();
     }
     cut + &number
-}
-
-static EXISTING: Plan = Plan::new(
-    "SELECT t.oid FROM pg_catalog.pg_trigger t \
-      WHERE t.tgrelid OPERATOR(pg_catalog.=) $1 AND t.oid OPERATOR(pg_catalog.=) ANY ($2)",
-    &[BuiltinOid::OIDOID, BuiltinOid::OIDARRAYOID],
-);
-
-/// SQL: trigger t is one of those that watches make, and no copy on a partition.
-macro_rules! is_ours {
-    () => {
-        "t.tgparentid OPERATOR(pg_catalog.=) 0::pg_catalog.oid \
-         AND t.tgfoid OPERATOR(pg_catalog.=) ANY (ARRAY['pushy.watch_row()'::pg_catalog.regprocedure, \
-                                                        'pushy.watch_statement()'::pg_catalog.regprocedure]::pg_catalog.oid[])"
-    };
-}
-pub(in crate::watch) use is_ours;
-
-/// SQL: what pg_trigger.tgargs of the triggers of watch w begin with.
-macro_rules! arguments {
-    () => {
-        "(w.token::pg_catalog.text::pg_catalog.bytea OPERATOR(pg_catalog.||) pg_catalog.decode('00', 'hex'))"
-    };
-}
-pub(in crate::watch) use arguments;
-
-static CARRYING: Plan = Plan::new(
-    concat!(
-        "SELECT t.oid, t.tgqual IS NOT NULL AND t.tgname OPERATOR(pg_catalog.~) '_expressions$' \
-           FROM pushy_internal.watch w, LATERAL (SELECT ",
-        arguments!(),
-        " AS args) a, pg_catalog.pg_trigger t \
-          WHERE w.watch_id OPERATOR(pg_catalog.=) $1 AND t.tgrelid OPERATOR(pg_catalog.=) $2 \
-            AND pg_catalog.substring(t.tgargs, 1, pg_catalog.length(a.args)) OPERATOR(pg_catalog.=) a.args AND ",
-        is_ours!(),
-        " ORDER BY t.oid"
-    ),
-    &[BuiltinOid::INT4OID, BuiltinOid::OIDOID],
-);
-
-/// The triggers of a table that say they are this watch's, and whether each holds its expressions: where a
-/// watch came by a restore, they have other numbers than it knows. As the extension's owner.
-pub fn carrying(watch: &WatchDefinition, relation: Oid) -> Vec<(Oid, bool)> {
-    spi::connect(|spi| {
-        let found = spi.run(&CARRYING, params![watch.watch_id, relation]);
-        found.rows().map(|row| (row.oid(1), row.bool(2))).collect()
-    })
-}
-
-/// Those of a watch's triggers that are (still) there.
-pub fn existing(watch: &WatchDefinition) -> Result<Vec<Oid>> {
-    if !watch.is_home() {
-        let found = identity::as_owner(|| Ok(carrying(watch, watch.relation)))?;
-        return Ok(found.into_iter().map(|(trigger, _)| trigger).collect());
-    }
-    let triggers = crate::pg::array::of_oids(&watch.triggers);
-    Ok(spi::connect(|spi| {
-        let found = spi.run(&EXISTING, params![watch.relation, triggers]);
-        found.rows().map(|row| row.oid(1)).collect()
-    }))
-}
-
-/// Drops them all. The table is locked.
-pub fn drop(watch: &WatchDefinition) -> Result<()> {
-    for trigger in existing(watch)? {
-        catalog_trigger::drop(trigger);
-    }
-    Ok(())
 }

@@ -16,6 +16,7 @@ use crate::watch::side_effects;
 use crate::watch::table::WatchedTable;
 use crate::watch::trigger_texts;
 use crate::watch::triggers::{self, Wording};
+use crate::watch::triggers_there;
 use crate::watch::{find, lost, number};
 use crate::{row, sql_function};
 
@@ -82,7 +83,7 @@ fn declare(mut wanted: WatchDefinition, table: &WatchedTable, is_named: bool) ->
             wanted.watch_id = existing.watch_id;
             renamed = (existing.name != wanted.name).then(|| existing.name.clone());
             wanted.paused = existing.paused && existing.residence != Residence::Elsewhere;
-            triggers::drop(existing)?;
+            triggers_there::drop(existing)?;
         }
         None => wanted.watch_id = identity::as_owner(number::next_id)?,
     }

@@ -14,7 +14,6 @@ use crate::pg::memory::{self, Context};
 use crate::pg::{clock, identity, interrupts, session, timeout, worker};
 use crate::pg::{snapshot, transaction};
 use crate::queue::park;
-use crate::shared::queue_slot::{NOTHING, PRIORITIES};
 use crate::shared::{self, pending, Shared};
 use crate::worker::cancels;
 use crate::worker::executor_process;
@@ -263,13 +262,7 @@ impl BatchRunner {
             bytes: BatchPlan::MAX_ARGS_BYTES,
         };
         let mut claimed: Vec<Claimed> = Vec::with_capacity(most as usize);
-        shared.clear_ready(work.slot);
-        for priority in 0..PRIORITIES {
-            let from = shared.take_low(work.slot, priority);
-            if from == NOTHING {
-                continue;
-            }
-            pending::claimed(work.slot, key, priority, from);
+        for (priority, from) in pending::take_watermarks(shared, work.slot, key) {
             let memory = &self.batch_memory;
             let held = |job, position| met.meet(shared, key.database, priority, job, position);
             let more = claim::claim(

@@ -175,10 +175,10 @@ impl Executor {
             self.return_permit(slot, key);
             return Some(Ended::Alone);
         }
-        if self.database_slot.has_lost_holds() {
-            self.recover_holds();
-        }
-        let ended = {
+        let keeps_order = shared_slot.concurrency.load(Ordering::SeqCst) == 1;
+        let ended = if self.database_slot.has_lost_holds() && !self.recover_holds() && keeps_order {
+            Ended::Busy
+        } else {
             let (database_slot, generation) = (self.database_slot, self.generation);
             let is_current =
                 move || generation == Some(database_slot.definitions.load(Ordering::SeqCst));
@@ -205,12 +205,15 @@ impl Executor {
     }
 
     /// Of a queue that keeps its order no job may start before one that an executor has left. What cannot be put back now is held by
-    /// somebody, for whom nobody waits.
+    /// somebody, for whom nobody waits. False: another worker is about to put it back.
     #[cold]
-    fn recover_holds(&self) {
-        if let Err(failure) = lost_holds::recover(self.shared, self.database_slot) {
-            if !failure.is_busy() {
+    fn recover_holds(&self) -> bool {
+        match lost_holds::recover(self.shared, self.database_slot) {
+            Ok(_) => true,
+            Err(failure) if failure.is_busy() => false,
+            Err(failure) => {
                 WAITS.log(&failure);
+                true
             }
         }
     }

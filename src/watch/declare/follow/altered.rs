@@ -20,6 +20,7 @@ use crate::watch::find;
 use crate::watch::table::WatchedTable;
 use crate::watch::trigger_texts;
 use crate::watch::triggers::{self, Expression, Wording};
+use crate::watch::triggers_there;
 
 static HOOKS: Hooks = Hooks {
     before,
@@ -195,7 +196,7 @@ fn make_way(
     let opened = watches.into_iter().map(|mut watch| {
         let switched = switched(&watch)?;
         take_texts(&mut watch)?;
-        triggers::drop(&watch)?;
+        triggers_there::drop(&watch)?;
         Ok(SuspendedWatch { watch, switched })
     });
     opened.collect()
@@ -311,7 +312,7 @@ fn make_again() -> Result<()> {
             invalidation::send(watch.relation);
         } else {
             // Its maker, who may touch the table no more, has ended it meanwhile.
-            triggers::drop(&watch)?;
+            triggers_there::drop(&watch)?;
         }
     }
     Ok(())

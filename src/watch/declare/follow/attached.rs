@@ -7,7 +7,7 @@ use crate::pg::spi::{self, Plan};
 use crate::pg::utility::{self, Hooks, RelationName, Statement};
 use crate::pg::{ereport, identity, text, BuiltinOid, Oid};
 use crate::watch::table::WatchedTable;
-use crate::watch::triggers::is_ours;
+use crate::watch::triggers_there::is_ours;
 
 static HOOKS: Hooks = Hooks {
     before,

@@ -5,7 +5,7 @@ use crate::params;
 use crate::pg::spi::{self, Plan};
 use crate::pg::utility::RelationName;
 use crate::pg::{array, identity, text, BuiltinOid, Oid};
-use crate::watch::triggers::is_ours;
+use crate::watch::triggers_there::is_ours;
 
 // The table, those that inherit its columns, and those whose type it is.
 macro_rules! affected {

@@ -6,6 +6,7 @@ mod database_workers;
 mod databases;
 mod executors;
 pub mod kinds;
+mod start_failures;
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
