@@ -413,6 +413,8 @@ COMMENT ON COLUMN pushy.leases.over IS 'Whether the lease is over, and the job i
 COMMENT ON COLUMN pushy.leases.progress IS 'From 0 to 1, as the worker last said with pushy.job_extend.';
 COMMENT ON COLUMN pushy.leases.progress_message IS 'What the worker said with it.';
 
+COMMENT ON COLUMN pushy.workers.state IS 'What the process does. An executor is starting, busy, idle (waiting for the next job) or stopping; a scheduler and a relay are busy or idle. The launcher is on or off, as it has last read pushy.enabled: off, it starts nobody.';
+
 CREATE VIEW pushy.job_logs WITH (security_barrier) AS
 SELECT l.job_id,
        q.queue,

@@ -358,7 +358,7 @@ COMMENT ON COLUMN pushy.workers.kind IS 'launcher, scheduler, executor or relay.
 COMMENT ON COLUMN pushy.workers.pid IS 'Process id, as in pg_stat_activity.';
 COMMENT ON COLUMN pushy.workers.database IS 'The database that the process works in.';
 COMMENT ON COLUMN pushy.workers.role IS 'The role whose jobs an executor runs.';
-COMMENT ON COLUMN pushy.workers.state IS 'What the process does. An executor is starting, busy, idle (waiting for the next job) or stopping; a relay is busy or idle. The launcher is on or off, as it has last read pushy.enabled: off, it starts nobody.';
+COMMENT ON COLUMN pushy.workers.state IS 'What the process does. An executor is starting, busy, idle (waiting for the next job) or stopping; a scheduler and a relay are busy or idle. The launcher is on or off, as it has last read pushy.enabled: off, it starts nobody.';
 COMMENT ON COLUMN pushy.workers.since IS 'When an executor''s job began, or else when the executor or the relay started; NULL for the launcher and a scheduler.';
 COMMENT ON COLUMN pushy.workers.jobs_done IS 'Jobs an executor has run since it started.';
 COMMENT ON COLUMN pushy.workers.queue IS 'The queue of the job that an executor runs; NULL for other databases.';

@@ -218,6 +218,10 @@ impl DatabaseWorker {
         self.rests.store(rests, Ordering::SeqCst);
     }
 
+    pub fn rests(&self) -> bool {
+        self.rests.load(Ordering::SeqCst)
+    }
+
     /// Asks it to leave as soon as what it is about is done, and to come again in its turn.
     pub fn ask_for_slot(&self, now: i64) {
         self.asked_at.store(now, Ordering::SeqCst);

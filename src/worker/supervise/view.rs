@@ -57,7 +57,7 @@ fn workers(shared: &Shared) -> Vec<[Answer; 11]> {
         let there = taken.filter(|database_slot| kind.of(database_slot).is_entered());
         there.map(|database_slot| {
             let mut columns = worker(kind.name, kind.of(database_slot).pid(), database_slot.oid());
-            let (state, since) = (kind.shown)(database_slot);
+            let (state, since) = kind.shown(database_slot);
             columns[4] = state.into_answer();
             columns[5] = since.into_answer();
             columns

@@ -35,8 +35,10 @@ pub struct DatabaseKind {
     pub(super) one_after_another: bool,
     /// Asks it to leave, for good or to come back.
     ask_to_leave: fn(&DatabaseWorker),
-    /// What it does, and since when it is there, as far as `pushy.workers` shows it.
-    pub shown: fn(&DatabaseSlot) -> (Option<&'static str>, Option<Timestamp>),
+    /// Whether it is at work just now, which `pushy.workers` shows as busy or idle.
+    is_busy: fn(&DatabaseSlot) -> bool,
+    /// `pushy.workers` shows since when it is there.
+    shows_since: bool,
 }
 
 pub static KINDS: [DatabaseKind; 2] = [
@@ -49,7 +51,9 @@ pub static KINDS: [DatabaseKind; 2] = [
         puts_back: |launching, database_slot, _| launching.forget_inspection(database_slot),
         one_after_another: true,
         ask_to_leave: terminate,
-        shown: |_| (None, None),
+        is_busy: |database_slot| !database_slot.scheduler().rests(),
+        // It comes and goes all the time.
+        shows_since: false,
     },
     DatabaseKind {
         name: "relay",
@@ -60,11 +64,8 @@ pub static KINDS: [DatabaseKind; 2] = [
         puts_back: |_, database_slot, due| database_slot.log.relay_due.store(due, Ordering::SeqCst),
         one_after_another: false,
         ask_to_leave: terminate,
-        shown: |database_slot| {
-            let busy = database_slot.log.relay_busy.load(Ordering::SeqCst);
-            let word = if busy { "busy" } else { "idle" };
-            (Some(word), Some(Timestamp(database_slot.relay().since())))
-        },
+        is_busy: |database_slot| database_slot.log.relay_busy.load(Ordering::SeqCst),
+        shows_since: true,
     },
 ];
 
@@ -85,6 +86,16 @@ fn terminate(worker: &DatabaseWorker) {
 impl DatabaseKind {
     pub fn of<'a>(&self, database_slot: &'a DatabaseSlot) -> &'a DatabaseWorker {
         &database_slot.workers[self.cell]
+    }
+
+    /// What it does, and since when it is there, as `pushy.workers` shows it.
+    pub fn shown(&self, database_slot: &DatabaseSlot) -> (&'static str, Option<Timestamp>) {
+        let is_busy = (self.is_busy)(database_slot);
+        let since = || Timestamp(self.of(database_slot).since());
+        (
+            if is_busy { "busy" } else { "idle" },
+            self.shows_since.then(since),
+        )
     }
 
     pub fn ask_to_leave(&self, database_slot: &DatabaseSlot) {
