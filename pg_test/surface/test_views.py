@@ -146,6 +146,14 @@ def test_workers_are_shown_to_their_role_and_to_monitors(db, role):
     assert db.connect(monitor).execute(mine, (worker,)).fetchall() == [("executor", worker), ("launcher", None)]
 
 
+def test_a_scheduler_that_waits_for_a_time_is_shown_as_idle(fine):
+    """It is there for some seconds before a job is due."""
+    fine.sql("SELECT pushy.enqueue('q', delay => '4 s')")
+    state = "SELECT state FROM pushy.workers WHERE kind = 'scheduler' AND database = current_database()"
+    assert fine.wait_until(state, lambda state: state is not None) in ("busy", "idle")
+    fine.wait_until(state, "idle")
+
+
 def test_a_role_with_a_connection_limit_of_0_still_runs_jobs(fine, role):
     """Workers do not count against it."""
     name = role("CONNECTION LIMIT 0")

@@ -63,6 +63,7 @@ impl ReadyAtEnd {
 }
 
 /// What a transaction brings that is prepared.
+#[expect(clippy::large_enum_variant)] // one at a time, and nothing is allocated for it at the end of a transaction
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Brings {
     /// It has nothing to do with Pushy.
