@@ -11,14 +11,12 @@ use pushy_core::capacity::{ExecutorKey, MOST_AS_A_RULE, MOST_RESERVED};
 use crate::pg::latch::ProcessCell;
 use crate::pg::per_process::PerProcess;
 use crate::pg::spinlock::Spinlock;
-use crate::pg::value::Uuid;
-use crate::shared::Shared;
+
+pub use super::executors::Executors;
+pub use super::progress::{Progress, MESSAGE_BYTES};
 
 /// As many as the settings pushy.max_executors and pushy.reserved_executors allow together.
 pub const MAX_EXECUTORS: usize = MOST_AS_A_RULE + MOST_RESERVED;
-
-/// Bytes of a progress message that are kept.
-pub const MESSAGE_BYTES: usize = 128;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -114,23 +112,17 @@ pub struct ExecutorSlot {
     pub(super) accepted: AtomicU32,
     /// A part of the token of the lease by which it holds a procedure's job, as all can see from before the lease is committed; 0: it
     /// holds none.
-    hold: AtomicU64,
+    pub(super) hold: AtomicU64,
     /// Guards what follows.
-    lock: Spinlock,
+    pub(super) lock: Spinlock,
     /// Fraction done as bits of an f64; the message in the database's encoding.
-    progress: AtomicU64,
-    message: [AtomicU8; MESSAGE_BYTES],
-    message_length: AtomicU32,
-}
-
-/// What job_progress last said.
-pub struct Progress {
-    pub fraction: Option<f64>,
-    pub message: Vec<u8>,
+    pub(super) progress: AtomicU64,
+    pub(super) message: [AtomicU8; MESSAGE_BYTES],
+    pub(super) message_length: AtomicU32,
 }
 
 impl ExecutorSlot {
-    fn init(&self) {
+    pub(super) fn init(&self) {
         self.progress.store(f64::NAN.to_bits(), Ordering::Relaxed);
     }
 
@@ -288,98 +280,6 @@ impl ExecutorSlot {
             });
         }
     }
-
-    /// Before the lease with this token is committed.
-    pub fn set_hold(&self, token: Uuid) {
-        self.hold.store(hold_of(token), Ordering::SeqCst);
-    }
-
-    pub fn clear_hold(&self) {
-        self.hold.store(0, Ordering::SeqCst);
-    }
-
-    /// `message` in the database's encoding, already cut to MESSAGE_BYTES on a character.
-    pub fn set_progress(&self, fraction: f64, message: &[u8]) {
-        self.lock.with(|| {
-            self.progress.store(fraction.to_bits(), Ordering::Relaxed);
-            for (cell, byte) in self.message.iter().zip(message) {
-                cell.store(*byte, Ordering::Relaxed);
-            }
-            self.message_length
-                .store(message.len().min(MESSAGE_BYTES) as u32, Ordering::Relaxed);
-        });
-    }
-
-    pub fn progress(&self) -> Progress {
-        let mut bytes = [0u8; MESSAGE_BYTES];
-        let (fraction, length) = self.lock.with(|| {
-            for (byte, cell) in bytes.iter_mut().zip(&self.message) {
-                *byte = cell.load(Ordering::Relaxed);
-            }
-            (
-                f64::from_bits(self.progress.load(Ordering::Relaxed)),
-                self.message_length.load(Ordering::Relaxed) as usize,
-            )
-        });
-        Progress {
-            fraction: (!fraction.is_nan()).then_some(fraction),
-            message: bytes[..length.min(MESSAGE_BYTES)].to_vec(),
-        }
-    }
-}
-
-/// The slots, of which most servers use two. Whoever walks over them walks over those that were ever reserved.
-#[repr(C)]
-pub struct Executors {
-    slots: [ExecutorSlot; MAX_EXECUTORS],
-    /// Slots from this on have never been reserved: nobody has written there, and nobody need read it.
-    used: AtomicU32,
-}
-
-impl Executors {
-    pub fn iter(&self) -> std::slice::Iter<'_, ExecutorSlot> {
-        self.slots[..self.used.load(Ordering::SeqCst) as usize].iter()
-    }
-
-    pub fn get(&self, slot: usize) -> Option<&ExecutorSlot> {
-        self.slots.get(slot)
-    }
-
-    /// A free slot, the lowest, which counts as used from here on; the launcher only.
-    pub fn find_free(&self) -> Option<usize> {
-        let is_free = |slot: &ExecutorSlot| slot.state() == ExecutorState::Free;
-        let free = self.slots.iter().position(is_free)?;
-        if free as u32 >= self.used.load(Ordering::SeqCst) {
-            self.slots[free].init();
-            self.used.store(free as u32 + 1, Ordering::SeqCst);
-        }
-        Some(free)
-    }
-}
-
-impl std::ops::Index<usize> for Executors {
-    type Output = ExecutorSlot;
-
-    fn index(&self, slot: usize) -> &ExecutorSlot {
-        &self.slots[slot]
-    }
-}
-
-impl<'a> IntoIterator for &'a Executors {
-    type Item = &'a ExecutorSlot;
-    type IntoIter = std::slice::Iter<'a, ExecutorSlot>;
-
-    fn into_iter(self) -> Self::IntoIter {
-        self.iter()
-    }
-}
-
-/// A token of which all bits are random, as one word that is not 0.
-fn hold_of(token: Uuid) -> u64 {
-    let Some((half, _)) = token.0.split_first_chunk::<8>() else {
-        return 1;
-    };
-    u64::from_le_bytes(*half) | 1
 }
 
 static MINE: PerProcess<Cell<Option<usize>>> = PerProcess::new(Cell::new(None));
@@ -391,36 +291,4 @@ pub fn mine() -> Option<usize> {
 
 pub fn set_mine(slot: Option<usize>) {
     MINE.set(slot);
-}
-
-impl Shared {
-    /// Whether an executor holds a job by the lease with this token.
-    pub fn shows_hold(&self, token: Uuid) -> bool {
-        let hold = hold_of(token);
-        let mut executors = self.executors.iter();
-        executors.any(|executor| executor.hold.load(Ordering::SeqCst) == hold)
-    }
-
-    /// Whether an executor of this database is in the middle of a claim.
-    pub fn is_claiming(&self, database: u32) -> bool {
-        self.executors.iter().any(|executor| {
-            executor.claiming.load(Ordering::SeqCst)
-                && executor.database.load(Ordering::SeqCst) == database
-        })
-    }
-
-    /// Sets the latch of every executor, also of busy ones that wait for something else than work.
-    pub fn wake_executors(&self) {
-        for executor in &self.executors {
-            executor.process.wake();
-        }
-    }
-
-    /// Slots not free.
-    pub fn executors_in_use(&self) -> usize {
-        self.executors
-            .iter()
-            .filter(|executor| executor.state() != ExecutorState::Free)
-            .count()
-    }
 }

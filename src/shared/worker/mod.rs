@@ -4,4 +4,7 @@ pub mod database;
 pub mod database_worker;
 pub mod executor;
 pub mod executor_batch;
+mod executors;
+mod hold;
 mod presence;
+mod progress;

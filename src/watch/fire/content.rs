@@ -17,6 +17,7 @@
 
 use std::rc::Rc;
 
+use super::keys::Keys;
 use crate::errors::{Error, Result, SqlState};
 use crate::pg::expression::{Evaluation, Evaluator};
 use crate::pg::json::limit;
@@ -27,7 +28,7 @@ use crate::pg::{session, text, transaction, transaction_end};
 use crate::settings;
 use crate::watch::cache::CachedWatch;
 use crate::watch::definition::Level;
-use crate::watch::notice_json::{Keys, Origin, PayloadKind, RowChange, NO_KEY};
+use crate::watch::notice_json::{Origin, PayloadKind, RowChange, NO_KEY};
 use crate::watch::publish::longest;
 use crate::watch::statement;
 use crate::watch::triggers::Expression;

@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use super::keys::Keys;
 use crate::errors::{Error, Result};
 use crate::job::{current, position};
 use crate::notice::buffer::{self, Item, Route};
@@ -14,7 +15,7 @@ use crate::watch::cache::CachedWatch;
 use crate::watch::content::{self, origin, Body, Content};
 use crate::watch::counts::{self, WatchCounts};
 use crate::watch::definition::{Delivery, Level, Payload};
-use crate::watch::notice_json::{Keys, PayloadKind, RowChange, NO_KEY};
+use crate::watch::notice_json::{PayloadKind, RowChange, NO_KEY};
 use crate::watch::statement;
 
 /// A table was emptied.

@@ -5,13 +5,14 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use super::keys::Keys;
 use crate::errors::Result;
 use crate::job::current::{self, Cause};
 use crate::pg::per_process::PerProcess;
 use crate::pg::trigger::{self, Op};
 use crate::pg::{transaction, transaction_end};
 use crate::watch::cache::CachedWatch;
-use crate::watch::notice_json::{Keys, PayloadKind, RowChange};
+use crate::watch::notice_json::{PayloadKind, RowChange};
 use crate::watch::{content, publish};
 
 /// The rows of one statement so far.
