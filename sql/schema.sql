@@ -205,6 +205,7 @@ CREATE TABLE pushy_internal.lease (
   until      timestamptz NOT NULL,   -- infinity: until the session that has claimed it ends
   token      uuid        NOT NULL,   -- who does not know it changes nothing
   leased_at  timestamptz NOT NULL,
+  said_at    timestamptz NOT NULL,   -- when it was said until when it lasts: by the claim, or by the last extension
   position   bigint      NOT NULL,   -- where the job stood: it goes back there when it is released
   queue_id   int         NOT NULL,
   claimed_by oid         NOT NULL,

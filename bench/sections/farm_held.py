@@ -24,7 +24,7 @@ def measure(servers, sizes) -> dict:
             shops = {}
             for name, cluster in ((HELD, with_it), (CONTROL, without)):
                 db = shops[name] = cluster.database("farm_held")
-                db.sql("SELECT pushy.queue_register('farm', keep_completed => '0')")
+                db.sql("SELECT pushy.queue_register('farm', keep_completed => '0', concurrency => 10000)")
                 series[name].append([])
             old = open_.enter_context(shops[HELD].connect(autocommit=False))
             old.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; SELECT pg_current_xact_id()")

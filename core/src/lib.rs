@@ -13,6 +13,7 @@ pub mod hidden;
 pub mod histogram;
 pub mod job_state;
 pub mod json;
+pub mod lease_count;
 pub mod loaded;
 pub mod log;
 pub mod pace;

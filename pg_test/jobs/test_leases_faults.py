@@ -189,6 +189,21 @@ def test_a_clock_that_is_set_cuts_no_lease_by_more_than_it_was_set_and_keeps_non
     assert db.value("SELECT pushy.job_complete(%s, %s)", long, token) is True
 
 
+@pytest.mark.parametrize("back", [3600, 86_400])
+def test_a_lease_that_was_extended_holds_as_long_as_it_was_said_to_from_a_clock_that_is_set_back(scratch, monkeypatch, make_cluster, back):
+    """Also where the clock is set back to before it was extended, and not to before it was claimed."""
+    machine = Machine(scratch / f"extended{back}", monkeypatch)
+    db = make_cluster().database()
+    db.sql(QUEUE)
+    [job] = enqueue(db)
+    [(_, token)] = claim(db, lease="1 hour")
+    machine.set_clock_ahead(10_000)
+    assert db.value("SELECT pushy.job_extend(%s, %s, '3 s')", job, token) is True
+    machine.set_clock_ahead(10_000 - back)
+    db.wait_until("SELECT state FROM pushy.jobs WHERE id = %s", "available", 90, params=(job,))
+    assert db.value("SELECT pushy.job_complete(%s, %s)", job, token) is False
+
+
 def test_a_standby_that_takes_over_knows_the_leases_and_frees_those_of_sessions(make_cluster):
     primary = make_cluster({"wal_level": "replica", "hot_standby": "on"})
     db = primary.database()

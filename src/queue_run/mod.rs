@@ -14,7 +14,8 @@ use crate::pg::value::Timestamp;
 use crate::pg::{identity, transaction};
 use crate::queue::definition::QueueDefinition;
 use crate::queue::{alter, cache, privilege};
-use crate::shared::{self, pending};
+use crate::shared;
+use crate::shared::pending::{self, PermitOf};
 use crate::sql_function;
 
 sql_function!(pushy_queue_run_v1, |call| {
@@ -64,6 +65,6 @@ fn take_permit(queue: &QueueDefinition, slot: usize) -> Result<()> {
         )
         .hint("Pause it with pushy.queue_pause before, so that no executor takes its jobs."));
     }
-    pending::holds_permit(slot, queue.key());
+    pending::holds_permit(slot, queue.key(), PermitOf::Jobs);
     Ok(())
 }

@@ -126,6 +126,7 @@ impl Shared {
                 };
                 if !is_announced {
                     slot.doubt_looks();
+                    self.doubt_leases_of(database);
                     slot.definitions.fetch_add(1, Ordering::SeqCst);
                     slot.request_looks();
                     slot.scheduler().wake();

@@ -2,8 +2,8 @@
 //! workers and crashes of the server, and of broken variants, each of which must be caught.
 //!
 //! ```text
-//! worker      takes the announcement of a ready job, locks its row (passing over a locked one), and stores a fresh token and
-//!             the end of the lease. COMMIT, then the end is announced to the scheduler; ROLLBACK, then the job is announced again.
+//! worker      takes the announcement of a ready job, takes the time, locks its row (passing over a locked one), and stores a fresh token
+//!             and the end of the lease. COMMIT, then the end is announced to the scheduler; ROLLBACK, then the job is announced again.
 //!             The answer may be lost on its way. Asked again under the same name, a job that the name holds is given back
 //!             (uncharged, counted) and claimed once more, with another token. A holder completes, fails, releases or extends:
 //!             it locks the row, and if the row has its token, changes it. It may die, or sleep through its lease, at every point.
@@ -14,13 +14,16 @@
 //! connection  a lease may end with its holder's session instead of at a time. The session enters itself in shared memory
 //!             before it commits the claim; at its end it is removed, and then the scheduler is called. If it ended with the server,
 //!             the job is given back, uncharged but counted.
+//! clock       may be set back. Then the launcher tells the scheduler that nothing it knows of is so: it looks at all leases, and one that
+//!             was claimed or extended later than now lasts from now on as long as it was said to.
 //! crash       transactions that were open are gone, and shared memory; the scheduler that starts afterwards reads all leases.
 //! ```
 //!
 //! Steps are atomic where the server makes them so: a row lock with the look at the row, the end of a transaction, an atomic
 //! operation on shared memory. Checked of every world: one completion at most, and none of a job that was cancelled or is to run
 //! again; no lease ends before the time that its holder was promised; no more claims than attempts and give-backs allow. And of
-//! every world at rest: a ready job is announced, and the scheduler comes for each lease when it ends.
+//! every world at rest: a ready job is announced, the scheduler comes for each lease when it ends, and none lasts for longer than it was said
+//! to by a clock that was set back.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -70,9 +73,21 @@ enum Fault {
     CallsEarly,
     /// What a crash gives back is never charged.
     GivesBackForFree,
+    /// The launcher says nothing of a clock that was set back.
+    JumpsSilently,
+    /// It says so only where an end is announced, or the scheduler sleeps until one.
+    TellsWhoWaits,
+    /// The scheduler sees to none of what was claimed later than now.
+    KeepsFuture,
+    /// It forgets one whose row somebody had locked.
+    ForgetsLockedFuture,
+    /// How long a lease was said to last counts from its claim.
+    CountsFromClaim,
+    /// A claim that commits when the clock was set back meanwhile says only when its lease ends.
+    CommitsLater,
 }
 
-const FAULTS: [Fault; 19] = [
+const FAULTS: [Fault; 25] = [
     Fault::AnnouncesEarly,
     Fault::AnnouncesNothing,
     Fault::SilentRollback,
@@ -92,6 +107,12 @@ const FAULTS: [Fault; 19] = [
     Fault::EntersLate,
     Fault::CallsEarly,
     Fault::GivesBackForFree,
+    Fault::JumpsSilently,
+    Fault::TellsWhoWaits,
+    Fault::KeepsFuture,
+    Fault::ForgetsLockedFuture,
+    Fault::CountsFromClaim,
+    Fault::CommitsLater,
 ];
 
 type Rules = Option<Fault>;
@@ -126,7 +147,7 @@ const BOUND: Case = Case {
     ..TIMED
 };
 
-const CASES: [Case; 9] = [
+const CASES: [Case; 11] = [
     Case {
         cancels: true,
         ..TIMED
@@ -159,6 +180,16 @@ const CASES: [Case; 9] = [
     },
     Case {
         extends: true,
+        ..TIMED
+    },
+    Case {
+        extends: true,
+        jumps: 1,
+        ..TIMED
+    },
+    Case {
+        cancels: true,
+        jumps: 1,
         ..TIMED
     },
 ];

@@ -57,13 +57,28 @@ impl World {
                         wake_at: wake_at.min(self.ends),
                     };
                 } else {
-                    next.scheduler = Scheduler::Woke;
+                    let all = self.ends == 0 || wake_at == 0;
+                    next.scheduler = Scheduler::Woke { all };
                     if !late {
                         next.ends = NEVER;
                     }
                 }
             }
-            Scheduler::Woke => {
+            Scheduler::Woke { all: true } => {
+                let is_later = self.row.state == State::Leased && self.row.said_at > self.now;
+                next.scheduler = Scheduler::Woke { all: false };
+                if is_later && !case.bound && rules != Some(Fault::KeepsFuture) {
+                    if self.locked_by == NOBODY {
+                        let length = self.row.until.saturating_sub(self.row.said_at);
+                        next.row.until = self.now + length;
+                        next.row.said_at = self.now;
+                        next.promised = next.row.until;
+                    } else if rules != Some(Fault::ForgetsLockedFuture) {
+                        next.scheduler = Scheduler::Plans(NextEnd::ComeBackToAll);
+                    }
+                }
+            }
+            Scheduler::Woke { all: false } => {
                 next.scheduler = Scheduler::Read {
                     over: self.is_over(case, &self.row),
                 };
@@ -114,6 +129,7 @@ impl World {
                     NextEnd::Read if self.row.state == State::Leased => self.row.until,
                     NextEnd::Read | NextEnd::Forgotten => NEVER,
                     NextEnd::ComeBack => self.now,
+                    NextEnd::ComeBackToAll => 0,
                 };
                 next.scheduler = if late {
                     Scheduler::Takes { wake_at }

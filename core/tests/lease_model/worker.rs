@@ -30,7 +30,8 @@ impl World {
                 // Asks again, because it knows of no answer.
                 let holds = self.row.state == State::Leased && self.row.worker == name;
                 if holds && self.locked_by == NOBODY && case.same_name {
-                    visit(go(Worker::Claims { again: true }, &|world| {
+                    let now = self.now;
+                    visit(go(Worker::Claims { again: true, now }, &|world| {
                         world.locked_by = number
                     }));
                 }
@@ -40,22 +41,24 @@ impl World {
                     // Who holds the row announces it.
                     visit(go(Worker::Idle, &nothing));
                 } else {
-                    visit(go(Worker::Claims { again: false }, &|world| {
+                    let now = self.now;
+                    visit(go(Worker::Claims { again: false, now }, &|world| {
                         world.locked_by = number
                     }));
                 }
             }
-            Worker::Claims { again } if rules == Some(Fault::AnnouncesEarly) => {
-                visit(go(Worker::Announced { again }, &|world| {
-                    world.announce_end(world.now + LENGTH)
+            Worker::Claims { again, now } if rules == Some(Fault::AnnouncesEarly) => {
+                visit(go(Worker::Announced { again, now }, &|world| {
+                    world.announce_end(now + LENGTH)
                 }));
             }
-            Worker::Claims { again } | Worker::Announced { again } => {
-                self.end_claim(case, rules, me, again, visit);
+            Worker::Claims { again, now } | Worker::Announced { again, now } => {
+                self.end_claim(case, rules, me, (again, now), visit);
             }
             Worker::Claimed { token } => {
                 let silent = matches!(rules, Some(Fault::AnnouncesEarly | Fault::AnnouncesNothing));
-                let until = self.row.until;
+                let is_back = self.row.said_at > self.now && rules != Some(Fault::CommitsLater);
+                let until = if is_back { 0 } else { self.row.until };
                 // With its session the scheduler has nothing to do until that ends.
                 let ends = move |world: &mut World| {
                     if !silent && !case.bound {
@@ -123,7 +126,7 @@ impl World {
                 visit(go(Worker::Holds { token }, &unlock));
                 let mut next = *self;
                 next.locked_by = NOBODY;
-                next.change(change, token);
+                next.change(rules, change, token);
                 next.workers[me] = Worker::Changed { token, change };
                 visit(next);
             }
@@ -153,7 +156,7 @@ impl World {
         case: Case,
         rules: Rules,
         me: usize,
-        again: bool,
+        (again, now): (bool, u8),
         visit: &mut dyn FnMut(World),
     ) {
         let mut undone = *self;
@@ -192,8 +195,9 @@ impl World {
         } else {
             self.name(case, me as u8)
         };
-        next.row.until = if case.bound { NEVER } else { self.now + LENGTH };
-        next.promised = self.now + LENGTH;
+        next.row.until = if case.bound { NEVER } else { now + LENGTH };
+        next.row.said_at = now;
+        next.promised = now + LENGTH;
         if case.bound && rules != Some(Fault::EntersLate) {
             next.entered |= 1 << me;
         }
@@ -227,7 +231,7 @@ impl World {
         visit(next);
     }
 
-    pub fn change(&mut self, change: Change, token: u8) {
+    pub fn change(&mut self, rules: Rules, change: Change, token: u8) {
         match change {
             Change::Complete => {
                 self.row.state = State::Completed;
@@ -245,6 +249,9 @@ impl World {
                 // The holder of now is promised what it was promised, or what it asks for.
                 self.broken |= self.row.token != token;
                 self.row.until = self.now + length;
+                if rules != Some(Fault::CountsFromClaim) {
+                    self.row.said_at = self.now;
+                }
                 self.promised = self.row.until;
             }
         }

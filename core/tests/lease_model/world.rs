@@ -33,6 +33,8 @@ pub struct Row {
     /// The worker whose name is in the row.
     pub worker: u8,
     pub until: u8,
+    /// When that was said.
+    pub said_at: u8,
     pub attempts: u8,
     pub give_backs: u8,
     /// In which life of the server it was leased: how many crashes were still to come.
@@ -56,6 +58,7 @@ pub enum Worker {
     /// Has locked the row; `again`: which it holds already under its name.
     Claims {
         again: bool,
+        now: u8,
     },
     /// Committed, and has not announced the end of the lease.
     Claimed {
@@ -64,6 +67,7 @@ pub enum Worker {
     /// Has announced it, and not committed (a fault).
     Announced {
         again: bool,
+        now: u8,
     },
     Holds {
         token: u8,
@@ -99,6 +103,8 @@ pub enum NextEnd {
     Read,
     /// Something was locked.
     ComeBack,
+    /// It was of later than now.
+    ComeBackToAll,
     Forgotten,
 }
 
@@ -108,7 +114,10 @@ pub enum Scheduler {
     Sleeps {
         wake_at: u8,
     },
-    Woke,
+    /// `all`: is to look at those of later than now, too.
+    Woke {
+        all: bool,
+    },
     /// Has read that there is a lease that is over, or none.
     Read {
         over: bool,
@@ -149,6 +158,8 @@ pub struct World {
     pub broken: bool,
     pub crashes: u8,
     pub jumps: u8,
+    /// The clock was set back, and the launcher has not told the scheduler.
+    pub tells: bool,
 }
 
 impl World {
@@ -160,6 +171,7 @@ impl World {
                 token: NO_TOKEN,
                 worker: NOBODY,
                 until: NEVER,
+                said_at: 0,
                 attempts: 0,
                 give_backs: 0,
                 life: case.crashes,
@@ -185,6 +197,7 @@ impl World {
             broken: false,
             crashes: case.crashes,
             jumps: case.jumps,
+            tells: false,
         }
     }
 
@@ -219,7 +232,9 @@ impl World {
             State::Ready => !self.announced,
             State::Leased if case.bound => !self.is_alive(self.row.worker),
             // A clock that jumped back makes the scheduler late, and no more.
-            State::Leased if case.jumps > 0 => comes_at == NEVER,
+            State::Leased if case.jumps > 0 => {
+                comes_at == NEVER || !self.tells && self.row.until > self.now + LENGTH
+            }
             State::Leased => comes_at > self.row.until.max(self.now),
             _ => false,
         }
@@ -259,13 +274,28 @@ impl World {
                 ..*self
             });
         }
-        if self.jumps > 0 && self.now > 0 {
+        for now in (0..self.now).filter(|_| self.jumps > 0) {
             visit(World {
-                now: 0,
+                now,
                 jumps: self.jumps - 1,
                 promised: 0,
+                tells: true,
                 ..*self
             });
+        }
+        if self.tells {
+            let mut next = *self;
+            next.tells = false;
+            let waits = matches!(self.scheduler, Scheduler::Sleeps { wake_at } if wake_at != NEVER);
+            let is_told = match rules {
+                Some(Fault::JumpsSilently) => false,
+                Some(Fault::TellsWhoWaits) => waits || self.ends != NEVER,
+                _ => true,
+            };
+            if is_told {
+                next.announce_end(0);
+            }
+            visit(next);
         }
         if self.crashes > 0 {
             visit(self.crash(rules));
@@ -293,7 +323,7 @@ impl World {
         next.scheduler = if rules == Some(Fault::StartsBlindly) {
             Scheduler::Sleeps { wake_at: NEVER }
         } else {
-            Scheduler::Woke
+            Scheduler::Woke { all: true }
         };
         next
     }

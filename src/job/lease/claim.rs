@@ -5,23 +5,21 @@ use std::sync::atomic::Ordering;
 
 use crate::errors::{Error, Result};
 use crate::job::claimed::Claimed;
-use crate::job::lease::leased_job;
+use crate::job::lease::enter::{enter, Entered};
+use crate::job::lease::leased_job::{self, Lease};
 use crate::job::lease::length::{end_of, read_lease};
 use crate::job::lease::ready::{free_leases, is_open, note_asked, take};
-use crate::job::live;
+use crate::job::live::{self, Live};
 use crate::job::moves;
 use crate::job::moves::claim::ClaimLimit;
 use crate::job::moves::failure_rows;
 use crate::job::moves::lease::{self, Terms};
 use crate::pg::function::{Answer, Call};
 use crate::pg::memory::Context;
-use crate::pg::object_lock::{self, LockMode, Number};
 use crate::pg::value::Uuid;
-use crate::pg::{clock, identity, random, transaction};
-use crate::queue::alter;
-use crate::queue::cache::{self, CachedQueue};
+use crate::pg::{clock, identity, transaction};
+use crate::queue::cache::CachedQueue;
 use crate::queue::definition::QueueDefinition;
-use crate::queue::privilege::{self, Privilege};
 use crate::shared;
 use crate::{row, sql_function};
 
@@ -45,27 +43,24 @@ struct Leased {
 fn job_claim(call: Call) -> Result<Answer> {
     let name = call.text("queue", 0)?;
     let most = read_most(call)?;
+    let lease_us = read_lease(call, "lease", 2)?;
     let worker = read_worker(call)?;
-    let known = cache::get(&name)?;
-    let queue = &known.definition;
-    let caller = identity::current_user();
-    privilege::require(queue, &known.grants, caller, Privilege::Claim)?;
-    queue.require_outside()?;
-    alter::require_home(queue)?;
+    let Entered { known, held } = enter(&name, worker.as_deref(), most as usize)?;
+    // It waits for nothing from here on.
     let now = clock::now();
-    let lease_us = read_lease(call, "lease", 2)?.unwrap_or(queue.lease_us);
-    let (until, session) = end_of(lease_us, now);
+    let queue = &known.definition;
+    let (until, session) = end_of(lease_us.unwrap_or(queue.lease_us), now);
     let terms = Terms {
         now,
         until,
         session,
-        claimed_by: caller,
+        claimed_by: identity::current_user(),
         worker: worker.as_deref(),
     };
     note_asked(&known, now);
     let memory = memory();
     memory.reset();
-    let leased = identity::as_owner(|| claim(&known, most, &terms, memory))?;
+    let leased = identity::as_owner(|| claim(&known, held, most, &terms, memory))?;
     call.answer_rows(|rows| {
         for one in &leased {
             rows.put(&columns(queue, one, &terms)?);
@@ -109,35 +104,25 @@ fn memory() -> &'static Context {
 
 fn claim(
     known: &Rc<CachedQueue>,
+    held: Vec<Live>,
     most: u32,
     terms: &Terms<'_>,
     memory: &Context,
 ) -> Result<Vec<Leased>> {
     let queue = &known.definition;
-    if let Some(worker) = terms.worker {
-        // Who asks again waits for the call of which it had no answer: that may be about to lease jobs to it.
-        // Others of the queue wait with it whose names have the same number, which is a secret of the cluster.
-        let part = (random::keyed_hash(worker.as_bytes()) % u64::from(u16::MAX)) as u16 + 1;
-        let number = Number(queue.queue_id as u32, part);
-        object_lock::lock("lease", number, LockMode::Alone, || Ok(()))?;
-    }
-    let mut leased = claim_again(known, most, terms, memory)?;
-    if !is_open(known, terms.now) {
+    let mut room = ClaimLimit {
+        jobs: most,
+        bytes: MOST_BYTES,
+    };
+    let mut leased = claim_again(known, held, &mut room, terms, memory)?;
+    if room.is_used_up() || !is_open(known, terms.now) {
         return Ok(leased);
     }
     if let (Some(shared), Some(slot)) = (shared::get(), known.slot) {
         // Before it looks: what comes from here on is told to LISTENers, and room for more if leases are limited.
         shared.queues()[slot].is_told.store(false, Ordering::SeqCst);
     }
-    let mut room = ClaimLimit {
-        jobs: most.saturating_sub(leased.len() as u32),
-        bytes: MOST_BYTES,
-    };
-    if queue.concurrency.is_some() {
-        // One claim after the other: what the one before has leased is counted by the next.
-        object_lock::take("lease", queue.queue_id as u32, || Ok(()))?;
-    }
-    let free = free_leases(queue)?;
+    let free = free_leases(queue, known.slot, true)?;
     room.jobs = room.jobs.min(free);
     if room.jobs == 0 {
         return Ok(leased);
@@ -152,30 +137,28 @@ fn claim(
     Ok(leased)
 }
 
-/// What the worker of this name holds already: its last call was answered, and the answer was lost.
+/// Leases again what the worker of this name holds already, as much as there is room for: who settles that and asks once more gets
+/// the rest.
 fn claim_again(
     known: &Rc<CachedQueue>,
-    most: u32,
+    held: Vec<Live>,
+    room: &mut ClaimLimit,
     terms: &Terms<'_>,
     memory: &Context,
 ) -> Result<Vec<Leased>> {
-    let Some(worker) = terms.worker else {
-        return Ok(Vec::new());
-    };
     let queue = &known.definition;
-    let held = leased_job::of_worker(queue.queue_id, worker, most as usize)?;
     let mut leased = Vec::with_capacity(held.len());
-    for id in held {
-        let Some(live) = live::lock(id)? else {
-            continue;
-        };
-        let Some(lease) = leased_job::lease_of(id)? else {
-            continue;
-        };
-        if lease.worker.as_deref() != Some(worker) {
-            continue;
+    for live in held {
+        if room.is_used_up() {
+            break;
         }
         let mut job = live.job;
+        let is_his = |lease: &Lease| {
+            lease.worker.as_deref() == terms.worker && lease.claimed_by == terms.claimed_by
+        };
+        let Some(lease) = leased_job::lease_of(job.id)?.filter(is_his) else {
+            continue;
+        };
         if job.give_backs >= moves::give_back::MAX_GIVE_BACKS {
             // Its worker may die of it each time.
             super::expire::charge(
@@ -188,7 +171,8 @@ fn claim_again(
             continue;
         }
         let token = lease::lease_again(queue, known.slot, &job, &lease, terms)?;
-        job.args = live::args(id, memory)?;
+        (job.args, job.args_bytes) = live::args(job.id, memory)?;
+        *room = room.less(std::slice::from_ref(&job));
         leased.push(Leased { job, token });
     }
     Ok(leased)

@@ -133,7 +133,7 @@ pub fn end_of_session(session: i64, id: i64) -> Result<bool> {
 
 static LATER: Plan = Plan::new(
     "SELECT l.job_id FROM pushy_internal.lease l \
-      WHERE l.job_id OPERATOR(pg_catalog.>) $1 AND l.leased_at OPERATOR(pg_catalog.>) $2 ORDER BY l.job_id LIMIT $3",
+      WHERE l.job_id OPERATOR(pg_catalog.>) $1 AND l.said_at OPERATOR(pg_catalog.>) $2 ORDER BY l.job_id LIMIT $3",
     &[
         BuiltinOid::INT8OID,
         BuiltinOid::TIMESTAMPTZOID,
@@ -141,7 +141,7 @@ static LATER: Plan = Plan::new(
     ],
 );
 
-/// Up to `most` jobs, behind that one, with a lease that was claimed later than `now`: the clock was set back. As the extension's
+/// Up to `most` jobs, behind that one, with a lease that was claimed or extended later than `now`: the clock was set back. As the extension's
 /// owner.
 pub fn later(after: i64, now: Timestamp, most: usize) -> Vec<i64> {
     spi::connect(|spi| {
@@ -151,14 +151,14 @@ pub fn later(after: i64, now: Timestamp, most: usize) -> Vec<i64> {
 }
 
 static FROM_NOW: Plan = Plan::new(
-    "UPDATE pushy_internal.lease SET leased_at = $2, \
+    "UPDATE pushy_internal.lease SET leased_at = LEAST(leased_at, $2), said_at = $2, \
             until = CASE WHEN until OPERATOR(pg_catalog.<) 'infinity'::pg_catalog.timestamptz \
-                         THEN $2 OPERATOR(pg_catalog.+) (until OPERATOR(pg_catalog.-) leased_at) ELSE until END \
+                         THEN $2 OPERATOR(pg_catalog.+) (until OPERATOR(pg_catalog.-) said_at) ELSE until END \
       WHERE job_id OPERATOR(pg_catalog.=) $1 AND leased_at OPERATOR(pg_catalog.>) $2",
     &[BuiltinOid::INT8OID, BuiltinOid::TIMESTAMPTZOID],
 );
 
-/// Has a lease that was claimed later than `now` hold from then on, as long as it was said to; false when somebody holds the job.
+/// Has a lease that was claimed or extended later than `now` hold from then on, as long as it was said to; false when somebody holds the job.
 /// As the extension's owner.
 pub fn set_back(id: i64, now: Timestamp) -> Result<bool> {
     if live::lock_if_free(id)?.is_none() {

@@ -21,7 +21,7 @@ sql_function!(pushy_job_extend_v1, |call| {
 const MOST: usize = 128;
 
 static EXTEND: Plan = Plan::new(
-    "UPDATE pushy_internal.lease SET until = $2, session = $5, fraction = COALESCE($3::pg_catalog.float4, fraction), message = COALESCE($4, message) \
+    "UPDATE pushy_internal.lease SET until = $2, said_at = $6, session = $5, fraction = COALESCE($3::pg_catalog.float4, fraction), message = COALESCE($4, message) \
       WHERE ctid OPERATOR(pg_catalog.=) $1",
     &[
         BuiltinOid::TIDOID,
@@ -29,6 +29,7 @@ static EXTEND: Plan = Plan::new(
         BuiltinOid::FLOAT8OID,
         BuiltinOid::TEXTOID,
         BuiltinOid::INT8OID,
+        BuiltinOid::TIMESTAMPTZOID,
     ],
 );
 
@@ -46,21 +47,21 @@ pub(super) fn extend(
     let Some(leased) = leased_job::find(job, token)? else {
         return Ok(false);
     };
-    let lease = &leased.lease;
+    let (lease, now) = (&leased.lease, clock::now());
     let (until, session) = match (lease_us, lease.session) {
         // It goes on until that session ends.
         (None, Some(_)) => (lease.until, lease.session),
-        _ => end_of(lease_us.unwrap_or(leased.queue.lease_us), clock::now()),
+        _ => end_of(lease_us.unwrap_or(leased.queue.lease_us), now),
     };
     let message = message.as_deref().map(|message| cut(message, MOST));
     identity::as_owner(|| {
         spi::run(
             &EXTEND,
-            params![lease.tid, until, fraction, message, session],
+            params![lease.tid, until, fraction, message, session, now],
         );
         Ok(())
     })?;
-    pending::lease_ends(until.0);
+    pending::lease_said(leased.queue.key(), now.0, until.0);
     Ok(true)
 }
 

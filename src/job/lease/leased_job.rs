@@ -9,10 +9,10 @@ use crate::job::claimed::Claimed;
 use crate::job::live;
 use crate::job::tables::lease as table;
 use crate::pg::heap::{self, Key};
-use crate::pg::identity;
 use crate::pg::spi::Tid;
 use crate::pg::value::{Timestamp, Uuid};
-use crate::queue::cache;
+use crate::pg::{identity, Oid};
+use crate::queue::cache::{self, CachedQueue};
 use crate::queue::definition::QueueDefinition;
 use crate::queue::privilege::{self, Privilege};
 
@@ -33,9 +33,12 @@ pub struct Lease {
     pub until: Timestamp,
     pub leased_at: Timestamp,
     pub position: i64,
+    pub claimed_by: Oid,
     pub worker: Option<String>,
     /// The session whose end ends it.
     pub session: Option<i64>,
+    /// An executor's.
+    pub inside: bool,
 }
 
 const SHAPE: (&[&str], &AtomicU64) = (table::COLUMNS, &table::CHECKED);
@@ -51,8 +54,10 @@ pub fn lease_of(job: i64) -> Result<Option<Lease>> {
             until: row.timestamp(table::UNTIL),
             leased_at: row.timestamp(table::LEASED_AT),
             position: row.i64(table::POSITION),
+            claimed_by: row.oid(table::CLAIMED_BY),
             worker: row.opt_text(table::WORKER)?,
             session: row.opt_i64(table::SESSION),
+            inside: row.bool(table::INSIDE),
             queue_id: row.i32(table::QUEUE_ID),
         });
         Ok(false)
@@ -60,12 +65,14 @@ pub fn lease_of(job: i64) -> Result<Option<Lease>> {
     Ok(lease)
 }
 
-/// The jobs that a worker of this name holds of a queue, in their order, so many at most.
-pub fn of_worker(queue_id: i32, worker: &str, most: usize) -> Result<Vec<i64>> {
+/// The jobs of a queue that a role holds under this worker's name, in their order, so many at most.
+pub fn of_worker(queue_id: i32, role: Oid, worker: &str, most: usize) -> Result<Vec<i64>> {
     let mut held = Vec::new();
     let keys = [Key::int4_equals(1, queue_id), Key::text_equals(2, worker)];
     heap::read_now("lease", SHAPE, "lease_worker", &keys, |row, _| {
-        held.push((row.i64(table::POSITION), row.i64(table::JOB_ID)));
+        if row.oid(table::CLAIMED_BY) == role {
+            held.push((row.i64(table::POSITION), row.i64(table::JOB_ID)));
+        }
         Ok(true)
     })?;
     held.sort_unstable();
@@ -83,27 +90,47 @@ pub fn find(job: i64, token: Uuid) -> Result<Option<LeasedJob>> {
     let Some(known) = cache::get_of_many(seen.queue_id)? else {
         return Ok(None);
     };
-    let (queue, grants) = (&known.definition, &known.grants);
-    identity::accept_changes();
-    let has = |any: &Privilege| privilege::has(queue, grants, caller, *any);
-    if !Privilege::ALL.iter().any(has) {
+    if !may(&known, caller)? {
         return Ok(None);
     }
-    privilege::require(queue, grants, caller, Privilege::Claim)?;
     // Before the lock: whoever comes late shall not wait for those who work on the job now.
     if seen.token != token {
         return Ok(None);
     }
-    identity::as_owner(|| {
+    let locked = identity::as_owner(|| {
         let Some(live) = live::lock(job)?.filter(|live| live.state == JobState::Running) else {
             return Ok(None);
         };
         let lease = lease_of(job)?.filter(|lease| lease.token == token);
-        Ok(lease.map(|lease| LeasedJob {
-            slot: known.slot.or_else(|| cache::slot_of(queue)),
-            queue: queue.clone(),
-            job: live.job,
-            lease,
-        }))
-    })
+        Ok(lease.map(|lease| (live.job, lease)))
+    })?;
+    let Some((job, lease)) = locked else {
+        return Ok(None);
+    };
+    // Again, because it may have waited.
+    let Some(known) = cache::get_of_many(lease.queue_id)? else {
+        return Ok(None);
+    };
+    if !may(&known, caller)? {
+        return Ok(None);
+    }
+    let queue = &known.definition;
+    Ok(Some(LeasedJob {
+        slot: known.slot.or_else(|| cache::slot_of(queue)),
+        queue: queue.clone(),
+        job,
+        lease,
+    }))
+}
+
+/// False: who has no privilege on the queue is not to know of the job. An error where it has others than it needs.
+fn may(known: &CachedQueue, caller: Oid) -> Result<bool> {
+    let (queue, grants) = (&known.definition, &known.grants);
+    identity::accept_changes();
+    let has = |any: &Privilege| privilege::has(queue, grants, caller, *any);
+    if !Privilege::ALL.iter().any(has) {
+        return Ok(false);
+    }
+    privilege::require(queue, grants, caller, Privilege::Claim)?;
+    Ok(true)
 }

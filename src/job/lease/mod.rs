@@ -5,6 +5,7 @@
 //! happens to a lease happens to a job whose row is locked first, so that two who know the token come one after the other.
 
 mod claim;
+mod enter;
 pub mod expire;
 mod extend;
 pub(super) mod leased_job;

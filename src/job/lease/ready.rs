@@ -12,7 +12,8 @@ use crate::pg::{clock, snapshot};
 use crate::queue::cache::CachedQueue;
 use crate::queue::definition::QueueDefinition;
 use crate::queue::leased;
-use crate::shared::{self, pending};
+use crate::shared;
+use crate::shared::pending::{self, PermitOf};
 
 /// Whether the queue starts jobs now. Without the preload nothing ends a lease.
 pub(super) fn is_open(known: &CachedQueue, now: Timestamp) -> bool {
@@ -33,12 +34,20 @@ pub(super) fn note_asked(known: &CachedQueue, now: Timestamp) {
     }
 }
 
-/// How many jobs of the queue may be leased beside those that are. As the extension's owner.
-pub(super) fn free_leases(queue: &QueueDefinition) -> Result<u32> {
+/// How many jobs of the queue may be leased beside those that are, and beside what executors have in hand that have begun when the queue
+/// had a handler. `is_alone`: the caller holds the lock of its leases so. As the extension's owner.
+pub(super) fn free_leases(
+    queue: &QueueDefinition,
+    slot: Option<usize>,
+    is_alone: bool,
+) -> Result<u32> {
     let Some(limit) = queue.concurrency else {
         return Ok(u32::MAX);
     };
-    let held = leased::count(queue.queue_id)?;
+    let at_work = shared::get()
+        .zip(slot)
+        .map_or(0, |(shared, slot)| shared.queues()[slot].at_work_inside());
+    let held = leased::number_of(queue, slot, is_alone)? + i64::from(at_work);
     Ok((i64::from(limit) - held).clamp(0, i64::from(u32::MAX)) as u32)
 }
 
@@ -57,9 +66,9 @@ pub(super) fn take(
     let key = queue.key();
     let slot = &shared.queues()[index];
     let mut claimed: Vec<Claimed> = Vec::new();
-    if !pending::has_permit(index, key) && slot.take_permit_of_session() {
+    if !pending::has_permit(index, key) && slot.take_permit_of_claim() {
         // Until this transaction ends, what it has taken of the watermarks is neither ready nor leased: jobs_wait waits for it.
-        pending::holds_permit(index, key);
+        pending::holds_permit(index, key, PermitOf::Claim);
     }
     slot.signalled_at.store(0, Ordering::SeqCst);
     for (priority, from) in pending::take_watermarks(shared, index, key) {

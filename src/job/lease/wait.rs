@@ -42,7 +42,7 @@ fn claim_wait(call: Call) -> Result<Answer> {
         // Before the leases are counted: one that ends from here on is a signal more.
         let signals = shared::expect().queues()[slot].signals();
         let noted = shared::expect().queues()[slot].noted();
-        let has_room = identity::as_owner(|| free_leases(queue))? > 0;
+        let has_room = identity::as_owner(|| free_leases(queue, Some(slot), false))? > 0;
         if !has_room {
             // A lease that ends from here on is another note: until then nobody need be woken in the place of this one.
             shared::expect().queues()[slot].forget_claimer(noted);

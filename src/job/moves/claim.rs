@@ -31,6 +31,10 @@ impl ClaimLimit {
         bytes: usize::MAX,
     };
 
+    pub fn is_used_up(&self) -> bool {
+        self.jobs == 0 || self.bytes == 0
+    }
+
     pub fn less(self, claimed: &[Claimed]) -> Self {
         let bytes = claimed.iter().map(|job| job.args_bytes).sum();
         Self {

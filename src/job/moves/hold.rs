@@ -35,8 +35,8 @@ static TAKE: Plan = Plan::new(
 );
 
 static INSERT: Plan = Plan::new(
-    "INSERT INTO pushy_internal.lease (job_id, token, position, queue_id, until, leased_at, claimed_by, inside) \
-     VALUES ($1, $2, $3, $4, 'infinity', $5, $6, true)",
+    "INSERT INTO pushy_internal.lease (job_id, token, position, queue_id, until, leased_at, said_at, claimed_by, inside) \
+     VALUES ($1, $2, $3, $4, 'infinity', $5, $5, $6, true)",
     &[
         BuiltinOid::INT8OID,
         BuiltinOid::UUIDOID,

@@ -14,12 +14,13 @@ use crate::job::lease::leased_job::{self, Lease};
 use crate::job::live;
 use crate::params;
 use crate::pg::array;
-use crate::pg::heap;
 use crate::pg::random;
 use crate::pg::spi::{self, Plan};
 use crate::pg::value::{Char, Timestamp, Uuid};
+use crate::pg::{database, heap};
 use crate::queue::cache;
 use crate::queue::definition::QueueDefinition;
+use crate::shared::queue_slot::QueueKey;
 use crate::shared::statistics::QueueCounts;
 use crate::shared::{self, pending};
 
@@ -43,8 +44,8 @@ static TAKE: Plan = Plan::new(
 );
 
 static INSERT: Plan = Plan::new(
-    "INSERT INTO pushy_internal.lease (job_id, token, position, queue_id, until, leased_at, claimed_by, worker, session) \
-     SELECT c.job_id, c.token, c.position, $4, $5, $6, $7, $8, $9 \
+    "INSERT INTO pushy_internal.lease (job_id, token, position, queue_id, until, leased_at, said_at, claimed_by, worker, session) \
+     SELECT c.job_id, c.token, c.position, $4, $5, $6, $6, $7, $8, $9 \
        FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3)) AS c (job_id, token, position)",
     &[
         BuiltinOid::INT8ARRAYOID,
@@ -83,12 +84,12 @@ pub fn lease(queue: &QueueDefinition, jobs: &[Claimed], terms: &Terms<'_>) -> Re
             terms.session,
         ],
     );
-    pending::lease_ends(terms.until.0);
+    pending::leased(queue.key(), jobs.len() as u32, terms.now.0, terms.until.0);
     Ok(tokens)
 }
 
 static RENEW: Plan = Plan::new(
-    "UPDATE pushy_internal.lease SET token = $2, until = $3, leased_at = $4, claimed_by = $5, session = $6, \
+    "UPDATE pushy_internal.lease SET token = $2, until = $3, leased_at = $4, said_at = $4, claimed_by = $5, session = $6, \
             fraction = NULL, message = NULL \
       WHERE ctid OPERATOR(pg_catalog.=) $1",
     &[
@@ -126,7 +127,7 @@ pub fn lease_again(
         ],
     );
     count_given_back(queue, slot);
-    pending::lease_ends(terms.until.0);
+    pending::lease_said(queue.key(), terms.now.0, terms.until.0);
     Ok(token)
 }
 
@@ -138,6 +139,12 @@ fn end(job: i64, from: JobState) -> Result<()> {
     if let Some(lease) = leased_job::lease_of(job)? {
         heap::open("lease")?.delete(std::iter::once(lease.tid));
         heap::advance_command();
+        if !lease.inside {
+            pending::lease_ended(QueueKey {
+                database: database::current(),
+                queue_id: lease.queue_id,
+            });
+        }
     }
     Ok(())
 }

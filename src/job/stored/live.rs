@@ -225,21 +225,22 @@ fn get_finished(id: i64) -> Result<(Option<Finished>, bool)> {
     Ok((finished, is_live))
 }
 
-/// The arguments of a job whose row this transaction has locked, in `memory`; as the extension's owner.
-pub fn args(id: i64, memory: &Context) -> Result<Answer> {
+/// The arguments of a job whose row this transaction has locked, in `memory`, and of how many bytes they are; as the extension's owner.
+pub fn args(id: i64, memory: &Context) -> Result<(Answer, usize)> {
     read_args(id, |row| {
         let args = row.varlena_in(live_job::ARGS, memory.raw());
-        args.map_or(Answer::Null, Answer::Datum)
+        let args = args.map_or(Answer::Null, Answer::Datum);
+        (args, row.length(live_job::ARGS))
     })
 }
 
 /// The same, in the memory of the caller.
 pub fn args_here(id: i64) -> Result<Answer> {
-    read_args(id, |row| row.answer_copied(live_job::ARGS))
+    Ok(read_args(id, |row| (row.answer_copied(live_job::ARGS), 0))?.0)
 }
 
-fn read_args(id: i64, copy: impl Fn(&Row<'_>) -> Answer) -> Result<Answer> {
-    let mut args = Answer::Null;
+fn read_args(id: i64, copy: impl Fn(&Row<'_>) -> (Answer, usize)) -> Result<(Answer, usize)> {
+    let mut args = (Answer::Null, 0);
     let keys = [Key::int8_equals(1, id)];
     heap::read_now("live_job", SHAPE, BY_ID, &keys, |row, _| {
         args = copy(&row);

@@ -64,26 +64,7 @@ pub mod finished_job {
     }
 }
 
-pub mod lease {
-    use std::sync::atomic::AtomicU64;
-
-    /// The table, and the generation of its definition, whose columns were found to be these.
-    pub static CHECKED: AtomicU64 = AtomicU64::new(0);
-    crate::columns! {
-        JOB_ID "job_id",
-        UNTIL "until",
-        TOKEN "token",
-        LEASED_AT "leased_at",
-        POSITION "position",
-        QUEUE_ID "queue_id",
-        CLAIMED_BY "claimed_by",
-        SESSION "session",
-        FRACTION "fraction",
-        WORKER "worker",
-        MESSAGE "message",
-        INSIDE "inside",
-    }
-}
+pub use crate::queue::leased::table as lease;
 
 pub mod failure {
     use std::sync::atomic::AtomicU64;

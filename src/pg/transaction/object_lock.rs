@@ -26,6 +26,16 @@ pub enum LockMode {
     Shared,
 }
 
+impl LockMode {
+    fn raw(self) -> pg_sys::LOCKMODE {
+        let mode = match self {
+            LockMode::Alone => pg_sys::ExclusiveLock,
+            LockMode::Shared => pg_sys::ShareLock,
+        };
+        mode as pg_sys::LOCKMODE
+    }
+}
+
 /// The same, alone or beside others.
 pub fn lock(
     table: &str,
@@ -36,10 +46,7 @@ pub fn lock(
     let Some(table) = identity::internal_relation(table) else {
         return Ok(());
     };
-    let mode = match mode {
-        LockMode::Alone => pg_sys::ExclusiveLock,
-        LockMode::Shared => pg_sys::ShareLock,
-    } as pg_sys::LOCKMODE;
+    let mode = mode.raw();
     let number = Oid::from(number);
     if !is_in_recovery() && !taken_at_once(table, number, part, mode) {
         before_a_wait()?;
@@ -47,6 +54,17 @@ pub fn lock(
         unsafe { pg_sys::LockDatabaseObject(table, number, part, mode) }
     }
     Ok(())
+}
+
+/// Lets go of a lock that this call of its transaction has taken, before it was used for anything.
+pub fn unlock(table: &str, Number(number, part): Number, mode: LockMode) {
+    let Some(table) = identity::internal_relation(table) else {
+        return;
+    };
+    if !is_in_recovery() {
+        // SAFETY: inside a transaction; held by this process.
+        unsafe { pg_sys::UnlockDatabaseObject(table, Oid::from(number), part, mode.raw()) }
+    }
 }
 
 /// ConditionalLockDatabaseObject(), which not every release has: a library that names it is neither built for 16.2 nor loaded by it.

@@ -35,18 +35,24 @@ pub struct Interval(pub i64);
 pub struct Uuid(pub [u8; 16]);
 
 impl Uuid {
-    /// As the server writes one: 32 digits, with hyphens anywhere or nowhere.
+    /// As the server reads one: 32 digits, in braces or not, with hyphens or none after each four of them.
     pub fn parse(text: &str) -> Option<Self> {
-        let digits: Vec<u8> = text
-            .bytes()
-            .filter(|byte| *byte != b'-')
-            .map(|byte| (byte as char).to_digit(16).map(|digit| digit as u8))
-            .collect::<Option<_>>()?;
-        let pairs: Vec<u8> = digits
-            .chunks_exact(2)
-            .map(|pair| pair[0] << 4 | pair[1])
-            .collect();
-        (digits.len() == 32).then(|| pairs.try_into().map(Self).ok())?
+        let inner = match text.strip_prefix('{') {
+            Some(rest) => rest.strip_suffix('}')?,
+            None => text,
+        };
+        let mut left = inner.as_bytes();
+        let mut bytes = [0; 16];
+        for (at, byte) in bytes.iter_mut().enumerate() {
+            let (digits, rest) = left.split_at_checked(2)?;
+            let digit = |at: usize| (digits[at] as char).to_digit(16);
+            *byte = (digit(0)? << 4 | digit(1)?) as u8;
+            left = match rest {
+                [b'-', rest @ ..] if at % 2 == 1 && at < 15 => rest,
+                _ => rest,
+            };
+        }
+        left.is_empty().then_some(Self(bytes))
     }
 }
 

@@ -123,12 +123,16 @@ fn replace(existing: &QueueDefinition, wanted: &mut QueueDefinition) -> Result<b
     Ok(true)
 }
 
-/// Refuses a handler for a queue whose jobs workers outside do just now: no queue is done by both.
+/// Refuses a handler for a queue whose jobs workers outside do just now: no queue is done by both. Waits for claims that have not
+/// ended, and those that come wait until this transaction has.
 pub fn require_unleased(queue: &QueueDefinition) -> Result<()> {
     if !queue.is_outside() {
         return Ok(());
     }
-    let count = identity::as_owner(|| leased::count(queue.queue_id))?;
+    let count = identity::as_owner(|| {
+        leased::lock(queue.queue_id, LockMode::Alone)?;
+        leased::count(queue.queue_id)
+    })?;
     if count == 0 {
         return Ok(());
     }

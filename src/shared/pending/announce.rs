@@ -3,14 +3,12 @@
 
 use std::sync::atomic::Ordering;
 
-use pushy_core::gate::Standing;
-
 use crate::pg::release::AtRelease;
 use crate::pg::transaction_end::End;
 use crate::pg::{clock, signals, transaction};
 use crate::shared::cancels::Promise;
 use crate::shared::database::{Presence, NEVER};
-use crate::shared::pending::{Announcement, DefinitionChange, Pending, Why, PENDING};
+use crate::shared::pending::{Announcement, DefinitionChange, Pending, PermitOf, Why, PENDING};
 use crate::shared::queue_slot::NOTHING;
 use crate::shared::{self, executor, numbers, Shared};
 
@@ -190,6 +188,8 @@ impl Pending {
                 }
             }
         }
+        // Before anybody is told that there is room for another.
+        self.count_leases(shared);
         for announcement in &self.announcements {
             if announcement.why == Why::Claimed {
                 continue;
@@ -210,9 +210,13 @@ impl Pending {
         announce_waiting(shared, self.waiting_from.min(self.locked_waiting));
         if self.lease_ends != NEVER {
             if let Some(slot) = shared.find_database(database) {
+                let said_at = self.leases.iter().map(|change| change.said_at).max();
+                // Where the clock was set back since, the scheduler may have seen to those of later than now already.
+                let is_back = said_at.is_some_and(|said_at| said_at > clock::now().0);
+                let ends = if is_back { 0 } else { self.lease_ends };
                 // Before the scheduler is woken: it looks from there on.
-                slot.announce_lease_end(self.lease_ends);
-                shared.announce_due(slot, self.lease_ends);
+                slot.announce_lease_end(ends);
+                shared.announce_due(slot, ends);
             }
         }
         if self.due != NEVER {
@@ -224,6 +228,7 @@ impl Pending {
             if let Some(slot) = shared.find_database(database) {
                 // What was prepared may be CREATE EXTENSION.
                 slot.doubt_looks();
+                shared.doubt_leases_of(database);
                 // Rows that no commit has announced may be of a queue that is gone.
                 slot.request_looks();
                 shared.announce_due(slot, 0);
@@ -286,6 +291,29 @@ impl Pending {
         false
     }
 
+    /// Says how many leases there are of a queue, while the claims among them still hold its lock.
+    #[cfg_attr(target_os = "linux", link_section = "commit_path")]
+    fn count_leases(&self, shared: &Shared) {
+        for change in &self.leases {
+            if change.added == 0 && change.ended == 0 {
+                continue;
+            }
+            let Some(index) = shared.find_queue(change.key) else {
+                continue;
+            };
+            let slot = &shared.queues()[index];
+            slot.change_lease_count(|count| {
+                let count = count.added(change.added);
+                match change.round {
+                    _ if change.ended == 0 => count,
+                    Some(round) => count.ended(change.ended, round),
+                    // It had no place then.
+                    None => count.forgotten(),
+                }
+            });
+        }
+    }
+
     /// What is given back however the transaction ended.
     #[cfg_attr(target_os = "linux", link_section = "commit_path")]
     fn give_back_at_end(&self, shared: &Shared, end: End) {
@@ -296,13 +324,16 @@ impl Pending {
         {
             shared.queues()[announcement.index].end_announcing();
         }
-        for (index, key) in &self.permits {
+        for (index, key, of) in &self.permits {
             let slot = &shared.queues()[*index];
-            slot.return_permit_of_session(*key);
-            // For workers outside it was no limit: nobody has gone without.
-            if !slot.standing().has(Standing::OUTSIDE) {
-                shared.set_ready(*index);
-                shared.wake_for(*index);
+            match of {
+                PermitOf::Jobs => {
+                    slot.return_permit_of_session(*key);
+                    shared.set_ready(*index);
+                    shared.wake_for(*index);
+                }
+                // It was no limit: nobody has gone without.
+                PermitOf::Claim => slot.return_permit_of_claim(*key),
             }
         }
         if end == End::Prepare && self.note_prepared(shared) {

@@ -2,8 +2,6 @@
 
 use std::cell::{Cell, RefCell};
 
-use pushy_core::gate::Standing;
-
 use crate::errors::{Error, Result, SqlState};
 use crate::pg::per_process::PerProcess;
 use crate::pg::release::AtRelease;
@@ -11,7 +9,7 @@ use crate::pg::transaction_end::Before;
 use crate::pg::{heap, invalidation};
 use crate::pg::{identity, transaction};
 use crate::shared::cancels::Promise;
-use crate::shared::pending::{DefinitionChange, Pending, Why, PENDING};
+use crate::shared::pending::{DefinitionChange, LeaseChange, Pending, PermitOf, Why, PENDING};
 use crate::shared::queue_slot::QueueKey;
 use crate::shared::{self, Shared};
 use crate::ABOVE_PENDING;
@@ -35,8 +33,14 @@ pub(in crate::shared::pending) fn before(what: Before) -> Result<()> {
         let Pending {
             announcements,
             changes,
+            leases,
             ..
         } = pending;
+        for change in leases {
+            // Before anybody can see that they have ended.
+            let slot = shared.find_queue(change.key);
+            change.round = slot.map(|slot| shared.queues()[slot].lease_count().round());
+        }
         let has_changed = what == Before::Commit
             && announcements
                 .iter()
@@ -106,14 +110,11 @@ fn end_changing() {
 /// What queue_run has run holds a permit of its queue, which nobody could give back at COMMIT PREPARED. Without it, others would
 /// run the next job of a queue of concurrency 1 before this transaction has ended.
 fn refuse_permits() -> Result<()> {
-    // Who claims for workers outside is told by `refuse_leases`.
-    let is_inside = |index: usize| {
-        let standing = shared::get().map(|shared| shared.queues()[index].standing());
-        standing.is_none_or(|standing| !standing.has(Standing::OUTSIDE))
-    };
     let held = PENDING.with_borrow(|pending| {
         let mut permits = pending.permits.iter();
-        permits.find(|held| is_inside(held.0)).map(|held| held.1)
+        // Who claims for workers outside is told by `refuse_leases`.
+        let runs = permits.find(|held| held.2 == PermitOf::Jobs);
+        runs.map(|held| held.1)
     });
     let Some(key) = held else { return Ok(()) };
     let name = (ABOVE_PENDING.queue_name)(key.queue_id).unwrap_or_else(|| key.queue_id.to_string());
@@ -128,7 +129,8 @@ fn refuse_permits() -> Result<()> {
 
 /// A worker is answered its claim before the transaction is prepared, and its lease would run before COMMIT PREPARED.
 fn refuse_leases() -> Result<()> {
-    if !PENDING.with_borrow(|pending| pending.leases) {
+    let said = |change: &LeaseChange| change.said_at != 0;
+    if !PENDING.with_borrow(|pending| pending.leases.iter().any(said)) {
         return Ok(());
     }
     Err(Error::new(

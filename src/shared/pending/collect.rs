@@ -3,7 +3,9 @@
 use std::sync::atomic::Ordering;
 
 use super::announce::CALL_FOR_ACCESS;
-use super::{with, Announcement, Count, DefinitionChange, Pending, Why, PENDING};
+use super::{
+    with, Announcement, Count, DefinitionChange, LeaseChange, Pending, PermitOf, Why, PENDING,
+};
 use crate::pg::transaction;
 use crate::pg::transaction_end;
 use crate::pg::{identity, Oid};
@@ -17,6 +19,23 @@ use crate::shared::unpublished::Left;
 use crate::shared::Shared;
 
 impl Pending {
+    fn change_of_leases(&mut self, key: QueueKey) -> &mut LeaseChange {
+        let level = transaction::nest_level();
+        let is_it = |change: &LeaseChange| change.level == level && change.key == key;
+        let at = self.leases.iter().position(is_it).unwrap_or_else(|| {
+            self.leases.push(LeaseChange {
+                level,
+                key,
+                added: 0,
+                ended: 0,
+                said_at: 0,
+                round: None,
+            });
+            self.leases.len() - 1
+        });
+        &mut self.leases[at]
+    }
+
     pub(super) fn leave_out(&mut self, level: i32, kind: usize, left: Left) {
         let mut entry = self.left_out.iter_mut();
         match entry.find(|entry| (entry.0, entry.1) == (level, kind)) {
@@ -142,12 +161,39 @@ pub fn waiting_from(time: i64) {
     with(|pending| pending.waiting_from = pending.waiting_from.min(time));
 }
 
-/// A lease ends at `time` (µs), once this transaction has committed, which cannot be prepared.
+/// A lease ends at `time` (µs), once this transaction has committed.
 pub fn lease_ends(time: i64) {
+    with(|pending| pending.lease_ends = pending.lease_ends.min(time));
+}
+
+/// Jobs are leased from `now` until `time` (µs), so many. The caller holds the lock of the queue's leases.
+pub fn leased(key: QueueKey, jobs: u32, now: i64, time: i64) {
+    lease_said(key, now, time);
+    with(|pending| pending.change_of_leases(key).added += jobs);
+}
+
+/// A lease lasts from `now` until `time` (µs), once this transaction has committed, which cannot be prepared.
+pub fn lease_said(key: QueueKey, now: i64, time: i64) {
+    lease_ends(time);
     with(|pending| {
-        pending.lease_ends = pending.lease_ends.min(time);
-        pending.leases = true;
+        let said_at = &mut pending.change_of_leases(key).said_at;
+        *said_at = now.max(*said_at);
     });
+}
+
+/// A lease of a worker outside ends.
+pub fn lease_ended(key: QueueKey) {
+    with(|pending| pending.change_of_leases(key).ended += 1);
+}
+
+/// How many leases of a queue this transaction adds, and ends, so far.
+pub fn leases_of(key: QueueKey) -> (u32, u32) {
+    PENDING.with_borrow(|pending| {
+        let changes = pending.leases.iter().filter(|change| change.key == key);
+        changes.fold((0, 0), |(added, ended), change| {
+            (added + change.added, ended + change.ended)
+        })
+    })
 }
 
 /// Asks on behalf of a role for the cancel of a job that an executor holds: promised at commit. None when too many are
@@ -299,13 +345,16 @@ pub fn awaited() {
 }
 
 /// The permit of the queue in this slot goes back when the transaction ends.
-pub fn holds_permit(index: usize, key: QueueKey) {
-    with(|pending| pending.permits.push((index, key)));
+pub fn holds_permit(index: usize, key: QueueKey, of: PermitOf) {
+    with(|pending| pending.permits.push((index, key, of)));
 }
 
-/// Whether this transaction holds a permit of the queue in this slot.
+/// Whether this transaction holds a permit of the queue in this slot, whichever for.
 pub fn has_permit(index: usize, key: QueueKey) -> bool {
-    PENDING.with_borrow(|pending| pending.permits.contains(&(index, key)))
+    PENDING.with_borrow(|pending| {
+        let mut permits = pending.permits.iter();
+        permits.any(|held| (held.0, held.1) == (index, key))
+    })
 }
 
 /// Workers may enter this database again when the transaction ends. False when that was said before.

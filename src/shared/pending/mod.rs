@@ -12,10 +12,10 @@ mod savepoint;
 pub use announce::{ask_for_orphans, interrupt};
 pub use collect::{
     access_changed, all_locked, ask_cancel, awaited, count, created, defined, dropped,
-    drops_database, due, for_later, has_asked, has_changes, has_permit, holds_permit, lease_ends,
-    left_marker, left_out, locked, locked_waiting, logged, prepares, presence, privileges_changed,
-    promises, quiesced, ready, rotated, sweep, take_back, take_left_out, take_watermarks, unlogged,
-    unplaced, unsaid, waiting_from,
+    drops_database, due, for_later, has_asked, has_changes, has_permit, holds_permit, lease_ended,
+    lease_ends, lease_said, leased, leases_of, left_marker, left_out, locked, locked_waiting,
+    logged, prepares, presence, privileges_changed, promises, quiesced, ready, rotated, sweep,
+    take_back, take_left_out, take_watermarks, unlogged, unplaced, unsaid, waiting_from,
 };
 
 use std::cell::RefCell;
@@ -89,6 +89,28 @@ struct Count {
     tally: QueueCounts,
 }
 
+/// Who holds a permit until the transaction ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum PermitOf {
+    /// It runs jobs itself (queue_run).
+    Jobs,
+    /// It claims jobs for a worker outside, and is no limit to others.
+    Claim,
+}
+
+/// Leases of one queue that this transaction adds and ends.
+#[derive(Clone, Copy)]
+struct LeaseChange {
+    level: i32,
+    key: QueueKey,
+    added: u32,
+    ended: u32,
+    /// When (µs) it has said of some until when they last; 0: of none. To whom, nobody could tell before COMMIT PREPARED.
+    said_at: i64,
+    /// The round of the queue's count when the commit began (`LeaseCount`).
+    round: Option<u32>,
+}
+
 struct Pending {
     announcements: Vec<Announcement>,
     /// Requests for cancels, each with the nest level at which it was made.
@@ -108,8 +130,8 @@ struct Pending {
     locked_waiting: i64,
     /// The earliest time (µs) at which a lease ends that this transaction has written.
     lease_ends: i64,
-    /// Jobs were leased: nobody could say to whom before COMMIT PREPARED.
-    leases: bool,
+    /// What it does to the leases of each queue.
+    leases: Vec<LeaseChange>,
     sweep: bool,
     /// It brings something of which nothing else is said here, and which a sweep finds after COMMIT PREPARED.
     unsaid: bool,
@@ -123,8 +145,8 @@ struct Pending {
     marker: Option<Gap>,
     /// The relay leaves long gaps between ticks, and a LISTENer waits for these events.
     awaited: bool,
-    /// Permits of queues held until the end (queue_run).
-    permits: Vec<(usize, QueueKey)>,
+    /// Permits of queues held until the end.
+    permits: Vec<(usize, QueueKey, PermitOf)>,
     /// The name it is about to be prepared under.
     prepares: Option<Vec<u8>>,
     /// Databases kept empty of workers until the end, each once.
@@ -146,7 +168,7 @@ impl Pending {
         self.waiting_from = NEVER;
         self.locked_waiting = NEVER;
         self.lease_ends = NEVER;
-        self.leases = false;
+        self.leases.clear();
         self.sweep = false;
         self.unsaid = false;
         self.rotated = false;
@@ -174,7 +196,7 @@ static PENDING: PerProcess<RefCell<Pending>> = PerProcess::new(RefCell::new(Pend
     waiting_from: NEVER,
     locked_waiting: NEVER,
     lease_ends: NEVER,
-    leases: false,
+    leases: Vec::new(),
     sweep: false,
     unsaid: false,
     rotated: false,

@@ -76,10 +76,11 @@ impl Pending {
             changes.is_empty(),
             presence.is_empty(),
             permits.is_empty(),
+            leases.is_empty(),
             dropped_databases.is_empty(),
         ]
         .contains(&false);
-        let is_any = [*leases, *sweep, *unsaid, *rotated, *access, *unlogged].contains(&true);
+        let is_any = [*sweep, *unsaid, *rotated, *access, *unlogged].contains(&true);
         has_any || is_any || marker.is_some() || [*due, *lease_ends].iter().any(|at| *at != NEVER)
     }
 }

@@ -3,7 +3,7 @@
 use super::announce::{
     announce, announce_waiting, forget_sequences, free_cancels, free_created, reopen,
 };
-use super::{Pending, Why, PENDING};
+use super::{LeaseChange, Pending, Why, PENDING};
 use crate::pg::transaction_end::SavepointEnd;
 
 pub(super) fn at_savepoint_end(end: SavepointEnd, level: i32) {
@@ -58,6 +58,22 @@ impl Pending {
             let (_, kind, left) = self.left_out.remove(at);
             self.leave_out(level - 1, kind, left);
         }
+        while let Some(at) = self.leases.iter().position(|change| change.level >= level) {
+            let inner = self.leases.swap_remove(at);
+            let is_it =
+                |outer: &&mut LeaseChange| outer.level == level - 1 && outer.key == inner.key;
+            match self.leases.iter_mut().find(is_it) {
+                Some(outer) => {
+                    outer.added += inner.added;
+                    outer.ended += inner.ended;
+                    outer.said_at = outer.said_at.max(inner.said_at);
+                }
+                None => self.leases.push(LeaseChange {
+                    level: level - 1,
+                    ..inner
+                }),
+            }
+        }
         for change in &mut self.changes {
             change.0 = change.0.min(level - 1);
         }
@@ -85,6 +101,7 @@ impl Pending {
         self.cancels.retain(|cancel| cancel.0 < level);
         self.counts.retain(|count| count.level < level);
         self.left_out.retain(|entry| entry.0 < level);
+        self.leases.retain(|change| change.level < level);
         self.changes.retain(|change| change.0 < level);
         self.presence.retain(|presence| presence.0 < level);
     }

@@ -17,9 +17,11 @@ impl Shared {
         self.queues()[index].standing().is_open() && self.facts(index).let_in(now, asker)
     }
 
-    /// The same for a worker outside that claims jobs.
+    /// The same for a worker outside that claims jobs. Not before all know that the queue has no handler: an executor that has entered it
+    /// until then is counted.
     pub fn lets_in_outside(&self, index: usize, now: i64) -> bool {
-        self.facts(index).let_in(now, Asker::Outside)
+        self.queues()[index].standing().has(Standing::OUTSIDE)
+            && self.facts(index).let_in(now, Asker::Outside)
     }
 
     /// The same, and why not.

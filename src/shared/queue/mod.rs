@@ -4,6 +4,7 @@ mod announcing;
 mod gate;
 mod held;
 mod idle_mark;
+mod leases;
 mod permits;
 pub mod queue_slot;
 mod queue_table;

@@ -38,6 +38,36 @@ impl QueueSlot {
         self.return_permit(key);
     }
 
+    /// The same for a session that claims jobs for a worker outside, which does not run them: whoever waits for all jobs of the queue is to
+    /// know of them until they are leased. There is no limit to these.
+    pub fn take_permit_of_claim(&self) -> bool {
+        self.claims.fetch_add(1, Ordering::SeqCst);
+        let is_taken = self.take_permit_of_session();
+        self.claims
+            .fetch_sub(u32::from(!is_taken), Ordering::SeqCst);
+        is_taken
+    }
+
+    /// Gives that back.
+    pub fn return_permit_of_claim(&self, key: QueueKey) {
+        self.return_permit_of_session(key);
+        if self.is(key) {
+            let less = |claims: u32| claims.checked_sub(1);
+            let _ = self
+                .claims
+                .fetch_update(Ordering::SeqCst, Ordering::SeqCst, less);
+        }
+    }
+
+    /// Executors, and sessions with queue_run, that may have jobs of it in hand. In a queue that has no handler any more there may be some
+    /// yet, and no new ones once its standing says so.
+    pub fn at_work_inside(&self) -> u32 {
+        // Who holds the lock of the queue's leases meets no other claim between its two; to others it may seem one less.
+        let claims = self.claims.load(Ordering::SeqCst);
+        let running = self.running.load(Ordering::SeqCst);
+        running.saturating_sub(claims)
+    }
+
     /// Sessions that run jobs of it.
     pub fn sessions(&self) -> u32 {
         self.sessions.load(Ordering::SeqCst)

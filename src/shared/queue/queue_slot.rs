@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicU8, Ordering};
 
 use pushy_core::gate::Standing;
+use pushy_core::lease_count::LeaseCount;
 
 use crate::pg::condition::Condition;
 
@@ -64,6 +65,10 @@ pub struct QueueSlot {
     pub running: AtomicU32,
     /// Those of them that sessions hold which have called queue_run.
     pub(super) sessions: AtomicU32,
+    /// Those of these that only claim jobs for workers outside.
+    pub(super) claims: AtomicU32,
+    /// How many jobs workers outside have leased: `LeaseCount`.
+    pub(super) leases: AtomicU64,
     /// Permits given so far.
     pub(in crate::shared) permits: AtomicU64,
     /// Transactions that commit now, with jobs that they announce in a moment.
@@ -204,6 +209,8 @@ impl QueueSlot {
     pub(in crate::shared) fn say(&self, facts: &QueueFacts) {
         // First: who applies what it has read before learns that this came.
         self.said.fetch_add(1, Ordering::SeqCst);
+        // Rows may have come with a load, or been written by hand.
+        self.change_lease_count(LeaseCount::forgotten);
         self.apply(facts);
     }
 
@@ -286,6 +293,9 @@ impl QueueSlot {
             end_awaited,
             closing,
             to_tell,
+            // Below: its round grows only.
+            leases: _,
+            claims,
             passed_over,
             passed_over_gone,
             held_priorities,
@@ -309,6 +319,8 @@ impl QueueSlot {
         epoch.store(facts.epoch, Ordering::Relaxed);
         running.store(0, Ordering::Relaxed);
         sessions.store(0, Ordering::Relaxed);
+        claims.store(0, Ordering::Relaxed);
+        self.change_lease_count(LeaseCount::forgotten);
         for count in [passed_over, passed_over_gone, mean_ns] {
             count.store(0, Ordering::Relaxed);
         }

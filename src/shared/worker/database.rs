@@ -291,11 +291,10 @@ impl DatabaseSlot {
         self.lease_ends.fetch_min(time, Ordering::SeqCst);
     }
 
-    /// The clock was set back: those that were to end in a moment have hours.
+    /// The clock was set back: those that were to end in a moment have hours. Also where none is announced, because a scheduler takes
+    /// what is for as long as it looks.
     pub fn look_at_all_leases(&self) {
-        if self.lease_ends.load(Ordering::SeqCst) != NEVER {
-            self.announce_lease_end(0);
-        }
+        self.announce_lease_end(0);
     }
 
     /// Takes the time from which on leases may end; as `take_waiting`.

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use pushy_core::backoff;
+use pushy_core::gate::Standing;
 use rustc_hash::FxHashMap;
 
 use crate::errors::Error;
@@ -238,11 +239,12 @@ impl Executor {
         }
     }
 
-    /// Returns the permit, and wakes an executor if one may have found none left.
+    /// Returns the permit, and wakes an executor if one may have found none left; or a worker outside, if the queue's are these by now.
     fn return_permit(&self, slot: usize, key: QueueKey) {
         PERMIT.set(None);
-        let was_full = self.shared.queues()[slot].return_permit(key);
-        if was_full && self.shared.is_ready(slot) {
+        let queue = &self.shared.queues()[slot];
+        let was_full = queue.return_permit(key);
+        if was_full && self.shared.is_ready(slot) || queue.standing().has(Standing::OUTSIDE) {
             self.shared.wake_for(slot);
         }
     }

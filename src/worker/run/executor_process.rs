@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::sync::atomic::Ordering;
 
 use pushy_core::capacity::ExecutorKey;
+use pushy_core::gate::Standing;
 
 use crate::errors::{Error, SqlState};
 use crate::pg::per_process::PerProcess;
@@ -136,6 +137,9 @@ fn leave() {
         let queue_slot = &shared.queues()[queue.0];
         queue_slot.return_permit(queue.1);
         shared.set_ready(queue.0);
+        if queue_slot.standing().has(Standing::OUTSIDE) {
+            shared.wake_for(queue.0);
+        }
         if !queue_slot.is(queue.1) {
             // The queue was dropped while this executor had rows of its jobs locked: queue_drop has passed over those.
             pending::ask_for_orphans(shared, queue.1.database);

@@ -52,6 +52,7 @@ impl Sweep {
         pending::waiting_from(0);
         // Leases too may have come with a load.
         pending::lease_ends(0);
+        shared::expect().doubt_leases_of(database::current());
         free_unwatched();
         if let Some(database_slot) = shared::expect().find_database(database::current()) {
             promise::recall_again(database_slot);
