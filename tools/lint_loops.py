@@ -2,8 +2,8 @@
 """Finds loops of Pushy's workers that nobody could end.
 
 A worker that spins without a look at its interrupts cannot be terminated, keeps DROP DATABASE waiting and the server from
-stopping. So the body of every `loop` and `while` in src/worker and src/relay looks at them (interrupts::check), or sleeps on the
-latch, which does; or a comment right above says why it ends: `// Bounded: …`.
+stopping. So the body of every `loop` and `while` in src/worker, src/relay and src/job (whose moves workers make) looks at
+them (interrupts::check), or sleeps on the latch, which does; or a comment right above says why it ends: `// Bounded: …`.
 """
 
 import re
@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-FOLDERS = ("src/worker", "src/relay")
+FOLDERS = ("src/worker", "src/relay", "src/job")
 LOOP = re.compile(r"^\s*(?:'\w+: )?(?:return )?(?:let .*= )?(?:loop|while\b.*) \{")
 LOOKS = re.compile(r"\binterrupts::check\(|\blatch::wait\(|\bcheck_for_interrupts!")
 

@@ -68,6 +68,7 @@ pub fn attempt(id: i64) -> Option<(i32, Timestamp)> {
 
 /// The job of one executor; read again when the executor went on to its next job meanwhile.
 fn running_in(executor: &ExecutorSlot) -> Option<Running> {
+    // Bounded: by the jobs that the executor ends meanwhile, each of which takes longer than this.
     loop {
         let id = executor.job.load(Ordering::SeqCst);
         if id == 0 {

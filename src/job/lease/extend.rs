@@ -6,7 +6,7 @@ use crate::job::lease::length::{end_of, read_lease};
 use crate::params;
 use crate::pg::spi::{self, Plan};
 use crate::pg::value::Uuid;
-use crate::pg::{clock, identity, transaction, BuiltinOid};
+use crate::pg::{clock, identity, text, transaction, BuiltinOid};
 use crate::shared::pending;
 use crate::sql_function;
 
@@ -53,7 +53,9 @@ pub(super) fn extend(
         (None, Some(_)) => (lease.until, lease.session),
         _ => end_of(lease_us.unwrap_or(leased.queue.lease_us), now),
     };
-    let message = message.as_deref().map(|message| cut(message, MOST));
+    let message = message
+        .as_deref()
+        .map(|message| text::cut_utf8(message, MOST));
     identity::as_owner(|| {
         spi::run(
             &EXTEND,
@@ -63,12 +65,4 @@ pub(super) fn extend(
     })?;
     pending::lease_said(leased.queue.key(), now.0, until.0);
     Ok(true)
-}
-
-fn cut(text: &str, most: usize) -> &str {
-    let mut end = text.len().min(most);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    &text[..end]
 }

@@ -21,6 +21,7 @@ fn claim_wait(call: Call) -> Result<Answer> {
     let timeout = call.timeout("timeout", 1, USUAL)?;
     transaction::require_nonatomic(call.is_nonatomic_call(), "pushy.job_claim_wait")?;
     let deadline = Instant::now() + timeout;
+    // Bounded: by the deadline; who sleeps looks at interrupts.
     loop {
         // Each look is a transaction of its own, because the queue may change; between looks no snapshot is held.
         transaction::commit_in_procedure()?;

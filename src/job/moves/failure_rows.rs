@@ -8,6 +8,7 @@ use crate::params;
 use crate::pg::heap::{self, Holder, Key};
 use crate::pg::snapshot;
 use crate::pg::spi::{self, Plan};
+use crate::pg::text;
 use crate::pg::value::Timestamp;
 
 // An attempt is charged once: a second record of it (a verdict after a crash that raced with an
@@ -33,11 +34,7 @@ static RECORD: Plan = Plan::new(
 const MOST: usize = 8_000;
 
 fn cut(text: &str) -> &str {
-    let mut end = text.len().min(MOST);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    &text[..end]
+    text::cut_utf8(text, MOST)
 }
 
 /// Records why an attempt failed, or with attempt 0 why none was made; as the extension's owner.

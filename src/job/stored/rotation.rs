@@ -135,6 +135,7 @@ impl Pool {
     /// A table for rows that are to be removed at `from` or later, and by `until`, open for writing; None
     /// when none is assigned. As the extension's owner.
     pub fn open(&self, from: Timestamp, until: Timestamp) -> Result<Option<Table>> {
+        // Bounded: by the changes that others commit meanwhile.
         while let Some(generation) = generation() {
             let windows = self.cached(generation)?;
             let fitting = windows

@@ -173,6 +173,7 @@ fn wait(id: i64, queue: &definition::QueueDefinition, deadline: Instant) -> Resu
         other => Some(other.map(|_| ())),
     };
     let mut queue = Some(queue.clone());
+    // Bounded: by the deadline; who sleeps looks at interrupts.
     while let Some(definition) = &queue {
         let left = deadline.saturating_duration_since(Instant::now());
         // Not made here: the queue may be dropped by now.
@@ -274,6 +275,7 @@ fn jobs_wait(call: Call) -> Result<Answer> {
     let deadline = Instant::now() + timeout;
     let mut noticed = false;
     let mut slot = cached.slot;
+    // Bounded: by the deadline; who sleeps looks at interrupts.
     loop {
         let seen = slot.map(|slot| (slot, shared::expect().queues()[slot].drains()));
         // Each look is a transaction of its own; between looks no snapshot is held.

@@ -226,6 +226,15 @@ pub fn cut(bytes: &[u8], most: usize) -> &[u8] {
     &bytes[..length as usize]
 }
 
+/// As much of a text as has so many bytes, cut on a character.
+pub fn cut_utf8(text: &str, most: usize) -> &str {
+    let mut end = text.len().min(most);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}
+
 /// Names for a message, the first ones when there are many.
 pub fn listed(names: &[&str]) -> String {
     const MOST: usize = 20;
