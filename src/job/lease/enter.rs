@@ -31,6 +31,7 @@ pub(super) fn enter(name: &str, worker: Option<&str>, most: usize) -> Result<Ent
         Some(worker) => identity::as_owner(|| lock_held(queue_id, caller, worker, most))?,
         None => Vec::new(),
     };
+    // Bounded: by the changes of the queue that others commit meanwhile; who waits for the lock looks at interrupts.
     loop {
         // Where leases are limited one claim comes after the other: what the one before has leased is counted by the next.
         let mode = match known.definition.concurrency {
