@@ -17,6 +17,7 @@ pub mod lease_count;
 pub mod loaded;
 pub mod log;
 pub mod pace;
+pub mod presence;
 pub mod rest;
 pub mod share;
 pub mod slots;

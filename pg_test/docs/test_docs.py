@@ -174,3 +174,17 @@ def test_the_events_of_the_control_channel_are_all_of_them():
     events |= set(re.findall(r'\\"event\\":\\"(\w+)', (ROOT / "src" / "relay" / "emit.rs").read_text()))
     shown = {event for first, *_ in cells("control-channel.md", "`event` | when") for event in first.split(", ")}
     assert shown == events and "resync" in events
+
+
+def test_the_pages_say_the_times_of_backoffs_that_the_code_has():
+    """As messages of the server say them: core/src/backoff.rs."""
+    source = (ROOT / "core" / "src" / "backoff.rs").read_text()
+    declared = re.findall(r"pub const (\w+): ServerBackoff = ServerBackoff::of\(([\d_]+), ([\d_]+)\);", source)
+    times = {name: tuple(int(us) / 1e6 for us in (first, most)) for name, first, most in declared}
+    assert {"EXECUTOR", "SCHEDULER", "RELAY", "NOTIFY", "START"} == set(times)
+    words = {name: f"{first:g} to {most:.0f} s" for name, (first, most) in times.items()}
+    said = [(page.name, before, span) for page in sorted((ROOT / "docs").rglob("*.md"))
+            for before, span in re.findall(r"(.{40})\b(\d+(?:\.\d+)? to \d+ s)(?:econds)?\b", page.read_text(), re.S)]
+    waiting = [page for page, before, span in said if re.search(r"[Qq]ueues? waits? $", before) and span == words["EXECUTOR"]]
+    assert waiting == ["jobs.md", "reliability.md", "what-happens-when.md"]
+    assert {span for _, _, span in said} <= set(words.values()), said

@@ -27,3 +27,11 @@ def test_every_loop_of_a_worker_looks_at_interrupts_or_ends():
 ])
 def test_the_lint_finds_planted_loops(text, lines):
     assert lint.endless(text) == lines
+
+
+def test_who_counts_idle_rounds_waits_by_them():
+    """A wait of which the count does not know would be taken for a round without one, and a fault of Pushy's would be said that is none."""
+    counting = [file for folder in lint.FOLDERS for file in (REPOSITORY / folder).rglob("*.rs") if "IdleRounds::default()" in file.read_text()]
+    assert {file.name for file in counting} == {"executor.rs", "worker.rs"}
+    fixed = [(file.name, line) for file in counting for line in file.read_text().splitlines() if "latch::wait(Some(Duration::" in line]
+    assert fixed == []

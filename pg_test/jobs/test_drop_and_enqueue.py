@@ -118,3 +118,23 @@ def test_what_a_prepared_transaction_adds_to_a_dropped_queue_is_discarded_and_sa
     db.cluster.log.wait_for("jobs were discarded because their queue was dropped: 1", since)
     # It is said in the transaction that discards them, which commits next.
     db.wait_until("SELECT count(*) FROM pushy_internal.live_job", 0)
+
+
+def test_orphans_on_more_pages_than_are_looked_at_in_a_round_are_all_found_while_due_jobs_go_on(db):
+    db.sql("CREATE FUNCTION work(args jsonb) RETURNS void LANGUAGE sql AS ''; SELECT pushy.queue_register('gone', 'work(jsonb)'), pushy.queue_register('q', 'work(jsonb)')")
+    with db.connect(autocommit=False) as session:
+        # Three to a page, of which a round looks at 512.
+        session.execute("SELECT count(*) FROM pushy.enqueue_many('gone', ARRAY(SELECT jsonb_build_object('x', string_agg(md5(random()::text), '')) "
+                        "FROM generate_series(1, 4000) n, generate_series(1, 55) GROUP BY n))")
+        session.execute(f"PREPARE TRANSACTION '{db.name}'")
+    db.sql("ALTER TABLE pushy_internal.live_job SET (autovacuum_enabled = false)")
+    assert db.value("SELECT pg_relation_size('pushy_internal.live_job') / 8192") > 2 * 512
+    db.sql("SELECT pushy.queue_drop('gone')")
+    db.sql(f"COMMIT PREPARED '{db.name}'")
+    left = "SELECT count(*) FROM pushy_internal.live_job l WHERE NOT EXISTS (SELECT FROM pushy_internal.queue q WHERE q.queue_id = l.queue_id)"
+    beside = 0
+    while beside < 2000 and db.value(left) > 0:
+        assert db.job_wait(db.value("SELECT pushy.enqueue('q', delay => '1 ms')"))["state"] == "completed"
+        beside += 1
+    assert db.value(left) == 0 and beside > 0
+    assert db.value("SELECT count(*) FROM pushy_internal.failure WHERE message = 'the job''s queue was dropped'") == 4000

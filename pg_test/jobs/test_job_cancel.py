@@ -249,3 +249,31 @@ def test_a_running_job_that_a_transaction_cancels_is_not_made_to_run_again_by_it
     gate.open()
     assert db.value("SELECT pushy.job_retry(%s)", job) is True
     assert db.job_wait(job)["state"] == "completed"
+
+
+def test_a_cancel_that_is_asked_for_behind_the_schedulers_way_through_many_others_is_not_lost(db):
+    """The scheduler goes through what was promised by the jobs' numbers, 500 in a round; one comes whose number it has passed."""
+    many = 6000
+    db.sql("CREATE FUNCTION work() RETURNS void LANGUAGE sql AS ''; SELECT pushy.queue_register('q', 'work()'), pushy.queue_pause('q')")
+    first = db.value("SELECT pushy.enqueue('q')")
+    db.sql("SELECT count(*) FROM pushy.enqueue_many('q', array_fill('{}'::jsonb, ARRAY[%s]))", many)
+
+    def promise(which: str) -> None:
+        """As after a crash: the promises are in the table, and a sweep finds them."""
+        db.sql(f"INSERT INTO pushy_internal.promised_cancel (job_id, queue_id) SELECT id, queue_id FROM pushy_internal.live_job WHERE id {which} {first}")
+        # What is inserted by SQL is taken for rows of a dump, which have other numbers.
+        db.sql(f"""UPDATE pushy_internal.promised_cancel p SET job_id = job.id, queue_id = job.queue_id
+                     FROM (SELECT c.ctid AS place, row_number() OVER () AS n FROM pushy_internal.promised_cancel c WHERE c.job_id < 0) loaded
+                     JOIN (SELECT id, queue_id, row_number() OVER () AS n FROM pushy_internal.live_job WHERE id {which} {first}) job USING (n)
+                    WHERE p.ctid = loaded.place""")
+
+    promise(">")
+    db.sql("SELECT * FROM pushy.resume_after_restore()")
+    left = "SELECT count(*) FROM pushy_internal.promised_cancel"
+    db.wait_until(left, lambda seen: seen < many)
+    promise("=")
+    db.sql("SELECT * FROM pushy.resume_after_restore()")
+    assert db.value(left) > 1, "the scheduler was through before the other was promised"
+    assert db.job_wait(first)["state"] == "cancelled"
+    db.wait_until(left, 0)
+    db.wait_until("SELECT count(*) FROM pushy.jobs WHERE state = 'cancelled'", many + 1)

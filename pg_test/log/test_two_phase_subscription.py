@@ -1,5 +1,8 @@
 """A subscription of PostgreSQL's that commits in two phases: no statement here tells of the end, and jobs and notices come with it all the same."""
 
+import os
+import signal
+
 import pytest
 
 
@@ -59,3 +62,24 @@ def test_what_is_rolled_back_in_two_phases_is_forgotten(pair):
     here.sql("COMMIT PREPARED 'x'")
     there.wait_until("SELECT count(*) FROM ran WHERE n = 3", 1, deadline=5)
     assert there.rows("SELECT n FROM w") == [(3,)]
+
+
+def test_more_that_end_between_two_looks_than_there_are_places_are_all_found(pair):
+    """The launcher stands still meanwhile; of those without a place a scheduler finds what they have brought."""
+    here, there = pair
+    launcher = there.value("SELECT pid FROM pg_stat_activity WHERE backend_type = 'pushy launcher'")
+    places = 10 + 64
+    os.kill(launcher, signal.SIGSTOP)
+    try:
+        for n in range(places + 20):
+            here.sql(f"BEGIN; INSERT INTO w VALUES ({n}); PREPARE TRANSACTION 'x'")
+            here.sql("COMMIT PREPARED 'x'")
+        there.wait_until("SELECT count(*) FROM w", places + 20)
+        # One that is open when the launcher goes on, and has no place either.
+        begin(here, there, 1000)
+    finally:
+        os.kill(launcher, signal.SIGCONT)
+    there.wait_until("SELECT count(*) FROM ran", places + 20, deadline=10)
+    here.sql("COMMIT PREPARED 'x'")
+    there.wait_until("SELECT count(*) FROM ran WHERE n = 1000", 1, deadline=5)
+    there.jobs_wait("q")

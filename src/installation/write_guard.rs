@@ -4,7 +4,8 @@
 //! pg_write_all_data may write every table; only a trigger keeps it out. Pushy's own statements run as the owner; its
 //! direct writes fire no triggers. The database's owner, who dumps these tables, loads such a dump without an error, and
 //! without its rows: a row that was written into a dump is as good as one written here. Nobody else puts a trigger there, whatever was granted: it would run as the owner.
-//! And nobody renames the schema, or what is in it, or changes the columns of a table but by a script of the extension.
+//! And nobody renames the schema, or what is in it, gives it away or changes what it does, but by a script of the extension: only how
+//! and where rows are kept is their owner's business.
 
 use std::cell::RefCell;
 use std::ffi::CStr;
@@ -36,6 +37,14 @@ fn refuse(statement: &Statement) {
         Statement::CreateTrigger { relation } => refuse_trigger(relation),
         Statement::RenameSchema { name } => refuse_rename(name),
         Statement::MoveObject { object } => refuse_move(object),
+        Statement::AlterObject { object } if is_kept() && is_ours(object.extension()) => {
+            ereport::raise(&stays("this"));
+        }
+        Statement::DropMember if is_kept() => ereport::raise(&stays("what is in it")),
+        Statement::AlterRelation {
+            relation,
+            is_storage,
+        } => refuse_other_rules(relation, *is_storage),
         Statement::AlterColumns { relation, .. } | Statement::RenameColumn { relation, .. } => {
             refuse_other_columns(relation);
         }
@@ -71,15 +80,7 @@ fn refuse_rename(schema: &CStr) {
 /// What the extension has made is found by its name: by triggers, by what a script of its next version says, and by all who call it.
 /// Whoever may not move it gets the server's own error.
 fn refuse_move(object: &MovedObject) {
-    if script::is_running()
-        || worker::is_binary_upgrade()
-        || !identity::owns_extension(identity::current_user())
-    {
-        return;
-    }
-    let is_ours =
-        identity::extension_oid().is_some() && object.extension() == identity::extension_oid();
-    if is_ours {
+    if is_kept() && is_ours(object.extension()) {
         ereport::raise(
             &Error::new(
                 SqlState::FEATURE_NOT_SUPPORTED,
@@ -91,13 +92,46 @@ fn refuse_move(object: &MovedObject) {
     }
 }
 
-/// Rows are read and written by the places of their columns. Whoever may not alter the table gets the server's own error.
-fn refuse_other_columns(relation: &RelationName) {
-    if script::is_running() || worker::is_binary_upgrade() {
+/// Whether what the extension has made is kept from who runs this; whoever may not alter it gets the server's own error.
+fn is_kept() -> bool {
+    !script::is_running()
+        && !worker::is_binary_upgrade()
+        && identity::owns_extension(identity::current_user())
+}
+
+fn is_ours(extension: Option<Oid>) -> bool {
+    extension.is_some() && extension == identity::extension_oid()
+}
+
+/// A table with another constraint, default or owner, and a view that shows others' rows, are not what Pushy works with.
+fn refuse_other_rules(relation: &RelationName, is_storage: bool) {
+    let is_ours = || {
+        let ours = relation
+            .find_table()
+            .filter(|oid| identity::is_in_pushy(*oid))?;
+        is_ours(MovedObject::extension_of_relation(ours)).then_some(ours)
+    };
+    if is_storage && !relation.is_view() || !is_kept() {
         return;
     }
+    if let Some(ours) = is_ours() {
+        ereport::raise(&stays(&identity::relation_name(ours)));
+    }
+}
+
+fn stays(what: &str) -> Error {
+    Error::new(
+        SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+        format!("extension pushy keeps {what} as its script has made it"),
+    )
+    .detail("Only how and where the rows of its tables are stored may be changed: tablespace, storage parameters, statistics, replica identity.")
+    .hint("ALTER EXTENSION pushy UPDATE changes it where need be; a function, a view or a table of your own may be as you like.")
+}
+
+/// Rows are read and written by the places of their columns. Whoever may not alter the table gets the server's own error.
+fn refuse_other_columns(relation: &RelationName) {
     let ours = relation.find().filter(|oid| identity::is_in_pushy(*oid));
-    let Some(ours) = ours.filter(|_| identity::owns_extension(identity::current_user())) else {
+    let Some(ours) = ours.filter(|_| is_kept()) else {
         return;
     };
     let name = identity::relation_name(ours);

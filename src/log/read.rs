@@ -62,7 +62,8 @@ pub enum LogItem {
     Resync(Cursor),
 }
 
-/// How many ticks and events one look may go through, whatever of them is for its reader: some 5 ms.
+/// How many ticks and events one look may go through, whatever of them is for its reader: some 5 ms. A tick of which notices are merged is
+/// read through for that, too: of the first such tick beside what is counted, so that each look comes on.
 #[derive(Clone, Copy)]
 pub struct Stretch(pub usize);
 
@@ -94,6 +95,7 @@ pub fn after(
         is_gone: false,
         has_missed: false,
         left: stretch.0,
+        has_merged: false,
     };
     way.go(filter, &mut each)?;
     Ok(Reached {
@@ -110,6 +112,8 @@ struct Delivery {
     has_missed: bool,
     /// What is left of its stretch.
     left: usize,
+    /// It has read through a tick for what is to be merged.
+    has_merged: bool,
 }
 
 impl Delivery {
@@ -155,6 +159,17 @@ impl Delivery {
     fn step(&mut self) -> bool {
         self.left = self.left.saturating_sub(1);
         self.left > 0
+    }
+
+    /// Whether it may read through a tick of so many events for what is to be merged; if not, the stretch is over.
+    fn may_merge(&mut self, events: usize) -> bool {
+        if !self.has_merged {
+            self.has_merged = true;
+            return true;
+        }
+        let may = self.left > events;
+        self.left = if may { self.left - events } else { 0 };
+        may
     }
 
     /// Says that events were emptied before they were read, if some were; false when the reader has enough.
@@ -227,6 +242,11 @@ fn hand_over(
         if notice.merge {
             let merged = match &mut merged {
                 Some(merged) => merged,
+                None if !way.may_merge(tick.events as usize) => {
+                    way.passed = before;
+                    goes_on = false;
+                    return Ok(false);
+                }
                 None => merged.insert(merged_in(log, tick, filter)?),
             };
             if let Some(merged) = merged.get(&notice.equal()) {

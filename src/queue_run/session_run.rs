@@ -153,7 +153,7 @@ impl<'a> SessionRun<'a> {
         if let Some(database_slot) =
             shared::get().and_then(|all| all.find_database(database::current()))
         {
-            promise::recall(database_slot);
+            promise::recall_at_once(database_slot)?;
         }
         let until = self.until.unwrap_or_else(clock::now);
         while promote::promote_of(queue, until, ROWS)? {}

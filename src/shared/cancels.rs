@@ -39,13 +39,6 @@ pub struct Promise {
     pub cell: usize,
 }
 
-/// A promise of the server's life before.
-#[derive(Clone, Copy, Debug)]
-pub enum Recalled {
-    WasHere,
-    Now(Promise),
-}
-
 /// The cells, for all databases.
 #[repr(C)]
 pub struct Cancels {
@@ -105,16 +98,10 @@ impl Cancels {
         Some(Promise { job, cell: at })
     }
 
-    /// Takes up the cancel of a job that was promised in the server's life before, unless it is here; None when all places are
-    /// taken.
-    pub fn recall(&self, database: u32, job: i64) -> Option<Recalled> {
+    /// The same for a cancel that was promised in the server's life before; None when all places are taken.
+    pub fn ask_again(&self, database: u32, job: i64) -> Option<Promise> {
         const NOBODY: u32 = 0;
-        if self.includes(database, job) {
-            return Some(Recalled::WasHere);
-        }
-        let promise = self.ask(NOBODY, true, database, job)?;
-        self.commit(promise);
-        Some(Recalled::Now(promise))
+        self.ask(NOBODY, true, database, job)
     }
 
     /// Whoever makes a cancelled job run again forgets that its cancel was promised.

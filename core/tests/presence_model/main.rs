@@ -1,5 +1,5 @@
 //! Every interleaving of transactions that create and drop the extension and of workers that look whether it is there
-//! (src/shared/worker/database.rs, `begin_look` and `conclude_look`): when all are through, shared memory does not say that an extension
+//! (core/src/presence.rs): when all are through, shared memory does not say that an extension
 //! is gone which is there, and a commit that was heard is not taken back by a look that is older. And of broken variants, each of
 //! which must be caught.
 
@@ -19,14 +19,17 @@ enum Fault {
     SaysEarly,
     /// COMMIT PREPARED, which does not know what was prepared, says nothing where the extension is said to be there.
     PreparedSaysNothing,
+    /// A doubt reads what is said, and then says it again.
+    DoubtsInTwoSteps,
 }
 
-const FAULTS: [Fault; 5] = [
+const FAULTS: [Fault; 6] = [
     Fault::SaysAnyway,
     Fault::ComparesPresence,
     Fault::RemembersLate,
     Fault::SaysEarly,
     Fault::PreparedSaysNothing,
+    Fault::DoubtsInTwoSteps,
 ];
 
 /// One transaction after the other, because each waits for the one before it.
@@ -65,6 +68,13 @@ enum Looker {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+enum Doubter {
+    Idle,
+    Read(Said),
+    Done,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 struct World {
     is_there: bool,
     said: Said,
@@ -72,6 +82,8 @@ struct World {
     /// Steps of the changes that are done: two each.
     done: u8,
     lookers: [Looker; 2],
+    /// Somebody ends a transaction that was prepared, of which nobody knows whether it brings the extension.
+    doubter: Doubter,
     /// The last word of a commit, while it holds.
     heard: Option<bool>,
     is_bad: bool,
@@ -135,10 +147,34 @@ fn look(world: &World, looker: usize, fault: Option<Fault>, found: &mut dyn FnMu
     found(next);
 }
 
+fn doubt(world: &World, fault: Option<Fault>, found: &mut dyn FnMut(World)) {
+    let mut next = *world;
+    let again = |said: Said| Said {
+        times: said.times + 1,
+        ..said
+    };
+    match world.doubter {
+        Doubter::Idle if fault == Some(Fault::DoubtsInTwoSteps) => {
+            next.doubter = Doubter::Read(world.said);
+        }
+        Doubter::Idle => {
+            next.said = again(world.said);
+            next.doubter = Doubter::Done;
+        }
+        Doubter::Read(said) => {
+            next.said = again(said);
+            next.doubter = Doubter::Done;
+        }
+        Doubter::Done => return,
+    }
+    found(next);
+}
+
 /// Whether all are through, and what is said is wrong: an extension that is there is said to be gone, or one whose drop was heard
 /// is said to be there.
 fn judge(world: &mut World) {
     let are_through = usize::from(world.done) == 2 * world.changes.len()
+        && world.doubter == Doubter::Done
         && world.lookers.iter().all(|looker| *looker == Looker::Done);
     let is_gone_wrongly = world.is_there && !world.said.is_there;
     let is_there_wrongly = !world.is_there && world.said.is_there && world.heard == Some(false);
@@ -154,6 +190,7 @@ fn explore(changes: [Change; 2], fault: Option<Fault>) -> (usize, bool) {
         changes,
         done: 0,
         lookers: [Looker::Idle; 2],
+        doubter: Doubter::Idle,
         heard: None,
         is_bad: false,
     };
@@ -166,6 +203,7 @@ fn explore(changes: [Change; 2], fault: Option<Fault>) -> (usize, bool) {
                 found(next);
             };
             change(world, fault, &mut judged);
+            doubt(world, fault, &mut judged);
             for looker in 0..world.lookers.len() {
                 look(world, looker, fault, &mut judged);
             }

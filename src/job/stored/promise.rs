@@ -7,13 +7,14 @@ use std::sync::atomic::Ordering;
 use rustc_hash::FxHashSet;
 
 use crate::errors::Result;
+use crate::job::live;
 use crate::params;
 use crate::pg::heap::{self, Asked, Key};
 use crate::pg::spi::{self, Plan};
 use crate::pg::{database, snapshot, BuiltinOid};
-use crate::shared;
-use crate::shared::cancels::Recalled;
+use crate::shared::cancels::Promise;
 use crate::shared::database::DatabaseSlot;
+use crate::shared::{self, pending};
 
 static WRITE: Plan = Plan::new(
     "INSERT INTO pushy_internal.promised_cancel (job_id, queue_id) VALUES ($1, $2)",
@@ -52,42 +53,82 @@ pub fn forget(job: i64) -> Result<()> {
 }
 
 /// Puts into shared memory what was promised before the server started, unless somebody has; false when there is no room
-/// for all of it yet.
-pub fn recall(database_slot: &DatabaseSlot) -> bool {
-    database_slot.cancels_recalled.load(Ordering::SeqCst) || recall_again(database_slot)
+/// for all of it yet. It counts with the commit of this transaction of a worker; `cancels_recalled` may be said after that.
+pub fn recall(database_slot: &DatabaseSlot) -> Result<bool> {
+    if database_slot.cancels_recalled.load(Ordering::SeqCst) {
+        return Ok(true);
+    }
+    recall_again(database_slot)
 }
 
 /// The same, whoever has: rows may have come without a commit of ours.
 #[cold]
-pub fn recall_again(database_slot: &DatabaseSlot) -> bool {
-    let cancels = &shared::expect().cancels;
+pub fn recall_again(database_slot: &DatabaseSlot) -> Result<bool> {
     let here = database::current();
+    let ask = |job: i64| pending::recall_cancel(here, job);
+    // Until the commit they are requests, for which nobody cancels a job, and who has met one has left the job to this transaction, which
+    // announces it.
+    let take_back = |promise: Promise| {
+        if let Some(live) = live::get(promise.job)? {
+            live::announce_at_end(&live);
+        }
+        pending::take_back(promise);
+        Ok(())
+    };
+    let all = take_up(database_slot, ask, take_back)?;
+    if !all {
+        database_slot
+            .cancels_recalled
+            .store(false, Ordering::SeqCst);
+    }
+    Ok(all)
+}
+
+/// The same by a session that is about to run jobs: at once, because its transaction may be open for long, and be rolled back.
+pub fn recall_at_once(database_slot: &DatabaseSlot) -> Result<()> {
+    if database_slot.cancels_recalled.load(Ordering::SeqCst) {
+        return Ok(());
+    }
+    let (here, cancels) = (database::current(), &shared::expect().cancels);
+    let ask = |job: i64| {
+        let promise = cancels.ask_again(here, job)?;
+        cancels.commit(promise);
+        Some(promise)
+    };
+    let take_back = |promise: Promise| {
+        cancels.carried_out(promise);
+        Ok(())
+    };
+    let all = take_up(database_slot, ask, take_back)?;
+    database_slot.cancels_recalled.store(all, Ordering::SeqCst);
+    Ok(())
+}
+
+/// Asks for what is in the table and not in shared memory; false when there is no room for all of it.
+fn take_up(
+    database_slot: &DatabaseSlot,
+    ask: impl Fn(i64) -> Option<Promise>,
+    take_back: impl Fn(Promise) -> Result<()>,
+) -> Result<bool> {
+    let (here, cancels) = (database::current(), &shared::expect().cancels);
     let promised = read_all();
     if !promised.is_empty() {
         database_slot
             .cancels_requested
             .store(true, Ordering::SeqCst);
     }
-    let mut all = true;
-    let mut recalled = Vec::new();
-    for job in promised {
-        match cancels.recall(here, job) {
-            Some(Recalled::Now(promise)) => recalled.push(promise),
-            Some(Recalled::WasHere) => {}
-            None => all = false,
-        }
-    }
-    if !recalled.is_empty() {
+    let missing = |job: &i64| !cancels.includes(here, *job) && !pending::has_asked(*job);
+    let asked: Vec<_> = promised.into_iter().filter(missing).map(ask).collect();
+    let all = asked.iter().all(Option::is_some);
+    if !asked.is_empty() {
         // Somebody may have carried one out since the table was read, and job_retry may have made that job run again, which found
         // nothing to forget in shared memory.
         let still = read_all();
-        recalled.retain(|promise| !still.contains(&promise.job));
-        recalled
-            .into_iter()
-            .for_each(|promise| cancels.carried_out(promise));
+        let asked = asked.into_iter().flatten();
+        let is_over = |promise: &Promise| !still.contains(&promise.job);
+        asked.filter(is_over).try_for_each(take_back)?;
     }
-    database_slot.cancels_recalled.store(all, Ordering::SeqCst);
-    all
+    Ok(all)
 }
 
 fn read_all() -> FxHashSet<i64> {

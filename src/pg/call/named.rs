@@ -47,7 +47,7 @@ impl MovedObject {
             OBJECT_TYPE,
         };
         let (class, oid) = match &self.relation {
-            Some(relation) => (pg_sys::RelationRelationId, relation.find()?),
+            Some(relation) => (pg_sys::RelationRelationId, relation.find_table()?),
             // SAFETY: the statement's own node, which the grammar makes of this type, while the statement runs; what is missing is no
             // error, and nothing is locked.
             None => unsafe {
@@ -68,13 +68,48 @@ impl MovedObject {
         if oid == pg_sys::Oid::INVALID {
             return None;
         }
-        // SAFETY: a look-up in pg_depend.
-        let extension = unsafe { pg_sys::getExtensionOfObject(class, oid) };
-        (extension != pg_sys::Oid::INVALID).then_some(extension)
+        extension_of(class, oid)
+    }
+
+    /// The extension that a table or a view belongs to.
+    pub fn extension_of_relation(relation: pg_sys::Oid) -> Option<pg_sys::Oid> {
+        extension_of(pg_sys::RelationRelationId, relation)
     }
 }
 
+fn extension_of(class: pg_sys::Oid, object: pg_sys::Oid) -> Option<pg_sys::Oid> {
+    // SAFETY: a look-up in pg_depend.
+    let extension = unsafe { pg_sys::getExtensionOfObject(class, object) };
+    (extension != pg_sys::Oid::INVALID).then_some(extension)
+}
+
+unsafe fn is_index(relation: pg_sys::Oid) -> bool {
+    let kind = pg_sys::get_rel_relkind(relation) as u8;
+    [pg_sys::RELKIND_INDEX, pg_sys::RELKIND_PARTITIONED_INDEX].contains(&kind)
+}
+
 impl RelationName {
+    /// The relation that is meant; of an index that of which it is.
+    pub fn find_table(&self) -> Option<pg_sys::Oid> {
+        let found = self.find()?;
+        // SAFETY: look-ups in caches of the catalogs; what is missing is no error.
+        let table = unsafe {
+            if is_index(found) {
+                pg_sys::IndexGetRelation(found, true)
+            } else {
+                found
+            }
+        };
+        (table != pg_sys::Oid::INVALID).then_some(table)
+    }
+
+    /// Whether it is a view, whose options say what it shows.
+    pub fn is_view(&self) -> bool {
+        // SAFETY: a look-up in a cache of the catalogs.
+        let is_view = |oid| unsafe { pg_sys::get_rel_relkind(oid) } as u8 == pg_sys::RELKIND_VIEW;
+        self.find().is_some_and(is_view)
+    }
+
     pub(super) unsafe fn of(variable: *mut pg_sys::RangeVar) -> Self {
         let schema = (*variable).schemaname;
         Self {

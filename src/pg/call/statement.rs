@@ -73,6 +73,18 @@ pub enum Statement {
     MoveObject {
         object: MovedObject,
     },
+    /// ALTER of an object in a schema that gives it away, or changes what it does.
+    AlterObject {
+        object: MovedObject,
+    },
+    /// ALTER TABLE, INDEX or VIEW that changes no column.
+    AlterRelation {
+        relation: RelationName,
+        /// Only how and where its rows are kept.
+        is_storage: bool,
+    },
+    /// ALTER EXTENSION pushy DROP ….
+    DropMember,
     Listen {
         channel: std::ffi::CString,
     },
@@ -86,10 +98,11 @@ pub enum Statement {
 #[cfg_attr(target_os = "linux", link_section = "commit_path")]
 pub(super) unsafe fn recognise(node: *mut pg_sys::Node) -> Option<Statement> {
     use pg_sys::NodeTag::{
-        T_AlterDatabaseStmt, T_AlterExtensionStmt, T_AlterObjectSchemaStmt, T_AlterRoleStmt,
-        T_AlterTableStmt, T_ConstraintsSetStmt, T_CreateTrigStmt, T_CreatedbStmt, T_DiscardStmt,
-        T_DropOwnedStmt, T_DropStmt, T_DropdbStmt, T_GrantRoleStmt, T_GrantStmt, T_ListenStmt,
-        T_RenameStmt, T_TransactionStmt, T_UnlistenStmt,
+        T_AlterDatabaseStmt, T_AlterExtensionContentsStmt, T_AlterExtensionStmt,
+        T_AlterFunctionStmt, T_AlterObjectDependsStmt, T_AlterObjectSchemaStmt, T_AlterOwnerStmt,
+        T_AlterRoleStmt, T_AlterTableStmt, T_ConstraintsSetStmt, T_CreateTrigStmt, T_CreatedbStmt,
+        T_DiscardStmt, T_DropOwnedStmt, T_DropStmt, T_DropdbStmt, T_GrantRoleStmt, T_GrantStmt,
+        T_ListenStmt, T_RenameStmt, T_TransactionStmt, T_UnlistenStmt,
     };
     match (*node).type_ {
         T_DropdbStmt => Some(Statement::DropDatabase {
@@ -122,6 +135,30 @@ pub(super) unsafe fn recognise(node: *mut pg_sys::Node) -> Option<Statement> {
             Some(Statement::MoveObject {
                 object: MovedObject::of(alter.objectType, alter.relation, alter.object),
             })
+        }
+        T_AlterOwnerStmt => {
+            let alter = &*node.cast::<pg_sys::AlterOwnerStmt>();
+            Some(Statement::AlterObject {
+                object: MovedObject::of(alter.objectType, alter.relation, alter.object),
+            })
+        }
+        T_AlterObjectDependsStmt => {
+            let alter = &*node.cast::<pg_sys::AlterObjectDependsStmt>();
+            Some(Statement::AlterObject {
+                object: MovedObject::of(alter.objectType, alter.relation, alter.object),
+            })
+        }
+        T_AlterFunctionStmt => {
+            let alter = &*node.cast::<pg_sys::AlterFunctionStmt>();
+            let function = alter.func.cast();
+            Some(Statement::AlterObject {
+                object: MovedObject::of(alter.objtype, std::ptr::null_mut(), function),
+            })
+        }
+        T_AlterExtensionContentsStmt => {
+            let alter = &*node.cast::<pg_sys::AlterExtensionContentsStmt>();
+            let is_ours = CStr::from_ptr(alter.extname) == c"pushy";
+            (is_ours && alter.action < 0).then_some(Statement::DropMember)
         }
         T_AlterTableStmt => altered_table(&*node.cast::<pg_sys::AlterTableStmt>()),
         T_AlterDatabaseStmt => {
@@ -202,7 +239,7 @@ pub(super) unsafe fn recognise(node: *mut pg_sys::Node) -> Option<Statement> {
 
 unsafe fn altered_table(alter: &pg_sys::AlterTableStmt) -> Option<Statement> {
     let (mut retyped, mut dropped) = (Vec::new(), Vec::new());
-    let (mut is_other, mut switches) = (false, 0);
+    let (mut is_other, mut switches, mut is_storage) = (false, 0, true);
     for command in list(alter.cmds) {
         let command = &*command.cast::<pg_sys::AlterTableCmd>();
         match command.subtype {
@@ -223,6 +260,20 @@ unsafe fn altered_table(alter: &pg_sys::AlterTableStmt) -> Option<Statement> {
             | pg_sys::AlterTableType::AT_DisableTrigAll
             | pg_sys::AlterTableType::AT_EnableTrigUser
             | pg_sys::AlterTableType::AT_DisableTrigUser => switches += 1,
+            pg_sys::AlterTableType::AT_SetStatistics
+            | pg_sys::AlterTableType::AT_SetOptions
+            | pg_sys::AlterTableType::AT_ResetOptions
+            | pg_sys::AlterTableType::AT_SetStorage
+            | pg_sys::AlterTableType::AT_SetCompression
+            | pg_sys::AlterTableType::AT_SetRelOptions
+            | pg_sys::AlterTableType::AT_ResetRelOptions
+            | pg_sys::AlterTableType::AT_SetTableSpace
+            | pg_sys::AlterTableType::AT_SetAccessMethod
+            | pg_sys::AlterTableType::AT_ClusterOn
+            | pg_sys::AlterTableType::AT_DropCluster
+            | pg_sys::AlterTableType::AT_DropOids
+            | pg_sys::AlterTableType::AT_ReplicaIdentity
+            | pg_sys::AlterTableType::AT_ValidateConstraint => {}
             // Always the only one of its statement.
             pg_sys::AlterTableType::AT_AttachPartition => {
                 let name = (*command.def.cast::<pg_sys::PartitionCmd>()).name;
@@ -231,7 +282,7 @@ unsafe fn altered_table(alter: &pg_sys::AlterTableStmt) -> Option<Statement> {
                     partition: RelationName::of(name),
                 });
             }
-            _ => {}
+            _ => is_storage = false,
         }
     }
     // With columns that change beside it is a change of columns.
@@ -241,8 +292,15 @@ unsafe fn altered_table(alter: &pg_sys::AlterTableStmt) -> Option<Statement> {
             is_all: switches == list(alter.cmds).count(),
         });
     }
-    (is_other || !retyped.is_empty() || !dropped.is_empty()).then(|| Statement::AlterColumns {
-        relation: RelationName::of(alter.relation),
+    let relation = RelationName::of(alter.relation);
+    if !is_other && retyped.is_empty() && dropped.is_empty() {
+        return Some(Statement::AlterRelation {
+            relation,
+            is_storage,
+        });
+    }
+    Some(Statement::AlterColumns {
+        relation,
         retyped,
         dropped,
     })

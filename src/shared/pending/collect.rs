@@ -207,6 +207,14 @@ pub fn ask_cancel(role: Oid, database: u32, job: i64) -> Option<Promise> {
     Some(promise)
 }
 
+/// Asks again for a cancel that was promised before this life of the server, or elsewhere. None when there is no room.
+pub fn recall_cancel(database: u32, job: i64) -> Option<Promise> {
+    let promise = shared::get()?.cancels.ask_again(database, job)?;
+    let level = transaction::nest_level();
+    with(|pending| pending.cancels.push((level, promise)));
+    Some(promise)
+}
+
 /// Whether this transaction has asked for the cancel of this job.
 pub fn has_asked(job: i64) -> bool {
     PENDING.with_borrow(|pending| pending.cancels.iter().any(|(_, entry)| entry.job == job))

@@ -14,8 +14,9 @@ pub use collect::{
     access_changed, all_locked, ask_cancel, awaited, count, created, defined, dropped,
     drops_database, due, for_later, has_asked, has_changes, has_permit, holds_permit, lease_ended,
     lease_ends, lease_said, leased, leases_of, left_marker, left_out, locked, locked_waiting,
-    logged, prepares, presence, privileges_changed, promises, quiesced, ready, rotated, sweep,
-    take_back, take_left_out, take_watermarks, unlogged, unplaced, unsaid, waiting_from,
+    logged, prepares, presence, privileges_changed, promises, quiesced, ready, recall_cancel,
+    rotated, sweep, take_back, take_left_out, take_watermarks, unlogged, unplaced, unsaid,
+    waiting_from,
 };
 
 use std::cell::RefCell;

@@ -10,8 +10,8 @@ use crate::shared::queue_slot::QueueSlot;
 use crate::shared::unpublished::{Unpublished, LEFT_OUT_KINDS};
 use crate::shared::Shared;
 
-use super::presence::store_presence;
 pub use super::presence::{Look, Presence};
+use pushy_core::presence::SaidPresence;
 
 pub const MAX_DATABASES: usize = 1024;
 
@@ -27,8 +27,7 @@ pub const NEVER: i64 = i64::MAX;
 pub struct DatabaseSlot {
     /// 0: free.
     oid: AtomicU32,
-    /// A `Presence`, and above it how often a commit has said one.
-    pub(super) presence: AtomicU64,
+    pub(super) presence: SaidPresence,
     /// A scheduler has looked for events and orphans from before the server's start.
     pub is_inspected: AtomicBool,
     /// The server's log has said that queues here came from elsewhere.
@@ -164,7 +163,7 @@ impl DatabaseSlot {
             unpublished_due: _,
             log,
         } = self;
-        store_presence(presence, Presence::Unknown);
+        presence.announce(Presence::Unknown);
         for flag in [
             is_inspected,
             said_elsewhere,

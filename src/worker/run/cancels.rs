@@ -42,7 +42,11 @@ pub fn recall(database_slot: &DatabaseSlot) -> Result<bool> {
     if database_slot.cancels_recalled.load(Ordering::SeqCst) {
         return Ok(true);
     }
-    transaction::run(|| identity::as_owner(|| Ok(promise::recall(database_slot))))
+    let all = transaction::run(|| identity::as_owner(|| promise::recall(database_slot)))?;
+    if all {
+        database_slot.cancels_recalled.store(true, Ordering::SeqCst);
+    }
+    Ok(all)
 }
 
 /// Carries out what can be, each with when its job began, as far as that is known; true when that was all.

@@ -84,6 +84,9 @@ fn before(statement: &Statement) {
         | Statement::RenameSchema { .. }
         | Statement::AttachPartition { .. }
         | Statement::MoveObject { .. }
+        | Statement::AlterObject { .. }
+        | Statement::AlterRelation { .. }
+        | Statement::DropMember
         | Statement::Unlisten { .. } => {}
     }
 }
@@ -155,6 +158,9 @@ fn after(statement: &Statement) {
         | Statement::RenameSchema { .. }
         | Statement::AttachPartition { .. }
         | Statement::MoveObject { .. }
+        | Statement::AlterObject { .. }
+        | Statement::AlterRelation { .. }
+        | Statement::DropMember
         | Statement::Unlisten { .. } => {}
     }
 }

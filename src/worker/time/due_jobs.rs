@@ -42,7 +42,7 @@ impl Scheduler {
             }
             Ok(())
         };
-        let removal = self.pass_over(retention::remove(self.database_slot, &keep_on));
+        let removal = self.pass_over(retention::remove(self.database_slot, &self.purge, &keep_on));
         let again = || Some(clock::now().plus_us(retention::AGAIN_US).0);
         let removal = removal.unwrap_or_else(again);
         let nexts = due.get().into_iter().chain(removal);
@@ -51,11 +51,31 @@ impl Scheduler {
     }
 
     /// What could not be made ready together is made ready queue by queue, so that the jobs of one do not keep those of others
-    /// waiting. All stay announced.
+    /// waiting; for a while, then it goes on in the next round, until all queues had their turn. All stay announced.
     #[cold]
     fn make_ready_by_queue(&self) {
-        for queue in &self.queues {
-            self.pass_over(repeat(&|| Ok(()), || promote_unheld_of(queue)));
+        let began = clock::now();
+        let all = self.queues.len();
+        let (mut next, left) = self.by_queue.take().unwrap_or((0, all));
+        let mut left = left.min(all);
+        while left > 0 {
+            let queue = &self.queues[next % all];
+            let is_over = || clock::now().since_us(began) as i64 > STRETCH_US;
+            let mut has_more = false;
+            let made = repeat(&|| Ok(()), || {
+                has_more = promote_unheld_of(queue)?;
+                Ok(has_more && !is_over())
+            });
+            self.pass_over(made);
+            next += 1;
+            // One that has more has another turn.
+            left = if has_more { all } else { left - 1 };
+            interrupts::check();
+            if is_over() && left > 0 {
+                self.by_queue.set(Some((next, left)));
+                self.database_slot.announce_due(clock::now().0);
+                return;
+            }
         }
     }
 

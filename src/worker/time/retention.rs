@@ -18,7 +18,7 @@ use crate::pg::standby;
 use crate::pg::transaction;
 use crate::pg::value::Timestamp;
 use crate::pg::{clock, identity, interrupts, vacuum, BuiltinOid};
-use crate::queue::dropped;
+use crate::queue::dropped::{self, Dropped};
 use crate::shared::database::DatabaseSlot;
 use crate::worker::scheduler::{after_look, repeat};
 
@@ -89,6 +89,7 @@ pub fn assign_wanted(database_slot: &DatabaseSlot) -> Result<()> {
 /// transactions.
 pub fn remove(
     database_slot: &DatabaseSlot,
+    purge: &Cell<Option<Purge>>,
     between: &dyn Fn() -> Result<()>,
 ) -> Result<Option<i64>> {
     let began = clock::now();
@@ -114,7 +115,7 @@ pub fn remove(
     // One time for both steps: a window that ends between two times would be seen by neither.
     let now = clock::now();
     let again = empty_windows(now, between)?;
-    let purge = purge_dropped(database_slot, now, between)?;
+    let purge = purge_dropped(database_slot, purge, now, between)?;
     let next = transaction::run_unless_busy(|| {
         identity::as_owner(|| {
             Ok(spi::connect(|spi| {
@@ -139,54 +140,85 @@ pub fn remove(
         .min())
 }
 
-/// Removes what dropped queues have left, some pages in a transaction, once the time has come; answers when that is.
+/// How far the removal of what dropped queues have left has come.
+pub struct Purge {
+    dropped: Dropped,
+    tables: Vec<(String, Option<&'static str>)>,
+    /// Tables that are done, and the page of the next.
+    done: usize,
+    page: i64,
+    /// Nobody has held anything of it.
+    is_gone: bool,
+    took_us: i64,
+}
+
+/// Removes what dropped queues have left, some pages in a transaction, for a while, once the time has come; answers when that is, or when it
+/// goes on.
 fn purge_dropped(
     database_slot: &DatabaseSlot,
+    under_way: &Cell<Option<Purge>>,
     now: Timestamp,
     between: &dyn Fn() -> Result<()>,
 ) -> Result<Option<i64>> {
-    let look = || Ok((dropped::all(), purge::tables()?));
-    let looked = transaction::run_unless_busy(|| identity::as_owner(look))?;
     let come_back = Some(now.plus_us(backoff::HELD_OF_SCHEDULER_US).0);
-    let Some((dropped, tables)) = looked else {
-        return Ok(come_back);
-    };
-    let Some(dropped) = dropped else {
-        return Ok(None);
-    };
-    let due = dropped::removal_due(dropped.first_at);
     let rests = &database_slot.purge_rests_until;
-    let due = due.max(rests.load(Ordering::SeqCst));
-    if due > now.0 {
-        return Ok(Some(due));
-    }
-    let rest = || {
-        let ended = clock::now().0;
-        let until = Rest::PURGE.until(ended - now.0, ended);
-        rests.store(until, Ordering::SeqCst);
-        Ok(Some(until.max(ended + AGAIN_US)))
-    };
-    let mut is_gone = true;
-    for (table, at) in &tables {
-        let mut from = Some(0);
-        while let Some(page) = from {
-            let delete = || Ok(purge::delete_some(table, *at, page));
-            let deleted = transaction::run_unless_busy(|| identity::as_owner(delete))?;
-            let Some(deleted) = deleted else {
-                return rest();
+    let mut purge = match under_way.take() {
+        Some(purge) => purge,
+        None => {
+            let look = || Ok((dropped::all(), purge::tables()?));
+            let looked = transaction::run_unless_busy(|| identity::as_owner(look))?;
+            let Some((dropped, tables)) = looked else {
+                return Ok(come_back);
             };
-            is_gone &= !deleted.passed_over;
-            from = deleted.next;
-            interrupts::check();
-            between()?;
+            let Some(dropped) = dropped else {
+                return Ok(None);
+            };
+            let due = dropped::removal_due(dropped.first_at);
+            let due = due.max(rests.load(Ordering::SeqCst));
+            if due > now.0 {
+                return Ok(Some(due));
+            }
+            Purge {
+                dropped,
+                tables,
+                done: 0,
+                page: 0,
+                is_gone: true,
+                took_us: 0,
+            }
+        }
+    };
+    let rest = |purge: &Purge| {
+        let ended = clock::now();
+        let took_us = purge.took_us + ended.since_us(now) as i64;
+        let until = Rest::PURGE.until(took_us, ended.0);
+        rests.store(until, Ordering::SeqCst);
+        Ok(Some(until.max(ended.0 + AGAIN_US)))
+    };
+    while let Some((table, at)) = purge.tables.get(purge.done) {
+        let delete = || Ok(purge::delete_some(table, *at, purge.page));
+        let deleted = transaction::run_unless_busy(|| identity::as_owner(delete))?;
+        let Some(deleted) = deleted else {
+            return rest(&purge);
+        };
+        purge.is_gone &= !deleted.passed_over;
+        purge.page = deleted.next.unwrap_or(0);
+        purge.done += usize::from(deleted.next.is_none());
+        interrupts::check();
+        between()?;
+        let took_us = clock::now().since_us(now) as i64;
+        if took_us > STRETCH_US {
+            purge.took_us += took_us;
+            under_way.set(Some(purge));
+            return Ok(Some(clock::now().0));
         }
     }
-    if !is_gone {
-        return rest();
+    if !purge.is_gone {
+        return rest(&purge);
     }
     let forgotten = transaction::run_unless_busy(|| {
         identity::as_owner(|| {
-            dropped::forget(&dropped);
+            dropped::forget(&purge.dropped);
             Ok(())
         })
     })?;

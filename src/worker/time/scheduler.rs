@@ -25,6 +25,7 @@ use crate::shared;
 use crate::shared::database::{DatabaseSlot, NEVER};
 use crate::worker::failures_in_row::{FailuresInRow, Waits};
 use crate::worker::recorder::{self, Recorder};
+use crate::worker::retention::Purge;
 use crate::worker::{cancels, crash_verdict, database_worker, lost_holds, retention};
 use crate::{settings, worker_entry};
 
@@ -56,6 +57,8 @@ fn scheduler(arg: usize) {
         sweep: None,
         cancels: Cell::default(),
         orphans: Cell::new(None),
+        by_queue: Cell::new(None),
+        purge: Cell::new(None),
         leases: Cell::default(),
     }
     .live();
@@ -103,6 +106,10 @@ pub(super) struct Scheduler {
     pub(super) cancels: Cell<CancelLook>,
     /// The look for jobs whose queue is gone that is under way.
     pub(super) orphans: Cell<Option<OrphanLook>>,
+    /// Due jobs that are made ready queue by queue: the next queue, and how many there are still to be looked at.
+    pub(super) by_queue: Cell<Option<(usize, usize)>>,
+    /// The removal of what dropped queues have left that is under way.
+    pub(super) purge: Cell<Option<Purge>>,
     pub(super) leases: Cell<LeaseLooks>,
 }
 

@@ -15,8 +15,6 @@ use crate::job::promise;
 use crate::params;
 use crate::pg::spi::{self, Plan};
 use crate::pg::{clock, database, identity, interrupts, transaction};
-use crate::queue::cache;
-use crate::queue::definition;
 use crate::shared::queue_slot::{QueueKey, PRIORITIES};
 use crate::shared::{self, pending};
 
@@ -40,22 +38,22 @@ pub struct Sweep {
 }
 
 impl Sweep {
-    /// Has all that waits looked at. Reads the queues itself: one that was registered since the scheduler has read them may have
-    /// rows that nobody announced too.
+    /// Has all that waits looked at. The queues are those that have a slot: one that gets one later is looked through from the first position
+    /// on, so no row of queues is read, of which there may be many dead ones.
     fn begin() -> Result<Self> {
-        let mut queues = Vec::new();
-        for queue in &definition::all()? {
-            if let Some(slot) = cache::slot_of(queue) {
-                queues.push((slot, queue.key()));
-            }
-        }
+        let here = database::current();
+        let slots = shared::expect().queues().iter().enumerate();
+        let queues = slots
+            .filter_map(|(slot, queue)| Some((slot, queue.key()?)))
+            .filter(|(_, key)| key.database == here)
+            .collect();
         pending::waiting_from(0);
         // Leases too may have come with a load.
         pending::lease_ends(0);
         shared::expect().doubt_leases_of(database::current());
         free_unwatched();
         if let Some(database_slot) = shared::expect().find_database(database::current()) {
-            promise::recall_again(database_slot);
+            promise::recall_again(database_slot)?;
             // So may those of sessions and executors that are not here.
             database_slot.sessions_known.store(false, Ordering::SeqCst);
             database_slot.lose_hold();
