@@ -76,7 +76,7 @@ HARMLESS = {
 # Clauses of the synopses in psql that are not of one object, or are said otherwise here.
 BY_THE_WAY = {"ALL IN TABLESPACE"}
 # Pushy has no index on an expression, of which alone there are statistics.
-NOT_OF_INDEXES = {"ALTER SET STATISTICS", "SET STATISTICS"}
+NOT_OF_INDEXES = {"ALTER", "ALTER SET STATISTICS", "SET STATISTICS"}
 
 
 def statements(db, forms):
