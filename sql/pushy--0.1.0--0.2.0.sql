@@ -9,6 +9,12 @@ ALTER TABLE pushy_internal.queue_acl DROP CONSTRAINT queue_acl_privilege_check;
 ALTER TABLE pushy_internal.queue_acl ADD CONSTRAINT queue_acl_privilege_check
   CHECK (privilege OPERATOR(pg_catalog.=) ANY (ARRAY['enqueue', 'work', 'monitor', 'claim']));
 
+ALTER TABLE pushy_internal.failure ADD COLUMN enqueued_at timestamptz;
+ALTER TABLE pushy_internal.promised_cancel ADD COLUMN enqueued_at timestamptz;
+CREATE SEQUENCE pushy_internal.first_position_seq CYCLE;
+COMMENT ON SEQUENCE pushy_internal.first_position_seq IS
+  'The first number of a job that was given out here: what is loaded keeps its own number only below.';
+
 ALTER TABLE pushy_internal.live_job ADD COLUMN snoozes int;
 ALTER TABLE pushy_internal.live_job DROP CONSTRAINT live_job_state;
 ALTER TABLE pushy_internal.live_job ADD CONSTRAINT live_job_state CHECK (
@@ -36,6 +42,7 @@ CREATE TABLE pushy_internal.lease (
   worker     text,
   message    text,
   inside     boolean     NOT NULL DEFAULT false,   -- of an executor, for a procedure: it ends with that process
+  enqueued_at timestamptz NOT NULL,  -- the job: with its number it says which one of several dumps this is of, here and in the tables below
   PRIMARY KEY (job_id)
 ) USING heap WITH (
   autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000,
@@ -60,6 +67,7 @@ CREATE TABLE pushy_internal.job_log (
   said_at  timestamptz NOT NULL,
   level    text        NOT NULL CHECK (level OPERATOR(pg_catalog.=) ANY (ARRAY['debug', 'info', 'warning', 'error'])),
   message  text        NOT NULL,
+  enqueued_at timestamptz NOT NULL,
   PRIMARY KEY (job_id, line)
 ) USING heap;
 COMMENT ON TABLE pushy_internal.job_log IS 'What handlers have said with pushy.job_log; see the view pushy.job_logs.';
@@ -68,6 +76,7 @@ CREATE TABLE pushy_internal.checkpoint (
   job_id   bigint      NOT NULL,
   queue_id int         NOT NULL,
   state    jsonb       NOT NULL,
+  enqueued_at timestamptz NOT NULL,
   PRIMARY KEY (job_id)
 ) USING heap WITH (fillfactor = 50);
 COMMENT ON TABLE pushy_internal.checkpoint IS 'How far an unfinished job was at its last pushy.job_checkpoint, for its next attempt.';

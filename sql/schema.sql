@@ -153,6 +153,10 @@ COMMENT ON TABLE pushy_internal.queue_acl IS 'Privileges on queues; see pushy.qu
 CREATE SEQUENCE pushy_internal.position_seq CYCLE;
 COMMENT ON SEQUENCE pushy_internal.position_seq IS
   'Numbers of jobs, and positions in the order of ready jobs: a job''s first position is its number.';
+-- Not dumped.
+CREATE SEQUENCE pushy_internal.first_position_seq CYCLE;
+COMMENT ON SEQUENCE pushy_internal.first_position_seq IS
+  'The first number of a job that was given out here: what is loaded keeps its own number only below.';
 
 -- Jobs that are not finished. A ready job has a position; what is in the future has none, so it is
 -- outside the index that executors read.
@@ -214,6 +218,7 @@ CREATE TABLE pushy_internal.lease (
   worker     text,
   message    text,
   inside     boolean     NOT NULL DEFAULT false,   -- of an executor, for a procedure: it ends with that process
+  enqueued_at timestamptz NOT NULL,  -- the job: with its number it says which one of several dumps this is of, here and in the tables below
   PRIMARY KEY (job_id)
 ) USING heap WITH (
   autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000,
@@ -236,6 +241,7 @@ CREATE TABLE pushy_internal.promised_cancel (
   job_id   bigint NOT NULL,   -- below zero: of a loaded job whose queue is not at home yet
   promise  uuid   NOT NULL DEFAULT pg_catalog.gen_random_uuid(),
   queue_id int    NOT NULL,
+  enqueued_at timestamptz,   -- the job; NULL: as 0.1.0 wrote it
   PRIMARY KEY (job_id, promise)
 ) USING heap;
 COMMENT ON TABLE pushy_internal.promised_cancel IS 'Cancels of jobs that an executor held when pushy.job_cancel answered true, until they are carried out: read after a crash.';
@@ -311,6 +317,7 @@ CREATE TABLE pushy_internal.failure (
   detail      text,
   hint        text,
   context     text,
+  enqueued_at timestamptz,   -- the job; NULL: as 0.1.0 wrote it
   PRIMARY KEY (job_id, queue_id, attempt)
 ) USING heap;
 COMMENT ON TABLE pushy_internal.failure IS 'A row per failed attempt; see the view pushy.failures.';
@@ -325,6 +332,7 @@ CREATE TABLE pushy_internal.job_log (
   said_at  timestamptz NOT NULL,
   level    text        NOT NULL CHECK (level OPERATOR(pg_catalog.=) ANY (ARRAY['debug', 'info', 'warning', 'error'])),
   message  text        NOT NULL,
+  enqueued_at timestamptz NOT NULL,
   PRIMARY KEY (job_id, line)
 ) USING heap;
 COMMENT ON TABLE pushy_internal.job_log IS 'What handlers have said with pushy.job_log; see the view pushy.job_logs.';
@@ -333,6 +341,7 @@ CREATE TABLE pushy_internal.checkpoint (
   job_id   bigint      NOT NULL,
   queue_id int         NOT NULL,
   state    jsonb       NOT NULL,
+  enqueued_at timestamptz NOT NULL,
   PRIMARY KEY (job_id)
 ) USING heap WITH (fillfactor = 50);
 COMMENT ON TABLE pushy_internal.checkpoint IS 'How far an unfinished job was at its last pushy.job_checkpoint, for its next attempt.';

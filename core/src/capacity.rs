@@ -64,8 +64,8 @@ pub struct ExecutorView {
     pub pair: ExecutorKey,
     pub started_at: i64,
     pub doing: Doing,
-    /// It was asked to leave when its batch ends.
-    pub is_asked: bool,
+    /// When it was asked first to leave when its batch ends.
+    pub asked_at: Option<i64>,
 }
 
 impl ExecutorView {
@@ -82,9 +82,10 @@ impl ExecutorView {
         self.held_from().is_some_and(|from| from <= now)
     }
 
-    /// It leaves in a moment.
+    /// It leaves in a moment. One that does not, for somebody holds what it needs, keeps nobody else from being asked.
     fn is_leaving(&self, now: i64) -> bool {
-        self.doing == Doing::Going || (self.is_asked && !self.is_held(now))
+        let is_asked = self.asked_at.is_some_and(|at| now < at + SLICE_US);
+        self.doing == Doing::Going || (is_asked && !self.is_held(now))
     }
 
     fn is_busy(&self) -> bool {
@@ -194,11 +195,12 @@ pub fn free_one(
     if others().any(|(_, e)| e.is_leaving(now)) {
         return Decision::Wait(Some(now + SLICE_US));
     }
-    if let Some((idle, _)) = others().find(|(_, e)| matches!(e.doing, Doing::Idle { .. })) {
+    let may_be_asked = || others().filter(|(_, e)| e.asked_at.is_none());
+    if let Some((idle, _)) = may_be_asked().find(|(_, e)| matches!(e.doing, Doing::Idle { .. })) {
         return Decision::Ask(idle);
     }
     let oldest = |held: bool| {
-        others()
+        may_be_asked()
             .filter(|(_, e)| e.is_busy() && e.is_held(now) == held)
             .min_by_key(|(_, e)| e.started_at)
     };
@@ -212,7 +214,9 @@ pub fn free_one(
     }
     match oldest(true) {
         // A held executor leaves when its long job is over.
-        Some((index, _)) if !others().any(|(_, e)| e.is_asked) => Decision::Ask(index),
+        Some((index, _)) if !others().any(|(_, e)| e.asked_at.is_some() && e.is_held(now)) => {
+            Decision::Ask(index)
+        }
         _ => Decision::Wait(Some(now + SLICE_US)),
     }
 }
@@ -230,7 +234,7 @@ fn free_idle(
     }
     let longest = others()
         .filter_map(|(index, e)| match e.doing {
-            Doing::Idle { since } => Some((since, index)),
+            Doing::Idle { since } if e.asked_at.is_none() => Some((since, index)),
             _ => None,
         })
         .min();
@@ -247,7 +251,7 @@ fn free_idle(
 /// back what others had to take from the reserve. Where no role has two, one leaves as soon as fewer are held. Idle ones
 /// first, held ones last, and the youngest among equals.
 pub fn surplus(executors: &[ExecutorView], limits: &Limits, now: i64) -> Option<usize> {
-    let stays = |e: &&ExecutorView| !e.is_asked && e.doing != Doing::Going;
+    let stays = |e: &&ExecutorView| e.asked_at.is_none() && e.doing != Doing::Going;
     let staying = executors.iter().filter(stays).count();
     if staying <= limits.most {
         return None;

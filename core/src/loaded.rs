@@ -18,6 +18,8 @@ pub fn next_queue_number(number: i32) -> i32 {
 /// Numbers that are given out here are below; those of loaded jobs that get others are not. A double has each exactly.
 pub const LOCAL: i64 = 1 << LOCAL_BITS;
 const LOCAL_BITS: u32 = 42;
+/// A number or a position of elsewhere is believed below: ours go on behind it, and are to have as many again before those of loaded jobs.
+pub const GIVEN_OUT: i64 = LOCAL / 2;
 /// Spaces of so many numbers, of which the first is ours.
 const SPACES: i64 = 1 << (53 - LOCAL_BITS);
 
@@ -44,9 +46,14 @@ pub fn job_number(job: i64, queue: i32, step: u32) -> i64 {
     moved << LOCAL_BITS | local
 }
 
-/// Where a job stood first, which has this number by now.
-pub fn first_position(job: i64) -> i64 {
-    job & (LOCAL - 1)
+/// Where a job stood first, which has this number by now; and where one stands that a dump says to stand there.
+pub fn position(job: i64) -> i64 {
+    job & (GIVEN_OUT - 1)
+}
+
+/// Whether a job may have the number that it has in the dump, as far as that says it.
+pub fn may_keep(job: i64) -> bool {
+    !(GIVEN_OUT..LOCAL).contains(&job)
 }
 
 #[cfg(test)]
@@ -77,7 +84,7 @@ mod tests {
                 for job in [1, 2, 255, 1 << 20, LOCAL - 1] {
                     let number = job_number(job, queue, step);
                     assert!((LOCAL..1 << 53).contains(&number) && seen.insert(number));
-                    assert_eq!(first_position(number), job);
+                    assert_eq!(position(number), position(job));
                     // As loaded once more from there.
                     let again = job_number(number, queue, step);
                     assert!((LOCAL..1 << 53).contains(&again));
@@ -101,5 +108,25 @@ mod tests {
             .map(|database| job_number(5, database * 5_000_000, 0))
             .collect();
         assert!(spaces.len() > 180, "{}", spaces.len());
+    }
+
+    #[test]
+    fn what_is_kept_leaves_numbers_for_ours() {
+        for number in [
+            1,
+            7,
+            GIVEN_OUT - 1,
+            GIVEN_OUT,
+            LOCAL - 1,
+            LOCAL,
+            1 << 52,
+            i64::MAX,
+            -1,
+        ] {
+            assert!((0..GIVEN_OUT).contains(&position(number)), "{number}");
+            assert!(!may_keep(number) || !(GIVEN_OUT..LOCAL).contains(&number));
+        }
+        assert!(may_keep(1) && may_keep(LOCAL) && !may_keep(GIVEN_OUT));
+        assert_eq!(position(GIVEN_OUT - 1), GIVEN_OUT - 1);
     }
 }

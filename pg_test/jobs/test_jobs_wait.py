@@ -1,6 +1,7 @@
 """jobs_wait: until nothing is left to do, whoever holds it, and without a walk over all that is done."""
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
@@ -180,3 +181,20 @@ def test_whoever_has_waited_for_all_jobs_can_drop_the_queue(make_cluster):
         assert waited.result() == (True,)
     db.sql("SELECT pushy.queue_drop('q')")
     assert db.value("SELECT count(*) FROM done") == 1
+
+
+def test_a_job_is_waited_for_where_no_launcher_has_been_since_the_server_started(make_cluster):
+    db = make_cluster().database()
+    db.sql(NOTE)
+    db.sql("SELECT pushy.queue_pause('q')")
+    job = enqueue(db, 1)
+    db.cluster.configure(pushy__enabled=False).restart()
+    before = time.monotonic()
+    assert db.value("SELECT state FROM pushy.job_wait(%s, '500 ms')", job) == "available"
+    assert time.monotonic() - before >= 0.5
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(db.connect().execute, "SELECT state FROM pushy.job_wait(%s, '60 s')", (job,))
+        db.wait_until("SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%60 s%' AND wait_event_type = 'Extension'", 1)
+        db.cluster.configure(pushy__enabled=True).reload()
+        db.sql("SELECT pushy.queue_resume('q')")
+        assert waiting.result().fetchone() == ("completed",)

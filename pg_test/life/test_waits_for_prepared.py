@@ -10,9 +10,11 @@ SCENE = """
     SELECT pushy.queue_register('q', 'work()'), pushy.queue_pause('q'), pushy.queue_grant('q', 'pg_monitor');
     SELECT pushy.watch('t', 'c', name => 'w'), pushy.subscription_create('s', '{c}');
     SELECT pushy.channel_grant('d', 'pg_monitor');
-    SELECT pushy.enqueue('q', delay => '1 day'), pushy.job_cancel(pushy.enqueue('q', priority => 9))"""
+    SELECT pushy.enqueue('q', delay => '1 day'), pushy.job_cancel(pushy.enqueue('q', priority => 9));
+    SELECT pushy.job_cancel(pushy.enqueue('q', unique_key => 'again'))"""
 LATER = "(SELECT id FROM pushy.jobs WHERE state = 'scheduled')"
-CANCELLED = "(SELECT id FROM pushy.jobs WHERE state = 'cancelled')"
+CANCELLED = "(SELECT id FROM pushy.jobs WHERE state = 'cancelled' AND unique_key IS NULL)"
+KEYED = "(SELECT id FROM pushy.jobs WHERE state = 'cancelled' AND unique_key = 'again')"
 
 # What stays prepared, and what waits for it: each of the first with each of the second.
 KINDS = {
@@ -23,6 +25,8 @@ KINDS = {
               ["watch_pause('t', 'w')", "watch_resume('t', 'w')", "watch('t', 'c', name => 'w', payload => 'row')", "unwatch('t', 'w')"]),
     "job": ([f"job_cancel({LATER})", f"job_retry({LATER})"], [f"job_cancel({LATER})", f"job_retry({LATER})"]),
     "finished job": ([f"job_retry({CANCELLED})"], [f"job_retry({CANCELLED})"]),
+    "key": (["enqueue('q', unique_key => 'k')"], ["enqueue('q', unique_key => 'k')", "enqueue('q', '1', unique_key => 'k', delay => '1 day')"]),
+    "key of a finished job": (["enqueue('q', unique_key => 'again')", f"job_retry({KEYED})"], ["enqueue('q', unique_key => 'again')", f"job_retry({KEYED})"]),
     "subscription": (["subscription_create('s', '{c,e}')", "subscription_drop('s')"],
                      ["subscription_create('s', '{c,f}')", "subscription_drop('s')", "subscription_ack('s', (SELECT cursor FROM pushy.subscriptions))"]),
     "channel": (["channel_grant('d', 'public')", "channel_revoke('d', 'pg_monitor')"], ["channel_grant('d', 'public')", "channel_revoke('d', 'pg_monitor')"]),

@@ -4,6 +4,9 @@ each unfinished job of the dump runs once when its queue comes home, or it is sa
 import psycopg
 import pytest
 
+from stage import loads
+from stage.loads import JOBS, dump, promise
+
 DEPLOY = """
     CREATE TABLE ran (args jsonb); CREATE TABLE goods (id int PRIMARY KEY);
     CREATE FUNCTION note(job pushy.job) RETURNS void LANGUAGE sql AS 'INSERT INTO public.ran VALUES (job.args)';
@@ -22,12 +25,6 @@ def enqueue(db, queue, n, origin, **options):
     return db.value(f"SELECT pushy.enqueue('{queue}', jsonb_build_object('n', {n}, 'from', '{origin}'){said})")
 
 
-def promise(db, queue, job):
-    """A row as the library writes it: one that is inserted by SQL is taken for that of a dump."""
-    db.sql("INSERT INTO pushy_internal.promised_cancel (job_id, queue_id) VALUES (%s, 1)", job)
-    db.sql("UPDATE pushy_internal.promised_cancel SET job_id = %s, queue_id = (SELECT queue_id FROM pushy_internal.queue WHERE queue = %s)", job, queue)
-
-
 def furnish(db, origin, promises=True):
     """Failed and finished jobs, then some that wait: one for its time, one of which the cancel was promised."""
     db.sql(DEPLOY)
@@ -40,7 +37,7 @@ def furnish(db, origin, promises=True):
     for queue, n in UNFINISHED:
         job = enqueue(db, queue, n, origin, **({"delay": "1 day"} if n == 6 else {"unique_key": "k"} if n == 4 else {}))
         if n == CANCELLED and promises:
-            promise(db, "a", job)
+            promise(db, job)
 
 
 @pytest.fixture(scope="module")
@@ -50,16 +47,6 @@ def server(new_cluster):
         admin.execute("CREATE ROLE stranger LOGIN")
     yield cluster
     cluster.remove()
-
-
-def where(db):
-    return ["-h", db.cluster.folder, "-p", db.cluster.port, "-U", "postgres"]
-
-
-def dump(db):
-    file = db.cluster.folder / f"{db.name}.dump"
-    db.cluster.run("pg_dump", *where(db), "-Fc", "-f", file, db.name)
-    return file
 
 
 @pytest.fixture(scope="module")
@@ -75,19 +62,17 @@ def source(server):
     db.drop()
 
 
-JOBS = ["live_job", "finished_job", *(f"finished_job_{n:02}" for n in range(16))]
 REST = ["failure", "promised_cancel", "queue_acl", "dropped_queue"]
 # Tables, as they come: each list a call of pg_restore; None: all at once.
+TWO = object()
 ORDERS = {
-    "at once": [None], "by two": ["-j"],
+    "at once": [None], "by two": [TWO],
     "jobs first": [JOBS, REST, ["queue"]], "queue first": [["queue"], JOBS, REST], "failures first": [REST, ["queue"], JOBS],
 }
 
 
 def load(db, file, step):
-    tables = [] if step in (None, "-j") else [option for table in step for option in ("-t", table)]
-    return db.cluster.run("pg_restore", *where(db), "-d", db.name, "--data-only", "-n", "pushy_internal",
-                          *(["-j", "2"] if step == "-j" else tables), file, check=False).stderr or ""
+    return loads.load(db, file, None, jobs=2) if step is TWO else loads.load(db, file, step)
 
 
 def nothing(db):

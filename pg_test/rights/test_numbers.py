@@ -4,7 +4,7 @@ the session's own sequences as they were."""
 import psycopg
 import pytest
 
-SEQUENCES = {"position_seq", "queue_id_seq", "watch_id_seq", "subscription_id_seq"}
+SEQUENCES = {"position_seq", "first_position_seq", "queue_id_seq", "watch_id_seq", "subscription_id_seq"}
 
 
 def sequences(db) -> set[str]:

@@ -49,3 +49,22 @@ def test_who_rests_leaves_for_who_lacks_a_slot(databases, habit):
         reasons = str(db.rows("SELECT reason FROM pushy.queue_explain('q')"))
         assert "parallel" not in reasons, "none holds a slot"
         db.close()
+
+
+def test_an_executor_that_was_asked_to_leave_and_cannot_keeps_no_other_from_leaving(make_cluster):
+    """Somebody holds the table that it is about to read: it works, and in no job."""
+    cluster = make_cluster({"pushy.max_executors": 2, "pushy.reserved_executors": 0, "pushy.executor_linger": "10min"})
+    stuck, busy, third = (cluster.database() for _ in range(3))
+    for db in (stuck, busy, third):
+        db.sql("CREATE FUNCTION work() RETURNS void LANGUAGE sql AS 'SELECT pg_sleep(0.005)'; SELECT pushy.queue_register('q', 'work()', concurrency => 1)")
+    stuck.job_wait(stuck.value("SELECT pushy.enqueue('q')"))
+    stuck.sql("SELECT pushy.queue_pause('q'), pushy.enqueue('q')")
+    with stuck.connect(autocommit=False) as holder:
+        holder.execute("LOCK TABLE pushy_internal.live_job")
+        stuck.sql("SELECT pushy.queue_resume('q')")
+        stuck.wait_until("SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'pushy_internal.live_job'::regclass", lambda waiting: waiting > 0)
+        busy.sql("SELECT count(pushy.enqueue('q')) FROM generate_series(1, 20000)")
+        busy.wait_until("SELECT count(*) > 0 FROM pushy.jobs WHERE state = 'completed'")
+        assert third.job_wait(third.value("SELECT pushy.enqueue('q')"))["state"] == "completed"
+    stuck.jobs_wait("q")
+    busy.sql("SELECT pushy.queue_drop('q', true)")

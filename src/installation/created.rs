@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use pushy_core::version::Fit;
 
 use crate::errors::{Error, Result, SqlState};
-use crate::pg::{database, ereport, identity, script, transaction};
+use crate::pg::{database, ereport, identity, script, table_lock, transaction};
 use crate::shared::cancels::Promise;
 use crate::shared::database::{DatabaseSlot, Look, Presence, NEVER};
 use crate::shared::queue_slot::QueueKey;
@@ -18,6 +18,7 @@ sql_function!(pushy_script_begins_v1, |_call| {
     if script::stands() == Fit::LibraryIsOlder {
         return Err(script::refused(Fit::LibraryIsOlder));
     }
+    table_lock::say_who_has_prepared()?;
     identity::send_script_changed();
     if shared::get().is_some_and(|shared| shared.ensure_database(database::current()).is_some()) {
         pending::presence(Presence::Unknown);

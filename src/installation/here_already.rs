@@ -41,6 +41,7 @@ pub(super) fn place(
 ) -> Result<Placed> {
     let link = loading.link(queue)?;
     let mut columns = vec![(c"queue_id", Datum::from(link.number))];
+    let enqueued_at = row.int8(c"enqueued_at").map(Timestamp);
     let why = match table {
         "queue" => ask(&QUEUE, params![link.number], |row| row.bool(1))?.then_some(&IS_HERE),
         "queue_acl" => is_grant(row, link)?.then_some(&IS_HERE),
@@ -49,18 +50,20 @@ pub(super) fn place(
         }
         "failure" => {
             let job = row.int8(c"job_id").unwrap_or_default();
-            let number = loading.job(queue, job)?;
+            let number = loading.number(queue, job, enqueued_at)?;
             columns.push((c"job_id", Datum::from(number)));
             let may_be = loading.may_be_here(job, number)?;
-            (may_be && is_failure(row, candidates(queue, job, link, number))?).then_some(&IS_HERE)
+            let numbers = || candidates(queue, job, link, number);
+            (may_be && is_failure(row, link, number, numbers())?).then_some(&IS_HERE)
         }
         "lease" | "job_log" | "checkpoint" => {
             let job = row.int8(c"job_id").unwrap_or_default();
             // Where the job goes when its lease ends.
-            row.int8(c"position")
-                .into_iter()
-                .for_each(NUMBERS.pass_over);
-            let number = loading.job(queue, job)?;
+            if let Some(position) = row.int8(c"position").map(loaded::position) {
+                (NUMBERS.pass_over)(position);
+                columns.push((c"position", Datum::from(position)));
+            }
+            let number = loading.number(queue, job, enqueued_at)?;
             columns.push((c"job_id", Datum::from(number)));
             let numbers = candidates(queue, job, link, number);
             (is_anothers(number, link)? || is_kept(row, table, number, numbers)?)
@@ -68,7 +71,7 @@ pub(super) fn place(
         }
         "promised_cancel" => {
             let job = row.int8(c"job_id").unwrap_or_default().saturating_abs();
-            let number = loading.job(queue, job)?;
+            let number = loading.number(queue, job, enqueued_at)?;
             // Until its queue is at home.
             columns.push((c"job_id", Datum::from(-number)));
             is_promise(row, candidates(queue, job, link, number))?.then_some(&IS_HERE)
@@ -84,9 +87,9 @@ pub(super) fn place(
     Ok(why.map_or(Placed::As(columns), Placed::Here))
 }
 
-/// The numbers that a job of the dump may have here: its own, and those of each load.
+/// The numbers that a job of the dump may have here: its own, and those of each load, and of one of another copy.
 fn candidates(queue: i32, job: i64, link: Link, number: i64) -> Vec<i64> {
-    let each_load = (0..=link.step).map(|step| loaded::job_number(job, queue, step));
+    let each_load = (0..=link.step + 1).map(|step| loaded::job_number(job, queue, step));
     [job, number].into_iter().chain(each_load).collect()
 }
 
@@ -102,12 +105,33 @@ static SAME: Plan = Plan::new(
     &[INT8ARRAYOID, TIMESTAMPTZOID, INT4OID],
 );
 
-// Of another job, as two copies of a database may have gone on.
-static IS_TAKEN: Plan = Plan::new(
-    "SELECT EXISTS (SELECT FROM pushy_internal.live_job j WHERE j.id OPERATOR(pg_catalog.=) $1 AND j.enqueued_at OPERATOR(pg_catalog.<>) $2) \
-         OR EXISTS (SELECT FROM pushy_internal.finished_job f WHERE f.id OPERATOR(pg_catalog.=) $1 AND f.enqueued_at OPERATOR(pg_catalog.<>) $2)",
-    &[INT8OID, TIMESTAMPTZOID],
+static HAS_KEY: Plan = Plan::new(
+    "SELECT EXISTS (SELECT FROM pushy_internal.live_job j WHERE j.queue_id OPERATOR(pg_catalog.=) $1 AND j.unique_key OPERATOR(pg_catalog.=) $2 \
+                       AND j.beside OPERATOR(pg_catalog.=) $3)",
+    &[INT4OID, TEXTOID, INT8OID],
 );
+
+/// Beside which job of its key one stands here. Where another copy of the database had one beside the same, both run: this one stands beside
+/// what no other does.
+fn place_of_key(
+    row: Arriving,
+    queue: i32,
+    number: i64,
+    loading: &mut Loading,
+) -> Result<Option<i64>> {
+    let (Some(key), Some(there)) = (row.text(c"unique_key")?, row.int8(c"beside")) else {
+        return Ok(None);
+    };
+    let here = if there > 0 {
+        loading.job(queue, there)?
+    } else {
+        there
+    };
+    let link = loading.link(queue)?;
+    let is_taken = loading.has_keys(queue)?
+        && ask(&HAS_KEY, params![link.number, key, here], |row| row.bool(1))?;
+    Ok(Some(if is_taken { -number } else { here }))
+}
 
 fn place_job(
     row: Arriving,
@@ -122,9 +146,13 @@ fn place_job(
     };
     // Positions are of the queue, where later ones come behind. A leased one may come back where it stood first.
     let position = row.int8(c"position");
-    (NUMBERS.pass_over)(position.unwrap_or(loaded::first_position(job)));
-    let mut number = loading.job(queue, job)?;
+    let believed = loaded::position(position.unwrap_or(job));
+    (NUMBERS.pass_over)(believed);
+    if position.is_some_and(|position| position != believed) {
+        columns.push((c"position", Datum::from(believed)));
+    }
     let enqueued_at = Timestamp(enqueued_at);
+    let number = loading.number(queue, job, Some(enqueued_at))?;
     if loading.may_be_here(job, number)? {
         let numbers = candidates(queue, job, link, number);
         let params = params![array::of_int8s(&numbers), enqueued_at, link.number];
@@ -144,17 +172,14 @@ fn place_job(
             columns[0] = (c"queue_id", Datum::from(link.number));
             return place_job(row, queue, link, is_live, loading, columns);
         }
-        let mut step = link.step;
-        while ask(&IS_TAKEN, params![number, enqueued_at], |row| row.bool(1))? {
-            step += 1;
-            number = loaded::job_number(job, queue, step);
-        }
     }
     columns.push((c"id", Datum::from(number)));
-    for column in [c"caused_by", c"beside"] {
-        if let Some(other) = row.int8(column).filter(|other| *other > 0) {
-            columns.push((column, Datum::from(loading.job(queue, other)?)));
-        }
+    if let Some(other) = row.int8(c"caused_by").filter(|other| *other > 0) {
+        columns.push((c"caused_by", Datum::from(loading.job(queue, other)?)));
+    }
+    if is_live {
+        let beside = place_of_key(row, queue, number, loading)?;
+        columns.extend(beside.map(|beside| (c"beside", Datum::from(beside))));
     }
     Ok(None)
 }
@@ -189,15 +214,20 @@ static DROPPED: Plan = Plan::new(
 
 static FAILURE: Plan = Plan::new(
     "SELECT EXISTS (SELECT FROM pushy_internal.failure f WHERE f.job_id OPERATOR(pg_catalog.=) ANY ($1) AND f.attempt OPERATOR(pg_catalog.=) $2 \
-                       AND f.failed_at OPERATOR(pg_catalog.=) $3)",
-    &[INT8ARRAYOID, INT4OID, TIMESTAMPTZOID],
+                       AND f.failed_at OPERATOR(pg_catalog.=) $3) \
+         OR EXISTS (SELECT FROM pushy_internal.failure f WHERE f.job_id OPERATOR(pg_catalog.=) $4 AND f.queue_id OPERATOR(pg_catalog.=) $5 \
+                       AND f.attempt OPERATOR(pg_catalog.=) $2)",
+    &[INT8ARRAYOID, INT4OID, TIMESTAMPTZOID, INT8OID, INT4OID],
 );
 
-fn is_failure(row: Arriving, numbers: Vec<i64>) -> Result<bool> {
+/// The same failure, or another of this attempt: in another copy of the database the same job may have failed, too.
+fn is_failure(row: Arriving, link: Link, number: i64, numbers: Vec<i64>) -> Result<bool> {
     let (Some(attempt), Some(failed_at)) = (row.int4(c"attempt"), row.int8(c"failed_at")) else {
         return Ok(false);
     };
-    let params = params![array::of_int8s(&numbers), attempt, Timestamp(failed_at)];
+    let failed_at = Timestamp(failed_at);
+    let numbers = array::of_int8s(&numbers);
+    let params = params![numbers, attempt, failed_at, number, link.number];
     ask(&FAILURE, params, |row| row.bool(1))
 }
 

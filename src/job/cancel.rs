@@ -51,7 +51,7 @@ fn cancel_live(queue: &QueueDefinition, seen: &Live, caller: Oid) -> Result<bool
     loop {
         match (hold_state(id), promise) {
             (Some(HoldState::Undecided), Some(_)) => {
-                promise::write(id, queue.queue_id);
+                promise::write(&seen.job, queue.queue_id);
                 return Ok(true);
             }
             (Some(HoldState::Undecided), None) if pending::has_asked(id) => return Ok(true),

@@ -27,6 +27,7 @@ pub mod table {
         WORKER "worker",
         MESSAGE "message",
         INSIDE "inside",
+        ENQUEUED_AT "enqueued_at",
     }
 }
 

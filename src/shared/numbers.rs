@@ -8,7 +8,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
-use pushy_core::loaded::LOCAL;
+use pushy_core::loaded::GIVEN_OUT;
 
 use super::database::DatabaseSlot;
 use crate::errors::{Error, Result, SqlState};
@@ -24,7 +24,8 @@ pub struct Numbers {
     highest: AtomicI64,
     /// What the sequence was set to: numbers up to it are given out from memory. Or one of the two below.
     reserved: AtomicI64,
-    /// The first that was given out here, or may have been: none below was. Or `NEVER`, `UNKNOWN` or `JUST_NOW`.
+    /// The first that was given out here, or may have been: none below was. Or `NEVER`, `UNKNOWN` or `JUST_NOW`. `Numbered::first` keeps it
+    /// for the next life of the server, because what a load has called its jobs before it must go on to call them.
     drawn_from: AtomicI64,
     /// That the sequence is not followed was said in this life of the server.
     said_left: AtomicBool,
@@ -60,15 +61,6 @@ impl Numbers {
         self.highest.fetch_max(number, Ordering::SeqCst);
     }
 
-    /// Numbers are given out from now on. Who loads passes over the number of a row first and looks here then, so in between it is to
-    /// wait: what was passed over is below.
-    fn begin(&self) {
-        if matches!(self.drawn_from.load(Ordering::SeqCst), UNKNOWN | NEVER) {
-            self.drawn_from.store(JUST_NOW, Ordering::SeqCst);
-            self.drawn_from.store(self.highest() + 1, Ordering::SeqCst);
-        }
-    }
-
     /// Its sequence is another by now: a script has made it, or that was rolled back.
     fn forget_sequence(&self) {
         if self.reserved.load(Ordering::SeqCst) != UNSEEN {
@@ -80,6 +72,8 @@ impl Numbers {
 /// What is numbered, and how.
 pub struct Numbered {
     sequence: &'static str,
+    /// Where it is kept which number was the first that was given out here, if anybody asks.
+    first: Option<&'static str>,
     of: fn(&DatabaseSlot) -> &Numbers,
     /// The highest number that a table holds; as the extension's owner.
     kept: fn() -> Result<i64>,
@@ -109,6 +103,7 @@ impl Numbered {
     pub const fn jobs(kept: fn() -> Result<i64>) -> Self {
         Self {
             sequence: "position_seq",
+            first: Some("first_position_seq"),
             of: |slot| &slot.positions,
             kept,
             ahead: 256,
@@ -130,6 +125,7 @@ impl Numbered {
     ) -> Self {
         Self {
             sequence,
+            first: None,
             of,
             kept,
             ahead: 0,
@@ -205,7 +201,7 @@ impl Numbered {
                 if !is_as_left {
                     self.find_out(numbers, reserved, stored)?;
                 }
-                numbers.begin();
+                self.begin(numbers);
                 let last = numbers.highest.fetch_add(count, Ordering::SeqCst) + count;
                 if last > reserved || !is_as_left {
                     let ahead = last + self.ahead;
@@ -215,6 +211,28 @@ impl Numbered {
                 Ok(last - count + 1)
             })
         })
+    }
+
+    /// Numbers are given out from now on, or were before the server started. Who loads passes over the number of a row first and looks
+    /// here then, so in between it is to wait: what was passed over is below. With the lock of `reserve`.
+    fn begin(&self, numbers: &Numbers) {
+        let known = numbers.drawn_from.load(Ordering::SeqCst);
+        if !matches!(known, UNKNOWN | NEVER) {
+            return;
+        }
+        let kept_in = self.first.and_then(identity::internal_relation);
+        let before = match kept_in {
+            Some(sequence) if known == UNKNOWN => sequence::last(sequence),
+            _ => 0,
+        };
+        numbers.drawn_from.store(JUST_NOW, Ordering::SeqCst);
+        let next = numbers.highest() + 1;
+        // Not believed where somebody has set it behind.
+        let first = if before > 0 { before.min(next) } else { next };
+        numbers.drawn_from.store(first, Ordering::SeqCst);
+        if let Some(sequence) = kept_in.filter(|_| before == 0) {
+            sequence::set(sequence, first);
+        }
     }
 
     /// The sequence is not as it was left: nobody has looked at it since the server started, it is another, or somebody has set it.
@@ -269,10 +287,12 @@ impl Numbered {
             let sequence = identity::expect_relation(self.sequence)?;
             object_lock::briefly(sequence, || {
                 if numbers.drawn_from.load(Ordering::SeqCst) == UNKNOWN {
-                    let is_begun = is_any_prepared() || has_any()?;
+                    let kept_in = self.first.and_then(identity::internal_relation);
+                    let was_begun = kept_in.is_some_and(|sequence| sequence::last(sequence) > 0);
+                    let is_begun = was_begun || is_any_prepared() || has_any()?;
                     numbers.pass_over((self.kept)()?.min(HIGHEST_BELIEVED));
                     if is_begun {
-                        numbers.begin();
+                        self.begin(numbers);
                     } else {
                         numbers.drawn_from.store(NEVER, Ordering::SeqCst);
                     }
@@ -305,7 +325,7 @@ const LAST_DECLARED: i64 = i32::MAX as i64;
 const HIGHEST_BELIEVED: i64 = i64::MAX / 2;
 
 /// A sequence that somebody has set is followed up to here: behind it come as many again before those of loaded jobs.
-const FURTHEST: i64 = LOCAL / 2;
+const FURTHEST: i64 = GIVEN_OUT;
 
 /// The number that is as far as this was counted: after `most` comes 1.
 fn within(counted: i64, most: i64) -> i64 {

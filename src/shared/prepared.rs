@@ -36,6 +36,8 @@ pub struct PreparedCell {
     length: AtomicU32,
     name: [AtomicU8; LONGEST],
     brings: BringsCell,
+    /// Its number as a transaction.
+    xid: AtomicU32,
     hash: AtomicU64,
     /// Grows from place taken to place taken.
     serial: AtomicU64,
@@ -73,6 +75,7 @@ impl Shared {
         &self,
         database: u32,
         name: &[u8],
+        xid: u32,
         brings: &Brings,
         quiesced: &[u32],
     ) -> bool {
@@ -94,6 +97,7 @@ impl Shared {
                 letter.store(*byte, Ordering::Relaxed);
             }
             cell.brings.set(brings);
+            cell.xid.store(xid, Ordering::Relaxed);
             let none = std::iter::repeat(&0);
             for (kept, oid) in cell.quiesced.iter().zip(quiesced.iter().chain(none)) {
                 kept.store(*oid, Ordering::Relaxed);
@@ -103,40 +107,74 @@ impl Shared {
         })
     }
 
-    /// Which transaction of this name is prepared: asked before it is ended, because then another may be prepared under the name.
-    /// None: it was not noted.
-    pub fn find_prepared(&self, database: u32, name: &[u8]) -> Option<u64> {
+    /// COMMIT PREPARED or ROLLBACK PREPARED of this name has ended a transaction. Which one is seen by `is_running` alone: another of
+    /// the name may be prepared by now, and of one before somebody else may be about to say that it has ended. Who comes first says it
+    /// of all that have.
+    pub fn finish_prepared(
+        &self,
+        database: u32,
+        name: &[u8],
+        is_running: impl Fn(u32) -> bool,
+    ) -> Owed {
         let hash = fnv::hash(name);
+        let (mut brings, mut quiesced) = (None, Vec::new());
+        let mut from = 0;
+        while let Some((serial, xid)) = self.next_prepared(database, hash, name, from) {
+            from = serial + 1;
+            // Not under the lock.
+            if is_running(xid) {
+                continue;
+            }
+            if let Some((its, databases)) = self.take_prepared(serial) {
+                brings = Some(match (brings, its) {
+                    (None | Some(Brings::Nothing), its) => its,
+                    (Some(brings), Brings::Nothing) => brings,
+                    _ => Brings::Anything,
+                });
+                quiesced.extend(databases.into_iter().take_while(|oid| *oid != 0));
+            }
+        }
+        Owed {
+            is_known: brings.is_some(),
+            brings: brings.unwrap_or(Brings::Anything),
+            quiesced,
+        }
+    }
+
+    /// The first that was noted under this name from a serial on, and its number as a transaction.
+    fn next_prepared(
+        &self,
+        database: u32,
+        hash: u64,
+        name: &[u8],
+        from: u64,
+    ) -> Option<(u64, u32)> {
         self.slots.with(|| {
-            let cells = self.prepared().iter();
-            let named = cells.filter(|cell| cell.is(database, hash, name));
-            // Of an older one somebody else is about to say that it has ended.
-            named.map(|cell| cell.serial.load(Ordering::Relaxed)).max()
+            let named = self
+                .prepared()
+                .iter()
+                .filter(|cell| cell.is(database, hash, name));
+            let numbers = named.map(|cell| {
+                let serial = cell.serial.load(Ordering::Relaxed);
+                (serial, cell.xid.load(Ordering::Relaxed))
+            });
+            numbers.filter(|(serial, _)| *serial >= from).min()
         })
     }
 
-    /// COMMIT PREPARED or ROLLBACK PREPARED has ended the transaction that was found.
-    pub fn finish_prepared(&self, found: Option<u64>) -> Owed {
-        let noted = found.and_then(|serial| {
-            self.slots.with(|| {
-                let cell = self.prepared().iter().find(|cell| {
-                    cell.database.load(Ordering::Relaxed) != 0
-                        && cell.serial.load(Ordering::Relaxed) == serial
-                })?;
-                let mut quiesced = [0; MOST_QUIESCED];
-                for (oid, kept) in quiesced.iter_mut().zip(&cell.quiesced) {
-                    *oid = kept.load(Ordering::Relaxed);
-                }
-                cell.database.store(0, Ordering::Relaxed);
-                Some((cell.brings.get(), quiesced))
-            })
-        });
-        Owed {
-            is_known: noted.is_some(),
-            brings: noted.map_or(Brings::Anything, |noted| noted.0),
-            quiesced: noted.map_or_else(Vec::new, |noted| {
-                noted.1.into_iter().take_while(|oid| *oid != 0).collect()
-            }),
-        }
+    /// Frees a place, unless somebody has.
+    fn take_prepared(&self, serial: u64) -> Option<(Brings, [u32; MOST_QUIESCED])> {
+        self.slots.with(|| {
+            let cell = self.prepared().iter().find(|cell| {
+                cell.database.load(Ordering::Relaxed) != 0
+                    && cell.serial.load(Ordering::Relaxed) == serial
+            })?;
+            let mut quiesced = [0; MOST_QUIESCED];
+            for (oid, kept) in quiesced.iter_mut().zip(&cell.quiesced) {
+                *oid = kept.load(Ordering::Relaxed);
+            }
+            cell.database.store(0, Ordering::Relaxed);
+            Some((cell.brings.get(), quiesced))
+        })
     }
 }

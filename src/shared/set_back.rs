@@ -57,6 +57,7 @@ impl ExecutorSlot {
             &self.idle_since,
             &self.job_started_at,
             &self.batch_began,
+            &self.asked_at,
         ];
         not_after(now, &since);
     }

@@ -60,7 +60,7 @@ impl World {
                 (Doing::Batch { since }, Jobs::Long) => now - since >= 3_000_000,
                 _ => true,
             };
-            if is_over && e.is_asked {
+            if is_over && e.asked_at.is_some() {
                 return false;
             }
             if is_over {
@@ -73,13 +73,13 @@ impl World {
 
     fn launch(&mut self) {
         if let Some(index) = surplus(&self.executors, &self.limits, self.now) {
-            self.executors[index].is_asked = true;
+            self.executors[index].asked_at = Some(self.now);
         }
         let mut needs: Vec<usize> = (0..self.roles.len())
             .filter(|role| self.from[*role] <= self.now)
             .collect();
         let serving = |world: &Self, role: usize| {
-            let busy = |e: &&ExecutorView| e.pair.role == role as u32 && !e.is_asked;
+            let busy = |e: &&ExecutorView| e.pair.role == role as u32 && e.asked_at.is_none();
             world.executors.iter().filter(busy).count()
         };
         needs.sort_by_key(|role| (serving(self, *role), self.last_started[*role]));
@@ -108,10 +108,10 @@ impl World {
                         pair,
                         started_at: self.now,
                         doing: Doing::Coming,
-                        is_asked: false,
+                        asked_at: None,
                     });
                 }
-                Decision::Ask(index) => self.executors[index].is_asked = true,
+                Decision::Ask(index) => self.executors[index].asked_at = Some(self.now),
                 Decision::Wait(until) => assert!(until.is_none_or(|until| until > self.now)),
             }
         }
@@ -277,7 +277,7 @@ fn who_could_do_with_more_looks_again_while_somebody_else_may_become_idle() {
         pair: ExecutorKey { database: 1, role },
         started_at: 0,
         doing,
-        is_asked: false,
+        asked_at: None,
     };
     let mine = of(1, Doing::Batch { since: 0 });
     for doing in [Doing::Coming, Doing::Looking, Doing::Batch { since: 0 }] {
@@ -377,7 +377,7 @@ fn a_database_that_hung_is_tried_one_start_at_a_time_and_less_and_less_often() {
             },
             started_at: now,
             doing: Doing::Coming,
-            is_asked: false,
+            asked_at: None,
         };
         assert_eq!(hangs.may_start(1, &[coming], now), Err(None));
         assert_eq!(hangs.may_start(2, &[coming], now), Ok(()));
@@ -409,12 +409,12 @@ fn every_three() -> Vec<Vec<ExecutorView>> {
     let mut kinds = vec![None];
     for pair in pairs {
         for doing in doings {
-            kinds.extend([false, true].map(|is_asked| {
+            kinds.extend([None, Some(NOW), Some(since)].map(|asked_at| {
                 Some(ExecutorView {
                     pair,
                     started_at: since,
                     doing,
-                    is_asked,
+                    asked_at,
                 })
             }));
         }
@@ -447,7 +447,7 @@ fn a_commit_calls_the_launcher_whenever_that_would_find_room() {
         if executors.iter().filter(mine).any(is_served) {
             continue;
         }
-        let is_serving = |e: &&ExecutorView| e.is_busy() && !e.is_asked;
+        let is_serving = |e: &&ExecutorView| e.is_busy() && e.asked_at.is_none();
         let serving = executors.iter().filter(mine).filter(is_serving).count();
         let elsewhere = || executors.iter().filter(|e| e.pair != pair && is_idle(e));
         let seen = Seen {
@@ -480,4 +480,37 @@ fn a_commit_calls_the_launcher_whenever_that_would_find_room() {
         }
     }
     assert!(calls < asked, "a call each time is no rule");
+}
+
+#[test]
+fn one_that_was_asked_and_does_not_leave_keeps_nobody_from_being_asked() {
+    let limits = Limits {
+        most: 2,
+        reserve: 0,
+        per_role: 0,
+    };
+    let of = |role, doing, asked_at| ExecutorView {
+        pair: ExecutorKey { database: 1, role },
+        started_at: 0,
+        doing,
+        asked_at,
+    };
+    let asked_at = 2 * SLICE_US;
+    let mine = of(1, Doing::Looking, None);
+    let idle = Doing::Idle { since: 0 };
+    for (serving, doing, other) in [
+        (0, Doing::Looking, Doing::Looking),
+        (0, idle, idle),
+        (1, idle, idle),
+    ] {
+        let mut executors = vec![of(2, doing, Some(asked_at)), of(3, other, None)];
+        executors.extend((serving > 0).then_some(mine));
+        let limits = Limits {
+            most: executors.len(),
+            ..limits
+        };
+        let decide = |now| decide(mine.pair, serving, &executors, &limits, now);
+        assert_eq!(decide(asked_at), Decision::Wait(Some(asked_at + SLICE_US)));
+        assert_eq!(decide(asked_at + SLICE_US), Decision::Ask(1), "{doing:?}");
+    }
 }

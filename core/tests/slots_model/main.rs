@@ -56,15 +56,16 @@ enum Habit {
     Long,
     /// Another executor for a pair that has one: comes only where nobody lacks a slot, and nobody leaves for it.
     Another,
-    /// Of databases only: it works, and does not leave for long when asked, because somebody holds what it needs.
+    /// It works, and does not leave for long when asked, because somebody holds what it needs.
     Stuck,
 }
 
-const WANTED: [(Class, Habit); 8] = [
+const WANTED: [(Class, Habit); 9] = [
     (Class::Executors, Habit::Busy),
     (Class::Executors, Habit::Every(100_000)),
     (Class::Executors, Habit::Long),
     (Class::Executors, Habit::Another),
+    (Class::Executors, Habit::Stuck),
     (Class::OfDatabases, Habit::Busy),
     (Class::OfDatabases, Habit::Every(100_000)),
     (Class::OfDatabases, Habit::Every(5_000_000)),

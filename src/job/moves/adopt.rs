@@ -3,7 +3,7 @@
 
 use crate::pg::BuiltinOid;
 use pushy_core::job_state::{JobEvent, JobState};
-use pushy_core::loaded::LOCAL;
+use pushy_core::loaded::GIVEN_OUT;
 
 use super::discard::LEASES_OF_QUEUE;
 use crate::params;
@@ -79,10 +79,49 @@ macro_rules! of_others {
     };
 }
 
+// One of 0.1.0 does not say which job of its number it means, as copies of a database have several: then it is of none.
 static KEEP_PROMISES: Plan = Plan::new(
     "UPDATE pushy_internal.promised_cancel p SET job_id = l.id FROM pushy_internal.live_job l \
       WHERE p.queue_id OPERATOR(pg_catalog.=) $1 AND p.job_id OPERATOR(pg_catalog.<) 0 \
-        AND l.id OPERATOR(pg_catalog.=) OPERATOR(pg_catalog.-) p.job_id AND l.queue_id OPERATOR(pg_catalog.=) $1",
+        AND l.id OPERATOR(pg_catalog.=) OPERATOR(pg_catalog.-) p.job_id AND l.queue_id OPERATOR(pg_catalog.=) $1 \
+        AND CASE WHEN p.enqueued_at IS NOT NULL THEN p.enqueued_at OPERATOR(pg_catalog.=) l.enqueued_at \
+                 ELSE NOT EXISTS (SELECT FROM pushy_internal.live_job o WHERE o.queue_id OPERATOR(pg_catalog.=) $1 AND o.id OPERATOR(pg_catalog.<>) l.id \
+                                     AND (o.id OPERATOR(pg_catalog.&) $2) OPERATOR(pg_catalog.=) (l.id OPERATOR(pg_catalog.&) $2)) END",
+    &[BuiltinOid::INT4OID, BuiltinOid::INT8OID],
+);
+
+/// Of jobs that have not come, or have finished.
+static FORGET_PROMISES: Plan = Plan::new(
+    "DELETE FROM pushy_internal.promised_cancel p WHERE p.queue_id OPERATOR(pg_catalog.=) $1 AND p.job_id OPERATOR(pg_catalog.<) 0",
+    &[BuiltinOid::INT4OID],
+);
+
+/// Of attempts that another dump says of a job, which had not made them where it came from, or with another end: the job is as it came.
+static FORGET_FAILURES: Plan = Plan::new(
+    "DELETE FROM pushy_internal.failure f WHERE f.queue_id OPERATOR(pg_catalog.=) $1 AND EXISTS ( \
+        SELECT FROM pushy_internal.live_job l WHERE l.id OPERATOR(pg_catalog.=) f.job_id AND l.queue_id OPERATOR(pg_catalog.=) $1 \
+           AND f.attempt OPERATOR(pg_catalog.>) l.attempt \
+        UNION ALL \
+        SELECT FROM pushy_internal.finished_job j WHERE j.id OPERATOR(pg_catalog.=) f.job_id AND j.queue_id OPERATOR(pg_catalog.=) $1 \
+           AND CASE WHEN j.state OPERATOR(pg_catalog.=) 'c'::pg_catalog.\"char\" THEN f.attempt OPERATOR(pg_catalog.>=) j.attempt \
+                    ELSE f.attempt OPERATOR(pg_catalog.>) j.attempt END)",
+    &[BuiltinOid::INT4OID],
+);
+
+/// Nobody goes on with a job that is completed.
+static FORGET_CHECKPOINTS: Plan = Plan::new(
+    "DELETE FROM pushy_internal.checkpoint c WHERE c.queue_id OPERATOR(pg_catalog.=) $1 AND EXISTS ( \
+        SELECT FROM pushy_internal.finished_job j WHERE j.id OPERATOR(pg_catalog.=) c.job_id AND j.queue_id OPERATOR(pg_catalog.=) $1 \
+           AND j.state OPERATOR(pg_catalog.=) 'c'::pg_catalog.\"char\")",
+    &[BuiltinOid::INT4OID],
+);
+
+/// A job knows whether a log or a checkpoint is kept of it, which another dump may have brought.
+static NOTE_KEPT: Plan = Plan::new(
+    "UPDATE pushy_internal.live_job l SET snoozes = 0 WHERE l.queue_id OPERATOR(pg_catalog.=) $1 AND l.snoozes IS NULL \
+        AND l.id OPERATOR(pg_catalog.=) ANY (ARRAY( \
+            SELECT g.job_id FROM pushy_internal.job_log g WHERE g.queue_id OPERATOR(pg_catalog.=) $1 \
+            UNION SELECT c.job_id FROM pushy_internal.checkpoint c WHERE c.queue_id OPERATOR(pg_catalog.=) $1))",
     &[BuiltinOid::INT4OID],
 );
 
@@ -121,8 +160,8 @@ static FORGET_SESSIONS: Plan = Plan::new(
     &[BuiltinOid::INT4OID],
 );
 
-/// What a job's number says of that: `loaded::first_position`.
-const FIRST_POSITION: i64 = LOCAL - 1;
+/// What a job's number says of that: `loaded::position`.
+const FIRST_POSITION: i64 = GIVEN_OUT - 1;
 
 const LEASED: JobState = JobState::Available.after(JobEvent::Claim);
 const FREE: JobState = LEASED.after(JobEvent::Release);
@@ -130,9 +169,13 @@ const FREE: JobState = LEASED.after(JobEvent::Release);
 /// A loaded queue is at home from here on: promises to cancel its jobs count, and what has finished does not run. As the
 /// extension's owner.
 pub fn adopted(queue_id: i32) {
+    spi::run(&FORGET_FINISHED, params![queue_id]);
+    spi::run(&KEEP_PROMISES, params![queue_id, FIRST_POSITION]);
     for plan in [
-        &KEEP_PROMISES,
-        &FORGET_FINISHED,
+        &FORGET_PROMISES,
+        &FORGET_FAILURES,
+        &FORGET_CHECKPOINTS,
+        &NOTE_KEPT,
         &LEASES_OF_QUEUE,
         &FORGET_SESSIONS,
     ] {

@@ -54,7 +54,7 @@ pub(super) fn at_birth(
     ];
     history::open_parent(expires_at)?.append(std::iter::once(row.to_vec()));
     let error = too_deep(id, request.depth, request.caused_by);
-    failure_rows::record(id, 0, definition.queue_id, None, now, &error)?;
+    failure_rows::record((id, now), 0, definition.queue_id, None, now, &error)?;
     if let Some(slot) = request.queue.slot {
         let discarded = QueueCounts {
             discarded: 1,
@@ -93,7 +93,7 @@ static ORPHANS: Plan = Plan::new(
         kept_columns!(),
         ") SELECT $3, $1, $4, run_at, attempt, max_attempts, ",
         kept_columns!(),
-        " FROM gone ON CONFLICT DO NOTHING RETURNING id, queue_id"
+        " FROM gone ON CONFLICT DO NOTHING RETURNING id, queue_id, enqueued_at"
     ),
     &[
         BuiltinOid::TIMESTAMPTZOID,
@@ -121,7 +121,7 @@ const _: () = assert!(
 pub fn orphans(from: u32, most: usize) -> Result<(Vec<i64>, Option<u32>)> {
     let now = clock::now();
     let expires_at = now.plus_us(options::DEFAULT_KEEP_DISCARDED_US);
-    let lost: Vec<(i64, i32)> = spi::connect(|spi| {
+    let lost: Vec<(i64, i32, Timestamp)> = spi::connect(|spi| {
         let gone = spi.run(
             &ORPHANS,
             params![
@@ -133,16 +133,18 @@ pub fn orphans(from: u32, most: usize) -> Result<(Vec<i64>, Option<u32>)> {
                 Tid::before_page(from.saturating_add(PAGES))
             ],
         );
-        gone.rows().map(|row| (row.i64(1), row.i32(2))).collect()
+        gone.rows()
+            .map(|row| (row.i64(1), row.i32(2), Timestamp(row.i64(3))))
+            .collect()
     });
     let error = Error::new(SqlState::UNDEFINED_OBJECT, "the job's queue was dropped");
-    for (id, queue_id) in &lost {
+    for (id, queue_id, enqueued_at) in &lost {
         // No attempt was made for this.
-        failure_rows::record(*id, 0, *queue_id, None, now, &error)?;
+        failure_rows::record((*id, *enqueued_at), 0, *queue_id, None, now, &error)?;
         control_channel::discarded(None, *id)?;
     }
     if !lost.is_empty() {
-        let ids: Vec<i64> = lost.iter().map(|(id, _)| *id).collect();
+        let ids: Vec<i64> = lost.iter().map(|(id, ..)| *id).collect();
         spi::run(&LEASES_OF, params![array::of_int8s(&ids)]);
         pending::due(history::removal_due(expires_at));
     }
@@ -153,7 +155,7 @@ pub fn orphans(from: u32, most: usize) -> Result<(Vec<i64>, Option<u32>)> {
     } else {
         (i64::from(behind) < pages).then_some(behind)
     };
-    Ok((lost.into_iter().map(|(id, _)| id).collect(), next))
+    Ok((lost.into_iter().map(|(id, ..)| id).collect(), next))
 }
 
 static LEASES_OF: Plan = Plan::new(
@@ -195,7 +197,8 @@ pub fn finished_before(
         format!("job {} was discarded: a finished job of its number is kept", job.id),
     )
     .hint("Only rows that somebody has written into Pushy's tables can bring that about. Leave them to Pushy's functions, and to dumps that are loaded whole.");
-    failure_rows::record(job.id, attempt, queue.queue_id, started_at, now, &error)?;
+    let who = (job.id, job.enqueued_at);
+    failure_rows::record(who, attempt, queue.queue_id, started_at, now, &error)?;
     end_as(queue, job.id, state, attempt, started_at, now)?;
     if let Some(slot) = slot {
         let discarded = QueueCounts {

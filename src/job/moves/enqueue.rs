@@ -5,7 +5,7 @@ use std::rc::Rc;
 use pushy_core::job_state::Birth;
 
 use super::discard;
-use super::rows::Stored;
+use super::rows::{insert_of_key, Stored};
 use crate::errors::Result;
 use crate::job::tables::live_job;
 use crate::job::unique_key::{self, KeyHolder};
@@ -104,7 +104,7 @@ impl Request {
                 KeyHolder::Free { beside } => {
                     let id = position::next()?;
                     let row = self.row(id, args, Some((unique_key, beside)));
-                    if heap::open("live_job")?.insert_unless_there(&row) {
+                    if insert_of_key(&row, definition, unique_key, beside)? {
                         self.announce(id, 1);
                         return Ok(id);
                     }

@@ -14,8 +14,8 @@ use crate::pg::value::Timestamp;
 // An attempt is charged once: a second record of it (a verdict after a crash that raced with an
 // ordinary failure) keeps the first.
 static RECORD: Plan = Plan::new(
-    "INSERT INTO pushy_internal.failure (job_id, attempt, queue_id, started_at, failed_at, sqlstate, message, detail, hint, context) \
-     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (job_id, queue_id, attempt) DO NOTHING",
+    "INSERT INTO pushy_internal.failure (job_id, attempt, queue_id, started_at, failed_at, sqlstate, message, detail, hint, context, enqueued_at) \
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT (job_id, queue_id, attempt) DO NOTHING",
     &[
         BuiltinOid::INT8OID,
         BuiltinOid::INT4OID,
@@ -27,6 +27,7 @@ static RECORD: Plan = Plan::new(
         BuiltinOid::TEXTOID,
         BuiltinOid::TEXTOID,
         BuiltinOid::TEXTOID,
+        BuiltinOid::TIMESTAMPTZOID,
     ],
 );
 
@@ -37,9 +38,10 @@ fn cut(text: &str) -> &str {
     text::cut_utf8(text, MOST)
 }
 
-/// Records why an attempt failed, or with attempt 0 why none was made; as the extension's owner.
+/// Records why an attempt of a job, by its number and when it was enqueued, failed, or with attempt 0 why none was made; as the
+/// extension's owner.
 pub(super) fn record(
-    job: i64,
+    (job, enqueued_at): (i64, Timestamp),
     attempt: i32,
     queue_id: i32,
     started_at: Option<Timestamp>,
@@ -59,6 +61,7 @@ pub(super) fn record(
             error.detail.as_deref().map(cut),
             error.hint.as_deref().map(cut),
             error.context.as_deref().map(cut),
+            enqueued_at,
         ],
     );
     Ok(())

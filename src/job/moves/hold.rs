@@ -35,8 +35,8 @@ static TAKE: Plan = Plan::new(
 );
 
 static INSERT: Plan = Plan::new(
-    "INSERT INTO pushy_internal.lease (job_id, token, position, queue_id, until, leased_at, said_at, claimed_by, inside) \
-     VALUES ($1, $2, $3, $4, 'infinity', $5, $5, $6, true)",
+    "INSERT INTO pushy_internal.lease (job_id, token, position, queue_id, until, leased_at, said_at, claimed_by, inside, enqueued_at) \
+     VALUES ($1, $2, $3, $4, 'infinity', $5, $5, $6, true, $7)",
     &[
         BuiltinOid::INT8OID,
         BuiltinOid::UUIDOID,
@@ -44,6 +44,7 @@ static INSERT: Plan = Plan::new(
         BuiltinOid::INT4OID,
         BuiltinOid::TIMESTAMPTZOID,
         BuiltinOid::OIDOID,
+        BuiltinOid::TIMESTAMPTZOID,
     ],
 );
 
@@ -60,7 +61,8 @@ pub fn hold(queue: &QueueDefinition, job: &Claimed, now: Timestamp) -> Result<Uu
             job.position,
             queue.queue_id,
             now,
-            queue.run_as
+            queue.run_as,
+            job.enqueued_at,
         ],
     );
     Ok(token)

@@ -44,13 +44,14 @@ static TAKE: Plan = Plan::new(
 );
 
 static INSERT: Plan = Plan::new(
-    "INSERT INTO pushy_internal.lease (job_id, token, position, queue_id, until, leased_at, said_at, claimed_by, worker, session) \
-     SELECT c.job_id, c.token, c.position, $4, $5, $6, $6, $7, $8, $9 \
-       FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3)) AS c (job_id, token, position)",
+    "INSERT INTO pushy_internal.lease (job_id, token, position, enqueued_at, queue_id, until, leased_at, said_at, claimed_by, worker, session) \
+     SELECT c.job_id, c.token, c.position, c.enqueued_at, $5, $6, $7, $7, $8, $9, $10 \
+       FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4)) AS c (job_id, token, position, enqueued_at)",
     &[
         BuiltinOid::INT8ARRAYOID,
         BuiltinOid::UUIDARRAYOID,
         BuiltinOid::INT8ARRAYOID,
+        BuiltinOid::TIMESTAMPTZARRAYOID,
         BuiltinOid::INT4OID,
         BuiltinOid::TIMESTAMPTZOID,
         BuiltinOid::TIMESTAMPTZOID,
@@ -76,6 +77,7 @@ pub fn lease(queue: &QueueDefinition, jobs: &[Claimed], terms: &Terms<'_>) -> Re
             array::of_int8s(&ids),
             array::of_uuids(tokens.iter().copied()),
             array::of_int8s(&positions),
+            array::of_timestamps(jobs.iter().map(|job| job.enqueued_at)),
             queue.queue_id,
             terms.until,
             terms.now,

@@ -80,7 +80,8 @@ pub fn fail(
     }
     let (started_at, now) = (failed.started_at, failed.ended_at);
     let error = failure_hint::hinted(queue, failed.error);
-    failure_rows::record(job.id, attempt, queue.queue_id, started_at, now, &error)?;
+    let who = (job.id, job.enqueued_at);
+    failure_rows::record(who, attempt, queue.queue_id, started_at, now, &error)?;
     if is_last {
         end_as(queue, job.id, state, attempt, started_at, now)?;
         control_channel::discarded(Some(queue), job.id)?;

@@ -5,7 +5,10 @@ use pushy_core::job_state::JobState;
 
 use crate::errors::Result;
 use crate::job::{history, live};
+use crate::pg::function::Answer;
+use crate::pg::heap::{self, Key, Unique};
 use crate::pg::spi::{self, Plan};
+use crate::pg::text;
 use crate::pg::value::{Char, Timestamp};
 use crate::queue::definition::QueueDefinition;
 use crate::shared::queue_slot::QueueKey;
@@ -89,4 +92,27 @@ pub(super) fn end_as(
     );
     pending::due(history::removal_due(expires_at));
     Ok(())
+}
+
+/// Inserts a job of the key `beside` another; false where one has come there, after whoever inserts one. As the extension's owner.
+pub(super) fn insert_of_key(
+    row: &[Answer],
+    queue: &QueueDefinition,
+    unique_key: &str,
+    beside: i64,
+) -> Result<bool> {
+    let keys = [
+        Key::int4_equals(1, queue.queue_id),
+        Key::text_equals(2, unique_key),
+        Key::int8_equals(3, beside),
+    ];
+    let unique = Unique {
+        index: "live_job_unique",
+        keys: &keys,
+        what: &|| {
+            let key = text::shown(unique_key.as_bytes());
+            format!("unique key \"{key}\" of queue \"{}\"", queue.name)
+        },
+    };
+    heap::open("live_job")?.insert_unless_there(row, Some(&unique))
 }

@@ -3,7 +3,7 @@
 use crate::pg::BuiltinOid;
 use pushy_core::job_state::{JobEvent, JobState};
 
-use super::rows::{announce_ready, Stored};
+use super::rows::{announce_ready, insert_of_key, Stored};
 use super::{failure_rows, out_of_history, step};
 use crate::errors::Result;
 use crate::job::live::{Finished, Live};
@@ -59,7 +59,11 @@ pub fn run_again(
     else {
         return Ok(false);
     };
-    if !heap::open("live_job")?.insert_unless_there(&finished_row.job) {
+    let is_inserted = match (&finished.unique_key, beside) {
+        (Some(key), Some(beside)) => insert_of_key(&finished_row.job, queue, key, beside)?,
+        _ => heap::open("live_job")?.insert_unless_there(&finished_row.job, None)?,
+    };
+    if !is_inserted {
         return Ok(false);
     }
     finished_row.remove();

@@ -10,6 +10,7 @@ use crate::errors::Result;
 use crate::pg::function::Answer;
 use crate::pg::identity;
 use crate::pg::per_process::PerProcess;
+use crate::pg::value::Timestamp;
 use crate::{params, sql_function};
 
 /// What user code may learn of the job it runs in.
@@ -19,7 +20,7 @@ pub struct Current {
     pub queue: std::rc::Rc<str>,
     pub queue_id: i32,
     pub max_attempts: i32,
-    pub started_at: crate::pg::value::Timestamp,
+    pub started_at: Timestamp,
     pub job: Claimed,
 }
 
@@ -76,8 +77,12 @@ pub fn is_of(queue_id: i32) -> bool {
     CURRENT.with_borrow(|current| current.as_ref().is_some_and(|c| c.queue_id == queue_id))
 }
 
-pub fn job_and_queue() -> Option<(i64, i32)> {
-    CURRENT.with_borrow(|current| current.as_ref().map(|c| (c.job.id, c.queue_id)))
+/// The running job's number, when it was enqueued, and its queue.
+pub fn job_and_queue() -> Option<(i64, Timestamp, i32)> {
+    CURRENT.with_borrow(|current| {
+        let named = |c: &Current| (c.job.id, c.job.enqueued_at, c.queue_id);
+        current.as_ref().map(named)
+    })
 }
 
 /// A checkpoint is kept of the running job from now on.

@@ -113,8 +113,8 @@ pub fn say(job: i64, level: Level, message: &[u8]) {
 }
 
 static APPEND: Plan = Plan::new(
-    "INSERT INTO pushy_internal.job_log (job_id, line, attempt, queue_id, said_at, level, message) \
-     VALUES ($1, $2, $3, $4, $5, $6, $7)",
+    "INSERT INTO pushy_internal.job_log (job_id, line, attempt, queue_id, said_at, level, message, enqueued_at) \
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
     &[
         BuiltinOid::INT8OID,
         BuiltinOid::INT4OID,
@@ -123,6 +123,7 @@ static APPEND: Plan = Plan::new(
         BuiltinOid::TIMESTAMPTZOID,
         BuiltinOid::TEXTOID,
         BuiltinOid::TEXTOID,
+        BuiltinOid::TIMESTAMPTZOID,
     ],
 );
 
@@ -150,7 +151,8 @@ fn append(job: &Claimed, queue_id: i32, line: &Line) -> Result<()> {
             queue_id,
             line.said_at,
             line.level.as_str(),
-            line.message.as_slice()
+            line.message.as_slice(),
+            job.enqueued_at,
         ],
     );
     if number > MOST_OF_JOB {

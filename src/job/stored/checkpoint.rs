@@ -13,12 +13,13 @@ use crate::sql_function;
 const MOST_BYTES: usize = 1 << 20;
 
 static KEEP: Plan = Plan::new(
-    "INSERT INTO pushy_internal.checkpoint (job_id, queue_id, state) VALUES ($1, $2, $3) \
+    "INSERT INTO pushy_internal.checkpoint (job_id, queue_id, state, enqueued_at) VALUES ($1, $2, $3, $4) \
      ON CONFLICT (job_id) DO UPDATE SET state = EXCLUDED.state",
     &[
         BuiltinOid::INT8OID,
         BuiltinOid::INT4OID,
         BuiltinOid::JSONBOID,
+        BuiltinOid::TIMESTAMPTZOID,
     ],
 );
 
@@ -57,7 +58,7 @@ sql_function!(pushy_job_checkpoint_v1, |call| checkpoint(call));
 
 fn checkpoint(call: Call) -> Result<()> {
     let state = call.datum(0).ok_or_else(|| Error::null_argument("state"))?;
-    let Some((job, queue_id)) = current::job_and_queue() else {
+    let Some((job, enqueued_at, queue_id)) = current::job_and_queue() else {
         return Err(log::no_job("job_checkpoint"));
     };
     transaction::require_writable(c"pushy.job_checkpoint()");
@@ -72,7 +73,8 @@ fn checkpoint(call: Call) -> Result<()> {
         )));
     }
     identity::as_owner(|| {
-        spi::run(&KEEP, params![job, queue_id, Answer::Datum(state)]);
+        let kept = params![job, queue_id, Answer::Datum(state), enqueued_at];
+        spi::run(&KEEP, kept);
         Ok(())
     })?;
     current::note();

@@ -1,6 +1,6 @@
 //! The order of ready jobs: a job's first position is its number.
 
-use pushy_core::loaded::LOCAL;
+use pushy_core::loaded::{GIVEN_OUT, LOCAL};
 
 use crate::errors::Result;
 use crate::job::history;
@@ -48,7 +48,7 @@ fn is_any_here() -> Result<bool> {
 /// A job that was loaded has this number or position: those of others go on behind it, unless it is none that is given out here. Without the preload the tables are asked.
 #[cold]
 pub fn pass_over(number: i64) {
-    if let Some(slot) = numbers::here().filter(|_| number < LOCAL) {
+    if let Some(slot) = numbers::here().filter(|_| number < GIVEN_OUT) {
         slot.positions.pass_over(number);
     }
 }

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use rustc_hash::FxHashSet;
 
 use crate::errors::Result;
+use crate::job::claimed::Claimed;
 use crate::job::live;
 use crate::params;
 use crate::pg::heap::{self, Asked, Key};
@@ -17,8 +18,12 @@ use crate::shared::database::DatabaseSlot;
 use crate::shared::{self, pending};
 
 static WRITE: Plan = Plan::new(
-    "INSERT INTO pushy_internal.promised_cancel (job_id, queue_id) VALUES ($1, $2)",
-    &[BuiltinOid::INT8OID, BuiltinOid::INT4OID],
+    "INSERT INTO pushy_internal.promised_cancel (job_id, queue_id, enqueued_at) VALUES ($1, $2, $3)",
+    &[
+        BuiltinOid::INT8OID,
+        BuiltinOid::INT4OID,
+        BuiltinOid::TIMESTAMPTZOID,
+    ],
 );
 
 /// Those that were loaded with a dump are below zero until their queue is at home.
@@ -28,8 +33,8 @@ static ALL: Plan = Plan::new(
 );
 
 /// Promises the cancel of a job with the commit of this transaction. As the extension's owner, as are the others.
-pub fn write(job: i64, queue_id: i32) {
-    spi::run(&WRITE, params![job, queue_id]);
+pub fn write(job: &Claimed, queue_id: i32) {
+    spi::run(&WRITE, params![job.id, queue_id, job.enqueued_at]);
 }
 
 /// The job is cancelled, or gone, with this transaction at the latest. What others just write or remove is theirs, and not

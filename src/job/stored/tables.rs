@@ -82,6 +82,7 @@ pub mod failure {
         DETAIL "detail",
         HINT "hint",
         CONTEXT "context",
+        ENQUEUED_AT "enqueued_at",
     }
 }
 
@@ -98,6 +99,7 @@ pub mod job_log {
         SAID_AT "said_at",
         LEVEL "level",
         MESSAGE "message",
+        ENQUEUED_AT "enqueued_at",
     }
 }
 

@@ -181,13 +181,10 @@ fn wait(id: i64, queue: &definition::QueueDefinition, deadline: Instant) -> Resu
             let finished = &shared.queues()[slot].finished;
             return finished.wait_until(left, is_over).unwrap_or(Ok(()));
         }
-        let Some(database_slot) = shared.find_database(database::current()) else {
-            return Ok(());
-        };
-        if let Some(over) = database_slot
-            .worker_left
-            .wait_until(left.min(AGAIN), is_over)
-        {
+        // Made here where no launcher has been in the database yet. Where none is free nobody wakes us, and any will do.
+        let database_slot = shared.ensure_database(database::current());
+        let worker_left = &database_slot.unwrap_or(&shared.databases[0]).worker_left;
+        if let Some(over) = worker_left.wait_until(left.min(AGAIN), is_over) {
             return over;
         }
         if left.is_zero() {

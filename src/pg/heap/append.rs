@@ -1,7 +1,5 @@
 //! Rows appended, many at once, with their index entries.
 
-use std::ops::ControlFlow;
-
 use pgrx::pg_sys::{self, Datum};
 
 use super::{advance_command, Table};
@@ -172,17 +170,14 @@ impl Slots {
     }
 }
 
-/// One attempt to insert a row unless a unique index has such a row: whether it was inserted; to be made again where another
-/// transaction inserted one at the same moment.
+/// One attempt to insert a row that no unique index was seen to have: whether it was inserted, or another transaction inserted one at
+/// the same moment.
 pub(super) unsafe fn insert_speculatively(
     relation: pg_sys::Relation,
     info: *mut pg_sys::ResultRelInfo,
     slot: *mut pg_sys::TupleTableSlot,
     state: *mut pg_sys::EState,
-) -> ControlFlow<bool> {
-    if !major::is_free_in_indexes(info, slot, state) {
-        return ControlFlow::Break(false);
-    }
+) -> bool {
     let access = &*(*relation).rd_tableam;
     let insert = access.tuple_insert_speculative.expect("heap has it");
     let complete = access.tuple_complete_speculative.expect("heap has it");
@@ -194,9 +189,5 @@ pub(super) unsafe fn insert_speculatively(
     major::insert_index_entries(info, slot, state, Some(&mut conflict));
     guarded(|| complete(relation, slot, token, !conflict));
     pg_sys::SpeculativeInsertionLockRelease(transaction);
-    if conflict {
-        ControlFlow::Continue(())
-    } else {
-        ControlFlow::Break(true)
-    }
+    !conflict
 }

@@ -22,7 +22,7 @@ use crate::errors::{Error, Result, SqlState};
 
 pub(super) use append::Slots;
 pub use key::Key;
-pub use keyed::{Holder, ShareLock};
+pub use keyed::{Holder, ShareLock, Unique};
 pub use scan::{Asked, Locked};
 
 /// A table of schema pushy_internal, open until the transaction ends.

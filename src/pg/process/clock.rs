@@ -7,7 +7,6 @@ extern "C-unwind" {
     fn GetCurrentTimestamp() -> i64;
     fn GetCurrentStatementStartTimestamp() -> i64;
     fn SetCurrentStatementStartTimestamp();
-    fn GetCurrentTransactionStartTimestamp() -> i64;
 }
 
 /// The time now, as clock_timestamp() has it.
@@ -31,12 +30,6 @@ pub fn processor_time_us() -> i64 {
 pub fn statement_start() -> Timestamp {
     // SAFETY: reads a variable of this process.
     Timestamp(unsafe { GetCurrentStatementStartTimestamp() })
-}
-
-/// When the transaction began, as transaction_timestamp() has it.
-pub fn transaction_start() -> Timestamp {
-    // SAFETY: reads a variable of this process.
-    Timestamp(unsafe { GetCurrentTransactionStartTimestamp() })
 }
 
 /// Starts a statement now: statement_timestamp() answers this time from here on.

@@ -24,5 +24,5 @@ pub use worker_transaction::{
 };
 pub use xid::{
     await_end, has_committed, is_own, is_running, is_serializable, most_prepared, my_xids,
-    nest_level, next_xid, subtransaction_ids, wal_position, xid, xid_if_any,
+    nest_level, next_xid, subtransaction_ids, wal_position, xid, xid_if_any, Savepoint,
 };

@@ -32,14 +32,21 @@ pub fn say_which(what: &str, has_done: &str, xids: &[u32]) -> Result<()> {
 
 /// The NOTICE that names one.
 pub fn say(what: &str, has_done: &str, gid: &str) {
+    ereport::notice(&named(what, has_done, gid, SqlState::SUCCESSFUL_COMPLETION));
+}
+
+/// The same as a WARNING, where the server keeps notices back.
+pub fn warn(what: &str, has_done: &str, gid: &str) {
+    ereport::warning(&named(what, has_done, gid, SqlState::WARNING));
+}
+
+fn named(what: &str, has_done: &str, gid: &str, state: SqlState) -> Error {
     let gid = quote_literal(gid);
-    ereport::notice(
-        &Error::new(
-            SqlState::SUCCESSFUL_COMPLETION,
-            format!("{what} waits for prepared transaction {gid}, which {has_done}"),
-        )
-        .hint(format!(
-            "COMMIT PREPARED {gid}, or ROLLBACK PREPARED {gid}."
-        )),
-    );
+    Error::new(
+        state,
+        format!("{what} waits for prepared transaction {gid}, which {has_done}"),
+    )
+    .hint(format!(
+        "COMMIT PREPARED {gid}, or ROLLBACK PREPARED {gid}."
+    ))
 }

@@ -69,3 +69,32 @@ fn say_which(table: Oid) -> Result<()> {
     }
     Ok(())
 }
+
+static PREPARED_HOLDERS: Plan = Plan::new(
+    concat!(
+        "SELECT x.gid, pg_catalog.min(l.relation::pg_catalog.regclass::pg_catalog.text)",
+        prepared_locks!(),
+        " AND l.locktype OPERATOR(pg_catalog.=) 'relation'::pg_catalog.text AND l.granted \
+          AND EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid OPERATOR(pg_catalog.=) l.relation AND c.relkind OPERATOR(pg_catalog.=) 'r'::pg_catalog.\"char\" \
+                         AND c.relnamespace OPERATOR(pg_catalog.=) 'pushy_internal'::pg_catalog.regnamespace) GROUP BY x.gid ORDER BY 1"
+    ),
+    &[],
+);
+
+/// Before a script changes our tables, for which it may have to wait: a WARNING for each prepared transaction that has used one, and that one. As
+/// whoever runs the script.
+pub fn say_who_has_prepared() -> Result<()> {
+    let held: Vec<(String, String)> = spi::connect(|spi| {
+        let found = spi.run(&PREPARED_HOLDERS, &[]);
+        let read = |row: spi::Row<'_>| Ok((row.text(1)?, row.text(2)?));
+        found.rows().map(read).collect::<Result<_>>()
+    })?;
+    for (gid, table) in held {
+        prepared_wait::warn(
+            "the script of extension pushy",
+            &format!("has used table {table}"),
+            &gid,
+        );
+    }
+    Ok(())
+}

@@ -31,6 +31,27 @@ pub fn my_xids() -> (u64, u32) {
     (xid(), own)
 }
 
+/// A savepoint of the current transaction, or that itself, where there is none; and by which number others know the transaction, if it
+/// has one. A statement may go through several transactions.
+#[derive(Clone, Copy)]
+pub struct Savepoint(pg_sys::SubTransactionId, u32);
+
+impl Savepoint {
+    pub fn current() -> Self {
+        // SAFETY: inside a transaction; reads a variable.
+        Self(
+            unsafe { pg_sys::GetCurrentSubTransactionId() },
+            xid_if_any(),
+        )
+    }
+
+    /// It was neither released nor rolled back.
+    pub fn is_open(self) -> bool {
+        // SAFETY: inside a transaction; walks the savepoints that are open.
+        self.1 == xid_if_any() && unsafe { pg_sys::SubTransactionIsActive(self.0) }
+    }
+}
+
 /// Whether a transaction, or savepoint, that is over has committed.
 pub fn has_committed(xid: u32) -> bool {
     // SAFETY: looks into the commit log, which reaches back to the oldest number in any table.

@@ -6,6 +6,7 @@ use crate::errors::Result;
 use crate::pg::function::{Answer, IntoAnswer};
 use crate::pg::spi::Tid;
 use crate::pg::text;
+use crate::pg::value::Timestamp;
 use crate::pg::value::Uuid;
 
 /// How elements of a type are stored (pg_type.dat).
@@ -51,6 +52,10 @@ const INT8: Element = Element {
     length: 8,
     by_value: true,
     align: b'd',
+};
+const TIMESTAMPTZ: Element = Element {
+    oid: pg_sys::TIMESTAMPTZOID,
+    ..INT8
 };
 const UUID: Element = Element {
     oid: pg_sys::UUIDOID,
@@ -180,6 +185,11 @@ pub fn of_int8s(values: &[i64]) -> Answer {
         values.iter().map(|value| Datum::from(*value)).collect(),
         &INT8,
     )
+}
+
+pub fn of_timestamps(values: impl IntoIterator<Item = Timestamp>) -> Answer {
+    let values = values.into_iter().map(|value| Datum::from(value.0));
+    array(values.collect(), &TIMESTAMPTZ)
 }
 
 pub fn of_tids(values: impl IntoIterator<Item = Tid>) -> Answer {

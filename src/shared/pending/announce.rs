@@ -284,7 +284,8 @@ impl Pending {
     fn note_prepared(&self, shared: &Shared) -> bool {
         let (here, brings) = (crate::pg::database::current(), self.brings(shared));
         if let Some(name) = &self.prepares {
-            return shared.note_prepared(here, name, &brings, &self.quiesced);
+            let xid = transaction::xid_if_any();
+            return shared.note_prepared(here, name, xid, &brings, &self.quiesced);
         }
         // By a worker that applies a subscription, of whose COMMIT PREPARED no statement tells.
         shared.note_untold(here, transaction::xid_if_any(), clock::now().0, &brings);

@@ -86,6 +86,8 @@ pub struct ExecutorSlot {
     pub idle_since: AtomicI64,
     /// It was asked to leave (quiesce, fairness, shutdown): its running job is not charged.
     pub stop_requested: AtomicBool,
+    /// When (µs) it was asked first; set before.
+    pub(in crate::shared) asked_at: AtomicI64,
     /// Its process has connected; kept when the slot is free again.
     pub came_up: AtomicBool,
     /// A batch is open; see `shared.quarantine`.
@@ -172,6 +174,7 @@ impl ExecutorSlot {
         self.role.store(role, Ordering::SeqCst);
         self.pid.store(0, Ordering::SeqCst);
         self.stop_requested.store(false, Ordering::SeqCst);
+        self.asked_at.store(0, Ordering::SeqCst);
         self.came_up.store(false, Ordering::SeqCst);
         self.jobs_done.store(0, Ordering::SeqCst);
         self.queue_id.store(0, Ordering::SeqCst);
@@ -254,8 +257,22 @@ impl ExecutorSlot {
     }
 
     pub fn ask_to_stop(&self) {
-        self.stop_requested.store(true, Ordering::SeqCst);
+        self.note_asked();
         self.process.wake();
+    }
+
+    /// True: nobody has asked it before.
+    pub fn note_asked(&self) -> bool {
+        let now = crate::pg::clock::now().0;
+        let (first, same) = (Ordering::SeqCst, Ordering::SeqCst);
+        let _ = self.asked_at.compare_exchange(0, now, first, same);
+        !self.stop_requested.swap(true, Ordering::SeqCst)
+    }
+
+    /// When (µs) it was asked to leave; None: it was not.
+    pub fn asked_to_stop_at(&self) -> Option<i64> {
+        let is_asked = self.stop_requested.load(Ordering::SeqCst);
+        is_asked.then(|| self.asked_at.load(Ordering::SeqCst))
     }
 
     pub fn enter_job(&self, queue_id: i32, job: i64, attempt: i32, now: i64) {

@@ -2,14 +2,12 @@
 //! TABLESPACE, use as a template, DROP and ALTER EXTENSION): our workers leave before them, and come back when the transaction
 //! ends, if there is still something to come back to. What FINISH PREPARED brings is announced here, too.
 
-use std::cell::Cell;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::errors::{Error, SqlState};
-use crate::pg::per_process::PerProcess;
 use crate::pg::utility::{self, Hooks, Statement};
-use crate::pg::{database, ereport, identity, session, signals};
+use crate::pg::{database, ereport, identity, session, signals, transaction};
 use crate::shared::database::{DatabaseSlot, Presence, NEVER};
 use crate::shared::ready_at_end::{Brings, ReadyAtEnd};
 use crate::shared::{self, pending, Shared};
@@ -24,9 +22,6 @@ static HOOKS: Hooks = Hooks {
 pub fn init() {
     utility::install(&HOOKS);
 }
-
-/// The prepared transaction that this session is about to end.
-static FINISHES: PerProcess<Cell<Option<u64>>> = PerProcess::new(Cell::new(None));
 
 /// How long to wait for workers to leave; then the statement's own check has the last word.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -71,10 +66,8 @@ fn before(statement: &Statement) {
             }
         }
         Statement::Prepare { name } => pending::prepares(name.to_bytes()),
-        Statement::FinishPrepared { name } => {
-            FINISHES.set(shared.find_prepared(database::current(), name.to_bytes()));
-        }
-        Statement::ChangeAccess
+        Statement::FinishPrepared { .. }
+        | Statement::ChangeAccess
         | Statement::SetConstraints
         | Statement::AlterColumns { .. }
         | Statement::CreateTrigger { .. }
@@ -132,8 +125,9 @@ fn after(statement: &Statement) {
         Statement::RenameDatabase { .. } | Statement::ChangeAccess => pending::access_changed(),
         // What was prepared may have made rows ready, or unlocked them, changed queues or what roles may do, or created the
         // extension: nobody else announces it. Undone it has at least unlocked them.
-        Statement::FinishPrepared { .. } => {
-            let owed = shared.finish_prepared(FINISHES.take());
+        Statement::FinishPrepared { name } => {
+            let here = database::current();
+            let owed = shared.finish_prepared(here, name.to_bytes(), transaction::is_running);
             for oid in owed.quiesced {
                 pending::quiesced(oid);
             }

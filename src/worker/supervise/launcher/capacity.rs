@@ -34,7 +34,7 @@ fn observe(executor: &executor::ExecutorSlot) -> Option<ExecutorView> {
         pair: executor.executor_key(),
         started_at: executor.started_at.load(Ordering::SeqCst),
         doing,
-        is_asked: executor.stop_requested.load(Ordering::SeqCst),
+        asked_at: executor.asked_to_stop_at(),
     })
 }
 
@@ -68,7 +68,7 @@ fn in_slot(executor: &ExecutorView, now: i64) -> slots::Worker {
             Doing::Batch { .. } if is_held => slots::Doing::Held,
             Doing::Batch { .. } | Doing::Looking => slots::Doing::Works,
         },
-        asked_at: executor.is_asked.then_some(now),
+        asked_at: executor.asked_at,
     }
 }
 

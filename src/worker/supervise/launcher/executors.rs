@@ -69,7 +69,7 @@ impl Launcher {
     /// Ends an executor that has not come up in time.
     #[cold]
     fn end_start(&mut self, executor: &ExecutorSlot, pair: ExecutorKey, now: i64) {
-        if !executor.stop_requested.swap(true, Ordering::SeqCst) {
+        if executor.note_asked() {
             let times = self.hangs.ended(pair.database, now);
             let trouble = self.start_failures.entry(pair).or_default();
             trouble.retry_at = now + backoff::START.delay_us(trouble.failures);
