@@ -6,6 +6,7 @@ use crate::params;
 use crate::pg::spi::{self, Plan};
 use crate::pg::{clock, BuiltinOid};
 use crate::queue::definition::QueueDefinition;
+use crate::shared::queue_slot::QueueSlot;
 use crate::shared::Shared;
 use std::sync::atomic::Ordering;
 
@@ -124,6 +125,12 @@ impl Jobs {
         let slot = shared
             .find_queue(queue.key())
             .map(|index| &shared.queues()[index]);
+        let at_work = slot.map_or(0, QueueSlot::at_work_inside);
+        if (queue.concurrency)
+            .is_some_and(|limit| i64::from(limit) <= self.leased + i64::from(at_work))
+        {
+            return said("executors are at work on jobs that they began when the queue had a handler, as many as its concurrency allows with those that are leased");
+        }
         if slot.is_some_and(|slot| slot.claimable.has_sleepers()) {
             return said("a worker outside waits, and is about to claim");
         }
