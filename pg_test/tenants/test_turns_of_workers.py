@@ -65,7 +65,9 @@ def test_sweeps_that_are_asked_for_again_and_again_rest(db):
             db.sql("SELECT * FROM pushy.resume_after_restore()")
         job = db.value("SELECT pushy.enqueue('q', delay => '0.1 s')")
         assert db.job_wait(job)["state"] == "completed"
-        assert db.value(READY) - looks < 10 * asked / 4
+        # Each looks once for each priority, and once more after each 10,000 rows. Rests are a second at most: a loaded machine, where 200 requests take
+        # a while, has more of them.
+        assert db.value(READY) - looks < (10 + 24) * asked / 4
 
 
 def test_who_changes_queues_of_his_own_all_the_time_stops_no_delayed_job_of_others(db):
