@@ -81,7 +81,7 @@ CREATE TABLE pushy_internal.checkpoint (
 ) USING heap WITH (fillfactor = 50);
 COMMENT ON TABLE pushy_internal.checkpoint IS 'How far an unfinished job was at its last pushy.job_checkpoint, for its next attempt.';
 
-ALTER TYPE pushy.job ADD ATTRIBUTE checkpoint jsonb;
+ALTER TYPE pushy.job ADD ATTRIBUTE checkpoint jsonb CASCADE;
 
 CREATE TYPE pushy.claimed_job AS (
   job_id       bigint,

@@ -1,9 +1,13 @@
 """Jobs that do not stop when told: interrupted again, ended in the end, and nobody else feels it."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from stage.batches import enqueue, states
 from harness.gate import Gate
+from harness.waiting import wait_for
 
 # Catches every cancel and goes on for ever.
 SWALLOWS = """LOOP BEGIN {body}; EXCEPTION WHEN query_canceled THEN END; END LOOP"""
@@ -207,3 +211,23 @@ def test_a_deferred_trigger_that_swallows_its_timeout_is_its_jobs_failure(db, go
     assert states(db) == {"completed": 9, "discarded": 1}
     assert db.rows("SELECT job_id, sqlstate FROM pushy.failures") == [(jobs[4], "57014")]
     assert db.rows("SELECT n FROM written ORDER BY n") == [(n,) for n in range(1, 11) if n != 5]
+
+
+def test_a_job_that_a_worker_outside_has_claimed_since_is_not_charged(stubborn):
+    """The executor was ended, somebody holds the row so that nobody can be charged, and the queue has no handler any more."""
+    db = stubborn
+    job = db.value("SELECT pushy.enqueue('q', '{\"gate\": true}', timeout => '200 ms', max_attempts => 5)")
+    db.gate.wait_for_arrival()
+    with db.connect(autocommit=False) as holder, ThreadPoolExecutor(1) as pool:
+        locks = pool.submit(holder.execute, "SELECT id FROM pushy_internal.live_job WHERE id = %s FOR UPDATE", (job,))
+        log_says_that_it_was_ended(db, job)
+        locks.result(30)
+        db.sql("SELECT pushy.queue_register('q')")
+        holder.rollback()
+    claimed = wait_for("a claim", lambda: db.rows("SELECT token FROM pushy.job_claim('q', lease => '1 hour')"), lambda rows: rows != [])
+    # As long as it takes the scheduler to come back to a job that was held.
+    until = time.monotonic() + 2
+    while time.monotonic() < until:
+        assert db.value("SELECT state FROM pushy.jobs WHERE id = %s", job) == "running"
+    assert db.value("SELECT pushy.job_complete(%s, %s)", job, claimed[0][0]) is True
+    assert db.value("SELECT count(*) FROM pushy_internal.lease") == 0

@@ -264,3 +264,52 @@ def test_workers_through_pgbouncer_in_transaction_mode(mails):
         for thread in threads:
             thread.join()
     assert_done_once(mails, jobs)
+
+
+# The job is ready, and its lease still there.
+LEFT = "UPDATE pushy_internal.live_job SET state = 'a', position = l.position FROM pushy_internal.lease l WHERE l.job_id = id"
+
+
+@pytest.mark.parametrize("worker", ["gone", "another", None])
+def test_a_lease_that_is_left_of_a_ready_job_stops_no_claim(mails, worker):
+    [job] = enqueue(mails)
+    [(_, old)] = claim(mails, lease="1 hour", worker="gone")
+    mails.sql(LEFT)
+    with mails.connect(autocommit=False) as session:
+        # Its rollback announces the job.
+        session.execute("SELECT pushy.job_cancel(%s)", (job,))
+        session.rollback()
+    [(_, token)] = claim(mails, worker=worker)
+    assert mails.rows("SELECT job_id, worker FROM pushy.leases") == [(job, worker)]
+    assert mails.value("SELECT pushy.job_complete(%s, %s)", job, old) is False
+    assert mails.value("SELECT pushy.job_complete(%s, %s)", job, token) is True
+    assert mails.value("SELECT count(*) FROM pushy_internal.lease") == 0
+
+
+def test_a_lease_that_is_left_of_a_ready_job_charges_nobody_at_its_end(mails):
+    [job] = enqueue(mails)
+    assert claim(mails, lease="2 s") != []
+    mails.sql(LEFT)
+    mails.wait_until("SELECT count(*) FROM pushy_internal.lease", 0)
+    assert mails.row("SELECT state, attempt FROM pushy.jobs WHERE id = %s", job) == {"state": "available", "attempt": 0}
+    assert mails.value("SELECT count(*) FROM pushy.failures") == 0
+
+
+def test_a_completion_that_is_rolled_back_is_not_measured(mails):
+    enqueue(mails)
+    [(job, token)] = claim(mails)
+    measured = "SELECT wait_p50 IS NOT NULL, run_p50 IS NOT NULL FROM pushy.stats WHERE queue = 'mails'"
+    with mails.connect(autocommit=False) as session:
+        assert session.execute("SELECT pushy.job_complete(%s, %s)", (job, token)).fetchone() == (True,)
+        session.rollback()
+        session.execute("SAVEPOINT s")
+        assert session.execute("SELECT pushy.job_complete(%s, %s)", (job, token)).fetchone() == (True,)
+        session.execute("ROLLBACK TO s")
+        session.commit()
+    assert mails.rows(measured) == [(False, False)]
+    with mails.connect(autocommit=False) as session:
+        session.execute("SAVEPOINT s")
+        assert session.execute("SELECT pushy.job_complete(%s, %s)", (job, token)).fetchone() == (True,)
+        session.execute("RELEASE s")
+        session.commit()
+    assert mails.rows(measured) == [(True, True)]

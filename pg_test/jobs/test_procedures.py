@@ -476,3 +476,40 @@ def test_a_watched_write_of_each_transaction_is_told_with_its_commit(db):
     db.jobs_wait("q")
     db.jobs_wait("tell")
     assert db.rows("SELECT * FROM told") == [(job, 1), (job, 1)]
+
+
+def test_a_procedure_whose_queue_is_gone_leaves_no_checkpoint(db):
+    """It has caught the cancel that the drop brings, and goes on for a while: what dropped queues leave may be removed by then."""
+    gate = Gate(db)
+    db.sql(f"""
+        CREATE TABLE effects (n int);
+        CREATE PROCEDURE work() LANGUAGE plpgsql AS $$
+        BEGIN
+            BEGIN PERFORM {gate.stop}; EXCEPTION WHEN query_canceled THEN END;
+            PERFORM pushy.job_checkpoint('1');
+            INSERT INTO public.effects VALUES (1);
+            COMMIT;
+        END $$;
+        SELECT pushy.queue_register('q', 'work()')""")
+    enqueue(db)
+    gate.wait_for_arrival()
+    db.sql("SELECT pushy.queue_drop('q', force => true)")
+    db.wait_until("SELECT count(*) FROM effects", 1)
+    db.wait_until("SELECT count(*) FROM pushy.workers WHERE job_id IS NOT NULL AND database = current_database()", 0)
+    db.wait_until("SELECT count(*) FROM pushy_internal.checkpoint", 0)
+    assert_nothing_is_left(db)
+
+
+def test_a_lease_that_is_left_of_a_ready_job_stops_no_procedure(db):
+    gate = Gate(db)
+    db.sql(f"""
+        CREATE PROCEDURE work() LANGUAGE plpgsql AS $$BEGIN PERFORM {gate.stop}; COMMIT; END$$;
+        SELECT pushy.queue_register('q', 'work()', max_attempts => 1)""")
+    job = enqueue(db)
+    gate.wait_for_arrival()
+    db.sql("""
+        UPDATE pushy_internal.live_job SET state = 'a', position = l.position FROM pushy_internal.lease l WHERE l.job_id = id;
+        SELECT pushy.queue_pause('q'), pushy.queue_resume('q')""")
+    gate.open()
+    assert db.job_wait(job)["state"] == "completed"
+    assert_nothing_is_left(db)

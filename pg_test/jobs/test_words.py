@@ -224,3 +224,43 @@ def test_a_snoozed_job_can_be_cancelled_and_retried(db):
     assert waiting in (first, second)
     assert db.value("SELECT pushy.job_retry(%s)", waiting) is True
     assert db.job_wait(waiting)["state"] == "completed"
+
+
+@pytest.mark.parametrize("by", ["executor", "queue_run", "trigger"])
+@pytest.mark.parametrize("keep", ["1 day", "0"])
+def test_a_function_that_is_done_leaves_no_checkpoint(db, keep, by):
+    """It has said how far it is, and then it was through: who has it run again begins anew."""
+    db.sql("""
+        CREATE TABLE late (n int);
+        CREATE FUNCTION late() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN PERFORM pushy.job_checkpoint('"late"'); RETURN NULL; END$$;
+        CREATE CONSTRAINT TRIGGER late AFTER INSERT ON late DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION late()""")
+    says = "INSERT INTO public.late VALUES (1);" if by == "trigger" else "PERFORM pushy.job_checkpoint('1');"
+    declare(db, f"ASSERT job.checkpoint IS NULL; {says}", options=f"keep_completed => '{keep}', max_attempts => 1")
+    if by == "queue_run":
+        db.sql("SELECT pushy.queue_pause('q')")
+    jobs = [enqueue(db) for _ in range(3)]
+    if by == "queue_run":
+        assert db.value("SELECT pushy.queue_run('q')") == 3
+    else:
+        db.jobs_wait("q")
+    assert db.value("SELECT count(*) FROM effects") == 3
+    assert db.value("SELECT count(*) FROM pushy_internal.checkpoint") == 0
+    if keep != "0":
+        assert db.rows("SELECT DISTINCT state, checkpoint FROM pushy.jobs") == [("completed", None)]
+        if by == "executor":
+            assert db.value("SELECT pushy.job_retry(%s)", jobs[0]) is True
+            assert db.job_wait(jobs[0])["state"] == "completed" and effects(db, jobs[0]) == [1, 2]
+
+
+def test_a_function_that_fails_keeps_the_checkpoint_of_before(db):
+    declare(db, """
+        IF job.checkpoint IS NULL THEN
+            PERFORM pushy.job_checkpoint('"first"');
+            PERFORM pushy.job_snooze('0');
+        ELSE
+            PERFORM pushy.job_checkpoint('"second"');
+            RAISE EXCEPTION 'at %', job.checkpoint;
+        END IF;""", options="max_attempts => 1")
+    done = db.job_wait(enqueue(db))
+    assert (done["state"], done["last_error"]) == ("discarded", 'at "first"')
+    assert db.rows("SELECT state FROM pushy_internal.checkpoint") == [("first",)]

@@ -84,3 +84,24 @@ def test_a_job_that_notifies_fails_alone_at_its_commit_and_is_discarded_in_the_e
             assert (db.job_wait(job)["state"], db.job(job)["attempt"]) == ("completed", 1)
     assert db.rows("SELECT job_id, attempt, sqlstate FROM pushy.failures ORDER BY attempt") == [(telling, 1, "54000"), (telling, 2, "54000")]
     sleeper.close()
+
+
+def test_a_queue_of_workers_outside_that_cannot_be_told_of_delays_nothing_else(make_cluster):
+    db = make_cluster().database()
+    db.sql("""
+        CREATE TABLE done (payload text);
+        CREATE FUNCTION work(args jsonb) RETURNS void LANGUAGE sql AS $$INSERT INTO done VALUES (args->>'payload')$$;
+        SELECT pushy.queue_register('inside', 'work(jsonb)');
+        SELECT pushy.queue_register('outside');
+        SELECT pushy.subscription_create('s', '{heard}', queue => 'inside')""")
+    sleeper = fill_the_queue(db.cluster)
+    ear = db.listen(db.value("SELECT pushy.queue_channel('outside')"))
+    since = db.cluster.log.position()
+    db.sql("SELECT pushy.enqueue('outside')")
+    db.cluster.log.wait_for("LISTENers hear nothing: too many notifications", since)
+    for n in range(5):
+        db.sql("SELECT pushy.notify('heard', %s)", str(n))
+        wait_for(f"notice {n} to be a job that is done", lambda: db.value("SELECT count(*) FROM done"), lambda done: done == n + 1)
+    sleeper.close()
+    assert ear.wait_for().channel == "pushy_queue_outside"
+    assert db.cluster.log.since(since).count("LISTENers hear nothing") == 1

@@ -115,6 +115,35 @@ def test_every_archived_version_is_updated_to_what_the_present_script_makes(inst
             assert made_by_update(server, version, OWN) == made_at_once(server, OWN), version
 
 
+@pytest.mark.parametrize("declared", [
+    "CREATE TABLE kept (n int, j pushy.job)", "CREATE TABLE kept (n int, j pushy.job[])",
+    "CREATE TABLE kept (n int, j pushy.job) PARTITION BY LIST (n)", "CREATE MATERIALIZED VIEW kept AS SELECT NULL::pushy.job AS j"])
+def test_an_update_that_a_column_is_in_the_way_of_says_so_and_what_to_do(installed, server, declared):
+    versions.put_script(installed, "0.1.0", versions.script("0.1.0"))
+    db = server.database(extension=False)
+    db.sql(f"CREATE EXTENSION pushy VERSION '0.1.0'; {declared}")
+    with pytest.raises(psycopg.Error) as refused:
+        db.sql(f"ALTER EXTENSION pushy UPDATE TO '{OWN}'")
+    assert refused.value.sqlstate == REFUSED
+    assert refused.value.diag.message_primary == "column j of public.kept has type pushy.job, to which the update adds an attribute"
+    assert ("Drop materialized view" in refused.value.diag.message_hint) == ("VIEW" in declared)
+    assert db.value("SELECT extversion FROM pg_extension WHERE extname = 'pushy'") == "0.1.0"
+
+
+def test_an_update_takes_tables_of_the_type_views_and_functions_with_it(installed, server):
+    versions.put_script(installed, "0.1.0", versions.script("0.1.0"))
+    db = server.database(extension=False)
+    db.sql("""
+        CREATE EXTENSION pushy VERSION '0.1.0';
+        CREATE TABLE typed OF pushy.job;
+        INSERT INTO typed (id) VALUES (7);
+        CREATE VIEW seen AS SELECT NULL::pushy.job AS j;
+        CREATE FUNCTION of_job(job pushy.job) RETURNS bigint LANGUAGE sql AS 'SELECT job.id'""")
+    db.sql(f"ALTER EXTENSION pushy UPDATE TO '{OWN}'")
+    assert db.rows("SELECT id, checkpoint, of_job(typed) FROM typed") == [(7, None, 7)]
+    assert db.value("SELECT j IS NULL FROM seen") is True
+
+
 COLUMNS = """
     SELECT config::regclass::text, a.attname::text, a.attnotnull AND NOT a.atthasdef
       FROM pg_extension, unnest(extconfig) config JOIN pg_class c ON c.oid = config AND c.relkind = 'r'

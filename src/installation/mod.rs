@@ -1,5 +1,6 @@
 //! The extension in a database: made, dropped, and its tables kept from writes that are not Pushy's.
 
+mod columns_of_job;
 mod created;
 mod here_already;
 mod loaded;

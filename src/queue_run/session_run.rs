@@ -119,6 +119,7 @@ impl<'a> SessionRun<'a> {
         // What the handler SETs, prepares or creates in pg_temp ends with its job, as in an executor.
         let settings = guc::nest();
         log::forget();
+        checkpoint::forget();
         let listening = words::listen();
         let ended = current::during(current.clone(), || {
             call::call(
@@ -199,6 +200,7 @@ impl<'a> SessionRun<'a> {
     ) -> Result<()> {
         let from = JobState::Running;
         let is_done = done.is_ok() && word.is_none();
+        let is_put_off = done.is_ok() && !is_done;
         match (done, word) {
             (Ok(_), Some(Word::Snooze(due))) => {
                 identity::as_owner(|| snooze::snooze(self.queue, self.slot, from, job, due))
@@ -225,6 +227,9 @@ impl<'a> SessionRun<'a> {
                 Ok(())
             }
         }?;
+        if checkpoint::is_any() && !is_put_off {
+            identity::as_owner(|| checkpoint::remove_unless_put_off(std::iter::once(job)))?;
+        }
         if log::is_any() && !(is_done && self.queue.keep_completed_us == 0) {
             identity::as_owner(|| log::write(self.queue.queue_id, std::iter::once(job)))?;
         }

@@ -7,7 +7,7 @@ use pushy_core::log::cursor::Cursor;
 use rustc_hash::FxHashSet as HashSet;
 
 use super::worker::Relay;
-use crate::errors::Result;
+use crate::errors::{Error, Result};
 use crate::log::filter::Filter;
 use crate::log::read::{self, LogItem, Notice, Stretch};
 use crate::pg::transaction;
@@ -28,6 +28,9 @@ const MOST_BYTES: usize = 1 << 20;
 const PAUSES: i64 = 50;
 const LONGEST_PAUSE_US: i64 = 30_000;
 
+/// Longer than any pause after a failure (µs).
+const LONGEST_US: i64 = 10_000_000;
+
 /// So long (µs) it emits before subscriptions and ticks have their turn again.
 const STRETCH_US: i64 = 20_000;
 
@@ -35,7 +38,8 @@ const STRETCH_US: i64 = 20_000;
 /// disk or a synchronous standby: time for some hundred commits, not for a standby that is gone.
 pub(super) const NOTIFY_LOCK_MS: i32 = 1_000;
 
-/// When emitting has failed: the queue of NOTIFY is full because a LISTENer sleeps in a transaction.
+/// When NOTIFY has failed: its queue is full because a LISTENer sleeps in a transaction, or somebody keeps its lock. What else the
+/// relay does goes on meanwhile.
 pub struct EmitPause {
     failures: FailuresInRow,
     until: i64,
@@ -48,6 +52,30 @@ impl EmitPause {
             until: 0,
         }
     }
+
+    /// Until when nothing is tried.
+    pub(super) fn rests_until(&self, now: i64) -> Option<i64> {
+        // The clock may have been set back.
+        (now < self.until && self.until - now <= LONGEST_US).then_some(self.until)
+    }
+
+    /// Makes room, as far as there is any, before the next attempt.
+    pub(super) fn make_room(&self) -> Result<()> {
+        if self.failures.are_none() {
+            return Ok(());
+        }
+        transaction::run(|| {
+            notify::advance_tail();
+            Ok(())
+        })
+    }
+
+    /// Answers when to try again.
+    pub(super) fn count(&mut self, failure: &Error) -> i64 {
+        let wait = self.failures.count(failure);
+        self.until = clock::now().plus_us(wait.as_micros() as i64).0;
+        self.until
+    }
 }
 
 impl Relay {
@@ -57,20 +85,15 @@ impl Relay {
             return NEVER;
         }
         let began = clock::now().0;
-        if self.muted.until > began {
-            return self.muted.until;
+        if let Some(until) = self.muted.rests_until(began) {
+            return until;
         }
         // The clock may have been set back.
         if began < self.emit_at && self.emit_at - began <= LONGEST_PAUSE_US {
             return self.emit_at;
         }
         let cost = clock::processor_time_us();
-        let outcome = if self.muted.failures.are_none() {
-            self.emit_some()
-        } else {
-            advance_tail().and_then(|()| self.emit_some())
-        };
-        match outcome {
+        match self.muted.make_room().and_then(|()| self.emit_some()) {
             Ok(false) => {
                 self.muted = EmitPause::none();
                 clock::now().0
@@ -81,11 +104,7 @@ impl Relay {
                 self.muted = EmitPause::none();
                 NEVER
             }
-            Err(failure) => {
-                let wait = self.muted.failures.count(&failure);
-                self.muted.until = clock::now().plus_us(wait.as_micros() as i64).0;
-                self.muted.until
-            }
+            Err(failure) => self.muted.count(&failure),
         }
     }
 
@@ -182,13 +201,6 @@ impl Relay {
             .log
             .set_emitted(emitted.epoch, emitted.tick, emitted.n);
     }
-}
-
-fn advance_tail() -> Result<()> {
-    transaction::run(|| {
-        notify::advance_tail();
-        Ok(())
-    })
 }
 
 fn emit_resync(at: Cursor) -> Result<()> {

@@ -70,6 +70,7 @@ fn relay(arg: usize) {
         emitted: Cursor::START,
         fresh: None,
         muted: EmitPause::none(),
+        queues_muted: EmitPause::none(),
         emit_at: 0,
         told_queues_at: 0,
         written_down: None,
@@ -141,6 +142,7 @@ pub struct Relay {
     /// The notices after `emitted`, if they are still in memory.
     pub(super) fresh: Option<Fresh>,
     pub(super) muted: EmitPause,
+    pub(super) queues_muted: EmitPause,
     /// When it emits again, at the earliest (µs).
     pub(super) emit_at: i64,
     /// When LISTENers of queues were told last (µs).
@@ -289,15 +291,9 @@ impl Relay {
             log.take_dirty();
             self.tick()?;
         }
-        let queues_at = match self.tell_queues() {
-            Err(failure) => {
-                shared::expect().put_back_queues_to_tell(self.database_slot);
-                pass_over(Err(failure))?
-            }
-            told => told?,
-        };
-        let retry_at = self.emit().min(queues_at);
+        let retry_at = self.emit();
         let sinks_at = pass_over(self.run_sinks())?;
+        let retry_at = retry_at.min(self.tell_queues());
         self.is_awaited = self.was_heard || self.sinks.has_subscriptions();
         log.set_takes_its_time(!self.is_awaited);
         let now = clock::now().0;

@@ -32,8 +32,7 @@ impl World {
             }
             Executor::Looked => {
                 // A job behind this one would start here.
-                let is_behind =
-                    self.limit == 1 && self.state == State::Held && !self.is_held(rules);
+                let is_behind = self.limit == 1 && self.is_lost(rules);
                 if self.announced {
                     go(Executor::Came, &|world| {
                         world.announced = false;

@@ -14,6 +14,8 @@
 //! canceller   writes its request, then looks whether an executor has the job and has accepted its outcome. Not accepted: the
 //!             request is a promise once it commits; accepted, or held by nobody: takes it back, locks the row, and cancels, or,
 //!             where an executor has come to hold it meanwhile, asks once more. Who finds a committed promise for a job that nobody holds carries it out. Later somebody makes the job run again.
+//! worker      outside, while the queue has no handler: claims the ready job, and completes it. A verdict that comes later is nothing to
+//!             it, and is dropped.
 //! crash       open transactions are gone, and shared memory. Who ran is charged, before the job runs again.
 //! ```
 //!
@@ -64,9 +66,11 @@ enum Fault {
     HeldByJob,
     /// A caller that has locked the row cancels the job, whoever holds it by then.
     CancelsBlindly,
+    /// A verdict charges the job, whoever has claimed it since.
+    JudgesBlindly,
 }
 
-const FAULTS: [Fault; 17] = [
+const FAULTS: [Fault; 18] = [
     Fault::PublishesLate,
     Fault::ClearsEarly,
     Fault::EndsSilently,
@@ -84,6 +88,7 @@ const FAULTS: [Fault; 17] = [
     Fault::RunsUnsettled,
     Fault::HeldByJob,
     Fault::CancelsBlindly,
+    Fault::JudgesBlindly,
 ];
 
 type Rules = Option<Fault>;
@@ -101,15 +106,18 @@ struct Case {
     cancels: bool,
     /// The server crashes so often.
     crashes: u8,
+    /// The queue has no handler for a while, and a worker outside claims the job: so often.
+    moves: u8,
 }
 
-const CASES: [Case; 7] = [
+const CASES: [Case; 9] = [
     Case {
         limit: 1,
         ends: 2,
         busy: 0,
         cancels: false,
         crashes: 0,
+        moves: 0,
     },
     Case {
         limit: 1,
@@ -117,6 +125,7 @@ const CASES: [Case; 7] = [
         busy: 1,
         cancels: false,
         crashes: 0,
+        moves: 0,
     },
     Case {
         limit: 1,
@@ -124,6 +133,7 @@ const CASES: [Case; 7] = [
         busy: 2,
         cancels: true,
         crashes: 0,
+        moves: 0,
     },
     Case {
         limit: 1,
@@ -131,6 +141,7 @@ const CASES: [Case; 7] = [
         busy: 0,
         cancels: true,
         crashes: 0,
+        moves: 0,
     },
     Case {
         limit: 1,
@@ -138,6 +149,7 @@ const CASES: [Case; 7] = [
         busy: 0,
         cancels: false,
         crashes: 2,
+        moves: 0,
     },
     Case {
         limit: 2,
@@ -145,6 +157,7 @@ const CASES: [Case; 7] = [
         busy: 0,
         cancels: false,
         crashes: 1,
+        moves: 0,
     },
     Case {
         limit: 2,
@@ -152,6 +165,23 @@ const CASES: [Case; 7] = [
         busy: 1,
         cancels: true,
         crashes: 0,
+        moves: 0,
+    },
+    Case {
+        limit: 1,
+        ends: 0,
+        busy: 0,
+        cancels: false,
+        crashes: 1,
+        moves: 2,
+    },
+    Case {
+        limit: 1,
+        ends: 1,
+        busy: 1,
+        cancels: false,
+        crashes: 0,
+        moves: 1,
     },
 ];
 

@@ -2,6 +2,7 @@
 
 use crate::world::{
     Cancel, Canceller, Recoverer, State, World, CANCELLER, FIRST_RECOVERER, NOBODY, NO_TOKEN,
+    OUTSIDE,
 };
 use crate::{Fault, Rules};
 
@@ -23,7 +24,7 @@ impl World {
                 }
             }
             Recoverer::Began { lost } => {
-                if self.state == State::Held && !self.is_held(rules) {
+                if self.is_lost(rules) {
                     go(Recoverer::Found { lost }, &nothing);
                 } else {
                     go(Recoverer::Done { lost }, &nothing);
@@ -40,8 +41,10 @@ impl World {
                 }
             }
             Recoverer::Locked { lost } => {
-                let is_lost = self.state == State::Held
-                    && (!self.is_held(rules) || is(Fault::RecoversBlindly));
+                let is_lost = self.is_lost(rules)
+                    || is(Fault::RecoversBlindly)
+                        && self.state == State::Held
+                        && self.token != OUTSIDE;
                 if is_lost {
                     go(Recoverer::PutBack { lost }, &|world| {
                         world.broken |= world.has_live_holder();
@@ -130,7 +133,7 @@ impl World {
     }
 
     /// The scheduler carries out verdicts and promises; somebody makes a cancelled job run again.
-    pub fn step_others(&self, visit: &mut dyn FnMut(World)) {
+    pub fn step_others(&self, rules: Rules, visit: &mut dyn FnMut(World)) {
         if self.locked_by != NOBODY {
             return;
         }
@@ -139,6 +142,37 @@ impl World {
             next.verdict = false;
             next.charged += 1;
             next.announced = true;
+            visit(next);
+        }
+        if self.verdict && self.state == State::Held && self.token == OUTSIDE {
+            let mut next = *self;
+            next.verdict = false;
+            if rules == Some(Fault::JudgesBlindly) {
+                // The lease stays.
+                next.charged += 1;
+                next.state = State::Ready;
+                next.announced = true;
+            } else {
+                next.crashed_in -= 1;
+            }
+            visit(next);
+        }
+        if self.moves > 0 && self.state == State::Ready && self.cancel == Cancel::None {
+            let mut next = *self;
+            next.moves -= 1;
+            next.state = State::Held;
+            next.announced = false;
+            // Two leases of one job.
+            next.broken |= self.token == OUTSIDE;
+            next.token = OUTSIDE;
+            visit(next);
+        }
+        if self.token == OUTSIDE {
+            let mut next = *self;
+            // It holds the job, so its word counts.
+            next.broken |= self.state != State::Held;
+            next.state = State::Completed;
+            next.token = NO_TOKEN;
             visit(next);
         }
         if self.cancel == Cancel::Promised && !self.batch.contains(&true) {

@@ -10,6 +10,8 @@ pub const CANCELLER: u8 = 10;
 pub const MOST_CLAIMS: u8 = 5;
 pub const FIRST_RECOVERER: u8 = 20;
 pub const NO_TOKEN: u8 = 0;
+/// Of a worker outside.
+pub const OUTSIDE: u8 = 99;
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum State {
@@ -136,6 +138,7 @@ pub struct World {
     pub busy: u8,
     pub crashes: u8,
     pub retries: u8,
+    pub moves: u8,
     pub broken: bool,
 }
 
@@ -170,6 +173,7 @@ impl World {
             busy: case.busy,
             crashes: case.crashes,
             retries: u8::from(case.cancels),
+            moves: case.moves,
             broken: false,
         }
     }
@@ -188,6 +192,11 @@ impl World {
             | Executor::Asked { token, .. } => *token == self.token,
             _ => false,
         })
+    }
+
+    /// Whether an executor holds the job that nobody has any more.
+    pub fn is_lost(&self, rules: Rules) -> bool {
+        self.state == State::Held && self.token != OUTSIDE && !self.is_held(rules)
     }
 
     pub fn is_held(&self, rules: Rules) -> bool {
@@ -229,6 +238,7 @@ impl World {
             && matches!(self.canceller, Canceller::Idle | Canceller::Done)
             && self.lost == self.recovered
             && self.cancel != Cancel::Promised
+            && self.token != OUTSIDE
             && !self.verdict;
         if !is_at_rest {
             return false;
@@ -249,7 +259,7 @@ impl World {
             self.step_recoverer(rules, me, visit);
         }
         self.step_canceller(rules, visit);
-        self.step_others(visit);
+        self.step_others(rules, visit);
         if self.crashes > 0 {
             visit(self.crash(rules));
         }

@@ -3,6 +3,8 @@
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
+use pushy_core::job_state::JobState;
+
 use crate::errors::{Error, Result};
 use crate::job::claimed::Claimed;
 use crate::job::lease::enter::{enter, Entered};
@@ -151,6 +153,9 @@ fn claim_again(
     for live in held {
         if room.is_used_up() {
             break;
+        }
+        if live.state != JobState::Running {
+            continue;
         }
         let mut job = live.job;
         let is_his = |lease: &Lease| {

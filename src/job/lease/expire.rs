@@ -1,5 +1,7 @@
 //! Leases that are over: the scheduler charges the attempt, and the job comes back.
 
+use pushy_core::job_state::JobState;
+
 use crate::errors::{Error, Result, SqlState};
 use crate::job::claimed::Claimed;
 use crate::job::lease::leased_job::{self, Lease};
@@ -71,6 +73,9 @@ pub fn end(id: i64, now: Timestamp) -> Result<bool> {
     let queue = definition::find_by_id(live.queue_id)?;
     if let Some(queue) = queue.filter(QueueDefinition::is_home) {
         let slot = cache::slot_of(&queue);
+        if live.state != JobState::Running {
+            return lease::end_of_nobody(&queue, id).map(|()| true);
+        }
         charge(&queue, slot, &live.job, &lease, Why::Expired)?;
     }
     Ok(true)
@@ -121,6 +126,9 @@ pub fn end_of_session(session: i64, id: i64) -> Result<bool> {
     let Some(queue) = queue.filter(QueueDefinition::is_home) else {
         return Ok(true);
     };
+    if live.state != JobState::Running {
+        return lease::end_of_nobody(&queue, id).map(|()| true);
+    }
     let (slot, job) = (cache::slot_of(&queue), &live.job);
     if shared.is_of_this_life(session) || job.give_backs >= MAX_GIVE_BACKS {
         charge(&queue, slot, job, &lease, Why::SessionEnded)?;

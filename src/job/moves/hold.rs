@@ -34,9 +34,13 @@ static TAKE: Plan = Plan::new(
     &[BuiltinOid::INT8OID, BuiltinOid::CHAROID],
 );
 
+// A row that is there is of a claim that is over: nothing holds a job that is ready.
 static INSERT: Plan = Plan::new(
     "INSERT INTO pushy_internal.lease (job_id, token, position, queue_id, until, leased_at, said_at, claimed_by, inside, enqueued_at) \
-     VALUES ($1, $2, $3, $4, 'infinity', $5, $5, $6, true, $7)",
+     VALUES ($1, $2, $3, $4, 'infinity', $5, $5, $6, true, $7) \
+     ON CONFLICT (job_id) DO UPDATE SET token = EXCLUDED.token, position = EXCLUDED.position, queue_id = EXCLUDED.queue_id, \
+            until = EXCLUDED.until, leased_at = EXCLUDED.leased_at, said_at = EXCLUDED.said_at, claimed_by = EXCLUDED.claimed_by, \
+            enqueued_at = EXCLUDED.enqueued_at, worker = NULL, session = NULL, fraction = NULL, message = NULL, inside = true",
     &[
         BuiltinOid::INT8OID,
         BuiltinOid::UUIDOID,

@@ -20,9 +20,9 @@ use crate::pg::value::{Char, Timestamp, Uuid};
 use crate::pg::{database, heap};
 use crate::queue::cache;
 use crate::queue::definition::QueueDefinition;
+use crate::shared::pending;
 use crate::shared::queue_slot::QueueKey;
 use crate::shared::statistics::QueueCounts;
-use crate::shared::{self, pending};
 
 const LEASED: JobState = JobState::Available.after(JobEvent::Claim);
 
@@ -43,10 +43,16 @@ static TAKE: Plan = Plan::new(
     &[BuiltinOid::TIDARRAYOID, BuiltinOid::CHAROID],
 );
 
+// A row that is there is of a claim that is over, whoever has left it: nothing holds a job that is ready.
 static INSERT: Plan = Plan::new(
     "INSERT INTO pushy_internal.lease (job_id, token, position, enqueued_at, queue_id, until, leased_at, said_at, claimed_by, worker, session) \
      SELECT c.job_id, c.token, c.position, c.enqueued_at, $5, $6, $7, $7, $8, $9, $10 \
-       FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4)) AS c (job_id, token, position, enqueued_at)",
+       FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4)) AS c (job_id, token, position, enqueued_at) \
+     ON CONFLICT (job_id) DO UPDATE SET token = EXCLUDED.token, position = EXCLUDED.position, queue_id = EXCLUDED.queue_id, \
+            until = EXCLUDED.until, leased_at = EXCLUDED.leased_at, said_at = EXCLUDED.said_at, claimed_by = EXCLUDED.claimed_by, \
+            enqueued_at = EXCLUDED.enqueued_at, worker = EXCLUDED.worker, \
+            session = EXCLUDED.session, fraction = NULL, message = NULL, inside = false \
+     RETURNING xmax OPERATOR(pg_catalog.<>) '0'::pg_catalog.xid",
     &[
         BuiltinOid::INT8ARRAYOID,
         BuiltinOid::UUIDARRAYOID,
@@ -71,21 +77,25 @@ pub fn lease(queue: &QueueDefinition, jobs: &[Claimed], terms: &Terms<'_>) -> Re
     let positions: Vec<i64> = jobs.iter().map(|job| job.position).collect();
     let places = array::of_tids(jobs.iter().map(|job| job.tid));
     spi::run(&TAKE, params![places, Char(LEASED.code())]);
-    spi::run(
-        &INSERT,
-        params![
-            array::of_int8s(&ids),
-            array::of_uuids(tokens.iter().copied()),
-            array::of_int8s(&positions),
-            array::of_timestamps(jobs.iter().map(|job| job.enqueued_at)),
-            queue.queue_id,
-            terms.until,
-            terms.now,
-            terms.claimed_by,
-            terms.worker,
-            terms.session,
-        ],
-    );
+    let of_insert = params![
+        array::of_int8s(&ids),
+        array::of_uuids(tokens.iter().copied()),
+        array::of_int8s(&positions),
+        array::of_timestamps(jobs.iter().map(|job| job.enqueued_at)),
+        queue.queue_id,
+        terms.until,
+        terms.now,
+        terms.claimed_by,
+        terms.worker,
+        terms.session,
+    ];
+    let left = spi::connect(|spi| {
+        let inserted = spi.run(&INSERT, of_insert);
+        inserted.rows().filter(|row| row.bool(1)).count()
+    });
+    for _ in 0..left {
+        pending::lease_ended(queue.key());
+    }
     pending::leased(queue.key(), jobs.len() as u32, terms.now.0, terms.until.0);
     Ok(tokens)
 }
@@ -154,6 +164,12 @@ fn end(job: i64, from: JobState) -> Result<()> {
 /// The same of an executor that has ended.
 pub(super) fn end_lost(job: i64) -> Result<()> {
     end(job, LEASED)
+}
+
+/// The same of a job that is claimed no more: there is nothing to charge.
+#[cold]
+pub fn end_of_nobody(queue: &QueueDefinition, job: i64) -> Result<()> {
+    end_with(queue, job, LEASED)
 }
 
 /// The same, where another job may be let in for it.
@@ -250,11 +266,11 @@ pub fn complete(
         end(jobs[one.of].id, LEASED)?;
     }
     let_another_in(queue, slot);
-    if let Some((shared, slot)) = shared::get().zip(slot) {
-        let statistics = shared.statistics_of(slot);
+    if let Some(slot) = slot {
         for one in done {
             let wait = one.started_at.since_us(jobs[one.of].run_at);
-            statistics.count_times(wait, one.finished_at.since_us(one.started_at));
+            let run = one.finished_at.since_us(one.started_at);
+            pending::count_times(slot, queue.key(), wait, run);
         }
     }
     complete::complete(queue, slot, jobs, done)

@@ -1,10 +1,14 @@
 //! How far an unfinished job was, as its handler has said last: for its next attempt.
 
+use std::cell::{Cell, RefCell};
+
 use crate::errors::{Error, Result, SqlState};
+use crate::job::claimed::Claimed;
 use crate::job::{current, log};
 use crate::params;
 use crate::pg::function::{Answer, Call};
 use crate::pg::memory::Context;
+use crate::pg::per_process::PerProcess;
 use crate::pg::spi::{self, Plan};
 use crate::pg::{heap, identity, transaction, BuiltinOid};
 use crate::sql_function;
@@ -54,6 +58,39 @@ pub fn remove(jobs: &[i64]) -> Result<()> {
     heap::delete_of_jobs("checkpoint", "checkpoint_pkey", jobs)
 }
 
+static IS_ANY: PerProcess<Cell<bool>> = PerProcess::new(Cell::new(false));
+/// The jobs whose handlers have kept one since `forget`, in this transaction if they are functions: their claims do not say so.
+static KEPT: PerProcess<RefCell<Vec<i64>>> = PerProcess::new(RefCell::new(Vec::new()));
+
+/// Whether a handler has kept one since `forget`.
+#[inline]
+pub fn is_any() -> bool {
+    IS_ANY.get()
+}
+
+#[inline]
+pub fn forget() {
+    if IS_ANY.get() {
+        IS_ANY.set(false);
+        KEPT.take();
+    }
+}
+
+/// Removes what functions have kept that have not put their jobs off: no attempt goes on from it. `ended`: all others of this
+/// transaction. As the extension's owner.
+#[cold]
+pub fn remove_unless_put_off<'a>(ended: impl Iterator<Item = &'a Claimed>) -> Result<()> {
+    let kept = KEPT.take();
+    IS_ANY.set(false);
+    // Of a job that had one before, that is there again if this attempt has failed; the job's completion has removed it else.
+    let is_left = |job: &&Claimed| !job.noted && kept.contains(&job.id);
+    let left: Vec<i64> = ended.filter(is_left).map(|job| job.id).collect();
+    if left.is_empty() {
+        return Ok(());
+    }
+    remove(&left)
+}
+
 sql_function!(pushy_job_checkpoint_v1, |call| checkpoint(call));
 
 fn checkpoint(call: Call) -> Result<()> {
@@ -78,5 +115,11 @@ fn checkpoint(call: Call) -> Result<()> {
         Ok(())
     })?;
     current::note();
+    IS_ANY.set(true);
+    KEPT.with_borrow_mut(|kept| {
+        if kept.last() != Some(&job) {
+            kept.push(job);
+        }
+    });
     Ok(())
 }

@@ -274,6 +274,12 @@ impl Pending {
                 }
             }
         }
+        for times in &self.times {
+            if shared.queues()[times.index].is(times.key) {
+                let statistics = shared.statistics_of(times.index);
+                statistics.count_times(times.wait, times.run);
+            }
+        }
         for dropped in self.dropped_databases.iter().copied() {
             shared.free_database(dropped);
         }

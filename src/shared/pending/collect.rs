@@ -4,7 +4,8 @@ use std::sync::atomic::Ordering;
 
 use super::announce::CALL_FOR_ACCESS;
 use super::{
-    with, Announcement, Count, DefinitionChange, LeaseChange, Pending, PermitOf, Why, PENDING,
+    with, Announcement, Count, DefinitionChange, LeaseChange, Pending, PermitOf, Times, Why,
+    PENDING,
 };
 use crate::pg::transaction;
 use crate::pg::transaction_end;
@@ -249,6 +250,20 @@ pub fn count(index: usize, key: QueueKey, tally: &QueueCounts) {
                 tally: *tally,
             }),
         }
+    });
+}
+
+/// The same for how long a job has waited and run (µs).
+pub fn count_times(index: usize, key: QueueKey, wait: u64, run: u64) {
+    let level = transaction::nest_level();
+    with(|pending| {
+        pending.times.push(Times {
+            level,
+            index,
+            key,
+            wait,
+            run,
+        });
     });
 }
 

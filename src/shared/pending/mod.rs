@@ -11,7 +11,7 @@ mod savepoint;
 
 pub use announce::{ask_for_orphans, interrupt};
 pub use collect::{
-    access_changed, all_locked, ask_cancel, awaited, count, created, defined, dropped,
+    access_changed, all_locked, ask_cancel, awaited, count, count_times, created, defined, dropped,
     drops_database, due, for_later, has_asked, has_changes, has_permit, holds_permit, lease_ended,
     lease_ends, lease_said, leased, leases_of, left_marker, left_out, locked, locked_waiting,
     logged, prepares, presence, privileges_changed, promises, quiesced, ready, recall_cancel,
@@ -112,11 +112,21 @@ struct LeaseChange {
     round: Option<u32>,
 }
 
+/// How long a job has waited and run that this transaction completes (µs).
+struct Times {
+    level: i32,
+    index: usize,
+    key: QueueKey,
+    wait: u64,
+    run: u64,
+}
+
 struct Pending {
     announcements: Vec<Announcement>,
     /// Requests for cancels, each with the nest level at which it was made.
     cancels: Vec<(i32, Promise)>,
     counts: Vec<Count>,
+    times: Vec<Times>,
     /// Events that pushy_control leaves out, each kind with the nest level.
     left_out: Vec<(i32, usize, Left)>,
     /// Queues without a place in shared memory that have new jobs, each with the database's counter of definitions before.
@@ -161,6 +171,7 @@ impl Pending {
         self.announcements.clear();
         self.cancels.clear();
         self.counts.clear();
+        self.times.clear();
         self.left_out.clear();
         self.unplaced.clear();
         self.changes.clear();
@@ -189,6 +200,7 @@ static PENDING: PerProcess<RefCell<Pending>> = PerProcess::new(RefCell::new(Pend
     announcements: Vec::new(),
     cancels: Vec::new(),
     counts: Vec::new(),
+    times: Vec::new(),
     left_out: Vec::new(),
     unplaced: Vec::new(),
     changes: Vec::new(),

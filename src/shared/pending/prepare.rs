@@ -51,6 +51,7 @@ impl Pending {
             cancels,
             left_out: _,
             counts,
+            times,
             unplaced,
             changes,
             presence,
@@ -72,6 +73,7 @@ impl Pending {
         let has_any = [
             cancels.is_empty(),
             counts.is_empty(),
+            times.is_empty(),
             unplaced.is_empty(),
             changes.is_empty(),
             presence.is_empty(),

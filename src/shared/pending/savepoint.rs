@@ -53,6 +53,9 @@ impl Pending {
         for count in &mut self.counts {
             count.level = count.level.min(level - 1);
         }
+        for times in &mut self.times {
+            times.level = times.level.min(level - 1);
+        }
         // Merged, because a session may release any number of savepoints.
         while let Some(at) = self.left_out.iter().position(|entry| entry.0 >= level) {
             let (_, kind, left) = self.left_out.remove(at);
@@ -100,6 +103,7 @@ impl Pending {
             .retain(|announcement| announcement.level < level);
         self.cancels.retain(|cancel| cancel.0 < level);
         self.counts.retain(|count| count.level < level);
+        self.times.retain(|times| times.level < level);
         self.left_out.retain(|entry| entry.0 < level);
         self.leases.retain(|change| change.level < level);
         self.changes.retain(|change| change.0 < level);

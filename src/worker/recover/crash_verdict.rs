@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
+use pushy_core::job_state::JobState;
 use pushy_core::suspicion;
 
 use crate::errors::{Error, Result, SqlState};
@@ -68,7 +69,8 @@ fn apply(verdict: &CrashVerdict) -> Result<bool> {
         return Ok(held.is_none_or(|held| held.job.attempt != verdict.attempt));
     };
     let Live { state, job, .. } = hold::put_back(shared::expect(), found)?;
-    if job.attempt != verdict.attempt {
+    // Or somebody has claimed the job since, whose claim it is to end: a worker outside, or another executor's procedure.
+    if job.attempt != verdict.attempt || state == JobState::Running {
         return Ok(true);
     }
     // A cancel that was promised for the job is carried out instead, once it is committed.

@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use pushy_core::batch;
+use pushy_core::job_state::JobState;
 
 use crate::errors::{Error, SqlState};
 use crate::job::claimed::Claimed;
@@ -118,7 +119,8 @@ impl BatchRunner {
                 else {
                     return Ok(());
                 };
-                if there.attempt != job.attempt {
+                // Running: somebody has claimed it since, a worker outside or another executor's procedure.
+                if there.attempt != job.attempt || state == JobState::Running {
                     return Ok(());
                 }
                 let (queue, slot) = (&work.queue, Some(work.slot));

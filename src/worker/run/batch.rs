@@ -6,9 +6,9 @@ use pushy_core::batch::{self, BatchPlan};
 
 use crate::errors::{Error, Result};
 use crate::job::claimed::Claimed;
-use crate::job::log;
 use crate::job::moves::claim::{self, ClaimLimit};
 use crate::job::moves::give_back::release;
+use crate::job::{checkpoint, log};
 use crate::pg::catch::caught;
 use crate::pg::memory::{self, Context};
 use crate::pg::{clock, identity, interrupts, session, timeout, worker};
@@ -82,6 +82,7 @@ impl BatchRunner {
         let mut claimed = Vec::new();
         let mut outcomes = Outcomes::default();
         log::forget();
+        checkpoint::forget();
         let outcome = caught(|| {
             let _held = interrupts::hold_cancels();
             memory::around_transaction(|| {

@@ -7,13 +7,13 @@ use pushy_core::{batch, histogram};
 
 use crate::errors::{Error, Result};
 use crate::job::claimed::Claimed;
-use crate::job::log;
 use crate::job::moves::cancel::cancel;
 use crate::job::moves::complete::{complete, Completed};
 use crate::job::moves::give_back::give_back;
 use crate::job::moves::retry_or_discard::{fail, Attempt, Next};
 use crate::job::moves::snooze::snooze;
 use crate::job::words::Word;
+use crate::job::{checkpoint, log};
 use crate::pg::value::Timestamp;
 use crate::shared;
 use crate::shared::cancels::Asked;
@@ -141,6 +141,11 @@ pub(in crate::worker) fn record(
     }
     for (index, started_at) in &outcomes.cancelled {
         cancel(queue, slot, from, &claimed[*index], *started_at)?;
+    }
+    if checkpoint::is_any() {
+        let put_off = |index: usize| outcomes.snoozed.iter().any(|one| one.index == index);
+        let ended = (0..outcomes.started).filter(|index| !put_off(*index));
+        checkpoint::remove_unless_put_off(ended.map(|index| &claimed[index]))?;
     }
     if log::is_any() {
         write_log(work, claimed, outcomes)?;

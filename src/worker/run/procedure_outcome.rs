@@ -5,14 +5,15 @@ use std::time::{Duration, Instant};
 
 use crate::errors::{Error, Result, SqlState};
 use crate::job::claimed::Claimed;
-use crate::job::log;
 use crate::job::moves::complete::Completed;
 use crate::job::moves::hold;
 use crate::job::moves::retry_or_discard::Attempt;
 use crate::job::words::{self, Word};
+use crate::job::{checkpoint, log};
 use crate::pg::function::Answer;
 use crate::pg::value::Timestamp;
 use crate::pg::{ereport, identity, interrupts, latch, transaction};
+use crate::queue::definition;
 use crate::shared;
 use crate::shared::cancels::Asked;
 use crate::worker::attribution::{Attribution, Span};
@@ -98,7 +99,13 @@ impl BatchRunner {
         let (queue, slot) = (&work.queue, Some(work.slot));
         let job = match hold::find(claimed.id, hold.token)? {
             hold::Found::Mine(job) => job,
-            hold::Found::Gone => return Ok(true),
+            hold::Found::Gone => {
+                if definition::find_by_id(queue.queue_id)?.is_none() {
+                    // The queue was dropped, and what it has left may have been removed before this job said how far it was.
+                    checkpoint::remove(&[claimed.id])?;
+                }
+                return Ok(true);
+            }
             hold::Found::Busy => return Ok(false),
         };
         // With the row locked: who finds that the outcome is accepted waits for the row.

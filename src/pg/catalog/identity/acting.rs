@@ -58,6 +58,15 @@ pub fn as_owner<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     work()
 }
 
+/// The same in a script of the extension, whose tables need not fit yet: for catalogs only. None: there are no tables yet.
+pub fn as_owner_in_script<T>(work: impl FnOnce() -> Result<T>) -> Result<Option<T>> {
+    let Some(owner) = owner() else {
+        return Ok(None);
+    };
+    let _guard = become_user(owner.role);
+    work().map(Some)
+}
+
 /// Who acts, and in what context: as the server's own notes for code that runs later.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Actor {

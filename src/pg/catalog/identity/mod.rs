@@ -5,7 +5,9 @@ mod extension;
 mod privilege;
 mod role;
 
-pub use acting::{as_author, as_owner, expect_no_owner, is_owner_acting, Author};
+pub use acting::{
+    as_author, as_owner, as_owner_in_script, expect_no_owner, is_owner_acting, Author,
+};
 pub use extension::{
     expect_relation, extension_oid, extension_owner, fit, internal_relation, is_in_pushy,
     is_schema_of_pushy, owner_of, owns_extension, public_relation, quoted_name, relation_name,
