@@ -204,7 +204,9 @@ pub fn recover(shared: &Shared) -> Result<bool> {
 }
 
 fn is_elsewhere(queue_id: i32) -> Result<bool> {
-    Ok(definition::find_by_id(queue_id)?.is_some_and(|queue| !queue.is_home()))
+    // One that a load has not brought yet is elsewhere, too: its jobs may have come before.
+    let queue = definition::find_by_id(queue_id)?;
+    Ok(queue.map_or(queue_id < 0, |queue| !queue.is_home()))
 }
 
 /// A job whose row this transaction has locked, as its executor found it if that has ended without a word. By the token of its lease,
