@@ -468,11 +468,13 @@ DECLARE
   other pg_catalog.text;
 BEGIN
   FOR made IN
-    SELECT CASE WHEN c.relkind OPERATOR(pg_catalog.=) 'v'::pg_catalog."char" THEN 'VIEW' ELSE 'TABLE' END AS kind, 'TABLE' AS granted,
+    SELECT CASE WHEN c.relkind OPERATOR(pg_catalog.=) 'v'::pg_catalog."char" THEN 'VIEW'
+                WHEN c.relkind OPERATOR(pg_catalog.=) 'S'::pg_catalog."char" THEN 'SEQUENCE' ELSE 'TABLE' END AS kind,
+           CASE WHEN c.relkind OPERATOR(pg_catalog.=) 'S'::pg_catalog."char" THEN 'SEQUENCE' ELSE 'TABLE' END AS granted,
            c.oid::pg_catalog.regclass::pg_catalog.text AS name, c.relacl AS acl
       FROM pg_catalog.pg_class c
      WHERE c.oid OPERATOR(pg_catalog.=) ANY (ARRAY['pushy_internal.lease', 'pushy_internal.job_log', 'pushy_internal.checkpoint',
-             'pushy.leases', 'pushy.job_logs']::pg_catalog.regclass[]::pg_catalog.oid[])
+             'pushy_internal.first_position_seq', 'pushy.leases', 'pushy.job_logs']::pg_catalog.regclass[]::pg_catalog.oid[])
     UNION ALL
     SELECT 'ROUTINE', 'ROUTINE', p.oid::pg_catalog.regprocedure::pg_catalog.text, p.proacl
       FROM pg_catalog.pg_proc p
