@@ -189,7 +189,7 @@ def test_a_clock_that_is_set_cuts_no_lease_by_more_than_it_was_set_and_keeps_non
     assert db.value("SELECT pushy.job_complete(%s, %s)", long, token) is True
 
 
-@pytest.mark.parametrize("back", [86_400])
+@pytest.mark.parametrize("back", [3_600, 86_400])
 def test_a_lease_that_was_extended_holds_as_long_as_it_was_said_to_from_a_clock_that_is_set_back(scratch, monkeypatch, make_cluster, back):
     machine = Machine(scratch / f"extended{back}", monkeypatch)
     db = make_cluster().database()

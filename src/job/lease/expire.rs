@@ -162,7 +162,7 @@ static FROM_NOW: Plan = Plan::new(
     "UPDATE pushy_internal.lease SET leased_at = LEAST(leased_at, $2), said_at = $2, \
             until = CASE WHEN until OPERATOR(pg_catalog.<) 'infinity'::pg_catalog.timestamptz \
                          THEN $2 OPERATOR(pg_catalog.+) (until OPERATOR(pg_catalog.-) said_at) ELSE until END \
-      WHERE job_id OPERATOR(pg_catalog.=) $1 AND leased_at OPERATOR(pg_catalog.>) $2",
+      WHERE job_id OPERATOR(pg_catalog.=) $1 AND said_at OPERATOR(pg_catalog.>) $2",
     &[BuiltinOid::INT8OID, BuiltinOid::TIMESTAMPTZOID],
 );
 
