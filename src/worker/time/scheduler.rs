@@ -193,6 +193,9 @@ impl Scheduler {
     }
 
     fn do_what_is_due(&mut self, first: bool) -> Result<Option<i64>> {
+        // As with the watermarks of queues: take the time, then look, then put back what is next. Before the first step, because what is
+        // asked for behind a step is the next round's, and would be nobody's if this round took its time.
+        let due = self.database_slot.due.swap(NEVER, Ordering::SeqCst);
         let recalled = self.pass_over(cancels::recall(self.database_slot));
         self.come_back_unless(recalled.unwrap_or(false));
         let recovered = lost_holds::recover(shared::expect(), self.database_slot);
@@ -205,7 +208,7 @@ impl Scheduler {
             self.pass_over(retention::adopt());
         }
         self.pass_over(self.carry_out_cancels(first));
-        self.do_what_has_its_time(first);
+        self.do_what_has_its_time(first, due);
         // Behind due jobs, because these look through all jobs, and anybody can have them asked for.
         let begun = self.begin_sweep_if_asked();
         if self.pass_over(begun).unwrap_or(false) {
@@ -223,9 +226,8 @@ impl Scheduler {
         Ok((due != NEVER).then_some(due))
     }
 
-    fn do_what_has_its_time(&self, first: bool) {
-        // As with the watermarks of queues: take the time, then look, then put back what is next.
-        let due = self.database_slot.due.swap(NEVER, Ordering::SeqCst);
+    /// `due`: the time at which the first of it was to be done.
+    fn do_what_has_its_time(&self, first: bool, due: i64) {
         if due > clock::now().0 && !first && !self.has_turns() {
             self.database_slot.announce_due(due);
             return;
