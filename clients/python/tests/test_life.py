@@ -11,6 +11,7 @@ import pytest
 from server import Database, eventually
 
 import pushy
+from pushy.link import Link
 
 
 @pytest.mark.parametrize("kind", ["async", "sync"])
@@ -90,29 +91,65 @@ def test_what_a_handler_raises_is_kept_and_retried(db: Database, start) -> None:
                     await connection.execute("SELECT 1 / 0")
             case "text":
                 raise ValueError("bad \0 text \ud800" + "x" * 5000)
-            case "result":
-                return object()
-            case "number":
-                return float("nan")
-            case "stored":
-                return "\0"
             case "exit":
                 raise SystemExit(3)
         return None
 
     start(worker)
-    sql, text, result, number, stored, leaves = (
-        db.enqueue({"how": how}) for how in ("sql", "text", "result", "number", "stored", "exit")
-    )
+    sql, text, leaves = (db.enqueue({"how": how}) for how in ("sql", "text", "exit"))
     failed = db.reaches(sql, "discarded")
     assert failed["attempt"] == 2 and failed["last_sqlstate"] == "22012" and "division by zero" in failed["last_error"]
     assert "SELECT 1 / 0" in failed["last_detail"] and len(failed["last_detail"]) <= 8000
     failed = db.reaches(text, "discarded")
     assert failed["last_error"].startswith("ValueError: bad \\0 text ?") and len(failed["last_error"]) == 1000
-    assert "not JSON serializable" in db.reaches(result, "discarded")["last_error"]
-    assert "Out of range float" in db.reaches(number, "discarded")["last_error"]
-    assert "\\u0000 cannot be converted to text" in db.reaches(stored, "discarded")["last_detail"]
     assert "SystemExit" in db.reaches(leaves, "discarded")["last_error"]
+
+
+class Unsaid:
+    def __repr__(self) -> str:
+        raise RuntimeError("no")
+
+
+CIRCLE: list[object] = []
+CIRCLE.append(CIRCLE)
+
+NO_RESULT: dict[str, tuple[object, str]] = {
+    "an object": (object(), "not JSON serializable"),
+    "one that raises": (Unsaid(), "not JSON serializable"),
+    "a date": (datetime.datetime.now(), "not JSON serializable"),
+    "a function": (print, "not JSON serializable"),
+    "no number": (float("nan"), "Out of range float"),
+    "infinity within": ({"n": [float("inf")]}, "Out of range float"),
+    "a circle": (CIRCLE, "Circular reference"),
+    "U+0000": ("\0", "cannot be stored"),
+    "half of a pair": ("\ud800", "surrogates not allowed"),
+}
+
+
+@pytest.mark.parametrize("kind", ["async", "sync"])
+def test_a_result_that_is_no_json_is_not_kept_and_its_job_not_run_again(db: Database, start, caplog, kind: str) -> None:
+    db.queue(max_attempts=3, retry_delay="0 s")
+    worker = pushy.Worker(db.conninfo)
+    ran: list[str] = []
+
+    def handle_sync(job: pushy.Job) -> object:
+        ran.append(job.args)
+        return NO_RESULT[job.args][0]
+
+    async def handle(job: pushy.Job) -> object:
+        return handle_sync(job)
+
+    worker.handler("q")(handle if kind == "async" else handle_sync)
+    jobs = {name: db.enqueue(name) for name in NO_RESULT}
+    start(worker)
+    for name, job in jobs.items():
+        ended = db.reaches(job, "completed")
+        assert (ended["attempt"], ended["result"]) == (1, None), name
+    assert sorted(ran) == sorted(NO_RESULT)
+    for name, (_, why) in NO_RESULT.items():
+        said = [record.getMessage() for record in caplog.records if getattr(record, "job_id", None) == jobs[name]]
+        said = [line for line in said if "is not kept" in line]
+        assert len(said) == 1 and why in said[0], (name, said)
 
 
 def test_logs_and_progress_are_kept_with_the_job(db: Database, start) -> None:
@@ -134,6 +171,113 @@ def test_logs_and_progress_are_kept_with_the_job(db: Database, start) -> None:
     go.set()
     db.reaches(job, "completed")
     assert db.logged(job) == [("info", "begun"), ("warning", "ending")]
+
+
+@pytest.mark.parametrize("kind", ["async", "async cursor", "sync", "in a thread"])
+def test_what_is_logged_before_complete_is_kept(db: Database, start, caplog, kind: str) -> None:
+    db.queue(lease="1 hour")
+    worker = pushy.Worker(db.conninfo)
+
+    def say(job: pushy.Job) -> None:
+        job.log("ready, \u00e9")
+        job.log("last", "warning")
+
+    def handle_sync(job: pushy.Job) -> None:
+        job.log("begun")
+        with psycopg.connect(db.conninfo) as connection:
+            say(job)
+            job.complete(connection, 1)
+
+    async def handle(job: pushy.Job) -> None:
+        if kind == "sync":
+            return handle_sync(job)
+        job.log("begun")
+        async with await psycopg.AsyncConnection.connect(db.conninfo) as connection:
+            say(job)
+            done = job.complete(connection if kind == "async" else connection.cursor(), 1)
+            assert done is not None
+            await done
+
+    worker.handler("q", concurrency=4)(handle_sync if kind == "in a thread" else handle)
+    jobs = [db.enqueue() for _ in range(40)]
+    start(worker)
+    for job in jobs:
+        assert (db.reaches(job, "completed")["result"]) == 1
+        assert db.logged(job) == [("info", "begun"), ("info", "ready, \u00e9"), ("warning", "last")]
+    assert not [record for record in caplog.records if getattr(record, "event", "") == "refused"]
+
+
+def test_lines_under_way_are_waited_for(db: Database, start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The statement with them is held until the completion waits for it: one that overtook it would lose them."""
+    db.queue(lease="1 hour")
+    worker = pushy.Worker(db.conninfo)
+    real, written = Link.fetch, pushy.Worker.written
+    under_way, waited_for = threading.Event(), threading.Event()
+
+    def wait(self: pushy.Worker, job: pushy.Job) -> object:
+        waited_for.set()
+        return written(self, job)
+
+    async def fetch(self: Link, statement: str, parameters: tuple, *rest) -> list:
+        if "FROM unnest(%s::text[]" in statement and not waited_for.is_set():
+            under_way.set()
+            await asyncio.to_thread(waited_for.wait, 5)
+        return await real(self, statement, parameters, *rest)
+
+    monkeypatch.setattr(Link, "fetch", fetch)
+    monkeypatch.setattr(pushy.Worker, "written", wait)
+
+    @worker.handler("q")
+    def handle(job: pushy.Job) -> None:
+        job.log("under way")
+        assert under_way.wait(10)
+        with psycopg.connect(db.conninfo) as connection:
+            job.log("with it")
+            job.complete(connection)
+
+    job = db.enqueue()
+    start(worker)
+    db.reaches(job, "completed")
+    assert sorted(db.logged(job)) == [("info", "under way"), ("info", "with it")]
+
+
+def test_lines_of_a_completion_that_is_rolled_back_are_kept(db: Database, start) -> None:
+    db.queue(max_attempts=3, retry_delay="0 s", lease="1 hour")
+    worker = pushy.Worker(db.conninfo)
+
+    @worker.handler("q")
+    def handle(job: pushy.Job) -> None:
+        with psycopg.connect(db.conninfo) as connection:
+            job.log(f"attempt {job.attempt}")
+            job.complete(connection)
+            if job.attempt == 1:
+                raise RuntimeError("before COMMIT")
+        if job.attempt == 2:
+            raise RuntimeError("after COMMIT")
+
+    job = db.enqueue()
+    thread = start(worker)
+    db.reaches(job, "completed")
+    worker.stop()
+    thread.join(15)
+    assert db.logged(job) == [("info", "attempt 1"), ("info", "attempt 2")]
+
+
+def test_a_line_after_the_completion_is_said_to_be_too_late(db: Database, start, caplog) -> None:
+    db.queue()
+    worker = pushy.Worker(db.conninfo)
+
+    @worker.handler("q")
+    def handle(job: pushy.Job) -> None:
+        with psycopg.connect(db.conninfo) as connection:
+            job.complete(connection)
+        job.log("too late")
+
+    job = db.enqueue()
+    start(worker)
+    db.reaches(job, "completed")
+    eventually(lambda: [record for record in caplog.records if "log lines came too late" in record.getMessage()], "it is said")
+    assert db.logged(job) == []
 
 
 @pytest.mark.parametrize("kind", ["async", "sync", "dict rows"])

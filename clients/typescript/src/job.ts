@@ -1,8 +1,9 @@
 /** One job, as its handler sees it. */
 
 import type { Row } from './connection.js'
-import { completed, discarded, failed, type Outcome, RELEASED, retried, snoozed, storable, MOST_ERROR } from './outcome.js'
-import { COMPLETE } from './statements.js'
+import { entrust, isSending, type Line } from './lines.js'
+import { completed, discarded, failed, type Outcome, RELEASED, retried, snoozed, storable, MOST_ERROR, MOST_LINES } from './outcome.js'
+import { COMPLETE, LOG_AND_COMPLETE } from './statements.js'
 import { AttemptEnded, Cancelled, LeaseLost } from './words.js'
 
 /** A client of node-postgres within a transaction, or what is like it. */
@@ -18,7 +19,11 @@ const LEVELS = ['debug', 'info', 'warning', 'error']
 export interface Keeper {
   readonly queue: string
   readonly leaseS: number | null
-  log(job: Held, level: string, message: string): void
+  log(line: Line): void
+  /** Until no line of the job is under way. */
+  written(job: Held): Promise<void>
+  /** As any connection to the database can store it. */
+  text(message: string): string
   reportSoon(job: Held): void
 }
 
@@ -45,14 +50,14 @@ export interface Job<Args = unknown> {
   discard(reason: string): never
   /** Ends the attempt as failed, charged; the next one is due after delayMs, whatever the queue's backoff. */
   retryIn(delayMs: number, reason: string): never
-  /** Keeps a line with the job; it is sent before the job's outcome. The levels: debug, info, warning, error. */
+  /** Keeps a line with the job; it is sent before the job's outcome, or with it. The levels: debug, info, warning, error. */
   log(message: string, level?: string): void
   /** How far the job is, from 0 to 1, and a word about it; sent once a second at most. */
   progress(fraction: number, message?: string): void
   /**
    * Completes the job in the transaction of this client: its effects happen exactly once. Its last statement before COMMIT: the
-   * lease is no longer extended. Throws LeaseLost where the job is no longer the worker's; let it through, so that the transaction
-   * rolls back.
+   * lease is no longer extended. What was logged before goes with it. Throws LeaseLost where the job is no longer the worker's; let it
+   * through, so that the transaction rolls back.
    */
   complete(client: Queryable, result?: unknown): Promise<void>
 }
@@ -81,6 +86,7 @@ export class Held implements Job {
   startedAt: number
   progressed: { fraction: number; message: string | null } | undefined
   completing = false
+  lines: Line[] = []
   /** Its handler has ended, or was given up. */
   isOver = false
   /** Somebody has locked its row: it is extended alone. */
@@ -130,7 +136,9 @@ export class Held implements Job {
 
   log(message: string, level = 'info'): void {
     if (!LEVELS.includes(level)) throw new RangeError(`a level is ${LEVELS.join(', ')}, not ${level}`)
-    this.#keeper.log(this, level, String(message))
+    const line: Line = { job: this, message: storable(String(message), MOST_ERROR), level, state: 'waiting', isRepeated: false }
+    this.lines.push(line)
+    this.#keeper.log(line)
   }
 
   progress(fraction: number, message?: string): void {
@@ -143,9 +151,16 @@ export class Held implements Job {
     if ('totalCount' in client) throw new TypeError('a pool would complete the job outside of your transaction: pass the client that began it')
     const encoded = result === undefined ? null : JSON.stringify(result)
     this.completing = true
+    entrust(this, MOST_LINES) // at once, so that no more of them get under way
     let rows: unknown[]
     try {
-      rows = (await client.query(COMPLETE, [this.id, this.token, encoded])).rows
+      // In another transaction, and too late behind the completion.
+      if (isSending(this)) await this.#keeper.written(this)
+      const said = entrust(this, MOST_LINES).map((line) => [this.#keeper.text(line.message), line.level])
+      rows =
+        said.length === 0
+          ? (await client.query(COMPLETE, [this.id, this.token, encoded])).rows
+          : (await client.query(LOG_AND_COMPLETE, [this.id, this.token, encoded, inAscii(said)])).rows
     } catch (error) {
       this.completing = false
       throw error
@@ -179,4 +194,8 @@ export class Held implements Job {
     if ('error' in ended) return this.cancelReason === 'stopping' ? RELEASED : failed(ended.error)
     return this.completing ? undefined : completed(ended.result)
   }
+}
+
+function inAscii(value: unknown): string {
+  return JSON.stringify(value).replace(/[^\0-\x7f]/g, (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`)
 }

@@ -47,6 +47,8 @@ interface Internals {
 export class Link {
   readonly #config: pg.ClientConfig
   #client: pg.Client | undefined
+  /** As far as it is known: the database has every character. */
+  isUtf8 = false
 
   constructor(connection: Connection) {
     this.#config = {
@@ -101,6 +103,7 @@ export class Link {
     let encoding: string | undefined
     ;(client as unknown as Internals).connection.on('parameterStatus', ({ parameterName, parameterValue }) => {
       if (parameterName === 'server_encoding') encoding = parameterValue
+      this.isUtf8 = encoding === 'UTF8'
     })
     try {
       await client.connect()

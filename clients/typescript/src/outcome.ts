@@ -4,6 +4,7 @@ import type { MetricsEvent } from './report.js'
 
 export const MOST_ERROR = 1_000
 const MOST_DETAIL = 8_000
+export const MOST_LINES = 1_000 // of a job, as the server keeps
 
 export interface Outcome {
   readonly event: MetricsEvent
@@ -45,6 +46,11 @@ export function discarded(reason: string): Outcome {
 /** One element of the array that pushy.jobs_settle takes; throws for a result that is no JSON. */
 export function encode(outcome: Outcome, jobId: number, token: string): string {
   return JSON.stringify({ job_id: jobId, token, outcome: outcome.kind, ...outcome.fields })
+}
+
+/** What JSON.stringify leaves out, or makes another value of. */
+export function isNoJson(result: unknown): boolean {
+  return typeof result === 'function' || typeof result === 'symbol' || (typeof result === 'number' && !Number.isFinite(result))
 }
 
 /** The same outcome with nothing but ASCII in its texts. */

@@ -9,6 +9,7 @@ import { Bell } from './bell.js'
 import type { Connection } from './connection.js'
 import type { Extender } from './extender.js'
 import { Held, type Job, type Keeper } from './job.js'
+import type { Line } from './lines.js'
 import { ANSWER_MS, Link, Unreachable } from './link.js'
 import { type Outcome, RELEASED } from './outcome.js'
 import type { Level, MetricsEvent, Report } from './report.js'
@@ -71,8 +72,16 @@ export class Puller implements Keeper {
     this.#what = `claiming jobs of queue ${handler.queue}`
   }
 
-  log(job: Held, level: string, message: string): void {
-    this.#services.settler.log(job, level, message)
+  log(line: Line): void {
+    this.#services.settler.log(line)
+  }
+
+  written(job: Held): Promise<void> {
+    return this.#services.settler.written(job)
+  }
+
+  text(message: string): string {
+    return this.#link.isUtf8 ? message : message.replace(/[^\0-\x7f]/gu, '?')
   }
 
   reportSoon(job: Held): void {

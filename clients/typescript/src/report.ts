@@ -38,7 +38,7 @@ export const toStandardError: Logger = {
 }
 
 /** Whatever was thrown: what throws when it is asked what it is, too. */
-function text(error: unknown): string {
+export function text(error: unknown): string {
   try {
     return error instanceof Error ? `${error.name}: ${error.message}` : String(error)
   } catch {

@@ -5,8 +5,9 @@ import { Backoff } from './backoff.js'
 import { Bell } from './bell.js'
 import type { Held } from './job.js'
 import { isOfOne, type Link, mayPass, Unreachable } from './link.js'
-import { encode, failed, MOST_ERROR, type Outcome, plain, storable } from './outcome.js'
-import type { Report } from './report.js'
+import { begin, end, isSending, type Line, takeBack } from './lines.js'
+import { completed, encode, failed, isNoJson, MOST_LINES as MOST_LINES_OF_JOB, type Outcome, plain } from './outcome.js'
+import { type Report, text } from './report.js'
 import { HASTE, LOG, PATIENCE, SETTLE } from './statements.js'
 
 const PACE_MS = 3 // between two statements while handlers are busy
@@ -14,7 +15,6 @@ const HURRY_MS = 100 // between two attempts when the worker stops
 const MOST_OUTCOMES = 1_000
 const MOST_CHARACTERS = 4_000_000
 const MOST_LINES = 10_000 // kept while the server cannot be reached, the newest
-const MOST_LINES_OF_JOB = 1_000 // as the server keeps
 const WHAT = 'settling jobs'
 const WHAT_WAITS = 'settling jobs whose rows are locked'
 const WHAT_LINES = 'keeping log lines'
@@ -25,12 +25,6 @@ interface Settlement {
   encoded: string
   /** It may have been heard already, so that being too late is no news. */
   isRepeated: boolean
-}
-
-interface Line {
-  job: Held
-  message: string
-  level: string
 }
 
 /** What is to be said of a job whose row somebody has locked: the lines, then the outcome, alone and at a time of their own. */
@@ -52,6 +46,8 @@ export class Settler {
   #lines: Line[] = []
   readonly #waiting = new Map<Held, Waiting>()
   #isBusy = false
+  /** The statement with lines that was sent last; it throws nothing. */
+  #writing: Promise<void> = Promise.resolve()
   #hurries = false
   #ended = false
   #drained: (() => void) | undefined
@@ -64,14 +60,38 @@ export class Settler {
   }
 
   settle(job: Held, outcome: Outcome): void {
-    this.#pending.push(settlement(job, outcome))
+    for (const line of takeBack(job)) this.log(line)
+    this.#pending.push(this.#settlement(job, outcome))
     this.#bell.ring()
   }
 
-  log(job: Held, level: string, message: string): void {
-    if (this.#lines.length >= MOST_LINES) this.#lines.shift()
-    this.#lines.push({ job, message: storable(message, MOST_ERROR), level })
+  #settlement(job: Held, outcome: Outcome): Settlement {
+    const { kind, fields } = outcome
+    try {
+      if (isNoJson(fields.result)) throw new TypeError(`${typeof fields.result} ${String(fields.result)}`)
+      return { job, kind, encoded: encode(outcome, job.id, job.token), isRepeated: false }
+    } catch (error) {
+      // An error of the handler's own is text by now.
+      return kind === 'complete' ? this.#withoutResult(job, 'is no JSON', error) : this.#settlement(job, failed(error))
+    }
+  }
+
+  /** Its handler has done its work, and must not do it again for what it answered. */
+  #withoutResult(job: Held, why: string, error: unknown): Settlement {
+    const fields = { event: 'trouble', queue: job.queue, jobId: job.id }
+    this.#report.log('warn', `the result of job ${job.id} of queue ${job.queue} is not kept, because it ${why}: ${text(error)}`, fields)
+    return this.#settlement(job, completed(undefined))
+  }
+
+  log(line: Line): void {
+    if (this.#lines.length >= MOST_LINES) end(this.#lines.splice(0, 1), 'over')
+    this.#lines.push(line)
     this.#bell.ring()
+  }
+
+  /** Until no line of the job is under way. */
+  async written(job: Held): Promise<void> {
+    while (isSending(job)) await this.#writing
   }
 
   /** Whether all was told in time. From now on no pause is longer than HURRY_MS, because the worker stops. */
@@ -210,7 +230,7 @@ export class Settler {
             throw error
           }
           if (mayPass(error)) this.#wait((ofJob[0] as Line).job, error).lines.push(...ofJob)
-          else this.#report.trouble(WHAT_LINES, error)
+          else this.#refuseLines(ofJob, error)
         }
       }
     }
@@ -286,7 +306,7 @@ export class Settler {
         return
       }
       if (isLine) {
-        this.#report.trouble(WHAT_LINES, error)
+        this.#refuseLines(lines, error)
         return // its outcome is told in the next round
       }
       if (waiting.settlement !== undefined) waiting.settlement = this.#refused(waiting.settlement, error)
@@ -295,14 +315,40 @@ export class Settler {
     if (waiting.lines.length === 0) this.#waiting.delete(waiting.job)
   }
 
-  async #write(lines: Line[], lockTimeout: string): Promise<void> {
+  #refuseLines(lines: Line[], error: pg.DatabaseError): void {
+    const left = lines.filter((line) => line.state === 'waiting')
+    end(left, 'over')
+    this.#report.trouble(WHAT_LINES, error)
+  }
+
+  async #write(all: Line[], lockTimeout: string): Promise<void> {
+    const lines = begin(all)
+    if (lines.length === 0) return
     const columns = [
       lines.map((line) => line.message),
       lines.map((line) => line.level),
       lines.map((line) => line.job.id),
       lines.map((line) => line.job.token),
     ]
-    await this.#link.fetch(LOG, [...columns, lockTimeout])
+    const writing = this.#link.fetch(LOG, [...columns, lockTimeout])
+    // Of a promise that is done before anybody who waits for this one goes on.
+    this.#writing = writing.then(
+      () => end(lines, 'over'),
+      (error: unknown) => {
+        for (const line of lines) line.isRepeated ||= !(error instanceof pg.DatabaseError)
+        end(lines, 'waiting')
+      },
+    )
+    await this.#writing
+    const kept = (await writing).map((row) => row[0] === 't')
+    const late = lines.filter((line, n) => !kept[n] && !line.isRepeated)
+    if (late.length > 0) {
+      this.#report.log(
+        'warn',
+        `${late.length} of ${lines.length} log lines came too late, and are not kept: their jobs were completed, or other attempts have begun`,
+        { event: 'refused', jobIds: [...new Set(late.map((line) => line.job.id))] },
+      )
+    }
   }
 
   async #send(batch: Settlement[], lockTimeout: string): Promise<void> {
@@ -329,9 +375,8 @@ export class Settler {
     const { job, kind } = told
     const fields = { event: 'trouble', queue: job.queue, jobId: job.id, sqlstate: error.code }
     const isOfText = /^(22|0A)/.test(error.code ?? '')
-    if (kind === 'complete' && isOfText) {
-      this.#report.log('error', `the result of job ${job.id} cannot be stored: ${error.message}`, fields)
-      return settlement(job, failed(error))
+    if (kind === 'complete' && isOfText && told.encoded.includes('"result"')) {
+      return this.#withoutResult(job, 'cannot be stored', error)
     }
     const inAscii = plain(told.encoded)
     // The encoding of the database has not what the error says.
@@ -339,13 +384,5 @@ export class Settler {
     this.#report.log('error', `the outcome of job ${job.id} was refused, and its lease will run out: ${error.message}`, fields)
     this.#settled(job)
     return undefined
-  }
-}
-
-function settlement(job: Held, outcome: Outcome): Settlement {
-  try {
-    return { job, kind: outcome.kind, encoded: encode(outcome, job.id, job.token), isRepeated: false }
-  } catch (error) {
-    return settlement(job, failed(error))
   }
 }

@@ -33,3 +33,11 @@ FROM unnest($1::text[], $2::text[], $3::bigint[], $4::uuid[]) WITH ORDINALITY AS
 ORDER BY l.n`
 
 export const COMPLETE = 'SELECT pushy.job_complete($1::bigint, $2::uuid, $3::jsonb) AS completed'
+
+// Lines first, because none is taken after the completion; as JSON in ASCII, because it is the handler's connection, of any encoding.
+export const LOG_AND_COMPLETE = `
+SELECT pushy.job_complete($1::bigint, $2::uuid, $3::jsonb) AS completed
+FROM (SELECT pg_catalog.count(pushy.job_log(
+      l.line OPERATOR(pg_catalog.->>) 0, l.line OPERATOR(pg_catalog.->>) 1, $1::bigint, $2::uuid))
+    FROM pg_catalog.jsonb_array_elements($4::jsonb) AS l (line)) AS logged (n)
+WHERE logged.n OPERATOR(pg_catalog.>=) 0`

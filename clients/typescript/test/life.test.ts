@@ -57,18 +57,12 @@ describe('the life of a job', { timeout: 120_000 }, () => {
           return await db.rows('SELECT 1 / 0')
         case 'text':
           throw new TypeError(`bad \0 text \ud800${'x'.repeat(5000)}`)
-        case 'bigint':
-          return 1n
-        case 'stored':
-          return '\0'
-        case 'surrogate':
-          return '\ud800'
         default:
           throw 'a string'
       }
     }))
     const ids = new Map<string, number>()
-    for (const how of ['sql', 'text', 'bigint', 'stored', 'surrogate', 'string']) ids.set(how, await db.enqueue({ how }))
+    for (const how of ['sql', 'text', 'string']) ids.set(how, await db.enqueue({ how }))
     const ended = async (how: string) => await db.reaches(ids.get(how) ?? 0, 'discarded')
     const sql = await ended('sql')
     assert.deepEqual([sql.attempt, sql.last_sqlstate], [2, '22012'])
@@ -76,10 +70,76 @@ describe('the life of a job', { timeout: 120_000 }, () => {
     const text = await ended('text')
     assert.match(text.last_error ?? '', /^TypeError: bad \\0 text \?xxx/)
     assert.ok((text.last_error ?? '').length <= 1001 && (text.last_detail ?? '').length <= 8000)
-    assert.match((await ended('bigint')).last_error ?? '', /BigInt/)
-    assert.match((await ended('stored')).last_error ?? '', /Unicode escape/)
-    assert.match((await ended('surrogate')).last_error ?? '', /invalid input syntax for type json/)
     assert.equal((await ended('string')).last_error, 'thrown: a string')
+  }))
+
+  test('a result that is no JSON is not kept, and its job not run again', staged(async (stage) => {
+    const { db } = stage
+    await db.queue('q', { max_attempts: 3, retry_delay: '0 s' })
+    const circle: unknown[] = []
+    circle.push(circle)
+    const results: Record<string, [unknown, RegExp]> = {
+      'a big integer': [1n, /BigInt/],
+      'one within': [{ n: [1n] }, /BigInt/],
+      'a function': [() => 1, /function/],
+      'a symbol': [Symbol('s'), /symbol/],
+      'no number': [NaN, /number NaN/],
+      infinity: [-Infinity, /number -Infinity/],
+      'a circle': [circle, /circular/],
+      'one that throws': [{ toJSON: () => { throw new Error('will not be told') } }, /will not be told/],
+      'U+0000': ['\0', /cannot be stored/],
+      'half of a pair': ['\ud800', /cannot be stored/],
+    }
+    const ran: string[] = []
+    void stage.start(stage.worker().handler<string>('q', (job) => {
+      ran.push(job.args)
+      return results[job.args]?.[0]
+    }))
+    for (const [name, [, why]] of Object.entries(results)) {
+      const id = await db.enqueue(name)
+      const job = await db.reaches(id, 'completed')
+      assert.deepEqual([job.attempt, job.result], [1, null], name)
+      const said = stage.said.filter(({ jobId, message }) => jobId === id && message.includes('is not kept'))
+      assert.equal(said.length, 1, name)
+      assert.match(said[0]?.message ?? '', why)
+    }
+    assert.deepEqual(ran.sort(), Object.keys(results).sort())
+  }))
+
+  test('what is logged before complete is kept', staged(async (stage) => {
+    const { db } = stage
+    await db.queue('q', { max_attempts: 3, retry_delay: '0 s', lease: '1 hour' })
+    const pool = new pg.Pool(db.connection)
+    void stage.start(stage.worker().handler<{ how: string }>('q', { concurrency: 4 }, async (job) => {
+      job.log('begun')
+      const client = await pool.connect()
+      try {
+        await client.query('BEGIN')
+        job.log('ready, \u00e9')
+        job.log(`attempt ${job.attempt}`, 'warning')
+        await job.complete(client, 1)
+        if (job.args.how === 'rolled back' && job.attempt === 1) throw new Error('before COMMIT')
+        await client.query('COMMIT')
+      } catch (error) {
+        await client.query('ROLLBACK')
+        throw error
+      } finally {
+        client.release()
+      }
+      if (job.args.how === 'too late') job.log('too late')
+    }))
+    const attempt = (n: number) => [['info', 'begun'], ['info', 'ready, \u00e9'], ['warning', `attempt ${n}`]]
+    for (const id of await Promise.all(Array.from({ length: 40 }, () => db.enqueue({ how: 'well' })))) {
+      await db.reaches(id, 'completed')
+      assert.deepEqual(await db.logged(id), attempt(1))
+    }
+    const rolledBack = await db.enqueue({ how: 'rolled back' })
+    await db.reaches(rolledBack, 'completed')
+    assert.deepEqual(await db.logged(rolledBack), [...attempt(1), ...attempt(2)])
+    assert.deepEqual(stage.said.filter(({ event }) => event === 'refused'), [])
+    await db.reaches(await db.enqueue({ how: 'too late' }), 'completed')
+    await eventually(() => stage.said.find(({ message }) => message.includes('log lines came too late')), 'it is said')
+    await pool.end()
   }))
 
   test('logs and progress are kept with the job', staged(async (stage) => {

@@ -111,7 +111,7 @@ describe('strange jobs', { timeout: 240_000 }, () => {
       if (job.args === 6) return { toJSON: () => assert.fail('no JSON') }
       return undefined
     }))
-    await eventually(async () => (await db.count('completed')) === 3 && (await db.count('discarded')) === 6, 'all end')
+    await eventually(async () => (await db.count('completed')) === 4 && (await db.count('discarded')) === 5, 'all end')
   }))
 
   test('bytes that are no UTF-8 stop nothing', async () => {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import inspect
 import json
 import math
@@ -11,7 +12,8 @@ from collections.abc import Awaitable, Mapping
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
-from . import outcome, statements
+from . import lines, outcome, statements
+from .lines import Line
 from .outcome import Outcome, Seconds
 from .words import Cancelled, Discarded, LeaseLost, RetriedLater, Snoozed
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 CancelReason = Literal["lost", "stopping"]
 
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+LINES_S = 30.0  # as long as the settler waits for an answer
 LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -29,7 +32,7 @@ class Job:
 
     __slots__ = (
         "id", "queue", "args", "attempt", "max_attempts", "enqueued_at", "unique_key", "last_error",
-        "token", "lease", "extend_by", "claimed_at", "sent_at", "extend_at", "reported_at", "progressed", "started_at",
+        "lines", "token", "lease", "extend_by", "claimed_at", "sent_at", "extend_at", "reported_at", "progressed", "started_at",
         "word", "completing", "cancel_reason", "task", "is_over", "is_busy", "unreadable", "_puller",
     )  # fmt: skip
 
@@ -49,6 +52,7 @@ class Job:
         self.lease = math.inf if lease_us is None else lease_us / 1e6
         # Raised in its attempt, because what one job has in it is nothing to others.
         self.unreadable: ValueError | None = None
+        self.lines: list[Line] = []
         try:
             self.args = json.loads(args)
         except Exception as error:  # an integer of more than 4,300 digits, a thousand arrays in each other
@@ -100,10 +104,11 @@ class Job:
         raise RetriedLater(reason)
 
     def log(self, message: str, level: str = "info") -> None:
-        """Keeps a line with the job; it is sent before the job's outcome. Of any thread. The levels: debug, info, warning, error."""
+        """Keeps a line with the job; it is sent before the job's outcome, or with it. Of any thread. The levels: debug, info, warning, error."""
         if level not in LEVELS:
             raise ValueError(f"a level is {', '.join(LEVELS)}, not {level!r}")
-        self._puller.worker.call(self._puller.worker.settler.log, self, str(message), level)
+        line = lines.say(self, outcome.storable(str(message), outcome.MOST_ERROR), level)
+        self._puller.worker.call(self._puller.worker.settler.log, line)
 
     def progress(self, fraction: float, message: str | None = None) -> None:
         """How far the job is, from 0 to 1, and a word about it; sent once a second at most. Of any thread."""
@@ -115,22 +120,57 @@ class Job:
     def complete(self, cursor: Any, result: Any = None) -> Awaitable[None] | None:
         """Completes the job in the transaction of this cursor or connection: its effects happen exactly once.
 
-        Its last statement before COMMIT: the lease is no longer extended. Raises LeaseLost where the job is no longer the
-        worker's; let it through, so that the transaction rolls back. To be awaited with an async connection.
+        Its last statement before COMMIT: the lease is no longer extended. What was logged before goes with it. Raises LeaseLost
+        where the job is no longer the worker's; let it through, so that the transaction rolls back. To be awaited with an async
+        connection.
         """
         encoded = None if result is None else json.dumps(result, allow_nan=False)
         self.completing = True
+        lines.entrust(self, outcome.MOST_LINES)  # at once, so that no more of them get under way
+        if inspect.iscoroutinefunction(cursor.execute):
+            return self._complete(cursor, encoded)
         try:
-            answer = cursor.execute(statements.COMPLETE, (self.id, self.token, encoded))
+            self._await_lines()
+            answer = cursor.execute(*self._completion(encoded))
         except BaseException:
             self.completing = False
             raise
         if inspect.isawaitable(answer):
-            return self._complete(cursor, answer)
+            return self._completed(cursor, answer)
         self._check((answer if hasattr(answer, "fetchone") else cursor).fetchone())
         return None
 
-    async def _complete(self, cursor: Any, executing: Awaitable[Any]) -> None:
+    async def _complete(self, cursor: Any, encoded: str | None) -> None:
+        try:
+            if lines.is_sending(self):
+                await asyncio.wrap_future(self._puller.worker.written(self))
+            executing = cursor.execute(*self._completion(encoded))
+        except BaseException:
+            self.completing = False
+            raise
+        await self._completed(cursor, executing)
+
+    def _await_lines(self) -> None:
+        """Lines that are under way in another transaction would come too late behind the completion."""
+        if not lines.is_sending(self):
+            return
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            try:
+                self._puller.worker.written(self).result(LINES_S)
+            except (TimeoutError, concurrent.futures.CancelledError, RuntimeError):
+                pass  # the worker has ended, or its server does not answer: then the lines may be lost, not the job
+        # In a loop nothing may be waited for: the settler says so if they were late.
+
+    def _completion(self, encoded: str | None) -> tuple[str, tuple[Any, ...]]:
+        said = lines.entrust(self, outcome.MOST_LINES)
+        if not said:
+            return statements.COMPLETE, (self.id, self.token, encoded)
+        logged = json.dumps([(self._puller.text(line.message), line.level) for line in said])
+        return statements.LOG_AND_COMPLETE, (self.id, self.token, encoded, logged)
+
+    async def _completed(self, cursor: Any, executing: Awaitable[Any]) -> None:
         try:
             answer = await executing
         except BaseException:

@@ -58,6 +58,7 @@ class Link:
         given = conninfo_to_dict(conninfo)
         self._conninfo = make_conninfo("", **{**DEFAULTS, **given})
         self._connection: psycopg.AsyncConnection[tuple[Any, ...]] | None = None
+        self.is_utf8 = False  # as far as it is known: the database has every character
 
     async def fetch(self, statement: str, parameters: tuple[Any, ...], timeout: float = ANSWER_S) -> list[tuple[Any, ...]]:
         """Runs one statement; raises Unreachable, or psycopg.Error where the server refuses it."""
@@ -87,7 +88,9 @@ class Link:
         # No statement stays prepared, because the next one may go to another session of a pooler.
         connection = await psycopg.AsyncConnection.connect(self._conninfo, autocommit=True, prepare_threshold=None)
         given = conninfo_to_dict(self._conninfo)
-        if connection.info.parameter_status("server_encoding") == ANY and given["client_encoding"] != ANY:
+        encoding = connection.info.parameter_status("server_encoding")
+        self.is_utf8 = encoding == "UTF8"
+        if encoding == ANY and given["client_encoding"] != ANY:
             # Else the server would refuse a whole claim for one job that is no UTF-8, again and again.
             await connection.close()
             self._conninfo = make_conninfo("", **{**given, "client_encoding": ANY})

@@ -11,6 +11,7 @@ from .metrics import Event
 
 MOST_ERROR = 1_000  # characters
 MOST_DETAIL = 8_000
+MOST_LINES = 1_000  # of a job, as the server keeps
 
 Seconds: TypeAlias = float | timedelta
 

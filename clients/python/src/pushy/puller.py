@@ -56,6 +56,10 @@ class Puller:
         self._stopping = False
         self._pulling: asyncio.Task[None] | None = None
 
+    def text(self, message: str) -> str:
+        """As any connection to the database can store it."""
+        return message if self._link.is_utf8 else message.encode("ascii", "replace").decode()
+
     def start(self) -> asyncio.Task[None]:
         self._pulling = asyncio.create_task(self._pull(), name=f"pushy {self.queue}")
         return self._pulling

@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 
 import psycopg
 
+from . import lines as logged
 from . import outcome, statements
 from .backoff import Backoff
 from .job import Job
+from .lines import Line
 from .link import Link, Unreachable, is_of_one, may_pass
 from .outcome import Outcome
 from .report import Report
@@ -22,7 +24,6 @@ HURRY_S = 0.1  # between two attempts when the worker stops
 MOST_OUTCOMES = 1_000
 MOST_CHARACTERS = 4_000_000
 MOST_LINES = 10_000  # kept while the server cannot be reached, the newest
-MOST_LINES_OF_JOB = 1_000  # as the server keeps
 
 WHAT = "settling jobs"
 WHAT_WAITS = "settling jobs whose rows are locked"
@@ -32,15 +33,9 @@ WHAT_LINES = "keeping log lines"
 @dataclass(slots=True)
 class Settlement:
     job: Job
+    kind: str
     encoded: str
     is_repeated: bool = False  # it may have been heard already, so that being too late is no news
-
-
-@dataclass(slots=True)
-class Line:
-    job: Job
-    message: str
-    level: str
 
 
 @dataclass(slots=True)
@@ -68,20 +63,41 @@ class Settler:
         self._idle = asyncio.Event()
         self._idle.set()
         self._hurry = asyncio.Event()
+        self._written = asyncio.Event()  # set for a moment, when lines are no longer under way
 
     def settle(self, job: Job, said: Outcome) -> None:
+        for line in logged.take_back(job):
+            self.log(line)
         try:
             encoded = said.encode(job.id, job.token)
         except Exception as error:  # of a result's own methods, too
-            encoded = outcome.failed(error).encode(job.id, job.token)
-        self._pending.append(Settlement(job, encoded))
+            self._pending.append(self._without_result(job, f"is no JSON: {type(error).__name__}: {error}"))
+        else:
+            self._pending.append(Settlement(job, said.kind, encoded))
         self._work()
 
-    def log(self, job: Job, message: str, level: str) -> None:
+    def _without_result(self, job: Job, why: str) -> Settlement:
+        """Its handler has done its work, and must not do it again for what it answered."""
+        self._report.log(
+            logging.WARNING,
+            f"the result of job {job.id} of queue {job.queue} is not kept, because it {why}",
+            event="trouble",
+            queue=job.queue,
+            job_id=job.id,
+        )
+        said = outcome.completed(None)
+        return Settlement(job, said.kind, said.encode(job.id, job.token))
+
+    def log(self, line: Line) -> None:
         if len(self._lines) >= MOST_LINES:
-            del self._lines[0]
-        self._lines.append(Line(job, outcome.storable(message, outcome.MOST_ERROR), level))
+            logged.end([self._lines.pop(0)], "over")
+        self._lines.append(line)
         self._work()
+
+    async def written(self, job: Job) -> None:
+        """Until no line of the job is under way."""
+        while logged.is_sending(job):
+            await self._written.wait()
 
     async def drained(self) -> None:
         """Until all is told. From now on no pause is longer than HURRY_S, because the worker stops."""
@@ -201,7 +217,7 @@ class Settler:
                         if may_pass(error):
                             self._wait(left[0][0].job, error).lines += left[0]
                         else:
-                            self._report.trouble(WHAT_LINES, error)
+                            self._refuse_lines(left[0], error)
                 del left[0]
 
     @contextmanager
@@ -253,7 +269,7 @@ class Settler:
         return waiting
 
     async def _tell_alone(self, waiting: Waiting) -> None:
-        lines, waiting.lines = waiting.lines[-MOST_LINES_OF_JOB:], []
+        lines, waiting.lines = waiting.lines[-outcome.MOST_LINES :], []
         try:
             if lines:
                 await self._write(lines, statements.HASTE)
@@ -273,7 +289,7 @@ class Settler:
                     raise
                 return
             if lines:
-                self._report.trouble(WHAT_LINES, error)
+                self._refuse_lines(lines, error)
                 return  # its outcome is told in the next round
             if waiting.settlement is not None:
                 waiting.settlement = self._refused(waiting.settlement, error)
@@ -282,14 +298,40 @@ class Settler:
         if not waiting.lines:
             del self._waiting[waiting.job]
 
+    def _refuse_lines(self, lines: list[Line], error: psycopg.Error) -> None:
+        logged.end([line for line in lines if line.state == "waiting"], "over")
+        self._report.trouble(WHAT_LINES, error)
+
     async def _write(self, lines: list[Line], lock_timeout: str) -> None:
+        lines = logged.begin(lines)
+        if not lines:
+            return
         columns = (
             [line.message for line in lines],
             [line.level for line in lines],
             [line.job.id for line in lines],
             [line.job.token for line in lines],
         )
-        await self._link.fetch(statements.LOG, (*columns, lock_timeout))
+        try:
+            rows = await self._link.fetch(statements.LOG, (*columns, lock_timeout))
+        except BaseException as error:
+            for line in lines:
+                line.is_repeated |= isinstance(error, Unreachable)
+            logged.end(lines, "waiting")
+            raise
+        else:
+            logged.end(lines, "over")
+        finally:
+            self._written.set()
+            self._written.clear()
+        late = [line.job.id for line, (kept,) in zip(lines, rows, strict=True) if not kept and not line.is_repeated]
+        if late:
+            self._report.log(
+                logging.WARNING,
+                f"{len(late)} of {len(lines)} log lines came too late, and are not kept: their jobs were completed, or other attempts have begun",
+                event="refused",
+                job_ids=sorted(set(late)),
+            )
 
     async def _send(self, batch: list[Settlement], lock_timeout: str) -> None:
         began = time.monotonic()
@@ -316,12 +358,11 @@ class Settler:
         job = told.job
         fields = {"event": "trouble", "queue": job.queue, "job_id": job.id, "sqlstate": error.sqlstate}
         is_of_text = (error.sqlstate or "").startswith(("22", "0A"))
-        if is_of_text and '"outcome": "complete"' in told.encoded:
-            self._report.log(logging.ERROR, f"the result of job {job.id} cannot be stored: {error}", **fields)
-            return Settlement(job, outcome.failed(error).encode(job.id, job.token))
+        if is_of_text and told.kind == "complete" and '"result"' in told.encoded:
+            return self._without_result(job, f"cannot be stored: {error}")
         if is_of_text and (plain := outcome.plain(told.encoded)) != told.encoded:
             # The encoding of the database has not what the error says.
-            return Settlement(job, plain)
+            return Settlement(job, told.kind, plain)
         self._report.log(logging.ERROR, f"the outcome of job {job.id} was refused, and its lease will run out: {error}", **fields)
         self._settled(job)
         return None

@@ -37,3 +37,13 @@ ORDER BY l.n
 """
 
 COMPLETE = "SELECT pushy.job_complete(%s::bigint, %s::uuid, %s::jsonb)"
+
+# Lines first, because none is taken after the completion; as JSON in ASCII, because it is the handler's connection, of any encoding.
+LOG_AND_COMPLETE = """
+SELECT pushy.job_complete(c.job_id, c.token, c.result)
+FROM (SELECT %s::bigint, %s::uuid, %s::jsonb) AS c (job_id, token, result),
+  LATERAL (SELECT pg_catalog.count(pushy.job_log(
+      l.line OPERATOR(pg_catalog.->>) 0, l.line OPERATOR(pg_catalog.->>) 1, c.job_id, c.token))
+    FROM pg_catalog.jsonb_array_elements(%s::jsonb) AS l (line)) AS logged (n)
+WHERE logged.n OPERATOR(pg_catalog.>=) 0
+"""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import inspect
 import logging
 import signal
@@ -132,6 +133,18 @@ class Worker:
             self._loop.call_soon_threadsafe(function, *arguments)
         except RuntimeError:
             pass  # closed meanwhile
+
+    def written(self, job: Job) -> concurrent.futures.Future[None]:
+        """Of any thread: done when no line of the job is under way."""
+        loop = self._loop
+        if loop is None:
+            raise RuntimeError("the worker has ended")
+        waiting = self.settler.written(job)
+        try:
+            return asyncio.run_coroutine_threadsafe(waiting, loop)
+        except RuntimeError:
+            waiting.close()
+            raise
 
     async def run_async(self) -> None:
         """As run, within a program's own event loop and without handling signals: call stop() instead."""
