@@ -17,12 +17,12 @@ wheel() {
     same_version clients/python/pyproject.toml "$(sed -n 's/^version = "\(.*\)"/\1/p' clients/python/pyproject.toml)"
     (cd clients/python && "$python" -m mypy --no-error-summary --cache-dir "$scratch/mypy")
     "$python" -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir "$scratch" ./clients/python
-    "$python" -m pip install --quiet --disable-pip-version-check --no-deps --no-index --target "$scratch/site" "$scratch"/pushy-*.whl
+    "$python" -m pip install --quiet --disable-pip-version-check --no-deps --no-index --target "$scratch/site" "$scratch"/pushy_worker-*.whl
     # As a program types it: the marker for checkers is there, and every name that is offered.
     [ -e "$scratch/site/pushy/py.typed" ] || fail "the wheel has no py.typed"
     PYTHONPATH=$scratch/site "$python" -c 'import pushy; [getattr(pushy, name) for name in pushy.__all__]; pushy.Worker()'
-    mv "$scratch"/pushy-*.whl $DIST/
-    made $DIST/pushy-"$VERSION"-*.whl
+    mv "$scratch"/pushy_worker-*.whl $DIST/
+    made $DIST/pushy_worker-"$VERSION"-*.whl
 }
 
 npm_package() {
