@@ -30,7 +30,7 @@ CREATE FUNCTION pushy.job_extend(
   message text DEFAULT NULL)
 RETURNS boolean LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_job_extend_v1';
 COMMENT ON FUNCTION pushy.job_extend(bigint, uuid, interval, double precision, text) IS
-  'Lets a claim hold for lease from now on (NULL: as the queue says; 0: until this session ends), and says how far the job is. What it says, from 0 to 1 and a word, is shown in pushy.leases and pushy.jobs. False: stop, because the job is no longer yours. Needs privilege claim.';
+  'Lets a claim hold for lease from now on (NULL: for as long as was said last, so that it ends no sooner; 0: until this session ends), and says how far the job is. What it says, from 0 to 1 and a word, is shown in pushy.leases and pushy.jobs. False: stop, because the job is no longer yours. Needs privilege claim.';
 
 CREATE FUNCTION pushy.job_release(job_id bigint, token uuid, delay interval DEFAULT NULL)
 RETURNS boolean LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_job_release_v1';

@@ -231,7 +231,7 @@ CREATE FUNCTION pushy.job_extend(
   message text DEFAULT NULL)
 RETURNS boolean LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_job_extend_v1';
 COMMENT ON FUNCTION pushy.job_extend(bigint, uuid, interval, double precision, text) IS
-  'Lets a claim hold for lease from now on (NULL: as the queue says; 0: until this session ends), and says how far the job is. What it says, from 0 to 1 and a word, is shown in pushy.leases and pushy.jobs. False: stop, because the job is no longer yours. Needs privilege claim.';
+  'Lets a claim hold for lease from now on (NULL: for as long as was said last, so that it ends no sooner; 0: until this session ends), and says how far the job is. What it says, from 0 to 1 and a word, is shown in pushy.leases and pushy.jobs. False: stop, because the job is no longer yours. Needs privilege claim.';
 
 CREATE FUNCTION pushy.job_release(job_id bigint, token uuid, delay interval DEFAULT NULL)
 RETURNS boolean LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_job_release_v1';
@@ -364,7 +364,7 @@ SELECT j.id,
                s.leased_at AS started_at, NULL::pg_catalog.timestamptz AS finished_at,
                NULL::pg_catalog.jsonb AS result, NULL::pg_catalog.timestamptz AS expires_at,
                CASE WHEN s.job_id IS NOT NULL THEN l.attempt OPERATOR(pg_catalog.+) 1 END AS leased_attempt,
-               s.fraction::pg_catalog.float8 AS progress, s.message AS progress_message
+               s.fraction::pg_catalog.text::pg_catalog.float8 AS progress, s.message AS progress_message
           FROM pushy_internal.live_job l
           LEFT JOIN pushy_internal.lease s ON s.job_id OPERATOR(pg_catalog.=) l.id
         UNION ALL
@@ -406,7 +406,7 @@ SELECT s.job_id,
        s.leased_at,
        s.until,
        s.until OPERATOR(pg_catalog.<=) pg_catalog.clock_timestamp() AS over,
-       s.fraction::pg_catalog.float8 AS progress,
+       s.fraction::pg_catalog.text::pg_catalog.float8 AS progress,
        CASE WHEN s.queue_id OPERATOR(pg_catalog.=) q.queue_id THEN s.message END AS progress_message
   FROM pushy_internal.lease s
   JOIN pushy_internal.queue q ON q.queue_id OPERATOR(pg_catalog.=) s.queue_id
@@ -420,7 +420,7 @@ COMMENT ON COLUMN pushy.leases.claimed_by IS 'The role that claimed it; NULL whe
 COMMENT ON COLUMN pushy.leases.leased_at IS 'When it was claimed.';
 COMMENT ON COLUMN pushy.leases.until IS 'When the lease ends, unless it is extended; infinity: with the session, or the executor, that has claimed it.';
 COMMENT ON COLUMN pushy.leases.over IS 'Whether the lease is over, and the job is about to be taken back.';
-COMMENT ON COLUMN pushy.leases.progress IS 'From 0 to 1, as the worker last said with pushy.job_extend.';
+COMMENT ON COLUMN pushy.leases.progress IS 'From 0 to 1, as the worker outside last said with pushy.job_extend; of a procedure see pushy.jobs.';
 COMMENT ON COLUMN pushy.leases.progress_message IS 'What the worker said with it.';
 
 COMMENT ON COLUMN pushy.workers.state IS 'What the process does. An executor is starting, busy, idle (waiting for the next job) or stopping; a scheduler and a relay are busy or idle. The launcher is on or off, as it has last read pushy.enabled: off, it starts nobody.';
@@ -449,10 +449,14 @@ COMMENT ON COLUMN pushy.job_logs.message IS 'What was said.';
 -- Words that changed
 COMMENT ON FUNCTION pushy.queue_grant(text, text, text) IS
   'Gives a role a privilege on a queue: enqueue (add jobs), work (cancel and retry them), claim (do them from outside) or monitor (see their arguments, results and errors). role is an exact name, or public for everybody. For the queue''s owner, who has all four.';
+COMMENT ON VIEW pushy.queues IS
+  'Queues on which you have a privilege, and how their jobs run. An interval of 0 is none, but a lease of 0 lasts until the session ends; lengths of time are kept as they were counted, a month as 30 days and a year as 12 months.';
 COMMENT ON COLUMN pushy.queues.handler IS 'The function that does the work of one job; NULL where workers outside do it.';
 COMMENT ON COLUMN pushy.queues.concurrency IS 'Executors, or leased jobs, at a time; NULL: no limit of its own.';
 COMMENT ON COLUMN pushy.queues.running IS 'Executors that work on the queue now, or jobs that workers outside have leased; NULL where you may not monitor it, and without the preload.';
 COMMENT ON COLUMN pushy.queues.lease IS 'How long a worker outside has a job where its claim says nothing else; 0: until its session ends.';
+COMMENT ON COLUMN pushy.jobs.progress IS 'From 0 to 1, as the handler last said with pushy.job_progress, or a worker outside with pushy.job_extend.';
+COMMENT ON COLUMN pushy.jobs.progress_message IS 'What was said with it.';
 COMMENT ON COLUMN pushy.jobs.checkpoint IS 'What a job that is not completed has last said with pushy.job_checkpoint.';
 COMMENT ON COLUMN pushy.queue_grants.privilege IS 'enqueue, work, monitor or claim.';
 COMMENT ON COLUMN pushy.stats.running IS 'Executors that work on the queue now, or jobs that workers outside have leased.';

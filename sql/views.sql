@@ -114,7 +114,7 @@ SELECT q.queue,
                               'pushy_internal.queue'::pg_catalog.regclass::pg_catalog.oid) AS is_home) h
  WHERE pushy_internal.queue_visible(q.queue_id);
 COMMENT ON VIEW pushy.queues IS
-  'Queues on which you have a privilege, and how their jobs run. An interval of 0 is none; lengths of time are kept as they were counted, a month as 30 days and a year as 12 months.';
+  'Queues on which you have a privilege, and how their jobs run. An interval of 0 is none, but a lease of 0 lasts until the session ends; lengths of time are kept as they were counted, a month as 30 days and a year as 12 months.';
 COMMENT ON COLUMN pushy.queues.queue IS 'Name of the queue.';
 COMMENT ON COLUMN pushy.queues.handler IS 'The function that does the work of one job; NULL where workers outside do it.';
 COMMENT ON COLUMN pushy.queues.run_as IS 'The role with whose rights, and as whose session, jobs run; NULL: that role is gone.';
@@ -188,7 +188,7 @@ SELECT j.id,
                s.leased_at AS started_at, NULL::pg_catalog.timestamptz AS finished_at,
                NULL::pg_catalog.jsonb AS result, NULL::pg_catalog.timestamptz AS expires_at,
                CASE WHEN s.job_id IS NOT NULL THEN l.attempt OPERATOR(pg_catalog.+) 1 END AS leased_attempt,
-               s.fraction::pg_catalog.float8 AS progress, s.message AS progress_message
+               s.fraction::pg_catalog.text::pg_catalog.float8 AS progress, s.message AS progress_message
           FROM pushy_internal.live_job l
           LEFT JOIN pushy_internal.lease s ON s.job_id OPERATOR(pg_catalog.=) l.id
         UNION ALL
@@ -219,8 +219,8 @@ COMMENT ON COLUMN pushy.jobs.started_at IS 'When the attempt began that runs, or
 COMMENT ON COLUMN pushy.jobs.finished_at IS 'When the job was completed, discarded or cancelled.';
 COMMENT ON COLUMN pushy.jobs.result IS 'What the handler returned.';
 COMMENT ON COLUMN pushy.jobs.last_error IS 'The message of the last failed attempt; pushy.failures has all.';
-COMMENT ON COLUMN pushy.jobs.progress IS 'From 0 to 1, as the handler last said with pushy.job_progress.';
-COMMENT ON COLUMN pushy.jobs.progress_message IS 'What the handler last said with pushy.job_progress.';
+COMMENT ON COLUMN pushy.jobs.progress IS 'From 0 to 1, as the handler last said with pushy.job_progress, or a worker outside with pushy.job_extend.';
+COMMENT ON COLUMN pushy.jobs.progress_message IS 'What was said with it.';
 COMMENT ON COLUMN pushy.jobs.timeout IS 'How long an attempt may run; 0: for ever. pushy.max_job_timeout counts where it is shorter.';
 COMMENT ON COLUMN pushy.jobs.expires_at IS 'When a finished job may be removed.';
 COMMENT ON COLUMN pushy.jobs.checkpoint IS 'What a job that is not completed has last said with pushy.job_checkpoint.';
@@ -237,7 +237,7 @@ SELECT s.job_id,
        s.leased_at,
        s.until,
        s.until OPERATOR(pg_catalog.<=) pg_catalog.clock_timestamp() AS over,
-       s.fraction::pg_catalog.float8 AS progress,
+       s.fraction::pg_catalog.text::pg_catalog.float8 AS progress,
        CASE WHEN s.queue_id OPERATOR(pg_catalog.=) q.queue_id THEN s.message END AS progress_message
   FROM pushy_internal.lease s
   JOIN pushy_internal.queue q ON q.queue_id OPERATOR(pg_catalog.=) s.queue_id
@@ -251,7 +251,7 @@ COMMENT ON COLUMN pushy.leases.claimed_by IS 'The role that claimed it; NULL whe
 COMMENT ON COLUMN pushy.leases.leased_at IS 'When it was claimed.';
 COMMENT ON COLUMN pushy.leases.until IS 'When the lease ends, unless it is extended; infinity: with the session, or the executor, that has claimed it.';
 COMMENT ON COLUMN pushy.leases.over IS 'Whether the lease is over, and the job is about to be taken back.';
-COMMENT ON COLUMN pushy.leases.progress IS 'From 0 to 1, as the worker last said with pushy.job_extend.';
+COMMENT ON COLUMN pushy.leases.progress IS 'From 0 to 1, as the worker outside last said with pushy.job_extend; of a procedure see pushy.jobs.';
 COMMENT ON COLUMN pushy.leases.progress_message IS 'What the worker said with it.';
 
 

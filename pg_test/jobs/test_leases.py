@@ -94,6 +94,94 @@ def test_a_lease_that_is_extended_holds(mails):
     assert mails.value("SELECT pushy.job_complete(%s, %s)", job, token) is True
 
 
+SAID = "SELECT extract(epoch FROM until - now())::float8 FROM pushy.leases WHERE job_id = %s"
+
+
+@pytest.mark.parametrize("said", ["job_extend", "jobs_settle"])
+def test_an_extension_that_names_no_lease_is_as_long_as_was_said_last(mails, said):
+    [job] = enqueue(mails)
+    [(_, token)] = claim(mails, lease="10 minutes")
+
+    def extend():
+        if said == "job_extend":
+            return mails.value("SELECT pushy.job_extend(%s, %s, fraction => 0.1)", job, token) is True
+        return mails.value("SELECT pushy.jobs_settle(%s)", json.dumps([{"job_id": job, "token": str(token), "outcome": "extend", "fraction": 0.1}])) == 1
+
+    until = mails.value("SELECT until FROM pushy.leases WHERE job_id = %s", job)
+    assert extend()
+    assert mails.value("SELECT until FROM pushy.leases WHERE job_id = %s", job) >= until
+    assert 590 < mails.value(SAID, job) <= 600
+    # What an extension says counts from there on, and not what the queue says.
+    assert mails.value("SELECT pushy.job_extend(%s, %s, '2 hours')", job, token) is True
+    mails.sql("SELECT pushy.queue_alter('mails', lease => '1 s')")
+    assert extend()
+    assert 7190 < mails.value(SAID, job) <= 7200
+    # Who names a length gets that.
+    assert mails.value("SELECT pushy.job_extend(%s, %s, '20 minutes')", job, token) is True
+    assert extend()
+    assert 1190 < mails.value(SAID, job) <= 1200
+    assert mails.value("SELECT progress FROM pushy.leases WHERE job_id = %s", job) == 0.1
+    assert mails.value("SELECT progress FROM pushy.jobs WHERE id = %s", job) == 0.1
+
+
+ENDS = ["COMMIT", "ROLLBACK"]
+
+
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("savepoint", [False, True])
+def test_a_transaction_claims_what_it_has_enqueued_itself(mails, end, savepoint):
+    # A claim that finds nothing: nothing is announced of the queue from here on.
+    assert claim(mails) == []
+    with mails.connect() as connection:
+        connection.execute("BEGIN")
+        if savepoint:
+            connection.execute("SAVEPOINT s")
+        job = connection.execute("SELECT pushy.enqueue('mails', priority => 3)").fetchone()[0]
+        if savepoint:
+            connection.execute("RELEASE s")
+        claims = "SELECT job_id, token FROM pushy.job_claim('mails', 10)"
+        [(claimed, token)] = connection.execute(claims).fetchall()
+        assert claimed == job and connection.execute(claims).fetchall() == []
+        # A release makes it ready again.
+        assert connection.execute("SELECT pushy.job_release(%s, %s)", (job, token)).fetchone()[0] is True
+        assert [row[0] for row in connection.execute(claims).fetchall()] == [job]
+        assert claim(mails) == []
+        connection.execute(end)
+    assert mails.value("SELECT count(*) FROM pushy.leases") == (1 if end == "COMMIT" else 0)
+    # Others find what comes then.
+    [other] = enqueue(mails)
+    assert [job for job, _ in claim(mails, 10)] == [other]
+
+
+def test_what_was_enqueued_and_rolled_back_to_a_savepoint_is_not_claimed(mails):
+    assert claim(mails) == []
+    with mails.connect() as connection:
+        connection.execute("BEGIN")
+        connection.execute("SAVEPOINT s")
+        connection.execute("SELECT pushy.enqueue('mails')")
+        connection.execute("ROLLBACK TO s")
+        assert connection.execute("SELECT * FROM pushy.job_claim('mails')").fetchall() == []
+        connection.execute("COMMIT")
+
+
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("is_paused", [False, True])
+def test_a_transaction_claims_of_a_queue_that_it_has_registered_itself(mails, end, is_paused):
+    with mails.connect() as connection:
+        connection.execute("BEGIN")
+        connection.execute("SELECT pushy.queue_register('new', concurrency => 1)")
+        jobs = [row[0] for row in connection.execute("SELECT pushy.enqueue('new') FROM generate_series(1, 2)").fetchall()]
+        if is_paused:
+            connection.execute("SELECT pushy.queue_pause('new')")
+        claimed = [row[0] for row in connection.execute("SELECT job_id FROM pushy.job_claim('new', 10)").fetchall()]
+        assert claimed == ([] if is_paused else jobs[:1])
+        connection.execute(end)
+    if end == "COMMIT":
+        assert mails.value("SELECT count(*) FROM pushy.leases") == len(claimed)
+        mails.sql("SELECT pushy.queue_resume('new')")
+        assert mails.value("SELECT count(*) FROM pushy.job_claim('new', 10)") == 1 - len(claimed)
+
+
 def test_a_released_job_is_uncharged_and_keeps_its_place(mails):
     first, second = enqueue(mails, 2)
     [(_, token)] = claim(mails)

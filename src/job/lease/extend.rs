@@ -51,7 +51,8 @@ pub(super) fn extend(
     let (until, session) = match (lease_us, lease.session) {
         // It goes on until that session ends.
         (None, Some(_)) => (lease.until, lease.session),
-        _ => end_of(lease_us.unwrap_or(leased.queue.lease_us), now),
+        // As long again as was said when it was claimed, or extended last.
+        _ => end_of(lease_us.unwrap_or_else(|| lease.length_us()), now),
     };
     let message = message
         .as_deref()

@@ -32,6 +32,8 @@ pub struct Lease {
     pub token: Uuid,
     pub until: Timestamp,
     pub leased_at: Timestamp,
+    /// When it was said until when it lasts.
+    pub said_at: Timestamp,
     pub position: i64,
     pub claimed_by: Oid,
     pub worker: Option<String>,
@@ -39,6 +41,13 @@ pub struct Lease {
     pub session: Option<i64>,
     /// An executor's.
     pub inside: bool,
+}
+
+impl Lease {
+    /// How long it was said to last, of one that ends with no session.
+    pub fn length_us(&self) -> i64 {
+        self.until.0.saturating_sub(self.said_at.0)
+    }
 }
 
 const SHAPE: (&[&str], &AtomicU64) = (table::COLUMNS, &table::CHECKED);
@@ -53,6 +62,7 @@ pub fn lease_of(job: i64) -> Result<Option<Lease>> {
             token: row.uuid(table::TOKEN),
             until: row.timestamp(table::UNTIL),
             leased_at: row.timestamp(table::LEASED_AT),
+            said_at: row.timestamp(table::SAID_AT),
             position: row.i64(table::POSITION),
             claimed_by: row.oid(table::CLAIMED_BY),
             worker: row.opt_text(table::WORKER)?,

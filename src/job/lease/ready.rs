@@ -20,9 +20,11 @@ pub(super) fn is_open(known: &CachedQueue, now: Timestamp) -> bool {
     let Some(shared) = shared::get() else {
         return false;
     };
-    known
-        .slot
-        .is_some_and(|slot| shared.lets_in_outside(slot, now.0))
+    known.slot.is_some_and(|slot| {
+        shared.lets_in_outside(slot, now.0)
+            // Registered by this transaction: others see it when it has committed.
+            || shared.lets_in_maker(slot, known.definition.standing(), now.0)
+    })
 }
 
 /// Somebody asks for jobs: queue_explain says since when nobody has.
@@ -71,7 +73,7 @@ pub(super) fn take(
         pending::holds_permit(index, key, PermitOf::Claim);
     }
     slot.signalled_at.store(0, Ordering::SeqCst);
-    for (priority, from) in pending::take_watermarks(shared, index, key) {
+    for (priority, from) in pending::take_watermarks_and_own(shared, index, key) {
         let room = room.less(&claimed);
         let mut held_at = None;
         let more = {

@@ -152,6 +152,39 @@ pub fn take_watermarks(
     })
 }
 
+/// The same, and from where on this transaction has made jobs ready itself, of which others hear when it has committed.
+pub fn take_watermarks_and_own(
+    shared: &Shared,
+    index: usize,
+    key: QueueKey,
+) -> impl Iterator<Item = (usize, u64)> + '_ {
+    let own = ready_here(index, key);
+    shared.clear_ready(index);
+    (0..PRIORITIES).filter_map(move |priority| {
+        let from = shared.take_low(index, priority);
+        if from != NOTHING {
+            add(index, key, priority, from, Why::Claimed, 0);
+        }
+        let from = from.min(own[priority]);
+        (from != NOTHING).then_some((priority, from))
+    })
+}
+
+/// The first positions that this transaction has made ready, by priority.
+fn ready_here(index: usize, key: QueueKey) -> [u64; PRIORITIES] {
+    PENDING.with_borrow(|pending| {
+        let mut low = [NOTHING; PRIORITIES];
+        for one in &pending.announcements {
+            if one.why == Why::Ready && one.index == index && one.key == key {
+                for (low, own) in low.iter_mut().zip(one.low) {
+                    *low = own.min(*low);
+                }
+            }
+        }
+        low
+    })
+}
+
 /// Something is due at `time` (µs) once this transaction has committed.
 pub fn due(time: i64) {
     with(|pending| pending.due = pending.due.min(time));

@@ -15,8 +15,8 @@ pub use collect::{
     drops_database, due, for_later, has_asked, has_changes, has_permit, holds_permit, lease_ended,
     lease_ends, lease_said, leased, leases_of, left_marker, left_out, locked, locked_waiting,
     logged, prepares, presence, privileges_changed, promises, quiesced, ready, recall_cancel,
-    rotated, sweep, take_back, take_left_out, take_watermarks, unlogged, unplaced, unsaid,
-    waiting_from,
+    rotated, sweep, take_back, take_left_out, take_watermarks, take_watermarks_and_own, unlogged,
+    unplaced, unsaid, waiting_from,
 };
 
 use std::cell::RefCell;

@@ -24,6 +24,15 @@ impl Shared {
             && self.facts(index).let_in(now, Asker::Outside)
     }
 
+    /// The same for the transaction that has made the queue, which it sees as `standing`: no executor has entered it.
+    #[cold]
+    pub fn lets_in_maker(&self, index: usize, standing: Standing, now: i64) -> bool {
+        let facts = self.facts(index);
+        facts.standing.has(Standing::UNBORN)
+            && standing.has(Standing::OUTSIDE)
+            && Facts { standing, ..facts }.let_in(now, Asker::Outside)
+    }
+
     /// The same, and why not.
     pub fn gate(&self, index: usize, now: i64, asker: Asker) -> Result<(), Closed> {
         gate::gate(&self.facts(index), now, asker)
