@@ -162,7 +162,7 @@ impl Error {
             SqlState::UNDEFINED_OBJECT,
             format!("queue \"{queue}\" does not exist"),
         )
-        .hint("Register it with pushy.queue_register(queue, handler); SELECT queue FROM pushy.queues lists those you may see.")
+        .hint("Register it with pushy.queue_register(queue, handler), or without a handler for workers outside; SELECT queue FROM pushy.queues lists those you may see.")
     }
 
     pub fn no_such_job(id: i64) -> Self {

@@ -272,7 +272,7 @@ impl QueueDefinition {
             ),
         )
         .hint(format!(
-            "For workers outside register it without a handler: SELECT pushy.queue_register({name})"
+            "For workers outside register it without a handler, with the options that it shall keep: SELECT pushy.queue_register({name})"
         )))
     }
 

@@ -183,13 +183,28 @@ pub fn remove(jobs: &[i64]) -> Result<()> {
     heap::delete_of_jobs("job_log", "job_log_pkey", jobs)
 }
 
+/// How a worker outside says the same of a job that it has claimed.
+fn outside(function: &str) -> Option<&'static str> {
+    match function {
+        "job_log" => Some("passes job_id and token"),
+        "job_progress" => Some("passes fraction and message to pushy.job_extend"),
+        "job_retry_in" => Some("passes retry_in to pushy.job_fail"),
+        "job_discard" => Some("passes discard to pushy.job_fail"),
+        "job_snooze" => Some("tells pushy.jobs_settle the outcome snooze"),
+        _ => None,
+    }
+}
+
 #[cold]
 pub fn no_job(function: &str) -> Error {
     Error::new(
         SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
         format!("{function} can only be called by a running job"),
     )
-    .hint("Call it from a queue's handler.")
+    .hint(match outside(function) {
+        Some(way) => format!("Call it from a queue's handler; a worker outside {way}."),
+        None => "Call it from a queue's handler.".into(),
+    })
 }
 
 sql_function!(pushy_job_log_v1, |call| job_log(call));
@@ -204,9 +219,7 @@ fn job_log(call: Call) -> Result<bool> {
     match (call.opt_i64(2), call.datum(3)) {
         (None, None) => {
             let Some(job) = current::id() else {
-                return Err(no_job("job_log").hint(
-                    "Call it from a queue's handler; a worker outside passes job_id and token.",
-                ));
+                return Err(no_job("job_log"));
             };
             say(job, level, &message);
             Ok(true)

@@ -1,7 +1,8 @@
 //! What a running handler says of how far it is: kept in shared memory, seen at once, gone with the job.
 
-use crate::errors::{Error, Result, SqlState};
+use crate::errors::{Error, Result};
 use crate::job::current;
+use crate::job::log;
 use crate::pg::function::Call;
 use crate::pg::text;
 use crate::shared;
@@ -16,11 +17,7 @@ fn progress(call: Call) -> Result<()> {
         return Err(Error::out_of_range("fraction", fraction, "0 to 1"));
     }
     if current::id().is_none() {
-        return Err(Error::new(
-            SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
-            "job_progress can only be called by a running job",
-        )
-        .hint("Call it from a queue's handler."));
+        return Err(log::no_job("job_progress"));
     }
     let message = call.opt_bytes(1).unwrap_or_default();
     if let (Some(shared), Some(slot)) = (shared::get(), executor::mine()) {

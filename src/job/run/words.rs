@@ -112,7 +112,7 @@ fn snooze(call: Call) -> Result<()> {
         (Some(us), None) if us < 0 => return Err(negative(call)),
         (Some(_), None) => call.opt_interval_from("delay", 0, now)?.unwrap_or(now),
         (None, Some(until)) => until,
-        (None, None) => return Err(Error::null_argument("delay")),
+        (None, None) => return Err(Error::null_argument("delay").hint("Pass delay or until.")),
     };
     if !due.is_finite() {
         return Err(Error::out_of_range(

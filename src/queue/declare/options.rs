@@ -188,7 +188,10 @@ fn length(call: Call, name: &str, index: usize) -> Result<Option<i64>> {
         Some(us) if us < 0 => Err(Error::out_of_range(
             name,
             call.shown_interval(index),
-            "an interval of 0 (none) or more",
+            match name {
+                "lease" => "an interval above 0, or 0 for claims that end with their session",
+                _ => "an interval of 0 (none) or more",
+            },
         )),
         length_us => Ok(length_us),
     }

@@ -146,7 +146,7 @@ pub fn require_unleased(queue: &QueueDefinition) -> Result<()> {
         SqlState::OBJECT_IN_USE,
         format!("queue \"{name}\" cannot be given a handler now: {jobs} leased to workers outside"),
     )
-    .hint("Pause it with pushy.queue_pause, wait until pushy.leases shows none of it, and try again; or give the handler a queue of its own."))
+    .hint("Pause it with pushy.queue_pause, wait until pushy.leases shows none of it, try again, and pushy.queue_resume it; or give the handler a queue of its own."))
 }
 
 fn owner_of(queue: &QueueDefinition) -> String {
