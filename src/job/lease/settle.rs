@@ -48,8 +48,7 @@ struct Outcome<'a> {
 /// Of how many the caller held the job.
 fn settle(call: Call) -> Result<i32> {
     let text = call.json("outcomes", 0)?;
-    let mut outcomes: Vec<Outcome<'_>> =
-        serde_json::from_str(&text).map_err(|error| wrong(&error))?;
+    let mut outcomes: Vec<Outcome<'_>> = serde_json::from_str(&text).map_err(|_| wrong(&text))?;
     // Whoever settles the same jobs at the same time locks them in the same order.
     outcomes.sort_by_key(|outcome| outcome.job_id);
     let mut settled = 0;
@@ -102,18 +101,56 @@ fn length(name: &str, seconds: Option<f64>) -> Result<Option<i64>> {
     /// As long as an interval may be that is added to a time.
     const MOST: f64 = 1e12;
     match seconds {
-        Some(seconds) if !(0.0..MOST).contains(&seconds) => {
-            Err(Error::out_of_range(name, seconds, "seconds, 0 or more"))
-        }
+        Some(seconds) if !(0.0..MOST).contains(&seconds) => Err(Error::out_of_range(
+            name,
+            format!("{seconds:?}"),
+            "seconds from 0 to 1e12",
+        )),
         seconds => Ok(seconds.map(|seconds| (seconds * 1e6) as i64)),
     }
 }
 
+/// Which element it is, and in words of SQL what is wrong with it.
 #[cold]
-fn wrong(error: &serde_json::Error) -> Error {
-    Error::new(
-        SqlState::INVALID_PARAMETER_VALUE,
-        format!("outcomes is not an array of outcomes: {error}"),
+fn wrong(text: &str) -> Error {
+    let message = match serde_json::from_str::<Vec<&serde_json::value::RawValue>>(text) {
+        Err(_) => "outcomes is not an array".into(),
+        Ok(elements) => {
+            let read = |one: &serde_json::value::RawValue| {
+                serde_json::from_str::<Outcome<'_>>(one.get()).err()
+            };
+            let mut errors = elements
+                .iter()
+                .zip(1..)
+                .filter_map(|(one, n)| Some((n, read(one)?)));
+            errors.next().map_or_else(
+                || "outcomes cannot be read".into(),
+                |(n, error)| {
+                    format!(
+                        "element {n} of outcomes is no outcome: {}",
+                        in_words(&error)
+                    )
+                },
+            )
+        }
+    };
+    Error::new(SqlState::INVALID_PARAMETER_VALUE, message).hint(
+        r#"Pass for instance '[{"job_id": 1, "token": "…", "outcome": "complete"}]'; lengths of time are numbers of seconds."#,
     )
-    .hint(r#"Pass for instance '[{"job_id": 1, "token": "…", "outcome": "complete"}]'."#)
+}
+
+/// Without the parser's names, and without its place in a text that nobody has written so.
+fn in_words(error: &serde_json::Error) -> String {
+    const WORDS: [(&str, &str); 4] = [
+        ("expected struct Outcome", "expected an object"),
+        ("expected f64", "expected a number"),
+        ("expected i64", "expected a whole number"),
+        ("invalid type: map", "invalid type: object"),
+    ];
+    let said = error.to_string();
+    let said = said
+        .rsplit_once(" at line ")
+        .map_or(&*said, |(said, _)| said);
+    let in_words = |said: String, (of_parser, word): (&str, &str)| said.replace(of_parser, word);
+    WORDS.into_iter().fold(said.to_owned(), in_words)
 }
