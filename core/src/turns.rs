@@ -1,5 +1,5 @@
-//! In which order due jobs are made ready: by their times, and by turns of the queues' owners, because one that has a great
-//! many due at once must not keep the others' jobs and retries waiting.
+//! In which order due jobs are made ready, and leases that are over ended: by their times, and by turns of the queues' owners, because
+//! one that has a great many due at once must not keep the others' jobs, retries and leases waiting.
 //!
 //! A walk in the order of times makes each owner's first jobs ready and passes over those of who has had its share. It comes to
 //! its end soon, because only what is written takes long; then who was passed over has a turn, from the first job that
@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashMap};
 /// A place in the order of waiting jobs: behind the job `id` that waits for `run_at`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct WaitingCursor {
-    /// In microseconds.
+    /// In microseconds. Of leases that end with sessions, the number of the session.
     pub run_at: i64,
     pub id: i64,
 }
@@ -152,6 +152,12 @@ impl Turns {
             self.passed += 1;
         }
         wants
+    }
+
+    /// This job, the next in the order of times, is nobody's turn.
+    pub fn pass(&mut self, cursor: WaitingCursor) {
+        self.at = cursor;
+        self.passed += 1;
     }
 
     fn walk_wants(&mut self, cursor: WaitingCursor, owner: Owner) -> bool {
@@ -313,6 +319,56 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// One owner has more come all the time than can be made ready, and another's single job has its turn all the same: after a
+    /// walk over what has come, and not behind what waits.
+    #[test]
+    fn who_goes_on_and_on_delays_nobody() {
+        const BOUNDS: Bounds = Bounds {
+            rows: 3,
+            passed: 40,
+            share: 2,
+        };
+        let (mut jobs, mut lonely) = (Vec::new(), None);
+        let job = |id: usize, run_at, queue, came| Job {
+            cursor: WaitingCursor {
+                run_at,
+                id: id as i64,
+            },
+            queue,
+            came,
+            is_held: false,
+            ready_at: None,
+        };
+        jobs.push(job(0, 1, 0, 0));
+        let mut world = World {
+            jobs,
+            now: 1,
+            step: 0,
+        };
+        let mut turns = Turns::from(0, BOUNDS);
+        for step in 1..400 {
+            world.now += 1;
+            let mut come = |queue| {
+                let id = world.jobs.len();
+                world.jobs.push(job(id, world.now, queue, world.step));
+                id
+            };
+            for _ in 0..9 {
+                come(0);
+            }
+            if step == 300 {
+                lonely = Some(come(2));
+            }
+            turns.hear_of(world.now);
+            world.step(&mut turns);
+        }
+        let job = &world.jobs[lonely.expect("it has come")];
+        let waited = job.ready_at.expect("it is ready") - job.came;
+        assert!(waited <= 4, "{waited} transactions");
+        let left = world.jobs.iter().filter(|job| job.ready_at.is_none());
+        assert!(left.count() > 1_000);
     }
 
     /// However many are due of one owner, the single job of another is ready after the walk, and what becomes due later after

@@ -1,6 +1,9 @@
 //! Leases that are over: the scheduler charges the attempt, and the job comes back.
 
+use std::collections::HashMap;
+
 use pushy_core::job_state::JobState;
+use pushy_core::turns::{Bounds, Turns, WaitingCursor};
 
 use crate::errors::{Error, Result, SqlState};
 use crate::job::claimed::Claimed;
@@ -9,10 +12,12 @@ use crate::job::live;
 use crate::job::moves::give_back::MAX_GIVE_BACKS;
 use crate::job::moves::lease;
 use crate::job::moves::retry_or_discard::Attempt;
+use crate::job::tables::lease as table;
 use crate::params;
-use crate::pg::spi::{self, Plan};
+use crate::pg::heap::{self, Key};
+use crate::pg::spi::{self, Plan, Row};
 use crate::pg::value::Timestamp;
-use crate::pg::{array, clock, BuiltinOid};
+use crate::pg::{clock, BuiltinOid};
 use crate::queue::cache;
 use crate::queue::definition::{self, QueueDefinition};
 use crate::shared;
@@ -37,27 +42,122 @@ impl Why {
     }
 }
 
-// Of a queue that is not here, the sweep of orphans ends them, or who has loaded them. In the order of the index.
-static OVER: Plan = Plan::new(
-    "SELECT l.until, l.job_id FROM pushy_internal.lease l \
-      WHERE ROW(l.until, l.job_id) OPERATOR(pg_catalog.>) ROW($1, $2) AND l.until OPERATOR(pg_catalog.<=) $3 \
-        AND EXISTS (SELECT FROM pushy_internal.queue q WHERE q.queue_id OPERATOR(pg_catalog.=) l.queue_id) \
-      ORDER BY l.until, l.job_id LIMIT $4",
-    &[
-        BuiltinOid::TIMESTAMPTZOID,
-        BuiltinOid::INT8OID,
-        BuiltinOid::TIMESTAMPTZOID,
-        BuiltinOid::INT8OID,
-    ],
-);
+/// A transaction ends few, because each that ends writes several rows.
+const BOUNDS: Bounds = Bounds {
+    rows: 250,
+    passed: 10_000,
+    share: 250,
+};
 
-/// Up to `most` leases that are over at `now`, behind that one: when they ended, and of which jobs. As the extension's owner.
-pub fn over(after: (Timestamp, i64), now: Timestamp, most: usize) -> Vec<(Timestamp, i64)> {
-    spi::connect(|spi| {
-        let found = spi.run(&OVER, params![after.0, after.1, now, most as i64]);
-        let places = found.rows().map(|row| (row.timestamp(1), row.i64(2)));
-        places.collect()
-    })
+/// Turns at what ends at this time (µs) or later, or with this session or a later one.
+pub fn turns_from(from: i64) -> Turns {
+    Turns::from(from, BOUNDS)
+}
+
+/// Leases that are over at `now` and that these turns have come to: when they ended, and of which jobs. As the extension's owner.
+pub fn over(
+    queues: &[QueueDefinition],
+    turns: &mut Turns,
+    now: Timestamp,
+) -> Result<Vec<(Timestamp, i64)>> {
+    let after = turns.begin();
+    let from = Timestamp(after.run_at);
+    let mut walk = Walk::new(queues, turns);
+    if from <= now {
+        let place = |row: &Row<'_>| (row.timestamp(table::UNTIL).0, true);
+        let same = [Key::timestamp_equals(1, from), Key::int8_above(2, after.id)];
+        walk.go_on("lease_end", &same, place)?;
+        let later = [
+            Key::timestamp_above(1, from),
+            Key::timestamp_at_most(1, now),
+        ];
+        walk.go_on("lease_end", &later, place)?;
+    }
+    let found = walk.end().into_iter();
+    Ok(found.map(|at| (Timestamp(at.run_at), at.id)).collect())
+}
+
+/// A transaction's walk in the order of an index.
+struct Walk<'a> {
+    queues: &'a [QueueDefinition],
+    turns: &'a mut Turns,
+    /// Of each queue that was met; None: what it has leased is not to be ended here.
+    owners: HashMap<i32, Option<u32>>,
+    found: Vec<WaitingCursor>,
+    is_enough: bool,
+}
+
+impl<'a> Walk<'a> {
+    fn new(queues: &'a [QueueDefinition], turns: &'a mut Turns) -> Self {
+        Self {
+            queues,
+            turns,
+            owners: HashMap::new(),
+            found: Vec::new(),
+            is_enough: false,
+        }
+    }
+
+    /// Over leases of these keys. `place`: where one is in the order of the index, and whether it may be over.
+    fn go_on(
+        &mut self,
+        index: &str,
+        keys: &[Key],
+        place: impl Fn(&Row<'_>) -> (i64, bool),
+    ) -> Result<()> {
+        if self.is_enough {
+            return Ok(());
+        }
+        let shape = (table::COLUMNS, &table::CHECKED);
+        heap::read_now("lease", shape, index, keys, |row, _| {
+            if self.turns.has_walked_enough() {
+                self.is_enough = true;
+                return Ok(false);
+            }
+            let (run_at, may_be_over) = place(&row);
+            let cursor = WaitingCursor {
+                run_at,
+                id: row.i64(table::JOB_ID),
+            };
+            let queue_id = row.i32(table::QUEUE_ID);
+            let owner = if may_be_over {
+                self.owner_of(queue_id)?
+            } else {
+                None
+            };
+            match owner {
+                None => self.turns.pass(cursor),
+                Some(owner) => {
+                    if self.turns.wants(cursor, queue_id, |_| owner) {
+                        self.found.push(cursor);
+                    }
+                }
+            }
+            Ok(true)
+        })
+    }
+
+    /// None of a queue that is gone: the sweep of orphans ends its leases, or who has loaded them; and of one that is not at home
+    /// here yet: then all are looked at.
+    fn owner_of(&mut self, queue_id: i32) -> Result<Option<u32>> {
+        if let Some(owner) = self.owners.get(&queue_id) {
+            return Ok(*owner);
+        }
+        let owner_if_home = |queue: &QueueDefinition| queue.is_home().then(|| queue.owner.to_u32());
+        let read = self.queues.iter().find(|queue| queue.queue_id == queue_id);
+        let owner = match read {
+            Some(queue) => owner_if_home(queue),
+            // It may have been registered since the others were read.
+            None => definition::find_by_id(queue_id)?.and_then(|queue| owner_if_home(&queue)),
+        };
+        self.owners.insert(queue_id, owner);
+        Ok(owner)
+    }
+
+    fn end(self) -> Vec<WaitingCursor> {
+        self.turns.end(self.is_enough);
+        self.found
+    }
 }
 
 /// Ends the lease of a job if it is over at `now`; false when somebody holds the job. As the extension's owner.
@@ -86,26 +186,25 @@ fn is_gone(id: i64) -> Result<bool> {
     Ok(live::get(id)?.is_none())
 }
 
-// For the most part of sessions that have ended; whether they have is asked of each once more.
-static OF_OTHERS: Plan = Plan::new(
-    "SELECT l.session, l.job_id FROM pushy_internal.lease l \
-      WHERE l.session IS NOT NULL AND l.session OPERATOR(pg_catalog.<>) ALL ($1) \
-        AND ROW(l.session, l.job_id) OPERATOR(pg_catalog.>) ROW($2, $3) ORDER BY l.session, l.job_id LIMIT $4",
-    &[
-        BuiltinOid::INT8ARRAYOID,
-        BuiltinOid::INT8OID,
-        BuiltinOid::INT8OID,
-        BuiltinOid::INT8OID,
-    ],
-);
-
-/// Up to `most` leases of sessions that may have ended, behind that one: the sessions, and of which jobs. As the extension's owner.
-pub fn of_other_sessions(after: (i64, i64), most: usize) -> Vec<(i64, i64)> {
-    let go_on = array::of_int8s(&shared::expect().sessions_now());
-    spi::connect(|spi| {
-        let found = spi.run(&OF_OTHERS, params![go_on, after.0, after.1, most as i64]);
-        found.rows().map(|row| (row.i64(1), row.i64(2))).collect()
-    })
+/// Leases of sessions that may have ended and that these turns have come to: the sessions, and of which jobs; whether a session has ended is
+/// asked of each once more. As the extension's owner.
+pub fn of_other_sessions(queues: &[QueueDefinition], turns: &mut Turns) -> Result<Vec<(i64, i64)>> {
+    let mut go_on = shared::expect().sessions_now();
+    go_on.sort_unstable();
+    let after = turns.begin();
+    let mut walk = Walk::new(queues, turns);
+    let place = |row: &Row<'_>| {
+        let session = row.i64(table::SESSION);
+        (session, go_on.binary_search(&session).is_err())
+    };
+    let same = [
+        Key::int8_equals(1, after.run_at),
+        Key::int8_above(2, after.id),
+    ];
+    walk.go_on("lease_session", &same, place)?;
+    walk.go_on("lease_session", &[Key::int8_above(1, after.run_at)], place)?;
+    let found = walk.end().into_iter();
+    Ok(found.map(|at| (at.run_at, at.id)).collect())
 }
 
 /// Ends a job's lease of a session that has ended; false when somebody holds the job. As the extension's owner.

@@ -1,10 +1,12 @@
 //! A scheduler's leases: those that are over are ended, and workers outside that were told of work and have not come are not waited
 //! for.
 //!
-//! Anybody can have a great many end at once: a look at them goes on by turns, and what somebody holds, or what ending one fails at,
-//! keeps none of those behind it waiting.
+//! Anybody can have a great many end at once: a look at them goes on by turns, with the rest of a round and of the queues' owners
+//! (`pushy_core::turns`), and what somebody holds, or what ending one fails at, keeps none of those behind it waiting.
 
 use std::sync::atomic::Ordering;
+
+use pushy_core::turns::Turns;
 
 use super::scheduler::{after_look, Scheduler};
 use crate::errors::Result;
@@ -14,28 +16,24 @@ use crate::pg::{clock, identity, interrupts, transaction};
 use crate::shared;
 use crate::shared::database::{DatabaseSlot, NEVER};
 
-/// Rows per transaction.
+/// Rows per transaction, of those that were claimed by a clock that was ahead.
 const ROWS: usize = 500;
 
 /// So long (µs) leases are ended, one transaction after another, before the rest of a round has its turn.
 const STRETCH_US: i64 = 50_000;
 
 /// Looks at leases that are under way.
-#[derive(Clone, Copy, Default)]
+#[derive(Default)]
 pub(super) struct LeaseLooks {
     over: Option<Over>,
     sessions: Option<Sessions>,
 }
 
 impl LeaseLooks {
-    pub(super) fn are_midway(&self) -> bool {
-        self.over.is_some() || self.sessions.is_some()
-    }
-
     /// Has the next scheduler look again.
     pub(super) fn give_up(self, slot: &DatabaseSlot) {
         if let Some(look) = self.over {
-            slot.announce_lease_end(look.from.min(look.heard));
+            slot.announce_lease_end(look.from());
         }
         if self.sessions.is_some() {
             slot.sessions_known.store(false, Ordering::SeqCst);
@@ -44,48 +42,60 @@ impl LeaseLooks {
 }
 
 /// A look at leases that are over.
-#[derive(Clone, Copy)]
 struct Over {
-    /// Those were looked for that end from here on.
-    from: i64,
-    step: Step,
-    /// When the first one has ended that was passed over.
+    /// First those of a time that has not come are looked for, behind this job: nothing is known of them, because the server has
+    /// started, or its clock was set back.
+    set_back: Option<i64>,
+    /// One of those is held.
+    is_ahead_held: bool,
+    turns: Turns,
+    /// When the first one has ended that was passed over, because somebody holds it.
     held: i64,
-    /// From when on leases end that were announced since.
-    heard: i64,
-}
-
-/// Where it goes on.
-#[derive(Clone, Copy)]
-enum Step {
-    /// Behind this job, with leases of a time that has not come: nothing is known of them, because the server has started, or its
-    /// clock was set back.
-    SetBack(i64),
-    /// Behind the lease that ended then, of this job.
-    End(Timestamp, i64),
 }
 
 impl Over {
-    fn from(from: i64) -> Self {
-        let step = match from {
-            0 => Step::SetBack(0),
-            _ => Step::End(Timestamp(from), 0),
-        };
+    fn new(from: i64) -> Self {
         Self {
-            from,
-            step,
+            set_back: (from == 0).then_some(0),
+            is_ahead_held: false,
+            turns: expire::turns_from(from),
             held: NEVER,
-            heard: NEVER,
+        }
+    }
+
+    /// Leases were announced that end from then on; those of later have their time in the end.
+    fn hear_of(&mut self, from: i64) {
+        if from > clock::now().0 {
+            return;
+        }
+        if from == 0 {
+            self.set_back = Some(0);
+        }
+        self.turns.hear_of(from);
+    }
+
+    /// From where on another look begins.
+    fn from(&self) -> i64 {
+        match self.set_back {
+            Some(_) => 0,
+            None => self.turns.from,
         }
     }
 }
 
 /// A look at leases of sessions that have ended.
-#[derive(Clone, Copy)]
 struct Sessions {
-    /// Behind the lease of this session, of this job.
-    after: (i64, i64),
+    turns: Turns,
     all_done: bool,
+}
+
+impl Sessions {
+    fn new() -> Self {
+        Self {
+            turns: expire::turns_from(i64::MIN),
+            all_done: true,
+        }
+    }
 }
 
 impl Scheduler {
@@ -107,59 +117,73 @@ impl Scheduler {
             .min()
     }
 
+    pub(super) fn is_looking_at_leases(&self) -> bool {
+        let looks = self.leases.take();
+        let is_midway = looks.over.is_some() || looks.sessions.is_some();
+        self.leases.set(looks);
+        is_midway
+    }
+
     /// Ends leases of sessions that have ended, if some may have, for a while; answers when to go on.
     fn end_leases_of_sessions(&self) -> Result<Option<i64>> {
         let known = &self.database_slot.sessions_known;
-        let looks = self.leases.take();
-        self.leases.set(LeaseLooks {
-            sessions: None,
-            ..looks
-        });
-        let look = match looks.sessions {
+        let mut looks = self.leases.take();
+        let look = looks.sessions.take();
+        self.leases.set(looks);
+        let has_heard = !known.swap(true, Ordering::SeqCst);
+        let mut look = match look {
             Some(look) => look,
-            None if known.swap(true, Ordering::SeqCst) => return Ok(None),
-            None => Sessions {
-                after: (i64::MIN, 0),
-                all_done: true,
-            },
+            None if has_heard => Sessions::new(),
+            None => return Ok(None),
         };
-        let done = self.go_on_with_sessions(look);
-        match &done {
-            Ok(Some(look)) => self.leases.set(LeaseLooks {
-                sessions: Some(*look),
-                ..self.leases.get()
-            }),
-            Ok(None) => {}
-            Err(_) => known.store(false, Ordering::SeqCst),
+        if has_heard {
+            look.turns.hear_of(i64::MIN);
         }
-        Ok(done?.map(|_| clock::now().0))
+        match self.go_on_with_sessions(&mut look) {
+            Ok(true) => {
+                if !look.all_done {
+                    known.store(false, Ordering::SeqCst);
+                    self.come_back_unless(false);
+                }
+                Ok(None)
+            }
+            Ok(false) => {
+                self.leases.set(LeaseLooks {
+                    sessions: Some(look),
+                    ..self.leases.take()
+                });
+                Ok(Some(clock::now().0))
+            }
+            Err(failure) => {
+                known.store(false, Ordering::SeqCst);
+                Err(failure)
+            }
+        }
     }
 
-    /// None: it is over.
-    fn go_on_with_sessions(&self, mut look: Sessions) -> Result<Option<Sessions>> {
+    /// Whether it is over.
+    fn go_on_with_sessions(&self, look: &mut Sessions) -> Result<bool> {
         let began = clock::now();
         loop {
-            let find = || Ok(expire::of_other_sessions(look.after, ROWS));
+            let find = || expire::of_other_sessions(&self.queues, &mut look.turns);
             let found = transaction::run(|| identity::as_owner(find))?;
             let done = self.end_each(&found, |(session, id)| {
                 expire::end_of_session(*session, *id)
             });
             look.all_done &= !done.contains(&false);
-            look.after = found.last().copied().unwrap_or(look.after);
-            if found.len() < ROWS {
-                break;
+            if look.turns.are_over() {
+                return Ok(true);
             }
             interrupts::check();
             if clock::now().since_us(began) as i64 > STRETCH_US {
-                return Ok(Some(look));
+                return Ok(false);
+            }
+            // Before any snapshot: a session is entered before its claim is committed.
+            let known = &self.database_slot.sessions_known;
+            if !known.swap(true, Ordering::SeqCst) {
+                look.turns.hear_of(i64::MIN);
             }
         }
-        if !look.all_done {
-            let known = &self.database_slot.sessions_known;
-            known.store(false, Ordering::SeqCst);
-            self.come_back_unless(false);
-        }
-        Ok(None)
     }
 
     /// Ends leases that are over, for a while; answers when to go on, or when the next one ends.
@@ -167,39 +191,39 @@ impl Scheduler {
         let (slot, began) = (self.database_slot, clock::now());
         // Before any snapshot: a claim that commits too late for the snapshot announces its end after this.
         let heard = slot.take_lease_ends();
-        let looks = self.leases.take();
-        self.leases.set(LeaseLooks {
-            over: None,
-            ..looks
-        });
-        let mut look = match looks.over {
-            Some(look) => Over {
-                heard: look.heard.min(heard),
-                ..look
-            },
+        let mut looks = self.leases.take();
+        let look = looks.over.take();
+        self.leases.set(looks);
+        let mut look = match look {
+            Some(mut look) => {
+                look.hear_of(heard);
+                look
+            }
             None if heard > began.0 => {
                 slot.announce_lease_end(heard);
                 return Ok((heard != NEVER).then_some(heard));
             }
-            None => Over::from(heard),
+            None => Over::new(heard),
         };
         let next = match self.go_on_with_leases(&mut look) {
             Ok(Some(next)) => next.map_or(NEVER, |next| next.0),
             Ok(None) => {
                 self.leases.set(LeaseLooks {
                     over: Some(look),
-                    ..self.leases.get()
+                    ..self.leases.take()
                 });
                 return Ok(Some(clock::now().0));
             }
             Err(failure) => {
-                slot.announce_lease_end(look.from.min(look.heard));
+                slot.announce_lease_end(look.from());
                 return Err(failure);
             }
         };
-        slot.announce_lease_end(look.held.min(look.heard).min(next));
+        let held = if look.is_ahead_held { 0 } else { look.held };
+        let next = next.min(held);
+        slot.announce_lease_end(next);
         // One that somebody holds the job of is looked at again soon.
-        let next = after_look(began, look.held.min(next)).min(look.heard);
+        let next = after_look(began, next);
         Ok((next != NEVER).then_some(next))
     }
 
@@ -208,42 +232,30 @@ impl Scheduler {
         let began = clock::now();
         loop {
             let now = clock::now();
-            match look.step {
-                Step::SetBack(after) => {
-                    let find = || Ok(expire::later(after, now, ROWS));
-                    let found = transaction::run(|| identity::as_owner(find))?;
-                    let done = self.end_each(&found, |id| expire::set_back(*id, now));
-                    if done.contains(&false) {
-                        look.held = 0;
-                    }
-                    look.step = match found.last() {
-                        Some(last) if found.len() == ROWS => Step::SetBack(*last),
-                        _ => Step::End(Timestamp(look.from), 0),
-                    };
-                }
-                Step::End(until, id) => {
-                    let find = || Ok(expire::over((until, id), now, ROWS));
-                    let found = transaction::run(|| identity::as_owner(find))?;
-                    let done = self.end_each(&found, |(_, id)| expire::end(*id, now));
-                    let held = found.iter().zip(&done).find(|(_, is_done)| !**is_done);
-                    if let Some(((until, _), _)) = held {
-                        look.held = look.held.min(until.0);
-                    }
-                    match found.last() {
-                        Some((until, id)) if found.len() == ROWS => {
-                            look.step = Step::End(*until, *id);
-                        }
-                        _ => {
-                            let find = || Ok(expire::next_end(now));
-                            return transaction::run(|| identity::as_owner(find)).map(Some);
-                        }
-                    }
+            if let Some(after) = look.set_back {
+                let find = || Ok(expire::later(after, now, ROWS));
+                let found = transaction::run(|| identity::as_owner(find))?;
+                let done = self.end_each(&found, |id| expire::set_back(*id, now));
+                look.is_ahead_held |= done.contains(&false);
+                look.set_back = found.last().copied().filter(|_| found.len() == ROWS);
+            } else {
+                let find = || expire::over(&self.queues, &mut look.turns, now);
+                let found = transaction::run(|| identity::as_owner(find))?;
+                let done = self.end_each(&found, |(_, id)| expire::end(*id, now));
+                let held = found.iter().zip(&done).filter(|(_, is_done)| !**is_done);
+                let held = held.map(|((until, _), _)| until.0).min();
+                look.held = look.held.min(held.unwrap_or(NEVER));
+                if look.turns.are_over() {
+                    let find = || Ok(expire::next_end(now));
+                    return transaction::run(|| identity::as_owner(find)).map(Some);
                 }
             }
             interrupts::check();
             if clock::now().since_us(began) as i64 > STRETCH_US {
                 return Ok(None);
             }
+            // What has come since has its turn with the others.
+            look.hear_of(self.database_slot.take_lease_ends());
         }
     }
 

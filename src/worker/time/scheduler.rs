@@ -273,7 +273,7 @@ impl Scheduler {
     fn is_on_its_way(&self) -> bool {
         self.orphans.get().is_some()
             || self.cancels.get().is_midway()
-            || self.leases.get().are_midway()
+            || self.is_looking_at_leases()
     }
 
     /// The next scheduler begins anew.
