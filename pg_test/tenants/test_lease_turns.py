@@ -1,5 +1,8 @@
 """Leases that are over are ended by turns: one tenant's flood of them, or some that somebody holds, delays nobody else's."""
 
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
+
 import pytest
 
 from harness.waiting import PATIENCE
@@ -67,3 +70,51 @@ def test_leases_of_which_somebody_holds_the_jobs_keep_no_others(tenants, lease):
         db.wait_until("SELECT count(*) FROM pushy_internal.lease", 3000, deadline=20)
         holder.rollback()
     db.wait_until("SELECT count(*) FROM pushy_internal.lease", 0, deadline=20)
+
+
+OUT = "SELECT count(*) FROM pushy_internal.lease l JOIN pushy_internal.queue q USING (queue_id) WHERE q.queue = %s"
+BEFORE = f"{OUT} AND l.until <= %s"
+
+
+@pytest.mark.parametrize("lease", ["1 s", "0"])
+def test_a_strangers_flood_of_leases_that_end_delays_no_leases(tenants, lease):
+    """What ended later, or whose session ended later, comes back while many of the flood that ended before have not."""
+    db = tenants
+    db.connect("victim").execute("SELECT pushy.enqueue('victim')")
+    mallory, victim = db.connect("mallory", autocommit=False), db.connect("victim")
+    claim(mallory, "mallory", MANY, lease)
+    mallory.commit()
+    mallory.close()
+    if lease == "0":
+        db.wait_until("SELECT count(*) < %s FROM pushy_internal.lease", params=(MANY,))
+    until = victim.execute("SELECT lease_until::text FROM pushy.job_claim('victim', 1, %s)", (lease,)).fetchone()[0]
+    victim.close()
+    db.wait_until(OUT, 0, params=("victim",))
+    assert db.value(BEFORE, "mallory", until) > MANY // 8
+    assert db.value("SELECT count(*) FROM pushy.failures WHERE queue = 'victim'") == 1
+
+
+def test_a_stranger_who_goes_on_claiming_for_a_moment_delays_no_leases(tenants):
+    db = tenants
+    db.connect("mallory").execute("SELECT pushy.queue_alter('mallory', retry_delay => '0', max_attempts => 10000)")
+    mallory, victim = db.connect("mallory"), db.connect("victim")
+    mallory.execute("SELECT count(*) FROM pushy.enqueue_many('mallory', array_fill('{}'::jsonb, ARRAY[20000]))")
+    victim.execute("SELECT pushy.enqueue_many('victim', array_fill('{}'::jsonb, ARRAY[3]))")
+    is_over = Event()
+
+    def flood() -> None:
+        while not is_over.is_set():
+            mallory.execute("SELECT count(*) FROM pushy.job_claim('mallory', 1000, '1 ms')")
+
+    with ThreadPoolExecutor(1) as pool:
+        flooding = pool.submit(flood)
+        try:
+            for _ in range(3):
+                db.wait_until("SELECT count(*) > 10000 FROM pushy.leases WHERE over", deadline=20)
+                until = victim.execute("SELECT lease_until FROM pushy.job_claim('victim', 1, '10 ms')").fetchone()[0]
+                db.wait_until(OUT, 0, params=("victim",))
+                # Others that ended before it are still out.
+                assert db.value(BEFORE, "mallory", until) > 1000
+        finally:
+            is_over.set()
+        flooding.result()
