@@ -161,6 +161,36 @@ def test_a_server_without_room_for_workers_is_told(make_cluster, slots, reason):
     assert "max_worker_processes = " in explained(db)[0][1]
 
 
+def test_leases_that_nobody_ends_for_want_of_room_are_told(make_cluster):
+    """Their jobs come back with a server that has room; until then no limit is to blame, and a claim says why it finds nothing."""
+    db = make_cluster({"max_worker_processes": 8, "max_parallel_workers": 0}).database()
+    for name, options in (("limited", ", concurrency => 2"), ("free", "")):
+        db.sql(f"SELECT pushy.queue_register('{name}', retry_delay => '0'{options})")
+        db.sql(f"SELECT pushy.enqueue_many('{name}', array_fill('{{}}'::jsonb, ARRAY[2 + ('{name}' = 'limited')::int]))")
+        assert len(db.rows(f"SELECT * FROM pushy.job_claim('{name}', 2, '1 day')")) == 2
+    # As if they had been over while the server was down.
+    db.cluster.configure(max_worker_processes=2)
+    db.cluster.restart()
+    db.sql("UPDATE pushy_internal.lease SET until = now() - interval '1 s', said_at = now() - interval '1 day', leased_at = now() - interval '1 day'")
+    for name in ("limited", "free"):
+        (reason, fix) = db.wait_until_told(name, "all 2 slots")
+        assert "max_worker_processes = " in fix
+        [(first, _), (reason, fix)] = explained(db, name)
+        assert "all 2 slots" in first and fix is None
+        assert reason.startswith("the leases of 2 jobs are over, the first since 2") and reason.endswith("and a scheduler would take back what was leased")
+    with db.connect() as session:
+        said = []
+        session.add_notice_handler(lambda diag: said.append((diag.severity, diag.message_primary, diag.message_hint)))
+        for _ in range(2):
+            assert session.execute("SELECT * FROM pushy.job_claim('limited')").fetchall() == []
+    [(severity, message, hint)] = said
+    assert severity == "WARNING" and message.startswith('no job of queue "limited" can be claimed: leases are over, and nobody takes back what was leased, because no background')
+    assert "max_worker_processes = " in hint
+    db.cluster.configure(max_worker_processes=8)
+    db.cluster.restart()
+    db.wait_until("SELECT count(*) FROM pushy.leases", 0)
+
+
 def test_executors_that_do_not_come_up_are_told_with_the_next_try(make_cluster):
     db = make_cluster({"pushy.max_executors": 1}).database()
     db.sql("CREATE FUNCTION fine(args jsonb) RETURNS void LANGUAGE sql AS 'SELECT'; SELECT pushy.queue_register('q', 'fine')")

@@ -3,6 +3,7 @@
 use crate::errors::Result;
 use crate::pg::heap::{self, Key};
 use crate::pg::object_lock::{self, LockMode, Number};
+use crate::pg::value::Timestamp;
 use crate::queue::definition::QueueDefinition;
 use crate::shared::queue_slot::QueueSlot;
 use crate::shared::{self, pending};
@@ -75,4 +76,16 @@ pub fn count(queue_id: i32) -> Result<i64> {
         Ok(true)
     })?;
     Ok(count)
+}
+
+/// Whether one of its leases is over, and not yet taken back.
+pub fn is_any_over(queue_id: i32, now: Timestamp) -> Result<bool> {
+    let mut is_any = false;
+    let shape = (table::COLUMNS, &table::CHECKED);
+    let keys = [Key::int4_equals(1, queue_id)];
+    heap::read_now("lease", shape, "lease_worker", &keys, |row, _| {
+        is_any = row.timestamp(table::UNTIL) <= now;
+        Ok(!is_any)
+    })?;
+    Ok(is_any)
 }

@@ -11,6 +11,7 @@ use crate::job::lease::enter::{enter, Entered};
 use crate::job::lease::leased_job::{self, Lease};
 use crate::job::lease::length::{end_of, read_lease};
 use crate::job::lease::ready::{free_leases, is_open, note_asked, take};
+use crate::job::lease::untaken;
 use crate::job::live::{self, Live};
 use crate::job::moves;
 use crate::job::moves::claim::ClaimLimit;
@@ -63,6 +64,9 @@ fn job_claim(call: Call) -> Result<Answer> {
     let memory = memory();
     memory.reset();
     let leased = identity::as_owner(|| claim(&known, held, most, &terms, memory))?;
+    if leased.is_empty() && most > 0 {
+        identity::as_owner(|| untaken::warn(queue, now))?;
+    }
     call.answer_rows(|rows| {
         for one in &leased {
             rows.put(&columns(queue, one, &terms)?);

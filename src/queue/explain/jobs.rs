@@ -21,6 +21,8 @@ pub(super) struct Jobs {
     /// How many workers outside have leased, and until when the first of them.
     leased: i64,
     first_end: Option<String>,
+    /// How many of those are over, and are to be taken back.
+    pub(super) over: i64,
     /// Of those that wait for another attempt, the last that failed: which, when and why.
     last_failure: Option<String>,
     /// Names of prepared transactions of this database, which may hold jobs that nobody sees.
@@ -35,7 +37,9 @@ static COUNT: Plan = Plan::new(
             COALESCE(pg_catalog.min(j.run_at) FILTER (WHERE j.position IS NULL AND j.state OPERATOR(pg_catalog.<>) 'x'::pg_catalog.\"char\") \
                      OPERATOR(pg_catalog.<=) pg_catalog.clock_timestamp(), false), \
             (SELECT pg_catalog.count(*) FROM pushy_internal.lease l WHERE l.queue_id OPERATOR(pg_catalog.=) $1), \
-            (SELECT pg_catalog.min(l.until)::pg_catalog.text FROM pushy_internal.lease l WHERE l.queue_id OPERATOR(pg_catalog.=) $1) \
+            (SELECT pg_catalog.min(l.until)::pg_catalog.text FROM pushy_internal.lease l WHERE l.queue_id OPERATOR(pg_catalog.=) $1), \
+            (SELECT pg_catalog.count(*) FROM pushy_internal.lease l \
+              WHERE l.queue_id OPERATOR(pg_catalog.=) $1 AND l.until OPERATOR(pg_catalog.<=) pg_catalog.clock_timestamp()) \
        FROM pushy_internal.live_job j WHERE j.queue_id OPERATOR(pg_catalog.=) $1",
     &[BuiltinOid::INT4OID],
 );
@@ -110,18 +114,26 @@ impl Jobs {
                 prepared: (!gids.is_empty()).then(|| gids.join(", ")),
                 leased: row.i64(6),
                 first_end: row.opt_text(7)?,
+                over: row.i64(8),
             })
         })
     }
 
-    /// Why ready jobs of a queue for workers outside wait.
-    pub(super) fn of_workers_outside(&self, queue: &QueueDefinition, shared: &Shared) -> Finding {
-        if let Some(limit) = queue
-            .concurrency
-            .filter(|limit| i64::from(*limit) <= self.leased)
-        {
-            return self.at_its_limit(queue, limit);
+    /// Why ready jobs of a queue for workers outside wait; None where they wait for leases that are over, which is said of those.
+    pub(super) fn of_workers_outside(
+        &self,
+        queue: &QueueDefinition,
+        shared: &Shared,
+    ) -> Option<Finding> {
+        let limit = queue.concurrency;
+        match limit.filter(|limit| i64::from(*limit) <= self.leased) {
+            Some(_) if self.over > 0 => None,
+            Some(limit) => Some(self.at_its_limit(queue, limit)),
+            None => Some(self.below_its_limit(queue, shared)),
         }
+    }
+
+    fn below_its_limit(&self, queue: &QueueDefinition, shared: &Shared) -> Finding {
         let slot = shared
             .find_queue(queue.key())
             .map(|index| &shared.queues()[index]);
@@ -170,6 +182,19 @@ impl Jobs {
         }
     }
 
+    fn are_over(&self, stands_still: bool) -> Finding {
+        let since = self.first_end.as_deref().unwrap_or("never");
+        let who = if stands_still {
+            "and a scheduler would take back what was leased"
+        } else {
+            "and the scheduler is about to take back what was leased"
+        };
+        said(match self.over {
+            1 => format!("the lease of 1 job is over since {since}, {who}"),
+            over => format!("the leases of {over} jobs are over, the first since {since}, {who}"),
+        })
+    }
+
     pub(super) fn explain(
         &self,
         queue: &QueueDefinition,
@@ -178,7 +203,9 @@ impl Jobs {
     ) -> Vec<Finding> {
         let mut findings = Vec::new();
         let next = self.next_due.as_deref().unwrap_or("never");
-        if self.leased > 0 && self.ready == 0 {
+        if self.over > 0 {
+            findings.push(self.are_over(stands_still));
+        } else if self.leased > 0 && self.ready == 0 {
             let (count, until) = (jobs(self.leased), self.until());
             let verb = if self.leased == 1 { "is" } else { "are" };
             let first = if self.leased == 1 { "" } else { ", the first" };

@@ -57,16 +57,17 @@ pub fn standing_findings(queue: &QueueDefinition) -> Vec<Finding> {
 /// What is known, the things that block everything first.
 fn explain(queue: &QueueDefinition) -> Result<Vec<Finding>> {
     let mut findings = standing_findings(queue);
-    let stands_still = !findings.is_empty();
+    let mut stands_still = !findings.is_empty();
     let mut names_holders = false;
     let jobs = identity::as_owner(|| Jobs::count(queue))?;
     if let (true, Some(shared)) = (findings.is_empty(), shared::get()) {
         let is_outside = queue.is_outside();
-        if (jobs.ready > 0 && !is_outside) || jobs.overdue {
+        if (jobs.ready > 0 && !is_outside) || jobs.overdue || jobs.over > 0 {
             findings.extend(lacks_worker_slot(shared));
+            stands_still = !findings.is_empty();
         }
         if jobs.ready > 0 && is_outside {
-            findings.push(jobs.of_workers_outside(queue, shared));
+            findings.extend(jobs.of_workers_outside(queue, shared));
         } else if jobs.ready > 0 {
             findings.extend(of_executors(queue, shared, jobs.ready));
         }
