@@ -1,19 +1,34 @@
 //! How long a lease is, and when it ends.
 
+use std::fmt::Display;
+
 use crate::errors::{Error, Result};
 use crate::pg::function::Call;
 use crate::pg::value::Timestamp;
 use crate::shared;
 
+/// What is shorter is over before its worker has the answer, and costs an attempt each time: whoever says it means another unit.
+const SHORTEST_US: i64 = 1_000;
+
 /// How long a lease is to be (µs); 0: until the session ends; None: as the queue says.
-pub(super) fn read_lease(call: Call, name: &str, index: usize) -> Result<Option<i64>> {
-    match call.opt_interval_us(name, index)? {
-        Some(us) if us < 0 => Err(Error::out_of_range(
+pub fn read_lease(call: Call, name: &str, index: usize) -> Result<Option<i64>> {
+    let lease_us = call.opt_interval_us(name, index)?;
+    require(name, lease_us, || call.shown_interval(index))
+}
+
+/// The same length, which was given as `shown`, if a lease may have it.
+pub(super) fn require<S: Display>(
+    name: &str,
+    lease_us: Option<i64>,
+    shown: impl FnOnce() -> S,
+) -> Result<Option<i64>> {
+    match lease_us {
+        None | Some(0 | SHORTEST_US..) => Ok(lease_us),
+        Some(_) => Err(Error::out_of_range(
             name,
-            call.shown_interval(index),
-            "an interval above 0, or 0 for a claim that ends with this session",
+            shown(),
+            "1 ms or more, or 0 for a claim that ends with its session",
         )),
-        lease_us => Ok(lease_us),
     }
 }
 

@@ -3,6 +3,7 @@
 use serde::Deserialize;
 
 use crate::errors::{Error, Result, SqlState};
+use crate::job::lease::length::require;
 use crate::job::lease::{extend, outcome};
 use crate::pg::function::{Answer, Call};
 use crate::pg::value::Uuid;
@@ -88,7 +89,9 @@ impl Outcome<'_> {
             Ended::Extend => extend::extend(
                 self.job_id,
                 token,
-                length("lease", self.lease)?,
+                require("lease", length("lease", self.lease)?, || {
+                    self.lease.unwrap_or_default()
+                })?,
                 self.fraction,
                 self.message.clone(),
             ),

@@ -117,8 +117,8 @@ fn snooze(call: Call) -> Result<()> {
     if !due.is_finite() {
         return Err(Error::out_of_range(
             "until",
-            "infinity",
-            "a time that comes",
+            if due < now { "-infinity" } else { "infinity" },
+            "a time that comes, or has come",
         ));
     }
     let reason = call.opt_bytes(2);

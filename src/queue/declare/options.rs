@@ -4,6 +4,7 @@ use crate::pg::Oid;
 use pushy_core::backoff::Backoff;
 
 use crate::errors::{Error, Result, SqlState};
+use crate::job::lease::length::read_lease;
 use crate::pg::ereport;
 use crate::pg::function::{shown_length, Call};
 use crate::queue::definition::QueueDefinition;
@@ -102,7 +103,7 @@ impl Options {
             keep_completed_us: length(call, "keep_completed", 10)?,
             keep_discarded_us: length(call, "keep_discarded", 11)?,
             batch: call.opt_bool(12),
-            lease_us: length(call, "lease", lease)?,
+            lease_us: read_lease(call, "lease", lease)?,
             owner: None,
         })
     }
