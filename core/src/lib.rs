@@ -22,6 +22,7 @@ pub mod rest;
 pub mod share;
 pub mod slots;
 pub mod suspicion;
+pub mod topic;
 pub mod trigger_text;
 pub mod turns;
 pub mod version;

@@ -3,27 +3,71 @@
 
 use std::cell::RefCell;
 
+use pushy_core::topic::Patterns;
 use rustc_hash::FxHashMap;
 
 use crate::channel::granted::{self, GrantedChannel};
 use crate::errors::{quote_literal, Error, Result, SqlState};
 use crate::pg::{identity, text, Oid};
 
-/// From which place of the WAL on a role reads a channel: what was written at it, or later.
+/// What a role reads of a channel: of which topics, and from which place of the WAL on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Readable(Vec<Part>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Part {
+    /// What was written at this place, or later.
+    since: i64,
+    /// None: all, and what has no topic.
+    topics: Option<Patterns>,
+}
+
+/// What a reader gets of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ReadableFrom(i64);
+pub enum Share {
+    Notice,
+    /// The reader was let in later: it gets a resync, because something is missing.
+    Missed,
+    Nothing,
+}
 
-impl ReadableFrom {
-    pub const THE_BEGINNING: Self = Self(i64::MIN);
-    const NEVER: Self = Self(i64::MAX);
+impl Readable {
+    const NOTHING: Self = Self(Vec::new());
 
-    pub fn reads(self, position: i64) -> bool {
-        self != Self::NEVER && position >= self.0
+    pub fn everything() -> Self {
+        let all = Part {
+            since: i64::MIN,
+            topics: None,
+        };
+        Self(vec![all])
     }
 
-    /// Whether the role is let in by now and was not at that place of the WAL.
-    pub fn came_after(self, position: i64) -> bool {
-        self != Self::NEVER && position < self.0
+    pub fn is_everything(&self) -> bool {
+        let is_all = |part: &Part| part.since == i64::MIN && part.topics.is_none();
+        self.0.iter().any(is_all)
+    }
+
+    fn is_nothing(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// What the role gets of an event of this topic that was written at a place of the WAL.
+    pub fn share(&self, topic: Option<&[u8]>, position: i64) -> Share {
+        let mut share = Share::Nothing;
+        for part in &self.0 {
+            let is_of_it = match (&part.topics, topic) {
+                (None, _) => true,
+                (Some(topics), Some(topic)) => topics.match_topic(topic, None),
+                (Some(_), None) => false,
+            };
+            if is_of_it && position >= part.since {
+                return Share::Notice;
+            }
+            if is_of_it {
+                share = Share::Missed;
+            }
+        }
+        share
     }
 }
 
@@ -34,7 +78,7 @@ const MOST_AT_ONCE: i64 = 1_000;
 pub struct ChannelAccess {
     role: Oid,
     /// Of all channels that are not open, or of those met so far.
-    answers: RefCell<FxHashMap<Vec<u8>, ReadableFrom>>,
+    answers: RefCell<FxHashMap<Vec<u8>, Readable>>,
     knows_all: bool,
 }
 
@@ -49,8 +93,8 @@ impl ChannelAccess {
         })?;
         let knows_all = owned.is_some();
         let heard = owned.into_iter().flatten().map(|owned| {
-            let from = owned.heard_by(role);
-            (owned.channel, from)
+            let readable = owned.heard_by(role);
+            (owned.channel, readable)
         });
         Ok(Self {
             role,
@@ -62,25 +106,25 @@ impl ChannelAccess {
     /// Whether there is no channel of which the role reads but a part.
     pub fn hears_all(&self) -> bool {
         let answers = self.answers.borrow();
-        self.knows_all
-            && answers
-                .values()
-                .all(|from| *from == ReadableFrom::THE_BEGINNING)
+        self.knows_all && answers.values().all(Readable::is_everything)
     }
 
-    pub fn from(&self, channel: &[u8]) -> Result<ReadableFrom> {
-        if let Some(from) = self.answers.borrow().get(channel) {
-            return Ok(*from);
+    /// What the role gets of an event of this channel and topic that was written at a place of the WAL.
+    pub fn share(&self, channel: &[u8], topic: Option<&[u8]>, position: i64) -> Result<Share> {
+        if let Some(readable) = self.answers.borrow().get(channel) {
+            return Ok(readable.share(topic, position));
         }
         if self.knows_all {
-            return Ok(ReadableFrom::THE_BEGINNING);
+            return Ok(Share::Notice);
         }
         let owned = identity::as_owner(|| granted::of(&[channel.to_vec()]))?;
-        let from = owned.first().map_or(ReadableFrom::THE_BEGINNING, |owned| {
-            owned.heard_by(self.role)
-        });
-        self.answers.borrow_mut().insert(channel.to_vec(), from);
-        Ok(from)
+        let readable = owned
+            .first()
+            .map_or_else(Readable::everything, |owned| owned.heard_by(self.role));
+        let share = readable.share(topic, position);
+        let mut answers = self.answers.borrow_mut();
+        answers.insert(channel.to_vec(), readable);
+        Ok(share)
     }
 }
 
@@ -89,7 +133,7 @@ pub fn closed_by(channel: &[u8], role: Oid) -> Result<Option<String>> {
     let owned = identity::as_owner(|| granted::of(&[channel.to_vec()]))?;
     let closed = owned
         .first()
-        .filter(|owned| owned.heard_by(role) == ReadableFrom::NEVER);
+        .filter(|owned| owned.heard_by(role).is_nothing());
     Ok(closed.map(|owned| {
         owned.shown_owner().map_or_else(
             || "a role that is gone".to_owned(),
@@ -98,19 +142,20 @@ pub fn closed_by(channel: &[u8], role: Oid) -> Result<Option<String>> {
     }))
 }
 
-/// From where on a role reads each of these channels; an error that names one that it may not read at all.
-pub fn require(channels: &[Vec<u8>], role: Oid) -> Result<Vec<ReadableFrom>> {
+/// What a role reads of each of these channels; an error that names one of which it may read nothing at all.
+pub fn require(channels: &[Vec<u8>], role: Oid) -> Result<Vec<Readable>> {
     let owned = identity::as_owner(|| granted::of(channels))?;
     channels
         .iter()
         .map(|channel| {
             let Some(owned) = owned.iter().find(|owned| owned.channel == *channel) else {
-                return Ok(ReadableFrom::THE_BEGINNING);
+                return Ok(Readable::everything());
             };
-            match owned.heard_by(role) {
-                ReadableFrom::NEVER => Err(denied(owned, role)),
-                from => Ok(from),
+            let readable = owned.heard_by(role);
+            if readable.is_nothing() {
+                return Err(denied(owned, role));
             }
+            Ok(readable)
         })
         .collect()
 }
@@ -141,21 +186,25 @@ fn denied(owned: &GrantedChannel, role: Oid) -> Error {
 }
 
 impl GrantedChannel {
-    fn heard_by(&self, role: Oid) -> ReadableFrom {
+    fn heard_by(&self, role: Oid) -> Readable {
         if self.is_owned_by(role) {
-            return ReadableFrom::THE_BEGINNING;
+            return Readable::everything();
         }
-        let grants = self.grants.iter().filter(|grant| {
-            grant.is_to_all() || (self.is_home() && identity::has_rights_of(role, grant.grantee))
-        });
-        let first = grants.map(|grant| grant.since).min();
-        first.map_or(ReadableFrom::NEVER, |since| {
-            // Places of another cluster's WAL say nothing here, and its log is not here either.
-            if self.is_of_this_cluster() || self.is_loaded() {
-                ReadableFrom(since)
-            } else {
-                ReadableFrom::THE_BEGINNING
+        let mut readable = Readable::NOTHING;
+        // Places of another cluster's WAL say nothing here, and its log is not here either.
+        let has_places = self.is_of_this_cluster() || self.is_loaded();
+        for grant in &self.grants {
+            let is_to_role = grant.is_to_all()
+                || (self.is_home() && identity::has_rights_of(role, grant.grantee));
+            // A role is nobody's subject: what is granted to {sub} is for whom the gateway lets in.
+            let topics = grant.patterns().map(Patterns::of_no_subject);
+            if let (true, None | Some(Some(_))) = (is_to_role, &topics) {
+                readable.0.push(Part {
+                    since: if has_places { grant.since } else { i64::MIN },
+                    topics: topics.flatten(),
+                });
             }
-        })
+        }
+        readable
     }
 }

@@ -1,11 +1,13 @@
 //! Channels that have an owner: rows of pushy_internal.channel and pushy_internal.channel_acl.
 
+use pushy_core::topic::Patterns;
+
 use crate::errors::{Error, Result, SqlState};
 use crate::params;
 use crate::pg::heap::{self, Key};
 use crate::pg::home::Home;
 use crate::pg::spi::{self, Plan, Row};
-use crate::pg::{array, database, home, identity, role_lock, transaction, BuiltinOid, Oid};
+use crate::pg::{array, database, home, identity, role_lock, text, transaction, BuiltinOid, Oid};
 
 use BuiltinOid::{INT8OID, OIDOID, TEXTARRAYOID, TEXTOID};
 
@@ -22,6 +24,12 @@ pub struct Grant {
 }
 
 impl Grant {
+    /// Which topics it is for; None: all, and what has none.
+    pub fn patterns(&self) -> Option<Patterns> {
+        let topics = self.topics.as_deref()?;
+        Some(Patterns::read_list(&text::encode_lossy(topics)).unwrap_or(Patterns::NONE))
+    }
+
     pub fn is_to_all(&self) -> bool {
         self.grantee == Oid::INVALID
     }
@@ -145,7 +153,8 @@ static UPDATE: Plan = Plan::new(
     &[TEXTOID, OIDOID, TEXTOID, INT8OID, OIDOID, OIDOID, INT8OID],
 );
 
-// One that was given is not given later by being given again. A place that is ahead of the WAL is another server's, or of a time
+// One that was given is not given later by being given again, unless it is for other topics now: none of theirs that were
+// written before it are read. A place that is ahead of the WAL is another server's, or of a time
 // that a restore has undone; a row of another home is none of this channel's.
 static GRANT: Plan = Plan::new(
     "INSERT INTO pushy_internal.channel_acl AS a (channel, grantee, grantee_name, privilege, topics, granted_lsn, home_system, home_database) \
@@ -153,6 +162,7 @@ static GRANT: Plan = Plan::new(
      ON CONFLICT (channel, grantee, privilege) DO UPDATE SET grantee_name = excluded.grantee_name, topics = excluded.topics, \
             home_system = excluded.home_system, home_database = excluded.home_database, \
             granted_lsn = CASE WHEN a.home_system OPERATOR(pg_catalog.=) excluded.home_system AND a.home_database OPERATOR(pg_catalog.=) excluded.home_database \
+                               AND COALESCE(a.topics OPERATOR(pg_catalog.=) excluded.topics, a.topics IS NULL) \
                                THEN LEAST(a.granted_lsn, excluded.granted_lsn) ELSE excluded.granted_lsn END",
     &[
         TEXTOID, OIDOID, TEXTOID, TEXTOID, TEXTOID, INT8OID, INT8OID, OIDOID,
@@ -252,7 +262,7 @@ impl GrantedChannel {
 
     /// Adds it, without what a dump has brought for one of its name; false when somebody else was quicker.
     pub fn insert(&self) -> bool {
-        let channel = crate::pg::text::bytes_to_datum(&self.channel);
+        let channel = text::bytes_to_datum(&self.channel);
         let home = Oid::from(self.home_database);
         let owner_name = self.owner_name.as_str();
         let written = params![channel, self.owner, owner_name, self.home_system, home];
@@ -264,13 +274,13 @@ impl GrantedChannel {
     }
 
     fn clear(&self) {
-        let channel = crate::pg::text::bytes_to_datum(&self.channel);
+        let channel = text::bytes_to_datum(&self.channel);
         spi::run(&CLEAR, params![channel]);
     }
 
     /// Writes whose it is and where it is at home, if it is still `before`'s.
     pub fn update(&self, before: &Self) -> Result<()> {
-        let channel = crate::pg::text::bytes_to_datum(&self.channel);
+        let channel = text::bytes_to_datum(&self.channel);
         let home = Oid::from(self.home_database);
         let owner_name = self.owner_name.as_str();
         let written = params![
@@ -289,7 +299,7 @@ impl GrantedChannel {
             SqlState::OBJECT_IN_USE,
             format!(
                 "channel \"{}\" was taken over by another meanwhile",
-                crate::pg::text::shown(&self.channel)
+                text::shown(&self.channel)
             ),
         )
         .hint("Try again."))
@@ -297,7 +307,7 @@ impl GrantedChannel {
 
     /// Locks its row: changes of one channel come one after another, and who waits is told for which prepared transaction.
     pub fn lock(&self) -> Result<()> {
-        let name = crate::pg::text::shown(&self.channel);
+        let name = text::shown(&self.channel);
         let what = || format!("channel \"{name}\"");
         heap::lock_before_write(
             "channel",
@@ -320,7 +330,7 @@ impl GrantedChannel {
     }
 
     fn put(&self, grantee: Oid, name: &str, privilege: &str, topics: Option<&str>, since: i64) {
-        let channel = crate::pg::text::bytes_to_datum(&self.channel);
+        let channel = text::bytes_to_datum(&self.channel);
         let home = Oid::from(self.home_database);
         let given = params![
             channel,
@@ -337,7 +347,7 @@ impl GrantedChannel {
 
     /// How many grants there were; `grantee` None: only by its name.
     pub fn revoke(&self, grantee: Option<Oid>, name: &str, privilege: &str) -> u64 {
-        let channel = crate::pg::text::bytes_to_datum(&self.channel);
+        let channel = text::bytes_to_datum(&self.channel);
         // A number that no grant has.
         let number = grantee.unwrap_or(Oid::from(u32::MAX));
         spi::run(&REVOKE, params![channel, number, name, privilege])

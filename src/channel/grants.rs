@@ -2,6 +2,7 @@
 
 use super::granted::{self, GrantedChannel};
 use super::name::Channel;
+use super::topic;
 use crate::errors::{quote_literal, Error, Result, SqlState};
 use crate::pg::function::{Answer, Call};
 use crate::pg::home::Home;
@@ -20,18 +21,14 @@ sql_function!(pushy_channel_grant_v1, |call| {
     let channel = Channel::declared(&call.bytes("channel", 0)?)?.not_ours()?;
     let role = call.text("role", 1)?;
     let privilege = read_privilege(call)?;
-    let topics = call.opt_text(3)?;
-    if let Some(topics) = topics {
-        return Err(Error::new(
-            SqlState::FEATURE_NOT_SUPPORTED,
-            format!("grants of topics are not supported yet: \"{}\"", topics.escape_debug()),
-        )
-        .hint("Leave topics out, which grants the whole channel; a channel for each audience keeps them apart."));
+    if let Some(topics) = call.opt_bytes(3) {
+        topic::patterns_of_text("topics", &topics)?;
     }
+    let topics = call.opt_text(3)?;
     let number = identity::grantee(&role).ok_or_else(|| Error::no_such_role(&role))?;
     let owned = take(&channel)?;
     identity::as_owner(|| {
-        owned.grant(number, &role, &privilege, None);
+        owned.grant(number, &role, &privilege, topics.as_deref());
         Ok(())
     })?;
     pending::privileges_changed();

@@ -8,6 +8,7 @@ mod name;
 mod of_queue;
 mod reading;
 pub mod refusals;
+pub mod topic;
 pub mod users;
 
 pub use grants::DEPENDENTS;

@@ -111,6 +111,18 @@ pub fn payload_too_long(channel: &[u8], length: usize, limit: usize) -> Error {
     .hint("Send a key and let the listener read the rest.")
 }
 
+/// LISTENers do not see it.
+pub fn topic_by_notify(topic: &[u8]) -> Error {
+    Error::new(
+        SqlState::INVALID_PARAMETER_VALUE,
+        format!(
+            "topic \"{}\" does not go with delivery => 'notify'",
+            shown(topic)
+        ),
+    )
+    .hint("Topics are in the event log, for subscriptions: leave delivery or topic out.")
+}
+
 /// The server's parser and ours disagree: a defect of ours.
 pub fn unread(text: &[u8], channel: &[u8]) -> Error {
     Error::new(

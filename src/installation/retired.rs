@@ -14,5 +14,11 @@ fn refuse() -> Result<Answer> {
 // 0.1.0: a queue had no lease.
 sql_function!(pushy_queue_register_v1, |_call| refuse());
 sql_function!(pushy_queue_alter_v1, |_call| refuse());
+// 0.1.0: nothing had a topic.
+sql_function!(pushy_watch_v1, |_call| refuse());
+sql_function!(pushy_notify_v1, |_call| refuse());
+sql_function!(pushy_subscription_create_v1, |_call| refuse());
+sql_function!(pushy_subscription_read_v1, |_call| refuse());
+sql_function!(pushy_subscription_rows_v1, |_call| refuse());
 // 0.1.0: nothing was snoozed.
 sql_function!(pushy_queue_statistics_v1, |_call| refuse());

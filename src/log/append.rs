@@ -25,11 +25,19 @@ use crate::shared::{self, pending};
 pub struct LoggedNotice<'a> {
     /// The exact name of the channel, and the payload, in the database's encoding.
     pub channel: &'a [u8],
+    pub topic: Option<&'a [u8]>,
     pub payload: &'a [u8],
     /// Emitted once if the same notice is in the same tick.
     pub merge: bool,
     /// The job that wrote it, and its depth.
     pub cause: Option<(i64, i32)>,
+}
+
+impl LoggedNotice<'_> {
+    /// Of its texts.
+    fn text_bytes(&self) -> usize {
+        self.channel.len() + self.topic.map_or(0, <[u8]>::len) + self.payload.len()
+    }
 }
 
 /// Rows that are built in memory at a time.
@@ -52,11 +60,11 @@ pub fn append(events: &[LoggedNotice<'_>]) -> Result<()> {
 const ROW_BYTES: usize = 64;
 
 /// What a notice counts of its role's share of the log. What Pushy itself says is not counted.
-pub fn counted_bytes(channel: &[u8], payload: &[u8]) -> usize {
+pub fn counted_bytes(channel: &[u8], topic: Option<&[u8]>, payload: &[u8]) -> usize {
     if channel::is_ours(channel) {
         0
     } else {
-        channel.len() + payload.len() + ROW_BYTES
+        channel.len() + topic.map_or(0, <[u8]>::len) + payload.len() + ROW_BYTES
     }
 }
 
@@ -65,7 +73,7 @@ pub fn counted_bytes(channel: &[u8], payload: &[u8]) -> usize {
 fn charge(role: Oid, part: u32, events: &[LoggedNotice<'_>]) -> Result<()> {
     let counted = events
         .iter()
-        .map(|event| counted_bytes(event.channel, event.payload));
+        .map(|event| counted_bytes(event.channel, event.topic, event.payload));
     let bytes = counted.sum::<usize>() as i64;
     let most = settings::log_max_size_per_role();
     let Some(shared) = shared::get().filter(|_| bytes > 0 && !identity::is_superuser(role)) else {
@@ -179,10 +187,7 @@ fn about(run: &[LoggedNotice<'_>]) -> Option<About> {
     let share_it = run.iter().all(|event| event.channel == first.channel);
     share_it.then(|| About {
         channel: channel::hash(first.channel),
-        bytes: run
-            .iter()
-            .map(|event| (event.channel.len() + event.payload.len()) as u32)
-            .sum(),
+        bytes: run.iter().map(|event| event.text_bytes() as u32).sum(),
     })
 }
 
@@ -191,8 +196,8 @@ fn about(run: &[LoggedNotice<'_>]) -> Option<About> {
 #[derive(Default)]
 struct Kept {
     texts: Texts,
-    /// Channel and payload of each event.
-    texts_of: Vec<(TextRef, TextRef)>,
+    /// Channel, payload and topic of each event.
+    texts_of: Vec<(TextRef, TextRef, Option<TextRef>)>,
     rows: Vec<[Answer; parts::log::COLUMNS.len()]>,
 }
 
@@ -233,8 +238,9 @@ impl Kept {
                 _ => self.texts.push(event.channel),
             };
             last = Some((event.channel, channel));
-            self.texts_of
-                .push((channel, self.texts.push(event.payload)));
+            let payload = self.texts.push(event.payload);
+            let topic = event.topic.map(|topic| self.texts.push(topic));
+            self.texts_of.push((channel, payload, topic));
         }
         // Only now: the texts have moved while they were added.
         for ((event, texts_of), position) in events.iter().zip(&self.texts_of).zip(position..) {
@@ -247,6 +253,7 @@ impl Kept {
                 event.merge,
                 self.texts.datum(texts_of.0),
                 self.texts.datum(texts_of.1),
+                texts_of.2.map(|topic| self.texts.datum(topic)),
             ]);
         }
     }

@@ -64,10 +64,12 @@ impl Behind {
         }
         events.events(&tick.runs, passed, |_, row| {
             let channel = row.opt_bytes(log::CHANNEL).unwrap_or_default();
-            match filter.share(&channel, row.i64(log::LSN))? {
+            let topic = row.opt_bytes(log::TOPIC);
+            match filter.share(&channel, topic.as_deref(), row.i64(log::LSN))? {
                 Share::Notice => {
-                    let payload = row.opt_bytes(log::PAYLOAD).unwrap_or_default();
-                    self.add(1, (channel.len() + payload.len()) as i64, tick.at);
+                    let texts = channel.len() + row.length(log::PAYLOAD);
+                    let topic = topic.map_or(0, |topic| topic.len());
+                    self.add(1, (texts + topic) as i64, tick.at);
                 }
                 Share::Missed => self.has_missed = true,
                 Share::Nothing => {}

@@ -1,9 +1,11 @@
-//! Which notices of the log a reader gets: of which channels, and from where on it may read each.
+//! Which notices of the log a reader gets: of which channels and topics, and from where on it may read each.
 
+use pushy_core::topic::Patterns;
 use rustc_hash::FxHashMap;
 
 use super::tick::channel_bit;
-use crate::channel::access::{self, ChannelAccess, ReadableFrom};
+pub use crate::channel::access::Share;
+use crate::channel::access::{self, ChannelAccess, Readable};
 use crate::errors::Result;
 use crate::pg::Oid;
 
@@ -11,6 +13,8 @@ use crate::pg::Oid;
 pub struct Filter {
     wanted: Wanted,
     bits: i64,
+    /// None: of all topics, and of none.
+    topics: Option<Patterns>,
 }
 
 enum Wanted {
@@ -18,42 +22,68 @@ enum Wanted {
     Everything,
     /// Of any channel, as far as the reader may hear it.
     Heard(ChannelAccess),
-    /// Of these channels, each from a place on; looked up by hash, because a reader may want a thousand.
-    Channels(FxHashMap<Vec<u8>, ReadableFrom>),
+    /// Of these channels, each as far as the reader may; looked up by hash, because a reader may want a thousand.
+    Channels(FxHashMap<Vec<u8>, Readable>),
+}
+
+/// The channels and topics that a reader names; None: all.
+#[derive(Clone, Copy)]
+pub struct Chosen<'a> {
+    /// Exact names.
+    pub channels: Option<&'a [Vec<u8>]>,
+    /// Patterns, as they are written.
+    pub topics: Option<&'a [Vec<u8>]>,
+}
+
+impl Chosen<'_> {
+    fn patterns(&self) -> Option<Patterns> {
+        let topics = self.topics?;
+        Some(Patterns::kept(topics.iter().map(Vec::as_slice)))
+    }
+
+    fn bits(&self) -> i64 {
+        let Some(channels) = self.channels else {
+            return -1;
+        };
+        let bits = channels.iter().map(|channel| channel_bit(channel));
+        bits.fold(0, |all, bit| all | bit)
+    }
 }
 
 impl Filter {
     pub const ALL: Self = Self {
         wanted: Wanted::Everything,
         bits: -1,
+        topics: None,
     };
 
-    /// What a role reads of these channels, or of all, as grants stand now; an error when it may not read one that it names.
-    pub fn of(channels: Option<&[Vec<u8>]>, reader: Oid) -> Result<Self> {
-        let Some(channels) = channels else {
-            return Ok(Self {
-                wanted: Wanted::Heard(ChannelAccess::of(reader)?),
-                bits: -1,
-            });
+    /// What a role reads of these, as grants stand now; an error when it may not read a channel that it names.
+    pub fn of(chosen: Chosen<'_>, reader: Oid) -> Result<Self> {
+        let wanted = match chosen.channels {
+            None => Wanted::Heard(ChannelAccess::of(reader)?),
+            Some(channels) => {
+                let readable = access::require(channels, reader)?;
+                Wanted::Channels(channels.iter().cloned().zip(readable).collect())
+            }
         };
-        let from = access::require(channels, reader)?;
-        let bits = channels.iter().map(|channel| channel_bit(channel));
         Ok(Self {
-            bits: bits.fold(0, |all, bit| all | bit),
-            wanted: Wanted::Channels(channels.iter().cloned().zip(from).collect()),
+            wanted,
+            bits: chosen.bits(),
+            topics: chosen.patterns(),
         })
     }
 
-    /// What these channels have, or all, whoever reads them: to count, not to read.
-    pub fn of_anybody(channels: Option<&[Vec<u8>]>) -> Self {
-        let Some(channels) = channels else {
-            return Self::ALL;
+    /// What there is of these, whoever reads it: to count, not to read.
+    pub fn of_anybody(chosen: Chosen<'_>) -> Self {
+        let all = |channel: &Vec<u8>| (channel.clone(), Readable::everything());
+        let wanted = match chosen.channels {
+            None => Wanted::Everything,
+            Some(channels) => Wanted::Channels(channels.iter().map(all).collect()),
         };
-        let bits = channels.iter().map(|channel| channel_bit(channel));
-        let all = |channel: &Vec<u8>| (channel.clone(), ReadableFrom::THE_BEGINNING);
         Self {
-            bits: bits.fold(0, |all, bit| all | bit),
-            wanted: Wanted::Channels(channels.iter().map(all).collect()),
+            wanted,
+            bits: chosen.bits(),
+            topics: chosen.patterns(),
         }
     }
 
@@ -64,38 +94,30 @@ impl Filter {
 
     /// Whether the reader gets all that is in a tick.
     pub fn wants_all(&self) -> bool {
+        self.topics.is_none()
+            && match &self.wanted {
+                Wanted::Everything => true,
+                Wanted::Heard(hearing) => hearing.hears_all(),
+                Wanted::Channels(_) => false,
+            }
+    }
+
+    /// What the reader gets of what was written to this channel, with this topic, at a place of the WAL.
+    pub fn share(&self, channel: &[u8], topic: Option<&[u8]>, position: i64) -> Result<Share> {
+        let is_wanted = match (&self.topics, topic) {
+            (None, _) => true,
+            (Some(topics), Some(topic)) => topics.match_topic(topic, None),
+            (Some(_), None) => false,
+        };
+        if !is_wanted {
+            return Ok(Share::Nothing);
+        }
         match &self.wanted {
-            Wanted::Everything => true,
-            Wanted::Heard(hearing) => hearing.hears_all(),
-            Wanted::Channels(_) => false,
+            Wanted::Everything => Ok(Share::Notice),
+            Wanted::Heard(hearing) => hearing.share(channel, topic, position),
+            Wanted::Channels(channels) => Ok(channels
+                .get(channel)
+                .map_or(Share::Nothing, |readable| readable.share(topic, position))),
         }
     }
-
-    /// What the reader gets of what was written to this channel at a place of the WAL.
-    pub fn share(&self, channel: &[u8], position: i64) -> Result<Share> {
-        let from = match &self.wanted {
-            Wanted::Everything => ReadableFrom::THE_BEGINNING,
-            Wanted::Heard(hearing) => hearing.from(channel)?,
-            Wanted::Channels(channels) => match channels.get(channel) {
-                Some(from) => *from,
-                None => return Ok(Share::Nothing),
-            },
-        };
-        Ok(if from.reads(position) {
-            Share::Notice
-        } else if from.came_after(position) {
-            Share::Missed
-        } else {
-            Share::Nothing
-        })
-    }
-}
-
-/// What a reader gets of an event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Share {
-    Notice,
-    /// The reader was let into the channel later: it gets a resync, because something is missing.
-    Missed,
-    Nothing,
 }

@@ -54,6 +54,7 @@ fn leave() -> Result<()> {
         false,
         b"".as_slice(),
         b"".as_slice(),
+        None::<&[u8]>,
     ];
     table.append_placed(&[row], |run| {
         let Some((shared, database_slot)) = shared::get().zip(database_slot) else {

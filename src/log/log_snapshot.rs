@@ -51,6 +51,17 @@ impl LogSnapshot {
         })
     }
 
+    /// As the calling statement sees it; as the extension's owner.
+    pub fn of_statement() -> Result<Self> {
+        let snapshot = snapshot::of_statement();
+        let state = snapshot.with_active(state::read_in_active_snapshot)?;
+        Ok(Self {
+            emptied: Cell::new((None, state.lost)),
+            state,
+            snapshot,
+        })
+    }
+
     /// The state alone, which may outlive the transaction.
     pub fn into_state(self) -> State {
         self.state

@@ -12,6 +12,7 @@ pub mod parts;
 pub mod read;
 pub mod standing;
 pub mod state;
+mod stream;
 pub mod subscription;
 pub mod tick;
 mod view;

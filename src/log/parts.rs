@@ -78,6 +78,7 @@ pub mod log {
         MERGE "merge",
         CHANNEL "channel",
         PAYLOAD "payload",
+        TOPIC "topic",
     }
 }
 

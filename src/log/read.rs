@@ -25,6 +25,7 @@ pub struct Notice {
     /// When the relay met it.
     pub at: Timestamp,
     pub channel: Vec<u8>,
+    pub topic: Option<Vec<u8>>,
     pub payload: Vec<u8>,
     pub merge: bool,
     /// The job that wrote it, and its depth.
@@ -33,10 +34,22 @@ pub struct Notice {
 
 impl Notice {
     pub fn of(row: &Row<'_>, cursor: Cursor, at: Timestamp, channel: Vec<u8>) -> Self {
+        let topic = row.opt_bytes(parts::log::TOPIC);
+        Self::of_topic(row, cursor, at, channel, topic)
+    }
+
+    fn of_topic(
+        row: &Row<'_>,
+        cursor: Cursor,
+        at: Timestamp,
+        channel: Vec<u8>,
+        topic: Option<Vec<u8>>,
+    ) -> Self {
         Self {
             cursor,
             at,
             channel,
+            topic,
             payload: row.opt_bytes(parts::log::PAYLOAD).unwrap_or_default(),
             merge: row.bool(parts::log::MERGE),
             cause: row
@@ -46,12 +59,13 @@ impl Notice {
     }
 }
 
-/// What equal notices have in common: channel and payload.
-pub type Equal = (Vec<u8>, Vec<u8>);
+/// What equal notices have in common: channel, topic and payload.
+pub type Equal = (Vec<u8>, Option<Vec<u8>>, Vec<u8>);
 
 impl Notice {
     pub fn equal(&self) -> Equal {
-        (self.channel.clone(), self.payload.clone())
+        let (channel, topic) = (self.channel.clone(), self.topic.clone());
+        (channel, topic, self.payload.clone())
     }
 }
 
@@ -221,7 +235,8 @@ fn hand_over(
         let before = std::mem::replace(&mut way.passed, tick.cursor(n));
         goes_on = way.step();
         let channel = row.opt_bytes(parts::log::CHANNEL).unwrap_or_default();
-        match filter.share(&channel, row.i64(parts::log::LSN))? {
+        let topic = row.opt_bytes(parts::log::TOPIC);
+        match filter.share(&channel, topic.as_deref(), row.i64(parts::log::LSN))? {
             Share::Notice => {}
             Share::Missed => {
                 way.has_missed = true;
@@ -238,7 +253,7 @@ fn hand_over(
             }
             way.passed = here;
         }
-        let mut notice = Notice::of(&row, way.passed, tick.at, channel);
+        let mut notice = Notice::of_topic(&row, way.passed, tick.at, channel, topic);
         if notice.merge {
             let merged = match &mut merged {
                 Some(merged) => merged,
@@ -288,11 +303,10 @@ fn merged_in(
             return Ok(true);
         }
         let channel = row.opt_bytes(parts::log::CHANNEL).unwrap_or_default();
-        if matches!(
-            filter.share(&channel, row.i64(parts::log::LSN))?,
-            Share::Notice
-        ) {
-            let notice = Notice::of(&row, tick.cursor(n), tick.at, channel);
+        let topic = row.opt_bytes(parts::log::TOPIC);
+        let share = filter.share(&channel, topic.as_deref(), row.i64(parts::log::LSN))?;
+        if share == Share::Notice {
+            let notice = Notice::of_topic(&row, tick.cursor(n), tick.at, channel, topic);
             let cause = notice.cause;
             let all = merged
                 .entry(notice.equal())

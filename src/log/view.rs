@@ -18,7 +18,7 @@ use crate::pg::value::{Interval, Timestamp};
 use crate::pg::{append_only, array, clock, database, identifier, identity, text, Oid};
 use crate::{row, shared, sql_function};
 
-sql_function!(pushy_subscription_rows_v1, |call| subscription_rows(call));
+sql_function!(pushy_subscription_rows_v2, |call| subscription_rows(call));
 
 fn subscription_rows(call: Call) -> Result<Answer> {
     let caller = identity::current_user();
@@ -70,6 +70,10 @@ fn subscription_rows(call: Call) -> Result<Answer> {
                 fix,
                 Timestamp(subscription.created_at),
                 subscription.acked_at.map(Timestamp),
+                subscription
+                    .topics
+                    .as_deref()
+                    .map_or(Answer::Null, array::of_text_bytes),
             ]);
         }
         Ok(())
@@ -83,7 +87,7 @@ fn heard(subscription: &Subscription) -> Result<(Filter, Option<String>)> {
         Ok(filter) => Ok((filter, None)),
         Err(error) if error.sqlstate == SqlState::INSUFFICIENT_PRIVILEGE => {
             let fix = error.hint.unwrap_or(error.message);
-            let anybodys = Filter::of_anybody(subscription.channels.as_deref());
+            let anybodys = Filter::of_anybody(subscription.chosen());
             Ok((anybodys, Some(fix)))
         }
         Err(error) => Err(error),
@@ -122,6 +126,13 @@ fn created_again(subscription: &Subscription) -> String {
             .map(|channel| quote_literal(&Channel::shown_ident(channel)))
             .collect();
         call += &format!(", channels => ARRAY[{}]", idents.join(", "));
+    }
+    if let Some(topics) = &subscription.topics {
+        let patterns: Vec<String> = topics
+            .iter()
+            .map(|pattern| quote_literal(&text::shown(pattern)))
+            .collect();
+        call += &format!(", topics => ARRAY[{}]", patterns.join(", "));
     }
     if let Some(queue) = &subscription.queue {
         call += &format!(", queue => {}", quote_literal(&queue.name));

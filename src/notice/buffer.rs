@@ -104,7 +104,7 @@ pub fn expect_share() -> Result<()> {
     let at_most = BUFFER.with_borrow(|buffer| {
         let rest = buffer.unwritten();
         // The pile's bytes hold the payloads.
-        let channels = rest.len() * log::counted_bytes(&[0; identifier::LIMIT], b"");
+        let channels = rest.len() * log::counted_bytes(&[0; identifier::LIMIT], None, b"");
         if rest.is_empty() {
             0
         } else {

@@ -38,34 +38,22 @@ pub fn out(items: &[Item]) -> Result<()> {
     if items.is_empty() {
         return Ok(());
     }
-    if let [Item::Notice {
-        channel,
-        payload,
-        delivery: Route::Relay { merge, cause },
-        ..
-    }] = items
-    {
+    if let [item @ Item::Notice { .. }] = items {
         // Most transactions: without a list of one.
-        return to_log(&[event(channel, payload, *merge, *cause)]);
+        return to_log(&[event(item)]);
     }
     let mut jobs = Vec::new();
     let mut events = Vec::new();
     let mut key = Vec::new();
     for item in items {
         match item {
-            Item::Notice {
-                channel,
-                payload,
-                delivery: Route::Relay { merge, cause },
-                ..
-            } => {
+            Item::Notice { .. } => {
                 if events.is_empty() {
                     events.reserve_exact(items.len());
                 }
-                events.push(event(channel, payload, *merge, *cause));
+                events.push(event(item));
                 key.extend(item.key());
             }
-            Item::Notice { .. } => unreachable!("in a pile of their own"),
             Item::Job { id, request, args } => jobs.push((request, *id, args)),
         }
     }
@@ -73,17 +61,24 @@ pub fn out(items: &[Item]) -> Result<()> {
     enqueue(&jobs)
 }
 
-fn event<'a>(
-    channel: &'a [u8],
-    payload: &'a [u8],
-    merge: bool,
-    cause: Option<(i64, i32)>,
-) -> LoggedNotice<'a> {
+#[inline]
+fn event(item: &Item) -> LoggedNotice<'_> {
+    let Item::Notice {
+        channel,
+        topic,
+        payload,
+        delivery: Route::Relay { merge, cause },
+        ..
+    } = item
+    else {
+        unreachable!("in a pile of their own")
+    };
     LoggedNotice {
         channel,
+        topic: topic.as_deref(),
         payload,
-        merge,
-        cause,
+        merge: *merge,
+        cause: *cause,
     }
 }
 
@@ -114,7 +109,7 @@ pub fn counted_bytes(items: &[Item]) -> usize {
     let kept = repeats::kept(&key).into_iter();
     let counted = key.iter().zip(kept).filter(|(_, kept)| *kept);
     counted
-        .map(|(key, _)| log::counted_bytes(key.channel, key.payload))
+        .map(|(key, _)| log::counted_bytes(key.channel, key.topic, key.payload))
         .sum()
 }
 

@@ -22,6 +22,8 @@ pub enum Route {
 pub enum Item {
     Notice {
         channel: Rc<[u8]>,
+        /// By relay only.
+        topic: Option<Box<[u8]>>,
         payload: Vec<u8>,
         delivery: Route,
         repeat: Repeat,
@@ -37,7 +39,9 @@ pub enum Item {
 impl Item {
     pub(super) fn bytes(&self) -> usize {
         match self {
-            Self::Notice { payload, .. } => payload.len() + size_of::<Self>(),
+            Self::Notice { payload, topic, .. } => {
+                payload.len() + topic.as_ref().map_or(0, |topic| topic.len()) + size_of::<Self>()
+            }
             Self::Job { args, .. } => args.len() + size_of::<Self>(),
         }
     }
@@ -58,6 +62,7 @@ impl Item {
     pub fn key(&self) -> Option<NoticeKey<'_>> {
         let Self::Notice {
             channel,
+            topic,
             payload,
             delivery,
             repeat,
@@ -67,6 +72,7 @@ impl Item {
         };
         Some(NoticeKey {
             channel,
+            topic: topic.as_deref(),
             payload,
             cause: match delivery {
                 Route::Notify => None,

@@ -2,15 +2,15 @@
 
 use super::buffer::{self, Item, Route};
 use super::repeats::Repeat;
-use crate::channel::{refusals, Channel};
-use crate::errors::Error;
+use crate::channel::{refusals, topic, Channel};
+use crate::errors::{Error, Result};
 use crate::job::current;
 use crate::obstacle;
 use crate::pg::{notify, transaction};
 use crate::shared::pending;
 use crate::sql_function;
 
-sql_function!(pushy_notify_v1, |call| {
+sql_function!(pushy_notify_v2, |call| {
     let channel = Channel::of_identifier(&call.bytes("channel", 0)?)?.not_ours()?;
     let payload = call.opt_bytes(1).unwrap_or_default();
     if payload.len() > notify::PAYLOAD_LIMIT {
@@ -21,6 +21,14 @@ sql_function!(pushy_notify_v1, |call| {
         ));
     }
     let delivery = call.opt_text(2)?;
+    let topic = topic::argument(call, 3)?;
+    if let Some(topic) = &topic {
+        require_room(channel.as_bytes(), topic, &payload)?;
+        if delivery.as_deref() == Some("notify") {
+            return Err(refusals::topic_by_notify(topic));
+        }
+    }
+    // Where nothing is said and no relay can come, a topic is passed over: LISTENers would not see it.
     let delivery = delivery.as_deref().unwrap_or_else(|| usual_delivery());
     match delivery {
         "notify" => notify::send(channel.as_bytes(), &payload),
@@ -29,6 +37,7 @@ sql_function!(pushy_notify_v1, |call| {
             transaction::require_leader("pushy.notify()")?;
             buffer::add(Item::Notice {
                 channel: channel.as_bytes().into(),
+                topic,
                 payload,
                 delivery: Route::Relay {
                     merge: false,
@@ -55,4 +64,19 @@ fn usual_delivery() -> &'static str {
         pending::unlogged();
         "notify"
     }
+}
+
+/// A row of the log is on one page: a topic takes its bytes from the payload's.
+#[cold]
+fn require_room(channel: &[u8], topic: &[u8], payload: &[u8]) -> Result<()> {
+    let most = notify::PAYLOAD_LIMIT - topic.len();
+    if payload.len() <= most {
+        return Ok(());
+    }
+    Err(
+        refusals::payload_too_long(channel, payload.len(), most).detail(format!(
+            "Payload and topic have {} bytes together.",
+            notify::PAYLOAD_LIMIT
+        )),
+    )
 }

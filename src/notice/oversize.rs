@@ -2,7 +2,7 @@
 
 use std::sync::atomic::AtomicU64;
 
-use crate::channel::access;
+use crate::channel::access::{self, Share};
 use crate::errors::{Error, Result, SqlState};
 use crate::job::history;
 use crate::params;
@@ -12,11 +12,11 @@ use crate::shared::pending;
 use crate::{settings, sql_function};
 
 static CHECKED: AtomicU64 = AtomicU64::new(0);
-const COLUMNS: &[&str] = &["id", "expires_at", "lsn", "channel", "payload"];
+const COLUMNS: &[&str] = &["id", "expires_at", "lsn", "channel", "payload", "topic"];
 
-/// Keeps a payload for a channel, both in the server's encoding, and answers its number: one that cannot be guessed,
+/// Keeps a payload for a channel and a topic, all in the server's encoding, and answers its number: one that cannot be guessed,
 /// for whoever has it has heard of the notice.
-pub fn keep(channel: &[u8], payload: &[u8]) -> Result<i64> {
+pub fn keep(channel: &[u8], topic: Option<&[u8]>, payload: &[u8]) -> Result<i64> {
     identity::as_owner(|| {
         let id = random::secret_number()?;
         let position = transaction::wal_position();
@@ -24,7 +24,7 @@ pub fn keep(channel: &[u8], payload: &[u8]) -> Result<i64> {
         heap::check_columns(&table, COLUMNS, &CHECKED)?;
         let expires_at = clock::now().plus_us(settings::notice_keep_us());
         table.append(std::iter::once(
-            params![id, expires_at, position, channel, payload].to_vec(),
+            params![id, expires_at, position, channel, payload, topic].to_vec(),
         ));
         pending::due(history::removal_due(expires_at));
         Ok(id)
@@ -32,7 +32,7 @@ pub fn keep(channel: &[u8], payload: &[u8]) -> Result<i64> {
 }
 
 static READ: Plan = Plan::new(
-    "SELECT n.payload, n.channel, n.lsn FROM pushy_internal.oversize_notice n WHERE n.id OPERATOR(pg_catalog.=) $1",
+    "SELECT n.payload, n.channel, n.lsn, n.topic FROM pushy_internal.oversize_notice n WHERE n.id OPERATOR(pg_catalog.=) $1",
     &[BuiltinOid::INT8OID],
 );
 
@@ -45,16 +45,18 @@ sql_function!(pushy_notice_v1, |call| {
                     row.opt_bytes(1).unwrap_or_default(),
                     row.opt_bytes(2).unwrap_or_default(),
                     row.i64(3),
+                    row.opt_bytes(4),
                 )
             })
         }))
     })?;
     let caller = identity::current_user();
     let heard = match found {
-        // Who was let in later has not heard it: for that role it is not there.
-        Some((payload, channel, position)) => {
-            let from = access::require(&[channel], caller)?;
-            from[0].reads(position).then_some(payload)
+        // Who was let in later, or for other topics, has not heard it: for that role it is not there.
+        Some((payload, channel, position, topic)) => {
+            let readable = access::require(&[channel], caller)?;
+            let share = readable[0].share(topic.as_deref(), position);
+            (share == Share::Notice).then_some(payload)
         }
         None => None,
     };

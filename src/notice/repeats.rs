@@ -23,6 +23,7 @@ pub enum Repeat {
 #[derive(Clone, Copy)]
 pub struct NoticeKey<'a> {
     pub channel: &'a [u8],
+    pub topic: Option<&'a [u8]>,
     pub payload: &'a [u8],
     pub cause: Option<(i64, i32)>,
     pub repeat: Repeat,
@@ -30,7 +31,10 @@ pub struct NoticeKey<'a> {
 
 impl NoticeKey<'_> {
     pub fn is_same(&self, other: &Self) -> bool {
-        self.payload == other.payload && self.channel == other.channel && self.cause == other.cause
+        self.payload == other.payload
+            && self.channel == other.channel
+            && self.topic == other.topic
+            && self.cause == other.cause
     }
 }
 
@@ -41,7 +45,7 @@ pub fn kept(all: &[NoticeKey<'_>]) -> Vec<bool> {
         let mut later = FxHashSet::default();
         for (key, kept) in all.iter().zip(&mut kept).rev() {
             if key.repeat == Repeat::Replaces {
-                *kept = later.insert((key.payload, key.channel, key.cause));
+                *kept = later.insert((key.payload, key.channel, key.topic, key.cause));
             }
         }
     }

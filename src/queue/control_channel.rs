@@ -133,6 +133,7 @@ fn publish_message(message: &Message<'_>) -> Result<()> {
     }
     buffer::add(Item::Notice {
         channel: CONTROL.into(),
+        topic: None,
         payload: message.payload(),
         delivery: Route::Relay {
             merge: false,

@@ -10,7 +10,7 @@ use pushy_core::rest::Rest;
 
 use crate::errors::{Error, Result, SqlState};
 use crate::job::moves::{enqueue, retry_or_discard};
-use crate::log::read::{self, LogItem, Stretch};
+use crate::log::read::{self, LogItem, Notice, Stretch};
 use crate::log::subscription::read::{start, Start};
 use crate::log::subscription::table::{self, OfQueue, Subscription};
 use crate::params;
@@ -262,7 +262,7 @@ fn fill(subscription: &Subscription) -> Result<bool> {
     let reached = read::after(from, &filter, Stretch::TURN, |found| {
         let (args, cause) = match found {
             LogItem::Resync(_) => (br#"{"resync":true}"#.to_vec(), None),
-            LogItem::Notice(notice) => (args(&notice.channel, &notice.payload), notice.cause),
+            LogItem::Notice(notice) => (args(&notice), notice.cause),
         };
         jobs.push((jsonb::from_json(&args), cause));
         Ok(jobs.len() < MOST_AT_ONCE)
@@ -278,11 +278,15 @@ fn fill(subscription: &Subscription) -> Result<bool> {
 }
 
 /// What a job of a notice is given, in the database's encoding: in SQL_ASCII any bytes.
-fn args(channel: &[u8], payload: &[u8]) -> Vec<u8> {
+fn args(notice: &Notice) -> Vec<u8> {
     let mut args = br#"{"channel":"#.to_vec();
-    json::quoted(channel, &mut args);
+    json::quoted(&notice.channel, &mut args);
+    if let Some(topic) = &notice.topic {
+        args.extend_from_slice(br#","topic":"#);
+        json::quoted(topic, &mut args);
+    }
     args.extend_from_slice(br#","payload":"#);
-    json::quoted(payload, &mut args);
+    json::quoted(&notice.payload, &mut args);
     args.push(b'}');
     args
 }

@@ -261,7 +261,8 @@ impl Relay {
                     let cursor = current.cursor(current.events + n);
                     let channel = row.opt_bytes(parts::log::CHANNEL).unwrap_or_default();
                     let payload = row.length(parts::log::PAYLOAD);
-                    current.bytes += (channel.len() + payload) as i64;
+                    let topic = row.length(parts::log::TOPIC);
+                    current.bytes += (channel.len() + topic + payload) as i64;
                     let hash = channel::hash(&channel);
                     current.channels |= tick::hash_bit(hash);
                     let heard = fresh.as_mut().filter(|_| self.is_heard(hash));

@@ -51,6 +51,7 @@ pub struct WatchDefinition {
     pub delivery: Option<Delivery>,
     pub queue: Option<QueueReference>,
     pub args_expr: Option<String>,
+    pub topic_expr: Option<String>,
     pub merge: bool,
     pub paused: bool,
     pub home: Home,
@@ -128,11 +129,21 @@ impl WatchDefinition {
 
     /// Who wrote what it has of expressions: nobody where Pushy itself has made them, of `columns`.
     pub fn author(&self) -> Author {
-        let words = [&self.condition, &self.payload_expr, &self.args_expr];
-        if words.iter().all(|words| words.is_none()) {
+        if self.expressions_given().all(|(_, words)| words.is_none()) {
             return Author::Nobody;
         }
         Author::Role(self.owner)
+    }
+
+    /// What its maker may have written, by the names of arguments.
+    pub fn expressions_given(&self) -> impl Iterator<Item = (&'static str, &Option<String>)> {
+        [
+            ("condition", &self.condition),
+            ("payload_expr", &self.payload_expr),
+            ("args_expr", &self.args_expr),
+            ("topic_expr", &self.topic_expr),
+        ]
+        .into_iter()
     }
 
     pub fn is_home(&self) -> bool {

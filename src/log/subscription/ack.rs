@@ -1,9 +1,8 @@
 //! subscription_ack.
 
-use pushy_core::log::cursor::Cursor;
 use pushy_core::log::standing::CursorStanding;
 
-use super::table;
+use super::{arguments, table};
 use crate::errors::{Error, Result};
 use crate::log::log_snapshot::LogSnapshot;
 use crate::log::standing;
@@ -16,7 +15,7 @@ sql_function!(pushy_subscription_ack_v1, |call| subscription_ack(call));
 fn subscription_ack(call: Call) -> Result<bool> {
     transaction::require_writable(c"pushy.subscription_ack()");
     let name = call.text("name", 0)?;
-    let cursor = parse("cursor", &call.text("cursor", 1)?)?;
+    let cursor = arguments::cursor("cursor", &call.text("cursor", 1)?)?;
     let subscription = table::owned(&name, identity::current_user())?;
     identity::as_owner(|| {
         let log = LogSnapshot::take()?;
@@ -36,16 +35,5 @@ fn subscription_ack(call: Call) -> Result<bool> {
         }
         table::lock(&name)?;
         Ok(table::move_to(&subscription, cursor, Some(clock::now().0)))
-    })
-}
-
-/// A cursor as it is written in the argument of this name.
-pub fn parse(argument: &str, text: &str) -> Result<Cursor> {
-    text.parse().map_err(|_| {
-        Error::out_of_range(
-            argument,
-            format!("\"{text}\""),
-            "a cursor that pushy.subscription_read answered, such as 1000000001-12-3",
-        )
     })
 }

@@ -1,13 +1,11 @@
 //! subscription_create, subscription_drop.
 
-use std::collections::HashSet;
-
 use pushy_core::log::cursor::Cursor;
 
-use super::table;
-use crate::channel::Channel;
+use super::{arguments, table};
+use crate::channel::topic;
 use crate::errors::{quote_literal, Error, Result, SqlState};
-use crate::log::filter::Filter;
+use crate::log::filter::{Chosen, Filter};
 use crate::log::log_snapshot::LogSnapshot;
 use crate::params;
 use crate::pg::function::{Answer, Call};
@@ -21,18 +19,18 @@ use crate::shared::numbers::{self, Numbered};
 use crate::shared::pending;
 use crate::{settings, sql_function};
 
-sql_function!(pushy_subscription_create_v1, |call| create(call));
+sql_function!(pushy_subscription_create_v2, |call| create(call));
 
 static INSERT: Plan = Plan::new(
-    "INSERT INTO pushy_internal.subscription (name, channels, queue, epoch, tick, n, home_system, home_database, owner, owner_name, queue_id, queue_owner, subscription_id, home_extension) \
-     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::pg_catalog.name, $11, $12, $13, $14) ON CONFLICT (name) DO NOTHING",
+    "INSERT INTO pushy_internal.subscription (name, channels, queue, epoch, tick, n, home_system, home_database, owner, owner_name, queue_id, queue_owner, subscription_id, home_extension, topics) \
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::pg_catalog.name, $11, $12, $13, $14, $15) ON CONFLICT (name) DO NOTHING",
     COLUMNS,
 );
 
 static CHANGE: Plan = Plan::new(
     "UPDATE pushy_internal.subscription SET channels = $2, queue = $3, stopped = NULL, epoch = $4, tick = $5, n = $6, \
             home_system = $7, home_database = $8, owner = $9, owner_name = $10::pg_catalog.name, \
-            queue_id = $11, queue_owner = $12, home_extension = $14 \
+            queue_id = $11, queue_owner = $12, home_extension = $14, topics = $15 \
       WHERE name OPERATOR(pg_catalog.=) $1 AND subscription_id OPERATOR(pg_catalog.=) $13",
     COLUMNS,
 );
@@ -53,6 +51,7 @@ const COLUMNS: &[BuiltinOid] = &[
     BuiltinOid::OIDOID,
     BuiltinOid::INT4OID,
     BuiltinOid::OIDOID,
+    BuiltinOid::TEXTARRAYOID,
 ];
 
 static HIGHEST_KEPT: Plan = Plan::new(
@@ -71,9 +70,6 @@ static IS_HELD: Plan = Plan::new(
 pub fn next_number() -> Result<i32> {
     NUMBERS.draw_free(&IS_HELD)
 }
-
-/// Channels of one subscription: its row is read with each look, by the relay too if it feeds a queue.
-const MOST_CHANNELS: usize = 1_000;
 
 static COUNT_CHANNELS: Plan = Plan::new(
     "SELECT COALESCE(pg_catalog.sum(COALESCE(pg_catalog.cardinality(s.channels), 1)), 0)::pg_catalog.int8 \
@@ -115,14 +111,21 @@ fn create(call: Call) -> Result<String> {
     transaction::require_writable(c"pushy.subscription_create()");
     let name = call.text("name", 0)?;
     identifier::require_name("name", &name)?;
-    let channels = read_channels(call)?;
+    let channels = arguments::channels(call, 1)?;
     let queue_name = call.opt_text(2)?;
     let from_oldest = call.opt_bool(3).unwrap_or(false);
+    let topics = topic::patterns_argument(call, 4)?;
+    let after = call.opt_text(5)?;
+    let from = read_from(from_oldest, after.as_deref())?;
     let caller = identity::current_user();
     let queue = queue_name
         .map(|name| QueueReference::choose(&name, caller))
         .transpose()?;
-    Filter::of(channels.as_deref(), caller)?;
+    let chosen = Chosen {
+        channels: channels.as_deref(),
+        topics: topics.as_deref(),
+    };
+    Filter::of(chosen, caller)?;
     let count = channels.as_ref().map_or(1, Vec::len);
     let here = Home::here();
     let cursor = identity::as_owner(|| {
@@ -143,6 +146,7 @@ fn create(call: Call) -> Result<String> {
                 queue.as_ref().map(|queue| queue.owner),
                 number,
                 here.extension,
+                topics.as_deref().map_or(Answer::Null, array::of_text_bytes),
             ];
             spi::run(plan, written) > 0
         };
@@ -170,8 +174,8 @@ fn create(call: Call) -> Result<String> {
                 }
                 write(&CHANGE, subscription.number, cursor, owner);
                 notice_other_queue(&subscription, queue.as_ref());
-                if from_oldest && subscription.is_home {
-                    say_that_it_stays(&name);
+                if subscription.is_home {
+                    say_that_it_stays(&name, from);
                 }
                 return Ok(cursor);
             }
@@ -181,7 +185,7 @@ fn create(call: Call) -> Result<String> {
             }
             share_names(channels.as_deref(), &[], caller)?;
             require_share(caller, &name, count)?;
-            let cursor = start(from_oldest)?;
+            let cursor = start(from)?;
             let number = next_number()?;
             if write(&INSERT, number, cursor, caller) {
                 return Ok(cursor);
@@ -210,7 +214,11 @@ fn share_names(channels: Option<&[Vec<u8>]>, had: &[Vec<u8>], caller: Oid) -> Re
     for channel in new.iter().take(MOST_NAMES) {
         name_lock::take(Named::Channel, channel, LockMode::Shared)?;
     }
-    Filter::of(Some(&new), caller)?;
+    let chosen = Chosen {
+        channels: Some(&new),
+        topics: None,
+    };
+    Filter::of(chosen, caller)?;
     Ok(())
 }
 
@@ -242,62 +250,56 @@ fn notice_other_queue(before: &table::Subscription, now: Option<&QueueReference>
     );
 }
 
-fn say_that_it_stays(name: &str) {
+fn say_that_it_stays(name: &str, from: From) {
+    let (argument, whence) = match from {
+        From::Now => return,
+        From::Oldest => ("from_oldest", "the oldest notice"),
+        From::After(_) => ("after", "there"),
+    };
     ereport::notice(
         &Error::new(
             SqlState::SUCCESSFUL_COMPLETION,
-            format!("subscription \"{name}\" is there and keeps its cursor: from_oldest is for a new one"),
+            format!("subscription \"{name}\" is there and keeps its cursor: {argument} is for a new one"),
         )
         .hint(format!(
-            "To read from the oldest notice: SELECT pushy.subscription_drop({}), and create it again.",
+            "To read from {whence}: SELECT pushy.subscription_drop({}), and create it again.",
             quote_literal(name)
         )),
     );
 }
 
-/// Exact names of channels written as after LISTEN.
-fn read_channels(call: Call) -> Result<Option<Vec<Vec<u8>>>> {
-    let Some(array) = call.datum(1) else {
-        return Ok(None);
-    };
-    let identifiers = array::text_bytes(array);
-    if identifiers.len() > MOST_CHANNELS {
-        return Err(Error::out_of_range(
-            "channels",
-            format!("an array of {}", identifiers.len()),
-            &format!("{MOST_CHANNELS} channels at most; leave it out for all, or create several subscriptions"),
-        ));
-    }
-    // Each once, wherever it stands.
-    let mut met = HashSet::new();
-    let channels: Vec<Vec<u8>> = identifiers
-        .into_iter()
-        .enumerate()
-        .map(|(at, element)| {
-            let identifier =
-                element.ok_or_else(|| Error::null_argument(&format!("channels[{}]", at + 1)))?;
-            Ok(Channel::declared(&identifier)?.into_bytes())
-        })
-        .filter(|channel| !matches!(channel, Ok(channel) if !met.insert(channel.clone())))
-        .collect::<Result<_>>()?;
-    if channels.is_empty() {
-        return Err(Error::out_of_range(
-            "channels",
-            "an empty array",
-            "one channel or more, written as after LISTEN; leave it out for all",
-        ));
-    }
-    Ok(Some(channels))
+/// Where a new reader begins.
+#[derive(Clone, Copy)]
+enum From {
+    Now,
+    Oldest,
+    After(Cursor),
 }
 
-/// Where a new reader stands: behind the newest event in a tick, or before the oldest.
-fn start(from_oldest: bool) -> Result<Cursor> {
-    let log = LogSnapshot::take()?;
-    if from_oldest {
-        return Ok(log.lost);
+fn read_from(from_oldest: bool, after: Option<&str>) -> Result<From> {
+    match (from_oldest, after) {
+        (false, None) => Ok(From::Now),
+        (true, None) => Ok(From::Oldest),
+        (false, Some(after)) => arguments::cursor("after", after).map(From::After),
+        (true, Some(after)) => Err(Error::new(
+            SqlState::INVALID_PARAMETER_VALUE,
+            format!("from_oldest and after => '{after}' are both given"),
+        )
+        .hint("A new subscription begins with the oldest notice, or behind a cursor: leave one of them out.")),
     }
-    let newest = log.newest_tick()?;
-    Ok(newest.map_or(log.last, |tick| tick.last().max(log.last)))
+}
+
+/// Where a new reader stands: behind the newest event in a tick, before the oldest, or where it says.
+fn start(from: From) -> Result<Cursor> {
+    let log = LogSnapshot::take()?;
+    match from {
+        From::After(cursor) => arguments::start_after(cursor),
+        From::Oldest => Ok(log.lost),
+        From::Now => {
+            let newest = log.newest_tick()?;
+            Ok(newest.map_or(log.last, |tick| tick.last().max(log.last)))
+        }
+    }
 }
 
 // The one that was looked at: by now another may have its name, or another owner have taken it over.

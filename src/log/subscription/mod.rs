@@ -1,10 +1,11 @@
 //! Subscriptions: readers of the log with a cursor that is kept.
 
 mod ack;
+pub mod arguments;
 mod create;
 pub mod read;
 pub mod restore;
 pub mod table;
-mod wait;
+pub mod wait;
 
 pub use create::next_number;

@@ -2,22 +2,21 @@
 
 use pushy_core::log::cursor::Cursor;
 
-use super::ack;
+use super::arguments;
 use super::table::{self, Subscription};
 use crate::errors::{Error, Result};
-use crate::log::log_snapshot::LogSnapshot;
 use crate::log::read::{self, LogItem, Stretch};
-use crate::log::{standing, state};
+use crate::log::state;
 use crate::pg::function::{Answer, Call};
 use crate::pg::object_lock::Number;
 use crate::pg::{identity, object_lock, prepared_wait, transaction};
 use crate::{row, sql_function};
 
-sql_function!(pushy_subscription_read_v1, |call| subscription_read(call));
+sql_function!(pushy_subscription_read_v2, |call| subscription_read(call));
 
 /// Rows that one call answers at most, and bytes about.
-const MOST: i32 = 100_000;
-const MOST_BYTES: usize = 64 << 20;
+pub const MOST: i32 = 100_000;
+pub const MOST_BYTES: usize = 64 << 20;
 
 /// By a number of which readers of one subscription take turns.
 const LOCKED: &str = "subscription";
@@ -41,7 +40,7 @@ fn subscription_read(call: Call) -> Result<Answer> {
     }
     let after = call
         .opt_text(2)?
-        .map(|text| ack::parse("after", &text))
+        .map(|text| arguments::cursor("after", &text))
         .transpose()?;
     let caller = identity::current_user();
     let mut subscription = table::owned(&name, caller)?;
@@ -68,21 +67,12 @@ fn subscription_read(call: Call) -> Result<Answer> {
         };
         identity::as_owner(|| {
             let from = match after {
-                Some(after) => {
-                    let log = LogSnapshot::take()?;
-                    if after.is_of_log(log.born) {
-                        standing::of_argument("after", &log, after)?;
-                        after
-                    } else {
-                        // Its reader gets a resync.
-                        Cursor::NOWHERE
-                    }
-                }
+                Some(after) => arguments::start_after(after)?,
                 None => match start(&subscription)? {
                     Start::At(cursor) => cursor,
                     Start::Elsewhere(cursor) => {
                         let nothing = Answer::Null;
-                        if !put(cursor, row![nothing, nothing, nothing, true]) {
+                        if !put(cursor, row![nothing, nothing, nothing, true, nothing]) {
                             return Ok(());
                         }
                         cursor
@@ -94,12 +84,12 @@ fn subscription_read(call: Call) -> Result<Answer> {
                 answered = true;
                 let nothing = Answer::Null;
                 Ok(match found {
-                    LogItem::Resync(at) => put(at, row![nothing, nothing, nothing, true]),
+                    LogItem::Resync(at) => put(at, row![nothing, nothing, nothing, true, nothing]),
                     LogItem::Notice(notice) => {
                         bytes += notice.payload.len();
                         let (channel, payload) = (notice.channel, notice.payload);
-                        put(notice.cursor, row![channel, payload, notice.at, false])
-                            && bytes < MOST_BYTES
+                        let columns = row![channel, payload, notice.at, false, notice.topic];
+                        put(notice.cursor, columns) && bytes < MOST_BYTES
                     }
                 })
             })?;

@@ -5,12 +5,12 @@ use pushy_core::log::cursor::Cursor;
 use super::restore;
 use crate::channel::users::Users;
 use crate::errors::{quote_literal, Error, Result, SqlState};
-use crate::log::filter::Filter;
+use crate::log::filter::{Chosen, Filter};
 use crate::params;
 use crate::pg::heap::{self, Key};
 use crate::pg::home::{self, Home};
 use crate::pg::spi::{self, Plan, Row};
-use crate::pg::{array, identity, BuiltinOid, Oid};
+use crate::pg::{array, identity, BuiltinOid, Datum, Oid};
 use crate::queue::definition::QueueDefinition;
 use crate::queue::dependents::{Dependent, Dependents};
 use crate::queue::reference::QueueReference;
@@ -23,6 +23,8 @@ pub struct Subscription {
     pub owner_name: String,
     /// Exact names, in the database's encoding; None: all.
     pub channels: Option<Vec<Vec<u8>>>,
+    /// Patterns as they are written, in the database's encoding; None: all, and what has no topic.
+    pub topics: Option<Vec<Vec<u8>>>,
     pub queue: Option<QueueReference>,
     pub cursor: Cursor,
     /// Where it was created.
@@ -41,7 +43,7 @@ macro_rules! select {
         concat!(
             "SELECT s.subscription_id, s.name, s.owner, s.owner_name::pg_catalog.text, s.channels, s.queue, s.epoch, s.tick, s.n, \
                     s.home_system, s.home_database, s.stopped, s.created_at, s.acked_at, \
-                    s.queue_id, s.queue_owner, s.home_extension, s.xmin FROM pushy_internal.subscription s ",
+                    s.queue_id, s.queue_owner, s.home_extension, s.xmin, s.topics FROM pushy_internal.subscription s ",
             $which
         )
     };
@@ -75,9 +77,8 @@ fn read(row: Row<'_>) -> Result<Subscription> {
         name: row.text(2)?,
         owner: row.oid(3),
         owner_name: row.text(4)?,
-        channels: row
-            .datum(5)
-            .map(|array| array::text_bytes(array).into_iter().flatten().collect()),
+        channels: row.datum(5).map(all_of),
+        topics: row.datum(19).map(all_of),
         queue: row.opt_text(6)?.map(|name| QueueReference {
             name,
             queue_id: row.i32(15),
@@ -91,6 +92,10 @@ fn read(row: Row<'_>) -> Result<Subscription> {
         acked_at: row.opt_i64(14),
         version: row.oid(18).to_u32(),
     })
+}
+
+fn all_of(array: Datum) -> Vec<Vec<u8>> {
+    array::text_bytes(array).into_iter().flatten().collect()
 }
 
 fn load(plan: &Plan, params: &[spi::Param]) -> Result<Vec<Subscription>> {
@@ -241,7 +246,15 @@ impl Subscription {
     pub fn filter(&self) -> Result<Filter> {
         // A number that is nobody's hears what all hear.
         let owner = self.owner_here().unwrap_or(Oid::INVALID);
-        Filter::of(self.channels.as_deref(), owner)
+        Filter::of(self.chosen(), owner)
+    }
+
+    /// What it names.
+    pub fn chosen(&self) -> Chosen<'_> {
+        Chosen {
+            channels: self.channels.as_deref(),
+            topics: self.topics.as_deref(),
+        }
     }
 
     pub fn require_owner(&self, caller: Oid) -> Result<()> {

@@ -11,6 +11,7 @@ use crate::log::filter::Filter;
 use crate::log::read::{self, Stretch};
 use crate::pg::function::{Answer, Call};
 use crate::pg::{database, identity, interrupts, transaction};
+use crate::shared::database::DatabaseSlot;
 use crate::{row, shared, sql_function};
 
 /// As sql/log.sql has it.
@@ -22,7 +23,29 @@ fn subscription_wait(call: Call) -> Result<Answer> {
     let name = call.text("name", 0)?;
     let timeout = call.timeout("timeout", 1, USUAL)?;
     transaction::require_nonatomic(call.is_nonatomic_call(), "pushy.subscription_wait")?;
-    let database_slot = shared::get()
+    let database_slot = slot_of_database()?;
+    let deadline = Instant::now() + timeout;
+    let subscription = table::owned(&name, identity::current_user())?;
+    let mut passed = subscription.cursor;
+    let is_ready = if subscription.is_home {
+        until_something(database_slot, &mut passed, deadline, || {
+            subscription.filter()
+        })?
+    } else {
+        subscription.filter()?;
+        true
+    };
+    if !is_ready && passed > subscription.cursor && !transaction::is_read_only() {
+        transaction::with_snapshot(|| {
+            identity::as_owner(|| Ok(table::move_to(&subscription, passed, None)))
+        })?;
+    }
+    Ok(call.answer_row(row![is_ready]))
+}
+
+/// Where the relay says that there is a tick.
+pub fn slot_of_database() -> Result<&'static DatabaseSlot> {
+    shared::get()
         .and_then(|shared| shared.ensure_database(database::current()))
         .ok_or_else(|| {
             Error::new(
@@ -32,33 +55,35 @@ fn subscription_wait(call: Call) -> Result<Answer> {
             .hint(
                 "Add shared_preload_libraries = 'pushy' to postgresql.conf and restart the server.",
             )
-        })?;
-    let deadline = Instant::now() + timeout;
-    let subscription = table::owned(&name, identity::current_user())?;
+        })
+}
+
+/// Waits until there is something for a reader behind `passed`, which moves past what is not for it; false at the deadline.
+/// `read_filter` says what it gets, and is asked again when grants may have changed.
+pub fn until_something(
+    database_slot: &DatabaseSlot,
+    passed: &mut Cursor,
+    deadline: Instant,
+    read_filter: impl Fn() -> Result<Filter>,
+) -> Result<bool> {
     let mut definitions = database_slot.definitions.load(Ordering::SeqCst);
-    let mut filter = subscription.filter()?;
-    let mut passed = subscription.cursor;
+    let mut filter = read_filter()?;
     loop {
         let ticks = database_slot.log.ticks();
         // Each look is a transaction of its own; between looks no snapshot is held.
         transaction::commit_in_procedure()?;
         let now = database_slot.definitions.load(Ordering::SeqCst);
         if now != definitions {
-            // Grants may have changed meanwhile.
-            filter = transaction::with_snapshot(|| subscription.filter())?;
+            filter = transaction::with_snapshot(&read_filter)?;
             definitions = now;
         }
-        let look = if subscription.is_home {
-            look(&mut passed, &filter)?
-        } else {
-            Look::Found
-        };
+        let look = look(passed, &filter)?;
         if matches!(look, Look::Found) {
-            return Ok(call.answer_row(row![true]));
+            return Ok(true);
         }
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            break;
+            return Ok(false);
         }
         if matches!(look, Look::NotYet) {
             interrupts::check();
@@ -67,12 +92,6 @@ fn subscription_wait(call: Call) -> Result<Answer> {
         transaction::commit_in_procedure()?;
         database_slot.log.wait_tick(ticks, left);
     }
-    if passed > subscription.cursor && !transaction::is_read_only() {
-        transaction::with_snapshot(|| {
-            identity::as_owner(|| Ok(table::move_to(&subscription, passed, None)))
-        })?;
-    }
-    Ok(call.answer_row(row![false]))
 }
 
 /// What a look has found.

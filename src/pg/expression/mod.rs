@@ -230,15 +230,20 @@ impl Evaluation<'_> {
 
     /// The bytes of a value of type text, `most` of them; NULL has none.
     pub fn bytes(&self, index: usize, most: usize) -> Result<Vec<u8>> {
+        self.opt_bytes(index, most).map(Option::unwrap_or_default)
+    }
+
+    /// The same; None for NULL.
+    pub fn opt_bytes(&self, index: usize, most: usize) -> Result<Option<Vec<u8>>> {
         let Answer::Datum(datum) = self.value(index)? else {
-            return Ok(Vec::new());
+            return Ok(None);
         };
         // SAFETY: of type text, as whoever named the types of this evaluator knows.
         unsafe {
             if Varlena::of(datum).length() > most {
                 return Err(limit::too_long(most));
             }
-            Ok(crate::pg::text::bytes_from_datum(datum))
+            Ok(Some(crate::pg::text::bytes_from_datum(datum)))
         }
     }
 

@@ -69,7 +69,7 @@ pub fn connect<T>(work: impl FnOnce(&Spi) -> T) -> T {
 }
 
 /// The most parameters a statement has.
-const MOST_PARAMS: usize = 31;
+const MOST_PARAMS: usize = 32;
 
 /// Parameters as SPI wants them: values, and 'n' for each NULL.
 fn bind(

@@ -18,6 +18,12 @@ pub fn take_latest() -> Snapshot {
     Snapshot(unsafe { pg_sys::RegisterSnapshot(pg_sys::GetLatestSnapshot()) })
 }
 
+/// The one under which the calling statement runs.
+pub fn of_statement() -> Snapshot {
+    // SAFETY: a function is called under a snapshot.
+    Snapshot(unsafe { pg_sys::RegisterSnapshot(pg_sys::GetActiveSnapshot()) })
+}
+
 impl Snapshot {
     /// What it says of top-level transactions.
     pub fn seen(&self) -> Seen {

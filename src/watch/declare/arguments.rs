@@ -27,6 +27,7 @@ const QUEUE: usize = 9;
 const ARGS_EXPR: usize = 10;
 const MERGE: usize = 11;
 const NAME: usize = 12;
+const TOPIC_EXPR: usize = 13;
 
 /// A definition without number and triggers, checked as far as that is possible before the server sees its
 /// expressions.
@@ -58,6 +59,7 @@ pub fn read(call: Call, table: &WatchedTable) -> Result<WatchDefinition> {
         delivery: word(call, "delivery", DELIVERY, Delivery::parse, Delivery::WORDS)?,
         queue: None,
         args_expr: expression_argument(call, "args_expr", ARGS_EXPR)?,
+        topic_expr: expression_argument(call, "topic_expr", TOPIC_EXPR)?,
         merge: call.opt_bool(MERGE).unwrap_or(false),
         paused: false,
         home: Home::here(),
@@ -229,12 +231,7 @@ fn check(wanted: &WatchDefinition, has_queue: bool) -> Result<()> {
             "columns says which updates count: add 'update' to events, or leave columns out.",
         );
     }
-    let given = [
-        ("condition", &wanted.condition),
-        ("payload_expr", &wanted.payload_expr),
-        ("args_expr", &wanted.args_expr),
-    ];
-    for (name, expression) in given {
+    for (name, expression) in wanted.expressions_given() {
         if expression.is_some() && wanted.events == [Op::Truncate] {
             return conflict(
                 &format!("{name} is given, and only truncate is watched"),
@@ -254,6 +251,18 @@ fn check(wanted: &WatchDefinition, has_queue: bool) -> Result<()> {
             "Jobs take their arguments from args_expr; name a channel to send notices as well.",
         );
     }
+    if wanted.topic_expr.is_some() && wanted.channel.is_none() {
+        return conflict(
+            "topic_expr is given without a channel",
+            "A job has no topic: name a channel to send notices as well.",
+        );
+    }
+    if wanted.topic_expr.is_some() && wanted.delivery == Some(Delivery::Notify) {
+        return conflict(
+            "topic_expr does not go with delivery => 'notify'",
+            "Topics are in the event log, for subscriptions: leave delivery or topic_expr out.",
+        );
+    }
     if wanted.level == Level::Statement {
         if matches!(wanted.payload, Payload::Row | Payload::Diff) {
             return conflict(
@@ -268,6 +277,12 @@ fn check(wanted: &WatchDefinition, has_queue: bool) -> Result<()> {
             return conflict(
                 "level => 'statement' does not go with payload_expr or args_expr",
                 "They are about one row; condition and columns can be given.",
+            );
+        }
+        if wanted.topic_expr.is_some() {
+            return conflict(
+                "level => 'statement' does not go with topic_expr",
+                "A topic is of one row; condition and columns can be given.",
             );
         }
     }

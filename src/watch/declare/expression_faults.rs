@@ -6,13 +6,8 @@ use crate::watch::definition::WatchDefinition;
 /// The server has read all expressions at once, and does not say in which it found the fault.
 #[cold]
 pub(super) fn explained(mut error: Error, watch: &WatchDefinition) -> Error {
-    let given = [
-        ("condition", &watch.condition),
-        ("payload_expr", &watch.payload_expr),
-        ("args_expr", &watch.args_expr),
-    ];
-    let given: Vec<String> = given
-        .iter()
+    let given: Vec<String> = watch
+        .expressions_given()
         .filter_map(|(name, text)| Some(format!("{name} => {}", text.as_deref()?)))
         .collect();
     if error.detail.is_none() && !given.is_empty() {
@@ -36,10 +31,9 @@ pub(super) fn explained(mut error: Error, watch: &WatchDefinition) -> Error {
 /// The two faults that come of quotes: a text in double quotes is the name of a column, and a constant has no type.
 #[cold]
 fn of_quotes(error: &Error, watch: &WatchDefinition) -> Option<String> {
-    let given = [&watch.condition, &watch.payload_expr, &watch.args_expr];
-    let mut quoted = given
-        .into_iter()
-        .flatten()
+    let mut quoted = watch
+        .expressions_given()
+        .filter_map(|(_, given)| given.as_ref())
         .flat_map(|text| text.split('"').skip(1).step_by(2));
     if error.sqlstate == SqlState::UNDEFINED_COLUMN {
         let name = quoted.find(|name| !name.is_empty() && error.message.contains(name))?;

@@ -26,16 +26,25 @@ pub enum Expression {
     Payload,
     /// The arguments of a job; jsonb.
     Args,
+    /// The topic; text. Only of a watch that has one: the triggers of others are as they were before there were topics.
+    Topic,
 }
 
 impl Expression {
-    /// What each answers, in this order.
-    pub const TYPES: [BuiltinOid; 4] = [
-        BuiltinOid::BOOLOID,
-        BuiltinOid::BOOLOID,
-        BuiltinOid::TEXTOID,
-        BuiltinOid::JSONBOID,
-    ];
+    /// What each of a watch's answers, in this order.
+    pub fn types_of(watch: &WatchDefinition) -> &'static [BuiltinOid] {
+        const ALL: &[BuiltinOid] = &[
+            BuiltinOid::BOOLOID,
+            BuiltinOid::BOOLOID,
+            BuiltinOid::TEXTOID,
+            BuiltinOid::JSONBOID,
+            BuiltinOid::TEXTOID,
+        ];
+        match watch.topic_expr {
+            Some(_) => ALL,
+            None => &ALL[..Self::Topic.index()],
+        }
+    }
 
     pub const fn index(self) -> usize {
         self as usize
@@ -117,28 +126,32 @@ fn make_expressions(
     watch: &WatchDefinition,
     changed: Option<&str>,
 ) -> Result<Option<Made>> {
-    let (condition, payload, args) = (&watch.condition, &watch.payload_expr, &watch.args_expr);
-    if changed.is_none() && condition.is_none() && payload.is_none() && args.is_none() {
+    if changed.is_none() && watch.expressions_given().all(|(_, given)| given.is_none()) {
         return Ok(None);
     }
     let or_null = |expression: Option<&str>, cast: &str| match expression {
         Some(expression) => format!("({expression}\n){cast}"),
         None => "NULL".to_owned(),
     };
-    let args = args
+    let args = watch
+        .args_expr
         .as_deref()
         .map(|args| format!("pg_catalog.to_jsonb(({args}\n))"));
-    let row = [
+    let mut row = vec![
         or_null(changed, ""),
-        or_null(condition.as_deref(), " IS TRUE"),
-        or_null(payload.as_deref(), "::pg_catalog.text"),
+        or_null(watch.condition.as_deref(), " IS TRUE"),
+        or_null(watch.payload_expr.as_deref(), "::pg_catalog.text"),
         or_null(args.as_deref(), ""),
     ];
+    if let Some(topic) = &watch.topic_expr {
+        row.push(or_null(Some(topic), "::pg_catalog.text"));
+    }
     let condition = format!("false AND ROW({}) IS NULL", row.join(", "));
     let made = maker.make("expressions", Op::Update, true, Some(&condition));
     let trigger = made.map_err(|error| explained(error, watch))?;
     let condition = trigger_texts::condition_of(trigger)?.unwrap_or_default();
-    let read = || Unplanned::of_condition(watch.relation, &condition, &Expression::TYPES);
+    let types = Expression::types_of(watch);
+    let read = || Unplanned::of_condition(watch.relation, &condition, types);
     let unplanned = identity::as_author(maker.author, read)
         .map_err(|error| explained(error, watch))?
         .ok_or_else(|| {

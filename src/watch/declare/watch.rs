@@ -20,7 +20,7 @@ use crate::watch::triggers_there;
 use crate::watch::{find, lost, number};
 use crate::{row, sql_function};
 
-sql_function!(pushy_watch_v1, |call| {
+sql_function!(pushy_watch_v2, |call| {
     transaction::require_writable(c"pushy.watch()");
     let table = WatchedTable::look_up(arguments::relation(call)?)?;
     table.require_watchable()?;

@@ -191,7 +191,8 @@ impl CachedWatch {
     fn compiled(&self) -> Result<Evaluator> {
         let condition = self.expressions.as_deref().unwrap_or_default();
         let relation = self.definition.relation;
-        if let Some(evaluator) = Evaluator::of_condition(relation, condition, &Expression::TYPES)? {
+        let types = Expression::types_of(&self.definition);
+        if let Some(evaluator) = Evaluator::of_condition(relation, condition, types)? {
             return Ok(evaluator);
         }
         // By hand, or with a column or a function by CASCADE.

@@ -15,9 +15,11 @@
 //!
 //! Handlers, and what they defer (constraint triggers), run under their job's deadline: see worker/run/run_job.rs.
 
+use std::cell::Cell;
 use std::rc::Rc;
 
 use super::keys::Keys;
+use crate::channel::topic;
 use crate::errors::{Error, Result, SqlState};
 use crate::pg::expression::{Evaluation, Evaluator};
 use crate::pg::json::limit;
@@ -27,7 +29,7 @@ use crate::pg::trigger::Op;
 use crate::pg::{session, text, transaction, transaction_end};
 use crate::settings;
 use crate::watch::cache::CachedWatch;
-use crate::watch::definition::Level;
+use crate::watch::definition::{Delivery, Level};
 use crate::watch::notice_json::{Origin, PayloadKind, RowChange, NO_KEY};
 use crate::watch::publish::longest;
 use crate::watch::statement;
@@ -46,6 +48,7 @@ pub enum Content {
 
 pub struct Body {
     pub payload: Vec<u8>,
+    pub topic: Option<Box<[u8]>>,
     /// Of a job, a value of type jsonb; None without a queue.
     pub args: Option<Vec<u8>>,
     /// The key as a member, for the reference to a payload that is too long for NOTIFY.
@@ -76,6 +79,9 @@ struct Evaluated {
     payload: Option<Vec<u8>>,
     /// A value of type jsonb.
     args: Option<Vec<u8>>,
+    topic: Option<Box<[u8]>>,
+    /// The topic has failed, and nothing else.
+    no_topic: Option<Box<Error>>,
 }
 
 /// What is said of a row; one of a statement's is counted there.
@@ -191,30 +197,57 @@ fn evaluate(
         (Expression::Args, definition.args_expr.is_some()),
     ];
     let has = |wanted: Expression| given.contains(&(wanted, true));
-    watch.with_evaluator(|evaluator: &Evaluator| {
-        let may_fail = given
-            .iter()
-            .any(|(expression, given)| *given && !evaluator.is_safe(expression.index()));
-        evaluator.evaluate(old, new, may_fail, |evaluation: &Evaluation<'_>| {
-            for expression in [Expression::Changed, Expression::Condition] {
-                if has(expression) && !evaluation.is_true(expression.index())? {
-                    return Ok(Evaluated::default());
+    // NOTIFY has none.
+    let has_topic = definition.topic_expr.is_some() && watch.delivery() == Delivery::Relay;
+    let is_at_topic = Cell::new(false);
+    let evaluated = |with_topic: bool| {
+        watch.with_evaluator(|evaluator: &Evaluator| {
+            let may_fail = given
+                .iter()
+                .chain(&[(Expression::Topic, with_topic)])
+                .any(|(expression, given)| *given && !evaluator.is_safe(expression.index()));
+            evaluator.evaluate(old, new, may_fail, |evaluation: &Evaluation<'_>| {
+                for expression in [Expression::Changed, Expression::Condition] {
+                    if has(expression) && !evaluation.is_true(expression.index())? {
+                        return Ok(Evaluated::default());
+                    }
                 }
-            }
-            let mut evaluated = Evaluated {
-                passes: true,
-                ..Evaluated::default()
-            };
-            if has(Expression::Payload) {
-                let most = settings::max_payload();
-                evaluated.payload = Some(evaluation.bytes(Expression::Payload.index(), most)?);
-            }
-            if has(Expression::Args) {
-                evaluated.args = evaluation.varlena(Expression::Args.index())?;
-            }
-            Ok(evaluated)
+                let mut evaluated = Evaluated {
+                    passes: true,
+                    ..Evaluated::default()
+                };
+                if has(Expression::Payload) {
+                    let most = settings::max_payload();
+                    evaluated.payload = Some(evaluation.bytes(Expression::Payload.index(), most)?);
+                }
+                if has(Expression::Args) {
+                    evaluated.args = evaluation.varlena(Expression::Args.index())?;
+                }
+                if with_topic {
+                    is_at_topic.set(true);
+                    evaluated.topic = topic(evaluation)?;
+                }
+                Ok(evaluated)
+            })
         })
-    })
+    };
+    match evaluated(has_topic) {
+        Err(error) if is_at_topic.get() && !ends_statement(&error) => {
+            let mut evaluated = evaluated(false)?;
+            evaluated.no_topic = Some(Box::new(error));
+            Ok(evaluated)
+        }
+        evaluated => evaluated,
+    }
+}
+
+/// An error where it is none: no longer than it may be, or with control characters.
+fn topic(evaluation: &Evaluation<'_>) -> Result<Option<Box<[u8]>>> {
+    let index = Expression::Topic.index();
+    evaluation
+        .opt_bytes(index, settings::max_payload())?
+        .map(topic::checked)
+        .transpose()
 }
 
 /// What is said without a row: of a TRUNCATE, or a whole statement.
@@ -239,14 +272,42 @@ fn of_payload(
             Err(error) => return failed(watch, op, change, error),
         },
     };
+    if let Some(error) = evaluated.no_topic {
+        return Ok(without_topic(watch, op, change, *error, args));
+    }
     let payload = evaluated.payload.unwrap_or(payload);
+    let topic = evaluated.topic;
+    let most = longest(watch, topic.as_deref());
     let key = match change {
-        Some(change) if watch.channel.is_some() && payload.len() > longest(watch) => {
+        Some(change) if watch.channel.is_some() && payload.len() > most => {
             Some(key_member(watch, change))
         }
         _ => None,
     };
-    Ok(Content::RowChange(Body { payload, args, key }))
+    Ok(Content::RowChange(Body {
+        payload,
+        topic,
+        args,
+        key,
+    }))
+}
+
+/// The notice says that its topic has failed, and nobody who has chosen topics gets it; the job is what it would be.
+#[cold]
+fn without_topic(
+    watch: &CachedWatch,
+    op: Op,
+    change: Option<&RowChange<'_>>,
+    error: Error,
+    args: Option<Vec<u8>>,
+) -> Content {
+    let body = Body {
+        payload: error_payload(watch, op, change, &error),
+        topic: None,
+        args,
+        key: None,
+    };
+    Content::Failure(Box::new((error, body)))
 }
 
 #[cold]
@@ -271,7 +332,14 @@ fn default_args(watch: &CachedWatch, payload: &[u8]) -> Result<Vec<u8>> {
     guarded(may_fail, || text::jsonb(payload))
 }
 
-/// What ends the statement or the transaction anyway goes on as an error.
+/// What ends the statement or the transaction anyway, and goes on as an error.
+#[cold]
+fn ends_statement(error: &Error) -> bool {
+    const TRANSACTION_ROLLBACK: &str = "40";
+    let sqlstate = error.sqlstate;
+    sqlstate == SqlState::QUERY_CANCELED || sqlstate.as_str().starts_with(TRANSACTION_ROLLBACK)
+}
+
 #[cold]
 fn failed(
     watch: &Rc<CachedWatch>,
@@ -279,9 +347,7 @@ fn failed(
     change: Option<&RowChange<'_>>,
     error: Error,
 ) -> Result<Content> {
-    const TRANSACTION_ROLLBACK: &str = "40";
-    let sqlstate = error.sqlstate;
-    if sqlstate == SqlState::QUERY_CANCELED || sqlstate.as_str().starts_with(TRANSACTION_ROLLBACK) {
+    if ends_statement(&error) {
         return Err(error);
     }
     let payload = error_payload(watch, op, change, &error);
@@ -291,8 +357,12 @@ fn failed(
             .or_else(|_| text::jsonb(&error_payload(watch, op, None, &error)))
             .ok()
     });
-    let key = None;
-    let body = Body { payload, args, key };
+    let body = Body {
+        payload,
+        topic: None,
+        args,
+        key: None,
+    };
     Ok(Content::Failure(Box::new((error, body))))
 }
 

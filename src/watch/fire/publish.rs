@@ -80,7 +80,7 @@ fn send(watch: &Rc<CachedWatch>, op: Op, body: Body, mut tally: WatchCounts) -> 
     if let (Some(queue), Some(args)) = (&watch.definition.queue, body.args) {
         tally.jobs += add_job(watch, queue, args, &mut tally)?;
     }
-    tally.notices += add_notice(watch, op, body.payload, body.key)?;
+    tally.notices += add_notice(watch, op, body.payload, body.topic, body.key)?;
     counts::add(watch.definition.watch_id, watch.counter, tally);
     Ok(())
 }
@@ -107,17 +107,24 @@ fn add_job(
 }
 
 #[cfg_attr(target_os = "linux", link_section = "commit_path")]
-fn add_notice(watch: &CachedWatch, op: Op, payload: Vec<u8>, key: Option<Vec<u8>>) -> Result<u64> {
+fn add_notice(
+    watch: &CachedWatch,
+    op: Op,
+    payload: Vec<u8>,
+    topic: Option<Box<[u8]>>,
+    key: Option<Vec<u8>>,
+) -> Result<u64> {
     let Some(channel) = &watch.channel else {
         return Ok(0);
     };
-    let payload = if payload.len() <= longest(watch) {
+    let payload = if payload.len() <= longest(watch, topic.as_deref()) {
         payload
     } else {
-        refer(watch, op, key.as_deref(), &payload)?
+        refer(watch, op, topic.as_deref(), key.as_deref(), &payload)?
     };
     buffer::add(Item::Notice {
         channel: Rc::clone(channel),
+        topic,
         payload,
         delivery: match watch.delivery() {
             Delivery::Notify => Route::Notify,
@@ -141,18 +148,25 @@ fn repeat(watch: &CachedWatch) -> Repeat {
 }
 
 /// Bytes that a payload of the watch may have and be sent as it is: by NOTIFY a member may be added to JSON.
-pub fn longest(watch: &CachedWatch) -> usize {
-    match (watch.delivery(), repeat(watch)) {
-        (Delivery::Notify, Repeat::Counts | Repeat::Follows) => {
-            notify::PAYLOAD_LIMIT - repeats::MEMBER_BYTES
-        }
-        _ => notify::PAYLOAD_LIMIT,
-    }
+///
+/// A row of the log is on one page: a topic takes its bytes from the payload's.
+pub fn longest(watch: &CachedWatch, topic: Option<&[u8]>) -> usize {
+    let taken = match (watch.delivery(), repeat(watch)) {
+        (Delivery::Notify, Repeat::Counts | Repeat::Follows) => repeats::MEMBER_BYTES,
+        _ => topic.map_or(0, <[u8]>::len),
+    };
+    notify::PAYLOAD_LIMIT - taken
 }
 
 /// Keeps a payload that is too long for NOTIFY, and answers what is sent for it.
-fn refer(watch: &CachedWatch, op: Op, key: Option<&[u8]>, payload: &[u8]) -> Result<Vec<u8>> {
-    let id = oversize::keep(watch.channel.as_deref().unwrap_or_default(), payload)?;
+fn refer(
+    watch: &CachedWatch,
+    op: Op,
+    topic: Option<&[u8]>,
+    key: Option<&[u8]>,
+    payload: &[u8],
+) -> Result<Vec<u8>> {
+    let id = oversize::keep(watch.channel.as_deref().unwrap_or_default(), topic, payload)?;
     let written = |key: &[u8]| {
         let mut out = Vec::new();
         watch
@@ -161,7 +175,7 @@ fn refer(watch: &CachedWatch, op: Op, key: Option<&[u8]>, payload: &[u8]) -> Res
         out
     };
     let reference = written(key.unwrap_or(NO_KEY));
-    Ok(if reference.len() > longest(watch) {
+    Ok(if reference.len() > longest(watch, topic) {
         written(NO_KEY)
     } else {
         reference

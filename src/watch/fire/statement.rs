@@ -35,7 +35,7 @@ const JOB_KEYS_LIMIT: usize = 1 << 20;
 fn keys_limit(watch: &CachedWatch) -> usize {
     match watch.channel {
         _ if watch.kind == PayloadKind::None => 0,
-        Some(_) => watch.shape.keys_limit(publish::longest(watch)),
+        Some(_) => watch.shape.keys_limit(publish::longest(watch, None)),
         None => JOB_KEYS_LIMIT,
     }
 }

@@ -32,10 +32,10 @@ pub fn attach(watch: &WatchDefinition) -> bool {
 }
 
 static REWORD: Plan = Plan::new(
-    "UPDATE pushy_internal.watch w SET columns = $2, condition = $3, payload_expr = $4, args_expr = $5, trigger_texts = $6, \
+    "UPDATE pushy_internal.watch w SET columns = $2, condition = $3, payload_expr = $4, args_expr = $5, trigger_texts = $6, topic_expr = $7, \
             changed_at = pg_catalog.clock_timestamp() \
       WHERE w.watch_id OPERATOR(pg_catalog.=) $1",
-    &[INT4OID, NAMEARRAYOID, TEXTOID, TEXTOID, TEXTOID, TEXTARRAYOID],
+    &[INT4OID, NAMEARRAYOID, TEXTOID, TEXTOID, TEXTOID, TEXTARRAYOID, TEXTOID],
 );
 
 /// A column that it names is called otherwise now.
@@ -50,6 +50,7 @@ pub fn reword(watch: &WatchDefinition) -> Result<()> {
         watch.payload_expr.as_deref(),
         watch.args_expr.as_deref(),
         array::of_texts(watch.trigger_texts.iter().map(String::as_str)),
+        watch.topic_expr.as_deref(),
     ];
     spi::run(&REWORD, reworded);
     Ok(())

@@ -48,6 +48,7 @@ pub(super) mod table {
         FINGERPRINT "fingerprint",
         CREATED_AT "created_at",
         CHANGED_AT "changed_at",
+        TOPIC_EXPR "topic_expr",
     }
 }
 
@@ -57,7 +58,7 @@ macro_rules! watch_columns {
         "w.watch_id, w.token, w.relation, w.relation_name, w.relation_owner_name, w.name, w.named_by, w.owner, w.owner_name, \
          w.channel, w.events, w.columns, w.condition, w.payload, w.payload_expr, w.level, w.delivery, w.queue, w.queue_id, \
          w.queue_owner, w.args_expr, w.merge, w.paused, w.home_system, w.home_database, w.home_extension, w.triggers, \
-         w.expression_trigger, w.trigger_texts, w.fingerprint"
+         w.expression_trigger, w.trigger_texts, w.fingerprint, w.created_at, w.changed_at, w.topic_expr"
     };
 }
 pub(super) use watch_columns;
@@ -115,6 +116,7 @@ pub(super) fn read(row: Row<'_>) -> Result<WatchDefinition> {
             owner: row.oid(table::QUEUE_OWNER),
         }),
         args_expr: row.opt_text(table::ARGS_EXPR)?,
+        topic_expr: row.opt_text(table::TOPIC_EXPR)?,
         merge: row.bool(table::MERGE),
         paused: row.bool(table::PAUSED),
         home,

@@ -16,15 +16,15 @@ use BuiltinOid::{
 static WRITE: Plan = Plan::new(
     "INSERT INTO pushy_internal.watch AS w (watch_id, relation, relation_name, name, owner, owner_name, channel, events, columns, \
          condition, payload, payload_expr, level, delivery, queue, args_expr, merge, paused, home_system, \
-         home_database, triggers, expression_trigger, queue_id, queue_owner, token, relation_owner_name, home_extension, named_by, trigger_texts, fingerprint) \
+         home_database, triggers, expression_trigger, queue_id, queue_owner, token, relation_owner_name, home_extension, named_by, trigger_texts, fingerprint, topic_expr) \
      VALUES ($1, $2, $3, $4, $5, $6::pg_catalog.name, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, \
-         $19, $20, $21, $22, $23, $24, $25::pg_catalog.uuid, $26::pg_catalog.name, $27, $28, $30, $31) \
+         $19, $20, $21, $22, $23, $24, $25::pg_catalog.uuid, $26::pg_catalog.name, $27, $28, $30, $31, $32) \
      ON CONFLICT (watch_id) DO UPDATE SET relation = excluded.relation, relation_name = excluded.relation_name, name = excluded.name, \
          owner = excluded.owner, owner_name = excluded.owner_name, channel = excluded.channel, \
          events = excluded.events, columns = excluded.columns, condition = excluded.condition, \
          payload = excluded.payload, payload_expr = excluded.payload_expr, level = excluded.level, \
          delivery = excluded.delivery, queue = excluded.queue, \
-         queue_id = excluded.queue_id, queue_owner = excluded.queue_owner, args_expr = excluded.args_expr, \
+         queue_id = excluded.queue_id, queue_owner = excluded.queue_owner, args_expr = excluded.args_expr, topic_expr = excluded.topic_expr, \
          merge = excluded.merge, \
          paused = w.paused AND (w.home_system, w.home_database, w.home_extension) OPERATOR(pg_catalog.=) (excluded.home_system, excluded.home_database, excluded.home_extension), \
          home_system = excluded.home_system, \
@@ -36,7 +36,7 @@ static WRITE: Plan = Plan::new(
         INT4OID, OIDOID, TEXTOID, TEXTOID, OIDOID, TEXTOID, TEXTOID, TEXTARRAYOID, NAMEARRAYOID,
         TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, BOOLOID, BOOLOID, INT8OID,
         OIDOID, OIDARRAYOID, OIDOID, INT4OID, OIDOID, TEXTOID, TEXTOID, OIDOID, TEXTOID, BOOLOID,
-        TEXTARRAYOID, TEXTOID,
+        TEXTARRAYOID, TEXTOID, TEXTOID,
     ],
 );
 
@@ -111,6 +111,7 @@ impl WatchDefinition {
                 is_new,
                 array::of_texts(self.trigger_texts.iter().map(String::as_str)),
                 self.print.as_str(),
+                self.topic_expr.as_deref(),
             ],
         )
     }

@@ -232,6 +232,7 @@ pub(super) fn take_texts(watch: &mut WatchDefinition) -> Result<()> {
         (&mut watch.condition, Expression::Condition),
         (&mut watch.payload_expr, Expression::Payload),
         (&mut watch.args_expr, Expression::Args),
+        (&mut watch.topic_expr, Expression::Topic),
     ];
     for (text, expression) in parts {
         if text.is_some() {
@@ -246,7 +247,7 @@ fn bare(expression: Expression, text: String) -> String {
     let (start, end) = match expression {
         Expression::Condition => ("(", " IS TRUE)"),
         Expression::Args => ("to_jsonb(", ")"),
-        Expression::Changed | Expression::Payload => ("", ""),
+        Expression::Changed | Expression::Payload | Expression::Topic => ("", ""),
     };
     let inner = text
         .strip_prefix(start)

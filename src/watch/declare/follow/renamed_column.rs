@@ -49,6 +49,7 @@ pub(super) fn rename(relation: &RelationName, from: &str, to: &str) -> Result<()
                 (&mut watch.condition, kept.condition),
                 (&mut watch.payload_expr, kept.payload_expr),
                 (&mut watch.args_expr, kept.args_expr),
+                (&mut watch.topic_expr, kept.topic_expr),
             ] {
                 if is_unchanged && uses(&kept) {
                     *text = kept;

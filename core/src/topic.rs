@@ -1,0 +1,305 @@
+//! Topics: finer addresses within a channel, and the patterns by which readers choose among them.
+//!
+//! A topic is one or more levels with `/` between them (`post/42`); a level may be empty. In a pattern a level is a text that
+//! stands for itself, or `*`, which stands for any one level, `**`, at the end only, which stands for all that follows (or for
+//! nothing), or `{sub}`, which stands for the subject of a reader who has one. What means something in a pattern
+//! (`*`, `{`, `}`, `,`, `\`) stands for itself behind a `\`.
+//!
+//! Matching takes one step for each level: nothing is tried twice.
+
+/// Bytes of a topic, and of a pattern, at most: so a pattern can say any topic that needs no `\`.
+pub const LONGEST: usize = 1024;
+
+/// Patterns of one reader at most.
+pub const MOST_PATTERNS: usize = 100;
+
+/// Why a text is no topic, or no pattern.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Flaw {
+    Empty,
+    /// So many bytes.
+    TooLong(usize),
+    Control,
+    /// A `*` that is no level of its own, or a `**` that is not the last one.
+    Star,
+    /// A `{` or `}` that is no `{sub}`.
+    Brace,
+    /// A `,` where there is one pattern only.
+    Comma,
+    /// A `\` before something else than what means something.
+    Escape,
+    /// So many patterns.
+    TooMany(usize),
+}
+
+/// What no topic may be, whatever the encoding: the bytes of ASCII stand for themselves in each that the server stores.
+pub fn check(topic: &[u8]) -> Result<(), Flaw> {
+    if topic.is_empty() {
+        Err(Flaw::Empty)
+    } else if topic.len() > LONGEST {
+        Err(Flaw::TooLong(topic.len()))
+    } else if topic.iter().any(u8::is_ascii_control) {
+        Err(Flaw::Control)
+    } else {
+        Ok(())
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Level {
+    Literal(Vec<u8>),
+    /// `*`
+    Any,
+    /// `{sub}`
+    Subject,
+    /// `**`
+    Rest,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pattern(Vec<Level>);
+
+const SEPARATOR: u8 = b'/';
+/// What a `\` may stand before.
+const SPECIAL: &[u8] = br"*{},\";
+
+impl Level {
+    fn read(written: &[u8]) -> Result<Self, Flaw> {
+        match written {
+            b"*" => return Ok(Self::Any),
+            b"**" => return Ok(Self::Rest),
+            b"{sub}" => return Ok(Self::Subject),
+            _ => {}
+        }
+        let mut literal = Vec::with_capacity(written.len());
+        let mut rest = written.iter();
+        while let Some(byte) = rest.next() {
+            literal.push(match byte {
+                b'\\' => *rest
+                    .next()
+                    .filter(|next| SPECIAL.contains(next))
+                    .ok_or(Flaw::Escape)?,
+                b'*' => return Err(Flaw::Star),
+                b'{' | b'}' => return Err(Flaw::Brace),
+                b',' => return Err(Flaw::Comma),
+                other => *other,
+            });
+        }
+        Ok(Self::Literal(literal))
+    }
+}
+
+impl Pattern {
+    pub fn read(written: &[u8]) -> Result<Self, Flaw> {
+        check(written)?;
+        let levels = written.split(|byte| *byte == SEPARATOR).map(Level::read);
+        let levels: Vec<Level> = levels.collect::<Result<_, _>>()?;
+        let before_last = &levels[..levels.len() - 1];
+        if before_last.contains(&Level::Rest) {
+            return Err(Flaw::Star);
+        }
+        Ok(Self(levels))
+    }
+
+    /// Whether it matches this topic for a reader who is this subject, if any. No `{sub}` stands for an empty subject, nor
+    /// for more than one level.
+    pub fn matches(&self, topic: &[u8], subject: Option<&[u8]>) -> bool {
+        let mut said = topic.split(|byte| *byte == SEPARATOR);
+        for level in &self.0 {
+            if *level == Level::Rest {
+                return true;
+            }
+            let Some(said) = said.next() else {
+                return false;
+            };
+            let fits = match level {
+                Level::Literal(literal) => literal == said,
+                Level::Subject => !said.is_empty() && subject == Some(said),
+                Level::Any | Level::Rest => true,
+            };
+            if !fits {
+                return false;
+            }
+        }
+        said.next().is_none()
+    }
+
+    pub fn has_subject(&self) -> bool {
+        self.0.contains(&Level::Subject)
+    }
+}
+
+/// Several patterns: a topic is matched by one of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Patterns(Vec<Pattern>);
+
+impl Patterns {
+    /// Match nothing.
+    pub const NONE: Self = Self(Vec::new());
+
+    /// Those of a text: with a `,` between them, and maybe spaces behind it.
+    pub fn read_list(written: &[u8]) -> Result<Self, Flaw> {
+        let mut is_escaped = false;
+        let between = |byte: &u8| {
+            let ends = *byte == b',' && !is_escaped;
+            is_escaped = *byte == b'\\' && !is_escaped;
+            ends
+        };
+        Self::read_all(written.split(between).map(<[u8]>::trim_ascii_start))
+    }
+
+    /// Those of a list.
+    pub fn read_all<'a>(written: impl Iterator<Item = &'a [u8]>) -> Result<Self, Flaw> {
+        let patterns: Vec<Pattern> = written.map(Pattern::read).collect::<Result<_, _>>()?;
+        match patterns.len() {
+            0 => Err(Flaw::Empty),
+            many if many > MOST_PATTERNS => Err(Flaw::TooMany(many)),
+            _ => Ok(Self(patterns)),
+        }
+    }
+
+    /// Those that were checked before they were kept. What is none by now matches nothing.
+    pub fn kept<'a>(written: impl Iterator<Item = &'a [u8]>) -> Self {
+        Self::read_all(written).unwrap_or(Self::NONE)
+    }
+
+    pub fn match_topic(&self, topic: &[u8], subject: Option<&[u8]>) -> bool {
+        self.0.iter().any(|pattern| pattern.matches(topic, subject))
+    }
+
+    /// Those that stand for something where a reader is no subject; None where that is none of them.
+    pub fn of_no_subject(mut self) -> Option<Self> {
+        self.0.retain(|pattern| !pattern.has_subject());
+        (!self.0.is_empty()).then_some(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As the words say it: `**` is tried as any number of `*`.
+    fn naive(pattern: &str, topic: &str, subject: Option<&str>) -> bool {
+        let said: Vec<&str> = topic.split('/').collect();
+        let written: Vec<&str> = pattern.split('/').collect();
+        let fits = |levels: &[String]| {
+            levels.len() == said.len()
+                && levels
+                    .iter()
+                    .zip(&said)
+                    .all(|(level, said)| match level.as_str() {
+                        "*" => true,
+                        "{sub}" => !said.is_empty() && subject == Some(*said),
+                        literal => literal.replace('\\', "") == *said,
+                    })
+        };
+        let own = |levels: &[&str]| levels.iter().map(|level| (*level).to_owned()).collect();
+        match written.split_last() {
+            Some((&"**", before)) => (0..=said.len()).any(|more| {
+                let mut levels: Vec<String> = own(before);
+                levels.extend(vec!["*".to_owned(); more]);
+                fits(&levels)
+            }),
+            _ => fits(&own(&written)),
+        }
+    }
+
+    /// All sequences of up to `most` of these, at least one.
+    fn sequences(of: &[&str], most: usize) -> Vec<String> {
+        let mut all: Vec<Vec<&str>> = of.iter().map(|one| vec![*one]).collect();
+        let mut last = all.clone();
+        for _ in 1..most {
+            last = last
+                .iter()
+                .flat_map(|levels| of.iter().map(|one| [levels.as_slice(), &[*one]].concat()))
+                .collect();
+            all.extend(last.clone());
+        }
+        all.iter().map(|levels| levels.join("/")).collect()
+    }
+
+    #[test]
+    fn every_short_pattern_matches_what_its_words_say() {
+        let topics = sequences(&["a", "b", "", "*", ".."], 4);
+        let patterns = sequences(&["a", "", "*", "\\*", "{sub}", "..", "**"], 4);
+        let mut tried = 0;
+        for pattern in &patterns {
+            let is_topic = !pattern.is_empty();
+            let has_early_rest = pattern.rsplit('/').skip(1).any(|level| level == "**");
+            let read = Pattern::read(pattern.as_bytes());
+            assert_eq!(read.is_ok(), is_topic && !has_early_rest, "{pattern}");
+            let Ok(read) = read else { continue };
+            for topic in topics.iter().filter(|topic| !topic.is_empty()) {
+                for subject in [None, Some("a"), Some(""), Some("a/b"), Some("*")] {
+                    assert_eq!(
+                        read.matches(topic.as_bytes(), subject.map(str::as_bytes)),
+                        naive(pattern, topic, subject),
+                        "{pattern} and {topic} for {subject:?}"
+                    );
+                    tried += 1;
+                }
+            }
+        }
+        assert!(tried > 1_000_000, "{tried}");
+    }
+
+    #[test]
+    fn what_is_no_pattern_says_why() {
+        let long = "a".repeat(LONGEST + 1);
+        let cases = [
+            ("", Flaw::Empty),
+            (long.as_str(), Flaw::TooLong(LONGEST + 1)),
+            ("a\tb", Flaw::Control),
+            ("a\u{7f}", Flaw::Control),
+            ("a*", Flaw::Star),
+            ("***", Flaw::Star),
+            ("**/a", Flaw::Star),
+            ("a/**/**", Flaw::Star),
+            ("{sub", Flaw::Brace),
+            ("{role}", Flaw::Brace),
+            ("x{sub}", Flaw::Brace),
+            ("}", Flaw::Brace),
+            ("a,b", Flaw::Comma),
+            ("a\\b", Flaw::Escape),
+            ("a\\", Flaw::Escape),
+            ("a\\/b", Flaw::Escape),
+        ];
+        for (written, flaw) in cases {
+            assert_eq!(Pattern::read(written.as_bytes()), Err(flaw), "{written}");
+        }
+    }
+
+    #[test]
+    fn what_means_something_stands_for_itself_behind_a_backslash() {
+        for topic in ["*", "a/**", "{sub}", "a,b", "a\\b", "\\*", "é/{}"] {
+            let mut written = String::new();
+            for character in topic.chars() {
+                if "*{},\\".contains(character) {
+                    written.push('\\');
+                }
+                written.push(character);
+            }
+            let pattern = Pattern::read(written.as_bytes()).unwrap();
+            assert!(pattern.matches(topic.as_bytes(), Some(b"x")), "{written}");
+            assert!(!pattern.matches(b"x", Some(b"x")), "{written}");
+        }
+    }
+
+    #[test]
+    fn a_list_is_split_at_commas_that_are_not_escaped() {
+        let list = Patterns::read_list(b"a/*, b\\,c,{sub}/**").unwrap();
+        assert_eq!(list.0.len(), 3);
+        assert!(list.match_topic(b"a/x", None) && list.match_topic(b"b,c", None));
+        assert!(!list.match_topic(b"me/x", None) && list.match_topic(b"me/x", Some(b"me")));
+        let usual = list.of_no_subject().unwrap();
+        assert!(usual.match_topic(b"b,c", None) && !usual.match_topic(b"me", Some(b"me")));
+        assert_eq!(Patterns::read_list(b"{sub}").unwrap().of_no_subject(), None);
+        assert_eq!(Patterns::read_list(b"a,,b"), Err(Flaw::Empty));
+        assert_eq!(Patterns::read_list(b"a\\\\,b").unwrap().0.len(), 2);
+        let many = vec!["a"; MOST_PATTERNS + 1].join(",");
+        assert_eq!(
+            Patterns::read_list(many.as_bytes()),
+            Err(Flaw::TooMany(MOST_PATTERNS + 1))
+        );
+    }
+}
