@@ -51,7 +51,7 @@ CREATE TABLE pushy_internal.channel_acl (
   grantee      oid         NOT NULL,   -- 0 is PUBLIC
   grantee_name name        NOT NULL,
   privilege    text        NOT NULL CHECK (privilege OPERATOR(pg_catalog.=) 'listen'),
-  topics       text,                   -- for later: NULL
+  topics       text,                   -- patterns, with commas between them; NULL: all topics, and notices without one
   granted_lsn  bigint      NOT NULL,   -- where the WAL was: what was written before is not read
   granted_at   timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
   -- Where its channel was at home when it was given, as in the row of the channel: it counts only while it is there still, so what a
@@ -68,7 +68,7 @@ SELECT pg_catalog.pg_extension_config_dump('pushy_internal.channel_acl', '');
 CREATE FUNCTION pushy.channel_grant(channel text, role text, privilege text DEFAULT 'listen', topics text DEFAULT NULL)
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_channel_grant_v1';
 COMMENT ON FUNCTION pushy.channel_grant(text, text, text, text) IS
-  'Lets a role read a channel, by subscriptions and pushy.notice, and closes the channel to all who are not granted it. channel is written as after LISTEN, role is an exact name or ''public'', and topics, which is for later, must be NULL. Who grants a channel first owns it, which any role that may use Pushy can do unless another role''s watch publishes on it or another role''s subscription names it; names that begin with pushy_ are Pushy''s own. What was written before the grant is not read, and LISTEN, which asks for no privilege, still hears everything.';
+  'Lets a role read a channel, by subscriptions and pushy.notice, and closes the channel to all who are not granted it. channel is written as after LISTEN, role is an exact name or ''public'', and topics, patterns with commas between them (post/*, user/7/**), lets it read only what has such a topic. Who grants a channel first owns it, which any role that may use Pushy can do unless another role''s watch publishes on it or another role''s subscription names it; names that begin with pushy_ are Pushy''s own. What was written before the grant is not read, and LISTEN, which asks for no privilege, still hears everything.';
 
 CREATE FUNCTION pushy.channel_revoke(channel text, role text, privilege text DEFAULT 'listen')
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_channel_revoke_v1';
@@ -94,14 +94,14 @@ COMMENT ON VIEW pushy.channel_grants IS
 COMMENT ON COLUMN pushy.channel_grants.channel IS 'What to write after LISTEN.';
 COMMENT ON COLUMN pushy.channel_grants.grantee IS 'The role; public: all; NULL: nobody but the owner.';
 COMMENT ON COLUMN pushy.channel_grants.privilege IS 'What was granted: listen.';
-COMMENT ON COLUMN pushy.channel_grants.topics IS 'For later: NULL.';
+COMMENT ON COLUMN pushy.channel_grants.topics IS 'The patterns of topics that may be read, with commas between them; {sub} stands for whom the gateway has let in, and for no role. NULL: all topics, and what has none.';
 COMMENT ON COLUMN pushy.channel_grants.owner IS 'Who granted the channel first: grants and revokes. NULL: that role is gone; a superuser who grants the channel owns it then.';
 COMMENT ON COLUMN pushy.channel_grants.granted_at IS 'When the grant was given: what was written before is not read.';
 
 -- Like pg_notify() it must stay in the leader.
-CREATE FUNCTION pushy.notify(channel text, payload text DEFAULT '', delivery text DEFAULT NULL) RETURNS void
+CREATE FUNCTION pushy.notify(channel text, payload text DEFAULT '', delivery text DEFAULT NULL, topic text DEFAULT NULL) RETURNS void
     LANGUAGE c VOLATILE PARALLEL RESTRICTED
-    AS 'MODULE_PATHNAME', 'pushy_notify_v1';
+    AS 'MODULE_PATHNAME', 'pushy_notify_v2';
 
-COMMENT ON FUNCTION pushy.notify(text, text, text) IS
-    'Publishes a payload on a channel when the transaction commits. The channel is written as after LISTEN, and not one of Pushy''s own (pushy_ and more). delivery: relay writes it to the event log, so that the commit waits for nobody, the relay emits it to LISTENers a moment later, and subscriptions can read it; notify is NOTIFY. Where nothing is said relay, and notify as long as no relay can come here.';
+COMMENT ON FUNCTION pushy.notify(text, text, text, text) IS
+    'Publishes a payload on a channel when the transaction commits. The channel is written as after LISTEN, and not one of Pushy''s own (pushy_ and more). delivery: relay writes it to the event log, so that the commit waits for nobody, the relay emits it to LISTENers a moment later, and subscriptions can read it; notify is NOTIFY. Where nothing is said relay, and notify as long as no relay can come here. topic is a finer address within the channel, such as post/42, by which subscriptions choose; LISTENers do not see it, and NOTIFY passes it over.';

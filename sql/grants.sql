@@ -55,7 +55,7 @@ GRANT EXECUTE ON FUNCTION
   pushy.channel_name(text),
   pushy.channel_inspect(text),
   pushy.channel_ident(text),
-  pushy.notify(text, text, text),
+  pushy.notify(text, text, text, text),
   pushy.channel_grant(text, text, text, text),
   pushy.channel_revoke(text, text, text)
   TO PUBLIC;
@@ -106,7 +106,7 @@ GRANT EXECUTE ON PROCEDURE pushy.jobs_wait(text, interval, boolean) TO PUBLIC;
 GRANT EXECUTE ON FUNCTION pushy.version() TO PUBLIC;
 GRANT EXECUTE ON FUNCTION pushy_internal.relay_obstacle() TO PUBLIC;
 GRANT EXECUTE ON FUNCTION
-  pushy.watch(regclass, text, text[], name[], text, text, text, text, text, text, text, boolean, text),
+  pushy.watch(regclass, text, text[], name[], text, text, text, text, text, text, text, boolean, text, text),
   pushy.unwatch(regclass, text),
   pushy.watch_pause(regclass, text),
   pushy.watch_resume(regclass, text),
@@ -118,11 +118,15 @@ GRANT EXECUTE ON FUNCTION
   TO PUBLIC;
 
 GRANT EXECUTE ON FUNCTION
-  pushy.subscription_create(text, text[], text, boolean),
+  pushy.subscription_create(text, text[], text, boolean, text[], text),
   pushy.subscription_read(text, int, text),
   pushy.subscription_ack(text, text),
-  pushy.subscription_drop(text)
+  pushy.subscription_drop(text),
+  pushy.log_position(),
+  -- As the caller may read: for a gateway, whose role needs USAGE on pushy_internal.
+  pushy_internal.log_read(text, text[], text[], int)
   TO PUBLIC;
+GRANT EXECUTE ON PROCEDURE pushy_internal.log_wait(text, text[], text[], interval, boolean) TO PUBLIC;
 GRANT EXECUTE ON PROCEDURE pushy.subscription_wait(text, interval, boolean) TO PUBLIC;
 
 -- Whoever applies a subscription fires the trigger of which it is the condition, and is told why it is refused.

@@ -6,7 +6,8 @@
 
 -- No index: writers pay for nothing but the row, and readers know the address of each event from its tick.
 -- No row is ever changed or deleted, so there is no key either. PLAIN keeps every row on one page (a payload
--- has at most 7,999 bytes) and needs no TOAST tables.
+-- and a topic have at most 7,999 bytes together) and needs no TOAST tables. A row without a topic is no longer for the column:
+-- the bitmap of NULLs has a bit to spare.
 DO $$
 BEGIN
   FOR part IN 0 .. 5 LOOP
@@ -21,8 +22,10 @@ BEGIN
       ALTER TABLE pushy_internal.log_%1$s
         ADD COLUMN channel text NOT NULL,
         ADD COLUMN payload text NOT NULL,
+        ADD COLUMN topic text,
         ALTER COLUMN channel SET STORAGE PLAIN,
-        ALTER COLUMN payload SET STORAGE PLAIN;
+        ALTER COLUMN payload SET STORAGE PLAIN,
+        ALTER COLUMN topic SET STORAGE PLAIN;
       COMMENT ON TABLE pushy_internal.log_%1$s IS ''Part %1$s of the event log; pushy.subscription_read reads it.'';
       CREATE TABLE pushy_internal.tick_%1$s (
         epoch      bigint NOT NULL,  -- which life of the relay
@@ -115,6 +118,7 @@ CREATE TABLE pushy_internal.subscription (
   stopped       text,                      -- why its notices become no jobs
   created_at    timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
   acked_at      timestamptz,
+  topics        text[],                    -- patterns; NULL: all, and what has no topic
   PRIMARY KEY (name),
   CONSTRAINT subscription_queue CHECK ((queue IS NULL) OPERATOR(pg_catalog.=) (queue_id IS NULL)
                                        AND (queue IS NULL) OPERATOR(pg_catalog.=) (queue_owner IS NULL))
@@ -129,10 +133,12 @@ CREATE FUNCTION pushy.subscription_create(
   name text,
   channels text[] DEFAULT NULL,
   queue text DEFAULT NULL,
-  from_oldest boolean DEFAULT false)
-RETURNS text LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_subscription_create_v1';
-COMMENT ON FUNCTION pushy.subscription_create(text, text[], text, boolean) IS
-  'Declares a reader of the event log and answers its cursor. One that is there keeps its cursor, whatever from_oldest says, and takes the new channels and queue, so a service can run it at each start. It reads notices delivered by relay, of channels written as after LISTEN (NULL: all; 1,000 at most), from now on or from the oldest still in the log, and belongs to the current user. With queue, which needs privilege enqueue, each notice becomes a job with arguments {"channel", "payload"}, exactly once; everybody who may publish on such a channel makes these jobs, so the handler must not believe the payload.';
+  from_oldest boolean DEFAULT false,
+  topics text[] DEFAULT NULL,
+  after text DEFAULT NULL)
+RETURNS text LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_subscription_create_v2';
+COMMENT ON FUNCTION pushy.subscription_create(text, text[], text, boolean, text[], text) IS
+  'Declares a reader of the event log and answers its cursor. One that is there keeps its cursor, whatever from_oldest and after say, and takes the new channels, topics and queue, so a service can run it at each start. It reads notices delivered by relay, of channels written as after LISTEN (NULL: all; 1,000 at most), from now on, from the oldest still in the log, or after a cursor, and belongs to the current user. With topics, patterns such as post/* or user/7/**, it reads only what has such a topic. With queue, which needs privilege enqueue, each notice becomes a job with arguments {"channel", "topic", "payload"}, exactly once; everybody who may publish on such a channel makes these jobs, so the handler must not believe the payload.';
 
 CREATE FUNCTION pushy.subscription_read(
   name text,
@@ -142,8 +148,9 @@ CREATE FUNCTION pushy.subscription_read(
   OUT channel text,
   OUT payload text,
   OUT at timestamptz,
-  OUT resync boolean)
-RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 100 AS 'MODULE_PATHNAME', 'pushy_subscription_read_v1';
+  OUT resync boolean,
+  OUT topic text)
+RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 100 AS 'MODULE_PATHNAME', 'pushy_subscription_read_v2';
 COMMENT ON FUNCTION pushy.subscription_read(text, int, text) IS
   'The next notices of a subscription, max_notices of them at most (0: none), after the last one acknowledged or after the cursor given. They come again until pushy.subscription_ack; a transaction that has read keeps other sessions from the subscription until it ends. A row with resync (and no channel) says that notices are missing before it: read the tables anew, then go on. A payload too long for NOTIFY is a reference ("notice": id) that pushy.notice resolves; at is when the relay met the notice; for the subscription''s owner.';
 
@@ -163,6 +170,41 @@ COMMENT ON FUNCTION pushy.subscription_drop(text) IS
   'Drops a subscription. For its owner.';
 
 
+-- Reading without a subscription.
+
+CREATE FUNCTION pushy.log_position()
+RETURNS text LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_log_position_v1';
+COMMENT ON FUNCTION pushy.log_position() IS
+  'A cursor behind which are all notices that the snapshot of the calling statement does not see the changes of. Read it first, then the tables, in one REPEATABLE READ transaction or one after the other, and go on from it with after => cursor of pushy.subscription_create. Nothing is missing between the two, and what was committed a moment before may come twice.';
+
+CREATE FUNCTION pushy_internal.log_read(
+  after text,
+  channels text[] DEFAULT NULL,
+  topics text[] DEFAULT NULL,
+  max_notices int DEFAULT 1000,
+  OUT cursor text,
+  OUT channel text,
+  OUT topic text,
+  OUT payload text,
+  OUT at timestamptz,
+  OUT merge boolean,
+  OUT resync boolean,
+  OUT more boolean)
+RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 100 AS 'MODULE_PATHNAME', 'pushy_log_read_v1';
+COMMENT ON FUNCTION pushy_internal.log_read(text, text[], text[], int) IS
+  'Internal: what the caller may read of the event log after a cursor, as pushy.subscription_read has it; for a gateway. The last row has no channel: its cursor is where the next call goes on, and more says whether there is more by now.';
+
+CREATE PROCEDURE pushy_internal.log_wait(
+  INOUT after text,
+  channels text[] DEFAULT NULL,
+  topics text[] DEFAULT NULL,
+  timeout interval DEFAULT '1 hour',
+  INOUT ready boolean DEFAULT NULL)
+LANGUAGE c AS 'MODULE_PATHNAME', 'pushy_log_wait_v1';
+COMMENT ON PROCEDURE pushy_internal.log_wait(text, text[], text[], interval, boolean) IS
+  'Internal: waits until pushy_internal.log_read has something for the caller after a cursor, holding no snapshot; for a gateway. ready is false after the timeout, and after moves past what was not for the caller.';
+
+
 CREATE FUNCTION pushy_internal.subscription_rows(
   OUT name text,
   OUT owner name,
@@ -177,8 +219,9 @@ CREATE FUNCTION pushy_internal.subscription_rows(
   OUT state text,
   OUT fix text,
   OUT created_at timestamptz,
-  OUT acked_at timestamptz)
-RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 10 AS 'MODULE_PATHNAME', 'pushy_subscription_rows_v1';
+  OUT acked_at timestamptz,
+  OUT topics text[])
+RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 10 AS 'MODULE_PATHNAME', 'pushy_subscription_rows_v2';
 COMMENT ON FUNCTION pushy_internal.subscription_rows() IS
   'Subscriptions that the caller owns, all of them for pg_read_all_stats; behind pushy.subscriptions.';
 
@@ -186,7 +229,7 @@ CREATE VIEW pushy.subscriptions WITH (security_barrier) AS
 SELECT s.name, s.owner,
        CASE WHEN s.channels IS NOT NULL
             THEN ARRAY(SELECT pushy.channel_ident(c.name) FROM pg_catalog.unnest(s.channels) WITH ORDINALITY c(name, n) ORDER BY c.n) END AS channels,
-       s.channels AS channel_names, s.queue, s.cursor, s.lag_notices, s.lag_bytes, s.lag, s.resync, s.stopped, s.state, s.fix, s.created_at, s.acked_at
+       s.channels AS channel_names, s.queue, s.cursor, s.lag_notices, s.lag_bytes, s.lag, s.resync, s.stopped, s.state, s.fix, s.created_at, s.acked_at, s.topics
   FROM pushy_internal.subscription_rows() s;
 COMMENT ON VIEW pushy.subscriptions IS
   'Readers of the event log that you own, and how far each is behind; all of them for pg_read_all_stats.';
@@ -205,6 +248,7 @@ COMMENT ON COLUMN pushy.subscriptions.state IS 'Whether the subscription does wh
 COMMENT ON COLUMN pushy.subscriptions.fix IS 'The statement that makes the subscription active or, where none does by itself, what to do in words; NULL: it is active.';
 COMMENT ON COLUMN pushy.subscriptions.created_at IS 'When the subscription was first created.';
 COMMENT ON COLUMN pushy.subscriptions.acked_at IS 'When the subscription was last acknowledged.';
+COMMENT ON COLUMN pushy.subscriptions.topics IS 'The patterns of topics that it reads; NULL: all, and what has no topic.';
 
 
 CREATE FUNCTION pushy_internal.log_row(

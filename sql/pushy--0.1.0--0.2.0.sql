@@ -129,6 +129,18 @@ BEGIN
 END
 $$;
 
+-- Topics: of notices in the log, of watches, of subscriptions.
+DO $$
+BEGIN
+  FOR part IN 0 .. 5 LOOP
+    EXECUTE pg_catalog.format('ALTER TABLE pushy_internal.log_%s ADD COLUMN topic text, ALTER COLUMN topic SET STORAGE PLAIN', part);
+  END LOOP;
+END
+$$;
+ALTER TABLE pushy_internal.watch ADD COLUMN topic_expr text;
+ALTER TABLE pushy_internal.oversize_notice ADD COLUMN topic text;
+ALTER TABLE pushy_internal.subscription ADD COLUMN topics text[];
+
 -- Functions with other arguments than before
 DROP FUNCTION pushy.queue_register(text, text, regrole, int, int, int, text, interval, interval, interval, interval, interval, boolean);
 DROP FUNCTION pushy.queue_alter(text, text, regrole, int, int, int, text, interval, interval, interval, interval, interval, boolean, regrole);
@@ -172,6 +184,95 @@ CREATE FUNCTION pushy.queue_alter(
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_queue_alter_v2';
 COMMENT ON FUNCTION pushy.queue_alter(text, text, regrole, int, int, int, text, interval, interval, interval, interval, interval, boolean, regrole, interval) IS
   'Changes some options of a queue and leaves the others as they are. Arguments are those of pushy.queue_register, where 0 is none and NULL leaves it (concurrency => 0 lifts the limit), and owner, another role, which the caller may become and which may become run_as; a superuser says it where the owner was dropped. The next pushy.queue_register sets all of it anew, but for the owner. For the queue''s owner.';
+
+DROP FUNCTION pushy.watch(regclass, text, text[], name[], text, text, text, text, text, text, text, boolean, text);
+DROP FUNCTION pushy.notify(text, text, text);
+DROP FUNCTION pushy.subscription_create(text, text[], text, boolean);
+DROP FUNCTION pushy.subscription_read(text, int, text);
+
+CREATE FUNCTION pushy.watch(
+  relation regclass,
+  channel text DEFAULT NULL,
+  events text[] DEFAULT '{insert,update,delete}',
+  columns name[] DEFAULT NULL,
+  condition text DEFAULT NULL,
+  payload text DEFAULT 'key',
+  payload_expr text DEFAULT NULL,
+  level text DEFAULT 'row',
+  delivery text DEFAULT NULL,
+  queue text DEFAULT NULL,
+  args_expr text DEFAULT NULL,
+  merge boolean DEFAULT NULL,
+  name text DEFAULT NULL,
+  topic_expr text DEFAULT NULL)
+RETURNS text LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_watch_v2';
+COMMENT ON FUNCTION pushy.watch(regclass, text, text[], name[], text, text, text, text, text, text, text, boolean, text, text) IS
+  'Turns a table''s changes into notices or jobs, and answers the channel as LISTEN wants it. Run it with every deploy: a watch of the name (if none is given, the channel''s, or the queue''s where there is no channel) is replaced and keeps its pause. columns: an update counts when one of them IS DISTINCT from before; condition, payload_expr, args_expr and topic_expr (by which subscriptions choose) are SQL over NEW and OLD; payload is none, key, row or diff, as JSON; level is row or statement; queue makes a job of each notice, and only jobs where no channel is named; delivery is relay (the event log) or notify. Needs TRIGGER on the table and enqueue on the queue; what a notice shows every role of the database may hear.';
+
+CREATE FUNCTION pushy.notify(channel text, payload text DEFAULT '', delivery text DEFAULT NULL, topic text DEFAULT NULL) RETURNS void
+    LANGUAGE c VOLATILE PARALLEL RESTRICTED
+    AS 'MODULE_PATHNAME', 'pushy_notify_v2';
+COMMENT ON FUNCTION pushy.notify(text, text, text, text) IS
+    'Publishes a payload on a channel when the transaction commits. The channel is written as after LISTEN, and not one of Pushy''s own (pushy_ and more). delivery: relay writes it to the event log, so that the commit waits for nobody, the relay emits it to LISTENers a moment later, and subscriptions can read it; notify is NOTIFY. Where nothing is said relay, and notify as long as no relay can come here. topic is a finer address within the channel, such as post/42, by which subscriptions choose; LISTENers do not see it, and NOTIFY passes it over.';
+
+CREATE FUNCTION pushy.subscription_create(
+  name text,
+  channels text[] DEFAULT NULL,
+  queue text DEFAULT NULL,
+  from_oldest boolean DEFAULT false,
+  topics text[] DEFAULT NULL,
+  after text DEFAULT NULL)
+RETURNS text LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_subscription_create_v2';
+COMMENT ON FUNCTION pushy.subscription_create(text, text[], text, boolean, text[], text) IS
+  'Declares a reader of the event log and answers its cursor. One that is there keeps its cursor, whatever from_oldest and after say, and takes the new channels, topics and queue, so a service can run it at each start. It reads notices delivered by relay, of channels written as after LISTEN (NULL: all; 1,000 at most), from now on, from the oldest still in the log, or after a cursor, and belongs to the current user. With topics, patterns such as post/* or user/7/**, it reads only what has such a topic. With queue, which needs privilege enqueue, each notice becomes a job with arguments {"channel", "topic", "payload"}, exactly once; everybody who may publish on such a channel makes these jobs, so the handler must not believe the payload.';
+
+CREATE FUNCTION pushy.subscription_read(
+  name text,
+  max_notices int DEFAULT 100,
+  after text DEFAULT NULL,
+  OUT cursor text,
+  OUT channel text,
+  OUT payload text,
+  OUT at timestamptz,
+  OUT resync boolean,
+  OUT topic text)
+RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 100 AS 'MODULE_PATHNAME', 'pushy_subscription_read_v2';
+COMMENT ON FUNCTION pushy.subscription_read(text, int, text) IS
+  'The next notices of a subscription, max_notices of them at most (0: none), after the last one acknowledged or after the cursor given. They come again until pushy.subscription_ack; a transaction that has read keeps other sessions from the subscription until it ends. A row with resync (and no channel) says that notices are missing before it: read the tables anew, then go on. A payload too long for NOTIFY is a reference ("notice": id) that pushy.notice resolves; at is when the relay met the notice; for the subscription''s owner.';
+
+-- Reading without a subscription.
+
+CREATE FUNCTION pushy.log_position()
+RETURNS text LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_log_position_v1';
+COMMENT ON FUNCTION pushy.log_position() IS
+  'A cursor behind which are all notices that the snapshot of the calling statement does not see the changes of. Read it first, then the tables, in one REPEATABLE READ transaction or one after the other, and go on from it with after => cursor of pushy.subscription_create. Nothing is missing between the two, and what was committed a moment before may come twice.';
+
+CREATE FUNCTION pushy_internal.log_read(
+  after text,
+  channels text[] DEFAULT NULL,
+  topics text[] DEFAULT NULL,
+  max_notices int DEFAULT 1000,
+  OUT cursor text,
+  OUT channel text,
+  OUT topic text,
+  OUT payload text,
+  OUT at timestamptz,
+  OUT merge boolean,
+  OUT resync boolean,
+  OUT more boolean)
+RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 100 AS 'MODULE_PATHNAME', 'pushy_log_read_v1';
+COMMENT ON FUNCTION pushy_internal.log_read(text, text[], text[], int) IS
+  'Internal: what the caller may read of the event log after a cursor, as pushy.subscription_read has it; for a gateway. The last row has no channel: its cursor is where the next call goes on, and more says whether there is more by now.';
+
+CREATE PROCEDURE pushy_internal.log_wait(
+  INOUT after text,
+  channels text[] DEFAULT NULL,
+  topics text[] DEFAULT NULL,
+  timeout interval DEFAULT '1 hour',
+  INOUT ready boolean DEFAULT NULL)
+LANGUAGE c AS 'MODULE_PATHNAME', 'pushy_log_wait_v1';
+COMMENT ON PROCEDURE pushy_internal.log_wait(text, text[], text[], interval, boolean) IS
+  'Internal: waits until pushy_internal.log_read has something for the caller after a cursor, holding no snapshot; for a gateway. ready is false after the timeout, and after moves past what was not for the caller.';
 
 -- Words for handlers
 CREATE FUNCTION pushy.job_checkpoint(state jsonb)
@@ -280,6 +381,197 @@ CREATE FUNCTION pushy_internal.queue_statistics(
 RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 1 AS 'MODULE_PATHNAME', 'pushy_queue_statistics_v2';
 COMMENT ON FUNCTION pushy_internal.queue_statistics(int) IS
   'Counters of a queue, from shared memory; behind pushy.stats. No row for one that the caller may not monitor, or that does not exist.';
+
+ALTER FUNCTION pushy_internal.subscription_rows() RENAME TO subscription_rows_before;
+CREATE FUNCTION pushy_internal.subscription_rows(
+  OUT name text,
+  OUT owner name,
+  OUT channels text[],
+  OUT queue text,
+  OUT cursor text,
+  OUT lag_notices bigint,
+  OUT lag_bytes bigint,
+  OUT lag interval,
+  OUT resync boolean,
+  OUT stopped text,
+  OUT state text,
+  OUT fix text,
+  OUT created_at timestamptz,
+  OUT acked_at timestamptz,
+  OUT topics text[])
+RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 10 AS 'MODULE_PATHNAME', 'pushy_subscription_rows_v2';
+COMMENT ON FUNCTION pushy_internal.subscription_rows() IS
+  'Subscriptions that the caller owns, all of them for pg_read_all_stats; behind pushy.subscriptions.';
+
+CREATE OR REPLACE VIEW pushy.subscriptions WITH (security_barrier) AS
+SELECT s.name, s.owner,
+       CASE WHEN s.channels IS NOT NULL
+            THEN ARRAY(SELECT pushy.channel_ident(c.name) FROM pg_catalog.unnest(s.channels) WITH ORDINALITY c(name, n) ORDER BY c.n) END AS channels,
+       s.channels AS channel_names, s.queue, s.cursor, s.lag_notices, s.lag_bytes, s.lag, s.resync, s.stopped, s.state, s.fix, s.created_at, s.acked_at, s.topics
+  FROM pushy_internal.subscription_rows() s;
+
+DROP FUNCTION pushy_internal.subscription_rows_before();
+
+CREATE OR REPLACE VIEW pushy.watches WITH (security_barrier) AS
+SELECT u.relation, u.name, u.channel, u.channel_name, u.events, u.columns, u.condition, u.payload, u.payload_expr, u.level, u.delivery, u.queue,
+       u.args_expr, u.merge, u.owner, u.state, u.fix, u.notices, u.jobs, u.errors, u.last_fired_at, u.last_error_at, u.topic_expr
+  FROM (
+  SELECT r.oid::pg_catalog.regclass AS relation,
+         -- As in pushy.jobs, CASE keeps equalities behind the filter.
+         CASE WHEN c.notices IS NOT NULL THEN w.name END AS name,
+         CASE WHEN c.notices IS NOT NULL AND w.channel IS NOT NULL THEN pushy.channel_ident(w.channel) END AS channel,
+         CASE WHEN c.notices IS NOT NULL THEN w.channel END AS channel_name,
+         w.events,
+         w.columns::pg_catalog.text[] AS columns,  -- Drivers know no arrays of names (node-postgres gives a text).
+         CASE WHEN c.notices IS NOT NULL THEN w.condition END AS condition,
+         CASE WHEN c.notices IS NOT NULL THEN w.payload END AS payload,
+         CASE WHEN c.notices IS NOT NULL THEN w.payload_expr END AS payload_expr,
+         CASE WHEN c.notices IS NOT NULL THEN w.level END AS level,
+         CASE WHEN c.notices IS NOT NULL AND w.channel IS NOT NULL THEN COALESCE(w.delivery, 'relay') END AS delivery,
+         CASE WHEN c.notices IS NOT NULL THEN w.queue END AS queue,
+         CASE WHEN c.notices IS NOT NULL THEN w.args_expr END AS args_expr,
+         w.merge,
+         CASE WHEN c.notices IS NULL THEN NULL
+              WHEN h.is_home
+              THEN (SELECT o.rolname FROM pg_catalog.pg_roles o WHERE o.oid OPERATOR(pg_catalog.=) w.owner)
+              ELSE w.owner_name END AS owner,
+         s.state,
+         CASE
+           WHEN s.state OPERATOR(pg_catalog.=) ANY ('{elsewhere,paused}'::pg_catalog.text[])
+             THEN pg_catalog.format('SELECT pushy.watch_resume(%L, %L)', r.oid::pg_catalog.regclass, w.name)
+           WHEN s.state OPERATOR(pg_catalog.=) 'broken' AND c.fix IS NULL AND y.missing IS NOT NULL
+             THEN pg_catalog.format('Declare it again with pushy.watch without what is no column of %s any more: %s; or end it: SELECT pushy.unwatch(%L, %L)',
+                                    r.oid::pg_catalog.regclass, y.missing, r.oid::pg_catalog.regclass, w.name)
+           WHEN s.state OPERATOR(pg_catalog.=) 'broken' AND c.fix IS NULL AND z.missing IS NOT NULL
+             THEN pg_catalog.format('Create what its expressions use and is gone, %s, and declare it again with pushy.watch, or declare it without; or end it: SELECT pushy.unwatch(%L, %L)',
+                                    z.missing, r.oid::pg_catalog.regclass, w.name)
+           -- A statement for its maker only: whoever else ran it would be the maker of words that somebody else wrote.
+           WHEN s.state OPERATOR(pg_catalog.=) 'broken' AND c.fix IS NULL
+                AND NOT EXISTS (SELECT FROM pg_catalog.pg_roles m WHERE m.oid OPERATOR(pg_catalog.=) w.owner AND m.rolname OPERATOR(pg_catalog.=) CURRENT_USER)
+             THEN pg_catalog.format('%s again with pushy.watch; or end it: SELECT pushy.unwatch(%L, %L)',
+                                    COALESCE((SELECT pg_catalog.format('Who declared it, %I, declares it', o.rolname)
+                                                FROM pg_catalog.pg_roles o WHERE o.oid OPERATOR(pg_catalog.=) w.owner),
+                                             'Who declared it is gone: the table''s owner, or a superuser, ends it and declares it'),
+                                    r.oid::pg_catalog.regclass, w.name)
+           WHEN s.state OPERATOR(pg_catalog.=) 'broken' THEN COALESCE(c.fix, pg_catalog.format('SELECT pushy.watch(%s)', pg_catalog.concat_ws(', ',
+             pg_catalog.format('%L, events => %L', r.oid::pg_catalog.regclass, w.events),
+             CASE WHEN w.channel IS NOT NULL AND COALESCE(w.named_by, '') OPERATOR(pg_catalog.<>) 'table' THEN pg_catalog.format('channel => %L', pushy.channel_ident(w.channel)) END,
+             CASE WHEN w.columns IS NOT NULL THEN pg_catalog.format('columns => %L', w.columns) END,
+             CASE WHEN w.condition IS NOT NULL THEN pg_catalog.format('condition => %L', w.condition) END,
+             CASE WHEN w.payload_expr IS NOT NULL THEN pg_catalog.format('payload_expr => %L', w.payload_expr)
+                  ELSE pg_catalog.format('payload => %L', w.payload) END,
+             pg_catalog.format('level => %L', w.level),
+             CASE WHEN w.channel IS NOT NULL AND w.delivery IS NOT NULL THEN pg_catalog.format('delivery => %L', w.delivery) END,
+             CASE WHEN w.queue IS NOT NULL THEN pg_catalog.format('queue => %L', w.queue) END,
+             CASE WHEN w.args_expr IS NOT NULL THEN pg_catalog.format('args_expr => %L', w.args_expr) END,
+             CASE WHEN w.topic_expr IS NOT NULL THEN pg_catalog.format('topic_expr => %L', w.topic_expr) END,
+             CASE WHEN w.merge THEN 'merge => true' END,
+             CASE WHEN w.named_by IS NULL THEN pg_catalog.format('name => %L', w.name) END)))
+           WHEN s.state OPERATOR(pg_catalog.=) 'no_relay' THEN COALESCE(o.fix, o.reason)
+           ELSE t.enable
+         END AS fix,
+         c.notices,
+         c.jobs,
+         c.errors,
+         c.last_fired_at,
+         c.last_error_at,
+         CASE WHEN c.notices IS NOT NULL THEN w.topic_expr END AS topic_expr
+    FROM (
+     -- Others' watches are left out before anything more is asked of them. OFFSET keeps that in this order.
+     SELECT w.* FROM pushy_internal.watch w
+      WHERE (SELECT c.notices FROM pushy_internal.watch_counts(w.watch_id) c) IS NOT NULL OFFSET 0) w
+   CROSS JOIN LATERAL (SELECT pushy_internal.is_home(w.home_system, w.home_database, w.home_extension, w.relation) AS is_home) h
+   -- Numbers mean something at home only.
+    JOIN pg_catalog.pg_class r
+      ON r.oid OPERATOR(pg_catalog.=) CASE WHEN h.is_home THEN w.relation
+                                           ELSE pushy_internal.watch_elsewhere(w.watch_id) END
+   CROSS JOIN LATERAL pushy_internal.watch_counts(w.watch_id) c
+   CROSS JOIN pushy_internal.relay_obstacle() o
+   -- What the arguments of its triggers, and of their copies on partitions, begin with.
+   CROSS JOIN LATERAL (
+     SELECT (w.token::pg_catalog.text::pg_catalog.bytea OPERATOR(pg_catalog.||) pg_catalog.decode('00', 'hex')) AS args) a
+   -- Its triggers, and those of them, on partitions too, that ALTER TABLE has kept from firing. pg_partition_tree() would wait for
+   -- whoever has locked a partition.
+   CROSS JOIN LATERAL (
+     SELECT pg_catalog.bool_or(f.disabled) AS disabled,
+            pg_catalog.string_agg(f.enable, '; ' ORDER BY f.relation) AS enable
+       FROM (SELECT g.tgrelid AS relation,
+                    pg_catalog.bool_or(g.tgenabled OPERATOR(pg_catalog.=) 'D'::pg_catalog."char" AND g.fires) AS disabled,
+                    pg_catalog.format('ALTER TABLE %s ', g.tgrelid::pg_catalog.regclass)
+                    OPERATOR(pg_catalog.||)
+                    pg_catalog.string_agg(pg_catalog.format('ENABLE TRIGGER %I', g.tgname), ', ' ORDER BY g.tgname)
+                      FILTER (WHERE g.tgenabled OPERATOR(pg_catalog.=) ANY ('{D,R}'::pg_catalog."char"[]) AND g.fires) AS enable
+               FROM (SELECT k.*,
+                            w.expression_trigger IS NULL
+                            OR k.oid OPERATOR(pg_catalog.<>) w.expression_trigger
+                               AND k.tgparentid OPERATOR(pg_catalog.<>) w.expression_trigger AS fires
+                       FROM pg_catalog.pg_trigger k
+                      WHERE k.tgrelid OPERATOR(pg_catalog.=) w.relation
+                         OR k.tgrelid OPERATOR(pg_catalog.=) ANY (
+                              ARRAY(WITH RECURSIVE below(oid) AS (
+                                      SELECT i.inhrelid FROM pg_catalog.pg_inherits i
+                                       WHERE i.inhparent OPERATOR(pg_catalog.=) r.oid AND r.relkind OPERATOR(pg_catalog.=) 'p'::pg_catalog."char"
+                                      UNION ALL
+                                      SELECT i.inhrelid FROM below b JOIN pg_catalog.pg_inherits i ON i.inhparent OPERATOR(pg_catalog.=) b.oid)
+                                    SELECT b.oid FROM below b))) g
+              WHERE g.oid OPERATOR(pg_catalog.=) ANY (w.triggers)
+                 OR pg_catalog.substring(g.tgargs, 1, pg_catalog.length(a.args)) OPERATOR(pg_catalog.=) a.args
+                    AND g.tgparentid OPERATOR(pg_catalog.<>) 0::pg_catalog.oid
+                    AND g.tgfoid OPERATOR(pg_catalog.=) 'pushy.watch_row()'::pg_catalog.regprocedure::pg_catalog.oid
+              GROUP BY g.tgrelid) f) t
+   CROSS JOIN LATERAL (
+     SELECT CASE WHEN NOT h.is_home THEN 'elsewhere'
+                 WHEN NOT pushy_internal.watch_is_whole(w.relation, w.triggers, w.fingerprint) THEN 'broken'
+                 WHEN c.fix IS NOT NULL THEN 'broken'
+                 WHEN w.paused THEN 'paused'
+                 WHEN t.disabled THEN 'disabled'
+                 WHEN t.enable IS NOT NULL THEN 'replica'
+                 WHEN w.channel IS NOT NULL AND (w.delivery OPERATOR(pg_catalog.=) 'relay' OR w.delivery IS NULL AND o.can_come)
+                      AND o.reason IS NOT NULL THEN 'no_relay'
+                 ELSE 'active' END AS state) s
+   -- What a watch that has lost triggers names and its table has not: DROP COLUMN with CASCADE takes the triggers with the column.
+   CROSS JOIN LATERAL (
+     SELECT pg_catalog.string_agg(pg_catalog.quote_ident(m.name), ', ' ORDER BY m.name) AS missing
+       FROM (SELECT n.name::pg_catalog.text AS name FROM pg_catalog.unnest(w.columns) n(name)
+              UNION
+             SELECT CASE WHEN pg_catalog.starts_with(x.found[1], '"') THEN pg_catalog.replace(pg_catalog.btrim(x.found[1], '"'), '""', '"')
+                         ELSE pg_catalog.lower(x.found[1]) END
+               FROM pg_catalog.regexp_matches(pg_catalog.concat_ws(' ', w.condition, w.payload_expr, w.args_expr, w.topic_expr),
+                                              '[[:<:]](?:new|old)[)]?[.]("(?:[^"]|"")+"|[[:alpha:]_][[:alnum:]_$]*)', 'gi') x(found)) m
+      WHERE s.state OPERATOR(pg_catalog.=) 'broken'
+        AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute d
+                         WHERE d.attrelid OPERATOR(pg_catalog.=) r.oid AND d.attname::pg_catalog.text OPERATOR(pg_catalog.=) m.name)) y
+   -- And functions, types and operators, likewise, as far as words tell: what no schema has, outside of texts.
+   CROSS JOIN LATERAL (
+     SELECT pg_catalog.string_agg(DISTINCT m.what, ', ' ORDER BY m.what) AS missing
+       FROM (SELECT pg_catalog.regexp_replace(pg_catalog.concat_ws(' ; ', w.condition, w.payload_expr, w.args_expr, w.topic_expr),
+                                              '''(?:[^'']|'''')*''|[$][[:alpha:]_]*[$].*?[$][[:alpha:]_]*[$]', '''''', 'g') AS words) e
+      CROSS JOIN LATERAL (
+        SELECT pg_catalog.format('function %I', f.name) AS what
+          FROM (SELECT CASE WHEN pg_catalog.starts_with(x.found[1], '"') THEN pg_catalog.btrim(x.found[1], '"') ELSE pg_catalog.lower(x.found[1]) END AS name
+                  FROM pg_catalog.regexp_matches(e.words, '("(?:[^"]|"")+"|[[:<:]][[:alpha:]_][[:alnum:]_$]*)[[:space:]]*[(]', 'g') x(found)) f
+         WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_proc p WHERE p.proname::pg_catalog.text OPERATOR(pg_catalog.=) f.name)
+           AND NOT EXISTS (SELECT FROM pg_catalog.pg_type p WHERE p.typname::pg_catalog.text OPERATOR(pg_catalog.=) f.name)
+           AND NOT EXISTS (SELECT FROM pg_catalog.pg_get_keywords() k WHERE k.word OPERATOR(pg_catalog.=) f.name)
+         UNION ALL
+        SELECT pg_catalog.format('type %I', f.name)
+          FROM (SELECT CASE WHEN pg_catalog.starts_with(x.found[1], '"') THEN pg_catalog.btrim(x.found[1], '"') ELSE pg_catalog.lower(x.found[1]) END AS name
+                  FROM pg_catalog.regexp_matches(e.words, '::[[:space:]]*(?:[[:alpha:]_][[:alnum:]_$]*[.])?("(?:[^"]|"")+"|[[:alpha:]_][[:alnum:]_$]*)', 'g') x(found)) f
+         WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_type p WHERE p.typname::pg_catalog.text OPERATOR(pg_catalog.=) f.name)
+           AND NOT EXISTS (SELECT FROM pg_catalog.pg_get_keywords() k WHERE k.word OPERATOR(pg_catalog.=) f.name)
+         UNION ALL
+        SELECT pg_catalog.format('operator %s', x.found[1])
+          FROM pg_catalog.regexp_matches(e.words, '([-+*/<>=~!@#%^&|`?]+)', 'g') x(found)
+         WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_operator p WHERE p.oprname::pg_catalog.text OPERATOR(pg_catalog.=) x.found[1])
+           AND x.found[1] OPERATOR(pg_catalog.!~) '^(!=|=>)$|--|/[*]|[*]/') m
+      WHERE s.state OPERATOR(pg_catalog.=) 'broken' AND c.fix IS NULL AND y.missing IS NULL) z
+   WHERE c.notices IS NOT NULL
+  UNION ALL
+  SELECT o.relation::pg_catalog.regclass, o.name, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 'orphaned',
+         pg_catalog.format('SELECT pushy.unwatch(%L, %L)', o.relation::pg_catalog.regclass, o.name),
+         NULL, NULL, NULL, NULL, NULL, NULL
+    FROM pushy_internal.watch_orphans() o
+   WHERE pg_catalog.has_table_privilege(o.relation, 'TRIGGER')) u;
 
 CREATE OR REPLACE VIEW pushy.queues WITH (security_barrier) AS
 SELECT q.queue,
@@ -451,6 +743,11 @@ COMMENT ON FUNCTION pushy.queue_grant(text, text, text) IS
   'Gives a role a privilege on a queue: enqueue (add jobs), work (cancel and retry them), claim (do them from outside) or monitor (see their arguments, results and errors). role is an exact name, or public for everybody. For the queue''s owner, who has all four.';
 COMMENT ON VIEW pushy.queues IS
   'Queues on which you have a privilege, and how their jobs run. An interval of 0 is none, but a lease of 0 lasts until the session ends; lengths of time are kept as they were counted, a month as 30 days and a year as 12 months.';
+COMMENT ON FUNCTION pushy.channel_grant(text, text, text, text) IS
+  'Lets a role read a channel, by subscriptions and pushy.notice, and closes the channel to all who are not granted it. channel is written as after LISTEN, role is an exact name or ''public'', and topics, patterns with commas between them (post/*, user/7/**), lets it read only what has such a topic. Who grants a channel first owns it, which any role that may use Pushy can do unless another role''s watch publishes on it or another role''s subscription names it; names that begin with pushy_ are Pushy''s own. What was written before the grant is not read, and LISTEN, which asks for no privilege, still hears everything.';
+COMMENT ON COLUMN pushy.channel_grants.topics IS 'The patterns of topics that may be read, with commas between them; {sub} stands for whom the gateway has let in, and for no role. NULL: all topics, and what has none.';
+COMMENT ON COLUMN pushy.watches.topic_expr IS 'The topic of a notice as SQL over NEW and OLD, as it was written or, since a column was renamed, as the server writes it; NULL: notices have none.';
+COMMENT ON COLUMN pushy.subscriptions.topics IS 'The patterns of topics that it reads; NULL: all, and what has no topic.';
 COMMENT ON COLUMN pushy.queues.handler IS 'The function that does the work of one job; NULL where workers outside do it.';
 COMMENT ON COLUMN pushy.queues.concurrency IS 'Executors, or leased jobs, at a time; NULL: no limit of its own.';
 COMMENT ON COLUMN pushy.queues.running IS 'Executors that work on the queue now, or jobs that workers outside have leased; NULL where you may not monitor it, and without the preload.';
@@ -485,6 +782,14 @@ BEGIN
      WHERE p.oid OPERATOR(pg_catalog.=) ANY (ARRAY[
              'pushy.queue_register(text, text, regrole, int, int, int, text, interval, interval, interval, interval, interval, boolean, interval)',
              'pushy.queue_alter(text, text, regrole, int, int, int, text, interval, interval, interval, interval, interval, boolean, regrole, interval)',
+             'pushy.watch(regclass, text, text[], name[], text, text, text, text, text, text, text, boolean, text, text)',
+             'pushy.notify(text, text, text, text)',
+             'pushy.subscription_create(text, text[], text, boolean, text[], text)',
+             'pushy.subscription_read(text, int, text)',
+             'pushy.log_position()',
+             'pushy_internal.log_read(text, text[], text[], int)',
+             'pushy_internal.log_wait(text, text[], text[], interval, boolean)',
+             'pushy_internal.subscription_rows()',
              'pushy.job_checkpoint(jsonb)',
              'pushy.job_snooze(interval, timestamptz, text)',
              'pushy.job_discard(text)',
@@ -521,6 +826,13 @@ GRANT SELECT, INSERT ON pushy_internal.lease, pushy_internal.job_log, pushy_inte
 GRANT EXECUTE ON FUNCTION
   pushy.queue_register(text, text, regrole, int, int, int, text, interval, interval, interval, interval, interval, boolean, interval),
   pushy.queue_alter(text, text, regrole, int, int, int, text, interval, interval, interval, interval, interval, boolean, regrole, interval),
+  pushy.watch(regclass, text, text[], name[], text, text, text, text, text, text, text, boolean, text, text),
+  pushy.notify(text, text, text, text),
+  pushy.subscription_create(text, text[], text, boolean, text[], text),
+  pushy.subscription_read(text, int, text),
+  pushy.log_position(),
+  pushy_internal.log_read(text, text[], text[], int),
+  pushy_internal.subscription_rows(),
   pushy.job_checkpoint(jsonb),
   pushy.job_snooze(interval, timestamptz, text),
   pushy.job_discard(text),
@@ -536,3 +848,4 @@ GRANT EXECUTE ON FUNCTION
   pushy_internal.queue_statistics(int)
   TO PUBLIC;
 GRANT EXECUTE ON PROCEDURE pushy.job_claim_wait(text, interval, boolean) TO PUBLIC;
+GRANT EXECUTE ON PROCEDURE pushy_internal.log_wait(text, text[], text[], interval, boolean) TO PUBLIC;

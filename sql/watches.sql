@@ -44,6 +44,7 @@ CREATE TABLE pushy_internal.watch (
   fingerprint   text        NOT NULL,
   created_at    timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
   changed_at    timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+  topic_expr    text,
   PRIMARY KEY (watch_id),
   CONSTRAINT watch_queue CHECK ((queue IS NULL) OPERATOR(pg_catalog.=) (queue_id IS NULL)
                                 AND (queue IS NULL) OPERATOR(pg_catalog.=) (queue_owner IS NULL))
@@ -65,6 +66,7 @@ CREATE TABLE pushy_internal.oversize_notice (
   lsn        bigint      NOT NULL,  -- where the WAL was: a role that was let into the channel later does not read it
   channel    text        NOT NULL,
   payload    text        NOT NULL,
+  topic      text,                  -- NULL: none
   PRIMARY KEY (id)
 ) USING heap WITH (autovacuum_vacuum_scale_factor = 0.05);
 COMMENT ON TABLE pushy_internal.oversize_notice IS 'Payloads too long for NOTIFY; see pushy.notice.';
@@ -95,10 +97,11 @@ CREATE FUNCTION pushy.watch(
   queue text DEFAULT NULL,
   args_expr text DEFAULT NULL,
   merge boolean DEFAULT NULL,
-  name text DEFAULT NULL)
-RETURNS text LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_watch_v1';
-COMMENT ON FUNCTION pushy.watch(regclass, text, text[], name[], text, text, text, text, text, text, text, boolean, text) IS
-  'Turns a table''s changes into notices or jobs, and answers the channel as LISTEN wants it. Run it with every deploy: a watch of the name (if none is given, the channel''s, or the queue''s where there is no channel) is replaced and keeps its pause. columns: an update counts when one of them IS DISTINCT from before; condition, payload_expr and args_expr are SQL over NEW and OLD; payload is none, key, row or diff, as JSON; level is row or statement; queue makes a job of each notice, and only jobs where no channel is named; delivery is relay (the event log) or notify. Needs TRIGGER on the table and enqueue on the queue; what a notice shows every role of the database may hear.';
+  name text DEFAULT NULL,
+  topic_expr text DEFAULT NULL)
+RETURNS text LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_watch_v2';
+COMMENT ON FUNCTION pushy.watch(regclass, text, text[], name[], text, text, text, text, text, text, text, boolean, text, text) IS
+  'Turns a table''s changes into notices or jobs, and answers the channel as LISTEN wants it. Run it with every deploy: a watch of the name (if none is given, the channel''s, or the queue''s where there is no channel) is replaced and keeps its pause. columns: an update counts when one of them IS DISTINCT from before; condition, payload_expr, args_expr and topic_expr (by which subscriptions choose) are SQL over NEW and OLD; payload is none, key, row or diff, as JSON; level is row or statement; queue makes a job of each notice, and only jobs where no channel is named; delivery is relay (the event log) or notify. Needs TRIGGER on the table and enqueue on the queue; what a notice shows every role of the database may hear.';
 
 CREATE FUNCTION pushy.unwatch(relation regclass, name text DEFAULT NULL)
 RETURNS int LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_unwatch_v1';
@@ -160,7 +163,7 @@ COMMENT ON FUNCTION pushy_internal.watch_orphans() IS
 -- The UNION ALL stands in a query of its own: see pushy.stats.
 CREATE VIEW pushy.watches WITH (security_barrier) AS
 SELECT u.relation, u.name, u.channel, u.channel_name, u.events, u.columns, u.condition, u.payload, u.payload_expr, u.level, u.delivery, u.queue,
-       u.args_expr, u.merge, u.owner, u.state, u.fix, u.notices, u.jobs, u.errors, u.last_fired_at, u.last_error_at
+       u.args_expr, u.merge, u.owner, u.state, u.fix, u.notices, u.jobs, u.errors, u.last_fired_at, u.last_error_at, u.topic_expr
   FROM (
   SELECT r.oid::pg_catalog.regclass AS relation,
          -- As in pushy.jobs, CASE keeps equalities behind the filter.
@@ -210,6 +213,7 @@ SELECT u.relation, u.name, u.channel, u.channel_name, u.events, u.columns, u.con
              CASE WHEN w.channel IS NOT NULL AND w.delivery IS NOT NULL THEN pg_catalog.format('delivery => %L', w.delivery) END,
              CASE WHEN w.queue IS NOT NULL THEN pg_catalog.format('queue => %L', w.queue) END,
              CASE WHEN w.args_expr IS NOT NULL THEN pg_catalog.format('args_expr => %L', w.args_expr) END,
+             CASE WHEN w.topic_expr IS NOT NULL THEN pg_catalog.format('topic_expr => %L', w.topic_expr) END,
              CASE WHEN w.merge THEN 'merge => true' END,
              CASE WHEN w.named_by IS NULL THEN pg_catalog.format('name => %L', w.name) END)))
            WHEN s.state OPERATOR(pg_catalog.=) 'no_relay' THEN COALESCE(o.fix, o.reason)
@@ -219,7 +223,8 @@ SELECT u.relation, u.name, u.channel, u.channel_name, u.events, u.columns, u.con
          c.jobs,
          c.errors,
          c.last_fired_at,
-         c.last_error_at
+         c.last_error_at,
+         CASE WHEN c.notices IS NOT NULL THEN w.topic_expr END AS topic_expr
     FROM (
      -- Others' watches are left out before anything more is asked of them. OFFSET keeps that in this order.
      SELECT w.* FROM pushy_internal.watch w
@@ -280,7 +285,7 @@ SELECT u.relation, u.name, u.channel, u.channel_name, u.events, u.columns, u.con
               UNION
              SELECT CASE WHEN pg_catalog.starts_with(x.found[1], '"') THEN pg_catalog.replace(pg_catalog.btrim(x.found[1], '"'), '""', '"')
                          ELSE pg_catalog.lower(x.found[1]) END
-               FROM pg_catalog.regexp_matches(pg_catalog.concat_ws(' ', w.condition, w.payload_expr, w.args_expr),
+               FROM pg_catalog.regexp_matches(pg_catalog.concat_ws(' ', w.condition, w.payload_expr, w.args_expr, w.topic_expr),
                                               '[[:<:]](?:new|old)[)]?[.]("(?:[^"]|"")+"|[[:alpha:]_][[:alnum:]_$]*)', 'gi') x(found)) m
       WHERE s.state OPERATOR(pg_catalog.=) 'broken'
         AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute d
@@ -288,7 +293,7 @@ SELECT u.relation, u.name, u.channel, u.channel_name, u.events, u.columns, u.con
    -- And functions, types and operators, likewise, as far as words tell: what no schema has, outside of texts.
    CROSS JOIN LATERAL (
      SELECT pg_catalog.string_agg(DISTINCT m.what, ', ' ORDER BY m.what) AS missing
-       FROM (SELECT pg_catalog.regexp_replace(pg_catalog.concat_ws(' ; ', w.condition, w.payload_expr, w.args_expr),
+       FROM (SELECT pg_catalog.regexp_replace(pg_catalog.concat_ws(' ; ', w.condition, w.payload_expr, w.args_expr, w.topic_expr),
                                               '''(?:[^'']|'''')*''|[$][[:alpha:]_]*[$].*?[$][[:alpha:]_]*[$]', '''''', 'g') AS words) e
       CROSS JOIN LATERAL (
         SELECT pg_catalog.format('function %I', f.name) AS what
@@ -313,7 +318,7 @@ SELECT u.relation, u.name, u.channel, u.channel_name, u.events, u.columns, u.con
   UNION ALL
   SELECT o.relation::pg_catalog.regclass, o.name, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 'orphaned',
          pg_catalog.format('SELECT pushy.unwatch(%L, %L)', o.relation::pg_catalog.regclass, o.name),
-         NULL, NULL, NULL, NULL, NULL
+         NULL, NULL, NULL, NULL, NULL, NULL
     FROM pushy_internal.watch_orphans() o
    WHERE pg_catalog.has_table_privilege(o.relation, 'TRIGGER')) u;
 COMMENT ON VIEW pushy.watches IS
@@ -340,3 +345,4 @@ COMMENT ON COLUMN pushy.watches.jobs IS 'Jobs since the server started.';
 COMMENT ON COLUMN pushy.watches.errors IS 'Expressions and conversions that failed, and jobs that the owner may not enqueue, since the server started.';
 COMMENT ON COLUMN pushy.watches.last_fired_at IS 'When the last notice or job of the watch was committed.';
 COMMENT ON COLUMN pushy.watches.last_error_at IS 'When the last error was committed.';
+COMMENT ON COLUMN pushy.watches.topic_expr IS 'The topic of a notice as SQL over NEW and OLD, as it was written or, since a column was renamed, as the server writes it; NULL: notices have none.';

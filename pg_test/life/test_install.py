@@ -12,7 +12,7 @@ SCHEMAS = ("pushy", "pushy_internal")
 FUNCTIONS = {
     "channel_grant", "channel_ident", "channel_inspect", "channel_name", "channel_revoke", "current_job", "enqueue", "enqueue_many", "has_queue_privilege",
     "job_claim", "job_claim_wait", "job_complete", "job_extend", "job_fail", "job_release", "jobs_settle", "queue_channel",
-    "job_cancel", "job_checkpoint", "job_discard", "job_log", "job_progress", "job_retry", "job_retry_in", "job_snooze", "job_trace", "job_wait", "jobs_wait", "notify", "queue_alter", "queue_drop",
+    "job_cancel", "job_checkpoint", "job_discard", "job_log", "job_progress", "job_retry", "job_retry_in", "job_snooze", "job_trace", "job_wait", "jobs_wait", "log_position", "notify", "queue_alter", "queue_drop",
     "queue_explain", "queue_grant", "queue_pause", "queue_register", "queue_rename", "queue_resume", "queue_revoke", "queue_run",
     "notice", "resume_after_restore", "subscription_ack", "subscription_create", "subscription_drop",
     "subscription_read", "subscription_wait", "unwatch", "version", "watch", "watch_pause", "watch_resume",
@@ -23,6 +23,8 @@ FUNCTIONS = {
 OPEN_INTERNALS = {
     # The condition of a trigger, asked as whoever applies a subscription.
     "is_apply_worker",
+    # For a gateway, whose role has USAGE on the schema: they answer what the caller may read.
+    "log_read", "log_wait",
     # Behind the views, which run them as whoever looks.
     "queue_obstacle", "queue_monitored", "queue_owned", "queue_running", "queue_visible", "queue_statistics", "running_jobs", "watch_counts",
     "is_home", "watch_elsewhere", "watch_is_whole", "watch_orphans", "worker_rows", "subscription_rows", "log_row", "log_bounds",

@@ -17,7 +17,7 @@ WRITERS = {
 }
 READERS = {
     "job_wait": "{job}, '0'", "queue_explain": "'q'", "queue_channel": "'out'", "has_queue_privilege": "'q', 'work'", "job_trace": "{job}",
-    "subscription_read": "'s'", "current_job": "", "channel_ident": "'a'", "channel_inspect": "'a'", "version": "", "channel_name": "'a'", "notify": "'a', 'b', 'relay'",
+    "subscription_read": "'s'", "current_job": "", "channel_ident": "'a'", "channel_inspect": "'a'", "version": "", "channel_name": "'a'", "log_position": "", "notify": "'a', 'b', 'relay'",
 }
 
 

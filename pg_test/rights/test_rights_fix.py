@@ -32,7 +32,7 @@ def is_superuser(db) -> bool:
     return db.value("SELECT rolsuper FROM pg_roles WHERE rolname = %s", db.mallory)
 
 
-@pytest.mark.parametrize("words", ["condition => '{f}(1)'", "payload_expr => '{f}(1)::text'", "queue => 'q', args_expr => 'to_jsonb({f}(1))'"])
+@pytest.mark.parametrize("words", ["condition => '{f}(1)'", "payload_expr => '{f}(1)::text'", "queue => 'q', args_expr => 'to_jsonb({f}(1))'", "topic_expr => '{f}(1)::text'"])
 def test_who_declares_a_strangers_watch_again_is_not_told_the_strangers_words(db, mallory, words):
     f = f"{db.mallory}.ok"
     mallory.execute(f"CREATE FUNCTION {f}(int) RETURNS bool IMMUTABLE LANGUAGE sql AS 'SELECT true';"

@@ -7,7 +7,7 @@ import pytest
 from stage.watching import jobs, paused_queue, watch
 
 # What the trigger holds, by what the watch below says; and what else a value could be, by value and by reference.
-HELD = {"boolean": "(OLD.t <> NEW.t)", "bool": "(NEW.id > 0) IS TRUE", "text": "NEW.id::text", "jsonb": "pg_catalog.to_jsonb(NEW.id)"}
+HELD = {"boolean": "(OLD.t <> NEW.t)", "bool": "(NEW.id > 0) IS TRUE", "text": "NEW.id::text", "jsonb": "pg_catalog.to_jsonb(NEW.id)", "topic": "NEW.t"}
 VALUES = {"bigint": "NEW.n", "uuid": "NEW.u", "jsonb": "NEW.j", "text": "NEW.t", "boolean": "NEW.b", "bytea": "NEW.t::bytea", "name": "NEW.t::name",
           "double precision": "NEW.n::float8", "bigint[]": "ARRAY[NEW.n]", "record": "ROW(NEW.n, NEW.t)", "cstring": "textout(NEW.t)", "varchar": "NEW.t::varchar"}
 
@@ -21,7 +21,7 @@ def shop(db, role):
     with db.connect(user=db.maker) as session:
         session.execute("CREATE TABLE s.x (id int PRIMARY KEY, n bigint, u uuid, j jsonb, t text, b bool)")
         watch(db, "s.x", session, name="w", channel="c", columns=["t"], condition="NEW.id > 0", payload_expr="NEW.id::text", queue="q",
-              args_expr="to_jsonb(NEW.id)")
+              args_expr="to_jsonb(NEW.id)", topic_expr="NEW.t")
     return db
 
 
@@ -46,8 +46,8 @@ def write(db) -> None:
 def test_a_value_is_read_as_what_it_is_or_not_at_all(shop):
     """Whatever a row of pushy_internal.watch points at: here a superuser has written it, whom nothing stops."""
     forms = [(f"{type_} for {due}", [value if at == place else expression for place, expression in enumerate(HELD.values())])
-             for at, due in enumerate(HELD) for type_, value in VALUES.items() if not (due == type_ or {due, type_} == {"bool", "boolean"})]
-    forms += [("nothing", []), ("three", list(HELD.values())[:3]), ("five", [*HELD.values(), "NEW.n"])]
+             for at, due in enumerate(HELD) for type_, value in VALUES.items() if not (due == type_ or {due, type_} in ({"bool", "boolean"}, {"topic", "text"}))]
+    forms += [("nothing", []), ("four", list(HELD.values())[:4]), ("six", [*HELD.values(), "NEW.n"])]
     assert len(forms) > 40
     for what, held in forms:
         forge(shop, held) if held else forge(shop, ["NULL"], "false AND NEW.n IS NULL")
@@ -71,8 +71,9 @@ def copy_of(db, cluster):
 
 RESUME = "SELECT resumed, reason FROM pushy.resume_after_restore() WHERE name LIKE '%w on %'"
 FORGED = {
-    "another type": [*list(HELD.values())[:3], "NEW.j"], "another value": [*list(HELD.values())[:3], "pg_catalog.to_jsonb(NEW.n)"],
-    "a condition left out": [list(HELD.values())[0], "NULL", *list(HELD.values())[2:]], "five": [*HELD.values(), "NEW.n"],
+    "another type": [*list(HELD.values())[:3], "NEW.j", "NEW.t"], "another value": [*list(HELD.values())[:3], "pg_catalog.to_jsonb(NEW.n)", "NEW.t"],
+    "another topic": [*list(HELD.values())[:4], "NEW.n::text"], "no topic": list(HELD.values())[:4],
+    "a condition left out": [list(HELD.values())[0], "NULL", *list(HELD.values())[2:]], "six": [*HELD.values(), "NEW.n"],
 }
 
 

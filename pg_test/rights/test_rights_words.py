@@ -119,7 +119,7 @@ def test_nothing_that_a_watch_names_runs_before_a_row_is_written(planted, role, 
     declaring, owning = db.connect(user=roles[maker]), db.connect(user=roles[owner])
     since = db.cluster.log.position()
     for words in WORDS:
-        for kind, around in {"condition": "{}", "payload_expr": "({})::text", "args_expr": "jsonb_build_object('a', ({}))"}.items():
+        for kind, around in {"condition": "{}", "payload_expr": "({})::text", "topic_expr": "({})::text", "args_expr": "jsonb_build_object('a', ({}))"}.items():
             declared(db, declaring, kind, around.format(WORDS[words]))
             for statement in ALTERED:
                 owning.execute(statement)

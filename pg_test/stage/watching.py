@@ -78,3 +78,10 @@ def paused_queue(db, queue: str = "q") -> None:
     """A queue whose jobs stay to be looked at."""
     db.sql("CREATE FUNCTION nothing() RETURNS void LANGUAGE sql AS ''")
     db.sql(f"SELECT pushy.queue_register('{queue}', 'nothing()'), pushy.queue_pause('{queue}')")
+
+
+def settled(db) -> None:
+    """Waits until what was committed before is where readers of the log find it: behind it comes a fence."""
+    fence, cursor = f"fence {next(_numbers)}", db.value("SELECT pushy.log_position()")
+    db.sql("SELECT pushy.notify('settled', %s, delivery => 'relay')", fence)
+    db.wait_until("SELECT EXISTS (SELECT FROM pushy_internal.log_read(%s, '{settled}') WHERE payload = %s)", True, params=(cursor, fence))

@@ -53,6 +53,11 @@ CASES = [  # statement, SQLSTATE, what the message says, what the hint says (Non
     ("SELECT pushy.subscription_ack('nowhere', NULL)", NULL, "cursor", None),
     ("CALL pushy.subscription_wait(NULL)", NULL, "name", None),
     ("SELECT pushy.subscription_drop(NULL)", NULL, "name", None),
+    ("SELECT pushy.subscription_create('s', topics => '{a,NULL}')", NULL, "topics[2]", None),
+    ("SELECT * FROM pushy_internal.log_read(NULL)", NULL, "after", None),
+    ("CALL pushy_internal.log_wait(NULL)", NULL, "after", None),
+    ("SELECT * FROM pushy_internal.log_read('0-0-0', max_notices => 0)", INVALID, "max_notices", None),
+    ("SELECT * FROM pushy_internal.log_read('x')", INVALID, '"x"', "log_position"),
 
     ("SELECT pushy_internal.queue_visible(NULL)", NULL, "queue_id", None),
     ("SELECT pushy_internal.queue_monitored(NULL)", NULL, "queue_id", None),

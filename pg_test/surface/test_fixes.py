@@ -22,6 +22,7 @@ OPTIONS = {
     "plain": "payload => 'key'",
     "all": "channel => '\"Über all\"', events => '{insert,update}', columns => '{v}', condition => 'NEW.v <> ''it''''s''', payload => 'diff', queue => 'q', "
            "args_expr => 'to_jsonb(NEW.v)'",
+    "topic": "channel => 'c', topic_expr => 'NEW.v'",
     "expression": "channel => 'c', payload_expr => 'NEW.v', events => '{insert}', delivery => 'notify'",
     "statement": "level => 'statement', payload => 'none', merge => true",
     "jobs": "queue => 'q', payload => 'row'",
@@ -94,7 +95,7 @@ def test_every_fix_of_a_subscription_is_a_statement_that_mends_it(table):
         "ownerless": ("UPDATE pushy_internal.subscription SET owner = 4000000000", "ownerless", ["active"]),
         "resync": ("UPDATE pushy_internal.log_state SET lost_epoch = 1", "resync", None),
     }
-    for options in ("", ", channels => ARRAY['a', '\"B c\"']", ", queue => 'q'"):
+    for options in ("", ", channels => ARRAY['a', '\"B c\"']", ", topics => ARRAY['a/*', 'it''s/**']", ", queue => 'q'"):
         for what, then, after in happens.values():
             db.sql(f"SELECT pushy.subscription_create('it''s'{options})")
             with db.connect(autocommit=False) as keeper:
@@ -126,6 +127,7 @@ def test_every_fix_of_a_subscription_is_a_statement_that_mends_it(table):
     ("condition => 'NEW.v <> ''it''''s''', payload => 'row'", "v"),
     ("payload_expr => '(new).\"B c\"'", '"B c"'),
     ("queue => 'q', args_expr => 'to_jsonb(OLD.V)'", "v"),
+    ("topic_expr => 'coalesce(NEW.v, OLD.v)'", "v"),
 ])
 def test_a_watch_that_lost_a_column_says_which_in_words_and_no_statement_that_fails(table, options, dropped):
     table.sql('ALTER TABLE t ADD "B c" text')

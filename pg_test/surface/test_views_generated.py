@@ -38,7 +38,7 @@ def views(db) -> dict[str, list[str]]:
 
 def watches(db) -> int:
     """A watch for every set of parts that watch() takes."""
-    parts = {"channel": "c", "queue": "q", "columns": ["v"], "condition": "NEW.v > 0", "payload_expr": "NEW.v::text", "args_expr": "jsonb_build_object('v', NEW.v)",
+    parts = {"channel": "c", "queue": "q", "columns": ["v"], "condition": "NEW.v > 0", "payload_expr": "NEW.v::text", "args_expr": "jsonb_build_object('v', NEW.v)", "topic_expr": "NEW.v::text",
              "merge": True, "level": "statement", "payload": "none"}
     taken = 0
     for number, chosen in enumerate(itertools.product([False, True], repeat=len(parts))):
@@ -80,7 +80,7 @@ def everything(db, role):
                                   pushy.enqueue('answers', '1'), pushy.enqueue('fails'), pushy.enqueue('discards'), pushy.enqueue('steps'), pushy.enqueue('stops'), pushy.enqueue('limited')""")
         session.execute(f"""SELECT pushy.channel_grant('one', '{grantee}'), pushy.channel_grant('two', '{grantee}'), pushy.channel_grant('three', '{grantee}');
                            SELECT pushy.channel_revoke('three', '{grantee}')""")
-        session.execute("""SELECT pushy.subscription_create('s1'), pushy.subscription_create('s2', '{c}'), pushy.subscription_create('s3', '{c}', queue => 'q')""")
+        session.execute("""SELECT pushy.subscription_create('s1'), pushy.subscription_create('s2', '{c}', topics => '{a/*}'), pushy.subscription_create('s3', '{c}', queue => 'q')""")
     db.sql("INSERT INTO t SELECT n, n FROM generate_series(1, 3) n; UPDATE t SET v = -v; DELETE FROM t")
     gate.wait_for_arrival()
     for queue in ("answers", "discards", "limited"):
@@ -144,7 +144,7 @@ VALUES = {
     "retry_delay": "'1 s'", "max_retry_delay": "'1 h'", "timeout": "'1 s'", "keep_completed": "'1 h'", "keep_discarded": "'1 h'", "batch": "true",
     "force": "true", "drop_rest": "true", "max_jobs": "1", "role": "'public'", "privilege": "'monitor'", "args": "'{}'", "run_at": "now()", "delay": "'0'", "unique_key": "'x'",
     "job_id": "(SELECT max(id) FROM pushy.jobs WHERE queue = 'answers')", "fraction": "0.5", "message": "'m'", "relation": "'t'", "channel": "'c'", "events": "'{insert,update}'",
-    "columns": "'{v}'", "condition": "'true'", "payload": "'key'", "payload_expr": "NULL", "level": "'row'", "delivery": "'relay'", "args_expr": "NULL",
+    "columns": "'{v}'", "condition": "'true'", "payload": "'key'", "payload_expr": "NULL", "level": "'row'", "delivery": "'relay'", "args_expr": "NULL", "topic_expr": "NULL", "topic": "'a'",
     "token": "'00000000-0000-0000-0000-000000000000'", "result": "'1'", "error": "'no'", "sqlstate": "'P0001'", "detail": "'d'", "retry_in": "'1 s'", "discard": "false",
     "state": "'1'", "reason": "'r'",
     "lease": "'1 s'", "worker": "'w'", "outcomes": "'[]'",

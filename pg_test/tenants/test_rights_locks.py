@@ -19,6 +19,7 @@ SAID = {
     "channel_name": ["{v}_own"],
     "cursor": ["1000000001-1-1"],
     "after": ["1000000001-1-1"],
+    "topics": ["{{a/*}}"], "topic": ["a"],
     "force": ["true"],
     "paused": ["true"],
     "fraction": ["0.5"],

@@ -11,9 +11,10 @@ KINDS = {
     "condition": dict(condition="NEW.v IS NOT NULL AND length(NEW.v::text) > 0"),
     "payload_expr": dict(payload_expr="jsonb_build_object('op', 'said', 'key', jsonb_build_object('id', NEW.id), 'v', NEW.v)"),
     "args_expr": dict(queue="q", args_expr="jsonb_build_object('v', NEW.v)"),
+    "topic_expr": dict(topic_expr="'v/' || NEW.v::text"),
     "key": dict(),
     "all": dict(columns=["v", "n"], condition="NEW.n > 0 OR NEW.v <> ''", payload_expr="jsonb_build_object('op', 'said', 'key', jsonb_build_object('id', NEW.id), 'v', NEW.v)",
-                queue="q", args_expr="NEW.v"),
+                queue="q", args_expr="NEW.v", topic_expr="'v/' || NEW.v::text"),
 }
 # The statement, and what is written afterwards.
 GOES_ON = {
@@ -66,7 +67,7 @@ def test_a_watch_goes_on_when_its_table_is_altered(db, t, kind, change):
     column = "W w" if "W w" in GOES_ON[change] else "w" if "RENAME v TO w" in GOES_ON[change] else "v"
     if KINDS[kind].get("columns"):
         assert of_watch(db, "columns")[0] == column
-    for text in ("condition", "payload_expr", "args_expr"):
+    for text in ("condition", "payload_expr", "args_expr", "topic_expr"):
         if text in KINDS[kind]:
             name = f'new."{column}"' if " " in column else f"new.{column}"
             assert name in of_watch(db, text).replace("NEW.", "new."), of_watch(db, text)
@@ -104,7 +105,7 @@ WORDS = {
 }
 
 
-@pytest.mark.parametrize("kind", ["condition", "payload_expr", "args_expr"])
+@pytest.mark.parametrize("kind", ["condition", "payload_expr", "args_expr", "topic_expr"])
 @pytest.mark.parametrize("words", WORDS)
 def test_what_a_maker_wrote_is_read_and_planned_as_the_maker_whoever_alters_the_table(db, role, words, kind):
     """A literal goes through its type's input function, and that runs the checks of a domain."""

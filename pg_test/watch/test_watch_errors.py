@@ -265,7 +265,7 @@ def test_whatever_says_which_row_by_its_key_warns_where_there_is_none(db, option
     assert told == []
 
 
-@pytest.mark.parametrize("argument", ["condition", "payload_expr", "args_expr"])
+@pytest.mark.parametrize("argument", ["condition", "payload_expr", "args_expr", "topic_expr"])
 def test_an_expression_has_a_bound_because_it_is_kept(db, heard, argument):
     queue = {"queue": paused_queue(db)} if argument == "args_expr" else {}
     with pytest.raises(psycopg.errors.InvalidParameterValue) as refusal:

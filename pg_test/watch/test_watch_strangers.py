@@ -10,7 +10,7 @@ WATCHES = {
     "row": {"payload": "row"},
     "diff": {"payload": "diff", "columns": ["v", "m"]},
     "statement": {"level": "statement"},
-    "expressions": {"condition": "NEW.v > 0 AND lower(NEW.t) = 'a'", "payload_expr": "to_jsonb(NEW)::text"},
+    "expressions": {"condition": "NEW.v > 0 AND lower(NEW.t) = 'a'", "payload_expr": "to_jsonb(NEW)::text", "topic_expr": "'t/' || NEW.t"},
     "function": {"payload_expr": "f(NEW.v) || g(NEW.t)"},
     "domain": {"payload_expr": "(NEW.v::d)::text"},
 }

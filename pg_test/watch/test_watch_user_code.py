@@ -25,6 +25,7 @@ WRITES = {
 WATCHES = {
     "condition": "condition => 's.spot(''condition'') IS NOT NULL'",
     "payload_expr": "payload_expr => 's.spot(''payload_expr'')'",
+    "topic_expr": "topic_expr => 's.spot(''topic_expr'')'",
     "args_expr": "queue => 'q', args_expr => 'to_jsonb(s.spot(''args_expr''))'",
     "a value's cast": "payload => 'row'",
     "a value's cast in a job": "payload => 'row', queue => 'q'",
@@ -137,7 +138,7 @@ def test_who_calls_a_definers_function_cannot_plant_what_a_stopped_move_calls(st
 SLEEPS = "CREATE FUNCTION sleeps() RETURNS text LANGUAGE plpgsql AS $$BEGIN PERFORM pg_sleep(3600); RETURN 'x'; END$$"
 
 
-@pytest.mark.parametrize("expression", ["condition => 'sleeps() = ''x'''", "payload_expr => 'sleeps()'"])
+@pytest.mark.parametrize("expression", ["condition => 'sleeps() = ''x'''", "payload_expr => 'sleeps()'", "topic_expr => 'sleeps()'"])
 def test_the_statement_that_moves_is_stopped_by_its_timeout(stopped, expression):
     db = stopped
     db.sql(f"{SLEEPS}; SELECT pushy.watch('p', channel => 'heard', {expression})")
