@@ -213,7 +213,7 @@ CREATE FUNCTION pushy.notify(channel text, payload text DEFAULT '', delivery tex
     LANGUAGE c VOLATILE PARALLEL RESTRICTED
     AS 'MODULE_PATHNAME', 'pushy_notify_v2';
 COMMENT ON FUNCTION pushy.notify(text, text, text, text) IS
-    'Publishes a payload on a channel when the transaction commits. The channel is written as after LISTEN, and not one of Pushy''s own (pushy_ and more). delivery: relay writes it to the event log, so that the commit waits for nobody, the relay emits it to LISTENers a moment later, and subscriptions can read it; notify is NOTIFY. Where nothing is said relay, and notify as long as no relay can come here. topic is a finer address within the channel, such as post/42, by which subscriptions choose; LISTENers do not see it, and NOTIFY passes it over.';
+    'Publishes a payload on a channel when the transaction commits. The channel is written as after LISTEN, and not one of Pushy''s own (pushy_ and more). delivery: relay writes it to the event log, so that the commit waits for nobody, the relay emits it to LISTENers a moment later, and subscriptions can read it; notify is NOTIFY; where nothing is said relay, and notify as long as no relay can come here. topic is a finer address within the channel, such as post/42, by which subscriptions choose; LISTENers do not see it, it does not go with delivery notify, and where no relay can come it is passed over.';
 
 CREATE FUNCTION pushy.subscription_create(
   name text,
@@ -224,7 +224,7 @@ CREATE FUNCTION pushy.subscription_create(
   after text DEFAULT NULL)
 RETURNS text LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_subscription_create_v2';
 COMMENT ON FUNCTION pushy.subscription_create(text, text[], text, boolean, text[], text) IS
-  'Declares a reader of the event log and answers its cursor. One that is there keeps its cursor, whatever from_oldest and after say, and takes the new channels, topics and queue, so a service can run it at each start. It reads notices delivered by relay, of channels written as after LISTEN (NULL: all; 1,000 at most), from now on, from the oldest still in the log, or after a cursor, and belongs to the current user. With topics, patterns such as post/* or user/7/**, it reads only what has such a topic. With queue, which needs privilege enqueue, each notice becomes a job with arguments {"channel", "topic", "payload"}, exactly once; everybody who may publish on such a channel makes these jobs, so the handler must not believe the payload.';
+  'Declares a reader of the event log and answers its cursor. One that is there keeps its cursor, whatever from_oldest and after say, and takes the new channels, topics and queue, so a service can run it at each start. It reads notices delivered by relay, of channels written as after LISTEN (NULL: all; 1,000 at most), of topics that patterns match, such as post/* or user/7/** (NULL: all, and what has none), from now on, from the oldest still in the log, or after a cursor, and belongs to the current user. With queue, which needs privilege enqueue, each notice becomes a job with arguments {"channel", "topic", "payload"}, exactly once; everybody who may publish on such a channel makes these jobs, so the handler must not believe the payload.';
 
 CREATE FUNCTION pushy.subscription_read(
   name text,
@@ -245,7 +245,7 @@ COMMENT ON FUNCTION pushy.subscription_read(text, int, text) IS
 CREATE FUNCTION pushy.log_position()
 RETURNS text LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_log_position_v1';
 COMMENT ON FUNCTION pushy.log_position() IS
-  'A cursor behind which are all notices that the snapshot of the calling statement does not see the changes of. Read it first, then the tables, in one REPEATABLE READ transaction or one after the other, and go on from it with after => cursor of pushy.subscription_create. Nothing is missing between the two, and what was committed a moment before may come twice.';
+  'Answers a cursor that belongs to the snapshot of the calling statement, because the notice of each change that this snapshot does not see comes behind it. Read it first, then the tables, in one REPEATABLE READ transaction or one after the other, and go on from it with after => cursor of pushy.subscription_create. Nothing is missing between the two, and what was committed a moment before may come twice.';
 
 CREATE FUNCTION pushy_internal.log_read(
   after text,

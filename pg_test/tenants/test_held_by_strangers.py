@@ -125,6 +125,7 @@ def test_every_function_is_known_here(db):
         "current_job", "job_trace", "notice", "subscription_wait", "job_progress", "queue_visible", "queue_monitored", "running_jobs",
         "queue_obstacle", "queue_running", "queue_statistics", "worker_rows", "watch_counts", "is_home", "watch_elsewhere",
         "job_claim_wait", "queue_channel", "subscription_rows", "log_row", "log_bounds", "relay_obstacle", "channel_grant_rows",
+        "log_position", "log_read", "log_wait",
         # Words of a handler, in its own transaction or none.
         "job_snooze", "job_discard", "job_retry_in", "job_checkpoint",
         # Triggers: 'the watched write'.

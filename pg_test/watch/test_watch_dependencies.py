@@ -25,6 +25,10 @@ def expression(text: str) -> dict:
     return {"payload_expr": text}
 
 
+def topic(text: str) -> dict:
+    return {"topic_expr": text, "payload": "none"}
+
+
 ROW = {"payload": "row"}
 DOMAIN = "CREATE DOMAIN d AS int; CREATE TABLE t (id int PRIMARY KEY, v int);"
 CHECKED = "CREATE DOMAIN d AS int CHECK (VALUE < 9); CREATE TABLE t (id int PRIMARY KEY, v int);"
@@ -143,6 +147,13 @@ CASES = {
     "domain in a default of a function": Case(
         DOMAIN + "CREATE FUNCTION f(int, text DEFAULT 'a') RETURNS text LANGUAGE sql IMMUTABLE AS 'SELECT $2';",
         "CREATE OR REPLACE FUNCTION f(int, text DEFAULT 'b') RETURNS text LANGUAGE sql IMMUTABLE AS 'SELECT $2'", "7", expression("f(NEW.v)")),
+    # Topics, which are compiled with the other expressions.
+    "domain in a topic": Case(DOMAIN, "ALTER DOMAIN d ADD CHECK (VALUE < 5)", "7", topic("(NEW.v::d)::text")),
+    "enum in a topic, RENAME VALUE": Case(MOOD + "CREATE TABLE t (id int PRIMARY KEY, v int);", "ALTER TYPE mood RENAME VALUE 'good' TO 'fine'",
+                                          "7", topic("'good'::mood::text || NEW.v")),
+    "function of a topic, REPLACE": Case(
+        "CREATE FUNCTION f(int) RETURNS text LANGUAGE sql IMMUTABLE AS $$ SELECT 'a' $$; CREATE TABLE t (id int PRIMARY KEY, v int);",
+        "CREATE OR REPLACE FUNCTION f(int) RETURNS text LANGUAGE sql IMMUTABLE AS $$ SELECT 'b' $$", "7", topic("f(NEW.v)")),
     # Operators, their classes, collations.
     "function of an operator, REPLACE": Case(
         "CREATE FUNCTION plus(int, text) RETURNS text LANGUAGE sql IMMUTABLE AS $$ SELECT 'a' $$; "
@@ -174,6 +185,7 @@ class Bench:
             session.execute(case.setup)
             watch(db, "t", session, **case.options)
         self.heard = Watching(db, "heard")
+        self.cursor = db.value("SELECT pushy.log_position()")
 
     def session(self, autocommit: bool = True) -> psycopg.Connection:
         session = self.db.connect(autocommit=autocommit)
@@ -197,6 +209,11 @@ class Bench:
     def told(self) -> object:
         """What one write has told, without what says which row and whose."""
         (notice,) = self.heard.until_now()
+        if "topic_expr" in self.case.options:
+            rows = self.db.rows("SELECT cursor, channel, topic FROM pushy_internal.log_read(%s, '{heard}')", self.cursor)
+            self.cursor = rows[-1][0]
+            (topic,) = [topic for _, channel, topic in rows if channel]
+            return topic
         try:
             payload = json.loads(notice.payload)
         except json.JSONDecodeError:

@@ -94,9 +94,9 @@ fn relay(world: &World, fault: Option<Fault>, found: &mut dyn FnMut(World)) {
         Relay::Written(over) => {
             let is_late = fault == Some(Fault::AddsToTick);
             next.newest += 1;
-            for writer in 0..WRITERS {
-                if over[writer] && world.tick_of[writer] == 0 {
-                    next.tick_of[writer] = next.newest;
+            for (tick_of, over) in next.tick_of.iter_mut().zip(over) {
+                if over && *tick_of == 0 {
+                    *tick_of = next.newest;
                 }
             }
             next.relay = Relay::Idle;
