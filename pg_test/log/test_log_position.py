@@ -52,7 +52,8 @@ def test_a_page_and_its_stream_have_no_gap_while_writers_write(counters, isolati
     for writer in writers:
         writer.start()
     with db.connect(autocommit=False) as session:
-        for _ in range(60):
+        # As many pages as it takes for the writers to have written something beside them.
+        while len(pages) < 60 or sum(pages[-1][0].values()) < 300:
             if isolation == "one statement":
                 rows = session.execute("SELECT id, v, pushy.log_position() FROM counter").fetchall()
                 page, (cursor,) = {id: v for id, v, _ in rows}, {cursor for *_, cursor in rows}
@@ -74,7 +75,6 @@ def test_a_page_and_its_stream_have_no_gap_while_writers_write(counters, isolati
     assert not errors
     settled(db)
     final = dict(db.rows("SELECT id, v FROM counter"))
-    assert sum(final.values()) > 100
     doubles = 0
     for page, cursor in pages:
         found, _ = read_on(db.main, cursor)
