@@ -88,11 +88,18 @@ class Database:
 
     def wait_until(self, query: str, expected: Any | Callable[[Any], bool] = True, deadline: float = DEADLINE,
                    params: tuple = ()) -> Any:
-        """Asks `query` for one value until it is `expected` (a value, or a test of one)."""
+        """Asks `query` for one value until it is `expected` (a value, or a test of one). It may have no row yet, or none for a
+        moment: what is waited for, say a worker that starts, is then not there."""
         accept = expected if callable(expected) else lambda seen: seen == expected
         wish = "to be accepted" if callable(expected) else f"= {expected!r}"
-        return wait_for(f"{query} {wish}", lambda: self.value(query, *params), accept, deadline,
-                        evidence=self.cluster.log.tail)
+
+        def look() -> list[tuple]:
+            rows = self.rows(query, *params)
+            assert len(rows) <= 1 and all(len(row) == 1 for row in rows), f"more than one value: {query}\n{rows[:5]}"
+            return rows
+        [(value,)] = wait_for(f"{query} {wish}", look, lambda rows: bool(rows) and accept(rows[0][0]), deadline,
+                              evidence=self.cluster.log.tail)
+        return value
 
     def wait_until_told(self, queue: str, words: str, deadline: float = DEADLINE) -> tuple[str, str | None]:
         """Waits until a line of `queue_explain` has these words (a regular expression), and returns its reason and fix. There may
