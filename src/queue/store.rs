@@ -84,7 +84,7 @@ static HIGHEST_KEPT: Plan = Plan::new(
     &[],
 );
 
-static NUMBERS: Numbered = Numbered::queues(|| numbers::highest_in(&HIGHEST_KEPT));
+static NUMBERS: Numbered = Numbered::new(&numbers::QUEUES, || numbers::highest_in(&HIGHEST_KEPT));
 
 // A restore of some tables and not of others may have left what holds a number that comes next.
 static IS_HELD: Plan = Plan::new(

@@ -11,7 +11,7 @@ use crate::pg::spi::{self, Plan};
 use crate::pg::{snapshot, transaction, BuiltinOid};
 use crate::shared::numbers::{self, Numbered};
 
-static POSITIONS: Numbered = Numbered::jobs(highest_kept);
+static POSITIONS: Numbered = Numbered::new(&numbers::JOBS, highest_kept);
 
 /// The next position, which is also the number of a new job. Drawn anew whenever a job becomes ready,
 /// so that it goes behind those already waiting.

@@ -59,7 +59,9 @@ static HIGHEST_KEPT: Plan = Plan::new(
     &[],
 );
 
-static NUMBERS: Numbered = Numbered::subscriptions(|| numbers::highest_in(&HIGHEST_KEPT));
+static NUMBERS: Numbered = Numbered::new(&numbers::SUBSCRIPTIONS, || {
+    numbers::highest_in(&HIGHEST_KEPT)
+});
 
 static IS_HELD: Plan = Plan::new(
     "SELECT EXISTS (SELECT FROM pushy_internal.subscription s WHERE s.subscription_id OPERATOR(pg_catalog.=) $1)",

@@ -10,7 +10,7 @@ static HIGHEST_KEPT: Plan = Plan::new(
     &[],
 );
 
-static NUMBERS: Numbered = Numbered::watches(|| numbers::highest_in(&HIGHEST_KEPT));
+static NUMBERS: Numbered = Numbered::new(&numbers::WATCHES, || numbers::highest_in(&HIGHEST_KEPT));
 
 static IS_HELD: Plan = Plan::new(
     "SELECT EXISTS (SELECT FROM pushy_internal.watch w WHERE w.watch_id OPERATOR(pg_catalog.=) $1)",
