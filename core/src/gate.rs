@@ -4,70 +4,8 @@
 //! Not asked here: whether a job is ready (the queue's watermarks say so); whether the queue's role may have a session and its
 //! handler can be called, which takes look-ups in catalogs and a transaction; where an executor comes from (`capacity`).
 
-/// Whether the database has the extension.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Presence {
-    /// Not looked at since the server started.
-    Unknown = 0,
-    Present = 1,
-    Absent = 2,
-    /// It is there with a script that this library does not work with: all is kept as it is until ALTER EXTENSION UPDATE.
-    Incompatible = 3,
-}
-
-/// What its definition says against a queue, in a byte: none of it, and the queue may run.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Standing(u8);
-
-impl Standing {
-    pub const OPEN: Self = Self(0);
-    /// Given up.
-    pub const DROPPED: Self = Self(1);
-    /// Made by a transaction that has not ended: nobody else sees its row.
-    pub const UNBORN: Self = Self(2);
-    /// Registered in another database or cluster.
-    pub const ELSEWHERE: Self = Self(4);
-    pub const PAUSED: Self = Self(8);
-    pub const PARKED: Self = Self(16);
-    /// It has no handler: its jobs are done by workers outside.
-    pub const OUTSIDE: Self = Self(32);
-
-    pub const fn from_u8(bits: u8) -> Self {
-        Self(bits)
-    }
-
-    pub const fn as_u8(self) -> u8 {
-        self.0
-    }
-
-    #[must_use]
-    pub const fn with(self, more: Self, is_so: bool) -> Self {
-        if is_so {
-            Self(self.0 | more.0)
-        } else {
-            self
-        }
-    }
-
-    pub const fn has(self, one: Self) -> bool {
-        self.0 & one.0 != 0
-    }
-
-    /// Where it is not, the queue is closed to every executor.
-    pub const fn is_open(self) -> bool {
-        self.0 == 0
-    }
-
-    /// Whether nothing of it concerns this asker.
-    #[inline]
-    const fn is_open_to(self, asker: Asker) -> bool {
-        match asker {
-            Asker::Executor | Asker::WakeUp | Asker::Launcher => self.is_open(),
-            Asker::Anybody | Asker::Outside => self.0 & !Self::OUTSIDE.0 == 0,
-        }
-    }
-}
+use crate::presence::Presence;
+use crate::standing::Standing;
 
 /// What is known of a queue, of its database and of the server at one moment. Times are in µs.
 #[derive(Clone, Copy, Debug)]
@@ -138,6 +76,15 @@ impl Asker {
         Asker::Anybody,
         Asker::Outside,
     ];
+
+    /// Whether nothing that the queue's definition says concerns this asker.
+    #[inline]
+    const fn passes(self, standing: Standing) -> bool {
+        match self {
+            Asker::Executor | Asker::WakeUp | Asker::Launcher => standing.is_open(),
+            Asker::Anybody | Asker::Outside => standing.is_open_but_for(Standing::OUTSIDE),
+        }
+    }
 }
 
 impl Closed {
@@ -187,7 +134,7 @@ impl Facts {
     /// Whether no reason concerns this asker: the same as `gate`, in the few instructions that a batch and a commit have for it.
     #[inline]
     pub fn let_in(&self, now: i64, asker: Asker) -> bool {
-        self.standing.is_open_to(asker)
+        asker.passes(self.standing)
             && self.suspended_until <= now
             && !self.is_at_its_limit()
             && !self.quiesced
@@ -235,239 +182,4 @@ pub fn gate(facts: &Facts, now: i64, asker: Asker) -> Result<(), Closed> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const NOW: i64 = 1000;
-
-    /// Every combination of what can be known, with times before, at and after now, and permits below, at and above the limit.
-    fn all_facts() -> Vec<Facts> {
-        let flags = [false, true];
-        let mut all = Vec::new();
-        for enabled in flags {
-            for served in flags {
-                for presence in [
-                    Presence::Unknown,
-                    Presence::Present,
-                    Presence::Absent,
-                    Presence::Incompatible,
-                ] {
-                    for quiesced in flags {
-                        for standing in (0..64).map(Standing::from_u8) {
-                            for suspended_until in [0, NOW, NOW + 1] {
-                                for (running, limit) in [(0, 0), (9, 0), (0, 1), (1, 1), (2, 1)] {
-                                    all.extend(flags.map(|quarantined| Facts {
-                                        enabled,
-                                        served,
-                                        presence,
-                                        quiesced,
-                                        standing,
-                                        suspended_until,
-                                        running,
-                                        limit,
-                                        quarantined,
-                                    }));
-                                }
-                            }
-                        }
-                    }
-                }
-            }
-        }
-        all
-    }
-
-    #[test]
-    fn a_queue_is_open_when_there_is_no_reason_and_closed_by_the_first_that_concerns_who_asks() {
-        for facts in all_facts() {
-            let reasons: Vec<Closed> = facts.reasons(NOW).collect();
-            for asker in Asker::ALL {
-                let mut concerning = reasons.iter().filter(|closed| closed.concerns(asker));
-                let expected = concerning.next().map_or(Ok(()), |closed| Err(*closed));
-                assert_eq!(gate(&facts, NOW, asker), expected, "{facts:?} {asker:?}");
-                assert_eq!(
-                    facts.let_in(NOW, asker),
-                    expected.is_ok(),
-                    "{facts:?} {asker:?}"
-                );
-            }
-            // Who only wants to know passes over nothing but who does the jobs.
-            let others = reasons.iter().filter(|closed| **closed != Closed::Outside);
-            assert_eq!(
-                gate(&facts, NOW, Asker::Anybody).is_ok(),
-                others.count() == 0
-            );
-        }
-    }
-
-    /// One fact against a queue each, the reason that it is, whom it concerns (Executor, WakeUp, Launcher, Anybody, Outside), and
-    /// whether it stays.
-    const EACH: [(Facts, Closed, &str, bool); 15] = [
-        (
-            Facts {
-                enabled: false,
-                ..Facts::OPEN
-            },
-            Closed::Disabled,
-            ".wlao",
-            true,
-        ),
-        (
-            Facts {
-                served: false,
-                ..Facts::OPEN
-            },
-            Closed::NotServed,
-            ".w.ao",
-            true,
-        ),
-        (
-            Facts {
-                presence: Presence::Unknown,
-                ..Facts::OPEN
-            },
-            Closed::Unknown,
-            "..la.",
-            false,
-        ),
-        (
-            Facts {
-                presence: Presence::Absent,
-                ..Facts::OPEN
-            },
-            Closed::Absent,
-            "ewlao",
-            true,
-        ),
-        (
-            Facts {
-                presence: Presence::Incompatible,
-                ..Facts::OPEN
-            },
-            Closed::Incompatible,
-            "ewlao",
-            true,
-        ),
-        (
-            Facts {
-                quiesced: true,
-                ..Facts::OPEN
-            },
-            Closed::Quiesced,
-            "ewlao",
-            true,
-        ),
-        (
-            Facts {
-                standing: Standing::DROPPED,
-                ..Facts::OPEN
-            },
-            Closed::Dropped,
-            "ewlao",
-            true,
-        ),
-        (
-            Facts {
-                standing: Standing::UNBORN,
-                ..Facts::OPEN
-            },
-            Closed::Unborn,
-            "ewlao",
-            false,
-        ),
-        (
-            Facts {
-                standing: Standing::ELSEWHERE,
-                ..Facts::OPEN
-            },
-            Closed::Elsewhere,
-            "ewlao",
-            true,
-        ),
-        (
-            Facts {
-                standing: Standing::PAUSED,
-                ..Facts::OPEN
-            },
-            Closed::Paused,
-            "ewlao",
-            true,
-        ),
-        (
-            Facts {
-                standing: Standing::PARKED,
-                ..Facts::OPEN
-            },
-            Closed::Parked,
-            "ewlao",
-            true,
-        ),
-        (
-            Facts {
-                suspended_until: NOW + 1,
-                ..Facts::OPEN
-            },
-            Closed::SuspendedUntil(NOW + 1),
-            "ewlao",
-            false,
-        ),
-        (
-            Facts {
-                running: 2,
-                limit: 2,
-                ..Facts::OPEN
-            },
-            Closed::AtItsLimit {
-                running: 2,
-                limit: 2,
-            },
-            "ewlao",
-            false,
-        ),
-        (
-            Facts {
-                standing: Standing::OUTSIDE,
-                ..Facts::OPEN
-            },
-            Closed::Outside,
-            "ewl..",
-            true,
-        ),
-        (
-            Facts {
-                quarantined: true,
-                ..Facts::OPEN
-            },
-            Closed::Quarantined,
-            "...a.",
-            false,
-        ),
-    ];
-
-    #[test]
-    fn each_fact_is_one_reason_and_concerns_whom_the_table_says() {
-        for (facts, closed, concerns, stays) in EACH {
-            assert_eq!(facts.reasons(NOW).collect::<Vec<_>>(), [closed]);
-            for (asker, letter) in Asker::ALL.into_iter().zip(concerns.bytes()) {
-                assert_eq!(
-                    closed.concerns(asker),
-                    letter != b'.',
-                    "{closed:?} {asker:?}"
-                );
-            }
-            assert_eq!(closed.is_standing(), stays, "{closed:?}");
-        }
-    }
-
-    #[test]
-    fn a_byte_keeps_what_stands_against_a_queue() {
-        for bits in 0..64 {
-            let standing = Standing::from_u8(bits);
-            assert_eq!(standing.as_u8(), bits);
-            assert_eq!(standing.is_open(), bits == 0);
-        }
-        let paused = Standing::OPEN.with(Standing::PAUSED, true);
-        assert!(paused.has(Standing::PAUSED) && !paused.has(Standing::PARKED));
-        assert_eq!(paused.with(Standing::PARKED, false), paused);
-    }
-}
+mod tests;

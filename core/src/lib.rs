@@ -21,6 +21,7 @@ pub mod presence;
 pub mod rest;
 pub mod share;
 pub mod slots;
+pub mod standing;
 pub mod suspicion;
 pub mod topic;
 pub mod trigger_text;

@@ -3,7 +3,17 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::gate::Presence;
+/// Whether the database has the extension.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Presence {
+    /// Not looked at since the server started.
+    Unknown = 0,
+    Present = 1,
+    Absent = 2,
+    /// It is there with a script that this library does not work with: all is kept as it is until ALTER EXTENSION UPDATE.
+    Incompatible = 3,
+}
 
 /// The bits of a `Presence`; above them how often a commit has said one.
 const PRESENCE: u64 = 0b11;

@@ -1,6 +1,6 @@
 //! What shared memory has of queues, announced when the transaction commits.
 
-use pushy_core::gate::Standing;
+use pushy_core::standing::Standing;
 
 use crate::errors::Result;
 use crate::pg::database;

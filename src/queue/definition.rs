@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicU64;
 
 use crate::pg::Oid;
 use pushy_core::backoff::Backoff;
-use pushy_core::gate::Standing;
+use pushy_core::standing::Standing;
 
 use super::privilege;
 use crate::errors::{quote_literal, Error, Result, SqlState};

@@ -1,7 +1,7 @@
 //! Setting a queue aside that cannot run.
 
 use crate::pg::BuiltinOid;
-use pushy_core::gate::Standing;
+use pushy_core::standing::Standing;
 
 use super::definition::{self, LockedQueue, QueueDefinition};
 use super::eligibility;

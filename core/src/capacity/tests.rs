@@ -1,4 +1,5 @@
 use super::*;
+use crate::backoff;
 
 const TICK_US: i64 = 50_000;
 

@@ -3,7 +3,9 @@
 
 use std::sync::atomic::Ordering;
 
-use pushy_core::gate::{self, Asker, Closed, Facts, Presence, Standing};
+use pushy_core::gate::{self, Asker, Closed, Facts};
+use pushy_core::presence::Presence;
+use pushy_core::standing::Standing;
 
 use crate::shared::database::DatabaseSlot;
 use crate::shared::queue_slot::QueueSlot;

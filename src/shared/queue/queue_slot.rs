@@ -2,8 +2,8 @@
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicU8, Ordering};
 
-use pushy_core::gate::Standing;
 use pushy_core::lease_count::LeaseCount;
+use pushy_core::standing::Standing;
 
 use crate::pg::condition::Condition;
 

@@ -3,7 +3,7 @@
 use super::queue_slot::{QueueFacts, QueueKey, QueueSlot, FREED, NEVER};
 use crate::shared::database::Presence;
 use crate::shared::Shared;
-use pushy_core::gate::Standing;
+use pushy_core::standing::Standing;
 use std::sync::atomic::Ordering;
 
 impl Shared {

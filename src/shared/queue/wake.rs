@@ -14,7 +14,8 @@ use std::sync::atomic::Ordering;
 
 use pushy_core::bits;
 use pushy_core::capacity::{self, Seen};
-use pushy_core::gate::{Asker, Standing};
+use pushy_core::gate::Asker;
+use pushy_core::standing::Standing;
 
 use crate::pg::clock;
 use crate::settings;

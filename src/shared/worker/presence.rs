@@ -2,8 +2,7 @@
 
 use super::database::DatabaseSlot;
 
-pub use pushy_core::gate::Presence;
-pub use pushy_core::presence::Look;
+pub use pushy_core::presence::{Look, Presence};
 
 impl DatabaseSlot {
     pub fn presence(&self) -> Presence {

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use pushy_core::backoff;
-use pushy_core::gate::Standing;
+use pushy_core::standing::Standing;
 use rustc_hash::FxHashMap;
 
 use crate::errors::Error;

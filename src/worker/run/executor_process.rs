@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::sync::atomic::Ordering;
 
 use pushy_core::capacity::ExecutorKey;
-use pushy_core::gate::Standing;
+use pushy_core::standing::Standing;
 
 use crate::errors::{Error, SqlState};
 use crate::pg::per_process::PerProcess;
