@@ -5,7 +5,7 @@
 
 pub use pushy_core::hidden::quote_literal;
 
-use crate::pg::function::shown_length;
+use crate::pg::value::interval::shown_length;
 
 /// A five-character SQLSTATE, as the documentation of PostgreSQL lists them (appendix A).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,6 +3,7 @@
 pub mod access;
 mod functions;
 mod granted;
+mod granting;
 mod grants;
 mod name;
 mod of_queue;

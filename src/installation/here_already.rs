@@ -7,9 +7,9 @@ use pushy_core::loaded;
 
 use crate::errors::Result;
 use crate::installation::loading::{ask, Link, Loading};
-use crate::installation::write_guard::Why;
+use crate::installation::passed_over::Why;
 use crate::pg::spi::{Plan, Row};
-use crate::pg::trigger::Arriving;
+use crate::pg::table_guard::Arriving;
 use crate::pg::value::Timestamp;
 use crate::pg::{array, BuiltinOid, Datum};
 use crate::{params, NUMBERS};

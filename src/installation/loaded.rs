@@ -22,9 +22,9 @@ use std::ffi::CStr;
 use crate::errors::Result;
 use crate::installation::here_already::{self, Placed};
 use crate::installation::loading;
-use crate::installation::write_guard::{pass_over, Why};
+use crate::installation::passed_over::{pass_over, Why};
 use crate::pg::spi::{self, Plan};
-use crate::pg::trigger::{Arriving, Becomes};
+use crate::pg::table_guard::{Arriving, Becomes};
 use crate::pg::{home, identity, transaction, BuiltinOid, Datum, Oid};
 use crate::{params, NUMBERS};
 

@@ -5,10 +5,13 @@ mod created;
 mod here_already;
 mod loaded;
 mod loading;
+mod passed_over;
 mod retired;
+mod statement_guard;
 mod write_guard;
 
 pub use created::{forget_if_gone, Traces};
 pub use loaded::NumbersGiven;
 pub use loading::come_home;
-pub use write_guard::{init, take_passed_over};
+pub use passed_over::take_passed_over;
+pub use statement_guard::init;

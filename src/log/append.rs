@@ -1,24 +1,23 @@
 //! Writing to the log, in the writer's transaction.
 
 use std::cell::{Cell, OnceCell};
-use std::sync::atomic::Ordering;
 
 use pushy_core::channel;
 use pushy_core::log::written::{About, Written};
 
+use super::current_part::{current_part, may_grow, note_size};
 use super::parts;
-use super::state;
-use crate::errors::{Error, Result, SqlState};
+use super::role_share::charge;
+use crate::errors::Result;
 use crate::params;
-use crate::pg::append_only::{self, Neighbours};
+use crate::pg::append_only::Neighbours;
 use crate::pg::function::Answer;
 use crate::pg::heap::Table;
 use crate::pg::memory::Context;
 use crate::pg::per_process::PerProcess;
 use crate::pg::texts::{TextRef, Texts};
-use crate::pg::{database, identifier, identity, transaction, Oid};
+use crate::pg::{database, identity, transaction, Oid};
 use crate::settings;
-use crate::shared::database::DatabaseSlot;
 use crate::shared::{self, pending};
 
 /// A notice on its way to the log.
@@ -54,67 +53,6 @@ pub fn append(events: &[LoggedNotice<'_>]) -> Result<()> {
     let most = settings::log_max_size_per_role();
     let bounded = (most > 0).then(identity::current_user);
     identity::as_owner(|| write(events, bounded))
-}
-
-/// What a row takes beside channel and payload.
-const ROW_BYTES: usize = 64;
-
-/// What a notice counts of its role's share of the log. What Pushy itself says is not counted.
-pub fn counted_bytes(channel: &[u8], topic: Option<&[u8]>, payload: &[u8]) -> usize {
-    if channel::is_ours(channel) {
-        0
-    } else {
-        channel.len() + topic.map_or(0, <[u8]>::len) + payload.len() + ROW_BYTES
-    }
-}
-
-/// Refuses what would give the role more of the log than its share.
-#[cold]
-fn charge(role: Oid, part: u32, events: &[LoggedNotice<'_>]) -> Result<()> {
-    let counted = events
-        .iter()
-        .map(|event| counted_bytes(event.channel, event.topic, event.payload));
-    let bytes = counted.sum::<usize>() as i64;
-    let most = settings::log_max_size_per_role();
-    let Some(shared) = shared::get().filter(|_| bytes > 0 && !identity::is_superuser(role)) else {
-        return Ok(());
-    };
-    let here = database::current();
-    let charged = shared.charge_log(here, role.to_u32(), part, bytes, most);
-    charged.map_err(|has| above_share(role, has, bytes))
-}
-
-/// Refuses, ahead of the write, notices of the current role that its share of the log has no room for: where they were
-/// caused, because at the commit the error would be nobody's. They may take up to `at_most` bytes; what exactly, `exact`
-/// finds out if that is too much.
-#[cold]
-pub fn expect_share(at_most: usize, exact: impl FnOnce() -> usize) -> Result<()> {
-    let most = settings::log_max_size_per_role();
-    let role = identity::current_user();
-    let has = shared::get()
-        .filter(|_| most > 0 && !identity::is_superuser(role))
-        .and_then(|shared| shared.log_charged(database::current(), role.to_u32()));
-    let Some(has) = has.filter(|has| has + at_most as i64 > most) else {
-        return Ok(());
-    };
-    match exact() as i64 {
-        bytes if bytes > 0 && has + bytes > most => Err(above_share(role, has, bytes)),
-        _ => Ok(()),
-    }
-}
-
-fn above_share(role: Oid, has: i64, bytes: i64) -> Error {
-    Error::new(
-        SqlState::CONFIGURATION_LIMIT_EXCEEDED,
-        format!(
-            "notices of role {} fill {} kB of the event log, and {} kB more would be above pushy.log_max_size_per_role",
-            identifier::quoted(&identity::role_name(role)),
-            has >> 10,
-            (bytes >> 10) + 1
-        ),
-    )
-    .detail("Else they would push out those of others, which nobody could read again.")
-    .hint("Try again when the log's oldest part is emptied (pushy.log_keep), or ask a superuser to raise pushy.log_max_size_per_role. Notices with delivery => 'notify' take no room there: whoever calls pushy.notify may say so, and for a watch, who declared it.")
 }
 
 #[cfg_attr(target_os = "linux", link_section = "commit_path")]
@@ -275,53 +213,4 @@ fn in_passing(work: impl FnOnce()) {
         context.enter(work);
         context.reset();
     });
-}
-
-/// The part that writers append to: from shared memory, or from the table when nobody has looked yet.
-pub(super) fn current_part(database_slot: Option<&DatabaseSlot>) -> Result<u32> {
-    if let Some(part) = database_slot.and_then(|database_slot| database_slot.log.part()) {
-        return Ok(part);
-    }
-    let state = state::read()?;
-    if let Some(database_slot) = database_slot {
-        database_slot.log.learn_part(state.part, state.blocks());
-    }
-    Ok(state.part)
-}
-
-/// Whether the part may grow. The last writer has noted whether it is full. Only then the file's size is asked, which takes
-/// a system call, because the limit may have changed.
-fn may_grow(database_slot: Option<&DatabaseSlot>, part: u32, table: &Table) -> bool {
-    let Some(database_slot) = database_slot else {
-        return !is_full(table.blocks(), 0);
-    };
-    if database_slot.log.is_full(part) && !is_full(table.blocks(), database_slot.log.blocks()) {
-        database_slot.log.clear_full();
-    }
-    !database_slot.log.is_full(part)
-}
-
-/// Notes for the relay, and for other writers, how far the part has come.
-pub(super) fn note_size(database_slot: &DatabaseSlot, part: u32, last: u32) {
-    let blocks = last + 1;
-    let before = database_slot.log.blocks();
-    if is_big(blocks, before) {
-        database_slot.log.is_crowded.store(true, Ordering::SeqCst);
-    }
-    if is_full(blocks, before) {
-        database_slot.log.set_full(part);
-    }
-}
-
-/// A part that holds its share of what the log may: another should take over. `before`: the pages that it had when it was
-/// opened; while it is no bigger there is room between its rows.
-pub fn is_big(blocks: u32, before: u32) -> bool {
-    blocks > before
-        && i64::from(blocks) * append_only::PAGE >= settings::log_max_size() / parts::SHARE
-}
-
-/// A part as big as the whole log may be: the relay could not turn to another one. Writers are never blocked; whose events
-/// find no room leaves a marker (`gap`), and all readers get a resync.
-pub fn is_full(blocks: u32, before: u32) -> bool {
-    blocks > before && i64::from(blocks) * append_only::PAGE >= settings::log_max_size()
 }

@@ -2,9 +2,9 @@
 
 use pushy_core::log::cursor::Cursor;
 
+use super::events::EventFetcher;
 use super::filter::{Filter, Share};
 use super::parts::log;
-use super::read::EventFetcher;
 use super::tick::Tick;
 use crate::errors::Result;
 use crate::pg::value::Timestamp;

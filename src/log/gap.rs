@@ -6,7 +6,7 @@ use std::cell::Cell;
 
 use pushy_core::log::written::Written;
 
-use super::append::{current_part, note_size};
+use super::current_part::{current_part, note_size};
 use super::log_snapshot::LogSnapshot;
 use super::parts;
 use crate::errors::Result;

@@ -5,11 +5,15 @@
 
 mod append;
 mod behind;
+mod current_part;
+pub mod events;
 pub mod filter;
 mod gap;
 pub mod log_snapshot;
+mod merged;
 pub mod parts;
 pub mod read;
+mod role_share;
 pub mod standing;
 pub mod state;
 mod stream;
@@ -18,13 +22,15 @@ pub mod tick;
 mod view;
 
 use crate::errors::Result;
-use crate::pg::append_only;
+use crate::pg::size;
 
 /// Whether anything lies in the log, read or not.
 pub fn is_used() -> Result<bool> {
-    Ok((0..parts::PARTS).any(|part| append_only::total_bytes(parts::log_table(part)) > 0))
+    Ok((0..parts::PARTS).any(|part| size::total_bytes(parts::log_table(part)) > 0))
 }
 
-pub use append::{append, counted_bytes, expect_share, is_big, is_full, LoggedNotice};
+pub use append::{append, LoggedNotice};
+pub use current_part::{is_big, is_full};
 pub use gap::{is_marker, leave_marker};
+pub use role_share::{counted_bytes, expect_share};
 pub use standing::is_timeline_news;

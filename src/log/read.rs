@@ -3,18 +3,16 @@
 use std::collections::HashMap;
 
 use pushy_core::log::cursor::Cursor;
-use pushy_core::log::runs::Run;
 use pushy_core::log::standing::CursorStanding;
 
+use super::events::{self, EventFetcher};
 use super::filter::{Filter, Share};
 use super::log_snapshot::LogSnapshot;
-use super::parts::{self, PARTS};
+use super::merged::{merged_in, Merged};
+use super::parts;
 use super::standing;
-use super::state;
 use super::tick::Tick;
 use crate::errors::Result;
-use crate::pg::append_only::Reader;
-use crate::pg::heap::ForReading;
 use crate::pg::spi::Row;
 use crate::pg::value::Timestamp;
 
@@ -38,7 +36,7 @@ impl Notice {
         Self::of_topic(row, cursor, at, channel, topic)
     }
 
-    fn of_topic(
+    pub(super) fn of_topic(
         row: &Row<'_>,
         cursor: Cursor,
         at: Timestamp,
@@ -136,7 +134,7 @@ impl Delivery {
         filter: &Filter,
         each: &mut impl FnMut(LogItem) -> Result<bool>,
     ) -> Result<()> {
-        let (snapshot, tables) = open()?;
+        let (snapshot, tables) = events::open()?;
         let log = EventFetcher::new(&tables);
         self.is_gone = standing::of(&snapshot, self.passed)? == CursorStanding::Gone;
         if !self.pass_lost(&snapshot, each)? {
@@ -278,124 +276,4 @@ fn hand_over(
         goes_on = way.resync(tick.last(), each)? && way.left > 0;
     }
     Ok(goes_on)
-}
-
-/// A set of equal notices of a tick that are to be merged.
-struct Merged {
-    /// Where in the tick the last of them is: only that one is handed over, so that a reader ends with the last notice
-    /// wherever in the tick it begins.
-    last: i32,
-    /// The least deep of their causes, because the one that is handed over stands for all of them: with another's, the job of
-    /// a change that nothing had caused would be discarded for the depth of a stranger's. Circles end all the same: what is
-    /// handed over is as deep as one of them is, and a job says so many only.
-    cause: Option<(i64, i32)>,
-}
-
-/// Which notices of a tick are merged, of all that the reader gets, also of those before its cursor.
-fn merged_in(
-    log: &EventFetcher<'_>,
-    tick: &Tick,
-    filter: &Filter,
-) -> Result<HashMap<Equal, Merged>> {
-    let mut merged: HashMap<Equal, Merged> = HashMap::new();
-    log.events(&tick.runs, 0, |n, row| {
-        if !row.bool(parts::log::MERGE) {
-            return Ok(true);
-        }
-        let channel = row.opt_bytes(parts::log::CHANNEL).unwrap_or_default();
-        let topic = row.opt_bytes(parts::log::TOPIC);
-        let share = filter.share(&channel, topic.as_deref(), row.i64(parts::log::LSN))?;
-        if share == Share::Notice {
-            let notice = Notice::of_topic(&row, tick.cursor(n), tick.at, channel, topic);
-            let cause = notice.cause;
-            let all = merged
-                .entry(notice.equal())
-                .or_insert(Merged { last: n, cause });
-            all.last = n;
-            all.cause = less_deep(all.cause, cause);
-        }
-        Ok(true)
-    })?;
-    Ok(merged)
-}
-
-/// Of two causes the one that is less deep: none, or that of the job of lesser depth.
-fn less_deep(one: Option<(i64, i32)>, other: Option<(i64, i32)>) -> Option<(i64, i32)> {
-    let depth = |cause: Option<(i64, i32)>| cause.map_or(-1, |(_, depth)| depth);
-    if depth(other) < depth(one) {
-        other
-    } else {
-        one
-    }
-}
-
-pub type Tables = [Option<ForReading>; PARTS as usize];
-
-/// The log as of now, and the parts in use then, locked against being truncated.
-pub(super) fn open() -> Result<(LogSnapshot, Tables)> {
-    loop {
-        let before = state::read()?.parts;
-        let mut tables: Tables = Default::default();
-        for part in &before {
-            let table = parts::read_log(part.part)?;
-            tables[part.part as usize] = Some(table);
-        }
-        // It knows of parts that were emptied before the locks; none is truncated from here on.
-        let snapshot = LogSnapshot::take()?;
-        if snapshot.parts == before {
-            return Ok((snapshot, tables));
-        }
-    }
-}
-
-/// Fetches events by their addresses.
-pub struct EventFetcher<'tables> {
-    readers: Vec<Option<Reader<'tables>>>,
-}
-
-impl<'tables> EventFetcher<'tables> {
-    pub fn new(tables: &'tables Tables) -> Self {
-        let readers = tables
-            .iter()
-            .map(|table| table.as_ref().map(|table| table.reader()));
-        Self {
-            readers: readers.collect(),
-        }
-    }
-
-    /// The events of these runs after the first `skip`, with their numbers, until `each` has enough (false).
-    /// Answers false where one is not at its place: somebody has rewritten the table (VACUUM FULL).
-    pub fn events(
-        &self,
-        runs: &[Run],
-        skip: i32,
-        mut each: impl FnMut(i32, Row<'_>) -> Result<bool>,
-    ) -> Result<bool> {
-        let mut n = 0;
-        for run in runs {
-            let count = i32::from(run.count);
-            if n + count <= skip {
-                n += count;
-                continue;
-            }
-            let reader = self.readers[run.part as usize].as_ref();
-            for offset in run.first..run.first + run.count {
-                n += 1;
-                if n <= skip {
-                    continue;
-                }
-                let position = run.position + i64::from(offset - run.first);
-                let row = reader
-                    .and_then(|reader| reader.fetch(run.block, offset))
-                    .filter(|row| row.i64(parts::log::LSN) == position);
-                let Some(row) = row else {
-                    return Ok(false);
-                };
-                if !each(n, row)? {
-                    return Ok(true);
-                }
-            }
-        }
-        Ok(true)
-    }
 }

@@ -5,17 +5,17 @@ use std::sync::atomic::Ordering;
 use pushy_core::log::cursor::Cursor;
 
 use super::behind::{Behind, Budget};
+use super::events::{self, EventFetcher};
 use super::filter::Filter;
 use super::log_snapshot::LogSnapshot;
 use super::parts::{log_table, tick_table, PARTS};
-use super::read::{self, EventFetcher};
 use super::subscription::table::{self, Subscription};
 use crate::channel::Channel;
 use crate::errors::{quote_literal, Result, SqlState};
 use crate::obstacle::{self, Finding};
 use crate::pg::function::{Answer, Call};
 use crate::pg::value::{Interval, Timestamp};
-use crate::pg::{append_only, array, clock, database, identifier, identity, text, Oid};
+use crate::pg::{array, clock, database, identifier, identity, size, text, Oid};
 use crate::{row, shared, sql_function};
 
 sql_function!(pushy_subscription_rows_v2, |call| subscription_rows(call));
@@ -103,7 +103,7 @@ fn behind(
     if subscriptions.is_empty() {
         return Ok((Cursor::NOWHERE, behind));
     }
-    let (log, tables) = read::open()?;
+    let (log, tables) = events::open()?;
     let events = EventFetcher::new(&tables);
     let mut budget = Budget::new();
     log.each_tick(|tick| {
@@ -212,9 +212,8 @@ fn condition(
 
 /// Bytes on disk, ticks included.
 fn size() -> i64 {
-    let sizes = (0..PARTS).map(|part| {
-        append_only::total_bytes(log_table(part)) + append_only::total_bytes(tick_table(part))
-    });
+    let sizes = (0..PARTS)
+        .map(|part| size::total_bytes(log_table(part)) + size::total_bytes(tick_table(part)));
     sizes.sum()
 }
 

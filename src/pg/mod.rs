@@ -17,7 +17,9 @@ pub mod transaction;
 pub mod value;
 
 use call::result_rows;
-pub use call::{function, handler, leftovers, notify, procedure, session, trigger, utility};
+pub use call::{
+    function, handler, leftovers, notify, procedure, session, table_guard, trigger, utility,
+};
 pub use catalog::changes as catalog_changes;
 pub use catalog::function as function_catalog;
 pub use catalog::trigger as catalog_trigger;
@@ -26,7 +28,7 @@ pub use catalog::{database, home, identifier, identity, invalidation, script};
 use error::guard;
 pub use error::{catch, ereport, panics};
 use expression::literals;
-pub use heap::append_only;
+pub use heap::{append_only, by_address, size};
 pub use memory::{condition, control_file, mapped_file, shared_cast, shmem, spinlock};
 use process::worker_session;
 pub use process::{

@@ -7,6 +7,7 @@ mod emit;
 mod empty;
 mod part;
 mod queue_sink;
+mod queue_sinks;
 mod queues;
 mod reach;
 mod start;

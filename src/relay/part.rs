@@ -10,7 +10,7 @@ use crate::pg::spi::{self, Plan};
 use crate::pg::standby;
 use crate::pg::transaction;
 use crate::pg::value::Timestamp;
-use crate::pg::{append_only, clock, identity, BuiltinOid};
+use crate::pg::{clock, identity, size, BuiltinOid};
 use crate::settings;
 use crate::shared::database::NEVER;
 
@@ -70,16 +70,16 @@ static WRITE_DOWN: Plan = Plan::new(
 
 /// Bytes of a part, its ticks included.
 fn size_of(part: u32) -> i64 {
-    append_only::total_bytes(log_table(part)) + append_only::total_bytes(tick_table(part))
+    size::total_bytes(log_table(part)) + size::total_bytes(tick_table(part))
 }
 
 /// Pages of the rows of a part.
 pub(super) fn blocks_of(part: u32) -> u32 {
-    (append_only::bytes(log_table(part)) / append_only::PAGE) as u32
+    (size::bytes(log_table(part)) / size::PAGE) as u32
 }
 
 /// Bytes of empty tables with an index, about.
-pub(super) const NEXT_TO_NOTHING: i64 = 4 * append_only::PAGE;
+pub(super) const NEXT_TO_NOTHING: i64 = 4 * size::PAGE;
 
 impl Relay {
     /// Turns to another part when the current one is big or old, and empties others.
@@ -160,7 +160,7 @@ impl Relay {
     fn is_written(&self, state: &State, size: i64) -> bool {
         let current = state.parts.iter().find(|part| part.part == self.part);
         let first = current.map_or((0, 0), |part| part.first);
-        size > 2 * append_only::PAGE && first <= (self.last.epoch, self.last.tick)
+        size > 2 * size::PAGE && first <= (self.last.epoch, self.last.tick)
     }
 
     /// Writers go on in another part, if one is free.

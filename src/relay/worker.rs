@@ -10,7 +10,7 @@ use pushy_core::log::unticked::Unticked;
 
 use super::emit::EmitPause;
 use super::part::AGAIN_US;
-use super::queue_sink::QueueSinks;
+use super::queue_sinks::QueueSinks;
 use crate::errors::Result;
 use crate::installation;
 use crate::log::read::Notice;

@@ -11,6 +11,7 @@ mod stored;
 use declare::follow::{altered, attached};
 use declare::{
     arguments, orphans, restore, side_effects, table, trigger_texts, triggers, triggers_there,
+    warnings,
 };
 pub use definition::{CHANNEL_USERS, DEPENDENTS};
 use fire::{cache, content, notice_json, partition_move, publish, statement};

@@ -170,12 +170,12 @@ fn claim_again(
         };
         if job.give_backs >= moves::give_back::MAX_GIVE_BACKS {
             // Its worker may die of it each time.
-            super::expire::charge(
+            super::charge::charge(
                 queue,
                 known.slot,
                 &job,
                 &lease,
-                super::expire::Why::AskedAgain,
+                super::charge::Why::AskedAgain,
             )?;
             continue;
         }

@@ -13,7 +13,7 @@ use crate::job::history;
 use crate::pg::function::Answer;
 use crate::pg::spi::{self, Plan, Tid};
 use crate::pg::value::{Char, Timestamp};
-use crate::pg::{append_only, array, clock, transaction, Datum};
+use crate::pg::{array, clock, size, transaction, Datum};
 use crate::queue::control_channel;
 use crate::queue::definition::QueueDefinition;
 use crate::queue::options;
@@ -149,7 +149,7 @@ pub fn orphans(from: u32, most: usize) -> Result<(Vec<i64>, Option<u32>)> {
         pending::due(history::removal_due(expires_at));
     }
     let behind = from.saturating_add(PAGES);
-    let pages = append_only::bytes("live_job") / append_only::PAGE;
+    let pages = size::bytes("live_job") / size::PAGE;
     let next = if lost.len() == most {
         Some(from)
     } else {

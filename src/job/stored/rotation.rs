@@ -20,7 +20,7 @@ use crate::pg::per_process::PerProcess;
 use crate::pg::spi::{self, Plan};
 use crate::pg::table_lock::{self, Lock};
 use crate::pg::value::Timestamp;
-use crate::pg::{append_only, clock, database, BuiltinOid};
+use crate::pg::{clock, database, size, BuiltinOid};
 use crate::shared::{self, pending};
 
 /// Tables that take turns.
@@ -111,7 +111,7 @@ pub struct Deleted {
 /// As the extension's owner.
 pub fn delete_pages(table: &str, from: i64, which: &str) -> Deleted {
     const PAGES: i64 = 64;
-    let pages = append_only::bytes(table) / append_only::PAGE;
+    let pages = size::bytes(table) / size::PAGE;
     let next = from + PAGES;
     let delete = format!(
         "WITH met AS MATERIALIZED ( \

@@ -1,12 +1,12 @@
-//! subscription_create, subscription_drop.
+//! subscription_create.
 
 use pushy_core::log::cursor::Cursor;
 
+use super::begin::{read_from, start, From};
 use super::{arguments, table};
 use crate::channel::topic;
 use crate::errors::{quote_literal, Error, Result, SqlState};
 use crate::log::filter::{Chosen, Filter};
-use crate::log::log_snapshot::LogSnapshot;
 use crate::params;
 use crate::pg::function::{Answer, Call};
 use crate::pg::home::Home;
@@ -269,73 +269,3 @@ fn say_that_it_stays(name: &str, from: From) {
         )),
     );
 }
-
-/// Where a new reader begins.
-#[derive(Clone, Copy)]
-enum From {
-    Now,
-    Oldest,
-    After(Cursor),
-}
-
-fn read_from(from_oldest: bool, after: Option<&str>) -> Result<From> {
-    match (from_oldest, after) {
-        (false, None) => Ok(From::Now),
-        (true, None) => Ok(From::Oldest),
-        (false, Some(after)) => arguments::cursor("after", after).map(From::After),
-        (true, Some(after)) => Err(Error::new(
-            SqlState::INVALID_PARAMETER_VALUE,
-            format!("from_oldest and after => '{after}' are both given"),
-        )
-        .hint("A new subscription begins with the oldest notice, or behind a cursor: leave one of them out.")),
-    }
-}
-
-/// Where a new reader stands: behind the newest event in a tick, before the oldest, or where it says.
-fn start(from: From) -> Result<Cursor> {
-    let log = LogSnapshot::take()?;
-    match from {
-        From::After(cursor) => arguments::start_after(cursor),
-        From::Oldest => Ok(log.lost),
-        From::Now => {
-            let newest = log.newest_tick()?;
-            Ok(newest.map_or(log.last, |tick| tick.last().max(log.last)))
-        }
-    }
-}
-
-// The one that was looked at: by now another may have its name, or another owner have taken it over.
-static DELETE: Plan = Plan::new(
-    "DELETE FROM pushy_internal.subscription s \
-      WHERE s.subscription_id OPERATOR(pg_catalog.=) $1 AND s.owner OPERATOR(pg_catalog.=) $2",
-    &[BuiltinOid::INT4OID, BuiltinOid::OIDOID],
-);
-
-sql_function!(pushy_subscription_drop_v1, |call| {
-    transaction::require_writable(c"pushy.subscription_drop()");
-    let name = call.text("name", 0)?;
-    let subscription = table::owned(&name, identity::current_user()).map_err(|error| match error.sqlstate {
-        SqlState::UNDEFINED_OBJECT => error.hint(
-            "Nothing is left to do, if the name is right; the view pushy.subscriptions lists yours.",
-        ),
-        _ => error,
-    })?;
-    let deleted = identity::as_owner(|| {
-        table::lock(&name)?;
-        Ok(spi::run(
-            &DELETE,
-            params![subscription.number, subscription.owner],
-        ))
-    })?;
-    if deleted == 0 {
-        return Err(Error::new(
-            SqlState::UNDEFINED_OBJECT,
-            format!("subscription \"{name}\" was dropped meanwhile"),
-        )
-        .hint("Nothing is left to do."));
-    }
-    if subscription.queue.is_some() {
-        pending::privileges_changed();
-    }
-    Result::Ok(())
-});

@@ -2,7 +2,9 @@
 
 mod ack;
 pub mod arguments;
+mod begin;
 mod create;
+mod drop;
 pub mod read;
 pub mod restore;
 pub mod table;

@@ -1,4 +1,4 @@
-//! SQL-callable functions: version-1 C symbols, arguments by name.
+//! One call of an SQL function: its arguments, and the way to answer.
 //!
 //! Declared by hand in `sql/`, with defaults and names as users see them; no function is STRICT, so
 //! every required argument answers NULL with an error that names it.
@@ -11,6 +11,7 @@ use crate::errors::{Error, Result};
 use crate::pg::answer::unzipped;
 pub use crate::pg::answer::{Answer, IntoAnswer};
 use crate::pg::result_rows::Rows;
+use crate::pg::value::interval;
 use crate::pg::value::{Timestamp, Uuid};
 use crate::pg::varlena::Varlena;
 use crate::pg::{jsonb, text};
@@ -179,7 +180,7 @@ impl Call {
             return "NULL".to_owned();
         };
         // SAFETY: an interval, which is not NULL.
-        let text = unsafe { interval_text(datum) };
+        let text = unsafe { interval::text_of(datum) };
         format!("\"{text}\"")
     }
 
@@ -229,113 +230,4 @@ impl Call {
             Answer::Datum(datum) => datum,
         }
     }
-}
-
-/// Defines the C symbol of an SQL function.
-///
-/// ```ignore
-/// sql_function!(pushy_queue_pause_v1, |call| {
-///     let queue = call.text("queue", 0)?;
-///     pause(&queue)            // Result<impl IntoAnswer>
-/// });
-/// ```
-#[macro_export]
-macro_rules! sql_function {
-    ($symbol:ident, |$call:ident| $body:expr) => {
-        const _: () = {
-            #[no_mangle]
-            pub unsafe extern "C-unwind" fn $symbol(
-                fcinfo: pgrx::pg_sys::FunctionCallInfo,
-            ) -> pgrx::pg_sys::Datum {
-                // SAFETY: called by the function manager with a valid fcinfo.
-                let $call = unsafe { $crate::pg::function::Call::new(fcinfo) };
-                let body = move || {
-                    let value = $body?;
-                    $crate::errors::Result::Ok($crate::pg::answer::IntoAnswer::into_answer(value))
-                };
-                let guarded =
-                    move || body().map_err(|error| $crate::pg::ereport::Ready::new(&error));
-                // SAFETY: the guard ends every unwinding and longjmp from inside; behind it nothing is
-                // left to drop.
-                unsafe {
-                    match $crate::pg::panics::edge(guarded) {
-                        Ok(answer) => $call.finish(answer),
-                        Err(error) => error.raise(),
-                    }
-                }
-            }
-
-            $crate::function_info!($symbol);
-        };
-    };
-}
-
-/// Defines the C symbol of a trigger function: `trigger_function!(symbol, "name()", |firing| body)`, where the
-/// body answers `Result` of a `trigger::Answer`; with another kind of firing than an AFTER trigger's before the body.
-#[macro_export]
-macro_rules! trigger_function {
-    ($symbol:ident, $name:literal, |$firing:ident| $body:expr) => {
-        $crate::trigger_function!($symbol, $name, $crate::pg::trigger::Firing, |$firing| $body);
-    };
-    ($symbol:ident, $name:literal, $kind:ty, |$firing:ident| $body:expr) => {
-        const _: () = {
-            #[no_mangle]
-            pub unsafe extern "C-unwind" fn $symbol(
-                fcinfo: pgrx::pg_sys::FunctionCallInfo,
-            ) -> pgrx::pg_sys::Datum {
-                const NAME: &str = $name;
-                let body = |$firing: $kind| $body;
-                let guarded = move || {
-                    // SAFETY: called by the function manager with a valid fcinfo.
-                    unsafe { <$kind>::of(fcinfo, NAME) }
-                        .and_then(body)
-                        .map_err(|error| $crate::pg::ereport::Ready::new(&error))
-                };
-                // SAFETY: the guard ends every unwinding and longjmp from inside; behind it nothing is
-                // left to drop.
-                unsafe {
-                    match $crate::pg::panics::edge(guarded) {
-                        Ok(answer) => $crate::pg::trigger::Answer::datum(answer),
-                        Err(error) => error.raise(),
-                    }
-                }
-            }
-
-            $crate::function_info!($symbol);
-        };
-    };
-}
-
-/// The `pg_finfo_` record that tells the server a symbol speaks calling convention 1.
-#[macro_export]
-macro_rules! function_info {
-    ($symbol:ident) => {
-        #[export_name = concat!("pg_finfo_", stringify!($symbol))]
-        pub extern "C" fn function_info() -> &'static pgrx::pg_sys::Pg_finfo_record {
-            static INFO: pgrx::pg_sys::Pg_finfo_record =
-                pgrx::pg_sys::Pg_finfo_record { api_version: 1 };
-            &INFO
-        }
-    };
-}
-
-/// # Safety
-/// A value of type interval.
-unsafe fn interval_text(interval: pg_sys::Datum) -> String {
-    // Without a look-up: a worker may say this between two transactions.
-    let text = pgrx::direct_function_call_as_datum(pg_sys::interval_out, &[Some(interval)]);
-    let text = text.expect("interval_out answers no NULL");
-    crate::pg::text::from_c(text.cast_mut_ptr())
-}
-
-/// A length of time (µs) as the session writes intervals, for messages: in days where there are whole ones, as people say `1 day`.
-pub fn shown_length(us: i64) -> String {
-    const DAY_US: i64 = 86_400_000_000;
-    let mut interval = pg_sys::Interval {
-        time: us % DAY_US,
-        day: (us / DAY_US) as i32,
-        month: 0,
-    };
-    // SAFETY: a value of type interval, which outlives the call.
-    unsafe { interval_text(pg_sys::Datum::from(&raw mut interval)) }
 }

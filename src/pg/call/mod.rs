@@ -9,5 +9,7 @@ pub mod procedure;
 pub mod result_rows;
 pub mod session;
 pub mod statement;
+mod symbol;
+pub mod table_guard;
 pub mod trigger;
 pub mod utility;

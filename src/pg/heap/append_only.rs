@@ -1,12 +1,11 @@
-//! Tables without an index that are only appended to, and emptied whole: rows by their address.
+//! Tables without an index that are only appended to, and emptied whole: rows written, and read in the order of their places.
 
-use pgrx::pg_sys::{self, Datum, Oid};
+use pgrx::pg_sys::{self, Datum};
 
 use crate::errors::Result;
 use crate::pg::function::Answer;
 use crate::pg::guard::guarded;
 use crate::pg::heap::{Slots, Table};
-use crate::pg::identity;
 use crate::pg::spi::Row;
 
 /// Neighbours on one page: rows of one `append`, in its order.
@@ -241,16 +240,6 @@ impl Table {
             pg_sys::simple_heap_delete(self.raw(), row);
         }
     }
-
-    /// Reads rows by their addresses.
-    pub fn reader(&self) -> Reader<'_> {
-        // SAFETY: an open table; the slot is dropped with the reader.
-        Reader {
-            table: self,
-            blocks: self.blocks(),
-            slot: unsafe { pg_sys::table_slot_create(self.raw(), std::ptr::null_mut()) },
-        }
-    }
 }
 
 /// Who wrote a row; FrozenTransactionId, which counts as committed, where that is long ago.
@@ -264,92 +253,4 @@ unsafe fn xmin_of(header: pg_sys::HeapTupleHeader) -> u32 {
 
 fn block_of(tid: &pg_sys::ItemPointerData) -> u32 {
     u32::from(tid.ip_blkid.bi_hi) << 16 | u32::from(tid.ip_blkid.bi_lo)
-}
-
-/// Fetches rows one after another; the page of the last one stays pinned.
-pub struct Reader<'table> {
-    table: &'table Table,
-    blocks: u32,
-    slot: *mut pg_sys::TupleTableSlot,
-}
-
-impl Reader<'_> {
-    /// The row at an address, if there is one; whether its transaction has committed is the caller's to know.
-    pub fn fetch(&self, block: u32, offset: u16) -> Option<Row<'_>> {
-        if block >= self.blocks {
-            return None;
-        }
-        let mut tid = pg_sys::ItemPointerData {
-            ip_blkid: pg_sys::BlockIdData {
-                bi_hi: (block >> 16) as u16,
-                bi_lo: block as u16,
-            },
-            ip_posid: offset,
-        };
-        // SAFETY: a function pointer of the server, whose errors must not jump over our frames; the block
-        // exists.
-        unsafe {
-            let fetch = (*(*self.table.raw()).rd_tableam)
-                .tuple_fetch_row_version
-                .expect("every table access method has it");
-            let (relation, slot) = (self.table.raw(), self.slot);
-            let tid = &mut tid;
-            let found = guarded(|| fetch(relation, tid, &raw mut pg_sys::SnapshotAnyData, slot));
-            if !found {
-                return None;
-            }
-            let count = (*(*relation).rd_att).natts;
-            if i32::from((*slot).tts_nvalid) < count {
-                pg_sys::slot_getsomeattrs_int(slot, count);
-            }
-        }
-        Some(Row::of_slot(self.slot))
-    }
-}
-
-impl Drop for Reader<'_> {
-    fn drop(&mut self) {
-        // After an ERROR the resource owner lets go of it.
-        if !std::thread::panicking() {
-            // SAFETY: made by reader(), in the same resource owner.
-            unsafe { pg_sys::ExecDropSingleTupleTableSlot(self.slot) }
-        }
-    }
-}
-
-/// Bytes of a page.
-pub const PAGE: i64 = pg_sys::BLCKSZ as i64;
-
-/// Bytes of the rows of a relation of ours alone; 0 where it is gone.
-pub fn bytes(name: &str) -> i64 {
-    let Some(oid) = identity::internal_relation(name) else {
-        return 0;
-    };
-    // SAFETY: a relation of ours, if it is still there.
-    unsafe {
-        let relation = pg_sys::try_relation_open(oid, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
-        if relation.is_null() {
-            return 0;
-        }
-        let blocks =
-            pg_sys::RelationGetNumberOfBlocksInFork(relation, pg_sys::ForkNumber::MAIN_FORKNUM);
-        pg_sys::relation_close(relation, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
-        i64::from(blocks) * PAGE
-    }
-}
-
-/// Bytes of a relation of ours with all that belongs to it; 0 where it is gone.
-pub fn total_bytes(name: &str) -> i64 {
-    let Some(oid) = identity::internal_relation(name) else {
-        return 0;
-    };
-    // SAFETY: takes a regclass, answers a bigint; its NULL is for a relation dropped meanwhile.
-    unsafe {
-        pg_sys::OidFunctionCall1Coll(
-            Oid::from(pg_sys::F_PG_TOTAL_RELATION_SIZE),
-            Oid::INVALID,
-            oid.into(),
-        )
-        .value() as i64
-    }
 }

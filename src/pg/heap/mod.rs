@@ -6,9 +6,11 @@
 
 mod append;
 pub mod append_only;
+pub mod by_address;
 mod key;
 mod keyed;
 mod scan;
+pub mod size;
 
 use std::ffi::CStr;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -4,6 +4,7 @@ pub mod answer;
 pub mod array;
 pub mod columns;
 pub mod composite;
+pub mod interval;
 pub mod jsonb;
 mod scalar;
 pub mod session_format;

@@ -6,7 +6,8 @@ use pushy_core::backoff::Backoff;
 use crate::errors::{Error, Result, SqlState};
 use crate::job::lease::length::read_lease;
 use crate::pg::ereport;
-use crate::pg::function::{shown_length, Call};
+use crate::pg::function::Call;
+use crate::pg::value::interval::shown_length;
 use crate::queue::definition::QueueDefinition;
 use crate::settings;
 

@@ -7,10 +7,11 @@ use crate::pg::release::AtRelease;
 use crate::pg::transaction_end::End;
 use crate::pg::{clock, signals, transaction};
 use crate::shared::cancels::Promise;
-use crate::shared::database::{Presence, NEVER};
-use crate::shared::pending::{Announcement, DefinitionChange, Pending, PermitOf, Why, PENDING};
+use crate::shared::database::NEVER;
+use crate::shared::pending::take_back::{forget_sequences, free_cancels, free_created, reopen};
+use crate::shared::pending::{Announcement, Pending, PermitOf, Why, PENDING};
 use crate::shared::queue_slot::NOTHING;
-use crate::shared::{self, executor, numbers, Shared};
+use crate::shared::{self, executor, Shared};
 
 /// The launcher looks at roles and databases, so it is called when they are seen to have changed.
 pub(super) static CALL_FOR_ACCESS: AtRelease = AtRelease::new(call_for_access);
@@ -93,50 +94,6 @@ pub(in crate::shared::pending) fn announce_waiting(shared: &Shared, from: i64) {
     }
 }
 
-/// Gives up the slots of queues made at `level` or deeper, which nobody else has seen.
-pub(in crate::shared::pending) fn free_created(
-    shared: &Shared,
-    changes: &[(i32, DefinitionChange)],
-    level: i32,
-) {
-    for (made_at, change) in changes {
-        if let DefinitionChange::Created(facts) = change {
-            if *made_at >= level {
-                shared.free_queue(facts.key);
-            }
-        }
-    }
-}
-
-/// Queues whose drop at savepoint `level` or deeper was rolled back take jobs again. So do those of a prepared
-/// transaction: this process does not learn how it ends.
-pub(in crate::shared::pending) fn reopen(
-    shared: &Shared,
-    changes: &[(i32, DefinitionChange)],
-    level: i32,
-) {
-    for (made_at, change) in changes {
-        if let DefinitionChange::Dropped { key, .. } = change {
-            if let Some(index) = shared.find_queue(*key).filter(|_| *made_at >= level) {
-                shared.queues()[index].reopen();
-            }
-        }
-    }
-}
-
-/// Sequences that a script has made at savepoint `level` or deeper are gone, and those from before are here again.
-pub(in crate::shared::pending) fn forget_sequences(
-    shared: &Shared,
-    presence: &[(i32, Presence)],
-    level: i32,
-) {
-    if presence.iter().any(|change| change.0 >= level) {
-        if let Some(slot) = shared.find_database(crate::pg::database::current()) {
-            numbers::forget_sequences(slot);
-        }
-    }
-}
-
 /// Lets everybody see a cancel, and interrupts the job if it runs. Its executor looks when its batch is over; where
 /// there is none, the scheduler must.
 fn announce_cancel(shared: &Shared, database: u32, promise: Promise) {
@@ -160,17 +117,6 @@ pub fn interrupt(shared: &Shared, database: u32, job: i64) -> bool {
         }
     }
     is_held
-}
-
-/// Cancels promised at `level` or deeper are not to be.
-pub(in crate::shared::pending) fn free_cancels(
-    shared: &Shared,
-    cancels: &[(i32, Promise)],
-    level: i32,
-) {
-    for (_, promise) in cancels.iter().filter(|cancel| cancel.0 >= level) {
-        shared.cancels.withdraw(*promise);
-    }
 }
 
 impl Pending {

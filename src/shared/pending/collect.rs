@@ -3,40 +3,19 @@
 use std::sync::atomic::Ordering;
 
 use super::announce::CALL_FOR_ACCESS;
-use super::{
-    with, Announcement, Count, DefinitionChange, LeaseChange, Pending, PermitOf, Times, Why,
-    PENDING,
-};
+use super::{with, Announcement, Count, Pending, PermitOf, Times, Why, PENDING};
 use crate::pg::transaction;
 use crate::pg::transaction_end;
 use crate::pg::{identity, Oid};
 use crate::shared;
 use crate::shared::cancels::Promise;
-use crate::shared::database::Presence;
 use crate::shared::log::Gap;
-use crate::shared::queue_slot::{QueueFacts, QueueKey, NOTHING, PRIORITIES};
+use crate::shared::queue_slot::{QueueKey, NOTHING, PRIORITIES};
 use crate::shared::statistics::QueueCounts;
 use crate::shared::unpublished::Left;
 use crate::shared::Shared;
 
 impl Pending {
-    fn change_of_leases(&mut self, key: QueueKey) -> &mut LeaseChange {
-        let level = transaction::nest_level();
-        let is_it = |change: &LeaseChange| change.level == level && change.key == key;
-        let at = self.leases.iter().position(is_it).unwrap_or_else(|| {
-            self.leases.push(LeaseChange {
-                level,
-                key,
-                added: 0,
-                ended: 0,
-                said_at: 0,
-                round: None,
-            });
-            self.leases.len() - 1
-        });
-        &mut self.leases[at]
-    }
-
     pub(super) fn leave_out(&mut self, level: i32, kind: usize, left: Left) {
         let mut entry = self.left_out.iter_mut();
         match entry.find(|entry| (entry.0, entry.1) == (level, kind)) {
@@ -195,41 +174,6 @@ pub fn waiting_from(time: i64) {
     with(|pending| pending.waiting_from = pending.waiting_from.min(time));
 }
 
-/// A lease ends at `time` (µs), once this transaction has committed.
-pub fn lease_ends(time: i64) {
-    with(|pending| pending.lease_ends = pending.lease_ends.min(time));
-}
-
-/// Jobs are leased from `now` until `time` (µs), so many. The caller holds the lock of the queue's leases.
-pub fn leased(key: QueueKey, jobs: u32, now: i64, time: i64) {
-    lease_said(key, now, time);
-    with(|pending| pending.change_of_leases(key).added += jobs);
-}
-
-/// A lease lasts from `now` until `time` (µs), once this transaction has committed, which cannot be prepared.
-pub fn lease_said(key: QueueKey, now: i64, time: i64) {
-    lease_ends(time);
-    with(|pending| {
-        let said_at = &mut pending.change_of_leases(key).said_at;
-        *said_at = now.max(*said_at);
-    });
-}
-
-/// A lease of a worker outside ends.
-pub fn lease_ended(key: QueueKey) {
-    with(|pending| pending.change_of_leases(key).ended += 1);
-}
-
-/// How many leases of a queue this transaction adds, and ends, so far.
-pub fn leases_of(key: QueueKey) -> (u32, u32) {
-    PENDING.with_borrow(|pending| {
-        let changes = pending.leases.iter().filter(|change| change.key == key);
-        changes.fold((0, 0), |(added, ended), change| {
-            (added + change.added, ended + change.ended)
-        })
-    })
-}
-
 /// Asks on behalf of a role for the cancel of a job that an executor holds: promised at commit. None when too many are
 /// asked for at a time.
 pub fn ask_cancel(role: Oid, database: u32, job: i64) -> Option<Promise> {
@@ -312,47 +256,6 @@ pub fn take_left_out() -> Vec<(usize, Left)> {
         let taken = pending.left_out.drain(..);
         taken.map(|(_, kind, left)| (kind, left)).collect()
     })
-}
-
-/// A queue is new with this transaction, its slot made already and not runnable before the commit.
-pub fn created(facts: QueueFacts) {
-    change(DefinitionChange::Created(facts));
-}
-
-/// A queue's definition changes at commit.
-pub fn defined(facts: QueueFacts) {
-    change(DefinitionChange::Defined(facts));
-}
-
-/// A queue goes with this commit. From here on to the end of the transaction nobody else commits new jobs of it; answers
-/// whether somebody does so at this moment.
-pub fn dropped(key: QueueKey, forced: bool) -> bool {
-    change(DefinitionChange::Dropped { key, forced });
-    let Some(shared) = shared::get() else {
-        return false;
-    };
-    let slot = shared.find_queue(key);
-    slot.is_some_and(|index| shared.queues()[index].close())
-}
-
-pub fn privileges_changed() {
-    change(DefinitionChange::Privileges);
-}
-
-fn change(change: DefinitionChange) {
-    let level = transaction::nest_level();
-    with(|pending| pending.changes.push((level, change)));
-}
-
-/// Whether this transaction has changed definitions or privileges: caches do not serve it then.
-pub fn has_changes() -> bool {
-    PENDING.with_borrow(|pending| !pending.changes.is_empty() || !pending.presence.is_empty())
-}
-
-/// The extension appears in, or disappears from, this database at commit.
-pub fn presence(presence: Presence) {
-    let level = transaction::nest_level();
-    with(|pending| pending.presence.push((level, presence)));
 }
 
 /// The scheduler looks for rows nobody announced, at commit.

@@ -6,18 +6,22 @@ mod announce;
 mod announce_changes;
 mod before;
 mod collect;
+mod collect_changes;
+mod collect_leases;
 mod prepare;
 mod savepoint;
+mod take_back;
 
 pub use announce::{ask_for_orphans, interrupt};
 pub use collect::{
-    access_changed, all_locked, ask_cancel, awaited, count, count_times, created, defined, dropped,
-    drops_database, due, for_later, has_asked, has_changes, has_permit, holds_permit, lease_ended,
-    lease_ends, lease_said, leased, leases_of, left_marker, left_out, locked, locked_waiting,
-    logged, prepares, presence, privileges_changed, promises, quiesced, ready, recall_cancel,
-    rotated, sweep, take_back, take_left_out, take_watermarks, take_watermarks_and_own, unlogged,
-    unplaced, unsaid, waiting_from,
+    access_changed, all_locked, ask_cancel, awaited, count, count_times, drops_database, due,
+    for_later, has_asked, has_permit, holds_permit, left_marker, left_out, locked, locked_waiting,
+    logged, prepares, promises, quiesced, ready, recall_cancel, rotated, sweep, take_back,
+    take_left_out, take_watermarks, take_watermarks_and_own, unlogged, unplaced, unsaid,
+    waiting_from,
 };
+pub use collect_changes::{created, defined, dropped, has_changes, presence, privileges_changed};
+pub use collect_leases::{lease_ended, lease_ends, lease_said, leased, leases_of};
 
 use std::cell::RefCell;
 

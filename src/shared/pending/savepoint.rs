@@ -1,8 +1,7 @@
 //! Savepoints: what was collected in one passes to the next outer one, or is forgotten.
 
-use super::announce::{
-    announce, announce_waiting, forget_sequences, free_cancels, free_created, reopen,
-};
+use super::announce::{announce, announce_waiting};
+use super::take_back::{forget_sequences, free_cancels, free_created, reopen};
 use super::{LeaseChange, Pending, Why, PENDING};
 use crate::pg::transaction_end::SavepointEnd;
 

@@ -8,7 +8,6 @@ use crate::shared::log::LogShared;
 use crate::shared::numbers::{self, Numbers};
 use crate::shared::queue_slot::QueueSlot;
 use crate::shared::unpublished::{Unpublished, LEFT_OUT_KINDS};
-use crate::shared::Shared;
 
 pub use super::presence::{Look, Presence};
 use pushy_core::presence::SaidPresence;
@@ -26,7 +25,7 @@ pub const NEVER: i64 = i64::MAX;
 #[repr(C, align(64))]
 pub struct DatabaseSlot {
     /// 0: free.
-    oid: AtomicU32,
+    pub(super) oid: AtomicU32,
     pub(super) presence: SaidPresence,
     /// A scheduler has looked for events and orphans from before the server's start.
     pub is_inspected: AtomicBool,
@@ -115,7 +114,7 @@ impl DatabaseSlot {
     }
 
     /// For another database. Every field is named, because one that the slot's last database left here would be believed.
-    fn reset(&self) {
+    pub(super) fn reset(&self) {
         let Self {
             oid: _,
             presence,
@@ -299,63 +298,5 @@ impl DatabaseSlot {
     /// Takes the time from which on leases may end; as `take_waiting`.
     pub fn take_lease_ends(&self) -> i64 {
         self.lease_ends.swap(NEVER, Ordering::SeqCst)
-    }
-}
-
-impl Shared {
-    pub fn find_database(&self, oid: u32) -> Option<&DatabaseSlot> {
-        self.databases.iter().find(|database| database.oid() == oid)
-    }
-
-    /// The slot of a database, made if need be; None when all are taken.
-    #[cfg_attr(target_os = "linux", link_section = "commit_path")]
-    pub fn ensure_database(&self, oid: u32) -> Option<&DatabaseSlot> {
-        if let Some(found) = self.find_database(oid) {
-            return Some(found);
-        }
-        self.slots.with(|| {
-            if let Some(found) = self.find_database(oid) {
-                return Some(found);
-            }
-            let free = self.databases.iter().find(|database| database.oid() == 0)?;
-            free.reset();
-            free.oid.store(oid, Ordering::Release);
-            Some(free)
-        })
-    }
-
-    /// Gives up the slot of a dropped database, those of its queues and watches, and its cancels.
-    pub fn free_database(&self, oid: u32) {
-        self.free_queues_of(oid);
-        self.cancels.forget(oid);
-        self.free_watches_of(oid);
-        self.forget_log_of(oid);
-        if let Some(found) = self.find_database(oid) {
-            found.oid.store(0, Ordering::Release);
-        }
-    }
-
-    /// Makes the scheduler carry out cancels of jobs that nobody holds. May be called in commit callbacks.
-    pub fn ask_for_cancels(&self, database: &DatabaseSlot) {
-        database.cancels_requested.store(true, Ordering::SeqCst);
-        self.announce_due(database, 0);
-    }
-
-    /// Announces to a database's scheduler, or to the launcher while there is none, that something is due at `time`.
-    pub fn announce_due(&self, database: &DatabaseSlot, time: i64) {
-        if database.announce_due(time) {
-            if database.scheduler().is_entered() {
-                database.scheduler().wake();
-            } else {
-                self.call_launcher_to(database);
-            }
-        }
-    }
-
-    /// Makes the launcher look for what was announced in a database before, unless no worker comes there.
-    pub fn call_launcher_to(&self, database: &DatabaseSlot) {
-        if !database.left_out.load(Ordering::SeqCst) {
-            self.call_launcher();
-        }
     }
 }

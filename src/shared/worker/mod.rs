@@ -2,6 +2,7 @@
 
 pub mod database;
 pub mod database_worker;
+mod databases;
 pub mod executor;
 pub mod executor_batch;
 mod executors;

@@ -11,4 +11,5 @@ pub mod table;
 pub mod trigger_texts;
 pub mod triggers;
 pub mod triggers_there;
+pub mod warnings;
 mod watch;

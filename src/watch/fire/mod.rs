@@ -3,6 +3,7 @@
 pub mod cache;
 mod cached_watch;
 pub mod content;
+mod failed_content;
 mod keys;
 pub mod notice_json;
 pub mod partition_move;

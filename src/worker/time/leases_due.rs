@@ -10,7 +10,7 @@ use pushy_core::turns::Turns;
 
 use super::scheduler::{after_look, Scheduler};
 use crate::errors::Result;
-use crate::job::lease::expire;
+use crate::job::lease::{expire, of_session, set_back, walk};
 use crate::pg::value::Timestamp;
 use crate::pg::{clock, identity, interrupts, transaction};
 use crate::shared;
@@ -58,7 +58,7 @@ impl Over {
         Self {
             set_back: (from == 0).then_some(0),
             is_ahead_held: false,
-            turns: expire::turns_from(from),
+            turns: walk::turns_from(from),
             held: NEVER,
         }
     }
@@ -92,7 +92,7 @@ struct Sessions {
 impl Sessions {
     fn new() -> Self {
         Self {
-            turns: expire::turns_from(i64::MIN),
+            turns: walk::turns_from(i64::MIN),
             all_done: true,
         }
     }
@@ -165,11 +165,9 @@ impl Scheduler {
     fn go_on_with_sessions(&self, look: &mut Sessions) -> Result<bool> {
         let began = clock::now();
         loop {
-            let find = || expire::of_other_sessions(&self.queues, &mut look.turns);
+            let find = || of_session::of_others(&self.queues, &mut look.turns);
             let found = transaction::run(|| identity::as_owner(find))?;
-            let done = self.end_each(&found, |(session, id)| {
-                expire::end_of_session(*session, *id)
-            });
+            let done = self.end_each(&found, |(session, id)| of_session::end(*session, *id));
             look.all_done &= !done.contains(&false);
             if look.turns.are_over() {
                 return Ok(true);
@@ -233,9 +231,9 @@ impl Scheduler {
         loop {
             let now = clock::now();
             if let Some(after) = look.set_back {
-                let find = || Ok(expire::later(after, now, ROWS));
+                let find = || Ok(set_back::later(after, now, ROWS));
                 let found = transaction::run(|| identity::as_owner(find))?;
-                let done = self.end_each(&found, |id| expire::set_back(*id, now));
+                let done = self.end_each(&found, |id| set_back::set_back(*id, now));
                 look.is_ahead_held |= done.contains(&false);
                 look.set_back = found.last().copied().filter(|_| found.len() == ROWS);
             } else {
