@@ -26,7 +26,7 @@ mod worker;
 static ON_QUEUES: [queue::dependents::Dependents; 3] = [
     watch::DEPENDENTS,
     channel::DEPENDENTS,
-    log::subscription::table::DEPENDENTS,
+    log::subscription::users::DEPENDENTS,
 ];
 static JOBS_OF_QUEUES: queue::dependents::Jobs = job::OF_QUEUES;
 /// Numbers that a dump has are not given out.
@@ -39,7 +39,7 @@ static NUMBERS: installation::NumbersGiven = installation::NumbersGiven {
 /// What names channels.
 static ON_CHANNELS: [channel::users::Users; 2] = [
     watch::CHANNEL_USERS,
-    log::subscription::table::CHANNEL_USERS,
+    log::subscription::users::CHANNEL_USERS,
 ];
 /// What the end of a transaction asks of jobs and queues.
 static ABOVE_PENDING: shared::pending::Above = shared::pending::Above {

@@ -9,8 +9,9 @@ mod name;
 mod of_queue;
 mod reading;
 pub mod refusals;
+mod restore;
 pub mod topic;
 pub mod users;
 
-pub use grants::DEPENDENTS;
 pub use name::Channel;
+pub use restore::DEPENDENTS;

@@ -8,6 +8,7 @@ mod drop;
 pub mod read;
 pub mod restore;
 pub mod table;
+pub mod users;
 pub mod wait;
 
 pub use create::next_number;

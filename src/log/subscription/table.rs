@@ -2,8 +2,6 @@
 
 use pushy_core::log::cursor::Cursor;
 
-use super::restore;
-use crate::channel::users::Users;
 use crate::errors::{quote_literal, Error, Result, SqlState};
 use crate::log::filter::{Chosen, Filter};
 use crate::params;
@@ -11,8 +9,6 @@ use crate::pg::heap::{self, Key};
 use crate::pg::home::{self, Home};
 use crate::pg::spi::{self, Plan, Row};
 use crate::pg::{array, identity, BuiltinOid, Datum, Oid};
-use crate::queue::definition::QueueDefinition;
-use crate::queue::dependents::{Dependent, Dependents};
 use crate::queue::reference::QueueReference;
 
 pub struct Subscription {
@@ -155,63 +151,6 @@ pub fn of_queues() -> Result<(bool, Vec<OfQueue>)> {
 /// All of the database, by name.
 pub fn all() -> Result<Vec<Subscription>> {
     load(&ALL, &[])
-}
-
-/// Subscriptions, as queues have them.
-pub const DEPENDENTS: Dependents = Dependents {
-    kind: ["subscription", "subscriptions"],
-    of_queue: |queue| {
-        let named = |subscription: Subscription| Dependent {
-            what: format!("subscription \"{}\"", subscription.name),
-            end: format!(
-                "SELECT pushy.subscription_drop({})",
-                quote_literal(&subscription.name)
-            ),
-        };
-        // Whose owner is gone adds no jobs.
-        let feeds = |subscription: &Subscription| subscription.owner_here().is_some();
-        Ok(of_queue(queue)?
-            .into_iter()
-            .filter(feeds)
-            .map(named)
-            .collect())
-    },
-    forget_lost: |_| Ok(Vec::new()),
-    adopt_all: restore::adopt_all,
-    adopt_from: restore::adopt_from,
-    rest: |_| Ok(None),
-};
-
-/// Subscriptions, as channels have them.
-pub const CHANNEL_USERS: Users = Users {
-    one: "A subscription",
-    does: "reads it",
-    of_another: |channel, role| {
-        let subscriptions = identity::as_owner(all)?;
-        // Nobody's is in nobody's way.
-        let foreign = subscriptions.iter().find(|subscription| {
-            let mut channels = subscription.channels.iter().flatten();
-            channels.any(|named| named == channel)
-                && !subscription.is_owner(role)
-                && subscription.owner_here().is_some()
-        });
-        Ok(foreign.map(Subscription::owner_here))
-    },
-};
-
-/// Those that enqueue into a queue.
-fn of_queue(queue: &QueueDefinition) -> Result<Vec<Subscription>> {
-    let mut feeding = Vec::new();
-    for subscription in all()? {
-        if subscription
-            .queue
-            .as_ref()
-            .map_or(Ok(false), |held| held.feeds(queue))?
-        {
-            feeding.push(subscription);
-        }
-    }
-    Ok(feeding)
 }
 
 /// The subscription, for a caller that has its owner's rights.

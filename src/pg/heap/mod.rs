@@ -11,6 +11,7 @@ mod key;
 mod keyed;
 mod scan;
 pub mod size;
+mod unique;
 
 use std::ffi::CStr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,8 +25,9 @@ use crate::errors::{Error, Result, SqlState};
 
 pub(super) use append::Slots;
 pub use key::Key;
-pub use keyed::{Holder, ShareLock, Unique};
+pub use keyed::{Holder, ShareLock};
 pub use scan::{Asked, Locked};
+pub use unique::Unique;
 
 /// A table of schema pushy_internal, open until the transaction ends.
 pub struct Table(pg_sys::Relation);
