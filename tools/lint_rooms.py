@@ -24,7 +24,7 @@ USES = {
     "installation": "errors pg shared",
     "queue": "errors pg settings shared obstacle installation notice",
     "channel": "errors pg settings shared queue",
-    "job": "errors pg settings shared queue notice",
+    "job": "errors pg settings shared obstacle queue notice",
     "log": "errors pg settings shared obstacle queue channel",
     "notice": "errors pg settings shared obstacle channel log job",
     "watch": "errors pg settings shared obstacle queue channel job notice",

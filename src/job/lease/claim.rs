@@ -9,7 +9,6 @@ use crate::errors::{Error, Result};
 use crate::job::claimed::Claimed;
 use crate::job::lease::enter::{enter, Entered};
 use crate::job::lease::leased_job::{self, Lease};
-use crate::job::lease::length::{end_of, read_lease};
 use crate::job::lease::ready::{free_leases, is_open, note_asked, take};
 use crate::job::lease::untaken;
 use crate::job::live::{self, Live};
@@ -23,6 +22,7 @@ use crate::pg::value::Uuid;
 use crate::pg::{clock, identity, transaction};
 use crate::queue::cache::CachedQueue;
 use crate::queue::definition::QueueDefinition;
+use crate::queue::lease_length::{end_of, read_lease};
 use crate::shared;
 use crate::{row, sql_function};
 

@@ -2,11 +2,11 @@
 
 use crate::errors::{Error, Result};
 use crate::job::lease::leased_job;
-use crate::job::lease::length::{end_of, read_lease};
 use crate::params;
 use crate::pg::spi::{self, Plan};
 use crate::pg::value::Uuid;
 use crate::pg::{clock, identity, text, transaction, BuiltinOid};
+use crate::queue::lease_length::{end_of, read_lease};
 use crate::shared::pending;
 use crate::sql_function;
 

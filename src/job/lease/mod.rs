@@ -10,7 +10,6 @@ mod enter;
 pub mod expire;
 mod extend;
 pub(super) mod leased_job;
-pub mod length;
 pub mod of_session;
 mod outcome;
 mod ready;

@@ -3,11 +3,11 @@
 use serde::Deserialize;
 
 use crate::errors::{Error, Result, SqlState};
-use crate::job::lease::length::require;
 use crate::job::lease::{extend, outcome};
 use crate::pg::function::{Answer, Call};
 use crate::pg::value::Uuid;
 use crate::pg::{jsonb, transaction};
+use crate::queue::lease_length::require;
 use crate::sql_function;
 
 sql_function!(pushy_jobs_settle_v1, |call| {

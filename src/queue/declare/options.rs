@@ -4,11 +4,11 @@ use crate::pg::Oid;
 use pushy_core::backoff::Backoff;
 
 use crate::errors::{Error, Result, SqlState};
-use crate::job::lease::length::read_lease;
 use crate::pg::ereport;
 use crate::pg::function::Call;
 use crate::pg::value::interval::shown_length;
 use crate::queue::definition::QueueDefinition;
+use crate::queue::lease_length::read_lease;
 use crate::settings;
 
 /// What was said; None is 'not said'. Both functions take them in the same places, behind the queue.

@@ -17,7 +17,7 @@ pub fn read_lease(call: Call, name: &str, index: usize) -> Result<Option<i64>> {
 }
 
 /// The same length, which was given as `shown`, if a lease may have it.
-pub(super) fn require<S: Display>(
+pub fn require<S: Display>(
     name: &str,
     lease_us: Option<i64>,
     shown: impl FnOnce() -> S,
@@ -33,7 +33,7 @@ pub(super) fn require<S: Display>(
 }
 
 /// When a lease of so long (µs) ends, and the session that it ends with.
-pub(super) fn end_of(lease_us: i64, now: Timestamp) -> (Timestamp, Option<i64>) {
+pub fn end_of(lease_us: i64, now: Timestamp) -> (Timestamp, Option<i64>) {
     // Without the preload nothing is claimed.
     match shared::get().filter(|_| lease_us == 0) {
         Some(shared) => (Timestamp::INFINITY, Some(shared.enter_session())),
