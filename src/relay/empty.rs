@@ -68,8 +68,8 @@ impl Relay {
             |row: &spi::Row<'_>| seen.is_over(row.i64(crate::log::parts::log::XID) as u64);
         let disowned = transaction::run_unless_busy(|| {
             identity::as_owner(|| {
-                parts::open_log(part)?.disown(|row| is_over(&row));
-                parts::open_ticks(part)?.disown(|_| true);
+                parts::open_log(part)?.disown(|row| is_over(&row))?;
+                parts::open_ticks(part)?.disown(|_| true)?;
                 Ok(())
             })
         })?;

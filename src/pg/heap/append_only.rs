@@ -150,8 +150,44 @@ impl Table {
     }
 
     fn scan_from(&self, first: u32, mut each: impl FnMut(Met<'_>) -> Result<()>) -> Result<()> {
-        // SAFETY: the protocol of a sequential scan; a tuple is read while the scan holds its page. After an
-        // ERROR the resource owner lets go of the scan.
+        // SAFETY: the scan keeps the page of the tuple that it hands over.
+        self.each_tuple(first, |_, tuple| unsafe {
+            each(Met {
+                block: block_of(&(*tuple).t_self),
+                offset: (*tuple).t_self.ip_posid,
+                xmin: xmin_of((*tuple).t_data),
+                row: Row::of_tuple(tuple, (*self.raw()).rd_att),
+            })
+        })
+    }
+
+    /// Marks rows as those of a transaction that was rolled back, so that a VACUUM makes room of them whatever snapshots
+    /// there are: a backup that reads for hours, or a transaction held open, would else keep them all. Nobody who reads
+    /// the table may want them any more. Not in the WAL, as any hint of the server's; the VACUUM is.
+    pub fn disown(&self, mut is_over: impl FnMut(Row<'_>) -> bool) -> Result<()> {
+        // SAFETY: the scan keeps the page of its tuple pinned. The bits are changed under an exclusive lock of the page, under
+        // which nobody else sets a hint.
+        self.each_tuple(0, |scan, tuple| unsafe {
+            if is_over(Row::of_tuple(tuple, (*self.raw()).rd_att)) {
+                let buffer = (*scan.cast::<pg_sys::HeapScanDescData>()).rs_cbuf;
+                self.lock_not_all_visible(buffer, &mut (*tuple).t_self);
+                let mask = &mut (*(*tuple).t_data).t_infomask;
+                *mask &= !(pg_sys::HEAP_XMIN_COMMITTED as u16);
+                *mask |= pg_sys::HEAP_XMIN_INVALID as u16;
+                pg_sys::MarkBufferDirtyHint(buffer, true);
+                pg_sys::LockBuffer(buffer, pg_sys::BUFFER_LOCK_UNLOCK as _);
+            }
+            Ok(())
+        })
+    }
+
+    /// From page `first` on: the scan, and each of its tuples, whose page it keeps pinned.
+    fn each_tuple(
+        &self,
+        first: u32,
+        mut each: impl FnMut(pg_sys::TableScanDesc, pg_sys::HeapTuple) -> Result<()>,
+    ) -> Result<()> {
+        // SAFETY: the protocol of a sequential scan. After an ERROR the resource owner lets go of it.
         unsafe {
             let flags = pg_sys::ScanOptions::SO_TYPE_SEQSCAN | pg_sys::ScanOptions::SO_ALLOW_STRAT;
             let scan = pg_sys::heap_beginscan(
@@ -171,12 +207,7 @@ impl Table {
                 if tuple.is_null() {
                     break;
                 }
-                outcome = each(Met {
-                    block: block_of(&(*tuple).t_self),
-                    offset: (*tuple).t_self.ip_posid,
-                    xmin: xmin_of((*tuple).t_data),
-                    row: Row::of_tuple(tuple, (*self.raw()).rd_att),
-                });
+                outcome = each(scan, tuple);
                 if outcome.is_err() {
                     break;
                 }
@@ -184,42 +215,6 @@ impl Table {
             }
             pg_sys::heap_endscan(scan);
             outcome
-        }
-    }
-
-    /// Marks rows as those of a transaction that was rolled back, so that a VACUUM makes room of them whatever snapshots
-    /// there are: a backup that reads for hours, or a transaction held open, would else keep them all. Nobody who reads
-    /// the table may want them any more. Not in the WAL, as any hint of the server's; the VACUUM is.
-    pub fn disown(&self, mut is_over: impl FnMut(Row<'_>) -> bool) {
-        let flags = pg_sys::ScanOptions::SO_TYPE_SEQSCAN | pg_sys::ScanOptions::SO_ALLOW_STRAT;
-        // SAFETY: the protocol of a sequential scan, which keeps the page of its tuple pinned. The bits are changed under
-        // an exclusive lock of the page, under which nobody else sets a hint.
-        unsafe {
-            let scan = pg_sys::heap_beginscan(
-                self.raw(),
-                &raw mut pg_sys::SnapshotAnyData,
-                0,
-                std::ptr::null_mut(),
-                std::ptr::null_mut(),
-                flags,
-            );
-            loop {
-                let tuple = pg_sys::heap_getnext(scan, pg_sys::ScanDirection::ForwardScanDirection);
-                if tuple.is_null() {
-                    break;
-                }
-                if is_over(Row::of_tuple(tuple, (*self.raw()).rd_att)) {
-                    let buffer = (*scan.cast::<pg_sys::HeapScanDescData>()).rs_cbuf;
-                    self.lock_not_all_visible(buffer, &mut (*tuple).t_self);
-                    let mask = &mut (*(*tuple).t_data).t_infomask;
-                    *mask &= !(pg_sys::HEAP_XMIN_COMMITTED as u16);
-                    *mask |= pg_sys::HEAP_XMIN_INVALID as u16;
-                    pg_sys::MarkBufferDirtyHint(buffer, true);
-                    pg_sys::LockBuffer(buffer, pg_sys::BUFFER_LOCK_UNLOCK as _);
-                }
-                crate::pg::interrupts::check();
-            }
-            pg_sys::heap_endscan(scan);
         }
     }
 
