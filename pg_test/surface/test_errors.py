@@ -167,7 +167,7 @@ CASES = [  # statement, SQLSTATE, what the message says, what the hint says (Non
     ("SELECT pushy.job_claim('out', lease => '-1 s')", INVALID, "lease", "0 for a claim that ends with its session"),
     ("SELECT pushy.job_claim('out', lease => '1 us')", INVALID, "lease", "1 ms or more"),
     ("SELECT pushy.job_claim('out', worker => repeat('w', 201))", INVALID, "201 bytes", "200 bytes"),
-    ("SELECT pushy.queue_register('new', lease => '-1 s')", INVALID, "lease", "0 for claims that end with their session"),
+    ("SELECT pushy.queue_register('new', lease => '-1 s')", INVALID, "lease", "0 for a claim that ends with its session"),
     (f"SELECT pushy.job_fail(1, {TOKEN}, sqlstate => 'wrong')", INVALID, '"wrong"', "P0001"),
     (f"SELECT pushy.job_fail(1, {TOKEN}, retry_in => '1 s', discard => true)", INVALID, "retry_in and discard", "for none"),
     (f"SELECT pushy.job_fail(1, {TOKEN}, retry_in => '-1 s')", INVALID, "retry_in", None),
