@@ -17,10 +17,14 @@
 //! another     claims it when it is free and announced, and so on.
 //! scheduler   cancels the free row of a promise.
 //! crash       what is in shared memory is gone, as are locks but those of what was prepared. Whoever comes first, scheduler
-//!             or executor, reads the promises in the table, before it claims anything.
-//! retry       a job that was cancelled is made to run again, and forgets its promise.
+//!             or executor, or both, takes up the promises in the table before it claims anything: reads them, asks for what
+//!             nobody asks for, reads them again, and takes back what is there no more. They count with its commit, which may
+//!             fail. A sweep takes them up, too, because a load may bring some, while executors are at work.
+//! retry       a job that was cancelled is made to run again: its promise is gone with the cancel, what is left of it in shared
+//!             memory stands for nothing.
 //! ```
-//! Who carries a promise out removes it from the table: in the transaction that cancels the job, or later.
+//! What is in the table is promised; shared memory says where to look. Who carries a promise out finds it in the table once the
+//! row is locked, cancels the job and removes the promise in one transaction, or what is left of it later.
 //!
 //! Steps are single reads and writes of shared memory, in one order that all processes see. Checked of every world in which
 //! nothing more happens: who was told true and committed has a cancelled job, who was told false a finished one, and no
@@ -53,10 +57,16 @@ enum Fault {
     ClaimsUnread,
     /// The promise is removed from the table when the executor sees it, before the job is cancelled.
     RemovesEarly,
+    /// Who carries it out cancels the job because shared memory says so, whether or not it is in the table still.
+    BelievesMemory,
+    /// Who finds a request without its promise does not announce the job.
+    DropsInSilence,
+    /// What is taken up is not looked for again once it is asked for, and counts at once.
+    RecallsUnchecked,
+    /// Who takes up what was promised says so although the transaction failed.
+    RecallsWithoutCommit,
     /// Nobody removes it.
     RemovesNothing,
-    /// A retry leaves the promise of the time before.
-    RetriesWithPromise,
     /// What was prepared takes its request back before it has the row.
     PreparesUnlocked,
     /// An executor that is struck still says 'undecided' when its row is free, and another has it.
@@ -67,7 +77,7 @@ enum Fault {
     BlamesUnlocked,
 }
 
-const FAULTS: [Fault; 17] = [
+const FAULTS: [Fault; 20] = [
     Fault::LooksBeforeAccepting,
     Fault::LooksBeforeOnly,
     Fault::MindsCommittedOnly,
@@ -79,8 +89,11 @@ const FAULTS: [Fault; 17] = [
     Fault::WritesNothingDown,
     Fault::ClaimsUnread,
     Fault::RemovesEarly,
+    Fault::BelievesMemory,
+    Fault::DropsInSilence,
+    Fault::RecallsUnchecked,
+    Fault::RecallsWithoutCommit,
     Fault::RemovesNothing,
-    Fault::RetriesWithPromise,
     Fault::PreparesUnlocked,
     Fault::DiesUndecided,
     Fault::GivesUpUndecided,
@@ -120,6 +133,8 @@ enum Outcome {
 
 const NOBODY: u8 = 9;
 const CANCELLER: u8 = 8;
+/// Whose request it is: the canceller's, or of those who take up promises.
+const OWN: usize = 0;
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum At {
@@ -166,12 +181,23 @@ enum Asking {
     Over(Option<bool>),
 }
 
+/// Who takes up what was promised.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Recall {
+    Idle,
+    Ask,
+    LookAgain,
+    Commit,
+    GivesUp,
+    Announces,
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct World {
     row: Row,
     locked_by: u8,
     announced: bool,
-    request: Request,
+    requests: [Request; 3],
     standing: [Standing; 2],
     executors: [At; 2],
     canceller: Asking,
@@ -183,6 +209,9 @@ struct World {
     written: bool,
     /// Promises of before the last crash were read from there.
     is_read: bool,
+    recalls: [Recall; 2],
+    /// Sweeps that come yet.
+    sweeps: u8,
     crashes: u8,
     retried: bool,
 }
@@ -193,7 +222,7 @@ impl World {
             row: Row::Waits,
             locked_by: NOBODY,
             announced: true,
-            request: Request::None,
+            requests: [Request::None; 3],
             standing: [Standing::NotHeld; 2],
             executors: [At::Idle; 2],
             canceller: Asking::Look,
@@ -201,6 +230,8 @@ impl World {
             failures: 2,
             written: false,
             is_read: true,
+            recalls: [Recall::Idle; 2],
+            sweeps: 1,
             crashes: 1,
             retried: false,
         }
@@ -214,7 +245,8 @@ impl World {
             scheduler: true,
             is_read: false,
             locked_by: if is_prepared { CANCELLER } else { NOBODY },
-            request: Request::None,
+            requests: [Request::None; 3],
+            recalls: [Recall::Idle; 2],
             standing: [Standing::NotHeld; 2],
             executors: [At::Idle; 2],
             canceller: match self.canceller {
@@ -227,23 +259,50 @@ impl World {
         }
     }
 
-    /// Somebody who comes first after a crash.
-    fn read(&self) -> World {
-        World {
-            is_read: true,
-            request: if self.written {
-                Request::Committed
-            } else {
-                Request::None
-            },
-            ..*self
+    /// Of all requests the committed one counts.
+    fn request(&self) -> Request {
+        let has = |request| self.requests.contains(&request);
+        if has(Request::Committed) {
+            Request::Committed
+        } else if has(Request::Open) {
+            Request::Open
+        } else {
+            Request::None
+        }
+    }
+
+    /// What is committed in shared memory is carried out, or was; what is open is its owner's.
+    fn free_committed(&mut self) {
+        for request in &mut self.requests {
+            if *request == Request::Committed {
+                *request = Request::None;
+            }
         }
     }
 
     /// The promise is carried out: by the transaction in which that was found, or that cancels the job.
     fn forget_promise(&mut self, rules: Rules) {
-        self.request = Request::None;
+        self.free_committed();
         self.written &= rules == Some(Fault::RemovesNothing);
+    }
+
+    /// Whether the job is to be cancelled, by one who has its row.
+    fn is_promised(&self, rules: Rules) -> bool {
+        self.request() == Request::Committed
+            && (self.written
+                || matches!(
+                    rules,
+                    Some(Fault::BelievesMemory | Fault::WritesNothingDown | Fault::RemovesEarly)
+                ))
+    }
+
+    /// Cancels the job whose row is free, or tells that nobody has to: whoever met the request has left the job to that.
+    fn decide(&self, next: &mut World, rules: Rules) {
+        if self.is_promised(rules) {
+            next.row = Row::Cancelled;
+        } else {
+            next.announced |= rules != Some(Fault::DropsInSilence);
+        }
     }
 
     fn standing(&self) -> Standing {
@@ -269,14 +328,16 @@ impl World {
     }
 
     fn asked(&self, rules: Rules) -> Request {
-        match self.request {
+        match self.request() {
             Request::Open if rules == Some(Fault::MindsCommittedOnly) => Request::None,
             request => request,
         }
     }
 
     fn is_over(&self) -> bool {
-        self.executors == [At::Idle; 2] && matches!(self.canceller, Asking::Over(_))
+        self.executors == [At::Idle; 2]
+            && self.recalls == [Recall::Idle; 2]
+            && matches!(self.canceller, Asking::Over(_))
     }
 
     fn is_bad(&self) -> bool {
@@ -302,24 +363,20 @@ impl World {
             self.step_executor(rules, me, visit);
         }
         self.step_canceller(rules, visit);
-        if !self.is_read {
-            visit(self.read());
+        for me in 0..2 {
+            self.step_recall(rules, me, visit);
         }
         if self.crashes > 0 {
             visit(self.crash());
         }
         let is_cancelled = self.canceller == Asking::Over(Some(true)) && self.row == Row::Cancelled;
         if is_cancelled && !self.retried {
-            let mut again = World {
+            visit(World {
                 row: Row::Waits,
                 announced: true,
                 retried: true,
                 ..*self
-            };
-            if rules != Some(Fault::RetriesWithPromise) {
-                again.forget_promise(rules);
-            }
-            visit(again);
+            });
         }
         if self.scheduler && self.is_read {
             self.step_scheduler(rules, visit);
@@ -329,9 +386,9 @@ impl World {
     fn step_scheduler(&self, rules: Rules, visit: &mut dyn FnMut(World)) {
         let mut next = *self;
         next.scheduler = false;
-        if self.request == Request::Committed {
+        if self.request() == Request::Committed {
             if self.free_row() {
-                next.row = Row::Cancelled;
+                self.decide(&mut next, rules);
             } else if self.row == Row::Waits {
                 // It comes back.
                 return;
@@ -413,6 +470,10 @@ impl World {
                 At::Commit(outcome)
             }
             At::Commit(outcome) => {
+                let outcome = match outcome {
+                    Outcome::Cancel if !self.is_promised(rules) => Outcome::GiveUp,
+                    outcome => outcome,
+                };
                 next.locked_by = NOBODY;
                 next.announced |= outcome == Outcome::GiveUp;
                 next.row = match outcome {
@@ -420,6 +481,9 @@ impl World {
                     Outcome::Cancel => Row::Cancelled,
                     Outcome::Leave | Outcome::GiveUp => Row::Waits,
                 };
+                if outcome == Outcome::Cancel {
+                    next.written &= rules == Some(Fault::RemovesNothing);
+                }
                 At::Release(outcome)
             }
             At::RollBack => {
@@ -432,7 +496,7 @@ impl World {
                 });
                 At::Release(Outcome::GiveUp)
             }
-            At::Blame if rules == Some(Fault::BlamesUnlocked) => match self.request {
+            At::Blame if rules == Some(Fault::BlamesUnlocked) => match self.request() {
                 Request::None => At::Discard,
                 _ => At::Release(Outcome::GiveUp),
             },
@@ -441,7 +505,7 @@ impl World {
                 next.locked_by = me as u8;
                 At::LookBlamed
             }
-            At::LookBlamed => match self.request {
+            At::LookBlamed => match self.request() {
                 Request::None => At::Commit(Outcome::Complete),
                 _ => At::Commit(Outcome::GiveUp),
             },
@@ -458,12 +522,12 @@ impl World {
                 }
             }
             At::CarryOut(outcome) => {
-                if self.request == Request::Committed {
+                if self.request() == Request::Committed {
                     if self.row == Row::Waits && !self.free_row() {
                         next.scheduler = true;
                     } else {
                         if self.free_row() {
-                            next.row = Row::Cancelled;
+                            self.decide(&mut next, rules);
                         }
                         next.forget_promise(rules);
                     }
@@ -472,7 +536,7 @@ impl World {
             }
             At::Announce(outcome) => {
                 if outcome == Outcome::Leave
-                    && self.request == Request::None
+                    && self.request() == Request::None
                     && rules != Some(Fault::LeavesForGood)
                 {
                     next.announced = true;
@@ -483,8 +547,60 @@ impl World {
         visit(next);
     }
 
+    fn step_recall(&self, rules: Rules, me: usize, visit: &mut dyn FnMut(World)) {
+        let (mut next, cell) = (*self, OWN + 1 + me);
+        next.recalls[me] = match self.recalls[me] {
+            Recall::Idle => {
+                if self.is_read {
+                    if self.sweeps == 0 {
+                        return;
+                    }
+                    next.sweeps -= 1;
+                }
+                // What is asked for by a transaction that may roll back yet is asked for by this one, too.
+                if self.written && self.request() != Request::Committed {
+                    Recall::Ask
+                } else {
+                    next.is_read = true;
+                    Recall::Idle
+                }
+            }
+            Recall::Ask if rules == Some(Fault::RecallsUnchecked) => {
+                next.requests[cell] = Request::Committed;
+                Recall::Commit
+            }
+            Recall::Ask => {
+                next.requests[cell] = Request::Open;
+                Recall::LookAgain
+            }
+            Recall::LookAgain if self.written => Recall::Commit,
+            Recall::LookAgain => Recall::GivesUp,
+            Recall::Commit => {
+                // It fails.
+                let mut failed = *self;
+                failed.recalls[me] = Recall::GivesUp;
+                failed.is_read |= rules == Some(Fault::RecallsWithoutCommit);
+                visit(failed);
+                next.requests[cell] = Request::Committed;
+                next.is_read = true;
+                next.scheduler = true;
+                Recall::Idle
+            }
+            Recall::GivesUp => {
+                next.requests[cell] = Request::None;
+                Recall::Announces
+            }
+            Recall::Announces => {
+                next.announced = true;
+                Recall::Idle
+            }
+        };
+        visit(next);
+    }
+
     fn step_canceller(&self, rules: Rules, visit: &mut dyn FnMut(World)) {
         let mut next = *self;
+        let own = self.requests[OWN];
         next.canceller = match self.canceller {
             Asking::Look => match self.standing() {
                 Standing::Undecided => Asking::Ask,
@@ -493,7 +609,7 @@ impl World {
                 _ => Asking::Lock,
             },
             Asking::Ask => {
-                next.request = Request::Open;
+                next.requests[OWN] = Request::Open;
                 if rules == Some(Fault::AsksAndBelieves) {
                     Asking::Told(true)
                 } else {
@@ -506,7 +622,7 @@ impl World {
                 _ => Asking::TakeBack,
             },
             Asking::TakeBack => {
-                next.request = Request::None;
+                next.requests[OWN] = Request::None;
                 Asking::Look
             }
             Asking::Lock if self.row != Row::Waits => Asking::Over(Some(false)),
@@ -553,14 +669,12 @@ impl World {
                 }
             }
             Asking::Promises => {
-                next.request = Request::Committed;
+                next.requests[OWN] = Request::Committed;
                 next.scheduler |= self.standing() == Standing::NotHeld;
                 Asking::Over(Some(true))
             }
-            Asking::Prepares
-                if rules == Some(Fault::PreparesUnlocked) && self.request == Request::Open =>
-            {
-                next.request = Request::None;
+            Asking::Prepares if rules == Some(Fault::PreparesUnlocked) && own == Request::Open => {
+                next.requests[OWN] = Request::None;
                 Asking::Prepares
             }
             Asking::Prepares if self.row != Row::Waits => Asking::Over(Some(true)),
@@ -572,7 +686,7 @@ impl World {
                 Asking::Settles
             }
             Asking::Settles => {
-                next.request = Request::None;
+                next.requests[OWN] = Request::None;
                 Asking::Prepared
             }
             Asking::Prepared => {
@@ -587,7 +701,7 @@ impl World {
                 Asking::Over(None)
             }
             Asking::GivesUp => {
-                next.request = Request::None;
+                next.requests[OWN] = Request::None;
                 if rules == Some(Fault::AnnouncesBeforeGivingUp) {
                     Asking::Over(None)
                 } else {
@@ -596,7 +710,7 @@ impl World {
             }
             Asking::Announces => {
                 next.announced = true;
-                if self.request == Request::Open {
+                if own == Request::Open {
                     Asking::GivesUp
                 } else {
                     Asking::Over(None)

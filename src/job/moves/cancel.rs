@@ -60,12 +60,15 @@ pub fn cancel_promised(id: i64, started_at: Option<Timestamp>) -> Result<bool> {
             let Some(free) = live::lock_if_free(id)? else {
                 return Ok(false);
             };
-            // Else somebody else has, and the job was made to run again since.
-            if shared::expect().cancels.includes(database::current(), id) {
+            if promise::forget(id)? {
                 let slot = cache::slot_of(&queue);
                 lease::end_with(&queue, id, free.state)?;
                 cancel(&queue, slot, free.state, &free.job, started_at)?;
+            } else {
+                // Somebody else has, and the job was made to run again since; who met the request has left it alone.
+                live::announce_at_end(&free);
             }
+            return Ok(true);
         }
     }
     promise::forget(id)?;
@@ -96,8 +99,10 @@ pub fn is_cancelled_instead(queue: &QueueDefinition, id: i64) -> Result<bool> {
     let asked = shared::get().and_then(|shared| shared.cancels.asked(database::current(), id));
     if asked == Some(Asked::Committed) {
         if let Some(mine) = live::lock(id)? {
+            if !promise::forget(id)? {
+                return Ok(false);
+            }
             cancel_free(queue, &mine)?;
-            promise::forget(id)?;
         }
     }
     Ok(asked.is_some())

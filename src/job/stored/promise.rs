@@ -37,9 +37,10 @@ pub fn write(job: &Claimed, queue_id: i32) {
     spi::run(&WRITE, params![job.id, queue_id, job.enqueued_at]);
 }
 
-/// The job is cancelled, or gone, with this transaction at the latest. What others just write or remove is theirs, and not
-/// waited for.
-pub fn forget(job: i64) -> Result<()> {
+/// The job is cancelled, made to run again, or gone, with this transaction at the latest. What others just write or remove is
+/// theirs, and not waited for. False when nothing was promised: what shared memory asks for was carried out before. Who has the
+/// job's row decides by that, because nobody else removes the promise meanwhile.
+pub fn forget(job: i64) -> Result<bool> {
     let table = heap::open("promised_cancel")?;
     let (keys, now) = ([Key::int8_equals(1, job)], snapshot::take_latest());
     let found = table.lock_in_order(
@@ -53,8 +54,9 @@ pub fn forget(job: i64) -> Result<()> {
     if !found.rows.is_empty() {
         table.delete(found.rows.into_iter());
         heap::advance_command();
+        return Ok(true);
     }
-    Ok(())
+    Ok(found.passed_over)
 }
 
 /// Puts into shared memory what was promised before the server started, unless somebody has; false when there is no room

@@ -13,7 +13,7 @@ use crate::job::moves::give_back::give_back;
 use crate::job::moves::retry_or_discard::{fail, Attempt, Next};
 use crate::job::moves::snooze::snooze;
 use crate::job::words::Word;
-use crate::job::{checkpoint, log};
+use crate::job::{checkpoint, log, promise};
 use crate::pg::value::Timestamp;
 use crate::shared;
 use crate::shared::cancels::Asked;
@@ -140,7 +140,13 @@ pub(in crate::worker) fn record(
         give_back(queue, slot, from, &claimed[*index])?;
     }
     for (index, started_at) in &outcomes.cancelled {
-        cancel(queue, slot, from, &claimed[*index], *started_at)?;
+        let job = &claimed[*index];
+        if promise::forget(job.id)? {
+            cancel(queue, slot, from, job, *started_at)?;
+        } else {
+            // It was cancelled before, and made to run again since.
+            give_back(queue, slot, from, job)?;
+        }
     }
     if checkpoint::is_any() {
         let put_off = |index: usize| outcomes.snoozed.iter().any(|one| one.index == index);
