@@ -15,6 +15,16 @@ from .waiting import DEADLINE, PATIENCE, wait_for
 FINISHED = ("completed", "discarded", "cancelled")
 
 
+class NoRow:
+    """What is seen of one value while there is no row."""
+
+    def __repr__(self) -> str:
+        return "no row"
+
+
+NO_ROW = NoRow()
+
+
 class Database:
     """Queries run as a superuser in a session of their own, each committed at once.
 
@@ -93,13 +103,12 @@ class Database:
         accept = expected if callable(expected) else lambda seen: seen == expected
         wish = "to be accepted" if callable(expected) else f"= {expected!r}"
 
-        def look() -> list[tuple]:
+        def look() -> Any:
             rows = self.rows(query, *params)
             assert len(rows) <= 1 and all(len(row) == 1 for row in rows), f"more than one value: {query}\n{rows[:5]}"
-            return rows
-        [(value,)] = wait_for(f"{query} {wish}", look, lambda rows: bool(rows) and accept(rows[0][0]), deadline,
-                              evidence=self.cluster.log.tail)
-        return value
+            return rows[0][0] if rows else NO_ROW
+        return wait_for(f"{query} {wish}", look, lambda seen: seen is not NO_ROW and accept(seen), deadline,
+                        evidence=self.cluster.log.tail)
 
     def wait_until_told(self, queue: str, words: str, deadline: float = DEADLINE) -> tuple[str, str | None]:
         """Waits until a line of `queue_explain` has these words (a regular expression), and returns its reason and fix. There may
