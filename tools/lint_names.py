@@ -16,18 +16,17 @@ FROM_OUTSIDE = set("""
 NAME = re.compile(r"\[?([\w:./]+?)(\(\))?\]?")
 WORD = re.compile(r"[A-Za-z_]\w*")
 QUOTED = re.compile(r"`([^`]+)`")
-# With a folder: a bare name may be a file of the server.
+# With a folder: a bare name may be a file of the server, but for one of Rust.
 PATH = re.compile(r"(?<![\w/.~<-])((?:[\w.]+/)+[\w.]+\.(?:rs|sql|py|md|sh|toml))\b")
+BARE = re.compile(r"(?<![\w/.])\w+\.rs\b")
 # Of another repository, which the comment names.
 FILES_FROM_OUTSIDE = {"benches/perf_test.rs"}
 OF_PYTHON = re.compile(r'"""(?:.|\n)*?"""|(?:^|\s)#.*')
 COMMENT = {".rs": re.compile(r"//[/!]?(.*)"), ".sql": re.compile(r"--(.*)"), ".sh": re.compile(r"(?:^|\s)#(.*)")}
 
-
 def files(root: Path, *suffixes: str) -> list[Path]:
     found = (path for folder in FOLDERS for path in sorted((root / folder).rglob("*")))
     return [path for path in found if path.suffix in suffixes and not {"target", "node_modules"} & set(path.parts)]
-
 
 def names_of_code(root: Path) -> set[str]:
     """All words of code, and the names of files and folders."""
@@ -41,9 +40,9 @@ def names_of_code(root: Path) -> set[str]:
         words |= {part.split(".")[0] for part in path.relative_to(root).parts}
     return words
 
-
 def complaints(root: Path = ROOT) -> list[str]:
     known = names_of_code(root) | FROM_OUTSIDE
+    sources = {path.name for path in files(root, ".rs")}
     found = []
     for path in files(root, *COMMENT):
         for number, line in enumerate(path.read_text(errors="replace").splitlines(), 1):
@@ -58,8 +57,9 @@ def complaints(root: Path = ROOT) -> list[str]:
             for named in PATH.findall(comment[1]):
                 if named not in FILES_FROM_OUTSIDE and not any((place / named).exists() for place in (root, root / "src", root / "core", root / "core/src", root / "pg_test", path.parent)):
                     found.append(f"{where}: there is no file {named}")
+            # Those in backticks were looked at as names.
+            found += [f"{where}: there is no file {named}" for named in BARE.findall(QUOTED.sub("", comment[1])) if named not in sources]
     return found
-
 
 if __name__ == "__main__":
     found = complaints()

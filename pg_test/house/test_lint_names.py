@@ -9,10 +9,8 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
 import lint_names  # noqa: E402
 
-
 def test_comments_name_what_is_there():
     assert lint_names.complaints() == []
-
 
 @pytest.mark.parametrize("comment, complaint", [
     ("/// See `here`, `Here::there()`, [`there`], src/room/file.rs, room/file.rs, `room`, `file.rs` and `any words at all`.", None),
@@ -21,6 +19,7 @@ def test_comments_name_what_is_there():
     ("// See `gone.rs`.", "there is no gone"),
     ("let here = 1; // as `Gone::there()` does", "there is no Gone"),
     ("//! In src/room/gone.rs.", "there is no file src/room/gone.rs"),
+    ("//! See gone.rs, and file.rs.", "there is no file gone.rs"),
 ])
 def test_a_name_that_is_gone_is_found(tmp_path, comment, complaint):
     room = tmp_path / "src" / "room"

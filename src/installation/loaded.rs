@@ -8,7 +8,7 @@
 //! | --- | --- |
 //! | of a queue, a watch, a channel, a subscription | one that came from elsewhere |
 //! | with the number of a queue (jobs, leases, failures, logs, checkpoints, grants, watches, subscriptions) | that of the loaded queue, which may not be here: then nothing reads it |
-//! | of a job, a failure, a lease, a log, a checkpoint, a promise to cancel | that of the loaded job, which may have another number (loading.rs) |
+//! | of a job, a failure, a lease, a log, a checkpoint, a promise to cancel | that of the loaded job, which may have another number (loading/job_number.rs) |
 //! | of what is here already, the same: of a job that has finished here, or is here (here_already.rs) | passed over |
 //! | of a queue or a subscription of whose name there is one here | passed over |
 //! | of a channel that is granted here, and of who reads it | passed over |

@@ -118,7 +118,7 @@ pub enum Author {
 }
 
 /// Reads words of SQL with the rights of their author, who may be another than the caller. They are looked up with these rights, and
-/// nothing of them runs (see trigger.rs and expression.rs); if something did, words of another role could
+/// nothing of them runs (see src/pg/catalog/trigger.rs and src/pg/expression/unplanned.rs); if something did, words of another role could
 /// neither get the caller's rights back nor leave anything behind that runs later (SECURITY_RESTRICTED_OPERATION), settings
 /// included.
 pub fn as_author<T>(author: Author, work: impl FnOnce() -> Result<T>) -> Result<T> {
