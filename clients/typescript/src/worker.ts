@@ -32,6 +32,23 @@ export interface HandlerOptions {
   leaseMs?: number
 }
 
+// Each, by the type too: what is misspelt would be left out in silence.
+const WORKER_OPTIONS = Object.keys({ graceMs: 0, metrics: 0, logger: 0 } satisfies Record<keyof WorkerOptions, 0>)
+const HANDLER_OPTIONS = Object.keys({ concurrency: 0, prefetch: 0, leaseMs: 0 } satisfies Record<keyof HandlerOptions, 0>)
+
+function requireKnown(what: string, options: object, known: string[]): void {
+  const unknown = Object.keys(options).find((name) => !known.includes(name))
+  if (unknown !== undefined) throw new TypeError(`${what} has no option "${unknown}": there are ${known.join(', ')}`)
+}
+
+function requireMs(name: string, value: unknown): void {
+  if (!(typeof value === 'number' && value >= 0 && value < Infinity)) throw new RangeError(`${name} is a number of milliseconds, not ${show(value)}`)
+}
+
+function show(value: unknown): string {
+  return typeof value === 'string' ? `'${value}'` : String(value)
+}
+
 /** What it resolves to is the job's result. */
 export type Handle<Args> = (job: Job<Args>) => unknown
 
@@ -47,8 +64,10 @@ export class Worker {
   #running: Promise<number> | undefined
 
   constructor(connection: Connection = {}, options: WorkerOptions = {}) {
+    requireKnown('a worker', options, WORKER_OPTIONS)
     this.#connection = connection
     this.#graceMs = options.graceMs ?? GRACE_MS
+    requireMs('graceMs', this.#graceMs)
     this.#report = new Report(options.logger ?? toStandardError, options.metrics)
   }
 
@@ -57,15 +76,21 @@ export class Worker {
   handler<Args = unknown>(queue: string, options: HandlerOptions, handle: Handle<Args>): this
   handler<Args = unknown>(queue: string, options: HandlerOptions | Handle<Args>, handle?: Handle<Args>): this {
     if (typeof options === 'function') return this.handler(queue, {}, options)
-    const { concurrency = 10, prefetch = 0, leaseMs } = options
-    if (!(concurrency >= 1 && prefetch >= 0)) {
-      throw new RangeError(`concurrency is at least 1 and prefetch at least 0, not ${concurrency} and ${prefetch}`)
+    // Types say most of this, and JavaScript has none.
+    if (typeof queue !== 'string' || queue === '') {
+      throw new TypeError(`a handler has the name of a queue, worker.handler('mails', …) for instance, not ${show(queue)}`)
     }
-    if (leaseMs !== undefined && !(leaseMs > 0)) {
+    if (typeof handle !== 'function') throw new TypeError(`the handler of queue "${queue}" is no function`)
+    requireKnown('a handler', options, HANDLER_OPTIONS)
+    const { concurrency = 10, prefetch = 0, leaseMs } = options
+    if (!(Number.isInteger(concurrency) && concurrency >= 1 && Number.isInteger(prefetch) && prefetch >= 0)) {
+      throw new RangeError(`concurrency is a whole number from 1 on and prefetch one from 0 on, not ${show(concurrency)} and ${show(prefetch)}`)
+    }
+    if (leaseMs === 0) {
       throw new RangeError('a lease of 0 ends with the connection that claimed it, which a worker shares: leave it out or make it longer')
     }
+    if (leaseMs !== undefined) requireMs('leaseMs', leaseMs)
     if (this.#handlers.has(queue)) throw new Error(`queue "${queue}" has a handler already`)
-    if (handle === undefined) throw new TypeError(`queue "${queue}" has no function`)
     this.#handlers.set(queue, { queue, handle, concurrency, prefetch, leaseS: leaseMs === undefined ? null : leaseMs / 1000 })
     return this
   }

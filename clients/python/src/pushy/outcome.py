@@ -56,6 +56,8 @@ RELEASED = Outcome("released", "release", {})
 
 
 def seconds(delay: Seconds) -> float:
+    if isinstance(delay, (str, bytes)):
+        raise TypeError(f"a length of time is a number of seconds or a timedelta, not {delay!r}")
     number = delay.total_seconds() if isinstance(delay, timedelta) else float(delay)
     if not 0 <= number < float("inf"):
         raise ValueError(f"a delay is a number of seconds from 0 on, not {delay!r}")

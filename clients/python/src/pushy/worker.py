@@ -39,6 +39,29 @@ class Handler:
     lease: float | None
 
 
+def _takes_a_job(function: object) -> bool:
+    """As far as it can be seen: a builtin does not say what it takes."""
+    if not callable(function):
+        return False
+    try:
+        signature = inspect.signature(function)
+    except ValueError:
+        return True
+    try:
+        signature.bind(None)
+    except TypeError:
+        return False
+    return True
+
+
+def _is_in_a_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
 class Worker:
     """Runs handlers for the jobs of one database.
 
@@ -76,6 +99,10 @@ class Worker:
         prefetch    how many more are claimed and wait here, for queues of very short jobs
         lease       how long a job is the worker's if it dies, extended while the handler runs; as the queue says if left out
         """
+        if not isinstance(queue, str) or not queue:
+            raise TypeError(f"a handler has the name of a queue, @worker.handler('mails') for instance, not {queue!r}")
+        if not all(isinstance(number, int) for number in (concurrency, prefetch)):
+            raise TypeError(f"concurrency and prefetch are whole numbers, not {concurrency!r} and {prefetch!r}")
         if concurrency < 1 or prefetch < 0:
             raise ValueError(f"concurrency is at least 1 and prefetch at least 0, not {concurrency} and {prefetch}")
         lease_s = None if lease is None else seconds(lease)
@@ -85,6 +112,8 @@ class Worker:
             raise ValueError(f'queue "{queue}" has a handler already, {self._handlers[queue].function!r}')
 
         def register(function: F) -> F:
+            if not _takes_a_job(function):
+                raise TypeError(f"a handler is a function that is called with the job, def handle(job: pushy.Job) for instance, not {function!r}")
             is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))
             self._handlers[queue] = Handler(queue, function, is_async, concurrency, prefetch, lease_s)
             return function
@@ -93,6 +122,8 @@ class Worker:
 
     def run(self) -> None:
         """Runs until SIGTERM or SIGINT; a second one gives the handlers no more time."""
+        if _is_in_a_loop():
+            raise RuntimeError("an event loop is running here: await worker.run_async() instead of worker.run()")
         # Not asyncio.run, because that would wait for handlers that do not heed their cancellation.
         loop = asyncio.SelectorEventLoop() if sys.platform == "win32" else asyncio.new_event_loop()
         try:
