@@ -1,12 +1,11 @@
 //! jobs_settle: how many claimed jobs ended, in one statement.
 
-use serde::Deserialize;
-
 use crate::errors::{Error, Result, SqlState};
 use crate::job::lease::{extend, outcome};
 use crate::pg::function::{Answer, Call};
+use crate::pg::jsonb::{Inside, Number, Part};
+use crate::pg::transaction;
 use crate::pg::value::Uuid;
-use crate::pg::{jsonb, transaction};
 use crate::queue::lease_length::require;
 use crate::sql_function;
 
@@ -15,8 +14,7 @@ sql_function!(pushy_jobs_settle_v1, |call| {
     settle(call)
 });
 
-#[derive(Deserialize, Clone, Copy, PartialEq, Eq)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Ended {
     Complete,
     Fail,
@@ -26,20 +24,34 @@ enum Ended {
     Extend,
 }
 
+/// Each with the members that it takes beside those of all.
+const OUTCOMES: [(&str, Ended, &[&str]); 6] = [
+    ("complete", Ended::Complete, &["result"]),
+    (
+        "fail",
+        Ended::Fail,
+        &["error", "sqlstate", "detail", "retry_in", "discard"],
+    ),
+    ("discard", Ended::Discard, &["error", "sqlstate", "detail"]),
+    ("release", Ended::Release, &["delay"]),
+    ("snooze", Ended::Snooze, &["delay", "error"]),
+    ("extend", Ended::Extend, &["lease", "fraction", "message"]),
+];
+const OF_ALL: [&str; 3] = ["job_id", "token", "outcome"];
+
 /// One element of the array; lengths of time in seconds.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Outcome<'a> {
+struct Outcome {
+    /// Which element it is, from 1 on.
+    number: usize,
     job_id: i64,
-    token: String,
-    outcome: Ended,
-    #[serde(borrow)]
-    result: Option<&'a serde_json::value::RawValue>,
+    token: Uuid,
+    ended: Ended,
+    result: Answer,
     error: Option<String>,
     sqlstate: Option<String>,
     detail: Option<String>,
     retry_in: Option<f64>,
-    discard: Option<bool>,
+    discard: bool,
     delay: Option<f64>,
     lease: Option<f64>,
     fraction: Option<f64>,
@@ -48,46 +60,145 @@ struct Outcome<'a> {
 
 /// Of how many the caller held the job.
 fn settle(call: Call) -> Result<i32> {
-    let text = call.json("outcomes", 0)?;
-    let mut outcomes: Vec<Outcome<'_>> = serde_json::from_str(&text).map_err(|_| wrong(&text))?;
+    let Part::Array(array) = call.jsonb("outcomes", 0)? else {
+        return Err(wrong("outcomes is not an array".into()));
+    };
+    let elements = array.elements()?.into_iter().zip(1..);
+    let mut outcomes = elements
+        .map(|((part, _), number)| {
+            read(part, number).map_err(|what| {
+                wrong(format!(
+                    "element {number} of outcomes is no outcome: {what}"
+                ))
+            })
+        })
+        .collect::<Result<Vec<Outcome>>>()?;
     // Whoever settles the same jobs at the same time locks them in the same order.
     outcomes.sort_by_key(|outcome| outcome.job_id);
     let mut settled = 0;
     for outcome in &outcomes {
-        settled += i32::from(outcome.settle()?);
+        let has_settled = outcome.settle().map_err(|error| match error.detail {
+            None => error.detail(format!("In element {} of outcomes.", outcome.number)),
+            Some(_) => error,
+        })?;
+        settled += i32::from(has_settled);
     }
     Ok(settled)
 }
 
-impl Outcome<'_> {
-    fn settle(&self) -> Result<bool> {
-        let token = Uuid::parse(&self.token)
-            .ok_or_else(|| Error::out_of_range("token", format!("\"{}\"", self.token), "a uuid"))?;
-        match self.outcome {
-            Ended::Complete => {
-                let result = self.result.map_or(Answer::Null, |result| {
-                    Answer::Datum(jsonb::from_json(result.get().as_bytes()))
-                });
-                outcome::complete(self.job_id, token, result)
+/// What is wrong with it is said in words.
+type Read<T> = std::result::Result<T, String>;
+
+fn read(element: Part<'_>, number: usize) -> Read<Outcome> {
+    let Part::Object(object) = element else {
+        return Err(format!("it is {}, and not an object", kind(&element)));
+    };
+    let mut outcome = Outcome {
+        number,
+        job_id: 0,
+        token: Uuid([0; 16]),
+        ended: Ended::Complete,
+        result: Answer::Null,
+        error: None,
+        sqlstate: None,
+        detail: None,
+        retry_in: None,
+        discard: false,
+        delay: None,
+        lease: None,
+        fraction: None,
+        message: None,
+    };
+    let said = outcome.fill(object)?;
+    if let Some(missing) = OF_ALL
+        .iter()
+        .find(|name| !said.iter().any(|said| said == *name))
+    {
+        return Err(format!("it has no \"{missing}\""));
+    }
+    let ended = outcome.ended;
+    let takes = OUTCOMES.iter().find(|(_, other, _)| *other == ended);
+    let (word, _, takes) = takes.expect("each is in the table");
+    let is_taken = |name: &String| OF_ALL.contains(&&**name) || takes.contains(&&**name);
+    match said.iter().find(|name| !is_taken(name)) {
+        Some(name) => Err(format!(
+            "\"{name}\" is nothing that \"{word}\" takes, which is {}",
+            takes.join(", ")
+        )),
+        None => Ok(outcome),
+    }
+}
+
+impl Outcome {
+    /// Answers the names of what was said; a null says nothing.
+    fn fill(&mut self, object: Inside<'_>) -> Read<Vec<String>> {
+        let unreadable = |error: Error| error.message;
+        let mut names = Vec::new();
+        for (name, part, whole) in object.members().map_err(unreadable)? {
+            if !is_known(&name) {
+                return Err(format!(
+                    "\"{}\" is nothing that any outcome takes",
+                    cut(&name)
+                ));
             }
+            if matches!(part, Part::Null) {
+                continue;
+            }
+            match &*name {
+                "job_id" => {
+                    self.job_id = (number(&name, &part)?.as_i64())
+                        .ok_or("\"job_id\" is no whole number of a job")?;
+                }
+                // Not shown, because it is as good as the job while its lease lives.
+                "token" => {
+                    self.token =
+                        Uuid::parse(text(&name, &part)?).ok_or("\"token\" is not a uuid")?;
+                }
+                "outcome" => self.ended = ended(text(&name, &part)?)?,
+                "result" => self.result = whole.to_jsonb(),
+                "error" => self.error = Some(text(&name, &part)?.to_owned()),
+                "sqlstate" => self.sqlstate = Some(text(&name, &part)?.to_owned()),
+                "detail" => self.detail = Some(text(&name, &part)?.to_owned()),
+                "message" => self.message = Some(text(&name, &part)?.to_owned()),
+                "retry_in" => self.retry_in = Some(number(&name, &part)?.as_f64()),
+                "delay" => self.delay = Some(number(&name, &part)?.as_f64()),
+                "lease" => self.lease = Some(number(&name, &part)?.as_f64()),
+                "fraction" => self.fraction = Some(number(&name, &part)?.as_f64()),
+                "discard" => {
+                    let Part::Bool(discard) = part else {
+                        return Err(format!("\"discard\" is {}, and not a boolean", kind(&part)));
+                    };
+                    self.discard = discard;
+                }
+                _ => unreachable!("each that is known is above"),
+            }
+            names.push(name);
+        }
+        Ok(names)
+    }
+
+    fn settle(&self) -> Result<bool> {
+        let (job_id, token) = (self.job_id, self.token);
+        match self.ended {
+            Ended::Complete => outcome::complete(job_id, token, self.result),
             Ended::Fail | Ended::Discard => {
                 let error = outcome::error(
                     self.error.clone(),
                     self.sqlstate.clone(),
                     self.detail.clone(),
                 )?;
-                let is_last = self.outcome == Ended::Discard || self.discard == Some(true);
+                let is_last = self.ended == Ended::Discard || self.discard;
                 let next = outcome::next(length("retry_in", self.retry_in)?, is_last)?;
-                Ok(outcome::fail(self.job_id, token, &error, next)?.is_some())
+                Ok(outcome::fail(job_id, token, &error, next)?.is_some())
             }
             Ended::Snooze => {
                 let delay = length("delay", self.delay)?;
                 let delay = delay.ok_or_else(|| Error::null_argument("delay"))?;
-                outcome::snooze(self.job_id, token, delay, self.error.as_deref())
+                outcome::snooze(job_id, token, delay, self.error.as_deref())
             }
-            Ended::Release => outcome::release(self.job_id, token, length("delay", self.delay)?),
+            Ended::Release => outcome::release(job_id, token, length("delay", self.delay)?),
             Ended::Extend => extend::extend(
-                self.job_id,
+                job_id,
                 token,
                 require("lease", length("lease", self.lease)?, || {
                     self.lease.unwrap_or_default()
@@ -99,6 +210,55 @@ impl Outcome<'_> {
     }
 }
 
+fn is_known(name: &str) -> bool {
+    let mut of_some = OUTCOMES.iter().flat_map(|(_, _, takes)| *takes);
+    OF_ALL.contains(&name) || of_some.any(|taken| *taken == name)
+}
+
+fn ended(word: &str) -> Read<Ended> {
+    let found = OUTCOMES.iter().find(|(name, ..)| *name == word);
+    found.map(|(_, ended, _)| *ended).ok_or_else(|| {
+        let words: Vec<&str> = OUTCOMES.iter().map(|(name, ..)| *name).collect();
+        format!(
+            "\"outcome\" is \"{}\", and not one of {}",
+            cut(word),
+            words.join(", ")
+        )
+    })
+}
+
+fn number<'a>(name: &str, part: &Part<'a>) -> Read<Number<'a>> {
+    match part {
+        Part::Number(number) => Ok(*number),
+        other => Err(format!("\"{name}\" is {}, and not a number", kind(other))),
+    }
+}
+
+fn text<'a>(name: &str, part: &'a Part<'_>) -> Read<&'a str> {
+    match part {
+        Part::Text(text) => Ok(text),
+        other => Err(format!("\"{name}\" is {}, and not a string", kind(other))),
+    }
+}
+
+/// As JSON calls them.
+fn kind(part: &Part<'_>) -> &'static str {
+    match part {
+        Part::Null => "null",
+        Part::Bool(_) => "a boolean",
+        Part::Number(_) => "a number",
+        Part::Text(_) => "a string",
+        Part::Array(_) => "an array",
+        Part::Object(_) => "an object",
+    }
+}
+
+/// Enough of a word to find it again.
+fn cut(word: &str) -> &str {
+    const MOST: usize = 64;
+    crate::pg::text::cut_utf8(word, MOST)
+}
+
 /// Seconds as microseconds.
 fn length(name: &str, seconds: Option<f64>) -> Result<Option<i64>> {
     /// As long as an interval may be that is added to a time.
@@ -106,54 +266,16 @@ fn length(name: &str, seconds: Option<f64>) -> Result<Option<i64>> {
     match seconds {
         Some(seconds) if !(0.0..MOST).contains(&seconds) => Err(Error::out_of_range(
             name,
-            format!("{seconds:?}"),
+            format!("{seconds:e}"),
             "seconds from 0 to 1e12",
         )),
         seconds => Ok(seconds.map(|seconds| (seconds * 1e6) as i64)),
     }
 }
 
-/// Which element it is, and in words of SQL what is wrong with it.
 #[cold]
-fn wrong(text: &str) -> Error {
-    let message = match serde_json::from_str::<Vec<&serde_json::value::RawValue>>(text) {
-        Err(_) => "outcomes is not an array".into(),
-        Ok(elements) => {
-            let read = |one: &serde_json::value::RawValue| {
-                serde_json::from_str::<Outcome<'_>>(one.get()).err()
-            };
-            let mut errors = elements
-                .iter()
-                .zip(1..)
-                .filter_map(|(one, n)| Some((n, read(one)?)));
-            errors.next().map_or_else(
-                || "outcomes cannot be read".into(),
-                |(n, error)| {
-                    format!(
-                        "element {n} of outcomes is no outcome: {}",
-                        in_words(&error)
-                    )
-                },
-            )
-        }
-    };
+fn wrong(message: String) -> Error {
     Error::new(SqlState::INVALID_PARAMETER_VALUE, message).hint(
         r#"Pass for instance '[{"job_id": 1, "token": "…", "outcome": "complete"}]'; lengths of time are numbers of seconds."#,
     )
-}
-
-/// Without the parser's names, and without its place in a text that nobody has written so.
-fn in_words(error: &serde_json::Error) -> String {
-    const WORDS: [(&str, &str); 4] = [
-        ("expected struct Outcome", "expected an object"),
-        ("expected f64", "expected a number"),
-        ("expected i64", "expected a whole number"),
-        ("invalid type: map", "invalid type: object"),
-    ];
-    let said = error.to_string();
-    let said = said
-        .rsplit_once(" at line ")
-        .map_or(&*said, |(said, _)| said);
-    let in_words = |said: String, (of_parser, word): (&str, &str)| said.replace(of_parser, word);
-    WORDS.into_iter().fold(said.to_owned(), in_words)
 }

@@ -105,11 +105,11 @@ impl Call {
         Ok(Uuid(unsafe { *datum.cast_mut_ptr::<[u8; 16]>() }))
     }
 
-    /// A jsonb, as JSON.
-    pub fn json(self, name: &str, index: usize) -> Result<String> {
+    /// A jsonb, to be read in this call.
+    pub fn jsonb<'a>(self, name: &str, index: usize) -> Result<jsonb::Part<'a>> {
         let datum = Self::required(name, self.datum(index))?;
-        // SAFETY: declared as jsonb in sql/.
-        unsafe { jsonb::to_json(datum) }
+        // SAFETY: declared as jsonb in sql/; an argument lives as long as its call.
+        unsafe { jsonb::read(datum) }
     }
 
     pub fn opt_timestamp(self, index: usize) -> Option<Timestamp> {
