@@ -45,8 +45,14 @@ pub fn blockers(pid: i32) -> Option<String> {
     (!blockers.is_empty()).then(|| format!("{} {hold}", blockers.join(" and ")))
 }
 
+/// What others hold, in words, and how many ready jobs are among that.
+pub struct Held {
+    pub findings: Vec<Finding>,
+    pub ready: i64,
+}
+
 /// Transactions other than executors' that hold ready or due jobs of the queue; as the extension's owner.
-pub fn find(queue: &QueueDefinition) -> Result<Vec<Finding>> {
+pub fn find(queue: &QueueDefinition) -> Result<Held> {
     let is_executor = |pid: i32| {
         shared::get().is_some_and(|shared| {
             let mut executors = shared.executors.iter();
@@ -58,15 +64,26 @@ pub fn find(queue: &QueueDefinition) -> Result<Vec<Finding>> {
     };
     spi::connect(|spi| {
         let holders = spi.run(&HOLDERS, params![queue.queue_id]);
-        let mut findings = Vec::new();
+        let mut held = Held {
+            findings: Vec::new(),
+            ready: 0,
+        };
+        let findings = &mut held.findings;
         for row in holders.rows() {
             let count = row.i64(3);
             let kind = if row.bool(4) { "ready" } else { "due" };
-            let (jobs, run) = if count == 1 {
-                (format!("1 {kind} job is"), "runs when it")
-            } else {
-                (format!("{count} {kind} jobs are"), "run when it")
+            let jobs = match count {
+                1 => format!("1 {kind} job is"),
+                _ => format!("{count} {kind} jobs are"),
             };
+            let run = match (queue.is_outside(), count) {
+                (true, _) => "can be claimed when it",
+                (false, 1) => "runs when it",
+                (false, _) => "run when it",
+            };
+            if row.bool(4) {
+                held.ready += count;
+            }
             match (row.opt_i32(1), row.opt_text(2)?) {
                 (_, Some(gid)) => {
                     let gid = quote_literal(&gid);
@@ -75,12 +92,20 @@ pub fn find(queue: &QueueDefinition) -> Result<Vec<Finding>> {
                         format!("Run COMMIT PREPARED {gid}, or ROLLBACK PREPARED {gid}"),
                     ));
                 }
-                (Some(pid), None) if !is_executor(pid) => findings.push(said(format!(
-                    "{jobs} locked by the transaction of process {pid}, and {run} has ended"
-                ))),
+                (Some(pid), None) if !is_executor(pid) => {
+                    let transaction = if queue.is_outside() {
+                        // What a driver does that opens transactions by itself.
+                        "the open transaction, of a claim for example,"
+                    } else {
+                        "the transaction"
+                    };
+                    findings.push(said(format!(
+                        "{jobs} locked by {transaction} of process {pid}, and {run} has ended"
+                    )));
+                }
                 _ => {}
             }
         }
-        Ok(findings)
+        Ok(held)
     })
 }

@@ -151,6 +151,10 @@ impl Jobs {
             return said("no worker outside has asked for jobs since the server started");
         }
         let seconds = clock::now().0.saturating_sub(asked_at).max(0) as f64 / 1e6;
+        if seconds < 1.0 {
+            // It polls, and is about to come again.
+            return said("a worker outside has asked for jobs in the last second");
+        }
         said(format!(
             "no worker outside has asked for jobs for {seconds:.1} s"
         ))

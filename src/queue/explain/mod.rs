@@ -67,12 +67,17 @@ fn explain(queue: &QueueDefinition) -> Result<Vec<Finding>> {
             stands_still = !findings.is_empty();
         }
         if jobs.ready > 0 && is_outside {
-            findings.extend(jobs.of_workers_outside(queue, shared));
+            let held = identity::as_owner(|| row_holders::find(queue))?;
+            names_holders = !held.findings.is_empty();
+            findings.extend(held.findings);
+            if held.ready < jobs.ready {
+                findings.extend(jobs.of_workers_outside(queue, shared));
+            }
         } else if jobs.ready > 0 {
             findings.extend(of_executors(queue, shared, jobs.ready));
         }
         if (jobs.ready > 0 || jobs.overdue) && findings.is_empty() {
-            findings = identity::as_owner(|| row_holders::find(queue))?;
+            findings = identity::as_owner(|| row_holders::find(queue))?.findings;
             names_holders = !findings.is_empty();
         }
     }
