@@ -39,6 +39,8 @@ def test_a_snoozed_job_keeps_its_effects_waits_and_is_not_charged(db, kind):
     assert db.row("SELECT attempt, run_at - now() BETWEEN '59 minutes' AND '61 minutes' AS later, started_at, last_error"
                   " FROM pushy.jobs WHERE id = %s", job) == {"attempt": 0, "later": True, "started_at": None, "last_error": None}
     assert db.rows("SELECT attempt, level, message FROM pushy.job_logs WHERE job_id = %s", job) == [(1, "info", "not yet")]
+    # A commit is counted when others see it already.
+    db.wait_until("SELECT snoozed FROM pushy.stats WHERE queue = 'q'", 1)
     assert db.row("SELECT snoozed, failed, completed, given_back FROM pushy.stats WHERE queue = 'q'") == {
         "snoozed": 1, "failed": 0, "completed": 0, "given_back": 0}
 
@@ -51,6 +53,25 @@ def test_a_job_that_snoozes_until_a_time_that_has_come_runs_again_at_once(db, ki
     assert (done["state"], done["attempt"]) == ("completed", 1)
     assert effects(db, job) == [1, 1, 1, 1]
     assert db.value("SELECT snoozed FROM pushy.stats WHERE queue = 'q'") == 3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_job_that_snoozes_without_end_lets_others_run_and_can_be_cancelled(make_cluster, kind):
+    db = make_cluster({"pushy.max_executors": 1}).database()
+    declare(db, "IF job.args = '{}' THEN PERFORM pushy.job_snooze('0'); END IF;", kind)
+    db.sql("CREATE FUNCTION fine() RETURNS void LANGUAGE sql AS ''; SELECT pushy.queue_register('other', 'fine()')")
+    endless = enqueue(db)
+    db.wait_until("SELECT snoozed > 10 FROM pushy.stats WHERE queue = 'q'")
+    for _ in range(5):
+        assert db.job_wait(db.value("SELECT pushy.enqueue('other')"))["state"] == "completed"
+        # Of its own queue too: it comes behind those that are ready.
+        assert db.job_wait(enqueue(db, "1"))["state"] == "completed"
+    # The attempt that runs is shown, and none was charged.
+    assert db.row("SELECT attempt <= 1 AS is_uncharged, state IN ('available', 'running') AS goes_on FROM pushy.jobs WHERE id = %s", endless) == {
+        "is_uncharged": True, "goes_on": True}
+    assert db.value("SELECT count(*) FROM pushy.failures") == 0
+    db.sql("SELECT pushy.job_cancel(%s)", endless)
+    assert db.job_wait(endless)["state"] == "cancelled"
 
 
 @pytest.mark.parametrize("kind", KINDS)
