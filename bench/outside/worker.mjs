@@ -19,9 +19,11 @@ worker.handler('latency', { concurrency: 24 }, async (job) => {
 
 say('ready')
 await told('go')
-await worker.start()
+// Until it is stopped.
+const running = worker.start()
 say('running')
 await told('stop')
 await worker.stop()
+await running
 await say('starts ' + JSON.stringify(starts))
 process.exit(0)

@@ -47,6 +47,8 @@ def drain(db, script, clients: int, jobs: int) -> float:
     finally:
         pgbench.kill()
         pgbench.wait()
+        # Who waits does not see that its client is gone.
+        db.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'pgbench'")
         db.wait_until("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'pgbench'", 0)
 
 
