@@ -1,13 +1,15 @@
 """Workers outside: claims that are leases, fenced by tokens."""
 
 import json
+import re
 import threading
+import time
 import uuid
+from pathlib import Path
 
 import psycopg
 import pytest
 
-from harness.waiting import wait_for
 from stage.leases import claim, enqueue, state
 
 
@@ -305,6 +307,33 @@ def test_many_outcomes_are_one_statement(mails):
     assert mails.value("SELECT result::text FROM pushy.jobs WHERE id = %s", jobs[0]) == '{"big": 12345678901234567890}'
 
 
+@pytest.mark.parametrize("result", ["null", "5", "[1, [2, {}]]", '{"a": {"b": "\\u00fc"}}', '"text"', "false"])
+def test_a_settled_result_is_what_was_said(mails, result):
+    [job] = enqueue(mails)
+    [(_, token)] = claim(mails)
+    said = f'[{{"job_id": {job}, "token": "{token}", "outcome": "complete", "result": {result}}}]'
+    assert mails.value("SELECT pushy.jobs_settle(%s)", said) == 1
+    assert mails.value("SELECT result FROM pushy.jobs WHERE id = %s", job) == json.loads(result)
+
+
+def test_a_result_whose_text_is_a_million_times_as_long_is_settled_in_little_memory(mails):
+    [job] = enqueue(mails)
+    [(_, token)] = claim(mails)
+    memory = Path(f"/proc/{mails.main.info.backend_pid}/status")
+
+    def most_kb() -> int:
+        return int(re.search(r"VmHWM:\s+(\d+) kB", memory.read_text())[1])
+
+    said = """SELECT jsonb_build_array(jsonb_build_object('job_id', %s::bigint, 'token', %s::text, 'outcome', 'complete',
+                                                       'result', array_fill(1e131071::numeric, ARRAY[1500])))"""
+    mails.sql("CREATE TABLE said AS " + said, job, str(token))
+    before = most_kb()
+    assert mails.value("SELECT pushy.jobs_settle(jsonb_build_array) FROM said") == 1
+    # As text it has 196 MB.
+    assert most_kb() - before < 50_000
+    assert mails.value("SELECT jsonb_array_length(result) FROM pushy.jobs WHERE id = %s", job) == 1500
+
+
 def test_a_crash_loses_no_lease(make_cluster):
     db = make_cluster({"pushy.synchronous_commit": "on"}).database()
     db.sql("SELECT pushy.queue_register('mails', retry_delay => '0')")
@@ -331,14 +360,42 @@ def test_one_job_wakes_one_waiter_and_the_next_if_that_one_does_not_claim(mails)
     waiters = [Waiter(mails) for _ in range(3)]
     for waiter in waiters:
         waiter.assert_sleeps()
+    enqueued_at = time.monotonic()
     enqueue(mails)
-    wait_for("one to be woken", lambda: sum(waiter.is_over() for waiter in waiters), lambda count: count == 1)
-    # It never claims.
-    wait_for("another to be woken", lambda: sum(waiter.is_over() for waiter in waiters), lambda count: count == 2)
+    # None of them claims: each is woken a second after the one before. However late a wake is seen, it was no sooner.
+    assert [waiter.ended() for waiter in waiters] == [True] * 3
+    seconds = sorted(waiter.woken_at - enqueued_at for waiter in waiters)
+    assert seconds[1] > 0.95 and seconds[2] > 1.9, seconds
     assert len(claim(mails)) == 1
-    left = next(waiter for waiter in waiters if not waiter.is_over())
+    last = Waiter(mails)
+    last.assert_sleeps()
     enqueue(mails)
-    assert left.ended() is True
+    assert last.ended() is True
+
+
+def test_a_wait_of_a_worker_that_is_gone_ends_where_the_server_looks_after_its_clients(mails):
+    session = mails.connect()
+    session.execute("SET client_connection_check_interval = '100 ms'")
+    pid = session.info.backend_pid
+    session.pgconn.send_query(b"CALL pushy.job_claim_wait('mails', '10 minutes')")
+    while session.pgconn.flush():
+        pass
+    mails.wait_until("SELECT wait_event FROM pg_stat_activity WHERE pid = %s", "Extension", params=(pid,))
+    session.pgconn.finish()
+    mails.wait_until("SELECT count(*) FROM pg_stat_activity WHERE pid = %s", 0, params=(pid,))
+
+
+def test_a_job_that_a_sweep_finds_wakes_nobody_else_while_one_is_awaited_who_was_told(mails):
+    waiters = [Waiter(mails) for _ in range(3)]
+    for waiter in waiters:
+        waiter.assert_sleeps()
+    enqueued_at = time.monotonic()
+    enqueue(mails)
+    for _ in range(10):
+        mails.sql("SELECT pushy.resume_after_restore()")
+    assert [waiter.ended() for waiter in waiters] == [True] * 3
+    seconds = sorted(waiter.woken_at - enqueued_at for waiter in waiters)
+    assert seconds[1] > 0.95, seconds
 
 
 def test_who_waits_is_woken_by_whatever_makes_a_job_ready(mails):
@@ -372,20 +429,18 @@ class Waiter:
     def __init__(self, db):
         self.db, self.session = db, db.connect()
         self.pid = self.session.info.backend_pid
-        self.ready = None
+        self.ready = self.woken_at = None
         self.thread = threading.Thread(target=self._wait, daemon=True)
         self.thread.start()
 
     def _wait(self) -> None:
         self.ready = self.session.execute("CALL pushy.job_claim_wait('mails', '30 s')").fetchone()[0]
+        self.woken_at = time.monotonic()
 
     def assert_sleeps(self) -> None:
         """It sleeps, holding no snapshot."""
         self.db.wait_until("SELECT wait_event = 'Extension' AND backend_xmin IS NULL AND backend_xid IS NULL FROM pg_stat_activity WHERE pid = %s",
                            True, params=(self.pid,))
-
-    def is_over(self) -> bool:
-        return self.ready is not None
 
     def ended(self) -> bool | None:
         self.thread.join(30)

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import psycopg
@@ -83,11 +84,35 @@ def test_two_hundred_who_claim_at_once_get_a_job_each(make_cluster):
         thread.start()
     for thread in threads:
         thread.join()
-    # Who comes while others have what it was told of in their hands may get nothing, and is told again.
-    while more := claim(db):
-        found.extend(more)
     assert sorted(job for job, _ in found) == jobs
     assert len({token for _, token in found}) == 200
+
+
+@pytest.mark.parametrize("limit", [None, 10_000])
+def test_a_claim_or_a_wait_beside_others_finds_nothing_only_where_nothing_is_ready(mails, limit):
+    mails.sql("SELECT pushy.queue_alter('mails', concurrency => %s)", limit) if limit else None
+    count = 600
+    mails.sql("SELECT count(*) FROM pushy.enqueue_many('mails', array_fill('{}'::jsonb, ARRAY[%s]))", count)
+    gate, calls = threading.Barrier(12), []
+
+    def ask(session, statement: str) -> None:
+        gate.wait()
+        found = True
+        while found:
+            began = time.monotonic()
+            found = session.execute(statement).fetchone()[0]
+            calls.append((began, time.monotonic(), statement, found))
+
+    claims, waits = "SELECT count(*) FROM pushy.job_claim('mails')", "CALL pushy.job_claim_wait('mails', '0')"
+    threads = [threading.Thread(target=ask, args=(mails.connect(), statement)) for statement in 9 * [claims] + 3 * [waits]]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    found = [began for began, _, statement, found in calls if statement == claims and found]
+    assert len(found) == count
+    # Who was told that there is nothing was told so after the last of those had come who got something.
+    assert [call for call in calls if not call[3] and call[1] < max(found)] == []
 
 
 @pytest.mark.parametrize("limit", [1, 3])

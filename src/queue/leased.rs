@@ -43,6 +43,15 @@ pub fn unlock(queue_id: i32, mode: LockMode) {
     object_lock::unlock("lease", number(queue_id), mode);
 }
 
+/// One look of workers outside at what is ready comes after the other: what a look has taken of the watermarks nobody else sees until it
+/// has announced the rest, and who looks meanwhile would find nothing though jobs are ready. It waits for no other transaction meanwhile.
+pub fn one_look<T>(queue_id: i32, look: impl FnOnce() -> Result<T>) -> Result<T> {
+    object_lock::lock("live_job", number(queue_id), LockMode::Alone, || Ok(()))?;
+    let seen = look();
+    object_lock::unlock("live_job", number(queue_id), LockMode::Alone);
+    seen
+}
+
 /// Other parts are of workers' names.
 fn number(queue_id: i32) -> Number {
     Number(queue_id as u32, 0)

@@ -9,6 +9,8 @@
 //! claim       forgets the noted time, clears the bit, takes one job, and announces what is left.
 //! scheduler   comes a while after the noted time. If nobody has claimed since, and the bit is set, it signals the next sleeper. If
 //!             the bit is clear, it comes again: somebody looks just now.
+//! sweep       finds a job that somebody has committed and nobody announced: reads the table. If a job is there it sets the bit. If no time is noted, it signals as an enqueuer does. Else it notes the time
+//!             anew and signals nobody; if the bit is clear by then, it forgets what it has noted.
 //! ```
 //!
 //! Steps are atomic where the server makes them so: an atomic operation, a look at the table, the list under its spinlock. Checked
@@ -40,9 +42,11 @@ enum Fault {
     LookForgets,
     /// Who finds a job without a signal notes nothing.
     FindsUnnoted,
+    /// A sweep that finds a time noted leaves it at that.
+    SweepBelievesNote,
 }
 
-const FAULTS: [Fault; 10] = [
+const FAULTS: [Fault; 11] = [
     Fault::SignalsFirst,
     Fault::SignalsNobody,
     Fault::SleepsBlindly,
@@ -53,6 +57,7 @@ const FAULTS: [Fault; 10] = [
     Fault::NotesNothing,
     Fault::LookForgets,
     Fault::FindsUnnoted,
+    Fault::SweepBelievesNote,
 ];
 
 type Rules = Option<Fault>;
@@ -91,6 +96,22 @@ enum Waiter {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Sweep {
+    /// Somebody commits a job that nobody announces.
+    Begins,
+    Reads,
+    /// Has found a job.
+    Found,
+    /// Has set the bit.
+    Ready,
+    /// Whether a time was noted.
+    Looked(bool),
+    /// Has noted this.
+    Noted(u8),
+    Done,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct World {
     jobs: u8,
     bit: bool,
@@ -101,6 +122,7 @@ struct World {
     signals: u8,
     enqueuers: [Enqueuer; ENQUEUERS],
     waiters: [Waiter; WAITERS],
+    sweep: Sweep,
     deaths: u8,
 }
 
@@ -118,6 +140,11 @@ impl World {
             signals: 0,
             enqueuers,
             waiters,
+            sweep: if case.sweeps {
+                Sweep::Begins
+            } else {
+                Sweep::Done
+            },
             deaths: case.deaths,
         }
     }
@@ -131,6 +158,7 @@ impl World {
         };
         let is_at_rest = self.enqueuers.iter().all(done)
             && self.waiters.iter().enumerate().all(rests)
+            && self.sweep == Sweep::Done
             && (self.noted == 0 || !self.bit);
         is_at_rest && self.jobs > 0 && self.waiters.contains(&Waiter::Sleeps)
     }
@@ -186,6 +214,7 @@ impl World {
         for me in 0..WAITERS {
             self.step_waiter(rules, me, visit);
         }
+        self.step_sweep(rules, visit);
         // A while later.
         if self.noted > 0 && self.bit {
             let mut next = *self;
@@ -193,6 +222,41 @@ impl World {
             next.signal(rules);
             visit(next);
         }
+    }
+
+    fn step_sweep(&self, rules: Rules, visit: &mut dyn FnMut(World)) {
+        let mut next = *self;
+        next.sweep = match self.sweep {
+            Sweep::Begins => {
+                next.jobs += 1;
+                Sweep::Reads
+            }
+            Sweep::Reads if self.jobs > 0 => Sweep::Found,
+            Sweep::Reads => Sweep::Done,
+            Sweep::Found => {
+                next.bit = true;
+                Sweep::Ready
+            }
+            Sweep::Ready => Sweep::Looked(self.noted > 0),
+            Sweep::Looked(false) => {
+                next.signal(rules);
+                Sweep::Done
+            }
+            Sweep::Looked(true) if rules == Some(Fault::SweepBelievesNote) => Sweep::Done,
+            Sweep::Looked(true) => {
+                next.signals += 1;
+                next.noted = next.signals;
+                Sweep::Noted(next.noted)
+            }
+            Sweep::Noted(noted) => {
+                if !self.bit && self.noted == noted {
+                    next.noted = 0;
+                }
+                Sweep::Done
+            }
+            Sweep::Done => return,
+        };
+        visit(next);
     }
 
     fn step_waiter(&self, rules: Rules, me: usize, visit: &mut dyn FnMut(World)) {
@@ -290,18 +354,24 @@ struct Case {
     waiters: usize,
     /// How many of them die.
     deaths: u8,
+    sweeps: bool,
 }
 
-const fn case(enqueuers: usize, waiters: usize, deaths: u8) -> Case {
+const fn case(enqueuers: usize, waiters: usize, deaths: u8, sweeps: bool) -> Case {
     Case {
         enqueuers,
         waiters,
         deaths,
+        sweeps,
     }
 }
 
 // With three waiters, two of whom die, a look that forgets what another has noted loses a job.
-const CASES: [Case; 2] = [case(2, 2, 2), case(1, 3, 2)];
+const CASES: [Case; 3] = [
+    case(2, 2, 2, false),
+    case(1, 3, 2, false),
+    case(1, 2, 2, true),
+];
 
 fn explore(case: Case, rules: Rules) -> (usize, bool) {
     common::explore(World::new(case), World::is_bad, |world, mut visit| {

@@ -67,12 +67,32 @@ pub(super) fn take(
     };
     let key = queue.key();
     let slot = &shared.queues()[index];
-    let mut claimed: Vec<Claimed> = Vec::new();
     if !pending::has_permit(index, key) && slot.take_permit_of_claim() {
         // Until this transaction ends, what it has taken of the watermarks is neither ready nor leased: jobs_wait waits for it.
         pending::holds_permit(index, key, PermitOf::Claim);
     }
     slot.signalled_at.store(0, Ordering::SeqCst);
+    let claimed = leased::one_look(queue.queue_id, || look(known, index, room, memory))?;
+    if slot.may_be_ready() {
+        shared.set_ready(index);
+        // Else a lease that ends lets others in.
+        if free > claimed.len() as u32 {
+            shared.wake_for(index);
+        }
+    }
+    Ok(claimed)
+}
+
+/// Takes what was announced, locks the jobs that there is room for, and announces the rest.
+fn look(
+    known: &CachedQueue,
+    index: usize,
+    room: ClaimLimit,
+    memory: &Context,
+) -> Result<Vec<Claimed>> {
+    let (shared, queue) = (shared::expect(), &known.definition);
+    let (key, slot) = (queue.key(), &shared.queues()[index]);
+    let mut claimed: Vec<Claimed> = Vec::new();
     for (priority, from) in pending::take_watermarks_and_own(shared, index, key) {
         let room = room.less(&claimed);
         let mut held_at = None;
@@ -103,13 +123,6 @@ pub(super) fn take(
             break;
         }
     }
-    if slot.may_be_ready() {
-        shared.set_ready(index);
-        // Else a lease that ends lets others in.
-        if free > claimed.len() as u32 {
-            shared.wake_for(index);
-        }
-    }
     Ok(claimed)
 }
 
@@ -119,11 +132,14 @@ pub(super) fn is_any_ready(queue: &QueueDefinition, index: usize) -> Result<bool
     let shared = shared::expect();
     let (slot, key) = (&shared.queues()[index], queue.key());
     let noted = slot.signalled_at.load(Ordering::SeqCst);
-    for (priority, from) in pending::take_watermarks(shared, index, key) {
-        if let Some(first) = live::first_ready(queue.queue_id, priority, from)? {
-            shared.announce(index, key, priority, first as u64);
+    leased::one_look(queue.queue_id, || {
+        for (priority, from) in pending::take_watermarks(shared, index, key) {
+            if let Some(first) = live::first_ready(queue.queue_id, priority, from)? {
+                shared.announce(index, key, priority, first as u64);
+            }
         }
-    }
+        Ok(())
+    })?;
     let is_any = slot.may_be_ready();
     if is_any {
         // Before the bit: whoever else is told of it may die before it claims.

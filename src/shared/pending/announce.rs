@@ -71,7 +71,10 @@ pub(in crate::shared::pending) fn announce(shared: &Shared, announcement: &Annou
             shared.announce(announcement.index, announcement.key, priority, *position);
         }
     }
-    shared.wake_for(announcement.index);
+    match announcement.why {
+        Why::Found => shared.wake_for_found(announcement.index),
+        _ => shared.wake_for(announcement.index),
+    }
 }
 
 fn announce_locked(shared: &Shared, announcements: &[Announcement]) {

@@ -77,6 +77,11 @@ pub fn ready(index: usize, key: QueueKey, priority: usize, position: i64, new_jo
     add(index, key, priority, position as u64, Why::Ready, new_jobs);
 }
 
+/// A row was found ready, which may have been announced before.
+pub fn found(index: usize, key: QueueKey, priority: usize, position: i64) {
+    add(index, key, priority, position as u64, Why::Found, 0);
+}
+
 /// Jobs are added that are not due yet: they count in the queue's statistics, and nothing is ready.
 pub fn for_later(index: usize, key: QueueKey, new_jobs: u64) {
     add(index, key, 0, NOTHING, Why::Ready, new_jobs);

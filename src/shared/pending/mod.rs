@@ -15,9 +15,9 @@ mod take_back;
 pub use announce::{ask_for_orphans, interrupt};
 pub use collect::{
     access_changed, all_locked, ask_cancel, awaited, count, count_times, drops_database, due,
-    for_later, has_asked, has_permit, holds_permit, left_marker, left_out, locked, locked_waiting,
-    logged, prepares, promises, quiesced, ready, recall_cancel, rotated, sweep, take_back,
-    take_left_out, take_watermarks, take_watermarks_and_own, unlogged, unplaced, unsaid,
+    for_later, found, has_asked, has_permit, holds_permit, left_marker, left_out, locked,
+    locked_waiting, logged, prepares, promises, quiesced, ready, recall_cancel, rotated, sweep,
+    take_back, take_left_out, take_watermarks, take_watermarks_and_own, unlogged, unplaced, unsaid,
     waiting_from,
 };
 pub use collect_changes::{created, defined, dropped, has_changes, presence, privileges_changed};
@@ -66,6 +66,8 @@ struct Announcement {
 enum Why {
     /// Rows made ready: announced at commit.
     Ready,
+    /// Rows found that may have been announced before: as those, but who was told of them need not be told again.
+    Found,
     /// Rows locked: announced at commit and at abort, because the lock is gone either way.
     Locked,
     /// A watermark taken by a claim: announced at abort only, when the locks of the batch are gone.

@@ -105,15 +105,38 @@ impl Shared {
     /// `core/tests/claim_wait_model/` walks every interleaving.
     fn wake_outside(&self, index: usize, key: QueueKey, now: i64) {
         let slot = &self.queues()[index];
+        self.tell_of_work(index, key, now);
+        if slot.claimable.has_sleepers() && self.lets_in_outside(index, now) {
+            self.expect_claim(index, key, now);
+            slot.claimable.signal();
+        }
+    }
+
+    fn tell_of_work(&self, index: usize, key: QueueKey, now: i64) {
+        let slot = &self.queues()[index];
         // Before the look for sleepers: who is about to sleep reads it after it is on the list.
         slot.count_signal();
         let has_work = || slot.may_be_ready() && self.lets_in_outside(index, now);
         if self.has_listeners(slot, key) && has_work() {
             self.tell_listeners(slot, key);
         }
-        if slot.claimable.has_sleepers() && self.lets_in_outside(index, now) {
-            self.expect_claim(index, key, now);
-            slot.claimable.signal();
+    }
+
+    /// A look has found what is ready, and may have been announced before: wakes somebody, unless somebody is awaited who was told.
+    pub fn wake_for_found(&self, index: usize) {
+        let slot = &self.queues()[index];
+        if slot.noted() == 0 || !slot.standing().has(Standing::OUTSIDE) {
+            return self.wake_for(index);
+        }
+        let Some(key) = slot.key() else { return };
+        let now = clock::now().0;
+        self.tell_of_work(index, key, now);
+        // Anew, because who was told may look just now, find nothing, and forget the note.
+        self.expect_claim(index, key, now);
+        let noted = slot.noted();
+        if !self.is_ready(index) {
+            // Somebody looks just now, or claims: that notes what it finds.
+            slot.forget_claimer(noted);
         }
     }
 

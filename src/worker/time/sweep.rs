@@ -79,7 +79,7 @@ impl Sweep {
             left -= LOOK;
             let priority = self.done % PRIORITIES;
             match live::first_ready_of_some(key.queue_id, priority, self.from, &mut left)? {
-                FirstReady::At(first) => pending::ready(*slot, *key, priority, first, 0),
+                FirstReady::At(first) => pending::found(*slot, *key, priority, first),
                 FirstReady::None => {}
                 FirstReady::Not(position) => {
                     // A job may have more versions than that.
