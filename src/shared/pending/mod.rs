@@ -1,6 +1,6 @@
 //! What the current transaction will announce to the other processes when it ends, kept per savepoint.
 //!
-//! `collect` is called by ordinary code, which may allocate; `before` and `announce` are the callbacks at the end.
+//! `collect` and its like are called by ordinary code, which may allocate; `before`, `announce` and `take_back` are for the callbacks at the end.
 
 mod announce;
 mod announce_changes;
