@@ -239,7 +239,7 @@ COMMENT ON COLUMN pushy.subscriptions.channels IS 'The channels that it reads, a
 COMMENT ON COLUMN pushy.subscriptions.channel_names IS 'The channels as they are called, never quoted: what column channel of pushy.subscription_read has; NULL: all.';
 COMMENT ON COLUMN pushy.subscriptions.queue IS 'The queue of which each notice becomes a job.';
 COMMENT ON COLUMN pushy.subscriptions.cursor IS 'The last notice acknowledged, or passed over because it was of another channel.';
-COMMENT ON COLUMN pushy.subscriptions.lag_notices IS 'Notices behind the cursor that the subscription is to read. One look at the view reads 100,000 notices of the log at most; past that whole ticks count, of which the subscription may want a part.';
+COMMENT ON COLUMN pushy.subscriptions.lag_notices IS 'Notices behind the cursor that the subscription is to read. One look at the view reads 100,000 notices of the log at most; past that whole ticks count, of which the subscription may want a part. NULL, as the two that follow, where its owner may not read its channels, unless you read all statistics.';
 COMMENT ON COLUMN pushy.subscriptions.lag_bytes IS 'Bytes of the channels and payloads of the notices behind the cursor.';
 COMMENT ON COLUMN pushy.subscriptions.lag IS 'Age of the oldest notice that the subscription is to read and has not acknowledged; NULL where there is none.';
 COMMENT ON COLUMN pushy.subscriptions.resync IS 'Whether the reader is told to resync with its next read. The log was emptied past the cursor, notices behind it found the log full or no relay that could come, a standby was promoted that may lack what was read, or the owner was not let into a channel when something was published there.';

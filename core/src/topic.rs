@@ -5,13 +5,20 @@
 //! nothing), or `{sub}`, which stands for the subject of a reader who has one. What means something in a pattern
 //! (`*`, `{`, `}`, `,`, `\`) stands for itself behind a `\`.
 //!
-//! Matching takes one step for each level: nothing is tried twice.
+//! Matching takes one step for each level: nothing is tried twice. Levels, patterns and their bytes are bounded, because readers of
+//! others pay for them.
 
 /// Bytes of a topic, and of a pattern, at most: so a pattern can say any topic that needs no `\`.
 pub const LONGEST: usize = 1024;
 
-/// Patterns of one reader at most.
+/// Levels of a topic, and of a pattern, at most: the steps that a topic and a pattern take are counted in levels.
+pub const MOST_LEVELS: usize = 16;
+
+/// Patterns of one reader, or of one grant, at most.
 pub const MOST_PATTERNS: usize = 100;
+
+/// Bytes of all of them at most, with what stands between them: whoever reads all channels has those of all grants in hand.
+pub const LONGEST_LIST: usize = 8 * 1024;
 
 /// Why a text is no topic, or no pattern.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +26,8 @@ pub enum Flaw {
     Empty,
     /// So many bytes.
     TooLong(usize),
+    /// So many levels.
+    TooDeep(usize),
     Control,
     /// A `*` that is no level of its own, or a `**` that is not the last one.
     Star,
@@ -28,8 +37,10 @@ pub enum Flaw {
     Comma,
     /// A `\` before something else than what means something.
     Escape,
-    /// So many patterns.
-    TooMany(usize),
+    /// More patterns than may be.
+    TooMany,
+    /// So many bytes of patterns.
+    ListTooLong(usize),
 }
 
 /// What no topic may be, whatever the encoding: the bytes of ASCII stand for themselves in each that the server stores.
@@ -41,7 +52,10 @@ pub fn check(topic: &[u8]) -> Result<(), Flaw> {
     } else if topic.iter().any(u8::is_ascii_control) {
         Err(Flaw::Control)
     } else {
-        Ok(())
+        match 1 + topic.iter().filter(|byte| **byte == SEPARATOR).count() {
+            deep if deep > MOST_LEVELS => Err(Flaw::TooDeep(deep)),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -139,6 +153,9 @@ impl Patterns {
 
     /// Those of a text: with a `,` between them, and maybe spaces behind it.
     pub fn read_list(written: &[u8]) -> Result<Self, Flaw> {
+        if written.len() > LONGEST_LIST {
+            return Err(Flaw::ListTooLong(written.len()));
+        }
         let mut is_escaped = false;
         let between = |byte: &u8| {
             let ends = *byte == b',' && !is_escaped;
@@ -148,19 +165,34 @@ impl Patterns {
         Self::read_all(written.split(between).map(<[u8]>::trim_ascii_start))
     }
 
-    /// Those of a list.
+    /// Those of a list; no more of it is read than may be.
     pub fn read_all<'a>(written: impl Iterator<Item = &'a [u8]>) -> Result<Self, Flaw> {
-        let patterns: Vec<Pattern> = written.map(Pattern::read).collect::<Result<_, _>>()?;
-        match patterns.len() {
-            0 => Err(Flaw::Empty),
-            many if many > MOST_PATTERNS => Err(Flaw::TooMany(many)),
-            _ => Ok(Self(patterns)),
+        let mut patterns = Vec::new();
+        let mut length = 0;
+        for pattern in written {
+            if patterns.len() == MOST_PATTERNS {
+                return Err(Flaw::TooMany);
+            }
+            length += pattern.len() + 1;
+            if length > LONGEST_LIST + 1 {
+                return Err(Flaw::ListTooLong(length - 1));
+            }
+            patterns.push(Pattern::read(pattern)?);
         }
+        if patterns.is_empty() {
+            return Err(Flaw::Empty);
+        }
+        Ok(Self(patterns))
     }
 
     /// Those that were checked before they were kept. What is none by now matches nothing.
     pub fn kept<'a>(written: impl Iterator<Item = &'a [u8]>) -> Self {
         Self::read_all(written).unwrap_or(Self::NONE)
+    }
+
+    /// How many, which is what a look for a topic among them costs.
+    pub fn count(&self) -> usize {
+        self.0.len()
     }
 
     pub fn match_topic(&self, topic: &[u8], subject: Option<&[u8]>) -> bool {
@@ -246,9 +278,12 @@ mod tests {
     #[test]
     fn what_is_no_pattern_says_why() {
         let long = "a".repeat(LONGEST + 1);
+        let deep = "/".repeat(MOST_LEVELS);
+        assert!(Pattern::read("/".repeat(MOST_LEVELS - 1).as_bytes()).is_ok());
         let cases = [
             ("", Flaw::Empty),
             (long.as_str(), Flaw::TooLong(LONGEST + 1)),
+            (deep.as_str(), Flaw::TooDeep(MOST_LEVELS + 1)),
             ("a\tb", Flaw::Control),
             ("a\u{7f}", Flaw::Control),
             ("a*", Flaw::Star),
@@ -297,9 +332,22 @@ mod tests {
         assert_eq!(Patterns::read_list(b"a,,b"), Err(Flaw::Empty));
         assert_eq!(Patterns::read_list(b"a\\\\,b").unwrap().0.len(), 2);
         let many = vec!["a"; MOST_PATTERNS + 1].join(",");
-        assert_eq!(
-            Patterns::read_list(many.as_bytes()),
-            Err(Flaw::TooMany(MOST_PATTERNS + 1))
-        );
+        assert_eq!(Patterns::read_list(many.as_bytes()), Err(Flaw::TooMany));
+    }
+
+    #[test]
+    fn a_list_is_no_longer_than_it_may_be_however_it_is_given() {
+        for (patterns, length) in [(8, LONGEST / 8), (9, LONGEST), (MOST_PATTERNS, 80)] {
+            let one = "a".repeat(length);
+            let list = vec![one.as_str(); patterns];
+            let written = list.join(",");
+            let fits = written.len() <= LONGEST_LIST;
+            let flaw = Flaw::ListTooLong(written.len());
+            let read = Patterns::read_list(written.as_bytes());
+            assert_eq!(read.is_ok(), fits, "{patterns} of {length}");
+            assert_eq!(read.err(), (!fits).then_some(flaw));
+            let read = Patterns::read_all(list.iter().map(|one| one.as_bytes()));
+            assert_eq!(read.is_ok(), fits, "{patterns} of {length}");
+        }
     }
 }

@@ -117,7 +117,7 @@ def test_notify_says_a_topic(db):
 
 @pytest.mark.parametrize("arguments, words", [
     ("topic => ''", 'topic "" is empty'), ("topic => repeat('a', 1025)", "is too long: 1025 bytes, at most 1024"), ("topic => E'a\\tb'", 'topic "a\\u0009b" has control characters'),
-    ("topic => E'a\\u0090'", "has control characters"), ("topic => 'a', delivery => 'notify'", "topic \"a\" does not go with delivery => 'notify'"),
+    ("topic => E'a\\u0090'", "has control characters"), ("topic => repeat('a/', 16)", "has 17 levels, at most 16"), ("topic => 'a', delivery => 'notify'", "topic \"a\" does not go with delivery => 'notify'"),
     ("payload => repeat('x', 7999), topic => 'a'", "is too long: 7999 bytes, at most 7998")])
 def test_a_bad_topic_is_named(db, arguments, words):
     with pytest.raises(psycopg.errors.InvalidParameterValue) as error:
@@ -171,7 +171,8 @@ def test_a_subscription_reads_what_its_patterns_match(db, patterns, chosen):
 @pytest.mark.parametrize("patterns, words", [
     (["a*"], r'topics\[1\] "a\*" has a \* that is not a whole level'), (["a", "**/b"], r'topics\[2\] "\*\*/b"'), ([""], "is empty"), ([], "an empty array"),
     (["a,b"], "has a comma"), (["{sub}/a"], "without {sub}"), (["{x}"], "has a brace"), (["a\\b"], "before one of"), (["x" * 1025], "1025 bytes"),
-    (["a\tb"], "control characters"), (["a"] * 99 + ["b", "c", "d"] + [f"t{n}" for n in range(99)], "at most 100")])
+    (["a\tb"], "control characters"), (["a"] * 99 + ["b", "c", "d"] + [f"t{n}" for n in range(99)], "more than 100"),
+    (["/" * 16], "has 17 levels, at most 16"), (["x" * 1000 + str(n) for n in range(9)], "bytes of patterns, at most 8192")])
 def test_a_bad_pattern_is_named(db, patterns, words):
     with pytest.raises(psycopg.errors.InvalidParameterValue, match=words):
         subscribe(db, patterns)
@@ -226,7 +227,8 @@ def test_a_grantee_reads_the_topics_that_it_was_granted(granted, topics, chosen,
     assert db.rows("SELECT topics FROM pushy.channel_grants") == [(topics,)]
 
 
-@pytest.mark.parametrize("topics, words", [("a*", "has a \\*"), ("a,,b", "empty pattern"), ("{user}", "brace"), ("a\nb", "control characters"), ("", "empty")])
+@pytest.mark.parametrize("topics, words", [("a*", "has a \\*"), ("a,,b", "empty pattern"), ("{user}", "brace"), ("a\nb", "control characters"), ("", "empty"),
+                                            ("/" * 16, "17 levels"), (",".join(["a"] * 101), "more than 100"), ("a," * 10_000_000, "20000000 bytes of patterns, at most 8192")])
 def test_a_bad_grant_is_named(granted, topics, words):
     with pytest.raises(psycopg.errors.InvalidParameterValue, match=words):
         granted.grant(topics)

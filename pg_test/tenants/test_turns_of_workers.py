@@ -34,6 +34,19 @@ def test_a_subscription_of_which_nothing_matches_is_read_by_turns_and_misses_not
     assert db.value(read) == "here here"
 
 
+def test_what_a_look_among_patterns_costs_is_counted(db):
+    """One tenant's patterns lengthen no turn: what she pays is more turns, between which others have theirs."""
+    db.sql(NOTHING)
+    patterns = [f"{'a/' * 14}*/{n}" for n in range(100)]
+    db.sql("SELECT pushy.subscription_create('s', '{hit}', queue => 'q', topics => %s)", patterns)
+    written = "SELECT n_tup_upd FROM pg_stat_all_tables WHERE relid = 'pushy_internal.subscription'::regclass"
+    db.sql("SELECT count(pushy.notify('hit', n::text, topic => repeat('a/', 14) || 'b/none')) FROM generate_series(1, 20000) n")
+    db.sql("SELECT pushy.notify('hit', 'here', topic => repeat('a/', 14) || 'b/7')")
+    db.wait_until("SELECT count(*) FROM pushy.jobs WHERE state = 'completed'", 1)
+    # An event takes as many steps as five more, and a turn has 5,000: 24 turns, of which one or two may find a part only.
+    db.wait_until(f"SELECT ({written}) >= 22")
+
+
 def leave_dead(db, rows: int) -> None:
     """Rows of `q` that were ready and are not there, as those of jobs that are done; nobody else looks for any."""
     with db.connect(autocommit=False) as session:

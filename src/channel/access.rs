@@ -47,6 +47,12 @@ impl Readable {
         self.0.iter().any(is_all)
     }
 
+    /// How many a look for a topic tries.
+    pub fn count_patterns(&self) -> usize {
+        let of_parts = self.0.iter().filter_map(|part| part.topics.as_ref());
+        of_parts.map(Patterns::count).sum()
+    }
+
     fn is_nothing(&self) -> bool {
         self.0.is_empty()
     }
@@ -71,8 +77,9 @@ impl Readable {
     }
 }
 
-/// Where there are more channels with grants, or grants, a reader of all looks up those that it meets.
+/// Where there are more channels with grants, or grants, or bytes of their patterns, a reader of all looks up those that it meets.
 const MOST_AT_ONCE: i64 = 1_000;
+const MOST_BYTES_AT_ONCE: i64 = 64 * 1024;
 
 /// What a role may read, of any channel.
 pub struct ChannelAccess {
@@ -86,7 +93,7 @@ impl ChannelAccess {
     /// As of now.
     pub fn of(role: Oid) -> Result<Self> {
         let owned = identity::as_owner(|| {
-            if granted::are_more_than(MOST_AT_ONCE) {
+            if granted::are_more_than(MOST_AT_ONCE, MOST_BYTES_AT_ONCE) {
                 return Ok(None);
             }
             granted::all().map(Some)
@@ -109,10 +116,10 @@ impl ChannelAccess {
         self.knows_all && answers.values().all(Readable::is_everything)
     }
 
-    /// What the role gets of an event of this channel and topic that was written at a place of the WAL.
-    pub fn share(&self, channel: &[u8], topic: Option<&[u8]>, position: i64) -> Result<Share> {
+    /// What the role gets of an event of this channel, as `share` says of what it may read there.
+    pub fn share(&self, channel: &[u8], share: impl Fn(&Readable) -> Share) -> Result<Share> {
         if let Some(readable) = self.answers.borrow().get(channel) {
-            return Ok(readable.share(topic, position));
+            return Ok(share(readable));
         }
         if self.knows_all {
             return Ok(Share::Notice);
@@ -121,7 +128,7 @@ impl ChannelAccess {
         let readable = owned
             .first()
             .map_or_else(Readable::everything, |owned| owned.heard_by(self.role));
-        let share = readable.share(topic, position);
+        let share = share(&readable);
         let mut answers = self.answers.borrow_mut();
         answers.insert(channel.to_vec(), readable);
         Ok(share)

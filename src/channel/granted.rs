@@ -88,14 +88,16 @@ pub fn count_of(owner: Oid) -> Result<i64> {
     }))
 }
 
-/// More than `most` channels, or grants.
+/// More than `most` channels, or grants, or `bytes` of patterns in so many of them.
 static ARE_MANY: Plan = Plan::new(
-    "SELECT EXISTS (SELECT FROM pushy_internal.channel c OFFSET $1) OR EXISTS (SELECT FROM pushy_internal.channel_acl a OFFSET $1)",
-    &[INT8OID],
+    "SELECT EXISTS (SELECT FROM pushy_internal.channel c OFFSET $1) OR EXISTS (SELECT FROM pushy_internal.channel_acl a OFFSET $1) \
+         OR (SELECT pg_catalog.sum(pg_catalog.octet_length(a.topics)) OPERATOR(pg_catalog.>) $2 \
+               FROM (SELECT a.topics FROM pushy_internal.channel_acl a LIMIT $1) a)",
+    &[INT8OID, INT8OID],
 );
 
-pub fn are_more_than(most: i64) -> bool {
-    spi::connect(|spi| spi.run(&ARE_MANY, params![most]).row(0).bool(1))
+pub fn are_more_than(most: i64, bytes: i64) -> bool {
+    spi::connect(|spi| spi.run(&ARE_MANY, params![most, bytes]).row(0).bool(1))
 }
 
 /// Those of these names.

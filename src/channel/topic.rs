@@ -1,7 +1,7 @@
 //! Topics and patterns as callers give them: what is none of them, in words.
 
 use pushy_core::hidden;
-use pushy_core::topic::{self, Flaw, Patterns, LONGEST, MOST_PATTERNS};
+use pushy_core::topic::{self, Flaw, Patterns, LONGEST, LONGEST_LIST, MOST_LEVELS, MOST_PATTERNS};
 
 use crate::errors::{Error, Result, SqlState};
 use crate::pg::function::Call;
@@ -31,7 +31,7 @@ pub fn argument(call: Call, index: usize) -> Result<Option<Box<[u8]>>> {
 
 /// Patterns that a text has, with commas between them.
 pub fn patterns_of_text(argument: &str, written: &[u8]) -> Result<Patterns> {
-    if text::shown(written).contains(char::is_control) {
+    if written.len() <= LONGEST_LIST && text::shown(written).contains(char::is_control) {
         return Err(refused(argument, written, &Flaw::Control));
     }
     Patterns::read_list(written).map_err(|flaw| refused(argument, written, &flaw))
@@ -52,10 +52,13 @@ pub fn patterns_argument(call: Call, index: usize) -> Result<Option<Vec<Vec<u8>>
             written.push(pattern);
         }
         if written.len() > MOST_PATTERNS {
-            let many = Flaw::TooMany(array::text_bytes(given).len());
-            return Err(refused(ARGUMENT, b"", &many));
+            return Err(refused(ARGUMENT, &written[0], &Flaw::TooMany));
         }
     }
+    topic::Patterns::read_all(written.iter().map(Vec::as_slice)).or_else(|flaw| match flaw {
+        Flaw::Empty => Ok(Patterns::NONE),
+        flaw => Err(refused(ARGUMENT, &written[0], &flaw)),
+    })?;
     if written.is_empty() {
         return Err(Error::out_of_range(
             ARGUMENT,
@@ -67,7 +70,7 @@ pub fn patterns_argument(call: Call, index: usize) -> Result<Option<Vec<Vec<u8>>
 }
 
 fn patterns_of_one(argument: &str, written: &[u8]) -> Result<()> {
-    if text::shown(written).contains(char::is_control) {
+    if written.len() <= LONGEST && text::shown(written).contains(char::is_control) {
         return Err(refused(argument, written, &Flaw::Control));
     }
     let pattern =
@@ -95,7 +98,11 @@ fn refused(argument: &str, written: &[u8], flaw: &Flaw) -> Error {
         Flaw::Brace => "has a brace that is not of {sub}, a whole level".to_owned(),
         Flaw::Comma => "has a comma".to_owned(),
         Flaw::Escape => "has a \\ that is not before one of * { } , \\".to_owned(),
-        Flaw::TooMany(many) => format!("has {many} patterns, at most {MOST_PATTERNS}"),
+        Flaw::TooDeep(deep) => format!("has {deep} levels, at most {MOST_LEVELS}"),
+        Flaw::TooMany => format!("has more than {MOST_PATTERNS} patterns"),
+        Flaw::ListTooLong(length) => {
+            format!("is too long: {length} bytes of patterns, at most {LONGEST_LIST}")
+        }
     };
     let what = match flaw {
         Flaw::Empty if argument == "topic" => "is empty".to_owned(),
@@ -110,7 +117,8 @@ fn refused(argument: &str, written: &[u8], flaw: &Flaw) -> Error {
         Flaw::Brace => "A brace as such is written \\{ or \\}".to_owned(),
         Flaw::Comma => "Write several patterns as several elements of the array; a comma as such is written \\,".to_owned(),
         Flaw::Escape => "A backslash as such is written \\\\".to_owned(),
-        Flaw::TooMany(_) => "Say it with fewer: ** at the end stands for all that follows.".to_owned(),
+        Flaw::TooDeep(_) => "A topic is an address, as post/42; a / that is none of its own belongs into the payload.".to_owned(),
+        Flaw::TooMany | Flaw::ListTooLong(_) => "Say it with fewer: ** at the end stands for all that follows.".to_owned(),
     };
     Error::new(
         SqlState::INVALID_PARAMETER_VALUE,
@@ -119,9 +127,11 @@ fn refused(argument: &str, written: &[u8], flaw: &Flaw) -> Error {
     .hint(hint)
 }
 
-/// As a message repeats it.
+/// As a message repeats it: its beginning.
 fn shown(written: &[u8]) -> String {
     const MOST: usize = 100;
+    // In each encoding of the server a character has four bytes at most.
+    let written = text::cut(written, 4 * MOST);
     let whole = hidden::shown(&text::shown(written));
     match whole.char_indices().nth(MOST) {
         Some((end, _)) => format!("{}...", &whole[..end]),

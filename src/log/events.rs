@@ -8,6 +8,7 @@ use super::state;
 use crate::errors::Result;
 use crate::pg::by_address::Reader;
 use crate::pg::heap::ForReading;
+use crate::pg::interrupts;
 use crate::pg::spi::Row;
 
 pub type Tables = [Option<ForReading>; PARTS as usize];
@@ -54,6 +55,8 @@ impl<'tables> EventFetcher<'tables> {
     ) -> Result<bool> {
         let mut n = 0;
         for run in runs {
+            // A reader who wants few of them goes through many.
+            interrupts::check();
             let count = i32::from(run.count);
             if n + count <= skip {
                 n += count;

@@ -1,5 +1,7 @@
 //! Which notices of the log a reader gets: of which channels and topics, and from where on it may read each.
 
+use std::cell::Cell;
+
 use pushy_core::topic::Patterns;
 use rustc_hash::FxHashMap;
 
@@ -9,12 +11,17 @@ use crate::channel::access::{self, ChannelAccess, Readable};
 use crate::errors::Result;
 use crate::pg::Oid;
 
+/// Patterns whose looks cost as much as an event costs to read: one of 16 levels takes some 50 ns.
+const PATTERNS_A_STEP: usize = 20;
+
 /// Which notices a reader gets.
 pub struct Filter {
     wanted: Wanted,
     bits: i64,
     /// None: of all topics, and of none.
     topics: Option<Patterns>,
+    /// Patterns that were tried since somebody took their number.
+    tried: Cell<usize>,
 }
 
 enum Wanted {
@@ -55,6 +62,7 @@ impl Filter {
         wanted: Wanted::Everything,
         bits: -1,
         topics: None,
+        tried: Cell::new(0),
     };
 
     /// What a role reads of these, as grants stand now; an error when it may not read a channel that it names.
@@ -70,6 +78,7 @@ impl Filter {
             wanted,
             bits: chosen.bits(),
             topics: chosen.patterns(),
+            tried: Cell::new(0),
         })
     }
 
@@ -84,6 +93,7 @@ impl Filter {
             wanted,
             bits: chosen.bits(),
             topics: chosen.patterns(),
+            tried: Cell::new(0),
         }
     }
 
@@ -106,7 +116,10 @@ impl Filter {
     pub fn share(&self, channel: &[u8], topic: Option<&[u8]>, position: i64) -> Result<Share> {
         let is_wanted = match (&self.topics, topic) {
             (None, _) => true,
-            (Some(topics), Some(topic)) => topics.match_topic(topic, None),
+            (Some(topics), Some(topic)) => {
+                self.add_tried(topics.count());
+                topics.match_topic(topic, None)
+            }
             (Some(_), None) => false,
         };
         if !is_wanted {
@@ -114,10 +127,27 @@ impl Filter {
         }
         match &self.wanted {
             Wanted::Everything => Ok(Share::Notice),
-            Wanted::Heard(hearing) => hearing.share(channel, topic, position),
-            Wanted::Channels(channels) => Ok(channels
-                .get(channel)
-                .map_or(Share::Nothing, |readable| readable.share(topic, position))),
+            Wanted::Heard(hearing) => hearing.share(channel, |readable| {
+                self.add_tried(readable.count_patterns());
+                readable.share(topic, position)
+            }),
+            Wanted::Channels(channels) => {
+                Ok(channels.get(channel).map_or(Share::Nothing, |readable| {
+                    self.add_tried(readable.count_patterns());
+                    readable.share(topic, position)
+                }))
+            }
         }
+    }
+
+    fn add_tried(&self, patterns: usize) {
+        self.tried.set(self.tried.get() + patterns);
+    }
+
+    /// What the looks since the last time cost beside the reading of the events, in such readings.
+    pub fn take_steps(&self) -> usize {
+        let tried = self.tried.get();
+        self.tried.set(tried % PATTERNS_A_STEP);
+        tried / PATTERNS_A_STEP
     }
 }

@@ -167,9 +167,9 @@ impl Delivery {
         Ok(())
     }
 
-    /// Goes past a tick or an event; false when the stretch is over.
-    fn step(&mut self) -> bool {
-        self.left = self.left.saturating_sub(1);
+    /// Goes past a tick or an event, once what was wanted of those before cost so many steps more; false when the stretch is over.
+    fn step(&mut self, more: usize) -> bool {
+        self.left = self.left.saturating_sub(1 + more);
         self.left > 0
     }
 
@@ -222,7 +222,7 @@ fn hand_over(
     if tick.last() <= way.passed {
         return Ok(true);
     }
-    let mut goes_on = way.step();
+    let mut goes_on = way.step(filter.take_steps());
     if !filter.may_want(tick.channels) {
         way.passed = tick.last();
         return Ok(goes_on);
@@ -231,7 +231,7 @@ fn hand_over(
     let mut merged: Option<HashMap<Equal, Merged>> = None;
     let is_there = log.events(&tick.runs, skip, |n, row| {
         let before = std::mem::replace(&mut way.passed, tick.cursor(n));
-        goes_on = way.step();
+        goes_on = way.step(filter.take_steps());
         let channel = row.opt_bytes(parts::log::CHANNEL).unwrap_or_default();
         let topic = row.opt_bytes(parts::log::TOPIC);
         match filter.share(&channel, topic.as_deref(), row.i64(parts::log::LSN))? {

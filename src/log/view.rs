@@ -50,6 +50,8 @@ fn subscription_rows(call: Call) -> Result<Answer> {
             // Shown at once, before the relay comes to the next notice.
             let stopped = unfed.map(|unfed| unfed.reason);
             let owner = subscription.shown_owner();
+            // What is said where the owner may not read is not the owner's to count.
+            let is_shown = denied.is_none() || sees_all;
             rows.put(row![
                 subscription.name.as_str(),
                 owner
@@ -61,9 +63,11 @@ fn subscription_rows(call: Call) -> Result<Answer> {
                     .map_or(Answer::Null, array::of_text_bytes),
                 subscription.queue.as_ref().map(|queue| queue.name.as_str()),
                 subscription.cursor.shown(),
-                lag.events,
-                lag.bytes,
-                lag.since.map(|since| Interval(now.since_us(since) as i64)),
+                is_shown.then_some(lag.events),
+                is_shown.then_some(lag.bytes),
+                lag.since
+                    .filter(|_| is_shown)
+                    .map(|since| Interval(now.since_us(since) as i64)),
                 resync,
                 stopped.as_deref().or(subscription.stopped.as_deref()),
                 condition,
@@ -81,7 +85,7 @@ fn subscription_rows(call: Call) -> Result<Answer> {
 }
 
 /// What a subscription hears, and what to do where its owner may not read all of its channels: then what they have counts,
-/// because all of it waits.
+/// because all of it waits; for monitors, and for nobody else.
 fn heard(subscription: &Subscription) -> Result<(Filter, Option<String>)> {
     match subscription.filter() {
         Ok(filter) => Ok((filter, None)),
