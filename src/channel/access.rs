@@ -1,7 +1,7 @@
 //! Who reads a channel. One that nobody was granted is open; any other is read by its owner and its grantees, and by
 //! them only what was written after they were let in.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 use pushy_core::topic::Patterns;
 use rustc_hash::FxHashMap;
@@ -87,6 +87,8 @@ pub struct ChannelAccess {
     /// Of all channels that are not open, or of those met so far.
     answers: RefCell<FxHashMap<Vec<u8>, Readable>>,
     knows_all: bool,
+    /// Channels that were looked up one by one.
+    looked_up: Cell<usize>,
 }
 
 impl ChannelAccess {
@@ -107,6 +109,7 @@ impl ChannelAccess {
             role,
             answers: RefCell::new(heard.collect()),
             knows_all,
+            looked_up: Cell::new(0),
         })
     }
 
@@ -114,6 +117,11 @@ impl ChannelAccess {
     pub fn hears_all(&self) -> bool {
         let answers = self.answers.borrow();
         self.knows_all && answers.values().all(Readable::is_everything)
+    }
+
+    /// How many channels were looked up since somebody took their number.
+    pub fn take_looked_up(&self) -> usize {
+        self.looked_up.take()
     }
 
     /// What the role gets of an event of this channel, as `share` says of what it may read there.
@@ -124,6 +132,7 @@ impl ChannelAccess {
         if self.knows_all {
             return Ok(Share::Notice);
         }
+        self.looked_up.set(self.looked_up.get() + 1);
         let owned = identity::as_owner(|| granted::of(&[channel.to_vec()]))?;
         let readable = owned
             .first()

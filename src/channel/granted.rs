@@ -91,7 +91,7 @@ pub fn count_of(owner: Oid) -> Result<i64> {
 /// More than `most` channels, or grants, or `bytes` of patterns in so many of them.
 static ARE_MANY: Plan = Plan::new(
     "SELECT EXISTS (SELECT FROM pushy_internal.channel c OFFSET $1) OR EXISTS (SELECT FROM pushy_internal.channel_acl a OFFSET $1) \
-         OR (SELECT pg_catalog.sum(pg_catalog.octet_length(a.topics)) OPERATOR(pg_catalog.>) $2 \
+         OR (SELECT COALESCE(pg_catalog.sum(pg_catalog.octet_length(a.topics)), 0) OPERATOR(pg_catalog.>) $2 \
                FROM (SELECT a.topics FROM pushy_internal.channel_acl a LIMIT $1) a)",
     &[INT8OID, INT8OID],
 );

@@ -13,6 +13,8 @@ use crate::pg::Oid;
 
 /// Patterns whose looks cost as much as an event costs to read: one of 16 levels takes some 50 ns.
 const PATTERNS_A_STEP: usize = 20;
+/// What a channel that is looked up costs: a query, some 50 µs.
+const STEPS_A_CHANNEL: usize = 50;
 
 /// Which notices a reader gets.
 pub struct Filter {
@@ -146,8 +148,12 @@ impl Filter {
 
     /// What the looks since the last time cost beside the reading of the events, in such readings.
     pub fn take_steps(&self) -> usize {
+        let looked_up = match &self.wanted {
+            Wanted::Heard(hearing) => hearing.take_looked_up(),
+            Wanted::Everything | Wanted::Channels(_) => 0,
+        };
         let tried = self.tried.get();
         self.tried.set(tried % PATTERNS_A_STEP);
-        tried / PATTERNS_A_STEP
+        tried / PATTERNS_A_STEP + looked_up * STEPS_A_CHANNEL
     }
 }
