@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 import datetime
+import functools
 import threading
 import time
+from collections.abc import AsyncIterator, Callable
 
 import psycopg
 import pytest
@@ -150,6 +152,85 @@ def test_a_result_that_is_no_json_is_not_kept_and_its_job_not_run_again(db: Data
         said = [record.getMessage() for record in caplog.records if getattr(record, "job_id", None) == jobs[name]]
         said = [line for line in said if "is not kept" in line]
         assert len(said) == 1 and why in said[0], (name, said)
+
+
+async def work(job: pushy.Job, *rest: object) -> str:
+    await asyncio.sleep(0)
+    return f"done {job.id}"
+
+
+async def generate(job: pushy.Job) -> AsyncIterator[int]:
+    yield 1
+
+
+async def forgets_to_await(job: pushy.Job) -> object:
+    return work(job)
+
+
+async def loop_future(job: pushy.Job) -> object:
+    return asyncio.ensure_future(work(job))
+
+
+def traced(function: Callable[[pushy.Job], object]) -> Callable[[pushy.Job], object]:
+    @functools.wraps(function)
+    def inner(job: pushy.Job) -> object:
+        return function(job)
+
+    return inner
+
+
+class Works:
+    work = staticmethod(work)
+
+    async def __call__(self, job: pushy.Job) -> object:
+        return await work(job)
+
+
+@pytest.mark.parametrize(
+    "handler",
+    [
+        traced(work), traced(traced(work)), lambda job: work(job), functools.partial(work), functools.partial(traced(work)),
+        Works(), traced(Works()), Works().work, forgets_to_await, traced(forgets_to_await), loop_future,
+    ],
+)  # fmt: skip
+def test_what_a_handler_returns_is_awaited(db: Database, start, handler) -> None:
+    db.queue(max_attempts=1)
+    worker = pushy.Worker(db.conninfo)
+    worker.handler("q")(handler)
+    job = db.enqueue()
+    start(worker)
+    assert db.reaches(job, "completed")["result"] == f"done {job}"
+
+
+@pytest.mark.parametrize("handler", [traced(generate), lambda job: (n for n in [1]), traced(traced(generate))])
+def test_a_generator_behind_a_decorator_fails_its_job(db: Database, start, handler) -> None:
+    db.queue(max_attempts=1)
+    worker = pushy.Worker(db.conninfo)
+    worker.handler("q")(handler)
+    job = db.enqueue()
+    start(worker)
+    assert "whose body nobody runs" in db.reaches(job, "discarded")["last_error"]
+
+
+def test_a_cancel_reaches_an_async_handler_behind_a_decorator(db: Database, start) -> None:
+    db.queue(lease="1 s", max_attempts=1)
+    worker = pushy.Worker(db.conninfo)
+    heard: list[str | None] = []
+
+    async def handle(job: pushy.Job) -> None:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            heard.append(job.cancel_reason)
+            raise
+
+    worker.handler("q")(traced(handle))
+    job = db.enqueue()
+    start(worker)
+    db.reaches(job, "running")
+    db.rows("SELECT pushy.job_cancel(%s)", job)
+    eventually(lambda: heard, "it is told")
+    assert heard == ["lost"]
 
 
 def test_logs_and_progress_are_kept_with_the_job(db: Database, start) -> None:

@@ -14,6 +14,19 @@ def handle(job: pushy.Job) -> None:
     pass
 
 
+def generator(job: pushy.Job) -> Any:
+    yield 1
+
+
+async def async_generator(job: pushy.Job, more: int = 1) -> Any:
+    yield 1
+
+
+class Yielding:
+    def __call__(self, job: pushy.Job) -> Any:
+        yield 1
+
+
 class Callee:
     def __call__(self, job: pushy.Job, more: int = 1) -> None:
         pass
@@ -27,6 +40,10 @@ class Callee:
         (lambda worker: worker.handler("q")(3), "not 3"),
         (lambda worker: worker.handler("q")(lambda: None), "called with the job"),
         (lambda worker: worker.handler("q")(lambda job, more: None), "called with the job"),
+        (lambda worker: worker.handler("q")(generator), "does not yield"),
+        (lambda worker: worker.handler("q")(async_generator), "does not yield"),
+        (lambda worker: worker.handler("q")(partial(async_generator, more=2)), "does not yield"),
+        (lambda worker: worker.handler("q")(Yielding()), "does not yield"),
         (lambda worker: worker.handler("q", concurrency="4"), "not '4' and 0"),
         (lambda worker: worker.handler("q", concurrency=2.5), "not 2.5 and 0"),
         (lambda worker: worker.handler("q", prefetch="4"), "not 10 and '4'"),

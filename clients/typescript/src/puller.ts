@@ -8,6 +8,7 @@ import { Backoff } from './backoff.js'
 import { Bell } from './bell.js'
 import type { Connection } from './connection.js'
 import type { Extender } from './extender.js'
+import { isGenerator } from './generators.js'
 import { Held, type Job, type Keeper } from './job.js'
 import type { Line } from './lines.js'
 import { ANSWER_MS, Link, Unreachable } from './link.js'
@@ -219,7 +220,9 @@ export class Puller implements Keeper {
     let ended: { result: unknown } | { error: unknown }
     try {
       if (job.unreadable !== undefined) throw job.unreadable
-      ended = { result: await this.#handler.handle(job as Job<unknown> as Job<never>) }
+      const result = await this.#handler.handle(job as Job<unknown> as Job<never>)
+      if (isGenerator(result)) throw new TypeError('the handler returned a generator, whose body nobody runs')
+      ended = { result }
     } catch (error) {
       ended = { error }
     }

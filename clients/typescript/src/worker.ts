@@ -6,6 +6,7 @@ import type { Connection } from './connection.js'
 import { Extender } from './extender.js'
 import type { Job } from './job.js'
 import { Link } from './link.js'
+import { isGeneratorFunction } from './generators.js'
 import { type Handler, Puller } from './puller.js'
 import { type Logger, type Metrics, Report, toStandardError } from './report.js'
 import { Settler } from './settler.js'
@@ -81,6 +82,9 @@ export class Worker {
       throw new TypeError(`a handler has the name of a queue, worker.handler('mails', …) for instance, not ${show(queue)}`)
     }
     if (typeof handle !== 'function') throw new TypeError(`the handler of queue "${queue}" is no function`)
+    if (isGeneratorFunction(handle)) {
+      throw new TypeError(`a handler returns, and does not yield, because nobody would run the body of its generator: that of queue "${queue}"`)
+    }
     requireKnown('a handler', options, HANDLER_OPTIONS)
     const { concurrency = 10, prefetch = 0, leaseMs } = options
     if (!(Number.isInteger(concurrency) && concurrency >= 1 && Number.isInteger(prefetch) && prefetch >= 0)) {

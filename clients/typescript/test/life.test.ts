@@ -23,6 +23,29 @@ describe('the life of a job', { timeout: 120_000 }, () => {
     assert.deepEqual((await db.reaches(await db.enqueue({ n: 21 }), 'completed')).result, { doubled: 42 })
   }))
 
+  test('what a handler returns is awaited, behind a wrapper too', staged(async (stage) => {
+    const { db } = stage
+    await db.queue()
+    const work = async (job: Job): Promise<number> => (await sleep(1), job.id)
+    const handlers = [(job: Job) => work(job), async (job: Job) => work(job), (job: Job) => ({ then: (done: (n: number) => void) => done(job.id) })]
+    for (const [n, handle] of handlers.entries()) {
+      await db.queue(`q${n}`)
+      void stage.start(stage.worker().handler(`q${n}`, handle))
+      const id = await db.enqueue({}, `q${n}`)
+      assert.equal((await db.reaches(id, 'completed')).result, id)
+    }
+  }))
+
+  test('a generator behind a wrapper fails its job', staged(async (stage) => {
+    const { db } = stage
+    await db.queue('q', { max_attempts: 1 })
+    async function* yields(): AsyncGenerator<number> {
+      yield 1
+    }
+    void stage.start(stage.worker().handler('q', () => yields()))
+    assert.match((await db.reaches(await db.enqueue(), 'discarded')).last_error ?? '', /whose body nobody runs/)
+  }))
+
   test('words end the attempt however deep they are said', staged(async (stage) => {
     const { db } = stage
     await db.queue('q', { max_attempts: 2 })

@@ -10,6 +10,8 @@ const cases: [string, (worker: any) => unknown, RegExp][] = [
   ['a function for a name', (worker) => worker.handler(handle, handle), /the name of a queue/],
   ['no function', (worker) => worker.handler('q', {}), /"q" is no function/],
   ['a number for a function', (worker) => worker.handler('q', {}, 3), /"q" is no function/],
+  ['a generator', (worker) => worker.handler('q', function* () {}), /does not yield/],
+  ['an async generator', (worker) => worker.handler('q', {}, async function* () {}), /does not yield/],
   ['another name of the lease', (worker) => worker.handler('q', { lease: 5 }, handle), /no option "lease": there are concurrency, prefetch, leaseMs/],
   ['a misspelt option', (worker) => worker.handler('q', { concurency: 5 }, handle), /no option "concurency"/],
   ['text for a lease', (worker) => worker.handler('q', { leaseMs: '30 s' }, handle), /leaseMs is a number of milliseconds, not '30 s'/],

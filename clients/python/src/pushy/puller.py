@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import inspect
 import logging
 import math
 import os
@@ -195,8 +196,16 @@ class Puller:
         return self._handler.function(job)
 
     async def _attempt(self, job: Job) -> Any:
+        return await self._finish(self._begin(job))
+
+    async def _finish(self, result: Any) -> Any:
+        """What a handler has returned may be what is still to be done: an `async def` behind a decorator, or without its await."""
         try:
-            return await self._begin(job)
+            while inspect.isawaitable(result):
+                result = await result
+            if inspect.isgenerator(result) or inspect.isasyncgen(result):
+                raise TypeError(f"the handler returned a generator, whose body nobody runs: {result!r}")
+            return result
         except (SystemExit, KeyboardInterrupt) as error:
             # Of the handler, not of the program.
             raise RuntimeError(f"the handler raised {type(error).__name__}") from error
@@ -216,7 +225,19 @@ class Puller:
             result = self._begin(job)
         except BaseException as raised:
             error = raised
-        self.worker.call(self._ended, job, error, result)
+        if inspect.isawaitable(result) or inspect.isgenerator(result) or inspect.isasyncgen(result):
+            self.worker.call(self._finish_in_loop, job, result)
+        else:
+            self.worker.call(self._ended, job, error, result)
+
+    def _finish_in_loop(self, job: Job, result: Any) -> None:
+        if job.cancelled:
+            if inspect.iscoroutine(result):
+                result.close()
+            self._ended(job, asyncio.CancelledError(), None)
+            return
+        job.task = asyncio.create_task(self._finish(result))
+        job.task.add_done_callback(functools.partial(self._attempted, job))
 
     def _ended(self, job: Job, error: BaseException | None, result: Any) -> None:
         self.running.remove(job)

@@ -54,6 +54,11 @@ def _takes_a_job(function: object) -> bool:
     return True
 
 
+def _is(kind: Callable[[object], bool], function: Callable[[Job], Any]) -> bool:
+    """Of a function, or of an object that is called like one."""
+    return kind(function) or kind(getattr(function, "__call__", None))
+
+
 def _is_in_a_loop() -> bool:
     try:
         asyncio.get_running_loop()
@@ -95,6 +100,8 @@ class Worker:
     def handler(self, queue: str, *, concurrency: int = 10, prefetch: int = 0, lease: Seconds | None = None) -> Callable[[F], F]:
         """Registers a function for a queue: `async def`, which runs in the worker's event loop, or `def`, which runs in a thread.
 
+        What can be awaited of what it returns is awaited, in the loop: an `async def` behind a decorator is run, too.
+
         concurrency how many run at a time in this process
         prefetch    how many more are claimed and wait here, for queues of very short jobs
         lease       how long a job is the worker's if it dies, extended while the handler runs; as the queue says if left out
@@ -114,7 +121,9 @@ class Worker:
         def register(function: F) -> F:
             if not _takes_a_job(function):
                 raise TypeError(f"a handler is a function that is called with the job, def handle(job: pushy.Job) for instance, not {function!r}")
-            is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))
+            if _is(inspect.isgeneratorfunction, function) or _is(inspect.isasyncgenfunction, function):
+                raise TypeError(f"a handler returns, and does not yield, because nobody would run the body of its generator: {function!r}")
+            is_async = _is(inspect.iscoroutinefunction, function)
             self._handlers[queue] = Handler(queue, function, is_async, concurrency, prefetch, lease_s)
             return function
 
