@@ -19,6 +19,8 @@ export class Extender {
   readonly #held = new Map<number, Held>()
   readonly #bell = new Bell()
   #wakesAt = Infinity
+  #over: NodeJS.Timeout | undefined
+  #overAt = Infinity
   #ended = false
 
   constructor(link: Link, report: Report) {
@@ -31,6 +33,7 @@ export class Extender {
     if (before !== undefined) this.#lose(before, 'its lease was over, and it was claimed again')
     this.#held.set(job.id, job)
     this.#notLaterThan(job.extendAt)
+    this.#endNotLaterThan(job.endsAt)
   }
 
   letGo(job: Held): void {
@@ -45,6 +48,7 @@ export class Extender {
 
   end(): void {
     this.#ended = true
+    clearTimeout(this.#over)
     this.#bell.ring()
   }
 
@@ -62,10 +66,10 @@ export class Extender {
           notBefore = performance.now() + pauseMs
         }
       }
-      this.#endThoseThatAreOver()
-      const left = this.#extended()
-      const nextAt = Math.max(notBefore, Math.min(...left.map((job) => job.extendAt)))
-      this.#wakesAt = Math.min(nextAt, ...left.map((job) => job.endsAt))
+      const now = performance.now()
+      // A completion may fail, and its job is extended again.
+      const nextAt = [...this.#held.values()].map((job) => (job.completing ? Math.max(job.extendAt, now + BUSY_MS) : job.extendAt))
+      this.#wakesAt = Math.max(notBefore, Math.min(...nextAt))
       await this.#bell.wait(this.#wakesAt - performance.now())
     }
   }
@@ -133,7 +137,6 @@ export class Extender {
       said.map((share) => share?.message ?? null),
       lockTimeout,
     ]
-    // No later than when the first of them is over, because then its handler is to be told.
     const timeoutMs = Math.max(1_000, Math.min(...jobs.map((job) => job.endsAt)) - sentAt)
     let answers: Map<number, string | null | undefined>
     try {
@@ -156,16 +159,27 @@ export class Extender {
     return jobs.every((job) => typeof answers.get(job.id) === 'string')
   }
 
+  #endNotLaterThan(at: number): void {
+    if (at >= this.#overAt || this.#ended) return
+    clearTimeout(this.#over)
+    this.#overAt = at
+    // A timer, because whoever extends the leases may be waiting for a server that says nothing.
+    this.#over = setTimeout(() => this.#endThoseThatAreOver(), Math.min(at - performance.now(), 2 ** 31 - 1))
+  }
+
   #endThoseThatAreOver(): void {
+    this.#overAt = Infinity
     const now = performance.now()
     for (const job of this.#extended()) {
       if (job.endsAt <= now) this.#lose(job, 'its lease is over, and the server did not extend it')
     }
+    const nextAt = [...this.#held.values()].map((job) => (job.completing ? Math.max(job.endsAt, now + BUSY_MS) : job.endsAt))
+    this.#endNotLaterThan(Math.min(...nextAt))
   }
 
   #lose(job: Held, why: string): void {
     this.letGo(job)
-    if (job.isOver || job.completing) return
+    if (job.isOver || job.completing || job.cancelReason === 'lost') return
     const fields = { event: 'lost', queue: job.queue, jobId: job.id, attempt: job.attempt }
     this.#report.log('warn', `job ${job.id} is no longer this worker's: ${why}`, fields)
     job.cancel('lost')

@@ -9,11 +9,20 @@ export interface FetchOptions {
   timeoutMs?: number
   /** Cancels the statement in the server. */
   signal?: AbortSignal
+  /** Gives up before the statement is sent, while the connection is opened; `signal` does so, too. */
+  unsent?: AbortSignal | undefined
 }
 
-/** The server was not reached, or its answer was lost: it may have done what it was asked. */
+/** The server was not reached, or its answer was lost: where it was asked, it may have done so. */
 export class Unreachable extends Error {
   override name = 'Unreachable'
+  /** There was no answer in time. */
+  readonly isLate: boolean
+
+  constructor(why: string, { isLate = false, cause }: { isLate?: boolean; cause?: unknown } = {}) {
+    super(why, { cause })
+    this.isLate = isLate
+  }
 }
 
 /** The server may say otherwise when it is asked again: a conflict, a time-out, a lock, a limit, a restart. */
@@ -30,7 +39,8 @@ export function isOfOne(error: pg.DatabaseError): boolean {
 const ENDS_SESSION = /^(08|57P|25P03|28|53300)/
 
 export const ANSWER_MS = 30_000
-const CANCEL_MS = 1_000
+const CANCEL_MS = 1_000 // for the server to end a statement that is given up; then the connection is closed
+const END_MS = 500
 
 /** What node-postgres has, and its types do not say. */
 interface Internals {
@@ -47,6 +57,10 @@ interface Internals {
 export class Link {
   readonly #config: pg.ClientConfig
   #client: pg.Client | undefined
+  #opening: pg.Client | undefined
+  #hasEnded = false
+  /** How many statements were sent. */
+  asked = 0
   /** As far as it is known: the database has every character. */
   isUtf8 = false
 
@@ -62,24 +76,31 @@ export class Link {
 
   /** Runs one statement; throws Unreachable, or pg.DatabaseError where the server refuses it. */
   async fetch(text: string, values: unknown[], options: FetchOptions = {}): Promise<Row[]> {
-    const client = this.#client ?? (await this.#open())
-    if (options.signal?.aborted) throw options.signal.reason
+    const client = this.#client ?? (await this.#open([options.signal, options.unsent]))
+    if (options.signal?.aborted) throw new Unreachable('the worker ends')
     const timers: NodeJS.Timeout[] = []
+    const timeoutMs = options.timeoutMs ?? ANSWER_MS
+    let isLate = false
     const giveUp = (): void => this.#drop(client)
     const cancel = (): void => {
       requestCancel(client)
       timers.push(setTimeout(giveUp, CANCEL_MS))
     }
-    timers.push(setTimeout(cancel, options.timeoutMs ?? ANSWER_MS))
+    const late = (): void => {
+      isLate = true
+      cancel()
+    }
+    timers.push(setTimeout(late, timeoutMs))
     options.signal?.addEventListener('abort', cancel)
+    this.asked++
     try {
       // Without a name, so that no statement stays prepared: the next one may go to another session of a pooler.
       const query = { text, values, rowMode: 'array' as const, types: { getTypeParser: () => (value: string) => value } }
       return (await client.query<Row>(query as pg.QueryArrayConfig)).rows
     } catch (error) {
-      if (error instanceof pg.DatabaseError && !ENDS_SESSION.test(error.code ?? '')) throw error
+      if (!isLate && error instanceof pg.DatabaseError && !ENDS_SESSION.test(error.code ?? '')) throw error
       this.#drop(client)
-      throw new Unreachable((error as Error).message, { cause: error })
+      throw new Unreachable(isLate ? `no answer in ${timeoutMs / 1000} s` : (error as Error).message, { isLate, cause: error })
     } finally {
       for (const timer of timers) clearTimeout(timer)
       options.signal?.removeEventListener('abort', cancel)
@@ -90,13 +111,24 @@ export class Link {
     const client = this.#client
     if (client === undefined) return
     this.#client = undefined
-    const timer = setTimeout(() => destroy(client), CANCEL_MS)
+    const timer = setTimeout(() => destroy(client), END_MS)
     await client.end().catch(() => undefined)
     clearTimeout(timer)
   }
 
-  async #open(): Promise<pg.Client> {
+  /** No statement is sent any more, and none is waited for. */
+  async end(): Promise<void> {
+    this.#hasEnded = true
+    if (this.#opening !== undefined) destroy(this.#opening)
+    await this.close()
+  }
+
+  async #open(until: (AbortSignal | undefined)[]): Promise<pg.Client> {
+    if (this.#hasEnded || until.some((signal) => signal?.aborted)) throw new Unreachable('the worker ends')
     const client = new pg.Client(this.#config)
+    const giveUp = (): void => destroy(client)
+    for (const signal of until) signal?.addEventListener('abort', giveUp)
+    this.#opening = client
     // Without a listener an idle connection that breaks would end the program.
     client.on('error', () => this.#drop(client))
     client.on('end', () => this.#drop(client))
@@ -113,6 +145,9 @@ export class Link {
     } catch (error) {
       destroy(client)
       throw new Unreachable((error as Error).message || String(error), { cause: error })
+    } finally {
+      this.#opening = undefined
+      for (const signal of until) signal?.removeEventListener('abort', giveUp)
     }
     this.#client = client
     return client
@@ -139,5 +174,6 @@ function requestCancel(client: pg.Client): void {
   const socket = host.startsWith('/') ? connect(`${host}/.s.PGSQL.${port}`) : connect(port, host)
   socket.on('error', () => undefined)
   socket.setTimeout(CANCEL_MS, () => socket.destroy())
-  socket.end(message)
+  // The other side ends it, as for libpq: PgBouncer 1.18 dies of an end that comes with the request.
+  socket.write(message)
 }

@@ -43,6 +43,8 @@ class Bound extends Error {
 interface Request {
   name: string
   maxJobs: number
+  /** How many statements its connection had sent before. */
+  since: number
 }
 
 export class Puller implements Keeper {
@@ -115,9 +117,14 @@ export class Puller implements Keeper {
     return left.length
   }
 
-  async close(): Promise<void> {
+  async end(): Promise<void> {
     this.#close.abort()
-    await this.#link.close()
+    await this.#link.end()
+  }
+
+  /** Whether the server may have given jobs to the name of a request. */
+  #owed(): boolean {
+    return this.#request !== undefined && !this.#close.signal.aborted && this.#link.asked > this.#request.since
   }
 
   get #stopping(): boolean {
@@ -128,13 +135,13 @@ export class Puller implements Keeper {
     const backoff = new Backoff()
     const vain = new Backoff(5, 200)
     let wasTold = false
-    while (!this.#stopping || (this.#request !== undefined && !this.#close.signal.aborted)) {
+    while (!this.#stopping || this.#owed()) {
       try {
         if (this.#request === undefined) {
           const room = await this.#room()
           if (this.#stopping) return
           // To find that nothing has changed, one job is enough.
-          this.#request = { name: `${this.#who}:${++this.#requests}`, maxJobs: this.#isBound ? 1 : room }
+          this.#request = { name: `${this.#who}:${++this.#requests}`, maxJobs: this.#isBound ? 1 : room, since: this.#link.asked }
         }
         const asked = this.#request.maxJobs
         const jobs = await this.#claim(this.#request)
@@ -153,7 +160,7 @@ export class Puller implements Keeper {
       } catch (error) {
         // The server said no, so this name holds nothing. After any other error it may hold jobs.
         if (error instanceof pg.DatabaseError || error instanceof Bound) this.#request = undefined
-        if (this.#stopping && this.#request === undefined) return
+        if (this.#stopping && !this.#owed()) return
         // A fault of this library is no reason to leave the other queues.
         if (!(error instanceof Unreachable) && this.#request !== undefined) await this.#link.close()
         const pauseMs = backoff.nextMs()
@@ -166,7 +173,7 @@ export class Puller implements Keeper {
 
   /** Cut short by stop(), unless a claim is to be repeated. */
   async #sleep(pauseMs: number): Promise<void> {
-    const { signal } = this.#request === undefined ? this.#stop : this.#close
+    const { signal } = this.#owed() ? this.#close : this.#stop
     await sleep(pauseMs, undefined, { signal }).catch(() => undefined)
   }
 
@@ -182,6 +189,7 @@ export class Puller implements Keeper {
     const sentAt = performance.now()
     const rows = await this.#link.fetch(CLAIM, [this.queue, request.maxJobs, this.leaseS, request.name], {
       signal: this.#close.signal,
+      unsent: this.#owed() ? undefined : this.#stop.signal,
     })
     if (rows.length > 0) this.#services.report.count('claimed', this.queue, (performance.now() - sentAt) / 1000)
     const jobs = rows.map((row) => new Held(this, sentAt, row))

@@ -43,6 +43,7 @@ export class Settler {
   readonly #settled: (job: Held) => void
   readonly #bell = new Bell()
   #pending: Settlement[] = []
+  #underWay: Settlement[] = []
   #lines: Line[] = []
   readonly #waiting = new Map<Held, Waiting>()
   #isBusy = false
@@ -111,7 +112,8 @@ export class Settler {
 
   /** How many outcomes are not told yet. */
   left(): number {
-    return this.#pending.length + [...this.#waiting.values()].filter((waiting) => waiting.settlement !== undefined).length
+    const waiting = [...this.#waiting.values()].flatMap(({ settlement }) => settlement ?? [])
+    return new Set([...this.#pending, ...this.#underWay, ...waiting].map(({ job }) => job)).size
   }
 
   end(): void {
@@ -173,17 +175,21 @@ export class Settler {
     const fresh: Line[] = []
     for (const line of this.#lines.splice(0)) (this.#waiting.get(line.job)?.lines ?? fresh).push(line)
     // At once, because the lines of a job come before its outcome.
-    let batch = this.#batch()
-    if (fresh.length > 0) {
-      try {
-        await this.#log(fresh)
-      } catch (error) {
-        this.#pending.unshift(...batch)
-        throw error
+    let batch = (this.#underWay = this.#batch())
+    try {
+      if (fresh.length > 0) {
+        try {
+          await this.#log(fresh)
+        } catch (error) {
+          this.#pending.unshift(...batch)
+          throw error
+        }
+        batch = batch.filter((each) => !this.#waits(each))
       }
-      batch = batch.filter((each) => !this.#waits(each))
+      if (batch.length > 0) await this.#settle(batch)
+    } finally {
+      this.#underWay = []
     }
-    if (batch.length > 0) await this.#settle(batch)
     let first: Waiting | undefined
     for (const waiting of this.#waiting.values()) if (first === undefined || waiting.due < first.due) first = waiting
     if (first !== undefined && first.due <= performance.now()) await this.#tellAlone(first)

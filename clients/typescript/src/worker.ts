@@ -152,7 +152,7 @@ export class Worker {
     } finally {
       settler.end()
       extender.end()
-      await Promise.all([...pullers, ...links].map((each) => each.close()))
+      await Promise.all([...pullers, ...links].map((each) => each.end()))
       await Promise.all(serving.map((service) => service.catch(() => undefined)))
     }
   }
@@ -172,8 +172,13 @@ export class Worker {
       abandoned = pullers.reduce((sum, puller) => sum + puller.abandon(), 0)
     }
     this.#hurry.abort()
-    if (await settler.drain(SETTLE_MS)) this.#report.log('info', 'stopped', { event: 'stopped' })
-    else this.#report.log('error', `stopped before all outcomes were settled; the leases of ${settler.left()} will run out`, { event: 'stopped' })
+    if (await settler.drain(SETTLE_MS)) {
+      this.#report.log('info', 'stopped', { event: 'stopped' })
+    } else {
+      const left = settler.left()
+      const why = left > 0 ? `all outcomes were settled; the leases of ${left} will run out` : 'all log lines were kept'
+      this.#report.log('error', `stopped before ${why}`, { event: 'stopped' })
+    }
     return abandoned
   }
 }

@@ -26,6 +26,8 @@ class Extender:
         self._held: dict[int, Job] = {}
         self._wake = asyncio.Event()
         self._wakes_at = math.inf
+        self._over: asyncio.TimerHandle | None = None
+        self._over_at = math.inf
 
     def hold(self, job: Job) -> None:
         before = self._held.get(job.id)
@@ -33,6 +35,7 @@ class Extender:
             self._lose(before, "its lease was over, and it was claimed again")
         self._held[job.id] = job
         self._not_later_than(job.extend_at)
+        self._end_not_later_than(job.ends_at)
 
     def let_go(self, job: Job) -> None:
         if self._held.get(job.id) is job:
@@ -62,11 +65,10 @@ class Extender:
             else:
                 pause = backoff.next()
                 self._report.count("backoff", "", pause)
-            self._end_those_that_are_over()
             now = time.monotonic()
-            next_at = min((job.extend_at for job in self._extended()), default=math.inf)
-            over_at = min((job.ends_at for job in self._extended()), default=math.inf)
-            self._wakes_at = min(max(next_at, now + pause), over_at)
+            # A completion may fail, and its job is extended again.
+            next_at = min((max(job.extend_at, now + BUSY_S) if job.completing else job.extend_at for job in self._held.values()), default=math.inf)
+            self._wakes_at = max(next_at, now + pause)
             self._wake.clear()
             try:
                 async with asyncio.timeout(None if self._wakes_at == math.inf else max(0.0, self._wakes_at - now)):
@@ -125,7 +127,6 @@ class Extender:
             [message for _, message in shares],
             lock_timeout,
         )
-        # No later than when the first of them is over, because then its handler is to be told.
         patience = max(1.0, min(job.ends_at for job in jobs) - sent_at)
         try:
             rows = await self._link.fetch(statements.EXTEND, parameters, patience)
@@ -147,14 +148,30 @@ class Extender:
                     self.report_soon(job)
         return all(answers.get(job.id) is not None for job in jobs)
 
+    def _end_not_later_than(self, time_: float) -> None:
+        if time_ >= self._over_at:
+            return
+        self.end()
+        # A timer, because whoever extends the leases may be waiting for a server that says nothing.
+        self._over = asyncio.get_running_loop().call_later(time_ - time.monotonic(), self._end_those_that_are_over)
+        self._over_at = time_
+
+    def end(self) -> None:
+        """Nobody is told any more."""
+        if self._over is not None:
+            self._over.cancel()
+        self._over_at = math.inf
+
     def _end_those_that_are_over(self) -> None:
+        self._over_at = math.inf
         now = time.monotonic()
         for job in [job for job in self._extended() if job.ends_at <= now]:
             self._lose(job, "its lease is over, and the server did not extend it")
+        self._end_not_later_than(min((max(job.ends_at, now + BUSY_S) if job.completing else job.ends_at for job in self._held.values()), default=math.inf))
 
     def _lose(self, job: Job, why: str) -> None:
         self.let_go(job)
-        if job.is_over or job.completing:
+        if job.is_over or job.completing or job.cancel_reason == "lost":
             return
         fields = {"event": "lost", "queue": job.queue, "job_id": job.id, "attempt": job.attempt}
         self._report.log(logging.WARNING, f"job {job.id} is no longer this worker's: {why}", **fields)

@@ -36,6 +36,7 @@ class Request:
 
     name: str
     max_jobs: int
+    since: int  # how many statements its connection had sent before
 
 
 class Puller:
@@ -74,9 +75,16 @@ class Puller:
                 self._drop(waited)
             else:
                 self._give_back(waited)
-        if self._pulling is not None and self._request is None:
-            self._pulling.cancel()
+        if self._pulling is not None and not self._owed():
+            if self._link.is_asking:
+                self._link.give_up()  # it sleeps in the server
+            else:
+                self._pulling.cancel()
         self._changed.set()
+
+    def _owed(self) -> bool:
+        """Whether the server may have given jobs to the name of a request."""
+        return self._request is not None and self._link.asked > self._request.since
 
     async def drained(self) -> None:
         """Nothing is asked for, and no handler runs."""
@@ -86,26 +94,22 @@ class Puller:
             self._changed.clear()
             await self._changed.wait()
 
-    def cancel(self) -> None:
-        if self._pulling is not None:
-            self._pulling.cancel()
-
-    async def close(self) -> None:
+    async def end(self) -> None:
         if self._threads is not None:
             self._threads.close()
-        await self._link.close()
+        await self._link.end()
 
     async def _pull(self) -> None:
         backoff = Backoff()
         vain = Backoff(first=0.005, most=0.2)
         was_told = False
-        while True:
+        while not self._stopping or self._owed():
             try:
                 if self._request is None:
                     room = await self._room()
                     self._requests += 1
                     # To find that nothing has changed, one job is enough.
-                    self._request = Request(f"{self._who}:{self._requests}", 1 if self._is_bound else room)
+                    self._request = Request(f"{self._who}:{self._requests}", 1 if self._is_bound else room, self._link.asked)
                 asked = self._request.max_jobs
                 jobs = await self._claim(self._request)
                 self._request = None
@@ -128,8 +132,6 @@ class Puller:
             except psycopg.Error as error:
                 # The server said no, so this name holds nothing.
                 self._request = None
-                if self._stopping:
-                    return
                 await self._rest(backoff, error)
             except Exception as error:
                 # A fault of this library, or of what a role has set: no reason to leave the other queues. The name is kept, because
@@ -138,6 +140,8 @@ class Puller:
                 await self._rest(backoff, error)
 
     async def _rest(self, backoff: Backoff, error: Exception) -> None:
+        if self._stopping and not self._owed():
+            return
         pause = backoff.next()
         self.worker.report.trouble(self._what, error, queue=self.queue)
         self.worker.report.count("backoff", self.queue, pause)

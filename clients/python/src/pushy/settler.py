@@ -57,6 +57,7 @@ class Settler:
         self._report = report
         self._settled = settled
         self._pending: deque[Settlement] = deque()
+        self._under_way: list[Settlement] = []
         self._lines: list[Line] = []
         self._waiting: dict[Job, Waiting] = {}
         self._wake = asyncio.Event()
@@ -109,7 +110,8 @@ class Settler:
 
     def left(self) -> int:
         """How many outcomes are not told yet."""
-        return len(self._pending) + sum(waiting.settlement is not None for waiting in self._waiting.values())
+        jobs = {told.job for told in (*self._pending, *self._under_way)}
+        return len(jobs.union(job for job, waiting in self._waiting.items() if waiting.settlement is not None))
 
     def _work(self) -> None:
         self._idle.clear()
@@ -164,16 +166,19 @@ class Settler:
             waiting = self._waiting.get(line.job)
             (new if waiting is None else waiting.lines).append(line)
         # At once, because the lines of a job come before its outcome.
-        batch = self._batch()
-        if new:
-            try:
-                await self._log(new)
-            except BaseException:
-                self._pending.extendleft(reversed(batch))
-                raise
-            batch = [each for each in batch if not self._waits(each)]
-        if batch:
-            await self._settle(batch)
+        self._under_way = batch = self._batch()
+        try:
+            if new:
+                try:
+                    await self._log(new)
+                except BaseException:
+                    self._pending.extendleft(reversed(batch))
+                    raise
+                batch = [each for each in batch if not self._waits(each)]
+            if batch:
+                await self._settle(batch)
+        finally:
+            self._under_way = []
         waiting = min(self._waiting.values(), key=lambda waiting: waiting.due, default=None)
         if waiting is not None and waiting.due <= time.monotonic():
             await self._tell_alone(waiting)

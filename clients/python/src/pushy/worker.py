@@ -149,8 +149,7 @@ class Worker:
     def stop(self) -> None:
         """Lets the worker end: no more claims, and the handlers have their grace. Of any thread; called again, they have none."""
         self._stops += 1
-        if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._stop)
+        self.call(self._stop)
 
     def _stop(self) -> None:
         if self._stops > 0:
@@ -192,12 +191,12 @@ class Worker:
             raise RuntimeError("a worker has at least one handler: register it with @worker.handler(queue)")
         self._stopping = asyncio.Event()
         self._hurrying = asyncio.Event()
-        self._loop = asyncio.get_running_loop()
-        self._stop()
         links = [Link(self.conninfo), Link(self.conninfo)]
         self.extender = Extender(links[1], self.report)
         self.settler = Settler(links[0], self.report, self.extender.let_go)
         pullers = [Puller(self, handler) for handler in self._handlers.values()]
+        self._loop = asyncio.get_running_loop()
+        self._stop()
         services: list[asyncio.Task[Any]] = [asyncio.create_task(self.settler.run()), asyncio.create_task(self.extender.run())]
         pulling: list[asyncio.Task[Any]] = [puller.start() for puller in pullers]
         self.report.log(logging.INFO, f"working for {', '.join(self._handlers)}", event="working")
@@ -206,12 +205,13 @@ class Worker:
             await asyncio.wait([stopping, *services, *pulling], return_when=asyncio.FIRST_COMPLETED)
             await self._end(pullers)
         finally:
-            for task in (stopping, *services):
+            self.extender.end()
+            # First, because a task that is cancelled in the midst of a statement waits for the server.
+            ends = [*(puller.end() for puller in pullers), *(link.end() for link in links)]
+            await asyncio.wait([asyncio.create_task(end) for end in ends], timeout=CLOSE_S / 2)
+            for task in (stopping, *services, *pulling):
                 task.cancel()
-            for puller in pullers:
-                puller.cancel()
-            await asyncio.wait([stopping, *services, *pulling], timeout=CLOSE_S)
-            await asyncio.gather(*(puller.close() for puller in pullers), *(link.close() for link in links))
+            await asyncio.wait([stopping, *services, *pulling], timeout=CLOSE_S / 2)
             self._loop = None
             self._stops = 0
         for task in (*services, *pulling):
@@ -239,7 +239,9 @@ class Worker:
             async with asyncio.timeout(SETTLE_S):
                 await self.settler.drained()
         except TimeoutError:
-            self.report.log(logging.ERROR, f"stopped before all outcomes were settled; the leases of {self.settler.left()} will run out", event="stopped")
+            left = self.settler.left()
+            why = f"all outcomes were settled; the leases of {left} will run out" if left else "all log lines were kept"
+            self.report.log(logging.ERROR, f"stopped before {why}", event="stopped")
         else:
             self.report.log(logging.INFO, "stopped", event="stopped")
 
