@@ -9,10 +9,11 @@ from contextlib import contextmanager
 import psycopg
 import pytest
 from programs import PATIENCE
-from server import Database, eventually
+from server import Database, Server, eventually
 
 import pushy
 from pushy.backoff import Backoff
+from pushy.stride import Stride
 
 
 @pytest.fixture
@@ -129,3 +130,62 @@ def test_leases_of_others_are_extended_meanwhile(db: Database, start) -> None:
         assert db.value("SELECT count(*) FROM pushy.jobs WHERE args > '40' AND state = 'running'") == 60
         go.set()
         eventually(lambda: db.count("completed") == 60, "the others end")
+
+
+def test_one_among_many_that_are_locked_keeps_its_lease(db: Database, start) -> None:
+    """It is the last one that is looked at, and its lease is shorter than twenty milliseconds for each of the others."""
+    db.queue(lease="4 s", max_attempts=3, retry_delay="0 s")
+    worker = pushy.Worker(db.conninfo)
+    go = threading.Event()
+
+    @worker.handler("q", concurrency=201)
+    async def handle(job: pushy.Job) -> None:
+        while not go.is_set():
+            await asyncio.sleep(0.05)
+
+    db.enqueue_many(201)
+    start(worker)
+    eventually(lambda: db.count("running") == 201, "all are claimed")
+    with locked(db, "args <> '201'"):
+        time.sleep(9)
+        assert db.rows("SELECT attempt, state FROM pushy.jobs WHERE args = '201'") == [(1, "running")]
+        go.set()
+        began = time.monotonic()
+        eventually(lambda: db.count("completed") == 1, "it ends")
+        assert time.monotonic() - began < 3 * PATIENCE
+
+
+@pytest.mark.parametrize("refused", [set(), {0}, {999}, set(range(0, 1000, 100)), set(range(999)), set(range(1000))])
+def test_a_stride_finds_what_is_refused_in_few_statements(refused: set[int]) -> None:
+    stride, left, found, statements = Stride(), list(range(1000)), set(), 0
+    while left:
+        some = left[: stride.of(len(left))]
+        statements += 1
+        if refused.isdisjoint(some):
+            stride.taken(len(some), len(left))
+        else:
+            stride.refused(len(some))
+            if len(some) > 1:
+                continue
+            found.add(some[0])
+        del left[: len(some)]
+    assert found == refused
+    assert statements <= len(refused) * (1 if len(refused) > 900 else 20) + 25
+
+
+def test_progress_that_cannot_be_stored_costs_no_lease(server: Server, start) -> None:
+    with server.database("TEMPLATE template0 ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C'") as db:
+        db.queue(lease="2 s", max_attempts=3, retry_delay="0 s")
+        worker = pushy.Worker(db.conninfo)
+
+        @worker.handler("q", concurrency=10)
+        async def handle(job: pushy.Job) -> None:
+            if job.args == 1:
+                job.progress(0.5, "\u6f22")
+            await asyncio.sleep(5)
+
+        db.enqueue_many(5)
+        start(worker)
+        eventually(lambda: db.count("completed") == 5, "all end")
+        assert db.value("SELECT max(attempt) FROM pushy.jobs") == 1
+        worker.stop()

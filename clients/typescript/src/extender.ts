@@ -4,12 +4,16 @@ import pg from 'pg'
 import { Backoff } from './backoff.js'
 import { Bell } from './bell.js'
 import type { Held } from './job.js'
-import { isOfOne, type Link } from './link.js'
+import { isOfOne, type Link, mayPass } from './link.js'
 import type { Report } from './report.js'
-import { EXTEND, HASTE, PATIENCE } from './statements.js'
+import { EXTEND, GLANCE } from './statements.js'
+import { Stride } from './stride.js'
 
 const REPORT_EVERY_MS = 1_000
+const PATIENCE_MS = 500 // with rows that are locked, where none was lately
 const BUSY_MS = 1_000 // until one is tried again whose row somebody has locked
+const BUSY_EACH_MS = 4 // so that many of them leave time for the others
+const LAP_MS = 500
 const WHAT = 'extending leases'
 const WHAT_WAITS = 'extending leases of jobs whose rows are locked'
 
@@ -18,6 +22,7 @@ export class Extender {
   readonly #report: Report
   readonly #held = new Map<number, Held>()
   readonly #bell = new Bell()
+  readonly #stride = new Stride()
   #wakesAt = Infinity
   #over: NodeJS.Timeout | undefined
   #overAt = Infinity
@@ -96,32 +101,56 @@ export class Extender {
     return busy === undefined || busy.extendAt > now || (await this.#extendAlone(busy))
   }
 
+  /** In the order in which their leases end; those whose rows somebody has locked are found, because they must not hold up the others. */
   async #extendTogether(jobs: Held[]): Promise<boolean> {
-    try {
-      return await this.#extend(jobs, PATIENCE)
-    } catch {
-      // Each alone, because one whose row somebody has locked must not hold up the others.
-      for (const job of jobs) if (!job.completing && !(await this.#extendAlone(job))) return false
-      return true
+    let left = [...jobs].sort((one, other) => one.endsAt - other.endsAt)
+    const until = performance.now() + LAP_MS
+    for (;;) {
+      left = left.filter((job) => !job.completing && this.#held.get(job.id) === job)
+      // After so long with those that have become due meanwhile.
+      if (left.length === 0 || performance.now() > until) return true
+      const some = left.slice(0, this.#stride.of(left.length))
+      try {
+        if (!(await this.#extend(some, this.#stride.isFree ? patience(some) : GLANCE))) return false
+        this.#stride.taken(some.length, left.length)
+      } catch (caught) {
+        const error = caught as pg.DatabaseError
+        if (this.#isOfAll(error)) return false
+        this.#stride.refused(some.length)
+        if (some.length > 1) continue
+        this.#passOver(some[0] as Held, error)
+      }
+      left = left.slice(some.length)
     }
+  }
+
+  /** The server takes nothing at all. */
+  #isOfAll(error: pg.DatabaseError): boolean {
+    const isOfAll = mayPass(error) && !isOfOne(error)
+    if (isOfAll) this.#report.trouble(WHAT, error)
+    return isOfAll
+  }
+
+  /** Somebody has locked its row, or what it has said of its progress cannot be stored: then it is left unsaid. */
+  #passOver(job: Held, error: pg.DatabaseError): void {
+    this.#report.trouble(isOfOne(error) ? WHAT_WAITS : WHAT, error)
+    if (!mayPass(error)) job.progressed = undefined
+    job.isBusy = true
+    const busy = [...this.#held.values()].filter((other) => other.isBusy).length
+    job.reportedAt = performance.now()
+    job.extendAt = job.reportedAt + Math.max(Math.min(BUSY_MS, job.leaseMs / 6), BUSY_EACH_MS * busy)
   }
 
   async #extendAlone(job: Held): Promise<boolean> {
     try {
-      const answered = await this.#extend([job], HASTE)
-      if (job.isBusy && answered) {
-        job.isBusy = false
-        if (![...this.#held.values()].some((other) => other.isBusy)) this.#report.well(WHAT_WAITS)
-      }
-      return answered
+      if (!(await this.#extend([job], GLANCE))) return false
+      job.isBusy = false
+      if (![...this.#held.values()].some((other) => other.isBusy)) this.#report.well(WHAT_WAITS)
     } catch (error) {
-      this.#report.trouble(WHAT_WAITS, error)
-      if (!isOfOne(error as pg.DatabaseError)) return false
-      job.isBusy = true
-      job.reportedAt = performance.now()
-      job.extendAt = job.reportedAt + Math.min(BUSY_MS, job.leaseMs / 6)
-      return true
+      if (this.#isOfAll(error as pg.DatabaseError)) return false
+      this.#passOver(job, error as pg.DatabaseError)
     }
+    return true
   }
 
   /** Whether the server was reached; throws a pg.DatabaseError. */
@@ -184,4 +213,9 @@ export class Extender {
     this.#report.log('warn', `job ${job.id} is no longer this worker's: ${why}`, fields)
     job.cancel('lost')
   }
+}
+
+/** As lock_timeout takes it, and no large part of their leases. */
+function patience(jobs: Held[]): string {
+  return `${Math.max(1, Math.min(PATIENCE_MS, Math.floor(Math.min(...jobs.map((job) => job.leaseMs)) / 6)))}ms`
 }

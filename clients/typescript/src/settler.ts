@@ -8,7 +8,8 @@ import { isOfOne, type Link, mayPass, Unreachable } from './link.js'
 import { begin, end, isSending, type Line, takeBack } from './lines.js'
 import { completed, encode, failed, isNoJson, MOST_LINES as MOST_LINES_OF_JOB, type Outcome, plain } from './outcome.js'
 import { type Report, text } from './report.js'
-import { HASTE, LOG, PATIENCE, SETTLE } from './statements.js'
+import { GLANCE, HASTE, LOG, PATIENCE, SETTLE } from './statements.js'
+import { Stride } from './stride.js'
 
 const PACE_MS = 3 // between two statements while handlers are busy
 const HURRY_MS = 100 // between two attempts when the worker stops
@@ -223,22 +224,33 @@ export class Settler {
         this.#keep(lines)
         throw error
       }
-      // Those of each job alone, because one that the server refuses must not hold up, or lose, those of the others.
+      // Those of a job that the server refuses must not hold up, or lose, those of the others.
       const ofJobs = new Map<Held, Line[]>()
       for (const line of lines) ofJobs.set(line.job, [...(ofJobs.get(line.job) ?? []), line])
-      const left = [...ofJobs.values()]
-      for (const [n, ofJob] of left.entries()) {
-        try {
-          await this.#write(ofJob, HASTE)
-        } catch (error) {
-          if (!(error instanceof pg.DatabaseError)) {
-            this.#keep(left.slice(n).flat())
-            throw error
-          }
-          if (mayPass(error)) this.#wait((ofJob[0] as Line).job, error).lines.push(...ofJob)
-          else this.#refuseLines(ofJob, error)
+      await this.#logByStrides([...ofJobs.values()])
+    }
+  }
+
+  async #logByStrides(ofJobs: Line[][]): Promise<void> {
+    const stride = new Stride()
+    stride.refused(ofJobs.length)
+    for (let left = ofJobs; left.length > 0; ) {
+      const some = left.slice(0, stride.of(left.length))
+      try {
+        await this.#write(some.flat(), GLANCE)
+        stride.taken(some.length, left.length)
+      } catch (error) {
+        if (!(error instanceof pg.DatabaseError)) {
+          this.#keep(left.flat())
+          throw error
         }
+        stride.refused(some.length)
+        if (some.length > 1) continue
+        const lines = some.flat()
+        if (mayPass(error)) this.#wait((lines[0] as Line).job, error).lines.push(...lines)
+        else this.#refuseLines(lines, error)
       }
+      left = left.slice(some.length)
     }
   }
 
@@ -251,42 +263,50 @@ export class Settler {
     try {
       await this.#send(batch, PATIENCE)
     } catch (error) {
-      // Each alone, because one that the server refuses must not hold up the others.
-      if (error instanceof pg.DatabaseError) return await this.#settleEach(batch)
+      // One that the server refuses must not hold up the others.
+      if (error instanceof pg.DatabaseError) return await this.#settleByStrides(batch)
       for (const each of batch) each.isRepeated = true
       this.#pending.unshift(...batch)
       throw error
     }
   }
 
-  async #settleEach(batch: Settlement[]): Promise<void> {
-    for (const [n, each] of batch.entries()) {
+  async #settleByStrides(batch: Settlement[]): Promise<void> {
+    const stride = new Stride()
+    stride.refused(batch.length)
+    for (let left = batch; left.length > 0; ) {
+      const some = left.slice(0, stride.of(left.length))
       try {
-        await this.#send([each], HASTE)
+        await this.#send(some, GLANCE)
+        stride.taken(some.length, left.length)
       } catch (error) {
         if (!(error instanceof pg.DatabaseError)) {
-          each.isRepeated = true
-          this.#pending.unshift(...batch.slice(n))
+          for (const each of some) each.isRepeated = true
+          this.#pending.unshift(...left)
           throw error
         }
+        stride.refused(some.length)
+        if (some.length > 1) continue
+        const each = some[0] as Settlement
         if (!mayPass(error)) {
           const instead = this.#refused(each, error)
           if (instead !== undefined) this.#pending.push(instead)
-          continue
-        }
-        this.#wait(each.job, error).settlement = each
-        if (!isOfOne(error)) {
-          this.#pending.unshift(...batch.slice(n + 1))
-          throw error
+        } else {
+          this.#wait(each.job, error).settlement = each
+          if (!isOfOne(error)) {
+            this.#pending.unshift(...left.slice(1))
+            throw error
+          }
         }
       }
+      left = left.slice(some.length)
     }
   }
 
   #wait(job: Held, error: pg.DatabaseError): Waiting {
     const waiting = this.#waiting.get(job) ?? new Waiting(job)
     this.#waiting.set(job, waiting)
-    this.#report.trouble(WHAT_WAITS, error)
+    this.#report.trouble(isOfOne(error) ? WHAT_WAITS : WHAT, error)
     const pauseMs = waiting.backoff.nextMs()
     this.#report.count('backoff', job.queue, pauseMs / 1000)
     waiting.due = performance.now() + (this.#hurries ? Math.min(pauseMs, HURRY_MS) : pauseMs)

@@ -12,10 +12,11 @@ FROM pushy.job_claim($1::text, $2::int, pg_catalog.make_interval(secs => $3::flo
 
 export const WAIT = 'CALL pushy.job_claim_wait($1::text, pg_catalog.make_interval(secs => $2::float8), NULL)'
 
-// Who has locked a job's row, to cancel it for example, may keep it locked for long: then 55P03, and each job is tried alone, in haste,
-// because there may be many. The limit is that of the transaction, so it leaves nothing in the session.
+// Who has locked a job's row, to cancel it for example, may keep it locked for long: then 55P03, and those that are locked are looked for
+// at a glance, because there may be many. The limit is that of the transaction, so it leaves nothing in the session.
 export const PATIENCE = '500ms'
 export const HASTE = '20ms'
+export const GLANCE = '2ms'
 
 export const SETTLE = "SELECT pushy.jobs_settle($1::jsonb) FROM pg_catalog.set_config('lock_timeout', $2, true)"
 

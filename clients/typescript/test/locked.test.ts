@@ -6,7 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import pg from 'pg'
 import { Backoff } from '../src/backoff.js'
 import { type Database, eventually, PATIENCE_MS } from './server.js'
-import { type Stage, staged, withServer } from './stage.js'
+import { server, type Stage, staged, withServer } from './stage.js'
 
 async function locked(db: Database, condition: string, meanwhile: () => Promise<void>): Promise<void> {
   const stranger = new pg.Client(db.connection)
@@ -105,4 +105,37 @@ describe('rows that a stranger has locked', { timeout: 240_000 }, () => {
       await eventually(async () => (await db.count('completed')) === 60, 'the others end')
     })
   }))
+
+  // It is the last one that is looked at, and its lease is shorter than twenty milliseconds for each of the others.
+  test('one among many that are locked keeps its lease', staged(async (stage) => {
+    const { db } = stage
+    await db.queue('q', { lease: '4 s', max_attempts: 3, retry_delay: '0 s' })
+    await db.enqueueMany(201)
+    let go = (): void => undefined
+    const gone = new Promise<void>((resolve) => (go = resolve))
+    void stage.start(stage.worker().handler('q', { concurrency: 201 }, () => gone))
+    await eventually(async () => (await db.count('running')) === 201, 'all are claimed')
+    await locked(db, "args <> '201'", async () => {
+      await sleep(9_000)
+      assert.deepEqual(await db.rows("SELECT attempt, state FROM pushy.jobs WHERE args = '201'"), [{ attempt: 1, state: 'running' }])
+      go()
+      const began = performance.now()
+      await eventually(async () => (await db.count('completed')) === 1, 'it ends')
+      assert.ok(performance.now() - began < PATIENCE_MS / 5)
+    })
+  }))
+
+  test('progress that cannot be stored costs no lease', async () => {
+    const db = await server.database("TEMPLATE template0 ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C'")
+    await staged(async (stage) => {
+      await db.queue('q', { lease: '2 s', max_attempts: 3, retry_delay: '0 s' })
+      await db.enqueueMany(5)
+      void stage.start(stage.worker({}, db.connection).handler<number>('q', { concurrency: 10 }, async (job) => {
+        if (job.args === 1) job.progress(0.5, '\u6f22')
+        await sleep(5_000)
+      }))
+      await eventually(async () => (await db.count('completed')) === 5, 'all end')
+      assert.equal(await db.value('SELECT max(attempt) FROM pushy.jobs'), 1)
+    })()
+  })
 })

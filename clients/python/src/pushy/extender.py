@@ -10,11 +10,15 @@ import psycopg
 from . import statements
 from .backoff import Backoff
 from .job import Job
-from .link import Link, Unreachable, is_of_one
+from .link import Link, Unreachable, is_of_one, may_pass
 from .report import Report
+from .stride import Stride
 
 REPORT_EVERY_S = 1.0
+PATIENCE_MS = 500  # with rows that are locked, where none was lately
 BUSY_S = 1.0  # until one is tried again whose row somebody has locked
+BUSY_EACH_S = 0.004  # so that many of them leave time for the others
+LAP_S = 0.5  # then those that have become due meanwhile come along
 WHAT = "extending leases"
 WHAT_WAITS = "extending leases of jobs whose rows are locked"
 
@@ -24,6 +28,7 @@ class Extender:
         self._link = link
         self._report = report
         self._held: dict[int, Job] = {}
+        self._stride = Stride()
         self._wake = asyncio.Event()
         self._wakes_at = math.inf
         self._over: asyncio.TimerHandle | None = None
@@ -88,27 +93,51 @@ class Extender:
         return busy is None or busy.extend_at > now or await self._extend_alone(busy)
 
     async def _extend_together(self, jobs: list[Job]) -> bool:
-        try:
-            return await self._extend(jobs, statements.PATIENCE)
-        except psycopg.Error:
-            # Each alone, because one whose row somebody has locked must not hold up the others.
-            for job in jobs:
-                if not job.completing and not await self._extend_alone(job):
+        """In the order in which their leases end; those whose rows somebody has locked are found, because they must not hold up the others."""
+        left = sorted(jobs, key=lambda job: job.ends_at)
+        until = time.monotonic() + LAP_S
+        while left := [job for job in left if not job.completing and self._held.get(job.id) is job]:
+            # Then with those that have become due meanwhile.
+            if time.monotonic() > until:
+                return True
+            some = left[: self._stride.of(len(left))]
+            try:
+                answered = await self._extend(some, patience(some) if self._stride.is_free else statements.GLANCE)
+            except psycopg.Error as error:
+                if may_pass(error) and not is_of_one(error):
+                    self._report.trouble(WHAT, error)
                     return False
-            return True
+                if len(some) == 1:
+                    self._pass_over(some[0], error)
+                    del left[0]
+                self._stride.refused(len(some))
+            else:
+                if not answered:
+                    return False
+                self._stride.taken(len(some), len(left))
+                del left[: len(some)]
+        return True
+
+    def _pass_over(self, job: Job, error: psycopg.Error) -> None:
+        """Somebody has locked its row, or what it has said of its progress cannot be stored: then it is left unsaid."""
+        self._report.trouble(WHAT_WAITS if is_of_one(error) else WHAT, error)
+        if not may_pass(error):
+            job.progressed = None
+        job.is_busy = True
+        busy = sum(other.is_busy for other in self._held.values())
+        job.reported_at = time.monotonic()
+        job.extend_at = job.reported_at + max(min(BUSY_S, job.lease / 6), BUSY_EACH_S * busy)
 
     async def _extend_alone(self, job: Job) -> bool:
         try:
-            answered = await self._extend([job], statements.HASTE)
+            answered = await self._extend([job], statements.GLANCE)
         except psycopg.Error as error:
-            self._report.trouble(WHAT_WAITS, error)
-            if not is_of_one(error):
+            if may_pass(error) and not is_of_one(error):
+                self._report.trouble(WHAT, error)
                 return False
-            job.is_busy = True
-            job.reported_at = time.monotonic()
-            job.extend_at = job.reported_at + min(BUSY_S, job.lease / 6)
+            self._pass_over(job, error)
             return True
-        if job.is_busy and answered:
+        if answered:
             job.is_busy = False
             if not any(other.is_busy for other in self._held.values()):
                 self._report.well(WHAT_WAITS)
@@ -127,9 +156,9 @@ class Extender:
             [message for _, message in shares],
             lock_timeout,
         )
-        patience = max(1.0, min(job.ends_at for job in jobs) - sent_at)
+        timeout = max(1.0, min(job.ends_at for job in jobs) - sent_at)
         try:
-            rows = await self._link.fetch(statements.EXTEND, parameters, patience)
+            rows = await self._link.fetch(statements.EXTEND, parameters, timeout)
         except Unreachable as error:
             self._report.trouble(WHAT, error)
             return False
@@ -176,3 +205,8 @@ class Extender:
         fields = {"event": "lost", "queue": job.queue, "job_id": job.id, "attempt": job.attempt}
         self._report.log(logging.WARNING, f"job {job.id} is no longer this worker's: {why}", **fields)
         job.cancel("lost")
+
+
+def patience(jobs: list[Job]) -> str:
+    """As lock_timeout takes it, and no large part of their leases."""
+    return f"{max(1, min(PATIENCE_MS, int(min(job.lease for job in jobs) * 1_000 / 6)))}ms"

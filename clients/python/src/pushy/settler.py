@@ -18,6 +18,7 @@ from .lines import Line
 from .link import Link, Unreachable, is_of_one, may_pass
 from .outcome import Outcome
 from .report import Report
+from .stride import Stride
 
 PACE_S = 0.003  # between two statements while handlers are busy
 HURRY_S = 0.1  # between two attempts when the worker stops
@@ -209,21 +210,31 @@ class Settler:
             with self._lines_kept(lines):
                 await self._write(lines, statements.PATIENCE)
         except psycopg.Error:
-            # Those of each job alone, because one that the server refuses must not hold up, or lose, those of the others.
+            # Those of a job that the server refuses must not hold up, or lose, those of the others.
             of_jobs: dict[Job, list[Line]] = {}
             for line in lines:
                 of_jobs.setdefault(line.job, []).append(line)
-            left = list(of_jobs.values())
-            while left:
-                with self._lines_kept([line for of_job in left for line in of_job]):
-                    try:
-                        await self._write(left[0], statements.HASTE)
-                    except psycopg.Error as error:
-                        if may_pass(error):
-                            self._wait(left[0][0].job, error).lines += left[0]
-                        else:
-                            self._refuse_lines(left[0], error)
-                del left[0]
+            await self._log_by_strides(list(of_jobs.values()))
+
+    async def _log_by_strides(self, left: list[list[Line]]) -> None:
+        stride = Stride()
+        stride.refused(len(left))
+        while left:
+            some = left[: stride.of(len(left))]
+            with self._lines_kept([line for of_job in left for line in of_job]):
+                try:
+                    await self._write([line for of_job in some for line in of_job], statements.GLANCE)
+                except psycopg.Error as error:
+                    stride.refused(len(some))
+                    if len(some) > 1:
+                        continue
+                    if may_pass(error):
+                        self._wait(some[0][0].job, error).lines += some[0]
+                    else:
+                        self._refuse_lines(some[0], error)
+                else:
+                    stride.taken(len(some), len(left))
+            del left[: len(some)]
 
     @contextmanager
     def _lines_kept(self, lines: list[Line]) -> Iterator[None]:
@@ -243,31 +254,41 @@ class Settler:
             self._pending.extendleft(reversed(batch))
             raise
         except psycopg.Error:
-            # Each alone, because one that the server refuses must not hold up the others.
-            await self._settle_each(batch)
+            # One that the server refuses must not hold up the others.
+            await self._settle_by_strides(batch)
 
-    async def _settle_each(self, batch: list[Settlement]) -> None:
-        for n, each in enumerate(batch):
+    async def _settle_by_strides(self, left: list[Settlement]) -> None:
+        stride = Stride()
+        stride.refused(len(left))
+        while left:
+            some = left[: stride.of(len(left))]
             try:
-                await self._send([each], statements.HASTE)
+                await self._send(some, statements.GLANCE)
             except Unreachable:
-                each.is_repeated = True
-                self._pending.extendleft(reversed(batch[n:]))
+                for each in some:
+                    each.is_repeated = True
+                self._pending.extendleft(reversed(left))
                 raise
             except psycopg.Error as error:
+                stride.refused(len(some))
+                if len(some) > 1:
+                    continue
                 if not may_pass(error):
-                    refused = self._refused(each, error)
+                    refused = self._refused(some[0], error)
                     if refused is not None:
                         self._pending.append(refused)
-                    continue
-                self._wait(each.job, error).settlement = each
-                if not is_of_one(error):
-                    self._pending.extendleft(reversed(batch[n + 1 :]))
-                    raise
+                else:
+                    self._wait(some[0].job, error).settlement = some[0]
+                    if not is_of_one(error):
+                        self._pending.extendleft(reversed(left[1:]))
+                        raise
+            else:
+                stride.taken(len(some), len(left))
+            left = left[len(some) :]
 
     def _wait(self, job: Job, error: psycopg.Error) -> Waiting:
         waiting = self._waiting.setdefault(job, Waiting(job))
-        self._report.trouble(WHAT_WAITS, error)
+        self._report.trouble(WHAT_WAITS if is_of_one(error) else WHAT, error)
         pause = waiting.backoff.next()
         self._report.count("backoff", job.queue, pause)
         waiting.due = time.monotonic() + (min(pause, HURRY_S) if self._hurry.is_set() else pause)

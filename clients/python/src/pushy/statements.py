@@ -14,10 +14,11 @@ FROM pushy.job_claim(%s::text, %s::int, pg_catalog.make_interval(secs => %s::flo
 
 WAIT = "CALL pushy.job_claim_wait(%s::text, pg_catalog.make_interval(secs => %s::float8), NULL)"
 
-# Who has locked a job's row, to cancel it for example, may keep it locked for long: then 55P03, and each job is tried alone, in haste,
-# because there may be many. The limit is that of the transaction, so it leaves nothing in the session.
+# Who has locked a job's row, to cancel it for example, may keep it locked for long: then 55P03, and those that are locked are looked for
+# at a glance, because there may be many. The limit is that of the transaction, so it leaves nothing in the session.
 PATIENCE = "500ms"
 HASTE = "20ms"
+GLANCE = "2ms"
 
 SETTLE = "SELECT pushy.jobs_settle(%s::jsonb) FROM pg_catalog.set_config('lock_timeout', %s, true)"
 
