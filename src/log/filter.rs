@@ -60,12 +60,15 @@ impl Chosen<'_> {
 }
 
 impl Filter {
-    pub const ALL: Self = Self {
-        wanted: Wanted::Everything,
-        bits: -1,
-        topics: None,
-        tried: Cell::new(0),
-    };
+    /// Of everything.
+    pub fn all() -> Self {
+        Self {
+            wanted: Wanted::Everything,
+            bits: -1,
+            topics: None,
+            tried: Cell::new(0),
+        }
+    }
 
     /// What a role reads of these, as grants stand now; an error when it may not read a channel that it names.
     pub fn of(chosen: Chosen<'_>, reader: Oid) -> Result<Self> {

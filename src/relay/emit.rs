@@ -138,7 +138,7 @@ impl Relay {
         let mut bytes = 0;
         let reached = transaction::run(|| {
             identity::as_owner(|| {
-                read::after(self.emitted, &Filter::ALL, Stretch::TURN, |found| {
+                read::after(self.emitted, &Filter::all(), Stretch::TURN, |found| {
                     match found {
                         LogItem::Resync(_) if !notices.is_empty() => {
                             is_cut = true;
