@@ -129,6 +129,20 @@ BEGIN
 END
 $$;
 
+-- Queues are held by their numbers. One that was dropped and registered again by its owner was found by its name.
+UPDATE pushy_internal.watch w SET queue_id = q.queue_id, queue_owner = q.owner
+  FROM pushy_internal.queue q
+ WHERE q.queue OPERATOR(pg_catalog.=) w.queue
+   AND q.home_system OPERATOR(pg_catalog.=) w.home_system AND q.home_database OPERATOR(pg_catalog.=) w.home_database
+   AND pg_catalog.pg_has_role(q.owner, w.queue_owner, 'USAGE')
+   AND NOT EXISTS (SELECT FROM pushy_internal.queue o WHERE o.queue_id OPERATOR(pg_catalog.=) w.queue_id);
+UPDATE pushy_internal.subscription s SET queue_id = q.queue_id, queue_owner = q.owner
+  FROM pushy_internal.queue q
+ WHERE q.queue OPERATOR(pg_catalog.=) s.queue
+   AND q.home_system OPERATOR(pg_catalog.=) s.home_system AND q.home_database OPERATOR(pg_catalog.=) s.home_database
+   AND pg_catalog.pg_has_role(q.owner, s.queue_owner, 'USAGE')
+   AND NOT EXISTS (SELECT FROM pushy_internal.queue o WHERE o.queue_id OPERATOR(pg_catalog.=) s.queue_id);
+
 -- Topics: of notices in the log, of watches, of subscriptions.
 DO $$
 BEGIN

@@ -60,8 +60,11 @@ def test_a_queue_dropped_by_force_and_registered_again_is_fed_as_before(queues):
     assert feeding(queues) == {"a": "1 watch", "c": None}
     queues.execute("SELECT pushy.queue_rename('c', 'b')")
     assert feeding(queues)["b"] == "1 watch and 2 subscriptions", "its namesake of the same owner, as they would be fed"
+    # From here on that is the queue which they hold, whatever it is called.
     queues.execute("SELECT pushy.queue_rename('b', 'c'); SELECT pushy.queue_register('b', 'work(jsonb)')")
-    assert feeding(queues) == {"a": "1 watch", "b": "1 watch and 2 subscriptions", "c": None}
+    assert feeding(queues) == {"a": "1 watch", "b": None, "c": "1 watch and 2 subscriptions"}
+    queues.execute("SELECT pushy.queue_drop('c', force => true); SELECT pushy.queue_register('c', 'work(jsonb)')")
+    assert feeding(queues) == {"a": "1 watch", "b": None, "c": "1 watch and 2 subscriptions"}
 
 
 def test_a_subscription_whose_queue_is_gone_says_so_at_once(queues, db):

@@ -37,7 +37,7 @@ DEPLOY = """
     SELECT pushy.watch('goods', 'c', name => 'told', payload => 'row'), pushy.watch('goods', queue => 'plain', args_expr => 'jsonb_build_object(''n'', NEW.id)', name => 'done'),
            pushy.watch('goods', 'never', name => 'paused');
     SELECT pushy.watch_pause('goods', 'paused');
-    SELECT pushy.subscription_create('reader', '{c}'), pushy.subscription_create('idle', '{c}')"""
+    SELECT pushy.subscription_create('reader', '{c}'), pushy.subscription_create('idle', '{c}'), pushy.subscription_create('feeder', '{fed}', queue => 'plain')"""
 
 
 def enqueue(db, queue: str, n: int, **options) -> int:
@@ -94,6 +94,8 @@ def become(db, server: Cluster) -> None:
             script += f"INSERT INTO pushy_internal.{table} ({names}) SELECT {names} FROM pg_catalog.jsonb_populate_recordset(NULL::pushy_internal.{table}, {said});\n"
     for table in ("watch", "subscription"):
         script += f"UPDATE pushy_internal.{table} SET home_extension = (SELECT oid FROM pg_catalog.pg_extension WHERE extname = 'pushy');\n"
+        # As a queue is held there that was dropped and registered again.
+        script += f"UPDATE pushy_internal.{table} SET queue_id = (SELECT max(q.queue_id) + 7 FROM pushy_internal.queue q) WHERE queue IS NOT NULL;\n"
     for name in sequences:
         value, is_called = db.rows(f"SELECT last_value, is_called FROM pushy_internal.{name}")[0]
         script += f"SELECT pg_catalog.setval('pushy_internal.{name}', {value}, {is_called});\n"
@@ -173,6 +175,8 @@ def test_a_database_with_everything_in_it_is_updated_and_goes_on(server):
     db.wait_until("SELECT count(*) FROM ran WHERE n = 102", 1)
     for name, ids in {"reader": [101, 102], "idle": [100, 101, 102]}.items():
         db.wait_until("SELECT array_agg((payload::jsonb -> 'new' ->> 'id')::int ORDER BY cursor) FROM pushy.subscription_read(%s)", ids, params=(name,))
+    db.sql("SELECT pushy.notify('fed', 'x', delivery => 'relay')")
+    db.wait_until("SELECT count(*) FROM pushy.jobs WHERE queue = 'plain' AND args ->> 'payload' = 'x'", 1)
     # Rights.
     with db.connect("clerk") as clerk:
         assert clerk.execute("SELECT pushy.enqueue('plain', '{\"n\": 21}') > %s", (max(jobs.values()),)).fetchone() == (True,)

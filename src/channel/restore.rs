@@ -12,6 +12,7 @@ use crate::shared::pending;
 pub const DEPENDENTS: Dependents = Dependents {
     kind: ["channel", "channels"],
     of_queue: |_| Ok(Vec::new()),
+    take_up: |_| Ok(()),
     forget_lost: |_| Ok(Vec::new()),
     adopt_all,
     adopt_from,

@@ -24,6 +24,8 @@ pub struct Dependents {
     pub kind: [&'static str; 2],
     /// Those that enqueue into a queue, or would after a restore, so not what nothing can make enqueue any more; with the rights of the extension's owner.
     pub of_queue: fn(&QueueDefinition) -> Result<Vec<Dependent>>,
+    /// Has those hold this queue's number that mean it; with the rights of the extension's owner.
+    pub take_up: fn(&QueueDefinition) -> Result<()>,
     /// Removes those whose object was dropped; with true also those that a restore has brought without their object, which are
     /// answered by name. With the rights of the extension's owner.
     pub forget_lost: fn(bool) -> Result<Vec<String>>,

@@ -1,20 +1,30 @@
-//! A queue as a watch or a subscription holds it: by its number and its owner. A name alone may be another
-//! tenant's by tomorrow.
+//! A queue as a watch or a subscription holds it: by its number, and by nothing else. A name may be another queue's by tomorrow,
+//! so it is looked at once, when a queue comes to it ([`take_up`]).
 
 use std::rc::Rc;
 
 use crate::errors::{quote_literal, Error, Result, SqlState};
 use crate::obstacle::{blocked, Finding};
-use crate::pg::{identity, Oid};
+use crate::pg::{home, identity, Oid};
 use crate::queue::cache::{self, CachedQueue};
 use crate::queue::definition::{self, QueueDefinition};
 use crate::queue::privilege::{self, Privilege};
+use crate::ON_QUEUES;
+
+/// Has those that mean this queue hold its number from here on: it has come to its name, to its owner or here at this moment. As
+/// the extension's owner.
+pub fn take_up(queue: &QueueDefinition) -> Result<()> {
+    for kind in &ON_QUEUES {
+        (kind.take_up)(queue)?;
+    }
+    Ok(())
+}
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct QueueReference {
     pub name: String,
     pub queue_id: i32,
-    /// Who owned it when it was chosen.
+    /// Who owned it when it came to be held.
     pub owner: Oid,
 }
 
@@ -30,26 +40,45 @@ impl QueueReference {
         })
     }
 
-    /// Whether the queue that was found is the one meant. One of the number is, whoever owns it: pushy.queue_alter gives a queue away with
-    /// all that feeds it, a restore brings queues and what feeds them with their numbers, and whether the role may enqueue is asked
-    /// in any case. Of a name, one that was dropped and registered again is, if
-    /// who owns it could have changed the old one as well: deploy scripts do that.
-    fn is(&self, queue: &QueueDefinition) -> bool {
-        queue.queue_id == self.queue_id || identity::has_rights_of(queue.owner, self.owner)
+    /// What is to be held instead by what has come from the cluster `system`, if this queue is meant and not held as it is: it has the
+    /// number; or it has come in the place of the one held, which is gone, under its name, of an owner who could have changed that one
+    /// as well, because deploy scripts drop and register again. As the extension's owner.
+    pub fn renewed(&self, system: i64, queue: &QueueDefinition) -> Result<Option<Self>> {
+        // Else numbers of owners may be strangers'.
+        let are_ours = home::has_our_roles(system) && home::has_our_roles(queue.home_system);
+        let is_followed = || {
+            Ok::<_, Error>(
+                are_ours
+                    && self.name == queue.name
+                    && identity::has_rights_of(queue.owner, self.owner)
+                    && definition::find_by_id(self.queue_id)?.is_none(),
+            )
+        };
+        let is_meant = self.queue_id == queue.queue_id || is_followed()?;
+        let renewed = Self {
+            name: queue.name.clone(),
+            queue_id: queue.queue_id,
+            owner: if are_ours { queue.owner } else { self.owner },
+        };
+        Ok((is_meant && renewed != *self).then_some(renewed))
     }
 
-    /// Whether jobs go to this queue: it has the number, or no queue has that any more and this one is its namesake that is
-    /// meant. As the extension's owner.
-    pub fn feeds(&self, queue: &QueueDefinition) -> Result<bool> {
-        if self.queue_id == queue.queue_id {
-            return Ok(true);
-        }
-        Ok(self.name == queue.name
-            && self.is(queue)
-            && definition::find_by_id(self.queue_id)?.is_none())
+    /// As it is held here, in what has come from the cluster `system`, where the number of its owner may be a stranger's. As the
+    /// extension's owner.
+    pub fn come_from(&self, system: i64) -> Result<Self> {
+        let found = definition::find_by_id(self.queue_id)?.filter(QueueDefinition::is_home);
+        let owner = match found {
+            Some(queue) => queue.owner,
+            None if home::has_our_roles(system) => self.owner,
+            None => Oid::INVALID,
+        };
+        Ok(Self {
+            owner,
+            ..self.clone()
+        })
     }
 
-    /// The queue of this number, whatever it is called by now; where none has it the one that has the name.
+    /// The queue of this number, whatever it is called by now.
     fn find(&self) -> Result<Rc<CachedQueue>> {
         let named = cache::get(&self.name);
         if let Ok(cached) = &named {
@@ -59,23 +88,27 @@ impl QueueReference {
         }
         match identity::as_owner(|| definition::find_by_id(self.queue_id))? {
             Some(renamed) => cache::get(&renamed.name),
-            None => named,
+            None => Err(named.map_or_else(|error| error, |other| self.dropped(&other))),
         }
+    }
+
+    #[cold]
+    fn dropped(&self, namesake: &CachedQueue) -> Error {
+        let now = if identity::has_rights_of(namesake.definition.owner, self.owner) {
+            "another has its name"
+        } else {
+            "is another role's"
+        };
+        Error::new(
+            SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("queue \"{}\" was dropped, and {now} now", self.name),
+        )
+        .hint("Declare it again, with this queue or another.")
     }
 
     /// The queue, for jobs that `role`, whose watch or subscription holds it, adds.
     pub fn open(&self, role: Oid) -> Result<Rc<CachedQueue>> {
         let cached = self.find()?;
-        if !self.is(&cached.definition) {
-            return Err(Error::new(
-                SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
-                format!(
-                    "queue \"{}\" was dropped, and is another role's now",
-                    self.name
-                ),
-            )
-            .hint("Declare it again, with this queue or another."));
-        }
         if !identity::role_exists(role) {
             return Err(Error::new(
                 SqlState::INSUFFICIENT_PRIVILEGE,

@@ -4,6 +4,7 @@ pub use super::options::{Delivery, Level, NamedBy, Payload};
 use super::restore;
 use super::stored::find::{of_channel, of_queue};
 use super::stored::lost::forget_lost;
+use super::stored::write::take_up;
 use crate::channel::users::Users;
 use crate::errors::quote_literal;
 use crate::pg::home::{self, Home};
@@ -85,6 +86,7 @@ pub const DEPENDENTS: Dependents = Dependents {
             .map(named)
             .collect())
     },
+    take_up,
     forget_lost,
     adopt_all: restore::adopt_all,
     adopt_from: restore::adopt_from,

@@ -7,9 +7,7 @@ use crate::errors::{Error, Result, SqlState};
 use crate::params;
 use crate::pg::home::Home;
 use crate::pg::spi::{self, Plan};
-use crate::pg::{identity, BuiltinOid, Oid};
-use crate::queue::definition;
-use crate::queue::reference::QueueReference;
+use crate::pg::{identity, BuiltinOid};
 use crate::shared::pending;
 
 static MOVE_IN: Plan = Plan::new(
@@ -85,7 +83,10 @@ fn adopt(subscription: &Subscription, cursor: Cursor) -> Result<()> {
         .hint("A superuser can create the subscription again, and owns it then.")
     })?;
     subscription.filter()?;
-    let queue = subscription.queue.as_ref().map(queue_here).transpose()?;
+    let held = subscription.queue.as_ref();
+    let queue = held
+        .map(|held| held.come_from(subscription.home.system))
+        .transpose()?;
     if let Some(queue) = &queue {
         queue.open(owner)?;
     }
@@ -107,14 +108,4 @@ fn adopt(subscription: &Subscription, cursor: Cursor) -> Result<()> {
         ],
     );
     Ok(())
-}
-
-/// The queue as it is held here: the number of its owner may be a stranger's in another cluster.
-fn queue_here(held: &QueueReference) -> Result<QueueReference> {
-    let found = definition::find(&held.name)?;
-    let same = found.filter(|queue| queue.queue_id == held.queue_id && queue.is_home());
-    Ok(QueueReference {
-        owner: same.map_or(Oid::INVALID, |queue| queue.owner),
-        ..held.clone()
-    })
 }

@@ -1,12 +1,15 @@
 //! Subscriptions as users of queues and of channels.
 
 use super::restore;
-use super::table::{all, Subscription};
+use super::table::{all, lock, Subscription};
 use crate::channel::users::Users;
 use crate::errors::{quote_literal, Result};
-use crate::pg::identity;
+use crate::params;
+use crate::pg::spi::{self, Plan};
+use crate::pg::{identity, BuiltinOid};
 use crate::queue::definition::QueueDefinition;
 use crate::queue::dependents::{Dependent, Dependents};
+use crate::shared::pending;
 
 /// Subscriptions, as queues have them.
 pub const DEPENDENTS: Dependents = Dependents {
@@ -27,6 +30,7 @@ pub const DEPENDENTS: Dependents = Dependents {
             .map(named)
             .collect())
     },
+    take_up,
     forget_lost: |_| Ok(Vec::new()),
     adopt_all: restore::adopt_all,
     adopt_from: restore::adopt_from,
@@ -52,15 +56,43 @@ pub const CHANNEL_USERS: Users = Users {
 
 /// Those that enqueue into a queue.
 fn of_queue(queue: &QueueDefinition) -> Result<Vec<Subscription>> {
-    let mut feeding = Vec::new();
+    let mut subscriptions = all()?;
+    subscriptions.retain(|subscription| {
+        let held = subscription.queue.as_ref();
+        held.is_some_and(|held| held.queue_id == queue.queue_id)
+    });
+    Ok(subscriptions)
+}
+
+static TAKE_UP: Plan = Plan::new(
+    "UPDATE pushy_internal.subscription s SET queue = $2, queue_id = $3, queue_owner = $4 \
+      WHERE s.subscription_id OPERATOR(pg_catalog.=) $1 AND s.queue_id OPERATOR(pg_catalog.=) $5",
+    &[
+        BuiltinOid::INT4OID,
+        BuiltinOid::TEXTOID,
+        BuiltinOid::INT4OID,
+        BuiltinOid::OIDOID,
+        BuiltinOid::INT4OID,
+    ],
+);
+
+/// As with watches.
+fn take_up(queue: &QueueDefinition) -> Result<()> {
     for subscription in all()? {
-        if subscription
-            .queue
-            .as_ref()
-            .map_or(Ok(false), |held| held.feeds(queue))?
-        {
-            feeding.push(subscription);
+        let Some(held) = &subscription.queue else {
+            continue;
+        };
+        let Some(renewed) = held.renewed(subscription.home.system, queue)? else {
+            continue;
+        };
+        lock(&subscription.name)?;
+        let (name, id) = (renewed.name.as_str(), renewed.queue_id);
+        let params = params![subscription.number, name, id, renewed.owner, held.queue_id];
+        if spi::run(&TAKE_UP, params) > 0 {
+            // The relay reads anew for whom it works, and looks what there is for it.
+            pending::privileges_changed();
+            pending::logged();
         }
     }
-    Ok(feeding)
+    Ok(())
 }

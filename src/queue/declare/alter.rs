@@ -10,7 +10,7 @@ use crate::queue::pause::{take_new_names, take_new_names_of_roles};
 use crate::queue::register::{
     hold_handler, remember_handler_owner, require_unleased, set_handler, set_role,
 };
-use crate::queue::{announce, quota, restore, store};
+use crate::queue::{announce, quota, reference, restore, store};
 use crate::sql_function;
 
 sql_function!(pushy_queue_alter_v2, |call| {
@@ -67,6 +67,9 @@ fn alter(name: &str, options: &Options) -> Result<()> {
     }
     if queue != existing {
         write(&queue)?;
+        if queue.owner != existing.owner {
+            identity::as_owner(|| reference::take_up(&queue))?;
+        }
         control_channel::publish(ControlEvent::Alter, name)?;
     }
     Ok(())

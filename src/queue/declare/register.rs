@@ -10,7 +10,7 @@ use crate::queue::control_channel::{self, ControlEvent};
 use crate::queue::definition::{self, QueueDefinition};
 use crate::queue::eligibility::{self, Ineligible};
 use crate::queue::options::{self, Options};
-use crate::queue::{announce, handler_name, leased, privilege, quota, restore, store};
+use crate::queue::{announce, handler_name, leased, privilege, quota, reference, restore, store};
 use crate::sql_function;
 
 sql_function!(pushy_queue_register_v2, |call| {
@@ -75,6 +75,7 @@ fn create(wanted: &mut QueueDefinition) -> Result<bool> {
         return Ok(false);
     };
     wanted.queue_id = queue_id;
+    identity::as_owner(|| reference::take_up(wanted))?;
     announce::created(wanted)?;
     control_channel::publish(ControlEvent::Register, &wanted.name)?;
     Ok(true)
@@ -110,7 +111,7 @@ fn replace(existing: &QueueDefinition, wanted: &mut QueueDefinition) -> Result<b
     if wanted != existing {
         identity::as_owner(|| {
             store::update(wanted);
-            Ok(())
+            reference::take_up(wanted)
         })?;
         announce::changed(wanted);
         control_channel::publish(ControlEvent::Register, &wanted.name)?;

@@ -6,10 +6,10 @@ use crate::pg::name_lock::{self, Named};
 use crate::pg::object_lock::LockMode;
 use crate::pg::spi::{self, Plan};
 use crate::pg::subtransaction;
-use crate::pg::{identifier, identity, invalidation, transaction, BuiltinOid};
+use crate::pg::{identifier, identity, transaction, BuiltinOid};
 use crate::queue::control_channel;
 use crate::queue::definition::{self, QueueDefinition};
-use crate::queue::{alter, announce};
+use crate::queue::{alter, announce, reference};
 use crate::{params, sql_function};
 
 sql_function!(pushy_queue_rename_v1, |call| {
@@ -22,18 +22,6 @@ sql_function!(pushy_queue_rename_v1, |call| {
 
 static RENAME: Plan = Plan::new(
     "UPDATE pushy_internal.queue SET queue = $2 WHERE queue_id OPERATOR(pg_catalog.=) $1",
-    &[BuiltinOid::INT4OID, BuiltinOid::TEXTOID],
-);
-
-// Those of a table that is gone fire no more.
-static RENAME_IN_WATCHES: Plan = Plan::new(
-    "UPDATE pushy_internal.watch w SET queue = $2 WHERE w.queue_id OPERATOR(pg_catalog.=) $1 \
-     RETURNING w.relation, EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid OPERATOR(pg_catalog.=) w.relation)",
-    &[BuiltinOid::INT4OID, BuiltinOid::TEXTOID],
-);
-
-static RENAME_IN_SUBSCRIPTIONS: Plan = Plan::new(
-    "UPDATE pushy_internal.subscription s SET queue = $2 WHERE s.queue_id OPERATOR(pg_catalog.=) $1",
     &[BuiltinOid::INT4OID, BuiltinOid::TEXTOID],
 );
 
@@ -56,12 +44,10 @@ fn rename(name: &str, new_name: String) -> Result<()> {
     };
     // Somebody may register the name at this moment.
     let written = subtransaction::run(|| {
-        let written = identity::as_owner(|| {
-            write(&queue);
-            Ok(())
-        });
-        written.expect("what the server refuses is raised");
-        Ok(())
+        identity::as_owner(|| {
+            spi::run(&RENAME, params![queue.queue_id, queue.name.as_str()]);
+            reference::take_up(&queue)
+        })
     });
     match written {
         Err(error) if error.sqlstate == SqlState::UNIQUE_VIOLATION => {
@@ -71,19 +57,6 @@ fn rename(name: &str, new_name: String) -> Result<()> {
     }
     announce::changed(&queue);
     control_channel::publish_renamed(name, &queue.name)
-}
-
-fn write(queue: &QueueDefinition) {
-    let params = params![queue.queue_id, queue.name.as_str()];
-    spi::run(&RENAME, params);
-    spi::run(&RENAME_IN_SUBSCRIPTIONS, params);
-    spi::connect(|spi| {
-        for row in spi.run(&RENAME_IN_WATCHES, params).rows() {
-            if row.bool(2) {
-                invalidation::send(row.oid(1));
-            }
-        }
-    });
 }
 
 #[cold]

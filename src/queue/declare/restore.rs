@@ -11,7 +11,9 @@ use crate::pg::spi::{self, Plan};
 use crate::pg::{database, home, identity, transaction};
 use crate::queue::definition::{self, QueueDefinition};
 use crate::queue::eligibility::{self, role_gone, Ineligible};
-use crate::queue::{alter, announce, cache, handler_name, park, pause, privilege, register};
+use crate::queue::{
+    alter, announce, cache, handler_name, park, pause, privilege, reference, register,
+};
 use crate::shared::{self, pending};
 use crate::{params, row, sql_function, JOBS_OF_QUEUES, ON_QUEUES};
 
@@ -166,6 +168,7 @@ pub fn come_home(existing: &QueueDefinition, queue: &mut QueueDefinition) -> Res
         find_grantees(existing.queue_id, existing.home_system)
     })?;
     begin_here(queue);
+    identity::as_owner(|| reference::take_up(queue))?;
     ask_for_sweep();
     Ok(())
 }

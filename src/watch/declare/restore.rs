@@ -12,7 +12,7 @@ use crate::watch::table::WatchedTable;
 use crate::watch::trigger_texts;
 use crate::watch::triggers_there::{self, arguments, is_ours};
 use crate::watch::{find, write};
-use crate::{params, queue, sql_function};
+use crate::{params, sql_function};
 
 // The table of the stored name, if it has triggers of the watch. Else the one table that has such triggers, whatever its
 // name, because it may have been renamed before the copy. Else, for a watch that came from elsewhere, the table of the
@@ -182,9 +182,7 @@ pub fn adopt(mut watch: WatchDefinition) -> Result<(String, Option<String>)> {
     watch.owner_name = identity::role_name(owner);
     watch.print = trigger_texts::print(relation, &watch.triggers)?;
     if let Some(held) = &mut watch.queue {
-        let queue = identity::as_owner(|| queue::definition::find(&held.name))?;
-        let same = queue.filter(|queue| queue.queue_id == held.queue_id && queue.is_home());
-        held.owner = same.map_or(Oid::INVALID, |queue| queue.owner);
+        *held = identity::as_owner(|| held.come_from(watch.home.system))?;
     }
     watch.home = Home::here();
     watch.residence = Residence::Home;

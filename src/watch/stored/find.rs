@@ -40,7 +40,7 @@ static OF_TABLE: Plan = Plan::new(
     &[OIDOID],
 );
 
-static OF_QUEUE: Plan = Plan::new(
+static NAMING: Plan = Plan::new(
     concat!(
         "SELECT ",
         watch_columns!(),
@@ -78,17 +78,17 @@ pub fn all() -> Result<Vec<WatchDefinition>> {
 
 /// The watches that enqueue into a queue.
 pub fn of_queue(queue: &QueueDefinition) -> Result<Vec<WatchDefinition>> {
-    let mut feeding = Vec::new();
-    for watch in load(&OF_QUEUE, params![queue.queue_id, queue.name.as_str()])? {
-        if watch
-            .queue
-            .as_ref()
-            .map_or(Ok(false), |held| held.feeds(queue))?
-        {
-            feeding.push(watch);
-        }
-    }
-    Ok(feeding)
+    let mut watches = naming(queue)?;
+    watches.retain(|watch| {
+        let held = watch.queue.as_ref();
+        held.is_some_and(|held| held.queue_id == queue.queue_id)
+    });
+    Ok(watches)
+}
+
+/// The watches that hold a queue's number, or have its name.
+pub fn naming(queue: &QueueDefinition) -> Result<Vec<WatchDefinition>> {
+    load(&NAMING, params![queue.queue_id, queue.name.as_str()])
 }
 
 static OF_CHANNEL: Plan = Plan::new(

@@ -5,9 +5,10 @@ use crate::params;
 use crate::pg::function::Answer;
 use crate::pg::heap::{self, Key};
 use crate::pg::spi::{self, Plan};
-use crate::pg::{array, text, BuiltinOid};
+use crate::pg::{array, invalidation, text, BuiltinOid};
+use crate::queue::definition::QueueDefinition;
 use crate::watch::definition::{Delivery, NamedBy, WatchDefinition};
-use crate::watch::{altered, counts};
+use crate::watch::{altered, counts, find};
 use BuiltinOid::{
     BOOLOID, INT4OID, INT8OID, NAMEARRAYOID, OIDARRAYOID, OIDOID, TEXTARRAYOID, TEXTOID,
 };
@@ -128,6 +129,30 @@ pub fn set_paused(watch: &WatchDefinition, paused: bool) -> Result<()> {
     altered::require_not_open(watch.watch_id)?;
     watch.lock()?;
     spi::run(&SET_PAUSED, params![watch.watch_id, paused]);
+    Ok(())
+}
+
+static TAKE_UP: Plan = Plan::new(
+    "UPDATE pushy_internal.watch w SET queue = $2, queue_id = $3, queue_owner = $4 \
+      WHERE w.watch_id OPERATOR(pg_catalog.=) $1 AND w.queue_id OPERATOR(pg_catalog.=) $5",
+    &[INT4OID, TEXTOID, INT4OID, OIDOID, INT4OID],
+);
+
+/// Has the watches that mean a queue hold it as it is.
+pub fn take_up(queue: &QueueDefinition) -> Result<()> {
+    for watch in find::naming(queue)? {
+        let Some(held) = &watch.queue else { continue };
+        let Some(renewed) = held.renewed(watch.home.system, queue)? else {
+            continue;
+        };
+        watch.lock()?;
+        let (name, id) = (renewed.name.as_str(), renewed.queue_id);
+        // It may have been declared anew meanwhile.
+        let params = params![watch.watch_id, name, id, renewed.owner, held.queue_id];
+        if spi::run(&TAKE_UP, params) > 0 && watch.is_home() {
+            invalidation::send(watch.relation);
+        }
+    }
     Ok(())
 }
 
