@@ -14,6 +14,8 @@ from proxy import network
 from server import Database, Server, eventually
 
 import pushy
+from pushy import puller
+from pushy.link import Link, Unreachable
 
 BACKENDS = "SELECT pid FROM pg_stat_activity WHERE application_name = 'pushy worker' AND datname = current_database()"
 # psycopg waits five seconds for a server that does not answer its cancel, and then five more for the answer.
@@ -138,3 +140,43 @@ def test_a_worker_that_has_ended_may_be_stopped(db: Database) -> None:
     with pytest.raises(psycopg.ProgrammingError, match="no"):
         worker.run()
     worker.stop()
+
+
+def test_a_claim_that_is_too_long_for_the_network_asks_for_fewer(db: Database, server: Server, start, caplog, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One job comes in half a second, ten in five; an answer may take two."""
+    monkeypatch.setattr(puller, "ANSWER_S", 2.0)
+    db.queue(lease="1 hour", max_attempts=1)
+    db.rows("SELECT pushy.enqueue('q', pg_catalog.to_jsonb(pg_catalog.repeat('x', 400000))) FROM generate_series(1, 10)")
+    with network(server.folder) as between:
+        between.pause = 0.01
+        worker = pushy.Worker(f"host=127.0.0.1 port={between.port} user=postgres dbname={db.name}")
+        worker.handler("q")(lambda job: None)
+        thread = start(worker)
+        eventually(lambda: db.count("completed") == 10, "all are done")
+        assert "no answer in 2 s" in caplog.text
+        between.pause = 0
+        worker.stop()
+        thread.join(15 * PATIENCE)
+
+
+@pytest.mark.parametrize("how", ["is too long for the network", "breaks the connection", "is refused for its size"])
+def test_a_result_that_never_arrives_is_left_out(db: Database, start, caplog, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    real = Link.fetch
+
+    async def fetch(self: Link, statement: str, parameters, *rest):
+        if "jobs_settle(" in statement and "x" * 1_000_000 in parameters[0]:
+            self.asked += 1
+            if how == "is refused for its size":
+                raise psycopg.errors.ProgramLimitExceeded("string too long to represent as jsonb string")
+            raise Unreachable("no answer", is_late=how == "is too long for the network")
+        return await real(self, statement, parameters, *rest)
+
+    monkeypatch.setattr(Link, "fetch", fetch)
+    db.queue(lease="1 hour", max_attempts=1)
+    worker = pushy.Worker(db.conninfo)
+    worker.handler("q", concurrency=5)(lambda job: "x" * 1_000_000 if job.args == 2 else "short")
+    db.enqueue_many(5)
+    start(worker)
+    eventually(lambda: db.count("completed") == 5, "all are done")
+    assert db.rows("SELECT args, attempt FROM pushy.jobs WHERE result IS NULL") == [(2, 1)]
+    assert len([record for record in caplog.records if "the result of job" in record.message]) == 1

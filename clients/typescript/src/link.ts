@@ -38,7 +38,6 @@ export function isOfOne(error: pg.DatabaseError): boolean {
 /** By code, because the word for FATAL is in the server's language. */
 const ENDS_SESSION = /^(08|57P|25P03|28|53300)/
 
-export const ANSWER_MS = 30_000
 const CANCEL_MS = 1_000 // for the server to end a statement that is given up; then the connection is closed
 const END_MS = 500
 
@@ -55,6 +54,8 @@ interface Internals {
 }
 
 export class Link {
+  /** How long an answer may take. */
+  static answerMs = 30_000
   readonly #config: pg.ClientConfig
   #client: pg.Client | undefined
   #opening: pg.Client | undefined
@@ -79,7 +80,7 @@ export class Link {
     const client = this.#client ?? (await this.#open([options.signal, options.unsent]))
     if (options.signal?.aborted) throw new Unreachable('the worker ends')
     const timers: NodeJS.Timeout[] = []
-    const timeoutMs = options.timeoutMs ?? ANSWER_MS
+    const timeoutMs = options.timeoutMs ?? Link.answerMs
     let isLate = false
     const giveUp = (): void => this.#drop(client)
     const cancel = (): void => {

@@ -11,7 +11,7 @@ import type { Extender } from './extender.js'
 import { isGenerator } from './generators.js'
 import { Held, type Job, type Keeper } from './job.js'
 import type { Line } from './lines.js'
-import { ANSWER_MS, Link, Unreachable } from './link.js'
+import { Link, Unreachable } from './link.js'
 import { type Outcome, RELEASED } from './outcome.js'
 import type { Level, MetricsEvent, Report } from './report.js'
 import type { Settler } from './settler.js'
@@ -64,6 +64,7 @@ export class Puller implements Keeper {
   /** The leases of the queue end with the connection. */
   #isBound = false
   #requests = 0
+  #most = MOST_JOBS
   #pulling: Promise<void> | undefined
 
   constructor(connection: Connection, services: Services, handler: Handler) {
@@ -160,6 +161,10 @@ export class Puller implements Keeper {
       } catch (error) {
         // The server said no, so this name holds nothing. After any other error it may hold jobs.
         if (error instanceof pg.DatabaseError || error instanceof Bound) this.#request = undefined
+        // An answer that is too long for the network would be too long again.
+        else if (error instanceof Unreachable && error.isLate && this.#request !== undefined) {
+          this.#most = this.#request.maxJobs = Math.max(1, Math.floor(this.#request.maxJobs / 2))
+        }
         if (this.#stopping && !this.#owed()) return
         // A fault of this library is no reason to leave the other queues.
         if (!(error instanceof Unreachable) && this.#request !== undefined) await this.#link.close()
@@ -180,7 +185,7 @@ export class Puller implements Keeper {
   async #room(): Promise<number> {
     for (;;) {
       const room = this.#handler.concurrency + this.#handler.prefetch - this.running.size - this.#ready.length
-      if (room > 0 || this.#stopping) return Math.min(room, MOST_JOBS)
+      if (room > 0 || this.#stopping) return Math.min(room, this.#most)
       await this.#changed.wait()
     }
   }
@@ -191,6 +196,7 @@ export class Puller implements Keeper {
       signal: this.#close.signal,
       unsent: this.#owed() ? undefined : this.#stop.signal,
     })
+    if (rows.length >= this.#most && performance.now() - sentAt < Link.answerMs / 4) this.#most = Math.min(MOST_JOBS, this.#most * 2)
     if (rows.length > 0) this.#services.report.count('claimed', this.queue, (performance.now() - sentAt) / 1000)
     const jobs = rows.map((row) => new Held(this, sentAt, row))
     this.#isBound = jobs.some((job) => job.leaseMs === Infinity)
@@ -204,7 +210,7 @@ export class Puller implements Keeper {
 
   async #wait(): Promise<boolean> {
     if (this.#stopping) return false
-    const options = { timeoutMs: WAIT_S * 1000 + ANSWER_MS, signal: this.#stop.signal }
+    const options = { timeoutMs: WAIT_S * 1000 + Link.answerMs, signal: this.#stop.signal }
     try {
       const rows = await this.#link.fetch(WAIT, [this.queue, WAIT_S], options)
       return rows[0]?.[0] === 't'

@@ -4,7 +4,7 @@ import pg from 'pg'
 import { Backoff } from './backoff.js'
 import { Bell } from './bell.js'
 import type { Held } from './job.js'
-import { isOfOne, type Link, mayPass, Unreachable } from './link.js'
+import { isOfOne, Link, mayPass, Unreachable } from './link.js'
 import { begin, end, isSending, type Line, takeBack } from './lines.js'
 import { completed, encode, failed, isNoJson, MOST_LINES as MOST_LINES_OF_JOB, type Outcome, plain } from './outcome.js'
 import { type Report, text } from './report.js'
@@ -15,6 +15,8 @@ const PACE_MS = 3 // between two statements while handlers are busy
 const HURRY_MS = 100 // between two attempts when the worker stops
 const MOST_OUTCOMES = 1_000
 const MOST_CHARACTERS = 4_000_000
+const LONG = 1_000_000 // characters of an outcome that may be too long for the network
+const MOST_LOSSES = 3 // of one that is so long, alone
 const MOST_LINES = 10_000 // kept while the server cannot be reached, the newest
 const WHAT = 'settling jobs'
 const WHAT_WAITS = 'settling jobs whose rows are locked'
@@ -26,6 +28,7 @@ interface Settlement {
   encoded: string
   /** It may have been heard already, so that being too late is no news. */
   isRepeated: boolean
+  losses: number
 }
 
 /** What is to be said of a job whose row somebody has locked: the lines, then the outcome, alone and at a time of their own. */
@@ -45,6 +48,7 @@ export class Settler {
   readonly #bell = new Bell()
   #pending: Settlement[] = []
   #underWay: Settlement[] = []
+  #most = MOST_OUTCOMES
   #lines: Line[] = []
   readonly #waiting = new Map<Held, Waiting>()
   #isBusy = false
@@ -71,7 +75,7 @@ export class Settler {
     const { kind, fields } = outcome
     try {
       if (isNoJson(fields.result)) throw new TypeError(`${typeof fields.result} ${String(fields.result)}`)
-      return { job, kind, encoded: encode(outcome, job.id, job.token), isRepeated: false }
+      return { job, kind, encoded: encode(outcome, job.id, job.token), isRepeated: false, losses: 0 }
     } catch (error) {
       // An error of the handler's own is text by now.
       return kind === 'complete' ? this.#withoutResult(job, 'is no JSON', error) : this.#settlement(job, failed(error))
@@ -202,7 +206,7 @@ export class Settler {
     let room = MOST_CHARACTERS
     let size = 0
     for (const each of this.#pending) {
-      if (size >= MOST_OUTCOMES || room <= 0 || each.isRepeated !== repeated) break
+      if (size >= this.#most || room <= 0 || each.isRepeated !== repeated) break
       room -= each.encoded.length
       size++
     }
@@ -260,15 +264,26 @@ export class Settler {
   }
 
   async #settle(batch: Settlement[]): Promise<void> {
+    const { asked } = this.#link
     try {
       await this.#send(batch, PATIENCE)
     } catch (error) {
       // One that the server refuses must not hold up the others.
       if (error instanceof pg.DatabaseError) return await this.#settleByStrides(batch)
       for (const each of batch) each.isRepeated = true
-      this.#pending.unshift(...batch)
+      this.#pending.unshift(...(this.#link.asked === asked ? batch : this.#afterLoss(batch, error)))
       throw error
     }
+  }
+
+  /** What is told next: what was too long for the network, or for the server's memory, would be so again. */
+  #afterLoss(batch: Settlement[], error: unknown): Settlement[] {
+    this.#most = Math.max(1, Math.floor(batch.length / 2))
+    const first = batch[0] as Settlement
+    if (batch.length > 1 || first.encoded.length < LONG) return batch
+    first.losses++
+    if (first.losses < MOST_LOSSES || first.kind !== 'complete') return batch
+    return [{ ...this.#withoutResult(first.job, 'does not reach the server', error), isRepeated: true }]
   }
 
   async #settleByStrides(batch: Settlement[]): Promise<void> {
@@ -315,6 +330,7 @@ export class Settler {
 
   async #tellAlone(waiting: Waiting): Promise<void> {
     let lines = waiting.lines.splice(0).slice(-MOST_LINES_OF_JOB)
+    const { asked } = this.#link
     try {
       if (lines.length > 0) await this.#write(lines, HASTE)
       lines = []
@@ -323,7 +339,10 @@ export class Settler {
       const isLine = lines.length > 0
       if (!(error instanceof pg.DatabaseError) || mayPass(error)) waiting.lines.unshift(...lines)
       if (!(error instanceof pg.DatabaseError)) {
-        if (!isLine && waiting.settlement !== undefined) waiting.settlement.isRepeated = true
+        if (!isLine && waiting.settlement !== undefined) {
+          waiting.settlement.isRepeated = true
+          if (this.#link.asked > asked) waiting.settlement = this.#afterLoss([waiting.settlement], error)[0]
+        }
         throw error
       }
       if (mayPass(error)) {
@@ -382,6 +401,7 @@ export class Settler {
     const outcomes = `[${batch.map((each) => each.encoded).join(',')}]`
     const rows = await this.#link.fetch(SETTLE, [outcomes, lockTimeout])
     const took = (performance.now() - began) / 1000
+    if (batch.length >= this.#most && took * 1000 < Link.answerMs / 4) this.#most = Math.min(MOST_OUTCOMES, this.#most * 2)
     for (const each of batch) this.#settled(each.job)
     const queues = new Set(batch.map((each) => each.job.queue))
     this.#report.count('settled', queues.size === 1 ? (batch[0]?.job.queue ?? '') : '', took)
@@ -401,7 +421,8 @@ export class Settler {
     const { job, kind } = told
     const fields = { event: 'trouble', queue: job.queue, jobId: job.id, sqlstate: error.code }
     const isOfText = /^(22|0A)/.test(error.code ?? '')
-    if (kind === 'complete' && isOfText && told.encoded.includes('"result"')) {
+    const isTooMuch = error.code?.startsWith('54') === true
+    if (kind === 'complete' && (isOfText || isTooMuch) && told.encoded.includes('"result"')) {
       return this.#withoutResult(job, 'cannot be stored', error)
     }
     const inAscii = plain(told.encoded)

@@ -1,8 +1,10 @@
 /** A network or a server that says nothing, and a server that is not there: handlers are told in time, and a worker stops in time. */
 
 import assert from 'node:assert/strict'
-import { describe, test } from 'node:test'
+import { describe, mock, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
+import pg from 'pg'
+import { Link, Unreachable } from '../src/link.js'
 import { withNetwork } from './network.js'
 import { eventually, PATIENCE_MS } from './server.js'
 import { server, staged, withServer } from './stage.js'
@@ -85,6 +87,47 @@ describe('silence', { timeout: 240_000 }, () => {
       await worker.stop()
       await ended
       assert.ok(performance.now() - began < SOON_MS)
+    }))
+  }
+
+  test('a claim that is too long for the network asks for fewer', staged(async (stage) => {
+    const { db } = stage
+    const { answerMs } = Link
+    // One job comes in half a second, ten in five.
+    Link.answerMs = 2_000
+    await db.queue('q', { lease: '1 hour', max_attempts: 1 })
+    await db.rows("SELECT pushy.enqueue('q', to_jsonb(repeat('x', 400000))) FROM generate_series(1, 10)")
+    await withNetwork(server.folder, async (network) => {
+      network.pauseMs = 10
+      const worker = stage.worker({}, { ...db.connection, host: '127.0.0.1', port: network.port }).handler('q', () => undefined)
+      void stage.start(worker)
+      await eventually(async () => (await db.count('completed')) === 10, 'all are done')
+      assert.ok(stage.said.some(({ message }) => message.includes('no answer in 2 s')))
+      network.pauseMs = 0
+      await worker.stop()
+    }).finally(() => (Link.answerMs = answerMs))
+  }))
+
+  for (const how of ['is too long for the network', 'breaks the connection', 'is refused for its size']) {
+    test(`a result that never arrives is left out: it ${how}`, staged(async (stage) => {
+      const { db } = stage
+      const real = Link.prototype.fetch
+      mock.method(Link.prototype, 'fetch', async function (this: Link, ...asked: Parameters<Link['fetch']>) {
+        if (!asked[0].includes('jobs_settle(') || !String(asked[1][0]).includes('x'.repeat(1_000_000))) return await real.apply(this, asked)
+        this.asked++
+        if (how === 'is refused for its size') throw Object.assign(new pg.DatabaseError('too long', 1, 'error'), { code: '54000' })
+        throw new Unreachable('no answer', { isLate: how === 'is too long for the network' })
+      })
+      try {
+        await db.queue('q', { lease: '1 hour', max_attempts: 1 })
+        await db.enqueueMany(5)
+        void stage.start(stage.worker().handler<number>('q', { concurrency: 5 }, (job) => (job.args === 2 ? 'x'.repeat(1_000_000) : 'short')))
+        await eventually(async () => (await db.count('completed')) === 5, 'all are done')
+      } finally {
+        mock.restoreAll()
+      }
+      assert.deepEqual(await db.rows('SELECT args, attempt FROM pushy.jobs WHERE result IS NULL'), [{ args: 2, attempt: 1 }])
+      assert.equal(stage.said.filter(({ message }) => message.startsWith('the result of job')).length, 1)
     }))
   }
 

@@ -52,6 +52,7 @@ class Puller:
         self._changed = asyncio.Event()
         self._request: Request | None = None
         self._requests = 0
+        self._most = MOST_JOBS
         self._who = f"{socket.gethostname()[:64]}:{os.getpid()}:{uuid.uuid4()}"
         self._what = f"claiming jobs of queue {self.queue}"
         self._is_bound = False  # the leases of the queue end with the connection
@@ -128,6 +129,9 @@ class Puller:
                     await asyncio.sleep(vain.next())
                 was_told = len(jobs) < asked and await self._wait()
             except Unreachable as error:
+                if self._request is not None and error.is_late:
+                    # An answer that is too long for the network would be too long again.
+                    self._most = self._request.max_jobs = max(1, self._request.max_jobs // 2)
                 await self._rest(backoff, error)
             except psycopg.Error as error:
                 # The server said no, so this name holds nothing.
@@ -151,11 +155,13 @@ class Puller:
         while (room := self._handler.concurrency + self._handler.prefetch - len(self.running) - len(self._ready)) <= 0:
             self._changed.clear()
             await self._changed.wait()
-        return min(room, MOST_JOBS)
+        return min(room, self._most)
 
     async def _claim(self, request: Request) -> list[Job]:
         sent_at = time.monotonic()
-        rows = await self._link.fetch(statements.CLAIM, (self.queue, request.max_jobs, self._handler.lease, request.name))
+        rows = await self._link.fetch(statements.CLAIM, (self.queue, request.max_jobs, self._handler.lease, request.name), ANSWER_S)
+        if len(rows) >= self._most and time.monotonic() - sent_at < ANSWER_S / 4:
+            self._most = min(MOST_JOBS, self._most * 2)
         if rows:
             self.worker.report.count("claimed", self.queue, time.monotonic() - sent_at)
         jobs = [Job(self, sent_at, row) for row in rows]

@@ -15,7 +15,7 @@ from . import outcome, statements
 from .backoff import Backoff
 from .job import Job
 from .lines import Line
-from .link import Link, Unreachable, is_of_one, may_pass
+from .link import ANSWER_S, Link, Unreachable, is_of_one, may_pass
 from .outcome import Outcome
 from .report import Report
 from .stride import Stride
@@ -24,6 +24,8 @@ PACE_S = 0.003  # between two statements while handlers are busy
 HURRY_S = 0.1  # between two attempts when the worker stops
 MOST_OUTCOMES = 1_000
 MOST_CHARACTERS = 4_000_000
+LONG = 1_000_000  # characters of an outcome that may be too long for the network
+MOST_LOSSES = 3  # of one that is so long, alone
 MOST_LINES = 10_000  # kept while the server cannot be reached, the newest
 
 WHAT = "settling jobs"
@@ -37,6 +39,7 @@ class Settlement:
     kind: str
     encoded: str
     is_repeated: bool = False  # it may have been heard already, so that being too late is no news
+    losses: int = 0
 
 
 @dataclass(slots=True)
@@ -59,6 +62,7 @@ class Settler:
         self._settled = settled
         self._pending: deque[Settlement] = deque()
         self._under_way: list[Settlement] = []
+        self._most = MOST_OUTCOMES
         self._lines: list[Line] = []
         self._waiting: dict[Job, Waiting] = {}
         self._wake = asyncio.Event()
@@ -188,7 +192,7 @@ class Settler:
         """The first ones; those that are told again by themselves."""
         batch: list[Settlement] = []
         room = MOST_CHARACTERS
-        while self._pending and len(batch) < MOST_OUTCOMES and room > 0:
+        while self._pending and len(batch) < self._most and room > 0:
             if self._pending[0].is_repeated != (batch or self._pending)[0].is_repeated:
                 break
             first = self._pending.popleft()
@@ -246,16 +250,30 @@ class Settler:
             raise
 
     async def _settle(self, batch: list[Settlement]) -> None:
+        asked = self._link.asked
         try:
             await self._send(batch, statements.PATIENCE)
-        except Unreachable:
+        except Unreachable as error:
             for each in batch:
                 each.is_repeated = True
-            self._pending.extendleft(reversed(batch))
+            self._pending.extendleft(reversed(batch if self._link.asked == asked else self._after_loss(batch, error)))
             raise
         except psycopg.Error:
             # One that the server refuses must not hold up the others.
             await self._settle_by_strides(batch)
+
+    def _after_loss(self, batch: list[Settlement], error: Unreachable) -> list[Settlement]:
+        """What is told next: what was too long for the network, or for the server's memory, would be so again."""
+        self._most = max(1, len(batch) // 2)
+        first = batch[0]
+        if len(batch) > 1 or len(first.encoded) < LONG:
+            return batch
+        first.losses += 1
+        if first.losses < MOST_LOSSES or first.kind != "complete":
+            return batch
+        instead = self._without_result(first.job, f"does not reach the server: {error}")
+        instead.is_repeated = True
+        return [instead]
 
     async def _settle_by_strides(self, left: list[Settlement]) -> None:
         stride = Stride()
@@ -296,15 +314,18 @@ class Settler:
 
     async def _tell_alone(self, waiting: Waiting) -> None:
         lines, waiting.lines = waiting.lines[-outcome.MOST_LINES :], []
+        asked = self._link.asked
         try:
             if lines:
                 await self._write(lines, statements.HASTE)
                 lines = []
             if waiting.settlement is not None:
                 await self._send([waiting.settlement], statements.HASTE)
-        except Unreachable:
+        except Unreachable as error:
             if waiting.settlement is not None and not lines:
                 waiting.settlement.is_repeated = True
+                if self._link.asked > asked:
+                    (waiting.settlement,) = self._after_loss([waiting.settlement], error)
             waiting.lines = lines + waiting.lines
             raise
         except psycopg.Error as error:
@@ -362,8 +383,10 @@ class Settler:
     async def _send(self, batch: list[Settlement], lock_timeout: str) -> None:
         began = time.monotonic()
         outcomes = "[" + ",".join(each.encoded for each in batch) + "]"
-        rows = await self._link.fetch(statements.SETTLE, (outcomes, lock_timeout))
+        rows = await self._link.fetch(statements.SETTLE, (outcomes, lock_timeout), ANSWER_S)
         took = time.monotonic() - began
+        if len(batch) >= self._most and took < ANSWER_S / 4:
+            self._most = min(MOST_OUTCOMES, self._most * 2)
         for each in batch:
             self._settled(each.job)
         queues = {each.job.queue for each in batch}
@@ -384,7 +407,8 @@ class Settler:
         job = told.job
         fields = {"event": "trouble", "queue": job.queue, "job_id": job.id, "sqlstate": error.sqlstate}
         is_of_text = (error.sqlstate or "").startswith(("22", "0A"))
-        if is_of_text and told.kind == "complete" and '"result"' in told.encoded:
+        is_too_much = (error.sqlstate or "").startswith("54")
+        if (is_of_text or is_too_much) and told.kind == "complete" and '"result"' in told.encoded:
             return self._without_result(job, f"cannot be stored: {error}")
         if is_of_text and (plain := outcome.plain(told.encoded)) != told.encoded:
             # The encoding of the database has not what the error says.
