@@ -344,6 +344,33 @@ def test_lines_of_a_completion_that_is_rolled_back_are_kept(db: Database, start)
     assert db.logged(job) == [("info", "attempt 1"), ("info", "attempt 2")]
 
 
+@pytest.mark.parametrize("kind", ["rolled back", "refused"])
+def test_lines_are_kept_in_the_order_in_which_they_were_said(db: Database, start, kind: str) -> None:
+    db.queue(max_attempts=1, lease="1 hour")
+    worker = pushy.Worker(db.conninfo)
+
+    @worker.handler("q")
+    def handle(job: pushy.Job) -> None:
+        with psycopg.connect(db.conninfo) as connection:
+            if kind == "refused":
+                with contextlib.suppress(psycopg.Error):
+                    connection.execute("SELECT 1 / 0")
+            job.log("first")
+            with contextlib.suppress(psycopg.errors.InFailedSqlTransaction):
+                job.complete(connection)
+            job.log("second")
+            time.sleep(0.5)  # the settler would have told it
+            job.log("third")
+            raise RuntimeError("before COMMIT")
+
+    job = db.enqueue()
+    thread = start(worker)
+    db.reaches(job, "discarded")
+    worker.stop()
+    thread.join(15)
+    assert db.logged(job) == [("info", "first"), ("info", "second"), ("info", "third")]
+
+
 def test_a_line_after_the_completion_is_said_to_be_too_late(db: Database, start, caplog) -> None:
     db.queue()
     worker = pushy.Worker(db.conninfo)

@@ -20,6 +20,7 @@ export interface Keeper {
   readonly queue: string
   readonly leaseS: number | null
   log(line: Line): void
+  takeBack(job: Held): void
   /** Until no line of the job is under way. */
   written(job: Held): Promise<void>
   /** As any connection to the database can store it. */
@@ -162,7 +163,9 @@ export class Held implements Job {
           ? (await client.query(COMPLETE, [this.id, this.token, encoded])).rows
           : (await client.query(LOG_AND_COMPLETE, [this.id, this.token, encoded, inAscii(said)])).rows
     } catch (error) {
+      // It is not completed: what went with it is the settler's again.
       this.completing = false
+      this.#keeper.takeBack(this)
       throw error
     }
     if (Object.values(rows[0] as object)[0] !== true) {

@@ -7,8 +7,8 @@ export interface Line {
   readonly message: string
   readonly level: string
   /**
-   * waiting: the settler tells it next; sending: it does so now; entrusted: it went with the job's completion, in a transaction of the
-   * handler that may roll back; over: the server has it, or it is given up.
+   * waiting: the settler tells it next; sending: it does so now; entrusted: it went with the job's completion, or was said behind it, in
+   * a transaction of the handler that may roll back; over: the server has it, or it is given up.
    */
   state: 'waiting' | 'sending' | 'entrusted' | 'over'
   /** It may have been heard already, so that being too late is no news. */
@@ -20,6 +20,10 @@ export function begin(lines: Line[]): Line[] {
   const mine: Line[] = []
   for (const line of lines) {
     if (line.state !== 'waiting') continue
+    if (line.job.completing) {
+      line.state = 'entrusted' // those before it may come back, and lines are kept in their order
+      continue
+    }
     line.state = 'sending' // what went with a completion and came back is there twice
     mine.push(line)
   }
@@ -46,9 +50,10 @@ export function entrust(job: Held, most: number): Line[] {
   return lines
 }
 
-/** What went with a completion, if that was rolled back: the server refuses it otherwise. */
+/** What went with a completion or was said behind it, and what came after that: kept if that was rolled back, or refused. */
 export function takeBack(job: Held): Line[] {
-  const lines = job.lines.filter((line) => line.state === 'entrusted')
+  if (!job.lines.some((line) => line.state === 'entrusted')) return []
+  const lines = job.lines.filter((line) => line.state === 'entrusted' || line.state === 'waiting')
   for (const line of lines) line.state = 'waiting'
   return lines
 }

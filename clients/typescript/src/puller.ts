@@ -80,6 +80,10 @@ export class Puller implements Keeper {
     this.#services.settler.log(line)
   }
 
+  takeBack(job: Held): void {
+    this.#services.settler.takeBack(job)
+  }
+
   written(job: Held): Promise<void> {
     return this.#services.settler.written(job)
   }
@@ -256,10 +260,11 @@ export class Puller implements Keeper {
   }
 
   #settle(job: Held, outcome: Outcome | undefined): void {
-    if (outcome === undefined) return this.#services.extender.letGo(job)
     // Its lease is extended until the outcome is answered, which may take longer: the handler's own transaction is over.
     job.completing = false
-    this.#services.settler.settle(job, outcome)
+    if (outcome !== undefined) return this.#services.settler.settle(job, outcome)
+    this.#services.extender.letGo(job)
+    this.#services.settler.sayLate(job)
   }
 
   #tell(job: Held, outcome: Outcome | undefined): void {

@@ -37,10 +37,13 @@ export const toStandardError: Logger = {
   error: (message, fields) => line('error', message, fields),
 }
 
-/** Whatever was thrown: what throws when it is asked what it is, too. */
+/** Whatever was thrown: what throws when it is asked what it is, too. A server's error says why, and what to do about it. */
 export function text(error: unknown): string {
   try {
-    return error instanceof Error ? `${error.name}: ${error.message}` : String(error)
+    if (!(error instanceof Error)) return String(error)
+    const { detail, hint } = error as { detail?: unknown; hint?: unknown }
+    const more = Object.entries({ DETAIL: detail, HINT: hint }).flatMap(([name, said]) => (typeof said === 'string' ? [`\n${name}:  ${said}`] : []))
+    return `${error.name}: ${error.message}${more.join('')}`
   } catch {
     return 'what throws when it is asked what it is'
   }

@@ -66,9 +66,22 @@ export class Settler {
   }
 
   settle(job: Held, outcome: Outcome): void {
-    for (const line of takeBack(job)) this.log(line)
+    this.takeBack(job)
     this.#pending.push(this.#settlement(job, outcome))
     this.#bell.ring()
+  }
+
+  /** What was said behind a completion: the server keeps it if that was rolled back, or the log says that it came too late. */
+  sayLate(job: Held): void {
+    if (job.lines.some((line) => !line.isRepeated)) this.takeBack(job)
+  }
+
+  /** The lines that went with a completion come before those that were said since. */
+  takeBack(job: Held): void {
+    const lines = takeBack(job)
+    if (lines.length === 0) return
+    this.#lines = this.#lines.filter((line) => line.job !== job)
+    for (const line of lines) this.log(line)
   }
 
   #settlement(job: Held, outcome: Outcome): Settlement {
@@ -428,7 +441,7 @@ export class Settler {
     const inAscii = plain(told.encoded)
     // The encoding of the database has not what the error says.
     if (isOfText && inAscii !== told.encoded) return { ...told, encoded: inAscii }
-    this.#report.log('error', `the outcome of job ${job.id} was refused, and its lease will run out: ${error.message}`, fields)
+    this.#report.log('error', `the outcome of job ${job.id} was refused, and its lease will run out: ${text(error)}`, fields)
     this.#settled(job)
     return undefined
   }

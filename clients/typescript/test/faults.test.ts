@@ -211,6 +211,8 @@ describe('faults', { timeout: 240_000 }, () => {
     await sleep(1500)
     const said = stage.said.filter(({ level }) => level === 'error').map(({ queue, sqlstate }) => `${queue} ${sqlstate}`)
     assert.deepEqual(said.sort(), ['absent 42704', 'closed 42501'])
+    // With what to do about it.
+    assert.ok(stage.said.some(({ message }) => /HINT: .*queue_grant/.test(message)))
     assert.ok(backoffs.length >= 2 && backoffs.length <= 6, String(backoffs.length))
     await db.queue('absent')
     await db.reaches(await db.enqueue({}, 'absent'), 'completed')

@@ -165,6 +165,34 @@ describe('the life of a job', { timeout: 120_000 }, () => {
     await pool.end()
   }))
 
+  for (const kind of ['rolled back', 'refused']) {
+    test(`lines are kept in the order in which they were said: a completion that is ${kind}`, staged(async (stage) => {
+      const { db } = stage
+      await db.queue('q', { max_attempts: 1, lease: '1 hour' })
+      const worker = stage.worker().handler('q', async (job) => {
+        const client = new pg.Client(db.connection)
+        await client.connect()
+        try {
+          await client.query('BEGIN')
+          if (kind === 'refused') await client.query('SELECT 1 / 0').catch(() => undefined)
+          job.log('first')
+          await job.complete(client).catch(() => undefined)
+          job.log('second')
+          await sleep(500) // the settler would have told it
+          job.log('third')
+          throw new Error('before COMMIT')
+        } finally {
+          await client.end()
+        }
+      })
+      void stage.start(worker)
+      const id = await db.enqueue()
+      await db.reaches(id, 'discarded')
+      await worker.stop()
+      assert.deepEqual((await db.logged(id)).map(([, message]) => message), ['first', 'second', 'third'])
+    }))
+  }
+
   test('logs and progress are kept with the job', staged(async (stage) => {
     const { db } = stage
     await db.queue()

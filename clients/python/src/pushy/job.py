@@ -133,7 +133,7 @@ class Job:
             self._await_lines()
             answer = cursor.execute(*self._completion(encoded))
         except BaseException:
-            self.completing = False
+            self._go_on()
             raise
         if inspect.isawaitable(answer):
             return self._completed(cursor, answer)
@@ -146,7 +146,7 @@ class Job:
                 await asyncio.wrap_future(self._puller.worker.written(self))
             executing = cursor.execute(*self._completion(encoded))
         except BaseException:
-            self.completing = False
+            self._go_on()
             raise
         await self._completed(cursor, executing)
 
@@ -174,10 +174,15 @@ class Job:
         try:
             answer = await executing
         except BaseException:
-            self.completing = False
+            self._go_on()
             raise
         row = (answer if hasattr(answer, "fetchone") else cursor).fetchone()
         self._check(await row if inspect.isawaitable(row) else row)
+
+    def _go_on(self) -> None:
+        """It is not completed: what went with it is the settler's again."""
+        self.completing = False
+        self._puller.worker.call(self._puller.worker.settler.take_back, self)
 
     def _check(self, row: Any) -> None:
         value = next(iter(row.values())) if isinstance(row, Mapping) else row[0]

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 # waiting    the settler tells it next
 # sending    it does so now
-# entrusted  it went with the job's completion, in a transaction of the handler that may roll back
+# entrusted  it went with the job's completion, or was said behind it, in a transaction of the handler that may roll back
 # over       the server has it, or it is given up
 State = Literal["waiting", "sending", "entrusted", "over"]
 
@@ -40,7 +40,9 @@ def begin(lines: Iterable[Line]) -> list[Line]:
     with _lock:
         mine: list[Line] = []
         for line in lines:
-            if line.state == "waiting":
+            if line.state == "waiting" and line.job.completing:
+                line.state = "entrusted"  # those before it may come back, and lines are kept in their order
+            elif line.state == "waiting":
                 line.state = "sending"  # what went with a completion and came back is there twice
                 mine.append(line)
         return mine
@@ -71,9 +73,11 @@ def entrust(job: Job, most: int) -> list[Line]:
 
 
 def take_back(job: Job) -> list[Line]:
-    """What went with a completion, if that was rolled back: the server refuses it otherwise."""
+    """What went with a completion or was said behind it, and what came after that: kept if that was rolled back, or refused."""
     with _lock:
-        lines = [line for line in job.lines if line.state == "entrusted"]
+        if not any(line.state == "entrusted" for line in job.lines):
+            return []
+        lines = [line for line in job.lines if line.state in ("entrusted", "waiting")]
         for line in lines:
             line.state = "waiting"
         return lines

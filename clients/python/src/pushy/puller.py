@@ -265,12 +265,13 @@ class Puller:
                 self._start(waited)
 
     def _settle(self, job: Job, said: outcome.Outcome | None) -> None:
-        if said is None:
-            self.worker.extender.let_go(job)
-            return
         # Its lease is extended until the outcome is answered, which may take longer: the handler's own transaction is over.
         job.completing = False
-        self.worker.settler.settle(job, said)
+        if said is None:
+            self.worker.extender.let_go(job)
+            self.worker.settler.say_late(job)
+        else:
+            self.worker.settler.settle(job, said)
 
     def _tell(self, job: Job, said: outcome.Outcome | None, error: BaseException | None) -> None:
         event = said.event if said is not None else "lost" if job.cancel_reason == "lost" else "completed"

@@ -72,8 +72,7 @@ class Settler:
         self._written = asyncio.Event()  # set for a moment, when lines are no longer under way
 
     def settle(self, job: Job, said: Outcome) -> None:
-        for line in logged.take_back(job):
-            self.log(line)
+        self.take_back(job)
         try:
             encoded = said.encode(job.id, job.token)
         except Exception as error:  # of a result's own methods, too
@@ -81,6 +80,18 @@ class Settler:
         else:
             self._pending.append(Settlement(job, said.kind, encoded))
         self._work()
+
+    def say_late(self, job: Job) -> None:
+        """What was said behind a completion: the server keeps it if that was rolled back, or the log says that it came too late."""
+        if any(not line.is_repeated for line in job.lines):
+            self.take_back(job)
+
+    def take_back(self, job: Job) -> None:
+        """The lines that went with a completion come before those that were said since."""
+        if lines := logged.take_back(job):
+            self._lines = [line for line in self._lines if line.job is not job]
+            for line in lines:
+                self.log(line)
 
     def _without_result(self, job: Job, why: str) -> Settlement:
         """Its handler has done its work, and must not do it again for what it answered."""
