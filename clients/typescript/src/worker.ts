@@ -35,6 +35,7 @@ export interface HandlerOptions {
 
 // Each, by the type too: what is misspelt would be left out in silence.
 const WORKER_OPTIONS = Object.keys({ graceMs: 0, metrics: 0, logger: 0 } satisfies Record<keyof WorkerOptions, 0>)
+const LEVELS = Object.keys(toStandardError)
 const HANDLER_OPTIONS = Object.keys({ concurrency: 0, prefetch: 0, leaseMs: 0 } satisfies Record<keyof HandlerOptions, 0>)
 
 function requireKnown(what: string, options: object, known: string[]): void {
@@ -44,6 +45,11 @@ function requireKnown(what: string, options: object, known: string[]): void {
 
 function requireMs(name: string, value: unknown): void {
   if (!(typeof value === 'number' && value >= 0 && value < Infinity)) throw new RangeError(`${name} is a number of milliseconds, not ${show(value)}`)
+}
+
+function requireFunctions(what: string, object: object, names: string[]): void {
+  const missing = names.find((name) => typeof (object as Record<string, unknown>)[name] !== 'function')
+  if (missing !== undefined) throw new TypeError(`a ${what} has the functions ${names.join(', ')}, and this one no ${missing}`)
 }
 
 function show(value: unknown): string {
@@ -69,6 +75,8 @@ export class Worker {
     this.#connection = connection
     this.#graceMs = options.graceMs ?? GRACE_MS
     requireMs('graceMs', this.#graceMs)
+    if (options.logger !== undefined) requireFunctions('logger', options.logger, LEVELS)
+    if (options.metrics !== undefined && typeof options.metrics !== 'function') throw new TypeError(`metrics is a function, not ${show(options.metrics)}`)
     this.#report = new Report(options.logger ?? toStandardError, options.metrics)
   }
 

@@ -20,6 +20,8 @@ const cases: [string, (worker: any) => unknown, RegExp][] = [
   ['text for a number', (worker) => worker.handler('q', { concurrency: '4' }, handle), /not '4' and 0/],
   ['half a job', (worker) => worker.handler('q', { concurrency: 1.5 }, handle), /not 1.5 and 0/],
   ['an option that no worker has', () => new Worker({}, { grace: 5 } as object), /no option "grace": there are graceMs, metrics, logger/],
+  ['a function for a logger', () => new Worker({}, { logger: handle } as object), /a logger has the functions debug, info, warn, error, and this one no debug/],
+  ['an object for metrics', () => new Worker({}, { metrics: {} } as object), /metrics is a function/],
   ['text for the grace', () => new Worker({}, { graceMs: '5 s' } as object), /graceMs is a number of milliseconds, not '5 s'/],
 ]
 
