@@ -39,7 +39,8 @@ demo: ## the main job on a server of its own, which stays up to play with
 	@tools/build.sh release
 	@$(PYTHON) tools/demo.py start
 
-demo-farm: setup ## three workers outside, one of which is killed, and the account: on a server of its own too
+demo-farm: ## three workers outside, one of which is killed, and the account: on a server of its own too
+	@tools/setup.sh farm
 	@tools/build.sh release
 	@$(PYTHON) tools/demo.py farm
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Everything the build and the tests need, on a Debian with only Rust (tools/setup.sh build: the build alone; demo: the build and the demo). Steps already done
-# are skipped.
+# Everything the build and the tests need, on a Debian with only Rust (tools/setup.sh build: the build alone; demo: the build and the demo; farm: that
+# of workers outside too). Steps already done are skipped.
 # For the PostgreSQL that PG_CONFIG says, whose packages are installed if it is one of Debian's (tools/postgres.sh).
 # It installs packages (through sudo unless root) and never touches or starts a cluster of this machine.
 set -euo pipefail
@@ -200,8 +200,9 @@ cargo_pgrx
 pgrx_init
 [ "$kind" != build ] || exit 0
 python_venv
+[ "$kind" != demo ] || exit 0
+typescript_packages
 # Of clients in other languages the tests alone make use.
 [ "$kind" = all ] || exit 0
 node_packages
-typescript_packages
 rust_clients
