@@ -770,6 +770,12 @@ COMMENT ON COLUMN pushy.queues.lease IS 'How long a worker outside has a job whe
 COMMENT ON COLUMN pushy.jobs.progress IS 'From 0 to 1, as the handler last said with pushy.job_progress, or a worker outside with pushy.job_extend.';
 COMMENT ON COLUMN pushy.jobs.progress_message IS 'What was said with it.';
 COMMENT ON COLUMN pushy.jobs.checkpoint IS 'What a job that is not completed has last said with pushy.job_checkpoint.';
+COMMENT ON FUNCTION pushy.has_queue_privilege(text, text) IS
+  'Whether the current user has privilege enqueue, work, monitor or claim on a queue: as its owner, by a grant to a role whose rights it has, or to public.';
+COMMENT ON FUNCTION pushy.has_queue_privilege(text, text, text) IS
+  'Whether a role, by its exact name, or public, which is everybody, has privilege enqueue, work, monitor or claim on a queue.';
+COMMENT ON COLUMN pushy.watches.payload_expr IS 'The payload of notices, not of jobs, as SQL over NEW and OLD, as it was written or, since a column was renamed, as the server writes it.';
+COMMENT ON COLUMN pushy.watches.args_expr IS 'The arguments of jobs as SQL over NEW and OLD, as it was written or, since a column was renamed, as the server writes it; NULL: the payload, and with a payload_expr, which is for notices only, that of key.';
 COMMENT ON COLUMN pushy.queue_grants.privilege IS 'enqueue, work, monitor or claim.';
 COMMENT ON COLUMN pushy.stats.running IS 'Executors that work on the queue now, or jobs that workers outside have leased.';
 COMMENT ON COLUMN pushy.stats.snoozed IS 'Attempts whose handlers have put their jobs off with pushy.job_snooze: not charged.';

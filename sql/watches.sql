@@ -331,7 +331,7 @@ COMMENT ON COLUMN pushy.watches.events IS 'Which changes become notices or jobs.
 COMMENT ON COLUMN pushy.watches.columns IS 'An update counts when one of these differs; NULL: any.';
 COMMENT ON COLUMN pushy.watches.condition IS 'SQL over NEW and OLD, as it was written or, since a column was renamed, as the server writes it; NULL: none.';
 COMMENT ON COLUMN pushy.watches.payload IS 'What a notice says: none, key, row, diff, or expression.';
-COMMENT ON COLUMN pushy.watches.payload_expr IS 'The payload as SQL over NEW and OLD, as it was written or, since a column was renamed, as the server writes it.';
+COMMENT ON COLUMN pushy.watches.payload_expr IS 'The payload of notices, not of jobs, as SQL over NEW and OLD, as it was written or, since a column was renamed, as the server writes it.';
 COMMENT ON COLUMN pushy.watches.level IS 'A notice per row, or per statement.';
 COMMENT ON COLUMN pushy.watches.delivery IS 'How notices go: notify, or relay. A watch that says neither goes by relay, and by NOTIFY as long as no relay can come here: relay is shown for both.';
 COMMENT ON COLUMN pushy.watches.queue IS 'A job per notice goes here; NULL: notices only.';

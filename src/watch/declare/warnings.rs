@@ -106,6 +106,23 @@ pub fn notice_never_merged(wanted: &WatchDefinition) {
     );
 }
 
+/// `payload_expr` is for notices only.
+pub fn notice_other_arguments(wanted: &WatchDefinition) {
+    if wanted.queue.is_none() || wanted.payload_expr.is_none() || wanted.args_expr.is_some() {
+        return;
+    }
+    ereport::notice(
+        &Error::new(
+            SqlState::SUCCESSFUL_COMPLETION,
+            format!(
+                "jobs of watch \"{}\" get the change and its key, and not what payload_expr makes of it, which is for notices",
+                wanted.name
+            ),
+        )
+        .hint("Pass args_expr to say what they get."),
+    );
+}
+
 fn silence(watch: &WatchDefinition) -> String {
     format!(
         "To end the watch: SELECT pushy.unwatch({}, {})",

@@ -105,6 +105,7 @@ fn declare(mut wanted: WatchDefinition, table: &WatchedTable, is_named: bool) ->
     side_effects::notice_twin(&wanted, existing, &watches);
     side_effects::notice_namesake(&wanted, existing)?;
     warnings::notice_never_merged(&wanted);
+    warnings::notice_other_arguments(&wanted);
     if let Some(before) = renamed {
         ereport::notice(
             &Error::new(
