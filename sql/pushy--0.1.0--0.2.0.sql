@@ -451,11 +451,13 @@ SELECT u.relation, u.name, u.channel, u.channel_name, u.events, u.columns, u.con
               ELSE w.owner_name END AS owner,
          s.state,
          CASE
-           WHEN s.state OPERATOR(pg_catalog.=) ANY ('{elsewhere,paused}'::pg_catalog.text[])
-             THEN pg_catalog.format('SELECT pushy.watch_resume(%L, %L)', r.oid::pg_catalog.regclass, w.name)
-           WHEN s.state OPERATOR(pg_catalog.=) 'broken' AND c.fix IS NULL AND y.missing IS NOT NULL
+           WHEN (s.state OPERATOR(pg_catalog.=) 'broken' AND c.fix IS NULL OR s.has_lost) AND y.missing IS NOT NULL
              THEN pg_catalog.format('Declare it again with pushy.watch without what is no column of %s any more: %s; or end it: SELECT pushy.unwatch(%L, %L)',
                                     r.oid::pg_catalog.regclass, y.missing, r.oid::pg_catalog.regclass, w.name)
+           WHEN s.has_lost
+             THEN pg_catalog.format('Declare it again with pushy.watch; or end it: SELECT pushy.unwatch(%L, %L)', r.oid::pg_catalog.regclass, w.name)
+           WHEN s.state OPERATOR(pg_catalog.=) ANY ('{elsewhere,paused}'::pg_catalog.text[])
+             THEN pg_catalog.format('SELECT pushy.watch_resume(%L, %L)', r.oid::pg_catalog.regclass, w.name)
            WHEN s.state OPERATOR(pg_catalog.=) 'broken' AND c.fix IS NULL AND z.missing IS NOT NULL
              THEN pg_catalog.format('Create what its expressions use and is gone, %s, and declare it again with pushy.watch, or declare it without; or end it: SELECT pushy.unwatch(%L, %L)',
                                     z.missing, r.oid::pg_catalog.regclass, w.name)
@@ -542,7 +544,15 @@ SELECT u.relation, u.name, u.channel, u.channel_name, u.events, u.columns, u.con
                  WHEN t.enable IS NOT NULL THEN 'replica'
                  WHEN w.channel IS NOT NULL AND (w.delivery OPERATOR(pg_catalog.=) 'relay' OR w.delivery IS NULL AND o.can_come)
                       AND o.reason IS NOT NULL THEN 'no_relay'
-                 ELSE 'active' END AS state) s
+                 ELSE 'active' END AS state,
+            -- It cannot be resumed, because it came without some of its triggers.
+            NOT h.is_home
+            AND (SELECT pg_catalog.count(*) FROM pg_catalog.pg_trigger k
+                  WHERE k.tgrelid OPERATOR(pg_catalog.=) r.oid
+                    AND k.tgfoid OPERATOR(pg_catalog.=) ANY (ARRAY['pushy.watch_row()'::pg_catalog.regprocedure::pg_catalog.oid, 'pushy.watch_statement()'::pg_catalog.regprocedure::pg_catalog.oid])
+                    AND k.tgparentid OPERATOR(pg_catalog.=) 0::pg_catalog.oid
+                    AND pg_catalog.substring(k.tgargs, 1, pg_catalog.length(a.args)) OPERATOR(pg_catalog.=) a.args)
+                OPERATOR(pg_catalog.<>) pg_catalog.cardinality(w.triggers) AS has_lost) s
    -- What a watch that has lost triggers names and its table has not: DROP COLUMN with CASCADE takes the triggers with the column.
    CROSS JOIN LATERAL (
      SELECT pg_catalog.string_agg(pg_catalog.quote_ident(m.name), ', ' ORDER BY m.name) AS missing
@@ -552,7 +562,7 @@ SELECT u.relation, u.name, u.channel, u.channel_name, u.events, u.columns, u.con
                          ELSE pg_catalog.lower(x.found[1]) END
                FROM pg_catalog.regexp_matches(pg_catalog.concat_ws(' ', w.condition, w.payload_expr, w.args_expr, w.topic_expr),
                                               '[[:<:]](?:new|old)[)]?[.]("(?:[^"]|"")+"|[[:alpha:]_][[:alnum:]_$]*)', 'gi') x(found)) m
-      WHERE s.state OPERATOR(pg_catalog.=) 'broken'
+      WHERE (s.state OPERATOR(pg_catalog.=) 'broken' OR s.has_lost)
         AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute d
                          WHERE d.attrelid OPERATOR(pg_catalog.=) r.oid AND d.attname::pg_catalog.text OPERATOR(pg_catalog.=) m.name)) y
    -- And functions, types and operators, likewise, as far as words tell: what no schema has, outside of texts.
@@ -760,8 +770,14 @@ COMMENT ON VIEW pushy.queues IS
 COMMENT ON FUNCTION pushy.channel_grant(text, text, text, text) IS
   'Lets a role read a channel, by subscriptions and pushy.notice, and closes the channel to all who are not granted it. channel is written as after LISTEN, role is an exact name or ''public'', and topics, patterns with commas between them (post/*, user/7/**), lets it read only what has such a topic. Who grants a channel first owns it, which any role that may use Pushy can do unless another role''s watch publishes on it or another role''s subscription names it; names that begin with pushy_ are Pushy''s own. What was written before the grant is not read, and LISTEN, which asks for no privilege, still hears everything.';
 COMMENT ON COLUMN pushy.channel_grants.topics IS 'The patterns of topics that may be read, with commas between them; {sub} stands for whom the gateway has let in, and for no role. NULL: all topics, and what has none.';
+COMMENT ON FUNCTION pushy.has_queue_privilege(text, text) IS
+  'Whether the current user has privilege enqueue, work, monitor or claim on a queue: as its owner, by a grant to a role whose rights it has, or to public.';
+COMMENT ON FUNCTION pushy.has_queue_privilege(text, text, text) IS
+  'Whether a role, by its exact name, or public, which is everybody, has privilege enqueue, work, monitor or claim on a queue.';
+COMMENT ON COLUMN pushy.watches.payload_expr IS 'The payload of notices, not of jobs, as SQL over NEW and OLD, as it was written or, since a column was renamed, as the server writes it.';
+COMMENT ON COLUMN pushy.watches.args_expr IS 'The arguments of jobs as SQL over NEW and OLD, as it was written or, since a column was renamed, as the server writes it; NULL: the payload, and with a payload_expr, which is for notices only, that of key.';
 COMMENT ON COLUMN pushy.watches.topic_expr IS 'The topic of a notice as SQL over NEW and OLD, as it was written or, since a column was renamed, as the server writes it; NULL: notices have none.';
-COMMENT ON COLUMN pushy.subscriptions.lag_notices IS 'Notices behind the cursor that the subscription is to read. One look at the view reads 100,000 notices of the log at most; past that whole ticks count, of which the subscription may want a part. NULL, as the two that follow, where its owner may not read its channels, unless you read all statistics.';
+COMMENT ON COLUMN pushy.subscriptions.lag_notices IS 'Notices behind the cursor that the subscription is to read; of equal ones with merge, of which it reads the last, each counts. One look at the view reads 100,000 notices of the log at most; past that whole ticks count, of which the subscription may want a part. NULL, as the two that follow, where its owner may not read its channels, unless you read all statistics.';
 COMMENT ON COLUMN pushy.subscriptions.topics IS 'The patterns of topics that it reads; NULL: all, and what has no topic.';
 COMMENT ON COLUMN pushy.queues.handler IS 'The function that does the work of one job; NULL where workers outside do it.';
 COMMENT ON COLUMN pushy.queues.concurrency IS 'Executors, or leased jobs, at a time; NULL: no limit of its own.';
@@ -770,12 +786,6 @@ COMMENT ON COLUMN pushy.queues.lease IS 'How long a worker outside has a job whe
 COMMENT ON COLUMN pushy.jobs.progress IS 'From 0 to 1, as the handler last said with pushy.job_progress, or a worker outside with pushy.job_extend.';
 COMMENT ON COLUMN pushy.jobs.progress_message IS 'What was said with it.';
 COMMENT ON COLUMN pushy.jobs.checkpoint IS 'What a job that is not completed has last said with pushy.job_checkpoint.';
-COMMENT ON FUNCTION pushy.has_queue_privilege(text, text) IS
-  'Whether the current user has privilege enqueue, work, monitor or claim on a queue: as its owner, by a grant to a role whose rights it has, or to public.';
-COMMENT ON FUNCTION pushy.has_queue_privilege(text, text, text) IS
-  'Whether a role, by its exact name, or public, which is everybody, has privilege enqueue, work, monitor or claim on a queue.';
-COMMENT ON COLUMN pushy.watches.payload_expr IS 'The payload of notices, not of jobs, as SQL over NEW and OLD, as it was written or, since a column was renamed, as the server writes it.';
-COMMENT ON COLUMN pushy.watches.args_expr IS 'The arguments of jobs as SQL over NEW and OLD, as it was written or, since a column was renamed, as the server writes it; NULL: the payload, and with a payload_expr, which is for notices only, that of key.';
 COMMENT ON COLUMN pushy.queue_grants.privilege IS 'enqueue, work, monitor or claim.';
 COMMENT ON COLUMN pushy.stats.running IS 'Executors that work on the queue now, or jobs that workers outside have leased.';
 COMMENT ON COLUMN pushy.stats.snoozed IS 'Attempts whose handlers have put their jobs off with pushy.job_snooze: not charged.';

@@ -83,12 +83,12 @@ COMMENT ON FUNCTION pushy.queue_revoke(text, text, text) IS
 CREATE FUNCTION pushy.has_queue_privilege(queue text, privilege text)
 RETURNS boolean LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_has_queue_privilege_v1';
 COMMENT ON FUNCTION pushy.has_queue_privilege(text, text) IS
-  'Whether the current user has privilege enqueue, work or monitor on a queue: as its owner, by a grant to a role whose rights it has, or to public.';
+  'Whether the current user has privilege enqueue, work, monitor or claim on a queue: as its owner, by a grant to a role whose rights it has, or to public.';
 
 CREATE FUNCTION pushy.has_queue_privilege(queue text, role text, privilege text)
 RETURNS boolean LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_has_queue_privilege_of_v1';
 COMMENT ON FUNCTION pushy.has_queue_privilege(text, text, text) IS
-  'Whether a role, by its exact name, or public, which is everybody, has privilege enqueue, work or monitor on a queue.';
+  'Whether a role, by its exact name, or public, which is everybody, has privilege enqueue, work, monitor or claim on a queue.';
 
 CREATE FUNCTION pushy.resume_after_restore(drop_rest boolean DEFAULT false, OUT kind text, OUT name text, OUT resumed boolean, OUT reason text)
 RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_resume_after_restore_v1';

@@ -186,11 +186,13 @@ SELECT u.relation, u.name, u.channel, u.channel_name, u.events, u.columns, u.con
               ELSE w.owner_name END AS owner,
          s.state,
          CASE
-           WHEN s.state OPERATOR(pg_catalog.=) ANY ('{elsewhere,paused}'::pg_catalog.text[])
-             THEN pg_catalog.format('SELECT pushy.watch_resume(%L, %L)', r.oid::pg_catalog.regclass, w.name)
-           WHEN s.state OPERATOR(pg_catalog.=) 'broken' AND c.fix IS NULL AND y.missing IS NOT NULL
+           WHEN (s.state OPERATOR(pg_catalog.=) 'broken' AND c.fix IS NULL OR s.has_lost) AND y.missing IS NOT NULL
              THEN pg_catalog.format('Declare it again with pushy.watch without what is no column of %s any more: %s; or end it: SELECT pushy.unwatch(%L, %L)',
                                     r.oid::pg_catalog.regclass, y.missing, r.oid::pg_catalog.regclass, w.name)
+           WHEN s.has_lost
+             THEN pg_catalog.format('Declare it again with pushy.watch; or end it: SELECT pushy.unwatch(%L, %L)', r.oid::pg_catalog.regclass, w.name)
+           WHEN s.state OPERATOR(pg_catalog.=) ANY ('{elsewhere,paused}'::pg_catalog.text[])
+             THEN pg_catalog.format('SELECT pushy.watch_resume(%L, %L)', r.oid::pg_catalog.regclass, w.name)
            WHEN s.state OPERATOR(pg_catalog.=) 'broken' AND c.fix IS NULL AND z.missing IS NOT NULL
              THEN pg_catalog.format('Create what its expressions use and is gone, %s, and declare it again with pushy.watch, or declare it without; or end it: SELECT pushy.unwatch(%L, %L)',
                                     z.missing, r.oid::pg_catalog.regclass, w.name)
@@ -277,7 +279,15 @@ SELECT u.relation, u.name, u.channel, u.channel_name, u.events, u.columns, u.con
                  WHEN t.enable IS NOT NULL THEN 'replica'
                  WHEN w.channel IS NOT NULL AND (w.delivery OPERATOR(pg_catalog.=) 'relay' OR w.delivery IS NULL AND o.can_come)
                       AND o.reason IS NOT NULL THEN 'no_relay'
-                 ELSE 'active' END AS state) s
+                 ELSE 'active' END AS state,
+            -- It cannot be resumed, because it came without some of its triggers.
+            NOT h.is_home
+            AND (SELECT pg_catalog.count(*) FROM pg_catalog.pg_trigger k
+                  WHERE k.tgrelid OPERATOR(pg_catalog.=) r.oid
+                    AND k.tgfoid OPERATOR(pg_catalog.=) ANY (ARRAY['pushy.watch_row()'::pg_catalog.regprocedure::pg_catalog.oid, 'pushy.watch_statement()'::pg_catalog.regprocedure::pg_catalog.oid])
+                    AND k.tgparentid OPERATOR(pg_catalog.=) 0::pg_catalog.oid
+                    AND pg_catalog.substring(k.tgargs, 1, pg_catalog.length(a.args)) OPERATOR(pg_catalog.=) a.args)
+                OPERATOR(pg_catalog.<>) pg_catalog.cardinality(w.triggers) AS has_lost) s
    -- What a watch that has lost triggers names and its table has not: DROP COLUMN with CASCADE takes the triggers with the column.
    CROSS JOIN LATERAL (
      SELECT pg_catalog.string_agg(pg_catalog.quote_ident(m.name), ', ' ORDER BY m.name) AS missing
@@ -287,7 +297,7 @@ SELECT u.relation, u.name, u.channel, u.channel_name, u.events, u.columns, u.con
                          ELSE pg_catalog.lower(x.found[1]) END
                FROM pg_catalog.regexp_matches(pg_catalog.concat_ws(' ', w.condition, w.payload_expr, w.args_expr, w.topic_expr),
                                               '[[:<:]](?:new|old)[)]?[.]("(?:[^"]|"")+"|[[:alpha:]_][[:alnum:]_$]*)', 'gi') x(found)) m
-      WHERE s.state OPERATOR(pg_catalog.=) 'broken'
+      WHERE (s.state OPERATOR(pg_catalog.=) 'broken' OR s.has_lost)
         AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute d
                          WHERE d.attrelid OPERATOR(pg_catalog.=) r.oid AND d.attname::pg_catalog.text OPERATOR(pg_catalog.=) m.name)) y
    -- And functions, types and operators, likewise, as far as words tell: what no schema has, outside of texts.
@@ -335,7 +345,7 @@ COMMENT ON COLUMN pushy.watches.payload_expr IS 'The payload of notices, not of 
 COMMENT ON COLUMN pushy.watches.level IS 'A notice per row, or per statement.';
 COMMENT ON COLUMN pushy.watches.delivery IS 'How notices go: notify, or relay. A watch that says neither goes by relay, and by NOTIFY as long as no relay can come here: relay is shown for both.';
 COMMENT ON COLUMN pushy.watches.queue IS 'A job per notice goes here; NULL: notices only.';
-COMMENT ON COLUMN pushy.watches.args_expr IS 'The arguments of jobs as SQL over NEW and OLD, as it was written or, since a column was renamed, as the server writes it; NULL: the payload.';
+COMMENT ON COLUMN pushy.watches.args_expr IS 'The arguments of jobs as SQL over NEW and OLD, as it was written or, since a column was renamed, as the server writes it; NULL: the payload, and with a payload_expr, which is for notices only, that of key.';
 COMMENT ON COLUMN pushy.watches.merge IS 'Whether equal notices of several transactions may be emitted once: those with payload none or a payload_expr, because the others have the transaction in them.';
 COMMENT ON COLUMN pushy.watches.owner IS 'Who declared it, and must be allowed to enqueue; NULL: that role is gone.';
 COMMENT ON COLUMN pushy.watches.state IS 'Whether the watch does what it should: active, paused, elsewhere, orphaned, broken, disabled, replica or no_relay. elsewhere came by a restore; orphaned has triggers here and no watch, so nothing comes of them until it is declared again, and fix ends them; broken lost a trigger, by hand or with what it used, or somebody has replaced one, or it adds no jobs, because its queue is gone or another''s, or its maker is gone or may not enqueue. disabled and replica say what ALTER TABLE has done to some of its triggers, maybe those of a partition; with no_relay its notices wait in the event log, and no relay can come to emit them.';

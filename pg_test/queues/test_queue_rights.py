@@ -1,5 +1,6 @@
 """Who may declare, change and see a queue, and as whom its jobs may run."""
 
+import re
 import threading
 
 import psycopg
@@ -338,3 +339,13 @@ def test_a_rolled_back_register_gives_its_place_back(make_cluster):
     refused(db.main, "SELECT pushy.queue_register('one more', 'work')", "53400", "64", "pushy.max_queues")
     db.sql("SELECT pushy.queue_drop('k0')")
     db.sql("SELECT pushy.queue_register('one more', 'work')")
+
+
+def test_what_is_said_of_functions_names_every_privilege(db):
+    words = set(re.findall(r"'(\w+)'::text", db.value("SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conname = 'queue_acl_privilege_check'")))
+    said = db.rows("""SELECT oid::regprocedure::text, obj_description(oid) FROM pg_proc
+                       WHERE pronamespace = 'pushy'::regnamespace AND proname ~ 'queue' AND 'privilege' = ANY (proargnames)""")
+    for function, comment in said:
+        named = words & set(re.findall(r"\w+", comment))
+        assert named in (set(), words), function
+    assert words == {"enqueue", "work", "monitor", "claim"} and len(said) == 4

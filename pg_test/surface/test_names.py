@@ -57,7 +57,7 @@ def test_a_handler_under_a_new_name_is_the_same(db, change):
 
 def test_a_handler_with_other_arguments_is_shown_as_it_is(db):
     db.sql("CREATE FUNCTION work(a jsonb, b int DEFAULT 3) RETURNS void LANGUAGE sql AS ''")
-    refused(db.main, "SELECT pushy.queue_register('q', 'work')", "42P13", "There is public.work(pg_catalog.jsonb,integer).", "DEFAULT")
+    refused(db.main, "SELECT pushy.queue_register('q', 'work')", "42P13", "There is public.work(jsonb,integer).", "DEFAULT")
 
 
 MEMBERS = """

@@ -240,6 +240,18 @@ def test_a_roles_subscriptions_name_as_many_channels_as_the_setting_allows(db, r
         db.sql(create, f"of a superuser {number}", 1_000)
 
 
+def test_what_a_refused_subscription_is_told_can_be_done(db, role):
+    """One without a list counts as one channel."""
+    tenant = role()
+    db.sql(f"ALTER ROLE {tenant} SET pushy.max_channels_per_role = 1")
+    with db.connect(user=tenant) as session:
+        refused(session, "SELECT pushy.subscription_create('a', '{x,y}')", "53400", "with 2 channels would", "HINT: Leave channels out to read all, drop")
+        session.execute("SELECT pushy.subscription_create('a')")
+        for more in ("", ", '{x}'", ", '{x,y}'"):
+            said = "with 2 channels would" if "y" in more else "with 1 channel would"
+            refused(session, f"SELECT pushy.subscription_create('b'{more})", "53400", said, "HINT: Drop subscriptions")
+
+
 # -- cancels -----------------------------------------------------------------------------------------------------
 
 def test_a_role_that_asks_for_the_same_cancel_again_and_again_takes_one_place_for_it(make_tenants):

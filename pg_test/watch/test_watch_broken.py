@@ -161,3 +161,54 @@ def test_the_log_says_so_once_a_session_and_declaration(db):
                 session.execute("UPDATE t SET amount = amount + 1; DELETE FROM t; INSERT INTO t (id, amount) VALUES (1, 1)")
             session.execute("DELETE FROM t")
             assert db.cluster.log.since(since).count("is broken and makes no notices and no jobs") == times
+
+
+@pytest.mark.parametrize("use, level", [(use, level) for use, level in itertools.product(USES, ["row", "statement"])
+                                        if level == "row" or not USES[use][0].keys() & {"payload_expr", "args_expr"}])
+def test_in_a_copy_its_fix_can_be_done_as_in_the_original(db, shared_cluster, use, level):
+    """A watch that came without some of its triggers is not resumed: fix is words that say what to do."""
+    paused_queue(db)
+    db.sql(OBJECTS)
+    for table in ("t", "whole"):
+        create(db, table, False)
+        declare(db, table, USES[use][0] | {"name": "w", "level": level, "channel": "c", "queue": "q"})
+    db.sql(USES[use][1].format(t="t"))
+    before = dict(db.rows("SELECT relation::text, fix FROM pushy.watches WHERE state = 'broken'"))
+    assert "t" in before
+    db.close()
+    copy = shared_cluster.database(f"{db.name}_copy", extension=False, options=f"TEMPLATE {db.name}")
+    try:
+        for table, state, fix in copy.rows("SELECT relation::text, state, fix FROM pushy.watches"):
+            assert state == "elsewhere"
+            if table not in before:
+                copy.sql(fix)
+                assert copy.value("SELECT state FROM pushy.watches WHERE relation = %s::regclass", table) == "active"
+            elif "no column" in before[table]:
+                assert fix == before[table]
+            else:
+                assert fix.startswith("Declare it again with pushy.watch; or end it: ")
+                copy.sql(fix.split(": ")[1])
+    finally:
+        copy.drop()
+
+
+@pytest.mark.parametrize("fate", ["gone", "another's", "the same", "none"])
+@pytest.mark.parametrize("channel", [None, "c"])
+def test_resume_after_restore_says_of_a_watch_what_its_state_says(db, role, shared_cluster, fate, channel):
+    owner, stranger = role(), role()
+    db.sql("CREATE FUNCTION nothing() RETURNS void LANGUAGE sql AS ''; CREATE TABLE t (id int PRIMARY KEY)")
+    register = "SET ROLE {}; SELECT pushy.queue_register('q', 'nothing()'); RESET ROLE"
+    db.sql(register.format(owner))
+    db.sql("SELECT pushy.watch('t', channel => %s, queue => 'q')", channel)
+    if fate != "none":
+        db.sql("SELECT pushy.queue_drop('q', force => true)")
+    if fate in ("another's", "the same"):
+        db.sql(register.format(stranger if fate == "another's" else owner))
+    db.close()
+    copy = shared_cluster.database(f"{db.name}_copy", extension=False, options=f"TEMPLATE {db.name}")
+    try:
+        resumed, reason = copy.main.execute("SELECT resumed, reason FROM pushy.resume_after_restore() WHERE kind = 'watch'").fetchone()
+        assert (resumed, copy.value("SELECT state FROM pushy.watches")) == ((True, "active") if fate in ("the same", "none") else (False, "broken"))
+        assert (reason is None) == resumed and (resumed or "it adds no jobs" in reason)
+    finally:
+        copy.drop()

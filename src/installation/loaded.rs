@@ -29,7 +29,7 @@ use crate::pg::{home, identity, transaction, BuiltinOid, Datum, Oid};
 use crate::{params, NUMBERS};
 
 static IS_GRANTED: Why = Why {
-    why: "their channels are granted here, by others than the dump says",
+    why: "their channels are granted here already",
     hint: "Grant what is missing with pushy.channel_grant.",
 };
 static IS_NAMED: Why = Why {

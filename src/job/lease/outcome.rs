@@ -85,7 +85,7 @@ pub(super) fn error(
             Error::out_of_range(
                 "sqlstate",
                 format!("\"{code}\""),
-                "five digits or capital letters, such as 'P0001'",
+                "five digits or capital letters, such as 'P0001', and none that begins with 00, which is success",
             )
         })?,
     };
@@ -101,7 +101,8 @@ fn read_sqlstate(code: &str) -> Option<SqlState> {
     let is_code = code
         .iter()
         .all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit());
-    is_code.then_some(SqlState(code))
+    let is_error = !code.starts_with(b"00");
+    (is_code && is_error).then_some(SqlState(code))
 }
 
 pub(super) fn next(retry_in: Option<i64>, discard: bool) -> Result<Option<Next>> {

@@ -98,15 +98,22 @@ fn require_share(owner: Oid, name: &str, channels: usize) -> Result<()> {
     if others + channels as i64 <= most {
         return Ok(());
     }
+    let plural = if channels == 1 { "" } else { "s" };
+    // One without a list counts as one.
+    let read_all = if channels > 1 && others < most {
+        "Leave channels out to read all, drop"
+    } else {
+        "Drop"
+    };
     Err(Error::new(
         SqlState::CONFIGURATION_LIMIT_EXCEEDED,
         format!(
-            "subscription \"{name}\" with {channels} channels would give role {} more than pushy.max_channels_per_role allows, {most}",
+            "subscription \"{name}\" with {channels} channel{plural} would give role {} more than pushy.max_channels_per_role allows, {most}",
             identifier::quoted(&identity::role_name(owner))
         ),
     )
     .detail(format!("Its other subscriptions have {others}."))
-    .hint("Leave channels out to read all, drop subscriptions no longer used, or ask a superuser to raise pushy.max_channels_per_role."))
+    .hint(format!("{read_all} subscriptions no longer used, or ask a superuser to raise pushy.max_channels_per_role.")))
 }
 
 fn create(call: Call) -> Result<String> {

@@ -57,9 +57,21 @@ pub fn function(oid: Oid) -> Option<Function> {
         // What nearly every handler takes, as people write it.
         found.signature = match signature.strip_suffix("(pg_catalog.jsonb)") {
             Some(name) => format!("{name}(jsonb)"),
-            None => signature,
+            None => with_bare_types(signature),
         };
         Some(found)
+    }
+}
+
+/// Types of the server's own without their schema.
+fn with_bare_types(signature: String) -> String {
+    match signature.rsplit_once('(') {
+        Some((name, types)) if types.contains("pg_catalog.") => {
+            let bare = |name| str::strip_prefix(name, "pg_catalog.").unwrap_or(name);
+            let types: Vec<&str> = types.split(',').map(bare).collect();
+            format!("{name}({}", types.join(","))
+        }
+        _ => signature,
     }
 }
 

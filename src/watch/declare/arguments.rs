@@ -121,8 +121,8 @@ fn read_events(call: Call) -> Result<Vec<Op>> {
     };
     let refused = |word: &str| Error::out_of_range("events", word, &listed(Op::WORDS));
     let mut events = Vec::new();
-    for word in array::texts(given)? {
-        let word = word.ok_or_else(|| Error::null_argument("events"))?;
+    for (at, word) in array::texts(given)?.into_iter().enumerate() {
+        let word = word.ok_or_else(|| Error::null_argument(&format!("events[{}]", at + 1)))?;
         events.push(Op::parse(&word).ok_or_else(|| refused(&format!("\"{word}\"")))?);
     }
     if events.is_empty() {
@@ -141,7 +141,8 @@ fn read_columns(call: Call) -> Result<Option<Vec<String>>> {
     };
     let names = array::names(given)
         .into_iter()
-        .map(|name| name.ok_or_else(|| Error::null_argument("columns")))
+        .enumerate()
+        .map(|(at, name)| name.ok_or_else(|| Error::null_argument(&format!("columns[{}]", at + 1))))
         .collect::<Result<Vec<_>>>()?;
     let refused =
         |what: &str| Error::out_of_range("columns", what, "names of columns; NULL means all");

@@ -93,8 +93,11 @@ pub fn adopt_all(all: bool) -> Result<Vec<(String, Option<String>)>> {
     let away = |watch: &WatchDefinition| !watch.is_home() && (all || watch.is_made_by(caller));
     let mut answer = Vec::new();
     for watch in watches.into_iter().filter(away) {
-        let paused = watch.paused;
-        let (name, obstacle) = adopt(watch)?;
+        let (paused, number) = (watch.paused, watch.watch_id);
+        let (name, mut obstacle) = adopt(watch)?;
+        if obstacle.is_none() {
+            obstacle = queue_obstacle(number)?;
+        }
         let paused = paused.then(|| "the watch is paused; see pushy.watch_resume".to_owned());
         answer.push((name, obstacle.or(paused)));
     }
@@ -110,6 +113,16 @@ pub fn adopt_all(all: bool) -> Result<Vec<(String, Option<String>)>> {
         ));
     }
     Ok(answer)
+}
+
+/// What keeps a watch that has come home from adding jobs.
+fn queue_obstacle(watch_id: i32) -> Result<Option<String>> {
+    let watch = identity::as_owner(|| find::by_id(watch_id))?;
+    let Some((held, owner)) = watch.and_then(|watch| Some((watch.queue?, watch.owner))) else {
+        return Ok(None);
+    };
+    let obstacle = held.obstacle(owner, "pushy.watch")?;
+    Ok(obstacle.map(|found| format!("it adds no jobs: {}", found.reason)))
 }
 
 fn named(watch: &WatchDefinition) -> String {
