@@ -9,6 +9,7 @@ use crate::pg::heap::{self, Key};
 use crate::pg::home::{self, Home};
 use crate::pg::spi::{self, Plan, Row};
 use crate::pg::{array, identity, BuiltinOid, Datum, Oid};
+use crate::queue::definition::QueueDefinition;
 use crate::queue::reference::QueueReference;
 
 pub struct Subscription {
@@ -60,6 +61,11 @@ static BY_NAME_IF_FREE: Plan = Plan::new(
     &[BuiltinOid::TEXTOID],
 );
 
+static NAMING: Plan = Plan::new(
+    select!("WHERE s.queue_id OPERATOR(pg_catalog.=) $1 OR s.queue OPERATOR(pg_catalog.=) $2 ORDER BY s.name"),
+    &[BuiltinOid::INT4OID, BuiltinOid::TEXTOID],
+);
+
 static ALL: Plan = Plan::new(select!("ORDER BY s.name"), &[]);
 
 fn read(row: Row<'_>) -> Result<Subscription> {
@@ -96,6 +102,11 @@ fn all_of(array: Datum) -> Vec<Vec<u8>> {
 
 fn load(plan: &Plan, params: &[spi::Param]) -> Result<Vec<Subscription>> {
     spi::connect(|spi| spi.run(plan, params).rows().map(read).collect())
+}
+
+/// The subscriptions that hold a queue's number, or have its name; as the extension's owner.
+pub fn naming(queue: &QueueDefinition) -> Result<Vec<Subscription>> {
+    load(&NAMING, params![queue.queue_id, queue.name.as_str()])
 }
 
 /// The subscription of this name; as the extension's owner.

@@ -1,7 +1,7 @@
 //! Subscriptions as users of queues and of channels.
 
 use super::restore;
-use super::table::{all, lock, Subscription};
+use super::table::{all, lock, naming, Subscription};
 use crate::channel::users::Users;
 use crate::errors::{quote_literal, Result};
 use crate::params;
@@ -56,7 +56,7 @@ pub const CHANNEL_USERS: Users = Users {
 
 /// Those that enqueue into a queue.
 fn of_queue(queue: &QueueDefinition) -> Result<Vec<Subscription>> {
-    let mut subscriptions = all()?;
+    let mut subscriptions = naming(queue)?;
     subscriptions.retain(|subscription| {
         let held = subscription.queue.as_ref();
         held.is_some_and(|held| held.queue_id == queue.queue_id)
@@ -78,7 +78,7 @@ static TAKE_UP: Plan = Plan::new(
 
 /// As with watches.
 fn take_up(queue: &QueueDefinition) -> Result<()> {
-    for subscription in all()? {
+    for subscription in naming(queue)? {
         let Some(held) = &subscription.queue else {
             continue;
         };
