@@ -3,7 +3,7 @@
 CREATE FUNCTION pushy.job_claim(queue text, max_jobs int DEFAULT 1, lease interval DEFAULT NULL, worker text DEFAULT NULL)
 RETURNS SETOF pushy.claimed_job LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 10 AS 'MODULE_PATHNAME', 'pushy_job_claim_v1';
 COMMENT ON FUNCTION pushy.job_claim(text, int, interval, text) IS
-  'Claims up to max_jobs ready jobs of a queue without a handler, and answers them in order; none where nothing is ready that no open transaction holds, or the queue is paused. The claims hold from this transaction''s commit on, for lease (NULL: as the queue says; 0: until this session ends). Who repeats a call with the same worker, as the same role, because the answer was lost gets the jobs that this worker holds, with new tokens, so give each call a worker name of its own. Needs privilege claim.';
+  'Claims and answers up to max_jobs ready jobs of a queue without a handler, in order; none where nothing is ready that no open transaction holds, or the queue is paused. The claims hold from this transaction''s commit on, for lease (NULL: as the queue says; 0: until this session ends). Who repeats a call with the same worker, as the same role, because the answer was lost gets the jobs that this worker holds, with new tokens, so give each call a worker name of its own. Needs privilege claim.';
 
 CREATE FUNCTION pushy.job_complete(job_id bigint, token uuid, result jsonb DEFAULT NULL)
 RETURNS boolean LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_job_complete_v1';

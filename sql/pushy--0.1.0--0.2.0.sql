@@ -319,7 +319,7 @@ COMMENT ON FUNCTION pushy.job_log(text, text, bigint, uuid) IS
 CREATE FUNCTION pushy.job_claim(queue text, max_jobs int DEFAULT 1, lease interval DEFAULT NULL, worker text DEFAULT NULL)
 RETURNS SETOF pushy.claimed_job LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 10 AS 'MODULE_PATHNAME', 'pushy_job_claim_v1';
 COMMENT ON FUNCTION pushy.job_claim(text, int, interval, text) IS
-  'Claims up to max_jobs ready jobs of a queue without a handler, and answers them in order; none where nothing is ready that no open transaction holds, or the queue is paused. The claims hold from this transaction''s commit on, for lease (NULL: as the queue says; 0: until this session ends). Who repeats a call with the same worker, as the same role, because the answer was lost gets the jobs that this worker holds, with new tokens, so give each call a worker name of its own. Needs privilege claim.';
+  'Claims and answers up to max_jobs ready jobs of a queue without a handler, in order; none where nothing is ready that no open transaction holds, or the queue is paused. The claims hold from this transaction''s commit on, for lease (NULL: as the queue says; 0: until this session ends). Who repeats a call with the same worker, as the same role, because the answer was lost gets the jobs that this worker holds, with new tokens, so give each call a worker name of its own. Needs privilege claim.';
 
 CREATE FUNCTION pushy.job_complete(job_id bigint, token uuid, result jsonb DEFAULT NULL)
 RETURNS boolean LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pushy_job_complete_v1';
@@ -775,7 +775,7 @@ COMMENT ON FUNCTION pushy.has_queue_privilege(text, text) IS
 COMMENT ON FUNCTION pushy.has_queue_privilege(text, text, text) IS
   'Whether a role, by its exact name, or public, which is everybody, has privilege enqueue, work, monitor or claim on a queue.';
 COMMENT ON COLUMN pushy.watches.payload_expr IS 'The payload of notices, not of jobs, as SQL over NEW and OLD, as it was written or, since a column was renamed, as the server writes it.';
-COMMENT ON COLUMN pushy.watches.args_expr IS 'The arguments of jobs as SQL over NEW and OLD, as it was written or, since a column was renamed, as the server writes it; NULL: the payload, and with a payload_expr, which is for notices only, that of key.';
+COMMENT ON COLUMN pushy.watches.args_expr IS 'The arguments of jobs as SQL over NEW and OLD, as it was written or, since a column was renamed, as the server writes it; NULL: the payload. With a payload_expr, which is for notices only, that is the payload of key.';
 COMMENT ON COLUMN pushy.watches.topic_expr IS 'The topic of a notice as SQL over NEW and OLD, as it was written or, since a column was renamed, as the server writes it; NULL: notices have none.';
 COMMENT ON COLUMN pushy.subscriptions.lag_notices IS 'Notices behind the cursor that the subscription is to read; of equal ones with merge, of which it reads the last, each counts. One look at the view reads 100,000 notices of the log at most; past that whole ticks count, of which the subscription may want a part. NULL, as the two that follow, where its owner may not read its channels, unless you read all statistics.';
 COMMENT ON COLUMN pushy.subscriptions.topics IS 'The patterns of topics that it reads; NULL: all, and what has no topic.';
