@@ -89,6 +89,9 @@ def test_every_dump_is_loaded_without_an_error(shop, dumps, loads, stands):
             expected = counts if loads == "postgres" else dict.fromkeys(PUSHYS, 0)
             told = [table for table in PUSHYS if f"rows of pushy_internal.{table} are passed over" in said]
             state = db.rows("SELECT DISTINCT state FROM pushy.watches")
+            if loads != "postgres":
+                reasons = dict(db.rows("SELECT name, reason FROM pushy.resume_after_restore() WHERE kind = 'rows'"))
+                assert {table for table, reason in reasons.items() if "stand open" in reason} == {"channel", "channel_acl"} & set(PUSHYS), reasons
             right = (done.returncode == 0 and "ERROR" not in said and arrived == expected
                      and told == ([] if loads == "postgres" else list(PUSHYS))
                      and db.rows("SELECT v FROM mine.goods") == [("x",)]

@@ -34,7 +34,15 @@ trigger_function!(
     } else if worker::is_logical() {
         Err(refused(&row.table()))
     } else {
-        pass_over(row, &NO_RIGHTS)
+        let is_of_channels = row.table().starts_with("channel");
+        pass_over(
+            row,
+            if is_of_channels {
+                &STAYS_OPEN
+            } else {
+                &NO_RIGHTS
+            },
+        )
     }
 );
 
@@ -45,6 +53,11 @@ fn may_write(write: Guarded) -> bool {
 static NO_RIGHTS: Why = Why {
     why: "only the owner of the extension loads them, because workers act on what they say",
     hint: "Restore the dump as a superuser to have its queues, jobs, watches and subscriptions, or declare them again; jobs that were not finished are lost.",
+};
+
+static STAYS_OPEN: Why = Why {
+    why: "only the owner of the extension loads them, and until they are granted again the channels stand open to every role that may use Pushy",
+    hint: "Restore the dump as a superuser to have its grants of channels, or grant them again with pushy.channel_grant before anybody publishes there.",
 };
 
 /// Whether those who write have the rights of the tables' owner. A worker that applies a subscription is, from 16 on, the
