@@ -3,6 +3,7 @@
 import pytest
 
 from harness.gate import Gate
+from stage.dumps import dump, restore
 from stage.leases import claim, enqueue, state
 
 OUTSIDE = "SELECT pushy.queue_register('mails', lease => '1 hour', max_attempts => 3, retry_delay => '0')"
@@ -199,3 +200,23 @@ def test_what_is_loaded_under_the_number_of_anothers_job_is_not_that_ones(shop, 
     for table in BESIDE:
         assert copy.value(f"SELECT count(*) FROM pushy_internal.{table} WHERE job_id = %s", shop.free) == 0, table
     assert shop.free in {job for job, _ in claim(copy, 10)}
+
+
+def test_a_copy_in_the_same_server_holds_nothing_for_those_at_work_in_its_origin(server):
+    db = server.database()
+    gate = Gate(db)
+    stop = f"COMMIT; IF n = 1 AND current_database() = '{db.name}' THEN PERFORM {gate.stop}; END IF;"
+    db.sql(f"{OUTSIDE}; CREATE TABLE chunks (n int); {HANDLERS.replace('COMMIT;', stop)}; SELECT pushy.queue_register('inside', 'work()')")
+    [bound] = enqueue(db)
+    session = db.connect()
+    session.execute("SELECT job_id FROM pushy.job_claim('mails', lease => '0')")
+    inside = db.value("SELECT pushy.enqueue('inside')")
+    gate.wait_for_arrival()
+    copy, _ = restore(server, dump(db), f"{db.name}_copy")
+    copy.rows("SELECT * FROM pushy.resume_after_restore()")
+    copy.wait_until("SELECT string_agg(queue || ' ' || state::text, ', ' ORDER BY queue) FROM pushy.jobs", "inside completed, mails available")
+    assert copy.value("SELECT count(*) FROM pushy_internal.lease") == 0
+    assert not any("leased" in reason for reason, in copy.rows("SELECT reason FROM pushy.queue_explain('inside')"))
+    assert [state(db, job) for job in (bound, inside)] == ["running", "running"]
+    gate.open()
+    assert db.job_wait(inside)["attempt"] == 1

@@ -105,7 +105,7 @@ fn segment_size() -> usize {
         + capacity() * (size_of::<QueueSlot>() + size_of::<Statistics>())
         + (prepared::cells(transaction::most_prepared()) * size_of::<prepared::PreparedCell>())
             .next_multiple_of(64)
-        + (sessions::cells() * size_of::<AtomicU64>()).next_multiple_of(64)
+        + (sessions::cells() * size_of::<sessions::SessionCell>()).next_multiple_of(64)
         + untold::cells(transaction::most_prepared()) * size_of::<untold::UntoldCell>()
         + 64
 }
@@ -187,13 +187,14 @@ impl Shared {
     }
 
     /// The number of the session of each process; 0: it has none.
-    fn sessions(&self) -> &[AtomicU64] {
+    fn sessions(&self) -> &[sessions::SessionCell] {
         crate::pg::shared_cast::tail(self, self.before_sessions(), sessions::cells())
     }
 
     /// Places for prepared transactions of whose end no statement tells.
     fn untold(&self) -> &[untold::UntoldCell] {
-        let sessions = (sessions::cells() * size_of::<AtomicU64>()).next_multiple_of(64);
+        let sessions =
+            (sessions::cells() * size_of::<sessions::SessionCell>()).next_multiple_of(64);
         let cells = untold::cells(transaction::most_prepared());
         crate::pg::shared_cast::tail(self, self.before_sessions() + sessions, cells)
     }

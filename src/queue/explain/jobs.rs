@@ -36,10 +36,10 @@ static COUNT: Plan = Plan::new(
             pg_catalog.min(j.run_at) FILTER (WHERE j.position IS NULL AND j.state OPERATOR(pg_catalog.<>) 'x'::pg_catalog.\"char\")::pg_catalog.text, \
             COALESCE(pg_catalog.min(j.run_at) FILTER (WHERE j.position IS NULL AND j.state OPERATOR(pg_catalog.<>) 'x'::pg_catalog.\"char\") \
                      OPERATOR(pg_catalog.<=) pg_catalog.clock_timestamp(), false), \
-            (SELECT pg_catalog.count(*) FROM pushy_internal.lease l WHERE l.queue_id OPERATOR(pg_catalog.=) $1), \
-            (SELECT pg_catalog.min(l.until)::pg_catalog.text FROM pushy_internal.lease l WHERE l.queue_id OPERATOR(pg_catalog.=) $1), \
+            (SELECT pg_catalog.count(*) FROM pushy_internal.lease l WHERE l.queue_id OPERATOR(pg_catalog.=) $1 AND NOT l.inside), \
+            (SELECT pg_catalog.min(l.until)::pg_catalog.text FROM pushy_internal.lease l WHERE l.queue_id OPERATOR(pg_catalog.=) $1 AND NOT l.inside), \
             (SELECT pg_catalog.count(*) FROM pushy_internal.lease l \
-              WHERE l.queue_id OPERATOR(pg_catalog.=) $1 AND l.until OPERATOR(pg_catalog.<=) pg_catalog.clock_timestamp()) \
+              WHERE l.queue_id OPERATOR(pg_catalog.=) $1 AND NOT l.inside AND l.until OPERATOR(pg_catalog.<=) pg_catalog.clock_timestamp()) \
        FROM pushy_internal.live_job j WHERE j.queue_id OPERATOR(pg_catalog.=) $1",
     &[BuiltinOid::INT4OID],
 );

@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use super::executor::ExecutorSlot;
+use crate::pg::database;
 use crate::pg::value::Uuid;
 use crate::shared::Shared;
 
@@ -26,10 +27,15 @@ fn hold_of(token: Uuid) -> u64 {
 }
 
 impl Shared {
-    /// Whether an executor holds a job by the lease with this token.
+    /// Whether an executor holds a job of this database by the lease with this token. A copy of the database in the same server has the
+    /// same tokens.
     pub fn shows_hold(&self, token: Uuid) -> bool {
         let hold = hold_of(token);
         let mut executors = self.executors.iter();
-        executors.any(|executor| executor.hold.load(Ordering::SeqCst) == hold)
+        let here = database::current();
+        executors.any(|executor| {
+            executor.hold.load(Ordering::SeqCst) == hold
+                && executor.database.load(Ordering::SeqCst) == here
+        })
     }
 }
