@@ -1,6 +1,8 @@
 //! Characters that are not seen as what they are: controls, those that turn the direction of a text, and invisible ones. They forge
 //! lines of logs and terminals, and names that look like another's.
 
+use std::borrow::Cow;
+
 /// Controls (C0, DEL, C1), separators of lines, and what turns the direction of others.
 fn is_forging(character: char) -> bool {
     character.is_control()
@@ -65,6 +67,23 @@ pub fn of_message(message: &str) -> String {
     })
 }
 
+/// Bytes of a message that are shown at each of its ends.
+const SHOWN: usize = 2_000;
+
+/// A message that repeats a value of any length: its beginning, where the value is, and its end, which says what is wrong with it.
+pub fn shortened(message: &str) -> Cow<'_, str> {
+    if message.len() <= 3 * SHOWN {
+        return Cow::Borrowed(message);
+    }
+    let is_edge = |at: &usize| message.is_char_boundary(*at);
+    let head = (0..=SHOWN).rev().find(is_edge).unwrap_or(0);
+    let tail = (message.len() - SHOWN..message.len()).find(is_edge);
+    let tail = tail.unwrap_or(message.len());
+    let left_out = tail - head;
+    let (head, tail) = (&message[..head], &message[tail..]);
+    Cow::Owned(format!("{head}... ({left_out} bytes) ...{tail}"))
+}
+
 /// `value` as a string constant of SQL, which can be pasted.
 pub fn quote_literal(value: &str) -> String {
     let doubled = value.replace('\'', "''");
@@ -111,6 +130,33 @@ mod tests {
             of_message("a\n\tb\u{200c}\u{1b}\u{202e}"),
             "a\n\tb\u{200c}\\u001B\\u202E"
         );
+    }
+
+    #[test]
+    fn a_long_message_keeps_its_ends_and_whole_characters() {
+        let most = "x".repeat(3 * SHOWN);
+        assert_eq!(shortened(&most), most);
+        for (unit, shift) in [
+            ("x", 0),
+            ("é", 0),
+            ("é", 1),
+            ("🦀", 0),
+            ("🦀", 1),
+            ("🦀", 2),
+            ("🦀", 3),
+        ] {
+            let message = format!(
+                "{}role \"{}\" is no role",
+                "y".repeat(shift),
+                unit.repeat(100_000)
+            );
+            let said = shortened(&message);
+            assert!(said.len() <= 2 * SHOWN + 40, "{}", said.len());
+            assert!(
+                said.starts_with(&"yyyrole \""[3 - shift..]) && said.ends_with("\" is no role")
+            );
+            assert!(said.contains(" bytes) ...") && said.contains(unit));
+        }
     }
 
     #[test]

@@ -29,7 +29,7 @@ sql_function!(pushy_channel_grant_v1, |call| {
         owned.grant(number, &role, &privilege, topics.as_deref());
         Ok(())
     })?;
-    pending::privileges_changed();
+    pending::privileges_changed(None);
     Result::Ok(())
 });
 
@@ -55,7 +55,7 @@ sql_function!(pushy_channel_revoke_v1, |call| {
     if revoked == 0 && number.is_none() {
         return Err(Error::no_such_role(&role));
     }
-    pending::privileges_changed();
+    pending::privileges_changed(None);
     if revoked > 0 && owned.grants.len() as u64 == revoked {
         ereport::notice(&closed(&owned));
     }

@@ -9,6 +9,9 @@ use crate::pg::identifier;
 /// Operator characters in a row that the server is asked to read; a ruler of dashes in a comment is shorter.
 const LONGEST_OPERATOR: usize = 1000;
 
+/// Bytes of a text that the server is asked to read, which nothing interrupts.
+const LONGEST: usize = 1 << 20;
+
 /// A text that LISTEN takes. Names are in the server's encoding.
 pub struct Reading {
     /// The channel that LISTEN ends up with.
@@ -25,7 +28,7 @@ impl Reading {
     /// The server's parser says whether `text` is one identifier and what name comes out; the name
     /// before the cut is our own reading, which has to agree with it.
     pub fn of(text: &[u8]) -> Result<Self> {
-        if longest_operator(text) > LONGEST_OPERATOR {
+        if text.len() > LONGEST || longest_operator(text) > LONGEST_OPERATOR {
             return Err(refusals::too_complex(text));
         }
         let channel =

@@ -35,7 +35,7 @@ pub fn too_complex(text: &[u8]) -> Error {
             shown(text)
         ),
     )
-    .detail("It has a long row of operator characters or comments within comments.")
+    .detail("It is longer than 1 MB, or has a long row of operator characters or comments within comments.")
     .hint(HINT)
 }
 
@@ -134,7 +134,8 @@ pub fn unread(text: &[u8], channel: &[u8]) -> Error {
 }
 
 fn shown(bytes: &[u8]) -> String {
-    clipped(&text::shown(bytes))
+    // In each encoding of the server a character has four bytes at most.
+    clipped(&text::shown(text::cut(bytes, 4 * (SHOWN + 1))))
 }
 
 fn clipped(text: &str) -> String {

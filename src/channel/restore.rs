@@ -56,7 +56,7 @@ fn adopt_those(wanted: impl Fn(&GrantedChannel) -> bool) -> Result<Vec<(String, 
         answered.push((name, moved.err().map(|error| error.message)));
     }
     if !answered.is_empty() {
-        pending::privileges_changed();
+        pending::privileges_changed(None);
     }
     Ok(answered)
 }

@@ -34,8 +34,8 @@ pub fn unpack_sqlstate(packed: i32) -> SqlState {
 }
 
 fn c_string(message: &str) -> CString {
-    // Names and texts of others may be in it.
-    let message = hidden::of_message(message);
+    // Names and texts of others may be in it, of whatever length.
+    let message = hidden::of_message(&hidden::shortened(message));
     CString::new(text::encode_lossy(&message)).unwrap_or_default()
 }
 

@@ -8,9 +8,16 @@ use crate::queue::eligibility::{self, Ineligible};
 /// What a handler can take, in the order in which a bare name is tried.
 const ARGUMENTS: [&str; 3] = ["(pg_catalog.jsonb)", "(pushy.job)", "()"];
 
+/// Bytes of a handler that is looked for: a function has 100 arguments, and a type's name 63 characters, as a schema's has.
+const LONGEST: usize = 100_000;
+
 /// The function that `text` names: `schema.name(types)`, or a name that only one handler has. It has
 /// the form of a handler; whether the queue's role may run it is another question.
 pub fn resolve(text: &str) -> Result<Function> {
+    if text.len() > LONGEST {
+        let failure = Error::new(SqlState::NAME_TOO_LONG, "it is too long");
+        return Err(unread(text, failure));
+    }
     let function = if text.trim_end().ends_with(')') {
         match by_signature(text, text)? {
             Some(function) => function,
