@@ -94,6 +94,8 @@ impl Closed {
             Closed::Disabled => !matches!(asker, Asker::Executor),
             Closed::NotServed => !matches!(asker, Asker::Executor | Asker::Launcher),
             Closed::Unknown => !matches!(asker, Asker::Executor | Asker::WakeUp | Asker::Outside),
+            // A worker outside does not need what its executors lacked, and nobody would wake it when that time has come.
+            Closed::SuspendedUntil(_) => !matches!(asker, Asker::Outside),
             Closed::Outside => !matches!(asker, Asker::Anybody | Asker::Outside),
             Closed::Quarantined => matches!(asker, Asker::Anybody),
             _ => true,
@@ -135,7 +137,7 @@ impl Facts {
     #[inline]
     pub fn let_in(&self, now: i64, asker: Asker) -> bool {
         asker.passes(self.standing)
-            && self.suspended_until <= now
+            && (self.suspended_until <= now || matches!(asker, Asker::Outside))
             && !self.is_at_its_limit()
             && !self.quiesced
             && match self.presence {

@@ -83,7 +83,7 @@ impl Traces {
     pub fn forget(self, shared: &Shared, database_slot: &DatabaseSlot) -> bool {
         // In this order, because what a commit says that brings the extension from here on must stay.
         let due = database_slot.due.swap(NEVER, Ordering::SeqCst);
-        if !database_slot.conclude_look(self.look, Presence::Absent) {
+        if !shared.conclude_look(database_slot, self.look, Presence::Absent) {
             shared.announce_due(database_slot, due);
             return false;
         }

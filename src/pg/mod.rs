@@ -24,7 +24,7 @@ pub use catalog::changes as catalog_changes;
 pub use catalog::function as function_catalog;
 pub use catalog::trigger as catalog_trigger;
 pub use catalog::type_ as catalog_type;
-pub use catalog::{database, home, identifier, identity, invalidation, script};
+pub use catalog::{database, home, identifier, identity, installed, invalidation, script};
 use error::guard;
 pub use error::{catch, ereport, panics};
 use expression::literals;

@@ -170,7 +170,7 @@ const EACH: [(Facts, Closed, &str, bool); 15] = [
             ..Facts::OPEN
         },
         Closed::SuspendedUntil(NOW + 1),
-        "ewlao",
+        "ewla.",
         false,
     ),
     (

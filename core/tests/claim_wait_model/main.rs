@@ -11,10 +11,14 @@
 //!             the bit is clear, it comes again: somebody looks just now.
 //! sweep       finds a job that somebody has committed and nobody announced: reads the table. If a job is there it sets the bit. If no time is noted, it signals as an enqueuer does. Else it notes the time
 //!             anew and signals nobody; if the bit is clear by then, it forgets what it has noted.
+//! drop        takes the queue and its jobs out of the table, whoever reads its definition from here on finds it gone; gives up its place;
+//!             and signals all who are on the list. A waiter looks the queue up at the beginning of each look, and before it sleeps also
+//!             whether the place is still the queue's. What becomes of it then, an error or a wait at another place where the queue was
+//!             registered again, is no matter of this place.
 //! ```
 //!
 //! Steps are atomic where the server makes them so: an atomic operation, a look at the table, the list under its spinlock. Checked
-//! of every world at rest: no job is ready while a waiter sleeps. And of every world: who was not signalled and saw no bit does not
+//! of every world at rest: no job is ready while a waiter sleeps, and none sleeps where the queue was dropped. And of every world: who was not signalled and saw no bit does not
 //! wake, so one job wakes one waiter until the scheduler comes.
 
 #[path = "../common/mod.rs"]
@@ -44,9 +48,15 @@ enum Fault {
     FindsUnnoted,
     /// A sweep that finds a time noted leaves it at that.
     SweepBelievesNote,
+    /// A drop signals nobody.
+    DropsSilently,
+    /// It signals before the queue is gone.
+    DropSignalsFirst,
+    /// Who goes to sleep looks at the bit alone, and not whose the place is.
+    SleepsAnywhere,
 }
 
-const FAULTS: [Fault; 11] = [
+const FAULTS: [Fault; 14] = [
     Fault::SignalsFirst,
     Fault::SignalsNobody,
     Fault::SleepsBlindly,
@@ -58,6 +68,9 @@ const FAULTS: [Fault; 11] = [
     Fault::LookForgets,
     Fault::FindsUnnoted,
     Fault::SweepBelievesNote,
+    Fault::DropsSilently,
+    Fault::DropSignalsFirst,
+    Fault::SleepsAnywhere,
 ];
 
 type Rules = Option<Fault>;
@@ -112,6 +125,20 @@ enum Sweep {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Dropper {
+    /// There is none.
+    None,
+    Begins,
+    /// Too early.
+    Signalled,
+    /// Who looks the queue up finds it gone.
+    Dropped,
+    /// Has given up its place.
+    Freed,
+    Done,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct World {
     jobs: u8,
     bit: bool,
@@ -123,6 +150,7 @@ struct World {
     enqueuers: [Enqueuer; ENQUEUERS],
     waiters: [Waiter; WAITERS],
     sweep: Sweep,
+    dropper: Dropper,
     deaths: u8,
 }
 
@@ -145,6 +173,11 @@ impl World {
             } else {
                 Sweep::Done
             },
+            dropper: if case.drops {
+                Dropper::Begins
+            } else {
+                Dropper::None
+            },
             deaths: case.deaths,
         }
     }
@@ -159,12 +192,26 @@ impl World {
         let is_at_rest = self.enqueuers.iter().all(done)
             && self.waiters.iter().enumerate().all(rests)
             && self.sweep == Sweep::Done
-            && (self.noted == 0 || !self.bit);
-        is_at_rest && self.jobs > 0 && self.waiters.contains(&Waiter::Sleeps)
+            && matches!(self.dropper, Dropper::None | Dropper::Done)
+            && (self.noted == 0 || !self.bit || !self.is_here());
+        is_at_rest && (self.jobs > 0 || !self.is_here()) && self.waiters.contains(&Waiter::Sleeps)
+    }
+
+    /// Whether the place is still the queue's.
+    fn is_here(&self) -> bool {
+        !matches!(self.dropper, Dropper::Freed | Dropper::Done)
+    }
+
+    /// Whether whoever looks it up finds the queue.
+    fn is_defined(&self) -> bool {
+        matches!(
+            self.dropper,
+            Dropper::None | Dropper::Begins | Dropper::Signalled
+        )
     }
 
     fn signal(&mut self, rules: Rules) {
-        if self.list == 0 || rules == Some(Fault::SignalsNobody) {
+        if self.list == 0 || !self.is_here() || rules == Some(Fault::SignalsNobody) {
             return;
         }
         if rules != Some(Fault::NotesNothing) {
@@ -202,6 +249,8 @@ impl World {
         for me in 0..ENQUEUERS {
             let mut next = *self;
             next.enqueuers[me] = match self.enqueuers[me] {
+                // Refused.
+                Enqueuer::Begins if !self.is_defined() => Enqueuer::Announces(Announcing::Done),
                 Enqueuer::Begins => {
                     next.jobs += 1;
                     Enqueuer::Announces(Announcing::Bit)
@@ -215,8 +264,9 @@ impl World {
             self.step_waiter(rules, me, visit);
         }
         self.step_sweep(rules, visit);
+        self.step_dropper(rules, visit);
         // A while later.
-        if self.noted > 0 && self.bit {
+        if self.noted > 0 && self.bit && self.is_here() {
             let mut next = *self;
             next.noted = 0;
             next.signal(rules);
@@ -224,9 +274,35 @@ impl World {
         }
     }
 
+    fn step_dropper(&self, rules: Rules, visit: &mut dyn FnMut(World)) {
+        let mut next = *self;
+        let signals_first = rules == Some(Fault::DropSignalsFirst);
+        next.dropper = match self.dropper {
+            Dropper::Begins if signals_first => {
+                next.list = 0;
+                Dropper::Signalled
+            }
+            Dropper::Begins | Dropper::Signalled => {
+                next.jobs = 0;
+                Dropper::Dropped
+            }
+            Dropper::Dropped if signals_first => Dropper::Done,
+            Dropper::Dropped => Dropper::Freed,
+            Dropper::Freed => {
+                if rules != Some(Fault::DropsSilently) {
+                    next.list = 0;
+                }
+                Dropper::Done
+            }
+            Dropper::Done | Dropper::None => return,
+        };
+        visit(next);
+    }
+
     fn step_sweep(&self, rules: Rules, visit: &mut dyn FnMut(World)) {
         let mut next = *self;
         next.sweep = match self.sweep {
+            Sweep::Begins if !self.is_defined() => Sweep::Done,
             Sweep::Begins => {
                 next.jobs += 1;
                 Sweep::Reads
@@ -264,6 +340,7 @@ impl World {
         let reads_first = rules == Some(Fault::ReadsFirst);
         let lists_late = rules == Some(Fault::ListsLate);
         next.waiters[me] = match self.waiters[me] {
+            Waiter::Clears if !self.is_defined() => Waiter::Dead,
             Waiter::Clears if reads_first => Waiter::Found(self.jobs > 0, self.noted),
             Waiter::Clears => {
                 next.bit = false;
@@ -298,7 +375,9 @@ impl World {
                     Waiter::Rechecks
                 }
             }
-            Waiter::Rechecks if self.bit => {
+            Waiter::Rechecks
+                if self.bit || !self.is_here() && rules != Some(Fault::SleepsAnywhere) =>
+            {
                 next.list &= !(1 << me);
                 Waiter::Clears
             }
@@ -355,6 +434,7 @@ struct Case {
     /// How many of them die.
     deaths: u8,
     sweeps: bool,
+    drops: bool,
 }
 
 const fn case(enqueuers: usize, waiters: usize, deaths: u8, sweeps: bool) -> Case {
@@ -363,14 +443,19 @@ const fn case(enqueuers: usize, waiters: usize, deaths: u8, sweeps: bool) -> Cas
         waiters,
         deaths,
         sweeps,
+        drops: false,
     }
 }
 
 // With three waiters, two of whom die, a look that forgets what another has noted loses a job.
-const CASES: [Case; 3] = [
+const CASES: [Case; 4] = [
     case(2, 2, 2, false),
     case(1, 3, 2, false),
     case(1, 2, 2, true),
+    Case {
+        drops: true,
+        ..case(1, 2, 1, false)
+    },
 ];
 
 fn explore(case: Case, rules: Rules) -> (usize, bool) {

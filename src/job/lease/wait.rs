@@ -5,9 +5,11 @@ use std::time::{Duration, Instant};
 use crate::errors::Result;
 use crate::job::lease::ready::{free_leases, is_any_ready, note_asked};
 use crate::pg::function::{Answer, Call};
+use crate::pg::installed::Installed;
 use crate::pg::{clock, identity, transaction};
 use crate::queue::cache::{self, CachedQueue};
 use crate::queue::privilege::{self, Privilege};
+use crate::shared::queue_slot::QueueKey;
 use crate::{row, shared, sql_function};
 
 /// How long it waits where nothing is said; as sql/leases.sql has it.
@@ -21,10 +23,13 @@ fn claim_wait(call: Call) -> Result<Answer> {
     let timeout = call.timeout("timeout", 1, USUAL)?;
     transaction::require_nonatomic(call.is_nonatomic_call(), "pushy.job_claim_wait")?;
     let deadline = Instant::now() + timeout;
+    let installed = Installed::find()?;
+    let mut told = None;
     // Bounded: by the deadline; who sleeps looks at interrupts.
     loop {
         // Each look is a transaction of its own, because the queue may change; between looks no snapshot is held.
         transaction::commit_in_procedure()?;
+        installed.require()?;
         let version = cache::version();
         let known = cache::get(&name)?;
         let queue = &known.definition;
@@ -49,7 +54,9 @@ fn claim_wait(call: Call) -> Result<Answer> {
             shared::expect().queues()[slot].forget_claimer(noted);
         }
         let is_open = || shared::expect().lets_in_outside(slot, clock::now().0);
-        if has_room && is_open() && identity::as_owner(|| is_any_ready(queue, slot))? {
+        let is_ready = has_room && is_open() && identity::as_owner(|| is_any_ready(queue, slot))?;
+        told.take().into_iter().for_each(Told::has_looked);
+        if is_ready {
             return Ok(call.answer_row(row![true]));
         }
         transaction::commit_in_procedure()?;
@@ -58,10 +65,33 @@ fn claim_wait(call: Call) -> Result<Answer> {
             signals,
             has_room,
         };
+        told = Some(Told {
+            slot,
+            key: queue.key(),
+        });
         let left = deadline.saturating_duration_since(Instant::now());
         if !sleep(&known, slot, &seen, left) {
             return Ok(call.answer_row(row![false]));
         }
+    }
+}
+
+/// Somebody sleeps, or was woken, who is to look at what is ready: another does where this one does not get there, because its right was
+/// taken back, say, or its time is up.
+struct Told {
+    slot: usize,
+    key: QueueKey,
+}
+
+impl Told {
+    fn has_looked(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        shared::expect().hand_on(self.slot, self.key);
     }
 }
 

@@ -128,8 +128,14 @@ fn wait(id: i64, queue: &definition::QueueDefinition, deadline: Instant) -> Resu
         let left = deadline.saturating_duration_since(Instant::now());
         // Not made here: the queue may be dropped by now.
         if let Some(slot) = shared.find_queue(definition.key()) {
-            let finished = &shared.queues()[slot].finished;
-            return finished.wait_until(left, is_over).unwrap_or(Ok(()));
+            let place = &shared.queues()[slot];
+            let is_another = || (!place.is(definition.key())).then_some(None);
+            let look = || is_over().map(Some).or_else(is_another);
+            match place.finished.wait_until(left, look) {
+                Some(Some(over)) => return over,
+                Some(None) => {}
+                None => return Ok(()),
+            }
         }
         // Made here where no launcher has been in the database yet. Where none is free nobody wakes us, and any will do.
         let database_slot = shared.ensure_database(database::current());

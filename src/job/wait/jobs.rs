@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use super::queue_now;
 use crate::errors::{Error, Result, SqlState};
 use crate::job::unfinished;
 use crate::pg::function::{Answer, Call};
+use crate::pg::installed::Installed;
 use crate::pg::{ereport, identity, transaction};
 use crate::queue::privilege::{self, Privilege};
 use crate::queue::{cache, definition, explain};
@@ -44,22 +44,28 @@ fn jobs_wait(call: Call) -> Result<Answer> {
     let name = call.text("queue", 0)?;
     let timeout = call.timeout("timeout", 1, USUAL)?;
     transaction::require_nonatomic(call.is_nonatomic_call(), "pushy.jobs_wait")?;
-    let cached = cache::get(&name)?;
-    let queue = &cached.definition;
-    privilege::require(
-        queue,
-        &cached.grants,
-        identity::current_user(),
-        Privilege::Monitor,
-    )?;
+    let installed = Installed::find()?;
+    let queue_id = cache::get(&name)?.definition.queue_id;
     let deadline = Instant::now() + timeout;
     let mut noticed = false;
-    let mut slot = cached.slot;
     // Bounded: by the deadline; who sleeps looks at interrupts.
     loop {
-        let seen = slot.map(|slot| (slot, shared::expect().queues()[slot].drains()));
-        // Each look is a transaction of its own; between looks no snapshot is held.
+        // Each look is a transaction of its own; between looks no snapshot is held. The queue may be called otherwise by now, be another's,
+        // or be gone, and nothing of it is left then.
         transaction::commit_in_procedure()?;
+        installed.require()?;
+        let Some(known) = cache::get_of_many(queue_id)? else {
+            return Ok(call.answer_row(row![true]));
+        };
+        let queue = &known.definition;
+        privilege::require(
+            queue,
+            &known.grants,
+            identity::current_user(),
+            Privilege::Monitor,
+        )?;
+        let slot = known.slot.or_else(|| cache::slot_of(queue));
+        let seen = slot.map(|slot| (slot, shared::expect().queues()[slot].drains()));
         let is_any = unfinished::is_any(queue, slot)?;
         let is_quiet = |slot: usize| shared::expect().queues()[slot].nobody_announces();
         if !is_any && slot.is_none_or(is_quiet) {
@@ -76,13 +82,10 @@ fn jobs_wait(call: Call) -> Result<Answer> {
         }
         match seen {
             Some((slot, seen)) => shared::expect().queues()[slot].wait_drain(seen, left),
-            // One that has got a place meanwhile is looked at again. Of one that is gone nothing is left.
-            None => match queue_now(queue.queue_id)? {
-                Some(now) => {
-                    slot = Some(cache::slot_or_reason(&now).map_err(|why| why.error(&now))?)
-                }
-                None => return Ok(call.answer_row(row![true])),
-            },
+            // One that has got a place meanwhile is looked at again.
+            None => {
+                cache::slot_or_reason(queue).map_err(|why| why.error(queue))?;
+            }
         }
     }
 }

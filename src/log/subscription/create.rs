@@ -201,9 +201,10 @@ fn create(call: Call) -> Result<String> {
             }
         }
     })?;
+    pending::subscriptions_changed();
     if queue.is_some() {
         // The relay reads anew for whom it works, and looks what there is for it.
-        pending::privileges_changed();
+        pending::privileges_changed(None);
         pending::logged();
     }
     Ok(cursor.shown())

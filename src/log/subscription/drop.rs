@@ -38,7 +38,8 @@ sql_function!(pushy_subscription_drop_v1, |call| {
         .hint("Nothing is left to do."));
     }
     if subscription.queue.is_some() {
-        pending::privileges_changed();
+        pending::privileges_changed(None);
     }
+    pending::subscriptions_changed();
     Result::Ok(())
 });

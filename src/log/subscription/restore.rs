@@ -68,7 +68,7 @@ pub fn adopt_from(before: &Home) -> Result<Vec<(String, Option<String>)>> {
 /// As when one is created.
 fn announce(answered: &[(String, Option<String>)]) {
     if !answered.is_empty() {
-        pending::privileges_changed();
+        pending::privileges_changed(None);
         pending::logged();
     }
 }

@@ -90,7 +90,7 @@ fn take_up(queue: &QueueDefinition) -> Result<()> {
         let params = params![subscription.number, name, id, renewed.owner, held.queue_id];
         if spi::run(&TAKE_UP, params) > 0 {
             // The relay reads anew for whom it works, and looks what there is for it.
-            pending::privileges_changed();
+            pending::privileges_changed(None);
             pending::logged();
         }
     }

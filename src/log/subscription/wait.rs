@@ -5,12 +5,13 @@ use std::time::{Duration, Instant};
 
 use pushy_core::log::cursor::Cursor;
 
-use super::table;
+use super::table::{self, Subscription};
 use crate::errors::{Error, Result, SqlState};
 use crate::log::filter::Filter;
 use crate::log::read::{self, Stretch};
 use crate::pg::function::{Answer, Call};
-use crate::pg::{database, identity, interrupts, transaction};
+use crate::pg::installed::Installed;
+use crate::pg::{database, identity, interrupts, invalidation, transaction};
 use crate::shared::database::DatabaseSlot;
 use crate::{row, shared, sql_function};
 
@@ -29,7 +30,7 @@ fn subscription_wait(call: Call) -> Result<Answer> {
     let mut passed = subscription.cursor;
     let is_ready = if subscription.is_home {
         until_something(database_slot, &mut passed, deadline, || {
-            subscription.filter()
+            filter_now(&subscription)
         })?
     } else {
         subscription.filter()?;
@@ -41,6 +42,22 @@ fn subscription_wait(call: Call) -> Result<Answer> {
         })?;
     }
     Ok(call.answer_row(row![is_ready]))
+}
+
+/// What a subscription gets as it is now, for a caller that may still read it.
+fn filter_now(waited_for: &Subscription) -> Result<Filter> {
+    let now = table::owned(&waited_for.name, identity::current_user())?;
+    if now.number != waited_for.number {
+        return Err(Error::new(
+            SqlState::UNDEFINED_OBJECT,
+            format!(
+                "subscription \"{}\" was dropped while the call waited",
+                now.name
+            ),
+        )
+        .hint("There is another of its name: call again to wait for what it gets."));
+    }
+    now.filter()
 }
 
 /// Where the relay says that there is a tick.
@@ -59,23 +76,33 @@ pub fn slot_of_database() -> Result<&'static DatabaseSlot> {
 }
 
 /// Waits until there is something for a reader behind `passed`, which moves past what is not for it; false at the deadline.
-/// `read_filter` says what it gets, and is asked again when grants may have changed.
+/// `read_filter` says what it gets, and is asked again when that may have changed: as roles, grants and subscriptions are now, it is woken
+/// and reads.
 pub fn until_something(
     database_slot: &DatabaseSlot,
     passed: &mut Cursor,
     deadline: Instant,
     read_filter: impl Fn() -> Result<Filter>,
 ) -> Result<bool> {
-    let mut definitions = database_slot.definitions.load(Ordering::SeqCst);
+    let installed = Installed::find()?;
+    let may_change = || {
+        (
+            database_slot.definitions.load(Ordering::SeqCst),
+            database_slot.subscriptions.load(Ordering::SeqCst),
+            invalidation::changes(),
+        )
+    };
+    let mut read_at = may_change();
     let mut filter = read_filter()?;
     loop {
         let ticks = database_slot.log.ticks();
         // Each look is a transaction of its own; between looks no snapshot is held.
         transaction::commit_in_procedure()?;
-        let now = database_slot.definitions.load(Ordering::SeqCst);
-        if now != definitions {
+        installed.require()?;
+        let now = may_change();
+        if now != read_at {
             filter = transaction::with_snapshot(&read_filter)?;
-            definitions = now;
+            read_at = now;
         }
         let look = look(passed, &filter)?;
         if matches!(look, Look::Found) {

@@ -14,7 +14,7 @@ use crate::pg::result_rows::Rows;
 use crate::pg::value::interval;
 use crate::pg::value::{Timestamp, Uuid};
 use crate::pg::varlena::Varlena;
-use crate::pg::{jsonb, text};
+use crate::pg::{ereport, installed, jsonb, text};
 
 /// One call of an SQL function: its arguments and the way to answer.
 #[derive(Clone, Copy)]
@@ -69,7 +69,17 @@ impl Call {
             .transpose()
     }
 
+    /// A name, a cursor or another word, all of which are short: what is longer is no such thing, and is not copied to be looked for.
     pub fn text(self, name: &str, index: usize) -> Result<String> {
+        const LONGEST: usize = 1 << 20;
+        let length = self.length(index);
+        if length > LONGEST {
+            return Err(Error::out_of_range(
+                name,
+                format!("a text of {length} bytes"),
+                "1 MB at most",
+            ));
+        }
         Self::required(name, self.opt_text(index)?)
     }
 
@@ -195,9 +205,25 @@ impl Call {
         }
     }
 
+    /// Refuses an answer of a procedure that is gone, because its extension was dropped while it waited: the server would look its result up
+    /// in vain.
+    fn require_here(self) {
+        // SAFETY: fcinfo is valid; flinfo says which function was called.
+        let is_here = unsafe {
+            let function = pg_sys::Datum::from((*(*self.fcinfo).flinfo).fn_oid);
+            let cache = pg_sys::SysCacheIdentifier::PROCOID as i32;
+            let none = pg_sys::Datum::null();
+            pg_sys::SearchSysCacheExists(cache, function, none, none, none)
+        };
+        if !is_here {
+            ereport::raise(&installed::gone());
+        }
+    }
+
     /// Answers one row: as many values as the function has OUT parameters.
     pub fn answer_row(self, columns: &[Answer]) -> Answer {
         let (mut values, mut nulls) = unzipped(columns);
+        self.require_here();
         // SAFETY: fcinfo is valid; the descriptor is of a row type, as wide as what is given.
         unsafe {
             let mut desc: pg_sys::TupleDesc = std::ptr::null_mut();

@@ -7,6 +7,7 @@ pub mod function;
 pub mod home;
 pub mod identifier;
 pub mod identity;
+pub mod installed;
 pub mod invalidation;
 pub mod script;
 pub mod trigger;

@@ -56,6 +56,14 @@ pub fn lock(
     Ok(())
 }
 
+/// Waits until no other transaction drops this extension, and keeps others from it until this one ends; if it is gone by then, this session
+/// knows. On a standby as well.
+pub fn share_extension(extension: Oid) {
+    let mode = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
+    // SAFETY: inside a transaction, whose end releases it; an object lock names nothing that must exist.
+    unsafe { pg_sys::LockDatabaseObject(pg_sys::ExtensionRelationId, extension, 0, mode) }
+}
+
 /// Lets go of a lock that this call of its transaction has taken, before it was used for anything.
 pub fn unlock(table: &str, Number(number, part): Number, mode: LockMode) {
     let Some(table) = identity::internal_relation(table) else {

@@ -233,6 +233,6 @@ fn find_grantees(queue_id: i32, system: i64) -> Result<()> {
             spi::run(&PUT_GRANT, params![queue_id, grantee, name, privilege]);
         }
     }
-    pending::privileges_changed();
+    pending::privileges_changed(None);
     Ok(())
 }

@@ -134,9 +134,8 @@ impl Jobs {
     }
 
     fn below_its_limit(&self, queue: &QueueDefinition, shared: &Shared) -> Finding {
-        let slot = shared
-            .find_queue(queue.key())
-            .map(|index| &shared.queues()[index]);
+        let index = shared.find_queue(queue.key());
+        let slot = index.map(|index| &shared.queues()[index]);
         let at_work = slot.map_or(0, QueueSlot::at_work_inside);
         if (queue.concurrency)
             .is_some_and(|limit| i64::from(limit) <= self.leased + i64::from(at_work))
@@ -144,7 +143,12 @@ impl Jobs {
             return said("executors are at work on jobs that they began when the queue had a handler, as many as its concurrency allows with those that are leased");
         }
         if slot.is_some_and(|slot| slot.claimable.has_sleepers()) {
-            return said("a worker outside waits, and is about to claim");
+            let is_let_in = |index| shared.lets_in_outside(index, clock::now().0);
+            return said(if index.is_some_and(is_let_in) {
+                "a worker outside waits, and is about to claim"
+            } else {
+                "a worker outside waits, and gets nothing while Pushy's own workers do not come to the database, which takes no connections, say"
+            });
         }
         let asked_at = slot.map_or(0, |slot| slot.asked_at.load(Ordering::Relaxed));
         if asked_at == 0 {

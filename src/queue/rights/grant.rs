@@ -84,7 +84,7 @@ fn grant(queue: &str, role: &str, privilege: &str) -> Result<()> {
         );
         Ok(())
     })?;
-    pending::privileges_changed();
+    pending::privileges_changed(Some(queue.key()));
     Ok(())
 }
 
@@ -103,7 +103,7 @@ fn revoke(queue: &str, role: &str, privilege: &str) -> Result<()> {
     if revoked == 0 && grantee.is_none() {
         return Err(Error::no_such_role(role));
     }
-    pending::privileges_changed();
+    pending::privileges_changed(Some(queue.key()));
     Ok(())
 }
 

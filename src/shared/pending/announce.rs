@@ -297,12 +297,12 @@ impl Pending {
         }
         for oid in &self.quiesced {
             if let Some(slot) = shared.find_database(*oid) {
-                slot.end_quiesce();
                 for (index, queue) in shared.queues().iter().enumerate() {
                     if queue.key().is_some_and(|key| key.database == *oid) {
                         shared.set_ready(index);
                     }
                 }
+                shared.end_quiesce(slot);
             }
             shared.call_launcher();
         }

@@ -28,6 +28,13 @@ impl Pending {
         }
     }
 
+    /// Whether others find another queue, privilege or extension than they have read.
+    pub(super) fn changes_caches(&self) -> bool {
+        let is_cached =
+            |change: &DefinitionChange| !matches!(change, DefinitionChange::Subscriptions);
+        !self.presence.is_empty() || self.changes.iter().any(|(_, change)| is_cached(change))
+    }
+
     fn creates(&self, key: QueueKey) -> bool {
         self.changes.iter().any(
             |(_, change)| matches!(change, DefinitionChange::Created(facts) if facts.key == key),
@@ -38,10 +45,10 @@ impl Pending {
     #[cold]
     pub(super) fn announce_changes(&self, shared: &Shared, database: u32) {
         // Before any process is woken: it must find its cache invalid.
-        if !self.changes.is_empty() || !self.presence.is_empty() {
+        if self.changes_caches() {
             if let Some(slot) = shared.find_database(database) {
                 slot.definitions.fetch_add(1, Ordering::SeqCst);
-                slot.left_out.store(false, Ordering::SeqCst);
+                shared.set_served(slot, true);
                 if slot.log.has_stopped.load(Ordering::SeqCst) {
                     shared.announce_logged(slot, true);
                 }
@@ -61,8 +68,8 @@ impl Pending {
                 DefinitionChange::Created(facts) | DefinitionChange::Defined(facts) => {
                     if let Some(index) = shared.find_queue(facts.key) {
                         shared.queues()[index].say(facts);
-                        shared.queues()[index].announce_drained();
                         shared.set_ready(index);
+                        shared.queues()[index].wake_all();
                         shared.wake_for(index);
                     } else if let Some(slot) = shared.find_database(database) {
                         // The scheduler reads the queues, and gives it a place.
@@ -73,7 +80,24 @@ impl Pending {
                     shared.free_queue(*key);
                     ask_for_orphans(shared, database);
                 }
-                DefinitionChange::Privileges => {}
+                DefinitionChange::Privileges(Some(key)) => {
+                    if let Some(index) = shared.find_queue(*key) {
+                        shared.queues()[index].wake_all();
+                    }
+                }
+                DefinitionChange::Privileges(None) | DefinitionChange::Subscriptions => {}
+            }
+        }
+        if let Some(slot) = shared.find_database(database) {
+            let is_of_readers = |change: &DefinitionChange| {
+                matches!(
+                    change,
+                    DefinitionChange::Privileges(None) | DefinitionChange::Subscriptions
+                )
+            };
+            if !self.presence.is_empty() || self.changes.iter().any(|(_, it)| is_of_readers(it)) {
+                slot.subscriptions.fetch_add(1, Ordering::SeqCst);
+                slot.log.announce_tick();
             }
         }
         if let Some((_, presence)) = self.presence.last().copied() {
@@ -88,7 +112,7 @@ impl Pending {
                     // Nobody has looked yet what is due here: the server has just started.
                     slot.announce_due(0);
                 }
-                slot.announce_presence(presence);
+                shared.announce_presence(slot, presence);
                 // Its tables may be others by now.
                 slot.queues_rest_until.store(0, Ordering::SeqCst);
                 slot.forget_unpublished();

@@ -1,6 +1,6 @@
 //! Changes of definitions and privileges, and of the extension's presence, collected for the end of the transaction.
 
-use super::{with, DefinitionChange, PENDING};
+use super::{with, DefinitionChange, Pending, PENDING};
 use crate::pg::transaction;
 use crate::shared;
 use crate::shared::database::Presence;
@@ -27,8 +27,13 @@ pub fn dropped(key: QueueKey, forced: bool) -> bool {
     slot.is_some_and(|index| shared.queues()[index].close())
 }
 
-pub fn privileges_changed() {
-    change(DefinitionChange::Privileges);
+/// Of a queue, or others.
+pub fn privileges_changed(queue: Option<QueueKey>) {
+    change(DefinitionChange::Privileges(queue));
+}
+
+pub fn subscriptions_changed() {
+    change(DefinitionChange::Subscriptions);
 }
 
 fn change(change: DefinitionChange) {
@@ -38,7 +43,7 @@ fn change(change: DefinitionChange) {
 
 /// Whether this transaction has changed definitions or privileges: caches do not serve it then.
 pub fn has_changes() -> bool {
-    PENDING.with_borrow(|pending| !pending.changes.is_empty() || !pending.presence.is_empty())
+    PENDING.with_borrow(Pending::changes_caches)
 }
 
 /// The extension appears in, or disappears from, this database at commit.

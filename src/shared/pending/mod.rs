@@ -20,7 +20,9 @@ pub use collect::{
     take_back, take_left_out, take_watermarks, take_watermarks_and_own, unlogged, unplaced, unsaid,
     waiting_from,
 };
-pub use collect_changes::{created, defined, dropped, has_changes, presence, privileges_changed};
+pub use collect_changes::{
+    created, defined, dropped, has_changes, presence, privileges_changed, subscriptions_changed,
+};
 pub use collect_leases::{lease_ended, lease_ends, lease_said, leased, leases_of};
 
 use std::cell::RefCell;
@@ -84,8 +86,10 @@ enum DefinitionChange {
         key: QueueKey,
         forced: bool,
     },
-    /// Privileges only: caches must be read again.
-    Privileges,
+    /// Privileges only, on this queue or others: caches must be read again.
+    Privileges(Option<QueueKey>),
+    /// Subscriptions only, which no cache has: who waits for one looks again.
+    Subscriptions,
 }
 
 /// What this transaction adds to the statistics of a queue.

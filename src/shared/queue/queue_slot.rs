@@ -254,6 +254,16 @@ impl QueueSlot {
         self.drained.broadcast();
     }
 
+    /// Wakes all who wait at this place, because what they wait for may be another thing by now, or gone: each looks it up again. May
+    /// be called in commit callbacks.
+    #[cold]
+    pub(in crate::shared) fn wake_all(&self) {
+        self.count_signal();
+        self.claimable.broadcast();
+        self.finished.broadcast();
+        self.announce_drained();
+    }
+
     /// Sleeps until the queue has run dry since `seen` was read, or `timeout` has passed.
     pub fn wait_drain(&self, seen: u64, timeout: std::time::Duration) {
         self.drained.wait_change(timeout, || self.drains() != seen);

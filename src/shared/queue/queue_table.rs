@@ -127,18 +127,21 @@ impl Shared {
         self.queues().iter().filter(is_its).count() as i64
     }
 
-    /// Gives up the slot of a dropped queue.
+    /// Gives up the slot of a dropped queue, and wakes who waits there.
     pub fn free_queue(&self, key: QueueKey) {
-        let is_wanted = self.slots.with(|| {
-            let Some(index) = self.find_queue(key) else {
-                return false;
-            };
+        let freed = self.slots.with(|| {
+            let index = self.find_queue(key)?;
             let slot = &self.queues()[index];
             slot.set_standing(Standing::DROPPED);
             slot.key.store(FREED, Ordering::Release);
             self.queues_taken.fetch_sub(1, Ordering::SeqCst);
-            self.placeless.swap(false, Ordering::SeqCst)
+            Some((slot, self.placeless.swap(false, Ordering::SeqCst)))
         });
+        let Some((slot, is_wanted)) = freed else {
+            return;
+        };
+        // Who comes to sleep there from here on finds that it is not the queue's.
+        slot.wake_all();
         if is_wanted {
             self.announce_free_slot();
         }

@@ -14,12 +14,12 @@ use std::sync::atomic::Ordering;
 
 use pushy_core::bits;
 use pushy_core::capacity::{self, Seen};
-use pushy_core::gate::Asker;
+use pushy_core::gate::{Asker, Facts};
 use pushy_core::standing::Standing;
 
 use crate::pg::clock;
 use crate::settings;
-use crate::shared::database::DatabaseSlot;
+use crate::shared::database::{DatabaseSlot, Look, Presence};
 use crate::shared::executor::{ExecutorSlot, ExecutorState};
 use crate::shared::listened::ListenerCounter;
 use crate::shared::queue_slot::{QueueKey, QueueSlot, NOTHING};
@@ -212,6 +212,78 @@ impl Shared {
         self.wake_outside(index, key, now);
         let again = slot.signalled_at.load(Ordering::SeqCst);
         (again != 0).then_some(again + CLAIM_WITHIN_US)
+    }
+
+    /// Wakes another worker outside in the place of one that was woken, or may have been, and did not look.
+    #[cold]
+    pub fn hand_on(&self, index: usize, key: QueueKey) {
+        let slot = &self.queues()[index];
+        if slot.is(key) && slot.standing().has(Standing::OUTSIDE) && self.is_ready(index) {
+            self.wake_outside(index, key, clock::now().0);
+        }
+    }
+
+    /// Workers outside are let into queues again, of a database or of all: wakes one at each that has something, who were told of nothing
+    /// meanwhile.
+    #[cold]
+    fn wake_all_outside(&self, database: Option<u32>) {
+        let is_of = |key: QueueKey| database.is_none_or(|database| key.database == database);
+        for (index, slot) in self.queues().iter().enumerate() {
+            let is_outside = slot.standing().has(Standing::OUTSIDE);
+            if is_outside && slot.key().is_some_and(is_of) && self.is_ready(index) {
+                self.wake_for(index);
+            }
+        }
+    }
+
+    /// Says whether jobs run at all, as pushy.enabled has it.
+    pub fn set_enabled(&self, enabled: bool) {
+        if self.closed.swap(!enabled, Ordering::SeqCst) && enabled {
+            self.wake_all_outside(None);
+        }
+    }
+
+    /// Says whether workers come to a database. As far as the launcher knows, who looks again after each change of definitions there.
+    pub fn set_served(&self, database: &DatabaseSlot, served: bool) {
+        if database.left_out.swap(!served, Ordering::SeqCst) && served {
+            self.wake_all_outside(Some(database.oid()));
+        }
+    }
+
+    /// A transaction that kept workers out of a database has ended. May be called in commit callbacks, as the next.
+    pub(in crate::shared) fn end_quiesce(&self, database: &DatabaseSlot) {
+        database.end_quiesce();
+        if !database.is_quiesced() {
+            self.wake_all_outside(Some(database.oid()));
+        }
+    }
+
+    /// A commit brings the extension to a database, or another script of it, or takes it away.
+    pub(in crate::shared) fn announce_presence(&self, database: &DatabaseSlot, presence: Presence) {
+        let before = database.presence();
+        database.announce_presence(presence);
+        self.wake_if_let_in(database, before);
+    }
+
+    /// The same of a look; false, and nothing is said, where a commit has said something since it began.
+    pub fn conclude_look(&self, database: &DatabaseSlot, look: Look, presence: Presence) -> bool {
+        let before = database.presence();
+        let concludes = database.conclude_look(look, presence);
+        self.wake_if_let_in(database, before);
+        concludes
+    }
+
+    fn wake_if_let_in(&self, database: &DatabaseSlot, before: Presence) {
+        let lets_in = |presence| {
+            Facts {
+                presence,
+                ..Facts::OPEN
+            }
+            .let_in(0, Asker::Outside)
+        };
+        if lets_in(database.presence()) && !lets_in(before) {
+            self.wake_all_outside(Some(database.oid()));
+        }
     }
 
     /// Wakes somebody who can work on this queue: an idle executor of its role in its database, else the launcher.

@@ -35,13 +35,15 @@ pub struct DatabaseSlot {
     pub said_placeless: AtomicBool,
     /// Changes with every committed change of a queue's definition or privileges.
     pub definitions: AtomicU64,
+    /// Changes with every committed change of a subscription.
+    pub subscriptions: AtomicU64,
     /// Before this time (µs) the scheduler does not read all queues again after a change, because the last reading took long.
     pub queues_rest_until: AtomicI64,
     /// The counter of definitions (plus one) when the launcher last looked for the database's name.
     pub name_read_at: AtomicU64,
     /// No worker comes here (pushy.databases, a database that takes no connections), as far as the launcher knows:
     /// it is not woken in vain. Taken back with each change of definitions, at which it looks again.
-    pub left_out: AtomicBool,
+    pub(in crate::shared) left_out: AtomicBool,
     /// The earliest time (µs) at which the scheduler has something to do.
     pub due: AtomicI64,
     /// The earliest time (µs) for which a job may wait in the table; NEVER: none waits. 0: nothing is known of them.
@@ -123,6 +125,7 @@ impl DatabaseSlot {
             said_placeless,
             // Sessions that remember a generation must never meet it again.
             definitions: _,
+            subscriptions: _,
             queues_rest_until,
             name_read_at,
             left_out,
@@ -232,7 +235,7 @@ impl DatabaseSlot {
     }
 
     /// One of those has ended. The place may have been given to another database since: it is never below none.
-    pub fn end_quiesce(&self) {
+    pub(in crate::shared) fn end_quiesce(&self) {
         let ended = |transactions: u32| transactions.checked_sub(1);
         let _ = self
             .quiesced

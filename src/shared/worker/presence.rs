@@ -10,7 +10,7 @@ impl DatabaseSlot {
     }
 
     /// A commit brings the extension or takes it away.
-    pub fn announce_presence(&self, presence: Presence) {
+    pub(in crate::shared) fn announce_presence(&self, presence: Presence) {
         self.presence.announce(presence);
     }
 
@@ -25,7 +25,7 @@ impl DatabaseSlot {
     }
 
     /// Says what a look has found; false, and nothing is said, where a commit has said something since the look began.
-    pub fn conclude_look(&self, look: Look, presence: Presence) -> bool {
+    pub(in crate::shared) fn conclude_look(&self, look: Look, presence: Presence) -> bool {
         self.presence.conclude(look, presence)
     }
 

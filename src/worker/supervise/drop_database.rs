@@ -120,7 +120,7 @@ fn after(statement: &Statement) {
                 pending::presence(Presence::Absent);
             }
         }
-        Statement::AlterExtension => pending::privileges_changed(),
+        Statement::AlterExtension => pending::privileges_changed(None),
         // pushy.databases may name it now, or no longer.
         Statement::RenameDatabase { .. } | Statement::ChangeAccess => pending::access_changed(),
         // What was prepared may have made rows ready, or unlocked them, changed queues or what roles may do, or created the
@@ -182,7 +182,7 @@ fn announces(shared: &Shared, ready: &ReadyAtEnd) -> bool {
 #[cold]
 fn announce_anything(shared: &Shared, is_known: bool) {
     pending::sweep();
-    pending::privileges_changed();
+    pending::privileges_changed(None);
     pending::access_changed();
     let here = shared.ensure_database(database::current());
     // The first that was ever logged here may have been prepared before the server was started.

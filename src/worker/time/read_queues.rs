@@ -149,7 +149,7 @@ impl Scheduler {
 
     /// Says what the look has found, unless a commit has said something meanwhile: then the queues are read again.
     fn concludes(&mut self, look: Look, presence: Presence) -> bool {
-        let concludes = self.database_slot.conclude_look(look, presence);
+        let concludes = shared::expect().conclude_look(self.database_slot, look, presence);
         if !concludes {
             self.generation = None;
         }

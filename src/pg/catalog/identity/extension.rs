@@ -260,6 +260,11 @@ pub fn extension_oid() -> Option<Oid> {
     )
 }
 
+/// The same, or the error that there is none.
+pub fn require_installed() -> Result<Oid> {
+    extension_oid().ok_or_else(not_installed)
+}
+
 #[cold]
 fn find_extension() -> Option<Oid> {
     // SAFETY: a catalog look-up inside a transaction; a scan of pg_extension each time.

@@ -11,7 +11,7 @@ pub use acting::{
 pub use extension::{
     expect_relation, extension_oid, extension_owner, fit, internal_relation, is_in_pushy,
     is_schema_of_pushy, owner_of, owns_extension, public_relation, quoted_name, relation_name,
-    send_script_changed,
+    require_installed, send_script_changed,
 };
 pub use privilege::{
     accept_changes, has_rights_of, has_too_many_sessions, may_become, may_connect, may_execute,

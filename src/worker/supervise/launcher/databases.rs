@@ -40,8 +40,7 @@ impl Launcher {
         // bit.
         for database in &found {
             if let Some(database_slot) = self.shared.find_database(database.oid) {
-                let left_out = !is_served(database);
-                database_slot.left_out.store(left_out, Ordering::SeqCst);
+                self.shared.set_served(database_slot, is_served(database));
             }
         }
         self.names = found

@@ -144,7 +144,7 @@ impl Launcher {
             // Before the ready bits are read: a process that finds `closed` does not call the launcher, but has set its
             // bit.
             let enabled = settings::enabled();
-            self.shared.closed.store(!enabled, Ordering::SeqCst);
+            self.shared.set_enabled(enabled);
             if enabled {
                 self.sweep_if_due();
                 next = next.min(self.start_all());
