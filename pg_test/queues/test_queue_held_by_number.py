@@ -5,6 +5,7 @@ import itertools
 
 import pytest
 
+from harness.waiting import wait_for
 from stage.dumps import dump, restore
 
 STEPS = ("again", "rename", "owner")
@@ -53,7 +54,9 @@ def feed(db, all_held) -> None:
 def check(db, all_held) -> None:
     names = [(held.number, held.name, "active", None) for held in all_held]
     for view in ("watches", "subscriptions"):
-        assert db.rows(f"SELECT substr(name, 2)::int, queue, state, fix FROM pushy.{view} ORDER BY 1") == names
+        seen = f"SELECT substr(name, 2)::int, queue, state, fix FROM pushy.{view} ORDER BY 1"
+        # The relay may have found a queue gone while it was.
+        wait_for(f"{view} to be active", lambda: db.rows(seen), lambda rows: rows == names)
     feed(db, all_held)
     db.wait_until("SELECT count(*) FROM pushy.jobs WHERE args ->> 'payload' = 'fed'", len(all_held))
     for what in ("""args = '"fed"'""", "args ->> 'payload' = 'fed'"):

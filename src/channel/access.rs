@@ -212,9 +212,13 @@ impl GrantedChannel {
         for grant in &self.grants {
             let is_to_role = grant.is_to_all()
                 || (self.is_home() && identity::has_rights_of(role, grant.grantee));
+            // Before its patterns are read, because a channel may be granted to every role there is.
+            if !is_to_role {
+                continue;
+            }
             // A role is nobody's subject: what is granted to {sub} is for whom the gateway lets in.
             let topics = grant.patterns().map(Patterns::of_no_subject);
-            if let (true, None | Some(Some(_))) = (is_to_role, &topics) {
+            if let None | Some(Some(_)) = topics {
                 readable.0.push(Part {
                     since: if has_places { grant.since } else { i64::MIN },
                     topics: topics.flatten(),

@@ -11,7 +11,7 @@
 //!
 //! With the commit of the asking transaction the request is a promise, carried out by the executor that holds the job, at
 //! the end of its batch; what nobody holds is the scheduler's. It is in a table too (`job::promise`), because a crash
-//! leaves nothing here.
+//! leaves nothing here; what is asked for here and promised there no more was carried out before.
 
 use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 
@@ -153,6 +153,12 @@ impl Cancels {
             }
         }
         open
+    }
+
+    /// Whether somebody asks whose transaction has not ended.
+    pub fn is_open(&self, database: u32, job: i64) -> bool {
+        let mut taken = self.taken(database);
+        taken.any(|(_, cell)| cell.job.load(Ordering::SeqCst) == -job)
     }
 
     /// Whether it was committed and is not carried out yet.

@@ -10,7 +10,7 @@ use crate::job::claimed::Claimed;
 use crate::job::live::{self, Live};
 use crate::job::promise;
 use crate::pg::value::Timestamp;
-use crate::pg::{clock, database, Oid};
+use crate::pg::{clock, database, snapshot, Oid};
 use crate::queue::cache;
 use crate::queue::definition::{self, QueueDefinition};
 use crate::shared::cancels::{Asked, Promise};
@@ -55,6 +55,8 @@ pub fn ask(seen: &Live, caller: Oid) -> Option<Promise> {
 /// Carries out a cancel that has been promised; false, without a wait, when somebody holds the job. `started_at`: when its
 /// handler began, as far as the caller knows. As the extension's owner.
 pub fn cancel_promised(id: i64, started_at: Option<Timestamp>) -> Result<bool> {
+    // What is promised from now on is of the job's next life.
+    let then = snapshot::take_latest();
     if let Some(seen) = live::get(id)? {
         if let Some(queue) = definition::find_by_id(seen.queue_id)? {
             let Some(free) = live::lock_if_free(id)? else {
@@ -71,7 +73,7 @@ pub fn cancel_promised(id: i64, started_at: Option<Timestamp>) -> Result<bool> {
             return Ok(true);
         }
     }
-    promise::forget(id)?;
+    promise::forget_as_of(id, &then)?;
     Ok(true)
 }
 
@@ -100,7 +102,8 @@ pub fn is_cancelled_instead(queue: &QueueDefinition, id: i64) -> Result<bool> {
     if asked == Some(Asked::Committed) {
         if let Some(mine) = live::lock(id)? {
             if !promise::forget(id)? {
-                return Ok(false);
+                // What is committed was carried out before; somebody may ask anew, whose request is not committed.
+                return Ok(shared::expect().cancels.is_open(database::current(), id));
             }
             cancel_free(queue, &mine)?;
         }

@@ -1,6 +1,6 @@
 //! Promises of cancels in the table: who was answered that a job which an executor holds will be cancelled finds it so after a
-//! crash, a restart and a promotion too. What runs looks into shared memory only (`shared::cancels`); the table is
-//! read once in a life of the server, before anything is claimed.
+//! crash, a restart and a promotion too. What runs looks into shared memory (`shared::cancels`), and where that asks for a cancel
+//! the table decides; it is read in whole once in a life of the server, before anything is claimed, and after a load.
 
 use std::sync::atomic::Ordering;
 
@@ -11,8 +11,9 @@ use crate::job::claimed::Claimed;
 use crate::job::live;
 use crate::params;
 use crate::pg::heap::{self, Asked, Key};
+use crate::pg::snapshot::{self, Snapshot};
 use crate::pg::spi::{self, Plan};
-use crate::pg::{database, snapshot, BuiltinOid};
+use crate::pg::{database, BuiltinOid};
 use crate::shared::cancels::Promise;
 use crate::shared::database::DatabaseSlot;
 use crate::shared::{self, pending};
@@ -41,12 +42,17 @@ pub fn write(job: &Claimed, queue_id: i32) {
 /// theirs, and not waited for. False when nothing was promised: what shared memory asks for was carried out before. Who has the
 /// job's row decides by that, because nobody else removes the promise meanwhile.
 pub fn forget(job: i64) -> Result<bool> {
+    forget_as_of(job, &snapshot::take_latest())
+}
+
+/// The same of what was promised by then: of a job that was not there later.
+pub fn forget_as_of(job: i64, then: &Snapshot) -> Result<bool> {
     let table = heap::open("promised_cancel")?;
-    let (keys, now) = ([Key::int8_equals(1, job)], snapshot::take_latest());
+    let keys = [Key::int8_equals(1, job)];
     let found = table.lock_in_order(
         "promised_cancel_pkey",
         &keys,
-        &now,
+        then,
         Asked::default(),
         |_| false,
         |_, tid| Ok(tid),

@@ -65,7 +65,7 @@ fn of_queue(queue: &QueueDefinition) -> Result<Vec<Subscription>> {
 }
 
 static TAKE_UP: Plan = Plan::new(
-    "UPDATE pushy_internal.subscription s SET queue = $2, queue_id = $3, queue_owner = $4 \
+    "UPDATE pushy_internal.subscription s SET queue = $2, queue_id = $3, queue_owner = $4, stopped = NULL \
       WHERE s.subscription_id OPERATOR(pg_catalog.=) $1 AND s.queue_id OPERATOR(pg_catalog.=) $5",
     &[
         BuiltinOid::INT4OID,

@@ -46,6 +46,8 @@ struct Over {
     /// First those of a time that has not come are looked for, behind this job: nothing is known of them, because the server has
     /// started, or its clock was set back.
     set_back: Option<i64>,
+    /// And once more, after the look at the others.
+    is_set_back_again: bool,
     /// One of those is held.
     is_ahead_held: bool,
     turns: Turns,
@@ -57,6 +59,7 @@ impl Over {
     fn new(from: i64) -> Self {
         Self {
             set_back: (from == 0).then_some(0),
+            is_set_back_again: false,
             is_ahead_held: false,
             turns: walk::turns_from(from),
             held: NEVER,
@@ -69,16 +72,21 @@ impl Over {
             return;
         }
         if from == 0 {
-            self.set_back = Some(0);
+            // One that is under way comes to its end, however often others are asked for.
+            match self.set_back {
+                Some(_) => self.is_set_back_again = true,
+                None => self.set_back = Some(0),
+            }
         }
         self.turns.hear_of(from);
     }
 
     /// From where on another look begins.
     fn from(&self) -> i64 {
-        match self.set_back {
-            Some(_) => 0,
-            None => self.turns.from,
+        if self.set_back.is_some() || self.is_set_back_again {
+            0
+        } else {
+            self.turns.from
         }
     }
 }
@@ -243,7 +251,9 @@ impl Scheduler {
                 let held = found.iter().zip(&done).filter(|(_, is_done)| !**is_done);
                 let held = held.map(|((until, _), _)| until.0).min();
                 look.held = look.held.min(held.unwrap_or(NEVER));
-                if look.turns.are_over() {
+                if look.turns.are_over() && std::mem::take(&mut look.is_set_back_again) {
+                    look.set_back = Some(0);
+                } else if look.turns.are_over() {
                     let find = || Ok(expire::next_end(now));
                     return transaction::run(|| identity::as_owner(find)).map(Some);
                 }
