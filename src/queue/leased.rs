@@ -46,10 +46,19 @@ pub fn unlock(queue_id: i32, mode: LockMode) {
 /// One look of workers outside at what is ready comes after the other: what a look has taken of the watermarks nobody else sees until it
 /// has announced the rest, and who looks meanwhile would find nothing though jobs are ready. It waits for no other transaction meanwhile.
 pub fn one_look<T>(queue_id: i32, look: impl FnOnce() -> Result<T>) -> Result<T> {
-    object_lock::lock("live_job", number(queue_id), LockMode::Alone, || Ok(()))?;
+    begin_look(queue_id)?;
     let seen = look();
-    object_lock::unlock("live_job", number(queue_id), LockMode::Alone);
+    end_look(queue_id);
     seen
+}
+
+/// The same for a claim, which waits for it before it takes the time or asks whether the queue is open. An error ends it, too.
+pub fn begin_look(queue_id: i32) -> Result<()> {
+    object_lock::lock("live_job", number(queue_id), LockMode::Alone, || Ok(()))
+}
+
+pub fn end_look(queue_id: i32) {
+    object_lock::unlock("live_job", number(queue_id), LockMode::Alone);
 }
 
 /// Other parts are of workers' names.

@@ -23,6 +23,7 @@ use crate::pg::{clock, identity, transaction};
 use crate::queue::cache::CachedQueue;
 use crate::queue::definition::QueueDefinition;
 use crate::queue::lease_length::{end_of, read_lease};
+use crate::queue::leased;
 use crate::shared;
 use crate::{row, sql_function};
 
@@ -120,27 +121,41 @@ fn claim(
         jobs: most,
         bytes: MOST_BYTES,
     };
-    let mut leased = claim_again(known, held, &mut room, terms, memory)?;
+    let mut claimed = claim_again(known, held, &mut room, terms, memory)?;
+    let jobs = take_new(known, &room, terms, memory)?;
+    leased::end_look(queue.queue_id);
+    if jobs.is_empty() {
+        return Ok(claimed);
+    }
+    let tokens = lease::lease(queue, &jobs, terms)?;
+    let new = jobs.into_iter().zip(tokens);
+    claimed.extend(new.map(|(job, token)| Leased { job, token }));
+    Ok(claimed)
+}
+
+/// Locks jobs that are ready, where the queue is open and there is room.
+fn take_new(
+    known: &Rc<CachedQueue>,
+    room: &ClaimLimit,
+    terms: &Terms<'_>,
+    memory: &Context,
+) -> Result<Vec<Claimed>> {
     if room.is_used_up() || !is_open(known, terms.now) {
-        return Ok(leased);
+        return Ok(Vec::new());
     }
     if let (Some(shared), Some(slot)) = (shared::get(), known.slot) {
         // Before it looks: what comes from here on is told to LISTENers, and room for more if leases are limited.
         shared.queues()[slot].is_told.store(false, Ordering::SeqCst);
     }
-    let free = free_leases(queue, known.slot, true)?;
-    room.jobs = room.jobs.min(free);
+    let free = free_leases(&known.definition, known.slot, true)?;
+    let room = ClaimLimit {
+        jobs: room.jobs.min(free),
+        ..*room
+    };
     if room.jobs == 0 {
-        return Ok(leased);
+        return Ok(Vec::new());
     }
-    let jobs = take(known, room, free, memory)?;
-    if jobs.is_empty() {
-        return Ok(leased);
-    }
-    let tokens = lease::lease(queue, &jobs, terms)?;
-    let new = jobs.into_iter().zip(tokens);
-    leased.extend(new.map(|(job, token)| Leased { job, token }));
-    Ok(leased)
+    take(known, room, free, memory)
 }
 
 /// Leases again what the worker of this name holds already, as much as there is room for: who settles that and asks once more gets

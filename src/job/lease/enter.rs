@@ -1,5 +1,5 @@
-//! What a claim waits for: another call of the same worker, whoever has locked what that worker holds, and those who change how
-//! the queue's jobs are claimed. After each wait the queue may be another: it is looked at again, and no time is taken before.
+//! What a claim waits for: another call of the same worker, whoever has locked what that worker holds, those who change how
+//! the queue's jobs are claimed, and who looks at what is ready just now. After each wait the queue may be another: it is looked at again, and no time is taken before.
 //! `core/tests/claim_enter_model/` walks every interleaving.
 
 use std::rc::Rc;
@@ -14,7 +14,8 @@ use crate::queue::cache::{self, CachedQueue};
 use crate::queue::leased;
 use crate::queue::privilege::{self, Privilege};
 
-/// A queue whose jobs the caller may claim now, and as long as its transaction goes on nobody gives it a handler.
+/// A queue whose jobs the caller may claim now, and as long as its transaction goes on nobody gives it a handler. Nobody else outside
+/// looks at what is ready there until the caller has let go of that: `leased::end_look`.
 pub(super) struct Entered {
     pub known: Rc<CachedQueue>,
     /// What the worker of this name holds already, the rows locked: its last call was answered, and the answer was lost.
@@ -38,7 +39,10 @@ pub(super) fn enter(name: &str, worker: Option<&str>, most: usize) -> Result<Ent
             Some(_) => LockMode::Alone,
             None => LockMode::Shared,
         };
-        identity::as_owner(|| leased::lock(queue_id, mode))?;
+        identity::as_owner(|| {
+            leased::lock(queue_id, mode)?;
+            leased::begin_look(queue_id)
+        })?;
         // By its number: its name may be another queue's by now.
         known = cache::get_of_many(queue_id)?.ok_or_else(|| Error::no_such_queue(name))?;
         require(&known, caller)?;
@@ -46,6 +50,7 @@ pub(super) fn enter(name: &str, worker: Option<&str>, most: usize) -> Result<Ent
             return Ok(Entered { known, held });
         }
         identity::as_owner(|| {
+            leased::end_look(queue_id);
             leased::unlock(queue_id, mode);
             Ok(())
         })?;

@@ -54,7 +54,7 @@ pub(super) fn free_leases(
 }
 
 /// Locks ready jobs, in order, passing over those that somebody holds. Unless this transaction commits, others look again. `free`: how
-/// many may be leased.
+/// many may be leased. The caller has the look (`leased::begin_look`).
 pub(super) fn take(
     known: &CachedQueue,
     room: ClaimLimit,
@@ -72,7 +72,7 @@ pub(super) fn take(
         pending::holds_permit(index, key, PermitOf::Claim);
     }
     slot.signalled_at.store(0, Ordering::SeqCst);
-    let claimed = leased::one_look(queue.queue_id, || look(known, index, room, memory))?;
+    let claimed = look(known, index, room, memory)?;
     if slot.may_be_ready() {
         shared.set_ready(index);
         // Else a lease that ends lets others in.
@@ -131,22 +131,22 @@ fn look(
 pub(super) fn is_any_ready(queue: &QueueDefinition, index: usize) -> Result<bool> {
     let shared = shared::expect();
     let (slot, key) = (&shared.queues()[index], queue.key());
-    let noted = slot.signalled_at.load(Ordering::SeqCst);
     leased::one_look(queue.queue_id, || {
+        let noted = slot.signalled_at.load(Ordering::SeqCst);
         for (priority, from) in pending::take_watermarks(shared, index, key) {
             if let Some(first) = live::first_ready(queue.queue_id, priority, from)? {
                 shared.announce(index, key, priority, first as u64);
             }
         }
-        Ok(())
-    })?;
-    let is_any = slot.may_be_ready();
-    if is_any {
-        // Before the bit: whoever else is told of it may die before it claims.
-        shared.expect_claim(index, key, clock::now().0);
-        shared.set_ready(index);
-    } else {
-        slot.forget_claimer(noted);
-    }
-    Ok(is_any)
+        // Before the look is over: who looks next takes what was announced.
+        let is_any = slot.may_be_ready();
+        if is_any {
+            // Before the bit: whoever else is told of it may die before it claims.
+            shared.expect_claim(index, key, clock::now().0);
+            shared.set_ready(index);
+        } else {
+            slot.forget_claimer(noted);
+        }
+        Ok(is_any)
+    })
 }

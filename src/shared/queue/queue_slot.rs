@@ -163,6 +163,15 @@ impl QueueSlot {
             .fetch_update(Ordering::SeqCst, Ordering::SeqCst, later);
     }
 
+    /// A claim that is awaited is awaited still, and who looks just now forgets nothing of it; 0: none is awaited any more.
+    pub(in crate::shared) fn note_again(&self) -> i64 {
+        let again = |noted: i64| (noted != 0).then_some(noted + 1);
+        let before = self
+            .signalled_at
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, again);
+        before.map_or(0, |noted| noted + 1)
+    }
+
     pub fn noted(&self) -> i64 {
         self.signalled_at.load(Ordering::SeqCst)
     }

@@ -131,9 +131,12 @@ impl Shared {
         let Some(key) = slot.key() else { return };
         let now = clock::now().0;
         self.tell_of_work(index, key, now);
-        // Anew, because who was told may look just now, find nothing, and forget the note.
-        self.expect_claim(index, key, now);
-        let noted = slot.noted();
+        // Anew, because who was told may look just now, find nothing, and forget the note; for no later time, because there may be sweeps
+        // without end.
+        let noted = slot.note_again();
+        if noted == 0 {
+            return self.wake_for(index);
+        }
         if !self.is_ready(index) {
             // Somebody looks just now, or claims: that notes what it finds.
             slot.forget_claimer(noted);
