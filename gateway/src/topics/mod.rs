@@ -1,0 +1,5 @@
+//! Which subscriptions a notice concerns: exact topics by a hash, patterns by a trie.
+
+pub mod pattern;
+pub mod routes;
+mod trie;
