@@ -140,9 +140,13 @@ where
     let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
     let mut connection = std::pin::pin!(connection);
     let mut stopping: watch::Receiver<bool> = gateway.stopping.subscribe();
+    let stops = async move {
+        // Gone with the gateway, it stops as well.
+        let _ = stopping.wait_for(|stops| *stops).await;
+    };
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        _ = stopping.wait_for(|stops| *stops) => {
+        () = stops => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }

@@ -71,7 +71,6 @@ codes! {
     BadTopic "bad_topic" 400;
     BadCursor "bad_cursor" 400;
     Taken "taken" 400;
-    Unknown "unknown" 400;
     TooMany "too_many" 429;
     TooFast "too_fast" 429;
     Unauthenticated "unauthenticated" 401;

@@ -1,0 +1,18 @@
+//! The gateway on real sockets, over a source in memory.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod frames;
+mod framed;
+mod limits;
+mod many;
+mod pages;
+mod polls;
+mod presence;
+mod properties;
+mod sockets;
+mod stage;
+mod stopping;
+mod streams;
+mod tls;
+mod tokens;
